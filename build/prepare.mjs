@@ -1,0 +1,59 @@
+// Installs what a fresh machine lacks, says what it installs, and does nothing when all is there.
+// Runs on whatever Node the machine has (20 or newer); everything after it runs on the pinned Node.
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** Third-party peers that the tests talk to: the program that must exist, and the Debian package it comes from. */
+const debianPeers = [
+  ['mosquitto', 'mosquitto'],
+  ['coap-client-notls', 'libcoap3-bin'],
+  ['wbxml2xml', 'libwbxml2-utils'],
+];
+
+function modulesAreCurrent() {
+  const stamp = `${root}node_modules/.package-lock.json`;
+  if (!existsSync(stamp) || !existsSync(`${root}node_modules/.bin/node`)) return false;
+  if (statSync(stamp).mtimeMs >= statSync(`${root}package-lock.json`).mtimeMs) return true;
+  const wanted = JSON.parse(readFileSync(`${root}package-lock.json`, 'utf8')).packages;
+  const found = JSON.parse(readFileSync(stamp, 'utf8')).packages;
+  return Object.entries(wanted).every(
+    ([path, entry]) => path === '' || entry.optional || found[path]?.version === entry.version,
+  );
+}
+
+function run(command, args, why) {
+  console.log(`postern: ${why}\n  $ ${command} ${args.join(' ')}`);
+  try {
+    execFileSync(command, args, {
+      cwd: root,
+      stdio: 'inherit',
+      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+    });
+  } catch {
+    console.error(`postern: this command failed; run it by hand to see why, then start again`);
+    process.exit(1);
+  }
+}
+
+const present = (program) =>
+  spawnSync('sh', ['-c', `PATH="$PATH:/usr/sbin:/sbin"; command -v ${program}`]).status === 0;
+
+if (!modulesAreCurrent())
+  run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], 'installing npm packages (once)');
+
+if (process.argv.includes('--debian')) {
+  const missing = debianPeers.filter(([program]) => !present(program)).map(([, name]) => name);
+  if (missing.length > 0) {
+    const sudo = process.getuid?.() === 0 ? [] : ['sudo'];
+    const apt = (args, why) =>
+      run([...sudo, 'apt-get'][0], [...sudo.slice(1), ...(sudo.length ? ['apt-get'] : []), ...args], why);
+    apt(['update', '-qq'], 'reading the list of Debian packages');
+    apt(
+      ['install', '-y', '-qq', '--no-install-recommends', ...missing],
+      `installing the peers that the tests talk to: ${missing.join(', ')}`,
+    );
+  }
+}
