@@ -41,8 +41,14 @@ function run(command, args, why) {
 const present = (program) =>
   spawnSync('sh', ['-c', `PATH="$PATH:/usr/sbin:/sbin"; command -v ${program}`]).status === 0;
 
+// Not `npm ci`: it refuses the lock file where a registry lacks the optional binaries of a foreign platform.
+// `install --no-save` honours the same lock and leaves it as it is.
 if (!modulesAreCurrent())
-  run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], 'installing npm packages (once)');
+  run(
+    'npm',
+    ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'],
+    'installing npm packages (once)',
+  );
 
 if (process.argv.includes('--debian')) {
   const missing = debianPeers.filter(([program]) => !present(program)).map(([, name]) => name);
