@@ -1,0 +1,44 @@
+/** Methods and response codes of RFC 7252 sections 12.1.1 and 12.1.2, RFC 7959 and RFC 8132, as the byte on the wire. */
+export const Code = {
+  Empty: 0x00,
+  GET: 0x01,
+  POST: 0x02,
+  PUT: 0x03,
+  DELETE: 0x04,
+  FETCH: 0x05,
+  PATCH: 0x06,
+  iPATCH: 0x07,
+  Created: 0x41,
+  Deleted: 0x42,
+  Valid: 0x43,
+  Changed: 0x44,
+  Content: 0x45,
+  Continue: 0x5f,
+  BadRequest: 0x80,
+  Unauthorized: 0x81,
+  BadOption: 0x82,
+  Forbidden: 0x83,
+  NotFound: 0x84,
+  MethodNotAllowed: 0x85,
+  NotAcceptable: 0x86,
+  RequestEntityIncomplete: 0x88,
+  Conflict: 0x89,
+  PreconditionFailed: 0x8c,
+  RequestEntityTooLarge: 0x8d,
+  UnsupportedContentFormat: 0x8f,
+  InternalServerError: 0xa0,
+  BadGateway: 0xa2,
+  ServiceUnavailable: 0xa3,
+  GatewayTimeout: 0xa4,
+  ProxyingNotSupported: 0xa5,
+} as const;
+
+/** `0x45` as `2.05`. */
+export const codeText = (code: number): string => `${code >> 5}.${String(code & 31).padStart(2, '0')}`;
+
+/** `2.05` as `0x45`. */
+export const codeFromText = (text: string): number => (Number(text[0]) << 5) | Number(text.slice(2));
+
+export const isRequestCode = (code: number): boolean => code >= 0x01 && code <= 0x1f;
+export const isResponseCode = (code: number): boolean => code >= 0x40 && code <= 0xbf;
+export const isSuccess = (code: number): boolean => code >> 5 === 2;

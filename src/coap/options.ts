@@ -1,0 +1,125 @@
+import type { CoapOption } from './codec.ts';
+import { noBytes } from './codec.ts';
+
+interface OptionRule {
+  readonly number: number;
+  readonly min: number;
+  readonly max: number;
+  readonly repeatable: boolean;
+}
+
+const rule = (number: number, min: number, max: number, repeatable = false): OptionRule => ({
+  number,
+  min,
+  max,
+  repeatable,
+});
+
+/**
+ * The options that Postern understands: number, length bounds in bytes, and whether it may stand more than once.
+ * RFC 7252 table 4, RFC 7641, RFC 7959, RFC 9175; the 65000s are the experimental range, see docs/bindings.md.
+ */
+export const Option = {
+  IfMatch: rule(1, 0, 8, true),
+  UriHost: rule(3, 1, 255),
+  ETag: rule(4, 1, 8, true),
+  IfNoneMatch: rule(5, 0, 0),
+  Observe: rule(6, 0, 3),
+  UriPort: rule(7, 0, 2),
+  LocationPath: rule(8, 0, 255, true),
+  UriPath: rule(11, 0, 255, true),
+  ContentFormat: rule(12, 0, 2),
+  MaxAge: rule(14, 0, 4),
+  UriQuery: rule(15, 0, 255, true),
+  Accept: rule(17, 0, 2),
+  LocationQuery: rule(20, 0, 255, true),
+  Block2: rule(23, 0, 3),
+  Block1: rule(27, 0, 3),
+  Size2: rule(28, 0, 4),
+  ProxyUri: rule(35, 1, 1034),
+  ProxyScheme: rule(39, 1, 255),
+  Size1: rule(60, 0, 4),
+  Echo: rule(252, 1, 40),
+  RequestTag: rule(292, 0, 8, true),
+  /** Postern, elective: the MAC of a DM Bootstrap package, as text `SEC=...; MAC=...`. */
+  BootstrapMac: rule(65000, 1, 255),
+  /** Postern, elective: the value of DM's transport header x-syncml-hmac. */
+  SyncmlHmac: rule(65004, 1, 255),
+} as const;
+
+const rules: (OptionRule | undefined)[] = [];
+for (const known of Object.values(Option)) rules[known.number] = known;
+
+/**
+ * The first option that must not be ignored and cannot be obeyed: critical and unknown, out of its length bounds,
+ * or given too often (RFC 7252 sections 5.4.1, 5.4.3, 5.4.5). Elective ones with the same faults are left to be ignored.
+ */
+export function unacceptableOption(options: readonly CoapOption[]): number | undefined {
+  let previous = -1;
+  for (const { number, value } of options) {
+    const known = rules[number];
+    const wrong =
+      known === undefined ||
+      value.length < known.min ||
+      value.length > known.max ||
+      (number === previous && !known.repeatable);
+    if (wrong && (number & 1) === 1) return number;
+    previous = number;
+  }
+  return undefined;
+}
+
+type Options = readonly CoapOption[];
+
+export function optionValue(options: Options, { number, min, max }: OptionRule): Uint8Array | undefined {
+  for (const option of options)
+    if (option.number === number && option.value.length >= min && option.value.length <= max)
+      return option.value;
+  return undefined;
+}
+
+export function uintOption(options: Options, which: OptionRule): number | undefined {
+  const value = optionValue(options, which);
+  return value && readUint(value);
+}
+
+export function textOptions(options: Options, { number }: OptionRule): string[] {
+  const found: string[] = [];
+  for (const option of options)
+    if (option.number === number) found.push((option.value as Buffer).toString('utf8'));
+  return found;
+}
+
+export const opaqueOptions = (options: Options, { number }: OptionRule): Uint8Array[] =>
+  options.filter((option) => option.number === number).map((option) => option.value);
+
+export const readUint = (value: Uint8Array): number => value.reduce((sum, byte) => sum * 256 + byte, 0);
+
+/** The shortest form, as RFC 7252 section 3.2 asks: zero is no byte at all. */
+export function writeUint(value: number): Buffer {
+  if (value === 0) return noBytes;
+  const bytes = value < 0x100 ? 1 : value < 0x10000 ? 2 : value < 0x1000000 ? 3 : 4;
+  const target = Buffer.allocUnsafe(bytes);
+  target.writeUIntBE(value, 0, bytes);
+  return target;
+}
+
+export const uint = ({ number }: OptionRule, value: number): CoapOption => ({
+  number,
+  value: writeUint(value),
+});
+export const text = ({ number }: OptionRule, value: string): CoapOption => ({
+  number,
+  value: Buffer.from(value),
+});
+export const opaque = ({ number }: OptionRule, value: Uint8Array): CoapOption => ({ number, value });
+
+/** In ascending order; options of one number keep their order. */
+export const sorted = (options: readonly CoapOption[]): CoapOption[] =>
+  options.toSorted((a, b) => a.number - b.number);
+
+/** Path and query of a request as options; `segments` are not percent-encoded. */
+export const uriOptions = (segments: readonly string[], query: readonly string[] = []): CoapOption[] => [
+  ...segments.map((segment) => text(Option.UriPath, segment)),
+  ...query.map((part) => text(Option.UriQuery, part)),
+];

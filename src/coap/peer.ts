@@ -1,0 +1,34 @@
+import type { Exchange } from './deduplication.ts';
+import type { Remote } from './message.ts';
+import type { Transmission } from './transmission.ts';
+
+/** What is known of one remote address and port, as long as something is going on with it. */
+export class Peer implements Remote {
+  readonly address: string;
+  readonly port: number;
+  readonly key: string;
+  /** Messages received from it lately, by message ID, in order of arrival. */
+  readonly exchanges = new Map<number, Exchange>();
+  /** Confirmable messages to it: the first is on the wire (NSTART = 1), the others wait. */
+  readonly outbound: Transmission[] = [];
+  #nextMessageId: number;
+
+  constructor(address: string, port: number, key: string, firstMessageId: number) {
+    this.address = address;
+    this.port = port;
+    this.key = key;
+    this.#nextMessageId = firstMessageId;
+  }
+
+  takeMessageId(): number {
+    const taken = this.#nextMessageId;
+    this.#nextMessageId = (taken + 1) & 0xffff;
+    return taken;
+  }
+
+  get idle(): boolean {
+    return this.exchanges.size === 0 && this.outbound.length === 0;
+  }
+}
+
+export const remoteKey = (address: string, port: number): string => `${address}|${port}`;

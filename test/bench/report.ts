@@ -1,0 +1,25 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { fileURLToPath } from 'node:url';
+
+export function median(values: readonly number[]): number {
+  const ordered = values.toSorted((a, b) => a - b);
+  const middle = ordered.length >> 1;
+  return ordered.length % 2 === 1 ? ordered[middle]! : (ordered[middle - 1]! + ordered[middle]!) / 2;
+}
+
+export const spread = (values: readonly number[], digits: number): string =>
+  `${Math.min(...values).toFixed(digits)} to ${Math.max(...values).toFixed(digits)}`;
+
+export const machine = (): string => `${cpus().length} cores, ${(cpus()[0]!.speed / 1000).toFixed(1)} GHz`;
+
+/** Puts a benchmark's result between its markers in docs/performance.md. */
+export function writeSection(name: string, text: string): void {
+  const file = fileURLToPath(new URL('../../docs/performance.md', import.meta.url));
+  const before = readFileSync(file, 'utf8');
+  const [from, to] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
+  const start = before.indexOf(from);
+  const end = before.indexOf(to);
+  if (start < 0 || end < start) throw new Error(`docs/performance.md has no section ${from}`);
+  writeFileSync(file, `${before.slice(0, start + from.length)}\n${text}\n${before.slice(end)}`);
+}
