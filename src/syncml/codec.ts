@@ -1,0 +1,35 @@
+import { PosternError } from '../base/errors.ts';
+import { decodeCbor, encodeCbor } from './cbor.ts';
+import type { Element } from './elements.ts';
+import { elementOf, messageOf, type SyncmlMessage } from './message.ts';
+import { decodeXml, encodeXml } from './xml.ts';
+
+/** Media types of a DM message's codings. */
+export const MediaType = {
+  Xml: 'application/vnd.syncml.dm+xml',
+  Wbxml: 'application/vnd.syncml.dm+wbxml',
+  Cbor: 'application/vnd.postern.dm+cbor',
+} as const;
+
+const codings: Readonly<
+  Record<string, { encode(root: Element): Uint8Array; decode(coded: Uint8Array): Element }>
+> = {
+  [MediaType.Xml]: { encode: encodeXml, decode: decodeXml },
+  [MediaType.Cbor]: { encode: encodeCbor, decode: decodeCbor },
+};
+
+const codingOf = (mediaType: string) => {
+  const coding = codings[mediaType];
+  if (!coding) throw new PosternError('unsupportedFormat', `no codec for ${mediaType}`);
+  return coding;
+};
+
+export const isSupported = (mediaType: string): boolean => Object.hasOwn(codings, mediaType);
+
+/** @throws {PosternError} `unsupportedFormat`, `malformed` */
+export const encodeMessage = (message: SyncmlMessage, mediaType: string): Uint8Array =>
+  codingOf(mediaType).encode(elementOf(message));
+
+/** @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge` */
+export const decodeMessage = (coded: Uint8Array, mediaType: string): SyncmlMessage =>
+  messageOf(codingOf(mediaType).decode(coded));

@@ -1,0 +1,104 @@
+/** How the content of an element looks: other elements, text, nothing (its presence says it), or octets. */
+export type ElementKind = 'container' | 'text' | 'flag' | 'bytes';
+
+interface ElementRule {
+  /** WBXML code page and tag token: SyncML representation protocol 1.2, DTD appendix; meta information DTD for page 1. */
+  readonly page: 0 | 1;
+  readonly token: number;
+  readonly kind: ElementKind;
+}
+
+const rule = (page: 0 | 1, token: number, kind: ElementKind): ElementRule => ({ page, token, kind });
+
+/** Every element of a DM message once: its XML name, its WBXML token (the CBOR key as well), and its kind. */
+export const elements = {
+  Add: rule(0, 0x05, 'container'),
+  Alert: rule(0, 0x06, 'container'),
+  Archive: rule(0, 0x07, 'flag'),
+  Atomic: rule(0, 0x08, 'container'),
+  Chal: rule(0, 0x09, 'container'),
+  Cmd: rule(0, 0x0a, 'text'),
+  CmdID: rule(0, 0x0b, 'text'),
+  CmdRef: rule(0, 0x0c, 'text'),
+  Copy: rule(0, 0x0d, 'container'),
+  Cred: rule(0, 0x0e, 'container'),
+  Data: rule(0, 0x0f, 'text'),
+  Delete: rule(0, 0x10, 'container'),
+  Exec: rule(0, 0x11, 'container'),
+  Final: rule(0, 0x12, 'flag'),
+  Get: rule(0, 0x13, 'container'),
+  Item: rule(0, 0x14, 'container'),
+  Lang: rule(0, 0x15, 'text'),
+  LocName: rule(0, 0x16, 'text'),
+  LocURI: rule(0, 0x17, 'text'),
+  Map: rule(0, 0x18, 'container'),
+  MapItem: rule(0, 0x19, 'container'),
+  Meta: rule(0, 0x1a, 'container'),
+  MsgID: rule(0, 0x1b, 'text'),
+  MsgRef: rule(0, 0x1c, 'text'),
+  NoResp: rule(0, 0x1d, 'flag'),
+  NoResults: rule(0, 0x1e, 'flag'),
+  Put: rule(0, 0x1f, 'container'),
+  Replace: rule(0, 0x20, 'container'),
+  RespURI: rule(0, 0x21, 'text'),
+  Results: rule(0, 0x22, 'container'),
+  Search: rule(0, 0x23, 'container'),
+  Sequence: rule(0, 0x24, 'container'),
+  SessionID: rule(0, 0x25, 'text'),
+  SftDel: rule(0, 0x26, 'flag'),
+  Source: rule(0, 0x27, 'container'),
+  SourceRef: rule(0, 0x28, 'text'),
+  Status: rule(0, 0x29, 'container'),
+  Sync: rule(0, 0x2a, 'container'),
+  SyncBody: rule(0, 0x2b, 'container'),
+  SyncHdr: rule(0, 0x2c, 'container'),
+  SyncML: rule(0, 0x2d, 'container'),
+  Target: rule(0, 0x2e, 'container'),
+  TargetRef: rule(0, 0x2f, 'text'),
+  VerDTD: rule(0, 0x31, 'text'),
+  VerProto: rule(0, 0x32, 'text'),
+  NumberOfChanges: rule(0, 0x33, 'text'),
+  MoreData: rule(0, 0x34, 'flag'),
+  Correlator: rule(0, 0x3c, 'text'),
+  EMI: rule(1, 0x06, 'text'),
+  Format: rule(1, 0x07, 'text'),
+  Mark: rule(1, 0x0b, 'text'),
+  MaxMsgSize: rule(1, 0x0c, 'text'),
+  NextNonce: rule(1, 0x10, 'bytes'),
+  Size: rule(1, 0x12, 'text'),
+  Type: rule(1, 0x13, 'text'),
+  Version: rule(1, 0x14, 'text'),
+  MaxObjSize: rule(1, 0x15, 'text'),
+} as const satisfies Record<string, ElementRule>;
+
+export type ElementName = keyof typeof elements;
+
+/** XML namespaces of the two code pages. */
+export const namespaces = ['SYNCML:SYNCML1.2', 'syncml:metinf'] as const;
+
+export type Content = readonly Element[] | string | Uint8Array | true;
+
+/** An element with its content: elements, text, octets, or `true` for a flag. Every codec reads and writes this. */
+export interface Element {
+  readonly name: ElementName;
+  readonly content: Content;
+}
+
+export const isElementName = (name: string): name is ElementName => Object.hasOwn(elements, name);
+
+/** The number that stands for an element in CBOR: its WBXML token, those of page 1 raised by 64. */
+export const keyOf = (name: ElementName): number => elements[name].page * 64 + elements[name].token;
+
+const names = new Map((Object.keys(elements) as ElementName[]).map((name) => [keyOf(name), name]));
+
+export const nameOfKey = (key: number): ElementName | undefined => names.get(key);
+
+/** Bounds of any message, whatever its coding. */
+export const messageLimits = {
+  /** Bytes of one coded message. */
+  bytes: 256 * 1024,
+  /** Elements within elements. */
+  depth: 16,
+  /** Elements in all. */
+  elements: 8192,
+} as const;

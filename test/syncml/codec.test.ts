@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import fc from 'fast-check';
+import { asPosternError, PosternError } from '../../src/base/errors.ts';
+import { decodeMessage, encodeMessage, MediaType } from '../../src/syncml/codec.ts';
+import { messageLimits } from '../../src/syncml/elements.ts';
+import { firstPackage, message } from './messages.ts';
+
+const codings = [MediaType.Xml, MediaType.Cbor];
+
+const xmlOf = (inner: string) =>
+  Buffer.from(
+    `<SyncML xmlns="SYNCML:SYNCML1.2"><SyncHdr><VerDTD>1.2</VerDTD><VerProto>DM/1.2</VerProto><SessionID>1</SessionID><MsgID>1</MsgID><Target><LocURI>s</LocURI></Target><Source><LocURI>c</LocURI></Source></SyncHdr><SyncBody>${inner}</SyncBody></SyncML>`,
+  );
+
+for (const coding of codings) {
+  describe(coding, () => {
+    test('a package comes back as it went', () => {
+      assert.deepEqual(decodeMessage(encodeMessage(firstPackage, coding), coding), firstPackage);
+    });
+
+    test('any message comes back as it went', () => {
+      fc.assert(
+        fc.property(message, (one) =>
+          assert.deepEqual(decodeMessage(encodeMessage(one, coding), coding), one),
+        ),
+      );
+    });
+
+    test('cut at any byte, it is refused by a PosternError', () => {
+      const coded = encodeMessage(firstPackage, coding);
+      for (let length = 0; length < coded.length; length++)
+        assert.throws(
+          () => decodeMessage(coded.subarray(0, length), coding),
+          PosternError,
+          `${length} bytes`,
+        );
+    });
+
+    test('any octets are refused by a PosternError or read', () => {
+      fc.assert(
+        fc.property(fc.uint8Array({ maxLength: 200 }), (octets) => {
+          try {
+            decodeMessage(octets, coding);
+          } catch (error) {
+            assert.ok(error instanceof PosternError, String(error));
+          }
+        }),
+      );
+    });
+
+    test('a message beyond the bound is refused before it is read', () => {
+      assert.throws(() => decodeMessage(new Uint8Array(messageLimits.bytes + 1), coding), {
+        code: 'tooLarge',
+      });
+    });
+  });
+}
+
+test('CBOR of a first package is less than half of its XML', () => {
+  const [xml, cbor] = codings.map((coding) => encodeMessage(firstPackage, coding).length) as [number, number];
+  assert.ok(cbor < xml / 2, `${cbor} against ${xml}`);
+});
+
+describe('XML that is refused', () => {
+  const refused: [string, Buffer, string][] = [
+    ['document type', Buffer.from('<!DOCTYPE SyncML [<!ENTITY a "b">]><SyncML/>'), 'malformed'],
+    ['entity', xmlOf('<Alert><CmdID>&a;</CmdID></Alert>'), 'malformed'],
+    ['other root', Buffer.from('<html/>'), 'malformed'],
+    ['no header', Buffer.from('<SyncML><SyncBody/></SyncML>'), 'malformed'],
+    ['command without CmdID', xmlOf('<Get/>'), 'malformed'],
+    ['status that is no number', xmlOf('<Alert><CmdID>1</CmdID><Data>x</Data></Alert>'), 'malformed'],
+    ['two of what stands once', xmlOf('<Get><CmdID>1</CmdID><CmdID>2</CmdID></Get>'), 'malformed'],
+    [
+      'no base64',
+      xmlOf('<Add><CmdID>1</CmdID><Item><Meta><Format>b64</Format></Meta><Data>%</Data></Item></Add>'),
+      'malformed',
+    ],
+    ['no UTF-8', Buffer.from([0x3c, 0xff, 0x3e]), 'malformed'],
+    ['depth', xmlOf('<Atomic>'.repeat(30) + '</Atomic>'.repeat(30)), 'tooLarge'],
+    ['count', xmlOf('<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.elements / 2)), 'tooLarge'],
+  ];
+  for (const [what, coded, code] of refused)
+    test(what, () => {
+      assert.throws(
+        () => decodeMessage(coded, MediaType.Xml),
+        (error) => asPosternError(error).code === code,
+      );
+    });
+});
+
+test('prefixes, comments, white space, unknown elements and XML in Data are read', () => {
+  const coded = xmlOf(
+    '<!-- note --><Add>\n <CmdID> 7 </CmdID><Vendor><CmdID>8</CmdID></Vendor><Item><Meta><m:Format xmlns:m="syncml:metinf">xml</m:Format></Meta>' +
+      '<Data><MgmtTree xmlns="syncml:dmddf1.2"><Node a="1"/>a&amp;b</MgmtTree></Data></Item></Add><Final/>',
+  );
+  assert.deepEqual(decodeMessage(coded, MediaType.Xml).commands, [
+    {
+      name: 'Add',
+      cmdId: '7',
+      items: [
+        {
+          meta: { format: 'xml' },
+          data: '<MgmtTree xmlns="syncml:dmddf1.2"><Node a="1"/>a&amp;b</MgmtTree>',
+        },
+      ],
+    },
+  ]);
+});
+
+test('a command that the engine does not know is kept, so that it can be answered', () => {
+  const [command] = decodeMessage(xmlOf('<Copy><CmdID>4</CmdID></Copy>'), MediaType.Xml).commands;
+  assert.equal(command?.name, 'Unknown');
+  assert.equal(command?.cmdId, '4');
+});
+
+test('what libwbxml makes of our XML and back is the same message', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'postern-wbxml-'));
+  try {
+    const [first, packed, second] = ['a.xml', 'a.wbxml', 'b.xml'].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    const doctype =
+      '<!DOCTYPE SyncML PUBLIC "-//SYNCML//DTD SyncML 1.2//EN" "http://www.openmobilealliance.org/tech/DTD/OMA-TS-SyncML_RepPro_DTD-V1_2.dtd">';
+    const own = Buffer.from(encodeMessage(firstPackage, MediaType.Xml))
+      .toString()
+      .replace('?><SyncML', `?>${doctype}<SyncML`);
+    writeFileSync(first, own);
+    execFileSync('xml2wbxml', ['-o', packed, first], { stdio: 'pipe' });
+    execFileSync('wbxml2xml', ['-m', '1', '-o', second, packed], { stdio: 'pipe' });
+    const back = readFileSync(second, 'utf8').replace(/<!DOCTYPE[^>]*>/, '');
+    assert.deepEqual(decodeMessage(Buffer.from(back), MediaType.Xml), firstPackage);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
