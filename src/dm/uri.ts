@@ -1,0 +1,34 @@
+import { DmError } from './dm-error.ts';
+import { DmStatus } from './status.ts';
+
+/** Bounds that DevDetail/URI tells the server. */
+export const uriLimits = { depth: 16, totalBytes: 512, segmentBytes: 128 } as const;
+
+export interface NodeUri {
+  /** Below the root; empty for `.` itself. */
+  readonly path: readonly string[];
+  /** What stands behind `?`, such as `prop=ACL`. */
+  readonly query?: string;
+}
+
+/**
+ * Reads the URI of a node, `./DevInfo/DevId` or `DevInfo/DevId` (OMA DM tree and description 1.2.1, section 7.2).
+ * @throws {DmError} 404 for no URI of a node, 414 beyond the bounds
+ */
+export function parseNodeUri(text: string): NodeUri {
+  if (Buffer.byteLength(text) > uriLimits.totalBytes) throw new DmError(DmStatus.UriTooLong, 'URI too long');
+  const mark = text.indexOf('?');
+  const plain = mark < 0 ? text : text.slice(0, mark);
+  const segments = plain.replace(/^\.(\/|$)/, '').split('/');
+  if (segments.at(-1) === '' && segments.length === 1) segments.pop();
+  if (segments.length > uriLimits.depth) throw new DmError(DmStatus.UriTooLong, 'URI too deep');
+  for (const segment of segments) {
+    if (segment === '' || segment === '.' || segment === '..')
+      throw new DmError(DmStatus.NotFound, `no URI of a node: ${text}`);
+    if (Buffer.byteLength(segment) > uriLimits.segmentBytes)
+      throw new DmError(DmStatus.UriTooLong, 'URI segment too long');
+  }
+  return mark < 0 ? { path: segments } : { path: segments, query: text.slice(mark + 1) };
+}
+
+export const nodeUri = (path: readonly string[]): string => ['.', ...path].join('/');

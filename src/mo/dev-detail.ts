@@ -1,0 +1,55 @@
+import { uriLimits } from '../dm/uri.ts';
+import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
+import type { TndsNode } from '../syncml/tnds.ts';
+import { MoId } from './identifiers.ts';
+
+/** DevDetail 1.0 (OMA DM standardized objects 1.2.1, section 5.3.3). */
+export const devDetail: ManagementObject = {
+  id: MoId.DevDetail,
+  root: interior(['Get'], 'More about the device, read when a server asks', {
+    URI: interior(['Get'], 'Bounds of a node URI; 0 is no bound', {
+      MaxDepth: leaf('int', ['Get'], 'Segments'),
+      MaxTotLen: leaf('int', ['Get'], 'Characters in all'),
+      MaxSegLen: leaf('int', ['Get'], 'Characters of a segment'),
+    }),
+    DevTyp: leaf('chr', ['Get'], 'Device type'),
+    OEM: leaf('chr', ['Get'], 'Original equipment manufacturer'),
+    FwV: leaf('chr', ['Get'], 'Firmware version'),
+    SwV: leaf('chr', ['Get'], 'Software version'),
+    HwV: leaf('chr', ['Get'], 'Hardware version'),
+    LrgObj: leaf('bool', ['Get'], 'Whether large objects are supported'),
+  }),
+};
+
+export interface DeviceDetail {
+  readonly type: string;
+  readonly firmware: string;
+  readonly software: string;
+  readonly hardware: string;
+}
+
+const text = (name: string, value: string): TndsNode => ({ name, format: 'chr', value });
+const int = (name: string, value: number): TndsNode => ({ name, format: 'int', value: String(value) });
+
+export const devDetailNodes = ({ type, firmware, software, hardware }: DeviceDetail): TndsNode => ({
+  name: 'DevDetail',
+  format: 'node',
+  type: MoId.DevDetail,
+  children: [
+    {
+      name: 'URI',
+      format: 'node',
+      children: [
+        int('MaxDepth', uriLimits.depth),
+        int('MaxTotLen', uriLimits.totalBytes),
+        int('MaxSegLen', uriLimits.segmentBytes),
+      ],
+    },
+    text('DevTyp', type),
+    text('OEM', ''),
+    text('FwV', firmware),
+    text('SwV', software),
+    text('HwV', hardware),
+    { name: 'LrgObj', format: 'bool', value: 'false' },
+  ],
+});

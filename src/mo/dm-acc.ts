@@ -1,0 +1,233 @@
+import { PosternError } from '../base/errors.ts';
+import type { Account, Credential, SaveNonces } from '../dm/authentication.ts';
+import type { StoredBranch } from '../dm/stored-branch.ts';
+import { interior, leaf, type ManagementObject, type NodeDescription } from '../syncml/ddf.ts';
+import type { TndsNode } from '../syncml/tnds.ts';
+import { MoId } from './identifiers.ts';
+
+const many = { occurs: 'ZeroOrMore' } as const;
+const maybe = { occurs: 'ZeroOrOne' } as const;
+const secret = { occurs: 'ZeroOrOne', secret: true } as const;
+const nodes = ['Add', 'Delete', 'Get'] as const;
+const values = ['Add', 'Delete', 'Get', 'Replace'] as const;
+/** Written, never read. */
+const writeOnly = ['Add', 'Delete', 'Replace'] as const;
+
+/** DMAcc 1.0 (OMA DM standardized objects 1.2.1, section 5.3.1): an account for one DM server. */
+export const dmAcc: ManagementObject = {
+  id: MoId.DmAcc,
+  root: interior(
+    nodes,
+    'An account for a DM server',
+    {
+      AppID: leaf('chr', values, 'w7: this is a DM account'),
+      ServerID: leaf('chr', values, 'Identifier of the server'),
+      Name: leaf('chr', values, 'Name for people', maybe),
+      AppAddr: interior(nodes, 'Addresses of the server', {
+        '*': interior(
+          nodes,
+          'An address',
+          {
+            Addr: leaf('chr', values, 'The address'),
+            AddrType: leaf('chr', values, 'URI, IPv4 or IPv6', maybe),
+            Port: interior(nodes, 'Ports', {
+              '*': interior(nodes, 'A port', { PortNbr: leaf('chr', values, 'Port number') }, many),
+            }),
+          },
+          many,
+        ),
+      }),
+      AAuthPref: leaf('chr', values, 'Authentication that the client prefers', maybe),
+      AppAuth: interior(nodes, 'Credentials', {
+        '*': interior(
+          nodes,
+          'A credential',
+          {
+            AAuthLevel: leaf('chr', values, 'CLCRED: the client proves itself; SRVCRED: the server does'),
+            AAuthType: leaf('chr', values, 'DIGEST: syncml:auth-md5'),
+            AAuthName: leaf('chr', values, 'Name that goes with the secret', maybe),
+            AAuthSecret: leaf('chr', writeOnly, 'The secret', secret),
+            AAuthData: leaf('bin', writeOnly, 'The nonce of the next session', secret),
+          },
+          many,
+        ),
+      }),
+      Ext: interior(
+        nodes,
+        'Vendor extensions',
+        {
+          BootstrapNonce: leaf('chr', values, 'The nonce of the request that this account answers', maybe),
+        },
+        maybe,
+      ),
+    },
+    many,
+  ),
+};
+
+/** The branch `./DMAcc`, which holds accounts under names that do not matter. */
+export const accountsDescription: NodeDescription = interior(['Get'], 'Accounts for DM servers', {
+  '*': dmAcc.root,
+});
+
+/** An account as the side sees it that has it in its tree: `own` proves the client, `peer` the server. */
+export interface DmAccount extends Account {
+  readonly serverId: string;
+  readonly name?: string;
+  /** A URI, such as `coap://192.0.2.1:5683/dm`. */
+  readonly address: string;
+  /** Hexadecimal; of a local bootstrap only. */
+  readonly bootstrapNonce?: string;
+}
+
+const text = (name: string, value: string): TndsNode => ({ name, format: 'chr', value });
+
+const credentialNodes = (level: 'CLCRED' | 'SRVCRED', { name, secret, nonce }: Credential): TndsNode => ({
+  name: level,
+  format: 'node',
+  children: [
+    text('AAuthLevel', level),
+    text('AAuthType', 'DIGEST'),
+    text('AAuthName', name),
+    text('AAuthSecret', secret),
+    { name: 'AAuthData', format: 'bin', value: nonce },
+  ],
+});
+
+/** The account as a subtree named `nodeName`: what the DM Gateway Bootstrap carries. */
+export function accountNodes(nodeName: string, account: DmAccount): TndsNode {
+  const { serverId, name, address, own, peer, bootstrapNonce } = account;
+  const extension: TndsNode[] =
+    bootstrapNonce === undefined
+      ? []
+      : [{ name: 'Ext', format: 'node', children: [text('BootstrapNonce', bootstrapNonce)] }];
+  return {
+    name: nodeName,
+    format: 'node',
+    type: MoId.DmAcc,
+    children: [
+      text('AppID', 'w7'),
+      text('ServerID', serverId),
+      ...(name === undefined ? [] : [text('Name', name)]),
+      {
+        name: 'AppAddr',
+        format: 'node',
+        children: [
+          { name: 'main', format: 'node', children: [text('Addr', address), text('AddrType', 'URI')] },
+        ],
+      },
+      text('AAuthPref', 'DIGEST'),
+      {
+        name: 'AppAuth',
+        format: 'node',
+        children: [credentialNodes('CLCRED', own), credentialNodes('SRVCRED', peer)],
+      },
+      ...extension,
+    ],
+  };
+}
+
+const childOf = (node: TndsNode | undefined, ...path: string[]): TndsNode | undefined =>
+  path.reduce<TndsNode | undefined>(
+    (found, name) => found?.children?.find((child) => child.name === name),
+    node,
+  );
+const textOf = (node: TndsNode | undefined, ...path: string[]): string | undefined => {
+  const value = childOf(node, ...path)?.value;
+  return typeof value === 'string' ? value : undefined;
+};
+
+/**
+ * Reads an account that came as a subtree, whatever its inner names.
+ * @throws {PosternError} `malformed` when it is no DM account with a credential for each side
+ */
+export function readAccount(root: TndsNode): DmAccount {
+  const serverId = textOf(root, 'ServerID');
+  const address = textOf(childOf(root, 'AppAddr')?.children?.[0], 'Addr');
+  if (textOf(root, 'AppID') !== 'w7' || !serverId || !address)
+    throw new PosternError('malformed', 'no DM account: AppID w7, ServerID and an address are needed');
+  const name = textOf(root, 'Name');
+  const bootstrapNonce = textOf(root, 'Ext', 'BootstrapNonce');
+  const credentials = childOf(root, 'AppAuth')?.children ?? [];
+  return {
+    serverId,
+    address,
+    ...(name !== undefined && { name }),
+    ...(bootstrapNonce !== undefined && { bootstrapNonce }),
+    own: readCredential(credentials, 'CLCRED', ''),
+    peer: readCredential(credentials, 'SRVCRED', serverId),
+  };
+}
+
+function readCredential(credentials: readonly TndsNode[], level: string, fallback: string): Credential {
+  const node = credentials.find((credential) => textOf(credential, 'AAuthLevel') === level);
+  const secretValue = textOf(node, 'AAuthSecret');
+  if (!node || textOf(node, 'AAuthType') !== 'DIGEST' || !secretValue)
+    throw new PosternError('malformed', `no DM account: no ${level} credential of type DIGEST`);
+  return {
+    name: textOf(node, 'AAuthName') ?? fallback,
+    secret: secretValue,
+    nonce: Buffer.from(childOf(node, 'AAuthData')?.value ?? ''),
+  };
+}
+
+/** The accounts of a tree, found by what they say and not by the names of their nodes. */
+export class Accounts {
+  readonly branch: StoredBranch;
+
+  constructor(branch: StoredBranch) {
+    this.branch = branch;
+  }
+
+  list(): DmAccount[] {
+    return this.#nodeNames().flatMap((name) => this.#read(name) ?? []);
+  }
+
+  find(serverId: string): DmAccount | undefined {
+    const name = this.nodeName(serverId);
+    return name === undefined ? undefined : this.#read(name);
+  }
+
+  /** Name of the node that holds the account of this server. */
+  nodeName(serverId: string): string | undefined {
+    return this.#nodeNames().find((name) => this.branch.text(name, 'ServerID') === serverId);
+  }
+
+  /** Puts an account in place of the one that its server had. */
+  put(account: DmAccount): string {
+    const name = this.nodeName(account.serverId) ?? this.#freeName();
+    this.branch.plant([name], accountNodes(name, account));
+    return name;
+  }
+
+  /** Keeps the nonces that the next session with this server starts from. */
+  nonceKeeper(serverId: string): SaveNonces {
+    return ({ own, peer }) => {
+      const account = this.find(serverId);
+      if (!account) return;
+      this.put({
+        ...account,
+        own: { ...account.own, ...(own && { nonce: own }) },
+        peer: { ...account.peer, ...(peer && { nonce: peer }) },
+      });
+    };
+  }
+
+  #freeName(): string {
+    const taken = new Set(this.#nodeNames());
+    for (let number = 1; ; number++) if (!taken.has(`account${number}`)) return `account${number}`;
+  }
+
+  #nodeNames(): readonly string[] {
+    return this.branch.view([])?.children ?? [];
+  }
+
+  /** None while a server is still adding it node by node. */
+  #read(name: string): DmAccount | undefined {
+    try {
+      return readAccount(this.branch.subtree([name]));
+    } catch {
+      return undefined;
+    }
+  }
+}

@@ -1,0 +1,35 @@
+import { PosternError } from '../base/errors.ts';
+import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
+import { decodeTnds, TndsMediaType, type TndsNode } from '../syncml/tnds.ts';
+import { MoId } from './identifiers.ts';
+
+/** Takes a management object that a server, or a bootstrap, put into the Inbox. */
+export type Receiver = (object: TndsNode, serverId: string) => void;
+
+/**
+ * `./Inbox` (OMA DM standardized objects 1.2.1, section 5.3.4): a server adds an MO as TNDS, and the device finds the
+ * place from the MO's identifier. It can be added to and nothing else.
+ */
+export class Inbox implements TreeBranch {
+  readonly #receivers: Readonly<Record<string, Receiver>>;
+
+  /** `receivers` by management object identifier. */
+  constructor(receivers: Readonly<Record<string, Receiver>>) {
+    this.#receivers = receivers;
+  }
+
+  view(path: readonly string[]): NodeView | undefined {
+    if (path.length > 0) return undefined;
+    return { format: 'node', type: MoId.Inbox, children: [], access: ['Add'] };
+  }
+
+  /** @throws {PosternError} `unsupportedFormat`, `malformed`, `notFound` for an object that nobody here knows */
+  deposit({ type, value }: NewNode, serverId: string): void {
+    if (type !== TndsMediaType.Xml)
+      throw new PosternError('unsupportedFormat', `the Inbox takes ${TndsMediaType.Xml}, not ${type}`);
+    const { root } = decodeTnds(typeof value === 'string' ? value : Buffer.from(value ?? '').toString());
+    const receiver = root.type === undefined ? undefined : this.#receivers[root.type];
+    if (!receiver) throw new PosternError('notFound', `no place for an object ${root.type}`);
+    receiver(root, serverId);
+  }
+}

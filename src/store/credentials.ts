@@ -1,0 +1,92 @@
+import type { DatabaseSync } from 'node:sqlite';
+import { PosternError } from '../base/errors.ts';
+import type { BootstrapOrigin } from './inventory.ts';
+
+/** A device that the DM server bootstraps to this gateway: what the gateway must know before it comes. */
+export interface ExpectedDevice {
+  readonly deviceId: string;
+  readonly clientName: string;
+  readonly clientSecret: string;
+  readonly clientNonce: Uint8Array;
+  readonly serverSecret: string;
+  readonly serverNonce: Uint8Array;
+}
+
+/** What a device and the gateway share: each proves itself to the other by its own secret. */
+export interface GatewayCredential extends ExpectedDevice {
+  readonly origin: BootstrapOrigin;
+  /** The device has proved itself with it. Until then it may be issued anew. */
+  readonly attached: boolean;
+}
+
+/** Credentials that bootstraps issued, one for each device. */
+export class Credentials {
+  readonly limit: number;
+  readonly #database: DatabaseSync;
+  readonly #known = new Map<string, GatewayCredential>();
+
+  constructor(database: DatabaseSync, limit: number) {
+    this.limit = limit;
+    this.#database = database;
+    for (const row of database.prepare('SELECT * FROM credential').iterate()) {
+      const credential = fromRow(row);
+      this.#known.set(credential.deviceId, credential);
+    }
+  }
+
+  get size(): number {
+    return this.#known.size;
+  }
+
+  get(deviceId: string): GatewayCredential | undefined {
+    return this.#known.get(deviceId);
+  }
+
+  list(): GatewayCredential[] {
+    return [...this.#known.values()];
+  }
+
+  /** @throws {PosternError} `full` */
+  put(credential: GatewayCredential): void {
+    const { deviceId, clientName, clientSecret, clientNonce, serverSecret, serverNonce, origin, attached } =
+      credential;
+    if (!this.#known.has(deviceId) && this.#known.size >= this.limit)
+      throw new PosternError('full', `credentials of ${this.limit} devices are held`);
+    this.#database
+      .prepare(
+        `INSERT OR REPLACE INTO credential (device_id, client_name, client_secret, client_nonce, server_secret, server_nonce, origin, attached)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+      )
+      .run(
+        deviceId,
+        clientName,
+        clientSecret,
+        clientNonce,
+        serverSecret,
+        serverNonce,
+        origin,
+        attached ? 1 : 0,
+      );
+    this.#known.set(deviceId, credential);
+  }
+
+  delete(deviceId: string): void {
+    this.#database.prepare('DELETE FROM credential WHERE device_id = ?').run(deviceId);
+    this.#known.delete(deviceId);
+  }
+}
+
+function fromRow(row: Record<string, unknown>): GatewayCredential {
+  const texts = row as Record<string, string>;
+  const octets = row as Record<string, Uint8Array>;
+  return {
+    deviceId: texts.device_id!,
+    clientName: texts.client_name!,
+    clientSecret: texts.client_secret!,
+    clientNonce: octets.client_nonce!,
+    serverSecret: texts.server_secret!,
+    serverNonce: octets.server_nonce!,
+    origin: texts.origin as BootstrapOrigin,
+    attached: row.attached === 1,
+  };
+}

@@ -1,0 +1,68 @@
+import { chmodSync, mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { PosternError } from '../base/errors.ts';
+
+/** One step per version of the schema; a step that was released is never changed. */
+const steps = [
+  `CREATE TABLE node (path TEXT PRIMARY KEY, format TEXT NOT NULL, type TEXT, value BLOB, octets INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+   CREATE TABLE acl (uri TEXT PRIMARY KEY, acl TEXT NOT NULL) STRICT, WITHOUT ROWID;
+   CREATE TABLE credential (
+     device_id TEXT PRIMARY KEY, client_name TEXT NOT NULL, client_secret TEXT NOT NULL, client_nonce BLOB NOT NULL,
+     server_secret TEXT NOT NULL, server_nonce BLOB NOT NULL, origin TEXT NOT NULL, attached INTEGER NOT NULL
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE device (
+     device_id TEXT PRIMARY KEY, state TEXT NOT NULL, mode INTEGER NOT NULL, origin TEXT NOT NULL,
+     address TEXT NOT NULL, last_seen INTEGER NOT NULL, manufacturer TEXT, model TEXT
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE outbox (sequence INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, device_id TEXT NOT NULL, body TEXT NOT NULL) STRICT;
+   CREATE TABLE party (
+     id TEXT PRIMARY KEY, client_nonce BLOB NOT NULL, server_nonce BLOB NOT NULL, gateway TEXT, alert_sequence INTEGER NOT NULL
+   ) STRICT, WITHOUT ROWID;`,
+];
+
+/**
+ * Opens the one file that holds all durable state, and brings its schema up to date. What a transaction committed
+ * survives a power cut (WAL, synchronous FULL). `:memory:` keeps it for as long as the process lives.
+ * @throws {PosternError} `configuration` when the file cannot be used, or is of a later version
+ */
+export function openDatabase(file: string): DatabaseSync {
+  try {
+    if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true });
+    const database = new DatabaseSync(file);
+    // It holds secrets.
+    if (file !== ':memory:') chmodSync(file, 0o600);
+    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON');
+    migrate(database);
+    return database;
+  } catch (cause) {
+    if (cause instanceof PosternError) throw cause;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new PosternError('configuration', `the state file ${file} cannot be used: ${why}`, { cause });
+  }
+}
+
+function migrate(database: DatabaseSync): void {
+  const { user_version: version } = database.prepare('PRAGMA user_version').get() as { user_version: number };
+  if (version > steps.length)
+    throw new PosternError(
+      'configuration',
+      `the state is of version ${version}; this program knows ${steps.length}`,
+    );
+  for (const [at, step] of steps.entries())
+    if (at >= version) transaction(database, () => database.exec(`${step} PRAGMA user_version = ${at + 1}`));
+}
+
+/** All of it, or nothing. */
+export function transaction<T>(database: DatabaseSync, work: () => T): T {
+  if (database.isTransaction) return work();
+  database.exec('BEGIN IMMEDIATE');
+  try {
+    const result = work();
+    database.exec('COMMIT');
+    return result;
+  } catch (error) {
+    database.exec('ROLLBACK');
+    throw error;
+  }
+}

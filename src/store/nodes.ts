@@ -1,0 +1,87 @@
+import type { DatabaseSync } from 'node:sqlite';
+import { transaction } from './database.ts';
+
+/** A node of a management tree; `value` is text or octets, none for an interior node. */
+export interface NodeRow {
+  readonly path: string;
+  readonly format: string;
+  readonly type?: string;
+  readonly value?: string | Uint8Array;
+}
+
+/** Nodes of a management tree, durable. */
+export class Nodes {
+  readonly #database: DatabaseSync;
+
+  constructor(database: DatabaseSync) {
+    this.#database = database;
+  }
+
+  *load(branch: string): Generator<NodeRow> {
+    const rows = this.#database
+      .prepare('SELECT * FROM node WHERE path = ? OR substr(path, 1, ?) = ?')
+      .all(branch, branch.length + 1, `${branch}/`);
+    for (const { path, format, type, value, octets } of rows) {
+      const bytes = value as Uint8Array | null;
+      yield {
+        path: String(path),
+        format: String(format),
+        ...(type !== null && { type: String(type) }),
+        ...(bytes && { value: octets ? bytes : Buffer.from(bytes).toString() }),
+      };
+    }
+  }
+
+  apply({
+    put = [],
+    remove = [],
+  }: {
+    readonly put?: readonly NodeRow[];
+    readonly remove?: readonly string[];
+  }): void {
+    const database = this.#database;
+    transaction(database, () => {
+      const drop = database.prepare('DELETE FROM node WHERE path = ?');
+      for (const path of remove) drop.run(path);
+      const keep = database.prepare(
+        'INSERT OR REPLACE INTO node (path, format, type, value, octets) VALUES (?, ?, ?, ?, ?)',
+      );
+      for (const { path, format, type = null, value } of put)
+        keep.run(
+          path,
+          format,
+          type,
+          value === undefined ? null : Buffer.from(value as string),
+          value instanceof Uint8Array ? 1 : 0,
+        );
+    });
+  }
+}
+
+/** ACLs of a management tree, durable. */
+export class Acls {
+  readonly #database: DatabaseSync;
+  readonly #known = new Map<string, string>();
+
+  /** `initial` stands where nothing was written yet. */
+  constructor(database: DatabaseSync, initial: Readonly<Record<string, string>>) {
+    this.#database = database;
+    for (const [uri, acl] of Object.entries(initial)) this.#known.set(uri, acl);
+    for (const { uri, acl } of database.prepare('SELECT * FROM acl').all())
+      this.#known.set(String(uri), String(acl));
+  }
+
+  get(uri: string): string | undefined {
+    return this.#known.get(uri);
+  }
+
+  set(uri: string, acl: string | undefined): void {
+    if (acl === undefined) {
+      this.#database.prepare('DELETE FROM acl WHERE uri = ?').run(uri);
+      this.#known.delete(uri);
+    } else {
+      this.#database.prepare('INSERT OR REPLACE INTO acl (uri, acl) VALUES (?, ?)').run(uri, acl);
+      this.#known.set(uri, acl);
+    }
+  }
+}

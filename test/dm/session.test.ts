@@ -1,0 +1,333 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { Operation, OperationOutcome } from '../../src/dm/server-session.ts';
+import type { Alert, SyncmlMessage } from '../../src/syncml/message.ts';
+import { client, clientAccount, converse, server, serverAccount, siteTree, startNonces } from './parties.ts';
+
+/** The server's nonces mirror the client's. */
+const pair = () => {
+  const device = startNonces();
+  return { device, dm: { own: device.peer, peer: device.own } };
+};
+
+const statusesOf = (message: SyncmlMessage) =>
+  message.commands.flatMap((command) =>
+    command.name === 'Status' ? [`${command.cmd} ${command.data}`] : [],
+  );
+
+async function run(operations: readonly Operation[]) {
+  const { device, dm } = pair();
+  const outcomes: OperationOutcome[] = [];
+  const { tree, stored } = siteTree();
+  const serverSide = server(dm, {
+    work: async function* () {
+      outcomes.push(...(yield operations));
+    },
+  });
+  const clientSide = client(device, { tree });
+  await converse(clientSide, serverSide);
+  assert.equal(clientSide.outcome?.status, 200);
+  assert.equal(serverSide.outcome?.status, 200);
+  return { outcomes, stored };
+}
+
+describe('authentication', () => {
+  test('both sides prove themselves in packages 1 and 2, and both nonces change', async () => {
+    const { device, dm } = pair();
+    const before = { ...device };
+    const said = await converse(client(device), server(dm));
+    assert.equal(said.length, 2, 'one package each way');
+    assert.deepEqual(statusesOf(said[1]!), ['SyncHdr 212', 'Alert 200', 'Replace 200']);
+    assert.notDeepEqual(device.own, before.own);
+    assert.deepEqual(device.own, dm.peer);
+    const again = await converse(client(device), server(dm));
+    assert.deepEqual(statusesOf(again[1]!)[0], 'SyncHdr 212', 'and the next session starts from the new one');
+  });
+
+  test('a server that was not told its next nonce, since its package had no command, is challenged once', async () => {
+    const { device, dm } = pair();
+    await converse(client(device), server(dm));
+    const again = await converse(client(device), server(dm));
+    assert.deepEqual(
+      again.map((message) => statusesOf(message)[0]),
+      [undefined, 'SyncHdr 212', 'SyncHdr 401', 'SyncHdr 212'],
+    );
+  });
+
+  test('sides that fell out of step find each other by one challenge each', async () => {
+    const { device, dm } = pair();
+    dm.own = Buffer.from('elsewhere');
+    dm.peer = Buffer.from('lost');
+    const done: OperationOutcome[] = [];
+    const serverSide = server(dm, {
+      work: async function* () {
+        done.push(...(yield [{ name: 'Get', uri: './Site/Name' }]));
+      },
+    });
+    const said = await converse(client(device), serverSide);
+    assert.deepEqual(statusesOf(said[1]!), ['SyncHdr 401', 'Alert 401', 'Replace 401']);
+    assert.deepEqual(statusesOf(said[4]!), ['SyncHdr 401', 'Get 401']);
+    assert.equal(done[0]?.status, 200);
+    assert.deepEqual([device.own, device.peer], [dm.peer, dm.own]);
+  });
+
+  test('a client with the wrong secret gets 401 twice, and the work never starts', async () => {
+    const { device, dm } = pair();
+    let started = false;
+    const serverSide = server(dm, {
+      work: async function* () {
+        started = true;
+        yield [];
+      },
+    });
+    const clientSide = client(device, { account: clientAccount(device, 'wrong') });
+    const said = await converse(clientSide, serverSide);
+    assert.equal(said.length, 4);
+    assert.equal(clientSide.outcome?.status, 401);
+    assert.equal(serverSide.outcome?.status, 401);
+    assert.equal(started, false);
+    assert.deepEqual(
+      dm,
+      { own: device.peer, peer: device.own },
+      'no nonce was overwritten by one without the secret',
+    );
+  });
+
+  test('a server with the wrong secret has nothing executed', async () => {
+    const { device, dm } = pair();
+    const { tree, stored } = siteTree();
+    const serverSide = server(dm, {
+      account: serverAccount(dm, 'wrong'),
+      work: async function* () {
+        yield [{ name: 'Replace', uri: './Site/Name', data: 'taken' }];
+      },
+    });
+    const clientSide = client(device, { tree });
+    await converse(clientSide, serverSide);
+    assert.equal(clientSide.outcome?.status, 401);
+    assert.equal(stored.nodes.get('Site/Name')?.value, 'north');
+  });
+
+  test('a first package that is replayed opens nothing', async () => {
+    const { device, dm } = pair();
+    const [first] = await converse(client(device), server(dm));
+    const replayed = server(dm);
+    const answer = await replayed.receive(first!);
+    assert.deepEqual(statusesOf(answer), ['SyncHdr 401', 'Alert 401', 'Replace 401']);
+    assert.equal(replayed.authenticated, false);
+  });
+
+  test('without a credential the status is 407', async () => {
+    const { device, dm } = pair();
+    const { header, ...rest } = client(device).start();
+    const { cred: _, ...bare } = header;
+    assert.equal(statusesOf(await server(dm).receive({ header: bare, ...rest }))[0], 'SyncHdr 407');
+  });
+});
+
+describe('commands', () => {
+  const cases: [Operation, number, string?][] = [
+    [{ name: 'Get', uri: './Site/Name' }, 200, 'north'],
+    [{ name: 'Get', uri: './Site' }, 200, 'Name/Count/Serial/Secret/Blob/Rooms'],
+    [{ name: 'Get', uri: './Site/Name?prop=ACL' }, 200, ''],
+    [{ name: 'Get', uri: './Site/Count?prop=Format' }, 200, 'int'],
+    [{ name: 'Get', uri: './Site/Name?prop=Size' }, 406],
+    [{ name: 'Get', uri: './Site/Nobody' }, 404],
+    [{ name: 'Get', uri: './Site/Secret' }, 405],
+    [{ name: 'Get', uri: `./${'x/'.repeat(40)}x` }, 414],
+    [{ name: 'Get', uri: './Site/../DevInfo' }, 404],
+    [{ name: 'Get', uri: './__proto__' }, 404],
+    [{ name: 'Replace', uri: './Site/Name', data: 'south' }, 200],
+    [{ name: 'Replace', uri: './Site/Count', format: 'int', data: 'many' }, 400],
+    [{ name: 'Replace', uri: './Site/Serial', data: 'x' }, 405],
+    [{ name: 'Replace', uri: './Site/Name', data: 'x'.repeat(70_000) }, 413],
+    [{ name: 'Replace', uri: './DevInfo/Man', data: 'x' }, 405],
+    [{ name: 'Replace', uri: './Site/Blob', format: 'bin', data: Buffer.from([9]) }, 200],
+    [{ name: 'Replace', uri: './Site/Name', format: 'odd', data: 'x' }, 415],
+    [{ name: 'Add', uri: './Site/Rooms/hall', format: 'node' }, 200],
+    [{ name: 'Add', uri: './Site/Name', data: 'x' }, 418],
+    [{ name: 'Add', uri: './Site/Extra', data: 'x' }, 405],
+    [{ name: 'Add', uri: './Site/Nowhere/hall', format: 'node' }, 404],
+    [{ name: 'Delete', uri: './Site/Name' }, 405],
+    [{ name: 'Delete', uri: './Site/Rooms/none' }, 404],
+    [{ name: 'Exec', uri: './Site/Name' }, 405],
+    [{ name: 'Replace', uri: './Site?prop=ACL', data: 'Get=*&Sing=*' }, 400],
+    [{ name: 'Replace', uri: '.?prop=ACL', data: 'Get=evil' }, 425],
+  ];
+  for (const [operation, status, data] of cases)
+    test(`${operation.name} ${operation.uri.slice(0, 40)} gets ${status}`, async () => {
+      const { outcomes } = await run([operation]);
+      assert.equal(outcomes[0]?.status, status);
+      if (data !== undefined) assert.equal(String(outcomes[0]?.results[0]?.data), data);
+    });
+
+  test('a room is added with its leaf, read, and deleted with all below it', async () => {
+    const { outcomes, stored } = await run([
+      { name: 'Add', uri: './Site/Rooms/hall', format: 'node' },
+      { name: 'Add', uri: './Site/Rooms/hall/Floor', format: 'int', data: '2' },
+      { name: 'Get', uri: './Site/Rooms/hall/Floor' },
+      { name: 'Delete', uri: './Site/Rooms/hall' },
+      { name: 'Get', uri: './Site/Rooms' },
+    ]);
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      [200, 200, 200, 200, 200],
+    );
+    assert.equal(outcomes[2]?.results[0]?.data, '2');
+    assert.equal(outcomes[4]?.results[0]?.data, '');
+    assert.equal(
+      [...stored.nodes.keys()].some((path) => path.includes('hall')),
+      false,
+    );
+  });
+
+  test('a server without the right gets 425', async () => {
+    const { device, dm } = pair();
+    const ends = { local: 'urn:dev:1', remote: 'other.example' };
+    const outcomes: OperationOutcome[] = [];
+    const serverSide = server(dm, {
+      ends: { local: ends.remote, remote: ends.local },
+      work: async function* () {
+        outcomes.push(...(yield [{ name: 'Replace', uri: './Site/Name', data: 'x' }]));
+      },
+    });
+    await converse(client(device, { ends }), serverSide);
+    assert.equal(outcomes[0]?.status, 425);
+  });
+
+  test('a server may hand its right on by an ACL', async () => {
+    const { outcomes } = await run([
+      { name: 'Replace', uri: './Site?prop=ACL', data: 'Get=*&Replace=dm.example+other.example' },
+      { name: 'Get', uri: './Site?prop=ACL' },
+    ]);
+    assert.equal(outcomes[1]?.results[0]?.data, 'Get=*&Replace=dm.example+other.example');
+  });
+});
+
+describe('the course of a session', () => {
+  test('alerts are handed over, and their statuses come back to who reported them', async () => {
+    const { device, dm } = pair();
+    const heard: Alert[] = [];
+    const settled: number[] = [];
+    const clientSide = client(device, {
+      alerts: [
+        {
+          code: 1226,
+          items: [{ meta: { type: 'urn:x', format: 'chr' }, data: 'one' }],
+          settled: (status) => settled.push(status),
+        },
+        {
+          code: 1226,
+          items: [{ meta: { type: 'urn:y', format: 'chr' }, data: 'two' }],
+          settled: (status) => settled.push(status),
+        },
+      ],
+    });
+    const serverSide = server(dm, {
+      alerted: (alert) => {
+        heard.push(alert);
+        return heard.length === 1 ? 200 : 415;
+      },
+    });
+    await converse(clientSide, serverSide);
+    assert.deepEqual(
+      heard.map(({ items }) => items[0]?.data),
+      ['one', 'two'],
+    );
+    assert.deepEqual(settled, [200, 415]);
+  });
+
+  test('several rounds of work, with what the server waits for in between', async () => {
+    const { device, dm } = pair();
+    const seen: unknown[] = [];
+    const serverSide = server(dm, {
+      work: async function* (info) {
+        seen.push(info.Man);
+        const [first] = yield [{ name: 'Get', uri: './Site/Name' }];
+        seen.push(first?.results[0]?.data);
+        await Promise.resolve();
+        const [second] = yield [{ name: 'Replace', uri: './Site/Name', data: 'west' }];
+        seen.push(second?.status);
+      },
+    });
+    const said = await converse(client(device), serverSide);
+    assert.deepEqual(seen, ['Maker', 'north', 200]);
+    assert.equal(said.length, 6);
+  });
+
+  test('a package that comes twice is answered twice and done once', async () => {
+    const { device, dm } = pair();
+    let rounds = 0;
+    const serverSide = server(dm, {
+      work: async function* () {
+        rounds++;
+        yield [{ name: 'Get', uri: './Site/Name' }];
+      },
+    });
+    const first = client(device).start();
+    const [one, two] = [await serverSide.receive(first), await serverSide.receive(first)];
+    assert.equal(one, two);
+    assert.equal(rounds, 1);
+  });
+
+  test('a session that breaks lets the work clean up', async () => {
+    const { device, dm } = pair();
+    let cleaned = false;
+    const serverSide = server(dm, {
+      work: async function* () {
+        try {
+          yield [{ name: 'Get', uri: './Site/Name' }];
+        } finally {
+          cleaned = true;
+        }
+      },
+    });
+    await serverSide.receive(client(device).start());
+    await serverSide.abandon(408, 'gone');
+    assert.equal(cleaned, true);
+    assert.deepEqual(serverSide.outcome, { status: 408, reason: 'gone' });
+  });
+
+  test('a command that nobody knows is answered by 406', async () => {
+    const { device, dm } = pair();
+    const clientSide = client(device);
+    const answer = await server(dm).receive(clientSide.start());
+    const copy = {
+      name: 'Unknown',
+      cmdId: '9',
+      element: { name: 'Copy', content: [{ name: 'CmdID', content: '9' }] },
+    } as const;
+    const next = await clientSide.receive({ ...answer, commands: [...answer.commands, copy] });
+    assert.deepEqual(statusesOf(next!).at(-1), 'Copy 406');
+  });
+
+  test('an answer of another session or another server ends the session', async () => {
+    const { device, dm } = pair();
+    const clientSide = client(device);
+    const answer = await server(dm).receive(clientSide.start());
+    assert.equal(
+      await clientSide.receive({ ...answer, header: { ...answer.header, sessionId: '2' } }),
+      undefined,
+    );
+    assert.equal(clientSide.outcome?.status, 400);
+  });
+
+  test('a protocol version that nobody knows gets 505', async () => {
+    const { device, dm } = pair();
+    const first = client(device).start();
+    const serverSide = server(dm);
+    const answer = await serverSide.receive({ ...first, header: { ...first.header, verProto: 'DM/9' } });
+    assert.deepEqual(statusesOf(answer), ['SyncHdr 505']);
+  });
+
+  test('a client that never ends is ended', async () => {
+    const { device, dm } = pair();
+    const serverSide = server(dm, {
+      work: async function* () {
+        for (;;) yield [{ name: 'Get', uri: './Site/Name' }];
+      },
+    });
+    const said = await converse(client(device), serverSide);
+    assert.ok(said.length <= 2 * 257, `${said.length}`);
+  });
+});

@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { MemoryNodes } from '../../src/dm/node-store.ts';
+import { StoredBranch } from '../../src/dm/stored-branch.ts';
+import { deviceAttachAlert, readDeviceAttach } from '../../src/mo/device-attach-alert.ts';
+import {
+  Accounts,
+  accountNodes,
+  accountsDescription,
+  type DmAccount,
+  readAccount,
+} from '../../src/mo/dm-acc.ts';
+import { decodeTnds, encodeTnds } from '../../src/syncml/tnds.ts';
+
+const account: DmAccount = {
+  serverId: 'gateway.example',
+  name: 'Gateway',
+  address: 'coap://192.0.2.1:5683/dm',
+  own: { name: 'urn:dev:1', secret: 'c', nonce: Buffer.from([1]) },
+  peer: { name: 'gateway.example', secret: 's', nonce: Buffer.from([2]) },
+  bootstrapNonce: '00ff',
+};
+
+test('an account goes through TNDS and back', () => {
+  const text = encodeTnds({ path: './Inbox', root: accountNodes('x', account) });
+  assert.deepEqual(readAccount(decodeTnds(text).root), account);
+});
+
+test('an account that lacks a credential is refused', () => {
+  const root = accountNodes('x', account);
+  const without = { ...root, children: root.children?.filter(({ name }) => name !== 'AppAuth') ?? [] };
+  assert.throws(() => readAccount(without), { code: 'malformed' });
+});
+
+test('accounts are found by ServerID, replaced in place, and survive a restart', () => {
+  const stored = new MemoryNodes();
+  const accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, stored));
+  const name = accounts.put(account);
+  assert.equal(accounts.put({ ...account, address: 'coap://192.0.2.9/dm' }), name);
+  accounts.put({ ...account, serverId: 'dm.example' });
+  accounts.nonceKeeper('dm.example')({ own: Buffer.from('next') });
+  const again = new Accounts(new StoredBranch('DMAcc', accountsDescription, stored));
+  assert.equal(again.list().length, 2);
+  assert.equal(again.find('gateway.example')?.address, 'coap://192.0.2.9/dm');
+  assert.equal(String(again.find('dm.example')?.own.nonce), 'next');
+});
+
+test('secrets of an account cannot be read through the tree', () => {
+  const branch = new StoredBranch('DMAcc', accountsDescription, new MemoryNodes());
+  const name = new Accounts(branch).put(account);
+  for (const leaf of ['AAuthSecret', 'AAuthData'])
+    assert.equal(branch.view([name, 'AppAuth', 'CLCRED', leaf])?.access.includes('Get'), false);
+});
+
+test('a Device Attach Alert says what it was told, with any characters in names', () => {
+  const attach = {
+    sequence: 7,
+    deviceId: 'urn:dev:<&">',
+    mode: 0,
+    bootstrap: 'local',
+    manufacturer: 'A&B',
+    model: 'M',
+  } as const;
+  const { code, items } = deviceAttachAlert(attach);
+  assert.equal(code, 1226);
+  assert.deepEqual(readDeviceAttach({ name: 'Alert', cmdId: '1', data: code, items }), attach);
+});
