@@ -115,6 +115,10 @@ export class CoapEndpoint {
     );
   }
 
+  get stopped(): boolean {
+    return this.#stopped;
+  }
+
   /** How much is kept, for metrics and for the tests of the bounds. */
   get footprint() {
     return {
@@ -232,6 +236,27 @@ export class CoapEndpoint {
       resolve(outcome instanceof PosternError ? 'lost' : outcome);
     this.#transmitter.submit(peer, { messageId, datagram, settled });
     return { messageId, fate };
+  }
+
+  /** Whether somebody answers there: an empty confirmable message, to which any endpoint sends a Reset (section 4.3). */
+  ping(address: string, port: number, timeout: number): Promise<boolean> {
+    const peer = this.#peerOf(address, port);
+    const messageId = peer.takeMessageId();
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const transmission: Transmission = {
+      messageId,
+      datagram: encodeEmpty(Type.CON, messageId),
+      settled: (outcome) => {
+        timer.cancel();
+        resolve(!(outcome instanceof PosternError));
+      },
+    };
+    const timer = this.#clock.after(timeout, () => {
+      this.#transmitter.cancel(peer, transmission);
+      resolve(false);
+    });
+    this.#transmitter.submit(peer, transmission);
+    return promise;
   }
 
   stop(): void {

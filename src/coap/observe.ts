@@ -57,6 +57,11 @@ export class Observable {
     return this.#observers.size;
   }
 
+  /** Its endpoint has stopped. */
+  get ended(): boolean {
+    return this.#endpoint.stopped;
+  }
+
   /** A GET of the resource: registers, deregisters, or just answers. */
   readonly handle: Handler = async (request) => {
     const wish = uintOption(request.message.options, Option.Observe);

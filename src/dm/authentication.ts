@@ -16,8 +16,15 @@ export interface Account {
   readonly peer: Credential;
 }
 
-/** Keeps the nonces for the next session. `own` is for this side's proof, `peer` is what the other side must use. */
-export type SaveNonces = (nonces: { readonly own?: Uint8Array; readonly peer?: Uint8Array }) => void;
+/**
+ * Keeps the nonces for the next session. `own` is for this side's proof, `peer` is what the other side must use, and
+ * `told` is the `peer` that it was told: a client that has nothing to answer cannot tell.
+ */
+export type SaveNonces = (nonces: {
+  readonly own?: Uint8Array;
+  readonly peer?: Uint8Array;
+  readonly told?: Uint8Array;
+}) => void;
 
 const method = 'syncml:auth-md5';
 const nonceBytes = 16;
@@ -85,6 +92,11 @@ export class SessionAuthentication {
       status: header.cred ? DmStatus.InvalidCredentials : DmStatus.MissingCredentials,
       chal: this.#challenge(),
     };
+  }
+
+  /** The verdict that `judge` gave goes out: the other side learns its next nonce. */
+  tell(): void {
+    if (this.#peerProved) this.#save({ told: this.#peerNonce });
   }
 
   /** The other side's verdict on this side's header: true when it may go on. */

@@ -112,6 +112,7 @@ export class ClientSession {
       answers.push(
         ...(trusted ? await this.#perform(message, request) : [this.#untrusted(message, request)]),
       );
+    if (judged.chal) this.#authentication.tell();
     return this.#message(answers);
   }
 

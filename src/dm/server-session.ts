@@ -33,14 +33,22 @@ export interface OperationOutcome {
  */
 export type Work = AsyncGenerator<readonly Operation[], void, readonly OperationOutcome[]>;
 
+/** What package 1 said. */
+export interface Opening {
+  /** By node name. */
+  readonly devInfo: Readonly<Record<string, string>>;
+  /** Package #0 had asked for the session. */
+  readonly notified: boolean;
+}
+
 export interface ServerSessionParts {
   readonly ends: Ends;
   readonly account: Account;
   readonly saveNonces: SaveNonces;
   readonly entropy: Entropy;
   readonly sessionId: string;
-  /** Begins when the client has proved itself; `devInfo` is what package 1 said, by node name. */
-  readonly work: (devInfo: Readonly<Record<string, string>>) => Work;
+  /** Begins when the client has proved itself. */
+  readonly work: (opening: Opening) => Work;
   /** An alert of the client other than the session's own. Answers with its status. */
   readonly alerted: (alert: Alert) => number | Promise<number>;
 }
@@ -62,7 +70,7 @@ export class ServerSession {
   #lastReceived = 0;
   #lastAnswer: SyncmlMessage | undefined;
   #outcome: SessionOutcome | undefined;
-  #alertsSeen = false;
+  #opening: 'none' | 'client' | 'server' = 'none';
 
   constructor(parts: ServerSessionParts) {
     this.#parts = parts;
@@ -164,8 +172,10 @@ export class ServerSession {
     switch (alert.data) {
       case AlertCode.ServerInitiated:
       case AlertCode.ClientInitiated:
+        this.#opening = alert.data === AlertCode.ServerInitiated ? 'server' : 'client';
+        reply.status(alert, DmStatus.Ok);
+        return;
       case AlertCode.NextMessage:
-        this.#alertsSeen = true;
         reply.status(alert, DmStatus.Ok);
         return;
       case AlertCode.SessionAbort:
@@ -180,7 +190,10 @@ export class ServerSession {
   async #next(reply: Answer, devInfo: Readonly<Record<string, string>>): Promise<Command[]> {
     const outcomes = this.#collect();
     try {
-      this.#work ??= this.#alertsSeen ? this.#parts.work(devInfo) : nothing();
+      this.#work ??=
+        this.#opening === 'none'
+          ? nothing()
+          : this.#parts.work({ devInfo, notified: this.#opening === 'server' });
       const { value, done } = await this.#work.next(outcomes);
       if (!done && value.length > 0) return this.#send(reply, value.slice(0, operationsPerPackage));
       await this.#end(DmStatus.Ok, 'done');

@@ -57,6 +57,12 @@ export const dmAcc: ManagementObject = {
         'Vendor extensions',
         {
           BootstrapNonce: leaf('chr', values, 'The nonce of the request that this account answers', maybe),
+          NotificationNonce: leaf(
+            'bin',
+            writeOnly,
+            'The last nonce that the server was told, for Package #0',
+            secret,
+          ),
         },
         maybe,
       ),
@@ -78,6 +84,8 @@ export interface DmAccount extends Account {
   readonly address: string;
   /** Hexadecimal; of a local bootstrap only. */
   readonly bootstrapNonce?: string;
+  /** The last nonce that the server was told, where that is not `peer.nonce`. */
+  readonly notificationNonce?: Uint8Array;
 }
 
 const text = (name: string, value: string): TndsNode => ({ name, format: 'chr', value });
@@ -96,11 +104,13 @@ const credentialNodes = (level: 'CLCRED' | 'SRVCRED', { name, secret, nonce }: C
 
 /** The account as a subtree named `nodeName`: what the DM Gateway Bootstrap carries. */
 export function accountNodes(nodeName: string, account: DmAccount): TndsNode {
-  const { serverId, name, address, own, peer, bootstrapNonce } = account;
-  const extension: TndsNode[] =
-    bootstrapNonce === undefined
+  const { serverId, name, address, own, peer, bootstrapNonce, notificationNonce } = account;
+  const extensions: TndsNode[] = [
+    ...(bootstrapNonce === undefined ? [] : [text('BootstrapNonce', bootstrapNonce)]),
+    ...(notificationNonce === undefined
       ? []
-      : [{ name: 'Ext', format: 'node', children: [text('BootstrapNonce', bootstrapNonce)] }];
+      : [{ name: 'NotificationNonce', format: 'bin' as const, value: notificationNonce }]),
+  ];
   return {
     name: nodeName,
     format: 'node',
@@ -122,7 +132,7 @@ export function accountNodes(nodeName: string, account: DmAccount): TndsNode {
         format: 'node',
         children: [credentialNodes('CLCRED', own), credentialNodes('SRVCRED', peer)],
       },
-      ...extension,
+      ...(extensions.length === 0 ? [] : [{ name: 'Ext', format: 'node' as const, children: extensions }]),
     ],
   };
 }
@@ -148,12 +158,14 @@ export function readAccount(root: TndsNode): DmAccount {
     throw new PosternError('malformed', 'no DM account: AppID w7, ServerID and an address are needed');
   const name = textOf(root, 'Name');
   const bootstrapNonce = textOf(root, 'Ext', 'BootstrapNonce');
+  const notificationNonce = childOf(root, 'Ext', 'NotificationNonce')?.value;
   const credentials = childOf(root, 'AppAuth')?.children ?? [];
   return {
     serverId,
     address,
     ...(name !== undefined && { name }),
     ...(bootstrapNonce !== undefined && { bootstrapNonce }),
+    ...(notificationNonce !== undefined && { notificationNonce: Buffer.from(notificationNonce) }),
     own: readCredential(credentials, 'CLCRED', ''),
     peer: readCredential(credentials, 'SRVCRED', serverId),
   };
@@ -202,15 +214,25 @@ export class Accounts {
 
   /** Keeps the nonces that the next session with this server starts from. */
   nonceKeeper(serverId: string): SaveNonces {
-    return ({ own, peer }) => {
+    return ({ own, peer, told }) => {
       const account = this.find(serverId);
       if (!account) return;
+      const { notificationNonce = account.peer.nonce } = account;
       this.put({
         ...account,
         own: { ...account.own, ...(own && { nonce: own }) },
         peer: { ...account.peer, ...(peer && { nonce: peer }) },
+        notificationNonce: told ?? notificationNonce,
       });
     };
+  }
+
+  /** Nonces that the digest of this server's Package #0 may be made with: the server may not know the latest. */
+  notificationNonces(serverId: string): Uint8Array[] {
+    const account = this.find(serverId);
+    return account
+      ? [account.peer.nonce, ...(account.notificationNonce ? [account.notificationNonce] : [])]
+      : [];
   }
 
   #freeName(): string {

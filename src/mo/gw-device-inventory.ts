@@ -20,6 +20,7 @@ const record = {
   LastSeen: leaf('chr', ['Get'], 'When, by the gateway clock, as ISO 8601', maybe),
   Man: leaf('chr', ['Get'], 'Manufacturer, by its DevInfo', maybe),
   Mod: leaf('chr', ['Get'], 'Model, by its DevInfo', maybe),
+  FwV: leaf('chr', ['Get'], 'Firmware version, by its DevDetail', maybe),
 };
 
 const expected = {
@@ -133,7 +134,7 @@ export class InventoryBranch implements TreeBranch {
 }
 
 function recordLeaves(device: DeviceRecord): Record<string, string> {
-  const { deviceId, mode, state, origin, address, lastSeen, manufacturer, model } = device;
+  const { deviceId, mode, state, origin, address, lastSeen, manufacturer, model, firmware } = device;
   return {
     DeviceID: deviceId,
     ComponentType: '0',
@@ -144,6 +145,7 @@ function recordLeaves(device: DeviceRecord): Record<string, string> {
     LastSeen: new Date(lastSeen).toISOString(),
     ...(manufacturer !== undefined && { Man: manufacturer }),
     ...(model !== undefined && { Mod: model }),
+    ...(firmware !== undefined && { FwV: firmware }),
   };
 }
 

@@ -16,6 +16,14 @@ const groups6 = ['ff02::fd', 'ff05::fd'];
 /** Milliseconds between looks at the interfaces. */
 const watchEvery = 5000;
 
+/** What is special to one local address: for resources that speak of the address they are asked at. */
+export interface LocalEndpoint {
+  readonly address: string;
+  readonly port: number;
+  /** There when the first request comes, but not yet while the handler is made. */
+  readonly endpoint: () => CoapEndpoint;
+}
+
 export interface CoapNetworkOptions {
   /** UDP port; 0 takes a free one, the same for all addresses. */
   readonly port: number;
@@ -26,7 +34,7 @@ export interface CoapNetworkOptions {
   readonly entropy: Entropy;
   readonly events: Events;
   /** Makes the request handler of one endpoint. */
-  readonly compose: (endpoint: () => CoapEndpoint) => Handler;
+  readonly compose: (local: LocalEndpoint) => Handler;
   readonly limits?: Partial<EndpointLimits>;
   readonly listInterfaces?: ListInterfaces;
 }
@@ -70,6 +78,11 @@ export class CoapNetwork implements AsyncDisposable {
   /** The endpoint that reaches this address, when there is one now. */
   towards(remote: string): CoapEndpoint | undefined {
     return addressTowards([...this.#bindings.values()], remote)?.endpoint;
+  }
+
+  /** The local address that reaches this one. */
+  localTowards(remote: string): LocalAddress | undefined {
+    return addressTowards([...this.#bindings.values()], remote);
   }
 
   /** @throws {PosternError} `configuration` when an address cannot be bound */
@@ -144,17 +157,17 @@ export class CoapNetwork implements AsyncDisposable {
       ...literalLookup,
       ipv6Only: local.family === 6,
     });
+    await bound(socket, this.#port, local.address);
+    this.#port = socket.address().port;
+    const handler = compose({ address: local.address, port: this.#port, endpoint: () => endpoint });
     const endpoint: CoapEndpoint = new CoapEndpoint({
       clock,
       entropy,
       events,
-      handler: (request) => handler(request),
+      handler,
       send: (datagram, port, address) => socket.send(datagram, port, address),
       ...(limits && { limits }),
     });
-    const handler = compose(() => endpoint);
-    await bound(socket, this.#port, local.address);
-    this.#port = socket.address().port;
     const binding: Binding = { ...local, socket, endpoint };
     socket.on('message', (datagram, { address, port }) => endpoint.receive(datagram, address, port));
     socket.on('error', (error) => {

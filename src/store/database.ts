@@ -13,7 +13,7 @@ const steps = [
    ) STRICT, WITHOUT ROWID;
    CREATE TABLE device (
      device_id TEXT PRIMARY KEY, state TEXT NOT NULL, mode INTEGER NOT NULL, origin TEXT NOT NULL,
-     address TEXT NOT NULL, last_seen INTEGER NOT NULL, manufacturer TEXT, model TEXT
+     address TEXT NOT NULL, last_seen INTEGER NOT NULL, manufacturer TEXT, model TEXT, firmware TEXT
    ) STRICT, WITHOUT ROWID;
    CREATE TABLE outbox (sequence INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, device_id TEXT NOT NULL, body TEXT NOT NULL) STRICT;
    CREATE TABLE party (

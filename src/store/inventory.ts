@@ -16,6 +16,7 @@ export interface DeviceRecord {
   readonly lastSeen: number;
   readonly manufacturer?: string;
   readonly model?: string;
+  readonly firmware?: string;
 }
 
 /** The End Devices that attached. A full inventory refuses new ones. */
@@ -27,9 +28,9 @@ export class Inventory {
   constructor(database: DatabaseSync, limit: number) {
     this.limit = limit;
     this.#put = database.prepare(
-      `INSERT INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+      `INSERT INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (device_id) DO UPDATE SET state = excluded.state, mode = excluded.mode, origin = excluded.origin,
-         address = excluded.address, last_seen = excluded.last_seen, manufacturer = excluded.manufacturer, model = excluded.model`,
+         address = excluded.address, last_seen = excluded.last_seen, manufacturer = excluded.manufacturer, model = excluded.model, firmware = excluded.firmware`,
     );
     for (const row of database.prepare('SELECT * FROM device').iterate()) {
       const record = fromRow(row);
@@ -47,16 +48,36 @@ export class Inventory {
 
   /** @throws {PosternError} `full` */
   put(record: DeviceRecord): void {
-    const { deviceId, state, mode, origin, address, lastSeen, manufacturer = null, model = null } = record;
+    const {
+      deviceId,
+      state,
+      mode,
+      origin,
+      address,
+      lastSeen,
+      manufacturer = null,
+      model = null,
+      firmware = null,
+    } = record;
     if (!this.#records.has(deviceId) && this.#records.size >= this.limit)
       throw new PosternError('full', `the inventory holds ${this.limit} devices`);
-    this.#put.run(deviceId, state, mode, origin, address, Math.round(lastSeen), manufacturer, model);
+    this.#put.run(
+      deviceId,
+      state,
+      mode,
+      origin,
+      address,
+      Math.round(lastSeen),
+      manufacturer,
+      model,
+      firmware,
+    );
     this.#records.set(deviceId, record);
   }
 }
 
 function fromRow(row: Record<string, unknown>): DeviceRecord {
-  const { device_id, state, mode, origin, address, last_seen, manufacturer, model } = row as Record<
+  const { device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware } = row as Record<
     string,
     string
   > & {
@@ -72,5 +93,6 @@ function fromRow(row: Record<string, unknown>): DeviceRecord {
     lastSeen: Number(last_seen),
     ...(manufacturer && { manufacturer }),
     ...(model && { model }),
+    ...(firmware && { firmware }),
   };
 }

@@ -241,8 +241,8 @@ describe('the course of a session', () => {
     const { device, dm } = pair();
     const seen: unknown[] = [];
     const serverSide = server(dm, {
-      work: async function* (info) {
-        seen.push(info.Man);
+      work: async function* ({ devInfo, notified }) {
+        seen.push(devInfo.Man, notified);
         const [first] = yield [{ name: 'Get', uri: './Site/Name' }];
         seen.push(first?.results[0]?.data);
         await Promise.resolve();
@@ -251,7 +251,7 @@ describe('the course of a session', () => {
       },
     });
     const said = await converse(client(device), serverSide);
-    assert.deepEqual(seen, ['Maker', 'north', 200]);
+    assert.deepEqual(seen, ['Maker', false, 'north', 200]);
     assert.equal(said.length, 6);
   });
 

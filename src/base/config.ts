@@ -1,0 +1,136 @@
+import { readFileSync } from 'node:fs';
+import { parse as parseToml, TomlError } from 'smol-toml';
+import * as v from 'valibot';
+import { PosternError } from './errors.ts';
+
+/** Building blocks of configuration schemas. Each value has a description, from which the reference page is made. */
+export const described = <S extends v.GenericSchema>(schema: S, description: string) =>
+  v.pipe(schema, v.description(description));
+
+export const text = v.pipe(
+  v.string(),
+  v.minLength(1, 'a text that is not empty'),
+  v.maxLength(255, 'a text of at most 255 characters'),
+);
+export const secret = v.pipe(
+  v.string(),
+  v.minLength(8, 'a secret of at least 8 characters'),
+  v.maxLength(255, 'a secret of at most 255 characters'),
+);
+export const identifier = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z0-9._:-]{1,64}$/, 'an identifier: 1 to 64 of A-Z a-z 0-9 . _ : -'),
+);
+export const whole = (min: number, max: number) =>
+  v.pipe(
+    v.number(),
+    v.integer(`a whole number from ${min} to ${max}`),
+    v.minValue(min, `a whole number from ${min} to ${max}`),
+    v.maxValue(max, `a whole number from ${min} to ${max}`),
+  );
+export const port = whole(0, 65535);
+export const mqttUrl = v.pipe(
+  v.string(),
+  v.regex(
+    /^(mqtt|mqtts|tcp|ssl|ws|wss):\/\/[^\s/]+/,
+    'a URL such as mqtt://broker.example:1883 or mqtts://broker.example:8883',
+  ),
+);
+
+/** How a party reaches its MQTT broker. */
+export const mqttSection = v.strictObject({
+  url: described(mqttUrl, 'Where the broker is: `mqtt://host:1883`, or `mqtts://host:8883` with TLS'),
+  protocol: described(
+    v.optional(v.picklist(['auto', '3.1.1', '5'], '"auto", "3.1.1" or "5"'), 'auto'),
+    'MQTT version; `auto` tries 5 first',
+  ),
+  username: described(v.optional(text), 'User name at the broker'),
+  password: described(v.optional(text), 'Password at the broker'),
+  ca: described(v.optional(text), 'PEM file of the authorities that the broker certificate must come from'),
+  cert: described(v.optional(text), 'PEM file of the client certificate'),
+  key: described(v.optional(text), 'PEM file of the client key'),
+});
+
+export const logSection = v.optional(
+  v.strictObject({
+    level: described(
+      v.optional(
+        v.picklist(
+          ['debug', 'info', 'warn', 'error', 'silent'],
+          '"debug", "info", "warn", "error" or "silent"',
+        ),
+        'info',
+      ),
+      'The least severe events that are logged',
+    ),
+  }),
+  {},
+);
+
+const shown = (value: unknown): string => {
+  if (value === undefined) return 'nothing';
+  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'a table';
+  return JSON.stringify(value);
+};
+
+/** Keys whose values are never shown. */
+const secretKey = /secret|password/;
+
+/** `file: key: expected this, found that` for one thing that is wrong. */
+function complaint(file: string, issue: v.BaseIssue<unknown>): string {
+  const keys = (issue.path ?? []).map(({ key }) => String(key));
+  const key = keys.reduce(
+    (joined, next) =>
+      /^\d+$/.test(next) ? `${joined}[${next}]` : joined === '' ? next : `${joined}.${next}`,
+    '',
+  );
+  const missing = issue.input === undefined;
+  if (issue.type === 'strict_object' && issue.expected === 'never')
+    return `${file}: ${key}: there is no such key`;
+  const known = issue.kind === 'validation' || issue.type === 'picklist';
+  const expected = known ? issue.message : (names[issue.expected ?? ''] ?? issue.expected ?? 'another value');
+  const found = secretKey.test(keys.at(-1) ?? '') && !missing ? 'another value' : shown(issue.input);
+  return `${file}: ${key || 'the file'}: expected ${expected}, found ${found}`;
+}
+
+const names: Readonly<Record<string, string>> = {
+  string: 'a text',
+  number: 'a number',
+  boolean: 'true or false',
+  Object: 'a table',
+  Array: 'a list',
+};
+
+/**
+ * Checks a configuration that was read from somewhere.
+ * @throws {PosternError} `configuration`, with a line for each thing that is wrong
+ */
+export function checkConfig<S extends v.GenericSchema>(
+  schema: S,
+  value: unknown,
+  file: string,
+): v.InferOutput<S> {
+  const result = v.safeParse(schema, value);
+  if (result.success) return result.output;
+  throw new PosternError('configuration', result.issues.map((issue) => complaint(file, issue)).join('\n'));
+}
+
+/**
+ * Reads and checks a TOML file.
+ * @throws {PosternError} `configuration`
+ */
+export function loadConfig<S extends v.GenericSchema>(schema: S, file: string): v.InferOutput<S> {
+  let value: unknown;
+  try {
+    value = parseToml(readFileSync(file, 'utf8'));
+  } catch (cause) {
+    const why =
+      cause instanceof TomlError
+        ? `line ${cause.line}, column ${cause.column}: no TOML: ${cause.message.split('\n')[0]}`
+        : (cause as NodeJS.ErrnoException).code === 'ENOENT'
+          ? 'there is no such file'
+          : String(cause);
+    throw new PosternError('configuration', `${file}: ${why}`, { cause });
+  }
+  return checkConfig(schema, value, file);
+}

@@ -1,0 +1,223 @@
+import { createSocket, type Socket } from 'node:dgram';
+import { once } from 'node:events';
+import { Agent, createServer, type IncomingMessage, type OutgoingMessage, type Server } from 'coap';
+import { type Clock, pause } from '../base/clock.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import { type Link, parseLinks } from '../coap/link-format.ts';
+import { Option, writeUint } from '../coap/options.ts';
+import { parseCoapUri } from '../coap/uri.ts';
+
+/** The groups of RFC 7252 section 12.8. */
+const allCoapNodes = '224.0.1.187';
+
+export interface StackRequest {
+  readonly method: 'GET' | 'POST';
+  /** `coap://host:port`. */
+  readonly base: string;
+  readonly path: string;
+  readonly query?: string;
+  readonly contentFormat?: number;
+  readonly accept?: number;
+  /** Options that the package has no name for, by number. */
+  readonly options?: Readonly<Record<number, Uint8Array>>;
+  readonly payload?: Uint8Array;
+  /** Milliseconds. */
+  readonly timeout: number;
+}
+
+export interface StackResponse {
+  /** `2.04` */
+  readonly code: string;
+  readonly payload: Uint8Array;
+  readonly contentFormat: number | undefined;
+  option(number: number): Uint8Array | undefined;
+}
+
+/** Where links were found: the gateway's address and its resources. */
+export interface Discovered {
+  readonly base: string;
+  readonly links: readonly Link[];
+}
+
+/** Takes what is posted to the device; answers with a CoAP code. */
+export type Posted = (path: string, payload: Uint8Array) => string | Promise<string>;
+
+/** A body beyond this goes up in blocks of 512 bytes (size exponent 5). */
+const blockwiseFrom = 1024;
+const blockExponent = 5;
+const linkFormat = 40;
+
+/**
+ * The device's CoAP: the `coap` package, client and server on one socket, so that the gateway reaches the device where it
+ * was heard. None of the gateway's own message layer is in it: in each journey two independent stacks meet.
+ */
+export class CoapStack implements AsyncDisposable {
+  readonly #clock: Clock;
+  readonly #address: string;
+  readonly #socket: Socket = createSocket('udp4');
+  readonly #agent = new Agent({ socket: this.#socket });
+  readonly #server: Server;
+  readonly #stop = new AbortController();
+
+  constructor(clock: Clock, address: string, posted: Posted) {
+    this.#clock = clock;
+    this.#address = address;
+    this.#server = createServer((request, response) => void answer(request, response, posted));
+    this.#agent.on('error', () => {});
+    this.#server.on('error', () => {});
+  }
+
+  /** @throws {PosternError} `configuration` */
+  async open(): Promise<void> {
+    try {
+      this.#socket.bind(0, this.#address);
+      await once(this.#socket, 'listening');
+    } catch (cause) {
+      throw new PosternError('configuration', `network.interface: ${this.#address} cannot be used`, {
+        cause,
+      });
+    }
+    if (this.#address !== '0.0.0.0') this.#socket.setMulticastInterface(this.#address);
+    this.#server.listen(this.#socket);
+  }
+
+  get port(): number {
+    return this.#socket.address().port;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new PosternError('unavailable', 'the device stops'));
+    this.#server.close();
+    this.#agent.close();
+    const closed = once(this.#socket, 'close');
+    this.#socket.close();
+    await closed;
+  }
+
+  /** @throws {PosternError} `timeout`, `unavailable` */
+  async request({
+    method,
+    base,
+    path,
+    query,
+    contentFormat,
+    accept,
+    options = {},
+    payload,
+    timeout,
+  }: StackRequest): Promise<StackResponse> {
+    const { host, port } = parseCoapUri(base);
+    const outgoing = this.#agent.request({
+      host,
+      port,
+      method,
+      pathname: path,
+      ...(query !== undefined && { query }),
+    });
+    if (contentFormat !== undefined) outgoing.setOption('Content-Format', writeUint(contentFormat));
+    if (accept !== undefined) outgoing.setOption('Accept', writeUint(accept));
+    for (const [number, value] of Object.entries(options)) outgoing.setOption(number, Buffer.from(value));
+    if (payload && payload.length > blockwiseFrom) {
+      outgoing.setOption(String(Option.Size1.number), writeUint(payload.length));
+      outgoing.setOption('Block1', Buffer.of(blockExponent));
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<StackResponse>();
+    outgoing.on('response', (incoming: IncomingMessage) => resolve(read(incoming)));
+    outgoing.on('error', (cause: Error) =>
+      reject(new PosternError('unavailable', `CoAP: ${cause.message}`, { cause })),
+    );
+    outgoing.on('timeout', () => reject(new PosternError('timeout', `no answer from ${base}${path}`)));
+    outgoing.end(payload && Buffer.from(payload));
+    const timer = this.#clock.after(timeout, () =>
+      reject(new PosternError('timeout', `no answer from ${base}${path} in ${timeout} ms`)),
+    );
+    const stopped = () => reject(this.#stop.signal.reason);
+    this.#stop.signal.addEventListener('abort', stopped, { once: true });
+    if (this.#stop.signal.aborted) stopped();
+    try {
+      return await promise;
+    } catch (thrown) {
+      if (!this.#stop.signal.aborted) this.#agent.abort(outgoing);
+      throw thrown;
+    } finally {
+      timer.cancel();
+      this.#stop.signal.removeEventListener('abort', stopped);
+    }
+  }
+
+  /**
+   * Links of a gateway that is asked directly.
+   * @throws {PosternError} `timeout`, `unavailable`
+   */
+  async linksOf(base: string, query: string, timeout: number): Promise<Discovered> {
+    const { code, payload } = await this.request({
+      method: 'GET',
+      base,
+      path: '/.well-known/core',
+      query,
+      timeout,
+    });
+    if (code !== '2.05') throw new PosternError('unavailable', `${base} answered discovery with ${code}`);
+    return { base, links: parseLinks(Buffer.from(payload).toString()) };
+  }
+
+  /** Asks all CoAP nodes, and resolves with the first answer that has links; none when nobody answers in time. */
+  async discover(port: number, query: string, timeout: number): Promise<Discovered | undefined> {
+    const outgoing = this.#agent.request({
+      host: allCoapNodes,
+      port,
+      multicast: true,
+      multicastTimeout: timeout,
+      confirmable: false,
+      method: 'GET',
+      pathname: '/.well-known/core',
+      query,
+    });
+    const { promise, resolve } = Promise.withResolvers<Discovered | undefined>();
+    outgoing.on('error', () => {});
+    outgoing.on('response', (incoming: IncomingMessage) => {
+      const { payload, contentFormat, code } = read(incoming);
+      if (code !== '2.05' || contentFormat !== linkFormat) return;
+      try {
+        const links = parseLinks(Buffer.from(payload).toString());
+        const { address, port: from } = incoming.rsinfo;
+        if (links.length > 0) resolve({ base: `coap://${address}:${from}`, links });
+      } catch {
+        // Whoever answers nonsense is no gateway.
+      }
+    });
+    outgoing.end();
+    const waited = pause(this.#clock, timeout, this.#stop.signal).then(
+      () => undefined,
+      () => undefined,
+    );
+    return await Promise.race([promise, waited]);
+  }
+}
+
+async function answer(request: IncomingMessage, response: OutgoingMessage, posted: Posted): Promise<void> {
+  if (request.method !== 'POST') response.code = '4.05';
+  else {
+    try {
+      response.code = await posted(request.url, request.payload);
+    } catch (thrown) {
+      response.code = asPosternError(thrown).coapCode;
+    }
+  }
+  response.end();
+}
+
+function read(incoming: IncomingMessage): StackResponse {
+  const option = (number: number): Uint8Array | undefined => {
+    const found = incoming._packet.options?.find(({ name }) => String(name) === String(number));
+    return found?.value instanceof Buffer ? found.value : undefined;
+  };
+  const format = incoming.headers['Content-Format'];
+  return {
+    code: incoming.code,
+    payload: incoming.payload,
+    contentFormat:
+      typeof format === 'number' ? format : format === 'application/link-format' ? linkFormat : undefined,
+    option,
+  };
+}

@@ -1,0 +1,58 @@
+import * as v from 'valibot';
+import { described, identifier, logSection, port, secret, text } from '../base/config.ts';
+
+/** The reference End Device's configuration file. */
+export const deviceConfigSchema = v.strictObject({
+  device: v.strictObject({
+    id: described(
+      v.pipe(
+        v.string(),
+        v.minLength(1, 'a device ID'),
+        v.maxLength(200, 'a device ID of at most 200 characters'),
+      ),
+      'DevInfo/DevId, a URN',
+    ),
+    manufacturer: described(v.optional(text, 'Postern'), 'DevInfo/Man'),
+    model: described(v.optional(text, 'Reference End Device'), 'DevInfo/Mod'),
+    firmware: described(v.optional(text, '1.0.0'), 'DevDetail/FwV'),
+    'factory-secret': described(
+      v.optional(secret),
+      'Secret for the local bootstrap server (GwMO 8.4.2); without it the device waits for its DM server to assist',
+    ),
+    state: described(
+      v.optional(text, ':memory:'),
+      'File that holds accounts and settings; `:memory:` forgets them',
+    ),
+    encoding: described(
+      v.optional(v.picklist(['xml', 'cbor'], '"xml" or "cbor"'), 'xml'),
+      'Coding of DM packages',
+    ),
+  }),
+  network: v.optional(
+    v.strictObject({
+      gateway: described(
+        v.optional(v.pipe(v.string(), v.regex(/^coap:\/\/\S+$/, 'a URI such as coap://192.0.2.1:5683'))),
+        'Where the gateway is; found by multicast when absent',
+      ),
+      'multicast-port': described(v.optional(port, 5683), 'Port that discovery asks'),
+      interface: described(
+        v.optional(text, '0.0.0.0'),
+        'IPv4 address of the own interface, for its socket and its multicast',
+      ),
+    }),
+    {},
+  ),
+  'dm-server': described(
+    v.optional(
+      v.strictObject({
+        id: described(identifier, 'ServerID of the DM server that the factory gave an account for'),
+        'client-secret': described(secret, 'Secret by which this device proves itself to it'),
+        'server-secret': described(secret, 'Secret by which it proves itself to this device'),
+      }),
+    ),
+    'The account that the device left its factory with, if any',
+  ),
+  log: logSection,
+});
+
+export type DeviceConfig = v.InferOutput<typeof deviceConfigSchema>;

@@ -1,0 +1,434 @@
+import { type Clock, pause, SystemClock } from '../base/clock.ts';
+import { type Entropy, systemEntropy } from '../base/entropy.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import { backoff } from '../base/retry.ts';
+import { softwareVersion } from '../base/version.ts';
+import { contentFormatOf } from '../coap/content-formats.ts';
+import { Option } from '../coap/options.ts';
+import { parseCoapUri } from '../coap/uri.ts';
+import { ClientSession, runClientSession, type SessionOutcome, succeeded } from '../dm/client-session.ts';
+import { execute, isTreeCommand } from '../dm/commands.ts';
+import { forgetfulNodes } from '../dm/node-store.ts';
+import { StoredBranch } from '../dm/stored-branch.ts';
+import { ManagementTree } from '../dm/tree.ts';
+import { devDetail, devDetailNodes } from '../mo/dev-detail.ts';
+import { devInfo, devInfoNodes } from '../mo/dev-info.ts';
+import { Accounts, accountsDescription, type DmAccount, readAccount } from '../mo/dm-acc.ts';
+import { MoId } from '../mo/identifiers.ts';
+import { Inbox } from '../mo/inbox.ts';
+import { openDatabase } from '../store/database.ts';
+import { Acls, Nodes } from '../store/nodes.ts';
+import { encodeProof, parseBootstrapMac, proofMac } from '../syncml/bootstrap-proof.ts';
+import { decodeMessage, encodeMessage, MediaType } from '../syncml/codec.ts';
+import { interior, leaf } from '../syncml/ddf.ts';
+import { bootstrapMac, sameBytes } from '../syncml/digest.ts';
+import { decodeNotification, isAuthentic, sessionIdText } from '../syncml/notification.ts';
+import type { TndsNode } from '../syncml/tnds.ts';
+import { CoapStack, type Discovered } from './coap-stack.ts';
+import type { DeviceConfig } from './config.ts';
+
+export interface DeviceSurroundings {
+  readonly events: Events;
+  readonly clock?: Clock;
+  readonly entropy?: Entropy;
+}
+
+/** What the reference device lets a server set. */
+const settings = interior(['Get'], 'Settings of the device', {
+  Label: leaf('chr', ['Get', 'Replace'], 'A name that the operator gives'),
+  ReportInterval: leaf('int', ['Get', 'Replace'], 'Seconds between reports'),
+});
+
+/** Who put an account into the tree, where no server did: ServerIDs have no slash, so no server can pass for it. */
+const byFactory = '/factory';
+const byBootstrap = '/bootstrap';
+
+const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
+const discoveryTimeout = 6000;
+/** Milliseconds for one package and its answer: longer than a gateway waits for the DM server. */
+const exchangeTimeout = 90_000;
+const nonceBytes = 16;
+const bootstrapPath = '/dm/bs';
+const tunnelPath = '/dm/t';
+const notificationPath = '/dmn';
+/** Sessions that may be asked for while one is under way. */
+const waitingSessions = 8;
+
+/** The reference End Device: an OMA DM client that finds its gateway, is bootstrapped to it, attaches, and is managed. */
+export class Device implements AsyncDisposable {
+  readonly #config: DeviceConfig;
+  readonly #clock: Clock;
+  readonly #entropy: Entropy;
+  readonly #events: Events;
+  readonly #database: ReturnType<typeof openDatabase>;
+  readonly #tree: ManagementTree;
+  readonly #accounts: Accounts;
+  readonly #coap: CoapStack;
+  readonly #stop = new AbortController();
+  readonly #attached = Promise.withResolvers<void>();
+  #found: Discovered | undefined;
+  #running: Promise<void> | undefined;
+  /** One session at a time; the others wait in order. */
+  #queue: Promise<unknown> = Promise.resolve();
+  #queued = 0;
+  #nextSessionId: number;
+
+  /** @throws {PosternError} `configuration` */
+  constructor(config: DeviceConfig, surroundings: DeviceSurroundings) {
+    const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
+    this.#config = config;
+    this.#clock = clock;
+    this.#entropy = entropy;
+    this.#events = events;
+    this.#nextSessionId = 1 + Math.floor(entropy.uniform() * 0x7fff);
+    this.#database = openDatabase(config.device.state);
+    const nodes = new Nodes(this.#database);
+    this.#accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes));
+    this.#tree = this.#makeTree(nodes);
+    this.#takeFactoryAccount();
+    this.#coap = new CoapStack(clock, config.network.interface, (path, payload) =>
+      this.#posted(path, payload),
+    );
+    this.#attached.promise.catch(() => {});
+  }
+
+  get id(): string {
+    return this.#config.device.id;
+  }
+
+  /** Resolves when the device has attached to a gateway for the first time since its start. */
+  get attached(): Promise<void> {
+    return this.#attached.promise;
+  }
+
+  /** Value of a leaf, for whoever runs the device. */
+  value(...path: string[]): string | Uint8Array | undefined {
+    return this.#tree.view(path)?.value;
+  }
+
+  /** Servers that the device has accounts for. */
+  get servers(): string[] {
+    return this.#accounts.list().map(({ serverId }) => serverId);
+  }
+
+  /** Opens the socket, and goes on in the background until it is attached. */
+  async start(): Promise<void> {
+    await this.#coap.open();
+    this.#running = this.#becomeAttached();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    this.#attached.reject(new PosternError('unavailable', 'the device stops'));
+    await this.#coap[Symbol.asyncDispose]();
+    await this.#running;
+    await this.#queue.catch(() => {});
+    this.#database.close();
+  }
+
+  /** A session with the DM server that the device knows from its factory, through the gateway's tunnel. */
+  async contactServer(serverId: string): Promise<SessionOutcome> {
+    return await this.#session(serverId, undefined);
+  }
+
+  async #becomeAttached(): Promise<void> {
+    const delays = backoff(retry, this.#entropy);
+    while (!this.#stop.signal.aborted) {
+      try {
+        await this.#attachOnce();
+        this.#attached.resolve();
+        return;
+      } catch (thrown) {
+        if (this.#stop.signal.aborted) return;
+        const { code, message } = asPosternError(thrown);
+        const delay = delays.next().value;
+        this.#events.emit(code === 'internal' ? 'error' : 'warn', 'device.attach-failed', {
+          device: this.id,
+          code,
+          reason: message,
+          retryInSeconds: Math.round(delay / 100) / 10,
+        });
+        await pause(this.#clock, delay, this.#stop.signal).catch(() => {});
+      }
+    }
+  }
+
+  async #attachOnce(): Promise<void> {
+    const found = await this.#discover();
+    const server = this.#config['dm-server']?.id;
+    if (!this.#gatewayAccount() && server && this.#tunnelTo(found, server))
+      await this.#session(server, undefined);
+    if (!this.#gatewayAccount()) await this.#bootstrap(found);
+    const account = this.#gatewayAccount();
+    if (!account) throw new PosternError('unavailable', 'no account for the gateway yet');
+    const outcome = await this.#session(account.serverId, undefined);
+    if (!succeeded(outcome))
+      throw new PosternError(
+        'unavailable',
+        `the gateway ended the session with ${outcome.status}: ${outcome.reason}`,
+      );
+    this.#events.emit('info', 'device.attached', { device: this.id, gateway: account.serverId });
+  }
+
+  /** Any gateway first, by the one resource that is needed: a short answer; then all that this gateway has. */
+  async #discover(): Promise<Discovered> {
+    const { gateway, 'multicast-port': port } = this.#config.network;
+    const wanted = this.#config.device['factory-secret'] === undefined ? 'oma.dm.tunnel' : 'oma.dm.bs';
+    const base = gateway ?? (await this.#coap.discover(port, `rt=${wanted}`, discoveryTimeout))?.base;
+    if (base === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
+    const found = await this.#coap.linksOf(base, 'rt=oma.dm*', discoveryTimeout);
+    this.#found = found;
+    this.#events.emit('info', 'device.discovered', {
+      device: this.id,
+      gateway: found.base,
+      resources: found.links.map(({ target }) => target).join(' '),
+    });
+    return found;
+  }
+
+  /** The account of a server that is reached by CoAP: a gateway. */
+  #gatewayAccount(): DmAccount | undefined {
+    return this.#accounts.list().find(({ serverId }) => serverId !== this.#config['dm-server']?.id);
+  }
+
+  #tunnelTo(found: Discovered | undefined, serverId: string): boolean {
+    return found?.links.some(({ target }) => target === `${tunnelPath}/${serverId}`) ?? false;
+  }
+
+  /** The local bootstrap server (GwMO section 8.4.2). */
+  async #bootstrap(found: Discovered): Promise<void> {
+    const secret = this.#config.device['factory-secret'];
+    if (secret === undefined || !found.links.some(({ target }) => target === bootstrapPath))
+      throw new PosternError(
+        'unavailable',
+        'no factory secret, or no bootstrap server here: the DM server has to assist',
+      );
+    const ask = (options: Record<number, Uint8Array>, payload?: Uint8Array) =>
+      this.#coap.request({
+        method: 'POST',
+        base: found.base,
+        path: bootstrapPath,
+        query: `id=${this.id}`,
+        options,
+        timeout: exchangeTimeout,
+        ...(payload && { payload }),
+      });
+    const challenge = (await ask({})).option(Option.Echo.number);
+    if (!challenge) throw new PosternError('unavailable', 'the bootstrap server gave no challenge');
+    const deviceNonce = this.#entropy.bytes(nonceBytes);
+    const proof = encodeProof({ deviceNonce, mac: proofMac(secret, challenge, this.id, deviceNonce) });
+    const answer = await ask({ [Option.Echo.number]: challenge }, proof);
+    if (answer.code !== '2.04')
+      throw new PosternError(
+        'unauthorized',
+        `the bootstrap server answered ${answer.code}: ${Buffer.from(answer.payload).toString()}`,
+      );
+    await this.#apply(
+      answer.payload,
+      answer.option(Option.BootstrapMac.number),
+      secret,
+      Buffer.from(deviceNonce).toString('hex'),
+    );
+  }
+
+  /** Applies a bootstrap when it comes from one who knows the factory secret, and answers this request and no earlier one. */
+  async #apply(
+    coded: Uint8Array,
+    macOption: Uint8Array | undefined,
+    secret: string,
+    deviceNonce: string,
+  ): Promise<void> {
+    const mac = macOption && parseBootstrapMac(Buffer.from(macOption).toString());
+    if (!mac || !sameBytes(mac, bootstrapMac(secret, coded)))
+      throw new PosternError('unauthorized', 'the bootstrap has no valid MAC');
+    const [command] = decodeMessage(coded, MediaType.Xml).commands;
+    if (!command || !isTreeCommand(command))
+      throw new PosternError('malformed', 'the bootstrap holds no command');
+    const before = this.servers;
+    const [outcome] = await execute(this.#tree, command, byBootstrap);
+    const added = this.#accounts.list().find(({ bootstrapNonce }) => bootstrapNonce === deviceNonce);
+    if (outcome?.status !== 200 || !added)
+      throw new PosternError(
+        'unauthorized',
+        `the bootstrap was not applied: ${outcome?.status} ${outcome?.reason ?? 'not fresh'}`,
+      );
+    this.#events.emit('info', 'device.bootstrapped', {
+      device: this.id,
+      gateway: added.serverId,
+      first: before.length === 0,
+    });
+  }
+
+  /** One session with a server that the device has an account for. */
+  async #session(serverId: string, notifiedId: string | undefined): Promise<SessionOutcome> {
+    if (this.#queued >= waitingSessions) throw new PosternError('full', 'too many sessions wait');
+    this.#queued++;
+    const run = this.#queue.then(() => this.#runSession(serverId, notifiedId));
+    this.#queue = run.catch(() => {});
+    try {
+      return await run;
+    } finally {
+      this.#queued--;
+    }
+  }
+
+  async #runSession(serverId: string, notifiedId: string | undefined): Promise<SessionOutcome> {
+    const account = this.#accounts.find(serverId);
+    if (!account) throw new PosternError('notFound', `no account for ${serverId}`);
+    const sessionId = notifiedId ?? this.#takeSessionId();
+    const mediaType = this.#config.device.encoding === 'cbor' ? MediaType.Cbor : MediaType.Xml;
+    const tunnelled = serverId === this.#config['dm-server']?.id;
+    const place = tunnelled ? await this.#tunnelPlace(serverId) : placeOf(account.address);
+    const session = new ClientSession({
+      ends: { local: this.id, remote: serverId },
+      account,
+      saveNonces: this.#accounts.nonceKeeper(serverId),
+      tree: this.#tree,
+      entropy: this.#entropy,
+      sessionId,
+      notified: notifiedId !== undefined,
+      executed: (command, uri, status) =>
+        this.#events.emit('info', 'device.command', {
+          device: this.id,
+          server: serverId,
+          command,
+          uri,
+          status,
+        }),
+    });
+    this.#events.emit('info', 'device.session-started', {
+      device: this.id,
+      server: serverId,
+      session: sessionId,
+      tunnelled,
+    });
+    const outcome = await runClientSession(session, async (message) => {
+      const { code, payload } = await this.#coap.request({
+        method: 'POST',
+        ...place,
+        contentFormat: contentFormatOf(mediaType)!,
+        payload: encodeMessage(message, mediaType),
+        timeout: exchangeTimeout,
+      });
+      if (code === '2.04') return decodeMessage(payload, mediaType);
+      const why = `${place.path} answered ${code}: ${Buffer.from(payload).toString()}`;
+      if (code === '4.03' && !tunnelled) this.#forget(serverId);
+      throw new PosternError('unavailable', why);
+    });
+    this.#events.emit('info', 'device.session-ended', {
+      device: this.id,
+      server: serverId,
+      session: sessionId,
+      status: outcome.status,
+    });
+    return outcome;
+  }
+
+  /** The gateway does not know this device any more: it asks to be bootstrapped anew. */
+  #forget(serverId: string): void {
+    const name = this.#accounts.nodeName(serverId);
+    if (name !== undefined) this.#accounts.branch.delete([name]);
+    this.#events.emit('warn', 'device.account-dropped', { device: this.id, server: serverId });
+  }
+
+  async #tunnelPlace(serverId: string) {
+    const found = this.#found ?? (await this.#discover());
+    return { base: found.base, path: `${tunnelPath}/${serverId}`, query: `id=${this.id}` };
+  }
+
+  /** Package #0 (OMA DM notification). The answer says whether it is believed; the session comes after it. */
+  #posted(path: string, payload: Uint8Array): string {
+    if (path.split('?')[0] !== notificationPath) return '4.04';
+    const notification = decodeNotification(payload);
+    const { serverId } = notification;
+    const account = this.#accounts.find(serverId);
+    const nonces = this.#accounts.notificationNonces(serverId);
+    if (!account || !nonces.some((nonce) => isAuthentic(notification, account.peer.secret, nonce))) {
+      this.#events.emit('warn', 'device.notification-refused', {
+        device: this.id,
+        server: serverId.slice(0, 64),
+      });
+      return '4.01';
+    }
+    const sessionId = sessionIdText(notification.sessionId);
+    this.#events.emit('info', 'device.notified', { device: this.id, server: serverId, session: sessionId });
+    void this.#session(serverId, sessionId).catch((thrown) =>
+      this.#events.emit('warn', 'device.session-failed', {
+        device: this.id,
+        server: serverId,
+        reason: asPosternError(thrown).message,
+      }),
+    );
+    return '2.04';
+  }
+
+  #makeTree(nodes: Nodes): ManagementTree {
+    const { id, manufacturer, model, firmware } = this.#config.device;
+    const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, devInfo.id);
+    info.plant([], devInfoNodes({ deviceId: id, manufacturer, model }));
+    const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, devDetail.id);
+    detail.plant([], devDetailNodes({ type: 'device', firmware, software: softwareVersion, hardware: '1' }));
+    const own = new StoredBranch('Settings', settings, nodes);
+    if (!own.view(['Label'])) own.plant([], initialSettings);
+    const inbox = new Inbox({ [MoId.DmAcc]: (root, by) => this.#receiveAccount(root, by) });
+    const branches = {
+      DevInfo: info,
+      DevDetail: detail,
+      DMAcc: this.#accounts.branch,
+      Settings: own,
+      Inbox: inbox,
+    };
+    const server = this.#config['dm-server']?.id;
+    return new ManagementTree(
+      branches,
+      new Acls(this.#database, {
+        '.': 'Get=*',
+        './Inbox': `Add=${[byBootstrap, ...(server ? [server] : [])].join('+')}`,
+        './Settings': server ? `Get=*&Replace=${server}` : 'Get=*',
+      }),
+    );
+  }
+
+  /** An account comes in; it takes the place of another of its server only if the same hand gave both. */
+  #receiveAccount(root: TndsNode, by: string): void {
+    const account = readAccount(root);
+    if (!URL.canParse(account.address)) throw new PosternError('malformed', 'an account without a URI');
+    const known = this.#accounts.nodeName(account.serverId);
+    if (known !== undefined && !this.#tree.permits(['DMAcc', known], 'Replace', by))
+      throw new PosternError('forbidden', `the account for ${account.serverId} is not yours to replace`);
+    const name = this.#accounts.put(account);
+    this.#tree.setAcl(['DMAcc', name], `Get=*&Replace=${by}&Delete=${by}`);
+  }
+
+  #takeFactoryAccount(): void {
+    const server = this.#config['dm-server'];
+    if (!server || this.#accounts.find(server.id)) return;
+    const name = this.#accounts.put({
+      serverId: server.id,
+      address: `urn:${server.id}`,
+      own: { name: this.id, secret: server['client-secret'], nonce: new Uint8Array() },
+      peer: { name: server.id, secret: server['server-secret'], nonce: new Uint8Array() },
+    });
+    this.#tree.setAcl(['DMAcc', name], `Get=*&Replace=${byFactory}`);
+  }
+
+  #takeSessionId(): string {
+    this.#nextSessionId = (this.#nextSessionId % 0xffff) + 1;
+    return sessionIdText(this.#nextSessionId);
+  }
+}
+
+const initialSettings: TndsNode = {
+  name: 'Settings',
+  format: 'node',
+  children: [
+    { name: 'Label', format: 'chr', value: 'not named yet' },
+    { name: 'ReportInterval', format: 'int', value: '3600' },
+  ],
+};
+
+function placeOf(address: string): { base: string; path: string } {
+  const { host, port, path } = parseCoapUri(address);
+  return { base: `coap://${host.includes(':') ? `[${host}]` : host}:${port}`, path: `/${path.join('/')}` };
+}

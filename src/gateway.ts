@@ -1,0 +1,386 @@
+import { type Clock, SystemClock } from './base/clock.ts';
+import { type Entropy, systemEntropy } from './base/entropy.ts';
+import { PosternError } from './base/errors.ts';
+import { EventCounter, type Events } from './base/events.ts';
+import { softwareVersion } from './base/version.ts';
+import { Blockwise } from './coap/blockwise.ts';
+import { Code } from './coap/codes.ts';
+import { ContentFormat } from './coap/content-formats.ts';
+import { EchoGuard } from './coap/echo.ts';
+import { type CoapRequest, type Handler, type Remote, reply } from './coap/message.ts';
+import { Observable } from './coap/observe.ts';
+import { type Resource, Router } from './coap/router.ts';
+import { coapUri } from './coap/uri.ts';
+import { forgetfulNodes } from './dm/node-store.ts';
+import { StoredBranch } from './dm/stored-branch.ts';
+import { ManagementTree } from './dm/tree.ts';
+import type { GatewayConfig } from './gateway-config.ts';
+import { devDetail, devDetailNodes } from './mo/dev-detail.ts';
+import { devInfo, devInfoNodes } from './mo/dev-info.ts';
+import { Accounts, accountsDescription } from './mo/dm-acc.ts';
+import { gwConfig, gwConfigNodes } from './mo/gw-config.ts';
+import { InventoryBranch } from './mo/gw-device-inventory.ts';
+import { TransparentMode } from './modes/transparent.ts';
+import { type AttachBody, DmClient } from './northbound/dm-client.ts';
+import type { MqttSettings } from './northbound/mqtt-link.ts';
+import { Upstream } from './northbound/upstream.ts';
+import { BootstrapServer } from './southbound/bootstrap-server.ts';
+import { CoapNetwork, type LocalEndpoint } from './southbound/coap-network.ts';
+import { DeviceAddresses } from './southbound/device-addresses.ts';
+import { type AttachedDevice, DeviceSessions } from './southbound/device-sessions.ts';
+import type { ListInterfaces } from './southbound/interfaces.ts';
+import { paths, resourceTypes } from './southbound/resources.ts';
+import { Credentials, type ExpectedDevice } from './store/credentials.ts';
+import { openDatabase, transaction } from './store/database.ts';
+import { type DeviceRecord, Inventory } from './store/inventory.ts';
+import { Acls, Nodes } from './store/nodes.ts';
+import { Outbox } from './store/outbox.ts';
+import { MediaType } from './syncml/codec.ts';
+
+/** What surrounds a gateway; the machine's own by default. */
+export interface GatewaySurroundings {
+  readonly events: Events;
+  readonly clock?: Clock;
+  readonly entropy?: Entropy;
+  readonly listInterfaces?: ListInterfaces;
+}
+
+export interface GatewayStatus {
+  readonly gateway: string;
+  readonly software: string;
+  readonly uplink: { readonly connected: boolean; readonly url: string; readonly mqtt: string };
+  readonly coap: { readonly port: number; readonly addresses: readonly string[]; readonly security: string };
+  readonly devices: { readonly attached: number; readonly limit: number };
+  readonly outbox: { readonly waiting: number; readonly limit: number; readonly dropped: number };
+  readonly sessions: number;
+  /** How often each event happened since the start. */
+  readonly counts: Readonly<Record<string, number>>;
+}
+
+/** Milliseconds in which a device must answer to count as alive at its old address. */
+const livenessTimeout = 2000;
+
+const plainWarning = 'none: plain CoAP; anyone on the private network can read and change what is said';
+
+/** The composition root of the gateway: a checked configuration in, a running gateway out. */
+export class Gateway implements AsyncDisposable {
+  readonly #config: GatewayConfig;
+  readonly #clock: Clock;
+  readonly #events: EventCounter;
+  readonly #database: ReturnType<typeof openDatabase>;
+  readonly #inventory: Inventory;
+  readonly #credentials: Credentials;
+  readonly #outbox: Outbox;
+  readonly #gwConfig: StoredBranch;
+  readonly #addresses = new DeviceAddresses();
+  readonly #observables = new Set<Observable>();
+  readonly #network: CoapNetwork;
+  readonly #sessions: DeviceSessions;
+  readonly #upstream: Upstream;
+  readonly #dmClient: DmClient;
+
+  /** @throws {PosternError} `configuration` when the state cannot be opened */
+  constructor(config: GatewayConfig, surroundings: GatewaySurroundings) {
+    const { clock = new SystemClock(), entropy = systemEntropy, listInterfaces } = surroundings;
+    const gatewayId = config.gateway.id;
+    const events = new EventCounter(surroundings.events);
+    this.#config = config;
+    this.#clock = clock;
+    this.#events = events;
+    this.#database = openDatabase(config.gateway.state);
+    this.#inventory = new Inventory(this.#database, config.limits.devices);
+    this.#credentials = new Credentials(this.#database, config.limits.devices);
+    this.#outbox = new Outbox(this.#database, config.limits.outbox);
+
+    const nodes = new Nodes(this.#database);
+    const accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes));
+    this.#gwConfig = new StoredBranch('GwConfig', gwConfig.root, nodes, gwConfig.id);
+    const tree = this.#tree(accounts);
+    this.#knowServer(accounts);
+
+    const transparent = new TransparentMode({
+      servers: config.tunnel.servers ?? [config['dm-server'].id],
+      upstream: { request: (request) => this.#upstream.request(request) },
+      addresses: this.#addresses,
+      towards: (address) => this.#network.towards(address),
+      entropy,
+      events,
+    });
+    this.#upstream = new Upstream(
+      {
+        gatewayId,
+        settings: mqttSettings(config.mqtt),
+        softwareVersion,
+        clock,
+        entropy,
+        events,
+        notified: async (notification) => {
+          if (notification.device !== undefined) await transparent.notify(notification);
+          else this.#dmClient.notified(notification.body ?? new Uint8Array());
+        },
+        connected: () => {
+          this.#dmClient.wake();
+          this.#uplinkChanged();
+        },
+        disconnected: () => this.#uplinkChanged(),
+      },
+      config.tunnel.timeout * 1000,
+    );
+    this.#dmClient = new DmClient({
+      gatewayId,
+      serverId: config['dm-server'].id,
+      mediaType: config['dm-server'].encoding === 'cbor' ? MediaType.Cbor : MediaType.Xml,
+      accounts,
+      tree,
+      outbox: this.#outbox,
+      upstream: this.#upstream,
+      clock,
+      entropy,
+      events,
+    });
+    this.#sessions = new DeviceSessions({
+      gatewayId,
+      credentials: this.#credentials,
+      clock,
+      entropy,
+      events,
+      attached: (device) => this.#attach(device),
+      proved: (deviceId, remote) => this.#heard(deviceId, remote),
+    });
+    const factorySecrets = new Map(
+      config.bootstrap.device.map((device) => [device.id, device['factory-secret']]),
+    );
+    const bootstrapServer = new BootstrapServer({
+      gatewayId,
+      factorySecret: (deviceId) => factorySecrets.get(deviceId),
+      credentials: this.#credentials,
+      guard: new EchoGuard(clock, entropy),
+      entropy,
+      events,
+      livesElsewhere: (deviceId, request) => this.#livesElsewhere(deviceId, request),
+    });
+    this.#network = new CoapNetwork({
+      ...config.coap,
+      clock,
+      entropy,
+      events,
+      limits: { leisure: config.coap.leisure },
+      compose: (local) =>
+        this.#compose(local, [
+          bootstrapServer.resource(local),
+          this.#sessions.resource(local),
+          transparent.resource(),
+        ]),
+      ...(listInterfaces && { listInterfaces }),
+    });
+  }
+
+  get coapPort(): number {
+    return this.#network.port;
+  }
+
+  /** @throws {PosternError} `configuration` when the port is taken, or plain CoAP was not allowed */
+  async start(): Promise<void> {
+    if (!this.#config.coap['insecure-plain-coap'])
+      throw new PosternError(
+        'configuration',
+        'coap.insecure-plain-coap: devices are served over plain CoAP only so far, which must be allowed by this key = true',
+      );
+    this.#events.emit('warn', 'coap.insecure', { security: plainWarning });
+    await this.#network.start();
+    this.#upstream.start();
+    this.#events.emit('info', 'gateway.started', {
+      gateway: this.#config.gateway.id,
+      port: this.#network.port,
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await using stack = new AsyncDisposableStack();
+    stack.defer(() => this.#database.close());
+    stack.use(this.#upstream);
+    stack.use(this.#dmClient);
+    stack.use(this.#network);
+    stack.defer(() => this.#sessions.stop());
+    this.#events.emit('info', 'gateway.stopping', { gateway: this.#config.gateway.id });
+  }
+
+  status(): GatewayStatus {
+    const { gateway, mqtt, limits } = this.#config;
+    return {
+      gateway: gateway.id,
+      software: softwareVersion,
+      uplink: {
+        connected: this.#upstream.connected,
+        url: mqtt.url,
+        mqtt: this.#upstream.protocol === 5 ? '5' : '3.1.1',
+      },
+      coap: {
+        port: this.#network.port,
+        addresses: this.#network.addresses.map(({ address }) => address),
+        security: plainWarning,
+      },
+      devices: {
+        attached: this.#inventory.list().filter(({ state }) => state === 'attached').length,
+        limit: limits.devices,
+      },
+      outbox: { waiting: this.#outbox.size, limit: limits.outbox, dropped: this.#outbox.dropped },
+      sessions: this.#sessions.size,
+      counts: Object.fromEntries([...this.#events.counts].toSorted()),
+    };
+  }
+
+  devices(): readonly DeviceRecord[] {
+    return this.#inventory.list();
+  }
+
+  #tree(accounts: Accounts): ManagementTree {
+    const { gateway, limits } = this.#config;
+    const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, devInfo.id);
+    info.plant([], devInfoNodes({ deviceId: gateway.id, manufacturer: 'Postern', model: 'DM Gateway' }));
+    const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, devDetail.id);
+    detail.plant(
+      [],
+      devDetailNodes({
+        type: 'gateway',
+        firmware: softwareVersion,
+        software: softwareVersion,
+        hardware: process.arch,
+      }),
+    );
+    if (!this.#gwConfig.view(['Mode'])) this.#gwConfig.plant([], gwConfigNodes(limits.devices));
+    const inventory = new InventoryBranch(this.#inventory, {
+      list: () => this.#credentials.list().filter(({ origin, attached }) => origin === 'server' && !attached),
+      add: (device) => this.#expect(device),
+      remove: (deviceId) => this.#credentials.delete(deviceId),
+      addressFor: (deviceId) => this.#uriFor(deviceId),
+    });
+    const branches = {
+      DevInfo: info,
+      DevDetail: detail,
+      DMAcc: accounts.branch,
+      GwConfig: this.#gwConfig,
+      GwDeviceInventory: inventory,
+    };
+    const server = this.#config['dm-server'].id;
+    const all = `Add=${server}&Delete=${server}&Exec=${server}&Get=${server}&Replace=${server}`;
+    return new ManagementTree(branches, new Acls(this.#database, { '.': all }));
+  }
+
+  /** The account that the configuration gives; the nonces go on from the last session. */
+  #knowServer(accounts: Accounts): void {
+    const { gateway, mqtt, 'dm-server': server } = this.#config;
+    const known = accounts.find(server.id);
+    accounts.put({
+      ...known,
+      serverId: server.id,
+      address: mqtt.url,
+      own: { name: gateway.id, secret: server['client-secret'], nonce: known?.own.nonce ?? new Uint8Array() },
+      peer: {
+        name: server.id,
+        secret: server['server-secret'],
+        nonce: known?.peer.nonce ?? new Uint8Array(),
+      },
+    });
+  }
+
+  #compose(local: LocalEndpoint, resources: readonly Resource[]): Handler {
+    let observable: Observable | undefined;
+    const status: Resource = {
+      path: paths.status,
+      links: () => [{ target: paths.status, attributes: { rt: resourceTypes.status, obs: true } }],
+      methods: {
+        GET: (request) => {
+          if (!observable) {
+            observable = new Observable(local.endpoint(), this.#clock, () => this.#represent());
+            this.#observables.add(observable);
+          }
+          return observable.handle(request);
+        },
+      },
+    };
+    const router = new Router([...resources, status]);
+    return new Blockwise(router.handle, this.#clock).handle;
+  }
+
+  #represent() {
+    return reply(Code.Content, {
+      payload: this.#upstream.connected ? 'online' : 'offline',
+      contentFormat: ContentFormat.TextPlain,
+      maxAge: 60,
+    });
+  }
+
+  #uplinkChanged(): void {
+    for (const observable of this.#observables)
+      if (observable.ended) this.#observables.delete(observable);
+      else observable.changed();
+  }
+
+  #attach(device: AttachedDevice): void {
+    const { deviceId, credential, remote, manufacturer, model, firmware } = device;
+    const before = this.#inventory.get(deviceId);
+    const described = {
+      ...(manufacturer !== undefined && { manufacturer }),
+      ...(model !== undefined && { model }),
+      ...(firmware !== undefined && { firmware }),
+    };
+    const isNew = before?.state !== 'attached' || !credential.attached;
+    const mode = before?.mode ?? Number(this.#gwConfig.text('Mode') ?? 0);
+    transaction(this.#database, () => {
+      if (!credential.attached) this.#credentials.put({ ...credential, attached: true });
+      this.#inventory.put({
+        deviceId,
+        state: 'attached',
+        mode,
+        origin: credential.origin,
+        address: coapUri(remote.address, remote.port),
+        lastSeen: this.#clock.wall(),
+        ...described,
+      });
+      if (isNew && this.#gwConfig.text('AttachAlert') === 'true')
+        this.#outbox.add(
+          'device-attach',
+          deviceId,
+          JSON.stringify({ mode, bootstrap: credential.origin, ...described } satisfies AttachBody),
+        );
+    });
+    if (!isNew) return;
+    this.#events.emit('info', 'device.attached', {
+      device: deviceId,
+      bootstrap: credential.origin,
+      peer: remote.address,
+    });
+    this.#dmClient.wake();
+  }
+
+  #heard(deviceId: string, remote: Remote): void {
+    this.#addresses.heard(deviceId, remote, true);
+  }
+
+  /** The DM server bootstraps a device to this gateway (GwMO section 8.4.1). */
+  #expect(device: ExpectedDevice): void {
+    this.#credentials.put({ ...device, origin: 'server', attached: false });
+    this.#events.emit('info', 'device.expected', { device: device.deviceId });
+  }
+
+  #uriFor(deviceId: string): string {
+    const heard = this.#addresses.get(deviceId);
+    const local = heard ? this.#network.localTowards(heard.address) : this.#network.addresses[0];
+    if (!local) throw new PosternError('unavailable', 'the gateway has no address');
+    return coapUri(local.address, this.#network.port, paths.sessions);
+  }
+
+  /** A device that proved this ID answers from another address and port than the one that asks. */
+  async #livesElsewhere(deviceId: string, { remote }: CoapRequest): Promise<boolean> {
+    const known = this.#addresses.get(deviceId);
+    if (!known?.proven || this.#inventory.get(deviceId)?.state !== 'attached') return false;
+    if (known.address === remote.address && known.port === remote.port) return false;
+    const endpoint = this.#network.towards(known.address);
+    return (await endpoint?.ping(known.address, known.port, livenessTimeout)) ?? false;
+  }
+}
+
+function mqttSettings({ protocol, ...rest }: GatewayConfig['mqtt']): MqttSettings {
+  return { ...rest, protocol: protocol === 'auto' ? 'auto' : protocol === '5' ? 5 : 4 } as MqttSettings;
+}

@@ -1,0 +1,61 @@
+import * as v from 'valibot';
+import { described, identifier, logSection, mqttSection, port, secret, text, whole } from '../base/config.ts';
+
+const party = {
+  'client-secret': described(secret, 'Secret by which it proves itself to this server'),
+  'server-secret': described(secret, 'Secret by which this server proves itself to it'),
+};
+
+/** The head-end's configuration file. */
+export const headendConfigSchema = v.strictObject({
+  headend: v.strictObject({
+    id: described(identifier, 'ServerID of this DM server'),
+    state: described(
+      v.optional(text, 'headend.db'),
+      'File that holds nonces and associations; `:memory:` forgets them',
+    ),
+    route: described(
+      v.optional(identifier, 'worker-1'),
+      'Name of this worker: sessions that it began go on through dm/{gateway}/up/{route}',
+    ),
+    group: described(
+      v.optional(identifier),
+      'Shares first packages with the other workers of this group, by a shared subscription of the broker',
+    ),
+    'session-timeout': described(
+      v.optional(whole(1, 600), 60),
+      'Seconds that a device may take to open a session it was asked for',
+    ),
+  }),
+  api: v.optional(
+    v.strictObject({
+      host: described(
+        v.optional(text, '127.0.0.1'),
+        'Address of the HTTP API; it has no authentication of its own',
+      ),
+      port: described(v.optional(port, 8080), 'Port of the HTTP API; 0 takes a free one'),
+    }),
+    {},
+  ),
+  mqtt: mqttSection,
+  policy: v.optional(
+    v.strictObject({
+      'assisted-bootstrap': described(
+        v.optional(v.boolean(), true),
+        'Give a device that comes through a gateway which it has no account for an account for that gateway (GwMO 8.4.1)',
+      ),
+    }),
+    {},
+  ),
+  gateway: described(
+    v.optional(v.array(v.strictObject({ id: described(identifier, 'Name of the gateway'), ...party })), []),
+    'Gateways of this server',
+  ),
+  device: described(
+    v.optional(v.array(v.strictObject({ id: described(text, 'DevId of the End Device'), ...party })), []),
+    'End Devices that have an account for this server from their factory',
+  ),
+  log: logSection,
+});
+
+export type HeadendConfig = v.InferOutput<typeof headendConfigSchema>;

@@ -1,0 +1,229 @@
+import { BoundedMap } from '../base/bounded-map.ts';
+import { type Clock, SystemClock } from '../base/clock.ts';
+import { type Entropy, systemEntropy } from '../base/entropy.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import type { Operation, OperationOutcome, Work } from '../dm/server-session.ts';
+import { DmStatus } from '../dm/status.ts';
+import { isDeviceAttach, readDeviceAttach } from '../mo/device-attach-alert.ts';
+import type { MqttSettings } from '../northbound/mqtt-link.ts';
+import { openDatabase } from '../store/database.ts';
+import type { Alert } from '../syncml/message.ts';
+import { encodeNotification } from '../syncml/notification.ts';
+import { bootstrapToGateway } from './assisted-bootstrap.ts';
+import type { HeadendConfig } from './config.ts';
+import { Downlink } from './downlink.ts';
+import { Jobs } from './jobs.ts';
+import { Parties } from './parties.ts';
+import { type SessionContext, Sessions } from './sessions.ts';
+
+export interface HeadendSurroundings {
+  readonly events: Events;
+  readonly clock?: Clock;
+  readonly entropy?: Entropy;
+}
+
+export interface GatewayView {
+  readonly id: string;
+  /** Unknown until the gateway was heard. */
+  readonly online: boolean | undefined;
+  readonly software: string | undefined;
+}
+
+export interface DeviceView {
+  readonly id: string;
+  /** It has an account for this server, so it can be managed from here. */
+  readonly known: boolean;
+  /** The gateway that it is attached to, or came through. */
+  readonly gateway: string | undefined;
+  readonly attached: boolean;
+}
+
+/** Devices whose way through a tunnel is remembered; gateways whose state is. */
+const limits = { heard: 65_536, gateways: 65_536 } as const;
+
+/** The reference DM server: sessions over MQTT, the policy of bootstrap, and what its HTTP API asks for. */
+export class Headend implements AsyncDisposable {
+  readonly #config: HeadendConfig;
+  readonly #clock: Clock;
+  readonly #entropy: Entropy;
+  readonly #events: Events;
+  readonly #database: ReturnType<typeof openDatabase>;
+  readonly #parties: Parties;
+  readonly #jobs = new Jobs();
+  readonly #sessions: Sessions;
+  readonly #downlink: Downlink;
+  readonly #heardThrough = new BoundedMap<string, string>(limits.heard);
+  readonly #gateways = new BoundedMap<string, GatewayView>(limits.gateways);
+  #nextSessionId: number;
+
+  /** @throws {PosternError} `configuration` */
+  constructor(config: HeadendConfig, surroundings: HeadendSurroundings) {
+    const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
+    const serverId = config.headend.id;
+    this.#config = config;
+    this.#clock = clock;
+    this.#entropy = entropy;
+    this.#events = events;
+    this.#nextSessionId = 1 + Math.floor(entropy.uniform() * 0x7fff);
+    this.#database = openDatabase(config.headend.state);
+    this.#parties = new Parties(config, this.#database);
+    this.#sessions = new Sessions({
+      serverId,
+      parties: this.#parties,
+      clock,
+      entropy,
+      events,
+      work: (context) => this.#work(context),
+      alerted: (context, alert) => this.#alerted(context, alert),
+    });
+    const { protocol, ...mqtt } = config.mqtt;
+    this.#downlink = new Downlink({
+      serverId,
+      route: config.headend.route,
+      group: config.headend.group,
+      settings: {
+        ...mqtt,
+        protocol: protocol === 'auto' ? 'auto' : protocol === '5' ? 5 : 4,
+      } as MqttSettings,
+      clock,
+      entropy,
+      events,
+      received: async (up) => {
+        if (up.envelope.device !== undefined) this.#heardThrough.set(up.envelope.device, up.gateway);
+        return await this.#sessions.receive(up);
+      },
+      stateChanged: (id, state) => {
+        this.#gateways.set(id, { id, online: state?.online ?? false, software: state?.software });
+        events.emit('info', 'gateway.state', { gateway: id, online: state?.online ?? false });
+      },
+    });
+  }
+
+  get connected(): boolean {
+    return this.#downlink.connected;
+  }
+
+  start(): void {
+    this.#downlink.start();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await using stack = new AsyncDisposableStack();
+    stack.defer(() => this.#database.close());
+    stack.use(this.#downlink);
+    stack.defer(() => this.#sessions.stop());
+  }
+
+  gateways(): GatewayView[] {
+    const known = this.#config.gateway.map(({ id }) => ({ id, online: undefined, software: undefined }));
+    return [...new Map([...known, ...this.#gateways.values()].map((view) => [view.id, view])).values()];
+  }
+
+  devices(): DeviceView[] {
+    const attached = new Map(this.#parties.associations().map(({ device, gateway }) => [device, gateway]));
+    const known = this.#parties.list().filter(({ kind }) => kind === 'device');
+    const ids = new Set([...known.map(({ id }) => id), ...attached.keys()]);
+    return [...ids].toSorted().map((id) => ({
+      id,
+      known: this.#parties.get(id) !== undefined,
+      gateway: attached.get(id) ?? this.#heardThrough.get(id),
+      attached: attached.has(id),
+    }));
+  }
+
+  /**
+   * Has a device or gateway open a session, by Package #0 through its gateway, and does operations in it.
+   * @throws {PosternError} `notFound` for an unknown party or one without a way to it, `timeout`, or why it failed
+   */
+  async manage(partyId: string, operations: readonly Operation[]): Promise<readonly OperationOutcome[]> {
+    const party = this.#parties.get(partyId);
+    if (!party) throw new PosternError('notFound', `${partyId} has no account for this server`);
+    const gateway = party.kind === 'gateway' ? partyId : this.#wayTo(partyId);
+    if (gateway === undefined)
+      throw new PosternError('notFound', `${partyId} is behind no gateway that is known`);
+    const giveUp = new AbortController();
+    const seconds = this.#config.headend['session-timeout'];
+    const timer = this.#clock.after(seconds * 1000, () =>
+      giveUp.abort(new PosternError('timeout', `${partyId} opened no session in ${seconds} s`)),
+    );
+    try {
+      const outcomes = this.#jobs.run(partyId, operations, giveUp.signal);
+      // A device may open a session by itself before the notification is reported delivered.
+      outcomes.catch(() => {});
+      await this.#notify(partyId, gateway).catch((thrown) => {
+        giveUp.abort(asPosternError(thrown));
+      });
+      return await outcomes;
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  async #notify(partyId: string, gateway: string): Promise<void> {
+    const party = this.#parties.get(partyId);
+    if (!party) return;
+    const { own } = this.#parties.account(this.#config.headend.id, party);
+    this.#nextSessionId = (this.#nextSessionId % 0xffff) + 1;
+    const notification = {
+      uiMode: 1,
+      serverInitiated: true,
+      sessionId: this.#nextSessionId,
+      serverId: own.name,
+    } as const;
+    const package0 = encodeNotification(notification, own.secret, own.nonce);
+    this.#events.emit('info', 'notification.sent', { device: partyId, gateway });
+    await this.#downlink.notify(gateway, party.kind === 'gateway' ? undefined : partyId, package0);
+  }
+
+  #wayTo(device: string): string | undefined {
+    return this.#heardThrough.get(device) ?? this.#parties.gatewayOf(device);
+  }
+
+  async *#work({ party, gateway, opening }: SessionContext): Work {
+    const { 'assisted-bootstrap': assists } = this.#config.policy;
+    // A device that came because this server asked has been seen to before.
+    if (party.kind === 'device' && assists && !opening.notified && this.#parties.get(gateway)) {
+      const isAssociated = this.#parties.gatewayOf(party.id) === gateway;
+      const parts = {
+        entropy: this.#entropy,
+        events: this.#events,
+        atGateway: (id: string, operations: readonly Operation[]) => this.manage(id, operations),
+      };
+      try {
+        yield* bootstrapToGateway(parts, party.id, gateway, isAssociated);
+      } catch (thrown) {
+        const { message } = asPosternError(thrown);
+        this.#events.emit('warn', 'bootstrap.assisted-failed', {
+          device: party.id,
+          gateway,
+          reason: message,
+        });
+      }
+    }
+    yield* this.#jobs.work(party.id);
+  }
+
+  #alerted({ party, gateway }: Omit<SessionContext, 'opening'>, alert: Alert): number {
+    if (!isDeviceAttach(alert)) return DmStatus.UnsupportedMediaType;
+    if (party.kind !== 'gateway') return DmStatus.Forbidden;
+    try {
+      const attach = readDeviceAttach(alert);
+      const isNew = this.#parties.takesAlert(gateway, attach.sequence);
+      this.#parties.associate(attach.deviceId, gateway);
+      if (isNew) {
+        const { deviceId, bootstrap, manufacturer, model } = attach;
+        this.#events.emit('info', 'alert.device-attach', {
+          device: deviceId,
+          gateway,
+          bootstrap,
+          manufacturer,
+          model,
+        });
+      }
+      return DmStatus.Ok;
+    } catch (thrown) {
+      return asPosternError(thrown).dmStatus;
+    }
+  }
+}

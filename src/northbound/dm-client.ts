@@ -1,0 +1,190 @@
+import type { Clock } from '../base/clock.ts';
+import { pause } from '../base/clock.ts';
+import type { Entropy } from '../base/entropy.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import { backoff } from '../base/retry.ts';
+import { ClientSession, type OutgoingAlert, runClientSession, succeeded } from '../dm/client-session.ts';
+import { isOk } from '../dm/status.ts';
+import type { ManagementTree } from '../dm/tree.ts';
+import { type DeviceAttach, deviceAttachAlert } from '../mo/device-attach-alert.ts';
+import type { Accounts } from '../mo/dm-acc.ts';
+import type { Outbox } from '../store/outbox.ts';
+import { decodeMessage, encodeMessage } from '../syncml/codec.ts';
+import { decodeNotification, isAuthentic, sessionIdText } from '../syncml/notification.ts';
+import { type Envelope, EnvelopeKind } from './envelope.ts';
+import type { Upstream } from './upstream.ts';
+
+export interface DmClientParts {
+  readonly gatewayId: string;
+  readonly serverId: string;
+  /** Media type of the packages sent. */
+  readonly mediaType: string;
+  readonly accounts: Accounts;
+  readonly tree: ManagementTree;
+  readonly outbox: Outbox;
+  readonly upstream: Pick<Upstream, 'request' | 'connected'>;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+}
+
+/** Alerts of one session. */
+const alertsPerSession = 32;
+const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
+
+/** Body of an outbox entry of kind `device-attach`. */
+export type AttachBody = Omit<DeviceAttach, 'sequence' | 'deviceId'>;
+
+/**
+ * The gateway as a device of its DM server: one session at a time, opened when the server asks by Package #0 or when the
+ * outbox holds alerts. An alert leaves the outbox when the server's status for it says so, and not before.
+ */
+export class DmClient implements AsyncDisposable {
+  readonly #parts: DmClientParts;
+  readonly #stop = new AbortController();
+  #running: Promise<void> | undefined;
+  #asked: { sessionId: string } | undefined;
+  #wanted = false;
+  #nextSessionId: number;
+
+  constructor(parts: DmClientParts) {
+    this.#parts = parts;
+    this.#nextSessionId = 1 + Math.floor(parts.entropy.uniform() * 0x7fff);
+  }
+
+  /** There may be something to report: alerts were added, or the broker is there again. */
+  wake(): void {
+    this.#wanted = true;
+    if (this.#stop.signal.aborted) return;
+    this.#running ??= this.#work().finally(() => {
+      this.#running = undefined;
+      if (this.#isDue()) this.wake();
+    });
+  }
+
+  /**
+   * Package #0 for the gateway itself.
+   * @throws {PosternError} `unauthorized`, `malformed`, `notFound`
+   */
+  notified(body: Uint8Array): void {
+    const notification = decodeNotification(body);
+    const { accounts, events } = this.#parts;
+    const account = accounts.find(notification.serverId);
+    if (!account) throw new PosternError('notFound', `no account for ${notification.serverId}`);
+    const { secret } = account.peer;
+    if (
+      !accounts
+        .notificationNonces(notification.serverId)
+        .some((nonce) => isAuthentic(notification, secret, nonce))
+    ) {
+      events.emit('warn', 'notification.refused', { server: notification.serverId });
+      throw new PosternError('unauthorized', 'the digest of Package #0 is wrong');
+    }
+    this.#asked = { sessionId: sessionIdText(notification.sessionId) };
+    this.wake();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+
+  #isDue(): boolean {
+    const { outbox, upstream } = this.#parts;
+    if (this.#stop.signal.aborted || !this.#wanted || !upstream.connected) return false;
+    return this.#asked !== undefined || outbox.size > 0;
+  }
+
+  async #work(): Promise<void> {
+    const { clock, entropy, events } = this.#parts;
+    const delays = backoff(retry, entropy);
+    while (this.#isDue()) {
+      const asked = this.#asked;
+      this.#asked = undefined;
+      const sessionId = asked?.sessionId ?? this.#takeSessionId();
+      const failure = await this.#session(sessionId, asked !== undefined);
+      if (failure === undefined) continue;
+      events.emit('warn', 'dm.session-failed', {
+        server: this.#parts.serverId,
+        session: sessionId,
+        reason: failure,
+      });
+      await pause(clock, delays.next().value, this.#stop.signal).catch(() => {});
+    }
+    this.#wanted = false;
+  }
+
+  /** Runs one session. Answers with why it, or an alert in it, failed. */
+  async #session(sessionId: string, notified: boolean): Promise<string | undefined> {
+    const { gatewayId, serverId, accounts, tree, entropy, events, outbox } = this.#parts;
+    const account = accounts.find(serverId);
+    if (!account) return `no account for ${serverId}`;
+    let refused: string | undefined;
+    const alerts = outbox.peek(alertsPerSession).map((entry): OutgoingAlert => {
+      const attach = {
+        ...(JSON.parse(entry.body) as AttachBody),
+        sequence: entry.sequence,
+        deviceId: entry.deviceId,
+      };
+      return {
+        ...deviceAttachAlert(attach),
+        settled: (status) => {
+          const fields = { device: entry.deviceId, sequence: entry.sequence, status, server: serverId };
+          if (isOk(status)) {
+            outbox.remove(entry.sequence);
+            events.emit('info', 'alert.delivered', fields);
+          } else {
+            refused = `the server answered an alert with ${status}`;
+            events.emit('warn', 'alert.refused', fields);
+          }
+        },
+      };
+    });
+    const session = new ClientSession({
+      ends: { local: gatewayId, remote: serverId },
+      account,
+      saveNonces: accounts.nonceKeeper(serverId),
+      tree,
+      entropy,
+      sessionId,
+      notified,
+      alerts,
+      executed: (command, uri, status) =>
+        events.emit('info', 'dm.command', { server: serverId, session: sessionId, command, uri, status }),
+    });
+    events.emit('info', 'dm.session-started', {
+      server: serverId,
+      session: sessionId,
+      alerts: alerts.length,
+      notified,
+    });
+    try {
+      const outcome = await runClientSession(session, (message) => this.#exchange(message));
+      events.emit('info', 'dm.session-ended', {
+        server: serverId,
+        session: sessionId,
+        status: outcome.status,
+      });
+      return succeeded(outcome) ? refused : outcome.reason;
+    } catch (thrown) {
+      return asPosternError(thrown).message;
+    }
+  }
+
+  async #exchange(message: Parameters<typeof encodeMessage>[0]) {
+    const { upstream, serverId, mediaType } = this.#parts;
+    const body = encodeMessage(message, mediaType);
+    const answer = await upstream.request({ server: serverId, contentType: mediaType, body });
+    if (answer.kind === EnvelopeKind.Error) throw farError(answer);
+    return decodeMessage(answer.body ?? new Uint8Array(), answer.contentType ?? mediaType);
+  }
+
+  #takeSessionId(): string {
+    this.#nextSessionId = (this.#nextSessionId % 0xffff) + 1;
+    return sessionIdText(this.#nextSessionId);
+  }
+}
+
+const farError = ({ status, reason }: Envelope): PosternError =>
+  new PosternError('unavailable', `the far end answered ${status ?? 500}: ${reason ?? 'no reason given'}`);

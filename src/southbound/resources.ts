@@ -1,0 +1,22 @@
+/** Paths and resource types of the southbound binding (docs/bindings.md). */
+export const paths = {
+  bootstrap: '/dm/bs',
+  sessions: '/dm',
+  tunnel: '/dm/t',
+  status: '/gw/status',
+  /** On the device. */
+  notification: ['dmn'],
+} as const;
+
+export const resourceTypes = {
+  bootstrap: 'oma.dm.bs',
+  sessions: 'oma.dm',
+  tunnel: 'oma.dm.tunnel',
+  status: 'oma.gw.status',
+} as const;
+
+/** Longest device ID, in bytes: what fits in a Uri-Query option with its name. */
+export const deviceIdBytes = 200;
+
+export const isDeviceId = (text: string | undefined): text is string =>
+  text !== undefined && text !== '' && Buffer.byteLength(text) <= deviceIdBytes;

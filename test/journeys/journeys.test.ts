@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { startAedes, startMosquitto } from '../peers/brokers.ts';
+import { Site } from './site.ts';
+
+const id = 'urn:dev:ops:1';
+
+for (const [name, startBroker, mqtt] of [
+  ['aedes, MQTT 3.1.1', startAedes, '3.1.1'],
+  ['mosquitto, MQTT 5', startMosquitto, '5'],
+] as const)
+  describe(`over ${name}`, { timeout: 60_000 }, () => {
+    test('journey 1: a blank device is bootstrapped locally, attached, and reported', async () => {
+      await using broker = await startBroker();
+      await using site = new Site(broker.url);
+      const headend = await site.headend([]);
+      const gateway = await site.gateway([id]);
+      assert.equal(gateway.status().uplink.mqtt, mqtt);
+      const device = site.device(id, gateway, { factory: true, multicast: true });
+      await device.start();
+      await device.attached;
+      await site.gatewayEvents.until('alert.delivered', { device: id });
+      const alert = await site.headendEvents.until('alert.device-attach', { device: id });
+      assert.equal(alert.fields.bootstrap, 'local');
+      assert.equal(alert.fields.manufacturer, 'Maker & Sons');
+      const [record] = gateway.devices();
+      assert.deepEqual(
+        [record?.deviceId, record?.state, record?.origin, record?.firmware],
+        [id, 'attached', 'local', '1.0.0'],
+      );
+      assert.equal(gateway.status().outbox.waiting, 0);
+      assert.deepEqual(headend.devices(), [{ id, known: false, gateway: 'gw-1', attached: true }]);
+    });
+
+    test('journey 2: the DM server bootstraps a device to the gateway in its first session', async () => {
+      await using broker = await startBroker();
+      await using site = new Site(broker.url);
+      await site.headend([id]);
+      const gateway = await site.gateway([]);
+      const device = site.device(id, gateway, { server: true });
+      await device.start();
+      await device.attached;
+      assert.deepEqual(device.servers.toSorted(), ['dm.example', 'gw-1']);
+      await site.gatewayEvents.until('alert.delivered', { device: id });
+      assert.equal((await site.headendEvents.until('alert.device-attach')).fields.bootstrap, 'server');
+      assert.equal(gateway.devices()[0]?.origin, 'server');
+    });
+
+    test('journey 4: the server reaches a device through the gateway, which passes bytes untouched', async () => {
+      await using broker = await startBroker();
+      await using site = new Site(broker.url);
+      const headend = await site.headend([id]);
+      const gateway = await site.gateway([]);
+      const device = site.device(id, gateway, { server: true });
+      await device.start();
+      await device.attached;
+      for (const label of ['pump house', 'boiler room']) {
+        const outcomes = await headend.manage(id, [
+          { name: 'Get', uri: './DevInfo/Man' },
+          { name: 'Replace', uri: './Settings/Label', data: label },
+          { name: 'Replace', uri: './DevInfo/Man', data: 'x' },
+        ]);
+        assert.deepEqual(
+          outcomes.map(({ status }) => status),
+          [200, 200, 405],
+        );
+        assert.equal(outcomes[0]?.results[0]?.data, 'Maker & Sons');
+        assert.equal(device.value('Settings', 'Label'), label);
+      }
+      assert.equal(site.deviceEvents.count('device.notified'), 2);
+    });
+  });

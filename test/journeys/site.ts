@@ -1,0 +1,120 @@
+import { networkInterfaces } from 'node:os';
+import { checkConfig } from '../../src/base/config.ts';
+import { deviceConfigSchema } from '../../src/device/config.ts';
+import { Device } from '../../src/device/device.ts';
+import { Gateway } from '../../src/gateway.ts';
+import { gatewayConfigSchema } from '../../src/gateway-config.ts';
+import { headendConfigSchema } from '../../src/headend/config.ts';
+import { Headend } from '../../src/headend/headend.ts';
+import { EventRecorder } from '../event-recorder.ts';
+
+type Toml = Record<string, unknown>;
+
+/** IPv4 loopback alone, under its own name. */
+export const loopbackOnly: typeof networkInterfaces = () => ({
+  lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4'),
+});
+
+export const secrets = {
+  gatewayClient: 'gateway-client-secret',
+  gatewayServer: 'gateway-server-secret',
+  deviceClient: (id: string) => `client-secret-of-${id}`,
+  deviceServer: (id: string) => `server-secret-of-${id}`,
+  factory: (id: string) => `factory-secret-of-${id}`,
+};
+
+/** One gateway, its DM server and some devices, on real sockets of the loopback interface. */
+export class Site implements AsyncDisposable {
+  readonly #stack = new AsyncDisposableStack();
+  readonly #brokerUrl: string;
+  readonly gatewayEvents = new EventRecorder();
+  readonly headendEvents = new EventRecorder();
+  readonly deviceEvents = new EventRecorder();
+
+  constructor(brokerUrl: string) {
+    this.#brokerUrl = brokerUrl;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stack.disposeAsync();
+  }
+
+  async headend(deviceIds: readonly string[], changes: Toml = {}): Promise<Headend> {
+    const config = checkConfig(
+      headendConfigSchema,
+      {
+        headend: { id: 'dm.example', state: ':memory:', 'session-timeout': 20 },
+        mqtt: { url: this.#brokerUrl },
+        gateway: [
+          { id: 'gw-1', 'client-secret': secrets.gatewayClient, 'server-secret': secrets.gatewayServer },
+        ],
+        device: deviceIds.map((id) => ({
+          id,
+          'client-secret': secrets.deviceClient(id),
+          'server-secret': secrets.deviceServer(id),
+        })),
+        ...changes,
+      },
+      'test',
+    );
+    const headend = this.#stack.use(new Headend(config, { events: this.headendEvents }));
+    headend.start();
+    await this.headendEvents.until('mqtt.connected');
+    return headend;
+  }
+
+  async gateway(factoryIds: readonly string[], changes: Toml = {}, wait = true): Promise<Gateway> {
+    const config = checkConfig(
+      gatewayConfigSchema,
+      {
+        gateway: { id: 'gw-1', state: ':memory:' },
+        coap: { port: 0, leisure: 50, 'insecure-plain-coap': true },
+        mqtt: { url: this.#brokerUrl },
+        'dm-server': {
+          id: 'dm.example',
+          'client-secret': secrets.gatewayClient,
+          'server-secret': secrets.gatewayServer,
+        },
+        bootstrap: { device: factoryIds.map((id) => ({ id, 'factory-secret': secrets.factory(id) })) },
+        ...changes,
+      },
+      'test',
+    );
+    const gateway = this.#stack.use(
+      new Gateway(config, { events: this.gatewayEvents, listInterfaces: loopbackOnly }),
+    );
+    await gateway.start();
+    if (wait) await this.gatewayEvents.until('mqtt.connected');
+    return gateway;
+  }
+
+  device(
+    id: string,
+    gateway: Gateway,
+    how: { factory?: boolean; server?: boolean; multicast?: boolean; more?: Toml } = {},
+  ): Device {
+    const config = checkConfig(
+      deviceConfigSchema,
+      {
+        device: {
+          id,
+          manufacturer: 'Maker & Sons',
+          ...(how.factory && { 'factory-secret': secrets.factory(id) }),
+          ...how.more,
+        },
+        network: how.multicast
+          ? { 'multicast-port': gateway.coapPort, interface: '127.0.0.1' }
+          : { gateway: `coap://127.0.0.1:${gateway.coapPort}`, interface: '127.0.0.1' },
+        ...(how.server && {
+          'dm-server': {
+            id: 'dm.example',
+            'client-secret': secrets.deviceClient(id),
+            'server-secret': secrets.deviceServer(id),
+          },
+        }),
+      },
+      'test',
+    );
+    return this.#stack.use(new Device(config, { events: this.deviceEvents }));
+  }
+}
