@@ -191,7 +191,13 @@ export class CoapStack implements AsyncDisposable {
       () => undefined,
       () => undefined,
     );
-    return await Promise.race([promise, waited]);
+    try {
+      return await Promise.race([promise, waited]);
+    } finally {
+      // The package would keep both timers, and the process with them, to their end.
+      clearTimeout(outgoing.multicastTimer);
+      outgoing.sender.reset();
+    }
   }
 }
 

@@ -353,13 +353,11 @@ export class Device implements AsyncDisposable {
     }
     const sessionId = sessionIdText(notification.sessionId);
     this.#events.emit('info', 'device.notified', { device: this.id, server: serverId, session: sessionId });
-    void this.#session(serverId, sessionId).catch((thrown) =>
-      this.#events.emit('warn', 'device.session-failed', {
-        device: this.id,
-        server: serverId,
-        reason: asPosternError(thrown).message,
-      }),
-    );
+    void this.#session(serverId, sessionId).catch((thrown) => {
+      if (this.#stop.signal.aborted) return;
+      const reason = asPosternError(thrown).message;
+      this.#events.emit('warn', 'device.session-failed', { device: this.id, server: serverId, reason });
+    });
     return '2.04';
   }
 

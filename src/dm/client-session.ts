@@ -48,6 +48,8 @@ export class ClientSession {
   /** Alerts by the command that carried them. */
   readonly #waiting = new Map<string, OutgoingAlert>();
   readonly #settled = new Set<OutgoingAlert>();
+  /** Statuses of packages whose sender had still to prove itself: they count when it has. */
+  readonly #held: Status[] = [];
   #msgId = 0;
   #commandId = 0;
   #outcome: SessionOutcome | undefined;
@@ -91,7 +93,8 @@ export class ClientSession {
     const trusted = this.#authentication.peerProved;
     if (!trusted && this.#authentication.exhausted)
       return this.#end(DmStatus.InvalidCredentials, 'the server did not prove itself');
-    if (trusted) this.#settle(statuses);
+    this.#held.push(...statuses);
+    if (trusted) this.#settle();
 
     const requests = message.commands.filter(({ name }) => name !== 'Status' && name !== 'Results');
     // Section 8.3: a package without commands and challenge ends the session, and is not answered.
@@ -130,6 +133,7 @@ export class ClientSession {
     const { notified, tree, alerts = [] } = this.#parts;
     this.#commandId = 0;
     this.#waiting.clear();
+    this.#held.length = 0;
     const session: Alert = {
       name: 'Alert',
       cmdId: this.#nextId(),
@@ -165,8 +169,8 @@ export class ClientSession {
     return [session, { name: 'Replace', cmdId: this.#nextId(), items }, ...reports];
   }
 
-  #settle(statuses: readonly Status[]): void {
-    for (const { cmdRef, cmd, data } of statuses) {
+  #settle(): void {
+    for (const { cmdRef, cmd, data } of this.#held.splice(0)) {
       const alert = cmd === 'Alert' ? this.#waiting.get(cmdRef) : undefined;
       if (!alert) continue;
       this.#waiting.delete(cmdRef);

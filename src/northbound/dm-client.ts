@@ -121,6 +121,7 @@ export class DmClient implements AsyncDisposable {
     const account = accounts.find(serverId);
     if (!account) return `no account for ${serverId}`;
     let refused: string | undefined;
+    let unanswered = 0;
     const alerts = outbox.peek(alertsPerSession).map((entry): OutgoingAlert => {
       const attach = {
         ...(JSON.parse(entry.body) as AttachBody),
@@ -130,6 +131,7 @@ export class DmClient implements AsyncDisposable {
       return {
         ...deviceAttachAlert(attach),
         settled: (status) => {
+          unanswered--;
           const fields = { device: entry.deviceId, sequence: entry.sequence, status, server: serverId };
           if (isOk(status)) {
             outbox.remove(entry.sequence);
@@ -166,7 +168,8 @@ export class DmClient implements AsyncDisposable {
         session: sessionId,
         status: outcome.status,
       });
-      return succeeded(outcome) ? refused : outcome.reason;
+      if (!succeeded(outcome)) return outcome.reason;
+      return refused ?? (unanswered > 0 ? 'the server gave no status for an alert' : undefined);
     } catch (thrown) {
       return asPosternError(thrown).message;
     }

@@ -237,6 +237,30 @@ describe('the course of a session', () => {
     assert.deepEqual(settled, [200, 415]);
   });
 
+  test('the status of an alert counts when the server proves itself after it gave it', async () => {
+    const { device, dm } = pair();
+    dm.own = Buffer.from('elsewhere');
+    const settled: number[] = [];
+    const items = [{ meta: { type: 'urn:x', format: 'chr' }, data: 'one' }];
+    const clientSide = client(device, {
+      alerts: [{ code: 1226, items, settled: (status) => settled.push(status) }],
+    });
+    const said = await converse(clientSide, server(dm));
+    assert.equal(said.length, 4);
+    assert.deepEqual(settled, [200]);
+  });
+
+  test('the status of an alert does not count from a server that never proves itself', async () => {
+    const { device, dm } = pair();
+    const settled: number[] = [];
+    const items = [{ meta: { type: 'urn:x', format: 'chr' }, data: 'one' }];
+    const clientSide = client(device, {
+      alerts: [{ code: 1226, items, settled: (status) => settled.push(status) }],
+    });
+    await converse(clientSide, server(dm, { account: serverAccount(dm, 'wrong') }));
+    assert.deepEqual(settled, []);
+  });
+
   test('several rounds of work, with what the server waits for in between', async () => {
     const { device, dm } = pair();
     const seen: unknown[] = [];

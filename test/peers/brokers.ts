@@ -26,7 +26,7 @@ export async function startAedes(): Promise<Broker> {
   let stop = async () => {};
   const start = async () => {
     const broker = await Aedes.createBroker();
-    const server = createServer(broker.handle);
+    const server = createServer({ noDelay: true }, broker.handle);
     server.listen(port, '127.0.0.1');
     await once(server, 'listening');
     port = portOf(server);

@@ -1,0 +1,86 @@
+// Bundles each party to one file in dist/, and says what each dependency weighs in it. Fails when the gateway passes its budget.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
+
+const { values: flags } = parseArgs({ options: { quiet: { type: 'boolean' } } });
+const root = fileURLToPath(new URL('..', import.meta.url));
+const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
+
+/** Bytes that the gateway may have. A trivial program on coap, cbor-x and mqtt has 480 KB, 142 KB gzipped. */
+const budget = { minified: 700_000, gzipped: 220_000 };
+/** Packages that belong to other parties, and must not slip into the gateway. */
+const strangers = ['aedes', 'coap', 'coap-packet'];
+
+const bundles = {
+  postern: ['gateway', 'status', 'devices'],
+  'postern-headend': ['headend'],
+  'postern-device': ['device'],
+  'postern-demo': ['demo', 'gateway', 'status', 'devices', 'headend', 'device'],
+};
+
+const entry = (commands) =>
+  [
+    "import { runCli } from './cli/runner.ts';",
+    ...commands.map((name) => `import { ${name} } from './cli/${name}.ts';`),
+    `await runCli({ ${commands.map((name) => `${name}: async () => ${name}`).join(', ')} }, process.argv.slice(2));`,
+  ].join('\n');
+
+const kilobytes = (bytes) => `${(bytes / 1000).toFixed(1).padStart(7)} KB`;
+
+/** Bytes in the output by package; our own code is `src`. */
+function weights({ inputs }) {
+  const sums = new Map();
+  for (const [path, { bytesInOutput }] of Object.entries(inputs)) {
+    const found = /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path);
+    const name = found ? found[1] : 'src';
+    sums.set(name, (sums.get(name) ?? 0) + bytesInOutput);
+  }
+  return [...sums].filter(([, bytes]) => bytes > 0).sort(([, a], [, b]) => b - a);
+}
+
+const report = [];
+let failed = false;
+for (const [name, commands] of Object.entries(bundles)) {
+  const outfile = `dist/${name}.mjs`;
+  const { metafile } = await build({
+    stdin: { contents: entry(commands), resolveDir: `${root}src`, sourcefile: `${name}.ts`, loader: 'ts' },
+    absWorkingDir: root,
+    outfile,
+    bundle: true,
+    minify: true,
+    keepNames: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node24',
+    metafile: true,
+    legalComments: 'linked',
+    define: { 'process.env.POSTERN_VERSION': JSON.stringify(version) },
+    // CommonJS packages call require and read __filename.
+    banner: {
+      js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url); const __filename = import.meta.filename; const __dirname = import.meta.dirname;",
+    },
+    logLevel: 'warning',
+  });
+  const code = readFileSync(`${root}${outfile}`);
+  const gzipped = gzipSync(code, { level: 9 }).length;
+  const parts = weights(metafile.outputs[outfile]);
+  report.push(`${outfile}: ${kilobytes(code.length).trim()} minified, ${kilobytes(gzipped).trim()} gzipped`);
+  for (const [part, bytes] of parts) report.push(`  ${kilobytes(bytes)}  ${part}`);
+  if (name !== 'postern') continue;
+  for (const stranger of strangers.filter((one) => parts.some(([part]) => part === one))) {
+    failed = true;
+    console.error(`${outfile} holds ${stranger}, which belongs to another party`);
+  }
+  if (code.length > budget.minified || gzipped > budget.gzipped) {
+    failed = true;
+    console.error(
+      `${outfile} passes its budget of ${kilobytes(budget.minified).trim()} and ${kilobytes(budget.gzipped).trim()} gzipped`,
+    );
+  }
+}
+writeFileSync(`${root}dist/size-report.txt`, `${report.join('\n')}\n`);
+if (!flags.quiet || failed) console.log(report.join('\n'));
+if (failed) process.exitCode = 1;

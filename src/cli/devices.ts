@@ -1,0 +1,40 @@
+import { askGateway, defaultSocket } from '../console/admin-api.ts';
+import type { DeviceRecord } from '../store/inventory.ts';
+import type { Command } from './runner.ts';
+
+const modes = ['transparent', 'proxy', 'adaptation'];
+
+export const devices: Command = {
+  summary: 'Lists the End Devices of a running gateway',
+  help: `Usage: postern devices [--socket PATH] [--json]
+
+  --socket PATH  admin socket of the gateway, where it is not the usual one
+  --json         the answer as it is`,
+  options: { socket: { type: 'string' }, json: { type: 'boolean' } },
+  async run({ socket = defaultSocket(), json }) {
+    const found = (await askGateway(String(socket), '/devices')) as DeviceRecord[];
+    if (json) return console.log(JSON.stringify(found, null, 2));
+    if (found.length === 0) return console.log('no device has attached yet');
+    const rows = found.map((device) => [
+      device.deviceId,
+      device.state,
+      modes[device.mode] ?? String(device.mode),
+      device.origin === 'local' ? 'local bootstrap server' : 'DM server',
+      [device.manufacturer, device.model, device.firmware].filter((part) => part !== undefined).join(' '),
+      device.address,
+      new Date(device.lastSeen).toISOString(),
+    ]);
+    const table = [
+      ['DEVICE', 'STATE', 'MODE', 'BOOTSTRAPPED BY', 'WHAT', 'ADDRESS', 'LAST SESSION'],
+      ...rows,
+    ];
+    const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
+    for (const row of table)
+      console.log(
+        row
+          .map((cell, column) => cell.padEnd(widths[column]!))
+          .join('  ')
+          .trimEnd(),
+      );
+  },
+};

@@ -1,0 +1,51 @@
+import { loadConfig } from '../base/config.ts';
+import { LogEvents } from '../base/log.ts';
+import { AdminApi, defaultSocket } from '../console/admin-api.ts';
+import { Gateway } from '../gateway.ts';
+import { gatewayConfigSchema } from '../gateway-config.ts';
+import { type Command, stopped } from './runner.ts';
+
+const defaultFile = '/etc/postern/gateway.toml';
+
+export const gateway: Command = {
+  summary: 'Runs a DM Gateway',
+  help: `Usage: postern gateway [--config FILE] [--check]
+
+Serves the devices of this network by CoAP, and reaches the DM server through an MQTT broker (5 or 3.1.1).
+What happens is logged to standard output, a JSON object per line. SIGINT or SIGTERM stops it cleanly.
+
+  --config FILE  configuration, TOML; ${defaultFile} by default
+  --check        only says whether the configuration is right
+
+A configuration that is enough:
+
+  [gateway]
+  id = "gw-1"
+  state = "/var/lib/postern/state.db"
+
+  [coap]
+  insecure-plain-coap = true
+
+  [mqtt]
+  url = "mqtt://broker.example:1883"
+
+  [dm-server]
+  id = "dm.example"
+  client-secret = "what the gateway proves itself by"
+  server-secret = "what the server proves itself by"
+
+All keys are in docs/configuration.md.`,
+  options: { config: { type: 'string' }, check: { type: 'boolean' } },
+  async run({ config: file = defaultFile, check }, stop) {
+    const config = loadConfig(gatewayConfigSchema, String(file));
+    if (check) return console.log(`${file} is right`);
+    await using running = new Gateway(config, { events: new LogEvents(config.log.level, 'gateway') });
+    await using admin = new AdminApi(config.gateway['admin-socket'] ?? defaultSocket(), {
+      '/status': () => running.status(),
+      '/devices': () => running.devices(),
+    });
+    await admin.start();
+    await running.start();
+    await stopped(stop);
+  },
+};

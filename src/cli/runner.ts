@@ -1,0 +1,76 @@
+import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
+import { asPosternError } from '../base/errors.ts';
+import { softwareVersion } from '../base/version.ts';
+
+export type Values = Readonly<Record<string, string | boolean | undefined>>;
+
+/** One subcommand of `postern`. */
+export interface Command {
+  /** One line for the list of commands. */
+  readonly summary: string;
+  /** What `--help` says, below the first line. */
+  readonly help: string;
+  readonly options: ParseArgsOptionsConfig;
+  /** Runs until it is done, or until the signal asks it to stop. */
+  run(values: Values, stop: AbortSignal): Promise<void>;
+}
+
+export type Commands = Readonly<Record<string, () => Promise<Command>>>;
+
+const exitCodes = { failed: 1, usage: 2 } as const;
+
+async function overview(commands: Commands): Promise<string> {
+  const lines = await Promise.all(
+    Object.entries(commands).map(async ([name, load]) => `  ${name.padEnd(10)}${(await load()).summary}`),
+  );
+  return `Postern ${softwareVersion}, a DM Gateway (OMA GwMO).\n\nUsage: postern COMMAND [OPTIONS]\n\n${lines.join('\n')}\n\n'postern COMMAND --help' tells more.`;
+}
+
+/** Runs what the arguments name, and sets the process's exit code: 0, 1 when it failed, 2 for wrong usage. */
+export async function runCli(commands: Commands, args: readonly string[]): Promise<void> {
+  const [name, ...rest] = args;
+  if (name === '--version') return console.log(softwareVersion);
+  if (name === undefined || name === '--help' || name === 'help')
+    return console.log(await overview(commands));
+  const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (!load) return fail(exitCodes.usage, `there is no command '${name}'\n\n${await overview(commands)}`);
+  const command = await load();
+  let values: Values;
+  try {
+    values = parseArgs({ args: rest, options: { ...command.options, help: { type: 'boolean' } } })
+      .values as Values;
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    return fail(exitCodes.usage, `${why}\n'postern ${name} --help' tells what there is`);
+  }
+  if (values.help) return console.log(`${command.summary}\n\n${command.help}`);
+  const stop = new AbortController();
+  // The second time, it need not be clean.
+  const interrupt = () => (stop.signal.aborted ? process.exit(exitCodes.failed) : stop.abort());
+  process.on('SIGINT', interrupt);
+  process.on('SIGTERM', interrupt);
+  try {
+    await command.run(values, stop.signal);
+  } catch (thrown) {
+    const { code, message, stack } = asPosternError(thrown);
+    fail(exitCodes.failed, code === 'internal' ? (stack ?? message) : message);
+  } finally {
+    process.off('SIGINT', interrupt);
+    process.off('SIGTERM', interrupt);
+  }
+}
+
+function fail(code: number, message: string): void {
+  console.error(`postern: ${message}`);
+  process.exitCode = code;
+}
+
+/** Resolves when the signal is aborted. */
+export function stopped(signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  signal.addEventListener('abort', () => resolve(), { once: true });
+  // A pending promise alone does not keep the process alive.
+  const alive = setInterval(() => {}, 1 << 30);
+  if (signal.aborted) resolve();
+  return promise.finally(() => clearInterval(alive));
+}

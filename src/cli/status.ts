@@ -1,0 +1,36 @@
+import { askGateway, defaultSocket } from '../console/admin-api.ts';
+import type { GatewayStatus } from '../gateway.ts';
+import type { Command } from './runner.ts';
+
+const common = `  --socket PATH  admin socket of the gateway, where it is not the usual one
+  --json         the answer as it is`;
+
+const options = { socket: { type: 'string' }, json: { type: 'boolean' } } as const;
+
+export const status: Command = {
+  summary: 'Shows how a running gateway is',
+  help: `Usage: postern status [--socket PATH] [--json]
+
+${common}`,
+  options,
+  async run({ socket = defaultSocket(), json }) {
+    const found = (await askGateway(String(socket), '/status')) as GatewayStatus;
+    if (json) return console.log(JSON.stringify(found, null, 2));
+    const { gateway, software, uplink, coap, devices, outbox, sessions, counts } = found;
+    const rows = [
+      ['gateway', `${gateway}, Postern ${software}`],
+      [
+        'uplink',
+        `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (MQTT ${uplink.mqtt})`,
+      ],
+      ['coap', `port ${coap.port} at ${coap.addresses.join(', ') || 'no address'}`],
+      ['security', coap.security],
+      ['devices', `${devices.attached} attached, of ${devices.limit} at most`],
+      ['outbox', `${outbox.waiting} alerts wait, of ${outbox.limit} at most; ${outbox.dropped} were dropped`],
+      ['sessions', String(sessions)],
+      ...Object.entries(counts).map(([name, count]) => [`  ${name}`, String(count)]),
+    ];
+    const width = Math.max(...rows.map(([name]) => name!.length));
+    for (const [name, value] of rows) console.log(`${name!.padEnd(width)}  ${value}`);
+  },
+};

@@ -1,0 +1,235 @@
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { Aedes } from 'aedes';
+import { checkConfig } from '../base/config.ts';
+import { systemEntropy } from '../base/entropy.ts';
+import type { EventFields, Events, Severity } from '../base/events.ts';
+import { deviceConfigSchema } from '../device/config.ts';
+import { Device } from '../device/device.ts';
+import { Gateway } from '../gateway.ts';
+import { gatewayConfigSchema } from '../gateway-config.ts';
+import { HeadendApi } from '../headend/api.ts';
+import { headendConfigSchema } from '../headend/config.ts';
+import { Headend } from '../headend/headend.ts';
+import { Narrator } from './narrator.ts';
+
+const loopback = '127.0.0.1';
+const coapPort = 5683;
+const apiPort = 8080;
+const serverId = 'dm.example';
+const gatewayId = 'gw-demo';
+const local = ['urn:dev:demo:1', 'urn:dev:demo:2'];
+const assisted = 'urn:dev:demo:3';
+const spare = ['urn:dev:demo:4', 'urn:dev:demo:5', 'urn:dev:demo:6', 'urn:dev:demo:7'];
+/** Factory secrets of the devices that a person attaches by hand; good for nothing but this demo. */
+const factorySecret = (id: string): string => `factory-of-${id.split(':').at(-1)}`;
+const width = 100;
+
+/** Hears of an event by its name. */
+class Waiter implements Events {
+  readonly #waiting: { name: string; device: string | undefined; resolve: () => void }[] = [];
+  readonly #seen: { name: string; fields: EventFields }[] = [];
+
+  emit(_severity: Severity, name: string, fields: EventFields = {}): void {
+    this.#seen.push({ name, fields });
+    for (const { resolve } of this.#waiting.filter(
+      (one) => one.name === name && (one.device ?? fields.device) === fields.device,
+    ))
+      resolve();
+  }
+
+  until(name: string, device?: string): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.push({ name, device, resolve });
+    if (
+      this.#seen.some(
+        (event) => event.name === name && (device ?? event.fields.device) === event.fields.device,
+      )
+    )
+      resolve();
+    return promise;
+  }
+}
+
+/** All parties on the loopback interface, with embedded defaults, and a show of what they do. */
+export class Demo implements AsyncDisposable {
+  readonly #print: (line: string) => void;
+  readonly #stack = new AsyncDisposableStack();
+  readonly #began = performance.now();
+  readonly #happened = new Waiter();
+  #gateway: Gateway | undefined;
+
+  constructor(print: (line: string) => void) {
+    this.#print = print;
+  }
+
+  /** There as soon as `run` has got so far. */
+  get gateway(): Gateway {
+    if (!this.#gateway) throw new Error('the gateway is still starting');
+    return this.#gateway;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stack.disposeAsync();
+  }
+
+  /** Starts all, shows the journeys, and says how to look around. */
+  async run(stop: AbortSignal): Promise<void> {
+    const stopping = new Promise<void>((resolve) =>
+      stop.addEventListener('abort', () => resolve(), { once: true }),
+    );
+    await Promise.race([this.#show(), stopping]);
+  }
+
+  async #show(): Promise<void> {
+    const fresh = () => Buffer.from(systemEntropy.bytes(16)).toString('base64url');
+    const [gatewaySecrets, deviceSecrets] = [0, 1].map(() => ({
+      'client-secret': fresh(),
+      'server-secret': fresh(),
+    }));
+    this.#heading('Starting an MQTT broker, a DM server and a DM Gateway on the loopback interface');
+    const broker = await this.#broker();
+    this.#say('broker  ', `aedes listens at ${broker}`);
+    const { headend, url } = await this.#headend(broker, gatewaySecrets!, deviceSecrets!);
+    this.#say('server  ', `DM server ${serverId}; its API is at ${url}`);
+    const gateway = await this.#startGateway(broker, gatewaySecrets!);
+    this.#say('gateway ', `DM Gateway ${gatewayId} serves devices at coap://${loopback}:${gateway.coapPort}`);
+    await this.#happened.until('gateway.state');
+
+    this.#heading(
+      'Journey 1: two blank devices find the gateway by multicast, and its bootstrap server takes them in',
+    );
+    for (const id of local) await this.#attach(id, { 'factory-secret': factorySecret(id) });
+    await Promise.all(local.map((id) => this.#happened.until('alert.delivered', id)));
+
+    this.#heading(
+      'Journey 2: a device that knows only its DM server; the server gives it an account for the gateway',
+    );
+    await this.#attach(assisted, {}, { id: serverId, ...deviceSecrets });
+    await this.#happened.until('alert.delivered', assisted);
+
+    this.#heading('Journey 4: the DM server wants to talk to that device, which it cannot reach by itself');
+    const outcomes = await headend.manage(assisted, [
+      { name: 'Get', uri: './DevInfo/Mod' },
+      { name: 'Replace', uri: './Settings/Label', data: 'pump house, north wall' },
+    ]);
+    for (const { operation, status, results } of outcomes)
+      this.#say(
+        'server  ',
+        `${operation.name} ${operation.uri} came to ${status}${results[0] ? `: ${results[0].data}` : ''}`,
+      );
+
+    this.#heading('All of it runs now. Look around, from another terminal in this folder:');
+    const [next = ''] = spare;
+    const lines = [
+      'npx postern status',
+      'npx postern devices',
+      `curl ${url}/devices`,
+      `curl -X POST ${url}/devices/${assisted}/sessions -d '{"operations": [{"name": "Get", "uri": "./Settings/Label"}]}'`,
+      '',
+      'Attach one more device:',
+      `npx postern device --id ${next} --factory-secret ${factorySecret(next)} --gateway coap://${loopback}:${gateway.coapPort} --readable`,
+      '',
+      'Ctrl-C stops everything.',
+    ];
+    for (const line of lines) this.#print(`    ${line}`);
+  }
+
+  #heading(text: string): void {
+    this.#print(`\n${'-'.repeat(3)} ${text} ${'-'.repeat(Math.max(3, width - text.length - 5))}`);
+  }
+
+  #say(party: string, text: string): void {
+    const seconds = ((performance.now() - this.#began) / 1000).toFixed(2).padStart(7);
+    this.#print(`${seconds}  ${party}  ${text}`);
+  }
+
+  #narrator(party: 'gateway' | 'headend' | 'device'): Narrator {
+    return new Narrator(party, this.#print, this.#began, this.#happened);
+  }
+
+  async #broker(): Promise<string> {
+    const broker = await Aedes.createBroker();
+    const server = createServer({ noDelay: true }, broker.handle);
+    server.listen(0, loopback);
+    await once(server, 'listening');
+    this.#stack.defer(async () => {
+      await new Promise<void>((resolve) => broker.close(() => resolve()));
+      server.close();
+    });
+    const address = server.address();
+    return `mqtt://${loopback}:${typeof address === 'object' && address ? address.port : 0}`;
+  }
+
+  async #headend(broker: string, gatewaySecrets: object, deviceSecrets: object) {
+    const config = checkConfig(
+      headendConfigSchema,
+      {
+        headend: { id: serverId, state: ':memory:' },
+        mqtt: { url: broker, protocol: '3.1.1' },
+        gateway: [{ id: gatewayId, ...gatewaySecrets }],
+        device: [{ id: assisted, ...deviceSecrets }],
+      },
+      'demo',
+    );
+    const events = this.#narrator('headend');
+    const headend = this.#stack.use(new Headend(config, { events }));
+    const api = this.#stack.use(new HeadendApi(headend, events));
+    await api.start(loopback, apiPort).catch(() => api.start(loopback, 0));
+    headend.start();
+    await this.#happened.until('mqtt.connected');
+    return { headend, url: api.url };
+  }
+
+  async #startGateway(broker: string, gatewaySecrets: object): Promise<Gateway> {
+    const config = checkConfig(
+      gatewayConfigSchema,
+      {
+        gateway: { id: gatewayId, state: ':memory:' },
+        coap: { port: (await isFree(coapPort)) ? coapPort : 0, leisure: 300, 'insecure-plain-coap': true },
+        mqtt: { url: broker, protocol: '3.1.1' },
+        'dm-server': { id: serverId, ...gatewaySecrets },
+        bootstrap: {
+          device: [...local, ...spare].map((id) => ({ id, 'factory-secret': factorySecret(id) })),
+        },
+      },
+      'demo',
+    );
+    const gateway = new Gateway(config, {
+      events: this.#narrator('gateway'),
+      listInterfaces: () => ({
+        lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4'),
+      }),
+    });
+    this.#gateway = this.#stack.use(gateway);
+    await gateway.start();
+    return gateway;
+  }
+
+  async #attach(id: string, device: object, server?: object): Promise<void> {
+    const config = checkConfig(
+      deviceConfigSchema,
+      {
+        device: { id, manufacturer: 'Example', model: 'Demo device', ...device },
+        network: { 'multicast-port': this.gateway.coapPort, interface: loopback },
+        ...(server && { 'dm-server': server }),
+      },
+      'demo',
+    );
+    const running = this.#stack.use(new Device(config, { events: this.#narrator('device') }));
+    await running.start();
+    await running.attached;
+  }
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const probe = createSocket('udp4');
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  probe.once('error', () => resolve(false));
+  probe.bind({ port, address: loopback, exclusive: true }, () => resolve(true));
+  const free = await promise;
+  await new Promise<void>((done) => probe.close(() => done()));
+  return free;
+}
