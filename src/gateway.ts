@@ -78,6 +78,7 @@ export class Gateway implements AsyncDisposable {
   readonly #sessions: DeviceSessions;
   readonly #upstream: Upstream;
   readonly #dmClient: DmClient;
+  #disposed = false;
 
   /** @throws {PosternError} `configuration` when the state cannot be opened */
   constructor(config: GatewayConfig, surroundings: GatewaySurroundings) {
@@ -196,10 +197,13 @@ export class Gateway implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
     await using stack = new AsyncDisposableStack();
     stack.defer(() => this.#database.close());
-    stack.use(this.#upstream);
+    // From the last to the first: what waits for the uplink ends when the uplink does.
     stack.use(this.#dmClient);
+    stack.use(this.#upstream);
     stack.use(this.#network);
     stack.defer(() => this.#sessions.stop());
     this.#events.emit('info', 'gateway.stopping', { gateway: this.#config.gateway.id });

@@ -102,9 +102,7 @@ export class CoapEndpoint {
     this.#handler = parts.handler;
     this.#sendDatagram = parts.send;
     this.#proven = new BoundedMap(this.#limits.provenPeers);
-    const forgetIdle = (peer: Peer) => {
-      if (peer.idle) this.#peers.delete(peer.key);
-    };
+    const forgetIdle = (peer: Peer) => this.#forgetIdle(peer);
     this.#recent = new RecentExchanges(this.#limits.deduplication, forgetIdle);
     this.#transmitter = new Transmitter(
       parts.clock,
@@ -202,12 +200,15 @@ export class CoapEndpoint {
     );
     const settle = (outcome: CoapMessage | PosternError) => {
       if (!this.#requests.delete(tokenKey)) return;
+      peer.awaited--;
       timer.cancel();
       outgoing.signal?.removeEventListener('abort', abort);
       this.#transmitter.cancel(peer, transmission);
+      this.#forgetIdle(peer);
       if (outcome instanceof PosternError) reject(outcome);
       else resolve(outcome);
     };
+    peer.awaited++;
     this.#requests.set(tokenKey, { peer, settle });
     outgoing.signal?.addEventListener('abort', abort, { once: true });
     if (outgoing.signal?.aborted) abort();
@@ -228,7 +229,7 @@ export class CoapEndpoint {
     const datagram = encode({ ...response, type, messageId, token });
     if (!confirmable) {
       this.#send(datagram, peer);
-      if (peer.idle) this.#peers.delete(peer.key);
+      this.#forgetIdle(peer);
       return { messageId, fate: Promise.resolve('sent') };
     }
     const { promise: fate, resolve } = Promise.withResolvers<Delivery>();
@@ -280,6 +281,10 @@ export class CoapEndpoint {
   #peerOf(address: string, port: number): Peer {
     const key = remoteKey(address, port);
     return this.#peers.get(key) ?? this.#newPeer(address, port, key);
+  }
+
+  #forgetIdle(peer: Peer): void {
+    if (peer.idle) this.#peers.delete(peer.key);
   }
 
   #send(datagram: Buffer, peer: Peer): void {
@@ -343,7 +348,7 @@ export class CoapEndpoint {
     }
     // A multicast must not ask for acknowledgements (section 8.1).
     if (multicast && message.type === Type.CON) {
-      if (peer.idle) this.#peers.delete(peer.key);
+      this.#forgetIdle(peer);
       return;
     }
     const exchange = this.#recent.open(peer, message.messageId, now);

@@ -11,6 +11,8 @@ export class Peer implements Remote {
   readonly exchanges = new Map<number, Exchange>();
   /** Confirmable messages to it: the first is on the wire (NSTART = 1), the others wait. */
   readonly outbound: Transmission[] = [];
+  /** Own requests to it that wait for their response. */
+  awaited = 0;
   #nextMessageId: number;
 
   constructor(address: string, port: number, key: string, firstMessageId: number) {
@@ -27,7 +29,7 @@ export class Peer implements Remote {
   }
 
   get idle(): boolean {
-    return this.exchanges.size === 0 && this.outbound.length === 0;
+    return this.exchanges.size === 0 && this.outbound.length === 0 && this.awaited === 0;
   }
 }
 

@@ -46,8 +46,9 @@ const byBootstrap = '/bootstrap';
 
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 const discoveryTimeout = 6000;
-/** Milliseconds for one package and its answer: longer than a gateway waits for the DM server. */
-const exchangeTimeout = 90_000;
+/** Milliseconds for one package and its answer: of the gateway itself, and of a server that the gateway waits for. */
+const directTimeout = 20_000;
+const tunnelTimeout = 90_000;
 const nonceBytes = 16;
 const bootstrapPath = '/dm/bs';
 const tunnelPath = '/dm/t';
@@ -119,6 +120,7 @@ export class Device implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#stop.signal.aborted) return;
     this.#stop.abort();
     this.#attached.reject(new PosternError('unavailable', 'the device stops'));
     await this.#coap[Symbol.asyncDispose]();
@@ -211,7 +213,7 @@ export class Device implements AsyncDisposable {
         path: bootstrapPath,
         query: `id=${this.id}`,
         options,
-        timeout: exchangeTimeout,
+        timeout: directTimeout,
         ...(payload && { payload }),
       });
     const challenge = (await ask({})).option(Option.Echo.number);
@@ -309,7 +311,7 @@ export class Device implements AsyncDisposable {
         ...place,
         contentFormat: contentFormatOf(mediaType)!,
         payload: encodeMessage(message, mediaType),
-        timeout: exchangeTimeout,
+        timeout: tunnelled ? tunnelTimeout : directTimeout,
       });
       if (code === '2.04') return decodeMessage(payload, mediaType);
       const why = `${place.path} answered ${code}: ${Buffer.from(payload).toString()}`;

@@ -51,6 +51,8 @@ export interface Publication {
 
 const reconnect = { first: 500, cap: 60_000, jitter: 0.5 } as const;
 const connectTimeout = 10_000;
+/** Milliseconds for a goodbye to the broker. */
+const disconnectTimeout = 2000;
 const keepalive = 30;
 /** Seconds that the broker keeps the session of a client that is away. */
 const sessionExpiry = 3600;
@@ -93,7 +95,13 @@ export class MqttLink implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
-    await this.#client?.endAsync(false).catch(() => {});
+    const client = this.#client;
+    if (client) {
+      // A broker that hangs does not get to hold up the end.
+      const patience = this.#parts.clock.after(disconnectTimeout, () => client.end(true));
+      await client.endAsync(false).catch(() => {});
+      patience.cancel();
+    }
     await this.#running;
   }
 

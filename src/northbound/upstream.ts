@@ -84,9 +84,10 @@ export class Upstream implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#link.connected)
-      await this.#link
+      void this.#link
         .publish({ topic: this.#topics.state, payload: this.#state(false), retain: true })
         .catch(() => {});
+    // Ends when what was published is acknowledged, or after a while.
     await this.#link[Symbol.asyncDispose]();
     for (const { settle } of [...this.#pending.values()])
       settle(new PosternError('unavailable', 'the gateway stops'));

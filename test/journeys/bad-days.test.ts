@@ -1,0 +1,433 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { decode as decodeCbor, Encoder } from 'cbor-x';
+import { connectAsync } from 'mqtt';
+import { Code } from '../../src/coap/codes.ts';
+import { Option, opaque, optionValue } from '../../src/coap/options.ts';
+import { encodeProof, proofMac } from '../../src/syncml/bootstrap-proof.ts';
+import { startAedes, startMosquitto } from '../peers/brokers.ts';
+import { CoapPeer } from '../peers/coap-peer.ts';
+import { Site, secrets } from './site.ts';
+
+const id = 'urn:dev:ops:1';
+const limit = { timeout: 60_000 };
+
+const bootstrap = ['dm', 'bs'];
+
+/** Asks for a challenge, and answers it. */
+async function prove(peer: CoapPeer, port: number, secret: string, deviceId = id) {
+  const challenged = await peer.call(port, { method: Code.POST, path: bootstrap, query: [`id=${deviceId}`] });
+  assert.equal(challenged.name, '4.01');
+  const echo = optionValue(challenged.options, Option.Echo);
+  assert.ok(echo);
+  const deviceNonce = randomBytes(16);
+  const request = {
+    method: Code.POST,
+    path: bootstrap,
+    query: [`id=${deviceId}`],
+    options: [opaque(Option.Echo, echo)],
+    payload: encodeProof({ deviceNonce, mac: proofMac(secret, echo, deviceId, deviceNonce) }),
+  };
+  return { request, answer: await peer.call(port, request) };
+}
+
+describe('bootstrap that must fail', limit, () => {
+  test('a wrong factory secret and an unknown device get the same answer, and leave nothing', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([id]);
+    await using peer = await CoapPeer.open();
+    const wrong = await prove(peer, gateway.coapPort, 'not-the-secret');
+    const unknown = await prove(peer, gateway.coapPort, secrets.factory('urn:dev:no'), 'urn:dev:no');
+    assert.equal(wrong.answer.name, '4.03');
+    assert.deepEqual([unknown.answer.name, unknown.answer.text], [wrong.answer.name, wrong.answer.text]);
+    const reasons = site.gatewayEvents.all
+      .filter(({ name }) => name === 'bootstrap.refused')
+      .map(({ fields }) => fields.reason);
+    assert.deepEqual(reasons, ['wrong proof', 'unknown device']);
+    const status = gateway.status();
+    assert.equal(status.counts['bootstrap.refused'], 2);
+    assert.deepEqual([status.devices.attached, status.outbox.waiting], [0, 0]);
+  });
+
+  test('a request that is sent again, from there or from elsewhere, gets a new challenge and no secrets', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([id]);
+    await using peer = await CoapPeer.open();
+    await using other = await CoapPeer.open();
+    const { request, answer } = await prove(peer, gateway.coapPort, secrets.factory(id));
+    assert.equal(answer.name, '2.04');
+    for (const sender of [peer, other]) {
+      const again = await sender.call(gateway.coapPort, request);
+      assert.equal(again.name, '4.01');
+      assert.doesNotMatch(again.text, /SyncML/);
+    }
+    assert.equal(gateway.status().counts['bootstrap.stale-challenge'], 2);
+  });
+
+  test('no challenge, a proof that is none, and no ID are refused for what they are', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([id]);
+    await using peer = await CoapPeer.open();
+    const ask = { method: Code.POST, path: bootstrap };
+    const { port } = { port: gateway.coapPort };
+    assert.equal((await peer.call(port, ask)).name, '4.00');
+    const { options } = await peer.call(port, { ...ask, query: [`id=${id}`] });
+    const echo = optionValue(options, Option.Echo)!;
+    const garbage = {
+      ...ask,
+      query: [`id=${id}`],
+      options: [opaque(Option.Echo, echo)],
+      payload: randomBytes(40),
+    };
+    assert.equal((await peer.call(port, garbage)).name, '4.00');
+    const forged = { ...garbage, options: [opaque(Option.Echo, randomBytes(18))] };
+    assert.equal((await peer.call(port, forged)).name, '4.01');
+    assert.equal((await peer.call(port, { method: Code.GET, path: bootstrap })).name, '4.05');
+  });
+
+  test('a device that stops after its bootstrap is not attached, and may come again', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([id]);
+    await using peer = await CoapPeer.open();
+    assert.equal((await prove(peer, gateway.coapPort, secrets.factory(id))).answer.name, '2.04');
+    assert.deepEqual([gateway.devices().length, gateway.status().outbox.waiting], [0, 0]);
+    const device = site.device(id, gateway, { factory: true });
+    await device.start();
+    await device.attached;
+    assert.equal(gateway.devices().length, 1);
+  });
+
+  test('a second device with the same ID is refused while the first one answers', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await site.headend([]);
+    const gateway = await site.gateway([id]);
+    const first = site.device(id, gateway, { factory: true });
+    await first.start();
+    await first.attached;
+    const second = site.device(id, gateway, { factory: true });
+    await second.start();
+    const refused = await site.deviceEvents.until('device.attach-failed');
+    assert.match(String(refused.fields.reason), /4\.09.*answers elsewhere/);
+    assert.equal(gateway.status().counts['bootstrap.duplicate-id'], 1);
+    assert.equal(gateway.devices().length, 1);
+  });
+
+  test('a device that lost its memory and its address is taken in again, since the old one does not answer', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([id]);
+    {
+      await using first = site.device(id, gateway, { factory: true });
+      await first.start();
+      await first.attached;
+    }
+    const second = site.device(id, gateway, { factory: true });
+    await second.start();
+    await second.attached;
+    assert.equal(gateway.devices().length, 1);
+    assert.equal(site.gatewayEvents.count('device.attached'), 2);
+  });
+});
+
+describe('credentials that are wrong', limit, () => {
+  test('a device with the wrong secret for its DM server: 401, told by both ends', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await site.headend([id], {
+      device: [{ id, 'client-secret': 'quite-another-one', 'server-secret': secrets.deviceServer(id) }],
+    });
+    const gateway = await site.gateway([]);
+    const device = site.device(id, gateway, { server: true });
+    await device.start();
+    const ended = await site.headendEvents.until('session.ended', { device: id });
+    assert.equal(ended.fields.status, 401);
+    await site.deviceEvents.until('device.session-ended', { status: 401 });
+    assert.deepEqual([gateway.devices(), device.servers], [[], ['dm.example']]);
+  });
+
+  test('a DM server with the wrong secret for the gateway takes no alert from the outbox', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await site.headend([], {
+      gateway: [{ id: 'gw-1', 'client-secret': secrets.gatewayClient, 'server-secret': 'quite-another-one' }],
+    });
+    const gateway = await site.gateway([id]);
+    const device = site.device(id, gateway, { factory: true });
+    await device.start();
+    const failed = await site.gatewayEvents.until('dm.session-failed');
+    assert.match(String(failed.fields.reason), /did not prove itself/);
+    assert.equal(gateway.status().outbox.waiting, 1);
+  });
+
+  test('a device that the DM server does not know: 4.01, with the cause in the log', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await site.headend([]);
+    const gateway = await site.gateway([]);
+    const device = site.device(id, gateway, { server: true });
+    await device.start();
+    const failed = await site.deviceEvents.until('device.attach-failed');
+    assert.match(String(failed.fields.reason), /4\.01.*not known here/);
+    await site.headendEvents.until('package.refused', { device: id, status: 401 });
+    await site.gatewayEvents.until('tunnel.refused', { device: id, status: 401 });
+  });
+
+  test('a gateway that lost its state says so, and its device is bootstrapped anew', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'postern-device-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const more = { state: join(folder, 'device.db') };
+    let port = 0;
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    {
+      const old = await site.gateway([id], { gateway: { id: 'gw-1', state: ':memory:' } });
+      await using device = site.device(id, old, { factory: true, more });
+      await device.start();
+      await device.attached;
+      port = old.coapPort;
+      await old[Symbol.asyncDispose]();
+    }
+    await using fresh = new Site(broker.url);
+    const gateway = await fresh.gateway([id], { coap: { port, leisure: 50, 'insecure-plain-coap': true } });
+    await using device = fresh.device(id, gateway, { factory: true, more });
+    await device.start();
+    await device.attached;
+    assert.equal(gateway.devices().length, 1);
+    await fresh.deviceEvents.until('device.account-dropped');
+    await fresh.gatewayEvents.until('session.unknown-device', { device: id });
+  });
+});
+
+describe('the tunnel', limit, () => {
+  const path = (server: string) => ['dm', 't', server];
+
+  test('an unknown ServerID gets 4.04, a log line and a metric', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([]);
+    await using peer = await CoapPeer.open();
+    const request = {
+      method: Code.POST,
+      query: [`id=${id}`],
+      contentFormat: 65001,
+      payload: Buffer.from('x'),
+    };
+    assert.equal(
+      (await peer.call(gateway.coapPort, { ...request, path: path('evil.example') })).name,
+      '4.04',
+    );
+    await site.gatewayEvents.until('tunnel.unknown-server', { server: 'evil.example' });
+    assert.equal(gateway.status().counts['tunnel.unknown-server'], 1);
+    const known = path('dm.example');
+    assert.equal((await peer.call(gateway.coapPort, { ...request, path: known, query: [] })).name, '4.00');
+    assert.equal(
+      (await peer.call(gateway.coapPort, { ...request, path: known, contentFormat: 0 })).name,
+      '4.15',
+    );
+    assert.equal((await peer.call(gateway.coapPort, { ...request, path: [...known, 'x'] })).name, '4.04');
+  });
+
+  for (const [name, startBroker] of [
+    ['aedes', startAedes],
+    ['mosquitto', startMosquitto],
+  ] as const)
+    test(`bytes go through ${name} untouched, whatever they are, both ways`, async () => {
+      await using broker = await startBroker();
+      await using site = new Site(broker.url);
+      const gateway = await site.gateway([]);
+      await using peer = await CoapPeer.open();
+      // The far end is written by hand from docs/bindings.md.
+      const server = await connectAsync(broker.url, { protocolVersion: name === 'aedes' ? 4 : 5 });
+      const encoder = new Encoder({ useRecords: false, mapsAsObjects: false, tagUint8Array: false });
+      const seen: Buffer[] = [];
+      const answers = [randomBytes(30), randomBytes(5000), Buffer.from('plain')];
+      server.on('message', (_topic, payload) => {
+        const envelope = decodeCbor(payload) as Record<string, Uint8Array>;
+        seen.push(Buffer.from(envelope['9']!));
+        assert.deepEqual(
+          [envelope['1'], envelope['2'], envelope['4'], envelope['5'], envelope['6'], envelope['8']],
+          [
+            1,
+            0,
+            id,
+            'dm.example',
+            'application/vnd.syncml.dm+wbxml',
+            { 'x-syncml-hmac': 'algorithm=MD5, mac=x' },
+          ],
+        );
+        const answer = new Map<number, unknown>([
+          [1, 1],
+          [2, 1],
+          [3, Buffer.from(envelope['3']!)],
+          [6, 'application/vnd.syncml.dm+wbxml'],
+          [8, new Map([['x-syncml-hmac', 'back']])],
+          [9, answers[seen.length - 1]],
+          [99, 'of a later version'],
+        ]);
+        server.publish('dm/gw-1/down', encoder.encode(answer), { qos: 1 });
+      });
+      await server.subscribeAsync('dm/gw-1/up', { qos: 1 });
+      const sent = [randomBytes(1), randomBytes(4096), randomBytes(20_000)];
+      for (const [round, payload] of sent.entries()) {
+        const answer = await peer.call(gateway.coapPort, {
+          method: Code.POST,
+          path: path('dm.example'),
+          query: [`id=${id}`],
+          contentFormat: 65002,
+          options: [opaque(Option.SyncmlHmac, Buffer.from('algorithm=MD5, mac=x'))],
+          payload,
+        });
+        assert.equal(answer.name, '2.04');
+        assert.deepEqual(seen[round], payload);
+        assert.deepEqual(Buffer.from(answer.payload), answers[round]);
+        assert.equal(Buffer.from(optionValue(answer.options, Option.SyncmlHmac)!).toString(), 'back');
+      }
+      await server.endAsync();
+    });
+
+  test('a server that does not answer: 5.04; errors of the far end as their CoAP codes', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([], { tunnel: { timeout: 1 } });
+    await using peer = await CoapPeer.open();
+    const request = {
+      method: Code.POST,
+      path: path('dm.example'),
+      query: [`id=${id}`],
+      contentFormat: 65001,
+      payload: Buffer.from('x'),
+    };
+    assert.equal((await peer.call(gateway.coapPort, request)).name, '5.04');
+    await site.gatewayEvents.until('tunnel.failed', { code: 'timeout' });
+    assert.equal(gateway.status().counts['tunnel.failed'], 1);
+  });
+});
+
+describe('the uplink', limit, () => {
+  test('a device is taken in without it, and the alert waits, through a restart, until it is back', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'postern-gateway-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const state = join(folder, 'state.db');
+    await using broker = await startAedes();
+    await broker.stop();
+    {
+      await using site = new Site(broker.url);
+      const gateway = await site.gateway([id], { gateway: { id: 'gw-1', state } }, false);
+      await site.gatewayEvents.until('mqtt.connect-failed');
+      const device = site.device(id, gateway, { factory: true });
+      await device.start();
+      await device.attached;
+      assert.equal(gateway.status().outbox.waiting, 1);
+    }
+    await broker.restart();
+    await using site = new Site(broker.url);
+    await site.headend([]);
+    const gateway = await site.gateway([id], { gateway: { id: 'gw-1', state } });
+    await site.gatewayEvents.until('alert.delivered', { device: id });
+    await site.headendEvents.until('alert.device-attach', { device: id });
+    assert.deepEqual([gateway.devices().length, gateway.status().outbox.waiting], [1, 0]);
+  });
+
+  test('a broker that goes away in the middle of a session: 5.04 or 5.03, and the next session works', async () => {
+    await using broker = await startMosquitto();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([id], { policy: { 'assisted-bootstrap': false } });
+    const gateway = await site.gateway([], { tunnel: { timeout: 2 } });
+    const device = site.device(id, gateway, { server: true });
+    await device.start();
+    await site.deviceEvents.until('device.session-ended', { status: 200 });
+    const working = headend.manage(id, [{ name: 'Get', uri: './DevInfo/Man' }]);
+    working.catch(() => {});
+    const began = await site.gatewayEvents.until('notification.delivered');
+    assert.equal(began.fields.device, id);
+    await broker.stop();
+    await site.gatewayEvents.until('mqtt.disconnected');
+    const down = await CoapPeer.open();
+    const request = {
+      method: Code.POST,
+      path: ['dm', 't', 'dm.example'],
+      query: ['id=urn:dev:other'],
+      contentFormat: 65001,
+      payload: Buffer.from('x'),
+    };
+    const refused = await down.call(gateway.coapPort, request);
+    await down[Symbol.asyncDispose]();
+    assert.equal(refused.name, '5.03');
+    assert.ok(optionValue(refused.options, Option.MaxAge));
+    assert.equal(gateway.status().uplink.connected, false);
+    const back = [site.gatewayEvents.next('mqtt.connected'), site.headendEvents.next('mqtt.connected')];
+    await broker.restart();
+    await Promise.all(back);
+    await Promise.allSettled([working]);
+    const outcomes = await headend.manage(id, [{ name: 'Get', uri: './DevInfo/Man' }]);
+    assert.equal(outcomes[0]?.status, 200);
+  });
+
+  test('presence: the last will tells of a gateway that went without a word', async () => {
+    await using broker = await startMosquitto();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    await site.gateway([]);
+    await site.headendEvents.until('gateway.state', { gateway: 'gw-1', online: true });
+    assert.equal(headend.gateways()[0]?.online, true);
+    // Another client of the same name: the broker throws the first one out without a disconnect.
+    const offline = site.headendEvents.next('gateway.state', { online: false });
+    const usurper = await connectAsync(broker.url, { clientId: 'gw-1', protocolVersion: 5 });
+    await offline;
+    const online = site.headendEvents.next('gateway.state', { online: true });
+    await usurper.endAsync();
+    await online;
+  });
+
+  test('a second gateway process with the same admin socket or port is told so', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([]);
+    await assert.rejects(
+      site.gateway([], { coap: { port: gateway.coapPort, 'insecure-plain-coap': true } }),
+      { code: 'configuration', message: /is in use/ },
+    );
+    await assert.rejects(site.gateway([], { coap: { port: 0 } }), { message: /insecure-plain-coap/ });
+  });
+});
+
+test('an envelope that comes twice is answered twice and worked on once', limit, async () => {
+  await using broker = await startAedes();
+  await using site = new Site(broker.url);
+  await site.headend([id]);
+  const gateway = await site.gateway([]);
+  const device = site.device(id, gateway, { server: true });
+  const spy = await connectAsync(broker.url, { protocolVersion: 4 });
+  const heard: string[] = [];
+  const twice = Promise.withResolvers<void>();
+  spy.on('message', (topic, payload) => {
+    const envelope = decodeCbor(payload) as Record<string, Uint8Array>;
+    if (topic === 'dm/gw-1/up' && heard.length === 0) {
+      heard.push(Buffer.from(envelope['3']!).toString('hex'));
+      spy.publish(topic, payload, { qos: 1 });
+    } else if (topic === 'dm/gw-1/down' && Buffer.from(envelope['3']!).toString('hex') === heard[0]) {
+      heard.push(Buffer.from(envelope['9']!).toString('hex'));
+      if (heard.length === 3) twice.resolve();
+    }
+  });
+  await spy.subscribeAsync(['dm/gw-1/up', 'dm/gw-1/down'], { qos: 1 });
+  await device.start();
+  await device.attached;
+  await twice.promise;
+  assert.equal(heard[1], heard[2]);
+  assert.equal(
+    site.headendEvents.all.filter(({ name, fields }) => name === 'session.started' && fields.device === id)
+      .length,
+    1,
+  );
+  await spy.endAsync();
+});
