@@ -4,7 +4,7 @@ import { plus } from '../base/clock.ts';
 import type { CoapOption } from './codec.ts';
 import { Code } from './codes.ts';
 import type { CoapRequest, Handler, Reply } from './message.ts';
-import { isError, refusal, reply } from './message.ts';
+import { amplification, isError, refusal, reply } from './message.ts';
 import { Option, sorted, uint, uintOption } from './options.ts';
 
 /** The value of Block1 or Block2 (RFC 7959 section 2.2). */
@@ -50,8 +50,10 @@ interface Transfer {
   readonly chunks: Uint8Array[];
   bytes: number;
   expires: Monotonic;
-  /** Of a response in transfer: its code and options. */
+  /** Of a response in transfer: all of it. */
   head?: Reply;
+  /** Of a response in transfer: bytes that may go out in blocks larger than their own requests allow. */
+  credit: number;
 }
 
 /** Transfers under way of one direction, dropped when they lie still, and the oldest first at the bounds. */
@@ -85,7 +87,7 @@ class Transfers {
     this.#expire();
     const count = this.#perPeer.get(peer) ?? 0;
     if (count >= this.#limits.transfersPerPeer) return undefined;
-    const transfer: Transfer = { peer, chunks: [], bytes: 0, expires: this.#deadline() };
+    const transfer: Transfer = { peer, chunks: [], bytes: 0, expires: this.#deadline(), credit: 0 };
     this.#perPeer.set(peer, count + 1);
     this.#entries.set(key, transfer);
     return transfer;
@@ -228,7 +230,10 @@ export class Blockwise {
     if (echoed.payload.length > blockSize(exponent)) {
       const transfer = this.#outgoing.begin(transferKey(request), request.remote.key);
       const kept = transfer && this.#outgoing.append(transfer, echoed.payload);
-      if (transfer) transfer.head = response;
+      if (transfer) {
+        transfer.head = response;
+        transfer.credit = request.allowance;
+      }
       // What cannot be kept can still be made again, if the request is safe to repeat.
       if (!kept && request.method !== Code.GET)
         return refusal(Code.ServiceUnavailable, 'too many transfers', { maxAge: 5 });
@@ -238,32 +243,57 @@ export class Blockwise {
 
   #laterBlock(request: CoapRequest, block: Block): ReturnType<Handler> {
     const key = transferKey(request);
-    const kept = this.#outgoing.get(key)?.head;
-    if (!kept) {
+    const transfer = this.#outgoing.get(key);
+    if (!transfer?.head) {
       if (request.method !== Code.GET)
         return refusal(Code.RequestEntityIncomplete, 'no response is kept for this request');
       const outcome = this.#handler(request);
       const pick = (response: Reply | undefined) =>
-        response && !isError(response)
-          ? (slice(response, block) ?? refusal(Code.BadRequest, 'no such block'))
-          : response;
+        response && !isError(response) && !fits(request, response, block)
+          ? tooMuch()
+          : response && !isError(response)
+            ? (slice(response, block) ?? refusal(Code.BadRequest, 'no such block'))
+            : response;
       return outcome instanceof Promise ? outcome.then(pick) : pick(outcome);
     }
+    const { head: kept } = transfer;
     const part = slice(kept, block);
     if (!part) return refusal(Code.BadRequest, 'no such block');
+    if (!fits(request, kept, block)) {
+      if (transfer.credit < part.payload.length) return tooMuch();
+      transfer.credit -= part.payload.length;
+    }
     if ((block.number + 1) * blockSize(block.exponent) >= kept.payload.length) this.#outgoing.delete(key);
     return part;
   }
 }
 
+/** The block size for a response: as wished if all of it may go out at once, else what a request for one block allows. */
 function fittingExponent(request: CoapRequest, response: Reply, wished: number): number {
-  let exponent = Math.min(wished, largestExponent);
-  const overhead = 4 + request.message.token.length + 8 + optionBytes(response.options);
-  while (exponent > 0 && overhead + blockSize(exponent) > request.allowance) exponent--;
-  return overhead + response.payload.length <= request.allowance
-    ? Math.min(wished, largestExponent)
-    : exponent;
+  const largest = Math.min(wished, largestExponent);
+  const overhead = overheadOf(request, response);
+  if (overhead + response.payload.length <= request.allowance) return largest;
+  const { token, options } = request.message;
+  const perBlock = Math.min(request.allowance, amplification * (4 + token.length + optionBytes(options)));
+  let exponent = largest;
+  while (exponent > 0 && overhead + blockSize(exponent) > perBlock) exponent--;
+  return exponent;
 }
+
+/** Bytes of a response's datagram without its payload, rather too many than too few. */
+const overheadOf = ({ message }: CoapRequest, { options }: Reply): number =>
+  4 + message.token.length + 8 + optionBytes(options);
+
+/** Whether one block of a response may answer this request. The smallest blocks always may, else there were no way. */
+const fits = (request: CoapRequest, response: Reply, { exponent }: Block): boolean =>
+  exponent === 0 ||
+  request.allowance === Number.POSITIVE_INFINITY ||
+  blockSize(exponent) + overheadOf(request, response) <= request.allowance + blockSlack;
+
+/** A request for a later block may be a little smaller than the one that the size was chosen for. */
+const blockSlack = 16;
+
+const tooMuch = (): Reply => refusal(Code.BadRequest, 'go on with the block size of the first block');
 
 const optionBytes = (options: readonly CoapOption[]): number =>
   options.reduce((sum, { value }) => sum + value.length + 2, 0);

@@ -9,7 +9,7 @@ import { Code, codeFromText, isRequestCode, isResponseCode } from './codes.ts';
 import type { DeduplicationLimits, Exchange } from './deduplication.ts';
 import { deduplicationDefaults, RecentExchanges } from './deduplication.ts';
 import type { Handler, Remote, Reply } from './message.ts';
-import { CoapRequest, isError, refusal } from './message.ts';
+import { amplification, CoapRequest, isError, refusal } from './message.ts';
 import { Option, uint, unacceptableOption } from './options.ts';
 import { Peer, remoteKey } from './peer.ts';
 import type { Transmission, TransmissionParameters } from './transmission.ts';
@@ -68,8 +68,6 @@ interface PendingRequest {
 
 /** Retry hint in seconds when too much is going on. */
 const overloadMaxAge = 5;
-/** A response to an unproven peer may be this many times its request (RFC 9175 section 2.6). */
-const amplification = 3;
 
 /**
  * One CoAP endpoint (RFC 7252) without a socket: datagrams come in by `receive` and go out by `send`. Nothing that comes
@@ -314,29 +312,36 @@ export class CoapEndpoint {
   }
 
   #receiveSeparateResponse(peer: Peer, message: CoapMessage): void {
-    const wanted = this.#resolve(peer, message);
-    if (message.type !== Type.CON) return;
-    const known = peer.exchanges.get(message.messageId);
+    const known = message.type === Type.CON ? peer.exchanges.get(message.messageId) : undefined;
     if (known?.reply) {
       this.#send(known.reply, peer);
       return;
     }
-    const answer = encodeEmpty(wanted ? Type.ACK : Type.RST, message.messageId);
-    if (wanted) this.#recent.complete(this.#recent.open(peer, message.messageId, this.#clock.now()), answer);
-    this.#armSweep();
-    this.#send(answer, peer);
+    const wanted = this.#isAwaited(peer, message);
+    if (message.type === Type.CON) {
+      const answer = encodeEmpty(wanted ? Type.ACK : Type.RST, message.messageId);
+      // Remembered before the request is settled, which may be the last that is known of this peer.
+      if (wanted)
+        this.#recent.complete(this.#recent.open(peer, message.messageId, this.#clock.now()), answer);
+      this.#armSweep();
+      this.#send(answer, peer);
+    }
+    if (wanted) this.#resolve(peer, message);
   }
 
-  #resolve(peer: Peer, message: CoapMessage): boolean {
+  #isAwaited(peer: Peer, { token }: CoapMessage): boolean {
+    return this.#requests.get((token as Buffer).toString('latin1'))?.peer === peer;
+  }
+
+  #resolve(peer: Peer, message: CoapMessage): void {
     const pending = this.#requests.get((message.token as Buffer).toString('latin1'));
-    if (pending?.peer !== peer) return false;
+    if (pending?.peer !== peer) return;
     const unacceptable = unacceptableOption(message.options);
     pending.settle(
       unacceptable === undefined
         ? message
         : new PosternError('malformed', `response with critical option ${unacceptable}`),
     );
-    return true;
   }
 
   #receiveRequest(peer: Peer, message: CoapMessage, size: number, multicast: boolean): void {

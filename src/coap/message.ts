@@ -10,13 +10,16 @@ export interface Remote {
   readonly key: string;
 }
 
+/** A response to an unproven peer may be this many times its request (RFC 9175 section 2.6). */
+export const amplification = 3;
+
 /** A request as a resource sees it: reassembled, and with its options read on demand. */
 export class CoapRequest {
   readonly remote: Remote;
   readonly message: CoapMessage;
   readonly payload: Uint8Array;
   readonly multicast: boolean;
-  /** Bytes that the answering datagram may have: bounded for a peer that has not proved its address. */
+  /** Bytes that the answer may have: bounded for a peer that has not proved its address. */
   readonly allowance: number;
   #path: string[] | undefined;
 
@@ -34,9 +37,10 @@ export class CoapRequest {
     this.allowance = allowance;
   }
 
-  /** The same request with the body that its last block completed. */
+  /** The same request with the body that its last block completed, all of which counts for what the answer may have. */
   withPayload(payload: Uint8Array): CoapRequest {
-    return new CoapRequest(this.remote, this.message, this.multicast, payload, this.allowance);
+    const allowance = Math.max(this.allowance, payload.length * amplification);
+    return new CoapRequest(this.remote, this.message, this.multicast, payload, allowance);
   }
 
   get method(): number {
