@@ -7,11 +7,8 @@ import { PosternError } from './errors.ts';
 export const described = <S extends v.GenericSchema>(schema: S, description: string) =>
   v.pipe(schema, v.description(description));
 
-export const text = v.pipe(
-  v.string(),
-  v.minLength(1, 'a text that is not empty'),
-  v.maxLength(255, 'a text of at most 255 characters'),
-);
+const textRule = 'a text of 1 to 255 characters';
+export const text = v.pipe(v.string(), v.minLength(1, textRule), v.maxLength(255, textRule));
 export const secret = v.pipe(
   v.string(),
   v.minLength(8, 'a secret of at least 8 characters'),

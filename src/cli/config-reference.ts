@@ -1,0 +1,110 @@
+// `npm run docs`: makes docs/configuration.md from the schemas that check the files.
+import { writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { deviceConfigSchema } from '../device/config.ts';
+import { gatewayConfigSchema } from '../gateway-config.ts';
+import { headendConfigSchema } from '../headend/config.ts';
+
+/** What this page needs of a valibot schema. */
+interface Schema {
+  readonly type: string;
+  readonly entries?: Readonly<Record<string, Schema>>;
+  readonly wrapped?: Schema;
+  readonly item?: Schema;
+  readonly default?: unknown;
+  readonly options?: readonly unknown[];
+  readonly pipe?: readonly (Schema & { readonly description?: string; readonly message?: unknown })[];
+}
+
+interface Row {
+  readonly key: string;
+  readonly kind: string;
+  readonly standard: string;
+  readonly description: string;
+}
+
+interface Section {
+  readonly name: string;
+  readonly repeated: boolean;
+  readonly rows: Row[];
+}
+
+const descriptionOf = ({ pipe = [] }: Schema): string =>
+  pipe.findLast(({ description }) => description)?.description ?? '';
+const base = (schema: Schema): Schema =>
+  schema.pipe?.[0] && schema.pipe[0] !== schema ? base(schema.pipe[0]) : schema;
+
+/** The schema below `optional`, with the default on the way. */
+function unwrap(schema: Schema): { inner: Schema; isOptional: boolean; standard: unknown } {
+  const outer = base(schema);
+  if (outer.type !== 'optional' || !outer.wrapped)
+    return { inner: schema, isOptional: false, standard: undefined };
+  return { inner: outer.wrapped, isOptional: true, standard: outer.default };
+}
+
+/** In words: what the checks of a value expect. */
+function kindOf(schema: Schema): string {
+  const plain = base(schema);
+  const expected = (schema.pipe ?? []).flatMap((step) =>
+    step.pipe ? kindOf(step) : typeof step.message === 'string' ? step.message : [],
+  );
+  if (plain.type === 'picklist') return (plain.options ?? []).map((option) => `\`"${option}"\``).join(', ');
+  if (plain.type === 'array') return `list of ${kindOf(plain.item ?? plain)}`;
+  return (
+    expected[0] ?? { string: 'text', boolean: 'true or false', number: 'number' }[plain.type] ?? plain.type
+  );
+}
+
+const entriesOf = (schema: Schema) => Object.entries(base(schema).entries ?? {});
+const isTable = (schema: Schema) => base(schema).type === 'strict_object';
+const isTableList = (schema: Schema) => base(schema).type === 'array' && isTable(base(schema).item ?? schema);
+
+function sectionsOf(name: string, schema: Schema, repeated: boolean): Section[] {
+  const rows: Row[] = [];
+  const below: Section[] = [];
+  for (const [key, field] of entriesOf(schema)) {
+    const { inner, isOptional, standard } = unwrap(field);
+    const path = name === '' ? key : `${name}.${key}`;
+    if (isTable(inner)) below.push(...sectionsOf(path, inner, false));
+    else if (isTableList(inner)) below.push(...sectionsOf(path, base(inner).item ?? inner, true));
+    else {
+      const shown =
+        standard === undefined ? (isOptional ? 'none' : '**needed**') : `\`${JSON.stringify(standard)}\``;
+      rows.push({ key, kind: kindOf(inner), standard: shown, description: descriptionOf(field) });
+    }
+  }
+  return [...(rows.length > 0 ? [{ name, repeated, rows }] : []), ...below];
+}
+
+function partyText(title: string, command: string, schema: unknown): string {
+  const sections = sectionsOf('', schema as Schema, false).map(({ name, repeated, rows }) =>
+    [
+      `### \`${repeated ? `[[${name}]]` : `[${name}]`}\`${repeated ? ', as often as needed' : ''}`,
+      '',
+      '| Key | What | Default | |',
+      '|---|---|---|---|',
+      ...rows.map(
+        ({ key, kind, standard, description }) => `| \`${key}\` | ${kind} | ${standard} | ${description} |`,
+      ),
+    ].join('\n'),
+  );
+  return [`## ${title}`, '', `For \`${command}\`.`, '', sections.join('\n\n')].join('\n');
+}
+
+/** The whole page. */
+export function configurationPage(): string {
+  return `${[
+    '# Configuration',
+    '',
+    'Files are TOML. An unknown key is an error, and so is a value of the wrong kind: the program says the file, the key, what it expected and what it found, and ends. `--check` does only that. This page is made from the schemas by `npm run docs`.',
+    '',
+    partyText('Gateway', 'postern gateway --config FILE', gatewayConfigSchema),
+    '',
+    partyText('Head-end', 'postern headend --config FILE', headendConfigSchema),
+    '',
+    partyText('Reference End Device', 'postern device --config FILE', deviceConfigSchema),
+  ].join('\n')}\n`;
+}
+
+if (import.meta.main)
+  writeFileSync(fileURLToPath(new URL('../../docs/configuration.md', import.meta.url)), configurationPage());

@@ -1,0 +1,177 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { configurationPage } from '../../src/cli/config-reference.ts';
+import { startAedes } from '../peers/brokers.ts';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'postern-cli-'));
+after(() => rmSync(folder, { recursive: true }));
+const limit = { timeout: 60_000 };
+
+const start = (...args: string[]) =>
+  spawn(process.execPath, [join(root, 'src/cli.ts'), ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, XDG_RUNTIME_DIR: folder },
+  });
+
+async function postern(...args: string[]) {
+  const child = start(...args);
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    stdout += text;
+  });
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    stderr += text;
+  });
+  const [code] = await once(child, 'close');
+  return { code, stdout, stderr };
+}
+
+const file = (name: string, text: string) => {
+  const path = join(folder, name);
+  writeFileSync(path, text);
+  return path;
+};
+
+const gatewayToml = (url: string) => `
+[gateway]
+id = "gw-cli"
+state = ":memory:"
+[coap]
+port = 0
+interfaces = ["lo"]
+insecure-plain-coap = true
+[mqtt]
+url = "${url}"
+[dm-server]
+id = "dm.example"
+client-secret = "gateway-client-secret"
+server-secret = "gateway-server-secret"
+`;
+
+describe('help and usage', limit, () => {
+  test('every command explains itself', async () => {
+    const { stdout, code } = await postern('--help');
+    assert.equal(code, 0);
+    const commands = stdout.split('\n').flatMap((line) => /^ {2}(\w+) /.exec(line)?.[1] ?? []);
+    assert.deepEqual(commands, ['demo', 'gateway', 'status', 'devices', 'headend', 'device']);
+    for (const command of commands)
+      assert.match((await postern(command, '--help')).stdout, new RegExp(`Usage: postern ${command}`));
+  });
+
+  test('a command or option that is not there: what there is, and exit code 2', async () => {
+    const command = await postern('frobnicate');
+    assert.deepEqual([command.code, command.stdout], [2, '']);
+    assert.match(command.stderr, /no command 'frobnicate'[\s\S]*gateway/);
+    const option = await postern('status', '--sokcet', 'x');
+    assert.equal(option.code, 2);
+    assert.match(option.stderr, /--sokcet[\s\S]*--help/);
+  });
+
+  test('status without a gateway says so', async () => {
+    const { code, stderr } = await postern('status');
+    assert.equal(code, 1);
+    assert.match(stderr, /no gateway answers at .*admin\.sock/);
+  });
+});
+
+describe('a configuration that is wrong', limit, () => {
+  const good = gatewayToml('mqtt://127.0.0.1:1');
+  const cases: [string, string, RegExp][] = [
+    ['no TOML', '[gateway\nid = 1', /bad\.toml: line 1, column \d+: no TOML/],
+    ['a key too many', `${good}colour = "red"`, /bad\.toml: dm-server\.colour: there is no such key/],
+    ['a key too few', good.replace('id = "gw-cli"', ''), /bad\.toml: gateway\.id: expected .*found nothing/],
+    [
+      'a wrong kind',
+      good.replace('port = 0', 'port = "x"'),
+      /bad\.toml: coap\.port: expected a number, found "x"/,
+    ],
+    [
+      'a wrong value',
+      good.replace('port = 0', 'port = 70000'),
+      /coap\.port: expected a whole number from 0 to 65535, found 70000/,
+    ],
+    ['a wrong URL', gatewayToml('http://x'), /mqtt\.url: expected a URL such as mqtt:.*, found "http:\/\/x"/],
+    [
+      'a wrong list item',
+      `${good}[[bootstrap.device]]\nid = ""\nfactory-secret = "long enough"`,
+      /bootstrap\.device\[0\]\.id: expected a device ID, found ""/,
+    ],
+    [
+      'a secret',
+      good.replace('"gateway-client-secret"', '"short"'),
+      /dm-server\.client-secret: expected a secret of at least 8 characters, found another value/,
+    ],
+  ];
+  for (const [what, text, message] of cases)
+    test(what, async () => {
+      const { code, stderr, stdout } = await postern('gateway', '--config', file('bad.toml', text));
+      assert.deepEqual([code, stdout], [1, '']);
+      assert.match(stderr, message);
+      assert.doesNotMatch(stderr, /short"/);
+    });
+
+  test('all that is wrong is told at once, for each party', async () => {
+    const { stderr } = await postern(
+      'headend',
+      '--config',
+      file('bad.toml', '[headend]\nroute = "a/b"\n[mqtt]\n'),
+    );
+    assert.match(
+      stderr,
+      /headend\.id: expected[\s\S]*headend\.route: expected an identifier[\s\S]*mqtt\.url: expected/,
+    );
+    assert.match(
+      (await postern('device', '--id', 'x', '--gateway', 'http://x')).stderr,
+      /network\.gateway: expected a URI such as coap:/,
+    );
+    assert.match(
+      (await postern('gateway', '--config', join(folder, 'none.toml'))).stderr,
+      /none\.toml: there is no such file/,
+    );
+  });
+
+  test('--check says that it is right', async () => {
+    const { code, stdout } = await postern('gateway', '--check', '--config', file('good.toml', good));
+    assert.deepEqual([code, stdout.trim().endsWith('is right')], [0, true]);
+  });
+});
+
+test('a gateway runs alone, shows itself, logs JSON without secrets, and ends cleanly', limit, async () => {
+  await using broker = await startAedes();
+  const child = start('gateway', '--config', file('gateway.toml', gatewayToml(broker.url)));
+  const lines: string[] = [];
+  const connected = Promise.withResolvers<void>();
+  createInterface(child.stdout).on('line', (line) => {
+    lines.push(line);
+    if (JSON.parse(line).event === 'mqtt.connected') connected.resolve();
+  });
+  await connected.promise;
+  const status = JSON.parse((await postern('status', '--json')).stdout);
+  assert.deepEqual([status.gateway, status.uplink.connected], ['gw-cli', true]);
+  assert.match((await postern('status')).stdout, /security\s+none: plain CoAP/);
+  assert.match((await postern('devices')).stdout, /no device has attached yet/);
+  const second = await postern('gateway', '--config', file('gateway.toml', gatewayToml(broker.url)));
+  assert.equal(second.code, 1);
+  assert.match(second.stderr, /gateway\.admin-socket: another gateway serves/);
+  const ended = once(child, 'exit');
+  child.kill('SIGTERM');
+  const [code] = await ended;
+  assert.equal(code, 0);
+  const events = lines.map((line) => JSON.parse(line).event);
+  assert.ok(events.includes('coap.insecure'), 'the log says in plain words what is not secured');
+  assert.ok(events.includes('gateway.stopping'));
+  assert.doesNotMatch(lines.join('\n'), /client-secret|server-secret/);
+});
+
+test('docs/configuration.md is what the schemas say; `npm run docs` makes it', () => {
+  assert.equal(readFileSync(join(root, 'docs/configuration.md'), 'utf8'), configurationPage());
+});
