@@ -1,10 +1,11 @@
 import { PosternError } from '../base/errors.ts';
+import type { CoapOption } from './codec.ts';
 import { Code } from './codes.ts';
 import { ContentFormat } from './content-formats.ts';
 import { filterLinks, formatLinks, type Link } from './link-format.ts';
 import type { CoapRequest, Handler, Reply } from './message.ts';
 import { refusal, reply } from './message.ts';
-import { Option, optionValue } from './options.ts';
+import { Option, opaqueOptions, optionValue } from './options.ts';
 
 export interface Resource {
   /** `/dm/bs`; with `subtree`, everything below it as well. */
@@ -13,6 +14,8 @@ export interface Resource {
   /** What `/.well-known/core` says of it; nothing there when absent. */
   readonly links?: () => readonly Link[];
   readonly methods: Readonly<Partial<Record<'GET' | 'POST' | 'PUT' | 'DELETE', Handler>>>;
+  /** Tag of the state of now, where the resource has one: what If-Match and ETag are compared with. */
+  readonly etag?: (request: CoapRequest) => Uint8Array | undefined;
 }
 
 const methodNames = new Map<number, keyof Resource['methods']>([
@@ -47,7 +50,8 @@ export class Router {
     if (!resource) return refusal(Code.NotFound, 'no such resource');
     const name = methodNames.get(request.method);
     const handler = name && resource.methods[name];
-    return handler ? handler(request) : refusal(Code.MethodNotAllowed, 'method not allowed here');
+    if (!handler) return refusal(Code.MethodNotAllowed, 'method not allowed here');
+    return conditional(request, resource) ?? handler(request);
   };
 
   #core(resources: readonly Resource[]): Resource {
@@ -68,3 +72,29 @@ export class Router {
     return { path: '/.well-known/core', methods: { GET: get } };
   }
 }
+
+/** What the conditions of a request come to (RFC 7252 sections 5.6.2, 5.10.6 and 5.10.8); nothing when it may go on. */
+function conditional(request: CoapRequest, { etag }: Resource): Reply | undefined {
+  const { options } = request.message;
+  if (!hasConditions(options)) return undefined;
+  const current = etag?.(request);
+  const isCurrent = (tag: Uint8Array) => current !== undefined && Buffer.compare(tag, current) === 0;
+  const wanted = opaqueOptions(options, Option.IfMatch);
+  // An empty If-Match asks for the resource to exist, and If-None-Match for it not to; here it does.
+  if (wanted.length > 0 && !wanted.some((tag) => tag.length === 0 || isCurrent(tag)))
+    return refusal(Code.PreconditionFailed, 'the resource is in another state');
+  if (options.some(({ number }) => number === Option.IfNoneMatch.number))
+    return refusal(Code.PreconditionFailed, 'the resource exists');
+  if (request.method === Code.GET && current && opaqueOptions(options, Option.ETag).some(isCurrent))
+    return reply(Code.Valid, { etag: current });
+  return undefined;
+}
+
+const conditions: ReadonlySet<number> = new Set([
+  Option.IfMatch.number,
+  Option.IfNoneMatch.number,
+  Option.ETag.number,
+]);
+
+const hasConditions = (options: readonly CoapOption[]): boolean =>
+  options.some(({ number }) => conditions.has(number));

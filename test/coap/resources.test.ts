@@ -109,6 +109,37 @@ describe('the router', () => {
   });
 });
 
+test('conditions: ETag, If-Match, If-None-Match', () => {
+  const tag = Buffer.from('v1');
+  const state = {
+    path: '/s',
+    etag: () => tag,
+    methods: { GET: () => reply(Code.Content, { etag: tag }), PUT: () => reply(Code.Changed) },
+  };
+  const bare = { path: '/b', methods: { PUT: () => reply(Code.Changed) } };
+  const router = new Router([state, bare]);
+  const ask = (code: number, name: string, number: number, value: string) =>
+    codeText(
+      (
+        router.handle(
+          request({
+            code,
+            options: [{ number, value: Buffer.from(value) }, ...path(name)].toSorted(
+              (a, b) => a.number - b.number,
+            ),
+          }),
+        ) as Reply
+      ).code,
+    );
+  assert.equal(ask(Code.GET, 's', Option.ETag.number, 'v1'), '2.03');
+  assert.equal(ask(Code.GET, 's', Option.ETag.number, 'v0'), '2.05');
+  assert.equal(ask(Code.PUT, 's', Option.IfMatch.number, 'v1'), '2.04');
+  assert.equal(ask(Code.PUT, 's', Option.IfMatch.number, ''), '2.04');
+  assert.equal(ask(Code.PUT, 's', Option.IfMatch.number, 'v0'), '4.12');
+  assert.equal(ask(Code.PUT, 's', Option.IfNoneMatch.number, ''), '4.12');
+  assert.equal(ask(Code.PUT, 'b', Option.IfMatch.number, 'v1'), '4.12');
+});
+
 test('an Echo is good for its remote and its time (RFC 9175)', () => {
   const clock = new HandClock();
   const guard = new EchoGuard(clock, seededEntropy(9));
