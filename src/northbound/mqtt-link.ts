@@ -111,8 +111,8 @@ export class MqttLink implements AsyncDisposable {
    */
   async publish({ topic, payload, retain = false, expiry, responseTopic }: Publication): Promise<void> {
     const client = this.#client;
-    if (!client || !this.#isConnected)
-      throw new PosternError('unavailable', 'no connection to the MQTT broker');
+    // Open from the broker's CONNACK on: what a kept session brings at once is answered before the subscriptions are confirmed.
+    if (!client?.connected) throw new PosternError('unavailable', 'no connection to the MQTT broker');
     if (payload.length + Buffer.byteLength(topic) + 64 > this.#maximumPacketSize)
       throw new PosternError(
         'tooLarge',
