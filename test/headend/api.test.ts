@@ -1,0 +1,139 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { HeadendApi } from '../../src/headend/api.ts';
+import { Jobs } from '../../src/headend/jobs.ts';
+import { EventRecorder } from '../event-recorder.ts';
+import { Site } from '../journeys/site.ts';
+import { startAedes } from '../peers/brokers.ts';
+
+const id = 'urn:dev:ops:1';
+const limit = { timeout: 60_000 };
+
+test('journey 4 by the HTTP API: look, replace, and what came of it', limit, async () => {
+  await using broker = await startAedes();
+  await using site = new Site(broker.url);
+  const headend = await site.headend([id]);
+  await using api = new HeadendApi(headend, new EventRecorder());
+  await api.start('127.0.0.1', 0);
+  const gateway = await site.gateway([]);
+  const device = site.device(id, gateway, { server: true, more: { encoding: 'cbor' } });
+  await device.start();
+  await device.attached;
+  await site.headendEvents.until('alert.device-attach');
+
+  const ask = async (path: string, body?: unknown, method = body === undefined ? 'GET' : 'POST') => {
+    const response = await fetch(`${api.url}${path}`, {
+      method,
+      ...(method === 'POST' && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+    });
+    return { status: response.status, body: (await response.json()) as Record<string, never> };
+  };
+  assert.deepEqual((await ask('/devices')).body, [{ id, known: true, gateway: 'gw-1', attached: true }]);
+  assert.deepEqual((await ask('/gateways')).body, [{ id: 'gw-1', online: true, software: '0.1.0' }]);
+  assert.deepEqual((await ask('/healthz')).body, { connected: true });
+
+  const looked = await ask(`/devices/${id}/sessions`, '');
+  assert.equal(looked.status, 200);
+  const operations = looked.body.operations as unknown as {
+    uri: string;
+    status: number;
+    results: { data: string }[];
+  }[];
+  assert.deepEqual(
+    operations.map(({ uri, status, results }) => [uri, status, results[0]?.data]),
+    [
+      ['./DevInfo', 200, 'DevId/Man/Mod/DmV/Lang'],
+      ['./DevInfo/DevId', 200, id],
+      ['./DevInfo/Man', 200, 'Maker & Sons'],
+      ['./DevInfo/Mod', 200, 'Reference End Device'],
+    ],
+  );
+  const replaced = await ask(`/devices/${encodeURIComponent(id)}/sessions`, {
+    operations: [
+      { name: 'Replace', uri: './Settings/Label', data: 'north' },
+      { name: 'Replace', uri: './Settings/ReportInterval', format: 'int', data: '60' },
+      { name: 'Get', uri: './Nothing' },
+    ],
+  });
+  assert.deepEqual(
+    (replaced.body.operations as unknown as { status: number }[]).map(({ status }) => status),
+    [200, 200, 404],
+  );
+  assert.deepEqual(
+    [device.value('Settings', 'Label'), device.value('Settings', 'ReportInterval')],
+    ['north', '60'],
+  );
+
+  const refused: [string, unknown, number, RegExp][] = [
+    ['/devices/urn:dev:nobody/sessions', '', 404, /no account/],
+    [`/devices/${id}/sessions`, '{', 400, /no JSON/],
+    [`/devices/${id}/sessions`, { operations: [{ name: 'Dance', uri: './x' }] }, 400, /operations\.0\.name/],
+    [`/devices/${id}/sessions`, { operations: [] }, 400, /operations/],
+    [`/devices/${id}/sessions`, 'x'.repeat(300_000), 413, /more than/],
+    ['/nothing', undefined, 404, /GET \/devices/],
+  ];
+  for (const [path, body, status, message] of refused) {
+    const answer = await ask(path, body);
+    assert.equal(answer.status, status, path);
+    assert.match(String(answer.body.message), message);
+  }
+});
+
+test('a device that does not come: 408 after the time that is set, and the job is gone', limit, async () => {
+  await using broker = await startAedes();
+  await using site = new Site(broker.url);
+  const headend = await site.headend([id], {
+    headend: { id: 'dm.example', state: ':memory:', 'session-timeout': 1 },
+  });
+  const gateway = await site.gateway([]);
+  {
+    await using device = site.device(id, gateway, { server: true });
+    await device.start();
+    await device.attached;
+  }
+  await assert.rejects(headend.manage(id, [{ name: 'Get', uri: './DevInfo' }]), { code: 'timeout' });
+  await assert.rejects(headend.manage('urn:dev:nobody', []), { code: 'notFound' });
+});
+
+describe('jobs', () => {
+  test('are done in order, each told its own outcome; one that fails leaves the others', async () => {
+    const jobs = new Jobs();
+    const first = jobs.run('d', [{ name: 'Get', uri: './a' }]);
+    const failing = jobs.perform('d', async function* () {
+      yield [];
+      throw new Error('no');
+    });
+    failing.catch(() => {});
+    const last = jobs.run('d', [{ name: 'Get', uri: './b' }]);
+    const work = jobs.work('d');
+    const asked: string[] = [];
+    for (let step = await work.next([]); !step.done; ) {
+      asked.push(step.value[0]?.uri ?? '-');
+      step = await work.next(step.value.map((operation) => ({ operation, status: 200, results: [] })));
+    }
+    assert.deepEqual(asked, ['./a', '-', './b']);
+    assert.equal((await first)[0]?.operation.uri, './a');
+    assert.equal((await last)[0]?.operation.uri, './b');
+    await assert.rejects(failing, { code: 'internal' });
+  });
+
+  test('a session that breaks fails the job that it was at', async () => {
+    const jobs = new Jobs();
+    const running = jobs.run('d', [{ name: 'Get', uri: './a' }]);
+    const work = jobs.work('d');
+    await work.next([]);
+    await work.return();
+    await assert.rejects(running, { code: 'unavailable' });
+  });
+
+  test('a job that is given up is not done; beyond the bound there is no more', async () => {
+    const jobs = new Jobs();
+    const giveUp = new AbortController();
+    const gone = jobs.run('d', [], giveUp.signal);
+    giveUp.abort(new Error('enough'));
+    await assert.rejects(gone, /enough/);
+    assert.equal(jobs.count('d'), 0);
+    for (let i = 0; i < 64; i++) jobs.run('d', []).catch(() => {});
+    await assert.rejects(jobs.run('d', []), { code: 'full' });
+  });
+});
