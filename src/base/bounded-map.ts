@@ -44,11 +44,11 @@ export class BoundedMap<K, V> {
     this.#entries.clear();
   }
 
-  entries(): IterableIterator<[K, V]> {
+  entries(): MapIterator<[K, V]> {
     return this.#entries.entries();
   }
 
-  values(): IterableIterator<V> {
+  values(): MapIterator<V> {
     return this.#entries.values();
   }
 }

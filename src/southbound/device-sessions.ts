@@ -56,8 +56,9 @@ export class DeviceSessions {
     });
   }
 
+  /** Sessions under way; those that ended stay for a while to answer repetitions, and do not count. */
   get size(): number {
-    return this.#open.size;
+    return this.#open.values().reduce((count, { session }) => count + (session.outcome ? 0 : 1), 0);
   }
 
   resource(local: LocalEndpoint): Resource {

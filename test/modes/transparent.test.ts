@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { seededEntropy } from '../../src/base/entropy.ts';
+import { noEvents } from '../../src/base/events.ts';
+import { Code, codeText } from '../../src/coap/codes.ts';
+import { CoapRequest, type Reply } from '../../src/coap/message.ts';
+import { Option, text, uint } from '../../src/coap/options.ts';
+import { TransparentMode } from '../../src/modes/transparent.ts';
+import type { Envelope } from '../../src/northbound/envelope.ts';
+import { DeviceAddresses } from '../../src/southbound/device-addresses.ts';
+import { messageOf } from '../coap/wire.ts';
+
+const remote = { address: '192.0.2.7', port: 1, key: '192.0.2.7 1' };
+
+function ask(device: string): CoapRequest {
+  const options = [
+    ...['dm', 't', 'dm.example'].map((segment) => text(Option.UriPath, segment)),
+    uint(Option.ContentFormat, 65001),
+    text(Option.UriQuery, `id=${device}`),
+  ];
+  return new CoapRequest(remote, messageOf({ code: Code.POST, options }), false, Buffer.from('x'), 1000);
+}
+
+test('packages of one device on their way up: the fifth is 5.03, another device goes on, and room comes back', async () => {
+  const waiting: ((answer: Envelope) => void)[] = [];
+  const mode = new TransparentMode({
+    servers: ['dm.example'],
+    upstream: { request: () => new Promise((resolve) => waiting.push(resolve)) },
+    addresses: new DeviceAddresses(),
+    towards: () => undefined,
+    entropy: seededEntropy(1),
+    events: noEvents,
+  });
+  const post = mode.resource().methods.POST!;
+  const codeOf = async (outcome: ReturnType<typeof post>) => codeText(((await outcome) as Reply).code);
+  const first = Array.from({ length: 4 }, () => post(ask('a')));
+  assert.equal(await codeOf(post(ask('a'))), '5.03');
+  const other = post(ask('b'));
+  const answer: Envelope = { kind: 1, correlation: Buffer.alloc(8), body: Buffer.from('y') };
+  for (const resolve of waiting) resolve(answer);
+  for (const outcome of [...first, other]) assert.equal(await codeOf(outcome), '2.04');
+  const again = post(ask('a'));
+  waiting.at(-1)?.(answer);
+  assert.equal(await codeOf(again), '2.04');
+});
+
+test('Package #0 for a device that was never heard is 404', async () => {
+  const mode = new TransparentMode({
+    servers: [],
+    upstream: { request: () => Promise.reject(new Error('not asked')) },
+    addresses: new DeviceAddresses(),
+    towards: () => undefined,
+    entropy: seededEntropy(1),
+    events: noEvents,
+  });
+  await assert.rejects(mode.notify({ kind: 2, correlation: Buffer.alloc(8), device: 'a' }), {
+    code: 'notFound',
+  });
+});

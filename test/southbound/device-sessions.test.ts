@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { seededEntropy } from '../../src/base/entropy.ts';
+import { Code } from '../../src/coap/codes.ts';
+import { CoapRequest, type Reply } from '../../src/coap/message.ts';
+import { Option, uint } from '../../src/coap/options.ts';
+import type { LocalEndpoint } from '../../src/southbound/coap-network.ts';
+import { DeviceSessions, sessionLimits } from '../../src/southbound/device-sessions.ts';
+import { Credentials } from '../../src/store/credentials.ts';
+import { openDatabase } from '../../src/store/database.ts';
+import { decodeMessage, encodeMessage, MediaType } from '../../src/syncml/codec.ts';
+import { messageOf, rig } from '../coap/wire.ts';
+import { client, startNonces } from '../dm/parties.ts';
+import { EventRecorder } from '../event-recorder.ts';
+import { HandClock } from '../hand-clock.ts';
+
+const gatewayId = 'dm.example';
+const deviceId = 'urn:dev:1';
+
+function startSessions() {
+  const clock = new HandClock();
+  const events = new EventRecorder();
+  const credentials = new Credentials(openDatabase(':memory:'), 10);
+  const nonces = startNonces();
+  credentials.put({
+    deviceId,
+    clientName: deviceId,
+    clientSecret: 'client-secret',
+    clientNonce: nonces.own,
+    serverSecret: 'server-secret',
+    serverNonce: nonces.peer,
+    origin: 'local',
+    attached: false,
+  });
+  let attached = 0;
+  const sessions = new DeviceSessions({
+    gatewayId,
+    credentials,
+    clock,
+    entropy: seededEntropy(1),
+    events,
+    attached: () => attached++,
+    proved: () => {},
+  });
+  const { endpoint } = rig(() => undefined);
+  const local: LocalEndpoint = { address: '192.0.2.1', port: 5683, endpoint: () => endpoint };
+  const post = sessions.resource(local).methods.POST!;
+  const send = async (sessionId: string, from: number) => {
+    const remote = { address: '192.0.2.7', port: from, key: `192.0.2.7 ${from}` };
+    const payload = encodeMessage(client(nonces, { sessionId }).start(), MediaType.Xml);
+    const message = messageOf({ code: Code.POST, options: [uint(Option.ContentFormat, 65001)] });
+    const answer = (await post(new CoapRequest(remote, message, false, payload, 1e6))) as Reply;
+    return decodeMessage(answer.payload, MediaType.Xml);
+  };
+  return { clock, events, sessions, send, attached: () => attached };
+}
+
+test('a device that stops in the middle of a session: 408 after the idle time, and it is not attached', async () => {
+  const { clock, events, sessions, send, attached } = startSessions();
+  const answer = await send('1', 1);
+  assert.ok(answer.commands.some(({ name }) => name === 'Get'));
+  assert.equal(sessions.size, 1);
+  clock.advance(sessionLimits.idle);
+  const failed = await events.until('session.failed', { device: deviceId });
+  assert.equal(failed.fields.status, 408);
+  assert.deepEqual([sessions.size, attached(), clock.timers], [0, 0, 0]);
+});
+
+test('at the bound of sessions the one heard longest ago ends with 420', async () => {
+  const { clock, events, sessions, send } = startSessions();
+  for (let number = 1; number <= sessionLimits.sessions + 1; number++)
+    await send(number.toString(16).toUpperCase(), number);
+  assert.equal(sessions.size, sessionLimits.sessions);
+  const failed = await events.until('session.failed', { device: deviceId });
+  assert.equal(failed.fields.status, 420);
+  await sessions.stop();
+  assert.deepEqual([sessions.size, clock.timers], [0, 0]);
+});
