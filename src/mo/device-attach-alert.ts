@@ -1,8 +1,8 @@
 import { PosternError } from '../base/errors.ts';
 import type { OutgoingAlert } from '../dm/client-session.ts';
 import { AlertCode } from '../dm/status.ts';
+import { escapeXml } from '../syncml/escape-xml.ts';
 import type { Alert } from '../syncml/message.ts';
-import { escapeXml } from '../syncml/xml.ts';
 import { recordName } from './gw-device-inventory.ts';
 import { AlertType } from './identifiers.ts';
 

@@ -2,6 +2,7 @@ import { PosternError } from '../base/errors.ts';
 import { decodeCbor, encodeCbor } from './cbor.ts';
 import type { Element } from './elements.ts';
 import { elementOf, messageOf, type SyncmlMessage } from './message.ts';
+import { decodeWbxml, encodeWbxml } from './wbxml.ts';
 import { decodeXml, encodeXml } from './xml.ts';
 
 /** Media types of a DM message's codings. */
@@ -15,6 +16,7 @@ const codings: Readonly<
   Record<string, { encode(root: Element): Uint8Array; decode(coded: Uint8Array): Element }>
 > = {
   [MediaType.Xml]: { encode: encodeXml, decode: decodeXml },
+  [MediaType.Wbxml]: { encode: encodeWbxml, decode: decodeWbxml },
   [MediaType.Cbor]: { encode: encodeCbor, decode: decodeCbor },
 };
 

@@ -59,16 +59,32 @@ export const elements = {
   VerProto: rule(0, 0x32, 'text'),
   NumberOfChanges: rule(0, 0x33, 'text'),
   MoreData: rule(0, 0x34, 'flag'),
+  Field: rule(0, 0x35, 'container'),
+  Filter: rule(0, 0x36, 'container'),
+  Record: rule(0, 0x37, 'container'),
+  FilterType: rule(0, 0x38, 'text'),
+  SourceParent: rule(0, 0x39, 'container'),
+  TargetParent: rule(0, 0x3a, 'container'),
+  Move: rule(0, 0x3b, 'container'),
   Correlator: rule(0, 0x3c, 'text'),
+  Anchor: rule(1, 0x05, 'container'),
   EMI: rule(1, 0x06, 'text'),
   Format: rule(1, 0x07, 'text'),
+  FreeID: rule(1, 0x08, 'text'),
+  FreeMem: rule(1, 0x09, 'text'),
+  Last: rule(1, 0x0a, 'text'),
   Mark: rule(1, 0x0b, 'text'),
   MaxMsgSize: rule(1, 0x0c, 'text'),
+  Mem: rule(1, 0x0d, 'container'),
+  MetInf: rule(1, 0x0e, 'container'),
+  Next: rule(1, 0x0f, 'text'),
   NextNonce: rule(1, 0x10, 'bytes'),
+  SharedMem: rule(1, 0x11, 'flag'),
   Size: rule(1, 0x12, 'text'),
   Type: rule(1, 0x13, 'text'),
   Version: rule(1, 0x14, 'text'),
   MaxObjSize: rule(1, 0x15, 'text'),
+  FieldLevel: rule(1, 0x16, 'flag'),
 } as const satisfies Record<string, ElementRule>;
 
 export type ElementName = keyof typeof elements;
@@ -86,8 +102,10 @@ export interface Element {
 
 export const isElementName = (name: string): name is ElementName => Object.hasOwn(elements, name);
 
+export const keyOfToken = (page: number, token: number): number => page * 64 + token;
+
 /** The number that stands for an element in CBOR: its WBXML token, those of page 1 raised by 64. */
-export const keyOf = (name: ElementName): number => elements[name].page * 64 + elements[name].token;
+export const keyOf = (name: ElementName): number => keyOfToken(elements[name].page, elements[name].token);
 
 const names = new Map((Object.keys(elements) as ElementName[]).map((name) => [keyOf(name), name]));
 
@@ -101,4 +119,11 @@ export const messageLimits = {
   depth: 16,
   /** Elements in all. */
   elements: 8192,
+  /** Characters of one text, or octets of one value. */
+  value: 128 * 1024,
+  /** Commands of one message, those within Atomic and Sequence counted. */
+  commands: 1024,
 } as const;
+
+/** Media type of a document in WBXML within a message, such as a TNDS object: octets, in whatever coding the message is. */
+export const isPacked = (type: string | undefined): boolean => type?.endsWith('+wbxml') ?? false;

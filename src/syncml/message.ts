@@ -1,5 +1,8 @@
 import { PosternError } from '../base/errors.ts';
+import { fromBase64 } from './base64.ts';
+import { utf8 } from './element-builder.ts';
 import type { Content, Element, ElementName } from './elements.ts';
+import { isPacked, messageLimits } from './elements.ts';
 import {
   bytes,
   data,
@@ -16,7 +19,7 @@ import {
 
 // The order of fields is the order of the DTD (SyncML representation protocol 1.2.1, section 5).
 
-/** Meta information that DM uses. `format` is `bin` for octets, whatever the coding calls it. */
+/** Meta information that DM uses. */
 const metaFields = {
   format: optional(text('Format')),
   type: optional(text('Type')),
@@ -42,35 +45,33 @@ const itemFields = {
 };
 export type Item = Infer<typeof itemFields>;
 
-/** DM says base64 in XML as format `b64`; a node's format is `bin`. Here octets are octets and the format is `bin`. */
-const Item: Shape<Item> = (() => {
-  const plain = struct('Item', itemFields);
-  return {
-    name: plain.name,
-    read: (content) => octetsRead(plain.read(content)),
-    write: (item) => plain.write(octetsWritten(item)),
-  };
-})();
+const Item: Shape<Item> = struct('Item', itemFields);
 
 const binaryFormats = new Set(['b64', 'bin']);
 
-function octetsRead(item: Item): Item {
+/**
+ * Data as the format says: octets for `b64` and `bin`, else text. DM says `b64` on the wire where a node's format is
+ * `bin`; here it is `bin`. A TNDS object in WBXML is octets whatever the format.
+ * @param outer the command's own Meta, which counts where the item has none
+ */
+function itemRead(item: Item, outer: Meta | undefined): Item {
   const { meta, data: value } = item;
-  if (!meta?.format || !binaryFormats.has(meta.format)) return item;
+  const { format, type } = { ...outer, ...meta };
+  if (format === undefined || !binaryFormats.has(format)) {
+    if (isPacked(type))
+      return typeof value === 'string' && !value.startsWith('<')
+        ? { ...item, data: fromBase64(value) }
+        : item;
+    return value instanceof Uint8Array ? { ...item, data: utf8(value) } : item;
+  }
   const octets = typeof value === 'string' ? fromBase64(value) : value;
   return { ...item, meta: { ...meta, format: 'bin' }, ...(octets !== undefined && { data: octets }) };
 }
 
-const octetsWritten = (item: Item): Item =>
-  item.meta?.format === 'bin' ? { ...item, meta: { ...item.meta, format: 'b64' } } : item;
-
-/** @throws {PosternError} `malformed` */
-export function fromBase64(value: string): Uint8Array {
-  const compact = value.replace(/\s+/g, '');
-  if (!/^[A-Za-z0-9+/]*={0,2}$/.test(compact) || compact.length % 4 !== 0)
-    throw new PosternError('malformed', 'no base64');
-  return Buffer.from(compact, 'base64');
-}
+const itemWritten = (item: Item): Item =>
+  item.meta?.format === 'bin' || (item.data instanceof Uint8Array && !isPacked(item.meta?.type))
+    ? { ...item, meta: { ...item.meta, format: 'b64' } }
+    : item;
 
 const credFields = { meta: optional(Meta), data: one(text('Data')) };
 export type Cred = Infer<typeof credFields>;
@@ -136,11 +137,21 @@ const commandFields = {
   Add: request,
   Replace: request,
   Delete: request,
+  Copy: request,
   Exec: execution,
 } as const;
 
 export type CommandName = keyof typeof commandFields;
 export type CommandOf<N extends CommandName> = { readonly name: N } & Infer<(typeof commandFields)[N]>;
+
+/** Commands within a command: in order, or all or none (SyncML representation protocol 1.2, sections 6.6.2 and 6.6.14). */
+export interface Composite {
+  readonly name: 'Atomic' | 'Sequence';
+  readonly cmdId: string;
+  readonly noResp?: true;
+  readonly meta?: Meta;
+  readonly commands: readonly Command[];
+}
 
 /** A command that this engine does not know: kept whole, so that it can be answered. */
 export interface UnknownCommand {
@@ -149,10 +160,11 @@ export interface UnknownCommand {
   readonly element: Element;
 }
 
+type PlainCommand = { [N in CommandName]: CommandOf<N> }[CommandName];
 export type Status = CommandOf<'Status'>;
 export type Alert = CommandOf<'Alert'>;
 export type Results = CommandOf<'Results'>;
-export type Command = { [N in CommandName]: CommandOf<N> }[CommandName] | UnknownCommand;
+export type Command = PlainCommand | Composite | UnknownCommand;
 
 /** One DM message, whatever its coding. */
 export interface SyncmlMessage {
@@ -165,18 +177,56 @@ const commandShapes = Object.fromEntries(
   Object.entries(commandFields).map(([name, fields]) => [name, struct(name as ElementName, fields)]),
 ) as unknown as Readonly<Record<CommandName, Shape<object>>>;
 
-function readCommand(element: Element): Command {
+const isComposite = (name: string): name is Composite['name'] => name === 'Atomic' || name === 'Sequence';
+const compositeFields = {
+  cmdId: one(text('CmdID')),
+  noResp: optional(flag('NoResp')),
+  meta: optional(Meta),
+};
+const composites = {
+  Atomic: struct('Atomic', compositeFields),
+  Sequence: struct('Sequence', compositeFields),
+} as const;
+
+/** What of a composite's content is a command. */
+const isCommandElement = ({ name }: Element): boolean =>
+  isComposite(name) || Object.hasOwn(commandShapes, name) || otherCommands.has(name);
+/** Commands of SyncML that DM does not use; they are answered, not executed. */
+const otherCommands: ReadonlySet<string> = new Set(['Map', 'Move', 'Put', 'Search', 'Sync']);
+
+function readCommand(element: Element, budget: { commands: number }): Command {
+  if (--budget.commands < 0) throw new PosternError('tooLarge', 'message of too many commands');
   const { name, content } = element;
-  if (Object.hasOwn(commandShapes, name)) {
-    const known = name as CommandName;
-    return { name: known, ...commandShapes[known].read(content) } as Command;
-  }
-  return { name: 'Unknown', cmdId: text('CmdID').read(child(name, content, 'CmdID').content), element };
+  if (isComposite(name))
+    return {
+      name,
+      ...composites[name].read(content),
+      commands: (content as readonly Element[])
+        .filter(isCommandElement)
+        .map((each) => readCommand(each, budget)),
+    };
+  if (!Object.hasOwn(commandShapes, name))
+    return { name: 'Unknown', cmdId: text('CmdID').read(child(name, content, 'CmdID').content), element };
+  const known = name as CommandName;
+  const command = { name: known, ...commandShapes[known].read(content) } as PlainCommand;
+  const outer = 'meta' in command ? command.meta : undefined;
+  return { ...command, items: command.items.map((item) => itemRead(item, outer)) } as Command;
 }
 
 function writeCommand(command: Command): Element {
   if (command.name === 'Unknown') return command.element;
-  return { name: command.name, content: commandShapes[command.name].write(command) };
+  if ('commands' in command)
+    return {
+      name: command.name,
+      content: [
+        ...(composites[command.name].write(command) as readonly Element[]),
+        ...command.commands.map(writeCommand),
+      ],
+    };
+  return {
+    name: command.name,
+    content: commandShapes[command.name].write({ ...command, items: command.items.map(itemWritten) }),
+  };
 }
 
 function child(parent: ElementName, content: Content, name: ElementName): Element {
@@ -192,9 +242,10 @@ export function messageOf(root: Element): SyncmlMessage {
   if (root.name !== 'SyncML') throw new PosternError('malformed', `<${root.name}> is no SyncML message`);
   const header = SyncHdr.read(child('SyncML', root.content, 'SyncHdr').content);
   const body = child('SyncML', root.content, 'SyncBody').content as readonly Element[];
+  const budget = { commands: messageLimits.commands };
   return {
     header,
-    commands: body.filter(({ name }) => name !== 'Final').map(readCommand),
+    commands: body.filter(({ name }) => name !== 'Final').map((element) => readCommand(element, budget)),
     final: body.some(({ name }) => name === 'Final'),
   };
 }

@@ -1,25 +1,25 @@
-import { SaxesParser } from 'saxes';
 import { PosternError } from '../base/errors.ts';
-import { fromBase64 } from './message.ts';
-import { escapeXml } from './xml.ts';
+import { fromBase64 } from './base64.ts';
+import { decodeDdfWbxml, encodeDdfWbxml } from './ddf-wbxml.ts';
+import {
+  branch,
+  childOf,
+  type DdfElement,
+  ddfLimits,
+  leafText,
+  parseDdf,
+  textOf,
+  writeDdf,
+} from './ddf-xml.ts';
+import { utf8 } from './element-builder.ts';
+
+const formats = ['node', 'chr', 'int', 'bool', 'bin', 'xml', 'null', 'float', 'date', 'time'] as const;
 
 /** Formats of a node (OMA DM tree and description 1.2.1, section 7.7.2). */
-export type NodeFormat = 'node' | 'chr' | 'int' | 'bool' | 'bin' | 'xml' | 'null' | 'float' | 'date' | 'time';
+export type NodeFormat = (typeof formats)[number];
 
-const formats = new Set<string>([
-  'node',
-  'chr',
-  'int',
-  'bool',
-  'bin',
-  'xml',
-  'null',
-  'float',
-  'date',
-  'time',
-]);
-
-export const isNodeFormat = (format: string): format is NodeFormat => formats.has(format);
+export const isNodeFormat = (format: string): format is NodeFormat =>
+  (formats as readonly string[]).includes(format);
 
 /** A subtree as TNDS carries it (OMA DM tree and description 1.2.1, section 9). */
 export interface TndsNode {
@@ -28,6 +28,7 @@ export interface TndsNode {
   /** MIME type of a leaf; management object identifier of an MO's root. */
   readonly type?: string;
   readonly acl?: string;
+  readonly title?: string;
   readonly value?: string | Uint8Array;
   readonly children?: readonly TndsNode[];
 }
@@ -38,109 +39,94 @@ export interface Tnds {
   readonly root: TndsNode;
 }
 
-const limits = { depth: 16, nodes: 1024, characters: 64 * 1024 } as const;
+/** Nodes within nodes. */
+const depthBound = 16;
 
 export const TndsMediaType = {
   Xml: 'application/vnd.syncml.dmtnds+xml',
   Wbxml: 'application/vnd.syncml.dmtnds+wbxml',
 } as const;
 
-export function encodeTnds({ path, root }: Tnds): string {
-  return `<MgmtTree xmlns="syncml:dmddf1.2"><VerDTD>1.2</VerDTD>${writeNode(root, path)}</MgmtTree>`;
+export const isTndsType = (type: string | undefined): boolean =>
+  type === TndsMediaType.Xml || type === TndsMediaType.Wbxml;
+
+/** @throws {PosternError} `malformed` for text that has no XML form, `tooLarge` */
+export function encodeTnds(object: Tnds): string {
+  const text = writeDdf(treeOf(object));
+  if (text.length > ddfLimits.characters) throw new PosternError('tooLarge', 'TNDS object too large');
+  return text;
 }
 
-function writeNode(node: TndsNode, path?: string): string {
-  const { name, format, type, acl, value, children = [] } = node;
-  const properties = [
-    acl === undefined ? '' : `<ACL>${escapeXml(acl)}</ACL>`,
-    `<Format><${format}/></Format>`,
-    type === undefined
-      ? ''
-      : `<Type>${format === 'node' ? `<DDFName>${escapeXml(type)}</DDFName>` : `<MIME>${escapeXml(type)}</MIME>`}</Type>`,
-  ].join('');
-  const text =
-    value === undefined
-      ? ''
-      : typeof value === 'string'
-        ? escapeXml(value)
-        : Buffer.from(value).toString('base64');
-  return [
-    `<Node><NodeName>${escapeXml(name)}</NodeName>`,
-    path === undefined ? '' : `<Path>${escapeXml(path)}</Path>`,
-    `<RTProperties>${properties}</RTProperties>`,
-    value === undefined ? '' : `<Value>${text}</Value>`,
-    ...children.map((child) => writeNode(child)),
-    '</Node>',
-  ].join('');
+export const encodeTndsWbxml = (object: Tnds): Uint8Array => encodeDdfWbxml(treeOf(object));
+
+const treeOf = ({ path, root }: Tnds): DdfElement =>
+  branch('MgmtTree', leafText('VerDTD', '1.2'), elementOf(root, path));
+
+const maybe = (tag: string, text: string | undefined): DdfElement | undefined =>
+  text === undefined ? undefined : leafText(tag, text);
+
+function elementOf(node: TndsNode, path?: string): DdfElement {
+  const { name, format, type, acl, title, value, children = [] } = node;
+  const kind = format === 'node' ? 'DDFName' : 'MIME';
+  return branch(
+    'Node',
+    leafText('NodeName', name),
+    maybe('Path', path),
+    branch(
+      'RTProperties',
+      maybe('ACL', acl),
+      branch('Format', branch(format)),
+      maybe('Title', title),
+      type === undefined ? undefined : branch('Type', leafText(kind, type)),
+    ),
+    maybe('Value', value instanceof Uint8Array ? Buffer.from(value).toString('base64') : value),
+    ...children.map((child) => elementOf(child)),
+  );
 }
 
-interface Raw {
-  readonly tag: string;
-  readonly children: Raw[];
-  text: string;
-}
-
-/** @throws {PosternError} `malformed` or `tooLarge` */
-export function decodeTnds(text: string): Tnds {
-  const root = parseRaw(text);
+/**
+ * Reads a TNDS object from its XML, as text or octets, or its WBXML.
+ * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`
+ */
+export function decodeTnds(coded: string | Uint8Array): Tnds {
+  const root =
+    typeof coded === 'string'
+      ? parseDdf(coded)
+      : coded[0] !== undefined && coded[0] <= 3
+        ? decodeDdfWbxml(coded)
+        : parseDdf(utf8(coded));
   if (root.tag !== 'MgmtTree') throw new PosternError('malformed', `<${root.tag}> is no TNDS object`);
   const nodes = root.children.filter(({ tag }) => tag === 'Node');
   const [node] = nodes;
   if (!node || nodes.length > 1) throw new PosternError('malformed', 'a TNDS object here has one root node');
   const path = textOf(node, 'Path');
-  return { ...(path !== undefined && { path }), root: readNode(node) };
+  return { ...(path !== undefined && { path }), root: readNode(node, 1) };
 }
 
-function parseRaw(text: string): Raw {
-  if (text.length > limits.characters) throw new PosternError('tooLarge', 'TNDS object too large');
-  const parser = new SaxesParser({ xmlns: false, position: false });
-  const open: Raw[] = [];
-  let root: Raw | undefined;
-  let count = 0;
-  parser.on('error', (error) => {
-    throw new PosternError('malformed', `TNDS is no well-formed XML: ${error.message}`);
-  });
-  parser.on('doctype', () => {
-    throw new PosternError('malformed', 'a document type is not allowed');
-  });
-  parser.on('opentag', ({ name }) => {
-    if (++count > limits.nodes * 8 || open.length > limits.depth + 4)
-      throw new PosternError('tooLarge', 'TNDS object of too many nodes');
-    const raw: Raw = { tag: name.slice(name.indexOf(':') + 1), children: [], text: '' };
-    open.at(-1)?.children.push(raw);
-    open.push(raw);
-    root ??= raw;
-  });
-  const characters = (more: string) => {
-    const top = open.at(-1);
-    if (top) top.text += more;
-  };
-  parser.on('text', characters);
-  parser.on('cdata', characters);
-  parser.on('closetag', () => {
-    open.pop();
-  });
-  parser.write(text).close();
-  if (!root) throw new PosternError('malformed', 'no TNDS object');
-  return root;
-}
-
-const find = (raw: Raw, tag: string): Raw | undefined => raw.children.find((child) => child.tag === tag);
-const textOf = (raw: Raw, tag: string): string | undefined => find(raw, tag)?.text.trim();
-
-function readNode(raw: Raw): TndsNode {
-  const name = textOf(raw, 'NodeName');
+function readNode(element: DdfElement, depth: number): TndsNode {
+  if (depth > depthBound) throw new PosternError('tooLarge', 'TNDS object of too many nodes');
+  const name = textOf(element, 'NodeName');
   if (!name || name.includes('/')) throw new PosternError('malformed', 'TNDS node without a proper NodeName');
-  const properties = find(raw, 'RTProperties');
-  const format = (properties && find(properties, 'Format')?.children[0]?.tag) ?? 'node';
+  const properties = childOf(element, 'RTProperties');
+  const children = element.children.filter(({ tag }) => tag === 'Node');
+  // A leaf without a format is text; RTProperties are optional.
+  const format =
+    childOf(properties, 'Format')?.children[0]?.tag ??
+    (children.length === 0 && childOf(element, 'Value') ? 'chr' : 'node');
   // DDF writes b64 where a node's format is bin.
   const known = format === 'b64' ? 'bin' : format;
   if (!isNodeFormat(known)) throw new PosternError('malformed', `TNDS node of unknown format ${format}`);
-  const type = properties && find(properties, 'Type')?.children[0]?.text.trim();
-  const acl = properties && textOf(properties, 'ACL');
-  const value = find(raw, 'Value')?.text;
-  const base = { name, format: known, ...(type && { type }), ...(acl && { acl }) };
-  if (known === 'node')
-    return { ...base, children: raw.children.filter(({ tag }) => tag === 'Node').map(readNode) };
-  return { ...base, value: known === 'bin' ? fromBase64(value ?? '') : (value ?? '') };
+  const type = childOf(properties, 'Type')?.children[0]?.text.trim();
+  const acl = textOf(properties, 'ACL');
+  const title = textOf(properties, 'Title');
+  const base = {
+    name,
+    format: known,
+    ...(type && { type }),
+    ...(acl && { acl }),
+    ...(title && { title }),
+  };
+  if (known === 'node') return { ...base, children: children.map((child) => readNode(child, depth + 1)) };
+  const value = childOf(element, 'Value')?.text ?? '';
+  return { ...base, value: known === 'bin' ? fromBase64(value) : value };
 }

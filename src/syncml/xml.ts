@@ -1,32 +1,9 @@
 import { SaxesParser } from 'saxes';
 import { PosternError } from '../base/errors.ts';
-import type { Content, Element, ElementName } from './elements.ts';
+import { ElementBuilder, utf8 } from './element-builder.ts';
+import type { Element } from './elements.ts';
 import { elements, isElementName, messageLimits, namespaces } from './elements.ts';
-import { fromBase64 } from './message.ts';
-
-const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
-
-export function escapeXml(value: string): string {
-  // Control characters cannot stand in XML 1.0 at all.
-  const unfit = invalidXml(value);
-  if (unfit) throw new PosternError('malformed', `text with character U+${unfit} has no XML form`);
-  return value.replace(/[&<>"]/g, (character) => entities[character]!).replaceAll('\r', '&#13;');
-}
-
-function invalidXml(value: string): string | undefined {
-  for (const character of value) {
-    const point = character.codePointAt(0)!;
-    const fits =
-      point === 9 ||
-      point === 10 ||
-      point === 13 ||
-      (point >= 32 && point < 0xd800) ||
-      (point > 0xdfff && point < 0xfffe) ||
-      point > 0xffff;
-    if (!fits) return point.toString(16).padStart(4, '0');
-  }
-  return undefined;
-}
+import { escapeXml } from './escape-xml.ts';
 
 /** Writes a message as XML (SyncML representation protocol 1.2). Octets become base64. */
 export function encodeXml(root: Element): Uint8Array {
@@ -47,12 +24,6 @@ function write({ name, content }: Element, outerPage: number): string {
   return inner === '' ? `<${tag}/>` : `<${tag}>${inner}</${name}>`;
 }
 
-interface Open {
-  readonly name: ElementName;
-  readonly children: Element[];
-  text: string;
-}
-
 /**
  * Reads a message in XML. A document type is refused, so there is no entity to expand. XML inside `<Data>` that is no
  * SyncML is kept as its text. Elements that DM does not know are skipped with all they hold.
@@ -62,11 +33,8 @@ export function decodeXml(coded: Uint8Array): Element {
   if (coded.length > messageLimits.bytes)
     throw new PosternError('tooLarge', `message of more than ${messageLimits.bytes} bytes`);
   const parser = new SaxesParser({ xmlns: false, position: false });
-  const open: Open[] = [];
+  const builder = new ElementBuilder();
   let foreign = 0;
-  let skipping = 0;
-  let count = 0;
-  let root: Element | undefined;
   const refuse = (why: string): never => {
     throw new PosternError('malformed', why);
   };
@@ -74,60 +42,25 @@ export function decodeXml(coded: Uint8Array): Element {
   parser.on('doctype', () => refuse('a document type is not allowed'));
   parser.on('opentag', ({ name: qualified, attributes, isSelfClosing }) => {
     const name = qualified.slice(qualified.indexOf(':') + 1);
-    const top = open.at(-1);
-    if (skipping > 0) skipping++;
-    else if (foreign > 0 || top?.name === 'Data') {
-      foreign++;
+    if (foreign > 0 || builder.current === 'Data') {
+      if (++foreign > foreignDepth) throw new PosternError('tooLarge', 'XML in Data is too deep');
       const kept = Object.entries(attributes).map(([key, value]) => ` ${key}="${escapeXml(String(value))}"`);
-      if (top) top.text += `<${qualified}${kept.join('')}${isSelfClosing ? '/' : ''}>`;
-    } else if (!isElementName(name)) {
-      if (!top) refuse(`<${name}> is no SyncML message`);
-      skipping++;
-    } else {
-      if (++count > messageLimits.elements || open.length >= messageLimits.depth)
-        throw new PosternError('tooLarge', 'message of too many elements');
-      open.push({ name, children: [], text: '' });
-    }
+      builder.text(`<${qualified}${kept.join('')}${isSelfClosing ? '/' : ''}>`);
+    } else builder.open(isElementName(name) ? name : undefined);
   });
   const characters = (more: string) => {
-    const top = open.at(-1);
-    if (top && skipping === 0) top.text += foreign > 0 ? escapeXml(more) : more;
+    if (builder.current) builder.text(foreign > 0 ? escapeXml(more) : more);
   };
   parser.on('text', characters);
   parser.on('cdata', characters);
   parser.on('closetag', ({ name: qualified, isSelfClosing }) => {
-    const top = open.at(-1);
-    if (skipping > 0) skipping--;
-    else if (foreign > 0) {
-      foreign--;
-      if (top && !isSelfClosing) top.text += `</${qualified}>`;
-    } else if (top) {
-      open.pop();
-      const element = { name: top.name, content: contentOf(top) };
-      const parent = open.at(-1);
-      if (parent) parent.children.push(element);
-      else root = element;
-    }
+    if (foreign === 0) return builder.close();
+    foreign--;
+    if (!isSelfClosing) builder.text(`</${qualified}>`);
   });
-  let document: string;
-  try {
-    document = new TextDecoder('utf-8', { fatal: true }).decode(coded);
-  } catch (cause) {
-    throw new PosternError('malformed', 'XML that is no UTF-8', { cause });
-  }
-  parser.write(document).close();
-  return root ?? refuse('no message');
+  parser.write(utf8(coded)).close();
+  return builder.finish();
 }
 
-function contentOf({ name, children, text }: Open): Content {
-  switch (elements[name].kind) {
-    case 'container':
-      return children;
-    case 'flag':
-      return true;
-    case 'bytes':
-      return fromBase64(text);
-    case 'text':
-      return name === 'Data' ? text : text.trim();
-  }
-}
+/** Elements within elements inside Data. */
+const foreignDepth = 64;

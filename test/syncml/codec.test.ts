@@ -1,8 +1,4 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { asPosternError, PosternError } from '../../src/base/errors.ts';
@@ -10,7 +6,7 @@ import { decodeMessage, encodeMessage, MediaType } from '../../src/syncml/codec.
 import { messageLimits } from '../../src/syncml/elements.ts';
 import { firstPackage, message } from './messages.ts';
 
-const codings = [MediaType.Xml, MediaType.Cbor];
+const codings = [MediaType.Xml, MediaType.Wbxml, MediaType.Cbor];
 
 const xmlOf = (inner: string) =>
   Buffer.from(
@@ -62,7 +58,7 @@ for (const coding of codings) {
 }
 
 test('CBOR of a first package is less than half of its XML', () => {
-  const [xml, cbor] = codings.map((coding) => encodeMessage(firstPackage, coding).length) as [number, number];
+  const [xml = 0, , cbor = 0] = codings.map((coding) => encodeMessage(firstPackage, coding).length);
   assert.ok(cbor < xml / 2, `${cbor} against ${xml}`);
 });
 
@@ -113,30 +109,7 @@ test('prefixes, comments, white space, unknown elements and XML in Data are read
 });
 
 test('a command that the engine does not know is kept, so that it can be answered', () => {
-  const [command] = decodeMessage(xmlOf('<Copy><CmdID>4</CmdID></Copy>'), MediaType.Xml).commands;
+  const [command] = decodeMessage(xmlOf('<Search><CmdID>4</CmdID></Search>'), MediaType.Xml).commands;
   assert.equal(command?.name, 'Unknown');
   assert.equal(command?.cmdId, '4');
-});
-
-test('what libwbxml makes of our XML and back is the same message', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'postern-wbxml-'));
-  try {
-    const [first, packed, second] = ['a.xml', 'a.wbxml', 'b.xml'].map((name) => join(folder, name)) as [
-      string,
-      string,
-      string,
-    ];
-    const doctype =
-      '<!DOCTYPE SyncML PUBLIC "-//SYNCML//DTD SyncML 1.2//EN" "http://www.openmobilealliance.org/tech/DTD/OMA-TS-SyncML_RepPro_DTD-V1_2.dtd">';
-    const own = Buffer.from(encodeMessage(firstPackage, MediaType.Xml))
-      .toString()
-      .replace('?><SyncML', `?>${doctype}<SyncML`);
-    writeFileSync(first, own);
-    execFileSync('xml2wbxml', ['-o', packed, first], { stdio: 'pipe' });
-    execFileSync('wbxml2xml', ['-m', '1', '-o', second, packed], { stdio: 'pipe' });
-    const back = readFileSync(second, 'utf8').replace(/<!DOCTYPE[^>]*>/, '');
-    assert.deepEqual(decodeMessage(Buffer.from(back), MediaType.Xml), firstPackage);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
 });

@@ -1,0 +1,115 @@
+import { PosternError } from '../base/errors.ts';
+import { isBase64 } from './base64.ts';
+import { type DdfElement, ddfLimits } from './ddf-xml.ts';
+import { utf8 } from './element-builder.ts';
+import { readWbxml, type WbxmlName } from './wbxml-reader.ts';
+import { WbxmlWriter } from './wbxml-writer.ts';
+
+/** Code page of the DDF within SyncML; its registered public identifier where it stands alone. */
+export const ddfPage = 2;
+const publicId = 0x1203;
+const publicName = '-//OMA//DTD-DM-DDF 1.2//EN';
+
+/** OMA DM tree and description serialization 1.2, WBXML appendix: tokens from 0x05 in this order. */
+const tags = [
+  ...['AccessType', 'ACL', 'Add', 'b64', 'bin', 'bool', 'chr', 'CaseSense', 'CIS', 'Copy', 'CS', 'date'],
+  ...['DDFName', 'DefaultValue', 'Delete', 'Description', 'DFFormat', 'DFProperties', 'DFTitle', 'DFType'],
+  ...['Dynamic', 'Exec', 'float', 'Format', 'Get', 'int', 'Man', 'MgmtTree', 'MIME', 'Mod', 'Name', 'Node'],
+  ...['node', 'NodeName', 'null', 'Occurrence', 'One', 'OneOrMore', 'OneOrN', 'Path', 'Permanent', 'Replace'],
+  ...['RTProperties', 'Scope', 'Size', 'time', 'Title', 'TStamp', 'Type', 'Value', 'VerDTD', 'VerNo', 'xml'],
+  ...['ZeroOrMore', 'ZeroOrN', 'ZeroOrOne'],
+];
+const firstToken = 0x05;
+const tokens = new Map(tags.map((tag, at) => [tag, firstToken + at]));
+
+function writeDdfTokens(writer: WbxmlWriter, { tag, children, text }: DdfElement): void {
+  const token = tokens.get(tag);
+  if (token === undefined) throw new PosternError('malformed', `<${tag}> is none of the DDF's`);
+  writer.element(ddfPage, token, children.length > 0 || text !== '', () => {
+    if (children.length > 0) for (const child of children) writeDdfTokens(writer, child);
+    else writer.text(text);
+  });
+}
+
+/**
+ * A document of its own, as `application/vnd.syncml.dmtnds+wbxml` has it.
+ * @throws {PosternError} `malformed` for an element that the DDF does not have
+ */
+export function encodeDdfWbxml(root: DdfElement): Uint8Array {
+  const writer = new WbxmlWriter(publicId);
+  writeDdfTokens(writer, root);
+  return writer.finish();
+}
+
+interface Open {
+  readonly tag: string;
+  readonly children: DdfElement[];
+  text: string;
+}
+
+/** Builds the tree of a document from its tokens. */
+export class DdfBuilder {
+  readonly #open: Open[] = [];
+  #root: Open | undefined;
+  #count = 0;
+  #characters = 0;
+  /** The node that is open holds octets, so what is opaque in it is no text. */
+  #binary = false;
+
+  get ended(): boolean {
+    return this.#root !== undefined && this.#open.length === 0;
+  }
+
+  /** @throws {PosternError} `malformed`, `tooLarge` */
+  open({ token, literal }: WbxmlName): void {
+    const tag = literal ?? tags[token - firstToken];
+    if (tag === undefined) throw new PosternError('malformed', `the DDF has no token ${token}`);
+    if (++this.#count > ddfLimits.elements || this.#open.length >= ddfLimits.depth)
+      throw new PosternError('tooLarge', 'DDF document of too many elements');
+    if (tag === 'Node') this.#binary = false;
+    if (tag === 'bin' || tag === 'b64') this.#binary = true;
+    const element: Open = { tag, children: [], text: '' };
+    this.#open.at(-1)?.children.push(element);
+    this.#open.push(element);
+    this.#root ??= element;
+  }
+
+  text(value: string): void {
+    const top = this.#open.at(-1);
+    if (!top) return;
+    this.#characters += value.length;
+    if (this.#characters > ddfLimits.characters) throw new PosternError('tooLarge', 'DDF document too large');
+    top.text += value;
+  }
+
+  octets(value: Uint8Array): void {
+    const raw = Buffer.from(value);
+    this.text(this.#binary && !isBase64(raw.toString('latin1')) ? raw.toString('base64') : utf8(raw));
+  }
+
+  close(): void {
+    this.#open.pop();
+  }
+
+  finish(): DdfElement {
+    if (!this.#root) throw new PosternError('malformed', 'no DDF document');
+    return this.#root;
+  }
+}
+
+/** @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion` */
+export function decodeDdfWbxml(document: Uint8Array): DdfElement {
+  if (document.length > ddfLimits.characters) throw new PosternError('tooLarge', 'DDF document too large');
+  const builder = new DdfBuilder();
+  readWbxml(document, {
+    begin({ publicId: found }) {
+      if (found !== publicId && found !== publicName && found !== 1)
+        throw new PosternError('unsupportedFormat', `WBXML of language ${found} is no TNDS object`);
+    },
+    open: (name) => builder.open(name),
+    text: (value) => builder.text(value),
+    octets: (value) => builder.octets(value),
+    close: () => builder.close(),
+  });
+  return builder.finish();
+}

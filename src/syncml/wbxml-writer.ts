@@ -1,0 +1,74 @@
+/** Version byte of WBXML 1.3, and the number of UTF-8 among the character sets. */
+const version = 0x03;
+const utf8 = 106;
+
+const hasContent = 0x40;
+
+/** Writes WBXML 1.3 in UTF-8: tags by their tokens, text inline, octets opaque. No string table, no attributes. */
+export class WbxmlWriter {
+  #target = Buffer.allocUnsafe(1024);
+  #length = 0;
+  #page = 0;
+
+  /** @param publicId registered number of the language */
+  constructor(publicId: number) {
+    this.#byte(version);
+    this.#number(publicId);
+    this.#number(utf8);
+    this.#number(0);
+  }
+
+  /** An element; `content` writes what it holds, if it holds something. */
+  element(page: number, token: number, hasAny: boolean, content: () => void): void {
+    if (page !== this.#page) {
+      this.#byte(0x00);
+      this.#byte(page);
+      this.#page = page;
+    }
+    this.#byte(hasAny ? token | hasContent : token);
+    if (!hasAny) return;
+    content();
+    this.#byte(0x01);
+  }
+
+  text(value: string): void {
+    // An inline string ends at its first NUL.
+    if (value.includes('\0')) this.octets(Buffer.from(value));
+    else {
+      this.#reserve(Buffer.byteLength(value) + 2);
+      this.#target[this.#length++] = 0x03;
+      this.#length += this.#target.write(value, this.#length);
+      this.#target[this.#length++] = 0;
+    }
+  }
+
+  octets(value: Uint8Array): void {
+    this.#byte(0xc3);
+    this.#number(value.length);
+    this.#reserve(value.length);
+    this.#target.set(value, this.#length);
+    this.#length += value.length;
+  }
+
+  finish(): Buffer {
+    return this.#target.subarray(0, this.#length);
+  }
+
+  #number(value: number): void {
+    const septets = [value & 0x7f];
+    for (let rest = value >>> 7; rest > 0; rest >>>= 7) septets.unshift((rest & 0x7f) | 0x80);
+    for (const septet of septets) this.#byte(septet);
+  }
+
+  #byte(byte: number): void {
+    this.#reserve(1);
+    this.#target[this.#length++] = byte;
+  }
+
+  #reserve(more: number): void {
+    if (this.#length + more <= this.#target.length) return;
+    const larger = Buffer.allocUnsafe(Math.max(this.#target.length * 2, this.#length + more));
+    this.#target.copy(larger, 0, 0, this.#length);
+    this.#target = larger;
+  }
+}
