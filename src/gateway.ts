@@ -95,7 +95,7 @@ export class Gateway implements AsyncDisposable {
 
     const nodes = new Nodes(this.#database);
     const accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes));
-    this.#gwConfig = new StoredBranch('GwConfig', gwConfig.root, nodes, gwConfig.id);
+    this.#gwConfig = new StoredBranch('GwConfig', gwConfig.root, nodes, { type: gwConfig.id });
     const tree = this.#tree(accounts);
     this.#knowServer(accounts);
 
@@ -240,9 +240,9 @@ export class Gateway implements AsyncDisposable {
 
   #tree(accounts: Accounts): ManagementTree {
     const { gateway, limits } = this.#config;
-    const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, devInfo.id);
+    const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
     info.plant([], devInfoNodes({ deviceId: gateway.id, manufacturer: 'Postern', model: 'DM Gateway' }));
-    const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, devDetail.id);
+    const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, { type: devDetail.id });
     detail.plant(
       [],
       devDetailNodes({
@@ -322,7 +322,7 @@ export class Gateway implements AsyncDisposable {
   }
 
   #attach(device: AttachedDevice): void {
-    const { deviceId, credential, remote, manufacturer, model, firmware } = device;
+    const { deviceId, credential, address, manufacturer, model, firmware } = device;
     const before = this.#inventory.get(deviceId);
     const described = {
       ...(manufacturer !== undefined && { manufacturer }),
@@ -338,7 +338,7 @@ export class Gateway implements AsyncDisposable {
         state: 'attached',
         mode,
         origin: credential.origin,
-        address: coapUri(remote.address, remote.port),
+        address,
         lastSeen: this.#clock.wall(),
         ...described,
       });
@@ -353,7 +353,7 @@ export class Gateway implements AsyncDisposable {
     this.#events.emit('info', 'device.attached', {
       device: deviceId,
       bootstrap: credential.origin,
-      peer: remote.address,
+      peer: address,
     });
     this.#dmClient.wake();
   }

@@ -13,6 +13,7 @@ const errorTable = {
   notFound: { dm: 404, coap: '4.04' },
   notAllowed: { dm: 405, coap: '4.05' },
   conflict: { dm: 409, coap: '4.09' },
+  lockedOut: { dm: 401, coap: '4.29' },
   timeout: { dm: 408, coap: '5.04' },
   tooLarge: { dm: 413, coap: '4.13' },
   unsupportedFormat: { dm: 415, coap: '4.15' },

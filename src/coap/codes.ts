@@ -26,6 +26,7 @@ export const Code = {
   PreconditionFailed: 0x8c,
   RequestEntityTooLarge: 0x8d,
   UnsupportedContentFormat: 0x8f,
+  TooManyRequests: 0x9d,
   InternalServerError: 0xa0,
   BadGateway: 0xa2,
   ServiceUnavailable: 0xa3,

@@ -23,6 +23,9 @@ const mediaTypes: Readonly<Record<number, string>> = {
   [ContentFormat.Notification]: 'application/vnd.syncml.notification',
 };
 
+/** The formats that DM packages come in, as links tell them. */
+export const dmContentFormats = `${ContentFormat.SyncmlXml} ${ContentFormat.SyncmlWbxml} ${ContentFormat.SyncmlCbor}`;
+
 export const mediaTypeOf = (contentFormat: number): string | undefined => mediaTypes[contentFormat];
 
 export function contentFormatOf(mediaType: string): number | undefined {

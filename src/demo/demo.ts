@@ -8,6 +8,7 @@ import { systemEntropy } from '../base/entropy.ts';
 import type { EventFields, Events, Severity } from '../base/events.ts';
 import { deviceConfigSchema } from '../device/config.ts';
 import { Device } from '../device/device.ts';
+import { placeOf } from '../dm/server-session.ts';
 import { Gateway } from '../gateway.ts';
 import { gatewayConfigSchema } from '../gateway-config.ts';
 import { HeadendApi } from '../headend/api.ts';
@@ -118,7 +119,7 @@ export class Demo implements AsyncDisposable {
     for (const { operation, status, results } of outcomes)
       this.#say(
         'server  ',
-        `${operation.name} ${operation.uri} came to ${status}${results[0] ? `: ${results[0].data}` : ''}`,
+        `${operation.name} ${placeOf(operation)} came to ${status}${results[0] ? `: ${results[0].data}` : ''}`,
       );
 
     this.#heading('All of it runs now. Look around, from another terminal in this folder:');

@@ -248,7 +248,8 @@ export class Device implements AsyncDisposable {
     if (!command || !isTreeCommand(command))
       throw new PosternError('malformed', 'the bootstrap holds no command');
     const before = this.servers;
-    const [outcome] = await execute(this.#tree, command, byBootstrap);
+    const [done] = await execute({ tree: this.#tree, serverId: byBootstrap }, command);
+    const outcome = done?.items[0];
     const added = this.#accounts.list().find(({ bootstrapNonce }) => bootstrapNonce === deviceNonce);
     if (outcome?.status !== 200 || !added)
       throw new PosternError(
@@ -305,15 +306,24 @@ export class Device implements AsyncDisposable {
       session: sessionId,
       tunnelled,
     });
-    const outcome = await runClientSession(session, async (message) => {
-      const { code, payload } = await this.#coap.request({
+    const outcome = await runClientSession(session, async (message, seal) => {
+      const body = encodeMessage(message, mediaType);
+      const hmac = seal(body);
+      const { code, payload, option } = await this.#coap.request({
         method: 'POST',
         ...place,
         contentFormat: contentFormatOf(mediaType)!,
-        payload: encodeMessage(message, mediaType),
+        payload: body,
         timeout: tunnelled ? tunnelTimeout : directTimeout,
+        ...(hmac !== undefined && { options: { [Option.SyncmlHmac.number]: Buffer.from(hmac) } }),
       });
-      if (code === '2.04') return decodeMessage(payload, mediaType);
+      if (code === '2.04') {
+        const proof = option(Option.SyncmlHmac.number);
+        return {
+          message: decodeMessage(payload, mediaType),
+          seal: { body: payload, hmac: proof && Buffer.from(proof).toString() },
+        };
+      }
       const why = `${place.path} answered ${code}: ${Buffer.from(payload).toString()}`;
       if (code === '4.03' && !tunnelled) this.#forget(serverId);
       throw new PosternError('unavailable', why);
@@ -365,9 +375,9 @@ export class Device implements AsyncDisposable {
 
   #makeTree(nodes: Nodes): ManagementTree {
     const { id, manufacturer, model, firmware } = this.#config.device;
-    const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, devInfo.id);
+    const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
     info.plant([], devInfoNodes({ deviceId: id, manufacturer, model }));
-    const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, devDetail.id);
+    const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, { type: devDetail.id });
     detail.plant([], devDetailNodes({ type: 'device', firmware, software: softwareVersion, hardware: '1' }));
     const own = new StoredBranch('Settings', settings, nodes);
     if (!own.view(['Label'])) own.plant([], initialSettings);

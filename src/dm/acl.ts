@@ -29,3 +29,12 @@ export const allows = (acl: Acl, right: Right, serverId: string): boolean => {
   const holders = acl.get(right);
   return holders !== undefined && (holders.has('*') || holders.has(serverId));
 };
+
+/** The same ACL without this server; empty when nobody is left. */
+export function scrubbed(text: string, serverId: string): string {
+  const left = [...parseAcl(text)].flatMap(([right, ids]) => {
+    const others = [...ids].filter((id) => id !== serverId);
+    return others.length > 0 ? [`${right}=${others.join('+')}`] : [];
+  });
+  return left.join('&');
+}

@@ -1,8 +1,17 @@
 import { asPosternError, PosternError } from '../base/errors.ts';
-import type { Command, Item, Meta } from '../syncml/message.ts';
-import { isNodeFormat } from '../syncml/tnds.ts';
+import {
+  type Command,
+  type CommandOf,
+  type Composite,
+  type Item,
+  isCompositeCommand,
+  type Meta,
+} from '../syncml/message.ts';
+import { isNodeFormat, isTndsType } from '../syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
-import { DmStatus } from './status.ts';
+import { getList } from './lists.ts';
+import { getProperty, replaceProperty } from './properties.ts';
+import { DmStatus, isOk } from './status.ts';
 import type { ManagementTree, NewNode, NodeView } from './tree.ts';
 import { nodeUri, parseNodeUri } from './uri.ts';
 
@@ -11,28 +20,136 @@ export interface ItemOutcome {
   readonly status: number;
   readonly uri: string | undefined;
   /** What a Get found. */
-  readonly result?: Item;
+  readonly results?: readonly Item[];
   /** For the log. */
   readonly reason?: string;
 }
 
-type TreeCommand = Extract<Command, { name: 'Get' | 'Add' | 'Replace' | 'Delete' | 'Exec' }>;
+/** What a command came to, with those within it: in the order in which their statuses go out. */
+export interface CommandOutcome {
+  readonly command: Command;
+  readonly items: readonly ItemOutcome[];
+}
 
-export const isTreeCommand = (command: Command): command is TreeCommand =>
-  ['Get', 'Add', 'Replace', 'Delete', 'Exec'].includes(command.name);
+export type TreeCommandName = 'Get' | 'Add' | 'Replace' | 'Delete' | 'Copy' | 'Exec';
+export type TreeCommand = CommandOf<TreeCommandName>;
 
-/** Executes a server's command on the tree, item by item; each item succeeds or fails for itself. Never throws. */
-export async function execute(
-  tree: ManagementTree,
-  command: TreeCommand,
-  serverId: string,
-): Promise<ItemOutcome[]> {
+const treeCommands: ReadonlySet<string> = new Set(['Get', 'Add', 'Replace', 'Delete', 'Copy', 'Exec']);
+export const isTreeCommand = (command: Command): command is Extract<Command, { name: TreeCommandName }> =>
+  treeCommands.has(command.name);
+
+export interface Execution {
+  readonly tree: ManagementTree;
+  /** Whose rights count. */
+  readonly serverId: string;
+  /** Answers a user interaction (alerts 1100 to 1104) with a status; there is no user where it is absent. */
+  readonly interact?: ((alert: CommandOf<'Alert'>) => number) | undefined;
+}
+
+/** Executes a server's command. Each item succeeds or fails for itself, but for Atomic. Never throws. */
+export async function execute(execution: Execution, command: Command): Promise<CommandOutcome[]> {
+  if (isCompositeCommand(command))
+    return command.name === 'Sequence'
+      ? await sequence(execution, command)
+      : await atomic(execution, command);
+  return [{ command, items: await single(execution, command) }];
+}
+
+async function single(execution: Execution, command: Command): Promise<ItemOutcome[]> {
+  if (isTreeCommand(command)) return await onItems(execution, command);
+  if (command.name === 'Alert') return [{ uri: undefined, status: interaction(execution, command) }];
+  const status =
+    command.name === 'Unknown' ? DmStatus.OptionalFeatureNotSupported : DmStatus.CommandNotAllowed;
+  return [{ uri: undefined, status }];
+}
+
+/** A device without a user does not support what needs one (OMA DM protocol 1.2.1, section 10). */
+const interaction = ({ interact }: Execution, alert: CommandOf<'Alert'>): number =>
+  alert.data >= 1100 && alert.data <= 1104 && interact
+    ? interact(alert)
+    : DmStatus.OptionalFeatureNotSupported;
+
+/** In order; what stands behind a question to the user that got no yes is not executed. */
+async function sequence(execution: Execution, composite: Composite): Promise<CommandOutcome[]> {
+  const outcomes: CommandOutcome[] = [
+    { command: composite, items: [{ uri: undefined, status: DmStatus.Ok }] },
+  ];
+  let stopped = false;
+  for (const command of composite.commands) {
+    const done: CommandOutcome[] = stopped
+      ? unexecuted(command, DmStatus.NotExecuted)
+      : await execute(execution, command);
+    outcomes.push(...done);
+    stopped ||=
+      command.name === 'Alert' && done.some(({ items }) => items.some(({ status }) => !isOk(status)));
+  }
+  return outcomes;
+}
+
+/** All or none: what was done before a command failed is taken back (representation protocol, section 6.6.2). */
+async function atomic(
+  { tree, serverId, interact }: Execution,
+  composite: Composite,
+): Promise<CommandOutcome[]> {
+  const inner: CommandOutcome[] = [];
+  const whole = (status: number): CommandOutcome => ({
+    command: composite,
+    items: [{ uri: undefined, status }],
+  });
+  tree.begin();
+  let failedAt = -1;
+  for (const [at, command] of composite.commands.entries()) {
+    const done: CommandOutcome[] = isForbiddenInAtomic(command)
+      ? unexecuted(command, DmStatus.CommandFailed)
+      : await execute({ tree, serverId, interact }, command);
+    inner.push(...done);
+    if (done.some(({ items }) => items.some(({ status }) => !isOk(status)))) {
+      failedAt = at;
+      break;
+    }
+  }
+  if (failedAt < 0) {
+    tree.commit();
+    return [whole(DmStatus.Ok), ...inner];
+  }
+  tree.rollback();
+  const rest = composite.commands
+    .slice(failedAt + 1)
+    .flatMap((command) => unexecuted(command, DmStatus.NotExecuted));
+  const undone = inner.map(({ command, items }) => ({
+    command,
+    items: items.map((item) =>
+      isOk(item.status) ? { ...item, ...takenBack(tree, command, item), results: [] } : item,
+    ),
+  }));
+  return [whole(DmStatus.AtomicFailed), ...undone, ...rest];
+}
+
+/** Section 6.6.2 again: no Get, since nothing of it can be taken back, and no Atomic within. */
+const isForbiddenInAtomic = (command: Command): boolean =>
+  command.name === 'Get' || command.name === 'Atomic';
+
+function takenBack(tree: ManagementTree, command: Command, { uri }: ItemOutcome): { status: number } {
+  const isUndone =
+    isCompositeCommand(command) ||
+    (isTreeCommand(command) && command.name !== 'Exec' && tree.canUndo(parseNodeUri(uri ?? '').path));
+  return { status: isUndone ? DmStatus.RolledBack : DmStatus.AtomicRollbackFailed };
+}
+
+function unexecuted(command: Command, status: number): CommandOutcome[] {
+  const own = { command, items: [{ uri: undefined, status }] };
+  return isCompositeCommand(command)
+    ? [own, ...command.commands.flatMap((each) => unexecuted(each, DmStatus.NotExecuted))]
+    : [own];
+}
+
+async function onItems(execution: Execution, command: TreeCommand): Promise<ItemOutcome[]> {
   const outcomes: ItemOutcome[] = [];
   for (const item of command.items) {
     const uri = item.target?.locUri;
     try {
       if (uri === undefined) throw new PosternError('malformed', 'item without a target');
-      outcomes.push({ uri, ...(await executeItem(tree, command, item, uri, serverId)) });
+      outcomes.push({ uri, ...(await executeItem(execution, command, item, uri)) });
     } catch (thrown) {
       const error = asPosternError(thrown);
       outcomes.push({ uri, status: error.dmStatus, reason: error.message });
@@ -43,69 +160,87 @@ export async function execute(
   return outcomes;
 }
 
+type Done = Pick<ItemOutcome, 'status' | 'results'>;
+const done: Done = { status: DmStatus.Ok };
+
 async function executeItem(
-  tree: ManagementTree,
+  { tree, serverId }: Execution,
   command: TreeCommand,
   item: Item,
   uri: string,
-  serverId: string,
-): Promise<{ status: number; result?: Item }> {
+): Promise<Done> {
   const { path, query } = parseNodeUri(uri);
-  if (query !== undefined) return await onProperty(tree, command.name, path, query, item, serverId);
   const meta: Meta = { ...command.meta, ...item.meta };
+  if (query !== undefined) return await onQuery(tree, command, item, path, query, serverId);
   switch (command.name) {
     case 'Get':
-      return { status: DmStatus.Ok, result: resultOf(path, tree.get(path, serverId)) };
+      return { status: DmStatus.Ok, results: [resultOf(path, tree.get(path, serverId))] };
     case 'Add':
-      await tree.add(path, newNode(item, meta), serverId);
-      return { status: DmStatus.Ok };
+      await whole(tree, () => tree.add(path, newNode(item, meta), serverId));
+      return done;
     case 'Replace':
       await tree.replace(path, newNode(item, meta), serverId);
-      return { status: DmStatus.Ok };
+      return done;
     case 'Delete':
       await tree.delete(path, serverId);
-      return { status: DmStatus.Ok };
+      return done;
+    case 'Copy': {
+      const from = item.source?.locUri;
+      if (from === undefined) throw new PosternError('malformed', 'a Copy without a source');
+      await whole(tree, () => tree.copy(parseNodeUri(from).path, path, serverId));
+      return done;
+    }
     case 'Exec':
-      return { status: await tree.exec(path, newNode(item, meta), command.correlator, serverId) };
+      return {
+        status: await tree.exec(
+          path,
+          newNode(item, meta),
+          (command as CommandOf<'Exec'>).correlator,
+          serverId,
+        ),
+      };
   }
 }
 
-/** Properties of a node are addressed by `?prop=` (OMA DM tree and description 1.2.1, section 7.7). */
-async function onProperty(
+/** What touches several nodes is done as a whole, or leaves nothing. */
+async function whole(tree: ManagementTree, work: () => Promise<void>): Promise<void> {
+  tree.begin();
+  try {
+    await work();
+  } catch (thrown) {
+    tree.rollback();
+    throw thrown;
+  }
+  tree.commit();
+}
+
+/** `?prop=` is a property of a node, `?list=` a subtree. */
+async function onQuery(
   tree: ManagementTree,
-  name: TreeCommand['name'],
+  { name }: TreeCommand,
+  { data }: Item,
   path: readonly string[],
   query: string,
-  item: Item,
   serverId: string,
-): Promise<{ status: number; result?: Item }> {
-  const property = query.startsWith('prop=') ? query.slice(5) : '';
-  const view = tree.get(path, serverId);
-  const text = (data: string) => ({
-    status: DmStatus.Ok,
-    result: { source: { locUri: `${nodeUri(path)}?${query}` }, meta: { format: 'chr' }, data },
-  });
-  if (property === 'ACL' && name === 'Replace') {
-    tree.replaceAcl(path, String(item.data ?? ''), serverId);
-    return { status: DmStatus.Ok };
+): Promise<Done> {
+  if (query.startsWith('list=')) {
+    if (name !== 'Get') throw new DmError(DmStatus.CommandNotAllowed, `no ${name} on ${query}`);
+    return { status: DmStatus.Ok, results: getList(tree, path, query, serverId) };
   }
-  if (!['ACL', 'Format', 'Name', 'Type'].includes(property))
-    throw new DmError(DmStatus.OptionalFeatureNotSupported, `no property ${query}`);
+  if (name === 'Replace') {
+    replaceProperty(tree, path, query, typeof data === 'string' ? data : '', serverId);
+    return done;
+  }
+  const value = getProperty(tree, path, query, serverId);
   if (name !== 'Get') throw new DmError(DmStatus.CommandNotAllowed, `no ${name} on ${query}`);
-  switch (property) {
-    case 'ACL':
-      return text(tree.getAcl(path, serverId));
-    case 'Format':
-      return text(view.format);
-    case 'Name':
-      return text(path.at(-1) ?? '.');
-    default:
-      return text(view.type ?? '');
-  }
+  const source = { locUri: `${nodeUri(path)}?${query}` };
+  return { status: DmStatus.Ok, results: [{ source, meta: { format: 'chr' }, data: value }] };
 }
 
 function newNode({ data }: Item, meta: Meta): NewNode {
-  const format = meta.format ?? (data instanceof Uint8Array ? 'bin' : 'chr');
+  // A TNDS object says the formats of its nodes itself.
+  const given = isTndsType(meta.type) ? 'xml' : meta.format;
+  const format = given ?? (data instanceof Uint8Array ? 'bin' : 'chr');
   if (!isNodeFormat(format)) throw new DmError(DmStatus.UnsupportedMediaType, `no format ${format}`);
   return {
     format,

@@ -1,18 +1,39 @@
-import type { NodeStore, StoredNode } from './stored-branch.ts';
-import type { AclStore } from './tree.ts';
+import type { NewNode } from './tree.ts';
+
+/** A stored node: `path` is below the tree's root, its segments joined by `/`. Interior nodes have no value. */
+export interface StoredNode {
+  readonly path: string;
+  readonly format: NewNode['format'];
+  readonly type?: string;
+  readonly value?: string | Uint8Array;
+  readonly title?: string;
+  /** Of the last change by a command, as the property TStamp has it; absent where nobody knows the time. */
+  readonly timeStamp?: string;
+  /** Counts changes by commands, 16 bits: the property VerNo. */
+  readonly version?: number;
+}
+
+/** Where the nodes of a branch are kept. Reads come from memory, so `load` is called once. */
+export interface NodeStore {
+  load(branch: string): Iterable<Omit<StoredNode, 'format'> & { readonly format: string }>;
+  /** Makes all changes, or none. */
+  apply(changes: { readonly put?: readonly StoredNode[]; readonly remove?: readonly string[] }): void;
+}
+
+/** Where ACLs are kept: by URI of the node, written only where a node has its own. */
+export interface AclStore {
+  get(uri: string): string | undefined;
+  set(uri: string, acl: string | undefined): void;
+  /** URIs with an ACL of their own. */
+  uris(): Iterable<string>;
+}
 
 /** Nodes for as long as the process lives: nothing is written. */
 export const forgetfulNodes: NodeStore = { load: () => [], apply: () => {} };
 
-/** Nodes in a map, with a hook that makes them durable as a whole. */
+/** Nodes in a map. */
 export class MemoryNodes implements NodeStore {
   readonly nodes = new Map<string, StoredNode>();
-  readonly #written: () => void;
-
-  constructor(initial: Iterable<StoredNode> = [], written: () => void = () => {}) {
-    for (const node of initial) this.nodes.set(node.path, node);
-    this.#written = written;
-  }
 
   *load(branch: string): Iterable<StoredNode> {
     for (const node of this.nodes.values())
@@ -22,7 +43,6 @@ export class MemoryNodes implements NodeStore {
   apply({ put = [], remove = [] }: Parameters<NodeStore['apply']>[0]): void {
     for (const path of remove) this.nodes.delete(path);
     for (const node of put) this.nodes.set(node.path, node);
-    this.#written();
   }
 }
 
@@ -40,5 +60,9 @@ export class MemoryAcls implements AclStore {
   set(uri: string, acl: string | undefined): void {
     if (acl === undefined) this.acls.delete(uri);
     else this.acls.set(uri, acl);
+  }
+
+  uris(): Iterable<string> {
+    return this.acls.keys();
   }
 }

@@ -1,20 +1,37 @@
-import type { Entropy } from '../base/entropy.ts';
 import { asPosternError } from '../base/errors.ts';
-import type { Alert, Command, CommandOf, Item, Status, SyncmlMessage } from '../syncml/message.ts';
-import { type Account, type SaveNonces, SessionAuthentication } from './authentication.ts';
-import type { SessionOutcome } from './client-session.ts';
-import { type Ends, header, isKnownVersion } from './header.ts';
+import type { Alert, Command, Item, Results, SyncmlMessage } from '../syncml/message.ts';
+import { isCompositeCommand } from '../syncml/message.ts';
+import type { Seal } from './authentication.ts';
+import type { TreeCommandName } from './commands.ts';
+import { nameOf, Session, type SessionOutcome, type SessionParts } from './session.ts';
 import { AlertCode, DmStatus } from './status.ts';
 
-/** A command that the server wants done. */
-export interface Operation {
-  readonly name: 'Get' | 'Add' | 'Replace' | 'Delete' | 'Exec';
+/** A command on one node that the server wants done. */
+export interface NodeOperation {
+  readonly name: TreeCommandName;
   readonly uri: string;
+  /** Of a Copy: where from. */
+  readonly from?: string;
   readonly format?: string;
   readonly type?: string;
   readonly data?: string | Uint8Array;
   readonly correlator?: string;
 }
+
+/** A question or a message to the user of the device: alert 1100 to 1104, its options and texts in order. */
+export interface UserInteraction {
+  readonly name: 'Alert';
+  readonly code: number;
+  readonly items: readonly string[];
+}
+
+/** Operations in their order, or all or none of them. */
+export interface Compound {
+  readonly name: 'Sequence' | 'Atomic';
+  readonly operations: readonly Operation[];
+}
+
+export type Operation = NodeOperation | UserInteraction | Compound;
 
 export interface OperationOutcome {
   readonly operation: Operation;
@@ -23,8 +40,11 @@ export interface OperationOutcome {
   readonly results: readonly {
     readonly uri: string;
     readonly format: string;
+    readonly type?: string;
     readonly data: string | Uint8Array;
   }[];
+  /** What the operations of a compound came to. */
+  readonly parts?: readonly OperationOutcome[];
 }
 
 /**
@@ -41,12 +61,7 @@ export interface Opening {
   readonly notified: boolean;
 }
 
-export interface ServerSessionParts {
-  readonly ends: Ends;
-  readonly account: Account;
-  readonly saveNonces: SaveNonces;
-  readonly entropy: Entropy;
-  readonly sessionId: string;
+export interface ServerSessionParts extends SessionParts {
   /** Begins when the client has proved itself. */
   readonly work: (opening: Opening) => Work;
   /** An alert of the client other than the session's own. Answers with its status. */
@@ -55,259 +70,184 @@ export interface ServerSessionParts {
 
 /** Operations of one package. */
 const operationsPerPackage = 64;
-const messageBound = 256;
+
+/** An operation on its way. */
+interface Sending {
+  readonly operation: Operation;
+  status: number | undefined;
+  readonly results: Item[];
+  readonly parts: readonly Sending[];
+}
 
 /** A DM server's side of one session (OMA DM protocol 1.2.1, section 8), without transport. */
-export class ServerSession {
+export class ServerSession extends Session {
   readonly #parts: ServerSessionParts;
-  readonly #authentication: SessionAuthentication;
   #work: Work | undefined;
-  /** Operations on their way, by command of the last package. */
-  #pending: readonly { cmdId: string; operation: Operation }[] = [];
-  #statuses = new Map<string, number>();
-  #results = new Map<string, Item[]>();
-  #msgId = 0;
-  #lastReceived = 0;
-  #lastAnswer: SyncmlMessage | undefined;
-  #outcome: SessionOutcome | undefined;
+  /** Operations of the last package, and by message and command where they went. */
+  #records: readonly Sending[] = [];
+  readonly #sent = new Map<string, Sending>();
+  readonly #devInfo: { [name: string]: string } = {};
   #opening: 'none' | 'client' | 'server' = 'none';
 
   constructor(parts: ServerSessionParts) {
+    super(parts, false);
     this.#parts = parts;
-    this.#authentication = new SessionAuthentication(parts.account, parts.saveNonces, parts.entropy);
   }
 
-  get outcome(): SessionOutcome | undefined {
-    return this.#outcome;
-  }
-
-  get authenticated(): boolean {
-    return this.#authentication.peerProved;
-  }
-
-  /** Takes a package of the client and gives the answer, which every package of a client gets. */
-  async receive(message: SyncmlMessage): Promise<SyncmlMessage> {
-    if (this.#lastAnswer && message.header.msgId === this.#lastReceived) return this.#lastAnswer;
-    this.#lastReceived = message.header.msgId;
-    this.#lastAnswer = await this.#answer(message);
-    return this.#lastAnswer;
+  /** Takes a message of the client and gives the answer, which every message of a client gets. */
+  async receive(message: SyncmlMessage, seal?: Seal): Promise<SyncmlMessage> {
+    const answer = await this.exchange(message, seal);
+    if (this.outcome) await this.#work?.return();
+    if (!answer) throw asPosternError('a server always answers');
+    return answer;
   }
 
   /** The client did not come back. */
   async abandon(status: number, reason: string): Promise<void> {
-    await this.#end(status, reason);
+    this.end(status, reason);
+    await this.#work?.return();
   }
 
-  async #answer(message: SyncmlMessage): Promise<SyncmlMessage> {
-    const { header: head } = message;
-    const reply = new Answer(message);
-    if (!isKnownVersion(message)) {
-      await this.#end(505, `protocol version ${head.verProto}`);
-      return this.#message(reply.header(505).commands);
-    }
-    const { status, chal } = this.#authentication.judge(head);
-    const refused = !this.#authentication.peerProved;
-    reply.header(status, {
-      targetRefs: [this.#parts.ends.local],
-      sourceRefs: [head.source.locUri],
-      ...(chal && !(refused && this.#authentication.exhausted) && { chal }),
-    });
-    if (refused) {
-      // Section 9: after a failed authentication the answer holds statuses only.
-      for (const command of message.commands) reply.status(command, status);
-      if (this.#authentication.exhausted) await this.#end(status, 'the client did not prove itself');
-      return this.#message(reply.commands);
-    }
-    const challenged = this.#heed(message);
-    if (challenged === 'refused') {
-      await this.#end(DmStatus.InvalidCredentials, 'the client refused this server');
-      return this.#message(reply.commands);
-    }
-    const devInfo: Record<string, string> = {};
-    for (const command of message.commands) await this.#take(command, reply, devInfo);
-    if (this.#outcome) return this.#message(reply.commands);
-    if (challenged === 'again') return this.#message([...reply.commands, ...this.#repeat(reply)]);
-    return this.#message([...reply.commands, ...(await this.#next(reply, devInfo))]);
+  protected override get demandsVerdict(): boolean {
+    return false;
   }
 
-  /** What the client says of this server's credential. */
-  #heed({ commands }: SyncmlMessage): 'fine' | 'again' | 'refused' {
-    const verdict = commands.find(
-      (command): command is Status =>
-        command.name === 'Status' && command.cmdRef === '0' && command.msgRef === this.#msgId,
-    );
-    if (!verdict || this.#authentication.heed(verdict)) return 'fine';
-    return this.#authentication.exhausted || !verdict.chal ? 'refused' : 'again';
+  protected override get lastWord(): boolean {
+    return true;
   }
 
-  async #take(command: Command, reply: Answer, devInfo: Record<string, string>): Promise<void> {
+  protected override async performAll(work: () => Promise<void>): Promise<void> {
+    await work();
+  }
+
+  protected override async perform(command: Command, message: SyncmlMessage): Promise<void> {
     switch (command.name) {
-      case 'Status':
-        if (command.msgRef !== this.#msgId || command.cmdRef === '0') return;
-        // Of several statuses for one command the first that is no success counts.
-        if ((this.#statuses.get(command.cmdRef) ?? 200) < 300)
-          this.#statuses.set(command.cmdRef, command.data);
-        return;
       case 'Results':
-        this.#results.set(command.cmdRef, [...(this.#results.get(command.cmdRef) ?? []), ...command.items]);
+        this.#takeResults(command);
         return;
       case 'Replace':
         for (const { source, data } of command.items)
           if (source?.locUri.startsWith('./DevInfo/') && typeof data === 'string')
-            devInfo[source.locUri.slice('./DevInfo/'.length)] = data;
-        reply.status(command, DmStatus.Ok);
+            this.#devInfo[source.locUri.slice('./DevInfo/'.length)] = data;
+        this.status(message, command, 'Replace', DmStatus.Ok);
         return;
       case 'Alert':
-        return await this.#takeAlert(command, reply);
+        this.status(message, command, 'Alert', await this.#alerted(command));
+        return;
       default:
         // A client has nothing to command (section 8.4).
-        reply.status(
+        this.status(
+          message,
           command,
+          nameOf(command),
           command.name === 'Unknown' ? DmStatus.OptionalFeatureNotSupported : DmStatus.CommandNotAllowed,
         );
     }
   }
 
-  async #takeAlert(alert: Alert, reply: Answer): Promise<void> {
-    switch (alert.data) {
-      case AlertCode.ServerInitiated:
-      case AlertCode.ClientInitiated:
-        this.#opening = alert.data === AlertCode.ServerInitiated ? 'server' : 'client';
-        reply.status(alert, DmStatus.Ok);
-        return;
-      case AlertCode.NextMessage:
-        reply.status(alert, DmStatus.Ok);
-        return;
-      case AlertCode.SessionAbort:
-        reply.status(alert, DmStatus.Ok);
-        await this.#end(DmStatus.SessionAborted, 'the client aborted the session');
-        return;
-      default:
-        reply.status(alert, await this.#parts.alerted(alert));
-    }
-  }
-
-  async #next(reply: Answer, devInfo: Readonly<Record<string, string>>): Promise<Command[]> {
-    const outcomes = this.#collect();
+  protected override async packageEnded(): Promise<void> {
     try {
       this.#work ??=
         this.#opening === 'none'
           ? nothing()
-          : this.#parts.work({ devInfo, notified: this.#opening === 'server' });
-      const { value, done } = await this.#work.next(outcomes);
-      if (!done && value.length > 0) return this.#send(reply, value.slice(0, operationsPerPackage));
-      await this.#end(DmStatus.Ok, 'done');
+          : this.#parts.work({ devInfo: this.#devInfo, notified: this.#opening === 'server' });
+      const { value, done } = await this.#work.next(this.#records.map(outcomeOf));
+      this.#records = [];
+      this.#sent.clear();
+      if (done || value.length === 0) this.end(DmStatus.Ok, 'done');
+      else this.#send(value.slice(0, operationsPerPackage));
     } catch (thrown) {
       const error = asPosternError(thrown);
-      await this.#end(error.dmStatus, error.message);
+      this.end(error.dmStatus, error.message);
+      this.push({ name: 'Alert', cmdId: '', data: AlertCode.SessionAbort, items: [] });
     }
-    return [];
   }
 
-  #collect(): OperationOutcome[] {
-    const outcomes = this.#pending.map(({ cmdId, operation }) => ({
-      operation,
-      // A command without a status was not executed, as far as anyone can tell.
-      status: this.#statuses.get(cmdId) ?? DmStatus.NotExecuted,
-      results: (this.#results.get(cmdId) ?? []).map(({ source, meta, data }) => ({
-        uri: source?.locUri ?? operation.uri,
-        format: meta?.format ?? 'chr',
-        data: data ?? '',
-      })),
-    }));
-    this.#pending = [];
-    return outcomes;
+  async #alerted(alert: Alert): Promise<number> {
+    if (alert.data !== AlertCode.ServerInitiated && alert.data !== AlertCode.ClientInitiated)
+      return await this.#parts.alerted(alert);
+    this.#opening = alert.data === AlertCode.ServerInitiated ? 'server' : 'client';
+    return DmStatus.Ok;
   }
 
-  #repeat(reply: Answer): Command[] {
-    return this.#send(
-      reply,
-      this.#pending.map(({ operation }) => operation),
-    );
+  #takeResults({ msgRef, cmdRef, items }: Results): void {
+    const exact = msgRef === undefined ? undefined : this.#sent.get(`${msgRef} ${cmdRef}`);
+    const record = exact ?? [...this.#sent].find(([key]) => key.endsWith(` ${cmdRef}`))?.[1];
+    record?.results.push(...items);
   }
 
-  #send(reply: Answer, operations: readonly Operation[]): Command[] {
-    this.#statuses.clear();
-    this.#results.clear();
-    const commands = operations.map((operation) => commandOf(reply.nextId(), operation));
-    this.#pending = operations.map((operation, at) => ({ cmdId: commands[at]!.cmdId, operation }));
-    return commands;
+  #send(operations: readonly Operation[]): void {
+    this.#records = operations.map(recordOf);
+    for (const record of this.#records)
+      this.outgoing.push({
+        command: commandOf(record.operation),
+        sent: (command, msgId) => this.#follow(record, command, msgId),
+      });
   }
 
-  async #end(status: number, reason: string): Promise<void> {
-    this.#outcome ??= { status, reason };
-    await this.#work?.return();
-  }
-
-  #message(commands: readonly Command[]): SyncmlMessage {
-    if (++this.#msgId >= messageBound)
-      this.#outcome ??= { status: DmStatus.SessionAborted, reason: 'session without an end' };
-    const { ends, sessionId } = this.#parts;
-    const authentication = this.#authentication;
-    return {
-      header: header(ends, authentication.ownName, sessionId, this.#msgId, authentication.credential()),
-      commands,
-      final: true,
-    };
+  #follow(record: Sending, command: Command, msgId: number): void {
+    this.#sent.set(`${msgId} ${command.cmdId}`, record);
+    // Of several statuses for one command the first that is no success counts.
+    this.await(msgId, command.cmdId, (status) => {
+      if (record.status === undefined || record.status < 300) record.status = status;
+    });
+    if (isCompositeCommand(command))
+      for (const [at, inner] of command.commands.entries()) {
+        const part = record.parts[at];
+        if (part) this.#follow(part, inner, msgId);
+      }
   }
 }
 
+export type { SessionOutcome };
+
+/** Where an operation goes, or the numbers of what it is, for who reads of it. */
+export const placeOf = (operation: Operation): string =>
+  'uri' in operation ? operation.uri : operation.name === 'Alert' ? String(operation.code) : '';
+
 async function* nothing(): Work {}
 
-function commandOf(
-  cmdId: string,
-  { name, uri, format, type, data, correlator }: Operation,
-): CommandOf<'Exec'> | Command {
+const recordOf = (operation: Operation): Sending => ({
+  operation,
+  status: undefined,
+  results: [],
+  parts: 'operations' in operation ? operation.operations.map(recordOf) : [],
+});
+
+const outcomeOf = ({ operation, status, results, parts }: Sending): OperationOutcome => ({
+  operation,
+  // A command without a status was not executed, as far as anyone can tell.
+  status: status ?? DmStatus.NotExecuted,
+  results: results.map(({ source, meta, data }) => ({
+    uri: source?.locUri ?? ('uri' in operation ? operation.uri : ''),
+    format: meta?.format ?? 'chr',
+    ...(meta?.type !== undefined && { type: meta.type }),
+    data: data ?? '',
+  })),
+  ...(parts.length > 0 && { parts: parts.map(outcomeOf) }),
+});
+
+function commandOf(operation: Operation): Command {
+  if ('operations' in operation)
+    return { name: operation.name, cmdId: '', commands: operation.operations.map(commandOf) };
+  if (operation.name === 'Alert')
+    return {
+      name: 'Alert',
+      cmdId: '',
+      data: operation.code,
+      items: operation.items.map((data) => ({ data })),
+    };
+  const { name, uri, from, format, type, data, correlator } = operation;
   const item: Item = {
     target: { locUri: uri },
+    ...(from !== undefined && { source: { locUri: from } }),
     ...((format !== undefined || type !== undefined) && {
       meta: { ...(format !== undefined && { format }), ...(type !== undefined && { type }) },
     }),
     ...(data !== undefined && { data }),
   };
-  const command = { cmdId, items: [item] };
+  const command = { cmdId: '', items: [item] };
   return name === 'Exec'
     ? { name, ...command, ...(correlator !== undefined && { correlator }) }
     : { name, ...command };
-}
-
-/** Statuses for one package, with command IDs that go on for the commands behind them. */
-class Answer {
-  readonly commands: Command[] = [];
-  readonly #to: SyncmlMessage;
-  #id = 0;
-
-  constructor(to: SyncmlMessage) {
-    this.#to = to;
-  }
-
-  nextId(): string {
-    return String(++this.#id);
-  }
-
-  header(data: number, extra: Partial<Pick<Status, 'targetRefs' | 'sourceRefs' | 'chal'>> = {}): this {
-    this.#push('0', 'SyncHdr', data, extra);
-    return this;
-  }
-
-  /** A status for a command; statuses and results get none. */
-  status(command: Command, data: number): void {
-    if (command.name === 'Status' || command.name === 'Results') return;
-    this.#push(command.cmdId, command.name === 'Unknown' ? command.element.name : command.name, data, {});
-  }
-
-  #push(cmdRef: string, cmd: string, data: number, extra: Partial<Status>): void {
-    this.commands.push({
-      name: 'Status',
-      cmdId: this.nextId(),
-      msgRef: this.#to.header.msgId,
-      cmdRef,
-      cmd,
-      targetRefs: [],
-      sourceRefs: [],
-      data,
-      items: [],
-      ...extra,
-    });
-  }
 }

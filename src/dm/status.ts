@@ -1,9 +1,15 @@
-/** Status codes that this engine gives (OMA DM representation protocol 1.2.1, section 10). */
+/** Status codes that this engine gives or understands (OMA DM representation protocol 1.2.1, section 10). */
 export const DmStatus = {
   Ok: 200,
   AcceptedForProcessing: 202,
   Authenticated: 212,
+  ChunkAccepted: 213,
+  OperationCancelled: 214,
   NotExecuted: 215,
+  RolledBack: 216,
+  /** DM 1.3: the ACL that was asked for is inherited. */
+  InheritedAcl: 217,
+  NotModified: 304,
   BadRequest: 400,
   InvalidCredentials: 401,
   Forbidden: 403,
@@ -11,23 +17,38 @@ export const DmStatus = {
   CommandNotAllowed: 405,
   OptionalFeatureNotSupported: 406,
   MissingCredentials: 407,
+  RequestTimeout: 408,
+  SizeRequired: 411,
+  IncompleteCommand: 412,
   RequestEntityTooLarge: 413,
   UriTooLong: 414,
   UnsupportedMediaType: 415,
   AlreadyExists: 418,
   DeviceFull: 420,
+  SizeMismatch: 424,
   PermissionDenied: 425,
   CommandFailed: 500,
   NotImplemented: 501,
+  UnsupportedVersion: 505,
+  AtomicFailed: 507,
   SessionAborted: 514,
+  AtomicRollbackFailed: 516,
+  AtomicTooLarge: 517,
 } as const;
 
 /** Codes of the Alert command (section 9). */
 export const AlertCode = {
+  Display: 1100,
+  ConfirmOrReject: 1101,
+  TextInput: 1102,
+  SingleChoice: 1103,
+  MultipleChoice: 1104,
   ServerInitiated: 1200,
   ClientInitiated: 1201,
   NextMessage: 1222,
   SessionAbort: 1223,
+  ClientEvent: 1224,
+  NoEndOfData: 1225,
   Generic: 1226,
 } as const;
 

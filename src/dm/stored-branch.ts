@@ -1,69 +1,71 @@
+import type { Clock } from '../base/clock.ts';
 import { PosternError } from '../base/errors.ts';
 import type { AccessType, NodeDescription } from '../syncml/ddf.ts';
-import { describe } from '../syncml/ddf.ts';
+import { describe, isPermanent } from '../syncml/ddf.ts';
 import { isNodeFormat, type TndsNode } from '../syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
+import type { NodeStore, StoredNode } from './node-store.ts';
 import { DmStatus } from './status.ts';
 import type { NewNode, NodeView, TreeBranch } from './tree.ts';
+import { UndoableMap } from './undoable-map.ts';
 
-/** A stored node: `path` is below the tree's root, its segments joined by `/`. Interior nodes have no value. */
-export interface StoredNode {
-  readonly path: string;
-  readonly format: NewNode['format'];
+export interface BranchOptions {
+  /** Management object identifier of the branch's root. */
   readonly type?: string;
-  readonly value?: string | Uint8Array;
-}
-
-/** Where the nodes of a branch are kept. Reads come from memory, so `load` is called once. */
-export interface NodeStore {
-  load(branch: string): Iterable<Omit<StoredNode, 'format'> & { readonly format: string }>;
-  /** Makes all changes, or none. */
-  apply(changes: { readonly put?: readonly StoredNode[]; readonly remove?: readonly string[] }): void;
-}
-
-interface Kept extends StoredNode {
-  readonly children: Set<string>;
+  /** For time stamps; nodes have none without it. */
+  readonly clock?: Clock;
 }
 
 /** Nodes that one branch may hold, and bytes of one value. */
-const limits = { nodes: 4096, valueBytes: 64 * 1024 } as const;
+export const branchLimits = { nodes: 4096, valueBytes: 64 * 1024, titleBytes: 255 } as const;
 
 /** A branch whose nodes are values, shaped by the description of a management object. */
 export class StoredBranch implements TreeBranch {
   readonly #name: string;
   readonly #description: NodeDescription;
   readonly #store: NodeStore;
-  readonly #nodes = new Map<string, Kept>();
-  /** Hears of the path below the branch that a command changed. */
-  readonly changed = new Set<(path: readonly string[]) => void>();
+  readonly #clock: Clock | undefined;
+  readonly #children = new Map<string, Set<string>>();
+  readonly #nodes = new UndoableMap<StoredNode>((key, node) => this.#index(key, node !== undefined));
 
-  constructor(name: string, description: NodeDescription, store: NodeStore, type?: string) {
+  constructor(
+    name: string,
+    description: NodeDescription,
+    store: NodeStore,
+    { type, clock }: BranchOptions = {},
+  ) {
     this.#name = name;
     this.#description = description;
     this.#store = store;
-    this.#keep({ path: name, format: 'node', ...(type !== undefined && { type }) });
+    this.#clock = clock;
+    this.#nodes.set(name, { path: name, format: 'node', ...(type !== undefined && { type }) });
     const stored = [...store.load(name)].toSorted((a, b) => (a.path < b.path ? -1 : 1));
     for (const { format, ...node } of stored) {
       if (!isNodeFormat(format)) throw new PosternError('internal', `stored node of format ${format}`);
-      this.#keep({ ...node, format });
+      this.#nodes.set(node.path, { ...node, format });
     }
   }
 
   view(path: readonly string[]): NodeView | undefined {
-    const node = this.#nodes.get(this.#key(path));
+    const key = this.#key(path);
+    const node = this.#nodes.get(key);
     const description = describe(this.#description, path);
     if (!node || !description) return undefined;
-    const { format, type, value, children } = node;
+    const { format, type, value, title = '', timeStamp, version = 0 } = node;
     return {
       format,
       access: description.access,
+      permanent: isPermanent(this.#description, path),
+      title,
+      version,
+      ...(timeStamp !== undefined && { timeStamp }),
       ...(type !== undefined && { type }),
-      ...(format === 'node' ? { children: [...children] } : { value: value ?? '' }),
+      ...(format === 'node' ? { children: [...(this.#children.get(key) ?? [])] } : { value: value ?? '' }),
     };
   }
 
-  potential(path: readonly string[]): readonly AccessType[] | undefined {
-    return describe(this.#description, path)?.access;
+  potential(path: readonly string[]): { access: readonly AccessType[]; format: string } | undefined {
+    return describe(this.#description, path);
   }
 
   add(path: readonly string[], node: NewNode): void {
@@ -75,44 +77,79 @@ export class StoredBranch implements TreeBranch {
   }
 
   delete(path: readonly string[]): void {
-    const keys = [...this.#nodes.keys()].filter(
-      (key) => key === this.#key(path) || key.startsWith(`${this.#key(path)}/`),
-    );
-    this.#store.apply({ remove: keys });
-    for (const key of keys) this.#nodes.delete(key);
-    this.#nodes.get(this.#key(path.slice(0, -1)))?.children.delete(path.at(-1) ?? '');
-    this.#tell(path);
+    this.#change(() => {
+      for (const key of this.#keysFrom(this.#key(path))) this.#nodes.set(key, undefined);
+    });
+  }
+
+  rename(path: readonly string[], name: string): void {
+    const from = this.#key(path);
+    const to = this.#key([...path.slice(0, -1), name]);
+    this.#change(() => {
+      for (const key of this.#keysFrom(from)) {
+        const node = this.#nodes.get(key);
+        if (!node) continue;
+        this.#nodes.set(key, undefined);
+        const moved = to + key.slice(from.length);
+        this.#nodes.set(moved, { ...node, path: moved });
+      }
+    });
+  }
+
+  retitle(path: readonly string[], title: string): void {
+    if (Buffer.byteLength(title) > branchLimits.titleBytes)
+      throw new DmError(
+        DmStatus.RequestEntityTooLarge,
+        `title of more than ${branchLimits.titleBytes} bytes`,
+      );
+    const node = this.#nodes.get(this.#key(path));
+    if (node) this.#change(() => this.#nodes.set(node.path, { ...node, ...this.#stamp(node), title }));
+  }
+
+  begin(): void {
+    this.#nodes.begin();
+  }
+
+  commit(): void {
+    this.#write(this.#nodes.commit());
+  }
+
+  rollback(): void {
+    this.#nodes.rollback();
   }
 
   /** Puts a whole subtree in one step, in place of what was there: for what the program itself writes. */
   plant(path: readonly string[], subtree: TndsNode): void {
-    const put = flatten(this.#key(path), subtree);
-    for (const { path: key } of put) {
-      const below = key.split('/').slice(1);
-      if (!describe(this.#description, below))
+    const root = this.#key(path);
+    const put = flatten(root, subtree);
+    for (const { path: key } of put)
+      if (!describe(this.#description, key.split('/').slice(1)))
         throw new DmError(DmStatus.NotFound, `${key} is not described`);
-    }
     this.#makeRoomFor(put.length);
-    const remove = [...this.#nodes.keys()].filter((key) => key.startsWith(`${this.#key(path)}/`));
-    this.#store.apply({ remove, put });
-    for (const key of remove) this.#nodes.delete(key);
-    for (const node of put) this.#keep(node);
-    this.#tell(path);
+    this.#change(() => {
+      for (const key of this.#keysFrom(root)) if (key !== root) this.#nodes.set(key, undefined);
+      for (const node of put) this.#nodes.set(node.path, node);
+    });
   }
 
   /** A node with all below it, secrets as well: for the program itself. */
   subtree(path: readonly string[]): TndsNode {
     const node = this.#nodes.get(this.#key(path));
     if (!node) throw new DmError(DmStatus.NotFound, `no node ${this.#key(path)}`);
-    const { format, type, value, children } = node;
+    const { format, type, value } = node;
     return {
       name: path.at(-1) ?? this.#name,
       format,
       ...(type !== undefined && { type }),
       ...(format === 'node'
-        ? { children: [...children].map((name) => this.subtree([...path, name])) }
+        ? { children: this.names(path).map((name) => this.subtree([...path, name])) }
         : { value: value ?? '' }),
     };
+  }
+
+  /** Names of a node's children. */
+  names(path: readonly string[]): string[] {
+    return [...(this.#children.get(this.#key(path)) ?? [])];
   }
 
   /** A leaf's value as text. */
@@ -131,32 +168,73 @@ export class StoredBranch implements TreeBranch {
       );
     const value = checkedValue(description, node.value);
     const type = node.type ?? description.type;
-    const stored: StoredNode = {
-      path: this.#key(path),
-      format: description.format,
-      ...(type !== undefined && { type }),
-      ...(value !== undefined && { value }),
-    };
-    if (!this.#nodes.has(stored.path)) this.#makeRoomFor(1);
-    this.#store.apply({ put: [stored] });
-    this.#keep(stored);
-    this.#tell(path);
+    const key = this.#key(path);
+    const known = this.#nodes.get(key);
+    const title = node.title ?? known?.title;
+    if (!known) this.#makeRoomFor(1);
+    this.#change(() =>
+      this.#nodes.set(key, {
+        path: key,
+        format: description.format,
+        ...this.#stamp(known),
+        ...(type !== undefined && { type }),
+        ...(value !== undefined && { value }),
+        ...(title !== undefined && { title }),
+      }),
+    );
+  }
+
+  #stamp(known: StoredNode | undefined): Pick<StoredNode, 'timeStamp' | 'version'> {
+    const version = ((known?.version ?? -1) + 1) & 0xffff;
+    if (!this.#clock) return { version };
+    const timeStamp = new Date(this.#clock.wall()).toISOString().replace(/[-:]|\.\d+/g, '');
+    return { version, timeStamp };
   }
 
   #makeRoomFor(count: number): void {
-    if (this.#nodes.size + count > limits.nodes)
-      throw new PosternError('full', `more than ${limits.nodes} nodes in ${this.#name}`);
+    if (this.#nodes.size + count > branchLimits.nodes)
+      throw new PosternError('full', `more than ${branchLimits.nodes} nodes in ${this.#name}`);
   }
 
-  #keep(node: StoredNode): void {
-    const cut = node.path.lastIndexOf('/');
-    const known = this.#nodes.get(node.path);
-    this.#nodes.set(node.path, { ...node, children: known?.children ?? new Set() });
-    if (cut >= 0) this.#nodes.get(node.path.slice(0, cut))?.children.add(node.path.slice(cut + 1));
+  /** All that `work` changes is written, or nothing. */
+  #change(work: () => void): void {
+    this.#nodes.begin();
+    try {
+      work();
+    } catch (thrown) {
+      this.#nodes.rollback();
+      throw thrown;
+    }
+    this.#write(this.#nodes.commit());
   }
 
-  #tell(path: readonly string[]): void {
-    for (const listener of this.changed) listener(path);
+  #write(keys: readonly string[]): void {
+    if (keys.length === 0) return;
+    const put: StoredNode[] = [];
+    const remove: string[] = [];
+    for (const key of keys) {
+      const node = this.#nodes.get(key);
+      if (node) put.push(node);
+      else remove.push(key);
+    }
+    this.#store.apply({ put, remove });
+  }
+
+  #index(key: string, isThere: boolean): void {
+    const cut = key.lastIndexOf('/');
+    if (cut < 0) return;
+    const parent = key.slice(0, cut);
+    const name = key.slice(cut + 1);
+    const names = this.#children.get(parent);
+    if (isThere)
+      if (names) names.add(name);
+      else this.#children.set(parent, new Set([name]));
+    else if (names?.delete(name) && names.size === 0) this.#children.delete(parent);
+  }
+
+  /** This key and all below it. */
+  #keysFrom(root: string): string[] {
+    return [...this.#nodes.keys()].filter((key) => key === root || key.startsWith(`${root}/`));
   }
 
   #key(path: readonly string[]): string {
@@ -173,8 +251,8 @@ function checkedValue({ format }: NodeDescription, value: NewNode['value']): New
   if (format === 'node' || format === 'null') return undefined;
   const given = value ?? '';
   const wrong = (why: string) => new DmError(DmStatus.BadRequest, why);
-  if (Buffer.byteLength(given) > limits.valueBytes)
-    throw new DmError(DmStatus.RequestEntityTooLarge, `value of more than ${limits.valueBytes} bytes`);
+  if (Buffer.byteLength(given) > branchLimits.valueBytes)
+    throw new DmError(DmStatus.RequestEntityTooLarge, `value of more than ${branchLimits.valueBytes} bytes`);
   if (format === 'int' && !/^[+-]?\d{1,10}$/.test(String(given))) throw wrong('no int');
   if (format === 'bool' && given !== 'true' && given !== 'false') throw wrong('bool is true or false');
   if (format !== 'bin' && typeof given !== 'string') throw wrong('octets where text stands');

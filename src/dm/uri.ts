@@ -5,14 +5,15 @@ import { DmStatus } from './status.ts';
 export const uriLimits = { depth: 16, totalBytes: 512, segmentBytes: 128 } as const;
 
 export interface NodeUri {
-  /** Below the root; empty for `.` itself. */
+  /** Below the root, each name in its escaped form; empty for `.` itself. */
   readonly path: readonly string[];
   /** What stands behind `?`, such as `prop=ACL`. */
   readonly query?: string;
 }
 
 /**
- * Reads the URI of a node, `./DevInfo/DevId` or `DevInfo/DevId` (OMA DM tree and description 1.2.1, section 7.2).
+ * Reads the URI of a node, `./DevInfo/DevId` or `DevInfo/DevId` (OMA DM tree and description 1.2.1, section 7.2). Two
+ * spellings of one name come to one path.
  * @throws {DmError} 404 for no URI of a node, 414 beyond the bounds
  */
 export function parseNodeUri(text: string): NodeUri {
@@ -22,13 +23,28 @@ export function parseNodeUri(text: string): NodeUri {
   const segments = plain.replace(/^\.(\/|$)/, '').split('/');
   if (segments.at(-1) === '' && segments.length === 1) segments.pop();
   if (segments.length > uriLimits.depth) throw new DmError(DmStatus.UriTooLong, 'URI too deep');
-  for (const segment of segments) {
+  const path = segments.map((segment) => {
     if (segment === '' || segment === '.' || segment === '..')
       throw new DmError(DmStatus.NotFound, `no URI of a node: ${text}`);
-    if (Buffer.byteLength(segment) > uriLimits.segmentBytes)
+    const name = escapeName(unescapeName(segment));
+    if (Buffer.byteLength(name) > uriLimits.segmentBytes)
       throw new DmError(DmStatus.UriTooLong, 'URI segment too long');
-  }
-  return mark < 0 ? { path: segments } : { path: segments, query: text.slice(mark + 1) };
+    return name;
+  });
+  return mark < 0 ? { path } : { path, query: text.slice(mark + 1) };
 }
 
 export const nodeUri = (path: readonly string[]): string => ['.', ...path].join('/');
+
+/** A name as it stands in a URI: what has a meaning there is escaped (section 7.2.2). */
+export const escapeName = (name: string): string =>
+  name.replace(/[%/?#]/g, (character) => encodeURIComponent(character));
+
+/** @throws {DmError} 404 for an escape that is none */
+export function unescapeName(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    throw new DmError(DmStatus.NotFound, `no name of a node: ${segment}`);
+  }
+}

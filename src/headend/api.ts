@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import * as v from 'valibot';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import type { Operation, OperationOutcome } from '../dm/server-session.ts';
+import { type Operation, type OperationOutcome, placeOf } from '../dm/server-session.ts';
 import type { Headend } from './headend.ts';
 
 const bodyBytes = 256 * 1024;
@@ -124,7 +124,7 @@ export class HeadendApi implements AsyncDisposable {
 
 const shown = ({ operation, status, results }: OperationOutcome) => ({
   name: operation.name,
-  uri: operation.uri,
+  uri: placeOf(operation),
   status,
   ...(results.length > 0 && {
     results: results.map(({ uri, format, data }) => ({

@@ -3,6 +3,8 @@ import type { Clock, Timer } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { hmacHeader } from '../dm/hmac-header.ts';
+import { LockOut } from '../dm/lock-out.ts';
 import { type Opening, ServerSession, type Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import { decodeMessage, encodeMessage } from '../syncml/codec.ts';
@@ -42,9 +44,11 @@ const limits = { sessions: 4096, idle: 120_000 } as const;
 export class Sessions {
   readonly #parts: SessionsParts;
   readonly #open: BoundedMap<string, Open>;
+  readonly #lockOut: LockOut;
 
   constructor(parts: SessionsParts) {
     this.#parts = parts;
+    this.#lockOut = new LockOut(parts.clock);
     this.#open = new BoundedMap(
       limits.sessions,
       (_, open) => void this.#abandon(open, DmStatus.DeviceFull, 'too many sessions'),
@@ -56,7 +60,7 @@ export class Sessions {
    * @throws {PosternError} `unauthorized` for an unknown party, `malformed`, `unsupportedFormat`
    */
   async receive({ gateway, envelope }: UpPackage): Promise<DownPackage> {
-    const { contentType = '', body = new Uint8Array() } = envelope;
+    const { contentType = '', body = new Uint8Array(), headers } = envelope;
     const message = decodeMessage(body, contentType);
     const { sessionId, source, msgId } = message.header;
     const partyId = envelope.device ?? gateway;
@@ -64,14 +68,18 @@ export class Sessions {
       throw new PosternError('forbidden', `a package of ${source.locUri} in the name of ${partyId}`);
     const party = this.#parts.parties.get(partyId);
     if (!party) throw new PosternError('unauthorized', `${partyId} is not known here`);
-    const key = `${gateway} ${partyId} ${sessionId}`;
+    const lockKey = `${gateway} ${partyId}`;
+    this.#lockOut.check(lockKey);
+    const key = `${lockKey} ${sessionId}`;
     const known = this.#open.get(key);
     if (known && msgId === 1 && known.session.outcome) this.#close(key, known);
     const open = this.#open.get(key) ?? this.#begin(key, { party, gateway, sessionId });
     this.#keepAwake(key, open);
     const was = open.session.outcome;
-    const answer = await open.session.receive(message);
+    const answer = await open.session.receive(message, { body, hmac: headers?.[hmacHeader] });
     const { outcome } = open.session;
+    if (open.session.authenticated) this.#lockOut.succeeded(lockKey);
+    else if (outcome?.status === DmStatus.InvalidCredentials && !was) this.#lockOut.failed(lockKey);
     if (outcome && !was)
       this.#parts.events.emit(isOk(outcome.status) ? 'info' : 'warn', 'session.ended', {
         device: partyId,
@@ -79,7 +87,9 @@ export class Sessions {
         session: sessionId,
         ...outcome,
       });
-    return { contentType, body: encodeMessage(answer, contentType) };
+    const coded = encodeMessage(answer, contentType);
+    const hmac = open.session.seal(coded);
+    return { contentType, body: coded, ...(hmac !== undefined && { headers: { [hmacHeader]: hmac } }) };
   }
 
   async stop(): Promise<void> {

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { PosternError } from '../base/errors.ts';
-import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
+import type { NodeView, TreeBranch } from '../dm/tree.ts';
 import type { ExpectedDevice } from '../store/credentials.ts';
 import type { DeviceRecord, Inventory } from '../store/inventory.ts';
-import { type AccessType, describe, interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
-import { decodeTnds, TndsMediaType, type TndsNode } from '../syncml/tnds.ts';
+import { describe, interior, leaf, type ManagementObject, type NodeDescription } from '../syncml/ddf.ts';
+import type { TndsNode } from '../syncml/tnds.ts';
 import { MoId } from './identifiers.ts';
 
 const many = { occurs: 'ZeroOrMore' } as const;
@@ -74,6 +74,8 @@ export const expectedNodes = (device: ExpectedDevice): TndsNode => ({
 export class InventoryBranch implements TreeBranch {
   readonly #inventory: Pick<Inventory, 'list'>;
   readonly #expected: ExpectedDevices;
+  /** How to take back what each open level of changes did. */
+  readonly #undo: (() => void)[][] = [];
 
   constructor(inventory: Pick<Inventory, 'list'>, expectedDevices: ExpectedDevices) {
     this.#inventory = inventory;
@@ -102,24 +104,42 @@ export class InventoryBranch implements TreeBranch {
       : { format: description.format, type: 'text/plain', value, access };
   }
 
-  potential(path: readonly string[]): readonly AccessType[] | undefined {
-    return path.length === 2 ? describe(gwDeviceInventory.root, path)?.access : undefined;
+  potential(path: readonly string[]): NodeDescription | undefined {
+    return path.length === 2 ? describe(gwDeviceInventory.root, path) : undefined;
   }
 
-  /** @throws {PosternError} `unsupportedFormat`, `malformed`, `full`, `exists` */
-  add(path: readonly string[], { type, value }: NewNode): void {
-    if (type !== TndsMediaType.Xml)
-      throw new PosternError('unsupportedFormat', `an expected device is added as ${TndsMediaType.Xml}`);
-    const { root } = decodeTnds(typeof value === 'string' ? value : Buffer.from(value ?? '').toString());
+  begin(): void {
+    this.#undo.push([]);
+  }
+
+  commit(): void {
+    const level = this.#undo.pop() ?? [];
+    this.#undo.at(-1)?.push(...level);
+  }
+
+  rollback(): void {
+    for (const takeBack of (this.#undo.pop() ?? []).toReversed()) takeBack();
+  }
+
+  /** @throws {PosternError} `unsupportedFormat`: half a credential is none, so all of it comes at once */
+  add(): void {
+    throw new PosternError('unsupportedFormat', 'an expected device is added as a TNDS object');
+  }
+
+  /** @throws {PosternError} `malformed`, `full`, `exists` */
+  addSubtree(path: readonly string[], root: TndsNode): void {
     const device = readExpected(root);
     if (path[1] !== recordName(device.deviceId))
       throw new PosternError('malformed', `the node of this device is named ${recordName(device.deviceId)}`);
     this.#expected.add(device);
+    this.#undo.at(-1)?.push(() => this.#expected.remove(device.deviceId));
   }
 
   delete(path: readonly string[]): void {
     const device = this.#expected.list().find(({ deviceId }) => recordName(deviceId) === path[1]);
-    if (device && path[0] === 'Expected' && path.length === 2) this.#expected.remove(device.deviceId);
+    if (!device || path[0] !== 'Expected' || path.length !== 2) return;
+    this.#expected.remove(device.deviceId);
+    this.#undo.at(-1)?.push(() => this.#expected.add(device));
   }
 
   #recordLeaves(name: string): Record<string, string> | undefined {

@@ -8,6 +8,7 @@ import type { CoapEndpoint } from '../coap/endpoint.ts';
 import { type CoapRequest, type Reply, refusal, reply } from '../coap/message.ts';
 import { Option, optionValue, text } from '../coap/options.ts';
 import type { Resource } from '../coap/router.ts';
+import { hmacHeader } from '../dm/hmac-header.ts';
 import { type Envelope, EnvelopeKind } from '../northbound/envelope.ts';
 import type { Upstream } from '../northbound/upstream.ts';
 import type { DeviceAddresses } from '../southbound/device-addresses.ts';
@@ -23,8 +24,6 @@ export interface TransparentParts {
   readonly events: Events;
 }
 
-/** The transport header of DM's integrity protection (OMA DM security 1.2.1, section 5.4). */
-const hmacHeader = 'x-syncml-hmac';
 /** Packages of one device on their way up at one time. */
 const perDevice = 4;
 /** Milliseconds for a device to take Package #0. */

@@ -4,7 +4,15 @@ import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { backoff } from '../base/retry.ts';
-import { ClientSession, type OutgoingAlert, runClientSession, succeeded } from '../dm/client-session.ts';
+import {
+  ClientSession,
+  type Exchange,
+  type Incoming,
+  type OutgoingAlert,
+  runClientSession,
+  succeeded,
+} from '../dm/client-session.ts';
+import { hmacHeader } from '../dm/hmac-header.ts';
 import { isOk } from '../dm/status.ts';
 import type { ManagementTree } from '../dm/tree.ts';
 import { type DeviceAttach, deviceAttachAlert } from '../mo/device-attach-alert.ts';
@@ -162,7 +170,7 @@ export class DmClient implements AsyncDisposable {
       notified,
     });
     try {
-      const outcome = await runClientSession(session, (message) => this.#exchange(message));
+      const outcome = await runClientSession(session, (message, seal) => this.#exchange(message, seal));
       events.emit('info', 'dm.session-ended', {
         server: serverId,
         session: sessionId,
@@ -175,12 +183,22 @@ export class DmClient implements AsyncDisposable {
     }
   }
 
-  async #exchange(message: Parameters<typeof encodeMessage>[0]) {
+  async #exchange(...[message, seal]: Parameters<Exchange>): Promise<Incoming> {
     const { upstream, serverId, mediaType } = this.#parts;
     const body = encodeMessage(message, mediaType);
-    const answer = await upstream.request({ server: serverId, contentType: mediaType, body });
+    const hmac = seal(body);
+    const answer = await upstream.request({
+      server: serverId,
+      contentType: mediaType,
+      body,
+      ...(hmac !== undefined && { headers: { [hmacHeader]: hmac } }),
+    });
     if (answer.kind === EnvelopeKind.Error) throw farError(answer);
-    return decodeMessage(answer.body ?? new Uint8Array(), answer.contentType ?? mediaType);
+    const { body: received = new Uint8Array(), contentType = mediaType, headers } = answer;
+    return {
+      message: decodeMessage(received, contentType),
+      seal: { body: received, hmac: headers?.[hmacHeader] },
+    };
   }
 
   #takeSessionId(): string {

@@ -1,15 +1,19 @@
 import { BoundedMap } from '../base/bounded-map.ts';
 import type { Clock, Timer } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
+import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { Code } from '../coap/codes.ts';
-import { ContentFormat, mediaTypeOf } from '../coap/content-formats.ts';
-import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../coap/message.ts';
+import { ContentFormat, dmContentFormats, mediaTypeOf } from '../coap/content-formats.ts';
+import { type CoapRequest, type Remote, type Reply, reply } from '../coap/message.ts';
+import { Option, optionValue, text } from '../coap/options.ts';
 import type { Resource } from '../coap/router.ts';
+import { coapUri } from '../coap/uri.ts';
+import { LockOut } from '../dm/lock-out.ts';
 import { ServerSession, type Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
-import { decodeMessage, encodeMessage, isSupported } from '../syncml/codec.ts';
+import { decodeMessage, encodeMessage } from '../syncml/codec.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import { isDeviceId, paths, resourceTypes } from './resources.ts';
 
@@ -17,7 +21,8 @@ import { isDeviceId, paths, resourceTypes } from './resources.ts';
 export interface AttachedDevice {
   readonly deviceId: string;
   readonly credential: GatewayCredential;
-  readonly remote: Remote;
+  /** Where it was, as a URI. */
+  readonly address: string;
   readonly manufacturer?: string;
   readonly model?: string;
   readonly firmware?: string;
@@ -34,6 +39,20 @@ export interface DeviceSessionsParts {
   readonly proved: (deviceId: string, remote: Remote) => void;
 }
 
+/** A DM package of a device, and how it came. */
+export interface ArrivedPackage {
+  readonly body: Uint8Array;
+  readonly mediaType: string;
+  /** Value of `x-syncml-hmac`. */
+  readonly hmac: string | undefined;
+  /** Tells sessions apart that devices of one ID hold over different ways. */
+  readonly way: string;
+  /** Where from, as a URI. */
+  readonly address: string;
+  /** Hears that the device proved itself in this package or before. */
+  readonly proved: (deviceId: string) => void;
+}
+
 interface Open {
   readonly session: ServerSession;
   readonly deviceId: string;
@@ -47,9 +66,11 @@ export const sessionLimits = { sessions: 256, idle: 60_000 } as const;
 export class DeviceSessions {
   readonly #parts: DeviceSessionsParts;
   readonly #open: BoundedMap<string, Open>;
+  readonly #lockOut: LockOut;
 
   constructor(parts: DeviceSessionsParts) {
     this.#parts = parts;
+    this.#lockOut = new LockOut(parts.clock);
     this.#open = new BoundedMap(sessionLimits.sessions, (_, evicted) => {
       evicted.idle.cancel();
       void this.#abandon(evicted, DmStatus.DeviceFull, 'too many sessions');
@@ -62,14 +83,11 @@ export class DeviceSessions {
   }
 
   resource(local: LocalEndpoint): Resource {
-    const attributes = {
-      rt: resourceTypes.sessions,
-      ct: `${ContentFormat.SyncmlXml} ${ContentFormat.SyncmlCbor}`,
-    };
+    const attributes = { rt: resourceTypes.sessions, ct: dmContentFormats };
     return {
       path: paths.sessions,
       links: () => [{ target: paths.sessions, attributes }],
-      methods: { POST: (request) => this.#receive(request, local) },
+      methods: { POST: (request) => this.#overCoap(request, local) },
     };
   }
 
@@ -80,41 +98,72 @@ export class DeviceSessions {
     }
   }
 
-  async #receive(request: CoapRequest, local: LocalEndpoint): Promise<Reply> {
-    const { contentFormat = ContentFormat.SyncmlXml, remote, payload } = request;
-    const mediaType = mediaTypeOf(contentFormat);
-    if (mediaType === undefined || !isSupported(mediaType))
-      return refusal(Code.UnsupportedContentFormat, 'a DM package comes as 65001 or 65003');
-    const message = decodeMessage(payload, mediaType);
+  async #overCoap(request: CoapRequest, local: LocalEndpoint): Promise<Reply> {
+    const { contentFormat = ContentFormat.SyncmlXml, remote, payload, message } = request;
+    const hmac = optionValue(message.options, Option.SyncmlHmac);
+    const answer = await this.receive({
+      body: payload,
+      mediaType: mediaTypeOf(contentFormat) ?? '',
+      hmac: hmac && Buffer.from(hmac).toString(),
+      way: remote.key,
+      address: coapUri(remote.address, remote.port),
+      proved: (deviceId) => {
+        local.endpoint().vouch(remote);
+        this.#parts.proved(deviceId, remote);
+      },
+    });
+    return reply(Code.Changed, {
+      payload: answer.body,
+      contentFormat,
+      ...(answer.hmac !== undefined && { options: [text(Option.SyncmlHmac, answer.hmac)] }),
+    });
+  }
+
+  /**
+   * Takes a DM package, whatever brought it, and gives the answer.
+   * @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge`, `forbidden` for a device without an account here,
+   * `lockedOut`
+   */
+  async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
+    const { body, mediaType, hmac, way, address, proved } = arrived;
+    const message = decodeMessage(body, mediaType);
     const { source, sessionId, msgId } = message.header;
     const deviceId = source.locUri;
     const credential = isDeviceId(deviceId) ? this.#parts.credentials.get(deviceId) : undefined;
     if (!credential) {
       this.#parts.events.emit('warn', 'session.unknown-device', {
         device: deviceId.slice(0, 200),
-        peer: remote.address,
+        peer: address,
       });
-      return refusal(
-        Code.Forbidden,
+      throw new PosternError(
+        'forbidden',
         `no account here for this device; bootstrap it first at ${paths.bootstrap}`,
       );
     }
-    const key = `${remote.key} ${deviceId} ${sessionId}`;
+    const lockKey = `${deviceId} ${new URL(address).hostname}`;
+    this.#lockOut.check(lockKey);
+    const key = `${way} ${deviceId} ${sessionId}`;
     const known = this.#open.get(key);
     // A first message opens a session anew, even if its number was used before.
     if (known && msgId === 1 && known.session.outcome) this.#close(key, known);
-    const open = this.#open.get(key) ?? this.#begin(key, credential, sessionId, remote);
+    const open = this.#open.get(key) ?? this.#begin(key, credential, sessionId, address);
     this.#keepAwake(key, open);
-    const answer = await open.session.receive(message);
+    const wasOver = open.session.outcome !== undefined;
+    const answer = await open.session.receive(message, { body, hmac });
     if (open.session.authenticated) {
-      local.endpoint().vouch(remote);
-      this.#parts.proved(deviceId, remote);
+      this.#lockOut.succeeded(lockKey);
+      proved(deviceId);
     }
-    if (open.session.outcome) this.#ended(open, sessionId, remote);
-    return reply(Code.Changed, { payload: encodeMessage(answer, mediaType), contentFormat });
+    const { outcome } = open.session;
+    if (outcome && !wasOver) {
+      if (outcome.status === DmStatus.InvalidCredentials) this.#lockOut.failed(lockKey);
+      this.#ended(open, sessionId, address);
+    }
+    const coded = encodeMessage(answer, mediaType);
+    return { body: coded, hmac: open.session.seal(coded) };
   }
 
-  #begin(key: string, credential: GatewayCredential, sessionId: string, remote: Remote): Open {
+  #begin(key: string, credential: GatewayCredential, sessionId: string, address: string): Open {
     const { gatewayId, credentials, entropy, events } = this.#parts;
     const { deviceId } = credential;
     const session = new ServerSession({
@@ -134,7 +183,7 @@ export class DeviceSessions {
       },
       entropy,
       sessionId,
-      work: ({ devInfo }) => this.#greet(credential, devInfo, remote),
+      work: ({ devInfo }) => this.#greet(credential, devInfo, address),
       alerted: ({ data }) => {
         events.emit('info', 'session.alert', { device: deviceId, alert: data });
         return DmStatus.Ok;
@@ -150,7 +199,7 @@ export class DeviceSessions {
   async *#greet(
     { deviceId }: GatewayCredential,
     devInfo: Readonly<Record<string, string>>,
-    remote: Remote,
+    address: string,
   ): Work {
     const [outcome] = yield [{ name: 'Get', uri: './DevDetail/FwV' }];
     // The credential may have been issued anew meanwhile; the one of now counts.
@@ -160,7 +209,7 @@ export class DeviceSessions {
     this.#parts.attached({
       deviceId,
       credential,
-      remote,
+      address,
       ...(devInfo.Man !== undefined && { manufacturer: devInfo.Man }),
       ...(devInfo.Mod !== undefined && { model: devInfo.Mod }),
       ...(typeof firmware === 'string' && { firmware }),
@@ -181,7 +230,7 @@ export class DeviceSessions {
   }
 
   /** It stays for a while, so that a package which comes again gets the same answer. */
-  #ended({ session, deviceId }: Open, sessionId: string, { address }: Remote): void {
+  #ended({ session, deviceId }: Open, sessionId: string, address: string): void {
     const { status = 0, reason = '' } = session.outcome ?? {};
     this.#parts.events.emit(
       isOk(status) ? 'info' : 'warn',

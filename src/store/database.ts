@@ -19,6 +19,9 @@ const steps = [
    CREATE TABLE party (
      id TEXT PRIMARY KEY, client_nonce BLOB NOT NULL, server_nonce BLOB NOT NULL, gateway TEXT, alert_sequence INTEGER NOT NULL
    ) STRICT, WITHOUT ROWID;`,
+  `ALTER TABLE node ADD COLUMN title TEXT;
+   ALTER TABLE node ADD COLUMN time_stamp TEXT;
+   ALTER TABLE node ADD COLUMN version INTEGER NOT NULL DEFAULT 0;`,
 ];
 
 /**

@@ -7,6 +7,9 @@ export interface NodeRow {
   readonly format: string;
   readonly type?: string;
   readonly value?: string | Uint8Array;
+  readonly title?: string;
+  readonly timeStamp?: string;
+  readonly version?: number;
 }
 
 /** Nodes of a management tree, durable. */
@@ -21,13 +24,16 @@ export class Nodes {
     const rows = this.#database
       .prepare('SELECT * FROM node WHERE path = ? OR substr(path, 1, ?) = ?')
       .all(branch, branch.length + 1, `${branch}/`);
-    for (const { path, format, type, value, octets } of rows) {
+    for (const { path, format, type, value, octets, title, time_stamp: timeStamp, version } of rows) {
       const bytes = value as Uint8Array | null;
       yield {
         path: String(path),
         format: String(format),
         ...(type !== null && { type: String(type) }),
         ...(bytes && { value: octets ? bytes : Buffer.from(bytes).toString() }),
+        ...(title !== null && { title: String(title) }),
+        ...(timeStamp !== null && { timeStamp: String(timeStamp) }),
+        version: Number(version),
       };
     }
   }
@@ -44,15 +50,18 @@ export class Nodes {
       const drop = database.prepare('DELETE FROM node WHERE path = ?');
       for (const path of remove) drop.run(path);
       const keep = database.prepare(
-        'INSERT OR REPLACE INTO node (path, format, type, value, octets) VALUES (?, ?, ?, ?, ?)',
+        'INSERT OR REPLACE INTO node (path, format, type, value, octets, title, time_stamp, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
       );
-      for (const { path, format, type = null, value } of put)
+      for (const { path, format, type = null, value, title = null, timeStamp = null, version = 0 } of put)
         keep.run(
           path,
           format,
           type,
           value === undefined ? null : Buffer.from(value as string),
           value instanceof Uint8Array ? 1 : 0,
+          title,
+          timeStamp,
+          version,
         );
     });
   }
@@ -73,6 +82,10 @@ export class Acls {
 
   get(uri: string): string | undefined {
     return this.#known.get(uri);
+  }
+
+  uris(): Iterable<string> {
+    return this.#known.keys();
   }
 
   set(uri: string, acl: string | undefined): void {

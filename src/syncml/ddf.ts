@@ -47,6 +47,17 @@ export const interior = (
   ...options,
 });
 
+/** Whether the node at `path` is there for good (Scope, section 10.4): its name, and that of each node above it, is given. */
+export function isPermanent(root: NodeDescription, path: readonly string[]): boolean {
+  let found: NodeDescription | undefined = root;
+  for (const name of path) {
+    const named: NodeDescription | undefined = found?.children?.[name];
+    if (!named || named.occurs === 'ZeroOrOne' || named.occurs === 'ZeroOrMore') return false;
+    found = named;
+  }
+  return true;
+}
+
 /** The description of the node at `path` below an MO's root, by name or by wildcard. */
 export function describe(root: NodeDescription, path: readonly string[]): NodeDescription | undefined {
   let found: NodeDescription | undefined = root;

@@ -10,6 +10,16 @@ const md5 = (...parts: (string | Uint8Array)[]): Buffer => {
 export const md5Credential = (name: string, secret: string, nonce: Uint8Array): string =>
   md5(`${md5(`${name}:${secret}`).toString('base64')}:`, nonce).toString('base64');
 
+/** syncml:auth-basic: B64(name:secret) (section 5.3). */
+export const basicCredential = (name: string, secret: string): string =>
+  Buffer.from(`${name}:${secret}`).toString('base64');
+
+/** syncml:auth-MAC: B64(H(B64(H(name:secret)):nonce:B64(H(body)))), over the package as it goes over the wire (section 5.4). */
+export const messageMac = (name: string, secret: string, nonce: Uint8Array, body: Uint8Array): string =>
+  md5(`${md5(`${name}:${secret}`).toString('base64')}:`, nonce, `:${md5(body).toString('base64')}`).toString(
+    'base64',
+  );
+
 /** Digest of Package #0: H(B64(H(ServerID:password)):nonce:B64(H(trigger))) (OMA DM notification 1.2.1, section 6.2). */
 export const notificationDigest = (
   serverId: string,

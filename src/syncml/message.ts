@@ -213,14 +213,20 @@ function readCommand(element: Element, budget: { commands: number }): Command {
   return { ...command, items: command.items.map((item) => itemRead(item, outer)) } as Command;
 }
 
-function writeCommand(command: Command): Element {
+export const isCompositeCommand = (command: Command): command is Composite => 'commands' in command;
+
+/** Items of a command that has some. */
+export const itemsOf = (command: Command): readonly Item[] => ('items' in command ? command.items : []);
+
+/** A command as the element that codecs write. */
+export function elementOfCommand(command: Command): Element {
   if (command.name === 'Unknown') return command.element;
-  if ('commands' in command)
+  if (isCompositeCommand(command))
     return {
       name: command.name,
       content: [
         ...(composites[command.name].write(command) as readonly Element[]),
-        ...command.commands.map(writeCommand),
+        ...command.commands.map(elementOfCommand),
       ],
     };
   return {
@@ -251,7 +257,7 @@ export function messageOf(root: Element): SyncmlMessage {
 }
 
 export function elementOf({ header, commands, final }: SyncmlMessage): Element {
-  const body = commands.map(writeCommand);
+  const body = commands.map(elementOfCommand);
   if (final) body.push({ name: 'Final', content: true });
   return {
     name: 'SyncML',

@@ -2,12 +2,19 @@ import { seededEntropy } from '../../src/base/entropy.ts';
 import type { Account, SaveNonces } from '../../src/dm/authentication.ts';
 import { ClientSession, type ClientSessionParts } from '../../src/dm/client-session.ts';
 import { MemoryAcls, MemoryNodes } from '../../src/dm/node-store.ts';
-import { ServerSession, type ServerSessionParts } from '../../src/dm/server-session.ts';
+import {
+  type Operation,
+  type OperationOutcome,
+  ServerSession,
+  type ServerSessionParts,
+} from '../../src/dm/server-session.ts';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
-import { ManagementTree } from '../../src/dm/tree.ts';
+import { ManagementTree, type TreeBranch } from '../../src/dm/tree.ts';
 import { devInfo, devInfoNodes } from '../../src/mo/dev-info.ts';
+import { decodeMessage, encodeMessage, MediaType } from '../../src/syncml/codec.ts';
 import { interior, leaf } from '../../src/syncml/ddf.ts';
 import type { SyncmlMessage } from '../../src/syncml/message.ts';
+import { HandClock } from '../hand-clock.ts';
 
 const site = interior(['Get'], 'A site', {
   Name: leaf('chr', ['Get', 'Replace'], 'Name'),
@@ -17,9 +24,12 @@ const site = interior(['Get'], 'A site', {
   Blob: leaf('bin', ['Get', 'Replace'], 'Blob'),
   Rooms: interior(['Get'], 'Rooms', {
     '*': interior(
-      ['Add', 'Delete', 'Get'],
+      ['Add', 'Delete', 'Get', 'Replace'],
       'Room',
-      { Floor: leaf('int', ['Add', 'Get', 'Replace'], 'Floor') },
+      {
+        Floor: leaf('int', ['Add', 'Get', 'Replace'], 'Floor'),
+        Note: leaf('chr', ['Add', 'Delete', 'Get', 'Replace'], 'Note', { occurs: 'ZeroOrOne' }),
+      },
       { occurs: 'ZeroOrMore' },
     ),
   }),
@@ -27,10 +37,11 @@ const site = interior(['Get'], 'A site', {
 
 /** A tree with DevInfo and a site, in which `dm.example` may do everything and everyone may look. */
 export function siteTree() {
-  const info = new StoredBranch('DevInfo', devInfo.root, new MemoryNodes(), devInfo.id);
+  const info = new StoredBranch('DevInfo', devInfo.root, new MemoryNodes(), { type: devInfo.id });
   info.plant([], devInfoNodes({ deviceId: 'urn:dev:1', manufacturer: 'Maker', model: 'M1' }));
   const stored = new MemoryNodes();
-  const branch = new StoredBranch('Site', site, stored);
+  const clock = new HandClock();
+  const branch = new StoredBranch('Site', site, stored, { clock });
   branch.plant([], {
     name: 'Site',
     format: 'node',
@@ -45,9 +56,24 @@ export function siteTree() {
   });
   const acls = new MemoryAcls({
     '.': 'Get=*',
+    './Do': 'Exec=dm.example&Get=*',
     './Site': 'Get=*&Add=dm.example&Delete=dm.example&Replace=dm.example&Exec=dm.example',
   });
-  return { tree: new ManagementTree({ DevInfo: info, Site: branch }, acls), stored, site };
+  const done: string[] = [];
+  const doing: TreeBranch = {
+    view: (path) => (path.length === 0 ? { format: 'null', access: ['Exec', 'Get'] } : undefined),
+    exec: (_path, { value }, correlator) => {
+      done.push(`${value} ${correlator}`);
+      return 202;
+    },
+  };
+  return {
+    tree: new ManagementTree({ DevInfo: info, Site: branch, Do: doing }, acls),
+    stored,
+    acls,
+    clock,
+    done,
+  };
 }
 
 interface Nonces {
@@ -100,13 +126,61 @@ export function server(nonces: Nonces, parts: Partial<ServerSessionParts> = {}) 
   });
 }
 
-/** Both sides until the client has nothing more to send. Answers with all that was said. */
-export async function converse(device: ClientSession, dmServer: ServerSession): Promise<SyncmlMessage[]> {
+/** What happens to messages on their way; they arrive as they went where it is absent. */
+export type OnTheWay = (message: SyncmlMessage, from: 'client' | 'server') => SyncmlMessage;
+
+/**
+ * Both sides until the client has nothing more to send, each message coded, with its seal, and decoded. Answers with all
+ * that was said.
+ */
+export async function converse(
+  device: ClientSession,
+  dmServer: ServerSession,
+  onTheWay: OnTheWay = (message) => message,
+): Promise<SyncmlMessage[]> {
   const said: SyncmlMessage[] = [];
+  const carry = (message: SyncmlMessage, from: 'client' | 'server') => {
+    const sender = from === 'client' ? device : dmServer;
+    const body = encodeMessage(onTheWay(message, from), MediaType.Cbor);
+    const arrived = decodeMessage(body, MediaType.Cbor);
+    said.push(arrived);
+    return [arrived, { body, hmac: sender.seal(body) }] as const;
+  };
   for (let next: SyncmlMessage | undefined = device.start(); next; ) {
-    const answer = await dmServer.receive(next);
-    said.push(next, answer);
-    next = await device.receive(answer);
+    const answer = await dmServer.receive(...carry(next, 'client'));
+    next = await device.receive(...carry(answer, 'server'));
   }
   return said;
+}
+
+/** Both sides say that they take only messages of this size, as XML. */
+export const small =
+  (maxMsgSize: number): OnTheWay =>
+  ({ header, ...rest }) => ({ header: { ...header, meta: { ...header.meta, maxMsgSize } }, ...rest });
+
+/** Statuses of a message, `Alert 200`. */
+export const statusesOf = (message: SyncmlMessage): string[] =>
+  message.commands.flatMap((command) =>
+    command.name === 'Status' ? [`${command.cmd} ${command.data}`] : [],
+  );
+
+/** The server's nonces mirror the client's. */
+export const noncePair = () => {
+  const device = startNonces();
+  return { device, dm: { own: device.peer, peer: device.own } };
+};
+
+/** Has a server do operations in a session of its own, and answers with what they came to. */
+export async function manage(operations: readonly Operation[], onTheWay?: OnTheWay) {
+  const { device, dm } = noncePair();
+  const site = siteTree();
+  const outcomes: OperationOutcome[] = [];
+  const serverSide = server(dm, {
+    work: async function* () {
+      outcomes.push(...(yield operations));
+    },
+  });
+  const clientSide = client(device, { tree: site.tree });
+  const said = await converse(clientSide, serverSide, onTheWay);
+  return { ...site, outcomes, said, clientSide, serverSide };
 }

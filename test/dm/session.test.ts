@@ -1,51 +1,43 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { Operation, OperationOutcome } from '../../src/dm/server-session.ts';
-import type { Alert, SyncmlMessage } from '../../src/syncml/message.ts';
-import { client, clientAccount, converse, server, serverAccount, siteTree, startNonces } from './parties.ts';
+import type { NodeOperation, Operation, OperationOutcome } from '../../src/dm/server-session.ts';
+import type { Alert } from '../../src/syncml/message.ts';
+import {
+  client,
+  clientAccount,
+  converse,
+  manage,
+  noncePair,
+  server,
+  serverAccount,
+  siteTree,
+  statusesOf,
+} from './parties.ts';
 
-/** The server's nonces mirror the client's. */
-const pair = () => {
-  const device = startNonces();
-  return { device, dm: { own: device.peer, peer: device.own } };
-};
-
-const statusesOf = (message: SyncmlMessage) =>
-  message.commands.flatMap((command) =>
-    command.name === 'Status' ? [`${command.cmd} ${command.data}`] : [],
-  );
+const hex = (octets: Uint8Array) => Buffer.from(octets).toString('hex');
 
 async function run(operations: readonly Operation[]) {
-  const { device, dm } = pair();
-  const outcomes: OperationOutcome[] = [];
-  const { tree, stored } = siteTree();
-  const serverSide = server(dm, {
-    work: async function* () {
-      outcomes.push(...(yield operations));
-    },
-  });
-  const clientSide = client(device, { tree });
-  await converse(clientSide, serverSide);
+  const { clientSide, serverSide, ...rest } = await manage(operations);
   assert.equal(clientSide.outcome?.status, 200);
   assert.equal(serverSide.outcome?.status, 200);
-  return { outcomes, stored };
+  return rest;
 }
 
 describe('authentication', () => {
   test('both sides prove themselves in packages 1 and 2, and both nonces change', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     const before = { ...device };
     const said = await converse(client(device), server(dm));
     assert.equal(said.length, 2, 'one package each way');
     assert.deepEqual(statusesOf(said[1]!), ['SyncHdr 212', 'Alert 200', 'Replace 200']);
     assert.notDeepEqual(device.own, before.own);
-    assert.deepEqual(device.own, dm.peer);
+    assert.deepEqual(Buffer.from(device.own), Buffer.from(dm.peer));
     const again = await converse(client(device), server(dm));
     assert.deepEqual(statusesOf(again[1]!)[0], 'SyncHdr 212', 'and the next session starts from the new one');
   });
 
   test('a server that was not told its next nonce, since its package had no command, is challenged once', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     await converse(client(device), server(dm));
     const again = await converse(client(device), server(dm));
     assert.deepEqual(
@@ -55,7 +47,7 @@ describe('authentication', () => {
   });
 
   test('sides that fell out of step find each other by one challenge each', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     dm.own = Buffer.from('elsewhere');
     dm.peer = Buffer.from('lost');
     const done: OperationOutcome[] = [];
@@ -68,11 +60,11 @@ describe('authentication', () => {
     assert.deepEqual(statusesOf(said[1]!), ['SyncHdr 401', 'Alert 401', 'Replace 401']);
     assert.deepEqual(statusesOf(said[4]!), ['SyncHdr 401', 'Get 401']);
     assert.equal(done[0]?.status, 200);
-    assert.deepEqual([device.own, device.peer], [dm.peer, dm.own]);
+    assert.deepEqual([device.own, device.peer].map(hex), [dm.peer, dm.own].map(hex));
   });
 
   test('a client with the wrong secret gets 401 twice, and the work never starts', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     let started = false;
     const serverSide = server(dm, {
       work: async function* () {
@@ -94,7 +86,7 @@ describe('authentication', () => {
   });
 
   test('a server with the wrong secret has nothing executed', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     const { tree, stored } = siteTree();
     const serverSide = server(dm, {
       account: serverAccount(dm, 'wrong'),
@@ -109,7 +101,7 @@ describe('authentication', () => {
   });
 
   test('a first package that is replayed opens nothing', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     const [first] = await converse(client(device), server(dm));
     const replayed = server(dm);
     const answer = await replayed.receive(first!);
@@ -118,7 +110,7 @@ describe('authentication', () => {
   });
 
   test('without a credential the status is 407', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     const { header, ...rest } = client(device).start();
     const { cred: _, ...bare } = header;
     assert.equal(statusesOf(await server(dm).receive({ header: bare, ...rest }))[0], 'SyncHdr 407');
@@ -126,12 +118,14 @@ describe('authentication', () => {
 });
 
 describe('commands', () => {
-  const cases: [Operation, number, string?][] = [
+  const cases: [NodeOperation, number, string?][] = [
     [{ name: 'Get', uri: './Site/Name' }, 200, 'north'],
     [{ name: 'Get', uri: './Site' }, 200, 'Name/Count/Serial/Secret/Blob/Rooms'],
     [{ name: 'Get', uri: './Site/Name?prop=ACL' }, 200, ''],
     [{ name: 'Get', uri: './Site/Count?prop=Format' }, 200, 'int'],
-    [{ name: 'Get', uri: './Site/Name?prop=Size' }, 406],
+    [{ name: 'Get', uri: './Site/Name?prop=Size' }, 200, '5'],
+    [{ name: 'Get', uri: './DevInfo/Man?prop=TStamp' }, 406],
+    [{ name: 'Get', uri: './Site/Name?prop=Colour' }, 406],
     [{ name: 'Get', uri: './Site/Nobody' }, 404],
     [{ name: 'Get', uri: './Site/Secret' }, 405],
     [{ name: 'Get', uri: `./${'x/'.repeat(40)}x` }, 414],
@@ -182,7 +176,7 @@ describe('commands', () => {
   });
 
   test('a server without the right gets 425', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     const ends = { local: 'urn:dev:1', remote: 'other.example' };
     const outcomes: OperationOutcome[] = [];
     const serverSide = server(dm, {
@@ -206,7 +200,7 @@ describe('commands', () => {
 
 describe('the course of a session', () => {
   test('alerts are handed over, and their statuses come back to who reported them', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     const heard: Alert[] = [];
     const settled: number[] = [];
     const clientSide = client(device, {
@@ -238,7 +232,7 @@ describe('the course of a session', () => {
   });
 
   test('the status of an alert counts when the server proves itself after it gave it', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     dm.own = Buffer.from('elsewhere');
     const settled: number[] = [];
     const items = [{ meta: { type: 'urn:x', format: 'chr' }, data: 'one' }];
@@ -251,7 +245,7 @@ describe('the course of a session', () => {
   });
 
   test('the status of an alert does not count from a server that never proves itself', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     const settled: number[] = [];
     const items = [{ meta: { type: 'urn:x', format: 'chr' }, data: 'one' }];
     const clientSide = client(device, {
@@ -262,7 +256,7 @@ describe('the course of a session', () => {
   });
 
   test('several rounds of work, with what the server waits for in between', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     const seen: unknown[] = [];
     const serverSide = server(dm, {
       work: async function* ({ devInfo, notified }) {
@@ -280,7 +274,7 @@ describe('the course of a session', () => {
   });
 
   test('a package that comes twice is answered twice and done once', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     let rounds = 0;
     const serverSide = server(dm, {
       work: async function* () {
@@ -295,7 +289,7 @@ describe('the course of a session', () => {
   });
 
   test('a session that breaks lets the work clean up', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     let cleaned = false;
     const serverSide = server(dm, {
       work: async function* () {
@@ -313,7 +307,7 @@ describe('the course of a session', () => {
   });
 
   test('a command that nobody knows is answered by 406', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     const clientSide = client(device);
     const answer = await server(dm).receive(clientSide.start());
     const copy = {
@@ -326,7 +320,7 @@ describe('the course of a session', () => {
   });
 
   test('an answer of another session or another server ends the session', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     const clientSide = client(device);
     const answer = await server(dm).receive(clientSide.start());
     assert.equal(
@@ -337,7 +331,7 @@ describe('the course of a session', () => {
   });
 
   test('a protocol version that nobody knows gets 505', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     const first = client(device).start();
     const serverSide = server(dm);
     const answer = await serverSide.receive({ ...first, header: { ...first.header, verProto: 'DM/9' } });
@@ -345,7 +339,7 @@ describe('the course of a session', () => {
   });
 
   test('a client that never ends is ended', async () => {
-    const { device, dm } = pair();
+    const { device, dm } = noncePair();
     const serverSide = server(dm, {
       work: async function* () {
         for (;;) yield [{ name: 'Get', uri: './Site/Name' }];

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { placeOf } from '../../src/dm/server-session.ts';
 import { HeadendApi } from '../../src/headend/api.ts';
 import { Jobs } from '../../src/headend/jobs.ts';
 import { EventRecorder } from '../event-recorder.ts';
@@ -108,12 +109,12 @@ describe('jobs', () => {
     const work = jobs.work('d');
     const asked: string[] = [];
     for (let step = await work.next([]); !step.done; ) {
-      asked.push(step.value[0]?.uri ?? '-');
+      asked.push(step.value[0] ? placeOf(step.value[0]) : '-');
       step = await work.next(step.value.map((operation) => ({ operation, status: 200, results: [] })));
     }
     assert.deepEqual(asked, ['./a', '-', './b']);
-    assert.equal((await first)[0]?.operation.uri, './a');
-    assert.equal((await last)[0]?.operation.uri, './b');
+    assert.equal(placeOf((await first)[0]!.operation), './a');
+    assert.equal(placeOf((await last)[0]!.operation), './b');
     await assert.rejects(failing, { code: 'internal' });
   });
 

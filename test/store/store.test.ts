@@ -34,6 +34,7 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
   const folder = mkdtempSync(join(tmpdir(), 'postern-store-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'deep', 'state.db');
+  const properties = { title: 'T', timeStamp: '20261124T000000Z', version: 3 };
   {
     const database = openDatabase(file);
     new Inventory(database, 2).put(record('a'));
@@ -43,7 +44,7 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
       put: [
         { path: 'X', format: 'node' },
         { path: 'X/bin', format: 'bin', value: Buffer.from([0]) },
-        { path: 'X/text', format: 'chr', type: 't', value: 'v' },
+        { path: 'X/text', format: 'chr', type: 't', value: 'v', ...properties },
         { path: 'Y', format: 'node' },
       ],
     });
@@ -63,7 +64,7 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
     nodes.map(({ path }) => path),
     ['X', 'X/bin', 'X/text'],
   );
-  assert.deepEqual(nodes[2], { path: 'X/text', format: 'chr', type: 't', value: 'v' });
+  assert.deepEqual(nodes[2], { path: 'X/text', format: 'chr', type: 't', value: 'v', ...properties });
   assert.equal(Buffer.from(nodes[1]?.value ?? '').toString('hex'), '00');
   const acls = new Acls(database, { '.': 'Get=*' });
   assert.deepEqual([acls.get('.'), acls.get('./X')], ['Get=*', 'Get=a']);

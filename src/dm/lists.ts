@@ -1,0 +1,108 @@
+import type { Item } from '../syncml/message.ts';
+import { encodeTnds, TndsMediaType, type TndsNode } from '../syncml/tnds.ts';
+import { DmError } from './dm-error.ts';
+import { DmStatus } from './status.ts';
+import type { ManagementTree, NodeView } from './tree.ts';
+import { nodeUri, unescapeName } from './uri.ts';
+
+type Path = readonly string[];
+
+/** Nodes that one Get of a subtree brings at most. */
+const nodeBound = 4096;
+
+/** Properties that `?list=TNDS` can be asked for, with `+` or `-`; Format, Type and the value come unasked. */
+const tndsProperties = ['ACL', 'Format', 'Title', 'Type', 'Value'];
+
+/**
+ * Gets a node with all below it that the server may read (OMA DM tree and description serialization 1.2, section 8.4):
+ * `list=Struct` without values, `list=StructData` with them, `list=TNDS` as one object.
+ * @throws {DmError} 404, 405, 406 for another kind of list, 413, 425
+ */
+export function getList(tree: ManagementTree, path: Path, query: string, serverId: string): Item[] {
+  const kind = query.slice('list='.length);
+  const view = tree.get(path, serverId);
+  if (kind === 'Struct' || kind === 'StructData')
+    return [...walk(tree, path, view, serverId)].map(({ path: at, view: found }) => ({
+      source: { locUri: nodeUri(at) },
+      meta: { format: found.format, ...(found.type !== undefined && { type: found.type }) },
+      ...(kind === 'StructData' && found.format !== 'node' && { data: found.value ?? '' }),
+    }));
+  const wanted = wantedProperties(kind);
+  if (!wanted) throw new DmError(DmStatus.OptionalFeatureNotSupported, `no list ${kind}`);
+  const budget = { nodes: nodeBound };
+  const root = subtree(tree, path, view, serverId, wanted, budget);
+  const parent = path.slice(0, -1);
+  return [
+    {
+      source: { locUri: nodeUri(path) },
+      meta: { format: 'xml', type: TndsMediaType.Xml },
+      data: encodeTnds({ ...(parent.length > 0 && { path: nodeUri(parent) }), root }),
+    },
+  ];
+}
+
+function wantedProperties(kind: string): ReadonlySet<string> | undefined {
+  const [, changes] = /^TNDS((?:[+-][A-Za-z]+)*)$/.exec(kind) ?? [];
+  if (changes === undefined) return undefined;
+  const wanted = new Set(['Format', 'Type', 'Value']);
+  for (const [, sign, name = ''] of changes.matchAll(/([+-])([A-Za-z]+)/g)) {
+    if (!tndsProperties.includes(name)) return undefined;
+    if (sign === '+') wanted.add(name);
+    else wanted.delete(name);
+  }
+  return wanted;
+}
+
+interface Found {
+  readonly path: Path;
+  readonly view: NodeView;
+}
+
+function* walk(tree: ManagementTree, path: Path, view: NodeView, serverId: string): Generator<Found> {
+  const stack: Found[] = [{ path, view }];
+  for (let count = 0; stack.length > 0; count++) {
+    if (count >= nodeBound) throw new DmError(DmStatus.RequestEntityTooLarge, 'a subtree of too many nodes');
+    const found = stack.pop()!;
+    yield found;
+    const children = readable(tree, found, serverId).toReversed();
+    stack.push(...children);
+  }
+}
+
+/** Children that the server may read; the others are passed over without a word. */
+function readable(tree: ManagementTree, { path, view }: Found, serverId: string): Found[] {
+  return (view.children ?? []).flatMap((name) => {
+    const at = [...path, name];
+    const child = tree.view(at);
+    return child?.access.includes('Get') && tree.permits(at, 'Get', serverId)
+      ? [{ path: at, view: child }]
+      : [];
+  });
+}
+
+function subtree(
+  tree: ManagementTree,
+  path: Path,
+  view: NodeView,
+  serverId: string,
+  wanted: ReadonlySet<string>,
+  budget: { nodes: number },
+): TndsNode {
+  if (--budget.nodes < 0) throw new DmError(DmStatus.RequestEntityTooLarge, 'a subtree of too many nodes');
+  const { format, type, value, title } = view;
+  const acl = wanted.has('ACL') ? tree.getAcl(path, serverId) : '';
+  return {
+    name: unescapeName(path.at(-1) ?? '.'),
+    format,
+    ...(wanted.has('Type') && type !== undefined && { type }),
+    ...(acl !== '' && { acl }),
+    ...(wanted.has('Title') && title && { title }),
+    ...(format === 'node'
+      ? {
+          children: readable(tree, { path, view }, serverId).map((child) =>
+            subtree(tree, child.path, child.view, serverId, wanted, budget),
+          ),
+        }
+      : { ...(wanted.has('Value') && { value: value ?? '' }) }),
+  };
+}

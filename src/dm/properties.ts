@@ -1,0 +1,69 @@
+import { DmError } from './dm-error.ts';
+import { DmStatus } from './status.ts';
+import type { ManagementTree, NodeView } from './tree.ts';
+import { escapeName, unescapeName } from './uri.ts';
+
+type Path = readonly string[];
+
+/** What a node says of each of its properties; none where the branch does not keep it. */
+const readers: Readonly<Record<string, (view: NodeView, path: Path) => string | undefined>> = {
+  Format: ({ format }) => format,
+  Name: (_, path) => unescapeName(path.at(-1) ?? '.'),
+  Size: ({ format, value }) => (format === 'node' ? undefined : String(Buffer.byteLength(value ?? ''))),
+  Title: ({ title }) => title,
+  TStamp: ({ timeStamp }) => timeStamp,
+  Type: ({ type }) => type ?? '',
+  VerNo: ({ version }) => version?.toString(),
+};
+
+/** Name of the property that `?prop=` asks for. */
+const propertyOf = (query: string): string => {
+  const name = query.startsWith('prop=') ? query.slice('prop='.length) : '';
+  if (name === 'ACL' || Object.hasOwn(readers, name)) return name;
+  throw new DmError(DmStatus.OptionalFeatureNotSupported, `no property ${query}`);
+};
+
+/**
+ * Reads a property of a node (OMA DM tree and description 1.2.1, section 7.7).
+ * @throws {DmError} 404, 405, 406 for a property that this node does not have, 425
+ */
+export function getProperty(tree: ManagementTree, path: Path, query: string, serverId: string): string {
+  const name = propertyOf(query);
+  if (name === 'ACL') return tree.getAcl(path, serverId);
+  // Properties of what cannot be read, such as a secret, still say that it is there.
+  const view = tree.view(path);
+  if (!view) throw new DmError(DmStatus.NotFound, 'no such node');
+  if (!tree.permits(path, 'Get', serverId)) throw new DmError(DmStatus.PermissionDenied, 'no right to Get');
+  if (name === 'Size' && !view.access.includes('Get'))
+    throw new DmError(DmStatus.CommandNotAllowed, 'the size of a secret is one');
+  const value = readers[name]?.(view, path);
+  if (value === undefined) throw new DmError(DmStatus.OptionalFeatureNotSupported, `no ${name} is kept here`);
+  return value;
+}
+
+/**
+ * Changes a property: ACL, Name and Title can be, the others follow from the node (section 7.7).
+ * @throws {DmError} 400, 404, 405, 406, 418, 425
+ */
+export function replaceProperty(
+  tree: ManagementTree,
+  path: Path,
+  query: string,
+  value: string,
+  serverId: string,
+): void {
+  switch (propertyOf(query)) {
+    case 'ACL':
+      tree.replaceAcl(path, value, serverId);
+      break;
+    case 'Name':
+      if (value === '') throw new DmError(DmStatus.BadRequest, 'a node without a name');
+      tree.rename(path, escapeName(value), serverId);
+      break;
+    case 'Title':
+      tree.retitle(path, value, serverId);
+      break;
+    default:
+      throw new DmError(DmStatus.CommandNotAllowed, `${query} is not changed by command`);
+  }
+}

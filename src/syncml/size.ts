@@ -1,0 +1,29 @@
+import { type Element, elements, namespaces } from './elements.ts';
+
+/** What escaping makes of one character, in bytes. */
+const escaped: Readonly<Record<string, number>> = { '&': 5, '<': 4, '>': 4, '"': 6, '\r': 5 };
+
+/**
+ * Bytes of an element in XML, and so the most that it has in any coding: for staying below the size of message that the
+ * other side takes, without coding everything twice. `outerPage` is the code page of the element around it.
+ */
+export function sizeInXml({ name, content }: Element, outerPage: number): number {
+  const { page } = elements[name];
+  const namespace = page === outerPage ? 0 : ` xmlns="${namespaces[page]}"`.length;
+  const inner =
+    content === true
+      ? 0
+      : typeof content === 'string'
+        ? textInXml(content)
+        : content instanceof Uint8Array
+          ? Math.ceil(content.length / 3) * 4
+          : content.reduce((sum, child) => sum + sizeInXml(child, page), 0);
+  return namespace + (inner === 0 ? name.length + '</>'.length : 2 * name.length + '<></>'.length + inner);
+}
+
+/** Bytes of a text in XML. */
+export function textInXml(text: string): number {
+  let bytes = Buffer.byteLength(text);
+  for (const [found] of text.matchAll(/[&<>"\r]/g)) bytes += escaped[found]! - 1;
+  return bytes;
+}

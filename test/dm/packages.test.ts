@@ -1,0 +1,393 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { Operation, OperationOutcome } from '../../src/dm/server-session.ts';
+import type { Alert, SyncmlMessage } from '../../src/syncml/message.ts';
+import { client, converse, manage, noncePair, server, siteTree, small, statusesOf } from './parties.ts';
+
+const alertsOf = (message: SyncmlMessage) =>
+  message.commands.flatMap((command) => (command.name === 'Alert' ? [command.data] : []));
+const finals = (said: readonly SyncmlMessage[]) => said.map(({ final }) => (final ? 'F' : '-')).join('');
+const get: Operation = { name: 'Get', uri: './Site/Name' };
+
+describe('several messages to a package', () => {
+  test('a server whose commands do not fit goes on when it is asked for the next message', async () => {
+    const operations = Array.from(
+      { length: 12 },
+      (_, at): Operation => ({
+        name: 'Replace',
+        uri: './Site/Name',
+        data: `${at}`.padEnd(120, 'x'),
+      }),
+    );
+    const { outcomes, said, stored } = await manage(operations, small(1500));
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      operations.map(() => 200),
+    );
+    assert.match(String(stored.nodes.get('Site/Name')?.value), /^11x/);
+    const asking = said.filter((message) => alertsOf(message).includes(1222));
+    assert.ok(asking.length >= 3, `${asking.length}`);
+    assert.ok(
+      asking.every(({ final }) => !final),
+      'who asks for more has not ended',
+    );
+  });
+
+  test('a client whose alerts do not fit goes on likewise, and each is settled', async () => {
+    const { device, dm } = noncePair();
+    const heard: string[] = [];
+    const settled: number[] = [];
+    const alerts = Array.from({ length: 10 }, (_, at) => ({
+      code: 1226,
+      items: [{ meta: { type: 'urn:x', format: 'chr' }, data: `${at}`.padEnd(20_000, '.') }],
+      settled: (status: number) => settled.push(status),
+    }));
+    const serverSide = server(dm, {
+      alerted: (alert: Alert) => {
+        heard.push(String(alert.items[0]?.data).replaceAll('.', ''));
+        return 200;
+      },
+    });
+    const said = await converse(client(device, { alerts }), serverSide);
+    assert.deepEqual(heard, ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']);
+    assert.deepEqual(
+      settled,
+      heard.map(() => 200),
+    );
+    assert.equal(finals(said), '------FF', 'four messages of at most 64 KB');
+  });
+
+  test('statuses that do not fit go in the next message, and the session ends behind them', async () => {
+    const { device, dm } = noncePair();
+    const settled: number[] = [];
+    const alerts = Array.from({ length: 30 }, () => ({
+      code: 1226,
+      items: [{ meta: { type: 'urn:x', format: 'chr' }, data: '.' }],
+      settled: (status: number) => settled.push(status),
+    }));
+    const clientSide = client(device, { alerts });
+    const said = await converse(clientSide, server(dm), small(1600));
+    assert.equal(settled.length, 30);
+    assert.equal(clientSide.outcome?.status, 200);
+    assert.ok(said.length > 4);
+  });
+
+  test('work begins only when the last message of package 1 is there', async () => {
+    const { device, dm } = noncePair();
+    let begun = 0;
+    const alerts = Array.from({ length: 6 }, () => ({
+      code: 1226,
+      items: [{ meta: { type: 'urn:x', format: 'chr' }, data: '.'.repeat(30_000) }],
+    }));
+    const serverSide = server(dm, {
+      work: async function* () {
+        begun++;
+        yield [get];
+      },
+    });
+    const said = await converse(client(device, { alerts }), serverSide);
+    assert.equal(begun, 1);
+    assert.ok(said.length > 6);
+  });
+});
+
+describe('large objects', () => {
+  const long = 'Zählerstand <17> & "mehr"; '.repeat(400);
+
+  test('a value that fits in no message goes to the client in chunks, each answered by 213', async () => {
+    const { outcomes, said, stored } = await manage(
+      [{ name: 'Replace', uri: './Site/Name', data: long }, get],
+      small(2500),
+    );
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      [200, 200],
+    );
+    assert.equal(stored.nodes.get('Site/Name')?.value, long);
+    assert.equal(outcomes[1]?.results[0]?.data, long, 'and comes back in chunks');
+    const chunks = said.flatMap(({ commands }) => commands.filter(({ name }) => name === 'Replace')).slice(1);
+    const sizes = chunks.map((command) => 'items' in command && command.items[0]?.meta?.size);
+    assert.deepEqual(
+      [sizes[0], sizes[1]],
+      [Buffer.byteLength(long), undefined],
+      'only the first chunk tells the size',
+    );
+    assert.ok(said.some((message) => statusesOf(message).includes('Replace 213')));
+  });
+
+  test('octets too', async () => {
+    const blob = Buffer.from(Array.from({ length: 9000 }, (_, at) => at & 255));
+    const { outcomes, stored } = await manage(
+      [
+        { name: 'Replace', uri: './Site/Blob', format: 'bin', data: blob },
+        { name: 'Get', uri: './Site/Blob' },
+      ],
+      small(2000),
+    );
+    assert.deepEqual(Buffer.from(stored.nodes.get('Site/Blob')?.value ?? ''), blob);
+    assert.deepEqual(Buffer.from(outcomes[1]?.results[0]?.data ?? ''), blob);
+  });
+
+  test('and alerts of a client', async () => {
+    const { device, dm } = noncePair();
+    const heard: string[] = [];
+    const settled: number[] = [];
+    const alert = (data: string) => ({
+      code: 1226,
+      items: [{ source: { locUri: './Site' }, meta: { type: 'urn:x', format: 'chr' }, data }],
+      settled: (status: number) => settled.push(status),
+    });
+    const long = ['a', 'b'].map((letter) => letter.repeat(150_000));
+    const clientSide = client(device, { alerts: long.map(alert) });
+    await converse(
+      clientSide,
+      server(dm, {
+        alerted: ({ items }) => {
+          heard.push(String(items[0]?.data));
+          return 200;
+        },
+      }),
+    );
+    assert.deepEqual(heard, long);
+    assert.deepEqual(settled, [200, 200]);
+  });
+
+  const chunk = (data: string, more: boolean, size?: number, uri = './Site/Name') =>
+    ({
+      name: 'Replace',
+      cmdId: '9',
+      items: [
+        {
+          target: { locUri: uri },
+          meta: { format: 'chr', ...(size !== undefined && { size }) },
+          data,
+          ...(more && { moreData: true as const }),
+        },
+      ],
+    }) as const;
+
+  /** A client that has been greeted, and what it says to further messages. */
+  async function talk() {
+    const { device, dm } = noncePair();
+    const site = siteTree();
+    const clientSide = client(device, { tree: site.tree });
+    const hello = await server(dm, {
+      work: async function* () {
+        yield [get];
+      },
+    }).receive(clientSide.start());
+    let msgId = 1;
+    const say = async (commands: SyncmlMessage['commands'], final = false) => {
+      const { header } = hello;
+      const status = {
+        ...hello.commands[0]!,
+        cmdId: '1',
+        msgRef: msgId,
+      } as SyncmlMessage['commands'][number];
+      const { cred: _, ...bare } = header;
+      const answer = await clientSide.receive({
+        header: msgId === 1 ? header : { ...bare, msgId },
+        commands: [status, ...commands],
+        final,
+      });
+      msgId++;
+      return answer!;
+    };
+    return { ...site, say };
+  }
+
+  for (const [what, chunks, statuses] of [
+    ['without a size', [chunk('a', true)], ['Replace 411']],
+    ['larger than is taken', [chunk('a', true, 2_000_000)], ['Replace 413']],
+    ['longer than it said', [chunk('abc', true, 4), chunk('de', false)], ['Replace 213', 'Replace 424']],
+    ['shorter than it said', [chunk('abc', true, 9), chunk('de', false)], ['Replace 213', 'Replace 424']],
+  ] as const)
+    test(`an object ${what}: ${statuses.at(-1)}`, async () => {
+      const { say, stored } = await talk();
+      const heard: string[] = [];
+      for (const one of chunks)
+        heard.push(...statusesOf(await say([one])).filter((status) => status.startsWith('Replace')));
+      assert.deepEqual(heard, statuses);
+      assert.equal(stored.nodes.get('Site/Name')?.value, 'north');
+    });
+
+  test('something else before the end: alert 1225, and the object is dropped', async () => {
+    const { say, stored } = await talk();
+    await say([chunk('abc', true, 6)]);
+    const other = await say([chunk('7', false, undefined, './Site/Count')]);
+    assert.deepEqual(alertsOf(other), [1225, 1222]);
+    assert.deepEqual(statusesOf(other).slice(1), ['Replace 200']);
+    const late = await say([chunk('def', false)], true);
+    assert.deepEqual(statusesOf(late).slice(1), ['Replace 200']);
+    assert.equal(stored.nodes.get('Site/Name')?.value, 'def', 'what comes late is a value of its own');
+  });
+
+  test('a client that does not take the object gets no more of it', async () => {
+    const { outcomes, said } = await manage(
+      [{ name: 'Replace', uri: './Site/Name', data: 'x'.repeat(9000) }, get],
+      (message, from) => {
+        const { header, commands, final } = small(2000)(message, from);
+        const swollen = commands.map((command) =>
+          command.name === 'Replace' && command.items[0]?.moreData
+            ? {
+                ...command,
+                items: [{ ...command.items[0], meta: { ...command.items[0].meta, size: 2_000_000 } }],
+              }
+            : command,
+        );
+        return { header, commands: from === 'server' ? swollen : commands, final };
+      },
+    );
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      [413, 200],
+    );
+    assert.equal(
+      said.filter(({ commands }) => commands.some((command) => command.name === 'Replace')).length,
+      2,
+    );
+  });
+
+  test('what is larger than the server takes is 413, and is not sent', async () => {
+    const { outcomes } = await manage([get], ({ header, ...rest }, from) => ({
+      header: from === 'server' ? { ...header, meta: { maxObjSize: 3 } } : header,
+      ...rest,
+    }));
+    assert.deepEqual([outcomes[0]?.status, outcomes[0]?.results], [413, []]);
+  });
+});
+
+describe('what goes wrong on the way', () => {
+  test('a message that comes again, since its answer was lost, is answered by the same and done once', async () => {
+    const { device, dm } = noncePair();
+    const { tree, done } = siteTree();
+    const clientSide = client(device, { tree });
+    const serverSide = server(dm, {
+      work: async function* () {
+        yield [{ name: 'Exec', uri: './Do', data: 'x' }];
+      },
+    });
+    const first = await serverSide.receive(clientSide.start());
+    const [one, again] = [await clientSide.receive(first), await clientSide.receive(first)];
+    assert.deepEqual(one, again);
+    assert.equal(done.length, 1);
+    const [end, endAgain] = await Promise.all([serverSide.receive(one!), serverSide.receive(one!)]);
+    assert.equal(end, endAgain);
+  });
+
+  test('an older message is 400 and changes nothing', async () => {
+    const { device, dm } = noncePair();
+    const clientSide = client(device);
+    const serverSide = server(dm, {
+      work: async function* () {
+        yield [get];
+        yield [get];
+      },
+    });
+    const first = clientSide.start();
+    const second = await clientSide.receive(await serverSide.receive(first));
+    await serverSide.receive(second!);
+    assert.deepEqual(statusesOf(await serverSide.receive(first)), ['SyncHdr 400']);
+  });
+
+  test('two commands of one ID: the second is 400 and not done', async () => {
+    const { device, dm } = noncePair();
+    const { tree, done } = siteTree();
+    const clientSide = client(device, { tree });
+    const answer = await server(dm, {
+      work: async function* () {
+        yield [{ name: 'Exec', uri: './Do', data: 'x' }];
+      },
+    }).receive(clientSide.start());
+    const exec = answer.commands.at(-1)!;
+    const next = await clientSide.receive({ ...answer, commands: [...answer.commands, exec] });
+    assert.deepEqual(statusesOf(next!).slice(1), ['Exec 202', 'Exec 400']);
+    assert.equal(done.length, 1);
+  });
+
+  test('NoResp at a command, and in the header: no status for it, or for any', async () => {
+    const { device, dm } = noncePair();
+    const { tree, stored } = siteTree();
+    const clientSide = client(device, { tree });
+    const quiet: Operation = { name: 'Replace', uri: './Site/Name', data: 'east' };
+    const answer = await server(dm, {
+      work: async function* () {
+        yield [quiet];
+      },
+    }).receive(clientSide.start());
+    const commands = answer.commands.map((command) =>
+      command.name === 'Replace' ? { ...command, noResp: true as const } : command,
+    );
+    const next = await clientSide.receive({ ...answer, commands });
+    assert.deepEqual(statusesOf(next!), ['SyncHdr 212']);
+    assert.equal(stored.nodes.get('Site/Name')?.value, 'east');
+  });
+
+  test('a server that aborts by alert 1223 ends the session at the client, and its work', async () => {
+    const { device, dm } = noncePair();
+    const clientSide = client(device);
+    const serverSide = server(dm, {
+      // biome-ignore lint/correctness/useYield: it fails before it has something to do
+      work: async function* () {
+        throw new Error('no');
+      },
+    });
+    const said = await converse(clientSide, serverSide);
+    assert.deepEqual(alertsOf(said[1]!), [1223]);
+    assert.equal(clientSide.outcome?.status, 514);
+    assert.equal(serverSide.outcome?.status, 500);
+  });
+
+  test('a client that aborts ends it at the server', async () => {
+    const { device, dm } = noncePair();
+    const serverSide = server(dm);
+    const start = client(device).start();
+    const abort = { name: 'Alert', cmdId: '9', data: 1223, items: [] } as const;
+    await serverSide.receive({ ...start, commands: [...start.commands, abort] });
+    assert.equal(serverSide.outcome?.status, 514);
+  });
+});
+
+describe('versions and places', () => {
+  for (const version of ['DM/1.1', 'DM/1.2', 'DM/1.3'] as const)
+    test(`a server answers a client of ${version} in that version`, async () => {
+      const { device, dm } = noncePair();
+      const said = await converse(client(device, { version }), server(dm));
+      assert.deepEqual(
+        said.map(({ header }) => [header.verProto, header.verDtd]),
+        said.map(() => [version, version === 'DM/1.1' ? '1.1' : '1.2']),
+      );
+    });
+
+  test('RespURI of the server is where the next message goes', async () => {
+    const { device, dm } = noncePair();
+    const clientSide = client(device);
+    await converse(clientSide, server(dm), ({ header, ...rest }, from) => ({
+      header: from === 'server' ? { ...header, respUri: 'coap://192.0.2.9/dm?s=1' } : header,
+      ...rest,
+    }));
+    assert.equal(clientSide.respUri, 'coap://192.0.2.9/dm?s=1');
+  });
+});
+
+test('a composite, a Copy and an Exec are reported part by part', async () => {
+  const outcomes: OperationOutcome[] = (
+    await manage([
+      {
+        name: 'Sequence',
+        operations: [
+          { name: 'Add', uri: './Site/Rooms/hall', format: 'node' },
+          { name: 'Add', uri: './Site/Rooms/hall/Floor', format: 'int', data: '2' },
+          { name: 'Copy', uri: './Site/Rooms/copy', from: './Site/Rooms/hall' },
+          { name: 'Get', uri: './Site/Rooms/copy/Floor' },
+          { name: 'Exec', uri: './Do', data: 'go', correlator: 'c' },
+        ],
+      },
+    ])
+  ).outcomes;
+  assert.deepEqual(
+    outcomes[0]?.parts?.map(({ status }) => status),
+    [200, 200, 200, 200, 202],
+  );
+  assert.equal(outcomes[0]?.parts?.[3]?.results[0]?.data, '2');
+});
