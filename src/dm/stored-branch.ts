@@ -185,7 +185,7 @@ export class StoredBranch implements TreeBranch {
   }
 
   #stamp(known: StoredNode | undefined): Pick<StoredNode, 'timeStamp' | 'version'> {
-    const version = ((known?.version ?? -1) + 1) & 0xffff;
+    const version = known ? ((known.version ?? 0) + 1) & 0xffff : 0;
     if (!this.#clock) return { version };
     const timeStamp = new Date(this.#clock.wall()).toISOString().replace(/[-:]|\.\d+/g, '');
     return { version, timeStamp };

@@ -184,7 +184,8 @@ export class ManagementTree {
       else await this.#addSubtree(path, root, serverId);
     }
     // Section 7.7.1.2: who adds an interior node without the right to change its ACL gets full rights to the new node.
-    if (this.view(path)?.format === 'node' && !this.permits(path, 'Replace', serverId))
+    const isOwned = this.#acls.get(key(path)) !== undefined || this.permits(path, 'Replace', serverId);
+    if (this.view(path)?.format === 'node' && !isOwned)
       this.#setAcl(key(path), `Add=${serverId}&Delete=${serverId}&Get=${serverId}&Replace=${serverId}`);
   }
 

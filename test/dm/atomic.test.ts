@@ -1,0 +1,202 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { MemoryAcls, MemoryNodes } from '../../src/dm/node-store.ts';
+import type { Operation } from '../../src/dm/server-session.ts';
+import { StoredBranch } from '../../src/dm/stored-branch.ts';
+import { ManagementTree } from '../../src/dm/tree.ts';
+import { interior, leaf } from '../../src/syncml/ddf.ts';
+import type { CommandOf } from '../../src/syncml/message.ts';
+import { client, converse, manage, noncePair, server, siteTree, statusesOf } from './parties.ts';
+
+const rename: Operation = { name: 'Replace', uri: './Site/Name', data: 'south' };
+const room: Operation = { name: 'Add', uri: './Site/Rooms/hall', format: 'node' };
+const fails: Operation = { name: 'Replace', uri: './Site/Serial', data: 'x' };
+const exec: Operation = { name: 'Exec', uri: './Do', data: 'go' };
+
+const atomic = async (...operations: Operation[]) => {
+  const { outcomes, ...rest } = await manage([{ name: 'Atomic', operations }]);
+  const [outcome] = outcomes;
+  return { ...rest, statuses: [outcome?.status, ...(outcome?.parts ?? []).map(({ status }) => status)] };
+};
+
+describe('Atomic', () => {
+  test('all or none: all', async () => {
+    const { statuses, stored } = await atomic(rename, room, {
+      name: 'Replace',
+      uri: './Site?prop=ACL',
+      data: 'Get=*&Replace=dm.example',
+    });
+    assert.deepEqual(statuses, [200, 200, 200, 200]);
+    assert.deepEqual(
+      [stored.nodes.get('Site/Name')?.value, stored.nodes.has('Site/Rooms/hall')],
+      ['south', true],
+    );
+  });
+
+  test('all or none: none. What was done is 216, what failed says why, what came behind is 215', async () => {
+    const { statuses, stored, tree, acls } = await atomic(
+      rename,
+      room,
+      { name: 'Replace', uri: './Site/Rooms/hall?prop=ACL', data: 'Get=x' },
+      fails,
+      { name: 'Delete', uri: './Site/Rooms/hall' },
+    );
+    assert.deepEqual(statuses, [507, 216, 216, 216, 405, 215]);
+    assert.deepEqual(
+      [stored.nodes.get('Site/Name')?.value, stored.nodes.has('Site/Rooms/hall')],
+      ['north', false],
+    );
+    assert.equal(tree.view(['Site', 'Name'])?.value, 'north');
+    assert.equal(tree.view(['Site', 'Rooms', 'hall']), undefined);
+    assert.equal(acls.get('./Site/Rooms/hall'), undefined);
+  });
+
+  test('what cannot be taken back says so by 516', async () => {
+    const { statuses, done } = await atomic(rename, exec, fails);
+    assert.deepEqual(statuses, [507, 216, 516, 405]);
+    assert.equal(done.length, 1);
+  });
+
+  test('a Delete, a Copy and a rename are taken back with all below', async () => {
+    const { stored } = await manage([
+      { name: 'Add', uri: './Site/Rooms/hall/Floor', format: 'int', data: '1' },
+      {
+        name: 'Atomic',
+        operations: [
+          { name: 'Copy', uri: './Site/Rooms/copy', from: './Site/Rooms/hall' },
+          { name: 'Replace', uri: './Site/Rooms/copy?prop=Name', data: 'attic' },
+          { name: 'Delete', uri: './Site/Rooms/hall' },
+          fails,
+        ],
+      },
+    ]);
+    assert.deepEqual(
+      [...stored.nodes.keys()].filter((path) => path.includes('Rooms/')),
+      ['Site/Rooms/hall', 'Site/Rooms/hall/Floor'],
+    );
+    assert.equal(stored.nodes.get('Site/Rooms/hall/Floor')?.value, '1');
+  });
+
+  for (const [what, operation] of [
+    ['a Get', { name: 'Get', uri: './Site/Name' }],
+    ['an Atomic', { name: 'Atomic', operations: [rename] }],
+  ] as [string, Operation][])
+    test(`${what} within is 500, and nothing stays`, async () => {
+      const { statuses, stored } = await atomic(rename, operation);
+      assert.deepEqual(statuses, [507, 216, 500]);
+      assert.equal(stored.nodes.get('Site/Name')?.value, 'north');
+    });
+
+  test('a Sequence within fails as a whole', async () => {
+    const { statuses, stored } = await atomic({ name: 'Sequence', operations: [rename, fails] });
+    assert.equal(statuses[0], 507);
+    assert.equal(stored.nodes.get('Site/Name')?.value, 'north');
+  });
+});
+
+describe('Sequence', () => {
+  test('goes on behind what fails', async () => {
+    const { outcomes, stored } = await manage([{ name: 'Sequence', operations: [fails, rename] }]);
+    assert.deepEqual(
+      outcomes[0]?.parts?.map(({ status }) => status),
+      [405, 200],
+    );
+    assert.equal(stored.nodes.get('Site/Name')?.value, 'south');
+  });
+
+  test('a question to the user that there is not: 406, and what stands behind it is 215', async () => {
+    const ask: Operation = { name: 'Alert', code: 1101, items: ['', 'Rename?'] };
+    const { outcomes, stored } = await manage([{ name: 'Sequence', operations: [ask, rename] }]);
+    assert.deepEqual(
+      outcomes[0]?.parts?.map(({ status }) => status),
+      [406, 215],
+    );
+    assert.equal(stored.nodes.get('Site/Name')?.value, 'north');
+  });
+
+  test('a user who says no is 304, and likewise; one who says yes lets it go on', async () => {
+    for (const [answer, status, name] of [
+      [304, 215, 'north'],
+      [200, 200, 'south'],
+    ] as const) {
+      const { device, dm } = noncePair();
+      const { tree, stored } = siteTree();
+      const heard: CommandOf<'Alert'>[] = [];
+      const interact = (alert: CommandOf<'Alert'>) => {
+        heard.push(alert);
+        return answer;
+      };
+      const statuses: number[] = [];
+      const serverSide = server(dm, {
+        work: async function* () {
+          const [outcome] = yield [
+            {
+              name: 'Sequence',
+              operations: [{ name: 'Alert', code: 1101, items: ['MINDT=10', 'Rename?'] }, rename],
+            },
+          ];
+          statuses.push(...(outcome?.parts ?? []).map((part) => part.status));
+        },
+      });
+      await converse(client(device, { tree, interact }), serverSide);
+      assert.deepEqual(statuses, [answer, status]);
+      assert.equal(heard[0]?.items[1]?.data, 'Rename?');
+      assert.equal(stored.nodes.get('Site/Name')?.value, name);
+    }
+  });
+});
+
+for (const code of [1100, 1101, 1102, 1103, 1104])
+  test(`alert ${code} to a device without a user is 406`, async () => {
+    const { outcomes } = await manage([{ name: 'Alert', code, items: ['', 'text'] }]);
+    assert.equal(outcomes[0]?.status, 406);
+  });
+
+test('what one message changes is written at once, and what broke off before is not written at all', async () => {
+  const writes: number[] = [];
+  const stored = new MemoryNodes();
+  const apply = stored.apply.bind(stored);
+  stored.apply = (changes) => {
+    writes.push((changes.put ?? []).length);
+    apply(changes);
+  };
+  const branch = new StoredBranch(
+    'B',
+    interior(['Get'], 'b', {
+      X: leaf('chr', ['Get', 'Replace'], 'x'),
+      Y: leaf('chr', ['Get', 'Replace'], 'y'),
+    }),
+    stored,
+  );
+  branch.plant([], {
+    name: 'B',
+    format: 'node',
+    children: [
+      { name: 'X', format: 'chr', value: '' },
+      { name: 'Y', format: 'chr', value: '' },
+    ],
+  });
+  let durable = 0;
+  const tree = new ManagementTree({ B: branch }, new MemoryAcls({ '.': 'Get=*&Replace=*' }), (work) => {
+    durable++;
+    return work();
+  });
+  writes.length = 0;
+  const { device, dm } = noncePair();
+  const serverSide = server(dm, {
+    work: async function* () {
+      yield [
+        { name: 'Replace', uri: './B/X', data: '1' },
+        { name: 'Replace', uri: './B/Y', data: '2' },
+        { name: 'Replace', uri: './B/X', data: '3' },
+      ];
+    },
+  });
+  const said = await converse(client(device, { tree }), serverSide);
+  assert.deepEqual(writes, [2], 'one write of both nodes');
+  assert.ok(durable > 0);
+  assert.deepEqual(statusesOf(said[2]!).slice(1), ['Replace 200', 'Replace 200', 'Replace 200']);
+  tree.begin();
+  await tree.replace(['B', 'X'], { format: 'chr', value: 'half' }, 'x');
+  assert.equal(stored.nodes.get('B/X')?.value, '3', 'a power cut now would lose it whole');
+});

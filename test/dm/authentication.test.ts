@@ -1,0 +1,203 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { Scheme } from '../../src/dm/authentication.ts';
+import { formatHmac, parseHmac } from '../../src/dm/hmac-header.ts';
+import { LockOut } from '../../src/dm/lock-out.ts';
+import type { OperationOutcome } from '../../src/dm/server-session.ts';
+import { encodeMessage, MediaType } from '../../src/syncml/codec.ts';
+import { basicCredential, messageMac } from '../../src/syncml/digest.ts';
+import type { SyncmlMessage } from '../../src/syncml/message.ts';
+import { HandClock } from '../hand-clock.ts';
+import { client, clientAccount, converse, noncePair, server, serverAccount, statusesOf } from './parties.ts';
+
+/** Both sides with these schemes, the client's and the server's own. */
+function sides(clientSchemes: readonly Scheme[], serverSchemes: readonly Scheme[], accepted = clientSchemes) {
+  const { device, dm } = noncePair();
+  const outcomes: OperationOutcome[] = [];
+  const ofClient = clientAccount(device);
+  const ofServer = serverAccount(dm);
+  const clientSide = () =>
+    client(device, {
+      account: {
+        own: { ...ofClient.own, nonce: device.own, schemes: clientSchemes },
+        peer: { ...ofClient.peer, nonce: device.peer, schemes: serverSchemes },
+      },
+    });
+  const serverSide = () =>
+    server(dm, {
+      account: {
+        own: { ...ofServer.own, nonce: dm.own, schemes: serverSchemes },
+        peer: { ...ofServer.peer, nonce: dm.peer, schemes: accepted },
+      },
+      work: async function* () {
+        outcomes.push(...(yield [{ name: 'Get', uri: './Site/Name' }]));
+        outcomes.push(...(yield [{ name: 'Get', uri: './Site/Count' }]));
+      },
+    });
+  return { device, dm, clientSide, serverSide, outcomes };
+}
+
+const headerStatuses = (said: readonly SyncmlMessage[]) =>
+  said.map((message) => statusesOf(message)[0] ?? '-');
+
+test('the examples of OMA DM security: basic, and a MAC over a body', () => {
+  assert.equal(basicCredential('Bruce2', 'OhBehave'), 'QnJ1Y2UyOk9oQmVoYXZl');
+  assert.equal(
+    messageMac('Bruce2', 'OhBehave', Buffer.from('Nonce'), Buffer.from('<SyncML/>')),
+    'urdCeS3JUmjFgi8SX3webw==',
+  );
+});
+
+test('the header of a MAC is read in any order and quoting; another algorithm is none', () => {
+  const proof = { name: 'Robert Jordan', mac: 'Dgpoz8Pbu4XC0ecp6kLw4Q==' };
+  assert.deepEqual(parseHmac(formatHmac(proof)), proof);
+  assert.deepEqual(parseHmac('mac=Dgpoz8Pbu4XC0ecp6kLw4Q==,username="Robert Jordan", algorithm=md5'), proof);
+  assert.deepEqual(parseHmac('username="Robert Jordan", mac="Dgpoz8Pbu4XC0ecp6kLw4Q=="'), proof);
+  assert.equal(parseHmac('algorithm=SHA1, username="a", mac=b'), undefined);
+  assert.equal(parseHmac('nonsense'), undefined);
+});
+
+describe('schemes', () => {
+  test('basic both ways: 212, no nonce', async () => {
+    const { clientSide, serverSide, outcomes } = sides(['basic'], ['basic']);
+    const said = await converse(clientSide(), serverSide());
+    assert.deepEqual(headerStatuses(said).slice(1, 3), ['SyncHdr 212', 'SyncHdr 212']);
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      [200, 200],
+    );
+    assert.ok(!JSON.stringify(said).includes('nextNonce'));
+  });
+
+  test('MAC both ways: each message has its own nonce, and 200', async () => {
+    const { device, dm, clientSide, serverSide, outcomes } = sides(['mac'], ['mac']);
+    const said = await converse(clientSide(), serverSide());
+    assert.deepEqual(
+      headerStatuses(said).slice(1),
+      said.slice(1).map(() => 'SyncHdr 200'),
+    );
+    assert.ok(
+      said.every(({ header }) => header.cred === undefined),
+      'nothing of it is in the header',
+    );
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      [200, 200],
+    );
+    assert.deepEqual(Buffer.from(device.own), Buffer.from(dm.peer));
+    const again = await converse(clientSide(), serverSide());
+    assert.equal(
+      headerStatuses(again)[1],
+      'SyncHdr 200',
+      'the next session goes on with the nonces of the last',
+    );
+  });
+
+  test('MAC of sides that fell out of step: one challenge each', async () => {
+    const { dm, clientSide, serverSide, outcomes } = sides(['mac'], ['mac']);
+    dm.own = Buffer.from('elsewhere');
+    dm.peer = Buffer.from('lost');
+    const said = await converse(clientSide(), serverSide());
+    assert.deepEqual(headerStatuses(said).filter((status) => status.endsWith('401')).length, 2);
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      [200, 200],
+    );
+  });
+
+  test('a message that is changed on its way is not believed, and not done', async () => {
+    const { clientSide, serverSide } = sides(['mac'], ['mac']);
+    const [one, two] = [clientSide(), serverSide()];
+    const first = one.start();
+    const body = encodeMessage(first, MediaType.Xml);
+    const hmac = one.seal(body);
+    const tampered = Buffer.from(Buffer.from(body).toString().replace('1201', '1200'));
+    const answer = await two.receive(first, { body: tampered, hmac });
+    assert.deepEqual(statusesOf(answer), ['SyncHdr 401', 'Alert 401', 'Replace 401']);
+  });
+
+  test('in the middle of a session a message without its MAC is refused, though the ones before were right', async () => {
+    const { clientSide, serverSide } = sides(['mac'], ['mac']);
+    const [one, two] = [clientSide(), serverSide()];
+    const carry = (message: SyncmlMessage, from: typeof one | typeof two) => {
+      const body = encodeMessage(message, MediaType.Xml);
+      return [message, { body, hmac: from.seal(body) }] as const;
+    };
+    const greeting = await two.receive(...carry(one.start(), one));
+    const next = await one.receive(...carry(greeting, two));
+    assert.equal(two.authenticated, true);
+    const refused = await two.receive(next!, { body: encodeMessage(next!, MediaType.Xml) });
+    assert.equal(statusesOf(refused)[0], 'SyncHdr 407');
+    assert.equal(two.authenticated, false);
+  });
+
+  test('a client that starts with md5 is asked for MAC, and goes on with it', async () => {
+    const { clientSide, serverSide, outcomes } = sides(['md5', 'mac'], ['md5'], ['mac']);
+    const said = await converse(clientSide(), serverSide());
+    assert.deepEqual(headerStatuses(said).slice(1, 4), ['SyncHdr 401', '-', 'SyncHdr 200']);
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      [200, 200],
+    );
+  });
+
+  test('a secret is never sent in clear to a server that asks for it, where basic is not allowed', async () => {
+    const { clientSide, serverSide } = sides(['md5'], ['md5'], ['basic']);
+    const device = clientSide();
+    const said = await converse(device, serverSide());
+    assert.equal(device.outcome?.status, 401);
+    assert.ok(!JSON.stringify(said).includes(basicCredential('urn:dev:1', 'client-secret')));
+  });
+
+  test('a wrong password by basic is 401, and ends at the second time', async () => {
+    const { device, dm } = noncePair();
+    const account = clientAccount(device, 'wrong');
+    const clientSide = client(device, {
+      account: { ...account, own: { ...account.own, schemes: ['basic'] } },
+    });
+    const own = serverAccount(dm);
+    const serverSide = server(dm, { account: { ...own, peer: { ...own.peer, schemes: ['basic'] } } });
+    const said = await converse(clientSide, serverSide);
+    assert.equal(said.length, 4);
+    assert.equal(serverSide.outcome?.status, 401);
+  });
+});
+
+describe('lock-out', () => {
+  const limits = { free: 2, first: 1000, cap: 4000, peers: 2 };
+
+  test('after the free failures each costs twice the last, up to the cap; success forgives', () => {
+    const clock = new HandClock();
+    const lockOut = new LockOut(clock, limits);
+    const waits: number[] = [];
+    for (let i = 0; i < 6; i++) {
+      lockOut.check('a');
+      lockOut.failed('a');
+      let waited = 0;
+      for (;;) {
+        try {
+          lockOut.check('a');
+          break;
+        } catch (error) {
+          assert.equal((error as { code: string }).code, 'lockedOut');
+          clock.advance(500);
+          waited += 500;
+        }
+      }
+      waits.push(waited);
+    }
+    assert.deepEqual(waits, [0, 0, 1000, 2000, 4000, 4000]);
+    lockOut.succeeded('a');
+    lockOut.failed('a');
+    lockOut.check('a');
+  });
+
+  test('another peer is not locked out, and at the bound the one that failed longest ago is forgotten', () => {
+    const lockOut = new LockOut(new HandClock(), { ...limits, free: 0 });
+    for (const peer of ['a', 'b']) lockOut.failed(peer);
+    assert.throws(() => lockOut.check('a'), { code: 'lockedOut' });
+    lockOut.check('c');
+    lockOut.failed('c');
+    lockOut.check('a');
+  });
+});
