@@ -48,7 +48,7 @@ export const gatewayConfigSchema = v.strictObject({
     'client-secret': described(secret, 'Secret by which this gateway proves itself to the DM server'),
     'server-secret': described(secret, 'Secret by which the DM server proves itself to this gateway'),
     encoding: described(
-      v.optional(v.picklist(['xml', 'cbor'], '"xml" or "cbor"'), 'xml'),
+      v.optional(v.picklist(['xml', 'wbxml', 'cbor'], '"xml", "wbxml" or "cbor"'), 'xml'),
       "Coding of the gateway's own DM packages; any DM server knows XML",
     ),
   }),
@@ -73,6 +73,10 @@ export const gatewayConfigSchema = v.strictObject({
             v.strictObject({
               id: described(deviceId, 'DevId of the End Device'),
               'factory-secret': described(secret, 'The secret that it left its factory with'),
+              pin: described(
+                v.optional(text),
+                'A PIN that somebody tells the device as well: its bootstrap is protected by both then',
+              ),
             }),
           ),
           [],

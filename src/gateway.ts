@@ -7,7 +7,7 @@ import { Blockwise } from './coap/blockwise.ts';
 import { Code } from './coap/codes.ts';
 import { ContentFormat } from './coap/content-formats.ts';
 import { EchoGuard } from './coap/echo.ts';
-import { type CoapRequest, type Handler, type Remote, reply } from './coap/message.ts';
+import { type Handler, type Remote, reply } from './coap/message.ts';
 import { Observable } from './coap/observe.ts';
 import { type Resource, Router } from './coap/router.ts';
 import { coapUri } from './coap/uri.ts';
@@ -35,7 +35,7 @@ import { openDatabase, transaction } from './store/database.ts';
 import { type DeviceRecord, Inventory } from './store/inventory.ts';
 import { Acls, Nodes } from './store/nodes.ts';
 import { Outbox } from './store/outbox.ts';
-import { MediaType } from './syncml/codec.ts';
+import { encodings } from './syncml/codec.ts';
 
 /** What surrounds a gateway; the machine's own by default. */
 export interface GatewaySurroundings {
@@ -94,8 +94,8 @@ export class Gateway implements AsyncDisposable {
     this.#outbox = new Outbox(this.#database, config.limits.outbox);
 
     const nodes = new Nodes(this.#database);
-    const accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes));
-    this.#gwConfig = new StoredBranch('GwConfig', gwConfig.root, nodes, { type: gwConfig.id });
+    const accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
+    this.#gwConfig = new StoredBranch('GwConfig', gwConfig.root, nodes, { type: gwConfig.id, clock });
     const tree = this.#tree(accounts);
     this.#knowServer(accounts);
 
@@ -130,7 +130,7 @@ export class Gateway implements AsyncDisposable {
     this.#dmClient = new DmClient({
       gatewayId,
       serverId: config['dm-server'].id,
-      mediaType: config['dm-server'].encoding === 'cbor' ? MediaType.Cbor : MediaType.Xml,
+      mediaType: encodings[config['dm-server'].encoding],
       accounts,
       tree,
       outbox: this.#outbox,
@@ -148,17 +148,17 @@ export class Gateway implements AsyncDisposable {
       attached: (device) => this.#attach(device),
       proved: (deviceId, remote) => this.#heard(deviceId, remote),
     });
-    const factorySecrets = new Map(
-      config.bootstrap.device.map((device) => [device.id, device['factory-secret']]),
+    const bootstrapSecrets = new Map(
+      config.bootstrap.device.map(({ id, pin, 'factory-secret': network }) => [id, { network, pin }]),
     );
     const bootstrapServer = new BootstrapServer({
       gatewayId,
-      factorySecret: (deviceId) => factorySecrets.get(deviceId),
+      secretsOf: (deviceId) => bootstrapSecrets.get(deviceId),
       credentials: this.#credentials,
       guard: new EchoGuard(clock, entropy),
       entropy,
       events,
-      livesElsewhere: (deviceId, request) => this.#livesElsewhere(deviceId, request),
+      livesElsewhere: (deviceId, remote) => this.#livesElsewhere(deviceId, remote),
     });
     this.#network = new CoapNetwork({
       ...config.coap,
@@ -268,7 +268,9 @@ export class Gateway implements AsyncDisposable {
     };
     const server = this.#config['dm-server'].id;
     const all = `Add=${server}&Delete=${server}&Exec=${server}&Get=${server}&Replace=${server}`;
-    return new ManagementTree(branches, new Acls(this.#database, { '.': all }));
+    return new ManagementTree(branches, new Acls(this.#database, { '.': all }), (work) =>
+      transaction(this.#database, work),
+    );
   }
 
   /** The account that the configuration gives; the nonces go on from the last session. */
@@ -376,7 +378,7 @@ export class Gateway implements AsyncDisposable {
   }
 
   /** A device that proved this ID answers from another address and port than the one that asks. */
-  async #livesElsewhere(deviceId: string, { remote }: CoapRequest): Promise<boolean> {
+  async #livesElsewhere(deviceId: string, remote: Remote): Promise<boolean> {
     const known = this.#addresses.get(deviceId);
     if (!known?.proven || this.#inventory.get(deviceId)?.state !== 'attached') return false;
     if (known.address === remote.address && known.port === remote.port) return false;

@@ -19,12 +19,16 @@ export const deviceConfigSchema = v.strictObject({
       v.optional(secret),
       'Secret for the local bootstrap server (GwMO 8.4.2); without it the device waits for its DM server to assist',
     ),
+    pin: described(
+      v.optional(text),
+      'A PIN that protects the bootstrap besides the factory secret, if its bootstrap server has one for it',
+    ),
     state: described(
       v.optional(text, ':memory:'),
       'File that holds accounts and settings; `:memory:` forgets them',
     ),
     encoding: described(
-      v.optional(v.picklist(['xml', 'cbor'], '"xml" or "cbor"'), 'xml'),
+      v.optional(v.picklist(['xml', 'wbxml', 'cbor'], '"xml", "wbxml" or "cbor"'), 'xml'),
       'Coding of DM packages',
     ),
   }),
@@ -41,6 +45,21 @@ export const deviceConfigSchema = v.strictObject({
       ),
     }),
     {},
+  ),
+  bootstrap: described(
+    v.optional(
+      v.strictObject({
+        file: described(
+          text,
+          'A bootstrap that somebody brought: DM profile or Client Provisioning document',
+        ),
+        type: described(
+          text,
+          'Its content type with the protection, such as `application/vnd.wap.connectivity-wbxml; SEC=NETWPIN; MAC=…`',
+        ),
+      }),
+    ),
+    'A bootstrap document that is applied once, at the first start (OMA DM bootstrap, customized bootstrap)',
   ),
   'dm-server': described(
     v.optional(

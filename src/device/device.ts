@@ -1,29 +1,34 @@
+import { readFileSync } from 'node:fs';
 import { type Clock, pause, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { backoff } from '../base/retry.ts';
 import { softwareVersion } from '../base/version.ts';
-import { contentFormatOf } from '../coap/content-formats.ts';
+import { contentFormatOf, mediaTypeOf } from '../coap/content-formats.ts';
 import { Option } from '../coap/options.ts';
 import { parseCoapUri } from '../coap/uri.ts';
 import { ClientSession, runClientSession, type SessionOutcome, succeeded } from '../dm/client-session.ts';
-import { execute, isTreeCommand } from '../dm/commands.ts';
+import { execute } from '../dm/commands.ts';
 import { forgetfulNodes } from '../dm/node-store.ts';
+import { DmStatus } from '../dm/status.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import { ManagementTree } from '../dm/tree.ts';
 import { devDetail, devDetailNodes } from '../mo/dev-detail.ts';
 import { devInfo, devInfoNodes } from '../mo/dev-info.ts';
-import { Accounts, accountsDescription, type DmAccount, readAccount } from '../mo/dm-acc.ts';
+import { Accounts, accountNodes, accountsDescription, type DmAccount, readAccount } from '../mo/dm-acc.ts';
 import { MoId } from '../mo/identifiers.ts';
 import { Inbox } from '../mo/inbox.ts';
-import { openDatabase } from '../store/database.ts';
+import { provisionedAccounts } from '../mo/provisioned-accounts.ts';
+import { AppliedBootstraps } from '../store/applied-bootstraps.ts';
+import { openDatabase, transaction } from '../store/database.ts';
 import { Acls, Nodes } from '../store/nodes.ts';
-import { encodeProof, parseBootstrapMac, proofMac } from '../syncml/bootstrap-proof.ts';
-import { decodeMessage, encodeMessage, MediaType } from '../syncml/codec.ts';
+import { encodeProof, proofMac } from '../syncml/bootstrap-proof.ts';
+import { verifyBootstrap } from '../syncml/bootstrap-security.ts';
+import { decodeMessage, encodeMessage, encodings, isSupported } from '../syncml/codec.ts';
 import { interior, leaf } from '../syncml/ddf.ts';
-import { bootstrapMac, sameBytes } from '../syncml/digest.ts';
 import { decodeNotification, isAuthentic, sessionIdText } from '../syncml/notification.ts';
+import { decodeProvisioning, ProvisioningMediaType } from '../syncml/provisioning.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
 import { CoapStack, type Discovered } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
@@ -85,7 +90,7 @@ export class Device implements AsyncDisposable {
     this.#nextSessionId = 1 + Math.floor(entropy.uniform() * 0x7fff);
     this.#database = openDatabase(config.device.state);
     const nodes = new Nodes(this.#database);
-    this.#accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes));
+    this.#accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
     this.#tree = this.#makeTree(nodes);
     this.#takeFactoryAccount();
     this.#coap = new CoapStack(clock, config.network.interface, (path, payload) =>
@@ -115,6 +120,7 @@ export class Device implements AsyncDisposable {
 
   /** Opens the socket, and goes on in the background until it is attached. */
   async start(): Promise<void> {
+    await this.#applyBrought();
     await this.#coap.open();
     this.#running = this.#becomeAttached();
   }
@@ -158,7 +164,7 @@ export class Device implements AsyncDisposable {
 
   async #attachOnce(): Promise<void> {
     const found = await this.#discover();
-    const server = this.#config['dm-server']?.id;
+    const server = this.#accounts.list().find((account) => !isDirect(account))?.serverId;
     if (!this.#gatewayAccount() && server && this.#tunnelTo(found, server))
       await this.#session(server, undefined);
     if (!this.#gatewayAccount()) await this.#bootstrap(found);
@@ -191,7 +197,7 @@ export class Device implements AsyncDisposable {
 
   /** The account of a server that is reached by CoAP: a gateway. */
   #gatewayAccount(): DmAccount | undefined {
-    return this.#accounts.list().find(({ serverId }) => serverId !== this.#config['dm-server']?.id);
+    return this.#accounts.list().find(isDirect);
   }
 
   #tunnelTo(found: Discovered | undefined, serverId: string): boolean {
@@ -221,46 +227,82 @@ export class Device implements AsyncDisposable {
     const deviceNonce = this.#entropy.bytes(nonceBytes);
     const proof = encodeProof({ deviceNonce, mac: proofMac(secret, challenge, this.id, deviceNonce) });
     const answer = await ask({ [Option.Echo.number]: challenge }, proof);
+    const { contentFormat = 0, option } = answer;
     if (answer.code !== '2.04')
       throw new PosternError(
         'unauthorized',
         `the bootstrap server answered ${answer.code}: ${Buffer.from(answer.payload).toString()}`,
       );
-    await this.#apply(
+    const added = await this.#apply(
       answer.payload,
-      answer.option(Option.BootstrapMac.number),
-      secret,
-      Buffer.from(deviceNonce).toString('hex'),
+      mediaTypeOf(contentFormat) ?? '',
+      Buffer.from(option(Option.BootstrapMac.number) ?? '').toString(),
+    );
+    if (added?.bootstrapNonce !== Buffer.from(deviceNonce).toString('hex'))
+      throw new PosternError('unauthorized', 'the bootstrap answers another request');
+    this.#events.emit('info', 'device.bootstrapped', { device: this.id, gateway: added.serverId });
+  }
+
+  /**
+   * Applies a bootstrap, DM profile or Client Provisioning, and answers with the account that it brought.
+   * @throws {PosternError} `unauthorized` when it does not come from one who knows the secrets, was applied before, or is
+   * for another device; `malformed`, `unsupportedFormat`
+   */
+  async #apply(document: Uint8Array, mediaType: string, security: string): Promise<DmAccount | undefined> {
+    const { 'factory-secret': network, pin } = this.#config.device;
+    verifyBootstrap(document, security, { network, pin });
+    const applied = new AppliedBootstraps(this.#database);
+    if (applied.has(document)) throw new PosternError('unauthorized', 'this bootstrap was applied before');
+    const before = new Set(this.servers);
+    if (isSupported(mediaType)) await this.#applyMessage(document, mediaType);
+    else if (mediaType === ProvisioningMediaType.Wbxml || mediaType === ProvisioningMediaType.Xml)
+      for (const account of provisionedAccounts(decodeProvisioning(document)))
+        this.#receiveAccount(accountNodes('provisioned', account), byBootstrap);
+    else throw new PosternError('unsupportedFormat', `a bootstrap of type ${mediaType}`);
+    applied.add(document);
+    return (
+      this.#accounts.list().find(({ serverId }) => !before.has(serverId)) ?? this.#accounts.list().at(-1)
     );
   }
 
-  /** Applies a bootstrap when it comes from one who knows the factory secret, and answers this request and no earlier one. */
-  async #apply(
-    coded: Uint8Array,
-    macOption: Uint8Array | undefined,
-    secret: string,
-    deviceNonce: string,
-  ): Promise<void> {
-    const mac = macOption && parseBootstrapMac(Buffer.from(macOption).toString());
-    if (!mac || !sameBytes(mac, bootstrapMac(secret, coded)))
-      throw new PosternError('unauthorized', 'the bootstrap has no valid MAC');
-    const [command] = decodeMessage(coded, MediaType.Xml).commands;
-    if (!command || !isTreeCommand(command))
-      throw new PosternError('malformed', 'the bootstrap holds no command');
-    const before = this.servers;
-    const [done] = await execute({ tree: this.#tree, serverId: byBootstrap }, command);
-    const outcome = done?.items[0];
-    const added = this.#accounts.list().find(({ bootstrapNonce }) => bootstrapNonce === deviceNonce);
-    if (outcome?.status !== 200 || !added)
-      throw new PosternError(
-        'unauthorized',
-        `the bootstrap was not applied: ${outcome?.status} ${outcome?.reason ?? 'not fresh'}`,
-      );
-    this.#events.emit('info', 'device.bootstrapped', {
-      device: this.id,
-      gateway: added.serverId,
-      first: before.length === 0,
-    });
+  /** The DM profile: one command, which is not answered (OMA DM bootstrap 1.2.1, section 5.4). */
+  async #applyMessage(document: Uint8Array, mediaType: string): Promise<void> {
+    const { header, commands } = decodeMessage(document, mediaType);
+    if (header.target.locUri !== this.id)
+      throw new PosternError('unauthorized', `this bootstrap is for ${header.target.locUri}`);
+    for (const command of commands)
+      for (const { items } of await execute({ tree: this.#tree, serverId: byBootstrap }, command)) {
+        const failed = items.find(({ status }) => status !== DmStatus.Ok);
+        if (failed)
+          throw new PosternError(
+            'unauthorized',
+            `the bootstrap was not applied: ${failed.status} ${failed.reason ?? ''}`,
+          );
+      }
+  }
+
+  /** A bootstrap that somebody brought, applied at the first start. */
+  async #applyBrought(): Promise<void> {
+    const { bootstrap } = this.#config;
+    if (!bootstrap) return;
+    let document: Uint8Array;
+    try {
+      document = readFileSync(bootstrap.file);
+    } catch (cause) {
+      throw new PosternError('configuration', `bootstrap.file: ${bootstrap.file} cannot be read`, { cause });
+    }
+    const [mediaType = ''] = bootstrap.type.split(';');
+    try {
+      if (new AppliedBootstraps(this.#database).has(document)) return;
+      const added = await this.#apply(document, mediaType.trim(), bootstrap.type);
+      if (!added) return;
+      if (!isDirect(added)) this.#trust(added.serverId);
+      this.#events.emit('info', 'device.bootstrapped', { device: this.id, server: added.serverId });
+    } catch (thrown) {
+      throw new PosternError('configuration', `bootstrap.file: ${asPosternError(thrown).message}`, {
+        cause: thrown,
+      });
+    }
   }
 
   /** One session with a server that the device has an account for. */
@@ -280,8 +322,8 @@ export class Device implements AsyncDisposable {
     const account = this.#accounts.find(serverId);
     if (!account) throw new PosternError('notFound', `no account for ${serverId}`);
     const sessionId = notifiedId ?? this.#takeSessionId();
-    const mediaType = this.#config.device.encoding === 'cbor' ? MediaType.Cbor : MediaType.Xml;
-    const tunnelled = serverId === this.#config['dm-server']?.id;
+    const mediaType = encodings[this.#config.device.encoding];
+    const tunnelled = !isDirect(account);
     const place = tunnelled ? await this.#tunnelPlace(serverId) : placeOf(account.address);
     const session = new ClientSession({
       ends: { local: this.id, remote: serverId },
@@ -379,7 +421,7 @@ export class Device implements AsyncDisposable {
     info.plant([], devInfoNodes({ deviceId: id, manufacturer, model }));
     const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, { type: devDetail.id });
     detail.plant([], devDetailNodes({ type: 'device', firmware, software: softwareVersion, hardware: '1' }));
-    const own = new StoredBranch('Settings', settings, nodes);
+    const own = new StoredBranch('Settings', settings, nodes, { clock: this.#clock });
     if (!own.view(['Label'])) own.plant([], initialSettings);
     const inbox = new Inbox({ [MoId.DmAcc]: (root, by) => this.#receiveAccount(root, by) });
     const branches = {
@@ -389,15 +431,18 @@ export class Device implements AsyncDisposable {
       Settings: own,
       Inbox: inbox,
     };
-    const server = this.#config['dm-server']?.id;
-    return new ManagementTree(
-      branches,
-      new Acls(this.#database, {
-        '.': 'Get=*',
-        './Inbox': `Add=${[byBootstrap, ...(server ? [server] : [])].join('+')}`,
-        './Settings': server ? `Get=*&Replace=${server}` : 'Get=*',
-      }),
-    );
+    const acls = new Acls(this.#database, {
+      '.': 'Get=*',
+      './Inbox': `Add=${byBootstrap}`,
+      './Settings': 'Get=*',
+    });
+    return new ManagementTree(branches, acls, (work) => transaction(this.#database, work));
+  }
+
+  /** A DM server of the device's own may give it accounts, and change its settings. */
+  #trust(serverId: string): void {
+    this.#tree.setAcl(['Inbox'], `Add=${byBootstrap}+${serverId}`);
+    this.#tree.setAcl(['Settings'], `Get=*&Replace=${serverId}`);
   }
 
   /** An account comes in; it takes the place of another of its server only if the same hand gave both. */
@@ -413,7 +458,9 @@ export class Device implements AsyncDisposable {
 
   #takeFactoryAccount(): void {
     const server = this.#config['dm-server'];
-    if (!server || this.#accounts.find(server.id)) return;
+    if (!server) return;
+    this.#trust(server.id);
+    if (this.#accounts.find(server.id)) return;
     const name = this.#accounts.put({
       serverId: server.id,
       address: `urn:${server.id}`,
@@ -437,6 +484,9 @@ const initialSettings: TndsNode = {
     { name: 'ReportInterval', format: 'int', value: '3600' },
   ],
 };
+
+/** A server that is reached by CoAP is a gateway; any other is reached through the gateway's tunnel. */
+const isDirect = ({ address }: DmAccount): boolean => address.startsWith('coap:');
 
 function placeOf(address: string): { base: string; path: string } {
   const { host, port, path } = parseCoapUri(address);

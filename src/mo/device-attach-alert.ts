@@ -13,7 +13,7 @@ export interface DeviceAttach {
   readonly deviceId: string;
   readonly mode: number;
   /** How the device's account for the gateway came. */
-  readonly bootstrap: 'local' | 'server';
+  readonly bootstrap: 'local' | 'server' | 'manual';
   readonly manufacturer?: string;
   readonly model?: string;
 }
@@ -68,7 +68,7 @@ export function readDeviceAttach({ items }: Alert): DeviceAttach {
     sequence: Number(sequence),
     deviceId,
     mode,
-    bootstrap: bootstrap === 'server' ? 'server' : 'local',
+    bootstrap: bootstrap === 'server' || bootstrap === 'manual' ? bootstrap : 'local',
     ...(manufacturer !== undefined && { manufacturer }),
     ...(model !== undefined && { model }),
   };

@@ -1,5 +1,5 @@
 import { PosternError } from '../base/errors.ts';
-import type { Account, Credential, SaveNonces } from '../dm/authentication.ts';
+import type { Account, Credential, SaveNonces, Scheme } from '../dm/authentication.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import { interior, leaf, type ManagementObject, type NodeDescription } from '../syncml/ddf.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
@@ -90,17 +90,27 @@ export interface DmAccount extends Account {
 
 const text = (name: string, value: string): TndsNode => ({ name, format: 'chr', value });
 
-const credentialNodes = (level: 'CLCRED' | 'SRVCRED', { name, secret, nonce }: Credential): TndsNode => ({
-  name: level,
-  format: 'node',
-  children: [
-    text('AAuthLevel', level),
-    text('AAuthType', 'DIGEST'),
-    text('AAuthName', name),
-    text('AAuthSecret', secret),
-    { name: 'AAuthData', format: 'bin', value: nonce },
-  ],
-});
+/** AAuthType of each scheme. */
+const authTypes: Readonly<Record<Scheme, string>> = { basic: 'BASIC', md5: 'DIGEST', mac: 'HMAC' };
+const schemeOf = (authType: string | undefined): Scheme | undefined =>
+  (['basic', 'md5', 'mac'] as const).find((scheme) => authTypes[scheme] === authType);
+
+/** A node for each scheme that the credential may be used by. */
+const credentialNodes = (
+  level: 'CLCRED' | 'SRVCRED',
+  { name, secret, nonce, schemes = ['md5'] }: Credential,
+): TndsNode[] =>
+  schemes.map((scheme, at) => ({
+    name: at === 0 ? level : `${level}${at + 1}`,
+    format: 'node',
+    children: [
+      text('AAuthLevel', level),
+      text('AAuthType', authTypes[scheme]),
+      text('AAuthName', name),
+      text('AAuthSecret', secret),
+      { name: 'AAuthData', format: 'bin', value: nonce },
+    ],
+  }));
 
 /** The account as a subtree named `nodeName`: what the DM Gateway Bootstrap carries. */
 export function accountNodes(nodeName: string, account: DmAccount): TndsNode {
@@ -126,11 +136,11 @@ export function accountNodes(nodeName: string, account: DmAccount): TndsNode {
           { name: 'main', format: 'node', children: [text('Addr', address), text('AddrType', 'URI')] },
         ],
       },
-      text('AAuthPref', 'DIGEST'),
+      text('AAuthPref', authTypes[own.schemes?.[0] ?? 'md5']),
       {
         name: 'AppAuth',
         format: 'node',
-        children: [credentialNodes('CLCRED', own), credentialNodes('SRVCRED', peer)],
+        children: [...credentialNodes('CLCRED', own), ...credentialNodes('SRVCRED', peer)],
       },
       ...(extensions.length === 0 ? [] : [{ name: 'Ext', format: 'node' as const, children: extensions }]),
     ],
@@ -166,17 +176,35 @@ export function readAccount(root: TndsNode): DmAccount {
     ...(name !== undefined && { name }),
     ...(bootstrapNonce !== undefined && { bootstrapNonce }),
     ...(notificationNonce !== undefined && { notificationNonce: Buffer.from(notificationNonce) }),
-    own: readCredential(credentials, 'CLCRED', ''),
+    own: readCredential(credentials, 'CLCRED', '', textOf(root, 'AAuthPref')),
     peer: readCredential(credentials, 'SRVCRED', serverId),
   };
 }
 
-function readCredential(credentials: readonly TndsNode[], level: string, fallback: string): Credential {
-  const node = credentials.find((credential) => textOf(credential, 'AAuthLevel') === level);
+/** The credential of a level: its nodes differ in their type alone, and the preferred one comes first. */
+function readCredential(
+  credentials: readonly TndsNode[],
+  level: string,
+  fallback: string,
+  preferred?: string,
+): Credential {
+  const usable = credentials
+    .filter((credential) => textOf(credential, 'AAuthLevel') === level && textOf(credential, 'AAuthSecret'))
+    .flatMap((node) => schemeOf(textOf(node, 'AAuthType')) ?? [])
+    .toSorted((a, b) => Number(authTypes[b] === preferred) - Number(authTypes[a] === preferred));
+  const [scheme] = usable;
+  const node = credentials.find(
+    (credential) =>
+      textOf(credential, 'AAuthLevel') === level && schemeOf(textOf(credential, 'AAuthType')) === scheme,
+  );
   const secretValue = textOf(node, 'AAuthSecret');
-  if (!node || textOf(node, 'AAuthType') !== 'DIGEST' || !secretValue)
-    throw new PosternError('malformed', `no DM account: no ${level} credential of type DIGEST`);
+  if (!scheme || !node || !secretValue)
+    throw new PosternError(
+      'malformed',
+      `no DM account: no ${level} credential of type BASIC, DIGEST or HMAC`,
+    );
   return {
+    ...(usable.length === 1 && scheme === 'md5' ? {} : { schemes: usable }),
     name: textOf(node, 'AAuthName') ?? fallback,
     secret: secretValue,
     nonce: Buffer.from(childOf(node, 'AAuthData')?.value ?? ''),

@@ -1,6 +1,6 @@
 import { PosternError } from '../base/errors.ts';
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
-import { decodeTnds, TndsMediaType, type TndsNode } from '../syncml/tnds.ts';
+import { decodeTnds, isTndsType, type TndsNode } from '../syncml/tnds.ts';
 import { MoId } from './identifiers.ts';
 
 /** Takes a management object that a server, or a bootstrap, put into the Inbox. */
@@ -25,9 +25,9 @@ export class Inbox implements TreeBranch {
 
   /** @throws {PosternError} `unsupportedFormat`, `malformed`, `notFound` for an object that nobody here knows */
   deposit({ type, value }: NewNode, serverId: string): void {
-    if (type !== TndsMediaType.Xml)
-      throw new PosternError('unsupportedFormat', `the Inbox takes ${TndsMediaType.Xml}, not ${type}`);
-    const { root } = decodeTnds(typeof value === 'string' ? value : Buffer.from(value ?? '').toString());
+    if (!isTndsType(type))
+      throw new PosternError('unsupportedFormat', `the Inbox takes TNDS objects, not ${type}`);
+    const { root } = decodeTnds(value ?? '');
     const receiver = root.type === undefined ? undefined : this.#receivers[root.type];
     if (!receiver) throw new PosternError('notFound', `no place for an object ${root.type}`);
     receiver(root, serverId);

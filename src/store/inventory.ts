@@ -1,8 +1,8 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { PosternError } from '../base/errors.ts';
 
-/** How a device's account for the gateway came: local (GwMO 8.4.2) or by the DM server (8.4.1). */
-export type BootstrapOrigin = 'local' | 'server';
+/** How a device's account for the gateway came: local (GwMO 8.4.2), by the DM server (8.4.1), or by hand on both sides. */
+export type BootstrapOrigin = 'local' | 'server' | 'manual';
 
 export interface DeviceRecord {
   readonly deviceId: string;

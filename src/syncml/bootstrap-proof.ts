@@ -65,9 +65,3 @@ export const isProof = (
   challenge: Uint8Array,
   deviceId: string,
 ): boolean => sameBytes(mac, proofMac(factorySecret, challenge, deviceId, deviceNonce));
-
-/** Value of the Bootstrap-MAC option, as the parameters of DM Bootstrap's content type (OMA DM security, section 5.7.2). */
-export const formatBootstrapMac = (mac: string): string => `SEC=NETWORKID; MAC=${mac}`;
-
-export const parseBootstrapMac = (text: string): string | undefined =>
-  /^SEC=NETWORKID; MAC=([0-9A-F]{40})$/.exec(text)?.[1];

@@ -26,6 +26,9 @@ const codingOf = (mediaType: string) => {
   return coding;
 };
 
+/** As configurations name the codings. */
+export const encodings = { xml: MediaType.Xml, wbxml: MediaType.Wbxml, cbor: MediaType.Cbor } as const;
+
 export const isSupported = (mediaType: string): boolean => Object.hasOwn(codings, mediaType);
 
 /** @throws {PosternError} `unsupportedFormat`, `malformed` */

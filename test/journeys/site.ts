@@ -91,7 +91,7 @@ export class Site implements AsyncDisposable {
   device(
     id: string,
     gateway: Gateway,
-    how: { factory?: boolean; server?: boolean; multicast?: boolean; more?: Toml } = {},
+    how: { factory?: boolean; server?: boolean; multicast?: boolean; more?: Toml; top?: Toml } = {},
   ): Device {
     const config = checkConfig(
       deviceConfigSchema,
@@ -112,6 +112,7 @@ export class Site implements AsyncDisposable {
             'server-secret': secrets.deviceServer(id),
           },
         }),
+        ...how.top,
       },
       'test',
     );

@@ -1,0 +1,60 @@
+import { PosternError } from '../base/errors.ts';
+import type { Credential, Scheme } from '../dm/authentication.ts';
+import type { Characteristic } from '../syncml/provisioning.ts';
+import type { DmAccount } from './dm-acc.ts';
+
+/** AAUTHLEVEL of the client's and of the server's credential (OMA DM bootstrap 1.2.1, the mapping of `w7`). */
+const levels = { own: 'APPSRV', peer: 'CLIENT' } as const;
+const schemes: Readonly<Record<string, Scheme>> = { BASIC: 'basic', DIGEST: 'md5', HMAC: 'mac' };
+
+/**
+ * DM accounts of a Client Provisioning document: its APPLICATION characteristics of APPID `w7`.
+ * @throws {PosternError} `malformed` when there is none, or one lacks what an account needs
+ */
+export function provisionedAccounts(document: readonly Characteristic[]): DmAccount[] {
+  const applications = document.filter(
+    ({ type, parameters }) => type === 'APPLICATION' && parameters.APPID === 'w7',
+  );
+  if (applications.length === 0)
+    throw new PosternError('malformed', 'a provisioning document without a DM account');
+  return applications.map(accountOf);
+}
+
+function accountOf(application: Characteristic): DmAccount {
+  const { 'PROVIDER-ID': serverId, NAME: name, ADDR } = application.parameters;
+  const address = addressOf(application.children.find(({ type }) => type === 'APPADDR')) ?? ADDR;
+  if (!serverId || !address)
+    throw new PosternError('malformed', 'a DM account has a PROVIDER-ID and an address');
+  return {
+    serverId,
+    address,
+    ...(name !== undefined && { name }),
+    own: credentialOf(application, levels.own, ''),
+    peer: credentialOf(application, levels.peer, serverId),
+  };
+}
+
+function addressOf(appAddr: Characteristic | undefined): string | undefined {
+  const address = appAddr?.parameters.ADDR;
+  const port = appAddr?.children.find(({ type }) => type === 'PORT')?.parameters.PORTNBR;
+  if (address === undefined || port === undefined || !URL.canParse(address)) return address;
+  const url = new URL(address);
+  if (url.port === '') url.port = port;
+  return url.href;
+}
+
+function credentialOf({ children }: Characteristic, level: string, fallback: string): Credential {
+  const usable = children.filter(
+    ({ type, parameters: { AAUTHLEVEL, AAUTHTYPE = 'DIGEST', AAUTHSECRET } }) =>
+      type === 'APPAUTH' && AAUTHLEVEL === level && AAUTHSECRET && Object.hasOwn(schemes, AAUTHTYPE),
+  );
+  const [first] = usable;
+  if (!first) throw new PosternError('malformed', `a DM account has an APPAUTH of AAUTHLEVEL ${level}`);
+  const { AAUTHNAME, AAUTHSECRET = '', AAUTHDATA = '' } = first.parameters;
+  return {
+    name: AAUTHNAME ?? fallback,
+    secret: AAUTHSECRET,
+    nonce: Buffer.from(AAUTHDATA),
+    schemes: usable.map(({ parameters }) => schemes[parameters.AAUTHTYPE ?? 'DIGEST']!),
+  };
+}

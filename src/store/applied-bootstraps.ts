@@ -1,0 +1,32 @@
+import { createHash } from 'node:crypto';
+import type { DatabaseSync } from 'node:sqlite';
+
+/** Bootstraps that are remembered; the oldest is forgotten first. */
+const limit = 256;
+
+/** Bootstraps that a device has applied: the same one a second time is a replay. Durable. */
+export class AppliedBootstraps {
+  readonly #database: DatabaseSync;
+
+  constructor(database: DatabaseSync) {
+    this.#database = database;
+  }
+
+  has(document: Uint8Array): boolean {
+    return (
+      this.#database.prepare('SELECT 1 FROM applied_bootstrap WHERE digest = ?').get(digestOf(document)) !==
+      undefined
+    );
+  }
+
+  add(document: Uint8Array): void {
+    this.#database.prepare('INSERT INTO applied_bootstrap (digest) VALUES (?)').run(digestOf(document));
+    this.#database
+      .prepare(
+        'DELETE FROM applied_bootstrap WHERE number IN (SELECT number FROM applied_bootstrap ORDER BY number DESC LIMIT -1 OFFSET ?)',
+      )
+      .run(limit);
+  }
+}
+
+const digestOf = (document: Uint8Array): string => createHash('sha256').update(document).digest('hex');
