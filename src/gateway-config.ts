@@ -1,6 +1,19 @@
 import * as v from 'valibot';
-import { described, identifier, logSection, mqttSection, port, secret, text, whole } from './base/config.ts';
+import {
+  authSchemes,
+  described,
+  identifier,
+  logSection,
+  mqttSection,
+  port,
+  secret,
+  text,
+  whole,
+} from './base/config.ts';
 
+const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
+/** Of a stock client, which may have a short one. */
+const anySecret = text;
 const deviceId = v.pipe(
   v.string(),
   v.minLength(1, 'a device ID'),
@@ -42,11 +55,66 @@ export const gatewayConfigSchema = v.strictObject({
     }),
     {},
   ),
+  http: described(
+    v.optional(
+      v.strictObject({
+        host: described(v.optional(text, '127.0.0.1'), 'Address to listen at'),
+        port: described(v.optional(port, 8053), 'TCP port; 0 takes a free one'),
+        path: described(
+          v.optional(httpPath, '/dm'),
+          'Where devices post packages of sessions with the gateway',
+        ),
+        'bootstrap-path': described(v.optional(httpPath, '/dm/bs'), 'Where they ask for a local bootstrap'),
+        'tunnel-path': described(
+          v.optional(httpPath, '/dm/t'),
+          'Below it, `/{ServerID}`, packages for a DM server behind the gateway',
+        ),
+        'server-id': described(
+          v.optional(identifier),
+          "ServerID by which these devices know the gateway; the gateway's own name by default",
+        ),
+        'tls-cert': described(v.optional(text), 'PEM file of the certificate; HTTP without TLS when absent'),
+        'tls-key': described(v.optional(text), 'PEM file of its key'),
+        'insecure-plain-http': described(
+          v.optional(v.boolean(), false),
+          'Serve HTTP without TLS at an address that is not loopback. Anyone on the way can read what is said',
+        ),
+        device: described(
+          v.optional(
+            v.array(
+              v.strictObject({
+                id: described(deviceId, 'DevId of the End Device, as its packages name it'),
+                'client-name': described(
+                  v.optional(text),
+                  'User name that it proves itself by; its DevId by default',
+                ),
+                'client-secret': described(anySecret, 'Password that it proves itself by'),
+                'client-auth': described(
+                  v.optional(authSchemes, ['md5']),
+                  'How it may prove itself: `basic`, `md5`, `mac`; the first is what it is challenged with',
+                ),
+                'server-secret': described(anySecret, 'Password by which the gateway proves itself to it'),
+                'server-auth': described(v.optional(authSchemes, ['md5']), 'How the gateway proves itself'),
+              }),
+            ),
+            [],
+          ),
+          'Devices whose account was made by hand on both sides, such as stock OMA DM clients',
+        ),
+      }),
+    ),
+    'HTTP binding, for OMA DM clients that speak no CoAP; off unless this table is there',
+  ),
   mqtt: mqttSection,
   'dm-server': v.strictObject({
     id: described(identifier, 'ServerID of the DM server'),
     'client-secret': described(secret, 'Secret by which this gateway proves itself to the DM server'),
+    'client-auth': described(
+      v.optional(authSchemes, ['md5']),
+      'How this gateway may prove itself: `basic`, `md5`, `mac`; the first is what it begins with',
+    ),
     'server-secret': described(secret, 'Secret by which the DM server proves itself to this gateway'),
+    'server-auth': described(v.optional(authSchemes, ['md5']), 'How the DM server may prove itself'),
     encoding: described(
       v.optional(v.picklist(['xml', 'wbxml', 'cbor'], '"xml", "wbxml" or "cbor"'), 'xml'),
       "Coding of the gateway's own DM packages; any DM server knows XML",

@@ -11,31 +11,31 @@ import { type Handler, type Remote, reply } from './coap/message.ts';
 import { Observable } from './coap/observe.ts';
 import { type Resource, Router } from './coap/router.ts';
 import { coapUri } from './coap/uri.ts';
-import { forgetfulNodes } from './dm/node-store.ts';
+import { Jobs } from './dm/jobs.ts';
+import type { Operation, OperationOutcome } from './dm/server-session.ts';
 import { StoredBranch } from './dm/stored-branch.ts';
-import { ManagementTree } from './dm/tree.ts';
 import type { GatewayConfig } from './gateway-config.ts';
-import { devDetail, devDetailNodes } from './mo/dev-detail.ts';
-import { devInfo, devInfoNodes } from './mo/dev-info.ts';
+import { httpSettings, knowManualDevices, mqttSettings } from './gateway-settings.ts';
+import { gatewayTree, knowServer } from './gateway-tree.ts';
 import { Accounts, accountsDescription } from './mo/dm-acc.ts';
-import { gwConfig, gwConfigNodes } from './mo/gw-config.ts';
-import { InventoryBranch } from './mo/gw-device-inventory.ts';
+import { gwConfig } from './mo/gw-config.ts';
 import { TransparentMode } from './modes/transparent.ts';
 import { type AttachBody, DmClient } from './northbound/dm-client.ts';
-import type { MqttSettings } from './northbound/mqtt-link.ts';
 import { Upstream } from './northbound/upstream.ts';
 import { BootstrapServer } from './southbound/bootstrap-server.ts';
 import { CoapNetwork, type LocalEndpoint } from './southbound/coap-network.ts';
 import { DeviceAddresses } from './southbound/device-addresses.ts';
 import { type AttachedDevice, DeviceSessions } from './southbound/device-sessions.ts';
+import { HttpBinding } from './southbound/http-binding.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
 import { paths, resourceTypes } from './southbound/resources.ts';
-import { Credentials, type ExpectedDevice } from './store/credentials.ts';
+import { Credentials, type ExpectedDevice, type GatewayCredential } from './store/credentials.ts';
 import { openDatabase, transaction } from './store/database.ts';
 import { type DeviceRecord, Inventory } from './store/inventory.ts';
-import { Acls, Nodes } from './store/nodes.ts';
+import { Nodes } from './store/nodes.ts';
 import { Outbox } from './store/outbox.ts';
 import { encodings } from './syncml/codec.ts';
+import { encodeNotification } from './syncml/notification.ts';
 
 /** What surrounds a gateway; the machine's own by default. */
 export interface GatewaySurroundings {
@@ -76,8 +76,12 @@ export class Gateway implements AsyncDisposable {
   readonly #observables = new Set<Observable>();
   readonly #network: CoapNetwork;
   readonly #sessions: DeviceSessions;
+  readonly #transparent: TransparentMode;
+  readonly #http: HttpBinding | undefined;
+  readonly #jobs = new Jobs();
   readonly #upstream: Upstream;
   readonly #dmClient: DmClient;
+  #nextSessionId: number;
   #disposed = false;
 
   /** @throws {PosternError} `configuration` when the state cannot be opened */
@@ -88,6 +92,7 @@ export class Gateway implements AsyncDisposable {
     this.#config = config;
     this.#clock = clock;
     this.#events = events;
+    this.#nextSessionId = 1 + Math.floor(entropy.uniform() * 0x7fff);
     this.#database = openDatabase(config.gateway.state);
     this.#inventory = new Inventory(this.#database, config.limits.devices);
     this.#credentials = new Credentials(this.#database, config.limits.devices);
@@ -96,10 +101,23 @@ export class Gateway implements AsyncDisposable {
     const nodes = new Nodes(this.#database);
     const accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
     this.#gwConfig = new StoredBranch('GwConfig', gwConfig.root, nodes, { type: gwConfig.id, clock });
-    const tree = this.#tree(accounts);
-    this.#knowServer(accounts);
+    const tree = gatewayTree({
+      config,
+      database: this.#database,
+      accounts,
+      gwConfig: this.#gwConfig,
+      inventory: this.#inventory,
+      expected: {
+        list: () =>
+          this.#credentials.list().filter(({ origin, attached }) => origin === 'server' && !attached),
+        add: (device) => this.#expect(device),
+        remove: (deviceId) => this.#credentials.delete(deviceId),
+        addressFor: (deviceId) => this.#uriFor(deviceId),
+      },
+    });
+    knowServer(accounts, config);
 
-    const transparent = new TransparentMode({
+    this.#transparent = new TransparentMode({
       servers: config.tunnel.servers ?? [config['dm-server'].id],
       upstream: { request: (request) => this.#upstream.request(request) },
       addresses: this.#addresses,
@@ -116,7 +134,7 @@ export class Gateway implements AsyncDisposable {
         entropy,
         events,
         notified: async (notification) => {
-          if (notification.device !== undefined) await transparent.notify(notification);
+          if (notification.device !== undefined) await this.#transparent.notify(notification);
           else this.#dmClient.notified(notification.body ?? new Uint8Array());
         },
         connected: () => {
@@ -139,6 +157,7 @@ export class Gateway implements AsyncDisposable {
       entropy,
       events,
     });
+    const schemes = knowManualDevices(config.http?.device ?? [], this.#credentials);
     this.#sessions = new DeviceSessions({
       gatewayId,
       credentials: this.#credentials,
@@ -147,15 +166,18 @@ export class Gateway implements AsyncDisposable {
       events,
       attached: (device) => this.#attach(device),
       proved: (deviceId, remote) => this.#heard(deviceId, remote),
+      schemesOf: (deviceId) => schemes.get(deviceId),
+      work: (deviceId) => this.#jobs.work(deviceId),
     });
     const bootstrapSecrets = new Map(
       config.bootstrap.device.map(({ id, pin, 'factory-secret': network }) => [id, { network, pin }]),
     );
+    const guard = new EchoGuard(clock, entropy);
     const bootstrapServer = new BootstrapServer({
       gatewayId,
       secretsOf: (deviceId) => bootstrapSecrets.get(deviceId),
       credentials: this.#credentials,
-      guard: new EchoGuard(clock, entropy),
+      guard,
       entropy,
       events,
       livesElsewhere: (deviceId, remote) => this.#livesElsewhere(deviceId, remote),
@@ -170,10 +192,25 @@ export class Gateway implements AsyncDisposable {
         this.#compose(local, [
           bootstrapServer.resource(local),
           this.#sessions.resource(local),
-          transparent.resource(),
+          this.#transparent.resource(),
         ]),
       ...(listInterfaces && { listInterfaces }),
     });
+    this.#http =
+      config.http &&
+      new HttpBinding({
+        settings: httpSettings(config.http, gatewayId),
+        sessions: this.#sessions,
+        bootstrapServer,
+        guard,
+        forward: (up) => this.#transparent.forward(up),
+        events,
+      });
+  }
+
+  /** URL of the HTTP binding, where it is on. */
+  get httpUrl(): string | undefined {
+    return this.#http?.url;
   }
 
   get coapPort(): number {
@@ -189,6 +226,7 @@ export class Gateway implements AsyncDisposable {
       );
     this.#events.emit('warn', 'coap.insecure', { security: plainWarning });
     await this.#network.start();
+    await this.#http?.start();
     this.#upstream.start();
     this.#events.emit('info', 'gateway.started', {
       gateway: this.#config.gateway.id,
@@ -205,6 +243,7 @@ export class Gateway implements AsyncDisposable {
     stack.use(this.#dmClient);
     stack.use(this.#upstream);
     stack.use(this.#network);
+    if (this.#http) stack.use(this.#http);
     stack.defer(() => this.#sessions.stop());
     this.#events.emit('info', 'gateway.stopping', { gateway: this.#config.gateway.id });
   }
@@ -238,56 +277,44 @@ export class Gateway implements AsyncDisposable {
     return this.#inventory.list();
   }
 
-  #tree(accounts: Accounts): ManagementTree {
-    const { gateway, limits } = this.#config;
-    const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
-    info.plant([], devInfoNodes({ deviceId: gateway.id, manufacturer: 'Postern', model: 'DM Gateway' }));
-    const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, { type: devDetail.id });
-    detail.plant(
-      [],
-      devDetailNodes({
-        type: 'gateway',
-        firmware: softwareVersion,
-        software: softwareVersion,
-        hardware: process.arch,
-      }),
+  /**
+   * Does operations on a device, with the gateway as its DM server: in the session that it opens next, which a Package #0
+   * asks for where the device can be reached.
+   * @throws {PosternError} `notFound` for a device without an account here, `timeout`, `full`, or why its session failed
+   */
+  async manage(
+    deviceId: string,
+    operations: readonly Operation[],
+    timeout: number,
+  ): Promise<readonly OperationOutcome[]> {
+    const credential = this.#credentials.get(deviceId);
+    if (!credential) throw new PosternError('notFound', `${deviceId} has no account for this gateway`);
+    const giveUp = new AbortController();
+    const timer = this.#clock.after(timeout, () =>
+      giveUp.abort(new PosternError('timeout', `${deviceId} opened no session in ${timeout} ms`)),
     );
-    if (!this.#gwConfig.view(['Mode'])) this.#gwConfig.plant([], gwConfigNodes(limits.devices));
-    const inventory = new InventoryBranch(this.#inventory, {
-      list: () => this.#credentials.list().filter(({ origin, attached }) => origin === 'server' && !attached),
-      add: (device) => this.#expect(device),
-      remove: (deviceId) => this.#credentials.delete(deviceId),
-      addressFor: (deviceId) => this.#uriFor(deviceId),
-    });
-    const branches = {
-      DevInfo: info,
-      DevDetail: detail,
-      DMAcc: accounts.branch,
-      GwConfig: this.#gwConfig,
-      GwDeviceInventory: inventory,
-    };
-    const server = this.#config['dm-server'].id;
-    const all = `Add=${server}&Delete=${server}&Exec=${server}&Get=${server}&Replace=${server}`;
-    return new ManagementTree(branches, new Acls(this.#database, { '.': all }), (work) =>
-      transaction(this.#database, work),
-    );
+    try {
+      const outcomes = this.#jobs.run(deviceId, operations, giveUp.signal);
+      outcomes.catch(() => {});
+      if (this.#addresses.get(deviceId))
+        await this.#notify(credential).catch((thrown) => giveUp.abort(thrown));
+      return await outcomes;
+    } finally {
+      timer.cancel();
+    }
   }
 
-  /** The account that the configuration gives; the nonces go on from the last session. */
-  #knowServer(accounts: Accounts): void {
-    const { gateway, mqtt, 'dm-server': server } = this.#config;
-    const known = accounts.find(server.id);
-    accounts.put({
-      ...known,
-      serverId: server.id,
-      address: mqtt.url,
-      own: { name: gateway.id, secret: server['client-secret'], nonce: known?.own.nonce ?? new Uint8Array() },
-      peer: {
-        name: server.id,
-        secret: server['server-secret'],
-        nonce: known?.peer.nonce ?? new Uint8Array(),
-      },
-    });
+  async #notify({ deviceId, serverSecret, serverNonce }: GatewayCredential): Promise<void> {
+    const { id } = this.#config.gateway;
+    this.#nextSessionId = (this.#nextSessionId % 0xffff) + 1;
+    const notification = {
+      uiMode: 1,
+      serverInitiated: true,
+      sessionId: this.#nextSessionId,
+      serverId: id,
+    } as const;
+    const body = encodeNotification(notification, serverSecret, serverNonce);
+    await this.#transparent.deliver(deviceId, id, body);
   }
 
   #compose(local: LocalEndpoint, resources: readonly Resource[]): Handler {
@@ -385,8 +412,4 @@ export class Gateway implements AsyncDisposable {
     const endpoint = this.#network.towards(known.address);
     return (await endpoint?.ping(known.address, known.port, livenessTimeout)) ?? false;
   }
-}
-
-function mqttSettings({ protocol, ...rest }: GatewayConfig['mqtt']): MqttSettings {
-  return { ...rest, protocol: protocol === 'auto' ? 'auto' : protocol === '5' ? 5 : 4 } as MqttSettings;
 }

@@ -26,6 +26,11 @@ export const whole = (min: number, max: number) =>
     v.maxValue(max, `a whole number from ${min} to ${max}`),
   );
 export const port = whole(0, 65535);
+/** Schemes of OMA DM security, in order of preference. */
+export const authSchemes = v.pipe(
+  v.array(v.picklist(['basic', 'md5', 'mac'], '"basic", "md5" or "mac"')),
+  v.minLength(1, 'at least one of "basic", "md5", "mac"'),
+);
 export const mqttUrl = v.pipe(
   v.string(),
   v.regex(

@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { described, identifier, logSection, port, secret, text } from '../base/config.ts';
+import { authSchemes, described, identifier, logSection, port, secret, text } from '../base/config.ts';
 
 /** The reference End Device's configuration file. */
 export const deviceConfigSchema = v.strictObject({
@@ -66,7 +66,12 @@ export const deviceConfigSchema = v.strictObject({
       v.strictObject({
         id: described(identifier, 'ServerID of the DM server that the factory gave an account for'),
         'client-secret': described(secret, 'Secret by which this device proves itself to it'),
+        'client-auth': described(
+          v.optional(authSchemes, ['md5']),
+          'How this device may prove itself: `basic`, `md5`, `mac`; the first is what it begins with',
+        ),
         'server-secret': described(secret, 'Secret by which it proves itself to this device'),
+        'server-auth': described(v.optional(authSchemes, ['md5']), 'How it may prove itself'),
       }),
     ),
     'The account that the device left its factory with, if any',

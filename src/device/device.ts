@@ -464,8 +464,18 @@ export class Device implements AsyncDisposable {
     const name = this.#accounts.put({
       serverId: server.id,
       address: `urn:${server.id}`,
-      own: { name: this.id, secret: server['client-secret'], nonce: new Uint8Array() },
-      peer: { name: server.id, secret: server['server-secret'], nonce: new Uint8Array() },
+      own: {
+        name: this.id,
+        secret: server['client-secret'],
+        nonce: new Uint8Array(),
+        schemes: server['client-auth'],
+      },
+      peer: {
+        name: server.id,
+        secret: server['server-secret'],
+        nonce: new Uint8Array(),
+        schemes: server['server-auth'],
+      },
     });
     this.#tree.setAcl(['DMAcc', name], `Get=*&Replace=${byFactory}`);
   }

@@ -1,9 +1,27 @@
 import * as v from 'valibot';
-import { described, identifier, logSection, mqttSection, port, secret, text, whole } from '../base/config.ts';
+import {
+  authSchemes,
+  described,
+  identifier,
+  logSection,
+  mqttSection,
+  port,
+  secret,
+  text,
+  whole,
+} from '../base/config.ts';
 
 const party = {
   'client-secret': described(secret, 'Secret by which it proves itself to this server'),
+  'client-auth': described(
+    v.optional(authSchemes, ['md5']),
+    'How it may prove itself: `basic`, `md5`, `mac`; the first is what it is challenged with',
+  ),
   'server-secret': described(secret, 'Secret by which this server proves itself to it'),
+  'server-auth': described(
+    v.optional(authSchemes, ['md5']),
+    'How this server proves itself; the first is what it begins with',
+  ),
 };
 
 /** The head-end's configuration file. */

@@ -3,6 +3,7 @@ import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { Jobs } from '../dm/jobs.ts';
 import type { Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { DmStatus } from '../dm/status.ts';
 import { isDeviceAttach, readDeviceAttach } from '../mo/device-attach-alert.ts';
@@ -13,7 +14,6 @@ import { encodeNotification } from '../syncml/notification.ts';
 import { bootstrapToGateway } from './assisted-bootstrap.ts';
 import type { HeadendConfig } from './config.ts';
 import { Downlink } from './downlink.ts';
-import { Jobs } from './jobs.ts';
 import { Parties } from './parties.ts';
 import { type SessionContext, Sessions } from './sessions.ts';
 

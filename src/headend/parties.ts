@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite';
-import type { Account, SaveNonces } from '../dm/authentication.ts';
+import type { Account, SaveNonces, Scheme } from '../dm/authentication.ts';
 import type { HeadendConfig } from './config.ts';
 
 /** A gateway or device that this server shares secrets with. */
@@ -8,6 +8,8 @@ export interface Party {
   readonly kind: 'gateway' | 'device';
   readonly clientSecret: string;
   readonly serverSecret: string;
+  readonly clientSchemes: readonly Scheme[];
+  readonly serverSchemes: readonly Scheme[];
 }
 
 interface Kept {
@@ -32,6 +34,8 @@ export class Parties {
           kind,
           clientSecret: entry['client-secret'],
           serverSecret: entry['server-secret'],
+          clientSchemes: entry['client-auth'],
+          serverSchemes: entry['server-auth'],
         });
     for (const row of database.prepare('SELECT * FROM party').iterate())
       this.#kept.set(String(row.id), {
@@ -50,11 +54,12 @@ export class Parties {
     return [...this.#known.values()];
   }
 
-  account(serverId: string, { id, clientSecret, serverSecret }: Party): Account {
+  account(serverId: string, party: Party): Account {
+    const { id, clientSecret, serverSecret, clientSchemes, serverSchemes } = party;
     const { clientNonce, serverNonce } = this.#of(id);
     return {
-      own: { name: serverId, secret: serverSecret, nonce: serverNonce },
-      peer: { name: id, secret: clientSecret, nonce: clientNonce },
+      own: { name: serverId, secret: serverSecret, nonce: serverNonce, schemes: serverSchemes },
+      peer: { name: id, secret: clientSecret, nonce: clientNonce, schemes: clientSchemes },
     };
   }
 

@@ -24,12 +24,41 @@ export interface TransparentParts {
   readonly events: Events;
 }
 
+/** A DM package for a DM server, and how it came. */
+export interface TunnelledPackage {
+  readonly server: string;
+  readonly device: string | undefined;
+  readonly contentType: string | undefined;
+  readonly body: Uint8Array;
+  readonly hmac: string | undefined;
+  /** Where from, for the log. */
+  readonly address: string;
+  /** Hears of a device whose package goes on. */
+  readonly accepted?: (deviceId: string) => void;
+}
+
+export type TunnelAnswer =
+  | {
+      readonly kind: 'answer';
+      readonly body: Uint8Array;
+      readonly contentType: string | undefined;
+      readonly hmac: string | undefined;
+    }
+  /** `status` is a DM status; `retryAfter` is in seconds. */
+  | {
+      readonly kind: 'refused';
+      readonly status: number;
+      readonly reason: string;
+      readonly retryAfter?: number;
+    };
+
 /** Packages of one device on their way up at one time. */
 const perDevice = 4;
 /** Milliseconds for a device to take Package #0. */
 const notificationTimeout = 20_000;
 /** Seconds after which a device may try again when the uplink is down. */
 const retryAfter = 30;
+const overloadRetryAfter = 5;
 
 /**
  * Transparent mode: packages between a device and its DM server go through untouched, and so does Package #0. The gateway
@@ -53,15 +82,20 @@ export class TransparentMode {
           target: `${paths.tunnel}/${server}`,
           attributes: { rt: resourceTypes.tunnel, title: server },
         })),
-      methods: { POST: (request) => this.#forward(request) },
+      methods: { POST: (request) => this.#overCoap(request) },
     };
+  }
+
+  /** Delivers the Package #0 of a DM server. Errors are those of `deliver`. */
+  async notify({ device = '', server = '', body = new Uint8Array() }: Envelope): Promise<void> {
+    await this.deliver(device, server, body);
   }
 
   /**
    * Delivers Package #0 to a device.
    * @throws {PosternError} `notFound` for a device that was never heard, `timeout`, `unauthorized` when it refuses
    */
-  async notify({ device = '', server = '', body = new Uint8Array() }: Envelope): Promise<void> {
+  async deliver(device: string, server: string, body: Uint8Array): Promise<void> {
     const { addresses, towards, entropy, events } = this.#parts;
     const found = addresses.get(device);
     const endpoint = found && towards(found.address);
@@ -86,39 +120,58 @@ export class TransparentMode {
     throw new PosternError(answer.code === Code.Unauthorized ? 'unauthorized' : 'unavailable', why);
   }
 
-  async #forward(request: CoapRequest): Promise<Reply> {
-    const { servers, upstream, addresses, events } = this.#parts;
+  async #overCoap(request: CoapRequest): Promise<Reply> {
     const [, , server = '', ...more] = request.path;
-    if (more.length > 0 || !servers.includes(server)) {
-      events.emit('warn', 'tunnel.unknown-server', {
-        server: server.slice(0, 64),
-        peer: request.remote.address,
-      });
-      return refusal(Code.NotFound, 'no tunnel to this ServerID');
-    }
-    const device = request.parameter('id');
-    if (!isDeviceId(device)) return refusal(Code.BadRequest, 'say who you are: ?id=<DevId>');
-    const contentType = mediaTypeOf(request.contentFormat ?? -1);
-    if (contentType === undefined || request.payload.length === 0)
-      return refusal(Code.UnsupportedContentFormat, 'a DM package comes as 65001, 65002 or 65003');
-    const count = this.#onTheirWay.get(device) ?? 0;
-    if (count >= perDevice)
-      return refusal(Code.ServiceUnavailable, 'too many packages of this device', { maxAge: 5 });
-    this.#onTheirWay.set(device, count + 1);
-    addresses.heard(device, request.remote, false);
     const hmac = optionValue(request.message.options, Option.SyncmlHmac);
+    const device = request.parameter('id');
+    const answer = await this.forward({
+      server: more.length > 0 ? request.path.slice(2).join('/') : server,
+      device,
+      contentType: mediaTypeOf(request.contentFormat ?? -1),
+      body: request.payload,
+      hmac: hmac && Buffer.from(hmac).toString(),
+      address: request.remote.address,
+      accepted: (deviceId) => this.#parts.addresses.heard(deviceId, request.remote, false),
+    });
+    if (answer.kind === 'refused') {
+      const { status, reason, retryAfter: maxAge } = answer;
+      return refusal(coapOfStatus(status), reason, maxAge === undefined ? {} : { maxAge });
+    }
+    const contentFormat = answer.contentType === undefined ? undefined : contentFormatOf(answer.contentType);
+    return reply(Code.Changed, {
+      payload: answer.body,
+      ...(contentFormat !== undefined && { contentFormat }),
+      ...(answer.hmac !== undefined && { options: [text(Option.SyncmlHmac, answer.hmac)] }),
+    });
+  }
+
+  /** Takes a package for a DM server, whatever brought it, and gives the server's, or why there is none. */
+  async forward(up: TunnelledPackage): Promise<TunnelAnswer> {
+    const { servers, upstream, events } = this.#parts;
+    const { server, device, contentType, body, hmac, address, accepted } = up;
+    if (!servers.includes(server)) {
+      events.emit('warn', 'tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
+      return refused(404, 'no tunnel to this ServerID');
+    }
+    if (!isDeviceId(device)) return refused(400, 'say who you are: ?id=<DevId>');
+    if (contentType === undefined || body.length === 0)
+      return refused(415, 'a DM package comes in XML, WBXML or CBOR');
+    const count = this.#onTheirWay.get(device) ?? 0;
+    if (count >= perDevice) return refused(503, 'too many packages of this device', overloadRetryAfter);
+    this.#onTheirWay.set(device, count + 1);
+    accepted?.(device);
     try {
       const answer = await upstream.request({
         device,
         server,
         contentType,
-        body: request.payload,
-        ...(hmac && { headers: { [hmacHeader]: Buffer.from(hmac).toString() } }),
+        body,
+        ...(hmac !== undefined && { headers: { [hmacHeader]: hmac } }),
       });
       events.emit('debug', 'tunnel.forwarded', {
         device,
         server,
-        up: request.payload.length,
+        up: body.length,
         down: answer.body?.length ?? 0,
       });
       return this.#answered(device, server, answer);
@@ -131,22 +184,16 @@ export class TransparentMode {
     }
   }
 
-  #answered(device: string, server: string, answer: Envelope): Reply {
-    const { kind, status = 500, reason = '', contentType, body, headers } = answer;
+  #answered(device: string, server: string, answer: Envelope): TunnelAnswer {
+    const { kind, status = 500, reason = '', contentType, body = new Uint8Array(), headers } = answer;
     if (kind === EnvelopeKind.Error) {
       this.#parts.events.emit('warn', 'tunnel.refused', { device, server, status, reason });
-      return refusal(coapOfStatus(status), `${status} ${reason}`);
+      return refused(status, `${status} ${reason}`);
     }
-    const contentFormat = contentType === undefined ? undefined : contentFormatOf(contentType);
-    const hmac = headers?.[hmacHeader];
-    return reply(Code.Changed, {
-      payload: body ?? new Uint8Array(),
-      ...(contentFormat !== undefined && { contentFormat }),
-      ...(hmac !== undefined && { options: [text(Option.SyncmlHmac, hmac)] }),
-    });
+    return { kind: 'answer', body, contentType, hmac: headers?.[hmacHeader] };
   }
 
-  #failed(device: string, server: string, thrown: unknown): Reply {
+  #failed(device: string, server: string, thrown: unknown): TunnelAnswer {
     if (!(thrown instanceof PosternError)) throw thrown;
     this.#parts.events.emit('warn', 'tunnel.failed', {
       device,
@@ -156,17 +203,24 @@ export class TransparentMode {
     });
     switch (thrown.code) {
       case 'timeout':
-        return refusal(Code.GatewayTimeout, 'the DM server did not answer');
+        return refused(408, 'the DM server did not answer');
       case 'tooLarge':
-        return refusal(Code.RequestEntityTooLarge, thrown.message);
+        return refused(413, thrown.message);
       case 'unavailable':
       case 'full':
-        return refusal(Code.ServiceUnavailable, 'the uplink is down', { maxAge: retryAfter });
+        return refused(503, 'the uplink is down', retryAfter);
       default:
         throw thrown;
     }
   }
 }
+
+const refused = (status: number, reason: string, retryAfter?: number): TunnelAnswer => ({
+  kind: 'refused',
+  status,
+  reason,
+  ...(retryAfter !== undefined && { retryAfter }),
+});
 
 /** The CoAP code that says to a device what a DM status of the far end says. */
 function coapOfStatus(status: number): number {
@@ -177,6 +231,8 @@ function coapOfStatus(status: number): number {
     case 403:
     case 425:
       return Code.Forbidden;
+    case 400:
+      return Code.BadRequest;
     case 404:
       return Code.NotFound;
     case 413:

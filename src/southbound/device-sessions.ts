@@ -9,6 +9,7 @@ import { type CoapRequest, type Remote, type Reply, reply } from '../coap/messag
 import { Option, optionValue, text } from '../coap/options.ts';
 import type { Resource } from '../coap/router.ts';
 import { coapUri } from '../coap/uri.ts';
+import type { Scheme } from '../dm/authentication.ts';
 import { LockOut } from '../dm/lock-out.ts';
 import { ServerSession, type Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
@@ -35,6 +36,10 @@ export interface DeviceSessionsParts {
   readonly entropy: Entropy;
   readonly events: Events;
   readonly attached: (device: AttachedDevice) => void;
+  /** How a device whose account was made by hand may prove itself, and the gateway to it; md5 where it says nothing. */
+  readonly schemesOf?: (deviceId: string) => DeviceSchemes | undefined;
+  /** What is to be done in a session once the device is attached. */
+  readonly work?: (deviceId: string) => Work;
   /** A device proved itself from this address. */
   readonly proved: (deviceId: string, remote: Remote) => void;
 }
@@ -49,8 +54,15 @@ export interface ArrivedPackage {
   readonly way: string;
   /** Where from, as a URI. */
   readonly address: string;
+  /** ServerID by which the device knows the gateway there, if another than the gateway's own. */
+  readonly serverId?: string;
   /** Hears that the device proved itself in this package or before. */
   readonly proved: (deviceId: string) => void;
+}
+
+export interface DeviceSchemes {
+  readonly client: readonly Scheme[];
+  readonly server: readonly Scheme[];
 }
 
 interface Open {
@@ -125,7 +137,7 @@ export class DeviceSessions {
    * `lockedOut`
    */
   async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
-    const { body, mediaType, hmac, way, address, proved } = arrived;
+    const { body, mediaType, hmac, way, address, proved, serverId = this.#parts.gatewayId } = arrived;
     const message = decodeMessage(body, mediaType);
     const { source, sessionId, msgId } = message.header;
     const deviceId = source.locUri;
@@ -146,7 +158,7 @@ export class DeviceSessions {
     const known = this.#open.get(key);
     // A first message opens a session anew, even if its number was used before.
     if (known && msgId === 1 && known.session.outcome) this.#close(key, known);
-    const open = this.#open.get(key) ?? this.#begin(key, credential, sessionId, address);
+    const open = this.#open.get(key) ?? this.#begin(key, credential, { sessionId, address, serverId });
     this.#keepAwake(key, open);
     const wasOver = open.session.outcome !== undefined;
     const answer = await open.session.receive(message, { body, hmac });
@@ -163,14 +175,29 @@ export class DeviceSessions {
     return { body: coded, hmac: open.session.seal(coded) };
   }
 
-  #begin(key: string, credential: GatewayCredential, sessionId: string, address: string): Open {
-    const { gatewayId, credentials, entropy, events } = this.#parts;
+  #begin(
+    key: string,
+    credential: GatewayCredential,
+    { sessionId, address, serverId }: { sessionId: string; address: string; serverId: string },
+  ): Open {
+    const { credentials, entropy, events, schemesOf } = this.#parts;
     const { deviceId } = credential;
+    const schemes = schemesOf?.(deviceId);
     const session = new ServerSession({
-      ends: { local: gatewayId, remote: deviceId },
+      ends: { local: serverId, remote: deviceId },
       account: {
-        own: { name: gatewayId, secret: credential.serverSecret, nonce: credential.serverNonce },
-        peer: { name: credential.clientName, secret: credential.clientSecret, nonce: credential.clientNonce },
+        own: {
+          name: serverId,
+          secret: credential.serverSecret,
+          nonce: credential.serverNonce,
+          ...(schemes && { schemes: schemes.server }),
+        },
+        peer: {
+          name: credential.clientName,
+          secret: credential.clientSecret,
+          nonce: credential.clientNonce,
+          ...(schemes && { schemes: schemes.client }),
+        },
       },
       saveNonces: ({ own, peer }) => {
         const current = credentials.get(deviceId);
@@ -214,6 +241,8 @@ export class DeviceSessions {
       ...(devInfo.Mod !== undefined && { model: devInfo.Mod }),
       ...(typeof firmware === 'string' && { firmware }),
     });
+    const { work } = this.#parts;
+    if (work) yield* work(deviceId);
   }
 
   #keepAwake(key: string, open: Open): void {

@@ -12,9 +12,14 @@ export const MediaType = {
   Cbor: 'application/vnd.postern.dm+cbor',
 } as const;
 
+/** As clients of SyncML 1.1 and DM 1.1 call the same codings. */
+const older = { Xml: 'application/vnd.syncml+xml', Wbxml: 'application/vnd.syncml+wbxml' } as const;
+
 const codings: Readonly<
   Record<string, { encode(root: Element): Uint8Array; decode(coded: Uint8Array): Element }>
 > = {
+  [older.Xml]: { encode: encodeXml, decode: decodeXml },
+  [older.Wbxml]: { encode: encodeWbxml, decode: decodeWbxml },
   [MediaType.Xml]: { encode: encodeXml, decode: decodeXml },
   [MediaType.Wbxml]: { encode: encodeWbxml, decode: decodeWbxml },
   [MediaType.Cbor]: { encode: encodeCbor, decode: decodeCbor },

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { Jobs } from '../../src/dm/jobs.ts';
 import { placeOf } from '../../src/dm/server-session.ts';
 import { HeadendApi } from '../../src/headend/api.ts';
-import { Jobs } from '../../src/headend/jobs.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { Site } from '../journeys/site.ts';
 import { startAedes } from '../peers/brokers.ts';

@@ -1,5 +1,5 @@
 import { asPosternError, PosternError } from '../base/errors.ts';
-import type { Operation, OperationOutcome, Work } from '../dm/server-session.ts';
+import type { Operation, OperationOutcome, Work } from './server-session.ts';
 
 /** Something to do in the next session of a party. */
 interface Job {
