@@ -1,0 +1,196 @@
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+export interface StockClientOptions {
+  readonly url: string;
+  readonly deviceId: string;
+  readonly serverId: string;
+  readonly user: string;
+  readonly password: string;
+  readonly serverPassword: string;
+  readonly auth: 'basic' | 'md5';
+  /** `application/vnd.syncml.dm+wbxml`, or one of its kin; packed and unpacked by libwbxml. */
+  readonly mediaType: string;
+  /** PEM of the authority that the server's certificate must come from. */
+  readonly ca?: string;
+}
+
+const b64 = (octets: Buffer | string) => Buffer.from(octets as string).toString('base64');
+const md5 = (...parts: (string | Buffer)[]) => {
+  const hash = createHash('md5');
+  for (const part of parts) hash.update(part);
+  return hash.digest();
+};
+const digest = (name: string, secret: string, nonce: Buffer) =>
+  b64(md5(`${b64(md5(`${name}:${secret}`))}:`, nonce));
+
+const doctype =
+  '<!DOCTYPE SyncML PUBLIC "-//SYNCML//DTD SyncML 1.2//EN" "http://www.openmobilealliance.org/tech/DTD/OMA-TS-SyncML_RepPro_DTD-V1_2.dtd">';
+
+/**
+ * An OMA DM 1.2 client as a maker of devices would write it: XML by hand, WBXML by libwbxml, HTTP by Node, and nothing of
+ * Postern's own engine or codecs. Its tree is a map of leaves.
+ */
+export class StockClient implements AsyncDisposable {
+  readonly #options: StockClientOptions;
+  readonly #folder = mkdtempSync(join(tmpdir(), 'postern-stock-'));
+  readonly nodes = new Map<string, string>();
+  readonly executed: string[] = [];
+  /** What the server's header statuses were, and what the server said of itself. */
+  readonly statuses: string[] = [];
+  readonly types: string[] = [];
+  #clientNonce = Buffer.alloc(0);
+  #serverNonce = Buffer.alloc(0);
+
+  constructor(options: StockClientOptions) {
+    this.#options = options;
+    this.nodes.set('./DevInfo/DevId', options.deviceId);
+    for (const [name, value] of Object.entries({ Man: 'Stock', Mod: 'S1', DmV: '1.2', Lang: 'en' }))
+      this.nodes.set(`./DevInfo/${name}`, value);
+    this.nodes.set('./DevDetail/FwV', '7.1');
+    this.nodes.set('./Site/Name', 'north');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    rmSync(this.#folder, { recursive: true });
+  }
+
+  /** One session, from package 1 until the server has nothing more to do. Answers with the HTTP status that ended it. */
+  async session(sessionId = '5'): Promise<number> {
+    const { user, password, auth, deviceId, serverId, serverPassword } = this.#options;
+    let authenticated = false;
+    let serverProved = false;
+    const opening = () =>
+      '<Alert><CmdID>1</CmdID><Data>1201</Data></Alert><Replace><CmdID>2</CmdID>' +
+      [...this.nodes]
+        .filter(([uri]) => uri.startsWith('./DevInfo/'))
+        .map(([uri, value]) => `<Item><Source><LocURI>${uri}</LocURI></Source><Data>${value}</Data></Item>`)
+        .join('') +
+      '</Replace>';
+    let body = opening();
+    for (let msgId = 1; msgId < 20; msgId++) {
+      const credential =
+        auth === 'basic' ? b64(`${user}:${password}`) : digest(user, password, this.#clientNonce);
+      const cred = authenticated
+        ? ''
+        : `<Cred><Meta><Format xmlns="syncml:metinf">b64</Format><Type xmlns="syncml:metinf">syncml:auth-${auth}</Type></Meta><Data>${credential}</Data></Cred>`;
+      const { status, text } = await this.#post(
+        `<SyncML xmlns="SYNCML:SYNCML1.2"><SyncHdr><VerDTD>1.2</VerDTD><VerProto>DM/1.2</VerProto><SessionID>${sessionId}</SessionID><MsgID>${msgId}</MsgID><Target><LocURI>${serverId}</LocURI></Target><Source><LocURI>${deviceId}</LocURI><LocName>${user}</LocName></Source>${cred}<Meta><MaxMsgSize xmlns="syncml:metinf">16384</MaxMsgSize></Meta></SyncHdr><SyncBody>${body}<Final/></SyncBody></SyncML>`,
+      );
+      if (status !== 200) return status;
+      const header = /<Status>(?:(?!<\/Status>).)*<CmdRef>0<\/CmdRef>.*?<\/Status>/s.exec(text)?.[0] ?? '';
+      const code = /<Data>(\d+)<\/Data>/.exec(header)?.[1] ?? '-';
+      this.statuses.push(code);
+      const nonce = /<NextNonce[^>]*>([^<]*)</.exec(header)?.[1];
+      if (nonce !== undefined) this.#clientNonce = Buffer.from(nonce, 'base64');
+      if (code === '401' || code === '407') {
+        body = opening();
+        continue;
+      }
+      authenticated = code === '212';
+      const shown = /<SyncHdr>.*<Cred>.*?<Data>([^<]*)<\/Data>.*<\/SyncHdr>/s.exec(text)?.[1];
+      serverProved ||=
+        shown === digest(serverId, serverPassword, this.#serverNonce) ||
+        shown === b64(`${serverId}:${serverPassword}`);
+      const commands = [...text.matchAll(/<(Get|Replace|Exec|Add|Delete)>(.*?)<\/\1>/gs)];
+      if (serverProved && commands.length === 0) return 200;
+      let id = 1;
+      const ref = (cmdRef: string, cmd: string, data: number, more = '') =>
+        `<Status><CmdID>${id++}</CmdID><MsgRef>${msgId}</MsgRef><CmdRef>${cmdRef}</CmdRef><Cmd>${cmd}</Cmd>${more}<Data>${data}</Data></Status>`;
+      if (serverProved) body = ref('0', 'SyncHdr', 212);
+      else {
+        this.#serverNonce = Buffer.from(`nonce-${msgId}`);
+        const chal = `<Chal><Meta><Format xmlns="syncml:metinf">b64</Format><Type xmlns="syncml:metinf">syncml:auth-md5</Type><NextNonce xmlns="syncml:metinf">${b64(this.#serverNonce)}</NextNonce></Meta></Chal>`;
+        body = ref('0', 'SyncHdr', 401, chal);
+      }
+      for (const [, name = '', inner = ''] of commands)
+        body += serverProved
+          ? this.#do(name, inner, ref, () => id++, msgId)
+          : ref(/<CmdID>(\d+)/.exec(inner)![1]!, name, 401);
+    }
+    return 0;
+  }
+
+  #do(
+    name: string,
+    inner: string,
+    ref: (cmdRef: string, cmd: string, data: number) => string,
+    nextId: () => number,
+    msgId: number,
+  ): string {
+    const cmdRef = /<CmdID>(\d+)/.exec(inner)![1]!;
+    const uri = /<LocURI>([^<]*)</.exec(inner)?.[1] ?? '';
+    const data = /<Data>(?:<!\[CDATA\[)?([^<\]]*)/.exec(inner)?.[1] ?? '';
+    if (name === 'Exec') {
+      this.executed.push(uri);
+      return ref(cmdRef, name, 200);
+    }
+    if (name === 'Replace') {
+      if (!this.nodes.has(uri)) return ref(cmdRef, name, 404);
+      this.nodes.set(uri, data);
+      return ref(cmdRef, name, 200);
+    }
+    const children = [...this.nodes.keys()]
+      .filter((key) => key.startsWith(`${uri}/`))
+      .map((key) => key.slice(uri.length + 1));
+    const value = this.nodes.get(uri) ?? (children.length > 0 ? children.join('/') : undefined);
+    if (value === undefined) return ref(cmdRef, name, 404);
+    const format = this.nodes.has(uri) ? 'chr' : 'node';
+    return (
+      ref(cmdRef, name, 200) +
+      `<Results><CmdID>${nextId()}</CmdID><MsgRef>${msgId}</MsgRef><CmdRef>${cmdRef}</CmdRef><Item><Source><LocURI>${uri}</LocURI></Source><Meta><Format xmlns="syncml:metinf">${format}</Format></Meta><Data>${value}</Data></Item></Results>`
+    );
+  }
+
+  async #post(xml: string): Promise<{ status: number; text: string }> {
+    const { url, mediaType, ca } = this.#options;
+    const packed = mediaType.includes('wbxml') ? this.#pack(xml) : Buffer.from(`<?xml version="1.0"?>${xml}`);
+    const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
+    const send = url.startsWith('https:') ? httpsRequest : httpRequest;
+    const outgoing = send(
+      url,
+      {
+        method: 'POST',
+        headers: { 'content-type': mediaType, 'content-length': packed.length },
+        ...(ca !== undefined && { ca }),
+        agent: false,
+      },
+      (response) => {
+        const chunks: Buffer[] = [];
+        response.on('data', (chunk: Buffer) => chunks.push(chunk));
+        response.on('end', () => {
+          const body = Buffer.concat(chunks);
+          const type = response.headers['content-type'] ?? '';
+          this.types.push(type);
+          const status = response.statusCode ?? 0;
+          resolve({
+            status,
+            text: status === 200 && type.includes('wbxml') ? this.#unpack(body) : body.toString(),
+          });
+        });
+      },
+    );
+    outgoing.on('error', reject);
+    outgoing.end(packed);
+    return await promise;
+  }
+
+  #pack(xml: string): Buffer {
+    const [from, to] = [join(this.#folder, 'a.xml'), join(this.#folder, 'a.wbxml')];
+    writeFileSync(from, `<?xml version="1.0"?>${doctype}${xml}`);
+    execFileSync('xml2wbxml', ['-o', to, from], { stdio: 'pipe' });
+    return readFileSync(to);
+  }
+
+  #unpack(wbxml: Buffer): string {
+    const [from, to] = [join(this.#folder, 'b.wbxml'), join(this.#folder, 'b.xml')];
+    writeFileSync(from, wbxml);
+    execFileSync('wbxml2xml', ['-m', '0', '-o', to, from], { stdio: 'pipe' });
+    return readFileSync(to, 'utf8');
+  }
+}
