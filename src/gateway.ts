@@ -1,6 +1,6 @@
 import { type Clock, SystemClock } from './base/clock.ts';
 import { type Entropy, systemEntropy } from './base/entropy.ts';
-import { PosternError } from './base/errors.ts';
+import { asPosternError, PosternError } from './base/errors.ts';
 import { EventCounter, type Events } from './base/events.ts';
 import { softwareVersion } from './base/version.ts';
 import { Blockwise } from './coap/blockwise.ts';
@@ -295,9 +295,8 @@ export class Gateway implements AsyncDisposable {
     );
     try {
       const outcomes = this.#jobs.run(deviceId, operations, giveUp.signal);
-      outcomes.catch(() => {});
       if (this.#addresses.get(deviceId))
-        await this.#notify(credential).catch((thrown) => giveUp.abort(thrown));
+        this.#notify(credential).catch((thrown) => giveUp.abort(asPosternError(thrown)));
       return await outcomes;
     } finally {
       timer.cancel();

@@ -27,7 +27,7 @@ import { encodeProof, proofMac } from '../syncml/bootstrap-proof.ts';
 import { verifyBootstrap } from '../syncml/bootstrap-security.ts';
 import { decodeMessage, encodeMessage, encodings, isSupported } from '../syncml/codec.ts';
 import { interior, leaf } from '../syncml/ddf.ts';
-import { decodeNotification, isAuthentic, sessionIdText } from '../syncml/notification.ts';
+import { decodeNotification, sessionIdText } from '../syncml/notification.ts';
 import { decodeProvisioning, ProvisioningMediaType } from '../syncml/provisioning.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
 import { CoapStack, type Discovered } from './coap-stack.ts';
@@ -396,9 +396,7 @@ export class Device implements AsyncDisposable {
     if (path.split('?')[0] !== notificationPath) return '4.04';
     const notification = decodeNotification(payload);
     const { serverId } = notification;
-    const account = this.#accounts.find(serverId);
-    const nonces = this.#accounts.notificationNonces(serverId);
-    if (!account || !nonces.some((nonce) => isAuthentic(notification, account.peer.secret, nonce))) {
+    if (!this.#accounts.believes(notification)) {
       this.#events.emit('warn', 'device.notification-refused', {
         device: this.id,
         server: serverId.slice(0, 64),

@@ -68,7 +68,7 @@ export class Downlink implements AsyncDisposable {
 
   /**
    * Sends Package #0 to a device behind a gateway, or to the gateway itself, and resolves when it was taken.
-   * @throws {PosternError} `unavailable`, `timeout`, or what the gateway reports
+   * @throws {PosternError} `unavailable`, `timeout`, `unauthorized` when the digest was not believed
    */
   async notify(gateway: string, device: string | undefined, body: Uint8Array): Promise<void> {
     const { clock, entropy, route, serverId } = this.#parts;
@@ -95,7 +95,10 @@ export class Downlink implements AsyncDisposable {
       await this.#link.publish({ topic: gatewayTopics(gateway).down, payload, expiry: timeToLive });
       const { kind, status, reason } = await promise;
       if (kind === EnvelopeKind.Error)
-        throw new PosternError('unavailable', `${status ?? 500}: ${reason ?? 'no reason given'}`);
+        throw new PosternError(
+          status === 401 ? 'unauthorized' : 'unavailable',
+          `${status ?? 500}: ${reason ?? 'no reason given'}`,
+        );
     } finally {
       timer.cancel();
       this.#notifications.delete(id);

@@ -10,7 +10,7 @@ import { isDeviceAttach, readDeviceAttach } from '../mo/device-attach-alert.ts';
 import type { MqttSettings } from '../northbound/mqtt-link.ts';
 import { openDatabase } from '../store/database.ts';
 import type { Alert } from '../syncml/message.ts';
-import { encodeNotification } from '../syncml/notification.ts';
+import { encodeNotification, resyncNonces } from '../syncml/notification.ts';
 import { bootstrapToGateway } from './assisted-bootstrap.ts';
 import type { HeadendConfig } from './config.ts';
 import { Downlink } from './downlink.ts';
@@ -56,6 +56,7 @@ export class Headend implements AsyncDisposable {
   readonly #heardThrough = new BoundedMap<string, string>(limits.heard);
   readonly #gateways = new BoundedMap<string, GatewayView>(limits.gateways);
   #nextSessionId: number;
+  #disposed = false;
 
   /** @throws {PosternError} `configuration` */
   constructor(config: HeadendConfig, surroundings: HeadendSurroundings) {
@@ -109,6 +110,8 @@ export class Headend implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
     await using stack = new AsyncDisposableStack();
     stack.defer(() => this.#database.close());
     stack.use(this.#downlink);
@@ -150,10 +153,7 @@ export class Headend implements AsyncDisposable {
     try {
       const outcomes = this.#jobs.run(partyId, operations, giveUp.signal);
       // A device may open a session by itself before the notification is reported delivered.
-      outcomes.catch(() => {});
-      await this.#notify(partyId, gateway).catch((thrown) => {
-        giveUp.abort(asPosternError(thrown));
-      });
+      this.#notify(partyId, gateway).catch((thrown) => giveUp.abort(asPosternError(thrown)));
       return await outcomes;
     } finally {
       timer.cancel();
@@ -171,9 +171,19 @@ export class Headend implements AsyncDisposable {
       sessionId: this.#nextSessionId,
       serverId: own.name,
     } as const;
-    const package0 = encodeNotification(notification, own.secret, own.nonce);
-    this.#events.emit('info', 'notification.sent', { device: partyId, gateway });
-    await this.#downlink.notify(gateway, party.kind === 'gateway' ? undefined : partyId, package0);
+    const send = async (nonce: Uint8Array) => {
+      this.#events.emit('info', 'notification.sent', { device: partyId, gateway });
+      const package0 = encodeNotification(notification, own.secret, nonce);
+      await this.#downlink.notify(gateway, party.kind === 'gateway' ? undefined : partyId, package0);
+    };
+    try {
+      await send(own.nonce);
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'unauthorized') throw thrown;
+      // The client has another nonce than this server believes (section 6.1).
+      this.#events.emit('warn', 'notification.resync', { device: partyId, gateway });
+      await send(resyncNonces[0]!);
+    }
   }
 
   #wayTo(device: string): string | undefined {

@@ -2,6 +2,7 @@ import { PosternError } from '../base/errors.ts';
 import type { Account, Credential, SaveNonces, Scheme } from '../dm/authentication.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import { interior, leaf, type ManagementObject, type NodeDescription } from '../syncml/ddf.ts';
+import { isAuthentic, resyncNonces, type SignedNotification } from '../syncml/notification.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
 import { MoId } from './identifiers.ts';
 
@@ -255,12 +256,15 @@ export class Accounts {
     };
   }
 
-  /** Nonces that the digest of this server's Package #0 may be made with: the server may not know the latest. */
-  notificationNonces(serverId: string): Uint8Array[] {
-    const account = this.find(serverId);
-    return account
-      ? [account.peer.nonce, ...(account.notificationNonce ? [account.notificationNonce] : [])]
-      : [];
+  /**
+   * Whether this server made the digest of a Package #0: with the nonce of now, with the last that it was told, or with
+   * the one by which a server that knows neither asks for a session, in which both agree again.
+   */
+  believes(notification: SignedNotification): boolean {
+    const account = this.find(notification.serverId);
+    if (!account) return false;
+    const nonces = [account.peer.nonce, account.notificationNonce ?? account.peer.nonce, ...resyncNonces];
+    return nonces.some((nonce) => isAuthentic(notification, account.peer.secret, nonce));
   }
 
   #freeName(): string {

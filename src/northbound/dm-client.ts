@@ -19,7 +19,7 @@ import { type DeviceAttach, deviceAttachAlert } from '../mo/device-attach-alert.
 import type { Accounts } from '../mo/dm-acc.ts';
 import type { Outbox } from '../store/outbox.ts';
 import { decodeMessage, encodeMessage } from '../syncml/codec.ts';
-import { decodeNotification, isAuthentic, sessionIdText } from '../syncml/notification.ts';
+import { decodeNotification, sessionIdText } from '../syncml/notification.ts';
 import { type Envelope, EnvelopeKind } from './envelope.ts';
 import type { Upstream } from './upstream.ts';
 
@@ -78,14 +78,9 @@ export class DmClient implements AsyncDisposable {
   notified(body: Uint8Array): void {
     const notification = decodeNotification(body);
     const { accounts, events } = this.#parts;
-    const account = accounts.find(notification.serverId);
-    if (!account) throw new PosternError('notFound', `no account for ${notification.serverId}`);
-    const { secret } = account.peer;
-    if (
-      !accounts
-        .notificationNonces(notification.serverId)
-        .some((nonce) => isAuthentic(notification, secret, nonce))
-    ) {
+    if (!accounts.find(notification.serverId))
+      throw new PosternError('notFound', `no account for ${notification.serverId}`);
+    if (!accounts.believes(notification)) {
       events.emit('warn', 'notification.refused', { server: notification.serverId });
       throw new PosternError('unauthorized', 'the digest of Package #0 is wrong');
     }

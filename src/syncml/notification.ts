@@ -10,6 +10,8 @@ export interface Notification {
   readonly sessionId: number;
   /** At most 255 bytes. */
   readonly serverId: string;
+  /** DM 1.1 and 1.2 when absent. */
+  readonly version?: '1.3';
 }
 
 export interface SignedNotification extends Notification {
@@ -19,15 +21,26 @@ export interface SignedNotification extends Notification {
 
 const digestBytes = 16;
 const headerBytes = 8;
-/** DM 1.1 and 1.2 both write 1.1 here: ten bits, 0000001011. */
-const version = 11;
+/**
+ * The version's ten bits are tenths: DM 1.1 and 1.2 both write 1.1 here, 0000001011, and some servers 1.2. That DM 1.3
+ * writes 1.3 is an assumption (docs/architecture.md).
+ */
+const versions = { usual: 11, alsoUsual: 12, dm13: 13 } as const;
+const known: ReadonlySet<number> = new Set(Object.values(versions));
 
-function encodeTrigger({ uiMode, serverInitiated, sessionId, serverId }: Notification): Buffer {
+/**
+ * The nonce of a Package #0 that a server sends when it does not know the client's any more (OMA DM notification 1.2.1,
+ * section 6.1). The text says 0x00000000; the first is how the public clients read it, the second is the four octets.
+ */
+export const resyncNonces: readonly Uint8Array[] = [Buffer.from('0x00000000'), Buffer.alloc(4)];
+
+function encodeTrigger({ uiMode, serverInitiated, sessionId, serverId, version }: Notification): Buffer {
   const id = Buffer.from(serverId);
   if (id.length === 0 || id.length > 255) throw new PosternError('malformed', 'ServerID of 1 to 255 bytes');
   const header = Buffer.alloc(headerBytes);
   // version (10 bits), ui-mode (2), initiator (1), future use (27), session ID (16), length of the ServerID (8)
-  header.writeUInt16BE((version << 6) | (uiMode << 4) | (serverInitiated ? 8 : 0), 0);
+  const tenths = version === '1.3' ? versions.dm13 : versions.usual;
+  header.writeUInt16BE((tenths << 6) | (uiMode << 4) | (serverInitiated ? 8 : 0), 0);
   header.writeUInt16BE(sessionId, 5);
   header[7] = id.length;
   return Buffer.concat([header, id]);
@@ -45,7 +58,7 @@ export function decodeNotification(datagram: Uint8Array): SignedNotification {
   if (bytes.length < digestBytes + headerBytes + 1) throw new PosternError('malformed', 'Package #0 cut off');
   const trigger = bytes.subarray(digestBytes);
   const bits = trigger.readUInt16BE(0);
-  if (bits >> 6 !== version)
+  if (!known.has(bits >> 6))
     throw new PosternError('unsupportedVersion', `Package #0 of version ${bits >> 6}`);
   const length = trigger[7]!;
   if (length === 0 || trigger.length < headerBytes + length)
@@ -57,6 +70,7 @@ export function decodeNotification(datagram: Uint8Array): SignedNotification {
     serverInitiated: (bits & 8) !== 0,
     sessionId,
     serverId: trigger.toString('utf8', headerBytes, headerBytes + length),
+    ...(bits >> 6 === versions.dm13 && { version: '1.3' as const }),
     digest: bytes.subarray(0, digestBytes),
     trigger,
   };

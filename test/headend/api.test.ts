@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { Jobs } from '../../src/dm/jobs.ts';
 import { placeOf } from '../../src/dm/server-session.ts';
 import { HeadendApi } from '../../src/headend/api.ts';
+import { openDatabase } from '../../src/store/database.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { Site } from '../journeys/site.ts';
 import { startAedes } from '../peers/brokers.ts';
@@ -95,6 +99,36 @@ test('a device that does not come: 408 after the time that is set, and the job i
   await assert.rejects(headend.manage(id, [{ name: 'Get', uri: './DevInfo' }]), { code: 'timeout' });
   await assert.rejects(headend.manage('urn:dev:nobody', []), { code: 'notFound' });
 });
+
+test(
+  'a server that lost its nonces is believed by the nonce that is for that, once it was refused',
+  limit,
+  async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'postern-headend-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const state = join(folder, 'headend.db');
+    const headend = { headend: { id: 'dm.example', state, 'session-timeout': 20 } };
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([]);
+    const first = await site.headend([id], headend);
+    const device = site.device(id, gateway, { server: true });
+    await device.start();
+    await device.attached;
+    await site.headendEvents.until('alert.device-attach');
+    await first[Symbol.asyncDispose]();
+    const database = openDatabase(state);
+    database.prepare("UPDATE party SET server_nonce = x'00', client_nonce = x'00' WHERE id = ?").run(id);
+    database.close();
+    await using later = new Site(broker.url);
+    const second = await later.headend([id], headend);
+    const outcomes = await second.manage(id, [{ name: 'Get', uri: './DevInfo/Man' }]);
+    assert.equal(outcomes[0]?.status, 200);
+    assert.equal(later.headendEvents.count('notification.resync'), 1);
+    await second.manage(id, [{ name: 'Get', uri: './DevInfo/Man' }]);
+    assert.equal(later.headendEvents.count('notification.resync'), 1, 'both agree again');
+  },
+);
 
 describe('jobs', () => {
   test('are done in order, each told its own outcome; one that fails leaves the others', async () => {

@@ -77,3 +77,26 @@ test('any notification comes back as it went', () => {
 test('a session ID is written in hexadecimal', () => {
   assert.equal(sessionIdText(0xab), 'AB');
 });
+
+test('versions: 1.1 as DM 1.2 writes it, 1.2, and 1.3; another is refused; future bits and a vendor body are passed over', () => {
+  const notification = { uiMode: 1, serverInitiated: true, sessionId: 7, serverId: 's' } as const;
+  const made = encodeNotification({ ...notification, version: '1.3' }, 'secret', Buffer.from('n'));
+  assert.equal(made.readUInt16BE(16) >> 6, 13);
+  assert.equal(decodeNotification(made).version, '1.3');
+  const raw = encodeNotification(notification, 'secret', Buffer.from('n'));
+  for (const [tenths, fits] of [
+    [11, true],
+    [12, true],
+    [13, true],
+    [10, false],
+    [14, false],
+  ] as const) {
+    const other = Buffer.from(raw);
+    other.writeUInt16BE((tenths << 6) | (other.readUInt16BE(16) & 0x3f), 16);
+    if (fits) assert.equal(decodeNotification(other).sessionId, 7);
+    else assert.throws(() => decodeNotification(other), { code: 'unsupportedVersion' });
+  }
+  const future = Buffer.concat([raw, Buffer.from('vendor')]);
+  future[18] = 0xff;
+  assert.equal(decodeNotification(future).serverId, 's');
+});
