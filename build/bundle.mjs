@@ -15,10 +15,10 @@ const budget = { minified: 700_000, gzipped: 220_000 };
 const strangers = ['aedes', 'coap', 'coap-packet'];
 
 const bundles = {
-  postern: ['gateway', 'status', 'devices'],
+  postern: ['gateway', 'status', 'devices', 'ddf'],
   'postern-headend': ['headend'],
   'postern-device': ['device'],
-  'postern-demo': ['demo', 'gateway', 'status', 'devices', 'headend', 'device'],
+  'postern-demo': ['demo', 'gateway', 'status', 'devices', 'ddf', 'headend', 'device'],
 };
 
 /**

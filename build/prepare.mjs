@@ -11,6 +11,7 @@ const debianPeers = [
   ['mosquitto', 'mosquitto'],
   ['coap-client-notls', 'libcoap3-bin'],
   ['wbxml2xml', 'libwbxml2-utils'],
+  ['xmllint', 'libxml2-utils'],
 ];
 
 function modulesAreCurrent() {

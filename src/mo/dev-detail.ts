@@ -50,6 +50,6 @@ export const devDetailNodes = ({ type, firmware, software, hardware }: DeviceDet
     text('FwV', firmware),
     text('SwV', software),
     text('HwV', hardware),
-    { name: 'LrgObj', format: 'bool', value: 'false' },
+    { name: 'LrgObj', format: 'bool', value: 'true' },
   ],
 });

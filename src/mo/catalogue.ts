@@ -1,0 +1,23 @@
+import { interior, type ManagementObject } from '../syncml/ddf.ts';
+import { devDetail } from './dev-detail.ts';
+import { devInfo } from './dev-info.ts';
+import { dmAcc } from './dm-acc.ts';
+import { gwConfig } from './gw-config.ts';
+import { gwDeviceInventory } from './gw-device-inventory.ts';
+import { MoId } from './identifiers.ts';
+
+/** It has no nodes that anybody sees: what is added there goes elsewhere. */
+const inbox: ManagementObject = {
+  id: MoId.Inbox,
+  root: interior(['Add'], 'Takes management objects, for which the device finds the place', {}),
+};
+
+/** The management objects of gateway and device, by the names that people call them by. */
+export const managementObjects: Readonly<Record<string, ManagementObject>> = {
+  DevInfo: devInfo,
+  DevDetail: devDetail,
+  DMAcc: dmAcc,
+  Inbox: inbox,
+  GwConfig: gwConfig,
+  GwDeviceInventory: gwDeviceInventory,
+};

@@ -1,0 +1,62 @@
+import type { AccessType, ManagementObject, NodeDescription } from './ddf.ts';
+import { branch, type DdfElement, leafText, writeDdf } from './ddf-xml.ts';
+
+const order: readonly AccessType[] = ['Add', 'Delete', 'Exec', 'Get', 'Replace'];
+
+/**
+ * The DDF of a management object as XML (OMA DM tree and description 1.2.1, section 10), made from the declaration that
+ * the engine enforces. Nodes whose names are chosen at run time have none there.
+ */
+export function ddfDocument({ id, root }: ManagementObject, name: string): string {
+  return writeDdf(
+    branch(
+      'MgmtTree',
+      leafText('VerDTD', '1.2'),
+      leafText('Man', 'Postern'),
+      nodeOf(name, root, root.occurs !== 'ZeroOrMore', id),
+    ),
+  );
+}
+
+function nodeOf(name: string, node: NodeDescription, permanent: boolean, id?: string): DdfElement {
+  const { format, access, occurs, type, description, children = {} } = node;
+  const isNamed = name !== '*';
+  return branch(
+    'Node',
+    leafText('NodeName', isNamed ? name : ''),
+    branch(
+      'DFProperties',
+      branch('AccessType', ...order.filter((each) => access.includes(each)).map((each) => branch(each))),
+      leafText('Description', description),
+      branch('DFFormat', branch(format)),
+      branch('Occurrence', branch(occurs)),
+      branch('Scope', branch(permanent ? 'Permanent' : 'Dynamic')),
+      branch(
+        'DFType',
+        format === 'node' ? leafText('DDFName', id ?? '') : leafText('MIME', type ?? 'text/plain'),
+      ),
+    ),
+    ...Object.entries(children).map(([child, inner]) =>
+      nodeOf(
+        child,
+        inner,
+        permanent && child !== '*' && inner.occurs !== 'ZeroOrOne' && inner.occurs !== 'ZeroOrMore',
+      ),
+    ),
+  );
+}
+
+/** The same document for people: a line for each element, indented. */
+export const indented = (document: string): string => {
+  let depth = 0;
+  return document
+    .replace(/></g, '>\n<')
+    .split('\n')
+    .map((line) => {
+      if (line.startsWith('</')) depth--;
+      const shown = '  '.repeat(depth) + line;
+      if (/^<[^/!?]/.test(line) && !line.endsWith('/>') && !line.includes('</')) depth++;
+      return shown;
+    })
+    .join('\n');
+};
