@@ -62,7 +62,7 @@ describe('help and usage', limit, () => {
     const { stdout, code } = await postern('--help');
     assert.equal(code, 0);
     const commands = stdout.split('\n').flatMap((line) => /^ {2}(\w+) /.exec(line)?.[1] ?? []);
-    assert.deepEqual(commands, ['demo', 'gateway', 'status', 'devices', 'headend', 'device']);
+    assert.deepEqual(commands, ['demo', 'gateway', 'status', 'devices', 'ddf', 'headend', 'device']);
     for (const command of commands)
       assert.match((await postern(command, '--help')).stdout, new RegExp(`Usage: postern ${command}`));
   });
@@ -74,6 +74,16 @@ describe('help and usage', limit, () => {
     const option = await postern('status', '--sokcet', 'x');
     assert.equal(option.code, 2);
     assert.match(option.stderr, /--sokcet[\s\S]*--help/);
+  });
+
+  test('ddf prints an object, and says which there are', async () => {
+    const { code, stdout } = await postern('ddf', '--mo', 'GwConfig');
+    assert.equal(code, 0);
+    assert.match(stdout, /^<MgmtTree xmlns="syncml:dmddf1\.2">/);
+    assert.match(stdout, /<NodeName>BootstrapMethods<\/NodeName>/);
+    const wrong = await postern('ddf', '--mo', 'Nothing');
+    assert.equal(wrong.code, 1);
+    assert.match(wrong.stderr, /expected one of DevInfo, .*, found 'Nothing'/);
   });
 
   test('status without a gateway says so', async () => {

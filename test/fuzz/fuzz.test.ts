@@ -1,0 +1,41 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { PosternError } from '../../src/base/errors.ts';
+import { fuzz } from './run.ts';
+import { targets } from './targets.ts';
+
+const seed = Number(process.env.FUZZ_SEED ?? Date.now() & 0x7fff_ffff);
+const inputs = 20_000;
+
+describe(`a short run, seed ${seed}`, () => {
+  for (const [at, target] of targets.entries())
+    test(target.name, (t) => {
+      const run = fuzz(target, seed + at, inputs, Number.POSITIVE_INFINITY);
+      t.diagnostic(`${run.inputs} inputs, ${run.accepted} read, slowest ${run.slowest.toFixed(1)} ms`);
+      assert.deepEqual(run.findings, []);
+      assert.ok(run.accepted > 0 && run.accepted < run.inputs, 'some are read, and some are not');
+    });
+});
+
+test('the fuzzer finds what it looks for', () => {
+  const throws = {
+    name: 'x',
+    corpus: [Buffer.from('abcdef')],
+    decode: () => assert.fail('not of the codec'),
+  };
+  assert.match(fuzz(throws, 1, 10, Number.POSITIVE_INFINITY).findings[0]?.what ?? '', /not of the codec/);
+  const refuses = {
+    ...throws,
+    decode: () => {
+      throw new PosternError('malformed', 'no');
+    },
+  };
+  assert.deepEqual(fuzz(refuses, 1, 10, Number.POSITIVE_INFINITY).findings, []);
+  const slow = {
+    ...throws,
+    decode: () => {
+      for (const end = performance.now() + 60; performance.now() < end; );
+    },
+  };
+  assert.match(fuzz(slow, 1, 1, Number.POSITIVE_INFINITY).findings[0]?.what ?? '', /took \d+ ms/);
+});

@@ -1,0 +1,66 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { accountNodes } from '../../src/mo/dm-acc.ts';
+import { decodeMessage, encodeMessage, MediaType } from '../../src/syncml/codec.ts';
+import type { SyncmlMessage } from '../../src/syncml/message.ts';
+import { decodeNotification, encodeNotification } from '../../src/syncml/notification.ts';
+import { decodeProvisioning } from '../../src/syncml/provisioning.ts';
+import { decodeTnds, encodeTnds, encodeTndsWbxml } from '../../src/syncml/tnds.ts';
+
+/** A decoder, and right inputs that wrong ones are made of. */
+export interface Target {
+  readonly name: string;
+  readonly decode: (input: Uint8Array) => unknown;
+  readonly corpus: readonly Uint8Array[];
+}
+
+const folder = new URL('../vectors/messages/', import.meta.url);
+const messages: readonly SyncmlMessage[] = readdirSync(folder).map((file) =>
+  decodeMessage(readFileSync(new URL(file, folder)), MediaType.Xml),
+);
+const credential = { name: 'n', secret: 'secret', nonce: Buffer.from([1, 2, 3]) };
+const account = {
+  path: './Inbox',
+  root: accountNodes('x', {
+    serverId: 's',
+    address: 'coap://192.0.2.1/dm',
+    own: credential,
+    peer: credential,
+  }),
+};
+const provisioning =
+  '<wap-provisioningdoc version="1.1"><characteristic type="APPLICATION"><parm name="APPID" value="w7"/><parm name="PROVIDER-ID" value="s"/><characteristic type="APPAUTH"><parm name="AAUTHLEVEL" value="APPSRV"/></characteristic></characteristic></wap-provisioningdoc>';
+const packedProvisioning = Buffer.from(
+  '030b6a0b646d2e6578616d706c6500c54503312e310001c65501871106034e310001871006ab01870706034973700001870906890101c60001550187360000060377370001870001380000068300018707060353000101c6000157018730000006000 18d0101c6530187230603343433000101010101'.replace(
+    /\s/g,
+    '',
+  ),
+  'hex',
+);
+const notification = { uiMode: 1, serverInitiated: true, sessionId: 0x1234, serverId: 'dm.example' } as const;
+
+const ofMessages = (name: string, mediaType: string): Target => ({
+  name,
+  decode: (input) => decodeMessage(input, mediaType),
+  corpus: messages.map((message) => encodeMessage(message, mediaType)),
+});
+
+export const targets: readonly Target[] = [
+  ofMessages('XML', MediaType.Xml),
+  ofMessages('WBXML', MediaType.Wbxml),
+  ofMessages('CBOR', MediaType.Cbor),
+  {
+    name: 'TNDS',
+    decode: decodeTnds,
+    corpus: [Buffer.from(encodeTnds(account)), encodeTndsWbxml(account)],
+  },
+  {
+    name: 'Package #0',
+    decode: decodeNotification,
+    corpus: [encodeNotification(notification, 'secret', Buffer.from('nonce'))],
+  },
+  {
+    name: 'Provisioning',
+    decode: decodeProvisioning,
+    corpus: [Buffer.from(provisioning), packedProvisioning],
+  },
+];
