@@ -1,4 +1,4 @@
-import { Decoder, Encoder } from 'cbor-x';
+import { fromCbor, toCbor } from '../base/cbor.ts';
 import { PosternError } from '../base/errors.ts';
 
 export const EnvelopeKind = { Request: 0, Response: 1, Notification: 2, Error: 3 } as const;
@@ -46,15 +46,6 @@ const key = {
   route: 12,
 } as const;
 
-const standard = {
-  useRecords: false,
-  mapsAsObjects: false,
-  tagUint8Array: false,
-  variableMapSize: true,
-} as const;
-const encoder = new Encoder(standard);
-const decoder = new Decoder(standard);
-
 /** Deterministic CBOR (RFC 8949 section 4.2): shortest forms, keys in order. */
 export function encodeEnvelope(envelope: Envelope): Buffer {
   const { headers, body, correlation, ...rest } = envelope;
@@ -66,21 +57,16 @@ export function encodeEnvelope(envelope: Envelope): Buffer {
   if (headers)
     map.set(key.headers, new Map(Object.entries(headers).toSorted(([a], [b]) => byEncoding(a, b))));
   if (body) map.set(key.body, Buffer.from(body));
-  return encoder.encode(new Map([...map].toSorted(([a], [b]) => a - b)));
+  return toCbor(new Map([...map].toSorted(([a], [b]) => a - b)));
 }
 
 /** Map keys in the order of their encodings: shorter texts have smaller heads. */
-const byEncoding = (a: string, b: string): number => Buffer.compare(encoder.encode(a), encoder.encode(b));
+const byEncoding = (a: string, b: string): number => Buffer.compare(toCbor(a), toCbor(b));
 
 /** @throws {PosternError} `malformed`, `tooLarge`, `unsupportedVersion` */
 export function decodeEnvelope(payload: Uint8Array): Envelope {
   if (payload.length > envelopeBytes) throw new PosternError('tooLarge', 'envelope too large');
-  let map: unknown;
-  try {
-    map = decoder.decode(payload);
-  } catch (cause) {
-    throw new PosternError('malformed', 'envelope is no CBOR', { cause });
-  }
+  const map = fromCbor(payload, 'envelope');
   if (!(map instanceof Map)) throw new PosternError('malformed', 'envelope is no map');
   const version = map.get(key.version);
   if (version !== envelopeVersion)

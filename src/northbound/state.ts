@@ -1,4 +1,4 @@
-import { Decoder, Encoder } from 'cbor-x';
+import { fromCbor, toCbor } from '../base/cbor.ts';
 import { PosternError } from '../base/errors.ts';
 
 /** What a gateway says of itself in its retained state topic (docs/bindings.md). */
@@ -9,18 +9,10 @@ export interface GatewayState {
   readonly bootId: Uint8Array;
 }
 
-const standard = {
-  useRecords: false,
-  mapsAsObjects: false,
-  tagUint8Array: false,
-  variableMapSize: true,
-} as const;
-const encoder = new Encoder(standard);
-const decoder = new Decoder(standard);
 const version = 1;
 
 export const encodeState = ({ online, software, bootId }: GatewayState): Buffer =>
-  encoder.encode(
+  toCbor(
     new Map<number, unknown>([
       [1, version],
       [2, online],
@@ -31,12 +23,7 @@ export const encodeState = ({ online, software, bootId }: GatewayState): Buffer 
 
 /** @throws {PosternError} `malformed` */
 export function decodeState(payload: Uint8Array): GatewayState {
-  let map: unknown;
-  try {
-    map = decoder.decode(payload);
-  } catch (cause) {
-    throw new PosternError('malformed', 'gateway state is no CBOR', { cause });
-  }
+  const map = fromCbor(payload, 'gateway state');
   if (!(map instanceof Map) || map.get(1) !== version)
     throw new PosternError('malformed', 'no gateway state');
   const [online, software, bootId] = [map.get(2), map.get(3), map.get(4)];

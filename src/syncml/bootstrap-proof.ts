@@ -1,5 +1,5 @@
 import { createHmac } from 'node:crypto';
-import { Decoder, Encoder } from 'cbor-x';
+import { fromCbor, toCbor } from '../base/cbor.ts';
 import { PosternError } from '../base/errors.ts';
 import { sameBytes } from './digest.ts';
 
@@ -11,14 +11,6 @@ export interface BootstrapProof {
   readonly mac: Uint8Array;
 }
 
-const standard = {
-  useRecords: false,
-  mapsAsObjects: false,
-  tagUint8Array: false,
-  variableMapSize: true,
-} as const;
-const encoder = new Encoder(standard);
-const decoder = new Decoder(standard);
 const label = 'postern bootstrap 1';
 
 /** HMAC-SHA256 under the factory secret over the CBOR array of label, challenge (the Echo value), DevId and device nonce. */
@@ -29,11 +21,11 @@ export const proofMac = (
   deviceNonce: Uint8Array,
 ): Buffer =>
   createHmac('sha256', factorySecret)
-    .update(encoder.encode([label, Buffer.from(challenge), deviceId, Buffer.from(deviceNonce)]))
+    .update(toCbor([label, Buffer.from(challenge), deviceId, Buffer.from(deviceNonce)]))
     .digest();
 
 export const encodeProof = ({ deviceNonce, mac }: BootstrapProof): Buffer =>
-  encoder.encode(
+  toCbor(
     new Map([
       [1, Buffer.from(deviceNonce)],
       [2, Buffer.from(mac)],
@@ -42,12 +34,7 @@ export const encodeProof = ({ deviceNonce, mac }: BootstrapProof): Buffer =>
 
 /** @throws {PosternError} `malformed` */
 export function decodeProof(payload: Uint8Array): BootstrapProof {
-  let map: unknown;
-  try {
-    map = decoder.decode(payload);
-  } catch (cause) {
-    throw new PosternError('malformed', 'the proof is no CBOR', { cause });
-  }
+  const map = fromCbor(payload, 'the proof');
   const [deviceNonce, mac] = map instanceof Map ? [map.get(1), map.get(2)] : [];
   if (
     !(deviceNonce instanceof Uint8Array) ||

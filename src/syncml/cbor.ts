@@ -1,16 +1,7 @@
-import { Decoder, Encoder } from 'cbor-x';
+import { fromCbor, toCbor } from '../base/cbor.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Content, Element } from './elements.ts';
 import { elements, keyOf, messageLimits, nameOfKey } from './elements.ts';
-
-const standard = {
-  useRecords: false,
-  mapsAsObjects: false,
-  tagUint8Array: false,
-  variableMapSize: true,
-} as const;
-const encoder = new Encoder(standard);
-const decoder = new Decoder(standard);
 
 type Coded = string | Uint8Array | true | readonly (number | Coded)[];
 
@@ -19,7 +10,7 @@ type Coded = string | Uint8Array | true | readonly (number | Coded)[];
  * elements, each as key and content one after the other. So order and repetition are kept, and every value has one form.
  */
 export function encodeCbor(root: Element): Uint8Array {
-  return encoder.encode(codedContent([root]));
+  return toCbor(codedContent([root]));
 }
 
 function codedContent(content: Content): Coded {
@@ -31,12 +22,7 @@ function codedContent(content: Content): Coded {
 export function decodeCbor(coded: Uint8Array): Element {
   if (coded.length > messageLimits.bytes)
     throw new PosternError('tooLarge', `message of more than ${messageLimits.bytes} bytes`);
-  let value: unknown;
-  try {
-    value = decoder.decode(coded);
-  } catch (cause) {
-    throw new PosternError('malformed', 'no CBOR', { cause });
-  }
+  const value = fromCbor(coded, 'the message');
   const budget = { elements: messageLimits.elements };
   const [root, ...more] = readElements(value, 0, budget);
   if (!root || more.length > 0) throw new PosternError('malformed', 'not one message');

@@ -100,7 +100,9 @@ export interface Element {
   readonly content: Content;
 }
 
-export const isElementName = (name: string): name is ElementName => Object.hasOwn(elements, name);
+const elementNames: ReadonlySet<string> = new Set(Object.keys(elements));
+
+export const isElementName = (name: string): name is ElementName => elementNames.has(name);
 
 export const keyOfToken = (page: number, token: number): number => page * 64 + token;
 

@@ -62,6 +62,15 @@ test('CBOR of a first package is less than half of its XML', () => {
   assert.ok(cbor < xml / 2, `${cbor} against ${xml}`);
 });
 
+test('a head that asks for more than a message may have is refused before anything is made for it', () => {
+  for (const head of ['9a01312d00', '9a00010000', 'ba00ffffff', '5affffffff'])
+    assert.throws(
+      () => decodeMessage(Buffer.from(`${head}00`, 'hex'), MediaType.Cbor),
+      { code: 'malformed' },
+      head,
+    );
+});
+
 describe('XML that is refused', () => {
   const refused: [string, Buffer, string][] = [
     ['document type', Buffer.from('<!DOCTYPE SyncML [<!ENTITY a "b">]><SyncML/>'), 'malformed'],
