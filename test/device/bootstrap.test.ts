@@ -85,6 +85,7 @@ function startDevice(bootstrap: object, more: object = {}) {
 }
 
 describe('a bootstrap that somebody brought', limit, () => {
+  // conforms: BOO-1, BOO-5
   for (const [what, document, mediaType] of [
     ['DM profile in WBXML', dmProfile(id), MediaType.Wbxml],
     ['Client Provisioning in XML', provisioning, 'text/vnd.wap.connectivity-xml'],
@@ -135,6 +136,7 @@ describe('a bootstrap that somebody brought', limit, () => {
     ],
     ['that is not there', () => ({ ...good(), file: join(folder, 'none') }), /cannot be read/],
   ];
+  // conforms: BOO-4, OBJ-4
   for (const [what, bootstrap, why] of refused)
     test(`one ${what} is refused, and leaves nothing`, async () => {
       const { device } = startDevice(bootstrap());
@@ -143,6 +145,7 @@ describe('a bootstrap that somebody brought', limit, () => {
       assert.deepEqual(device.servers, []);
     });
 
+  // conforms: BOO-4
   test('the same one again does nothing, also after a restart', async () => {
     const state = join(folder, 'device.db');
     const bootstrap = good();
@@ -157,6 +160,7 @@ describe('a bootstrap that somebody brought', limit, () => {
 });
 
 describe('the local bootstrap server', limit, () => {
+  // conforms: BOO-2
   for (const encoding of ['xml', 'wbxml', 'cbor'])
     test(`a device that speaks ${encoding} attaches`, async () => {
       await using broker = await startAedes();
@@ -167,6 +171,7 @@ describe('the local bootstrap server', limit, () => {
       await device.attached;
     });
 
+  // conforms: BOO-3
   test('protects by secret and PIN; a device that was not told the PIN refuses it', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);

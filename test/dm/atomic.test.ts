@@ -20,6 +20,7 @@ const atomic = async (...operations: Operation[]) => {
 };
 
 describe('Atomic', () => {
+  // conforms: REP-2
   test('all or none: all', async () => {
     const { statuses, stored } = await atomic(rename, room, {
       name: 'Replace',
@@ -33,6 +34,7 @@ describe('Atomic', () => {
     );
   });
 
+  // conforms: REP-2
   test('all or none: none. What was done is 216, what failed says why, what came behind is 215', async () => {
     const { statuses, stored, tree, acls } = await atomic(
       rename,
@@ -51,6 +53,7 @@ describe('Atomic', () => {
     assert.equal(acls.get('./Site/Rooms/hall'), undefined);
   });
 
+  // conforms: REP-3
   test('what cannot be taken back says so by 516', async () => {
     const { statuses, done } = await atomic(rename, exec, fails);
     assert.deepEqual(statuses, [507, 216, 516, 405]);
@@ -77,6 +80,7 @@ describe('Atomic', () => {
     assert.equal(stored.nodes.get('Site/Rooms/hall/Floor')?.value, '1');
   });
 
+  // conforms: REP-4
   for (const [what, operation] of [
     ['a Get', { name: 'Get', uri: './Site/Name' }],
     ['an Atomic', { name: 'Atomic', operations: [rename] }],
@@ -95,6 +99,7 @@ describe('Atomic', () => {
 });
 
 describe('Sequence', () => {
+  // conforms: REP-10
   test('goes on behind what fails', async () => {
     const { outcomes, stored } = await manage([{ name: 'Sequence', operations: [fails, rename] }]);
     assert.deepEqual(
@@ -104,6 +109,7 @@ describe('Sequence', () => {
     assert.equal(stored.nodes.get('Site/Name')?.value, 'south');
   });
 
+  // conforms: PRO-24
   test('a question to the user that there is not: 406, and what stands behind it is 215', async () => {
     const ask: Operation = { name: 'Alert', code: 1101, items: ['', 'Rename?'] };
     const { outcomes, stored } = await manage([{ name: 'Sequence', operations: [ask, rename] }]);
@@ -114,6 +120,7 @@ describe('Sequence', () => {
     assert.equal(stored.nodes.get('Site/Name')?.value, 'north');
   });
 
+  // conforms: PRO-24
   test('a user who says no is 304, and likewise; one who says yes lets it go on', async () => {
     for (const [answer, status, name] of [
       [304, 215, 'north'],
@@ -146,12 +153,14 @@ describe('Sequence', () => {
   });
 });
 
+// conforms: PRO-23
 for (const code of [1100, 1101, 1102, 1103, 1104])
   test(`alert ${code} to a device without a user is 406`, async () => {
     const { outcomes } = await manage([{ name: 'Alert', code, items: ['', 'text'] }]);
     assert.equal(outcomes[0]?.status, 406);
   });
 
+// conforms: TND-21
 test('what one message changes is written at once, and what broke off before is not written at all', async () => {
   const writes: number[] = [];
   const stored = new MemoryNodes();

@@ -40,6 +40,7 @@ function sides(clientSchemes: readonly Scheme[], serverSchemes: readonly Scheme[
 const headerStatuses = (said: readonly SyncmlMessage[]) =>
   said.map((message) => statusesOf(message)[0] ?? '-');
 
+// conforms: SEC-3
 test('the examples of OMA DM security: basic, and a MAC over a body', () => {
   assert.equal(basicCredential('Bruce2', 'OhBehave'), 'QnJ1Y2UyOk9oQmVoYXZl');
   assert.equal(
@@ -48,6 +49,7 @@ test('the examples of OMA DM security: basic, and a MAC over a body', () => {
   );
 });
 
+// conforms: SEC-3
 test('the header of a MAC is read in any order and quoting; another algorithm is none', () => {
   const proof = { name: 'Robert Jordan', mac: 'Dgpoz8Pbu4XC0ecp6kLw4Q==' };
   assert.deepEqual(parseHmac(formatHmac(proof)), proof);
@@ -58,6 +60,7 @@ test('the header of a MAC is read in any order and quoting; another algorithm is
 });
 
 describe('schemes', () => {
+  // conforms: SEC-1
   test('basic both ways: 212, no nonce', async () => {
     const { clientSide, serverSide, outcomes } = sides(['basic'], ['basic']);
     const said = await converse(clientSide(), serverSide());
@@ -69,6 +72,7 @@ describe('schemes', () => {
     assert.ok(!JSON.stringify(said).includes('nextNonce'));
   });
 
+  // conforms: SEC-3
   test('MAC both ways: each message has its own nonce, and 200', async () => {
     const { device, dm, clientSide, serverSide, outcomes } = sides(['mac'], ['mac']);
     const said = await converse(clientSide(), serverSide());
@@ -105,6 +109,7 @@ describe('schemes', () => {
     );
   });
 
+  // conforms: SEC-4
   test('a message that is changed on its way is not believed, and not done', async () => {
     const { clientSide, serverSide } = sides(['mac'], ['mac']);
     const [one, two] = [clientSide(), serverSide()];
@@ -116,6 +121,7 @@ describe('schemes', () => {
     assert.deepEqual(statusesOf(answer), ['SyncHdr 401', 'Alert 401', 'Replace 401']);
   });
 
+  // conforms: SEC-4
   test('in the middle of a session a message without its MAC is refused, though the ones before were right', async () => {
     const { clientSide, serverSide } = sides(['mac'], ['mac']);
     const [one, two] = [clientSide(), serverSide()];
@@ -131,6 +137,7 @@ describe('schemes', () => {
     assert.equal(two.authenticated, false);
   });
 
+  // conforms: SEC-9
   test('a client that starts with md5 is asked for MAC, and goes on with it', async () => {
     const { clientSide, serverSide, outcomes } = sides(['md5', 'mac'], ['md5'], ['mac']);
     const said = await converse(clientSide(), serverSide());
@@ -141,6 +148,7 @@ describe('schemes', () => {
     );
   });
 
+  // conforms: SEC-9
   test('a secret is never sent in clear to a server that asks for it, where basic is not allowed', async () => {
     const { clientSide, serverSide } = sides(['md5'], ['md5'], ['basic']);
     const device = clientSide();
@@ -166,6 +174,7 @@ describe('schemes', () => {
 describe('lock-out', () => {
   const limits = { free: 2, first: 1000, cap: 4000, peers: 2 };
 
+  // conforms: SEC-10
   test('after the free failures each costs twice the last, up to the cap; success forgives', () => {
     const clock = new HandClock();
     const lockOut = new LockOut(clock, limits);

@@ -10,6 +10,7 @@ const finals = (said: readonly SyncmlMessage[]) => said.map(({ final }) => (fina
 const get: Operation = { name: 'Get', uri: './Site/Name' };
 
 describe('several messages to a package', () => {
+  // conforms: PRO-8, PRO-9
   test('a server whose commands do not fit goes on when it is asked for the next message', async () => {
     const operations = Array.from(
       { length: 12 },
@@ -33,6 +34,7 @@ describe('several messages to a package', () => {
     );
   });
 
+  // conforms: PRO-8, PRO-9
   test('a client whose alerts do not fit goes on likewise, and each is settled', async () => {
     const { device, dm } = noncePair();
     const heard: string[] = [];
@@ -72,6 +74,7 @@ describe('several messages to a package', () => {
     assert.ok(said.length > 4);
   });
 
+  // conforms: PRO-10
   test('work begins only when the last message of package 1 is there', async () => {
     const { device, dm } = noncePair();
     let begun = 0;
@@ -94,6 +97,7 @@ describe('several messages to a package', () => {
 describe('large objects', () => {
   const long = 'Zählerstand <17> & "mehr"; '.repeat(400);
 
+  // conforms: PRO-12
   test('a value that fits in no message goes to the client in chunks, each answered by 213', async () => {
     const { outcomes, said, stored } = await manage(
       [{ name: 'Replace', uri: './Site/Name', data: long }, get],
@@ -115,6 +119,7 @@ describe('large objects', () => {
     assert.ok(said.some((message) => statusesOf(message).includes('Replace 213')));
   });
 
+  // conforms: PRO-12
   test('octets too', async () => {
     const blob = Buffer.from(Array.from({ length: 9000 }, (_, at) => at & 255));
     const { outcomes, stored } = await manage(
@@ -128,6 +133,7 @@ describe('large objects', () => {
     assert.deepEqual(Buffer.from(outcomes[1]?.results[0]?.data ?? ''), blob);
   });
 
+  // conforms: PRO-12
   test('and alerts of a client', async () => {
     const { device, dm } = noncePair();
     const heard: string[] = [];
@@ -196,6 +202,7 @@ describe('large objects', () => {
     return { ...site, say };
   }
 
+  // conforms: PRO-13
   for (const [what, chunks, statuses] of [
     ['without a size', [chunk('a', true)], ['Replace 411']],
     ['larger than is taken', [chunk('a', true, 2_000_000)], ['Replace 413']],
@@ -211,6 +218,7 @@ describe('large objects', () => {
       assert.equal(stored.nodes.get('Site/Name')?.value, 'north');
     });
 
+  // conforms: PRO-14
   test('something else before the end: alert 1225, and the object is dropped', async () => {
     const { say, stored } = await talk();
     await say([chunk('abc', true, 6)]);
@@ -222,6 +230,7 @@ describe('large objects', () => {
     assert.equal(stored.nodes.get('Site/Name')?.value, 'def', 'what comes late is a value of its own');
   });
 
+  // conforms: PRO-16
   test('a client that does not take the object gets no more of it', async () => {
     const { outcomes, said } = await manage(
       [{ name: 'Replace', uri: './Site/Name', data: 'x'.repeat(9000) }, get],
@@ -248,6 +257,7 @@ describe('large objects', () => {
     );
   });
 
+  // conforms: PRO-15
   test('what is larger than the server takes is 413, and is not sent', async () => {
     const { outcomes } = await manage([get], ({ header, ...rest }, from) => ({
       header: from === 'server' ? { ...header, meta: { maxObjSize: 3 } } : header,
@@ -258,6 +268,7 @@ describe('large objects', () => {
 });
 
 describe('what goes wrong on the way', () => {
+  // conforms: PRO-17
   test('a message that comes again, since its answer was lost, is answered by the same and done once', async () => {
     const { device, dm } = noncePair();
     const { tree, done } = siteTree();
@@ -275,6 +286,7 @@ describe('what goes wrong on the way', () => {
     assert.equal(end, endAgain);
   });
 
+  // conforms: PRO-18
   test('an older message is 400 and changes nothing', async () => {
     const { device, dm } = noncePair();
     const clientSide = client(device);
@@ -290,6 +302,7 @@ describe('what goes wrong on the way', () => {
     assert.deepEqual(statusesOf(await serverSide.receive(first)), ['SyncHdr 400']);
   });
 
+  // conforms: REP-13
   test('two commands of one ID: the second is 400 and not done', async () => {
     const { device, dm } = noncePair();
     const { tree, done } = siteTree();
@@ -305,6 +318,7 @@ describe('what goes wrong on the way', () => {
     assert.equal(done.length, 1);
   });
 
+  // conforms: REP-12
   test('NoResp at a command, and in the header: no status for it, or for any', async () => {
     const { device, dm } = noncePair();
     const { tree, stored } = siteTree();
@@ -323,6 +337,7 @@ describe('what goes wrong on the way', () => {
     assert.equal(stored.nodes.get('Site/Name')?.value, 'east');
   });
 
+  // conforms: PRO-11
   test('a server that aborts by alert 1223 ends the session at the client, and its work', async () => {
     const { device, dm } = noncePair();
     const clientSide = client(device);
@@ -338,6 +353,7 @@ describe('what goes wrong on the way', () => {
     assert.equal(serverSide.outcome?.status, 500);
   });
 
+  // conforms: PRO-11
   test('a client that aborts ends it at the server', async () => {
     const { device, dm } = noncePair();
     const serverSide = server(dm);
@@ -349,6 +365,7 @@ describe('what goes wrong on the way', () => {
 });
 
 describe('versions and places', () => {
+  // conforms: PRO-6
   for (const version of ['DM/1.1', 'DM/1.2', 'DM/1.3'] as const)
     test(`a server answers a client of ${version} in that version`, async () => {
       const { device, dm } = noncePair();
@@ -359,6 +376,7 @@ describe('versions and places', () => {
       );
     });
 
+  // conforms: PRO-22
   test('RespURI of the server is where the next message goes', async () => {
     const { device, dm } = noncePair();
     const clientSide = client(device);
@@ -370,6 +388,7 @@ describe('versions and places', () => {
   });
 });
 
+// conforms: REP-7
 test('a composite, a Copy and an Exec are reported part by part', async () => {
   const outcomes: OperationOutcome[] = (
     await manage([

@@ -24,6 +24,7 @@ async function run(operations: readonly Operation[]) {
 }
 
 describe('authentication', () => {
+  // conforms: PRO-1, PRO-2, SEC-2, OBJ-2
   test('both sides prove themselves in packages 1 and 2, and both nonces change', async () => {
     const { device, dm } = noncePair();
     const before = { ...device };
@@ -46,6 +47,7 @@ describe('authentication', () => {
     );
   });
 
+  // conforms: SEC-7
   test('sides that fell out of step find each other by one challenge each', async () => {
     const { device, dm } = noncePair();
     dm.own = Buffer.from('elsewhere');
@@ -63,6 +65,7 @@ describe('authentication', () => {
     assert.deepEqual([device.own, device.peer].map(hex), [dm.peer, dm.own].map(hex));
   });
 
+  // conforms: SEC-5
   test('a client with the wrong secret gets 401 twice, and the work never starts', async () => {
     const { device, dm } = noncePair();
     let started = false;
@@ -85,6 +88,7 @@ describe('authentication', () => {
     );
   });
 
+  // conforms: SEC-6
   test('a server with the wrong secret has nothing executed', async () => {
     const { device, dm } = noncePair();
     const { tree, stored } = siteTree();
@@ -100,6 +104,7 @@ describe('authentication', () => {
     assert.equal(stored.nodes.get('Site/Name')?.value, 'north');
   });
 
+  // conforms: SEC-7
   test('a first package that is replayed opens nothing', async () => {
     const { device, dm } = noncePair();
     const [first] = await converse(client(device), server(dm));
@@ -109,6 +114,7 @@ describe('authentication', () => {
     assert.equal(replayed.authenticated, false);
   });
 
+  // conforms: SEC-5
   test('without a credential the status is 407', async () => {
     const { device, dm } = noncePair();
     const { header, ...rest } = client(device).start();
@@ -117,6 +123,7 @@ describe('authentication', () => {
   });
 });
 
+// conforms: REP-1, REP-8, REP-9, REP-11, TND-4
 describe('commands', () => {
   const cases: [NodeOperation, number, string?][] = [
     [{ name: 'Get', uri: './Site/Name' }, 200, 'north'],
@@ -155,6 +162,7 @@ describe('commands', () => {
       if (data !== undefined) assert.equal(String(outcomes[0]?.results[0]?.data), data);
     });
 
+  // conforms: REP-6
   test('a room is added with its leaf, read, and deleted with all below it', async () => {
     const { outcomes, stored } = await run([
       { name: 'Add', uri: './Site/Rooms/hall', format: 'node' },
@@ -175,6 +183,7 @@ describe('commands', () => {
     );
   });
 
+  // conforms: TND-3
   test('a server without the right gets 425', async () => {
     const { device, dm } = noncePair();
     const ends = { local: 'urn:dev:1', remote: 'other.example' };
@@ -189,6 +198,7 @@ describe('commands', () => {
     assert.equal(outcomes[0]?.status, 425);
   });
 
+  // conforms: TND-4
   test('a server may hand its right on by an ACL', async () => {
     const { outcomes } = await run([
       { name: 'Replace', uri: './Site?prop=ACL', data: 'Get=*&Replace=dm.example+other.example' },
@@ -199,6 +209,7 @@ describe('commands', () => {
 });
 
 describe('the course of a session', () => {
+  // conforms: PRO-19
   test('alerts are handed over, and their statuses come back to who reported them', async () => {
     const { device, dm } = noncePair();
     const heard: Alert[] = [];
@@ -255,6 +266,7 @@ describe('the course of a session', () => {
     assert.deepEqual(settled, []);
   });
 
+  // conforms: PRO-3, PRO-4
   test('several rounds of work, with what the server waits for in between', async () => {
     const { device, dm } = noncePair();
     const seen: unknown[] = [];
@@ -273,6 +285,7 @@ describe('the course of a session', () => {
     assert.equal(said.length, 6);
   });
 
+  // conforms: PRO-17
   test('a package that comes twice is answered twice and done once', async () => {
     const { device, dm } = noncePair();
     let rounds = 0;
@@ -306,6 +319,7 @@ describe('the course of a session', () => {
     assert.deepEqual(serverSide.outcome, { status: 408, reason: 'gone' });
   });
 
+  // conforms: REP-14
   test('a command that nobody knows is answered by 406', async () => {
     const { device, dm } = noncePair();
     const clientSide = client(device);
@@ -319,6 +333,7 @@ describe('the course of a session', () => {
     assert.deepEqual(statusesOf(next!).at(-1), 'Copy 406');
   });
 
+  // conforms: PRO-5
   test('an answer of another session or another server ends the session', async () => {
     const { device, dm } = noncePair();
     const clientSide = client(device);
@@ -330,6 +345,7 @@ describe('the course of a session', () => {
     assert.equal(clientSide.outcome?.status, 400);
   });
 
+  // conforms: PRO-7
   test('a protocol version that nobody knows gets 505', async () => {
     const { device, dm } = noncePair();
     const first = client(device).start();
@@ -338,6 +354,7 @@ describe('the course of a session', () => {
     assert.deepEqual(statusesOf(answer), ['SyncHdr 505']);
   });
 
+  // conforms: PRO-25
   test('a client that never ends is ended', async () => {
     const { device, dm } = noncePair();
     const serverSide = server(dm, {

@@ -16,6 +16,7 @@ async function run(...operations: NodeOperation[]) {
 }
 
 describe('properties', () => {
+  // conforms: TND-7, TND-8, TND-9, TND-11, TND-12
   test('Format, Name, Size, Title, TStamp, Type, VerNo and ACL of a leaf', async () => {
     const found = await run(
       replace('./Site/Name', 'zwölf'),
@@ -35,6 +36,7 @@ describe('properties', () => {
     ]);
   });
 
+  // conforms: TND-13
   test('VerNo counts each change', async () => {
     const found = await run(
       replace('./Site/Count', '4'),
@@ -44,6 +46,7 @@ describe('properties', () => {
     assert.deepEqual(found[2], [200, '2']);
   });
 
+  // conforms: TND-9
   test('of an interior node there is no Size; of the root there is a Format', async () => {
     assert.deepEqual(
       await run(get('./Site?prop=Size'), get('./Site?prop=Format'), get('.?prop=Format'), get('.?prop=ACL')),
@@ -58,6 +61,7 @@ describe('properties', () => {
     ]);
   });
 
+  // conforms: TND-10, TND-14
   test('Title is set and kept; Format, Type, Size, TStamp and VerNo are not changed by command', async () => {
     const fixed = ['Format', 'Type', 'Size', 'TStamp', 'VerNo'].map((name) =>
       replace(`./Site/Name?prop=${name}`, 'x'),
@@ -70,10 +74,12 @@ describe('properties', () => {
     assert.deepEqual(found, [[200], [200, 'The name'], [405], [405], [405], [405], [405]]);
   });
 
+  // conforms: TND-10
   test('a title beyond its bound is 413', async () => {
     assert.deepEqual(await run(replace('./Site/Name?prop=Title', 'x'.repeat(300))), [[413]]);
   });
 
+  // conforms: TND-14
   test('a property is not added or deleted', async () => {
     assert.deepEqual(
       await run(
@@ -86,6 +92,7 @@ describe('properties', () => {
 });
 
 describe('names', () => {
+  // conforms: TND-8
   test('a dynamic node is renamed with all below it and its ACLs', async () => {
     const found = await run(
       hall,
@@ -106,6 +113,7 @@ describe('names', () => {
     ]);
   });
 
+  // conforms: REP-6, TND-8
   test('a permanent node keeps its name and stays: 405; a name that is taken is 418', async () => {
     const found = await run(
       hall,
@@ -118,6 +126,7 @@ describe('names', () => {
     assert.deepEqual(found.slice(2), [[405], [405], [418], [405]]);
   });
 
+  // conforms: TND-1, TND-2
   test('what has a meaning in a URI is escaped, and two spellings are one node', async () => {
     const found = await run(
       { ...hall, uri: './Site/Rooms/a%2Fb%3F%25' },
@@ -129,6 +138,7 @@ describe('names', () => {
     assert.deepEqual(found, [[200], [200, 'a/b?%'], [418], [200, 'a%2Fb%3F%25'], [404]]);
   });
 
+  // conforms: TND-1
   test('beyond MaxDepth, MaxTotLen and MaxSegLen a URI is 414', async () => {
     const found = await run(
       get(`./${'a/'.repeat(16)}a`),
@@ -140,6 +150,7 @@ describe('names', () => {
 });
 
 describe('subtrees', () => {
+  // conforms: TND-16
   test('list=Struct is an item for each node, without values; StructData has them', async () => {
     const { outcomes } = await manage([
       hall,
@@ -156,6 +167,7 @@ describe('subtrees', () => {
     assert.deepEqual(shape(3)?.at(-1), ['./Site/Rooms/hall/Floor', 'int', '2']);
   });
 
+  // conforms: TND-17
   test('list=TNDS is one object, in which what cannot be read is passed over', async () => {
     const { outcomes } = await manage([hall, floor, get('./Site?list=TNDS')]);
     const [found] = outcomes[2]?.results ?? [];
@@ -169,6 +181,7 @@ describe('subtrees', () => {
     assert.equal(root.children?.at(-1)?.children?.[0]?.children?.[0]?.value, '2');
   });
 
+  // conforms: TND-17
   test('list=TNDS with and without what it is asked for', async () => {
     const { outcomes } = await manage([
       replace('./Site?prop=ACL', 'Get=*&Replace=dm.example'),
@@ -186,6 +199,7 @@ describe('subtrees', () => {
     );
   });
 
+  // conforms: TND-18
   test('a subtree comes as TNDS, in XML or WBXML, or not at all', async () => {
     const root = {
       name: 'hall',
@@ -229,6 +243,7 @@ describe('subtrees', () => {
     ]);
   });
 
+  // conforms: REP-1, TND-15
   test('interior nodes that are missing above a new one come with it', async () => {
     assert.deepEqual(
       await run(floor, get('./Site/Rooms/hall'), { name: 'Add', uri: './Site/Nowhere/x', data: '1' }),
@@ -236,6 +251,7 @@ describe('subtrees', () => {
     );
   });
 
+  // conforms: REP-5
   test('a Copy takes all that may be read, and nothing into itself', async () => {
     const found = await run(
       hall,
@@ -252,6 +268,7 @@ describe('subtrees', () => {
 });
 
 describe('rights', () => {
+  // conforms: TND-3
   test('an ACL counts for all below that have none; the nearest one counts', async () => {
     const { tree } = siteTree();
     tree.setAcl(['Site', 'Rooms'], 'Get=other&Add=other');
@@ -260,6 +277,7 @@ describe('rights', () => {
     assert.equal(tree.permits(['Site', 'Name'], 'Replace', 'dm.example'), true);
   });
 
+  // conforms: TND-6
   test('a server that is gone is in no ACL any more', () => {
     const { tree, acls } = siteTree();
     tree.setAcl(['Site', 'Rooms'], 'Get=dm.example+other&Add=dm.example');
@@ -269,6 +287,7 @@ describe('rights', () => {
     assert.equal(tree.permits(['Site', 'Name'], 'Replace', 'dm.example'), false);
   });
 
+  // conforms: TND-5
   test('who adds an interior node that it could not change gets all rights to it', async () => {
     const { tree } = siteTree();
     tree.setAcl(['Site', 'Rooms'], 'Get=*&Add=adder');

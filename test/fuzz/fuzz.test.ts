@@ -7,6 +7,7 @@ import { targets } from './targets.ts';
 const seed = Number(process.env.FUZZ_SEED ?? Date.now() & 0x7fff_ffff);
 const inputs = 20_000;
 
+// conforms: REP-18
 describe(`a short run, seed ${seed}`, () => {
   for (const [at, target] of targets.entries())
     test(target.name, (t) => {

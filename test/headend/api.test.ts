@@ -100,6 +100,7 @@ test('a device that does not come: 408 after the time that is set, and the job i
   await assert.rejects(headend.manage('urn:dev:nobody', []), { code: 'notFound' });
 });
 
+// conforms: SEC-8, NOT-5
 test(
   'a server that lost its nonces is believed by the nonce that is for that, once it was refused',
   limit,

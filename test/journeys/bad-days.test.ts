@@ -54,6 +54,7 @@ describe('bootstrap that must fail', limit, () => {
     assert.deepEqual([status.devices.attached, status.outbox.waiting], [0, 0]);
   });
 
+  // conforms: BOO-4
   test('a request that is sent again, from there or from elsewhere, gets a new challenge and no secrets', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);

@@ -10,6 +10,7 @@ for (const [name, startBroker, mqtt] of [
   ['mosquitto, MQTT 5', startMosquitto, '5'],
 ] as const)
   describe(`over ${name}`, { timeout: 60_000 }, () => {
+    // conforms: PRO-19, SEC-11
     test('journey 1: a blank device is bootstrapped locally, attached, and reported', async () => {
       await using broker = await startBroker();
       await using site = new Site(broker.url);
@@ -32,6 +33,7 @@ for (const [name, startBroker, mqtt] of [
       assert.deepEqual(headend.devices(), [{ id, known: false, gateway: 'gw-1', attached: true }]);
     });
 
+    // conforms: OBJ-4
     test('journey 2: the DM server bootstraps a device to the gateway in its first session', async () => {
       await using broker = await startBroker();
       await using site = new Site(broker.url);
@@ -46,6 +48,7 @@ for (const [name, startBroker, mqtt] of [
       assert.equal(gateway.devices()[0]?.origin, 'server');
     });
 
+    // conforms: NOT-4
     test('journey 4: the server reaches a device through the gateway, which passes bytes untouched', async () => {
       await using broker = await startBroker();
       await using site = new Site(broker.url);

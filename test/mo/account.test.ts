@@ -21,6 +21,7 @@ const account: DmAccount = {
   bootstrapNonce: '00ff',
 };
 
+// conforms: OBJ-1
 test('an account goes through TNDS and back', () => {
   const text = encodeTnds({ path: './Inbox', root: accountNodes('x', account) });
   assert.deepEqual(readAccount(decodeTnds(text).root), account);
@@ -32,6 +33,7 @@ test('an account that lacks a credential is refused', () => {
   assert.throws(() => readAccount(without), { code: 'malformed' });
 });
 
+// conforms: SEC-8
 test('accounts are found by ServerID, replaced in place, and survive a restart', () => {
   const stored = new MemoryNodes();
   const accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, stored));
@@ -45,6 +47,7 @@ test('accounts are found by ServerID, replaced in place, and survive a restart',
   assert.equal(String(again.find('dm.example')?.own.nonce), 'next');
 });
 
+// conforms: OBJ-1
 test('secrets of an account cannot be read through the tree', () => {
   const branch = new StoredBranch('DMAcc', accountsDescription, new MemoryNodes());
   const name = new Accounts(branch).put(account);

@@ -44,6 +44,8 @@ export class StockClient implements AsyncDisposable {
   /** What the server's header statuses were, and what the server said of itself. */
   readonly statuses: string[] = [];
   readonly types: string[] = [];
+  /** Status of what a session reported as its command 3. */
+  reported = '';
   #clientNonce = Buffer.alloc(0);
   #serverNonce = Buffer.alloc(0);
 
@@ -61,7 +63,7 @@ export class StockClient implements AsyncDisposable {
   }
 
   /** One session, from package 1 until the server has nothing more to do. Answers with the HTTP status that ended it. */
-  async session(sessionId = '5'): Promise<number> {
+  async session(sessionId = '5', report = ''): Promise<number> {
     const { user, password, auth, deviceId, serverId, serverPassword } = this.#options;
     let authenticated = false;
     let serverProved = false;
@@ -71,7 +73,7 @@ export class StockClient implements AsyncDisposable {
         .filter(([uri]) => uri.startsWith('./DevInfo/'))
         .map(([uri, value]) => `<Item><Source><LocURI>${uri}</LocURI></Source><Data>${value}</Data></Item>`)
         .join('') +
-      '</Replace>';
+      `</Replace>${report}`;
     let body = opening();
     for (let msgId = 1; msgId < 20; msgId++) {
       const credential =
@@ -83,6 +85,8 @@ export class StockClient implements AsyncDisposable {
         `<SyncML xmlns="SYNCML:SYNCML1.2"><SyncHdr><VerDTD>1.2</VerDTD><VerProto>DM/1.2</VerProto><SessionID>${sessionId}</SessionID><MsgID>${msgId}</MsgID><Target><LocURI>${serverId}</LocURI></Target><Source><LocURI>${deviceId}</LocURI><LocName>${user}</LocName></Source>${cred}<Meta><MaxMsgSize xmlns="syncml:metinf">16384</MaxMsgSize></Meta></SyncHdr><SyncBody>${body}<Final/></SyncBody></SyncML>`,
       );
       if (status !== 200) return status;
+      if (report !== '')
+        this.reported = /<CmdRef>3<\/CmdRef>.*?<Data>(\d+)</s.exec(text)?.[1] ?? this.reported;
       const header = /<Status>(?:(?!<\/Status>).)*<CmdRef>0<\/CmdRef>.*?<\/Status>/s.exec(text)?.[0] ?? '';
       const code = /<Data>(\d+)<\/Data>/.exec(header)?.[1] ?? '-';
       this.statuses.push(code);

@@ -44,6 +44,7 @@ const http = (more: object = {}) => ({
   },
 });
 
+// conforms: SEC-1, SEC-2, HTT-1
 describe('a stock OMA DM client completes a session with the gateway', limit, () => {
   for (const mediaType of [
     MediaType.Xml,
@@ -93,6 +94,30 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
         assert.equal(await client.session('6'), 200, 'and another one, which goes on with its nonces');
       });
 
+  // conforms: PRO-20, PRO-21
+  test('alerts that it reports: a client event is 200, a generic one of an unknown type 415 at the DM server', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await site.headend([id], { policy: { 'assisted-bootstrap': false } });
+    const gateway = await site.gateway([], http());
+    const alert = (code: number) =>
+      `<Alert><CmdID>3</CmdID><Data>${code}</Data><Item><Meta><Format xmlns="syncml:metinf">chr</Format><Type xmlns="syncml:metinf">urn:x</Type></Meta><Data>1</Data></Item></Alert>`;
+    await using own = new StockClient({ ...stock, url: `${gateway.httpUrl}/funambol/dm` });
+    assert.equal(await own.session('1', alert(1224)), 200);
+    assert.equal(own.reported, '200');
+    await site.gatewayEvents.until('session.alert', { device: id, alert: 1224 });
+    const account = {
+      user: id,
+      password: secrets.deviceClient(id),
+      serverPassword: secrets.deviceServer(id),
+    };
+    const url = `${gateway.httpUrl}/dm/t/dm.example`;
+    await using far = new StockClient({ ...stock, ...account, serverId: 'dm.example', url });
+    assert.equal(await far.session('2', alert(1226)), 200);
+    assert.equal(far.reported, '415');
+  });
+
+  // conforms: HTT-2
   test('over TLS', async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'postern-https-'));
     t.after(() => rmSync(folder, { recursive: true }));
@@ -137,6 +162,7 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
     assert.equal(gateway.devices().length, 0);
   });
 
+  // conforms: SEC-10
   test('who guesses on is locked out: 429', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
@@ -208,6 +234,7 @@ test('the local bootstrap over HTTP', limit, async () => {
 });
 
 describe('what is no DM package is refused', limit, () => {
+  // conforms: HTT-3
   test('by the status that says why', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
@@ -270,6 +297,7 @@ describe('what is no DM package is refused', limit, () => {
 });
 
 describe('where it listens', limit, () => {
+  // conforms: HTT-2
   test('plain HTTP beyond loopback must be allowed by name', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);

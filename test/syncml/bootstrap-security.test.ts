@@ -11,6 +11,7 @@ import { bootstrapMac } from '../../src/syncml/digest.ts';
 const body = Buffer.from('a bootstrap');
 const both = { network: 'factory-secret', pin: '4711' };
 
+// conforms: BOO-3
 describe('each protection is verified with its secrets, and not with others', () => {
   for (const [secrets, protection] of [
     [{ network: both.network }, 'NETWORKID'],
@@ -28,6 +29,7 @@ describe('each protection is verified with its secrets, and not with others', ()
     });
 });
 
+// conforms: BOO-3
 test('as Client Provisioning names and numbers them, in any order, case and quoting', () => {
   const mac = bootstrapMac('4711:factory-secret', body);
   for (const parameters of [

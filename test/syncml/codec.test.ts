@@ -71,6 +71,7 @@ test('a head that asks for more than a message may have is refused before anythi
     );
 });
 
+// conforms: REP-15, REP-18
 describe('XML that is refused', () => {
   const refused: [string, Buffer, string][] = [
     ['document type', Buffer.from('<!DOCTYPE SyncML [<!ENTITY a "b">]><SyncML/>'), 'malformed'],
@@ -98,6 +99,7 @@ describe('XML that is refused', () => {
     });
 });
 
+// conforms: REP-15
 test('prefixes, comments, white space, unknown elements and XML in Data are read', () => {
   const coded = xmlOf(
     '<!-- note --><Add>\n <CmdID> 7 </CmdID><Vendor><CmdID>8</CmdID></Vendor><Item><Meta><m:Format xmlns:m="syncml:metinf">xml</m:Format></Meta>' +

@@ -14,12 +14,14 @@ const nonce = Buffer.from('nonce1');
 const known: Notification = { uiMode: 1, serverInitiated: true, sessionId: 0x1234, serverId: 'dm.example' };
 const vector = '6bab2c76507266c25c9ec0a83685c7e802d800000012340a646d2e6578616d706c65';
 
+// conforms: NOT-1
 test('the vector of the specification digest, both ways', () => {
   assert.equal(encodeNotification(known, 'secret', nonce).toString('hex'), vector);
   const { digest: _, trigger: __, ...rest } = decodeNotification(Buffer.from(vector, 'hex'));
   assert.deepEqual(rest, known);
 });
 
+// conforms: SEC-2
 test('the example of OMA DM security for syncml:auth-md5', () => {
   assert.equal(md5Credential('Bruce2', 'OhBehave', Buffer.from('Nonce')), 'Zz6EivR3yeaaENcRN6lpAQ==');
 });
@@ -29,6 +31,7 @@ test('a bootstrap MAC is HMAC-SHA1 in hexadecimal (RFC 2202, case 2)', () => {
   assert.equal(mac, 'EFFCDF6AE5EB2FA2D27416D5F184DF9C259A7C79');
 });
 
+// conforms: NOT-2
 test('only the right secret and nonce make it authentic', () => {
   const notification = decodeNotification(Buffer.from(vector, 'hex'));
   assert.equal(isAuthentic(notification, 'secret', nonce), true);
@@ -36,6 +39,7 @@ test('only the right secret and nonce make it authentic', () => {
   assert.equal(isAuthentic(notification, 'secret', Buffer.from('nonce2')), false);
 });
 
+// conforms: NOT-2
 test('a flipped bit anywhere is refused or not authentic', () => {
   for (let bit = 0; bit < (vector.length / 2) * 8; bit++) {
     const bytes = Buffer.from(vector, 'hex');
@@ -50,6 +54,7 @@ test('a flipped bit anywhere is refused or not authentic', () => {
   }
 });
 
+// conforms: NOT-2
 test('cut anywhere it is refused', () => {
   const bytes = Buffer.from(vector, 'hex');
   for (let length = 0; length < bytes.length; length++)
@@ -74,10 +79,12 @@ test('any notification comes back as it went', () => {
   );
 });
 
+// conforms: NOT-4
 test('a session ID is written in hexadecimal', () => {
   assert.equal(sessionIdText(0xab), 'AB');
 });
 
+// conforms: NOT-3
 test('versions: 1.1 as DM 1.2 writes it, 1.2, and 1.3; another is refused; future bits and a vendor body are passed over', () => {
   const notification = { uiMode: 1, serverInitiated: true, sessionId: 7, serverId: 's' } as const;
   const made = encodeNotification({ ...notification, version: '1.3' }, 'secret', Buffer.from('n'));

@@ -55,6 +55,7 @@ const whole = document(
   ),
 );
 
+// conforms: BOO-5
 test('an account of a document in XML', () => {
   assert.deepEqual(provisionedAccounts(decodeProvisioning(Buffer.from(whole))), [
     {
@@ -67,6 +68,7 @@ test('an account of a document in XML', () => {
   ]);
 });
 
+// conforms: BOO-5
 test('what libwbxml makes of a document says the same, with and without its string table', () => {
   const folder = mkdtempSync(join(tmpdir(), 'postern-prov-'));
   try {
@@ -88,6 +90,7 @@ test('what libwbxml makes of a document says the same, with and without its stri
   }
 });
 
+// conforms: BOO-6
 describe('refused', () => {
   const good = auth('APPSRV', 'DIGEST', 'u', 's') + auth('CLIENT', 'DIGEST', 's', 's');
   const refused: [string, string | Buffer, string][] = [

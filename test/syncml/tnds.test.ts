@@ -18,6 +18,7 @@ const account: Tnds = {
   },
 };
 
+// conforms: TND-18
 test('a subtree comes back as it went', () => {
   assert.deepEqual(decodeTnds(encodeTnds(account)), account);
 });

@@ -54,6 +54,7 @@ test('there are at least 60, and each is told where it comes from', () => {
   for (const name of names) assert.match(readme, new RegExp(`^\\| ${name} \\| .{10}`, 'm'), name);
 });
 
+// conforms: REP-16, REP-17, REP-19
 describe('libwbxml and Postern', () => {
   for (const name of names)
     test(name, () => {

@@ -23,6 +23,7 @@ const dataOf = (message: SyncmlMessage) => {
 };
 const add = (data: string, meta = '') => `45 4b${str('1')}01 54 ${meta} 4f ${data} 01 01 01`;
 
+// conforms: REP-16
 describe('WBXML is read', () => {
   for (const [what, prologue] of [
     ['version 1.1', '01 a401 6a 00'],
@@ -61,6 +62,7 @@ describe('WBXML is read', () => {
   });
 
   const meta = (format: string) => `5a 0001 47${str(format)}01 0000 01`;
+  // conforms: REP-19
   test('octets: opaque base64 and raw octets under b64, raw ones under bin', () => {
     assert.deepEqual(dataOf(read(plain, add('c304 41514944', meta('b64')))), Buffer.from([1, 2, 3]));
     assert.deepEqual(dataOf(read(plain, add('c303 0102ff', meta('b64')))), Buffer.from([1, 2, 255]));
@@ -84,6 +86,7 @@ describe('WBXML is read', () => {
   });
 });
 
+// conforms: REP-18
 describe('WBXML is refused', () => {
   const refused: [string, Buffer, string][] = [
     ['nothing', Buffer.alloc(0), 'malformed'],
@@ -138,6 +141,7 @@ const object: Tnds = {
   },
 };
 
+// conforms: TND-18
 describe('TNDS in WBXML', () => {
   test('comes back as it went, smaller than its XML', () => {
     const coded = encodeTndsWbxml(object);

@@ -1,0 +1,94 @@
+// `npm run docs` makes docs/conformance.md from the requirements here and from the annotations of the tests:
+// a comment `// conforms: ID, ID` stands right before the test, or the group of tests, that shows it.
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { type Requirement, requirements } from './requirements.ts';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const page = `${root}docs/conformance.md`;
+
+export interface Shown {
+  readonly file: string;
+  readonly title: string;
+}
+
+/** Where each requirement is shown, by what the tests say of themselves. */
+export function annotations(): ReadonlyMap<string, readonly Shown[]> {
+  const found = new Map<string, Shown[]>();
+  const files = readdirSync(`${root}test`, { recursive: true })
+    .map(String)
+    .filter((file) => file.endsWith('.test.ts'));
+  for (const file of files.toSorted()) {
+    const text = readFileSync(`${root}test/${file}`, 'utf8');
+    for (const [, ids = '', , title = ''] of text.matchAll(
+      /\/\/ conforms: ([^\n]+)\n.*?\b(?:test|describe)\(\s*(['"`])(.*?)\2/gs,
+    ))
+      for (const id of ids.split(',').map((each) => each.trim()))
+        found.set(id, [...(found.get(id) ?? []), { file: `test/${file}`, title }]);
+  }
+  return found;
+}
+
+/** What is wrong with the table; nothing when it holds. */
+export function complaints(shown = annotations()): string[] {
+  const ids = new Set(requirements.map(({ id }) => id));
+  const twice = requirements.filter(
+    ({ id }, at) => requirements.findIndex((other) => other.id === id) !== at,
+  );
+  return [
+    ...twice.map(({ id }) => `${id} stands twice`),
+    ...[...shown.keys()]
+      .filter((id) => !ids.has(id))
+      .map((id) => `a test says that it shows ${id}, which is no requirement`),
+    ...requirements
+      .filter(({ id, notApplicable }) => notApplicable === undefined && !shown.has(id))
+      .map(({ id }) => `no test shows ${id}`),
+    ...requirements
+      .filter(({ id, notApplicable }) => notApplicable !== undefined && shown.has(id))
+      .map(({ id }) => `${id} is said not to apply, and a test shows it`),
+    ...requirements.flatMap(({ id, where }) =>
+      where
+        .filter((file) => !existsSync(`${root}src/${file}`))
+        .map((file) => `${id}: there is no src/${file}`),
+    ),
+  ];
+}
+
+const cell = (text: string) => text.replaceAll('|', '\\|').replaceAll('\n', ' ');
+
+function row(
+  { id, section, text, side, where, notApplicable }: Requirement,
+  shown: readonly Shown[] = [],
+): string {
+  const proof =
+    notApplicable === undefined
+      ? shown.map(({ file, title }) => `\`${file.replace('test/', '')}\`: ${cell(title)}`).join('<br>')
+      : `not applicable: ${cell(notApplicable)}`;
+  return `| ${id} | ${section} | ${side} | ${cell(text)} | ${where.map((file) => `\`${file}\``).join(' ')} | ${proof} |`;
+}
+
+export function conformancePage(): string {
+  const shown = annotations();
+  const specs = [...new Set(requirements.map(({ spec }) => spec))];
+  const parts = specs.map((spec) => {
+    const own = requirements.filter((requirement) => requirement.spec === spec);
+    return [
+      `## ${spec}`,
+      '',
+      '| | Section | Side | Requirement | Where | Shown by |',
+      '|---|---|---|---|---|---|',
+      ...own.map((requirement) => row(requirement, shown.get(requirement.id))),
+    ].join('\n');
+  });
+  const applicable = requirements.filter(({ notApplicable }) => notApplicable === undefined).length;
+  return `${[
+    '# Conformance',
+    `What the specifications ask of a DM client (C) and a DM server (S), in our own words, with where it is done in \`src/\` and the tests that show it: ${applicable} requirements that apply, and ${requirements.length - applicable} of the static conformance tables that do not, with the reason. The numbers of the rows are ours. This page is made by \`npm run docs\` from annotations of the tests, and a test fails when it is not what they say, or when a row has no test.`,
+    ...parts,
+  ].join('\n\n')}\n`;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  for (const complaint of complaints()) console.error(complaint);
+  writeFileSync(page, conformancePage());
+}
