@@ -1,6 +1,6 @@
 import { type Clock, SystemClock } from './base/clock.ts';
 import { type Entropy, systemEntropy } from './base/entropy.ts';
-import { asPosternError, PosternError } from './base/errors.ts';
+import { PosternError } from './base/errors.ts';
 import { EventCounter, type Events } from './base/events.ts';
 import { softwareVersion } from './base/version.ts';
 import { Blockwise } from './coap/blockwise.ts';
@@ -11,7 +11,6 @@ import { type Handler, type Remote, reply } from './coap/message.ts';
 import { Observable } from './coap/observe.ts';
 import { type Resource, Router } from './coap/router.ts';
 import { coapUri } from './coap/uri.ts';
-import { Jobs } from './dm/jobs.ts';
 import type { Operation, OperationOutcome } from './dm/server-session.ts';
 import { StoredBranch } from './dm/stored-branch.ts';
 import type { GatewayConfig } from './gateway-config.ts';
@@ -19,6 +18,7 @@ import { httpSettings, knowManualDevices, mqttSettings } from './gateway-setting
 import { gatewayTree, knowServer } from './gateway-tree.ts';
 import { Accounts, accountsDescription } from './mo/dm-acc.ts';
 import { gwConfig } from './mo/gw-config.ts';
+import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
 import { type AttachBody, DmClient } from './northbound/dm-client.ts';
 import { Upstream } from './northbound/upstream.ts';
@@ -29,13 +29,12 @@ import { type AttachedDevice, DeviceSessions } from './southbound/device-session
 import { HttpBinding } from './southbound/http-binding.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
 import { paths, resourceTypes } from './southbound/resources.ts';
-import { Credentials, type ExpectedDevice, type GatewayCredential } from './store/credentials.ts';
+import { Credentials, type ExpectedDevice } from './store/credentials.ts';
 import { openDatabase, transaction } from './store/database.ts';
 import { type DeviceRecord, Inventory } from './store/inventory.ts';
 import { Nodes } from './store/nodes.ts';
 import { Outbox } from './store/outbox.ts';
 import { encodings } from './syncml/codec.ts';
-import { encodeNotification } from './syncml/notification.ts';
 
 /** What surrounds a gateway; the machine's own by default. */
 export interface GatewaySurroundings {
@@ -78,10 +77,9 @@ export class Gateway implements AsyncDisposable {
   readonly #sessions: DeviceSessions;
   readonly #transparent: TransparentMode;
   readonly #http: HttpBinding | undefined;
-  readonly #jobs = new Jobs();
+  readonly #proxy: ProxyMode;
   readonly #upstream: Upstream;
   readonly #dmClient: DmClient;
-  #nextSessionId: number;
   #disposed = false;
 
   /** @throws {PosternError} `configuration` when the state cannot be opened */
@@ -92,7 +90,6 @@ export class Gateway implements AsyncDisposable {
     this.#config = config;
     this.#clock = clock;
     this.#events = events;
-    this.#nextSessionId = 1 + Math.floor(entropy.uniform() * 0x7fff);
     this.#database = openDatabase(config.gateway.state);
     this.#inventory = new Inventory(this.#database, config.limits.devices);
     this.#credentials = new Credentials(this.#database, config.limits.devices);
@@ -124,6 +121,14 @@ export class Gateway implements AsyncDisposable {
       towards: (address) => this.#network.towards(address),
       entropy,
       events,
+    });
+    this.#proxy = new ProxyMode({
+      gatewayId,
+      credentials: this.#credentials,
+      reach: (deviceId, package0) => this.#transparent.deliver(deviceId, gatewayId, package0),
+      isReachable: (deviceId) => this.#addresses.get(deviceId) !== undefined,
+      clock,
+      entropy,
     });
     this.#upstream = new Upstream(
       {
@@ -167,7 +172,7 @@ export class Gateway implements AsyncDisposable {
       attached: (device) => this.#attach(device),
       proved: (deviceId, remote) => this.#heard(deviceId, remote),
       schemesOf: (deviceId) => schemes.get(deviceId),
-      work: (deviceId) => this.#jobs.work(deviceId),
+      work: (deviceId) => this.#proxy.work(deviceId),
     });
     const bootstrapSecrets = new Map(
       config.bootstrap.device.map(({ id, pin, 'factory-secret': network }) => [id, { network, pin }]),
@@ -287,33 +292,7 @@ export class Gateway implements AsyncDisposable {
     operations: readonly Operation[],
     timeout: number,
   ): Promise<readonly OperationOutcome[]> {
-    const credential = this.#credentials.get(deviceId);
-    if (!credential) throw new PosternError('notFound', `${deviceId} has no account for this gateway`);
-    const giveUp = new AbortController();
-    const timer = this.#clock.after(timeout, () =>
-      giveUp.abort(new PosternError('timeout', `${deviceId} opened no session in ${timeout} ms`)),
-    );
-    try {
-      const outcomes = this.#jobs.run(deviceId, operations, giveUp.signal);
-      if (this.#addresses.get(deviceId))
-        this.#notify(credential).catch((thrown) => giveUp.abort(asPosternError(thrown)));
-      return await outcomes;
-    } finally {
-      timer.cancel();
-    }
-  }
-
-  async #notify({ deviceId, serverSecret, serverNonce }: GatewayCredential): Promise<void> {
-    const { id } = this.#config.gateway;
-    this.#nextSessionId = (this.#nextSessionId % 0xffff) + 1;
-    const notification = {
-      uiMode: 1,
-      serverInitiated: true,
-      sessionId: this.#nextSessionId,
-      serverId: id,
-    } as const;
-    const body = encodeNotification(notification, serverSecret, serverNonce);
-    await this.#transparent.deliver(deviceId, id, body);
+    return await this.#proxy.manage(deviceId, operations, timeout);
   }
 
   #compose(local: LocalEndpoint, resources: readonly Resource[]): Handler {

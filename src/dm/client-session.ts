@@ -1,7 +1,9 @@
+import { asPosternError } from '../base/errors.ts';
 import type { Alert, Command, CommandOf, Item, SyncmlMessage } from '../syncml/message.ts';
 import type { Seal } from './authentication.ts';
 import { type CommandOutcome, execute, isTreeCommand } from './commands.ts';
-import { nameOf, resultsOf, Session, type SessionOutcome, type SessionParts } from './session.ts';
+import { nameOf, resultsOf } from './replies.ts';
+import { Session, type SessionOutcome, type SessionParts } from './session.ts';
 import { AlertCode, DmStatus, isOk } from './status.ts';
 import type { ManagementTree } from './tree.ts';
 
@@ -153,14 +155,25 @@ export type Exchange = (
   seal: (body: Uint8Array) => string | undefined,
 ) => Promise<Incoming>;
 
+/** Times that one message is sent when its answer does not come: a server knows it by its number, and does nothing twice. */
+const sendings = 2;
+
 /**
  * Runs a session to its end over a transport.
- * @throws what `exchange` throws; the session is abandoned then
+ * @throws what `exchange` throws, when a message was sent again in vain; the session is abandoned then
  */
 export async function runClientSession(session: ClientSession, exchange: Exchange): Promise<SessionOutcome> {
+  const send = async (message: SyncmlMessage): Promise<Incoming> => {
+    for (let sending = 1; ; sending++)
+      try {
+        return await exchange(message, (body) => session.seal(body));
+      } catch (thrown) {
+        if (sending === sendings || asPosternError(thrown).code !== 'timeout') throw thrown;
+      }
+  };
   try {
     for (let next: SyncmlMessage | undefined = session.start(); next; ) {
-      const { message, seal } = await exchange(next, (body) => session.seal(body));
+      const { message, seal } = await send(next);
       next = await session.receive(message, seal);
     }
   } catch (thrown) {

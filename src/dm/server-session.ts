@@ -3,7 +3,8 @@ import type { Alert, Command, Item, Results, SyncmlMessage } from '../syncml/mes
 import { isCompositeCommand } from '../syncml/message.ts';
 import type { Seal } from './authentication.ts';
 import type { TreeCommandName } from './commands.ts';
-import { nameOf, Session, type SessionOutcome, type SessionParts } from './session.ts';
+import { nameOf } from './replies.ts';
+import { Session, type SessionOutcome, type SessionParts } from './session.ts';
 import { AlertCode, DmStatus } from './status.ts';
 
 /** A command on one node that the server wants done. */

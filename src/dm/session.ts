@@ -4,9 +4,7 @@ import {
   type Command,
   elementOf,
   type Item,
-  isCompositeCommand,
   itemsOf,
-  type Results,
   type Status,
   type SyncmlMessage,
 } from '../syncml/message.ts';
@@ -22,6 +20,18 @@ import {
 } from './header.ts';
 import { LargeObjectReceiver } from './large-object.ts';
 import { Outgoing, type Queued } from './outgoing.ts';
+import {
+  abort,
+  idsIn,
+  idsOf,
+  isChallenge,
+  isRequest,
+  nameOf,
+  nextMessage,
+  type StatusFields,
+  statusOf,
+  unanswered,
+} from './replies.ts';
 import { AlertCode, DmStatus, isOk } from './status.ts';
 
 /** How a session ended. `status` is 200, or the DM status that says why it failed. */
@@ -44,13 +54,8 @@ export interface SessionParts {
 /** Messages of one session; a peer that goes on beyond is not sane. */
 export const messageBound = 256;
 
-/** Commands that SyncML gives no status for, unless something is wrong with them. */
-const unanswered: ReadonlySet<string> = new Set(['Status', 'Results']);
-
-export type StatusFields = Partial<Pick<Status, 'targetRefs' | 'sourceRefs' | 'chal'>>;
-
-export const nameOf = (command: Command): string =>
-  command.name === 'Unknown' ? command.element.name : command.name;
+/** Bytes that are kept free in each message, for that alert and the XML declaration. */
+const spareBytes = 120;
 
 /**
  * What both sides of a DM session have in common (OMA DM protocol 1.2.1, sections 7 to 9): credentials both ways, packages
@@ -370,54 +375,3 @@ export abstract class Session {
     return { header: head, commands, final: isFinal };
   }
 }
-
-const abort: Alert = { name: 'Alert', cmdId: '', data: AlertCode.SessionAbort, items: [] };
-const nextMessage: Alert = { name: 'Alert', cmdId: '', data: AlertCode.NextMessage, items: [] };
-/** Bytes that are kept free in each message, for that alert and the XML declaration. */
-const spareBytes = 120;
-
-const isChallenge = ({ data }: Status): boolean =>
-  data === DmStatus.InvalidCredentials || data === DmStatus.MissingCredentials;
-
-/** Whether a package that holds this command asks for an answer. */
-const isRequest = (command: Command): boolean =>
-  !unanswered.has(command.name) && !(command.name === 'Alert' && command.data === AlertCode.NextMessage);
-
-function idsOf(command: Command): string[] {
-  return isCompositeCommand(command) ? [command.cmdId, ...command.commands.flatMap(idsOf)] : [command.cmdId];
-}
-
-const idsIn = (commands: readonly Command[]): number => commands.flatMap(idsOf).length;
-
-export function statusOf(
-  msgRef: number,
-  cmdRef: string,
-  cmd: string,
-  data: number,
-  fields: StatusFields = {},
-): Status {
-  return {
-    name: 'Status',
-    cmdId: '',
-    msgRef,
-    cmdRef,
-    cmd,
-    targetRefs: [],
-    sourceRefs: [],
-    data,
-    items: [],
-    ...fields,
-  };
-}
-
-/** What a Get found, in as many commands as its items: so that each can go in a message of its own. */
-export const resultsOf = (msgRef: number, cmdRef: string, items: readonly Item[]): Results[] =>
-  items.map((item) => ({
-    name: 'Results',
-    cmdId: '',
-    msgRef,
-    cmdRef,
-    targetRefs: [],
-    sourceRefs: [],
-    items: [item],
-  }));

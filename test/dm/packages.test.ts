@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { PosternError } from '../../src/base/errors.ts';
+import { runClientSession } from '../../src/dm/client-session.ts';
 import type { Operation, OperationOutcome } from '../../src/dm/server-session.ts';
 import type { Alert, SyncmlMessage } from '../../src/syncml/message.ts';
 import { client, converse, manage, noncePair, server, siteTree, small, statusesOf } from './parties.ts';
@@ -284,6 +286,29 @@ describe('what goes wrong on the way', () => {
     assert.equal(done.length, 1);
     const [end, endAgain] = await Promise.all([serverSide.receive(one!), serverSide.receive(one!)]);
     assert.equal(end, endAgain);
+  });
+
+  // conforms: PRO-17
+  test('a session goes on over a transport that loses an answer; without any answer it is given up', async () => {
+    const { device, dm } = noncePair();
+    const { tree, done } = siteTree();
+    const serverSide = server(dm, {
+      work: async function* () {
+        yield [{ name: 'Exec', uri: './Do', data: 'x' }];
+        yield [get];
+      },
+    });
+    let sent = 0;
+    const outcome = await runClientSession(client(device, { tree }), async (message) => {
+      const answer = await serverSide.receive(message);
+      if (++sent === 2) throw new PosternError('timeout', 'lost');
+      return { message: answer };
+    });
+    assert.deepEqual([outcome.status, sent, done.length], [200, 4, 1]);
+    const deaf = runClientSession(client(noncePair().device), async () => {
+      throw new PosternError('timeout', 'lost');
+    });
+    await assert.rejects(deaf, { code: 'timeout' });
   });
 
   // conforms: PRO-18

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { startAedes, startMosquitto } from '../peers/brokers.ts';
-import { Site } from './site.ts';
+import { Site, secrets } from './site.ts';
 
 const id = 'urn:dev:ops:1';
 
@@ -73,3 +73,45 @@ for (const [name, startBroker, mqtt] of [
       assert.equal(site.deviceEvents.count('device.notified'), 2);
     });
   });
+
+const schemes = { 'client-auth': ['mac'], 'server-auth': ['mac'] };
+const party = (name: string, client: string, server: string) => ({
+  id: name,
+  'client-secret': client,
+  'server-secret': server,
+  ...schemes,
+});
+
+// conforms: SEC-3, PRO-12
+test('every message protected by its MAC, in WBXML, with a value that takes several', {
+  timeout: 60_000,
+}, async () => {
+  await using broker = await startMosquitto();
+  await using site = new Site(broker.url);
+  const headend = await site.headend([], {
+    gateway: [party('gw-1', secrets.gatewayClient, secrets.gatewayServer)],
+    device: [party(id, secrets.deviceClient(id), secrets.deviceServer(id))],
+  });
+  const ofServer = party('dm.example', secrets.gatewayClient, secrets.gatewayServer);
+  const gateway = await site.gateway([], { 'dm-server': { ...ofServer, encoding: 'wbxml' } });
+  const device = site.device(id, gateway, {
+    more: { encoding: 'wbxml' },
+    top: { 'dm-server': party('dm.example', secrets.deviceClient(id), secrets.deviceServer(id)) },
+  });
+  await device.start();
+  await device.attached;
+  await site.headendEvents.until('alert.device-attach', { device: id });
+  const label = '<north & south> '.repeat(4000);
+  const outcomes = await headend.manage(id, [
+    { name: 'Replace', uri: './Settings/Label', data: label },
+    { name: 'Get', uri: './Settings/Label' },
+  ]);
+  assert.deepEqual(
+    outcomes.map(({ status }) => status),
+    [200, 200],
+  );
+  assert.equal(device.value('Settings', 'Label'), label);
+  assert.equal(outcomes[1]?.results[0]?.data, label);
+  const [name] = await headend.manage('gw-1', [{ name: 'Get', uri: './DevInfo/DevId' }]);
+  assert.equal(name?.results[0]?.data, 'gw-1');
+});

@@ -88,6 +88,19 @@ describe('XML that is refused', () => {
     ],
     ['no UTF-8', Buffer.from([0x3c, 0xff, 0x3e]), 'malformed'],
     ['depth', xmlOf('<Atomic>'.repeat(30) + '</Atomic>'.repeat(30)), 'tooLarge'],
+    ['commands', xmlOf('<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.commands + 1)), 'tooLarge'],
+    [
+      'commands within commands',
+      xmlOf(
+        `<Atomic><CmdID>1</CmdID>${'<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.commands)}</Atomic>`,
+      ),
+      'tooLarge',
+    ],
+    [
+      'value',
+      xmlOf(`<Add><CmdID>1</CmdID><Item><Data>${'x'.repeat(messageLimits.value + 1)}</Data></Item></Add>`),
+      'tooLarge',
+    ],
     ['count', xmlOf('<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.elements / 2)), 'tooLarge'],
   ];
   for (const [what, coded, code] of refused)
@@ -117,6 +130,30 @@ test('prefixes, comments, white space, unknown elements and XML in Data are read
       ],
     },
   ]);
+});
+
+// conforms: REP-17
+test('any message goes through any two codings, one after the other', () => {
+  fc.assert(
+    fc.property(message, (one) => {
+      for (const first of codings)
+        for (const second of codings) {
+          const between = decodeMessage(encodeMessage(one, first), first);
+          assert.deepEqual(decodeMessage(encodeMessage(between, second), second), one, `${first} ${second}`);
+        }
+    }),
+  );
+});
+
+// conforms: REP-15
+test('elements in another order than the DTD has them are read', () => {
+  const [command] = decodeMessage(
+    xmlOf(
+      '<Add><Item><Data>v</Data><Target><LocURI>./x</LocURI></Target></Item><CmdID>1</CmdID></Add><Final/>',
+    ),
+    MediaType.Xml,
+  ).commands;
+  assert.deepEqual(command, { name: 'Add', cmdId: '1', items: [{ target: { locUri: './x' }, data: 'v' }] });
 });
 
 test('a command that the engine does not know is kept, so that it can be answered', () => {

@@ -70,8 +70,8 @@ const items = fc.array(item, { maxLength: 3 });
 const cmdId = fc.integer({ min: 1, max: 99999 }).map(String);
 const meta = { meta: record({ type: trimmed }) };
 
-const command: fc.Arbitrary<Command> = fc.oneof(
-  record({ name: fc.constantFrom('Get', 'Add', 'Replace', 'Delete'), cmdId, items, ...meta }),
+const simple: fc.Arbitrary<Command> = fc.oneof(
+  record({ name: fc.constantFrom('Get', 'Add', 'Replace', 'Delete', 'Copy'), cmdId, items, ...meta }),
   record({ name: fc.constant('Exec'), cmdId, items, correlator: trimmed }),
   record({ name: fc.constant('Alert'), cmdId, data: fc.nat(1300), items }),
   record({
@@ -84,6 +84,18 @@ const command: fc.Arbitrary<Command> = fc.oneof(
     items,
   }),
 ) as fc.Arbitrary<Command>;
+
+const command: fc.Arbitrary<Command> = fc.oneof(
+  { arbitrary: simple, weight: 4 },
+  {
+    arbitrary: record({
+      name: fc.constantFrom('Atomic' as const, 'Sequence' as const),
+      cmdId,
+      commands: fc.array(simple, { maxLength: 3 }),
+    }),
+    weight: 1,
+  },
+);
 
 export const message: fc.Arbitrary<SyncmlMessage> = record({
   header: record({

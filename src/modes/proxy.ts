@@ -1,0 +1,77 @@
+import type { Clock } from '../base/clock.ts';
+import type { Entropy } from '../base/entropy.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import { Jobs } from '../dm/jobs.ts';
+import type { Operation, OperationOutcome, Work } from '../dm/server-session.ts';
+import type { Credentials } from '../store/credentials.ts';
+import { encodeNotification } from '../syncml/notification.ts';
+
+export interface ProxyModeParts {
+  /** ServerID of the gateway, as its devices know it. */
+  readonly gatewayId: string;
+  readonly credentials: Pick<Credentials, 'get'>;
+  /** Delivers a Package #0 to a device. */
+  readonly reach: (deviceId: string, package0: Uint8Array) => Promise<void>;
+  readonly isReachable: (deviceId: string) => boolean;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+}
+
+/** Proxy mode: the gateway, as DM server, does operations on its devices in sessions of its own with them. */
+export class ProxyMode {
+  readonly #parts: ProxyModeParts;
+  readonly #jobs = new Jobs();
+  #nextSessionId: number;
+
+  constructor(parts: ProxyModeParts) {
+    this.#parts = parts;
+    this.#nextSessionId = 1 + Math.floor(parts.entropy.uniform() * 0x7fff);
+  }
+
+  /** What waits for a device, for the session that it has opened. */
+  work(deviceId: string): Work {
+    return this.#jobs.work(deviceId);
+  }
+
+  /**
+   * Does operations in the session that the device opens next, and asks for one by Package #0 where the device can be
+   * reached.
+   * @param timeout milliseconds until the session must have begun
+   * @throws {PosternError} `notFound` for a device without an account here, `timeout`, `full`, or why its session failed
+   */
+  async manage(
+    deviceId: string,
+    operations: readonly Operation[],
+    timeout: number,
+  ): Promise<readonly OperationOutcome[]> {
+    const { credentials, clock, isReachable } = this.#parts;
+    if (!credentials.get(deviceId))
+      throw new PosternError('notFound', `${deviceId} has no account for this gateway`);
+    const giveUp = new AbortController();
+    const timer = clock.after(timeout, () =>
+      giveUp.abort(new PosternError('timeout', `${deviceId} opened no session in ${timeout} ms`)),
+    );
+    try {
+      const outcomes = this.#jobs.run(deviceId, operations, giveUp.signal);
+      if (isReachable(deviceId))
+        this.#notify(deviceId).catch((thrown) => giveUp.abort(asPosternError(thrown)));
+      return await outcomes;
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  async #notify(deviceId: string): Promise<void> {
+    const { gatewayId, credentials, reach } = this.#parts;
+    const credential = credentials.get(deviceId);
+    if (!credential) return;
+    this.#nextSessionId = (this.#nextSessionId % 0xffff) + 1;
+    const notification = {
+      uiMode: 1,
+      serverInitiated: true,
+      sessionId: this.#nextSessionId,
+      serverId: gatewayId,
+    } as const;
+    await reach(deviceId, encodeNotification(notification, credential.serverSecret, credential.serverNonce));
+  }
+}
