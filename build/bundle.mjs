@@ -22,16 +22,22 @@ const bundles = {
 };
 
 /**
- * Code of dependencies that no party can reach, replaced by a module that says so: mqtt brings SOCKS proxies, a tenth of
- * the gateway's bundle, which no configuration here offers.
+ * Code of dependencies that no party can reach: mqtt brings SOCKS proxies, a tenth of the gateway's bundle, which no
+ * configuration here offers, and timers for browsers. What stands in for the first says so when it is used; the second is
+ * looked at when mqtt loads, and used in browsers alone.
  */
 const leftOut = {
-  name: 'left-out',
+  socks: "module.exports = new Proxy({}, { get() { throw new Error('SOCKS is not in this bundle'); } });",
+  'worker-timers': 'module.exports = {};',
+};
+const leaveOut = {
+  name: 'leave-out',
   setup(context) {
-    context.onResolve({ filter: /^socks$/ }, ({ path }) => ({ path, namespace: 'left-out' }));
-    context.onLoad({ filter: /.*/, namespace: 'left-out' }, ({ path }) => ({
-      contents: `module.exports = new Proxy({}, { get() { throw new Error('${path} is not in this bundle'); } });`,
+    context.onResolve({ filter: new RegExp(`^(${Object.keys(leftOut).join('|')})$`) }, ({ path }) => ({
+      path,
+      namespace: 'left-out',
     }));
+    context.onLoad({ filter: /.*/, namespace: 'left-out' }, ({ path }) => ({ contents: leftOut[path] }));
   },
 };
 
@@ -69,7 +75,7 @@ for (const [name, commands] of Object.entries(bundles)) {
     platform: 'node',
     format: 'esm',
     target: 'node24',
-    plugins: [leftOut],
+    plugins: [leaveOut],
     metafile: true,
     legalComments: 'linked',
     define: { 'process.env.POSTERN_VERSION': JSON.stringify(version) },
