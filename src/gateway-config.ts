@@ -160,6 +160,10 @@ export const gatewayConfigSchema = v.strictObject({
         v.optional(whole(1, 100_000), 1000),
         'End Devices that are held; a new one beyond is refused',
       ),
+      'device-expiry': described(
+        v.optional(whole(0, 31_536_000), 604_800),
+        'Seconds after which a device that was not heard is asked whether it is there, and detached if it does not answer; 0 never',
+      ),
       outbox: described(
         v.optional(whole(1, 1_000_000), 10_000),
         'Alerts that wait for the DM server; at the bound the oldest goes, and is counted',

@@ -20,11 +20,13 @@ export interface GatewayTreeParts {
   readonly gwConfig: StoredBranch;
   readonly inventory: Inventory;
   readonly expected: ExpectedDevices;
+  /** Detaches a device at the DM server's word, and answers with how to take that back. */
+  readonly remove: (deviceId: string) => () => void;
 }
 
 /** The gateway's own management tree, in which its DM server may do everything that a node allows. */
 export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
-  const { config, database, accounts, gwConfig, inventory, expected } = parts;
+  const { config, database, accounts, gwConfig, inventory, expected, remove } = parts;
   const { gateway, limits, 'dm-server': server } = config;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
   info.plant([], devInfoNodes({ deviceId: gateway.id, manufacturer: 'Postern', model: 'DM Gateway' }));
@@ -38,13 +40,15 @@ export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
       hardware: process.arch,
     }),
   );
-  if (!gwConfig.view(['Mode'])) gwConfig.plant([], gwConfigNodes(limits.devices));
+  // Nodes that a later version brought are missing in what an earlier one kept.
+  for (const node of gwConfigNodes(limits.devices).children ?? [])
+    if (!gwConfig.view([node.name])) gwConfig.plant([node.name], node);
   const branches = {
     DevInfo: info,
     DevDetail: detail,
     DMAcc: accounts.branch,
     GwConfig: gwConfig,
-    GwDeviceInventory: new InventoryBranch(inventory, expected),
+    GwDeviceInventory: new InventoryBranch(inventory, expected, remove),
   };
   const all = ['Add', 'Delete', 'Exec', 'Get', 'Replace'].map((right) => `${right}=${server.id}`).join('&');
   return new ManagementTree(branches, new Acls(database, { '.': all }), (work) =>

@@ -20,17 +20,18 @@ import { Accounts, accountsDescription } from './mo/dm-acc.ts';
 import { gwConfig } from './mo/gw-config.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
-import { type AttachBody, DmClient } from './northbound/dm-client.ts';
+import { DmClient } from './northbound/dm-client.ts';
 import { Upstream } from './northbound/upstream.ts';
+import { Associations } from './southbound/associations.ts';
 import { BootstrapServer } from './southbound/bootstrap-server.ts';
 import { CoapNetwork, type LocalEndpoint } from './southbound/coap-network.ts';
 import { DeviceAddresses } from './southbound/device-addresses.ts';
-import { type AttachedDevice, DeviceSessions } from './southbound/device-sessions.ts';
+import { DeviceSessions } from './southbound/device-sessions.ts';
 import { HttpBinding } from './southbound/http-binding.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
 import { paths, resourceTypes } from './southbound/resources.ts';
 import { Credentials, type ExpectedDevice } from './store/credentials.ts';
-import { openDatabase, transaction } from './store/database.ts';
+import { openDatabase } from './store/database.ts';
 import { type DeviceRecord, Inventory } from './store/inventory.ts';
 import { Nodes } from './store/nodes.ts';
 import { Outbox } from './store/outbox.ts';
@@ -78,6 +79,7 @@ export class Gateway implements AsyncDisposable {
   readonly #transparent: TransparentMode;
   readonly #http: HttpBinding | undefined;
   readonly #proxy: ProxyMode;
+  readonly #associations: Associations;
   readonly #upstream: Upstream;
   readonly #dmClient: DmClient;
   #disposed = false;
@@ -98,6 +100,18 @@ export class Gateway implements AsyncDisposable {
     const nodes = new Nodes(this.#database);
     const accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
     this.#gwConfig = new StoredBranch('GwConfig', gwConfig.root, nodes, { type: gwConfig.id, clock });
+    this.#associations = new Associations({
+      database: this.#database,
+      inventory: this.#inventory,
+      credentials: this.#credentials,
+      outbox: this.#outbox,
+      gwConfig: this.#gwConfig,
+      clock,
+      events,
+      expiry: config.limits['device-expiry'] * 1000,
+      isAlive: (deviceId) => this.#isAlive(deviceId),
+      reported: () => this.#dmClient.wake(),
+    });
     const tree = gatewayTree({
       config,
       database: this.#database,
@@ -111,6 +125,7 @@ export class Gateway implements AsyncDisposable {
         remove: (deviceId) => this.#credentials.delete(deviceId),
         addressFor: (deviceId) => this.#uriFor(deviceId),
       },
+      remove: (deviceId) => this.#associations.remove(deviceId),
     });
     knowServer(accounts, config);
 
@@ -169,7 +184,8 @@ export class Gateway implements AsyncDisposable {
       clock,
       entropy,
       events,
-      attached: (device) => this.#attach(device),
+      attached: (device) => this.#associations.attach(device),
+      left: (deviceId) => this.#associations.detach(deviceId, 'left'),
       proved: (deviceId, remote) => this.#heard(deviceId, remote),
       schemesOf: (deviceId) => schemes.get(deviceId),
       work: (deviceId) => this.#proxy.work(deviceId),
@@ -230,6 +246,7 @@ export class Gateway implements AsyncDisposable {
         'coap.insecure-plain-coap: devices are served over plain CoAP only so far, which must be allowed by this key = true',
       );
     this.#events.emit('warn', 'coap.insecure', { security: plainWarning });
+    this.#associations.start();
     await this.#network.start();
     await this.#http?.start();
     this.#upstream.start();
@@ -247,6 +264,7 @@ export class Gateway implements AsyncDisposable {
     // From the last to the first: what waits for the uplink ends when the uplink does.
     stack.use(this.#dmClient);
     stack.use(this.#upstream);
+    stack.use(this.#associations);
     stack.use(this.#network);
     if (this.#http) stack.use(this.#http);
     stack.defer(() => this.#sessions.stop());
@@ -269,7 +287,7 @@ export class Gateway implements AsyncDisposable {
         security: plainWarning,
       },
       devices: {
-        attached: this.#inventory.list().filter(({ state }) => state === 'attached').length,
+        attached: this.#inventory.list().length,
         limit: limits.devices,
       },
       outbox: { waiting: this.#outbox.size, limit: limits.outbox, dropped: this.#outbox.dropped },
@@ -328,45 +346,9 @@ export class Gateway implements AsyncDisposable {
       else observable.changed();
   }
 
-  #attach(device: AttachedDevice): void {
-    const { deviceId, credential, address, manufacturer, model, firmware } = device;
-    const before = this.#inventory.get(deviceId);
-    const described = {
-      ...(manufacturer !== undefined && { manufacturer }),
-      ...(model !== undefined && { model }),
-      ...(firmware !== undefined && { firmware }),
-    };
-    const isNew = before?.state !== 'attached' || !credential.attached;
-    const mode = before?.mode ?? Number(this.#gwConfig.text('Mode') ?? 0);
-    transaction(this.#database, () => {
-      if (!credential.attached) this.#credentials.put({ ...credential, attached: true });
-      this.#inventory.put({
-        deviceId,
-        state: 'attached',
-        mode,
-        origin: credential.origin,
-        address,
-        lastSeen: this.#clock.wall(),
-        ...described,
-      });
-      if (isNew && this.#gwConfig.text('AttachAlert') === 'true')
-        this.#outbox.add(
-          'device-attach',
-          deviceId,
-          JSON.stringify({ mode, bootstrap: credential.origin, ...described } satisfies AttachBody),
-        );
-    });
-    if (!isNew) return;
-    this.#events.emit('info', 'device.attached', {
-      device: deviceId,
-      bootstrap: credential.origin,
-      peer: address,
-    });
-    this.#dmClient.wake();
-  }
-
   #heard(deviceId: string, remote: Remote): void {
     this.#addresses.heard(deviceId, remote, true);
+    this.#associations.heard(deviceId);
   }
 
   /** The DM server bootstraps a device to this gateway (GwMO section 8.4.1). */
@@ -385,9 +367,14 @@ export class Gateway implements AsyncDisposable {
   /** A device that proved this ID answers from another address and port than the one that asks. */
   async #livesElsewhere(deviceId: string, remote: Remote): Promise<boolean> {
     const known = this.#addresses.get(deviceId);
-    if (!known?.proven || this.#inventory.get(deviceId)?.state !== 'attached') return false;
+    if (!known?.proven || !this.#inventory.get(deviceId)) return false;
     if (known.address === remote.address && known.port === remote.port) return false;
-    const endpoint = this.#network.towards(known.address);
-    return (await endpoint?.ping(known.address, known.port, livenessTimeout)) ?? false;
+    return await this.#isAlive(deviceId);
+  }
+
+  async #isAlive(deviceId: string): Promise<boolean> {
+    const known = this.#addresses.get(deviceId);
+    const endpoint = known && this.#network.towards(known.address);
+    return (await endpoint?.ping(known?.address ?? '', known?.port ?? 0, livenessTimeout)) ?? false;
   }
 }

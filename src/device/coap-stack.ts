@@ -81,6 +81,11 @@ export class CoapStack implements AsyncDisposable {
     this.#server.listen(this.#socket);
   }
 
+  /** Where this device is heard, as a URI. */
+  get address(): string {
+    return `coap://${this.#address}:${this.port}`;
+  }
+
   get port(): number {
     return this.#socket.address().port;
   }

@@ -8,7 +8,13 @@ import { softwareVersion } from '../base/version.ts';
 import { contentFormatOf, mediaTypeOf } from '../coap/content-formats.ts';
 import { Option } from '../coap/options.ts';
 import { parseCoapUri } from '../coap/uri.ts';
-import { ClientSession, runClientSession, type SessionOutcome, succeeded } from '../dm/client-session.ts';
+import {
+  ClientSession,
+  type OutgoingAlert,
+  runClientSession,
+  type SessionOutcome,
+  succeeded,
+} from '../dm/client-session.ts';
 import { execute } from '../dm/commands.ts';
 import { forgetfulNodes } from '../dm/node-store.ts';
 import { DmStatus } from '../dm/status.ts';
@@ -17,6 +23,7 @@ import { ManagementTree } from '../dm/tree.ts';
 import { devDetail, devDetailNodes } from '../mo/dev-detail.ts';
 import { devInfo, devInfoNodes } from '../mo/dev-info.ts';
 import { Accounts, accountNodes, accountsDescription, type DmAccount, readAccount } from '../mo/dm-acc.ts';
+import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
 import { MoId } from '../mo/identifiers.ts';
 import { Inbox } from '../mo/inbox.ts';
 import { provisionedAccounts } from '../mo/provisioned-accounts.ts';
@@ -43,6 +50,11 @@ export interface DeviceSurroundings {
 const settings = interior(['Get'], 'Settings of the device', {
   Label: leaf('chr', ['Get', 'Replace'], 'A name that the operator gives'),
   ReportInterval: leaf('int', ['Get', 'Replace'], 'Seconds between reports'),
+  LocationUpdate: leaf(
+    'bool',
+    ['Get', 'Replace'],
+    'Whether it tells its DM server that it is somewhere else',
+  ),
 });
 
 /** Who put an account into the tree, where no server did: ServerIDs have no slash, so no server can pass for it. */
@@ -165,10 +177,12 @@ export class Device implements AsyncDisposable {
   async #attachOnce(): Promise<void> {
     const found = await this.#discover();
     const server = this.#accounts.list().find((account) => !isDirect(account))?.serverId;
-    if (!this.#gatewayAccount() && server && this.#tunnelTo(found, server))
-      await this.#session(server, undefined);
-    if (!this.#gatewayAccount()) await this.#bootstrap(found);
-    const account = this.#gatewayAccount();
+    const before = this.#gatewayAccount();
+    const isElsewhere = before !== undefined && placeOf(before.address).base !== found.base;
+    if (server && this.#tunnelTo(found, server) && (!before || isElsewhere))
+      await this.#session(server, undefined, isElsewhere ? this.#locationUpdate(before) : []);
+    if (!this.#accountFor(found)) await this.#bootstrap(found);
+    const account = this.#accountFor(found);
     if (!account) throw new PosternError('unavailable', 'no account for the gateway yet');
     const outcome = await this.#session(account.serverId, undefined);
     if (!succeeded(outcome))
@@ -177,6 +191,32 @@ export class Device implements AsyncDisposable {
         `the gateway ended the session with ${outcome.status}: ${outcome.reason}`,
       );
     this.#events.emit('info', 'device.attached', { device: this.id, gateway: account.serverId });
+  }
+
+  /**
+   * Leaves the gateway: tells it so, and forgets its account.
+   * @throws {PosternError} `notFound` when it is attached to none
+   */
+  async detach(): Promise<void> {
+    const account = this.#gatewayAccount();
+    if (!account) throw new PosternError('notFound', `${this.id} is attached to no gateway`);
+    await this.#session(account.serverId, undefined, [leavingAlert(this.id)]);
+    this.#forget(account.serverId);
+  }
+
+  /** The device is not where its gateway was (GwMO 8.4.1, figure 10), and its settings let it say so. */
+  #locationUpdate({ serverId }: DmAccount): OutgoingAlert[] {
+    if (this.value('Settings', 'LocationUpdate') !== 'true') return [];
+    const address = this.#coap.address;
+    this.#events.emit('info', 'device.moved', { device: this.id, from: serverId, address });
+    return [locationUpdateAlert({ address, gateway: serverId })];
+  }
+
+  /** The account of the gateway that was found here. */
+  #accountFor({ base }: Discovered): DmAccount | undefined {
+    return this.#accounts
+      .list()
+      .find((account) => isDirect(account) && placeOf(account.address).base === base);
   }
 
   /** Any gateway first, by the one resource that is needed: a short answer; then all that this gateway has. */
@@ -306,10 +346,14 @@ export class Device implements AsyncDisposable {
   }
 
   /** One session with a server that the device has an account for. */
-  async #session(serverId: string, notifiedId: string | undefined): Promise<SessionOutcome> {
+  async #session(
+    serverId: string,
+    notifiedId: string | undefined,
+    alerts: readonly OutgoingAlert[] = [],
+  ): Promise<SessionOutcome> {
     if (this.#queued >= waitingSessions) throw new PosternError('full', 'too many sessions wait');
     this.#queued++;
-    const run = this.#queue.then(() => this.#runSession(serverId, notifiedId));
+    const run = this.#queue.then(() => this.#runSession(serverId, notifiedId, alerts));
     this.#queue = run.catch(() => {});
     try {
       return await run;
@@ -318,7 +362,11 @@ export class Device implements AsyncDisposable {
     }
   }
 
-  async #runSession(serverId: string, notifiedId: string | undefined): Promise<SessionOutcome> {
+  async #runSession(
+    serverId: string,
+    notifiedId: string | undefined,
+    alerts: readonly OutgoingAlert[],
+  ): Promise<SessionOutcome> {
     const account = this.#accounts.find(serverId);
     if (!account) throw new PosternError('notFound', `no account for ${serverId}`);
     const sessionId = notifiedId ?? this.#takeSessionId();
@@ -333,6 +381,7 @@ export class Device implements AsyncDisposable {
       entropy: this.#entropy,
       sessionId,
       notified: notifiedId !== undefined,
+      alerts,
       executed: (command, uri, status) =>
         this.#events.emit('info', 'device.command', {
           device: this.id,
@@ -420,7 +469,7 @@ export class Device implements AsyncDisposable {
     const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, { type: devDetail.id });
     detail.plant([], devDetailNodes({ type: 'device', firmware, software: softwareVersion, hardware: '1' }));
     const own = new StoredBranch('Settings', settings, nodes, { clock: this.#clock });
-    if (!own.view(['Label'])) own.plant([], initialSettings);
+    for (const node of initialSettings) if (!own.view([node.name])) own.plant([node.name], node);
     const inbox = new Inbox({ [MoId.DmAcc]: (root, by) => this.#receiveAccount(root, by) });
     const branches = {
       DevInfo: info,
@@ -484,14 +533,11 @@ export class Device implements AsyncDisposable {
   }
 }
 
-const initialSettings: TndsNode = {
-  name: 'Settings',
-  format: 'node',
-  children: [
-    { name: 'Label', format: 'chr', value: 'not named yet' },
-    { name: 'ReportInterval', format: 'int', value: '3600' },
-  ],
-};
+const initialSettings: readonly TndsNode[] = [
+  { name: 'Label', format: 'chr', value: 'not named yet' },
+  { name: 'ReportInterval', format: 'int', value: '3600' },
+  { name: 'LocationUpdate', format: 'bool', value: 'true' },
+];
 
 /** A server that is reached by CoAP is a gateway; any other is reached through the gateway's tunnel. */
 const isDirect = ({ address }: DmAccount): boolean => address.startsWith('coap:');

@@ -10,6 +10,8 @@ import { encodeTnds, TndsMediaType } from '../syncml/tnds.ts';
 export interface AssistedBootstrapParts {
   readonly entropy: Entropy;
   readonly events: Events;
+  /** Whether a ServerID is that of a gateway of this server. */
+  readonly isGateway: (serverId: string) => boolean;
   /** Does operations in a session with the gateway, which is asked to open one. */
   readonly atGateway: (
     gateway: string,
@@ -26,12 +28,13 @@ const nonceBytes = 16;
  * that the gateway does not know. A device that the gateway reported, and that has the account, is left as it is.
  */
 export async function* bootstrapToGateway(
-  { entropy, events, atGateway }: AssistedBootstrapParts,
+  { entropy, events, isGateway, atGateway }: AssistedBootstrapParts,
   deviceId: string,
   gateway: string,
   isAssociated: boolean,
 ): Work {
-  if (isAssociated && (yield* hasAccount(gateway))) return;
+  const accounts = yield* accountsOf();
+  if (isAssociated && accounts.some(({ serverId }) => serverId === gateway)) return;
   const secret = () => Buffer.from(entropy.bytes(secretBytes)).toString('base64url');
   const expected = {
     deviceId,
@@ -67,29 +70,51 @@ export async function* bootstrapToGateway(
     own: { name: deviceId, secret: expected.clientSecret, nonce: expected.clientNonce },
     peer: { name: gateway, secret: expected.serverSecret, nonce: expected.serverNonce },
   });
-  const [given] = yield [
-    {
-      name: 'Add',
-      uri: './Inbox',
-      format: 'xml',
-      type: TndsMediaType.Xml,
-      data: encodeTnds({ path: './Inbox', root }),
-    },
-  ];
-  const status = given?.status ?? 0;
-  events.emit(isOk(status) ? 'info' : 'warn', 'bootstrap.assisted', { device: deviceId, gateway, status });
+  const give: Operation = {
+    name: 'Add',
+    uri: './Inbox',
+    format: 'xml',
+    type: TndsMediaType.Xml,
+    data: encodeTnds({ path: './Inbox', root }),
+  };
+  // Figure 10: accounts of gateways that it was attached to go when the new one comes, or none of it happens.
+  const old = accounts.filter(({ serverId }) => serverId !== gateway && isGateway(serverId));
+  const status = yield* giveInPlaceOf(give, old);
+  events.emit(isOk(status) ? 'info' : 'warn', 'bootstrap.assisted', {
+    device: deviceId,
+    gateway,
+    status,
+    instead: old.map(({ serverId }) => serverId).join(' '),
+  });
   if (!isOk(status)) await atGateway(gateway, [{ name: 'Delete', uri }]);
 }
 
-/** Whether the device in session has an account for this server, under whatever node name. */
-async function* hasAccount(
-  serverId: string,
-): AsyncGenerator<readonly Operation[], boolean, readonly OperationOutcome[]> {
+type Asking<T> = AsyncGenerator<readonly Operation[], T, readonly OperationOutcome[]>;
+
+async function* giveInPlaceOf(give: Operation, old: readonly HeldAccount[]): Asking<number> {
+  if (old.length > 0) {
+    const gone = old.map(({ name }) => ({ name: 'Delete' as const, uri: `./DMAcc/${name}` }));
+    const [swapped] = yield [{ name: 'Atomic', operations: [...gone, give] }];
+    if (isOk(swapped?.status ?? 0)) return swapped?.status ?? 0;
+  }
+  // An account that another hand gave is not this server's to delete; the device has both then.
+  const [given] = yield [give];
+  return given?.status ?? 0;
+}
+
+interface HeldAccount {
+  /** Of its node. */
+  readonly name: string;
+  readonly serverId: string;
+}
+
+/** The accounts that the device in session has, by whatever names. */
+async function* accountsOf(): Asking<readonly HeldAccount[]> {
   const [list] = yield [{ name: 'Get', uri: './DMAcc' }];
   const names = String(list?.results[0]?.data ?? '')
     .split('/')
     .filter((name) => name !== '');
-  if (names.length === 0) return false;
+  if (names.length === 0) return [];
   const found = yield names.map((name) => ({ name: 'Get' as const, uri: `./DMAcc/${name}/ServerID` }));
-  return found.some(({ results }) => results[0]?.data === serverId);
+  return names.map((name, at) => ({ name, serverId: String(found[at]?.results[0]?.data ?? '') }));
 }

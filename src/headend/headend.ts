@@ -5,8 +5,10 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Operation, OperationOutcome, Work } from '../dm/server-session.ts';
-import { DmStatus } from '../dm/status.ts';
-import { isDeviceAttach, readDeviceAttach } from '../mo/device-attach-alert.ts';
+import { DmStatus, isOk } from '../dm/status.ts';
+import { isAlertOf, readDeviceAttach, readDeviceDetach, readLocationUpdate } from '../mo/gateway-alerts.ts';
+import { recordName } from '../mo/gw-device-inventory.ts';
+import { AlertType } from '../mo/identifiers.ts';
 import type { MqttSettings } from '../northbound/mqtt-link.ts';
 import { openDatabase } from '../store/database.ts';
 import type { Alert } from '../syncml/message.ts';
@@ -96,6 +98,8 @@ export class Headend implements AsyncDisposable {
       },
       stateChanged: (id, state) => {
         this.#gateways.set(id, { id, online: state?.online ?? false, software: state?.software });
+        if (state?.online && this.#parties.get(id) && this.#parties.pendingDetaches(id).length > 0)
+          this.#call(id);
         events.emit('info', 'gateway.state', { gateway: id, online: state?.online ?? false });
       },
     });
@@ -198,6 +202,7 @@ export class Headend implements AsyncDisposable {
       const parts = {
         entropy: this.#entropy,
         events: this.#events,
+        isGateway: (id: string) => this.#parties.get(id)?.kind === 'gateway',
         atGateway: (id: string, operations: readonly Operation[]) => this.manage(id, operations),
       };
       try {
@@ -211,29 +216,85 @@ export class Headend implements AsyncDisposable {
         });
       }
     }
+    if (party.kind === 'gateway') yield* this.#letGoAll(party.id);
     yield* this.#jobs.work(party.id);
   }
 
+  /** Answers an alert with its status: 415 for a type that this server does not know. */
   #alerted({ party, gateway }: Omit<SessionContext, 'opening'>, alert: Alert): number {
-    if (!isDeviceAttach(alert)) return DmStatus.UnsupportedMediaType;
-    if (party.kind !== 'gateway') return DmStatus.Forbidden;
+    const ofGateway = party.kind === 'gateway';
     try {
-      const attach = readDeviceAttach(alert);
-      const isNew = this.#parties.takesAlert(gateway, attach.sequence);
-      this.#parties.associate(attach.deviceId, gateway);
-      if (isNew) {
-        const { deviceId, bootstrap, manufacturer, model } = attach;
-        this.#events.emit('info', 'alert.device-attach', {
-          device: deviceId,
-          gateway,
-          bootstrap,
-          manufacturer,
-          model,
-        });
-      }
-      return DmStatus.Ok;
+      if (isAlertOf(alert, AlertType.DeviceAttach))
+        return ofGateway ? this.#deviceAttached(gateway, alert) : DmStatus.Forbidden;
+      if (isAlertOf(alert, AlertType.DeviceDetach))
+        return ofGateway ? this.#deviceDetached(gateway, alert) : DmStatus.Forbidden;
+      if (isAlertOf(alert, AlertType.LocationUpdate))
+        return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
+      return DmStatus.UnsupportedMediaType;
     } catch (thrown) {
       return asPosternError(thrown).dmStatus;
+    }
+  }
+
+  #deviceAttached(gateway: string, alert: Alert): number {
+    const { sequence, deviceId, bootstrap, manufacturer, model } = readDeviceAttach(alert);
+    if (!this.#parties.takesAlert(gateway, sequence)) return DmStatus.Ok;
+    this.#parties.dropPendingDetach(gateway, deviceId);
+    const before = this.#parties.associate(deviceId, gateway);
+    this.#events.emit('info', 'alert.device-attach', {
+      device: deviceId,
+      gateway,
+      bootstrap,
+      manufacturer,
+      model,
+    });
+    // Two gateways hold it now; the one that spoke last is right.
+    if (before !== undefined && this.#parties.get(before)) this.#letGo(before, deviceId);
+    return DmStatus.Ok;
+  }
+
+  #deviceDetached(gateway: string, alert: Alert): number {
+    const { sequence, deviceId, reason } = readDeviceDetach(alert);
+    if (!this.#parties.takesAlert(gateway, sequence)) return DmStatus.Ok;
+    this.#parties.dissociate(deviceId, gateway);
+    this.#events.emit('info', 'alert.device-detach', { device: deviceId, gateway, reason });
+    return DmStatus.Ok;
+  }
+
+  /** GwMO 8.4.1, figure 10: where it belongs now is decided in the session that the device is in. */
+  #deviceMoved(deviceId: string, gateway: string, alert: Alert): number {
+    const { address, gateway: before } = readLocationUpdate(alert);
+    this.#events.emit('info', 'alert.location-update', { device: deviceId, gateway, address, before });
+    return DmStatus.Ok;
+  }
+
+  /** The gateway that a device was behind hears of it when it can. */
+  #letGo(gateway: string, deviceId: string): void {
+    this.#parties.addPendingDetach(gateway, deviceId);
+    this.#events.emit('info', 'device.moved', { device: deviceId, from: gateway });
+    if (this.#gateways.get(gateway)?.online) this.#call(gateway);
+  }
+
+  /** Has a gateway open a session, for what waits for it. */
+  #call(gateway: string): void {
+    this.#notify(gateway, gateway).catch((thrown) =>
+      this.#events.emit('warn', 'notification.failed', { gateway, reason: asPosternError(thrown).message }),
+    );
+  }
+
+  async *#letGoAll(gateway: string): Work {
+    const devices = this.#parties.pendingDetaches(gateway);
+    if (devices.length === 0) return;
+    const outcomes = yield devices.map((device) => ({
+      name: 'Delete' as const,
+      uri: `./GwDeviceInventory/Records/${recordName(device)}`,
+    }));
+    for (const [at, device] of devices.entries()) {
+      const status = outcomes[at]?.status ?? 0;
+      // What the gateway does not know any more is gone as well.
+      if (!isOk(status) && status !== DmStatus.NotFound) continue;
+      this.#parties.dropPendingDetach(gateway, device);
+      this.#events.emit('info', 'device.let-go', { device, gateway, status });
     }
   }
 }

@@ -19,6 +19,9 @@ interface Kept {
   alertSequence: number;
 }
 
+/** Devices that a gateway is told to let go in one session. */
+const detachesPerSession = 64;
+
 /** Whom this server knows, from its configuration, with what it must not forget of them. */
 export class Parties {
   readonly #known = new Map<string, Party>();
@@ -74,8 +77,38 @@ export class Parties {
     return this.#of(id).gateway;
   }
 
-  associate(id: string, gateway: string): void {
-    if (this.#of(id).gateway !== gateway) this.#keep(id, { gateway });
+  /** Answers with the gateway that the device was behind before, if that was another. */
+  associate(id: string, gateway: string): string | undefined {
+    const before = this.#of(id).gateway;
+    if (before === gateway) return undefined;
+    this.#keep(id, { gateway });
+    return before;
+  }
+
+  /** The device is behind this gateway no more; what another gateway said later counts. */
+  dissociate(id: string, gateway: string): void {
+    if (this.#of(id).gateway === gateway) this.#keep(id, { gateway: undefined });
+  }
+
+  /** Devices that a gateway has still to let go. */
+  pendingDetaches(gateway: string): string[] {
+    return this.#database
+      .prepare('SELECT device FROM pending_detach WHERE gateway = ? ORDER BY device LIMIT ?')
+      .all(gateway, detachesPerSession)
+      .map(({ device }) => String(device));
+  }
+
+  addPendingDetach(gateway: string, device: string): void {
+    this.#database
+      .prepare('INSERT OR IGNORE INTO pending_detach (gateway, device) VALUES (?, ?)')
+      .run(gateway, device);
+  }
+
+  /** It is done, or the device came back. */
+  dropPendingDetach(gateway: string, device: string): void {
+    this.#database
+      .prepare('DELETE FROM pending_detach WHERE gateway = ? AND device = ?')
+      .run(gateway, device);
   }
 
   /** Devices that are associated with some gateway, those included that only a gateway knows. */

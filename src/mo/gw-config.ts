@@ -18,6 +18,7 @@ export const gwConfig: ManagementObject = {
     ),
     SupportedModes: leaf('chr', ['Get'], 'Modes that the gateway can work in, separated by commas'),
     AttachAlert: leaf('bool', ['Get', 'Replace'], 'Whether a Device Attach Alert is sent'),
+    DetachAlert: leaf('bool', ['Get', 'Replace'], 'Whether a Device Detach Alert is sent'),
     BootstrapMethods: leaf(
       'int',
       ['Get'],
@@ -35,6 +36,7 @@ export const gwConfigNodes = (maxEndDevices: number): TndsNode => ({
     { name: 'Mode', format: 'int', value: String(GatewayMode.Transparent) },
     { name: 'SupportedModes', format: 'chr', value: String(GatewayMode.Transparent) },
     { name: 'AttachAlert', format: 'bool', value: 'true' },
+    { name: 'DetachAlert', format: 'bool', value: 'true' },
     {
       name: 'BootstrapMethods',
       format: 'int',

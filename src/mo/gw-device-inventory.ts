@@ -14,7 +14,7 @@ const record = {
   DeviceID: leaf('chr', ['Get'], 'Identifier of the End Device, its DevInfo/DevId'),
   ComponentType: leaf('int', ['Get'], '0: End Device, 1: child DM Gateway'),
   Mode: leaf('int', ['Get'], '0: transparent, 1: proxy, 2: adaptation'),
-  State: leaf('chr', ['Get'], 'attached, or detached'),
+  State: leaf('chr', ['Get'], 'attached'),
   Bootstrap: leaf('chr', ['Get'], 'How its account came: local (8.4.2) or server (8.4.1)'),
   Address: leaf('chr', ['Get'], 'Where the device was heard last, as a URI', maybe),
   LastSeen: leaf('chr', ['Get'], 'When, by the gateway clock, as ISO 8601', maybe),
@@ -33,7 +33,7 @@ export const gwDeviceInventory: ManagementObject = {
   id: MoId.GwDeviceInventory,
   root: interior(['Get'], 'End Devices behind the gateway', {
     Records: interior(['Get'], 'Devices that attached', {
-      '*': interior(['Get'], 'A device', record, many),
+      '*': interior(['Delete', 'Get'], 'A device; to delete it is to detach the device', record, many),
     }),
     Expected: interior(
       ['Get'],
@@ -74,11 +74,18 @@ export const expectedNodes = (device: ExpectedDevice): TndsNode => ({
 export class InventoryBranch implements TreeBranch {
   readonly #inventory: Pick<Inventory, 'list'>;
   readonly #expected: ExpectedDevices;
+  readonly #remove: (deviceId: string) => () => void;
   /** How to take back what each open level of changes did. */
   readonly #undo: (() => void)[][] = [];
 
-  constructor(inventory: Pick<Inventory, 'list'>, expectedDevices: ExpectedDevices) {
+  /** `remove` detaches a device, and answers with how to take that back. */
+  constructor(
+    inventory: Pick<Inventory, 'list'>,
+    expectedDevices: ExpectedDevices,
+    remove: (deviceId: string) => () => void,
+  ) {
     this.#inventory = inventory;
+    this.#remove = remove;
     this.#expected = expectedDevices;
   }
 
@@ -136,8 +143,21 @@ export class InventoryBranch implements TreeBranch {
   }
 
   delete(path: readonly string[]): void {
-    const device = this.#expected.list().find(({ deviceId }) => recordName(deviceId) === path[1]);
-    if (!device || path[0] !== 'Expected' || path.length !== 2) return;
+    if (path.length !== 2) return;
+    if (path[0] === 'Records') this.#detach(path[1] ?? '');
+    else this.#unexpect(path[1] ?? '');
+  }
+
+  #detach(name: string): void {
+    const device = this.#inventory.list().find(({ deviceId }) => recordName(deviceId) === name);
+    if (!device) return;
+    const takeBack = this.#remove(device.deviceId);
+    this.#undo.at(-1)?.push(takeBack);
+  }
+
+  #unexpect(name: string): void {
+    const device = this.#expected.list().find(({ deviceId }) => recordName(deviceId) === name);
+    if (!device) return;
     this.#expected.remove(device.deviceId);
     this.#undo.at(-1)?.push(() => this.#expected.add(device));
   }

@@ -13,4 +13,6 @@ export const MoId = {
 
 export const AlertType = {
   DeviceAttach: 'urn:oma:at:gwmo:1.0:DeviceAttach',
+  DeviceDetach: 'urn:oma:at:gwmo:1.0:DeviceDetach',
+  LocationUpdate: 'urn:oma:at:gwmo:1.0:LocationUpdate',
 } as const;

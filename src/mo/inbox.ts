@@ -18,6 +18,13 @@ export class Inbox implements TreeBranch {
     this.#receivers = receivers;
   }
 
+  /** What was put here is in another branch, which takes it back. */
+  begin(): void {}
+
+  commit(): void {}
+
+  rollback(): void {}
+
   view(path: readonly string[]): NodeView | undefined {
     if (path.length > 0) return undefined;
     return { format: 'node', type: MoId.Inbox, children: [], access: ['Add'] };

@@ -15,9 +15,14 @@ import {
 import { hmacHeader } from '../dm/hmac-header.ts';
 import { isOk } from '../dm/status.ts';
 import type { ManagementTree } from '../dm/tree.ts';
-import { type DeviceAttach, deviceAttachAlert } from '../mo/device-attach-alert.ts';
 import type { Accounts } from '../mo/dm-acc.ts';
-import type { Outbox } from '../store/outbox.ts';
+import {
+  type DeviceAttach,
+  type DeviceDetach,
+  deviceAttachAlert,
+  deviceDetachAlert,
+} from '../mo/gateway-alerts.ts';
+import type { Outbox, OutboxEntry } from '../store/outbox.ts';
 import { decodeMessage, encodeMessage } from '../syncml/codec.ts';
 import { decodeNotification, sessionIdText } from '../syncml/notification.ts';
 import { type Envelope, EnvelopeKind } from './envelope.ts';
@@ -38,11 +43,21 @@ export interface DmClientParts {
 }
 
 /** Alerts of one session. */
-const alertsPerSession = 32;
+const alertsPerSession = 256;
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
 
-/** Body of an outbox entry of kind `device-attach`. */
-export type AttachBody = Omit<DeviceAttach, 'sequence' | 'deviceId'>;
+/** The alert that an entry of the outbox stands for. */
+function alertOf({ kind, sequence, deviceId, body }: OutboxEntry): Omit<OutgoingAlert, 'settled'> {
+  const fields = { ...(JSON.parse(body) as object), sequence, deviceId };
+  switch (kind) {
+    case 'device-attach':
+      return deviceAttachAlert(fields as DeviceAttach);
+    case 'device-detach':
+      return deviceDetachAlert(fields as DeviceDetach);
+    default:
+      throw new PosternError('internal', `an alert of kind ${kind} in the outbox`);
+  }
+}
 
 /**
  * The gateway as a device of its DM server: one session at a time, opened when the server asks by Package #0 or when the
@@ -126,18 +141,14 @@ export class DmClient implements AsyncDisposable {
     let refused: string | undefined;
     let unanswered = 0;
     const alerts = outbox.peek(alertsPerSession).map((entry): OutgoingAlert => {
-      const attach = {
-        ...(JSON.parse(entry.body) as AttachBody),
-        sequence: entry.sequence,
-        deviceId: entry.deviceId,
-      };
       return {
-        ...deviceAttachAlert(attach),
+        ...alertOf(entry),
         settled: (status) => {
           unanswered--;
-          const fields = { device: entry.deviceId, sequence: entry.sequence, status, server: serverId };
+          const { kind, deviceId, sequence } = entry;
+          const fields = { device: deviceId, alert: kind, sequence, status, server: serverId };
           if (isOk(status)) {
-            outbox.remove(entry.sequence);
+            outbox.remove(sequence);
             events.emit('info', 'alert.delivered', fields);
           } else {
             refused = `the server answered an alert with ${status}`;

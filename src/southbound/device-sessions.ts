@@ -13,6 +13,8 @@ import type { Scheme } from '../dm/authentication.ts';
 import { LockOut } from '../dm/lock-out.ts';
 import { ServerSession, type Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
+import { isAlertOf } from '../mo/gateway-alerts.ts';
+import { AlertType } from '../mo/identifiers.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import { decodeMessage, encodeMessage } from '../syncml/codec.ts';
 import type { LocalEndpoint } from './coap-network.ts';
@@ -36,6 +38,8 @@ export interface DeviceSessionsParts {
   readonly entropy: Entropy;
   readonly events: Events;
   readonly attached: (device: AttachedDevice) => void;
+  /** A device that proved itself said that it leaves. */
+  readonly left: (deviceId: string) => void;
   /** How a device whose account was made by hand may prove itself, and the gateway to it; md5 where it says nothing. */
   readonly schemesOf?: (deviceId: string) => DeviceSchemes | undefined;
   /** What is to be done in a session once the device is attached. */
@@ -183,6 +187,7 @@ export class DeviceSessions {
     const { credentials, entropy, events, schemesOf } = this.#parts;
     const { deviceId } = credential;
     const schemes = schemesOf?.(deviceId);
+    let leaving = false;
     const session = new ServerSession({
       ends: { local: serverId, remote: deviceId },
       account: {
@@ -210,9 +215,11 @@ export class DeviceSessions {
       },
       entropy,
       sessionId,
-      work: ({ devInfo }) => this.#greet(credential, devInfo, address),
-      alerted: ({ data }) => {
-        events.emit('info', 'session.alert', { device: deviceId, alert: data });
+      // Who leaves has nothing to be done with it.
+      work: ({ devInfo }) => (leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, address)),
+      alerted: (alert) => {
+        events.emit('info', 'session.alert', { device: deviceId, alert: alert.data });
+        if (isAlertOf(alert, AlertType.DeviceDetach)) leaving = true;
         return DmStatus.Ok;
       },
     });
@@ -220,6 +227,11 @@ export class DeviceSessions {
     const open: Open = { session, deviceId, idle: { cancel() {} } };
     this.#open.set(key, open);
     return open;
+  }
+
+  // biome-ignore lint/correctness/useYield: nothing is asked of a device that leaves
+  async *#goodbye(deviceId: string): Work {
+    this.#parts.left(deviceId);
   }
 
   /** What the gateway asks each device that opens a session. Its answer shows that it took the gateway for the right one. */

@@ -6,7 +6,7 @@ export type BootstrapOrigin = 'local' | 'server' | 'manual';
 
 export interface DeviceRecord {
   readonly deviceId: string;
-  readonly state: 'attached' | 'detached';
+  readonly state: 'attached';
   /** 0 transparent, 1 proxy, 2 adaptation. */
   readonly mode: number;
   readonly origin: BootstrapOrigin;
@@ -19,14 +19,16 @@ export interface DeviceRecord {
   readonly firmware?: string;
 }
 
-/** The End Devices that attached. A full inventory refuses new ones. */
+/** The End Devices that are attached. A full inventory refuses new ones. */
 export class Inventory {
   readonly limit: number;
   readonly #records = new Map<string, DeviceRecord>();
   readonly #put: StatementSync;
+  readonly #delete: StatementSync;
 
   constructor(database: DatabaseSync, limit: number) {
     this.limit = limit;
+    this.#delete = database.prepare('DELETE FROM device WHERE device_id = ?');
     this.#put = database.prepare(
       `INSERT INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (device_id) DO UPDATE SET state = excluded.state, mode = excluded.mode, origin = excluded.origin,
@@ -40,6 +42,11 @@ export class Inventory {
 
   list(): DeviceRecord[] {
     return [...this.#records.values()];
+  }
+
+  delete(deviceId: string): void {
+    this.#delete.run(deviceId);
+    this.#records.delete(deviceId);
   }
 
   get(deviceId: string): DeviceRecord | undefined {

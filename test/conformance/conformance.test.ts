@@ -14,8 +14,6 @@ test('an annotation that names nothing, and a requirement that nobody shows, are
 });
 
 test('docs/conformance.md is what the tests say; `npm run docs` makes it', () => {
-  assert.equal(
-    readFileSync(new URL('../../docs/conformance.md', import.meta.url), 'utf8'),
-    conformancePage(),
-  );
+  const page = readFileSync(new URL('../../docs/conformance.md', import.meta.url), 'utf8');
+  assert.ok(page === conformancePage(), 'docs/conformance.md is out of date: npm run docs');
 });

@@ -138,7 +138,7 @@ export const requirements: readonly Requirement[] = [
       '8.7',
       'CS',
       'Generic alert 1226 with Type, Format, Mark and Correlator, several in one package, each with its status',
-      'dm/client-session.ts mo/device-attach-alert.ts',
+      'dm/client-session.ts mo/gateway-alerts.ts',
     ],
     [
       'PRO-20',

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryNodes } from '../../src/dm/node-store.ts';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
-import { deviceAttachAlert, readDeviceAttach } from '../../src/mo/device-attach-alert.ts';
 import {
   Accounts,
   accountNodes,
@@ -10,6 +9,7 @@ import {
   type DmAccount,
   readAccount,
 } from '../../src/mo/dm-acc.ts';
+import { deviceAttachAlert, readDeviceAttach } from '../../src/mo/gateway-alerts.ts';
 import { decodeTnds, encodeTnds } from '../../src/syncml/tnds.ts';
 
 const account: DmAccount = {

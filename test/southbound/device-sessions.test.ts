@@ -40,6 +40,7 @@ function startSessions() {
     entropy: seededEntropy(1),
     events,
     attached: () => attached++,
+    left: () => {},
     proved: () => {},
   });
   const { endpoint } = rig(() => undefined);

@@ -78,8 +78,8 @@ test('full stores refuse what is new and keep what they have', () => {
   credentials.put(credential('a'));
   assert.throws(() => inventory.put(record('b')), { code: 'full' });
   assert.throws(() => credentials.put(credential('b')), { code: 'full' });
-  inventory.put({ ...record('a'), state: 'detached' });
-  assert.equal(inventory.get('a')?.state, 'detached');
+  inventory.put({ ...record('a'), state: 'attached' });
+  assert.equal(inventory.get('a')?.state, 'attached');
 });
 
 test('the outbox keeps the latest alert of a device, drops the oldest at its bound, and counts that', () => {
