@@ -1,4 +1,4 @@
-import { loadConfig } from '../base/config.ts';
+import { checkConfig, loadConfig } from '../base/config.ts';
 import { LogEvents } from '../base/log.ts';
 import { HeadendApi } from '../headend/api.ts';
 import { headendConfigSchema } from '../headend/config.ts';
@@ -7,7 +7,7 @@ import { type Command, stopped } from './runner.ts';
 
 export const headend: Command = {
   summary: 'Runs the reference DM server',
-  help: `Usage: postern headend --config FILE [--check]
+  help: `Usage: postern headend --config FILE [--relay URL] [--check]
 
 Manages devices behind gateways, over an MQTT broker, and offers an HTTP API:
 
@@ -20,6 +20,7 @@ Manages devices behind gateways, over an MQTT broker, and offers an HTTP API:
     -d '{"operations": [{"name": "Get", "uri": "./DevInfo/Mod"}]}'
 
   --config FILE  configuration, TOML
+  --relay URL    hands packages of devices to this DM server, over HTTP, in place of the configuration's relay.url
   --check        only says whether the configuration is right
 
 A configuration that is enough:
@@ -36,9 +37,17 @@ A configuration that is enough:
   server-secret = "what the server proves itself by"
 
 All keys are in docs/configuration.md.`,
-  options: { config: { type: 'string', default: 'headend.toml' }, check: { type: 'boolean' } },
-  async run({ config: file, check }, stop) {
-    const config = loadConfig(headendConfigSchema, String(file));
+  options: {
+    config: { type: 'string', default: 'headend.toml' },
+    relay: { type: 'string' },
+    check: { type: 'boolean' },
+  },
+  async run({ config: file, relay, check }, stop) {
+    const loaded = loadConfig(headendConfigSchema, String(file));
+    const config =
+      relay === undefined
+        ? loaded
+        : checkConfig(headendConfigSchema, { ...loaded, relay: { ...loaded.relay, url: relay } }, '--relay');
     if (check) return console.log(`${file} is right`);
     const events = new LogEvents(config.log.level, 'headend');
     await using running = new Headend(config, { events });

@@ -24,6 +24,8 @@ const party = {
   ),
 };
 
+const httpUrl = v.pipe(v.string(), v.regex(/^https?:\/\/[^\s/]+/, 'a URL such as https://dm.example/dm'));
+
 /** The head-end's configuration file. */
 export const headendConfigSchema = v.strictObject({
   headend: v.strictObject({
@@ -56,6 +58,15 @@ export const headendConfigSchema = v.strictObject({
     {},
   ),
   mqtt: mqttSection,
+  relay: described(
+    v.optional(
+      v.strictObject({
+        url: described(httpUrl, 'Where an existing DM server takes packages over HTTP'),
+        timeout: described(v.optional(whole(1, 300), 30), 'Seconds that it may take to answer one'),
+      }),
+    ),
+    'Hands packages of devices to a DM server that speaks HTTP, and its answers back; gateways stay with this server',
+  ),
   policy: v.optional(
     v.strictObject({
       'assisted-bootstrap': described(

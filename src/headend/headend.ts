@@ -17,6 +17,7 @@ import { bootstrapToGateway } from './assisted-bootstrap.ts';
 import type { HeadendConfig } from './config.ts';
 import { Downlink } from './downlink.ts';
 import { Parties } from './parties.ts';
+import { Relay } from './relay.ts';
 import { type SessionContext, Sessions } from './sessions.ts';
 
 export interface HeadendSurroundings {
@@ -55,6 +56,7 @@ export class Headend implements AsyncDisposable {
   readonly #jobs = new Jobs();
   readonly #sessions: Sessions;
   readonly #downlink: Downlink;
+  readonly #relay: Relay | undefined;
   readonly #heardThrough = new BoundedMap<string, string>(limits.heard);
   readonly #gateways = new BoundedMap<string, GatewayView>(limits.gateways);
   #nextSessionId: number;
@@ -80,6 +82,8 @@ export class Headend implements AsyncDisposable {
       work: (context) => this.#work(context),
       alerted: (context, alert) => this.#alerted(context, alert),
     });
+    const { relay } = config;
+    this.#relay = relay && new Relay({ url: relay.url, timeout: relay.timeout * 1000, events });
     const { protocol, ...mqtt } = config.mqtt;
     this.#downlink = new Downlink({
       serverId,
@@ -94,7 +98,9 @@ export class Headend implements AsyncDisposable {
       events,
       received: async (up) => {
         if (up.envelope.device !== undefined) this.#heardThrough.set(up.envelope.device, up.gateway);
-        return await this.#sessions.receive(up);
+        return up.envelope.device !== undefined && this.#relay
+          ? await this.#relay.forward(up)
+          : await this.#sessions.receive(up);
       },
       stateChanged: (id, state) => {
         this.#gateways.set(id, { id, online: state?.online ?? false, software: state?.software });
