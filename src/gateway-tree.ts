@@ -2,7 +2,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { softwareVersion } from './base/version.ts';
 import { forgetfulNodes } from './dm/node-store.ts';
 import { StoredBranch } from './dm/stored-branch.ts';
-import { ManagementTree } from './dm/tree.ts';
+import { ManagementTree, type TreeBranch } from './dm/tree.ts';
 import type { GatewayConfig } from './gateway-config.ts';
 import { devDetail, devDetailNodes } from './mo/dev-detail.ts';
 import { devInfo, devInfoNodes } from './mo/dev-info.ts';
@@ -22,11 +22,12 @@ export interface GatewayTreeParts {
   readonly expected: ExpectedDevices;
   /** Detaches a device at the DM server's word, and answers with how to take that back. */
   readonly remove: (deviceId: string) => () => void;
+  readonly fanout: TreeBranch;
 }
 
 /** The gateway's own management tree, in which its DM server may do everything that a node allows. */
 export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
-  const { config, database, accounts, gwConfig, inventory, expected, remove } = parts;
+  const { config, database, accounts, gwConfig, inventory, expected, remove, fanout } = parts;
   const { gateway, limits, 'dm-server': server } = config;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
   info.plant([], devInfoNodes({ deviceId: gateway.id, manufacturer: 'Postern', model: 'DM Gateway' }));
@@ -49,6 +50,7 @@ export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
     DMAcc: accounts.branch,
     GwConfig: gwConfig,
     GwDeviceInventory: new InventoryBranch(inventory, expected, remove),
+    GwFanout: fanout,
   };
   const all = ['Add', 'Delete', 'Exec', 'Get', 'Replace'].map((right) => `${right}=${server.id}`).join('&');
   return new ManagementTree(branches, new Acls(database, { '.': all }), (work) =>

@@ -17,10 +17,14 @@ import type { GatewayConfig } from './gateway-config.ts';
 import { httpSettings, knowManualDevices, mqttSettings } from './gateway-settings.ts';
 import { gatewayTree, knowServer } from './gateway-tree.ts';
 import { Accounts, accountsDescription } from './mo/dm-acc.ts';
+import { FanoutBranch } from './mo/fanout-branch.ts';
+import { readOrder } from './mo/fanout-order.ts';
 import { gwConfig } from './mo/gw-config.ts';
+import { gwFanout } from './mo/gw-fanout.ts';
+import { FanOut } from './modes/fan-out.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
-import { DmClient } from './northbound/dm-client.ts';
+import { DmClient, type FanoutBody } from './northbound/dm-client.ts';
 import { Upstream } from './northbound/upstream.ts';
 import { Associations } from './southbound/associations.ts';
 import { BootstrapServer } from './southbound/bootstrap-server.ts';
@@ -32,6 +36,7 @@ import type { ListInterfaces } from './southbound/interfaces.ts';
 import { paths, resourceTypes } from './southbound/resources.ts';
 import { Credentials, type ExpectedDevice } from './store/credentials.ts';
 import { openDatabase } from './store/database.ts';
+import { Fanouts } from './store/fanouts.ts';
 import { type DeviceRecord, Inventory } from './store/inventory.ts';
 import { Nodes } from './store/nodes.ts';
 import { Outbox } from './store/outbox.ts';
@@ -80,6 +85,7 @@ export class Gateway implements AsyncDisposable {
   readonly #http: HttpBinding | undefined;
   readonly #proxy: ProxyMode;
   readonly #associations: Associations;
+  readonly #fanOut: FanOut;
   readonly #upstream: Upstream;
   readonly #dmClient: DmClient;
   #disposed = false;
@@ -112,6 +118,21 @@ export class Gateway implements AsyncDisposable {
       isAlive: (deviceId) => this.#isAlive(deviceId),
       reported: () => this.#dmClient.wake(),
     });
+    const fanoutNodes = new StoredBranch('GwFanout', gwFanout.root, nodes, { type: gwFanout.id, clock });
+    if (!fanoutNodes.view(['Fanout'])) fanoutNodes.plant(['Fanout'], { name: 'Fanout', format: 'node' });
+    const order = (name: string) => readOrder(fanoutNodes, name, this.#inventory.list());
+    this.#fanOut = new FanOut({
+      fanouts: new Fanouts(this.#database),
+      clock,
+      events,
+      order,
+      manage: (deviceId, operations, options) => this.#proxy.manage(deviceId, operations, options),
+      ended: (name, correlator, result) => {
+        const body: FanoutBody = { result, ...(correlator !== undefined && { correlator }) };
+        this.#outbox.add('command-fanout', name, JSON.stringify(body));
+        this.#dmClient.wake();
+      },
+    });
     const tree = gatewayTree({
       config,
       database: this.#database,
@@ -126,6 +147,7 @@ export class Gateway implements AsyncDisposable {
         addressFor: (deviceId) => this.#uriFor(deviceId),
       },
       remove: (deviceId) => this.#associations.remove(deviceId),
+      fanout: new FanoutBranch(fanoutNodes, this.#fanOut, order),
     });
     knowServer(accounts, config);
 
@@ -249,6 +271,7 @@ export class Gateway implements AsyncDisposable {
     this.#associations.start();
     await this.#network.start();
     await this.#http?.start();
+    this.#fanOut.resume();
     this.#upstream.start();
     this.#events.emit('info', 'gateway.started', {
       gateway: this.#config.gateway.id,
@@ -264,6 +287,7 @@ export class Gateway implements AsyncDisposable {
     // From the last to the first: what waits for the uplink ends when the uplink does.
     stack.use(this.#dmClient);
     stack.use(this.#upstream);
+    stack.use(this.#fanOut);
     stack.use(this.#associations);
     stack.use(this.#network);
     if (this.#http) stack.use(this.#http);
@@ -310,7 +334,7 @@ export class Gateway implements AsyncDisposable {
     operations: readonly Operation[],
     timeout: number,
   ): Promise<readonly OperationOutcome[]> {
-    return await this.#proxy.manage(deviceId, operations, timeout);
+    return await this.#proxy.manage(deviceId, operations, { timeout });
   }
 
   #compose(local: LocalEndpoint, resources: readonly Resource[]): Handler {

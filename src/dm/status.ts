@@ -52,4 +52,12 @@ export const AlertCode = {
   Generic: 1226,
 } as const;
 
-export const isOk = (status: number): boolean => status >= 200 && status < 300;
+/** Codes of the 2xx range that say that something was not done, or not left done. */
+const undone: ReadonlySet<number> = new Set([
+  DmStatus.OperationCancelled,
+  DmStatus.NotExecuted,
+  DmStatus.RolledBack,
+]);
+
+/** Whether what was asked is done. */
+export const isOk = (status: number): boolean => status >= 200 && status < 300 && !undone.has(status);

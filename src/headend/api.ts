@@ -13,11 +13,13 @@ const operationsSchema = v.optional(
   v.pipe(
     v.array(
       v.strictObject({
-        name: v.picklist(['Get', 'Add', 'Replace', 'Delete', 'Exec']),
+        name: v.picklist(['Get', 'Add', 'Replace', 'Delete', 'Copy', 'Exec']),
         uri: v.pipe(v.string(), v.startsWith('./')),
         format: v.optional(v.string()),
         type: v.optional(v.string()),
         data: v.optional(v.string()),
+        from: v.optional(v.pipe(v.string(), v.startsWith('./'))),
+        correlator: v.optional(v.string()),
       }),
     ),
     v.minLength(1),
@@ -33,7 +35,7 @@ const look: readonly Operation[] = [
 ];
 
 /**
- * The head-end's HTTP API, JSON both ways: GET /gateways, GET /devices, POST /devices/{id}/sessions and
+ * The head-end's HTTP API, JSON both ways: GET /gateways, GET /devices, GET /fanouts, POST /devices/{id}/sessions and
  * /gateways/{id}/sessions with `{"operations": [{"name", "uri", "format"?, "type"?, "data"?}]}`.
  */
 export class HeadendApi implements AsyncDisposable {
@@ -103,6 +105,7 @@ export class HeadendApi implements AsyncDisposable {
     if (request.method === 'GET' && kind === 'healthz' && isList)
       return { connected: this.#headend.connected };
     if (request.method === 'GET' && kind === 'gateways' && isList) return this.#headend.gateways();
+    if (request.method === 'GET' && kind === 'fanouts' && isList) return this.#headend.fanouts();
     if (request.method === 'GET' && kind === 'devices' && isList) return this.#headend.devices();
     if (
       request.method === 'POST' &&
@@ -117,7 +120,7 @@ export class HeadendApi implements AsyncDisposable {
     }
     throw new PosternError(
       'notFound',
-      `no ${request.method} ${pathname}; there are GET /gateways, GET /devices, POST /devices/{id}/sessions`,
+      `no ${request.method} ${pathname}; there are GET /gateways, GET /devices, GET /fanouts, POST /devices/{id}/sessions`,
     );
   }
 }

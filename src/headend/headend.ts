@@ -33,6 +33,14 @@ export interface GatewayView {
   readonly software: string | undefined;
 }
 
+/** What a fan-out of a gateway came to, as XML (docs/bindings.md). */
+export interface FanoutView {
+  readonly gateway: string;
+  readonly fanout: string;
+  readonly correlator: string | undefined;
+  readonly result: string;
+}
+
 export interface DeviceView {
   readonly id: string;
   /** It has an account for this server, so it can be managed from here. */
@@ -42,8 +50,8 @@ export interface DeviceView {
   readonly attached: boolean;
 }
 
-/** Devices whose way through a tunnel is remembered; gateways whose state is. */
-const limits = { heard: 65_536, gateways: 65_536 } as const;
+/** Devices whose way through a tunnel is remembered; gateways whose state is; fan-outs whose result is. */
+const limits = { heard: 65_536, gateways: 65_536, fanouts: 256 } as const;
 
 /** The reference DM server: sessions over MQTT, the policy of bootstrap, and what its HTTP API asks for. */
 export class Headend implements AsyncDisposable {
@@ -58,6 +66,7 @@ export class Headend implements AsyncDisposable {
   readonly #downlink: Downlink;
   readonly #relay: Relay | undefined;
   readonly #heardThrough = new BoundedMap<string, string>(limits.heard);
+  readonly #fanouts = new BoundedMap<string, FanoutView>(limits.fanouts);
   readonly #gateways = new BoundedMap<string, GatewayView>(limits.gateways);
   #nextSessionId: number;
   #disposed = false;
@@ -126,6 +135,11 @@ export class Headend implements AsyncDisposable {
     stack.defer(() => this.#database.close());
     stack.use(this.#downlink);
     stack.defer(() => this.#sessions.stop());
+  }
+
+  /** Fan-outs that gateways reported, the latest last. */
+  fanouts(): FanoutView[] {
+    return [...this.#fanouts.values()];
   }
 
   gateways(): GatewayView[] {
@@ -236,6 +250,8 @@ export class Headend implements AsyncDisposable {
         return ofGateway ? this.#deviceDetached(gateway, alert) : DmStatus.Forbidden;
       if (isAlertOf(alert, AlertType.LocationUpdate))
         return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
+      if (isAlertOf(alert, AlertType.CommandFanout))
+        return ofGateway ? this.#fanoutEnded(gateway, alert) : DmStatus.Forbidden;
       return DmStatus.UnsupportedMediaType;
     } catch (thrown) {
       return asPosternError(thrown).dmStatus;
@@ -264,6 +280,14 @@ export class Headend implements AsyncDisposable {
     if (!this.#parties.takesAlert(gateway, sequence)) return DmStatus.Ok;
     this.#parties.dissociate(deviceId, gateway);
     this.#events.emit('info', 'alert.device-detach', { device: deviceId, gateway, reason });
+    return DmStatus.Ok;
+  }
+
+  #fanoutEnded(gateway: string, { correlator, items: [item] }: Alert): number {
+    const fanout = item?.source?.locUri.split('/').at(-1) ?? '';
+    const result = String(item?.data ?? '');
+    this.#fanouts.set(`${gateway} ${fanout}`, { gateway, fanout, correlator, result });
+    this.#events.emit('info', 'alert.command-fanout', { gateway, fanout, correlator, bytes: result.length });
     return DmStatus.Ok;
   }
 

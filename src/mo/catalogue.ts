@@ -4,6 +4,7 @@ import { devInfo } from './dev-info.ts';
 import { dmAcc } from './dm-acc.ts';
 import { gwConfig } from './gw-config.ts';
 import { gwDeviceInventory } from './gw-device-inventory.ts';
+import { gwFanout } from './gw-fanout.ts';
 import { MoId } from './identifiers.ts';
 
 /** It has no nodes that anybody sees: what is added there goes elsewhere. */
@@ -20,4 +21,5 @@ export const managementObjects: Readonly<Record<string, ManagementObject>> = {
   Inbox: inbox,
   GwConfig: gwConfig,
   GwDeviceInventory: gwDeviceInventory,
+  GwFanout: gwFanout,
 };

@@ -84,6 +84,12 @@ export const locationUpdateAlert = ({ address, gateway }: LocationUpdate) =>
     write('LocationUpdate', undefined, { Address: address, Gateway: gateway }),
   );
 
+/** What a fan-out came to: the correlator is that of its start. */
+export const commandFanoutAlert = (name: string, correlator: string | undefined, result: string) => ({
+  ...generic(AlertType.CommandFanout, `./GwFanout/Fanout/${name}`, result),
+  ...(correlator !== undefined && { correlator }),
+});
+
 /** Of a device that leaves by itself, to its gateway. */
 export const leavingAlert = (deviceId: string) =>
   generic(

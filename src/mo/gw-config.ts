@@ -34,7 +34,11 @@ export const gwConfigNodes = (maxEndDevices: number): TndsNode => ({
   type: MoId.GwConfig,
   children: [
     { name: 'Mode', format: 'int', value: String(GatewayMode.Transparent) },
-    { name: 'SupportedModes', format: 'chr', value: String(GatewayMode.Transparent) },
+    {
+      name: 'SupportedModes',
+      format: 'chr',
+      value: [GatewayMode.Transparent, GatewayMode.Proxy].join(','),
+    },
     { name: 'AttachAlert', format: 'bool', value: 'true' },
     { name: 'DetachAlert', format: 'bool', value: 'true' },
     {

@@ -173,7 +173,8 @@ export class InventoryBranch implements TreeBranch {
   }
 }
 
-function recordLeaves(device: DeviceRecord): Record<string, string> {
+/** What the inventory says of a device, by the names of the leaves. */
+export function recordLeaves(device: DeviceRecord): Record<string, string> {
   const { deviceId, mode, state, origin, address, lastSeen, manufacturer, model, firmware } = device;
   return {
     DeviceID: deviceId,

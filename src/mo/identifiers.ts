@@ -9,10 +9,12 @@ export const MoId = {
   Inbox: 'urn:oma:mo:oma-dm-inbox:1.0',
   GwConfig: 'urn:oma:mo:oma-gwconfig:1.0',
   GwDeviceInventory: 'urn:oma:mo:oma-gwdeviceinventory:1.0',
+  GwFanout: 'urn:oma:mo:oma-gwfanout:1.0',
 } as const;
 
 export const AlertType = {
   DeviceAttach: 'urn:oma:at:gwmo:1.0:DeviceAttach',
   DeviceDetach: 'urn:oma:at:gwmo:1.0:DeviceDetach',
+  CommandFanout: 'urn:oma:at:gwmo:1.0:CommandFanout',
   LocationUpdate: 'urn:oma:at:gwmo:1.0:LocationUpdate',
 } as const;

@@ -17,6 +17,15 @@ export interface ProxyModeParts {
   readonly entropy: Entropy;
 }
 
+export interface ManageOptions {
+  /** Milliseconds until the session must have begun. */
+  readonly timeout: number;
+  /** Hears that it has, and that something may have been done from then on. */
+  readonly begun?: () => void;
+  /** Gives it up. */
+  readonly signal?: AbortSignal;
+}
+
 /** Proxy mode: the gateway, as DM server, does operations on its devices in sessions of its own with them. */
 export class ProxyMode {
   readonly #parts: ProxyModeParts;
@@ -36,13 +45,12 @@ export class ProxyMode {
   /**
    * Does operations in the session that the device opens next, and asks for one by Package #0 where the device can be
    * reached.
-   * @param timeout milliseconds until the session must have begun
    * @throws {PosternError} `notFound` for a device without an account here, `timeout`, `full`, or why its session failed
    */
   async manage(
     deviceId: string,
     operations: readonly Operation[],
-    timeout: number,
+    { timeout, begun, signal }: ManageOptions,
   ): Promise<readonly OperationOutcome[]> {
     const { credentials, clock, isReachable } = this.#parts;
     if (!credentials.get(deviceId))
@@ -52,10 +60,20 @@ export class ProxyMode {
       giveUp.abort(new PosternError('timeout', `${deviceId} opened no session in ${timeout} ms`)),
     );
     try {
-      const outcomes = this.#jobs.run(deviceId, operations, giveUp.signal);
+      let outcomes: readonly OperationOutcome[] = [];
+      const done = this.#jobs.perform(
+        deviceId,
+        async function* () {
+          timer.cancel();
+          begun?.();
+          outcomes = yield operations;
+        },
+        signal ? AbortSignal.any([giveUp.signal, signal]) : giveUp.signal,
+      );
       if (isReachable(deviceId))
         this.#notify(deviceId).catch((thrown) => giveUp.abort(asPosternError(thrown)));
-      return await outcomes;
+      await done;
+      return outcomes;
     } finally {
       timer.cancel();
     }

@@ -17,6 +17,7 @@ import { isOk } from '../dm/status.ts';
 import type { ManagementTree } from '../dm/tree.ts';
 import type { Accounts } from '../mo/dm-acc.ts';
 import {
+  commandFanoutAlert,
   type DeviceAttach,
   type DeviceDetach,
   deviceAttachAlert,
@@ -46,6 +47,12 @@ export interface DmClientParts {
 const alertsPerSession = 256;
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
 
+/** Body of an entry of kind `command-fanout`; the name of the fan-out stands where devices have theirs. */
+export interface FanoutBody {
+  readonly correlator?: string;
+  readonly result: string;
+}
+
 /** The alert that an entry of the outbox stands for. */
 function alertOf({ kind, sequence, deviceId, body }: OutboxEntry): Omit<OutgoingAlert, 'settled'> {
   const fields = { ...(JSON.parse(body) as object), sequence, deviceId };
@@ -54,6 +61,10 @@ function alertOf({ kind, sequence, deviceId, body }: OutboxEntry): Omit<Outgoing
       return deviceAttachAlert(fields as DeviceAttach);
     case 'device-detach':
       return deviceDetachAlert(fields as DeviceDetach);
+    case 'command-fanout': {
+      const { correlator, result } = JSON.parse(body) as FanoutBody;
+      return commandFanoutAlert(deviceId, correlator, result);
+    }
     default:
       throw new PosternError('internal', `an alert of kind ${kind} in the outbox`);
   }

@@ -22,6 +22,10 @@ const steps = [
   `ALTER TABLE node ADD COLUMN title TEXT;
    ALTER TABLE node ADD COLUMN time_stamp TEXT;
    ALTER TABLE node ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
+   CREATE TABLE fanout (name TEXT PRIMARY KEY, state INTEGER NOT NULL, correlator TEXT) STRICT, WITHOUT ROWID;
+   CREATE TABLE fanout_target (
+     name TEXT NOT NULL, device TEXT NOT NULL, state TEXT NOT NULL, outcome TEXT, PRIMARY KEY (name, device)
+   ) STRICT, WITHOUT ROWID;
    CREATE TABLE pending_detach (gateway TEXT NOT NULL, device TEXT NOT NULL, PRIMARY KEY (gateway, device)) STRICT, WITHOUT ROWID;
    CREATE TABLE applied_bootstrap (number INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE) STRICT;`,
 ];

@@ -1,0 +1,118 @@
+import { PosternError } from '../base/errors.ts';
+import type { Operation } from '../dm/server-session.ts';
+import type { StoredBranch } from '../dm/stored-branch.ts';
+import type { DeviceRecord } from '../store/inventory.ts';
+import { decodeMessage, MediaType } from '../syncml/codec.ts';
+import { type Command, isCompositeCommand } from '../syncml/message.ts';
+import { recordLeaves } from './gw-device-inventory.ts';
+
+/** What the DM server put into a fan-out. */
+export interface FanoutOrder {
+  readonly name: string;
+  readonly operations: readonly Operation[];
+  readonly devices: readonly string[];
+  readonly returnFormat: number;
+  /** Milliseconds for a device to open a session, and for the whole. */
+  readonly timeout: number;
+  readonly deadline: number;
+}
+
+/** Commands of one fan-out, those within Atomic and Sequence counted: one package of a session. */
+const commandBound = 64;
+const standard = { returnFormat: 3, timeout: 60, deadline: 3600 } as const;
+
+/**
+ * Reads a fan-out from its nodes; its devices are those of now.
+ * @throws {PosternError} `malformed` without commands that can be fanned out, `tooLarge` with too many
+ */
+export function readOrder(branch: StoredBranch, name: string, records: readonly DeviceRecord[]): FanoutOrder {
+  const at = ['Fanout', name] as const;
+  const whole = (leaf: string, otherwise: number) => Number(branch.text(...at, leaf) || otherwise);
+  return {
+    name,
+    operations: operationsOf(branch.text(...at, 'Command') ?? ''),
+    devices: devicesOf(branch, at, records),
+    returnFormat: whole('ReturnFormat', standard.returnFormat),
+    timeout: whole('Timeout', standard.timeout) * 1000,
+    deadline: whole('Deadline', standard.deadline) * 1000,
+  };
+}
+
+function devicesOf(
+  branch: StoredBranch,
+  at: readonly string[],
+  records: readonly DeviceRecord[],
+): readonly string[] {
+  const list = [...at, 'Targets', 'DeviceList'];
+  const named = branch.names(list).flatMap((item) => branch.text(...list, item, 'DeviceID') ?? []);
+  const where = [...at, 'Targets', 'Condition'];
+  const conditions = branch
+    .names(where)
+    .map(
+      (item) => [branch.text(...where, item, 'Path') ?? '', branch.text(...where, item, 'Value')] as const,
+    );
+  const byId = new Map(records.map((record) => [record.deviceId, record]));
+  const candidates = named.length > 0 ? [...new Set(named)] : [...byId.keys()];
+  return candidates.filter((deviceId) => {
+    const record = byId.get(deviceId);
+    // A device that is named and not attached stays among the targets: that it could not be reached is part of the result.
+    if (!record) return conditions.length === 0;
+    const leaves = recordLeaves(record);
+    return conditions.every(([path, value]) => leaves[path] === value);
+  });
+}
+
+const header =
+  '<SyncHdr><VerDTD>1.2</VerDTD><VerProto>DM/1.2</VerProto><SessionID>1</SessionID><MsgID>1</MsgID><Target><LocURI>d</LocURI></Target><Source><LocURI>g</LocURI></Source></SyncHdr>';
+
+/** @throws {PosternError} `malformed`, `tooLarge` */
+export function operationsOf(command: string): Operation[] {
+  const body = /^\s*<SyncBody[\s>]/.test(command) ? command : `<SyncBody>${command}</SyncBody>`;
+  const document = `<SyncML xmlns="SYNCML:SYNCML1.2">${header}${body}</SyncML>`;
+  const { commands } = decodeMessage(Buffer.from(document), MediaType.Xml);
+  const operations = commands.flatMap(operationsIn);
+  if (operations.length === 0) throw new PosternError('malformed', 'a fan-out without a command');
+  if (count(operations) > commandBound)
+    throw new PosternError('tooLarge', `a fan-out of more than ${commandBound} commands`);
+  return operations;
+}
+
+const count = (operations: readonly Operation[]): number =>
+  operations.reduce((sum, each) => sum + 1 + ('operations' in each ? count(each.operations) : 0), 0);
+
+/** A command for each of its items. */
+function operationsIn(command: Command): Operation[] {
+  if (isCompositeCommand(command))
+    return [{ name: command.name, operations: command.commands.flatMap(operationsIn) }];
+  switch (command.name) {
+    case 'Alert':
+      if (command.data < 1100 || command.data > 1104) break;
+      return [
+        { name: 'Alert', code: command.data, items: command.items.map(({ data }) => String(data ?? '')) },
+      ];
+    case 'Get':
+    case 'Add':
+    case 'Replace':
+    case 'Delete':
+    case 'Copy':
+    case 'Exec': {
+      const { name, meta: outer, items } = command;
+      return items.map(({ target, source, meta, data }) => {
+        if (!target) throw new PosternError('malformed', `<${name}> without a target`);
+        const { format, type } = { ...outer, ...meta };
+        return {
+          name,
+          uri: target.locUri,
+          ...(source && { from: source.locUri }),
+          ...(format !== undefined && { format }),
+          ...(type !== undefined && { type }),
+          ...(data !== undefined && { data }),
+          ...(command.name === 'Exec' &&
+            command.correlator !== undefined && { correlator: command.correlator }),
+        };
+      });
+    }
+  }
+  const name = command.name === 'Unknown' ? command.element.name : command.name;
+  throw new PosternError('malformed', `<${name}> cannot be fanned out`);
+}

@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { Operation } from '../../src/dm/server-session.ts';
+import { startAedes } from '../peers/brokers.ts';
+import { Site } from './site.ts';
+
+const limit = { timeout: 60_000 };
+const ids = ['urn:dev:ops:1', 'urn:dev:ops:2', 'urn:dev:ops:3'];
+const at = './GwFanout/Fanout/label';
+const label =
+  '<Replace><CmdID>1</CmdID><Item><Target><LocURI>./DevInfo/Lang</LocURI></Target><Data>de</Data></Item></Replace>';
+const look = '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevDetail/FwV</LocURI></Target></Item></Get>';
+const leaf = (name: string, format: string, data: string): Operation => ({
+  name: 'Add',
+  uri: `${at}/${name}`,
+  format,
+  data,
+});
+
+describe('journey 5: the DM server works on the gateway, and the gateway on its devices', limit, () => {
+  test('one order, a session with each device, one aggregated result', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const gateway = await site.gateway(ids);
+    for (const [number, id] of ids.entries()) {
+      const device = site.device(id, gateway, {
+        factory: true,
+        more: { model: number === 2 ? 'Other' : 'Meter' },
+      });
+      await device.start();
+      await device.attached;
+    }
+    await site.headendEvents.until('alert.device-attach', { device: ids[2] });
+    const outcomes = await headend.manage('gw-1', [
+      leaf('Command', 'xml', look),
+      leaf('ReturnFormat', 'int', '0'),
+      { name: 'Add', uri: `${at}/Targets/Condition/c/Path`, data: 'Mod' },
+      { name: 'Add', uri: `${at}/Targets/Condition/c/Value`, data: 'Meter' },
+      { name: 'Exec', uri: `${at}/Start`, correlator: 'order-7' },
+    ]);
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      [200, 200, 200, 200, 202],
+    );
+    const alert = await site.headendEvents.until('alert.command-fanout', {
+      fanout: 'label',
+      correlator: 'order-7',
+    });
+    assert.equal(alert.fields.gateway, 'gw-1');
+    const [{ result } = { result: '' }] = headend.fanouts();
+    assert.match(
+      result,
+      /^<FanoutResult Total="2" Done="2" Failed="0" Pending="0"><Group Status="200" Commands="200" Count="2">/,
+    );
+    for (const id of ids.slice(0, 2))
+      assert.match(
+        result,
+        new RegExp(`<Device ID="${id}"><Result URI="./DevDetail/FwV">1.0.0</Result></Device>`),
+      );
+    const asked = await headend.manage('gw-1', [
+      { name: 'Get', uri: `${at}/State` },
+      { name: 'Get', uri: `${at}/Progress/Done` },
+      { name: 'Get', uri: `${at}/Results` },
+      { name: 'Get', uri: `${at}?list=Struct` },
+    ]);
+    assert.deepEqual(
+      asked.slice(0, 3).map(({ results }) => results[0]?.data),
+      ['2', '2', result],
+    );
+    assert.equal(asked[3]?.status, 200);
+  });
+
+  test('what a device refuses, and a device that is not there, are told of in the result; a new order takes the place of the old', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const gateway = await site.gateway(ids);
+    const device = site.device(ids[0] ?? '', gateway, { factory: true });
+    await device.start();
+    await device.attached;
+    await headend.manage('gw-1', [
+      leaf('Command', 'xml', label),
+      { name: 'Add', uri: `${at}/Targets/DeviceList/a/DeviceID`, data: ids[0] ?? '' },
+      { name: 'Add', uri: `${at}/Targets/DeviceList/b/DeviceID`, data: 'urn:dev:nobody' },
+      { name: 'Exec', uri: `${at}/Start`, correlator: 'one' },
+    ]);
+    await site.headendEvents.until('alert.command-fanout', { correlator: 'one' });
+    assert.match(
+      headend.fanouts()[0]?.result ?? '',
+      /<Group Status="405" Commands="405" Count="1"><Device ID="urn:dev:ops:1"\/>/,
+    );
+    assert.match(
+      headend.fanouts()[0]?.result ?? '',
+      /<Group Status="404" Commands="" Count="1"><Device ID="urn:dev:nobody"\/>/,
+    );
+    const bad = await headend.manage('gw-1', [
+      { name: 'Replace', uri: `${at}/Command`, format: 'xml', data: '<Dance/>' },
+      { name: 'Exec', uri: `${at}/Start` },
+      { name: 'Exec', uri: `${at}/Stop` },
+      { name: 'Delete', uri: at },
+      { name: 'Get', uri: at },
+    ]);
+    assert.deepEqual(
+      bad.map(({ status }) => status),
+      [200, 400, 404, 200, 404],
+    );
+  });
+});
