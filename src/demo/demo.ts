@@ -1,7 +1,9 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { networkInterfaces } from 'node:os';
+import { networkInterfaces, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Aedes } from 'aedes';
 import { checkConfig } from '../base/config.ts';
 import { systemEntropy } from '../base/entropy.ts';
@@ -21,38 +23,48 @@ const coapPort = 5683;
 const apiPort = 8080;
 const serverId = 'dm.example';
 const gatewayId = 'gw-demo';
+const otherGatewayId = 'gw-demo-2';
 const local = ['urn:dev:demo:1', 'urn:dev:demo:2'];
 const assisted = 'urn:dev:demo:3';
 const spare = ['urn:dev:demo:4', 'urn:dev:demo:5', 'urn:dev:demo:6', 'urn:dev:demo:7'];
 /** Factory secrets of the devices that a person attaches by hand; good for nothing but this demo. */
 const factorySecret = (id: string): string => `factory-of-${id.split(':').at(-1)}`;
 const width = 100;
+/** What the fan-out of the demo asks each device. */
+const askFirmware =
+  '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevDetail/FwV</LocURI></Target></Item></Get>';
 
 /** Hears of an event by its name. */
 class Waiter implements Events {
-  readonly #waiting: { name: string; device: string | undefined; resolve: () => void }[] = [];
+  readonly #waiting: {
+    name: string;
+    device?: string | undefined;
+    gateway?: string | undefined;
+    resolve: () => void;
+  }[] = [];
   readonly #seen: { name: string; fields: EventFields }[] = [];
 
   emit(_severity: Severity, name: string, fields: EventFields = {}): void {
     this.#seen.push({ name, fields });
-    for (const { resolve } of this.#waiting.filter(
-      (one) => one.name === name && (one.device ?? fields.device) === fields.device,
-    ))
-      resolve();
+    for (const { resolve } of this.#waiting.filter((one) => fits(one, { name, fields }))) resolve();
   }
 
-  until(name: string, device?: string): Promise<void> {
+  until(name: string, device?: string, gateway?: string): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiting.push({ name, device, resolve });
-    if (
-      this.#seen.some(
-        (event) => event.name === name && (device ?? event.fields.device) === event.fields.device,
-      )
-    )
-      resolve();
+    const wanted = { name, device, gateway, resolve };
+    this.#waiting.push(wanted);
+    if (this.#seen.some((event) => fits(wanted, event))) resolve();
     return promise;
   }
 }
+
+const fits = (
+  wanted: { name: string; device?: string | undefined; gateway?: string | undefined },
+  { name, fields }: { name: string; fields: EventFields },
+): boolean =>
+  wanted.name === name &&
+  (wanted.device ?? fields.device) === fields.device &&
+  (wanted.gateway ?? fields.gateway) === fields.gateway;
 
 /** All parties on the loopback interface, with embedded defaults, and a show of what they do. */
 export class Demo implements AsyncDisposable {
@@ -60,6 +72,9 @@ export class Demo implements AsyncDisposable {
   readonly #stack = new AsyncDisposableStack();
   readonly #began = performance.now();
   readonly #happened = new Waiter();
+  readonly #devices = new Map<string, Device>();
+  /** What devices keep while they are carried elsewhere; gone with the demo. */
+  readonly #folder = mkdtempSync(join(tmpdir(), 'postern-demo-'));
   #gateway: Gateway | undefined;
 
   constructor(print: (line: string) => void) {
@@ -74,6 +89,7 @@ export class Demo implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#stack.disposeAsync();
+    rmSync(this.#folder, { recursive: true, force: true });
   }
 
   /** Starts all, shows the journeys, and says how to look around. */
@@ -86,14 +102,14 @@ export class Demo implements AsyncDisposable {
 
   async #show(): Promise<void> {
     const fresh = () => Buffer.from(systemEntropy.bytes(16)).toString('base64url');
-    const [gatewaySecrets, deviceSecrets] = [0, 1].map(() => ({
+    const [gatewaySecrets, deviceSecrets, secondSecrets] = [0, 1, 2].map(() => ({
       'client-secret': fresh(),
       'server-secret': fresh(),
     }));
     this.#heading('Starting an MQTT broker, a DM server and a DM Gateway on the loopback interface');
     const broker = await this.#broker();
     this.#say('broker  ', `aedes listens at ${broker}`);
-    const { headend, url } = await this.#headend(broker, gatewaySecrets!, deviceSecrets!);
+    const { headend, url } = await this.#headend(broker, gatewaySecrets!, secondSecrets!, deviceSecrets!);
     this.#say('server  ', `DM server ${serverId}; its API is at ${url}`);
     const gateway = await this.#startGateway(broker, gatewaySecrets!);
     this.#say('gateway ', `DM Gateway ${gatewayId} serves devices at coap://${loopback}:${gateway.coapPort}`);
@@ -122,6 +138,30 @@ export class Demo implements AsyncDisposable {
         `${operation.name} ${placeOf(operation)} came to ${status}${results[0] ? `: ${results[0].data}` : ''}`,
       );
 
+    this.#heading(
+      'Journey 5: one order for all devices; the gateway has a session with each, and reports once',
+    );
+    const fanout = './GwFanout/Fanout/firmware';
+    await headend.manage(gatewayId, [
+      { name: 'Add', uri: `${fanout}/Command`, format: 'xml', data: askFirmware },
+      { name: 'Exec', uri: `${fanout}/Start`, correlator: 'demo-1' },
+    ]);
+    await this.#happened.until('alert.command-fanout');
+    this.#say('server  ', `the result: ${headend.fanouts().at(-1)?.result}`);
+
+    this.#heading(
+      'Journey 3: the device is carried to another network; its server moves it to the gateway there',
+    );
+    await this.#stopDevice(assisted);
+    const second = await this.#startGateway(broker, secondSecrets!, otherGatewayId);
+    this.#say(
+      'gateway2',
+      `DM Gateway ${otherGatewayId} serves devices at coap://${loopback}:${second.coapPort}`,
+    );
+    await this.#happened.until('gateway.state', undefined, otherGatewayId);
+    await this.#attach(assisted, {}, { id: serverId, ...deviceSecrets }, second);
+    await this.#happened.until('device.let-go', assisted);
+
     this.#heading('All of it runs now. Look around, from another terminal in this folder:');
     const [next = ''] = spare;
     const lines = [
@@ -147,8 +187,8 @@ export class Demo implements AsyncDisposable {
     this.#print(`${seconds}  ${party}  ${text}`);
   }
 
-  #narrator(party: 'gateway' | 'headend' | 'device'): Narrator {
-    return new Narrator(party, this.#print, this.#began, this.#happened);
+  #narrator(party: 'gateway' | 'headend' | 'device', column?: string): Narrator {
+    return new Narrator(party, this.#print, { began: this.#began, next: this.#happened, column });
   }
 
   async #broker(): Promise<string> {
@@ -164,13 +204,16 @@ export class Demo implements AsyncDisposable {
     return `mqtt://${loopback}:${typeof address === 'object' && address ? address.port : 0}`;
   }
 
-  async #headend(broker: string, gatewaySecrets: object, deviceSecrets: object) {
+  async #headend(broker: string, gatewaySecrets: object, secondSecrets: object, deviceSecrets: object) {
     const config = checkConfig(
       headendConfigSchema,
       {
         headend: { id: serverId, state: ':memory:' },
         mqtt: { url: broker, protocol: '3.1.1' },
-        gateway: [{ id: gatewayId, ...gatewaySecrets }],
+        gateway: [
+          { id: gatewayId, ...gatewaySecrets },
+          { id: otherGatewayId, ...secondSecrets },
+        ],
         device: [{ id: assisted, ...deviceSecrets }],
       },
       'demo',
@@ -184,44 +227,64 @@ export class Demo implements AsyncDisposable {
     return { headend, url: api.url };
   }
 
-  async #startGateway(broker: string, gatewaySecrets: object): Promise<Gateway> {
+  async #startGateway(broker: string, gatewaySecrets: object, id = gatewayId): Promise<Gateway> {
+    const isFirst = id === gatewayId;
     const config = checkConfig(
       gatewayConfigSchema,
       {
-        gateway: { id: gatewayId, state: ':memory:' },
-        coap: { port: (await isFree(coapPort)) ? coapPort : 0, leisure: 300, 'insecure-plain-coap': true },
+        gateway: { id, state: ':memory:' },
+        coap: {
+          port: isFirst && (await isFree(coapPort)) ? coapPort : 0,
+          leisure: 300,
+          'insecure-plain-coap': true,
+        },
         mqtt: { url: broker, protocol: '3.1.1' },
         'dm-server': { id: serverId, ...gatewaySecrets },
         bootstrap: {
-          device: [...local, ...spare].map((id) => ({ id, 'factory-secret': factorySecret(id) })),
+          device: [...local, ...spare].map((device) => ({
+            id: device,
+            'factory-secret': factorySecret(device),
+          })),
         },
       },
       'demo',
     );
     const gateway = new Gateway(config, {
-      events: this.#narrator('gateway'),
+      events: this.#narrator('gateway', isFirst ? 'gateway ' : 'gateway2'),
       listInterfaces: () => ({
         lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4'),
       }),
     });
-    this.#gateway = this.#stack.use(gateway);
+    this.#stack.use(gateway);
+    if (isFirst) this.#gateway = gateway;
     await gateway.start();
     return gateway;
   }
 
-  async #attach(id: string, device: object, server?: object): Promise<void> {
+  async #attach(id: string, device: object, server?: object, gateway = this.gateway): Promise<void> {
     const config = checkConfig(
       deviceConfigSchema,
       {
-        device: { id, manufacturer: 'Example', model: 'Demo device', ...device },
-        network: { 'multicast-port': this.gateway.coapPort, interface: loopback },
+        device: {
+          id,
+          manufacturer: 'Example',
+          model: 'Demo device',
+          state: join(this.#folder, `${id.split(':').at(-1)}.db`),
+          ...device,
+        },
+        network: { 'multicast-port': gateway.coapPort, interface: loopback },
         ...(server && { 'dm-server': server }),
       },
       'demo',
     );
     const running = this.#stack.use(new Device(config, { events: this.#narrator('device') }));
+    this.#devices.set(id, running);
     await running.start();
     await running.attached;
+  }
+
+  async #stopDevice(id: string): Promise<void> {
+    await this.#devices.get(id)?.[Symbol.asyncDispose]();
   }
 }
 

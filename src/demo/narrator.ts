@@ -4,6 +4,12 @@ type Sentence = (fields: EventFields) => string | undefined;
 
 const short = (id: unknown): string => String(id).replace(/^urn:dev:/, '');
 
+const alertNames: Readonly<Record<string, string>> = {
+  'device-attach': 'Device Attach Alert',
+  'device-detach': 'Device Detach Alert',
+  'command-fanout': 'Command Fanout Alert',
+};
+
 /** What is worth telling of each event, to somebody who has not read the specifications. */
 const sentences: Readonly<Record<string, Readonly<Record<string, Sentence>>>> = {
   device: {
@@ -14,10 +20,12 @@ const sentences: Readonly<Record<string, Readonly<Record<string, Sentence>>>> = 
     'device.session-started': ({ device, server, session, tunnelled }) =>
       `${short(device)} opens DM session ${session} with ${server}${tunnelled ? ', through the tunnel' : ''}`,
     'device.command': ({ device, server, command, uri, status }) =>
-      `${short(device)} did ${command} ${uri} for ${server}: ${status}`,
+      `${short(device)} did ${command}${uri === undefined ? '' : ` ${uri}`} for ${server}: ${status}`,
     'device.attached': ({ device, gateway }) => `${short(device)} is attached to ${gateway}`,
     'device.notified': ({ device, server, session }) =>
       `${short(device)} got Package #0, checked its digest, and will open session ${session} with ${server}`,
+    'device.moved': ({ device, from }) =>
+      `${short(device)} is not where ${from} is any more, and will say so`,
     'device.attach-failed': ({ device, reason, retryInSeconds }) =>
       `${short(device)} could not attach: ${reason}; again in ${retryInSeconds} s`,
     'device.notification-refused': ({ device }) =>
@@ -35,14 +43,27 @@ const sentences: Readonly<Record<string, Readonly<Record<string, Sentence>>>> = 
     'device.expected': ({ device }) => `the DM server told of ${short(device)}, which will come (GwMO 8.4.1)`,
     'device.attached': ({ device }) =>
       `${short(device)} proved itself and is in the inventory; a Device Attach Alert is in the outbox`,
-    'alert.delivered': ({ device, status }) =>
-      `the server took the Device Attach Alert of ${short(device)} with ${status}; it leaves the outbox`,
-    'notification.delivered': ({ device }) => `passed Package #0 on to ${short(device)}, bytes untouched`,
+    'alert.delivered': ({ device, alert, status }) =>
+      `the server took the ${alertNames[String(alert)]} of ${short(device)} with ${status}; it leaves the outbox`,
+    'fanout.started': ({ devices }) => `will ask ${devices} devices, each in a session of its own`,
+    'fanout.ended': ({ done, failed }) =>
+      `${done} devices did it, ${failed} did not; one Command Fanout Alert is in the outbox`,
+    'device.detached': ({ device, reason }) =>
+      `${short(device)} is gone (${reason}), and its credential with it`,
+    'notification.delivered': ({ device, server }) =>
+      `handed Package #0 of ${server} to ${short(device)}, bytes untouched`,
   },
   headend: {
     'gateway.state': ({ gateway, online }) => `gateway ${gateway} is ${online ? 'online' : 'offline'}`,
     'bootstrap.assisted': ({ device, gateway }) =>
       `gave ${short(device)} an account for ${gateway}, in its own session`,
+    'alert.command-fanout': ({ gateway, correlator }) =>
+      `Command Fanout Alert of ${gateway}, correlator ${correlator}`,
+    'alert.device-detach': ({ device, gateway, reason }) =>
+      `Device Detach Alert: ${short(device)} left ${gateway} (${reason})`,
+    'alert.location-update': ({ device, gateway, before }) =>
+      `Location Update Alert: ${short(device)} was behind ${before} and is behind ${gateway} now`,
+    'device.let-go': ({ device, gateway }) => `${gateway} has let ${short(device)} go`,
     'alert.device-attach': ({ device, gateway, bootstrap }) =>
       `Device Attach Alert: ${short(device)} is behind ${gateway}, bootstrapped ${bootstrap === 'local' ? 'locally' : 'by this server'}`,
     'notification.sent': ({ device, gateway }) =>
@@ -54,30 +75,39 @@ const sentences: Readonly<Record<string, Readonly<Record<string, Sentence>>>> = 
 
 const columns = { device: 'device  ', gateway: 'gateway ', headend: 'server  ' } as const;
 
+export interface NarratorOptions {
+  readonly began?: number;
+  /** Hears of all events as well. */
+  readonly next?: Events;
+  /** What stands before each line, eight characters. */
+  readonly column?: string | undefined;
+}
+
 /** Tells what happens, one line per step, with the seconds since the start. */
 export class Narrator implements Events {
   readonly #party: keyof typeof columns;
   readonly #print: (line: string) => void;
   readonly #began: number;
   readonly #next: Events | undefined;
+  readonly #column: string;
 
   constructor(
     party: keyof typeof columns,
     print: (line: string) => void,
-    began = performance.now(),
-    next?: Events,
+    { began = performance.now(), next, column = columns[party] }: NarratorOptions = {},
   ) {
     this.#party = party;
     this.#print = print;
     this.#began = began;
     this.#next = next;
+    this.#column = column;
   }
 
   emit(severity: Severity, name: string, fields: EventFields = {}): void {
     const sentence = sentences[this.#party]?.[name]?.(fields);
     if (sentence !== undefined) {
       const seconds = ((performance.now() - this.#began) / 1000).toFixed(2).padStart(7);
-      this.#print(`${seconds}  ${columns[this.#party]}  ${sentence}`);
+      this.#print(`${seconds}  ${this.#column}  ${sentence}`);
     }
     this.#next?.emit(severity, name, fields);
   }

@@ -34,7 +34,10 @@ const of = (spec: string, rows: readonly Row[]): Requirement[] =>
     ...(notApplicable !== undefined && { notApplicable }),
   }));
 
-/** What the DM 1.2 specifications, with their static conformance tables, ask of a client and of a server. */
+/**
+ * What the DM 1.2 specifications, with their static conformance tables, ask of a client and of a server, and what is known
+ * of GwMO.
+ */
 export const requirements: readonly Requirement[] = [
   ...of('OMA DM Protocol 1.2.1', [
     [
@@ -552,6 +555,107 @@ export const requirements: readonly Requirement[] = [
       'Client over HTTP',
       '',
       'the reference End Device speaks CoAP; HTTP clients are the stock ones of other makers',
+    ],
+  ]),
+  ...of('OMA GwMO (sources in the architecture document; identifiers ours)', [
+    [
+      'GW-1',
+      '8.4',
+      'S',
+      'At least one of the two approaches to the DM Gateway Bootstrap; both are there',
+      'southbound/bootstrap-server.ts headend/assisted-bootstrap.ts',
+    ],
+    [
+      'GW-2',
+      '8.4.1, figure 9',
+      'S',
+      'DM-Server-assisted, initial: in the first session the server makes the association',
+      'headend/assisted-bootstrap.ts',
+    ],
+    [
+      'GW-3',
+      '8.4.1, figure 10',
+      'CS',
+      'DM-Server-assisted, subsequent: on a Location Update Alert the server makes the new association in the same session',
+      'headend/assisted-bootstrap.ts device/device.ts',
+    ],
+    [
+      'GW-4',
+      '8.4.2, figure 11',
+      'S',
+      'Local DM Bootstrap Server: the association forms on site, and the server learns of it by the Device Attach Alert',
+      'southbound/bootstrap-server.ts southbound/associations.ts',
+    ],
+    [
+      'GW-5',
+      'alerts',
+      'S',
+      "Device Attach Alert, which leaves the outbox only on the server's word",
+      'northbound/dm-client.ts store/outbox.ts',
+    ],
+    [
+      'GW-6',
+      'alerts',
+      'S',
+      'Device Detach Alert, deliberate or by expiry after a liveness check',
+      'southbound/associations.ts',
+    ],
+    ['GW-7', 'alerts', 'C', 'Location Update Alert, if the node LocationUpdate says so', 'device/device.ts'],
+    [
+      'GW-8',
+      're-homing',
+      'S',
+      'The old gateway lets the device go and revokes its credential, also when it was away',
+      'headend/headend.ts headend/parties.ts',
+    ],
+    [
+      'GW-9',
+      'transparent mode',
+      'S',
+      'Package #0 and the session that follows go through the gateway untouched, which holds no secret of theirs',
+      'modes/transparent.ts',
+    ],
+    [
+      'GW-10',
+      'proxy mode',
+      'S',
+      "The gateway, as DM server, does the DM server's commands on its devices",
+      'modes/proxy.ts',
+    ],
+    [
+      'GW-11',
+      'fan-out',
+      'S',
+      'One command set for many devices, by list or condition, bounded in parallel, with deadline and cancel',
+      'modes/fan-out.ts mo/fanout-order.ts',
+    ],
+    [
+      'GW-12',
+      'fan-out',
+      'S',
+      'One consolidated result, grouped by identical outcome, by Command Fanout Alert with the correlator',
+      'mo/fanout-result.ts',
+    ],
+    [
+      'GW-13',
+      'fan-out',
+      'S',
+      'A restart goes on where it was, and never repeats a command whose outcome is unknown',
+      'modes/fan-out.ts store/fanouts.ts',
+    ],
+    [
+      'GW-14',
+      'inventory',
+      'S',
+      'GwDeviceInventory shows attached devices; deleting a record detaches its device',
+      'mo/gw-device-inventory.ts',
+    ],
+    [
+      'GW-15',
+      'security',
+      'CS',
+      'Secrets of their own for each device and gateway; mutual authentication on every hop',
+      'dm/authentication.ts southbound/bootstrap-server.ts',
     ],
   ]),
 ];

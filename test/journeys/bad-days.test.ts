@@ -237,6 +237,7 @@ describe('the tunnel', limit, () => {
     assert.equal((await peer.call(gateway.coapPort, { ...request, path: [...known, 'x'] })).name, '4.04');
   });
 
+  // conforms: GW-9
   for (const [name, startBroker] of [
     ['aedes', startAedes],
     ['mosquitto', startMosquitto],
@@ -314,6 +315,7 @@ describe('the tunnel', limit, () => {
 });
 
 describe('the uplink', limit, () => {
+  // conforms: GW-5
   test('a device is taken in without it, and the alert waits, through a restart, until it is back', async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'postern-gateway-'));
     t.after(() => rmSync(folder, { recursive: true }));

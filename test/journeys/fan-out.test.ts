@@ -18,6 +18,7 @@ const leaf = (name: string, format: string, data: string): Operation => ({
 });
 
 describe('journey 5: the DM server works on the gateway, and the gateway on its devices', limit, () => {
+  // conforms: GW-10, GW-11, GW-12
   test('one order, a session with each device, one aggregated result', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);

@@ -10,7 +10,7 @@ for (const [name, startBroker, mqtt] of [
   ['mosquitto, MQTT 5', startMosquitto, '5'],
 ] as const)
   describe(`over ${name}`, { timeout: 60_000 }, () => {
-    // conforms: PRO-19, SEC-11
+    // conforms: PRO-19, SEC-11, GW-1, GW-4, GW-5, GW-15
     test('journey 1: a blank device is bootstrapped locally, attached, and reported', async () => {
       await using broker = await startBroker();
       await using site = new Site(broker.url);
@@ -33,7 +33,7 @@ for (const [name, startBroker, mqtt] of [
       assert.deepEqual(headend.devices(), [{ id, known: false, gateway: 'gw-1', attached: true }]);
     });
 
-    // conforms: OBJ-4
+    // conforms: OBJ-4, GW-1, GW-2
     test('journey 2: the DM server bootstraps a device to the gateway in its first session', async () => {
       await using broker = await startBroker();
       await using site = new Site(broker.url);
@@ -48,7 +48,7 @@ for (const [name, startBroker, mqtt] of [
       assert.equal(gateway.devices()[0]?.origin, 'server');
     });
 
-    // conforms: NOT-4
+    // conforms: NOT-4, GW-9
     test('journey 4: the server reaches a device through the gateway, which passes bytes untouched', async () => {
       await using broker = await startBroker();
       await using site = new Site(broker.url);
@@ -82,7 +82,7 @@ const party = (name: string, client: string, server: string) => ({
   ...schemes,
 });
 
-// conforms: SEC-3, PRO-12
+// conforms: SEC-3, PRO-12, GW-15
 test('every message protected by its MAC, in WBXML, with a value that takes several', {
   timeout: 60_000,
 }, async () => {

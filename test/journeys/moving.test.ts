@@ -37,6 +37,7 @@ const attach = async (site: Site, gateway: Gateway, state: string) => {
 };
 
 describe('journey 3: a device that moved to another private network', limit, () => {
+  // conforms: GW-3, GW-7, GW-8
   test('reports it, is bootstrapped to the gateway there in the same session, and the old one lets it go', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
@@ -71,6 +72,7 @@ describe('journey 3: a device that moved to another private network', limit, () 
     await assert.rejects(old.manage(id, [], 100), { code: 'notFound' }, 'its credential is revoked');
   });
 
+  // conforms: GW-8
   test('while the old gateway is away: it hears of it when it is back', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
@@ -93,6 +95,7 @@ describe('journey 3: a device that moved to another private network', limit, () 
     assert.deepEqual(back.devices(), []);
   });
 
+  // conforms: GW-7
   test('with the alert switched off it goes on with what it has, and is not re-homed', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
@@ -135,6 +138,7 @@ describe('journey 3: a device that moved to another private network', limit, () 
 });
 
 describe('a device that is gone', limit, () => {
+  // conforms: GW-6
   test('by itself: it tells its gateway, which forgets it and tells the DM server', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
@@ -152,6 +156,7 @@ describe('a device that is gone', limit, () => {
     await assert.rejects(device.detach(), { code: 'notFound' });
   });
 
+  // conforms: GW-14
   test('by the word of the DM server, in an Atomic or not at all', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);

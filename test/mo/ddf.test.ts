@@ -58,7 +58,7 @@ function instance(node: DdfElement): TndsNode {
 }
 
 for (const [name, object] of Object.entries(managementObjects)) {
-  // conforms: TND-19, TND-20, OBJ-2, OBJ-3
+  // conforms: TND-19, TND-20, OBJ-2, OBJ-3, GW-14
   describe(`the DDF of ${name}`, () => {
     const text = ddfDocument(object, name);
     const root = childOf(parseDdf(text), 'Node')!;

@@ -57,6 +57,7 @@ function rig(database = openDatabase(':memory:'), current: FanoutOrder = order([
 }
 
 describe('a fan-out', () => {
+  // conforms: GW-11, GW-12
   test('of many devices keeps to its bound in parallel, and says the same of all in one line', async () => {
     const { fanOut, calls, results, clock } = rig();
     assert.equal(fanOut.start(order(many(1000)), 'c-1'), 202);
@@ -77,6 +78,7 @@ describe('a fan-out', () => {
     assert.equal(clock.timers, 0);
   });
 
+  // conforms: GW-12
   test('names who failed, and why', async () => {
     const { fanOut, calls, results } = rig();
     fanOut.start(order(['a', 'b', 'c', '<d>']), undefined);
@@ -93,6 +95,7 @@ describe('a fan-out', () => {
     );
   });
 
+  // conforms: GW-11
   test('that is cancelled leaves alone whom it has not reached', async () => {
     const { fanOut, calls, results } = rig();
     fanOut.start(order(many(20)), undefined);
@@ -106,6 +109,7 @@ describe('a fan-out', () => {
     assert.equal(fanOut.cancel('f'), 404);
   });
 
+  // conforms: GW-11
   test('at its deadline reports what there is', async () => {
     const { fanOut, calls, clock, results } = rig();
     fanOut.start(order(many(17)), undefined);
@@ -146,6 +150,7 @@ describe('after a restart', () => {
     return after;
   };
 
+  // conforms: GW-13
   test('it goes on with whom it had not done, and with whom it had begun if that may be done twice', async () => {
     const { calls, results } = await restart(replace);
     assert.deepEqual(
@@ -160,6 +165,7 @@ describe('after a restart', () => {
     ]);
   });
 
+  // conforms: GW-13
   test('an Exec that had begun is not sent again: nobody knows what it did', async () => {
     const { calls, results } = await restart(exec);
     assert.deepEqual(

@@ -62,6 +62,7 @@ function start(alive: ReadonlySet<string>) {
   return { associations, clock, events, credentials, config, attach, sweep, asked, kinds };
 }
 
+// conforms: GW-6
 test('a device that is silent is asked, and is gone only when it does not answer', async () => {
   const { associations, clock, credentials, attach, sweep, asked, kinds } = start(new Set(['lives']));
   for (const device of ['lives', 'silent', 'heard']) attach(device);
