@@ -4,12 +4,9 @@ import { PosternError } from './base/errors.ts';
 import { EventCounter, type Events } from './base/events.ts';
 import { softwareVersion } from './base/version.ts';
 import { Blockwise } from './coap/blockwise.ts';
-import { Code } from './coap/codes.ts';
-import { ContentFormat } from './coap/content-formats.ts';
 import { EchoGuard } from './coap/echo.ts';
-import { type Handler, type Remote, reply } from './coap/message.ts';
-import { Observable } from './coap/observe.ts';
-import { type Resource, Router } from './coap/router.ts';
+import type { Remote } from './coap/message.ts';
+import { Router } from './coap/router.ts';
 import { coapUri } from './coap/uri.ts';
 import type { Operation, OperationOutcome } from './dm/server-session.ts';
 import { StoredBranch } from './dm/stored-branch.ts';
@@ -28,12 +25,13 @@ import { DmClient, type FanoutBody } from './northbound/dm-client.ts';
 import { Upstream } from './northbound/upstream.ts';
 import { Associations } from './southbound/associations.ts';
 import { BootstrapServer } from './southbound/bootstrap-server.ts';
-import { CoapNetwork, type LocalEndpoint } from './southbound/coap-network.ts';
+import { CoapNetwork } from './southbound/coap-network.ts';
 import { DeviceAddresses } from './southbound/device-addresses.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
 import { HttpBinding } from './southbound/http-binding.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
-import { paths, resourceTypes } from './southbound/resources.ts';
+import { paths } from './southbound/resources.ts';
+import { UplinkStatus } from './southbound/uplink-status.ts';
 import { Credentials, type ExpectedDevice } from './store/credentials.ts';
 import { openDatabase } from './store/database.ts';
 import { Fanouts } from './store/fanouts.ts';
@@ -70,7 +68,6 @@ const plainWarning = 'none: plain CoAP; anyone on the private network can read a
 /** The composition root of the gateway: a checked configuration in, a running gateway out. */
 export class Gateway implements AsyncDisposable {
   readonly #config: GatewayConfig;
-  readonly #clock: Clock;
   readonly #events: EventCounter;
   readonly #database: ReturnType<typeof openDatabase>;
   readonly #inventory: Inventory;
@@ -78,7 +75,6 @@ export class Gateway implements AsyncDisposable {
   readonly #outbox: Outbox;
   readonly #gwConfig: StoredBranch;
   readonly #addresses = new DeviceAddresses();
-  readonly #observables = new Set<Observable>();
   readonly #network: CoapNetwork;
   readonly #sessions: DeviceSessions;
   readonly #transparent: TransparentMode;
@@ -96,7 +92,6 @@ export class Gateway implements AsyncDisposable {
     const gatewayId = config.gateway.id;
     const events = new EventCounter(surroundings.events);
     this.#config = config;
-    this.#clock = clock;
     this.#events = events;
     this.#database = openDatabase(config.gateway.state);
     this.#inventory = new Inventory(this.#database, config.limits.devices);
@@ -159,6 +154,7 @@ export class Gateway implements AsyncDisposable {
       entropy,
       events,
     });
+    const uplinkStatus = new UplinkStatus(clock, () => this.#upstream.connected);
     this.#proxy = new ProxyMode({
       gatewayId,
       credentials: this.#credentials,
@@ -181,9 +177,9 @@ export class Gateway implements AsyncDisposable {
         },
         connected: () => {
           this.#dmClient.wake();
-          this.#uplinkChanged();
+          uplinkStatus.changed();
         },
-        disconnected: () => this.#uplinkChanged(),
+        disconnected: () => uplinkStatus.changed(),
       },
       config.tunnel.timeout * 1000,
     );
@@ -232,11 +228,15 @@ export class Gateway implements AsyncDisposable {
       events,
       limits: { leisure: config.coap.leisure },
       compose: (local) =>
-        this.#compose(local, [
-          bootstrapServer.resource(local),
-          this.#sessions.resource(local),
-          this.#transparent.resource(),
-        ]),
+        new Blockwise(
+          new Router([
+            bootstrapServer.resource(local),
+            this.#sessions.resource(local),
+            this.#transparent.resource(),
+            uplinkStatus.resource(local),
+          ]).handle,
+          clock,
+        ).handle,
       ...(listInterfaces && { listInterfaces }),
     });
     this.#http =
@@ -335,39 +335,6 @@ export class Gateway implements AsyncDisposable {
     timeout: number,
   ): Promise<readonly OperationOutcome[]> {
     return await this.#proxy.manage(deviceId, operations, { timeout });
-  }
-
-  #compose(local: LocalEndpoint, resources: readonly Resource[]): Handler {
-    let observable: Observable | undefined;
-    const status: Resource = {
-      path: paths.status,
-      links: () => [{ target: paths.status, attributes: { rt: resourceTypes.status, obs: true } }],
-      methods: {
-        GET: (request) => {
-          if (!observable) {
-            observable = new Observable(local.endpoint(), this.#clock, () => this.#represent());
-            this.#observables.add(observable);
-          }
-          return observable.handle(request);
-        },
-      },
-    };
-    const router = new Router([...resources, status]);
-    return new Blockwise(router.handle, this.#clock).handle;
-  }
-
-  #represent() {
-    return reply(Code.Content, {
-      payload: this.#upstream.connected ? 'online' : 'offline',
-      contentFormat: ContentFormat.TextPlain,
-      maxAge: 60,
-    });
-  }
-
-  #uplinkChanged(): void {
-    for (const observable of this.#observables)
-      if (observable.ended) this.#observables.delete(observable);
-      else observable.changed();
   }
 
   #heard(deviceId: string, remote: Remote): void {

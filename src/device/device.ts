@@ -1,11 +1,9 @@
-import { readFileSync } from 'node:fs';
 import { type Clock, pause, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { backoff } from '../base/retry.ts';
-import { softwareVersion } from '../base/version.ts';
-import { contentFormatOf, mediaTypeOf } from '../coap/content-formats.ts';
+import { contentFormatOf } from '../coap/content-formats.ts';
 import { Option } from '../coap/options.ts';
 import { parseCoapUri } from '../coap/uri.ts';
 import {
@@ -15,30 +13,19 @@ import {
   type SessionOutcome,
   succeeded,
 } from '../dm/client-session.ts';
-import { execute } from '../dm/commands.ts';
-import { forgetfulNodes } from '../dm/node-store.ts';
-import { DmStatus } from '../dm/status.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
-import { ManagementTree } from '../dm/tree.ts';
-import { devDetail, devDetailNodes } from '../mo/dev-detail.ts';
-import { devInfo, devInfoNodes } from '../mo/dev-info.ts';
-import { Accounts, accountNodes, accountsDescription, type DmAccount, readAccount } from '../mo/dm-acc.ts';
+import type { ManagementTree } from '../dm/tree.ts';
+import { Accounts, accountsDescription, type DmAccount, readAccount } from '../mo/dm-acc.ts';
 import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
-import { MoId } from '../mo/identifiers.ts';
-import { Inbox } from '../mo/inbox.ts';
-import { provisionedAccounts } from '../mo/provisioned-accounts.ts';
-import { AppliedBootstraps } from '../store/applied-bootstraps.ts';
-import { openDatabase, transaction } from '../store/database.ts';
-import { Acls, Nodes } from '../store/nodes.ts';
-import { encodeProof, proofMac } from '../syncml/bootstrap-proof.ts';
-import { verifyBootstrap } from '../syncml/bootstrap-security.ts';
-import { decodeMessage, encodeMessage, encodings, isSupported } from '../syncml/codec.ts';
-import { interior, leaf } from '../syncml/ddf.ts';
+import { openDatabase } from '../store/database.ts';
+import { Nodes } from '../store/nodes.ts';
+import { decodeMessage, encodeMessage, encodings } from '../syncml/codec.ts';
 import { decodeNotification, sessionIdText } from '../syncml/notification.ts';
-import { decodeProvisioning, ProvisioningMediaType } from '../syncml/provisioning.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
+import { Bootstraps, byBootstrap } from './bootstraps.ts';
 import { CoapStack, type Discovered } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
+import { deviceTree } from './device-tree.ts';
 
 export interface DeviceSurroundings {
   readonly events: Events;
@@ -46,28 +33,14 @@ export interface DeviceSurroundings {
   readonly entropy?: Entropy;
 }
 
-/** What the reference device lets a server set. */
-const settings = interior(['Get'], 'Settings of the device', {
-  Label: leaf('chr', ['Get', 'Replace'], 'A name that the operator gives'),
-  ReportInterval: leaf('int', ['Get', 'Replace'], 'Seconds between reports'),
-  LocationUpdate: leaf(
-    'bool',
-    ['Get', 'Replace'],
-    'Whether it tells its DM server that it is somewhere else',
-  ),
-});
-
-/** Who put an account into the tree, where no server did: ServerIDs have no slash, so no server can pass for it. */
+/** Who put the account of the configuration into the tree. */
 const byFactory = '/factory';
-const byBootstrap = '/bootstrap';
 
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 const discoveryTimeout = 6000;
 /** Milliseconds for one package and its answer: of the gateway itself, and of a server that the gateway waits for. */
 const directTimeout = 20_000;
 const tunnelTimeout = 90_000;
-const nonceBytes = 16;
-const bootstrapPath = '/dm/bs';
 const tunnelPath = '/dm/t';
 const notificationPath = '/dmn';
 /** Sessions that may be asked for while one is under way. */
@@ -83,6 +56,7 @@ export class Device implements AsyncDisposable {
   readonly #tree: ManagementTree;
   readonly #accounts: Accounts;
   readonly #coap: CoapStack;
+  readonly #bootstraps: Bootstraps;
   readonly #stop = new AbortController();
   readonly #attached = Promise.withResolvers<void>();
   #found: Discovered | undefined;
@@ -103,11 +77,27 @@ export class Device implements AsyncDisposable {
     this.#database = openDatabase(config.device.state);
     const nodes = new Nodes(this.#database);
     this.#accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
-    this.#tree = this.#makeTree(nodes);
+    this.#tree = deviceTree({
+      config,
+      database: this.#database,
+      accounts: this.#accounts,
+      clock,
+      receive: (root, by) => this.#receiveAccount(root, by),
+    });
     this.#takeFactoryAccount();
     this.#coap = new CoapStack(clock, config.network.interface, (path, payload) =>
       this.#posted(path, payload),
     );
+    this.#bootstraps = new Bootstraps({
+      config,
+      tree: this.#tree,
+      accounts: this.#accounts,
+      database: this.#database,
+      coap: this.#coap,
+      entropy,
+      events,
+      receive: (root, by) => this.#receiveAccount(root, by),
+    });
     this.#attached.promise.catch(() => {});
   }
 
@@ -132,7 +122,8 @@ export class Device implements AsyncDisposable {
 
   /** Opens the socket, and goes on in the background until it is attached. */
   async start(): Promise<void> {
-    await this.#applyBrought();
+    const brought = await this.#bootstraps.applyBrought();
+    if (brought && !isDirect(brought)) this.#trust(brought.serverId);
     await this.#coap.open();
     this.#running = this.#becomeAttached();
   }
@@ -181,7 +172,7 @@ export class Device implements AsyncDisposable {
     const isElsewhere = before !== undefined && placeOf(before.address).base !== found.base;
     if (server && this.#tunnelTo(found, server) && (!before || isElsewhere))
       await this.#session(server, undefined, isElsewhere ? this.#locationUpdate(before) : []);
-    if (!this.#accountFor(found)) await this.#bootstrap(found);
+    if (!this.#accountFor(found)) await this.#bootstraps.ask(found);
     const account = this.#accountFor(found);
     if (!account) throw new PosternError('unavailable', 'no account for the gateway yet');
     const outcome = await this.#session(account.serverId, undefined);
@@ -242,107 +233,6 @@ export class Device implements AsyncDisposable {
 
   #tunnelTo(found: Discovered | undefined, serverId: string): boolean {
     return found?.links.some(({ target }) => target === `${tunnelPath}/${serverId}`) ?? false;
-  }
-
-  /** The local bootstrap server (GwMO section 8.4.2). */
-  async #bootstrap(found: Discovered): Promise<void> {
-    const secret = this.#config.device['factory-secret'];
-    if (secret === undefined || !found.links.some(({ target }) => target === bootstrapPath))
-      throw new PosternError(
-        'unavailable',
-        'no factory secret, or no bootstrap server here: the DM server has to assist',
-      );
-    const ask = (options: Record<number, Uint8Array>, payload?: Uint8Array) =>
-      this.#coap.request({
-        method: 'POST',
-        base: found.base,
-        path: bootstrapPath,
-        query: `id=${this.id}`,
-        options,
-        timeout: directTimeout,
-        ...(payload && { payload }),
-      });
-    const challenge = (await ask({})).option(Option.Echo.number);
-    if (!challenge) throw new PosternError('unavailable', 'the bootstrap server gave no challenge');
-    const deviceNonce = this.#entropy.bytes(nonceBytes);
-    const proof = encodeProof({ deviceNonce, mac: proofMac(secret, challenge, this.id, deviceNonce) });
-    const answer = await ask({ [Option.Echo.number]: challenge }, proof);
-    const { contentFormat = 0, option } = answer;
-    if (answer.code !== '2.04')
-      throw new PosternError(
-        'unauthorized',
-        `the bootstrap server answered ${answer.code}: ${Buffer.from(answer.payload).toString()}`,
-      );
-    const added = await this.#apply(
-      answer.payload,
-      mediaTypeOf(contentFormat) ?? '',
-      Buffer.from(option(Option.BootstrapMac.number) ?? '').toString(),
-    );
-    if (added?.bootstrapNonce !== Buffer.from(deviceNonce).toString('hex'))
-      throw new PosternError('unauthorized', 'the bootstrap answers another request');
-    this.#events.emit('info', 'device.bootstrapped', { device: this.id, gateway: added.serverId });
-  }
-
-  /**
-   * Applies a bootstrap, DM profile or Client Provisioning, and answers with the account that it brought.
-   * @throws {PosternError} `unauthorized` when it does not come from one who knows the secrets, was applied before, or is
-   * for another device; `malformed`, `unsupportedFormat`
-   */
-  async #apply(document: Uint8Array, mediaType: string, security: string): Promise<DmAccount | undefined> {
-    const { 'factory-secret': network, pin } = this.#config.device;
-    verifyBootstrap(document, security, { network, pin });
-    const applied = new AppliedBootstraps(this.#database);
-    if (applied.has(document)) throw new PosternError('unauthorized', 'this bootstrap was applied before');
-    const before = new Set(this.servers);
-    if (isSupported(mediaType)) await this.#applyMessage(document, mediaType);
-    else if (mediaType === ProvisioningMediaType.Wbxml || mediaType === ProvisioningMediaType.Xml)
-      for (const account of provisionedAccounts(decodeProvisioning(document)))
-        this.#receiveAccount(accountNodes('provisioned', account), byBootstrap);
-    else throw new PosternError('unsupportedFormat', `a bootstrap of type ${mediaType}`);
-    applied.add(document);
-    return (
-      this.#accounts.list().find(({ serverId }) => !before.has(serverId)) ?? this.#accounts.list().at(-1)
-    );
-  }
-
-  /** The DM profile: one command, which is not answered (OMA DM bootstrap 1.2.1, section 5.4). */
-  async #applyMessage(document: Uint8Array, mediaType: string): Promise<void> {
-    const { header, commands } = decodeMessage(document, mediaType);
-    if (header.target.locUri !== this.id)
-      throw new PosternError('unauthorized', `this bootstrap is for ${header.target.locUri}`);
-    for (const command of commands)
-      for (const { items } of await execute({ tree: this.#tree, serverId: byBootstrap }, command)) {
-        const failed = items.find(({ status }) => status !== DmStatus.Ok);
-        if (failed)
-          throw new PosternError(
-            'unauthorized',
-            `the bootstrap was not applied: ${failed.status} ${failed.reason ?? ''}`,
-          );
-      }
-  }
-
-  /** A bootstrap that somebody brought, applied at the first start. */
-  async #applyBrought(): Promise<void> {
-    const { bootstrap } = this.#config;
-    if (!bootstrap) return;
-    let document: Uint8Array;
-    try {
-      document = readFileSync(bootstrap.file);
-    } catch (cause) {
-      throw new PosternError('configuration', `bootstrap.file: ${bootstrap.file} cannot be read`, { cause });
-    }
-    const [mediaType = ''] = bootstrap.type.split(';');
-    try {
-      if (new AppliedBootstraps(this.#database).has(document)) return;
-      const added = await this.#apply(document, mediaType.trim(), bootstrap.type);
-      if (!added) return;
-      if (!isDirect(added)) this.#trust(added.serverId);
-      this.#events.emit('info', 'device.bootstrapped', { device: this.id, server: added.serverId });
-    } catch (thrown) {
-      throw new PosternError('configuration', `bootstrap.file: ${asPosternError(thrown).message}`, {
-        cause: thrown,
-      });
-    }
   }
 
   /** One session with a server that the device has an account for. */
@@ -462,30 +352,6 @@ export class Device implements AsyncDisposable {
     return '2.04';
   }
 
-  #makeTree(nodes: Nodes): ManagementTree {
-    const { id, manufacturer, model, firmware } = this.#config.device;
-    const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
-    info.plant([], devInfoNodes({ deviceId: id, manufacturer, model }));
-    const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, { type: devDetail.id });
-    detail.plant([], devDetailNodes({ type: 'device', firmware, software: softwareVersion, hardware: '1' }));
-    const own = new StoredBranch('Settings', settings, nodes, { clock: this.#clock });
-    for (const node of initialSettings) if (!own.view([node.name])) own.plant([node.name], node);
-    const inbox = new Inbox({ [MoId.DmAcc]: (root, by) => this.#receiveAccount(root, by) });
-    const branches = {
-      DevInfo: info,
-      DevDetail: detail,
-      DMAcc: this.#accounts.branch,
-      Settings: own,
-      Inbox: inbox,
-    };
-    const acls = new Acls(this.#database, {
-      '.': 'Get=*',
-      './Inbox': `Add=${byBootstrap}`,
-      './Settings': 'Get=*',
-    });
-    return new ManagementTree(branches, acls, (work) => transaction(this.#database, work));
-  }
-
   /** A DM server of the device's own may give it accounts, and change its settings. */
   #trust(serverId: string): void {
     this.#tree.setAcl(['Inbox'], `Add=${byBootstrap}+${serverId}`);
@@ -532,12 +398,6 @@ export class Device implements AsyncDisposable {
     return sessionIdText(this.#nextSessionId);
   }
 }
-
-const initialSettings: readonly TndsNode[] = [
-  { name: 'Label', format: 'chr', value: 'not named yet' },
-  { name: 'ReportInterval', format: 'int', value: '3600' },
-  { name: 'LocationUpdate', format: 'bool', value: 'true' },
-];
 
 /** A server that is reached by CoAP is a gateway; any other is reached through the gateway's tunnel. */
 const isDirect = ({ address }: DmAccount): boolean => address.startsWith('coap:');

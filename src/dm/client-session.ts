@@ -81,15 +81,7 @@ export class ClientSession extends Session {
 
   /** What the commands of one message change is written as a whole. */
   protected override async performAll(work: () => Promise<void>): Promise<void> {
-    const { tree } = this.#parts;
-    tree.begin();
-    try {
-      await work();
-    } catch (thrown) {
-      tree.rollback();
-      throw thrown;
-    }
-    tree.commit();
+    await this.#parts.tree.whole(work);
   }
 
   protected override async perform(command: Command, message: SyncmlMessage): Promise<void> {

@@ -176,7 +176,7 @@ async function executeItem(
     case 'Get':
       return { status: DmStatus.Ok, results: [resultOf(path, tree.get(path, serverId))] };
     case 'Add':
-      await whole(tree, () => tree.add(path, newNode(item, meta), serverId));
+      await tree.whole(() => tree.add(path, newNode(item, meta), serverId));
       return done;
     case 'Replace':
       await tree.replace(path, newNode(item, meta), serverId);
@@ -187,7 +187,7 @@ async function executeItem(
     case 'Copy': {
       const from = item.source?.locUri;
       if (from === undefined) throw new PosternError('malformed', 'a Copy without a source');
-      await whole(tree, () => tree.copy(parseNodeUri(from).path, path, serverId));
+      await tree.whole(() => tree.copy(parseNodeUri(from).path, path, serverId));
       return done;
     }
     case 'Exec':
@@ -200,18 +200,6 @@ async function executeItem(
         ),
       };
   }
-}
-
-/** What touches several nodes is done as a whole, or leaves nothing. */
-async function whole(tree: ManagementTree, work: () => Promise<void>): Promise<void> {
-  tree.begin();
-  try {
-    await work();
-  } catch (thrown) {
-    tree.rollback();
-    throw thrown;
-  }
-  tree.commit();
 }
 
 /** `?prop=` is a property of a node, `?list=` a subtree. */

@@ -110,6 +110,18 @@ export class ManagementTree {
     for (const branch of Object.values(this.#branches)) branch.rollback?.();
   }
 
+  /** All that `work` changes, or nothing when it throws. */
+  async whole(work: () => Promise<void>): Promise<void> {
+    this.begin();
+    try {
+      await work();
+    } catch (thrown) {
+      this.rollback();
+      throw thrown;
+    }
+    this.commit();
+  }
+
   /** Whether what a command does there can be taken back. */
   canUndo([name = '']: Path): boolean {
     return this.#branch(name)?.rollback !== undefined;

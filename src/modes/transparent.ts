@@ -13,6 +13,7 @@ import { type Envelope, EnvelopeKind } from '../northbound/envelope.ts';
 import type { Upstream } from '../northbound/upstream.ts';
 import type { DeviceAddresses } from '../southbound/device-addresses.ts';
 import { isDeviceId, paths, resourceTypes } from '../southbound/resources.ts';
+import type { TunnelAnswer, TunnelledPackage } from '../southbound/tunnelled.ts';
 
 export interface TransparentParts {
   /** ServerIDs that devices may reach through the tunnel. */
@@ -23,34 +24,6 @@ export interface TransparentParts {
   readonly entropy: Entropy;
   readonly events: Events;
 }
-
-/** A DM package for a DM server, and how it came. */
-export interface TunnelledPackage {
-  readonly server: string;
-  readonly device: string | undefined;
-  readonly contentType: string | undefined;
-  readonly body: Uint8Array;
-  readonly hmac: string | undefined;
-  /** Where from, for the log. */
-  readonly address: string;
-  /** Hears of a device whose package goes on. */
-  readonly accepted?: (deviceId: string) => void;
-}
-
-export type TunnelAnswer =
-  | {
-      readonly kind: 'answer';
-      readonly body: Uint8Array;
-      readonly contentType: string | undefined;
-      readonly hmac: string | undefined;
-    }
-  /** `status` is a DM status; `retryAfter` is in seconds. */
-  | {
-      readonly kind: 'refused';
-      readonly status: number;
-      readonly reason: string;
-      readonly retryAfter?: number;
-    };
 
 /** Packages of one device on their way up at one time. */
 const perDevice = 4;

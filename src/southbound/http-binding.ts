@@ -18,6 +18,7 @@ import { decodeMessage, isSupported, MediaType } from '../syncml/codec.ts';
 import { messageLimits } from '../syncml/elements.ts';
 import type { BootstrapServer } from './bootstrap-server.ts';
 import type { DeviceSessions } from './device-sessions.ts';
+import type { TunnelAnswer, TunnelledPackage } from './tunnelled.ts';
 
 export interface HttpSettings {
   readonly host: string;
@@ -32,34 +33,12 @@ export interface HttpSettings {
   readonly allowPlain: boolean;
 }
 
-/** What a package for a DM server came to. */
-export type Forwarded =
-  | {
-      readonly kind: 'answer';
-      readonly body: Uint8Array;
-      readonly contentType: string | undefined;
-      readonly hmac: string | undefined;
-    }
-  | {
-      readonly kind: 'refused';
-      readonly status: number;
-      readonly reason: string;
-      readonly retryAfter?: number;
-    };
-
 export interface HttpBindingParts {
   readonly settings: HttpSettings;
   readonly sessions: Pick<DeviceSessions, 'receive'>;
   readonly bootstrapServer: Pick<BootstrapServer, 'answer'>;
   readonly guard: EchoGuard;
-  readonly forward: (up: {
-    readonly server: string;
-    readonly device: string | undefined;
-    readonly contentType: string;
-    readonly body: Uint8Array;
-    readonly hmac: string | undefined;
-    readonly address: string;
-  }) => Promise<Forwarded>;
+  readonly forward: (up: TunnelledPackage) => Promise<TunnelAnswer>;
   readonly events: Events;
 }
 

@@ -421,7 +421,7 @@ export const requirements: readonly Requirement[] = [
       '5.4',
       'C',
       'The DM profile: one message that is applied and not answered, in WBXML',
-      'device/device.ts southbound/bootstrap-server.ts',
+      'device/bootstraps.ts southbound/bootstrap-server.ts',
     ],
     ['BOO-2', '5.4', 'S', 'A bootstrap server makes one for one device', 'southbound/bootstrap-server.ts'],
     [
@@ -436,7 +436,7 @@ export const requirements: readonly Requirement[] = [
       'security 5.7',
       'C',
       'One that is changed, unprotected, for another device, or applied before is refused and leaves nothing',
-      'device/device.ts store/applied-bootstraps.ts',
+      'device/bootstraps.ts store/applied-bootstraps.ts',
     ],
     [
       'BOO-5',

@@ -1,0 +1,159 @@
+import { readFileSync } from 'node:fs';
+import type { DatabaseSync } from 'node:sqlite';
+import type { Entropy } from '../base/entropy.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import { mediaTypeOf } from '../coap/content-formats.ts';
+import { Option } from '../coap/options.ts';
+import { execute } from '../dm/commands.ts';
+import { DmStatus } from '../dm/status.ts';
+import type { ManagementTree } from '../dm/tree.ts';
+import { type Accounts, accountNodes, type DmAccount } from '../mo/dm-acc.ts';
+import { provisionedAccounts } from '../mo/provisioned-accounts.ts';
+import { AppliedBootstraps } from '../store/applied-bootstraps.ts';
+import { encodeProof, proofMac } from '../syncml/bootstrap-proof.ts';
+import { verifyBootstrap } from '../syncml/bootstrap-security.ts';
+import { decodeMessage, isSupported } from '../syncml/codec.ts';
+import { decodeProvisioning, ProvisioningMediaType } from '../syncml/provisioning.ts';
+import type { TndsNode } from '../syncml/tnds.ts';
+import type { CoapStack, Discovered } from './coap-stack.ts';
+import type { DeviceConfig } from './config.ts';
+
+/** Who put an account into the tree, where no server did: ServerIDs have no slash, so no server can pass for it. */
+export const byBootstrap = '/bootstrap';
+
+export interface BootstrapsParts {
+  readonly config: DeviceConfig;
+  readonly tree: ManagementTree;
+  readonly accounts: Accounts;
+  readonly database: DatabaseSync;
+  readonly coap: CoapStack;
+  readonly entropy: Entropy;
+  readonly events: Events;
+  /** Puts an account into the tree, in the name of whom gave it. */
+  readonly receive: (account: TndsNode, by: string) => void;
+}
+
+const timeout = 20_000;
+const nonceBytes = 16;
+const bootstrapPath = '/dm/bs';
+
+/** How a device comes to its accounts: from the local bootstrap server, or by a document that somebody brought. */
+export class Bootstraps {
+  readonly #parts: BootstrapsParts;
+  readonly #applied: AppliedBootstraps;
+
+  constructor(parts: BootstrapsParts) {
+    this.#parts = parts;
+    this.#applied = new AppliedBootstraps(parts.database);
+  }
+
+  /**
+   * Asks the local bootstrap server (GwMO section 8.4.2).
+   * @throws {PosternError} `unavailable` without a secret or a bootstrap server, `unauthorized`, `timeout`
+   */
+  async ask(found: Discovered): Promise<void> {
+    const { config, coap, entropy, events } = this.#parts;
+    const { id, 'factory-secret': secret } = config.device;
+    if (secret === undefined || !found.links.some(({ target }) => target === bootstrapPath))
+      throw new PosternError(
+        'unavailable',
+        'no factory secret, or no bootstrap server here: the DM server has to assist',
+      );
+    const ask = (options: Record<number, Uint8Array>, payload?: Uint8Array) =>
+      coap.request({
+        method: 'POST',
+        base: found.base,
+        path: bootstrapPath,
+        query: `id=${id}`,
+        options,
+        timeout,
+        ...(payload && { payload }),
+      });
+    const challenge = (await ask({})).option(Option.Echo.number);
+    if (!challenge) throw new PosternError('unavailable', 'the bootstrap server gave no challenge');
+    const deviceNonce = entropy.bytes(nonceBytes);
+    const proof = encodeProof({ deviceNonce, mac: proofMac(secret, challenge, id, deviceNonce) });
+    const answer = await ask({ [Option.Echo.number]: challenge }, proof);
+    const { contentFormat = 0, option } = answer;
+    if (answer.code !== '2.04')
+      throw new PosternError(
+        'unauthorized',
+        `the bootstrap server answered ${answer.code}: ${Buffer.from(answer.payload).toString()}`,
+      );
+    const added = await this.#apply(
+      answer.payload,
+      mediaTypeOf(contentFormat) ?? '',
+      Buffer.from(option(Option.BootstrapMac.number) ?? '').toString(),
+    );
+    if (added?.bootstrapNonce !== Buffer.from(deviceNonce).toString('hex'))
+      throw new PosternError('unauthorized', 'the bootstrap answers another request');
+    events.emit('info', 'device.bootstrapped', { device: id, gateway: added.serverId });
+  }
+
+  /**
+   * Applies a bootstrap, DM profile or Client Provisioning, and answers with the account that it brought.
+   * @throws {PosternError} `unauthorized` when it does not come from one who knows the secrets, was applied before, or is
+   * for another device; `malformed`, `unsupportedFormat`
+   */
+  async #apply(document: Uint8Array, mediaType: string, security: string): Promise<DmAccount | undefined> {
+    const { config, accounts, receive } = this.#parts;
+    const { 'factory-secret': network, pin } = config.device;
+    verifyBootstrap(document, security, { network, pin });
+    if (this.#applied.has(document))
+      throw new PosternError('unauthorized', 'this bootstrap was applied before');
+    const before = new Set(accounts.list().map(({ serverId }) => serverId));
+    if (isSupported(mediaType)) await this.#applyMessage(document, mediaType);
+    else if (mediaType === ProvisioningMediaType.Wbxml || mediaType === ProvisioningMediaType.Xml)
+      for (const account of provisionedAccounts(decodeProvisioning(document)))
+        receive(accountNodes('provisioned', account), byBootstrap);
+    else throw new PosternError('unsupportedFormat', `a bootstrap of type ${mediaType}`);
+    this.#applied.add(document);
+    return accounts.list().find(({ serverId }) => !before.has(serverId)) ?? accounts.list().at(-1);
+  }
+
+  /** The DM profile: one command, which is not answered (OMA DM bootstrap 1.2.1, section 5.4). */
+  async #applyMessage(document: Uint8Array, mediaType: string): Promise<void> {
+    const { config, tree } = this.#parts;
+    const { header, commands } = decodeMessage(document, mediaType);
+    if (header.target.locUri !== config.device.id)
+      throw new PosternError('unauthorized', `this bootstrap is for ${header.target.locUri}`);
+    for (const command of commands)
+      for (const { items } of await execute({ tree, serverId: byBootstrap }, command)) {
+        const failed = items.find(({ status }) => status !== DmStatus.Ok);
+        if (failed)
+          throw new PosternError(
+            'unauthorized',
+            `the bootstrap was not applied: ${failed.status} ${failed.reason ?? ''}`,
+          );
+      }
+  }
+
+  /**
+   * Applies the bootstrap that somebody brought, at the first start, and answers with the account that it gave.
+   * @throws {PosternError} `configuration`
+   */
+  async applyBrought(): Promise<DmAccount | undefined> {
+    const { config, events } = this.#parts;
+    const { bootstrap } = config;
+    if (!bootstrap) return undefined;
+    let document: Uint8Array;
+    try {
+      document = readFileSync(bootstrap.file);
+    } catch (cause) {
+      throw new PosternError('configuration', `bootstrap.file: ${bootstrap.file} cannot be read`, { cause });
+    }
+    const [mediaType = ''] = bootstrap.type.split(';');
+    try {
+      if (this.#applied.has(document)) return undefined;
+      const added = await this.#apply(document, mediaType.trim(), bootstrap.type);
+      if (added)
+        events.emit('info', 'device.bootstrapped', { device: config.device.id, server: added.serverId });
+      return added;
+    } catch (thrown) {
+      throw new PosternError('configuration', `bootstrap.file: ${asPosternError(thrown).message}`, {
+        cause: thrown,
+      });
+    }
+  }
+}

@@ -1,0 +1,69 @@
+import type { DatabaseSync } from 'node:sqlite';
+import type { Clock } from '../base/clock.ts';
+import { softwareVersion } from '../base/version.ts';
+import { forgetfulNodes } from '../dm/node-store.ts';
+import { StoredBranch } from '../dm/stored-branch.ts';
+import { ManagementTree } from '../dm/tree.ts';
+import { devDetail, devDetailNodes } from '../mo/dev-detail.ts';
+import { devInfo, devInfoNodes } from '../mo/dev-info.ts';
+import type { Accounts } from '../mo/dm-acc.ts';
+import { MoId } from '../mo/identifiers.ts';
+import { Inbox, type Receiver } from '../mo/inbox.ts';
+import { transaction } from '../store/database.ts';
+import { Acls, Nodes } from '../store/nodes.ts';
+import { interior, leaf } from '../syncml/ddf.ts';
+import type { TndsNode } from '../syncml/tnds.ts';
+import { byBootstrap } from './bootstraps.ts';
+import type { DeviceConfig } from './config.ts';
+
+export interface DeviceTreeParts {
+  readonly config: DeviceConfig;
+  readonly database: DatabaseSync;
+  readonly accounts: Accounts;
+  readonly clock: Clock;
+  /** Takes an account that was put into the Inbox. */
+  readonly receive: Receiver;
+}
+
+/** What the reference device lets a server set. */
+const settings = interior(['Get'], 'Settings of the device', {
+  Label: leaf('chr', ['Get', 'Replace'], 'A name that the operator gives'),
+  ReportInterval: leaf('int', ['Get', 'Replace'], 'Seconds between reports'),
+  LocationUpdate: leaf(
+    'bool',
+    ['Get', 'Replace'],
+    'Whether it tells its DM server that it is somewhere else',
+  ),
+});
+
+const initialSettings: readonly TndsNode[] = [
+  { name: 'Label', format: 'chr', value: 'not named yet' },
+  { name: 'ReportInterval', format: 'int', value: '3600' },
+  { name: 'LocationUpdate', format: 'bool', value: 'true' },
+];
+
+/** The tree of the reference device. Nobody but a bootstrap may put accounts into it, until a server is trusted. */
+export function deviceTree({ config, database, accounts, clock, receive }: DeviceTreeParts): ManagementTree {
+  const nodes = new Nodes(database);
+  const { id, manufacturer, model, firmware } = config.device;
+  const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
+  info.plant([], devInfoNodes({ deviceId: id, manufacturer, model }));
+  const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, { type: devDetail.id });
+  detail.plant([], devDetailNodes({ type: 'device', firmware, software: softwareVersion, hardware: '1' }));
+  const own = new StoredBranch('Settings', settings, nodes, { clock });
+  for (const node of initialSettings) if (!own.view([node.name])) own.plant([node.name], node);
+  const inbox = new Inbox({ [MoId.DmAcc]: receive });
+  const branches = {
+    DevInfo: info,
+    DevDetail: detail,
+    DMAcc: accounts.branch,
+    Settings: own,
+    Inbox: inbox,
+  };
+  const acls = new Acls(database, {
+    '.': 'Get=*',
+    './Inbox': `Add=${byBootstrap}`,
+    './Settings': 'Get=*',
+  });
+  return new ManagementTree(branches, acls, (work) => transaction(database, work));
+}
