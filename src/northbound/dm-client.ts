@@ -168,6 +168,7 @@ export class DmClient implements AsyncDisposable {
         },
       };
     });
+    unanswered = alerts.length;
     const session = new ClientSession({
       ends: { local: gatewayId, remote: serverId },
       account,
