@@ -84,6 +84,7 @@ export function conformancePage(): string {
   return `${[
     '# Conformance',
     `What the specifications ask of a DM client (C) and a DM server (S), in our own words, with where it is done in \`src/\` and the tests that show it: ${applicable} requirements that apply, and ${requirements.length - applicable} of the static conformance tables that do not, with the reason. The numbers of the rows are ours. This page is made by \`npm run docs\` from annotations of the tests, and a test fails when it is not what they say, or when a row has no test.`,
+    'Two things rest on an assumption, since the published text was not at hand: Package #0 of DM 1.3 (NOT-1) and the identifiers of GwMO (GW-1 and on). What is assumed stands in architecture.md, under "Where it departs from the first design" and "What is assumed of GwMO".',
     ...parts,
   ].join('\n\n')}\n`;
 }
