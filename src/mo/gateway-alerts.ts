@@ -1,7 +1,8 @@
 import { PosternError } from '../base/errors.ts';
 import type { OutgoingAlert } from '../dm/client-session.ts';
 import { AlertCode } from '../dm/status.ts';
-import { type DdfElement, parseDdf, textOf } from '../syncml/ddf-xml.ts';
+import type { DdfElement } from '../syncml/ddf-builder.ts';
+import { parseDdf, textOf } from '../syncml/ddf-xml.ts';
 import { escapeXml } from '../syncml/escape-xml.ts';
 import type { Alert } from '../syncml/message.ts';
 import { recordName } from './gw-device-inventory.ts';

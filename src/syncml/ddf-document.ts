@@ -1,5 +1,6 @@
 import type { AccessType, ManagementObject, NodeDescription } from './ddf.ts';
-import { branch, type DdfElement, leafText, writeDdf } from './ddf-xml.ts';
+import type { DdfElement } from './ddf-builder.ts';
+import { branch, leafText, writeDdf } from './ddf-xml.ts';
 
 const order: readonly AccessType[] = ['Add', 'Delete', 'Exec', 'Get', 'Replace'];
 

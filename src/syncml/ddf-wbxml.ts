@@ -1,7 +1,5 @@
 import { PosternError } from '../base/errors.ts';
-import { isBase64 } from './base64.ts';
-import { type DdfElement, ddfLimits } from './ddf-xml.ts';
-import { utf8 } from './element-builder.ts';
+import { DdfBuilder, type DdfElement, ddfLimits } from './ddf-builder.ts';
 import { readWbxml, type WbxmlName } from './wbxml-reader.ts';
 import { WbxmlWriter } from './wbxml-writer.ts';
 
@@ -41,60 +39,14 @@ export function encodeDdfWbxml(root: DdfElement): Uint8Array {
   return writer.finish();
 }
 
-interface Open {
-  readonly tag: string;
-  readonly children: DdfElement[];
-  text: string;
-}
-
-/** Builds the tree of a document from its tokens. */
-export class DdfBuilder {
-  readonly #open: Open[] = [];
-  #root: Open | undefined;
-  #count = 0;
-  #characters = 0;
-  /** The node that is open holds octets, so what is opaque in it is no text. */
-  #binary = false;
-
-  get ended(): boolean {
-    return this.#root !== undefined && this.#open.length === 0;
-  }
-
-  /** @throws {PosternError} `malformed`, `tooLarge` */
-  open({ token, literal }: WbxmlName): void {
-    const tag = literal ?? tags[token - firstToken];
-    if (tag === undefined) throw new PosternError('malformed', `the DDF has no token ${token}`);
-    if (++this.#count > ddfLimits.elements || this.#open.length >= ddfLimits.depth)
-      throw new PosternError('tooLarge', 'DDF document of too many elements');
-    if (tag === 'Node') this.#binary = false;
-    if (tag === 'bin' || tag === 'b64') this.#binary = true;
-    const element: Open = { tag, children: [], text: '' };
-    this.#open.at(-1)?.children.push(element);
-    this.#open.push(element);
-    this.#root ??= element;
-  }
-
-  text(value: string): void {
-    const top = this.#open.at(-1);
-    if (!top) return;
-    this.#characters += value.length;
-    if (this.#characters > ddfLimits.characters) throw new PosternError('tooLarge', 'DDF document too large');
-    top.text += value;
-  }
-
-  octets(value: Uint8Array): void {
-    const raw = Buffer.from(value);
-    this.text(this.#binary && !isBase64(raw.toString('latin1')) ? raw.toString('base64') : utf8(raw));
-  }
-
-  close(): void {
-    this.#open.pop();
-  }
-
-  finish(): DdfElement {
-    if (!this.#root) throw new PosternError('malformed', 'no DDF document');
-    return this.#root;
-  }
+/**
+ * The element that a name of the DDF's code page stands for.
+ * @throws {PosternError} `malformed`
+ */
+export function ddfTag({ token, literal }: WbxmlName): string {
+  const tag = literal ?? tags[token - firstToken];
+  if (tag === undefined) throw new PosternError('malformed', `the DDF has no token ${token}`);
+  return tag;
 }
 
 /** @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion` */
@@ -106,7 +58,7 @@ export function decodeDdfWbxml(document: Uint8Array): DdfElement {
       if (found !== publicId && found !== publicName && found !== 1)
         throw new PosternError('unsupportedFormat', `WBXML of language ${found} is no TNDS object`);
     },
-    open: (name) => builder.open(name),
+    open: (name) => builder.open(ddfTag(name)),
     text: (value) => builder.text(value),
     octets: (value) => builder.octets(value),
     close: () => builder.close(),

@@ -1,16 +1,8 @@
 import { PosternError } from '../base/errors.ts';
 import { fromBase64 } from './base64.ts';
+import { type DdfElement, ddfLimits } from './ddf-builder.ts';
 import { decodeDdfWbxml, encodeDdfWbxml } from './ddf-wbxml.ts';
-import {
-  branch,
-  childOf,
-  type DdfElement,
-  ddfLimits,
-  leafText,
-  parseDdf,
-  textOf,
-  writeDdf,
-} from './ddf-xml.ts';
+import { branch, childOf, leafText, parseDdf, textOf, writeDdf } from './ddf-xml.ts';
 import { utf8 } from './element-builder.ts';
 
 const formats = ['node', 'chr', 'int', 'bool', 'bin', 'xml', 'null', 'float', 'date', 'time'] as const;

@@ -1,5 +1,6 @@
 import { PosternError } from '../base/errors.ts';
-import { DdfBuilder, ddfPage } from './ddf-wbxml.ts';
+import { DdfBuilder } from './ddf-builder.ts';
+import { ddfPage, ddfTag } from './ddf-wbxml.ts';
 import { writeDdf } from './ddf-xml.ts';
 import { ElementBuilder, octetsOf } from './element-builder.ts';
 import type { Element, ElementName } from './elements.ts';
@@ -68,7 +69,7 @@ export function decodeWbxml(coded: Uint8Array): Element {
     },
     open(name) {
       if (!embedded && builder.current === 'Data' && name.page === ddfPage) embedded = new DdfBuilder();
-      if (embedded) embedded.open(name);
+      if (embedded) embedded.open(ddfTag(name));
       else builder.open(elementName(name));
     },
     text(value) {

@@ -8,8 +8,9 @@ import { StoredBranch } from '../../src/dm/stored-branch.ts';
 import { ManagementTree } from '../../src/dm/tree.ts';
 import { managementObjects } from '../../src/mo/catalogue.ts';
 import { interior } from '../../src/syncml/ddf.ts';
+import type { DdfElement } from '../../src/syncml/ddf-builder.ts';
 import { ddfDocument, indented } from '../../src/syncml/ddf-document.ts';
-import { childOf, type DdfElement, parseDdf, textOf } from '../../src/syncml/ddf-xml.ts';
+import { childOf, parseDdf, textOf } from '../../src/syncml/ddf-xml.ts';
 import type { Command } from '../../src/syncml/message.ts';
 import { isNodeFormat, type TndsNode } from '../../src/syncml/tnds.ts';
 
