@@ -89,12 +89,11 @@ export const gatewayConfigSchema = v.strictObject({
                   'User name that it proves itself by; its DevId by default',
                 ),
                 'client-secret': described(anySecret, 'Password that it proves itself by'),
-                'client-auth': described(
-                  v.optional(authSchemes, ['md5']),
+                'client-auth': authSchemes(
                   'How it may prove itself: `basic`, `md5`, `mac`; the first is what it is challenged with',
                 ),
                 'server-secret': described(anySecret, 'Password by which the gateway proves itself to it'),
-                'server-auth': described(v.optional(authSchemes, ['md5']), 'How the gateway proves itself'),
+                'server-auth': authSchemes('How the gateway proves itself'),
               }),
             ),
             [],
@@ -109,12 +108,11 @@ export const gatewayConfigSchema = v.strictObject({
   'dm-server': v.strictObject({
     id: described(identifier, 'ServerID of the DM server'),
     'client-secret': described(secret, 'Secret by which this gateway proves itself to the DM server'),
-    'client-auth': described(
-      v.optional(authSchemes, ['md5']),
+    'client-auth': authSchemes(
       'How this gateway may prove itself: `basic`, `md5`, `mac`; the first is what it begins with',
     ),
     'server-secret': described(secret, 'Secret by which the DM server proves itself to this gateway'),
-    'server-auth': described(v.optional(authSchemes, ['md5']), 'How the DM server may prove itself'),
+    'server-auth': authSchemes('How the DM server may prove itself'),
     encoding: described(
       v.optional(v.picklist(['xml', 'wbxml', 'cbor'], '"xml", "wbxml" or "cbor"'), 'xml'),
       "Coding of the gateway's own DM packages; any DM server knows XML",

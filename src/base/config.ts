@@ -27,10 +27,12 @@ export const whole = (min: number, max: number) =>
   );
 export const port = whole(0, 65535);
 /** Schemes of OMA DM security, in order of preference. */
-export const authSchemes = v.pipe(
+const schemes = v.pipe(
   v.array(v.picklist(['basic', 'md5', 'mac'], '"basic", "md5" or "mac"')),
   v.minLength(1, 'at least one of "basic", "md5", "mac"'),
 );
+/** How a party may prove itself; md5 when it is not said. */
+export const authSchemes = (description: string) => described(v.optional(schemes, ['md5']), description);
 export const mqttUrl = v.pipe(
   v.string(),
   v.regex(

@@ -1,11 +1,12 @@
 import { PosternError } from '../base/errors.ts';
+import { uriHost } from '../base/uri-host.ts';
 
 export const coapPort = 5683;
 
 /** `coap://192.0.2.1:5683/dm` or `coap://[2001:db8::1]:5683/dm`. A zone means nothing elsewhere, so it is left out. */
 export function coapUri(address: string, port: number, path = ''): string {
   const plain = address.split('%')[0]!;
-  return `coap://${plain.includes(':') ? `[${plain}]` : plain}:${port}${path}`;
+  return `coap://${uriHost(plain)}:${port}${path}`;
 }
 
 export interface CoapUri {

@@ -66,12 +66,11 @@ export const deviceConfigSchema = v.strictObject({
       v.strictObject({
         id: described(identifier, 'ServerID of the DM server that the factory gave an account for'),
         'client-secret': described(secret, 'Secret by which this device proves itself to it'),
-        'client-auth': described(
-          v.optional(authSchemes, ['md5']),
+        'client-auth': authSchemes(
           'How this device may prove itself: `basic`, `md5`, `mac`; the first is what it begins with',
         ),
         'server-secret': described(secret, 'Secret by which it proves itself to this device'),
-        'server-auth': described(v.optional(authSchemes, ['md5']), 'How it may prove itself'),
+        'server-auth': authSchemes('How it may prove itself'),
       }),
     ),
     'The account that the device left its factory with, if any',

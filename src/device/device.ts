@@ -3,6 +3,7 @@ import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { backoff } from '../base/retry.ts';
+import { uriHost } from '../base/uri-host.ts';
 import { contentFormatOf } from '../coap/content-formats.ts';
 import { Option } from '../coap/options.ts';
 import { parseCoapUri } from '../coap/uri.ts';
@@ -404,5 +405,5 @@ const isDirect = ({ address }: DmAccount): boolean => address.startsWith('coap:'
 
 function placeOf(address: string): { base: string; path: string } {
   const { host, port, path } = parseCoapUri(address);
-  return { base: `coap://${host.includes(':') ? `[${host}]` : host}:${port}`, path: `/${path.join('/')}` };
+  return { base: `coap://${uriHost(host)}:${port}`, path: `/${path.join('/')}` };
 }

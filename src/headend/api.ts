@@ -4,6 +4,8 @@ import type { AddressInfo } from 'node:net';
 import * as v from 'valibot';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { readBounded } from '../base/read-bounded.ts';
+import { uriHost } from '../base/uri-host.ts';
 import { type Operation, type OperationOutcome, placeOf } from '../dm/server-session.ts';
 import type { Headend } from './headend.ts';
 
@@ -51,7 +53,7 @@ export class HeadendApi implements AsyncDisposable {
 
   get url(): string {
     const { address, port } = this.#server.address() as AddressInfo;
-    return `http://${address.includes(':') ? `[${address}]` : address}:${port}`;
+    return `http://${uriHost(address)}:${port}`;
   }
 
   /** @throws {PosternError} `configuration` when the port is taken */
@@ -139,17 +141,11 @@ const shown = ({ operation, status, results }: OperationOutcome) => ({
 });
 
 async function readOperations(request: IncomingMessage): Promise<readonly Operation[]> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of request) {
-    bytes += chunk.length;
-    if (bytes > bodyBytes) throw new PosternError('tooLarge', `a body of more than ${bodyBytes} bytes`);
-    chunks.push(chunk);
-  }
-  if (bytes === 0) return look;
+  const body = await readBounded(request, bodyBytes, 'a body');
+  if (body.length === 0) return look;
   let value: unknown;
   try {
-    value = JSON.parse(Buffer.concat(chunks).toString());
+    value = JSON.parse(body.toString());
   } catch (cause) {
     throw new PosternError('malformed', 'the body is no JSON', { cause });
   }

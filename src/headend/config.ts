@@ -13,15 +13,11 @@ import {
 
 const party = {
   'client-secret': described(secret, 'Secret by which it proves itself to this server'),
-  'client-auth': described(
-    v.optional(authSchemes, ['md5']),
+  'client-auth': authSchemes(
     'How it may prove itself: `basic`, `md5`, `mac`; the first is what it is challenged with',
   ),
   'server-secret': described(secret, 'Secret by which this server proves itself to it'),
-  'server-auth': described(
-    v.optional(authSchemes, ['md5']),
-    'How this server proves itself; the first is what it begins with',
-  ),
+  'server-auth': authSchemes('How this server proves itself; the first is what it begins with'),
 };
 
 const httpUrl = v.pipe(v.string(), v.regex(/^https?:\/\/[^\s/]+/, 'a URL such as https://dm.example/dm'));

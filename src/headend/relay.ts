@@ -1,6 +1,7 @@
 import { BoundedMap } from '../base/bounded-map.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { readBounded } from '../base/read-bounded.ts';
 import { hmacHeader } from '../dm/hmac-header.ts';
 import { decodeMessage, isSupported } from '../syncml/codec.ts';
 import { messageLimits } from '../syncml/elements.ts';
@@ -56,7 +57,9 @@ export class Relay {
         { cause },
       );
     }
-    const answer = await read(response);
+    const answer = response.body
+      ? await readBounded(response.body, messageLimits.bytes, 'an answer')
+      : Buffer.alloc(0);
     if (!response.ok) throw refusalOf(response.status);
     const type = response.headers.get('content-type') ?? contentType;
     this.#heedRespUri(session, answer, type);
@@ -88,19 +91,6 @@ function readHeader(body: Uint8Array, contentType: string) {
 
 const sessionOf = (body: Uint8Array, contentType: string): string =>
   readHeader(body, contentType)?.sessionId ?? '';
-
-/** @throws {PosternError} `tooLarge` */
-async function read(response: Response): Promise<Buffer> {
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of response.body ?? []) {
-    bytes += chunk.length;
-    if (bytes > messageLimits.bytes)
-      throw new PosternError('tooLarge', `an answer of more than ${messageLimits.bytes} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
-}
 
 function refusalOf(status: number): PosternError {
   const why = `the DM server answered ${status}`;

@@ -11,6 +11,8 @@ import { createServer as createTlsServer } from 'node:https';
 import { type AddressInfo, BlockList } from 'node:net';
 import { asPosternError, type ErrorCode, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { readBounded } from '../base/read-bounded.ts';
+import { uriHost } from '../base/uri-host.ts';
 import type { EchoGuard } from '../coap/echo.ts';
 import type { Remote } from '../coap/message.ts';
 import { hmacHeader } from '../dm/hmac-header.ts';
@@ -75,7 +77,7 @@ export class HttpBinding implements AsyncDisposable {
 
   get url(): string {
     const { host, tls } = this.#parts.settings;
-    return `${tls ? 'https' : 'http'}://${host.includes(':') ? `[${host}]` : host}:${this.port}`;
+    return `${tls ? 'https' : 'http'}://${uriHost(host)}:${this.port}`;
   }
 
   /** @throws {PosternError} `configuration` */
@@ -170,7 +172,7 @@ export class HttpBinding implements AsyncDisposable {
       hmac: hmacOf(request),
       // Requests of one session come over several connections: nothing but the device tells them apart.
       way: 'http',
-      address: `http://${address.includes(':') ? `[${address}]` : address}`,
+      address: `http://${uriHost(address)}`,
       serverId: this.#parts.settings.serverId,
       proved: () => {},
     });
@@ -280,17 +282,8 @@ function hmacOf({ headers }: IncomingMessage): string | undefined {
 }
 
 /** @throws {PosternError} `tooLarge` */
-async function bodyOf(request: IncomingMessage): Promise<Uint8Array> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of request) {
-    bytes += chunk.length;
-    if (bytes > messageLimits.bytes)
-      throw new PosternError('tooLarge', `a package of more than ${messageLimits.bytes} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
-}
+const bodyOf = (request: IncomingMessage): Promise<Uint8Array> =>
+  readBounded(request, messageLimits.bytes, 'a package');
 
 /** Who sent a package, for clients that cannot put it into the URL. */
 function sourceOf(body: Uint8Array, mediaType: string): string | undefined {
