@@ -5,7 +5,8 @@ import { formatHmac, parseHmac } from './hmac-header.ts';
 import { DmStatus } from './status.ts';
 
 /** Ways to prove oneself (OMA DM security 1.2.1, section 5.3): secret in clear, digest with a nonce, MAC over each message. */
-export type Scheme = 'basic' | 'md5' | 'mac';
+export const schemes = ['basic', 'md5', 'mac'] as const;
+export type Scheme = (typeof schemes)[number];
 
 const typeOf: Readonly<Record<Scheme, string>> = {
   basic: 'syncml:auth-basic',
@@ -13,9 +14,7 @@ const typeOf: Readonly<Record<Scheme, string>> = {
   mac: 'syncml:auth-MAC',
 };
 const schemeOf = (type: string | undefined): Scheme | undefined =>
-  (['basic', 'md5', 'mac'] as const).find(
-    (scheme) => typeOf[scheme].toLowerCase() === (type ?? typeOf.md5).toLowerCase(),
-  );
+  schemes.find((scheme) => typeOf[scheme].toLowerCase() === (type ?? typeOf.md5).toLowerCase());
 
 /** How one side proves itself to the other: a name, a secret, and the nonce that the other side gave. */
 export interface Credential {

@@ -11,7 +11,7 @@ import { isNodeFormat, isTndsType } from '../syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
 import { getList } from './lists.ts';
 import { getProperty, replaceProperty } from './properties.ts';
-import { DmStatus, isOk } from './status.ts';
+import { DmStatus, isOk, isUserInteraction } from './status.ts';
 import type { ManagementTree, NewNode, NodeView } from './tree.ts';
 import { nodeUri, parseNodeUri } from './uri.ts';
 
@@ -65,9 +65,7 @@ async function single(execution: Execution, command: Command): Promise<ItemOutco
 
 /** A device without a user does not support what needs one (OMA DM protocol 1.2.1, section 10). */
 const interaction = ({ interact }: Execution, alert: CommandOf<'Alert'>): number =>
-  alert.data >= 1100 && alert.data <= 1104 && interact
-    ? interact(alert)
-    : DmStatus.OptionalFeatureNotSupported;
+  isUserInteraction(alert.data) && interact ? interact(alert) : DmStatus.OptionalFeatureNotSupported;
 
 /** In order; what stands behind a question to the user that got no yes is not executed. */
 async function sequence(execution: Execution, composite: Composite): Promise<CommandOutcome[]> {

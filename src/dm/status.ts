@@ -61,3 +61,7 @@ const undone: ReadonlySet<number> = new Set([
 
 /** Whether what was asked is done. */
 export const isOk = (status: number): boolean => status >= 200 && status < 300 && !undone.has(status);
+
+/** Alerts 1100 to 1104 ask or tell the user something (OMA DM protocol 1.2.1, section 10). */
+export const isUserInteraction = (alert: number): boolean =>
+  alert >= AlertCode.Display && alert <= AlertCode.MultipleChoice;

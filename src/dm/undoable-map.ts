@@ -6,11 +6,11 @@ export class UndoableMap<V> {
   readonly #entries = new Map<string, V>();
   /** What each level found where it changed something first. */
   readonly #levels: Map<string, V | undefined>[] = [];
-  readonly #restored: (key: string, value: V | undefined) => void;
+  readonly #changed: (key: string, value: V | undefined) => void;
 
   /** `changed` hears of each change, and of each that is taken back. */
   constructor(changed: (key: string, value: V | undefined) => void = () => {}) {
-    this.#restored = changed;
+    this.#changed = changed;
   }
 
   get size(): number {
@@ -56,6 +56,6 @@ export class UndoableMap<V> {
   #put(key: string, value: V | undefined): void {
     if (value === undefined) this.#entries.delete(key);
     else this.#entries.set(key, value);
-    this.#restored(key, value);
+    this.#changed(key, value);
   }
 }

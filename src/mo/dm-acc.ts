@@ -1,5 +1,11 @@
 import { PosternError } from '../base/errors.ts';
-import type { Account, Credential, SaveNonces, Scheme } from '../dm/authentication.ts';
+import {
+  type Account,
+  type Credential,
+  schemes as knownSchemes,
+  type SaveNonces,
+  type Scheme,
+} from '../dm/authentication.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import { interior, leaf, type ManagementObject, type NodeDescription } from '../syncml/ddf.ts';
 import { isAuthentic, resyncNonces, type SignedNotification } from '../syncml/notification.ts';
@@ -94,7 +100,7 @@ const text = (name: string, value: string): TndsNode => ({ name, format: 'chr', 
 /** AAuthType of each scheme. */
 const authTypes: Readonly<Record<Scheme, string>> = { basic: 'BASIC', md5: 'DIGEST', mac: 'HMAC' };
 const schemeOf = (authType: string | undefined): Scheme | undefined =>
-  (['basic', 'md5', 'mac'] as const).find((scheme) => authTypes[scheme] === authType);
+  knownSchemes.find((scheme) => authTypes[scheme] === authType);
 
 /** A node for each scheme that the credential may be used by. */
 const credentialNodes = (

@@ -99,13 +99,14 @@ export class FanoutBranch implements TreeBranch {
     const base = { format, access, permanent: true };
     if (children) return { ...base, children: Object.keys(children) };
     if (format === 'null') return base;
-    const { state, total, done, failed, pending } = this.#runner.summary(name);
+    const summary = this.#runner.summary(name);
+    const { state, total, done, failed, pending } = summary;
     switch (path.at(-1)) {
       case 'State':
         return { ...base, value: String(state) };
       case 'Results': {
         const format = Number(this.#stored.text('Fanout', name, 'ReturnFormat') ?? 0);
-        return { ...base, value: summaryXml(this.#runner.summary(name), format) };
+        return { ...base, value: summaryXml(summary, format) };
       }
       case 'Total':
         return { ...base, value: String(total) };

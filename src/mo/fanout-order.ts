@@ -1,5 +1,6 @@
 import { PosternError } from '../base/errors.ts';
 import type { Operation } from '../dm/server-session.ts';
+import { isUserInteraction } from '../dm/status.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { DeviceRecord } from '../store/inventory.ts';
 import { decodeMessage, MediaType } from '../syncml/codec.ts';
@@ -86,7 +87,7 @@ function operationsIn(command: Command): Operation[] {
     return [{ name: command.name, operations: command.commands.flatMap(operationsIn) }];
   switch (command.name) {
     case 'Alert':
-      if (command.data < 1100 || command.data > 1104) break;
+      if (!isUserInteraction(command.data)) break;
       return [
         { name: 'Alert', code: command.data, items: command.items.map(({ data }) => String(data ?? '')) },
       ];
