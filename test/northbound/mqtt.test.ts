@@ -9,6 +9,7 @@ import { Code } from '../../src/coap/codes.ts';
 import { decodeEnvelope, encodeEnvelope } from '../../src/northbound/envelope.ts';
 import { Site } from '../journeys/site.ts';
 import { startMosquitto } from '../peers/brokers.ts';
+import { newKey, selfSigned } from '../peers/certificates.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 
 const limit = { timeout: 60_000 };
@@ -101,38 +102,9 @@ test(
     t.after(() => rmSync(folder, { recursive: true }));
     const file = (name: string) => join(folder, name);
     const openssl = (...args: string[]) => execFileSync('openssl', args, { stdio: 'pipe', cwd: folder });
-    openssl(
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:P-256',
-      '-nodes',
-      '-keyout',
-      'ca.key',
-      '-out',
-      'ca.pem',
-      '-days',
-      '2',
-      '-subj',
-      '/CN=test authority',
-    );
+    selfSigned('test authority', { key: file('ca.key'), cert: file('ca.pem') });
     for (const name of ['localhost', 'gw-1', 'dm.example']) {
-      openssl(
-        'req',
-        '-newkey',
-        'ec',
-        '-pkeyopt',
-        'ec_paramgen_curve:P-256',
-        '-nodes',
-        '-keyout',
-        `${name}.key`,
-        '-out',
-        `${name}.csr`,
-        '-subj',
-        `/CN=${name}`,
-      );
+      openssl('req', ...newKey, '-keyout', `${name}.key`, '-out', `${name}.csr`, '-subj', `/CN=${name}`);
       writeFileSync(file(`${name}.ext`), name === 'localhost' ? 'subjectAltName=IP:127.0.0.1' : '');
       openssl(
         'x509',

@@ -1,17 +1,18 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import type { Gateway } from '../../src/gateway.ts';
 import { encodeProof, proofMac } from '../../src/syncml/bootstrap-proof.ts';
 import { verifyBootstrap } from '../../src/syncml/bootstrap-security.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../src/syncml/codec.ts';
 import { decodeTnds } from '../../src/syncml/tnds.ts';
 import { Site, secrets } from '../journeys/site.ts';
 import { startAedes } from '../peers/brokers.ts';
+import { selfSigned } from '../peers/certificates.ts';
 import { StockClient } from '../peers/stock-client.ts';
 import { firstPackage } from '../syncml/messages.ts';
 
@@ -122,19 +123,7 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
     const folder = mkdtempSync(join(tmpdir(), 'postern-https-'));
     t.after(() => rmSync(folder, { recursive: true }));
     const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')] as const;
-    const self = [
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:P-256',
-      '-nodes',
-      '-days',
-      '2',
-    ];
-    const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1'];
-    execFileSync('openssl', [...self, ...subject, '-keyout', key, '-out', cert], { stdio: 'pipe' });
+    selfSigned('localhost', { key, cert }, '-addext', 'subjectAltName=IP:127.0.0.1');
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([], http({ 'tls-cert': cert, 'tls-key': key }));
@@ -148,15 +137,14 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
     assert.equal(gateway.devices().length, 1);
   });
 
+  const guessingAt = ({ httpUrl }: Gateway) =>
+    new StockClient({ ...stock, password: 'guess', url: `${httpUrl}/funambol/dm` });
+
   test('with a wrong password: 401 twice, and it is not attached', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([], http());
-    await using client = new StockClient({
-      ...stock,
-      password: 'guess',
-      url: `${gateway.httpUrl}/funambol/dm`,
-    });
+    await using client = guessingAt(gateway);
     await client.session();
     assert.deepEqual(client.statuses.slice(0, 2), ['401', '401']);
     assert.equal(gateway.devices().length, 0);
@@ -167,11 +155,7 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([], http());
-    await using client = new StockClient({
-      ...stock,
-      password: 'guess',
-      url: `${gateway.httpUrl}/funambol/dm`,
-    });
+    await using client = guessingAt(gateway);
     let status = 0;
     for (let session = 1; session < 10 && status !== 429; session++)
       status = await client.session(String(session));
