@@ -10,6 +10,7 @@ import {
   text,
   whole,
 } from './base/config.ts';
+import { gwmoSection } from './mo/vocabulary.ts';
 
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
 /** Of a stock client, which may have a short one. */
@@ -152,6 +153,25 @@ export const gatewayConfigSchema = v.strictObject({
     }),
     {},
   ),
+  images: v.optional(
+    v.strictObject({
+      directory: described(
+        v.optional(text),
+        'Folder for the images of the Image Inventory; beside the state file by default',
+      ),
+      quota: described(v.optional(whole(1, 65_536), 256), 'Mebibytes that images may take in all'),
+      count: described(v.optional(whole(1, 1024), 64), 'Images that may be known'),
+      ca: described(
+        v.optional(text),
+        "PEM file of the authorities of download servers; the machine's own by default",
+      ),
+      'signing-keys': described(
+        v.optional(v.array(text), []),
+        'PEM files of public keys. Where there are any, an image must be signed by one of them',
+      ),
+    }),
+    {},
+  ),
   limits: v.optional(
     v.strictObject({
       devices: described(
@@ -169,6 +189,7 @@ export const gatewayConfigSchema = v.strictObject({
     }),
     {},
   ),
+  gwmo: gwmoSection,
   log: logSection,
 });
 

@@ -1,4 +1,9 @@
+import { readFileSync } from 'node:fs';
+import { PosternError } from './base/errors.ts';
+import { recordName } from './base/record-name.ts';
 import type { GatewayConfig } from './gateway-config.ts';
+import type { ExpectedDevices } from './mo/gw-device-inventory.ts';
+import { readSigningKey } from './modes/image-cache.ts';
 import type { MqttSettings } from './northbound/mqtt-link.ts';
 import type { DeviceSchemes } from './southbound/device-sessions.ts';
 import type { HttpSettings } from './southbound/http-binding.ts';
@@ -35,6 +40,49 @@ export function knowManualDevices(
   return new Map(
     devices.map((device) => [device.id, { client: device['client-auth'], server: device['server-auth'] }]),
   );
+}
+
+/** Credentials that the DM server gave for devices which have not come yet. */
+export function expectedDevices(
+  credentials: Credentials,
+  rest: Pick<ExpectedDevices, 'add' | 'addressFor'>,
+): ExpectedDevices {
+  return {
+    names: () =>
+      credentials
+        .list()
+        .filter(({ origin, attached }) => origin === 'server' && !attached)
+        .map(({ deviceId }) => recordName(deviceId)),
+    named: (name) => {
+      const found = credentials.named(name);
+      return found?.origin === 'server' && !found.attached ? found : undefined;
+    },
+    remove: (deviceId) => credentials.delete(deviceId),
+    ...rest,
+  };
+}
+
+/** @throws {PosternError} `configuration` when a key cannot be read */
+export function imageSettings({ gateway, images }: GatewayConfig) {
+  const { state } = gateway;
+  const directory = images.directory ?? (state === ':memory:' ? undefined : `${state}.images`);
+  return {
+    directory,
+    quota: images.quota * 1024 * 1024,
+    count: images.count,
+    ca: images.ca === undefined ? undefined : readPem(images.ca, 'images.ca'),
+    signingKeys: images['signing-keys'].map((file) =>
+      readSigningKey(readPem(file, 'images.signing-keys'), file),
+    ),
+  };
+}
+
+function readPem(file: string, key: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new PosternError('configuration', `${key}: ${file} cannot be read`, { cause });
+  }
 }
 
 export function httpSettings(http: NonNullable<GatewayConfig['http']>, gatewayId: string): HttpSettings {

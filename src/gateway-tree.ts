@@ -4,13 +4,14 @@ import { forgetfulNodes } from './dm/node-store.ts';
 import { StoredBranch } from './dm/stored-branch.ts';
 import { ManagementTree, type TreeBranch } from './dm/tree.ts';
 import type { GatewayConfig } from './gateway-config.ts';
+import { managementObjects } from './mo/catalogue.ts';
 import { devDetail, devDetailNodes } from './mo/dev-detail.ts';
 import { devInfo, devInfoNodes } from './mo/dev-info.ts';
 import type { Accounts } from './mo/dm-acc.ts';
-import { gwConfigNodes } from './mo/gw-config.ts';
-import { type ExpectedDevices, InventoryBranch } from './mo/gw-device-inventory.ts';
+import { gwConfigDefaults, gwConfigFacts } from './mo/gw-config.ts';
+import { RenamedBranch } from './mo/renamed-branch.ts';
+import { type GatewayObject, renamed, type Vocabulary } from './mo/vocabulary.ts';
 import { transaction } from './store/database.ts';
-import type { Inventory } from './store/inventory.ts';
 import { Acls } from './store/nodes.ts';
 
 export interface GatewayTreeParts {
@@ -18,16 +19,14 @@ export interface GatewayTreeParts {
   readonly database: DatabaseSync;
   readonly accounts: Accounts;
   readonly gwConfig: StoredBranch;
-  readonly inventory: Inventory;
-  readonly expected: ExpectedDevices;
-  /** Detaches a device at the DM server's word, and answers with how to take that back. */
-  readonly remove: (deviceId: string) => () => void;
-  readonly fanout: TreeBranch;
+  readonly vocabulary: Vocabulary;
+  /** The management objects of GwMO but for GwConfig. */
+  readonly objects: Readonly<Record<Exclude<GatewayObject, 'GwConfig'>, TreeBranch>>;
 }
 
 /** The gateway's own management tree, in which its DM server may do everything that a node allows. */
 export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
-  const { config, database, accounts, gwConfig, inventory, expected, remove, fanout } = parts;
+  const { config, database, accounts, gwConfig, vocabulary, objects } = parts;
   const { gateway, limits, 'dm-server': server } = config;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
   info.plant([], devInfoNodes({ deviceId: gateway.id, manufacturer: 'Postern', model: 'DM Gateway' }));
@@ -41,20 +40,28 @@ export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
       hardware: process.arch,
     }),
   );
+  for (const node of gwConfigFacts(vocabulary, limits.devices)) gwConfig.plant([node.name], node);
   // Nodes that a later version brought are missing in what an earlier one kept.
-  for (const node of gwConfigNodes(limits.devices).children ?? [])
-    if (!gwConfig.view([node.name])) gwConfig.plant([node.name], node);
+  for (const node of gwConfigDefaults) if (!gwConfig.view([node.name])) gwConfig.plant([node.name], node);
   const branches = {
     DevInfo: info,
     DevDetail: detail,
     DMAcc: accounts.branch,
-    GwConfig: gwConfig,
-    GwDeviceInventory: new InventoryBranch(inventory, expected, remove),
-    GwFanout: fanout,
+    ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
   };
   const all = ['Add', 'Delete', 'Exec', 'Get', 'Replace'].map((right) => `${right}=${server.id}`).join('&');
   return new ManagementTree(branches, new Acls(database, { '.': all }), (work) =>
     transaction(database, work),
+  );
+}
+
+function renamedObjects({ names }: Vocabulary, objects: Readonly<Record<string, TreeBranch>>) {
+  if (Object.keys(names).length === 0) return objects;
+  return Object.fromEntries(
+    Object.entries(objects).map(([name, branch]) => {
+      const description = managementObjects[name]?.root;
+      return [renamed(names, name), description ? new RenamedBranch(branch, description, names) : branch];
+    }),
   );
 }
 

@@ -10,18 +10,23 @@ import { Router } from './coap/router.ts';
 import { coapUri } from './coap/uri.ts';
 import type { Operation, OperationOutcome } from './dm/server-session.ts';
 import { StoredBranch } from './dm/stored-branch.ts';
+import type { ManagementTree } from './dm/tree.ts';
 import type { GatewayConfig } from './gateway-config.ts';
-import { httpSettings, knowManualDevices, mqttSettings } from './gateway-settings.ts';
+import { GatewayObjects } from './gateway-objects.ts';
+import {
+  expectedDevices,
+  httpSettings,
+  imageSettings,
+  knowManualDevices,
+  mqttSettings,
+} from './gateway-settings.ts';
 import { gatewayTree, knowServer } from './gateway-tree.ts';
 import { Accounts, accountsDescription } from './mo/dm-acc.ts';
-import { FanoutBranch } from './mo/fanout-branch.ts';
-import { readOrder } from './mo/fanout-order.ts';
 import { gwConfig } from './mo/gw-config.ts';
-import { gwFanout } from './mo/gw-fanout.ts';
-import { FanOut } from './modes/fan-out.ts';
+import { vocabularyOf } from './mo/vocabulary.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
-import { DmClient, type FanoutBody } from './northbound/dm-client.ts';
+import { DmClient, type ResultBody, type resultAlerts } from './northbound/dm-client.ts';
 import { Upstream } from './northbound/upstream.ts';
 import { Associations } from './southbound/associations.ts';
 import { BootstrapServer } from './southbound/bootstrap-server.ts';
@@ -29,12 +34,12 @@ import { CoapNetwork } from './southbound/coap-network.ts';
 import { DeviceAddresses } from './southbound/device-addresses.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
 import { HttpBinding } from './southbound/http-binding.ts';
+import { imageResource } from './southbound/image-resource.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
 import { paths } from './southbound/resources.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { Credentials, type ExpectedDevice } from './store/credentials.ts';
 import { openDatabase } from './store/database.ts';
-import { Fanouts } from './store/fanouts.ts';
 import { type DeviceRecord, Inventory } from './store/inventory.ts';
 import { Nodes } from './store/nodes.ts';
 import { Outbox } from './store/outbox.ts';
@@ -81,7 +86,8 @@ export class Gateway implements AsyncDisposable {
   readonly #http: HttpBinding | undefined;
   readonly #proxy: ProxyMode;
   readonly #associations: Associations;
-  readonly #fanOut: FanOut;
+  readonly #objects: GatewayObjects;
+  readonly #tree: ManagementTree;
   readonly #upstream: Upstream;
   readonly #dmClient: DmClient;
   #disposed = false;
@@ -100,7 +106,11 @@ export class Gateway implements AsyncDisposable {
 
     const nodes = new Nodes(this.#database);
     const accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
-    this.#gwConfig = new StoredBranch('GwConfig', gwConfig.root, nodes, { type: gwConfig.id, clock });
+    const vocabulary = vocabularyOf(config.gwmo);
+    this.#gwConfig = new StoredBranch('GwConfig', gwConfig.root, nodes, {
+      type: vocabulary.objects.GwConfig,
+      clock,
+    });
     this.#associations = new Associations({
       database: this.#database,
       inventory: this.#inventory,
@@ -113,36 +123,35 @@ export class Gateway implements AsyncDisposable {
       isAlive: (deviceId) => this.#isAlive(deviceId),
       reported: () => this.#dmClient.wake(),
     });
-    const fanoutNodes = new StoredBranch('GwFanout', gwFanout.root, nodes, { type: gwFanout.id, clock });
-    if (!fanoutNodes.view(['Fanout'])) fanoutNodes.plant(['Fanout'], { name: 'Fanout', format: 'node' });
-    const order = (name: string) => readOrder(fanoutNodes, name, this.#inventory.list());
-    this.#fanOut = new FanOut({
-      fanouts: new Fanouts(this.#database),
+    const objects = new GatewayObjects({
+      vocabulary,
+      database: this.#database,
+      nodes,
+      inventory: this.#inventory,
+      expected: expectedDevices(this.#credentials, {
+        add: (device) => this.#expect(device),
+        addressFor: (deviceId) => this.#uriFor(deviceId, paths.sessions),
+      }),
+      remove: (deviceId) => this.#associations.remove(deviceId),
       clock,
+      entropy,
       events,
-      order,
-      manage: (deviceId, operations, options) => this.#proxy.manage(deviceId, operations, options),
-      ended: (name, correlator, result) => {
-        const body: FanoutBody = { result, ...(correlator !== undefined && { correlator }) };
-        this.#outbox.add('command-fanout', name, JSON.stringify(body));
-        this.#dmClient.wake();
-      },
+      images: imageSettings(config),
+      permits: (path, server) => this.#tree.permits(path, 'Exec', server),
+      manage: (...args) => this.#proxy.manage(...args),
+      deliver: (...args) => this.#transparent.deliver(...args),
+      uriFor: (deviceId, path) => this.#uriFor(deviceId, path),
+      delegate: async () => [],
+      ended: (kind, uri, operation, result) => this.#report(kind, uri, operation, result),
     });
-    const tree = gatewayTree({
+    this.#objects = objects;
+    this.#tree = gatewayTree({
       config,
       database: this.#database,
       accounts,
       gwConfig: this.#gwConfig,
-      inventory: this.#inventory,
-      expected: {
-        list: () =>
-          this.#credentials.list().filter(({ origin, attached }) => origin === 'server' && !attached),
-        add: (device) => this.#expect(device),
-        remove: (deviceId) => this.#credentials.delete(deviceId),
-        addressFor: (deviceId) => this.#uriFor(deviceId),
-      },
-      remove: (deviceId) => this.#associations.remove(deviceId),
-      fanout: new FanoutBranch(fanoutNodes, this.#fanOut, order),
+      vocabulary,
+      objects: objects.branches,
     });
     knowServer(accounts, config);
 
@@ -188,8 +197,9 @@ export class Gateway implements AsyncDisposable {
       serverId: config['dm-server'].id,
       mediaType: encodings[config['dm-server'].encoding],
       accounts,
-      tree,
+      tree: this.#tree,
       outbox: this.#outbox,
+      vocabulary,
       upstream: this.#upstream,
       clock,
       entropy,
@@ -204,6 +214,9 @@ export class Gateway implements AsyncDisposable {
       events,
       attached: (device) => this.#associations.attach(device),
       left: (deviceId) => this.#associations.detach(deviceId, 'left'),
+      alerted: (deviceId, alert) => this.#objects.alerted(deviceId, alert),
+      mayBeGateway: () => false,
+      vocabulary,
       proved: (deviceId, remote) => this.#heard(deviceId, remote),
       schemesOf: (deviceId) => schemes.get(deviceId),
       work: (deviceId) => this.#proxy.work(deviceId),
@@ -234,6 +247,10 @@ export class Gateway implements AsyncDisposable {
             this.#sessions.resource(local),
             this.#transparent.resource(),
             uplinkStatus.resource(local),
+            imageResource(
+              (name) => objects.images.ready(name),
+              ({ remote }) => this.#inventory.get(this.#addresses.deviceAt(remote) ?? '') !== undefined,
+            ),
           ]).handle,
           clock,
         ).handle,
@@ -271,7 +288,7 @@ export class Gateway implements AsyncDisposable {
     this.#associations.start();
     await this.#network.start();
     await this.#http?.start();
-    this.#fanOut.resume();
+    this.#objects.resume();
     this.#upstream.start();
     this.#events.emit('info', 'gateway.started', {
       gateway: this.#config.gateway.id,
@@ -287,7 +304,7 @@ export class Gateway implements AsyncDisposable {
     // From the last to the first: what waits for the uplink ends when the uplink does.
     stack.use(this.#dmClient);
     stack.use(this.#upstream);
-    stack.use(this.#fanOut);
+    stack.use(this.#objects);
     stack.use(this.#associations);
     stack.use(this.#network);
     if (this.#http) stack.use(this.#http);
@@ -311,7 +328,7 @@ export class Gateway implements AsyncDisposable {
         security: plainWarning,
       },
       devices: {
-        attached: this.#inventory.list().length,
+        attached: this.#inventory.size,
         limit: limits.devices,
       },
       outbox: { waiting: this.#outbox.size, limit: limits.outbox, dropped: this.#outbox.dropped },
@@ -321,7 +338,7 @@ export class Gateway implements AsyncDisposable {
   }
 
   devices(): readonly DeviceRecord[] {
-    return this.#inventory.list();
+    return [...this.#inventory.values()];
   }
 
   /**
@@ -340,6 +357,20 @@ export class Gateway implements AsyncDisposable {
   #heard(deviceId: string, remote: Remote): void {
     this.#addresses.heard(deviceId, remote, true);
     this.#associations.heard(deviceId);
+    this.#objects.heard(deviceId);
+  }
+
+  /** What an Exec of a DM server came to goes to that server. */
+  #report(
+    kind: keyof typeof resultAlerts,
+    uri: string,
+    { name, server, correlator }: { name: string; server: string; correlator: string | undefined },
+    result: string,
+  ): void {
+    const body: ResultBody = { uri, result, ...(correlator !== undefined && { correlator }) };
+    const isOwn = server === this.#config['dm-server'].id;
+    this.#outbox.add(kind, name, JSON.stringify(body), isOwn ? undefined : server);
+    this.#dmClient.wake();
   }
 
   /** The DM server bootstraps a device to this gateway (GwMO section 8.4.1). */
@@ -348,11 +379,11 @@ export class Gateway implements AsyncDisposable {
     this.#events.emit('info', 'device.expected', { device: device.deviceId });
   }
 
-  #uriFor(deviceId: string): string {
+  #uriFor(deviceId: string, path: string): string {
     const heard = this.#addresses.get(deviceId);
     const local = heard ? this.#network.localTowards(heard.address) : this.#network.addresses[0];
     if (!local) throw new PosternError('unavailable', 'the gateway has no address');
-    return coapUri(local.address, this.#network.port, paths.sessions);
+    return coapUri(local.address, this.#network.port, path);
   }
 
   /** A device that proved this ID answers from another address and port than the one that asks. */

@@ -225,7 +225,7 @@ export class Blockwise {
         }
       : response;
     const exponent = fittingExponent(request, echoed, block2?.exponent ?? largestExponent);
-    if (echoed.payload.length <= blockSize(exponent) && !block2) return echoed;
+    if (echoed.payload.length <= blockSize(exponent) && !block2 && !echoed.content) return echoed;
     if (isError(echoed)) return { ...echoed, payload: echoed.payload.subarray(0, blockSize(exponent)) };
     if (echoed.payload.length > blockSize(exponent)) {
       const transfer = this.#outgoing.begin(transferKey(request), request.remote.key);
@@ -298,12 +298,16 @@ const tooMuch = (): Reply => refusal(Code.BadRequest, 'go on with the block size
 const optionBytes = (options: readonly CoapOption[]): number =>
   options.reduce((sum, { value }) => sum + value.length + 2, 0);
 
-function slice(response: Reply, { number, exponent }: Block): Reply | undefined {
+function slice({ content, ...response }: Reply, { number, exponent }: Block): Reply | undefined {
   const size = blockSize(exponent);
   const from = number * size;
-  if (from > 0 && from >= response.payload.length) return undefined;
-  const more = from + size < response.payload.length;
+  const total = content?.size ?? response.payload.length;
+  if (from > 0 && from >= total) return undefined;
+  const more = from + size < total;
   const options = [...response.options, uint(Option.Block2, packBlock({ number, more, exponent }))];
-  if (number === 0 && more) options.push(uint(Option.Size2, response.payload.length));
-  return { ...response, options: sorted(options), payload: response.payload.subarray(from, from + size) };
+  if (number === 0 && more) options.push(uint(Option.Size2, total));
+  const payload = content
+    ? content.read(from, Math.min(size, total - from))
+    : response.payload.subarray(from, from + size);
+  return { ...response, options: sorted(options), payload };
 }

@@ -81,9 +81,18 @@ export interface Reply {
   readonly code: number;
   readonly options: readonly CoapOption[];
   readonly payload: Uint8Array;
+  /** Stands for a payload that is never whole in memory; only a GET has it, and its ETag says when it changes. */
+  readonly content?: Content;
+}
+
+/** A body that is read in blocks. */
+export interface Content {
+  readonly size: number;
+  read(from: number, length: number): Uint8Array;
 }
 
 export interface ReplyFields {
+  readonly content?: Content;
   readonly payload?: Uint8Array | string;
   readonly contentFormat?: number;
   /** Seconds. */
@@ -95,7 +104,7 @@ export interface ReplyFields {
 const empty = new Uint8Array();
 
 export function reply(code: number, fields: ReplyFields = {}): Reply {
-  const { payload = empty, contentFormat, maxAge, etag, options = [] } = fields;
+  const { payload = empty, content, contentFormat, maxAge, etag, options = [] } = fields;
   const all = [...options];
   if (etag !== undefined) all.push(opaque(Option.ETag, etag));
   if (contentFormat !== undefined) all.push(uint(Option.ContentFormat, contentFormat));
@@ -104,6 +113,7 @@ export function reply(code: number, fields: ReplyFields = {}): Reply {
     code,
     options: all.length > 1 ? sorted(all) : all,
     payload: typeof payload === 'string' ? Buffer.from(payload) : payload,
+    ...(content && { content }),
   };
 }
 

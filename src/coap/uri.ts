@@ -13,6 +13,7 @@ export interface CoapUri {
   readonly host: string;
   readonly port: number;
   readonly path: readonly string[];
+  readonly query?: string;
 }
 
 /** @throws {PosternError} `malformed` */
@@ -25,5 +26,6 @@ export function parseCoapUri(text: string): CoapUri {
     host: url.hostname.replace(/^\[|\]$/g, ''),
     port: url.port === '' ? coapPort : Number(url.port),
     path: path.map(decodeURIComponent),
+    ...(url.search !== '' && { query: url.search.slice(1) }),
   };
 }

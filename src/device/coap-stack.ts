@@ -3,9 +3,17 @@ import { once } from 'node:events';
 import { Agent, createServer, type IncomingMessage, type OutgoingMessage, type Server } from 'coap';
 import { type Clock, pause } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
+import { uriHost } from '../base/uri-host.ts';
 import { type Link, parseLinks } from '../coap/link-format.ts';
 import { Option, writeUint } from '../coap/options.ts';
 import { parseCoapUri } from '../coap/uri.ts';
+
+/** Exponent of the blocks that images come in: 1024 bytes. */
+const downloadExponent = 6;
+const downloadBlock = 1024;
+/** Milliseconds for one attempt at an image, and attempts that bring nothing. */
+const downloadTimeout = 30_000;
+const downloadAttempts = 5;
 
 /** The groups of RFC 7252 section 12.8. */
 const allCoapNodes = '224.0.1.187';
@@ -23,6 +31,8 @@ export interface StackRequest {
   readonly payload?: Uint8Array;
   /** Milliseconds. */
   readonly timeout: number;
+  /** Hears of what came of a body when the rest did not. */
+  readonly brokeOff?: (part: Uint8Array) => void;
 }
 
 export interface StackResponse {
@@ -110,6 +120,7 @@ export class CoapStack implements AsyncDisposable {
     options = {},
     payload,
     timeout,
+    brokeOff,
   }: StackRequest): Promise<StackResponse> {
     const { host, port } = parseCoapUri(base);
     const outgoing = this.#agent.request({
@@ -142,11 +153,50 @@ export class CoapStack implements AsyncDisposable {
     try {
       return await promise;
     } catch (thrown) {
+      brokeOff?.(outgoing._totalPayload);
       if (!this.#stop.signal.aborted) this.#agent.abort(outgoing);
       throw thrown;
     } finally {
       timer.cancel();
       this.#stop.signal.removeEventListener('abort', stopped);
+    }
+  }
+
+  /**
+   * Gets a large body whose URI names its version, and goes on where it broke off (RFC 7959 section 2.4).
+   * @throws {PosternError} `timeout`, `unavailable`
+   */
+  async download(uri: string): Promise<Uint8Array> {
+    const { host, port, path, query } = parseCoapUri(uri);
+    const base = `coap://${uriHost(host)}:${port}`;
+    const parts: Uint8Array[] = [];
+    for (let failures = 0; ; ) {
+      const have = parts.reduce((sum, part) => sum + part.length, 0);
+      const block = writeUint((have / downloadBlock) * 16 + downloadExponent);
+      try {
+        const { code, payload } = await this.request({
+          method: 'GET',
+          base,
+          path: `/${path.join('/')}`,
+          ...(query !== undefined && { query }),
+          options: { [Option.Block2.number]: block },
+          timeout: downloadTimeout,
+          brokeOff: (part) => {
+            const whole = part.length - (part.length % downloadBlock);
+            if (whole > 0) {
+              parts.push(part.subarray(0, whole));
+              failures = 0;
+            }
+          },
+        });
+        if (code !== '2.05')
+          throw new PosternError('notFound', `${uri} answered ${code}: ${Buffer.from(payload).toString()}`);
+        return Buffer.concat([...parts, payload]);
+      } catch (thrown) {
+        const { code } = asPosternError(thrown);
+        if (this.#stop.signal.aborted || (code !== 'timeout' && code !== 'unavailable')) throw thrown;
+        if (++failures >= downloadAttempts) throw thrown;
+      }
     }
   }
 

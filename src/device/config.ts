@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { authSchemes, described, identifier, logSection, port, secret, text } from '../base/config.ts';
+import { gwmoSection } from '../mo/vocabulary.ts';
 
 /** The reference End Device's configuration file. */
 export const deviceConfigSchema = v.strictObject({
@@ -75,6 +76,7 @@ export const deviceConfigSchema = v.strictObject({
     ),
     'The account that the device left its factory with, if any',
   ),
+  gwmo: gwmoSection,
   log: logSection,
 });
 

@@ -15,6 +15,7 @@ import { interior, leaf } from '../syncml/ddf.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
 import { byBootstrap } from './bootstraps.ts';
 import type { DeviceConfig } from './config.ts';
+import { Firmware, type FirmwareParts } from './firmware.ts';
 
 export interface DeviceTreeParts {
   readonly config: DeviceConfig;
@@ -23,6 +24,7 @@ export interface DeviceTreeParts {
   readonly clock: Clock;
   /** Takes an account that was put into the Inbox. */
   readonly receive: Receiver;
+  readonly update: Pick<FirmwareParts, 'events' | 'fetch' | 'report'>;
 }
 
 /** What the reference device lets a server set. */
@@ -43,13 +45,17 @@ const initialSettings: readonly TndsNode[] = [
 ];
 
 /** The tree of the reference device. Nobody but a bootstrap may put accounts into it, until a server is trusted. */
-export function deviceTree({ config, database, accounts, clock, receive }: DeviceTreeParts): ManagementTree {
+export function deviceTree({ config, database, accounts, clock, receive, update }: DeviceTreeParts): {
+  tree: ManagementTree;
+  firmware: Firmware;
+} {
   const nodes = new Nodes(database);
   const { id, manufacturer, model, firmware } = config.device;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
   info.plant([], devInfoNodes({ deviceId: id, manufacturer, model }));
   const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, { type: devDetail.id });
   detail.plant([], devDetailNodes({ type: 'device', firmware, software: softwareVersion, hardware: '1' }));
+  const updates = new Firmware({ deviceId: id, nodes, detail, clock, ...update });
   const own = new StoredBranch('Settings', settings, nodes, { clock });
   for (const node of initialSettings) if (!own.view([node.name])) own.plant([node.name], node);
   const inbox = new Inbox({ [MoId.DmAcc]: receive });
@@ -58,6 +64,7 @@ export function deviceTree({ config, database, accounts, clock, receive }: Devic
     DevDetail: detail,
     DMAcc: accounts.branch,
     Settings: own,
+    FwUpdate: updates,
     Inbox: inbox,
   };
   const acls = new Acls(database, {
@@ -65,5 +72,6 @@ export function deviceTree({ config, database, accounts, clock, receive }: Devic
     './Inbox': `Add=${byBootstrap}`,
     './Settings': 'Get=*',
   });
-  return new ManagementTree(branches, acls, (work) => transaction(database, work));
+  const tree = new ManagementTree(branches, acls, (work) => transaction(database, work));
+  return { tree, firmware: updates };
 }

@@ -18,6 +18,7 @@ import { StoredBranch } from '../dm/stored-branch.ts';
 import type { ManagementTree } from '../dm/tree.ts';
 import { Accounts, accountsDescription, type DmAccount, readAccount } from '../mo/dm-acc.ts';
 import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
+import { type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
 import { openDatabase } from '../store/database.ts';
 import { Nodes } from '../store/nodes.ts';
 import { decodeMessage, encodeMessage, encodings } from '../syncml/codec.ts';
@@ -27,6 +28,7 @@ import { Bootstraps, byBootstrap } from './bootstraps.ts';
 import { CoapStack, type Discovered } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
+import type { Firmware } from './firmware.ts';
 
 export interface DeviceSurroundings {
   readonly events: Events;
@@ -58,6 +60,10 @@ export class Device implements AsyncDisposable {
   readonly #accounts: Accounts;
   readonly #coap: CoapStack;
   readonly #bootstraps: Bootstraps;
+  readonly #firmware: Firmware;
+  readonly #vocabulary: Vocabulary;
+  /** ServerIDs that may manage this device. */
+  readonly #managers = new Set<string>();
   readonly #stop = new AbortController();
   readonly #attached = Promise.withResolvers<void>();
   #found: Discovered | undefined;
@@ -71,6 +77,7 @@ export class Device implements AsyncDisposable {
   constructor(config: DeviceConfig, surroundings: DeviceSurroundings) {
     const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
     this.#config = config;
+    this.#vocabulary = vocabularyOf(config.gwmo);
     this.#clock = clock;
     this.#entropy = entropy;
     this.#events = events;
@@ -78,14 +85,24 @@ export class Device implements AsyncDisposable {
     this.#database = openDatabase(config.device.state);
     const nodes = new Nodes(this.#database);
     this.#accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
-    this.#tree = deviceTree({
+    const { tree, firmware } = deviceTree({
       config,
       database: this.#database,
       accounts: this.#accounts,
       clock,
       receive: (root, by) => this.#receiveAccount(root, by),
+      update: {
+        events,
+        fetch: (uri) => this.#coap.download(uri),
+        report: async (serverId, alert) => {
+          await this.#session(serverId, undefined, [alert]);
+        },
+      },
     });
+    this.#tree = tree;
+    this.#firmware = firmware;
     this.#takeFactoryAccount();
+    for (const account of this.#accounts.list()) if (isDirect(account)) this.#trust(account.serverId);
     this.#coap = new CoapStack(clock, config.network.interface, (path, payload) =>
       this.#posted(path, payload),
     );
@@ -124,7 +141,7 @@ export class Device implements AsyncDisposable {
   /** Opens the socket, and goes on in the background until it is attached. */
   async start(): Promise<void> {
     const brought = await this.#bootstraps.applyBrought();
-    if (brought && !isDirect(brought)) this.#trust(brought.serverId);
+    if (brought && !isDirect(brought)) this.#trustWithAccounts(brought.serverId);
     await this.#coap.open();
     this.#running = this.#becomeAttached();
   }
@@ -135,6 +152,7 @@ export class Device implements AsyncDisposable {
     this.#attached.reject(new PosternError('unavailable', 'the device stops'));
     await this.#coap[Symbol.asyncDispose]();
     await this.#running;
+    await this.#firmware.settled;
     await this.#queue.catch(() => {});
     this.#database.close();
   }
@@ -192,7 +210,7 @@ export class Device implements AsyncDisposable {
   async detach(): Promise<void> {
     const account = this.#gatewayAccount();
     if (!account) throw new PosternError('notFound', `${this.id} is attached to no gateway`);
-    await this.#session(account.serverId, undefined, [leavingAlert(this.id)]);
+    await this.#session(account.serverId, undefined, [leavingAlert(this.#vocabulary, this.id)]);
     this.#forget(account.serverId);
   }
 
@@ -201,7 +219,7 @@ export class Device implements AsyncDisposable {
     if (this.value('Settings', 'LocationUpdate') !== 'true') return [];
     const address = this.#coap.address;
     this.#events.emit('info', 'device.moved', { device: this.id, from: serverId, address });
-    return [locationUpdateAlert({ address, gateway: serverId })];
+    return [locationUpdateAlert(this.#vocabulary, { address, gateway: serverId })];
   }
 
   /** The account of the gateway that was found here. */
@@ -353,10 +371,18 @@ export class Device implements AsyncDisposable {
     return '2.04';
   }
 
-  /** A DM server of the device's own may give it accounts, and change its settings. */
-  #trust(serverId: string): void {
+  /** A DM server of the device's own may give it accounts; so may no gateway. */
+  #trustWithAccounts(serverId: string): void {
     this.#tree.setAcl(['Inbox'], `Add=${byBootstrap}+${serverId}`);
-    this.#tree.setAcl(['Settings'], `Get=*&Replace=${serverId}`);
+    this.#trust(serverId);
+  }
+
+  /** A server may change settings, and update. */
+  #trust(serverId: string): void {
+    this.#managers.add(serverId);
+    const all = [...this.#managers].join('+');
+    this.#tree.setAcl(['Settings'], `Get=*&Replace=${all}`);
+    this.#tree.setAcl(['FwUpdate'], `Get=*&Add=${all}&Replace=${all}&Exec=${all}`);
   }
 
   /** An account comes in; it takes the place of another of its server only if the same hand gave both. */
@@ -368,12 +394,14 @@ export class Device implements AsyncDisposable {
       throw new PosternError('forbidden', `the account for ${account.serverId} is not yours to replace`);
     const name = this.#accounts.put(account);
     this.#tree.setAcl(['DMAcc', name], `Get=*&Replace=${by}&Delete=${by}`);
+    // To be bootstrapped to a gateway is to be managed by it (GwMO section 8.4): its ServerID has the rights of a server.
+    if (isDirect(account)) this.#trust(account.serverId);
   }
 
   #takeFactoryAccount(): void {
     const server = this.#config['dm-server'];
     if (!server) return;
-    this.#trust(server.id);
+    this.#trustWithAccounts(server.id);
     if (this.#accounts.find(server.id)) return;
     const name = this.#accounts.put({
       serverId: server.id,

@@ -14,9 +14,11 @@ export interface BranchOptions {
   readonly type?: string;
   /** For time stamps; nodes have none without it. */
   readonly clock?: Clock;
+  /** Nodes that the branch may hold. */
+  readonly nodes?: number;
 }
 
-/** Nodes that one branch may hold, and bytes of one value. */
+/** Nodes that one branch may hold if it is not told otherwise, and bytes of one value. */
 export const branchLimits = { nodes: 4096, valueBytes: 64 * 1024, titleBytes: 255 } as const;
 
 /** A branch whose nodes are values, shaped by the description of a management object. */
@@ -25,6 +27,7 @@ export class StoredBranch implements TreeBranch {
   readonly #description: NodeDescription;
   readonly #store: NodeStore;
   readonly #clock: Clock | undefined;
+  readonly #limit: number;
   readonly #children = new Map<string, Set<string>>();
   readonly #nodes = new UndoableMap<StoredNode>((key, node) => this.#index(key, node !== undefined));
 
@@ -32,12 +35,13 @@ export class StoredBranch implements TreeBranch {
     name: string,
     description: NodeDescription,
     store: NodeStore,
-    { type, clock }: BranchOptions = {},
+    { type, clock, nodes = branchLimits.nodes }: BranchOptions = {},
   ) {
     this.#name = name;
     this.#description = description;
     this.#store = store;
     this.#clock = clock;
+    this.#limit = nodes;
     this.#nodes.set(name, { path: name, format: 'node', ...(type !== undefined && { type }) });
     const stored = [...store.load(name)].toSorted((a, b) => (a.path < b.path ? -1 : 1));
     for (const { format, ...node } of stored) {
@@ -192,8 +196,8 @@ export class StoredBranch implements TreeBranch {
   }
 
   #makeRoomFor(count: number): void {
-    if (this.#nodes.size + count > branchLimits.nodes)
-      throw new PosternError('full', `more than ${branchLimits.nodes} nodes in ${this.#name}`);
+    if (this.#nodes.size + count > this.#limit)
+      throw new PosternError('full', `more than ${this.#limit} nodes in ${this.#name}`);
   }
 
   /** All that `work` changes is written, or nothing. */

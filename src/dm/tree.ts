@@ -52,7 +52,12 @@ export interface TreeBranch {
   /** Takes a node at the branch's own root, as `./Inbox` does, which finds the right place itself. */
   deposit?(node: NewNode, serverId: string): void | Promise<void>;
   /** Answers with a status: 200, or 202 with an alert to come. */
-  exec?(path: Path, argument: NewNode, correlator: string | undefined): number | Promise<number>;
+  exec?(
+    path: Path,
+    argument: NewNode,
+    correlator: string | undefined,
+    serverId: string,
+  ): number | Promise<number>;
   /** Levels of changes that can be taken back; they nest. A branch without them cannot undo. */
   begin?(): void;
   commit?(): void;
@@ -271,7 +276,7 @@ export class ManagementTree {
     this.#demand(view.access, path, 'Exec', path, serverId);
     const { branch, below } = this.#owner(path);
     if (!branch?.exec) throw notTaken(path);
-    return await branch.exec(below, argument, correlator);
+    return await branch.exec(below, argument, correlator, serverId);
   }
 
   /** Interior nodes that are missing above a new one are added with it (section 7.3.1, implicit addition). */

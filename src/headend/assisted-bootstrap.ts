@@ -1,14 +1,17 @@
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { recordName } from '../base/record-name.ts';
 import type { Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { isOk } from '../dm/status.ts';
 import { accountNodes } from '../mo/dm-acc.ts';
-import { expectedNodes, recordName } from '../mo/gw-device-inventory.ts';
+import { expectedNodes } from '../mo/gw-device-inventory.ts';
+import { nodeAt, renamed, renamedTree, type Vocabulary } from '../mo/vocabulary.ts';
 import { encodeTnds, TndsMediaType } from '../syncml/tnds.ts';
 
 export interface AssistedBootstrapParts {
   readonly entropy: Entropy;
+  readonly vocabulary: Vocabulary;
   readonly events: Events;
   /** Whether a ServerID is that of a gateway of this server. */
   readonly isGateway: (serverId: string) => boolean;
@@ -28,7 +31,7 @@ const nonceBytes = 16;
  * that the gateway does not know. A device that the gateway reported, and that has the account, is left as it is.
  */
 export async function* bootstrapToGateway(
-  { entropy, events, isGateway, atGateway }: AssistedBootstrapParts,
+  { entropy, vocabulary, events, isGateway, atGateway }: AssistedBootstrapParts,
   deviceId: string,
   gateway: string,
   isAssociated: boolean,
@@ -44,7 +47,7 @@ export async function* bootstrapToGateway(
     serverSecret: secret(),
     serverNonce: entropy.bytes(nonceBytes),
   };
-  const uri = `./GwDeviceInventory/Expected/${recordName(deviceId)}`;
+  const uri = `${nodeAt(vocabulary, 'GwDeviceInventory', 'Expected')}/${recordName(deviceId)}`;
   const [removed, added, found] = await atGateway(gateway, [
     // What an attempt left that broke off.
     { name: 'Delete', uri },
@@ -53,9 +56,9 @@ export async function* bootstrapToGateway(
       uri,
       format: 'xml',
       type: TndsMediaType.Xml,
-      data: encodeTnds({ root: expectedNodes(expected) }),
+      data: encodeTnds({ root: renamedTree(vocabulary, expectedNodes(expected)) }),
     },
-    { name: 'Get', uri: `${uri}/Address` },
+    { name: 'Get', uri: `${uri}/${renamed(vocabulary.names, 'Address')}` },
   ]);
   const address = found?.results[0]?.data;
   if (!added || !isOk(added.status) || typeof address !== 'string')

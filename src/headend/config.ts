@@ -10,6 +10,7 @@ import {
   text,
   whole,
 } from '../base/config.ts';
+import { gwmoSection } from '../mo/vocabulary.ts';
 
 const party = {
   'client-secret': described(secret, 'Secret by which it proves itself to this server'),
@@ -80,6 +81,7 @@ export const headendConfigSchema = v.strictObject({
     v.optional(v.array(v.strictObject({ id: described(text, 'DevId of the End Device'), ...party })), []),
     'End Devices that have an account for this server from their factory',
   ),
+  gwmo: gwmoSection,
   log: logSection,
 });
 

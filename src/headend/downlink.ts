@@ -122,6 +122,12 @@ export class Downlink implements AsyncDisposable {
   }
 
   #take(gateway: string, envelope: Envelope): void {
+    // Several DM servers may share one broker.
+    const { serverId, events } = this.#parts;
+    if (envelope.kind === EnvelopeKind.Request && envelope.server !== serverId) {
+      events.emit('debug', 'package.for-another', { gateway, server: envelope.server });
+      return;
+    }
     const id = Buffer.from(envelope.correlation).toString('hex');
     if (envelope.kind === EnvelopeKind.Request) void this.#answer(gateway, `${gateway} ${id}`, envelope);
     else this.#notifications.get(id)?.(envelope);
@@ -148,14 +154,13 @@ export class Downlink implements AsyncDisposable {
 
   async #make(gateway: string, envelope: Envelope): Promise<Buffer> {
     const { correlation, device, server } = envelope;
-    const { route, serverId, received, events } = this.#parts;
+    const { route, received, events } = this.#parts;
     const context = {
       correlation,
       ...(device !== undefined && { device }),
       ...(server !== undefined && { server }),
     };
     try {
-      if (server !== serverId) throw new PosternError('notFound', `no DM server ${server ?? ''} here`);
       return encodeEnvelope({
         kind: EnvelopeKind.Response,
         ...context,

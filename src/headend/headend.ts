@@ -3,12 +3,12 @@ import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { recordName } from '../base/record-name.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import { isAlertOf, readDeviceAttach, readDeviceDetach, readLocationUpdate } from '../mo/gateway-alerts.ts';
-import { recordName } from '../mo/gw-device-inventory.ts';
-import { AlertType } from '../mo/identifiers.ts';
+import { nodeAt, type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
 import type { MqttSettings } from '../northbound/mqtt-link.ts';
 import { openDatabase } from '../store/database.ts';
 import type { Alert } from '../syncml/message.ts';
@@ -59,6 +59,7 @@ export class Headend implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #entropy: Entropy;
   readonly #events: Events;
+  readonly #vocabulary: Vocabulary;
   readonly #database: ReturnType<typeof openDatabase>;
   readonly #parties: Parties;
   readonly #jobs = new Jobs();
@@ -76,6 +77,7 @@ export class Headend implements AsyncDisposable {
     const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
     const serverId = config.headend.id;
     this.#config = config;
+    this.#vocabulary = vocabularyOf(config.gwmo);
     this.#clock = clock;
     this.#entropy = entropy;
     this.#events = events;
@@ -221,6 +223,7 @@ export class Headend implements AsyncDisposable {
       const isAssociated = this.#parties.gatewayOf(party.id) === gateway;
       const parts = {
         entropy: this.#entropy,
+        vocabulary: this.#vocabulary,
         events: this.#events,
         isGateway: (id: string) => this.#parties.get(id)?.kind === 'gateway',
         atGateway: (id: string, operations: readonly Operation[]) => this.manage(id, operations),
@@ -243,14 +246,15 @@ export class Headend implements AsyncDisposable {
   /** Answers an alert with its status: 415 for a type that this server does not know. */
   #alerted({ party, gateway }: Omit<SessionContext, 'opening'>, alert: Alert): number {
     const ofGateway = party.kind === 'gateway';
+    const { alerts } = this.#vocabulary;
     try {
-      if (isAlertOf(alert, AlertType.DeviceAttach))
+      if (isAlertOf(alert, alerts.DeviceAttach))
         return ofGateway ? this.#deviceAttached(gateway, alert) : DmStatus.Forbidden;
-      if (isAlertOf(alert, AlertType.DeviceDetach))
+      if (isAlertOf(alert, alerts.DeviceDetach))
         return ofGateway ? this.#deviceDetached(gateway, alert) : DmStatus.Forbidden;
-      if (isAlertOf(alert, AlertType.LocationUpdate))
+      if (isAlertOf(alert, alerts.LocationUpdate))
         return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
-      if (isAlertOf(alert, AlertType.CommandFanout))
+      if (isAlertOf(alert, alerts.CommandFanout))
         return ofGateway ? this.#fanoutEnded(gateway, alert) : DmStatus.Forbidden;
       return DmStatus.UnsupportedMediaType;
     } catch (thrown) {
@@ -259,7 +263,7 @@ export class Headend implements AsyncDisposable {
   }
 
   #deviceAttached(gateway: string, alert: Alert): number {
-    const { sequence, deviceId, bootstrap, manufacturer, model } = readDeviceAttach(alert);
+    const { sequence, deviceId, bootstrap, manufacturer, model } = readDeviceAttach(this.#vocabulary, alert);
     if (!this.#parties.takesAlert(gateway, sequence)) return DmStatus.Ok;
     this.#parties.dropPendingDetach(gateway, deviceId);
     const before = this.#parties.associate(deviceId, gateway);
@@ -317,7 +321,7 @@ export class Headend implements AsyncDisposable {
     if (devices.length === 0) return;
     const outcomes = yield devices.map((device) => ({
       name: 'Delete' as const,
-      uri: `./GwDeviceInventory/Records/${recordName(device)}`,
+      uri: `${nodeAt(this.#vocabulary, 'GwDeviceInventory', 'Records')}/${recordName(device)}`,
     }));
     for (const [at, device] of devices.entries()) {
       const status = outcomes[at]?.status ?? 0;

@@ -2,9 +2,12 @@ import { interior, type ManagementObject } from '../syncml/ddf.ts';
 import { devDetail } from './dev-detail.ts';
 import { devInfo } from './dev-info.ts';
 import { dmAcc } from './dm-acc.ts';
+import { fumo } from './fumo.ts';
 import { gwConfig } from './gw-config.ts';
 import { gwDeviceInventory } from './gw-device-inventory.ts';
+import { gwEdTrigger } from './gw-ed-trigger.ts';
 import { gwFanout } from './gw-fanout.ts';
+import { gwImageInventory } from './gw-image-inventory.ts';
 import { MoId } from './identifiers.ts';
 
 /** It has no nodes that anybody sees: what is added there goes elsewhere. */
@@ -21,5 +24,8 @@ export const managementObjects: Readonly<Record<string, ManagementObject>> = {
   Inbox: inbox,
   GwConfig: gwConfig,
   GwDeviceInventory: gwDeviceInventory,
+  GwEdTrigger: gwEdTrigger,
   GwFanout: gwFanout,
+  GwImageInventory: gwImageInventory,
+  FwUpdate: fumo,
 };

@@ -2,65 +2,46 @@ import { PosternError } from '../base/errors.ts';
 import type { Operation } from '../dm/server-session.ts';
 import { isUserInteraction } from '../dm/status.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
-import type { DeviceRecord } from '../store/inventory.ts';
 import { decodeMessage, MediaType } from '../syncml/codec.ts';
 import { type Command, isCompositeCommand } from '../syncml/message.ts';
-import { recordLeaves } from './gw-device-inventory.ts';
+import type { CampaignOrder } from './campaign.ts';
+import { campaignStandard, type TargetChoice, targetsOf, wholeAt } from './targets.ts';
 
 /** What the DM server put into a fan-out. */
-export interface FanoutOrder {
-  readonly name: string;
+export interface FanoutOrder extends CampaignOrder {
+  /** As it was written. */
+  readonly command: string;
   readonly operations: readonly Operation[];
-  readonly devices: readonly string[];
-  readonly returnFormat: number;
-  /** Milliseconds for a device to open a session, and for the whole. */
+  /** Milliseconds for a device to open a session. */
   readonly timeout: number;
-  readonly deadline: number;
 }
 
 /** Commands of one fan-out, those within Atomic and Sequence counted: one package of a session. */
 const commandBound = 64;
-const standard = { returnFormat: 3, timeout: 60, deadline: 3600 } as const;
+const standardTimeout = 60;
 
 /**
  * Reads a fan-out from its nodes; its devices are those of now.
  * @throws {PosternError} `malformed` without commands that can be fanned out, `tooLarge` with too many
  */
-export function readOrder(branch: StoredBranch, name: string, records: readonly DeviceRecord[]): FanoutOrder {
+export function readFanout(
+  branch: StoredBranch,
+  name: string,
+  server: string,
+  choice: TargetChoice,
+): FanoutOrder {
   const at = ['Fanout', name] as const;
-  const whole = (leaf: string, otherwise: number) => Number(branch.text(...at, leaf) || otherwise);
+  const command = branch.text(...at, 'Command') ?? '';
   return {
     name,
-    operations: operationsOf(branch.text(...at, 'Command') ?? ''),
-    devices: devicesOf(branch, at, records),
-    returnFormat: whole('ReturnFormat', standard.returnFormat),
-    timeout: whole('Timeout', standard.timeout) * 1000,
-    deadline: whole('Deadline', standard.deadline) * 1000,
+    server,
+    command,
+    operations: operationsOf(command),
+    devices: targetsOf(branch, at, choice),
+    returnFormat: wholeAt(branch, [...at, 'ReturnFormat'], campaignStandard.returnFormat),
+    timeout: wholeAt(branch, [...at, 'Timeout'], standardTimeout) * 1000,
+    deadline: wholeAt(branch, [...at, 'Deadline'], campaignStandard.deadline) * 1000,
   };
-}
-
-function devicesOf(
-  branch: StoredBranch,
-  at: readonly string[],
-  records: readonly DeviceRecord[],
-): readonly string[] {
-  const list = [...at, 'Targets', 'DeviceList'];
-  const named = branch.names(list).flatMap((item) => branch.text(...list, item, 'DeviceID') ?? []);
-  const where = [...at, 'Targets', 'Condition'];
-  const conditions = branch
-    .names(where)
-    .map(
-      (item) => [branch.text(...where, item, 'Path') ?? '', branch.text(...where, item, 'Value')] as const,
-    );
-  const byId = new Map(records.map((record) => [record.deviceId, record]));
-  const candidates = named.length > 0 ? [...new Set(named)] : [...byId.keys()];
-  return candidates.filter((deviceId) => {
-    const record = byId.get(deviceId);
-    // A device that is named and not attached stays among the targets: that it could not be reached is part of the result.
-    if (!record) return conditions.length === 0;
-    const leaves = recordLeaves(record);
-    return conditions.every(([path, value]) => leaves[path] === value);
-  });
 }
 
 const header =

@@ -1,12 +1,12 @@
 import { PosternError } from '../base/errors.ts';
+import { recordName } from '../base/record-name.ts';
 import type { OutgoingAlert } from '../dm/client-session.ts';
 import { AlertCode } from '../dm/status.ts';
 import type { DdfElement } from '../syncml/ddf-builder.ts';
 import { parseDdf, textOf } from '../syncml/ddf-xml.ts';
 import { escapeXml } from '../syncml/escape-xml.ts';
 import type { Alert } from '../syncml/message.ts';
-import { recordName } from './gw-device-inventory.ts';
-import { AlertType } from './identifiers.ts';
+import { nodeAt, type Vocabulary } from './vocabulary.ts';
 
 /** How a device's account for the gateway came. */
 export type Bootstrap = 'local' | 'server' | 'manual';
@@ -21,6 +21,10 @@ export interface DeviceAttach {
   readonly deviceId: string;
   readonly mode: number;
   readonly bootstrap: Bootstrap;
+  /** Of a child DM Gateway, which is a device to its parent (GwMO 1.1). */
+  readonly isGateway?: boolean;
+  /** The child gateway that the device is behind, if it is not behind the one that reports. */
+  readonly via?: string;
   readonly manufacturer?: string;
   readonly model?: string;
 }
@@ -29,6 +33,7 @@ export interface DeviceDetach {
   readonly sequence: number;
   readonly deviceId: string;
   readonly reason: DetachReason;
+  readonly via?: string;
 }
 
 /** What a device tells its DM server when it is somewhere else (GwMO section 8.4.1). */
@@ -56,51 +61,66 @@ function generic(type: string, locUri: string, data: string): Omit<OutgoingAlert
   };
 }
 
-const recordUri = (deviceId: string): string => `./GwDeviceInventory/Records/${recordName(deviceId)}`;
+const recordUri = (vocabulary: Vocabulary, deviceId: string): string =>
+  `${nodeAt(vocabulary, 'GwDeviceInventory', 'Records')}/${recordName(deviceId)}`;
 
-export const deviceAttachAlert = (attach: DeviceAttach): Omit<OutgoingAlert, 'settled'> =>
+export const deviceAttachAlert = (vocabulary: Vocabulary, attach: DeviceAttach) =>
   generic(
-    AlertType.DeviceAttach,
-    recordUri(attach.deviceId),
+    vocabulary.alerts.DeviceAttach,
+    recordUri(vocabulary, attach.deviceId),
     write('DeviceAttach', attach.sequence, {
       DeviceID: attach.deviceId,
-      Mode: String(attach.mode),
+      Mode: String(vocabulary.modes[attach.mode]),
+      ComponentType: attach.isGateway ? String(vocabulary.componentTypes[1]) : undefined,
+      Gateway: attach.via,
       Bootstrap: attach.bootstrap,
       Man: attach.manufacturer,
       Mod: attach.model,
     }),
   );
 
-export const deviceDetachAlert = ({ sequence, deviceId, reason }: DeviceDetach) =>
+export const deviceDetachAlert = (vocabulary: Vocabulary, detach: DeviceDetach) =>
   generic(
-    AlertType.DeviceDetach,
-    recordUri(deviceId),
-    write('DeviceDetach', sequence, { DeviceID: deviceId, Reason: reason }),
+    vocabulary.alerts.DeviceDetach,
+    recordUri(vocabulary, detach.deviceId),
+    write('DeviceDetach', detach.sequence, {
+      DeviceID: detach.deviceId,
+      Gateway: detach.via,
+      Reason: detach.reason,
+    }),
   );
 
-export const locationUpdateAlert = ({ address, gateway }: LocationUpdate) =>
+export const locationUpdateAlert = (vocabulary: Vocabulary, { address, gateway }: LocationUpdate) =>
   generic(
-    AlertType.LocationUpdate,
+    vocabulary.alerts.LocationUpdate,
     './DevInfo',
     write('LocationUpdate', undefined, { Address: address, Gateway: gateway }),
   );
 
-/** What a fan-out came to: the correlator is that of its start. */
-export const commandFanoutAlert = (name: string, correlator: string | undefined, result: string) => ({
-  ...generic(AlertType.CommandFanout, `./GwFanout/Fanout/${name}`, result),
+/** What a campaign of a gateway came to: the correlator is that of its start. */
+export const campaignAlert = (
+  type: string,
+  uri: string,
+  correlator: string | undefined,
+  result: string,
+): Omit<OutgoingAlert, 'settled'> => ({
+  ...generic(type, uri, result),
   ...(correlator !== undefined && { correlator }),
 });
 
-/** Of a device that leaves by itself, to its gateway. */
-export const leavingAlert = (deviceId: string) =>
+/** What a device tells its gateway when it leaves: nobody remembers a number of it. */
+export const leavingAlert = (vocabulary: Vocabulary, deviceId: string) =>
   generic(
-    AlertType.DeviceDetach,
+    vocabulary.alerts.DeviceDetach,
     './DevInfo',
     write('DeviceDetach', 0, { DeviceID: deviceId, Reason: 'left' }),
   );
 
+/** OMA DM 1.2.1 wants the type with a prefix, and those who send it leave it away: both are taken. */
+const typePrefix = /^(?:Reversed-Domain-Name|Content-Type):\s*/i;
+
 export const isAlertOf = ({ data, items }: Alert, type: string): boolean =>
-  data === AlertCode.Generic && items[0]?.meta?.type === type;
+  data === AlertCode.Generic && items[0]?.meta?.type?.replace(typePrefix, '') === type;
 
 /** @throws {PosternError} `malformed` */
 function read({ items }: Alert, name: string): { root: DdfElement; sequence: number } {
@@ -112,19 +132,24 @@ function read({ items }: Alert, name: string): { root: DdfElement; sequence: num
 }
 
 /** @throws {PosternError} `malformed` */
-export function readDeviceAttach(alert: Alert): DeviceAttach {
+export function readDeviceAttach({ modes, componentTypes }: Vocabulary, alert: Alert): DeviceAttach {
   const { root, sequence } = read(alert, 'DeviceAttach');
   const deviceId = textOf(root, 'DeviceID');
-  const mode = Number(textOf(root, 'Mode'));
+  const mode = modes.indexOf(Number(textOf(root, 'Mode')));
   const bootstrap = textOf(root, 'Bootstrap');
-  if (!Number.isInteger(sequence) || !deviceId || !Number.isInteger(mode))
+  if (!Number.isInteger(sequence) || !deviceId || mode < 0)
     throw new PosternError('malformed', 'no Device Attach Alert');
   const manufacturer = textOf(root, 'Man');
   const model = textOf(root, 'Mod');
+  const via = textOf(root, 'Gateway');
   return {
     sequence,
     deviceId,
     mode,
+    ...(Number(textOf(root, 'ComponentType') ?? componentTypes[0]) === componentTypes[1] && {
+      isGateway: true,
+    }),
+    ...(via !== undefined && { via }),
     bootstrap: bootstrap === 'server' || bootstrap === 'manual' ? bootstrap : 'local',
     ...(manufacturer !== undefined && { manufacturer }),
     ...(model !== undefined && { model }),
@@ -138,7 +163,8 @@ export function readDeviceDetach(alert: Alert): DeviceDetach {
   const reason = textOf(root, 'Reason');
   if (!Number.isInteger(sequence) || !deviceId || !isReason(reason))
     throw new PosternError('malformed', 'no Device Detach Alert');
-  return { sequence, deviceId, reason };
+  const via = textOf(root, 'Gateway');
+  return { sequence, deviceId, reason, ...(via !== undefined && { via }) };
 }
 
 const isReason = (text: string | undefined): text is DetachReason =>

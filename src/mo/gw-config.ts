@@ -1,15 +1,15 @@
 import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
-import { MoId } from './identifiers.ts';
+import { ownVocabulary, type Vocabulary } from './vocabulary.ts';
 
-/** How the gateway stands between a server and a device. The coding is ours; GwMO's is not known. */
+/** How the gateway stands between a server and a device, as this program counts; the wire's codes are the vocabulary's. */
 export const GatewayMode = { Transparent: 0, Proxy: 1, Adaptation: 2 } as const;
 /** Ways to the DM Gateway Bootstrap (GwMO section 8.4), a bit each. */
 export const BootstrapMethod = { ServerAssisted: 1, Local: 2 } as const;
 
-/** GwConfig: how the gateway works, and what it reports. `Mode` is GwMO's; the other nodes are our proposal. */
+/** GwConfig: how the gateway works, and what it reports. `Mode` is GwMO's; the other nodes are proposed (docs/gwmo.md). */
 export const gwConfig: ManagementObject = {
-  id: MoId.GwConfig,
+  id: ownVocabulary.objects.GwConfig,
   root: interior(['Get'], 'Configuration of the DM Gateway', {
     Mode: leaf(
       'int',
@@ -28,24 +28,24 @@ export const gwConfig: ManagementObject = {
   }),
 };
 
-export const gwConfigNodes = (maxEndDevices: number): TndsNode => ({
-  name: 'GwConfig',
-  format: 'node',
-  type: MoId.GwConfig,
-  children: [
-    { name: 'Mode', format: 'int', value: String(GatewayMode.Transparent) },
-    {
-      name: 'SupportedModes',
-      format: 'chr',
-      value: [GatewayMode.Transparent, GatewayMode.Proxy].join(','),
-    },
-    { name: 'AttachAlert', format: 'bool', value: 'true' },
-    { name: 'DetachAlert', format: 'bool', value: 'true' },
-    {
-      name: 'BootstrapMethods',
-      format: 'int',
-      value: String(BootstrapMethod.ServerAssisted | BootstrapMethod.Local),
-    },
-    { name: 'MaxEndDevices', format: 'int', value: String(maxEndDevices) },
-  ],
-});
+/** What follows from the gateway itself, at each start. */
+export const gwConfigFacts = ({ modes }: Vocabulary, maxEndDevices: number): readonly TndsNode[] => [
+  { name: 'Mode', format: 'int', value: String(modes[GatewayMode.Transparent]) },
+  {
+    name: 'SupportedModes',
+    format: 'chr',
+    value: [modes[GatewayMode.Transparent], modes[GatewayMode.Proxy]].join(','),
+  },
+  {
+    name: 'BootstrapMethods',
+    format: 'int',
+    value: String(BootstrapMethod.ServerAssisted | BootstrapMethod.Local),
+  },
+  { name: 'MaxEndDevices', format: 'int', value: String(maxEndDevices) },
+];
+
+/** What a server may set, as it is at first. */
+export const gwConfigDefaults: readonly TndsNode[] = [
+  { name: 'AttachAlert', format: 'bool', value: 'true' },
+  { name: 'DetachAlert', format: 'bool', value: 'true' },
+];

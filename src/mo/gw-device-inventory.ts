@@ -1,26 +1,31 @@
-import { createHash } from 'node:crypto';
 import { PosternError } from '../base/errors.ts';
-import type { NodeView, TreeBranch } from '../dm/tree.ts';
+import { recordName } from '../base/record-name.ts';
+import type { StoredBranch } from '../dm/stored-branch.ts';
+import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
 import type { ExpectedDevice } from '../store/credentials.ts';
 import type { DeviceRecord, Inventory } from '../store/inventory.ts';
 import { describe, interior, leaf, type ManagementObject, type NodeDescription } from '../syncml/ddf.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
-import { MoId } from './identifiers.ts';
+import { ownVocabulary, type Vocabulary } from './vocabulary.ts';
 
 const many = { occurs: 'ZeroOrMore' } as const;
 const maybe = { occurs: 'ZeroOrOne' } as const;
+const nodes = ['Add', 'Delete', 'Get'] as const;
+const values = ['Add', 'Delete', 'Get', 'Replace'] as const;
 
 const record = {
   DeviceID: leaf('chr', ['Get'], 'Identifier of the End Device, its DevInfo/DevId'),
   ComponentType: leaf('int', ['Get'], '0: End Device, 1: child DM Gateway'),
   Mode: leaf('int', ['Get'], '0: transparent, 1: proxy, 2: adaptation'),
   State: leaf('chr', ['Get'], 'attached'),
-  Bootstrap: leaf('chr', ['Get'], 'How its account came: local (8.4.2) or server (8.4.1)'),
+  Bootstrap: leaf('chr', ['Get'], 'How its account came: local (8.4.2), server (8.4.1) or manual'),
+  Protocol: leaf('chr', ['Get'], 'What it speaks, such as OMA-DM'),
   Address: leaf('chr', ['Get'], 'Where the device was heard last, as a URI', maybe),
   LastSeen: leaf('chr', ['Get'], 'When, by the gateway clock, as ISO 8601', maybe),
   Man: leaf('chr', ['Get'], 'Manufacturer, by its DevInfo', maybe),
   Mod: leaf('chr', ['Get'], 'Model, by its DevInfo', maybe),
   FwV: leaf('chr', ['Get'], 'Firmware version, by its DevDetail', maybe),
+  Gateway: leaf('chr', ['Get'], 'The child gateway that it is behind; none for what is attached here', maybe),
 };
 
 const expected = {
@@ -28,12 +33,31 @@ const expected = {
   Address: leaf('chr', ['Get'], 'URI by which this device reaches the gateway, for its account'),
 };
 
-/** GwDeviceInventory: the End Devices of this gateway. `DeviceID` and `ComponentType` are GwMO's; the rest is proposed. */
+/** GwDeviceInventory: the End Devices of this gateway. `DeviceID` and `ComponentType` are GwMO's; the rest is proposed (docs/gwmo.md). */
 export const gwDeviceInventory: ManagementObject = {
-  id: MoId.GwDeviceInventory,
+  id: ownVocabulary.objects.GwDeviceInventory,
   root: interior(['Get'], 'End Devices behind the gateway', {
     Records: interior(['Get'], 'Devices that attached', {
-      '*': interior(['Delete', 'Get'], 'A device; to delete it is to detach the device', record, many),
+      '*': interior(
+        ['Delete', 'Get'],
+        'A device; to delete it is to detach the device. A DM server that may Exec here may have the gateway act on it',
+        record,
+        many,
+      ),
+    }),
+    Groups: interior(['Get'], 'Groups that the server made', {
+      '*': interior(
+        nodes,
+        'A group',
+        {
+          GroupID: leaf('chr', values, 'What campaigns call it by'),
+          Name: leaf('chr', values, 'What people call it by', maybe),
+          Members: interior(nodes, 'Its devices', {
+            '*': interior(nodes, 'A device', { DeviceID: leaf('chr', values, 'Its DevId') }, many),
+          }),
+        },
+        many,
+      ),
     }),
     Expected: interior(
       ['Get'],
@@ -43,12 +67,10 @@ export const gwDeviceInventory: ManagementObject = {
   }),
 };
 
-/** Name of a device's node: any identifier fits, and the server can compute it. */
-export const recordName = (deviceId: string): string =>
-  createHash('sha256').update(deviceId).digest('hex').slice(0, 16);
-
 export interface ExpectedDevices {
-  list(): readonly ExpectedDevice[];
+  /** Names of their nodes. */
+  names(): readonly string[];
+  named(name: string): ExpectedDevice | undefined;
   /** @throws {PosternError} `full`, `exists` */
   add(device: ExpectedDevice): void;
   remove(deviceId: string): void;
@@ -70,38 +92,42 @@ export const expectedNodes = (device: ExpectedDevice): TndsNode => ({
   ],
 });
 
-/** The inventory as a branch of the gateway's tree: a view of the store, not a copy of it. */
+export interface InventoryParts {
+  readonly inventory: Inventory;
+  readonly expected: ExpectedDevices;
+  /** Detaches a device, and answers with how to take that back. */
+  readonly remove: (deviceId: string) => () => void;
+  /** Groups, below the node `Groups` of the management object. */
+  readonly groups: StoredBranch;
+  readonly vocabulary: Vocabulary;
+}
+
+type Path = readonly string[];
+
+const isGroup = ([list]: Path): boolean => list === 'Groups';
+
+/** The inventory as a branch of the gateway's tree: a view of the store, not a copy of it, and the groups beside it. */
 export class InventoryBranch implements TreeBranch {
-  readonly #inventory: Pick<Inventory, 'list'>;
-  readonly #expected: ExpectedDevices;
-  readonly #remove: (deviceId: string) => () => void;
+  readonly #parts: InventoryParts;
   /** How to take back what each open level of changes did. */
   readonly #undo: (() => void)[][] = [];
 
-  /** `remove` detaches a device, and answers with how to take that back. */
-  constructor(
-    inventory: Pick<Inventory, 'list'>,
-    expectedDevices: ExpectedDevices,
-    remove: (deviceId: string) => () => void,
-  ) {
-    this.#inventory = inventory;
-    this.#remove = remove;
-    this.#expected = expectedDevices;
+  constructor(parts: InventoryParts) {
+    this.#parts = parts;
+    if (!parts.groups.view(['Groups'])) parts.groups.plant(['Groups'], { name: 'Groups', format: 'node' });
   }
 
-  view(path: readonly string[]): NodeView | undefined {
+  view(path: Path): NodeView | undefined {
+    if (isGroup(path)) return this.#parts.groups.view(path);
     const description = describe(gwDeviceInventory.root, path);
     if (!description) return undefined;
     const { access } = description;
     const [list, name, leafName] = path;
     const node = (children: readonly string[]): NodeView => ({ format: 'node', children, access });
-    if (list === undefined) return { ...node(['Records', 'Expected']), type: MoId.GwDeviceInventory };
-    if (name === undefined)
-      return node(
-        (list === 'Records' ? this.#inventory.list() : this.#expected.list()).map(({ deviceId }) =>
-          recordName(deviceId),
-        ),
-      );
+    const { inventory, expected, vocabulary } = this.#parts;
+    if (list === undefined)
+      return { ...node(['Records', 'Groups', 'Expected']), type: vocabulary.objects.GwDeviceInventory };
+    if (name === undefined) return node(list === 'Records' ? inventory.names() : expected.names());
     const leaves = list === 'Records' ? this.#recordLeaves(name) : this.#expectedLeaves(name);
     if (!leaves) return undefined;
     if (leafName === undefined) return node(Object.keys(leaves));
@@ -111,82 +137,119 @@ export class InventoryBranch implements TreeBranch {
       : { format: description.format, type: 'text/plain', value, access };
   }
 
-  potential(path: readonly string[]): NodeDescription | undefined {
-    return path.length === 2 ? describe(gwDeviceInventory.root, path) : undefined;
+  potential(path: Path): NodeDescription | undefined {
+    return path.length === 2 || isGroup(path) ? describe(gwDeviceInventory.root, path) : undefined;
   }
 
   begin(): void {
+    this.#parts.groups.begin();
     this.#undo.push([]);
   }
 
   commit(): void {
+    this.#parts.groups.commit();
     const level = this.#undo.pop() ?? [];
     this.#undo.at(-1)?.push(...level);
   }
 
   rollback(): void {
+    this.#parts.groups.rollback();
     for (const takeBack of (this.#undo.pop() ?? []).toReversed()) takeBack();
   }
 
   /** @throws {PosternError} `unsupportedFormat`: half a credential is none, so all of it comes at once */
-  add(): void {
-    throw new PosternError('unsupportedFormat', 'an expected device is added as a TNDS object');
+  add(path: Path, node: NewNode): void {
+    if (!isGroup(path))
+      throw new PosternError('unsupportedFormat', 'an expected device is added as a TNDS object');
+    this.#parts.groups.add(path, node);
   }
 
   /** @throws {PosternError} `malformed`, `full`, `exists` */
-  addSubtree(path: readonly string[], root: TndsNode): void {
+  addSubtree(path: Path, root: TndsNode): void {
+    if (isGroup(path)) {
+      this.#parts.groups.plant(path, root);
+      return;
+    }
     const device = readExpected(root);
     if (path[1] !== recordName(device.deviceId))
       throw new PosternError('malformed', `the node of this device is named ${recordName(device.deviceId)}`);
-    this.#expected.add(device);
-    this.#undo.at(-1)?.push(() => this.#expected.remove(device.deviceId));
+    this.#parts.expected.add(device);
+    this.#undo.at(-1)?.push(() => this.#parts.expected.remove(device.deviceId));
   }
 
-  delete(path: readonly string[]): void {
-    if (path.length !== 2) return;
-    if (path[0] === 'Records') this.#detach(path[1] ?? '');
-    else this.#unexpect(path[1] ?? '');
+  replace(path: Path, node: NewNode): void {
+    this.#parts.groups.replace(path, node);
+  }
+
+  rename(path: Path, name: string): void {
+    this.#parts.groups.rename(path, name);
+  }
+
+  retitle(path: Path, title: string): void {
+    this.#parts.groups.retitle(path, title);
+  }
+
+  delete(path: Path): void {
+    if (isGroup(path)) this.#parts.groups.delete(path);
+    else if (path.length === 2 && path[0] === 'Records') this.#detach(path[1] ?? '');
+    else if (path.length === 2) this.#unexpect(path[1] ?? '');
   }
 
   #detach(name: string): void {
-    const device = this.#inventory.list().find(({ deviceId }) => recordName(deviceId) === name);
+    const device = this.#parts.inventory.named(name);
     if (!device) return;
-    const takeBack = this.#remove(device.deviceId);
+    const takeBack = this.#parts.remove(device.deviceId);
     this.#undo.at(-1)?.push(takeBack);
   }
 
   #unexpect(name: string): void {
-    const device = this.#expected.list().find(({ deviceId }) => recordName(deviceId) === name);
+    const { expected } = this.#parts;
+    const device = expected.named(name);
     if (!device) return;
-    this.#expected.remove(device.deviceId);
-    this.#undo.at(-1)?.push(() => this.#expected.add(device));
+    expected.remove(device.deviceId);
+    this.#undo.at(-1)?.push(() => expected.add(device));
   }
 
   #recordLeaves(name: string): Record<string, string> | undefined {
-    const device = this.#inventory.list().find(({ deviceId }) => recordName(deviceId) === name);
-    return device && recordLeaves(device);
+    const { inventory, vocabulary } = this.#parts;
+    const device = inventory.named(name);
+    return device && recordLeaves(vocabulary, device);
   }
 
   #expectedLeaves(name: string): Record<string, string> | undefined {
-    const device = this.#expected.list().find(({ deviceId }) => recordName(deviceId) === name);
-    return device && { DeviceID: device.deviceId, Address: this.#expected.addressFor(device.deviceId) };
+    const { expected } = this.#parts;
+    const device = expected.named(name);
+    return device && { DeviceID: device.deviceId, Address: expected.addressFor(device.deviceId) };
   }
 }
 
+/** Devices of the group that is called by this ID; none when there is no such group. */
+export function membersOf(groups: StoredBranch, groupId: string): readonly string[] | undefined {
+  const node = groups.names(['Groups']).find((name) => groups.text('Groups', name, 'GroupID') === groupId);
+  if (node === undefined) return undefined;
+  const at = ['Groups', node, 'Members'];
+  return groups.names(at).flatMap((name) => groups.text(...at, name, 'DeviceID') ?? []);
+}
+
 /** What the inventory says of a device, by the names of the leaves. */
-export function recordLeaves(device: DeviceRecord): Record<string, string> {
-  const { deviceId, mode, state, origin, address, lastSeen, manufacturer, model, firmware } = device;
+export function recordLeaves(
+  { modes, componentTypes }: Vocabulary,
+  device: DeviceRecord,
+): Record<string, string> {
+  const { deviceId, mode, state, origin, address, lastSeen, manufacturer, model, firmware, via } = device;
   return {
     DeviceID: deviceId,
-    ComponentType: '0',
-    Mode: String(mode),
+    ComponentType: String(componentTypes[device.isGateway ? 1 : 0]),
+    Mode: String(modes[mode]),
     State: state,
     Bootstrap: origin,
+    Protocol: device.protocol,
     Address: address,
     LastSeen: new Date(lastSeen).toISOString(),
     ...(manufacturer !== undefined && { Man: manufacturer }),
     ...(model !== undefined && { Mod: model }),
     ...(firmware !== undefined && { FwV: firmware }),
+    ...(via !== undefined && { Gateway: via }),
   };
 }
 

@@ -17,12 +17,13 @@ import { isOk } from '../dm/status.ts';
 import type { ManagementTree } from '../dm/tree.ts';
 import type { Accounts } from '../mo/dm-acc.ts';
 import {
-  commandFanoutAlert,
+  campaignAlert,
   type DeviceAttach,
   type DeviceDetach,
   deviceAttachAlert,
   deviceDetachAlert,
 } from '../mo/gateway-alerts.ts';
+import type { GatewayAlert, Vocabulary } from '../mo/vocabulary.ts';
 import type { Outbox, OutboxEntry } from '../store/outbox.ts';
 import { decodeMessage, encodeMessage } from '../syncml/codec.ts';
 import { decodeNotification, sessionIdText } from '../syncml/notification.ts';
@@ -37,6 +38,7 @@ export interface DmClientParts {
   readonly accounts: Accounts;
   readonly tree: ManagementTree;
   readonly outbox: Outbox;
+  readonly vocabulary: Vocabulary;
   readonly upstream: Pick<Upstream, 'request' | 'connected'>;
   readonly clock: Clock;
   readonly entropy: Entropy;
@@ -47,38 +49,46 @@ export interface DmClientParts {
 const alertsPerSession = 256;
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
 
-/** Body of an entry of kind `command-fanout`; the name of the fan-out stands where devices have theirs. */
-export interface FanoutBody {
+/** Body of an entry that says what an Exec came to; the name of what was executed stands where devices have theirs. */
+export interface ResultBody {
+  /** Of the node that was executed below. */
+  readonly uri: string;
   readonly correlator?: string;
   readonly result: string;
 }
 
+/** Kinds of entries with such a body. */
+export const resultAlerts = {
+  'command-fanout': 'CommandFanout',
+  'device-trigger': 'DeviceTrigger',
+  'image-operation': 'ImageOperation',
+} as const satisfies Record<string, GatewayAlert>;
+
+const isResult = (kind: string): kind is keyof typeof resultAlerts => Object.hasOwn(resultAlerts, kind);
+
 /** The alert that an entry of the outbox stands for. */
-function alertOf({ kind, sequence, deviceId, body }: OutboxEntry): Omit<OutgoingAlert, 'settled'> {
+function alertOf(
+  vocabulary: Vocabulary,
+  { kind, sequence, deviceId, body }: OutboxEntry,
+): Omit<OutgoingAlert, 'settled'> {
   const fields = { ...(JSON.parse(body) as object), sequence, deviceId };
-  switch (kind) {
-    case 'device-attach':
-      return deviceAttachAlert(fields as DeviceAttach);
-    case 'device-detach':
-      return deviceDetachAlert(fields as DeviceDetach);
-    case 'command-fanout': {
-      const { correlator, result } = JSON.parse(body) as FanoutBody;
-      return commandFanoutAlert(deviceId, correlator, result);
-    }
-    default:
-      throw new PosternError('internal', `an alert of kind ${kind} in the outbox`);
-  }
+  if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
+  if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
+  if (!isResult(kind)) throw new PosternError('internal', `an alert of kind ${kind} in the outbox`);
+  const { uri, correlator, result } = JSON.parse(body) as ResultBody;
+  return campaignAlert(vocabulary.alerts[resultAlerts[kind]], uri, correlator, result);
 }
 
 /**
- * The gateway as a device of its DM server: one session at a time, opened when the server asks by Package #0 or when the
- * outbox holds alerts. An alert leaves the outbox when the server's status for it says so, and not before.
+ * The gateway as a device of its DM servers: one session at a time, opened when a server asks by Package #0 or when the
+ * outbox holds alerts for it. Its own server hears of devices; another, to whom the tree gave rights, of what it started. An alert leaves the outbox when the server's status for it says so, and not before.
  */
 export class DmClient implements AsyncDisposable {
   readonly #parts: DmClientParts;
   readonly #stop = new AbortController();
   #running: Promise<void> | undefined;
-  #asked: { sessionId: string } | undefined;
+  /** Sessions that servers asked for, by ServerID; each has an account here. */
+  readonly #asked = new Map<string, string>();
   #wanted = false;
   #nextSessionId: number;
 
@@ -110,7 +120,7 @@ export class DmClient implements AsyncDisposable {
       events.emit('warn', 'notification.refused', { server: notification.serverId });
       throw new PosternError('unauthorized', 'the digest of Package #0 is wrong');
     }
-    this.#asked = { sessionId: sessionIdText(notification.sessionId) };
+    this.#asked.set(notification.serverId, sessionIdText(notification.sessionId));
     this.wake();
   }
 
@@ -122,38 +132,45 @@ export class DmClient implements AsyncDisposable {
   #isDue(): boolean {
     const { outbox, upstream } = this.#parts;
     if (this.#stop.signal.aborted || !this.#wanted || !upstream.connected) return false;
-    return this.#asked !== undefined || outbox.size > 0;
+    return this.#asked.size > 0 || outbox.servers().length > 0;
   }
 
   async #work(): Promise<void> {
     const { clock, entropy, events } = this.#parts;
     const delays = backoff(retry, entropy);
     while (this.#isDue()) {
-      const asked = this.#asked;
-      this.#asked = undefined;
-      const sessionId = asked?.sessionId ?? this.#takeSessionId();
-      const failure = await this.#session(sessionId, asked !== undefined);
-      if (failure === undefined) continue;
-      events.emit('warn', 'dm.session-failed', {
-        server: this.#parts.serverId,
-        session: sessionId,
-        reason: failure,
-      });
-      await pause(clock, delays.next().value, this.#stop.signal).catch(() => {});
+      let failed = false;
+      for (const server of this.#dueServers()) {
+        const asked = this.#asked.get(server);
+        this.#asked.delete(server);
+        const session = asked ?? this.#takeSessionId();
+        const reason = await this.#session(server, session, asked !== undefined);
+        if (reason === undefined || this.#stop.signal.aborted) continue;
+        failed = true;
+        events.emit('warn', 'dm.session-failed', { server, session, reason });
+      }
+      if (failed) await pause(clock, delays.next().value, this.#stop.signal).catch(() => {});
     }
     this.#wanted = false;
   }
 
+  /** Servers that asked, and those that something waits for. */
+  #dueServers(): Set<string> {
+    const { outbox, serverId } = this.#parts;
+    return new Set([...this.#asked.keys(), ...outbox.servers().map((server) => server ?? serverId)]);
+  }
+
   /** Runs one session. Answers with why it, or an alert in it, failed. */
-  async #session(sessionId: string, notified: boolean): Promise<string | undefined> {
-    const { gatewayId, serverId, accounts, tree, entropy, events, outbox } = this.#parts;
+  async #session(serverId: string, sessionId: string, notified: boolean): Promise<string | undefined> {
+    const { gatewayId, accounts, tree, entropy, events, outbox, vocabulary } = this.#parts;
+    const isOwn = serverId === this.#parts.serverId;
     const account = accounts.find(serverId);
     if (!account) return `no account for ${serverId}`;
     let refused: string | undefined;
     let unanswered = 0;
-    const alerts = outbox.peek(alertsPerSession).map((entry): OutgoingAlert => {
+    const alerts = outbox.peek(alertsPerSession, isOwn ? undefined : serverId).map((entry): OutgoingAlert => {
       return {
-        ...alertOf(entry),
+        ...alertOf(vocabulary, entry),
         settled: (status) => {
           unanswered--;
           const { kind, deviceId, sequence } = entry;
@@ -188,7 +205,9 @@ export class DmClient implements AsyncDisposable {
       notified,
     });
     try {
-      const outcome = await runClientSession(session, (message, seal) => this.#exchange(message, seal));
+      const outcome = await runClientSession(session, (message, seal) =>
+        this.#exchange(serverId, message, seal),
+      );
       events.emit('info', 'dm.session-ended', {
         server: serverId,
         session: sessionId,
@@ -201,8 +220,8 @@ export class DmClient implements AsyncDisposable {
     }
   }
 
-  async #exchange(...[message, seal]: Parameters<Exchange>): Promise<Incoming> {
-    const { upstream, serverId, mediaType } = this.#parts;
+  async #exchange(serverId: string, ...[message, seal]: Parameters<Exchange>): Promise<Incoming> {
+    const { upstream, mediaType } = this.#parts;
     const body = encodeMessage(message, mediaType);
     const hmac = seal(body);
     const answer = await upstream.request({

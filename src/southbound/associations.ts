@@ -3,9 +3,10 @@ import type { Clock, Monotonic, Timer } from '../base/clock.ts';
 import type { Events } from '../base/events.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { DetachReason, DeviceAttach, DeviceDetach } from '../mo/gateway-alerts.ts';
+import { GatewayMode } from '../mo/gw-config.ts';
 import type { Credentials } from '../store/credentials.ts';
 import { transaction } from '../store/database.ts';
-import type { Inventory } from '../store/inventory.ts';
+import type { DeviceRecord, Inventory } from '../store/inventory.ts';
 import type { Outbox } from '../store/outbox.ts';
 import type { AttachedDevice } from './device-sessions.ts';
 
@@ -27,7 +28,7 @@ export interface AssociationsParts {
 
 /** Bodies of outbox entries, by their kind. */
 export type AttachBody = Omit<DeviceAttach, 'sequence' | 'deviceId'>;
-export type DetachBody = Pick<DeviceDetach, 'reason'>;
+export type DetachBody = Pick<DeviceDetach, 'reason' | 'via'>;
 
 /** Devices that are asked at one time whether they are there. */
 const asking = 16;
@@ -50,7 +51,9 @@ export class Associations implements AsyncDisposable {
 
   start(): void {
     const { inventory, clock, expiry } = this.#parts;
-    for (const { deviceId } of inventory.list()) this.#heard.set(deviceId, clock.now());
+    // What is behind a child gateway is the child's to ask.
+    for (const { deviceId, via } of inventory.values())
+      if (via === undefined) this.#heard.set(deviceId, clock.now());
     if (expiry > 0) this.#arm();
   }
 
@@ -61,19 +64,20 @@ export class Associations implements AsyncDisposable {
   }
 
   heard(deviceId: string): void {
-    if (this.#parts.inventory.get(deviceId)) this.#heard.set(deviceId, this.#parts.clock.now());
+    const record = this.#parts.inventory.get(deviceId);
+    if (record && record.via === undefined) this.#heard.set(deviceId, this.#parts.clock.now());
   }
 
   attach(device: AttachedDevice): void {
-    const { database, inventory, credentials, outbox, gwConfig, clock, events, reported } = this.#parts;
-    const { deviceId, credential, address, manufacturer, model, firmware } = device;
+    const { database, inventory, credentials, clock, events, reported } = this.#parts;
+    const { deviceId, credential, address, isGateway, manufacturer, model, firmware } = device;
     const before = inventory.get(deviceId);
     const described = {
       ...(manufacturer !== undefined && { manufacturer }),
       ...(model !== undefined && { model }),
     };
-    const isNew = before === undefined || !credential.attached;
-    const mode = before?.mode ?? Number(gwConfig.text('Mode') ?? 0);
+    const isNew = before === undefined || before.via !== undefined || !credential.attached;
+    const mode = before?.mode ?? GatewayMode.Transparent;
     transaction(database, () => {
       if (!credential.attached) credentials.put({ ...credential, attached: true });
       inventory.put({
@@ -83,12 +87,19 @@ export class Associations implements AsyncDisposable {
         origin: credential.origin,
         address,
         lastSeen: clock.wall(),
+        protocol: 'OMA-DM',
+        isGateway,
         ...described,
         ...(firmware !== undefined && { firmware }),
       });
-      const body: AttachBody = { mode, bootstrap: credential.origin, ...described };
-      if (isNew && gwConfig.text('AttachAlert') === 'true')
-        outbox.add('device-attach', deviceId, JSON.stringify(body));
+      const kind = isGateway ? { isGateway } : {};
+      if (isNew)
+        this.#report('device-attach', deviceId, {
+          mode,
+          bootstrap: credential.origin,
+          ...kind,
+          ...described,
+        });
     });
     this.#heard.set(deviceId, clock.now());
     if (!isNew) return;
@@ -102,15 +113,61 @@ export class Associations implements AsyncDisposable {
 
   /** A device is gone, and its credential with it; the DM server is told. False when it was not attached. */
   detach(deviceId: string, reason: DetachReason): boolean {
-    const { gwConfig, outbox, reported } = this.#parts;
-    const body: DetachBody = { reason };
-    const report =
-      gwConfig.text('DetachAlert') === 'true'
-        ? () => outbox.add('device-detach', deviceId, JSON.stringify(body))
-        : () => {};
+    const report = () => this.#report('device-detach', deviceId, { reason });
     if (!this.#remove(deviceId, reason, report)) return false;
-    reported();
+    for (const { deviceId: below, via } of [...this.#parts.inventory.values()])
+      if (via === deviceId) this.detachBehind(deviceId, below, reason);
+    this.#parts.reported();
     return true;
+  }
+
+  /** A child gateway reports a device of its own (GwMO 1.1). It takes the place of what was known of that device. */
+  attachBehind(child: string, attach: Omit<DeviceAttach, 'sequence'>): void {
+    const { database, inventory, clock, events, reported } = this.#parts;
+    const { deviceId, mode, bootstrap, isGateway = false, manufacturer, model } = attach;
+    const described = {
+      ...(manufacturer !== undefined && { manufacturer }),
+      ...(model !== undefined && { model }),
+    };
+    const record: DeviceRecord = {
+      deviceId,
+      state: 'attached',
+      mode,
+      origin: bootstrap,
+      address: inventory.get(child)?.address ?? '',
+      lastSeen: clock.wall(),
+      protocol: 'OMA-DM',
+      isGateway,
+      via: child,
+      ...described,
+    };
+    transaction(database, () => {
+      inventory.put(record);
+      // The nearest gateway is named; those between are how it is reached.
+      const body = {
+        mode,
+        bootstrap,
+        via: attach.via ?? child,
+        ...(isGateway && { isGateway }),
+        ...described,
+      };
+      this.#report('device-attach', deviceId, body);
+    });
+    this.#heard.delete(deviceId);
+    events.emit('info', 'device.attached', { device: deviceId, bootstrap, via: child });
+    reported();
+  }
+
+  /** A child gateway has lost a device, or is lost itself. What is attached elsewhere by now stays. */
+  detachBehind(child: string, deviceId: string, reason: DetachReason): void {
+    const { database, inventory, events, reported } = this.#parts;
+    if (inventory.get(deviceId)?.via !== child) return;
+    transaction(database, () => {
+      inventory.delete(deviceId);
+      this.#report('device-detach', deviceId, { reason, via: child });
+    });
+    events.emit('info', 'device.detached', { device: deviceId, reason, via: child });
+    reported();
   }
 
   /** The DM server takes a device away, and need not be told. Answers with how to take that back. */
@@ -125,6 +182,13 @@ export class Associations implements AsyncDisposable {
         if (record) inventory.put(record);
         this.#heard.set(deviceId, clock.now());
       });
+  }
+
+  /** Part of the caller's transaction. */
+  #report(kind: 'device-attach' | 'device-detach', deviceId: string, body: AttachBody | DetachBody): void {
+    const { gwConfig, outbox } = this.#parts;
+    const wanted = gwConfig.text(kind === 'device-attach' ? 'AttachAlert' : 'DetachAlert');
+    if (wanted === 'true') outbox.add(kind, deviceId, JSON.stringify(body));
   }
 
   #remove(deviceId: string, reason: string, report: () => void): boolean {

@@ -14,9 +14,10 @@ import { LockOut } from '../dm/lock-out.ts';
 import { ServerSession, type Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import { isAlertOf } from '../mo/gateway-alerts.ts';
-import { AlertType } from '../mo/identifiers.ts';
+import { nodeAt, type Vocabulary } from '../mo/vocabulary.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import { decodeMessage, encodeMessage } from '../syncml/codec.ts';
+import type { Alert } from '../syncml/message.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import { isDeviceId, paths, resourceTypes } from './resources.ts';
 
@@ -26,6 +27,8 @@ export interface AttachedDevice {
   readonly credential: GatewayCredential;
   /** Where it was, as a URI. */
   readonly address: string;
+  /** It is a DM Gateway itself, and may be one here. */
+  readonly isGateway: boolean;
   readonly manufacturer?: string;
   readonly model?: string;
   readonly firmware?: string;
@@ -40,6 +43,11 @@ export interface DeviceSessionsParts {
   readonly attached: (device: AttachedDevice) => void;
   /** A device that proved itself said that it leaves. */
   readonly left: (deviceId: string) => void;
+  /** An alert of a device that proved itself, other than that it leaves. Answers with its status. */
+  readonly alerted: (deviceId: string, alert: Alert) => number;
+  /** Whether a device may be a DM Gateway that has devices of its own (GwMO 1.1). */
+  readonly mayBeGateway: (deviceId: string) => boolean;
+  readonly vocabulary: Vocabulary;
   /** How a device whose account was made by hand may prove itself, and the gateway to it; md5 where it says nothing. */
   readonly schemesOf?: (deviceId: string) => DeviceSchemes | undefined;
   /** What is to be done in a session once the device is attached. */
@@ -184,10 +192,12 @@ export class DeviceSessions {
     credential: GatewayCredential,
     { sessionId, address, serverId }: { sessionId: string; address: string; serverId: string },
   ): Open {
-    const { credentials, entropy, events, schemesOf } = this.#parts;
+    const { credentials, entropy, events, schemesOf, alerted, vocabulary } = this.#parts;
     const { deviceId } = credential;
     const schemes = schemesOf?.(deviceId);
     let leaving = false;
+    /** A child gateway tells of others as well. */
+    const isOwn = (alert: Alert) => alert.items[0]?.source?.locUri === './DevInfo';
     const session = new ServerSession({
       ends: { local: serverId, remote: deviceId },
       account: {
@@ -219,8 +229,11 @@ export class DeviceSessions {
       work: ({ devInfo }) => (leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, address)),
       alerted: (alert) => {
         events.emit('info', 'session.alert', { device: deviceId, alert: alert.data });
-        if (isAlertOf(alert, AlertType.DeviceDetach)) leaving = true;
-        return DmStatus.Ok;
+        if (isAlertOf(alert, vocabulary.alerts.DeviceDetach) && isOwn(alert)) {
+          leaving = true;
+          return DmStatus.Ok;
+        }
+        return alerted(deviceId, alert);
       },
     });
     events.emit('info', 'session.started', { device: deviceId, session: sessionId });
@@ -240,7 +253,13 @@ export class DeviceSessions {
     devInfo: Readonly<Record<string, string>>,
     address: string,
   ): Work {
-    const [outcome] = yield [{ name: 'Get', uri: './DevDetail/FwV' }];
+    const { mayBeGateway, vocabulary } = this.#parts;
+    // A gateway is known by its management object.
+    const mode = { name: 'Get' as const, uri: nodeAt(vocabulary, 'GwConfig', 'Mode') };
+    const [outcome, asGateway] = yield [
+      { name: 'Get', uri: './DevDetail/FwV' },
+      ...(mayBeGateway(deviceId) ? [mode] : []),
+    ];
     // The credential may have been issued anew meanwhile; the one of now counts.
     const credential = this.#parts.credentials.get(deviceId);
     if (!outcome || !credential || outcome.status === DmStatus.NotExecuted) return;
@@ -249,6 +268,7 @@ export class DeviceSessions {
       deviceId,
       credential,
       address,
+      isGateway: isOk(asGateway?.status ?? DmStatus.NotFound),
       ...(devInfo.Man !== undefined && { manufacturer: devInfo.Man }),
       ...(devInfo.Mod !== undefined && { model: devInfo.Mod }),
       ...(typeof firmware === 'string' && { firmware }),

@@ -4,6 +4,7 @@ export const paths = {
   sessions: '/dm',
   tunnel: '/dm/t',
   status: '/gw/status',
+  images: '/img',
   /** On the device. */
   notification: ['dmn'],
 } as const;
@@ -13,6 +14,7 @@ export const resourceTypes = {
   sessions: 'oma.dm',
   tunnel: 'oma.dm.tunnel',
   status: 'oma.gw.status',
+  images: 'oma.gw.image',
 } as const;
 
 /** Longest device ID, in bytes: what fits in a Uri-Query option with its name. */

@@ -1,5 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { PosternError } from '../base/errors.ts';
+import { recordName } from '../base/record-name.ts';
 import type { BootstrapOrigin } from './inventory.ts';
 
 /** A device that the DM server bootstraps to this gateway: what the gateway must know before it comes. */
@@ -24,13 +25,14 @@ export class Credentials {
   readonly limit: number;
   readonly #database: DatabaseSync;
   readonly #known = new Map<string, GatewayCredential>();
+  /** Device IDs by the names of their nodes. */
+  readonly #ids = new Map<string, string>();
 
   constructor(database: DatabaseSync, limit: number) {
     this.limit = limit;
     this.#database = database;
     for (const row of database.prepare('SELECT * FROM credential').iterate()) {
-      const credential = fromRow(row);
-      this.#known.set(credential.deviceId, credential);
+      this.#keep(fromRow(row));
     }
   }
 
@@ -44,6 +46,12 @@ export class Credentials {
 
   list(): GatewayCredential[] {
     return [...this.#known.values()];
+  }
+
+  /** By the name of the device's node. */
+  named(name: string): GatewayCredential | undefined {
+    const deviceId = this.#ids.get(name);
+    return deviceId === undefined ? undefined : this.#known.get(deviceId);
   }
 
   /** @throws {PosternError} `full` */
@@ -67,12 +75,18 @@ export class Credentials {
         origin,
         attached ? 1 : 0,
       );
-    this.#known.set(deviceId, credential);
+    this.#keep(credential);
   }
 
   delete(deviceId: string): void {
     this.#database.prepare('DELETE FROM credential WHERE device_id = ?').run(deviceId);
     this.#known.delete(deviceId);
+    this.#ids.delete(recordName(deviceId));
+  }
+
+  #keep(credential: GatewayCredential): void {
+    this.#known.set(credential.deviceId, credential);
+    this.#ids.set(recordName(credential.deviceId), credential.deviceId);
   }
 }
 

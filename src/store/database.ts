@@ -28,6 +28,25 @@ const steps = [
    ) STRICT, WITHOUT ROWID;
    CREATE TABLE pending_detach (gateway TEXT NOT NULL, device TEXT NOT NULL, PRIMARY KEY (gateway, device)) STRICT, WITHOUT ROWID;
    CREATE TABLE applied_bootstrap (number INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE) STRICT;`,
+  `DROP TABLE fanout;
+   DROP TABLE fanout_target;
+   CREATE TABLE campaign (
+     kind TEXT NOT NULL, name TEXT NOT NULL, state INTEGER NOT NULL, server TEXT NOT NULL, correlator TEXT,
+     PRIMARY KEY (kind, name)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE campaign_target (
+     kind TEXT NOT NULL, name TEXT NOT NULL, device TEXT NOT NULL, state TEXT NOT NULL, status INTEGER, outcome TEXT,
+     PRIMARY KEY (kind, name, device)
+   ) STRICT, WITHOUT ROWID;
+   ALTER TABLE outbox ADD COLUMN server TEXT;
+   CREATE INDEX outbox_subject ON outbox (kind, device_id);
+   ALTER TABLE device ADD COLUMN protocol TEXT NOT NULL DEFAULT 'OMA-DM';
+   ALTER TABLE device ADD COLUMN component_type INTEGER NOT NULL DEFAULT 0;
+   ALTER TABLE device ADD COLUMN via TEXT;
+   CREATE TABLE image (
+     name TEXT PRIMARY KEY, state INTEGER NOT NULL, size INTEGER, hash TEXT, validator TEXT, inline INTEGER NOT NULL,
+     used INTEGER NOT NULL, server TEXT, correlator TEXT, result INTEGER
+   ) STRICT, WITHOUT ROWID;`,
 ];
 
 /**

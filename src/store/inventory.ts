@@ -1,5 +1,6 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { PosternError } from '../base/errors.ts';
+import { recordName } from '../base/record-name.ts';
 
 /** How a device's account for the gateway came: local (GwMO 8.4.2), by the DM server (8.4.1), or by hand on both sides. */
 export type BootstrapOrigin = 'local' | 'server' | 'manual';
@@ -17,12 +18,19 @@ export interface DeviceRecord {
   readonly manufacturer?: string;
   readonly model?: string;
   readonly firmware?: string;
+  /** What it speaks: `OMA-DM`. */
+  readonly protocol: string;
+  /** It is a DM Gateway itself (GwMO 1.1). */
+  readonly isGateway: boolean;
+  /** The child gateway that it is behind; none for what is attached here. */
+  readonly via?: string;
 }
 
 /** The End Devices that are attached. A full inventory refuses new ones. */
 export class Inventory {
   readonly limit: number;
   readonly #records = new Map<string, DeviceRecord>();
+  readonly #ids = new Map<string, string>();
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
 
@@ -30,76 +38,84 @@ export class Inventory {
     this.limit = limit;
     this.#delete = database.prepare('DELETE FROM device WHERE device_id = ?');
     this.#put = database.prepare(
-      `INSERT INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-       ON CONFLICT (device_id) DO UPDATE SET state = excluded.state, mode = excluded.mode, origin = excluded.origin,
-         address = excluded.address, last_seen = excluded.last_seen, manufacturer = excluded.manufacturer, model = excluded.model, firmware = excluded.firmware`,
+      `INSERT OR REPLACE INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware,
+         protocol, component_type, via) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
-    for (const row of database.prepare('SELECT * FROM device').iterate()) {
-      const record = fromRow(row);
-      this.#records.set(record.deviceId, record);
-    }
+    for (const row of database.prepare('SELECT * FROM device').iterate()) this.#keep(fromRow(row));
   }
 
-  list(): DeviceRecord[] {
-    return [...this.#records.values()];
+  get size(): number {
+    return this.#records.size;
   }
 
-  delete(deviceId: string): void {
-    this.#delete.run(deviceId);
-    this.#records.delete(deviceId);
+  /** One after the other; the inventory may change meanwhile. */
+  values(): IterableIterator<DeviceRecord> {
+    return this.#records.values();
+  }
+
+  /** Names of the records' nodes. */
+  names(): string[] {
+    return [...this.#ids.keys()];
+  }
+
+  /** By the name of its node. */
+  named(name: string): DeviceRecord | undefined {
+    const deviceId = this.#ids.get(name);
+    return deviceId === undefined ? undefined : this.#records.get(deviceId);
   }
 
   get(deviceId: string): DeviceRecord | undefined {
     return this.#records.get(deviceId);
   }
 
+  delete(deviceId: string): void {
+    this.#delete.run(deviceId);
+    this.#records.delete(deviceId);
+    this.#ids.delete(recordName(deviceId));
+  }
+
   /** @throws {PosternError} `full` */
   put(record: DeviceRecord): void {
-    const {
-      deviceId,
-      state,
-      mode,
-      origin,
-      address,
-      lastSeen,
-      manufacturer = null,
-      model = null,
-      firmware = null,
-    } = record;
-    if (!this.#records.has(deviceId) && this.#records.size >= this.limit)
+    if (!this.#records.has(record.deviceId) && this.#records.size >= this.limit)
       throw new PosternError('full', `the inventory holds ${this.limit} devices`);
     this.#put.run(
-      deviceId,
-      state,
-      mode,
-      origin,
-      address,
-      Math.round(lastSeen),
-      manufacturer,
-      model,
-      firmware,
+      record.deviceId,
+      record.state,
+      record.mode,
+      record.origin,
+      record.address,
+      Math.round(record.lastSeen),
+      record.manufacturer ?? null,
+      record.model ?? null,
+      record.firmware ?? null,
+      record.protocol,
+      record.isGateway ? 1 : 0,
+      record.via ?? null,
     );
-    this.#records.set(deviceId, record);
+    this.#keep(record);
+  }
+
+  #keep(record: DeviceRecord): void {
+    this.#records.set(record.deviceId, record);
+    this.#ids.set(recordName(record.deviceId), record.deviceId);
   }
 }
 
 function fromRow(row: Record<string, unknown>): DeviceRecord {
-  const { device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware } = row as Record<
-    string,
-    string
-  > & {
-    mode: number;
-    last_seen: number;
-  };
+  const optional = (name: string, column: string) =>
+    row[column] === null ? {} : { [name]: String(row[column]) };
   return {
-    deviceId: device_id!,
-    state: state as DeviceRecord['state'],
-    mode: Number(mode),
-    origin: origin as BootstrapOrigin,
-    address: address!,
-    lastSeen: Number(last_seen),
-    ...(manufacturer && { manufacturer }),
-    ...(model && { model }),
-    ...(firmware && { firmware }),
+    deviceId: String(row.device_id),
+    state: row.state as DeviceRecord['state'],
+    mode: Number(row.mode),
+    origin: row.origin as BootstrapOrigin,
+    address: String(row.address),
+    lastSeen: Number(row.last_seen),
+    protocol: String(row.protocol),
+    isGateway: row.component_type === 1,
+    ...optional('manufacturer', 'manufacturer'),
+    ...optional('model', 'model'),
+    ...optional('firmware', 'firmware'),
+    ...optional('via', 'via'),
   };
 }

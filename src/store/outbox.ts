@@ -7,6 +7,8 @@ export interface OutboxEntry {
   readonly deviceId: string;
   /** JSON. */
   readonly body: string;
+  /** ServerID of the DM server that it is for; the gateway's own when absent. */
+  readonly server?: string;
 }
 
 /**
@@ -28,11 +30,16 @@ export class Outbox {
   }
 
   /** Part of the caller's transaction, when there is one. */
-  add(kind: string, deviceId: string, body: string): void {
+  add(kind: string, deviceId: string, body: string, server?: string): void {
     this.#database.prepare('DELETE FROM outbox WHERE kind = ? AND device_id = ?').run(kind, deviceId);
     this.#database
-      .prepare('INSERT INTO outbox (kind, device_id, body) VALUES (?, ?, ?)')
-      .run(kind, deviceId, body);
+      .prepare('INSERT INTO outbox (kind, device_id, body, server) VALUES (?, ?, ?, ?)')
+      .run(kind, deviceId, body, server ?? null);
+    // Sequences have gaps, so this is never less than what is there; to count would be to read all of it each time.
+    const span = this.#database
+      .prepare('SELECT (SELECT max(sequence) FROM outbox) - (SELECT min(sequence) FROM outbox) + 1 AS n')
+      .get();
+    if (Number(span?.n) <= this.limit) return;
     const { changes } = this.#database
       .prepare(
         'DELETE FROM outbox WHERE sequence IN (SELECT sequence FROM outbox ORDER BY sequence DESC LIMIT -1 OFFSET ?)',
@@ -41,16 +48,25 @@ export class Outbox {
     this.dropped += Number(changes);
   }
 
-  /** The oldest first. */
-  peek(count: number): OutboxEntry[] {
+  /** DM servers that something waits for; undefined is the gateway's own. */
+  servers(): (string | undefined)[] {
     return this.#database
-      .prepare('SELECT * FROM outbox ORDER BY sequence LIMIT ?')
-      .all(count)
+      .prepare('SELECT DISTINCT server FROM outbox')
+      .all()
+      .map(({ server }) => (server === null ? undefined : String(server)));
+  }
+
+  /** What waits for one DM server, the oldest first. */
+  peek(count: number, server?: string): OutboxEntry[] {
+    return this.#database
+      .prepare('SELECT * FROM outbox WHERE server IS ? ORDER BY sequence LIMIT ?')
+      .all(server ?? null, count)
       .map((row) => ({
         sequence: Number(row.sequence),
         kind: String(row.kind),
         deviceId: String(row.device_id),
         body: String(row.body),
+        ...(server !== undefined && { server }),
       }));
   }
 

@@ -52,7 +52,7 @@ describe('journey 5: the DM server works on the gateway, and the gateway on its 
     const [{ result } = { result: '' }] = headend.fanouts();
     assert.match(
       result,
-      /^<FanoutResult Total="2" Done="2" Failed="0" Pending="0"><Group Status="200" Commands="200" Count="2">/,
+      /^<CampaignResult Total="2" Done="2" Failed="0" Pending="0"><Group Status="200" Commands="200" Count="2">/,
     );
     for (const id of ids.slice(0, 2))
       assert.match(

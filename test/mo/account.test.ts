@@ -10,6 +10,7 @@ import {
   readAccount,
 } from '../../src/mo/dm-acc.ts';
 import { deviceAttachAlert, readDeviceAttach } from '../../src/mo/gateway-alerts.ts';
+import { ownVocabulary } from '../../src/mo/vocabulary.ts';
 import { decodeTnds, encodeTnds } from '../../src/syncml/tnds.ts';
 
 const account: DmAccount = {
@@ -64,7 +65,7 @@ test('a Device Attach Alert says what it was told, with any characters in names'
     manufacturer: 'A&B',
     model: 'M',
   } as const;
-  const { code, items } = deviceAttachAlert(attach);
+  const { code, items } = deviceAttachAlert(ownVocabulary, attach);
   assert.equal(code, 1226);
-  assert.deepEqual(readDeviceAttach({ name: 'Alert', cmdId: '1', data: code, items }), attach);
+  assert.deepEqual(readDeviceAttach(ownVocabulary, { name: 'Alert', cmdId: '1', data: code, items }), attach);
 });

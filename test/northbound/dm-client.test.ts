@@ -8,6 +8,7 @@ import { ManagementTree } from '../../src/dm/tree.ts';
 import { devInfo, devInfoNodes } from '../../src/mo/dev-info.ts';
 import { Accounts, accountsDescription } from '../../src/mo/dm-acc.ts';
 import { readDeviceAttach } from '../../src/mo/gateway-alerts.ts';
+import { ownVocabulary } from '../../src/mo/vocabulary.ts';
 import { DmClient } from '../../src/northbound/dm-client.ts';
 import { openDatabase } from '../../src/store/database.ts';
 import { Outbox } from '../../src/store/outbox.ts';
@@ -50,7 +51,7 @@ function rig(onTheWay: (answer: SyncmlMessage) => SyncmlMessage = (answer) => an
       sessionId,
       work: async function* () {},
       alerted: (alert) => {
-        const { deviceId } = readDeviceAttach(alert);
+        const { deviceId } = readDeviceAttach(ownVocabulary, alert);
         order.push(deviceId);
         heard.set(deviceId, (heard.get(deviceId) ?? 0) + 1);
         return status;
@@ -65,6 +66,7 @@ function rig(onTheWay: (answer: SyncmlMessage) => SyncmlMessage = (answer) => an
     accounts,
     tree,
     outbox,
+    vocabulary: ownVocabulary,
     upstream: {
       connected: true,
       request: async ({ body }) => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
-import { gwConfig, gwConfigNodes } from '../../src/mo/gw-config.ts';
+import { gwConfig, gwConfigDefaults } from '../../src/mo/gw-config.ts';
 import { Associations } from '../../src/southbound/associations.ts';
 import { Credentials } from '../../src/store/credentials.ts';
 import { openDatabase } from '../../src/store/database.ts';
@@ -21,7 +21,7 @@ function start(alive: ReadonlySet<string>) {
   const outbox = new Outbox(database, 10);
   const credentials = new Credentials(database, 10);
   const config = new StoredBranch('GwConfig', gwConfig.root, new Nodes(database));
-  config.plant([], gwConfigNodes(10));
+  for (const node of gwConfigDefaults) config.plant([node.name], node);
   const asked: string[] = [];
   const associations = new Associations({
     database,
@@ -51,7 +51,7 @@ function start(alive: ReadonlySet<string>) {
       attached: false,
     } as const;
     credentials.put(credential);
-    associations.attach({ deviceId, credential, address: 'coap://192.0.2.1' });
+    associations.attach({ deviceId, credential, address: 'coap://192.0.2.1', isGateway: false });
   };
   /** Moves the clock by a sweep's time, and lets the sweep run. */
   const sweep = async () => {

@@ -4,6 +4,7 @@ import { seededEntropy } from '../../src/base/entropy.ts';
 import { Code } from '../../src/coap/codes.ts';
 import { CoapRequest, type Reply } from '../../src/coap/message.ts';
 import { Option, uint } from '../../src/coap/options.ts';
+import { ownVocabulary } from '../../src/mo/vocabulary.ts';
 import type { LocalEndpoint } from '../../src/southbound/coap-network.ts';
 import { DeviceSessions, sessionLimits } from '../../src/southbound/device-sessions.ts';
 import { Credentials } from '../../src/store/credentials.ts';
@@ -42,6 +43,9 @@ function startSessions() {
     attached: () => attached++,
     left: () => {},
     proved: () => {},
+    alerted: () => 200,
+    mayBeGateway: () => false,
+    vocabulary: ownVocabulary,
   });
   const { endpoint } = rig(() => undefined);
   const local: LocalEndpoint = { address: '192.0.2.1', port: 5683, endpoint: () => endpoint };

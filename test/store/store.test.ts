@@ -17,6 +17,8 @@ const record = (deviceId: string): DeviceRecord => ({
   address: 'coap://192.0.2.7:5683',
   lastSeen: 1_700_000_000_000,
   manufacturer: 'Maker',
+  protocol: 'OMA-DM',
+  isGateway: false,
 });
 
 const credential = (deviceId: string) => ({
@@ -54,7 +56,7 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
   assert.equal(statSync(file).mode & 0o777, 0o600);
   const database = openDatabase(file);
   t.after(() => database.close());
-  assert.deepEqual(new Inventory(database, 2).list(), [record('a')]);
+  assert.deepEqual([...new Inventory(database, 2).values()], [record('a')]);
   assert.deepEqual(new Credentials(database, 2).get('a'), credential('a'));
   assert.deepEqual(new Outbox(database, 2).peek(9), [
     { sequence: 1, kind: 'attach', deviceId: 'a', body: '{}' },

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { PosternError } from '../../src/base/errors.ts';
-import type { OperationOutcome } from '../../src/dm/server-session.ts';
+import type { Operation, OperationOutcome } from '../../src/dm/server-session.ts';
 import { type FanoutOrder, operationsOf } from '../../src/mo/fanout-order.ts';
-import { FanOut, fanOutLimits } from '../../src/modes/fan-out.ts';
+import { Campaign, campaignLimits } from '../../src/modes/campaign.ts';
+import { fanOutTo, isRepeatable } from '../../src/modes/fan-out.ts';
 import type { ManageOptions } from '../../src/modes/proxy.ts';
+import { Campaigns } from '../../src/store/campaigns.ts';
 import { openDatabase } from '../../src/store/database.ts';
-import { Fanouts } from '../../src/store/fanouts.ts';
 import { turn } from '../coap/wire.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { HandClock } from '../hand-clock.ts';
@@ -17,6 +18,8 @@ const exec = '<Exec><CmdID>1</CmdID><Item><Target><LocURI>./Do</LocURI></Target>
 const many = (count: number) => Array.from({ length: count }, (_, at) => `d${String(at).padStart(4, '0')}`);
 const order = (devices: readonly string[], more: Partial<FanoutOrder> = {}): FanoutOrder => ({
   name: 'f',
+  server: 'dm.example',
+  command: replace,
   operations: operationsOf(replace),
   devices,
   returnFormat: 3,
@@ -33,27 +36,44 @@ interface Call {
 }
 
 /** A fan-out whose devices answer when the test says so. */
-function rig(database = openDatabase(':memory:'), current: FanoutOrder = order([])) {
+function rig(
+  database = openDatabase(':memory:'),
+  current: FanoutOrder = order([]),
+  children: Readonly<Record<string, string>> = {},
+  denied: ReadonlySet<string> = new Set(),
+) {
+  const delegated: [string, readonly string[]][] = [];
   const clock = new HandClock();
   const events = new EventRecorder();
   const calls: Call[] = [];
   const results: [string | undefined, string][] = [];
-  const fanOut = new FanOut({
-    fanouts: new Fanouts(database),
+  const manage = (device: string, operations: readonly Operation[], options: ManageOptions) => {
+    const { promise, resolve, reject } = Promise.withResolvers<readonly OperationOutcome[]>();
+    options.signal?.addEventListener('abort', () => reject(options.signal?.reason));
+    const answer = (status: number) =>
+      resolve(operations.map((operation) => ({ operation, status, results: [] })));
+    calls.push({ device, options, resolve: answer, reject });
+    return promise;
+  };
+  const fanOut = new Campaign<FanoutOrder>({
+    kind: 'fanout',
+    campaigns: new Campaigns(database, 'fanout'),
     clock,
     events,
     order: () => current,
-    manage: (device, operations, options) => {
-      const { promise, resolve, reject } = Promise.withResolvers<readonly OperationOutcome[]>();
-      options.signal?.addEventListener('abort', () => reject(options.signal?.reason));
-      const answer = (status: number) =>
-        resolve(operations.map((operation) => ({ operation, status, results: [] })));
-      calls.push({ device, options, resolve: answer, reject });
-      return promise;
+    isRepeatable,
+    mayReach: (server, device) => !denied.has(`${server} ${device}`),
+    childOf: (device) => children[device],
+    attempt: (...args) => fanOutTo({ manage, adapt: (_, operations) => operations }, ...args),
+    delegate: async (child, devices) => {
+      delegated.push([child, devices]);
+      return devices
+        .slice(1)
+        .map((device) => ({ device, status: 200, parts: [{ status: 200, results: [] }] }));
     },
-    ended: (_name, correlator, result) => results.push([correlator, result]),
+    ended: ({ correlator }, result) => results.push([correlator, result]),
   });
-  return { database, clock, events, calls, results, fanOut };
+  return { database, clock, events, calls, results, fanOut, delegated };
 }
 
 describe('a fan-out', () => {
@@ -68,11 +88,11 @@ describe('a fan-out', () => {
       calls[at]?.resolve(200);
     }
     while (results.length === 0) await turn();
-    assert.equal(most, fanOutLimits.parallel);
+    assert.equal(most, campaignLimits.parallel);
     assert.deepEqual(results, [
       [
         'c-1',
-        '<FanoutResult Total="1000" Done="1000" Failed="0" Pending="0"><Group Status="200" Commands="200" Count="1000"/></FanoutResult>',
+        '<CampaignResult Total="1000" Done="1000" Failed="0" Pending="0"><Group Status="200" Commands="200" Count="1000"/></CampaignResult>',
       ],
     ]);
     assert.equal(clock.timers, 0);
@@ -91,20 +111,23 @@ describe('a fan-out', () => {
     while (results.length === 0) await turn();
     assert.equal(
       results[0]?.[1],
-      '<FanoutResult Total="4" Done="1" Failed="3" Pending="0"><Group Status="404" Commands="" Count="1"><Device ID="&lt;d&gt;"/></Group><Group Status="200" Commands="200" Count="1"/><Group Status="425" Commands="425" Count="1"><Device ID="b"/></Group><Group Status="408" Commands="" Count="1"><Device ID="c"/></Group></FanoutResult>',
+      '<CampaignResult Total="4" Done="1" Failed="3" Pending="0"><Group Status="404" Commands="" Count="1"><Device ID="&lt;d&gt;"/></Group><Group Status="200" Commands="200" Count="1"/><Group Status="425" Commands="425" Count="1"><Device ID="b"/></Group><Group Status="408" Commands="" Count="1"><Device ID="c"/></Group></CampaignResult>',
     );
   });
 
   // conforms: GW-11
   test('that is cancelled leaves alone whom it has not reached', async () => {
     const { fanOut, calls, results } = rig();
-    fanOut.start(order(many(20)), undefined);
+    fanOut.start(order(many(campaignLimits.parallel + 4)), undefined);
     await turn();
     assert.equal(fanOut.cancel('f'), 200);
     for (const call of calls) call.resolve(200);
     while (results.length === 0) await turn();
     const { state, done, failed } = fanOut.summary('f');
-    assert.deepEqual([state, done, failed, calls.length], [3, 16, 4, 16]);
+    assert.deepEqual(
+      [state, done, failed, calls.length],
+      [3, campaignLimits.parallel, 4, campaignLimits.parallel],
+    );
     assert.match(results[0]?.[1] ?? '', /<Group Status="214" Commands="" Count="4">/);
     assert.equal(fanOut.cancel('f'), 404);
   });
@@ -112,23 +135,70 @@ describe('a fan-out', () => {
   // conforms: GW-11
   test('at its deadline reports what there is', async () => {
     const { fanOut, calls, clock, results } = rig();
-    fanOut.start(order(many(17)), undefined);
+    fanOut.start(order(many(campaignLimits.parallel + 1)), undefined);
     await turn();
     clock.advance(3_600_000);
     for (const call of calls) call.resolve(200);
     while (results.length === 0) await turn();
-    assert.match(results[0]?.[1] ?? '', /<Group Status="408" Commands="" Count="1"><Device ID="d0016"\/>/);
+    assert.match(results[0]?.[1] ?? '', /<Group Status="408" Commands="" Count="1"><Device ID="d0064"\/>/);
   });
 
   test('without a device is 200 and reports nothing; one that runs is not started again; too many are refused', async () => {
     const { fanOut, results } = rig();
     assert.equal(fanOut.start(order([]), 'c'), 200);
-    for (let at = 0; at < fanOutLimits.running; at++)
+    for (let at = 0; at < campaignLimits.running; at++)
       fanOut.start(order(['a'], { name: `f${at}` }), undefined);
     assert.throws(() => fanOut.start(order(['a'], { name: 'f0' }), undefined), { code: 'conflict' });
     assert.throws(() => fanOut.start(order(['a'], { name: 'more' }), undefined), { code: 'full' });
     await fanOut[Symbol.asyncDispose]();
     assert.deepEqual(results, []);
+  });
+});
+
+describe('whom a fan-out reaches', () => {
+  // conforms: GW-16
+  test('a device that the DM server has no right to is not touched, and is told of as that', async () => {
+    const { fanOut, calls, results } = rig(undefined, undefined, {}, new Set(['dm.example b']));
+    fanOut.start(order(['a', 'b']), undefined);
+    await turn();
+    assert.deepEqual(
+      calls.map(({ device }) => device),
+      ['a'],
+    );
+    calls[0]?.resolve(200);
+    while (results.length === 0) await turn();
+    assert.match(results[0]?.[1] ?? '', /<Group Status="425" Commands="" Count="1"><Device ID="b"\/>/);
+  });
+
+  test('what is behind a child gateway is the child gateway to do, all at once; what it says nothing of is unknown', async () => {
+    const { fanOut, calls, results, delegated } = rig(undefined, undefined, { x: 'gw-2', y: 'gw-2' });
+    fanOut.start(order(['a', 'x', 'y']), undefined);
+    await turn();
+    calls[0]?.resolve(200);
+    while (results.length === 0) await turn();
+    assert.deepEqual(delegated, [['gw-2', ['x', 'y']]]);
+    assert.match(
+      results[0]?.[1] ?? '',
+      /Done="2" Failed="1".*<Group Status="500" Commands="" Count="1"><Device ID="x"\/>/,
+    );
+  });
+
+  // conforms: GW-19
+  test('a device that accepts reports later, and its slot is free meanwhile; at the deadline 202 stands', async () => {
+    const { fanOut, calls, results, clock } = rig();
+    fanOut.start(order(['a', 'b'], { operations: operationsOf(exec) }), 'c');
+    await turn();
+    for (const call of calls) call.resolve(202);
+    for (let i = 0; i < 4; i++) await turn();
+    assert.equal(fanOut.counts('f').pending, 2);
+    assert.equal(fanOut.reported('a', 'another', 200), false);
+    assert.equal(fanOut.reported('a', 'f', 410), true);
+    assert.equal(fanOut.reported('a', 'f', 410), false);
+    clock.advance(3_600_000);
+    assert.match(
+      results[0]?.[1] ?? '',
+      /<Group Status="410" Commands="202" Count="1"><Device ID="a"\/><\/Group><Group Status="200" Commands="202" Count="1"/,
+    );
   });
 });
 
@@ -161,7 +231,7 @@ describe('after a restart', () => {
     while (results.length === 0) await turn();
     assert.deepEqual(results[0], [
       'c-9',
-      '<FanoutResult Total="3" Done="3" Failed="0" Pending="0"><Group Status="200" Commands="200" Count="3"/></FanoutResult>',
+      '<CampaignResult Total="3" Done="3" Failed="0" Pending="0"><Group Status="200" Commands="200" Count="3"/></CampaignResult>',
     ]);
   });
 

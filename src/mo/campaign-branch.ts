@@ -1,0 +1,145 @@
+import { recordName } from '../base/record-name.ts';
+import { DmError } from '../dm/dm-error.ts';
+import { DmStatus } from '../dm/status.ts';
+import type { StoredBranch } from '../dm/stored-branch.ts';
+import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
+import { describe, type NodeDescription } from '../syncml/ddf.ts';
+import { type CampaignOrder, liveCampaignNodes } from './campaign.ts';
+import { type CampaignSummary, type DeviceOutcome, detailXml, summaryXml } from './campaign-result.ts';
+
+/** What runs campaigns of one kind. */
+export interface CampaignRunner<O extends CampaignOrder> {
+  start(order: O, correlator: string | undefined): number;
+  cancel(name: string): number;
+  forget(name: string): void;
+  summary(name: string): CampaignSummary;
+  counts(name: string): Omit<CampaignSummary, 'outcomes'>;
+  devices(name: string): readonly string[];
+  outcome(name: string, device: string): DeviceOutcome | undefined;
+}
+
+const live: ReadonlySet<string> = new Set(liveCampaignNodes);
+
+type Path = readonly string[];
+
+/** Campaigns of one kind: what the DM server wrote, with what the gateway knows of it. */
+export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
+  readonly #stored: StoredBranch;
+  readonly #description: NodeDescription;
+  readonly #list: string;
+  readonly #runner: CampaignRunner<O>;
+  readonly #order: (name: string, server: string) => O;
+  /** Campaigns that each open level of changes deleted: they are forgotten when that is final. */
+  readonly #deleted: string[][] = [];
+
+  /** `list` is the node below which the campaigns are. */
+  constructor(
+    { stored, description, list }: { stored: StoredBranch; description: NodeDescription; list: string },
+    runner: CampaignRunner<O>,
+    order: (name: string, server: string) => O,
+  ) {
+    this.#stored = stored;
+    this.#description = description;
+    this.#list = list;
+    this.#runner = runner;
+    this.#order = order;
+    if (!stored.view([list])) stored.plant([list], { name: list, format: 'node' });
+  }
+
+  view(path: Path): NodeView | undefined {
+    const [list, name, leaf] = path;
+    if (list !== this.#list || name === undefined) return this.#stored.view(path);
+    const campaign = this.#stored.view([list, name]);
+    if (!campaign || leaf === undefined)
+      return campaign && { ...campaign, children: [...(campaign.children ?? []), ...liveCampaignNodes] };
+    return live.has(leaf) ? this.#liveView(path, name) : this.#stored.view(path);
+  }
+
+  potential(path: Path) {
+    return live.has(path[2] ?? '') ? undefined : this.#stored.potential(path);
+  }
+
+  add(path: Path, node: NewNode): void {
+    this.#stored.add(path, node);
+  }
+
+  replace(path: Path, node: NewNode): void {
+    this.#stored.replace(path, node);
+  }
+
+  delete(path: Path): void {
+    this.#stored.delete(path);
+    const [, name] = path;
+    if (path.length === 2 && name !== undefined) this.#deleted.at(-1)?.push(name);
+  }
+
+  rename(path: Path): void {
+    // What it came to is kept by its name.
+    throw new DmError(DmStatus.CommandNotAllowed, `${path.at(-1)} keeps its name`);
+  }
+
+  retitle(path: Path, title: string): void {
+    this.#stored.retitle(path, title);
+  }
+
+  begin(): void {
+    this.#stored.begin();
+    this.#deleted.push([]);
+  }
+
+  commit(): void {
+    this.#stored.commit();
+    const names = this.#deleted.pop() ?? [];
+    const outer = this.#deleted.at(-1);
+    if (outer) outer.push(...names);
+    else for (const name of names) this.#runner.forget(name);
+  }
+
+  rollback(): void {
+    this.#stored.rollback();
+    this.#deleted.pop();
+  }
+
+  /** @throws {PosternError} `malformed`, `tooLarge`, `conflict`, `full` */
+  exec(
+    [, name = '', leaf]: Path,
+    _argument: NewNode,
+    correlator: string | undefined,
+    serverId: string,
+  ): number {
+    return leaf === 'Start'
+      ? this.#runner.start(this.#order(name, serverId), correlator)
+      : this.#runner.cancel(name);
+  }
+
+  #liveView(path: Path, name: string): NodeView | undefined {
+    const description = describe(this.#description, path);
+    if (!description) return undefined;
+    const { format, access, children } = description;
+    const base = { format, access, permanent: true };
+    const [, , group, leaf] = path;
+    if (children && group === 'Detail')
+      return { ...base, children: this.#runner.devices(name).map(recordName) };
+    if (children) return { ...base, children: Object.keys(children) };
+    if (format === 'null') return base;
+    const value = group === 'Detail' ? this.#detail(name, leaf) : this.#value(name, group, leaf);
+    return value === undefined ? undefined : { ...base, value };
+  }
+
+  #detail(name: string, record: string | undefined): string | undefined {
+    const device = this.#runner.devices(name).find((each) => recordName(each) === record);
+    const outcome = device === undefined ? undefined : this.#runner.outcome(name, device);
+    return outcome && detailXml(outcome);
+  }
+
+  #value(name: string, group: string | undefined, leaf: string | undefined): string {
+    if (group === 'Results') {
+      const format = Number(this.#stored.text(this.#list, name, 'ReturnFormat') ?? 0);
+      return summaryXml(this.#runner.summary(name), format);
+    }
+    const { state, total, done, failed, pending } = this.#runner.counts(name);
+    if (group === 'State') return String(state);
+    const progress: Readonly<Record<string, number>> = { Total: total, Done: done, Failed: failed };
+    return String(progress[leaf ?? ''] ?? pending);
+  }
+}

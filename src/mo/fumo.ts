@@ -1,0 +1,53 @@
+import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
+import { MoId } from './identifiers.ts';
+
+const get = ['Get'] as const;
+/** They are not there before a server sets them. */
+const named = ['Add', 'Get', 'Replace'] as const;
+const settable = ['Get', 'Replace'] as const;
+const execute = ['Exec', 'Get', 'Replace'] as const;
+const maybe = { occurs: 'ZeroOrOne' } as const;
+
+/** States of a firmware update (OMA FUMO 1.0, section 6.1). */
+export const FumoState = {
+  Idle: 10,
+  DownloadFailed: 20,
+  Downloading: 30,
+  Downloaded: 40,
+  Ready: 50,
+  Updating: 60,
+  FailedWithData: 70,
+  FailedWithoutData: 80,
+  DoneWithData: 90,
+  DoneWithoutData: 100,
+} as const;
+
+/** Result codes (section 8.2) that are given here. */
+export const FumoResult = {
+  Ok: 200,
+  Failed: 410,
+  BadUrl: 411,
+  ServerUnavailable: 412,
+  ServerError: 500,
+} as const;
+
+/** FUMO: how a device's firmware is updated (OMA Firmware Update Management Object 1.0). */
+export const fumo: ManagementObject = {
+  id: MoId.Fumo,
+  root: interior(get, 'Firmware update', {
+    PkgName: leaf('chr', named, 'Name of the update package', maybe),
+    PkgVersion: leaf('chr', named, 'Its version', maybe),
+    Download: interior(execute, 'Gets the package', {
+      PkgURL: leaf('chr', settable, 'Where it is'),
+    }),
+    Update: interior(execute, 'Installs the package that is there', {}),
+    DownloadAndUpdate: interior(execute, 'Gets the package, and installs it', {
+      PkgURL: leaf('chr', settable, 'Where it is'),
+    }),
+    State: leaf(
+      'int',
+      get,
+      '10 idle, 20 download failed, 30 coming, 40 there, 60 installing, 70 to 100 ended',
+    ),
+  }),
+};

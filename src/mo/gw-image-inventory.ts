@@ -1,0 +1,62 @@
+import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
+import { ownVocabulary } from './vocabulary.ts';
+
+const maybe = { occurs: 'ZeroOrOne' } as const;
+const nodes = ['Add', 'Delete', 'Get'] as const;
+const values = ['Add', 'Delete', 'Get', 'Replace'] as const;
+
+/** How an image stands. */
+export const ImageState = { Idle: 0, Coming: 1, Ready: 2, Failed: 3, Evicted: 4 } as const;
+
+/** What an image operation came to: the result codes of FUMO 1.0, section 8.2. */
+export const ImageResult = {
+  Ok: 200,
+  /** The digest is another. */
+  Corrupt: 402,
+  /** The signature is wrong or missing. */
+  NotValidated: 404,
+  TooLarge: 405,
+  BadUrl: 411,
+  ServerUnavailable: 412,
+  ServerError: 500,
+  NoRoom: 501,
+  NetworkFailed: 503,
+} as const;
+
+/** GwImageInventory: software and configuration that the gateway keeps for its devices. The name is GwMO's; the nodes are proposed (docs/gwmo.md). */
+export const gwImageInventory: ManagementObject = {
+  id: ownVocabulary.objects.GwImageInventory,
+  root: interior(['Get'], 'Images that the gateway keeps for its End Devices', {
+    Images: interior(['Get'], 'Images that the DM server made known', {
+      '*': interior(
+        nodes,
+        'An image. Its name stands for it in a fan-out, as `gw-image:NAME`',
+        {
+          ID: leaf('chr', values, 'Identifier of the software', maybe),
+          Name: leaf('chr', values, 'What people call it by', maybe),
+          Version: leaf('chr', values, 'Its version', maybe),
+          Type: leaf('chr', values, 'Media type; application/octet-stream', maybe),
+          PkgURL: leaf('chr', values, 'Where the gateway gets it, over HTTP or HTTPS', maybe),
+          PkgData: leaf('bin', ['Add', 'Replace'], 'The image itself, instead of a URL', maybe),
+          Hash: leaf('chr', values, 'SHA-256 in hexadecimal; what differs is refused', maybe),
+          Signature: leaf('chr', values, 'Base64 of a signature over the 32 octets of the SHA-256', maybe),
+          Size: leaf('int', ['Get'], 'Bytes, as far as they are known'),
+          Received: leaf('int', ['Get'], 'Bytes that are there'),
+          State: leaf('int', ['Get'], '0: idle, 1: coming, 2: ready, 3: failed, 4: evicted'),
+          Result: leaf('int', ['Get'], 'What the last operation came to, as a result code of FUMO'),
+          LocalURL: leaf('chr', ['Get'], 'Path from which devices get it over CoAP'),
+          Operations: interior(['Get'], 'What can be done with it', {
+            Download: leaf('null', ['Exec', 'Get'], 'Gets it; the outcome comes by alert'),
+            Remove: leaf('null', ['Exec', 'Get'], 'Frees its room; what is known of it stays'),
+          }),
+        },
+        { occurs: 'ZeroOrMore' },
+      ),
+    }),
+    Quota: leaf('int', ['Get'], 'Bytes that images may take'),
+    Used: leaf('int', ['Get'], 'Bytes that they take'),
+  }),
+};
+
+/** Nodes of an image that the gateway answers itself. */
+export const liveImageNodes = ['Size', 'Received', 'State', 'Result', 'LocalURL', 'Operations'] as const;

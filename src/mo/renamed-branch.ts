@@ -1,0 +1,106 @@
+import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
+import { describe, type NodeDescription } from '../syncml/ddf.ts';
+import type { TndsNode } from '../syncml/tnds.ts';
+import { renamed, type Vocabulary } from './vocabulary.ts';
+
+type Path = readonly string[];
+
+/** A branch whose nodes are called otherwise outside than inside. Names that are chosen at run time stay. */
+export class RenamedBranch implements TreeBranch {
+  readonly #inner: TreeBranch;
+  readonly #description: NodeDescription;
+  readonly #outside: Vocabulary['names'];
+  readonly #inside: ReadonlyMap<string, string>;
+  /** Only where the branch takes subtrees whole. */
+  readonly addSubtree?: (path: Path, subtree: TndsNode) => void;
+
+  constructor(inner: TreeBranch, description: NodeDescription, names: Vocabulary['names']) {
+    this.#inner = inner;
+    this.#description = description;
+    this.#outside = names;
+    this.#inside = new Map(Object.entries(names).map(([own, other]) => [other, own]));
+    if (inner.addSubtree)
+      this.addSubtree = (path, subtree) => inner.addSubtree?.(this.#at(path), this.#subtree(subtree));
+  }
+
+  view(path: Path): NodeView | undefined {
+    const inner = this.#within(path);
+    const view = inner && this.#inner.view(inner);
+    if (!inner || !view?.children) return view;
+    const known = describe(this.#description, inner)?.children ?? {};
+    return {
+      ...view,
+      children: view.children.map((name) =>
+        Object.hasOwn(known, name) ? renamed(this.#outside, name) : name,
+      ),
+    };
+  }
+
+  potential(path: Path) {
+    const inner = this.#within(path);
+    return inner && this.#inner.potential?.(inner);
+  }
+
+  async add(path: Path, node: NewNode, serverId: string): Promise<void> {
+    await this.#inner.add?.(this.#at(path), node, serverId);
+  }
+
+  async replace(path: Path, node: NewNode): Promise<void> {
+    await this.#inner.replace?.(this.#at(path), node);
+  }
+
+  async delete(path: Path): Promise<void> {
+    await this.#inner.delete?.(this.#at(path));
+  }
+
+  rename(path: Path, name: string): void {
+    this.#inner.rename?.(this.#at(path), name);
+  }
+
+  retitle(path: Path, title: string): void {
+    this.#inner.retitle?.(this.#at(path), title);
+  }
+
+  async exec(
+    path: Path,
+    argument: NewNode,
+    correlator: string | undefined,
+    serverId: string,
+  ): Promise<number> {
+    return (await this.#inner.exec?.(this.#at(path), argument, correlator, serverId)) ?? 0;
+  }
+
+  begin(): void {
+    this.#inner.begin?.();
+  }
+
+  commit(): void {
+    this.#inner.commit?.();
+  }
+
+  rollback(): void {
+    this.#inner.rollback?.();
+  }
+
+  #subtree(node: TndsNode): TndsNode {
+    const children = node.children?.map((child) => this.#subtree(child));
+    return { ...node, name: this.#inside.get(node.name) ?? node.name, ...(children && { children }) };
+  }
+
+  #at(path: Path): Path {
+    return this.#within(path) ?? path;
+  }
+
+  /** The same path by the names inside; none where a name stands that has another outside. */
+  #within(path: Path): Path | undefined {
+    const inner: string[] = [];
+    for (const name of path) {
+      const known = describe(this.#description, inner)?.children ?? {};
+      const own = this.#inside.get(name);
+      if (own !== undefined && Object.hasOwn(known, own)) inner.push(own);
+      else if (Object.hasOwn(known, name) && renamed(this.#outside, name) !== name) return undefined;
+      else inner.push(name);
+    }
+    return inner;
+  }
+}

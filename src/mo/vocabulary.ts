@@ -1,0 +1,122 @@
+import * as v from 'valibot';
+import { described } from '../base/config.ts';
+import type { TndsNode } from '../syncml/tnds.ts';
+
+/**
+ * What is ours, since no source at hand gives GwMO's own: identifiers of management objects and alert types, names of
+ * nodes, and codings of integers. All of it stands here and nowhere else, and the table `gwmo` of each configuration
+ * file can change it (docs/gwmo.md).
+ */
+export interface Vocabulary {
+  /** Management object identifiers, which follow the pattern of OMA's registry. */
+  readonly objects: Readonly<Record<GatewayObject, string>>;
+  /** Types of the generic alerts (code 1226), which follow the same pattern. */
+  readonly alerts: Readonly<Record<GatewayAlert, string>>;
+  /** Nodes that are called otherwise, by the names that this program has for them. */
+  readonly names: Readonly<Record<string, string>>;
+  /** Codes of transparent, proxy and adaptation mode, in this order. */
+  readonly modes: readonly number[];
+  /** Codes of an End Device and a child DM Gateway, in this order. */
+  readonly componentTypes: readonly number[];
+}
+
+export const gatewayObjects = [
+  'GwConfig',
+  'GwDeviceInventory',
+  'GwEdTrigger',
+  'GwFanout',
+  'GwImageInventory',
+] as const;
+export type GatewayObject = (typeof gatewayObjects)[number];
+
+export const gatewayAlerts = [
+  'DeviceAttach',
+  'DeviceDetach',
+  'LocationUpdate',
+  'CommandFanout',
+  'DeviceTrigger',
+  'ImageOperation',
+] as const;
+export type GatewayAlert = (typeof gatewayAlerts)[number];
+
+const object = (name: GatewayObject): string => `urn:oma:mo:oma-${name.toLowerCase()}:1.0`;
+const alert = (name: GatewayAlert): string => `urn:oma:at:gwmo:1.0:${name}`;
+
+export const ownVocabulary: Vocabulary = {
+  objects: {
+    GwConfig: object('GwConfig'),
+    GwDeviceInventory: object('GwDeviceInventory'),
+    GwEdTrigger: object('GwEdTrigger'),
+    GwFanout: object('GwFanout'),
+    GwImageInventory: object('GwImageInventory'),
+  },
+  alerts: {
+    DeviceAttach: alert('DeviceAttach'),
+    DeviceDetach: alert('DeviceDetach'),
+    LocationUpdate: alert('LocationUpdate'),
+    CommandFanout: alert('CommandFanout'),
+    DeviceTrigger: alert('DeviceTrigger'),
+    ImageOperation: alert('ImageOperation'),
+  },
+  names: {},
+  modes: [0, 1, 2],
+  componentTypes: [0, 1],
+};
+
+const identifier = v.pipe(v.string(), v.minLength(1, 'an identifier'), v.maxLength(255));
+const nodeName = v.pipe(v.string(), v.regex(/^[\w.-]{1,64}$/, 'a node name of letters, digits, _ . -'));
+const codes = (count: number) =>
+  v.pipe(
+    v.array(v.pipe(v.number(), v.integer())),
+    v.length(count, `${count} codes`),
+    v.check((given) => new Set(given).size === given.length, 'codes that differ'),
+  );
+
+/** The table `gwmo` of a configuration file. */
+export const gwmoSection = described(
+  v.optional(
+    v.strictObject({
+      objects: described(
+        v.optional(v.partial(v.strictObject(v.entriesFromList(gatewayObjects, identifier))), {}),
+        'Management object identifiers, by the name of the object',
+      ),
+      alerts: described(
+        v.optional(v.partial(v.strictObject(v.entriesFromList(gatewayAlerts, identifier))), {}),
+        'Alert types, by the name of the alert',
+      ),
+      names: described(
+        v.optional(v.record(v.string(), nodeName), {}),
+        'Names of nodes, by the names that docs/gwmo.md has for them',
+      ),
+      modes: described(v.optional(codes(3), [0, 1, 2]), 'Codes of transparent, proxy and adaptation mode'),
+      'component-types': described(v.optional(codes(2), [0, 1]), 'Codes of End Device and child DM Gateway'),
+    }),
+    {},
+  ),
+  'What GwMO leaves open, or what is not known of it: the same on gateway, head-end and devices',
+);
+
+export function vocabularyOf(section: v.InferOutput<typeof gwmoSection>): Vocabulary {
+  const { objects, alerts } = ownVocabulary;
+  return {
+    objects: { ...objects, ...section.objects } as Vocabulary['objects'],
+    alerts: { ...alerts, ...section.alerts } as Vocabulary['alerts'],
+    names: section.names,
+    modes: section.modes,
+    componentTypes: section['component-types'],
+  };
+}
+
+/** URI of a node, by the names that this program has for it; what is chosen at run time is not renamed. */
+export const nodeAt = ({ names }: Vocabulary, ...path: readonly string[]): string =>
+  ['.', ...path.map((name) => renamed(names, name))].join('/');
+
+/** An object whose nodes are all named by this program, by the names of the wire. */
+export const renamedTree = (vocabulary: Vocabulary, { children, ...node }: TndsNode): TndsNode => ({
+  ...node,
+  name: renamed(vocabulary.names, node.name),
+  ...(children && { children: children.map((child) => renamedTree(vocabulary, child)) }),
+});
+
+export const renamed = (names: Vocabulary['names'], name: string): string =>
+  Object.hasOwn(names, name) ? (names[name] ?? name) : name;
