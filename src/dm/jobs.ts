@@ -1,5 +1,5 @@
 import { asPosternError, PosternError } from '../base/errors.ts';
-import type { Operation, OperationOutcome, Work } from './server-session.ts';
+import { type Operation, type OperationOutcome, operationsPerPackage, type Work } from './server-session.ts';
 
 /** Something to do in the next session of a party. */
 interface Job {
@@ -28,11 +28,12 @@ export class Jobs {
     operations: readonly Operation[],
     signal?: AbortSignal,
   ): Promise<readonly OperationOutcome[]> {
-    let outcomes: readonly OperationOutcome[] = [];
+    const outcomes: OperationOutcome[] = [];
     await this.perform(
       party,
       async function* () {
-        outcomes = yield operations;
+        for (let at = 0; at < operations.length; at += operationsPerPackage)
+          outcomes.push(...(yield operations.slice(at, at + operationsPerPackage)));
       },
       signal,
     );

@@ -1,4 +1,4 @@
-import { asPosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Alert, Command, Item, Results, SyncmlMessage } from '../syncml/message.ts';
 import { isCompositeCommand } from '../syncml/message.ts';
 import type { Seal } from './authentication.ts';
@@ -69,8 +69,8 @@ export interface ServerSessionParts extends SessionParts {
   readonly alerted: (alert: Alert) => number | Promise<number>;
 }
 
-/** Operations of one package. */
-const operationsPerPackage = 64;
+/** Operations of one package; work that has more yields more often. */
+export const operationsPerPackage = 64;
 
 /** An operation on its way. */
 interface Sending {
@@ -156,7 +156,9 @@ export class ServerSession extends Session {
       this.#records = [];
       this.#sent.clear();
       if (done || value.length === 0) this.end(DmStatus.Ok, 'done');
-      else this.#send(value.slice(0, operationsPerPackage));
+      else if (value.length > operationsPerPackage)
+        throw new PosternError('tooLarge', `work of more than ${operationsPerPackage} operations at once`);
+      else this.#send(value);
     } catch (thrown) {
       const error = asPosternError(thrown);
       this.end(error.dmStatus, error.message);
@@ -228,7 +230,8 @@ const outcomeOf = ({ operation, status, results, parts }: Sending): OperationOut
   ...(parts.length > 0 && { parts: parts.map(outcomeOf) }),
 });
 
-function commandOf(operation: Operation): Command {
+/** The command of an operation; its IDs come when it goes out. */
+export function commandOf(operation: Operation): Command {
   if ('operations' in operation)
     return { name: operation.name, cmdId: '', commands: operation.operations.map(commandOf) };
   if (operation.name === 'Alert')

@@ -6,40 +6,14 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { readBounded } from '../base/read-bounded.ts';
 import { uriHost } from '../base/uri-host.ts';
-import { type Operation, type OperationOutcome, placeOf } from '../dm/server-session.ts';
+import { type Route, routes } from './api-routes.ts';
 import type { Headend } from './headend.ts';
+import { openApi } from './openapi.ts';
 
-const bodyBytes = 256 * 1024;
+/** An image of a megabyte in base64, and what is around it. */
+const bodyBytes = 1536 * 1024;
 
-const operationsSchema = v.optional(
-  v.pipe(
-    v.array(
-      v.strictObject({
-        name: v.picklist(['Get', 'Add', 'Replace', 'Delete', 'Copy', 'Exec']),
-        uri: v.pipe(v.string(), v.startsWith('./')),
-        format: v.optional(v.string()),
-        type: v.optional(v.string()),
-        data: v.optional(v.string()),
-        from: v.optional(v.pipe(v.string(), v.startsWith('./'))),
-        correlator: v.optional(v.string()),
-      }),
-    ),
-    v.minLength(1),
-    v.maxLength(64),
-  ),
-);
-const sessionSchema = v.strictObject({ operations: operationsSchema });
-
-/** What a session does when nothing else is asked for: who are you. */
-const look: readonly Operation[] = [
-  { name: 'Get', uri: './DevInfo' },
-  ...['DevId', 'Man', 'Mod'].map((name) => ({ name: 'Get' as const, uri: `./DevInfo/${name}` })),
-];
-
-/**
- * The head-end's HTTP API, JSON both ways: GET /gateways, GET /devices, GET /fanouts, POST /devices/{id}/sessions and
- * /gateways/{id}/sessions with `{"operations": [{"name", "uri", "format"?, "type"?, "data"?}]}`.
- */
+/** Serves the head-end's HTTP API: `routes`, and their description at `/openapi.json`. */
 export class HeadendApi implements AsyncDisposable {
   readonly #headend: Headend;
   readonly #events: Events;
@@ -78,84 +52,86 @@ export class HeadendApi implements AsyncDisposable {
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
-      const body = await this.#route(request);
-      send(response, 200, body);
+      const { status, body } = await this.#answer(request);
+      send(response, status, body);
     } catch (thrown) {
       const error = asPosternError(thrown);
       if (error.code === 'internal')
         this.#events.emit('error', 'api.failed', { message: error.message, stack: error.stack });
-      // DM statuses of errors are HTTP statuses too, but for the range that HTTP does not have.
-      send(
-        response,
-        error.dmStatus >= 400 && error.dmStatus < 419
-          ? error.dmStatus
-          : error.code === 'unavailable'
-            ? 503
-            : 500,
-        {
-          error: error.code,
-          message: error.message,
-        },
-      );
+      send(response, httpStatus(error), { error: error.code, message: error.message });
     }
   }
 
-  async #route(request: IncomingMessage): Promise<unknown> {
-    const { pathname } = new URL(request.url ?? '/', 'http://localhost');
-    const [kind, id, what, ...more] = pathname.slice(1).split('/').map(decodeURIComponent);
-    const isList = id === undefined;
-    if (request.method === 'GET' && kind === 'healthz' && isList)
-      return { connected: this.#headend.connected };
-    if (request.method === 'GET' && kind === 'gateways' && isList) return this.#headend.gateways();
-    if (request.method === 'GET' && kind === 'fanouts' && isList) return this.#headend.fanouts();
-    if (request.method === 'GET' && kind === 'devices' && isList) return this.#headend.devices();
-    if (
-      request.method === 'POST' &&
-      (kind === 'devices' || kind === 'gateways') &&
-      id &&
-      what === 'sessions' &&
-      more.length === 0
-    ) {
-      const operations = await readOperations(request);
-      const outcomes = await this.#headend.manage(id, operations);
-      return { id, operations: outcomes.map(shown) };
-    }
-    throw new PosternError(
-      'notFound',
-      `no ${request.method} ${pathname}; there are GET /gateways, GET /devices, GET /fanouts, POST /devices/{id}/sessions`,
-    );
+  async #answer(request: IncomingMessage): Promise<{ status: number; body: unknown }> {
+    const { pathname, searchParams } = new URL(request.url ?? '/', 'http://localhost');
+    if (request.method === 'GET' && pathname === '/openapi.json') return { status: 200, body: openApi() };
+    const at = routes.filter(({ path }) => parametersOf(path, pathname));
+    const route = at.find(({ method }) => method === request.method);
+    if (!route) throw noRoute(request.method ?? '', pathname, at);
+    const { run, status, query, body } = route;
+    const call = {
+      parameters: parametersOf(route.path, pathname) ?? [],
+      query: query && checked(query, Object.fromEntries(searchParams)),
+      body: body && checked(body, await readJson(request)),
+    };
+    return { status, body: await run(this.#headend, call) };
   }
 }
 
-const shown = ({ operation, status, results }: OperationOutcome) => ({
-  name: operation.name,
-  uri: placeOf(operation),
-  status,
-  ...(results.length > 0 && {
-    results: results.map(({ uri, format, data }) => ({
-      uri,
-      format,
-      data: typeof data === 'string' ? data : Buffer.from(data).toString('base64'),
-    })),
-  }),
-});
+/** Values for the names in braces; none when the path is another. */
+function parametersOf(path: string, pathname: string): string[] | undefined {
+  const wanted = path.split('/');
+  const given = pathname.split('/');
+  if (wanted.length !== given.length) return undefined;
+  const values: string[] = [];
+  for (const [at, part] of wanted.entries()) {
+    const found = given[at] ?? '';
+    if (part.startsWith('{')) values.push(decoded(found));
+    else if (part !== found) return undefined;
+  }
+  return values;
+}
 
-async function readOperations(request: IncomingMessage): Promise<readonly Operation[]> {
-  const body = await readBounded(request, bodyBytes, 'a body');
-  if (body.length === 0) return look;
-  let value: unknown;
+/** @throws {PosternError} `malformed` */
+function decoded(part: string): string {
   try {
-    value = JSON.parse(body.toString());
+    return decodeURIComponent(part);
+  } catch (cause) {
+    throw new PosternError('malformed', `no percent-encoding: ${part}`, { cause });
+  }
+}
+
+function noRoute(method: string, pathname: string, at: readonly Route[]): PosternError {
+  if (at.length > 0)
+    return new PosternError('notAllowed', `${pathname} takes ${at.map((route) => route.method).join(', ')}`);
+  const known = routes.map((route) => `${route.method} ${route.path}`).join(', ');
+  return new PosternError('notFound', `no ${method} ${pathname}; there are ${known}, GET /openapi.json`);
+}
+
+/** DM statuses of errors are HTTP statuses too, but for the range that HTTP does not have. */
+function httpStatus({ dmStatus, code }: PosternError): number {
+  if (code === 'unavailable' || code === 'full') return 503;
+  return dmStatus >= 400 && dmStatus < 419 ? dmStatus : 500;
+}
+
+/** @throws {PosternError} `malformed` */
+function checked(schema: v.GenericSchema, value: unknown): unknown {
+  const result = v.safeParse(schema, value);
+  if (result.success) return result.output;
+  const [issue] = result.issues;
+  const key = issue.path?.map(({ key: part }) => String(part)).join('.') ?? 'the body';
+  throw new PosternError('malformed', `${key}: ${issue.message}`);
+}
+
+/** @throws {PosternError} `malformed`, `tooLarge` */
+async function readJson(request: IncomingMessage): Promise<unknown> {
+  const body = await readBounded(request, bodyBytes, 'a body');
+  if (body.length === 0) return {};
+  try {
+    return JSON.parse(body.toString());
   } catch (cause) {
     throw new PosternError('malformed', 'the body is no JSON', { cause });
   }
-  const result = v.safeParse(sessionSchema, value);
-  if (!result.success) {
-    const [issue] = result.issues;
-    const key = issue.path?.map(({ key }) => String(key)).join('.') ?? 'the body';
-    throw new PosternError('malformed', `${key}: ${issue.message}`);
-  }
-  return (result.output.operations ?? look) as readonly Operation[];
 }
 
 function send(response: ServerResponse, status: number, body: unknown): void {

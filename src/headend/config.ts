@@ -70,6 +70,18 @@ export const headendConfigSchema = v.strictObject({
         v.optional(v.boolean(), true),
         'Give a device that comes through a gateway which it has no account for an account for that gateway (GwMO 8.4.1)',
       ),
+      assign: described(
+        v.optional(
+          v.array(
+            v.strictObject({
+              device: described(text, 'DevId, or its beginning and `*`'),
+              gateway: described(identifier, 'The gateway that it belongs to'),
+            }),
+          ),
+          [],
+        ),
+        'Gateways that devices belong to, the first that fits; any other device belongs to the one that it comes through',
+      ),
     }),
     {},
   ),

@@ -5,7 +5,7 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { recordName } from '../base/record-name.ts';
 import { Jobs } from '../dm/jobs.ts';
-import type { Operation, OperationOutcome, Work } from '../dm/server-session.ts';
+import { type Operation, type OperationOutcome, placeOf, type Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import { isAlertOf, readDeviceAttach, readDeviceDetach, readLocationUpdate } from '../mo/gateway-alerts.ts';
 import { nodeAt, type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
@@ -16,7 +16,18 @@ import { encodeNotification, resyncNonces } from '../syncml/notification.ts';
 import { bootstrapToGateway } from './assisted-bootstrap.ts';
 import type { HeadendConfig } from './config.ts';
 import { Downlink } from './downlink.ts';
+import {
+  type FanoutRequest,
+  fanoutOperations,
+  type GroupRequest,
+  groupOperations,
+  type ImageRequest,
+  imageOperations,
+  type TriggerRequest,
+  triggerOperations,
+} from './orders.ts';
 import { Parties } from './parties.ts';
+import { Records, type ResultRecord } from './records.ts';
 import { Relay } from './relay.ts';
 import { type SessionContext, Sessions } from './sessions.ts';
 
@@ -33,12 +44,21 @@ export interface GatewayView {
   readonly software: string | undefined;
 }
 
-/** What a fan-out of a gateway came to, as XML (docs/bindings.md). */
-export interface FanoutView {
+/** Something that a gateway was asked to execute, and reports on later. */
+export interface StartedOperation {
   readonly gateway: string;
-  readonly fanout: string;
-  readonly correlator: string | undefined;
-  readonly result: string;
+  readonly name: string;
+  readonly correlator: string;
+  /** 202, or 200 when it was done at once. */
+  readonly status: number;
+}
+
+/** What a device's own session came to that a trigger asked for. */
+export interface TriggeredDevice {
+  readonly device: string;
+  /** 0 while nothing is known, or the error's status. */
+  readonly status: number;
+  readonly outcomes: readonly OperationOutcome[];
 }
 
 export interface DeviceView {
@@ -50,8 +70,23 @@ export interface DeviceView {
   readonly attached: boolean;
 }
 
-/** Devices whose way through a tunnel is remembered; gateways whose state is; fan-outs whose result is. */
-const limits = { heard: 65_536, gateways: 65_536, fanouts: 256 } as const;
+/** Devices whose way through a tunnel is remembered; gateways whose state is; triggers whose sessions are. */
+const limits = { heard: 65_536, gateways: 65_536, triggers: 64 } as const;
+
+const secondsOfTrigger = 3600;
+
+/** What is wanted of devices that a gateway is to ask for a session each. */
+export interface TriggerWish extends Omit<TriggerRequest, 'notifications'> {
+  readonly devices: readonly string[];
+  readonly operations: readonly Operation[];
+}
+
+const resultKinds = ['CommandFanout', 'DeviceTrigger', 'ImageOperation'] as const;
+type ResultKind = (typeof resultKinds)[number];
+
+/** `urn:dev:ops:*` stands for all that begins so. */
+const matches = (pattern: string, device: string): boolean =>
+  pattern.endsWith('*') ? device.startsWith(pattern.slice(0, -1)) : device === pattern;
 
 /** The reference DM server: sessions over MQTT, the policy of bootstrap, and what its HTTP API asks for. */
 export class Headend implements AsyncDisposable {
@@ -67,7 +102,9 @@ export class Headend implements AsyncDisposable {
   readonly #downlink: Downlink;
   readonly #relay: Relay | undefined;
   readonly #heardThrough = new BoundedMap<string, string>(limits.heard);
-  readonly #fanouts = new BoundedMap<string, FanoutView>(limits.fanouts);
+  readonly #triggered = new BoundedMap<string, Map<string, TriggeredDevice>>(limits.triggers);
+  readonly #records: Records;
+  readonly #stop = new AbortController();
   readonly #gateways = new BoundedMap<string, GatewayView>(limits.gateways);
   #nextSessionId: number;
   #disposed = false;
@@ -84,6 +121,7 @@ export class Headend implements AsyncDisposable {
     this.#nextSessionId = 1 + Math.floor(entropy.uniform() * 0x7fff);
     this.#database = openDatabase(config.headend.state);
     this.#parties = new Parties(config, this.#database);
+    this.#records = new Records(this.#database, clock);
     this.#sessions = new Sessions({
       serverId,
       parties: this.#parties,
@@ -108,7 +146,9 @@ export class Headend implements AsyncDisposable {
       entropy,
       events,
       received: async (up) => {
-        if (up.envelope.device !== undefined) this.#heardThrough.set(up.envelope.device, up.gateway);
+        const { device, via } = up.envelope;
+        if (device !== undefined) this.#heardThrough.set(device, up.gateway);
+        if (via !== undefined) this.#heardThrough.set(via, up.gateway);
         return up.envelope.device !== undefined && this.#relay
           ? await this.#relay.forward(up)
           : await this.#sessions.receive(up);
@@ -133,15 +173,36 @@ export class Headend implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.#stop.abort(new PosternError('unavailable', 'the server stops'));
     await using stack = new AsyncDisposableStack();
     stack.defer(() => this.#database.close());
     stack.use(this.#downlink);
     stack.defer(() => this.#sessions.stop());
   }
 
-  /** Fan-outs that gateways reported, the latest last. */
-  fanouts(): FanoutView[] {
-    return [...this.#fanouts.values()];
+  /** What this server remembers of alerts, results and assignments. */
+  get records(): Records {
+    return this.#records;
+  }
+
+  /** What fan-outs came to that gateways reported, the latest last. */
+  fanouts(): ResultRecord[] {
+    return this.#records.results('CommandFanout');
+  }
+
+  /**
+   * Chooses the gateway that a device belongs to; none takes the choice back.
+   * @throws {PosternError} `notFound` for an unknown gateway, `full`
+   */
+  assign(device: string, gateway: string | undefined): void {
+    if (gateway !== undefined && this.#parties.get(gateway)?.kind !== 'gateway')
+      throw new PosternError('notFound', `no gateway ${gateway}`);
+    if (!this.#records.assign(device, gateway)) throw new PosternError('full', 'too many policies');
+  }
+
+  /** Sessions that are under way. */
+  sessions(): { party: string; gateway: string; session: string }[] {
+    return this.#sessions.list();
   }
 
   gateways(): GatewayView[] {
@@ -168,7 +229,7 @@ export class Headend implements AsyncDisposable {
   async manage(partyId: string, operations: readonly Operation[]): Promise<readonly OperationOutcome[]> {
     const party = this.#parties.get(partyId);
     if (!party) throw new PosternError('notFound', `${partyId} has no account for this server`);
-    const gateway = party.kind === 'gateway' ? partyId : this.#wayTo(partyId);
+    const gateway = this.#wayTo(partyId) ?? (party.kind === 'gateway' ? partyId : undefined);
     if (gateway === undefined)
       throw new PosternError('notFound', `${partyId} is behind no gateway that is known`);
     const giveUp = new AbortController();
@@ -186,9 +247,102 @@ export class Headend implements AsyncDisposable {
     }
   }
 
-  async #notify(partyId: string, gateway: string): Promise<void> {
+  /**
+   * Has a gateway do a fan-out, in place of an earlier one of this name. What it comes to is in `records`, by the alert.
+   * @throws {PosternError} `notFound`, `timeout`, or with the reason why the gateway refused
+   */
+  async fanOut(gateway: string, request: FanoutRequest): Promise<StartedOperation> {
+    return await this.#order(gateway, request.name, (correlator) =>
+      fanoutOperations(this.#vocabulary, request, correlator),
+    );
+  }
+
+  /** Makes an image known to a gateway, in place of an earlier one of this name, and has it fetched if it has a URL. */
+  async stageImage(gateway: string, request: ImageRequest): Promise<StartedOperation> {
+    return await this.#order(gateway, request.name, (correlator) =>
+      imageOperations(this.#vocabulary, request, correlator),
+    );
+  }
+
+  async putGroup(gateway: string, request: GroupRequest): Promise<StartedOperation> {
+    return await this.#order(gateway, request.id, () => groupOperations(this.#vocabulary, request));
+  }
+
+  /**
+   * Asks many devices behind one gateway for a session each, by one order to the gateway, and does operations in these
+   * sessions (transparent mode). Devices that sleep are asked until the deadline.
+   * @throws {PosternError} `notFound` for a device without an account here, and as `fanOut`
+   */
+  async trigger(
+    gateway: string,
+    { devices, operations, deadline = secondsOfTrigger, ...request }: TriggerWish,
+  ): Promise<StartedOperation> {
+    const notifications = new Map(devices.map((device) => [device, this.#package0(device).bytes()]));
+    const sessions = new Map(
+      devices.map(
+        (device) => [device, { device, status: 0, outcomes: [] } satisfies TriggeredDevice] as const,
+      ),
+    );
+    const order: TriggerRequest = { ...request, notifications, deadline };
+    const started = await this.#order(gateway, request.name, (correlator) =>
+      triggerOperations(this.#vocabulary, order, correlator),
+    );
+    this.#triggered.set(`${gateway} ${request.name}`, sessions);
+    for (const device of devices) void this.#awaitSession(sessions, device, operations, deadline);
+    return started;
+  }
+
+  /** How the sessions stand that a trigger asked for; none when it is not known any more. */
+  triggered(gateway: string, name: string): TriggeredDevice[] | undefined {
+    const found = this.#triggered.get(`${gateway} ${name}`);
+    return found && [...found.values()];
+  }
+
+  async #awaitSession(
+    sessions: Map<string, TriggeredDevice>,
+    device: string,
+    operations: readonly Operation[],
+    deadline: number,
+  ): Promise<void> {
+    const giveUp = new AbortController();
+    const timer = this.#clock.after(deadline * 1000, () =>
+      giveUp.abort(new PosternError('timeout', `${device} opened no session in ${deadline} s`)),
+    );
+    try {
+      const signal = AbortSignal.any([giveUp.signal, this.#stop.signal]);
+      const outcomes = await this.#jobs.run(device, operations, signal);
+      sessions.set(device, { device, status: DmStatus.Ok, outcomes });
+    } catch (thrown) {
+      sessions.set(device, { device, status: asPosternError(thrown).dmStatus, outcomes: [] });
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  /** All but the Delete of what was there before must be done. */
+  async #order(
+    gateway: string,
+    name: string,
+    operations: (correlator: string) => readonly Operation[],
+  ): Promise<StartedOperation> {
+    const correlator = Buffer.from(this.#entropy.bytes(8)).toString('hex');
+    const outcomes = await this.manage(gateway, operations(correlator));
+    const failed = outcomes.slice(1).find(({ status }) => !isOk(status));
+    if (failed)
+      throw new PosternError(
+        failed.status === DmStatus.DeviceFull ? 'full' : 'conflict',
+        `${gateway} answered ${failed.operation.name} ${placeOf(failed.operation)} with ${failed.status}`,
+      );
+    return { gateway, name, correlator, status: outcomes.at(-1)?.status ?? DmStatus.Ok };
+  }
+
+  /**
+   * Package #0 for a party: with the nonce of now, or another.
+   * @throws {PosternError} `notFound`
+   */
+  #package0(partyId: string): { bytes: (nonce?: Uint8Array) => Uint8Array } {
     const party = this.#parties.get(partyId);
-    if (!party) return;
+    if (!party) throw new PosternError('notFound', `${partyId} has no account for this server`);
     const { own } = this.#parties.account(this.#config.headend.id, party);
     this.#nextSessionId = (this.#nextSessionId % 0xffff) + 1;
     const notification = {
@@ -197,13 +351,17 @@ export class Headend implements AsyncDisposable {
       sessionId: this.#nextSessionId,
       serverId: own.name,
     } as const;
-    const send = async (nonce: Uint8Array) => {
+    return { bytes: (nonce = own.nonce) => encodeNotification(notification, own.secret, nonce) };
+  }
+
+  async #notify(partyId: string, gateway: string): Promise<void> {
+    const package0 = this.#package0(partyId);
+    const send = async (nonce?: Uint8Array) => {
       this.#events.emit('info', 'notification.sent', { device: partyId, gateway });
-      const package0 = encodeNotification(notification, own.secret, nonce);
-      await this.#downlink.notify(gateway, party.kind === 'gateway' ? undefined : partyId, package0);
+      await this.#downlink.notify(gateway, gateway === partyId ? undefined : partyId, package0.bytes(nonce));
     };
     try {
-      await send(own.nonce);
+      await send();
     } catch (thrown) {
       if (asPosternError(thrown).code !== 'unauthorized') throw thrown;
       // The client has another nonce than this server believes (section 6.1).
@@ -212,11 +370,24 @@ export class Headend implements AsyncDisposable {
     }
   }
 
-  #wayTo(device: string): string | undefined {
-    return this.#heardThrough.get(device) ?? this.#parties.gatewayOf(device);
+  /** The gateway at the broker through which a party is reached: its own, or the one above that. */
+  #wayTo(party: string): string | undefined {
+    const heard = this.#heardThrough.get(party);
+    if (heard !== undefined) return heard;
+    const gateway = this.#parties.gatewayOf(party);
+    return gateway === undefined ? undefined : (this.#heardThrough.get(gateway) ?? gateway);
   }
 
-  async *#work({ party, gateway, opening }: SessionContext): Work {
+  /** Policy: the gateway that an operator chose for a device, or else the one that it came through. */
+  #gatewayFor(device: string, through: string): string {
+    const assigned = this.#records.assignment(device);
+    if (assigned !== undefined) return assigned;
+    const { assign } = this.#config.policy;
+    return assign.find((rule) => matches(rule.device, device))?.gateway ?? through;
+  }
+
+  async *#work({ party, gateway: through, opening }: SessionContext): Work {
+    const gateway = this.#gatewayFor(party.id, through);
     const { 'assisted-bootstrap': assists } = this.#config.policy;
     // A device that came because this server asked has been seen to before.
     if (party.kind === 'device' && assists && !opening.notified && this.#parties.get(gateway)) {
@@ -244,8 +415,9 @@ export class Headend implements AsyncDisposable {
   }
 
   /** Answers an alert with its status: 415 for a type that this server does not know. */
-  #alerted({ party, gateway }: Omit<SessionContext, 'opening'>, alert: Alert): number {
+  #alerted({ party, gateway: through }: Omit<SessionContext, 'opening'>, alert: Alert): number {
     const ofGateway = party.kind === 'gateway';
+    const gateway = ofGateway ? party.id : through;
     const { alerts } = this.#vocabulary;
     try {
       if (isAlertOf(alert, alerts.DeviceAttach))
@@ -254,19 +426,26 @@ export class Headend implements AsyncDisposable {
         return ofGateway ? this.#deviceDetached(gateway, alert) : DmStatus.Forbidden;
       if (isAlertOf(alert, alerts.LocationUpdate))
         return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
-      if (isAlertOf(alert, alerts.CommandFanout))
-        return ofGateway ? this.#fanoutEnded(gateway, alert) : DmStatus.Forbidden;
+      const kind = resultKinds.find((each) => isAlertOf(alert, alerts[each]));
+      if (kind) return ofGateway ? this.#operationEnded(kind, gateway, alert) : DmStatus.Forbidden;
       return DmStatus.UnsupportedMediaType;
     } catch (thrown) {
       return asPosternError(thrown).dmStatus;
     }
   }
 
-  #deviceAttached(gateway: string, alert: Alert): number {
-    const { sequence, deviceId, bootstrap, manufacturer, model } = readDeviceAttach(this.#vocabulary, alert);
-    if (!this.#parties.takesAlert(gateway, sequence)) return DmStatus.Ok;
+  #deviceAttached(reporter: string, alert: Alert): number {
+    const { sequence, deviceId, via, ...attach } = readDeviceAttach(this.#vocabulary, alert);
+    if (!this.#parties.takesAlert(reporter, sequence)) return DmStatus.Ok;
+    // Of a device behind a child gateway the parent reports by which path; the last of it is nearest to the device.
+    const gateway = via?.split('/').at(-1) ?? reporter;
+    const top = this.#heardThrough.get(reporter) ?? reporter;
+    if (gateway !== top) this.#heardThrough.set(gateway, top);
+    if (deviceId !== top) this.#heardThrough.set(deviceId, top);
     this.#parties.dropPendingDetach(gateway, deviceId);
     const before = this.#parties.associate(deviceId, gateway);
+    const { bootstrap, manufacturer, model } = attach;
+    this.#records.addAlert('DeviceAttach', gateway, deviceId, attach);
     this.#events.emit('info', 'alert.device-attach', {
       device: deviceId,
       gateway,
@@ -279,25 +458,30 @@ export class Headend implements AsyncDisposable {
     return DmStatus.Ok;
   }
 
-  #deviceDetached(gateway: string, alert: Alert): number {
-    const { sequence, deviceId, reason } = readDeviceDetach(alert);
-    if (!this.#parties.takesAlert(gateway, sequence)) return DmStatus.Ok;
+  #deviceDetached(reporter: string, alert: Alert): number {
+    const { sequence, deviceId, reason, via } = readDeviceDetach(alert);
+    if (!this.#parties.takesAlert(reporter, sequence)) return DmStatus.Ok;
+    const gateway = via?.split('/').at(-1) ?? reporter;
     this.#parties.dissociate(deviceId, gateway);
+    this.#records.addAlert('DeviceDetach', gateway, deviceId, { reason });
     this.#events.emit('info', 'alert.device-detach', { device: deviceId, gateway, reason });
     return DmStatus.Ok;
   }
 
-  #fanoutEnded(gateway: string, { correlator, items: [item] }: Alert): number {
-    const fanout = item?.source?.locUri.split('/').at(-1) ?? '';
+  #operationEnded(kind: ResultKind, gateway: string, { correlator, items: [item] }: Alert): number {
+    const name = item?.source?.locUri.split('/').at(-1) ?? '';
     const result = String(item?.data ?? '');
-    this.#fanouts.set(`${gateway} ${fanout}`, { gateway, fanout, correlator, result });
-    this.#events.emit('info', 'alert.command-fanout', { gateway, fanout, correlator, bytes: result.length });
+    this.#records.putResult({ kind, gateway, name, correlator, result });
+    this.#records.addAlert(kind, gateway, undefined, { name, correlator });
+    const event = kind.replace(/(?!^)[A-Z]/g, (letter) => `-${letter}`).toLowerCase();
+    this.#events.emit('info', `alert.${event}`, { gateway, name, correlator, bytes: result.length });
     return DmStatus.Ok;
   }
 
   /** GwMO 8.4.1, figure 10: where it belongs now is decided in the session that the device is in. */
   #deviceMoved(deviceId: string, gateway: string, alert: Alert): number {
     const { address, gateway: before } = readLocationUpdate(alert);
+    this.#records.addAlert('LocationUpdate', gateway, deviceId, { address, before });
     this.#events.emit('info', 'alert.location-update', { device: deviceId, gateway, address, before });
     return DmStatus.Ok;
   }
@@ -306,12 +490,12 @@ export class Headend implements AsyncDisposable {
   #letGo(gateway: string, deviceId: string): void {
     this.#parties.addPendingDetach(gateway, deviceId);
     this.#events.emit('info', 'device.moved', { device: deviceId, from: gateway });
-    if (this.#gateways.get(gateway)?.online) this.#call(gateway);
+    if (this.#gateways.get(this.#wayTo(gateway) ?? gateway)?.online) this.#call(gateway);
   }
 
   /** Has a gateway open a session, for what waits for it. */
   #call(gateway: string): void {
-    this.#notify(gateway, gateway).catch((thrown) =>
+    this.#notify(gateway, this.#wayTo(gateway) ?? gateway).catch((thrown) =>
       this.#events.emit('warn', 'notification.failed', { gateway, reason: asPosternError(thrown).message }),
     );
   }

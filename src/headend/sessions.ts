@@ -59,11 +59,13 @@ export class Sessions {
    * Takes a package that came through a gateway.
    * @throws {PosternError} `unauthorized` for an unknown party, `malformed`, `unsupportedFormat`
    */
-  async receive({ gateway, envelope }: UpPackage): Promise<DownPackage> {
+  async receive({ gateway: top, envelope }: UpPackage): Promise<DownPackage> {
+    // The gateway that a device belongs to is the one next to it; how it is reached is another matter.
+    const gateway = envelope.via ?? top;
     const { contentType = '', body = new Uint8Array(), headers } = envelope;
     const message = decodeMessage(body, contentType);
     const { sessionId, source, msgId } = message.header;
-    const partyId = envelope.device ?? gateway;
+    const partyId = envelope.device ?? top;
     if (source.locUri !== partyId)
       throw new PosternError('forbidden', `a package of ${source.locUri} in the name of ${partyId}`);
     const party = this.#parts.parties.get(partyId);
@@ -90,6 +92,17 @@ export class Sessions {
     const coded = encodeMessage(answer, contentType);
     const hmac = open.session.seal(coded);
     return { contentType, body: coded, ...(hmac !== undefined && { headers: { [hmacHeader]: hmac } }) };
+  }
+
+  /** Those that are under way. */
+  list(): { party: string; gateway: string; session: string }[] {
+    return [...this.#open.values()]
+      .filter(({ session }) => !session.outcome)
+      .map(({ context: { party, gateway, sessionId } }) => ({
+        party: party.id,
+        gateway,
+        session: sessionId,
+      }));
   }
 
   async stop(): Promise<void> {

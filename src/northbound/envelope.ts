@@ -25,6 +25,8 @@ export interface Envelope {
   readonly reason?: string;
   /** Where later packages of the session go. */
   readonly route?: string;
+  /** The child gateway nearest to the device, when the device is behind one. */
+  readonly via?: string;
 }
 
 /** Version of the envelope, and bytes of one. */
@@ -44,6 +46,7 @@ const key = {
   status: 10,
   reason: 11,
   route: 12,
+  via: 13,
 } as const;
 
 /** Deterministic CBOR (RFC 8949 section 4.2): shortest forms, keys in order. */
@@ -89,6 +92,7 @@ export function decodeEnvelope(payload: Uint8Array): Envelope {
     ...defined('status', unsigned(map, 'status')),
     ...defined('reason', text(map, 'reason')),
     ...defined('route', text(map, 'route')),
+    ...defined('via', text(map, 'via')),
   };
 }
 

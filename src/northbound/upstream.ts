@@ -23,6 +23,8 @@ export interface UpstreamParts {
 
 export interface UpRequest {
   readonly device?: string;
+  /** The child gateway nearest to the device. */
+  readonly via?: string;
   readonly server: string;
   readonly contentType: string;
   readonly headers?: Readonly<Record<string, string>>;

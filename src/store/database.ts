@@ -46,7 +46,16 @@ const steps = [
    CREATE TABLE image (
      name TEXT PRIMARY KEY, state INTEGER NOT NULL, size INTEGER, hash TEXT, validator TEXT, inline INTEGER NOT NULL,
      used INTEGER NOT NULL, server TEXT, correlator TEXT, result INTEGER
-   ) STRICT, WITHOUT ROWID;`,
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE received_alert (
+     number INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind TEXT NOT NULL, gateway TEXT NOT NULL, device TEXT,
+     body TEXT NOT NULL
+   ) STRICT;
+   CREATE TABLE operation_result (
+     number INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind TEXT NOT NULL, gateway TEXT NOT NULL,
+     name TEXT NOT NULL, correlator TEXT, result TEXT NOT NULL, UNIQUE (kind, gateway, name)
+   ) STRICT;
+   CREATE TABLE assignment (device TEXT PRIMARY KEY, gateway TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
 ];
 
 /**

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { apiReference } from '../../src/cli/api-reference.ts';
 import { Jobs } from '../../src/dm/jobs.ts';
 import { placeOf } from '../../src/dm/server-session.ts';
 import { HeadendApi } from '../../src/headend/api.ts';
@@ -74,7 +75,7 @@ test('journey 4 by the HTTP API: look, replace, and what came of it', limit, asy
     [`/devices/${id}/sessions`, '{', 400, /no JSON/],
     [`/devices/${id}/sessions`, { operations: [{ name: 'Dance', uri: './x' }] }, 400, /operations\.0\.name/],
     [`/devices/${id}/sessions`, { operations: [] }, 400, /operations/],
-    [`/devices/${id}/sessions`, 'x'.repeat(300_000), 413, /more than/],
+    [`/devices/${id}/sessions`, 'x'.repeat(1_600_000), 413, /more than/],
     ['/nothing', undefined, 404, /GET \/devices/],
   ];
   for (const [path, body, status, message] of refused) {
@@ -172,4 +173,9 @@ describe('jobs', () => {
     for (let i = 0; i < 64; i++) jobs.run('d', []).catch(() => {});
     await assert.rejects(jobs.run('d', []), { code: 'full' });
   });
+});
+
+test('docs/openapi.json is what the routes say; `npm run docs` makes it', () => {
+  const file = new URL('../../docs/openapi.json', import.meta.url);
+  assert.equal(readFileSync(file, 'utf8'), apiReference());
 });

@@ -45,7 +45,7 @@ describe('journey 5: the DM server works on the gateway, and the gateway on its 
       [200, 200, 200, 200, 202],
     );
     const alert = await site.headendEvents.until('alert.command-fanout', {
-      fanout: 'label',
+      name: 'label',
       correlator: 'order-7',
     });
     assert.equal(alert.fields.gateway, 'gw-1');
