@@ -105,7 +105,20 @@ export const gatewayConfigSchema = v.strictObject({
     ),
     'HTTP binding, for OMA DM clients that speak no CoAP; off unless this table is there',
   ),
-  mqtt: mqttSection,
+  mqtt: described(v.optional(mqttSection), 'The broker; a gateway has either this table or `parent`'),
+  parent: described(
+    v.optional(
+      v.strictObject({
+        id: described(identifier, 'Name of the parent gateway'),
+        uri: described(
+          v.pipe(v.string(), v.regex(/^coap:\/\/\S+$/, 'a URI such as coap://192.0.2.1:5683')),
+          'Where the parent gateway is',
+        ),
+        'factory-secret': described(secret, 'Secret by which its bootstrap server knows this gateway'),
+      }),
+    ),
+    'A gateway above this one, in place of a broker (GwMO 1.1): this one is a device to it, and reports to it',
+  ),
   'dm-server': v.strictObject({
     id: described(identifier, 'ServerID of the DM server'),
     'client-secret': described(secret, 'Secret by which this gateway proves itself to the DM server'),
@@ -143,6 +156,10 @@ export const gatewayConfigSchema = v.strictObject({
               pin: described(
                 v.optional(text),
                 'A PIN that somebody tells the device as well: its bootstrap is protected by both then',
+              ),
+              gateway: described(
+                v.optional(v.boolean(), false),
+                'It may be a DM Gateway with devices of its own (GwMO 1.1)',
               ),
             }),
           ),

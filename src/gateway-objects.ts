@@ -206,7 +206,7 @@ export class GatewayObjects implements AsyncDisposable {
       events,
       // The device sees the gateway alone, so the gateway asks whether this server may: a right at the device's record.
       mayReach: (server, device) => permits([...records, recordName(device)], server),
-      childOf: (device) => (delegate ? inventory.get(device)?.via : undefined),
+      childOf: (device) => (delegate ? inventory.get(device)?.via?.split('/')[0] : undefined),
       delegate: delegate ?? (async () => []),
       ended: (run, result) => ended(alert, `${nodeAt(vocabulary, ...list)}/${run.name}`, run, result),
       ...rest,

@@ -99,6 +99,6 @@ export function httpSettings(http: NonNullable<GatewayConfig['http']>, gatewayId
   };
 }
 
-export function mqttSettings({ protocol, ...rest }: GatewayConfig['mqtt']): MqttSettings {
+export function mqttSettings({ protocol, ...rest }: NonNullable<GatewayConfig['mqtt']>): MqttSettings {
   return { ...rest, protocol: protocol === 'auto' ? 'auto' : protocol === '5' ? 5 : 4 } as MqttSettings;
 }

@@ -49,7 +49,9 @@ export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
     DMAcc: accounts.branch,
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
   };
-  const all = ['Add', 'Delete', 'Exec', 'Get', 'Replace'].map((right) => `${right}=${server.id}`).join('&');
+  // To a parent gateway this one is a device: it does what its DM server may do.
+  const holders = [server.id, ...(config.parent ? [config.parent.id] : [])].join('+');
+  const all = ['Add', 'Delete', 'Exec', 'Get', 'Replace'].map((right) => `${right}=${holders}`).join('&');
   return new ManagementTree(branches, new Acls(database, { '.': all }), (work) =>
     transaction(database, work),
   );
@@ -72,7 +74,7 @@ export function knowServer(accounts: Accounts, config: GatewayConfig): void {
   accounts.put({
     ...known,
     serverId: server.id,
-    address: mqtt.url,
+    address: mqtt?.url ?? `urn:${server.id}`,
     own: {
       name: gateway.id,
       secret: server['client-secret'],

@@ -4,9 +4,10 @@ import { PosternError } from './base/errors.ts';
 import { EventCounter, type Events } from './base/events.ts';
 import { softwareVersion } from './base/version.ts';
 import { Blockwise } from './coap/blockwise.ts';
+import { type CoapAnswer, type CoapCall, call } from './coap/blockwise-client.ts';
 import { EchoGuard } from './coap/echo.ts';
 import type { Remote } from './coap/message.ts';
-import { Router } from './coap/router.ts';
+import { type Resource, Router } from './coap/router.ts';
 import { coapUri } from './coap/uri.ts';
 import type { Operation, OperationOutcome } from './dm/server-session.ts';
 import { StoredBranch } from './dm/stored-branch.ts';
@@ -24,18 +25,23 @@ import { gatewayTree, knowServer } from './gateway-tree.ts';
 import { Accounts, accountsDescription } from './mo/dm-acc.ts';
 import { gwConfig } from './mo/gw-config.ts';
 import { vocabularyOf } from './mo/vocabulary.ts';
+import { Delegation } from './modes/delegation.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
 import { DmClient, type ResultBody, type resultAlerts } from './northbound/dm-client.ts';
+import { ParentLink } from './northbound/parent-link.ts';
+import type { Uplink } from './northbound/uplink.ts';
 import { Upstream } from './northbound/upstream.ts';
 import { Associations } from './southbound/associations.ts';
 import { BootstrapServer } from './southbound/bootstrap-server.ts';
+import { Children } from './southbound/children.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
 import { DeviceAddresses } from './southbound/device-addresses.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
 import { HttpBinding } from './southbound/http-binding.ts';
 import { imageResource } from './southbound/image-resource.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
+import { notificationResource } from './southbound/notification-resource.ts';
 import { paths } from './southbound/resources.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { Credentials, type ExpectedDevice } from './store/credentials.ts';
@@ -44,6 +50,7 @@ import { type DeviceRecord, Inventory } from './store/inventory.ts';
 import { Nodes } from './store/nodes.ts';
 import { Outbox } from './store/outbox.ts';
 import { encodings } from './syncml/codec.ts';
+import { decodeNotification } from './syncml/notification.ts';
 
 /** What surrounds a gateway; the machine's own by default. */
 export interface GatewaySurroundings {
@@ -56,7 +63,7 @@ export interface GatewaySurroundings {
 export interface GatewayStatus {
   readonly gateway: string;
   readonly software: string;
-  readonly uplink: { readonly connected: boolean; readonly url: string; readonly mqtt: string };
+  readonly uplink: { readonly connected: boolean; readonly url: string; readonly protocol: string };
   readonly coap: { readonly port: number; readonly addresses: readonly string[]; readonly security: string };
   readonly devices: { readonly attached: number; readonly limit: number };
   readonly outbox: { readonly waiting: number; readonly limit: number; readonly dropped: number };
@@ -88,7 +95,9 @@ export class Gateway implements AsyncDisposable {
   readonly #associations: Associations;
   readonly #objects: GatewayObjects;
   readonly #tree: ManagementTree;
-  readonly #upstream: Upstream;
+  readonly #uplink: Uplink;
+  /** The DM server that hears of devices: the parent gateway, where there is one. */
+  readonly #ownServer: string;
   readonly #dmClient: DmClient;
   #disposed = false;
 
@@ -97,7 +106,10 @@ export class Gateway implements AsyncDisposable {
     const { clock = new SystemClock(), entropy = systemEntropy, listInterfaces } = surroundings;
     const gatewayId = config.gateway.id;
     const events = new EventCounter(surroundings.events);
+    if ((config.mqtt === undefined) === (config.parent === undefined))
+      throw new PosternError('configuration', 'mqtt, parent: exactly one of these tables is needed');
     this.#config = config;
+    this.#ownServer = config.parent?.id ?? config['dm-server'].id;
     this.#events = events;
     this.#database = openDatabase(config.gateway.state);
     this.#inventory = new Inventory(this.#database, config.limits.devices);
@@ -123,6 +135,20 @@ export class Gateway implements AsyncDisposable {
       isAlive: (deviceId) => this.#isAlive(deviceId),
       reported: () => this.#dmClient.wake(),
     });
+    const delegation = new Delegation({
+      manage: (...args) => this.#proxy.manage(...args),
+      vocabulary,
+      clock,
+      entropy,
+    });
+    const children = new Children({
+      gatewayId,
+      vocabulary,
+      associations: this.#associations,
+      events,
+      fanoutEnded: (...args) => delegation.reported(...args),
+    });
+    const mayBeGateway = new Set(config.bootstrap.device.flatMap(({ id, gateway }) => (gateway ? [id] : [])));
     const objects = new GatewayObjects({
       vocabulary,
       database: this.#database,
@@ -141,7 +167,7 @@ export class Gateway implements AsyncDisposable {
       manage: (...args) => this.#proxy.manage(...args),
       deliver: (...args) => this.#transparent.deliver(...args),
       uriFor: (deviceId, path) => this.#uriFor(deviceId, path),
-      delegate: async () => [],
+      delegate: (...args) => delegation.run(...args),
       ended: (kind, uri, operation, result) => this.#report(kind, uri, operation, result),
     });
     this.#objects = objects;
@@ -156,14 +182,16 @@ export class Gateway implements AsyncDisposable {
     knowServer(accounts, config);
 
     this.#transparent = new TransparentMode({
+      gatewayId,
+      childOf: (deviceId) => this.#childOf(deviceId),
       servers: config.tunnel.servers ?? [config['dm-server'].id],
-      upstream: { request: (request) => this.#upstream.request(request) },
+      upstream: { request: (request) => this.#uplink.request(request) },
       addresses: this.#addresses,
       towards: (address) => this.#network.towards(address),
       entropy,
       events,
     });
-    const uplinkStatus = new UplinkStatus(clock, () => this.#upstream.connected);
+    const uplinkStatus = new UplinkStatus(clock, () => this.#uplink.connected);
     this.#proxy = new ProxyMode({
       gatewayId,
       credentials: this.#credentials,
@@ -172,35 +200,38 @@ export class Gateway implements AsyncDisposable {
       clock,
       entropy,
     });
-    this.#upstream = new Upstream(
-      {
-        gatewayId,
-        settings: mqttSettings(config.mqtt),
-        softwareVersion,
-        clock,
-        entropy,
-        events,
-        notified: async (notification) => {
-          if (notification.device !== undefined) await this.#transparent.notify(notification);
-          else this.#dmClient.notified(notification.body ?? new Uint8Array());
+    const changed = () => uplinkStatus.changed();
+    const parent =
+      config.parent &&
+      new ParentLink(
+        {
+          gatewayId,
+          parentId: config.parent.id,
+          uri: config.parent.uri,
+          factorySecret: config.parent['factory-secret'],
+          accounts,
+          call: (address, port, request) => this.#call(address, port, request, entropy),
+          clock,
+          entropy,
+          events,
+          connected: () => {
+            this.#dmClient.contact(this.#ownServer);
+            changed();
+          },
+          disconnected: changed,
         },
-        connected: () => {
-          this.#dmClient.wake();
-          uplinkStatus.changed();
-        },
-        disconnected: () => uplinkStatus.changed(),
-      },
-      config.tunnel.timeout * 1000,
-    );
+        config.tunnel.timeout * 1000,
+      );
+    this.#uplink = parent ?? this.#broker(clock, entropy, changed);
     this.#dmClient = new DmClient({
       gatewayId,
-      serverId: config['dm-server'].id,
+      serverId: this.#ownServer,
       mediaType: encodings[config['dm-server'].encoding],
       accounts,
       tree: this.#tree,
       outbox: this.#outbox,
       vocabulary,
-      upstream: this.#upstream,
+      upstream: this.#uplink,
       clock,
       entropy,
       events,
@@ -214,8 +245,10 @@ export class Gateway implements AsyncDisposable {
       events,
       attached: (device) => this.#associations.attach(device),
       left: (deviceId) => this.#associations.detach(deviceId, 'left'),
-      alerted: (deviceId, alert) => this.#objects.alerted(deviceId, alert),
-      mayBeGateway: () => false,
+      alerted: (deviceId, alert) =>
+        (mayBeGateway.has(deviceId) ? children.alerted(deviceId, alert) : undefined) ??
+        this.#objects.alerted(deviceId, alert),
+      mayBeGateway: (deviceId) => mayBeGateway.has(deviceId),
       vocabulary,
       proved: (deviceId, remote) => this.#heard(deviceId, remote),
       schemesOf: (deviceId) => schemes.get(deviceId),
@@ -247,6 +280,7 @@ export class Gateway implements AsyncDisposable {
             this.#sessions.resource(local),
             this.#transparent.resource(),
             uplinkStatus.resource(local),
+            ...(parent ? [this.#notifications(parent)] : []),
             imageResource(
               (name) => objects.images.ready(name),
               ({ remote }) => this.#inventory.get(this.#addresses.deviceAt(remote) ?? '') !== undefined,
@@ -289,7 +323,7 @@ export class Gateway implements AsyncDisposable {
     await this.#network.start();
     await this.#http?.start();
     this.#objects.resume();
-    this.#upstream.start();
+    this.#uplink.start();
     this.#events.emit('info', 'gateway.started', {
       gateway: this.#config.gateway.id,
       port: this.#network.port,
@@ -303,7 +337,7 @@ export class Gateway implements AsyncDisposable {
     stack.defer(() => this.#database.close());
     // From the last to the first: what waits for the uplink ends when the uplink does.
     stack.use(this.#dmClient);
-    stack.use(this.#upstream);
+    stack.use(this.#uplink);
     stack.use(this.#objects);
     stack.use(this.#associations);
     stack.use(this.#network);
@@ -313,14 +347,13 @@ export class Gateway implements AsyncDisposable {
   }
 
   status(): GatewayStatus {
-    const { gateway, mqtt, limits } = this.#config;
+    const { gateway, limits } = this.#config;
     return {
       gateway: gateway.id,
       software: softwareVersion,
       uplink: {
-        connected: this.#upstream.connected,
-        url: mqtt.url,
-        mqtt: this.#upstream.protocol === 5 ? '5' : '3.1.1',
+        connected: this.#uplink.connected,
+        ...this.#uplink.description,
       },
       coap: {
         port: this.#network.port,
@@ -360,6 +393,57 @@ export class Gateway implements AsyncDisposable {
     this.#objects.heard(deviceId);
   }
 
+  #broker(clock: Clock, entropy: Entropy, changed: () => void): Upstream {
+    const { mqtt, gateway, tunnel } = this.#config;
+    if (!mqtt) throw new PosternError('configuration', 'mqtt: this table is needed');
+    return new Upstream(
+      {
+        gatewayId: gateway.id,
+        settings: mqttSettings(mqtt),
+        softwareVersion,
+        clock,
+        entropy,
+        events: this.#events,
+        notified: ({ device, server = '', body = new Uint8Array() }) => this.#notified(device, server, body),
+        connected: () => {
+          this.#dmClient.wake();
+          changed();
+        },
+        disconnected: changed,
+      },
+      tunnel.timeout * 1000,
+    );
+  }
+
+  /** Package #0 comes from a child gateway's parent: for the child itself, or for who is behind it. */
+  #notifications(parent: ParentLink): Resource {
+    return notificationResource(
+      ({ remote }) => parent.isParent(remote.address),
+      (deviceId, package0) => this.#notified(deviceId, decodeNotification(package0).serverId, package0),
+    );
+  }
+
+  async #notified(deviceId: string | undefined, server: string, package0: Uint8Array): Promise<void> {
+    if (deviceId === undefined) this.#dmClient.notified(package0);
+    else await this.#transparent.deliver(deviceId, server, package0);
+  }
+
+  /** The child gateway by which a device is reached: known from its alerts, or since its packages come from there. */
+  #childOf(deviceId: string): string | undefined {
+    const via = this.#inventory.get(deviceId)?.via;
+    if (via !== undefined) return via.split('/')[0];
+    const heard = this.#addresses.get(deviceId);
+    const holder = heard && this.#addresses.deviceAt(heard);
+    const isChild = holder !== undefined && holder !== deviceId && this.#inventory.get(holder)?.isGateway;
+    return isChild ? holder : undefined;
+  }
+
+  async #call(address: string, port: number, request: CoapCall, entropy: Entropy): Promise<CoapAnswer> {
+    const endpoint = this.#network.towards(address);
+    if (!endpoint) throw new PosternError('unavailable', `no interface leads to ${address}`);
+    return await call(endpoint, entropy, address, port, request);
+  }
+
   /** What an Exec of a DM server came to goes to that server. */
   #report(
     kind: keyof typeof resultAlerts,
@@ -368,8 +452,7 @@ export class Gateway implements AsyncDisposable {
     result: string,
   ): void {
     const body: ResultBody = { uri, result, ...(correlator !== undefined && { correlator }) };
-    const isOwn = server === this.#config['dm-server'].id;
-    this.#outbox.add(kind, name, JSON.stringify(body), isOwn ? undefined : server);
+    this.#outbox.add(kind, name, JSON.stringify(body), server === this.#ownServer ? undefined : server);
     this.#dmClient.wake();
   }
 

@@ -19,10 +19,7 @@ ${common}`,
     const { gateway, software, uplink, coap, devices, outbox, sessions, counts } = found;
     const rows = [
       ['gateway', `${gateway}, Postern ${software}`],
-      [
-        'uplink',
-        `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (MQTT ${uplink.mqtt})`,
-      ],
+      ['uplink', `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (${uplink.protocol})`],
       ['coap', `port ${coap.port} at ${coap.addresses.join(', ') || 'no address'}`],
       ['security', coap.security],
       ['devices', `${devices.attached} attached, of ${devices.limit} at most`],

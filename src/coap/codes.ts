@@ -32,6 +32,8 @@ export const Code = {
   ServiceUnavailable: 0xa3,
   GatewayTimeout: 0xa4,
   ProxyingNotSupported: 0xa5,
+  /** RFC 8768. */
+  HopLimitReached: 0xa8,
 } as const;
 
 /** `0x45` as `2.05`. */

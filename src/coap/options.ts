@@ -112,7 +112,10 @@ export const text = ({ number }: OptionRule, value: string): CoapOption => ({
   number,
   value: Buffer.from(value),
 });
-export const opaque = ({ number }: OptionRule, value: Uint8Array): CoapOption => ({ number, value });
+export const opaque = ({ number }: Pick<OptionRule, 'number'>, value: Uint8Array): CoapOption => ({
+  number,
+  value,
+});
 
 /** In ascending order; options of one number keep their order. */
 export const sorted = (options: readonly CoapOption[]): CoapOption[] =>

@@ -3,15 +3,13 @@ import type { DatabaseSync } from 'node:sqlite';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { mediaTypeOf } from '../coap/content-formats.ts';
-import { Option } from '../coap/options.ts';
 import { execute } from '../dm/commands.ts';
 import { DmStatus } from '../dm/status.ts';
 import type { ManagementTree } from '../dm/tree.ts';
+import { requestBootstrap } from '../mo/bootstrap-request.ts';
 import { type Accounts, accountNodes, type DmAccount } from '../mo/dm-acc.ts';
 import { provisionedAccounts } from '../mo/provisioned-accounts.ts';
 import { AppliedBootstraps } from '../store/applied-bootstraps.ts';
-import { encodeProof, proofMac } from '../syncml/bootstrap-proof.ts';
 import { verifyBootstrap } from '../syncml/bootstrap-security.ts';
 import { decodeMessage, isSupported } from '../syncml/codec.ts';
 import { decodeProvisioning, ProvisioningMediaType } from '../syncml/provisioning.ts';
@@ -35,7 +33,6 @@ export interface BootstrapsParts {
 }
 
 const timeout = 20_000;
-const nonceBytes = 16;
 const bootstrapPath = '/dm/bs';
 
 /** How a device comes to its accounts: from the local bootstrap server, or by a document that somebody brought. */
@@ -60,7 +57,7 @@ export class Bootstraps {
         'unavailable',
         'no factory secret, or no bootstrap server here: the DM server has to assist',
       );
-    const ask = (options: Record<number, Uint8Array>, payload?: Uint8Array) =>
+    const ask = (options: Readonly<Record<number, Uint8Array>>, payload?: Uint8Array) =>
       coap.request({
         method: 'POST',
         base: found.base,
@@ -70,23 +67,16 @@ export class Bootstraps {
         timeout,
         ...(payload && { payload }),
       });
-    const challenge = (await ask({})).option(Option.Echo.number);
-    if (!challenge) throw new PosternError('unavailable', 'the bootstrap server gave no challenge');
-    const deviceNonce = entropy.bytes(nonceBytes);
-    const proof = encodeProof({ deviceNonce, mac: proofMac(secret, challenge, id, deviceNonce) });
-    const answer = await ask({ [Option.Echo.number]: challenge }, proof);
-    const { contentFormat = 0, option } = answer;
-    if (answer.code !== '2.04')
-      throw new PosternError(
-        'unauthorized',
-        `the bootstrap server answered ${answer.code}: ${Buffer.from(answer.payload).toString()}`,
-      );
-    const added = await this.#apply(
-      answer.payload,
-      mediaTypeOf(contentFormat) ?? '',
-      Buffer.from(option(Option.BootstrapMac.number) ?? '').toString(),
-    );
-    if (added?.bootstrapNonce !== Buffer.from(deviceNonce).toString('hex'))
+    const issued = await requestBootstrap(id, secret, entropy, async (options, payload) => {
+      const answer = await ask(options, payload);
+      return {
+        ...answer,
+        isSuccess: answer.code === '2.04',
+        description: `${answer.code}: ${Buffer.from(answer.payload).toString()}`,
+      };
+    });
+    const added = await this.#apply(issued.document, issued.mediaType, issued.security);
+    if (added?.bootstrapNonce !== issued.nonce)
       throw new PosternError('unauthorized', 'the bootstrap answers another request');
     events.emit('info', 'device.bootstrapped', { device: id, gateway: added.serverId });
   }

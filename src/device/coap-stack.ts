@@ -31,6 +31,8 @@ export interface StackRequest {
   readonly payload?: Uint8Array;
   /** Milliseconds. */
   readonly timeout: number;
+  /** Which block to begin with; the package goes on from there. */
+  readonly block2?: Uint8Array;
   /** Hears of what came of a body when the rest did not. */
   readonly brokeOff?: (part: Uint8Array) => void;
 }
@@ -120,6 +122,7 @@ export class CoapStack implements AsyncDisposable {
     options = {},
     payload,
     timeout,
+    block2,
     brokeOff,
   }: StackRequest): Promise<StackResponse> {
     const { host, port } = parseCoapUri(base);
@@ -133,6 +136,8 @@ export class CoapStack implements AsyncDisposable {
     if (contentFormat !== undefined) outgoing.setOption('Content-Format', writeUint(contentFormat));
     if (accept !== undefined) outgoing.setOption('Accept', writeUint(accept));
     for (const [number, value] of Object.entries(options)) outgoing.setOption(number, Buffer.from(value));
+    // By its name: the package puts the later ones under it, and would send both.
+    if (block2) outgoing.setOption('Block2', Buffer.from(block2));
     if (payload && payload.length > blockwiseFrom) {
       outgoing.setOption(String(Option.Size1.number), writeUint(payload.length));
       outgoing.setOption('Block1', Buffer.of(blockExponent));
@@ -179,7 +184,7 @@ export class CoapStack implements AsyncDisposable {
           base,
           path: `/${path.join('/')}`,
           ...(query !== undefined && { query }),
-          options: { [Option.Block2.number]: block },
+          block2: block,
           timeout: downloadTimeout,
           brokeOff: (part) => {
             const whole = part.length - (part.length % downloadBlock);

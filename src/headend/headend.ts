@@ -277,7 +277,9 @@ export class Headend implements AsyncDisposable {
     gateway: string,
     { devices, operations, deadline = secondsOfTrigger, ...request }: TriggerWish,
   ): Promise<StartedOperation> {
-    const notifications = new Map(devices.map((device) => [device, this.#package0(device).bytes()]));
+    const notifications = new Map(
+      devices.map((device) => [device, this.#package0(device).bytes(resyncNonces[0])]),
+    );
     const sessions = new Map(
       devices.map(
         (device) => [device, { device, status: 0, outcomes: [] } satisfies TriggeredDevice] as const,
@@ -366,7 +368,7 @@ export class Headend implements AsyncDisposable {
       if (asPosternError(thrown).code !== 'unauthorized') throw thrown;
       // The client has another nonce than this server believes (section 6.1).
       this.#events.emit('warn', 'notification.resync', { device: partyId, gateway });
-      await send(resyncNonces[0]!);
+      await send(resyncNonces[0]);
     }
   }
 

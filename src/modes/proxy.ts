@@ -4,7 +4,7 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import type { Credentials } from '../store/credentials.ts';
-import { encodeNotification } from '../syncml/notification.ts';
+import { encodeNotification, resyncNonces } from '../syncml/notification.ts';
 
 export interface ProxyModeParts {
   /** ServerID of the gateway, as its devices know it. */
@@ -90,6 +90,14 @@ export class ProxyMode {
       sessionId: this.#nextSessionId,
       serverId: gatewayId,
     } as const;
-    await reach(deviceId, encodeNotification(notification, credential.serverSecret, credential.serverNonce));
+    const send = (nonce: Uint8Array) =>
+      reach(deviceId, encodeNotification(notification, credential.serverSecret, nonce));
+    try {
+      await send(credential.serverNonce);
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'unauthorized') throw thrown;
+      // The device has another nonce than the gateway believes: a session has just changed it (section 6.1).
+      await send(resyncNonces[0]);
+    }
   }
 }

@@ -10,15 +10,19 @@ import { Option, optionValue, text } from '../coap/options.ts';
 import type { Resource } from '../coap/router.ts';
 import { hmacHeader } from '../dm/hmac-header.ts';
 import { type Envelope, EnvelopeKind } from '../northbound/envelope.ts';
-import type { Upstream } from '../northbound/upstream.ts';
+import type { Uplink } from '../northbound/uplink.ts';
+import { hierarchyDepth } from '../southbound/children.ts';
 import type { DeviceAddresses } from '../southbound/device-addresses.ts';
 import { isDeviceId, paths, resourceTypes } from '../southbound/resources.ts';
 import type { TunnelAnswer, TunnelledPackage } from '../southbound/tunnelled.ts';
 
 export interface TransparentParts {
+  readonly gatewayId: string;
+  /** The child gateway that a device is behind; none when it is attached here. */
+  readonly childOf: (deviceId: string) => string | undefined;
   /** ServerIDs that devices may reach through the tunnel. */
   readonly servers: readonly string[];
-  readonly upstream: Pick<Upstream, 'request'>;
+  readonly upstream: Pick<Uplink, 'request'>;
   readonly addresses: DeviceAddresses;
   readonly towards: (address: string) => CoapEndpoint | undefined;
   readonly entropy: Entropy;
@@ -69,8 +73,9 @@ export class TransparentMode {
    * @throws {PosternError} `notFound` for a device that was never heard, `timeout`, `unauthorized` when it refuses
    */
   async deliver(device: string, server: string, body: Uint8Array): Promise<void> {
-    const { addresses, towards, entropy, events } = this.#parts;
-    const found = addresses.get(device);
+    const { addresses, towards, entropy, events, childOf } = this.#parts;
+    const child = childOf(device);
+    const found = addresses.get(child ?? device);
     const endpoint = found && towards(found.address);
     if (!found || !endpoint) {
       events.emit('warn', 'notification.no-address', { device, server });
@@ -79,6 +84,7 @@ export class TransparentMode {
     const answer = await call(endpoint, entropy, found.address, found.port, {
       method: Code.POST,
       path: paths.notification,
+      ...(child !== undefined && { query: [`id=${device}`] }),
       contentFormat: ContentFormat.Notification,
       payload: body,
       timeout: notificationTimeout,
@@ -100,6 +106,7 @@ export class TransparentMode {
     const answer = await this.forward({
       server: more.length > 0 ? request.path.slice(2).join('/') : server,
       device,
+      via: request.parameter('via'),
       contentType: mediaTypeOf(request.contentFormat ?? -1),
       body: request.payload,
       hmac: hmac && Buffer.from(hmac).toString(),
@@ -120,8 +127,8 @@ export class TransparentMode {
 
   /** Takes a package for a DM server, whatever brought it, and gives the server's, or why there is none. */
   async forward(up: TunnelledPackage): Promise<TunnelAnswer> {
-    const { servers, upstream, events } = this.#parts;
-    const { server, device, contentType, body, hmac, address, accepted } = up;
+    const { gatewayId, servers, upstream, events } = this.#parts;
+    const { server, device, via, contentType, body, hmac, address, accepted } = up;
     if (!servers.includes(server)) {
       events.emit('warn', 'tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
       return refused(404, 'no tunnel to this ServerID');
@@ -129,6 +136,11 @@ export class TransparentMode {
     if (!isDeviceId(device)) return refused(400, 'say who you are: ?id=<DevId>');
     if (contentType === undefined || body.length === 0)
       return refused(415, 'a DM package comes in XML, WBXML or CBOR');
+    const gateways = via?.split('/') ?? [];
+    if (gateways.includes(gatewayId) || gateways.length > hierarchyDepth) {
+      events.emit('warn', 'hierarchy.refused', { device, via });
+      return refused(508, 'a loop of gateways, or too many of them');
+    }
     const count = this.#onTheirWay.get(device) ?? 0;
     if (count >= perDevice) return refused(503, 'too many packages of this device', overloadRetryAfter);
     this.#onTheirWay.set(device, count + 1);
@@ -136,6 +148,7 @@ export class TransparentMode {
     try {
       const answer = await upstream.request({
         device,
+        ...(via !== undefined && { via }),
         server,
         contentType,
         body,
@@ -214,6 +227,8 @@ function coapOfStatus(status: number): number {
       return Code.UnsupportedContentFormat;
     case 408:
       return Code.GatewayTimeout;
+    case 508:
+      return Code.HopLimitReached;
     case 503:
       return Code.ServiceUnavailable;
     default:

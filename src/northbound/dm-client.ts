@@ -28,7 +28,7 @@ import type { Outbox, OutboxEntry } from '../store/outbox.ts';
 import { decodeMessage, encodeMessage } from '../syncml/codec.ts';
 import { decodeNotification, sessionIdText } from '../syncml/notification.ts';
 import { type Envelope, EnvelopeKind } from './envelope.ts';
-import type { Upstream } from './upstream.ts';
+import type { Uplink } from './uplink.ts';
 
 export interface DmClientParts {
   readonly gatewayId: string;
@@ -39,7 +39,7 @@ export interface DmClientParts {
   readonly tree: ManagementTree;
   readonly outbox: Outbox;
   readonly vocabulary: Vocabulary;
-  readonly upstream: Pick<Upstream, 'request' | 'connected'>;
+  readonly upstream: Pick<Uplink, 'request' | 'connected'>;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -89,6 +89,8 @@ export class DmClient implements AsyncDisposable {
   #running: Promise<void> | undefined;
   /** Sessions that servers asked for, by ServerID; each has an account here. */
   readonly #asked = new Map<string, string>();
+  /** Servers to be contacted although nothing is to report. */
+  readonly #contacts = new Set<string>();
   #wanted = false;
   #nextSessionId: number;
 
@@ -124,6 +126,12 @@ export class DmClient implements AsyncDisposable {
     this.wake();
   }
 
+  /** Opens a session with a server that there is an account for, so that it knows of this gateway. */
+  contact(serverId: string): void {
+    this.#contacts.add(serverId);
+    this.wake();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await this.#running;
@@ -132,7 +140,7 @@ export class DmClient implements AsyncDisposable {
   #isDue(): boolean {
     const { outbox, upstream } = this.#parts;
     if (this.#stop.signal.aborted || !this.#wanted || !upstream.connected) return false;
-    return this.#asked.size > 0 || outbox.servers().length > 0;
+    return this.#asked.size > 0 || this.#contacts.size > 0 || outbox.servers().length > 0;
   }
 
   async #work(): Promise<void> {
@@ -143,10 +151,12 @@ export class DmClient implements AsyncDisposable {
       for (const server of this.#dueServers()) {
         const asked = this.#asked.get(server);
         this.#asked.delete(server);
+        const isContact = this.#contacts.delete(server);
         const session = asked ?? this.#takeSessionId();
         const reason = await this.#session(server, session, asked !== undefined);
         if (reason === undefined || this.#stop.signal.aborted) continue;
         failed = true;
+        if (isContact) this.#contacts.add(server);
         events.emit('warn', 'dm.session-failed', { server, session, reason });
       }
       if (failed) await pause(clock, delays.next().value, this.#stop.signal).catch(() => {});
@@ -157,7 +167,11 @@ export class DmClient implements AsyncDisposable {
   /** Servers that asked, and those that something waits for. */
   #dueServers(): Set<string> {
     const { outbox, serverId } = this.#parts;
-    return new Set([...this.#asked.keys(), ...outbox.servers().map((server) => server ?? serverId)]);
+    return new Set([
+      ...this.#asked.keys(),
+      ...this.#contacts,
+      ...outbox.servers().map((server) => server ?? serverId),
+    ]);
   }
 
   /** Runs one session. Answers with why it, or an alert in it, failed. */

@@ -7,6 +7,7 @@ import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from './e
 import { MqttLink, type MqttSettings } from './mqtt-link.ts';
 import { encodeState } from './state.ts';
 import { gatewayTopics, isTopicLevel } from './topics.ts';
+import type { Uplink, UpRequest } from './uplink.ts';
 
 export interface UpstreamParts {
   readonly gatewayId: string;
@@ -21,16 +22,6 @@ export interface UpstreamParts {
   readonly disconnected: () => void;
 }
 
-export interface UpRequest {
-  readonly device?: string;
-  /** The child gateway nearest to the device. */
-  readonly via?: string;
-  readonly server: string;
-  readonly contentType: string;
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly body: Uint8Array;
-}
-
 interface Pending {
   readonly session: string;
   readonly settle: (outcome: Envelope | PosternError) => void;
@@ -40,7 +31,7 @@ interface Pending {
 const limits = { pending: 1024, routes: 4096, notifications: 1024 } as const;
 
 /** The gateway's side of the MQTT binding: packages up and their answers down, notifications down and their outcome up. */
-export class Upstream implements AsyncDisposable {
+export class Upstream implements Uplink {
   readonly #parts: UpstreamParts;
   readonly #timeout: number;
   readonly #topics: ReturnType<typeof gatewayTopics>;
@@ -72,8 +63,9 @@ export class Upstream implements AsyncDisposable {
     return this.#link.connected;
   }
 
-  get protocol(): 4 | 5 {
-    return this.#link.protocol;
+  get description() {
+    const { settings } = this.#parts;
+    return { url: settings.url, protocol: this.#link.protocol === 5 ? 'MQTT 5' : 'MQTT 3.1.1' };
   }
 
   get pending(): number {
@@ -109,7 +101,15 @@ export class Upstream implements AsyncDisposable {
     const session = `${request.device ?? ''} ${request.server}`;
     const route = this.#routes.get(session);
     const timeToLive = Math.ceil(this.#timeout / 1000);
-    const payload = encodeEnvelope({ kind: EnvelopeKind.Request, correlation, timeToLive, ...request });
+    // A server has to know the gateway that is next to the device; by which others it came is the gateways' own.
+    const nearest = request.via?.split('/')[0];
+    const payload = encodeEnvelope({
+      kind: EnvelopeKind.Request,
+      correlation,
+      timeToLive,
+      ...request,
+      ...(nearest !== undefined && { via: nearest }),
+    });
     const { promise, resolve, reject } = Promise.withResolvers<Envelope>();
     let timer: Timer | undefined;
     const settle = (outcome: Envelope | PosternError) => {

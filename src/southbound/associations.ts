@@ -116,14 +116,18 @@ export class Associations implements AsyncDisposable {
     const report = () => this.#report('device-detach', deviceId, { reason });
     if (!this.#remove(deviceId, reason, report)) return false;
     for (const { deviceId: below, via } of [...this.#parts.inventory.values()])
-      if (via === deviceId) this.detachBehind(deviceId, below, reason);
+      if (via?.split('/')[0] === deviceId) this.detachBehind(deviceId, below, reason);
     this.#parts.reported();
     return true;
   }
 
-  /** A child gateway reports a device of its own (GwMO 1.1). It takes the place of what was known of that device. */
-  attachBehind(child: string, attach: Omit<DeviceAttach, 'sequence'>): void {
+  /**
+   * A child gateway reports a device of its own (GwMO 1.1), which takes the place of what was known of that device. `path`
+   * has the gateways on the way to it, the child first.
+   */
+  attachBehind(path: string, attach: Omit<DeviceAttach, 'sequence'>): void {
     const { database, inventory, clock, events, reported } = this.#parts;
+    const [child = ''] = path.split('/');
     const { deviceId, mode, bootstrap, isGateway = false, manufacturer, model } = attach;
     const described = {
       ...(manufacturer !== undefined && { manufacturer }),
@@ -138,35 +142,32 @@ export class Associations implements AsyncDisposable {
       lastSeen: clock.wall(),
       protocol: 'OMA-DM',
       isGateway,
-      via: child,
+      via: path,
       ...described,
     };
+    // The child tells again what it did not hear an answer to.
+    const isNew = inventory.get(deviceId)?.via !== path;
     transaction(database, () => {
       inventory.put(record);
-      // The nearest gateway is named; those between are how it is reached.
-      const body = {
-        mode,
-        bootstrap,
-        via: attach.via ?? child,
-        ...(isGateway && { isGateway }),
-        ...described,
-      };
-      this.#report('device-attach', deviceId, body);
+      const body = { mode, bootstrap, via: path, ...(isGateway && { isGateway }), ...described };
+      if (isNew) this.#report('device-attach', deviceId, body);
     });
     this.#heard.delete(deviceId);
-    events.emit('info', 'device.attached', { device: deviceId, bootstrap, via: child });
+    if (!isNew) return;
+    events.emit('info', 'device.attached', { device: deviceId, bootstrap, via: path });
     reported();
   }
 
   /** A child gateway has lost a device, or is lost itself. What is attached elsewhere by now stays. */
   detachBehind(child: string, deviceId: string, reason: DetachReason): void {
     const { database, inventory, events, reported } = this.#parts;
-    if (inventory.get(deviceId)?.via !== child) return;
+    const via = inventory.get(deviceId)?.via;
+    if (via?.split('/')[0] !== child) return;
     transaction(database, () => {
       inventory.delete(deviceId);
-      this.#report('device-detach', deviceId, { reason, via: child });
+      this.#report('device-detach', deviceId, { reason, via });
     });
-    events.emit('info', 'device.detached', { device: deviceId, reason, via: child });
+    events.emit('info', 'device.detached', { device: deviceId, reason, via });
     reported();
   }
 

@@ -2,6 +2,8 @@
 export interface TunnelledPackage {
   readonly server: string;
   readonly device: string | undefined;
+  /** Child gateways that it came through, the one nearest to the device first, joined by `/`. */
+  readonly via?: string | undefined;
   readonly contentType: string | undefined;
   readonly body: Uint8Array;
   readonly hmac: string | undefined;

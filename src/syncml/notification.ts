@@ -32,7 +32,7 @@ const known: ReadonlySet<number> = new Set(Object.values(versions));
  * The nonce of a Package #0 that a server sends when it does not know the client's any more (OMA DM notification 1.2.1,
  * section 6.1). The text says 0x00000000; the first is how the public clients read it, the second is the four octets.
  */
-export const resyncNonces: readonly Uint8Array[] = [Buffer.from('0x00000000'), Buffer.alloc(4)];
+export const resyncNonces: readonly [Uint8Array, Uint8Array] = [Buffer.from('0x00000000'), Buffer.alloc(4)];
 
 function encodeTrigger({ uiMode, serverInitiated, sessionId, serverId, version }: Notification): Buffer {
   const id = Buffer.from(serverId);

@@ -665,11 +665,33 @@ export const requirements: readonly Requirement[] = [
       'modes/campaign.ts gateway-objects.ts',
     ],
     [
+      'GW-17',
+      'trigger',
+      'S',
+      'GwEdTrigger: Package #0 of a DM server for many devices; those that sleep are tried until the deadline',
+      'modes/trigger.ts mo/gw-ed-trigger.ts',
+    ],
+    [
+      'GW-18',
+      'images',
+      'S',
+      'GwImageInventory: images by URL or pushed, checked, kept under a quota, served block by block',
+      'modes/image-cache.ts southbound/image-resource.ts mo/image-branch.ts',
+    ],
+    [
       'GW-19',
       'fan-out',
       'S',
       'What a device accepts for later is reported when it is done, by its own alert',
       'modes/campaign.ts modes/fan-out.ts',
+    ],
+    ['GW-20', 'groups', 'S', 'Groups of the inventory as targets', 'mo/gw-device-inventory.ts mo/targets.ts'],
+    [
+      'GW-22',
+      'hierarchy, 1.1',
+      'S',
+      'Gateways behind gateways: ComponentType, alerts and results upward, their devices reached downward',
+      'northbound/parent-link.ts southbound/children.ts modes/delegation.ts',
     ],
   ]),
 ];

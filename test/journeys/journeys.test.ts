@@ -16,7 +16,7 @@ for (const [name, startBroker, mqtt] of [
       await using site = new Site(broker.url);
       const headend = await site.headend([]);
       const gateway = await site.gateway([id]);
-      assert.equal(gateway.status().uplink.mqtt, mqtt);
+      assert.equal(gateway.status().uplink.protocol, `MQTT ${mqtt}`);
       const device = site.device(id, gateway, { factory: true, multicast: true });
       await device.start();
       await device.attached;

@@ -75,7 +75,13 @@ export class Site implements AsyncDisposable {
           'client-secret': secrets.gatewayClient,
           'server-secret': secrets.gatewayServer,
         },
-        bootstrap: { device: factoryIds.map((id) => ({ id, 'factory-secret': secrets.factory(id) })) },
+        bootstrap: {
+          device: factoryIds.map((id) => ({
+            id,
+            'factory-secret': secrets.factory(id),
+            gateway: id.startsWith('gw-'),
+          })),
+        },
         ...changes,
       },
       'test',

@@ -24,6 +24,8 @@ function ask(device: string): CoapRequest {
 test('packages of one device on their way up: the fifth is 5.03, another device goes on, and room comes back', async () => {
   const waiting: ((answer: Envelope) => void)[] = [];
   const mode = new TransparentMode({
+    gatewayId: 'gw',
+    childOf: () => undefined,
     servers: ['dm.example'],
     upstream: { request: () => new Promise((resolve) => waiting.push(resolve)) },
     addresses: new DeviceAddresses(),
@@ -46,6 +48,8 @@ test('packages of one device on their way up: the fifth is 5.03, another device 
 
 test('Package #0 for a device that was never heard is 404', async () => {
   const mode = new TransparentMode({
+    gatewayId: 'gw',
+    childOf: () => undefined,
     servers: [],
     upstream: { request: () => Promise.reject(new Error('not asked')) },
     addresses: new DeviceAddresses(),

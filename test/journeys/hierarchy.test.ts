@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { recordName } from '../../src/base/record-name.ts';
+import type { Gateway } from '../../src/gateway.ts';
+import { startAedes } from '../peers/brokers.ts';
+import { Site, secrets } from './site.ts';
+
+const limit = { timeout: 60_000 };
+const id = 'urn:dev:deep:1';
+const party = (name: string) => ({
+  id: name,
+  'client-secret': secrets.gatewayClient,
+  'server-secret': secrets.gatewayServer,
+});
+
+/** A gateway below another; each is a site of its own as far as events go. */
+const below = (site: Site, parent: Gateway, parentId: string, gatewayId: string, ids: readonly string[]) =>
+  site.gateway(
+    ids,
+    {
+      gateway: { id: gatewayId, state: ':memory:' },
+      mqtt: undefined,
+      parent: {
+        id: parentId,
+        uri: `coap://127.0.0.1:${parent.coapPort}`,
+        'factory-secret': secrets.factory(gatewayId),
+      },
+    },
+    false,
+  );
+
+describe('gateways behind gateways (GwMO 1.1): three levels', limit, () => {
+  // conforms: GW-22
+  test('alerts come up, fan-outs go down, and a device at the bottom has its own session with the DM server', async () => {
+    await using broker = await startAedes();
+    await using top = new Site(broker.url);
+    await using middle = new Site(broker.url);
+    await using bottom = new Site(broker.url);
+    const headend = await top.headend([id], { gateway: [party('gw-1'), party('gw-2'), party('gw-3')] });
+    const first = await top.gateway(['gw-2']);
+    const second = await below(middle, first, 'gw-1', 'gw-2', ['gw-3']);
+    await top.headendEvents.until('alert.device-attach', { device: 'gw-2', gateway: 'gw-1' });
+    const third = await below(bottom, second, 'gw-2', 'gw-3', [id]);
+    await top.headendEvents.until('alert.device-attach', { device: 'gw-3', gateway: 'gw-2' });
+
+    const device = bottom.device(id, third, { factory: true, server: true });
+    await device.start();
+    await device.attached;
+    await top.headendEvents.until('alert.device-attach', { device: id, gateway: 'gw-3' });
+
+    const at = (name: string) => `./GwDeviceInventory/Records/${recordName(name)}`;
+    const seen = await headend.manage('gw-1', [
+      { name: 'Get', uri: `${at('gw-2')}/ComponentType` },
+      { name: 'Get', uri: `${at('gw-3')}/ComponentType` },
+      { name: 'Get', uri: `${at('gw-3')}/Gateway` },
+      { name: 'Get', uri: `${at(id)}/ComponentType` },
+      { name: 'Get', uri: `${at(id)}/Gateway` },
+    ]);
+    assert.deepEqual(
+      seen.map(({ results }) => results[0]?.data),
+      ['1', '1', 'gw-2', '0', 'gw-2/gw-3'],
+    );
+
+    const started = await headend.fanOut('gw-1', {
+      name: 'deep',
+      command:
+        '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevDetail/FwV</LocURI></Target></Item></Get><Replace><CmdID>2</CmdID><Item><Target><LocURI>./Settings/Label</LocURI></Target><Data>deep</Data></Item></Replace>',
+      targets: {},
+      returnFormat: 0,
+    });
+    await top.headendEvents.until('alert.command-fanout', { correlator: started.correlator });
+    assert.equal(
+      headend.fanouts()[0]?.result,
+      `<CampaignResult Total="1" Done="1" Failed="0" Pending="0"><Group Status="200" Commands="200 200" Count="1"><Device ID="${id}"><Result URI="./DevDetail/FwV">1.0.0</Result></Device></Group></CampaignResult>`,
+    );
+    assert.equal(device.value('Settings', 'Label'), 'deep');
+
+    const own = await headend.manage(id, [{ name: 'Get', uri: './DevInfo/DevId' }]);
+    assert.equal(own[0]?.results[0]?.data, id, 'Package #0 went down three gateways, the session came up');
+    const child = await headend.manage('gw-3', [{ name: 'Get', uri: './DevInfo/DevId' }]);
+    assert.equal(child[0]?.results[0]?.data, 'gw-3', 'a child gateway is managed by the same server');
+
+    await device.detach();
+    await top.headendEvents.until('alert.device-detach', { device: id, gateway: 'gw-3', reason: 'left' });
+  });
+
+  // conforms: GW-22
+  test('the DM server bootstraps a device to the child gateway that it came through', async () => {
+    await using broker = await startAedes();
+    await using top = new Site(broker.url);
+    await using middle = new Site(broker.url);
+    await top.headend([id], { gateway: [party('gw-1'), party('gw-2')] });
+    const first = await top.gateway(['gw-2']);
+    const second = await below(middle, first, 'gw-1', 'gw-2', []);
+    await top.headendEvents.until('alert.device-attach', { device: 'gw-2', gateway: 'gw-1' });
+    const device = middle.device(id, second, { server: true });
+    await device.start();
+    await device.attached;
+    await top.headendEvents.until('bootstrap.assisted', { device: id, gateway: 'gw-2', status: 200 });
+    await top.headendEvents.until('alert.device-attach', { device: id, gateway: 'gw-2' });
+    assert.deepEqual(device.servers.toSorted(), ['dm.example', 'gw-2']);
+  });
+});

@@ -1,0 +1,130 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { describe, test } from 'node:test';
+import { startAedes } from '../peers/brokers.ts';
+import { Site } from './site.ts';
+
+const limit = { timeout: 60_000 };
+const ids = ['urn:dev:ops:1', 'urn:dev:ops:2', 'urn:dev:ops:3'];
+
+/** A download server for one file, which breaks off the first answers after so many bytes. */
+export async function fileServer(file: Buffer, breaks: readonly number[] = [], etag = '"v1"') {
+  const requests: (string | undefined)[] = [];
+  const server = createServer((request, response) => {
+    const { range } = request.headers;
+    const cut = breaks[requests.length];
+    requests.push(range);
+    const from = Number(/^bytes=(\d+)-$/.exec(range ?? '')?.[1] ?? 0);
+    const isPart = range !== undefined && request.headers['if-range'] === etag;
+    const body = file.subarray(isPart ? from : 0);
+    response.writeHead(isPart ? 206 : 200, {
+      etag,
+      'content-length': body.length,
+      ...(isPart && { 'content-range': `bytes ${from}-${file.length - 1}/${file.length}` }),
+    });
+    if (cut === undefined) response.end(body);
+    else response.write(body.subarray(0, cut), () => response.destroy());
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/fw.bin`,
+    requests,
+    [Symbol.asyncDispose]: async () => {
+      const closed = once(server, 'close');
+      server.close();
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}
+
+describe('journey 7: an image is fetched once, and given to many devices', limit, () => {
+  // conforms: GW-18, GW-19
+  test('a download that breaks at 99 % goes on; the devices update from it by FUMO, and the result says so', async () => {
+    const file = randomBytes(200_000);
+    const hash = createHash('sha256').update(file).digest('hex');
+    await using files = await fileServer(file, [198_000]);
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const gateway = await site.gateway(ids);
+    for (const id of ids) {
+      const device = site.device(id, gateway, { factory: true });
+      await device.start();
+      await device.attached;
+    }
+    await site.headendEvents.until('alert.device-attach', { device: ids[2] });
+    const staged = await headend.stageImage('gw-1', { name: 'fw-2', version: '2.0.0', url: files.url, hash });
+    assert.equal(staged.status, 202);
+    await site.headendEvents.until('alert.image-operation', { correlator: staged.correlator });
+    assert.deepEqual(
+      headend.records.results('ImageOperation').map(({ name, result }) => [name, result]),
+      [['fw-2', '<ImageResult Code="200"/>']],
+    );
+    assert.deepEqual(files.requests.length, 2);
+    assert.match(files.requests[1] ?? '', /^bytes=[1-9]\d+-$/, 'the rest, and not all of it again');
+    const at = './GwImageInventory/Images/fw-2';
+    const seen = await headend.manage('gw-1', [
+      ...['State', 'Size', 'Received', 'Result', 'LocalURL'].map((leaf) => ({
+        name: 'Get' as const,
+        uri: `${at}/${leaf}`,
+      })),
+      { name: 'Get', uri: './GwImageInventory?list=Struct' },
+    ]);
+    assert.deepEqual(
+      seen.slice(0, 5).map(({ results }) => results[0]?.data),
+      ['2', '200000', '200000', '200', '/img/fw-2'],
+    );
+    assert.equal(seen[5]?.status, 200);
+
+    const leaf = (uri: string, data: string) =>
+      `<Replace><CmdID>1</CmdID><Item><Target><LocURI>${uri}</LocURI></Target><Data>${data}</Data></Item></Replace>`;
+    const started = await headend.fanOut('gw-1', {
+      name: 'update',
+      targets: {},
+      returnFormat: 2,
+      command: `<Add><CmdID>1</CmdID><Item><Target><LocURI>./FwUpdate/PkgVersion</LocURI></Target><Data>2.0.0</Data></Item></Add>${leaf('./FwUpdate/DownloadAndUpdate/PkgURL', 'gw-image:fw-2')}<Exec><CmdID>3</CmdID><Item><Target><LocURI>./FwUpdate/DownloadAndUpdate</LocURI></Target></Item></Exec>`,
+    });
+    await site.headendEvents.until('alert.command-fanout', { correlator: started.correlator });
+    assert.match(
+      headend.fanouts()[0]?.result ?? '',
+      /Total="3" Done="3" Failed="0" Pending="0"><Group Status="200" Commands="200 200 202" Count="3">/,
+    );
+    for (const id of ids) {
+      const { fields } = await site.deviceEvents.until('device.updated', { device: id });
+      assert.deepEqual([fields.version, fields.bytes], ['2.0.0', file.length]);
+    }
+    const [version] = await gateway.manage(ids[0] ?? '', [{ name: 'Get', uri: './DevDetail/FwV' }], 10_000);
+    assert.equal(version?.results[0]?.data, '2.0.0');
+  });
+
+  // conforms: GW-18
+  test('an image that the server pushes, and one with a wrong digest', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    await site.gateway([]);
+    const data = randomBytes(300_000);
+    await headend.stageImage('gw-1', { name: 'pushed', data });
+    await headend.stageImage('gw-1', { name: 'wrong', data, hash: 'ab'.repeat(32) });
+    const seen = await headend.manage('gw-1', [
+      { name: 'Get', uri: './GwImageInventory/Images/pushed/State' },
+      { name: 'Get', uri: './GwImageInventory/Images/wrong/State' },
+      { name: 'Get', uri: './GwImageInventory/Images/wrong/Result' },
+      { name: 'Get', uri: './GwImageInventory/Images/pushed/PkgData' },
+      { name: 'Get', uri: './GwImageInventory/Used' },
+      { name: 'Exec', uri: './GwImageInventory/Images/pushed/Operations/Remove' },
+      { name: 'Get', uri: './GwImageInventory/Images/pushed/State' },
+      { name: 'Delete', uri: './GwImageInventory/Images/pushed' },
+      { name: 'Get', uri: './GwImageInventory/Used' },
+    ]);
+    assert.deepEqual(
+      seen.map(({ status, results }) => results[0]?.data ?? status),
+      ['2', '3', '402', 405, '300000', 200, '0', 200, '0'],
+    );
+  });
+});
