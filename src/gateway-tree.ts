@@ -1,4 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite';
+import { PosternError } from './base/errors.ts';
 import { softwareVersion } from './base/version.ts';
 import { forgetfulNodes } from './dm/node-store.ts';
 import { StoredBranch } from './dm/stored-branch.ts';
@@ -7,12 +8,15 @@ import type { GatewayConfig } from './gateway-config.ts';
 import { managementObjects } from './mo/catalogue.ts';
 import { devDetail, devDetailNodes } from './mo/dev-detail.ts';
 import { devInfo, devInfoNodes } from './mo/dev-info.ts';
-import type { Accounts } from './mo/dm-acc.ts';
+import { type Accounts, readAccount } from './mo/dm-acc.ts';
 import { gwConfigDefaults, gwConfigFacts } from './mo/gw-config.ts';
+import { MoId } from './mo/identifiers.ts';
+import { Inbox } from './mo/inbox.ts';
 import { RenamedBranch } from './mo/renamed-branch.ts';
 import { type GatewayObject, renamed, type Vocabulary } from './mo/vocabulary.ts';
 import { transaction } from './store/database.ts';
 import { Acls } from './store/nodes.ts';
+import type { TndsNode } from './syncml/tnds.ts';
 
 export interface GatewayTreeParts {
   readonly config: GatewayConfig;
@@ -43,18 +47,31 @@ export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
   for (const node of gwConfigFacts(vocabulary, limits.devices)) gwConfig.plant([node.name], node);
   // Nodes that a later version brought are missing in what an earlier one kept.
   for (const node of gwConfigDefaults) if (!gwConfig.view([node.name])) gwConfig.plant([node.name], node);
+  const inbox = new Inbox({ [MoId.DmAcc]: (root, by) => receiveAccount(accounts, tree, root, by) });
   const branches = {
     DevInfo: info,
     DevDetail: detail,
     DMAcc: accounts.branch,
+    Inbox: inbox,
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
   };
   // To a parent gateway this one is a device: it does what its DM server may do.
   const holders = [server.id, ...(config.parent ? [config.parent.id] : [])].join('+');
   const all = ['Add', 'Delete', 'Exec', 'Get', 'Replace'].map((right) => `${right}=${holders}`).join('&');
-  return new ManagementTree(branches, new Acls(database, { '.': all }), (work) =>
+  const tree: ManagementTree = new ManagementTree(branches, new Acls(database, { '.': all }), (work) =>
     transaction(database, work),
   );
+  return tree;
+}
+
+/** A DM server makes another known; an account stays with the hand that gave it. */
+function receiveAccount(accounts: Accounts, tree: ManagementTree, root: TndsNode, by: string): void {
+  const account = readAccount(root);
+  const known = accounts.nodeName(account.serverId);
+  if (known !== undefined && (account.serverId === by || !tree.permits(['DMAcc', known], 'Replace', by)))
+    throw new PosternError('forbidden', `the account for ${account.serverId} is not yours to replace`);
+  const name = accounts.put(account);
+  tree.setAcl(['DMAcc', name], `Get=*&Replace=${by}&Delete=${by}`);
 }
 
 function renamedObjects({ names }: Vocabulary, objects: Readonly<Record<string, TreeBranch>>) {

@@ -102,7 +102,7 @@ export class ClientSession extends Session {
   #answer({ command, items }: CommandOutcome, message: SyncmlMessage): void {
     const tooLarge = (item: Item) => Buffer.byteLength(item.data ?? '') > this.peerObjectLimit;
     const checked = items.map((item) =>
-      item.results?.some(tooLarge)
+      Array.isArray(item.results) && item.results.some(tooLarge)
         ? { uri: item.uri, status: DmStatus.RequestEntityTooLarge, results: [] }
         : item,
     );
@@ -113,8 +113,8 @@ export class ClientSession extends Session {
         targetRefs: group.flatMap(({ uri }) => uri ?? []),
       });
     if (!isTreeCommand(command) || command.name !== 'Get') return;
-    const found = checked.flatMap(({ results = [] }) => results);
-    for (const results of resultsOf(message.header.msgId, command.cmdId, found)) this.push(results);
+    for (const { results = [] } of checked)
+      this.outgoing.pushAll(resultsOf(message.header.msgId, command.cmdId, results));
   }
 
   #devInfo(): Item[] {

@@ -19,8 +19,8 @@ import { nodeUri, parseNodeUri } from './uri.ts';
 export interface ItemOutcome {
   readonly status: number;
   readonly uri: string | undefined;
-  /** What a Get found. */
-  readonly results?: readonly Item[];
+  /** What a Get found; of a subtree, as it is when it is sent. */
+  readonly results?: Iterable<Item>;
   /** For the log. */
   readonly reason?: string;
 }

@@ -7,7 +7,7 @@ import { nodeUri, unescapeName } from './uri.ts';
 
 type Path = readonly string[];
 
-/** Nodes that one Get of a subtree brings at most. */
+/** Nodes of a subtree that is got as one object. One by one there are as many as the messages of a session hold. */
 const nodeBound = 4096;
 
 /** Properties that `?list=TNDS` can be asked for, with `+` or `-`; Format, Type and the value come unasked. */
@@ -15,14 +15,15 @@ const tndsProperties = ['ACL', 'Format', 'Title', 'Type', 'Value'];
 
 /**
  * Gets a node with all below it that the server may read (OMA DM tree and description serialization 1.2, section 8.4):
- * `list=Struct` without values, `list=StructData` with them, `list=TNDS` as one object.
+ * `list=Struct` without values, `list=StructData` with them, `list=TNDS` as one object. The first two are read as they are
+ * sent, message by message, so a subtree of any size takes no memory.
  * @throws {DmError} 404, 405, 406 for another kind of list, 413, 425
  */
-export function getList(tree: ManagementTree, path: Path, query: string, serverId: string): Item[] {
+export function getList(tree: ManagementTree, path: Path, query: string, serverId: string): Iterable<Item> {
   const kind = query.slice('list='.length);
   const view = tree.get(path, serverId);
   if (kind === 'Struct' || kind === 'StructData')
-    return [...walk(tree, path, view, serverId)].map(({ path: at, view: found }) => ({
+    return walk(tree, { path, view }, serverId).map(({ path: at, view: found }) => ({
       source: { locUri: nodeUri(at) },
       meta: { format: found.format, ...(found.type !== undefined && { type: found.type }) },
       ...(kind === 'StructData' && found.format !== 'node' && { data: found.value ?? '' }),
@@ -58,26 +59,18 @@ interface Found {
   readonly view: NodeView;
 }
 
-function* walk(tree: ManagementTree, path: Path, view: NodeView, serverId: string): Generator<Found> {
-  const stack: Found[] = [{ path, view }];
-  for (let count = 0; stack.length > 0; count++) {
-    if (count >= nodeBound) throw new DmError(DmStatus.RequestEntityTooLarge, 'a subtree of too many nodes');
-    const found = stack.pop()!;
-    yield found;
-    const children = readable(tree, found, serverId).toReversed();
-    stack.push(...children);
-  }
+function* walk(tree: ManagementTree, found: Found, serverId: string): Generator<Found> {
+  yield found;
+  for (const child of readable(tree, found, serverId)) yield* walk(tree, child, serverId);
 }
 
-/** Children that the server may read; the others are passed over without a word. */
-function readable(tree: ManagementTree, { path, view }: Found, serverId: string): Found[] {
-  return (view.children ?? []).flatMap((name) => {
+/** Children that the server may read; the others are passed over without a word, and so is what went meanwhile. */
+function* readable(tree: ManagementTree, { path, view }: Found, serverId: string): Generator<Found> {
+  for (const name of view.children ?? []) {
     const at = [...path, name];
     const child = tree.view(at);
-    return child?.access.includes('Get') && tree.permits(at, 'Get', serverId)
-      ? [{ path: at, view: child }]
-      : [];
-  });
+    if (child?.access.includes('Get') && tree.permits(at, 'Get', serverId)) yield { path: at, view: child };
+  }
 }
 
 function subtree(
@@ -99,7 +92,7 @@ function subtree(
     ...(wanted.has('Title') && title && { title }),
     ...(format === 'node'
       ? {
-          children: readable(tree, { path, view }, serverId).map((child) =>
+          children: [...readable(tree, { path, view }, serverId)].map((child) =>
             subtree(tree, child.path, child.view, serverId, wanted, budget),
           ),
         }

@@ -8,6 +8,8 @@ export interface Queued {
   readonly sent?: (command: Command, msgId: number) => void;
   /** What is left of a large object that is on its way. */
   readonly rest?: true;
+  /** Commands that come after it, made when it is their turn. */
+  readonly more?: Iterator<Command>;
 }
 
 /** A chunk of a large object is not made smaller than this many bytes. */
@@ -34,13 +36,26 @@ export class Outgoing {
     else this.#waiting.splice(at, 0, queued);
   }
 
+  /** Commands of which each is made when the one before it is on its way. */
+  pushAll(commands: Iterator<Command>): void {
+    const first = commands.next();
+    if (!first.done) this.push({ command: first.value, more: commands });
+  }
+
   clear(): void {
     this.#waiting = [];
   }
 
   /** The other side does not want the rest of the object whose last chunk went out as this command; any, when none is named. */
   dropRest(chunk = this.#lastChunk): void {
-    if (chunk === this.#lastChunk && this.#waiting[0]?.rest) this.#waiting.shift();
+    if (chunk !== this.#lastChunk || !this.#waiting[0]?.rest) return;
+    this.#follow(this.#waiting.shift());
+  }
+
+  /** Makes the command that comes after one which is done with. */
+  #follow(done: Queued | undefined): void {
+    const next = done?.more?.next();
+    if (done?.more && next && !next.done) this.#waiting.unshift({ command: next.value, more: done.more });
   }
 
   /** Takes what fits into `space` bytes, behind `before` commands that are in the message already. */
@@ -65,6 +80,7 @@ export class Outgoing {
         this.#waiting.unshift({ ...next, command: parts.rest, rest: true });
         break;
       }
+      this.#follow(next);
       lastId += ids;
       left -= size;
     }

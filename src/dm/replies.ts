@@ -54,8 +54,12 @@ export function statusOf(
 }
 
 /** What a Get found, in as many commands as its items: so that each can go in a message of its own. */
-export const resultsOf = (msgRef: number, cmdRef: string, items: readonly Item[]): Results[] =>
-  items.map((item) => ({
+export const resultsOf = (
+  msgRef: number,
+  cmdRef: string,
+  items: Iterable<Item>,
+): IteratorObject<Results, undefined> =>
+  Iterator.from(items).map((item) => ({
     name: 'Results',
     cmdId: '',
     msgRef,

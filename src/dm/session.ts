@@ -52,7 +52,7 @@ export interface SessionParts {
 }
 
 /** Messages of one session; a peer that goes on beyond is not sane. */
-export const messageBound = 256;
+export const messageBound = 1024;
 
 /** Bytes that are kept free in each message, for alert 1222 and the XML declaration. */
 const spareBytes = 120;

@@ -1,7 +1,7 @@
 import { PosternError } from '../base/errors.ts';
 import type { AccessType } from '../syncml/ddf.ts';
 import { decodeTnds, isTndsType, type NodeFormat, type TndsNode } from '../syncml/tnds.ts';
-import { type Acl, allows, parseAcl, type Right, scrubbed } from './acl.ts';
+import { type Acl, allows, parseAcl, type Right, rights, scrubbed } from './acl.ts';
 import { DmError } from './dm-error.ts';
 import type { AclStore } from './node-store.ts';
 import { DmStatus } from './status.ts';
@@ -200,10 +200,11 @@ export class ManagementTree {
       if (branch.addSubtree) branch.addSubtree(below, root);
       else await this.#addSubtree(path, root, serverId);
     }
-    // Section 7.7.1.2: who adds an interior node without the right to change its ACL gets full rights to the new node.
+    // Section 7.7.1.2: who adds an interior node without the right to change its ACL gets full rights to the new node; to
+    // Exec as well, which who may change the ACL can take anyway.
     const isOwned = this.#acls.get(key(path)) !== undefined || this.permits(path, 'Replace', serverId);
     if (this.view(path)?.format === 'node' && !isOwned)
-      this.#setAcl(key(path), `Add=${serverId}&Delete=${serverId}&Get=${serverId}&Replace=${serverId}`);
+      this.#setAcl(key(path), rights.map((right) => `${right}=${serverId}`).join('&'));
   }
 
   /** @throws {DmError} 404, 405, 425 */

@@ -687,11 +687,32 @@ export const requirements: readonly Requirement[] = [
     ],
     ['GW-20', 'groups', 'S', 'Groups of the inventory as targets', 'mo/gw-device-inventory.ts mo/targets.ts'],
     [
+      'GW-21',
+      'inventory',
+      'S',
+      'Ten thousand devices are listed message by message, without all of them in memory for one Get',
+      'dm/lists.ts dm/outgoing.ts mo/gw-device-inventory.ts',
+    ],
+    [
       'GW-22',
       'hierarchy, 1.1',
       'S',
       'Gateways behind gateways: ComponentType, alerts and results upward, their devices reached downward',
       'northbound/parent-link.ts southbound/children.ts modes/delegation.ts',
+    ],
+    [
+      'GW-23',
+      'what is open',
+      'CS',
+      'Identifiers, names of nodes and codings that are ours stand in one file, and configuration changes them',
+      'mo/vocabulary.ts mo/renamed-branch.ts',
+    ],
+    [
+      'GW-24',
+      'management objects',
+      'S',
+      'Any DM server with the right ACL works on them by plain DM commands, and hears of what it started',
+      'northbound/dm-client.ts gateway-tree.ts',
     ],
   ]),
 ];

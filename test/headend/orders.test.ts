@@ -1,0 +1,167 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { HeadendApi } from '../../src/headend/api.ts';
+import { Records, recordLimits } from '../../src/headend/records.ts';
+import { openDatabase } from '../../src/store/database.ts';
+import { EventRecorder } from '../event-recorder.ts';
+import { HandClock } from '../hand-clock.ts';
+import { Site, secrets } from '../journeys/site.ts';
+import { startAedes } from '../peers/brokers.ts';
+
+const limit = { timeout: 60_000 };
+const ids = ['urn:dev:ops:1', 'urn:dev:ops:2'];
+const party = (name: string) => ({
+  id: name,
+  'client-secret': secrets.gatewayClient,
+  'server-secret': secrets.gatewayServer,
+});
+
+/** Asks the API of a head-end. */
+const asker = (url: string) => async (method: string, path: string, body?: object) => {
+  const response = await fetch(`${url}${path}`, { method, ...(body && { body: JSON.stringify(body) }) });
+  return {
+    status: response.status,
+    body: (await response.json()) as Record<string, unknown>[] & Record<string, unknown>,
+  };
+};
+
+describe('orders by the HTTP API', limit, () => {
+  test('a fan-out to a group, an image, a trigger, and what was heard of them', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend(ids);
+    await using api = new HeadendApi(headend, new EventRecorder());
+    await api.start('127.0.0.1', 0);
+    const ask = asker(api.url);
+    const gateway = await site.gateway([]);
+    for (const id of ids) {
+      const device = site.device(id, gateway, { server: true });
+      await device.start();
+      await device.attached;
+      await site.headendEvents.until('alert.device-attach', { device: id });
+    }
+    const grouped = await ask('PUT', '/groups/north', { gateway: 'gw-1', devices: [ids[0]] });
+    assert.equal(grouped.status, 200);
+    const started = await ask('POST', '/fanouts', {
+      gateway: 'gw-1',
+      name: 'label',
+      group: 'north',
+      returnFormat: 2,
+      operations: [
+        { name: 'Atomic', operations: [{ name: 'Replace', uri: './Settings/Label', data: 'a & b' }] },
+        { name: 'Get', uri: './Settings/Label' },
+      ],
+    });
+    assert.equal(started.status, 202);
+    await site.headendEvents.until('alert.command-fanout', { correlator: started.body.correlator as string });
+    const ended = await ask('GET', '/fanouts/gw-1/label');
+    assert.match(
+      String(ended.body.result),
+      /Total="1" Done="1".*<Group Status="200" Commands="200 200 200" Count="1"><Device ID="urn:dev:ops:1"\/>/,
+    );
+    assert.equal((await ask('GET', '/fanouts/gw-1/none')).status, 404);
+
+    const triggered = await ask('POST', '/triggers', {
+      gateway: 'gw-1',
+      name: 'look',
+      devices: ids,
+      operations: [{ name: 'Get', uri: './Settings/Label' }],
+    });
+    assert.equal(triggered.status, 202);
+    await site.headendEvents.until('alert.device-trigger');
+    while (headend.triggered('gw-1', 'look')?.some(({ status }) => status === 0))
+      await site.headendEvents.next('session.ended');
+    const sessions = await ask('GET', '/triggers/gw-1/look');
+    assert.deepEqual(
+      sessions.body.map(({ device, status }) => [device, status]),
+      ids.map((id) => [id, 200]),
+    );
+
+    const staged = await ask('POST', '/images', {
+      gateway: 'gw-1',
+      name: 'conf',
+      data: Buffer.from('settings').toString('base64'),
+    });
+    assert.equal(staged.status, 202);
+    const alerts = await ask('GET', '/alerts?limit=3');
+    assert.deepEqual(
+      alerts.body.map(({ kind }) => kind),
+      ['DeviceTrigger', 'CommandFanout', 'DeviceAttach'],
+    );
+    const before = await ask('GET', `/alerts?before=${alerts.body[2]?.number}`);
+    assert.deepEqual(
+      before.body.map(({ kind, device }) => [kind, device]),
+      [['DeviceAttach', ids[0]]],
+    );
+    assert.deepEqual((await ask('GET', '/sessions')).body, []);
+    assert.deepEqual((await ask('GET', '/images')).body, []);
+    const refused: [string, string, object | undefined, number, RegExp][] = [
+      ['POST', '/fanouts', { gateway: 'gw-1', name: 'x' }, 400, /operations or command/],
+      ['POST', '/fanouts', { gateway: 'gw-1', name: 'a/b', command: 'x' }, 400, /name/],
+      ['POST', '/fanouts', { gateway: 'gw-9', name: 'x', command: 'x' }, 404, /gw-9/],
+      ['POST', '/fanouts', { gateway: 'gw-1', name: 'x', command: '<Dance/>' }, 409, /400/],
+      ['POST', '/images', { gateway: 'gw-1', name: 'x' }, 400, /url or data/],
+      [
+        'POST',
+        '/triggers',
+        { gateway: 'gw-1', name: 'x', devices: ['nobody'], operations: [{ name: 'Get', uri: './x' }] },
+        404,
+        /nobody/,
+      ],
+      ['PUT', '/policies/x', { gateway: 'gw-9' }, 404, /gw-9/],
+      ['GET', '/alerts?limit=x', undefined, 400, /limit/],
+      ['PATCH', '/devices', undefined, 405, /GET/],
+      ['GET', '/triggers/gw-1/none', undefined, 404, /none/],
+      ['GET', '/devices/%ff/x', undefined, 400, /percent-encoding/],
+    ];
+    for (const [method, path, body, status, message] of refused) {
+      const answer = await ask(method, path, body);
+      assert.equal(answer.status, status, `${method} ${path}: ${JSON.stringify(answer.body)}`);
+      assert.match(String(answer.body.message), message);
+    }
+    const description = await ask('GET', '/openapi.json');
+    assert.equal((description.body as Record<string, unknown>).openapi, '3.1.0');
+  });
+
+  test('policy decides which gateway a device belongs to, whichever it comes through', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await using second = new Site(broker.url);
+    const headend = await site.headend(ids, {
+      gateway: [party('gw-1'), party('gw-2')],
+      policy: { assign: [{ device: 'urn:dev:ops:2*', gateway: 'gw-2' }] },
+    });
+    await using api = new HeadendApi(headend, new EventRecorder());
+    await api.start('127.0.0.1', 0);
+    const ask = asker(api.url);
+    const through = await site.gateway([]);
+    const belongs = await second.gateway([], { gateway: { id: 'gw-2', state: ':memory:' } });
+    await ask('PUT', `/policies/${ids[0]}`, { gateway: 'gw-2' });
+    assert.deepEqual((await ask('GET', '/policies')).body, [{ device: ids[0], gateway: 'gw-2' }]);
+    for (const id of ids) {
+      const device = site.device(id, through, { server: true });
+      await device.start();
+      await site.headendEvents.until('bootstrap.assisted', { device: id, gateway: 'gw-2', status: 200 });
+      assert.deepEqual(device.servers.toSorted(), ['dm.example', 'gw-2']);
+    }
+    assert.equal(belongs.status().counts['device.expected'], 2);
+    await ask('DELETE', `/policies/${ids[0]}`);
+    assert.deepEqual((await ask('GET', '/policies')).body, []);
+  });
+});
+
+test('what is remembered of alerts and results is bounded: the oldest go', () => {
+  const records = new Records(openDatabase(':memory:'), new HandClock());
+  for (let at = 0; at <= recordLimits.results; at++)
+    records.putResult({
+      kind: 'CommandFanout',
+      gateway: 'g',
+      name: `f${at}`,
+      correlator: undefined,
+      result: '',
+    });
+  const kept = records.results('CommandFanout');
+  assert.deepEqual([kept.length, kept[0]?.name], [recordLimits.results, 'f1']);
+  records.putResult({ kind: 'CommandFanout', gateway: 'g', name: 'f5', correlator: 'c', result: 'new' });
+  assert.equal(records.results('CommandFanout').at(-1)?.result, 'new');
+});
