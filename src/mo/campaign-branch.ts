@@ -107,9 +107,18 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
     correlator: string | undefined,
     serverId: string,
   ): number {
-    return leaf === 'Start'
-      ? this.#runner.start(this.#order(name, serverId), correlator)
-      : this.#runner.cancel(name);
+    if (leaf !== 'Start') return this.#runner.cancel(name);
+    this.#forgetEarlier(name);
+    return this.#runner.start(this.#order(name, serverId), correlator);
+  }
+
+  /** Deleted and made anew in one package: what begins now is not what goes at the end of the package. */
+  #forgetEarlier(name: string): void {
+    for (const [at, names] of this.#deleted.entries()) {
+      if (!names.includes(name)) continue;
+      this.#runner.forget(name);
+      this.#deleted[at] = names.filter((each) => each !== name);
+    }
   }
 
   #liveView(path: Path, name: string): NodeView | undefined {

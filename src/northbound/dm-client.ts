@@ -1,5 +1,5 @@
 import type { Clock } from '../base/clock.ts';
-import { pause } from '../base/clock.ts';
+import { type Monotonic, pause } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -46,7 +46,13 @@ export interface DmClientParts {
 }
 
 /** Alerts of one session. */
-const alertsPerSession = 256;
+const alertsPerSession = 1024;
+/**
+ * Milliseconds between sessions for alerts alone, doubling while they keep coming: the first goes at once, a storm in a
+ * handful of sessions. After as long as the cap without any it begins anew.
+ */
+const gathering = { first: 250, cap: 15_000 } as const;
+const gathered = ['device-attach', 'device-detach'] as const;
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
 
 /** Body of an entry that says what an Exec came to; the name of what was executed stands where devices have theirs. */
@@ -92,6 +98,11 @@ export class DmClient implements AsyncDisposable {
   /** Servers to be contacted although nothing is to report. */
   readonly #contacts = new Set<string>();
   #wanted = false;
+  /** When the last session with alerts began, and how long the next one waits from there. */
+  #lastAlerts: Monotonic | undefined;
+  #gathering = 0;
+  /** Of the pause that is under way: what ends it early, besides a server that asks. */
+  #pausing: { readonly forAlerts: boolean; readonly end: AbortController } | undefined;
   #nextSessionId: number;
 
   constructor(parts: DmClientParts) {
@@ -99,9 +110,14 @@ export class DmClient implements AsyncDisposable {
     this.#nextSessionId = 1 + Math.floor(parts.entropy.uniform() * 0x7fff);
   }
 
-  /** There may be something to report: alerts were added, or the broker is there again. */
+  /**
+   * There may be something to report: alerts were added, or the broker is there again. What an order came to does not wait
+   * for other alerts.
+   */
   wake(): void {
     this.#wanted = true;
+    const isAsked = this.#asked.size > 0 || this.#contacts.size > 0;
+    if (isAsked || (this.#pausing?.forAlerts && this.#isUrgent())) this.#pausing?.end.abort();
     if (this.#stop.signal.aborted) return;
     this.#running ??= this.#work().finally(() => {
       this.#running = undefined;
@@ -144,9 +160,10 @@ export class DmClient implements AsyncDisposable {
   }
 
   async #work(): Promise<void> {
-    const { clock, entropy, events } = this.#parts;
+    const { entropy, events } = this.#parts;
     const delays = backoff(retry, entropy);
     while (this.#isDue()) {
+      await this.#gather();
       let failed = false;
       for (const server of this.#dueServers()) {
         const asked = this.#asked.get(server);
@@ -159,9 +176,33 @@ export class DmClient implements AsyncDisposable {
         if (isContact) this.#contacts.add(server);
         events.emit('warn', 'dm.session-failed', { server, session, reason });
       }
-      if (failed) await pause(clock, delays.next().value, this.#stop.signal).catch(() => {});
+      if (failed) await this.#pause(delays.next().value, false);
     }
     this.#wanted = false;
+  }
+
+  /** Lets alerts come together when they come one after the other; nobody waits who was asked. */
+  async #gather(): Promise<void> {
+    const { clock } = this.#parts;
+    if (this.#isUrgent()) return;
+    const since = this.#lastAlerts === undefined ? gathering.cap : clock.now() - this.#lastAlerts;
+    if (since >= gathering.cap) this.#gathering = 0;
+    else if (since < this.#gathering) await this.#pause(this.#gathering - since, true);
+    this.#lastAlerts = clock.now();
+    this.#gathering = Math.min(gathering.cap, Math.max(gathering.first, this.#gathering * 2));
+  }
+
+  #isUrgent(): boolean {
+    const { outbox } = this.#parts;
+    return this.#asked.size > 0 || this.#contacts.size > 0 || outbox.hasOtherThan(gathered);
+  }
+
+  async #pause(delay: number, forAlerts: boolean): Promise<void> {
+    const end = new AbortController();
+    this.#pausing = { forAlerts, end };
+    const signal = AbortSignal.any([this.#stop.signal, end.signal]);
+    await pause(this.#parts.clock, delay, signal).catch(() => {});
+    this.#pausing = undefined;
   }
 
   /** Servers that asked, and those that something waits for. */

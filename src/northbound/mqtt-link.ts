@@ -188,6 +188,8 @@ export class MqttLink implements AsyncDisposable {
     const closed = Promise.withResolvers<void>();
     const client = connect({ ...options, ...endpointOf(settings.url) });
     this.#client = client;
+    // Each message on its way listens for the end of the connection.
+    client.setMaxListeners(receiveMaximum + 10);
     client.on('connect', async (connack: IConnackPacket) => {
       // A package is one small write, and its answer is waited for: Nagle's delay is all loss.
       if (client.stream instanceof Socket) client.stream.setNoDelay(true);

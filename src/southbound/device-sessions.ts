@@ -1,5 +1,5 @@
 import { BoundedMap } from '../base/bounded-map.ts';
-import type { Clock, Timer } from '../base/clock.ts';
+import type { Clock, Monotonic, Timer } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -80,11 +80,16 @@ export interface DeviceSchemes {
 interface Open {
   readonly session: ServerSession;
   readonly deviceId: string;
+  heard: Monotonic;
   idle: Timer;
 }
 
-/** Sessions at one time, and milliseconds that one may lie still. At the bound the one heard longest ago goes. */
-export const sessionLimits = { sessions: 256, idle: 60_000 } as const;
+/**
+ * Sessions at one time, and milliseconds that one may lie still. At the bound a newcomer takes the place of one that has
+ * ended, that has not proved itself for `unproved` milliseconds, or was silent for `silent`; else it has to come again: a
+ * storm of devices would only throw each other out.
+ */
+export const sessionLimits = { sessions: 256, idle: 60_000, unproved: 2000, silent: 10_000 } as const;
 
 /** The gateway as DM server of its devices: the resource `/dm`. */
 export class DeviceSessions {
@@ -95,10 +100,7 @@ export class DeviceSessions {
   constructor(parts: DeviceSessionsParts) {
     this.#parts = parts;
     this.#lockOut = new LockOut(parts.clock);
-    this.#open = new BoundedMap(sessionLimits.sessions, (_, evicted) => {
-      evicted.idle.cancel();
-      void this.#abandon(evicted, DmStatus.DeviceFull, 'too many sessions');
-    });
+    this.#open = new BoundedMap(sessionLimits.sessions);
   }
 
   /** Sessions under way; those that ended stay for a while to answer repetitions, and do not count. */
@@ -146,7 +148,7 @@ export class DeviceSessions {
   /**
    * Takes a DM package, whatever brought it, and gives the answer.
    * @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge`, `forbidden` for a device without an account here,
-   * `lockedOut`
+   * `lockedOut`, `unavailable` when there are too many sessions
    */
   async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
     const { body, mediaType, hmac, way, address, proved, serverId = this.#parts.gatewayId } = arrived;
@@ -194,6 +196,7 @@ export class DeviceSessions {
   ): Open {
     const { credentials, entropy, events, schemesOf, alerted, vocabulary } = this.#parts;
     const { deviceId } = credential;
+    this.#makeRoom();
     const schemes = schemesOf?.(deviceId);
     let leaving = false;
     /** A child gateway tells of others as well. */
@@ -237,9 +240,25 @@ export class DeviceSessions {
       },
     });
     events.emit('info', 'session.started', { device: deviceId, session: sessionId });
-    const open: Open = { session, deviceId, idle: { cancel() {} } };
+    const open: Open = { session, deviceId, heard: this.#parts.clock.now(), idle: { cancel() {} } };
     this.#open.set(key, open);
     return open;
+  }
+
+  /** @throws {PosternError} `unavailable` */
+  #makeRoom(): void {
+    if (this.#open.size < sessionLimits.sessions) return;
+    const now = this.#parts.clock.now();
+    // The one begun first comes first.
+    for (const [key, open] of this.#open.entries()) {
+      const { authenticated, outcome } = open.session;
+      const patience = authenticated ? sessionLimits.silent : sessionLimits.unproved;
+      if (!outcome && now - open.heard < patience) continue;
+      this.#close(key, open);
+      void this.#abandon(open, DmStatus.DeviceFull, 'too many sessions');
+      return;
+    }
+    throw new PosternError('unavailable', 'too many sessions; come again in a while');
   }
 
   // biome-ignore lint/correctness/useYield: nothing is asked of a device that leaves
@@ -278,6 +297,7 @@ export class DeviceSessions {
   }
 
   #keepAwake(key: string, open: Open): void {
+    open.heard = this.#parts.clock.now();
     open.idle.cancel();
     open.idle = this.#parts.clock.after(sessionLimits.idle, () => {
       this.#open.delete(key);

@@ -56,6 +56,15 @@ export class Outbox {
       .map(({ server }) => (server === null ? undefined : String(server)));
   }
 
+  /** Whether something of another kind waits. */
+  hasOtherThan(kinds: readonly string[]): boolean {
+    return (
+      this.#database
+        .prepare(`SELECT 1 FROM outbox WHERE kind NOT IN (${kinds.map(() => '?').join(', ')}) LIMIT 1`)
+        .get(...kinds) !== undefined
+    );
+  }
+
   /** What waits for one DM server, the oldest first. */
   peek(count: number, server?: string): OutboxEntry[] {
     return this.#database

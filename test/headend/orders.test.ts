@@ -60,6 +60,17 @@ describe('orders by the HTTP API', limit, () => {
       /Total="1" Done="1".*<Group Status="200" Commands="200 200 200" Count="1"><Device ID="urn:dev:ops:1"\/>/,
     );
     assert.equal((await ask('GET', '/fanouts/gw-1/none')).status, 404);
+    const again = await ask('POST', '/fanouts', {
+      gateway: 'gw-1',
+      name: 'label',
+      command: '<Get><CmdID>1</CmdID><Item><Target><LocURI>./Nothing</LocURI></Target></Item></Get>',
+    });
+    await site.headendEvents.until('alert.command-fanout', { correlator: again.body.correlator as string });
+    assert.match(
+      String((await ask('GET', '/fanouts/gw-1/label')).body.result),
+      /Total="2" Done="0" Failed="2"/,
+      'in place of the first, though deleted and made in one package',
+    );
 
     const triggered = await ask('POST', '/triggers', {
       gateway: 'gw-1',
@@ -83,12 +94,12 @@ describe('orders by the HTTP API', limit, () => {
       data: Buffer.from('settings').toString('base64'),
     });
     assert.equal(staged.status, 202);
-    const alerts = await ask('GET', '/alerts?limit=3');
+    const alerts = await ask('GET', '/alerts?limit=4');
     assert.deepEqual(
       alerts.body.map(({ kind }) => kind),
-      ['DeviceTrigger', 'CommandFanout', 'DeviceAttach'],
+      ['DeviceTrigger', 'CommandFanout', 'CommandFanout', 'DeviceAttach'],
     );
-    const before = await ask('GET', `/alerts?before=${alerts.body[2]?.number}`);
+    const before = await ask('GET', `/alerts?before=${alerts.body[3]?.number}`);
     assert.deepEqual(
       before.body.map(({ kind, device }) => [kind, device]),
       [['DeviceAttach', ids[0]]],

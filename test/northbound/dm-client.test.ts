@@ -98,6 +98,29 @@ test('a storm of a thousand alerts makes a handful of sessions, in their order, 
   );
 });
 
+// conforms: GW-5
+test('alerts that come one after the other for a minute go in a handful of sessions; a server that asks waits for none', async () => {
+  const { client, outbox, sessions, events, clock } = rig();
+  client.wake();
+  while (outbox.size > 0) await turn();
+  for (let second = 0; second < 60; second++) {
+    outbox.add('device-attach', `urn:late:${second}`, JSON.stringify({ mode: 0, bootstrap: 'local' }));
+    client.wake();
+    for (let i = 0; i < 20; i++) await turn();
+    clock.advance(1000);
+  }
+  clock.advance(15_000);
+  while (outbox.size > 0) await turn();
+  assert.ok(sessions.size <= 12, `${sessions.size} sessions`);
+  outbox.add('device-attach', 'urn:last', JSON.stringify({ mode: 0, bootstrap: 'local' }));
+  client.wake();
+  for (let i = 0; i < 20; i++) await turn();
+  assert.equal(outbox.size, 1, 'it waits for others');
+  client.contact('dm.example');
+  await events.until('alert.delivered', { device: 'urn:last' });
+  await client[Symbol.asyncDispose]();
+});
+
 for (const [what, onTheWay, status, reason] of [
   ['refuses an alert', undefined, 500, /answered an alert with 500/],
   [

@@ -71,10 +71,14 @@ test('a device that stops in the middle of a session: 408 after the idle time, a
   assert.deepEqual([sessions.size, attached(), clock.timers], [0, 0, 0]);
 });
 
-test('at the bound of sessions the one heard longest ago ends with 420', async () => {
+test('at the bound of sessions a newcomer has to come again, and then takes the place of one that proved nothing', async () => {
   const { clock, events, sessions, send } = startSessions();
-  for (let number = 1; number <= sessionLimits.sessions + 1; number++)
-    await send(number.toString(16).toUpperCase(), number);
+  const open = (number: number) => send(number.toString(16).toUpperCase(), number);
+  for (let number = 1; number <= sessionLimits.sessions; number++) await open(number);
+  await assert.rejects(open(1000), { code: 'unavailable' });
+  assert.equal(events.count('session.failed'), 0, 'nobody is thrown out by a storm');
+  clock.advance(sessionLimits.silent);
+  await open(1000);
   assert.equal(sessions.size, sessionLimits.sessions);
   const failed = await events.until('session.failed', { device: deviceId });
   assert.equal(failed.fields.status, 420);
