@@ -71,7 +71,6 @@ for (const [name, commands] of Object.entries(bundles)) {
     outfile,
     bundle: true,
     minify: true,
-    keepNames: true,
     platform: 'node',
     format: 'esm',
     target: 'node24',

@@ -4,11 +4,9 @@ import { PosternError } from './base/errors.ts';
 import { EventCounter, type Events } from './base/events.ts';
 import { softwareVersion } from './base/version.ts';
 import { Blockwise } from './coap/blockwise.ts';
-import { type CoapAnswer, type CoapCall, call } from './coap/blockwise-client.ts';
 import { EchoGuard } from './coap/echo.ts';
 import type { Remote } from './coap/message.ts';
 import { type Resource, Router } from './coap/router.ts';
-import { coapUri } from './coap/uri.ts';
 import type { Operation, OperationOutcome } from './dm/server-session.ts';
 import { StoredBranch } from './dm/stored-branch.ts';
 import type { ManagementTree } from './dm/tree.ts';
@@ -42,6 +40,7 @@ import { HttpBinding } from './southbound/http-binding.ts';
 import { imageResource } from './southbound/image-resource.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
 import { notificationResource } from './southbound/notification-resource.ts';
+import { Reach } from './southbound/reach.ts';
 import { paths } from './southbound/resources.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { Credentials, type ExpectedDevice } from './store/credentials.ts';
@@ -72,9 +71,6 @@ export interface GatewayStatus {
   readonly counts: Readonly<Record<string, number>>;
 }
 
-/** Milliseconds in which a device must answer to count as alive at its old address. */
-const livenessTimeout = 2000;
-
 const plainWarning = 'none: plain CoAP; anyone on the private network can read and change what is said';
 
 /** The composition root of the gateway: a checked configuration in, a running gateway out. */
@@ -88,6 +84,7 @@ export class Gateway implements AsyncDisposable {
   readonly #gwConfig: StoredBranch;
   readonly #addresses = new DeviceAddresses();
   readonly #network: CoapNetwork;
+  readonly #reach: Reach;
   readonly #sessions: DeviceSessions;
   readonly #transparent: TransparentMode;
   readonly #http: HttpBinding | undefined;
@@ -116,6 +113,12 @@ export class Gateway implements AsyncDisposable {
     this.#credentials = new Credentials(this.#database, config.limits.devices);
     this.#outbox = new Outbox(this.#database, config.limits.outbox);
 
+    this.#reach = new Reach({
+      network: () => this.#network,
+      addresses: this.#addresses,
+      inventory: this.#inventory,
+      entropy,
+    });
     const nodes = new Nodes(this.#database);
     const accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
     const vocabulary = vocabularyOf(config.gwmo);
@@ -132,8 +135,12 @@ export class Gateway implements AsyncDisposable {
       clock,
       events,
       expiry: config.limits['device-expiry'] * 1000,
-      isAlive: (deviceId) => this.#isAlive(deviceId),
+      isAlive: (deviceId) => this.#reach.isAlive(deviceId),
       reported: () => this.#dmClient.wake(),
+      gone: (deviceId) => {
+        this.#proxy.detached(deviceId);
+        this.#sessions.detached(deviceId);
+      },
     });
     const delegation = new Delegation({
       manage: (...args) => this.#proxy.manage(...args),
@@ -156,7 +163,7 @@ export class Gateway implements AsyncDisposable {
       inventory: this.#inventory,
       expected: expectedDevices(this.#credentials, {
         add: (device) => this.#expect(device),
-        addressFor: (deviceId) => this.#uriFor(deviceId, paths.sessions),
+        addressFor: (deviceId) => this.#reach.uriFor(deviceId, paths.sessions),
       }),
       remove: (deviceId) => this.#associations.remove(deviceId),
       clock,
@@ -166,7 +173,7 @@ export class Gateway implements AsyncDisposable {
       permits: (path, server) => this.#tree.permits(path, 'Exec', server),
       manage: (...args) => this.#proxy.manage(...args),
       deliver: (...args) => this.#transparent.deliver(...args),
-      uriFor: (deviceId, path) => this.#uriFor(deviceId, path),
+      uriFor: (deviceId, path) => this.#reach.uriFor(deviceId, path),
       delegate: (...args) => delegation.run(...args),
       ended: (kind, uri, operation, result) => this.#report(kind, uri, operation, result),
     });
@@ -183,7 +190,7 @@ export class Gateway implements AsyncDisposable {
 
     this.#transparent = new TransparentMode({
       gatewayId,
-      childOf: (deviceId) => this.#childOf(deviceId),
+      childOf: (deviceId) => this.#reach.childOf(deviceId),
       servers: config.tunnel.servers ?? [config['dm-server'].id],
       upstream: { request: (request) => this.#uplink.request(request) },
       addresses: this.#addresses,
@@ -210,7 +217,7 @@ export class Gateway implements AsyncDisposable {
           uri: config.parent.uri,
           factorySecret: config.parent['factory-secret'],
           accounts,
-          call: (address, port, request) => this.#call(address, port, request, entropy),
+          call: (address, port, request) => this.#reach.call(address, port, request),
           clock,
           entropy,
           events,
@@ -265,7 +272,7 @@ export class Gateway implements AsyncDisposable {
       guard,
       entropy,
       events,
-      livesElsewhere: (deviceId, remote) => this.#livesElsewhere(deviceId, remote),
+      livesElsewhere: (deviceId, remote) => this.#reach.livesElsewhere(deviceId, remote),
     });
     this.#network = new CoapNetwork({
       ...config.coap,
@@ -283,7 +290,7 @@ export class Gateway implements AsyncDisposable {
             ...(parent ? [this.#notifications(parent)] : []),
             imageResource(
               (name) => objects.images.ready(name),
-              ({ remote }) => this.#inventory.get(this.#addresses.deviceAt(remote) ?? '') !== undefined,
+              ({ remote }) => this.#reach.isAttachedAt(remote),
             ),
           ]).handle,
           clock,
@@ -428,22 +435,6 @@ export class Gateway implements AsyncDisposable {
     else await this.#transparent.deliver(deviceId, server, package0);
   }
 
-  /** The child gateway by which a device is reached: known from its alerts, or since its packages come from there. */
-  #childOf(deviceId: string): string | undefined {
-    const via = this.#inventory.get(deviceId)?.via;
-    if (via !== undefined) return via.split('/')[0];
-    const heard = this.#addresses.get(deviceId);
-    const holder = heard && this.#addresses.deviceAt(heard);
-    const isChild = holder !== undefined && holder !== deviceId && this.#inventory.get(holder)?.isGateway;
-    return isChild ? holder : undefined;
-  }
-
-  async #call(address: string, port: number, request: CoapCall, entropy: Entropy): Promise<CoapAnswer> {
-    const endpoint = this.#network.towards(address);
-    if (!endpoint) throw new PosternError('unavailable', `no interface leads to ${address}`);
-    return await call(endpoint, entropy, address, port, request);
-  }
-
   /** What an Exec of a DM server came to goes to that server. */
   #report(
     kind: keyof typeof resultAlerts,
@@ -460,26 +451,5 @@ export class Gateway implements AsyncDisposable {
   #expect(device: ExpectedDevice): void {
     this.#credentials.put({ ...device, origin: 'server', attached: false });
     this.#events.emit('info', 'device.expected', { device: device.deviceId });
-  }
-
-  #uriFor(deviceId: string, path: string): string {
-    const heard = this.#addresses.get(deviceId);
-    const local = heard ? this.#network.localTowards(heard.address) : this.#network.addresses[0];
-    if (!local) throw new PosternError('unavailable', 'the gateway has no address');
-    return coapUri(local.address, this.#network.port, path);
-  }
-
-  /** A device that proved this ID answers from another address and port than the one that asks. */
-  async #livesElsewhere(deviceId: string, remote: Remote): Promise<boolean> {
-    const known = this.#addresses.get(deviceId);
-    if (!known?.proven || !this.#inventory.get(deviceId)) return false;
-    if (known.address === remote.address && known.port === remote.port) return false;
-    return await this.#isAlive(deviceId);
-  }
-
-  async #isAlive(deviceId: string): Promise<boolean> {
-    const known = this.#addresses.get(deviceId);
-    const endpoint = known && this.#network.towards(known.address);
-    return (await endpoint?.ping(known?.address ?? '', known?.port ?? 0, livenessTimeout)) ?? false;
   }
 }

@@ -11,10 +11,14 @@ export const headend: Command = {
 
 Manages devices behind gateways, over an MQTT broker, and offers an HTTP API:
 
-  GET  /gateways               which gateways there are, and whether they are online
-  GET  /devices                which devices, and behind which gateway
+  GET  /gateways, /devices     which there are, online or not, and behind which gateway
   POST /devices/{id}/sessions  has a device open a session, does operations in it, and answers with what they came to
   POST /gateways/{id}/sessions the same with a gateway
+  POST /fanouts, /triggers     has a gateway do something with many devices
+  POST /images                 puts an image into a gateway
+  GET  /alerts, /sessions      what was reported, and what is under way
+  PUT  /policies/{device}      chooses the gateway that a device belongs to
+  GET  /openapi.json           all of it, as OpenAPI
 
   curl -X POST http://127.0.0.1:8080/devices/urn:dev:1/sessions \\
     -d '{"operations": [{"name": "Get", "uri": "./DevInfo/Mod"}]}'

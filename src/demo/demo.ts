@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -34,6 +35,15 @@ const width = 100;
 const askFirmware =
   '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevDetail/FwV</LocURI></Target></Item></Get>';
 
+const item = (uri: string, data?: string): string =>
+  `<Item><Target><LocURI>${uri}</LocURI></Target>${data === undefined ? '' : `<Data>${data}</Data>`}</Item>`;
+/** FUMO on each device: the gateway puts the place of the image, as this device reaches it, for its name. */
+const updateFrom = (image: string, version: string): string =>
+  `<Add><CmdID>1</CmdID>${item('./FwUpdate/PkgVersion', version)}</Add>` +
+  `<Replace><CmdID>2</CmdID>${item('./FwUpdate/DownloadAndUpdate/PkgURL', `gw-image:${image}`)}</Replace>` +
+  `<Exec><CmdID>3</CmdID>${item('./FwUpdate/DownloadAndUpdate')}</Exec>`;
+const imageBytes = 64 * 1024;
+
 /** Hears of an event by its name. */
 class Waiter implements Events {
   readonly #waiting: {
@@ -47,6 +57,13 @@ class Waiter implements Events {
   emit(_severity: Severity, name: string, fields: EventFields = {}): void {
     this.#seen.push({ name, fields });
     for (const { resolve } of this.#waiting.filter((one) => fits(one, { name, fields }))) resolve();
+  }
+
+  /** The event after now. */
+  next(name: string): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.push({ name, resolve });
+    return promise;
   }
 
   until(name: string, device?: string, gateway?: string): Promise<void> {
@@ -141,13 +158,14 @@ export class Demo implements AsyncDisposable {
     this.#heading(
       'Journey 5: one order for all devices; the gateway has a session with each, and reports once',
     );
-    const fanout = './GwFanout/Fanout/firmware';
-    await headend.manage(gatewayId, [
-      { name: 'Add', uri: `${fanout}/Command`, format: 'xml', data: askFirmware },
-      { name: 'Exec', uri: `${fanout}/Start`, correlator: 'demo-1' },
-    ]);
-    await this.#happened.until('alert.command-fanout');
-    this.#say('server  ', `the result: ${headend.fanouts().at(-1)?.result}`);
+    await this.#fanOut(headend, 'firmware', askFirmware);
+
+    this.#heading(
+      'Journey 7: an image goes to the gateway once, and from there to the devices, which update from it',
+    );
+    await headend.stageImage(gatewayId, { name: 'fw-2', version: '2.0.0', data: randomBytes(imageBytes) });
+    await this.#happened.until('image.ready');
+    await this.#fanOut(headend, 'update', updateFrom('fw-2', '2.0.0'));
 
     this.#heading(
       'Journey 3: the device is carried to another network; its server moves it to the gateway there',
@@ -176,6 +194,14 @@ export class Demo implements AsyncDisposable {
       'Ctrl-C stops everything.',
     ];
     for (const line of lines) this.#print(`    ${line}`);
+  }
+
+  /** Has the gateway do it on all its devices, and tells the result. */
+  async #fanOut(headend: Headend, name: string, command: string): Promise<void> {
+    await headend.fanOut(gatewayId, { name, command, targets: {}, returnFormat: 2 });
+    const done = () => headend.fanouts().find((each) => each.name === name);
+    while (!done()) await this.#happened.next('alert.command-fanout');
+    this.#say('server  ', `the result: ${done()?.result}`);
   }
 
   #heading(text: string): void {

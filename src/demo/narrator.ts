@@ -8,6 +8,7 @@ const alertNames: Readonly<Record<string, string>> = {
   'device-attach': 'Device Attach Alert',
   'device-detach': 'Device Detach Alert',
   'command-fanout': 'Command Fanout Alert',
+  'image-operation': 'Image Operation Alert',
 };
 
 /** What is worth telling of each event, to somebody who has not read the specifications. */
@@ -26,6 +27,9 @@ const sentences: Readonly<Record<string, Readonly<Record<string, Sentence>>>> = 
       `${short(device)} got Package #0, checked its digest, and will open session ${session} with ${server}`,
     'device.moved': ({ device, from }) =>
       `${short(device)} is not where ${from} is any more, and will say so`,
+    'device.downloaded': ({ device, bytes }) =>
+      `${short(device)} has the image, ${bytes} bytes, block by block from its gateway`,
+    'device.updated': ({ device, version }) => `${short(device)} runs version ${version} now`,
     'device.attach-failed': ({ device, reason, retryInSeconds }) =>
       `${short(device)} could not attach: ${reason}; again in ${retryInSeconds} s`,
     'device.notification-refused': ({ device }) =>
@@ -48,6 +52,7 @@ const sentences: Readonly<Record<string, Readonly<Record<string, Sentence>>>> = 
     'fanout.started': ({ devices }) => `will ask ${devices} devices, each in a session of its own`,
     'fanout.ended': ({ done, failed }) =>
       `${done} devices did it, ${failed} did not; one Command Fanout Alert is in the outbox`,
+    'image.ready': ({ image, bytes }) => `image ${image} is here, ${bytes} bytes, and its SHA-256 is right`,
     'device.detached': ({ device, reason }) =>
       `${short(device)} is gone (${reason}), and its credential with it`,
     'notification.delivered': ({ device, server }) =>
@@ -59,6 +64,7 @@ const sentences: Readonly<Record<string, Readonly<Record<string, Sentence>>>> = 
       `gave ${short(device)} an account for ${gateway}, in its own session`,
     'alert.command-fanout': ({ gateway, correlator }) =>
       `Command Fanout Alert of ${gateway}, correlator ${correlator}`,
+    'alert.image-operation': ({ gateway, name }) => `Image Operation Alert: ${gateway} is done with ${name}`,
     'alert.device-detach': ({ device, gateway, reason }) =>
       `Device Detach Alert: ${short(device)} left ${gateway} (${reason})`,
     'alert.location-update': ({ device, gateway, before }) =>

@@ -3,17 +3,7 @@ import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { backoff } from '../base/retry.ts';
-import { uriHost } from '../base/uri-host.ts';
-import { contentFormatOf } from '../coap/content-formats.ts';
-import { Option } from '../coap/options.ts';
-import { parseCoapUri } from '../coap/uri.ts';
-import {
-  ClientSession,
-  type OutgoingAlert,
-  runClientSession,
-  type SessionOutcome,
-  succeeded,
-} from '../dm/client-session.ts';
+import { type OutgoingAlert, type SessionOutcome, succeeded } from '../dm/client-session.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import type { ManagementTree } from '../dm/tree.ts';
 import { Accounts, accountsDescription, type DmAccount, readAccount } from '../mo/dm-acc.ts';
@@ -21,7 +11,6 @@ import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
 import { type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
 import { openDatabase } from '../store/database.ts';
 import { Nodes } from '../store/nodes.ts';
-import { decodeMessage, encodeMessage, encodings } from '../syncml/codec.ts';
 import { decodeNotification, sessionIdText } from '../syncml/notification.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
 import { Bootstraps, byBootstrap } from './bootstraps.ts';
@@ -29,6 +18,7 @@ import { CoapStack, type Discovered } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
 import type { Firmware } from './firmware.ts';
+import { isDirect, placeOf, ServerSessions } from './server-sessions.ts';
 
 export interface DeviceSurroundings {
   readonly events: Events;
@@ -41,13 +31,8 @@ const byFactory = '/factory';
 
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 const discoveryTimeout = 6000;
-/** Milliseconds for one package and its answer: of the gateway itself, and of a server that the gateway waits for. */
-const directTimeout = 20_000;
-const tunnelTimeout = 90_000;
 const tunnelPath = '/dm/t';
 const notificationPath = '/dmn';
-/** Sessions that may be asked for while one is under way. */
-const waitingSessions = 8;
 
 /** The reference End Device: an OMA DM client that finds its gateway, is bootstrapped to it, attaches, and is managed. */
 export class Device implements AsyncDisposable {
@@ -60,6 +45,7 @@ export class Device implements AsyncDisposable {
   readonly #accounts: Accounts;
   readonly #coap: CoapStack;
   readonly #bootstraps: Bootstraps;
+  readonly #sessions: ServerSessions;
   readonly #firmware: Firmware;
   readonly #vocabulary: Vocabulary;
   /** ServerIDs that may manage this device. */
@@ -68,10 +54,6 @@ export class Device implements AsyncDisposable {
   readonly #attached = Promise.withResolvers<void>();
   #found: Discovered | undefined;
   #running: Promise<void> | undefined;
-  /** One session at a time; the others wait in order. */
-  #queue: Promise<unknown> = Promise.resolve();
-  #queued = 0;
-  #nextSessionId: number;
 
   /** @throws {PosternError} `configuration` */
   constructor(config: DeviceConfig, surroundings: DeviceSurroundings) {
@@ -81,7 +63,6 @@ export class Device implements AsyncDisposable {
     this.#clock = clock;
     this.#entropy = entropy;
     this.#events = events;
-    this.#nextSessionId = 1 + Math.floor(entropy.uniform() * 0x7fff);
     this.#database = openDatabase(config.device.state);
     const nodes = new Nodes(this.#database);
     this.#accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
@@ -95,7 +76,7 @@ export class Device implements AsyncDisposable {
         events,
         fetch: (uri) => this.#coap.download(uri),
         report: async (serverId, alert) => {
-          await this.#session(serverId, undefined, [alert]);
+          await this.#sessions.run(serverId, undefined, [alert]);
         },
       },
     });
@@ -106,6 +87,17 @@ export class Device implements AsyncDisposable {
     this.#coap = new CoapStack(clock, config.network.interface, (path, payload) =>
       this.#posted(path, payload),
     );
+    this.#sessions = new ServerSessions({
+      deviceId: config.device.id,
+      encoding: config.device.encoding,
+      accounts: this.#accounts,
+      tree,
+      coap: this.#coap,
+      entropy,
+      events,
+      tunnelPlace: (serverId) => this.#tunnelPlace(serverId),
+      forget: (serverId) => this.#forget(serverId),
+    });
     this.#bootstraps = new Bootstraps({
       config,
       tree: this.#tree,
@@ -153,13 +145,13 @@ export class Device implements AsyncDisposable {
     await this.#coap[Symbol.asyncDispose]();
     await this.#running;
     await this.#firmware.settled;
-    await this.#queue.catch(() => {});
+    await this.#sessions.idle;
     this.#database.close();
   }
 
   /** A session with the DM server that the device knows from its factory, through the gateway's tunnel. */
   async contactServer(serverId: string): Promise<SessionOutcome> {
-    return await this.#session(serverId, undefined);
+    return await this.#sessions.run(serverId, undefined);
   }
 
   async #becomeAttached(): Promise<void> {
@@ -190,11 +182,11 @@ export class Device implements AsyncDisposable {
     const before = this.#gatewayAccount();
     const isElsewhere = before !== undefined && placeOf(before.address).base !== found.base;
     if (server && this.#tunnelTo(found, server) && (!before || isElsewhere))
-      await this.#session(server, undefined, isElsewhere ? this.#locationUpdate(before) : []);
+      await this.#sessions.run(server, undefined, isElsewhere ? this.#locationUpdate(before) : []);
     if (!this.#accountFor(found)) await this.#bootstraps.ask(found);
     const account = this.#accountFor(found);
     if (!account) throw new PosternError('unavailable', 'no account for the gateway yet');
-    const outcome = await this.#session(account.serverId, undefined);
+    const outcome = await this.#sessions.run(account.serverId, undefined);
     if (!succeeded(outcome))
       throw new PosternError(
         'unavailable',
@@ -210,7 +202,7 @@ export class Device implements AsyncDisposable {
   async detach(): Promise<void> {
     const account = this.#gatewayAccount();
     if (!account) throw new PosternError('notFound', `${this.id} is attached to no gateway`);
-    await this.#session(account.serverId, undefined, [leavingAlert(this.#vocabulary, this.id)]);
+    await this.#sessions.run(account.serverId, undefined, [leavingAlert(this.#vocabulary, this.id)]);
     this.#forget(account.serverId);
   }
 
@@ -254,89 +246,6 @@ export class Device implements AsyncDisposable {
     return found?.links.some(({ target }) => target === `${tunnelPath}/${serverId}`) ?? false;
   }
 
-  /** One session with a server that the device has an account for. */
-  async #session(
-    serverId: string,
-    notifiedId: string | undefined,
-    alerts: readonly OutgoingAlert[] = [],
-  ): Promise<SessionOutcome> {
-    if (this.#queued >= waitingSessions) throw new PosternError('full', 'too many sessions wait');
-    this.#queued++;
-    const run = this.#queue.then(() => this.#runSession(serverId, notifiedId, alerts));
-    this.#queue = run.catch(() => {});
-    try {
-      return await run;
-    } finally {
-      this.#queued--;
-    }
-  }
-
-  async #runSession(
-    serverId: string,
-    notifiedId: string | undefined,
-    alerts: readonly OutgoingAlert[],
-  ): Promise<SessionOutcome> {
-    const account = this.#accounts.find(serverId);
-    if (!account) throw new PosternError('notFound', `no account for ${serverId}`);
-    const sessionId = notifiedId ?? this.#takeSessionId();
-    const mediaType = encodings[this.#config.device.encoding];
-    const tunnelled = !isDirect(account);
-    const place = tunnelled ? await this.#tunnelPlace(serverId) : placeOf(account.address);
-    const session = new ClientSession({
-      ends: { local: this.id, remote: serverId },
-      account,
-      saveNonces: this.#accounts.nonceKeeper(serverId),
-      tree: this.#tree,
-      entropy: this.#entropy,
-      sessionId,
-      notified: notifiedId !== undefined,
-      alerts,
-      executed: (command, uri, status) =>
-        this.#events.emit('info', 'device.command', {
-          device: this.id,
-          server: serverId,
-          command,
-          uri,
-          status,
-        }),
-    });
-    this.#events.emit('info', 'device.session-started', {
-      device: this.id,
-      server: serverId,
-      session: sessionId,
-      tunnelled,
-    });
-    const outcome = await runClientSession(session, async (message, seal) => {
-      const body = encodeMessage(message, mediaType);
-      const hmac = seal(body);
-      const { code, payload, option } = await this.#coap.request({
-        method: 'POST',
-        ...place,
-        contentFormat: contentFormatOf(mediaType)!,
-        payload: body,
-        timeout: tunnelled ? tunnelTimeout : directTimeout,
-        ...(hmac !== undefined && { options: { [Option.SyncmlHmac.number]: Buffer.from(hmac) } }),
-      });
-      if (code === '2.04') {
-        const proof = option(Option.SyncmlHmac.number);
-        return {
-          message: decodeMessage(payload, mediaType),
-          seal: { body: payload, hmac: proof && Buffer.from(proof).toString() },
-        };
-      }
-      const why = `${place.path} answered ${code}: ${Buffer.from(payload).toString()}`;
-      if (code === '4.03' && !tunnelled) this.#forget(serverId);
-      throw new PosternError('unavailable', why);
-    });
-    this.#events.emit('info', 'device.session-ended', {
-      device: this.id,
-      server: serverId,
-      session: sessionId,
-      status: outcome.status,
-    });
-    return outcome;
-  }
-
   /** The gateway does not know this device any more: it asks to be bootstrapped anew. */
   #forget(serverId: string): void {
     const name = this.#accounts.nodeName(serverId);
@@ -363,7 +272,7 @@ export class Device implements AsyncDisposable {
     }
     const sessionId = sessionIdText(notification.sessionId);
     this.#events.emit('info', 'device.notified', { device: this.id, server: serverId, session: sessionId });
-    void this.#session(serverId, sessionId).catch((thrown) => {
+    void this.#sessions.run(serverId, sessionId).catch((thrown) => {
       if (this.#stop.signal.aborted) return;
       const reason = asPosternError(thrown).message;
       this.#events.emit('warn', 'device.session-failed', { device: this.id, server: serverId, reason });
@@ -421,17 +330,4 @@ export class Device implements AsyncDisposable {
     });
     this.#tree.setAcl(['DMAcc', name], `Get=*&Replace=${byFactory}`);
   }
-
-  #takeSessionId(): string {
-    this.#nextSessionId = (this.#nextSessionId % 0xffff) + 1;
-    return sessionIdText(this.#nextSessionId);
-  }
-}
-
-/** A server that is reached by CoAP is a gateway; any other is reached through the gateway's tunnel. */
-const isDirect = ({ address }: DmAccount): boolean => address.startsWith('coap:');
-
-function placeOf(address: string): { base: string; path: string } {
-  const { host, port, path } = parseCoapUri(address);
-  return { base: `coap://${uriHost(host)}:${port}`, path: `/${path.join('/')}` };
 }

@@ -166,13 +166,16 @@ export async function runClientSession(session: ClientSession, exchange: Exchang
   try {
     for (let next: SyncmlMessage | undefined = session.start(); next; ) {
       const { message, seal } = await send(next);
-      next = await session.receive(message, seal);
+      const following = await session.receive(message, seal);
+      // It gave a number again, so what it was answered by before answers it: it lost the session, and counts anew.
+      next = following === next ? undefined : following;
     }
   } catch (thrown) {
     session.abandon(DmStatus.SessionAborted, 'the transport failed');
     throw thrown;
   }
-  return session.outcome ?? { status: DmStatus.CommandFailed, reason: 'session without an outcome' };
+  session.abandon(DmStatus.SessionAborted, 'the server does not know the session any more');
+  return session.outcome ?? { status: DmStatus.SessionAborted, reason: '' };
 }
 
 export const succeeded = ({ status }: SessionOutcome): boolean => isOk(status);

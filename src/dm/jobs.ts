@@ -79,6 +79,13 @@ export class Jobs {
     }
   }
 
+  /** The party will open no session any more: what waits for it fails. */
+  reject(party: string, reason: PosternError): void {
+    const queue = this.#waiting.get(party) ?? [];
+    this.#waiting.delete(party);
+    for (const { settled } of queue) settled(reason);
+  }
+
   #take(party: string): Job | undefined {
     const queue = this.#waiting.get(party);
     const job = queue?.shift();

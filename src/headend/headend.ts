@@ -7,12 +7,11 @@ import { recordName } from '../base/record-name.ts';
 import { Jobs } from '../dm/jobs.ts';
 import { type Operation, type OperationOutcome, placeOf, type Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
-import { isAlertOf, readDeviceAttach, readDeviceDetach, readLocationUpdate } from '../mo/gateway-alerts.ts';
 import { nodeAt, type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
 import type { MqttSettings } from '../northbound/mqtt-link.ts';
 import { openDatabase } from '../store/database.ts';
-import type { Alert } from '../syncml/message.ts';
 import { encodeNotification, resyncNonces } from '../syncml/notification.ts';
+import { AlertDesk } from './alert-desk.ts';
 import { bootstrapToGateway } from './assisted-bootstrap.ts';
 import type { HeadendConfig } from './config.ts';
 import { Downlink } from './downlink.ts';
@@ -30,6 +29,7 @@ import { Parties } from './parties.ts';
 import { Records, type ResultRecord } from './records.ts';
 import { Relay } from './relay.ts';
 import { type SessionContext, Sessions } from './sessions.ts';
+import { type TriggeredDevice, TriggeredSessions } from './triggered-sessions.ts';
 
 export interface HeadendSurroundings {
   readonly events: Events;
@@ -53,14 +53,6 @@ export interface StartedOperation {
   readonly status: number;
 }
 
-/** What a device's own session came to that a trigger asked for. */
-export interface TriggeredDevice {
-  readonly device: string;
-  /** 0 while nothing is known, or the error's status. */
-  readonly status: number;
-  readonly outcomes: readonly OperationOutcome[];
-}
-
 export interface DeviceView {
   readonly id: string;
   /** It has an account for this server, so it can be managed from here. */
@@ -70,8 +62,8 @@ export interface DeviceView {
   readonly attached: boolean;
 }
 
-/** Devices whose way through a tunnel is remembered; gateways whose state is; triggers whose sessions are. */
-const limits = { heard: 65_536, gateways: 65_536, triggers: 64 } as const;
+/** Devices whose way through a tunnel is remembered; gateways whose state is. */
+const limits = { heard: 65_536, gateways: 65_536 } as const;
 
 const secondsOfTrigger = 3600;
 
@@ -80,9 +72,6 @@ export interface TriggerWish extends Omit<TriggerRequest, 'notifications'> {
   readonly devices: readonly string[];
   readonly operations: readonly Operation[];
 }
-
-const resultKinds = ['CommandFanout', 'DeviceTrigger', 'ImageOperation'] as const;
-type ResultKind = (typeof resultKinds)[number];
 
 /** `urn:dev:ops:*` stands for all that begins so. */
 const matches = (pattern: string, device: string): boolean =>
@@ -102,9 +91,8 @@ export class Headend implements AsyncDisposable {
   readonly #downlink: Downlink;
   readonly #relay: Relay | undefined;
   readonly #heardThrough = new BoundedMap<string, string>(limits.heard);
-  readonly #triggered = new BoundedMap<string, Map<string, TriggeredDevice>>(limits.triggers);
+  readonly #triggers: TriggeredSessions;
   readonly #records: Records;
-  readonly #stop = new AbortController();
   readonly #gateways = new BoundedMap<string, GatewayView>(limits.gateways);
   #nextSessionId: number;
   #disposed = false;
@@ -122,6 +110,15 @@ export class Headend implements AsyncDisposable {
     this.#database = openDatabase(config.headend.state);
     this.#parties = new Parties(config, this.#database);
     this.#records = new Records(this.#database, clock);
+    this.#triggers = new TriggeredSessions(this.#jobs, clock);
+    const desk = new AlertDesk({
+      parties: this.#parties,
+      records: this.#records,
+      vocabulary: this.#vocabulary,
+      events,
+      heardThrough: this.#heardThrough,
+      letGo: (gateway, deviceId) => this.#letGo(gateway, deviceId),
+    });
     this.#sessions = new Sessions({
       serverId,
       parties: this.#parties,
@@ -129,7 +126,7 @@ export class Headend implements AsyncDisposable {
       entropy,
       events,
       work: (context) => this.#work(context),
-      alerted: (context, alert) => this.#alerted(context, alert),
+      alerted: (context, alert) => desk.alerted(context, alert),
     });
     const { relay } = config;
     this.#relay = relay && new Relay({ url: relay.url, timeout: relay.timeout * 1000, events });
@@ -173,7 +170,7 @@ export class Headend implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#stop.abort(new PosternError('unavailable', 'the server stops'));
+    this.#triggers.stop();
     await using stack = new AsyncDisposableStack();
     stack.defer(() => this.#database.close());
     stack.use(this.#downlink);
@@ -273,52 +270,21 @@ export class Headend implements AsyncDisposable {
    * sessions (transparent mode). Devices that sleep are asked until the deadline.
    * @throws {PosternError} `notFound` for a device without an account here, and as `fanOut`
    */
-  async trigger(
-    gateway: string,
-    { devices, operations, deadline = secondsOfTrigger, ...request }: TriggerWish,
-  ): Promise<StartedOperation> {
-    const notifications = new Map(
-      devices.map((device) => [device, this.#package0(device).bytes(resyncNonces[0])]),
-    );
-    const sessions = new Map(
-      devices.map(
-        (device) => [device, { device, status: 0, outcomes: [] } satisfies TriggeredDevice] as const,
-      ),
-    );
-    const order: TriggerRequest = { ...request, notifications, deadline };
+  async trigger(gateway: string, wish: TriggerWish): Promise<StartedOperation> {
+    const { devices, operations, deadline = secondsOfTrigger, ...request } = wish;
+    // A device may have had other sessions by the time that it hears: this nonce is always good.
+    const package0 = (device: string) => this.#package0(device).bytes(resyncNonces[0]);
+    const notifications = new Map(devices.map((device) => [device, package0(device)]));
     const started = await this.#order(gateway, request.name, (correlator) =>
-      triggerOperations(this.#vocabulary, order, correlator),
+      triggerOperations(this.#vocabulary, { ...request, notifications, deadline }, correlator),
     );
-    this.#triggered.set(`${gateway} ${request.name}`, sessions);
-    for (const device of devices) void this.#awaitSession(sessions, device, operations, deadline);
+    this.#triggers.begin(`${gateway} ${request.name}`, devices, operations, deadline);
     return started;
   }
 
   /** How the sessions stand that a trigger asked for; none when it is not known any more. */
   triggered(gateway: string, name: string): TriggeredDevice[] | undefined {
-    const found = this.#triggered.get(`${gateway} ${name}`);
-    return found && [...found.values()];
-  }
-
-  async #awaitSession(
-    sessions: Map<string, TriggeredDevice>,
-    device: string,
-    operations: readonly Operation[],
-    deadline: number,
-  ): Promise<void> {
-    const giveUp = new AbortController();
-    const timer = this.#clock.after(deadline * 1000, () =>
-      giveUp.abort(new PosternError('timeout', `${device} opened no session in ${deadline} s`)),
-    );
-    try {
-      const signal = AbortSignal.any([giveUp.signal, this.#stop.signal]);
-      const outcomes = await this.#jobs.run(device, operations, signal);
-      sessions.set(device, { device, status: DmStatus.Ok, outcomes });
-    } catch (thrown) {
-      sessions.set(device, { device, status: asPosternError(thrown).dmStatus, outcomes: [] });
-    } finally {
-      timer.cancel();
-    }
+    return this.#triggers.of(`${gateway} ${name}`);
   }
 
   /** All but the Delete of what was there before must be done. */
@@ -414,78 +380,6 @@ export class Headend implements AsyncDisposable {
     }
     if (party.kind === 'gateway') yield* this.#letGoAll(party.id);
     yield* this.#jobs.work(party.id);
-  }
-
-  /** Answers an alert with its status: 415 for a type that this server does not know. */
-  #alerted({ party, gateway: through }: Omit<SessionContext, 'opening'>, alert: Alert): number {
-    const ofGateway = party.kind === 'gateway';
-    const gateway = ofGateway ? party.id : through;
-    const { alerts } = this.#vocabulary;
-    try {
-      if (isAlertOf(alert, alerts.DeviceAttach))
-        return ofGateway ? this.#deviceAttached(gateway, alert) : DmStatus.Forbidden;
-      if (isAlertOf(alert, alerts.DeviceDetach))
-        return ofGateway ? this.#deviceDetached(gateway, alert) : DmStatus.Forbidden;
-      if (isAlertOf(alert, alerts.LocationUpdate))
-        return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
-      const kind = resultKinds.find((each) => isAlertOf(alert, alerts[each]));
-      if (kind) return ofGateway ? this.#operationEnded(kind, gateway, alert) : DmStatus.Forbidden;
-      return DmStatus.UnsupportedMediaType;
-    } catch (thrown) {
-      return asPosternError(thrown).dmStatus;
-    }
-  }
-
-  #deviceAttached(reporter: string, alert: Alert): number {
-    const { sequence, deviceId, via, ...attach } = readDeviceAttach(this.#vocabulary, alert);
-    if (!this.#parties.takesAlert(reporter, sequence)) return DmStatus.Ok;
-    // Of a device behind a child gateway the parent reports by which path; the last of it is nearest to the device.
-    const gateway = via?.split('/').at(-1) ?? reporter;
-    const top = this.#heardThrough.get(reporter) ?? reporter;
-    if (gateway !== top) this.#heardThrough.set(gateway, top);
-    if (deviceId !== top) this.#heardThrough.set(deviceId, top);
-    this.#parties.dropPendingDetach(gateway, deviceId);
-    const before = this.#parties.associate(deviceId, gateway);
-    const { bootstrap, manufacturer, model } = attach;
-    this.#records.addAlert('DeviceAttach', gateway, deviceId, attach);
-    this.#events.emit('info', 'alert.device-attach', {
-      device: deviceId,
-      gateway,
-      bootstrap,
-      manufacturer,
-      model,
-    });
-    // Two gateways hold it now; the one that spoke last is right.
-    if (before !== undefined && this.#parties.get(before)) this.#letGo(before, deviceId);
-    return DmStatus.Ok;
-  }
-
-  #deviceDetached(reporter: string, alert: Alert): number {
-    const { sequence, deviceId, reason, via } = readDeviceDetach(alert);
-    if (!this.#parties.takesAlert(reporter, sequence)) return DmStatus.Ok;
-    const gateway = via?.split('/').at(-1) ?? reporter;
-    this.#parties.dissociate(deviceId, gateway);
-    this.#records.addAlert('DeviceDetach', gateway, deviceId, { reason });
-    this.#events.emit('info', 'alert.device-detach', { device: deviceId, gateway, reason });
-    return DmStatus.Ok;
-  }
-
-  #operationEnded(kind: ResultKind, gateway: string, { correlator, items: [item] }: Alert): number {
-    const name = item?.source?.locUri.split('/').at(-1) ?? '';
-    const result = String(item?.data ?? '');
-    this.#records.putResult({ kind, gateway, name, correlator, result });
-    this.#records.addAlert(kind, gateway, undefined, { name, correlator });
-    const event = kind.replace(/(?!^)[A-Z]/g, (letter) => `-${letter}`).toLowerCase();
-    this.#events.emit('info', `alert.${event}`, { gateway, name, correlator, bytes: result.length });
-    return DmStatus.Ok;
-  }
-
-  /** GwMO 8.4.1, figure 10: where it belongs now is decided in the session that the device is in. */
-  #deviceMoved(deviceId: string, gateway: string, alert: Alert): number {
-    const { address, gateway: before } = readLocationUpdate(alert);
-    this.#records.addAlert('LocationUpdate', gateway, deviceId, { address, before });
-    this.#events.emit('info', 'alert.location-update', { device: deviceId, gateway, address, before });
-    return DmStatus.Ok;
   }
 
   /** The gateway that a device was behind hears of it when it can. */

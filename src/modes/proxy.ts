@@ -42,6 +42,11 @@ export class ProxyMode {
     return this.#jobs.work(deviceId);
   }
 
+  /** A device is attached here no more: what waits for it is not done. */
+  detached(deviceId: string): void {
+    this.#jobs.reject(deviceId, new PosternError('notFound', `${deviceId} was detached`));
+  }
+
   /**
    * Does operations in the session that the device opens next, and asks for one by Package #0 where the device can be
    * reached.

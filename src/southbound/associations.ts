@@ -24,6 +24,8 @@ export interface AssociationsParts {
   readonly isAlive: (deviceId: string) => Promise<boolean>;
   /** There is something to report. */
   readonly reported: () => void;
+  /** A device is attached here no more. */
+  readonly gone: (deviceId: string) => void;
 }
 
 /** Bodies of outbox entries, by their kind. */
@@ -193,7 +195,7 @@ export class Associations implements AsyncDisposable {
   }
 
   #remove(deviceId: string, reason: string, report: () => void): boolean {
-    const { database, inventory, credentials, events } = this.#parts;
+    const { database, inventory, credentials, events, gone } = this.#parts;
     if (!inventory.get(deviceId)) return false;
     transaction(database, () => {
       inventory.delete(deviceId);
@@ -202,6 +204,7 @@ export class Associations implements AsyncDisposable {
     });
     this.#heard.delete(deviceId);
     events.emit('info', 'device.detached', { device: deviceId, reason });
+    gone(deviceId);
     return true;
   }
 

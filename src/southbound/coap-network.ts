@@ -13,6 +13,9 @@ import { addressTowards, type ListInterfaces, type LocalAddress, localAddresses 
 const group4 = '224.0.1.187';
 const groups6 = ['ff02::fd', 'ff05::fd'];
 
+/** Bytes of datagrams that wait in the kernel, which gives as much of it as its own limit allows: a storm comes in bursts. */
+const recvBufferSize = 4 * 1024 * 1024;
+
 /** Milliseconds between looks at the interfaces. */
 const watchEvery = 5000;
 
@@ -154,6 +157,7 @@ export class CoapNetwork implements AsyncDisposable {
     const { clock, entropy, events, limits, compose } = this.#options;
     const socket = createSocket({
       type: `udp${local.family}`,
+      recvBufferSize,
       ...literalLookup,
       ipv6Only: local.family === 6,
     });

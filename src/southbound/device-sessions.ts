@@ -117,6 +117,15 @@ export class DeviceSessions {
     };
   }
 
+  /** A device is attached no more: its sessions end, in the middle of whatever they do. */
+  detached(deviceId: string): void {
+    for (const [key, open] of [...this.#open.entries()]) {
+      if (open.deviceId !== deviceId || open.session.outcome) continue;
+      this.#close(key, open);
+      void this.#abandon(open, DmStatus.NotFound, 'the device was detached');
+    }
+  }
+
   async stop(): Promise<void> {
     for (const [key, open] of [...this.#open.entries()]) {
       this.#close(key, open);

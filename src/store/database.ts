@@ -1,6 +1,6 @@
 import { chmodSync, mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
+import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { PosternError } from '../base/errors.ts';
 
 /** One step per version of the schema; a step that was released is never changed. */
@@ -59,6 +59,23 @@ const steps = [
 ];
 
 /**
+ * A database that prepares each text of SQL once: what was prepared is memory that the garbage collector does not see, and
+ * the program has a fixed number of texts.
+ */
+class PreparedOnce extends DatabaseSync {
+  readonly #statements = new Map<string, StatementSync>();
+
+  override prepare(sql: string): StatementSync {
+    let statement = this.#statements.get(sql);
+    if (!statement) {
+      statement = super.prepare(sql);
+      this.#statements.set(sql, statement);
+    }
+    return statement;
+  }
+}
+
+/**
  * Opens the one file that holds all durable state, and brings its schema up to date. What a transaction committed
  * survives a power cut (WAL, synchronous FULL). `:memory:` keeps it for as long as the process lives.
  * @throws {PosternError} `configuration` when the file cannot be used, or is of a later version
@@ -66,7 +83,7 @@ const steps = [
 export function openDatabase(file: string): DatabaseSync {
   try {
     if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true });
-    const database = new DatabaseSync(file);
+    const database = new PreparedOnce(file);
     // It holds secrets.
     if (file !== ':memory:') chmodSync(file, 0o600);
     database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON');

@@ -97,6 +97,7 @@ async function fleet(size: number, withServer: boolean): Promise<Fleet> {
     `[gateway]
 id = "gw-1"
 state = "${join(folder, 'state.db')}"
+admin-socket = "${join(folder, 'admin.sock')}"
 [coap]
 port = 0
 interfaces = ["lo"]

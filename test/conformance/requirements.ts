@@ -12,7 +12,25 @@ export interface Requirement {
   readonly where: readonly string[];
   /** Why it does not apply, for a row of the static conformance tables that does not. */
   readonly notApplicable?: string;
+  /** Rows that are this requirement together: their tests show it. */
+  readonly through?: readonly string[];
 }
+
+/** A requirement that other rows are together. */
+const together = (
+  spec: string,
+  rows: readonly (readonly [id: string, text: string, through: string, notApplicable?: string])[],
+): Requirement[] =>
+  rows.map(([id, text, through, notApplicable]) => ({
+    id,
+    spec,
+    section: '',
+    side: 'CS',
+    text,
+    where: [],
+    through: through.split(' ').filter((each) => each !== ''),
+    ...(notApplicable !== undefined && { notApplicable }),
+  }));
 
 type Row = readonly [
   id: string,
@@ -714,5 +732,67 @@ export const requirements: readonly Requirement[] = [
       'Any DM server with the right ACL works on them by plain DM commands, and hears of what it started',
       'northbound/dm-client.ts gateway-tree.ts',
     ],
+    ['GW-25', 'GwConfig', 'S', 'Which alerts are sent is the DM server to say', 'southbound/associations.ts'],
+  ]),
+  ...together('OMA GwMO, section 8.4 as the change request has it', [
+    ['S-2', 'A DM Gateway supports at least one of the two approaches; here both', 'GW-1'],
+    [
+      'S-3',
+      'DM Server assisted, at the first session and on a Location Update: the server associates',
+      'GW-2 GW-3',
+    ],
+    [
+      'S-4',
+      'Local DM Bootstrap Server: associated dynamically, and the server learns by the Device Attach Alert',
+      'GW-4 GW-5',
+    ],
+  ]),
+  ...together('What GwMO asks for, as far as it is known', [
+    ['R-HLF-1', 'Manage devices that the server does not reach directly', 'GW-9 GW-10'],
+    ['R-HLF-2', 'Manage devices that speak no OMA DM', '', 'adaptation mode is still to come'],
+    [
+      'R-HLF-3',
+      'Transparent and proxy mode, and the mode can be read; adaptation mode is still to come',
+      'GW-9 GW-10 GW-23',
+    ],
+    ['R-HLF-4', 'An inventory of the devices behind the gateway', 'GW-14 GW-21'],
+    ['R-HLF-5', 'Fan out a command to many devices', 'GW-11'],
+    ['R-HLF-6', 'Aggregate what the devices said to one response', 'GW-12'],
+    ['R-HLF-7', 'Keep configuration data and software images for devices', 'GW-18'],
+    ['R-HLF-8', 'At least one of the two bootstrap approaches', 'GW-1'],
+    [
+      'R-HLF-9',
+      'The server can bootstrap a device to a gateway, at first and on a Location Update',
+      'GW-2 GW-3',
+    ],
+    ['R-HLF-10', 'A device can get the DM Gateway Bootstrap from a local DM Bootstrap Server', 'GW-4'],
+    ['R-HLF-11', 'The gateway reports Device Attach', 'GW-5'],
+    ['R-HLF-12', 'A device reports Location Update', 'GW-7'],
+    ['R-HLF-13', 'The gateway reports Device Detach', 'GW-6'],
+    ['R-HLF-14', 'A notification goes through the gateway, which need not be known to that server', 'GW-9'],
+    ['R-HLF-15', 'The server triggers devices by the gateway', 'GW-17'],
+    ['R-HLF-16', 'A group or a list is a target', 'GW-11 GW-20'],
+    [
+      'R-HLF-17',
+      'Hierarchy: devices and child gateways are told apart, and handled as what they are',
+      'GW-22',
+    ],
+    ['R-SEC-1', 'Mutual authentication on every hop', 'GW-15'],
+    ['R-SEC-2', 'Another server secret for each client', 'GW-15'],
+    ['R-SEC-3', 'A bootstrap is authenticated, and taken from nobody else', 'SEC-8 GW-4'],
+    ['R-SEC-4', 'Integrity by x-syncml-hmac where it is asked for', 'SEC-4'],
+    ['R-SEC-5', 'TLS for DM over HTTP', 'HTT-1 SEC-10'],
+    [
+      'R-SEC-6',
+      'ACLs for each server, and the gateway asks for the right of the server for each device',
+      'GW-16 GW-24',
+    ],
+    ['R-ADM-1', 'The server configures the gateway, and which alerts are sent', 'GW-25'],
+    [
+      'R-PRV-1',
+      'Who has no right does not read the inventory; a device that is gone is gone from it',
+      'GW-14 GW-24',
+    ],
+    ['R-IOP-1', 'Devices and servers need only plain OMA DM', 'GW-24 HTT-1'],
   ]),
 ];

@@ -41,11 +41,14 @@ export function complaints(shown = annotations()): string[] {
       .filter((id) => !ids.has(id))
       .map((id) => `a test says that it shows ${id}, which is no requirement`),
     ...requirements
-      .filter(({ id, notApplicable }) => notApplicable === undefined && !shown.has(id))
+      .filter(({ id, notApplicable, through }) => notApplicable === undefined && !through && !shown.has(id))
       .map(({ id }) => `no test shows ${id}`),
     ...requirements
       .filter(({ id, notApplicable }) => notApplicable !== undefined && shown.has(id))
       .map(({ id }) => `${id} is said not to apply, and a test shows it`),
+    ...requirements.flatMap(({ id, through = [] }) =>
+      through.filter((other) => !shown.has(other)).map((other) => `${id}: no test shows ${other}`),
+    ),
     ...requirements.flatMap(({ id, where }) =>
       where
         .filter((file) => !existsSync(`${root}src/${file}`))
@@ -57,13 +60,15 @@ export function complaints(shown = annotations()): string[] {
 const cell = (text: string) => text.replaceAll('|', '\\|').replaceAll('\n', ' ');
 
 function row(
-  { id, section, text, side, where, notApplicable }: Requirement,
+  { id, section, text, side, where, notApplicable, through }: Requirement,
   shown: readonly Shown[] = [],
 ): string {
   const proof =
-    notApplicable === undefined
-      ? shown.map(({ file, title }) => `\`${file.replace('test/', '')}\`: ${cell(title)}`).join('<br>')
-      : `not applicable: ${cell(notApplicable)}`;
+    notApplicable !== undefined
+      ? `not applicable: ${cell(notApplicable)}`
+      : through
+        ? `as ${through.join(', ')}`
+        : shown.map(({ file, title }) => `\`${file.replace('test/', '')}\`: ${cell(title)}`).join('<br>');
   return `| ${id} | ${section} | ${side} | ${cell(text)} | ${where.map((file) => `\`${file}\``).join(' ')} | ${proof} |`;
 }
 
@@ -84,7 +89,7 @@ export function conformancePage(): string {
   return `${[
     '# Conformance',
     `What the specifications ask of a DM client (C) and a DM server (S), in our own words, with where it is done in \`src/\` and the tests that show it: ${applicable} requirements that apply, and ${requirements.length - applicable} of the static conformance tables that do not, with the reason. The numbers of the rows are ours. This page is made by \`npm run docs\` from annotations of the tests, and a test fails when it is not what they say, or when a row has no test.`,
-    'Two things rest on an assumption, since the published text was not at hand: Package #0 of DM 1.3 (NOT-1) and the identifiers of GwMO (GW-1 and on). What is assumed stands in architecture.md, under "Where it departs from the first design" and "What is assumed of GwMO".',
+    'Two things rest on an assumption, since the published text was not at hand: Package #0 of DM 1.3 (NOT-1) and the identifiers of GwMO (GW-1 and on). What is assumed stands in architecture.md, under "Where it departs from the first design", and in gwmo.md.',
     ...parts,
   ].join('\n\n')}\n`;
 }

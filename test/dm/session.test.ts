@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { runClientSession } from '../../src/dm/client-session.ts';
 import type { NodeOperation, Operation, OperationOutcome } from '../../src/dm/server-session.ts';
 import { messageBound } from '../../src/dm/session.ts';
 import type { Alert } from '../../src/syncml/message.ts';
@@ -365,5 +366,20 @@ describe('the course of a session', () => {
     });
     const said = await converse(client(device), serverSide);
     assert.ok(said.length <= 2 * (messageBound + 1), `${said.length}`);
+  });
+
+  test('a server that lost the session in the middle: the client ends it, and does not go on for ever', async () => {
+    const { device, dm } = noncePair();
+    const work = async function* () {
+      for (;;) yield [{ name: 'Get', uri: './Site/Name' } as const];
+    };
+    const clientSide = client(device);
+    let serverSide = server(dm, { work });
+    let exchanges = 0;
+    const outcome = await runClientSession(clientSide, async (message) => {
+      if (++exchanges === 3) serverSide = server(dm, { work });
+      return { message: await serverSide.receive(message) };
+    });
+    assert.deepEqual([outcome.status, exchanges], [514, 3]);
   });
 });

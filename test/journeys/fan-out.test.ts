@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { recordName } from '../../src/base/record-name.ts';
 import type { Operation } from '../../src/dm/server-session.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { Site } from './site.ts';
@@ -106,5 +107,46 @@ describe('journey 5: the DM server works on the gateway, and the gateway on its 
       bad.map(({ status }) => status),
       [200, 400, 404, 200, 404],
     );
+  });
+
+  // conforms: GW-12
+  test('a server that vanishes hears the result when it is there again', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const gateway = await site.gateway(ids, { tunnel: { timeout: 2 } });
+    const device = site.device(ids[0] ?? '', gateway, { factory: true });
+    await device.start();
+    await device.attached;
+    await site.headendEvents.until('alert.device-attach');
+    await headend.fanOut('gw-1', { name: 'gone', targets: {}, command: look });
+    await headend[Symbol.asyncDispose]();
+    await site.gatewayEvents.until('fanout.ended', { name: 'gone' });
+    assert.equal(gateway.status().outbox.waiting, 1);
+    await broker.stop();
+    await broker.restart();
+    await site.headend([]);
+    const { fields } = await site.headendEvents.until('alert.command-fanout', { name: 'gone' });
+    assert.equal(fields.gateway, 'gw-1');
+    await site.gatewayEvents.until('alert.delivered', { device: 'gone' });
+    assert.equal(gateway.status().outbox.waiting, 0);
+  });
+
+  test('a device that is detached while it is waited for ends with 404, and nothing waits for it', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const gateway = await site.gateway(ids);
+    const id = ids[0] ?? '';
+    {
+      await using device = site.device(id, gateway, { factory: true });
+      await device.start();
+      await device.attached;
+      await site.headendEvents.until('alert.device-attach');
+    }
+    const { correlator } = await headend.fanOut('gw-1', { name: 'left', targets: {}, command: look });
+    await headend.manage('gw-1', [{ name: 'Delete', uri: `./GwDeviceInventory/Records/${recordName(id)}` }]);
+    await site.headendEvents.until('alert.command-fanout', { correlator });
+    assert.match(headend.fanouts()[0]?.result ?? '', /<Group Status="404" Commands="" Count="1">/);
   });
 });

@@ -12,11 +12,12 @@ import { messageOf } from '../coap/wire.ts';
 
 const remote = { address: '192.0.2.7', port: 1, key: '192.0.2.7 1' };
 
-function ask(device: string): CoapRequest {
+function ask(device: string, via?: string): CoapRequest {
   const options = [
     ...['dm', 't', 'dm.example'].map((segment) => text(Option.UriPath, segment)),
     uint(Option.ContentFormat, 65001),
     text(Option.UriQuery, `id=${device}`),
+    ...(via === undefined ? [] : [text(Option.UriQuery, `via=${via}`)]),
   ];
   return new CoapRequest(remote, messageOf({ code: Code.POST, options }), false, Buffer.from('x'), 1000);
 }
@@ -60,4 +61,32 @@ test('Package #0 for a device that was never heard is 404', async () => {
   await assert.rejects(mode.notify({ kind: 2, correlation: Buffer.alloc(8), device: 'a' }), {
     code: 'notFound',
   });
+});
+
+// conforms: GW-22
+test('a package that has been through this gateway, or through too many, is 5.08; the server hears of the others', async () => {
+  const vias: (string | undefined)[] = [];
+  const mode = new TransparentMode({
+    gatewayId: 'gw',
+    childOf: () => undefined,
+    servers: ['dm.example'],
+    upstream: {
+      request: async ({ via }) => {
+        vias.push(via);
+        return { kind: 1, correlation: Buffer.alloc(8), body: Buffer.from('y') };
+      },
+    },
+    addresses: new DeviceAddresses(),
+    towards: () => undefined,
+    entropy: seededEntropy(1),
+    events: noEvents,
+  });
+  const post = mode.resource().methods.POST!;
+  for (const [via, code] of [
+    ['a/gw', '5.08'],
+    ['a/b/c/d/e', '5.08'],
+    ['a/b', '2.04'],
+  ] as const)
+    assert.equal(codeText(((await post(ask('x', via))) as Reply).code), code);
+  assert.deepEqual(vias, ['a/b']);
 });

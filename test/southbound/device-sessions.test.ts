@@ -85,3 +85,14 @@ test('at the bound of sessions a newcomer has to come again, and then takes the 
   await sessions.stop();
   assert.deepEqual([sessions.size, clock.timers], [0, 0]);
 });
+
+test('a device that is detached in the middle of a session: it ends with 404 at once', async () => {
+  const { clock, events, sessions, send, attached } = startSessions();
+  await send('1', 1);
+  assert.equal(sessions.size, 1);
+  sessions.detached('urn:dev:another');
+  assert.equal(sessions.size, 1);
+  sessions.detached(deviceId);
+  const failed = await events.until('session.failed', { device: deviceId });
+  assert.deepEqual([failed.fields.status, sessions.size, attached(), clock.timers], [404, 0, 0, 0]);
+});

@@ -1,0 +1,155 @@
+import type { Entropy } from '../base/entropy.ts';
+import { PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import { uriHost } from '../base/uri-host.ts';
+import { contentFormatOf } from '../coap/content-formats.ts';
+import { Option } from '../coap/options.ts';
+import { parseCoapUri } from '../coap/uri.ts';
+import {
+  ClientSession,
+  type OutgoingAlert,
+  runClientSession,
+  type SessionOutcome,
+} from '../dm/client-session.ts';
+import type { ManagementTree } from '../dm/tree.ts';
+import type { Accounts, DmAccount } from '../mo/dm-acc.ts';
+import { decodeMessage, encodeMessage, encodings } from '../syncml/codec.ts';
+import { sessionIdText } from '../syncml/notification.ts';
+import type { CoapStack } from './coap-stack.ts';
+
+export interface ServerSessionsParts {
+  readonly deviceId: string;
+  readonly encoding: keyof typeof encodings;
+  readonly accounts: Accounts;
+  readonly tree: ManagementTree;
+  readonly coap: CoapStack;
+  readonly entropy: Entropy;
+  readonly events: Events;
+  /** Where packages for a server behind the gateway go. */
+  readonly tunnelPlace: (serverId: string) => Promise<{ base: string; path: string; query: string }>;
+  /** The gateway does not know the device any more. */
+  readonly forget: (serverId: string) => void;
+}
+
+/** Milliseconds for one package and its answer: of the gateway itself, and of a server that the gateway waits for. */
+const directTimeout = 20_000;
+const tunnelTimeout = 90_000;
+/** Sessions that may be asked for while one is under way. */
+const waitingSessions = 8;
+
+/** The device's DM sessions with its servers: one at a time, the others wait in order. */
+export class ServerSessions {
+  readonly #parts: ServerSessionsParts;
+  #queue: Promise<unknown> = Promise.resolve();
+  #queued = 0;
+  #nextSessionId: number;
+
+  constructor(parts: ServerSessionsParts) {
+    this.#parts = parts;
+    this.#nextSessionId = 1 + Math.floor(parts.entropy.uniform() * 0x7fff);
+  }
+
+  /** Resolves when no session is under way. */
+  get idle(): Promise<unknown> {
+    return this.#queue.catch(() => {});
+  }
+
+  /**
+   * One session with a server that the device has an account for.
+   * @throws {PosternError} `notFound` without an account, `full`, `timeout`, `unavailable`
+   */
+  async run(
+    serverId: string,
+    notifiedId: string | undefined,
+    alerts: readonly OutgoingAlert[] = [],
+  ): Promise<SessionOutcome> {
+    if (this.#queued >= waitingSessions) throw new PosternError('full', 'too many sessions wait');
+    this.#queued++;
+    const run = this.#queue.then(() => this.#runSession(serverId, notifiedId, alerts));
+    this.#queue = run.catch(() => {});
+    try {
+      return await run;
+    } finally {
+      this.#queued--;
+    }
+  }
+
+  async #runSession(
+    serverId: string,
+    notifiedId: string | undefined,
+    alerts: readonly OutgoingAlert[],
+  ): Promise<SessionOutcome> {
+    const account = this.#parts.accounts.find(serverId);
+    if (!account) throw new PosternError('notFound', `no account for ${serverId}`);
+    const sessionId = notifiedId ?? this.#takeSessionId();
+    const mediaType = encodings[this.#parts.encoding];
+    const tunnelled = !isDirect(account);
+    const place = tunnelled ? await this.#parts.tunnelPlace(serverId) : placeOf(account.address);
+    const session = new ClientSession({
+      ends: { local: this.#parts.deviceId, remote: serverId },
+      account,
+      saveNonces: this.#parts.accounts.nonceKeeper(serverId),
+      tree: this.#parts.tree,
+      entropy: this.#parts.entropy,
+      sessionId,
+      notified: notifiedId !== undefined,
+      alerts,
+      executed: (command, uri, status) =>
+        this.#parts.events.emit('info', 'device.command', {
+          device: this.#parts.deviceId,
+          server: serverId,
+          command,
+          uri,
+          status,
+        }),
+    });
+    this.#parts.events.emit('info', 'device.session-started', {
+      device: this.#parts.deviceId,
+      server: serverId,
+      session: sessionId,
+      tunnelled,
+    });
+    const outcome = await runClientSession(session, async (message, seal) => {
+      const body = encodeMessage(message, mediaType);
+      const hmac = seal(body);
+      const { code, payload, option } = await this.#parts.coap.request({
+        method: 'POST',
+        ...place,
+        contentFormat: contentFormatOf(mediaType)!,
+        payload: body,
+        timeout: tunnelled ? tunnelTimeout : directTimeout,
+        ...(hmac !== undefined && { options: { [Option.SyncmlHmac.number]: Buffer.from(hmac) } }),
+      });
+      if (code === '2.04') {
+        const proof = option(Option.SyncmlHmac.number);
+        return {
+          message: decodeMessage(payload, mediaType),
+          seal: { body: payload, hmac: proof && Buffer.from(proof).toString() },
+        };
+      }
+      const why = `${place.path} answered ${code}: ${Buffer.from(payload).toString()}`;
+      if (code === '4.03' && !tunnelled) this.#parts.forget(serverId);
+      throw new PosternError('unavailable', why);
+    });
+    this.#parts.events.emit('info', 'device.session-ended', {
+      device: this.#parts.deviceId,
+      server: serverId,
+      session: sessionId,
+      status: outcome.status,
+    });
+    return outcome;
+  }
+
+  #takeSessionId(): string {
+    this.#nextSessionId = (this.#nextSessionId % 0xffff) + 1;
+    return sessionIdText(this.#nextSessionId);
+  }
+}
+
+/** A server that is reached by CoAP is a gateway; any other is reached through the gateway's tunnel. */
+export const isDirect = ({ address }: DmAccount): boolean => address.startsWith('coap:');
+
+export function placeOf(address: string): { base: string; path: string } {
+  const { host, port, path } = parseCoapUri(address);
+  return { base: `coap://${uriHost(host)}:${port}`, path: `/${path.join('/')}` };
+}

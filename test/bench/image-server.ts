@@ -1,0 +1,49 @@
+// A CoAP server of one image in a file, for the benchmark: `image-server.ts BYTES`. Prints its port.
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { SystemClock } from '../../src/base/clock.ts';
+import { systemEntropy } from '../../src/base/entropy.ts';
+import { Blockwise } from '../../src/coap/blockwise.ts';
+import { CoapEndpoint } from '../../src/coap/endpoint.ts';
+import { Router } from '../../src/coap/router.ts';
+import { imageResource } from '../../src/southbound/image-resource.ts';
+import { ImageFiles } from '../../src/store/image-files.ts';
+
+const size = Number(process.argv[2]);
+const files = new ImageFiles(undefined);
+files.append('x', Buffer.alloc(size, 7), 0);
+files.accept('x');
+const clock = new SystemClock();
+const image = {
+  size,
+  hash: '00'.repeat(32),
+  read: (from: number, length: number) => files.read('x', from, length),
+};
+const socket = createSocket({
+  type: 'udp4',
+  recvBufferSize: 1 << 20,
+  lookup: (host, _, done) => done(null, host, 4),
+});
+const endpoint = new CoapEndpoint({
+  clock,
+  entropy: systemEntropy,
+  events: { emit: () => {} },
+  handler: new Blockwise(
+    new Router([
+      imageResource(
+        () => image,
+        () => true,
+      ),
+    ]).handle,
+    clock,
+  ).handle,
+  send: (datagram, port, address) => socket.send(datagram, port, address),
+});
+socket.on('message', (datagram, { address, port }) => {
+  // The addresses of a real gateway have proved themselves by a session.
+  endpoint.vouch({ address, port, key: `${address} ${port}` });
+  endpoint.receive(datagram, address, port);
+});
+socket.bind(0, '127.0.0.1');
+await once(socket, 'listening');
+console.log(socket.address().port);
