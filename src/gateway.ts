@@ -67,6 +67,8 @@ export interface GatewayStatus {
   readonly devices: { readonly attached: number; readonly limit: number };
   readonly outbox: { readonly waiting: number; readonly limit: number; readonly dropped: number };
   readonly sessions: number;
+  /** Mebibytes: of the process, of objects, and of octets outside the heap. */
+  readonly memory: { readonly rss: number; readonly heap: number; readonly outside: number };
   /** How often each event happened since the start. */
   readonly counts: Readonly<Record<string, number>>;
 }
@@ -373,6 +375,7 @@ export class Gateway implements AsyncDisposable {
       },
       outbox: { waiting: this.#outbox.size, limit: limits.outbox, dropped: this.#outbox.dropped },
       sessions: this.#sessions.size,
+      memory: memoryInUse(),
       counts: Object.fromEntries([...this.#events.counts].toSorted()),
     };
   }
@@ -452,4 +455,10 @@ export class Gateway implements AsyncDisposable {
     this.#credentials.put({ ...device, origin: 'server', attached: false });
     this.#events.emit('info', 'device.expected', { device: device.deviceId });
   }
+}
+
+function memoryInUse(): GatewayStatus['memory'] {
+  const { rss, heapUsed, external } = process.memoryUsage();
+  const mebibytes = (bytes: number) => Math.round(bytes / 104_857.6) / 10;
+  return { rss: mebibytes(rss), heap: mebibytes(heapUsed), outside: mebibytes(external) };
 }

@@ -40,8 +40,8 @@ All keys are in docs/configuration.md.`,
   async run({ config: file = defaultFile, check }, stop) {
     const config = loadConfig(gatewayConfigSchema, String(file));
     if (check) return console.log(`${file} is right`);
-    // A board has little memory: the space for what is young stays as small as it begins, at the price of more collections.
-    setFlagsFromString('--semi-space-growth-factor=1');
+    // A board has little memory: the heap grows in small steps, at the price of more collections.
+    for (const flag of ['--semi-space-growth-factor=1', '--heap-growing-percent=20']) setFlagsFromString(flag);
     await using running = new Gateway(config, { events: new LogEvents(config.log.level, 'gateway') });
     await using admin = new AdminApi(config.gateway['admin-socket'] ?? defaultSocket(), {
       '/status': () => running.status(),

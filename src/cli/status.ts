@@ -16,7 +16,7 @@ ${common}`,
   async run({ socket = defaultSocket(), json }) {
     const found = (await askGateway(String(socket), '/status')) as GatewayStatus;
     if (json) return console.log(JSON.stringify(found, null, 2));
-    const { gateway, software, uplink, coap, devices, outbox, sessions, counts } = found;
+    const { gateway, software, uplink, coap, devices, outbox, sessions, memory, counts } = found;
     const rows = [
       ['gateway', `${gateway}, Postern ${software}`],
       ['uplink', `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (${uplink.protocol})`],
@@ -25,6 +25,7 @@ ${common}`,
       ['devices', `${devices.attached} attached, of ${devices.limit} at most`],
       ['outbox', `${outbox.waiting} alerts wait, of ${outbox.limit} at most; ${outbox.dropped} were dropped`],
       ['sessions', String(sessions)],
+      ['memory', `${memory.rss} MB, of which objects ${memory.heap} MB`],
       ...Object.entries(counts).map(([name, count]) => [`  ${name}`, String(count)]),
     ];
     const width = Math.max(...rows.map(([name]) => name!.length));

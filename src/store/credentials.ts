@@ -85,7 +85,10 @@ export class Credentials {
   }
 
   #keep(credential: GatewayCredential): void {
-    this.#known.set(credential.deviceId, credential);
+    // A nonce may be a part of a buffer of eight kilobytes, which it would keep from being freed.
+    const clientNonce = new Uint8Array(credential.clientNonce);
+    const serverNonce = new Uint8Array(credential.serverNonce);
+    this.#known.set(credential.deviceId, { ...credential, clientNonce, serverNonce });
     this.#ids.set(recordName(credential.deviceId), credential.deviceId);
   }
 }
