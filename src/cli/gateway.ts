@@ -41,7 +41,8 @@ All keys are in docs/configuration.md.`,
     const config = loadConfig(gatewayConfigSchema, String(file));
     if (check) return console.log(`${file} is right`);
     // A board has little memory: the heap grows in small steps, at the price of more collections.
-    for (const flag of ['--semi-space-growth-factor=1', '--heap-growing-percent=20']) setFlagsFromString(flag);
+    for (const flag of ['--semi-space-growth-factor=1', '--heap-growing-percent=20'])
+      setFlagsFromString(flag);
     await using running = new Gateway(config, { events: new LogEvents(config.log.level, 'gateway') });
     await using admin = new AdminApi(config.gateway['admin-socket'] ?? defaultSocket(), {
       '/status': () => running.status(),

@@ -75,9 +75,7 @@ export class Device implements AsyncDisposable {
       update: {
         events,
         fetch: (uri) => this.#coap.download(uri),
-        report: async (serverId, alert) => {
-          await this.#sessions.run(serverId, undefined, [alert]);
-        },
+        report: (serverId, alert) => this.#report(serverId, alert),
       },
     });
     this.#tree = tree;
@@ -212,6 +210,21 @@ export class Device implements AsyncDisposable {
     const address = this.#coap.address;
     this.#events.emit('info', 'device.moved', { device: this.id, from: serverId, address });
     return [locationUpdateAlert(this.#vocabulary, { address, gateway: serverId })];
+  }
+
+  /** What an update came to is told until it is heard; its server may be away. */
+  async #report(serverId: string, alert: OutgoingAlert): Promise<void> {
+    const delays = backoff(retry, this.#entropy);
+    while (this.#accounts.find(serverId)) {
+      try {
+        if (succeeded(await this.#sessions.run(serverId, undefined, [alert]))) return;
+      } catch (thrown) {
+        this.#stop.signal.throwIfAborted();
+        const { message } = asPosternError(thrown);
+        this.#events.emit('warn', 'device.report-failed', { device: this.id, reason: message });
+      }
+      await pause(this.#clock, delays.next().value, this.#stop.signal);
+    }
   }
 
   /** The account of the gateway that was found here. */

@@ -72,7 +72,7 @@ export class Associations implements AsyncDisposable {
 
   attach(device: AttachedDevice): void {
     const { database, inventory, credentials, clock, events, reported } = this.#parts;
-    const { deviceId, credential, address, isGateway, manufacturer, model, firmware } = device;
+    const { deviceId, credential, address, isGateway, manufacturer, model, firmware, deviceType } = device;
     const before = inventory.get(deviceId);
     const described = {
       ...(manufacturer !== undefined && { manufacturer }),
@@ -93,6 +93,7 @@ export class Associations implements AsyncDisposable {
         isGateway,
         ...described,
         ...(firmware !== undefined && { firmware }),
+        ...(deviceType !== undefined && { deviceType }),
       });
       const kind = isGateway ? { isGateway } : {};
       if (isNew)
@@ -178,12 +179,14 @@ export class Associations implements AsyncDisposable {
     const { database, inventory, credentials, clock } = this.#parts;
     const record = inventory.get(deviceId);
     const credential = credentials.get(deviceId);
-    this.#remove(deviceId, 'removed', () => {});
+    // Where a device went on to a child gateway, its record is the child's; what this gateway held of it goes.
+    if (record?.via === undefined) this.#remove(deviceId, 'removed', () => {});
+    else credentials.delete(deviceId);
     return () =>
       transaction(database, () => {
         if (credential) credentials.put(credential);
         if (record) inventory.put(record);
-        this.#heard.set(deviceId, clock.now());
+        if (record?.via === undefined) this.#heard.set(deviceId, clock.now());
       });
   }
 

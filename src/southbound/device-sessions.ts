@@ -32,6 +32,7 @@ export interface AttachedDevice {
   readonly manufacturer?: string;
   readonly model?: string;
   readonly firmware?: string;
+  readonly deviceType?: string;
 }
 
 export interface DeviceSessionsParts {
@@ -284,14 +285,17 @@ export class DeviceSessions {
     const { mayBeGateway, vocabulary } = this.#parts;
     // A gateway is known by its management object.
     const mode = { name: 'Get' as const, uri: nodeAt(vocabulary, 'GwConfig', 'Mode') };
-    const [outcome, asGateway] = yield [
+    const [outcome, kind, asGateway] = yield [
       { name: 'Get', uri: './DevDetail/FwV' },
+      { name: 'Get', uri: './DevDetail/DevTyp' },
       ...(mayBeGateway(deviceId) ? [mode] : []),
     ];
     // The credential may have been issued anew meanwhile; the one of now counts.
     const credential = this.#parts.credentials.get(deviceId);
     if (!outcome || !credential || outcome.status === DmStatus.NotExecuted) return;
-    const firmware = isOk(outcome.status) ? outcome.results[0]?.data : undefined;
+    const found = (asked: typeof outcome | undefined) =>
+      asked && isOk(asked.status) ? asked.results[0]?.data : undefined;
+    const [firmware, deviceType] = [found(outcome), found(kind)];
     this.#parts.attached({
       deviceId,
       credential,
@@ -300,6 +304,7 @@ export class DeviceSessions {
       ...(devInfo.Man !== undefined && { manufacturer: devInfo.Man }),
       ...(devInfo.Mod !== undefined && { model: devInfo.Mod }),
       ...(typeof firmware === 'string' && { firmware }),
+      ...(typeof deviceType === 'string' && { deviceType }),
     });
     const { work } = this.#parts;
     if (work) yield* work(deviceId);

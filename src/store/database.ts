@@ -43,6 +43,7 @@ const steps = [
    ALTER TABLE device ADD COLUMN protocol TEXT NOT NULL DEFAULT 'OMA-DM';
    ALTER TABLE device ADD COLUMN component_type INTEGER NOT NULL DEFAULT 0;
    ALTER TABLE device ADD COLUMN via TEXT;
+   ALTER TABLE device ADD COLUMN device_type TEXT;
    CREATE TABLE image (
      name TEXT PRIMARY KEY, state INTEGER NOT NULL, size INTEGER, hash TEXT, validator TEXT, inline INTEGER NOT NULL,
      used INTEGER NOT NULL, server TEXT, correlator TEXT, result INTEGER

@@ -18,6 +18,8 @@ export interface DeviceRecord {
   readonly manufacturer?: string;
   readonly model?: string;
   readonly firmware?: string;
+  /** What kind of thing it is, by its DevDetail. */
+  readonly deviceType?: string;
   /** What it speaks: `OMA-DM`. */
   readonly protocol: string;
   /** It is a DM Gateway itself (GwMO 1.1). */
@@ -39,7 +41,7 @@ export class Inventory {
     this.#delete = database.prepare('DELETE FROM device WHERE device_id = ?');
     this.#put = database.prepare(
       `INSERT OR REPLACE INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware,
-         protocol, component_type, via) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+         protocol, component_type, via, device_type) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
     for (const row of database.prepare('SELECT * FROM device').iterate()) this.#keep(fromRow(row));
   }
@@ -91,6 +93,7 @@ export class Inventory {
       record.protocol,
       record.isGateway ? 1 : 0,
       record.via ?? null,
+      record.deviceType ?? null,
     );
     this.#keep(record);
   }
@@ -117,5 +120,6 @@ function fromRow(row: Record<string, unknown>): DeviceRecord {
     ...optional('model', 'model'),
     ...optional('firmware', 'firmware'),
     ...optional('via', 'via'),
+    ...optional('deviceType', 'device_type'),
   };
 }

@@ -5,6 +5,7 @@ import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { Blockwise } from '../../src/coap/blockwise.ts';
 import { CoapEndpoint } from '../../src/coap/endpoint.ts';
+import { remoteKey } from '../../src/coap/peer.ts';
 import { Router } from '../../src/coap/router.ts';
 import { imageResource } from '../../src/southbound/image-resource.ts';
 import { ImageFiles } from '../../src/store/image-files.ts';
@@ -41,7 +42,7 @@ const endpoint = new CoapEndpoint({
 });
 socket.on('message', (datagram, { address, port }) => {
   // The addresses of a real gateway have proved themselves by a session.
-  endpoint.vouch({ address, port, key: `${address} ${port}` });
+  endpoint.vouch({ address, port, key: remoteKey(address, port) });
   endpoint.receive(datagram, address, port);
 });
 socket.bind(0, '127.0.0.1');

@@ -65,12 +65,23 @@ describe('journey 5: the DM server works on the gateway, and the gateway on its 
       { name: 'Get', uri: `${at}/Progress/Done` },
       { name: 'Get', uri: `${at}/Results` },
       { name: 'Get', uri: `${at}?list=Struct` },
+      { name: 'Get', uri: `${at}/Detail/${recordName(ids[0] ?? '')}` },
+      { name: 'Get', uri: `${at}/Detail/${recordName('nobody')}` },
+      { name: 'Get', uri: `./GwDeviceInventory/Records/${recordName(ids[0] ?? '')}/DevTyp` },
     ]);
     assert.deepEqual(
       asked.slice(0, 3).map(({ results }) => results[0]?.data),
       ['2', '2', result],
     );
     assert.equal(asked[3]?.status, 200);
+    assert.deepEqual(
+      asked.slice(4).map(({ status, results }) => results[0]?.data ?? status),
+      [
+        `<DeviceResult Status="200" Commands="200"><Device ID="${ids[0]}"><Result URI="./DevDetail/FwV">1.0.0</Result></Device></DeviceResult>`,
+        404,
+        'device',
+      ],
+    );
   });
 
   test('what a device refuses, and a device that is not there, are told of in the result; a new order takes the place of the old', async () => {

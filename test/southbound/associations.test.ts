@@ -131,6 +131,17 @@ describe('what is behind a child gateway', () => {
     await associations[Symbol.asyncDispose]();
   });
 
+  test('a device that went on to a child stays known when the server has this gateway let it go', async () => {
+    const { associations, inventory, credentials, attach } = start(new Set());
+    attach('moves');
+    associations.attachBehind('gw-2', attached('moves'));
+    const takeBack = associations.remove('moves');
+    assert.deepEqual([inventory.get('moves')?.via, credentials.get('moves')], ['gw-2', undefined]);
+    takeBack();
+    assert.ok(credentials.get('moves'));
+    await associations[Symbol.asyncDispose]();
+  });
+
   test('a device that comes to this gateway itself is its own from then on', async () => {
     const { associations, inventory, attach, bodies } = start(new Set());
     associations.attachBehind('gw-2', attached('moves'));
