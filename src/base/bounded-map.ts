@@ -48,6 +48,10 @@ export class BoundedMap<K, V> {
     return this.#entries.entries();
   }
 
+  keys(): MapIterator<K> {
+    return this.#entries.keys();
+  }
+
   values(): MapIterator<V> {
     return this.#entries.values();
   }

@@ -185,8 +185,9 @@ export class Demo implements AsyncDisposable {
     const lines = [
       'npx postern status',
       'npx postern devices',
-      `curl ${url}/devices`,
+      `curl ${url}/devices; curl ${url}/alerts; curl ${url}/openapi.json`,
       `curl -X POST ${url}/devices/${assisted}/sessions -d '{"operations": [{"name": "Get", "uri": "./Settings/Label"}]}'`,
+      `curl -X POST ${url}/fanouts -d '{"gateway": "${gatewayId}", "name": "mine", "returnFormat": 0, "operations": [{"name": "Get", "uri": "./DevDetail/FwV"}]}'; sleep 1; curl ${url}/fanouts/${gatewayId}/mine`,
       '',
       'Attach one more device:',
       `npx postern device --id ${next} --factory-secret ${factorySecret(next)} --gateway coap://${loopback}:${gateway.coapPort} --readable`,

@@ -1,6 +1,7 @@
 // A CoAP server of one image in a file, for the benchmark: `image-server.ts BYTES`. Prints its port.
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import { setFlagsFromString } from 'node:v8';
 import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { Blockwise } from '../../src/coap/blockwise.ts';
@@ -10,6 +11,8 @@ import { Router } from '../../src/coap/router.ts';
 import { imageResource } from '../../src/southbound/image-resource.ts';
 import { ImageFiles } from '../../src/store/image-files.ts';
 
+// As the gateway has it.
+for (const flag of ['--semi-space-growth-factor=1', '--heap-growing-percent=20']) setFlagsFromString(flag);
 const size = Number(process.argv[2]);
 const files = new ImageFiles(undefined);
 files.append('x', Buffer.alloc(size, 7), 0);
@@ -45,6 +48,8 @@ socket.on('message', (datagram, { address, port }) => {
   endpoint.vouch({ address, port, key: remoteKey(address, port) });
   endpoint.receive(datagram, address, port);
 });
+// With a lookup that answers at once it listens at once.
+const listening = once(socket, 'listening');
 socket.bind(0, '127.0.0.1');
-await once(socket, 'listening');
+await listening;
 console.log(socket.address().port);

@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util';
 import { machine, median, spread, writeSection } from './report.ts';
 
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
-const rounds = flags.quick ? 1 : 5;
+const rounds = flags.quick ? 1 : 3;
 const imageBytes = 1024 * 1024;
 const blockBytes = 1024;
 const blocks = imageBytes / blockBytes;
