@@ -71,15 +71,18 @@ function line({ device, parts }: DeviceOutcome, format: number): string {
 export const detailXml = (outcome: DeviceOutcome): string =>
   `<DeviceResult Status="${outcome.status}" Commands="${outcome.parts.map(({ status }) => status).join(' ')}">${line(outcome, ReturnFormat.Full)}</DeviceResult>`;
 
-/** Characters of a result that is read. */
-const resultBound = 1024 * 1024;
+/** What a result that is read may have: characters, devices, commands of a device and results of one. */
+const resultLimits = { characters: 1024 * 1024, devices: 1024, commands: 256, results: 4096 } as const;
 
 /**
  * Reads a result of another gateway, as `summaryXml` wrote it: what each device came to that it names.
  * @throws {PosternError} `malformed`, `tooLarge`
  */
 export function readResult(xml: string): DeviceOutcome[] {
-  if (xml.length > resultBound) throw new PosternError('tooLarge', 'a result of too many characters');
+  const bounded = (count: number, what: 'characters' | 'devices' | 'commands' | 'results') => {
+    if (count > resultLimits[what]) throw new PosternError('tooLarge', `a result of too many ${what}`);
+  };
+  bounded(xml.length, 'characters');
   const outcomes: DeviceOutcome[] = [];
   let group = { status: 0, parts: [] as number[] };
   let results: { uri: string; data: string; part: number }[] = [];
@@ -94,12 +97,15 @@ export function readResult(xml: string): DeviceOutcome[] {
   parser.on('opentag', ({ name, attributes }) => {
     if (name === 'Group') {
       const parts = (attributes.Commands ?? '').split(' ').filter((part) => part !== '');
+      bounded(parts.length, 'commands');
       group = { status: Number(attributes.Status), parts: parts.map(Number) };
     } else if (name === 'Device') {
       device = attributes.ID ?? '';
       results = [];
-    } else if (name === 'Result')
+    } else if (name === 'Result') {
+      bounded(results.length + 1, 'results');
       results.push({ uri: attributes.URI ?? '', data: '', part: Number(attributes.Command ?? 0) });
+    }
   });
   parser.on('text', (text) => {
     const open = results.at(-1);
@@ -107,12 +113,14 @@ export function readResult(xml: string): DeviceOutcome[] {
   });
   parser.on('closetag', ({ name }) => {
     if (name !== 'Device' || !Number.isInteger(group.status)) return;
+    bounded(outcomes.length + 1, 'devices');
+    const byPart = Map.groupBy(results, ({ part }) => part);
     outcomes.push({
       device,
       status: group.status,
       parts: group.parts.map((status, at) => ({
         status,
-        results: results.filter(({ part }) => part === at).map(({ uri, data }) => ({ uri, data })),
+        results: (byPart.get(at) ?? []).map(({ uri, data }) => ({ uri, data })),
       })),
     });
   });

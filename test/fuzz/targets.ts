@@ -1,5 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { readResult, summaryXml } from '../../src/mo/campaign-result.ts';
 import { accountNodes } from '../../src/mo/dm-acc.ts';
+import { decodeEnvelope, EnvelopeKind, encodeEnvelope } from '../../src/northbound/envelope.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../src/syncml/codec.ts';
 import type { SyncmlMessage } from '../../src/syncml/message.ts';
 import { decodeNotification, encodeNotification } from '../../src/syncml/notification.ts';
@@ -38,6 +40,26 @@ const packedProvisioning = Buffer.from(
 );
 const notification = { uiMode: 1, serverInitiated: true, sessionId: 0x1234, serverId: 'dm.example' } as const;
 
+const envelope = encodeEnvelope({
+  kind: EnvelopeKind.Request,
+  correlation: Buffer.alloc(12, 7),
+  device: 'urn:dev:1',
+  server: 'dm.example',
+  via: 'gw-2',
+  timeToLive: 60,
+  headers: { 'x-syncml-hmac': 'algorithm=MD5' },
+  body: Buffer.from('<a/>'),
+});
+const outcome = (device: string, status: number) => ({
+  device,
+  status,
+  parts: [{ status, results: [{ uri: './DevDetail/FwV', data: '1 & 2' }] }],
+});
+const result = summaryXml(
+  { state: 2, total: 2, done: 1, failed: 1, pending: 0, outcomes: [outcome('a', 200), outcome('b', 405)] },
+  0,
+);
+
 const ofMessages = (name: string, mediaType: string): Target => ({
   name,
   decode: (input) => decodeMessage(input, mediaType),
@@ -62,5 +84,15 @@ export const targets: readonly Target[] = [
     name: 'Provisioning',
     decode: decodeProvisioning,
     corpus: [Buffer.from(provisioning), packedProvisioning],
+  },
+  {
+    name: 'Envelope',
+    decode: decodeEnvelope,
+    corpus: [envelope],
+  },
+  {
+    name: 'Result',
+    decode: (input) => readResult(Buffer.from(input).toString()),
+    corpus: [Buffer.from(result)],
   },
 ];
