@@ -21,8 +21,7 @@ const deviceId = v.pipe(
   v.maxLength(200, 'a device ID of at most 200 characters'),
 );
 
-/** The gateway's configuration file: one schema for checking, defaults and the reference page. */
-export const gatewayConfigSchema = v.strictObject({
+const gatewayTables = v.strictObject({
   gateway: v.strictObject({
     id: described(
       identifier,
@@ -209,5 +208,14 @@ export const gatewayConfigSchema = v.strictObject({
   gwmo: gwmoSection,
   log: logSection,
 });
+
+/** The gateway's configuration file: one schema for checking, defaults and the reference page. */
+export const gatewayConfigSchema = v.pipe(
+  gatewayTables,
+  v.check(
+    ({ mqtt, parent }) => (mqtt === undefined) !== (parent === undefined),
+    'exactly one of the tables mqtt and parent',
+  ),
+);
 
 export type GatewayConfig = v.InferOutput<typeof gatewayConfigSchema>;

@@ -19,6 +19,7 @@ import {
   knowManualDevices,
   mqttSettings,
 } from './gateway-settings.ts';
+import { type GatewayStatus, memoryInUse, plainWarning } from './gateway-status.ts';
 import { gatewayTree, knowServer } from './gateway-tree.ts';
 import { Accounts, accountsDescription } from './mo/dm-acc.ts';
 import { gwConfig } from './mo/gw-config.ts';
@@ -59,22 +60,6 @@ export interface GatewaySurroundings {
   readonly listInterfaces?: ListInterfaces;
 }
 
-export interface GatewayStatus {
-  readonly gateway: string;
-  readonly software: string;
-  readonly uplink: { readonly connected: boolean; readonly url: string; readonly protocol: string };
-  readonly coap: { readonly port: number; readonly addresses: readonly string[]; readonly security: string };
-  readonly devices: { readonly attached: number; readonly limit: number };
-  readonly outbox: { readonly waiting: number; readonly limit: number; readonly dropped: number };
-  readonly sessions: number;
-  /** Mebibytes: of the process, of objects, and of octets outside the heap. */
-  readonly memory: { readonly rss: number; readonly heap: number; readonly outside: number };
-  /** How often each event happened since the start. */
-  readonly counts: Readonly<Record<string, number>>;
-}
-
-const plainWarning = 'none: plain CoAP; anyone on the private network can read and change what is said';
-
 /** The composition root of the gateway: a checked configuration in, a running gateway out. */
 export class Gateway implements AsyncDisposable {
   readonly #config: GatewayConfig;
@@ -105,8 +90,6 @@ export class Gateway implements AsyncDisposable {
     const { clock = new SystemClock(), entropy = systemEntropy, listInterfaces } = surroundings;
     const gatewayId = config.gateway.id;
     const events = new EventCounter(surroundings.events);
-    if ((config.mqtt === undefined) === (config.parent === undefined))
-      throw new PosternError('configuration', 'mqtt, parent: exactly one of these tables is needed');
     this.#config = config;
     this.#ownServer = config.parent?.id ?? config['dm-server'].id;
     this.#events = events;
@@ -455,10 +438,4 @@ export class Gateway implements AsyncDisposable {
     this.#credentials.put({ ...device, origin: 'server', attached: false });
     this.#events.emit('info', 'device.expected', { device: device.deviceId });
   }
-}
-
-function memoryInUse(): GatewayStatus['memory'] {
-  const { rss, heapUsed, external } = process.memoryUsage();
-  const mebibytes = (bytes: number) => Math.round(bytes / 104_857.6) / 10;
-  return { rss: mebibytes(rss), heap: mebibytes(heapUsed), outside: mebibytes(external) };
 }

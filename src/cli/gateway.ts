@@ -35,6 +35,13 @@ A configuration that is enough:
   client-secret = "what the gateway proves itself by"
   server-secret = "what the server proves itself by"
 
+A gateway behind another gateway has, in place of [mqtt]:
+
+  [parent]
+  id = "gw-0"
+  uri = "coap://192.0.2.1:5683"
+  factory-secret = "what the parent's bootstrap server knows it by"
+
 All keys are in docs/configuration.md.`,
   options: { config: { type: 'string' }, check: { type: 'boolean' } },
   async run({ config: file = defaultFile, check }, stop) {

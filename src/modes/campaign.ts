@@ -342,10 +342,13 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     const { campaigns, events, ended, kind } = this.#parts;
     const run = campaigns.run(name);
     if (!run) return;
-    if (run.state === CampaignState.Running) campaigns.setState(name, CampaignState.Done);
     const summary = this.summary(name);
+    // It has ended and is reported, or neither.
+    campaigns.whole(() => {
+      if (run.state === CampaignState.Running) campaigns.setState(name, CampaignState.Done);
+      ended({ name, server, correlator: run.correlator }, boundedResult(summary, returnFormat));
+    });
     events.emit('info', `${kind}.ended`, { name, done: summary.done, failed: summary.failed });
-    ended({ name, server, correlator: run.correlator }, boundedResult(summary, returnFormat));
   }
 }
 

@@ -232,9 +232,8 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
   }
 
   async #fetch(name: string, signal: AbortSignal): Promise<void> {
-    const { files, images, events, order, ended } = this.#parts;
-    const { server = '', correlator } = this.#record(name);
-    let result: number = ImageResult.Ok;
+    const { files, events, order } = this.#parts;
+    const operation = this.#record(name);
     try {
       await this.#untilWhole(name, order(name), signal);
       const hash = await files.hashPart(name);
@@ -242,11 +241,11 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       signal.throwIfAborted();
       files.accept(name);
       const { size, validator } = this.#record(name);
-      this.#put(name, {
+      this.#end(operation, {
         inline: false,
         state: ImageState.Ready,
         hash,
-        result,
+        result: ImageResult.Ok,
         ...(size !== undefined && { size }),
         ...(validator !== undefined && { validator }),
       });
@@ -254,12 +253,23 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     } catch (thrown) {
       // What the gateway's own end broke off goes on after its next start; what is not wanted is nobody's to hear of.
       if (signal.aborted) return;
-      result = resultOf(thrown);
+      const result = resultOf(thrown);
       files.dropPart(name);
-      this.#put(name, { inline: false, state: ImageState.Failed, result });
+      this.#end(operation, { inline: false, state: ImageState.Failed, result });
       events.emit('warn', 'image.failed', { image: name, result, reason: asPosternError(thrown).message });
     }
-    if (images.get(name)) ended({ name, server, correlator }, result);
+  }
+
+  /** What an operation came to is known and reported, or neither. */
+  #end(
+    { name, server = '', correlator }: ImageRecord,
+    fields: Omit<ImageRecord, 'name' | 'used'> & { readonly result: number },
+  ): void {
+    const { images, ended } = this.#parts;
+    images.whole(() => {
+      this.#put(name, fields);
+      ended({ name, server, correlator }, fields.result);
+    });
   }
 
   /** Asks again and again, from where it broke off, as long as each few attempts bring something. */

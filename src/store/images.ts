@@ -1,4 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite';
+import { transaction } from './database.ts';
 
 /** What is known of an image that the gateway keeps for its devices. */
 export interface ImageRecord {
@@ -74,6 +75,11 @@ export class Images {
         result ?? null,
       );
     this.#known.set(name, record);
+  }
+
+  /** All of it is written, or nothing. */
+  whole(work: () => void): void {
+    transaction(this.#database, work);
   }
 
   delete(name: string): void {
