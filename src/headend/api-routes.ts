@@ -139,11 +139,8 @@ function found<T>(value: T | undefined, what: string): T {
 
 const resultOf =
   (kind: string, what: string) =>
-  (headend: Headend, { parameters: [gateway, called] }: Call) =>
-    found(
-      headend.records.results(kind).find((each) => each.gateway === gateway && each.name === called),
-      `${what} ${called} of ${gateway} has ended`,
-    );
+  (headend: Headend, { parameters: [gateway = '', called = ''] }: Call) =>
+    found(headend.records.result(kind, gateway, called), `${what} ${called} of ${gateway} has ended`);
 
 type Body<S extends v.GenericSchema> = v.InferOutput<S>;
 

@@ -1,5 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite';
 import type { Clock } from '../base/clock.ts';
+import { keepLatest } from '../store/database.ts';
 
 /** An alert that a gateway or device reported, as this server understood it. */
 export interface AlertRecord {
@@ -44,7 +45,7 @@ export class Records {
     this.#database
       .prepare('INSERT INTO received_alert (at, kind, gateway, device, body) VALUES (?, ?, ?, ?, ?)')
       .run(Math.round(this.#clock.wall()), kind, gateway, device ?? null, JSON.stringify(body));
-    this.#trim('received_alert', recordLimits.alerts);
+    keepLatest(this.#database, 'received_alert', recordLimits.alerts);
   }
 
   /** The latest first. */
@@ -69,7 +70,7 @@ export class Records {
         'INSERT OR REPLACE INTO operation_result (at, kind, gateway, name, correlator, result) VALUES (?, ?, ?, ?, ?, ?)',
       )
       .run(Math.round(this.#clock.wall()), kind, gateway, name, correlator ?? null, result);
-    this.#trim('operation_result', recordLimits.results);
+    keepLatest(this.#database, 'operation_result', recordLimits.results);
   }
 
   /** Of one kind, the latest last. */
@@ -77,14 +78,15 @@ export class Records {
     return this.#database
       .prepare('SELECT * FROM operation_result WHERE kind = ? ORDER BY number')
       .all(kind)
-      .map(({ at, gateway, name, correlator, result }) => ({
-        at: new Date(Number(at)).toISOString(),
-        kind,
-        gateway: String(gateway),
-        name: String(name),
-        correlator: correlator === null ? undefined : String(correlator),
-        result: String(result),
-      }));
+      .map(toResult);
+  }
+
+  /** Of one node; none until it has ended. */
+  result(kind: string, gateway: string, name: string): ResultRecord | undefined {
+    const row = this.#database
+      .prepare('SELECT * FROM operation_result WHERE kind = ? AND gateway = ? AND name = ?')
+      .get(kind, gateway, name);
+    return row && toResult(row);
   }
 
   /** The gateway that an operator chose for a device. */
@@ -113,12 +115,13 @@ export class Records {
       .run(device, gateway);
     return true;
   }
-
-  #trim(table: 'received_alert' | 'operation_result', limit: number): void {
-    this.#database
-      .prepare(
-        `DELETE FROM ${table} WHERE number IN (SELECT number FROM ${table} ORDER BY number DESC LIMIT -1 OFFSET ?)`,
-      )
-      .run(limit);
-  }
 }
+
+const toResult = (row: Record<string, unknown>): ResultRecord => ({
+  at: new Date(Number(row.at)).toISOString(),
+  kind: String(row.kind),
+  gateway: String(row.gateway),
+  name: String(row.name),
+  correlator: row.correlator === null ? undefined : String(row.correlator),
+  result: String(row.result),
+});

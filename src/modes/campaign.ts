@@ -68,7 +68,6 @@ interface Unit {
 
 interface Running<O> {
   readonly order: O;
-  readonly correlator: string | undefined;
   readonly waiting: Unit[];
   /** Devices that are tried again later. */
   readonly later: Map<string, { readonly unit: Unit; readonly timer: Timer }>;
@@ -99,14 +98,14 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   /** Goes on with what was running when the gateway ended. */
   resume(): void {
     const { campaigns, order, isRepeatable } = this.#parts;
-    for (const { name, state, server, correlator } of campaigns.runs()) {
+    for (const { name, state, server } of campaigns.runs()) {
       if (state !== CampaignState.Running) continue;
       const found = order(name, server);
       const isLost = !isRepeatable(found);
       for (const { device, state: at } of campaigns.targets(name))
         if (at === 'begun' && isLost) this.#settle(name, device, unknownOutcome);
         else if (at === 'begun') campaigns.setTarget(name, device, 'pending');
-      this.#run(found, correlator);
+      this.#run(found);
     }
   }
 
@@ -114,8 +113,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
     const running = [...this.#running.values()];
     for (const each of running) {
-      for (const { timer } of each.later.values()) timer.cancel();
-      each.later.clear();
+      takeLater(each);
       each.deadline.cancel();
       this.#pump(each);
     }
@@ -136,7 +134,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     campaigns.begin({ name, state, server, correlator }, devices);
     events.emit('info', `${kind}.started`, { name, devices: devices.length, server });
     if (devices.length === 0) return DmStatus.Ok;
-    this.#run(order, correlator);
+    this.#run(order);
     return DmStatus.AcceptedForProcessing;
   }
 
@@ -186,10 +184,8 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   }
 
   outcome(name: string, device: string): DeviceOutcome | undefined {
-    return this.#parts.campaigns
-      .targets(name)
-      .filter((target) => target.device === device)
-      .flatMap(toOutcome)[0];
+    const target = this.#parts.campaigns.target(name, device);
+    return target && toOutcome(target)[0];
   }
 
   counts(name: string): Omit<CampaignSummary, 'outcomes'> {
@@ -208,27 +204,23 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     return { ...this.counts(name), outcomes: this.#parts.campaigns.targets(name).flatMap(toOutcome) };
   }
 
-  #run(order: O, correlator: string | undefined): void {
+  #run(order: O): void {
     const { campaigns, clock, childOf, mayReach } = this.#parts;
     const { name, server } = order;
     const targets = campaigns.targets(name);
     const pending = targets.filter(({ state }) => state === 'pending').map(({ device }) => device);
-    const [allowed, denied] = [
-      pending.filter((device) => mayReach(server, device)),
-      pending.filter((device) => !mayReach(server, device)),
-    ];
+    const byRight = Map.groupBy(pending, (device) => mayReach(server, device));
     campaigns.whole(() => {
-      for (const device of denied)
+      for (const device of byRight.get(false) ?? [])
         this.#settle(name, device, { status: DmStatus.PermissionDenied, parts: [] });
     });
-    const units = [...Map.groupBy(allowed, childOf)].flatMap(([child, devices]): Unit[] =>
+    const units = [...Map.groupBy(byRight.get(true) ?? [], childOf)].flatMap(([child, devices]): Unit[] =>
       child === undefined
         ? devices.map((device) => ({ devices: [device], child, attempts: 0 }))
         : [{ devices, child, attempts: 0 }],
     );
     const running: Running<O> = {
       order,
-      correlator,
       waiting: units,
       later: new Map(),
       accepted: new Map(
@@ -248,9 +240,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   #giveUp(running: Running<O>, status: number): void {
     const { name } = running.order;
     const { campaigns } = this.#parts;
-    const left = [...running.waiting.splice(0), ...[...running.later.values()].map(({ unit }) => unit)];
-    for (const { timer } of running.later.values()) timer.cancel();
-    running.later.clear();
+    const left = [...running.waiting.splice(0), ...takeLater(running)];
     campaigns.whole(() => {
       for (const { devices } of left)
         for (const device of devices) this.#settle(name, device, { status, parts: [] });
@@ -350,6 +340,16 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     });
     events.emit('info', `${kind}.ended`, { name, done: summary.done, failed: summary.failed });
   }
+}
+
+/** What was to be tried again later is not any more. */
+function takeLater({ later }: Pick<Running<unknown>, 'later'>): Unit[] {
+  const units = [...later.values()].map(({ unit, timer }) => {
+    timer.cancel();
+    return unit;
+  });
+  later.clear();
+  return units;
 }
 
 /** A result that no alert can hold is told by numbers alone; the detail can be fetched. */

@@ -1,5 +1,4 @@
-import type { Clock } from '../base/clock.ts';
-import { type Monotonic, pause } from '../base/clock.ts';
+import { type Clock, type Monotonic, pause } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -77,17 +76,19 @@ function alertOf(
   vocabulary: Vocabulary,
   { kind, sequence, deviceId, body }: OutboxEntry,
 ): Omit<OutgoingAlert, 'settled'> {
-  const fields = { ...(JSON.parse(body) as object), sequence, deviceId };
+  const parsed = JSON.parse(body) as object;
+  const fields = { ...parsed, sequence, deviceId };
   if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
   if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
   if (!isResult(kind)) throw new PosternError('internal', `an alert of kind ${kind} in the outbox`);
-  const { uri, correlator, result } = JSON.parse(body) as ResultBody;
+  const { uri, correlator, result } = parsed as ResultBody;
   return campaignAlert(vocabulary.alerts[resultAlerts[kind]], uri, correlator, result);
 }
 
 /**
  * The gateway as a device of its DM servers: one session at a time, opened when a server asks by Package #0 or when the
- * outbox holds alerts for it. Its own server hears of devices; another, to whom the tree gave rights, of what it started. An alert leaves the outbox when the server's status for it says so, and not before.
+ * outbox holds alerts for it. Its own server hears of devices; another, to whom the tree gave rights, of what it started.
+ * An alert leaves the outbox when the server's status for it says so, and not before.
  */
 export class DmClient implements AsyncDisposable {
   readonly #parts: DmClientParts;
@@ -116,8 +117,7 @@ export class DmClient implements AsyncDisposable {
    */
   wake(): void {
     this.#wanted = true;
-    const isAsked = this.#asked.size > 0 || this.#contacts.size > 0;
-    if (isAsked || (this.#pausing?.forAlerts && this.#isUrgent())) this.#pausing?.end.abort();
+    if (this.#isCalled || (this.#pausing?.forAlerts && this.#isUrgent())) this.#pausing?.end.abort();
     if (this.#stop.signal.aborted) return;
     this.#running ??= this.#work().finally(() => {
       this.#running = undefined;
@@ -153,10 +153,15 @@ export class DmClient implements AsyncDisposable {
     await this.#running;
   }
 
+  /** A server asked for a session, or is to be contacted. */
+  get #isCalled(): boolean {
+    return this.#asked.size > 0 || this.#contacts.size > 0;
+  }
+
   #isDue(): boolean {
     const { outbox, upstream } = this.#parts;
     if (this.#stop.signal.aborted || !this.#wanted || !upstream.connected) return false;
-    return this.#asked.size > 0 || this.#contacts.size > 0 || outbox.servers().length > 0;
+    return this.#isCalled || outbox.servers().length > 0;
   }
 
   async #work(): Promise<void> {
@@ -193,8 +198,7 @@ export class DmClient implements AsyncDisposable {
   }
 
   #isUrgent(): boolean {
-    const { outbox } = this.#parts;
-    return this.#asked.size > 0 || this.#contacts.size > 0 || outbox.hasOtherThan(gathered);
+    return this.#isCalled || this.#parts.outbox.hasOtherThan(gathered);
   }
 
   async #pause(delay: number, forAlerts: boolean): Promise<void> {

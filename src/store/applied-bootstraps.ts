@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { DatabaseSync } from 'node:sqlite';
+import { keepLatest } from './database.ts';
 
 /** Bootstraps that are remembered; the oldest is forgotten first. */
 const limit = 256;
@@ -21,11 +22,7 @@ export class AppliedBootstraps {
 
   add(document: Uint8Array): void {
     this.#database.prepare('INSERT INTO applied_bootstrap (digest) VALUES (?)').run(digestOf(document));
-    this.#database
-      .prepare(
-        'DELETE FROM applied_bootstrap WHERE number IN (SELECT number FROM applied_bootstrap ORDER BY number DESC LIMIT -1 OFFSET ?)',
-      )
-      .run(limit);
+    keepLatest(this.#database, 'applied_bootstrap', limit);
   }
 }
 

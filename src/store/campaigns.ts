@@ -89,11 +89,16 @@ export class Campaigns {
         'SELECT device, state, outcome FROM campaign_target WHERE kind = ? AND name = ? ORDER BY device',
       )
       .all(this.#kind, name)
-      .map(({ device, state, outcome }) => ({
-        device: String(device),
-        state: state as TargetState,
-        outcome: outcome === null ? undefined : String(outcome),
-      }));
+      .map(toTarget);
+  }
+
+  target(name: string, device: string): CampaignTarget | undefined {
+    const row = this.#database
+      .prepare(
+        'SELECT device, state, outcome FROM campaign_target WHERE kind = ? AND name = ? AND device = ?',
+      )
+      .get(this.#kind, name, device);
+    return row && toTarget(row);
   }
 
   counts(name: string): CampaignCounts {
@@ -112,6 +117,12 @@ export class Campaigns {
       this.#database.prepare(`DELETE FROM ${table} WHERE kind = ? AND name = ?`).run(this.#kind, name);
   }
 }
+
+const toTarget = ({ device, state, outcome }: Record<string, unknown>): CampaignTarget => ({
+  device: String(device),
+  state: state as TargetState,
+  outcome: outcome === null ? undefined : String(outcome),
+});
 
 const toRun = ({ name, state, server, correlator }: Record<string, unknown>): CampaignRun => ({
   name: String(name),

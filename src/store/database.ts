@@ -121,3 +121,21 @@ export function transaction<T>(database: DatabaseSync, work: () => T): T {
     throw error;
   }
 }
+
+/** Tables that keep what came last, by a number that rises. */
+type NumberedTable = 'applied_bootstrap' | 'operation_result' | 'outbox' | 'received_alert';
+
+/** Lets the oldest rows of a table go that are beyond a number of rows, and answers with how many went. */
+export function keepLatest(database: DatabaseSync, table: NumberedTable, limit: number): number {
+  // Numbers have gaps, so this is never less than what is there; to count would be to read all of it each time.
+  const span = database
+    .prepare(`SELECT (SELECT max(rowid) FROM ${table}) - (SELECT min(rowid) FROM ${table}) + 1 AS n`)
+    .get();
+  if (Number(span?.n) <= limit) return 0;
+  const { changes } = database
+    .prepare(
+      `DELETE FROM ${table} WHERE rowid IN (SELECT rowid FROM ${table} ORDER BY rowid DESC LIMIT -1 OFFSET ?)`,
+    )
+    .run(limit);
+  return Number(changes);
+}

@@ -1,4 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite';
+import { keepLatest } from './database.ts';
 
 /** An alert on its way to the DM server. `sequence` rises and is never used twice. */
 export interface OutboxEntry {
@@ -35,17 +36,7 @@ export class Outbox {
     this.#database
       .prepare('INSERT INTO outbox (kind, device_id, body, server) VALUES (?, ?, ?, ?)')
       .run(kind, deviceId, body, server ?? null);
-    // Sequences have gaps, so this is never less than what is there; to count would be to read all of it each time.
-    const span = this.#database
-      .prepare('SELECT (SELECT max(sequence) FROM outbox) - (SELECT min(sequence) FROM outbox) + 1 AS n')
-      .get();
-    if (Number(span?.n) <= this.limit) return;
-    const { changes } = this.#database
-      .prepare(
-        'DELETE FROM outbox WHERE sequence IN (SELECT sequence FROM outbox ORDER BY sequence DESC LIMIT -1 OFFSET ?)',
-      )
-      .run(this.limit);
-    this.dropped += Number(changes);
+    this.dropped += keepLatest(this.#database, 'outbox', this.limit);
   }
 
   /** DM servers that something waits for; undefined is the gateway's own. */
