@@ -208,6 +208,10 @@ export type { SessionOutcome };
 export const placeOf = (operation: Operation): string =>
   'uri' in operation ? operation.uri : operation.name === 'Alert' ? String(operation.code) : '';
 
+/** What a Get found, for who reads text: octets as base64. */
+export const textOfResult = (data: string | Uint8Array): string =>
+  typeof data === 'string' ? data : Buffer.from(data).toString('base64');
+
 async function* nothing(): Work {}
 
 const recordOf = (operation: Operation): Sending => ({

@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { PosternError } from '../base/errors.ts';
-import { type Operation, type OperationOutcome, placeOf } from '../dm/server-session.ts';
+import { type Operation, type OperationOutcome, placeOf, textOfResult } from '../dm/server-session.ts';
 import type { Headend } from './headend.ts';
 import { commandXml, type FanoutRequest } from './orders.ts';
 
@@ -119,7 +119,7 @@ const shown = ({ operation, status, results, parts }: OperationOutcome): object 
     results: results.map(({ uri: at, format, data }) => ({
       uri: at,
       format,
-      data: typeof data === 'string' ? data : Buffer.from(data).toString('base64'),
+      data: textOfResult(data),
     })),
   }),
   ...(parts && { parts: parts.map(shown) }),

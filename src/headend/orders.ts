@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { recordName } from '../base/record-name.ts';
 import { numbered } from '../dm/outgoing.ts';
 import { commandOf, type NodeOperation, type Operation } from '../dm/server-session.ts';
 import { nodeAt, renamed, type Vocabulary } from '../mo/vocabulary.ts';
@@ -159,8 +160,7 @@ export function imageOperations(
 
 /** What puts a group into a gateway's inventory, in place of an earlier one of this ID. */
 export function groupOperations(vocabulary: Vocabulary, { id, devices }: GroupRequest): Operation[] {
-  const name = createHash('sha256').update(id).digest('hex').slice(0, 16);
-  const uri = `${nodeAt(vocabulary, 'GwDeviceInventory', 'Groups')}/${name}`;
+  const uri = `${nodeAt(vocabulary, 'GwDeviceInventory', 'Groups')}/${recordName(id)}`;
   const nodes = below(vocabulary, uri);
   return [
     { name: 'Delete', uri },

@@ -1,9 +1,5 @@
 import { interior, leaf, type NodeDescription } from '../syncml/ddf.ts';
-
-const many = { occurs: 'ZeroOrMore' } as const;
-const maybe = { occurs: 'ZeroOrOne' } as const;
-const nodes = ['Add', 'Delete', 'Get'] as const;
-const values = ['Add', 'Delete', 'Get', 'Replace'] as const;
+import { many, maybe, nodes, values } from './shapes.ts';
 
 /** What is returned of the devices of a campaign. */
 export const ReturnFormat = { Full: 0, Counts: 1, Grouped: 2, Failures: 3 } as const;

@@ -11,12 +11,9 @@ import { interior, leaf, type ManagementObject, type NodeDescription } from '../
 import { isAuthentic, resyncNonces, type SignedNotification } from '../syncml/notification.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
 import { MoId } from './identifiers.ts';
+import { many, maybe, nodes, values } from './shapes.ts';
 
-const many = { occurs: 'ZeroOrMore' } as const;
-const maybe = { occurs: 'ZeroOrOne' } as const;
 const secret = { occurs: 'ZeroOrOne', secret: true } as const;
-const nodes = ['Add', 'Delete', 'Get'] as const;
-const values = ['Add', 'Delete', 'Get', 'Replace'] as const;
 /** Written, never read. */
 const writeOnly = ['Add', 'Delete', 'Replace'] as const;
 

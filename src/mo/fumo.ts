@@ -1,12 +1,12 @@
 import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
 import { MoId } from './identifiers.ts';
+import { maybe } from './shapes.ts';
 
 const get = ['Get'] as const;
 /** They are not there before a server sets them. */
 const named = ['Add', 'Get', 'Replace'] as const;
 const settable = ['Get', 'Replace'] as const;
 const execute = ['Exec', 'Get', 'Replace'] as const;
-const maybe = { occurs: 'ZeroOrOne' } as const;
 
 /** States of a firmware update (OMA FUMO 1.0, section 6.1). */
 export const FumoState = {

@@ -6,12 +6,8 @@ import type { ExpectedDevice } from '../store/credentials.ts';
 import type { DeviceRecord, Inventory } from '../store/inventory.ts';
 import { describe, interior, leaf, type ManagementObject, type NodeDescription } from '../syncml/ddf.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
+import { many, maybe, nodes, values } from './shapes.ts';
 import { ownVocabulary, type Vocabulary } from './vocabulary.ts';
-
-const many = { occurs: 'ZeroOrMore' } as const;
-const maybe = { occurs: 'ZeroOrOne' } as const;
-const nodes = ['Add', 'Delete', 'Get'] as const;
-const values = ['Add', 'Delete', 'Get', 'Replace'] as const;
 
 const record = {
   DeviceID: leaf('chr', ['Get'], 'Identifier of the End Device, its DevInfo/DevId'),

@@ -1,9 +1,7 @@
 import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
 import { campaignNodes } from './campaign.ts';
+import { many, maybe, nodes, values } from './shapes.ts';
 import { ownVocabulary } from './vocabulary.ts';
-
-const nodes = ['Add', 'Delete', 'Get'] as const;
-const values = ['Add', 'Delete', 'Get', 'Replace'] as const;
 
 /** GwEdTrigger: notifications of a DM server for many devices. The name is GwMO's; the nodes are proposed (docs/gwmo.md). */
 export const gwEdTrigger: ManagementObject = {
@@ -28,13 +26,13 @@ export const gwEdTrigger: ManagementObject = {
                     DeviceID: leaf('chr', values, 'Its DevId'),
                     Pkg0: leaf('bin', values, 'Package #0, octet by octet as the device gets it'),
                   },
-                  { occurs: 'ZeroOrMore' },
+                  many,
                 ),
               },
-              { occurs: 'ZeroOrOne' },
+              maybe,
             ),
           }),
-          { occurs: 'ZeroOrMore' },
+          many,
         ),
       }),
     },

@@ -1,9 +1,7 @@
 import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
 import { campaignNodes } from './campaign.ts';
+import { many, nodes, values } from './shapes.ts';
 import { ownVocabulary } from './vocabulary.ts';
-
-const nodes = ['Add', 'Delete', 'Get'] as const;
-const values = ['Add', 'Delete', 'Get', 'Replace'] as const;
 
 /** GwFanout: one command set for many devices. The name is GwMO's; the nodes are proposed (docs/gwmo.md). */
 export const gwFanout: ManagementObject = {
@@ -19,7 +17,7 @@ export const gwFanout: ManagementObject = {
             occurs: 'ZeroOrOne',
           }),
         }),
-        { occurs: 'ZeroOrMore' },
+        many,
       ),
     }),
   }),

@@ -1,9 +1,6 @@
 import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
+import { many, maybe, nodes, values } from './shapes.ts';
 import { ownVocabulary } from './vocabulary.ts';
-
-const maybe = { occurs: 'ZeroOrOne' } as const;
-const nodes = ['Add', 'Delete', 'Get'] as const;
-const values = ['Add', 'Delete', 'Get', 'Replace'] as const;
 
 /** How an image stands. */
 export const ImageState = { Idle: 0, Coming: 1, Ready: 2, Failed: 3, Evicted: 4 } as const;
@@ -50,7 +47,7 @@ export const gwImageInventory: ManagementObject = {
             Remove: leaf('null', ['Exec', 'Get'], 'Frees its room; what is known of it stays'),
           }),
         },
-        { occurs: 'ZeroOrMore' },
+        many,
       ),
     }),
     Quota: leaf('int', ['Get'], 'Bytes that images may take'),

@@ -1,4 +1,4 @@
-import type { Operation, OperationOutcome } from '../dm/server-session.ts';
+import { type Operation, type OperationOutcome, textOfResult } from '../dm/server-session.ts';
 import { DmStatus } from '../dm/status.ts';
 import type { FanoutOrder } from '../mo/fanout-order.ts';
 import { type Attempt, type AttemptOptions, type Outcome, statusOfAll } from './campaign.ts';
@@ -50,7 +50,7 @@ function outcomeOf(outcomes: readonly OperationOutcome[]): Outcome {
       status,
       results: results.map(({ uri, data }) => ({
         uri,
-        data: typeof data === 'string' ? data : Buffer.from(data).toString('base64'),
+        data: textOfResult(data),
       })),
     })),
   };
