@@ -10,6 +10,7 @@ import type { DeduplicationLimits, Exchange } from './deduplication.ts';
 import { deduplicationDefaults, RecentExchanges } from './deduplication.ts';
 import type { Handler, Remote, Reply } from './message.ts';
 import { amplification, CoapRequest, isError, refusal } from './message.ts';
+import { MessageIds } from './message-ids.ts';
 import { Option, uint, unacceptableOption } from './options.ts';
 import { Peer, remoteKey } from './peer.ts';
 import type { Transmission, TransmissionParameters } from './transmission.ts';
@@ -87,6 +88,7 @@ export class CoapEndpoint {
   readonly #transmitter: Transmitter;
   readonly #requests = new Map<string, PendingRequest>();
   readonly #proven: BoundedMap<string, true>;
+  readonly #messageIds: MessageIds;
   readonly #leisurely = new Set<Timer>();
   #working = 0;
   #sweep: Timer | undefined;
@@ -96,6 +98,7 @@ export class CoapEndpoint {
     this.#limits = { ...endpointDefaults, ...parts.limits };
     this.#clock = parts.clock;
     this.#entropy = parts.entropy;
+    this.#messageIds = new MessageIds(parts.entropy);
     this.#events = parts.events;
     this.#handler = parts.handler;
     this.#sendDatagram = parts.send;
@@ -271,7 +274,7 @@ export class CoapEndpoint {
   }
 
   #newPeer(address: string, port: number, key: string): Peer {
-    const peer = new Peer(address, port, key, Math.floor(this.#entropy.uniform() * 0x10000));
+    const peer = new Peer(address, port, key, this.#messageIds);
     this.#peers.set(key, peer);
     return peer;
   }

@@ -1,5 +1,6 @@
 import type { Exchange } from './deduplication.ts';
 import type { Remote } from './message.ts';
+import type { MessageIds } from './message-ids.ts';
 import type { Transmission } from './transmission.ts';
 
 /** What is known of one remote address and port, as long as something is going on with it. */
@@ -13,19 +14,18 @@ export class Peer implements Remote {
   readonly outbound: Transmission[] = [];
   /** Own requests to it that wait for their response. */
   awaited = 0;
-  #nextMessageId: number;
 
-  constructor(address: string, port: number, key: string, firstMessageId: number) {
+  readonly #messageIds: MessageIds;
+
+  constructor(address: string, port: number, key: string, messageIds: MessageIds) {
     this.address = address;
     this.port = port;
     this.key = key;
-    this.#nextMessageId = firstMessageId;
+    this.#messageIds = messageIds;
   }
 
   takeMessageId(): number {
-    const taken = this.#nextMessageId;
-    this.#nextMessageId = (taken + 1) & 0xffff;
-    return taken;
+    return this.#messageIds.take(this.key);
   }
 
   get idle(): boolean {

@@ -192,6 +192,21 @@ describe('bounds of what is remembered', () => {
 });
 
 describe('requests that go out', () => {
+  test('no message ID goes to a peer twice, though the peer is forgotten after each answer', async () => {
+    const { endpoint, receive, sent } = rig(hello);
+    const seen = new Set<number>();
+    for (let i = 0; i < 3000; i++) {
+      const outcome = endpoint.request('a', 1, get);
+      const { messageId, token } = sent.pop()!.message;
+      assert.ok(!seen.has(messageId), `${messageId} after ${seen.size}`);
+      seen.add(messageId);
+      receive({ type: Type.ACK, code: Code.Content, messageId, token });
+      await outcome;
+      assert.equal(endpoint.footprint.peers, 0);
+    }
+    endpoint.stop();
+  });
+
   test('retransmission doubles, with its jitter, and gives up after MAX_RETRANSMIT', async () => {
     const { clock, endpoint, sent } = rig(hello);
     const times: number[] = [];
