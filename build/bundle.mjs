@@ -23,12 +23,14 @@ const bundles = {
 
 /**
  * Code of dependencies that no party can reach: mqtt brings SOCKS proxies, a tenth of the gateway's bundle, which no
- * configuration here offers, and timers for browsers. What stands in for the first says so when it is used; the second is
- * looked at when mqtt loads, and used in browsers alone.
+ * configuration here offers, timers for browsers, and a copy of Node's streams for other runtimes and early versions. What
+ * stands in for the first says so when it is used; the second is looked at when mqtt loads, and used in browsers alone; in
+ * place of the third are Node's own streams, as its own switch READABLE_STREAM=disable has it.
  */
 const leftOut = {
   socks: "module.exports = new Proxy({}, { get() { throw new Error('SOCKS is not in this bundle'); } });",
   'worker-timers': 'module.exports = {};',
+  'readable-stream': "module.exports = require('node:stream');",
 };
 const leaveOut = {
   name: 'leave-out',
