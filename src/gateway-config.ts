@@ -169,6 +169,25 @@ const gatewayTables = v.strictObject({
     }),
     {},
   ),
+  lwm2m: described(
+    v.optional(
+      v.strictObject({
+        device: described(
+          v.optional(v.array(v.strictObject({ id: described(deviceId, 'Endpoint name') })), []),
+          'LwM2M clients that may be bootstrapped and may register here',
+        ),
+        lifetime: described(
+          v.optional(whole(60, 2_592_000), 3600),
+          'Seconds within which a client that was bootstrapped here renews its registration',
+        ),
+        'insecure-no-security': described(
+          v.optional(v.boolean(), false),
+          'Serve LwM2M clients without DTLS or OSCORE. A client proves nothing then: whoever knows an endpoint name can take its place',
+        ),
+      }),
+    ),
+    'Adaptation mode, for devices that speak LwM2M in place of OMA DM; off unless this table is there',
+  ),
   images: v.optional(
     v.strictObject({
       directory: described(
@@ -216,6 +235,10 @@ export const gatewayConfigSchema = v.pipe(
     ({ mqtt, parent }) => (mqtt === undefined) !== (parent === undefined),
     'exactly one of the tables mqtt and parent',
   ),
+  v.check(({ bootstrap, lwm2m }) => {
+    const clients = new Set(lwm2m?.device.map(({ id }) => id));
+    return !bootstrap.device.some(({ id }) => clients.has(id));
+  }, 'a device is in bootstrap.device or in lwm2m.device, not in both'),
 );
 
 export type GatewayConfig = v.InferOutput<typeof gatewayConfigSchema>;

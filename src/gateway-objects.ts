@@ -30,9 +30,9 @@ import { type GatewayObject, nodeAt, type Vocabulary } from './mo/vocabulary.ts'
 import { type AttemptOptions, Campaign, type CampaignParts } from './modes/campaign.ts';
 import { fanOutTo, isRepeatable } from './modes/fan-out.ts';
 import { ImageCache, type ImageCacheParts } from './modes/image-cache.ts';
-import type { ProxyMode } from './modes/proxy.ts';
 import type { TransparentMode } from './modes/transparent.ts';
 import { triggerOne } from './modes/trigger.ts';
+import type { Manage } from './modes/waiting-work.ts';
 import type { resultAlerts } from './northbound/dm-client.ts';
 import { download } from './northbound/download.ts';
 import { imagePath, versionPath } from './southbound/image-resource.ts';
@@ -66,7 +66,7 @@ export interface GatewayObjectsParts {
   };
   /** Whether a DM server may execute the node at a path. */
   readonly permits: (path: readonly string[], server: string) => boolean;
-  readonly manage: ProxyMode['manage'];
+  readonly manage: Manage;
   readonly deliver: TransparentMode['deliver'];
   /** URI of a path of this gateway, as a device sees it. */
   readonly uriFor: (deviceId: string, path: string) => string;

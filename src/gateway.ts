@@ -7,9 +7,12 @@ import { Blockwise } from './coap/blockwise.ts';
 import { EchoGuard } from './coap/echo.ts';
 import type { Remote } from './coap/message.ts';
 import { type Resource, Router } from './coap/router.ts';
+import { DmError } from './dm/dm-error.ts';
 import type { Operation, OperationOutcome } from './dm/server-session.ts';
+import { DmStatus } from './dm/status.ts';
 import { StoredBranch } from './dm/stored-branch.ts';
 import type { ManagementTree } from './dm/tree.ts';
+import { GatewayAdaptation, isAdapted, lwm2mWarning } from './gateway-adaptation.ts';
 import type { GatewayConfig } from './gateway-config.ts';
 import { GatewayObjects } from './gateway-objects.ts';
 import {
@@ -27,6 +30,7 @@ import { vocabularyOf } from './mo/vocabulary.ts';
 import { Delegation } from './modes/delegation.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
+import type { Manage } from './modes/waiting-work.ts';
 import { DmClient, type ResultBody, type resultAlerts } from './northbound/dm-client.ts';
 import { ParentLink } from './northbound/parent-link.ts';
 import type { Uplink } from './northbound/uplink.ts';
@@ -76,6 +80,7 @@ export class Gateway implements AsyncDisposable {
   readonly #transparent: TransparentMode;
   readonly #http: HttpBinding | undefined;
   readonly #proxy: ProxyMode;
+  readonly #adaptation: GatewayAdaptation | undefined;
   readonly #associations: Associations;
   readonly #objects: GatewayObjects;
   readonly #tree: ManagementTree;
@@ -119,11 +124,12 @@ export class Gateway implements AsyncDisposable {
       gwConfig: this.#gwConfig,
       clock,
       events,
-      expiry: config.limits['device-expiry'] * 1000,
+      expiryOf: (deviceId) => this.#adaptation?.expiryOf(deviceId) ?? config.limits['device-expiry'] * 1000,
       isAlive: (deviceId) => this.#reach.isAlive(deviceId),
       reported: () => this.#dmClient.wake(),
       gone: (deviceId) => {
         this.#proxy.detached(deviceId);
+        this.#adaptation?.detached(deviceId);
         this.#sessions.detached(deviceId);
       },
     });
@@ -156,8 +162,8 @@ export class Gateway implements AsyncDisposable {
       events,
       images: imageSettings(config),
       permits: (path, server) => this.#tree.permits(path, 'Exec', server),
-      manage: (...args) => this.#proxy.manage(...args),
-      deliver: (...args) => this.#transparent.deliver(...args),
+      manage: this.#manage,
+      deliver: (...args) => this.#deliver(...args),
       uriFor: (deviceId, path) => this.#reach.uriFor(deviceId, path),
       delegate: (...args) => delegation.run(...args),
       ended: (kind, uri, operation, result) => this.#report(kind, uri, operation, result),
@@ -246,6 +252,21 @@ export class Gateway implements AsyncDisposable {
       schemesOf: (deviceId) => schemes.get(deviceId),
       work: (deviceId) => this.#proxy.work(deviceId),
     });
+    this.#adaptation =
+      config.lwm2m &&
+      new GatewayAdaptation({
+        settings: config.lwm2m,
+        limit: config.limits.devices,
+        database: this.#database,
+        inventory: this.#inventory,
+        addresses: this.#addresses,
+        reach: this.#reach,
+        associations: this.#associations,
+        heard: (deviceId, remote) => this.#heard(deviceId, remote),
+        clock,
+        entropy,
+        events,
+      });
     const bootstrapSecrets = new Map(
       config.bootstrap.device.map(({ id, pin, 'factory-secret': network }) => [id, { network, pin }]),
     );
@@ -272,6 +293,7 @@ export class Gateway implements AsyncDisposable {
             this.#sessions.resource(local),
             this.#transparent.resource(),
             uplinkStatus.resource(local),
+            ...(this.#adaptation?.resources(local) ?? []),
             ...(parent ? [this.#notifications(parent)] : []),
             imageResource(
               (name) => objects.images.ready(name),
@@ -311,6 +333,7 @@ export class Gateway implements AsyncDisposable {
         'coap.insecure-plain-coap: devices are served over plain CoAP only so far, which must be allowed by this key = true',
       );
     this.#events.emit('warn', 'coap.insecure', { security: plainWarning });
+    this.#adaptation?.start();
     this.#associations.start();
     await this.#network.start();
     await this.#http?.start();
@@ -333,6 +356,7 @@ export class Gateway implements AsyncDisposable {
     stack.use(this.#objects);
     stack.use(this.#associations);
     stack.use(this.#network);
+    if (this.#adaptation) stack.use(this.#adaptation);
     if (this.#http) stack.use(this.#http);
     stack.defer(() => this.#sessions.stop());
     this.#events.emit('info', 'gateway.stopping', { gateway: this.#config.gateway.id });
@@ -350,7 +374,7 @@ export class Gateway implements AsyncDisposable {
       coap: {
         port: this.#network.port,
         addresses: this.#network.addresses.map(({ address }) => address),
-        security: plainWarning,
+        security: this.#adaptation ? `${plainWarning}; ${lwm2mWarning}` : plainWarning,
       },
       devices: {
         attached: this.#inventory.size,
@@ -377,7 +401,19 @@ export class Gateway implements AsyncDisposable {
     operations: readonly Operation[],
     timeout: number,
   ): Promise<readonly OperationOutcome[]> {
-    return await this.#proxy.manage(deviceId, operations, { timeout });
+    return await this.#manage(deviceId, operations, { timeout });
+  }
+
+  /** In proxy mode, or in adaptation mode where the device speaks no OMA DM. */
+  readonly #manage: Manage = (deviceId, ...rest) => {
+    const adaptation = isAdapted(this.#inventory, deviceId) ? this.#adaptation : undefined;
+    return (adaptation ?? this.#proxy).manage(deviceId, ...rest);
+  };
+
+  async #deliver(deviceId: string, server: string, package0: Uint8Array): Promise<void> {
+    if (isAdapted(this.#inventory, deviceId))
+      throw new DmError(DmStatus.OptionalFeatureNotSupported, `${deviceId} opens no DM sessions`);
+    await this.#transparent.deliver(deviceId, server, package0);
   }
 
   #heard(deviceId: string, remote: Remote): void {
@@ -418,7 +454,7 @@ export class Gateway implements AsyncDisposable {
 
   async #notified(deviceId: string | undefined, server: string, package0: Uint8Array): Promise<void> {
     if (deviceId === undefined) this.#dmClient.notified(package0);
-    else await this.#transparent.deliver(deviceId, server, package0);
+    else await this.#deliver(deviceId, server, package0);
   }
 
   /** What an Exec of a DM server came to goes to that server. */

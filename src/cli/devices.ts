@@ -3,6 +3,7 @@ import type { DeviceRecord } from '../store/inventory.ts';
 import type { Command } from './runner.ts';
 
 const modes = ['transparent', 'proxy', 'adaptation'];
+const origins = { local: 'local bootstrap server', server: 'DM server', manual: 'hand' } as const;
 
 export const devices: Command = {
   summary: 'Lists the End Devices of a running gateway',
@@ -19,7 +20,7 @@ export const devices: Command = {
       device.deviceId,
       device.state,
       modes[device.mode] ?? String(device.mode),
-      device.origin === 'local' ? 'local bootstrap server' : 'DM server',
+      origins[device.origin],
       [device.manufacturer, device.model, device.firmware].filter((part) => part !== undefined).join(' '),
       device.address,
       new Date(device.lastSeen).toISOString(),

@@ -7,6 +7,11 @@ export const ContentFormat = {
   LinkFormat: 40,
   OctetStream: 42,
   Cbor: 60,
+  SenmlJson: 110,
+  SenmlCbor: 112,
+  LwM2mTlv: 11542,
+  /** Of LwM2M 1.0. */
+  LwM2mJson: 11543,
   SyncmlXml: 65001,
   SyncmlWbxml: 65002,
   SyncmlCbor: 65003,

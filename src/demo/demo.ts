@@ -11,6 +11,7 @@ import { systemEntropy } from '../base/entropy.ts';
 import type { EventFields, Events, Severity } from '../base/events.ts';
 import { deviceConfigSchema } from '../device/config.ts';
 import { Device } from '../device/device.ts';
+import { LwM2mDevice } from '../device/lwm2m-device.ts';
 import { placeOf } from '../dm/server-session.ts';
 import { Gateway } from '../gateway.ts';
 import { gatewayConfigSchema } from '../gateway-config.ts';
@@ -27,6 +28,7 @@ const gatewayId = 'gw-demo';
 const otherGatewayId = 'gw-demo-2';
 const local = ['urn:dev:demo:1', 'urn:dev:demo:2'];
 const assisted = 'urn:dev:demo:3';
+const lwm2mClient = 'urn:dev:demo:8';
 const spare = ['urn:dev:demo:4', 'urn:dev:demo:5', 'urn:dev:demo:6', 'urn:dev:demo:7'];
 /** Factory secrets of the devices that a person attaches by hand; good for nothing but this demo. */
 const factorySecret = (id: string): string => `factory-of-${id.split(':').at(-1)}`;
@@ -42,6 +44,8 @@ const updateFrom = (image: string, version: string): string =>
   `<Add><CmdID>1</CmdID>${item('./FwUpdate/PkgVersion', version)}</Add>` +
   `<Replace><CmdID>2</CmdID>${item('./FwUpdate/DownloadAndUpdate/PkgURL', `gw-image:${image}`)}</Replace>` +
   `<Exec><CmdID>3</CmdID>${item('./FwUpdate/DownloadAndUpdate')}</Exec>`;
+/** Of an LwM2M client: resource On/Off of its first lamp. */
+const switchOn = `<Replace><CmdID>1</CmdID>${item('./3311/0/5850', 'true')}</Replace>`;
 const imageBytes = 64 * 1024;
 
 /** Hears of an event by its name. */
@@ -168,6 +172,14 @@ export class Demo implements AsyncDisposable {
     await this.#fanOut(headend, 'update', updateFrom('fw-2', '2.0.0'));
 
     this.#heading(
+      'Journey 6: a device that speaks no OMA DM but LwM2M; the same order reaches it, in adaptation mode',
+    );
+    await this.#attachClient(lwm2mClient);
+    await this.#happened.until('alert.delivered', lwm2mClient);
+    await this.#fanOut(headend, 'mixed', askFirmware);
+    await this.#fanOut(headend, 'lamp', switchOn, [lwm2mClient]);
+
+    this.#heading(
       'Journey 3: the device is carried to another network; its server moves it to the gateway there',
     );
     await this.#stopDevice(assisted);
@@ -197,9 +209,10 @@ export class Demo implements AsyncDisposable {
     for (const line of lines) this.#print(`    ${line}`);
   }
 
-  /** Has the gateway do it on all its devices, and tells the result. */
-  async #fanOut(headend: Headend, name: string, command: string): Promise<void> {
-    await headend.fanOut(gatewayId, { name, command, targets: {}, returnFormat: 2 });
+  /** Has the gateway do it on all its devices, or on these, and tells the result. */
+  async #fanOut(headend: Headend, name: string, command: string, devices?: string[]): Promise<void> {
+    const targets = devices ? { devices } : {};
+    await headend.fanOut(gatewayId, { name, command, targets, returnFormat: 2 });
     const done = () => headend.fanouts().find((each) => each.name === name);
     while (!done()) await this.#happened.next('alert.command-fanout');
     this.#say('server  ', `the result: ${done()?.result}`);
@@ -273,6 +286,9 @@ export class Demo implements AsyncDisposable {
             'factory-secret': factorySecret(device),
           })),
         },
+        ...(isFirst && {
+          lwm2m: { device: [{ id: lwm2mClient }], 'insecure-no-security': true },
+        }),
       },
       'demo',
     );
@@ -306,6 +322,21 @@ export class Demo implements AsyncDisposable {
     );
     const running = this.#stack.use(new Device(config, { events: this.#narrator('device') }));
     this.#devices.set(id, running);
+    await running.start();
+    await running.attached;
+  }
+
+  async #attachClient(id: string): Promise<void> {
+    const config = checkConfig(
+      deviceConfigSchema,
+      {
+        device: { id, manufacturer: 'Example', model: 'Demo thermometer' },
+        network: { 'multicast-port': this.gateway.coapPort, interface: loopback },
+        lwm2m: {},
+      },
+      'demo',
+    );
+    const running = this.#stack.use(new LwM2mDevice(config, { events: this.#narrator('device') }));
     await running.start();
     await running.attached;
   }

@@ -18,11 +18,15 @@ const sentences: Readonly<Record<string, Readonly<Record<string, Sentence>>>> = 
       `${short(device)} found a gateway at ${gateway}, which offers ${resources}`,
     'device.bootstrapped': ({ device, gateway }) =>
       `${short(device)} checked the bootstrap's MAC and has an account for gateway ${gateway} now`,
+    'device.account-taken': ({ device, gateway }) =>
+      `${short(device)} took an account for the gateway at ${gateway}`,
     'device.session-started': ({ device, server, session, tunnelled }) =>
       `${short(device)} opens DM session ${session} with ${server}${tunnelled ? ', through the tunnel' : ''}`,
     'device.command': ({ device, server, command, uri, status }) =>
       `${short(device)} did ${command}${uri === undefined ? '' : ` ${uri}`} for ${server}: ${status}`,
     'device.attached': ({ device, gateway }) => `${short(device)} is attached to ${gateway}`,
+    'device.written': ({ device, path }) => `${short(device)} took a value for ${path}`,
+    'device.executed': ({ device, path }) => `${short(device)} executed ${path}`,
     'device.notified': ({ device, server, session }) =>
       `${short(device)} got Package #0, checked its digest, and will open session ${session} with ${server}`,
     'device.moved': ({ device, from }) =>
@@ -44,9 +48,14 @@ const sentences: Readonly<Record<string, Readonly<Record<string, Sentence>>>> = 
     'bootstrap.issued': ({ device }) =>
       `bootstrap server: ${short(device)} proved its factory secret; fresh secrets are on their way (GwMO 8.4.2)`,
     'bootstrap.refused': ({ device, reason }) => `bootstrap server refused ${short(device)}: ${reason}`,
+    'lwm2m.insecure': () => 'serves LwM2M clients without security, as this demo allows on loopback',
+    'lwm2m.bootstrapped': ({ device }) =>
+      `LwM2M bootstrap server: gave ${short(device)} an account for this gateway`,
+    'registration.proven': ({ device, model }) =>
+      `${short(device)} registered, and says that it is a ${model}`,
     'device.expected': ({ device }) => `the DM server told of ${short(device)}, which will come (GwMO 8.4.1)`,
-    'device.attached': ({ device }) =>
-      `${short(device)} proved itself and is in the inventory; a Device Attach Alert is in the outbox`,
+    'device.attached': ({ device, protocol }) =>
+      `${short(device)} ${protocol === 'LwM2M' ? 'answered' : 'proved itself'} and is in the inventory; a Device Attach Alert is in the outbox`,
     'alert.delivered': ({ device, alert, status }) =>
       `the server took the ${alertNames[String(alert)]} of ${short(device)} with ${status}; it leaves the outbox`,
     'fanout.started': ({ devices }) => `will ask ${devices} devices, each in a session of its own`,

@@ -4,6 +4,7 @@ import { Agent, createServer, type IncomingMessage, type OutgoingMessage, type S
 import { type Clock, pause } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import { uriHost } from '../base/uri-host.ts';
+import { ContentFormat } from '../coap/content-formats.ts';
 import { type Link, parseLinks } from '../coap/link-format.ts';
 import { Option, writeUint } from '../coap/options.ts';
 import { parseCoapUri } from '../coap/uri.ts';
@@ -19,7 +20,7 @@ const downloadAttempts = 5;
 const allCoapNodes = '224.0.1.187';
 
 export interface StackRequest {
-  readonly method: 'GET' | 'POST';
+  readonly method: 'GET' | 'POST' | 'DELETE';
   /** `coap://host:port`. */
   readonly base: string;
   readonly path: string;
@@ -42,6 +43,8 @@ export interface StackResponse {
   readonly code: string;
   readonly payload: Uint8Array;
   readonly contentFormat: number | undefined;
+  /** Its Location-Path, `/rd/x`; empty when it has none. */
+  readonly location: string;
   option(number: number): Uint8Array | undefined;
 }
 
@@ -51,13 +54,28 @@ export interface Discovered {
   readonly links: readonly Link[];
 }
 
-/** Takes what is posted to the device; answers with a CoAP code. */
-export type Posted = (path: string, payload: Uint8Array) => string | Promise<string>;
+/** What somebody asks of the device. */
+export interface StackIncoming {
+  readonly method: string;
+  /** `/dmn?id=…` */
+  readonly url: string;
+  readonly payload: Uint8Array;
+  readonly contentFormat: number | undefined;
+  readonly accept: number | undefined;
+}
+
+export interface StackAnswer {
+  /** `2.04` */
+  readonly code: string;
+  readonly payload?: Uint8Array;
+  readonly contentFormat?: number;
+}
+
+export type Answering = (request: StackIncoming) => StackAnswer | Promise<StackAnswer>;
 
 /** A body beyond this goes up in blocks of 512 bytes (size exponent 5). */
 const blockwiseFrom = 1024;
 const blockExponent = 5;
-const linkFormat = 40;
 
 /**
  * The device's CoAP: the `coap` package, client and server on one socket, so that the gateway reaches the device where it
@@ -71,10 +89,10 @@ export class CoapStack implements AsyncDisposable {
   readonly #server: Server;
   readonly #stop = new AbortController();
 
-  constructor(clock: Clock, address: string, posted: Posted) {
+  constructor(clock: Clock, address: string, answering: Answering) {
     this.#clock = clock;
     this.#address = address;
-    this.#server = createServer((request, response) => void answer(request, response, posted));
+    this.#server = createServer((request, response) => void answer(request, response, answering));
     this.#agent.on('error', () => {});
     this.#server.on('error', () => {});
   }
@@ -237,7 +255,7 @@ export class CoapStack implements AsyncDisposable {
     outgoing.on('error', () => {});
     outgoing.on('response', (incoming: IncomingMessage) => {
       const { payload, contentFormat, code } = read(incoming);
-      if (code !== '2.05' || contentFormat !== linkFormat) return;
+      if (code !== '2.05' || contentFormat !== ContentFormat.LinkFormat) return;
       try {
         const links = parseLinks(Buffer.from(payload).toString());
         const { address, port: from } = incoming.rsinfo;
@@ -261,16 +279,44 @@ export class CoapStack implements AsyncDisposable {
   }
 }
 
-async function answer(request: IncomingMessage, response: OutgoingMessage, posted: Posted): Promise<void> {
-  if (request.method !== 'POST') response.code = '4.05';
-  else {
-    try {
-      response.code = await posted(request.url, request.payload);
-    } catch (thrown) {
-      response.code = asPosternError(thrown).coapCode;
-    }
+async function answer(
+  request: IncomingMessage,
+  response: OutgoingMessage,
+  answering: Answering,
+): Promise<void> {
+  try {
+    const { method, url, payload } = request;
+    const given = await answering({
+      method,
+      url,
+      payload,
+      contentFormat: formatIn(request, 'Content-Format'),
+      accept: formatIn(request, 'Accept'),
+    });
+    response.code = given.code;
+    if (given.contentFormat !== undefined)
+      response.setOption('Content-Format', writeUint(given.contentFormat));
+    response.end(given.payload && Buffer.from(given.payload));
+  } catch (thrown) {
+    response.code = asPosternError(thrown).coapCode;
+    response.end();
   }
-  response.end();
+}
+
+/** Formats that the package tells by name, by their numbers; the others it tells by number. */
+const formatNames: Readonly<Record<string, number>> = {
+  'text/plain': ContentFormat.TextPlain,
+  'application/link-format': ContentFormat.LinkFormat,
+  'application/octet-stream': ContentFormat.OctetStream,
+  'application/senml+json': ContentFormat.SenmlJson,
+  'application/senml+cbor': ContentFormat.SenmlCbor,
+  'application/vnd.oma.lwm2m+tlv': ContentFormat.LwM2mTlv,
+  'application/vnd.oma.lwm2m+json': ContentFormat.LwM2mJson,
+};
+
+function formatIn({ headers }: IncomingMessage, name: 'Accept' | 'Content-Format'): number | undefined {
+  const format = headers[name];
+  return typeof format === 'number' ? format : formatNames[String(format)];
 }
 
 function read(incoming: IncomingMessage): StackResponse {
@@ -278,12 +324,12 @@ function read(incoming: IncomingMessage): StackResponse {
     const found = incoming._packet.options?.find(({ name }) => String(name) === String(number));
     return found?.value instanceof Buffer ? found.value : undefined;
   };
-  const format = incoming.headers['Content-Format'];
+  const location = (incoming._packet.options ?? []).filter(({ name }) => name === 'Location-Path');
   return {
     code: incoming.code,
+    location: location.map(({ value }) => `/${value}`).join(''),
     payload: incoming.payload,
-    contentFormat:
-      typeof format === 'number' ? format : format === 'application/link-format' ? linkFormat : undefined,
+    contentFormat: formatIn(incoming, 'Content-Format'),
     option,
   };
 }

@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { authSchemes, described, identifier, logSection, port, secret, text } from '../base/config.ts';
+import { authSchemes, described, identifier, logSection, port, secret, text, whole } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 
 /** The reference End Device's configuration file. */
@@ -61,6 +61,22 @@ export const deviceConfigSchema = v.strictObject({
       }),
     ),
     'A bootstrap document that is applied once, at the first start (OMA DM bootstrap, customized bootstrap)',
+  ),
+  lwm2m: described(
+    v.optional(
+      v.strictObject({
+        bootstrap: described(
+          v.optional(v.boolean(), true),
+          'Ask the gateway for an account first; else it registers with the gateway that it finds',
+        ),
+        lifetime: described(
+          v.optional(whole(1, 31_536_000), 300),
+          'Seconds within which it renews its registration, where no bootstrap says otherwise',
+        ),
+        'queue-mode': described(v.optional(v.boolean(), false), 'Whether it says that it sleeps'),
+      }),
+    ),
+    'It is an LwM2M client instead of an OMA DM client; its DevId is its endpoint name',
   ),
   'dm-server': described(
     v.optional(

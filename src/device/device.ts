@@ -14,7 +14,7 @@ import { Nodes } from '../store/nodes.ts';
 import { decodeNotification, sessionIdText } from '../syncml/notification.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
 import { Bootstraps, byBootstrap } from './bootstraps.ts';
-import { CoapStack, type Discovered } from './coap-stack.ts';
+import { CoapStack, type Discovered, type StackAnswer, type StackIncoming } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
 import type { Firmware } from './firmware.ts';
@@ -82,9 +82,7 @@ export class Device implements AsyncDisposable {
     this.#firmware = firmware;
     this.#takeFactoryAccount();
     for (const account of this.#accounts.list()) if (isDirect(account)) this.#trust(account.serverId);
-    this.#coap = new CoapStack(clock, config.network.interface, (path, payload) =>
-      this.#posted(path, payload),
-    );
+    this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request));
     this.#sessions = new ServerSessions({
       deviceId: config.device.id,
       encoding: config.device.encoding,
@@ -272,8 +270,9 @@ export class Device implements AsyncDisposable {
   }
 
   /** Package #0 (OMA DM notification). The answer says whether it is believed; the session comes after it. */
-  #posted(path: string, payload: Uint8Array): string {
-    if (path.split('?')[0] !== notificationPath) return '4.04';
+  #asked({ method, url, payload }: StackIncoming): StackAnswer {
+    if (method !== 'POST') return { code: '4.05' };
+    if (url.split('?')[0] !== notificationPath) return { code: '4.04' };
     const notification = decodeNotification(payload);
     const { serverId } = notification;
     if (!this.#accounts.believes(notification)) {
@@ -281,7 +280,7 @@ export class Device implements AsyncDisposable {
         device: this.id,
         server: serverId.slice(0, 64),
       });
-      return '4.01';
+      return { code: '4.01' };
     }
     const sessionId = sessionIdText(notification.sessionId);
     this.#events.emit('info', 'device.notified', { device: this.id, server: serverId, session: sessionId });
@@ -290,7 +289,7 @@ export class Device implements AsyncDisposable {
       const reason = asPosternError(thrown).message;
       this.#events.emit('warn', 'device.session-failed', { device: this.id, server: serverId, reason });
     });
-    return '2.04';
+    return { code: '2.04' };
   }
 
   /** A DM server of the device's own may give it accounts; so may no gateway. */

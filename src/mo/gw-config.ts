@@ -34,7 +34,7 @@ export const gwConfigFacts = ({ modes }: Vocabulary, maxEndDevices: number): rea
   {
     name: 'SupportedModes',
     format: 'chr',
-    value: [modes[GatewayMode.Transparent], modes[GatewayMode.Proxy]].join(','),
+    value: modes.join(','),
   },
   {
     name: 'BootstrapMethods',

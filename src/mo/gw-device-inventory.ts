@@ -15,13 +15,14 @@ const record = {
   Mode: leaf('int', ['Get'], '0: transparent, 1: proxy, 2: adaptation'),
   State: leaf('chr', ['Get'], 'attached'),
   Bootstrap: leaf('chr', ['Get'], 'How its account came: local (8.4.2), server (8.4.1) or manual'),
-  Protocol: leaf('chr', ['Get'], 'What it speaks, such as OMA-DM'),
+  Protocol: leaf('chr', ['Get'], 'What it speaks: OMA-DM or LwM2M'),
   Address: leaf('chr', ['Get'], 'Where the device was heard last, as a URI', maybe),
   LastSeen: leaf('chr', ['Get'], 'When, by the gateway clock, as ISO 8601', maybe),
   DevTyp: leaf('chr', ['Get'], 'Device type, by its DevDetail', maybe),
   Man: leaf('chr', ['Get'], 'Manufacturer, by its DevInfo', maybe),
   Mod: leaf('chr', ['Get'], 'Model, by its DevInfo', maybe),
   FwV: leaf('chr', ['Get'], 'Firmware version, by its DevDetail', maybe),
+  Objects: leaf('chr', ['Get'], 'Of an LwM2M client: its objects and instances, as paths', maybe),
   Gateway: leaf('chr', ['Get'], 'The child gateway that it is behind; none for what is attached here', maybe),
 };
 
@@ -233,7 +234,8 @@ export function recordLeaves(
   { modes, componentTypes }: Vocabulary,
   device: DeviceRecord,
 ): Record<string, string> {
-  const { deviceId, mode, state, origin, address, lastSeen, manufacturer, model, firmware, via } = device;
+  const { deviceId, mode, state, origin, address, lastSeen, manufacturer, model, firmware, via, objects } =
+    device;
   return {
     DeviceID: deviceId,
     ComponentType: String(componentTypes[device.isGateway ? 1 : 0]),
@@ -247,6 +249,7 @@ export function recordLeaves(
     ...(manufacturer !== undefined && { Man: manufacturer }),
     ...(model !== undefined && { Mod: model }),
     ...(firmware !== undefined && { FwV: firmware }),
+    ...(objects !== undefined && { Objects: objects }),
     ...(via !== undefined && { Gateway: via }),
   };
 }

@@ -8,10 +8,10 @@ import type { FanoutOrder } from '../mo/fanout-order.ts';
 import { nodeAt, renamed, renamedTree, type Vocabulary } from '../mo/vocabulary.ts';
 import { encodeTnds, TndsMediaType, type TndsNode } from '../syncml/tnds.ts';
 import type { AttemptOptions } from './campaign.ts';
-import type { ProxyMode } from './proxy.ts';
+import type { Manage } from './waiting-work.ts';
 
 export interface DelegationParts {
-  readonly manage: ProxyMode['manage'];
+  readonly manage: Manage;
   readonly vocabulary: Vocabulary;
   readonly clock: Clock;
   readonly entropy: Entropy;

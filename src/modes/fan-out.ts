@@ -2,10 +2,10 @@ import { type Operation, type OperationOutcome, textOfResult } from '../dm/serve
 import { DmStatus } from '../dm/status.ts';
 import type { FanoutOrder } from '../mo/fanout-order.ts';
 import { type Attempt, type AttemptOptions, type Outcome, statusOfAll } from './campaign.ts';
-import type { ProxyMode } from './proxy.ts';
+import type { Manage } from './waiting-work.ts';
 
 export interface FanOutParts {
-  readonly manage: ProxyMode['manage'];
+  readonly manage: Manage;
   /** Operations as they are for one device: what an image is called becomes where this device gets it. */
   readonly adapt: (device: string, operations: readonly Operation[]) => readonly Operation[];
 }

@@ -4,11 +4,10 @@ import type { Events } from '../base/events.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { DetachReason, DeviceAttach, DeviceDetach } from '../mo/gateway-alerts.ts';
 import { GatewayMode } from '../mo/gw-config.ts';
-import type { Credentials } from '../store/credentials.ts';
+import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import { transaction } from '../store/database.ts';
 import type { DeviceRecord, Inventory } from '../store/inventory.ts';
 import type { Outbox } from '../store/outbox.ts';
-import type { AttachedDevice } from './device-sessions.ts';
 
 export interface AssociationsParts {
   readonly database: DatabaseSync;
@@ -19,7 +18,7 @@ export interface AssociationsParts {
   readonly clock: Clock;
   readonly events: Events;
   /** Milliseconds after which a device that was not heard is asked whether it is there; never when 0. */
-  readonly expiry: number;
+  readonly expiryOf: (deviceId: string) => number;
   /** Whether a device answers where it was heard last. */
   readonly isAlive: (deviceId: string) => Promise<boolean>;
   /** There is something to report. */
@@ -28,12 +27,19 @@ export interface AssociationsParts {
   readonly gone: (deviceId: string) => void;
 }
 
+/** A device that has shown that it is there. */
+export interface AttachedDevice extends Omit<DeviceRecord, 'state' | 'lastSeen' | 'via'> {
+  /** What it proved itself by; none where its protocol has none here. */
+  readonly credential?: GatewayCredential;
+}
+
 /** Bodies of outbox entries, by their kind. */
 export type AttachBody = Omit<DeviceAttach, 'sequence' | 'deviceId'>;
 export type DetachBody = Pick<DeviceDetach, 'reason' | 'via'>;
 
-/** Devices that are asked at one time whether they are there. */
+/** Devices that are asked at one time whether they are there, and milliseconds between looks for those to ask. */
 const asking = 16;
+const sweepEvery = 30_000;
 
 /**
  * Which devices are attached: what attaching and detaching changes is written as a whole, inventory, credential and
@@ -52,11 +58,11 @@ export class Associations implements AsyncDisposable {
   }
 
   start(): void {
-    const { inventory, clock, expiry } = this.#parts;
+    const { inventory, clock } = this.#parts;
     // What is behind a child gateway is the child's to ask.
     for (const { deviceId, via } of inventory.values())
       if (via === undefined) this.#heard.set(deviceId, clock.now());
-    if (expiry > 0) this.#arm();
+    this.#arm();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -70,46 +76,31 @@ export class Associations implements AsyncDisposable {
     if (record && record.via === undefined) this.#heard.set(deviceId, this.#parts.clock.now());
   }
 
-  attach(device: AttachedDevice): void {
+  attach({ credential, ...device }: AttachedDevice): void {
     const { database, inventory, credentials, clock, events, reported } = this.#parts;
-    const { deviceId, credential, address, isGateway, manufacturer, model, firmware, deviceType } = device;
+    const { deviceId, mode, origin, address, isGateway, manufacturer, model } = device;
     const before = inventory.get(deviceId);
-    const described = {
-      ...(manufacturer !== undefined && { manufacturer }),
-      ...(model !== undefined && { model }),
-    };
-    const isNew = before === undefined || before.via !== undefined || !credential.attached;
-    const mode = before?.mode ?? GatewayMode.Transparent;
+    const isProvenFirst = credential !== undefined && !credential.attached;
+    const isNew = before === undefined || before.via !== undefined || isProvenFirst;
     transaction(database, () => {
-      if (!credential.attached) credentials.put({ ...credential, attached: true });
-      inventory.put({
-        deviceId,
-        state: 'attached',
-        mode,
-        origin: credential.origin,
-        address,
-        lastSeen: clock.wall(),
-        protocol: 'OMA-DM',
-        isGateway,
-        ...described,
-        ...(firmware !== undefined && { firmware }),
-        ...(deviceType !== undefined && { deviceType }),
-      });
-      const kind = isGateway ? { isGateway } : {};
+      if (isProvenFirst) credentials.put({ ...credential, attached: true });
+      inventory.put({ ...device, state: 'attached', lastSeen: clock.wall() });
       if (isNew)
         this.#report('device-attach', deviceId, {
           mode,
-          bootstrap: credential.origin,
-          ...kind,
-          ...described,
+          bootstrap: origin,
+          ...(isGateway && { isGateway }),
+          ...(manufacturer !== undefined && { manufacturer }),
+          ...(model !== undefined && { model }),
         });
     });
     this.#heard.set(deviceId, clock.now());
     if (!isNew) return;
     events.emit('info', 'device.attached', {
       device: deviceId,
-      bootstrap: credential.origin,
+      bootstrap: origin,
       peer: address,
+      protocol: device.protocol,
     });
     reported();
   }
@@ -143,7 +134,7 @@ export class Associations implements AsyncDisposable {
       origin: bootstrap,
       address: inventory.get(child)?.address ?? '',
       lastSeen: clock.wall(),
-      protocol: 'OMA-DM',
+      protocol: mode === GatewayMode.Adaptation ? 'LwM2M' : 'OMA-DM',
       isGateway,
       via: path,
       ...described,
@@ -212,8 +203,7 @@ export class Associations implements AsyncDisposable {
   }
 
   #arm(): void {
-    const { clock, expiry } = this.#parts;
-    this.#timer = clock.after(Math.max(1000, expiry / 4), () => {
+    this.#timer = this.#parts.clock.after(sweepEvery, () => {
       this.#sweeping = this.#sweep().finally(() => {
         if (!this.#stopped) this.#arm();
       });
@@ -221,8 +211,11 @@ export class Associations implements AsyncDisposable {
   }
 
   async #sweep(): Promise<void> {
-    const { clock, expiry, isAlive } = this.#parts;
-    const silent = [...this.#heard].filter(([, since]) => clock.now() - since >= expiry);
+    const { clock, expiryOf, isAlive } = this.#parts;
+    const silent = [...this.#heard].filter(([deviceId, since]) => {
+      const expiry = expiryOf(deviceId);
+      return expiry > 0 && clock.now() - since >= expiry;
+    });
     for (let at = 0; at < silent.length && !this.#stopped; at += asking)
       await Promise.all(
         silent.slice(at, at + asking).map(async ([deviceId, since]) => {

@@ -14,26 +14,14 @@ import { LockOut } from '../dm/lock-out.ts';
 import { ServerSession, type Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import { isAlertOf } from '../mo/gateway-alerts.ts';
+import { GatewayMode } from '../mo/gw-config.ts';
 import { nodeAt, type Vocabulary } from '../mo/vocabulary.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import { decodeMessage, encodeMessage } from '../syncml/codec.ts';
 import type { Alert } from '../syncml/message.ts';
+import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import { isDeviceId, paths, resourceTypes } from './resources.ts';
-
-/** What a device told of itself when it and the gateway had proved themselves to each other. */
-export interface AttachedDevice {
-  readonly deviceId: string;
-  readonly credential: GatewayCredential;
-  /** Where it was, as a URI. */
-  readonly address: string;
-  /** It is a DM Gateway itself, and may be one here. */
-  readonly isGateway: boolean;
-  readonly manufacturer?: string;
-  readonly model?: string;
-  readonly firmware?: string;
-  readonly deviceType?: string;
-}
 
 export interface DeviceSessionsParts {
   readonly gatewayId: string;
@@ -299,6 +287,9 @@ export class DeviceSessions {
     this.#parts.attached({
       deviceId,
       credential,
+      mode: GatewayMode.Transparent,
+      origin: credential.origin,
+      protocol: 'OMA-DM',
       address,
       isGateway: isOk(asGateway?.status ?? DmStatus.NotFound),
       ...(devInfo.Man !== undefined && { manufacturer: devInfo.Man }),

@@ -5,6 +5,9 @@ export const paths = {
   tunnel: '/dm/t',
   status: '/gw/status',
   images: '/img',
+  registrations: '/rd',
+  lwm2mBootstrap: '/bs',
+  lwm2mBootstrapPack: '/bspack',
   /** On the device. */
   notification: ['dmn'],
 } as const;
@@ -15,6 +18,9 @@ export const resourceTypes = {
   tunnel: 'oma.dm.tunnel',
   status: 'oma.gw.status',
   images: 'oma.gw.image',
+  /** RFC 9176 section 9.1. */
+  registrations: 'core.rd',
+  lwm2mBootstrap: 'oma.lwm2m.bs',
 } as const;
 
 /** Longest device ID, in bytes: what fits in a Uri-Query option with its name. */

@@ -57,6 +57,8 @@ const steps = [
      name TEXT NOT NULL, correlator TEXT, result TEXT NOT NULL, UNIQUE (kind, gateway, name)
    ) STRICT;
    CREATE TABLE assignment (device TEXT PRIMARY KEY, gateway TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
+  `ALTER TABLE device ADD COLUMN objects TEXT;
+   CREATE TABLE registration (device_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
 ];
 
 /**

@@ -5,6 +5,9 @@ import { recordName } from '../base/record-name.ts';
 /** How a device's account for the gateway came: local (GwMO 8.4.2), by the DM server (8.4.1), or by hand on both sides. */
 export type BootstrapOrigin = 'local' | 'server' | 'manual';
 
+/** What a device speaks. */
+export type Protocol = 'OMA-DM' | 'LwM2M';
+
 export interface DeviceRecord {
   readonly deviceId: string;
   readonly state: 'attached';
@@ -20,12 +23,13 @@ export interface DeviceRecord {
   readonly firmware?: string;
   /** What kind of thing it is, by its DevDetail. */
   readonly deviceType?: string;
-  /** What it speaks: `OMA-DM`. */
-  readonly protocol: string;
+  readonly protocol: Protocol;
   /** It is a DM Gateway itself (GwMO 1.1). */
   readonly isGateway: boolean;
   /** The child gateway that it is behind; none for what is attached here. */
   readonly via?: string;
+  /** Of an LwM2M client: paths of its objects and instances, separated by spaces. */
+  readonly objects?: string;
 }
 
 /** The End Devices that are attached. A full inventory refuses new ones. */
@@ -41,7 +45,7 @@ export class Inventory {
     this.#delete = database.prepare('DELETE FROM device WHERE device_id = ?');
     this.#put = database.prepare(
       `INSERT OR REPLACE INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware,
-         protocol, component_type, via, device_type) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+         protocol, component_type, via, device_type, objects) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
     for (const row of database.prepare('SELECT * FROM device').iterate()) this.#keep(fromRow(row));
   }
@@ -94,6 +98,7 @@ export class Inventory {
       record.isGateway ? 1 : 0,
       record.via ?? null,
       record.deviceType ?? null,
+      record.objects ?? null,
     );
     this.#keep(record);
   }
@@ -114,12 +119,13 @@ function fromRow(row: Record<string, unknown>): DeviceRecord {
     origin: row.origin as BootstrapOrigin,
     address: String(row.address),
     lastSeen: Number(row.last_seen),
-    protocol: String(row.protocol),
+    protocol: row.protocol as Protocol,
     isGateway: row.component_type === 1,
     ...optional('manufacturer', 'manufacturer'),
     ...optional('model', 'model'),
     ...optional('firmware', 'firmware'),
     ...optional('via', 'via'),
     ...optional('deviceType', 'device_type'),
+    ...optional('objects', 'objects'),
   };
 }

@@ -733,6 +733,13 @@ export const requirements: readonly Requirement[] = [
       'northbound/dm-client.ts gateway-tree.ts',
     ],
     ['GW-25', 'GwConfig', 'S', 'Which alerts are sent is the DM server to say', 'southbound/associations.ts'],
+    [
+      'GW-26',
+      'adaptation mode',
+      'S',
+      'Devices that speak LwM2M: bootstrapped, registered, attached and reported, and managed by the commands of DM',
+      'modes/adaptation.ts modes/adapted-client.ts southbound/registration-server.ts southbound/lwm2m-bootstrap-server.ts lwm2m/',
+    ],
   ]),
   ...together('OMA GwMO, section 8.4 as the change request has it', [
     ['S-2', 'A DM Gateway supports at least one of the two approaches; here both', 'GW-1'],
@@ -749,12 +756,8 @@ export const requirements: readonly Requirement[] = [
   ]),
   ...together('What GwMO asks for, as far as it is known', [
     ['R-HLF-1', 'Manage devices that the server does not reach directly', 'GW-9 GW-10'],
-    ['R-HLF-2', 'Manage devices that speak no OMA DM', '', 'adaptation mode is still to come'],
-    [
-      'R-HLF-3',
-      'Transparent and proxy mode, and the mode can be read; adaptation mode is still to come',
-      'GW-9 GW-10 GW-23',
-    ],
+    ['R-HLF-2', 'Manage devices that speak no OMA DM', 'GW-26'],
+    ['R-HLF-3', 'Transparent, proxy and adaptation mode, and the mode can be read', 'GW-9 GW-10 GW-26 GW-23'],
     ['R-HLF-4', 'An inventory of the devices behind the gateway', 'GW-14 GW-21'],
     ['R-HLF-5', 'Fan out a command to many devices', 'GW-11'],
     ['R-HLF-6', 'Aggregate what the devices said to one response', 'GW-12'],

@@ -70,7 +70,7 @@ test('a device whose download breaks off goes on with the block where it did', {
 }, async () => {
   using gateway = await server();
   const clock = new HandClock();
-  await using stack = new CoapStack(clock, '127.0.0.1', () => '4.04');
+  await using stack = new CoapStack(clock, '127.0.0.1', () => ({ code: '4.04' }));
   await stack.open();
   const loading = stack.download(gateway.uri);
   while (gateway.reads.length < gateway.state.silentAfter) await turn();
@@ -84,7 +84,7 @@ test('a device whose download breaks off goes on with the block where it did', {
 test('what is not there, and a gateway that never answers', { timeout: 30_000 }, async () => {
   using gateway = await server();
   const clock = new HandClock();
-  await using stack = new CoapStack(clock, '127.0.0.1', () => '4.04');
+  await using stack = new CoapStack(clock, '127.0.0.1', () => ({ code: '4.04' }));
   await stack.open();
   await assert.rejects(stack.download(gateway.uri.replace('cdcd', 'abab')), { code: 'notFound' });
   gateway.state.silentAfter = 0;

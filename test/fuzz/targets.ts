@@ -1,4 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { ContentFormat } from '../../src/coap/content-formats.ts';
+import { decodeContent, encodeContent } from '../../src/lwm2m/content.ts';
+import { readRegistration } from '../../src/lwm2m/registration.ts';
 import { readResult, summaryXml } from '../../src/mo/campaign-result.ts';
 import { accountNodes } from '../../src/mo/dm-acc.ts';
 import { decodeEnvelope, EnvelopeKind, encodeEnvelope } from '../../src/northbound/envelope.ts';
@@ -60,6 +63,13 @@ const result = summaryXml(
   0,
 );
 
+const resources = [
+  { path: [3, 0, 0], value: 'Maker' },
+  { path: [3, 0, 6, 0], value: 1 },
+  { path: [3, 0, 6, 1], value: 500 },
+  { path: [3, 0, 22, 0], value: '3303:1' },
+];
+
 const ofMessages = (name: string, mediaType: string): Target => ({
   name,
   decode: (input) => decodeMessage(input, mediaType),
@@ -89,6 +99,16 @@ export const targets: readonly Target[] = [
     name: 'Envelope',
     decode: decodeEnvelope,
     corpus: [envelope],
+  },
+  ...[ContentFormat.LwM2mTlv, ContentFormat.SenmlCbor, ContentFormat.SenmlJson].map((format) => ({
+    name: `LwM2M ${format}`,
+    decode: (input: Uint8Array) => decodeContent(format, input, [3]),
+    corpus: [encodeContent(format, resources, [3])],
+  })),
+  {
+    name: 'Registration',
+    decode: (input) => readRegistration(['ep=a', 'lwm2m=1.1'], input),
+    corpus: [Buffer.from('</>;rt="oma.lwm2m";ct="112 110",</1/0>,</3/0>,</3303/10>')],
   },
   {
     name: 'Result',

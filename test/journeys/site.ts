@@ -2,6 +2,7 @@ import { networkInterfaces } from 'node:os';
 import { checkConfig } from '../../src/base/config.ts';
 import { deviceConfigSchema } from '../../src/device/config.ts';
 import { Device } from '../../src/device/device.ts';
+import { LwM2mDevice } from '../../src/device/lwm2m-device.ts';
 import { Gateway } from '../../src/gateway.ts';
 import { gatewayConfigSchema } from '../../src/gateway-config.ts';
 import { headendConfigSchema } from '../../src/headend/config.ts';
@@ -123,5 +124,19 @@ export class Site implements AsyncDisposable {
       'test',
     );
     return this.#stack.use(new Device(config, { events: this.deviceEvents }));
+  }
+
+  /** An LwM2M client. */
+  client(id: string, gateway: Gateway, lwm2m: Toml = {}, more: Toml = {}): LwM2mDevice {
+    const config = checkConfig(
+      deviceConfigSchema,
+      {
+        device: { id, manufacturer: 'Maker & Sons', model: 'T1', ...more },
+        network: { gateway: `coap://127.0.0.1:${gateway.coapPort}`, interface: '127.0.0.1' },
+        lwm2m,
+      },
+      'test',
+    );
+    return this.#stack.use(new LwM2mDevice(config, { events: this.deviceEvents }));
   }
 }

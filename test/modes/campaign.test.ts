@@ -5,7 +5,7 @@ import type { Operation, OperationOutcome } from '../../src/dm/server-session.ts
 import { type FanoutOrder, operationsOf } from '../../src/mo/fanout-order.ts';
 import { Campaign, campaignLimits } from '../../src/modes/campaign.ts';
 import { fanOutTo, isRepeatable } from '../../src/modes/fan-out.ts';
-import type { ManageOptions } from '../../src/modes/proxy.ts';
+import type { ManageOptions } from '../../src/modes/waiting-work.ts';
 import { Campaigns } from '../../src/store/campaigns.ts';
 import { openDatabase } from '../../src/store/database.ts';
 import { turn } from '../coap/wire.ts';

@@ -35,7 +35,7 @@ function start(alive: ReadonlySet<string>) {
     gwConfig: config,
     clock,
     events,
-    expiry,
+    expiryOf: () => expiry,
     isAlive: async (deviceId) => {
       asked.push(deviceId);
       return alive.has(deviceId);
@@ -56,11 +56,19 @@ function start(alive: ReadonlySet<string>) {
       attached: false,
     } as const;
     credentials.put(credential);
-    associations.attach({ deviceId, credential, address: 'coap://192.0.2.1', isGateway: false });
+    associations.attach({
+      deviceId,
+      credential,
+      mode: 0,
+      origin: 'local',
+      protocol: 'OMA-DM',
+      address: 'coap://192.0.2.1',
+      isGateway: false,
+    });
   };
-  /** Moves the clock by a sweep's time, and lets the sweep run. */
+  /** Moves the clock by the time between two sweeps, and lets the sweep run. */
   const sweep = async () => {
-    clock.advance(expiry / 4);
+    clock.advance(30_000);
     for (let i = 0; i < 4; i++) await turn();
   };
   const kinds = () => outbox.peek(10).map(({ kind, deviceId }) => `${kind} ${deviceId}`);

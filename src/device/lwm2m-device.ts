@@ -1,0 +1,360 @@
+import { createHash } from 'node:crypto';
+import { type Clock, pause, SystemClock } from '../base/clock.ts';
+import { type Entropy, systemEntropy } from '../base/entropy.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import { backoff } from '../base/retry.ts';
+import { uriHost } from '../base/uri-host.ts';
+import { ContentFormat } from '../coap/content-formats.ts';
+import { formatLinks } from '../coap/link-format.ts';
+import { parseCoapUri } from '../coap/uri.ts';
+import { decodeContent, encodeContent } from '../lwm2m/content.ts';
+import { ObjectId } from '../lwm2m/objects.ts';
+import { type Path, parsePath, pathText } from '../lwm2m/path.ts';
+import { instancesIn } from '../lwm2m/tlv.ts';
+import { CoapStack, type StackAnswer, type StackIncoming } from './coap-stack.ts';
+import type { DeviceConfig } from './config.ts';
+import type { DeviceSurroundings } from './device.ts';
+import { LwM2mObjects } from './lwm2m-objects.ts';
+
+const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
+const timeout = 20_000;
+const discoveryTimeout = 6000;
+/** Temperature and light, as IPSO has them. */
+const temperature = 3303;
+const light = 3311;
+/** Resources of the object Firmware Update (LwM2M core 1.1, appendix E.6), its states and its results. */
+const Firmware = { PackageUri: 1, Update: 2, State: 3, Result: 5 } as const;
+const FirmwareState = { Idle: 0, Downloading: 1, Downloaded: 2, Updating: 3 } as const;
+const FirmwareResult = { None: 0, Success: 1, ConnectionLost: 4, BadUri: 7 } as const;
+
+/**
+ * The reference End Device as an LwM2M client: finds its gateway, is bootstrapped to it, registers, renews the registration,
+ * and is a thermometer with a lamp. It remembers nothing beyond its end.
+ */
+export class LwM2mDevice implements AsyncDisposable {
+  readonly #config: DeviceConfig;
+  readonly #settings: NonNullable<DeviceConfig['lwm2m']>;
+  readonly #clock: Clock;
+  readonly #entropy: Entropy;
+  readonly #events: Events;
+  readonly #coap: CoapStack;
+  readonly #objects = new LwM2mObjects([light]);
+  readonly #stop = new AbortController();
+  readonly #attached = Promise.withResolvers<void>();
+  /** While it is being bootstrapped. */
+  #finished: PromiseWithResolvers<void> | undefined;
+  /** Where the registration is: base and path. */
+  #registration: { base: string; path: string } | undefined;
+  #package: Uint8Array | undefined;
+  #downloading: Promise<void> = Promise.resolve();
+  #running: Promise<void> | undefined;
+
+  /** @throws {PosternError} `configuration` */
+  constructor(config: DeviceConfig, surroundings: DeviceSurroundings) {
+    const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
+    if (!config.lwm2m) throw new PosternError('configuration', 'lwm2m: this table is needed');
+    this.#config = config;
+    this.#settings = config.lwm2m;
+    this.#clock = clock;
+    this.#entropy = entropy;
+    this.#events = events;
+    this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request));
+    this.#attached.promise.catch(() => {});
+    this.#furnish();
+  }
+
+  get id(): string {
+    return this.#config.device.id;
+  }
+
+  /** Resolves when the device is registered for the first time since its start. */
+  get attached(): Promise<void> {
+    return this.#attached.promise;
+  }
+
+  /** Value of a resource, such as `/3/0/15`. */
+  value(path: string): unknown {
+    return this.#objects.value(...parsePath(path));
+  }
+
+  async start(): Promise<void> {
+    await this.#coap.open();
+    this.#running = this.#stay();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    this.#stop.abort();
+    this.#attached.reject(new PosternError('unavailable', 'the device stops'));
+    await this.#coap[Symbol.asyncDispose]();
+    await this.#running;
+    await this.#downloading;
+  }
+
+  /**
+   * Takes its registration back.
+   * @throws {PosternError} `notFound` when it has none, `timeout`, `unavailable`
+   */
+  async detach(): Promise<void> {
+    const registration = this.#registration;
+    if (!registration) throw new PosternError('notFound', `${this.id} is registered nowhere`);
+    this.#registration = undefined;
+    await this.#coap.request({ method: 'DELETE', ...registration, timeout });
+  }
+
+  /** Renews its registration now. */
+  async update(): Promise<void> {
+    const registration = this.#registration;
+    if (!registration) return;
+    const { code } = await this.#coap.request({ method: 'POST', ...registration, timeout });
+    if (code === '4.04') await this.#register(registration.base);
+  }
+
+  #furnish(): void {
+    const { manufacturer, model, firmware } = this.#config.device;
+    this.#objects.put([ObjectId.Device, 0], {
+      0: manufacturer,
+      1: model,
+      2: this.id,
+      3: firmware,
+      9: 87,
+      13: Math.floor(this.#clock.wall() / 1000),
+      14: '+00:00',
+      15: 'Etc/UTC',
+      16: 'U',
+      17: 'thermometer',
+    });
+    this.#objects.onExecute([ObjectId.Device, 0, 4], () => this.#restart('it was told to'));
+    this.#objects.put([ObjectId.Firmware, 0], {
+      [Firmware.PackageUri]: '',
+      [Firmware.State]: FirmwareState.Idle,
+      [Firmware.Result]: FirmwareResult.None,
+      9: 0,
+    });
+    this.#objects.onExecute([ObjectId.Firmware, 0, Firmware.Update], () => this.#install());
+    this.#objects.put([temperature, 0], { 5700: 21.5, 5701: 'Cel', 5750: 'hall' });
+    this.#objects.put([light, 0], { 5850: false, 5851: 40 });
+  }
+
+  async #stay(): Promise<void> {
+    const delays = backoff(retry, this.#entropy);
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      try {
+        await this.#becomeAttached();
+        this.#attached.resolve();
+        // Early enough for two more tries.
+        for (;;) {
+          await pause(this.#clock, this.#lifetime * 500, signal);
+          await this.update();
+        }
+      } catch (thrown) {
+        if (signal.aborted) return;
+        const { message } = asPosternError(thrown);
+        this.#events.emit('warn', 'device.attach-failed', {
+          device: this.id,
+          reason: message,
+          retryInSeconds: 1,
+        });
+        await pause(this.#clock, delays.next().value, signal).catch(() => {});
+      }
+    }
+  }
+
+  /** Seconds. */
+  get #lifetime(): number {
+    const given = this.#objects.value(ObjectId.Server, 0, 1);
+    return typeof given === 'number' ? given : this.#settings.lifetime;
+  }
+
+  async #becomeAttached(): Promise<void> {
+    const { gateway, 'multicast-port': port } = this.#config.network;
+    const { bootstrap } = this.#settings;
+    const wanted = bootstrap ? 'oma.lwm2m.bs' : 'core.rd';
+    const base = gateway ?? (await this.#coap.discover(port, `rt=${wanted}`, discoveryTimeout))?.base;
+    if (base === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
+    const { links } = await this.#coap.linksOf(base, `rt=${wanted}`, discoveryTimeout);
+    this.#events.emit('info', 'device.discovered', {
+      device: this.id,
+      gateway: base,
+      resources: links.map(({ target }) => target).join(' '),
+    });
+    await this.#register(bootstrap ? await this.#becomeBootstrapped(base) : base);
+  }
+
+  /** Answers with where its server is. */
+  async #becomeBootstrapped(base: string): Promise<string> {
+    const finished = Promise.withResolvers<void>();
+    this.#finished = finished;
+    const { code } = await this.#coap.request({
+      method: 'POST',
+      base,
+      path: '/bs',
+      query: `ep=${this.id}`,
+      timeout,
+    });
+    if (code !== '2.04') throw new PosternError('forbidden', `the bootstrap server answered ${code}`);
+    const late = pause(this.#clock, timeout, this.#stop.signal).then(() => {
+      throw new PosternError('timeout', 'the bootstrap was not finished');
+    });
+    await Promise.race([finished.promise, late]).finally(() => {
+      this.#finished = undefined;
+    });
+    const account = this.#objects
+      .instances(ObjectId.Security)
+      .find(([, instance = 0]) => this.#objects.value(ObjectId.Security, instance, 1) === false);
+    const uri = account && this.#objects.value(...account, 0);
+    if (typeof uri !== 'string') throw new PosternError('malformed', 'the bootstrap names no server');
+    this.#events.emit('info', 'device.account-taken', { device: this.id, gateway: uri });
+    const { host, port } = parseCoapUri(uri);
+    return `coap://${uriHost(host)}:${port}`;
+  }
+
+  async #register(base: string): Promise<void> {
+    const links = [
+      { target: '/', attributes: { rt: 'oma.lwm2m', ct: String(ContentFormat.SenmlCbor) } },
+      ...this.#objects.registered.map((path) => ({ target: pathText(path), attributes: {} })),
+    ];
+    const query = [`ep=${this.id}`, `lt=${this.#lifetime}`, 'lwm2m=1.1', 'b=U'];
+    if (this.#settings['queue-mode']) query.push('Q');
+    const { code, location } = await this.#coap.request({
+      method: 'POST',
+      base,
+      path: '/rd',
+      query: query.join('&'),
+      contentFormat: ContentFormat.LinkFormat,
+      payload: Buffer.from(formatLinks(links)),
+      timeout,
+    });
+    if (code !== '2.01') throw new PosternError('unavailable', `the registration was answered with ${code}`);
+    this.#registration = { base, path: location };
+    this.#events.emit('info', 'device.attached', { device: this.id, gateway: base });
+  }
+
+  #asked({ method, url, payload, contentFormat, accept }: StackIncoming): StackAnswer {
+    const [pathname = ''] = url.split('?');
+    if (pathname === '/bs' && method === 'POST') {
+      this.#finished?.resolve();
+      return { code: '2.04' };
+    }
+    const path = parsePath(pathname);
+    switch (method) {
+      case 'GET':
+        return this.#read(path, accept);
+      case 'PUT':
+        return this.#write(path, payload, contentFormat);
+      case 'DELETE':
+        if (path.length > 0) this.#objects.delete(path);
+        else if (!this.#finished) return { code: '4.05' };
+        else for (const object of [ObjectId.Security, ObjectId.Server]) this.#objects.forget([object]);
+        return { code: '2.02' };
+      case 'POST':
+        return this.#post(path, payload, contentFormat);
+      default:
+        return { code: '4.05' };
+    }
+  }
+
+  #read(path: Path, accept = ContentFormat.SenmlCbor as number): StackAnswer {
+    if (accept === ContentFormat.LinkFormat)
+      return {
+        code: '2.05',
+        payload: Buffer.from(formatLinks(path.length === 0 ? [] : this.#objects.discover(path))),
+        contentFormat: accept,
+      };
+    const entries = this.#objects.read(path);
+    try {
+      return { code: '2.05', payload: encodeContent(accept, entries, path), contentFormat: accept };
+    } catch {
+      return { code: '4.06' };
+    }
+  }
+
+  #write(path: Path, payload: Uint8Array, contentFormat: number | undefined): StackAnswer {
+    const entries = decodeContent(contentFormat, payload, path);
+    const [object] = path;
+    // Only a bootstrap server writes accounts.
+    const isAccount = object === ObjectId.Security || (object === ObjectId.Server && path.length < 3);
+    if (isAccount && !this.#finished) throw new PosternError('forbidden', 'accounts come by bootstrap');
+    if (isAccount)
+      this.#objects.put(path, Object.fromEntries(entries.map((entry) => [entry.path[2], entry.value])));
+    else {
+      this.#objects.write(path, entries);
+      this.#events.emit('info', 'device.written', { device: this.id, path: pathText(path) });
+      const isPackage = pathText(path) === pathText([ObjectId.Firmware, 0, Firmware.PackageUri]);
+      if (isPackage) this.#downloading = this.#download(String(entries[0]?.value ?? ''));
+    }
+    return { code: '2.04' };
+  }
+
+  #post(path: Path, payload: Uint8Array, contentFormat: number | undefined): StackAnswer {
+    if (path.length === 3) {
+      this.#objects.execute(path, Buffer.from(payload).toString());
+      this.#events.emit('info', 'device.executed', { device: this.id, path: pathText(path) });
+      return { code: '2.04' };
+    }
+    if (path.length === 2) {
+      this.#objects.write(path, decodeContent(contentFormat, payload, path));
+      return { code: '2.04' };
+    }
+    const [object = -1] = path;
+    // What names no instance leaves it to the client (LwM2M core 1.1, section 6.3.7).
+    const entries = decodeContent(contentFormat, payload, path);
+    const [named] = contentFormat === ContentFormat.LwM2mTlv ? instancesIn(payload) : [];
+    const instance = named ?? entries[0]?.path[1] ?? this.#objects.instances(object).length;
+    this.#objects.create(object, instance, entries);
+    return { code: '2.01' };
+  }
+
+  async #download(uri: string): Promise<void> {
+    const state = (now: number, result: number) =>
+      this.#objects.put([ObjectId.Firmware, 0], { [Firmware.State]: now, [Firmware.Result]: result });
+    this.#package = undefined;
+    // An empty URI takes back what was begun.
+    if (uri === '') return state(FirmwareState.Idle, FirmwareResult.None);
+    state(FirmwareState.Downloading, FirmwareResult.None);
+    try {
+      this.#package = await this.#coap.download(uri);
+      state(FirmwareState.Downloaded, FirmwareResult.None);
+      this.#events.emit('info', 'device.downloaded', { device: this.id, bytes: this.#package.length });
+    } catch (thrown) {
+      const { code, message } = asPosternError(thrown);
+      const isWrong = code === 'malformed' || code === 'notFound';
+      state(FirmwareState.Idle, isWrong ? FirmwareResult.BadUri : FirmwareResult.ConnectionLost);
+      this.#events.emit('warn', 'device.download-failed', { device: this.id, reason: message });
+    }
+  }
+
+  /** @throws {PosternError} `notAllowed` without a package */
+  #install(): void {
+    if (!this.#package) throw new PosternError('notAllowed', 'there is no package');
+    // An image says nothing of its version, so what runs is named by its digest.
+    const version = createHash('sha256').update(this.#package).digest('hex').slice(0, 12);
+    this.#package = undefined;
+    this.#objects.put([ObjectId.Device, 0], { 3: version });
+    this.#objects.put([ObjectId.Firmware, 0], {
+      [Firmware.PackageUri]: '',
+      [Firmware.State]: FirmwareState.Idle,
+      [Firmware.Result]: FirmwareResult.Success,
+    });
+    this.#events.emit('info', 'device.updated', { device: this.id, version });
+    this.#restart('its firmware is new');
+  }
+
+  /** As after a reboot: it registers anew, once what was asked is answered. */
+  #restart(reason: string): void {
+    this.#events.emit('info', 'device.restarts', { device: this.id, reason });
+    const { base } = this.#registration ?? {};
+    if (base === undefined) return;
+    this.#clock.after(0, () => {
+      if (this.#stop.signal.aborted) return;
+      this.#register(base).catch((thrown) =>
+        this.#events.emit('warn', 'device.attach-failed', {
+          device: this.id,
+          reason: asPosternError(thrown).message,
+        }),
+      );
+    });
+  }
+}

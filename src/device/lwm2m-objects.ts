@@ -1,0 +1,128 @@
+import { PosternError } from '../base/errors.ts';
+import type { Link } from '../coap/link-format.ts';
+import { describeResource, ObjectId } from '../lwm2m/objects.ts';
+import { isBelow, type Path, pathText } from '../lwm2m/path.ts';
+import type { Entry, Value } from '../lwm2m/resource.ts';
+
+/** Does what a resource is executed for. */
+export type Execute = (argument: string) => void;
+
+const key = (path: Path): string => path.join('/');
+const notThere = (path: Path) => new PosternError('notFound', `${pathText(path)} is not there`);
+const notAllowed = (path: Path) => new PosternError('notAllowed', `not at ${pathText(path)}`);
+/** Resources, so that nobody fills the device. */
+const bound = 1024;
+
+/** The objects of an LwM2M client: a flat list of values by path, with the rules of LwM2M core 1.1, section 6.3. */
+export class LwM2mObjects {
+  readonly #values = new Map<string, Entry>();
+  readonly #executables = new Map<string, { path: Path; execute: Execute }>();
+  readonly #instances = new Map<string, Path>();
+  /** Objects of which the server may make and delete instances. */
+  readonly #open: ReadonlySet<number>;
+
+  constructor(open: readonly number[]) {
+    this.#open = new Set(open);
+  }
+
+  /** Puts values, whoever may not. */
+  put(instance: Path, values: Readonly<Record<number, Value>>): void {
+    this.#instances.set(key(instance), instance);
+    for (const [id, value] of Object.entries(values)) this.#set([...instance, Number(id)], value);
+  }
+
+  onExecute(path: Path, execute: Execute): void {
+    this.#executables.set(key(path), { path, execute });
+  }
+
+  value(...path: Path): Value | undefined {
+    return this.#values.get(key(path))?.value;
+  }
+
+  /** Objects and instances that a server is told of: not the accounts. */
+  get registered(): readonly Path[] {
+    return [...this.#instances.values()].filter(([object]) => object !== ObjectId.Security);
+  }
+
+  /** Of an object: instances of Security and what it may be told from. */
+  instances(object: number): readonly Path[] {
+    return [...this.#instances.values()].filter((path) => path[0] === object);
+  }
+
+  /** @throws {PosternError} `notFound`, `notAllowed` for what is only written or executed */
+  read(path: Path): readonly Entry[] {
+    if (path.length === 0 || path[0] === ObjectId.Security) throw notAllowed(path);
+    if (this.#executables.has(key(path))) throw notAllowed(path);
+    const found = [...this.#values.values()].filter((entry) => isBelow(entry.path, path));
+    const readable = found.filter((entry) => describeResource(entry.path)?.operations !== 'W');
+    if (found.length > 0 && readable.length === 0) throw notAllowed(path);
+    if (found.length === 0 && !this.#isInstance(path)) throw notThere(path);
+    return readable;
+  }
+
+  /** @throws {PosternError} `notFound` */
+  discover(path: Path): readonly Link[] {
+    const paths = [
+      ...[...this.#values.values()].map((entry) => entry.path.slice(0, 3)),
+      ...[...this.#executables.values()].map((each) => each.path),
+      ...this.#instances.values(),
+    ].filter((each) => isBelow(each, path));
+    if (paths.length === 0) throw notThere(path);
+    return [...new Set(paths.map(pathText))].map((target) => ({ target, attributes: {} }));
+  }
+
+  /** @throws {PosternError} `notFound`, `notAllowed`, `full` */
+  write(path: Path, entries: readonly Entry[]): void {
+    if (path.length < 2) throw notAllowed(path);
+    for (const { path: at } of entries) {
+      if (!isBelow(at, path)) throw new PosternError('malformed', 'a value for somewhere else');
+      if (!this.#instances.has(key(at.slice(0, 2)))) throw notThere(at);
+      const operations = describeResource(at)?.operations;
+      if (operations !== undefined && !operations.includes('W')) throw notAllowed(at);
+      if (this.#executables.has(key(at))) throw notAllowed(at);
+      const isKnown = [...this.#values.values()].some((entry) => isBelow(entry.path, at.slice(0, 3)));
+      if (!isKnown) throw notThere(at);
+    }
+    for (const { path: at, value } of entries) this.#set(at, value);
+  }
+
+  /** @throws {PosternError} `notAllowed`, `exists` */
+  create(object: number, instance: number, entries: readonly Entry[]): void {
+    const path = [object, instance];
+    if (!this.#open.has(object)) throw notAllowed(path);
+    if (this.#instances.has(key(path))) throw new PosternError('exists', `${pathText(path)} is there`);
+    this.put(path, {});
+    for (const entry of entries) this.#set(entry.path, entry.value);
+  }
+
+  /** @throws {PosternError} `notFound`, `notAllowed` */
+  delete(path: Path): void {
+    const [object = -1] = path;
+    if (path.length !== 2 || !this.#open.has(object)) throw notAllowed(path);
+    if (!this.#instances.has(key(path))) throw notThere(path);
+    this.forget(path);
+  }
+
+  /** Lets go of what is at a path and below. */
+  forget(path: Path): void {
+    for (const [at, { path: each }] of this.#values) if (isBelow(each, path)) this.#values.delete(at);
+    for (const [at, each] of this.#instances) if (isBelow(each, path)) this.#instances.delete(at);
+  }
+
+  /** @throws {PosternError} `notFound`, `notAllowed` */
+  execute(path: Path, argument: string): void {
+    const found = this.#executables.get(key(path));
+    if (found) found.execute(argument);
+    else throw this.#values.has(key(path)) ? notAllowed(path) : notThere(path);
+  }
+
+  #isInstance(path: Path): boolean {
+    return path.length <= 2 && [...this.#instances.values()].some((each) => isBelow(each, path));
+  }
+
+  #set(path: Path, value: Value): void {
+    if (!this.#values.has(key(path)) && this.#values.size >= bound)
+      throw new PosternError('full', `${bound} resources are all that fits`);
+    this.#values.set(key(path), { path, value });
+  }
+}

@@ -1,0 +1,213 @@
+import { BoundedMap } from '../base/bounded-map.ts';
+import type { Clock } from '../base/clock.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import type { CoapAnswer, CoapCall } from '../coap/blockwise-client.ts';
+import { Code, codeText, isSuccess } from '../coap/codes.ts';
+import { ContentFormat } from '../coap/content-formats.ts';
+import { parseLinks } from '../coap/link-format.ts';
+import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../coap/message.ts';
+import type { Resource } from '../coap/router.ts';
+import { coapUri } from '../coap/uri.ts';
+import { encodeContent, writable } from '../lwm2m/content.ts';
+import { ObjectId } from '../lwm2m/objects.ts';
+import type { Path } from '../lwm2m/path.ts';
+import { queryOf } from '../lwm2m/registration.ts';
+import type { Entry, Value } from '../lwm2m/resource.ts';
+import type { LocalEndpoint } from './coap-network.ts';
+import type { Reach } from './reach.ts';
+import { paths, resourceTypes } from './resources.ts';
+
+export interface LwM2mBootstrapParts {
+  readonly isAllowed: (deviceId: string) => boolean;
+  readonly call: Reach['call'];
+  /** Seconds between two signs of life that a client is told to give. */
+  readonly lifetime: number;
+  readonly clock: Clock;
+  readonly events: Events;
+}
+
+/** By which the gateway is known within a client. */
+const shortServerId = 1;
+/** No security: LwM2M core 1.1, appendix E.1. */
+const noSecurity = 3;
+const timeout = 20_000;
+/** Clients at work at one time, and clients of which it is remembered that their account came from here. */
+const limits = { atWork: 64, remembered: 16_384 } as const;
+/** Formats of a bootstrap pack (LwM2M core 1.2, section 6.1.7.5). */
+const packFormats: readonly number[] = [ContentFormat.SenmlCbor, ContentFormat.SenmlJson];
+
+/**
+ * `/bs` and `/bspack`: the gateway as LwM2M bootstrap server, which gives a client an account for the gateway as its LwM2M
+ * server (LwM2M core 1.1, section 6.1).
+ */
+export class LwM2mBootstrapServer implements AsyncDisposable {
+  readonly #parts: LwM2mBootstrapParts;
+  readonly #atWork = new Map<string, Promise<void>>();
+  readonly #bootstrapped = new BoundedMap<string, true>(limits.remembered);
+  readonly #stop = new AbortController();
+
+  constructor(parts: LwM2mBootstrapParts) {
+    this.#parts = parts;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
+    await Promise.all(this.#atWork.values());
+  }
+
+  /** Whether a client has its account from here. */
+  has(deviceId: string): boolean {
+    return this.#bootstrapped.has(deviceId);
+  }
+
+  resources(local: LocalEndpoint): Resource[] {
+    const link = { target: paths.lwm2mBootstrap, attributes: { rt: resourceTypes.lwm2mBootstrap } };
+    return [
+      {
+        path: paths.lwm2mBootstrap,
+        links: () => [link],
+        methods: { POST: (request) => this.#requested(request, local) },
+      },
+      { path: paths.lwm2mBootstrapPack, methods: { GET: (request) => this.#pack(request, local) } },
+    ];
+  }
+
+  /** @throws {PosternError} `malformed`, `forbidden`, `unavailable` */
+  #requested(request: CoapRequest, local: LocalEndpoint): Reply {
+    const deviceId = this.#allowed(request);
+    if (this.#atWork.has(deviceId)) return reply(Code.Changed);
+    if (this.#atWork.size >= limits.atWork)
+      throw new PosternError('unavailable', `${limits.atWork} clients are being bootstrapped`);
+    const wanted = Number(queryOf(request.query).get('pct') ?? Number.NaN);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#atWork.set(deviceId, promise);
+    // Once the request is answered.
+    this.#parts.clock.after(0, () => {
+      void this.#bootstrap(deviceId, request.remote, local, wanted).finally(() => {
+        this.#atWork.delete(deviceId);
+        resolve();
+      });
+    });
+    return reply(Code.Changed);
+  }
+
+  /** @throws {PosternError} `malformed`, `forbidden` */
+  #pack(request: CoapRequest, local: LocalEndpoint): Reply {
+    const deviceId = this.#allowed(request);
+    const contentFormat = request.accept ?? ContentFormat.SenmlCbor;
+    if (!packFormats.includes(contentFormat))
+      return refusal(Code.NotAcceptable, `the pack comes as ${packFormats.join(' or ')}`);
+    const entries = [...this.#security(local, 0), ...this.#server()];
+    this.#bootstrapped.set(deviceId, true);
+    this.#parts.events.emit('info', 'lwm2m.bootstrapped', { device: deviceId, peer: request.remote.address });
+    return reply(Code.Content, { payload: encodeContent(contentFormat, entries, []), contentFormat });
+  }
+
+  #allowed({ query, remote }: CoapRequest): string {
+    const deviceId = queryOf(query).get('ep');
+    if (!deviceId) throw new PosternError('malformed', 'say who you are: ?ep=<endpoint name>');
+    if (this.#parts.isAllowed(deviceId)) return deviceId;
+    const fields = { device: deviceId.slice(0, 200), peer: remote.address };
+    this.#parts.events.emit('warn', 'bootstrap.refused', { ...fields, reason: 'unknown device' });
+    throw new PosternError('forbidden', 'no endpoint of this name is bootstrapped here');
+  }
+
+  async #bootstrap(
+    deviceId: string,
+    { address, port }: Remote,
+    local: LocalEndpoint,
+    wanted: number,
+  ): Promise<void> {
+    const { call, events } = this.#parts;
+    const send = async (request: Omit<CoapCall, 'timeout' | 'signal'>): Promise<CoapAnswer> =>
+      await call(address, port, { ...request, timeout, signal: this.#stop.signal });
+    try {
+      const free = freeInstance(await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat }));
+      // What other servers it knows is not for this gateway to keep; its bootstrap server's account stays (section 6.1.6).
+      expectDone(deviceId, 'Delete', await send({ method: Code.DELETE, path: [] }));
+      for (const [path, entries] of [
+        [[ObjectId.Security, free], this.#security(local, free)],
+        [[ObjectId.Server, 0], this.#server()],
+      ] as const)
+        await writeTo(deviceId, path, entries, wanted, send);
+      expectDone(deviceId, 'Finish', await send({ method: Code.POST, path: ['bs'] }));
+      this.#bootstrapped.set(deviceId, true);
+      events.emit('info', 'lwm2m.bootstrapped', { device: deviceId, peer: address });
+    } catch (thrown) {
+      if (this.#stop.signal.aborted) return;
+      const { message } = asPosternError(thrown);
+      events.emit('warn', 'lwm2m.bootstrap-failed', { device: deviceId, peer: address, reason: message });
+    }
+  }
+
+  #security(local: LocalEndpoint, instance: number): readonly Entry[] {
+    const none = new Uint8Array();
+    return resourcesOf([ObjectId.Security, instance], {
+      0: coapUri(local.address, local.port),
+      1: false,
+      2: noSecurity,
+      3: none,
+      4: none,
+      5: none,
+      10: shortServerId,
+    });
+  }
+
+  #server(): readonly Entry[] {
+    return resourcesOf([ObjectId.Server, 0], {
+      0: shortServerId,
+      1: this.#parts.lifetime,
+      6: true,
+      7: 'U',
+    });
+  }
+}
+
+const resourcesOf = (instance: Path, values: Readonly<Record<number, Value>>): readonly Entry[] =>
+  Object.entries(values).map(([id, value]) => ({ path: [...instance, Number(id)], value }));
+
+/**
+ * An instance of Security that is no account of the bootstrap server: what a client says of itself (Bootstrap-Discover)
+ * tells; a client that does not say has its bootstrap server at 0, as is usual.
+ */
+function freeInstance({ code, payload }: CoapAnswer): number {
+  if (!isSuccess(code)) return 1;
+  try {
+    const taken = parseLinks(Buffer.from(payload).toString()).flatMap(({ target, attributes }) => {
+      const [, instance] = /^\/0\/(\d{1,5})$/.exec(target) ?? [];
+      return instance === undefined || attributes.ssid !== undefined ? [] : [Number(instance)];
+    });
+    return [0, 1, 2, 3].find((instance) => !taken.includes(instance)) ?? 1;
+  } catch {
+    return 1;
+  }
+}
+
+async function writeTo(
+  deviceId: string,
+  path: Path,
+  entries: readonly Entry[],
+  wanted: number,
+  send: (request: Omit<CoapCall, 'timeout' | 'signal'>) => Promise<CoapAnswer>,
+): Promise<void> {
+  const able = writable.filter((format) => format !== ContentFormat.TextPlain);
+  const formats = new Set([...(able.includes(wanted) ? [wanted] : []), ...able]);
+  let answer: CoapAnswer | undefined;
+  for (const contentFormat of formats) {
+    answer = await send({
+      method: Code.PUT,
+      path: path.map(String),
+      contentFormat,
+      payload: encodeContent(contentFormat, entries, path),
+    });
+    if (answer.code !== Code.UnsupportedContentFormat) break;
+  }
+  if (answer) expectDone(deviceId, 'Write', answer);
+}
+
+/** @throws {PosternError} `unavailable` */
+function expectDone(deviceId: string, what: string, { code }: CoapAnswer): void {
+  if (!isSuccess(code))
+    throw new PosternError('unavailable', `${deviceId} answered Bootstrap-${what} with ${codeText(code)}`);
+}

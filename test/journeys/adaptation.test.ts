@@ -1,0 +1,386 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { recordName } from '../../src/base/record-name.ts';
+import type { Gateway } from '../../src/gateway.ts';
+import type { Headend } from '../../src/headend/headend.ts';
+import { startAedes } from '../peers/brokers.ts';
+import { Site, secrets } from './site.ts';
+
+const id = 'urn:dev:lwm2m:1';
+const other = 'urn:dev:dm:1';
+
+const clients = (...ids: readonly string[]) => ({
+  lwm2m: { device: ids.map((each) => ({ id: each })), 'insecure-no-security': true },
+});
+
+async function fanOut(site: Site, headend: Headend, name: string, command: string, more: object = {}) {
+  const { correlator } = await headend.fanOut('gw-1', {
+    name,
+    command,
+    targets: {},
+    returnFormat: 0,
+    ...more,
+  });
+  await site.headendEvents.until('alert.command-fanout', { correlator });
+  return headend.fanouts().find((each) => each.name === name)?.result ?? '';
+}
+
+const get = (...uris: readonly string[]) =>
+  uris
+    .map(
+      (uri, at) => `<Get><CmdID>${at + 1}</CmdID><Item><Target><LocURI>${uri}</LocURI></Target></Item></Get>`,
+    )
+    .join('');
+
+const at = (uri: string) => (operation: { results: readonly { uri: string; data: string | Uint8Array }[] }) =>
+  operation.results.find((result) => result.uri === uri)?.data;
+
+/** Operations on a device, as the gateway does them. */
+const manage = async (gateway: Gateway, operations: Parameters<Gateway['manage']>[1]) =>
+  await gateway.manage(id, operations, 20_000);
+
+describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 }, () => {
+  // conforms: GW-26
+  test('a client is bootstrapped, registers, is attached and reported, managed upstream, and leaves', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const gateway = await site.gateway([], clients(id));
+    const client = site.client(id, gateway);
+    await client.start();
+    await client.attached;
+    await site.headendEvents.until('alert.device-attach', { device: id, gateway: 'gw-1' });
+
+    const record = `./GwDeviceInventory/Records/${recordName(id)}`;
+    const seen = await headend.manage('gw-1', [
+      ...['Mode', 'Protocol', 'Bootstrap', 'Man', 'Mod', 'FwV', 'DevTyp', 'Objects'].map((leaf) => ({
+        name: 'Get' as const,
+        uri: `${record}/${leaf}`,
+      })),
+      { name: 'Get', uri: './GwConfig/SupportedModes' },
+    ]);
+    assert.deepEqual(
+      seen.map(({ results }) => results[0]?.data),
+      [
+        '2',
+        'LwM2M',
+        'local',
+        'Maker & Sons',
+        'T1',
+        '1.0.0',
+        'thermometer',
+        '/3/0 /5/0 /3303/0 /3311/0 /1/0',
+        '0,1,2',
+      ],
+    );
+
+    const command = `${get('./3303/0/5700', './DevDetail/FwV')}<Replace><CmdID>8</CmdID><Item><Target><LocURI>./3303/0/5750</LocURI></Target><Data>cellar</Data></Item></Replace>`;
+    assert.equal(
+      await fanOut(site, headend, 'read', command),
+      `<CampaignResult Total="1" Done="1" Failed="0" Pending="0"><Group Status="200" Commands="200 200 200" Count="1"><Device ID="${id}"><Result URI="./3303/0/5700">21.5</Result><Result URI="./DevDetail/FwV" Command="1">1.0.0</Result></Device></Group></CampaignResult>`,
+    );
+    assert.equal(client.value('/3303/0/5750'), 'cellar');
+
+    await client.detach();
+    await site.headendEvents.until('alert.device-detach', { device: id, gateway: 'gw-1', reason: 'left' });
+    assert.equal(gateway.devices().length, 0);
+  });
+
+  // conforms: GW-26
+  test('one order for OMA DM devices and LwM2M clients alike', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const gateway = await site.gateway([other], clients(id));
+    const device = site.device(other, gateway, { factory: true });
+    const client = site.client(id, gateway);
+    for (const each of [device, client]) {
+      await each.start();
+      await each.attached;
+      await site.headendEvents.until('alert.device-attach', { device: each.id });
+    }
+    const result = await fanOut(site, headend, 'all', get('./DevInfo/Man', './DevInfo/DevId'), {
+      returnFormat: 0,
+    });
+    for (const each of [id, other])
+      assert.ok(
+        result.includes(
+          `<Device ID="${each}"><Result URI="./DevInfo/Man">Maker &amp; Sons</Result><Result URI="./DevInfo/DevId" Command="1">${each}</Result></Device>`,
+        ),
+        result,
+      );
+    assert.match(result, /Total="2" Done="2"/);
+  });
+
+  // conforms: GW-26
+  test('each DM command, and what it comes to', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([], clients(id));
+    const client = site.client(id, gateway);
+    await client.start();
+    await client.attached;
+    await site.gatewayEvents.until('device.attached', { device: id });
+
+    const statuses = async (...operations: Parameters<Gateway['manage']>[1]) =>
+      (await manage(gateway, operations)).map(({ status }) => status);
+    const data = async (uri: string) => (await manage(gateway, [{ name: 'Get', uri }]))[0]?.results[0]?.data;
+
+    assert.equal(await data('.'), 'DevInfo/DevDetail/1/3/5/3303/3311');
+    assert.equal(await data('./DevInfo'), 'DevId/Man/Mod');
+    assert.equal(await data('./3311'), '0');
+    assert.equal(await data('./3311/0'), '5850/5851');
+    assert.equal(await data('./3/0'), '0/1/2/3/4/9/13/14/15/16/17', 'what is only executed as well');
+    assert.equal(await data('./3311/0/5850?prop=Format'), 'bool');
+    assert.equal(await data('./3311/0/5850?prop=Title'), 'On/Off');
+    assert.equal(await data('./3?prop=Title'), 'Device');
+    const [list] = await manage(gateway, [{ name: 'Get', uri: './3311?list=StructData' }]);
+    assert.deepEqual(
+      list?.results.map(({ uri, format, data: value }) => [uri, format, value]),
+      [
+        ['./3311', 'node', '0'],
+        ['./3311/0', 'node', '5850/5851'],
+        ['./3311/0/5850', 'bool', 'false'],
+        ['./3311/0/5851', 'int', '40'],
+      ],
+    );
+    const [whole] = await manage(gateway, [{ name: 'Get', uri: '.?list=Struct' }]);
+    assert.equal(at('./3303/0/5700')(whole!), '', 'without values');
+
+    const set = (uri: string, value: string, name: 'Replace' | 'Add' = 'Replace') =>
+      ({ name, uri, data: value }) as const;
+    assert.deepEqual(
+      await statuses(
+        set('./3311/0/5850', 'true'),
+        set('./3311/0/5851', 'bright'),
+        set('./3/0/0', 'Other'),
+        set('./3311/0', '1'),
+        set('./3311/9/5850', 'true'),
+        set('./x/0/1', '1'),
+        set('./DevInfo/DevId', 'x'),
+      ),
+      [200, 400, 405, 405, 404, 404, 405],
+    );
+    assert.equal(client.value('/3311/0/5850'), true);
+    assert.deepEqual(
+      await statuses(
+        set('./3311/2', '', 'Add'),
+        set('./3311/0', '', 'Add'),
+        set('./3303/5', '', 'Add'),
+        set('./3311/0/5850', '1', 'Add'),
+        { name: 'Delete', uri: './3311/2' },
+        { name: 'Delete', uri: './3311/2' },
+        { name: 'Delete', uri: './3/0/15' },
+        { name: 'Delete', uri: './3303/0' },
+        { name: 'Copy', uri: './3/0/15', from: './3303/0/5750' },
+        { name: 'Copy', uri: './3/0/15', from: './3303' },
+        { name: 'Exec', uri: './3/0/0' },
+        { name: 'Exec', uri: './3/0' },
+        { name: 'Alert', code: 1100, items: ['hello'] },
+        { name: 'Get', uri: './3/0/99' },
+        { name: 'Get', uri: './3/0/4' },
+        { name: 'Get', uri: './3/0/0?prop=ACL' },
+        { name: 'Get', uri: './3?list=TNDS' },
+      ),
+      [200, 418, 405, 418, 200, 404, 405, 405, 200, 405, 405, 405, 406, 404, 405, 406, 406],
+    );
+    assert.equal(client.value('/3/0/15'), 'hall');
+    const [sequence] = await manage(gateway, [
+      { name: 'Sequence', operations: [set('./3/0/14', '+01:00'), { name: 'Get', uri: './3/0/14' }] },
+    ]);
+    assert.deepEqual(
+      sequence?.parts?.map(({ status, results }) => [status, results[0]?.data]),
+      [
+        [200, undefined],
+        [200, '+01:00'],
+      ],
+    );
+  });
+
+  // conforms: GW-26
+  test('an Atomic is all or none: what was written is written back', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([], clients(id));
+    const client = site.client(id, gateway);
+    await client.start();
+    await client.attached;
+    await site.gatewayEvents.until('device.attached', { device: id });
+    const replace = (uri: string, data: string) => ({ name: 'Replace', uri, data }) as const;
+    const atomic = async (...operations: Parameters<Gateway['manage']>[1]) => {
+      const [outcome] = await manage(gateway, [{ name: 'Atomic', operations }]);
+      return [outcome?.status, ...(outcome?.parts ?? []).map(({ status }) => status)];
+    };
+    assert.deepEqual(
+      await atomic(replace('./3/0/14', '+03:00'), replace('./3/0/15', 'Europe/Berlin')),
+      [200, 200, 200],
+    );
+    assert.deepEqual(
+      await atomic(replace('./3/0/14', '+05:00'), replace('./3/0/0', 'Other'), replace('./3/0/15', 'x')),
+      [507, 216, 405, 215],
+    );
+    assert.equal(client.value('/3/0/14'), '+03:00');
+    assert.equal(client.value('/3/0/15'), 'Europe/Berlin');
+    assert.deepEqual(
+      await atomic(replace('./3/0/14', '+05:00'), { name: 'Exec', uri: './3/0/4' }),
+      [507, 215, 406],
+    );
+  });
+
+  // conforms: GW-26, GW-18
+  test('an image goes from the Image Inventory to an LwM2M client, which updates from it', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const gateway = await site.gateway([], clients(id));
+    const client = site.client(id, gateway);
+    await client.start();
+    await client.attached;
+    await site.headendEvents.until('alert.device-attach', { device: id });
+    const image = randomBytes(40_000);
+    await headend.stageImage('gw-1', { name: 'fw', version: '2', data: image });
+    await site.gatewayEvents.until('image.ready');
+    const write = `<Replace><CmdID>1</CmdID><Item><Target><LocURI>./5/0/1</LocURI></Target><Data>gw-image:fw</Data></Item></Replace>`;
+    assert.match(await fanOut(site, headend, 'give', write), /Done="1"/);
+    await site.deviceEvents.until('device.downloaded', { device: id, bytes: image.length });
+    const execute = `<Exec><CmdID>1</CmdID><Item><Target><LocURI>./5/0/2</LocURI></Target></Item></Exec>`;
+    assert.match(await fanOut(site, headend, 'install', execute), /Done="1"/);
+    const version = createHash('sha256').update(image).digest('hex').slice(0, 12);
+    await site.deviceEvents.until('device.updated', { version });
+    await site.gatewayEvents.until('registration.proven', { device: id, firmware: version });
+    const result = await fanOut(site, headend, 'ask', get('./DevDetail/FwV', './5/0/5'));
+    assert.ok(result.includes(`<Result URI="./DevDetail/FwV">${version}</Result>`), result);
+    assert.ok(result.includes('<Result URI="./5/0/5" Command="1">1</Result>'), result);
+    assert.equal(gateway.devices()[0]?.firmware, version, 'the inventory knows, since it registered again');
+    assert.equal(site.headendEvents.count('alert.device-attach'), 1, 'which is no other attachment');
+  });
+
+  // conforms: GW-26
+  test('registrations outlive a restart of the gateway', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'postern-adaptation-'));
+    try {
+      await using broker = await startAedes();
+      await using site = new Site(broker.url);
+      const state = { gateway: { id: 'gw-1', state: join(folder, 'state.db') }, ...clients(id) };
+      const first = await site.gateway([], state);
+      const client = site.client(id, first);
+      await client.start();
+      await client.attached;
+      await site.gatewayEvents.until('device.attached', { device: id });
+      const port = first.coapPort;
+      await first[Symbol.asyncDispose]();
+      await using again = new Site(broker.url);
+      const second = await again.gateway([], {
+        ...state,
+        coap: { port, leisure: 50, 'insecure-plain-coap': true },
+      });
+      const [outcome] = await manage(second, [{ name: 'Get', uri: './3303/0/5701' }]);
+      assert.equal(outcome?.results[0]?.data, 'Cel', 'it was not heard since');
+      await client.update();
+      assert.equal(site.deviceEvents.count('device.attached'), 1, 'and its registration is good');
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  // conforms: GW-26
+  test('a client that sleeps is spoken to when it is heard', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const folder = mkdtempSync(join(tmpdir(), 'postern-queue-'));
+    try {
+      const state = { gateway: { id: 'gw-1', state: join(folder, 'state.db') }, ...clients(id) };
+      const first = await site.gateway([], state);
+      const client = site.client(id, first, { 'queue-mode': true });
+      await client.start();
+      await client.attached;
+      await site.gatewayEvents.until('device.attached', { device: id });
+      const [awake] = await manage(first, [{ name: 'Get', uri: './3303/0/5701' }]);
+      assert.equal(awake?.status, 200, 'it was heard just now');
+      const port = first.coapPort;
+      await first[Symbol.asyncDispose]();
+      // After a restart nobody knows that it is awake.
+      await using again = new Site(broker.url);
+      const second = await again.gateway([], {
+        ...state,
+        coap: { port, leisure: 50, 'insecure-plain-coap': true },
+      });
+      let isDone = false;
+      const waiting = manage(second, [{ name: 'Get', uri: './3303/0/5701' }]).then(([outcome]) => {
+        isDone = true;
+        return outcome?.status;
+      });
+      const [early] = await Promise.allSettled([second.manage(id, [{ name: 'Get', uri: './3' }], 50)]);
+      assert.equal(early.status, 'rejected', 'what cannot wait is given up');
+      assert.equal(isDone, false);
+      await client.update();
+      assert.equal(await waiting, 200);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  // conforms: GW-26
+  test('who is not listed is refused, and who takes a name that is in use', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([other], clients(id));
+    const stranger = site.client('urn:dev:stranger', gateway);
+    await stranger.start();
+    await site.gatewayEvents.until('bootstrap.refused', { device: 'urn:dev:stranger' });
+    const direct = site.client('urn:dev:stranger:2', gateway, { bootstrap: false });
+    await direct.start();
+    await site.gatewayEvents.until('registration.refused', { device: 'urn:dev:stranger:2' });
+    const client = site.client(id, gateway, { bootstrap: false });
+    await client.start();
+    await client.attached;
+    await site.gatewayEvents.until('device.attached', { device: id, bootstrap: 'manual' });
+    const twin = site.client(id, gateway, { bootstrap: false });
+    await twin.start();
+    await site.gatewayEvents.until('registration.duplicate', { device: id });
+    assert.equal(gateway.devices().length, 1);
+  });
+
+  test('a Package #0 is not for a client that opens no DM sessions, and a detached one takes no orders', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([id]);
+    const gateway = await site.gateway([], clients(id));
+    const client = site.client(id, gateway);
+    await client.start();
+    await client.attached;
+    await site.headendEvents.until('alert.device-attach', { device: id });
+    await headend.trigger('gw-1', { name: 'wake', targets: {}, devices: [id], operations: [], deadline: 60 });
+    await site.headendEvents.until('alert.device-trigger');
+    const [came] = await headend.manage('gw-1', [{ name: 'Get', uri: './GwEdTrigger/Trigger/wake/Results' }]);
+    assert.match(String(came?.results[0]?.data), /Status="406"/);
+    // The DM server takes it away: its record is gone, and so is its registration.
+    const record = `./GwDeviceInventory/Records/${recordName(id)}`;
+    const [gone] = await headend.manage('gw-1', [{ name: 'Delete', uri: record }]);
+    assert.equal(gone?.status, 200);
+    await assert.rejects(gateway.manage(id, [{ name: 'Get', uri: './3' }], 1000), { code: 'notFound' });
+    const again = site.gatewayEvents.next('device.attached', { device: id });
+    await client.update();
+    await again;
+    assert.equal(gateway.devices().length, 1, 'it registers again, as it is allowed to');
+  });
+
+  test('LwM2M without security must be allowed by name', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await assert.rejects(site.gateway([], { lwm2m: { device: [{ id }] } }), {
+      code: 'configuration',
+      message: /lwm2m\.insecure-no-security/,
+    });
+    await assert.rejects(
+      site.gateway([id], clients(id)),
+      { code: 'configuration', message: /not in both/ },
+      'a device is one or the other',
+    );
+    assert.ok(secrets);
+  });
+});
