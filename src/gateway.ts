@@ -6,7 +6,7 @@ import { softwareVersion } from './base/version.ts';
 import { Blockwise } from './coap/blockwise.ts';
 import { EchoGuard } from './coap/echo.ts';
 import type { Remote } from './coap/message.ts';
-import { type Resource, Router } from './coap/router.ts';
+import { Router } from './coap/router.ts';
 import { DmError } from './dm/dm-error.ts';
 import type { Operation, OperationOutcome } from './dm/server-session.ts';
 import { DmStatus } from './dm/status.ts';
@@ -15,15 +15,10 @@ import type { ManagementTree } from './dm/tree.ts';
 import { GatewayAdaptation, isAdapted, lwm2mWarning } from './gateway-adaptation.ts';
 import type { GatewayConfig } from './gateway-config.ts';
 import { GatewayObjects } from './gateway-objects.ts';
-import {
-  expectedDevices,
-  httpSettings,
-  imageSettings,
-  knowManualDevices,
-  mqttSettings,
-} from './gateway-settings.ts';
+import { expectedDevices, httpSettings, imageSettings, knowManualDevices } from './gateway-settings.ts';
 import { type GatewayStatus, memoryInUse, plainWarning } from './gateway-status.ts';
 import { gatewayTree, knowServer } from './gateway-tree.ts';
+import { uplinkOf } from './gateway-uplink.ts';
 import { Accounts, accountsDescription } from './mo/dm-acc.ts';
 import { gwConfig } from './mo/gw-config.ts';
 import { vocabularyOf } from './mo/vocabulary.ts';
@@ -32,9 +27,7 @@ import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
 import type { Manage } from './modes/waiting-work.ts';
 import { DmClient, type ResultBody, type resultAlerts } from './northbound/dm-client.ts';
-import { ParentLink } from './northbound/parent-link.ts';
 import type { Uplink } from './northbound/uplink.ts';
-import { Upstream } from './northbound/upstream.ts';
 import { Associations } from './southbound/associations.ts';
 import { BootstrapServer } from './southbound/bootstrap-server.ts';
 import { Children } from './southbound/children.ts';
@@ -44,7 +37,6 @@ import { DeviceSessions } from './southbound/device-sessions.ts';
 import { HttpBinding } from './southbound/http-binding.ts';
 import { imageResource } from './southbound/image-resource.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
-import { notificationResource } from './southbound/notification-resource.ts';
 import { Reach } from './southbound/reach.ts';
 import { paths } from './southbound/resources.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
@@ -54,7 +46,6 @@ import { type DeviceRecord, Inventory } from './store/inventory.ts';
 import { Nodes } from './store/nodes.ts';
 import { Outbox } from './store/outbox.ts';
 import { encodings } from './syncml/codec.ts';
-import { decodeNotification } from './syncml/notification.ts';
 
 /** What surrounds a gateway; the machine's own by default. */
 export interface GatewaySurroundings {
@@ -198,29 +189,23 @@ export class Gateway implements AsyncDisposable {
       clock,
       entropy,
     });
-    const changed = () => uplinkStatus.changed();
-    const parent =
-      config.parent &&
-      new ParentLink(
-        {
-          gatewayId,
-          parentId: config.parent.id,
-          uri: config.parent.uri,
-          factorySecret: config.parent['factory-secret'],
-          accounts,
-          call: (address, port, request) => this.#reach.call(address, port, request),
-          clock,
-          entropy,
-          events,
-          connected: () => {
-            this.#dmClient.contact(this.#ownServer);
-            changed();
-          },
-          disconnected: changed,
-        },
-        config.tunnel.timeout * 1000,
-      );
-    this.#uplink = parent ?? this.#broker(clock, entropy, changed);
+    const { uplink, notifications } = uplinkOf({
+      config,
+      accounts,
+      call: (...args) => this.#reach.call(...args),
+      notified: (...args) => this.#notified(...args),
+      connected: () => {
+        // To a parent this gateway is a device, which shows itself; the DM server hears when there is something to tell.
+        if (config.parent) this.#dmClient.contact(this.#ownServer);
+        else this.#dmClient.wake();
+        uplinkStatus.changed();
+      },
+      disconnected: () => uplinkStatus.changed(),
+      clock,
+      entropy,
+      events,
+    });
+    this.#uplink = uplink;
     this.#dmClient = new DmClient({
       gatewayId,
       serverId: this.#ownServer,
@@ -294,7 +279,7 @@ export class Gateway implements AsyncDisposable {
             this.#transparent.resource(),
             uplinkStatus.resource(local),
             ...(this.#adaptation?.resources(local) ?? []),
-            ...(parent ? [this.#notifications(parent)] : []),
+            ...(notifications ? [notifications] : []),
             imageResource(
               (name) => objects.images.ready(name),
               ({ remote }) => this.#reach.isAttachedAt(remote),
@@ -420,36 +405,6 @@ export class Gateway implements AsyncDisposable {
     this.#addresses.heard(deviceId, remote, true);
     this.#associations.heard(deviceId);
     this.#objects.heard(deviceId);
-  }
-
-  #broker(clock: Clock, entropy: Entropy, changed: () => void): Upstream {
-    const { mqtt, gateway, tunnel } = this.#config;
-    if (!mqtt) throw new PosternError('configuration', 'mqtt: this table is needed');
-    return new Upstream(
-      {
-        gatewayId: gateway.id,
-        settings: mqttSettings(mqtt),
-        softwareVersion,
-        clock,
-        entropy,
-        events: this.#events,
-        notified: ({ device, server = '', body = new Uint8Array() }) => this.#notified(device, server, body),
-        connected: () => {
-          this.#dmClient.wake();
-          changed();
-        },
-        disconnected: changed,
-      },
-      tunnel.timeout * 1000,
-    );
-  }
-
-  /** Package #0 comes from a child gateway's parent: for the child itself, or for who is behind it. */
-  #notifications(parent: ParentLink): Resource {
-    return notificationResource(
-      ({ remote }) => parent.isParent(remote.address),
-      (deviceId, package0) => this.#notified(deviceId, decodeNotification(package0).serverId, package0),
-    );
   }
 
   async #notified(deviceId: string | undefined, server: string, package0: Uint8Array): Promise<void> {
