@@ -4,6 +4,7 @@ import type { Entropy } from './base/entropy.ts';
 import { PosternError } from './base/errors.ts';
 import type { Events } from './base/events.ts';
 import type { Remote } from './coap/message.ts';
+import { remoteKey } from './coap/peer.ts';
 import type { Resource } from './coap/router.ts';
 import type { GatewayConfig } from './gateway-config.ts';
 import { GatewayMode } from './mo/gw-config.ts';
@@ -67,7 +68,8 @@ export class GatewayAdaptation implements AsyncDisposable {
       calls,
       isAllowed,
       isAttached,
-      isOther: (deviceId) => inventory.get(deviceId) !== undefined && !isAttached(deviceId),
+      // A client that was behind a child gateway may come here; a device of OMA DM is another.
+      isOther: (deviceId) => inventory.get(deviceId)?.protocol === 'OMA-DM',
       livesElsewhere: (deviceId, remote) => reach.livesElsewhere(deviceId, remote),
       originOf: (deviceId) =>
         this.#bootstrapServer.has(deviceId) ? 'local' : (inventory.get(deviceId)?.origin ?? 'manual'),
@@ -95,7 +97,7 @@ export class GatewayAdaptation implements AsyncDisposable {
     // They believe that they are registered, and need not come soon.
     for (const { deviceId, address, port } of this.#registrations.values())
       if (isAdapted(inventory, deviceId))
-        addresses.heard(deviceId, { address, port, key: `${address} ${port}` }, true);
+        addresses.heard(deviceId, { address, port, key: remoteKey(address, port) }, true);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -6,6 +6,7 @@ import { Code } from '../coap/codes.ts';
 import { ContentFormat } from '../coap/content-formats.ts';
 import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../coap/message.ts';
 import { Option, text } from '../coap/options.ts';
+import { remoteKey } from '../coap/peer.ts';
 import type { Resource } from '../coap/router.ts';
 import { coapUri } from '../coap/uri.ts';
 import { ObjectId } from '../lwm2m/objects.ts';
@@ -186,6 +187,9 @@ export class RegistrationServer implements AsyncDisposable {
     // It may have changed, or left, while it was asked.
     const current = registrations.get(deviceId);
     if (!current || current.location !== client.location) return;
+    // What it proved, it proved of the address of then.
+    if (current.address !== client.address || current.port !== client.port)
+      return await this.#ask(deviceId, remoteOf(current), local);
     local.endpoint().vouch(remote);
     try {
       attached({
@@ -193,7 +197,7 @@ export class RegistrationServer implements AsyncDisposable {
         mode: GatewayMode.Adaptation,
         origin: originOf(deviceId),
         protocol: 'LwM2M',
-        address: coapUri(current.address, current.port),
+        address: coapUri(remote.address, remote.port),
         isGateway: false,
         objects: current.paths.map(pathText).join(' '),
         ...describe(device),
@@ -210,6 +214,12 @@ export class RegistrationServer implements AsyncDisposable {
 }
 
 const unknown: Reply = refusal(Code.NotFound, 'no such registration; register again');
+
+const remoteOf = ({ address, port }: Registration): Remote => ({
+  address,
+  port,
+  key: remoteKey(address, port),
+});
 
 /** An update lists objects, and need not say again in which formats. */
 const keepFormats = (objects: ReturnType<typeof readObjects>, known: Registration) => ({

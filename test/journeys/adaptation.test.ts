@@ -259,6 +259,48 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
     assert.equal(site.headendEvents.count('alert.device-attach'), 1, 'which is no other attachment');
   });
 
+  // conforms: GW-26, GW-22
+  test('a client behind a child gateway is reached from above, and may move up', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await using below = new Site(broker.url);
+    const headend = await site.headend([]);
+    const top = await site.gateway(['gw-2'], clients(id));
+    const child = await below.gateway(
+      [],
+      {
+        gateway: { id: 'gw-2', state: ':memory:' },
+        mqtt: undefined,
+        parent: {
+          id: 'gw-1',
+          uri: `coap://127.0.0.1:${top.coapPort}`,
+          'factory-secret': secrets.factory('gw-2'),
+        },
+        ...clients(id),
+      },
+      false,
+    );
+    await site.headendEvents.until('alert.device-attach', { device: 'gw-2' });
+    const client = below.client(id, child);
+    await client.start();
+    await client.attached;
+    await site.gatewayEvents.until('device.attached', { device: id, via: 'gw-2' });
+    assert.deepEqual(
+      top.devices().map(({ mode, protocol, via }) => [mode, protocol, via]),
+      [
+        [0, 'OMA-DM', undefined],
+        [2, 'LwM2M', 'gw-2'],
+      ],
+    );
+    const result = await fanOut(site, headend, 'deep', get('./3303/0/5700'), { targets: { devices: [id] } });
+    assert.match(result, /<Result URI=".\/3303\/0\/5700">21.5<\/Result>/);
+    const moved = site.client(id, top);
+    await moved.start();
+    await moved.attached;
+    await site.gatewayEvents.until('device.attached', { device: id, protocol: 'LwM2M' });
+    assert.equal(top.devices().find(({ deviceId }) => deviceId === id)?.via, undefined);
+  });
+
   // conforms: GW-26
   test('registrations outlive a restart of the gateway', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'postern-adaptation-'));

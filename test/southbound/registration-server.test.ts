@@ -197,6 +197,25 @@ test('updates and the end of a registration', async () => {
 });
 
 // conforms: GW-26
+test('a client that moves while it is asked is asked again, at its new address', async () => {
+  let asked = 0;
+  const rigged = rig(() => {
+    asked++;
+    if (asked === 2) void rigged.ask(Code.POST, location, [], { port: 9 });
+    return described({} as CoapCall);
+  });
+  const { location } = await rigged.register('a');
+  await rigged.settle();
+  await rigged.ask(Code.POST, location, [], { payload: '</3/0>,</3303/0>' });
+  await rigged.settle();
+  assert.deepEqual(
+    rigged.calls.map(([to]) => to),
+    ['192.0.2.7 1', '192.0.2.7 1', '192.0.2.7 9'],
+  );
+  assert.equal(rigged.attached.get('a')?.address, 'coap://192.0.2.7:9');
+});
+
+// conforms: GW-26
 test('who may not register is told why', async () => {
   const { ask, register, elsewhere, settle, attached, registrations } = rig(described, 2);
   assert.equal((await register('stranger')).code, '4.03');
