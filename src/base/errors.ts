@@ -4,7 +4,10 @@
  */
 export type ErrorCode = keyof typeof errorTable;
 
-/** Error code -> DM status (OMA DM representation protocol, section on status codes) and CoAP code (RFC 7252, 12.1.2). */
+/**
+ * Error code -> DM status (OMA DM representation protocol, section on status codes) and CoAP code (RFC 7252, 12.1.2). Where
+ * several have one CoAP code, the first is what it is read as.
+ */
 const errorTable = {
   malformed: { dm: 400, coap: '4.00' },
   unauthorized: { dm: 401, coap: '4.01' },
@@ -18,11 +21,11 @@ const errorTable = {
   tooLarge: { dm: 413, coap: '4.13' },
   unsupportedFormat: { dm: 415, coap: '4.15' },
   exists: { dm: 418, coap: '4.09' },
-  full: { dm: 420, coap: '5.03' },
   unavailable: { dm: 503, coap: '5.03' },
+  full: { dm: 420, coap: '5.03' },
   unsupportedVersion: { dm: 505, coap: '4.00' },
-  configuration: { dm: 500, coap: '5.00' },
   internal: { dm: 500, coap: '5.00' },
+  configuration: { dm: 500, coap: '5.00' },
 } as const;
 
 export class PosternError extends Error {
@@ -42,6 +45,16 @@ export class PosternError extends Error {
     return errorTable[this.code].coap;
   }
 }
+
+const ofCoap = new Map(
+  Object.entries(errorTable)
+    .toReversed()
+    .map(([code, { coap }]) => [coap as string, code as ErrorCode]),
+);
+
+/** What another party's CoAP code says, such as `4.04`; one that is not known is whose fault its class says. */
+export const errorOfCoap = (coap: string): ErrorCode =>
+  ofCoap.get(coap) ?? (coap.startsWith('4') ? 'malformed' : 'internal');
 
 /** What was caught, as a PosternError: its own kind untouched, anything else as `internal` with the cause kept. */
 export function asPosternError(thrown: unknown): PosternError {

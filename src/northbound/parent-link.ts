@@ -1,6 +1,6 @@
 import { type Clock, pause } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
-import { asPosternError, PosternError } from '../base/errors.ts';
+import { asPosternError, errorOfCoap, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { backoff } from '../base/retry.ts';
 import type { CoapAnswer, CoapCall } from '../coap/blockwise-client.ts';
@@ -136,7 +136,8 @@ export class ParentLink implements Uplink {
       if (name !== undefined) accounts.branch.delete([name]);
       this.#lost();
     }
-    return { kind: EnvelopeKind.Error, ...base, status: statusOf(code), reason };
+    const { dmStatus: status } = new PosternError(errorOfCoap(codeText(code)), reason);
+    return { kind: EnvelopeKind.Error, ...base, status, reason };
   }
 
   /** Looks for the parent, with an account for it, until it is there. */
@@ -210,21 +211,3 @@ export class ParentLink implements Uplink {
 }
 
 const segments = (path: string): string[] => path.split('/').filter((segment) => segment !== '');
-
-/** The DM status that says what a CoAP code says. */
-function statusOf(code: number): number {
-  switch (code) {
-    case Code.Unauthorized:
-      return 401;
-    case Code.Forbidden:
-      return 403;
-    case Code.NotFound:
-      return 404;
-    case Code.RequestEntityTooLarge:
-      return 413;
-    case Code.UnsupportedContentFormat:
-      return 415;
-    default:
-      return code < Code.InternalServerError ? 400 : 500;
-  }
-}

@@ -1,5 +1,5 @@
 import { BoundedMap } from '../base/bounded-map.ts';
-import { type ErrorCode, PosternError } from '../base/errors.ts';
+import { errorOfCoap, PosternError } from '../base/errors.ts';
 import type { CoapAnswer, CoapCall } from '../coap/blockwise-client.ts';
 import { Code, codeText, isSuccess } from '../coap/codes.ts';
 import { ContentFormat } from '../coap/content-formats.ts';
@@ -23,20 +23,6 @@ export type LwM2mClient = Pick<
 const timeout = 20_000;
 /** Clients of which it is remembered what they take. */
 const remembered = 1024;
-
-const codes: Readonly<Record<number, ErrorCode>> = {
-  [Code.BadRequest]: 'malformed',
-  [Code.Unauthorized]: 'forbidden',
-  [Code.Forbidden]: 'forbidden',
-  [Code.NotFound]: 'notFound',
-  [Code.MethodNotAllowed]: 'notAllowed',
-  [Code.NotAcceptable]: 'unsupportedFormat',
-  [Code.Conflict]: 'conflict',
-  [Code.RequestEntityTooLarge]: 'tooLarge',
-  [Code.UnsupportedContentFormat]: 'unsupportedFormat',
-  [Code.ServiceUnavailable]: 'unavailable',
-  [Code.GatewayTimeout]: 'timeout',
-};
 
 /** What clients answer that do not know a format which they are asked for: 4.06, and what others have in its place. */
 const unacceptable: ReadonlySet<number> = new Set([
@@ -192,7 +178,7 @@ function checked(answer: CoapAnswer, { deviceId }: LwM2mClient, path: Path): Coa
   if (isSuccess(code)) return answer;
   const why = Buffer.from(payload).toString().slice(0, 128);
   throw new PosternError(
-    codes[code] ?? 'internal',
+    errorOfCoap(codeText(code)),
     `${deviceId} answered ${codeText(code)} for ${pathText(path)}${why === '' ? '' : `: ${why}`}`,
   );
 }
