@@ -30,6 +30,8 @@ export interface GatewayAdaptationParts {
   readonly associations: Associations;
   /** A client that is attached was heard. */
   readonly heard: (deviceId: string, remote: Remote) => void;
+  /** An update that a client accepted has ended, with a result code of FUMO. */
+  readonly updated: (deviceId: string, correlator: string | undefined, result: number) => void;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -55,7 +57,13 @@ export class GatewayAdaptation implements AsyncDisposable {
     const isAttached = (deviceId: string) => isAdapted(inventory, deviceId);
     this.#registrations = new Registrations(database, limit);
     const calls = new LwM2mCalls((...args) => reach.call(...args));
-    this.#mode = new AdaptationMode({ clientOf: (deviceId) => this.#client(deviceId), calls, clock });
+    this.#mode = new AdaptationMode({
+      clientOf: (deviceId) => this.#client(deviceId),
+      calls,
+      updated: parts.updated,
+      clock,
+      events,
+    });
     this.#bootstrapServer = new LwM2mBootstrapServer({
       isAllowed,
       call: (...args) => reach.call(...args),

@@ -176,8 +176,13 @@ export class GatewayObjects implements AsyncDisposable {
   alerted(deviceId: string, { data, items: [item], correlator }: Alert): number {
     const type = item?.meta?.type ?? '';
     if (data === AlertCode.Generic && firmwareAlerts.has(type))
-      this.#fanOut.reported(deviceId, correlator, Number(item?.data) || DmStatus.CommandFailed);
+      this.updated(deviceId, correlator, Number(item?.data) || DmStatus.CommandFailed);
     return DmStatus.Ok;
+  }
+
+  /** A device has ended what it accepted, with a result code of FUMO. */
+  updated(deviceId: string, correlator: string | undefined, result: number): void {
+    this.#fanOut.reported(deviceId, correlator, result);
   }
 
   #stored(name: GatewayObject, { root }: ManagementObject): StoredBranch {

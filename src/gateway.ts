@@ -248,6 +248,7 @@ export class Gateway implements AsyncDisposable {
         reach: this.#reach,
         associations: this.#associations,
         heard: (deviceId, remote) => this.#heard(deviceId, remote),
+        updated: (...args) => this.#objects.updated(...args),
         clock,
         entropy,
         events,

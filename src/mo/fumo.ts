@@ -25,10 +25,14 @@ export const FumoState = {
 /** Result codes (section 8.2) that are given here. */
 export const FumoResult = {
   Ok: 200,
+  Corrupted: 402,
+  NotAcceptable: 405,
   Failed: 410,
   BadUrl: 411,
   ServerUnavailable: 412,
   ServerError: 500,
+  OutOfMemory: 501,
+  NetworkError: 503,
 } as const;
 
 /** FUMO: how a device's firmware is updated (OMA Firmware Update Management Object 1.0). */

@@ -1,18 +1,23 @@
 import { BoundedMap } from '../base/bounded-map.ts';
 import { type Clock, type Monotonic, plus } from '../base/clock.ts';
 import { PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import { DmStatus } from '../dm/status.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
 import { AdaptedClient } from './adapted-client.ts';
+import { AdaptedFirmware, type AdaptedFirmwareParts } from './adapted-firmware.ts';
 import { type Manage, WaitingWork } from './waiting-work.ts';
 
 export interface AdaptationModeParts {
   /** The registration of a client that is attached here. */
   readonly clientOf: (deviceId: string) => Registration | undefined;
   readonly calls: LwM2mCalls;
+  /** An update that a client accepted has ended. */
+  readonly updated: AdaptedFirmwareParts['ended'];
   readonly clock: Clock;
+  readonly events: Events;
 }
 
 /** Milliseconds that a client of queue mode listens after it was heard: MAX_TRANSMIT_WAIT (RFC 7252 section 4.8.2). */
@@ -29,15 +34,19 @@ export class AdaptationMode implements AsyncDisposable {
   readonly #talking = new Map<string, Promise<void>>();
   readonly #heardAt = new BoundedMap<string, Monotonic>(remembered);
   readonly #stop = new AbortController();
+  readonly #firmware: AdaptedFirmware;
 
   constructor(parts: AdaptationModeParts) {
     this.#parts = parts;
+    const { updated: ended, ...rest } = parts;
+    this.#firmware = new AdaptedFirmware({ ...rest, ended, signal: this.#stop.signal });
     this.#waiting = new WaitingWork(parts.clock);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
     await Promise.all(this.#talking.values());
+    await this.#firmware.settled;
   }
 
   /** A client was heard just now: if it sleeps, it is awake. */
@@ -93,7 +102,7 @@ export class AdaptationMode implements AsyncDisposable {
       const client = clientOf(deviceId);
       outcomes.push(
         client
-          ? await new AdaptedClient(client, calls, this.#stop.signal).perform(operation)
+          ? await new AdaptedClient(client, calls, this.#firmware, this.#stop.signal).perform(operation)
           : { operation, status: DmStatus.NotFound, results: [] },
       );
     }

@@ -1,9 +1,9 @@
 import { asPosternError } from '../base/errors.ts';
 import { DmError } from '../dm/dm-error.ts';
 import type { NodeOperation, Operation, OperationOutcome } from '../dm/server-session.ts';
-import { DmStatus, isOk } from '../dm/status.ts';
+import { DmStatus } from '../dm/status.ts';
 import { nodeUri, parseNodeUri } from '../dm/uri.ts';
-import { describeResource, objects, typeOf } from '../lwm2m/objects.ts';
+import { describeResource, ObjectId, objects, typeOf } from '../lwm2m/objects.ts';
 import { isBelow, type Path } from '../lwm2m/path.ts';
 import { idsBelow } from '../lwm2m/registration.ts';
 import {
@@ -16,6 +16,8 @@ import {
 } from '../lwm2m/resource.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
+import { performAtomic } from './adapted-atomic.ts';
+import type { AdaptedFirmware } from './adapted-firmware.ts';
 
 type Result = OperationOutcome['results'][number];
 
@@ -23,6 +25,7 @@ type Result = OperationOutcome['results'][number];
 type Node =
   | { readonly kind: 'text'; readonly value: string }
   | { readonly kind: 'interior'; readonly children: readonly string[] }
+  | { readonly kind: 'firmware'; readonly below: readonly string[] }
   | { readonly kind: 'object'; readonly path: Path };
 
 /** Where the leaves of DM's own objects are in a client: by these a mixed fleet can be asked at once. */
@@ -68,9 +71,11 @@ const notSupported = (what: string) => new DmError(DmStatus.OptionalFeatureNotSu
 export class AdaptedClient {
   readonly #client: Registration;
   readonly #calls: LwM2mCalls;
+  readonly #firmware: AdaptedFirmware;
   readonly #signal: AbortSignal;
 
-  constructor(client: Registration, calls: LwM2mCalls, signal: AbortSignal) {
+  constructor(client: Registration, calls: LwM2mCalls, firmware: AdaptedFirmware, signal: AbortSignal) {
+    this.#firmware = firmware;
     this.#client = client;
     this.#calls = calls;
     this.#signal = signal;
@@ -79,14 +84,15 @@ export class AdaptedClient {
   /** Does an operation. What fails is a status. */
   async perform(operation: Operation): Promise<OperationOutcome> {
     if ('operations' in operation) {
-      if (operation.name === 'Atomic') return await this.#atomic(operation.operations, operation);
+      if (operation.name === 'Atomic') return await performAtomic(operation, (each) => this.perform(each));
       const parts: OperationOutcome[] = [];
       for (const each of operation.operations) parts.push(await this.perform(each));
       return { operation, status: DmStatus.Ok, results: [], parts };
     }
     try {
       const results = await this.#command(operation);
-      return { operation, status: DmStatus.Ok, results };
+      const isAccepted = operation.name === 'Exec' && this.#isFirmware(parseNodeUri(operation.uri).path);
+      return { operation, status: isAccepted ? DmStatus.AcceptedForProcessing : DmStatus.Ok, results };
     } catch (thrown) {
       return { operation, status: asPosternError(thrown).dmStatus, results: [] };
     }
@@ -99,6 +105,10 @@ export class AdaptedClient {
     if (name === 'Get') return await this.#get(path, query);
     if (query !== undefined) throw notAllowed(uri, name);
     const node = this.#find(path);
+    if (node.kind === 'firmware') {
+      this.#update(node.below, uri, operation);
+      return [];
+    }
     if (node.kind !== 'object') throw notAllowed(uri, name);
     const target = node.path;
     switch (name) {
@@ -128,8 +138,10 @@ export class AdaptedClient {
     const [first, second, ...more] = path;
     if (first === undefined) {
       const ids = idsBelow(this.#client, []).map(String);
-      return { kind: 'interior', children: [...Object.keys(aliases), ...ids] };
+      const firmware = this.#isFirmware(['FwUpdate']) ? ['FwUpdate'] : [];
+      return { kind: 'interior', children: [...Object.keys(aliases), ...firmware, ...ids] };
     }
+    if (this.#isFirmware(path)) return { kind: 'firmware', below: path.slice(1) };
     const leaves = aliases[first];
     if (leaves) {
       const isInfo = first === 'DevInfo';
@@ -144,6 +156,23 @@ export class AdaptedClient {
     return { kind: 'object', path: ids };
   }
 
+  /** FUMO is there where the client has the object that it stands on. */
+  #isFirmware([first]: readonly string[]): boolean {
+    return first === 'FwUpdate' && this.#client.paths.some(([object]) => object === ObjectId.Firmware);
+  }
+
+  async #firmwareNode(uri: string, below: readonly string[]): Promise<Result> {
+    const found = await this.#firmware.get(this.#client, below);
+    if (typeof found !== 'string') return interior(uri, found);
+    return { uri, format: below[0] === 'State' ? 'int' : 'chr', data: found };
+  }
+
+  #update(below: readonly string[], uri: string, { name, data = '', correlator }: NodeOperation): void {
+    if (name === 'Exec') this.#firmware.execute(this.#client, below, correlator);
+    else if (name === 'Add' || name === 'Replace') this.#firmware.set(this.#client, below, textIn(data));
+    else throw notAllowed(uri, name);
+  }
+
   async #get(path: readonly string[], query: string | undefined): Promise<readonly Result[]> {
     const uri = nodeUri(path);
     const node = this.#find(path);
@@ -156,6 +185,7 @@ export class AdaptedClient {
     if (query !== undefined) return [await this.#property(path, node, query.slice('prop='.length))];
     if (node.kind === 'text') return [{ uri, format: 'chr', data: node.value }];
     if (node.kind === 'interior') return [interior(uri, node.children)];
+    if (node.kind === 'firmware') return [await this.#firmwareNode(uri, node.below)];
     if (node.path.length > 2) return [await this.#leaf(node.path, uri)];
     return [interior(uri, (await this.#children(node.path, uri)).map(String))];
   }
@@ -210,7 +240,13 @@ export class AdaptedClient {
       if (found.length >= listBound) throw new DmError(DmStatus.RequestEntityTooLarge, 'too many nodes');
       found.push(result);
     };
-    if (node.kind === 'text') push({ uri: nodeUri(path), format: 'chr', data: node.value });
+    if (node.kind === 'firmware') {
+      const result = await this.#firmwareNode(nodeUri(path), node.below);
+      push(result);
+      if (result.format === 'node' && result.data !== '')
+        for (const child of String(result.data).split('/'))
+          for (const below of await this.#list([...path, child], this.#find([...path, child]))) push(below);
+    } else if (node.kind === 'text') push({ uri: nodeUri(path), format: 'chr', data: node.value });
     else if (node.kind === 'interior') {
       push(interior(nodeUri(path), node.children));
       for (const child of node.children)
@@ -280,57 +316,6 @@ export class AdaptedClient {
     const { format, data } = await this.#leaf(source.path, from);
     if (format === 'node') throw notAllowed(from, 'Copy');
     await this.#replace(to, uri, { name: 'Replace', uri, format, data });
-  }
-
-  /**
-   * All or none (OMA DM protocol 1.2.1, section 10.2): what was written before something failed is written back. So it
-   * takes what can be taken back, which is Replace.
-   */
-  async #atomic(operations: readonly Operation[], operation: Operation): Promise<OperationOutcome> {
-    const isReplace = (each: Operation): each is NodeOperation => each.name === 'Replace';
-    const failed = (parts: readonly OperationOutcome[], status: number): OperationOutcome => ({
-      operation,
-      status,
-      results: [],
-      parts,
-    });
-    const status = (each: Operation, code: number): OperationOutcome => ({
-      operation: each,
-      status: code,
-      results: [],
-    });
-    if (!operations.every(isReplace))
-      return failed(
-        operations.map((each) =>
-          status(each, isReplace(each) ? DmStatus.NotExecuted : DmStatus.OptionalFeatureNotSupported),
-        ),
-        DmStatus.AtomicFailed,
-      );
-    const done: { operation: NodeOperation; before: Result }[] = [];
-    for (const [at, each] of operations.entries()) {
-      const before = (await this.perform({ name: 'Get', uri: each.uri })).results[0];
-      const outcome = before ? await this.perform(each) : status(each, DmStatus.NotFound);
-      if (before && isOk(outcome.status)) {
-        done.push({ operation: each, before });
-        continue;
-      }
-      const takenBack = new Map<Operation, number>();
-      for (const { operation: written, before: old } of done.toReversed()) {
-        const { status: code } = await this.perform({ ...written, format: old.format, data: old.data });
-        takenBack.set(written, isOk(code) ? DmStatus.RolledBack : DmStatus.AtomicRollbackFailed);
-      }
-      const parts = operations.map((other, place) =>
-        place === at ? outcome : status(other, takenBack.get(other) ?? DmStatus.NotExecuted),
-      );
-      const isWhole = [...takenBack.values()].every((code) => code === DmStatus.RolledBack);
-      return failed(parts, isWhole ? DmStatus.AtomicFailed : DmStatus.AtomicRollbackFailed);
-    }
-    return {
-      operation,
-      status: DmStatus.Ok,
-      results: [],
-      parts: operations.map((each) => status(each, 200)),
-    };
   }
 }
 

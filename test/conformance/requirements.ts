@@ -738,7 +738,7 @@ export const requirements: readonly Requirement[] = [
       'adaptation mode',
       'S',
       'Devices that speak LwM2M: bootstrapped, registered, attached and reported, and managed by the commands of DM',
-      'modes/adaptation.ts modes/adapted-client.ts southbound/registration-server.ts southbound/lwm2m-bootstrap-server.ts lwm2m/',
+      'modes/adaptation.ts modes/adapted-client.ts modes/adapted-firmware.ts southbound/registration-server.ts southbound/lwm2m-bootstrap-server.ts lwm2m/',
     ],
   ]),
   ...together('OMA GwMO, section 8.4 as the change request has it', [

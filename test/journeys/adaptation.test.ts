@@ -130,7 +130,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
       (await manage(gateway, operations)).map(({ status }) => status);
     const data = async (uri: string) => (await manage(gateway, [{ name: 'Get', uri }]))[0]?.results[0]?.data;
 
-    assert.equal(await data('.'), 'DevInfo/DevDetail/1/3/5/3303/3311');
+    assert.equal(await data('.'), 'DevInfo/DevDetail/FwUpdate/1/3/5/3303/3311');
     assert.equal(await data('./DevInfo'), 'DevId/Man/Mod');
     assert.equal(await data('./3311'), '0');
     assert.equal(await data('./3311/0'), '5850/5851');
@@ -257,6 +257,53 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
     assert.ok(result.includes('<Result URI="./5/0/5" Command="1">1</Result>'), result);
     assert.equal(gateway.devices()[0]?.firmware, version, 'the inventory knows, since it registered again');
     assert.equal(site.headendEvents.count('alert.device-attach'), 1, 'which is no other attachment');
+  });
+
+  // conforms: GW-26, GW-19
+  test('one FUMO order updates a mixed fleet; a client without a package, or with a wrong one, says so', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const gateway = await site.gateway([other], clients(id));
+    const device = site.device(other, gateway, { factory: true });
+    const client = site.client(id, gateway);
+    for (const each of [device, client]) {
+      await each.start();
+      await each.attached;
+      await site.headendEvents.until('alert.device-attach', { device: each.id });
+    }
+    await headend.stageImage('gw-1', { name: 'fw', version: '2', data: randomBytes(20_000) });
+    await site.gatewayEvents.until('image.ready');
+    const item = (uri: string, data?: string) =>
+      `<Item><Target><LocURI>./FwUpdate/${uri}</LocURI></Target>${data === undefined ? '' : `<Data>${data}</Data>`}</Item>`;
+    const exec = (operation: string) => `<Exec><CmdID>9</CmdID>${item(operation)}</Exec>`;
+    const url = (operation: string, data: string) =>
+      `<Replace><CmdID>8</CmdID>${item(`${operation}/PkgURL`, data)}</Replace>`;
+    const version = `<Add><CmdID>1</CmdID>${item('PkgVersion', '2.0')}</Add>`;
+    const update = `${version}${url('DownloadAndUpdate', 'gw-image:fw')}${exec('DownloadAndUpdate')}`;
+    assert.match(
+      await fanOut(site, headend, 'update', update),
+      /Total="2" Done="2".*<Group Status="200" Commands="200 200 202" Count="2">/,
+    );
+    await site.deviceEvents.until('device.updated', { device: id });
+    await site.deviceEvents.until('device.updated', { device: other });
+    const onClient = { targets: { devices: [id] } };
+    assert.match(
+      await fanOut(site, headend, 'state', get('./FwUpdate/State', './FwUpdate/PkgVersion'), onClient),
+      /State">100<.*PkgVersion" Command="1">2.0</,
+    );
+    // There is no package any more.
+    assert.match(await fanOut(site, headend, 'again', exec('Update'), onClient), /Failed="1".*Status="410"/);
+    const wrong = `${url('Download', 'http://192.0.2.1/fw')}${exec('Download')}`;
+    assert.match(await fanOut(site, headend, 'wrong', wrong, onClient), /Failed="1".*Status="411"/);
+    const none = `${url('Download', '')}${exec('Download')}`;
+    assert.match(await fanOut(site, headend, 'none', none, onClient), /Commands="200 400"/);
+    assert.match(
+      await fanOut(site, headend, 'state2', get('./FwUpdate?list=Struct'), onClient),
+      /Status="200"/,
+    );
+    const odd = `${exec('State')}<Delete><CmdID>3</CmdID>${item('PkgVersion')}</Delete>${get('./FwUpdate/Odd')}`;
+    assert.match(await fanOut(site, headend, 'odd', odd, onClient), /Commands="405 405 404"/);
   });
 
   // conforms: GW-26, GW-22
