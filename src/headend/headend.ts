@@ -225,7 +225,11 @@ export class Headend implements AsyncDisposable {
    */
   async manage(partyId: string, operations: readonly Operation[]): Promise<readonly OperationOutcome[]> {
     const party = this.#parties.get(partyId);
-    if (!party) throw new PosternError('notFound', `${partyId} has no account for this server`);
+    if (!party)
+      throw new PosternError(
+        'notFound',
+        `${partyId} has no account for this server; its gateway can work on it by a fan-out`,
+      );
     const gateway = this.#wayTo(partyId) ?? (party.kind === 'gateway' ? partyId : undefined);
     if (gateway === undefined)
       throw new PosternError('notFound', `${partyId} is behind no gateway that is known`);
