@@ -67,6 +67,7 @@ export class GatewayAdaptation implements AsyncDisposable {
     this.#bootstrapServer = new LwM2mBootstrapServer({
       isAllowed,
       call: (...args) => reach.call(...args),
+      calls,
       lifetime: settings.lifetime,
       clock,
       events,

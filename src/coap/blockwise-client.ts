@@ -17,7 +17,7 @@ export interface CoapCall {
   readonly payload?: Uint8Array;
   /** Milliseconds for each exchange of the call. */
   readonly timeout: number;
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface CoapAnswer {

@@ -14,7 +14,6 @@ export class Peer implements Remote {
   readonly outbound: Transmission[] = [];
   /** Own requests to it that wait for their response. */
   awaited = 0;
-
   readonly #messageIds: MessageIds;
 
   constructor(address: string, port: number, key: string, messageIds: MessageIds) {

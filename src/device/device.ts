@@ -13,6 +13,7 @@ import { openDatabase } from '../store/database.ts';
 import { Nodes } from '../store/nodes.ts';
 import { decodeNotification, sessionIdText } from '../syncml/notification.ts';
 import type { TndsNode } from '../syncml/tnds.ts';
+import { untilAttached } from './attachment.ts';
 import { Bootstraps, byBootstrap } from './bootstraps.ts';
 import { CoapStack, type Discovered, type StackAnswer, type StackIncoming } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
@@ -131,7 +132,12 @@ export class Device implements AsyncDisposable {
     const brought = await this.#bootstraps.applyBrought();
     if (brought && !isDirect(brought)) this.#trustWithAccounts(brought.serverId);
     await this.#coap.open();
-    this.#running = this.#becomeAttached();
+    const { id: deviceId } = this;
+    const parts = { deviceId, clock: this.#clock, entropy: this.#entropy, events: this.#events };
+    this.#running = untilAttached({ ...parts, signal: this.#stop.signal }, async () => {
+      await this.#attachOnce();
+      this.#attached.resolve();
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -148,28 +154,6 @@ export class Device implements AsyncDisposable {
   /** A session with the DM server that the device knows from its factory, through the gateway's tunnel. */
   async contactServer(serverId: string): Promise<SessionOutcome> {
     return await this.#sessions.run(serverId, undefined);
-  }
-
-  async #becomeAttached(): Promise<void> {
-    const delays = backoff(retry, this.#entropy);
-    while (!this.#stop.signal.aborted) {
-      try {
-        await this.#attachOnce();
-        this.#attached.resolve();
-        return;
-      } catch (thrown) {
-        if (this.#stop.signal.aborted) return;
-        const { code, message } = asPosternError(thrown);
-        const delay = delays.next().value;
-        this.#events.emit(code === 'internal' ? 'error' : 'warn', 'device.attach-failed', {
-          device: this.id,
-          code,
-          reason: message,
-          retryInSeconds: Math.round(delay / 100) / 10,
-        });
-        await pause(this.#clock, delay, this.#stop.signal).catch(() => {});
-      }
-    }
   }
 
   async #attachOnce(): Promise<void> {

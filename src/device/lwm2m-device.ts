@@ -3,31 +3,25 @@ import { type Clock, pause, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { backoff } from '../base/retry.ts';
 import { uriHost } from '../base/uri-host.ts';
 import { ContentFormat } from '../coap/content-formats.ts';
 import { formatLinks } from '../coap/link-format.ts';
 import { parseCoapUri } from '../coap/uri.ts';
 import { decodeContent, encodeContent } from '../lwm2m/content.ts';
-import { ObjectId } from '../lwm2m/objects.ts';
+import { FirmwareResource, FirmwareResult, FirmwareState, ObjectId } from '../lwm2m/objects.ts';
 import { type Path, parsePath, pathText } from '../lwm2m/path.ts';
 import { instancesIn } from '../lwm2m/tlv.ts';
+import { untilAttached } from './attachment.ts';
 import { CoapStack, type StackAnswer, type StackIncoming } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import type { DeviceSurroundings } from './device.ts';
 import { LwM2mObjects } from './lwm2m-objects.ts';
 
-const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 const timeout = 20_000;
 const discoveryTimeout = 6000;
 /** Temperature and light, as IPSO has them. */
 const temperature = 3303;
 const light = 3311;
-/** Resources of the object Firmware Update (LwM2M core 1.1, appendix E.6), its states and its results. */
-const Firmware = { PackageUri: 1, Update: 2, State: 3, Result: 5 } as const;
-const FirmwareState = { Idle: 0, Downloading: 1, Downloaded: 2, Updating: 3 } as const;
-const FirmwareResult = { None: 0, Success: 1, ConnectionLost: 4, BadUri: 7 } as const;
-
 /**
  * The reference End Device as an LwM2M client: finds its gateway, is bootstrapped to it, registers, renews the registration,
  * and is a thermometer with a lamp. It remembers nothing beyond its end.
@@ -80,7 +74,9 @@ export class LwM2mDevice implements AsyncDisposable {
 
   async start(): Promise<void> {
     await this.#coap.open();
-    this.#running = this.#stay();
+    const { id: deviceId } = this;
+    const parts = { deviceId, clock: this.#clock, entropy: this.#entropy, events: this.#events };
+    this.#running = untilAttached({ ...parts, signal: this.#stop.signal }, () => this.#stay());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -127,38 +123,24 @@ export class LwM2mDevice implements AsyncDisposable {
     });
     this.#objects.onExecute([ObjectId.Device, 0, 4], () => this.#restart('it was told to'));
     this.#objects.put([ObjectId.Firmware, 0], {
-      [Firmware.PackageUri]: '',
-      [Firmware.State]: FirmwareState.Idle,
-      [Firmware.Result]: FirmwareResult.None,
+      [FirmwareResource.PackageUri]: '',
+      [FirmwareResource.State]: FirmwareState.Idle,
+      [FirmwareResource.Result]: FirmwareResult.None,
       9: 0,
     });
-    this.#objects.onExecute([ObjectId.Firmware, 0, Firmware.Update], () => this.#install());
+    this.#objects.onExecute([ObjectId.Firmware, 0, FirmwareResource.Update], () => this.#install());
     this.#objects.put([temperature, 0], { 5700: 21.5, 5701: 'Cel', 5750: 'hall' });
     this.#objects.put([light, 0], { 5850: false, 5851: 40 });
   }
 
+  /** Attaches, and renews the registration for as long as that can be done. */
   async #stay(): Promise<void> {
-    const delays = backoff(retry, this.#entropy);
-    const { signal } = this.#stop;
-    while (!signal.aborted) {
-      try {
-        await this.#becomeAttached();
-        this.#attached.resolve();
-        // Early enough for two more tries.
-        for (;;) {
-          await pause(this.#clock, this.#lifetime * 500, signal);
-          await this.update();
-        }
-      } catch (thrown) {
-        if (signal.aborted) return;
-        const { message } = asPosternError(thrown);
-        this.#events.emit('warn', 'device.attach-failed', {
-          device: this.id,
-          reason: message,
-          retryInSeconds: 1,
-        });
-        await pause(this.#clock, delays.next().value, signal).catch(() => {});
-      }
+    await this.#becomeAttached();
+    this.#attached.resolve();
+    // Early enough for two more tries.
+    for (;;) {
+      await pause(this.#clock, this.#lifetime * 500, this.#stop.signal);
+      await this.update();
     }
   }
 
@@ -185,8 +167,23 @@ export class LwM2mDevice implements AsyncDisposable {
 
   /** Answers with where its server is. */
   async #becomeBootstrapped(base: string): Promise<string> {
-    const finished = Promise.withResolvers<void>();
-    this.#finished = finished;
+    this.#finished = Promise.withResolvers<void>();
+    try {
+      await this.#awaitBootstrap(base, this.#finished.promise);
+    } finally {
+      this.#finished = undefined;
+    }
+    const account = this.#objects
+      .instances(ObjectId.Security)
+      .find(([, instance = 0]) => this.#objects.value(ObjectId.Security, instance, 1) === false);
+    const uri = account && this.#objects.value(...account, 0);
+    if (typeof uri !== 'string') throw new PosternError('malformed', 'the bootstrap names no server');
+    this.#events.emit('info', 'device.account-taken', { device: this.id, gateway: uri });
+    const { host, port } = parseCoapUri(uri);
+    return `coap://${uriHost(host)}:${port}`;
+  }
+
+  async #awaitBootstrap(base: string, finished: Promise<void>): Promise<void> {
     const { code } = await this.#coap.request({
       method: 'POST',
       base,
@@ -198,17 +195,7 @@ export class LwM2mDevice implements AsyncDisposable {
     const late = pause(this.#clock, timeout, this.#stop.signal).then(() => {
       throw new PosternError('timeout', 'the bootstrap was not finished');
     });
-    await Promise.race([finished.promise, late]).finally(() => {
-      this.#finished = undefined;
-    });
-    const account = this.#objects
-      .instances(ObjectId.Security)
-      .find(([, instance = 0]) => this.#objects.value(ObjectId.Security, instance, 1) === false);
-    const uri = account && this.#objects.value(...account, 0);
-    if (typeof uri !== 'string') throw new PosternError('malformed', 'the bootstrap names no server');
-    this.#events.emit('info', 'device.account-taken', { device: this.id, gateway: uri });
-    const { host, port } = parseCoapUri(uri);
-    return `coap://${uriHost(host)}:${port}`;
+    await Promise.race([finished, late]);
   }
 
   async #register(base: string): Promise<void> {
@@ -282,7 +269,7 @@ export class LwM2mDevice implements AsyncDisposable {
     else {
       this.#objects.write(path, entries);
       this.#events.emit('info', 'device.written', { device: this.id, path: pathText(path) });
-      const isPackage = pathText(path) === pathText([ObjectId.Firmware, 0, Firmware.PackageUri]);
+      const isPackage = pathText(path) === pathText([ObjectId.Firmware, 0, FirmwareResource.PackageUri]);
       if (isPackage) this.#downloading = this.#download(String(entries[0]?.value ?? ''));
     }
     return { code: '2.04' };
@@ -309,7 +296,10 @@ export class LwM2mDevice implements AsyncDisposable {
 
   async #download(uri: string): Promise<void> {
     const state = (now: number, result: number) =>
-      this.#objects.put([ObjectId.Firmware, 0], { [Firmware.State]: now, [Firmware.Result]: result });
+      this.#objects.put([ObjectId.Firmware, 0], {
+        [FirmwareResource.State]: now,
+        [FirmwareResource.Result]: result,
+      });
     this.#package = undefined;
     // An empty URI takes back what was begun.
     if (uri === '') return state(FirmwareState.Idle, FirmwareResult.None);
@@ -334,9 +324,9 @@ export class LwM2mDevice implements AsyncDisposable {
     this.#package = undefined;
     this.#objects.put([ObjectId.Device, 0], { 3: version });
     this.#objects.put([ObjectId.Firmware, 0], {
-      [Firmware.PackageUri]: '',
-      [Firmware.State]: FirmwareState.Idle,
-      [Firmware.Result]: FirmwareResult.Success,
+      [FirmwareResource.PackageUri]: '',
+      [FirmwareResource.State]: FirmwareState.Idle,
+      [FirmwareResource.Result]: FirmwareResult.Success,
     });
     this.#events.emit('info', 'device.updated', { device: this.id, version });
     this.#restart('its firmware is new');

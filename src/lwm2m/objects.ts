@@ -18,6 +18,11 @@ export interface ObjectDescription {
 
 export const ObjectId = { Security: 0, Server: 1, Device: 3, Firmware: 5 } as const;
 
+/** Resources of the object Firmware Update, its states and its results (LwM2M core 1.1, appendix E.6). */
+export const FirmwareResource = { PackageUri: 1, Update: 2, State: 3, Result: 5 } as const;
+export const FirmwareState = { Idle: 0, Downloading: 1, Downloaded: 2, Updating: 3 } as const;
+export const FirmwareResult = { None: 0, Success: 1, ConnectionLost: 4, BadUri: 7 } as const;
+
 const one = (name: string, type: ResourceType, operations: Operations): ResourceDescription => ({
   name,
   type,

@@ -31,7 +31,7 @@ const bad = (type: ResourceType, what: string) => new PosternError('malformed', 
  * A value as text (LwM2M core 1.1, section 7.4.1): also how DM has it, but for octets, which stay what they are.
  */
 export const textOf = (value: Value): string | Uint8Array =>
-  value instanceof Uint8Array ? value : typeof value === 'boolean' ? String(value) : `${value}`;
+  value instanceof Uint8Array ? value : String(value);
 
 /**
  * A value of a type from text. `true` and `1` are both a boolean's.

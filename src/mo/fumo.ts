@@ -22,17 +22,21 @@ export const FumoState = {
   DoneWithoutData: 100,
 } as const;
 
-/** Result codes (section 8.2) that are given here. */
+/** Result codes (section 8.2) that are given here, for images as well. */
 export const FumoResult = {
   Ok: 200,
-  Corrupted: 402,
+  /** The digest is another. */
+  Corrupt: 402,
+  /** The signature is wrong or missing. */
+  NotValidated: 404,
+  /** Too large, or of a kind that is not taken. */
   NotAcceptable: 405,
   Failed: 410,
   BadUrl: 411,
   ServerUnavailable: 412,
   ServerError: 500,
-  OutOfMemory: 501,
-  NetworkError: 503,
+  NoRoom: 501,
+  NetworkFailed: 503,
 } as const;
 
 /** FUMO: how a device's firmware is updated (OMA Firmware Update Management Object 1.0). */

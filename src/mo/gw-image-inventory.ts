@@ -5,21 +5,6 @@ import { ownVocabulary } from './vocabulary.ts';
 /** How an image stands. */
 export const ImageState = { Idle: 0, Coming: 1, Ready: 2, Failed: 3, Evicted: 4 } as const;
 
-/** What an image operation came to: the result codes of FUMO 1.0, section 8.2. */
-export const ImageResult = {
-  Ok: 200,
-  /** The digest is another. */
-  Corrupt: 402,
-  /** The signature is wrong or missing. */
-  NotValidated: 404,
-  TooLarge: 405,
-  BadUrl: 411,
-  ServerUnavailable: 412,
-  ServerError: 500,
-  NoRoom: 501,
-  NetworkFailed: 503,
-} as const;
-
 /** GwImageInventory: software and configuration that the gateway keeps for its devices. The name is GwMO's; the nodes are proposed (docs/gwmo.md). */
 export const gwImageInventory: ManagementObject = {
   id: ownVocabulary.objects.GwImageInventory,

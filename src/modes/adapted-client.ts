@@ -1,6 +1,6 @@
 import { asPosternError } from '../base/errors.ts';
 import { DmError } from '../dm/dm-error.ts';
-import type { NodeOperation, Operation, OperationOutcome } from '../dm/server-session.ts';
+import type { Compound, NodeOperation, Operation, OperationOutcome } from '../dm/server-session.ts';
 import { DmStatus } from '../dm/status.ts';
 import { nodeUri, parseNodeUri } from '../dm/uri.ts';
 import { describeResource, ObjectId, objects, typeOf } from '../lwm2m/objects.ts';
@@ -90,24 +90,22 @@ export class AdaptedClient {
       return { operation, status: DmStatus.Ok, results: [], parts };
     }
     try {
-      const results = await this.#command(operation);
-      const isAccepted = operation.name === 'Exec' && this.#isFirmware(parseNodeUri(operation.uri).path);
-      return { operation, status: isAccepted ? DmStatus.AcceptedForProcessing : DmStatus.Ok, results };
+      return { operation, status: DmStatus.Ok, results: [], ...(await this.#command(operation)) };
     } catch (thrown) {
       return { operation, status: asPosternError(thrown).dmStatus, results: [] };
     }
   }
 
-  async #command(operation: Exclude<Operation, { operations: unknown }>): Promise<readonly Result[]> {
+  async #command(operation: Exclude<Operation, Compound>): Promise<Partial<OperationOutcome>> {
     if (operation.name === 'Alert') throw notSupported('nobody is asked at an LwM2M client');
     const { name, uri, data = '' } = operation;
     const { path, query } = parseNodeUri(uri);
-    if (name === 'Get') return await this.#get(path, query);
+    if (name === 'Get') return { results: await this.#get(path, query) };
     if (query !== undefined) throw notAllowed(uri, name);
     const node = this.#find(path);
     if (node.kind === 'firmware') {
       this.#update(node.below, uri, operation);
-      return [];
+      return name === 'Exec' ? { status: DmStatus.AcceptedForProcessing } : {};
     }
     if (node.kind !== 'object') throw notAllowed(uri, name);
     const target = node.path;
@@ -131,7 +129,7 @@ export class AdaptedClient {
         await this.#copy(target, uri, operation);
         break;
     }
-    return [];
+    return {};
   }
 
   #find(path: readonly string[]): Node {
@@ -338,17 +336,15 @@ const interior = (uri: string, children: readonly string[]): Result => ({
 });
 
 function resultOf(uri: string, { path, value }: Entry): Result {
-  const type = typeOf(path);
-  const byValue =
-    typeof value === 'number'
-      ? Number.isInteger(value)
-        ? 'int'
-        : 'float'
-      : typeof value === 'boolean'
-        ? 'bool'
-        : 'chr';
-  const format = value instanceof Uint8Array ? 'bin' : type ? formats[type] : byValue;
-  return { uri, format, data: textOf(value) };
+  const type = value instanceof Uint8Array ? 'opaque' : (typeOf(path) ?? typeIn(value));
+  return { uri, format: formats[type], data: textOf(value) };
+}
+
+/** What a value is, by itself. */
+function typeIn(value: Value): ResourceType {
+  if (typeof value === 'boolean') return 'boolean';
+  if (typeof value !== 'number') return 'string';
+  return Number.isInteger(value) ? 'integer' : 'float';
 }
 
 /** The nodes of a read, each above what is below it. */

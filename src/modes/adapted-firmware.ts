@@ -4,7 +4,7 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { DmError } from '../dm/dm-error.ts';
 import { DmStatus } from '../dm/status.ts';
-import { ObjectId } from '../lwm2m/objects.ts';
+import { FirmwareResource, FirmwareResult, FirmwareState, ObjectId } from '../lwm2m/objects.ts';
 import type { Path } from '../lwm2m/path.ts';
 import { FumoResult, FumoState } from '../mo/fumo.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
@@ -20,11 +20,6 @@ export interface AdaptedFirmwareParts {
   readonly signal: AbortSignal;
 }
 
-/** Resources of the object Firmware Update, its states and its results (LwM2M core 1.1, appendix E.6). */
-const Resource = { PackageUri: 1, Update: 2, State: 3, Result: 5 } as const;
-const State = { Idle: 0, Downloading: 1, Downloaded: 2, Updating: 3 } as const;
-const succeeded = 1;
-
 const operations = ['Download', 'Update', 'DownloadAndUpdate'] as const;
 type Operation = (typeof operations)[number];
 const leaves = ['PkgVersion', 'State'] as const;
@@ -36,21 +31,21 @@ const look = { first: 500, cap: 30_000, whole: 3_600_000 } as const;
 
 /** Results of LwM2M, by what FUMO calls them (OMA FUMO 1.0, section 8.2). */
 const results: Readonly<Record<number, number>> = {
-  [succeeded]: FumoResult.Ok,
-  2: FumoResult.OutOfMemory,
-  3: FumoResult.OutOfMemory,
-  4: FumoResult.NetworkError,
-  5: FumoResult.Corrupted,
+  [FirmwareResult.Success]: FumoResult.Ok,
+  2: FumoResult.NoRoom,
+  3: FumoResult.NoRoom,
+  [FirmwareResult.ConnectionLost]: FumoResult.NetworkFailed,
+  5: FumoResult.Corrupt,
   6: FumoResult.NotAcceptable,
-  7: FumoResult.BadUrl,
+  [FirmwareResult.BadUri]: FumoResult.BadUrl,
   8: FumoResult.Failed,
   9: FumoResult.BadUrl,
 };
 
 const states: Readonly<Record<number, number>> = {
-  [State.Downloading]: FumoState.Downloading,
-  [State.Downloaded]: FumoState.Downloaded,
-  [State.Updating]: FumoState.Updating,
+  [FirmwareState.Downloading]: FumoState.Downloading,
+  [FirmwareState.Downloaded]: FumoState.Downloaded,
+  [FirmwareState.Updating]: FumoState.Updating,
 };
 
 const at = (resource: number): Path => [ObjectId.Firmware, 0, resource];
@@ -130,19 +125,22 @@ export class AdaptedFirmware {
       // Nobody is told what it came to before it is told that it was accepted.
       await pause(clock, 0, signal);
       if (url !== undefined) {
-        await calls.write(this.#client(deviceId), at(Resource.PackageUri), [
-          { path: at(Resource.PackageUri), value: url },
-        ]);
-        result = await this.#until(deviceId, (state) => state === State.Downloaded);
+        await calls.write(
+          this.#client(deviceId),
+          at(FirmwareResource.PackageUri),
+          [{ path: at(FirmwareResource.PackageUri), value: url }],
+          { signal },
+        );
+        result = await this.#until(deviceId, (state) => state === FirmwareState.Downloaded);
       }
       if (result === FumoResult.Ok && operation !== 'Download') {
-        await calls.execute(this.#client(deviceId), at(Resource.Update), '', signal);
-        result = await this.#until(deviceId, (_state, said) => said === succeeded);
+        await calls.execute(this.#client(deviceId), at(FirmwareResource.Update), '', signal);
+        result = await this.#until(deviceId, (_state, said) => said === FirmwareResult.Success);
       }
     } catch (thrown) {
       if (signal.aborted) return;
       const { code, message } = asPosternError(thrown);
-      result = code === 'timeout' ? FumoResult.NetworkError : FumoResult.Failed;
+      result = code === 'timeout' ? FumoResult.NetworkFailed : FumoResult.Failed;
       events.emit('warn', 'adaptation.update-failed', { device: deviceId, reason: message });
     }
     events.emit('info', 'adaptation.update-ended', { device: deviceId, result });
@@ -158,7 +156,8 @@ export class AdaptedFirmware {
       try {
         const { state, result } = await this.#look(this.#client(deviceId));
         if (isThere(state, result)) return FumoResult.Ok;
-        if (state === State.Idle && result > succeeded) return results[result] ?? FumoResult.Failed;
+        if (state === FirmwareState.Idle && result > FirmwareResult.Success)
+          return results[result] ?? FumoResult.Failed;
       } catch (thrown) {
         signal.throwIfAborted();
         if (asPosternError(thrown).code !== 'timeout') throw thrown;
@@ -171,14 +170,14 @@ export class AdaptedFirmware {
   async #look(client: Registration): Promise<{ state: number; result: number }> {
     const entries = await this.#parts.calls.read(client, [ObjectId.Firmware, 0], this.#parts.signal);
     const value = (id: number) => Number(entries.find(({ path }) => path[2] === id)?.value ?? 0);
-    return { state: value(Resource.State), result: value(Resource.Result) };
+    return { state: value(FirmwareResource.State), result: value(FirmwareResource.Result) };
   }
 
   async #state(client: Registration): Promise<number> {
     const { state, result } = await this.#look(client);
-    if (state !== State.Idle) return states[state] ?? FumoState.Idle;
-    if (result === 0) return FumoState.Idle;
-    if (result === succeeded) return FumoState.DoneWithoutData;
+    if (state !== FirmwareState.Idle) return states[state] ?? FumoState.Idle;
+    if (result === FirmwareResult.None) return FumoState.Idle;
+    if (result === FirmwareResult.Success) return FumoState.DoneWithoutData;
     return results[result] === FumoResult.Failed ? FumoState.FailedWithoutData : FumoState.DownloadFailed;
   }
 

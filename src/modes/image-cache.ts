@@ -5,7 +5,8 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { backoff } from '../base/retry.ts';
 import { DmStatus } from '../dm/status.ts';
-import { ImageResult, ImageState } from '../mo/gw-image-inventory.ts';
+import { FumoResult } from '../mo/fumo.ts';
+import { ImageState } from '../mo/gw-image-inventory.ts';
 import type { ImageKeeper, ImageOrder, ImageStatus } from '../mo/image-branch.ts';
 import type { download } from '../northbound/download.ts';
 import type { ImageFiles } from '../store/image-files.ts';
@@ -144,7 +145,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
         state: ImageState.Ready,
         size: data.length,
         hash,
-        result: ImageResult.Ok,
+        result: FumoResult.Ok,
       });
       events.emit('info', 'image.ready', { image: name, bytes: data.length });
     } catch (thrown) {
@@ -245,7 +246,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
         inline: false,
         state: ImageState.Ready,
         hash,
-        result: ImageResult.Ok,
+        result: FumoResult.Ok,
         ...(size !== undefined && { size }),
         ...(validator !== undefined && { validator }),
       });
@@ -331,7 +332,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
   #check({ hash: wanted, signature }: ImageOrder, hash: string): void {
     const { signingKeys } = this.#parts;
     if (wanted !== undefined && wanted !== '' && wanted !== hash)
-      throw new Refused(ImageResult.Corrupt, `the SHA-256 is ${hash}`);
+      throw new Refused(FumoResult.Corrupt, `the SHA-256 is ${hash}`);
     if (signingKeys.length === 0) return;
     const octets = Buffer.from(signature ?? '', 'base64');
     const digest = Buffer.from(hash, 'hex');
@@ -339,7 +340,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     const isSigned = signingKeys.some((key) =>
       verify(key.asymmetricKeyType === 'ed25519' ? null : 'sha256', digest, key, octets),
     );
-    if (!isSigned) throw new Refused(ImageResult.NotValidated, 'no signature by a key that is trusted');
+    if (!isSigned) throw new Refused(FumoResult.NotValidated, 'no signature by a key that is trusted');
   }
 }
 
@@ -356,17 +357,17 @@ function resultOf(thrown: unknown): number {
   if (thrown instanceof Refused) return thrown.result;
   switch (asPosternError(thrown).code) {
     case 'full':
-      return ImageResult.NoRoom;
+      return FumoResult.NoRoom;
     case 'tooLarge':
-      return ImageResult.TooLarge;
+      return FumoResult.NotAcceptable;
     case 'malformed':
-      return ImageResult.BadUrl;
+      return FumoResult.BadUrl;
     case 'notFound':
     case 'forbidden':
-      return ImageResult.ServerError;
+      return FumoResult.ServerError;
     case 'timeout':
-      return ImageResult.ServerUnavailable;
+      return FumoResult.ServerUnavailable;
     default:
-      return ImageResult.NetworkFailed;
+      return FumoResult.NetworkFailed;
   }
 }

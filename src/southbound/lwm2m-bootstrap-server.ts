@@ -9,18 +9,21 @@ import { parseLinks } from '../coap/link-format.ts';
 import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../coap/message.ts';
 import type { Resource } from '../coap/router.ts';
 import { coapUri } from '../coap/uri.ts';
-import { encodeContent, writable } from '../lwm2m/content.ts';
+import { encodeContent } from '../lwm2m/content.ts';
 import { ObjectId } from '../lwm2m/objects.ts';
 import type { Path } from '../lwm2m/path.ts';
 import { queryOf } from '../lwm2m/registration.ts';
 import type { Entry, Value } from '../lwm2m/resource.ts';
+import { Afterwards } from './afterwards.ts';
 import type { LocalEndpoint } from './coap-network.ts';
+import type { LwM2mCalls } from './lwm2m-calls.ts';
 import type { Reach } from './reach.ts';
 import { paths, resourceTypes } from './resources.ts';
 
 export interface LwM2mBootstrapParts {
   readonly isAllowed: (deviceId: string) => boolean;
   readonly call: Reach['call'];
+  readonly calls: LwM2mCalls;
   /** Seconds between two signs of life that a client is told to give. */
   readonly lifetime: number;
   readonly clock: Clock;
@@ -43,17 +46,16 @@ const packFormats: readonly number[] = [ContentFormat.SenmlCbor, ContentFormat.S
  */
 export class LwM2mBootstrapServer implements AsyncDisposable {
   readonly #parts: LwM2mBootstrapParts;
-  readonly #atWork = new Map<string, Promise<void>>();
+  readonly #afterwards: Afterwards;
   readonly #bootstrapped = new BoundedMap<string, true>(limits.remembered);
-  readonly #stop = new AbortController();
 
   constructor(parts: LwM2mBootstrapParts) {
     this.#parts = parts;
+    this.#afterwards = new Afterwards(parts.clock);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
-    await Promise.all(this.#atWork.values());
+    await this.#afterwards[Symbol.asyncDispose]();
   }
 
   /** Whether a client has its account from here. */
@@ -76,19 +78,10 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
   /** @throws {PosternError} `malformed`, `forbidden`, `unavailable` */
   #requested(request: CoapRequest, local: LocalEndpoint): Reply {
     const deviceId = this.#allowed(request);
-    if (this.#atWork.has(deviceId)) return reply(Code.Changed);
-    if (this.#atWork.size >= limits.atWork)
+    if (this.#afterwards.size >= limits.atWork && !this.#afterwards.has(deviceId))
       throw new PosternError('unavailable', `${limits.atWork} clients are being bootstrapped`);
     const wanted = Number(queryOf(request.query).get('pct') ?? Number.NaN);
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#atWork.set(deviceId, promise);
-    // Once the request is answered.
-    this.#parts.clock.after(0, () => {
-      void this.#bootstrap(deviceId, request.remote, local, wanted).finally(() => {
-        this.#atWork.delete(deviceId);
-        resolve();
-      });
-    });
+    this.#afterwards.begin(deviceId, () => this.#bootstrap(deviceId, request.remote, local, wanted));
     return reply(Code.Changed);
   }
 
@@ -119,9 +112,11 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     local: LocalEndpoint,
     wanted: number,
   ): Promise<void> {
-    const { call, events } = this.#parts;
+    const { call, calls, events } = this.#parts;
+    const { signal } = this.#afterwards;
+    const client = { deviceId, address, port, version: '1.1', root: [], formats: [wanted] };
     const send = async (request: Omit<CoapCall, 'timeout' | 'signal'>): Promise<CoapAnswer> =>
-      await call(address, port, { ...request, timeout, signal: this.#stop.signal });
+      await call(address, port, { ...request, timeout, signal });
     try {
       const free = freeInstance(await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat }));
       // What other servers it knows is not for this gateway to keep; its bootstrap server's account stays (section 6.1.6).
@@ -130,12 +125,12 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
         [[ObjectId.Security, free], this.#security(local, free)],
         [[ObjectId.Server, 0], this.#server()],
       ] as const)
-        await writeTo(deviceId, path, entries, wanted, send);
+        await calls.write(client, path, entries, { signal });
       expectDone(deviceId, 'Finish', await send({ method: Code.POST, path: ['bs'] }));
       this.#bootstrapped.set(deviceId, true);
       events.emit('info', 'lwm2m.bootstrapped', { device: deviceId, peer: address });
     } catch (thrown) {
-      if (this.#stop.signal.aborted) return;
+      if (signal.aborted) return;
       const { message } = asPosternError(thrown);
       events.emit('warn', 'lwm2m.bootstrap-failed', { device: deviceId, peer: address, reason: message });
     }
@@ -182,28 +177,6 @@ function freeInstance({ code, payload }: CoapAnswer): number {
   } catch {
     return 1;
   }
-}
-
-async function writeTo(
-  deviceId: string,
-  path: Path,
-  entries: readonly Entry[],
-  wanted: number,
-  send: (request: Omit<CoapCall, 'timeout' | 'signal'>) => Promise<CoapAnswer>,
-): Promise<void> {
-  const able = writable.filter((format) => format !== ContentFormat.TextPlain);
-  const formats = new Set([...(able.includes(wanted) ? [wanted] : []), ...able]);
-  let answer: CoapAnswer | undefined;
-  for (const contentFormat of formats) {
-    answer = await send({
-      method: Code.PUT,
-      path: path.map(String),
-      contentFormat,
-      payload: encodeContent(contentFormat, entries, path),
-    });
-    if (answer.code !== Code.UnsupportedContentFormat) break;
-  }
-  if (answer) expectDone(deviceId, 'Write', answer);
 }
 
 /** @throws {PosternError} `unavailable` */

@@ -52,7 +52,7 @@ export class LwM2mCalls {
       const answer = await this.#exchange(client, path, {
         method: Code.GET,
         ...(accept !== undefined && { accept }),
-        ...(signal && { signal }),
+        signal,
       });
       if (accept !== undefined && unacceptable.has(answer.code)) continue;
       const { options, payload } = checked(answer, client, path);
@@ -70,7 +70,7 @@ export class LwM2mCalls {
       await this.#exchange(client, path, {
         method: Code.GET,
         accept: ContentFormat.LinkFormat,
-        ...(signal && { signal }),
+        signal,
       }),
       client,
       path,
@@ -91,7 +91,11 @@ export class LwM2mCalls {
     client: LwM2mClient,
     path: Path,
     entries: readonly Entry[],
-    { types, merge = false, signal }: { types?: TypeOf; merge?: boolean; signal?: AbortSignal } = {},
+    {
+      types,
+      merge = false,
+      signal,
+    }: { types?: TypeOf; merge?: boolean; signal?: AbortSignal | undefined } = {},
   ): Promise<void> {
     const last = this.#taken.get(client.deviceId);
     const isOctets = entries[0]?.value instanceof Uint8Array;
@@ -109,7 +113,7 @@ export class LwM2mCalls {
         method: merge ? Code.POST : Code.PUT,
         contentFormat: format,
         payload: encodeContent(format, entries, path, types),
-        ...(signal && { signal }),
+        signal,
       });
       try {
         checked(answer, client, path);
@@ -129,7 +133,7 @@ export class LwM2mCalls {
       method: Code.POST,
       contentFormat: ContentFormat.LwM2mTlv,
       payload: emptyInstance(instance),
-      ...(signal && { signal }),
+      signal,
     });
   }
 
@@ -141,12 +145,12 @@ export class LwM2mCalls {
         contentFormat: ContentFormat.TextPlain,
         payload: Buffer.from(argument),
       }),
-      ...(signal && { signal }),
+      signal,
     });
   }
 
   async remove(client: LwM2mClient, path: Path, signal?: AbortSignal): Promise<void> {
-    await this.#do(client, path, { method: Code.DELETE, ...(signal && { signal }) });
+    await this.#do(client, path, { method: Code.DELETE, signal });
   }
 
   async #do(client: LwM2mClient, path: Path, request: Omit<CoapCall, 'path' | 'timeout'>): Promise<void> {

@@ -16,6 +16,7 @@ import { type Entry, textOf } from '../lwm2m/resource.ts';
 import { GatewayMode } from '../mo/gw-config.ts';
 import type { BootstrapOrigin } from '../store/inventory.ts';
 import type { Registration, Registrations } from '../store/registrations.ts';
+import { Afterwards } from './afterwards.ts';
 import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import type { LwM2mCalls } from './lwm2m-calls.ts';
@@ -53,16 +54,15 @@ const described = { 0: 'manufacturer', 1: 'model', 3: 'firmware', 17: 'deviceTyp
  */
 export class RegistrationServer implements AsyncDisposable {
   readonly #parts: RegistrationServerParts;
-  readonly #probing = new Map<string, Promise<void>>();
-  readonly #stop = new AbortController();
+  readonly #probing: Afterwards;
 
   constructor(parts: RegistrationServerParts) {
     this.#parts = parts;
+    this.#probing = new Afterwards(parts.clock);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
-    await Promise.all(this.#probing.values());
+    await this.#probing[Symbol.asyncDispose]();
   }
 
   resources(local: LocalEndpoint): Resource[] {
@@ -159,27 +159,19 @@ export class RegistrationServer implements AsyncDisposable {
 
   /** Asks the client what it is, once its registration is answered. One that does not say so yet is asked once. */
   #probe(deviceId: string, remote: Remote, local: LocalEndpoint): void {
-    if (this.#probing.has(deviceId)) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#probing.set(deviceId, promise);
-    this.#parts.clock.after(0, () => {
-      void this.#ask(deviceId, remote, local).finally(() => {
-        this.#probing.delete(deviceId);
-        resolve();
-      });
-    });
+    this.#probing.begin(deviceId, () => this.#ask(deviceId, remote, local));
   }
 
   async #ask(deviceId: string, remote: Remote, local: LocalEndpoint): Promise<void> {
     const { registrations, calls, attached, heard, originOf, events } = this.#parts;
     const client = registrations.get(deviceId);
-    if (!client || this.#stop.signal.aborted) return;
+    if (!client || this.#probing.signal.aborted) return;
     let device: readonly Entry[] = [];
     try {
-      device = await calls.read(client, [ObjectId.Device, 0], this.#stop.signal);
+      device = await calls.read(client, [ObjectId.Device, 0], this.#probing.signal);
     } catch (thrown) {
       const { code, message } = asPosternError(thrown);
-      if (this.#stop.signal.aborted) return;
+      if (this.#probing.signal.aborted) return;
       events.emit('warn', 'registration.silent-device', { device: deviceId, reason: message });
       // What refuses is there all the same.
       if (code === 'timeout' || code === 'unavailable' || code === 'full') return;

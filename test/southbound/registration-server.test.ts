@@ -71,6 +71,7 @@ function rig(answer: Answer, limit = 10) {
   const bootstrap = new LwM2mBootstrapServer({
     isAllowed: (id) => id !== 'stranger',
     call,
+    calls: new LwM2mCalls(call),
     lifetime: 600,
     clock,
     events,
