@@ -48,6 +48,15 @@ const gatewayTables = v.strictObject({
         v.optional(whole(0, 60_000), 5000),
         'Milliseconds over which answers to a multicast are spread (RFC 7252 section 8.2)',
       ),
+      advertise: described(
+        v.optional(
+          v.pipe(
+            v.string(),
+            v.regex(/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, 'host:port, as in 192.0.2.1:5683'),
+          ),
+        ),
+        'Host and port by which devices reach this gateway, where they do not by the address that answers them: behind a port that is forwarded, as containers have it',
+      ),
       'insecure-plain-coap': described(
         v.optional(v.boolean(), false),
         'Serve devices over CoAP without DTLS or OSCORE. Anyone on the private network can read what is said, bootstrapped secrets as well',
@@ -207,6 +216,45 @@ const gatewayTables = v.strictObject({
     }),
     {},
   ),
+  update: described(
+    v.optional(
+      v.strictObject({
+        slots: described(
+          v.picklist(['rauc', 'directory'], '"rauc" or "directory"'),
+          '`rauc` in the firmware image; `directory` where `postern launch` starts the gateway',
+        ),
+        directory: described(
+          v.optional(text, '/var/lib/postern/slots'),
+          'Folder of the slots that are directories',
+        ),
+        authority: described(
+          v.optional(text),
+          'PEM file of the authority that must have certified who signs bundles; the firmware image has its own',
+        ),
+        ca: described(
+          v.optional(text),
+          "PEM file of the authorities of download servers; the machine's own by default",
+        ),
+        'allow-older': described(
+          v.optional(v.boolean(), false),
+          'Whether a version older than the one that runs is taken',
+        ),
+        attempts: described(
+          v.optional(whole(1, 9), 3),
+          'Starts that a new version has to prove itself before the old one comes back',
+        ),
+        'health-deadline': described(
+          v.optional(whole(10, 3600), 120),
+          'Seconds within which a new version must be healthy after a start',
+        ),
+        watchdog: described(
+          v.optional(text),
+          'Watchdog of the kernel, fed while the gateway does its work: such as `/dev/watchdog`',
+        ),
+      }),
+    ),
+    'How the gateway itself is updated, by its DM server (FUMO) or by `postern update`; not at all unless this table is there',
+  ),
   limits: v.optional(
     v.strictObject({
       devices: described(
@@ -239,6 +287,10 @@ export const gatewayConfigSchema = v.pipe(
     const clients = new Set(lwm2m?.device.map(({ id }) => id));
     return !bootstrap.device.some(({ id }) => clients.has(id));
   }, 'a device is in bootstrap.device or in lwm2m.device, not in both'),
+  v.check(
+    ({ update }) => update?.slots !== 'directory' || update.authority !== undefined,
+    'update.authority where update.slots is "directory"',
+  ),
 );
 
 export type GatewayConfig = v.InferOutput<typeof gatewayConfigSchema>;

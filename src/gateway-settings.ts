@@ -42,6 +42,13 @@ export function knowManualDevices(
   );
 }
 
+/** `host:port` or `[address]:port`, apart. */
+export function advertised(text: string | undefined): { address: string; port: number } | undefined {
+  if (text === undefined) return undefined;
+  const at = text.lastIndexOf(':');
+  return { address: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) };
+}
+
 /** Credentials that the DM server gave for devices which have not come yet. */
 export function expectedDevices(
   credentials: Credentials,

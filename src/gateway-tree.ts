@@ -26,11 +26,13 @@ export interface GatewayTreeParts {
   readonly vocabulary: Vocabulary;
   /** The management objects of GwMO but for GwConfig. */
   readonly objects: Readonly<Record<Exclude<GatewayObject, 'GwConfig'>, TreeBranch>>;
+  /** How the gateway itself is updated, where it can be. */
+  readonly firmware: { readonly branch: TreeBranch; readonly version: string } | undefined;
 }
 
 /** The gateway's own management tree, in which its DM server may do everything that a node allows. */
 export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
-  const { config, database, accounts, gwConfig, vocabulary, objects } = parts;
+  const { config, database, accounts, gwConfig, vocabulary, objects, firmware } = parts;
   const { gateway, limits, 'dm-server': server } = config;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
   info.plant([], devInfoNodes({ deviceId: gateway.id, manufacturer: 'Postern', model: 'DM Gateway' }));
@@ -39,7 +41,7 @@ export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
     [],
     devDetailNodes({
       type: 'gateway',
-      firmware: softwareVersion,
+      firmware: firmware?.version ?? softwareVersion,
       software: softwareVersion,
       hardware: process.arch,
     }),
@@ -53,6 +55,7 @@ export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
     DevDetail: detail,
     DMAcc: accounts.branch,
     Inbox: inbox,
+    ...(firmware && { FwUpdate: firmware.branch }),
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
   };
   // To a parent gateway this one is a device: it does what its DM server may do.

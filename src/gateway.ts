@@ -14,8 +14,15 @@ import { StoredBranch } from './dm/stored-branch.ts';
 import type { ManagementTree } from './dm/tree.ts';
 import { GatewayAdaptation, isAdapted, lwm2mWarning } from './gateway-adaptation.ts';
 import type { GatewayConfig } from './gateway-config.ts';
+import { GatewayFirmware } from './gateway-firmware.ts';
 import { GatewayObjects } from './gateway-objects.ts';
-import { expectedDevices, httpSettings, imageSettings, knowManualDevices } from './gateway-settings.ts';
+import {
+  advertised,
+  expectedDevices,
+  httpSettings,
+  imageSettings,
+  knowManualDevices,
+} from './gateway-settings.ts';
 import { type GatewayStatus, memoryInUse, plainWarning } from './gateway-status.ts';
 import { gatewayTree, knowServer } from './gateway-tree.ts';
 import { uplinkOf } from './gateway-uplink.ts';
@@ -53,6 +60,8 @@ export interface GatewaySurroundings {
   readonly clock?: Clock;
   readonly entropy?: Entropy;
   readonly listInterfaces?: ListInterfaces;
+  /** Ends this process so that it is started again by the boot state; for slots that are directories. */
+  readonly restart?: () => void;
 }
 
 /** The composition root of the gateway: a checked configuration in, a running gateway out. */
@@ -74,6 +83,7 @@ export class Gateway implements AsyncDisposable {
   readonly #adaptation: GatewayAdaptation | undefined;
   readonly #associations: Associations;
   readonly #objects: GatewayObjects;
+  readonly #firmware: GatewayFirmware | undefined;
   readonly #tree: ManagementTree;
   readonly #uplink: Uplink;
   /** The DM server that hears of devices: the parent gateway, where there is one. */
@@ -160,6 +170,26 @@ export class Gateway implements AsyncDisposable {
       ended: (kind, uri, operation, result) => this.#report(kind, uri, operation, result),
     });
     this.#objects = objects;
+    this.#firmware =
+      config.update &&
+      new GatewayFirmware({
+        settings: config.update,
+        stateFile: config.gateway.state,
+        database: this.#database,
+        nodes,
+        inventory: this.#inventory,
+        imageFile: (name) => objects.images.file(name),
+        port: () => this.#network.port,
+        isConnected: () => this.#uplink.connected,
+        ended: (server, operation, body) => {
+          this.#outbox.add('firmware-update', operation, JSON.stringify(body), this.#toServer(server));
+          this.#dmClient.wake();
+        },
+        ...(surroundings.restart && { restart: surroundings.restart }),
+        clock,
+        entropy,
+        events,
+      });
     this.#tree = gatewayTree({
       config,
       database: this.#database,
@@ -167,6 +197,7 @@ export class Gateway implements AsyncDisposable {
       gwConfig: this.#gwConfig,
       vocabulary,
       objects: objects.branches,
+      firmware: this.#firmware,
     });
     knowServer(accounts, config);
 
@@ -268,6 +299,7 @@ export class Gateway implements AsyncDisposable {
     });
     this.#network = new CoapNetwork({
       ...config.coap,
+      advertise: advertised(config.coap.advertise),
       clock,
       entropy,
       events,
@@ -325,6 +357,7 @@ export class Gateway implements AsyncDisposable {
     await this.#http?.start();
     this.#objects.resume();
     this.#uplink.start();
+    this.#firmware?.start();
     this.#events.emit('info', 'gateway.started', {
       gateway: this.#config.gateway.id,
       port: this.#network.port,
@@ -340,6 +373,7 @@ export class Gateway implements AsyncDisposable {
     stack.use(this.#dmClient);
     stack.use(this.#uplink);
     stack.use(this.#objects);
+    if (this.#firmware) stack.use(this.#firmware);
     stack.use(this.#associations);
     stack.use(this.#network);
     if (this.#adaptation) stack.use(this.#adaptation);
@@ -371,6 +405,19 @@ export class Gateway implements AsyncDisposable {
       memory: memoryInUse(),
       counts: Object.fromEntries([...this.#events.counts].toSorted()),
     };
+  }
+
+  /**
+   * How the gateway itself is updated.
+   * @throws {PosternError} `notAllowed` without slots
+   */
+  get firmware(): GatewayFirmware {
+    if (!this.#firmware)
+      throw new PosternError(
+        'notAllowed',
+        'this gateway has no slots: see the table update of its configuration',
+      );
+    return this.#firmware;
   }
 
   devices(): readonly DeviceRecord[] {
@@ -421,8 +468,13 @@ export class Gateway implements AsyncDisposable {
     result: string,
   ): void {
     const body: ResultBody = { uri, result, ...(correlator !== undefined && { correlator }) };
-    this.#outbox.add(kind, name, JSON.stringify(body), server === this.#ownServer ? undefined : server);
+    this.#outbox.add(kind, name, JSON.stringify(body), this.#toServer(server));
     this.#dmClient.wake();
+  }
+
+  /** In the outbox the gateway's own server has no name. */
+  #toServer(server: string): string | undefined {
+    return server === this.#ownServer ? undefined : server;
   }
 
   /** The DM server bootstraps a device to this gateway (GwMO section 8.4.1). */

@@ -4,6 +4,7 @@ import { LogEvents } from '../base/log.ts';
 import { AdminApi, defaultSocket } from '../console/admin-api.ts';
 import { Gateway } from '../gateway.ts';
 import { gatewayConfigSchema } from '../gateway-config.ts';
+import { restartExitCode } from '../update/directory-slots.ts';
 import { type Command, stopped } from './runner.ts';
 
 const defaultFile = '/etc/postern/gateway.toml';
@@ -50,13 +51,22 @@ All keys are in docs/configuration.md.`,
     // A board has little memory: the heap grows in small steps, at the price of more collections.
     for (const flag of ['--semi-space-growth-factor=1', '--heap-growing-percent=20'])
       setFlagsFromString(flag);
-    await using running = new Gateway(config, { events: new LogEvents(config.log.level, 'gateway') });
-    await using admin = new AdminApi(config.gateway['admin-socket'] ?? defaultSocket(), {
+    const restart = new AbortController();
+    await using running = new Gateway(config, {
+      events: new LogEvents(config.log.level, 'gateway'),
+      restart: () => restart.abort(),
+    });
+    const views = {
       '/status': () => running.status(),
       '/devices': () => running.devices(),
+      '/update': () => running.firmware.status(),
+    };
+    await using admin = new AdminApi(config.gateway['admin-socket'] ?? defaultSocket(), views, {
+      '/update': (body) => running.firmware.install(body),
     });
     await admin.start();
     await running.start();
-    await stopped(stop);
+    await stopped(AbortSignal.any([stop, restart.signal]));
+    if (restart.signal.aborted) process.exitCode = restartExitCode;
   },
 };

@@ -11,8 +11,10 @@ export interface Command {
   /** What `--help` says, below the first line. */
   readonly help: string;
   readonly options: ParseArgsOptionsConfig;
+  /** How many words it takes besides options; none by default. */
+  readonly words?: number;
   /** Runs until it is done, or until the signal asks it to stop. */
-  run(values: Values, stop: AbortSignal): Promise<void>;
+  run(values: Values, stop: AbortSignal, words: readonly string[]): Promise<void>;
 }
 
 export type Commands = Readonly<Record<string, () => Promise<Command>>>;
@@ -36,9 +38,13 @@ export async function runCli(commands: Commands, args: readonly string[]): Promi
   if (!load) return fail(exitCodes.usage, `there is no command '${name}'\n\n${await overview(commands)}`);
   const command = await load();
   let values: Values;
+  let words: readonly string[];
   try {
-    values = parseArgs({ args: rest, options: { ...command.options, help: { type: 'boolean' } } })
-      .values as Values;
+    const options = { ...command.options, help: { type: 'boolean' } } as const;
+    const parsed = parseArgs({ args: rest, options, allowPositionals: (command.words ?? 0) > 0 });
+    values = parsed.values as Values;
+    words = parsed.positionals;
+    if (words.length > (command.words ?? 0)) throw new Error(`what is '${words.at(-1)}'?`);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     return fail(exitCodes.usage, `${why}\n'postern ${name} --help' tells what there is`);
@@ -50,7 +56,7 @@ export async function runCli(commands: Commands, args: readonly string[]): Promi
   process.on('SIGINT', interrupt);
   process.on('SIGTERM', interrupt);
   try {
-    await command.run(values, stop.signal);
+    await command.run(values, stop.signal, words);
   } catch (thrown) {
     const { code, message, stack } = asPosternError(thrown);
     fail(exitCodes.failed, code === 'internal' ? (stack ?? message) : message);

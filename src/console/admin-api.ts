@@ -1,13 +1,19 @@
 import { once } from 'node:events';
 import { chmodSync, mkdirSync, rmSync } from 'node:fs';
-import { createServer, request, type Server } from 'node:http';
+import { createServer, type IncomingMessage, request, type Server } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { PosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import { readBounded } from '../base/read-bounded.ts';
 
 /** What the admin API shows, by path. */
 export type Views = Readonly<Record<string, () => unknown>>;
+/** What it does, by path, with the body of a POST. */
+export type Actions = Readonly<Record<string, (body: unknown) => unknown>>;
+
+/** Bytes of a body. */
+const bodyLimit = 16 * 1024;
 
 /** Where `postern status` looks when it is not told: in a folder of the user's own. */
 export function defaultSocket(): string {
@@ -20,15 +26,18 @@ export class AdminApi implements AsyncDisposable {
   readonly #server: Server;
   readonly #socket: string;
 
-  constructor(socket: string, views: Views) {
+  constructor(socket: string, views: Views, actions: Actions = {}) {
     this.#socket = socket;
-    this.#server = createServer((incoming, response) => {
-      const view = views[incoming.url ?? ''];
-      const body = view
-        ? view()
-        : { error: 'notFound', message: `there is ${Object.keys(views).join(', ')}` };
-      response.writeHead(view ? 200 : 404, { 'content-type': 'application/json' });
-      response.end(JSON.stringify(body));
+    this.#server = createServer(async (incoming, response) => {
+      let [status, body]: [number, unknown] = [200, undefined];
+      try {
+        body = await answer(incoming, views, actions);
+      } catch (thrown) {
+        const { code, message, dmStatus } = asPosternError(thrown);
+        [status, body] = [dmStatus < 600 ? dmStatus : 500, { error: code, message }];
+      }
+      response.writeHead(status, { 'content-type': 'application/json' });
+      response.end(JSON.stringify(body ?? {}));
     });
   }
 
@@ -63,6 +72,26 @@ export class AdminApi implements AsyncDisposable {
   }
 }
 
+/** @throws {PosternError} `notFound`, `malformed`, or as the action does */
+async function answer(incoming: IncomingMessage, views: Views, actions: Actions): Promise<unknown> {
+  const path = incoming.url ?? '';
+  if (incoming.method === 'POST') {
+    const action = Object.hasOwn(actions, path) ? actions[path] : undefined;
+    if (!action) throw new PosternError('notFound', `there is ${Object.keys(actions).join(', ')} to POST to`);
+    const text = Buffer.from(await readBounded(incoming, bodyLimit, 'a body')).toString();
+    let body: unknown;
+    try {
+      body = JSON.parse(text);
+    } catch (cause) {
+      throw new PosternError('malformed', 'the body is no JSON', { cause });
+    }
+    return action(body);
+  }
+  const view = Object.hasOwn(views, path) ? views[path] : undefined;
+  if (!view) throw new PosternError('notFound', `there is ${Object.keys(views).join(', ')}`);
+  return view();
+}
+
 async function isServed(socket: string): Promise<boolean> {
   const probe = connect(socket);
   const { promise, resolve } = Promise.withResolvers<boolean>();
@@ -74,12 +103,12 @@ async function isServed(socket: string): Promise<boolean> {
 }
 
 /**
- * Asks a running gateway.
+ * Asks a running gateway; with a body, has it do something.
  * @throws {PosternError} `unavailable` when none runs there
  */
-export async function askGateway(socket: string, path: string): Promise<unknown> {
-  const outgoing = request({ socketPath: socket, path });
-  outgoing.end();
+export async function askGateway(socket: string, path: string, body?: unknown): Promise<unknown> {
+  const outgoing = request({ socketPath: socket, path, method: body === undefined ? 'GET' : 'POST' });
+  outgoing.end(body === undefined ? undefined : JSON.stringify(body));
   try {
     const [response] = await once(outgoing, 'response');
     const chunks: Buffer[] = [];

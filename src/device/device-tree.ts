@@ -64,7 +64,7 @@ export function deviceTree({ config, database, accounts, clock, receive, update 
     DevDetail: detail,
     DMAcc: accounts.branch,
     Settings: own,
-    FwUpdate: updates,
+    FwUpdate: updates.branch,
     Inbox: inbox,
   };
   const acls = new Acls(database, {

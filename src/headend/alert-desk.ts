@@ -1,8 +1,10 @@
 import type { BoundedMap } from '../base/bounded-map.ts';
 import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { DmStatus } from '../dm/status.ts';
+import { AlertCode, DmStatus } from '../dm/status.ts';
+import { type FirmwareOperation, isFirmwareOperation } from '../mo/firmware-branch.ts';
 import { isAlertOf, readDeviceAttach, readDeviceDetach, readLocationUpdate } from '../mo/gateway-alerts.ts';
+import { FumoAlert } from '../mo/identifiers.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { Alert } from '../syncml/message.ts';
 import type { Parties } from './parties.ts';
@@ -45,6 +47,8 @@ export class AlertDesk {
         return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
       const kind = resultKinds.find((each) => isAlertOf(alert, alerts[each]));
       if (kind) return ofGateway ? this.#operationEnded(kind, gateway, alert) : DmStatus.Forbidden;
+      const firmware = firmwareOperation(alert);
+      if (firmware) return this.#updateEnded(firmware, ofGateway ? gateway : party.id, alert);
       return DmStatus.UnsupportedMediaType;
     } catch (thrown) {
       return asPosternError(thrown).dmStatus;
@@ -95,6 +99,15 @@ export class AlertDesk {
     return DmStatus.Ok;
   }
 
+  /** An update of a gateway or a device itself (OMA FUMO 1.0, section 8). */
+  #updateEnded(operation: FirmwareOperation, party: string, { correlator, items: [item] }: Alert): number {
+    const result = Number(item?.data);
+    if (!Number.isInteger(result)) return DmStatus.BadRequest;
+    this.#parts.records.addAlert('FirmwareUpdate', party, undefined, { operation, correlator, result });
+    this.#parts.events.emit('info', 'alert.firmware-update', { party, operation, correlator, result });
+    return DmStatus.Ok;
+  }
+
   /** GwMO 8.4.1, figure 10: where it belongs now is decided in the session that the device is in. */
   #deviceMoved(deviceId: string, gateway: string, alert: Alert): number {
     const { address, gateway: before } = readLocationUpdate(alert);
@@ -102,4 +115,13 @@ export class AlertDesk {
     this.#parts.events.emit('info', 'alert.location-update', { device: deviceId, gateway, address, before });
     return DmStatus.Ok;
   }
+}
+
+/** The operation of FUMO that an alert ends, by its type. */
+function firmwareOperation({ data, items: [item] }: Alert): FirmwareOperation | undefined {
+  if (data !== AlertCode.Generic) return undefined;
+  const type = item?.meta?.type;
+  return Object.keys(FumoAlert)
+    .filter(isFirmwareOperation)
+    .find((name) => FumoAlert[name] === type);
 }

@@ -27,6 +27,8 @@ export const FumoResult = {
   Ok: 200,
   /** The digest is another. */
   Corrupt: 402,
+  /** It is for another kind of device. */
+  Mismatch: 403,
   /** The signature is wrong or missing. */
   NotValidated: 404,
   /** Too large, or of a kind that is not taken. */

@@ -109,6 +109,11 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     return { size: record.size, hash: record.hash, read };
   }
 
+  /** Where an image lies that is ready; none otherwise. */
+  file(name: string): string | undefined {
+    return this.ready(name) && this.#parts.files.path(name);
+  }
+
   makeRoom(name: string, bytes: number): void {
     const { images, files, quota, count, events } = this.#parts;
     if (!images.get(name) && images.values().length >= count)

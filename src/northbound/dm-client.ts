@@ -15,6 +15,7 @@ import { hmacHeader } from '../dm/hmac-header.ts';
 import { isOk } from '../dm/status.ts';
 import type { ManagementTree } from '../dm/tree.ts';
 import type { Accounts } from '../mo/dm-acc.ts';
+import { type FirmwareOperation, firmwareAlert } from '../mo/firmware-branch.ts';
 import {
   campaignAlert,
   type DeviceAttach,
@@ -62,6 +63,14 @@ export interface ResultBody {
   readonly result: string;
 }
 
+/** Body of an entry that says what an update of the gateway itself came to. */
+export interface FirmwareUpdateBody {
+  readonly operation: FirmwareOperation;
+  readonly correlator?: string;
+  /** Result code of FUMO. */
+  readonly result: number;
+}
+
 /** Kinds of entries with such a body. */
 export const resultAlerts = {
   'command-fanout': 'CommandFanout',
@@ -80,6 +89,10 @@ function alertOf(
   const fields = { ...parsed, sequence, deviceId };
   if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
   if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
+  if (kind === 'firmware-update') {
+    const { operation, correlator, result } = parsed as FirmwareUpdateBody;
+    return firmwareAlert(operation, correlator, result);
+  }
   if (!isResult(kind)) throw new PosternError('internal', `an alert of kind ${kind} in the outbox`);
   const { uri, correlator, result } = parsed as ResultBody;
   return campaignAlert(vocabulary.alerts[resultAlerts[kind]], uri, correlator, result);

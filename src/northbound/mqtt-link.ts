@@ -186,7 +186,8 @@ export class MqttLink implements AsyncDisposable {
     };
     const opened = Promise.withResolvers<string | undefined>();
     const closed = Promise.withResolvers<void>();
-    const client = connect({ ...options, ...endpointOf(settings.url) });
+    // Without the cache of all 65,536 numbers, which costs megabytes, and a second on a small board.
+    const client = connect({ ...options, ...endpointOf(settings.url), writeCache: false });
     this.#client = client;
     // Each message on its way listens for the end of the connection.
     client.setMaxListeners(receiveMaximum + 10);

@@ -7,6 +7,7 @@ import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { CoapEndpoint, type EndpointLimits } from '../coap/endpoint.ts';
 import type { Handler } from '../coap/message.ts';
+import { coapUri } from '../coap/uri.ts';
 import { addressTowards, type ListInterfaces, type LocalAddress, localAddresses } from './interfaces.ts';
 
 /** All CoAP Nodes (RFC 7252 section 12.8; RFC 9176 does not change it): IPv4, IPv6 link-local and site-local. */
@@ -19,7 +20,7 @@ const recvBufferSize = 4 * 1024 * 1024;
 /** Milliseconds between looks at the interfaces. */
 const watchEvery = 5000;
 
-/** What is special to one local address: for resources that speak of the address they are asked at. */
+/** What is special to one local address: for resources that speak of the address they are asked at, or of the advertised one. */
 export interface LocalEndpoint {
   readonly address: string;
   readonly port: number;
@@ -36,6 +37,8 @@ export interface CoapNetworkOptions {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
+  /** How devices reach this gateway, where that is not the address that they are answered at. */
+  readonly advertise?: { readonly address: string; readonly port: number } | undefined;
   /** Makes the request handler of one endpoint. */
   readonly compose: (local: LocalEndpoint) => Handler;
   readonly limits?: Partial<EndpointLimits>;
@@ -83,9 +86,17 @@ export class CoapNetwork implements AsyncDisposable {
     return addressTowards([...this.#bindings.values()], remote)?.endpoint;
   }
 
-  /** The local address that reaches this one. */
-  localTowards(remote: string): LocalAddress | undefined {
-    return addressTowards([...this.#bindings.values()], remote);
+  /**
+   * URI of a path here, for who is at this address, or for anybody.
+   * @throws {PosternError} `unavailable` without an address
+   */
+  uriTowards(remote: string | undefined, path: string): string {
+    const { advertise } = this.#options;
+    if (advertise) return coapUri(advertise.address, advertise.port, path);
+    const bindings = [...this.#bindings.values()];
+    const local = remote === undefined ? bindings[0] : addressTowards(bindings, remote);
+    if (!local) throw new PosternError('unavailable', 'the gateway has no address');
+    return coapUri(local.address, this.#port, path);
   }
 
   /** @throws {PosternError} `configuration` when an address cannot be bound */
@@ -163,7 +174,11 @@ export class CoapNetwork implements AsyncDisposable {
     });
     await bound(socket, this.#port, local.address);
     this.#port = socket.address().port;
-    const handler = compose({ address: local.address, port: this.#port, endpoint: () => endpoint });
+    const handler = compose({
+      address: this.#options.advertise?.address ?? local.address,
+      port: this.#options.advertise?.port ?? this.#port,
+      endpoint: () => endpoint,
+    });
     const endpoint: CoapEndpoint = new CoapEndpoint({
       clock,
       entropy,

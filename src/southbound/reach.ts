@@ -2,7 +2,6 @@ import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import { type CoapAnswer, type CoapCall, call } from '../coap/blockwise-client.ts';
 import type { Remote } from '../coap/message.ts';
-import { coapUri } from '../coap/uri.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { CoapNetwork } from './coap-network.ts';
 import type { DeviceAddresses } from './device-addresses.ts';
@@ -32,9 +31,7 @@ export class Reach {
   uriFor(deviceId: string, path: string): string {
     const network = this.#parts.network();
     const heard = this.#parts.addresses.get(deviceId);
-    const local = heard ? network.localTowards(heard.address) : network.addresses[0];
-    if (!local) throw new PosternError('unavailable', 'the gateway has no address');
-    return coapUri(local.address, network.port, path);
+    return network.uriTowards(heard?.address, path);
   }
 
   /** The child gateway by which a device is reached: known from its alerts, or since its packages come from there. */

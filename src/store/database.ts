@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { PosternError } from '../base/errors.ts';
@@ -59,6 +59,7 @@ const steps = [
    CREATE TABLE assignment (device TEXT PRIMARY KEY, gateway TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
   `ALTER TABLE device ADD COLUMN objects TEXT;
    CREATE TABLE registration (device_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
+  `CREATE TABLE gateway_update (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;`,
 ];
 
 /**
@@ -86,11 +87,12 @@ class PreparedOnce extends DatabaseSync {
 export function openDatabase(file: string): DatabaseSync {
   try {
     if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true });
+    if (file !== ':memory:') goBack(file);
     const database = new PreparedOnce(file);
     // It holds secrets.
     if (file !== ':memory:') chmodSync(file, 0o600);
     database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON');
-    migrate(database);
+    migrate(database, file);
     return database;
   } catch (cause) {
     if (cause instanceof PosternError) throw cause;
@@ -99,13 +101,48 @@ export function openDatabase(file: string): DatabaseSync {
   }
 }
 
-function migrate(database: DatabaseSync): void {
-  const { user_version: version } = database.prepare('PRAGMA user_version').get() as { user_version: number };
+const versionOf = (database: DatabaseSync): number =>
+  Number(database.prepare('PRAGMA user_version').get()?.user_version);
+
+const copyOf = (file: string, version: number): string => `${file}.version-${version}`;
+
+/**
+ * Migrations go forward only. Where an earlier program finds state of a later one, the way back after an update, it takes the
+ * copy that was made before the migration.
+ */
+function goBack(file: string): void {
+  if (!existsSync(file)) return;
+  const copies = steps.map((_, at) => copyOf(file, steps.length - at)).filter((copy) => existsSync(copy));
+  const [latest] = copies;
+  if (latest === undefined) return;
+  const later = new DatabaseSync(file);
+  const version = versionOf(later);
+  later.close();
+  if (version <= steps.length) return;
+  for (const rest of ['-wal', '-shm']) rmSync(file + rest, { force: true });
+  renameSync(latest, file);
+}
+
+/** The slot that runs has proved itself: copies from before its migrations are not needed any more. */
+export function dropCopies(file: string): void {
+  if (file === ':memory:') return;
+  for (const at of steps.keys()) rmSync(copyOf(file, at + 1), { force: true });
+}
+
+function migrate(database: DatabaseSync, file: string): void {
+  const version = versionOf(database);
   if (version > steps.length)
     throw new PosternError(
       'configuration',
       `the state is of version ${version}; this program knows ${steps.length}`,
     );
+  if (version > 0 && version < steps.length && file !== ':memory:') {
+    const copy = copyOf(file, version);
+    rmSync(`${copy}.part`, { force: true });
+    database.prepare('VACUUM INTO ?').run(`${copy}.part`);
+    chmodSync(`${copy}.part`, 0o600);
+    renameSync(`${copy}.part`, copy);
+  }
   for (const [at, step] of steps.entries())
     if (at >= version) transaction(database, () => database.exec(`${step} PRAGMA user_version = ${at + 1}`));
 }

@@ -56,11 +56,11 @@ export class ImageFiles implements Disposable {
 
   /** Bytes that came so far. */
   received(name: string): number {
-    return sizeOf(this.#path(name) + partSuffix) ?? 0;
+    return sizeOf(this.path(name) + partSuffix) ?? 0;
   }
 
   has(name: string): boolean {
-    return sizeOf(this.#path(name)) !== undefined;
+    return sizeOf(this.path(name)) !== undefined;
   }
 
   /** Bytes of all files, those that are coming included. */
@@ -77,7 +77,7 @@ export class ImageFiles implements Disposable {
    */
   append(name: string, chunk: Uint8Array, from: number): void {
     try {
-      const file = openSync(this.#path(name) + partSuffix, from === 0 ? 'w' : 'a', 0o600);
+      const file = openSync(this.path(name) + partSuffix, from === 0 ? 'w' : 'a', 0o600);
       try {
         for (let at = 0; at < chunk.length; ) at += writeSync(file, chunk, at);
       } finally {
@@ -94,30 +94,30 @@ export class ImageFiles implements Disposable {
   /** SHA-256 of what came, read back from where it was written, in hexadecimal. */
   async hashPart(name: string): Promise<string> {
     const hash = createHash('sha256');
-    for await (const chunk of createReadStream(this.#path(name) + partSuffix)) hash.update(chunk as Buffer);
+    for await (const chunk of createReadStream(this.path(name) + partSuffix)) hash.update(chunk as Buffer);
     return hash.digest('hex');
   }
 
   /** What came is whole and right: from now on it is served, and a power cut does not take it away. */
   accept(name: string): void {
-    const part = this.#path(name) + partSuffix;
+    const part = this.path(name) + partSuffix;
     const file = openSync(part, 'r');
     fsyncSync(file);
     closeSync(file);
     this.#close(name);
-    renameSync(part, this.#path(name));
+    renameSync(part, this.path(name));
     const directory = openSync(this.#directory, 'r');
     fsyncSync(directory);
     closeSync(directory);
   }
 
   dropPart(name: string): void {
-    rmSync(this.#path(name) + partSuffix, { force: true });
+    rmSync(this.path(name) + partSuffix, { force: true });
   }
 
   drop(name: string): void {
     this.#close(name);
-    rmSync(this.#path(name), { force: true });
+    rmSync(this.path(name), { force: true });
   }
 
   /** @throws {PosternError} `notFound` */
@@ -138,7 +138,7 @@ export class ImageFiles implements Disposable {
     let file = this.#open.get(name);
     if (file === undefined) {
       try {
-        file = openSync(this.#path(name), 'r');
+        file = openSync(this.path(name), 'r');
       } catch (cause) {
         throw new PosternError('notFound', `image ${name} is not kept`, { cause });
       }
@@ -155,8 +155,8 @@ export class ImageFiles implements Disposable {
     for (const key of [...this.#pieces.keys()]) if (key.startsWith(`${name} `)) this.#pieces.delete(key);
   }
 
-  /** Names come from a server: they are no paths. */
-  #path(name: string): string {
+  /** Where an image lies, or will. Names come from a server: they are no paths. */
+  path(name: string): string {
     return join(this.#directory, recordName(name));
   }
 }

@@ -1,0 +1,23 @@
+import { type Board, commonModules } from './board.ts';
+
+/** The `virt` machine of QEMU: the board that the tests boot. */
+export const qemu: Board = {
+  name: 'qemu-arm64',
+  description: 'QEMU virt, emulated Cortex-A53',
+  packages: [],
+  console: 'ttyAMA0',
+  modules: {
+    initramfs: [
+      'virtio_pci',
+      'virtio_mmio',
+      'virtio_blk',
+      'virtio-rng',
+      'i6300esb heartbeat=60',
+      ...commonModules.initramfs,
+    ],
+    root: ['virtio_net', ...commonModules.root],
+  },
+  deviceTrees: [],
+  disk: { interface: 'virtio', number: 0 },
+  addresses: { fit: '0x44000000', kernel: '0x40400000', state: '0x43000000' },
+};

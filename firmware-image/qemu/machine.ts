@@ -1,0 +1,175 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createWriteStream, readFileSync, type WriteStream, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { stripVTControlCharacters } from 'node:util';
+import { run } from '../recipe/tools.ts';
+
+export interface MachineParts {
+  /** Folder for its device tree and its serial log. */
+  readonly folder: string;
+  readonly disk: string;
+  /** Source of the device tree that U-Boot trusts, as the recipe made it. */
+  readonly trust: string;
+  /** Mebibytes. */
+  readonly memory?: number;
+  /** UDP ports of this machine, at 127.0.0.1, by the port of the guest that they lead to. */
+  readonly udp?: Readonly<Record<number, number>>;
+  /** More for the kernel's command line. */
+  readonly kernelArguments?: string;
+  readonly firmware?: string;
+}
+
+interface Waiting {
+  readonly pattern: RegExp;
+  readonly resolve: (found: RegExpExecArray) => void;
+}
+
+const lines = 20_000;
+
+/** A board that QEMU emulates: U-Boot, the disk, a network of its own behind 127.0.0.1, and a watchdog that resets it. */
+export class Machine implements AsyncDisposable {
+  readonly #parts: MachineParts;
+  readonly #log: WriteStream;
+  readonly #waiting = new Set<Waiting>();
+  readonly serial: string[] = [];
+  #process: ChildProcess | undefined;
+  #command: readonly string[] = [];
+  #isCut = false;
+  /** When it was switched on. */
+  #started = 0;
+
+  constructor(parts: MachineParts) {
+    this.#parts = parts;
+    this.#log = createWriteStream(join(parts.folder, 'serial.log'), { flags: 'a' });
+  }
+
+  get isRunning(): boolean {
+    return this.#process !== undefined;
+  }
+
+  /** Milliseconds since it was switched on. */
+  get age(): number {
+    return performance.now() - this.#started;
+  }
+
+  start(): void {
+    this.#isCut = false;
+    const { folder, disk, trust, udp = {}, kernelArguments = '', memory = 128 } = this.#parts;
+    const { firmware = '/usr/lib/u-boot/qemu_arm64/u-boot.bin' } = this.#parts;
+    const forwards = Object.entries(udp).map(([guest, host]) => `,hostfwd=udp:127.0.0.1:${host}-:${guest}`);
+    const hardware = [
+      ...[
+        '-cpu',
+        'cortex-a53',
+        '-smp',
+        '1',
+        '-m',
+        String(memory),
+        '-nographic',
+        '-no-user-config',
+        '-nodefaults',
+      ],
+      ...[
+        '-drive',
+        `if=none,id=disk,format=raw,cache=writeback,file=${disk}`,
+        '-device',
+        'virtio-blk-pci,drive=disk',
+      ],
+      ...['-netdev', `user,id=lan${forwards.join('')}`, '-device', 'virtio-net-pci,netdev=lan,romfile='],
+      ...['-device', 'virtio-rng-pci', '-device', 'i6300esb', '-action', 'watchdog=reset'],
+      ...['-serial', 'stdio', '-monitor', `unix:${join(folder, 'monitor')},server,nowait`],
+    ];
+    const tree = join(folder, 'machine.dtb');
+    // With firmware the machine has other devices than without.
+    run('qemu-system-aarch64', ['-M', `virt,dumpdtb=${tree}`, '-bios', firmware, ...hardware]);
+    const own = run('dtc', ['-q', '-I', 'dtb', '-O', 'dts', tree]);
+    const trusted = readFileSync(trust, 'utf8')
+      .replace('/dts-v1/;', '')
+      .replace(/(rauc\.slot=\S+) /, `$1 ${kernelArguments} `);
+    const joined = join(folder, 'trusted.dtb');
+    run('dtc', ['-q', '-I', 'dts', '-O', 'dtb', '-p', '4096', '-o', joined, '-'], {
+      input: `${own}\n${trusted}`,
+    });
+    this.#command = ['-M', 'virt', '-no-reboot', '-dtb', joined, '-bios', firmware, ...hardware];
+    this.#switchOn();
+  }
+
+  /**
+   * A reset of the guest ends QEMU, and it is started anew: QEMU is very slow at loading a kernel over one that it has
+   * translated before.
+   */
+  #switchOn(): void {
+    const child = spawn('qemu-system-aarch64', this.#command, { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#started = performance.now();
+    this.#process = child;
+    child.once('exit', (code) => {
+      this.#process = undefined;
+      if (code === 0 && !this.#isCut) this.#switchOn();
+    });
+    child.stderr.on('data', (text) => this.#log.write(text));
+    createInterface({ input: child.stdout }).on('line', (line) => this.#take(line));
+  }
+
+  /** Resolves when the serial line says something like this, from now on. */
+  async says(pattern: RegExp, milliseconds: number): Promise<RegExpExecArray> {
+    const { promise, resolve, reject } = Promise.withResolvers<RegExpExecArray>();
+    const waiting = { pattern, resolve };
+    this.#waiting.add(waiting);
+    const timer = setTimeout(
+      () =>
+        reject(
+          new Error(
+            `the machine did not say ${pattern} within ${milliseconds} ms; it said last:\n${this.serial.slice(-15).join('\n')}`,
+          ),
+        ),
+      milliseconds,
+    );
+    try {
+      return await promise;
+    } finally {
+      clearTimeout(timer);
+      this.#waiting.delete(waiting);
+    }
+  }
+
+  /** As when the power fails: nothing that it holds in memory is written. */
+  async cutPower(): Promise<void> {
+    const child = this.#process;
+    this.#isCut = true;
+    if (!child) return;
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.cutPower();
+    this.#log.end();
+  }
+
+  #take(line: string): void {
+    const text = stripVTControlCharacters(line.replaceAll('\r', ''));
+    this.#log.write(`${(this.age / 1000).toFixed(2).padStart(8)}  ${text}\n`);
+    this.serial.push(text);
+    if (this.serial.length > lines) this.serial.splice(0, lines / 2);
+    for (const { pattern, resolve } of [...this.#waiting]) {
+      const found = pattern.exec(text);
+      if (found) resolve(found);
+    }
+  }
+}
+
+/** Puts files onto the config partition of a disk, as an operator does before the board is switched on. */
+export function writeConfig(
+  disk: string,
+  offset: number,
+  files: Readonly<Record<string, string>>,
+  folder: string,
+): void {
+  for (const [name, text] of Object.entries(files)) {
+    const file = join(folder, name);
+    writeFileSync(file, text);
+    run('mcopy', ['-o', '-i', `${disk}@@${offset}`, file, `::${name}`]);
+  }
+}

@@ -1,0 +1,132 @@
+import { chmodSync, copyFileSync, existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import type { Board } from '../boards/board.ts';
+import { moduleClosure, type PackageFiles } from './closure.ts';
+import type { SigningKeys } from './keys.ts';
+import type { VerityRoot } from './root-file-system.ts';
+import { fresh, output, parentOf, root, run } from './tools.ts';
+import { versionNumber } from './version-number.ts';
+
+export interface BootImageParts {
+  readonly board: Board;
+  readonly files: PackageFiles;
+  readonly kernelImage: string;
+  readonly kernelModules: string;
+  readonly deviceTrees: string;
+  readonly verity: VerityRoot;
+  readonly version: string;
+  readonly date: number;
+  readonly keys: SigningKeys;
+}
+
+/** What runs before the root is there: a shell, dmsetup, the modules to reach the disk, and the root's hash. */
+export function makeInitramfs(folder: string, parts: BootImageParts): string {
+  const { board, files, kernelModules, verity, date } = parts;
+  fresh(folder);
+  const tree = join(folder, 'initramfs');
+  const install = (from: string, to: string, mode = 0o755) => {
+    copyFileSync(from, parentOf(join(tree, to)));
+    chmodSync(join(tree, to), mode);
+  };
+  for (const { from, to } of files.programs(['bin/busybox', 'sbin/dmsetup']))
+    install(from, to.replace(/^usr\//, ''));
+  const modules = moduleClosure(kernelModules, board.modules.initramfs);
+  for (const { file } of modules) install(file, `modules/${basename(file)}`, 0o644);
+  writeFileSync(join(tree, 'modules/order'), `${modules.map(({ line }) => line).join('\n')}\n`);
+  install(join(root, 'firmware-image/initramfs/init'), 'init');
+  writeFileSync(join(tree, 'verity'), `hash=${verity.rootHash}\nblocks=${verity.dataBlocks}\n`);
+  run('mkdir', ['-p', ...['dev', 'proc', 'sys', 'root', 'run'].map((one) => join(tree, one))]);
+  const names = [...readdirSync(tree, { recursive: true }).map(String), '.'].toSorted();
+  for (const name of names) run('touch', ['-h', '-d', `@${date}`, join(tree, name)]);
+  const file = join(folder, 'initramfs.cpio');
+  run('sh', ['-c', `cpio --quiet --reproducible -o -H newc -R 0:0 > ${file}`], {
+    cwd: tree,
+    input: `${names.join('\n')}\n`,
+  });
+  run('zstd', ['-q', '-12', '--rm', '-f', file]);
+  return `${file}.zst`;
+}
+
+/** The kernel, packed as U-Boot unpacks it fastest; done once for each. */
+function packedKernel(kernelImage: string): string {
+  const file = join(output, 'cache', `${basename(kernelImage)}.lz4`);
+  if (existsSync(file) && statSync(file).mtimeMs > statSync(kernelImage).mtimeMs) return file;
+  run('lz4', ['-q', '-f', '-12', '--no-frame-crc', kernelImage, `${file}.part`]);
+  run('mv', [`${file}.part`, file]);
+  return file;
+}
+
+/** Kernel, initramfs and, where a board needs them, device trees: one FIT, signed as a whole. Answers with its file. */
+export function makeFit(folder: string, initramfs: string, parts: BootImageParts): string {
+  const { board, kernelImage, version, date, keys } = parts;
+  const kernel = packedKernel(kernelImage);
+  const source = join(folder, 'postern.its');
+  const file = join(folder, 'boot.fit');
+  const hash = 'hash-1 { algo = "sha256"; };';
+  const trees = board.deviceTrees.map((name, index) => ({
+    node: `fdt-${index + 1}`,
+    file: join(parts.deviceTrees, name),
+  }));
+  const configuration = (name: string, tree: string | undefined) => `
+    ${name} {
+      description = "Postern ${version} on ${board.name}";
+      postern,version = <${versionNumber(version)}>;
+      kernel = "kernel-1";
+      ramdisk = "ramdisk-1";${tree === undefined ? '' : `\n      fdt = "${tree}";`}
+      signature-1 {
+        algo = "sha256,rsa2048";
+        key-name-hint = "boot";
+        sign-images = "kernel", "ramdisk"${tree === undefined ? '' : ', "fdt"'};
+      };
+    };`;
+  writeFileSync(
+    source,
+    `/dts-v1/;
+/ {
+  description = "Postern ${version}";
+  #address-cells = <1>;
+  images {
+    kernel-1 {
+      data = /incbin/("${kernel}");
+      type = "kernel";
+      arch = "arm64";
+      os = "linux";
+      compression = "lz4";
+      load = <${board.addresses.kernel}>;
+      entry = <${board.addresses.kernel}>;
+      ${hash}
+    };
+    ramdisk-1 {
+      data = /incbin/("${initramfs}");
+      type = "ramdisk";
+      arch = "arm64";
+      os = "linux";
+      compression = "none";
+      ${hash}
+    };${trees
+      .map(
+        ({ node, file: tree }) => `
+    ${node} {
+      data = /incbin/("${tree}");
+      type = "flat_dt";
+      arch = "arm64";
+      compression = "none";
+      ${hash}
+    };`,
+      )
+      .join('')}
+  };
+  configurations {
+    default = "conf-1";${(trees.length > 0 ? trees : [undefined]).map((tree, index) => configuration(`conf-${index + 1}`, tree?.node)).join('')}
+  };
+};
+`,
+  );
+  const times = { SOURCE_DATE_EPOCH: String(date) };
+  // The public key goes where U-Boot looks for it: into the device tree that it runs by.
+  const trust = join(folder, 'trust.dtb');
+  run('dtc', ['-q', '-I', 'dts', '-O', 'dtb', '-o', trust, '-'], { input: '/dts-v1/; / { };' });
+  run('mkimage', ['-f', source, file], { env: times });
+  run('mkimage', ['-F', '-k', keys.folder, '-K', trust, '-r', file], { env: times });
+  return file;
+}

@@ -1,0 +1,55 @@
+import { linkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Board } from '../boards/board.ts';
+import type { SigningKeys } from './keys.ts';
+import { fresh, run } from './tools.ts';
+
+export interface BundleParts {
+  readonly board: Board;
+  readonly version: string;
+  readonly description: string;
+  readonly fit: string;
+  readonly root: string;
+  readonly date: number;
+  readonly keys: SigningKeys;
+}
+
+/** The signed update bundle (RAUC, verity format) with the images of one slot. */
+export function makeBundle(folder: string, file: string, parts: BundleParts): void {
+  const { board, version, description, fit, root, date, keys } = parts;
+  fresh(folder);
+  linkSync(fit, join(folder, 'boot.img'));
+  linkSync(root, join(folder, 'root.img'));
+  writeFileSync(
+    join(folder, 'manifest.raucm'),
+    `[update]
+compatible=postern-${board.name}
+version=${version}
+description=${description}
+
+[bundle]
+format=verity
+
+[image.rootfs]
+filename=root.img
+
+[image.boot]
+filename=boot.img
+`,
+  );
+  run('rm', ['-f', file]);
+  const key = (name: string) => join(keys.folder, name);
+  run(
+    'rauc',
+    [
+      'bundle',
+      `--cert=${key('update.crt')}`,
+      `--key=${key('update.key')}`,
+      `--keyring=${key('ca.crt')}`,
+      '--mksquashfs-args=-noD -noF -all-root',
+      folder,
+      file,
+    ],
+    { env: { SOURCE_DATE_EPOCH: String(date) } },
+  );
+}

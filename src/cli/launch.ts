@@ -1,0 +1,36 @@
+import { SystemClock } from '../base/clock.ts';
+import { systemEntropy } from '../base/entropy.ts';
+import { LogEvents } from '../base/log.ts';
+import { launch as launchSlots } from '../update/launcher.ts';
+import type { Command } from './runner.ts';
+
+export const launch: Command = {
+  summary: 'Runs a DM Gateway that can update itself, where there is no firmware image',
+  help: `Usage: postern launch [--slots DIR] [--config FILE]
+
+Does for a machine or a container what the boot loader does for a board: starts the gateway from one of two slots, tries a
+new one after an update, and goes back when it does not prove healthy. Slot A is filled with this program at first. The
+configuration needs
+
+  [update]
+  slots = "directory"
+  directory = "/var/lib/postern/slots"
+  authority = "/etc/postern/update-ca.pem"
+
+  --slots DIR    folder of the slots, the same as update.directory; /var/lib/postern/slots by default
+  --config FILE  configuration of the gateway; /etc/postern/gateway.toml by default`,
+  options: { slots: { type: 'string' }, config: { type: 'string' } },
+  async run({ slots = '/var/lib/postern/slots', config = '/etc/postern/gateway.toml' }, stop) {
+    await launchSlots(
+      {
+        directory: String(slots),
+        ownProgram: process.argv[1]!,
+        args: ['gateway', '--config', String(config)],
+        clock: new SystemClock(),
+        entropy: systemEntropy,
+        events: new LogEvents('info', 'launcher'),
+      },
+      stop,
+    );
+  },
+};

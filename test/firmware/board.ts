@@ -1,0 +1,149 @@
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { createReadStream, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { stringify } from 'smol-toml';
+import { Machine, writeConfig } from '../../firmware-image/qemu/machine.ts';
+import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
+import { run } from '../../firmware-image/recipe/tools.ts';
+import { type BootState, BootStateCopies } from '../../src/update/boot-state.ts';
+import { secrets } from '../journeys/site.ts';
+
+/** Where the guest finds this machine's loopback interface. */
+export const host = '10.0.2.2';
+
+/** Milliseconds that a start may take on a busy machine that emulates a board. */
+export const patience = { start: 60_000, update: 150_000 } as const;
+
+export interface BoardParts {
+  /** What the recipe built: a disk to flash, and what its boot loader trusts. */
+  readonly disk: string;
+  readonly trust: string;
+  readonly brokerUrl: string;
+  readonly devices: readonly string[];
+  readonly update?: Readonly<Record<string, unknown>>;
+  readonly memory?: number;
+}
+
+/** A gateway board that was just flashed, with its configuration on it: emulated, and seen from the outside only. */
+export class Board implements AsyncDisposable {
+  readonly folder: string;
+  readonly disk: string;
+  readonly coapPort: number;
+  readonly machine: Machine;
+
+  private constructor(folder: string, coapPort: number, parts: BoardParts) {
+    this.folder = folder;
+    this.disk = join(folder, 'disk.img');
+    this.coapPort = coapPort;
+    const { trust, memory = 128 } = parts;
+    this.machine = new Machine({
+      folder,
+      disk: this.disk,
+      trust,
+      memory,
+      udp: { 5683: coapPort },
+      kernelArguments: 'postern.log=console',
+    });
+  }
+
+  static async flash(parts: BoardParts): Promise<Board> {
+    const folder = mkdtempSync(join(tmpdir(), 'postern-board-'));
+    const board = new Board(folder, await freeUdpPort(), parts);
+    run('cp', ['--sparse=always', parts.disk, board.disk]);
+    // Flash is larger than the image.
+    run('truncate', ['-s', '512M', board.disk]);
+    const config = stringify({
+      gateway: { id: 'gw-1' },
+      coap: { leisure: 50, 'insecure-plain-coap': true, advertise: `127.0.0.1:${board.coapPort}` },
+      mqtt: { url: parts.brokerUrl.replace('127.0.0.1', host) },
+      'dm-server': {
+        id: 'dm.example',
+        'client-secret': secrets.gatewayClient,
+        'server-secret': secrets.gatewayServer,
+      },
+      bootstrap: { device: parts.devices.map((id) => ({ id, 'factory-secret': secrets.factory(id) })) },
+      ...(parts.update && { update: parts.update }),
+    });
+    writeConfig(board.disk, startOf('config') * mebibyte, { 'gateway.toml': config }, folder);
+    return board;
+  }
+
+  /** Switches it on, and waits until the gateway serves. Answers with the milliseconds since then. */
+  async start(): Promise<number> {
+    const started = this.event('gateway.started', patience.start);
+    this.machine.start();
+    await started;
+    return this.machine.age;
+  }
+
+  /** Fields of the next event of the gateway with this name. */
+  async event(name: string, milliseconds: number = patience.update): Promise<Record<string, unknown>> {
+    const [line] = await this.machine.says(new RegExp(`\\{.*"event":"${name}".*\\}`), milliseconds);
+    return JSON.parse(line) as Record<string, unknown>;
+  }
+
+  bootState(): BootState {
+    return readBootState(this.disk, this.folder);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.machine[Symbol.asyncDispose]();
+    if (!process.env.POSTERN_KEEP_BOARDS) rmSync(this.folder, { recursive: true });
+  }
+}
+
+/** The boot state, as it lies on a disk. */
+function readBootState(disk: string, folder: string): BootState {
+  const copies = (['state-1', 'state-2'] as const).map((name) => {
+    const file = join(folder, name);
+    run('dd', [
+      `if=${disk}`,
+      `of=${file}`,
+      'bs=4096',
+      'count=1',
+      `skip=${(startOf(name) * mebibyte) / 4096}`,
+    ]);
+    return file;
+  });
+  return new BootStateCopies([copies[0]!, copies[1]!]).read();
+}
+
+async function freeUdpPort(): Promise<number> {
+  const socket = createSocket('udp4').bind(0, '127.0.0.1');
+  await once(socket, 'listening');
+  const { port } = socket.address();
+  socket.close();
+  return port;
+}
+
+/** Serves files to the guest, from their start or from where a download was broken off. */
+export async function bundleServer(files: Readonly<Record<string, string>>) {
+  const server = createServer((request, response) => {
+    const file = files[(request.url ?? '').slice(1)];
+    if (file === undefined) return response.writeHead(404).end();
+    const { size } = statSync(file);
+    const from = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0);
+    response.writeHead(from > 0 ? 206 : 200, {
+      etag: `"${size}"`,
+      'content-length': size - from,
+      ...(from > 0 && { 'content-range': `bytes ${from}-${size - 1}/${size}` }),
+    });
+    return createReadStream(file, { start: from }).pipe(response);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  return {
+    url: (name: string) => `http://${host}:${port}/${name}`,
+    [Symbol.asyncDispose]: async () => {
+      const closed = once(server, 'close');
+      server.close();
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}
