@@ -6,13 +6,8 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** Third-party peers that the tests talk to: the program that must exist, and the Debian package it comes from. */
-const debianPeers = [
-  ['mosquitto', 'mosquitto'],
-  ['coap-client-notls', 'libcoap3-bin'],
-  ['wbxml2xml', 'libwbxml2-utils'],
-  ['xmllint', 'libxml2-utils'],
-];
+/** By purpose: the program (or file) that must exist, and the Debian package it comes from. */
+const debianPackages = JSON.parse(readFileSync(new URL('debian-packages.json', import.meta.url), 'utf8'));
 
 function modulesAreCurrent() {
   const stamp = `${root}node_modules/.package-lock.json`;
@@ -40,7 +35,9 @@ function run(command, args, why) {
 }
 
 const present = (program) =>
-  spawnSync('sh', ['-c', `PATH="$PATH:/usr/sbin:/sbin"; command -v ${program}`]).status === 0;
+  program.includes('/')
+    ? existsSync(program)
+    : spawnSync('sh', ['-c', `PATH="$PATH:/usr/sbin:/sbin"; command -v ${program}`]).status === 0;
 
 // Not `npm ci`: it refuses the lock file where a registry lacks the optional binaries of a foreign platform.
 // `install --no-save` honours the same lock and leaves it as it is.
@@ -51,16 +48,17 @@ if (!modulesAreCurrent())
     'installing npm packages (once)',
   );
 
-if (process.argv.includes('--debian')) {
-  const missing = debianPeers.filter(([program]) => !present(program)).map(([, name]) => name);
-  if (missing.length > 0) {
-    const sudo = process.getuid?.() === 0 ? [] : ['sudo'];
-    const apt = (args, why) =>
-      run([...sudo, 'apt-get'][0], [...sudo.slice(1), ...(sudo.length ? ['apt-get'] : []), ...args], why);
-    apt(['update', '-qq'], 'reading the list of Debian packages');
-    apt(
-      ['install', '-y', '-qq', '--no-install-recommends', ...missing],
-      `installing the peers that the tests talk to: ${missing.join(', ')}`,
-    );
-  }
+const wanted = Object.entries(debianPackages).flatMap(([purpose, packages]) =>
+  process.argv.includes(`--${purpose}`) ? packages : [],
+);
+const missing = new Set(wanted.filter(([program]) => !present(program)).map(([, name]) => name));
+if (missing.size > 0) {
+  const sudo = process.getuid?.() === 0 ? [] : ['sudo'];
+  const apt = (args, why) =>
+    run([...sudo, 'apt-get'][0], [...sudo.slice(1), ...(sudo.length ? ['apt-get'] : []), ...args], why);
+  apt(['update', '-qq'], 'reading the list of Debian packages');
+  apt(
+    ['install', '-y', '-qq', '--no-install-recommends', ...missing],
+    `installing from Debian: ${[...missing].join(', ')}`,
+  );
 }

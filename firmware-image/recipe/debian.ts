@@ -16,6 +16,16 @@ export interface DebianPackage {
  * and keys alone. What was got once is kept.
  */
 export function debianPackages(wanted: readonly string[]): DebianPackage[] {
+  const key = wanted.join(' ');
+  const found = asked.get(key) ?? askDebian(wanted);
+  asked.set(key, found);
+  return found;
+}
+
+/** Answers of this process: images that are built in one go are of the same packages. */
+const asked = new Map<string, DebianPackage[]>();
+
+function askDebian(wanted: readonly string[]): DebianPackage[] {
   const apt = join(output, 'cache/apt');
   for (const folder of ['etc/preferences.d', 'state/lists/partial', 'cache/archives/partial'])
     mkdirSync(join(apt, folder), { recursive: true });

@@ -7,25 +7,6 @@ export const root = fileURLToPath(new URL('../..', import.meta.url));
 /** Where images, bundles and what they are made of go. */
 export const output = join(root, 'dist/firmware');
 
-/** Programs of Debian that the recipe runs, and the packages that they come from. */
-export const imageTools: readonly (readonly [program: string, debianPackage: string])[] = [
-  ['mksquashfs', 'squashfs-tools'],
-  ['veritysetup', 'cryptsetup-bin'],
-  ['mkimage', 'u-boot-tools'],
-  ['dtc', 'device-tree-compiler'],
-  ['sfdisk', 'fdisk'],
-  ['mkfs.vfat', 'dosfstools'],
-  ['mcopy', 'mtools'],
-  ['cpio', 'cpio'],
-  ['lz4', 'lz4'],
-  ['zstd', 'zstd'],
-  ['openssl', 'openssl'],
-  ['rauc', 'rauc'],
-  ['llvm-strip-14', 'llvm-14'],
-  ['qemu-system-aarch64', 'qemu-system-arm'],
-  ['qemu-img', 'qemu-utils'],
-];
-
 export interface RunOptions {
   readonly cwd?: string;
   readonly env?: Readonly<Record<string, string>>;

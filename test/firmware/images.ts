@@ -1,44 +1,50 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Board } from '../../firmware-image/boards/board.ts';
 import { qemu } from '../../firmware-image/boards/qemu.ts';
 import { type BuiltImage, buildImage } from '../../firmware-image/recipe/image.ts';
-import { signingKeys } from '../../firmware-image/recipe/keys.ts';
+import { type SigningKeys, signingKeys } from '../../firmware-image/recipe/keys.ts';
 import { output, parentOf, root } from '../../firmware-image/recipe/tools.ts';
-
-/** What the program of a build does in place of the gateway. */
-export type Fault = 'crashes' | 'never healthy';
 
 /** Versions that the tests flash, and update to. */
 export const versions = { first: '1.0.0', next: '1.1.0', bad: '1.2.0' } as const;
 
 const program = join(root, 'dist/postern.mjs');
 
-/** A build whose gateway has a fault: it ends at once, or serves CoAP at another port than it should. */
+/** What the program of a build does besides, or in place of, what it should. */
+const faults = {
+  crashes: "if (process.argv[2] === 'gateway') throw new Error('this version is broken');\n",
+  // The probe, and every device, speaks into the void.
+  deaf: "import dgram from 'node:dgram'; const send = dgram.Socket.prototype.send; dgram.Socket.prototype.send = function (...args) { return this.address().port === 5683 ? undefined : send.apply(this, args); };\n",
+  // The event loop stands still for good, soon after the watchdog was fed for the first time.
+  hangs: "if (process.argv[2] === 'gateway') setTimeout(() => { for (;;); }, 12000);\n",
+} as const;
+export type Fault = keyof typeof faults;
+
 function faulty(fault: Fault): string {
-  const file = parentOf(join(output, 'faulty', `${fault.replace(' ', '-')}.mjs`));
-  const code = readFileSync(program, 'utf8');
-  const before =
-    fault === 'crashes'
-      ? "if (process.argv[2] === 'gateway') throw new Error('this version is broken');\n"
-      : // The probe, and every device, speaks into the void.
-        "import dgram from 'node:dgram'; const send = dgram.Socket.prototype.send; dgram.Socket.prototype.send = function (...args) { return this.address().port === 5683 ? undefined : send.apply(this, args); };\n";
-  writeFileSync(file, before + code);
+  const file = parentOf(join(output, 'faulty', `${fault}.mjs`));
+  writeFileSync(file, faults[fault] + readFileSync(program, 'utf8'));
   return file;
 }
 
-export async function buildFor(
-  name: string,
-  version: string,
-  { withDisk = false, fault }: { withDisk?: boolean; fault?: Fault } = {},
-): Promise<BuiltImage> {
+export interface Wanted {
+  readonly withDisk?: boolean;
+  readonly fault?: Fault;
+  readonly keys?: SigningKeys;
+  readonly board?: Board;
+  readonly level?: number;
+}
+
+/** Builds an image for a test. How small it is matters to one test alone. */
+export async function buildFor(name: string, version: string, wanted: Wanted = {}): Promise<BuiltImage> {
+  const { withDisk = false, fault, keys = signingKeys(undefined), board = qemu, level = 3 } = wanted;
   return await buildImage({
-    board: qemu,
-    name,
+    board,
+    name: `test-${name}`,
     version,
-    keys: signingKeys(undefined),
+    keys,
     isDeveloperImage: false,
-    // What is tested is not how small it is.
-    level: 3,
+    level,
     withDisk,
     ...(fault && { program: faulty(fault) }),
   });

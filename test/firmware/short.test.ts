@@ -1,90 +1,84 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import type { BuiltImage } from '../../firmware-image/recipe/image.ts';
-import type { Headend } from '../../src/headend/headend.ts';
-import { Site } from '../journeys/site.ts';
-import { type Broker, startAedes } from '../peers/brokers.ts';
-import { Board, bundleServer, patience } from './board.ts';
+import { FumoState } from '../../src/mo/fumo.ts';
+import { patience } from './board.ts';
+import { Field } from './field.ts';
 import { buildFor, versions } from './images.ts';
 
-const ids = ['urn:dev:ops:1', 'urn:dev:ops:2'];
+const [first, second] = ['urn:dev:ops:1', 'urn:dev:ops:2'] as const;
+const limit = { timeout: patience.update };
 
-describe('the firmware image on an emulated board', { timeout: 600_000 }, () => {
-  let broker: Broker;
-  let site: Site;
-  let headend: Headend;
-  let board: Board;
-  let images: Record<'first' | 'next' | 'crashing', BuiltImage>;
-  let files: Awaited<ReturnType<typeof bundleServer>>;
+describe('the firmware image on an emulated board', { timeout: 900_000 }, () => {
+  let field: Field;
 
   before(async () => {
-    images = {
-      first: await buildFor('test-first', versions.first, { withDisk: true }),
-      next: await buildFor('test-next', versions.next),
-      crashing: await buildFor('test-crashing', versions.bad, { fault: 'crashes' }),
-    };
-    files = await bundleServer({ next: images.next.bundle, crashing: images.crashing.bundle });
-    broker = await startAedes();
-    site = new Site(broker.url);
-    headend = await site.headend([]);
-    board = await Board.flash({
-      disk: images.first.disk!,
-      trust: images.first.trust,
-      brokerUrl: broker.url,
-      devices: ids,
+    const image = await buildFor('first', versions.first, { withDisk: true });
+    const next = await buildFor('next', versions.next);
+    const hanging = await buildFor('hanging', versions.bad, { fault: 'hangs' });
+    field = await Field.prepare({
+      image,
+      files: { next: next.bundle, hanging: hanging.bundle },
+      devices: [first, second],
+      update: { attempts: 1, 'health-deadline': 120 },
     });
   });
+  after(async () => await field?.[Symbol.asyncDispose]());
 
-  after(async () => {
-    await board?.[Symbol.asyncDispose]();
-    await site?.[Symbol.asyncDispose]();
-    await broker?.[Symbol.asyncDispose]();
-    await files?.[Symbol.asyncDispose]();
+  test('it boots from nothing, and a device is bootstrapped and attached', limit, async (t) => {
+    const ready = await field.board.start();
+    t.diagnostic(`first boot, the last start of it: ${(ready / 1000).toFixed(1)} s from power-on to ready`);
+    await field.attach(first);
+    await field.site.headendEvents.until('alert.device-attach', { device: first });
   });
 
-  const order = (url: string, correlator: string) =>
-    headend.manage('gw-1', [
-      { name: 'Replace', uri: './FwUpdate/DownloadAndUpdate/PkgURL', data: url },
-      { name: 'Exec', uri: './FwUpdate/DownloadAndUpdate', correlator },
-    ]);
-
-  const limit = { timeout: patience.update };
-
-  test('it boots, and a device is bootstrapped and attached through its forwarded port', limit, async (t) => {
-    const ready = await board.start();
-    t.diagnostic(`first boot, from power-on to ready: ${(ready / 1000).toFixed(1)} s`);
-    const device = site.device(ids[0]!, board as never, { factory: true });
-    await device.start();
-    await device.attached;
-    await site.headendEvents.until('alert.device-attach', { device: ids[0] });
-  });
-
-  test('the DM server updates it by FUMO; it keeps its devices, and says 200', limit, async () => {
-    const outcomes = await order(files.url('next'), 'update-1');
-    assert.deepEqual(
-      outcomes.map(({ status }) => status),
-      [200, 202],
-    );
-    const told = await site.headendEvents.until('alert.firmware-update', { correlator: 'update-1' });
-    assert.equal(told.fields.result, 200);
-    assert.deepEqual(board.bootState().good, 'B');
+  test('the DM server updates it by FUMO; it keeps its devices, and says 200', limit, async (t) => {
+    assert.deepEqual(await field.update('next', 'u1'), [200, 202]);
+    await field.board.event('gateway.started');
+    t.diagnostic(`start into the new slot: ${(field.board.machine.age / 1000).toFixed(1)} s`);
+    assert.equal(await field.told('u1'), 200);
+    assert.equal(field.board.bootState().good, 'B');
+    assert.deepEqual((await field.seen()).version, versions.next);
   });
 
   test(
-    'a version that crashes at its start is given up after its attempts; the old one comes back and says so',
+    'a power cut while it installs leaves the version that ran, its devices, and alerts that wait',
     limit,
     async () => {
-      const outcomes = await order(files.url('crashing'), 'update-2');
-      assert.deepEqual(
-        outcomes.map(({ status }) => status),
-        [200, 202],
-      );
-      const told = await site.headendEvents.until('alert.firmware-update', { correlator: 'update-2' });
-      assert.equal(told.fields.result, 410);
-      const state = board.bootState();
-      assert.deepEqual([state.good, state.failed, state.trying], ['B', 'A', undefined]);
-      const [seen] = await headend.manage('gw-1', [{ name: 'Get', uri: './DevDetail/FwV' }]);
-      assert.equal(seen?.results[0]?.data, versions.next);
+      assert.deepEqual(await field.update('hanging', 'u2'), [200, 202]);
+      await field.board.event('update.installing');
+      await field.broker.stop();
+      await field.attach(second);
+      await field.board.machine.cutPower();
+      const started = field.board.start();
+      await field.broker.restart();
+      await started;
+      assert.equal(await field.told('u2'), 410);
+      await field.site.headendEvents.until('alert.device-attach', { device: second });
+      const { version } = await field.seen();
+      assert.equal(version, versions.next);
+      assert.deepEqual(field.board.bootState(), {
+        good: 'B',
+        trying: undefined,
+        left: 0,
+        floor: 0,
+        failed: undefined,
+      });
+    },
+  );
+
+  test(
+    'the package is still there; a version that hangs is reset by the watchdog, and the old one comes back',
+    limit,
+    async () => {
+      const [state] = await field.headend.manage('gw-1', [{ name: 'Get', uri: './FwUpdate/State' }]);
+      assert.equal(Number(state?.results[0]?.data), FumoState.FailedWithData);
+      assert.deepEqual(await field.execute('Update', 'u3'), [202]);
+      assert.equal(await field.told('u3'), 410);
+      const { good, failed } = field.board.bootState();
+      assert.deepEqual([good, failed], ['B', 'A']);
+      const seen = await field.seen();
+      assert.equal(seen.version, versions.next);
+      assert.equal(String(seen.devices).split('/').length, 2, String(seen.devices));
     },
   );
 });
