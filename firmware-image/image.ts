@@ -4,10 +4,13 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Board } from './boards/board.ts';
 import { qemu } from './boards/qemu.ts';
-import { buildImage, describeImage } from './recipe/image.ts';
+import { bytesOf } from './recipe/disk.ts';
+import { buildImage, describeImage, megabytes } from './recipe/image.ts';
 import { signingKeys } from './recipe/keys.ts';
-import { packageVersion } from './recipe/tools.ts';
+import { packageVersion, run, step } from './recipe/tools.ts';
 
+/** Bytes that they may have. */
+const budgets = { bundle: 68_000_000, packedDisk: 72_000_000 } as const;
 const boards: Readonly<Record<string, Board>> = { qemu };
 const help = `npm run image -- [OPTIONS]
 
@@ -46,6 +49,16 @@ const built = await buildImage({
   isDeveloperImage: values.developer,
   withDisk: true,
 });
-const report = describeImage(built);
+const packed = `${built.disk}.zst`;
+await step('disk, packed', () => run('zstd', ['-q', '-f', '-12', '-T0', built.disk!, '-o', packed]));
+const report = `${describeImage(built)}\n${megabytes(bytesOf(packed))}  disk, packed`;
 writeFileSync(join(built.folder, 'report.txt'), `${report}\n`);
-console.log(`${report}\n\n${built.disk}\n${built.bundle}`);
+console.log(`${report}\n\n${packed}\n${built.bundle}`);
+for (const [what, file, budget] of [
+  ['update bundle', built.bundle, budgets.bundle],
+  ['packed disk', packed, budgets.packedDisk],
+] as const)
+  if (bytesOf(file) > budget) {
+    console.error(`the ${what} has ${megabytes(bytesOf(file))}, its budget is ${megabytes(budget)}`);
+    process.exitCode = 1;
+  }

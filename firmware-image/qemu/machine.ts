@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream, readFileSync, type WriteStream, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { stripVTControlCharacters } from 'node:util';
@@ -141,6 +142,23 @@ export class Machine implements AsyncDisposable {
     if (!child) return;
     child.kill('SIGKILL');
     await once(child, 'exit');
+  }
+
+  /** Bytes that the guest has written to its disk since it was switched on. */
+  async bytesWritten(): Promise<number> {
+    const monitor = connect(join(this.#parts.folder, 'monitor'));
+    monitor.write('info blockstats\n');
+    try {
+      let said = '';
+      for await (const text of monitor) {
+        said += String(text);
+        const found = /disk[^\n]*wr_bytes=(\d+)/.exec(said);
+        if (found) return Number(found[1]);
+      }
+      throw new Error(`QEMU told nothing of its disk: ${said}`);
+    } finally {
+      monitor.destroy();
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -38,7 +38,7 @@ export interface BuiltImage {
 
 /** Builds the image and the update bundle of one board. Answers with the files. */
 export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
-  const { board, version, keys, level = 3 } = order;
+  const { board, version, keys, level = 19 } = order;
   const name = order.name ?? board.name;
   const folder = fresh(join(output, name));
   const date = sourceDate();
@@ -119,9 +119,10 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   return { folder, disk, bundle, fit, rootImage, trust, weights };
 }
 
+export const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1).padStart(6)} MB`;
+
 /** The sizes of what was built, and of each package in it. */
 export function describeImage({ disk, bundle, rootImage, fit, weights }: BuiltImage): string {
-  const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1).padStart(6)} MB`;
   return [
     `${megabytes(bytesOf(bundle))}  update bundle`,
     `${megabytes(bytesOf(rootImage))}  root, with its hash tree`,

@@ -1,0 +1,209 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { closeSync, copyFileSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { qemu } from '../../firmware-image/boards/qemu.ts';
+import type { BuiltImage } from '../../firmware-image/recipe/image.ts';
+import { makeDevelopmentKeys } from '../../firmware-image/recipe/keys.ts';
+import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
+import { output } from '../../firmware-image/recipe/tools.ts';
+import { Board, patience } from './board.ts';
+import { Field } from './field.ts';
+import { buildFor, versions } from './images.ts';
+
+const isLong = process.env.POSTERN_FIRMWARE === 'long';
+const limit = { timeout: 900_000 };
+const seed = Number(process.env.POSTERN_SEED ?? Date.now() % 100_000);
+
+/** Numbers from 0 to 1 that are the same for the same seed (mulberry32). */
+function* numbers(from: number): Generator<number, never> {
+  for (let state = from; ; ) {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    yield ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
+  }
+}
+
+const digest = (file: string): string => createHash('sha256').update(readFileSync(file)).digest('hex');
+const devices = ['urn:dev:ops:1', 'urn:dev:ops:2'] as const;
+
+describe('the firmware image on an emulated board, the long form', {
+  skip: !isLong,
+  timeout: 7_200_000,
+}, () => {
+  let first: BuiltImage;
+  let next: BuiltImage;
+
+  before(async () => {
+    console.log(`POSTERN_SEED=${seed}`);
+    first = await buildFor('first', versions.first, { withDisk: true });
+    next = await buildFor('next', versions.next);
+  });
+
+  test('two builds of one commit are the same', limit, async () => {
+    const again = await buildFor('again', versions.first, { withDisk: true });
+    for (const part of ['rootImage', 'fit', 'disk'] as const)
+      assert.equal(digest(again[part]!), digest(first[part]!), part);
+  });
+
+  describe('versions that are bad, and bundles that are not for this board', () => {
+    let field: Field;
+    before(async () => {
+      const keys = { folder: join(output, 'foreign-keys'), areForDevelopment: true };
+      makeDevelopmentKeys(keys.folder);
+      const foreign = await buildFor('foreign', versions.next, { keys });
+      const other = await buildFor('other', versions.next, { board: { ...qemu, name: 'other-board' } });
+      const older = await buildFor('older', '0.9.0');
+      const crashing = await buildFor('crashing', versions.bad, { fault: 'crashes' });
+      const deaf = await buildFor('deaf', versions.bad, { fault: 'deaf' });
+      const corrupt = join(output, 'corrupt.raucb');
+      copyFileSync(next.bundle, corrupt);
+      flip(corrupt, 20 * mebibyte);
+      const cut = join(output, 'cut.raucb');
+      writeFileSync(cut, readFileSync(next.bundle).subarray(0, 30 * mebibyte));
+      field = await Field.prepare({
+        image: first,
+        files: {
+          corrupt,
+          cut,
+          foreign: foreign.bundle,
+          other: other.bundle,
+          older: older.bundle,
+          crashing: crashing.bundle,
+          deaf: deaf.bundle,
+          next: next.bundle,
+        },
+        devices,
+        update: { attempts: 2, 'health-deadline': 20 },
+      });
+      await field.board.start();
+      await field.attach(devices[0]);
+    });
+    after(async () => await field?.[Symbol.asyncDispose]());
+
+    for (const [name, results] of [
+      ['foreign', [404]],
+      ['other', [403]],
+      ['older', [405]],
+      ['cut', [402, 404]],
+      ['corrupt', [402, 410]],
+      ['crashing', [410]],
+      ['deaf', [410]],
+    ] as const)
+      test(`${name}: ${results.join(' or ')}, and the version that ran runs`, limit, async () => {
+        await field.update(name, name);
+        const result = await field.told(name);
+        assert.ok((results as readonly unknown[]).includes(result), `${name} was answered with ${result}`);
+        const { version, devices: seen } = await field.seen();
+        assert.deepEqual([version, String(seen).split('/').length], [versions.first, 1]);
+        assert.equal(field.board.bootState().good, 'A');
+      });
+
+    test('after all that, a good one is taken', limit, async () => {
+      await field.update('next', 'good');
+      assert.equal(await field.told('good'), 200);
+      assert.equal((await field.seen()).version, versions.next);
+    });
+  });
+
+  test('the power is cut at ten points of an installation and of the first start: nothing is lost', {
+    timeout: 5_400_000,
+  }, async (t) => {
+    await using field = await Field.prepare({
+      image: first,
+      files: { next: next.bundle },
+      devices,
+      update: { attempts: 1 },
+    });
+    await field.board.start();
+    await field.attach(devices[0]);
+    const draw = numbers(seed);
+    for (let round = 0; round < 10; round++) {
+      const atStart = round % 2 === 1;
+      const before = await field.seen();
+      const correlator = `cut-${round}`;
+      await field.update('next', correlator);
+      await field.board.event('update.installing');
+      if (atStart) await field.board.machine.says(/Starting kernel/, patience.update);
+      const delay = draw.next().value * (atStart ? 15_000 : 30_000);
+      await new Promise((resolve) => setTimeout(resolve, delay));
+      await field.board.machine.cutPower();
+      await field.board.start();
+      const result = await field.told(correlator);
+      const seen = await field.seen();
+      t.diagnostic(
+        `cut ${round}: ${Math.round(delay)} ms into the ${atStart ? 'first start' : 'installation'}: ${result}, ${seen.version} runs`,
+      );
+      assert.ok(result === 410 || result === 200);
+      assert.equal(seen.version, result === 200 ? versions.next : before.version);
+      assert.equal(seen.devices, before.devices);
+    }
+  });
+
+  test(
+    'a FIT that is not signed by the key that U-Boot trusts is not booted; the other slot is',
+    limit,
+    async () => {
+      await using field = await Field.prepare({ image: first, files: {}, devices });
+      await field.board.start();
+      await field.board.machine.cutPower();
+      const { disk } = field.board;
+      copyWithin(disk, startOf('boot-a'), startOf('boot-b'), 24);
+      copyWithin(disk, startOf('root-a'), startOf('root-b'), 96);
+      flip(disk, startOf('boot-a') * mebibyte + 5 * mebibyte);
+      const refused = field.board.machine.says(/slot A does not boot/, patience.start);
+      await field.board.start();
+      await refused;
+    },
+  );
+
+  test('a root that was changed does not run: the board starts again', limit, async () => {
+    await using board = await Board.flash({
+      disk: first.disk!,
+      trust: first.trust,
+      brokerUrl: 'mqtt://127.0.0.1:1',
+      devices,
+    });
+    for (let at = 0; at < 40; at++) flip(board.disk, startOf('root-a') * mebibyte + at * mebibyte + 4096);
+    board.machine.start();
+    await board.machine.says(
+      /device-mapper: verity|dm-verity device corrupted|Restarting system|Kernel panic/,
+      patience.start,
+    );
+    await board.machine.says(/postern: slot A/, patience.start);
+  });
+
+  test('an idle hour writes less than a megabyte to flash', { timeout: 1_200_000 }, async (t) => {
+    await using field = await Field.prepare({ image: first, files: {}, devices });
+    await field.board.start();
+    for (const device of devices) await field.attach(device);
+    await field.site.headendEvents.until('alert.device-attach', { device: devices[1] });
+    // What the start left to be written goes first.
+    await new Promise((resolve) => setTimeout(resolve, 120_000));
+    const from = await field.board.machine.bytesWritten();
+    await new Promise((resolve) => setTimeout(resolve, 600_000));
+    const written = (await field.board.machine.bytesWritten()) - from;
+    t.diagnostic(`${written} bytes in ten minutes`);
+    assert.ok(written * 6 < 1_000_000, `${written} bytes in ten minutes`);
+  });
+});
+
+/** Changes one octet of a file. */
+function flip(file: string, at: number): void {
+  const handle = openSync(file, 'r+');
+  const octet = Buffer.alloc(1);
+  readSync(handle, octet, 0, 1, at);
+  writeSync(handle, Buffer.from([octet[0]! ^ 0xff]), 0, 1, at);
+  closeSync(handle);
+}
+
+/** Copies mebibytes of a disk to another place of it. */
+function copyWithin(file: string, from: number, to: number, count: number): void {
+  const handle = openSync(file, 'r+');
+  const bytes = Buffer.alloc(count * mebibyte);
+  readSync(handle, bytes, 0, bytes.length, from * mebibyte);
+  writeSync(handle, bytes, 0, bytes.length, to * mebibyte);
+  closeSync(handle);
+}
