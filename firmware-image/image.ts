@@ -3,7 +3,9 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Board } from './boards/board.ts';
+import { imx8mMini } from './boards/imx8m-mini.ts';
 import { qemu } from './boards/qemu.ts';
+import { raspberryPi4 } from './boards/raspberry-pi-4.ts';
 import { bytesOf } from './recipe/disk.ts';
 import { buildImage, describeImage, megabytes } from './recipe/image.ts';
 import { signingKeys } from './recipe/keys.ts';
@@ -11,7 +13,11 @@ import { packageVersion, run, step } from './recipe/tools.ts';
 
 /** Bytes that they may have. */
 const budgets = { bundle: 68_000_000, packedDisk: 72_000_000 } as const;
-const boards: Readonly<Record<string, Board>> = { qemu };
+const boards: Readonly<Record<string, Board>> = {
+  qemu,
+  'raspberry-pi-4': raspberryPi4,
+  'imx8m-mini': imx8mMini,
+};
 const help = `npm run image -- [OPTIONS]
 
 Builds a flashable disk image and a signed update bundle, in dist/firmware.
@@ -21,6 +27,7 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
     .join('\n                    ')}
   --version X.Y.Z   version of the firmware; that of package.json by default
   --keys DIR        keys that sign it; made for development, and named so, by default
+  --boot-loader FILE  the board's own boot loader, for boards that Debian has none for
   --developer       with a shell on the console
 `;
 const { values } = parseArgs({
@@ -28,6 +35,7 @@ const { values } = parseArgs({
     board: { type: 'string', default: 'qemu' },
     version: { type: 'string', default: packageVersion() },
     keys: { type: 'string' },
+    'boot-loader': { type: 'string' },
     developer: { type: 'boolean', default: false },
     help: { type: 'boolean' },
   },
@@ -47,6 +55,7 @@ const built = await buildImage({
   version: values.version,
   keys: signingKeys(values.keys),
   isDeveloperImage: values.developer,
+  ...(values['boot-loader'] !== undefined && { bootLoader: values['boot-loader'] }),
   withDisk: true,
 });
 const packed = `${built.disk}.zst`;

@@ -6,14 +6,28 @@ export interface Board {
   /** Packages of Debian with its boot loader and firmware. */
   readonly packages: readonly string[];
   readonly console: string;
-  /** Name of the disk that Linux sees, without a partition. */
+  /** Modules of the kernel, each with its arguments: to reach the root, and for what is needed after that. */
   readonly modules: { readonly initramfs: readonly string[]; readonly root: readonly string[] };
   /** Device trees of the kernel that the FIT carries; none where the boot loader has it from the board. */
   readonly deviceTrees: readonly string[];
   /** How U-Boot calls the disk: `virtio 0`, `mmc 0`. */
   readonly disk: { readonly interface: string; readonly number: number };
   /** Where U-Boot loads the FIT, and what the kernel is unpacked to: hexadecimal. */
+  /** Files for the partition CONFIG, where the board's own first stage looks for them. */
+  readonly firmware?: (from: BoardFiles) => Readonly<Record<string, string>>;
+  /** Where on the disk the board's first stage looks for a boot loader that Debian does not have. */
+  readonly bootLoaderAt?: number;
   readonly addresses: { readonly fit: string; readonly kernel: string; readonly state: string };
+}
+
+/** Where a board's firmware comes from. */
+export interface BoardFiles {
+  /** A file of one of the board's packages. */
+  readonly find: (path: string) => string;
+  /** A device tree of the kernel with the public key and the boot script put into it. */
+  readonly trustedTree: (name: string) => string;
+  /** A file with this text. */
+  readonly text: (name: string, content: string) => string;
 }
 
 /** Every board reads its root through these, and firewall and watchdog need those. */

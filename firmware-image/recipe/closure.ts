@@ -111,10 +111,17 @@ export function moduleClosure(folder: string, wanted: readonly string[]): Kernel
       .filter((path) => path.endsWith('.ko'))
       .map((path) => [moduleName(basename(path, '.ko')), join(folder, path)]),
   );
+  const builtIn = new Set(
+    readFileSync(join(folder, 'modules.builtin'), 'utf8')
+      .split('\n')
+      .map((path) => moduleName(basename(path, '.ko'))),
+  );
   const ordered: KernelModule[] = [];
   const add = (text: string): void => {
     const [name = '', ...options] = text.split(' ');
     const file = files.get(moduleName(name));
+    // Parameters of what is built in would stand on the kernel's command line.
+    if (builtIn.has(moduleName(name)) && options.length === 0) return;
     if (file === undefined) throw new Error(`the kernel has no module ${name}`);
     if (ordered.some((one) => one.file === file)) return;
     const facts = readFileSync(file).toString('latin1');

@@ -74,8 +74,9 @@ function mirrors(): string[] {
   const found = new Set<string>();
   for (const line of lines) {
     const [origin, codename = '', uri = '', component] = line.split('|');
+    // Firmware of boards, such as that of the Raspberry Pi, is in a part of its own.
     if (origin === 'Debian' && codename.startsWith(suite) && component === 'main')
-      found.add(`deb [signed-by=${keyring}] ${uri} ${codename} main`);
+      found.add(`deb [signed-by=${keyring}] ${uri} ${codename} main non-free-firmware`);
   }
   if (found.size === 0)
     throw new Error(

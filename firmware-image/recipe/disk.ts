@@ -21,10 +21,18 @@ export interface DiskParts {
   readonly fit: string;
   readonly root: string;
   readonly date: number;
+  /** For the partition CONFIG, by name. */
+  readonly firmware: Readonly<Record<string, string>>;
+  /** A boot loader that lies before the partitions, and where. */
+  readonly bootLoader: { readonly file: string; readonly at: number } | undefined;
 }
 
+/** What every machine knows a FAT partition by. */
+const basicData = 'EBD0A0A2-B9E5-4433-87C0-68B6B72699C7';
+
 /** Flashes slot A onto a new disk; slot B is empty, and `data` comes at the first boot. */
-export function makeDisk(file: string, { fit, root: rootImage, date }: DiskParts): void {
+export function makeDisk(file: string, parts: DiskParts): void {
+  const { fit, root: rootImage, date, firmware, bootLoader } = parts;
   run('rm', ['-f', file]);
   run('truncate', ['-s', `${diskSize}M`, file]);
   const table = [
@@ -32,7 +40,7 @@ export function makeDisk(file: string, { fit, root: rootImage, date }: DiskParts
     `label-id: ${fixedUuid('disk')}`,
     ...partitions.map(
       ({ name, size }) =>
-        `start=${startOf(name)}MiB, size=${size}MiB, type=linux, name=${name}, uuid=${fixedUuid(name)}`,
+        `start=${startOf(name)}MiB, size=${size}MiB, type=${name === 'config' ? basicData : 'linux'}, name=${name}, uuid=${fixedUuid(name)}`,
     ),
   ];
   run('sfdisk', ['-q', file], { input: `${table.join('\n')}\n` });
@@ -49,15 +57,25 @@ export function makeDisk(file: string, { fit, root: rootImage, date }: DiskParts
   writeFileSync(example, readFileSync(join(root, 'firmware-image/gateway.toml')));
   run('touch', ['-d', `@${date}`, example]);
   run('mcopy', ['-m', '-i', config, example, '::gateway.toml.example']);
+  for (const [name, from] of Object.entries(firmware).toSorted(([a], [b]) => (a < b ? -1 : 1))) {
+    run('touch', ['-d', `@${date}`, from]);
+    run('mcopy', ['-m', '-i', config, from, `::${name}`]);
+  }
   put(file, 'config', readFileSync(config));
   run('rm', [config, example]);
+  if (bootLoader) putAt(file, bootLoader.at, readFileSync(bootLoader.file), startOf('state-1') * mebibyte);
 }
 
 function put(file: string, name: PartitionName, bytes: Uint8Array): void {
   if (bytes.length > sizeOf(name) * mebibyte)
     throw new Error(`${name} takes ${sizeOf(name)} MiB, not ${(bytes.length / mebibyte).toFixed(1)}`);
+  putAt(file, startOf(name) * mebibyte, bytes, diskSize * mebibyte);
+}
+
+function putAt(file: string, at: number, bytes: Uint8Array, end: number): void {
+  if (at + bytes.length > end) throw new Error(`${bytes.length} bytes at ${at} reach into what lies behind`);
   const disk = openSync(file, 'r+');
-  writeSync(disk, bytes, 0, bytes.length, startOf(name) * mebibyte);
+  writeSync(disk, bytes, 0, bytes.length, at);
   closeSync(disk);
 }
 

@@ -1,6 +1,6 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import type { Board } from '../boards/board.ts';
+import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import type { Board, BoardFiles } from '../boards/board.ts';
 import { type BootImageParts, makeFit, makeInitramfs } from './boot-image.ts';
 import { makeBundle } from './bundle.ts';
 import { PackageFiles } from './closure.ts';
@@ -20,6 +20,8 @@ export interface ImageOrder {
   readonly isDeveloperImage: boolean;
   /** The gateway's bundle; `dist/postern.mjs` by default. */
   readonly program?: string;
+  /** The board's own boot loader, where Debian has none. */
+  readonly bootLoader?: string;
   /** Level of zstd, 1 to 22. */
   readonly level?: number;
   readonly withDisk: boolean;
@@ -113,10 +115,39 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   if (order.withDisk) {
     disk = join(folder, `postern-${name}-${version}.img`);
     const file = disk;
-    await step('disk', () => makeDisk(file, { fit, root: rootImage, date }));
+    const from = boardFiles(bootFolder, files, boot.deviceTrees, trust);
+    const { bootLoaderAt } = board;
+    const bootLoader =
+      order.bootLoader === undefined || bootLoaderAt === undefined
+        ? undefined
+        : { file: order.bootLoader, at: bootLoaderAt };
+    const firmware = board.firmware?.(from) ?? {};
+    await step('disk', () => makeDisk(file, { fit, root: rootImage, date, firmware, bootLoader }));
   }
   run('rm', ['-rf', tree, join(folder, 'bundle')]);
   return { folder, disk, bundle, fit, rootImage, trust, weights };
+}
+
+function boardFiles(folder: string, files: PackageFiles, deviceTrees: string, trust: string): BoardFiles {
+  return {
+    find: (path) => {
+      // What is touched and copied is a file of ours.
+      const copy = join(folder, basename(path));
+      copyFileSync(files.find(path).from, copy);
+      return copy;
+    },
+    trustedTree: (name) => {
+      const own = run('dtc', ['-q', '-I', 'dtb', '-O', 'dts', join(deviceTrees, name)]);
+      const trusted = readFileSync(trust, 'utf8').replace('/dts-v1/;', '');
+      const file = join(folder, basename(name));
+      run('dtc', ['-q', '-@', '-I', 'dts', '-O', 'dtb', '-o', file, '-'], { input: `${own}\n${trusted}` });
+      return file;
+    },
+    text: (name, content) => {
+      writeFileSync(join(folder, name), content);
+      return join(folder, name);
+    },
+  };
 }
 
 export const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1).padStart(6)} MB`;

@@ -11,8 +11,8 @@ export const partitions = [
 export type PartitionName = (typeof partitions)[number]['name'];
 
 export const mebibyte = 1024 * 1024;
-/** Room for the partition table at each end, MiB. */
-const margin = 1;
+/** Room before the partitions, for the table and for boot loaders that lie in the open, and behind them, MiB. */
+const margin = 4;
 
 /** Where a partition begins, in MiB. */
 export function startOf(name: PartitionName): number {

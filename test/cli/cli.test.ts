@@ -62,7 +62,18 @@ describe('help and usage', limit, () => {
     const { stdout, code } = await postern('--help');
     assert.equal(code, 0);
     const commands = stdout.split('\n').flatMap((line) => /^ {2}(\w+) /.exec(line)?.[1] ?? []);
-    assert.deepEqual(commands, ['demo', 'gateway', 'status', 'devices', 'ddf', 'headend', 'device']);
+    assert.deepEqual(commands, [
+      'demo',
+      'gateway',
+      'launch',
+      'update',
+      'provision',
+      'status',
+      'devices',
+      'ddf',
+      'headend',
+      'device',
+    ]);
     for (const command of commands)
       assert.match((await postern(command, '--help')).stdout, new RegExp(`Usage: postern ${command}`));
   });

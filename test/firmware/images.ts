@@ -16,8 +16,9 @@ const faults = {
   crashes: "if (process.argv[2] === 'gateway') throw new Error('this version is broken');\n",
   // The probe, and every device, speaks into the void.
   deaf: "import dgram from 'node:dgram'; const send = dgram.Socket.prototype.send; dgram.Socket.prototype.send = function (...args) { return this.address().port === 5683 ? undefined : send.apply(this, args); };\n",
-  // The event loop stands still for good, soon after the watchdog was fed for the first time.
-  hangs: "if (process.argv[2] === 'gateway') setTimeout(() => { for (;;); }, 12000);\n",
+  // The event loop stands still for good as soon as the gateway asks itself whether it serves.
+  hangs:
+    "import dgram from 'node:dgram'; const send = dgram.Socket.prototype.send; dgram.Socket.prototype.send = function (...args) { if (args.includes(5683)) for (;;); return send.apply(this, args); };\n",
 } as const;
 export type Fault = keyof typeof faults;
 

@@ -1,0 +1,21 @@
+import { type Board, commonModules } from './board.ts';
+
+/**
+ * NXP i.MX8M Mini, from SD card or eMMC. Its boot loader holds NXP's firmware for the memory controller, which Debian does not
+ * have: give the board's flash.bin by --boot-loader, of a U-Boot that was built with trust.dts in its device tree
+ * (CONFIG_DEVICE_TREE_INCLUDES). Built here, and not booted.
+ */
+export const imx8mMini: Board = {
+  name: 'imx8m-mini',
+  description: 'NXP i.MX8M Mini (EVK)',
+  packages: [],
+  console: 'ttymxc1,115200',
+  modules: {
+    initramfs: ['sdhci-esdhc-imx', 'mmc_block', 'imx2_wdt timeout=60', ...commonModules.initramfs],
+    root: ['fec', 'at803x', ...commonModules.root],
+  },
+  deviceTrees: ['freescale/imx8mm-evk.dtb'],
+  disk: { interface: 'mmc', number: 1 },
+  bootLoaderAt: 33 * 1024,
+  addresses: { fit: '0x50000000', kernel: '0x40400000', state: '0x4f000000' },
+};
