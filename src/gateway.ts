@@ -3,10 +3,7 @@ import { type Entropy, systemEntropy } from './base/entropy.ts';
 import { PosternError } from './base/errors.ts';
 import { EventCounter, type Events } from './base/events.ts';
 import { softwareVersion } from './base/version.ts';
-import { Blockwise } from './coap/blockwise.ts';
-import { EchoGuard } from './coap/echo.ts';
 import type { Remote } from './coap/message.ts';
-import { Router } from './coap/router.ts';
 import { DmError } from './dm/dm-error.ts';
 import type { Operation, OperationOutcome } from './dm/server-session.ts';
 import { DmStatus } from './dm/status.ts';
@@ -15,14 +12,9 @@ import type { ManagementTree } from './dm/tree.ts';
 import { GatewayAdaptation, isAdapted, lwm2mWarning } from './gateway-adaptation.ts';
 import type { GatewayConfig } from './gateway-config.ts';
 import { GatewayFirmware } from './gateway-firmware.ts';
+import { networkOf } from './gateway-network.ts';
 import { GatewayObjects } from './gateway-objects.ts';
-import {
-  advertised,
-  expectedDevices,
-  httpSettings,
-  imageSettings,
-  knowManualDevices,
-} from './gateway-settings.ts';
+import { expectedDevices, imageSettings, knowManualDevices } from './gateway-settings.ts';
 import { type GatewayStatus, memoryInUse, plainWarning } from './gateway-status.ts';
 import { gatewayTree, knowServer } from './gateway-tree.ts';
 import { uplinkOf } from './gateway-uplink.ts';
@@ -36,13 +28,11 @@ import type { Manage } from './modes/waiting-work.ts';
 import { DmClient, type ResultBody, type resultAlerts } from './northbound/dm-client.ts';
 import type { Uplink } from './northbound/uplink.ts';
 import { Associations } from './southbound/associations.ts';
-import { BootstrapServer } from './southbound/bootstrap-server.ts';
 import { Children } from './southbound/children.ts';
-import { CoapNetwork } from './southbound/coap-network.ts';
+import type { CoapNetwork } from './southbound/coap-network.ts';
 import { DeviceAddresses } from './southbound/device-addresses.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
-import { HttpBinding } from './southbound/http-binding.ts';
-import { imageResource } from './southbound/image-resource.ts';
+import type { HttpBinding } from './southbound/http-binding.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
 import { Reach } from './southbound/reach.ts';
 import { paths } from './southbound/resources.ts';
@@ -284,54 +274,22 @@ export class Gateway implements AsyncDisposable {
         entropy,
         events,
       });
-    const bootstrapSecrets = new Map(
-      config.bootstrap.device.map(({ id, pin, 'factory-secret': network }) => [id, { network, pin }]),
-    );
-    const guard = new EchoGuard(clock, entropy);
-    const bootstrapServer = new BootstrapServer({
-      gatewayId,
-      secretsOf: (deviceId) => bootstrapSecrets.get(deviceId),
+    const { network, http } = networkOf({
+      config,
       credentials: this.#credentials,
-      guard,
-      entropy,
-      events,
-      livesElsewhere: (deviceId, remote) => this.#reach.livesElsewhere(deviceId, remote),
-    });
-    this.#network = new CoapNetwork({
-      ...config.coap,
-      advertise: advertised(config.coap.advertise),
+      reach: this.#reach,
+      sessions: this.#sessions,
+      transparent: this.#transparent,
+      adaptation: this.#adaptation,
+      resources: (local) => [uplinkStatus.resource(local), ...(notifications ? [notifications] : [])],
+      image: (name) => objects.images.ready(name),
       clock,
       entropy,
       events,
-      limits: { leisure: config.coap.leisure },
-      compose: (local) =>
-        new Blockwise(
-          new Router([
-            bootstrapServer.resource(local),
-            this.#sessions.resource(local),
-            this.#transparent.resource(),
-            uplinkStatus.resource(local),
-            ...(this.#adaptation?.resources(local) ?? []),
-            ...(notifications ? [notifications] : []),
-            imageResource(
-              (name) => objects.images.ready(name),
-              ({ remote }) => this.#reach.isAttachedAt(remote),
-            ),
-          ]).handle,
-          clock,
-        ).handle,
       ...(listInterfaces && { listInterfaces }),
     });
-    this.#http =
-      config.http &&
-      new HttpBinding({
-        settings: httpSettings(config.http, gatewayId),
-        sessions: this.#sessions,
-        bootstrapServer,
-        guard,
-        forward: (up) => this.#transparent.forward(up),
-        events,
-      });
+    this.#network = network;
+    this.#http = http;
   }
 
   /** URL of the HTTP binding, where it is on. */

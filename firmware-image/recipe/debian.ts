@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { output, run } from './tools.ts';
 
@@ -100,10 +100,8 @@ export function arm64Node(version: string): string {
     { cwd: folder },
   );
   const [{ filename }] = JSON.parse(said) as [{ filename: string }];
-  run('tar', ['-xzf', join(folder, filename), '-C', folder, 'package/bin/node', 'package/LICENSE']);
+  run('tar', ['-xzf', join(folder, filename), '-C', folder, 'package/bin/node']);
   run('llvm-strip-14', ['-o', `${stripped}.part`, join(folder, 'package/bin/node')]);
   run('mv', [`${stripped}.part`, stripped]);
   return stripped;
 }
-
-export const licenceOfNode = (): string => readFileSync(join(output, 'cache/node/package/LICENSE'), 'utf8');

@@ -16,7 +16,7 @@ import { secrets } from '../journeys/site.ts';
 export const host = '10.0.2.2';
 
 /** Milliseconds that a start may take on a busy machine that emulates a board. */
-export const patience = { start: 60_000, update: 280_000 } as const;
+export const patience = { start: 120_000, update: 420_000 } as const;
 
 export interface BoardParts {
   /** What the recipe built: a disk to flash, and what its boot loader trusts. */

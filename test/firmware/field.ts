@@ -72,7 +72,7 @@ export class Field implements AsyncDisposable {
   }
 
   async attach(deviceId: string): Promise<void> {
-    const device = this.site.device(deviceId, this.board as never, { factory: true });
+    const device = this.site.device(deviceId, this.board, { factory: true });
     await device.start();
     await device.attached;
   }

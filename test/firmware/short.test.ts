@@ -6,9 +6,11 @@ import { Field } from './field.ts';
 import { buildFor, versions } from './images.ts';
 
 const [first, second] = ['urn:dev:ops:1', 'urn:dev:ops:2'] as const;
+/** Milliseconds for what a fresh machine has to get, and to build. */
+const preparing = { timeout: 600_000 };
 const limit = { timeout: patience.update };
 
-describe('the firmware image on an emulated board', { timeout: 900_000 }, () => {
+describe('the firmware image on an emulated board', { timeout: 1_500_000 }, () => {
   let field: Field;
 
   before(async () => {
@@ -21,7 +23,7 @@ describe('the firmware image on an emulated board', { timeout: 900_000 }, () => 
       devices: [first, second],
       update: { attempts: 1, 'health-deadline': 120 },
     });
-  });
+  }, preparing);
   after(async () => await field?.[Symbol.asyncDispose]());
 
   test('it boots from nothing, and a device is bootstrapped and attached', limit, async (t) => {

@@ -97,7 +97,7 @@ export class Site implements AsyncDisposable {
 
   device(
     id: string,
-    gateway: Gateway,
+    gateway: Pick<Gateway, 'coapPort'>,
     how: { factory?: boolean; server?: boolean; multicast?: boolean; more?: Toml; top?: Toml } = {},
   ): Device {
     const config = checkConfig(

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { FumoResult } from '../../src/mo/fumo.ts';
 import { checkProgram, readBundle } from '../../src/update/bundle.ts';
 import { makeAuthority } from './signing.ts';
@@ -26,6 +28,22 @@ describe('a bundle for slots that are directories', () => {
       [manifest.version, manifest.compatible, manifest.floor],
       ['1.2.3', 'postern-node', '1.0.0'],
     );
+  });
+
+  test('npm run update-bundle signs the program of this checkout', async () => {
+    const made = join(folder, 'made.bundle');
+    const script = fileURLToPath(new URL('../../firmware-image/update-bundle.ts', import.meta.url));
+    const said = execFileSync(
+      process.execPath,
+      [script, '--version', '7.8.9', '--floor', '7.0.0', '--out', made],
+      {
+        encoding: 'utf8',
+      },
+    );
+    const authority = /authority of the gateways: (.*)/.exec(said)?.[1] ?? '';
+    const bundle = readBundle(made, readFileSync(authority, 'utf8'));
+    await checkProgram(made, bundle);
+    assert.deepEqual([bundle.manifest.version, bundle.manifest.floor], ['7.8.9', '7.0.0']);
   });
 
   test('another authority, or an authority that signs itself, is not trusted', async () => {

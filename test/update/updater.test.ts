@@ -190,7 +190,7 @@ describe('a gateway that updates itself, with slots that are directories', limit
       async (t) => {
         const { site, launched, order, told, state } = await scene(t);
         const { port } = await launched.says('gateway.started');
-        const phone = site.device(device, { coapPort: Number(port) } as never, { factory: true });
+        const phone = site.device(device, { coapPort: Number(port) }, { factory: true });
         await phone.start();
         await phone.attached;
         await site.headendEvents.until('alert.device-attach', { device });
