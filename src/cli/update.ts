@@ -28,8 +28,7 @@ itself when that does not prove healthy.
     if (verb !== 'install' || bundle === undefined)
       throw new PosternError('malformed', "'postern update --help' tells what there is");
     const url = /^https?:/.test(bundle) ? bundle : `file:${resolve(bundle)}`;
-    const begun = (await askGateway(path, '/update', { url })) as { error?: string; message?: string };
-    if (begun.error) throw new PosternError('conflict', begun.message ?? begun.error);
+    await askGateway(path, '/update', { url });
     await follow(path, stop);
   },
 };

@@ -12,8 +12,9 @@ export type Views = Readonly<Record<string, () => unknown>>;
 /** What it does, by path, with the body of a POST. */
 export type Actions = Readonly<Record<string, (body: unknown) => unknown>>;
 
-/** Bytes of a body. */
+/** Bytes of a body, and of an answer: an inventory of 100,000 devices. */
 const bodyLimit = 16 * 1024;
+const answerLimit = 64 * 1024 * 1024;
 
 /** Where `postern status` looks when it is not told: in a folder of the user's own. */
 export function defaultSocket(): string {
@@ -104,16 +105,17 @@ async function isServed(socket: string): Promise<boolean> {
 
 /**
  * Asks a running gateway; with a body, has it do something.
- * @throws {PosternError} `unavailable` when none runs there
+ * @throws {PosternError} `unavailable` when none runs there, or when it refuses
  */
 export async function askGateway(socket: string, path: string, body?: unknown): Promise<unknown> {
   const outgoing = request({ socketPath: socket, path, method: body === undefined ? 'GET' : 'POST' });
   outgoing.end(body === undefined ? undefined : JSON.stringify(body));
+  let status: number | undefined;
+  let answered: unknown;
   try {
-    const [response] = await once(outgoing, 'response');
-    const chunks: Buffer[] = [];
-    for await (const chunk of response) chunks.push(chunk);
-    return JSON.parse(Buffer.concat(chunks).toString());
+    const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
+    status = response.statusCode;
+    answered = JSON.parse((await readBounded(response, answerLimit, 'an answer')).toString());
   } catch (cause) {
     throw new PosternError(
       'unavailable',
@@ -121,4 +123,9 @@ export async function askGateway(socket: string, path: string, body?: unknown): 
       { cause },
     );
   }
+  if (status === 200) return answered;
+  throw new PosternError(
+    'unavailable',
+    (answered as { message?: string }).message ?? `it answered ${status}`,
+  );
 }
