@@ -575,6 +575,36 @@ export const requirements: readonly Requirement[] = [
       'the reference End Device speaks CoAP; HTTP clients are the stock ones of other makers',
     ],
   ]),
+  ...of('OMA Firmware Update Management Object 1.0', [
+    [
+      'FUM-1',
+      '5',
+      'S',
+      'The object with Download, Update, DownloadAndUpdate and State; an Exec is accepted with 202',
+      'mo/fumo.ts mo/firmware-branch.ts',
+    ],
+    [
+      'FUM-2',
+      '6.1',
+      'S',
+      'State says how far it is, and how it ended',
+      'update/updater.ts device/firmware.ts',
+    ],
+    [
+      'FUM-3',
+      '8.1',
+      'S',
+      'A generic alert with the correlator and a result code when it has ended, also over a restart',
+      'update/updater.ts northbound/dm-client.ts headend/alert-desk.ts',
+    ],
+    [
+      'FUM-4',
+      '8.2',
+      'S',
+      'Result codes tell apart what is corrupt, for another device, not trusted, not acceptable, without room, or failed',
+      'update/bundle.ts update/rauc-slots.ts update/download-bundle.ts',
+    ],
+  ]),
   ...of('OMA GwMO (sources in the architecture document; identifiers ours)', [
     [
       'GW-1',

@@ -153,6 +153,7 @@ describe('a gateway that updates itself, with slots that are directories', limit
     return { site, launched, headend, order, told, state };
   }
 
+  // conforms: FUM-1, FUM-2, FUM-3
   test(
     'FUMO brings a new version in, by a download that breaks off; it proves healthy and is kept',
     limit,
@@ -209,6 +210,7 @@ describe('a gateway that updates itself, with slots that are directories', limit
       },
     );
 
+  // conforms: FUM-4
   test(
     'what is not for this gateway is refused with its result, and the next update is not blocked',
     limit,
