@@ -1,3 +1,5 @@
+import { freemem } from 'node:os';
+
 /** How a gateway stands, for people and programs that ask it. */
 export interface GatewayStatus {
   readonly gateway: string;
@@ -15,6 +17,9 @@ export interface GatewayStatus {
 
 export const plainWarning =
   'none: plain CoAP; anyone on the private network can read and change what is said';
+
+/** Mebibytes that the machine could give to programs. */
+export const freeMemory = (): number => Math.round(freemem() / 1_048_576);
 
 export function memoryInUse(): GatewayStatus['memory'] {
   const { rss, heapUsed, external } = process.memoryUsage();

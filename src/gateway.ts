@@ -15,7 +15,7 @@ import { GatewayFirmware } from './gateway-firmware.ts';
 import { networkOf } from './gateway-network.ts';
 import { GatewayObjects } from './gateway-objects.ts';
 import { expectedDevices, imageSettings, knowManualDevices } from './gateway-settings.ts';
-import { type GatewayStatus, memoryInUse, plainWarning } from './gateway-status.ts';
+import { freeMemory, type GatewayStatus, memoryInUse, plainWarning } from './gateway-status.ts';
 import { gatewayTree, knowServer } from './gateway-tree.ts';
 import { uplinkOf } from './gateway-uplink.ts';
 import { Accounts, accountsDescription } from './mo/dm-acc.ts';
@@ -319,6 +319,9 @@ export class Gateway implements AsyncDisposable {
     this.#events.emit('info', 'gateway.started', {
       gateway: this.#config.gateway.id,
       port: this.#network.port,
+      devices: this.#inventory.size,
+      rss: memoryInUse().rss,
+      free: freeMemory(),
     });
   }
 

@@ -7,7 +7,10 @@ import { qemu } from '../../firmware-image/boards/qemu.ts';
 import type { BuiltImage } from '../../firmware-image/recipe/image.ts';
 import { makeDevelopmentKeys } from '../../firmware-image/recipe/keys.ts';
 import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
-import { output } from '../../firmware-image/recipe/tools.ts';
+import { output, run } from '../../firmware-image/recipe/tools.ts';
+import { Credentials } from '../../src/store/credentials.ts';
+import { openDatabase, transaction } from '../../src/store/database.ts';
+import { Inventory } from '../../src/store/inventory.ts';
 import { Board, patience } from './board.ts';
 import { Field } from './field.ts';
 import { buildFor, versions } from './images.ts';
@@ -175,6 +178,23 @@ describe('the firmware image on an emulated board, the long form', {
     await board.machine.says(/postern: slot A/, patience.start);
   });
 
+  test('with a thousand idle devices, 128 MB of memory are enough', limit, async (t) => {
+    await using field = await Field.prepare({ image: first, files: {}, devices });
+    await field.board.start();
+    await field.board.machine.cutPower();
+    const state = join(field.board.folder, 'state.db');
+    thousandDevices(state);
+    putIntoData(field.board.disk, state, '/state/state.db');
+    const [started] = await Promise.all([field.board.event('gateway.started'), field.board.start()]);
+    t.diagnostic(
+      `${started.devices} devices: ${started.rss} MB of RSS, ${started.free} MB could be given to others`,
+    );
+    assert.equal(started.devices, 1000);
+    assert.ok(Number(started.free) >= 24, `${started.free} MB are left`);
+    const { version } = await field.seen();
+    assert.equal(version, versions.first);
+  });
+
   test('an idle hour writes less than a megabyte to flash', { timeout: 1_200_000 }, async (t) => {
     await using field = await Field.prepare({ image: first, files: {}, devices });
     await field.board.start();
@@ -189,6 +209,59 @@ describe('the firmware image on an emulated board, the long form', {
     assert.ok(written * 6 < 1_000_000, `${written} bytes in ten minutes`);
   });
 });
+
+/** The state of a gateway with a thousand devices that attached earlier. */
+function thousandDevices(file: string): void {
+  const database = openDatabase(file);
+  const inventory = new Inventory(database, 1000);
+  const credentials = new Credentials(database, 1000);
+  transaction(database, () => {
+    for (let number = 0; number < 1000; number++) {
+      const deviceId = `urn:dev:ops:000000-${number}`;
+      inventory.put({
+        deviceId,
+        state: 'attached',
+        mode: 1,
+        origin: 'local',
+        address: `coap://10.0.3.${number % 250}:5683`,
+        lastSeen: Date.now(),
+        manufacturer: 'Maker & Sons',
+        model: 'T1000',
+        firmware: '1.0.0',
+        deviceType: 'sensor',
+        protocol: 'OMA-DM',
+        isGateway: false,
+      });
+      credentials.put({
+        deviceId,
+        clientName: deviceId,
+        clientSecret: 'c'.repeat(22),
+        clientNonce: Buffer.alloc(16, 1),
+        serverSecret: 's'.repeat(22),
+        serverNonce: Buffer.alloc(16, 2),
+        origin: 'local',
+        attached: true,
+      });
+    }
+  });
+  database.exec('PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE');
+  database.close();
+}
+
+/** Puts a file onto the data partition of a board that is switched off. */
+function putIntoData(disk: string, file: string, path: string): void {
+  const table = run('sfdisk', ['-d', disk]);
+  const start = Number(/start=\s*(\d+),[^\n]*name="data"/.exec(table)?.[1]);
+  assert.ok(start > 0, table);
+  const data = `${disk}?offset=${start * 512}`;
+  // The journal goes first, or it would undo what is written here.
+  run('sh', ['-c', `e2fsck -fy '${data}' || [ $? -le 1 ]`]);
+  for (const rest of ['-wal', '-shm']) run('debugfs', ['-w', '-R', `rm ${path}${rest}`, data]);
+  run('debugfs', ['-w', '-R', `rm ${path}`, data]);
+  run('debugfs', ['-w', '-R', `write ${file} ${path}`, data]);
+  run('debugfs', ['-w', '-R', `sif ${path} uid 100`, data]);
+  run('debugfs', ['-w', '-R', `sif ${path} gid 100`, data]);
+}
 
 /** Changes one octet of a file. */
 function flip(file: string, at: number): void {
