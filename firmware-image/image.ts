@@ -26,6 +26,7 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
     .map(([name, { description }]) => `${name}: ${description}`)
     .join('\n                    ')}
   --version X.Y.Z   version of the firmware; that of package.json by default
+  --floor X.Y.Z     once it is good, no version below this one is booted
   --keys DIR        keys that sign it; made for development, and named so, by default
   --boot-loader FILE  the board's own boot loader, for boards that Debian has none for
   --developer       with a shell on the console
@@ -34,6 +35,7 @@ const { values } = parseArgs({
   options: {
     board: { type: 'string', default: 'qemu' },
     version: { type: 'string', default: packageVersion() },
+    floor: { type: 'string' },
     keys: { type: 'string' },
     'boot-loader': { type: 'string' },
     developer: { type: 'boolean', default: false },
@@ -55,6 +57,7 @@ const built = await buildImage({
   version: values.version,
   keys: signingKeys(values.keys),
   isDeveloperImage: values.developer,
+  ...(values.floor !== undefined && { floor: values.floor }),
   ...(values['boot-loader'] !== undefined && { bootLoader: values['boot-loader'] }),
   withDisk: true,
 });

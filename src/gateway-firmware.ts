@@ -133,7 +133,7 @@ export class GatewayFirmware implements AsyncDisposable {
 function slotsOf({ settings, restart, clock }: GatewayFirmwareParts): SlotDriver {
   if (settings.slots === 'rauc')
     return new RaucSlots({
-      agent: '/run/postern/agent',
+      agent: '/run/agent',
       state: ['/dev/postern/state-1', '/dev/postern/state-2'],
       bundleFile: '/data/update/bundle.raucb',
       release: '/etc/postern-release',

@@ -20,6 +20,8 @@ export interface ImageOrder {
   readonly isDeveloperImage: boolean;
   /** The gateway's bundle; `dist/postern.mjs` by default. */
   readonly program?: string;
+  /** Once this version is good, none below that one is booted. */
+  readonly floor?: string;
   /** The board's own boot loader, where Debian has none. */
   readonly bootLoader?: string;
   /** Level of zstd, 1 to 22. */
@@ -104,7 +106,10 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     makeBundle(join(folder, 'bundle'), bundle, {
       board,
       version,
-      description: keys.areForDevelopment ? 'DEVELOPMENT KEYS' : 'Postern',
+      description: [
+        keys.areForDevelopment ? 'DEVELOPMENT KEYS' : 'Postern',
+        ...(order.floor === undefined ? [] : [`floor=${order.floor}`]),
+      ].join(' '),
       fit,
       root: rootImage,
       date,

@@ -1,4 +1,4 @@
-import { closeSync, constants, mkdirSync, openSync, readFileSync, rmSync, watch, writeSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, watch, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { PosternError } from '../base/errors.ts';
@@ -74,7 +74,7 @@ export class RaucSlots implements SlotDriver {
   }
 
   restart(): void {
-    this.#send('reboot', 0);
+    this.#send('reboot', '0');
   }
 
   /** Asks the agent, and answers with what it said; one at a time. */
@@ -82,19 +82,18 @@ export class RaucSlots implements SlotDriver {
     const { agent, clock } = this.#parts;
     const number = ++this.#asked;
     const folder = join(agent, 'answers');
-    mkdirSync(folder, { recursive: true });
     const file = join(folder, `${process.pid}-${number}`);
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     const look = () => {
       const text = readText(file);
       if (text !== '') resolve(text);
     };
+    this.#send(verb, `${process.pid}-${number}`);
     const watcher = watch(folder, look);
     const timer = clock.after(patience, () =>
       reject(new UpdateRefused(FumoResult.Failed, `the agent did not answer ${verb}`)),
     );
     try {
-      this.#send(verb, number);
       look();
       const [, outcome, said = ''] = /^(\w+) ?(.*)$/s.exec(await promise) ?? [];
       if (outcome === 'done') return said.trim();
@@ -103,15 +102,14 @@ export class RaucSlots implements SlotDriver {
     } finally {
       timer.cancel();
       watcher.close();
-      rmSync(file, { force: true });
     }
   }
 
-  #send(verb: string, number: number): void {
+  #send(verb: string, number: string): void {
     try {
       const pipe = openSync(join(this.#parts.agent, 'ask'), constants.O_WRONLY | constants.O_NONBLOCK);
       try {
-        writeSync(pipe, `${verb} ${process.pid}-${number}\n`);
+        writeSync(pipe, `${verb} ${number}\n`);
       } finally {
         closeSync(pipe);
       }
