@@ -22,6 +22,9 @@ export interface MachineParts {
   readonly firmware?: string;
 }
 
+/** U-Boot for the emulated board, from Debian's u-boot-qemu. */
+export const uBoot = '/usr/lib/u-boot/qemu_arm64/u-boot.bin';
+
 interface Waiting {
   readonly pattern: RegExp;
   readonly resolve: (found: RegExpExecArray) => void;
@@ -58,7 +61,7 @@ export class Machine implements AsyncDisposable {
   start(): void {
     this.#isCut = false;
     const { folder, disk, trust, udp = {}, kernelArguments = '', memory = 128 } = this.#parts;
-    const { firmware = '/usr/lib/u-boot/qemu_arm64/u-boot.bin' } = this.#parts;
+    const { firmware = uBoot } = this.#parts;
     const forwards = Object.entries(udp).map(([guest, host]) => `,hostfwd=udp:127.0.0.1:${host}-:${guest}`);
     const hardware = [
       ...[
