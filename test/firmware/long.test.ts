@@ -185,14 +185,16 @@ describe('the firmware image on an emulated board, the long form', {
     const state = join(field.board.folder, 'state.db');
     thousandDevices(state);
     putIntoData(field.board.disk, state, '/state/state.db');
-    const [started] = await Promise.all([field.board.event('gateway.started'), field.board.start()]);
+    const [started] = await Promise.all([
+      field.board.event('gateway.started'),
+      field.board.event('mqtt.connected'),
+      field.board.start(),
+    ]);
     t.diagnostic(
       `${started.devices} devices: ${started.rss} MB of RSS, ${started.free} MB could be given to others`,
     );
     assert.equal(started.devices, 1000);
     assert.ok(Number(started.free) >= 24, `${started.free} MB are left`);
-    const { version } = await field.seen();
-    assert.equal(version, versions.first);
   });
 
   test('an idle hour writes less than a megabyte to flash', { timeout: 1_200_000 }, async (t) => {
@@ -253,14 +255,15 @@ function putIntoData(disk: string, file: string, path: string): void {
   const table = run('sfdisk', ['-d', disk]);
   const start = Number(/start=\s*(\d+),[^\n]*name="data"/.exec(table)?.[1]);
   assert.ok(start > 0, table);
-  const data = `${disk}?offset=${start * 512}`;
+  const data = `${disk}.data`;
+  const at = String((start * 512) / mebibyte);
+  run('dd', [`if=${disk}`, `of=${data}`, 'bs=1M', `skip=${at}`, 'conv=sparse']);
   // The journal goes first, or it would undo what is written here.
   run('sh', ['-c', `e2fsck -fy '${data}' || [ $? -le 1 ]`]);
-  for (const rest of ['-wal', '-shm']) run('debugfs', ['-w', '-R', `rm ${path}${rest}`, data]);
-  run('debugfs', ['-w', '-R', `rm ${path}`, data]);
+  for (const rest of ['-wal', '-shm', '']) run('debugfs', ['-w', '-R', `rm ${path}${rest}`, data]);
   run('debugfs', ['-w', '-R', `write ${file} ${path}`, data]);
-  run('debugfs', ['-w', '-R', `sif ${path} uid 100`, data]);
-  run('debugfs', ['-w', '-R', `sif ${path} gid 100`, data]);
+  for (const owner of ['uid', 'gid']) run('debugfs', ['-w', '-R', `sif ${path} ${owner} 100`, data]);
+  run('dd', [`if=${data}`, `of=${disk}`, 'bs=1M', `seek=${at}`, 'conv=notrunc']);
 }
 
 /** Changes one octet of a file. */
