@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import * as v from 'valibot';
@@ -8,6 +8,7 @@ import type { Entropy } from './base/entropy.ts';
 import { PosternError } from './base/errors.ts';
 import type { Events } from './base/events.ts';
 import type { GatewayConfig } from './gateway-config.ts';
+import { readPem } from './gateway-settings.ts';
 import { FirmwareBranch, type FirmwareOperation } from './mo/firmware-branch.ts';
 import type { FirmwareUpdateBody } from './northbound/dm-client.ts';
 import { download } from './northbound/download.ts';
@@ -67,7 +68,7 @@ export class GatewayFirmware implements AsyncDisposable {
       bundle: new BundleDownload({
         file: this.#slots.bundleFile,
         download,
-        ca: readPem(settings.ca, 'update.ca'),
+        ca: settings.ca === undefined ? undefined : readPem(settings.ca, 'update.ca'),
         imageFile: parts.imageFile,
         clock,
         entropy,
@@ -148,19 +149,11 @@ function slotsOf({ settings, restart, clock }: GatewayFirmwareParts): SlotDriver
     );
   return new DirectorySlots({
     directory: settings.directory,
-    authority: readPem(settings.authority, 'update.authority') ?? '',
+    // The schema asks for it with slots of this kind.
+    authority: readPem(settings.authority!, 'update.authority'),
     current,
     restart: restart ?? (() => {}),
   });
-}
-
-function readPem(file: string | undefined, key: string): string | undefined {
-  if (file === undefined) return undefined;
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (cause) {
-    throw new PosternError('configuration', `${key}: ${file} cannot be read`, { cause });
-  }
 }
 
 /** Which devices are attached: the same text for the same devices. */

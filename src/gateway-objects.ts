@@ -21,7 +21,7 @@ import {
 } from './mo/gw-device-inventory.ts';
 import { gwEdTrigger } from './mo/gw-ed-trigger.ts';
 import { gwFanout } from './mo/gw-fanout.ts';
-import { gwImageInventory } from './mo/gw-image-inventory.ts';
+import { gwImageInventory, imageScheme } from './mo/gw-image-inventory.ts';
 import { FumoAlert } from './mo/identifiers.ts';
 import { ImageBranch, imageOrder } from './mo/image-branch.ts';
 import type { TargetChoice } from './mo/targets.ts';
@@ -87,9 +87,6 @@ export interface GatewayObjectsParts {
 
 /** Nodes of each object that names devices: three for each of 10,000, and room. */
 const nodeLimit = 65_536;
-
-/** What stands in a command for the place of an image, and becomes that place as each device reaches it. */
-const imageScheme = 'gw-image:';
 
 /** The management objects of GwMO but for GwConfig, with what makes them do something. */
 export class GatewayObjects implements AsyncDisposable {

@@ -84,7 +84,8 @@ export function imageSettings({ gateway, images }: GatewayConfig) {
   };
 }
 
-function readPem(file: string, key: string): string {
+/** @throws {PosternError} `configuration` */
+export function readPem(file: string, key: string): string {
   try {
     return readFileSync(file, 'utf8');
   } catch (cause) {

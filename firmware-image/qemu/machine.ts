@@ -19,7 +19,6 @@ export interface MachineParts {
   readonly udp?: Readonly<Record<number, number>>;
   /** More for the kernel's command line. */
   readonly kernelArguments?: string;
-  readonly firmware?: string;
 }
 
 /** U-Boot for the emulated board, from Debian's u-boot-qemu. */
@@ -61,7 +60,6 @@ export class Machine implements AsyncDisposable {
   start(): void {
     this.#isCut = false;
     const { folder, disk, trust, udp = {}, kernelArguments = '', memory = 128 } = this.#parts;
-    const { firmware = uBoot } = this.#parts;
     const forwards = Object.entries(udp).map(([guest, host]) => `,hostfwd=udp:127.0.0.1:${host}-:${guest}`);
     const hardware = [
       ...[
@@ -87,7 +85,7 @@ export class Machine implements AsyncDisposable {
     ];
     const tree = join(folder, 'machine.dtb');
     // With firmware the machine has other devices than without.
-    run('qemu-system-aarch64', ['-M', `virt,dumpdtb=${tree}`, '-bios', firmware, ...hardware]);
+    run('qemu-system-aarch64', ['-M', `virt,dumpdtb=${tree}`, '-bios', uBoot, ...hardware]);
     const own = run('dtc', ['-q', '-I', 'dtb', '-O', 'dts', tree]);
     const trusted = readFileSync(trust, 'utf8')
       .replace('/dts-v1/;', '')
@@ -96,7 +94,7 @@ export class Machine implements AsyncDisposable {
     run('dtc', ['-q', '-I', 'dts', '-O', 'dtb', '-p', '4096', '-o', joined, '-'], {
       input: `${own}\n${trusted}`,
     });
-    this.#command = ['-M', 'virt', '-no-reboot', '-dtb', joined, '-bios', firmware, ...hardware];
+    this.#command = ['-M', 'virt', '-no-reboot', '-dtb', joined, '-bios', uBoot, ...hardware];
     this.#switchOn();
   }
 

@@ -1,11 +1,11 @@
 import { chmodSync, copyFileSync, existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { versionNumber } from '../../src/update/boot-state.ts';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles } from './closure.ts';
 import type { SigningKeys } from './keys.ts';
 import type { VerityRoot } from './root-file-system.ts';
 import { fresh, output, parentOf, root, run } from './tools.ts';
-import { versionNumber } from './version-number.ts';
 
 export interface BootImageParts {
   readonly board: Board;
@@ -59,6 +59,11 @@ function packedKernel(kernelImage: string): string {
 /** Kernel, initramfs and, where a board needs them, device trees: one FIT, signed as a whole. Answers with its file. */
 export function makeFit(folder: string, initramfs: string, parts: BootImageParts): string {
   const { board, kernelImage, version, date, keys } = parts;
+  const number = versionNumber(version);
+  if (number === undefined)
+    throw new Error(
+      `version ${version}: three numbers such as 1.2.3 are wanted, of at most 127, 255 and 255`,
+    );
   const kernel = packedKernel(kernelImage);
   const source = join(folder, 'postern.its');
   const file = join(folder, 'boot.fit');
@@ -70,7 +75,7 @@ export function makeFit(folder: string, initramfs: string, parts: BootImageParts
   const configuration = (name: string, tree: string | undefined) => `
     ${name} {
       description = "Postern ${version} on ${board.name}";
-      postern,version = <${versionNumber(version)}>;
+      postern,version = <0x${number.toString(16)}>;
       kernel = "kernel-1";
       ramdisk = "ramdisk-1";${tree === undefined ? '' : `\n      fdt = "${tree}";`}
       signature-1 {

@@ -1,8 +1,8 @@
 import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { crc32 } from 'node:zlib';
+import { BootStateCopies } from '../../src/update/boot-state.ts';
 import type { Board } from '../boards/board.ts';
-import { diskSize, mebibyte, type PartitionName, partitions, sizeOf, startOf, stateBytes } from './layout.ts';
+import { diskSize, mebibyte, type PartitionName, partitions, sizeOf, startOf } from './layout.ts';
 import { root, run } from './tools.ts';
 
 /** An identifier that is the same for the same name, as reproducible disks want it. */
@@ -44,7 +44,7 @@ export function makeDisk(file: string, parts: DiskParts): void {
     ),
   ];
   run('sfdisk', ['-q', file], { input: `${table.join('\n')}\n` });
-  put(file, 'state-1', firstState());
+  put(file, 'state-1', firstState(`${file}.state`));
   put(file, 'boot-a', readFileSync(fit));
   put(file, 'root-a', readFileSync(rootImage));
   const config = `${file}.config`;
@@ -66,6 +66,16 @@ export function makeDisk(file: string, parts: DiskParts): void {
   if (bootLoader) putAt(file, bootLoader.at, readFileSync(bootLoader.file), startOf('state-1') * mebibyte);
 }
 
+/** The boot state of a disk that was just flashed: slot A is good, and nothing is tried. */
+function firstState(file: string): Buffer {
+  run('rm', ['-f', file]);
+  // The second copy is not there, so the first is written.
+  new BootStateCopies([file, `${file}.none`]).change({});
+  const bytes = readFileSync(file);
+  run('rm', [file]);
+  return bytes;
+}
+
 function put(file: string, name: PartitionName, bytes: Uint8Array): void {
   if (bytes.length > sizeOf(name) * mebibyte)
     throw new Error(`${name} takes ${sizeOf(name)} MiB, not ${(bytes.length / mebibyte).toFixed(1)}`);
@@ -79,19 +89,10 @@ function putAt(file: string, at: number, bytes: Uint8Array, end: number): void {
   closeSync(disk);
 }
 
-/** The boot state of a disk that was just flashed, as U-Boot's `env import -c` reads it. */
-function firstState(): Buffer {
-  const text = ['serial=0x1', 'good=A', 'try=none', 'left=0', 'floor=0x0', 'failed=none'].join('\0');
-  const bytes = Buffer.alloc(stateBytes);
-  bytes.write(`${text}\0\0`, 4, 'latin1');
-  bytes.writeUInt32LE(crc32(bytes.subarray(4)));
-  return bytes;
-}
-
 const sectors = (mebibytes: number): string => `0x${((mebibytes * mebibyte) / 512).toString(16)}`;
 
 /** The device tree of the boot loader with the public key, and the script by which it chooses a slot. */
-export function trustSource(board: Board, trust: string, argumentsOfKernel: string): string {
+export function trustSource(board: Board, trust: string): string {
   const { interface: kind, number } = board.disk;
   const filled: Readonly<Record<string, string>> = {
     prepare: kind === 'virtio' ? `virtio scan; virtio dev ${number}` : `${kind} dev ${number}`,
@@ -106,7 +107,6 @@ export function trustSource(board: Board, trust: string, argumentsOfKernel: stri
     'boot-blocks': sectors(sizeOf('boot-a')),
     configuration: 'conf-1',
     console: board.console,
-    arguments: argumentsOfKernel,
     // biome-ignore lint/suspicious/noTemplateCurlyInString: a variable of U-Boot
     fdt: board.deviceTrees.length > 0 ? `${board.addresses.fit}#conf-1` : '${fdtcontroladdr}',
   };

@@ -100,7 +100,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     makeFit(bootFolder, makeInitramfs(bootFolder, boot), boot),
   );
   const trust = join(folder, 'trust.dts');
-  writeFileSync(trust, trustSource(board, join(bootFolder, 'trust.dtb'), ''));
+  writeFileSync(trust, trustSource(board, join(bootFolder, 'trust.dtb')));
   const bundle = join(folder, `postern-${name}-${version}.raucb`);
   await step('signed update bundle', () =>
     makeBundle(join(folder, 'bundle'), bundle, {

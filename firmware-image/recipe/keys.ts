@@ -30,64 +30,16 @@ export function makeDevelopmentKeys(folder: string): void {
   const openssl = (...args: string[]) => run('openssl', args, { cwd: folder });
   const name = (role: string) => `/O=Postern/CN=DEVELOPMENT ONLY ${role}`;
   const forLong = ['-days', '7300'];
-  openssl(
-    'req',
-    '-x509',
-    '-newkey',
-    'rsa:2048',
-    '-nodes',
-    '-keyout',
-    'ca.key',
-    '-out',
-    'ca.crt',
-    '-subj',
-    name('CA'),
-    ...forLong,
-  );
-  openssl(
-    'req',
-    '-newkey',
-    'rsa:2048',
-    '-nodes',
-    '-keyout',
-    'update.key',
-    '-out',
-    'update.csr',
-    '-subj',
-    name('updates'),
-  );
+  const newKey = (file: string) => ['-newkey', 'rsa:2048', '-nodes', '-keyout', `${file}.key`];
+  const selfSigned = (file: string, role: string) =>
+    openssl('req', '-x509', ...newKey(file), '-out', `${file}.crt`, '-subj', name(role), ...forLong);
+  selfSigned('ca', 'CA');
+  openssl('req', ...newKey('update'), '-out', 'update.csr', '-subj', name('updates'));
   writeFileSync(
     join(folder, 'update.ext'),
     'keyUsage=digitalSignature\nextendedKeyUsage=emailProtection,codeSigning\n',
   );
-  openssl(
-    'x509',
-    '-req',
-    '-in',
-    'update.csr',
-    '-CA',
-    'ca.crt',
-    '-CAkey',
-    'ca.key',
-    '-CAcreateserial',
-    '-out',
-    'update.crt',
-    '-extfile',
-    'update.ext',
-    ...forLong,
-  );
-  openssl(
-    'req',
-    '-x509',
-    '-newkey',
-    'rsa:2048',
-    '-nodes',
-    '-keyout',
-    'boot.key',
-    '-out',
-    'boot.crt',
-    '-subj',
-    name('boot'),
-    ...forLong,
-  );
+  const byCa = ['-CA', 'ca.crt', '-CAkey', 'ca.key', '-CAcreateserial', '-extfile', 'update.ext'];
+  openssl('x509', '-req', '-in', 'update.csr', ...byCa, '-out', 'update.crt', ...forLong);
+  selfSigned('boot', 'boot');
 }

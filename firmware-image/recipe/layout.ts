@@ -28,6 +28,3 @@ export const sizeOf = (name: PartitionName): number => partitions.find((one) => 
 
 /** MiB of the disk as it is flashed. */
 export const diskSize = partitions.reduce((sum, { size }) => sum + size, 2 * margin);
-
-/** Bytes of one copy of the boot state; src/update/boot-state.ts writes them as well. */
-export const stateBytes = 4096;

@@ -32,7 +32,7 @@ if test ${try} != none; then
   fi
   run save
 fi
-setenv boot_slot 'if test ${slot} = A; then setenv from @boot-a@; else setenv from @boot-b@; fi; @read@ @fit@ ${from} @boot-blocks@; setenv v 0x0; fdt addr @fit@; fdt get value v /configurations/@configuration@ postern,version; echo "postern: slot ${slot}, version ${v}, floor ${floor}, trying ${trying}, left ${left}"; if test ${v} -ge ${floor}; then setenv bootargs "console=@console@ quiet cma=0 panic=3 postern.slot=${slot} postern.trying=${trying} rauc.slot=${slot} @arguments@"; bootm @fit@#@configuration@ @fit@#@configuration@ @fdt@; fi'
+setenv boot_slot 'if test ${slot} = A; then setenv from @boot-a@; else setenv from @boot-b@; fi; @read@ @fit@ ${from} @boot-blocks@; setenv v 0x0; fdt addr @fit@; fdt get value v /configurations/@configuration@ postern,version; echo "postern: slot ${slot}, version ${v}, floor ${floor}, trying ${trying}, left ${left}"; if test ${v} -ge ${floor}; then setenv bootargs "console=@console@ quiet cma=0 panic=3 postern.slot=${slot} postern.trying=${trying} rauc.slot=${slot} "; bootm @fit@#@configuration@ @fit@#@configuration@ @fdt@; fi'
 run boot_slot
 echo "postern: slot ${slot} does not boot"
 if test ${trying} = 1; then

@@ -1,3 +1,4 @@
+import { asPosternError, type ErrorCode, PosternError } from '../base/errors.ts';
 import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
 import { MoId } from './identifiers.ts';
 import { maybe } from './shapes.ts';
@@ -40,6 +41,31 @@ export const FumoResult = {
   NoRoom: 501,
   NetworkFailed: 503,
 } as const;
+
+/** An operation came to this result. */
+export class FumoRefusal extends PosternError {
+  readonly result: number;
+
+  constructor(result: number, message: string, options?: { cause?: unknown }) {
+    super('unavailable', message, options);
+    this.result = result;
+  }
+}
+
+const resultOfError: Partial<Record<ErrorCode, number>> = {
+  full: FumoResult.NoRoom,
+  tooLarge: FumoResult.NotAcceptable,
+  malformed: FumoResult.BadUrl,
+  notFound: FumoResult.ServerError,
+  forbidden: FumoResult.ServerError,
+  timeout: FumoResult.ServerUnavailable,
+};
+
+/** What FUMO calls it that a download failed. */
+export function downloadResult(thrown: unknown): number {
+  if (thrown instanceof FumoRefusal) return thrown.result;
+  return resultOfError[asPosternError(thrown).code] ?? FumoResult.NetworkFailed;
+}
 
 /** FUMO: how a device's firmware is updated (OMA Firmware Update Management Object 1.0). */
 export const fumo: ManagementObject = {

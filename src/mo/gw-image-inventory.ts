@@ -3,6 +3,9 @@ import { many, maybe, nodes, values } from './shapes.ts';
 import { ownVocabulary } from './vocabulary.ts';
 
 /** How an image stands. */
+/** What stands for the place of an image, and its name behind it: in a command, or as the URL of a package. */
+export const imageScheme = 'gw-image:';
+
 export const ImageState = { Idle: 0, Coming: 1, Ready: 2, Failed: 3, Evicted: 4 } as const;
 
 /** GwImageInventory: software and configuration that the gateway keeps for its devices. The name is GwMO's; the nodes are proposed (docs/gwmo.md). */

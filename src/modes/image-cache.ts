@@ -1,14 +1,13 @@
 import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto';
-import { type Clock, pause } from '../base/clock.ts';
+import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { backoff } from '../base/retry.ts';
 import { DmStatus } from '../dm/status.ts';
-import { FumoResult } from '../mo/fumo.ts';
+import { downloadResult, FumoRefusal, FumoResult } from '../mo/fumo.ts';
 import { ImageState } from '../mo/gw-image-inventory.ts';
 import type { ImageKeeper, ImageOrder, ImageStatus } from '../mo/image-branch.ts';
-import type { download } from '../northbound/download.ts';
+import { type download, untilWhole } from '../northbound/download.ts';
 import type { ImageFiles } from '../store/image-files.ts';
 import type { ImageRecord, Images } from '../store/images.ts';
 
@@ -37,19 +36,8 @@ export interface ImageCacheParts {
   ) => void;
 }
 
-/** Downloads at one time; attempts in a row that bring nothing. */
-const limits = { downloads: 2, attempts: 8 } as const;
-const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
-
-/** An operation came to this. */
-class Refused extends PosternError {
-  readonly result: number;
-
-  constructor(result: number, message: string) {
-    super('unavailable', message);
-    this.result = result;
-  }
-}
+/** Downloads at one time. */
+const limits = { downloads: 2 } as const;
 
 /**
  * Images for devices, on flash (GwMO, Image Inventory): got once from a download server, or pushed by the DM server;
@@ -155,7 +143,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       events.emit('info', 'image.ready', { image: name, bytes: data.length });
     } catch (thrown) {
       files.dropPart(name);
-      const result = resultOf(thrown);
+      const result = downloadResult(thrown);
       images.put({ ...this.#record(name), state: ImageState.Failed, result });
       events.emit('warn', 'image.failed', { image: name, result, reason: asPosternError(thrown).message });
     }
@@ -259,7 +247,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     } catch (thrown) {
       // What the gateway's own end broke off goes on after its next start; what is not wanted is nobody's to hear of.
       if (signal.aborted) return;
-      const result = resultOf(thrown);
+      const result = downloadResult(thrown);
       files.dropPart(name);
       this.#end(operation, { inline: false, state: ImageState.Failed, result });
       events.emit('warn', 'image.failed', { image: name, result, reason: asPosternError(thrown).message });
@@ -278,29 +266,19 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     });
   }
 
-  /** Asks again and again, from where it broke off, as long as each few attempts bring something. */
   async #untilWhole(name: string, { url = '' }: ImageOrder, signal: AbortSignal): Promise<void> {
     const { files, clock, entropy, events } = this.#parts;
-    let delays = backoff(retry, entropy);
-    for (let failures = 0; ; ) {
-      const before = files.received(name);
-      try {
-        await this.#attempt(name, url, signal);
-        return;
-      } catch (thrown) {
-        signal.throwIfAborted();
-        const error = asPosternError(thrown);
-        const received = files.received(name);
-        if (received > before) {
-          failures = 0;
-          delays = backoff(retry, entropy);
-        }
-        const isFinal = thrown instanceof Refused || !['unavailable', 'timeout'].includes(error.code);
-        if (isFinal || ++failures >= limits.attempts) throw thrown;
-        events.emit('warn', 'image.broke-off', { image: name, received, reason: error.message });
-        await pause(clock, delays.next().value, signal);
-      }
-    }
+    await untilWhole(
+      {
+        received: () => files.received(name),
+        attempt: () => this.#attempt(name, url, signal),
+        brokeOff: (received, reason) =>
+          events.emit('warn', 'image.broke-off', { image: name, received, reason }),
+        clock,
+        entropy,
+      },
+      signal,
+    );
   }
 
   async #attempt(name: string, url: string, signal: AbortSignal): Promise<void> {
@@ -337,7 +315,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
   #check({ hash: wanted, signature }: ImageOrder, hash: string): void {
     const { signingKeys } = this.#parts;
     if (wanted !== undefined && wanted !== '' && wanted !== hash)
-      throw new Refused(FumoResult.Corrupt, `the SHA-256 is ${hash}`);
+      throw new FumoRefusal(FumoResult.Corrupt, `the SHA-256 is ${hash}`);
     if (signingKeys.length === 0) return;
     const octets = Buffer.from(signature ?? '', 'base64');
     const digest = Buffer.from(hash, 'hex');
@@ -345,7 +323,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     const isSigned = signingKeys.some((key) =>
       verify(key.asymmetricKeyType === 'ed25519' ? null : 'sha256', digest, key, octets),
     );
-    if (!isSigned) throw new Refused(FumoResult.NotValidated, 'no signature by a key that is trusted');
+    if (!isSigned) throw new FumoRefusal(FumoResult.NotValidated, 'no signature by a key that is trusted');
   }
 }
 
@@ -355,24 +333,5 @@ export function readSigningKey(pem: string, file: string): KeyObject {
     return createPublicKey(pem);
   } catch (cause) {
     throw new PosternError('configuration', `images.signing-keys: ${file} holds no public key`, { cause });
-  }
-}
-
-function resultOf(thrown: unknown): number {
-  if (thrown instanceof Refused) return thrown.result;
-  switch (asPosternError(thrown).code) {
-    case 'full':
-      return FumoResult.NoRoom;
-    case 'tooLarge':
-      return FumoResult.NotAcceptable;
-    case 'malformed':
-      return FumoResult.BadUrl;
-    case 'notFound':
-    case 'forbidden':
-      return FumoResult.ServerError;
-    case 'timeout':
-      return FumoResult.ServerUnavailable;
-    default:
-      return FumoResult.NetworkFailed;
   }
 }

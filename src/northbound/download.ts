@@ -1,7 +1,11 @@
 import { once } from 'node:events';
 import { type IncomingMessage, request as requestPlain } from 'node:http';
 import { request as requestSecure } from 'node:https';
-import { PosternError } from '../base/errors.ts';
+import { type Clock, pause } from '../base/clock.ts';
+import type { Entropy } from '../base/entropy.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import { backoff } from '../base/retry.ts';
+import { FumoRefusal } from '../mo/fumo.ts';
 
 export interface DownloadRequest {
   readonly url: string;
@@ -22,6 +26,49 @@ export interface Download {
   readonly validator: string | undefined;
   /** Rejects with `unavailable` when the connection breaks. */
   readonly body: AsyncIterable<Uint8Array>;
+}
+
+export interface ResumedDownload {
+  /** Bytes that are there. */
+  readonly received: () => number;
+  /** Asks for the rest, and keeps what comes. */
+  readonly attempt: () => Promise<void>;
+  readonly brokeOff: (received: number, reason: string) => void;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+}
+
+/** Attempts in a row that bring nothing. */
+const attempts = 8;
+const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
+
+/**
+ * Asks again and again, from where it broke off, as long as each few attempts bring something.
+ * @throws what the last attempt threw, or the reason of the signal
+ */
+export async function untilWhole(
+  { received, attempt, brokeOff, clock, entropy }: ResumedDownload,
+  signal: AbortSignal,
+): Promise<void> {
+  let delays = backoff(retry, entropy);
+  for (let failures = 0; ; ) {
+    const before = received();
+    try {
+      return await attempt();
+    } catch (thrown) {
+      signal.throwIfAborted();
+      const error = asPosternError(thrown);
+      const now = received();
+      if (now > before) {
+        failures = 0;
+        delays = backoff(retry, entropy);
+      }
+      const isFinal = thrown instanceof FumoRefusal || !['unavailable', 'timeout'].includes(error.code);
+      if (isFinal || ++failures >= attempts) throw thrown;
+      brokeOff(now, error.message);
+      await pause(clock, delays.next().value, signal);
+    }
+  }
 }
 
 const redirects = 5;

@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto';
 import {
   closeSync,
   createReadStream,
-  fsyncSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -16,6 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { BoundedMap } from '../base/bounded-map.ts';
+import { syncFile, syncFolder } from '../base/durable.ts';
 import { PosternError } from '../base/errors.ts';
 import { recordName } from '../base/record-name.ts';
 
@@ -101,14 +101,10 @@ export class ImageFiles implements Disposable {
   /** What came is whole and right: from now on it is served, and a power cut does not take it away. */
   accept(name: string): void {
     const part = this.path(name) + partSuffix;
-    const file = openSync(part, 'r');
-    fsyncSync(file);
-    closeSync(file);
+    syncFile(part);
     this.#close(name);
     renameSync(part, this.path(name));
-    const directory = openSync(this.#directory, 'r');
-    fsyncSync(directory);
-    closeSync(directory);
+    syncFolder(this.#directory);
   }
 
   dropPart(name: string): void {

@@ -1,8 +1,7 @@
 import { createHash, createPrivateKey, sign, verify, X509Certificate } from 'node:crypto';
 import { closeSync, createReadStream, openSync, readSync } from 'node:fs';
 import * as v from 'valibot';
-import { FumoResult } from '../mo/fumo.ts';
-import { UpdateRefused } from './slots.ts';
+import { FumoRefusal, FumoResult } from '../mo/fumo.ts';
 
 const magic = 'postern-update 1\n';
 /** Bytes before the program: manifest, signature and certificates. */
@@ -39,16 +38,16 @@ export function writeBundle(
 /**
  * Reads the head of a bundle, and checks that who signed it comes from an authority. The program is not looked at.
  * @param authority PEM
- * @throws {UpdateRefused} 402 when it is no bundle, 404 when the signature is not trusted
+ * @throws {FumoRefusal} 402 when it is no bundle, 404 when the signature is not trusted
  */
 export function readBundle(file: string, authority: string): ReadBundle {
   const head = headOf(file);
   if (!head.subarray(0, magic.length).equals(Buffer.from(magic)))
-    throw new UpdateRefused(FumoResult.Corrupt, 'this is no update bundle');
+    throw new FumoRefusal(FumoResult.Corrupt, 'this is no update bundle');
   const ends: number[] = [magic.length];
   for (let line = 0; line < 3; line++) {
     const end = head.indexOf('\n', ends.at(-1));
-    if (end === -1) throw new UpdateRefused(FumoResult.Corrupt, 'the head of the bundle is cut off');
+    if (end === -1) throw new FumoRefusal(FumoResult.Corrupt, 'the head of the bundle is cut off');
     ends.push(end + 1);
   }
   const [manifestLine = '', signature = '', certificates = ''] = ends
@@ -58,7 +57,7 @@ export function readBundle(file: string, authority: string): ReadBundle {
   return { manifest: parseManifest(manifestLine), from: ends.at(-1)! };
 }
 
-/** @throws {UpdateRefused} 402 when the program is cut off, longer, or another than the manifest says */
+/** @throws {FumoRefusal} 402 when the program is cut off, longer, or another than the manifest says */
 export async function checkProgram(file: string, { manifest, from }: ReadBundle): Promise<void> {
   const hash = createHash('sha256');
   let size = 0;
@@ -67,9 +66,9 @@ export async function checkProgram(file: string, { manifest, from }: ReadBundle)
     hash.update(chunk as Buffer);
   }
   if (size !== manifest.size)
-    throw new UpdateRefused(FumoResult.Corrupt, `the bundle has ${size} bytes of ${manifest.size}`);
+    throw new FumoRefusal(FumoResult.Corrupt, `the bundle has ${size} bytes of ${manifest.size}`);
   if (hash.digest('hex') !== manifest.sha256)
-    throw new UpdateRefused(FumoResult.Corrupt, 'the digest of the program is another');
+    throw new FumoRefusal(FumoResult.Corrupt, 'the digest of the program is another');
 }
 
 function headOf(file: string): Buffer {
@@ -85,7 +84,7 @@ function headOf(file: string): Buffer {
 /** The first certificate signed; those behind it lead to the authority. */
 function checkSignature(manifest: string, signature: string, pem: string, authority: string): void {
   const untrusted = (why: string, cause?: unknown) =>
-    new UpdateRefused(FumoResult.NotValidated, why, { cause });
+    new FumoRefusal(FumoResult.NotValidated, why, { cause });
   let chain: X509Certificate[];
   try {
     const found = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
@@ -109,11 +108,11 @@ function parseManifest(text: string): Manifest {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new UpdateRefused(FumoResult.NotAcceptable, 'the manifest is no JSON', { cause });
+    throw new FumoRefusal(FumoResult.NotAcceptable, 'the manifest is no JSON', { cause });
   }
   const result = v.safeParse(manifestSchema, value);
   if (!result.success)
-    throw new UpdateRefused(FumoResult.NotAcceptable, 'the manifest is of a kind that is not known here');
+    throw new FumoRefusal(FumoResult.NotAcceptable, 'the manifest is of a kind that is not known here');
   return result.output;
 }
 

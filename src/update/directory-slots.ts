@@ -9,12 +9,12 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { syncFile, syncFolder } from '../base/durable.ts';
 import { softwareVersion } from '../base/version.ts';
-import { FumoResult } from '../mo/fumo.ts';
+import { FumoRefusal, FumoResult } from '../mo/fumo.ts';
 import { BootStateCopies, otherSlot, type SlotName } from './boot-state.ts';
 import { checkProgram, type Manifest, readBundle } from './bundle.ts';
-import { syncFile, syncFolder } from './durable.ts';
-import { type BundleFacts, type SlotDriver, UpdateRefused } from './slots.ts';
+import type { BundleFacts, SlotDriver } from './slots.ts';
 
 /** Kind of board that bundles for slots of this kind name. */
 export const directoryCompatible = 'postern-node';
@@ -82,7 +82,7 @@ export class DirectorySlots implements SlotDriver {
     } catch (cause) {
       const { code } = cause as NodeJS.ErrnoException;
       const result = code === 'ENOSPC' || code === 'EDQUOT' ? FumoResult.NoRoom : FumoResult.Failed;
-      throw new UpdateRefused(result, `slot ${slot} cannot be written: ${code}`, { cause });
+      throw new FumoRefusal(result, `slot ${slot} cannot be written: ${code}`, { cause });
     }
   }
 

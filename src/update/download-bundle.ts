@@ -1,15 +1,14 @@
 import { linkSync, renameSync, rmSync, statfsSync, statSync } from 'node:fs';
 import { copyFile, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { type Clock, pause } from '../base/clock.ts';
+import type { Clock } from '../base/clock.ts';
+import { syncFolder, syncLargeFile } from '../base/durable.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { backoff } from '../base/retry.ts';
-import { FumoResult } from '../mo/fumo.ts';
-import type { download } from '../northbound/download.ts';
-import { syncFolder, syncLargeFile } from './durable.ts';
-import { UpdateRefused } from './slots.ts';
+import { downloadResult, FumoRefusal, FumoResult } from '../mo/fumo.ts';
+import { imageScheme } from '../mo/gw-image-inventory.ts';
+import { type download, untilWhole } from '../northbound/download.ts';
 
 export interface BundleDownloadParts {
   readonly file: string;
@@ -23,10 +22,8 @@ export interface BundleDownloadParts {
   readonly events: Events;
 }
 
-/** Attempts in a row that bring nothing; bytes that a bundle may have. */
-const limits = { attempts: 8, bytes: 512 * 1024 * 1024 } as const;
-const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
-const imageScheme = 'gw-image:';
+/** Bytes that a bundle may have. */
+const limits = { bytes: 512 * 1024 * 1024 } as const;
 const fileScheme = 'file:';
 
 export interface DownloadProgress {
@@ -45,7 +42,7 @@ export class BundleDownload {
 
   /**
    * @param validator what the server called the version of which a part is here; `known` hears when that changes
-   * @throws {UpdateRefused} with a result of FUMO; {PosternError} when the signal is aborted
+   * @throws {FumoRefusal} with a result of FUMO; {PosternError} when the signal is aborted
    */
   async fetch(
     url: string,
@@ -76,25 +73,25 @@ export class BundleDownload {
     signal: AbortSignal,
   ): Promise<void> {
     const { clock, entropy, events } = this.#parts;
-    const delays = backoff(retry, entropy);
     let tag = validator;
     const keep = (found: string | undefined) => {
       tag = found;
       known(found);
     };
-    for (let failures = 0; ; ) {
-      const before = this.#received;
-      try {
-        return await this.#attempt(url, tag, keep, signal);
-      } catch (thrown) {
-        signal.throwIfAborted();
-        const error = asPosternError(thrown);
-        if (!isPassing(error)) throw refusalOf(error);
-        failures = this.#received > before ? 1 : failures + 1;
-        events.emit('warn', 'update.download-broken', { reason: error.message, received: this.#received });
-        if (failures >= limits.attempts) throw refusalOf(error);
-        await pause(clock, delays.next().value, signal);
-      }
+    try {
+      await untilWhole(
+        {
+          received: () => this.#received,
+          attempt: () => this.#attempt(url, tag, keep, signal),
+          brokeOff: (received, reason) => events.emit('warn', 'update.download-broken', { reason, received }),
+          clock,
+          entropy,
+        },
+        signal,
+      );
+    } catch (thrown) {
+      signal.throwIfAborted();
+      throw new FumoRefusal(downloadResult(thrown), asPosternError(thrown).message, { cause: thrown });
     }
   }
 
@@ -147,7 +144,7 @@ export class BundleDownload {
 
   #image(name: string): string {
     const file = this.#parts.imageFile(name);
-    if (file === undefined) throw new UpdateRefused(FumoResult.BadUrl, `image ${name} is not ready`);
+    if (file === undefined) throw new FumoRefusal(FumoResult.BadUrl, `image ${name} is not ready`);
     return file;
   }
 
@@ -166,7 +163,7 @@ export class BundleDownload {
     } catch (cause) {
       const { code } = cause as NodeJS.ErrnoException;
       const result = code === 'ENOSPC' || code === 'EDQUOT' ? FumoResult.NoRoom : FumoResult.BadUrl;
-      throw new UpdateRefused(result, `${from} cannot be taken: ${code}`, { cause });
+      throw new FumoRefusal(result, `${from} cannot be taken: ${code}`, { cause });
     }
   }
 
@@ -176,19 +173,3 @@ export class BundleDownload {
 }
 
 const partOf = (file: string): string => `${file}.part`;
-
-const isPassing = ({ code }: PosternError): boolean => code === 'unavailable' || code === 'timeout';
-
-/** What FUMO calls it that a download failed. */
-function refusalOf(error: PosternError): UpdateRefused {
-  if (error instanceof UpdateRefused) return error;
-  const results: Partial<Record<PosternError['code'], number>> = {
-    full: FumoResult.NoRoom,
-    tooLarge: FumoResult.NotAcceptable,
-    malformed: FumoResult.BadUrl,
-    notFound: FumoResult.ServerError,
-    forbidden: FumoResult.ServerError,
-    timeout: FumoResult.ServerUnavailable,
-  };
-  return new UpdateRefused(results[error.code] ?? FumoResult.NetworkFailed, error.message, { cause: error });
-}

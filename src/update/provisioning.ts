@@ -11,8 +11,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { parse, stringify } from 'smol-toml';
+import { syncFile, syncFolder } from '../base/durable.ts';
 import { PosternError } from '../base/errors.ts';
-import { syncFile, syncFolder } from './durable.ts';
 
 export interface Provisioned {
   readonly gatewayId: string;

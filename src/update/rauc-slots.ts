@@ -2,9 +2,9 @@ import { closeSync, constants, openSync, readFileSync, watch, writeSync } from '
 import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { PosternError } from '../base/errors.ts';
-import { FumoResult } from '../mo/fumo.ts';
+import { FumoRefusal, FumoResult } from '../mo/fumo.ts';
 import { BootStateCopies, type SlotName } from './boot-state.ts';
-import { type BundleFacts, type SlotDriver, UpdateRefused } from './slots.ts';
+import type { BundleFacts, SlotDriver } from './slots.ts';
 
 export interface RaucSlotsParts {
   /** Folder in which the image's agent is asked and answers. */
@@ -59,7 +59,7 @@ export class RaucSlots implements SlotDriver {
     try {
       facts = JSON.parse(answer) as typeof facts;
     } catch (cause) {
-      throw new UpdateRefused(FumoResult.Corrupt, 'RAUC does not say what the bundle is', { cause });
+      throw new FumoRefusal(FumoResult.Corrupt, 'RAUC does not say what the bundle is', { cause });
     }
     const floor = /\bfloor=(\d+\.\d+\.\d+)/.exec(facts.description ?? '')?.[1];
     return {
@@ -91,14 +91,14 @@ export class RaucSlots implements SlotDriver {
     this.#send(verb, `${process.pid}-${number}`);
     const watcher = watch(folder, look);
     const timer = clock.after(patience, () =>
-      reject(new UpdateRefused(FumoResult.Failed, `the agent did not answer ${verb}`)),
+      reject(new FumoRefusal(FumoResult.Failed, `the agent did not answer ${verb}`)),
     );
     try {
       look();
       const [, outcome, said = ''] = /^(\w+) ?(.*)$/s.exec(await promise) ?? [];
       if (outcome === 'done') return said.trim();
       const result = refusals.find(([pattern]) => pattern.test(said))?.[1] ?? FumoResult.Failed;
-      throw new UpdateRefused(result, said.trim().slice(0, 300));
+      throw new FumoRefusal(result, said.trim().slice(0, 300));
     } finally {
       timer.cancel();
       watcher.close();
@@ -114,7 +114,7 @@ export class RaucSlots implements SlotDriver {
         closeSync(pipe);
       }
     } catch (cause) {
-      throw new UpdateRefused(FumoResult.Failed, 'the agent of the image does not run', { cause });
+      throw new FumoRefusal(FumoResult.Failed, 'the agent of the image does not run', { cause });
     }
   }
 }

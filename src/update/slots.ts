@@ -1,4 +1,3 @@
-import { PosternError } from '../base/errors.ts';
 import type { BootStateCopies, SlotName } from './boot-state.ts';
 
 /** What a bundle says of itself, when its signature is right. */
@@ -23,24 +22,14 @@ export interface SlotDriver {
   readonly bundleFile: string;
   /**
    * Reads what the bundle says, and checks who signed it.
-   * @throws {UpdateRefused}
+   * @throws {FumoRefusal}
    */
   inspect(): Promise<BundleFacts>;
   /**
    * Writes the bundle to the slot that does not run, and checks what it writes.
-   * @throws {UpdateRefused}
+   * @throws {FumoRefusal}
    */
   install(): Promise<void>;
   /** Starts again, by the boot state. */
   restart(): void;
-}
-
-/** An update came to this result of FUMO (OMA FUMO 1.0, section 8.2). */
-export class UpdateRefused extends PosternError {
-  readonly result: number;
-
-  constructor(result: number, message: string, options?: { cause?: unknown }) {
-    super('forbidden', message, options);
-    this.result = result;
-  }
 }

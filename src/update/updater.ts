@@ -3,12 +3,12 @@ import type { Clock } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import type { FirmwareBranch, FirmwareOrder } from '../mo/firmware-branch.ts';
-import { FumoResult, FumoState } from '../mo/fumo.ts';
+import { FumoRefusal, FumoResult, FumoState } from '../mo/fumo.ts';
 import type { UpdateRecord, UpdateRecords } from '../store/update-record.ts';
 import { otherSlot, versionNumber } from './boot-state.ts';
 import type { BundleDownload } from './download-bundle.ts';
 import { type HealthCheck, passHealthGate } from './health.ts';
-import { type BundleFacts, type SlotDriver, UpdateRefused } from './slots.ts';
+import type { BundleFacts, SlotDriver } from './slots.ts';
 
 export interface UpdaterParts {
   readonly slots: SlotDriver;
@@ -83,11 +83,6 @@ export class Updater implements AsyncDisposable {
     this.#run(() => this.#advance(record));
   }
 
-  /** Resolves when nothing is under way here. */
-  get settled(): Promise<void> {
-    return this.#running ?? Promise.resolve();
-  }
-
   status(): UpdateStatus {
     const { slots, branch, bundle } = this.#parts;
     const { good, trying } = slots.boot.read();
@@ -148,22 +143,18 @@ export class Updater implements AsyncDisposable {
     } catch (thrown) {
       if (this.#stop.signal.aborted) return;
       const error = asPosternError(thrown);
-      this.#end(record, error instanceof UpdateRefused ? error.result : FumoResult.Failed, error.message);
+      this.#end(record, error instanceof FumoRefusal ? error.result : FumoResult.Failed, error.message);
     }
   }
 
   async #download(record: UpdateRecord): Promise<void> {
     const { bundle, branch, records, events } = this.#parts;
     branch.state = FumoState.Downloading;
-    let { validator } = record;
     try {
       await bundle.fetch(
         record.url,
-        validator,
-        (found) => {
-          validator = found;
-          records.put({ ...record, ...(found !== undefined && { validator: found }) });
-        },
+        record.validator,
+        (validator) => records.put({ ...record, ...(validator !== undefined && { validator }) }),
         this.#stop.signal,
       );
       await this.#check();
@@ -183,17 +174,17 @@ export class Updater implements AsyncDisposable {
     const { slots, allowOlder } = this.#parts;
     const facts = await slots.inspect();
     if (facts.compatible !== slots.compatible)
-      throw new UpdateRefused(
+      throw new FumoRefusal(
         FumoResult.Mismatch,
         `the bundle is for ${facts.compatible || 'nothing'}, this is ${slots.compatible}`,
       );
     const [wanted, present] = [versionNumber(facts.version), versionNumber(slots.version)];
     if (wanted === undefined)
-      throw new UpdateRefused(FumoResult.NotAcceptable, `no version such as 1.2.3: ${facts.version}`);
+      throw new FumoRefusal(FumoResult.NotAcceptable, `no version such as 1.2.3: ${facts.version}`);
     if (wanted < slots.boot.read().floor)
-      throw new UpdateRefused(FumoResult.NotAcceptable, `${facts.version} is below the floor`);
+      throw new FumoRefusal(FumoResult.NotAcceptable, `${facts.version} is below the floor`);
     if (!allowOlder && present !== undefined && wanted < present)
-      throw new UpdateRefused(
+      throw new FumoRefusal(
         FumoResult.NotAcceptable,
         `${facts.version} is older than ${slots.version}; update.allow-older = true allows it`,
       );
