@@ -114,34 +114,52 @@ describe('the firmware image on an emulated board, the long form', {
   test('the power is cut at ten points of an installation and of the first start: nothing is lost', {
     timeout: 5_400_000,
   }, async (t) => {
+    const many = Array.from({ length: 11 }, (_, number) => `urn:dev:ops:${number}`);
     await using field = await Field.prepare({
       image: first,
-      files: { next: next.bundle },
-      devices,
-      update: { attempts: 1 },
+      files: { [versions.first]: first.bundle, [versions.next]: next.bundle },
+      devices: many,
+      update: { attempts: 1, 'allow-older': true },
     });
-    await field.board.start();
-    await field.attach(devices[0]);
+    const { board, site, broker } = field;
+    const otherThan = (version: unknown) => (version === versions.next ? versions.first : versions.next);
+    await board.start();
+    await field.attach(many[10]!);
     const draw = numbers(seed);
     for (let round = 0; round < 10; round++) {
       const atStart = round % 2 === 1;
-      const before = await field.seen();
+      const { version: old } = await field.seen();
+      const wanted = otherThan(old);
       const correlator = `cut-${round}`;
-      await field.update('next', correlator);
-      await field.board.event('update.installing');
-      if (atStart) await field.board.machine.says(/Starting kernel/, patience.update);
-      const delay = draw.next().value * (atStart ? 15_000 : 30_000);
+      await field.update(wanted, correlator);
+      await board.event('update.installing');
+      // What the board has to tell from now on waits in it.
+      await broker.stop();
+      await field.attach(many[round]!);
+      if (atStart) await board.machine.says(/Starting kernel/, patience.update);
+      const delay = draw.next().value * (atStart ? 25_000 : 30_000);
       await new Promise((resolve) => setTimeout(resolve, delay));
-      await field.board.machine.cutPower();
-      await field.board.start();
+      await board.machine.cutPower();
+      const started = board.start();
+      await broker.restart();
+      await started;
       const result = await field.told(correlator);
-      const seen = await field.seen();
+      await site.headendEvents.until('alert.device-attach', { device: many[round] });
+      const { version, devices: kept } = await field.seen();
       t.diagnostic(
-        `cut ${round}: ${Math.round(delay)} ms into the ${atStart ? 'first start' : 'installation'}: ${result}, ${seen.version} runs`,
+        `cut ${round}: ${Math.round(delay)} ms into the ${atStart ? 'first start' : 'installation'}: ${result}, ${version} runs`,
       );
       assert.ok(result === 410 || result === 200);
-      assert.equal(seen.version, result === 200 ? versions.next : before.version);
-      assert.equal(seen.devices, before.devices);
+      assert.equal(version, result === 200 ? wanted : old);
+      assert.equal(String(kept).split('/').length, round + 2, String(kept));
+      assert.equal(board.bootState().trying, undefined);
+    }
+    // Both slots are still there: each is installed to once more.
+    for (const correlator of ['last-but-one', 'last']) {
+      const wanted = otherThan((await field.seen()).version);
+      await field.update(wanted, correlator);
+      assert.equal(await field.told(correlator), 200);
+      assert.equal((await field.seen()).version, wanted);
     }
   });
 
