@@ -1,5 +1,6 @@
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { leaveOneLanguage } from './one-language.ts';
 import { output, run } from './tools.ts';
 
 export const suite = 'bookworm';
@@ -86,13 +87,13 @@ function mirrors(): string[] {
 }
 
 /**
- * `node` for arm64 from npm, of the version that this checkout runs on, checked against npm's own digest, and stripped.
- * Answers with its file.
+ * `node` for arm64 from npm, of the version that this checkout runs on, checked against npm's own digest, stripped, and
+ * with one language. Answers with its file.
  */
 export function arm64Node(version: string): string {
   const folder = join(output, 'cache/node');
-  const stripped = join(folder, `node-${version}`);
-  if (existsSync(stripped)) return stripped;
+  const small = join(folder, `node-${version}-en`);
+  if (existsSync(small)) return small;
   mkdirSync(folder, { recursive: true });
   const said = run(
     'npm',
@@ -101,7 +102,11 @@ export function arm64Node(version: string): string {
   );
   const [{ filename }] = JSON.parse(said) as [{ filename: string }];
   run('tar', ['-xzf', join(folder, filename), '-C', folder, 'package/bin/node']);
-  run('llvm-strip-14', ['-o', `${stripped}.part`, join(folder, 'package/bin/node')]);
-  run('mv', [`${stripped}.part`, stripped]);
-  return stripped;
+  const part = `${small}.part`;
+  run('llvm-strip-14', ['-o', part, join(folder, 'package/bin/node')]);
+  const program = readFileSync(part);
+  leaveOneLanguage(program);
+  writeFileSync(part, program);
+  run('mv', [part, small]);
+  return small;
 }
