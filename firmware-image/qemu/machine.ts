@@ -15,8 +15,9 @@ export interface MachineParts {
   readonly trust: string;
   /** Mebibytes. */
   readonly memory?: number;
-  /** UDP ports of this machine, at 127.0.0.1, by the port of the guest that they lead to. */
+  /** UDP and TCP ports of this machine, at 127.0.0.1, by the port of the guest that they lead to. */
   readonly udp?: Readonly<Record<number, number>>;
+  readonly tcp?: Readonly<Record<number, number>>;
   /** More for the kernel's command line. */
   readonly kernelArguments?: string;
 }
@@ -59,8 +60,10 @@ export class Machine implements AsyncDisposable {
 
   start(): void {
     this.#isCut = false;
-    const { folder, disk, trust, udp = {}, kernelArguments = '', memory = 128 } = this.#parts;
-    const forwards = Object.entries(udp).map(([guest, host]) => `,hostfwd=udp:127.0.0.1:${host}-:${guest}`);
+    const { folder, disk, trust, udp = {}, tcp = {}, kernelArguments = '', memory = 128 } = this.#parts;
+    const forwards = Object.entries({ udp, tcp }).flatMap(([protocol, ports]) =>
+      Object.entries(ports).map(([guest, host]) => `,hostfwd=${protocol}:127.0.0.1:${host}-:${guest}`),
+    );
     const hardware = [
       ...[
         '-cpu',

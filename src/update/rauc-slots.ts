@@ -69,24 +69,29 @@ export class RaucSlots implements SlotDriver {
     };
   }
 
-  async install(): Promise<void> {
-    await this.#ask('install');
+  async install(onProgress?: (percent: number) => void): Promise<void> {
+    await this.#ask('install', onProgress);
   }
 
   restart(): void {
     this.#send('reboot', '0');
   }
 
-  /** Asks the agent, and answers with what it said; one at a time. */
-  async #ask(verb: string): Promise<string> {
+  /** Asks the agent, and answers with what it said; one at a time. How far it is, it says on the way in a file of its own. */
+  async #ask(verb: string, onProgress?: (percent: number) => void): Promise<string> {
     const { agent, clock } = this.#parts;
     const number = ++this.#asked;
     const folder = join(agent, 'answers');
     const file = join(folder, `${process.pid}-${number}`);
     const { promise, resolve, reject } = Promise.withResolvers<string>();
+    let percent: number | undefined;
     const look = () => {
       const text = readText(file);
-      if (text !== '') resolve(text);
+      if (text !== '') return resolve(text);
+      const told = readText(join(folder, 'progress')).trim();
+      if (!/^\d{1,3}$/.test(told) || Number(told) === percent) return;
+      percent = Number(told);
+      onProgress?.(percent);
     };
     this.#send(verb, `${process.pid}-${number}`);
     const watcher = watch(folder, look);

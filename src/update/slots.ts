@@ -27,9 +27,10 @@ export interface SlotDriver {
   inspect(): Promise<BundleFacts>;
   /**
    * Writes the bundle to the slot that does not run, and checks what it writes.
+   * @param onProgress called on the way, where it takes long enough to be followed
    * @throws {FumoRefusal}
    */
-  install(): Promise<void>;
+  install(onProgress?: (percent: number) => void): Promise<void>;
   /** Starts again, by the boot state. */
   restart(): void;
 }

@@ -200,7 +200,7 @@ export class Updater implements AsyncDisposable {
     // Nothing leads to this slot while it is written.
     slots.boot.change({ good: slots.current, trying: undefined, left: 0 });
     events.emit('info', 'update.installing', { slot, version });
-    await slots.install();
+    await slots.install((percent) => events.emit('info', 'update.progress', { slot, percent }));
     records.put({
       ...record,
       phase: 'trying',

@@ -2,7 +2,7 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createReadStream, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stringify } from 'smol-toml';
@@ -26,33 +26,42 @@ export interface BoardParts {
   readonly devices: readonly string[];
   readonly update?: Readonly<Record<string, unknown>>;
   readonly memory?: number;
+  /** NTP servers, as chrony names them. */
+  readonly timeServers?: readonly string[];
 }
+
+/** A port of the guest that no configuration opens. */
+const closedPort = 4321;
 
 /** A gateway board that was just flashed, with its configuration on it: emulated, and seen from the outside only. */
 export class Board implements AsyncDisposable {
   readonly folder: string;
   readonly disk: string;
   readonly coapPort: number;
+  /** Leads to a TCP port of the board that is not open. */
+  readonly closedPort: number;
   readonly machine: Machine;
 
-  private constructor(folder: string, coapPort: number, parts: BoardParts) {
+  private constructor(folder: string, ports: { coap: number; closed: number }, parts: BoardParts) {
     this.folder = folder;
     this.disk = join(folder, 'disk.img');
-    this.coapPort = coapPort;
+    this.coapPort = ports.coap;
+    this.closedPort = ports.closed;
     const { trust, memory = 128 } = parts;
     this.machine = new Machine({
       folder,
       disk: this.disk,
       trust,
       memory,
-      udp: { 5683: coapPort },
+      udp: { 5683: ports.coap },
+      tcp: { [closedPort]: ports.closed },
       kernelArguments: 'postern.log=console',
     });
   }
 
   static async flash(parts: BoardParts): Promise<Board> {
     const folder = mkdtempSync(join(tmpdir(), 'postern-board-'));
-    const board = new Board(folder, await freeUdpPort(), parts);
+    const board = new Board(folder, { coap: await freePort('udp'), closed: await freePort('tcp') }, parts);
     run('cp', ['--sparse=always', parts.disk, board.disk]);
     // Flash is larger than the image.
     run('truncate', ['-s', '512M', board.disk]);
@@ -68,7 +77,11 @@ export class Board implements AsyncDisposable {
       bootstrap: { device: parts.devices.map((id) => ({ id, 'factory-secret': secrets.factory(id) })) },
       ...(parts.update && { update: parts.update }),
     });
-    writeConfig(board.disk, startOf('config') * mebibyte, { 'gateway.toml': config }, folder);
+    const files = {
+      'gateway.toml': config,
+      ...(parts.timeServers && { 'ntp-servers': parts.timeServers.map((one) => `${one}\n`).join('') }),
+    };
+    writeConfig(board.disk, startOf('config') * mebibyte, files, folder);
     return board;
   }
 
@@ -112,10 +125,11 @@ function readBootState(disk: string, folder: string): BootState {
   return new BootStateCopies([copies[0]!, copies[1]!]).read();
 }
 
-async function freeUdpPort(): Promise<number> {
-  const socket = createSocket('udp4').bind(0, '127.0.0.1');
+async function freePort(protocol: 'udp' | 'tcp'): Promise<number> {
+  const socket =
+    protocol === 'udp' ? createSocket('udp4').bind(0, '127.0.0.1') : createTcpServer().listen(0, '127.0.0.1');
   await once(socket, 'listening');
-  const { port } = socket.address();
+  const { port } = socket.address() as AddressInfo;
   socket.close();
   return port;
 }

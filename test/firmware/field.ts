@@ -6,7 +6,7 @@ import { Board, type BoardParts, bundleServer } from './board.ts';
 
 type BundleServer = Awaited<ReturnType<typeof bundleServer>>;
 
-export interface FieldParts extends Pick<BoardParts, 'devices' | 'update' | 'memory'> {
+export interface FieldParts extends Pick<BoardParts, 'devices' | 'update' | 'memory' | 'timeServers'> {
   /** What the board is flashed with. */
   readonly image: BuiltImage;
   /** Files that it may load, by name. */

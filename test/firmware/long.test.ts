@@ -109,6 +109,13 @@ describe('the firmware image on an emulated board, the long form', {
       assert.equal(await field.told('good'), 200);
       assert.equal((await field.seen()).version, versions.next);
     });
+
+    test('what the crashing version said last is on flash, and no more than that', limit, async () => {
+      await field.board.machine.cutPower();
+      const log = readFromData(field.board.disk, '/crash/1.log');
+      assert.match(log, /this version is broken/);
+      assert.ok(log.length <= 16_384, `${log.length} characters`);
+    });
   });
 
   test('the power is cut at ten points of an installation and of the first start: nothing is lost', {
@@ -268,21 +275,29 @@ function thousandDevices(file: string): void {
   database.close();
 }
 
-/** Puts a file onto the data partition of a board that is switched off. */
-function putIntoData(disk: string, file: string, path: string): void {
+/** A copy of the data partition of a board that is switched off, and where it lies: mebibytes. */
+function dataPartition(disk: string): { file: string; at: number } {
   const table = run('sfdisk', ['-d', disk]);
   const start = Number(/start=\s*(\d+),[^\n]*name="data"/.exec(table)?.[1]);
   assert.ok(start > 0, table);
-  const data = `${disk}.data`;
-  const at = String((start * 512) / mebibyte);
-  run('dd', [`if=${disk}`, `of=${data}`, 'bs=1M', `skip=${at}`, 'conv=sparse']);
-  // The journal goes first, or it would undo what is written here.
-  run('sh', ['-c', `e2fsck -fy '${data}' || [ $? -le 1 ]`]);
-  for (const rest of ['-wal', '-shm', '']) run('debugfs', ['-w', '-R', `rm ${path}${rest}`, data]);
-  run('debugfs', ['-w', '-R', `write ${file} ${path}`, data]);
-  for (const owner of ['uid', 'gid']) run('debugfs', ['-w', '-R', `sif ${path} ${owner} 100`, data]);
-  run('dd', [`if=${data}`, `of=${disk}`, 'bs=1M', `seek=${at}`, 'conv=notrunc']);
+  const file = `${disk}.data`;
+  const at = (start * 512) / mebibyte;
+  run('dd', [`if=${disk}`, `of=${file}`, 'bs=1M', `skip=${at}`, 'conv=sparse']);
+  // The journal goes first, or it would undo what is written here, and hide what was.
+  run('sh', ['-c', `e2fsck -fy '${file}' || [ $? -le 1 ]`]);
+  return { file, at };
 }
+
+function putIntoData(disk: string, file: string, path: string): void {
+  const data = dataPartition(disk);
+  for (const rest of ['-wal', '-shm', '']) run('debugfs', ['-w', '-R', `rm ${path}${rest}`, data.file]);
+  run('debugfs', ['-w', '-R', `write ${file} ${path}`, data.file]);
+  for (const owner of ['uid', 'gid']) run('debugfs', ['-w', '-R', `sif ${path} ${owner} 100`, data.file]);
+  run('dd', [`if=${data.file}`, `of=${disk}`, 'bs=1M', `seek=${data.at}`, 'conv=notrunc']);
+}
+
+const readFromData = (disk: string, path: string): string =>
+  run('debugfs', ['-R', `cat ${path}`, dataPartition(disk).file]);
 
 /** Changes one octet of a file. */
 function flip(file: string, at: number): void {

@@ -1,45 +1,64 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
+import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { uBoot } from '../../firmware-image/qemu/machine.ts';
 import { FumoState } from '../../src/mo/fumo.ts';
 import { patience } from './board.ts';
 import { Field } from './field.ts';
 import { buildFor, versions } from './images.ts';
+import { startTimeServer } from './time-server.ts';
 
 const [first, second] = ['urn:dev:ops:1', 'urn:dev:ops:2'] as const;
 /** Milliseconds for what a fresh machine has to get, and to build. */
 const preparing = { timeout: 600_000 };
 const limit = { timeout: patience.update };
+const twoDays = 2 * 86_400_000;
 
 /** `npm test` installs what an emulated board needs, on Debian bookworm; elsewhere there is nothing to test. */
 const skip = existsSync(uBoot) ? false : 'needs Debian bookworm, and u-boot-qemu of it';
 
 describe('the firmware image on an emulated board', { timeout: 1_500_000, skip }, () => {
   let field: Field;
+  let timeServer: Awaited<ReturnType<typeof startTimeServer>>;
 
   before(async () => {
     const image = await buildFor('first', versions.first, { withDisk: true });
     const next = await buildFor('next', versions.next);
     const hanging = await buildFor('hanging', versions.bad, { fault: 'hangs' });
+    timeServer = await startTimeServer(twoDays);
     field = await Field.prepare({
       image,
       files: { next: next.bundle, hanging: hanging.bundle },
       devices: [first, second],
       update: { attempts: 1, 'health-deadline': 120 },
+      timeServers: [timeServer.name],
     });
   }, preparing);
-  after(async () => await field?.[Symbol.asyncDispose]());
+  after(async () => {
+    await field?.[Symbol.asyncDispose]();
+    await timeServer?.[Symbol.asyncDispose]();
+  });
 
   test('it boots from nothing, and a device is bootstrapped and attached', limit, async (t) => {
     const ready = await field.board.start();
     t.diagnostic(`first boot, the last start of it: ${(ready / 1000).toFixed(1)} s from power-on to ready`);
+    // A port that is not open is silent: where there is no firewall, the guest's kernel refuses at once.
+    let isRefused = false;
+    const knocking = connect(field.board.closedPort, '127.0.0.1');
+    knocking.on('close', () => (isRefused = true)).on('error', () => (isRefused = true));
     await field.attach(first);
     await field.site.headendEvents.until('alert.device-attach', { device: first });
+    assert.equal(isRefused, false);
+    knocking.destroy();
   });
 
   test('the DM server updates it by FUMO; it keeps its devices, and says 200', limit, async (t) => {
+    const hasTime = field.board.machine.says(timeServer.pattern(), patience.update);
     assert.deepEqual(await field.update('next', 'u1'), [200, 202]);
+    await hasTime;
+    const installed = await field.board.machine.says(/"update\.progress".*"percent":(\d+)/, patience.update);
+    assert.ok(Number(installed[1]) <= 100);
     await field.board.event('gateway.started');
     t.diagnostic(`start into the new slot: ${(field.board.machine.age / 1000).toFixed(1)} s`);
     assert.equal(await field.told('u1'), 200);

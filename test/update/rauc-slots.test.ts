@@ -19,7 +19,7 @@ function image(t: TestContext, answers?: string, release = 'version=1.2.3\nboard
   let child: ReturnType<typeof spawn> | undefined;
   if (answers !== undefined) {
     execFileSync('mkfifo', [join(agent, 'ask')]);
-    const script = `exec 3<>${agent}/ask; echo ready; while read -r verb number <&3; do (${answers}) > ${agent}/answers/.new; mv ${agent}/answers/.new ${agent}/answers/$number; done`;
+    const script = `folder=${agent}/answers; exec 3<>${agent}/ask; echo ready; while read -r verb number <&3; do (${answers}) > ${agent}/answers/.new; mv ${agent}/answers/.new ${agent}/answers/$number; done`;
     child = spawn('sh', ['-c', script], { stdio: ['ignore', 'pipe', 'inherit'] });
   }
   t.after(async () => {
@@ -40,7 +40,7 @@ function image(t: TestContext, answers?: string, release = 'version=1.2.3\nboard
       kernelArguments: join(folder, 'cmdline'),
       clock: new SystemClock(),
     });
-  return { slots, ready };
+  return { slots, ready, folder };
 }
 
 test('what the image is, and what RAUC says of a bundle', async (t) => {
@@ -73,6 +73,22 @@ for (const [what, said, result] of [
     await ready;
     await assert.rejects(slots().install(), { result, message: said });
   });
+
+test('how far RAUC is, is told while it installs', async (t) => {
+  const { slots, ready, folder } = image(
+    t,
+    // Waits until the test has heard of the first half.
+    'echo 50 > $folder/.percent; mv $folder/.percent $folder/progress; read -r go < $folder/../../go; echo done',
+  );
+  execFileSync('mkfifo', [join(folder, 'go')]);
+  await ready;
+  const told: number[] = [];
+  await slots().install((percent) => {
+    told.push(percent);
+    writeFileSync(join(folder, 'go'), 'on\n');
+  });
+  assert.deepEqual(told, [50]);
+});
 
 test('without its agent nothing is installed, and that is said', async (t) => {
   const { slots } = image(t);
