@@ -44,6 +44,8 @@ function askDebian(wanted: readonly string[]): DebianPackage[] {
     'Dir::State::status': join(apt, 'status'),
     'Dir::Cache': join(apt, 'cache'),
     'Acquire::Languages': 'none',
+    // Two images may be built at once: the one waits for the other.
+    'DPkg::Lock::Timeout': '120',
   };
   const flags = Object.entries(options).flatMap(([key, value]) => ['-o', `${key}=${value}`]);
   run('apt-get', [...flags, 'update', '-qq']);
