@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { closeSync, copyFileSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  copyFileSync,
+  openSync,
+  readFileSync,
+  readSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { qemu } from '../../firmware-image/boards/qemu.ts';
@@ -66,11 +75,16 @@ describe('the firmware image on an emulated board, the long form', {
       flip(corrupt, 20 * mebibyte);
       const cut = join(output, 'cut.raucb');
       writeFileSync(cut, readFileSync(next.bundle).subarray(0, 30 * mebibyte));
+      const huge = join(output, 'huge.raucb');
+      copyFileSync(next.bundle, huge);
+      // More than the data partition has.
+      truncateSync(huge, 400 * mebibyte);
       field = await Field.prepare({
         image: first,
         files: {
           corrupt,
           cut,
+          huge,
           foreign: foreign.bundle,
           other: other.bundle,
           older: older.bundle,
@@ -92,6 +106,7 @@ describe('the firmware image on an emulated board, the long form', {
       ['older', [405]],
       ['cut', [402, 404]],
       ['corrupt', [402, 410]],
+      ['huge', [501]],
       ['crashing', [410]],
       ['deaf', [410]],
     ] as const)
