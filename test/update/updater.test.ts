@@ -119,7 +119,7 @@ const versioned = (before = ''): string => before + readFileSync(program, 'utf8'
 const crashing = "if (process.argv[2] === 'gateway') process.exit(3);\n";
 const deaf = "import dgram from 'node:dgram'; dgram.Socket.prototype.send = function () {};\n";
 
-describe('a gateway that updates itself, with slots that are directories', limit, () => {
+describe('a gateway that updates itself, with slots that are directories', { timeout: 300_000 }, () => {
   const ours = makeAuthority('ours');
   const theirs = makeAuthority('theirs');
 
