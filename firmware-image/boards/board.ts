@@ -12,11 +12,11 @@ export interface Board {
   readonly deviceTrees: readonly string[];
   /** How U-Boot calls the disk: `virtio 0`, `mmc 0`. */
   readonly disk: { readonly interface: string; readonly number: number };
-  /** Where U-Boot loads the FIT, and what the kernel is unpacked to: hexadecimal. */
   /** Files for the partition CONFIG, where the board's own first stage looks for them. */
   readonly firmware?: (from: BoardFiles) => Readonly<Record<string, string>>;
   /** Where on the disk the board's first stage looks for a boot loader that Debian does not have. */
   readonly bootLoaderAt?: number;
+  /** Where U-Boot loads the FIT, and what the kernel is unpacked to: hexadecimal. */
   readonly addresses: { readonly fit: string; readonly kernel: string; readonly state: string };
 }
 

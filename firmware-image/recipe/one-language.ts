@@ -1,6 +1,6 @@
 /**
- * Takes from Node what it knows of languages, scripts and legacy encodings: 30 MB of ICU's data, a tenth of an update bundle
- * each time, of which a gateway that speaks to machines uses nothing. English is left, and all that is of no language.
+ * Takes from Node what it knows of languages, scripts and legacy encodings: 28 MB of ICU's data, 10 MB of each update bundle,
+ * of which a gateway that speaks to machines uses nothing. English is left, and all that is of no language.
  *
  * ICU's data are one common data package: a header, a count, as many pairs of offsets (name, data) sorted by name, the names,
  * the data. What is not in the table is not there: ICU falls back, as it does in a build with fewer languages.
@@ -37,16 +37,16 @@ export function leaveOneLanguage(program: Buffer): number {
   const items = Array.from({ length: count }, (_, index) => {
     const name = table + program.readUInt32LE(entryAt(index));
     return {
-      entry: Buffer.from(program.subarray(entryAt(index), entryAt(index + 1))),
       name: program.toString('latin1', name, program.indexOf(0, name)),
       at: table + program.readUInt32LE(entryAt(index) + 4),
     };
   });
   let [kept, zeroed] = [0, 0];
-  for (const [index, { entry, name, at }] of items.entries()) {
+  for (const [index, { name, at }] of items.entries()) {
     const end = items[index + 1]?.at;
     // Where the last one ends stands nowhere.
-    if (end === undefined || !isSpared(name)) entry.copy(program, entryAt(kept++));
+    if (end === undefined || !isSpared(name))
+      program.copyWithin(entryAt(kept++), entryAt(index), entryAt(index + 1));
     else {
       if (end < at) throw new Error(`ICU's data are not in the order of their names: ${name}`);
       program.fill(0, at, end);

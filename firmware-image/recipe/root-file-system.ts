@@ -21,7 +21,6 @@ const programs = [
   'usr/sbin/chronyd',
   'sbin/mke2fs',
   'sbin/e2fsck',
-
   'sbin/sfdisk',
 ];
 
