@@ -33,14 +33,14 @@ const leftOut = {
   'readable-stream': "module.exports = require('node:stream');",
 };
 /**
- * Modules of Node that are got by `require`: an import of node:http reads all that it exports, and so loads Node's own fetch
- * and WebSocket, a tenth of the time that a start takes.
+ * Modules of Node that are got by `require`, when they are asked for: an import of node:http reads all that it exports, and
+ * so loads Node's own fetch and WebSocket, a tenth of the time that a start takes.
  */
 const required = {
   name: 'required',
   setup(context) {
     context.onResolve({ filter: /^(node:)?https?$/ }, ({ path, kind }) =>
-      kind === 'import-statement'
+      kind === 'import-statement' || kind === 'dynamic-import'
         ? { path: path.replace(/^(node:)?/, 'node:'), namespace: 'required' }
         : undefined,
     );

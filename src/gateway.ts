@@ -314,8 +314,6 @@ export class Gateway implements AsyncDisposable {
     await this.#network.start();
     await this.#http?.start();
     this.#objects.resume();
-    this.#uplink.start();
-    this.#firmware?.start();
     this.#events.emit('info', 'gateway.started', {
       gateway: this.#config.gateway.id,
       port: this.#network.port,
@@ -323,6 +321,8 @@ export class Gateway implements AsyncDisposable {
       rss: memoryInUse().rss,
       free: freeMemory(),
     });
+    this.#uplink.start();
+    this.#firmware?.start();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

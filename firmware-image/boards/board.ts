@@ -6,6 +6,8 @@ export interface Board {
   /** Packages of Debian with its boot loader and firmware. */
   readonly packages: readonly string[];
   readonly console: string;
+  /** More for the kernel's command line. */
+  readonly kernelArguments: readonly string[];
   /** Modules of the kernel, each with its arguments: to reach the root, and for what is needed after that. */
   readonly modules: { readonly initramfs: readonly string[]; readonly root: readonly string[] };
   /** Device trees of the kernel that the FIT carries; none where the boot loader has it from the board. */
@@ -29,6 +31,12 @@ export interface BoardFiles {
   /** A file with this text. */
   readonly text: (name: string, content: string) => string;
 }
+
+/**
+ * For processors that Meltdown does not reach, such as Cortex-A53 and A72: the kernel would keep its pages out of programs' sight
+ * all the same, to hide at which address it lies, and make each call of it dearer. [Linux, cpufeature.c, kaslr_requires_kpti]
+ */
+export const withoutMeltdown = 'kpti=off';
 
 /** Every board reads its root through these, and firewall and watchdog need those. */
 export const commonModules = {

@@ -1,4 +1,4 @@
-import { type Board, commonModules } from './board.ts';
+import { type Board, commonModules, withoutMeltdown } from './board.ts';
 
 /**
  * NXP i.MX8M Mini, from SD card or eMMC. Its boot loader holds NXP's firmware for the memory controller, which Debian does not
@@ -10,6 +10,7 @@ export const imx8mMini: Board = {
   description: 'NXP i.MX8M Mini (EVK)',
   packages: [],
   console: 'ttymxc1,115200',
+  kernelArguments: [withoutMeltdown],
   modules: {
     initramfs: ['sdhci-esdhc-imx', 'mmc_block', 'imx2_wdt timeout=60', ...commonModules.initramfs],
     root: ['fec', 'at803x', ...commonModules.root],

@@ -1,4 +1,4 @@
-import { type Board, commonModules } from './board.ts';
+import { type Board, commonModules, withoutMeltdown } from './board.ts';
 
 /** The `virt` machine of QEMU: the board that the tests boot. */
 export const qemu: Board = {
@@ -6,6 +6,7 @@ export const qemu: Board = {
   description: 'QEMU virt, emulated Cortex-A53',
   packages: [],
   console: 'ttyAMA0',
+  kernelArguments: [withoutMeltdown],
   modules: {
     initramfs: [
       'virtio_pci',

@@ -1,4 +1,4 @@
-import { type Board, commonModules } from './board.ts';
+import { type Board, commonModules, withoutMeltdown } from './board.ts';
 
 /**
  * Raspberry Pi 4 and Compute Module 4, from SD card or eMMC. Its first stage is in its ROM and EEPROM; it reads start4.elf,
@@ -10,6 +10,7 @@ export const raspberryPi4: Board = {
   description: 'Raspberry Pi 4, Compute Module 4',
   packages: ['u-boot-rpi', 'raspi-firmware'],
   console: 'ttyS1,115200',
+  kernelArguments: [withoutMeltdown],
   modules: {
     initramfs: ['sdhci_iproc', 'mmc_block', 'bcm2835_wdt heartbeat=15', ...commonModules.initramfs],
     root: ['broadcom', 'bcm_phy_lib', 'genet', 'iproc_rng200', ...commonModules.root],

@@ -107,6 +107,7 @@ export function trustSource(board: Board, trust: string): string {
     'boot-blocks': sectors(sizeOf('boot-a')),
     configuration: 'conf-1',
     console: board.console,
+    'kernel-arguments': board.kernelArguments.join(' '),
     // biome-ignore lint/suspicious/noTemplateCurlyInString: a variable of U-Boot
     fdt: board.deviceTrees.length > 0 ? `${board.addresses.fit}#conf-1` : '${fdtcontroladdr}',
   };

@@ -64,8 +64,9 @@ All keys are in docs/configuration.md.`,
     await using admin = new AdminApi(config.gateway['admin-socket'] ?? defaultSocket(), views, {
       '/update': (body) => running.firmware.install(body),
     });
-    await admin.start();
+    // Devices first.
     await running.start();
+    await admin.start();
     await stopped(AbortSignal.any([stop, restart.signal]));
     if (restart.signal.aborted) process.exitCode = restartExitCode;
   },
