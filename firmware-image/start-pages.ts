@@ -49,7 +49,8 @@ async function touchedPages(machine: Machine): Promise<PageRun[]> {
   machine.type('killall node');
   await again;
   // With its uplink: the broker is not there, and is looked for by either protocol.
-  for (const protocol of [5, 4]) await machine.says(new RegExp(`connect-failed.*"protocol":${protocol}`), patience);
+  for (const protocol of [5, 4])
+    await machine.says(new RegExp(`connect-failed.*"protocol":${protocol}`), patience);
   machine.type(`echo ${Buffer.from(pageReader).toString('base64')} | base64 -d > /tmp/pages.cjs`);
   const all = machine.says(/^touched all/, patience);
   // Not on the terminal itself, which Node waits for.
@@ -81,7 +82,13 @@ try {
   run('truncate', ['-s', '512M', flash]);
   writeConfig(flash, startOf('config') * mebibyte, { 'gateway.toml': config }, folder);
   // With memory enough that nothing is thrown out again.
-  const machine = new Machine({ folder, disk: flash, trust, memory: 512, kernelArguments: 'postern.log=console' });
+  const machine = new Machine({
+    folder,
+    disk: flash,
+    trust,
+    memory: 512,
+    kernelArguments: 'postern.log=console',
+  });
   await using _ = machine;
   const runs = await step('a start of the gateway', () => touchedPages(machine));
   writeFileSync(startPagesFile, describePages(nodeVersion(), runs));

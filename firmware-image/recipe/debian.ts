@@ -117,7 +117,9 @@ export function arm64Node(version: string): string {
   leaveOneLanguage(program);
   const touched = startPages(version);
   if (touched.length === 0)
-    console.warn(`what a start of Node ${version} touches is not known, so it will be slow: npm run image:pages`);
+    console.warn(
+      `what a start of Node ${version} touches is not known, so it will be slow: npm run image:pages`,
+    );
   writeFileSync(part, startPagesFirst(program, touched));
   run('mv', [part, made]);
   return made;

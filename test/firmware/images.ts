@@ -9,21 +9,22 @@ import { output, parentOf, root } from '../../firmware-image/recipe/tools.ts';
 /** Versions that the tests flash, and update to. */
 export const versions = { first: '1.0.0', next: '1.1.0', bad: '1.2.0' } as const;
 
-const program = join(root, 'dist/postern.mjs');
+const program = join(root, 'dist/postern-snapshot.cjs');
 
 /** What the program of a build does besides, or in place of, what it should. */
 const faults = {
-  crashes: "if (process.argv[2] === 'gateway') throw new Error('this version is broken');\n",
+  crashes:
+    "require('node:v8').startupSnapshot.addDeserializeCallback(() => { if (process.argv[2] === 'gateway') throw new Error('this version is broken'); });\n",
   // The probe, and every device, speaks into the void.
-  deaf: "import dgram from 'node:dgram'; const send = dgram.Socket.prototype.send; dgram.Socket.prototype.send = function (...args) { return this.address().port === 5683 ? undefined : send.apply(this, args); };\n",
+  deaf: "const dgram = require('node:dgram'); const send = dgram.Socket.prototype.send; dgram.Socket.prototype.send = function (...args) { return this.address().port === 5683 ? undefined : send.apply(this, args); };\n",
   // The event loop stands still for good as soon as the gateway asks itself whether it serves.
   hangs:
-    "import dgram from 'node:dgram'; const send = dgram.Socket.prototype.send; dgram.Socket.prototype.send = function (...args) { if (args.includes(5683)) for (;;); return send.apply(this, args); };\n",
+    "const dgram = require('node:dgram'); const send = dgram.Socket.prototype.send; dgram.Socket.prototype.send = function (...args) { if (args.includes(5683)) for (;;); return send.apply(this, args); };\n",
 } as const;
 export type Fault = keyof typeof faults;
 
 function faulty(fault: Fault): string {
-  const file = parentOf(join(output, 'faulty', `${fault}.mjs`));
+  const file = parentOf(join(output, 'faulty', `${fault}.cjs`));
   writeFileSync(file, faults[fault] + readFileSync(program, 'utf8'));
   return file;
 }

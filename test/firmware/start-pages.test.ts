@@ -48,13 +48,17 @@ test('all of the program lies in memory where it lay', () => {
     assert.ok(end, 'what is zeros at first is there as well');
   }
   const addresses = pieces.map((one) => one.address);
-  assert.deepEqual(addresses, addresses.toSorted((a, b) => a - b));
+  assert.deepEqual(
+    addresses,
+    addresses.toSorted((a, b) => a - b),
+  );
   assert.ok(pieces.every(({ offset, address }) => offset % page === address % page));
 });
 
 test('the pages that a start touches come first in the file, and the rest behind them', () => {
   const written = loaded.filter(({ memorySize, fileSize }) => memorySize > fileSize);
-  const most = touched.length + written.reduce((sum, { fileSize }) => sum + Math.ceil(fileSize / page) + 1, 1);
+  const most =
+    touched.length + written.reduce((sum, { fileSize }) => sum + Math.ceil(fileSize / page) + 1, 1);
   for (const { from } of touched) {
     const address = from * page;
     const piece = pieces.find((one) => one.address <= address && address < one.address + one.fileSize)!;
@@ -88,7 +92,10 @@ test('pages that lie close together stay together', () => {
 });
 
 test('the list of pages is read as it was written, and holds for one version of Node', () => {
-  const runs = Array.from({ length: 25 }, (_, index) => ({ from: 0x400 + 16 * index, to: 0x402 + 16 * index }));
+  const runs = Array.from({ length: 25 }, (_, index) => ({
+    from: 0x400 + 16 * index,
+    to: 0x402 + 16 * index,
+  }));
   assert.deepEqual(startPages('26.1.0', describePages('26.1.0', runs)), runs);
   assert.deepEqual(startPages('26.1.1', describePages('26.1.0', runs)), []);
 });
