@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { chmodSync, mkdirSync, rmSync } from 'node:fs';
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, request, type Server } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -24,15 +24,22 @@ export function defaultSocket(): string {
 
 /** The admin API: JSON over HTTP on a Unix socket, which only the user who runs the gateway can open. */
 export class AdminApi implements AsyncDisposable {
+  readonly #server: Server;
   readonly #socket: string;
-  readonly #views: Views;
-  readonly #actions: Actions;
-  #server: Server | undefined;
 
   constructor(socket: string, views: Views, actions: Actions = {}) {
     this.#socket = socket;
-    this.#views = views;
-    this.#actions = actions;
+    this.#server = createServer(async (incoming, response) => {
+      let [status, body]: [number, unknown] = [200, undefined];
+      try {
+        body = await answer(incoming, views, actions);
+      } catch (thrown) {
+        const { code, message, dmStatus } = asPosternError(thrown);
+        [status, body] = [dmStatus < 600 ? dmStatus : 500, { error: code, message }];
+      }
+      response.writeHead(status, { 'content-type': 'application/json' });
+      response.end(JSON.stringify(body ?? {}));
+    });
   }
 
   /** @throws {PosternError} `configuration` when another gateway serves this socket, or it cannot be made */
@@ -45,8 +52,6 @@ export class AdminApi implements AsyncDisposable {
     try {
       mkdirSync(dirname(this.#socket), { recursive: true, mode: 0o700 });
       rmSync(this.#socket, { force: true });
-      const { createServer } = await import('node:http');
-      this.#server = createServer((incoming, response) => void this.#serve(incoming, response));
       this.#server.listen(this.#socket);
       await once(this.#server, 'listening');
       chmodSync(this.#socket, 0o600);
@@ -60,23 +65,11 @@ export class AdminApi implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#server?.listening) return;
+    if (!this.#server.listening) return;
     const closed = once(this.#server, 'close');
     this.#server.close();
     this.#server.closeAllConnections();
     await closed;
-  }
-
-  async #serve(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
-    let [status, body]: [number, unknown] = [200, undefined];
-    try {
-      body = await answer(incoming, this.#views, this.#actions);
-    } catch (thrown) {
-      const { code, message, dmStatus } = asPosternError(thrown);
-      [status, body] = [dmStatus < 600 ? dmStatus : 500, { error: code, message }];
-    }
-    response.writeHead(status, { 'content-type': 'application/json' });
-    response.end(JSON.stringify(body ?? {}));
   }
 }
 
@@ -115,7 +108,6 @@ async function isServed(socket: string): Promise<boolean> {
  * @throws {PosternError} `unavailable` when none runs there, or when it refuses
  */
 export async function askGateway(socket: string, path: string, body?: unknown): Promise<unknown> {
-  const { request } = await import('node:http');
   const outgoing = request({ socketPath: socket, path, method: body === undefined ? 'GET' : 'POST' });
   outgoing.end(body === undefined ? undefined : JSON.stringify(body));
   let status: number | undefined;

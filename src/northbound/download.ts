@@ -1,5 +1,6 @@
 import { once } from 'node:events';
-import type { IncomingMessage } from 'node:http';
+import { type IncomingMessage, request as requestPlain } from 'node:http';
+import { request as requestSecure } from 'node:https';
 import { type Clock, pause } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
@@ -133,8 +134,8 @@ async function askOnce(
 ): Promise<IncomingMessage> {
   const options = { headers: { ...headers, 'accept-encoding': 'identity' }, signal, timeout: silence };
   const request = url.startsWith('https:')
-    ? (await import('node:https')).request(url, { ...options, ...(ca !== undefined && { ca }) })
-    : (await import('node:http')).request(url, options);
+    ? requestSecure(url, { ...options, ...(ca !== undefined && { ca }) })
+    : requestPlain(url, options);
   request.on('timeout', () => request.destroy(new PosternError('timeout', 'the download server is silent')));
   request.end();
   try {

@@ -1,6 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { Socket } from 'node:net';
-import type { connect, ErrorWithReasonCode, IClientOptions, IConnackPacket, MqttClient } from 'mqtt';
+import {
+  connect,
+  type ErrorWithReasonCode,
+  type IClientOptions,
+  type IConnackPacket,
+  type MqttClient,
+} from 'mqtt';
 import { type Clock, pause } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
@@ -139,11 +145,9 @@ export class MqttLink implements AsyncDisposable {
 
   async #run(): Promise<void> {
     const { clock, entropy, events, settings } = this.#parts;
-    // Here and not at the start, of which it is a fifth: devices are served before the way up is looked for.
-    const mqtt = await import('mqtt');
     let delays = backoff(reconnect, entropy);
     while (!this.#stop.signal.aborted) {
-      const attempt = this.#connect(mqtt.connect);
+      const attempt = this.#connect();
       const failure = await attempt.opened;
       if (!failure) {
         delays = backoff(reconnect, entropy);
@@ -162,7 +166,7 @@ export class MqttLink implements AsyncDisposable {
     }
   }
 
-  #connect(open: typeof connect): { opened: Promise<string | undefined>; closed: Promise<void> } {
+  #connect(): { opened: Promise<string | undefined>; closed: Promise<void> } {
     const { settings, clientId, will, events, subscriptions } = this.#parts;
     const v5 = this.#protocol === 5;
     const options: IClientOptions = {
@@ -183,7 +187,7 @@ export class MqttLink implements AsyncDisposable {
     const opened = Promise.withResolvers<string | undefined>();
     const closed = Promise.withResolvers<void>();
     // Without the cache of all 65,536 numbers, which costs megabytes, and a second on a small board.
-    const client = open({ ...options, ...endpointOf(settings.url), writeCache: false });
+    const client = connect({ ...options, ...endpointOf(settings.url), writeCache: false });
     this.#client = client;
     // Each message on its way listens for the end of the connection.
     client.setMaxListeners(receiveMaximum + 10);

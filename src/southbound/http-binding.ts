@@ -1,6 +1,13 @@
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { type AddressInfo, BlockList } from 'node:net';
 import { asPosternError, type ErrorCode, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -82,7 +89,7 @@ export class HttpBinding implements AsyncDisposable {
         'configuration',
         `http.host: ${host} is not loopback, so it needs http.tls-cert and http.tls-key, or http.insecure-plain-http = true`,
       );
-    this.#server = await this.#create((request, response) => void this.#serve(request, response));
+    this.#server = this.#create((request, response) => void this.#serve(request, response));
     this.#server.maxConnections = httpLimits.connections;
     this.#server.requestTimeout = httpLimits.request;
     this.#server.headersTimeout = httpLimits.request;
@@ -109,16 +116,16 @@ export class HttpBinding implements AsyncDisposable {
     await closed;
   }
 
-  async #create(listener: RequestListener): Promise<Server> {
+  #create(listener: RequestListener): Server {
     const { tls } = this.#parts.settings;
-    if (!tls) return (await import('node:http')).createServer(listener);
+    if (!tls) return createServer(listener);
     try {
       const options = {
         cert: readFileSync(tls.cert),
         key: readFileSync(tls.key),
         minVersion: 'TLSv1.2' as const,
       };
-      return (await import('node:https')).createServer(options, listener);
+      return createTlsServer(options, listener);
     } catch (cause) {
       throw new PosternError('configuration', `http.tls-cert, http.tls-key: ${String(cause)}`, { cause });
     }

@@ -1,6 +1,6 @@
 import { chmodSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { PosternError } from '../base/errors.ts';
 
 /** One step per version of the schema; a step that was released is never changed. */
@@ -64,7 +64,7 @@ const steps = [
 
 /**
  * Has a database prepare each text of SQL once: what was prepared is memory that the garbage collector does not see, and the
- * program has a fixed number of texts.
+ * program has a fixed number of texts. Not a class of its own: that would load SQLite before a database is opened.
  */
 function preparingOnce(database: DatabaseSync): DatabaseSync {
   const statements = new Map<string, StatementSync>();
@@ -80,12 +80,6 @@ function preparingOnce(database: DatabaseSync): DatabaseSync {
   return database;
 }
 
-/** SQLite is loaded when it is needed: once it is, no start-up snapshot can be made of the program. */
-function openFile(file: string): DatabaseSync {
-  const { DatabaseSync } = process.getBuiltinModule('node:sqlite');
-  return new DatabaseSync(file);
-}
-
 /**
  * Opens the one file that holds all durable state, and brings its schema up to date. What a transaction committed
  * survives a power cut (WAL, synchronous FULL). `:memory:` keeps it for as long as the process lives.
@@ -95,7 +89,7 @@ export function openDatabase(file: string): DatabaseSync {
   try {
     if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true });
     if (file !== ':memory:') goBack(file);
-    const database = preparingOnce(openFile(file));
+    const database = preparingOnce(new DatabaseSync(file));
     // It holds secrets.
     if (file !== ':memory:') chmodSync(file, 0o600);
     database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON');
@@ -122,7 +116,7 @@ function goBack(file: string): void {
   const copies = steps.map((_, at) => copyOf(file, steps.length - at)).filter((copy) => existsSync(copy));
   const [latest] = copies;
   if (latest === undefined) return;
-  const later = openFile(file);
+  const later = new DatabaseSync(file);
   const version = versionOf(later);
   later.close();
   if (version <= steps.length) return;
