@@ -26,14 +26,16 @@ export function makeSnapshot(tree: string, program: string, file: string): void 
     symlinkSync(join(tree, 'usr/lib/node/node'), node);
     copyFileSync(program, join(workshop, 'postern.cjs'));
     writeFileSync(join(workshop, 'snapshot.json'), '{"builder":"postern.cjs","withoutCodeCache":true}');
+    // Libraries look at their environment when they are loaded: it is empty.
     run(
-      'qemu-aarch64-static',
+      'env',
       [
+        ...['-i', 'TZ=UTC', 'qemu-aarch64-static'],
         ...['-cpu', 'cortex-a53', loader, '--library-path', join(tree, 'usr/lib/aarch64-linux-gnu'), node],
         ...['--no-warnings', '--random-seed=1', '--hash-seed=1'],
         ...['--snapshot-blob', 'postern.snapshot', '--build-snapshot-config', 'snapshot.json'],
       ],
-      { cwd: workshop, env: { NODE_OPTIONS: '' } },
+      { cwd: workshop },
     );
     copyFileSync(join(workshop, 'postern.snapshot'), file);
   } finally {

@@ -43,6 +43,26 @@ test('the bundle of the gateway runs by itself, and holds no stack of other part
   assert.doesNotMatch(own, / (aedes|coap)\n/);
 });
 
+test('a start-up snapshot can be made of the gateway, and comes out the same each time', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'postern-snapshot-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const [file, config] = [join(folder, 'snapshot'), join(folder, 'snapshot.json')];
+  const builder = join(root, 'dist/postern-snapshot.cjs');
+  writeFileSync(config, JSON.stringify({ builder, withoutCodeCache: true }));
+  const make = () => {
+    const flags = ['--no-warnings', '--random-seed=1', '--hash-seed=1', '--snapshot-blob', file];
+    const { status, stderr } = node(...flags, '--build-snapshot-config', config);
+    assert.equal(status, 0, stderr);
+    return readFileSync(file);
+  };
+  assert.ok(make().equals(make()));
+  const run = (...args: string[]) => node('--snapshot-blob', file, 'postern', ...args);
+  assert.equal(run('--version').stdout, node('dist/postern.mjs', '--version').stdout);
+  const wrong = run('provision', '--from', folder, '--to', join(folder, 'nowhere'));
+  assert.equal(wrong.status, 1);
+  assert.match(wrong.stderr, /gateway\.toml/);
+});
+
 test('the configuration that the service starts from is right', () => {
   assert.equal(loadConfig(gatewayConfigSchema, join(root, 'firmware-image/gateway.toml')).gateway.id, 'gw-1');
 });
