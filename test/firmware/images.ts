@@ -15,8 +15,8 @@ const program = join(root, 'dist/postern-snapshot.cjs');
 const faults = {
   crashes:
     "require('node:v8').startupSnapshot.addDeserializeCallback(() => { if (process.argv[2] === 'gateway') throw new Error('this version is broken'); });\n",
-  // The probe, and every device, speaks into the void.
-  deaf: "const dgram = require('node:dgram'); const send = dgram.Socket.prototype.send; dgram.Socket.prototype.send = function (...args) { return this.address().port === 5683 ? undefined : send.apply(this, args); };\n",
+  // The probe, and every device, speaks into the void. A socket that was not bound yet has no address, and throws.
+  deaf: "const dgram = require('node:dgram'); const send = dgram.Socket.prototype.send; const isServer = (socket) => { try { return socket.address().port === 5683; } catch { return false; } }; dgram.Socket.prototype.send = function (...args) { return isServer(this) ? undefined : send.apply(this, args); };\n",
   // The event loop stands still for good as soon as the gateway asks itself whether it serves.
   hangs:
     "const dgram = require('node:dgram'); const send = dgram.Socket.prototype.send; dgram.Socket.prototype.send = function (...args) { if (args.includes(5683)) for (;;); return send.apply(this, args); };\n",
