@@ -2,7 +2,7 @@
  * Lays a program out for a slow start from packed flash: the pages that a start touches come first in its file, the others
  * behind them. At which address they lie in memory stays as it was.
  *
- * Node has 85 MB, of which a start of the gateway touches 24, a page here and a page there: without this, nearly all of it is
+ * Node has 85 MB, of which a start of the gateway touches 19, a page here and a page there: without this, nearly all of it is
  * read, unpacked and checked, and on a board with 128 MB thrown out again while the rest is read.
  *
  * It costs a segment for each run of pages, more than the kernel loads by itself (one page of program headers), so the program
