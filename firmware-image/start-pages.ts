@@ -3,12 +3,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { qemu } from './boards/qemu.ts';
-import { Machine, writeConfig } from './qemu/machine.ts';
+import { flash, Machine } from './qemu/machine.ts';
 import { buildImage } from './recipe/image.ts';
 import { signingKeys } from './recipe/keys.ts';
-import { mebibyte, startOf } from './recipe/layout.ts';
 import { describePages, type PageRun, startPagesFile } from './recipe/start-pages.ts';
-import { nodeVersion, run, step } from './recipe/tools.ts';
+import { nodeVersion, step } from './recipe/tools.ts';
 
 /** Milliseconds for one step on the board. */
 const patience = 180_000;
@@ -77,14 +76,12 @@ const { disk, trust } = await buildImage({
 });
 const folder = mkdtempSync(join(tmpdir(), 'postern-pages-'));
 try {
-  const flash = join(folder, 'disk.img');
-  run('cp', ['--sparse=always', disk!, flash]);
-  run('truncate', ['-s', '512M', flash]);
-  writeConfig(flash, startOf('config') * mebibyte, { 'gateway.toml': config }, folder);
+  const flashed = join(folder, 'disk.img');
+  flash(disk!, flashed, { 'gateway.toml': config });
   // With memory enough that nothing is thrown out again.
   const machine = new Machine({
     folder,
-    disk: flash,
+    disk: flashed,
     trust,
     memory: 512,
     kernelArguments: 'postern.log=console',

@@ -2,9 +2,10 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream, readFileSync, type WriteStream, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { stripVTControlCharacters } from 'node:util';
+import { mebibyte, startOf } from '../recipe/layout.ts';
 import { run } from '../recipe/tools.ts';
 
 export interface MachineParts {
@@ -187,16 +188,14 @@ export class Machine implements AsyncDisposable {
   }
 }
 
-/** Puts files onto the config partition of a disk, as an operator does before the board is switched on. */
-export function writeConfig(
-  disk: string,
-  offset: number,
-  files: Readonly<Record<string, string>>,
-  folder: string,
-): void {
+/** Flashes an image to a disk, and puts files onto its config partition, as an operator does before the board is switched on. */
+export function flash(image: string, disk: string, files: Readonly<Record<string, string>>): void {
+  run('cp', ['--sparse=always', image, disk]);
+  // Flash is larger than the image.
+  run('truncate', ['-s', '512M', disk]);
   for (const [name, text] of Object.entries(files)) {
-    const file = join(folder, name);
+    const file = join(dirname(disk), name);
     writeFileSync(file, text);
-    run('mcopy', ['-o', '-i', `${disk}@@${offset}`, file, `::${name}`]);
+    run('mcopy', ['-o', '-i', `${disk}@@${startOf('config') * mebibyte}`, file, `::${name}`]);
   }
 }

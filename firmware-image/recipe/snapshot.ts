@@ -7,13 +7,27 @@ const workshop = '/tmp/postern-snapshot';
 /** Milliseconds to wait for another build that makes one, which takes some seconds. */
 const patience = { inAll: 120_000, once: 200 } as const;
 
+/** Where a snapshot goes, and the settings it is made by: names in the folder that Node runs in. */
+const [blob, settings] = ['postern.snapshot', 'snapshot.json'] as const;
+
+/**
+ * Puts the settings into a folder by which Node makes a snapshot there, `postern.snapshot`, and answers with its arguments.
+ *
+ * The seeds hold for the making alone: where a snapshot is started from, Node chooses its own. Without the code cache, which is
+ * for the parts of Node that are loaded later, it is less than half as large, and no slower.
+ */
+export function prepareSnapshot(folder: string, program: string): string[] {
+  writeFileSync(join(folder, settings), JSON.stringify({ builder: program, withoutCodeCache: true }));
+  return [
+    ...['--no-warnings', '--random-seed=1', '--hash-seed=1'],
+    ...['--snapshot-blob', blob, '--build-snapshot-config', settings],
+  ];
+}
+
 /**
  * Loads the gateway's program as it will be loaded on the board, and writes down what Node's heap then holds: a start from this
  * snapshot reads, compiles and runs none of it again. Only the board's own Node can make it, so that runs here by QEMU's user
  * emulation. [Node, Startup snapshot]
- *
- * The seeds hold for the making alone: where a snapshot is started from, Node chooses its own. Without the code cache, which is
- * for the parts of Node that are loaded later, it is less than half as large, and no slower.
  * @param tree root of the board, with Node and its libraries in place
  * @param program dist/postern-snapshot.cjs, or another that has a main function for snapshots
  * @param file that the snapshot goes to: the same bytes for the same Node and program
@@ -25,19 +39,17 @@ export function makeSnapshot(tree: string, program: string, file: string): void 
     copyFileSync(join(tree, 'usr/lib/ld-linux-aarch64.so.1'), loader);
     symlinkSync(join(tree, 'usr/lib/node/node'), node);
     copyFileSync(program, join(workshop, 'postern.cjs'));
-    writeFileSync(join(workshop, 'snapshot.json'), '{"builder":"postern.cjs","withoutCodeCache":true}');
     // Libraries look at their environment when they are loaded: it is empty.
     run(
       'env',
       [
         ...['-i', 'TZ=UTC', 'qemu-aarch64-static'],
         ...['-cpu', 'cortex-a53', loader, '--library-path', join(tree, 'usr/lib/aarch64-linux-gnu'), node],
-        ...['--no-warnings', '--random-seed=1', '--hash-seed=1'],
-        ...['--snapshot-blob', 'postern.snapshot', '--build-snapshot-config', 'snapshot.json'],
+        ...prepareSnapshot(workshop, 'postern.cjs'),
       ],
       { cwd: workshop },
     );
-    copyFileSync(join(workshop, 'postern.snapshot'), file);
+    copyFileSync(join(workshop, blob), file);
   } finally {
     rmSync(workshop, { recursive: true });
   }

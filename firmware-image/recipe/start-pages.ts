@@ -66,7 +66,8 @@ export function startPagesFirst(program: Buffer, touched: readonly PageRun[]): B
   if (!isElf(program)) throw new Error('only an ELF program can be laid out');
   const segments = segmentsOf(program);
   const loaded = segments.filter(({ type }) => type === segmentType.load);
-  const pieces = loaded.flatMap((segment, index) => piecesOf(segment, pagesIn(touched), index === 0));
+  const pages = pagesIn(touched);
+  const pieces = loaded.flatMap((segment, index) => piecesOf(segment, pages, index === 0));
   const count = segments.length + pieces.length + 1 - loaded.length;
   const headers: PageRun = tableBelow(loaded[0]!, Math.ceil((count * segmentBytes) / pageBytes));
 
@@ -86,10 +87,11 @@ export function startPagesFirst(program: Buffer, touched: readonly PageRun[]): B
     const start = offsetOf(segment, from);
     program.copy(laidOut, places.get(piece)! * pageBytes, start, start + (to - from) * pageBytes);
   }
+  const offsetIn = (piece: Piece, address: number): number =>
+    (places.get(piece)! - piece.from) * pageBytes + address;
   const offsetAt = (address: number): number => {
     const page = Math.floor(address / pageBytes);
-    const piece = pieces.find(({ from, to }) => page >= from && page < to)!;
-    return (places.get(piece)! - piece.from) * pageBytes + address;
+    return offsetIn(pieces.find(({ from, to }) => page >= from && page < to)!, address);
   };
   const table = {
     offset: places.get(headers)! * pageBytes,
@@ -106,7 +108,10 @@ export function startPagesFirst(program: Buffer, touched: readonly PageRun[]): B
     if (segment !== loaded[0]) return [];
     return [
       { ...table, type: segmentType.load },
-      ...pieces.map((piece) => ({ ...partOf(piece), offset: offsetAt(partOf(piece).address) })),
+      ...pieces.map((piece) => {
+        const part = partOf(piece);
+        return { ...part, offset: offsetIn(piece, part.address) };
+      }),
     ];
   });
   for (const [index, segment] of all.entries())

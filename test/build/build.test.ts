@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { prepareSnapshot } from '../../firmware-image/recipe/snapshot.ts';
 import { loadConfig } from '../../src/base/config.ts';
 import { gatewayConfigSchema } from '../../src/gateway-config.ts';
 
@@ -46,12 +47,10 @@ test('the bundle of the gateway runs by itself, and holds no stack of other part
 test('a start-up snapshot can be made of the gateway, and comes out the same each time', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'postern-snapshot-'));
   t.after(() => rmSync(folder, { recursive: true }));
-  const [file, config] = [join(folder, 'snapshot'), join(folder, 'snapshot.json')];
-  const builder = join(root, 'dist/postern-snapshot.cjs');
-  writeFileSync(config, JSON.stringify({ builder, withoutCodeCache: true }));
+  const file = join(folder, 'postern.snapshot');
+  const args = prepareSnapshot(folder, join(root, 'dist/postern-snapshot.cjs'));
   const make = () => {
-    const flags = ['--no-warnings', '--random-seed=1', '--hash-seed=1', '--snapshot-blob', file];
-    const { status, stderr } = node(...flags, '--build-snapshot-config', config);
+    const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', cwd: folder });
     assert.equal(status, 0, stderr);
     return readFileSync(file);
   };

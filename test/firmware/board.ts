@@ -6,7 +6,7 @@ import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stringify } from 'smol-toml';
-import { Machine, writeConfig } from '../../firmware-image/qemu/machine.ts';
+import { flash, Machine } from '../../firmware-image/qemu/machine.ts';
 import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
 import { run } from '../../firmware-image/recipe/tools.ts';
 import { type BootState, BootStateCopies } from '../../src/update/boot-state.ts';
@@ -62,9 +62,6 @@ export class Board implements AsyncDisposable {
   static async flash(parts: BoardParts): Promise<Board> {
     const folder = mkdtempSync(join(tmpdir(), 'postern-board-'));
     const board = new Board(folder, { coap: await freePort('udp'), closed: await freePort('tcp') }, parts);
-    run('cp', ['--sparse=always', parts.disk, board.disk]);
-    // Flash is larger than the image.
-    run('truncate', ['-s', '512M', board.disk]);
     const config = stringify({
       gateway: { id: 'gw-1' },
       coap: { leisure: 50, 'insecure-plain-coap': true, advertise: `127.0.0.1:${board.coapPort}` },
@@ -81,7 +78,7 @@ export class Board implements AsyncDisposable {
       'gateway.toml': config,
       ...(parts.timeServers && { 'ntp-servers': parts.timeServers.map((one) => `${one}\n`).join('') }),
     };
-    writeConfig(board.disk, startOf('config') * mebibyte, files, folder);
+    flash(parts.disk, board.disk, files);
     return board;
   }
 

@@ -84,7 +84,7 @@ test('its loader starts it, however many segments it has', (t) => {
 });
 
 test('pages that lie close together stay together', () => {
-  const [first] = [Math.floor(loaded[1]!.address / page) + 100];
+  const first = Math.floor(loaded[1]!.address / page) + 100;
   const segmentsWith = (runs: PageRun[]) => segmentsOf(startPagesFirst(program, runs)).length;
   const one = segmentsWith([{ from: first, to: first + 1 }]);
   assert.equal(segmentsWith([first, first + 3].map((from) => ({ from, to: from + 1 }))), one);
