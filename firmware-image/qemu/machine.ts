@@ -54,6 +54,11 @@ export class Machine implements AsyncDisposable {
     return this.#process !== undefined;
   }
 
+  /** Of QEMU, while it runs. */
+  get processId(): number | undefined {
+    return this.#process?.pid;
+  }
+
   /** Milliseconds since it was switched on. */
   get age(): number {
     return performance.now() - this.#started;

@@ -18,13 +18,13 @@ export function machine(): string {
   return `${cpus().length} cores${clock}`;
 }
 
-/** Puts a benchmark's result between its markers in docs/performance.md. */
-export function writeSection(name: string, text: string): void {
-  const file = fileURLToPath(new URL('../../docs/performance.md', import.meta.url));
+/** Puts a benchmark's result between its markers in a page of docs/. */
+export function writeSection(name: string, text: string, page = 'performance.md'): void {
+  const file = fileURLToPath(new URL(`../../docs/${page}`, import.meta.url));
   const before = readFileSync(file, 'utf8');
   const [from, to] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
   const start = before.indexOf(from);
   const end = before.indexOf(to);
-  if (start < 0 || end < start) throw new Error(`docs/performance.md has no section ${from}`);
+  if (start < 0 || end < start) throw new Error(`docs/${page} has no section ${from}`);
   writeFileSync(file, `${before.slice(0, start + from.length)}\n${text}\n${before.slice(end)}`);
 }
