@@ -1,14 +1,21 @@
-import { copyFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { run } from './tools.ts';
 
 /** Where a snapshot is made: the heap knows the names of its folder and its files, so they are always the same. */
 const workshop = '/tmp/postern-snapshot';
-/** Milliseconds to wait for another build that makes one, which takes some seconds. */
-const patience = { inAll: 120_000, once: 200 } as const;
-
 /** Where a snapshot goes, and the settings it is made by: names in the folder that Node runs in. */
 const [blob, settings] = ['postern.snapshot', 'snapshot.json'] as const;
+/** Seconds to wait for other builds, of which one at a time makes a snapshot; it takes a few. */
+const patience = 120;
+/** What a build that was killed left there goes first: the lock went with it. */
+const inWorkshop = `
+rm -rf "$0"; mv "$1" "$0"; cd "$0"
+file=$2; shift 2
+"$@" >&2
+cp ${blob} "$file"
+rm -rf "$0"`;
 
 /**
  * Puts the settings into a folder by which Node makes a snapshot there, `postern.snapshot`, and answers with its arguments.
@@ -33,37 +40,17 @@ export function prepareSnapshot(folder: string, program: string): string[] {
  * @param file that the snapshot goes to: the same bytes for the same Node and program
  */
 export function makeSnapshot(tree: string, program: string, file: string): void {
-  takeWorkshop();
-  try {
-    const [loader, node] = [join(workshop, 'loader'), join(workshop, 'node')];
-    copyFileSync(join(tree, 'usr/lib/ld-linux-aarch64.so.1'), loader);
-    symlinkSync(join(tree, 'usr/lib/node/node'), node);
-    copyFileSync(program, join(workshop, 'postern.cjs'));
+  const folder = mkdtempSync(join(tmpdir(), 'postern-snapshot-'));
+  copyFileSync(join(tree, 'usr/lib/ld-linux-aarch64.so.1'), join(folder, 'loader'));
+  symlinkSync(join(tree, 'usr/lib/node/node'), join(folder, 'node'));
+  copyFileSync(program, join(folder, 'postern.cjs'));
+  const libraries = join(tree, 'usr/lib/aarch64-linux-gnu');
+  const node = [
     // Libraries look at their environment when they are loaded: it is empty.
-    run(
-      'env',
-      [
-        ...['-i', 'TZ=UTC', 'qemu-aarch64-static'],
-        ...['-cpu', 'cortex-a53', loader, '--library-path', join(tree, 'usr/lib/aarch64-linux-gnu'), node],
-        ...prepareSnapshot(workshop, 'postern.cjs'),
-      ],
-      { cwd: workshop },
-    );
-    copyFileSync(join(workshop, blob), file);
-  } finally {
-    rmSync(workshop, { recursive: true });
-  }
-}
-
-/** @throws {Error} when it stays taken */
-function takeWorkshop(): void {
-  for (let waited = 0; ; waited += patience.once) {
-    try {
-      return void mkdirSync(workshop, { mode: 0o700 });
-    } catch (cause) {
-      if (waited >= patience.inAll)
-        throw new Error(`${workshop} is taken: remove it if no other build is running`, { cause });
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, patience.once);
-    }
-  }
+    ...['env', '-i', 'TZ=UTC', 'qemu-aarch64-static', '-cpu', 'cortex-a53'],
+    ...[join(workshop, 'loader'), '--library-path', libraries, join(workshop, 'node')],
+    ...prepareSnapshot(folder, 'postern.cjs'),
+  ];
+  const lock = ['--verbose', '--timeout', String(patience), `${workshop}.lock`];
+  run('flock', [...lock, 'sh', '-ec', inWorkshop, workshop, folder, file, ...node]);
 }

@@ -1,7 +1,7 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { createReadStream, mkdtempSync, rmSync, statSync } from 'node:fs';
-import { createServer } from 'node:http';
+import { createReadStream, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { createServer } from 'node:https';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +11,7 @@ import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
 import { run } from '../../firmware-image/recipe/tools.ts';
 import { type BootState, BootStateCopies } from '../../src/update/boot-state.ts';
 import { secrets } from '../journeys/site.ts';
+import { selfSigned } from '../peers/certificates.ts';
 
 /** Where the guest finds this machine's loopback interface. */
 export const host = '10.0.2.2';
@@ -25,6 +26,8 @@ export interface BoardParts {
   readonly brokerUrl: string;
   readonly devices: readonly string[];
   readonly update?: Readonly<Record<string, unknown>>;
+  /** Who vouches for servers that updates come from: PEM. */
+  readonly updateAuthority?: string;
   readonly memory?: number;
   /** NTP servers, as chrony names them. */
   readonly timeServers?: readonly string[];
@@ -72,10 +75,11 @@ export class Board implements AsyncDisposable {
         'server-secret': secrets.gatewayServer,
       },
       bootstrap: { device: parts.devices.map((id) => ({ id, 'factory-secret': secrets.factory(id) })) },
-      ...(parts.update && { update: parts.update }),
+      update: { ...parts.update, ...(parts.updateAuthority !== undefined && { ca: 'updates.crt' }) },
     });
     const files = {
       'gateway.toml': config,
+      ...(parts.updateAuthority !== undefined && { 'updates.crt': parts.updateAuthority }),
       ...(parts.timeServers && { 'ntp-servers': parts.timeServers.map((one) => `${one}\n`).join('') }),
     };
     flash(parts.disk, board.disk, files);
@@ -131,9 +135,14 @@ async function freePort(protocol: 'udp' | 'tcp'): Promise<number> {
   return port;
 }
 
-/** Serves files to the guest, from their start or from where a download was broken off. */
+/** Serves files to the guest by HTTPS, from their start or from where a download was broken off. */
 export async function bundleServer(files: Readonly<Record<string, string>>) {
-  const server = createServer((request, response) => {
+  const folder = mkdtempSync(join(tmpdir(), 'postern-updates-'));
+  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')] as const;
+  selfSigned('updates', { key, cert }, '-addext', `subjectAltName=IP:${host}`);
+  const tls = { key: readFileSync(key), cert: readFileSync(cert) };
+  rmSync(folder, { recursive: true });
+  const server = createServer(tls, (request, response) => {
     const file = files[(request.url ?? '').slice(1)];
     if (file === undefined) return response.writeHead(404).end();
     const { size } = statSync(file);
@@ -149,7 +158,9 @@ export async function bundleServer(files: Readonly<Record<string, string>>) {
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   return {
-    url: (name: string) => `http://${host}:${port}/${name}`,
+    /** Vouches for itself. */
+    certificate: String(tls.cert),
+    url: (name: string) => `https://${host}:${port}/${name}`,
     [Symbol.asyncDispose]: async () => {
       const closed = once(server, 'close');
       server.close();

@@ -33,13 +33,15 @@ export class Field implements AsyncDisposable {
     const broker = await startAedes();
     const site = new Site(broker.url);
     const headend = await site.headend([]);
+    const server = await bundleServer(files);
     const board = await Board.flash({
       disk: image.disk!,
       trust: image.trust,
       brokerUrl: broker.url,
+      updateAuthority: server.certificate,
       ...rest,
     });
-    return new Field({ broker, site, headend, board }, await bundleServer(files));
+    return new Field({ broker, site, headend, board }, server);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
