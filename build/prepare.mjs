@@ -56,7 +56,7 @@ if (process.argv.includes('--image') && !canBuildImage)
   );
 
 const wanted = Object.entries(debianPackages).flatMap(([purpose, packages]) =>
-  process.argv.includes(`--${purpose}`) && (purpose !== 'image' || canBuildImage) ? packages : [],
+  process.argv.includes(`--${purpose}`) && (purpose === 'tests' || canBuildImage) ? packages : [],
 );
 const missing = new Set(wanted.filter(([program]) => !present(program)).map(([, name]) => name));
 if (missing.size > 0) {

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { qemu } from './boards/qemu.ts';
+import { virt } from './qemu/hardware.ts';
 import { flash, Machine } from './qemu/machine.ts';
 import { buildImage } from './recipe/image.ts';
 import { signingKeys } from './recipe/keys.ts';
@@ -82,8 +83,7 @@ try {
   const machine = new Machine({
     folder,
     disk: flashed,
-    trust,
-    memory: 512,
+    hardware: virt({ trust, memory: 512 }),
     kernelArguments: 'postern.log=console',
   });
   await using _ = machine;

@@ -26,6 +26,8 @@ export interface Board {
 export interface BoardFiles {
   /** A file of one of the board's packages. */
   readonly find: (path: string) => string;
+  /** U-Boot that checks signatures, for one of its own configurations. */
+  readonly uBoot: (configuration: string) => string;
   /** A device tree of the kernel with the public key and the boot script put into it. */
   readonly trustedTree: (name: string) => string;
   /** A file with this text. */

@@ -3,25 +3,32 @@ import { type Board, commonModules, withoutMeltdown } from './board.ts';
 /**
  * Raspberry Pi 4 and Compute Module 4, from SD card or eMMC. Its first stage is in its ROM and EEPROM; it reads start4.elf,
  * U-Boot and the device tree, which has the key, from CONFIG. What makes that chain start at the chip is the EEPROM's own
- * signed boot. Built here, and not booted.
+ * signed boot. Tried on an emulated Raspberry Pi 3 (test/firmware/emulated-pi.ts).
  */
 export const raspberryPi4: Board = {
   name: 'raspberry-pi-4',
   description: 'Raspberry Pi 4, Compute Module 4',
-  packages: ['u-boot-rpi', 'raspi-firmware'],
+  packages: ['raspi-firmware'],
   console: 'ttyS1,115200',
   kernelArguments: [withoutMeltdown],
   modules: {
-    initramfs: ['sdhci_iproc', 'mmc_block', 'bcm2835_wdt heartbeat=15', ...commonModules.initramfs],
+    initramfs: [
+      'fixed',
+      'gpio-regulator',
+      'sdhci_iproc',
+      'mmc_block',
+      'bcm2835_wdt heartbeat=15',
+      ...commonModules.initramfs,
+    ],
     root: ['broadcom', 'bcm_phy_lib', 'genet', 'iproc_rng200', ...commonModules.root],
   },
   deviceTrees: [],
   disk: { interface: 'mmc', number: 0 },
   addresses: { fit: '0x10000000', kernel: '0x00200000', state: '0x0f000000' },
-  firmware: ({ find, trustedTree, text }) => ({
+  firmware: ({ find, uBoot, trustedTree, text }) => ({
     'start4.elf': find('usr/lib/raspi-firmware/start4.elf'),
     'fixup4.dat': find('usr/lib/raspi-firmware/fixup4.dat'),
-    'u-boot.bin': find('usr/lib/u-boot/rpi_4/u-boot.bin'),
+    'u-boot.bin': uBoot('rpi_arm64'),
     'bcm2711-rpi-4-b.dtb': trustedTree('broadcom/bcm2711-rpi-4-b.dtb'),
     'bcm2711-rpi-cm4.dtb': trustedTree('broadcom/bcm2711-rpi-cm4-io.dtb'),
     'config.txt': text('config.txt', 'arm_64bit=1\nenable_uart=1\nkernel=u-boot.bin\n'),

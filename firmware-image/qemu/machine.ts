@@ -1,30 +1,25 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createWriteStream, readFileSync, type WriteStream, writeFileSync } from 'node:fs';
+import { createWriteStream, type WriteStream, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { stripVTControlCharacters } from 'node:util';
 import { mebibyte, startOf } from '../recipe/layout.ts';
 import { run } from '../recipe/tools.ts';
+import type { Hardware } from './hardware.ts';
 
 export interface MachineParts {
   /** Folder for its device tree and its serial log. */
   readonly folder: string;
   readonly disk: string;
-  /** Source of the device tree that U-Boot trusts, as the recipe made it. */
-  readonly trust: string;
-  /** Mebibytes. */
-  readonly memory?: number;
+  readonly hardware: Hardware;
   /** UDP and TCP ports of this machine, at 127.0.0.1, by the port of the guest that they lead to. */
   readonly udp?: Readonly<Record<number, number>>;
   readonly tcp?: Readonly<Record<number, number>>;
   /** More for the kernel's command line. */
   readonly kernelArguments?: string;
 }
-
-/** U-Boot for the emulated board, from Debian's u-boot-qemu. */
-export const uBoot = '/usr/lib/u-boot/qemu_arm64/u-boot.bin';
 
 interface Waiting {
   readonly pattern: RegExp;
@@ -33,7 +28,7 @@ interface Waiting {
 
 const lines = 20_000;
 
-/** A board that QEMU emulates: U-Boot, the disk, a network of its own behind 127.0.0.1, and a watchdog that resets it. */
+/** A board that QEMU emulates, from its boot loader on, with a disk, and a network of its own behind 127.0.0.1. */
 export class Machine implements AsyncDisposable {
   readonly #parts: MachineParts;
   readonly #log: WriteStream;
@@ -66,44 +61,19 @@ export class Machine implements AsyncDisposable {
 
   start(): void {
     this.#isCut = false;
-    const { folder, disk, trust, udp = {}, tcp = {}, kernelArguments = '', memory = 128 } = this.#parts;
+    const { folder, disk, hardware, udp = {}, tcp = {}, kernelArguments = '' } = this.#parts;
     const forwards = Object.entries({ udp, tcp }).flatMap(([protocol, ports]) =>
       Object.entries(ports).map(([guest, host]) => `,hostfwd=${protocol}:127.0.0.1:${host}-:${guest}`),
     );
-    const hardware = [
-      ...[
-        '-cpu',
-        'cortex-a53',
-        '-smp',
-        '1',
-        '-m',
-        String(memory),
-        '-nographic',
-        '-no-user-config',
-        '-nodefaults',
-      ],
-      ...[
-        '-drive',
-        `if=none,id=disk,format=raw,cache=writeback,file=${disk}`,
-        '-device',
-        'virtio-blk-pci,drive=disk',
-      ],
-      ...['-netdev', `user,id=lan${forwards.join('')}`, '-device', 'virtio-net-pci,netdev=lan,romfile='],
-      ...['-device', 'virtio-rng-pci', '-device', 'i6300esb', '-action', 'watchdog=reset'],
-      ...['-serial', 'stdio', '-monitor', `unix:${join(folder, 'monitor')},server,nowait`],
+    const all = [
+      ...['-nographic', '-no-user-config', '-nodefaults', '-action', 'watchdog=reset'],
+      ...hardware.arguments(`format=raw,cache=writeback,file=${disk}`, `user,id=lan${forwards.join('')}`),
+      ...['-monitor', `unix:${join(folder, 'monitor')},server,nowait`],
     ];
-    const tree = join(folder, 'machine.dtb');
-    // With firmware the machine has other devices than without.
-    run('qemu-system-aarch64', ['-M', `virt,dumpdtb=${tree}`, '-bios', uBoot, ...hardware]);
-    const own = run('dtc', ['-q', '-I', 'dtb', '-O', 'dts', tree]);
-    const trusted = readFileSync(trust, 'utf8')
-      .replace('/dts-v1/;', '')
-      .replace(/(rauc\.slot=\S+) /, `$1 ${kernelArguments} `);
-    const joined = join(folder, 'trusted.dtb');
-    run('dtc', ['-q', '-I', 'dts', '-O', 'dtb', '-p', '4096', '-o', joined, '-'], {
-      input: `${own}\n${trusted}`,
-    });
-    this.#command = ['-M', 'virt', '-no-reboot', '-dtb', joined, '-bios', uBoot, ...hardware];
+    const tree = join(folder, 'trusted.dtb');
+    const source = hardware.tree(folder, all).replace(/(rauc\.slot=\S+) /, `$1 ${kernelArguments} `);
+    run('dtc', ['-q', '-I', 'dts', '-O', 'dtb', '-p', '4096', '-o', tree, '-'], { input: source });
+    this.#command = ['-M', hardware.machine, '-no-reboot', '-dtb', tree, ...all];
     this.#switchOn();
   }
 

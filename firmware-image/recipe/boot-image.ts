@@ -50,7 +50,8 @@ export function makeInitramfs(folder: string, parts: BootImageParts): string {
 /** The kernel, packed as U-Boot unpacks it fastest; done once for each. */
 function packedKernel(kernelImage: string): string {
   const file = join(output, 'cache', `${basename(kernelImage)}.lz4`);
-  if (existsSync(file) && statSync(file).mtimeMs > statSync(kernelImage).mtimeMs) return file;
+  // lz4 gives it the time of the kernel.
+  if (existsSync(file) && statSync(file).mtimeMs >= statSync(kernelImage).mtimeMs) return file;
   run('lz4', ['-q', '-f', '-12', '--no-frame-crc', kernelImage, `${file}.part`]);
   run('mv', [`${file}.part`, file]);
   return file;

@@ -1,6 +1,6 @@
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { output, run } from './tools.ts';
+import { fresh, output, parentOf, run } from './tools.ts';
 
 export const suite = 'bookworm';
 
@@ -25,12 +25,26 @@ export function debianPackages(wanted: readonly string[]): DebianPackage[] {
 /** Answers of this process: images that are built in one go are of the same packages. */
 const asked = new Map<string, DebianPackage[]>();
 
-function askDebian(wanted: readonly string[]): DebianPackage[] {
-  const apt = join(output, 'cache/apt');
+/**
+ * The source of a package, got as the packages are. Answers with its description, the `.dsc`; what it describes lies beside it.
+ */
+export function debianSource(name: string): string {
+  const flags = ownApt('deb-src');
+  const folder = fresh(join(output, 'cache/source', name));
+  aptGet([...flags, 'update', '-qq']);
+  aptGet([...flags, 'source', '-qq', '--download-only', name], folder);
+  const description = readdirSync(folder).find((file) => file.endsWith('.dsc'));
+  if (description === undefined) throw new Error(`the source of ${name} was not downloaded`);
+  return join(folder, description);
+}
+
+/** Arguments for an apt of the recipe's own, for arm64, with this kind of lines in its list of sources. */
+function ownApt(kind: 'deb' | 'deb-src'): string[] {
+  const apt = join(output, 'cache', kind === 'deb' ? 'apt' : 'apt-source');
   for (const folder of ['etc/preferences.d', 'state/lists/partial', 'cache/archives/partial'])
     mkdirSync(join(apt, folder), { recursive: true });
   writeFileSync(join(apt, 'status'), '');
-  writeFileSync(join(apt, 'sources.list'), `${mirrors().join('\n')}\n`);
+  writeFileSync(join(apt, 'sources.list'), `${mirrors(kind).join('\n')}\n`);
   const options = {
     'APT::Architecture': 'arm64',
     'APT::Architectures': 'arm64',
@@ -43,31 +57,45 @@ function askDebian(wanted: readonly string[]): DebianPackage[] {
     'Dir::State::status': join(apt, 'status'),
     'Dir::Cache': join(apt, 'cache'),
     'Acquire::Languages': 'none',
-    // Two images may be built at once: the one waits for the other.
-    'DPkg::Lock::Timeout': '120',
   };
-  const flags = Object.entries(options).flatMap(([key, value]) => ['-o', `${key}=${value}`]);
-  run('apt-get', [...flags, 'update', '-qq']);
-  run('apt-get', [...flags, 'install', '-y', '-qq', '--download-only', ...wanted]);
+  return Object.entries(options).flatMap(([key, value]) => ['-o', `${key}=${value}`]);
+}
+
+function askDebian(wanted: readonly string[]): DebianPackage[] {
+  const flags = ownApt('deb');
+  aptGet([...flags, 'update', '-qq']);
+  aptGet([...flags, 'install', '-y', '-qq', '--download-only', ...wanted]);
   // What is in the archives from earlier days may be older: the list of what would be installed says which count.
-  const listed = run('apt-get', [...flags, 'install', '-s', '-qq', ...wanted]);
-  const archives = join(apt, 'cache/archives');
+  const listed = aptGet([...flags, 'install', '-s', '-qq', ...wanted]);
+  const archives = join(output, 'cache/apt/cache/archives');
   const files = readdirSync(archives);
   return [...listed.matchAll(/^Inst (\S+) \((\S+) /gm)].map(([, name = '', version = '']) => {
     const file = files.find((one) => one.startsWith(`${name}_${version.replaceAll(':', '%3a')}_`));
     if (!file) throw new Error(`${name} ${version} was not downloaded`);
     const folder = join(output, 'cache/packages', file.slice(0, -'.deb'.length));
-    if (!existsSync(`${folder}.done`)) {
-      mkdirSync(folder, { recursive: true });
-      run('dpkg-deb', ['-x', join(archives, file), folder]);
-      writeFileSync(`${folder}.done`, '');
-    }
+    if (!existsSync(folder)) unpack(join(archives, file), folder);
     return { name, version, folder };
   });
 }
 
+/** Two images may be built at once: the one waits for the other, where apt would give up. */
+const aptGet = (args: readonly string[], cwd = output): string =>
+  run('flock', [join(output, 'cache/apt.lock'), 'apt-get', ...args], { cwd });
+
+/** All of a package is there, or nothing, whoever unpacks it besides. */
+function unpack(archive: string, folder: string): void {
+  const part = `${folder}.${process.pid}`;
+  run('dpkg-deb', ['-x', archive, parentOf(part)]);
+  try {
+    renameSync(part, folder);
+  } catch (thrown) {
+    rmSync(part, { recursive: true });
+    if (!existsSync(folder)) throw thrown;
+  }
+}
+
 /** Lines of a sources.list: where the machine itself has Debian's packages from. */
-function mirrors(): string[] {
+function mirrors(kind: 'deb' | 'deb-src'): string[] {
   const format = '$(ORIGIN)|$(CODENAME)|$(REPO_URI)|$(COMPONENT)';
   const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
   const lines = run('apt-get', ['indextargets', 'Created-By: Packages', '--format', format])
@@ -78,7 +106,7 @@ function mirrors(): string[] {
     const [origin, codename = '', uri = '', component] = line.split('|');
     // Firmware of boards, such as that of the Raspberry Pi, is in a part of its own.
     if (origin === 'Debian' && codename.startsWith(suite) && component === 'main')
-      found.add(`deb [signed-by=${keyring}] ${uri} ${codename} main non-free-firmware`);
+      found.add(`${kind} [signed-by=${keyring}] ${uri} ${codename} main non-free-firmware`);
   }
   if (found.size === 0)
     throw new Error(

@@ -2,6 +2,7 @@ import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } fr
 import { basename, join } from 'node:path';
 import type { Board, BoardFiles } from '../boards/board.ts';
 import { type BootImageParts, makeFit, makeInitramfs } from './boot-image.ts';
+import { builtUBoot } from './boot-loader.ts';
 import { makeBundle } from './bundle.ts';
 import { PackageFiles } from './closure.ts';
 import { debianPackages } from './debian.ts';
@@ -127,7 +128,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
       order.bootLoader === undefined || bootLoaderAt === undefined
         ? undefined
         : { file: order.bootLoader, at: bootLoaderAt };
-    const firmware = board.firmware?.(from) ?? {};
+    const firmware = await step('firmware of the board', () => board.firmware?.(from) ?? {});
     await step('disk', () => makeDisk(file, { fit, root: rootImage, date, firmware, bootLoader }));
   }
   run('rm', ['-rf', tree, join(folder, 'bundle')]);
@@ -140,6 +141,11 @@ function boardFiles(folder: string, files: PackageFiles, deviceTrees: string, tr
       // What is touched and copied is a file of ours.
       const copy = join(folder, basename(path));
       copyFileSync(files.find(path).from, copy);
+      return copy;
+    },
+    uBoot: (configuration) => {
+      const copy = join(folder, 'u-boot.bin');
+      copyFileSync(builtUBoot(configuration), copy);
       return copy;
     },
     trustedTree: (name) => {

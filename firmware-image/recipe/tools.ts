@@ -34,7 +34,8 @@ export function run(program: string, args: readonly string[], { cwd, env, input 
       message,
     } = cause as { stderr?: string; stdout?: string; message: string };
     const said = `${stdout}${stderr}`.trim().split('\n').slice(-20).join('\n');
-    throw new Error(`${program} failed: ${said || message}\n  $ ${program} ${args.join(' ')}`, { cause });
+    // Without the cause, which would say all of it again.
+    throw new Error(`${program} failed: ${said || message}\n  $ ${program} ${args.join(' ')}`);
   }
 }
 

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { virt } from '../../firmware-image/qemu/hardware.ts';
 import { Board } from '../firmware/board.ts';
 import { machine, median, spread, writeSection } from './report.ts';
 
@@ -88,7 +89,7 @@ async function flashed(folder: string): Promise<Board> {
   }
   const board = await Board.flash({
     disk: join(folder, disk),
-    trust: join(folder, 'trust.dts'),
+    hardware: virt({ trust: join(folder, 'trust.dts') }),
     brokerUrl: 'mqtt://127.0.0.1:1',
     devices: [],
   });

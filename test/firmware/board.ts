@@ -6,6 +6,7 @@ import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stringify } from 'smol-toml';
+import type { Hardware } from '../../firmware-image/qemu/hardware.ts';
 import { flash, Machine } from '../../firmware-image/qemu/machine.ts';
 import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
 import { run } from '../../firmware-image/recipe/tools.ts';
@@ -20,15 +21,14 @@ export const host = '10.0.2.2';
 export const patience = { start: 120_000, update: 420_000 } as const;
 
 export interface BoardParts {
-  /** What the recipe built: a disk to flash, and what its boot loader trusts. */
+  /** What the recipe built, to be flashed. */
   readonly disk: string;
-  readonly trust: string;
+  readonly hardware: Hardware;
   readonly brokerUrl: string;
   readonly devices: readonly string[];
   readonly update?: Readonly<Record<string, unknown>>;
   /** Who vouches for servers that updates come from: PEM. */
   readonly updateAuthority?: string;
-  readonly memory?: number;
   /** NTP servers, as chrony names them. */
   readonly timeServers?: readonly string[];
 }
@@ -50,12 +50,10 @@ export class Board implements AsyncDisposable {
     this.disk = join(folder, 'disk.img');
     this.coapPort = ports.coap;
     this.closedPort = ports.closed;
-    const { trust, memory = 128 } = parts;
     this.machine = new Machine({
       folder,
       disk: this.disk,
-      trust,
-      memory,
+      hardware: parts.hardware,
       udp: { 5683: ports.coap },
       tcp: { [closedPort]: ports.closed },
       kernelArguments: 'postern.log=console',

@@ -1,3 +1,4 @@
+import { type Hardware, virt } from '../../firmware-image/qemu/hardware.ts';
 import type { BuiltImage } from '../../firmware-image/recipe/image.ts';
 import type { Headend } from '../../src/headend/headend.ts';
 import { Site } from '../journeys/site.ts';
@@ -6,9 +7,11 @@ import { Board, type BoardParts, bundleServer } from './board.ts';
 
 type BundleServer = Awaited<ReturnType<typeof bundleServer>>;
 
-export interface FieldParts extends Pick<BoardParts, 'devices' | 'update' | 'memory' | 'timeServers'> {
+export interface FieldParts extends Pick<BoardParts, 'devices' | 'update' | 'timeServers'> {
   /** What the board is flashed with. */
   readonly image: BuiltImage;
+  /** QEMU's own board, by default. */
+  readonly hardware?: Hardware;
   /** Files that it may load, by name. */
   readonly files: Readonly<Record<string, string>>;
 }
@@ -29,14 +32,14 @@ export class Field implements AsyncDisposable {
     this.#files = files;
   }
 
-  static async prepare({ image, files, ...rest }: FieldParts): Promise<Field> {
+  static async prepare({ image, hardware = virt(image), files, ...rest }: FieldParts): Promise<Field> {
     const broker = await startAedes();
     const site = new Site(broker.url);
     const headend = await site.headend([]);
     const server = await bundleServer(files);
     const board = await Board.flash({
       disk: image.disk!,
-      trust: image.trust,
+      hardware,
       brokerUrl: broker.url,
       updateAuthority: server.certificate,
       ...rest,

@@ -13,6 +13,7 @@ import {
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { qemu } from '../../firmware-image/boards/qemu.ts';
+import { raspberryPi3, virt } from '../../firmware-image/qemu/hardware.ts';
 import type { BuiltImage } from '../../firmware-image/recipe/image.ts';
 import { makeDevelopmentKeys } from '../../firmware-image/recipe/keys.ts';
 import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
@@ -21,6 +22,7 @@ import { Credentials } from '../../src/store/credentials.ts';
 import { openDatabase, transaction } from '../../src/store/database.ts';
 import { Inventory } from '../../src/store/inventory.ts';
 import { Board, patience } from './board.ts';
+import { emulatedPi } from './emulated-pi.ts';
 import { Field } from './field.ts';
 import { buildFor, versions } from './images.ts';
 
@@ -222,10 +224,34 @@ describe('the firmware image on an emulated board, the long form', {
     },
   );
 
+  test('the image of the Raspberry Pi runs on an emulated one, when it is signed', limit, async () => {
+    const image = await buildFor('raspberry-pi', versions.first, { board: emulatedPi, withDisk: true });
+    const built = (name: string) => join(image.folder, 'boot', name);
+    await using field = await Field.prepare({
+      image,
+      hardware: raspberryPi3({ bootLoader: built('u-boot.bin'), tree: built('bcm2837-rpi-3-b.dtb') }),
+      files: {},
+      devices,
+      update: { watchdog: '/dev/null' },
+    });
+    const { machine, disk } = field.board;
+    machine.start();
+    // Without its watchdog this one cannot reset itself.
+    await machine.says(/Restarting system/, patience.start);
+    await machine.cutPower();
+    await field.board.start();
+    await field.attach(devices[0]);
+    await field.site.headendEvents.until('alert.device-attach', { device: devices[0] });
+    await machine.cutPower();
+    flip(disk, startOf('boot-a') * mebibyte + 5 * mebibyte);
+    machine.start();
+    await machine.says(/slot A does not boot/, patience.start);
+  });
+
   test('a root that was changed does not run: the board starts again', limit, async () => {
     await using board = await Board.flash({
       disk: first.disk!,
-      trust: first.trust,
+      hardware: virt(first),
       brokerUrl: 'mqtt://127.0.0.1:1',
       devices,
     });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
-import { uBoot } from '../../firmware-image/qemu/machine.ts';
+import { uBoot } from '../../firmware-image/qemu/hardware.ts';
 import { FumoState } from '../../src/mo/fumo.ts';
 import { patience } from './board.ts';
 import { Field } from './field.ts';

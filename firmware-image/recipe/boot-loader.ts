@@ -1,0 +1,59 @@
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { debianSource } from './debian.ts';
+import { fresh, output, root, run } from './tools.ts';
+
+/** What U-Boot is to have besides, or in place of, what its own configuration of a board says. */
+const settings: Readonly<Record<string, string>> = {
+  // Debian's binaries for real boards know no FIT.
+  CONFIG_FIT: 'y',
+  CONFIG_FIT_SIGNATURE: 'y',
+  CONFIG_RSA: 'y',
+  // Nothing that carries no signature is booted.
+  CONFIG_LEGACY_IMAGE_FORMAT: 'n',
+  // What it does stands in its device tree: not in a file that somebody puts beside it, and not what somebody types.
+  CONFIG_ENV_IS_IN_FAT: 'n',
+  CONFIG_ENV_IS_NOWHERE: 'y',
+  CONFIG_USE_PREBOOT: 'n',
+  CONFIG_BOOTDELAY: '-2',
+  // A tool that nobody needs here, and that wants a library.
+  CONFIG_TOOLS_MKEFICAPSULE: 'n',
+};
+
+/**
+ * U-Boot for boards of which Debian has no binary that checks signatures: built from Debian's source, for one of U-Boot's own
+ * configurations. Answers with `u-boot.bin`.
+ * @throws {Error} when the configuration does not take one of the settings, or the build fails
+ */
+export function builtUBoot(configuration: string): string {
+  const wanted = Object.entries(settings).map(([name, value]) => `${name}=${value}\n`);
+  const digest = createHash('sha256').update(wanted.join('')).digest('hex').slice(0, 12);
+  const made = join(output, 'cache/u-boot', `${configuration}-${digest}.bin`);
+  if (existsSync(made)) return made;
+  const prepare = [join(root, 'build/prepare.mjs'), '--boot-loader'];
+  execFileSync(process.execPath, prepare, { stdio: 'inherit' });
+  const folder = join(fresh(join(output, 'cache/u-boot/build')), 'source');
+  run('dpkg-source', ['-x', debianSource('u-boot'), folder]);
+  writeFileSync(join(folder, 'postern.config'), wanted.join(''));
+  const env = {
+    CROSS_COMPILE: 'aarch64-linux-gnu-',
+    SOURCE_DATE_EPOCH: run('dpkg-parsechangelog', ['-STimestamp'], { cwd: folder }).trim(),
+  };
+  const make = (...targets: string[]) =>
+    run('make', ['-s', `-j${availableParallelism()}`, ...targets], { cwd: folder, env });
+  make(`${configuration}_defconfig`);
+  run('scripts/kconfig/merge_config.sh', ['-m', '.config', 'postern.config'], { cwd: folder, env });
+  make('olddefconfig');
+  const taken = readFileSync(join(folder, '.config'), 'utf8');
+  for (const [name, value] of Object.entries(settings))
+    if (value === 'n' ? taken.includes(`${name}=y`) : !taken.includes(`${name}=${value}\n`))
+      throw new Error(`U-Boot's ${configuration} does not take ${name}=${value}`);
+  make('u-boot.bin');
+  mkdirSync(join(output, 'cache/u-boot'), { recursive: true });
+  run('mv', [join(folder, 'u-boot.bin'), made]);
+  run('rm', ['-rf', join(folder, '..')]);
+  return made;
+}

@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { describe, test } from 'node:test';
+import { imx8mMini } from '../../firmware-image/boards/imx8m-mini.ts';
+import { raspberryPi4 } from '../../firmware-image/boards/raspberry-pi-4.ts';
+import { uBoot } from '../../firmware-image/qemu/hardware.ts';
+import { moduleClosure } from '../../firmware-image/recipe/closure.ts';
+import { debianPackages } from '../../firmware-image/recipe/debian.ts';
+import { run } from '../../firmware-image/recipe/tools.ts';
+
+const skip = existsSync(uBoot) ? false : 'needs the tools of the image, on Debian bookworm';
+
+/** A node of a device tree: properties as they stand in the source, and the node around it. */
+interface TreeNode {
+  readonly path: string;
+  readonly parent: TreeNode | undefined;
+  readonly properties: Map<string, string>;
+}
+
+/** Nodes of a device tree that `dtc` wrote out as source. */
+function nodesOf(source: string): TreeNode[] {
+  const nodes: TreeNode[] = [];
+  let at: TreeNode | undefined;
+  for (const line of source.split('\n').map((text) => text.trim())) {
+    const [, name] = /^([^\s{]+) \{$/.exec(line) ?? [];
+    const [, key = line.replace(/;$/, ''), value = ''] = /^(\S+) = (.*);$/.exec(line) ?? [];
+    if (name !== undefined) {
+      at = { path: at ? `${at.path}/${name}` : '', parent: at, properties: new Map() };
+      nodes.push(at);
+    } else if (line === '};') at = at?.parent;
+    else if (line !== '') at?.properties.set(key, value);
+  }
+  return nodes;
+}
+
+const texts = (value = ''): string[] =>
+  [...value.matchAll(/"([^"]*)"/g)].flatMap(([, one = '']) => one.split('\\0'));
+const cells = (value = ''): number[] => [...value.matchAll(/0x[0-9a-f]+/g)].map(([one]) => Number(one));
+
+/** How many cells stand behind the phandle of a supplier, by the property that names it. [Devicetree Specification] */
+const argumentCells: readonly (readonly [property: RegExp, count: string | undefined])[] = [
+  [/-supply$|^pinctrl-\d+$|^nvmem-cells$/, undefined],
+  [/^clocks$/, '#clock-cells'],
+  [/^dmas$/, '#dma-cells'],
+  [/^resets$/, '#reset-cells'],
+  [/^mboxes$/, '#mbox-cells'],
+  [/^power-domains$/, '#power-domain-cells'],
+  [/gpios?$/, '#gpio-cells'],
+];
+
+/** The devices that have to be there before the kernel starts this one, near and far. */
+function suppliersOf(device: TreeNode, nodes: readonly TreeNode[]): Set<TreeNode> {
+  const byHandle = new Map(nodes.map((node) => [cells(node.properties.get('phandle'))[0], node]));
+  const found = new Set<TreeNode>();
+  const follow = (node: TreeNode): void => {
+    for (const [property, value] of node.properties) {
+      const kind = argumentCells.find(([pattern]) => pattern.test(property));
+      if (!kind) continue;
+      const given = cells(value);
+      for (let index = 0; index < given.length; ) {
+        const target = byHandle.get(given[index]);
+        assert.ok(target, `${node.path}: ${property} names nothing`);
+        const [count = 0] = kind[1] === undefined ? [] : cells(target.properties.get(kind[1]));
+        index += 1 + count;
+        // A group of pins, or a power domain, belongs to the device around it.
+        let owner: TreeNode | undefined = target;
+        while (owner && !owner.properties.has('compatible')) owner = owner.parent;
+        if (!owner || owner === device || found.has(owner)) continue;
+        found.add(owner);
+        follow(owner);
+      }
+    }
+  };
+  follow(device);
+  return found;
+}
+
+/** Modules of the kernel by the devices that they drive; what is built in is not among them. */
+function driversIn(folder: string): Map<string, string> {
+  const pattern = 'alias=of:N\\*T\\*C[^\\x00]*';
+  const found = run('grep', ['-raoP', '--include=*.ko', pattern, join(folder, 'kernel/drivers')]);
+  return new Map(
+    [...found.matchAll(/^(\S+\.ko):alias=of:N\*T\*C(.*)$/gm)].map(([, file = '', device = '']) => [
+      device,
+      basename(file),
+    ]),
+  );
+}
+
+/** Boards that are not emulated here are read: their device trees say what must be loaded before their disk is there. */
+describe('boards that are built, and not booted', { skip }, () => {
+  for (const [board, tree, disk] of [
+    [raspberryPi4, 'broadcom/bcm2711-rpi-4-b.dtb', 'brcm,bcm2711-emmc2'],
+    [raspberryPi4, 'broadcom/bcm2711-rpi-cm4-io.dtb', 'brcm,bcm2711-emmc2'],
+    [imx8mMini, 'freescale/imx8mm-evk.dtb', 'fsl,imx8mm-usdhc'],
+  ] as const)
+    test(`${board.description}: the initramfs drives the disk of ${basename(tree)}, and all that it needs`, () => {
+      const kernel = debianPackages(['linux-image-arm64']).find(({ name }) => /^linux-image-\d/.test(name))!;
+      const modulesRoot = join(kernel.folder, 'lib/modules');
+      const modules = join(modulesRoot, readdirSync(modulesRoot)[0]!);
+      const trees = join(kernel.folder, 'usr/lib');
+      const file = join(trees, readdirSync(trees)[0]!, tree);
+      const nodes = nodesOf(run('dtc', ['-q', '-I', 'dtb', '-O', 'dts', file]));
+      const drivers = driversIn(modules);
+      const loaded = moduleClosure(modules, board.modules.initramfs).map((one) => basename(one.file));
+      const controllers = nodes.filter(
+        ({ properties }) =>
+          texts(properties.get('compatible')).includes(disk) &&
+          texts(properties.get('status'))[0] !== 'disabled',
+      );
+      assert.ok(controllers.length > 0, `${tree} has no ${disk}`);
+      for (const controller of controllers)
+        for (const device of [controller, ...suppliersOf(controller, nodes)]) {
+          const driver = texts(device.properties.get('compatible'))
+            .map((one) => drivers.get(one))
+            .find((one) => one !== undefined);
+          if (driver !== undefined)
+            assert.ok(loaded.includes(driver), `${device.path} needs ${driver}, which is not loaded`);
+        }
+    });
+});
