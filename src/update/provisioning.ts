@@ -40,7 +40,7 @@ const plainFiles = /\.(pem|crt|key)$|^ntp-servers$/;
 /** What a board gives to each configuration, unless it says otherwise. */
 const ofTheBoard = (data: string): Readonly<Record<string, Table>> => ({
   gateway: { state: join(data, 'state/state.db'), 'admin-socket': '/run/postern/admin.sock' },
-  images: { directory: join(data, 'state/images'), quota: 64 },
+  images: { directory: join(data, 'state/images'), quota: 80 },
   update: { slots: 'rauc', watchdog: '/dev/watchdog' },
 });
 

@@ -1,6 +1,15 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { createReadStream, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import {
+  copyFileSync,
+  createReadStream,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { createServer } from 'node:https';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -9,7 +18,7 @@ import { stringify } from 'smol-toml';
 import type { Hardware } from '../../firmware-image/qemu/hardware.ts';
 import { flash, Machine } from '../../firmware-image/qemu/machine.ts';
 import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
-import { run } from '../../firmware-image/recipe/tools.ts';
+import { output, run } from '../../firmware-image/recipe/tools.ts';
 import { type BootState, BootStateCopies } from '../../src/update/boot-state.ts';
 import { secrets } from '../journeys/site.ts';
 import { selfSigned } from '../peers/certificates.ts';
@@ -33,6 +42,8 @@ export interface BoardParts {
   readonly timeServers?: readonly string[];
 }
 
+/** Serial logs that are kept in dist/firmware/serial. */
+const keptLogs = 20;
 /** A port of the guest that no configuration opens. */
 const closedPort = 4321;
 
@@ -63,6 +74,7 @@ export class Board implements AsyncDisposable {
   static async flash(parts: BoardParts): Promise<Board> {
     const folder = mkdtempSync(join(tmpdir(), 'postern-board-'));
     const board = new Board(folder, { coap: await freePort('udp'), closed: await freePort('tcp') }, parts);
+    const authority = parts.updateAuthority === undefined ? {} : { ca: 'updates.crt' };
     const config = stringify({
       gateway: { id: 'gw-1' },
       coap: { leisure: 50, 'insecure-plain-coap': true, advertise: `127.0.0.1:${board.coapPort}` },
@@ -73,7 +85,8 @@ export class Board implements AsyncDisposable {
         'server-secret': secrets.gatewayServer,
       },
       bootstrap: { device: parts.devices.map((id) => ({ id, 'factory-secret': secrets.factory(id) })) },
-      update: { ...parts.update, ...(parts.updateAuthority !== undefined && { ca: 'updates.crt' }) },
+      images: authority,
+      update: { ...parts.update, ...authority },
     });
     const files = {
       'gateway.toml': config,
@@ -98,30 +111,54 @@ export class Board implements AsyncDisposable {
     return JSON.parse(line) as Record<string, unknown>;
   }
 
+  /** The boot state, as it lies on the disk. */
   bootState(): BootState {
-    return readBootState(this.disk, this.folder);
+    return this.#bootStateCopies().read();
+  }
+
+  /** As a board that is switched off has it then. */
+  changeBootState(changes: Partial<BootState>): void {
+    this.#bootStateCopies().change(changes);
+    for (const name of bootStateParts)
+      run('dd', [
+        `if=${join(this.folder, name)}`,
+        `of=${this.disk}`,
+        ...placeOf(name, 'seek'),
+        'conv=notrunc',
+      ]);
+  }
+
+  #bootStateCopies(): BootStateCopies {
+    const copies = bootStateParts.map((name) => {
+      const file = join(this.folder, name);
+      run('dd', [`if=${this.disk}`, `of=${file}`, ...placeOf(name, 'skip')]);
+      return file;
+    });
+    return new BootStateCopies([copies[0]!, copies[1]!]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.machine[Symbol.asyncDispose]();
+    keepSerialLog(this.folder);
     if (!process.env.POSTERN_KEEP_BOARDS) rmSync(this.folder, { recursive: true });
   }
 }
 
-/** The boot state, as it lies on a disk. */
-function readBootState(disk: string, folder: string): BootState {
-  const copies = (['state-1', 'state-2'] as const).map((name) => {
-    const file = join(folder, name);
-    run('dd', [
-      `if=${disk}`,
-      `of=${file}`,
-      'bs=4096',
-      'count=1',
-      `skip=${(startOf(name) * mebibyte) / 4096}`,
-    ]);
-    return file;
-  });
-  return new BootStateCopies([copies[0]!, copies[1]!]).read();
+const bootStateParts = ['state-1', 'state-2'] as const;
+
+/** Arguments for dd: the one block of a copy of the boot state. */
+const placeOf = (name: (typeof bootStateParts)[number], verb: 'seek' | 'skip'): string[] => [
+  'bs=4096',
+  'count=1',
+  `${verb}=${(startOf(name) * mebibyte) / 4096}`,
+];
+
+/** Keeps what a board said on its serial line, where somebody may look for it; of the boards before, the latest. */
+function keepSerialLog(folder: string): void {
+  const kept = join(output, 'serial');
+  mkdirSync(kept, { recursive: true });
+  copyFileSync(join(folder, 'serial.log'), join(kept, `${new Date().toISOString()}.log`));
+  for (const old of readdirSync(kept).toSorted().slice(0, -keptLogs)) rmSync(join(kept, old));
 }
 
 async function freePort(protocol: 'udp' | 'tcp'): Promise<number> {

@@ -60,6 +60,16 @@ export class Field implements AsyncDisposable {
     return await this.execute('DownloadAndUpdate', correlator, this.#files.url(file));
   }
 
+  /** Has the gateway fetch a file of the server into its Image Inventory. */
+  async stage(file: string): Promise<void> {
+    const { correlator } = await this.headend.stageImage('gw-1', {
+      name: file,
+      version: '1',
+      url: this.#files.url(file),
+    });
+    await this.site.headendEvents.until('alert.image-operation', { correlator });
+  }
+
   async execute(operation: string, correlator: string, url?: string): Promise<number[]> {
     const outcomes = await this.headend.manage('gw-1', [
       ...(url === undefined

@@ -34,12 +34,20 @@ export interface Wanted {
   readonly fault?: Fault;
   readonly keys?: SigningKeys;
   readonly board?: Board;
+  readonly bootLoader?: string;
   readonly level?: number;
 }
 
 /** Builds an image for a test. How small it is matters to one test alone. */
 export async function buildFor(name: string, version: string, wanted: Wanted = {}): Promise<BuiltImage> {
-  const { withDisk = false, fault, keys = signingKeys(undefined), board = qemu, level = 3 } = wanted;
+  const {
+    withDisk = false,
+    fault,
+    bootLoader,
+    keys = signingKeys(undefined),
+    board = qemu,
+    level = 3,
+  } = wanted;
   return await buildImage({
     board,
     name: `test-${name}`,
@@ -48,6 +56,7 @@ export async function buildFor(name: string, version: string, wanted: Wanted = {
     isDeveloperImage: false,
     level,
     withDisk,
+    ...(bootLoader !== undefined && { bootLoader }),
     ...(fault && { program: faulty(fault) }),
   });
 }

@@ -12,6 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { imx8mMini } from '../../firmware-image/boards/imx8m-mini.ts';
 import { qemu } from '../../firmware-image/boards/qemu.ts';
 import { raspberryPi3, virt } from '../../firmware-image/qemu/hardware.ts';
 import type { BuiltImage } from '../../firmware-image/recipe/image.ts';
@@ -21,6 +22,7 @@ import { output, run } from '../../firmware-image/recipe/tools.ts';
 import { Credentials } from '../../src/store/credentials.ts';
 import { openDatabase, transaction } from '../../src/store/database.ts';
 import { Inventory } from '../../src/store/inventory.ts';
+import { versionNumber } from '../../src/update/boot-state.ts';
 import { Board, patience } from './board.ts';
 import { emulatedPi } from './emulated-pi.ts';
 import { Field } from './field.ts';
@@ -123,8 +125,9 @@ describe('the firmware image on an emulated board, the long form', {
         assert.equal(field.board.bootState().good, 'A');
       });
 
-    test('after all that, a good one is taken', limit, async () => {
-      await field.update('next', 'good');
+    test('after all that, a good one is taken, from the Image Inventory', limit, async () => {
+      await field.stage('next');
+      await field.execute('DownloadAndUpdate', 'good', 'gw-image:next');
       assert.equal(await field.told('good'), 200);
       assert.equal((await field.seen()).version, versions.next);
     });
@@ -223,6 +226,39 @@ describe('the firmware image on an emulated board, the long form', {
       assert.doesNotMatch(machine.serial.slice(from).join('\n'), /^=>|Hit any key/m);
     },
   );
+
+  test('a version below the floor is not booted', limit, async () => {
+    await using board = await Board.flash({
+      disk: first.disk!,
+      hardware: virt(first),
+      brokerUrl: 'mqtt://127.0.0.1:1',
+      devices,
+    });
+    board.changeBootState({ floor: versionNumber('1.0.1')! });
+    const tooOld = board.machine.says(/slot A, version 0x0*10000, floor 0x10001/, patience.start);
+    const refused = board.machine.says(/slot A does not boot/, patience.start);
+    board.machine.start();
+    await tooOld;
+    await refused;
+    await board.machine.cutPower();
+    board.changeBootState({ floor: versionNumber(versions.first)! });
+    await board.start();
+  });
+
+  test('the image of the i.MX8M Mini has its boot loader where the chip looks for it, and its device tree', async () => {
+    const bootLoader = join(output, 'boot-loader');
+    writeFileSync(bootLoader, 'the boot loader of a board');
+    const { disk, fit } = await buildFor('imx8m-mini', versions.first, {
+      board: imx8mMini,
+      bootLoader,
+      withDisk: true,
+    });
+    const start = readFileSync(disk!).subarray(33 * 1024);
+    assert.equal(start.toString('latin1', 0, 26), 'the boot loader of a board');
+    const described = run('mkimage', ['-l', fit]);
+    assert.match(described, /FDT:\s+fdt-1/);
+    assert.match(described, /Sign algo:\s+sha256,rsa2048:boot/);
+  });
 
   test('the image of the Raspberry Pi runs on an emulated one, when it is signed', limit, async () => {
     const image = await buildFor('raspberry-pi', versions.first, { board: emulatedPi, withDisk: true });

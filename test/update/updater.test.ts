@@ -150,7 +150,7 @@ describe('a gateway that updates itself, with slots that are directories', { tim
       const [seen] = await headend.manage('gw-1', [{ name: 'Get', uri: './FwUpdate/State' }]);
       return Number(seen?.results[0]?.data);
     };
-    return { site, launched, headend, order, told, state };
+    return { site, launched, headend, order, told, state, broker };
   }
 
   // conforms: FUM-1, FUM-2, FUM-3
@@ -294,6 +294,36 @@ describe('a gateway that updates itself, with slots that are directories', { tim
       assert.equal(taken.code, 0, taken.said);
       await launched.says('update.healthy', { slot: 'B' }, from);
       assert.match((await launched.cli('update')).said, /B runs, version 1\.0\.0; B is good/);
+    },
+  );
+
+  test(
+    'a broker that was away before the update does not count against it; one that is lost by it does',
+    limit,
+    async (t) => {
+      const { launched, broker } = await scene(t, { attempts: 1, 'health-deadline': 10 });
+      const install = async (version: string) => {
+        const file = join(launched.folder, 'one.bundle');
+        writeFileSync(file, ours.sign(versioned(), { version }));
+        const from = launched.lines.length;
+        const { code, said } = await launched.cli('update', 'install', file);
+        assert.equal(code, 0, said);
+        return from;
+      };
+      await broker.stop();
+      await launched.says('mqtt.disconnected');
+      let from = await install('1.0.0');
+      await launched.says('update.healthy', { slot: 'B' }, from);
+      await broker.restart();
+      await launched.says('mqtt.connected', {}, from);
+      from = launched.lines.length;
+      const isWritten = launched.says('update.restarting', { slot: 'A' }, from).then(() => broker.stop());
+      await install('1.1.0');
+      await isWritten;
+      const gaveUp = await launched.says('update.not-healthy', { slot: 'A' }, from);
+      assert.equal(gaveUp.reason, 'the broker is not reached');
+      await launched.says('update.ended', { result: 410 }, from);
+      assert.equal(launched.boot.good, 'B');
     },
   );
 
