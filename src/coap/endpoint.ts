@@ -3,7 +3,7 @@ import type { Clock, Timer } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import type { CoapMessage, CoapOption } from './codec.ts';
+import type { CoapMessage } from './codec.ts';
 import { decode, encode, encodeEmpty, Malformed, noBytes, Type } from './codec.ts';
 import { Code, codeFromText, isRequestCode, isResponseCode } from './codes.ts';
 import type { DeduplicationLimits, Exchange } from './deduplication.ts';
@@ -13,6 +13,7 @@ import { amplification, CoapRequest, isError, refusal } from './message.ts';
 import { MessageIds } from './message-ids.ts';
 import { Option, uint, unacceptableOption } from './options.ts';
 import { Peer, remoteKey } from './peer.ts';
+import { type OutgoingRequest, PendingRequests } from './pending-requests.ts';
 import type { Transmission, TransmissionParameters } from './transmission.ts';
 import { Transmitter, transmissionDefaults } from './transmission.ts';
 
@@ -50,22 +51,8 @@ export interface EndpointParts {
   readonly limits?: Partial<EndpointLimits>;
 }
 
-export interface OutgoingRequest {
-  readonly code: number;
-  readonly options: readonly CoapOption[];
-  readonly payload?: Uint8Array;
-  /** Milliseconds to wait for the response in all. */
-  readonly timeout: number;
-  readonly signal?: AbortSignal;
-}
-
 /** What a separate message met: RFC 7641 needs to know. */
 export type Delivery = 'sent' | 'acknowledged' | 'reset' | 'lost';
-
-interface PendingRequest {
-  readonly peer: Peer;
-  readonly settle: (outcome: CoapMessage | PosternError) => void;
-}
 
 /** Retry hint in seconds when too much is going on. */
 const overloadMaxAge = 5;
@@ -86,7 +73,7 @@ export class CoapEndpoint {
   readonly #peers = new Map<string, Peer>();
   readonly #recent: RecentExchanges;
   readonly #transmitter: Transmitter;
-  readonly #requests = new Map<string, PendingRequest>();
+  readonly #requests: PendingRequests;
   readonly #proven: BoundedMap<string, true>;
   readonly #messageIds: MessageIds;
   readonly #leisurely = new Set<Timer>();
@@ -112,6 +99,13 @@ export class CoapEndpoint {
       (datagram, peer) => this.#send(datagram, peer),
       forgetIdle,
     );
+    this.#requests = new PendingRequests({
+      limit: this.#limits.pendingRequests,
+      clock: parts.clock,
+      entropy: parts.entropy,
+      transmitter: this.#transmitter,
+      forgetIdle,
+    });
   }
 
   get stopped(): boolean {
@@ -169,52 +163,9 @@ export class CoapEndpoint {
    * Sends a confirmable request and resolves with its response, whatever its code.
    * @throws {PosternError} `timeout`, `unavailable` (Reset, or stopped) or `full`
    */
-  request(address: string, port: number, outgoing: OutgoingRequest): Promise<CoapMessage> {
-    const { promise, resolve, reject } = Promise.withResolvers<CoapMessage>();
-    if (this.#stopped || this.#requests.size >= this.#limits.pendingRequests) {
-      reject(new PosternError(this.#stopped ? 'unavailable' : 'full', 'no room for a CoAP request'));
-      return promise;
-    }
-    const peer = this.#peerOf(address, port);
-    const token = Buffer.from(this.#entropy.bytes(8));
-    const tokenKey = token.toString('latin1');
-    const messageId = peer.takeMessageId();
-    const datagram = encode({
-      type: Type.CON,
-      code: outgoing.code,
-      messageId,
-      token,
-      options: outgoing.options,
-      payload: outgoing.payload ?? noBytes,
-    });
-    const transmission: Transmission = {
-      messageId,
-      datagram,
-      settled: (outcome) => {
-        if (outcome === 'reset') settle(new PosternError('unavailable', `${peer.key} rejected the request`));
-        else if (outcome !== 'acknowledged') settle(outcome);
-      },
-    };
-    const abort = () => settle(new PosternError('unavailable', 'the CoAP request was given up'));
-    const timer = this.#clock.after(outgoing.timeout, () =>
-      settle(new PosternError('timeout', `no response from ${peer.key} in ${outgoing.timeout} ms`)),
-    );
-    const settle = (outcome: CoapMessage | PosternError) => {
-      if (!this.#requests.delete(tokenKey)) return;
-      peer.awaited--;
-      timer.cancel();
-      outgoing.signal?.removeEventListener('abort', abort);
-      this.#transmitter.cancel(peer, transmission);
-      this.#forgetIdle(peer);
-      if (outcome instanceof PosternError) reject(outcome);
-      else resolve(outcome);
-    };
-    peer.awaited++;
-    this.#requests.set(tokenKey, { peer, settle });
-    outgoing.signal?.addEventListener('abort', abort, { once: true });
-    if (outgoing.signal?.aborted) abort();
-    else this.#transmitter.submit(peer, transmission);
-    return promise;
+  async request(address: string, port: number, outgoing: OutgoingRequest): Promise<CoapMessage> {
+    if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
+    return await this.#requests.send(() => this.#peerOf(address, port), outgoing);
   }
 
   /** Sends a response of its own accord: a notification of RFC 7641. Answers with its message ID and its fate. */
@@ -267,8 +218,7 @@ export class CoapEndpoint {
     for (const timer of this.#leisurely) timer.cancel();
     this.#leisurely.clear();
     this.#transmitter.stop();
-    for (const pending of [...this.#requests.values()])
-      pending.settle(new PosternError('unavailable', 'the CoAP endpoint stopped'));
+    this.#requests.stop();
     this.#recent.clear();
     this.#peers.clear();
   }
@@ -307,7 +257,7 @@ export class CoapEndpoint {
     const outcome = message.type === Type.ACK ? 'acknowledged' : 'reset';
     const expected = this.#transmitter.settle(peer, message.messageId, outcome);
     if (!expected && outcome === 'reset') this.#reset(peer, message.messageId);
-    if (expected && isResponseCode(message.code)) this.#resolve(peer, message);
+    if (expected && isResponseCode(message.code)) this.#requests.answered(peer, message);
   }
 
   #reset(remote: Remote, messageId: number): void {
@@ -320,7 +270,7 @@ export class CoapEndpoint {
       this.#send(known.reply, peer);
       return;
     }
-    const wanted = this.#isAwaited(peer, message);
+    const wanted = this.#requests.awaits(peer, message);
     if (message.type === Type.CON) {
       const answer = encodeEmpty(wanted ? Type.ACK : Type.RST, message.messageId);
       // Remembered before the request is settled, which may be the last that is known of this peer.
@@ -329,22 +279,7 @@ export class CoapEndpoint {
       this.#armSweep();
       this.#send(answer, peer);
     }
-    if (wanted) this.#resolve(peer, message);
-  }
-
-  #isAwaited(peer: Peer, { token }: CoapMessage): boolean {
-    return this.#requests.get((token as Buffer).toString('latin1'))?.peer === peer;
-  }
-
-  #resolve(peer: Peer, message: CoapMessage): void {
-    const pending = this.#requests.get((message.token as Buffer).toString('latin1'));
-    if (pending?.peer !== peer) return;
-    const unacceptable = unacceptableOption(message.options);
-    pending.settle(
-      unacceptable === undefined
-        ? message
-        : new PosternError('malformed', `response with critical option ${unacceptable}`),
-    );
+    if (wanted) this.#requests.answered(peer, message);
   }
 
   #receiveRequest(peer: Peer, message: CoapMessage, size: number, multicast: boolean): void {
