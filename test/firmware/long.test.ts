@@ -1,15 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  copyFileSync,
-  openSync,
-  readFileSync,
-  readSync,
-  truncateSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { copyFileSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { imx8mMini } from '../../firmware-image/boards/imx8m-mini.ts';
@@ -19,11 +10,9 @@ import type { BuiltImage } from '../../firmware-image/recipe/image.ts';
 import { makeDevelopmentKeys } from '../../firmware-image/recipe/keys.ts';
 import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
 import { output, run } from '../../firmware-image/recipe/tools.ts';
-import { Credentials } from '../../src/store/credentials.ts';
-import { openDatabase, transaction } from '../../src/store/database.ts';
-import { Inventory } from '../../src/store/inventory.ts';
 import { versionNumber } from '../../src/update/boot-state.ts';
 import { Board, patience } from './board.ts';
+import { copyWithin, flip, putIntoData, readFromData, thousandDevices } from './disk.ts';
 import { emulatedPi } from './emulated-pi.ts';
 import { Field } from './field.ts';
 import { buildFor, versions } from './images.ts';
@@ -333,83 +322,3 @@ describe('the firmware image on an emulated board, the long form', {
     assert.ok(written * (60 / idleMinutes) < 1_000_000, `${written} bytes in ${idleMinutes} minutes`);
   });
 });
-
-/** The state of a gateway with a thousand devices that attached earlier. */
-function thousandDevices(file: string): void {
-  const database = openDatabase(file);
-  const inventory = new Inventory(database, 1000);
-  const credentials = new Credentials(database, 1000);
-  transaction(database, () => {
-    for (let number = 0; number < 1000; number++) {
-      const deviceId = `urn:dev:ops:000000-${number}`;
-      inventory.put({
-        deviceId,
-        state: 'attached',
-        mode: 1,
-        origin: 'local',
-        address: `coap://10.0.3.${number % 250}:5683`,
-        lastSeen: Date.now(),
-        manufacturer: 'Maker & Sons',
-        model: 'T1000',
-        firmware: '1.0.0',
-        deviceType: 'sensor',
-        protocol: 'OMA-DM',
-        isGateway: false,
-      });
-      credentials.put({
-        deviceId,
-        clientName: deviceId,
-        clientSecret: 'c'.repeat(22),
-        clientNonce: Buffer.alloc(16, 1),
-        serverSecret: 's'.repeat(22),
-        serverNonce: Buffer.alloc(16, 2),
-        origin: 'local',
-        attached: true,
-      });
-    }
-  });
-  database.exec('PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE');
-  database.close();
-}
-
-/** A copy of the data partition of a board that is switched off, and where it lies: mebibytes. */
-function dataPartition(disk: string): { file: string; at: number } {
-  const table = run('sfdisk', ['-d', disk]);
-  const start = Number(/start=\s*(\d+),[^\n]*name="data"/.exec(table)?.[1]);
-  assert.ok(start > 0, table);
-  const file = `${disk}.data`;
-  const at = (start * 512) / mebibyte;
-  run('dd', [`if=${disk}`, `of=${file}`, 'bs=1M', `skip=${at}`, 'conv=sparse']);
-  // The journal goes first, or it would undo what is written here, and hide what was.
-  run('sh', ['-c', `e2fsck -fy '${file}' || [ $? -le 1 ]`]);
-  return { file, at };
-}
-
-function putIntoData(disk: string, file: string, path: string): void {
-  const data = dataPartition(disk);
-  for (const rest of ['-wal', '-shm', '']) run('debugfs', ['-w', '-R', `rm ${path}${rest}`, data.file]);
-  run('debugfs', ['-w', '-R', `write ${file} ${path}`, data.file]);
-  for (const owner of ['uid', 'gid']) run('debugfs', ['-w', '-R', `sif ${path} ${owner} 100`, data.file]);
-  run('dd', [`if=${data.file}`, `of=${disk}`, 'bs=1M', `seek=${data.at}`, 'conv=notrunc']);
-}
-
-const readFromData = (disk: string, path: string): string =>
-  run('debugfs', ['-R', `cat ${path}`, dataPartition(disk).file]);
-
-/** Changes one octet of a file. */
-function flip(file: string, at: number): void {
-  const handle = openSync(file, 'r+');
-  const octet = Buffer.alloc(1);
-  readSync(handle, octet, 0, 1, at);
-  writeSync(handle, Buffer.from([octet[0]! ^ 0xff]), 0, 1, at);
-  closeSync(handle);
-}
-
-/** Copies mebibytes of a disk to another place of it. */
-function copyWithin(file: string, from: number, to: number, count: number): void {
-  const handle = openSync(file, 'r+');
-  const bytes = Buffer.alloc(count * mebibyte);
-  readSync(handle, bytes, 0, bytes.length, from * mebibyte);
-  writeSync(handle, bytes, 0, bytes.length, to * mebibyte);
-  closeSync(handle);
-}
