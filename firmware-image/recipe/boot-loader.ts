@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { debianSource } from './debian.ts';
 import { fresh, output, root, run } from './tools.ts';
 
@@ -29,14 +29,15 @@ const settings: Readonly<Record<string, string>> = {
  * @throws {Error} when the configuration does not take one of the settings, or the build fails
  */
 export function builtUBoot(configuration: string): string {
+  const source = debianSource('u-boot');
   const wanted = Object.entries(settings).map(([name, value]) => `${name}=${value}\n`);
   const digest = createHash('sha256').update(wanted.join('')).digest('hex').slice(0, 12);
-  const made = join(output, 'cache/u-boot', `${configuration}-${digest}.bin`);
+  const made = join(output, 'cache/u-boot', `${basename(source, '.dsc')}-${configuration}-${digest}.bin`);
   if (existsSync(made)) return made;
   const prepare = [join(root, 'build/prepare.mjs'), '--boot-loader'];
   execFileSync(process.execPath, prepare, { stdio: 'inherit' });
   const folder = join(fresh(join(output, 'cache/u-boot/build')), 'source');
-  run('dpkg-source', ['-x', debianSource('u-boot'), folder]);
+  run('dpkg-source', ['-x', source, folder]);
   writeFileSync(join(folder, 'postern.config'), wanted.join(''));
   const env = {
     CROSS_COMPILE: 'aarch64-linux-gnu-',
@@ -52,7 +53,6 @@ export function builtUBoot(configuration: string): string {
     if (value === 'n' ? taken.includes(`${name}=y`) : !taken.includes(`${name}=${value}\n`))
       throw new Error(`U-Boot's ${configuration} does not take ${name}=${value}`);
   make('u-boot.bin');
-  mkdirSync(join(output, 'cache/u-boot'), { recursive: true });
   run('mv', [join(folder, 'u-boot.bin'), made]);
   run('rm', ['-rf', join(folder, '..')]);
   return made;

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fresh, output, parentOf, run } from './tools.ts';
+import { output, parentOf, run } from './tools.ts';
 
 export const suite = 'bookworm';
 
@@ -26,15 +26,19 @@ export function debianPackages(wanted: readonly string[]): DebianPackage[] {
 const asked = new Map<string, DebianPackage[]>();
 
 /**
- * The source of a package, got as the packages are. Answers with its description, the `.dsc`; what it describes lies beside it.
+ * The source of a package, got as the packages are. Answers with its description, the `.dsc`, which has the version in its name;
+ * what it describes lies beside it.
  */
 export function debianSource(name: string): string {
   const flags = ownApt('deb-src');
-  const folder = fresh(join(output, 'cache/source', name));
+  const folder = join(output, 'cache/source');
+  mkdirSync(folder, { recursive: true });
   aptGet([...flags, 'update', '-qq']);
+  const listed = aptGet([...flags, 'source', '-qq', '--print-uris', name]);
+  const description = /^'\S+' (\S+\.dsc) /m.exec(listed)?.[1];
+  if (description === undefined) throw new Error(`Debian ${suite} has no source of ${name}`);
+  // What is there already is not got again.
   aptGet([...flags, 'source', '-qq', '--download-only', name], folder);
-  const description = readdirSync(folder).find((file) => file.endsWith('.dsc'));
-  if (description === undefined) throw new Error(`the source of ${name} was not downloaded`);
   return join(folder, description);
 }
 
