@@ -1,11 +1,11 @@
 // npm run image: the flashable disk image and the signed update bundle of a board.
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import type { Board } from './boards/board.ts';
 import { imx8mMini } from './boards/imx8m-mini.ts';
 import { qemu } from './boards/qemu.ts';
 import { raspberryPi4 } from './boards/raspberry-pi-4.ts';
+import { checkVersion, runCommand, UsageError } from './recipe/command.ts';
 import { bytesOf } from './recipe/disk.ts';
 import { buildImage, describeImage, megabytes } from './recipe/image.ts';
 import { signingKeys } from './recipe/keys.ts';
@@ -31,7 +31,8 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
   --boot-loader FILE  the board's own boot loader, for boards that Debian has none for
   --developer       with a shell on the console
 `;
-const { values } = parseArgs({
+await runCommand({
+  help,
   options: {
     board: { type: 'string', default: 'qemu' },
     version: { type: 'string', default: packageVersion() },
@@ -39,38 +40,37 @@ const { values } = parseArgs({
     keys: { type: 'string' },
     'boot-loader': { type: 'string' },
     developer: { type: 'boolean', default: false },
-    help: { type: 'boolean' },
+  },
+  run: async ({ version, floor, keys, developer, 'boot-loader': bootLoader, ...values }) => {
+    const board = boards[values.board];
+    if (!board)
+      throw new UsageError(
+        `there is no board '${values.board}'; there are ${Object.keys(boards).join(', ')}`,
+      );
+    checkVersion('version', version);
+    checkVersion('floor', floor);
+    if (bootLoader !== undefined && !existsSync(bootLoader))
+      throw new UsageError(`--boot-loader: there is no ${bootLoader}`);
+    console.log(`Postern ${version} for ${board.description}`);
+    const built = await buildImage({
+      board,
+      version,
+      keys: signingKeys(keys),
+      isDeveloperImage: developer,
+      ...(floor !== undefined && { floor }),
+      ...(bootLoader !== undefined && { bootLoader }),
+      withDisk: true,
+    });
+    const packed = `${built.disk}.zst`;
+    await step('disk, packed', () => run('zstd', ['-q', '-f', '-12', '-T0', built.disk!, '-o', packed]));
+    const report = `${describeImage(built)}\n${megabytes(bytesOf(packed))}  disk, packed`;
+    writeFileSync(join(built.folder, 'report.txt'), `${report}\n`);
+    console.log(`${report}\n\n${packed}\n${built.bundle}`);
+    for (const [what, file, budget] of [
+      ['update bundle', built.bundle, budgets.bundle],
+      ['packed disk', packed, budgets.packedDisk],
+    ] as const)
+      if (bytesOf(file) > budget)
+        throw new Error(`the ${what} has ${megabytes(bytesOf(file))}, its budget is ${megabytes(budget)}`);
   },
 });
-if (values.help) {
-  console.log(help);
-  process.exit();
-}
-const board = boards[values.board];
-if (!board) {
-  console.error(`there is no board '${values.board}'; there are ${Object.keys(boards).join(', ')}`);
-  process.exit(2);
-}
-console.log(`Postern ${values.version} for ${board.description}`);
-const built = await buildImage({
-  board,
-  version: values.version,
-  keys: signingKeys(values.keys),
-  isDeveloperImage: values.developer,
-  ...(values.floor !== undefined && { floor: values.floor }),
-  ...(values['boot-loader'] !== undefined && { bootLoader: values['boot-loader'] }),
-  withDisk: true,
-});
-const packed = `${built.disk}.zst`;
-await step('disk, packed', () => run('zstd', ['-q', '-f', '-12', '-T0', built.disk!, '-o', packed]));
-const report = `${describeImage(built)}\n${megabytes(bytesOf(packed))}  disk, packed`;
-writeFileSync(join(built.folder, 'report.txt'), `${report}\n`);
-console.log(`${report}\n\n${packed}\n${built.bundle}`);
-for (const [what, file, budget] of [
-  ['update bundle', built.bundle, budgets.bundle],
-  ['packed disk', packed, budgets.packedDisk],
-] as const)
-  if (bytesOf(file) > budget) {
-    console.error(`the ${what} has ${megabytes(bytesOf(file))}, its budget is ${megabytes(budget)}`);
-    process.exitCode = 1;
-  }

@@ -1,9 +1,9 @@
 // npm run update-bundle: a signed bundle of dist/postern.mjs for slots that are folders, as `postern launch` has them.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { writeBundle } from '../src/update/bundle.ts';
 import { directoryCompatible } from '../src/update/directory-slots.ts';
+import { checkVersion, runCommand } from './recipe/command.ts';
 import { signingKeys } from './recipe/keys.ts';
 import { output, packageVersion, parentOf, root } from './recipe/tools.ts';
 
@@ -16,27 +16,25 @@ Signs dist/postern.mjs as an update for gateways that run by 'postern launch'.
   --keys DIR       ca.crt, update.crt and update.key; made for development, and named so, by default
   --out FILE       where it goes; dist/firmware/postern-X.Y.Z.bundle by default
 `;
-const { values } = parseArgs({
+await runCommand({
+  help,
   options: {
     version: { type: 'string', default: packageVersion() },
     floor: { type: 'string' },
     keys: { type: 'string' },
     out: { type: 'string' },
-    help: { type: 'boolean' },
+  },
+  run: ({ version, floor, keys, out = join(output, `postern-${version}.bundle`) }) => {
+    checkVersion('version', version);
+    checkVersion('floor', floor);
+    const { folder } = signingKeys(keys);
+    const read = (name: string) => readFileSync(join(folder, name), 'utf8');
+    const bundle = writeBundle(
+      readFileSync(join(root, 'dist/postern.mjs')),
+      { compatible: directoryCompatible, version, ...(floor !== undefined && { floor }) },
+      { certificates: [read('update.crt')], key: read('update.key') },
+    );
+    writeFileSync(parentOf(out), bundle);
+    console.log(`${out}\nupdate.authority of the gateways: ${join(folder, 'ca.crt')}`);
   },
 });
-if (values.help) {
-  console.log(help);
-} else {
-  const { folder } = signingKeys(values.keys);
-  const read = (name: string) => readFileSync(join(folder, name), 'utf8');
-  const { version, floor } = values;
-  const bundle = writeBundle(
-    readFileSync(join(root, 'dist/postern.mjs')),
-    { compatible: directoryCompatible, version, ...(floor !== undefined && { floor }) },
-    { certificates: [read('update.crt')], key: read('update.key') },
-  );
-  const file = parentOf(values.out ?? join(output, `postern-${version}.bundle`));
-  writeFileSync(file, bundle);
-  console.log(`${file}\nupdate.authority of the gateways: ${join(folder, 'ca.crt')}`);
-}

@@ -54,7 +54,10 @@ export function sourceDate(): number {
 export async function step<T>(what: string, work: () => T | Promise<T>): Promise<T> {
   process.stdout.write(`  ${what} ... `);
   const begun = performance.now();
-  const result = await work();
+  const result = await Promise.try(work).catch((thrown) => {
+    process.stdout.write('failed\n');
+    throw thrown;
+  });
   process.stdout.write(`${((performance.now() - begun) / 1000).toFixed(1)} s\n`);
   return result;
 }
