@@ -1,12 +1,13 @@
 // `npm run bench:board`: from power-on of an emulated board to the first answer to a CoAP request from outside.
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { virt } from '../../firmware-image/qemu/hardware.ts';
 import { Board } from '../firmware/board.ts';
 import { machine, median, spread, writeSection } from './report.ts';
+import { startChart } from './start-chart.ts';
 
 const help = `npm run bench:board -- [OPTIONS]
 
@@ -15,7 +16,7 @@ Flashes an image onto emulated boards, boots it once so that it has what it need
   --image FOLDER  what \`npm run image\` left there; dist/firmware/qemu-arm64 by default. Given more than once, the images are
                   started in turn, which is the only fair way on a machine that others use as well
   --starts N      of each image, 5 by default
-  --write         puts the result into docs/firmware.md
+  --write         puts the result into docs/firmware.md, and its picture, docs/board-start.svg
 `;
 const { values: flags } = parseArgs({
   options: {
@@ -129,4 +130,14 @@ const section = [
   `- Ready at most ${budget} s after power-on: median ${median(first).toFixed(1)} s, ${verdict(median(first))}; best ${Math.min(...first).toFixed(1)} s, ${verdict(Math.min(...first))}.`,
 ].join('\n');
 console.log(section);
-if (flags.write) writeSection('board', section, 'firmware.md');
+if (flags.write) {
+  writeSection('board', section, 'firmware.md');
+  const medianOf = (measured: readonly Start[], key: keyof Start) => median(measured.map((one) => one[key]));
+  const charted = runs.map(({ name, measured }) => ({
+    name,
+    kernel: medianOf(measured, 'kernel'),
+    initramfs: medianOf(measured, 'initramfs'),
+    answer: medianOf(measured, 'answer'),
+  }));
+  writeFileSync(join(import.meta.dirname, '../../docs/board-start.svg'), startChart(charted, budget));
+}
