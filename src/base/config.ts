@@ -33,7 +33,7 @@ const schemes = v.pipe(
 );
 /** How a party may prove itself; md5 when it is not said. */
 export const authSchemes = (description: string) => described(v.optional(schemes, ['md5']), description);
-export const mqttUrl = v.pipe(
+const mqttUrl = v.pipe(
   v.string(),
   v.regex(
     /^(mqtt|mqtts|tcp|ssl|ws|wss):\/\/[^\s/]+/,

@@ -93,7 +93,7 @@ export function textOptions(options: Options, { number }: OptionRule): string[] 
 export const opaqueOptions = (options: Options, { number }: OptionRule): Uint8Array[] =>
   options.filter((option) => option.number === number).map((option) => option.value);
 
-export const readUint = (value: Uint8Array): number => value.reduce((sum, byte) => sum * 256 + byte, 0);
+const readUint = (value: Uint8Array): number => value.reduce((sum, byte) => sum * 256 + byte, 0);
 
 /** The shortest form, as RFC 7252 section 3.2 asks: zero is no byte at all. */
 export function writeUint(value: number): Buffer {

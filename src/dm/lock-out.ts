@@ -12,7 +12,7 @@ export interface LockOutLimits {
   readonly peers: number;
 }
 
-export const lockOutDefaults: LockOutLimits = { free: 5, first: 5000, cap: 3_600_000, peers: 4096 };
+const lockOutDefaults: LockOutLimits = { free: 5, first: 5000, cap: 3_600_000, peers: 4096 };
 
 interface Failing {
   readonly failures: number;

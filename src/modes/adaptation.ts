@@ -21,7 +21,7 @@ export interface AdaptationModeParts {
 }
 
 /** Milliseconds that a client of queue mode listens after it was heard: MAX_TRANSMIT_WAIT (RFC 7252 section 4.8.2). */
-export const awakeFor = 93_000;
+const awakeFor = 93_000;
 const remembered = 16_384;
 
 /**

@@ -1,5 +1,3 @@
-import { PosternError } from '../base/errors.ts';
-
 /** The MQTT topics of one gateway (docs/bindings.md). A broker confines it by one rule, `pattern readwrite dm/%u/#`. */
 export const gatewayTopics = (gateway: string) => ({
   state: `dm/${gateway}/state`,
@@ -10,16 +8,6 @@ export const gatewayTopics = (gateway: string) => ({
 
 /** What is part of a topic: no separators, wildcards or control characters. */
 export const isTopicLevel = (text: string): boolean => /^[A-Za-z0-9._:-]{1,64}$/.test(text);
-
-/** @throws {PosternError} `configuration` */
-export function checkedTopicLevel(text: string, what: string): string {
-  if (!isTopicLevel(text))
-    throw new PosternError(
-      'configuration',
-      `${what} '${text}' is no topic level: 1 to 64 of A-Z a-z 0-9 . _ : -`,
-    );
-  return text;
-}
 
 export interface UpTopic {
   readonly gateway: string;

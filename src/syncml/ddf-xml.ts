@@ -3,7 +3,7 @@ import { PosternError } from '../base/errors.ts';
 import { DdfBuilder, type DdfElement, ddfLimits } from './ddf-builder.ts';
 import { escapeXml } from './escape-xml.ts';
 
-export const ddfNamespace = 'syncml:dmddf1.2';
+const ddfNamespace = 'syncml:dmddf1.2';
 
 export const branch = (tag: string, ...children: readonly (DdfElement | undefined)[]): DdfElement => ({
   tag,

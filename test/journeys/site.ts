@@ -12,7 +12,7 @@ import { EventRecorder } from '../event-recorder.ts';
 type Toml = Record<string, unknown>;
 
 /** IPv4 loopback alone, under its own name. */
-export const loopbackOnly: typeof networkInterfaces = () => ({
+const loopbackOnly: typeof networkInterfaces = () => ({
   lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4'),
 });
 
