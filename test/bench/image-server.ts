@@ -53,3 +53,7 @@ const listening = once(socket, 'listening');
 socket.bind(0, '127.0.0.1');
 await listening;
 console.log(socket.address().port);
+process.once('SIGTERM', () => {
+  files[Symbol.dispose]();
+  process.exit();
+});
