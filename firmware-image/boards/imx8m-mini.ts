@@ -2,8 +2,8 @@ import { type Board, commonModules, withoutMeltdown } from './board.ts';
 
 /**
  * NXP i.MX8M Mini, from SD card or eMMC. Its boot loader holds NXP's firmware for the memory controller, which Debian does not
- * have: give the board's flash.bin by --boot-loader, of a U-Boot that was built with trust.dts in its device tree
- * (CONFIG_DEVICE_TREE_INCLUDES). Built here, and not booted.
+ * have: give the board's flash.bin by --boot-loader, of a U-Boot that was built with the settings of recipe/boot-loader.ts, and
+ * with trust.dts in its device tree (CONFIG_DEVICE_TREE_INCLUDES). Built here, and not booted.
  */
 export const imx8mMini: Board = {
   name: 'imx8m-mini',
