@@ -40,6 +40,8 @@ export interface BuiltImage {
   /** Source of the device tree that the boot loader trusts: the public key and the script. */
   readonly trust: string;
   readonly weights: readonly PackageWeight[];
+  /** Files of the board's own on the partition CONFIG, by name. */
+  readonly firmware: Readonly<Record<string, string>>;
 }
 
 /** Builds the image and the update bundle of one board. Answers with the files. */
@@ -119,6 +121,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     }),
   );
   let disk: string | undefined;
+  let firmware: Readonly<Record<string, string>> = {};
   if (order.withDisk) {
     disk = join(folder, `postern-${name}-${version}.img`);
     const file = disk;
@@ -128,11 +131,11 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
       order.bootLoader === undefined || bootLoaderAt === undefined
         ? undefined
         : { file: order.bootLoader, at: bootLoaderAt };
-    const firmware = await step('firmware of the board', () => board.firmware?.(from) ?? {});
+    firmware = await step('boot loader and firmware of the board', () => board.firmware?.(from) ?? {});
     await step('disk', () => makeDisk(file, { fit, root: rootImage, date, firmware, bootLoader }));
   }
   run('rm', ['-rf', tree, join(folder, 'bundle')]);
-  return { folder, disk, bundle, fit, rootImage, trust, weights };
+  return { folder, disk, bundle, fit, rootImage, trust, weights, firmware };
 }
 
 function boardFiles(folder: string, files: PackageFiles, deviceTrees: string, trust: string): BoardFiles {
@@ -165,7 +168,7 @@ function boardFiles(folder: string, files: PackageFiles, deviceTrees: string, tr
 export const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1).padStart(6)} MB`;
 
 /** The sizes of what was built, and of each package in it. */
-export function describeImage({ disk, bundle, rootImage, fit, weights }: BuiltImage): string {
+export function describeImage({ disk, bundle, rootImage, fit, weights, firmware }: BuiltImage): string {
   return [
     `${megabytes(bytesOf(bundle))}  update bundle`,
     `${megabytes(bytesOf(rootImage))}  root, with its hash tree`,
@@ -174,5 +177,6 @@ export function describeImage({ disk, bundle, rootImage, fit, weights }: BuiltIm
     ...weights.map(
       ({ name, version, bytes, files }) => `${megabytes(bytes)}    ${name} ${version}, ${files} files`,
     ),
+    ...Object.entries(firmware).map(([name, file]) => `${megabytes(bytesOf(file))}    ${name}, on CONFIG`),
   ].join('\n');
 }
