@@ -165,7 +165,7 @@ export class CoapEndpoint {
    */
   async request(address: string, port: number, outgoing: OutgoingRequest): Promise<CoapMessage> {
     if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
-    return await this.#requests.send(() => this.#peerOf(address, port), outgoing);
+    return await this.#requests.send(this.#peerOf(address, port), outgoing);
   }
 
   /** Sends a response of its own accord: a notification of RFC 7641. Answers with its message ID and its fate. */

@@ -45,17 +45,16 @@ export class PendingRequests {
 
   /**
    * Sends a confirmable request and resolves with its response, whatever its code.
-   * @param peerOf finds the peer, or makes it, once it is clear that there is room
    * @throws {PosternError} `timeout`, `unavailable` (Reset, given up or stopped) or `full`
    */
-  send(peerOf: () => Peer, outgoing: OutgoingRequest): Promise<CoapMessage> {
+  send(peer: Peer, outgoing: OutgoingRequest): Promise<CoapMessage> {
     const { limit, clock, entropy, transmitter, forgetIdle } = this.#parts;
     const { promise, resolve, reject } = Promise.withResolvers<CoapMessage>();
     if (this.#byToken.size >= limit) {
+      forgetIdle(peer);
       reject(new PosternError('full', 'no room for a CoAP request'));
       return promise;
     }
-    const peer = peerOf();
     const token = Buffer.from(entropy.bytes(8));
     const key = keyOf(token);
     const messageId = peer.takeMessageId();
