@@ -1,13 +1,14 @@
 // `npm run bench:board`: from power-on of an emulated board to the first answer to a CoAP request from outside.
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
 import { virt } from '../../firmware-image/qemu/hardware.ts';
+import { runCommand, UsageError } from '../../firmware-image/recipe/command.ts';
+import { encodeEmpty, Type } from '../../src/coap/codec.ts';
 import { Board } from '../firmware/board.ts';
-import { machine, median, spread, writeSection } from './report.ts';
-import { startChart } from './start-chart.ts';
+import { cpuSeconds, machine, median, spread, writeSection } from './report.ts';
+import { type ChartedStart, startChart } from './start-chart.ts';
 
 const help = `npm run bench:board -- [OPTIONS]
 
@@ -18,31 +19,13 @@ Flashes an image onto emulated boards, boots it once so that it has what it need
   --starts N      of each image, 5 by default
   --write         puts the result into docs/firmware.md, and its picture, docs/board-start.svg
 `;
-const { values: flags } = parseArgs({
-  options: {
-    image: { type: 'string', multiple: true, default: ['dist/firmware/qemu-arm64'] },
-    starts: { type: 'string', default: '5' },
-    write: { type: 'boolean' },
-    help: { type: 'boolean' },
-  },
-});
-if (flags.help) {
-  console.log(help);
-  process.exit();
-}
-const starts = Number(flags.starts);
-if (!Number.isInteger(starts) || starts < 1) {
-  console.error(`--starts: a whole number of at least 1 is wanted, not '${flags.starts}'`);
-  process.exit(2);
-}
-const ticks = 100;
 /** Seconds that a start may take. */
 const budget = 10;
 /** Milliseconds between two pings. */
 const between = 50;
 
 /** An empty confirmable message, which everybody who speaks CoAP answers with a reset. [RFC 7252, 4.3] */
-const ping = Buffer.from([0x40, 0, 0, 1]);
+const ping = encodeEmpty(Type.CON, 1);
 
 interface Start {
   /** Seconds from power-on. */
@@ -75,8 +58,7 @@ async function measure(board: Board): Promise<Start> {
   board.machine.start();
   await answerOf(board.coapPort);
   const answer = board.machine.age / 1000;
-  const fields = readFileSync(`/proc/${board.machine.processId}/stat`, 'utf8').split(') ')[1]!.split(' ');
-  const cpu = (Number(fields[11]) + Number(fields[12])) / ticks;
+  const cpu = cpuSeconds(board.machine);
   const [kernel, initramfs, started] = await Promise.all(steps);
   await board.machine.cutPower();
   return { kernel: kernel!, initramfs: initramfs!, started: started!, answer, cpu };
@@ -84,60 +66,84 @@ async function measure(board: Board): Promise<Start> {
 
 async function flashed(folder: string): Promise<Board> {
   const disk = existsSync(folder) && readdirSync(folder).find((name) => /^postern-.*\.img$/.test(name));
-  if (!disk) {
-    console.error(`${folder} has no disk image: npm run image`);
-    process.exit(1);
-  }
+  if (!disk) throw new Error(`${folder} has no disk image: npm run image`);
   const board = await Board.flash({
     disk: join(folder, disk),
     hardware: virt({ trust: join(folder, 'trust.dts') }),
-    brokerUrl: 'mqtt://127.0.0.1:1',
-    devices: [],
   });
   await board.start();
   await board.machine.cutPower();
   return board;
 }
 
-await using boards = new AsyncDisposableStack();
-const runs: { name: string; board: Board; measured: Start[] }[] = [];
-for (const folder of flags.image.map((one) => resolve(one)))
-  runs.push({ name: basename(folder), board: boards.use(await flashed(folder)), measured: [] });
-for (let round = 0; round < starts; round++)
-  for (const { name, board, measured } of runs) {
-    const start = await measure(board);
-    measured.push(start);
-    console.error(
-      `${name}, start ${round + 1} of ${starts}: ${start.answer.toFixed(1)} s, ${start.cpu.toFixed(1)} s of CPU`,
-    );
-  }
-const column = (measured: readonly Start[], key: keyof Start) => {
-  const values = measured.map((one) => one[key]);
-  return `${median(values).toFixed(1)} | ${spread(values, 1)}`;
-};
-const first = runs[0]!.measured.map(({ answer }) => answer);
-const verdict = (seconds: number) => (seconds <= budget ? 'met' : 'missed');
-const section = [
-  `${starts} starts of each image, in turn; emulated Cortex-A53 with 128 MB; ${machine()}. Seconds from power-on: median, and least to most.`,
-  '',
-  '| Image | kernel | | initramfs | | gateway started | | answer from outside | | CPU of the emulation until then | |',
-  '|---|---|---|---|---|---|---|---|---|---|---|',
-  ...runs.map(
-    ({ name, measured }) =>
-      `| ${name} | ${(['kernel', 'initramfs', 'started', 'answer', 'cpu'] as const).map((key) => column(measured, key)).join(' | ')} |`,
-  ),
-  '',
-  `- Ready at most ${budget} s after power-on: median ${median(first).toFixed(1)} s, ${verdict(median(first))}; best ${Math.min(...first).toFixed(1)} s, ${verdict(Math.min(...first))}.`,
-].join('\n');
-console.log(section);
-if (flags.write) {
-  writeSection('board', section, 'firmware.md');
-  const medianOf = (measured: readonly Start[], key: keyof Start) => median(measured.map((one) => one[key]));
-  const charted = runs.map(({ name, measured }) => ({
-    name,
-    kernel: medianOf(measured, 'kernel'),
-    initramfs: medianOf(measured, 'initramfs'),
-    answer: medianOf(measured, 'answer'),
-  }));
-  writeFileSync(join(import.meta.dirname, '../../docs/board-start.svg'), startChart(charted, budget));
+interface Measured {
+  readonly name: string;
+  readonly measured: readonly Start[];
 }
+
+/** Starts boards that were flashed with these images, in turn. */
+async function measureInTurn(folders: readonly string[], starts: number): Promise<Measured[]> {
+  await using boards = new AsyncDisposableStack();
+  const runs: { name: string; board: Board; measured: Start[] }[] = [];
+  for (const folder of folders.map((one) => resolve(one)))
+    runs.push({ name: basename(folder), board: boards.use(await flashed(folder)), measured: [] });
+  for (let round = 0; round < starts; round++)
+    for (const { name, board, measured } of runs) {
+      const start = await measure(board);
+      measured.push(start);
+      console.error(
+        `${name}, start ${round + 1} of ${starts}: ${start.answer.toFixed(1)} s, ${start.cpu.toFixed(1)} s of CPU`,
+      );
+    }
+  return runs;
+}
+
+const valuesOf = (measured: readonly Start[], key: keyof Start): number[] => measured.map((one) => one[key]);
+const column = (measured: readonly Start[], key: keyof Start): string =>
+  `${median(valuesOf(measured, key)).toFixed(1)} | ${spread(valuesOf(measured, key), 1)}`;
+const verdict = (seconds: number): string =>
+  `${seconds.toFixed(1)} s, ${seconds <= budget ? 'met' : 'missed'}`;
+
+function describeStarts(runs: readonly Measured[], starts: number): string {
+  const first = valuesOf(runs[0]!.measured, 'answer');
+  const columns = ['kernel', 'initramfs', 'started', 'answer', 'cpu'] as const;
+  return [
+    `${starts} starts of each image, in turn; emulated Cortex-A53 with 128 MB; ${machine()}. Seconds from power-on: median, and least to most.`,
+    '',
+    '| Image | kernel | | initramfs | | gateway started | | answer from outside | | CPU of the emulation until then | |',
+    '|---|---|---|---|---|---|---|---|---|---|---|',
+    ...runs.map(
+      ({ name, measured }) => `| ${name} | ${columns.map((key) => column(measured, key)).join(' | ')} |`,
+    ),
+    '',
+    `- Ready at most ${budget} s after power-on: median ${verdict(median(first))}; best ${verdict(Math.min(...first))}.`,
+  ].join('\n');
+}
+
+const middle = ({ name, measured }: Measured): ChartedStart => ({
+  name,
+  kernel: median(valuesOf(measured, 'kernel')),
+  initramfs: median(valuesOf(measured, 'initramfs')),
+  answer: median(valuesOf(measured, 'answer')),
+});
+
+await runCommand({
+  help,
+  options: {
+    image: { type: 'string', multiple: true, default: ['dist/firmware/qemu-arm64'] },
+    starts: { type: 'string', default: '5' },
+    write: { type: 'boolean', default: false },
+  },
+  run: async ({ image, starts: given, write }) => {
+    const starts = Number(given);
+    if (!Number.isInteger(starts) || starts < 1)
+      throw new UsageError(`--starts: a whole number of at least 1 is wanted, not '${given}'`);
+    const runs = await measureInTurn(image, starts);
+    const section = describeStarts(runs, starts);
+    console.log(section);
+    if (!write) return;
+    writeSection('board', section, 'firmware.md');
+    const picture = join(import.meta.dirname, '../../docs/board-start.svg');
+    writeFileSync(picture, startChart(runs.map(middle), budget));
+  },
+});

@@ -7,15 +7,13 @@ import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { machine, median, spread, writeSection } from './report.ts';
+import { cpuSeconds, machine, median, spread, writeSection } from './report.ts';
 
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
 const rounds = flags.quick ? 2 : 5;
 const perRound = flags.quick ? 20_000 : 100_000;
 const soakExchanges = flags.quick ? 100_000 : 1_000_000;
 const outstanding = 64;
-/** Clock ticks per second of /proc/PID/stat. */
-const ticks = 100;
 
 interface Server {
   readonly name: string;
@@ -37,10 +35,7 @@ async function startLibcoap(): Promise<Server> {
   return { name: 'libcoap coap-server', child, port };
 }
 
-function cpuMicroseconds({ child }: Server): number {
-  const fields = readFileSync(`/proc/${child.pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
-  return ((Number(fields[11]) + Number(fields[12])) * 1e6) / ticks;
-}
+const cpuMicroseconds = ({ child }: Server): number => cpuSeconds(child) * 1e6;
 
 const rssMegabytes = ({ child }: Server): number =>
   Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))![1]) / 1024;

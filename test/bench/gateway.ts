@@ -14,7 +14,7 @@ import { headendConfigSchema } from '../../src/headend/config.ts';
 import { Headend } from '../../src/headend/headend.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import { deviceId, secrets } from './crowd.ts';
-import { machine, median, spread, writeSection } from './report.ts';
+import { cpuSeconds, machine, median, spread, writeSection } from './report.ts';
 
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
 const stormSize = flags.quick ? 500 : 5000;
@@ -22,7 +22,6 @@ const fleetSize = flags.quick ? 200 : 1000;
 const rounds = flags.quick ? 2 : 3;
 /** Devices of one process. */
 const perProcess = 1250;
-const ticks = 100;
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
 /** Counts events, and lets the benchmark wait until one has happened so often. */
@@ -52,10 +51,6 @@ class Counter implements Events {
   }
 }
 
-const cpuSeconds = ({ pid }: ChildProcess): number => {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / ticks;
-};
 const megabytes = ({ pid }: ChildProcess, what: 'VmRSS' | 'VmHWM'): number =>
   Number(new RegExp(`${what}:\\s+(\\d+)`).exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024;
 

@@ -1,12 +1,12 @@
 // `npm run bench:images`: many devices get one image over CoAP Block2, from a server process with the image on disk.
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { machine, median, spread, writeSection } from './report.ts';
+import { cpuSeconds, machine, median, spread, writeSection } from './report.ts';
 
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
 const rounds = flags.quick ? 1 : 3;
@@ -14,7 +14,6 @@ const imageBytes = 1024 * 1024;
 const blockBytes = 1024;
 const blocks = imageBytes / blockBytes;
 const devices = [1, 200];
-const ticks = 100;
 
 const child = spawn(
   process.execPath,
@@ -23,10 +22,6 @@ const child = spawn(
 );
 const [port] = await once(createInterface(child.stdout!), 'line');
 
-const cpuSeconds = ({ pid }: ChildProcess): number => {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / ticks;
-};
 const rss = (): number =>
   Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))![1]) / 1024;
 

@@ -18,6 +18,15 @@ export function machine(): string {
   return `${cpus().length} cores${clock}`;
 }
 
+/** Clock ticks per second of /proc/PID/stat. */
+const ticks = 100;
+
+/** Seconds of CPU that a process has taken, for itself and in the kernel. */
+export function cpuSeconds({ pid }: { readonly pid?: number | undefined }): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / ticks;
+}
+
 /** Puts a benchmark's result between its markers in a page of docs/. */
 export function writeSection(name: string, text: string, page = 'performance.md'): void {
   const file = fileURLToPath(new URL(`../../docs/${page}`, import.meta.url));
