@@ -5,7 +5,7 @@ import type { Board } from './boards/board.ts';
 import { imx8mMini } from './boards/imx8m-mini.ts';
 import { qemu } from './boards/qemu.ts';
 import { raspberryPi4 } from './boards/raspberry-pi-4.ts';
-import { checkVersion, runCommand, UsageError } from './recipe/command.ts';
+import { checkedVersion, runCommand, UsageError } from './recipe/command.ts';
 import { bytesOf } from './recipe/disk.ts';
 import { buildImage, describeImage, megabytes } from './recipe/image.ts';
 import { signingKeys } from './recipe/keys.ts';
@@ -47,8 +47,8 @@ await runCommand({
       throw new UsageError(
         `there is no board '${values.board}'; there are ${Object.keys(boards).join(', ')}`,
       );
-    checkVersion('version', version);
-    checkVersion('floor', floor);
+    checkedVersion('--version', version);
+    if (floor !== undefined) checkedVersion('--floor', floor);
     if (bootLoader !== undefined && !existsSync(bootLoader))
       throw new UsageError(`--boot-loader: there is no ${bootLoader}`);
     console.log(`Postern ${version} for ${board.description}`);

@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeBundle } from '../src/update/bundle.ts';
 import { directoryCompatible } from '../src/update/directory-slots.ts';
-import { checkVersion, runCommand } from './recipe/command.ts';
+import { checkedVersion, runCommand } from './recipe/command.ts';
 import { signingKeys } from './recipe/keys.ts';
 import { output, packageVersion, parentOf, root } from './recipe/tools.ts';
 
@@ -25,8 +25,8 @@ await runCommand({
     out: { type: 'string' },
   },
   run: ({ version, floor, keys, out = join(output, `postern-${version}.bundle`) }) => {
-    checkVersion('version', version);
-    checkVersion('floor', floor);
+    checkedVersion('--version', version);
+    if (floor !== undefined) checkedVersion('--floor', floor);
     const { folder } = signingKeys(keys);
     const read = (name: string) => readFileSync(join(folder, name), 'utf8');
     const bundle = writeBundle(

@@ -1,21 +1,19 @@
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { treeSource, trustedTreeSource } from '../recipe/device-tree.ts';
 import { run } from '../recipe/tools.ts';
 
 /** A board as QEMU emulates it. */
 export interface Hardware {
   /** QEMU's name for it. */
   readonly machine: string;
-  /** Arguments for all that is on it, with this file as its disk, and this network (`user,id=lan…`). */
-  readonly arguments: (disk: string, network: string) => string[];
+  /** Arguments for all that is on it, with this disk (`format=raw,file=…`), and in the network `lan`. */
+  readonly arguments: (disk: string) => string[];
   /** Source of the device tree that its boot loader runs by, with what that trusts. */
   readonly tree: (folder: string, all: readonly string[]) => string;
 }
 
 /** U-Boot for QEMU's own board, from Debian's u-boot-qemu. */
 export const uBoot = '/usr/lib/u-boot/qemu_arm64/u-boot.bin';
-
-const decompiled = (tree: string): string => run('dtc', ['-q', '-I', 'dtb', '-O', 'dts', tree]);
 
 /**
  * QEMU's own board, `virt`: one Cortex-A53, and a watchdog that resets it.
@@ -24,17 +22,17 @@ const decompiled = (tree: string): string => run('dtc', ['-q', '-I', 'dtb', '-O'
  */
 export const virt = ({ trust, memory = 128 }: { trust: string; memory?: number | undefined }): Hardware => ({
   machine: 'virt',
-  arguments: (disk, network) => [
+  arguments: (disk) => [
     ...['-bios', uBoot, '-cpu', 'cortex-a53', '-smp', '1', '-m', String(memory)],
     ...['-drive', `if=none,id=disk,${disk}`, '-device', 'virtio-blk-pci,drive=disk'],
-    ...['-netdev', network, '-device', 'virtio-net-pci,netdev=lan,romfile='],
-    ...['-device', 'virtio-rng-pci', '-device', 'i6300esb', '-serial', 'stdio'],
+    ...['-device', 'virtio-net-pci,netdev=lan,romfile=', '-device', 'virtio-rng-pci'],
+    ...['-device', 'i6300esb', '-serial', 'stdio'],
   ],
   tree: (folder, all) => {
     const own = join(folder, 'machine.dtb');
     // With firmware the machine has other devices than without.
     run('qemu-system-aarch64', ['-M', `virt,dumpdtb=${own}`, ...all]);
-    return `${decompiled(own)}\n${readFileSync(trust, 'utf8').replace('/dts-v1/;', '')}`;
+    return trustedTreeSource(own, trust);
   },
 });
 
@@ -46,11 +44,11 @@ export const virt = ({ trust, memory = 128 }: { trust: string; memory?: number |
  */
 export const raspberryPi3 = ({ bootLoader, tree }: { bootLoader: string; tree: string }): Hardware => ({
   machine: 'raspi3b',
-  arguments: (disk, network) => [
+  arguments: (disk) => [
     ...['-kernel', bootLoader, '-drive', `if=sd,${disk}`],
-    ...['-netdev', network, '-device', 'usb-net,netdev=lan'],
+    ...['-device', 'usb-net,netdev=lan'],
     // The first serial line is the one of its Bluetooth.
     ...['-serial', 'null', '-serial', 'stdio'],
   ],
-  tree: () => decompiled(tree),
+  tree: () => treeSource(tree),
 });

@@ -50,7 +50,7 @@ export class Machine implements AsyncDisposable {
   }
 
   /** Of QEMU, while it runs. */
-  get processId(): number | undefined {
+  get pid(): number | undefined {
     return this.#process?.pid;
   }
 
@@ -67,7 +67,8 @@ export class Machine implements AsyncDisposable {
     );
     const all = [
       ...['-nographic', '-no-user-config', '-nodefaults', '-action', 'watchdog=reset'],
-      ...hardware.arguments(`format=raw,cache=writeback,file=${disk}`, `user,id=lan${forwards.join('')}`),
+      ...['-netdev', `user,id=lan${forwards.join('')}`],
+      ...hardware.arguments(`format=raw,cache=writeback,file=${disk}`),
       ...['-monitor', `unix:${join(folder, 'monitor')},server,nowait`],
     ];
     const tree = join(folder, 'trusted.dtb');
@@ -126,7 +127,8 @@ export class Machine implements AsyncDisposable {
     this.#isCut = true;
     if (!child) return;
     child.kill('SIGKILL');
-    await once(child, 'exit');
+    // When it has ended, and what it said last was read.
+    await once(child, 'close');
   }
 
   /** Bytes that the guest has written to its disk since it was switched on. */
@@ -148,7 +150,8 @@ export class Machine implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.cutPower();
-    this.#log.end();
+    // All of it is in the file, for whoever keeps it.
+    await new Promise((resolve) => this.#log.end(resolve));
   }
 
   #take(line: string): void {

@@ -1,8 +1,8 @@
 import { chmodSync, copyFileSync, existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { versionNumber } from '../../src/update/boot-state.ts';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles } from './closure.ts';
+import { checkedVersion } from './command.ts';
 import type { SigningKeys } from './keys.ts';
 import type { VerityRoot } from './root-file-system.ts';
 import { fresh, output, parentOf, root, run } from './tools.ts';
@@ -60,11 +60,7 @@ function packedKernel(kernelImage: string): string {
 /** Kernel, initramfs and, where a board needs them, device trees: one FIT, signed as a whole. Answers with its file. */
 export function makeFit(folder: string, initramfs: string, parts: BootImageParts): string {
   const { board, kernelImage, version, date, keys } = parts;
-  const number = versionNumber(version);
-  if (number === undefined)
-    throw new Error(
-      `version ${version}: three numbers such as 1.2.3 are wanted, of at most 127, 255 and 255`,
-    );
+  const number = checkedVersion('version', version);
   const kernel = packedKernel(kernelImage);
   const source = join(folder, 'postern.its');
   const file = join(folder, 'boot.fit');

@@ -24,10 +24,16 @@ export async function runCommand<const O extends Options>(command: {
   }
 }
 
-/** @throws {UsageError} for what is no version */
-export function checkVersion(option: string, version: string | undefined): void {
-  if (version !== undefined && versionNumber(version) === undefined)
+/**
+ * A version as a number.
+ * @param what it is the version of, or the option that gives it
+ * @throws {UsageError} for what is no version
+ */
+export function checkedVersion(what: string, version: string): number {
+  const number = versionNumber(version);
+  if (number === undefined)
     throw new UsageError(
-      `--${option} ${version}: three numbers such as 1.2.3 are wanted, of at most 127, 255 and 255`,
+      `${what} ${version}: three numbers such as 1.2.3 are wanted, of at most 127, 255 and 255`,
     );
+  return number;
 }

@@ -2,6 +2,7 @@ import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync }
 import { join } from 'node:path';
 import { BootStateCopies } from '../../src/update/boot-state.ts';
 import type { Board } from '../boards/board.ts';
+import { treeSource } from './device-tree.ts';
 import { diskSize, mebibyte, type PartitionName, partitions, sizeOf, startOf } from './layout.ts';
 import { root, run } from './tools.ts';
 
@@ -121,7 +122,7 @@ export function trustSource(board: Board, trust: string): string {
       return value;
     });
   const quoted = script.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
-  const keys = run('dtc', ['-q', '-I', 'dtb', '-O', 'dts', trust]);
+  const keys = treeSource(trust);
   return `${keys}\n/ {\n  config {\n    bootdelay = <(-2)>;\n    bootcmd = "${quoted}";\n  };\n};\n`;
 }
 

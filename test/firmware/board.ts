@@ -33,8 +33,9 @@ export interface BoardParts {
   /** What the recipe built, to be flashed. */
   readonly disk: string;
   readonly hardware: Hardware;
-  readonly brokerUrl: string;
-  readonly devices: readonly string[];
+  /** None answers there, by default. */
+  readonly brokerUrl?: string;
+  readonly devices?: readonly string[];
   readonly update?: Readonly<Record<string, unknown>>;
   /** Who vouches for servers that updates come from: PEM. */
   readonly updateAuthority?: string;
@@ -74,17 +75,18 @@ export class Board implements AsyncDisposable {
   static async flash(parts: BoardParts): Promise<Board> {
     const folder = mkdtempSync(join(tmpdir(), 'postern-board-'));
     const board = new Board(folder, { coap: await freePort('udp'), closed: await freePort('tcp') }, parts);
+    const { brokerUrl = 'mqtt://127.0.0.1:1', devices = [] } = parts;
     const authority = parts.updateAuthority === undefined ? {} : { ca: 'updates.crt' };
     const config = stringify({
       gateway: { id: 'gw-1' },
       coap: { leisure: 50, 'insecure-plain-coap': true, advertise: `127.0.0.1:${board.coapPort}` },
-      mqtt: { url: parts.brokerUrl.replace('127.0.0.1', host) },
+      mqtt: { url: brokerUrl.replace('127.0.0.1', host) },
       'dm-server': {
         id: 'dm.example',
         'client-secret': secrets.gatewayClient,
         'server-secret': secrets.gatewayServer,
       },
-      bootstrap: { device: parts.devices.map((id) => ({ id, 'factory-secret': secrets.factory(id) })) },
+      bootstrap: { device: devices.map((id) => ({ id, 'factory-secret': secrets.factory(id) })) },
       images: authority,
       update: { ...parts.update, ...authority },
     });

@@ -1,15 +1,14 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { imx8mMini } from '../../firmware-image/boards/imx8m-mini.ts';
 import { raspberryPi4 } from '../../firmware-image/boards/raspberry-pi-4.ts';
-import { uBoot } from '../../firmware-image/qemu/hardware.ts';
 import { moduleClosure } from '../../firmware-image/recipe/closure.ts';
 import { debianPackages } from '../../firmware-image/recipe/debian.ts';
+import { treeSource } from '../../firmware-image/recipe/device-tree.ts';
+import { type Kernel, kernelOf } from '../../firmware-image/recipe/kernel.ts';
 import { run } from '../../firmware-image/recipe/tools.ts';
-
-const skip = existsSync(uBoot) ? false : 'needs the tools of the image, on Debian bookworm';
+import { skipImages } from './images.ts';
 
 /** A node of a device tree: properties as they stand in the source, and the node around it. */
 interface TreeNode {
@@ -89,21 +88,23 @@ function driversIn(folder: string): Map<string, string> {
 }
 
 /** Boards that are not emulated here are read: their device trees say what must be loaded before their disk is there. */
-describe('boards that are built, and not booted', { skip }, () => {
+describe('boards that are built, and not booted', { skip: skipImages }, () => {
+  let kernel: Kernel;
+  let drivers: Map<string, string>;
+
+  before(() => {
+    kernel = kernelOf(debianPackages(['linux-image-arm64']));
+    drivers = driversIn(kernel.modules);
+  });
+
   for (const [board, tree, disk] of [
     [raspberryPi4, 'broadcom/bcm2711-rpi-4-b.dtb', 'brcm,bcm2711-emmc2'],
     [raspberryPi4, 'broadcom/bcm2711-rpi-cm4-io.dtb', 'brcm,bcm2711-emmc2'],
     [imx8mMini, 'freescale/imx8mm-evk.dtb', 'fsl,imx8mm-usdhc'],
   ] as const)
     test(`${board.description}: the initramfs drives the disk of ${basename(tree)}, and all that it needs`, () => {
-      const kernel = debianPackages(['linux-image-arm64']).find(({ name }) => /^linux-image-\d/.test(name))!;
-      const modulesRoot = join(kernel.folder, 'lib/modules');
-      const modules = join(modulesRoot, readdirSync(modulesRoot)[0]!);
-      const trees = join(kernel.folder, 'usr/lib');
-      const file = join(trees, readdirSync(trees)[0]!, tree);
-      const nodes = nodesOf(run('dtc', ['-q', '-I', 'dtb', '-O', 'dts', file]));
-      const drivers = driversIn(modules);
-      const loaded = moduleClosure(modules, board.modules.initramfs).map((one) => basename(one.file));
+      const nodes = nodesOf(treeSource(join(kernel.deviceTrees, tree)));
+      const loaded = moduleClosure(kernel.modules, board.modules.initramfs).map((one) => basename(one.file));
       const controllers = nodes.filter(
         ({ properties }) =>
           texts(properties.get('compatible')).includes(disk) &&

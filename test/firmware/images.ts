@@ -1,7 +1,8 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Board } from '../../firmware-image/boards/board.ts';
 import { qemu } from '../../firmware-image/boards/qemu.ts';
+import { uBoot } from '../../firmware-image/qemu/hardware.ts';
 import { type BuiltImage, buildImage } from '../../firmware-image/recipe/image.ts';
 import { type SigningKeys, signingKeys } from '../../firmware-image/recipe/keys.ts';
 import { output, parentOf, root } from '../../firmware-image/recipe/tools.ts';
@@ -28,6 +29,9 @@ function faulty(fault: Fault): string {
   writeFileSync(file, faults[fault] + readFileSync(program, 'utf8'));
   return file;
 }
+
+/** `npm test` installs what builds and boots an image, on Debian bookworm; elsewhere there is nothing to test. */
+export const skipImages = existsSync(uBoot) ? false : 'needs Debian bookworm, and u-boot-qemu of it';
 
 export interface Wanted {
   readonly withDisk?: boolean;

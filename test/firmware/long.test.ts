@@ -217,12 +217,7 @@ describe('the firmware image on an emulated board, the long form', {
   );
 
   test('a version below the floor is not booted', limit, async () => {
-    await using board = await Board.flash({
-      disk: first.disk!,
-      hardware: virt(first),
-      brokerUrl: 'mqtt://127.0.0.1:1',
-      devices,
-    });
+    await using board = await Board.flash({ disk: first.disk!, hardware: virt(first) });
     board.changeBootState({ floor: versionNumber('1.0.1')! });
     const tooOld = board.machine.says(/slot A, version 0x0*10000, floor 0x10001/, patience.start);
     const refused = board.machine.says(/slot A does not boot/, patience.start);
@@ -274,12 +269,7 @@ describe('the firmware image on an emulated board, the long form', {
   });
 
   test('a root that was changed does not run: the board starts again', limit, async () => {
-    await using board = await Board.flash({
-      disk: first.disk!,
-      hardware: virt(first),
-      brokerUrl: 'mqtt://127.0.0.1:1',
-      devices,
-    });
+    await using board = await Board.flash({ disk: first.disk!, hardware: virt(first) });
     for (let at = 0; at < 40; at++) flip(board.disk, startOf('root-a') * mebibyte + at * mebibyte + 4096);
     board.machine.start();
     await board.machine.says(

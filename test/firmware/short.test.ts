@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
-import { uBoot } from '../../firmware-image/qemu/hardware.ts';
 import { FumoState } from '../../src/mo/fumo.ts';
 import { patience } from './board.ts';
 import { Field } from './field.ts';
-import { buildFor, versions } from './images.ts';
+import { buildFor, skipImages, versions } from './images.ts';
 import { startTimeServer } from './time-server.ts';
 
 const [first, second] = ['urn:dev:ops:1', 'urn:dev:ops:2'] as const;
@@ -15,10 +13,7 @@ const preparing = { timeout: 600_000 };
 const limit = { timeout: patience.update };
 const twoDays = 2 * 86_400_000;
 
-/** `npm test` installs what an emulated board needs, on Debian bookworm; elsewhere there is nothing to test. */
-const skip = existsSync(uBoot) ? false : 'needs Debian bookworm, and u-boot-qemu of it';
-
-describe('the firmware image on an emulated board', { timeout: 1_500_000, skip }, () => {
+describe('the firmware image on an emulated board', { timeout: 1_500_000, skip: skipImages }, () => {
   let field: Field;
   let timeServer: Awaited<ReturnType<typeof startTimeServer>>;
 
