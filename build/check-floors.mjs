@@ -1,40 +1,103 @@
-// The house rule: a file imports only from its own floor or from floors above it in floors.json.
-// Two more rules keep the parties apart: head-end and device never import the gateway's floors that run it.
-import { readdirSync, readFileSync } from 'node:fs';
-import { dirname, join, relative } from 'node:path';
+// The rule of the house, as docs/architecture.md has it. floors.json lists the floors of a folder from the ground up; folders
+// of one floor stand side by side, and "." is the files of the folder itself. A file imports from its own folder and from
+// floors below it: never from a floor above, never from the folder next door. No imports form a circle, types included.
+// Usage: node build/check-floors.mjs [DIRECTORY with src/ and test/]
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, posix, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const root = process.argv[2] ?? fileURLToPath(new URL('../src/', import.meta.url));
-const floors = JSON.parse(readFileSync(new URL('floors.json', import.meta.url), 'utf8'));
-const closedTo = {
-  headend: ['southbound', 'modes', 'update', 'console', 'gateway'],
-  device: ['southbound', 'northbound', 'modes', 'update', 'console', 'gateway', 'headend'],
-};
-
-/** The floor of a path below src/: its folder, or for a file at the top its name up to the first dash. */
-const floorOf = (path) => path.split('/')[0].replace(/\.ts$/, '').replace(/-.*$/, '');
+const root = process.argv[2] ?? fileURLToPath(new URL('..', import.meta.url));
+const house = JSON.parse(readFileSync(new URL('floors.json', import.meta.url), 'utf8'));
+/** Folders of test/ that mirror no folder of src/: what tests share, and tests that are about no single folder. */
+const testOnly = [
+  'bench',
+  'build',
+  'conformance',
+  'docs',
+  'firmware',
+  'fuzz',
+  'journeys',
+  'peers',
+  'vectors',
+];
 
 const offences = [];
-const files = readdirSync(root, { recursive: true })
-  .map(String)
-  .filter((f) => f.endsWith('.ts'))
+
+/** The room of a file in a folder that has floors: the next part of its path, or "." for a file of the folder itself. */
+function roomIn(folder, file) {
+  const [first, ...rest] = file.slice(folder.length + 1).split('/');
+  return rest.length === 0 ? '.' : first;
+}
+
+const floorOf = (folder, room) => house[folder].findIndex((rooms) => rooms.includes(room));
+
+/** Imports of a file that lead to files of the project. */
+const importsOf = (file) =>
+  [...readFileSync(join(root, file), 'utf8').matchAll(/(?:from|import)\s*\(?\s*'(\.[^']+)'/g)].map(
+    ([, target]) => posix.join(dirname(file), target),
+  );
+
+const files = readdirSync(join(root, 'src'), { recursive: true })
+  .map((file) => `src/${file}`)
+  .filter((file) => file.endsWith('.ts'))
   .sort();
-for (const file of files) {
-  const floor = floorOf(file);
-  if (!floors.includes(floor)) offences.push(`${file}: no floor '${floor}' in build/floors.json`);
-  for (const [, target] of readFileSync(join(root, file), 'utf8').matchAll(
-    /(?:from|import)\s*\(?\s*'(\.[^']+)'/g,
-  )) {
-    const other = relative(root, join(root, dirname(file), target));
-    const otherFloor = floorOf(other);
-    if (floors.indexOf(otherFloor) > floors.indexOf(floor))
-      offences.push(`${file} (${floor}) imports ${other} (${otherFloor}), a floor below it`);
-    if (closedTo[floor]?.includes(otherFloor))
-      offences.push(`${file} (${floor}) imports ${other} (${otherFloor}), another party's floor`);
+const imports = new Map(files.map((file) => [file, importsOf(file)]));
+
+for (const [folder, floors] of Object.entries(house)) {
+  for (const room of floors.flat())
+    if (room !== '.' && !existsSync(join(root, folder, room)))
+      offences.push(`build/floors.json names ${folder}/${room}, which does not exist`);
+  for (const file of files.filter((one) => one.startsWith(`${folder}/`))) {
+    const room = roomIn(folder, file);
+    const floor = floorOf(folder, room);
+    if (floor === -1) {
+      offences.push(`${file}: build/floors.json has no place for '${room}' in ${folder}`);
+      continue;
+    }
+    for (const target of imports.get(file)) {
+      if (!target.startsWith(`${folder}/`)) continue;
+      const other = roomIn(folder, target);
+      const otherFloor = floorOf(folder, other);
+      if (otherFloor > floor) offences.push(`${file} imports ${target}: ${folder}/${other} is a floor above`);
+      else if (otherFloor === floor && other !== room)
+        offences.push(`${file} imports ${target}: ${folder}/${other} is next door`);
+    }
   }
 }
+
+/** Groups of files that import each other in a circle (Tarjan's strongly connected components). */
+function circles() {
+  const found = [];
+  const stack = [];
+  const order = new Map();
+  const lowest = new Map();
+  const visit = (file) => {
+    order.set(file, order.size);
+    lowest.set(file, order.get(file));
+    stack.push(file);
+    for (const next of imports.get(file) ?? []) {
+      if (!order.has(next)) visit(next);
+      if (stack.includes(next)) lowest.set(file, Math.min(lowest.get(file), lowest.get(next) ?? Infinity));
+    }
+    if (lowest.get(file) !== order.get(file)) return;
+    const circle = stack.splice(stack.indexOf(file));
+    if (circle.length > 1 || imports.get(file)?.includes(file)) found.push(circle);
+  };
+  for (const file of files) if (!order.has(file)) visit(file);
+  return found;
+}
+for (const circle of circles()) offences.push(`import each other in a circle: ${circle.sort().join(', ')}`);
+
+/** Folders of test/ are those of src/, so that who knows where a file is knows where its test is. */
+for (const entry of readdirSync(join(root, 'test'), { recursive: true, withFileTypes: true })) {
+  if (!entry.isDirectory()) continue;
+  const path = relative(join(root, 'test'), join(entry.parentPath, entry.name));
+  if (testOnly.includes(path.split('/')[0])) continue;
+  if (!existsSync(join(root, 'src', path))) offences.push(`test/${path} mirrors no folder of src/`);
+}
+
 if (offences.length > 0) {
-  console.error(`${offences.length} import(s) against the floors of the house:\n  ${offences.join('\n  ')}`);
+  console.error(`${offences.length} offence(s) against the rule of the house:\n  ${offences.join('\n  ')}`);
   process.exit(1);
 }
-console.log(`floors: ${files.length} files, every import goes up`);
+console.log(`floors: ${files.length} files, every import goes down, and none in a circle`);

@@ -1,8 +1,8 @@
 // npm run update-bundle: a signed bundle of dist/postern.mjs for slots that are folders, as `postern launch` has them.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { writeBundle } from '../src/update/bundle.ts';
-import { directoryCompatible } from '../src/update/directory-slots.ts';
+import { writeBundle } from '../src/gateway/update/bundle.ts';
+import { directoryCompatible } from '../src/gateway/update/directory-slots.ts';
 import { checkedVersion, runCommand } from './recipe/command.ts';
 import { signingKeys } from './recipe/keys.ts';
 import { output, packageVersion, parentOf, root } from './recipe/tools.ts';

@@ -1,5 +1,5 @@
 import { type ParseArgsConfig, parseArgs } from 'node:util';
-import { versionNumber } from '../../src/update/boot-state.ts';
+import { versionNumber } from '../../src/gateway/update/boot-state.ts';
 
 /** What somebody asked for is not to be had. */
 export class UsageError extends Error {}

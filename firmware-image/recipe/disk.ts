@@ -1,6 +1,6 @@
 import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { BootStateCopies } from '../../src/update/boot-state.ts';
+import { BootStateCopies } from '../../src/gateway/update/boot-state.ts';
 import type { Board } from '../boards/board.ts';
 import { treeSource } from './device-tree.ts';
 import { diskSize, mebibyte, type PartitionName, partitions, sizeOf, startOf } from './layout.ts';

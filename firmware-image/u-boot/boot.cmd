@@ -2,7 +2,7 @@
 # trust U-Boot can trust it. Names between at signs are filled in by the recipe. All numbers are hexadecimal.
 #
 # The boot state has two copies, each with a checksum: the later that is whole counts, and the other is written next, so that a
-# power cut while one is written loses nothing. src/update/boot-state.ts reads and writes them as well.
+# power cut while one is written loses nothing. src/gateway/update/boot-state.ts reads and writes them as well.
 #   good    the slot that was found healthy last: A or B
 #   try     a slot that is new and has not proved itself yet, or none
 #   left    attempts that it still has

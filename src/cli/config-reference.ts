@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { deviceConfigSchema } from '../device/config.ts';
-import { gatewayConfigSchema } from '../gateway-config.ts';
+import { gatewayConfigSchema } from '../gateway/config.ts';
 import { headendConfigSchema } from '../headend/config.ts';
 
 /** What this page needs of a valibot schema. */

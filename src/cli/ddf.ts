@@ -1,6 +1,6 @@
 import { PosternError } from '../base/errors.ts';
 import { managementObjects } from '../mo/catalogue.ts';
-import { ddfDocument, indented } from '../syncml/ddf-document.ts';
+import { ddfDocument, indented } from '../wire/syncml/ddf-document.ts';
 import type { Command } from './runner.ts';
 
 const names = Object.keys(managementObjects);

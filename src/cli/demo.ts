@@ -1,5 +1,5 @@
-import { AdminApi, defaultSocket } from '../console/admin-api.ts';
 import { Demo } from '../demo/demo.ts';
+import { AdminApi, defaultSocket } from '../gateway/console/admin-api.ts';
 import { type Command, stopped } from './runner.ts';
 
 export const demo: Command = {

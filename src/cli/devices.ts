@@ -1,5 +1,5 @@
-import { askGateway, defaultSocket } from '../console/admin-api.ts';
-import type { DeviceRecord } from '../store/inventory.ts';
+import { askGateway, defaultSocket } from '../gateway/console/admin-api.ts';
+import type { DeviceRecord } from '../mo/device-record.ts';
 import type { Command } from './runner.ts';
 
 const modes = ['transparent', 'proxy', 'adaptation'];

@@ -1,10 +1,10 @@
 import { setFlagsFromString } from 'node:v8';
 import { loadConfig } from '../base/config.ts';
 import { LogEvents } from '../base/log.ts';
-import { AdminApi, defaultSocket } from '../console/admin-api.ts';
-import { Gateway } from '../gateway.ts';
-import { gatewayConfigSchema } from '../gateway-config.ts';
-import { restartExitCode } from '../update/directory-slots.ts';
+import { gatewayConfigSchema } from '../gateway/config.ts';
+import { AdminApi, defaultSocket } from '../gateway/console/admin-api.ts';
+import { Gateway } from '../gateway/gateway.ts';
+import { restartExitCode } from '../gateway/update/directory-slots.ts';
 import { type Command, stopped } from './runner.ts';
 
 const defaultFile = '/etc/postern/gateway.toml';

@@ -1,7 +1,7 @@
 import { SystemClock } from '../base/clock.ts';
 import { systemEntropy } from '../base/entropy.ts';
 import { LogEvents } from '../base/log.ts';
-import { launch as launchSlots } from '../update/launcher.ts';
+import { launch as launchSlots } from '../gateway/update/launcher.ts';
 import type { Command } from './runner.ts';
 
 export const launch: Command = {

@@ -1,7 +1,7 @@
 import { checkConfig } from '../base/config.ts';
 import { PosternError } from '../base/errors.ts';
-import { gatewayConfigSchema } from '../gateway-config.ts';
-import { provision as provisionBoard } from '../update/provisioning.ts';
+import { gatewayConfigSchema } from '../gateway/config.ts';
+import { provision as provisionBoard } from '../gateway/update/provisioning.ts';
 import type { Command } from './runner.ts';
 
 export const provision: Command = {

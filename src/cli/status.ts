@@ -1,5 +1,5 @@
-import { askGateway, defaultSocket } from '../console/admin-api.ts';
-import type { GatewayStatus } from '../gateway-status.ts';
+import { askGateway, defaultSocket } from '../gateway/console/admin-api.ts';
+import type { GatewayStatus } from '../gateway/status.ts';
 import type { Command } from './runner.ts';
 
 const common = `  --socket PATH  admin socket of the gateway, where it is not the usual one

@@ -1,9 +1,9 @@
 import { resolve } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { PosternError } from '../base/errors.ts';
-import { askGateway, defaultSocket } from '../console/admin-api.ts';
+import { askGateway, defaultSocket } from '../gateway/console/admin-api.ts';
+import type { UpdateStatus } from '../gateway/update/updater.ts';
 import { FumoResult, FumoState } from '../mo/fumo.ts';
-import type { UpdateStatus } from '../update/updater.ts';
 import type { Command } from './runner.ts';
 
 /** Milliseconds between looks at how far it is. */

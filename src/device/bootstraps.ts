@@ -9,11 +9,11 @@ import type { ManagementTree } from '../dm/tree.ts';
 import { requestBootstrap } from '../mo/bootstrap-request.ts';
 import { type Accounts, accountNodes, type DmAccount } from '../mo/dm-acc.ts';
 import { provisionedAccounts } from '../mo/provisioned-accounts.ts';
-import { AppliedBootstraps } from '../store/applied-bootstraps.ts';
-import { verifyBootstrap } from '../syncml/bootstrap-security.ts';
-import { decodeMessage, isSupported } from '../syncml/codec.ts';
-import { decodeProvisioning, ProvisioningMediaType } from '../syncml/provisioning.ts';
-import type { TndsNode } from '../syncml/tnds.ts';
+import { verifyBootstrap } from '../wire/syncml/bootstrap-security.ts';
+import { decodeMessage, isSupported } from '../wire/syncml/codec.ts';
+import { decodeProvisioning, ProvisioningMediaType } from '../wire/syncml/provisioning.ts';
+import type { TndsNode } from '../wire/syncml/tnds.ts';
+import { AppliedBootstraps } from './applied-bootstraps.ts';
 import type { CoapStack, Discovered } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 

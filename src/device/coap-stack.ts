@@ -4,10 +4,10 @@ import { Agent, createServer, type IncomingMessage, type OutgoingMessage, type S
 import { type Clock, pause } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import { uriHost } from '../base/uri-host.ts';
-import { ContentFormat } from '../coap/content-formats.ts';
-import { type Link, parseLinks } from '../coap/link-format.ts';
-import { Option, writeUint } from '../coap/options.ts';
-import { parseCoapUri } from '../coap/uri.ts';
+import { ContentFormat } from '../wire/coap/content-formats.ts';
+import { type Link, parseLinks } from '../wire/coap/link-format.ts';
+import { Option, writeUint } from '../wire/coap/options.ts';
+import { parseCoapUri } from '../wire/coap/uri.ts';
 
 /** Exponent of the blocks that images come in: 1024 bytes. */
 const downloadExponent = 6;

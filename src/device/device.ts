@@ -1,24 +1,25 @@
 import { type Clock, pause, SystemClock } from '../base/clock.ts';
+import { openDatabase } from '../base/database.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { backoff } from '../base/retry.ts';
 import { type OutgoingAlert, type SessionOutcome, succeeded } from '../dm/client-session.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
+import { Nodes } from '../dm/stored-nodes.ts';
 import type { ManagementTree } from '../dm/tree.ts';
 import { Accounts, accountsDescription, type DmAccount, readAccount } from '../mo/dm-acc.ts';
 import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
 import { type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
-import { openDatabase } from '../store/database.ts';
-import { Nodes } from '../store/nodes.ts';
-import { decodeNotification, sessionIdText } from '../syncml/notification.ts';
-import type { TndsNode } from '../syncml/tnds.ts';
+import { decodeNotification, sessionIdText } from '../wire/syncml/notification.ts';
+import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { untilAttached } from './attachment.ts';
 import { Bootstraps, byBootstrap } from './bootstraps.ts';
 import { CoapStack, type Discovered, type StackAnswer, type StackIncoming } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
 import type { Firmware } from './firmware.ts';
+import { deviceSchema } from './schema.ts';
 import { isDirect, placeOf, ServerSessions } from './server-sessions.ts';
 
 export interface DeviceSurroundings {
@@ -64,7 +65,7 @@ export class Device implements AsyncDisposable {
     this.#clock = clock;
     this.#entropy = entropy;
     this.#events = events;
-    this.#database = openDatabase(config.device.state);
+    this.#database = openDatabase(config.device.state, deviceSchema);
     const nodes = new Nodes(this.#database);
     this.#accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
     const { tree, firmware } = deviceTree({

@@ -1,12 +1,12 @@
 import type { Clock } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { parseCoapUri } from '../coap/uri.ts';
 import type { OutgoingAlert } from '../dm/client-session.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
+import type { Nodes } from '../dm/stored-nodes.ts';
 import { FirmwareBranch, type FirmwareOrder, firmwareAlert } from '../mo/firmware-branch.ts';
 import { FumoResult, FumoState } from '../mo/fumo.ts';
-import type { Nodes } from '../store/nodes.ts';
+import { parseCoapUri } from '../wire/coap/uri.ts';
 
 export interface FirmwareParts {
   readonly deviceId: string;

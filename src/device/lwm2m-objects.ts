@@ -1,8 +1,8 @@
 import { PosternError } from '../base/errors.ts';
-import type { Link } from '../coap/link-format.ts';
-import { describeResource, ObjectId } from '../lwm2m/objects.ts';
-import { isBelow, type Path, pathText } from '../lwm2m/path.ts';
-import type { Entry, Value } from '../lwm2m/resource.ts';
+import type { Link } from '../wire/coap/link-format.ts';
+import { describeResource, ObjectId } from '../wire/lwm2m/objects.ts';
+import { isBelow, type Path, pathText } from '../wire/lwm2m/path.ts';
+import type { Entry, Value } from '../wire/lwm2m/resource.ts';
 
 /** Does what a resource is executed for. */
 export type Execute = (argument: string) => void;

@@ -2,9 +2,6 @@ import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { uriHost } from '../base/uri-host.ts';
-import { contentFormatOf } from '../coap/content-formats.ts';
-import { Option } from '../coap/options.ts';
-import { parseCoapUri } from '../coap/uri.ts';
 import {
   ClientSession,
   type OutgoingAlert,
@@ -13,8 +10,11 @@ import {
 } from '../dm/client-session.ts';
 import type { ManagementTree } from '../dm/tree.ts';
 import type { Accounts, DmAccount } from '../mo/dm-acc.ts';
-import { decodeMessage, encodeMessage, encodings } from '../syncml/codec.ts';
-import { sessionIdText } from '../syncml/notification.ts';
+import { contentFormatOf } from '../wire/coap/content-formats.ts';
+import { Option } from '../wire/coap/options.ts';
+import { parseCoapUri } from '../wire/coap/uri.ts';
+import { decodeMessage, encodeMessage, encodings } from '../wire/syncml/codec.ts';
+import { sessionIdText } from '../wire/syncml/notification.ts';
 import type { CoapStack } from './coap-stack.ts';
 
 export interface ServerSessionsParts {

@@ -1,6 +1,6 @@
 import type { Entropy } from '../base/entropy.ts';
-import { basicCredential, md5Credential, messageMac, sameBytes } from '../syncml/digest.ts';
-import type { Chal, Cred, Status, SyncHdr } from '../syncml/message.ts';
+import { basicCredential, md5Credential, messageMac, sameBytes } from '../wire/syncml/digest.ts';
+import type { Chal, Cred, Status, SyncHdr } from '../wire/syncml/message.ts';
 import { formatHmac, parseHmac } from './hmac-header.ts';
 import { DmStatus } from './status.ts';
 

@@ -1,5 +1,5 @@
 import { asPosternError } from '../base/errors.ts';
-import type { Alert, Command, CommandOf, Item, SyncmlMessage } from '../syncml/message.ts';
+import type { Alert, Command, CommandOf, Item, SyncmlMessage } from '../wire/syncml/message.ts';
 import type { Seal } from './authentication.ts';
 import { type CommandOutcome, execute, isTreeCommand } from './commands.ts';
 import { nameOf, resultsOf } from './replies.ts';

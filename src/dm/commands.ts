@@ -6,8 +6,8 @@ import {
   type Item,
   isCompositeCommand,
   type Meta,
-} from '../syncml/message.ts';
-import { isNodeFormat, isTndsType } from '../syncml/tnds.ts';
+} from '../wire/syncml/message.ts';
+import { isNodeFormat, isTndsType } from '../wire/syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
 import { getList } from './lists.ts';
 import { getProperty, replaceProperty } from './properties.ts';

@@ -1,4 +1,4 @@
-import type { SyncHdr, SyncmlMessage } from '../syncml/message.ts';
+import type { SyncHdr, SyncmlMessage } from '../wire/syncml/message.ts';
 
 /** The two ends of a session as their headers name them. */
 export interface Ends {

@@ -1,4 +1,4 @@
-import type { Item } from '../syncml/message.ts';
+import type { Item } from '../wire/syncml/message.ts';
 import { DmStatus } from './status.ts';
 
 /** What became of an item that came in: all of it is there, or a part of it, or it is wrong. */

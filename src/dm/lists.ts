@@ -1,5 +1,5 @@
-import type { Item } from '../syncml/message.ts';
-import { encodeTnds, TndsMediaType, type TndsNode } from '../syncml/tnds.ts';
+import type { Item } from '../wire/syncml/message.ts';
+import { encodeTnds, TndsMediaType, type TndsNode } from '../wire/syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
 import { DmStatus } from './status.ts';
 import type { ManagementTree, NodeView } from './tree.ts';

@@ -1,9 +1,9 @@
-import type { NewNode } from './tree.ts';
+import type { NodeFormat } from '../wire/syncml/tnds.ts';
 
 /** A stored node: `path` is below the tree's root, its segments joined by `/`. Interior nodes have no value. */
 export interface StoredNode {
   readonly path: string;
-  readonly format: NewNode['format'];
+  readonly format: NodeFormat;
   readonly type?: string;
   readonly value?: string | Uint8Array;
   readonly title?: string;
@@ -13,11 +13,20 @@ export interface StoredNode {
   readonly version?: number;
 }
 
+/** A node as it was found in the store: whether its format is one of DM's has not been checked. */
+export type LoadedNode = Omit<StoredNode, 'format'> & { readonly format: string };
+
+export interface NodeChanges {
+  readonly put?: readonly StoredNode[];
+  /** Paths. */
+  readonly remove?: readonly string[];
+}
+
 /** Where the nodes of a branch are kept. Reads come from memory, so `load` is called once. */
 export interface NodeStore {
-  load(branch: string): Iterable<Omit<StoredNode, 'format'> & { readonly format: string }>;
+  load(branch: string): Iterable<LoadedNode>;
   /** Makes all changes, or none. */
-  apply(changes: { readonly put?: readonly StoredNode[]; readonly remove?: readonly string[] }): void;
+  apply(changes: NodeChanges): void;
 }
 
 /** Where ACLs are kept: by URI of the node, written only where a node has its own. */
@@ -40,7 +49,7 @@ export class MemoryNodes implements NodeStore {
       if (node.path === branch || node.path.startsWith(`${branch}/`)) yield node;
   }
 
-  apply({ put = [], remove = [] }: Parameters<NodeStore['apply']>[0]): void {
+  apply({ put = [], remove = [] }: NodeChanges): void {
     for (const path of remove) this.nodes.delete(path);
     for (const node of put) this.nodes.set(node.path, node);
   }

@@ -1,5 +1,11 @@
-import { type Command, elementOfCommand, type Item, isCompositeCommand, itemsOf } from '../syncml/message.ts';
-import { sizeInXml, textInXml } from '../syncml/size.ts';
+import {
+  type Command,
+  elementOfCommand,
+  type Item,
+  isCompositeCommand,
+  itemsOf,
+} from '../wire/syncml/message.ts';
+import { sizeInXml, textInXml } from '../wire/syncml/size.ts';
 
 /** A command that waits to be sent. Its command IDs are given when it goes out. */
 export interface Queued {

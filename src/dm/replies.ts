@@ -5,7 +5,7 @@ import {
   isCompositeCommand,
   type Results,
   type Status,
-} from '../syncml/message.ts';
+} from '../wire/syncml/message.ts';
 import { AlertCode, DmStatus } from './status.ts';
 
 /** Commands that SyncML gives no status for, unless something is wrong with them. */

@@ -1,6 +1,6 @@
 import { asPosternError, PosternError } from '../base/errors.ts';
-import type { Alert, Command, Item, Results, SyncmlMessage } from '../syncml/message.ts';
-import { isCompositeCommand } from '../syncml/message.ts';
+import type { Alert, Command, Item, Results, SyncmlMessage } from '../wire/syncml/message.ts';
+import { isCompositeCommand } from '../wire/syncml/message.ts';
 import type { Seal } from './authentication.ts';
 import type { TreeCommandName } from './commands.ts';
 import { nameOf } from './replies.ts';

@@ -7,8 +7,8 @@ import {
   itemsOf,
   type Status,
   type SyncmlMessage,
-} from '../syncml/message.ts';
-import { sizeInXml } from '../syncml/size.ts';
+} from '../wire/syncml/message.ts';
+import { sizeInXml } from '../wire/syncml/size.ts';
 import { type Account, type SaveNonces, type Seal, SessionAuthentication } from './authentication.ts';
 import {
   type Ends,

@@ -1,8 +1,8 @@
 import type { Clock } from '../base/clock.ts';
 import { PosternError } from '../base/errors.ts';
-import type { AccessType, NodeDescription } from '../syncml/ddf.ts';
-import { describe, isPermanent } from '../syncml/ddf.ts';
-import { isNodeFormat, type TndsNode } from '../syncml/tnds.ts';
+import type { AccessType, NodeDescription } from '../wire/syncml/ddf.ts';
+import { describe, isPermanent } from '../wire/syncml/ddf.ts';
+import { isNodeFormat, type TndsNode } from '../wire/syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
 import type { NodeStore, StoredNode } from './node-store.ts';
 import { DmStatus } from './status.ts';

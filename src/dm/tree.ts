@@ -1,6 +1,6 @@
 import { PosternError } from '../base/errors.ts';
-import type { AccessType } from '../syncml/ddf.ts';
-import { decodeTnds, isTndsType, type NodeFormat, type TndsNode } from '../syncml/tnds.ts';
+import type { AccessType } from '../wire/syncml/ddf.ts';
+import { decodeTnds, isTndsType, type NodeFormat, type TndsNode } from '../wire/syncml/tnds.ts';
 import { type Acl, allows, parseAcl, type Right, rights, scrubbed } from './acl.ts';
 import { DmError } from './dm-error.ts';
 import type { AclStore } from './node-store.ts';

@@ -6,7 +6,7 @@ import { type FirmwareOperation, isFirmwareOperation } from '../mo/firmware-bran
 import { isAlertOf, readDeviceAttach, readDeviceDetach, readLocationUpdate } from '../mo/gateway-alerts.ts';
 import { FumoAlert } from '../mo/identifiers.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
-import type { Alert } from '../syncml/message.ts';
+import type { Alert } from '../wire/syncml/message.ts';
 import type { Parties } from './parties.ts';
 import type { Records } from './records.ts';
 import type { SessionContext } from './sessions.ts';

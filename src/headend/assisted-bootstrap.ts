@@ -7,7 +7,7 @@ import { isOk } from '../dm/status.ts';
 import { accountNodes } from '../mo/dm-acc.ts';
 import { expectedNodes } from '../mo/gw-device-inventory.ts';
 import { nodeAt, renamed, renamedTree, type Vocabulary } from '../mo/vocabulary.ts';
-import { encodeTnds, TndsMediaType } from '../syncml/tnds.ts';
+import { encodeTnds, TndsMediaType } from '../wire/syncml/tnds.ts';
 
 export interface AssistedBootstrapParts {
   readonly entropy: Entropy;

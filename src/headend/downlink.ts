@@ -3,10 +3,10 @@ import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../northbound/envelope.ts';
-import { MqttLink, type MqttSettings } from '../northbound/mqtt-link.ts';
-import { decodeState, type GatewayState } from '../northbound/state.ts';
-import { gatewayTopics, parseUpTopic } from '../northbound/topics.ts';
+import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../wire/tunnel/envelope.ts';
+import { decodeState, type GatewayState } from '../wire/tunnel/gateway-state.ts';
+import { MqttLink, type MqttSettings } from '../wire/tunnel/mqtt-link.ts';
+import { gatewayTopics, parseUpTopic } from '../wire/tunnel/topics.ts';
 
 /** A package that came up, and the gateway it came through. */
 export interface UpPackage {

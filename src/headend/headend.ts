@@ -1,5 +1,6 @@
 import { BoundedMap } from '../base/bounded-map.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
+import { openDatabase } from '../base/database.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -8,9 +9,8 @@ import { Jobs } from '../dm/jobs.ts';
 import { type Operation, type OperationOutcome, placeOf, type Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import { nodeAt, type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
-import type { MqttSettings } from '../northbound/mqtt-link.ts';
-import { openDatabase } from '../store/database.ts';
-import { encodeNotification, resyncNonces } from '../syncml/notification.ts';
+import { encodeNotification, resyncNonces } from '../wire/syncml/notification.ts';
+import type { MqttSettings } from '../wire/tunnel/mqtt-link.ts';
 import { AlertDesk } from './alert-desk.ts';
 import { bootstrapToGateway } from './assisted-bootstrap.ts';
 import type { HeadendConfig } from './config.ts';
@@ -28,6 +28,7 @@ import {
 import { Parties } from './parties.ts';
 import { Records, type ResultRecord } from './records.ts';
 import { Relay } from './relay.ts';
+import { headendSchema } from './schema.ts';
 import { type SessionContext, Sessions } from './sessions.ts';
 import { type TriggeredDevice, TriggeredSessions } from './triggered-sessions.ts';
 
@@ -107,7 +108,7 @@ export class Headend implements AsyncDisposable {
     this.#entropy = entropy;
     this.#events = events;
     this.#nextSessionId = 1 + Math.floor(entropy.uniform() * 0x7fff);
-    this.#database = openDatabase(config.headend.state);
+    this.#database = openDatabase(config.headend.state, headendSchema);
     this.#parties = new Parties(config, this.#database);
     this.#records = new Records(this.#database, clock);
     this.#triggers = new TriggeredSessions(this.#jobs, clock);

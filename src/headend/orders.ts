@@ -3,8 +3,8 @@ import { recordName } from '../base/record-name.ts';
 import { numbered } from '../dm/outgoing.ts';
 import { commandOf, type NodeOperation, type Operation } from '../dm/server-session.ts';
 import { nodeAt, renamed, type Vocabulary } from '../mo/vocabulary.ts';
-import { encodeMessage, MediaType } from '../syncml/codec.ts';
-import type { Command } from '../syncml/message.ts';
+import { encodeMessage, MediaType } from '../wire/syncml/codec.ts';
+import type { Command } from '../wire/syncml/message.ts';
 
 /** For whom a campaign is: devices, a group, what the inventory says of them, or all. */
 export interface TargetsOrder {

@@ -1,6 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite';
 import type { Clock } from '../base/clock.ts';
-import { keepLatest } from '../store/database.ts';
+import { keepLatest } from '../base/database.ts';
 
 /** An alert that a gateway or device reported, as this server understood it. */
 export interface AlertRecord {

@@ -3,8 +3,8 @@ import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { readBounded } from '../base/read-bounded.ts';
 import { hmacHeader } from '../dm/hmac-header.ts';
-import { decodeMessage, isSupported } from '../syncml/codec.ts';
-import { messageLimits } from '../syncml/elements.ts';
+import { decodeMessage, isSupported } from '../wire/syncml/codec.ts';
+import { messageLimits } from '../wire/syncml/elements.ts';
 import type { DownPackage, UpPackage } from './downlink.ts';
 
 export interface RelayParts {

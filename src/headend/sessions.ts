@@ -7,8 +7,8 @@ import { hmacHeader } from '../dm/hmac-header.ts';
 import { LockOut } from '../dm/lock-out.ts';
 import { type Opening, ServerSession, type Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
-import { decodeMessage, encodeMessage } from '../syncml/codec.ts';
-import type { Alert } from '../syncml/message.ts';
+import { decodeMessage, encodeMessage } from '../wire/syncml/codec.ts';
+import type { Alert } from '../wire/syncml/message.ts';
 import type { DownPackage, UpPackage } from './downlink.ts';
 import type { Parties, Party } from './parties.ts';
 

@@ -1,11 +1,11 @@
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
-import { mediaTypeOf } from '../coap/content-formats.ts';
-import { Option } from '../coap/options.ts';
-import { encodeProof, proofMac } from '../syncml/bootstrap-proof.ts';
-import { verifyBootstrap } from '../syncml/bootstrap-security.ts';
-import { decodeMessage } from '../syncml/codec.ts';
-import { decodeTnds } from '../syncml/tnds.ts';
+import { mediaTypeOf } from '../wire/coap/content-formats.ts';
+import { Option } from '../wire/coap/options.ts';
+import { encodeProof, proofMac } from '../wire/syncml/bootstrap-proof.ts';
+import { verifyBootstrap } from '../wire/syncml/bootstrap-security.ts';
+import { decodeMessage } from '../wire/syncml/codec.ts';
+import { decodeTnds } from '../wire/syncml/tnds.ts';
 import { type DmAccount, readAccount } from './dm-acc.ts';
 
 /** What a bootstrap server answered, whatever stack brought it. */

@@ -3,7 +3,7 @@ import { DmError } from '../dm/dm-error.ts';
 import { DmStatus } from '../dm/status.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
-import { describe, type NodeDescription } from '../syncml/ddf.ts';
+import { describe, type NodeDescription } from '../wire/syncml/ddf.ts';
 import { type CampaignOrder, liveCampaignNodes } from './campaign.ts';
 import { type CampaignSummary, type DeviceOutcome, detailXml, summaryXml } from './campaign-result.ts';
 

@@ -1,7 +1,7 @@
 import { SaxesParser } from 'saxes';
 import { PosternError } from '../base/errors.ts';
 import { isOk } from '../dm/status.ts';
-import { escapeXml } from '../syncml/escape-xml.ts';
+import { escapeXml } from '../wire/syncml/escape-xml.ts';
 import { ReturnFormat } from './campaign.ts';
 
 /** What one device came to: 200, or the first status that is no success, and what each command came to. */

@@ -1,4 +1,4 @@
-import { interior, leaf, type NodeDescription } from '../syncml/ddf.ts';
+import { interior, leaf, type NodeDescription } from '../wire/syncml/ddf.ts';
 import { many, maybe, nodes, values } from './shapes.ts';
 
 /** What is returned of the devices of a campaign. */

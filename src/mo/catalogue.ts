@@ -1,4 +1,4 @@
-import { interior, type ManagementObject } from '../syncml/ddf.ts';
+import { interior, type ManagementObject } from '../wire/syncml/ddf.ts';
 import { devDetail } from './dev-detail.ts';
 import { devInfo } from './dev-info.ts';
 import { dmAcc } from './dm-acc.ts';

@@ -1,6 +1,6 @@
 import { uriLimits } from '../dm/uri.ts';
-import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
-import type { TndsNode } from '../syncml/tnds.ts';
+import { interior, leaf, type ManagementObject } from '../wire/syncml/ddf.ts';
+import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { MoId } from './identifiers.ts';
 
 /** DevDetail 1.0 (OMA DM standardized objects 1.2.1, section 5.3.3). */

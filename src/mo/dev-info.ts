@@ -1,5 +1,5 @@
-import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
-import type { TndsNode } from '../syncml/tnds.ts';
+import { interior, leaf, type ManagementObject } from '../wire/syncml/ddf.ts';
+import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { MoId } from './identifiers.ts';
 
 /** DevInfo 1.0 (OMA DM standardized objects 1.2.1, section 5.3.2): what a client says of itself in package 1. */

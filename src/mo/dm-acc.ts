@@ -7,9 +7,9 @@ import {
   type Scheme,
 } from '../dm/authentication.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
-import { interior, leaf, type ManagementObject, type NodeDescription } from '../syncml/ddf.ts';
-import { isAuthentic, resyncNonces, type SignedNotification } from '../syncml/notification.ts';
-import type { TndsNode } from '../syncml/tnds.ts';
+import { interior, leaf, type ManagementObject, type NodeDescription } from '../wire/syncml/ddf.ts';
+import { isAuthentic, resyncNonces, type SignedNotification } from '../wire/syncml/notification.ts';
+import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { MoId } from './identifiers.ts';
 import { many, maybe, nodes, values } from './shapes.ts';
 

@@ -2,8 +2,8 @@ import { PosternError } from '../base/errors.ts';
 import type { Operation } from '../dm/server-session.ts';
 import { isUserInteraction } from '../dm/status.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
-import { decodeMessage, MediaType } from '../syncml/codec.ts';
-import { type Command, isCompositeCommand } from '../syncml/message.ts';
+import { decodeMessage, MediaType } from '../wire/syncml/codec.ts';
+import { type Command, isCompositeCommand } from '../wire/syncml/message.ts';
 import type { CampaignOrder } from './campaign.ts';
 import { campaignStandard, type TargetChoice, targetsOf, wholeAt } from './targets.ts';
 

@@ -6,7 +6,7 @@ import type { NodeStore } from '../dm/node-store.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
-import type { TndsNode } from '../syncml/tnds.ts';
+import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { FumoState, fumo } from './fumo.ts';
 import { FumoAlert } from './identifiers.ts';
 

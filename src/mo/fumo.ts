@@ -1,5 +1,5 @@
 import { asPosternError, type ErrorCode, PosternError } from '../base/errors.ts';
-import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
+import { interior, leaf, type ManagementObject } from '../wire/syncml/ddf.ts';
 import { MoId } from './identifiers.ts';
 import { maybe } from './shapes.ts';
 

@@ -2,10 +2,10 @@ import { PosternError } from '../base/errors.ts';
 import { recordName } from '../base/record-name.ts';
 import type { OutgoingAlert } from '../dm/client-session.ts';
 import { AlertCode } from '../dm/status.ts';
-import type { DdfElement } from '../syncml/ddf-builder.ts';
-import { parseDdf, textOf } from '../syncml/ddf-xml.ts';
-import { escapeXml } from '../syncml/escape-xml.ts';
-import type { Alert } from '../syncml/message.ts';
+import type { DdfElement } from '../wire/syncml/ddf-builder.ts';
+import { parseDdf, textOf } from '../wire/syncml/ddf-xml.ts';
+import { escapeXml } from '../wire/syncml/escape-xml.ts';
+import type { Alert } from '../wire/syncml/message.ts';
 import { nodeAt, type Vocabulary } from './vocabulary.ts';
 
 /** How a device's account for the gateway came. */

@@ -1,5 +1,5 @@
-import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
-import type { TndsNode } from '../syncml/tnds.ts';
+import { interior, leaf, type ManagementObject } from '../wire/syncml/ddf.ts';
+import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { ownVocabulary, type Vocabulary } from './vocabulary.ts';
 
 /** How the gateway stands between a server and a device, as this program counts; the wire's codes are the vocabulary's. */

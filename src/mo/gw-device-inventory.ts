@@ -2,10 +2,9 @@ import { PosternError } from '../base/errors.ts';
 import { recordName } from '../base/record-name.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
-import type { ExpectedDevice } from '../store/credentials.ts';
-import type { DeviceRecord, Inventory } from '../store/inventory.ts';
-import { describe, interior, leaf, type ManagementObject, type NodeDescription } from '../syncml/ddf.ts';
-import type { TndsNode } from '../syncml/tnds.ts';
+import { describe, interior, leaf, type ManagementObject, type NodeDescription } from '../wire/syncml/ddf.ts';
+import type { TndsNode } from '../wire/syncml/tnds.ts';
+import type { DeviceRecord, DeviceRecords, ExpectedDevice } from './device-record.ts';
 import { many, maybe, nodes, values } from './shapes.ts';
 import { ownVocabulary, type Vocabulary } from './vocabulary.ts';
 
@@ -91,7 +90,7 @@ export const expectedNodes = (device: ExpectedDevice): TndsNode => ({
 });
 
 export interface InventoryParts {
-  readonly inventory: Inventory;
+  readonly inventory: DeviceRecords;
   readonly expected: ExpectedDevices;
   /** Detaches a device, and answers with how to take that back. */
   readonly remove: (deviceId: string) => () => void;

@@ -1,4 +1,4 @@
-import { interior, leaf, type ManagementObject } from '../syncml/ddf.ts';
+import { interior, leaf, type ManagementObject } from '../wire/syncml/ddf.ts';
 import { many, maybe, nodes, values } from './shapes.ts';
 import { ownVocabulary } from './vocabulary.ts';
 

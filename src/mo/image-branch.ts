@@ -1,7 +1,7 @@
 import { PosternError } from '../base/errors.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
-import { describe } from '../syncml/ddf.ts';
+import { describe } from '../wire/syncml/ddf.ts';
 import { gwImageInventory, liveImageNodes } from './gw-image-inventory.ts';
 
 /** What the DM server says of an image. */

@@ -1,6 +1,6 @@
 import { PosternError } from '../base/errors.ts';
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
-import { decodeTnds, isTndsType, type TndsNode } from '../syncml/tnds.ts';
+import { decodeTnds, isTndsType, type TndsNode } from '../wire/syncml/tnds.ts';
 import { MoId } from './identifiers.ts';
 
 /** Takes a management object that a server, or a bootstrap, put into the Inbox. */

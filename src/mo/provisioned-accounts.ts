@@ -1,6 +1,6 @@
 import { PosternError } from '../base/errors.ts';
 import type { Credential, Scheme } from '../dm/authentication.ts';
-import type { Characteristic } from '../syncml/provisioning.ts';
+import type { Characteristic } from '../wire/syncml/provisioning.ts';
 import type { DmAccount } from './dm-acc.ts';
 
 /** AAUTHLEVEL of the client's and of the server's credential (OMA DM bootstrap 1.2.1, the mapping of `w7`). */

@@ -1,6 +1,6 @@
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
-import { describe, type NodeDescription } from '../syncml/ddf.ts';
-import type { TndsNode } from '../syncml/tnds.ts';
+import { describe, type NodeDescription } from '../wire/syncml/ddf.ts';
+import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { renamed, type Vocabulary } from './vocabulary.ts';
 
 type Path = readonly string[];

@@ -1,5 +1,5 @@
 import type { StoredBranch } from '../dm/stored-branch.ts';
-import type { DeviceRecord } from '../store/inventory.ts';
+import type { DeviceRecord } from './device-record.ts';
 
 /** What targets are chosen from. */
 export interface TargetChoice {

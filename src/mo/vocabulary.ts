@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { described } from '../base/config.ts';
-import type { TndsNode } from '../syncml/tnds.ts';
+import type { TndsNode } from '../wire/syncml/tnds.ts';
 
 /**
  * What is ours, since no source at hand gives GwMO's own: identifiers of management objects and alert types, names of

@@ -5,7 +5,7 @@ import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { virt } from '../../firmware-image/qemu/hardware.ts';
 import { runCommand, UsageError } from '../../firmware-image/recipe/command.ts';
-import { encodeEmpty, Type } from '../../src/coap/codec.ts';
+import { encodeEmpty, Type } from '../../src/wire/coap/codec.ts';
 import { Board } from '../firmware/board.ts';
 import { cpuSeconds, machine, median, spread, writeSection } from './report.ts';
 import { type ChartedStart, startChart } from './start-chart.ts';

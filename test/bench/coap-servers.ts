@@ -5,11 +5,11 @@ import { createServer } from 'coap';
 import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { noEvents } from '../../src/base/events.ts';
-import { Blockwise } from '../../src/coap/blockwise.ts';
-import { Code } from '../../src/coap/codes.ts';
-import { reply } from '../../src/coap/message.ts';
-import { Router } from '../../src/coap/router.ts';
-import { CoapNetwork } from '../../src/southbound/coap-network.ts';
+import { CoapNetwork } from '../../src/gateway/southbound/coap-network.ts';
+import { Blockwise } from '../../src/wire/coap/blockwise.ts';
+import { Code } from '../../src/wire/coap/codes.ts';
+import { reply } from '../../src/wire/coap/message.ts';
+import { Router } from '../../src/wire/coap/router.ts';
 
 const body = 'Nov 24 12:00:00';
 

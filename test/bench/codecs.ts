@@ -3,8 +3,8 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { SaxesParser } from 'saxes';
-import { decodeMessage, encodeMessage, MediaType } from '../../src/syncml/codec.ts';
-import type { SyncmlMessage } from '../../src/syncml/message.ts';
+import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
+import type { SyncmlMessage } from '../../src/wire/syncml/message.ts';
 import { machine, median, spread, writeSection } from './report.ts';
 
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });

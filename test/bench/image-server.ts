@@ -4,12 +4,12 @@ import { once } from 'node:events';
 import { setFlagsFromString } from 'node:v8';
 import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
-import { Blockwise } from '../../src/coap/blockwise.ts';
-import { CoapEndpoint } from '../../src/coap/endpoint.ts';
-import { remoteKey } from '../../src/coap/peer.ts';
-import { Router } from '../../src/coap/router.ts';
-import { imageResource } from '../../src/southbound/image-resource.ts';
-import { ImageFiles } from '../../src/store/image-files.ts';
+import { imageResource } from '../../src/gateway/southbound/image-resource.ts';
+import { ImageFiles } from '../../src/gateway/store/image-files.ts';
+import { Blockwise } from '../../src/wire/coap/blockwise.ts';
+import { CoapEndpoint } from '../../src/wire/coap/endpoint.ts';
+import { remoteKey } from '../../src/wire/coap/peer.ts';
+import { Router } from '../../src/wire/coap/router.ts';
 
 // As the gateway has it.
 for (const flag of ['--semi-space-growth-factor=1', '--heap-growing-percent=20']) setFlagsFromString(flag);

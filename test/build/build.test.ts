@@ -7,29 +7,48 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { prepareSnapshot } from '../../firmware-image/recipe/snapshot.ts';
 import { loadConfig } from '../../src/base/config.ts';
-import { gatewayConfigSchema } from '../../src/gateway-config.ts';
+import { gatewayConfigSchema } from '../../src/gateway/config.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const node = (...args: string[]) => spawnSync(process.execPath, args, { encoding: 'utf8', cwd: root });
 
-test('the check of the floors names the pair that goes against them', (t) => {
+test('the check of the floors names each import upwards, next door and in a circle, and tests out of place', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'postern-floors-'));
   t.after(() => rmSync(folder, { recursive: true }));
-  for (const floor of ['base', 'coap', 'device', 'southbound', 'attic']) mkdirSync(join(folder, floor));
-  writeFileSync(join(folder, 'base/a.ts'), "import { b } from '../coap/b.ts';\n");
-  writeFileSync(join(folder, 'coap/b.ts'), "import { a } from '../base/a.ts';\n");
-  writeFileSync(join(folder, 'device/c.ts'), "const d = await import('../southbound/d.ts');\n");
-  writeFileSync(join(folder, 'southbound/d.ts'), '');
-  writeFileSync(join(folder, 'attic/e.ts'), '');
+  const files = {
+    'src/base/a.ts': "import { b } from '../wire/coap/b.ts';\n",
+    'src/wire/coap/b.ts': "import { a } from '../../base/a.ts';\n",
+    'src/device/c.ts': "const d = await import('../gateway/southbound/d.ts');\n",
+    'src/gateway/southbound/d.ts': "import type { e } from '../northbound/e.ts';\n",
+    'src/gateway/northbound/e.ts': "import { f } from '../gateway.ts';\n",
+    'src/gateway/gateway.ts': "import { d } from './southbound/d.ts';\n",
+    'src/attic/g.ts': '',
+    'test/base/a.test.ts': '',
+    'test/coap/b.test.ts': '',
+    'test/peers/h.ts': '',
+  };
+  for (const [file, text] of Object.entries(files)) {
+    mkdirSync(join(folder, file, '..'), { recursive: true });
+    writeFileSync(join(folder, file), text);
+  }
   const { status, stderr } = node('build/check-floors.mjs', `${folder}/`);
   assert.equal(status, 1);
-  assert.match(stderr, /base\/a\.ts \(base\) imports coap\/b\.ts \(coap\), a floor below it/);
-  assert.match(
-    stderr,
-    /device\/c\.ts \(device\) imports southbound\/d\.ts \(southbound\), another party's floor/,
+  const [, ...said] = stderr.trimEnd().split('\n  ');
+  const missing = said.filter((line) => line.endsWith('which does not exist'));
+  assert.ok(missing.includes('build/floors.json names src/headend, which does not exist'));
+  assert.deepEqual(
+    said.filter((line) => !missing.includes(line)).sort(),
+    [
+      "src/attic/g.ts: build/floors.json has no place for 'attic' in src",
+      'src/base/a.ts imports src/wire/coap/b.ts: src/wire is a floor above',
+      'src/device/c.ts imports src/gateway/southbound/d.ts: src/gateway is next door',
+      'src/gateway/northbound/e.ts imports src/gateway/gateway.ts: src/gateway/. is a floor above',
+      'src/gateway/southbound/d.ts imports src/gateway/northbound/e.ts: src/gateway/northbound is next door',
+      'import each other in a circle: src/base/a.ts, src/wire/coap/b.ts',
+      'import each other in a circle: src/gateway/gateway.ts, src/gateway/northbound/e.ts, src/gateway/southbound/d.ts',
+      'test/coap mirrors no folder of src/',
+    ].sort(),
   );
-  assert.match(stderr, /attic\/e\.ts: no floor 'attic'/);
-  assert.doesNotMatch(stderr, /coap\/b\.ts \(coap\) imports/);
 });
 
 test('the bundle of the gateway runs by itself, and holds no stack of other parties', () => {

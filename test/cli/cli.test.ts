@@ -16,7 +16,7 @@ after(() => rmSync(folder, { recursive: true }));
 const limit = { timeout: 60_000 };
 
 const start = (...args: string[]) =>
-  spawn(process.execPath, [join(root, 'src/cli.ts'), ...args], {
+  spawn(process.execPath, [join(root, 'src/cli/main.ts'), ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, XDG_RUNTIME_DIR: folder },
   });

@@ -6,14 +6,14 @@ import { test } from 'node:test';
 import { SystemClock } from '../../src/base/clock.ts';
 import { seededEntropy } from '../../src/base/entropy.ts';
 import { noEvents } from '../../src/base/events.ts';
-import { Blockwise } from '../../src/coap/blockwise.ts';
-import { CoapEndpoint } from '../../src/coap/endpoint.ts';
-import { remoteKey } from '../../src/coap/peer.ts';
-import { Router } from '../../src/coap/router.ts';
 import { CoapStack } from '../../src/device/coap-stack.ts';
-import { imageResource } from '../../src/southbound/image-resource.ts';
-import { turn } from '../coap/wire.ts';
+import { imageResource } from '../../src/gateway/southbound/image-resource.ts';
+import { Blockwise } from '../../src/wire/coap/blockwise.ts';
+import { CoapEndpoint } from '../../src/wire/coap/endpoint.ts';
+import { remoteKey } from '../../src/wire/coap/peer.ts';
+import { Router } from '../../src/wire/coap/router.ts';
 import { HandClock } from '../hand-clock.ts';
+import { turn } from '../wire/coap/wire.ts';
 
 const data = randomBytes(40_000);
 

@@ -4,8 +4,8 @@ import { MemoryAcls, MemoryNodes } from '../../src/dm/node-store.ts';
 import type { Operation } from '../../src/dm/server-session.ts';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
 import { ManagementTree } from '../../src/dm/tree.ts';
-import { interior, leaf } from '../../src/syncml/ddf.ts';
-import type { CommandOf } from '../../src/syncml/message.ts';
+import { interior, leaf } from '../../src/wire/syncml/ddf.ts';
+import type { CommandOf } from '../../src/wire/syncml/message.ts';
 import { client, converse, manage, noncePair, server, siteTree, statusesOf } from './parties.ts';
 
 const rename: Operation = { name: 'Replace', uri: './Site/Name', data: 'south' };

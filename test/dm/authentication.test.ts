@@ -4,9 +4,9 @@ import type { Scheme } from '../../src/dm/authentication.ts';
 import { formatHmac, parseHmac } from '../../src/dm/hmac-header.ts';
 import { LockOut } from '../../src/dm/lock-out.ts';
 import type { OperationOutcome } from '../../src/dm/server-session.ts';
-import { encodeMessage, MediaType } from '../../src/syncml/codec.ts';
-import { basicCredential, messageMac } from '../../src/syncml/digest.ts';
-import type { SyncmlMessage } from '../../src/syncml/message.ts';
+import { encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
+import { basicCredential, messageMac } from '../../src/wire/syncml/digest.ts';
+import type { SyncmlMessage } from '../../src/wire/syncml/message.ts';
 import { HandClock } from '../hand-clock.ts';
 import { client, clientAccount, converse, noncePair, server, serverAccount, statusesOf } from './parties.ts';
 

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { PosternError } from '../../src/base/errors.ts';
 import { runClientSession } from '../../src/dm/client-session.ts';
 import type { Operation, OperationOutcome } from '../../src/dm/server-session.ts';
-import type { Alert, SyncmlMessage } from '../../src/syncml/message.ts';
+import type { Alert, SyncmlMessage } from '../../src/wire/syncml/message.ts';
 import { client, converse, manage, noncePair, server, siteTree, small, statusesOf } from './parties.ts';
 
 const alertsOf = (message: SyncmlMessage) =>

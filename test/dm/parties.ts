@@ -11,9 +11,9 @@ import {
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
 import { ManagementTree, type TreeBranch } from '../../src/dm/tree.ts';
 import { devInfo, devInfoNodes } from '../../src/mo/dev-info.ts';
-import { decodeMessage, encodeMessage, MediaType } from '../../src/syncml/codec.ts';
-import { interior, leaf } from '../../src/syncml/ddf.ts';
-import type { SyncmlMessage } from '../../src/syncml/message.ts';
+import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
+import { interior, leaf } from '../../src/wire/syncml/ddf.ts';
+import type { SyncmlMessage } from '../../src/wire/syncml/message.ts';
 import { HandClock } from '../hand-clock.ts';
 
 const site = interior(['Get'], 'A site', {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { NodeOperation } from '../../src/dm/server-session.ts';
-import { decodeTnds, encodeTnds, encodeTndsWbxml, TndsMediaType } from '../../src/syncml/tnds.ts';
+import { decodeTnds, encodeTnds, encodeTndsWbxml, TndsMediaType } from '../../src/wire/syncml/tnds.ts';
 import { manage, siteTree } from './parties.ts';
 
 const hall: NodeOperation = { name: 'Add', uri: './Site/Rooms/hall', format: 'node' };

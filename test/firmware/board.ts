@@ -19,7 +19,7 @@ import type { Hardware } from '../../firmware-image/qemu/hardware.ts';
 import { flash, Machine } from '../../firmware-image/qemu/machine.ts';
 import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
 import { output, run } from '../../firmware-image/recipe/tools.ts';
-import { type BootState, BootStateCopies } from '../../src/update/boot-state.ts';
+import { type BootState, BootStateCopies } from '../../src/gateway/update/boot-state.ts';
 import { secrets } from '../journeys/site.ts';
 import { selfSigned } from '../peers/certificates.ts';
 

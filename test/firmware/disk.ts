@@ -2,13 +2,14 @@ import assert from 'node:assert/strict';
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { mebibyte } from '../../firmware-image/recipe/layout.ts';
 import { run } from '../../firmware-image/recipe/tools.ts';
-import { Credentials } from '../../src/store/credentials.ts';
-import { openDatabase, transaction } from '../../src/store/database.ts';
-import { Inventory } from '../../src/store/inventory.ts';
+import { openDatabase, transaction } from '../../src/base/database.ts';
+import { Credentials } from '../../src/gateway/store/credentials.ts';
+import { Inventory } from '../../src/gateway/store/inventory.ts';
+import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 
 /** The state of a gateway with a thousand devices that attached earlier. */
 export function thousandDevices(file: string): void {
-  const database = openDatabase(file);
+  const database = openDatabase(file, gatewaySchema);
   const inventory = new Inventory(database, 1000);
   const credentials = new Credentials(database, 1000);
   transaction(database, () => {

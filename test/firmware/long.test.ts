@@ -10,7 +10,7 @@ import type { BuiltImage } from '../../firmware-image/recipe/image.ts';
 import { makeDevelopmentKeys } from '../../firmware-image/recipe/keys.ts';
 import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
 import { output, run } from '../../firmware-image/recipe/tools.ts';
-import { versionNumber } from '../../src/update/boot-state.ts';
+import { versionNumber } from '../../src/gateway/update/boot-state.ts';
 import { Board, patience } from './board.ts';
 import { copyWithin, flip, putIntoData, readFromData, thousandDevices } from './disk.ts';
 import { emulatedPi } from './emulated-pi.ts';

@@ -1,15 +1,15 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { ContentFormat } from '../../src/coap/content-formats.ts';
-import { decodeContent, encodeContent } from '../../src/lwm2m/content.ts';
-import { readRegistration } from '../../src/lwm2m/registration.ts';
 import { readResult, summaryXml } from '../../src/mo/campaign-result.ts';
 import { accountNodes } from '../../src/mo/dm-acc.ts';
-import { decodeEnvelope, EnvelopeKind, encodeEnvelope } from '../../src/northbound/envelope.ts';
-import { decodeMessage, encodeMessage, MediaType } from '../../src/syncml/codec.ts';
-import type { SyncmlMessage } from '../../src/syncml/message.ts';
-import { decodeNotification, encodeNotification } from '../../src/syncml/notification.ts';
-import { decodeProvisioning } from '../../src/syncml/provisioning.ts';
-import { decodeTnds, encodeTnds, encodeTndsWbxml } from '../../src/syncml/tnds.ts';
+import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
+import { decodeContent, encodeContent } from '../../src/wire/lwm2m/content.ts';
+import { readRegistration } from '../../src/wire/lwm2m/registration.ts';
+import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
+import type { SyncmlMessage } from '../../src/wire/syncml/message.ts';
+import { decodeNotification, encodeNotification } from '../../src/wire/syncml/notification.ts';
+import { decodeProvisioning } from '../../src/wire/syncml/provisioning.ts';
+import { decodeTnds, encodeTnds, encodeTndsWbxml } from '../../src/wire/syncml/tnds.ts';
+import { decodeEnvelope, EnvelopeKind, encodeEnvelope } from '../../src/wire/tunnel/envelope.ts';
 
 /** A decoder, and right inputs that wrong ones are made of. */
 export interface Target {

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { openDatabase } from '../../src/base/database.ts';
 import { HeadendApi } from '../../src/headend/api.ts';
 import { Records, recordLimits } from '../../src/headend/records.ts';
-import { openDatabase } from '../../src/store/database.ts';
+import { headendSchema } from '../../src/headend/schema.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { HandClock } from '../hand-clock.ts';
 import { Site, secrets } from '../journeys/site.ts';
@@ -162,7 +163,7 @@ describe('orders by the HTTP API', limit, () => {
 });
 
 test('what is remembered of alerts and results is bounded: the oldest go', () => {
-  const records = new Records(openDatabase(':memory:'), new HandClock());
+  const records = new Records(openDatabase(':memory:', headendSchema), new HandClock());
   for (let at = 0; at <= recordLimits.results; at++)
     records.putResult({
       kind: 'CommandFanout',

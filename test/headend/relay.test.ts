@@ -5,11 +5,11 @@ import type { AddressInfo } from 'node:net';
 import { describe, test } from 'node:test';
 import { noEvents } from '../../src/base/events.ts';
 import { Relay } from '../../src/headend/relay.ts';
-import { encodeMessage, MediaType } from '../../src/syncml/codec.ts';
+import { encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { Site, secrets } from '../journeys/site.ts';
 import { startAedes } from '../peers/brokers.ts';
-import { firstPackage } from '../syncml/messages.ts';
+import { firstPackage } from '../wire/syncml/messages.ts';
 
 const limit = { timeout: 60_000 };
 const id = 'urn:dev:ops:1';

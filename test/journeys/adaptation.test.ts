@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { recordName } from '../../src/base/record-name.ts';
-import type { Gateway } from '../../src/gateway.ts';
+import type { Gateway } from '../../src/gateway/gateway.ts';
 import type { Headend } from '../../src/headend/headend.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { Site, secrets } from './site.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { recordName } from '../../src/base/record-name.ts';
-import type { Gateway } from '../../src/gateway.ts';
+import type { Gateway } from '../../src/gateway/gateway.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { Site, secrets } from './site.ts';
 

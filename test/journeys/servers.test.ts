@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { recordName } from '../../src/base/record-name.ts';
 import { accountNodes } from '../../src/mo/dm-acc.ts';
-import { encodeTnds, TndsMediaType } from '../../src/syncml/tnds.ts';
+import { encodeTnds, TndsMediaType } from '../../src/wire/syncml/tnds.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { Site, secrets } from './site.ts';
 

@@ -11,7 +11,7 @@ import {
 } from '../../src/mo/dm-acc.ts';
 import { deviceAttachAlert, readDeviceAttach } from '../../src/mo/gateway-alerts.ts';
 import { ownVocabulary } from '../../src/mo/vocabulary.ts';
-import { decodeTnds, encodeTnds } from '../../src/syncml/tnds.ts';
+import { decodeTnds, encodeTnds } from '../../src/wire/syncml/tnds.ts';
 
 const account: DmAccount = {
   serverId: 'gateway.example',

@@ -7,12 +7,12 @@ import { MemoryAcls, MemoryNodes } from '../../src/dm/node-store.ts';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
 import { ManagementTree } from '../../src/dm/tree.ts';
 import { managementObjects } from '../../src/mo/catalogue.ts';
-import { interior } from '../../src/syncml/ddf.ts';
-import type { DdfElement } from '../../src/syncml/ddf-builder.ts';
-import { ddfDocument, indented } from '../../src/syncml/ddf-document.ts';
-import { childOf, parseDdf, textOf } from '../../src/syncml/ddf-xml.ts';
-import type { Command } from '../../src/syncml/message.ts';
-import { isNodeFormat, type TndsNode } from '../../src/syncml/tnds.ts';
+import { interior } from '../../src/wire/syncml/ddf.ts';
+import type { DdfElement } from '../../src/wire/syncml/ddf-builder.ts';
+import { ddfDocument, indented } from '../../src/wire/syncml/ddf-document.ts';
+import { childOf, parseDdf, textOf } from '../../src/wire/syncml/ddf-xml.ts';
+import type { Command } from '../../src/wire/syncml/message.ts';
+import { isNodeFormat, type TndsNode } from '../../src/wire/syncml/tnds.ts';
 
 const dtd = fileURLToPath(new URL('../vectors/dm-ddf.dtd', import.meta.url));
 

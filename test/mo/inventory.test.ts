@@ -1,15 +1,16 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { openDatabase } from '../../src/base/database.ts';
 import { recordName } from '../../src/base/record-name.ts';
 import { forgetfulNodes, MemoryAcls } from '../../src/dm/node-store.ts';
 import type { Operation, OperationOutcome } from '../../src/dm/server-session.ts';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
 import { ManagementTree } from '../../src/dm/tree.ts';
+import { Inventory } from '../../src/gateway/store/inventory.ts';
+import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 import { gwDeviceInventory, InventoryBranch, membersOf } from '../../src/mo/gw-device-inventory.ts';
 import { RenamedBranch } from '../../src/mo/renamed-branch.ts';
 import { ownVocabulary, type Vocabulary } from '../../src/mo/vocabulary.ts';
-import { openDatabase } from '../../src/store/database.ts';
-import { Inventory } from '../../src/store/inventory.ts';
 import { client, converse, server as dmServer, noncePair, type OnTheWay } from '../dm/parties.ts';
 
 const server = 'dm.example';
@@ -35,7 +36,7 @@ async function operate(tree: ManagementTree, operations: readonly Operation[], o
 }
 
 function treeOf(count: number, vocabulary: Vocabulary = ownVocabulary) {
-  const inventory = new Inventory(openDatabase(':memory:'), count + 1);
+  const inventory = new Inventory(openDatabase(':memory:', gatewaySchema), count + 1);
   for (let at = 0; at < count; at++)
     inventory.put({
       deviceId: `urn:dev:${at}`,

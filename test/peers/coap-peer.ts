@@ -3,10 +3,10 @@ import { once } from 'node:events';
 import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { noEvents } from '../../src/base/events.ts';
-import { type CoapAnswer, type CoapCall, call } from '../../src/coap/blockwise-client.ts';
-import { Code, codeText } from '../../src/coap/codes.ts';
-import { CoapEndpoint } from '../../src/coap/endpoint.ts';
-import { type Handler, refusal } from '../../src/coap/message.ts';
+import { type CoapAnswer, type CoapCall, call } from '../../src/wire/coap/blockwise-client.ts';
+import { Code, codeText } from '../../src/wire/coap/codes.ts';
+import { CoapEndpoint } from '../../src/wire/coap/endpoint.ts';
+import { type Handler, refusal } from '../../src/wire/coap/message.ts';
 
 /** A CoAP endpoint on a socket of its own, for tests that speak to the gateway by hand. */
 export class CoapPeer implements AsyncDisposable {

@@ -1,0 +1,17 @@
+import { runCli } from './runner.ts';
+
+await runCli(
+  {
+    demo: async () => (await import('./demo.ts')).demo,
+    gateway: async () => (await import('./gateway.ts')).gateway,
+    launch: async () => (await import('./launch.ts')).launch,
+    update: async () => (await import('./update.ts')).update,
+    provision: async () => (await import('./provision.ts')).provision,
+    status: async () => (await import('./status.ts')).status,
+    devices: async () => (await import('./devices.ts')).devices,
+    ddf: async () => (await import('./ddf.ts')).ddf,
+    headend: async () => (await import('./headend.ts')).headend,
+    device: async () => (await import('./device.ts')).device,
+  },
+  process.argv.slice(2),
+);

@@ -1,0 +1,16 @@
+import type { Schema } from '../base/database.ts';
+import { nodeTables } from '../dm/stored-nodes.ts';
+
+/** The tables of an End Device. Empty steps keep its version numbers equal to those of files that Postern 0.1.0 made. */
+export const deviceSchema: Schema = {
+  party: 'device',
+  applicationId: 0x50734544,
+  steps: [
+    nodeTables[0],
+    `${nodeTables[1]}
+     CREATE TABLE applied_bootstrap (number INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE) STRICT;`,
+    '',
+    '',
+    '',
+  ],
+};

@@ -1,0 +1,164 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { DatabaseSync } from 'node:sqlite';
+import * as v from 'valibot';
+import type { Clock } from '../base/clock.ts';
+import { dropCopies } from '../base/database.ts';
+import type { Entropy } from '../base/entropy.ts';
+import { PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import type { Nodes } from '../dm/stored-nodes.ts';
+import { FirmwareBranch, type FirmwareOperation } from '../mo/firmware-branch.ts';
+import type { GatewayConfig } from './config.ts';
+import type { FirmwareUpdateBody } from './northbound/dm-client.ts';
+import { download } from './northbound/download.ts';
+import { readPem } from './settings.ts';
+import type { Inventory } from './store/inventory.ts';
+import { gatewaySchema } from './store/schema.ts';
+import { UpdateRecords } from './store/update-record.ts';
+import { DirectorySlots, slotVariable } from './update/directory-slots.ts';
+import { BundleDownload } from './update/download-bundle.ts';
+import { probeCoap } from './update/probe.ts';
+import { RaucSlots } from './update/rauc-slots.ts';
+import type { SlotDriver } from './update/slots.ts';
+import { Updater, type UpdateStatus } from './update/updater.ts';
+import { Watchdog } from './update/watchdog.ts';
+
+type Settings = NonNullable<GatewayConfig['update']>;
+
+export interface GatewayFirmwareParts {
+  readonly settings: Settings;
+  readonly stateFile: string;
+  readonly database: DatabaseSync;
+  readonly nodes: Nodes;
+  readonly inventory: Inventory;
+  /** File of an image of the Image Inventory, when it is ready. */
+  readonly imageFile: (name: string) => string | undefined;
+  readonly port: () => number;
+  readonly isConnected: () => boolean;
+  readonly ended: (server: string, operation: FirmwareOperation, body: FirmwareUpdateBody) => void;
+  readonly restart?: () => void;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+}
+
+const installBody = v.strictObject({
+  url: v.pipe(v.string(), v.regex(/^(file:\/|https?:\/\/|gw-image:)/), v.maxLength(2048)),
+});
+
+/** How the gateway itself is updated: its slots, `./FwUpdate`, the health gate and the watchdog. */
+export class GatewayFirmware implements AsyncDisposable {
+  readonly branch: FirmwareBranch;
+  readonly #slots: SlotDriver;
+  readonly #updater: Updater;
+  readonly #watchdog: Watchdog | undefined;
+
+  /** @throws {PosternError} `configuration` */
+  constructor(parts: GatewayFirmwareParts) {
+    const { settings, nodes, clock, entropy, events } = parts;
+    this.#slots = slotsOf(parts);
+    mkdirSync(dirname(this.#slots.bundleFile), { recursive: true });
+    this.branch = new FirmwareBranch({ nodes, clock, begin: (order) => this.#updater.begin(order) });
+    const probe = () => probeCoap(parts.port(), clock);
+    this.#updater = new Updater({
+      slots: this.#slots,
+      records: new UpdateRecords(parts.database),
+      branch: this.branch,
+      bundle: new BundleDownload({
+        file: this.#slots.bundleFile,
+        download,
+        ca: settings.ca === undefined ? undefined : readPem(settings.ca, 'update.ca'),
+        imageFile: parts.imageFile,
+        clock,
+        entropy,
+        events,
+      }),
+      allowOlder: settings['allow-older'],
+      attempts: settings.attempts,
+      healthDeadline: settings['health-deadline'] * 1000,
+      probe,
+      isConnected: parts.isConnected,
+      devices: () => digestOf(parts.inventory),
+      ended: ({ server, operation, correlator }, result) => {
+        if (server === undefined) return;
+        parts.ended(server, operation, {
+          operation,
+          ...(correlator !== undefined && { correlator }),
+          result,
+        });
+      },
+      settledWell: () => dropCopies(parts.stateFile, gatewaySchema),
+      clock,
+      events,
+    });
+    this.#watchdog =
+      settings.watchdog === undefined
+        ? undefined
+        : new Watchdog({ device: settings.watchdog, check: probe, clock, events });
+  }
+
+  get version(): string {
+    return this.#slots.version;
+  }
+
+  start(): void {
+    this.#watchdog?.start();
+    this.#updater.start();
+  }
+
+  status(): UpdateStatus {
+    return this.#updater.status();
+  }
+
+  /**
+   * Somebody at the gateway wants a bundle installed.
+   * @throws {PosternError} `malformed`, `conflict`
+   */
+  install(body: unknown): UpdateStatus {
+    const checked = v.safeParse(installBody, body);
+    if (!checked.success)
+      throw new PosternError('malformed', 'a body such as {"url": "file:/path/of/the.bundle"} is wanted');
+    const { url } = checked.output;
+    this.#updater.begin({ operation: 'DownloadAndUpdate', url, correlator: undefined });
+    return this.status();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await using stack = new AsyncDisposableStack();
+    if (this.#watchdog) stack.use(this.#watchdog);
+    stack.use(this.#updater);
+  }
+}
+
+function slotsOf({ settings, restart, clock }: GatewayFirmwareParts): SlotDriver {
+  if (settings.slots === 'rauc')
+    return new RaucSlots({
+      agent: '/run/agent',
+      state: ['/dev/postern/state-1', '/dev/postern/state-2'],
+      bundleFile: '/data/update/bundle.raucb',
+      release: '/etc/postern-release',
+      kernelArguments: '/proc/cmdline',
+      clock,
+    });
+  const current = process.env[slotVariable];
+  if (current !== 'A' && current !== 'B')
+    throw new PosternError(
+      'configuration',
+      'update.slots: "directory" needs `postern launch`, which starts the gateway from a slot',
+    );
+  return new DirectorySlots({
+    directory: settings.directory,
+    // The schema asks for it with slots of this kind.
+    authority: readPem(settings.authority!, 'update.authority'),
+    current,
+    restart: restart ?? (() => {}),
+  });
+}
+
+/** Which devices are attached: the same text for the same devices. */
+function digestOf(inventory: Inventory): string {
+  const names = [...inventory.values()].map(({ deviceId }) => deviceId).toSorted();
+  return createHash('sha256').update(names.join('\n')).digest('hex').slice(0, 32);
+}

@@ -1,0 +1,111 @@
+import { BoundedMap } from '../../base/bounded-map.ts';
+import { type Clock, type Monotonic, plus } from '../../base/clock.ts';
+import { PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import type { Operation, OperationOutcome } from '../../dm/server-session.ts';
+import { DmStatus } from '../../dm/status.ts';
+import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
+import type { Registration } from '../store/registrations.ts';
+import { AdaptedClient } from './adapted-client.ts';
+import { AdaptedFirmware, type AdaptedFirmwareParts } from './adapted-firmware.ts';
+import { type Manage, WaitingWork } from './waiting-work.ts';
+
+export interface AdaptationModeParts {
+  /** The registration of a client that is attached here. */
+  readonly clientOf: (deviceId: string) => Registration | undefined;
+  readonly calls: LwM2mCalls;
+  /** An update that a client accepted has ended. */
+  readonly updated: AdaptedFirmwareParts['ended'];
+  readonly clock: Clock;
+  readonly events: Events;
+}
+
+/** Milliseconds that a client of queue mode listens after it was heard: MAX_TRANSMIT_WAIT (RFC 7252 section 4.8.2). */
+const awakeFor = 93_000;
+const remembered = 16_384;
+
+/**
+ * Adaptation mode (GwMO): as proxy mode, for devices that speak no OMA DM. What DM would do in a session with the device is
+ * a conversation with an LwM2M client, one operation after the other; a client that sleeps is spoken to when it is heard.
+ */
+export class AdaptationMode implements AsyncDisposable {
+  readonly #parts: AdaptationModeParts;
+  readonly #waiting: WaitingWork;
+  readonly #talking = new Map<string, Promise<void>>();
+  readonly #heardAt = new BoundedMap<string, Monotonic>(remembered);
+  readonly #stop = new AbortController();
+  readonly #firmware: AdaptedFirmware;
+
+  constructor(parts: AdaptationModeParts) {
+    this.#parts = parts;
+    const { updated: ended, ...rest } = parts;
+    this.#firmware = new AdaptedFirmware({ ...rest, ended, signal: this.#stop.signal });
+    this.#waiting = new WaitingWork(parts.clock);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
+    await Promise.all(this.#talking.values());
+    await this.#firmware.settled;
+  }
+
+  /** A client was heard just now: if it sleeps, it is awake. */
+  heard(deviceId: string): void {
+    this.#heardAt.set(deviceId, this.#parts.clock.now());
+    if (this.#waiting.has(deviceId)) this.#talk(deviceId);
+  }
+
+  detached(deviceId: string): void {
+    this.#waiting.detached(deviceId);
+  }
+
+  /**
+   * Does operations on a client, as soon as it listens.
+   * @throws {PosternError} `notFound` for a device that is no client here, `timeout`, `full`
+   */
+  readonly manage: Manage = async (deviceId, operations, options) => {
+    const client = this.#parts.clientOf(deviceId);
+    if (!client) throw new PosternError('notFound', `${deviceId} is not registered here`);
+    return await this.#waiting.perform(deviceId, operations, options, async () => {
+      if (!client.queueMode || this.#isAwake(deviceId)) this.#talk(deviceId);
+    });
+  };
+
+  #isAwake(deviceId: string): boolean {
+    const heardAt = this.#heardAt.get(deviceId);
+    return heardAt !== undefined && this.#parts.clock.now() < plus(heardAt, awakeFor);
+  }
+
+  /** Does all that waits for a client; what comes meanwhile is done by the same conversation. */
+  #talk(deviceId: string): void {
+    if (this.#talking.has(deviceId) || this.#stop.signal.aborted) return;
+    this.#talking.set(deviceId, this.#converse(deviceId));
+  }
+
+  async #converse(deviceId: string): Promise<void> {
+    do {
+      const work = this.#waiting.of(deviceId);
+      for (let next = await work.next([]); !next.done; )
+        next = await work.next(await this.#performAll(deviceId, next.value));
+    } while (this.#waiting.has(deviceId) && !this.#stop.signal.aborted);
+    this.#talking.delete(deviceId);
+  }
+
+  async #performAll(
+    deviceId: string,
+    operations: readonly Operation[],
+  ): Promise<readonly OperationOutcome[]> {
+    const { clientOf, calls } = this.#parts;
+    const outcomes: OperationOutcome[] = [];
+    for (const operation of operations) {
+      // It may be gone, or somewhere else, by the time of each.
+      const client = clientOf(deviceId);
+      outcomes.push(
+        client
+          ? await new AdaptedClient(client, calls, this.#firmware, this.#stop.signal).perform(operation)
+          : { operation, status: DmStatus.NotFound, results: [] },
+      );
+    }
+    return outcomes;
+  }
+}

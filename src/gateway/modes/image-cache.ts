@@ -1,0 +1,337 @@
+import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto';
+import type { Clock } from '../../base/clock.ts';
+import type { Entropy } from '../../base/entropy.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import { DmStatus } from '../../dm/status.ts';
+import { downloadResult, FumoRefusal, FumoResult } from '../../mo/fumo.ts';
+import { ImageState } from '../../mo/gw-image-inventory.ts';
+import type { ImageKeeper, ImageOrder, ImageStatus } from '../../mo/image-branch.ts';
+import { type download, untilWhole } from '../northbound/download.ts';
+import type { ImageFiles } from '../store/image-files.ts';
+import type { ImageRecord, Images } from '../store/images.ts';
+
+export interface ImageCacheParts {
+  readonly images: Images;
+  readonly files: ImageFiles;
+  /** Bytes of all images, and how many there may be. */
+  readonly quota: number;
+  readonly count: number;
+  /** PEM of the authorities of download servers. */
+  readonly ca?: string | undefined;
+  /** Where there are keys, each image must be signed by one of them. */
+  readonly signingKeys: readonly KeyObject[];
+  readonly download: typeof download;
+  /** What the DM server wants of an image now. */
+  readonly order: (name: string) => ImageOrder;
+  /** Path of an image for devices. */
+  readonly pathOf: (name: string) => string;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+  /** An operation has ended: its result is to go to the DM server that asked for it. */
+  readonly ended: (
+    operation: { name: string; server: string; correlator: string | undefined },
+    result: number,
+  ) => void;
+}
+
+/** Downloads at one time. */
+const limits = { downloads: 2 } as const;
+
+/**
+ * Images for devices, on flash (GwMO, Image Inventory): got once from a download server, or pushed by the DM server;
+ * checked; and served to any number of devices. Where room is short, what was asked for longest ago goes first, if it can
+ * be had again from its URL; what was pushed goes at the server's word only.
+ */
+export class ImageCache implements AsyncDisposable, ImageKeeper {
+  readonly #parts: ImageCacheParts;
+  readonly #stop = new AbortController();
+  readonly #waiting: string[] = [];
+  readonly #active = new Map<string, AbortController>();
+  #running: Promise<void>[] = [];
+
+  constructor(parts: ImageCacheParts) {
+    this.#parts = parts;
+  }
+
+  get quota(): number {
+    return this.#parts.quota;
+  }
+
+  get used(): number {
+    return this.#parts.files.bytes;
+  }
+
+  /** Goes on with downloads that the end of the gateway broke off. */
+  resume(): void {
+    for (const { name, state } of this.#parts.images.values())
+      if (state === ImageState.Coming) this.#enqueue(name);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
+    await Promise.all(this.#running);
+  }
+
+  status(name: string): ImageStatus {
+    const { images, files, pathOf } = this.#parts;
+    const { state = ImageState.Idle, size = 0, result = 0 } = images.get(name) ?? {};
+    const received = state === ImageState.Ready ? size : files.received(name);
+    return { state, size, received, result, path: pathOf(name) };
+  }
+
+  /** An image that can be served: its bytes and their digest; none otherwise. */
+  ready(
+    name: string,
+  ): { size: number; hash: string; read(from: number, length: number): Uint8Array } | undefined {
+    const { images, files, clock } = this.#parts;
+    const record = images.get(name);
+    if (record?.state !== ImageState.Ready || record.size === undefined || record.hash === undefined)
+      return undefined;
+    // Who asks for the first block begins; that is often enough for the order in which images go.
+    const read = (from: number, length: number) => {
+      if (from === 0) images.put({ ...record, ...images.get(name), used: clock.wall() });
+      return files.read(name, from, length);
+    };
+    return { size: record.size, hash: record.hash, read };
+  }
+
+  /** Where an image lies that is ready; none otherwise. */
+  file(name: string): string | undefined {
+    return this.ready(name) && this.#parts.files.path(name);
+  }
+
+  makeRoom(name: string, bytes: number): void {
+    const { images, files, quota, count, events } = this.#parts;
+    if (!images.get(name) && images.values().length >= count)
+      throw new PosternError('full', `${count} images are known; delete one`);
+    if (bytes > quota) throw new PosternError('tooLarge', `images may take ${quota} bytes in all`);
+    const own = files.received(name);
+    let excess = files.bytes - own + bytes - quota;
+    const evictable = images
+      .values()
+      .filter((image) => image.name !== name && image.state === ImageState.Ready && !image.inline)
+      .toSorted((a, b) => a.used - b.used);
+    for (const image of evictable) {
+      if (excess <= 0) break;
+      excess -= image.size ?? 0;
+      files.drop(image.name);
+      images.put({ ...image, state: ImageState.Evicted });
+      events.emit('info', 'image.evicted', { image: image.name, bytes: image.size });
+    }
+    if (excess > 0) throw new PosternError('full', `no room for ${bytes} bytes of images`);
+  }
+
+  take(order: ImageOrder, data: Uint8Array): void {
+    const { files, events, images } = this.#parts;
+    const { name } = order;
+    this.#abort(name);
+    const hash = createHash('sha256').update(data).digest('hex');
+    this.#put(name, { inline: true, state: ImageState.Coming, size: data.length });
+    try {
+      files.append(name, data, 0);
+      this.#check(order, hash);
+      files.accept(name);
+      this.#put(name, {
+        inline: true,
+        state: ImageState.Ready,
+        size: data.length,
+        hash,
+        result: FumoResult.Ok,
+      });
+      events.emit('info', 'image.ready', { image: name, bytes: data.length });
+    } catch (thrown) {
+      files.dropPart(name);
+      const result = downloadResult(thrown);
+      images.put({ ...this.#record(name), state: ImageState.Failed, result });
+      events.emit('warn', 'image.failed', { image: name, result, reason: asPosternError(thrown).message });
+    }
+  }
+
+  /** @throws {PosternError} `malformed` without a URL, `conflict` while it is coming, `full` */
+  download(order: ImageOrder, server: string, correlator: string | undefined): number {
+    const { images, files } = this.#parts;
+    const { name, url } = order;
+    if (url === undefined) throw new PosternError('malformed', `image ${name} has no PkgURL`);
+    const known = images.get(name);
+    if (known?.state === ImageState.Coming) throw new PosternError('conflict', `image ${name} is coming`);
+    if (known?.state === ImageState.Ready && files.has(name) && known.hash === order.hash) return DmStatus.Ok;
+    this.makeRoom(name, 0);
+    this.#put(name, {
+      inline: false,
+      state: ImageState.Coming,
+      server,
+      ...(correlator !== undefined && { correlator }),
+      ...(known?.validator !== undefined && { validator: known.validator }),
+    });
+    this.#enqueue(name);
+    return DmStatus.AcceptedForProcessing;
+  }
+
+  remove(name: string): void {
+    const { images, files } = this.#parts;
+    this.#abort(name);
+    files.dropPart(name);
+    files.drop(name);
+    const known = images.get(name);
+    if (known) images.put({ name, inline: false, used: known.used, state: ImageState.Idle });
+  }
+
+  forget(name: string): void {
+    this.remove(name);
+    this.#parts.images.delete(name);
+  }
+
+  #record(name: string): ImageRecord {
+    return (
+      this.#parts.images.get(name) ?? {
+        name,
+        state: ImageState.Idle,
+        inline: false,
+        used: this.#parts.clock.wall(),
+      }
+    );
+  }
+
+  /** Puts a record in place of what was known, but for when it was used. */
+  #put(name: string, fields: Omit<ImageRecord, 'name' | 'used'>): void {
+    this.#parts.images.put({ name, used: this.#record(name).used, ...fields });
+  }
+
+  #abort(name: string): void {
+    this.#active.get(name)?.abort(new PosternError('conflict', 'it is not wanted any more'));
+    const at = this.#waiting.indexOf(name);
+    if (at >= 0) this.#waiting.splice(at, 1);
+  }
+
+  #enqueue(name: string): void {
+    this.#waiting.push(name);
+    this.#next();
+  }
+
+  #next(): void {
+    while (this.#active.size < limits.downloads && !this.#stop.signal.aborted) {
+      const name = this.#waiting.shift();
+      if (name === undefined) return;
+      const control = new AbortController();
+      this.#active.set(name, control);
+      const run = this.#fetch(name, AbortSignal.any([control.signal, this.#stop.signal])).finally(() => {
+        this.#active.delete(name);
+        this.#running = this.#running.filter((each) => each !== run);
+        this.#next();
+      });
+      this.#running.push(run);
+    }
+  }
+
+  async #fetch(name: string, signal: AbortSignal): Promise<void> {
+    const { files, events, order } = this.#parts;
+    const operation = this.#record(name);
+    try {
+      await this.#untilWhole(name, order(name), signal);
+      const hash = await files.hashPart(name);
+      this.#check(order(name), hash);
+      signal.throwIfAborted();
+      files.accept(name);
+      const { size, validator } = this.#record(name);
+      this.#end(operation, {
+        inline: false,
+        state: ImageState.Ready,
+        hash,
+        result: FumoResult.Ok,
+        ...(size !== undefined && { size }),
+        ...(validator !== undefined && { validator }),
+      });
+      events.emit('info', 'image.ready', { image: name, bytes: size });
+    } catch (thrown) {
+      // What the gateway's own end broke off goes on after its next start; what is not wanted is nobody's to hear of.
+      if (signal.aborted) return;
+      const result = downloadResult(thrown);
+      files.dropPart(name);
+      this.#end(operation, { inline: false, state: ImageState.Failed, result });
+      events.emit('warn', 'image.failed', { image: name, result, reason: asPosternError(thrown).message });
+    }
+  }
+
+  /** What an operation came to is known and reported, or neither. */
+  #end(
+    { name, server = '', correlator }: ImageRecord,
+    fields: Omit<ImageRecord, 'name' | 'used'> & { readonly result: number },
+  ): void {
+    const { images, ended } = this.#parts;
+    images.whole(() => {
+      this.#put(name, fields);
+      ended({ name, server, correlator }, fields.result);
+    });
+  }
+
+  async #untilWhole(name: string, { url = '' }: ImageOrder, signal: AbortSignal): Promise<void> {
+    const { files, clock, entropy, events } = this.#parts;
+    await untilWhole(
+      {
+        received: () => files.received(name),
+        attempt: () => this.#attempt(name, url, signal),
+        brokeOff: (received, reason) =>
+          events.emit('warn', 'image.broke-off', { image: name, received, reason }),
+        clock,
+        entropy,
+      },
+      signal,
+    );
+  }
+
+  async #attempt(name: string, url: string, signal: AbortSignal): Promise<void> {
+    const { files, download, ca, events } = this.#parts;
+    const { validator: known } = this.#record(name);
+    const { from, total, validator, body } = await download({
+      url,
+      from: files.received(name),
+      validator: known,
+      ca,
+      signal,
+    });
+    if (total !== undefined) this.makeRoom(name, total);
+    const { size: _, validator: __, ...record } = this.#record(name);
+    this.#parts.images.put({
+      ...record,
+      ...(total !== undefined && { size: total }),
+      ...(validator !== undefined && { validator }),
+    });
+    events.emit('info', 'image.coming', { image: name, from, total });
+    let at = from;
+    for await (const chunk of body) {
+      if (total === undefined) this.makeRoom(name, at + chunk.length);
+      files.append(name, chunk, at);
+      at += chunk.length;
+      signal.throwIfAborted();
+    }
+    if (total !== undefined && at !== total)
+      throw new PosternError('unavailable', `${at} of ${total} bytes came`);
+    if (at === 0) files.append(name, new Uint8Array(), 0);
+    this.#parts.images.put({ ...this.#record(name), size: at });
+  }
+
+  #check({ hash: wanted, signature }: ImageOrder, hash: string): void {
+    const { signingKeys } = this.#parts;
+    if (wanted !== undefined && wanted !== '' && wanted !== hash)
+      throw new FumoRefusal(FumoResult.Corrupt, `the SHA-256 is ${hash}`);
+    if (signingKeys.length === 0) return;
+    const octets = Buffer.from(signature ?? '', 'base64');
+    const digest = Buffer.from(hash, 'hex');
+    // Ed25519 has its digest within; the other kinds are told which.
+    const isSigned = signingKeys.some((key) =>
+      verify(key.asymmetricKeyType === 'ed25519' ? null : 'sha256', digest, key, octets),
+    );
+    if (!isSigned) throw new FumoRefusal(FumoResult.NotValidated, 'no signature by a key that is trusted');
+  }
+}
+
+/** @throws {PosternError} `configuration` */
+export function readSigningKey(pem: string, file: string): KeyObject {
+  try {
+    return createPublicKey(pem);
+  } catch (cause) {
+    throw new PosternError('configuration', `images.signing-keys: ${file} holds no public key`, { cause });
+  }
+}

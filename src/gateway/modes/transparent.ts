@@ -1,0 +1,237 @@
+import type { Entropy } from '../../base/entropy.ts';
+import { PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import { hmacHeader } from '../../dm/hmac-header.ts';
+import { call } from '../../wire/coap/blockwise-client.ts';
+import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
+import { ContentFormat, contentFormatOf, mediaTypeOf } from '../../wire/coap/content-formats.ts';
+import type { CoapEndpoint } from '../../wire/coap/endpoint.ts';
+import { type CoapRequest, type Reply, refusal, reply } from '../../wire/coap/message.ts';
+import { Option, optionValue, text } from '../../wire/coap/options.ts';
+import type { Resource } from '../../wire/coap/router.ts';
+import { isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
+import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
+import type { Uplink } from '../northbound/uplink.ts';
+import { hierarchyDepth } from '../southbound/children.ts';
+import type { DeviceAddresses } from '../southbound/device-addresses.ts';
+import type { TunnelAnswer, TunnelledPackage } from '../southbound/tunnelled.ts';
+
+export interface TransparentParts {
+  readonly gatewayId: string;
+  /** The child gateway that a device is behind; none when it is attached here. */
+  readonly childOf: (deviceId: string) => string | undefined;
+  /** ServerIDs that devices may reach through the tunnel. */
+  readonly servers: readonly string[];
+  readonly upstream: Pick<Uplink, 'request'>;
+  readonly addresses: DeviceAddresses;
+  readonly towards: (address: string) => CoapEndpoint | undefined;
+  readonly entropy: Entropy;
+  readonly events: Events;
+}
+
+/** Packages of one device on their way up at one time. */
+const perDevice = 4;
+/** Milliseconds for a device to take Package #0. */
+const notificationTimeout = 20_000;
+/** Seconds after which a device may try again when the uplink is down. */
+const retryAfter = 30;
+const overloadRetryAfter = 5;
+
+/**
+ * Transparent mode: packages between a device and its DM server go through untouched, and so does Package #0. The gateway
+ * holds no key of theirs, so it cannot read what is protected end to end.
+ */
+export class TransparentMode {
+  readonly #parts: TransparentParts;
+  readonly #onTheirWay = new Map<string, number>();
+
+  constructor(parts: TransparentParts) {
+    this.#parts = parts;
+  }
+
+  /** `/dm/t/{ServerID}`. */
+  resource(): Resource {
+    return {
+      path: paths.tunnel,
+      subtree: true,
+      links: () =>
+        this.#parts.servers.map((server) => ({
+          target: `${paths.tunnel}/${server}`,
+          attributes: { rt: resourceTypes.tunnel, title: server },
+        })),
+      methods: { POST: (request) => this.#overCoap(request) },
+    };
+  }
+
+  /** Delivers the Package #0 of a DM server. Errors are those of `deliver`. */
+  async notify({ device = '', server = '', body = new Uint8Array() }: Envelope): Promise<void> {
+    await this.deliver(device, server, body);
+  }
+
+  /**
+   * Delivers Package #0 to a device.
+   * @throws {PosternError} `notFound` for a device that was never heard, `timeout`, `unauthorized` when it refuses
+   */
+  async deliver(device: string, server: string, body: Uint8Array): Promise<void> {
+    const { addresses, towards, entropy, events, childOf } = this.#parts;
+    const child = childOf(device);
+    const found = addresses.get(child ?? device);
+    const endpoint = found && towards(found.address);
+    if (!found || !endpoint) {
+      events.emit('warn', 'notification.no-address', { device, server });
+      throw new PosternError('notFound', `${device} was not heard behind this gateway`);
+    }
+    const answer = await call(endpoint, entropy, found.address, found.port, {
+      method: Code.POST,
+      path: paths.notification,
+      ...(child !== undefined && { query: [`id=${device}`] }),
+      contentFormat: ContentFormat.Notification,
+      payload: body,
+      timeout: notificationTimeout,
+    });
+    const fields = { device, server, code: codeText(answer.code) };
+    if (isSuccess(answer.code)) {
+      events.emit('info', 'notification.delivered', fields);
+      return;
+    }
+    events.emit('warn', 'notification.rejected', fields);
+    const why = `${device} answered Package #0 with ${codeText(answer.code)}`;
+    throw new PosternError(answer.code === Code.Unauthorized ? 'unauthorized' : 'unavailable', why);
+  }
+
+  async #overCoap(request: CoapRequest): Promise<Reply> {
+    const [, , server = '', ...more] = request.path;
+    const hmac = optionValue(request.message.options, Option.SyncmlHmac);
+    const device = request.parameter('id');
+    const answer = await this.forward({
+      server: more.length > 0 ? request.path.slice(2).join('/') : server,
+      device,
+      via: request.parameter('via'),
+      contentType: mediaTypeOf(request.contentFormat ?? -1),
+      body: request.payload,
+      hmac: hmac && Buffer.from(hmac).toString(),
+      address: request.remote.address,
+      accepted: (deviceId) => this.#parts.addresses.heard(deviceId, request.remote, false),
+    });
+    if (answer.kind === 'refused') {
+      const { status, reason, retryAfter: maxAge } = answer;
+      return refusal(coapOfStatus(status), reason, maxAge === undefined ? {} : { maxAge });
+    }
+    const contentFormat = answer.contentType === undefined ? undefined : contentFormatOf(answer.contentType);
+    return reply(Code.Changed, {
+      payload: answer.body,
+      ...(contentFormat !== undefined && { contentFormat }),
+      ...(answer.hmac !== undefined && { options: [text(Option.SyncmlHmac, answer.hmac)] }),
+    });
+  }
+
+  /** Takes a package for a DM server, whatever brought it, and gives the server's, or why there is none. */
+  async forward(up: TunnelledPackage): Promise<TunnelAnswer> {
+    const { gatewayId, servers, upstream, events } = this.#parts;
+    const { server, device, via, contentType, body, hmac, address, accepted } = up;
+    if (!servers.includes(server)) {
+      events.emit('warn', 'tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
+      return refused(404, 'no tunnel to this ServerID');
+    }
+    if (!isDeviceId(device)) return refused(400, 'say who you are: ?id=<DevId>');
+    if (contentType === undefined || body.length === 0)
+      return refused(415, 'a DM package comes in XML, WBXML or CBOR');
+    const gateways = via?.split('/') ?? [];
+    if (gateways.includes(gatewayId) || gateways.length > hierarchyDepth) {
+      events.emit('warn', 'hierarchy.refused', { device, via });
+      return refused(508, 'a loop of gateways, or too many of them');
+    }
+    const count = this.#onTheirWay.get(device) ?? 0;
+    if (count >= perDevice) return refused(503, 'too many packages of this device', overloadRetryAfter);
+    this.#onTheirWay.set(device, count + 1);
+    accepted?.(device);
+    try {
+      const answer = await upstream.request({
+        device,
+        ...(via !== undefined && { via }),
+        server,
+        contentType,
+        body,
+        ...(hmac !== undefined && { headers: { [hmacHeader]: hmac } }),
+      });
+      events.emit('debug', 'tunnel.forwarded', {
+        device,
+        server,
+        up: body.length,
+        down: answer.body?.length ?? 0,
+      });
+      return this.#answered(device, server, answer);
+    } catch (thrown) {
+      return this.#failed(device, server, thrown);
+    } finally {
+      const left = (this.#onTheirWay.get(device) ?? 1) - 1;
+      if (left > 0) this.#onTheirWay.set(device, left);
+      else this.#onTheirWay.delete(device);
+    }
+  }
+
+  #answered(device: string, server: string, answer: Envelope): TunnelAnswer {
+    const { kind, status = 500, reason = '', contentType, body = new Uint8Array(), headers } = answer;
+    if (kind === EnvelopeKind.Error) {
+      this.#parts.events.emit('warn', 'tunnel.refused', { device, server, status, reason });
+      return refused(status, `${status} ${reason}`);
+    }
+    return { kind: 'answer', body, contentType, hmac: headers?.[hmacHeader] };
+  }
+
+  #failed(device: string, server: string, thrown: unknown): TunnelAnswer {
+    if (!(thrown instanceof PosternError)) throw thrown;
+    this.#parts.events.emit('warn', 'tunnel.failed', {
+      device,
+      server,
+      reason: thrown.message,
+      code: thrown.code,
+    });
+    switch (thrown.code) {
+      case 'timeout':
+        return refused(408, 'the DM server did not answer');
+      case 'tooLarge':
+        return refused(413, thrown.message);
+      case 'unavailable':
+      case 'full':
+        return refused(503, 'the uplink is down', retryAfter);
+      default:
+        throw thrown;
+    }
+  }
+}
+
+const refused = (status: number, reason: string, retryAfter?: number): TunnelAnswer => ({
+  kind: 'refused',
+  status,
+  reason,
+  ...(retryAfter !== undefined && { retryAfter }),
+});
+
+/** The CoAP code that says to a device what a DM status of the far end says. */
+function coapOfStatus(status: number): number {
+  switch (status) {
+    case 401:
+    case 407:
+      return Code.Unauthorized;
+    case 403:
+    case 425:
+      return Code.Forbidden;
+    case 400:
+      return Code.BadRequest;
+    case 404:
+      return Code.NotFound;
+    case 413:
+      return Code.RequestEntityTooLarge;
+    case 415:
+      return Code.UnsupportedContentFormat;
+    case 408:
+      return Code.GatewayTimeout;
+    case 508:
+      return Code.HopLimitReached;
+    case 503:
+      return Code.ServiceUnavailable;
+    default:
+      return Code.BadGateway;
+  }
+}

@@ -1,0 +1,30 @@
+import { asPosternError } from '../../base/errors.ts';
+import { DmStatus } from '../../dm/status.ts';
+import type { TriggerOrder } from '../../mo/trigger-order.ts';
+import type { Attempt, AttemptOptions } from './campaign.ts';
+
+/** Milliseconds until a device that did not answer is tried again, doubling; when it is heard it is tried at once. */
+const retry = { first: 30_000, cap: 900_000 } as const;
+
+const ended = (status: number): Attempt => ({ kind: 'ended', outcome: { status, parts: [] } });
+
+/** One device of a trigger (GwMO, GwEdTrigger): its Package #0, again until it has it. */
+export async function triggerOne(
+  deliver: (device: string, server: string, package0: Uint8Array) => Promise<void>,
+  device: string,
+  { server, notifications }: TriggerOrder,
+  { attempts }: Pick<AttemptOptions, 'attempts'>,
+): Promise<Attempt> {
+  const package0 = notifications.get(device);
+  if (!package0) return ended(DmStatus.IncompleteCommand);
+  try {
+    await deliver(device, server, package0);
+    return ended(DmStatus.Ok);
+  } catch (thrown) {
+    const { code, dmStatus } = asPosternError(thrown);
+    // Asleep, or not here yet; any other answer is the device's own.
+    if (code === 'timeout' || code === 'notFound')
+      return { kind: 'later', after: Math.min(retry.cap, retry.first * 2 ** attempts) };
+    return ended(dmStatus);
+  }
+}

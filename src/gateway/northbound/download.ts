@@ -1,0 +1,167 @@
+import { once } from 'node:events';
+import { type IncomingMessage, request as requestPlain } from 'node:http';
+import { request as requestSecure } from 'node:https';
+import { type Clock, pause } from '../../base/clock.ts';
+import type { Entropy } from '../../base/entropy.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
+import { backoff } from '../../base/retry.ts';
+import { FumoRefusal } from '../../mo/fumo.ts';
+
+export interface DownloadRequest {
+  readonly url: string;
+  /** Bytes that are there from an earlier attempt. */
+  readonly from: number;
+  /** What the server called the version that they are of. */
+  readonly validator?: string | undefined;
+  /** PEM of the authorities to trust, besides the machine's own when absent. */
+  readonly ca?: string | undefined;
+  readonly signal: AbortSignal;
+}
+
+export interface Download {
+  /** Where the body begins: 0 when the server starts over. */
+  readonly from: number;
+  /** Bytes of all of it, when the server says so. */
+  readonly total: number | undefined;
+  readonly validator: string | undefined;
+  /** Rejects with `unavailable` when the connection breaks. */
+  readonly body: AsyncIterable<Uint8Array>;
+}
+
+export interface ResumedDownload {
+  /** Bytes that are there. */
+  readonly received: () => number;
+  /** Asks for the rest, and keeps what comes. */
+  readonly attempt: () => Promise<void>;
+  readonly brokeOff: (received: number, reason: string) => void;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+}
+
+/** Attempts in a row that bring nothing. */
+const attempts = 8;
+const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
+
+/**
+ * Asks again and again, from where it broke off, as long as each few attempts bring something.
+ * @throws what the last attempt threw, or the reason of the signal
+ */
+export async function untilWhole(
+  { received, attempt, brokeOff, clock, entropy }: ResumedDownload,
+  signal: AbortSignal,
+): Promise<void> {
+  let delays = backoff(retry, entropy);
+  for (let failures = 0; ; ) {
+    const before = received();
+    try {
+      return await attempt();
+    } catch (thrown) {
+      signal.throwIfAborted();
+      const error = asPosternError(thrown);
+      const now = received();
+      if (now > before) {
+        failures = 0;
+        delays = backoff(retry, entropy);
+      }
+      const isFinal = thrown instanceof FumoRefusal || !['unavailable', 'timeout'].includes(error.code);
+      if (isFinal || ++failures >= attempts) throw thrown;
+      brokeOff(now, error.message);
+      await pause(clock, delays.next().value, signal);
+    }
+  }
+}
+
+const redirects = 5;
+/** Milliseconds that a server may be silent. */
+const silence = 30_000;
+
+/**
+ * Asks for the rest of a file over HTTP or HTTPS (RFC 9110 section 14): a Range with If-Range where something is there
+ * already, so that a file which changed meanwhile comes whole.
+ * @throws {PosternError} `malformed` URL, `notFound` or `forbidden` as the server says, `unavailable`, `timeout`
+ */
+export async function download(wanted: DownloadRequest): Promise<Download> {
+  const { from, validator } = wanted;
+  const resumes = from > 0 && validator !== undefined;
+  const response = await ask(wanted, resumes ? { range: `bytes=${from}-`, 'if-range': validator } : {});
+  const { statusCode = 0, headers } = response;
+  const found = strongTag(headers.etag) ?? headers['last-modified'];
+  const length = headers['content-length'] === undefined ? undefined : Number(headers['content-length']);
+  if (statusCode === 206 && resumes) {
+    const [, start, total] = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers['content-range'] ?? '') ?? [];
+    if (Number(start) !== from) {
+      response.destroy();
+      throw new PosternError('unavailable', 'the download server sent another range than it was asked for');
+    }
+    return { from, total: total === '*' ? undefined : Number(total), validator, body: bodyOf(response) };
+  }
+  if (statusCode === 200) return { from: 0, total: length, validator: found, body: bodyOf(response) };
+  response.destroy();
+  // All of it is there, or the file became shorter: to ask from the start settles which.
+  if (statusCode === 416) return await download({ ...wanted, from: 0 });
+  const why = `the download server answered ${statusCode}`;
+  if (statusCode === 404 || statusCode === 410) throw new PosternError('notFound', why);
+  if (statusCode === 401 || statusCode === 403) throw new PosternError('forbidden', why);
+  throw new PosternError('unavailable', why);
+}
+
+async function ask(
+  { url, ca, signal }: DownloadRequest,
+  headers: Record<string, string>,
+): Promise<IncomingMessage> {
+  let at = url;
+  for (let hop = 0; hop <= redirects; hop++) {
+    if (!URL.canParse(at) || !/^https?:$/.test(new URL(at).protocol))
+      throw new PosternError('malformed', `no HTTP URL: ${at.slice(0, 200)}`);
+    const response = await askOnce(at, ca, signal, headers);
+    const { location } = response.headers;
+    if (![301, 302, 303, 307, 308].includes(response.statusCode ?? 0) || location === undefined)
+      return response;
+    response.destroy();
+    const next = new URL(location, at);
+    if (at.startsWith('https:') && next.protocol !== 'https:')
+      throw new PosternError('forbidden', 'the download server leads away from TLS');
+    at = next.href;
+  }
+  throw new PosternError('unavailable', `more than ${redirects} redirections`);
+}
+
+async function askOnce(
+  url: string,
+  ca: string | undefined,
+  signal: AbortSignal,
+  headers: Record<string, string>,
+): Promise<IncomingMessage> {
+  const options = { headers: { ...headers, 'accept-encoding': 'identity' }, signal, timeout: silence };
+  const request = url.startsWith('https:')
+    ? requestSecure(url, { ...options, ...(ca !== undefined && { ca }) })
+    : requestPlain(url, options);
+  request.on('timeout', () => request.destroy(new PosternError('timeout', 'the download server is silent')));
+  request.end();
+  try {
+    const [response] = (await once(request, 'response')) as [IncomingMessage];
+    return response;
+  } catch (cause) {
+    throw brokenOff(cause, signal);
+  }
+}
+
+async function* bodyOf(response: IncomingMessage): AsyncGenerator<Uint8Array> {
+  try {
+    for await (const chunk of response) yield chunk as Buffer;
+  } catch (cause) {
+    throw brokenOff(cause, undefined);
+  }
+  if (!response.complete) throw new PosternError('unavailable', 'the connection broke');
+}
+
+function brokenOff(cause: unknown, signal: AbortSignal | undefined): PosternError {
+  if (cause instanceof PosternError) return cause;
+  if (signal?.reason instanceof PosternError) return signal.reason;
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new PosternError('unavailable', `the download broke off: ${why}`, { cause });
+}
+
+/** A weak tag does not tell bytes apart (RFC 9110 section 13.1.5). */
+const strongTag = (etag: string | undefined): string | undefined =>
+  etag?.startsWith('"') ? etag : undefined;

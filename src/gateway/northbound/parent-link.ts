@@ -1,0 +1,213 @@
+import { type Clock, pause } from '../../base/clock.ts';
+import type { Entropy } from '../../base/entropy.ts';
+import { asPosternError, errorOfCoap, PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import { backoff } from '../../base/retry.ts';
+import { hmacHeader } from '../../dm/hmac-header.ts';
+import { accountOf, requestBootstrap } from '../../mo/bootstrap-request.ts';
+import type { Accounts } from '../../mo/dm-acc.ts';
+import type { CoapAnswer, CoapCall } from '../../wire/coap/blockwise-client.ts';
+import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
+import { contentFormatOf, mediaTypeOf } from '../../wire/coap/content-formats.ts';
+import { Option, opaque, optionValue, text, uintOption } from '../../wire/coap/options.ts';
+import { parseCoapUri } from '../../wire/coap/uri.ts';
+import { paths } from '../../wire/resources.ts';
+import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
+import type { Uplink, UpRequest } from './uplink.ts';
+
+export interface ParentLinkParts {
+  readonly gatewayId: string;
+  /** ServerID of the parent: its name. */
+  readonly parentId: string;
+  /** `coap://host:port`. */
+  readonly uri: string;
+  readonly factorySecret: string;
+  readonly accounts: Accounts;
+  /** Sends a request to an address from the gateway's own endpoint, at which the parent then reaches it. */
+  readonly call: (address: string, port: number, call: CoapCall) => Promise<CoapAnswer>;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+  /** The parent is there: a session with it attaches this gateway. */
+  readonly connected: () => void;
+  readonly disconnected: () => void;
+}
+
+const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
+/** Milliseconds for one exchange with the parent itself. */
+const directTimeout = 20_000;
+
+/**
+ * The way up of a child DM Gateway (GwMO 1.1): its parent, by CoAP. To the parent it is a device: it asks the parent's
+ * bootstrap server for an account, attaches by a session, and sends through the parent's tunnel what is for other servers.
+ */
+export class ParentLink implements Uplink {
+  readonly #parts: ParentLinkParts;
+  readonly #timeout: number;
+  readonly #host: string;
+  readonly #port: number;
+  readonly #stop = new AbortController();
+  #running: Promise<void> | undefined;
+  #connected = false;
+
+  /** `timeout`: milliseconds that an answer of a far server may take. */
+  constructor(parts: ParentLinkParts, timeout: number) {
+    this.#parts = parts;
+    this.#timeout = timeout;
+    const { host, port } = parseCoapUri(parts.uri);
+    this.#host = host;
+    this.#port = port;
+  }
+
+  get connected(): boolean {
+    return this.#connected;
+  }
+
+  get description() {
+    return { url: this.#parts.uri, protocol: 'CoAP' };
+  }
+
+  /** Whether something comes from the parent's address. */
+  isParent(address: string): boolean {
+    return address === this.#host;
+  }
+
+  start(): void {
+    this.#running ??= this.#connect().finally(() => {
+      this.#running = undefined;
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
+    await this.#running;
+  }
+
+  async request(request: UpRequest): Promise<Envelope> {
+    const { gatewayId, parentId } = this.#parts;
+    const { device = gatewayId, server, via } = request;
+    if (!this.#connected) throw new PosternError('unavailable', 'the parent gateway is not there');
+    const isDirect = server === parentId && request.device === undefined;
+    const path = isDirect ? paths.sessions : `${paths.tunnel}/${server}`;
+    const chain = via === undefined ? gatewayId : `${via}/${gatewayId}`;
+    const query = isDirect ? [] : [`id=${device}`, ...(request.device === undefined ? [] : [`via=${chain}`])];
+    try {
+      return this.#envelope(request, await this.#send(path, query, request));
+    } catch (thrown) {
+      if (asPosternError(thrown).code === 'timeout') this.#lost();
+      throw thrown;
+    }
+  }
+
+  async #send(path: string, query: readonly string[], { contentType, body, headers }: UpRequest) {
+    const hmac = headers?.[hmacHeader];
+    const contentFormat = contentFormatOf(contentType);
+    return await this.#call({
+      method: Code.POST,
+      path: segments(path),
+      query,
+      ...(contentFormat !== undefined && { contentFormat }),
+      payload: body,
+      ...(hmac !== undefined && { options: [text(Option.SyncmlHmac, hmac)] }),
+      timeout: this.#timeout,
+    });
+  }
+
+  #envelope({ device, server }: UpRequest, { code, options, payload }: CoapAnswer): Envelope {
+    const { accounts, parentId } = this.#parts;
+    const base = { correlation: new Uint8Array(), server, ...(device !== undefined && { device }) };
+    if (isSuccess(code)) {
+      const hmac = optionValue(options, Option.SyncmlHmac);
+      const contentType = mediaTypeOf(uintOption(options, Option.ContentFormat) ?? -1);
+      return {
+        kind: EnvelopeKind.Response,
+        ...base,
+        body: payload,
+        ...(contentType !== undefined && { contentType }),
+        ...(hmac && { headers: { [hmacHeader]: Buffer.from(hmac).toString() } }),
+      };
+    }
+    const reason = Buffer.from(payload).toString();
+    if (code === Code.ServiceUnavailable) throw new PosternError('unavailable', reason);
+    if (code === Code.GatewayTimeout) throw new PosternError('timeout', reason);
+    // The parent does not know this gateway any more: it asks to be bootstrapped anew.
+    if (code === Code.Forbidden && server === parentId) {
+      const name = accounts.nodeName(parentId);
+      if (name !== undefined) accounts.branch.delete([name]);
+      this.#lost();
+    }
+    const { dmStatus: status } = new PosternError(errorOfCoap(codeText(code)), reason);
+    return { kind: EnvelopeKind.Error, ...base, status, reason };
+  }
+
+  /** Looks for the parent, with an account for it, until it is there. */
+  async #connect(): Promise<void> {
+    const { accounts, parentId, events, clock, entropy, connected } = this.#parts;
+    const delays = backoff(retry, entropy);
+    while (!this.#stop.signal.aborted) {
+      try {
+        if (accounts.find(parentId)) await this.#greet();
+        else await this.#bootstrap();
+        this.#connected = true;
+        events.emit('info', 'parent.connected', { parent: parentId });
+        connected();
+        return;
+      } catch (thrown) {
+        if (this.#stop.signal.aborted) return;
+        const { message } = asPosternError(thrown);
+        events.emit('warn', 'parent.unreachable', { parent: parentId, reason: message });
+        await pause(clock, delays.next().value, this.#stop.signal).catch(() => {});
+      }
+    }
+  }
+
+  async #greet(): Promise<void> {
+    const query = [`href=${paths.sessions}`];
+    const path = segments('/.well-known/core');
+    const { code } = await this.#call({ method: Code.GET, path, query, timeout: directTimeout });
+    if (!isSuccess(code)) throw new PosternError('unavailable', `the parent answered ${codeText(code)}`);
+  }
+
+  async #bootstrap(): Promise<void> {
+    const { gatewayId, parentId, factorySecret, entropy, accounts, events } = this.#parts;
+    const issued = await requestBootstrap(gatewayId, factorySecret, entropy, async (options, payload) => {
+      const answer = await this.#call({
+        method: Code.POST,
+        path: segments(paths.bootstrap),
+        query: [`id=${gatewayId}`],
+        options: Object.entries(options).map(([number, value]) => opaque({ number: Number(number) }, value)),
+        timeout: directTimeout,
+        ...(payload && { payload }),
+      });
+      return {
+        isSuccess: isSuccess(answer.code),
+        description: `${codeText(answer.code)}: ${Buffer.from(answer.payload).toString()}`,
+        contentFormat: uintOption(answer.options, Option.ContentFormat),
+        payload: answer.payload,
+        option: (number) => answer.options.find((option) => option.number === number)?.value,
+      };
+    });
+    const account = accountOf(issued, gatewayId, factorySecret);
+    if (account.serverId !== parentId)
+      throw new PosternError(
+        'configuration',
+        `parent.id: the parent is ${account.serverId}, not ${parentId}`,
+      );
+    accounts.put(account);
+    events.emit('info', 'parent.bootstrapped', { parent: parentId });
+  }
+
+  #lost(): void {
+    if (!this.#connected || this.#stop.signal.aborted) return;
+    this.#connected = false;
+    this.#parts.events.emit('warn', 'parent.lost', { parent: this.#parts.parentId });
+    this.#parts.disconnected();
+    this.start();
+  }
+
+  async #call(call: CoapCall): Promise<CoapAnswer> {
+    return await this.#parts.call(this.#host, this.#port, { ...call, signal: this.#stop.signal });
+  }
+}
+
+const segments = (path: string): string[] => path.split('/').filter((segment) => segment !== '');

@@ -1,0 +1,201 @@
+import { BoundedMap } from '../../base/bounded-map.ts';
+import type { Clock, Timer } from '../../base/clock.ts';
+import type { Entropy } from '../../base/entropy.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../../wire/tunnel/envelope.ts';
+import { encodeState } from '../../wire/tunnel/gateway-state.ts';
+import { MqttLink, type MqttSettings } from '../../wire/tunnel/mqtt-link.ts';
+import { gatewayTopics, isTopicLevel } from '../../wire/tunnel/topics.ts';
+import type { Uplink, UpRequest } from './uplink.ts';
+
+export interface UpstreamParts {
+  readonly gatewayId: string;
+  readonly settings: MqttSettings;
+  readonly softwareVersion: string;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+  /** Takes a Package #0: for a device, or for the gateway itself when `device` is absent. */
+  readonly notified: (notification: Envelope) => Promise<void>;
+  readonly connected: () => void;
+  readonly disconnected: () => void;
+}
+
+interface Pending {
+  readonly session: string;
+  readonly settle: (outcome: Envelope | PosternError) => void;
+}
+
+/** Requests that may wait for an answer; routes and notifications that are remembered. */
+const limits = { pending: 1024, routes: 4096, notifications: 1024 } as const;
+
+/** The gateway's side of the MQTT binding: packages up and their answers down, notifications down and their outcome up. */
+export class Upstream implements Uplink {
+  readonly #parts: UpstreamParts;
+  readonly #timeout: number;
+  readonly #topics: ReturnType<typeof gatewayTopics>;
+  readonly #link: MqttLink;
+  readonly #pending = new Map<string, Pending>();
+  /** The head-end worker that has the session of a device and server. */
+  readonly #routes = new BoundedMap<string, string>(limits.routes);
+  /** Outcomes of notifications, so that one which comes again is answered and not delivered again. */
+  readonly #notifications = new BoundedMap<string, Promise<Buffer>>(limits.notifications);
+  readonly #bootId: Uint8Array;
+
+  /** `timeout`: milliseconds that an answer may take. */
+  constructor(parts: UpstreamParts, timeout: number) {
+    this.#parts = parts;
+    this.#timeout = timeout;
+    this.#topics = gatewayTopics(parts.gatewayId);
+    this.#bootId = parts.entropy.bytes(8);
+    this.#link = new MqttLink({
+      ...parts,
+      clientId: parts.gatewayId,
+      subscriptions: [this.#topics.down],
+      will: { topic: this.#topics.state, payload: this.#state(false) },
+      received: (_topic, payload) => this.#receive(payload),
+      connected: () => void this.#online(),
+    });
+  }
+
+  get connected(): boolean {
+    return this.#link.connected;
+  }
+
+  get description() {
+    const { settings } = this.#parts;
+    return { url: settings.url, protocol: this.#link.protocol === 5 ? 'MQTT 5' : 'MQTT 3.1.1' };
+  }
+
+  get pending(): number {
+    return this.#pending.size;
+  }
+
+  start(): void {
+    this.#link.start();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#link.connected)
+      void this.#link
+        .publish({ topic: this.#topics.state, payload: this.#state(false), retain: true })
+        .catch(() => {});
+    // Ends when what was published is acknowledged, or after a while.
+    await this.#link[Symbol.asyncDispose]();
+    for (const { settle } of [...this.#pending.values()])
+      settle(new PosternError('unavailable', 'the gateway stops'));
+  }
+
+  /**
+   * Sends a package to the DM server and resolves with its answer.
+   * @throws {PosternError} `unavailable` (no broker), `timeout`, `full`, `tooLarge`; what the far end reports comes as
+   * an envelope of kind Error
+   */
+  async request(request: UpRequest): Promise<Envelope> {
+    const { clock, entropy } = this.#parts;
+    if (this.#pending.size >= limits.pending)
+      throw new PosternError('full', 'too many packages wait for the DM server');
+    const correlation = entropy.bytes(12);
+    const id = Buffer.from(correlation).toString('hex');
+    const session = `${request.device ?? ''} ${request.server}`;
+    const route = this.#routes.get(session);
+    const timeToLive = Math.ceil(this.#timeout / 1000);
+    // A server has to know the gateway that is next to the device; by which others it came is the gateways' own.
+    const nearest = request.via?.split('/')[0];
+    const payload = encodeEnvelope({
+      kind: EnvelopeKind.Request,
+      correlation,
+      timeToLive,
+      ...request,
+      ...(nearest !== undefined && { via: nearest }),
+    });
+    const { promise, resolve, reject } = Promise.withResolvers<Envelope>();
+    let timer: Timer | undefined;
+    const settle = (outcome: Envelope | PosternError) => {
+      if (!this.#pending.delete(id)) return;
+      timer?.cancel();
+      if (!(outcome instanceof PosternError)) return resolve(outcome);
+      this.#routes.delete(session);
+      reject(outcome);
+    };
+    this.#pending.set(id, { session, settle });
+    timer = clock.after(this.#timeout, () =>
+      settle(new PosternError('timeout', `the DM server did not answer in ${this.#timeout} ms`)),
+    );
+    const topic = route === undefined ? this.#topics.up : this.#topics.upRoute(route);
+    this.#link
+      .publish({ topic, payload, expiry: timeToLive, responseTopic: this.#topics.down })
+      .catch((thrown) => settle(asPosternError(thrown)));
+    return await promise;
+  }
+
+  async #online(): Promise<void> {
+    const { events } = this.#parts;
+    try {
+      await this.#link.publish({ topic: this.#topics.state, payload: this.#state(true), retain: true });
+    } catch (thrown) {
+      events.emit('warn', 'mqtt.state-failed', { reason: asPosternError(thrown).message });
+    }
+    this.#parts.connected();
+  }
+
+  #state(online: boolean): Buffer {
+    return encodeState({ online, software: this.#parts.softwareVersion, bootId: this.#bootId });
+  }
+
+  #receive(payload: Buffer): void {
+    let envelope: Envelope;
+    try {
+      envelope = decodeEnvelope(payload);
+    } catch (thrown) {
+      this.#parts.events.emit('warn', 'mqtt.malformed', { reason: asPosternError(thrown).message });
+      return;
+    }
+    if (envelope.kind === EnvelopeKind.Notification) void this.#notify(envelope);
+    else if (envelope.kind !== EnvelopeKind.Request) this.#answer(envelope);
+  }
+
+  #answer(envelope: Envelope): void {
+    const pending = this.#pending.get(Buffer.from(envelope.correlation).toString('hex'));
+    // A duplicate, or too late: nobody waits for it.
+    if (!pending) {
+      this.#parts.events.emit('debug', 'mqtt.unexpected-answer');
+      return;
+    }
+    const { route } = envelope;
+    if (route !== undefined && isTopicLevel(route)) this.#routes.set(pending.session, route);
+    else this.#routes.delete(pending.session);
+    pending.settle(envelope);
+  }
+
+  async #notify(notification: Envelope): Promise<void> {
+    const id = Buffer.from(notification.correlation).toString('hex');
+    let outcome = this.#notifications.get(id);
+    if (!outcome) {
+      outcome = this.#deliver(notification);
+      this.#notifications.set(id, outcome);
+    }
+    const { route } = notification;
+    const topic = route !== undefined && isTopicLevel(route) ? this.#topics.upRoute(route) : this.#topics.up;
+    await this.#link.publish({ topic, payload: await outcome }).catch((thrown) => {
+      this.#parts.events.emit('warn', 'mqtt.outcome-lost', { reason: asPosternError(thrown).message });
+    });
+  }
+
+  async #deliver(notification: Envelope): Promise<Buffer> {
+    const { correlation, device, server } = notification;
+    const context = {
+      correlation,
+      ...(device !== undefined && { device }),
+      ...(server !== undefined && { server }),
+    };
+    try {
+      await this.#parts.notified(notification);
+      return encodeEnvelope({ kind: EnvelopeKind.Response, ...context });
+    } catch (thrown) {
+      const { dmStatus, message } = asPosternError(thrown);
+      return encodeEnvelope({ kind: EnvelopeKind.Error, ...context, status: dmStatus, reason: message });
+    }
+  }
+}

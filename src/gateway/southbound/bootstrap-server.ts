@@ -1,0 +1,196 @@
+import { BoundedMap } from '../../base/bounded-map.ts';
+import type { Entropy } from '../../base/entropy.ts';
+import { PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import { accountNodes, type DmAccount } from '../../mo/dm-acc.ts';
+import { Code } from '../../wire/coap/codes.ts';
+import { ContentFormat, dmContentFormats, mediaTypeOf } from '../../wire/coap/content-formats.ts';
+import type { EchoGuard } from '../../wire/coap/echo.ts';
+import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../../wire/coap/message.ts';
+import { Option, text } from '../../wire/coap/options.ts';
+import type { Resource } from '../../wire/coap/router.ts';
+import { coapUri } from '../../wire/coap/uri.ts';
+import { isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
+import { decodeProof, isProof } from '../../wire/syncml/bootstrap-proof.ts';
+import { type BootstrapSecrets, protectBootstrap } from '../../wire/syncml/bootstrap-security.ts';
+import { encodeMessage, isSupported, MediaType } from '../../wire/syncml/codec.ts';
+import type { SyncmlMessage } from '../../wire/syncml/message.ts';
+import { encodeTnds, encodeTndsWbxml, TndsMediaType } from '../../wire/syncml/tnds.ts';
+import type { Credentials, GatewayCredential } from '../store/credentials.ts';
+import type { LocalEndpoint } from './coap-network.ts';
+
+export interface BootstrapServerParts {
+  /** ServerID of the gateway, as its accounts name it. */
+  readonly gatewayId: string;
+  /** The secret that a device left its factory with, and perhaps a PIN, where it may be bootstrapped here. */
+  readonly secretsOf: (deviceId: string) => BootstrapSecrets | undefined;
+  readonly credentials: Credentials;
+  readonly guard: EchoGuard;
+  readonly entropy: Entropy;
+  readonly events: Events;
+  /** Whether a device of this ID answers at another address than this. */
+  readonly livesElsewhere: (deviceId: string, remote: Remote) => Promise<boolean>;
+}
+
+/** A device asks to be bootstrapped, over whatever transport. */
+export interface BootstrapRequest {
+  readonly deviceId: string | undefined;
+  readonly remote: Remote;
+  /** Coding of the answer. */
+  readonly mediaType: string;
+  /** The challenge that it was given, and its proof; absent when it asks for a challenge. */
+  readonly challenge?: Uint8Array | undefined;
+  readonly proof?: Uint8Array | undefined;
+  /** Where the device reaches the gateway, for its account. */
+  readonly address: string;
+  /** Hears that the device has proved itself. */
+  readonly proved?: () => void;
+}
+
+export type BootstrapAnswer =
+  | { readonly kind: 'challenge'; readonly reason: string }
+  /** `security` is `SEC=…; MAC=…`, the parameters of DM Bootstrap's content type. */
+  | { readonly kind: 'bootstrap'; readonly body: Uint8Array; readonly security: string };
+
+/** Challenges that were answered and are no good any more; each is stale by itself before this many can come. */
+const usedChallenges = 4096;
+const secretBytes = 16;
+const nonceBytes = 16;
+
+/**
+ * The local bootstrap server (GwMO section 8.4.2): gives a device that proves its factory credential an account for this
+ * gateway, with secrets made for it alone. The challenge is an Echo (RFC 9175) that is good once; nothing is kept for a
+ * device that only asks.
+ */
+export class BootstrapServer {
+  readonly #parts: BootstrapServerParts;
+  readonly #used = new BoundedMap<string, true>(usedChallenges);
+
+  constructor(parts: BootstrapServerParts) {
+    this.#parts = parts;
+  }
+
+  resource(local: LocalEndpoint): Resource {
+    const attributes = { rt: resourceTypes.bootstrap, ct: dmContentFormats };
+    return {
+      path: paths.bootstrap,
+      links: () => [{ target: paths.bootstrap, attributes }],
+      methods: { POST: (request) => this.#overCoap(request, local) },
+    };
+  }
+
+  async #overCoap(request: CoapRequest, local: LocalEndpoint): Promise<Reply> {
+    const { remote, echo, payload } = request;
+    const contentFormat = request.accept ?? ContentFormat.SyncmlWbxml;
+    const mediaType = mediaTypeOf(contentFormat);
+    if (mediaType === undefined || !isSupported(mediaType))
+      return refusal(Code.NotAcceptable, `the bootstrap comes as ${dmContentFormats}`);
+    const answer = await this.answer({
+      deviceId: request.parameter('id'),
+      remote,
+      mediaType,
+      challenge: echo,
+      proof: payload.length === 0 ? undefined : payload,
+      address: coapUri(local.address, local.port, paths.sessions),
+      proved: () => local.endpoint().vouch(remote),
+    });
+    if (answer.kind === 'challenge') return this.#parts.guard.challenge(request, answer.reason);
+    return reply(Code.Changed, {
+      payload: answer.body,
+      contentFormat,
+      options: [text(Option.BootstrapMac, answer.security)],
+    });
+  }
+
+  /**
+   * Challenges a device, or gives it its bootstrap.
+   * @throws {PosternError} `malformed` without an ID or with a proof that is none, `forbidden` for an unknown device or a
+   * wrong proof, `conflict` while a device of this ID lives elsewhere, `full`
+   */
+  async answer(request: BootstrapRequest): Promise<BootstrapAnswer> {
+    const { guard, secretsOf, events, livesElsewhere } = this.#parts;
+    const { deviceId, remote, mediaType, challenge: echo, proof: coded, address, proved } = request;
+    if (!isDeviceId(deviceId)) throw new PosternError('malformed', 'say who you are: ?id=<DevId>');
+    if (!echo || !coded) return { kind: 'challenge', reason: 'prove your factory credential' };
+    const challenge = Buffer.from(echo).toString('hex');
+    if (!guard.isFresh(echo, remote) || this.#used.has(challenge)) {
+      events.emit('warn', 'bootstrap.stale-challenge', { device: deviceId, peer: remote.address });
+      return { kind: 'challenge', reason: 'this challenge is used or too old' };
+    }
+    const proof = decodeProof(coded);
+    const secrets = secretsOf(deviceId);
+    // One answer for both: nobody learns which devices are known.
+    if (secrets?.network === undefined || !isProof(proof, secrets.network, echo, deviceId)) {
+      const reason = secrets === undefined ? 'unknown device' : 'wrong proof';
+      events.emit('warn', 'bootstrap.refused', { device: deviceId, peer: remote.address, reason });
+      throw new PosternError('forbidden', 'no bootstrap for this device and proof');
+    }
+    this.#used.set(challenge, true);
+    proved?.();
+    if (await livesElsewhere(deviceId, remote)) {
+      events.emit('warn', 'bootstrap.duplicate-id', { device: deviceId, peer: remote.address });
+      throw new PosternError('conflict', 'a device with this ID is attached and answers elsewhere');
+    }
+    const account = this.#issue(deviceId, Buffer.from(proof.deviceNonce).toString('hex'), address);
+    const body = encodeMessage(bootstrapMessage(deviceId, account, mediaType), mediaType);
+    events.emit('info', 'bootstrap.issued', { device: deviceId, peer: remote.address });
+    return { kind: 'bootstrap', body, security: protectBootstrap(body, secrets) };
+  }
+
+  #issue(deviceId: string, bootstrapNonce: string, address: string): DmAccount {
+    const { gatewayId, entropy, credentials } = this.#parts;
+    const secret = () => Buffer.from(entropy.bytes(secretBytes)).toString('base64url');
+    const credential: GatewayCredential = {
+      deviceId,
+      clientName: deviceId,
+      clientSecret: secret(),
+      clientNonce: entropy.bytes(nonceBytes),
+      serverSecret: secret(),
+      serverNonce: entropy.bytes(nonceBytes),
+      origin: 'local',
+      attached: false,
+    };
+    credentials.put(credential);
+    return {
+      serverId: gatewayId,
+      name: 'DM Gateway',
+      address,
+      own: { name: deviceId, secret: credential.clientSecret, nonce: credential.clientNonce },
+      peer: { name: gatewayId, secret: credential.serverSecret, nonce: credential.serverNonce },
+      bootstrapNonce,
+    };
+  }
+}
+
+/** A bootstrap is a DM message of one command that gets no answer (OMA DM bootstrap 1.2.1, section 5.4). */
+function bootstrapMessage(deviceId: string, account: DmAccount, mediaType: string): SyncmlMessage {
+  const object = {
+    path: './Inbox',
+    root: accountNodes(account.serverId.replaceAll('/', '_'), account),
+  };
+  const isPacked = mediaType === MediaType.Wbxml;
+  return {
+    header: {
+      verDtd: '1.2',
+      verProto: 'DM/1.2',
+      sessionId: '0',
+      msgId: 0,
+      target: { locUri: deviceId },
+      source: { locUri: account.serverId },
+    },
+    commands: [
+      {
+        name: 'Add',
+        cmdId: '1',
+        items: [
+          {
+            target: { locUri: './Inbox' },
+            meta: { format: 'xml', type: isPacked ? TndsMediaType.Wbxml : TndsMediaType.Xml },
+            data: isPacked ? encodeTndsWbxml(object) : encodeTnds(object),
+          },
+        ],
+      },
+    ],
+    final: true,
+  };
+}

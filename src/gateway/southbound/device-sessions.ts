@@ -1,0 +1,339 @@
+import { BoundedMap } from '../../base/bounded-map.ts';
+import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
+import type { Entropy } from '../../base/entropy.ts';
+import { PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import type { Scheme } from '../../dm/authentication.ts';
+import { LockOut } from '../../dm/lock-out.ts';
+import { ServerSession, type Work } from '../../dm/server-session.ts';
+import { DmStatus, isOk } from '../../dm/status.ts';
+import { isAlertOf } from '../../mo/gateway-alerts.ts';
+import { GatewayMode } from '../../mo/gw-config.ts';
+import { nodeAt, type Vocabulary } from '../../mo/vocabulary.ts';
+import { Code } from '../../wire/coap/codes.ts';
+import { ContentFormat, dmContentFormats, mediaTypeOf } from '../../wire/coap/content-formats.ts';
+import { type CoapRequest, type Remote, type Reply, reply } from '../../wire/coap/message.ts';
+import { Option, optionValue, text } from '../../wire/coap/options.ts';
+import type { Resource } from '../../wire/coap/router.ts';
+import { coapUri } from '../../wire/coap/uri.ts';
+import { isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
+import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
+import type { Alert } from '../../wire/syncml/message.ts';
+import type { Credentials, GatewayCredential } from '../store/credentials.ts';
+import type { AttachedDevice } from './associations.ts';
+import type { LocalEndpoint } from './coap-network.ts';
+
+export interface DeviceSessionsParts {
+  readonly gatewayId: string;
+  readonly credentials: Credentials;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+  readonly attached: (device: AttachedDevice) => void;
+  /** A device that proved itself said that it leaves. */
+  readonly left: (deviceId: string) => void;
+  /** An alert of a device that proved itself, other than that it leaves. Answers with its status. */
+  readonly alerted: (deviceId: string, alert: Alert) => number;
+  /** Whether a device may be a DM Gateway that has devices of its own (GwMO 1.1). */
+  readonly mayBeGateway: (deviceId: string) => boolean;
+  readonly vocabulary: Vocabulary;
+  /** How a device whose account was made by hand may prove itself, and the gateway to it; md5 where it says nothing. */
+  readonly schemesOf?: (deviceId: string) => DeviceSchemes | undefined;
+  /** What is to be done in a session once the device is attached. */
+  readonly work?: (deviceId: string) => Work;
+  /** A device proved itself from this address. */
+  readonly proved: (deviceId: string, remote: Remote) => void;
+}
+
+/** A DM package of a device, and how it came. */
+export interface ArrivedPackage {
+  readonly body: Uint8Array;
+  readonly mediaType: string;
+  /** Value of `x-syncml-hmac`. */
+  readonly hmac: string | undefined;
+  /** Tells sessions apart that devices of one ID hold over different ways. */
+  readonly way: string;
+  /** Where from, as a URI. */
+  readonly address: string;
+  /** ServerID by which the device knows the gateway there, if another than the gateway's own. */
+  readonly serverId?: string;
+  /** Hears that the device proved itself in this package or before. */
+  readonly proved: (deviceId: string) => void;
+}
+
+export interface DeviceSchemes {
+  readonly client: readonly Scheme[];
+  readonly server: readonly Scheme[];
+}
+
+interface Open {
+  readonly session: ServerSession;
+  readonly deviceId: string;
+  heard: Monotonic;
+  idle: Timer;
+}
+
+/**
+ * Sessions at one time, and milliseconds that one may lie still. At the bound a newcomer takes the place of one that has
+ * ended, that has not proved itself for `unproved` milliseconds, or was silent for `silent`; else it has to come again: a
+ * storm of devices would only throw each other out.
+ */
+export const sessionLimits = { sessions: 256, idle: 60_000, unproved: 2000, silent: 10_000 } as const;
+
+/** The gateway as DM server of its devices: the resource `/dm`. */
+export class DeviceSessions {
+  readonly #parts: DeviceSessionsParts;
+  readonly #open: BoundedMap<string, Open>;
+  readonly #lockOut: LockOut;
+
+  constructor(parts: DeviceSessionsParts) {
+    this.#parts = parts;
+    this.#lockOut = new LockOut(parts.clock);
+    this.#open = new BoundedMap(sessionLimits.sessions);
+  }
+
+  /** Sessions under way; those that ended stay for a while to answer repetitions, and do not count. */
+  get size(): number {
+    return this.#open.values().reduce((count, { session }) => count + (session.outcome ? 0 : 1), 0);
+  }
+
+  resource(local: LocalEndpoint): Resource {
+    const attributes = { rt: resourceTypes.sessions, ct: dmContentFormats };
+    return {
+      path: paths.sessions,
+      links: () => [{ target: paths.sessions, attributes }],
+      methods: { POST: (request) => this.#overCoap(request, local) },
+    };
+  }
+
+  /** A device is attached no more: its sessions end, in the middle of whatever they do. */
+  detached(deviceId: string): void {
+    for (const [key, open] of [...this.#open.entries()]) {
+      if (open.deviceId !== deviceId || open.session.outcome) continue;
+      this.#close(key, open);
+      void this.#abandon(open, DmStatus.NotFound, 'the device was detached');
+    }
+  }
+
+  async stop(): Promise<void> {
+    for (const [key, open] of [...this.#open.entries()]) {
+      this.#close(key, open);
+      await this.#abandon(open, DmStatus.SessionAborted, 'the gateway stops');
+    }
+  }
+
+  async #overCoap(request: CoapRequest, local: LocalEndpoint): Promise<Reply> {
+    const { contentFormat = ContentFormat.SyncmlXml, remote, payload, message } = request;
+    const hmac = optionValue(message.options, Option.SyncmlHmac);
+    const answer = await this.receive({
+      body: payload,
+      mediaType: mediaTypeOf(contentFormat) ?? '',
+      hmac: hmac && Buffer.from(hmac).toString(),
+      way: remote.key,
+      address: coapUri(remote.address, remote.port),
+      proved: (deviceId) => {
+        local.endpoint().vouch(remote);
+        this.#parts.proved(deviceId, remote);
+      },
+    });
+    return reply(Code.Changed, {
+      payload: answer.body,
+      contentFormat,
+      ...(answer.hmac !== undefined && { options: [text(Option.SyncmlHmac, answer.hmac)] }),
+    });
+  }
+
+  /**
+   * Takes a DM package, whatever brought it, and gives the answer.
+   * @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge`, `forbidden` for a device without an account here,
+   * `lockedOut`, `unavailable` when there are too many sessions
+   */
+  async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
+    const { body, mediaType, hmac, way, address, proved, serverId = this.#parts.gatewayId } = arrived;
+    const message = decodeMessage(body, mediaType);
+    const { source, sessionId, msgId } = message.header;
+    const deviceId = source.locUri;
+    const credential = isDeviceId(deviceId) ? this.#parts.credentials.get(deviceId) : undefined;
+    if (!credential) {
+      this.#parts.events.emit('warn', 'session.unknown-device', {
+        device: deviceId.slice(0, 200),
+        peer: address,
+      });
+      throw new PosternError(
+        'forbidden',
+        `no account here for this device; bootstrap it first at ${paths.bootstrap}`,
+      );
+    }
+    const lockKey = `${deviceId} ${new URL(address).hostname}`;
+    this.#lockOut.check(lockKey);
+    const key = `${way} ${deviceId} ${sessionId}`;
+    const known = this.#open.get(key);
+    // A first message opens a session anew, even if its number was used before.
+    if (known && msgId === 1 && known.session.outcome) this.#close(key, known);
+    const open = this.#open.get(key) ?? this.#begin(key, credential, { sessionId, address, serverId });
+    this.#keepAwake(key, open);
+    const wasOver = open.session.outcome !== undefined;
+    const answer = await open.session.receive(message, { body, hmac });
+    if (open.session.authenticated) {
+      this.#lockOut.succeeded(lockKey);
+      proved(deviceId);
+    }
+    const { outcome } = open.session;
+    if (outcome && !wasOver) {
+      if (outcome.status === DmStatus.InvalidCredentials) this.#lockOut.failed(lockKey);
+      this.#ended(open, sessionId, address);
+    }
+    const coded = encodeMessage(answer, mediaType);
+    return { body: coded, hmac: open.session.seal(coded) };
+  }
+
+  #begin(
+    key: string,
+    credential: GatewayCredential,
+    { sessionId, address, serverId }: { sessionId: string; address: string; serverId: string },
+  ): Open {
+    const { credentials, entropy, events, schemesOf, alerted, vocabulary } = this.#parts;
+    const { deviceId } = credential;
+    this.#makeRoom();
+    const schemes = schemesOf?.(deviceId);
+    let leaving = false;
+    /** A child gateway tells of others as well. */
+    const isOwn = (alert: Alert) => alert.items[0]?.source?.locUri === './DevInfo';
+    const session = new ServerSession({
+      ends: { local: serverId, remote: deviceId },
+      account: {
+        own: {
+          name: serverId,
+          secret: credential.serverSecret,
+          nonce: credential.serverNonce,
+          ...(schemes && { schemes: schemes.server }),
+        },
+        peer: {
+          name: credential.clientName,
+          secret: credential.clientSecret,
+          nonce: credential.clientNonce,
+          ...(schemes && { schemes: schemes.client }),
+        },
+      },
+      saveNonces: ({ own, peer }) => {
+        const current = credentials.get(deviceId);
+        if (current?.clientSecret !== credential.clientSecret) return;
+        credentials.put({
+          ...current,
+          ...(own && { serverNonce: own }),
+          ...(peer && { clientNonce: peer }),
+        });
+      },
+      entropy,
+      sessionId,
+      // Who leaves has nothing to be done with it.
+      work: ({ devInfo }) => (leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, address)),
+      alerted: (alert) => {
+        events.emit('info', 'session.alert', { device: deviceId, alert: alert.data });
+        if (isAlertOf(alert, vocabulary.alerts.DeviceDetach) && isOwn(alert)) {
+          leaving = true;
+          return DmStatus.Ok;
+        }
+        return alerted(deviceId, alert);
+      },
+    });
+    events.emit('info', 'session.started', { device: deviceId, session: sessionId });
+    const open: Open = { session, deviceId, heard: this.#parts.clock.now(), idle: { cancel() {} } };
+    this.#open.set(key, open);
+    return open;
+  }
+
+  /** @throws {PosternError} `unavailable` */
+  #makeRoom(): void {
+    if (this.#open.size < sessionLimits.sessions) return;
+    const now = this.#parts.clock.now();
+    // The one begun first comes first.
+    for (const [key, open] of this.#open.entries()) {
+      const { authenticated, outcome } = open.session;
+      const patience = authenticated ? sessionLimits.silent : sessionLimits.unproved;
+      if (!outcome && now - open.heard < patience) continue;
+      this.#close(key, open);
+      void this.#abandon(open, DmStatus.DeviceFull, 'too many sessions');
+      return;
+    }
+    throw new PosternError('unavailable', 'too many sessions; come again in a while');
+  }
+
+  // biome-ignore lint/correctness/useYield: nothing is asked of a device that leaves
+  async *#goodbye(deviceId: string): Work {
+    this.#parts.left(deviceId);
+  }
+
+  /** What the gateway asks each device that opens a session. Its answer shows that it took the gateway for the right one. */
+  async *#greet(
+    { deviceId }: GatewayCredential,
+    devInfo: Readonly<Record<string, string>>,
+    address: string,
+  ): Work {
+    const { mayBeGateway, vocabulary } = this.#parts;
+    // A gateway is known by its management object.
+    const mode = { name: 'Get' as const, uri: nodeAt(vocabulary, 'GwConfig', 'Mode') };
+    const [outcome, kind, asGateway] = yield [
+      { name: 'Get', uri: './DevDetail/FwV' },
+      { name: 'Get', uri: './DevDetail/DevTyp' },
+      ...(mayBeGateway(deviceId) ? [mode] : []),
+    ];
+    // The credential may have been issued anew meanwhile; the one of now counts.
+    const credential = this.#parts.credentials.get(deviceId);
+    if (!outcome || !credential || outcome.status === DmStatus.NotExecuted) return;
+    const found = (asked: typeof outcome | undefined) =>
+      asked && isOk(asked.status) ? asked.results[0]?.data : undefined;
+    const [firmware, deviceType] = [found(outcome), found(kind)];
+    this.#parts.attached({
+      deviceId,
+      credential,
+      mode: GatewayMode.Transparent,
+      origin: credential.origin,
+      protocol: 'OMA-DM',
+      address,
+      isGateway: isOk(asGateway?.status ?? DmStatus.NotFound),
+      ...(devInfo.Man !== undefined && { manufacturer: devInfo.Man }),
+      ...(devInfo.Mod !== undefined && { model: devInfo.Mod }),
+      ...(typeof firmware === 'string' && { firmware }),
+      ...(typeof deviceType === 'string' && { deviceType }),
+    });
+    const { work } = this.#parts;
+    if (work) yield* work(deviceId);
+  }
+
+  #keepAwake(key: string, open: Open): void {
+    open.heard = this.#parts.clock.now();
+    open.idle.cancel();
+    open.idle = this.#parts.clock.after(sessionLimits.idle, () => {
+      this.#open.delete(key);
+      if (!open.session.outcome) void this.#abandon(open, 408, 'the device did not come back');
+    });
+  }
+
+  #close(key: string, open: Open): void {
+    open.idle.cancel();
+    this.#open.delete(key);
+  }
+
+  /** It stays for a while, so that a package which comes again gets the same answer. */
+  #ended({ session, deviceId }: Open, sessionId: string, address: string): void {
+    const { status = 0, reason = '' } = session.outcome ?? {};
+    this.#parts.events.emit(
+      isOk(status) ? 'info' : 'warn',
+      isOk(status) ? 'session.ended' : 'session.failed',
+      {
+        device: deviceId,
+        session: sessionId,
+        status,
+        reason,
+        peer: address,
+      },
+    );
+  }
+
+  async #abandon({ session, deviceId }: Open, status: number, reason: string): Promise<void> {
+    if (session.outcome) return;
+    await session.abandon(status, reason);
+    this.#parts.events.emit('warn', 'session.failed', { device: deviceId, status, reason });
+  }
+}

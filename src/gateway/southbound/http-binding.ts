@@ -1,0 +1,322 @@
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import { type AddressInfo, BlockList } from 'node:net';
+import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import { readBounded } from '../../base/read-bounded.ts';
+import { uriHost } from '../../base/uri-host.ts';
+import { hmacHeader } from '../../dm/hmac-header.ts';
+import type { EchoGuard } from '../../wire/coap/echo.ts';
+import type { Remote } from '../../wire/coap/message.ts';
+import { decodeMessage, isSupported, MediaType } from '../../wire/syncml/codec.ts';
+import { messageLimits } from '../../wire/syncml/elements.ts';
+import type { BootstrapServer } from './bootstrap-server.ts';
+import type { DeviceSessions } from './device-sessions.ts';
+import type { TunnelAnswer, TunnelledPackage } from './tunnelled.ts';
+
+export interface HttpSettings {
+  readonly host: string;
+  readonly port: number;
+  readonly path: string;
+  readonly bootstrapPath: string;
+  readonly tunnelPath: string;
+  /** ServerID by which these devices know the gateway. */
+  readonly serverId: string;
+  /** PEM files; plain HTTP when absent. */
+  readonly tls?: { readonly cert: string; readonly key: string };
+  readonly allowPlain: boolean;
+}
+
+export interface HttpBindingParts {
+  readonly settings: HttpSettings;
+  readonly sessions: Pick<DeviceSessions, 'receive'>;
+  readonly bootstrapServer: Pick<BootstrapServer, 'answer'>;
+  readonly guard: EchoGuard;
+  readonly forward: (up: TunnelledPackage) => Promise<TunnelAnswer>;
+  readonly events: Events;
+}
+
+/** Connections at one time, and milliseconds for a request to arrive and for a connection to lie still. */
+export const httpLimits = { connections: 256, request: 30_000, idle: 60_000 } as const;
+
+/** Name of the authentication by which a device proves its factory credential (docs/bindings.md). */
+const bootstrapScheme = 'Postern-Bootstrap';
+
+/** HTTP statuses of errors that have one of their own; DM statuses of others are HTTP's as well. */
+const statusOf: Readonly<Partial<Record<ErrorCode, number>>> = {
+  exists: 409,
+  full: 503,
+  lockedOut: 429,
+  timeout: 504,
+  unsupportedVersion: 400,
+};
+
+/**
+ * DM over HTTP (OMA DM's HTTP binding): the gateway's own sessions, its bootstrap server and its tunnel for devices that
+ * speak no CoAP. A package is answered in the media type that it came in.
+ */
+export class HttpBinding implements AsyncDisposable {
+  readonly #parts: HttpBindingParts;
+  #server: Server | undefined;
+
+  constructor(parts: HttpBindingParts) {
+    this.#parts = parts;
+  }
+
+  get port(): number {
+    return (this.#server?.address() as AddressInfo | null | undefined)?.port ?? 0;
+  }
+
+  get url(): string {
+    const { host, tls } = this.#parts.settings;
+    return `${tls ? 'https' : 'http'}://${uriHost(host)}:${this.port}`;
+  }
+
+  /** @throws {PosternError} `configuration` */
+  async start(): Promise<void> {
+    const { settings, events } = this.#parts;
+    const { host, port, tls, allowPlain } = settings;
+    if (!tls && !allowPlain && !isLoopback(host))
+      throw new PosternError(
+        'configuration',
+        `http.host: ${host} is not loopback, so it needs http.tls-cert and http.tls-key, or http.insecure-plain-http = true`,
+      );
+    this.#server = this.#create((request, response) => void this.#serve(request, response));
+    this.#server.maxConnections = httpLimits.connections;
+    this.#server.requestTimeout = httpLimits.request;
+    this.#server.headersTimeout = httpLimits.request;
+    this.#server.keepAliveTimeout = httpLimits.idle;
+    try {
+      this.#server.listen(port, host);
+      await once(this.#server, 'listening');
+    } catch (cause) {
+      throw new PosternError(
+        'configuration',
+        `http.port: ${host}:${port} cannot be used: ${cause instanceof Error ? cause.message : String(cause)}`,
+        { cause },
+      );
+    }
+    if (!tls) events.emit('warn', 'http.insecure', { security: 'none: HTTP without TLS' });
+    events.emit('info', 'http.listening', { url: this.url });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#server?.listening) return;
+    const closed = once(this.#server, 'close');
+    this.#server.close();
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  #create(listener: RequestListener): Server {
+    const { tls } = this.#parts.settings;
+    if (!tls) return createServer(listener);
+    try {
+      const options = {
+        cert: readFileSync(tls.cert),
+        key: readFileSync(tls.key),
+        minVersion: 'TLSv1.2' as const,
+      };
+      return createTlsServer(options, listener);
+    } catch (cause) {
+      throw new PosternError('configuration', `http.tls-cert, http.tls-key: ${String(cause)}`, { cause });
+    }
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      await this.#route(request, response);
+    } catch (thrown) {
+      const error = asPosternError(thrown);
+      if (error.code === 'internal')
+        this.#parts.events.emit('error', 'http.failed', { message: error.message, stack: error.stack });
+      const status = statusOf[error.code] ?? error.dmStatus;
+      refuse(response, status, error.code === 'internal' ? 'internal error' : error.message);
+    }
+  }
+
+  async #route(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { path, bootstrapPath, tunnelPath } = this.#parts.settings;
+    const url = new URL(request.url ?? '/', 'http://gateway');
+    const server = serverIn(url.pathname, tunnelPath);
+    const handler =
+      url.pathname === path
+        ? this.#session
+        : url.pathname === bootstrapPath
+          ? this.#bootstrap
+          : server === undefined
+            ? undefined
+            : this.#tunnel;
+    if (!handler) throw new PosternError('notFound', 'no such resource');
+    if (request.method !== 'POST') {
+      response.setHeader('allow', 'POST');
+      throw new PosternError('notAllowed', 'DM packages are posted');
+    }
+    await handler.call(this, { request, response, url, server: server ?? '' });
+  }
+
+  async #session({ request, response }: Visit): Promise<void> {
+    const mediaType = packageType(request);
+    const address = remoteOf(request).address;
+    const answer = await this.#parts.sessions.receive({
+      body: await bodyOf(request),
+      mediaType,
+      hmac: hmacOf(request),
+      // Requests of one session come over several connections: nothing but the device tells them apart.
+      way: 'http',
+      address: `http://${uriHost(address)}`,
+      serverId: this.#parts.settings.serverId,
+      proved: () => {},
+    });
+    send(response, answer.body, mediaType, answer.hmac);
+  }
+
+  async #tunnel({ request, response, url, server }: Visit): Promise<void> {
+    const contentType = packageType(request);
+    const body = await bodyOf(request);
+    const answer = await this.#parts.forward({
+      server,
+      device: url.searchParams.get('id') ?? sourceOf(body, contentType),
+      contentType,
+      body,
+      hmac: hmacOf(request),
+      address: remoteOf(request).address,
+    });
+    if (answer.kind === 'answer') send(response, answer.body, answer.contentType ?? contentType, answer.hmac);
+    else {
+      if (answer.retryAfter !== undefined) response.setHeader('retry-after', answer.retryAfter);
+      const { status } = answer;
+      refuse(
+        response,
+        status === 408 ? 504 : status === 407 ? 401 : status < 600 ? status : 502,
+        answer.reason,
+      );
+    }
+  }
+
+  /** The challenge and the proof go in the headers of HTTP's own authentication (RFC 9110, section 11). */
+  async #bootstrap({ request, response, url }: Visit): Promise<void> {
+    const { bootstrapServer, guard, settings } = this.#parts;
+    const remote = remoteOf(request);
+    const [accepted = MediaType.Wbxml] = (request.headers.accept ?? '').split(/[,;]/).filter(isSupported);
+    const credentials = request.headers.authorization ?? '';
+    const field = (name: string) => {
+      const found = new RegExp(`^${bootstrapScheme} .*\\b${name}="([A-Za-z0-9+/=]+)"`, 'i').exec(
+        credentials,
+      )?.[1];
+      return found === undefined ? undefined : Buffer.from(found, 'base64');
+    };
+    const answer = await bootstrapServer.answer({
+      deviceId: url.searchParams.get('id') ?? undefined,
+      remote,
+      mediaType: accepted,
+      challenge: field('challenge'),
+      proof: field('proof'),
+      address: `${settings.tls ? 'https' : 'http'}://${request.headers.host ?? new URL(this.url).host}${settings.path}`,
+    });
+    if (answer.kind === 'bootstrap') {
+      send(response, answer.body, `${accepted}; ${answer.security}`, undefined);
+      return;
+    }
+    response.setHeader(
+      'www-authenticate',
+      `${bootstrapScheme} challenge="${guard.issue(remote).toString('base64')}"`,
+    );
+    refuse(response, 401, answer.reason);
+  }
+}
+
+interface Visit {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly url: URL;
+  /** ServerID in the path of the tunnel. */
+  readonly server: string;
+}
+
+function isLoopback(host: string): boolean {
+  const loopback = new BlockList();
+  loopback.addSubnet('127.0.0.0', 8);
+  loopback.addAddress('::1', 'ipv6');
+  return host === 'localhost' || loopback.check(host, host.includes(':') ? 'ipv6' : 'ipv4');
+}
+
+function serverIn(pathname: string, tunnelPath: string): string | undefined {
+  if (!pathname.startsWith(`${tunnelPath}/`)) return undefined;
+  try {
+    return decodeURIComponent(pathname.slice(tunnelPath.length + 1));
+  } catch {
+    return undefined;
+  }
+}
+
+/** An address is all that HTTP tells two devices apart by: connections come and go. */
+function remoteOf({ socket }: IncomingMessage): Remote {
+  const address = (socket.remoteAddress ?? '').replace(/^::ffff:/, '');
+  return { address, port: socket.remotePort ?? 0, key: `http ${address}` };
+}
+
+/** @throws {PosternError} `unsupportedFormat` */
+function packageType({ headers }: IncomingMessage): string {
+  const [mediaType = ''] = (headers['content-type'] ?? '').toLowerCase().split(';');
+  const found = mediaType.trim();
+  if (!isSupported(found))
+    throw new PosternError(
+      'unsupportedFormat',
+      'a DM package comes as application/vnd.syncml.dm+xml or +wbxml',
+    );
+  return found;
+}
+
+function hmacOf({ headers }: IncomingMessage): string | undefined {
+  const value = headers[hmacHeader];
+  return typeof value === 'string' ? value : undefined;
+}
+
+/** @throws {PosternError} `tooLarge` */
+const bodyOf = (request: IncomingMessage): Promise<Uint8Array> =>
+  readBounded(request, messageLimits.bytes, 'a package');
+
+/** Who sent a package, for clients that cannot put it into the URL. */
+function sourceOf(body: Uint8Array, mediaType: string): string | undefined {
+  try {
+    return decodeMessage(body, mediaType).header.source.locUri;
+  } catch {
+    return undefined;
+  }
+}
+
+function send(
+  response: ServerResponse,
+  body: Uint8Array,
+  contentType: string,
+  hmac: string | undefined,
+): void {
+  response.writeHead(200, {
+    'content-type': contentType,
+    'content-length': body.length,
+    'cache-control': 'no-store',
+    ...(hmac !== undefined && { [hmacHeader]: hmac }),
+  });
+  response.end(body);
+}
+
+function refuse(response: ServerResponse, status: number, why: string): void {
+  if (response.headersSent) return;
+  const text = `${why}\n`;
+  response.writeHead(status, {
+    'content-type': 'text/plain; charset=utf-8',
+    'content-length': Buffer.byteLength(text),
+    // What is left of the request is not waited for.
+    ...(status === 413 && { connection: 'close' }),
+  });
+  response.end(text);
+}

@@ -1,0 +1,186 @@
+import { BoundedMap } from '../../base/bounded-map.ts';
+import type { Clock } from '../../base/clock.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import type { CoapAnswer, CoapCall } from '../../wire/coap/blockwise-client.ts';
+import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
+import { ContentFormat } from '../../wire/coap/content-formats.ts';
+import { parseLinks } from '../../wire/coap/link-format.ts';
+import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../../wire/coap/message.ts';
+import type { Resource } from '../../wire/coap/router.ts';
+import { coapUri } from '../../wire/coap/uri.ts';
+import { encodeContent } from '../../wire/lwm2m/content.ts';
+import { ObjectId } from '../../wire/lwm2m/objects.ts';
+import type { Path } from '../../wire/lwm2m/path.ts';
+import { queryOf } from '../../wire/lwm2m/registration.ts';
+import type { Entry, Value } from '../../wire/lwm2m/resource.ts';
+import { paths, resourceTypes } from '../../wire/resources.ts';
+import { Afterwards } from './afterwards.ts';
+import type { LocalEndpoint } from './coap-network.ts';
+import type { LwM2mCalls } from './lwm2m-calls.ts';
+import type { Reach } from './reach.ts';
+
+export interface LwM2mBootstrapParts {
+  readonly isAllowed: (deviceId: string) => boolean;
+  readonly call: Reach['call'];
+  readonly calls: LwM2mCalls;
+  /** Seconds between two signs of life that a client is told to give. */
+  readonly lifetime: number;
+  readonly clock: Clock;
+  readonly events: Events;
+}
+
+/** By which the gateway is known within a client. */
+const shortServerId = 1;
+/** No security: LwM2M core 1.1, appendix E.1. */
+const noSecurity = 3;
+const timeout = 20_000;
+/** Clients at work at one time, and clients of which it is remembered that their account came from here. */
+const limits = { atWork: 64, remembered: 16_384 } as const;
+/** Formats of a bootstrap pack (LwM2M core 1.2, section 6.1.7.5). */
+const packFormats: readonly number[] = [ContentFormat.SenmlCbor, ContentFormat.SenmlJson];
+
+/**
+ * `/bs` and `/bspack`: the gateway as LwM2M bootstrap server, which gives a client an account for the gateway as its LwM2M
+ * server (LwM2M core 1.1, section 6.1).
+ */
+export class LwM2mBootstrapServer implements AsyncDisposable {
+  readonly #parts: LwM2mBootstrapParts;
+  readonly #afterwards: Afterwards;
+  readonly #bootstrapped = new BoundedMap<string, true>(limits.remembered);
+
+  constructor(parts: LwM2mBootstrapParts) {
+    this.#parts = parts;
+    this.#afterwards = new Afterwards(parts.clock);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#afterwards[Symbol.asyncDispose]();
+  }
+
+  /** Whether a client has its account from here. */
+  has(deviceId: string): boolean {
+    return this.#bootstrapped.has(deviceId);
+  }
+
+  resources(local: LocalEndpoint): Resource[] {
+    const link = { target: paths.lwm2mBootstrap, attributes: { rt: resourceTypes.lwm2mBootstrap } };
+    return [
+      {
+        path: paths.lwm2mBootstrap,
+        links: () => [link],
+        methods: { POST: (request) => this.#requested(request, local) },
+      },
+      { path: paths.lwm2mBootstrapPack, methods: { GET: (request) => this.#pack(request, local) } },
+    ];
+  }
+
+  /** @throws {PosternError} `malformed`, `forbidden`, `unavailable` */
+  #requested(request: CoapRequest, local: LocalEndpoint): Reply {
+    const deviceId = this.#allowed(request);
+    if (this.#afterwards.size >= limits.atWork && !this.#afterwards.has(deviceId))
+      throw new PosternError('unavailable', `${limits.atWork} clients are being bootstrapped`);
+    const wanted = Number(queryOf(request.query).get('pct') ?? Number.NaN);
+    this.#afterwards.begin(deviceId, () => this.#bootstrap(deviceId, request.remote, local, wanted));
+    return reply(Code.Changed);
+  }
+
+  /** @throws {PosternError} `malformed`, `forbidden` */
+  #pack(request: CoapRequest, local: LocalEndpoint): Reply {
+    const deviceId = this.#allowed(request);
+    const contentFormat = request.accept ?? ContentFormat.SenmlCbor;
+    if (!packFormats.includes(contentFormat))
+      return refusal(Code.NotAcceptable, `the pack comes as ${packFormats.join(' or ')}`);
+    const entries = [...this.#security(local, 0), ...this.#server()];
+    this.#bootstrapped.set(deviceId, true);
+    this.#parts.events.emit('info', 'lwm2m.bootstrapped', { device: deviceId, peer: request.remote.address });
+    return reply(Code.Content, { payload: encodeContent(contentFormat, entries, []), contentFormat });
+  }
+
+  #allowed({ query, remote }: CoapRequest): string {
+    const deviceId = queryOf(query).get('ep');
+    if (!deviceId) throw new PosternError('malformed', 'say who you are: ?ep=<endpoint name>');
+    if (this.#parts.isAllowed(deviceId)) return deviceId;
+    const fields = { device: deviceId.slice(0, 200), peer: remote.address };
+    this.#parts.events.emit('warn', 'bootstrap.refused', { ...fields, reason: 'unknown device' });
+    throw new PosternError('forbidden', 'no endpoint of this name is bootstrapped here');
+  }
+
+  async #bootstrap(
+    deviceId: string,
+    { address, port }: Remote,
+    local: LocalEndpoint,
+    wanted: number,
+  ): Promise<void> {
+    const { call, calls, events } = this.#parts;
+    const { signal } = this.#afterwards;
+    const client = { deviceId, address, port, version: '1.1', root: [], formats: [wanted] };
+    const send = async (request: Omit<CoapCall, 'timeout' | 'signal'>): Promise<CoapAnswer> =>
+      await call(address, port, { ...request, timeout, signal });
+    try {
+      const free = freeInstance(await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat }));
+      // What other servers it knows is not for this gateway to keep; its bootstrap server's account stays (section 6.1.6).
+      expectDone(deviceId, 'Delete', await send({ method: Code.DELETE, path: [] }));
+      for (const [path, entries] of [
+        [[ObjectId.Security, free], this.#security(local, free)],
+        [[ObjectId.Server, 0], this.#server()],
+      ] as const)
+        await calls.write(client, path, entries, { signal });
+      expectDone(deviceId, 'Finish', await send({ method: Code.POST, path: ['bs'] }));
+      this.#bootstrapped.set(deviceId, true);
+      events.emit('info', 'lwm2m.bootstrapped', { device: deviceId, peer: address });
+    } catch (thrown) {
+      if (signal.aborted) return;
+      const { message } = asPosternError(thrown);
+      events.emit('warn', 'lwm2m.bootstrap-failed', { device: deviceId, peer: address, reason: message });
+    }
+  }
+
+  #security(local: LocalEndpoint, instance: number): readonly Entry[] {
+    const none = new Uint8Array();
+    return resourcesOf([ObjectId.Security, instance], {
+      0: coapUri(local.address, local.port),
+      1: false,
+      2: noSecurity,
+      3: none,
+      4: none,
+      5: none,
+      10: shortServerId,
+    });
+  }
+
+  #server(): readonly Entry[] {
+    return resourcesOf([ObjectId.Server, 0], {
+      0: shortServerId,
+      1: this.#parts.lifetime,
+      6: true,
+      7: 'U',
+    });
+  }
+}
+
+const resourcesOf = (instance: Path, values: Readonly<Record<number, Value>>): readonly Entry[] =>
+  Object.entries(values).map(([id, value]) => ({ path: [...instance, Number(id)], value }));
+
+/**
+ * An instance of Security that is no account of the bootstrap server: what a client says of itself (Bootstrap-Discover)
+ * tells; a client that does not say has its bootstrap server at 0, as is usual.
+ */
+function freeInstance({ code, payload }: CoapAnswer): number {
+  if (!isSuccess(code)) return 1;
+  try {
+    const taken = parseLinks(Buffer.from(payload).toString()).flatMap(({ target, attributes }) => {
+      const [, instance] = /^\/0\/(\d{1,5})$/.exec(target) ?? [];
+      return instance === undefined || attributes.ssid !== undefined ? [] : [Number(instance)];
+    });
+    return [0, 1, 2, 3].find((instance) => !taken.includes(instance)) ?? 1;
+  } catch {
+    return 1;
+  }
+}
+
+/** @throws {PosternError} `unavailable` */
+function expectDone(deviceId: string, what: string, { code }: CoapAnswer): void {
+  if (!isSuccess(code))
+    throw new PosternError('unavailable', `${deviceId} answered Bootstrap-${what} with ${codeText(code)}`);
+}

@@ -1,0 +1,51 @@
+import type { Clock } from '../../base/clock.ts';
+import { Code } from '../../wire/coap/codes.ts';
+import { ContentFormat } from '../../wire/coap/content-formats.ts';
+import { reply } from '../../wire/coap/message.ts';
+import { Observable } from '../../wire/coap/observe.ts';
+import type { Resource } from '../../wire/coap/router.ts';
+import { paths, resourceTypes } from '../../wire/resources.ts';
+import type { LocalEndpoint } from './coap-network.ts';
+
+/** `/gw/status`: whether the uplink is there, observable, so that a device need not find out by waiting. */
+export class UplinkStatus {
+  readonly #clock: Clock;
+  readonly #isConnected: () => boolean;
+  readonly #observables = new Set<Observable>();
+
+  constructor(clock: Clock, isConnected: () => boolean) {
+    this.#clock = clock;
+    this.#isConnected = isConnected;
+  }
+
+  resource(local: LocalEndpoint): Resource {
+    let observable: Observable | undefined;
+    return {
+      path: paths.status,
+      links: () => [{ target: paths.status, attributes: { rt: resourceTypes.status, obs: true } }],
+      methods: {
+        GET: (request) => {
+          if (!observable) {
+            observable = new Observable(local.endpoint(), this.#clock, () => this.#represent());
+            this.#observables.add(observable);
+          }
+          return observable.handle(request);
+        },
+      },
+    };
+  }
+
+  changed(): void {
+    for (const observable of this.#observables)
+      if (observable.ended) this.#observables.delete(observable);
+      else observable.changed();
+  }
+
+  #represent() {
+    return reply(Code.Content, {
+      payload: this.#isConnected() ? 'online' : 'offline',
+      contentFormat: ContentFormat.TextPlain,
+      maxAge: 60,
+    });
+  }
+}

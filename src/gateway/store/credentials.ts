@@ -1,0 +1,99 @@
+import type { DatabaseSync } from 'node:sqlite';
+import { PosternError } from '../../base/errors.ts';
+import { recordName } from '../../base/record-name.ts';
+import type { BootstrapOrigin, ExpectedDevice } from '../../mo/device-record.ts';
+
+/** What a device and the gateway share: each proves itself to the other by its own secret. */
+export interface GatewayCredential extends ExpectedDevice {
+  readonly origin: BootstrapOrigin;
+  /** The device has proved itself with it. Until then it may be issued anew. */
+  readonly attached: boolean;
+}
+
+/** Credentials that bootstraps issued, one for each device. */
+export class Credentials {
+  readonly limit: number;
+  readonly #database: DatabaseSync;
+  readonly #known = new Map<string, GatewayCredential>();
+  /** Device IDs by the names of their nodes. */
+  readonly #ids = new Map<string, string>();
+
+  constructor(database: DatabaseSync, limit: number) {
+    this.limit = limit;
+    this.#database = database;
+    for (const row of database.prepare('SELECT * FROM credential').iterate()) {
+      this.#keep(fromRow(row));
+    }
+  }
+
+  get size(): number {
+    return this.#known.size;
+  }
+
+  get(deviceId: string): GatewayCredential | undefined {
+    return this.#known.get(deviceId);
+  }
+
+  list(): GatewayCredential[] {
+    return [...this.#known.values()];
+  }
+
+  /** By the name of the device's node. */
+  named(name: string): GatewayCredential | undefined {
+    const deviceId = this.#ids.get(name);
+    return deviceId === undefined ? undefined : this.#known.get(deviceId);
+  }
+
+  /** @throws {PosternError} `full` */
+  put(credential: GatewayCredential): void {
+    const { deviceId, clientName, clientSecret, clientNonce, serverSecret, serverNonce, origin, attached } =
+      credential;
+    if (!this.#known.has(deviceId) && this.#known.size >= this.limit)
+      throw new PosternError('full', `credentials of ${this.limit} devices are held`);
+    this.#database
+      .prepare(
+        `INSERT OR REPLACE INTO credential (device_id, client_name, client_secret, client_nonce, server_secret, server_nonce, origin, attached)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+      )
+      .run(
+        deviceId,
+        clientName,
+        clientSecret,
+        clientNonce,
+        serverSecret,
+        serverNonce,
+        origin,
+        attached ? 1 : 0,
+      );
+    this.#keep(credential);
+  }
+
+  delete(deviceId: string): void {
+    this.#database.prepare('DELETE FROM credential WHERE device_id = ?').run(deviceId);
+    this.#known.delete(deviceId);
+    this.#ids.delete(recordName(deviceId));
+  }
+
+  #keep(credential: GatewayCredential): void {
+    // A nonce may be a part of a buffer of eight kilobytes, which it would keep from being freed.
+    const clientNonce = new Uint8Array(credential.clientNonce);
+    const serverNonce = new Uint8Array(credential.serverNonce);
+    this.#known.set(credential.deviceId, { ...credential, clientNonce, serverNonce });
+    this.#ids.set(recordName(credential.deviceId), credential.deviceId);
+  }
+}
+
+function fromRow(row: Record<string, unknown>): GatewayCredential {
+  const texts = row as Record<string, string>;
+  const octets = row as Record<string, Uint8Array>;
+  return {
+    deviceId: texts.device_id!,
+    clientName: texts.client_name!,
+    clientSecret: texts.client_secret!,
+    clientNonce: octets.client_nonce!,
+    serverSecret: texts.server_secret!,
+    serverNonce: octets.server_nonce!,
+    origin: texts.origin as BootstrapOrigin,
+    attached: row.attached === 1,
+  };
+}

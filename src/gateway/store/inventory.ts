@@ -1,0 +1,102 @@
+import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import { PosternError } from '../../base/errors.ts';
+import { recordName } from '../../base/record-name.ts';
+import type { BootstrapOrigin, DeviceRecord, DeviceRecords, Protocol } from '../../mo/device-record.ts';
+
+/** The End Devices that are attached. A full inventory refuses new ones. */
+export class Inventory implements DeviceRecords {
+  readonly limit: number;
+  readonly #records = new Map<string, DeviceRecord>();
+  readonly #ids = new Map<string, string>();
+  readonly #put: StatementSync;
+  readonly #delete: StatementSync;
+
+  constructor(database: DatabaseSync, limit: number) {
+    this.limit = limit;
+    this.#delete = database.prepare('DELETE FROM device WHERE device_id = ?');
+    this.#put = database.prepare(
+      `INSERT OR REPLACE INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware,
+         protocol, component_type, via, device_type, objects) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    );
+    for (const row of database.prepare('SELECT * FROM device').iterate()) this.#keep(fromRow(row));
+  }
+
+  get size(): number {
+    return this.#records.size;
+  }
+
+  /** One after the other; the inventory may change meanwhile. */
+  values(): IterableIterator<DeviceRecord> {
+    return this.#records.values();
+  }
+
+  /** Names of the records' nodes. */
+  names(): string[] {
+    return [...this.#ids.keys()];
+  }
+
+  /** By the name of its node. */
+  named(name: string): DeviceRecord | undefined {
+    const deviceId = this.#ids.get(name);
+    return deviceId === undefined ? undefined : this.#records.get(deviceId);
+  }
+
+  get(deviceId: string): DeviceRecord | undefined {
+    return this.#records.get(deviceId);
+  }
+
+  delete(deviceId: string): void {
+    this.#delete.run(deviceId);
+    this.#records.delete(deviceId);
+    this.#ids.delete(recordName(deviceId));
+  }
+
+  /** @throws {PosternError} `full` */
+  put(record: DeviceRecord): void {
+    if (!this.#records.has(record.deviceId) && this.#records.size >= this.limit)
+      throw new PosternError('full', `the inventory holds ${this.limit} devices`);
+    this.#put.run(
+      record.deviceId,
+      record.state,
+      record.mode,
+      record.origin,
+      record.address,
+      Math.round(record.lastSeen),
+      record.manufacturer ?? null,
+      record.model ?? null,
+      record.firmware ?? null,
+      record.protocol,
+      record.isGateway ? 1 : 0,
+      record.via ?? null,
+      record.deviceType ?? null,
+      record.objects ?? null,
+    );
+    this.#keep(record);
+  }
+
+  #keep(record: DeviceRecord): void {
+    this.#records.set(record.deviceId, record);
+    this.#ids.set(recordName(record.deviceId), record.deviceId);
+  }
+}
+
+function fromRow(row: Record<string, unknown>): DeviceRecord {
+  const optional = (name: string, column: string) =>
+    row[column] === null ? {} : { [name]: String(row[column]) };
+  return {
+    deviceId: String(row.device_id),
+    state: row.state as DeviceRecord['state'],
+    mode: Number(row.mode),
+    origin: row.origin as BootstrapOrigin,
+    address: String(row.address),
+    lastSeen: Number(row.last_seen),
+    protocol: row.protocol as Protocol,
+    isGateway: row.component_type === 1,
+    ...optional('manufacturer', 'manufacturer'),
+    ...optional('model', 'model'),
+    ...optional('firmware', 'firmware'),
+    ...optional('via', 'via'),
+    ...optional('deviceType', 'device_type'),
+    ...optional('objects', 'objects'),
+  };
+}

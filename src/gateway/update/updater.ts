@@ -1,0 +1,285 @@
+import { existsSync } from 'node:fs';
+import type { Clock } from '../../base/clock.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import type { FirmwareBranch, FirmwareOrder } from '../../mo/firmware-branch.ts';
+import { FumoRefusal, FumoResult, FumoState } from '../../mo/fumo.ts';
+import type { UpdateRecord, UpdateRecords } from '../store/update-record.ts';
+import { otherSlot, versionNumber } from './boot-state.ts';
+import type { BundleDownload } from './download-bundle.ts';
+import { type HealthCheck, passHealthGate } from './health.ts';
+import type { BundleFacts, SlotDriver } from './slots.ts';
+
+export interface UpdaterParts {
+  readonly slots: SlotDriver;
+  readonly records: UpdateRecords;
+  readonly branch: FirmwareBranch;
+  readonly bundle: BundleDownload;
+  readonly allowOlder: boolean;
+  /** Starts that a new slot has to prove itself. */
+  readonly attempts: number;
+  /** Milliseconds that a start may take until it is healthy. */
+  readonly healthDeadline: number;
+  /** Whether CoAP answers. */
+  readonly probe: HealthCheck;
+  readonly isConnected: () => boolean;
+  /** Which devices are attached, in a few characters. */
+  readonly devices: () => string;
+  /** An operation that a DM server ordered has ended. */
+  readonly ended: (record: UpdateRecord, result: number) => void;
+  /** The slot that runs was found good: what was kept for the way back may go. */
+  readonly settledWell: () => void;
+  readonly clock: Clock;
+  readonly events: Events;
+}
+
+export interface UpdateStatus {
+  readonly slot: string;
+  readonly version: string;
+  readonly good: string;
+  readonly trying: string | undefined;
+  readonly state: number;
+  readonly received: number | undefined;
+  readonly total: number | undefined;
+  /** Of the last update that ended since the start. */
+  readonly result: number | undefined;
+  readonly reason: string | undefined;
+}
+
+/**
+ * Updates the gateway itself: loads a bundle, has it checked and written to the slot that does not run, starts into it, and
+ * keeps it when it proves healthy; otherwise the boot loader goes back by itself. What is under way is on record, so that
+ * whoever ordered it hears of both outcomes, whichever slot runs then.
+ */
+export class Updater implements AsyncDisposable {
+  readonly #parts: UpdaterParts;
+  readonly #stop = new AbortController();
+  #running: Promise<void> | undefined;
+  #last: { result: number; reason: string | undefined } | undefined;
+
+  constructor(parts: UpdaterParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Begins what a server ordered, or somebody at the gateway.
+   * @throws {PosternError} `conflict` while another is under way, `malformed` when no package is there
+   */
+  begin({ operation, url, server, correlator }: Omit<FirmwareOrder, 'server'> & { server?: string }): void {
+    const { records, slots, bundle } = this.#parts;
+    if (this.#running || records.get()) throw new PosternError('conflict', 'an update is under way');
+    const isThere = existsSync(slots.bundleFile);
+    if (operation === 'Update' && !isThere) throw new PosternError('malformed', 'no package is there');
+    if (operation !== 'Update') bundle.drop();
+    this.#last = undefined;
+    const record: UpdateRecord = {
+      operation,
+      url,
+      ...(server !== undefined && { server }),
+      ...(correlator !== undefined && { correlator }),
+      phase: operation === 'Update' ? 'installing' : 'downloading',
+    };
+    records.put(record);
+    this.#run(() => this.#advance(record));
+  }
+
+  status(): UpdateStatus {
+    const { slots, branch, bundle } = this.#parts;
+    const { good, trying } = slots.boot.read();
+    return {
+      slot: slots.current,
+      version: slots.version,
+      good,
+      trying,
+      state: branch.state,
+      received: bundle.progress?.received,
+      total: bundle.progress?.total,
+      result: this.#last?.result,
+      reason: this.#last?.reason,
+    };
+  }
+
+  /**
+   * Goes on after a start: with a download; or it finds out how an installed slot turned out. To be called when the store is
+   * open and CoAP is served.
+   */
+  start(): void {
+    const { records, slots } = this.#parts;
+    const record = records.get();
+    const { trying } = slots.boot.read();
+    if (!record) {
+      // Somebody set this slot to be tried without an order; it has to prove itself all the same.
+      if (trying === slots.current) this.#run(() => this.#prove({}));
+      return;
+    }
+    if (record.phase === 'downloading') this.#run(() => this.#advance(record));
+    else if (record.phase === 'installing')
+      this.#end(record, FumoResult.Failed, 'the installation was broken off');
+    else this.#run(() => this.#afterRestart(record));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
+    await this.#running;
+  }
+
+  #run(work: () => Promise<void>): void {
+    this.#running = work()
+      .catch((thrown) => {
+        if (this.#stop.signal.aborted) return;
+        const { message } = asPosternError(thrown);
+        this.#parts.events.emit('error', 'update.stuck', { reason: message });
+      })
+      .finally(() => {
+        this.#running = undefined;
+      });
+  }
+
+  async #advance(record: UpdateRecord): Promise<void> {
+    try {
+      if (record.phase === 'downloading') await this.#download(record);
+      if (record.operation === 'Download') return this.#end(record, FumoResult.Ok);
+      await this.#install({ ...record, phase: 'installing' });
+    } catch (thrown) {
+      if (this.#stop.signal.aborted) return;
+      const error = asPosternError(thrown);
+      this.#end(record, error instanceof FumoRefusal ? error.result : FumoResult.Failed, error.message);
+    }
+  }
+
+  async #download(record: UpdateRecord): Promise<void> {
+    const { bundle, branch, records, events } = this.#parts;
+    branch.state = FumoState.Downloading;
+    try {
+      await bundle.fetch(
+        record.url,
+        record.validator,
+        (validator) => records.put({ ...record, ...(validator !== undefined && { validator }) }),
+        this.#stop.signal,
+      );
+      await this.#check();
+    } catch (thrown) {
+      if (!this.#stop.signal.aborted) {
+        bundle.drop();
+        branch.state = FumoState.DownloadFailed;
+      }
+      throw thrown;
+    }
+    branch.state = FumoState.Downloaded;
+    events.emit('info', 'update.downloaded', { from: record.url.slice(0, 200) });
+  }
+
+  /** What the bundle says, when it may be installed here. */
+  async #check(): Promise<BundleFacts> {
+    const { slots, allowOlder } = this.#parts;
+    const facts = await slots.inspect();
+    if (facts.compatible !== slots.compatible)
+      throw new FumoRefusal(
+        FumoResult.Mismatch,
+        `the bundle is for ${facts.compatible || 'nothing'}, this is ${slots.compatible}`,
+      );
+    const [wanted, present] = [versionNumber(facts.version), versionNumber(slots.version)];
+    if (wanted === undefined)
+      throw new FumoRefusal(FumoResult.NotAcceptable, `no version such as 1.2.3: ${facts.version}`);
+    if (wanted < slots.boot.read().floor)
+      throw new FumoRefusal(FumoResult.NotAcceptable, `${facts.version} is below the floor`);
+    if (!allowOlder && present !== undefined && wanted < present)
+      throw new FumoRefusal(
+        FumoResult.NotAcceptable,
+        `${facts.version} is older than ${slots.version}; update.allow-older = true allows it`,
+      );
+    return facts;
+  }
+
+  async #install(record: UpdateRecord): Promise<void> {
+    const { slots, records, branch, bundle, attempts, events, isConnected, devices } = this.#parts;
+    records.put(record);
+    branch.state = FumoState.Updating;
+    const { version, floor } = await this.#check();
+    const slot = otherSlot(slots.current);
+    // Nothing leads to this slot while it is written.
+    slots.boot.change({ good: slots.current, trying: undefined, left: 0 });
+    events.emit('info', 'update.installing', { slot, version });
+    await slots.install((percent) => events.emit('info', 'update.progress', { slot, percent }));
+    records.put({
+      ...record,
+      phase: 'trying',
+      slot,
+      version,
+      ...(floor !== undefined && { floor }),
+      wasConnected: isConnected(),
+      devices: devices(),
+    });
+    slots.boot.change({ trying: slot, left: attempts, failed: undefined });
+    bundle.drop();
+    events.emit('info', 'update.restarting', { slot, version });
+    slots.restart();
+  }
+
+  async #afterRestart(record: UpdateRecord): Promise<void> {
+    const { slots } = this.#parts;
+    const { good, trying, left } = slots.boot.read();
+    if (slots.current === record.slot)
+      return good === slots.current ? this.#end(record, FumoResult.Ok) : await this.#prove(record);
+    // The restart itself was what failed: the slot has not been tried yet.
+    if (trying === record.slot && left > 0) return slots.restart();
+    this.#end(record, FumoResult.Failed, `${record.version} did not prove healthy; ${slots.version} runs on`);
+  }
+
+  /** The health gate of a slot that is tried. */
+  async #prove(record: Partial<UpdateRecord>): Promise<void> {
+    const { slots, probe, isConnected, devices, healthDeadline, settledWell, clock, events } = this.#parts;
+    const complaint = await passHealthGate(
+      {
+        checks: [
+          () =>
+            record.devices === undefined || record.devices === devices() ? undefined : 'devices are missing',
+          probe,
+          () => (isConnected() || record.wasConnected === false ? undefined : 'the broker is not reached'),
+        ],
+        deadline: healthDeadline,
+        clock,
+        events,
+      },
+      this.#stop.signal,
+    );
+    if (complaint !== undefined) {
+      events.emit('error', 'update.not-healthy', {
+        slot: slots.current,
+        version: slots.version,
+        reason: complaint,
+      });
+      return slots.restart();
+    }
+    const { floor } = slots.boot.read();
+    const raised = Math.max(floor, versionNumber(record.floor ?? '') ?? 0);
+    slots.boot.change({ good: slots.current, trying: undefined, left: 0, floor: raised });
+    settledWell();
+    events.emit('info', 'update.healthy', { slot: slots.current, version: slots.version });
+    if (record.operation) this.#end(record as UpdateRecord, FumoResult.Ok);
+  }
+
+  #end(record: UpdateRecord, result: number, reason?: string): void {
+    const { records, branch, slots, ended, events } = this.#parts;
+    const isDownload = record.operation === 'Download';
+    const hasData = existsSync(slots.bundleFile);
+    // A download that failed has said so already.
+    if (!isDownload || result === FumoResult.Ok)
+      branch.state = stateAfter(isDownload, result, hasData, branch.state);
+    this.#last = { result, reason };
+    records.end(() => ended(record, result));
+    events.emit(result === FumoResult.Ok ? 'info' : 'warn', 'update.ended', {
+      operation: record.operation,
+      version: record.version,
+      result,
+      reason,
+    });
+  }
+}
+
+function stateAfter(isDownload: boolean, result: number, hasData: boolean, before: number): number {
+  if (isDownload) return FumoState.Downloaded;
+  if (result === FumoResult.Ok) return hasData ? FumoState.DoneWithData : FumoState.DoneWithoutData;
+  if (before === FumoState.DownloadFailed) return before;
+  return hasData ? FumoState.FailedWithData : FumoState.FailedWithoutData;
+}

@@ -1,0 +1,24 @@
+import type { Schema } from '../base/database.ts';
+
+/** The tables of a head-end. Empty steps keep its version numbers equal to those of files that Postern 0.1.0 made. */
+export const headendSchema: Schema = {
+  party: 'head-end',
+  applicationId: 0x50734845,
+  steps: [
+    `CREATE TABLE party (
+       id TEXT PRIMARY KEY, client_nonce BLOB NOT NULL, server_nonce BLOB NOT NULL, gateway TEXT, alert_sequence INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;`,
+    'CREATE TABLE pending_detach (gateway TEXT NOT NULL, device TEXT NOT NULL, PRIMARY KEY (gateway, device)) STRICT, WITHOUT ROWID;',
+    `CREATE TABLE received_alert (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind TEXT NOT NULL, gateway TEXT NOT NULL, device TEXT,
+       body TEXT NOT NULL
+     ) STRICT;
+     CREATE TABLE operation_result (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind TEXT NOT NULL, gateway TEXT NOT NULL,
+       name TEXT NOT NULL, correlator TEXT, result TEXT NOT NULL, UNIQUE (kind, gateway, name)
+     ) STRICT;
+     CREATE TABLE assignment (device TEXT PRIMARY KEY, gateway TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
+    '',
+    '',
+  ],
+};

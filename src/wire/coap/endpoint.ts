@@ -1,0 +1,416 @@
+import { BoundedMap } from '../../base/bounded-map.ts';
+import type { Clock, Timer } from '../../base/clock.ts';
+import type { Entropy } from '../../base/entropy.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import type { CoapMessage } from './codec.ts';
+import { decode, encode, encodeEmpty, Malformed, noBytes, Type } from './codec.ts';
+import { Code, codeFromText, isRequestCode, isResponseCode } from './codes.ts';
+import type { DeduplicationLimits } from './deduplication.ts';
+import { deduplicationDefaults, RecentExchanges } from './deduplication.ts';
+import type { Handler, Remote, Reply } from './message.ts';
+import { amplification, CoapRequest, isError, refusal } from './message.ts';
+import { MessageIds } from './message-ids.ts';
+import { Option, uint, unacceptableOption } from './options.ts';
+import { type Exchange, Peer, remoteKey, type Transmission } from './peer.ts';
+import { type OutgoingRequest, PendingRequests } from './pending-requests.ts';
+import type { TransmissionParameters } from './transmission.ts';
+import { Transmitter, transmissionDefaults } from './transmission.ts';
+
+export interface EndpointLimits {
+  readonly deduplication: DeduplicationLimits;
+  readonly transmission: TransmissionParameters;
+  /** Requests whose handler may be at work at one time; beyond, 5.03. */
+  readonly concurrentRequests: number;
+  /** Own requests that may wait for a response at one time. */
+  readonly pendingRequests: number;
+  /** Milliseconds until a slow response becomes a separate one (RFC 7252 section 5.2.2). */
+  readonly piggybackWithin: number;
+  /** Milliseconds over which answers to a multicast are spread (section 8.2). */
+  readonly leisure: number;
+  /** Peers remembered as reachable at the address they claim. */
+  readonly provenPeers: number;
+}
+
+export const endpointDefaults: EndpointLimits = {
+  deduplication: deduplicationDefaults,
+  transmission: transmissionDefaults,
+  concurrentRequests: 1024,
+  pendingRequests: 1024,
+  piggybackWithin: 250,
+  leisure: 5000,
+  provenPeers: 16_384,
+};
+
+export interface EndpointParts {
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+  readonly handler: Handler;
+  readonly send: (datagram: Buffer, port: number, address: string) => void;
+  readonly limits?: Partial<EndpointLimits>;
+}
+
+/** What a separate message met: RFC 7641 needs to know. */
+export type Delivery = 'sent' | 'acknowledged' | 'reset' | 'lost';
+
+/** Retry hint in seconds when too much is going on. */
+const overloadMaxAge = 5;
+
+/**
+ * One CoAP endpoint (RFC 7252) without a socket: datagrams come in by `receive` and go out by `send`. Nothing that comes
+ * in makes it throw, and all that it keeps about others has a bound in `EndpointLimits`.
+ */
+export class CoapEndpoint {
+  /** Hear of a Reset that no message on the wire explains; observe relations end so. */
+  readonly resetListeners = new Set<(remote: Remote, messageId: number) => void>();
+  readonly #limits: EndpointLimits;
+  readonly #clock: Clock;
+  readonly #entropy: Entropy;
+  readonly #events: Events;
+  readonly #handler: Handler;
+  readonly #sendDatagram: EndpointParts['send'];
+  readonly #peers = new Map<string, Peer>();
+  readonly #recent: RecentExchanges;
+  readonly #transmitter: Transmitter;
+  readonly #requests: PendingRequests;
+  readonly #proven: BoundedMap<string, true>;
+  readonly #messageIds: MessageIds;
+  readonly #leisurely = new Set<Timer>();
+  #working = 0;
+  #sweep: Timer | undefined;
+  #stopped = false;
+
+  constructor(parts: EndpointParts) {
+    this.#limits = { ...endpointDefaults, ...parts.limits };
+    this.#clock = parts.clock;
+    this.#entropy = parts.entropy;
+    this.#messageIds = new MessageIds(parts.entropy);
+    this.#events = parts.events;
+    this.#handler = parts.handler;
+    this.#sendDatagram = parts.send;
+    this.#proven = new BoundedMap(this.#limits.provenPeers);
+    const forgetIdle = (peer: Peer) => this.#forgetIdle(peer);
+    this.#recent = new RecentExchanges(this.#limits.deduplication, forgetIdle);
+    this.#transmitter = new Transmitter(
+      parts.clock,
+      parts.entropy,
+      this.#limits.transmission,
+      (datagram, peer) => this.#send(datagram, peer),
+      forgetIdle,
+    );
+    this.#requests = new PendingRequests({
+      limit: this.#limits.pendingRequests,
+      clock: parts.clock,
+      entropy: parts.entropy,
+      transmitter: this.#transmitter,
+      forgetIdle,
+    });
+  }
+
+  get stopped(): boolean {
+    return this.#stopped;
+  }
+
+  /** How much is kept, for metrics and for the tests of the bounds. */
+  get footprint() {
+    return {
+      peers: this.#peers.size,
+      exchanges: this.#recent.entries,
+      replyBytes: this.#recent.bytes,
+      pendingRequests: this.#requests.size,
+      working: this.#working,
+    };
+  }
+
+  /** The remote proved that it receives at its address, so answers to it may be of any size. */
+  vouch(remote: Remote): void {
+    this.#proven.set(remote.key, true);
+  }
+
+  isProven(remote: Remote): boolean {
+    return this.#proven.has(remote.key);
+  }
+
+  receive(datagram: Buffer, address: string, port: number, multicast = false): void {
+    if (this.#stopped) return;
+    const message = decode(datagram);
+    if (message instanceof Malformed) {
+      this.#refuseMalformed(message, address, port, multicast);
+      return;
+    }
+    const key = remoteKey(address, port);
+    const known = this.#peers.get(key);
+    if (message.type === Type.ACK || message.type === Type.RST) {
+      if (known) this.#receiveAnswer(known, message);
+      else if (message.type === Type.RST) this.#reset({ address, port, key }, message.messageId);
+      return;
+    }
+    if (isRequestCode(message.code)) {
+      this.#receiveRequest(known ?? this.#newPeer(address, port, key), message, datagram.length, multicast);
+      return;
+    }
+    if (isResponseCode(message.code) && known && !multicast) {
+      this.#receiveSeparateResponse(known, message);
+      return;
+    }
+    // An empty CON is a ping (section 4.3); the rest is no message that anyone here waits for.
+    if (message.type === Type.CON && !multicast)
+      this.#sendDatagram(encodeEmpty(Type.RST, message.messageId), port, address);
+  }
+
+  /**
+   * Sends a confirmable request and resolves with its response, whatever its code.
+   * @throws {PosternError} `timeout`, `unavailable` (Reset, or stopped) or `full`
+   */
+  async request(address: string, port: number, outgoing: OutgoingRequest): Promise<CoapMessage> {
+    if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
+    return await this.#requests.send(this.#peerOf(address, port), outgoing);
+  }
+
+  /** Sends a response of its own accord: a notification of RFC 7641. Answers with its message ID and its fate. */
+  notify(
+    remote: Remote,
+    token: Uint8Array,
+    response: Reply,
+    confirmable: boolean,
+  ): { messageId: number; fate: Promise<Delivery> } {
+    const peer = this.#peerOf(remote.address, remote.port);
+    const messageId = peer.takeMessageId();
+    const type = confirmable ? Type.CON : Type.NON;
+    const datagram = encode({ ...response, type, messageId, token });
+    if (!confirmable) {
+      this.#send(datagram, peer);
+      this.#forgetIdle(peer);
+      return { messageId, fate: Promise.resolve('sent') };
+    }
+    const { promise: fate, resolve } = Promise.withResolvers<Delivery>();
+    const settled: Transmission['settled'] = (outcome) =>
+      resolve(outcome instanceof PosternError ? 'lost' : outcome);
+    this.#transmitter.submit(peer, { messageId, datagram, settled });
+    return { messageId, fate };
+  }
+
+  /** Whether somebody answers there: an empty confirmable message, to which any endpoint sends a Reset (section 4.3). */
+  ping(address: string, port: number, timeout: number): Promise<boolean> {
+    const peer = this.#peerOf(address, port);
+    const messageId = peer.takeMessageId();
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const transmission: Transmission = {
+      messageId,
+      datagram: encodeEmpty(Type.CON, messageId),
+      settled: (outcome) => {
+        timer.cancel();
+        resolve(!(outcome instanceof PosternError));
+      },
+    };
+    const timer = this.#clock.after(timeout, () => {
+      this.#transmitter.cancel(peer, transmission);
+      resolve(false);
+    });
+    this.#transmitter.submit(peer, transmission);
+    return promise;
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#sweep?.cancel();
+    for (const timer of this.#leisurely) timer.cancel();
+    this.#leisurely.clear();
+    this.#transmitter.stop();
+    this.#requests.stop();
+    this.#recent.clear();
+    this.#peers.clear();
+  }
+
+  #newPeer(address: string, port: number, key: string): Peer {
+    const peer = new Peer(address, port, key, this.#messageIds);
+    this.#peers.set(key, peer);
+    return peer;
+  }
+
+  #peerOf(address: string, port: number): Peer {
+    const key = remoteKey(address, port);
+    return this.#peers.get(key) ?? this.#newPeer(address, port, key);
+  }
+
+  #forgetIdle(peer: Peer): void {
+    if (peer.idle) this.#peers.delete(peer.key);
+  }
+
+  #send(datagram: Buffer, peer: Peer): void {
+    this.#sendDatagram(datagram, peer.port, peer.address);
+  }
+
+  #refuseMalformed(
+    { reason, type, messageId }: Malformed,
+    address: string,
+    port: number,
+    multicast: boolean,
+  ) {
+    this.#events.emit('debug', 'coap.malformed', { reason, peer: address });
+    if (type === Type.CON && messageId !== undefined && !multicast)
+      this.#sendDatagram(encodeEmpty(Type.RST, messageId), port, address);
+  }
+
+  #receiveAnswer(peer: Peer, message: CoapMessage): void {
+    const outcome = message.type === Type.ACK ? 'acknowledged' : 'reset';
+    const expected = this.#transmitter.settle(peer, message.messageId, outcome);
+    if (!expected && outcome === 'reset') this.#reset(peer, message.messageId);
+    if (expected && isResponseCode(message.code)) this.#requests.answered(peer, message);
+  }
+
+  #reset(remote: Remote, messageId: number): void {
+    for (const listener of this.resetListeners) listener(remote, messageId);
+  }
+
+  #receiveSeparateResponse(peer: Peer, message: CoapMessage): void {
+    const known = message.type === Type.CON ? peer.exchanges.get(message.messageId) : undefined;
+    if (known?.reply) {
+      this.#send(known.reply, peer);
+      return;
+    }
+    const wanted = this.#requests.awaits(peer, message);
+    if (message.type === Type.CON) {
+      const answer = encodeEmpty(wanted ? Type.ACK : Type.RST, message.messageId);
+      // Remembered before the request is settled, which may be the last that is known of this peer.
+      if (wanted)
+        this.#recent.complete(this.#recent.open(peer, message.messageId, this.#clock.now()), answer);
+      this.#armSweep();
+      this.#send(answer, peer);
+    }
+    if (wanted) this.#requests.answered(peer, message);
+  }
+
+  #receiveRequest(peer: Peer, message: CoapMessage, size: number, multicast: boolean): void {
+    const repeated = peer.exchanges.get(message.messageId);
+    const now = this.#clock.now();
+    if (repeated && repeated.expires > now) {
+      if (repeated.reply && message.type === Type.CON) this.#send(repeated.reply, peer);
+      return;
+    }
+    // A multicast must not ask for acknowledgements (section 8.1).
+    if (multicast && message.type === Type.CON) {
+      this.#forgetIdle(peer);
+      return;
+    }
+    const exchange = this.#recent.open(peer, message.messageId, now);
+    this.#armSweep();
+    const critical = unacceptableOption(message.options);
+    if (critical !== undefined) {
+      this.#events.emit('debug', 'coap.bad-option', { option: critical, peer: peer.address });
+      // Section 5.4.1: 4.02 for a confirmable request; any other is dropped.
+      if (message.type === Type.CON)
+        this.#respond(exchange, message, refusal(Code.BadOption, `option ${critical}`));
+      return;
+    }
+    const allowance = this.#proven.has(peer.key) ? Number.POSITIVE_INFINITY : size * amplification;
+    this.#run(exchange, message, new CoapRequest(peer, message, multicast, message.payload, allowance));
+  }
+
+  #run(exchange: Exchange, message: CoapMessage, request: CoapRequest): void {
+    if (this.#working >= this.#limits.concurrentRequests) {
+      this.#events.emit('warn', 'coap.overload', { working: this.#working });
+      this.#respond(exchange, message, {
+        code: Code.ServiceUnavailable,
+        options: [uint(Option.MaxAge, overloadMaxAge)],
+        payload: noBytes,
+      });
+      return;
+    }
+    let outcome: ReturnType<Handler>;
+    try {
+      outcome = this.#handler(request);
+    } catch (thrown) {
+      outcome = this.#failure(thrown);
+    }
+    if (!(outcome instanceof Promise)) {
+      this.#answer(exchange, message, request, outcome, false);
+      return;
+    }
+    this.#working++;
+    let acknowledged = false;
+    const timer =
+      message.type === Type.CON
+        ? this.#clock.after(this.#limits.piggybackWithin, () => {
+            acknowledged = true;
+            this.#reply(exchange, encodeEmpty(Type.ACK, message.messageId));
+          })
+        : undefined;
+    outcome
+      .catch((thrown) => this.#failure(thrown))
+      .then((response) => {
+        this.#working--;
+        timer?.cancel();
+        if (!this.#stopped) this.#answer(exchange, message, request, response, acknowledged);
+      });
+  }
+
+  #failure(thrown: unknown): Reply {
+    const error = asPosternError(thrown);
+    if (error.code === 'internal')
+      this.#events.emit('error', 'coap.handler-failed', { message: error.message, stack: error.stack });
+    return refusal(codeFromText(error.coapCode), error.code === 'internal' ? '' : error.message);
+  }
+
+  #answer(
+    exchange: Exchange,
+    message: CoapMessage,
+    request: CoapRequest,
+    response: Reply | undefined,
+    acknowledged: boolean,
+  ): void {
+    if (request.multicast) {
+      if (response && !isError(response)) this.#answerAtLeisure(exchange, message, response);
+      return;
+    }
+    const owed = response ?? refusal(Code.InternalServerError, '');
+    if (acknowledged) this.notify(exchange.peer, message.token, owed, true);
+    else this.#respond(exchange, message, owed);
+  }
+
+  #answerAtLeisure(exchange: Exchange, message: CoapMessage, response: Reply): void {
+    if (this.#leisurely.size >= this.#limits.concurrentRequests) return;
+    const timer = this.#clock.after(this.#entropy.uniform() * this.#limits.leisure, () => {
+      this.#leisurely.delete(timer);
+      this.#respond(exchange, message, response);
+    });
+    this.#leisurely.add(timer);
+  }
+
+  /** Piggybacked on the ACK of a CON, or a NON for a NON. */
+  #respond(exchange: Exchange, message: CoapMessage, { code, options, payload }: Reply): void {
+    const confirmed = message.type === Type.CON;
+    this.#reply(
+      exchange,
+      encode({
+        type: confirmed ? Type.ACK : Type.NON,
+        code,
+        messageId: confirmed ? message.messageId : exchange.peer.takeMessageId(),
+        token: message.token,
+        options,
+        payload,
+      }),
+    );
+  }
+
+  #reply(exchange: Exchange, datagram: Buffer): void {
+    this.#recent.complete(exchange, datagram);
+    this.#send(datagram, exchange.peer);
+  }
+
+  /** One timer for the oldest exchange, so that memory comes back when nothing more arrives. */
+  #armSweep(): void {
+    if (this.#sweep) return;
+    const next = this.#recent.nextExpiry;
+    if (next === undefined) return;
+    this.#sweep = this.#clock.after(next - this.#clock.now() + sweepSlack, () => {
+      this.#sweep = undefined;
+      this.#recent.expire(this.#clock.now());
+      this.#armSweep();
+    });
+  }
+}
+
+/** Milliseconds that expired exchanges may stay, so that one sweep takes many. */
+const sweepSlack = 1000;

@@ -1,0 +1,132 @@
+import type { Clock, Monotonic } from '../../base/clock.ts';
+import { plus } from '../../base/clock.ts';
+import type { CoapEndpoint } from './endpoint.ts';
+import type { CoapRequest, Handler, Remote } from './message.ts';
+import { Option, sorted, uint, uintOption } from './options.ts';
+
+export interface ObserveLimits {
+  /** Observers of all resources, and of one remote; beyond, a GET is answered without being observed. */
+  readonly observers: number;
+  readonly observersPerPeer: number;
+  /** Milliseconds between confirmable notifications, which find out who has left; at most 24 h (RFC 7641 section 4.5). */
+  readonly confirmEvery: number;
+}
+
+export const observeDefaults: ObserveLimits = {
+  observers: 1024,
+  observersPerPeer: 8,
+  confirmEvery: 3_600_000,
+};
+
+interface Observer {
+  readonly remote: Remote;
+  readonly token: Uint8Array;
+  readonly request: CoapRequest;
+  /** Of the last notification, so that a Reset finds it. */
+  messageId: number;
+  nextConfirmable: Monotonic;
+  /** A confirmable notification is on its way; a newer state waits for its end (RFC 7641 section 4.5.2). */
+  inFlight: boolean;
+  stale: boolean;
+}
+
+/** Server side of RFC 7641 for one resource: remembers who observes it, and tells them when it changed. */
+export class Observable {
+  readonly #clock: Clock;
+  readonly #limits: ObserveLimits;
+  readonly #endpoint: CoapEndpoint;
+  readonly #represent: Handler;
+  readonly #observers = new Map<string, Observer>();
+  #sequence = 1;
+
+  /** `represent` answers a GET with the resource's state of now. */
+  constructor(
+    endpoint: CoapEndpoint,
+    clock: Clock,
+    represent: Handler,
+    limits: ObserveLimits = observeDefaults,
+  ) {
+    this.#endpoint = endpoint;
+    this.#clock = clock;
+    this.#represent = represent;
+    this.#limits = limits;
+    endpoint.resetListeners.add((remote, messageId) => this.#reset(remote, messageId));
+  }
+
+  get size(): number {
+    return this.#observers.size;
+  }
+
+  /** Its endpoint has stopped. */
+  get ended(): boolean {
+    return this.#endpoint.stopped;
+  }
+
+  /** A GET of the resource: registers, deregisters, or just answers. */
+  readonly handle: Handler = async (request) => {
+    const wish = uintOption(request.message.options, Option.Observe);
+    const key = `${request.remote.key} ${Buffer.from(request.message.token).toString('hex')}`;
+    if (wish === 1) this.#observers.delete(key);
+    const response = await this.#represent(request);
+    if (wish !== 0 || request.multicast || !response || !this.#register(key, request)) return response;
+    return { ...response, options: sorted([...response.options, uint(Option.Observe, this.#sequence)]) };
+  };
+
+  /** The resource changed. */
+  changed(): void {
+    this.#sequence = (this.#sequence + 1) & 0xffffff;
+    for (const [key, observer] of this.#observers) this.#notify(key, observer);
+  }
+
+  #register(key: string, request: CoapRequest): boolean {
+    const known = this.#observers.has(key);
+    const ofPeer = [...this.#observers.values()].filter(({ remote }) => remote.key === request.remote.key);
+    if (
+      !known &&
+      (this.#observers.size >= this.#limits.observers || ofPeer.length >= this.#limits.observersPerPeer)
+    )
+      return false;
+    const { remote, message } = request;
+    this.#observers.set(key, {
+      remote: { address: remote.address, port: remote.port, key: remote.key },
+      token: Buffer.from(message.token),
+      request,
+      messageId: -1,
+      nextConfirmable: plus(this.#clock.now(), this.#limits.confirmEvery),
+      inFlight: false,
+      stale: false,
+    });
+    return true;
+  }
+
+  async #notify(key: string, observer: Observer): Promise<void> {
+    if (observer.inFlight) {
+      observer.stale = true;
+      return;
+    }
+    const confirmable = observer.nextConfirmable <= this.#clock.now();
+    if (confirmable) observer.nextConfirmable = plus(this.#clock.now(), this.#limits.confirmEvery);
+    observer.inFlight = true;
+    const response = await this.#represent(observer.request);
+    if (!response || !this.#observers.has(key)) return;
+    const { messageId, fate } = this.#endpoint.notify(
+      observer.remote,
+      observer.token,
+      { ...response, options: sorted([...response.options, uint(Option.Observe, this.#sequence)]) },
+      confirmable,
+    );
+    observer.messageId = messageId;
+    const delivery = await fate;
+    observer.inFlight = false;
+    if (delivery === 'reset' || delivery === 'lost') this.#observers.delete(key);
+    else if (observer.stale) {
+      observer.stale = false;
+      await this.#notify(key, observer);
+    }
+  }
+
+  #reset(remote: Remote, messageId: number): void {
+    for (const [key, observer] of this.#observers)
+      if (observer.remote.key === remote.key && observer.messageId === messageId) this.#observers.delete(key);
+  }
+}

@@ -1,0 +1,131 @@
+import { cborLimits, fromCbor, toCbor } from '../../base/cbor.ts';
+import { PosternError } from '../../base/errors.ts';
+import { type Path, parsePath, pathText } from './path.ts';
+import { type Entry, narrowed, type TypeOf, type Value } from './resource.ts';
+
+/** One record by the names of SenML's JSON (RFC 8428 section 4; `vlo`: LwM2M core 1.1, section 7.4.4). */
+interface SenmlRecord {
+  readonly bn?: unknown;
+  readonly n?: unknown;
+  readonly v?: unknown;
+  readonly vs?: unknown;
+  readonly vb?: unknown;
+  readonly vd?: unknown;
+  readonly vlo?: unknown;
+}
+
+/** Labels of SenML's CBOR (RFC 8428 section 6). */
+const labels = new Map<unknown, keyof SenmlRecord>([
+  [-2, 'bn'],
+  [0, 'n'],
+  [2, 'v'],
+  [3, 'vs'],
+  [4, 'vb'],
+  [8, 'vd'],
+  ['vlo', 'vlo'],
+]);
+const labelOf = new Map([...labels].map(([label, name]) => [name, label]));
+
+const bad = (why: string, cause?: unknown) => new PosternError('malformed', `SenML: ${why}`, { cause });
+
+/** @throws {PosternError} `malformed` */
+export function decodeSenmlJson(body: Uint8Array): Entry[] {
+  const records = fromJson(body);
+  if (!Array.isArray(records)) throw bad('no array of records');
+  return readRecords(records, (octets) => Buffer.from(String(octets), 'base64url'));
+}
+
+/** @throws {PosternError} `malformed` */
+export function decodeSenmlCbor(body: Uint8Array): Entry[] {
+  const records = fromCbor(body, 'SenML');
+  if (!Array.isArray(records)) throw bad('no array of records');
+  const named = records.map((record): SenmlRecord => {
+    if (!(record instanceof Map)) throw bad('a record is no map');
+    return Object.fromEntries(
+      [...record].flatMap(([label, value]) => {
+        const name = labels.get(label);
+        return name === undefined ? [] : [[name, value]];
+      }),
+    );
+  });
+  return readRecords(named, (octets) => {
+    if (!(octets instanceof Uint8Array)) throw bad('data that is no octets');
+    return octets;
+  });
+}
+
+/**
+ * The JSON of LwM2M 1.0 (section 6.4.4), which came before SenML's: a base name and elements.
+ * @throws {PosternError} `malformed`
+ */
+export function decodeOldJson(body: Uint8Array, base: Path): Entry[] {
+  const { bn, e } = (fromJson(body) ?? {}) as { bn?: unknown; e?: unknown };
+  if (!Array.isArray(e) || (bn !== undefined && typeof bn !== 'string'))
+    throw bad('no base name and elements');
+  const start = bn ?? pathText(base);
+  return e.map((element: unknown): Entry => {
+    const { n, v, sv, bv, ov } = (element ?? {}) as Record<string, unknown>;
+    // Some write the base without its last slash.
+    const name = typeof n === 'string' && n !== '' ? `${start}/${n}` : start;
+    return { path: parsePath(name), value: valueIn({ v, vs: sv ?? ov, vb: bv }, () => new Uint8Array()) };
+  });
+}
+
+export const encodeSenmlJson = (entries: readonly Entry[], typeOf: TypeOf): Uint8Array =>
+  Buffer.from(
+    JSON.stringify(
+      entries.map((entry) => recordOf(entry, typeOf, (octets) => Buffer.from(octets).toString('base64url'))),
+    ),
+  );
+
+export const encodeSenmlCbor = (entries: readonly Entry[], typeOf: TypeOf): Uint8Array =>
+  toCbor(
+    entries.map((entry) => {
+      const record = recordOf(entry, typeOf, (octets) => octets);
+      return new Map(
+        Object.entries(record).map(([name, value]) => [labelOf.get(name as keyof SenmlRecord), value]),
+      );
+    }),
+  );
+
+function fromJson(body: Uint8Array): unknown {
+  try {
+    return JSON.parse(Buffer.from(body).toString());
+  } catch (cause) {
+    throw bad('no JSON', cause);
+  }
+}
+
+function readRecords(records: readonly unknown[], data: (value: unknown) => Uint8Array): Entry[] {
+  if (records.length > cborLimits.items) throw new PosternError('tooLarge', 'SenML of too many records');
+  let base = '';
+  return records.flatMap((each) => {
+    const record = (each ?? {}) as SenmlRecord;
+    if (record.bn !== undefined) base = String(record.bn);
+    const values = [record.v, record.vs, record.vb, record.vd, record.vlo];
+    if (values.every((value) => value === undefined)) return [];
+    return [{ path: parsePath(`${base}${String(record.n ?? '')}`), value: valueIn(record, data) }];
+  });
+}
+
+function valueIn({ v, vs, vb, vd, vlo }: SenmlRecord, data: (value: unknown) => Uint8Array): Value {
+  if (typeof v === 'bigint') return narrowed(v);
+  if (typeof v === 'number' && Number.isFinite(v)) return v;
+  if (typeof vs === 'string') return vs;
+  if (typeof vb === 'boolean') return vb;
+  if (typeof vlo === 'string') return vlo;
+  if (vd !== undefined) return data(vd);
+  throw bad('a record without a value');
+}
+
+function recordOf(
+  { path, value }: Entry,
+  typeOf: TypeOf,
+  data: (octets: Uint8Array) => unknown,
+): SenmlRecord {
+  const n = pathText(path);
+  if (value instanceof Uint8Array) return { n, vd: data(value) };
+  if (typeof value === 'boolean') return { n, vb: value };
+  if (typeof value === 'number') return { n, v: value };
+  return typeOf(path) === 'objlnk' ? { n, vlo: value } : { n, vs: value };
+}

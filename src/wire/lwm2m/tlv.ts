@@ -1,0 +1,176 @@
+import { PosternError } from '../../base/errors.ts';
+import type { Path } from './path.ts';
+import { type Entry, linkOf, narrowed, type ResourceType, type TypeOf, type Value } from './resource.ts';
+
+/** Bits 7 and 6 of an element's first octet (LwM2M core 1.1, section 7.4.3). */
+const Kind = { ObjectInstance: 0, ResourceInstance: 1, MultipleResource: 2, Resource: 3 } as const;
+
+/** Elements of one body. */
+export const tlvLimits = { entries: 4096 } as const;
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+/**
+ * Reads a body in TLV. What has no known type stays octets.
+ * @param base the path that was asked for
+ * @throws {PosternError} `malformed`, `tooLarge`
+ */
+export function decodeTlv(octets: Uint8Array, base: Path, typeOf: TypeOf): Entry[] {
+  const found: Entry[] = [];
+  walk(octets, base, (path, value) => {
+    if (found.length >= tlvLimits.entries)
+      throw new PosternError('tooLarge', `more than ${tlvLimits.entries} resources`);
+    found.push({ path, value: decodeValue(typeOf(path), value) });
+  });
+  return found;
+}
+
+function walk(octets: Uint8Array, base: Path, leaf: (path: Path, value: Uint8Array) => void): void {
+  const [object = 0, instance = 0, resource = 0] = base;
+  for (let at = 0; at < octets.length; ) {
+    const { kind, id, value, next } = elementAt(octets, at);
+    at = next;
+    if (kind === Kind.ObjectInstance) {
+      if (base.length > 2) throw new PosternError('malformed', 'an instance within a resource');
+      walk(value, [object, id], leaf);
+    } else if (kind === Kind.Resource) leaf([object, instance, id], value);
+    else if (kind === Kind.MultipleResource) {
+      if (base.length > 3) throw new PosternError('malformed', 'a resource within a resource');
+      walk(value, [object, instance, id, 0], leaf);
+    } else leaf([object, instance, resource, id], value);
+  }
+}
+
+/**
+ * IDs of the instances in the body of a Create, which may say nothing else of them.
+ * @throws {PosternError} `malformed`
+ */
+export function instancesIn(octets: Uint8Array): number[] {
+  const found: number[] = [];
+  for (let at = 0; at < octets.length; ) {
+    const { kind, id, next } = elementAt(octets, at);
+    if (kind === Kind.ObjectInstance) found.push(id);
+    at = next;
+  }
+  return found;
+}
+
+function elementAt(octets: Uint8Array, at: number) {
+  const head = octets[at] ?? 0;
+  const idBytes = head & 0x20 ? 2 : 1;
+  const lengthBytes = (head >> 3) & 3;
+  const start = at + 1 + idBytes + lengthBytes;
+  if (start > octets.length) throw new PosternError('malformed', 'TLV ends within a head');
+  const uint = (from: number, bytes: number) =>
+    octets.subarray(from, from + bytes).reduce((sum, octet) => sum * 256 + octet, 0);
+  const length = lengthBytes === 0 ? head & 7 : uint(at + 1 + idBytes, lengthBytes);
+  if (start + length > octets.length) throw new PosternError('malformed', 'TLV ends within a value');
+  return {
+    kind: head >> 6,
+    id: uint(at + 1, idBytes),
+    value: octets.subarray(start, start + length),
+    next: start + length,
+  };
+}
+
+function decodeValue(type: ResourceType | undefined, octets: Uint8Array): Value {
+  const buffer = Buffer.from(octets.buffer, octets.byteOffset, octets.length);
+  const wrong = () => new PosternError('malformed', `no ${type} of ${octets.length} octets`);
+  switch (type) {
+    case 'string':
+      try {
+        return utf8.decode(octets);
+      } catch (cause) {
+        throw new PosternError('malformed', 'no UTF-8', { cause });
+      }
+    case 'integer':
+    case 'time':
+    case 'unsigned':
+      if (octets.length === 8)
+        return narrowed(type === 'unsigned' ? buffer.readBigUInt64BE() : buffer.readBigInt64BE());
+      if (![1, 2, 4].includes(octets.length)) throw wrong();
+      return type === 'unsigned' ? buffer.readUIntBE(0, octets.length) : buffer.readIntBE(0, octets.length);
+    case 'float':
+      if (octets.length === 4) return buffer.readFloatBE();
+      if (octets.length === 8) return buffer.readDoubleBE();
+      throw wrong();
+    case 'boolean':
+      if (octets.length !== 1) throw wrong();
+      return octets[0] !== 0;
+    case 'objlnk':
+      if (octets.length !== 4) throw wrong();
+      return `${buffer.readUInt16BE(0)}:${buffer.readUInt16BE(2)}`;
+    default:
+      return octets;
+  }
+}
+
+/**
+ * Writes resources as TLV, in the form that a request to `base` takes: instances of an object, resources of an instance,
+ * or one resource.
+ * @throws {PosternError} `malformed` for a value that is not of its type
+ */
+export function encodeTlv(entries: readonly Entry[], base: Path, typeOf: TypeOf): Uint8Array {
+  if (base.length > 1) return encodeResources(entries, typeOf);
+  const instances = Map.groupBy(entries, ({ path }) => path[1] ?? 0);
+  return Buffer.concat(
+    [...instances].map(([id, inside]) => element(Kind.ObjectInstance, id, encodeResources(inside, typeOf))),
+  );
+}
+
+/** An instance without resources, for a Create that leaves all to the client. */
+export const emptyInstance = (id: number): Uint8Array => element(Kind.ObjectInstance, id, new Uint8Array());
+
+function encodeResources(entries: readonly Entry[], typeOf: TypeOf): Uint8Array {
+  const resources = Map.groupBy(entries, ({ path }) => path[2] ?? 0);
+  return Buffer.concat(
+    [...resources].map(([id, [first, ...more]]) => {
+      if (!first) return new Uint8Array();
+      const value = ({ path, value }: Entry) => encodeValue(typeOf(path), value);
+      if (first.path.length < 4) return element(Kind.Resource, id, value(first));
+      const inner = [first, ...more].map((each) =>
+        element(Kind.ResourceInstance, each.path[3] ?? 0, value(each)),
+      );
+      return element(Kind.MultipleResource, id, Buffer.concat(inner));
+    }),
+  );
+}
+
+function element(kind: number, id: number, value: Uint8Array): Uint8Array {
+  const idBytes = id > 0xff ? 2 : 1;
+  const { length } = value;
+  const lengthBytes = length < 8 ? 0 : length < 0x100 ? 1 : length < 0x1_0000 ? 2 : 3;
+  const head = Buffer.alloc(1 + idBytes + lengthBytes);
+  head[0] = (kind << 6) | (idBytes === 2 ? 0x20 : 0) | (lengthBytes << 3) | (lengthBytes === 0 ? length : 0);
+  head.writeUIntBE(id, 1, idBytes);
+  if (lengthBytes > 0) head.writeUIntBE(length, 1 + idBytes, lengthBytes);
+  return Buffer.concat([head, value]);
+}
+
+function encodeValue(type: ResourceType | undefined, value: Value): Uint8Array {
+  if (value instanceof Uint8Array) return value;
+  if (typeof value === 'boolean') return Buffer.of(value ? 1 : 0);
+  if (type === 'objlnk') {
+    const link = Buffer.alloc(4);
+    for (const [at, id] of linkOf(value).entries()) link.writeUInt16BE(id, at * 2);
+    return link;
+  }
+  const isWhole = type === 'integer' || type === 'unsigned' || type === 'time';
+  if (isWhole || (type !== 'float' && typeof value === 'number' && Number.isInteger(value)))
+    return encodeInteger(BigInt(value), type === 'unsigned');
+  if (typeof value === 'string') return Buffer.from(value);
+  const float = Buffer.alloc(Math.fround(value) === value ? 4 : 8);
+  if (float.length === 4) float.writeFloatBE(value);
+  else float.writeDoubleBE(value);
+  return float;
+}
+
+function encodeInteger(value: bigint, isUnsigned: boolean): Uint8Array {
+  const fits = (bits: number) =>
+    isUnsigned ? BigInt.asUintN(bits, value) === value : BigInt.asIntN(bits, value) === value;
+  const bytes = [1, 2, 4, 8].find((size) => fits(size * 8));
+  if (bytes === undefined) throw new PosternError('malformed', `no integer of 64 bits: ${value}`);
+  const octets = Buffer.alloc(8);
+  octets.writeBigUInt64BE(BigInt.asUintN(64, value));
+  return octets.subarray(8 - bytes);
+}

@@ -1,0 +1,45 @@
+import { PosternError } from '../../base/errors.ts';
+import { decodeCbor, encodeCbor } from './cbor.ts';
+import type { Element } from './elements.ts';
+import { elementOf, messageOf, type SyncmlMessage } from './message.ts';
+import { decodeWbxml, encodeWbxml } from './wbxml.ts';
+import { decodeXml, encodeXml } from './xml.ts';
+
+/** Media types of a DM message's codings. */
+export const MediaType = {
+  Xml: 'application/vnd.syncml.dm+xml',
+  Wbxml: 'application/vnd.syncml.dm+wbxml',
+  Cbor: 'application/vnd.postern.dm+cbor',
+} as const;
+
+/** As clients of SyncML 1.1 and DM 1.1 call the same codings. */
+const older = { Xml: 'application/vnd.syncml+xml', Wbxml: 'application/vnd.syncml+wbxml' } as const;
+
+const codings: Readonly<
+  Record<string, { encode(root: Element): Uint8Array; decode(coded: Uint8Array): Element }>
+> = {
+  [older.Xml]: { encode: encodeXml, decode: decodeXml },
+  [older.Wbxml]: { encode: encodeWbxml, decode: decodeWbxml },
+  [MediaType.Xml]: { encode: encodeXml, decode: decodeXml },
+  [MediaType.Wbxml]: { encode: encodeWbxml, decode: decodeWbxml },
+  [MediaType.Cbor]: { encode: encodeCbor, decode: decodeCbor },
+};
+
+const codingOf = (mediaType: string) => {
+  const coding = codings[mediaType];
+  if (!coding) throw new PosternError('unsupportedFormat', `no codec for ${mediaType}`);
+  return coding;
+};
+
+/** As configurations name the codings. */
+export const encodings = { xml: MediaType.Xml, wbxml: MediaType.Wbxml, cbor: MediaType.Cbor } as const;
+
+export const isSupported = (mediaType: string): boolean => Object.hasOwn(codings, mediaType);
+
+/** @throws {PosternError} `unsupportedFormat`, `malformed` */
+export const encodeMessage = (message: SyncmlMessage, mediaType: string): Uint8Array =>
+  codingOf(mediaType).encode(elementOf(message));
+
+/** @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge` */
+export const decodeMessage = (coded: Uint8Array, mediaType: string): SyncmlMessage =>
+  messageOf(codingOf(mediaType).decode(coded));

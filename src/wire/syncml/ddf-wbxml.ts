@@ -1,0 +1,67 @@
+import { PosternError } from '../../base/errors.ts';
+import { DdfBuilder, type DdfElement, ddfLimits } from './ddf-builder.ts';
+import { readWbxml, type WbxmlName } from './wbxml-reader.ts';
+import { WbxmlWriter } from './wbxml-writer.ts';
+
+/** Code page of the DDF within SyncML; its registered public identifier where it stands alone. */
+export const ddfPage = 2;
+const publicId = 0x1203;
+const publicName = '-//OMA//DTD-DM-DDF 1.2//EN';
+
+/** OMA DM tree and description serialization 1.2, WBXML appendix: tokens from 0x05 in this order. */
+const tags = [
+  ...['AccessType', 'ACL', 'Add', 'b64', 'bin', 'bool', 'chr', 'CaseSense', 'CIS', 'Copy', 'CS', 'date'],
+  ...['DDFName', 'DefaultValue', 'Delete', 'Description', 'DFFormat', 'DFProperties', 'DFTitle', 'DFType'],
+  ...['Dynamic', 'Exec', 'float', 'Format', 'Get', 'int', 'Man', 'MgmtTree', 'MIME', 'Mod', 'Name', 'Node'],
+  ...['node', 'NodeName', 'null', 'Occurrence', 'One', 'OneOrMore', 'OneOrN', 'Path', 'Permanent', 'Replace'],
+  ...['RTProperties', 'Scope', 'Size', 'time', 'Title', 'TStamp', 'Type', 'Value', 'VerDTD', 'VerNo', 'xml'],
+  ...['ZeroOrMore', 'ZeroOrN', 'ZeroOrOne'],
+];
+const firstToken = 0x05;
+const tokens = new Map(tags.map((tag, at) => [tag, firstToken + at]));
+
+function writeDdfTokens(writer: WbxmlWriter, { tag, children, text }: DdfElement): void {
+  const token = tokens.get(tag);
+  if (token === undefined) throw new PosternError('malformed', `<${tag}> is none of the DDF's`);
+  writer.element(ddfPage, token, children.length > 0 || text !== '', () => {
+    if (children.length > 0) for (const child of children) writeDdfTokens(writer, child);
+    else writer.text(text);
+  });
+}
+
+/**
+ * A document of its own, as `application/vnd.syncml.dmtnds+wbxml` has it.
+ * @throws {PosternError} `malformed` for an element that the DDF does not have
+ */
+export function encodeDdfWbxml(root: DdfElement): Uint8Array {
+  const writer = new WbxmlWriter(publicId);
+  writeDdfTokens(writer, root);
+  return writer.finish();
+}
+
+/**
+ * The element that a name of the DDF's code page stands for.
+ * @throws {PosternError} `malformed`
+ */
+export function ddfTag({ token, literal }: WbxmlName): string {
+  const tag = literal ?? tags[token - firstToken];
+  if (tag === undefined) throw new PosternError('malformed', `the DDF has no token ${token}`);
+  return tag;
+}
+
+/** @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion` */
+export function decodeDdfWbxml(document: Uint8Array): DdfElement {
+  if (document.length > ddfLimits.characters) throw new PosternError('tooLarge', 'DDF document too large');
+  const builder = new DdfBuilder();
+  readWbxml(document, {
+    begin({ publicId: found }) {
+      if (found !== publicId && found !== publicName && found !== 1)
+        throw new PosternError('unsupportedFormat', `WBXML of language ${found} is no TNDS object`);
+    },
+    open: (name) => builder.open(ddfTag(name)),
+    text: (value) => builder.text(value),
+    octets: (value) => builder.octets(value),
+    close: () => builder.close(),
+  });
+  return builder.finish();
+}

@@ -1,0 +1,48 @@
+import { SaxesParser } from 'saxes';
+import { PosternError } from '../../base/errors.ts';
+import { DdfBuilder, type DdfElement, ddfLimits } from './ddf-builder.ts';
+import { escapeXml } from './escape-xml.ts';
+
+const ddfNamespace = 'syncml:dmddf1.2';
+
+export const branch = (tag: string, ...children: readonly (DdfElement | undefined)[]): DdfElement => ({
+  tag,
+  children: children.filter((child) => child !== undefined),
+  text: '',
+});
+export const leafText = (tag: string, text: string): DdfElement => ({ tag, children: [], text });
+
+/** Writes a document: one form for one tree, without white space. */
+export const writeDdf = (root: DdfElement): string => write(root, ` xmlns="${ddfNamespace}"`);
+
+function write({ tag, children, text }: DdfElement, attributes = ''): string {
+  const inner = children.length > 0 ? children.map((child) => write(child)).join('') : escapeXml(text);
+  return inner === '' ? `<${tag}${attributes}/>` : `<${tag}${attributes}>${inner}</${tag}>`;
+}
+
+/**
+ * Reads a document. Prefixes are dropped; text beside elements is.
+ * @throws {PosternError} `malformed` or `tooLarge`
+ */
+export function parseDdf(document: string): DdfElement {
+  if (document.length > ddfLimits.characters) throw new PosternError('tooLarge', 'DDF document too large');
+  const parser = new SaxesParser({ xmlns: false, position: false });
+  const builder = new DdfBuilder();
+  parser.on('error', (error) => {
+    throw new PosternError('malformed', `no well-formed XML: ${error.message}`);
+  });
+  parser.on('doctype', () => {
+    throw new PosternError('malformed', 'a document type is not allowed');
+  });
+  parser.on('opentag', ({ name }) => builder.open(name.slice(name.indexOf(':') + 1)));
+  parser.on('text', (text) => builder.text(text));
+  parser.on('cdata', (text) => builder.text(text));
+  parser.on('closetag', () => builder.close());
+  parser.write(document).close();
+  return builder.finish();
+}
+
+export const childOf = (element: DdfElement | undefined, tag: string): DdfElement | undefined =>
+  element?.children.find((child) => child.tag === tag);
+export const textOf = (element: DdfElement | undefined, tag: string): string | undefined =>
+  childOf(element, tag)?.text.trim();

@@ -1,0 +1,269 @@
+import { PosternError } from '../../base/errors.ts';
+import { fromBase64 } from './base64.ts';
+import { utf8 } from './element-builder.ts';
+import type { Content, Element, ElementName } from './elements.ts';
+import { isPacked, messageLimits } from './elements.ts';
+import {
+  bytes,
+  data,
+  flag,
+  type Infer,
+  integer,
+  many,
+  one,
+  optional,
+  type Shape,
+  struct,
+  text,
+} from './shapes.ts';
+
+// The order of fields is the order of the DTD (SyncML representation protocol 1.2.1, section 5).
+
+/** Meta information that DM uses. */
+const metaFields = {
+  format: optional(text('Format')),
+  type: optional(text('Type')),
+  mark: optional(text('Mark')),
+  size: optional(integer('Size')),
+  nextNonce: optional(bytes('NextNonce')),
+  maxMsgSize: optional(integer('MaxMsgSize')),
+  maxObjSize: optional(integer('MaxObjSize')),
+};
+export type Meta = Infer<typeof metaFields>;
+const Meta: Shape<Meta> = struct('Meta', metaFields);
+
+const locationFields = { locUri: one(text('LocURI')), locName: optional(text('LocName')) };
+export type Location = Infer<typeof locationFields>;
+const location = (name: 'Source' | 'Target'): Shape<Location> => struct(name, locationFields);
+
+const itemFields = {
+  target: optional(location('Target')),
+  source: optional(location('Source')),
+  meta: optional(Meta),
+  data: optional(data('Data')),
+  moreData: optional(flag('MoreData')),
+};
+export type Item = Infer<typeof itemFields>;
+
+const Item: Shape<Item> = struct('Item', itemFields);
+
+const binaryFormats = new Set(['b64', 'bin']);
+
+/**
+ * Data as the format says: octets for `b64` and `bin`, else text. DM says `b64` on the wire where a node's format is
+ * `bin`; here it is `bin`. A TNDS object in WBXML is octets whatever the format.
+ * @param outer the command's own Meta, which counts where the item has none
+ */
+function itemRead(item: Item, outer: Meta | undefined): Item {
+  const { meta, data: value } = item;
+  const { format, type } = { ...outer, ...meta };
+  if (format === undefined || !binaryFormats.has(format)) {
+    if (isPacked(type))
+      return typeof value === 'string' && !value.startsWith('<')
+        ? { ...item, data: fromBase64(value) }
+        : item;
+    return value instanceof Uint8Array ? { ...item, data: utf8(value) } : item;
+  }
+  const octets = typeof value === 'string' ? fromBase64(value) : value;
+  return { ...item, meta: { ...meta, format: 'bin' }, ...(octets !== undefined && { data: octets }) };
+}
+
+const itemWritten = (item: Item): Item =>
+  item.meta?.format === 'bin' || (item.data instanceof Uint8Array && !isPacked(item.meta?.type))
+    ? { ...item, meta: { ...item.meta, format: 'b64' } }
+    : item;
+
+const credFields = { meta: optional(Meta), data: one(text('Data')) };
+export type Cred = Infer<typeof credFields>;
+const Cred: Shape<Cred> = struct('Cred', credFields);
+
+const chalFields = { meta: one(Meta) };
+export type Chal = Infer<typeof chalFields>;
+const Chal: Shape<Chal> = struct('Chal', chalFields);
+
+const headerFields = {
+  verDtd: one(text('VerDTD')),
+  verProto: one(text('VerProto')),
+  sessionId: one(text('SessionID')),
+  msgId: one(integer('MsgID')),
+  target: one(location('Target')),
+  source: one(location('Source')),
+  respUri: optional(text('RespURI')),
+  noResp: optional(flag('NoResp')),
+  cred: optional(Cred),
+  meta: optional(Meta),
+};
+export type SyncHdr = Infer<typeof headerFields>;
+const SyncHdr: Shape<SyncHdr> = struct('SyncHdr', headerFields);
+
+const request = {
+  cmdId: one(text('CmdID')),
+  noResp: optional(flag('NoResp')),
+  meta: optional(Meta),
+  items: many(Item),
+};
+const execution = { ...request, correlator: optional(text('Correlator')) };
+
+const commandFields = {
+  Status: {
+    cmdId: one(text('CmdID')),
+    msgRef: one(integer('MsgRef')),
+    cmdRef: one(text('CmdRef')),
+    cmd: one(text('Cmd')),
+    targetRefs: many(text('TargetRef')),
+    sourceRefs: many(text('SourceRef')),
+    cred: optional(Cred),
+    chal: optional(Chal),
+    data: one(integer('Data')),
+    items: many(Item),
+  },
+  Alert: {
+    cmdId: one(text('CmdID')),
+    noResp: optional(flag('NoResp')),
+    correlator: optional(text('Correlator')),
+    data: one(integer('Data')),
+    items: many(Item),
+  },
+  Results: {
+    cmdId: one(text('CmdID')),
+    msgRef: optional(integer('MsgRef')),
+    cmdRef: one(text('CmdRef')),
+    meta: optional(Meta),
+    targetRefs: many(text('TargetRef')),
+    sourceRefs: many(text('SourceRef')),
+    items: many(Item),
+  },
+  Get: request,
+  Add: request,
+  Replace: request,
+  Delete: request,
+  Copy: request,
+  Exec: execution,
+} as const;
+
+export type CommandName = keyof typeof commandFields;
+export type CommandOf<N extends CommandName> = { readonly name: N } & Infer<(typeof commandFields)[N]>;
+
+/** Commands within a command: in order, or all or none (SyncML representation protocol 1.2, sections 6.6.2 and 6.6.14). */
+export interface Composite {
+  readonly name: 'Atomic' | 'Sequence';
+  readonly cmdId: string;
+  readonly noResp?: true;
+  readonly meta?: Meta;
+  readonly commands: readonly Command[];
+}
+
+/** A command that this engine does not know: kept whole, so that it can be answered. */
+export interface UnknownCommand {
+  readonly name: 'Unknown';
+  readonly cmdId: string;
+  readonly element: Element;
+}
+
+type PlainCommand = { [N in CommandName]: CommandOf<N> }[CommandName];
+export type Status = CommandOf<'Status'>;
+export type Alert = CommandOf<'Alert'>;
+export type Results = CommandOf<'Results'>;
+export type Command = PlainCommand | Composite | UnknownCommand;
+
+/** One DM message, whatever its coding. */
+export interface SyncmlMessage {
+  readonly header: SyncHdr;
+  readonly commands: readonly Command[];
+  readonly final: boolean;
+}
+
+const commandShapes = Object.fromEntries(
+  Object.entries(commandFields).map(([name, fields]) => [name, struct(name as ElementName, fields)]),
+) as unknown as Readonly<Record<CommandName, Shape<object>>>;
+
+const isComposite = (name: string): name is Composite['name'] => name === 'Atomic' || name === 'Sequence';
+const compositeFields = {
+  cmdId: one(text('CmdID')),
+  noResp: optional(flag('NoResp')),
+  meta: optional(Meta),
+};
+const composites = {
+  Atomic: struct('Atomic', compositeFields),
+  Sequence: struct('Sequence', compositeFields),
+} as const;
+
+/** What of a composite's content is a command. */
+const isCommandElement = ({ name }: Element): boolean =>
+  isComposite(name) || Object.hasOwn(commandShapes, name) || otherCommands.has(name);
+/** Commands of SyncML that DM does not use; they are answered, not executed. */
+const otherCommands: ReadonlySet<string> = new Set(['Map', 'Move', 'Put', 'Search', 'Sync']);
+
+function readCommand(element: Element, budget: { commands: number }): Command {
+  if (--budget.commands < 0) throw new PosternError('tooLarge', 'message of too many commands');
+  const { name, content } = element;
+  if (isComposite(name))
+    return {
+      name,
+      ...composites[name].read(content),
+      commands: (content as readonly Element[])
+        .filter(isCommandElement)
+        .map((each) => readCommand(each, budget)),
+    };
+  if (!Object.hasOwn(commandShapes, name))
+    return { name: 'Unknown', cmdId: text('CmdID').read(child(name, content, 'CmdID').content), element };
+  const known = name as CommandName;
+  const command = { name: known, ...commandShapes[known].read(content) } as PlainCommand;
+  const outer = 'meta' in command ? command.meta : undefined;
+  return { ...command, items: command.items.map((item) => itemRead(item, outer)) } as Command;
+}
+
+export const isCompositeCommand = (command: Command): command is Composite => 'commands' in command;
+
+/** Items of a command that has some. */
+export const itemsOf = (command: Command): readonly Item[] => ('items' in command ? command.items : []);
+
+/** A command as the element that codecs write. */
+export function elementOfCommand(command: Command): Element {
+  if (command.name === 'Unknown') return command.element;
+  if (isCompositeCommand(command))
+    return {
+      name: command.name,
+      content: [
+        ...(composites[command.name].write(command) as readonly Element[]),
+        ...command.commands.map(elementOfCommand),
+      ],
+    };
+  return {
+    name: command.name,
+    content: commandShapes[command.name].write({ ...command, items: command.items.map(itemWritten) }),
+  };
+}
+
+function child(parent: ElementName, content: Content, name: ElementName): Element {
+  const found = Array.isArray(content)
+    ? (content as readonly Element[]).find((element) => element.name === name)
+    : undefined;
+  if (!found) throw new PosternError('malformed', `<${parent}> lacks <${name}>`);
+  return found;
+}
+
+/** @throws {PosternError} `malformed` */
+export function messageOf(root: Element): SyncmlMessage {
+  if (root.name !== 'SyncML') throw new PosternError('malformed', `<${root.name}> is no SyncML message`);
+  const header = SyncHdr.read(child('SyncML', root.content, 'SyncHdr').content);
+  const body = child('SyncML', root.content, 'SyncBody').content as readonly Element[];
+  const budget = { commands: messageLimits.commands };
+  return {
+    header,
+    commands: body.filter(({ name }) => name !== 'Final').map((element) => readCommand(element, budget)),
+    final: body.some(({ name }) => name === 'Final'),
+  };
+}
+
+export function elementOf({ header, commands, final }: SyncmlMessage): Element {
+  const body = commands.map(elementOfCommand);
+  if (final) body.push({ name: 'Final', content: true });
+  return {
+    name: 'SyncML',
+    content: [
+      { name: 'SyncHdr', content: SyncHdr.write(header) },
+      { name: 'SyncBody', content: body },
+    ],
+  };
+}

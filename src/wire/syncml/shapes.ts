@@ -1,0 +1,115 @@
+import { PosternError } from '../../base/errors.ts';
+import type { Content, Element, ElementName } from './elements.ts';
+
+/** How a value of T stands in the content of one element. */
+export interface Shape<T> {
+  readonly name: ElementName;
+  read(content: Content): T;
+  write(value: T): Content;
+}
+
+type Arity = 'one' | 'optional' | 'many';
+
+interface Field<T, A extends Arity> {
+  readonly shape: Shape<T>;
+  readonly arity: A;
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: shapes of any value stand side by side in one declaration
+type Fields = Readonly<Record<string, Field<any, Arity>>>;
+
+type Value<F> = F extends Field<infer T, infer A> ? ('many' extends A ? readonly T[] : T) : never;
+type OptionalKeys<F extends Fields> = {
+  [K in keyof F]: F[K]['arity'] extends 'optional' ? K : never;
+}[keyof F];
+
+/** The value that a struct of these fields has. */
+export type Infer<F extends Fields> = {
+  readonly [K in Exclude<keyof F, OptionalKeys<F>>]: Value<F[K]>;
+} & { readonly [K in OptionalKeys<F>]?: Value<F[K]> };
+
+const wrong = (name: ElementName, expected: string) =>
+  new PosternError('malformed', `<${name}> holds no ${expected}`);
+
+export const text = (name: ElementName): Shape<string> => ({
+  name,
+  read: (content) => {
+    if (typeof content !== 'string') throw wrong(name, 'text');
+    return content;
+  },
+  write: (value) => value,
+});
+
+/** A whole number of at most nine digits: IDs, sizes and codes are all smaller. */
+export const integer = (name: ElementName): Shape<number> => ({
+  name,
+  read: (content) => {
+    if (typeof content !== 'string' || !/^\d{1,9}$/.test(content)) throw wrong(name, 'whole number');
+    return Number(content);
+  },
+  write: String,
+});
+
+export const flag = (name: ElementName): Shape<true> => ({
+  name,
+  read: (content) => {
+    if (content !== true) throw wrong(name, 'flag');
+    return true;
+  },
+  write: () => true,
+});
+
+export const bytes = (name: ElementName): Shape<Uint8Array> => ({
+  name,
+  read: (content) => {
+    if (!(content instanceof Uint8Array)) throw wrong(name, 'octets');
+    return content;
+  },
+  write: (value) => value,
+});
+
+export const data = (name: ElementName): Shape<string | Uint8Array> => ({
+  name,
+  read: (content) => {
+    if (typeof content !== 'string' && !(content instanceof Uint8Array)) throw wrong(name, 'data');
+    return content;
+  },
+  write: (value) => value,
+});
+
+export const one = <T>(shape: Shape<T>): Field<T, 'one'> => ({ shape, arity: 'one' });
+export const optional = <T>(shape: Shape<T>): Field<T, 'optional'> => ({ shape, arity: 'optional' });
+export const many = <T>(shape: Shape<T>): Field<T, 'many'> => ({ shape, arity: 'many' });
+
+/** An element that holds named elements; those that the declaration does not name are ignored. */
+export function struct<F extends Fields>(name: ElementName, fields: F): Shape<Infer<F>> {
+  const entries = Object.entries(fields);
+  return {
+    name,
+    read: (content) => readFields(name, entries, content) as Infer<F>,
+    write: (value) => writeFields(entries, value),
+  };
+}
+
+type Entries = readonly [string, Field<unknown, Arity>][];
+
+function readFields(name: ElementName, entries: Entries, content: Content): Record<string, unknown> {
+  if (!Array.isArray(content)) throw wrong(name, 'elements');
+  const found: Record<string, unknown> = {};
+  for (const [key, { shape, arity }] of entries) {
+    const matching = (content as readonly Element[]).filter((element) => element.name === shape.name);
+    if (arity === 'many') found[key] = matching.map((element) => shape.read(element.content));
+    else if (matching.length > 1) throw new PosternError('malformed', `<${name}> holds two <${shape.name}>`);
+    else if (matching[0]) found[key] = shape.read(matching[0].content);
+    else if (arity === 'one') throw new PosternError('malformed', `<${name}> lacks <${shape.name}>`);
+  }
+  return found;
+}
+
+function writeFields(entries: Entries, value: Readonly<Record<string, unknown>>): Element[] {
+  return entries.flatMap(([key, { shape, arity }]) => {
+    const own = value[key];
+    const all = arity === 'many' ? (own as readonly unknown[]) : own === undefined ? [] : [own];
+    return all.map((each) => ({ name: shape.name, content: shape.write(each) }));
+  });
+}

@@ -1,0 +1,124 @@
+import { PosternError } from '../../base/errors.ts';
+import { fromBase64 } from './base64.ts';
+import { type DdfElement, ddfLimits } from './ddf-builder.ts';
+import { decodeDdfWbxml, encodeDdfWbxml } from './ddf-wbxml.ts';
+import { branch, childOf, leafText, parseDdf, textOf, writeDdf } from './ddf-xml.ts';
+import { utf8 } from './element-builder.ts';
+
+const formats = ['node', 'chr', 'int', 'bool', 'bin', 'xml', 'null', 'float', 'date', 'time'] as const;
+
+/** Formats of a node (OMA DM tree and description 1.2.1, section 7.7.2). */
+export type NodeFormat = (typeof formats)[number];
+
+export const isNodeFormat = (format: string): format is NodeFormat =>
+  (formats as readonly string[]).includes(format);
+
+/** A subtree as TNDS carries it (OMA DM tree and description 1.2.1, section 9). */
+export interface TndsNode {
+  readonly name: string;
+  readonly format: NodeFormat;
+  /** MIME type of a leaf; management object identifier of an MO's root. */
+  readonly type?: string;
+  readonly acl?: string;
+  readonly title?: string;
+  readonly value?: string | Uint8Array;
+  readonly children?: readonly TndsNode[];
+}
+
+export interface Tnds {
+  /** Where the root node goes; `./Inbox` leaves it to the device. */
+  readonly path?: string;
+  readonly root: TndsNode;
+}
+
+/** Nodes within nodes. */
+const depthBound = 16;
+
+export const TndsMediaType = {
+  Xml: 'application/vnd.syncml.dmtnds+xml',
+  Wbxml: 'application/vnd.syncml.dmtnds+wbxml',
+} as const;
+
+export const isTndsType = (type: string | undefined): boolean =>
+  type === TndsMediaType.Xml || type === TndsMediaType.Wbxml;
+
+/** @throws {PosternError} `malformed` for text that has no XML form, `tooLarge` */
+export function encodeTnds(object: Tnds): string {
+  const text = writeDdf(treeOf(object));
+  if (text.length > ddfLimits.characters) throw new PosternError('tooLarge', 'TNDS object too large');
+  return text;
+}
+
+export const encodeTndsWbxml = (object: Tnds): Uint8Array => encodeDdfWbxml(treeOf(object));
+
+const treeOf = ({ path, root }: Tnds): DdfElement =>
+  branch('MgmtTree', leafText('VerDTD', '1.2'), elementOf(root, path));
+
+const maybe = (tag: string, text: string | undefined): DdfElement | undefined =>
+  text === undefined ? undefined : leafText(tag, text);
+
+function elementOf(node: TndsNode, path?: string): DdfElement {
+  const { name, format, type, acl, title, value, children = [] } = node;
+  const kind = format === 'node' ? 'DDFName' : 'MIME';
+  return branch(
+    'Node',
+    leafText('NodeName', name),
+    maybe('Path', path),
+    branch(
+      'RTProperties',
+      maybe('ACL', acl),
+      branch('Format', branch(format)),
+      maybe('Title', title),
+      type === undefined ? undefined : branch('Type', leafText(kind, type)),
+    ),
+    maybe('Value', value instanceof Uint8Array ? Buffer.from(value).toString('base64') : value),
+    ...children.map((child) => elementOf(child)),
+  );
+}
+
+/**
+ * Reads a TNDS object from its XML, as text or octets, or its WBXML.
+ * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`
+ */
+export function decodeTnds(coded: string | Uint8Array): Tnds {
+  const root =
+    typeof coded === 'string'
+      ? parseDdf(coded)
+      : coded[0] !== undefined && coded[0] <= 3
+        ? decodeDdfWbxml(coded)
+        : parseDdf(utf8(coded));
+  if (root.tag !== 'MgmtTree') throw new PosternError('malformed', `<${root.tag}> is no TNDS object`);
+  const nodes = root.children.filter(({ tag }) => tag === 'Node');
+  const [node] = nodes;
+  if (!node || nodes.length > 1) throw new PosternError('malformed', 'a TNDS object here has one root node');
+  const path = textOf(node, 'Path');
+  return { ...(path !== undefined && { path }), root: readNode(node, 1) };
+}
+
+function readNode(element: DdfElement, depth: number): TndsNode {
+  if (depth > depthBound) throw new PosternError('tooLarge', 'TNDS object of too many nodes');
+  const name = textOf(element, 'NodeName');
+  if (!name || name.includes('/')) throw new PosternError('malformed', 'TNDS node without a proper NodeName');
+  const properties = childOf(element, 'RTProperties');
+  const children = element.children.filter(({ tag }) => tag === 'Node');
+  // A leaf without a format is text; RTProperties are optional.
+  const format =
+    childOf(properties, 'Format')?.children[0]?.tag ??
+    (children.length === 0 && childOf(element, 'Value') ? 'chr' : 'node');
+  // DDF writes b64 where a node's format is bin.
+  const known = format === 'b64' ? 'bin' : format;
+  if (!isNodeFormat(known)) throw new PosternError('malformed', `TNDS node of unknown format ${format}`);
+  const type = childOf(properties, 'Type')?.children[0]?.text.trim();
+  const acl = textOf(properties, 'ACL');
+  const title = textOf(properties, 'Title');
+  const base = {
+    name,
+    format: known,
+    ...(type && { type }),
+    ...(acl && { acl }),
+    ...(title && { title }),
+  };
+  if (known === 'node') return { ...base, children: children.map((child) => readNode(child, depth + 1)) };
+  const value = childOf(element, 'Value')?.text ?? '';
+  return { ...base, value: known === 'bin' ? fromBase64(value) : value };
+}

@@ -1,0 +1,108 @@
+import { PosternError } from '../../base/errors.ts';
+import { DdfBuilder } from './ddf-builder.ts';
+import { ddfPage, ddfTag } from './ddf-wbxml.ts';
+import { writeDdf } from './ddf-xml.ts';
+import { ElementBuilder, octetsOf } from './element-builder.ts';
+import type { Element, ElementName } from './elements.ts';
+import { elements, isElementName, isPacked, keyOfToken, messageLimits, nameOfKey } from './elements.ts';
+import { readWbxml, type WbxmlName } from './wbxml-reader.ts';
+import { WbxmlWriter } from './wbxml-writer.ts';
+
+/** Public identifiers of SyncML 1.2 (OMNA's registry); 1.0 and 1.1 of DM 1.1; 1 is "unknown". */
+export const syncmlPublicId = 0x1201;
+const taken: ReadonlySet<number | string> = new Set([
+  syncmlPublicId,
+  0x0fd1,
+  0x0fd3,
+  1,
+  '-//SYNCML//DTD SyncML 1.0//EN',
+  '-//SYNCML//DTD SyncML 1.1//EN',
+  '-//SYNCML//DTD SyncML 1.2//EN',
+]);
+
+/**
+ * Writes a message as WBXML 1.3 (SyncML representation protocol 1.2). A packed document, such as a TNDS object of type
+ * `+wbxml`, is opaque. Other octets are base64, as their format `b64` says, and a TNDS object of type `+xml` is its text:
+ * both could be shorter, but libwbxml and the clients built on it read only this.
+ */
+export function encodeWbxml(root: Element): Uint8Array {
+  const writer = new WbxmlWriter(syncmlPublicId);
+  write(writer, root, false);
+  return writer.finish();
+}
+
+function write(writer: WbxmlWriter, { name, content }: Element, packed: boolean): void {
+  const { page, token } = elements[name];
+  writer.element(page, token, content !== true && content.length > 0, () => {
+    if (typeof content === 'string') writer.text(content);
+    else if (content instanceof Uint8Array)
+      if (packed) writer.octets(content);
+      else writer.text(Buffer.from(content).toString('base64'));
+    else {
+      const children = content as readonly Element[];
+      const isOpaque = name === 'Item' && isPacked(metaText(children, 'Type'));
+      for (const each of children) write(writer, each, isOpaque && each.name === 'Data');
+    }
+  });
+}
+
+/** What the Meta among these elements says. */
+function metaText(siblings: readonly Element[], wanted: 'Format' | 'Type'): string | undefined {
+  const meta = siblings.find(({ name }) => name === 'Meta')?.content;
+  if (!Array.isArray(meta)) return undefined;
+  const found = (meta as readonly Element[]).find(({ name }) => name === wanted)?.content;
+  return typeof found === 'string' ? found : undefined;
+}
+
+/**
+ * Reads a message in WBXML 1.1 to 1.3. A TNDS object that stands in Data by its code page becomes its XML text.
+ * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion`
+ */
+export function decodeWbxml(coded: Uint8Array): Element {
+  if (coded.length > messageLimits.bytes)
+    throw new PosternError('tooLarge', `message of more than ${messageLimits.bytes} bytes`);
+  const builder = new ElementBuilder();
+  let embedded: DdfBuilder | undefined;
+  readWbxml(coded, {
+    begin({ publicId }) {
+      if (!taken.has(publicId)) throw new PosternError('unsupportedFormat', `WBXML of language ${publicId}`);
+    },
+    open(name) {
+      if (!embedded && builder.current === 'Data' && name.page === ddfPage) embedded = new DdfBuilder();
+      if (embedded) embedded.open(ddfTag(name));
+      else builder.open(elementName(name));
+    },
+    text(value) {
+      if (embedded) embedded.text(value);
+      else builder.text(value);
+    },
+    octets(value) {
+      if (embedded) embedded.octets(value);
+      else builder.octets(value);
+    },
+    close() {
+      if (!embedded) return builder.close();
+      embedded.close();
+      if (!embedded.ended) return;
+      builder.text(writeDdf(embedded.finish()));
+      embedded = undefined;
+    },
+  });
+  return withOctets(builder.finish(), undefined);
+}
+
+/** Makes octets of opaque base64: the format stands in the Meta of the item, or of its command. */
+function withOctets(element: Element, outer: string | undefined): Element {
+  if (!Array.isArray(element.content)) {
+    const isOpaque = element.name === 'Data' && element.content instanceof Uint8Array && outer === 'b64';
+    return isOpaque ? { ...element, content: octetsOf(element.content as Uint8Array) } : element;
+  }
+  const children = element.content as readonly Element[];
+  const inner = metaText(children, 'Format') ?? outer;
+  return { ...element, content: children.map((child) => withOctets(child, inner)) };
+}
+
+function elementName({ page, token, literal }: WbxmlName): ElementName | undefined {
+  if (literal !== undefined) return isElementName(literal) ? literal : undefined;
+  return page <= 1 ? nameOfKey(keyOfToken(page, token)) : undefined;
+}

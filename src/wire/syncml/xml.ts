@@ -1,0 +1,66 @@
+import { SaxesParser } from 'saxes';
+import { PosternError } from '../../base/errors.ts';
+import { ElementBuilder, utf8 } from './element-builder.ts';
+import type { Element } from './elements.ts';
+import { elements, isElementName, messageLimits, namespaces } from './elements.ts';
+import { escapeXml } from './escape-xml.ts';
+
+/** Writes a message as XML (SyncML representation protocol 1.2). Octets become base64. */
+export function encodeXml(root: Element): Uint8Array {
+  return Buffer.from(`<?xml version="1.0" encoding="UTF-8"?>${write(root, -1)}`);
+}
+
+function write({ name, content }: Element, outerPage: number): string {
+  const { page } = elements[name];
+  const tag = page === outerPage ? name : `${name} xmlns="${namespaces[page]}"`;
+  const inner =
+    content === true
+      ? ''
+      : typeof content === 'string'
+        ? escapeXml(content)
+        : content instanceof Uint8Array
+          ? Buffer.from(content).toString('base64')
+          : content.map((each) => write(each, page)).join('');
+  return inner === '' ? `<${tag}/>` : `<${tag}>${inner}</${name}>`;
+}
+
+/**
+ * Reads a message in XML. A document type is refused, so there is no entity to expand. XML inside `<Data>` that is no
+ * SyncML is kept as its text. Elements that DM does not know are skipped with all they hold.
+ * @throws {PosternError} `malformed` or `tooLarge`
+ */
+export function decodeXml(coded: Uint8Array): Element {
+  if (coded.length > messageLimits.bytes)
+    throw new PosternError('tooLarge', `message of more than ${messageLimits.bytes} bytes`);
+  const parser = new SaxesParser({ xmlns: false, position: false });
+  const builder = new ElementBuilder();
+  let foreign = 0;
+  const refuse = (why: string): never => {
+    throw new PosternError('malformed', why);
+  };
+  parser.on('error', (error) => refuse(`no well-formed XML: ${error.message}`));
+  parser.on('doctype', () => refuse('a document type is not allowed'));
+  parser.on('opentag', ({ name: qualified, attributes, isSelfClosing }) => {
+    const name = qualified.slice(qualified.indexOf(':') + 1);
+    if (foreign > 0 || builder.current === 'Data') {
+      if (++foreign > foreignDepth) throw new PosternError('tooLarge', 'XML in Data is too deep');
+      const kept = Object.entries(attributes).map(([key, value]) => ` ${key}="${escapeXml(String(value))}"`);
+      builder.text(`<${qualified}${kept.join('')}${isSelfClosing ? '/' : ''}>`);
+    } else builder.open(isElementName(name) ? name : undefined);
+  });
+  const characters = (more: string) => {
+    if (builder.current) builder.text(foreign > 0 ? escapeXml(more) : more);
+  };
+  parser.on('text', characters);
+  parser.on('cdata', characters);
+  parser.on('closetag', ({ name: qualified, isSelfClosing }) => {
+    if (foreign === 0) return builder.close();
+    foreign--;
+    if (!isSelfClosing) builder.text(`</${qualified}>`);
+  });
+  parser.write(utf8(coded)).close();
+  return builder.finish();
+}
+
+/** Elements within elements inside Data. */
+const foreignDepth = 64;

@@ -1,0 +1,133 @@
+import { fromCbor, toCbor } from '../../base/cbor.ts';
+import { PosternError } from '../../base/errors.ts';
+
+export const EnvelopeKind = { Request: 0, Response: 1, Notification: 2, Error: 3 } as const;
+export type EnvelopeKind = (typeof EnvelopeKind)[keyof typeof EnvelopeKind];
+
+/** What goes in an MQTT payload, docs/bindings.md: a DM package untouched, and what the way needs to know. */
+export interface Envelope {
+  readonly kind: EnvelopeKind;
+  /** 8 to 16 octets, unique per request and repeated by its answer. */
+  readonly correlation: Uint8Array;
+  /** DevId; absent for the gateway's own packages. */
+  readonly device?: string;
+  /** ServerID. */
+  readonly server?: string;
+  readonly contentType?: string;
+  /** Seconds from receipt. */
+  readonly timeToLive?: number;
+  /** Transport headers that DM needs, by lower-case name. */
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: Uint8Array;
+  /** A DM status, of an error. */
+  readonly status?: number;
+  /** One line for a person, of an error. */
+  readonly reason?: string;
+  /** Where later packages of the session go. */
+  readonly route?: string;
+  /** The child gateway nearest to the device, when the device is behind one. */
+  readonly via?: string;
+}
+
+/** Version of the envelope, and bytes of one. */
+export const envelopeVersion = 1;
+const envelopeBytes = 512 * 1024;
+
+const key = {
+  version: 1,
+  kind: 2,
+  correlation: 3,
+  device: 4,
+  server: 5,
+  contentType: 6,
+  timeToLive: 7,
+  headers: 8,
+  body: 9,
+  status: 10,
+  reason: 11,
+  route: 12,
+  via: 13,
+} as const;
+
+/** Deterministic CBOR (RFC 8949 section 4.2): shortest forms, keys in order. */
+export function encodeEnvelope(envelope: Envelope): Buffer {
+  const { headers, body, correlation, ...rest } = envelope;
+  const map = new Map<number, unknown>([
+    [key.version, envelopeVersion],
+    [key.correlation, Buffer.from(correlation)],
+  ]);
+  for (const [name, value] of Object.entries(rest)) map.set(key[name as keyof typeof rest], value);
+  if (headers)
+    map.set(key.headers, new Map(Object.entries(headers).toSorted(([a], [b]) => byEncoding(a, b))));
+  if (body) map.set(key.body, Buffer.from(body));
+  return toCbor(new Map([...map].toSorted(([a], [b]) => a - b)));
+}
+
+/** Map keys in the order of their encodings: shorter texts have smaller heads. */
+const byEncoding = (a: string, b: string): number => Buffer.compare(toCbor(a), toCbor(b));
+
+/** @throws {PosternError} `malformed`, `tooLarge`, `unsupportedVersion` */
+export function decodeEnvelope(payload: Uint8Array): Envelope {
+  if (payload.length > envelopeBytes) throw new PosternError('tooLarge', 'envelope too large');
+  const map = fromCbor(payload, 'envelope');
+  if (!(map instanceof Map)) throw new PosternError('malformed', 'envelope is no map');
+  const version = map.get(key.version);
+  if (version !== envelopeVersion)
+    throw new PosternError('unsupportedVersion', `envelope of version ${String(version)}`);
+  const kind = map.get(key.kind);
+  const correlation = octets(map, 'correlation');
+  if (kind !== 0 && kind !== 1 && kind !== 2 && kind !== 3)
+    throw new PosternError('malformed', 'envelope of unknown kind');
+  if (!correlation || correlation.length < 8 || correlation.length > 16)
+    throw new PosternError('malformed', 'envelope without a correlation of 8 to 16 bytes');
+  return {
+    kind,
+    correlation,
+    ...defined('device', text(map, 'device')),
+    ...defined('server', text(map, 'server')),
+    ...defined('contentType', text(map, 'contentType')),
+    ...defined('timeToLive', unsigned(map, 'timeToLive')),
+    ...defined('headers', headersOf(map)),
+    ...defined('body', octets(map, 'body')),
+    ...defined('status', unsigned(map, 'status')),
+    ...defined('reason', text(map, 'reason')),
+    ...defined('route', text(map, 'route')),
+    ...defined('via', text(map, 'via')),
+  };
+}
+
+const defined = <K extends string, V>(name: K, value: V | undefined): { [P in K]?: V } =>
+  value === undefined ? {} : ({ [name]: value } as { [P in K]?: V });
+
+type Fields = ReadonlyMap<unknown, unknown>;
+const wrong = (name: string, expected: string) =>
+  new PosternError('malformed', `${name} of an envelope is ${expected}`);
+
+function text(map: Fields, name: keyof typeof key): string | undefined {
+  const value = map.get(key[name]);
+  if (value !== undefined && (typeof value !== 'string' || value.length > 255))
+    throw wrong(name, 'a text of at most 255');
+  return value;
+}
+
+function unsigned(map: Fields, name: keyof typeof key): number | undefined {
+  const value = map.get(key[name]);
+  if (value !== undefined && !(Number.isSafeInteger(value) && (value as number) >= 0))
+    throw wrong(name, 'an unsigned number');
+  return value as number | undefined;
+}
+
+function octets(map: Fields, name: keyof typeof key): Uint8Array | undefined {
+  const value = map.get(key[name]);
+  if (value !== undefined && !(value instanceof Uint8Array)) throw wrong(name, 'a byte string');
+  return value;
+}
+
+function headersOf(map: Fields): Record<string, string> | undefined {
+  const value = map.get(key.headers);
+  if (value === undefined) return undefined;
+  if (!(value instanceof Map) || value.size > 16) throw wrong('headers', 'a map of at most 16');
+  for (const entry of value)
+    if (entry.some((one) => typeof one !== 'string')) throw wrong('headers', 'a map of texts');
+  return Object.fromEntries(value);
+}

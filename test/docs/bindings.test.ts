@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { decodeProof, encodeProof, isProof } from '../../src/wire/syncml/bootstrap-proof.ts';
+import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
+import { decodeEnvelope, encodeEnvelope } from '../../src/wire/tunnel/envelope.ts';
+import { decodeState, encodeState } from '../../src/wire/tunnel/gateway-state.ts';
+
+const page = readFileSync(new URL('../../docs/bindings.md', import.meta.url), 'utf8');
+const example = (name: string) =>
+  Buffer.from(new RegExp(`\`\`\`hex ${name}\n([0-9a-f]+)\n`).exec(page)![1]!, 'hex');
+
+test('the proof in docs/bindings.md is one', () => {
+  const proof = decodeProof(example('proof'));
+  const challenge = Buffer.from('000102030405060708090a0b0c0d0e0f1011', 'hex');
+  assert.equal(isProof(proof, 'factory-secret', challenge, 'urn:dev:1'), true);
+  assert.equal(encodeProof(proof).toString('hex'), example('proof').toString('hex'));
+});
+
+test('the envelope in docs/bindings.md is read and written as it says', () => {
+  const envelope = decodeEnvelope(example('envelope'));
+  assert.deepEqual(
+    [
+      envelope.kind,
+      envelope.device,
+      envelope.server,
+      envelope.contentType,
+      envelope.timeToLive,
+      envelope.headers,
+      String(envelope.body),
+    ],
+    [0, 'urn:dev:1', 'dm.example', MediaType.Xml, 60, { 'x-syncml-hmac': 'mac' }, '<a/>'],
+  );
+  assert.equal(encodeEnvelope(envelope).toString('hex'), example('envelope').toString('hex'));
+});
+
+test('the state in docs/bindings.md is read and written', () => {
+  const state = decodeState(example('state'));
+  assert.deepEqual([state.online, state.software], [true, '0.1.0']);
+  assert.equal(encodeState(state).toString('hex'), example('state').toString('hex'));
+});
+
+test('the message in docs/bindings.md is what it says, and as short as it says', () => {
+  const message = decodeMessage(example('message'), MediaType.Cbor);
+  assert.deepEqual(
+    message.commands.map(({ name }) => name),
+    ['Alert', 'Replace'],
+  );
+  assert.deepEqual(Buffer.from(encodeMessage(message, MediaType.Cbor)), example('message'));
+  assert.deepEqual([example('message').length, encodeMessage(message, MediaType.Xml).length], [144, 598]);
+});

@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { PosternError } from '../../../src/base/errors.ts';
+import { AdminApi, askGateway } from '../../../src/gateway/console/admin-api.ts';
+
+async function admin(t: TestContext) {
+  const folder = mkdtempSync(join(tmpdir(), 'postern-admin-'));
+  const socket = join(folder, 'admin.sock');
+  const taken: unknown[] = [];
+  const refuse = () => {
+    throw new PosternError('conflict', 'an update is under way');
+  };
+  const api = new AdminApi(
+    socket,
+    { '/status': () => ({ fine: true }), '/broken': refuse },
+    { '/take': (body) => ({ taken: taken.push(body) }), '/refuse': refuse },
+  );
+  await api.start();
+  t.after(async () => {
+    await api[Symbol.asyncDispose]();
+    rmSync(folder, { recursive: true });
+  });
+  return { socket, taken };
+}
+
+test('shows by GET, does by POST; only its user can open the socket', async (t) => {
+  const { socket, taken } = await admin(t);
+  assert.deepEqual(await askGateway(socket, '/status'), { fine: true });
+  assert.deepEqual(await askGateway(socket, '/take', { url: 'x' }), { taken: 1 });
+  assert.deepEqual(taken, [{ url: 'x' }]);
+  assert.equal(statSync(socket).mode & 0o777, 0o600);
+});
+
+test('what is refused, or not there, is said in words', async (t) => {
+  const { socket } = await admin(t);
+  await assert.rejects(askGateway(socket, '/refuse', {}), { message: 'an update is under way' });
+  await assert.rejects(askGateway(socket, '/broken'), { message: 'an update is under way' });
+  await assert.rejects(askGateway(socket, '/nothing'), { message: 'there is /status, /broken' });
+  await assert.rejects(askGateway(socket, '/status', {}), { message: 'there is /take, /refuse to POST to' });
+  await assert.rejects(askGateway(socket, '/toString'), { message: 'there is /status, /broken' });
+});
+
+test('a body that is no JSON, or too long, is refused, and the next one is taken', async (t) => {
+  const { socket, taken } = await admin(t);
+  for (const [body, status] of [
+    ['{', 400],
+    [JSON.stringify('x'.repeat(20_000)), 413],
+  ] as const) {
+    const outgoing = request({ socketPath: socket, path: '/take', method: 'POST' });
+    outgoing.end(body);
+    const [response] = await once(outgoing, 'response');
+    response.resume();
+    assert.equal(response.statusCode, status);
+  }
+  await askGateway(socket, '/take', 1);
+  assert.deepEqual(taken, [1]);
+});

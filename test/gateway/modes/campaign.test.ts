@@ -1,0 +1,279 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { openDatabase } from '../../../src/base/database.ts';
+import { PosternError } from '../../../src/base/errors.ts';
+import type { Operation, OperationOutcome } from '../../../src/dm/server-session.ts';
+import { Campaign, campaignLimits } from '../../../src/gateway/modes/campaign.ts';
+import { fanOutTo, isRepeatable } from '../../../src/gateway/modes/fan-out.ts';
+import type { ManageOptions } from '../../../src/gateway/modes/waiting-work.ts';
+import { Campaigns } from '../../../src/gateway/store/campaigns.ts';
+import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
+import { type FanoutOrder, operationsOf } from '../../../src/mo/fanout-order.ts';
+import { EventRecorder } from '../../event-recorder.ts';
+import { HandClock } from '../../hand-clock.ts';
+import { turn } from '../../wire/coap/wire.ts';
+
+const replace =
+  '<Replace><CmdID>1</CmdID><Item><Target><LocURI>./Settings/Label</LocURI></Target><Data>x</Data></Item></Replace>';
+const exec = '<Exec><CmdID>1</CmdID><Item><Target><LocURI>./Do</LocURI></Target></Item></Exec>';
+const many = (count: number) => Array.from({ length: count }, (_, at) => `d${String(at).padStart(4, '0')}`);
+const order = (devices: readonly string[], more: Partial<FanoutOrder> = {}): FanoutOrder => ({
+  name: 'f',
+  server: 'dm.example',
+  command: replace,
+  operations: operationsOf(replace),
+  devices,
+  returnFormat: 3,
+  timeout: 60_000,
+  deadline: 3_600_000,
+  ...more,
+});
+
+interface Call {
+  readonly device: string;
+  readonly options: ManageOptions;
+  readonly resolve: (status: number) => void;
+  readonly reject: (error: PosternError) => void;
+}
+
+/** A fan-out whose devices answer when the test says so. */
+function rig(
+  database = openDatabase(':memory:', gatewaySchema),
+  current: FanoutOrder = order([]),
+  children: Readonly<Record<string, string>> = {},
+  denied: ReadonlySet<string> = new Set(),
+) {
+  const delegated: [string, readonly string[]][] = [];
+  const clock = new HandClock();
+  const events = new EventRecorder();
+  const calls: Call[] = [];
+  const results: [string | undefined, string][] = [];
+  const manage = (device: string, operations: readonly Operation[], options: ManageOptions) => {
+    const { promise, resolve, reject } = Promise.withResolvers<readonly OperationOutcome[]>();
+    options.signal?.addEventListener('abort', () => reject(options.signal?.reason));
+    const answer = (status: number) =>
+      resolve(operations.map((operation) => ({ operation, status, results: [] })));
+    calls.push({ device, options, resolve: answer, reject });
+    return promise;
+  };
+  const fanOut = new Campaign<FanoutOrder>({
+    kind: 'fanout',
+    campaigns: new Campaigns(database, 'fanout'),
+    clock,
+    events,
+    order: () => current,
+    isRepeatable,
+    mayReach: (server, device) => !denied.has(`${server} ${device}`),
+    childOf: (device) => children[device],
+    attempt: (...args) => fanOutTo({ manage, adapt: (_, operations) => operations }, ...args),
+    delegate: async (child, devices) => {
+      delegated.push([child, devices]);
+      return devices
+        .slice(1)
+        .map((device) => ({ device, status: 200, parts: [{ status: 200, results: [] }] }));
+    },
+    ended: ({ correlator }, result) => results.push([correlator, result]),
+  });
+  return { database, clock, events, calls, results, fanOut, delegated };
+}
+
+describe('a fan-out', () => {
+  // conforms: GW-11, GW-12
+  test('of many devices keeps to its bound in parallel, and says the same of all in one line', async () => {
+    const { fanOut, calls, results, clock } = rig();
+    assert.equal(fanOut.start(order(many(1000)), 'c-1'), 202);
+    let most = 0;
+    for (let at = 0; at < 1000; at++) {
+      while (calls.length <= at) await turn();
+      most = Math.max(most, calls.length - at);
+      calls[at]?.resolve(200);
+    }
+    while (results.length === 0) await turn();
+    assert.equal(most, campaignLimits.parallel);
+    assert.deepEqual(results, [
+      [
+        'c-1',
+        '<CampaignResult Total="1000" Done="1000" Failed="0" Pending="0"><Group Status="200" Commands="200" Count="1000"/></CampaignResult>',
+      ],
+    ]);
+    assert.equal(clock.timers, 0);
+  });
+
+  // conforms: GW-12
+  test('names who failed, and why', async () => {
+    const { fanOut, calls, results } = rig();
+    fanOut.start(order(['a', 'b', 'c', '<d>']), undefined);
+    await turn();
+    const call = (device: string) => calls.find((each) => each.device === device);
+    call('a')?.resolve(200);
+    call('b')?.resolve(425);
+    call('c')?.reject(new PosternError('timeout', 'no'));
+    call('<d>')?.reject(new PosternError('notFound', 'no'));
+    while (results.length === 0) await turn();
+    assert.equal(
+      results[0]?.[1],
+      '<CampaignResult Total="4" Done="1" Failed="3" Pending="0"><Group Status="404" Commands="" Count="1"><Device ID="&lt;d&gt;"/></Group><Group Status="200" Commands="200" Count="1"/><Group Status="425" Commands="425" Count="1"><Device ID="b"/></Group><Group Status="408" Commands="" Count="1"><Device ID="c"/></Group></CampaignResult>',
+    );
+  });
+
+  // conforms: GW-11
+  test('that is cancelled leaves alone whom it has not reached', async () => {
+    const { fanOut, calls, results } = rig();
+    fanOut.start(order(many(campaignLimits.parallel + 4)), undefined);
+    await turn();
+    assert.equal(fanOut.cancel('f'), 200);
+    for (const call of calls) call.resolve(200);
+    while (results.length === 0) await turn();
+    const { state, done, failed } = fanOut.summary('f');
+    assert.deepEqual(
+      [state, done, failed, calls.length],
+      [3, campaignLimits.parallel, 4, campaignLimits.parallel],
+    );
+    assert.match(results[0]?.[1] ?? '', /<Group Status="214" Commands="" Count="4">/);
+    assert.equal(fanOut.cancel('f'), 404);
+  });
+
+  // conforms: GW-11
+  test('at its deadline reports what there is', async () => {
+    const { fanOut, calls, clock, results } = rig();
+    fanOut.start(order(many(campaignLimits.parallel + 1)), undefined);
+    await turn();
+    clock.advance(3_600_000);
+    for (const call of calls) call.resolve(200);
+    while (results.length === 0) await turn();
+    assert.match(results[0]?.[1] ?? '', /<Group Status="408" Commands="" Count="1"><Device ID="d0064"\/>/);
+  });
+
+  test('without a device is 200 and reports nothing; one that runs is not started again; too many are refused', async () => {
+    const { fanOut, results } = rig();
+    assert.equal(fanOut.start(order([]), 'c'), 200);
+    for (let at = 0; at < campaignLimits.running; at++)
+      fanOut.start(order(['a'], { name: `f${at}` }), undefined);
+    assert.throws(() => fanOut.start(order(['a'], { name: 'f0' }), undefined), { code: 'conflict' });
+    assert.throws(() => fanOut.start(order(['a'], { name: 'more' }), undefined), { code: 'full' });
+    await fanOut[Symbol.asyncDispose]();
+    assert.deepEqual(results, []);
+  });
+});
+
+describe('whom a fan-out reaches', () => {
+  // conforms: GW-16
+  test('a device that the DM server has no right to is not touched, and is told of as that', async () => {
+    const { fanOut, calls, results } = rig(undefined, undefined, {}, new Set(['dm.example b']));
+    fanOut.start(order(['a', 'b']), undefined);
+    await turn();
+    assert.deepEqual(
+      calls.map(({ device }) => device),
+      ['a'],
+    );
+    calls[0]?.resolve(200);
+    while (results.length === 0) await turn();
+    assert.match(results[0]?.[1] ?? '', /<Group Status="425" Commands="" Count="1"><Device ID="b"\/>/);
+  });
+
+  test('what is behind a child gateway is the child gateway to do, all at once; what it says nothing of is unknown', async () => {
+    const { fanOut, calls, results, delegated } = rig(undefined, undefined, { x: 'gw-2', y: 'gw-2' });
+    fanOut.start(order(['a', 'x', 'y']), undefined);
+    await turn();
+    calls[0]?.resolve(200);
+    while (results.length === 0) await turn();
+    assert.deepEqual(delegated, [['gw-2', ['x', 'y']]]);
+    assert.match(
+      results[0]?.[1] ?? '',
+      /Done="2" Failed="1".*<Group Status="500" Commands="" Count="1"><Device ID="x"\/>/,
+    );
+  });
+
+  // conforms: GW-19
+  test('a device that accepts reports later, and its slot is free meanwhile; at the deadline 202 stands', async () => {
+    const { fanOut, calls, results, clock } = rig();
+    fanOut.start(order(['a', 'b'], { operations: operationsOf(exec) }), 'c');
+    await turn();
+    for (const call of calls) call.resolve(202);
+    for (let i = 0; i < 4; i++) await turn();
+    assert.equal(fanOut.counts('f').pending, 2);
+    assert.equal(fanOut.reported('a', 'another', 200), false);
+    assert.equal(fanOut.reported('a', 'f', 410), true);
+    assert.equal(fanOut.reported('a', 'f', 410), false);
+    clock.advance(3_600_000);
+    assert.match(
+      results[0]?.[1] ?? '',
+      /<Group Status="410" Commands="202" Count="1"><Device ID="a"\/><\/Group><Group Status="200" Commands="202" Count="1"/,
+    );
+  });
+});
+
+describe('after a restart', () => {
+  const restart = async (command: string) => {
+    const current = order(['a', 'b', 'c'], { operations: operationsOf(command) });
+    const before = rig(undefined, current);
+    before.fanOut.start(current, 'c-9');
+    await turn();
+    before.calls[0]?.options.begun?.();
+    before.calls[1]?.options.begun?.();
+    before.calls[1]?.resolve(200);
+    await turn();
+    await before.fanOut[Symbol.asyncDispose]();
+    assert.deepEqual(before.results, []);
+    const after = rig(before.database, current);
+    after.fanOut.resume();
+    await turn();
+    return after;
+  };
+
+  // conforms: GW-13
+  test('it goes on with whom it had not done, and with whom it had begun if that may be done twice', async () => {
+    const { calls, results } = await restart(replace);
+    assert.deepEqual(
+      calls.map(({ device }) => device),
+      ['a', 'c'],
+    );
+    for (const call of calls) call.resolve(200);
+    while (results.length === 0) await turn();
+    assert.deepEqual(results[0], [
+      'c-9',
+      '<CampaignResult Total="3" Done="3" Failed="0" Pending="0"><Group Status="200" Commands="200" Count="3"/></CampaignResult>',
+    ]);
+  });
+
+  // conforms: GW-13
+  test('an Exec that had begun is not sent again: nobody knows what it did', async () => {
+    const { calls, results } = await restart(exec);
+    assert.deepEqual(
+      calls.map(({ device }) => device),
+      ['c'],
+    );
+    calls[0]?.resolve(200);
+    while (results.length === 0) await turn();
+    assert.match(results[0]?.[1] ?? '', /<Group Status="500" Commands="" Count="1"><Device ID="a"\/>/);
+  });
+});
+
+describe('the commands of a fan-out', () => {
+  test('any command, Atomic and Sequence, in one form or the other', () => {
+    const atomic = `<SyncBody><Atomic><CmdID>1</CmdID>${replace}${exec}</Atomic></SyncBody>`;
+    assert.deepEqual(
+      operationsOf(atomic).map(
+        (operation) => 'operations' in operation && operation.operations.map(({ name }) => name),
+      ),
+      [['Replace', 'Exec']],
+    );
+    assert.equal(operationsOf(replace + exec).length, 2);
+  });
+
+  for (const [what, command, code] of [
+    ['nothing', '', 'malformed'],
+    ['no XML', '<Replace', 'malformed'],
+    [
+      'a Status',
+      '<Status><CmdID>1</CmdID><MsgRef>1</MsgRef><CmdRef>1</CmdRef><Cmd>Get</Cmd><Data>200</Data></Status>',
+      'malformed',
+    ],
+    ['no target', '<Get><CmdID>1</CmdID><Item/></Get>', 'malformed'],
+    ['an alert that is no question', '<Alert><CmdID>1</CmdID><Data>1223</Data></Alert>', 'malformed'],
+    ['too many', replace.repeat(65), 'tooLarge'],
+  ] as const)
+    test(`${what} is refused`, () => {
+      assert.throws(() => operationsOf(command), { code });
+    });
+});

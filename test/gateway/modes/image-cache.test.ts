@@ -1,0 +1,262 @@
+import assert from 'node:assert/strict';
+import { createHash, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { openDatabase } from '../../../src/base/database.ts';
+import { seededEntropy } from '../../../src/base/entropy.ts';
+import { PosternError } from '../../../src/base/errors.ts';
+import { ImageCache } from '../../../src/gateway/modes/image-cache.ts';
+import type { Download, DownloadRequest } from '../../../src/gateway/northbound/download.ts';
+import { ImageFiles } from '../../../src/gateway/store/image-files.ts';
+import { Images } from '../../../src/gateway/store/images.ts';
+import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
+import type { ImageOrder } from '../../../src/mo/image-branch.ts';
+import { EventRecorder } from '../../event-recorder.ts';
+import { HandClock } from '../../hand-clock.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'postern-cache-'));
+after(() => rmSync(folder, { recursive: true }));
+let folders = 0;
+const sha = (data: Uint8Array) => createHash('sha256').update(data).digest('hex');
+const bytes = (length: number, fill = 7) => Buffer.alloc(length, fill);
+
+interface Settings {
+  readonly quota?: number;
+  readonly count?: number;
+  readonly signingKeys?: readonly KeyObject[];
+  readonly directory?: string;
+  readonly database?: ReturnType<typeof openDatabase>;
+  readonly answers: readonly ((wanted: DownloadRequest) => Download)[];
+}
+
+/** A cache whose download server is a list of answers, the last for all that come after. */
+function rig(settings: Settings) {
+  const { quota = 1000, count = 8, signingKeys = [], answers } = settings;
+  const directory = settings.directory ?? join(folder, String(++folders));
+  const database = settings.database ?? openDatabase(':memory:', gatewaySchema);
+  const clock = new HandClock();
+  const events = new EventRecorder();
+  const orders = new Map<string, ImageOrder>();
+  const asked: DownloadRequest[] = [];
+  const ended: [string, number][] = [];
+  const waiting = new Map<string, () => void>();
+  const files = new ImageFiles(directory);
+  const cache = new ImageCache({
+    images: new Images(database),
+    files,
+    quota,
+    count,
+    signingKeys,
+    download: async (wanted) => {
+      const answer = answers[Math.min(asked.length, answers.length - 1)];
+      asked.push(wanted);
+      if (!answer) throw new PosternError('unavailable', 'nothing');
+      return answer(wanted);
+    },
+    order: (name) => orders.get(name) ?? { name, url: undefined, hash: undefined, signature: undefined },
+    pathOf: (name) => `/img/${name}`,
+    clock,
+    entropy: seededEntropy(3),
+    events,
+    ended: ({ name }, result) => {
+      ended.push([name, result]);
+      waiting.get(name)?.();
+    },
+  });
+  /** Asks for an image, moves the clock over its pauses, and resolves with what it came to. */
+  const get = async (name: string, more: Partial<ImageOrder> = {}) => {
+    const order = { name, url: 'http://files.example/x', hash: undefined, signature: undefined, ...more };
+    orders.set(name, order);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    waiting.set(name, resolve);
+    const status = cache.download(order, 'dm.example', undefined);
+    if (status !== 202) return status;
+    let done = false;
+    void promise.then(() => {
+      done = true;
+    });
+    while (!done) {
+      clock.advance(100_000);
+      await new Promise(setImmediate);
+    }
+    return ended.at(-1)?.[1];
+  };
+  return { cache, clock, database, directory, events, files, orders, asked, ended, get };
+}
+
+async function* chunks(data: Uint8Array, breaksAt?: number): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < data.length; at += 10) {
+    if (breaksAt !== undefined && at >= breaksAt)
+      throw new PosternError('unavailable', 'the connection broke');
+    yield data.subarray(at, at + 10);
+  }
+}
+
+const whole = (data: Uint8Array, breaksAt?: number) => (): Download => ({
+  from: 0,
+  total: data.length,
+  validator: '"v1"',
+  body: chunks(data, breaksAt),
+});
+const rest =
+  (data: Uint8Array, breaksAt?: number) =>
+  ({ from }: DownloadRequest): Download => ({
+    from,
+    total: data.length,
+    validator: '"v1"',
+    body: chunks(data.subarray(from), breaksAt),
+  });
+const fails = (code: 'notFound' | 'forbidden' | 'malformed' | 'timeout' | 'unavailable') => (): Download => {
+  throw new PosternError(code, 'no');
+};
+
+describe('an image comes', () => {
+  test('in pieces, goes on where it broke off, and is served at any place', async () => {
+    const data = bytes(95).map((_, at) => at);
+    const { cache, get, asked } = rig({ answers: [whole(data, 40), rest(data, 50), rest(data)] });
+    assert.equal(await get('a', { hash: sha(data) }), 200);
+    assert.deepEqual(
+      asked.map(({ from, validator }) => [from, validator]),
+      [
+        [0, undefined],
+        [40, '"v1"'],
+        [90, '"v1"'],
+      ],
+    );
+    const image = cache.ready('a');
+    assert.equal(image?.size, 95);
+    assert.deepEqual([...(image?.read(90, 100) ?? [])], [90, 91, 92, 93, 94]);
+    assert.equal(await get('a', { hash: sha(data) }), 200, 'what is there is not fetched again');
+    assert.equal(asked.length, 3);
+    await cache[Symbol.asyncDispose]();
+  });
+
+  for (const [what, answers, order, result] of [
+    ['whose digest is another', [whole(bytes(20))], { hash: 'ab'.repeat(32) }, 402],
+    ['that is not there', [fails('notFound')], {}, 500],
+    ['that is forbidden', [fails('forbidden')], {}, 500],
+    ['with a URL that is none', [fails('malformed')], {}, 411],
+    ['from a server that is silent', [fails('timeout')], {}, 412],
+    ['from a server that cannot be reached', [fails('unavailable')], {}, 503],
+    ['that is larger than all images may be', [whole(bytes(1001))], {}, 405],
+    [
+      'that grows beyond what images may take, when nobody said how large it is',
+      [(): Download => ({ from: 0, total: undefined, validator: undefined, body: chunks(bytes(1200)) })],
+      {},
+      405,
+    ],
+  ] as const)
+    test(`one ${what} ends with ${result}, and leaves nothing behind`, async () => {
+      const { cache, get, directory } = rig({ answers });
+      assert.equal(await get('a', order), result);
+      assert.deepEqual(readdirSync(directory), []);
+      assert.deepEqual([cache.status('a').state, cache.status('a').result], [3, result]);
+      await cache[Symbol.asyncDispose]();
+    });
+
+  test('a flash that is full ends it with 501', async () => {
+    const { cache, get, files } = rig({ answers: [whole(bytes(50))] });
+    files.append = () => {
+      throw new PosternError('full', 'no room for images on the flash');
+    };
+    assert.equal(await get('a'), 501);
+    await cache[Symbol.asyncDispose]();
+  });
+
+  test('a signature must be by a key that is trusted', async () => {
+    const data = bytes(30);
+    const digest = Buffer.from(sha(data), 'hex');
+    const ed = generateKeyPairSync('ed25519');
+    const ec = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    const other = generateKeyPairSync('ed25519');
+    const signingKeys = [ed.publicKey, ec.publicKey];
+    const { cache, get } = rig({ answers: [whole(data)], signingKeys });
+    assert.equal(await get('none'), 404);
+    assert.equal(
+      await get('other', { signature: sign(null, digest, other.privateKey).toString('base64') }),
+      404,
+    );
+    assert.equal(await get('ed', { signature: sign(null, digest, ed.privateKey).toString('base64') }), 200);
+    assert.equal(
+      await get('ec', { signature: sign('sha256', digest, ec.privateKey).toString('base64') }),
+      200,
+    );
+    await cache[Symbol.asyncDispose]();
+  });
+
+  test('a gateway that ends in the middle goes on after its next start', async () => {
+    const data = bytes(95);
+    const stuck = (): Download => ({
+      from: 0,
+      total: 95,
+      validator: '"v1"',
+      body: (async function* () {
+        yield data.subarray(0, 30);
+        await new Promise(() => {});
+      })(),
+    });
+    const before = rig({ answers: [stuck] });
+    before.cache.download(
+      { name: 'a', url: 'http://files.example/x', hash: undefined, signature: undefined },
+      'dm.example',
+      'c-1',
+    );
+    while (before.files.received('a') < 30) await new Promise(setImmediate);
+    // A power cut: nothing is disposed of.
+    const { directory, database } = before;
+    const after = rig({ answers: [rest(data)], directory, database });
+    after.orders.set('a', {
+      name: 'a',
+      url: 'http://files.example/x',
+      hash: sha(data),
+      signature: undefined,
+    });
+    after.cache.resume();
+    while (after.ended.length === 0) await new Promise(setImmediate);
+    assert.deepEqual([after.asked[0]?.from, after.ended], [30, [['a', 200]]]);
+    assert.equal(after.cache.ready('a')?.size, 95);
+    await after.cache[Symbol.asyncDispose]();
+  });
+});
+
+describe('where room is short', () => {
+  // conforms: GW-18
+  test('what was asked for longest ago goes, but not what was pushed', async () => {
+    const { cache, clock, get, events } = rig({ answers: [whole(bytes(300))] });
+    const push = { url: undefined, hash: undefined, signature: undefined };
+    cache.take({ name: 'pushed', ...push }, bytes(300));
+    for (const name of ['old', 'new']) {
+      await get(name);
+      clock.advance(1000);
+    }
+    cache.ready('old')?.read(0, 1);
+    clock.advance(1000);
+    assert.equal(await get('third'), 200);
+    assert.equal(cache.status('new').state, 4, 'old was asked for later');
+    assert.deepEqual(
+      ['pushed', 'old', 'third'].map((name) => cache.status(name).state),
+      [2, 2, 2],
+    );
+    assert.equal(events.count('image.evicted'), 1);
+    assert.throws(() => cache.makeRoom('more', 800), { code: 'full' });
+    assert.throws(() => cache.makeRoom('more', 1001), { code: 'tooLarge' });
+    await cache[Symbol.asyncDispose]();
+  });
+
+  test('no more images are known than there may be, and none comes twice at one time', async () => {
+    const { cache, get } = rig({ answers: [whole(bytes(10))], count: 2 });
+    await get('a');
+    await get('b');
+    await assert.rejects(get('c'), { code: 'full' });
+    cache.forget('a');
+    const order = { name: 'c', url: 'http://files.example/x', hash: undefined, signature: undefined };
+    cache.download(order, 'dm.example', undefined);
+    assert.throws(() => cache.download(order, 'dm.example', undefined), { code: 'conflict' });
+    assert.throws(() => cache.download({ ...order, name: 'b', url: undefined }, 'dm.example', undefined), {
+      code: 'malformed',
+    });
+    await cache[Symbol.asyncDispose]();
+  });
+});

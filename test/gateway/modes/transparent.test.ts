@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { seededEntropy } from '../../../src/base/entropy.ts';
+import { noEvents } from '../../../src/base/events.ts';
+import { TransparentMode } from '../../../src/gateway/modes/transparent.ts';
+import { DeviceAddresses } from '../../../src/gateway/southbound/device-addresses.ts';
+import { Code, codeText } from '../../../src/wire/coap/codes.ts';
+import { CoapRequest, type Reply } from '../../../src/wire/coap/message.ts';
+import { Option, text, uint } from '../../../src/wire/coap/options.ts';
+import type { Envelope } from '../../../src/wire/tunnel/envelope.ts';
+import { messageOf } from '../../wire/coap/wire.ts';
+
+const remote = { address: '192.0.2.7', port: 1, key: '192.0.2.7 1' };
+
+function ask(device: string, via?: string): CoapRequest {
+  const options = [
+    ...['dm', 't', 'dm.example'].map((segment) => text(Option.UriPath, segment)),
+    uint(Option.ContentFormat, 65001),
+    text(Option.UriQuery, `id=${device}`),
+    ...(via === undefined ? [] : [text(Option.UriQuery, `via=${via}`)]),
+  ];
+  return new CoapRequest(remote, messageOf({ code: Code.POST, options }), false, Buffer.from('x'), 1000);
+}
+
+test('packages of one device on their way up: the fifth is 5.03, another device goes on, and room comes back', async () => {
+  const waiting: ((answer: Envelope) => void)[] = [];
+  const mode = new TransparentMode({
+    gatewayId: 'gw',
+    childOf: () => undefined,
+    servers: ['dm.example'],
+    upstream: { request: () => new Promise((resolve) => waiting.push(resolve)) },
+    addresses: new DeviceAddresses(),
+    towards: () => undefined,
+    entropy: seededEntropy(1),
+    events: noEvents,
+  });
+  const post = mode.resource().methods.POST!;
+  const codeOf = async (outcome: ReturnType<typeof post>) => codeText(((await outcome) as Reply).code);
+  const first = Array.from({ length: 4 }, () => post(ask('a')));
+  assert.equal(await codeOf(post(ask('a'))), '5.03');
+  const other = post(ask('b'));
+  const answer: Envelope = { kind: 1, correlation: Buffer.alloc(8), body: Buffer.from('y') };
+  for (const resolve of waiting) resolve(answer);
+  for (const outcome of [...first, other]) assert.equal(await codeOf(outcome), '2.04');
+  const again = post(ask('a'));
+  waiting.at(-1)?.(answer);
+  assert.equal(await codeOf(again), '2.04');
+});
+
+test('Package #0 for a device that was never heard is 404', async () => {
+  const mode = new TransparentMode({
+    gatewayId: 'gw',
+    childOf: () => undefined,
+    servers: [],
+    upstream: { request: () => Promise.reject(new Error('not asked')) },
+    addresses: new DeviceAddresses(),
+    towards: () => undefined,
+    entropy: seededEntropy(1),
+    events: noEvents,
+  });
+  await assert.rejects(mode.notify({ kind: 2, correlation: Buffer.alloc(8), device: 'a' }), {
+    code: 'notFound',
+  });
+});
+
+// conforms: GW-22
+test('a package that has been through this gateway, or through too many, is 5.08; the server hears of the others', async () => {
+  const vias: (string | undefined)[] = [];
+  const mode = new TransparentMode({
+    gatewayId: 'gw',
+    childOf: () => undefined,
+    servers: ['dm.example'],
+    upstream: {
+      request: async ({ via }) => {
+        vias.push(via);
+        return { kind: 1, correlation: Buffer.alloc(8), body: Buffer.from('y') };
+      },
+    },
+    addresses: new DeviceAddresses(),
+    towards: () => undefined,
+    entropy: seededEntropy(1),
+    events: noEvents,
+  });
+  const post = mode.resource().methods.POST!;
+  for (const [via, code] of [
+    ['a/gw', '5.08'],
+    ['a/b/c/d/e', '5.08'],
+    ['a/b', '2.04'],
+  ] as const)
+    assert.equal(codeText(((await post(ask('x', via))) as Reply).code), code);
+  assert.deepEqual(vias, ['a/b']);
+});

@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict';
+import { networkInterfaces } from 'node:os';
+import { test } from 'node:test';
+import { seededEntropy } from '../../../src/base/entropy.ts';
+import { CoapNetwork } from '../../../src/gateway/southbound/coap-network.ts';
+import { addressTowards, localAddresses } from '../../../src/gateway/southbound/interfaces.ts';
+import { Code } from '../../../src/wire/coap/codes.ts';
+import { reply } from '../../../src/wire/coap/message.ts';
+import { EventRecorder } from '../../event-recorder.ts';
+import { HandClock } from '../../hand-clock.ts';
+import { CoapPeer } from '../../peers/coap-peer.ts';
+
+const loopback = (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4');
+const at = (address: string): ReturnType<typeof networkInterfaces> => ({
+  lab0: loopback.map((entry) => ({ ...entry, address, cidr: `${address}/8` })),
+});
+
+test('an interface that comes later, changes its address, and goes', async () => {
+  let now: ReturnType<typeof networkInterfaces> = {};
+  const events = new EventRecorder();
+  const network = new CoapNetwork({
+    port: 0,
+    interfaces: ['lab0'],
+    multicast: false,
+    clock: new HandClock(),
+    entropy: seededEntropy(1),
+    events,
+    compose:
+      ({ address }) =>
+      () =>
+        reply(Code.Content, { payload: address }),
+    listInterfaces: () => now,
+  });
+  await network.start();
+  await events.until('coap.no-interface');
+  await using peer = await CoapPeer.open();
+  const ask = async () => (await peer.call(network.port, { method: Code.GET, path: [] })).text;
+  now = at('127.0.0.1');
+  await network.refresh();
+  const { port } = network;
+  assert.equal(await ask(), '127.0.0.1');
+  now = at('127.0.0.2');
+  await network.refresh();
+  await events.until('coap.address-gone', { address: '127.0.0.1' });
+  assert.deepEqual([network.port, network.addresses.map(({ address }) => address)], [port, ['127.0.0.2']]);
+  now = {};
+  await network.refresh();
+  assert.equal(network.endpoints.length, 0);
+  await network[Symbol.asyncDispose]();
+});
+
+test('a watch finds the change by itself, and ends with the network', async () => {
+  let now: ReturnType<typeof networkInterfaces> = {};
+  const clock = new HandClock();
+  const events = new EventRecorder();
+  const network = new CoapNetwork({
+    port: 0,
+    interfaces: [],
+    multicast: false,
+    clock,
+    entropy: seededEntropy(1),
+    events,
+    compose: () => () => reply(Code.Content),
+    listInterfaces: () => now,
+  });
+  await network.start();
+  now = at('127.0.0.1');
+  clock.advance(5000);
+  await events.until('coap.listening');
+  await network[Symbol.asyncDispose]();
+  assert.equal(network.addresses.length, 0);
+});
+
+test('the local address towards a remote one is on its link, or at least of its family', () => {
+  const locals = localAddresses([], () => ({
+    eth0: [
+      { address: '192.0.2.1', netmask: '', family: 'IPv4', mac: '', internal: false, cidr: '192.0.2.1/24' },
+    ],
+    eth1: [
+      {
+        address: '198.51.100.1',
+        netmask: '',
+        family: 'IPv4',
+        mac: '',
+        internal: false,
+        cidr: '198.51.100.1/24',
+      },
+      {
+        address: 'fe80::1',
+        netmask: '',
+        family: 'IPv6',
+        mac: '',
+        internal: false,
+        cidr: 'fe80::1/64',
+        scopeid: 3,
+      },
+    ],
+  }));
+  const towards = (remote: string) => addressTowards(locals, remote)?.address;
+  assert.equal(towards('198.51.100.77'), '198.51.100.1');
+  assert.equal(towards('203.0.113.5'), '192.0.2.1');
+  assert.equal(towards('fe80::9%eth1'), 'fe80::1%eth1');
+});

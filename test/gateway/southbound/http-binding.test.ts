@@ -1,0 +1,335 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import type { Gateway } from '../../../src/gateway/gateway.ts';
+import { encodeProof, proofMac } from '../../../src/wire/syncml/bootstrap-proof.ts';
+import { verifyBootstrap } from '../../../src/wire/syncml/bootstrap-security.ts';
+import { decodeMessage, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
+import { decodeTnds } from '../../../src/wire/syncml/tnds.ts';
+import { Site, secrets } from '../../journeys/site.ts';
+import { startAedes } from '../../peers/brokers.ts';
+import { selfSigned } from '../../peers/certificates.ts';
+import { StockClient } from '../../peers/stock-client.ts';
+import { firstPackage } from '../../wire/syncml/messages.ts';
+
+const limit = { timeout: 60_000 };
+const id = 'IMEI:493005100592800';
+const stock = {
+  deviceId: id,
+  serverId: 'com.operator.dm',
+  user: 'user',
+  password: 'pw',
+  serverPassword: 'spw',
+  auth: 'md5',
+  mediaType: MediaType.Xml,
+} as const;
+const http = (more: object = {}) => ({
+  http: {
+    port: 0,
+    path: '/funambol/dm',
+    'server-id': stock.serverId,
+    device: [
+      {
+        id,
+        'client-name': stock.user,
+        'client-secret': stock.password,
+        'client-auth': ['md5', 'basic'],
+        'server-secret': stock.serverPassword,
+      },
+    ],
+    ...more,
+  },
+});
+
+// conforms: SEC-1, SEC-2, HTT-1
+describe('a stock OMA DM client completes a session with the gateway', limit, () => {
+  for (const mediaType of [
+    MediaType.Xml,
+    MediaType.Wbxml,
+    'application/vnd.syncml+xml',
+    'application/vnd.syncml+wbxml',
+  ])
+    for (const auth of ['basic', 'md5'] as const)
+      test(`${mediaType}, ${auth}`, async () => {
+        await using broker = await startAedes();
+        await using site = new Site(broker.url);
+        await site.headend([]);
+        const gateway = await site.gateway([], http());
+        await using client = new StockClient({
+          ...stock,
+          auth,
+          mediaType,
+          url: `${gateway.httpUrl}/funambol/dm`,
+        });
+        const managed = gateway.manage(
+          id,
+          [
+            { name: 'Get', uri: './DevInfo' },
+            { name: 'Replace', uri: './Site/Name', data: 'south' },
+            { name: 'Exec', uri: './Site/Restart' },
+          ],
+          20_000,
+        );
+        assert.equal(await client.session(), 200);
+        const outcomes = await managed;
+        assert.deepEqual(
+          outcomes.map(({ status }) => status),
+          [200, 200, 200],
+        );
+        assert.equal(outcomes[0]?.results[0]?.data, 'DevId/Man/Mod/DmV/Lang');
+        assert.deepEqual([client.nodes.get('./Site/Name'), client.executed], ['south', ['./Site/Restart']]);
+        assert.ok(
+          client.types.every((type) => type === mediaType),
+          'answered in kind',
+        );
+        const [record] = gateway.devices();
+        assert.deepEqual(
+          [record?.origin, record?.manufacturer, record?.firmware],
+          ['manual', 'Stock', '7.1'],
+        );
+        await site.headendEvents.until('alert.device-attach', { device: id, bootstrap: 'manual' });
+        assert.equal(await client.session('6'), 200, 'and another one, which goes on with its nonces');
+      });
+
+  // conforms: PRO-20, PRO-21
+  test('alerts that it reports: a client event is 200, a generic one of an unknown type 415 at the DM server', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await site.headend([id], { policy: { 'assisted-bootstrap': false } });
+    const gateway = await site.gateway([], http());
+    const alert = (code: number) =>
+      `<Alert><CmdID>3</CmdID><Data>${code}</Data><Item><Meta><Format xmlns="syncml:metinf">chr</Format><Type xmlns="syncml:metinf">urn:x</Type></Meta><Data>1</Data></Item></Alert>`;
+    await using own = new StockClient({ ...stock, url: `${gateway.httpUrl}/funambol/dm` });
+    assert.equal(await own.session('1', alert(1224)), 200);
+    assert.equal(own.reported, '200');
+    await site.gatewayEvents.until('session.alert', { device: id, alert: 1224 });
+    const account = {
+      user: id,
+      password: secrets.deviceClient(id),
+      serverPassword: secrets.deviceServer(id),
+    };
+    const url = `${gateway.httpUrl}/dm/t/dm.example`;
+    await using far = new StockClient({ ...stock, ...account, serverId: 'dm.example', url });
+    assert.equal(await far.session('2', alert(1226)), 200);
+    assert.equal(far.reported, '415');
+  });
+
+  // conforms: HTT-2
+  test('over TLS', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'postern-https-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')] as const;
+    selfSigned('localhost', { key, cert }, '-addext', 'subjectAltName=IP:127.0.0.1');
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([], http({ 'tls-cert': cert, 'tls-key': key }));
+    assert.match(gateway.httpUrl ?? '', /^https:/);
+    await using client = new StockClient({
+      ...stock,
+      url: `${gateway.httpUrl}/funambol/dm`,
+      ca: readFileSync(cert, 'utf8'),
+    });
+    assert.equal(await client.session(), 200);
+    assert.equal(gateway.devices().length, 1);
+  });
+
+  const guessingAt = ({ httpUrl }: Gateway) =>
+    new StockClient({ ...stock, password: 'guess', url: `${httpUrl}/funambol/dm` });
+
+  test('with a wrong password: 401 twice, and it is not attached', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([], http());
+    await using client = guessingAt(gateway);
+    await client.session();
+    assert.deepEqual(client.statuses.slice(0, 2), ['401', '401']);
+    assert.equal(gateway.devices().length, 0);
+  });
+
+  // conforms: SEC-10
+  test('who guesses on is locked out: 429', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([], http());
+    await using client = guessingAt(gateway);
+    let status = 0;
+    for (let session = 1; session < 10 && status !== 429; session++)
+      status = await client.session(String(session));
+    assert.equal(status, 429);
+  });
+});
+
+test(
+  'through the tunnel, byte for byte, whether the URL names the device or the package',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([id], { policy: { 'assisted-bootstrap': false } });
+    const gateway = await site.gateway([], http({ 'tunnel-path': '/t' }));
+    for (const query of ['', `?id=${encodeURIComponent(id)}`]) {
+      await using client = new StockClient({
+        ...stock,
+        serverId: 'dm.example',
+        user: id,
+        password: secrets.deviceClient(id),
+        serverPassword: secrets.deviceServer(id),
+        mediaType: MediaType.Wbxml,
+        url: `${gateway.httpUrl}/t/dm.example${query}`,
+      });
+      assert.equal(await client.session(query === '' ? '1' : '2'), 200);
+    }
+    assert.equal(headend.devices().find((device) => device.id === id)?.gateway, 'gw-1');
+  },
+);
+
+test('the local bootstrap over HTTP', limit, async () => {
+  await using broker = await startAedes();
+  await using site = new Site(broker.url);
+  const gateway = await site.gateway([id], http());
+  const url = `${gateway.httpUrl}/dm/bs?id=${encodeURIComponent(id)}`;
+  const ask = (authorization?: string, accept: string = MediaType.Wbxml) =>
+    fetch(url, { method: 'POST', headers: { accept, ...(authorization && { authorization }) } });
+  const challenged = await ask();
+  assert.equal(challenged.status, 401);
+  const challenge = Buffer.from(
+    /^Postern-Bootstrap challenge="([^"]+)"$/.exec(challenged.headers.get('www-authenticate') ?? '')![1]!,
+    'base64',
+  );
+  const deviceNonce = randomBytes(16);
+  const prove = (secret: string) =>
+    `Postern-Bootstrap challenge="${challenge.toString('base64')}", proof="${encodeProof({ deviceNonce, mac: proofMac(secret, challenge, id, deviceNonce) }).toString('base64')}"`;
+  assert.equal((await ask(prove('wrong'))).status, 403);
+  const answer = await ask(prove(secrets.factory(id)));
+  assert.equal(answer.status, 200);
+  const body = Buffer.from(await answer.arrayBuffer());
+  const type = answer.headers.get('content-type') ?? '';
+  assert.match(type, /^application\/vnd\.syncml\.dm\+wbxml; SEC=NETWORKID; MAC=/);
+  verifyBootstrap(body, type, { network: secrets.factory(id) });
+  const [command] = decodeMessage(body, MediaType.Wbxml).commands;
+  const { root } = decodeTnds((command && 'items' in command && command.items[0]?.data) || '');
+  const address = root.children?.find(({ name }) => name === 'AppAddr')?.children?.[0]?.children?.[0]?.value;
+  assert.equal(address, `${gateway.httpUrl}/funambol/dm`);
+  assert.equal((await ask(prove(secrets.factory(id)))).status, 401, 'a proof is good once');
+});
+
+describe('what is no DM package is refused', limit, () => {
+  // conforms: HTT-3
+  test('by the status that says why', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([], http());
+    const base = gateway.httpUrl ?? '';
+    const post = (path: string, body: Uint8Array | string, type: string, method = 'POST') =>
+      fetch(`${base}${path}`, {
+        method,
+        headers: { 'content-type': type },
+        ...(method === 'POST' && { body }),
+      });
+    const good = encodeMessage(firstPackage, MediaType.Xml);
+    const cases: [string, Promise<Response>, number][] = [
+      ['another path', post('/nowhere', good, MediaType.Xml), 404],
+      ['another method', post('/funambol/dm', good, MediaType.Xml, 'GET'), 405],
+      ['another type', post('/funambol/dm', good, 'text/plain'), 415],
+      ['garbage', post('/funambol/dm', 'garbage', MediaType.Xml), 400],
+      ['garbage of WBXML', post('/funambol/dm', 'garbage', MediaType.Wbxml), 400],
+      ['a device without an account', post('/funambol/dm', good, MediaType.Xml), 403],
+      ['too large', post('/funambol/dm', 'x'.repeat(300_000), MediaType.Xml), 413],
+      ['an unknown DM server', post('/dm/t/nobody', good, MediaType.Xml), 404],
+    ];
+    const quick = await site.gatewayEvents.until('http.insecure');
+    assert.equal(quick.severity, 'warn');
+    for (const [what, asked, status] of cases) assert.equal((await asked).status, status, what);
+  });
+
+  test('a DM server that does not answer: 504; an uplink that is down: 503 with Retry-After', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([], { ...http(), tunnel: { timeout: 1 } });
+    const post = () =>
+      fetch(`${gateway.httpUrl}/dm/t/dm.example`, {
+        method: 'POST',
+        headers: { 'content-type': MediaType.Xml },
+        body: encodeMessage(firstPackage, MediaType.Xml),
+      });
+    assert.equal((await post()).status, 504);
+    await broker.stop();
+    await site.gatewayEvents.until('mqtt.disconnected');
+    const down = await post();
+    assert.deepEqual([down.status, down.headers.get('retry-after')], [503, '30']);
+  });
+
+  test('half a request does not hold up the end of the gateway', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([], http());
+    const { port, hostname } = new URL(gateway.httpUrl ?? '');
+    const socket = connect(Number(port), hostname);
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    socket.on('error', () => {});
+    socket.write(
+      `POST /funambol/dm HTTP/1.1\r\nhost: x\r\ncontent-type: ${MediaType.Xml}\r\ncontent-length: 100\r\n\r\n<Sync`,
+    );
+    await new Promise<void>((resolve) => socket.once('ready', () => resolve()));
+    await gateway[Symbol.asyncDispose]();
+    await closed;
+  });
+});
+
+describe('where it listens', limit, () => {
+  // conforms: HTT-2
+  test('plain HTTP beyond loopback must be allowed by name', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await assert.rejects(site.gateway([], http({ host: '0.0.0.0' }), false), /insecure-plain-http/);
+  });
+
+  test('a port that is taken, and a certificate that is not there, are told by their keys', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const first = await site.gateway([], http());
+    const { port } = new URL(first.httpUrl ?? '');
+    await assert.rejects(
+      site.gateway(
+        [],
+        { ...http({ port: Number(port) }), gateway: { id: 'gw-2', state: ':memory:' } },
+        false,
+      ),
+      /http\.port/,
+    );
+    await assert.rejects(
+      site.gateway(
+        [],
+        { ...http({ 'tls-cert': '/none', 'tls-key': '/none' }), gateway: { id: 'gw-3', state: ':memory:' } },
+        false,
+      ),
+      /http\.tls-cert/,
+    );
+  });
+
+  test('it is off unless it is configured', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    assert.equal((await site.gateway([])).httpUrl, undefined);
+  });
+});
+
+test(
+  'the gateway manages a device over CoAP as its DM server, by a Package #0 of its own',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway(['urn:dev:ops:1']);
+    const device = site.device('urn:dev:ops:1', gateway, { factory: true });
+    await device.start();
+    await device.attached;
+    const outcomes = await gateway.manage('urn:dev:ops:1', [{ name: 'Get', uri: './DevInfo/Mod' }], 20_000);
+    assert.deepEqual([outcomes[0]?.status, outcomes[0]?.results[0]?.data], [200, 'Reference End Device']);
+    await assert.rejects(gateway.manage('urn:dev:nobody', [], 1000), { code: 'notFound' });
+  },
+);

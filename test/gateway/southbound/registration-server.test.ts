@@ -1,0 +1,313 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { openDatabase } from '../../../src/base/database.ts';
+import { seededEntropy } from '../../../src/base/entropy.ts';
+import { asPosternError, PosternError } from '../../../src/base/errors.ts';
+import type { AttachedDevice } from '../../../src/gateway/southbound/associations.ts';
+import { LwM2mBootstrapServer } from '../../../src/gateway/southbound/lwm2m-bootstrap-server.ts';
+import { LwM2mCalls } from '../../../src/gateway/southbound/lwm2m-calls.ts';
+import { RegistrationServer } from '../../../src/gateway/southbound/registration-server.ts';
+import { Registrations } from '../../../src/gateway/store/registrations.ts';
+import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
+import type { CoapAnswer, CoapCall } from '../../../src/wire/coap/blockwise-client.ts';
+import { Code, codeFromText, codeText } from '../../../src/wire/coap/codes.ts';
+import { ContentFormat } from '../../../src/wire/coap/content-formats.ts';
+import { CoapRequest, type Reply } from '../../../src/wire/coap/message.ts';
+import { Option, text, textOptions, uint } from '../../../src/wire/coap/options.ts';
+import { Router } from '../../../src/wire/coap/router.ts';
+import { decodeContent, encodeContent } from '../../../src/wire/lwm2m/content.ts';
+import { pathText } from '../../../src/wire/lwm2m/path.ts';
+import { EventRecorder } from '../../event-recorder.ts';
+import { HandClock } from '../../hand-clock.ts';
+import { messageOf, turn } from '../../wire/coap/wire.ts';
+
+type Answer = (request: CoapCall) => Partial<CoapAnswer> | PosternError;
+
+const device = encodeContent(
+  ContentFormat.LwM2mTlv,
+  [
+    { path: [3, 0, 0], value: 'Maker' },
+    { path: [3, 0, 3], value: '7' },
+  ],
+  [3, 0],
+);
+const tlv = [uint(Option.ContentFormat, ContentFormat.LwM2mTlv)];
+const described: Answer = () => ({ code: Code.Content, options: tlv, payload: device });
+
+function rig(answer: Answer, limit = 10) {
+  const clock = new HandClock();
+  const events = new EventRecorder();
+  const attached = new Map<string, AttachedDevice>();
+  const left: string[] = [];
+  const calls: [string, CoapCall][] = [];
+  const elsewhere = new Set<string>();
+  const registrations = new Registrations(openDatabase(':memory:', gatewaySchema), limit);
+  const call = async (address: string, port: number, request: CoapCall): Promise<CoapAnswer> => {
+    calls.push([`${address} ${port}`, request]);
+    const given = answer(request);
+    if (given instanceof PosternError) throw given;
+    return { code: Code.Content, options: [], payload: new Uint8Array(), ...given };
+  };
+  const server = new RegistrationServer({
+    registrations,
+    calls: new LwM2mCalls(call),
+    isAllowed: (id) => id !== 'stranger',
+    isAttached: (id) => attached.has(id),
+    isOther: (id) => id === 'dm',
+    livesElsewhere: async (id) => elsewhere.has(id),
+    originOf: () => 'local',
+    attached: (each) => {
+      if (attached.size >= limit && !attached.has(each.deviceId)) throw new PosternError('full', 'full');
+      attached.set(each.deviceId, each);
+    },
+    left: (id) => {
+      attached.delete(id);
+      left.push(id);
+    },
+    heard: () => {},
+    clock,
+    entropy: seededEntropy(1),
+    events,
+  });
+  const bootstrap = new LwM2mBootstrapServer({
+    isAllowed: (id) => id !== 'stranger',
+    call,
+    calls: new LwM2mCalls(call),
+    lifetime: 600,
+    clock,
+    events,
+  });
+  const endpoint = { vouch: () => {} };
+  const local = { address: '192.0.2.1', port: 5683, endpoint: () => endpoint as never };
+  const router = new Router([...bootstrap.resources(local), ...server.resources(local)]);
+  const ask = async (
+    method: number,
+    path: string,
+    query: readonly string[] = [],
+    { payload = '', port = 1, accept }: { payload?: string; port?: number; accept?: number } = {},
+  ): Promise<{ code: string; location: string; reply: Reply | undefined }> => {
+    const remote = { address: '192.0.2.7', port, key: `192.0.2.7 ${port}` };
+    const options = [
+      ...path
+        .slice(1)
+        .split('/')
+        .map((segment) => text(Option.UriPath, segment)),
+      ...query.map((part) => text(Option.UriQuery, part)),
+      ...(accept === undefined ? [] : [uint(Option.Accept, accept)]),
+    ];
+    const body = Buffer.from(payload);
+    const request = new CoapRequest(
+      remote,
+      messageOf({ code: method, options, payload: body }),
+      false,
+      body,
+      9999,
+    );
+    let answered: Reply | undefined;
+    try {
+      answered = await router.handle(request);
+    } catch (thrown) {
+      return { code: asPosternError(thrown).coapCode, location: '', reply: undefined };
+    }
+    const location = textOptions(answered?.options ?? [], Option.LocationPath);
+    return { code: codeText(answered?.code ?? 0), location: `/${location.join('/')}`, reply: answered };
+  };
+  /** Lets the gateway ask the client what it is. */
+  const settle = async () => {
+    clock.advance(1);
+    for (let i = 0; i < 8; i++) await turn();
+  };
+  const register = async (id: string, more: Parameters<typeof ask>[3] = {}) =>
+    await ask(Code.POST, '/rd', [`ep=${id}`, 'lwm2m=1.1', 'lt=60'], { payload: '</3/0>', ...more });
+  return {
+    ask,
+    register,
+    settle,
+    attached,
+    left,
+    calls,
+    events,
+    elsewhere,
+    registrations,
+    server,
+    bootstrap,
+    clock,
+  };
+}
+
+// conforms: GW-26
+test('a client is attached when it has answered, and not before', async () => {
+  const { register, settle, attached, calls, server, bootstrap } = rig(described);
+  const { code } = await register('a');
+  assert.deepEqual([code, attached.size, calls.length], ['2.01', 0, 0], 'its registration is answered first');
+  await settle();
+  assert.deepEqual(
+    calls.map(([to, { path }]) => [to, path.join('/')]),
+    [['192.0.2.7 1', '3/0']],
+  );
+  const { mode, manufacturer, firmware, objects, address } = attached.get('a')!;
+  assert.deepEqual(
+    { mode, manufacturer, firmware, objects, address },
+    { mode: 2, manufacturer: 'Maker', firmware: '7', objects: '/3/0', address: 'coap://192.0.2.7:1' },
+  );
+  await server[Symbol.asyncDispose]();
+  await bootstrap[Symbol.asyncDispose]();
+});
+
+// conforms: GW-26
+test('whoever forges an address attaches nothing; who refuses is there all the same', async () => {
+  const silent = rig(() => new PosternError('timeout', 'no answer'));
+  const { location } = await silent.register('a');
+  await silent.settle();
+  assert.equal(silent.attached.size, 0);
+  assert.equal(silent.events.count('registration.silent-device'), 1);
+  assert.equal((await silent.ask(Code.POST, location)).code, '4.04', 'and is to register again');
+
+  const refusing = rig(() => ({ code: codeFromText('4.01') }));
+  await refusing.register('a');
+  await refusing.settle();
+  assert.equal(refusing.attached.get('a')?.manufacturer, undefined);
+  assert.equal(refusing.attached.size, 1);
+
+  const garbage = rig(() => ({ options: tlv, payload: Buffer.of(0xc8) }));
+  await garbage.register('a');
+  await garbage.settle();
+  assert.equal(garbage.attached.size, 1, 'it answers, if nothing that makes sense');
+});
+
+// conforms: GW-26
+test('updates and the end of a registration', async () => {
+  const { ask, register, settle, attached, left, calls, registrations } = rig(described);
+  const { location } = await register('a');
+  await settle();
+  assert.equal((await ask(Code.POST, location, ['lt=120'])).code, '2.04');
+  assert.equal(registrations.get('a')?.lifetime, 120);
+  await settle();
+  assert.equal(calls.length, 1, 'a sign of life asks nothing');
+  await ask(Code.POST, location, [], { payload: '</3/0>,</3303/0>' });
+  await settle();
+  assert.equal(attached.get('a')?.objects, '/3/0 /3303/0');
+  await ask(Code.POST, location, [], { port: 9 });
+  await settle();
+  assert.equal(attached.get('a')?.address, 'coap://192.0.2.7:9', 'it is asked where it is now');
+  assert.equal((await ask(Code.POST, location, ['lt=x'])).code, '4.00');
+  assert.equal((await ask(Code.POST, '/rd/other')).code, '4.04');
+  assert.equal((await ask(Code.GET, location)).code, '4.05');
+  assert.equal((await ask(Code.DELETE, location)).code, '2.02');
+  assert.deepEqual(left, ['a']);
+  assert.equal((await ask(Code.DELETE, location)).code, '4.04');
+});
+
+// conforms: GW-26
+test('a client that moves while it is asked is asked again, at its new address', async () => {
+  let asked = 0;
+  const rigged = rig(() => {
+    asked++;
+    if (asked === 2) void rigged.ask(Code.POST, location, [], { port: 9 });
+    return described({} as CoapCall);
+  });
+  const { location } = await rigged.register('a');
+  await rigged.settle();
+  await rigged.ask(Code.POST, location, [], { payload: '</3/0>,</3303/0>' });
+  await rigged.settle();
+  assert.deepEqual(
+    rigged.calls.map(([to]) => to),
+    ['192.0.2.7 1', '192.0.2.7 1', '192.0.2.7 9'],
+  );
+  assert.equal(rigged.attached.get('a')?.address, 'coap://192.0.2.7:9');
+});
+
+// conforms: GW-26
+test('who may not register is told why', async () => {
+  const { ask, register, elsewhere, settle, attached, registrations } = rig(described, 2);
+  assert.equal((await register('stranger')).code, '4.03');
+  assert.equal((await register('dm')).code, '4.09', 'a device of OMA DM has this name');
+  elsewhere.add('twin');
+  assert.equal((await register('twin')).code, '4.09');
+  assert.equal((await ask(Code.POST, '/rd', ['ep=a'])).code, '4.00');
+  assert.equal((await ask(Code.POST, '/rd', ['ep=a', 'lwm2m=9.0'])).code, '4.00');
+  assert.equal((await ask(Code.POST, '/rd', ['ep=a', 'lwm2m=1.1'], { payload: '<' })).code, '4.00');
+  for (const id of ['a', 'b', 'c']) {
+    await register(id);
+    await settle();
+  }
+  assert.deepEqual([...attached.keys()], ['a', 'b'], 'the inventory is full');
+  assert.equal(registrations.get('c'), undefined);
+});
+
+test('the registration that was renewed longest ago goes at the bound', () => {
+  const database = openDatabase(':memory:', gatewaySchema);
+  const registrations = new Registrations(database, 2);
+  const registration = (deviceId: string) => ({
+    deviceId,
+    location: `at-${deviceId}`,
+    address: '192.0.2.7',
+    port: 1,
+    version: '1.1',
+    lifetime: 60,
+    queueMode: false,
+    root: [],
+    paths: [[3, 0]],
+    formats: [],
+  });
+  for (const id of ['a', 'b', 'a', 'c']) registrations.put(registration(id));
+  assert.equal(registrations.get('b'), undefined);
+  assert.equal(registrations.at('at-b'), undefined);
+  assert.equal(registrations.at('at-a')?.deviceId, 'a');
+  assert.deepEqual(
+    [...new Registrations(database, 2).values()].map(({ deviceId }) => deviceId),
+    ['a', 'c'],
+  );
+});
+
+// conforms: GW-26
+test('the bootstrap server keeps the account of another bootstrap server, and takes what form a client takes', async () => {
+  const { ask, settle, calls, events, bootstrap } = rig(({ method, path, contentFormat }) => {
+    const links = '</>;lwm2m=1.1,</0/0>,</0/1>;ssid=7,</1/0>;ssid=7';
+    if (method === Code.GET) return { payload: Buffer.from(links) };
+    if (method === Code.PUT && contentFormat !== ContentFormat.SenmlJson)
+      return { code: Code.UnsupportedContentFormat };
+    return { code: path[0] === 'bs' ? Code.Changed : Code.Deleted };
+  });
+  assert.equal((await ask(Code.POST, '/bs', ['ep=stranger'])).code, '4.03');
+  assert.equal((await ask(Code.POST, '/bs')).code, '4.00');
+  assert.equal((await ask(Code.POST, '/bs', ['ep=a', 'pct=110'])).code, '2.04');
+  await settle();
+  const sent = calls.map(([, { method, path, contentFormat }]) => [
+    codeText(method),
+    path.join('/'),
+    contentFormat,
+  ]);
+  assert.deepEqual(sent, [
+    ['0.01', '', undefined],
+    ['0.04', '', undefined],
+    ['0.03', '0/1', 110],
+    ['0.03', '1/0', 110],
+    ['0.02', 'bs', undefined],
+  ]);
+  const security = decodeContent(ContentFormat.SenmlJson, calls[2]?.[1].payload ?? new Uint8Array(), [0, 1]);
+  assert.ok(
+    security.some(({ path, value }) => pathText(path) === '/0/1/0' && value === 'coap://192.0.2.1:5683'),
+  );
+  assert.equal(bootstrap.has('a'), true);
+  assert.equal(events.count('lwm2m.bootstrapped'), 1);
+});
+
+// conforms: GW-26
+test('a bootstrap that breaks off is no bootstrap; a pack has all of it in one answer', async () => {
+  const broken = rig(({ method }) => ({ code: method === Code.PUT ? Code.BadRequest : Code.Changed }));
+  await broken.ask(Code.POST, '/bs', ['ep=a']);
+  await broken.settle();
+  assert.equal(broken.bootstrap.has('a'), false);
+  assert.equal(broken.events.count('lwm2m.bootstrap-failed'), 1);
+
+  const { ask, bootstrap } = rig(described);
+  const { code, reply } = await ask(Code.GET, '/bspack', ['ep=a'], { accept: ContentFormat.SenmlCbor });
+  assert.equal(code, '2.05');
+  const entries = decodeContent(ContentFormat.SenmlCbor, reply?.payload ?? new Uint8Array(), []);
+  const at = (path: string) => entries.find((entry) => pathText(entry.path) === path)?.value;
+  assert.deepEqual([at('/0/0/0'), at('/1/0/1')], ['coap://192.0.2.1:5683', 600]);
+  assert.equal(bootstrap.has('a'), true);
+  assert.equal((await ask(Code.GET, '/bspack', ['ep=a'], { accept: 60 })).code, '4.06');
+  assert.equal((await ask(Code.GET, '/bspack', ['ep=stranger'])).code, '4.03');
+});

@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { checkProgram, readBundle } from '../../../src/gateway/update/bundle.ts';
+import { FumoResult } from '../../../src/mo/fumo.ts';
+import { makeAuthority } from './signing.ts';
+
+describe('a bundle for slots that are directories', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'postern-bundle-'));
+  const file = join(folder, 'one.bundle');
+  after(() => rmSync(folder, { recursive: true }));
+  const ours = makeAuthority('ours');
+  const theirs = makeAuthority('theirs');
+  const good = ours.sign('a program', { version: '1.2.3', floor: '1.0.0' });
+  const bundle = (bytes: Buffer) => {
+    writeFileSync(file, bytes);
+    return async () => await checkProgram(file, readBundle(file, ours.certificate));
+  };
+
+  test('what was signed by whom the authority certified is read, and its program is whole', async () => {
+    await bundle(good)();
+    const { manifest } = readBundle(file, ours.certificate);
+    assert.deepEqual(
+      [manifest.version, manifest.compatible, manifest.floor],
+      ['1.2.3', 'postern-node', '1.0.0'],
+    );
+  });
+
+  test('npm run update-bundle signs the program of this checkout', async () => {
+    const made = join(folder, 'made.bundle');
+    const script = fileURLToPath(new URL('../../../firmware-image/update-bundle.ts', import.meta.url));
+    const said = execFileSync(
+      process.execPath,
+      [script, '--version', '7.8.9', '--floor', '7.0.0', '--out', made],
+      {
+        encoding: 'utf8',
+      },
+    );
+    const authority = /authority of the gateways: (.*)/.exec(said)?.[1] ?? '';
+    const bundle = readBundle(made, readFileSync(authority, 'utf8'));
+    await checkProgram(made, bundle);
+    assert.deepEqual([bundle.manifest.version, bundle.manifest.floor], ['7.8.9', '7.0.0']);
+  });
+
+  test('another authority, or an authority that signs itself, is not trusted', async () => {
+    await assert.rejects(bundle(theirs.sign('a program', { version: '1.2.3' })), {
+      result: FumoResult.NotValidated,
+    });
+  });
+
+  test('whatever octet is changed, it is refused, or says what was signed', async () => {
+    await bundle(good)();
+    const meant = readBundle(file, ours.certificate).manifest;
+    let taken = 0;
+    for (let at = 0; at < good.length; at++) {
+      const changed = Buffer.from(good);
+      changed[at] = changed[at]! ^ 0x01;
+      const refusal = await bundle(changed)().then(
+        () => undefined,
+        (error: { result?: number }) => error.result,
+      );
+      if (refusal !== undefined) assert.ok([402, 404, 405].includes(refusal), `octet ${at}: ${refusal}`);
+      else {
+        // Such as the letter case of what PEM has around a certificate: not in what is signed, nor in the program.
+        assert.deepEqual(readBundle(file, ours.certificate).manifest, meant, `octet ${at}`);
+        assert.ok(changed.subarray(-9).equals(good.subarray(-9)));
+        taken++;
+      }
+    }
+    assert.ok(taken < good.length / 50, `${taken} of ${good.length} octets do not matter`);
+  });
+
+  test('cut off anywhere, or with more behind it, it is refused', async () => {
+    for (let length = 0; length < good.length; length += 7)
+      await assert.rejects(bundle(good.subarray(0, length)), /./, `${length} octets`);
+    await assert.rejects(bundle(Buffer.concat([good, Buffer.from('x')])), { result: FumoResult.Corrupt });
+  });
+});

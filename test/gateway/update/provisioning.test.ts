@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import { createPublicKey } from 'node:crypto';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { checkConfig, loadConfig } from '../../../src/base/config.ts';
+import { gatewayConfigSchema } from '../../../src/gateway/config.ts';
+import { provision } from '../../../src/gateway/update/provisioning.ts';
+
+function board(t: TestContext, files: Readonly<Record<string, string>>) {
+  const folder = mkdtempSync(join(tmpdir(), 'postern-board-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const [from, to] = [join(folder, 'medium'), join(folder, 'data')];
+  mkdirSync(from);
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(from, name), text);
+  const run = () => provision({ from, to }, (config, file) => checkConfig(gatewayConfigSchema, config, file));
+  return { from, to, run };
+}
+
+const least = `
+[coap]
+insecure-plain-coap = true
+[mqtt]
+url = "mqtts://broker.example:8883"
+ca = "broker.pem"
+[dm-server]
+id = "dm.example"
+`;
+
+test('a board that is given the least makes a name, a key pair and secrets of its own, and tells the operator', (t) => {
+  const { from, to, run } = board(t, {
+    'gateway.toml': least,
+    'broker.pem': 'a certificate',
+    'ntp-servers': '192.0.2.1',
+  });
+  const { gatewayId, udp, tcp } = run();
+  assert.match(gatewayId, /^gw-[0-9a-f]{12}$/);
+  assert.deepEqual([udp, tcp], [[5683], []]);
+  const config = loadConfig(gatewayConfigSchema, join(to, 'config/gateway.toml'));
+  assert.equal(config.gateway.id, gatewayId);
+  assert.equal(
+    config.mqtt?.ca,
+    join(to, 'config/broker.pem'),
+    'files that came along are named by their place',
+  );
+  assert.equal(config.update?.slots, 'rauc');
+  const told = JSON.parse(readFileSync(join(from, 'enrolment.json'), 'utf8'));
+  assert.deepEqual(
+    [told.id, told.clientSecret, told.serverSecret],
+    [gatewayId, config['dm-server']['client-secret'], config['dm-server']['server-secret']],
+  );
+  assert.equal(createPublicKey(told.publicKey).asymmetricKeyType, 'ec');
+  assert.deepEqual(readdirSync(from), ['enrolment.json'], 'nothing secret stays on the medium');
+  assert.equal(statSync(join(to, 'config/gateway.toml')).mode & 0o777, 0o600);
+  assert.equal(readFileSync(join(to, 'config/ntp-servers'), 'utf8'), '192.0.2.1');
+});
+
+test('no two boards are alike, and one stays what it is when it is provisioned again', (t) => {
+  const one = board(t, { 'gateway.toml': least });
+  const other = board(t, { 'gateway.toml': least });
+  const { gatewayId } = one.run();
+  assert.notEqual(other.run().gatewayId, gatewayId);
+  const secret = () =>
+    loadConfig(gatewayConfigSchema, join(one.to, 'config/gateway.toml'))['dm-server']['client-secret'];
+  const before = secret();
+  writeFileSync(join(one.from, 'gateway.toml'), least.replace('broker.example', 'other.example'));
+  assert.equal(one.run().gatewayId, gatewayId);
+  assert.equal(secret(), before);
+});
+
+test('what the configuration gives is taken as it is, and its secrets are not told again', (t) => {
+  const given = `${least}client-secret = "client-secret-1"\nserver-secret = "server-secret-1"\n[gateway]\nid = "gw-7"\n[http]\nhost = "0.0.0.0"\nport = 8053\ninsecure-plain-http = true\n`;
+  const { from, to, run } = board(t, { 'gateway.toml': given });
+  assert.deepEqual(run(), { gatewayId: 'gw-7', udp: [5683], tcp: [8053] });
+  const told = JSON.parse(readFileSync(join(from, 'enrolment.json'), 'utf8'));
+  assert.deepEqual(Object.keys(told), ['id', 'publicKey']);
+  assert.equal(
+    readFileSync(join(to, 'config/firewall.nft'), 'utf8'),
+    'add element inet postern open_udp { 5683 }\nadd element inet postern open_tcp { 8053 }\n',
+  );
+});
+
+test('a configuration that is wrong is left where it is, and what is wrong is said', (t) => {
+  const { from, to, run } = board(t, { 'gateway.toml': `${least}\n[coap2]\nx = 1\n` });
+  assert.throws(run, /coap2: there is no such key/);
+  assert.ok(existsSync(join(from, 'gateway.toml')));
+  assert.ok(!existsSync(join(to, 'config/gateway.toml')));
+  const empty = board(t, {});
+  assert.throws(empty.run, /put gateway\.toml onto the partition CONFIG/);
+  const broken = board(t, { 'gateway.toml': '[gateway' });
+  assert.throws(broken.run, /no TOML/);
+});

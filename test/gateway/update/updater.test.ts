@@ -1,0 +1,352 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { describe, type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { stringify } from 'smol-toml';
+import { bootStateOf, programOf } from '../../../src/gateway/update/directory-slots.ts';
+import { FumoState } from '../../../src/mo/fumo.ts';
+import { fileServer } from '../../journeys/file-server.ts';
+import { Site, secrets } from '../../journeys/site.ts';
+import { type Broker, startAedes } from '../../peers/brokers.ts';
+import { makeAuthority } from './signing.ts';
+
+const program = fileURLToPath(new URL('../../../dist/postern.mjs', import.meta.url));
+const limit = { timeout: 60_000 };
+const device = 'urn:dev:ops:1';
+
+interface Line {
+  readonly event: string;
+  readonly [field: string]: unknown;
+}
+
+/** `postern launch` in a process of its own, with slots of its own, as on a machine without a firmware image. */
+class Launched implements AsyncDisposable {
+  readonly folder = mkdtempSync(join(tmpdir(), 'postern-launch-'));
+  readonly slots = join(this.folder, 'slots');
+  readonly lines: Line[] = [];
+  readonly #broker: Broker;
+  readonly #waiting = new Set<{ fits: (line: Line) => boolean; resolve: (line: Line) => void }>();
+  #child: ReturnType<typeof spawn> | undefined;
+
+  constructor(broker: Broker, authority: string, update: Record<string, unknown> = {}) {
+    this.#broker = broker;
+    writeFileSync(join(this.folder, 'ca.pem'), authority);
+    mkdirSync(this.slots);
+    const config = {
+      gateway: {
+        id: 'gw-1',
+        state: join(this.folder, 'state.db'),
+        'admin-socket': join(this.folder, 'admin.sock'),
+      },
+      coap: { port: 0, leisure: 50, 'insecure-plain-coap': true, interfaces: ['lo'], multicast: false },
+      mqtt: { url: this.#broker.url },
+      'dm-server': {
+        id: 'dm.example',
+        'client-secret': secrets.gatewayClient,
+        'server-secret': secrets.gatewayServer,
+      },
+      bootstrap: { device: [{ id: device, 'factory-secret': secrets.factory(device) }] },
+      update: {
+        slots: 'directory',
+        directory: this.slots,
+        authority: join(this.folder, 'ca.pem'),
+        attempts: 2,
+        'health-deadline': 10,
+        ...update,
+      },
+    };
+    writeFileSync(join(this.folder, 'gateway.toml'), stringify(config));
+  }
+
+  get boot() {
+    return bootStateOf(this.slots).read();
+  }
+
+  start(): void {
+    const args = [program, 'launch', '--slots', this.slots, '--config', join(this.folder, 'gateway.toml')];
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#child = child;
+    createInterface({ input: child.stdout }).on('line', (text) => {
+      if (process.env.POSTERN_TEST_LOG) console.error(text);
+      if (!text.startsWith('{')) return;
+      const line = JSON.parse(text) as Line;
+      this.lines.push(line);
+      for (const waiter of [...this.#waiting]) if (waiter.fits(line)) waiter.resolve(line);
+    });
+    child.stderr.resume();
+  }
+
+  async says(event: string, fields: Record<string, unknown> = {}, from = 0): Promise<Line> {
+    const fits = (line: Line) =>
+      line.event === event && Object.entries(fields).every(([key, value]) => line[key] === value);
+    const found = this.lines.slice(from).find(fits);
+    if (found) return found;
+    const { promise, resolve } = Promise.withResolvers<Line>();
+    const waiter = { fits, resolve };
+    this.#waiting.add(waiter);
+    return await promise.finally(() => this.#waiting.delete(waiter));
+  }
+
+  async kill(): Promise<void> {
+    const child = this.#child;
+    this.#child = undefined;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill('SIGTERM');
+    await gone;
+  }
+
+  cli(...args: string[]) {
+    const child = spawn(process.execPath, [program, ...args, '--socket', join(this.folder, 'admin.sock')]);
+    const said: string[] = [];
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (text) => said.push(String(text)));
+    return once(child, 'exit').then(([code]) => ({ code: code as number, said: said.join('') }));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+    rmSync(this.folder, { recursive: true });
+  }
+}
+
+/** A program of another version, as esbuild would have made it; with something before it. */
+const versioned = (before = ''): string => before + readFileSync(program, 'utf8');
+const crashing = "if (process.argv[2] === 'gateway') process.exit(3);\n";
+const deaf = "import dgram from 'node:dgram'; dgram.Socket.prototype.send = function () {};\n";
+
+describe('a gateway that updates itself, with slots that are directories', { timeout: 300_000 }, () => {
+  const ours = makeAuthority('ours');
+  const theirs = makeAuthority('theirs');
+
+  async function scene(t: TestContext, update: Record<string, unknown> = {}) {
+    const broker = await startAedes();
+    const site = new Site(broker.url);
+    const launched = new Launched(broker, ours.certificate, update);
+    t.after(async () => {
+      await launched[Symbol.asyncDispose]();
+      await site[Symbol.asyncDispose]();
+      await broker[Symbol.asyncDispose]();
+    });
+    const headend = await site.headend([]);
+    launched.start();
+    await launched.says('mqtt.connected');
+    const order = (url: string, correlator: string, operation = 'DownloadAndUpdate') =>
+      headend.manage('gw-1', [
+        ...(operation === 'Update'
+          ? []
+          : [{ name: 'Replace' as const, uri: `./FwUpdate/${operation}/PkgURL`, data: url }]),
+        { name: 'Exec', uri: `./FwUpdate/${operation}`, correlator },
+      ]);
+    const told = async (correlator: string) => {
+      const { fields } = await site.headendEvents.until('alert.firmware-update', { correlator });
+      return fields.result;
+    };
+    const state = async () => {
+      const [seen] = await headend.manage('gw-1', [{ name: 'Get', uri: './FwUpdate/State' }]);
+      return Number(seen?.results[0]?.data);
+    };
+    return { site, launched, headend, order, told, state, broker };
+  }
+
+  // conforms: FUM-1, FUM-2, FUM-3
+  test(
+    'FUMO brings a new version in, by a download that breaks off; it proves healthy and is kept',
+    limit,
+    async (t) => {
+      const bundle = ours.sign(versioned(), { version: '1.0.0', floor: '0.9.0' });
+      await using files = await fileServer(bundle, [400_000]);
+      const { launched, order, told, state, headend } = await scene(t);
+      assert.deepEqual(
+        (await order(files.url, 'u1')).map(({ status }) => status),
+        [200, 202],
+      );
+      assert.equal(await told('u1'), 200);
+      assert.match(files.requests[1] ?? '', /^bytes=[1-9]\d+-$/, 'the rest, and not all of it again');
+      assert.deepEqual(launched.boot, {
+        good: 'B',
+        trying: undefined,
+        left: 0,
+        floor: 0x000900,
+        failed: undefined,
+      });
+      assert.equal(await state(), FumoState.DoneWithoutData);
+      const [seen] = await headend.manage('gw-1', [{ name: 'Get', uri: './DevDetail/FwV' }]);
+      assert.equal(seen?.results[0]?.data, '1.0.0');
+      assert.ok(!existsSync(join(launched.slots, 'update.bundle')), 'what was installed is not kept twice');
+    },
+  );
+
+  for (const [what, fault, starts] of [
+    ['crashes at its start', crashing, 2],
+    ['never gets healthy', deaf, 2],
+  ] as const)
+    test(
+      `a version that ${what} is given up after its attempts, and the server hears of it`,
+      limit,
+      async (t) => {
+        const { site, launched, order, told, state } = await scene(t);
+        const { port } = await launched.says('gateway.started');
+        const phone = site.device(device, { coapPort: Number(port) }, { factory: true });
+        await phone.start();
+        await phone.attached;
+        await site.headendEvents.until('alert.device-attach', { device });
+        await using files = await fileServer(ours.sign(versioned(fault), { version: '1.0.0' }));
+        await order(files.url, 'u2');
+        assert.equal(await told('u2'), 410);
+        assert.deepEqual(launched.boot, { good: 'A', trying: undefined, left: 0, floor: 0, failed: 'B' });
+        assert.equal(await state(), FumoState.FailedWithoutData);
+        assert.equal(
+          launched.lines.filter(({ event, slot }) => event === 'slot.starting' && slot === 'B').length,
+          starts,
+        );
+        const { code, said } = await launched.cli('devices');
+        assert.equal(code, 0);
+        assert.match(said, new RegExp(device), 'the device is attached as before');
+      },
+    );
+
+  // conforms: FUM-4
+  test(
+    'what is not for this gateway is refused with its result, and the next update is not blocked',
+    limit,
+    async (t) => {
+      const good = ours.sign(versioned(), { version: '1.0.0' });
+      const corrupt = Buffer.from(good);
+      corrupt[corrupt.length - 10] = corrupt.at(-10)! ^ 1;
+      const cases: readonly (readonly [string, Buffer, number])[] = [
+        ['of another authority', theirs.sign(versioned(), { version: '1.0.0' }), 404],
+        ['for another board', ours.sign(versioned(), { version: '1.0.0', compatible: 'postern-other' }), 403],
+        ['older', ours.sign(versioned(), { version: '0.0.9' }), 405],
+        ['of no version', ours.sign(versioned(), { version: 'new' }), 405],
+        ['cut off', good.subarray(0, good.length - 1000), 402],
+        ['corrupt in its program', corrupt, 402],
+        ['no bundle at all', Buffer.from('hello'), 402],
+      ];
+      const { launched, order, told } = await scene(t);
+      for (const [what, bytes, result] of cases) {
+        await using files = await fileServer(bytes);
+        await order(files.url, what);
+        assert.equal(await told(what), result, what);
+        assert.equal(launched.boot.trying, undefined);
+      }
+      await using files = await fileServer(good);
+      await order(files.url, 'at last');
+      assert.equal(await told('at last'), 200);
+    },
+  );
+
+  test(
+    'Download and Update are two steps; without a package there is nothing to install',
+    limit,
+    async (t) => {
+      await using files = await fileServer(ours.sign(versioned(), { version: '1.0.0' }));
+      const { launched, order, told, state } = await scene(t);
+      assert.deepEqual(
+        (await order('', 'none', 'Update')).map(({ status }) => status),
+        [400],
+      );
+      await order(files.url, 'd', 'Download');
+      assert.equal(await told('d'), 200);
+      assert.equal(await state(), FumoState.Downloaded);
+      assert.equal(launched.boot.good, 'A');
+      await order('', 'u', 'Update');
+      assert.equal(await told('u'), 200);
+      assert.equal(launched.boot.good, 'B');
+    },
+  );
+
+  test('a bundle of the Image Inventory installs like one from the network', limit, async (t) => {
+    await using files = await fileServer(ours.sign(versioned(), { version: '1.0.0' }));
+    const { site, headend, order, told, launched } = await scene(t);
+    const staged = await headend.stageImage('gw-1', { name: 'own', version: '1.0.0', url: files.url });
+    await site.headendEvents.until('alert.image-operation', { correlator: staged.correlator });
+    await order('gw-image:none', 'none');
+    assert.equal(await told('none'), 411);
+    await order('gw-image:own', 'own');
+    assert.equal(await told('own'), 200);
+    assert.equal(launched.boot.good, 'B');
+  });
+
+  test(
+    'somebody at the gateway installs a file; status says what runs and why something was refused',
+    limit,
+    async (t) => {
+      const { launched } = await scene(t);
+      const file = join(launched.folder, 'one.bundle');
+      writeFileSync(file, theirs.sign(versioned(), { version: '1.0.0' }));
+      const refused = await launched.cli('update', 'install', file);
+      assert.equal(refused.code, 1);
+      assert.match(
+        refused.said,
+        /refused with 404: the certificate of the signer does not come from the authority/,
+      );
+      const status = await launched.cli('update', 'status');
+      assert.match(status.said, /A runs, version 0\.1\.0; A is good/);
+      assert.match(status.said, /because {2}the certificate/);
+      writeFileSync(file, ours.sign(versioned(), { version: '1.0.0' }));
+      const from = launched.lines.length;
+      const taken = await launched.cli('update', 'install', file);
+      assert.equal(taken.code, 0, taken.said);
+      await launched.says('update.healthy', { slot: 'B' }, from);
+      assert.match((await launched.cli('update')).said, /B runs, version 1\.0\.0; B is good/);
+    },
+  );
+
+  test(
+    'a broker that was away before the update does not count against it; one that is lost by it does',
+    limit,
+    async (t) => {
+      const { launched, broker } = await scene(t, { attempts: 1, 'health-deadline': 10 });
+      const install = async (version: string) => {
+        const file = join(launched.folder, 'one.bundle');
+        writeFileSync(file, ours.sign(versioned(), { version }));
+        const from = launched.lines.length;
+        const { code, said } = await launched.cli('update', 'install', file);
+        assert.equal(code, 0, said);
+        return from;
+      };
+      await broker.stop();
+      await launched.says('mqtt.disconnected');
+      let from = await install('1.0.0');
+      await launched.says('update.healthy', { slot: 'B' }, from);
+      await broker.restart();
+      await launched.says('mqtt.connected', {}, from);
+      from = launched.lines.length;
+      const isWritten = launched.says('update.restarting', { slot: 'A' }, from).then(() => broker.stop());
+      await install('1.1.0');
+      await isWritten;
+      const gaveUp = await launched.says('update.not-healthy', { slot: 'A' }, from);
+      assert.equal(gaveUp.reason, 'the broker is not reached');
+      await launched.says('update.ended', { result: 410 }, from);
+      assert.equal(launched.boot.good, 'B');
+    },
+  );
+
+  test('a gateway that ends while it loads goes on when it is there again', limit, async (t) => {
+    const bundle = ours.sign(versioned(), { version: '1.0.0' });
+    await using files = await fileServer(bundle, [300_000]);
+    const { launched, order, told } = await scene(t);
+    await order(files.url, 'u');
+    await launched.says('update.download-broken');
+    await launched.kill();
+    launched.start();
+    assert.equal(await told('u'), 200);
+    assert.match(files.requests.at(-1) ?? '', /^bytes=[1-9]\d+-$/);
+  });
+
+  test('with nothing else to start, a slot without a program gives way to the other', limit, async (t) => {
+    const { launched } = await scene(t);
+    await launched.kill();
+    bootStateOf(launched.slots).change({ good: 'B' });
+    const from = launched.lines.length;
+    launched.start();
+    await launched.says('slot.starting', { slot: 'A' }, from);
+    await launched.says('gateway.started', {}, from);
+    assert.ok(existsSync(programOf(launched.slots, 'A')));
+  });
+});

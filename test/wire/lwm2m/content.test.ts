@@ -1,0 +1,186 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { PosternError } from '../../../src/base/errors.ts';
+import { ContentFormat } from '../../../src/wire/coap/content-formats.ts';
+import { decodeContent, encodeContent } from '../../../src/wire/lwm2m/content.ts';
+import { typeOf } from '../../../src/wire/lwm2m/objects.ts';
+import type { Path } from '../../../src/wire/lwm2m/path.ts';
+import { parsePath, pathText } from '../../../src/wire/lwm2m/path.ts';
+import type { Entry } from '../../../src/wire/lwm2m/resource.ts';
+import { decodeTlv, emptyInstance, instancesIn, tlvLimits } from '../../../src/wire/lwm2m/tlv.ts';
+
+const hex = (text: string) => Buffer.from(text.replace(/\s/g, ''), 'hex');
+const entry = (path: string, value: Entry['value']): Entry => ({ path: parsePath(path), value });
+const failsWith = (code: string) => (thrown: unknown) =>
+  thrown instanceof PosternError && thrown.code === code;
+const plain = (entries: readonly Entry[]) =>
+  entries.map(({ path, value }) => [
+    pathText(path),
+    value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value,
+  ]);
+
+/** The example of LwM2M core 1.1, section 7.4.3.2: the object Device, in TLV. */
+const device = hex(`
+  c8 00 14 4f 70 65 6e 20 4d 6f 62 69 6c 65 20 41 6c 6c 69 61 6e 63 65
+  c8 01 16 4c 69 67 68 74 77 65 69 67 68 74 20 4d 32 4d 20 43 6c 69 65 6e 74
+  c8 02 09 33 34 35 30 30 30 31 32 33
+  c3 03 31 2e 30
+  86 06 41 00 01 41 01 05
+  88 07 08 42 00 0e d8 42 01 13 88
+  87 08 41 00 7d 42 01 03 84
+  c1 09 64
+  c1 0a 0f
+  83 0b 41 00 00
+  c4 0d 51 82 42 8f
+  c6 0e 2b 30 32 3a 30 30
+  c1 10 55`);
+const deviceEntries = [
+  entry('/3/0/0', 'Open Mobile Alliance'),
+  entry('/3/0/1', 'Lightweight M2M Client'),
+  entry('/3/0/2', '345000123'),
+  entry('/3/0/3', '1.0'),
+  entry('/3/0/6/0', 1),
+  entry('/3/0/6/1', 5),
+  entry('/3/0/7/0', 3800),
+  entry('/3/0/7/1', 5000),
+  entry('/3/0/8/0', 125),
+  entry('/3/0/8/1', 900),
+  entry('/3/0/9', 100),
+  entry('/3/0/10', 15),
+  entry('/3/0/11/0', 0),
+  entry('/3/0/13', 1_367_491_215),
+  entry('/3/0/14', '+02:00'),
+  entry('/3/0/16', 'U'),
+];
+
+const bodies: readonly { name: string; base: Path; entries: readonly Entry[] }[] = [
+  { name: 'an instance of several resources', base: [3, 0], entries: deviceEntries },
+  {
+    name: 'two instances',
+    base: [3311],
+    entries: [entry('/3311/0/5850', true), entry('/3311/0/5851', 40), entry('/3311/7/5850', false)],
+  },
+  { name: 'octets', base: [5, 0, 0], entries: [entry('/5/0/0', Buffer.alloc(300, 7))] },
+  { name: 'floats', base: [6, 0], entries: [entry('/6/0/0', 52.5), entry('/6/0/1', -0.1)] },
+  { name: 'links', base: [3, 0], entries: [entry('/3/0/22/0', '3303:1')] },
+  {
+    name: 'integers of all sizes',
+    base: [7, 0],
+    entries: [-1, 127, 128, -32_769, 2 ** 31, Number.MAX_SAFE_INTEGER].map((value, id) =>
+      entry(`/7/0/${id}`, value),
+    ),
+  },
+];
+const formats = {
+  TLV: ContentFormat.LwM2mTlv,
+  'SenML JSON': ContentFormat.SenmlJson,
+  'SenML CBOR': ContentFormat.SenmlCbor,
+};
+
+describe('LwM2M content (core 1.1, section 7.4)', () => {
+  test("reads and writes the enabler's own example in TLV", () => {
+    assert.deepEqual(plain(decodeContent(ContentFormat.LwM2mTlv, device, [3, 0])), plain(deviceEntries));
+    assert.deepEqual(Buffer.from(encodeContent(ContentFormat.LwM2mTlv, deviceEntries, [3, 0])), device);
+    // The same, as it comes for the whole object.
+    const whole = Buffer.concat([hex('08 00 79'), device]);
+    assert.deepEqual(plain(decodeContent(ContentFormat.LwM2mTlv, whole, [3])), plain(deviceEntries));
+  });
+
+  test("reads the enabler's own examples in SenML JSON, and the JSON of 1.0", () => {
+    const senml =
+      '[{"bn":"/3/0/","n":"0","vs":"Open Mobile Alliance"},{"n":"6/0","v":1},{"n":"22/0","vlo":"3:0"},{"n":"9","v":100},{"bn":"/5/0/","n":"0","vd":"AQI"},{"bt":1}]';
+    assert.deepEqual(plain(decodeContent(ContentFormat.SenmlJson, Buffer.from(senml), [])), [
+      ['/3/0/0', 'Open Mobile Alliance'],
+      ['/3/0/6/0', 1],
+      ['/3/0/22/0', '3:0'],
+      ['/3/0/9', 100],
+      ['/5/0/0', '0102'],
+    ]);
+    const old = '{"bn":"/3/0/","e":[{"n":"0","sv":"Maker"},{"n":"6/1","v":5},{"n":"x","bv":true}]}';
+    assert.throws(
+      () => decodeContent(ContentFormat.LwM2mJson, Buffer.from(old), [3, 0]),
+      failsWith('malformed'),
+    );
+    const right = old.replace('"x"', '"20"');
+    assert.deepEqual(plain(decodeContent(ContentFormat.LwM2mJson, Buffer.from(right), [3, 0])), [
+      ['/3/0/0', 'Maker'],
+      ['/3/0/6/1', 5],
+      ['/3/0/20', true],
+    ]);
+    const noBase = '{"e":[{"n":"","sv":"Maker"}]}';
+    assert.deepEqual(plain(decodeContent(ContentFormat.LwM2mJson, Buffer.from(noBase), [3, 0, 0])), [
+      ['/3/0/0', 'Maker'],
+    ]);
+  });
+
+  for (const [format, number] of Object.entries(formats))
+    for (const { name, base, entries } of bodies)
+      test(`${format}: ${name} come back as they went`, () => {
+        const coded = encodeContent(number, entries, base);
+        assert.deepEqual(plain(decodeContent(number, coded, base)), plain(entries));
+        for (let cut = 0; cut < coded.length; cut++)
+          try {
+            decodeContent(number, coded.subarray(0, cut), base);
+          } catch (thrown) {
+            assert.ok(failsWith('malformed')(thrown), `cut at ${cut}: ${thrown}`);
+          }
+      });
+
+  test('text and octets are one value', () => {
+    const text = (value: string, path: string) =>
+      decodeContent(ContentFormat.TextPlain, Buffer.from(value), parsePath(path))[0]?.value;
+    assert.equal(text('21.5', '/3303/0/5700'), 21.5);
+    assert.equal(text('1', '/3311/0/5850'), true);
+    assert.equal(text('anything', '/10250/0/1'), 'anything', 'what is not known is text');
+    assert.throws(() => text('warm', '/3303/0/5700'), failsWith('malformed'));
+    assert.equal(text('18446744073709551615', '/7/0/2'.replace('7', '9999')), '18446744073709551615');
+    const coded = encodeContent(ContentFormat.TextPlain, [entry('/3311/0/5850', false)], [3311, 0, 5850]);
+    assert.equal(String(coded), '0');
+    assert.throws(
+      () => encodeContent(ContentFormat.TextPlain, deviceEntries, [3, 0]),
+      failsWith('unsupportedFormat'),
+    );
+    assert.throws(() => decodeContent(11_544, Buffer.of(0xa0), [3]), failsWith('unsupportedFormat'));
+  });
+
+  test('a Create without resources names its instance', () => {
+    assert.deepEqual(instancesIn(emptyInstance(7)), [7]);
+    assert.deepEqual(instancesIn(emptyInstance(300)), [300]);
+    assert.deepEqual(Buffer.from(emptyInstance(7)), hex('00 07'));
+  });
+
+  const wrong: readonly [string, string, Path][] = [
+    ['a head without its ID', 'c8', [3, 0]],
+    ['a value that ends early', 'c8 00 14 4f', [3, 0]],
+    ['an integer of three octets', 'c3 09 01 02 03', [3, 0]],
+    ['a float of three octets', 'e3 16 44 01 02 03', [3303, 0]],
+    ['a boolean of two octets', 'e2 16 da 01 02', [3311, 0]],
+    ['a link of two octets', '84 16 42 00 01 02', [3, 0]],
+    ['text that is no UTF-8', 'c1 00 ff', [3, 0]],
+    ['an instance within a resource', '03 00 c1 09 64', [3, 0, 9]],
+  ];
+  for (const [name, octets, base] of wrong)
+    test(`TLV: ${name} is malformed`, () => {
+      assert.throws(() => decodeTlv(hex(octets), base, typeOf), failsWith('malformed'));
+    });
+
+  test('a body of too many resources is refused', () => {
+    const many = Buffer.concat(Array.from({ length: tlvLimits.entries + 1 }, () => hex('c1 09 64')));
+    assert.throws(() => decodeTlv(many, [3, 0], typeOf), failsWith('tooLarge'));
+  });
+
+  const wrongSenml = [
+    '{}',
+    '[1',
+    '[{"n":"/3/0/0"}, {"n":"/x","v":1}]',
+    '[{"n":"/3/0/65535","v":1}]',
+    '[{"n":"/1/2/3/4/5","v":1}]',
+  ];
+  for (const text of wrongSenml)
+    test(`SenML: ${text} is malformed`, () => {
+      assert.throws(
+        () => decodeContent(ContentFormat.SenmlJson, Buffer.from(text), []),
+        failsWith('malformed'),
+      );
+    });
+});

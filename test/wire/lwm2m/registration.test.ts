@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { PosternError } from '../../../src/base/errors.ts';
+import { idsBelow, readObjects, readRegistration } from '../../../src/wire/lwm2m/registration.ts';
+
+const failsWith = (code: string) => (thrown: unknown) =>
+  thrown instanceof PosternError && thrown.code === code;
+const links =
+  '</>;rt="oma.lwm2m";ct="112 110",</1/0>,</3/0>,</3303/0>,</3303/10>,</3303/2>,</5>,</.well-known/core>';
+
+describe('what an LwM2M client registers (core 1.1, section 6.2.1)', () => {
+  test('name, version, lifetime, queue mode, objects', () => {
+    const query = ['ep=urn:dev:1', 'lt=600', 'lwm2m=1.1', 'b=U', 'Q'];
+    assert.deepEqual(readRegistration(query, Buffer.from(links)), {
+      endpoint: 'urn:dev:1',
+      version: '1.1',
+      lifetime: 600,
+      queueMode: true,
+      objects: {
+        root: [],
+        paths: [[1, 0], [3, 0], [3303, 0], [3303, 10], [3303, 2], [5]],
+        formats: [112, 110],
+      },
+    });
+    const early = readRegistration(['ep=a', 'lwm2m=1.0', 'b=UQ'], new Uint8Array());
+    assert.deepEqual([early.lifetime, early.queueMode], [86_400, true], 'as 1.0 has it');
+  });
+
+  test('objects below a root of their own', () => {
+    const { root, paths } = readObjects(Buffer.from('</lwm2m>;rt="oma.lwm2m",</lwm2m/3/0>,</other/4/0>'));
+    assert.deepEqual({ root, paths }, { root: ['lwm2m'], paths: [[3, 0]] });
+  });
+
+  test('IDs below a path are in order', () => {
+    const objects = readObjects(Buffer.from(links));
+    assert.deepEqual(idsBelow(objects, []), [1, 3, 5, 3303]);
+    assert.deepEqual(idsBelow(objects, [3303]), [0, 2, 10]);
+    assert.deepEqual(idsBelow(objects, [5]), []);
+  });
+
+  const wrong: readonly [string, string[], string, string][] = [
+    ['no name', ['lwm2m=1.1'], '', 'malformed'],
+    ['no version', ['ep=a'], '', 'malformed'],
+    ['a version to come', ['ep=a', 'lwm2m=2.0'], '', 'unsupportedVersion'],
+    ['no lifetime at all', ['ep=a', 'lwm2m=1.1', 'lt=0'], '', 'malformed'],
+    ['a lifetime for ever', ['ep=a', 'lwm2m=1.1', 'lt=99999999999'], '', 'malformed'],
+    ['no links', ['ep=a', 'lwm2m=1.1'], '<', 'malformed'],
+    [
+      'links without end',
+      ['ep=a', 'lwm2m=1.1'],
+      Array.from({ length: 513 }, (_, n) => `</3303/${n}>`).join(','),
+      'tooLarge',
+    ],
+  ];
+  for (const [name, query, payload, code] of wrong)
+    test(`${name} is refused`, () => {
+      assert.throws(() => readRegistration(query, Buffer.from(payload)), failsWith(code));
+    });
+});

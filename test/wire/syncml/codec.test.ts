@@ -1,0 +1,163 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import fc from 'fast-check';
+import { asPosternError, PosternError } from '../../../src/base/errors.ts';
+import { decodeMessage, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
+import { messageLimits } from '../../../src/wire/syncml/elements.ts';
+import { firstPackage, message } from './messages.ts';
+
+const codings = [MediaType.Xml, MediaType.Wbxml, MediaType.Cbor];
+
+const xmlOf = (inner: string) =>
+  Buffer.from(
+    `<SyncML xmlns="SYNCML:SYNCML1.2"><SyncHdr><VerDTD>1.2</VerDTD><VerProto>DM/1.2</VerProto><SessionID>1</SessionID><MsgID>1</MsgID><Target><LocURI>s</LocURI></Target><Source><LocURI>c</LocURI></Source></SyncHdr><SyncBody>${inner}</SyncBody></SyncML>`,
+  );
+
+for (const coding of codings) {
+  describe(coding, () => {
+    test('a package comes back as it went', () => {
+      assert.deepEqual(decodeMessage(encodeMessage(firstPackage, coding), coding), firstPackage);
+    });
+
+    test('any message comes back as it went', () => {
+      fc.assert(
+        fc.property(message, (one) =>
+          assert.deepEqual(decodeMessage(encodeMessage(one, coding), coding), one),
+        ),
+      );
+    });
+
+    test('cut at any byte, it is refused by a PosternError', () => {
+      const coded = encodeMessage(firstPackage, coding);
+      for (let length = 0; length < coded.length; length++)
+        assert.throws(
+          () => decodeMessage(coded.subarray(0, length), coding),
+          PosternError,
+          `${length} bytes`,
+        );
+    });
+
+    test('any octets are refused by a PosternError or read', () => {
+      fc.assert(
+        fc.property(fc.uint8Array({ maxLength: 200 }), (octets) => {
+          try {
+            decodeMessage(octets, coding);
+          } catch (error) {
+            assert.ok(error instanceof PosternError, String(error));
+          }
+        }),
+      );
+    });
+
+    test('a message beyond the bound is refused before it is read', () => {
+      assert.throws(() => decodeMessage(new Uint8Array(messageLimits.bytes + 1), coding), {
+        code: 'tooLarge',
+      });
+    });
+  });
+}
+
+test('CBOR of a first package is less than half of its XML', () => {
+  const [xml = 0, , cbor = 0] = codings.map((coding) => encodeMessage(firstPackage, coding).length);
+  assert.ok(cbor < xml / 2, `${cbor} against ${xml}`);
+});
+
+test('a head that asks for more than a message may have is refused before anything is made for it', () => {
+  for (const head of ['9a01312d00', '9a00010000', 'ba00ffffff', '5affffffff'])
+    assert.throws(
+      () => decodeMessage(Buffer.from(`${head}00`, 'hex'), MediaType.Cbor),
+      { code: 'malformed' },
+      head,
+    );
+});
+
+// conforms: REP-15, REP-18
+describe('XML that is refused', () => {
+  const refused: [string, Buffer, string][] = [
+    ['document type', Buffer.from('<!DOCTYPE SyncML [<!ENTITY a "b">]><SyncML/>'), 'malformed'],
+    ['entity', xmlOf('<Alert><CmdID>&a;</CmdID></Alert>'), 'malformed'],
+    ['other root', Buffer.from('<html/>'), 'malformed'],
+    ['no header', Buffer.from('<SyncML><SyncBody/></SyncML>'), 'malformed'],
+    ['command without CmdID', xmlOf('<Get/>'), 'malformed'],
+    ['status that is no number', xmlOf('<Alert><CmdID>1</CmdID><Data>x</Data></Alert>'), 'malformed'],
+    ['two of what stands once', xmlOf('<Get><CmdID>1</CmdID><CmdID>2</CmdID></Get>'), 'malformed'],
+    [
+      'no base64',
+      xmlOf('<Add><CmdID>1</CmdID><Item><Meta><Format>b64</Format></Meta><Data>%</Data></Item></Add>'),
+      'malformed',
+    ],
+    ['no UTF-8', Buffer.from([0x3c, 0xff, 0x3e]), 'malformed'],
+    ['depth', xmlOf('<Atomic>'.repeat(30) + '</Atomic>'.repeat(30)), 'tooLarge'],
+    ['commands', xmlOf('<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.commands + 1)), 'tooLarge'],
+    [
+      'commands within commands',
+      xmlOf(
+        `<Atomic><CmdID>1</CmdID>${'<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.commands)}</Atomic>`,
+      ),
+      'tooLarge',
+    ],
+    [
+      'value',
+      xmlOf(`<Add><CmdID>1</CmdID><Item><Data>${'x'.repeat(messageLimits.value + 1)}</Data></Item></Add>`),
+      'tooLarge',
+    ],
+    ['count', xmlOf('<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.elements / 2)), 'tooLarge'],
+  ];
+  for (const [what, coded, code] of refused)
+    test(what, () => {
+      assert.throws(
+        () => decodeMessage(coded, MediaType.Xml),
+        (error) => asPosternError(error).code === code,
+      );
+    });
+});
+
+// conforms: REP-15
+test('prefixes, comments, white space, unknown elements and XML in Data are read', () => {
+  const coded = xmlOf(
+    '<!-- note --><Add>\n <CmdID> 7 </CmdID><Vendor><CmdID>8</CmdID></Vendor><Item><Meta><m:Format xmlns:m="syncml:metinf">xml</m:Format></Meta>' +
+      '<Data><MgmtTree xmlns="syncml:dmddf1.2"><Node a="1"/>a&amp;b</MgmtTree></Data></Item></Add><Final/>',
+  );
+  assert.deepEqual(decodeMessage(coded, MediaType.Xml).commands, [
+    {
+      name: 'Add',
+      cmdId: '7',
+      items: [
+        {
+          meta: { format: 'xml' },
+          data: '<MgmtTree xmlns="syncml:dmddf1.2"><Node a="1"/>a&amp;b</MgmtTree>',
+        },
+      ],
+    },
+  ]);
+});
+
+// conforms: REP-17
+test('any message goes through any two codings, one after the other', () => {
+  fc.assert(
+    fc.property(message, (one) => {
+      for (const first of codings)
+        for (const second of codings) {
+          const between = decodeMessage(encodeMessage(one, first), first);
+          assert.deepEqual(decodeMessage(encodeMessage(between, second), second), one, `${first} ${second}`);
+        }
+    }),
+  );
+});
+
+// conforms: REP-15
+test('elements in another order than the DTD has them are read', () => {
+  const [command] = decodeMessage(
+    xmlOf(
+      '<Add><Item><Data>v</Data><Target><LocURI>./x</LocURI></Target></Item><CmdID>1</CmdID></Add><Final/>',
+    ),
+    MediaType.Xml,
+  ).commands;
+  assert.deepEqual(command, { name: 'Add', cmdId: '1', items: [{ target: { locUri: './x' }, data: 'v' }] });
+});
+
+test('a command that the engine does not know is kept, so that it can be answered', () => {
+  const [command] = decodeMessage(xmlOf('<Search><CmdID>4</CmdID></Search>'), MediaType.Xml).commands;
+  assert.equal(command?.name, 'Unknown');
+  assert.equal(command?.cmdId, '4');
+});

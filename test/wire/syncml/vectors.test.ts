@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { decodeMessage, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
+import type { Command, SyncmlMessage } from '../../../src/wire/syncml/message.ts';
+import { decodeTnds, isTndsType } from '../../../src/wire/syncml/tnds.ts';
+
+const folder = fileURLToPath(new URL('../../vectors/messages/', import.meta.url));
+const names = readdirSync(folder).map((file) => file.replace('.xml', ''));
+const doctype =
+  '<!DOCTYPE SyncML PUBLIC "-//SYNCML//DTD SyncML 1.2//EN" "http://www.openmobilealliance.org/tech/DTD/OMA-TS-SyncML_RepPro_DTD-V1_2.dtd">';
+
+const scratch = mkdtempSync(join(tmpdir(), 'postern-vectors-'));
+after(() => rmSync(scratch, { recursive: true }));
+const [xmlFile, wbxmlFile] = [join(scratch, 'a.xml'), join(scratch, 'a.wbxml')] as const;
+
+function libwbxmlPack(xml: string): Buffer {
+  writeFileSync(xmlFile, xml.replace('?>', `?>${doctype}`));
+  execFileSync('xml2wbxml', ['-k', '-o', wbxmlFile, xmlFile], { stdio: 'pipe' });
+  return readFileSync(wbxmlFile);
+}
+
+function libwbxmlUnpack(wbxml: Uint8Array): Buffer {
+  writeFileSync(wbxmlFile, wbxml);
+  execFileSync('wbxml2xml', ['-k', '-m', '0', '-o', xmlFile, wbxmlFile], { stdio: 'pipe' });
+  return Buffer.from(readFileSync(xmlFile, 'utf8').replace(/<!DOCTYPE[^>]*>/, ''));
+}
+
+/** libwbxml puts TNDS objects as documents of their own, and renames their type: compared is what they say. */
+function plain(message: SyncmlMessage): SyncmlMessage {
+  const read = (command: Command): Command =>
+    'items' in command
+      ? ({
+          ...command,
+          items: command.items.map((item) =>
+            isTndsType(item.meta?.type) && item.data !== undefined
+              ? { ...item, meta: { ...item.meta, type: 'tnds' }, data: JSON.stringify(decodeTnds(item.data)) }
+              : item,
+          ),
+        } as Command)
+      : 'commands' in command
+        ? { ...command, commands: command.commands.map(read) }
+        : command;
+  return { ...message, commands: message.commands.map(read) };
+}
+
+test('there are at least 60, and each is told where it comes from', () => {
+  const readme = readFileSync(join(folder, '../README.md'), 'utf8');
+  assert.ok(names.length >= 60, `${names.length}`);
+  for (const name of names) assert.match(readme, new RegExp(`^\\| ${name} \\| .{10}`, 'm'), name);
+});
+
+// conforms: REP-16, REP-17, REP-19
+describe('libwbxml and Postern', () => {
+  for (const name of names)
+    test(name, () => {
+      const xml = readFileSync(join(folder, `${name}.xml`));
+      const message = decodeMessage(xml, MediaType.Xml);
+      const ours = encodeMessage(message, MediaType.Wbxml);
+      const theirs = libwbxmlPack(xml.toString());
+      assert.deepEqual(plain(decodeMessage(theirs, MediaType.Wbxml)), plain(message), 'read what it packed');
+      assert.deepEqual(
+        plain(decodeMessage(libwbxmlUnpack(ours), MediaType.Xml)),
+        plain(message),
+        'it reads what Postern packed',
+      );
+      for (const coding of Object.values(MediaType))
+        assert.deepEqual(decodeMessage(encodeMessage(message, coding), coding), message, coding);
+    });
+});

@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { Encoder } from 'cbor-x';
+import fc from 'fast-check';
+import { PosternError } from '../../../src/base/errors.ts';
+import { decodeEnvelope, type Envelope, encodeEnvelope } from '../../../src/wire/tunnel/envelope.ts';
+import { decodeState } from '../../../src/wire/tunnel/gateway-state.ts';
+import { parseUpTopic } from '../../../src/wire/tunnel/topics.ts';
+
+const bytes = (min: number, max: number) =>
+  fc.uint8Array({ minLength: min, maxLength: max }).map((octets) => Buffer.from(octets));
+const word = fc.string({ maxLength: 40 });
+
+const envelope: fc.Arbitrary<Envelope> = fc.record(
+  {
+    kind: fc.constantFrom(0 as const, 1 as const, 2 as const, 3 as const),
+    correlation: bytes(8, 16),
+    device: word,
+    server: word,
+    contentType: word,
+    timeToLive: fc.nat(1e6),
+    headers: fc.dictionary(
+      fc.string({ minLength: 1, maxLength: 20 }).filter((name) => name !== '__proto__'),
+      word,
+      { maxKeys: 4, noNullPrototype: true },
+    ),
+    body: bytes(0, 300),
+    status: fc.nat(599),
+    reason: word,
+    route: word,
+  },
+  { requiredKeys: ['kind', 'correlation'], noNullPrototype: true },
+);
+
+test('any envelope comes back as it went, and in one form', () => {
+  fc.assert(
+    fc.property(envelope, (one) => {
+      const coded = encodeEnvelope(one);
+      const back = decodeEnvelope(coded);
+      assert.deepEqual(back, one);
+      assert.equal(encodeEnvelope(back).toString('hex'), coded.toString('hex'));
+    }),
+  );
+});
+
+test('any octets are read or refused', () => {
+  fc.assert(
+    fc.property(bytes(0, 100), (octets) => {
+      for (const decode of [decodeEnvelope, decodeState])
+        try {
+          decode(octets);
+        } catch (error) {
+          assert.ok(error instanceof PosternError);
+        }
+    }),
+  );
+});
+
+describe('refused', () => {
+  const encoder = new Encoder({ useRecords: false, mapsAsObjects: false, tagUint8Array: false });
+  const good: [number, unknown][] = [
+    [1, 1],
+    [2, 0],
+    [3, Buffer.alloc(8)],
+  ];
+  const cases: [string, [number, unknown][], string][] = [
+    ['another version', [[1, 2]], 'unsupportedVersion'],
+    ['a kind that is none', [[2, 4]], 'malformed'],
+    ['a correlation of 7', [[3, Buffer.alloc(7)]], 'malformed'],
+    ['a correlation of 17', [[3, Buffer.alloc(17)]], 'malformed'],
+    ['a device that is no text', [[4, 5]], 'malformed'],
+    ['a text of 256', [[5, 'x'.repeat(256)]], 'malformed'],
+    ['a negative time to live', [[7, -1]], 'malformed'],
+    ['headers that are no texts', [[8, new Map([['a', 1]])]], 'malformed'],
+    ['17 headers', [[8, new Map(Array.from({ length: 17 }, (_, at) => [String(at), 'x']))]], 'malformed'],
+    ['a body that is text', [[9, 'x']], 'malformed'],
+  ];
+  for (const [what, changes, code] of cases)
+    test(what, () => {
+      assert.throws(() => decodeEnvelope(encoder.encode(new Map([...good, ...changes]))), { code });
+    });
+  test('too large', () => {
+    assert.throws(() => decodeEnvelope(new Uint8Array(600_000)), { code: 'tooLarge' });
+  });
+});
+
+test('topics', () => {
+  assert.deepEqual(parseUpTopic('dm/g/up'), { gateway: 'g', what: 'up' });
+  assert.deepEqual(parseUpTopic('dm/g/up/r'), { gateway: 'g', what: 'up', route: 'r' });
+  assert.deepEqual(parseUpTopic('dm/g/state'), { gateway: 'g', what: 'state' });
+  for (const other of ['dm/g/down', 'dm/g/state/x', 'dm//up', 'x/g/up', 'dm/g/up/r/s'])
+    assert.equal(parseUpTopic(other), undefined);
+});
