@@ -72,7 +72,7 @@ const copyDepth = 16;
 
 /** The management tree of one device (OMA DM tree and description 1.2.1): branches, rights, and the commands on nodes. */
 export class ManagementTree {
-  readonly #branches: Readonly<Record<string, TreeBranch>>;
+  readonly #branches: Record<string, TreeBranch>;
   readonly #store: AclStore;
   readonly #durably: Durably;
   readonly #acls = new UndoableMap<string>();
@@ -83,10 +83,15 @@ export class ManagementTree {
     acls: AclStore,
     durably: Durably = (work) => work(),
   ) {
-    this.#branches = branches;
+    this.#branches = { ...branches };
     this.#store = acls;
     this.#durably = durably;
     for (const uri of acls.uris()) this.#acls.set(uri, acls.get(uri));
+  }
+
+  /** Adds branches below the root. */
+  mount(branches: Readonly<Record<string, TreeBranch>>): void {
+    Object.assign(this.#branches, branches);
   }
 
   view(path: Path): NodeView | undefined {

@@ -22,16 +22,15 @@ async function postern(): Promise<number> {
     clock,
     entropy: systemEntropy,
     events: noEvents,
-    compose: () => {
-      const time = {
-        path: '/time',
-        methods: { GET: () => reply(Code.Content, { payload: body, contentFormat: 0 }) },
-      };
-      return new Blockwise(new Router([time]).handle, clock).handle;
-    },
     listInterfaces: () => ({ lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4') }),
   });
-  await network.start();
+  await network.start(() => {
+    const time = {
+      path: '/time',
+      methods: { GET: () => reply(Code.Content, { payload: body, contentFormat: 0 }) },
+    };
+    return new Blockwise(new Router([time]).handle, clock).handle;
+  });
   return network.port;
 }
 

@@ -38,7 +38,7 @@ export interface CampaignParts<O extends CampaignOrder> {
   /** Whether an attempt that the end of the gateway broke off may be made again. */
   readonly isRepeatable: (order: O) => boolean;
   /** Whether this DM server may have the gateway act on this device in its place. */
-  readonly mayReach: (server: string, device: string) => boolean;
+  readonly mayActOn: (server: string, device: string) => boolean;
   /** The child gateway that a device is behind, if it is not attached here. */
   readonly childOf: (device: string) => string | undefined;
   readonly attempt: (device: string, order: O, options: AttemptOptions) => Promise<Attempt>;
@@ -205,11 +205,11 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   }
 
   #run(order: O): void {
-    const { campaigns, clock, childOf, mayReach } = this.#parts;
+    const { campaigns, clock, childOf, mayActOn } = this.#parts;
     const { name, server } = order;
     const targets = campaigns.targets(name);
     const pending = targets.filter(({ state }) => state === 'pending').map(({ device }) => device);
-    const byRight = Map.groupBy(pending, (device) => mayReach(server, device));
+    const byRight = Map.groupBy(pending, (device) => mayActOn(server, device));
     campaigns.whole(() => {
       for (const device of byRight.get(false) ?? [])
         this.#settle(name, device, { status: DmStatus.PermissionDenied, parts: [] });

@@ -63,11 +63,6 @@ export class TransparentMode {
     };
   }
 
-  /** Delivers the Package #0 of a DM server. Errors are those of `deliver`. */
-  async notify({ device = '', server = '', body = new Uint8Array() }: Envelope): Promise<void> {
-    await this.deliver(device, server, body);
-  }
-
   /**
    * Delivers Package #0 to a device.
    * @throws {PosternError} `notFound` for a device that was never heard, `timeout`, `unauthorized` when it refuses

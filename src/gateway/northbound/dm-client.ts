@@ -15,7 +15,7 @@ import { hmacHeader } from '../../dm/hmac-header.ts';
 import { isOk } from '../../dm/status.ts';
 import type { ManagementTree } from '../../dm/tree.ts';
 import type { Accounts } from '../../mo/dm-acc.ts';
-import { type FirmwareOperation, firmwareAlert } from '../../mo/firmware-branch.ts';
+import { firmwareAlert } from '../../mo/firmware-branch.ts';
 import {
   campaignAlert,
   type DeviceAttach,
@@ -23,11 +23,12 @@ import {
   deviceAttachAlert,
   deviceDetachAlert,
 } from '../../mo/gateway-alerts.ts';
-import type { GatewayAlert, Vocabulary } from '../../mo/vocabulary.ts';
+import type { Vocabulary } from '../../mo/vocabulary.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
 import { decodeNotification, sessionIdText } from '../../wire/syncml/notification.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
 import type { Outbox, OutboxEntry } from '../store/outbox.ts';
+import { type FirmwareUpdateBody, type ResultBody, resultAlerts } from './reports.ts';
 import type { Uplink } from './uplink.ts';
 
 export interface DmClientParts {
@@ -54,29 +55,6 @@ const alertsPerSession = 1024;
 const gathering = { first: 250, cap: 15_000 } as const;
 const gathered = ['device-attach', 'device-detach'] as const;
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
-
-/** Body of an entry that says what an Exec came to; the name of what was executed stands where devices have theirs. */
-export interface ResultBody {
-  /** Of the node that was executed below. */
-  readonly uri: string;
-  readonly correlator?: string;
-  readonly result: string;
-}
-
-/** Body of an entry that says what an update of the gateway itself came to. */
-export interface FirmwareUpdateBody {
-  readonly operation: FirmwareOperation;
-  readonly correlator?: string;
-  /** Result code of FUMO. */
-  readonly result: number;
-}
-
-/** Kinds of entries with such a body. */
-export const resultAlerts = {
-  'command-fanout': 'CommandFanout',
-  'device-trigger': 'DeviceTrigger',
-  'image-operation': 'ImageOperation',
-} as const satisfies Record<string, GatewayAlert>;
 
 const isResult = (kind: string): kind is keyof typeof resultAlerts => Object.hasOwn(resultAlerts, kind);
 

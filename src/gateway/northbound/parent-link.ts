@@ -13,7 +13,7 @@ import { Option, opaque, optionValue, text, uintOption } from '../../wire/coap/o
 import { parseCoapUri } from '../../wire/coap/uri.ts';
 import { paths } from '../../wire/resources.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
-import type { Uplink, UpRequest } from './uplink.ts';
+import type { Uplink, UplinkListener, UpRequest } from './uplink.ts';
 
 export interface ParentLinkParts {
   readonly gatewayId: string;
@@ -28,9 +28,6 @@ export interface ParentLinkParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
-  /** The parent is there: a session with it attaches this gateway. */
-  readonly connected: () => void;
-  readonly disconnected: () => void;
 }
 
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
@@ -49,6 +46,7 @@ export class ParentLink implements Uplink {
   readonly #stop = new AbortController();
   #running: Promise<void> | undefined;
   #connected = false;
+  #listener: UplinkListener | undefined;
 
   /** `timeout`: milliseconds that an answer of a far server may take. */
   constructor(parts: ParentLinkParts, timeout: number) {
@@ -72,7 +70,12 @@ export class ParentLink implements Uplink {
     return address === this.#host;
   }
 
-  start(): void {
+  start(listener: UplinkListener): void {
+    this.#listener = listener;
+    this.#reconnect();
+  }
+
+  #reconnect(): void {
     this.#running ??= this.#connect().finally(() => {
       this.#running = undefined;
     });
@@ -142,7 +145,7 @@ export class ParentLink implements Uplink {
 
   /** Looks for the parent, with an account for it, until it is there. */
   async #connect(): Promise<void> {
-    const { accounts, parentId, events, clock, entropy, connected } = this.#parts;
+    const { accounts, parentId, events, clock, entropy } = this.#parts;
     const delays = backoff(retry, entropy);
     while (!this.#stop.signal.aborted) {
       try {
@@ -150,7 +153,7 @@ export class ParentLink implements Uplink {
         else await this.#bootstrap();
         this.#connected = true;
         events.emit('info', 'parent.connected', { parent: parentId });
-        connected();
+        this.#listener?.connected();
         return;
       } catch (thrown) {
         if (this.#stop.signal.aborted) return;
@@ -201,8 +204,8 @@ export class ParentLink implements Uplink {
     if (!this.#connected || this.#stop.signal.aborted) return;
     this.#connected = false;
     this.#parts.events.emit('warn', 'parent.lost', { parent: this.#parts.parentId });
-    this.#parts.disconnected();
-    this.start();
+    this.#listener?.disconnected();
+    this.#reconnect();
   }
 
   async #call(call: CoapCall): Promise<CoapAnswer> {

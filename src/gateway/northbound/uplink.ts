@@ -11,12 +11,20 @@ export interface UpRequest {
   readonly body: Uint8Array;
 }
 
+/** Hears what comes down the uplink, and how the uplink stands. */
+export interface UplinkListener {
+  /** A Package #0 came down: for a device, or for the gateway itself when `deviceId` is undefined. */
+  readonly notified: (deviceId: string | undefined, server: string, package0: Uint8Array) => Promise<void>;
+  readonly connected: () => void;
+  readonly disconnected: () => void;
+}
+
 /** The way up: a broker, or a parent gateway. */
 export interface Uplink extends AsyncDisposable {
   readonly connected: boolean;
   /** For people: where it leads, and by what. */
   readonly description: { readonly url: string; readonly protocol: string };
-  start(): void;
+  start(listener: UplinkListener): void;
   /**
    * Sends a package and resolves with its answer.
    * @throws {PosternError} `unavailable`, `timeout`, `full`, `tooLarge`; what the far end reports comes as an envelope of

@@ -7,7 +7,7 @@ import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../
 import { encodeState } from '../../wire/tunnel/gateway-state.ts';
 import { MqttLink, type MqttSettings } from '../../wire/tunnel/mqtt-link.ts';
 import { gatewayTopics, isTopicLevel } from '../../wire/tunnel/topics.ts';
-import type { Uplink, UpRequest } from './uplink.ts';
+import type { Uplink, UplinkListener, UpRequest } from './uplink.ts';
 
 export interface UpstreamParts {
   readonly gatewayId: string;
@@ -16,10 +16,6 @@ export interface UpstreamParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
-  /** Takes a Package #0: for a device, or for the gateway itself when `device` is absent. */
-  readonly notified: (notification: Envelope) => Promise<void>;
-  readonly connected: () => void;
-  readonly disconnected: () => void;
 }
 
 interface Pending {
@@ -42,6 +38,7 @@ export class Upstream implements Uplink {
   /** Outcomes of notifications, so that one which comes again is answered and not delivered again. */
   readonly #notifications = new BoundedMap<string, Promise<Buffer>>(limits.notifications);
   readonly #bootId: Uint8Array;
+  #listener: UplinkListener | undefined;
 
   /** `timeout`: milliseconds that an answer may take. */
   constructor(parts: UpstreamParts, timeout: number) {
@@ -56,6 +53,7 @@ export class Upstream implements Uplink {
       will: { topic: this.#topics.state, payload: this.#state(false) },
       received: (_topic, payload) => this.#receive(payload),
       connected: () => void this.#online(),
+      disconnected: () => this.#listener?.disconnected(),
     });
   }
 
@@ -72,7 +70,8 @@ export class Upstream implements Uplink {
     return this.#pending.size;
   }
 
-  start(): void {
+  start(listener: UplinkListener): void {
+    this.#listener = listener;
     this.#link.start();
   }
 
@@ -137,7 +136,7 @@ export class Upstream implements Uplink {
     } catch (thrown) {
       events.emit('warn', 'mqtt.state-failed', { reason: asPosternError(thrown).message });
     }
-    this.#parts.connected();
+    this.#listener?.connected();
   }
 
   #state(online: boolean): Buffer {
@@ -152,7 +151,7 @@ export class Upstream implements Uplink {
       this.#parts.events.emit('warn', 'mqtt.malformed', { reason: asPosternError(thrown).message });
       return;
     }
-    if (envelope.kind === EnvelopeKind.Notification) void this.#notify(envelope);
+    if (envelope.kind === EnvelopeKind.Notification) void this.#takeNotification(envelope);
     else if (envelope.kind !== EnvelopeKind.Request) this.#answer(envelope);
   }
 
@@ -169,7 +168,7 @@ export class Upstream implements Uplink {
     pending.settle(envelope);
   }
 
-  async #notify(notification: Envelope): Promise<void> {
+  async #takeNotification(notification: Envelope): Promise<void> {
     const id = Buffer.from(notification.correlation).toString('hex');
     let outcome = this.#notifications.get(id);
     if (!outcome) {
@@ -184,14 +183,14 @@ export class Upstream implements Uplink {
   }
 
   async #deliver(notification: Envelope): Promise<Buffer> {
-    const { correlation, device, server } = notification;
+    const { correlation, device, server, body = new Uint8Array() } = notification;
     const context = {
       correlation,
       ...(device !== undefined && { device }),
       ...(server !== undefined && { server }),
     };
     try {
-      await this.#parts.notified(notification);
+      await this.#listener?.notified(device, server ?? '', body);
       return encodeEnvelope({ kind: EnvelopeKind.Response, ...context });
     } catch (thrown) {
       const { dmStatus, message } = asPosternError(thrown);

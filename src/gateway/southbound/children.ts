@@ -9,6 +9,8 @@ import type { Associations } from './associations.ts';
 export interface ChildrenParts {
   readonly gatewayId: string;
   readonly vocabulary: Vocabulary;
+  /** Devices that the configuration allows to be DM Gateways. */
+  readonly allowed: ReadonlySet<string>;
   readonly associations: Pick<Associations, 'attachBehind' | 'detachBehind'>;
   readonly events: Events;
   /** A child's fan-out has ended. */
@@ -26,9 +28,15 @@ export class Children {
     this.#parts = parts;
   }
 
-  /** Answers an alert of a child gateway with its status; none when it is about something else. */
+  /** Whether a device may be a DM Gateway that has devices of its own (GwMO 1.1). */
+  mayBeGateway(deviceId: string): boolean {
+    return this.#parts.allowed.has(deviceId);
+  }
+
+  /** Takes an alert of a child gateway. Returns the alert's status; undefined when the alert is of another kind. */
   alerted(child: string, alert: Alert): number | undefined {
     const { vocabulary, associations, events, fanoutEnded } = this.#parts;
+    if (!this.mayBeGateway(child)) return undefined;
     const { DeviceAttach, DeviceDetach, CommandFanout } = vocabulary.alerts;
     try {
       if (isAlertOf(alert, DeviceAttach)) {

@@ -39,11 +39,12 @@ export interface CoapNetworkOptions {
   readonly events: Events;
   /** How devices reach this gateway, where that is not the address that they are answered at. */
   readonly advertise?: { readonly address: string; readonly port: number } | undefined;
-  /** Makes the request handler of one endpoint. */
-  readonly compose: (local: LocalEndpoint) => Handler;
   readonly limits?: Partial<EndpointLimits>;
   readonly listInterfaces?: ListInterfaces;
 }
+
+/** Makes the request handler of the endpoint at one local address. */
+export type Compose = (local: LocalEndpoint) => Handler;
 
 interface Binding extends LocalAddress {
   readonly socket: Socket;
@@ -60,6 +61,7 @@ export class CoapNetwork implements AsyncDisposable {
   readonly #bindings = new Map<string, Binding>();
   readonly #groups = new Map<string, Socket>();
   readonly #memberships = new Set<string>();
+  #compose: Compose | undefined;
   #port: number;
   #watch: Timer | undefined;
   #stopped = false;
@@ -99,8 +101,12 @@ export class CoapNetwork implements AsyncDisposable {
     return coapUri(local.address, this.#port, path);
   }
 
-  /** @throws {PosternError} `configuration` when an address cannot be bound */
-  async start(): Promise<void> {
+  /**
+   * Binds the addresses that are there, and from now on those that come.
+   * @throws {PosternError} `configuration` when the port of an address is taken
+   */
+  async start(compose: Compose): Promise<void> {
+    this.#compose = compose;
     await this.#adopt(true);
     if (this.#bindings.size === 0)
       this.#options.events.emit('warn', 'coap.no-interface', { wanted: this.#options.interfaces.join(' ') });
@@ -165,7 +171,7 @@ export class CoapNetwork implements AsyncDisposable {
   }
 
   async #bind(local: LocalAddress): Promise<void> {
-    const { clock, entropy, events, limits, compose } = this.#options;
+    const { clock, entropy, events, limits } = this.#options;
     const socket = createSocket({
       type: `udp${local.family}`,
       recvBufferSize,
@@ -174,7 +180,7 @@ export class CoapNetwork implements AsyncDisposable {
     });
     await bound(socket, this.#port, local.address);
     this.#port = socket.address().port;
-    const handler = compose({
+    const handler = this.#compose!({
       address: this.#options.advertise?.address ?? local.address,
       port: this.#options.advertise?.port ?? this.#port,
       endpoint: () => endpoint,

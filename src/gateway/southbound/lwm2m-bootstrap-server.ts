@@ -15,14 +15,14 @@ import type { Path } from '../../wire/lwm2m/path.ts';
 import { queryOf } from '../../wire/lwm2m/registration.ts';
 import type { Entry, Value } from '../../wire/lwm2m/resource.ts';
 import { paths, resourceTypes } from '../../wire/resources.ts';
-import { Afterwards } from './afterwards.ts';
 import type { LocalEndpoint } from './coap-network.ts';
+import type { DeviceLocator } from './device-locator.ts';
+import { DeviceTasks } from './device-tasks.ts';
 import type { LwM2mCalls } from './lwm2m-calls.ts';
-import type { Reach } from './reach.ts';
 
 export interface LwM2mBootstrapParts {
   readonly isAllowed: (deviceId: string) => boolean;
-  readonly call: Reach['call'];
+  readonly call: DeviceLocator['call'];
   readonly calls: LwM2mCalls;
   /** Seconds between two signs of life that a client is told to give. */
   readonly lifetime: number;
@@ -46,16 +46,16 @@ const packFormats: readonly number[] = [ContentFormat.SenmlCbor, ContentFormat.S
  */
 export class LwM2mBootstrapServer implements AsyncDisposable {
   readonly #parts: LwM2mBootstrapParts;
-  readonly #afterwards: Afterwards;
+  readonly #tasks: DeviceTasks;
   readonly #bootstrapped = new BoundedMap<string, true>(limits.remembered);
 
   constructor(parts: LwM2mBootstrapParts) {
     this.#parts = parts;
-    this.#afterwards = new Afterwards(parts.clock);
+    this.#tasks = new DeviceTasks(parts.clock);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#afterwards[Symbol.asyncDispose]();
+    await this.#tasks[Symbol.asyncDispose]();
   }
 
   /** Whether a client has its account from here. */
@@ -78,10 +78,10 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
   /** @throws {PosternError} `malformed`, `forbidden`, `unavailable` */
   #requested(request: CoapRequest, local: LocalEndpoint): Reply {
     const deviceId = this.#allowed(request);
-    if (this.#afterwards.size >= limits.atWork && !this.#afterwards.has(deviceId))
+    if (this.#tasks.size >= limits.atWork && !this.#tasks.has(deviceId))
       throw new PosternError('unavailable', `${limits.atWork} clients are being bootstrapped`);
     const wanted = Number(queryOf(request.query).get('pct') ?? Number.NaN);
-    this.#afterwards.begin(deviceId, () => this.#bootstrap(deviceId, request.remote, local, wanted));
+    this.#tasks.begin(deviceId, () => this.#bootstrap(deviceId, request.remote, local, wanted));
     return reply(Code.Changed);
   }
 
@@ -113,7 +113,7 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     wanted: number,
   ): Promise<void> {
     const { call, calls, events } = this.#parts;
-    const { signal } = this.#afterwards;
+    const { signal } = this.#tasks;
     const client = { deviceId, address, port, version: '1.1', root: [], formats: [wanted] };
     const send = async (request: Omit<CoapCall, 'timeout' | 'signal'>): Promise<CoapAnswer> =>
       await call(address, port, { ...request, timeout, signal });

@@ -11,7 +11,7 @@ import { type Path, parsePath, pathText } from '../../wire/lwm2m/path.ts';
 import type { Entry, TypeOf } from '../../wire/lwm2m/resource.ts';
 import { emptyInstance } from '../../wire/lwm2m/tlv.ts';
 import type { Registration } from '../store/registrations.ts';
-import type { Reach } from './reach.ts';
+import type { DeviceLocator } from './device-locator.ts';
 
 /** What is needed of a client to speak to it. */
 export type LwM2mClient = Pick<
@@ -38,11 +38,11 @@ const unacceptable: ReadonlySet<number> = new Set([
  * `timeout` when the client does not answer, and what its answer stands for when it refuses.
  */
 export class LwM2mCalls {
-  readonly #call: Reach['call'];
+  readonly #call: DeviceLocator['call'];
   /** The format in which a client took the last write. */
   readonly #taken = new BoundedMap<string, number>(remembered);
 
-  constructor(call: Reach['call']) {
+  constructor(call: DeviceLocator['call']) {
     this.#call = call;
   }
 

@@ -17,9 +17,9 @@ import { queryOf, readLifetime, readObjects, readRegistration } from '../../wire
 import { type Entry, textOf } from '../../wire/lwm2m/resource.ts';
 import { paths, resourceTypes } from '../../wire/resources.ts';
 import type { Registration, Registrations } from '../store/registrations.ts';
-import { Afterwards } from './afterwards.ts';
 import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
+import { DeviceTasks } from './device-tasks.ts';
 import type { LwM2mCalls } from './lwm2m-calls.ts';
 
 export interface RegistrationServerParts {
@@ -54,11 +54,11 @@ const described = { 0: 'manufacturer', 1: 'model', 3: 'firmware', 17: 'deviceTyp
  */
 export class RegistrationServer implements AsyncDisposable {
   readonly #parts: RegistrationServerParts;
-  readonly #probing: Afterwards;
+  readonly #probing: DeviceTasks;
 
   constructor(parts: RegistrationServerParts) {
     this.#parts = parts;
-    this.#probing = new Afterwards(parts.clock);
+    this.#probing = new DeviceTasks(parts.clock);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -10,12 +10,12 @@ import type { LocalEndpoint } from './coap-network.ts';
 /** `/gw/status`: whether the uplink is there, observable, so that a device need not find out by waiting. */
 export class UplinkStatus {
   readonly #clock: Clock;
-  readonly #isConnected: () => boolean;
+  readonly #uplink: { readonly connected: boolean };
   readonly #observables = new Set<Observable>();
 
-  constructor(clock: Clock, isConnected: () => boolean) {
+  constructor(clock: Clock, uplink: { readonly connected: boolean }) {
     this.#clock = clock;
-    this.#isConnected = isConnected;
+    this.#uplink = uplink;
   }
 
   resource(local: LocalEndpoint): Resource {
@@ -43,7 +43,7 @@ export class UplinkStatus {
 
   #represent() {
     return reply(Code.Content, {
-      payload: this.#isConnected() ? 'online' : 'offline',
+      payload: this.#uplink.connected ? 'online' : 'offline',
       contentFormat: ContentFormat.TextPlain,
       maxAge: 60,
     });

@@ -15,9 +15,6 @@ test('beyond the bound of packages that wait: full; without a broker: unavailabl
       clock,
       entropy: seededEntropy(1),
       events: noEvents,
-      notified: async () => {},
-      connected: () => {},
-      disconnected: () => {},
     },
     1000,
   );

@@ -2,7 +2,7 @@ import type { Clock } from '../../base/clock.ts';
 import { PosternError } from '../../base/errors.ts';
 
 /** What follows an answer once the answer has gone: one piece of work at a time for each device. */
-export class Afterwards implements AsyncDisposable {
+export class DeviceTasks implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #atWork = new Map<string, Promise<void>>();
   readonly #stop = new AbortController();

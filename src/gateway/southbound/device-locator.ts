@@ -6,8 +6,8 @@ import type { Inventory } from '../store/inventory.ts';
 import type { CoapNetwork } from './coap-network.ts';
 import type { DeviceAddresses } from './device-addresses.ts';
 
-export interface ReachParts {
-  readonly network: () => CoapNetwork;
+export interface DeviceLocatorParts {
+  readonly network: CoapNetwork;
   readonly addresses: DeviceAddresses;
   readonly inventory: Inventory;
   readonly entropy: Entropy;
@@ -17,10 +17,10 @@ export interface ReachParts {
 const livenessTimeout = 2000;
 
 /** Where devices are, and how the gateway and they reach each other. */
-export class Reach {
-  readonly #parts: ReachParts;
+export class DeviceLocator {
+  readonly #parts: DeviceLocatorParts;
 
-  constructor(parts: ReachParts) {
+  constructor(parts: DeviceLocatorParts) {
     this.#parts = parts;
   }
 
@@ -29,8 +29,8 @@ export class Reach {
    * @throws {PosternError} `unavailable` without an address
    */
   uriFor(deviceId: string, path: string): string {
-    const network = this.#parts.network();
-    const heard = this.#parts.addresses.get(deviceId);
+    const { network, addresses } = this.#parts;
+    const heard = addresses.get(deviceId);
     return network.uriTowards(heard?.address, path);
   }
 
@@ -62,13 +62,13 @@ export class Reach {
 
   async isAlive(deviceId: string): Promise<boolean> {
     const known = this.#parts.addresses.get(deviceId);
-    const endpoint = known && this.#parts.network().towards(known.address);
+    const endpoint = known && this.#parts.network.towards(known.address);
     return (await endpoint?.ping(known?.address ?? '', known?.port ?? 0, livenessTimeout)) ?? false;
   }
 
   /** @throws {PosternError} `unavailable` when no interface leads there, and as `call` of a CoAP endpoint */
   async call(address: string, port: number, request: CoapCall): Promise<CoapAnswer> {
-    const endpoint = this.#parts.network().towards(address);
+    const endpoint = this.#parts.network.towards(address);
     if (!endpoint) throw new PosternError('unavailable', `no interface leads to ${address}`);
     return await call(endpoint, this.#parts.entropy, address, port, request);
   }
