@@ -1,4 +1,5 @@
 import { Decoder, Encoder, setSizeLimits } from 'cbor-x';
+import { type CborProfile, cborLimits, checkCbor } from './cbor-profile.ts';
 import { PosternError } from './errors.ts';
 
 /** Standard CBOR: none of the package's records, maps as maps, byte strings as they are, heads as short as they can be. */
@@ -11,8 +12,6 @@ const standard = {
 const encoder = new Encoder(standard);
 const decoder = new Decoder(standard);
 
-/** What one array or map may hold, whoever sends it: nothing here needs more, and a head of five octets can ask for a gigabyte. */
-export const cborLimits = { items: 16_384 } as const;
 setSizeLimits({
   maxArraySize: cborLimits.items,
   maxMapSize: cborLimits.items,
@@ -23,10 +22,12 @@ export const toCbor = (value: unknown): Buffer => encoder.encode(value);
 
 /**
  * Reads one CBOR item; maps are `Map`s.
- * @param what of which it is, for the error
- * @throws {PosternError} `malformed`
+ * @param profile what of CBOR this kind of document may use
+ * @param what names the kind of document in errors
+ * @throws {PosternError} `malformed`, `tooLarge`
  */
-export function fromCbor(coded: Uint8Array, what: string): unknown {
+export function fromCbor(coded: Uint8Array, profile: CborProfile, what: string): unknown {
+  checkCbor(coded, profile, what);
   try {
     return decoder.decode(coded);
   } catch (cause) {

@@ -1,4 +1,5 @@
-import { cborLimits, fromCbor, toCbor } from '../../base/cbor.ts';
+import { fromCbor, toCbor } from '../../base/cbor.ts';
+import { cborLimits, lwm2mProfile } from '../../base/cbor-profile.ts';
 import { PosternError } from '../../base/errors.ts';
 import { type Path, parsePath, pathText } from './path.ts';
 import { type Entry, narrowed, type TypeOf, type Value } from './resource.ts';
@@ -37,7 +38,7 @@ export function decodeSenmlJson(body: Uint8Array): Entry[] {
 
 /** @throws {PosternError} `malformed` */
 export function decodeSenmlCbor(body: Uint8Array): Entry[] {
-  const records = fromCbor(body, 'SenML');
+  const records = fromCbor(body, lwm2mProfile, 'SenML');
   if (!Array.isArray(records)) throw bad('no array of records');
   const named = records.map((record): SenmlRecord => {
     if (!(record instanceof Map)) throw bad('a record is no map');

@@ -1,5 +1,6 @@
 import { createHmac } from 'node:crypto';
 import { fromCbor, toCbor } from '../../base/cbor.ts';
+import { plainProfile } from '../../base/cbor-profile.ts';
 import { PosternError } from '../../base/errors.ts';
 import { sameBytes } from './digest.ts';
 
@@ -34,7 +35,7 @@ export const encodeProof = ({ deviceNonce, mac }: BootstrapProof): Buffer =>
 
 /** @throws {PosternError} `malformed` */
 export function decodeProof(payload: Uint8Array): BootstrapProof {
-  const map = fromCbor(payload, 'the proof');
+  const map = fromCbor(payload, plainProfile, 'the proof');
   const [deviceNonce, mac] = map instanceof Map ? [map.get(1), map.get(2)] : [];
   if (
     !(deviceNonce instanceof Uint8Array) ||

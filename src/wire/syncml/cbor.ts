@@ -1,4 +1,5 @@
 import { fromCbor, toCbor } from '../../base/cbor.ts';
+import { plainProfile } from '../../base/cbor-profile.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Content, Element } from './elements.ts';
 import { elements, keyOf, messageLimits, nameOfKey } from './elements.ts';
@@ -22,7 +23,7 @@ function codedContent(content: Content): Coded {
 export function decodeCbor(coded: Uint8Array): Element {
   if (coded.length > messageLimits.bytes)
     throw new PosternError('tooLarge', `message of more than ${messageLimits.bytes} bytes`);
-  const value = fromCbor(coded, 'the message');
+  const value = fromCbor(coded, plainProfile, 'the message');
   const budget = { elements: messageLimits.elements };
   const [root, ...more] = readElements(value, 0, budget);
   if (!root || more.length > 0) throw new PosternError('malformed', 'not one message');

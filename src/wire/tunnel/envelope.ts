@@ -1,4 +1,5 @@
 import { fromCbor, toCbor } from '../../base/cbor.ts';
+import { plainProfile } from '../../base/cbor-profile.ts';
 import { PosternError } from '../../base/errors.ts';
 
 export const EnvelopeKind = { Request: 0, Response: 1, Notification: 2, Error: 3 } as const;
@@ -69,7 +70,7 @@ const byEncoding = (a: string, b: string): number => Buffer.compare(toCbor(a), t
 /** @throws {PosternError} `malformed`, `tooLarge`, `unsupportedVersion` */
 export function decodeEnvelope(payload: Uint8Array): Envelope {
   if (payload.length > envelopeBytes) throw new PosternError('tooLarge', 'envelope too large');
-  const map = fromCbor(payload, 'envelope');
+  const map = fromCbor(payload, plainProfile, 'envelope');
   if (!(map instanceof Map)) throw new PosternError('malformed', 'envelope is no map');
   const version = map.get(key.version);
   if (version !== envelopeVersion)

@@ -1,4 +1,5 @@
 import { fromCbor, toCbor } from '../../base/cbor.ts';
+import { plainProfile } from '../../base/cbor-profile.ts';
 import { PosternError } from '../../base/errors.ts';
 
 /** What a gateway says of itself in its retained state topic (docs/bindings.md). */
@@ -23,7 +24,7 @@ export const encodeState = ({ online, software, bootId }: GatewayState): Buffer 
 
 /** @throws {PosternError} `malformed` */
 export function decodeState(payload: Uint8Array): GatewayState {
-  const map = fromCbor(payload, 'gateway state');
+  const map = fromCbor(payload, plainProfile, 'gateway state');
   if (!(map instanceof Map) || map.get(1) !== version)
     throw new PosternError('malformed', 'no gateway state');
   const [online, software, bootId] = [map.get(2), map.get(3), map.get(4)];
