@@ -1,5 +1,6 @@
 import {
   type Command,
+  commandForXml,
   elementOfCommand,
   type Item,
   isCompositeCommand,
@@ -36,7 +37,9 @@ export class Outgoing {
   }
 
   /** Statuses go before all other commands: they answer the message that was received last. */
-  push(queued: Queued): void {
+  push({ command, ...rest }: Queued): void {
+    // Before it is cut into chunks, which must all be text or all be octets.
+    const queued = { ...rest, command: commandForXml(command) };
     const at = queued.command.name === 'Status' ? this.#waiting.findIndex(isNoStatus) : -1;
     if (at < 0) this.#waiting.push(queued);
     else this.#waiting.splice(at, 0, queued);
@@ -61,7 +64,8 @@ export class Outgoing {
   /** Makes the command that comes after one which is done with. */
   #follow(done: Queued | undefined): void {
     const next = done?.more?.next();
-    if (done?.more && next && !next.done) this.#waiting.unshift({ command: next.value, more: done.more });
+    if (done?.more && next && !next.done)
+      this.#waiting.unshift({ command: commandForXml(next.value), more: done.more });
   }
 
   /** Takes what fits into `space` bytes, behind `before` commands that are in the message already. */

@@ -128,8 +128,8 @@ export class ServerSession extends Session {
         return;
       case 'Replace':
         for (const { source, data } of command.items)
-          if (source?.locUri.startsWith('./DevInfo/') && typeof data === 'string')
-            this.#devInfo[source.locUri.slice('./DevInfo/'.length)] = data;
+          if (source?.locUri.startsWith('./DevInfo/') && data !== undefined)
+            this.#devInfo[source.locUri.slice('./DevInfo/'.length)] = valueText(data);
         this.status(message, command, 'Replace', DmStatus.Ok);
         return;
       case 'Alert':
@@ -207,6 +207,10 @@ export type { SessionOutcome };
 /** Where an operation goes, or the numbers of what it is, for who reads of it. */
 export const placeOf = (operation: Operation): string =>
   'uri' in operation ? operation.uri : operation.name === 'Alert' ? String(operation.code) : '';
+
+/** A value that is text by its description. A peer sends its octets where XML cannot hold the text. */
+export const valueText = (data: string | Uint8Array): string =>
+  typeof data === 'string' ? data : Buffer.from(data).toString();
 
 /** What a Get found, for who reads text: octets as base64. */
 export const textOfResult = (data: string | Uint8Array): string =>

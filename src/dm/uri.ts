@@ -1,3 +1,4 @@
+import { fitsXml } from '../base/presentable.ts';
 import { DmError } from './dm-error.ts';
 import { DmStatus } from './status.ts';
 
@@ -40,11 +41,15 @@ export const nodeUri = (path: readonly string[]): string => ['.', ...path].join(
 export const escapeName = (name: string): string =>
   name.replace(/[%/?#]/g, (character) => encodeURIComponent(character));
 
-/** @throws {DmError} 404 for an escape that is none */
+/** @throws {DmError} 404 for an escape that is none, and for a name that XML cannot hold */
 export function unescapeName(segment: string): string {
+  const none = () => new DmError(DmStatus.NotFound, `no name of a node: ${segment}`);
+  let name: string;
   try {
-    return decodeURIComponent(segment);
+    name = decodeURIComponent(segment);
   } catch {
-    throw new DmError(DmStatus.NotFound, `no name of a node: ${segment}`);
+    throw none();
   }
+  if (!fitsXml(name)) throw none();
+  return name;
 }

@@ -1,5 +1,6 @@
 import { SaxesParser } from 'saxes';
 import { PosternError } from '../base/errors.ts';
+import { fitsXml, forXml } from '../base/presentable.ts';
 import { isOk } from '../dm/status.ts';
 import { escapeXml } from '../wire/syncml/escape-xml.ts';
 import { ReturnFormat } from './campaign.ts';
@@ -44,10 +45,6 @@ export function summaryXml(summary: CampaignSummary, returnFormat: number): stri
   return `<CampaignResult Total="${total}" Done="${done}" Failed="${failed}" Pending="${pending}">${lines.join('')}</CampaignResult>`;
 }
 
-/** What a device says may hold characters that XML has no form for. */
-const printable = (text: string): string =>
-  text.toWellFormed().replace(/[^\t\n\r\u0020-\ufffd\u{10000}-\u{10ffff}]/gu, '\ufffd');
-
 const saysWho = (format: number, status: number): boolean =>
   format === ReturnFormat.Full ||
   format === ReturnFormat.Grouped ||
@@ -59,11 +56,13 @@ function line({ device, parts }: DeviceOutcome, format: number): string {
       ? parts.flatMap((part, at) =>
           part.results.map(({ uri, data }) => {
             const which = at === 0 ? '' : ` Command="${at}"`;
-            return `<Result URI="${escapeXml(uri)}"${which}>${escapeXml(printable(data))}</Result>`;
+            const at64 = fitsXml(data) ? '' : ' Format="b64"';
+            const value = fitsXml(data) ? escapeXml(data) : Buffer.from(data).toString('base64');
+            return `<Result URI="${escapeXml(forXml(uri))}"${which}${at64}>${value}</Result>`;
           }),
         )
       : [];
-  const head = `<Device ID="${escapeXml(device)}"`;
+  const head = `<Device ID="${escapeXml(forXml(device))}"`;
   return results.length === 0 ? `${head}/>` : `${head}>${results.join('')}</Device>`;
 }
 
@@ -85,7 +84,7 @@ export function readResult(xml: string): DeviceOutcome[] {
   bounded(xml.length, 'characters');
   const outcomes: DeviceOutcome[] = [];
   let group = { status: 0, parts: [] as number[] };
-  let results: { uri: string; data: string; part: number }[] = [];
+  let results: { uri: string; data: string; part: number; isBase64: boolean }[] = [];
   let device = '';
   const parser = new SaxesParser({ xmlns: false, position: false });
   parser.on('error', ({ message }) => {
@@ -104,7 +103,12 @@ export function readResult(xml: string): DeviceOutcome[] {
       results = [];
     } else if (name === 'Result') {
       bounded(results.length + 1, 'results');
-      results.push({ uri: attributes.URI ?? '', data: '', part: Number(attributes.Command ?? 0) });
+      results.push({
+        uri: attributes.URI ?? '',
+        data: '',
+        part: Number(attributes.Command ?? 0),
+        isBase64: attributes.Format === 'b64',
+      });
     }
   });
   parser.on('text', (text) => {
@@ -120,7 +124,10 @@ export function readResult(xml: string): DeviceOutcome[] {
       status: group.status,
       parts: group.parts.map((status, at) => ({
         status,
-        results: (byPart.get(at) ?? []).map(({ uri, data }) => ({ uri, data })),
+        results: (byPart.get(at) ?? []).map(({ uri, data, isBase64 }) => ({
+          uri,
+          data: isBase64 ? Buffer.from(data, 'base64').toString() : data,
+        })),
       })),
     });
   });

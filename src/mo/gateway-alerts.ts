@@ -1,4 +1,5 @@
 import { PosternError } from '../base/errors.ts';
+import { forXml } from '../base/presentable.ts';
 import { recordName } from '../base/record-name.ts';
 import type { OutgoingAlert } from '../dm/client-session.ts';
 import { AlertCode } from '../dm/status.ts';
@@ -49,7 +50,7 @@ type Fields = Readonly<Record<string, string | undefined>>;
 /** `<Name Seq="1"><Field>…</Field></Name>`. */
 function write(name: string, sequence: number | undefined, fields: Fields): string {
   const inner = Object.entries(fields).map(([field, value]) =>
-    value === undefined ? '' : `<${field}>${escapeXml(value)}</${field}>`,
+    value === undefined ? '' : `<${field}>${escapeXml(forXml(value))}</${field}>`,
   );
   return `<${name}${sequence === undefined ? '' : ` Seq="${sequence}"`}>${inner.join('')}</${name}>`;
 }

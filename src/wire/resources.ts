@@ -1,3 +1,5 @@
+import { fitsXml } from '../base/presentable.ts';
+
 /** Paths and resource types of the southbound binding (docs/bindings.md). */
 export const paths = {
   bootstrap: '/dm/bs',
@@ -27,4 +29,4 @@ export const resourceTypes = {
 export const deviceIdBytes = 200;
 
 export const isDeviceId = (text: string | undefined): text is string =>
-  text !== undefined && text !== '' && Buffer.byteLength(text) <= deviceIdBytes;
+  text !== undefined && text !== '' && Buffer.byteLength(text) <= deviceIdBytes && fitsXml(text);

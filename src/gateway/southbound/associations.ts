@@ -2,6 +2,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
 import { transaction } from '../../base/database.ts';
 import type { Events } from '../../base/events.ts';
+import { presentable } from '../../base/presentable.ts';
 import type { StoredBranch } from '../../dm/stored-branch.ts';
 import type { DeviceRecord } from '../../mo/device-record.ts';
 import type { DetachReason, DeviceAttach, DeviceDetach } from '../../mo/gateway-alerts.ts';
@@ -33,6 +34,21 @@ export interface AttachedDevice extends Omit<DeviceRecord, 'state' | 'lastSeen' 
   /** What it proved itself by; none where its protocol has none here. */
   readonly credential?: GatewayCredential;
 }
+
+const identityFields = ['manufacturer', 'model', 'firmware', 'deviceType'] as const;
+type Identity = { readonly [K in (typeof identityFields)[number]]?: string };
+
+/**
+ * What a device says of itself, made fit to be stored, shown and reported. A device may say anything, and all that it says
+ * of itself enters here.
+ */
+const presentableIdentity = (device: Identity): Identity =>
+  Object.fromEntries(
+    identityFields.flatMap((field) => {
+      const value = device[field];
+      return value === undefined ? [] : [[field, presentable(value)]];
+    }),
+  );
 
 /** Bodies of outbox entries, by their kind. */
 export type AttachBody = Omit<DeviceAttach, 'sequence' | 'deviceId'>;
@@ -79,13 +95,15 @@ export class Associations implements AsyncDisposable {
 
   attach({ credential, ...device }: AttachedDevice): void {
     const { database, inventory, credentials, clock, events, reported } = this.#parts;
-    const { deviceId, mode, origin, address, isGateway, manufacturer, model } = device;
+    const { deviceId, mode, origin, address, isGateway } = device;
+    const identity = presentableIdentity(device);
+    const { manufacturer, model } = identity;
     const before = inventory.get(deviceId);
     const isProvenFirst = credential !== undefined && !credential.attached;
     const isNew = before === undefined || before.via !== undefined || isProvenFirst;
     transaction(database, () => {
       if (isProvenFirst) credentials.put({ ...credential, attached: true });
-      inventory.put({ ...device, state: 'attached', lastSeen: clock.wall() });
+      inventory.put({ ...device, ...identity, state: 'attached', lastSeen: clock.wall() });
       if (isNew)
         this.#report('device-attach', deviceId, {
           mode,
@@ -123,11 +141,8 @@ export class Associations implements AsyncDisposable {
   attachBehind(path: string, attach: Omit<DeviceAttach, 'sequence'>): void {
     const { database, inventory, clock, events, reported } = this.#parts;
     const [child = ''] = path.split('/');
-    const { deviceId, mode, bootstrap, isGateway = false, manufacturer, model } = attach;
-    const described = {
-      ...(manufacturer !== undefined && { manufacturer }),
-      ...(model !== undefined && { model }),
-    };
+    const { deviceId, mode, bootstrap, isGateway = false } = attach;
+    const described = presentableIdentity(attach);
     const record: DeviceRecord = {
       deviceId,
       state: 'attached',

@@ -5,7 +5,7 @@ import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import type { Scheme } from '../../dm/authentication.ts';
 import { LockOut } from '../../dm/lock-out.ts';
-import { ServerSession, type Work } from '../../dm/server-session.ts';
+import { ServerSession, valueText, type Work } from '../../dm/server-session.ts';
 import { DmStatus, isOk } from '../../dm/status.ts';
 import { isAlertOf } from '../../mo/gateway-alerts.ts';
 import { GatewayMode } from '../../mo/gw-config.ts';
@@ -294,8 +294,8 @@ export class DeviceSessions {
       isGateway: isOk(asGateway?.status ?? DmStatus.NotFound),
       ...(devInfo.Man !== undefined && { manufacturer: devInfo.Man }),
       ...(devInfo.Mod !== undefined && { model: devInfo.Mod }),
-      ...(typeof firmware === 'string' && { firmware }),
-      ...(typeof deviceType === 'string' && { deviceType }),
+      ...(firmware !== undefined && { firmware: valueText(firmware) }),
+      ...(deviceType !== undefined && { deviceType: valueText(deviceType) }),
     });
     const { work } = this.#parts;
     if (work) yield* work(deviceId);

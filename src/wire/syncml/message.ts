@@ -1,4 +1,5 @@
 import { PosternError } from '../../base/errors.ts';
+import { fitsXml } from '../../base/presentable.ts';
 import { fromBase64 } from './base64.ts';
 import { utf8 } from './element-builder.ts';
 import type { Content, Element, ElementName } from './elements.ts';
@@ -72,6 +73,19 @@ const itemWritten = (item: Item): Item =>
   item.meta?.format === 'bin' || (item.data instanceof Uint8Array && !isPacked(item.meta?.type))
     ? { ...item, meta: { ...item.meta, format: 'b64' } }
     : item;
+
+/** The item with a text that XML cannot hold turned into octets, which all codings write as `b64`. */
+const itemForXml = (item: Item): Item =>
+  typeof item.data === 'string' && !fitsXml(item.data) ? { ...item, data: Buffer.from(item.data) } : item;
+
+/**
+ * A command whose values every coding can hold. The value of a node may be any text; where XML has no form for it, its
+ * octets in UTF-8 go in its place, with the format `b64`.
+ */
+export function commandForXml<C extends Command>(command: C): C {
+  if (isCompositeCommand(command)) return { ...command, commands: command.commands.map(commandForXml) };
+  return 'items' in command ? { ...command, items: command.items.map(itemForXml) } : command;
+}
 
 const credFields = { meta: optional(Meta), data: one(text('Data')) };
 export type Cred = Infer<typeof credFields>;
@@ -231,7 +245,10 @@ export function elementOfCommand(command: Command): Element {
     };
   return {
     name: command.name,
-    content: commandShapes[command.name].write({ ...command, items: command.items.map(itemWritten) }),
+    content: commandShapes[command.name].write({
+      ...command,
+      items: command.items.map((item) => itemWritten(itemForXml(item))),
+    }),
   };
 }
 

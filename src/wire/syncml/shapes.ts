@@ -1,4 +1,5 @@
 import { PosternError } from '../../base/errors.ts';
+import { fitsXml } from '../../base/presentable.ts';
 import type { Content, Element, ElementName } from './elements.ts';
 
 /** How a value of T stands in the content of one element. */
@@ -35,6 +36,8 @@ export const text = (name: ElementName): Shape<string> => ({
   name,
   read: (content) => {
     if (typeof content !== 'string') throw wrong(name, 'text');
+    // Every coding can be changed into XML: a gateway takes WBXML from a device and reports it in XML.
+    if (!fitsXml(content)) throw wrong(name, 'text that XML can hold');
     return content;
   },
   write: (value) => value,

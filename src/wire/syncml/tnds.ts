@@ -1,4 +1,5 @@
 import { PosternError } from '../../base/errors.ts';
+import { fitsXml, forXml } from '../../base/presentable.ts';
 import { fromBase64 } from './base64.ts';
 import { type DdfElement, ddfLimits } from './ddf-builder.ts';
 import { decodeDdfWbxml, encodeDdfWbxml } from './ddf-wbxml.ts';
@@ -42,7 +43,7 @@ export const TndsMediaType = {
 export const isTndsType = (type: string | undefined): boolean =>
   type === TndsMediaType.Xml || type === TndsMediaType.Wbxml;
 
-/** @throws {PosternError} `malformed` for text that has no XML form, `tooLarge` */
+/** @throws {PosternError} `tooLarge` */
 export function encodeTnds(object: Tnds): string {
   const text = writeDdf(treeOf(object));
   if (text.length > ddfLimits.characters) throw new PosternError('tooLarge', 'TNDS object too large');
@@ -58,7 +59,11 @@ const maybe = (tag: string, text: string | undefined): DdfElement | undefined =>
   text === undefined ? undefined : leafText(tag, text);
 
 function elementOf(node: TndsNode, path?: string): DdfElement {
-  const { name, format, type, acl, title, value, children = [] } = node;
+  const { name, type, acl, title, children = [] } = node;
+  const isUnfit = typeof node.value === 'string' && !fitsXml(node.value);
+  const value = isUnfit ? Buffer.from(node.value) : node.value;
+  // A leaf whose text XML cannot hold is shown as its octets.
+  const format = isUnfit ? 'bin' : node.format;
   const kind = format === 'node' ? 'DDFName' : 'MIME';
   return branch(
     'Node',
@@ -66,9 +71,9 @@ function elementOf(node: TndsNode, path?: string): DdfElement {
     maybe('Path', path),
     branch(
       'RTProperties',
-      maybe('ACL', acl),
+      maybe('ACL', acl === undefined ? undefined : forXml(acl)),
       branch('Format', branch(format)),
-      maybe('Title', title),
+      maybe('Title', title === undefined ? undefined : forXml(title)),
       type === undefined ? undefined : branch('Type', leafText(kind, type)),
     ),
     maybe('Value', value instanceof Uint8Array ? Buffer.from(value).toString('base64') : value),
@@ -98,7 +103,8 @@ export function decodeTnds(coded: string | Uint8Array): Tnds {
 function readNode(element: DdfElement, depth: number): TndsNode {
   if (depth > depthBound) throw new PosternError('tooLarge', 'TNDS object of too many nodes');
   const name = textOf(element, 'NodeName');
-  if (!name || name.includes('/')) throw new PosternError('malformed', 'TNDS node without a proper NodeName');
+  if (!name || name.includes('/') || !fitsXml(name))
+    throw new PosternError('malformed', 'TNDS node without a proper NodeName');
   const properties = childOf(element, 'RTProperties');
   const children = element.children.filter(({ tag }) => tag === 'Node');
   // A leaf without a format is text; RTProperties are optional.

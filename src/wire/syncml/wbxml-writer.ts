@@ -31,15 +31,12 @@ export class WbxmlWriter {
     this.#byte(0x01);
   }
 
+  /** An inline string. It ends at its first NUL, which no text has that XML can hold. */
   text(value: string): void {
-    // An inline string ends at its first NUL.
-    if (value.includes('\0')) this.octets(Buffer.from(value));
-    else {
-      this.#reserve(Buffer.byteLength(value) + 2);
-      this.#target[this.#length++] = 0x03;
-      this.#length += this.#target.write(value, this.#length);
-      this.#target[this.#length++] = 0;
-    }
+    this.#reserve(Buffer.byteLength(value) + 2);
+    this.#target[this.#length++] = 0x03;
+    this.#length += this.#target.write(value, this.#length);
+    this.#target[this.#length++] = 0;
   }
 
   octets(value: Uint8Array): void {

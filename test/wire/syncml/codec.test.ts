@@ -2,8 +2,11 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { asPosternError, PosternError } from '../../../src/base/errors.ts';
+import { fitsXml } from '../../../src/base/presentable.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
 import { messageLimits } from '../../../src/wire/syncml/elements.ts';
+import { itemsOf, type SyncmlMessage } from '../../../src/wire/syncml/message.ts';
+import { decodeTnds, encodeTnds } from '../../../src/wire/syncml/tnds.ts';
 import { firstPackage, message } from './messages.ts';
 
 const codings = [MediaType.Xml, MediaType.Wbxml, MediaType.Cbor];
@@ -160,4 +163,50 @@ test('a command that the engine does not know is kept, so that it can be answere
   const [command] = decodeMessage(xmlOf('<Search><CmdID>4</CmdID></Search>'), MediaType.Xml).commands;
   assert.equal(command?.name, 'Unknown');
   assert.equal(command?.cmdId, '4');
+});
+
+describe('values that XML has no form for', () => {
+  const anyText = fc.string({ unit: fc.nat(0xffff).map((unit) => String.fromCharCode(unit)), maxLength: 50 });
+  const withData = (data: string): SyncmlMessage => ({
+    ...firstPackage,
+    commands: [{ name: 'Replace', cmdId: '1', items: [{ source: { locUri: './x' }, data }] }],
+  });
+
+  for (const coding of codings)
+    test(`any text of a node goes through ${coding}: as text where XML can hold it, else as its octets`, () => {
+      fc.assert(
+        fc.property(anyText, (text) => {
+          const [command] = decodeMessage(encodeMessage(withData(text), coding), coding).commands;
+          const item = command && itemsOf(command)[0];
+          assert.deepEqual(item?.data, fitsXml(text) ? text : Buffer.from(text));
+          assert.equal(item?.meta?.format, fitsXml(text) ? undefined : 'bin');
+        }),
+        { numRuns: 500 },
+      );
+    });
+
+  for (const coding of [MediaType.Wbxml, MediaType.Cbor])
+    test(`a URI or name that XML cannot hold is malformed in ${coding} too`, () => {
+      const message = (locUri: string): SyncmlMessage => ({
+        ...firstPackage,
+        commands: [{ name: 'Get', cmdId: '1', items: [{ target: { locUri } }] }],
+      });
+      const coded = Buffer.from(encodeMessage(message('./aXb'), coding));
+      decodeMessage(coded, coding);
+      coded[coded.indexOf('./aXb') + 3] = 0x1b;
+      assert.throws(() => decodeMessage(coded, coding), { code: 'malformed' });
+    });
+
+  test('a leaf of a TNDS object with such a text is shown as its octets', () => {
+    fc.assert(
+      fc.property(anyText, (value) => {
+        const { root } = decodeTnds(encodeTnds({ root: { name: 'x', format: 'chr', value } }));
+        // XML parsers read each kind of line end as one line feed.
+        const read = typeof root.value === 'string' ? root.value : Buffer.from(root.value!).toString();
+        assert.equal(read, Buffer.from(value).toString());
+        assert.equal(root.format, fitsXml(value) ? 'chr' : 'bin');
+      }),
+      { numRuns: 500 },
+    );
+  });
 });
