@@ -12,6 +12,7 @@ import {
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 
+/** Keys that a gateway and a device have in common. */
 const party = {
   'client-secret': described(secret, 'Secret by which it proves itself to this server'),
   'client-auth': authSchemes(
@@ -23,7 +24,7 @@ const party = {
 
 const httpUrl = v.pipe(v.string(), v.regex(/^https?:\/\/[^\s/]+/, 'a URL such as https://dm.example/dm'));
 
-/** The head-end's configuration file. */
+/** Schema of the head-end's configuration file. docs/configuration.md is generated from it. */
 export const headendConfigSchema = v.strictObject({
   headend: v.strictObject({
     id: described(identifier, 'ServerID of this DM server'),
@@ -97,4 +98,5 @@ export const headendConfigSchema = v.strictObject({
   log: logSection,
 });
 
+/** A configuration that was checked, with its defaults filled in. */
 export type HeadendConfig = v.InferOutput<typeof headendConfigSchema>;

@@ -166,7 +166,7 @@ export const requirements: readonly Requirement[] = [
       '8.7',
       'S',
       '415 for a generic alert of a type that the server does not know',
-      'headend/headend.ts',
+      'headend/alert-handler.ts',
     ],
     ['PRO-21', '8.6', 'S', 'Client event alert 1224 is taken and answered', 'dm/server-session.ts'],
     ['PRO-22', '8', 'C', 'RespURI of the server is where the next message goes', 'dm/session.ts'],
@@ -521,7 +521,7 @@ export const requirements: readonly Requirement[] = [
       '6.1',
       'CS',
       "The nonce 0x00000000 for a server that lost the client's",
-      'mo/dm-acc.ts headend/headend.ts',
+      'mo/dm-acc.ts headend/notifier.ts',
     ],
     [
       'NOT-6',
@@ -601,7 +601,7 @@ export const requirements: readonly Requirement[] = [
       '8.1',
       'S',
       'A generic alert with the correlator and a result code when it has ended, also over a restart',
-      'gateway/update/updater.ts gateway/northbound/dm-client.ts headend/alert-desk.ts',
+      'gateway/update/updater.ts gateway/northbound/dm-client.ts headend/alert-handler.ts',
     ],
     [
       'FUM-4',
@@ -660,7 +660,7 @@ export const requirements: readonly Requirement[] = [
       're-homing',
       'S',
       'The old gateway lets the device go and revokes its credential, also when it was away',
-      'headend/headend.ts headend/parties.ts',
+      'headend/alert-handler.ts headend/pending-detaches.ts',
     ],
     [
       'GW-9',
