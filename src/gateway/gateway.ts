@@ -310,13 +310,13 @@ export class Gateway implements AsyncDisposable {
         'configuration',
         'coap.insecure-plain-coap: devices are served over plain CoAP only so far, which must be allowed by this key = true',
       );
-    this.#events.emit('warn', 'coap.insecure', { security: plainWarning });
+    this.#events.emit('coap.insecure', { security: plainWarning });
     this.#adaptation?.start();
     this.#associations.start();
     await this.#network.start();
     await this.#http?.start();
     this.#objects.resume();
-    this.#events.emit('info', 'gateway.started', {
+    this.#events.emit('gateway.started', {
       gateway: this.#config.gateway.id,
       port: this.#network.port,
       devices: this.#inventory.size,
@@ -342,7 +342,7 @@ export class Gateway implements AsyncDisposable {
     if (this.#adaptation) stack.use(this.#adaptation);
     if (this.#http) stack.use(this.#http);
     stack.defer(() => this.#sessions.stop());
-    this.#events.emit('info', 'gateway.stopping', { gateway: this.#config.gateway.id });
+    this.#events.emit('gateway.stopping', { gateway: this.#config.gateway.id });
   }
 
   status(): GatewayStatus {
@@ -443,6 +443,6 @@ export class Gateway implements AsyncDisposable {
   /** The DM server bootstraps a device to this gateway (GwMO section 8.4.1). */
   #expect(device: ExpectedDevice): void {
     this.#credentials.put({ ...device, origin: 'server', attached: false });
-    this.#events.emit('info', 'device.expected', { device: device.deviceId });
+    this.#events.emit('device.expected', { device: device.deviceId });
   }
 }

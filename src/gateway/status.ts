@@ -1,4 +1,5 @@
 import { freemem } from 'node:os';
+import type { EventName } from '../base/event-table.ts';
 
 /** How a gateway stands, for people and programs that ask it. */
 export interface GatewayStatus {
@@ -12,7 +13,7 @@ export interface GatewayStatus {
   /** Mebibytes: of the process, of objects, and of octets outside the heap. */
   readonly memory: { readonly rss: number; readonly heap: number; readonly outside: number };
   /** How often each event happened since the start. */
-  readonly counts: Readonly<Record<string, number>>;
+  readonly counts: Readonly<Partial<Record<EventName, number>>>;
 }
 
 export const plainWarning =

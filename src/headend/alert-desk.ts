@@ -22,8 +22,13 @@ export interface AlertDeskParts {
   readonly letGo: (gateway: string, deviceId: string) => void;
 }
 
-const resultKinds = ['CommandFanout', 'DeviceTrigger', 'ImageOperation'] as const;
-type ResultKind = (typeof resultKinds)[number];
+const resultEvents = {
+  CommandFanout: 'alert.command-fanout',
+  DeviceTrigger: 'alert.device-trigger',
+  ImageOperation: 'alert.image-operation',
+} as const;
+type ResultKind = keyof typeof resultEvents;
+const resultKinds = Object.keys(resultEvents) as ResultKind[];
 
 /** What gateways and devices report (GwMO's alerts), and what this server makes of it. */
 export class AlertDesk {
@@ -67,7 +72,7 @@ export class AlertDesk {
     const before = this.#parts.parties.associate(deviceId, gateway);
     const { bootstrap, manufacturer, model } = attach;
     this.#parts.records.addAlert('DeviceAttach', gateway, deviceId, attach);
-    this.#parts.events.emit('info', 'alert.device-attach', {
+    this.#parts.events.emit('alert.device-attach', {
       device: deviceId,
       gateway,
       bootstrap,
@@ -85,7 +90,7 @@ export class AlertDesk {
     const gateway = via?.split('/').at(-1) ?? reporter;
     this.#parts.parties.dissociate(deviceId, gateway);
     this.#parts.records.addAlert('DeviceDetach', gateway, deviceId, { reason });
-    this.#parts.events.emit('info', 'alert.device-detach', { device: deviceId, gateway, reason });
+    this.#parts.events.emit('alert.device-detach', { device: deviceId, gateway, reason });
     return DmStatus.Ok;
   }
 
@@ -94,8 +99,7 @@ export class AlertDesk {
     const result = String(item?.data ?? '');
     this.#parts.records.putResult({ kind, gateway, name, correlator, result });
     this.#parts.records.addAlert(kind, gateway, undefined, { name, correlator });
-    const event = kind.replace(/(?!^)[A-Z]/g, (letter) => `-${letter}`).toLowerCase();
-    this.#parts.events.emit('info', `alert.${event}`, { gateway, name, correlator, bytes: result.length });
+    this.#parts.events.emit(resultEvents[kind], { gateway, name, correlator, bytes: result.length });
     return DmStatus.Ok;
   }
 
@@ -104,7 +108,7 @@ export class AlertDesk {
     const result = Number(item?.data);
     if (!Number.isInteger(result)) return DmStatus.BadRequest;
     this.#parts.records.addAlert('FirmwareUpdate', party, undefined, { operation, correlator, result });
-    this.#parts.events.emit('info', 'alert.firmware-update', { party, operation, correlator, result });
+    this.#parts.events.emit('alert.firmware-update', { party, operation, correlator, result });
     return DmStatus.Ok;
   }
 
@@ -112,7 +116,7 @@ export class AlertDesk {
   #deviceMoved(deviceId: string, gateway: string, alert: Alert): number {
     const { address, gateway: before } = readLocationUpdate(alert);
     this.#parts.records.addAlert('LocationUpdate', gateway, deviceId, { address, before });
-    this.#parts.events.emit('info', 'alert.location-update', { device: deviceId, gateway, address, before });
+    this.#parts.events.emit('alert.location-update', { device: deviceId, gateway, address, before });
     return DmStatus.Ok;
   }
 }

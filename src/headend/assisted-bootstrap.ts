@@ -83,13 +83,14 @@ export async function* bootstrapToGateway(
   // Figure 10: accounts of gateways that it was attached to go when the new one comes, or none of it happens.
   const old = accounts.filter(({ serverId }) => serverId !== gateway && isGateway(serverId));
   const status = yield* giveInPlaceOf(give, old);
-  events.emit(isOk(status) ? 'info' : 'warn', 'bootstrap.assisted', {
-    device: deviceId,
-    gateway,
-    status,
-    instead: old.map(({ serverId }) => serverId).join(' '),
-  });
-  if (!isOk(status)) await atGateway(gateway, [{ name: 'Delete', uri }]);
+  if (isOk(status)) {
+    const instead = old.map(({ serverId }) => serverId).join(' ');
+    events.emit('bootstrap.assisted', { device: deviceId, gateway, status, instead });
+    return;
+  }
+  const reason = `the device answered its account with ${status}`;
+  events.emit('bootstrap.assisted-failed', { device: deviceId, gateway, status, reason });
+  await atGateway(gateway, [{ name: 'Delete', uri }]);
 }
 
 type Asking<T> = AsyncGenerator<readonly Operation[], T, readonly OperationOutcome[]>;

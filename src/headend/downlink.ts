@@ -114,7 +114,7 @@ export class Downlink implements AsyncDisposable {
         stateChanged(place.gateway, payload.length === 0 ? undefined : decodeState(payload));
       else this.#take(place.gateway, decodeEnvelope(payload));
     } catch (thrown) {
-      events.emit('warn', 'mqtt.malformed', {
+      events.emit('mqtt.malformed', {
         gateway: place.gateway,
         reason: asPosternError(thrown).message,
       });
@@ -125,7 +125,7 @@ export class Downlink implements AsyncDisposable {
     // Several DM servers may share one broker.
     const { serverId, events } = this.#parts;
     if (envelope.kind === EnvelopeKind.Request && envelope.server !== serverId) {
-      events.emit('debug', 'package.for-another', { gateway, server: envelope.server });
+      events.emit('package.for-another', { gateway, server: envelope.server });
       return;
     }
     const id = Buffer.from(envelope.correlation).toString('hex');
@@ -148,7 +148,7 @@ export class Downlink implements AsyncDisposable {
         ...(timeToLive !== undefined && timeToLive > 0 && { expiry: timeToLive }),
       });
     } catch (thrown) {
-      events.emit('warn', 'mqtt.answer-lost', { gateway, reason: asPosternError(thrown).message });
+      events.emit('mqtt.answer-lost', { gateway, reason: asPosternError(thrown).message });
     }
   }
 
@@ -169,7 +169,7 @@ export class Downlink implements AsyncDisposable {
       });
     } catch (thrown) {
       const { dmStatus, message, code } = asPosternError(thrown);
-      events.emit(code === 'internal' ? 'error' : 'warn', 'package.refused', {
+      events.emit(code === 'internal' ? 'package.failed' : 'package.refused', {
         gateway,
         device,
         status: dmStatus,

@@ -155,7 +155,7 @@ export class Headend implements AsyncDisposable {
         this.#gateways.set(id, { id, online: state?.online ?? false, software: state?.software });
         if (state?.online && this.#parties.get(id) && this.#parties.pendingDetaches(id).length > 0)
           this.#call(id);
-        events.emit('info', 'gateway.state', { gateway: id, online: state?.online ?? false });
+        events.emit('gateway.state', { gateway: id, online: state?.online ?? false });
       },
     });
   }
@@ -330,7 +330,7 @@ export class Headend implements AsyncDisposable {
   async #notify(partyId: string, gateway: string): Promise<void> {
     const package0 = this.#package0(partyId);
     const send = async (nonce?: Uint8Array) => {
-      this.#events.emit('info', 'notification.sent', { device: partyId, gateway });
+      this.#events.emit('notification.sent', { device: partyId, gateway });
       await this.#downlink.notify(gateway, gateway === partyId ? undefined : partyId, package0.bytes(nonce));
     };
     try {
@@ -338,7 +338,7 @@ export class Headend implements AsyncDisposable {
     } catch (thrown) {
       if (asPosternError(thrown).code !== 'unauthorized') throw thrown;
       // The client has another nonce than this server believes (section 6.1).
-      this.#events.emit('warn', 'notification.resync', { device: partyId, gateway });
+      this.#events.emit('notification.resync', { device: partyId, gateway });
       await send(resyncNonces[0]);
     }
   }
@@ -376,7 +376,7 @@ export class Headend implements AsyncDisposable {
         yield* bootstrapToGateway(parts, party.id, gateway, isAssociated);
       } catch (thrown) {
         const { message } = asPosternError(thrown);
-        this.#events.emit('warn', 'bootstrap.assisted-failed', {
+        this.#events.emit('bootstrap.assisted-failed', {
           device: party.id,
           gateway,
           reason: message,
@@ -390,14 +390,14 @@ export class Headend implements AsyncDisposable {
   /** The gateway that a device was behind hears of it when it can. */
   #letGo(gateway: string, deviceId: string): void {
     this.#parties.addPendingDetach(gateway, deviceId);
-    this.#events.emit('info', 'device.moved', { device: deviceId, from: gateway });
+    this.#events.emit('device.moved', { device: deviceId, from: gateway });
     if (this.#gateways.get(this.#wayTo(gateway) ?? gateway)?.online) this.#call(gateway);
   }
 
   /** Has a gateway open a session, for what waits for it. */
   #call(gateway: string): void {
     this.#notify(gateway, this.#wayTo(gateway) ?? gateway).catch((thrown) =>
-      this.#events.emit('warn', 'notification.failed', { gateway, reason: asPosternError(thrown).message }),
+      this.#events.emit('notification.failed', { gateway, reason: asPosternError(thrown).message }),
     );
   }
 
@@ -413,7 +413,7 @@ export class Headend implements AsyncDisposable {
       // What the gateway does not know any more is gone as well.
       if (!isOk(status) && status !== DmStatus.NotFound) continue;
       this.#parties.dropPendingDetach(gateway, device);
-      this.#events.emit('info', 'device.let-go', { device, gateway, status });
+      this.#events.emit('device.let-go', { device, gateway, status });
     }
   }
 }
