@@ -23,7 +23,7 @@ export function expectedDevices(
     },
     add: (device) => {
       credentials.put({ ...device, origin: 'server', attached: false });
-      events.emit('info', 'device.expected', { device: device.deviceId });
+      events.emit('device.expected', { device: device.deviceId });
     },
     remove: (deviceId) => credentials.delete(deviceId),
     addressFor: (deviceId) => locator.uriFor(deviceId, paths.sessions),

@@ -25,6 +25,12 @@ export interface AlertHandlerParts {
 const resultKinds = ['CommandFanout', 'DeviceTrigger', 'ImageOperation'] as const;
 type ResultKind = (typeof resultKinds)[number];
 
+const resultEvents = {
+  CommandFanout: 'alert.command-fanout',
+  DeviceTrigger: 'alert.device-trigger',
+  ImageOperation: 'alert.image-operation',
+} as const;
+
 /** Handles the alerts that gateways and devices send in their sessions: GwMO's alerts and those of FUMO. */
 export class AlertHandler {
   readonly #parts: AlertHandlerParts;
@@ -70,7 +76,7 @@ export class AlertHandler {
     const before = parties.associate(deviceId, gateway);
     const { bootstrap, manufacturer, model } = attach;
     this.#parts.records.addAlert('DeviceAttach', gateway, deviceId, attach);
-    this.#parts.events.emit('info', 'alert.device-attach', {
+    this.#parts.events.emit('alert.device-attach', {
       device: deviceId,
       gateway,
       bootstrap,
@@ -88,7 +94,7 @@ export class AlertHandler {
     const gateway = nearestGateway(via) ?? reporter;
     this.#parts.parties.dissociate(deviceId, gateway);
     this.#parts.records.addAlert('DeviceDetach', gateway, deviceId, { reason });
-    this.#parts.events.emit('info', 'alert.device-detach', { device: deviceId, gateway, reason });
+    this.#parts.events.emit('alert.device-detach', { device: deviceId, gateway, reason });
     return DmStatus.Ok;
   }
 
@@ -97,8 +103,7 @@ export class AlertHandler {
     const result = String(item?.data ?? '');
     this.#parts.records.putResult({ kind, gateway, name, correlator, result });
     this.#parts.records.addAlert(kind, gateway, undefined, { name, correlator });
-    const event = kind.replace(/(?!^)[A-Z]/g, (letter) => `-${letter}`).toLowerCase();
-    this.#parts.events.emit('info', `alert.${event}`, { gateway, name, correlator, bytes: result.length });
+    this.#parts.events.emit(resultEvents[kind], { gateway, name, correlator, bytes: result.length });
     return DmStatus.Ok;
   }
 
@@ -111,7 +116,7 @@ export class AlertHandler {
     const result = Number(item?.data);
     if (!Number.isInteger(result)) return DmStatus.BadRequest;
     this.#parts.records.addAlert('FirmwareUpdate', party, undefined, { operation, correlator, result });
-    this.#parts.events.emit('info', 'alert.firmware-update', { party, operation, correlator, result });
+    this.#parts.events.emit('alert.firmware-update', { party, operation, correlator, result });
     return DmStatus.Ok;
   }
 
@@ -119,7 +124,7 @@ export class AlertHandler {
   #deviceMoved(deviceId: string, gateway: string, alert: Alert): number {
     const { address, gateway: before } = readLocationUpdate(alert);
     this.#parts.records.addAlert('LocationUpdate', gateway, deviceId, { address, before });
-    this.#parts.events.emit('info', 'alert.location-update', { device: deviceId, gateway, address, before });
+    this.#parts.events.emit('alert.location-update', { device: deviceId, gateway, address, before });
     return DmStatus.Ok;
   }
 }

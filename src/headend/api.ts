@@ -61,7 +61,7 @@ export class HeadendApi implements AsyncDisposable {
     } catch (thrown) {
       const error = asPosternError(thrown);
       if (error.code === 'internal')
-        this.#events.emit('error', 'api.failed', { message: error.message, stack: error.stack });
+        this.#events.emit('api.failed', { message: error.message, stack: error.stack });
       send(response, httpStatus(error), { error: error.code, message: error.message });
     }
   }

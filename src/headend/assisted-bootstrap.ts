@@ -83,13 +83,14 @@ export async function* bootstrapToGateway(
   // GwMO figure 10: the new account takes the place of the accounts for old gateways.
   const old = accounts.filter(({ serverId }) => serverId !== gateway && parties.isGateway(serverId));
   const status = yield* replaceAccounts(old, addAccount);
-  events.emit(isOk(status) ? 'info' : 'warn', 'bootstrap.assisted', {
-    device: deviceId,
-    gateway,
-    status,
-    instead: old.map(({ serverId }) => serverId).join(' '),
-  });
-  if (!isOk(status)) await sessionRequests.run(gateway, [{ name: 'Delete', uri }]);
+  if (isOk(status)) {
+    const instead = old.map(({ serverId }) => serverId).join(' ');
+    events.emit('bootstrap.assisted', { device: deviceId, gateway, status, instead });
+    return;
+  }
+  const reason = `the device answered its account with ${status}`;
+  events.emit('bootstrap.assisted-failed', { device: deviceId, gateway, status, reason });
+  await sessionRequests.run(gateway, [{ name: 'Delete', uri }]);
 }
 
 /** Part of the work of a session: yields operations, receives their outcomes and returns a value. */

@@ -132,7 +132,7 @@ export class Downlink implements AsyncDisposable {
         receiver.gatewayStateChanged(place.gateway, payload.length === 0 ? undefined : decodeState(payload));
       else this.#receiveEnvelope(receiver, place.gateway, decodeEnvelope(payload));
     } catch (thrown) {
-      this.#parts.events.emit('warn', 'mqtt.malformed', {
+      this.#parts.events.emit('mqtt.malformed', {
         gateway: place.gateway,
         reason: asPosternError(thrown).message,
       });
@@ -143,7 +143,7 @@ export class Downlink implements AsyncDisposable {
     const { serverId, events } = this.#parts;
     // Several DM servers may share one broker.
     if (envelope.kind === EnvelopeKind.Request && envelope.server !== serverId) {
-      events.emit('debug', 'package.for-another', { gateway, server: envelope.server });
+      events.emit('package.for-another', { gateway, server: envelope.server });
       return;
     }
     if (envelope.kind === EnvelopeKind.Request) void this.#publishAnswer(receiver, gateway, envelope);
@@ -167,7 +167,7 @@ export class Downlink implements AsyncDisposable {
         ...(timeToLive !== undefined && timeToLive > 0 && { expiry: timeToLive }),
       });
     } catch (thrown) {
-      events.emit('warn', 'mqtt.answer-lost', { gateway, reason: asPosternError(thrown).message });
+      events.emit('mqtt.answer-lost', { gateway, reason: asPosternError(thrown).message });
     }
   }
 
@@ -188,7 +188,7 @@ export class Downlink implements AsyncDisposable {
       });
     } catch (thrown) {
       const { dmStatus, message, code } = asPosternError(thrown);
-      events.emit(code === 'internal' ? 'error' : 'warn', 'package.refused', {
+      events.emit(code === 'internal' ? 'package.failed' : 'package.refused', {
         gateway,
         device,
         status: dmStatus,

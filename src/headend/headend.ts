@@ -238,7 +238,7 @@ const receiverOf = ({
     const online = state?.online ?? false;
     reachability.setState(gateway, state);
     if (online) pendingDetaches.gatewayOnline(gateway);
-    events.emit('info', 'gateway.state', { gateway, online });
+    events.emit('gateway.state', { gateway, online });
   },
 });
 

@@ -50,14 +50,14 @@ export class Notifier {
     const package0 = this.#package0Maker(partyId);
     const device = brokerGateway === partyId ? undefined : partyId;
     const send = async (nonce?: Uint8Array) => {
-      events.emit('info', 'notification.sent', { device: partyId, gateway: brokerGateway });
+      events.emit('notification.sent', { device: partyId, gateway: brokerGateway });
       await downlink.deliverNotification(brokerGateway, device, package0(nonce));
     };
     try {
       await send();
     } catch (thrown) {
       if (asPosternError(thrown).code !== 'unauthorized') throw thrown;
-      events.emit('warn', 'notification.resync', { device: partyId, gateway: brokerGateway });
+      events.emit('notification.resync', { device: partyId, gateway: brokerGateway });
       await send(resyncNonces[0]);
     }
   }

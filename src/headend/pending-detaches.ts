@@ -38,7 +38,7 @@ export class PendingDetaches {
     database
       .prepare('INSERT OR IGNORE INTO pending_detach (gateway, device) VALUES (?, ?)')
       .run(gateway, device);
-    events.emit('info', 'device.moved', { device, from: gateway });
+    events.emit('device.moved', { device, from: gateway });
     if (reachability.isOnline(this.#brokerGatewayFor(gateway))) this.#requestSession(gateway);
   }
 
@@ -69,7 +69,7 @@ export class PendingDetaches {
       // A 404 means that the gateway has already detached the device.
       if (!isOk(status) && status !== DmStatus.NotFound) continue;
       this.drop(gateway, device);
-      events.emit('info', 'device.let-go', { device, gateway, status });
+      events.emit('device.let-go', { device, gateway, status });
     }
   }
 
@@ -86,7 +86,7 @@ export class PendingDetaches {
     notifier
       .sendPackage0(gateway, this.#brokerGatewayFor(gateway))
       .catch((thrown) =>
-        events.emit('warn', 'notification.failed', { gateway, reason: asPosternError(thrown).message }),
+        events.emit('notification.failed', { gateway, reason: asPosternError(thrown).message }),
       );
   }
 

@@ -58,7 +58,7 @@ export class Policy {
       yield* bootstrapToGateway(this.#parts, party.id, gateway, isAssociated);
     } catch (thrown) {
       const { message } = asPosternError(thrown);
-      events.emit('warn', 'bootstrap.assisted-failed', { device: party.id, gateway, reason: message });
+      events.emit('bootstrap.assisted-failed', { device: party.id, gateway, reason: message });
     }
   }
 }

@@ -67,7 +67,7 @@ export class Relay {
     if (!response.ok) throw refusalOf(response.status);
     const type = response.headers.get('content-type') ?? contentType;
     this.#followRespUri(session, answer, type);
-    events.emit('debug', 'relay.forwarded', { device, gateway, up: body.length, down: answer.length });
+    events.emit('relay.forwarded', { device, gateway, up: body.length, down: answer.length });
     const seal = response.headers.get(hmacHeader);
     return { contentType: type, body: answer, ...(seal !== null && { headers: { [hmacHeader]: seal } }) };
   }
@@ -82,7 +82,7 @@ export class Relay {
     const { url, events } = this.#parts;
     const next = URL.canParse(wanted, url) ? new URL(wanted, url) : undefined;
     if (next?.origin === this.#origin) this.#nextUrls.set(session, next.href);
-    else events.emit('warn', 'relay.foreign-uri', { origin: next?.origin ?? 'none' });
+    else events.emit('relay.foreign-uri', { origin: next?.origin ?? 'none' });
   }
 }
 

@@ -87,11 +87,12 @@ export class Sessions {
     if (open.session.authenticated) this.#lockOut.succeeded(lockKey);
     else if (outcome?.status === DmStatus.InvalidCredentials && !outcomeBefore) this.#lockOut.failed(lockKey);
     if (outcome && !outcomeBefore)
-      this.#parts.events.emit(isOk(outcome.status) ? 'info' : 'warn', 'session.ended', {
+      this.#parts.events.emit(isOk(outcome.status) ? 'session.ended' : 'session.failed', {
         device: partyId,
         gateway,
         session: sessionId,
-        ...outcome,
+        status: outcome.status,
+        reason: outcome.reason,
       });
     const coded = encodeMessage(answer, contentType);
     const hmac = open.session.seal(coded);
@@ -120,7 +121,7 @@ export class Sessions {
   #begin(key: string, context: SessionContext): OpenSession {
     const { serverId, parties, entropy, events, work, handleAlert } = this.#parts;
     const { party, gateway, sessionId } = context;
-    events.emit('info', 'session.started', { device: party.id, gateway, session: sessionId });
+    events.emit('session.started', { device: party.id, gateway, session: sessionId });
     const session = new ServerSession({
       ends: { local: serverId, remote: party.id },
       account: parties.account(serverId, party),
@@ -156,8 +157,9 @@ export class Sessions {
     idleTimer.cancel();
     if (session.outcome) return;
     await session.abandon(status, reason);
-    this.#parts.events.emit('warn', 'session.ended', {
+    this.#parts.events.emit('session.failed', {
       device: context.party.id,
+      gateway: context.gateway,
       session: context.sessionId,
       status,
       reason,

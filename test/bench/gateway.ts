@@ -9,7 +9,8 @@ import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { checkConfig } from '../../src/base/config.ts';
-import type { EventFields, Events } from '../../src/base/events.ts';
+import type { EventName } from '../../src/base/event-table.ts';
+import type { Events } from '../../src/base/events.ts';
 import { headendConfigSchema } from '../../src/headend/config.ts';
 import { Headend } from '../../src/headend/headend.ts';
 import { startMosquitto } from '../peers/brokers.ts';
@@ -26,10 +27,10 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 
 /** Counts events, and lets the benchmark wait until one has happened so often. */
 class Counter implements Events {
-  readonly counts = new Map<string, number>();
-  #waiting: { name: string; count: number; resolve: () => void }[] = [];
+  readonly counts = new Map<EventName, number>();
+  #waiting: { name: EventName; count: number; resolve: () => void }[] = [];
 
-  emit(_severity: unknown, name: string, _fields?: EventFields): void {
+  emit(name: EventName): void {
     const count = (this.counts.get(name) ?? 0) + 1;
     this.counts.set(name, count);
     this.#waiting = this.#waiting.filter((waiter) => {
@@ -39,11 +40,11 @@ class Counter implements Events {
     });
   }
 
-  count(name: string): number {
+  count(name: EventName): number {
     return this.counts.get(name) ?? 0;
   }
 
-  async until(name: string, count: number): Promise<void> {
+  async until(name: EventName, count: number): Promise<void> {
     if (this.count(name) >= count) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#waiting.push({ name, count, resolve });

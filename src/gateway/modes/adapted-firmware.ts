@@ -141,9 +141,9 @@ export class AdaptedFirmware {
       if (signal.aborted) return;
       const { code, message } = asPosternError(thrown);
       result = code === 'timeout' ? FumoResult.NetworkFailed : FumoResult.Failed;
-      events.emit('warn', 'adaptation.update-failed', { device: deviceId, reason: message });
+      events.emit('adaptation.update-failed', { device: deviceId, reason: message });
     }
-    events.emit('info', 'adaptation.update-ended', { device: deviceId, result });
+    events.emit('adaptation.update-ended', { device: deviceId, result });
     ended(deviceId, correlator, result);
   }
 

@@ -27,9 +27,14 @@ export interface AttemptOptions {
   readonly attempts: number;
 }
 
+const campaignEvents = {
+  fanout: { started: 'fanout.started', ended: 'fanout.ended' },
+  trigger: { started: 'trigger.started', ended: 'trigger.ended' },
+} as const;
+
 export interface CampaignParts<O extends CampaignOrder> {
-  /** For the log: `fanout`, `trigger`. */
-  readonly kind: string;
+  /** For the log. */
+  readonly kind: keyof typeof campaignEvents;
   readonly campaigns: Campaigns;
   readonly clock: Clock;
   readonly events: Events;
@@ -132,7 +137,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       throw new PosternError('full', `${campaignLimits.running} campaigns are running`);
     const state = devices.length === 0 ? CampaignState.Done : CampaignState.Running;
     campaigns.begin({ name, state, server, correlator }, devices);
-    events.emit('info', `${kind}.started`, { name, devices: devices.length, server });
+    events.emit(campaignEvents[kind].started, { name, devices: devices.length, server });
     if (devices.length === 0) return DmStatus.Ok;
     this.#run(order);
     return DmStatus.AcceptedForProcessing;
@@ -338,7 +343,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       if (run.state === CampaignState.Running) campaigns.setState(name, CampaignState.Done);
       ended({ name, server, correlator: run.correlator }, boundedResult(summary, returnFormat));
     });
-    events.emit('info', `${kind}.ended`, { name, done: summary.done, failed: summary.failed });
+    events.emit(campaignEvents[kind].ended, { name, done: summary.done, failed: summary.failed });
   }
 }
 

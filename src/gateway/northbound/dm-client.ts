@@ -1,6 +1,7 @@
 import { type Clock, type Monotonic, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { FieldsOf } from '../../base/event-table.ts';
 import type { Events } from '../../base/events.ts';
 import { backoff } from '../../base/retry.ts';
 import {
@@ -126,7 +127,7 @@ export class DmClient implements AsyncDisposable {
     if (!accounts.find(notification.serverId))
       throw new PosternError('notFound', `no account for ${notification.serverId}`);
     if (!accounts.believes(notification)) {
-      events.emit('warn', 'notification.refused', { server: notification.serverId });
+      events.emit('notification.refused', { server: notification.serverId });
       throw new PosternError('unauthorized', 'the digest of Package #0 is wrong');
     }
     this.#asked.set(notification.serverId, sessionIdText(notification.sessionId));
@@ -170,7 +171,7 @@ export class DmClient implements AsyncDisposable {
         if (reason === undefined || this.#stop.signal.aborted) continue;
         failed = true;
         if (isContact) this.#contacts.add(server);
-        events.emit('warn', 'dm.session-failed', { server, session, reason });
+        events.emit('dm.session-failed', { server, session, reason });
       }
       if (failed) await this.#pause(delays.next().value, false);
     }
@@ -224,13 +225,19 @@ export class DmClient implements AsyncDisposable {
         settled: (status) => {
           unanswered--;
           const { kind, deviceId, sequence } = entry;
-          const fields = { device: deviceId, alert: kind, sequence, status, server: serverId };
+          const fields: FieldsOf<'alert.delivered' | 'alert.refused'> = {
+            device: deviceId,
+            alert: kind,
+            sequence,
+            status,
+            server: serverId,
+          };
           if (isOk(status)) {
             outbox.remove(sequence);
-            events.emit('info', 'alert.delivered', fields);
+            events.emit('alert.delivered', fields);
           } else {
             refused = `the server answered an alert with ${status}`;
-            events.emit('warn', 'alert.refused', fields);
+            events.emit('alert.refused', fields);
           }
         },
       };
@@ -246,9 +253,9 @@ export class DmClient implements AsyncDisposable {
       notified,
       alerts,
       executed: (command, uri, status) =>
-        events.emit('info', 'dm.command', { server: serverId, session: sessionId, command, uri, status }),
+        events.emit('dm.command', { server: serverId, session: sessionId, command, uri, status }),
     });
-    events.emit('info', 'dm.session-started', {
+    events.emit('dm.session-started', {
       server: serverId,
       session: sessionId,
       alerts: alerts.length,
@@ -258,7 +265,7 @@ export class DmClient implements AsyncDisposable {
       const outcome = await runClientSession(session, (message, seal) =>
         this.#exchange(serverId, message, seal),
       );
-      events.emit('info', 'dm.session-ended', {
+      events.emit('dm.session-ended', {
         server: serverId,
         session: sessionId,
         status: outcome.status,

@@ -152,13 +152,13 @@ export class ParentLink implements Uplink {
         if (accounts.find(parentId)) await this.#greet();
         else await this.#bootstrap();
         this.#connected = true;
-        events.emit('info', 'parent.connected', { parent: parentId });
+        events.emit('parent.connected', { parent: parentId });
         this.#listener?.connected();
         return;
       } catch (thrown) {
         if (this.#stop.signal.aborted) return;
         const { message } = asPosternError(thrown);
-        events.emit('warn', 'parent.unreachable', { parent: parentId, reason: message });
+        events.emit('parent.unreachable', { parent: parentId, reason: message });
         await pause(clock, delays.next().value, this.#stop.signal).catch(() => {});
       }
     }
@@ -197,13 +197,13 @@ export class ParentLink implements Uplink {
         `parent.id: the parent is ${account.serverId}, not ${parentId}`,
       );
     accounts.put(account);
-    events.emit('info', 'parent.bootstrapped', { parent: parentId });
+    events.emit('parent.bootstrapped', { parent: parentId });
   }
 
   #lost(): void {
     if (!this.#connected || this.#stop.signal.aborted) return;
     this.#connected = false;
-    this.#parts.events.emit('warn', 'parent.lost', { parent: this.#parts.parentId });
+    this.#parts.events.emit('parent.lost', { parent: this.#parts.parentId });
     this.#listener?.disconnected();
     this.#reconnect();
   }

@@ -134,7 +134,7 @@ export class Upstream implements Uplink {
     try {
       await this.#link.publish({ topic: this.#topics.state, payload: this.#state(true), retain: true });
     } catch (thrown) {
-      events.emit('warn', 'mqtt.state-failed', { reason: asPosternError(thrown).message });
+      events.emit('mqtt.state-failed', { reason: asPosternError(thrown).message });
     }
     this.#listener?.connected();
   }
@@ -148,7 +148,7 @@ export class Upstream implements Uplink {
     try {
       envelope = decodeEnvelope(payload);
     } catch (thrown) {
-      this.#parts.events.emit('warn', 'mqtt.malformed', { reason: asPosternError(thrown).message });
+      this.#parts.events.emit('mqtt.malformed', { reason: asPosternError(thrown).message });
       return;
     }
     if (envelope.kind === EnvelopeKind.Notification) void this.#takeNotification(envelope);
@@ -159,7 +159,8 @@ export class Upstream implements Uplink {
     const pending = this.#pending.get(Buffer.from(envelope.correlation).toString('hex'));
     // A duplicate, or too late: nobody waits for it.
     if (!pending) {
-      this.#parts.events.emit('debug', 'mqtt.unexpected-answer');
+      const { device, server } = envelope;
+      this.#parts.events.emit('mqtt.unexpected-answer', { device, server });
       return;
     }
     const { route } = envelope;
@@ -178,7 +179,7 @@ export class Upstream implements Uplink {
     const { route } = notification;
     const topic = route !== undefined && isTopicLevel(route) ? this.#topics.upRoute(route) : this.#topics.up;
     await this.#link.publish({ topic, payload: await outcome }).catch((thrown) => {
-      this.#parts.events.emit('warn', 'mqtt.outcome-lost', { reason: asPosternError(thrown).message });
+      this.#parts.events.emit('mqtt.outcome-lost', { reason: asPosternError(thrown).message });
     });
   }
 

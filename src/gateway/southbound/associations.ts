@@ -97,7 +97,7 @@ export class Associations implements AsyncDisposable {
     });
     this.#heard.set(deviceId, clock.now());
     if (!isNew) return;
-    events.emit('info', 'device.attached', {
+    events.emit('device.attached', {
       device: deviceId,
       bootstrap: origin,
       peer: address,
@@ -149,7 +149,7 @@ export class Associations implements AsyncDisposable {
     });
     this.#heard.delete(deviceId);
     if (!isNew) return;
-    events.emit('info', 'device.attached', { device: deviceId, bootstrap, via: path });
+    events.emit('device.attached', { device: deviceId, bootstrap, via: path });
     reported();
   }
 
@@ -162,7 +162,7 @@ export class Associations implements AsyncDisposable {
       inventory.delete(deviceId);
       this.#report('device-detach', deviceId, { reason, via });
     });
-    events.emit('info', 'device.detached', { device: deviceId, reason, via });
+    events.emit('device.detached', { device: deviceId, reason, via });
     reported();
   }
 
@@ -198,7 +198,7 @@ export class Associations implements AsyncDisposable {
       report();
     });
     this.#heard.delete(deviceId);
-    events.emit('info', 'device.detached', { device: deviceId, reason });
+    events.emit('device.detached', { device: deviceId, reason });
     gone(deviceId);
     return true;
   }

@@ -114,7 +114,7 @@ export class BootstrapServer {
     if (!echo || !coded) return { kind: 'challenge', reason: 'prove your factory credential' };
     const challenge = Buffer.from(echo).toString('hex');
     if (!guard.isFresh(echo, remote) || this.#used.has(challenge)) {
-      events.emit('warn', 'bootstrap.stale-challenge', { device: deviceId, peer: remote.address });
+      events.emit('bootstrap.stale-challenge', { device: deviceId, peer: remote.address });
       return { kind: 'challenge', reason: 'this challenge is used or too old' };
     }
     const proof = decodeProof(coded);
@@ -122,18 +122,18 @@ export class BootstrapServer {
     // One answer for both: nobody learns which devices are known.
     if (secrets?.network === undefined || !isProof(proof, secrets.network, echo, deviceId)) {
       const reason = secrets === undefined ? 'unknown device' : 'wrong proof';
-      events.emit('warn', 'bootstrap.refused', { device: deviceId, peer: remote.address, reason });
+      events.emit('bootstrap.refused', { device: deviceId, peer: remote.address, reason });
       throw new PosternError('forbidden', 'no bootstrap for this device and proof');
     }
     this.#used.set(challenge, true);
     proved?.();
     if (await livesElsewhere(deviceId, remote)) {
-      events.emit('warn', 'bootstrap.duplicate-id', { device: deviceId, peer: remote.address });
+      events.emit('bootstrap.duplicate-id', { device: deviceId, peer: remote.address });
       throw new PosternError('conflict', 'a device with this ID is attached and answers elsewhere');
     }
     const account = this.#issue(deviceId, Buffer.from(proof.deviceNonce).toString('hex'), address);
     const body = encodeMessage(bootstrapMessage(deviceId, account, mediaType), mediaType);
-    events.emit('info', 'bootstrap.issued', { device: deviceId, peer: remote.address });
+    events.emit('bootstrap.issued', { device: deviceId, peer: remote.address });
     return { kind: 'bootstrap', body, security: protectBootstrap(body, secrets) };
   }
 

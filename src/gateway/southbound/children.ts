@@ -54,7 +54,7 @@ export class Children {
       return DmStatus.Ok;
     } catch (thrown) {
       const { message, dmStatus } = asPosternError(thrown);
-      events.emit('warn', 'hierarchy.refused', { child, reason: message });
+      events.emit('hierarchy.refused', { child, reason: message });
       return dmStatus;
     }
   }

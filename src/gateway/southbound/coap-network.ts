@@ -109,7 +109,7 @@ export class CoapNetwork implements AsyncDisposable {
     this.#compose = compose;
     await this.#adopt(true);
     if (this.#bindings.size === 0)
-      this.#options.events.emit('warn', 'coap.no-interface', { wanted: this.#options.interfaces.join(' ') });
+      this.#options.events.emit('coap.no-interface', { wanted: this.#options.interfaces.join(' ') });
     this.#armWatch();
   }
 
@@ -146,7 +146,7 @@ export class CoapNetwork implements AsyncDisposable {
     const wanted = localAddresses(interfaces, listInterfaces);
     for (const [address, binding] of this.#bindings) {
       if (wanted.some((local) => local.address === address)) continue;
-      events.emit('info', 'coap.address-gone', { address, interface: binding.interfaceName });
+      events.emit('coap.address-gone', { address, interface: binding.interfaceName });
       this.#unbind(binding);
     }
     for (const local of wanted) {
@@ -160,10 +160,10 @@ export class CoapNetwork implements AsyncDisposable {
     const { events } = this.#options;
     try {
       await this.#bind(local);
-      events.emit('info', 'coap.listening', { address: local.address, port: this.#port });
+      events.emit('coap.listening', { address: local.address, port: this.#port });
     } catch (cause) {
       const reason = cause instanceof Error ? cause.message : String(cause);
-      events.emit('warn', 'coap.bind-failed', { address: local.address, port: this.#port, reason });
+      events.emit('coap.bind-failed', { address: local.address, port: this.#port, reason });
       // A fixed port that is taken is a mistake to hear of; a link-local address may be not ready yet.
       if (strict && (cause as NodeJS.ErrnoException).code === 'EADDRINUSE')
         throw new PosternError('configuration', `${local.address} port ${this.#port} is in use`, { cause });
@@ -196,7 +196,7 @@ export class CoapNetwork implements AsyncDisposable {
     const binding: Binding = { ...local, socket, endpoint };
     socket.on('message', (datagram, { address, port }) => endpoint.receive(datagram, address, port));
     socket.on('error', (error) => {
-      events.emit('warn', 'coap.socket-error', { address: local.address, reason: error.message });
+      events.emit('coap.socket-error', { address: local.address, reason: error.message });
       this.#unbind(binding);
     });
     this.#bindings.set(local.address, binding);
@@ -225,7 +225,7 @@ export class CoapNetwork implements AsyncDisposable {
         // EADDRINUSE here: this interface has joined already, by another of its addresses.
         if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE') this.#memberships.add(membership);
         else
-          this.#options.events.emit('debug', 'coap.join-failed', {
+          this.#options.events.emit('coap.join-failed', {
             group,
             interface: local.interfaceName,
             reason: String(error),

@@ -155,7 +155,7 @@ export class DeviceSessions {
     const deviceId = source.locUri;
     const credential = isDeviceId(deviceId) ? this.#parts.credentials.get(deviceId) : undefined;
     if (!credential) {
-      this.#parts.events.emit('warn', 'session.unknown-device', {
+      this.#parts.events.emit('session.unknown-device', {
         device: deviceId.slice(0, 200),
         peer: address,
       });
@@ -229,7 +229,7 @@ export class DeviceSessions {
       // Who leaves has nothing to be done with it.
       work: ({ devInfo }) => (leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, address)),
       alerted: (alert) => {
-        events.emit('info', 'session.alert', { device: deviceId, alert: alert.data });
+        events.emit('session.alert', { device: deviceId, alert: alert.data });
         if (isAlertOf(alert, vocabulary.alerts.DeviceDetach) && isOwn(alert)) {
           leaving = true;
           return DmStatus.Ok;
@@ -237,7 +237,7 @@ export class DeviceSessions {
         return alerted(deviceId, alert);
       },
     });
-    events.emit('info', 'session.started', { device: deviceId, session: sessionId });
+    events.emit('session.started', { device: deviceId, session: sessionId });
     const open: Open = { session, deviceId, heard: this.#parts.clock.now(), idle: { cancel() {} } };
     this.#open.set(key, open);
     return open;
@@ -318,22 +318,18 @@ export class DeviceSessions {
   /** It stays for a while, so that a package which comes again gets the same answer. */
   #ended({ session, deviceId }: Open, sessionId: string, address: string): void {
     const { status = 0, reason = '' } = session.outcome ?? {};
-    this.#parts.events.emit(
-      isOk(status) ? 'info' : 'warn',
-      isOk(status) ? 'session.ended' : 'session.failed',
-      {
-        device: deviceId,
-        session: sessionId,
-        status,
-        reason,
-        peer: address,
-      },
-    );
+    this.#parts.events.emit(isOk(status) ? 'session.ended' : 'session.failed', {
+      device: deviceId,
+      session: sessionId,
+      status,
+      reason,
+      peer: address,
+    });
   }
 
   async #abandon({ session, deviceId }: Open, status: number, reason: string): Promise<void> {
     if (session.outcome) return;
     await session.abandon(status, reason);
-    this.#parts.events.emit('warn', 'session.failed', { device: deviceId, status, reason });
+    this.#parts.events.emit('session.failed', { device: deviceId, status, reason });
   }
 }

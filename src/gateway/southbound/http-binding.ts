@@ -104,8 +104,8 @@ export class HttpBinding implements AsyncDisposable {
         { cause },
       );
     }
-    if (!tls) events.emit('warn', 'http.insecure', { security: 'none: HTTP without TLS' });
-    events.emit('info', 'http.listening', { url: this.url });
+    if (!tls) events.emit('http.insecure', { security: 'none: HTTP without TLS' });
+    events.emit('http.listening', { url: this.url });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -137,7 +137,7 @@ export class HttpBinding implements AsyncDisposable {
     } catch (thrown) {
       const error = asPosternError(thrown);
       if (error.code === 'internal')
-        this.#parts.events.emit('error', 'http.failed', { message: error.message, stack: error.stack });
+        this.#parts.events.emit('http.failed', { message: error.message, stack: error.stack });
       const status = statusOf[error.code] ?? error.dmStatus;
       refuse(response, status, error.code === 'internal' ? 'internal error' : error.message);
     }

@@ -93,7 +93,7 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
       return refusal(Code.NotAcceptable, `the pack comes as ${packFormats.join(' or ')}`);
     const entries = [...this.#security(local, 0), ...this.#server()];
     this.#bootstrapped.set(deviceId, true);
-    this.#parts.events.emit('info', 'lwm2m.bootstrapped', { device: deviceId, peer: request.remote.address });
+    this.#parts.events.emit('lwm2m.bootstrapped', { device: deviceId, peer: request.remote.address });
     return reply(Code.Content, { payload: encodeContent(contentFormat, entries, []), contentFormat });
   }
 
@@ -101,8 +101,9 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     const deviceId = queryOf(query).get('ep');
     if (!deviceId) throw new PosternError('malformed', 'say who you are: ?ep=<endpoint name>');
     if (this.#parts.isAllowed(deviceId)) return deviceId;
-    const fields = { device: deviceId.slice(0, 200), peer: remote.address };
-    this.#parts.events.emit('warn', 'bootstrap.refused', { ...fields, reason: 'unknown device' });
+    const device = deviceId.slice(0, 200);
+    const peer = remote.address;
+    this.#parts.events.emit('bootstrap.refused', { device, peer, reason: 'unknown device' });
     throw new PosternError('forbidden', 'no endpoint of this name is bootstrapped here');
   }
 
@@ -128,11 +129,11 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
         await calls.write(client, path, entries, { signal });
       expectDone(deviceId, 'Finish', await send({ method: Code.POST, path: ['bs'] }));
       this.#bootstrapped.set(deviceId, true);
-      events.emit('info', 'lwm2m.bootstrapped', { device: deviceId, peer: address });
+      events.emit('lwm2m.bootstrapped', { device: deviceId, peer: address });
     } catch (thrown) {
       if (signal.aborted) return;
       const { message } = asPosternError(thrown);
-      events.emit('warn', 'lwm2m.bootstrap-failed', { device: deviceId, peer: address, reason: message });
+      events.emit('lwm2m.bootstrap-failed', { device: deviceId, peer: address, reason: message });
     }
   }
 

@@ -91,13 +91,13 @@ export class RegistrationServer implements AsyncDisposable {
     const { endpoint, objects, ...rest } = readRegistration(query, payload);
     const peer = remote.address;
     if (!isAllowed(endpoint)) {
-      events.emit('warn', 'registration.refused', { device: endpoint.slice(0, 200), peer });
+      events.emit('registration.refused', { device: endpoint.slice(0, 200), peer });
       throw new PosternError('forbidden', 'no endpoint of this name may register here');
     }
     if (isOther(endpoint))
       throw new PosternError('conflict', 'a device of this name is attached that speaks OMA DM');
     if (await livesElsewhere(endpoint, remote)) {
-      events.emit('warn', 'registration.duplicate', { device: endpoint, peer });
+      events.emit('registration.duplicate', { device: endpoint, peer });
       throw new PosternError('conflict', 'a client of this name is attached and answers elsewhere');
     }
     const location = Buffer.from(entropy.bytes(locationBytes)).toString('base64url');
@@ -110,7 +110,7 @@ export class RegistrationServer implements AsyncDisposable {
       ...objects,
     };
     registrations.put(registration);
-    events.emit('info', 'registration.taken', { device: endpoint, peer, version: rest.version });
+    events.emit('registration.taken', { device: endpoint, peer, version: rest.version });
     this.#probe(endpoint, remote, local);
     return reply(Code.Created, {
       options: [text(Option.LocationPath, 'rd'), text(Option.LocationPath, location)],
@@ -172,7 +172,7 @@ export class RegistrationServer implements AsyncDisposable {
     } catch (thrown) {
       const { code, message } = asPosternError(thrown);
       if (this.#probing.signal.aborted) return;
-      events.emit('warn', 'registration.silent-device', { device: deviceId, reason: message });
+      events.emit('registration.silent-device', { device: deviceId, reason: message });
       // What refuses is there all the same.
       if (code === 'timeout' || code === 'unavailable' || code === 'full') return;
     }
@@ -196,12 +196,12 @@ export class RegistrationServer implements AsyncDisposable {
       });
     } catch (thrown) {
       const { message } = asPosternError(thrown);
-      events.emit('warn', 'registration.not-attached', { device: deviceId, reason: message });
+      events.emit('registration.not-attached', { device: deviceId, reason: message });
       registrations.delete(deviceId);
       return;
     }
     heard(deviceId, remote);
-    events.emit('info', 'registration.proven', { device: deviceId, ...describe(device) });
+    events.emit('registration.proven', { device: deviceId, ...describe(device) });
   }
 }
 

@@ -248,7 +248,7 @@ export class CoapEndpoint {
     port: number,
     multicast: boolean,
   ) {
-    this.#events.emit('debug', 'coap.malformed', { reason, peer: address });
+    this.#events.emit('coap.malformed', { reason, peer: address });
     if (type === Type.CON && messageId !== undefined && !multicast)
       this.#sendDatagram(encodeEmpty(Type.RST, messageId), port, address);
   }
@@ -298,7 +298,7 @@ export class CoapEndpoint {
     this.#armSweep();
     const critical = unacceptableOption(message.options);
     if (critical !== undefined) {
-      this.#events.emit('debug', 'coap.bad-option', { option: critical, peer: peer.address });
+      this.#events.emit('coap.bad-option', { option: critical, peer: peer.address });
       // Section 5.4.1: 4.02 for a confirmable request; any other is dropped.
       if (message.type === Type.CON)
         this.#respond(exchange, message, refusal(Code.BadOption, `option ${critical}`));
@@ -310,7 +310,7 @@ export class CoapEndpoint {
 
   #run(exchange: Exchange, message: CoapMessage, request: CoapRequest): void {
     if (this.#working >= this.#limits.concurrentRequests) {
-      this.#events.emit('warn', 'coap.overload', { working: this.#working });
+      this.#events.emit('coap.overload', { working: this.#working });
       this.#respond(exchange, message, {
         code: Code.ServiceUnavailable,
         options: [uint(Option.MaxAge, overloadMaxAge)],
@@ -349,7 +349,7 @@ export class CoapEndpoint {
   #failure(thrown: unknown): Reply {
     const error = asPosternError(thrown);
     if (error.code === 'internal')
-      this.#events.emit('error', 'coap.handler-failed', { message: error.message, stack: error.stack });
+      this.#events.emit('coap.handler-failed', { message: error.message, stack: error.stack });
     return refusal(codeFromText(error.coapCode), error.code === 'internal' ? '' : error.message);
   }
 

@@ -153,9 +153,9 @@ export class MqttLink implements AsyncDisposable {
         delays = backoff(reconnect, entropy);
         await attempt.closed;
         if (this.#stop.signal.aborted) return;
-        events.emit('warn', 'mqtt.disconnected', { url: settings.url });
+        events.emit('mqtt.disconnected', { url: settings.url });
       } else if (!this.#stop.signal.aborted) {
-        events.emit('warn', 'mqtt.connect-failed', {
+        events.emit('mqtt.connect-failed', {
           url: settings.url,
           protocol: this.#protocol,
           reason: failure,
@@ -200,7 +200,7 @@ export class MqttLink implements AsyncDisposable {
         const refused = granted.find(({ qos }) => qos >= 128);
         if (refused) throw new Error(`the broker refuses the subscription ${refused.topic}`);
         this.#isConnected = true;
-        events.emit('info', 'mqtt.connected', { url: settings.url, protocol: this.#protocol });
+        events.emit('mqtt.connected', { url: settings.url, protocol: this.#protocol });
         opened.resolve(undefined);
         this.#parts.connected?.();
       } catch (error) {
