@@ -31,7 +31,7 @@ const schemes = v.pipe(
   v.array(v.picklist(['basic', 'md5', 'mac'], '"basic", "md5" or "mac"')),
   v.minLength(1, 'at least one of "basic", "md5", "mac"'),
 );
-/** How a party may prove itself; md5 when it is not said. */
+/** Schemes by which a party may prove itself; md5 by default. */
 export const authSchemes = (description: string) => described(v.optional(schemes, ['md5']), description);
 const mqttUrl = v.pipe(
   v.string(),
@@ -43,14 +43,14 @@ const mqttUrl = v.pipe(
 
 /** How a party reaches its MQTT broker. */
 export const mqttSection = v.strictObject({
-  url: described(mqttUrl, 'Where the broker is: `mqtt://host:1883`, or `mqtts://host:8883` with TLS'),
+  url: described(mqttUrl, 'Address of the broker: `mqtt://host:1883`, or `mqtts://host:8883` with TLS'),
   protocol: described(
     v.optional(v.picklist(['auto', '3.1.1', '5'], '"auto", "3.1.1" or "5"'), 'auto'),
     'MQTT version; `auto` tries 5 first',
   ),
   username: described(v.optional(text), 'User name at the broker'),
   password: described(v.optional(text), 'Password at the broker'),
-  ca: described(v.optional(text), 'PEM file of the authorities that the broker certificate must come from'),
+  ca: described(v.optional(text), "PEM file of the authorities for the broker's certificate"),
   cert: described(v.optional(text), 'PEM file of the client certificate'),
   key: described(v.optional(text), 'PEM file of the client key'),
 });
@@ -65,7 +65,7 @@ export const logSection = v.optional(
         ),
         'info',
       ),
-      'The least severe events that are logged',
+      'Lowest severity of events that are logged',
     ),
   }),
   {},
@@ -80,7 +80,7 @@ const shown = (value: unknown): string => {
 /** Keys whose values are never shown. */
 const secretKey = /secret|password/;
 
-/** `file: key: expected this, found that` for one thing that is wrong. */
+/** `file: key: expected this, found that`, for one mistake. */
 function complaint(file: string, issue: v.BaseIssue<unknown>): string {
   const keys = (issue.path ?? []).map(({ key }) => String(key));
   const key = keys.reduce(
@@ -89,8 +89,7 @@ function complaint(file: string, issue: v.BaseIssue<unknown>): string {
     '',
   );
   const missing = issue.input === undefined;
-  if (issue.type === 'strict_object' && issue.expected === 'never')
-    return `${file}: ${key}: there is no such key`;
+  if (issue.type === 'strict_object' && issue.expected === 'never') return `${file}: ${key}: unknown key`;
   const known = issue.kind === 'validation' || issue.type === 'picklist';
   const expected = known ? issue.message : (names[issue.expected ?? ''] ?? issue.expected ?? 'another value');
   const found = secretKey.test(keys.at(-1) ?? '') && !missing ? 'another value' : shown(issue.input);
@@ -130,7 +129,7 @@ export function loadConfig<S extends v.GenericSchema>(schema: S, file: string): 
   } catch (cause) {
     const why =
       cause instanceof TomlError
-        ? `line ${cause.line}, column ${cause.column}: no TOML: ${cause.message.split('\n')[0]}`
+        ? `line ${cause.line}, column ${cause.column}: not valid TOML: ${cause.message.split('\n')[0]}`
         : (cause as NodeJS.ErrnoException).code === 'ENOENT'
           ? 'there is no such file'
           : String(cause);
