@@ -33,14 +33,16 @@ itself when that does not prove healthy.
   },
 };
 
-/** Says how far an update is, until the gateway starts again or the update is refused. */
+/** Says how far an update is, until the gateway starts again, the update is refused, or the new slot is healthy already. */
 async function follow(socket: string, stop: AbortSignal): Promise<void> {
   let said = '';
   while (!stop.aborted) {
     const now = (await askGateway(socket, '/update').catch(() => undefined)) as UpdateStatus | undefined;
     if (!now || now.trying !== undefined)
       return console.log('installed; the gateway starts again, and goes back if the new slot is not healthy');
-    if (now.result !== undefined && now.result !== FumoResult.Ok)
+    // The restart and the health check can both fall between two looks.
+    if (now.result === FumoResult.Ok) return console.log('installed; the new slot is healthy');
+    if (now.result !== undefined)
       throw new PosternError('unavailable', `refused with ${now.result}: ${now.reason}`);
     const line = progress(now);
     if (line !== said) console.log(line);

@@ -51,7 +51,7 @@ export interface Publication {
 
 const reconnect = { first: 500, cap: 60_000, jitter: 0.5 } as const;
 const connectTimeout = 10_000;
-/** Milliseconds for a goodbye to the broker. */
+/** Milliseconds until a connection is closed without a goodbye to the broker. */
 const disconnectTimeout = 2000;
 const keepalive = 30;
 /** Seconds that the broker keeps the session of a client that is away. */
@@ -93,16 +93,18 @@ export class MqttLink implements AsyncDisposable {
     this.#running ??= this.#run();
   }
 
+  /** Waits until the broker has acknowledged what was published, then says goodbye: two seconds at most. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     const client = this.#client;
-    if (client) {
-      // A broker that hangs does not get to hold up the end.
-      const patience = this.#parts.clock.after(disconnectTimeout, () => client.end(true));
-      await client.endAsync(false).catch(() => {});
-      patience.cancel();
-    }
+    // `client.end(true)` does nothing after `client.end(false)`, which never ends when the connection breaks before an
+    // acknowledgement. Only closing the stream always ends the client.
+    const close = () => client?.stream.destroy();
+    const patience = this.#parts.clock.after(disconnectTimeout, close);
+    if (client?.connected) client.end();
+    else close();
     await this.#running;
+    patience.cancel();
   }
 
   /**
