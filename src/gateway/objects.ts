@@ -8,7 +8,7 @@ import type { Operation } from '../dm/server-session.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import type { Nodes } from '../dm/stored-nodes.ts';
-import type { TreeBranch } from '../dm/tree.ts';
+import type { TreeBranch } from '../dm/tree-branch.ts';
 import type { CampaignOrder } from '../mo/campaign.ts';
 import { CampaignBranch } from '../mo/campaign-branch.ts';
 import type { DeviceOutcome } from '../mo/campaign-result.ts';

@@ -1,7 +1,8 @@
 import { PosternError } from '../base/errors.ts';
 import { recordName } from '../base/record-name.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
-import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
+import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
+import type { NodePath } from '../dm/uri.ts';
 import { describe, interior, leaf, type ManagementObject, type NodeDescription } from '../wire/syncml/ddf.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import type { DeviceRecord, DeviceRecords, ExpectedDevice } from './device-record.ts';
@@ -99,9 +100,7 @@ export interface InventoryParts {
   readonly vocabulary: Vocabulary;
 }
 
-type Path = readonly string[];
-
-const isGroup = ([list]: Path): boolean => list === 'Groups';
+const isGroup = ([list]: NodePath): boolean => list === 'Groups';
 
 /** The inventory as a branch of the gateway's tree: a view of the store, not a copy of it, and the groups beside it. */
 export class InventoryBranch implements TreeBranch {
@@ -114,7 +113,7 @@ export class InventoryBranch implements TreeBranch {
     if (!parts.groups.view(['Groups'])) parts.groups.plant(['Groups'], { name: 'Groups', format: 'node' });
   }
 
-  view(path: Path): NodeView | undefined {
+  view(path: NodePath): NodeView | undefined {
     if (isGroup(path)) return this.#parts.groups.view(path);
     const description = describe(gwDeviceInventory.root, path);
     if (!description) return undefined;
@@ -134,7 +133,7 @@ export class InventoryBranch implements TreeBranch {
       : { format: description.format, type: 'text/plain', value, access };
   }
 
-  potential(path: Path): NodeDescription | undefined {
+  potential(path: NodePath): NodeDescription | undefined {
     return path.length === 2 || isGroup(path) ? describe(gwDeviceInventory.root, path) : undefined;
   }
 
@@ -155,14 +154,14 @@ export class InventoryBranch implements TreeBranch {
   }
 
   /** @throws {PosternError} `unsupportedFormat`: half a credential is none, so all of it comes at once */
-  add(path: Path, node: NewNode): void {
+  add(path: NodePath, node: NewNode): void {
     if (!isGroup(path))
       throw new PosternError('unsupportedFormat', 'an expected device is added as a TNDS object');
     this.#parts.groups.add(path, node);
   }
 
   /** @throws {PosternError} `malformed`, `full`, `exists` */
-  addSubtree(path: Path, root: TndsNode): void {
+  addSubtree(path: NodePath, root: TndsNode): void {
     if (isGroup(path)) {
       this.#parts.groups.plant(path, root);
       return;
@@ -174,19 +173,19 @@ export class InventoryBranch implements TreeBranch {
     this.#undo.at(-1)?.push(() => this.#parts.expected.remove(device.deviceId));
   }
 
-  replace(path: Path, node: NewNode): void {
+  replace(path: NodePath, node: NewNode): void {
     this.#parts.groups.replace(path, node);
   }
 
-  rename(path: Path, name: string): void {
+  rename(path: NodePath, name: string): void {
     this.#parts.groups.rename(path, name);
   }
 
-  retitle(path: Path, title: string): void {
+  retitle(path: NodePath, title: string): void {
     this.#parts.groups.retitle(path, title);
   }
 
-  delete(path: Path): void {
+  delete(path: NodePath): void {
     if (isGroup(path)) this.#parts.groups.delete(path);
     else if (path.length === 2 && path[0] === 'Records') this.#detach(path[1] ?? '');
     else if (path.length === 2) this.#unexpect(path[1] ?? '');
