@@ -786,7 +786,7 @@ export const requirements: readonly Requirement[] = [
       'adaptation mode',
       'S',
       'Devices that speak LwM2M: bootstrapped, registered, attached and reported, and managed by the commands of DM',
-      'gateway/modes/adaptation.ts gateway/modes/adapted-client.ts gateway/modes/adapted-firmware.ts gateway/southbound/registration-server.ts gateway/southbound/lwm2m-bootstrap-server.ts wire/lwm2m/',
+      'gateway/modes/adaptation.ts gateway/modes/adapted-client.ts gateway/modes/adapted-reader.ts gateway/modes/adapted-writer.ts gateway/modes/adapted-firmware.ts gateway/southbound/registration-server.ts gateway/southbound/lwm2m-bootstrap-server.ts wire/lwm2m/',
     ],
   ]),
   ...together('OMA GwMO, section 8.4 as the change request has it', [
