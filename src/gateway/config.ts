@@ -3,12 +3,12 @@ import {
   authSchemes,
   described,
   identifier,
+  integerBetween,
   logSection,
   mqttSection,
   port,
   secret,
   text,
-  whole,
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 
@@ -45,7 +45,7 @@ const gatewayTables = v.strictObject({
       ),
       multicast: described(v.optional(v.boolean(), true), 'Whether discovery by multicast is answered'),
       leisure: described(
-        v.optional(whole(0, 60_000), 5000),
+        v.optional(integerBetween(0, 60_000), 5000),
         'Milliseconds over which answers to a multicast are spread (RFC 7252 section 8.2)',
       ),
       advertise: described(
@@ -147,7 +147,7 @@ const gatewayTables = v.strictObject({
         'ServerIDs that devices may reach through the tunnel; the DM server alone by default',
       ),
       timeout: described(
-        v.optional(whole(1, 300), 60),
+        v.optional(integerBetween(1, 300), 60),
         'Seconds that the DM server may take to answer a package',
       ),
     }),
@@ -186,7 +186,7 @@ const gatewayTables = v.strictObject({
           'LwM2M clients that may be bootstrapped and may register here',
         ),
         lifetime: described(
-          v.optional(whole(60, 2_592_000), 3600),
+          v.optional(integerBetween(60, 2_592_000), 3600),
           'Seconds within which a client that was bootstrapped here renews its registration',
         ),
         'insecure-no-security': described(
@@ -203,8 +203,8 @@ const gatewayTables = v.strictObject({
         v.optional(text),
         'Folder for the images of the Image Inventory; beside the state file by default',
       ),
-      quota: described(v.optional(whole(1, 65_536), 256), 'Mebibytes that images may take in all'),
-      count: described(v.optional(whole(1, 1024), 64), 'Images that may be known'),
+      quota: described(v.optional(integerBetween(1, 65_536), 256), 'Mebibytes that images may take in all'),
+      count: described(v.optional(integerBetween(1, 1024), 64), 'Images that may be known'),
       ca: described(
         v.optional(text),
         "PEM file of the authorities of download servers; the machine's own by default",
@@ -240,11 +240,11 @@ const gatewayTables = v.strictObject({
           'Whether a version older than the one that runs is taken',
         ),
         attempts: described(
-          v.optional(whole(1, 9), 3),
+          v.optional(integerBetween(1, 9), 3),
           'Starts that a new version has to prove itself before the old one comes back',
         ),
         'health-deadline': described(
-          v.optional(whole(10, 3600), 120),
+          v.optional(integerBetween(10, 3600), 120),
           'Seconds within which a new version must be healthy after a start',
         ),
         watchdog: described(
@@ -258,15 +258,15 @@ const gatewayTables = v.strictObject({
   limits: v.optional(
     v.strictObject({
       devices: described(
-        v.optional(whole(1, 100_000), 1000),
+        v.optional(integerBetween(1, 100_000), 1000),
         'End Devices that are held; a new one beyond is refused',
       ),
       'device-expiry': described(
-        v.optional(whole(0, 31_536_000), 604_800),
+        v.optional(integerBetween(0, 31_536_000), 604_800),
         'Seconds after which a device that was not heard is asked whether it is there, and detached if it does not answer; 0 never',
       ),
       outbox: described(
-        v.optional(whole(1, 1_000_000), 10_000),
+        v.optional(integerBetween(1, 1_000_000), 10_000),
         'Alerts that wait for the DM server; at the bound the oldest goes, and is counted',
       ),
     }),

@@ -3,7 +3,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { recordName } from '../base/record-name.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import type { Operation } from '../dm/server-session.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
@@ -207,7 +207,7 @@ export class GatewayObjects implements AsyncDisposable {
       clock,
       events,
       // The device sees the gateway alone, so the gateway asks whether this server may: a right at the device's record.
-      mayReach: (server, device) => permits([...records, recordName(device)], server),
+      mayReach: (server, device) => permits([...records, hashedName(device)], server),
       childOf: (device) => (delegate ? inventory.get(device)?.via?.split('/')[0] : undefined),
       delegate: delegate ?? (async () => []),
       ended: (run, result) => ended(alert, `${nodeAt(vocabulary, ...list)}/${run.name}`, run, result),

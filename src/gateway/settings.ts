@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { PosternError } from '../base/errors.ts';
-import { recordName } from '../base/record-name.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import type { ExpectedDevices } from '../mo/gw-device-inventory.ts';
 import type { MqttSettings } from '../wire/tunnel/mqtt-link.ts';
 import type { GatewayConfig } from './config.ts';
@@ -59,7 +59,7 @@ export function expectedDevices(
       credentials
         .list()
         .filter(({ origin, attached }) => origin === 'server' && !attached)
-        .map(({ deviceId }) => recordName(deviceId)),
+        .map(({ deviceId }) => hashedName(deviceId)),
     named: (name) => {
       const found = credentials.named(name);
       return found?.origin === 'server' && !found.attached ? found : undefined;

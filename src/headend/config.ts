@@ -3,12 +3,12 @@ import {
   authSchemes,
   described,
   identifier,
+  integerBetween,
   logSection,
   mqttSection,
   port,
   secret,
   text,
-  whole,
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 
@@ -40,7 +40,7 @@ export const headendConfigSchema = v.strictObject({
       'Shares first packages with the other workers of this group, by a shared subscription of the broker',
     ),
     'session-timeout': described(
-      v.optional(whole(1, 600), 60),
+      v.optional(integerBetween(1, 600), 60),
       'Seconds that a device may take to open a session it was asked for',
     ),
   }),
@@ -59,7 +59,7 @@ export const headendConfigSchema = v.strictObject({
     v.optional(
       v.strictObject({
         url: described(httpUrl, 'Where an existing DM server takes packages over HTTP'),
-        timeout: described(v.optional(whole(1, 300), 30), 'Seconds that it may take to answer one'),
+        timeout: described(v.optional(integerBetween(1, 300), 30), 'Seconds that it may take to answer one'),
       }),
     ),
     'Hands packages of devices to a DM server that speaks HTTP, and its answers back; gateways stay with this server',

@@ -4,7 +4,7 @@ import { openDatabase } from '../base/database.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { recordName } from '../base/record-name.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import { Jobs } from '../dm/jobs.ts';
 import { type Operation, type OperationOutcome, placeOf, type Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
@@ -406,7 +406,7 @@ export class Headend implements AsyncDisposable {
     if (devices.length === 0) return;
     const outcomes = yield devices.map((device) => ({
       name: 'Delete' as const,
-      uri: `${nodeAt(this.#vocabulary, 'GwDeviceInventory', 'Records')}/${recordName(device)}`,
+      uri: `${nodeAt(this.#vocabulary, 'GwDeviceInventory', 'Records')}/${hashedName(device)}`,
     }));
     for (const [at, device] of devices.entries()) {
       const status = outcomes[at]?.status ?? 0;

@@ -1,4 +1,4 @@
-import { recordName } from '../base/record-name.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import { DmError } from '../dm/dm-error.ts';
 import { DmStatus } from '../dm/status.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
@@ -127,7 +127,7 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
     const base = { format, access, permanent: true };
     const [, , group, leaf] = path;
     if (children && group === 'Detail')
-      return { ...base, children: this.#runner.devices(name).map(recordName) };
+      return { ...base, children: this.#runner.devices(name).map(hashedName) };
     if (children) return { ...base, children: Object.keys(children) };
     if (format === 'null') return base;
     const value = group === 'Detail' ? this.#detail(name, leaf) : this.#value(name, group, leaf);
@@ -135,7 +135,7 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
   }
 
   #detail(name: string, record: string | undefined): string | undefined {
-    const device = this.#runner.devices(name).find((each) => recordName(each) === record);
+    const device = this.#runner.devices(name).find((each) => hashedName(each) === record);
     const outcome = device === undefined ? undefined : this.#runner.outcome(name, device);
     return outcome && detailXml(outcome);
   }

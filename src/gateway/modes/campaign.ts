@@ -210,7 +210,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     const targets = campaigns.targets(name);
     const pending = targets.filter(({ state }) => state === 'pending').map(({ device }) => device);
     const byRight = Map.groupBy(pending, (device) => mayReach(server, device));
-    campaigns.whole(() => {
+    campaigns.inTransaction(() => {
       for (const device of byRight.get(false) ?? [])
         this.#settle(name, device, { status: DmStatus.PermissionDenied, parts: [] });
     });
@@ -241,7 +241,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     const { name } = running.order;
     const { campaigns } = this.#parts;
     const left = [...running.waiting.splice(0), ...takeLater(running)];
-    campaigns.whole(() => {
+    campaigns.inTransaction(() => {
       for (const { devices } of left)
         for (const device of devices) this.#settle(name, device, { status, parts: [] });
       // What a device accepted stands as that.
@@ -279,7 +279,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       attempts: unit.attempts++,
       begun: () => {
         if (isRepeated) return;
-        campaigns.whole(() => {
+        campaigns.inTransaction(() => {
           for (const device of unit.devices) campaigns.setTarget(order.name, device, 'begun');
         });
       },
@@ -292,7 +292,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       }
       const outcomes = await delegate(unit.child, unit.devices, order, options);
       const said = new Map(outcomes.map(({ device, ...outcome }) => [device, outcome]));
-      campaigns.whole(() => {
+      campaigns.inTransaction(() => {
         for (const device of unit.devices)
           this.#settle(order.name, device, said.get(device) ?? unknownOutcome);
       });
@@ -300,7 +300,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       // What the end of the gateway broke off goes on after the next start.
       if (signal.aborted) return;
       const status = asPosternError(thrown).dmStatus;
-      campaigns.whole(() => {
+      campaigns.inTransaction(() => {
         for (const device of unit.devices) this.#settle(order.name, device, { status, parts: [] });
       });
     }
@@ -334,7 +334,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     if (!run) return;
     const summary = this.summary(name);
     // It has ended and is reported, or neither.
-    campaigns.whole(() => {
+    campaigns.inTransaction(() => {
       if (run.state === CampaignState.Running) campaigns.setState(name, CampaignState.Done);
       ended({ name, server, correlator: run.correlator }, boundedResult(summary, returnFormat));
     });
