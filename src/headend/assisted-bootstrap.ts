@@ -1,7 +1,7 @@
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { recordName } from '../base/record-name.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import type { Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { isOk } from '../dm/status.ts';
 import { accountNodes } from '../mo/dm-acc.ts';
@@ -47,7 +47,7 @@ export async function* bootstrapToGateway(
     serverSecret: secret(),
     serverNonce: entropy.bytes(nonceBytes),
   };
-  const uri = `${nodeAt(vocabulary, 'GwDeviceInventory', 'Expected')}/${recordName(deviceId)}`;
+  const uri = `${nodeAt(vocabulary, 'GwDeviceInventory', 'Expected')}/${hashedName(deviceId)}`;
   const [removed, added, found] = await sessionRequests.run(gateway, [
     // An earlier attempt that was interrupted may have left this node.
     { name: 'Delete', uri },

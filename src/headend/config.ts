@@ -3,12 +3,12 @@ import {
   authSchemes,
   described,
   identifier,
+  integerBetween,
   logSection,
   mqttSection,
   port,
   secret,
   text,
-  whole,
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 
@@ -41,7 +41,7 @@ export const headendConfigSchema = v.strictObject({
       'Group of workers that share the first packages of sessions, by a shared subscription at the broker',
     ),
     'session-timeout': described(
-      v.optional(whole(1, 600), 60),
+      v.optional(integerBetween(1, 600), 60),
       'Seconds for a device to open a requested session',
     ),
   }),
@@ -60,7 +60,7 @@ export const headendConfigSchema = v.strictObject({
     v.optional(
       v.strictObject({
         url: described(httpUrl, 'URL at which an existing DM server accepts packages'),
-        timeout: described(v.optional(whole(1, 300), 30), 'Seconds to wait for its answer'),
+        timeout: described(v.optional(integerBetween(1, 300), 30), 'Seconds to wait for its answer'),
       }),
     ),
     'Relays the packages of devices to a DM server over HTTP. This server still manages the gateways',

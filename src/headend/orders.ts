@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { recordName } from '../base/record-name.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import { numbered } from '../dm/outgoing.ts';
 import { commandOf, type NodeOperation, type Operation } from '../dm/server-session.ts';
 import { nodeAt, renamed, type Vocabulary } from '../mo/vocabulary.ts';
@@ -190,7 +190,7 @@ export function imageOperations(
  * ID.
  */
 export function groupOperations(vocabulary: Vocabulary, { id, devices }: GroupRequest): Operation[] {
-  const uri = `${nodeAt(vocabulary, 'GwDeviceInventory', 'Groups')}/${recordName(id)}`;
+  const uri = `${nodeAt(vocabulary, 'GwDeviceInventory', 'Groups')}/${hashedName(id)}`;
   const nodes = nodesBelow(vocabulary, uri);
   return [
     { name: 'Delete', uri },

@@ -1,7 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { recordName } from '../base/record-name.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import type { Work } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import { nodeAt, type Vocabulary } from '../mo/vocabulary.ts';
@@ -62,7 +62,7 @@ export class PendingDetaches {
     if (devices.length === 0) return;
     const outcomes = yield devices.map((device) => ({
       name: 'Delete' as const,
-      uri: `${nodeAt(vocabulary, 'GwDeviceInventory', 'Records')}/${recordName(device)}`,
+      uri: `${nodeAt(vocabulary, 'GwDeviceInventory', 'Records')}/${hashedName(device)}`,
     }));
     for (const [at, device] of devices.entries()) {
       const status = outcomes[at]?.status ?? 0;

@@ -215,7 +215,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     const targets = campaigns.targets(name);
     const pending = targets.filter(({ state }) => state === 'pending').map(({ device }) => device);
     const byRight = Map.groupBy(pending, (device) => mayActOn(server, device));
-    campaigns.whole(() => {
+    campaigns.inTransaction(() => {
       for (const device of byRight.get(false) ?? [])
         this.#settle(name, device, { status: DmStatus.PermissionDenied, parts: [] });
     });
@@ -246,7 +246,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     const { name } = running.order;
     const { campaigns } = this.#parts;
     const left = [...running.waiting.splice(0), ...takeLater(running)];
-    campaigns.whole(() => {
+    campaigns.inTransaction(() => {
       for (const { devices } of left)
         for (const device of devices) this.#settle(name, device, { status, parts: [] });
       // What a device accepted stands as that.
@@ -284,7 +284,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       attempts: unit.attempts++,
       begun: () => {
         if (isRepeated) return;
-        campaigns.whole(() => {
+        campaigns.inTransaction(() => {
           for (const device of unit.devices) campaigns.setTarget(order.name, device, 'begun');
         });
       },
@@ -297,7 +297,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       }
       const outcomes = await delegate(unit.child, unit.devices, order, options);
       const said = new Map(outcomes.map(({ device, ...outcome }) => [device, outcome]));
-      campaigns.whole(() => {
+      campaigns.inTransaction(() => {
         for (const device of unit.devices)
           this.#settle(order.name, device, said.get(device) ?? unknownOutcome);
       });
@@ -305,7 +305,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       // What the end of the gateway broke off goes on after the next start.
       if (signal.aborted) return;
       const status = asPosternError(thrown).dmStatus;
-      campaigns.whole(() => {
+      campaigns.inTransaction(() => {
         for (const device of unit.devices) this.#settle(order.name, device, { status, parts: [] });
       });
     }
@@ -339,7 +339,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     if (!run) return;
     const summary = this.summary(name);
     // It has ended and is reported, or neither.
-    campaigns.whole(() => {
+    campaigns.inTransaction(() => {
       if (run.state === CampaignState.Running) campaigns.setState(name, CampaignState.Done);
       ended({ name, server, correlator: run.correlator }, boundedResult(summary, returnFormat));
     });

@@ -7,7 +7,7 @@ import { DmStatus } from '../../dm/status.ts';
 import { downloadResult, FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 import { ImageState } from '../../mo/gw-image-inventory.ts';
 import type { ImageKeeper, ImageOrder, ImageStatus } from '../../mo/image-branch.ts';
-import { type download, untilWhole } from '../northbound/download.ts';
+import { type download, downloadUntilComplete } from '../northbound/download.ts';
 import type { ImageFiles } from '../store/image-files.ts';
 import type { ImageRecord, Images } from '../store/images.ts';
 
@@ -229,7 +229,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     const { files, events, order } = this.#parts;
     const operation = this.#record(name);
     try {
-      await this.#untilWhole(name, order(name), signal);
+      await this.#downloadUntilComplete(name, order(name), signal);
       const hash = await files.hashPart(name);
       this.#check(order(name), hash);
       signal.throwIfAborted();
@@ -260,15 +260,15 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     fields: Omit<ImageRecord, 'name' | 'used'> & { readonly result: number },
   ): void {
     const { images, ended } = this.#parts;
-    images.whole(() => {
+    images.inTransaction(() => {
       this.#put(name, fields);
       ended({ name, server, correlator }, fields.result);
     });
   }
 
-  async #untilWhole(name: string, { url = '' }: ImageOrder, signal: AbortSignal): Promise<void> {
+  async #downloadUntilComplete(name: string, { url = '' }: ImageOrder, signal: AbortSignal): Promise<void> {
     const { files, clock, entropy, events } = this.#parts;
-    await untilWhole(
+    await downloadUntilComplete(
       {
         received: () => files.received(name),
         attempt: () => this.#attempt(name, url, signal),

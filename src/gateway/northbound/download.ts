@@ -46,7 +46,7 @@ const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
  * Asks again and again, from where it broke off, as long as each few attempts bring something.
  * @throws what the last attempt threw, or the reason of the signal
  */
-export async function untilWhole(
+export async function downloadUntilComplete(
   { received, attempt, brokeOff, clock, entropy }: ResumedDownload,
   signal: AbortSignal,
 ): Promise<void> {

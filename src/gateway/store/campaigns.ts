@@ -79,7 +79,7 @@ export class Campaigns {
   }
 
   /** All of it is written, or nothing. */
-  whole(work: () => void): void {
+  inTransaction(work: () => void): void {
     transaction(this.#database, work);
   }
 

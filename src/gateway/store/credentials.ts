@@ -1,6 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { PosternError } from '../../base/errors.ts';
-import { recordName } from '../../base/record-name.ts';
+import { hashedName } from '../../base/hashed-name.ts';
 import type { BootstrapOrigin, ExpectedDevice } from '../../mo/device-record.ts';
 
 /** What a device and the gateway share: each proves itself to the other by its own secret. */
@@ -71,7 +71,7 @@ export class Credentials {
   delete(deviceId: string): void {
     this.#database.prepare('DELETE FROM credential WHERE device_id = ?').run(deviceId);
     this.#known.delete(deviceId);
-    this.#ids.delete(recordName(deviceId));
+    this.#ids.delete(hashedName(deviceId));
   }
 
   #keep(credential: GatewayCredential): void {
@@ -79,7 +79,7 @@ export class Credentials {
     const clientNonce = new Uint8Array(credential.clientNonce);
     const serverNonce = new Uint8Array(credential.serverNonce);
     this.#known.set(credential.deviceId, { ...credential, clientNonce, serverNonce });
-    this.#ids.set(recordName(credential.deviceId), credential.deviceId);
+    this.#ids.set(hashedName(credential.deviceId), credential.deviceId);
   }
 }
 

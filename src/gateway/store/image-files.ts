@@ -17,7 +17,7 @@ import { join } from 'node:path';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import { syncFile, syncFolder } from '../../base/durable.ts';
 import { PosternError } from '../../base/errors.ts';
-import { recordName } from '../../base/record-name.ts';
+import { hashedName } from '../../base/hashed-name.ts';
 
 const partSuffix = '.part';
 
@@ -153,7 +153,7 @@ export class ImageFiles implements Disposable {
 
   /** Where an image lies, or will. Names come from a server: they are no paths. */
   path(name: string): string {
-    return join(this.#directory, recordName(name));
+    return join(this.#directory, hashedName(name));
   }
 }
 

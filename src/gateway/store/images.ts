@@ -78,7 +78,7 @@ export class Images {
   }
 
   /** All of it is written, or nothing. */
-  whole(work: () => void): void {
+  inTransaction(work: () => void): void {
     transaction(this.#database, work);
   }
 

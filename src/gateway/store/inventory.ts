@@ -1,6 +1,6 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { PosternError } from '../../base/errors.ts';
-import { recordName } from '../../base/record-name.ts';
+import { hashedName } from '../../base/hashed-name.ts';
 import type { BootstrapOrigin, DeviceRecord, DeviceRecords, Protocol } from '../../mo/device-record.ts';
 
 /** The End Devices that are attached. A full inventory refuses new ones. */
@@ -48,7 +48,7 @@ export class Inventory implements DeviceRecords {
   delete(deviceId: string): void {
     this.#delete.run(deviceId);
     this.#records.delete(deviceId);
-    this.#ids.delete(recordName(deviceId));
+    this.#ids.delete(hashedName(deviceId));
   }
 
   /** @throws {PosternError} `full` */
@@ -76,7 +76,7 @@ export class Inventory implements DeviceRecords {
 
   #keep(record: DeviceRecord): void {
     this.#records.set(record.deviceId, record);
-    this.#ids.set(recordName(record.deviceId), record.deviceId);
+    this.#ids.set(hashedName(record.deviceId), record.deviceId);
   }
 }
 

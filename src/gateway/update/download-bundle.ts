@@ -8,7 +8,7 @@ import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { downloadResult, FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 import { imageScheme } from '../../mo/gw-image-inventory.ts';
-import { type download, untilWhole } from '../northbound/download.ts';
+import { type download, downloadUntilComplete } from '../northbound/download.ts';
 
 export interface BundleDownloadParts {
   readonly file: string;
@@ -79,7 +79,7 @@ export class BundleDownload {
       known(found);
     };
     try {
-      await untilWhole(
+      await downloadUntilComplete(
         {
           received: () => this.#received,
           attempt: () => this.#attempt(url, tag, keep, signal),

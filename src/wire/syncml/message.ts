@@ -15,7 +15,7 @@ import {
   type Shape,
   struct,
   text,
-} from './shapes.ts';
+} from './typed-elements.ts';
 
 // The order of fields is the order of the DTD (SyncML representation protocol 1.2.1, section 5).
 
