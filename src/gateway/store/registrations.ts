@@ -34,7 +34,9 @@ export class Registrations {
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
 
-  /** @param limit maximum number. Beyond it, the registration stored longest ago is deleted; its client registers again. */
+  /**
+   * @param limit maximum number; beyond it, the registration stored longest ago is deleted (its client registers again)
+   */
   constructor(database: DatabaseSync, limit: number) {
     this.#put = database.prepare('INSERT OR REPLACE INTO registration (device_id, body) VALUES (?, ?)');
     this.#delete = database.prepare('DELETE FROM registration WHERE device_id = ?');
