@@ -160,9 +160,9 @@ describe('a configuration that is wrong', limit, () => {
     );
   });
 
-  test('--check says that it is right', async () => {
+  test('--check says that it is valid', async () => {
     const { code, stdout } = await postern('gateway', '--check', '--config', file('good.toml', good));
-    assert.deepEqual([code, stdout.trim().endsWith('is right')], [0, true]);
+    assert.deepEqual([code, stdout.trim().endsWith('is valid')], [0, true]);
   });
 });
 

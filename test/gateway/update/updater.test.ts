@@ -326,7 +326,7 @@ describe('a gateway that updates itself, with slots that are directories', { tim
       );
       const status = await launched.cli('update', 'status');
       assert.match(status.said, /A runs, version 0\.1\.0; A is good/);
-      assert.match(status.said, /because {2}the certificate/);
+      assert.match(status.said, /reason {3}the certificate/);
       writeFileSync(file, ours.sign(versioned(), { version: '1.0.0' }));
       const from = launched.lines.length;
       const taken = await launched.cli('update', 'install', file);
