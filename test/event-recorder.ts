@@ -1,5 +1,5 @@
 import type { EventFields, Severity } from '../src/base/event-fields.ts';
-import { type EventName, eventTable, type FieldsOf } from '../src/base/event-table.ts';
+import { type EventName, type FieldsOf, severityOf } from '../src/base/event-table.ts';
 import type { Events } from '../src/base/events.ts';
 
 export interface Recorded {
@@ -19,7 +19,7 @@ export class EventRecorder implements Events {
   readonly #waiting = new Set<{ fits: (event: Recorded) => boolean; resolve: (event: Recorded) => void }>();
 
   emit(name: EventName, fields: EventFields): void {
-    const event = { severity: eventTable[name], name, fields };
+    const event = { severity: severityOf(name), name, fields };
     this.all.push(event);
     for (const waiter of this.#waiting)
       if (waiter.fits(event)) {

@@ -1,4 +1,4 @@
-import { debug, error, type FieldsIn, info, warn } from './event-fields.ts';
+import { debug, error, type FieldsIn, info, type Severity, warn } from './event-fields.ts';
 
 /**
  * All events. Names and severities are an operator's interface, in log lines and in the counts of `postern status`. A name has one
@@ -192,6 +192,8 @@ export const eventTable = {
 };
 
 export type EventName = keyof typeof eventTable;
+
+export const severityOf = (name: EventName): Severity => eventTable[name];
 
 /** Fields of an event. */
 export type FieldsOf<Name extends EventName> = FieldsIn<(typeof eventTable)[Name]>;

@@ -1,6 +1,5 @@
 import { type DestinationStream, type Logger, pino } from 'pino';
-import type { Severity } from './event-fields.ts';
-import { type EventName, eventTable, type FieldsOf } from './event-table.ts';
+import { type EventName, type FieldsOf, severityOf } from './event-table.ts';
 import type { Events } from './events.ts';
 
 /** Events as JSON lines at the level that the table gives them: `event` is the name of what happened, the rest are its facts. */
@@ -13,7 +12,6 @@ export class LogEvents implements Events {
   }
 
   emit<Name extends EventName>(name: Name, fields: FieldsOf<Name>): void {
-    const severity: Severity = eventTable[name];
-    this.#logger[severity]({ event: name, ...fields });
+    this.#logger[severityOf(name)]({ event: name, ...fields });
   }
 }

@@ -67,8 +67,7 @@ export class Upstream implements Uplink {
   }
 
   get description() {
-    const { settings } = this.#parts;
-    return { url: settings.url, protocol: this.#link.protocol === 5 ? 'MQTT 5' : 'MQTT 3.1.1' };
+    return { url: this.#link.url, protocol: this.#link.protocol === 5 ? 'MQTT 5' : 'MQTT 3.1.1' };
   }
 
   /** Number of requests that wait for an answer. */

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import type { Clock } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { publicUrl } from '../../base/public-url.ts';
 import type { FirmwareBranch, FirmwareOrder } from '../../mo/firmware-branch.ts';
 import { FumoRefusal, FumoResult, FumoState } from '../../mo/fumo.ts';
 import type { UpdateRecord, UpdateRecords } from '../store/update-record.ts';
@@ -166,7 +167,7 @@ export class Updater implements AsyncDisposable {
       throw thrown;
     }
     branch.state = FumoState.Downloaded;
-    events.emit('update.downloaded', { from: record.url.slice(0, 200) });
+    events.emit('update.downloaded', { from: publicUrl(record.url).slice(0, 200) });
   }
 
   /** What the bundle says, when it may be installed here. */

@@ -11,6 +11,7 @@ import { type Clock, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { publicUrl } from '../../base/public-url.ts';
 import { backoff } from '../../base/retry.ts';
 
 /** How to reach and to trust an MQTT broker. */
@@ -97,6 +98,11 @@ export class MqttLink implements AsyncDisposable {
     return this.#isConnected;
   }
 
+  /** Where the broker is, without credentials. */
+  get url(): string {
+    return publicUrl(this.#parts.settings.url);
+  }
+
   /** Protocol level of the current or last attempt. */
   get protocol(): 4 | 5 {
     return this.#protocol;
@@ -171,10 +177,10 @@ export class MqttLink implements AsyncDisposable {
         delays = backoff(reconnect, entropy);
         await attempt.closed;
         if (this.#stop.signal.aborted) return;
-        events.emit('mqtt.disconnected', { url: settings.url });
+        events.emit('mqtt.disconnected', { url: this.url });
       } else if (!this.#stop.signal.aborted) {
         events.emit('mqtt.connect-failed', {
-          url: settings.url,
+          url: this.url,
           protocol: this.#protocol,
           reason: failure,
         });
@@ -218,7 +224,7 @@ export class MqttLink implements AsyncDisposable {
         const refused = granted.find(({ qos }) => qos >= 128);
         if (refused) throw new Error(`the broker refuses the subscription ${refused.topic}`);
         this.#isConnected = true;
-        events.emit('mqtt.connected', { url: settings.url, protocol: this.#protocol });
+        events.emit('mqtt.connected', { url: this.url, protocol: this.#protocol });
         opened.resolve(undefined);
         this.#parts.connected?.();
       } catch (error) {
