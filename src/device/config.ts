@@ -2,7 +2,7 @@ import * as v from 'valibot';
 import { authSchemes, described, identifier, logSection, port, secret, text, whole } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 
-/** The reference End Device's configuration file. */
+/** Schema of the reference End Device's configuration file. */
 export const deviceConfigSchema = v.strictObject({
   device: v.strictObject({
     id: described(
@@ -18,15 +18,15 @@ export const deviceConfigSchema = v.strictObject({
     firmware: described(v.optional(text, '1.0.0'), 'DevDetail/FwV'),
     'factory-secret': described(
       v.optional(secret),
-      'Secret for the local bootstrap server (GwMO 8.4.2); without it the device waits for its DM server to assist',
+      'Secret for the local bootstrap server (GwMO 8.4.2); without it the device waits for assisted bootstrap by its DM server',
     ),
     pin: described(
       v.optional(text),
-      'A PIN that protects the bootstrap besides the factory secret, if its bootstrap server has one for it',
+      'PIN that protects the bootstrap in addition to the factory secret, if the bootstrap server has one for the device',
     ),
     state: described(
       v.optional(text, ':memory:'),
-      'File that holds accounts and settings; `:memory:` forgets them',
+      'File that holds accounts and settings; with `:memory:` they are lost when the device stops',
     ),
     encoding: described(
       v.optional(v.picklist(['xml', 'wbxml', 'cbor'], '"xml", "wbxml" or "cbor"'), 'xml'),
@@ -37,12 +37,15 @@ export const deviceConfigSchema = v.strictObject({
     v.strictObject({
       gateway: described(
         v.optional(v.pipe(v.string(), v.regex(/^coap:\/\/\S+$/, 'a URI such as coap://192.0.2.1:5683'))),
-        'Where the gateway is; found by multicast when absent',
+        'URI of the gateway; without it the device finds one by multicast',
       ),
-      'multicast-port': described(v.optional(port, 5683), 'Port that discovery asks'),
+      'multicast-port': described(
+        v.optional(port, 5683),
+        'UDP port to which the discovery by multicast is sent',
+      ),
       interface: described(
         v.optional(text, '0.0.0.0'),
-        'IPv4 address of the own interface, for its socket and its multicast',
+        'IPv4 address of the interface that the device uses, for its socket and for multicast',
       ),
     }),
     {},
@@ -50,13 +53,10 @@ export const deviceConfigSchema = v.strictObject({
   bootstrap: described(
     v.optional(
       v.strictObject({
-        file: described(
-          text,
-          'A bootstrap that somebody brought: DM profile or Client Provisioning document',
-        ),
+        file: described(text, 'Path of the document: DM profile or Client Provisioning'),
         type: described(
           text,
-          'Its content type with the protection, such as `application/vnd.wap.connectivity-wbxml; SEC=NETWPIN; MAC=…`',
+          'Content type of the document with its protection, such as `application/vnd.wap.connectivity-wbxml; SEC=NETWPIN; MAC=…`',
         ),
       }),
     ),
@@ -67,30 +67,33 @@ export const deviceConfigSchema = v.strictObject({
       v.strictObject({
         bootstrap: described(
           v.optional(v.boolean(), true),
-          'Ask the gateway for an account first; else it registers with the gateway that it finds',
+          'Whether the device first asks the gateway for a bootstrap; otherwise it registers directly with the gateway that it finds',
         ),
         lifetime: described(
           v.optional(whole(1, 31_536_000), 300),
-          'Seconds within which it renews its registration, where no bootstrap says otherwise',
+          'Lifetime of the registration in seconds, unless a bootstrap gives another one',
         ),
-        'queue-mode': described(v.optional(v.boolean(), false), 'Whether it says that it sleeps'),
+        'queue-mode': described(
+          v.optional(v.boolean(), false),
+          'Whether the device registers with Queue Mode, as a device that sleeps',
+        ),
       }),
     ),
-    'It is an LwM2M client instead of an OMA DM client; its DevId is its endpoint name',
+    'With this table the device is an LwM2M client instead of an OMA DM client; its DevId is the endpoint name',
   ),
   'dm-server': described(
     v.optional(
       v.strictObject({
-        id: described(identifier, 'ServerID of the DM server that the factory gave an account for'),
-        'client-secret': described(secret, 'Secret by which this device proves itself to it'),
+        id: described(identifier, 'ServerID of the DM server'),
+        'client-secret': described(secret, 'Secret by which the device authenticates to the DM server'),
         'client-auth': authSchemes(
-          'How this device may prove itself: `basic`, `md5`, `mac`; the first is what it begins with',
+          'Schemes by which the device may authenticate: `basic`, `md5`, `mac`; it begins with the first',
         ),
-        'server-secret': described(secret, 'Secret by which it proves itself to this device'),
-        'server-auth': authSchemes('How it may prove itself'),
+        'server-secret': described(secret, 'Secret by which the DM server authenticates to the device'),
+        'server-auth': authSchemes('Schemes by which the DM server may authenticate'),
       }),
     ),
-    'The account that the device left its factory with, if any',
+    'Account for a DM server that the device has from its factory, if any',
   ),
   gwmo: gwmoSection,
   log: logSection,
