@@ -18,14 +18,14 @@ export const identifier = v.pipe(
   v.string(),
   v.regex(/^[A-Za-z0-9._:-]{1,64}$/, 'an identifier: 1 to 64 of A-Z a-z 0-9 . _ : -'),
 );
-export const whole = (min: number, max: number) =>
+export const integerBetween = (min: number, max: number) =>
   v.pipe(
     v.number(),
     v.integer(`a whole number from ${min} to ${max}`),
     v.minValue(min, `a whole number from ${min} to ${max}`),
     v.maxValue(max, `a whole number from ${min} to ${max}`),
   );
-export const port = whole(0, 65535);
+export const port = integerBetween(0, 65535);
 /** Schemes of OMA DM security, in order of preference. */
 const schemes = v.pipe(
   v.array(v.picklist(['basic', 'md5', 'mac'], '"basic", "md5" or "mac"')),

@@ -57,7 +57,7 @@ All keys are in docs/configuration.md.`,
     await using running = new Headend(config, { events });
     await using api = new HeadendApi(running, events);
     await api.start(config.api.host, config.api.port);
-    events.emit('info', 'api.listening', { url: api.url });
+    events.emit('api.listening', { url: api.url });
     running.start();
     await stopped(stop);
   },

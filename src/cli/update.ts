@@ -36,7 +36,7 @@ If the new slot is not healthy, the old one is started again.
   },
 };
 
-/** Prints the progress of an update until the gateway restarts or refuses the update. */
+/** Prints the progress of an update until the gateway restarts, refuses the update, or runs the new slot already. */
 async function follow(socket: string, stop: AbortSignal): Promise<void> {
   let said = '';
   while (!stop.aborted) {
@@ -45,7 +45,9 @@ async function follow(socket: string, stop: AbortSignal): Promise<void> {
       return console.log(
         'installed; the gateway restarts, and returns to the old slot if the new one is not healthy',
       );
-    if (now.result !== undefined && now.result !== FumoResult.Ok)
+    // The restart and the health check can both fall between two looks.
+    if (now.result === FumoResult.Ok) return console.log('installed; the new slot is healthy');
+    if (now.result !== undefined)
       throw new PosternError('unavailable', `the update was refused with ${now.result}: ${now.reason}`);
     const line = progress(now);
     if (line !== said) console.log(line);

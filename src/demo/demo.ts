@@ -8,7 +8,9 @@ import { join } from 'node:path';
 import { Aedes } from 'aedes';
 import { checkConfig } from '../base/config.ts';
 import { systemEntropy } from '../base/entropy.ts';
-import type { EventFields, Events, Severity } from '../base/events.ts';
+import type { EventFields } from '../base/event-fields.ts';
+import type { EventName } from '../base/event-table.ts';
+import type { Events } from '../base/events.ts';
 import { deviceConfigSchema } from '../device/config.ts';
 import { Device } from '../device/device.ts';
 import { LwM2mDevice } from '../device/lwm2m-device.ts';
@@ -51,27 +53,27 @@ const imageBytes = 64 * 1024;
 /** Waits for events by their names. */
 class Waiter implements Events {
   readonly #waiting: {
-    name: string;
+    name: EventName;
     device?: string | undefined;
     gateway?: string | undefined;
     resolve: () => void;
   }[] = [];
-  readonly #seen: { name: string; fields: EventFields }[] = [];
+  readonly #seen: { name: EventName; fields: EventFields }[] = [];
 
-  emit(_severity: Severity, name: string, fields: EventFields = {}): void {
+  emit(name: EventName, fields: EventFields): void {
     this.#seen.push({ name, fields });
     for (const { resolve } of this.#waiting.filter((one) => fits(one, { name, fields }))) resolve();
   }
 
   /** Resolves at the next event of this name. */
-  next(name: string): Promise<void> {
+  next(name: EventName): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#waiting.push({ name, resolve });
     return promise;
   }
 
   /** Resolves at the first event of this name, also if it happened before. */
-  until(name: string, device?: string, gateway?: string): Promise<void> {
+  until(name: EventName, device?: string, gateway?: string): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     const wanted = { name, device, gateway, resolve };
     this.#waiting.push(wanted);
@@ -81,8 +83,8 @@ class Waiter implements Events {
 }
 
 const fits = (
-  wanted: { name: string; device?: string | undefined; gateway?: string | undefined },
-  { name, fields }: { name: string; fields: EventFields },
+  wanted: { name: EventName; device?: string | undefined; gateway?: string | undefined },
+  { name, fields }: { name: EventName; fields: EventFields },
 ): boolean =>
   wanted.name === name &&
   (wanted.device ?? fields.device) === fields.device &&

@@ -1,6 +1,7 @@
-import type { EventFields, Events, Severity } from '../base/events.ts';
+import type { EventName, FieldsOf } from '../base/event-table.ts';
+import type { Events } from '../base/events.ts';
 
-type Sentence = (fields: EventFields) => string | undefined;
+type Sentences = { readonly [Name in EventName]?: (fields: FieldsOf<Name>) => string };
 
 const short = (id: unknown): string => String(id).replace(/^urn:dev:/, '');
 
@@ -12,30 +13,30 @@ const alertNames: Readonly<Record<string, string>> = {
 };
 
 /** One sentence for each event worth telling, for a reader who has not read the specifications. */
-const sentences: Readonly<Record<string, Readonly<Record<string, Sentence>>>> = {
+const sentences: Readonly<Record<keyof typeof columns, Sentences>> = {
   device: {
     'device.discovered': ({ device, gateway, resources }) =>
       `${short(device)} found a gateway at ${gateway}, which offers ${resources}`,
-    'device.bootstrapped': ({ device, gateway }) =>
-      `${short(device)} checked the MAC of the bootstrap and now has an account for gateway ${gateway}`,
+    'device.bootstrapped': ({ device, server }) =>
+      `${short(device)} checked the MAC of the bootstrap and now has an account for ${server}`,
     'device.account-taken': ({ device, gateway }) =>
       `${short(device)} accepted an account for the gateway at ${gateway}`,
     'device.session-started': ({ device, server, session, tunnelled }) =>
       `${short(device)} opens DM session ${session} with ${server}${tunnelled ? ', through the tunnel' : ''}`,
     'device.command': ({ device, server, command, uri, status }) =>
       `${short(device)} executed ${command}${uri === undefined ? '' : ` ${uri}`} for ${server}: status ${status}`,
-    'device.attached': ({ device, gateway }) => `${short(device)} is attached to ${gateway}`,
+    'device.attach-done': ({ device, gateway }) => `${short(device)} is attached to ${gateway}`,
     'device.written': ({ device, path }) => `${short(device)} accepted a value for ${path}`,
     'device.executed': ({ device, path }) => `${short(device)} executed ${path}`,
     'device.notified': ({ device, server, session }) =>
       `${short(device)} received Package #0, checked its digest, and will open session ${session} with ${server}`,
-    'device.moved': ({ device, from }) =>
+    'device.location-changed': ({ device, from }) =>
       `${short(device)} is no longer in the network of ${from} and will report this`,
     'device.downloaded': ({ device, bytes }) =>
       `${short(device)} downloaded the image block by block from its gateway: ${bytes} bytes`,
     'device.updated': ({ device, version }) => `${short(device)} now runs version ${version}`,
     'device.attach-failed': ({ device, reason, retryInSeconds }) =>
-      `${short(device)} could not attach: ${reason}; next attempt in ${retryInSeconds} s`,
+      `${short(device)} could not attach: ${reason}${retryInSeconds === undefined ? '' : `; next attempt in ${retryInSeconds} s`}`,
     'device.notification-refused': ({ device }) =>
       `${short(device)} refused a Package #0 because its digest is wrong`,
     'device.session-failed': ({ device, server, reason }) =>
@@ -121,12 +122,13 @@ export class Narrator implements Events {
     this.#column = column;
   }
 
-  emit(severity: Severity, name: string, fields: EventFields = {}): void {
-    const sentence = sentences[this.#party]?.[name]?.(fields);
+  emit<Name extends EventName>(name: Name, fields: FieldsOf<Name>): void {
+    const party: Sentences = sentences[this.#party];
+    const sentence = party[name]?.(fields);
     if (sentence !== undefined) {
       const seconds = ((performance.now() - this.#began) / 1000).toFixed(2).padStart(7);
       this.#print(`${seconds}  ${this.#column}  ${sentence}`);
     }
-    this.#next?.emit(severity, name, fields);
+    this.#next?.emit(name, fields);
   }
 }

@@ -27,7 +27,7 @@ export async function untilAttached(parts: AttachmentParts, attach: () => Promis
       if (signal.aborted) return;
       const { code, message } = asPosternError(thrown);
       const delay = delays.next().value;
-      events.emit(code === 'internal' ? 'error' : 'warn', 'device.attach-failed', {
+      events.emit('device.attach-failed', {
         device: deviceId,
         code,
         reason: message,

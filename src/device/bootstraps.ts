@@ -78,7 +78,7 @@ export class Bootstraps {
     const added = await this.#apply(issued.document, issued.mediaType, issued.security);
     if (added?.bootstrapNonce !== issued.nonce)
       throw new PosternError('unauthorized', 'the bootstrap answers another request');
-    events.emit('info', 'device.bootstrapped', { device: id, gateway: added.serverId });
+    events.emit('device.bootstrapped', { device: id, server: added.serverId });
   }
 
   /**
@@ -137,8 +137,7 @@ export class Bootstraps {
     try {
       if (this.#applied.has(document)) return undefined;
       const added = await this.#apply(document, mediaType.trim(), bootstrap.type);
-      if (added)
-        events.emit('info', 'device.bootstrapped', { device: config.device.id, server: added.serverId });
+      if (added) events.emit('device.bootstrapped', { device: config.device.id, server: added.serverId });
       return added;
     } catch (thrown) {
       throw new PosternError('configuration', `bootstrap.file: ${asPosternError(thrown).message}`, {

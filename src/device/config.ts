@@ -1,5 +1,14 @@
 import * as v from 'valibot';
-import { authSchemes, described, identifier, logSection, port, secret, text, whole } from '../base/config.ts';
+import {
+  authSchemes,
+  described,
+  identifier,
+  integerBetween,
+  logSection,
+  port,
+  secret,
+  text,
+} from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 
 /** The reference End Device's configuration file. */
@@ -67,7 +76,7 @@ export const deviceConfigSchema = v.strictObject({
           'Ask the gateway for an account first. If false, the client registers with the gateway that it finds',
         ),
         lifetime: described(
-          v.optional(whole(1, 31_536_000), 300),
+          v.optional(integerBetween(1, 31_536_000), 300),
           'Lifetime of its registration in seconds, unless a bootstrap gives another',
         ),
         'queue-mode': described(

@@ -173,7 +173,7 @@ export class Device implements AsyncDisposable {
         'unavailable',
         `the gateway ended the session with ${outcome.status}: ${outcome.reason}`,
       );
-    this.#events.emit('info', 'device.attached', { device: this.id, gateway: account.serverId });
+    this.#events.emit('device.attach-done', { device: this.id, gateway: account.serverId });
   }
 
   /**
@@ -191,7 +191,7 @@ export class Device implements AsyncDisposable {
   #locationUpdate({ serverId }: DmAccount): OutgoingAlert[] {
     if (this.value('Settings', 'LocationUpdate') !== 'true') return [];
     const address = this.#coap.address;
-    this.#events.emit('info', 'device.moved', { device: this.id, from: serverId, address });
+    this.#events.emit('device.location-changed', { device: this.id, from: serverId, address });
     return [locationUpdateAlert(this.#vocabulary, { address, gateway: serverId })];
   }
 
@@ -204,7 +204,7 @@ export class Device implements AsyncDisposable {
       } catch (thrown) {
         this.#stop.signal.throwIfAborted();
         const { message } = asPosternError(thrown);
-        this.#events.emit('warn', 'device.report-failed', { device: this.id, reason: message });
+        this.#events.emit('device.report-failed', { device: this.id, reason: message });
       }
       await pause(this.#clock, delays.next().value, this.#stop.signal);
     }
@@ -225,7 +225,7 @@ export class Device implements AsyncDisposable {
     if (base === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
     const found = await this.#coap.linksOf(base, 'rt=oma.dm*', discoveryTimeout);
     this.#found = found;
-    this.#events.emit('info', 'device.discovered', {
+    this.#events.emit('device.discovered', {
       device: this.id,
       gateway: found.base,
       resources: found.links.map(({ target }) => target).join(' '),
@@ -246,7 +246,7 @@ export class Device implements AsyncDisposable {
   #forget(serverId: string): void {
     const name = this.#accounts.nodeName(serverId);
     if (name !== undefined) this.#accounts.branch.delete([name]);
-    this.#events.emit('warn', 'device.account-dropped', { device: this.id, server: serverId });
+    this.#events.emit('device.account-dropped', { device: this.id, server: serverId });
   }
 
   async #tunnelPlace(serverId: string) {
@@ -261,18 +261,18 @@ export class Device implements AsyncDisposable {
     const notification = decodeNotification(payload);
     const { serverId } = notification;
     if (!this.#accounts.believes(notification)) {
-      this.#events.emit('warn', 'device.notification-refused', {
+      this.#events.emit('device.notification-refused', {
         device: this.id,
         server: serverId.slice(0, 64),
       });
       return { code: '4.01' };
     }
     const sessionId = sessionIdText(notification.sessionId);
-    this.#events.emit('info', 'device.notified', { device: this.id, server: serverId, session: sessionId });
+    this.#events.emit('device.notified', { device: this.id, server: serverId, session: sessionId });
     void this.#sessions.run(serverId, sessionId).catch((thrown) => {
       if (this.#stop.signal.aborted) return;
       const reason = asPosternError(thrown).message;
-      this.#events.emit('warn', 'device.session-failed', { device: this.id, server: serverId, reason });
+      this.#events.emit('device.session-failed', { device: this.id, server: serverId, reason });
     });
     return { code: '2.04' };
   }

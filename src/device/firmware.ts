@@ -58,10 +58,10 @@ export class Firmware {
     } catch (thrown) {
       const { message, code } = asPosternError(thrown);
       result = code === 'malformed' ? FumoResult.BadUrl : FumoResult.ServerError;
-      events.emit('warn', 'device.update-failed', { device: deviceId, result, reason: message });
+      events.emit('device.update-failed', { device: deviceId, result, reason: message });
     }
     await report(server, firmwareAlert(operation, correlator, result)).catch((thrown) =>
-      events.emit('warn', 'device.report-failed', {
+      events.emit('device.report-failed', {
         device: deviceId,
         reason: asPosternError(thrown).message,
       }),
@@ -79,7 +79,7 @@ export class Firmware {
     }
     this.branch.state = FumoState.Downloaded;
     const { events, deviceId } = this.#parts;
-    events.emit('info', 'device.downloaded', { device: deviceId, bytes: this.#package.length });
+    events.emit('device.downloaded', { device: deviceId, bytes: this.#package.length });
   }
 
   #install(): void {
@@ -90,7 +90,7 @@ export class Firmware {
     this.#package = undefined;
     this.branch.state = FumoState.DoneWithoutData;
     this.#runs(version);
-    events.emit('info', 'device.updated', { device: deviceId, version, bytes });
+    events.emit('device.updated', { device: deviceId, version, bytes });
   }
 
   #runs(version: string): void {

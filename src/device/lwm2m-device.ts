@@ -157,7 +157,7 @@ export class LwM2mDevice implements AsyncDisposable {
     const base = gateway ?? (await this.#coap.discover(port, `rt=${wanted}`, discoveryTimeout))?.base;
     if (base === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
     const { links } = await this.#coap.linksOf(base, `rt=${wanted}`, discoveryTimeout);
-    this.#events.emit('info', 'device.discovered', {
+    this.#events.emit('device.discovered', {
       device: this.id,
       gateway: base,
       resources: links.map(({ target }) => target).join(' '),
@@ -178,7 +178,7 @@ export class LwM2mDevice implements AsyncDisposable {
       .find(([, instance = 0]) => this.#objects.value(ObjectId.Security, instance, 1) === false);
     const uri = account && this.#objects.value(...account, 0);
     if (typeof uri !== 'string') throw new PosternError('malformed', 'the bootstrap names no server');
-    this.#events.emit('info', 'device.account-taken', { device: this.id, gateway: uri });
+    this.#events.emit('device.account-taken', { device: this.id, gateway: uri });
     const { host, port } = parseCoapUri(uri);
     return `coap://${uriHost(host)}:${port}`;
   }
@@ -216,7 +216,7 @@ export class LwM2mDevice implements AsyncDisposable {
     });
     if (code !== '2.01') throw new PosternError('unavailable', `the registration was answered with ${code}`);
     this.#registration = { base, path: location };
-    this.#events.emit('info', 'device.attached', { device: this.id, gateway: base });
+    this.#events.emit('device.attach-done', { device: this.id, gateway: base });
   }
 
   #asked({ method, url, payload, contentFormat, accept }: StackIncoming): StackAnswer {
@@ -268,7 +268,7 @@ export class LwM2mDevice implements AsyncDisposable {
       this.#objects.put(path, Object.fromEntries(entries.map((entry) => [entry.path[2], entry.value])));
     else {
       this.#objects.write(path, entries);
-      this.#events.emit('info', 'device.written', { device: this.id, path: pathText(path) });
+      this.#events.emit('device.written', { device: this.id, path: pathText(path) });
       const isPackage = pathText(path) === pathText([ObjectId.Firmware, 0, FirmwareResource.PackageUri]);
       if (isPackage) this.#downloading = this.#download(String(entries[0]?.value ?? ''));
     }
@@ -278,7 +278,7 @@ export class LwM2mDevice implements AsyncDisposable {
   #post(path: Path, payload: Uint8Array, contentFormat: number | undefined): StackAnswer {
     if (path.length === 3) {
       this.#objects.execute(path, Buffer.from(payload).toString());
-      this.#events.emit('info', 'device.executed', { device: this.id, path: pathText(path) });
+      this.#events.emit('device.executed', { device: this.id, path: pathText(path) });
       return { code: '2.04' };
     }
     if (path.length === 2) {
@@ -307,12 +307,12 @@ export class LwM2mDevice implements AsyncDisposable {
     try {
       this.#package = await this.#coap.download(uri);
       state(FirmwareState.Downloaded, FirmwareResult.None);
-      this.#events.emit('info', 'device.downloaded', { device: this.id, bytes: this.#package.length });
+      this.#events.emit('device.downloaded', { device: this.id, bytes: this.#package.length });
     } catch (thrown) {
       const { code, message } = asPosternError(thrown);
       const isWrong = code === 'malformed' || code === 'notFound';
       state(FirmwareState.Idle, isWrong ? FirmwareResult.BadUri : FirmwareResult.ConnectionLost);
-      this.#events.emit('warn', 'device.download-failed', { device: this.id, reason: message });
+      this.#events.emit('device.download-failed', { device: this.id, reason: message });
     }
   }
 
@@ -328,23 +328,21 @@ export class LwM2mDevice implements AsyncDisposable {
       [FirmwareResource.State]: FirmwareState.Idle,
       [FirmwareResource.Result]: FirmwareResult.Success,
     });
-    this.#events.emit('info', 'device.updated', { device: this.id, version });
+    this.#events.emit('device.updated', { device: this.id, version });
     this.#restart('its firmware is new');
   }
 
   /** As after a reboot: it registers anew, once what was asked is answered. */
   #restart(reason: string): void {
-    this.#events.emit('info', 'device.restarts', { device: this.id, reason });
+    this.#events.emit('device.restarts', { device: this.id, reason });
     const { base } = this.#registration ?? {};
     if (base === undefined) return;
     this.#clock.after(0, () => {
       if (this.#stop.signal.aborted) return;
-      this.#register(base).catch((thrown) =>
-        this.#events.emit('warn', 'device.attach-failed', {
-          device: this.id,
-          reason: asPosternError(thrown).message,
-        }),
-      );
+      this.#register(base).catch((thrown) => {
+        const { code, message } = asPosternError(thrown);
+        this.#events.emit('device.attach-failed', { device: this.id, code, reason: message });
+      });
     });
   }
 }

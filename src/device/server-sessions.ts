@@ -95,7 +95,7 @@ export class ServerSessions {
       notified: notifiedId !== undefined,
       alerts,
       executed: (command, uri, status) =>
-        this.#parts.events.emit('info', 'device.command', {
+        this.#parts.events.emit('device.command', {
           device: this.#parts.deviceId,
           server: serverId,
           command,
@@ -103,7 +103,7 @@ export class ServerSessions {
           status,
         }),
     });
-    this.#parts.events.emit('info', 'device.session-started', {
+    this.#parts.events.emit('device.session-started', {
       device: this.#parts.deviceId,
       server: serverId,
       session: sessionId,
@@ -131,7 +131,7 @@ export class ServerSessions {
       if (code === '4.03' && !tunnelled) this.#parts.forget(serverId);
       throw new PosternError('unavailable', why);
     });
-    this.#parts.events.emit('info', 'device.session-ended', {
+    this.#parts.events.emit('device.session-ended', {
       device: this.#parts.deviceId,
       server: serverId,
       session: sessionId,

@@ -81,7 +81,7 @@ export class ClientSession extends Session {
 
   /** What the commands of one message change is written as a whole. */
   protected override async performAll(work: () => Promise<void>): Promise<void> {
-    await this.#parts.tree.whole(work);
+    await this.#parts.tree.atomically(work);
   }
 
   protected override async perform(command: Command, message: SyncmlMessage): Promise<void> {

@@ -12,8 +12,9 @@ import { DmError } from './dm-error.ts';
 import { getList } from './lists.ts';
 import { getProperty, replaceProperty } from './properties.ts';
 import { DmStatus, isOk, isUserInteraction } from './status.ts';
-import type { ManagementTree, NewNode, NodeView } from './tree.ts';
-import { nodeUri, parseNodeUri } from './uri.ts';
+import type { ManagementTree } from './tree.ts';
+import type { NewNode, NodeView } from './tree-branch.ts';
+import { type NodePath, nodeUri, parseNodeUri } from './uri.ts';
 
 /** What one item of a command came to. `uri` is the item's target. */
 export interface ItemOutcome {
@@ -90,7 +91,7 @@ async function atomic(
   composite: Composite,
 ): Promise<CommandOutcome[]> {
   const inner: CommandOutcome[] = [];
-  const whole = (status: number): CommandOutcome => ({
+  const ofAtomic = (status: number): CommandOutcome => ({
     command: composite,
     items: [{ uri: undefined, status }],
   });
@@ -108,7 +109,7 @@ async function atomic(
   }
   if (failedAt < 0) {
     tree.commit();
-    return [whole(DmStatus.Ok), ...inner];
+    return [ofAtomic(DmStatus.Ok), ...inner];
   }
   tree.rollback();
   const rest = composite.commands
@@ -120,7 +121,7 @@ async function atomic(
       isOk(item.status) ? { ...item, ...takenBack(tree, command, item), results: [] } : item,
     ),
   }));
-  return [whole(DmStatus.AtomicFailed), ...undone, ...rest];
+  return [ofAtomic(DmStatus.AtomicFailed), ...undone, ...rest];
 }
 
 /** Section 6.6.2 again: no Get, since nothing of it can be taken back, and no Atomic within. */
@@ -174,7 +175,7 @@ async function executeItem(
     case 'Get':
       return { status: DmStatus.Ok, results: [resultOf(path, tree.get(path, serverId))] };
     case 'Add':
-      await tree.whole(() => tree.add(path, newNode(item, meta), serverId));
+      await tree.atomically(() => tree.add(path, newNode(item, meta), serverId));
       return done;
     case 'Replace':
       await tree.replace(path, newNode(item, meta), serverId);
@@ -185,7 +186,7 @@ async function executeItem(
     case 'Copy': {
       const from = item.source?.locUri;
       if (from === undefined) throw new PosternError('malformed', 'a Copy without a source');
-      await tree.whole(() => tree.copy(parseNodeUri(from).path, path, serverId));
+      await tree.atomically(() => tree.copy(parseNodeUri(from).path, path, serverId));
       return done;
     }
     case 'Exec':
@@ -205,7 +206,7 @@ async function onQuery(
   tree: ManagementTree,
   { name }: TreeCommand,
   { data }: Item,
-  path: readonly string[],
+  path: NodePath,
   query: string,
   serverId: string,
 ): Promise<Done> {
@@ -235,7 +236,7 @@ function newNode({ data }: Item, meta: Meta): NewNode {
   };
 }
 
-function resultOf(path: readonly string[], view: NodeView): Item {
+function resultOf(path: NodePath, view: NodeView): Item {
   const meta = { format: view.format, ...(view.type !== undefined && { type: view.type }) };
   const data = view.format === 'node' ? (view.children ?? []).join('/') : (view.value ?? '');
   return { source: { locUri: nodeUri(path) }, meta, data };

@@ -3,7 +3,7 @@ import { DmStatus } from './status.ts';
 
 /** What became of an item that came in: all of it is there, or a part of it, or it is wrong. */
 export type Received =
-  | { readonly kind: 'whole'; readonly item: Item }
+  | { readonly kind: 'complete'; readonly item: Item }
   | { readonly kind: 'part' }
   | { readonly kind: 'wrong'; readonly status: number };
 
@@ -47,7 +47,7 @@ export class LargeObjectReceiver {
   take(command: string, item: Item): Received {
     const { meta, data = '', moreData } = item;
     if (!this.#begun) {
-      if (!moreData) return { kind: 'whole', item };
+      if (!moreData) return { kind: 'complete', item };
       if (meta?.size === undefined) return { kind: 'wrong', status: DmStatus.SizeRequired };
       if (meta.size > this.#limit) return { kind: 'wrong', status: DmStatus.RequestEntityTooLarge };
       const isText = typeof data === 'string';
@@ -63,7 +63,7 @@ export class LargeObjectReceiver {
     if (begun.bytes !== begun.size) return { kind: 'wrong', status: DmStatus.SizeMismatch };
     const all = Buffer.concat(begun.chunks);
     const { moreData: _, ...first } = begun.first;
-    return { kind: 'whole', item: { ...first, data: begun.isText ? all.toString() : all } };
+    return { kind: 'complete', item: { ...first, data: begun.isText ? all.toString() : all } };
   }
 
   #wrong(status: number): Received {

@@ -2,10 +2,9 @@ import type { Item } from '../wire/syncml/message.ts';
 import { encodeTnds, TndsMediaType, type TndsNode } from '../wire/syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
 import { DmStatus } from './status.ts';
-import type { ManagementTree, NodeView } from './tree.ts';
-import { nodeUri, unescapeName } from './uri.ts';
-
-type Path = readonly string[];
+import type { ManagementTree } from './tree.ts';
+import type { NodeView } from './tree-branch.ts';
+import { type NodePath, nodeUri, unescapeName } from './uri.ts';
 
 /** Nodes of a subtree that is got as one object. One by one there are as many as the messages of a session hold. */
 const nodeBound = 4096;
@@ -19,7 +18,12 @@ const tndsProperties = ['ACL', 'Format', 'Title', 'Type', 'Value'];
  * sent, message by message, so a subtree of any size takes no memory.
  * @throws {DmError} 404, 405, 406 for another kind of list, 413, 425
  */
-export function getList(tree: ManagementTree, path: Path, query: string, serverId: string): Iterable<Item> {
+export function getList(
+  tree: ManagementTree,
+  path: NodePath,
+  query: string,
+  serverId: string,
+): Iterable<Item> {
   const kind = query.slice('list='.length);
   const view = tree.get(path, serverId);
   if (kind === 'Struct' || kind === 'StructData')
@@ -55,7 +59,7 @@ function wantedProperties(kind: string): ReadonlySet<string> | undefined {
 }
 
 interface Found {
-  readonly path: Path;
+  readonly path: NodePath;
   readonly view: NodeView;
 }
 
@@ -75,7 +79,7 @@ function* readable(tree: ManagementTree, { path, view }: Found, serverId: string
 
 function subtree(
   tree: ManagementTree,
-  path: Path,
+  path: NodePath,
   view: NodeView,
   serverId: string,
   wanted: ReadonlySet<string>,

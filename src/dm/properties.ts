@@ -1,12 +1,11 @@
 import { DmError } from './dm-error.ts';
 import { DmStatus } from './status.ts';
-import type { ManagementTree, NodeView } from './tree.ts';
-import { escapeName, unescapeName } from './uri.ts';
-
-type Path = readonly string[];
+import type { ManagementTree } from './tree.ts';
+import type { NodeView } from './tree-branch.ts';
+import { escapeName, type NodePath, unescapeName } from './uri.ts';
 
 /** What a node says of each of its properties; none where the branch does not keep it. */
-const readers: Readonly<Record<string, (view: NodeView, path: Path) => string | undefined>> = {
+const readers: Readonly<Record<string, (view: NodeView, path: NodePath) => string | undefined>> = {
   Format: ({ format }) => format,
   Name: (_, path) => unescapeName(path.at(-1) ?? '.'),
   Size: ({ format, value }) => (format === 'node' ? undefined : String(Buffer.byteLength(value ?? ''))),
@@ -27,7 +26,7 @@ const propertyOf = (query: string): string => {
  * Reads a property of a node (OMA DM tree and description 1.2.1, section 7.7).
  * @throws {DmError} 404, 405, 406 for a property that this node does not have, 425
  */
-export function getProperty(tree: ManagementTree, path: Path, query: string, serverId: string): string {
+export function getProperty(tree: ManagementTree, path: NodePath, query: string, serverId: string): string {
   const name = propertyOf(query);
   if (name === 'ACL') return tree.getAcl(path, serverId);
   // Properties of what cannot be read, such as a secret, still say that it is there.
@@ -47,7 +46,7 @@ export function getProperty(tree: ManagementTree, path: Path, query: string, ser
  */
 export function replaceProperty(
   tree: ManagementTree,
-  path: Path,
+  path: NodePath,
   query: string,
   value: string,
   serverId: string,

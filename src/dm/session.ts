@@ -280,8 +280,8 @@ export abstract class Session {
         for (const id of idsOf(command)) seen.add(id);
         this.#requested ||= isRequest(command);
         if (command.name === 'Alert' && this.#flow(command, message)) continue;
-        const whole = this.#assemble(command, message);
-        if (whole) await this.perform(whole, message);
+        const complete = this.#assemble(command, message);
+        if (complete) await this.perform(complete, message);
       }
     });
   }
@@ -319,10 +319,10 @@ export abstract class Session {
       });
     }
     if (!this.#objects.open && !items.some(({ moreData }) => moreData)) return command;
-    const whole: Item[] = [];
+    const complete: Item[] = [];
     for (const item of items) {
       const received = this.#objects.take(nameOf(command), item);
-      if (received.kind === 'whole') whole.push(received.item);
+      if (received.kind === 'complete') complete.push(received.item);
       else {
         const uri = item.target?.locUri;
         const status = received.kind === 'part' ? DmStatus.ChunkAccepted : received.status;
@@ -335,7 +335,7 @@ export abstract class Session {
         );
       }
     }
-    return whole.length > 0 ? ({ ...command, items: whole } as Command) : undefined;
+    return complete.length > 0 ? ({ ...command, items: complete } as Command) : undefined;
   }
 
   #outdated({ header: { msgId } }: SyncmlMessage): SyncmlMessage | undefined {

@@ -6,8 +6,9 @@ import { isNodeFormat, type TndsNode } from '../wire/syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
 import type { NodeStore, StoredNode } from './node-store.ts';
 import { DmStatus } from './status.ts';
-import type { NewNode, NodeView, TreeBranch } from './tree.ts';
+import type { NewNode, NodeView, TreeBranch } from './tree-branch.ts';
 import { UndoableMap } from './undoable-map.ts';
+import type { NodePath } from './uri.ts';
 
 export interface BranchOptions {
   /** Management object identifier of the branch's root. */
@@ -50,7 +51,7 @@ export class StoredBranch implements TreeBranch {
     }
   }
 
-  view(path: readonly string[]): NodeView | undefined {
+  view(path: NodePath): NodeView | undefined {
     const key = this.#key(path);
     const node = this.#nodes.get(key);
     const description = describe(this.#description, path);
@@ -68,25 +69,25 @@ export class StoredBranch implements TreeBranch {
     };
   }
 
-  potential(path: readonly string[]): { access: readonly AccessType[]; format: string } | undefined {
+  potential(path: NodePath): { access: readonly AccessType[]; format: string } | undefined {
     return describe(this.#description, path);
   }
 
-  add(path: readonly string[], node: NewNode): void {
+  add(path: NodePath, node: NewNode): void {
     this.#put(path, node);
   }
 
-  replace(path: readonly string[], node: NewNode): void {
+  replace(path: NodePath, node: NewNode): void {
     this.#put(path, node);
   }
 
-  delete(path: readonly string[]): void {
+  delete(path: NodePath): void {
     this.#change(() => {
       for (const key of this.#keysFrom(this.#key(path))) this.#nodes.set(key, undefined);
     });
   }
 
-  rename(path: readonly string[], name: string): void {
+  rename(path: NodePath, name: string): void {
     const from = this.#key(path);
     const to = this.#key([...path.slice(0, -1), name]);
     this.#change(() => {
@@ -100,7 +101,7 @@ export class StoredBranch implements TreeBranch {
     });
   }
 
-  retitle(path: readonly string[], title: string): void {
+  retitle(path: NodePath, title: string): void {
     if (Buffer.byteLength(title) > branchLimits.titleBytes)
       throw new DmError(
         DmStatus.RequestEntityTooLarge,
@@ -123,7 +124,7 @@ export class StoredBranch implements TreeBranch {
   }
 
   /** Puts a whole subtree in one step, in place of what was there: for what the program itself writes. */
-  plant(path: readonly string[], subtree: TndsNode): void {
+  plant(path: NodePath, subtree: TndsNode): void {
     const root = this.#key(path);
     const put = flatten(root, subtree);
     for (const { path: key } of put)
@@ -137,7 +138,7 @@ export class StoredBranch implements TreeBranch {
   }
 
   /** A node with all below it, secrets as well: for the program itself. */
-  subtree(path: readonly string[]): TndsNode {
+  subtree(path: NodePath): TndsNode {
     const node = this.#nodes.get(this.#key(path));
     if (!node) throw new DmError(DmStatus.NotFound, `no node ${this.#key(path)}`);
     const { format, type, value } = node;
@@ -152,7 +153,7 @@ export class StoredBranch implements TreeBranch {
   }
 
   /** Names of a node's children. */
-  names(path: readonly string[]): string[] {
+  names(path: NodePath): string[] {
     return [...(this.#children.get(this.#key(path)) ?? [])];
   }
 
@@ -162,7 +163,7 @@ export class StoredBranch implements TreeBranch {
     return value === undefined || typeof value === 'string' ? value : Buffer.from(value).toString();
   }
 
-  #put(path: readonly string[], node: NewNode): void {
+  #put(path: NodePath, node: NewNode): void {
     const description = describe(this.#description, path);
     if (!description) throw new DmError(DmStatus.NotFound, 'no such node is described');
     if (node.format !== description.format && node.format !== 'chr')
@@ -241,7 +242,7 @@ export class StoredBranch implements TreeBranch {
     return [...this.#nodes.keys()].filter((key) => key === root || key.startsWith(`${root}/`));
   }
 
-  #key(path: readonly string[]): string {
+  #key(path: NodePath): string {
     return [this.#name, ...path].join('/');
   }
 }

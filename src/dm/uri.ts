@@ -4,9 +4,11 @@ import { DmStatus } from './status.ts';
 /** Bounds that DevDetail/URI tells the server. */
 export const uriLimits = { depth: 16, totalBytes: 512, segmentBytes: 128 } as const;
 
+/** Names of nodes from the root downwards, or from a branch downwards, each in its escaped form; empty for the root itself. */
+export type NodePath = readonly string[];
+
 export interface NodeUri {
-  /** Below the root, each name in its escaped form; empty for `.` itself. */
-  readonly path: readonly string[];
+  readonly path: NodePath;
   /** What stands behind `?`, such as `prop=ACL`. */
   readonly query?: string;
 }
@@ -34,7 +36,7 @@ export function parseNodeUri(text: string): NodeUri {
   return mark < 0 ? { path } : { path, query: text.slice(mark + 1) };
 }
 
-export const nodeUri = (path: readonly string[]): string => ['.', ...path].join('/');
+export const nodeUri = (path: NodePath): string => ['.', ...path].join('/');
 
 /** A name as it stands in a URI: what has a meaning there is escaped (section 7.2.2). */
 export const escapeName = (name: string): string =>

@@ -3,12 +3,12 @@ import {
   authSchemes,
   described,
   identifier,
+  integerBetween,
   logSection,
   mqttSection,
   port,
   secret,
   text,
-  whole,
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 
@@ -45,7 +45,7 @@ const gatewayTables = v.strictObject({
       ),
       multicast: described(v.optional(v.boolean(), true), 'Answer discovery by multicast'),
       leisure: described(
-        v.optional(whole(0, 60_000), 5000),
+        v.optional(integerBetween(0, 60_000), 5000),
         'Answers to a multicast are spread over this many milliseconds (RFC 7252 section 8.2)',
       ),
       advertise: described(
@@ -140,7 +140,10 @@ const gatewayTables = v.strictObject({
         v.optional(v.array(identifier)),
         'ServerIDs that devices may reach through the tunnel; by default only the DM server',
       ),
-      timeout: described(v.optional(whole(1, 300), 60), 'Seconds to wait for an answer of the DM server'),
+      timeout: described(
+        v.optional(integerBetween(1, 300), 60),
+        'Seconds to wait for an answer of the DM server',
+      ),
     }),
     {},
   ),
@@ -177,7 +180,7 @@ const gatewayTables = v.strictObject({
           'LwM2M clients that may bootstrap and register here',
         ),
         lifetime: described(
-          v.optional(whole(60, 2_592_000), 3600),
+          v.optional(integerBetween(60, 2_592_000), 3600),
           'Lifetime of registrations in seconds, for clients that were bootstrapped here',
         ),
         'insecure-no-security': described(
@@ -194,8 +197,8 @@ const gatewayTables = v.strictObject({
         v.optional(text),
         'Folder for the images of the Image Inventory; by default beside the state file',
       ),
-      quota: described(v.optional(whole(1, 65_536), 256), 'Mebibytes for all images together'),
-      count: described(v.optional(whole(1, 1024), 64), 'Maximum number of images'),
+      quota: described(v.optional(integerBetween(1, 65_536), 256), 'Mebibytes for all images together'),
+      count: described(v.optional(integerBetween(1, 1024), 64), 'Maximum number of images'),
       ca: described(
         v.optional(text),
         "PEM file of the authorities for download servers; by default the machine's own",
@@ -231,11 +234,11 @@ const gatewayTables = v.strictObject({
           'Accept a version older than the running one',
         ),
         attempts: described(
-          v.optional(whole(1, 9), 3),
+          v.optional(integerBetween(1, 9), 3),
           'Starts of a new version before the old one is restored',
         ),
         'health-deadline': described(
-          v.optional(whole(10, 3600), 120),
+          v.optional(integerBetween(10, 3600), 120),
           'Seconds after a start in which a new version must become healthy',
         ),
         watchdog: described(
@@ -249,15 +252,15 @@ const gatewayTables = v.strictObject({
   limits: v.optional(
     v.strictObject({
       devices: described(
-        v.optional(whole(1, 100_000), 1000),
+        v.optional(integerBetween(1, 100_000), 1000),
         'Maximum number of End Devices. A new one beyond it is refused',
       ),
       'device-expiry': described(
-        v.optional(whole(0, 31_536_000), 604_800),
+        v.optional(integerBetween(0, 31_536_000), 604_800),
         'Seconds of silence after which a device is pinged, and detached if it does not answer; 0 means never',
       ),
       outbox: described(
-        v.optional(whole(1, 1_000_000), 10_000),
+        v.optional(integerBetween(1, 1_000_000), 10_000),
         'Maximum number of alerts that wait for the DM server. Beyond it the oldest is dropped and counted',
       ),
     }),

@@ -3,15 +3,16 @@ import {
   authSchemes,
   described,
   identifier,
+  integerBetween,
   logSection,
   mqttSection,
   port,
   secret,
   text,
-  whole,
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 
+/** Keys that a gateway and a device have in common. */
 const party = {
   'client-secret': described(secret, 'Its secret towards this server'),
   'client-auth': authSchemes(
@@ -23,7 +24,7 @@ const party = {
 
 const httpUrl = v.pipe(v.string(), v.regex(/^https?:\/\/[^\s/]+/, 'a URL such as https://dm.example/dm'));
 
-/** The head-end's configuration file. */
+/** Schema of the head-end's configuration file. docs/configuration.md is generated from it. */
 export const headendConfigSchema = v.strictObject({
   headend: v.strictObject({
     id: described(identifier, 'ServerID of this DM server'),
@@ -40,7 +41,7 @@ export const headendConfigSchema = v.strictObject({
       'Group of workers that share the first packages of sessions, by a shared subscription at the broker',
     ),
     'session-timeout': described(
-      v.optional(whole(1, 600), 60),
+      v.optional(integerBetween(1, 600), 60),
       'Seconds for a device to open a requested session',
     ),
   }),
@@ -59,7 +60,7 @@ export const headendConfigSchema = v.strictObject({
     v.optional(
       v.strictObject({
         url: described(httpUrl, 'URL at which an existing DM server accepts packages'),
-        timeout: described(v.optional(whole(1, 300), 30), 'Seconds to wait for its answer'),
+        timeout: described(v.optional(integerBetween(1, 300), 30), 'Seconds to wait for its answer'),
       }),
     ),
     'Relays the packages of devices to a DM server over HTTP. This server still manages the gateways',
@@ -97,4 +98,5 @@ export const headendConfigSchema = v.strictObject({
   log: logSection,
 });
 
+/** A configuration that was checked, with its defaults filled in. */
 export type HeadendConfig = v.InferOutput<typeof headendConfigSchema>;

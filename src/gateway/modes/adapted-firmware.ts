@@ -27,7 +27,7 @@ const leaves = ['PkgVersion', 'State'] as const;
 /** Clients whose settings are remembered; updates at one time. */
 const limits = { remembered: 16_384, running: 1024 } as const;
 /** Milliseconds between looks at a client, doubling, and for all of an update: a radio may be slow. */
-const look = { first: 500, cap: 30_000, whole: 3_600_000 } as const;
+const look = { first: 500, cap: 30_000, deadline: 3_600_000 } as const;
 
 /** Results of LwM2M, by what FUMO calls them (OMA FUMO 1.0, section 8.2). */
 const results: Readonly<Record<number, number>> = {
@@ -141,9 +141,9 @@ export class AdaptedFirmware {
       if (signal.aborted) return;
       const { code, message } = asPosternError(thrown);
       result = code === 'timeout' ? FumoResult.NetworkFailed : FumoResult.Failed;
-      events.emit('warn', 'adaptation.update-failed', { device: deviceId, reason: message });
+      events.emit('adaptation.update-failed', { device: deviceId, reason: message });
     }
-    events.emit('info', 'adaptation.update-ended', { device: deviceId, result });
+    events.emit('adaptation.update-ended', { device: deviceId, result });
     ended(deviceId, correlator, result);
   }
 
@@ -162,7 +162,7 @@ export class AdaptedFirmware {
         signal.throwIfAborted();
         if (asPosternError(thrown).code !== 'timeout') throw thrown;
       }
-      if (clock.now() - begun > look.whole)
+      if (clock.now() - begun > look.deadline)
         throw new PosternError('timeout', `${deviceId} did not end its update`);
     }
   }

@@ -27,9 +27,14 @@ export interface AttemptOptions {
   readonly attempts: number;
 }
 
+const campaignEvents = {
+  fanout: { started: 'fanout.started', ended: 'fanout.ended' },
+  trigger: { started: 'trigger.started', ended: 'trigger.ended' },
+} as const;
+
 export interface CampaignParts<O extends CampaignOrder> {
-  /** For the log: `fanout`, `trigger`. */
-  readonly kind: string;
+  /** For the log. */
+  readonly kind: keyof typeof campaignEvents;
   readonly campaigns: Campaigns;
   readonly clock: Clock;
   readonly events: Events;
@@ -38,7 +43,7 @@ export interface CampaignParts<O extends CampaignOrder> {
   /** Whether an attempt that the end of the gateway broke off may be made again. */
   readonly isRepeatable: (order: O) => boolean;
   /** Whether this DM server may have the gateway act on this device in its place. */
-  readonly mayReach: (server: string, device: string) => boolean;
+  readonly mayActOn: (server: string, device: string) => boolean;
   /** The child gateway that a device is behind, if it is not attached here. */
   readonly childOf: (device: string) => string | undefined;
   readonly attempt: (device: string, order: O, options: AttemptOptions) => Promise<Attempt>;
@@ -132,7 +137,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       throw new PosternError('full', `${campaignLimits.running} campaigns are running`);
     const state = devices.length === 0 ? CampaignState.Done : CampaignState.Running;
     campaigns.begin({ name, state, server, correlator }, devices);
-    events.emit('info', `${kind}.started`, { name, devices: devices.length, server });
+    events.emit(campaignEvents[kind].started, { name, devices: devices.length, server });
     if (devices.length === 0) return DmStatus.Ok;
     this.#run(order);
     return DmStatus.AcceptedForProcessing;
@@ -205,12 +210,12 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   }
 
   #run(order: O): void {
-    const { campaigns, clock, childOf, mayReach } = this.#parts;
+    const { campaigns, clock, childOf, mayActOn } = this.#parts;
     const { name, server } = order;
     const targets = campaigns.targets(name);
     const pending = targets.filter(({ state }) => state === 'pending').map(({ device }) => device);
-    const byRight = Map.groupBy(pending, (device) => mayReach(server, device));
-    campaigns.whole(() => {
+    const byRight = Map.groupBy(pending, (device) => mayActOn(server, device));
+    campaigns.inTransaction(() => {
       for (const device of byRight.get(false) ?? [])
         this.#settle(name, device, { status: DmStatus.PermissionDenied, parts: [] });
     });
@@ -241,7 +246,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     const { name } = running.order;
     const { campaigns } = this.#parts;
     const left = [...running.waiting.splice(0), ...takeLater(running)];
-    campaigns.whole(() => {
+    campaigns.inTransaction(() => {
       for (const { devices } of left)
         for (const device of devices) this.#settle(name, device, { status, parts: [] });
       // What a device accepted stands as that.
@@ -279,7 +284,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       attempts: unit.attempts++,
       begun: () => {
         if (isRepeated) return;
-        campaigns.whole(() => {
+        campaigns.inTransaction(() => {
           for (const device of unit.devices) campaigns.setTarget(order.name, device, 'begun');
         });
       },
@@ -292,7 +297,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       }
       const outcomes = await delegate(unit.child, unit.devices, order, options);
       const said = new Map(outcomes.map(({ device, ...outcome }) => [device, outcome]));
-      campaigns.whole(() => {
+      campaigns.inTransaction(() => {
         for (const device of unit.devices)
           this.#settle(order.name, device, said.get(device) ?? unknownOutcome);
       });
@@ -300,7 +305,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       // What the end of the gateway broke off goes on after the next start.
       if (signal.aborted) return;
       const status = asPosternError(thrown).dmStatus;
-      campaigns.whole(() => {
+      campaigns.inTransaction(() => {
         for (const device of unit.devices) this.#settle(order.name, device, { status, parts: [] });
       });
     }
@@ -334,11 +339,11 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     if (!run) return;
     const summary = this.summary(name);
     // It has ended and is reported, or neither.
-    campaigns.whole(() => {
+    campaigns.inTransaction(() => {
       if (run.state === CampaignState.Running) campaigns.setState(name, CampaignState.Done);
       ended({ name, server, correlator: run.correlator }, boundedResult(summary, returnFormat));
     });
-    events.emit('info', `${kind}.ended`, { name, done: summary.done, failed: summary.failed });
+    events.emit(campaignEvents[kind].ended, { name, done: summary.done, failed: summary.failed });
   }
 }
 

@@ -7,7 +7,7 @@ import { DmStatus } from '../../dm/status.ts';
 import { downloadResult, FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 import { ImageState } from '../../mo/gw-image-inventory.ts';
 import type { ImageKeeper, ImageOrder, ImageStatus } from '../../mo/image-branch.ts';
-import { type download, untilWhole } from '../northbound/download.ts';
+import { type download, downloadUntilComplete } from '../northbound/download.ts';
 import type { ImageFiles } from '../store/image-files.ts';
 import type { ImageRecord, Images } from '../store/images.ts';
 
@@ -118,7 +118,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       excess -= image.size ?? 0;
       files.drop(image.name);
       images.put({ ...image, state: ImageState.Evicted });
-      events.emit('info', 'image.evicted', { image: image.name, bytes: image.size });
+      events.emit('image.evicted', { image: image.name, bytes: image.size });
     }
     if (excess > 0) throw new PosternError('full', `no room for ${bytes} bytes of images`);
   }
@@ -140,12 +140,12 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
         hash,
         result: FumoResult.Ok,
       });
-      events.emit('info', 'image.ready', { image: name, bytes: data.length });
+      events.emit('image.ready', { image: name, bytes: data.length });
     } catch (thrown) {
       files.dropPart(name);
       const result = downloadResult(thrown);
       images.put({ ...this.#record(name), state: ImageState.Failed, result });
-      events.emit('warn', 'image.failed', { image: name, result, reason: asPosternError(thrown).message });
+      events.emit('image.failed', { image: name, result, reason: asPosternError(thrown).message });
     }
   }
 
@@ -229,7 +229,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     const { files, events, order } = this.#parts;
     const operation = this.#record(name);
     try {
-      await this.#untilWhole(name, order(name), signal);
+      await this.#downloadUntilComplete(name, order(name), signal);
       const hash = await files.hashPart(name);
       this.#check(order(name), hash);
       signal.throwIfAborted();
@@ -243,14 +243,14 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
         ...(size !== undefined && { size }),
         ...(validator !== undefined && { validator }),
       });
-      events.emit('info', 'image.ready', { image: name, bytes: size });
+      events.emit('image.ready', { image: name, bytes: size });
     } catch (thrown) {
       // What the gateway's own end broke off goes on after its next start; what is not wanted is nobody's to hear of.
       if (signal.aborted) return;
       const result = downloadResult(thrown);
       files.dropPart(name);
       this.#end(operation, { inline: false, state: ImageState.Failed, result });
-      events.emit('warn', 'image.failed', { image: name, result, reason: asPosternError(thrown).message });
+      events.emit('image.failed', { image: name, result, reason: asPosternError(thrown).message });
     }
   }
 
@@ -260,20 +260,19 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     fields: Omit<ImageRecord, 'name' | 'used'> & { readonly result: number },
   ): void {
     const { images, ended } = this.#parts;
-    images.whole(() => {
+    images.inTransaction(() => {
       this.#put(name, fields);
       ended({ name, server, correlator }, fields.result);
     });
   }
 
-  async #untilWhole(name: string, { url = '' }: ImageOrder, signal: AbortSignal): Promise<void> {
+  async #downloadUntilComplete(name: string, { url = '' }: ImageOrder, signal: AbortSignal): Promise<void> {
     const { files, clock, entropy, events } = this.#parts;
-    await untilWhole(
+    await downloadUntilComplete(
       {
         received: () => files.received(name),
         attempt: () => this.#attempt(name, url, signal),
-        brokeOff: (received, reason) =>
-          events.emit('warn', 'image.broke-off', { image: name, received, reason }),
+        brokeOff: (received, reason) => events.emit('image.broke-off', { image: name, received, reason }),
         clock,
         entropy,
       },
@@ -298,7 +297,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       ...(total !== undefined && { size: total }),
       ...(validator !== undefined && { validator }),
     });
-    events.emit('info', 'image.coming', { image: name, from, total });
+    events.emit('image.coming', { image: name, from, total });
     let at = from;
     for await (const chunk of body) {
       if (total === undefined) this.makeRoom(name, at + chunk.length);

@@ -49,11 +49,11 @@ export class ProxyMode {
     if (!credentials.get(deviceId))
       throw new PosternError('notFound', `${deviceId} has no account for this gateway`);
     return await this.#waiting.perform(deviceId, operations, options, async () => {
-      if (isReachable(deviceId)) await this.#notify(deviceId);
+      if (isReachable(deviceId)) await this.#sendPackage0(deviceId);
     });
   };
 
-  async #notify(deviceId: string): Promise<void> {
+  async #sendPackage0(deviceId: string): Promise<void> {
     const { gatewayId, credentials, reach } = this.#parts;
     const credential = credentials.get(deviceId);
     if (!credential) return;

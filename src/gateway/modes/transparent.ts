@@ -1,5 +1,6 @@
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
+import type { FieldsOf } from '../../base/event-table.ts';
 import type { Events } from '../../base/events.ts';
 import { hmacHeader } from '../../dm/hmac-header.ts';
 import { call } from '../../wire/coap/blockwise-client.ts';
@@ -63,11 +64,6 @@ export class TransparentMode {
     };
   }
 
-  /** Delivers the Package #0 of a DM server. Errors are those of `deliver`. */
-  async notify({ device = '', server = '', body = new Uint8Array() }: Envelope): Promise<void> {
-    await this.deliver(device, server, body);
-  }
-
   /**
    * Delivers Package #0 to a device.
    * @throws {PosternError} `notFound` for a device that was never heard, `timeout`, `unauthorized` when it refuses
@@ -78,7 +74,7 @@ export class TransparentMode {
     const found = addresses.get(child ?? device);
     const endpoint = found && towards(found.address);
     if (!found || !endpoint) {
-      events.emit('warn', 'notification.no-address', { device, server });
+      events.emit('notification.no-address', { device, server });
       throw new PosternError('notFound', `${device} was not heard behind this gateway`);
     }
     const answer = await call(endpoint, entropy, found.address, found.port, {
@@ -89,12 +85,16 @@ export class TransparentMode {
       payload: body,
       timeout: notificationTimeout,
     });
-    const fields = { device, server, code: codeText(answer.code) };
+    const fields: FieldsOf<'notification.delivered' | 'notification.rejected'> = {
+      device,
+      server,
+      code: codeText(answer.code),
+    };
     if (isSuccess(answer.code)) {
-      events.emit('info', 'notification.delivered', fields);
+      events.emit('notification.delivered', fields);
       return;
     }
-    events.emit('warn', 'notification.rejected', fields);
+    events.emit('notification.rejected', fields);
     const why = `${device} answered Package #0 with ${codeText(answer.code)}`;
     throw new PosternError(answer.code === Code.Unauthorized ? 'unauthorized' : 'unavailable', why);
   }
@@ -130,7 +130,7 @@ export class TransparentMode {
     const { gatewayId, servers, upstream, events } = this.#parts;
     const { server, device, via, contentType, body, hmac, address, accepted } = up;
     if (!servers.includes(server)) {
-      events.emit('warn', 'tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
+      events.emit('tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
       return refused(404, 'no tunnel to this ServerID');
     }
     if (!isDeviceId(device)) return refused(400, 'say who you are: ?id=<DevId>');
@@ -138,7 +138,7 @@ export class TransparentMode {
       return refused(415, 'a DM package comes in XML, WBXML or CBOR');
     const gateways = via?.split('/') ?? [];
     if (gateways.includes(gatewayId) || gateways.length > hierarchyDepth) {
-      events.emit('warn', 'hierarchy.refused', { device, via });
+      events.emit('hierarchy.package-refused', { device, via });
       return refused(508, 'a loop of gateways, or too many of them');
     }
     const count = this.#onTheirWay.get(device) ?? 0;
@@ -154,7 +154,7 @@ export class TransparentMode {
         body,
         ...(hmac !== undefined && { headers: { [hmacHeader]: hmac } }),
       });
-      events.emit('debug', 'tunnel.forwarded', {
+      events.emit('tunnel.forwarded', {
         device,
         server,
         up: body.length,
@@ -173,7 +173,7 @@ export class TransparentMode {
   #answered(device: string, server: string, answer: Envelope): TunnelAnswer {
     const { kind, status = 500, reason = '', contentType, body = new Uint8Array(), headers } = answer;
     if (kind === EnvelopeKind.Error) {
-      this.#parts.events.emit('warn', 'tunnel.refused', { device, server, status, reason });
+      this.#parts.events.emit('tunnel.refused', { device, server, status, reason });
       return refused(status, `${status} ${reason}`);
     }
     return { kind: 'answer', body, contentType, hmac: headers?.[hmacHeader] };
@@ -181,7 +181,7 @@ export class TransparentMode {
 
   #failed(device: string, server: string, thrown: unknown): TunnelAnswer {
     if (!(thrown instanceof PosternError)) throw thrown;
-    this.#parts.events.emit('warn', 'tunnel.failed', {
+    this.#parts.events.emit('tunnel.failed', {
       device,
       server,
       reason: thrown.message,
