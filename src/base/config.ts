@@ -3,21 +3,25 @@ import { parse as parseToml, TomlError } from 'smol-toml';
 import * as v from 'valibot';
 import { PosternError } from './errors.ts';
 
-/** Building blocks of configuration schemas. Each value has a description, from which the reference page is made. */
+/** Adds a description to the schema of a configuration value. docs/configuration.md is made from these descriptions. */
 export const described = <S extends v.GenericSchema>(schema: S, description: string) =>
   v.pipe(schema, v.description(description));
 
 const textRule = 'a text of 1 to 255 characters';
+/** Schema of a text of 1 to 255 characters. */
 export const text = v.pipe(v.string(), v.minLength(1, textRule), v.maxLength(255, textRule));
+/** Schema of a shared secret: 8 to 255 characters. */
 export const secret = v.pipe(
   v.string(),
   v.minLength(8, 'a secret of at least 8 characters'),
   v.maxLength(255, 'a secret of at most 255 characters'),
 );
+/** Schema of an identifier of a party: 1 to 64 letters, digits and `. _ : -`. */
 export const identifier = v.pipe(
   v.string(),
   v.regex(/^[A-Za-z0-9._:-]{1,64}$/, 'an identifier: 1 to 64 of A-Z a-z 0-9 . _ : -'),
 );
+/** Schema of an integer from `min` to `max`, both included. */
 export const integerBetween = (min: number, max: number) =>
   v.pipe(
     v.number(),
@@ -25,13 +29,14 @@ export const integerBetween = (min: number, max: number) =>
     v.minValue(min, `a whole number from ${min} to ${max}`),
     v.maxValue(max, `a whole number from ${min} to ${max}`),
   );
+/** Schema of a UDP or TCP port. 0 lets the system choose one. */
 export const port = integerBetween(0, 65535);
-/** Schemes of OMA DM security, in order of preference. */
+/** A list of authentication schemes (OMA DM security 1.2.1, section 5.3), the preferred one first. */
 const schemes = v.pipe(
   v.array(v.picklist(['basic', 'md5', 'mac'], '"basic", "md5" or "mac"')),
   v.minLength(1, 'at least one of "basic", "md5", "mac"'),
 );
-/** Schemes by which a party may prove itself; md5 by default. */
+/** Schema of the authentication schemes that a party may use. The default is md5 alone. */
 export const authSchemes = (description: string) => described(v.optional(schemes, ['md5']), description);
 const mqttUrl = v.pipe(
   v.string(),
@@ -41,7 +46,7 @@ const mqttUrl = v.pipe(
   ),
 );
 
-/** How a party reaches its MQTT broker. */
+/** Schema of the table `mqtt`: how a party reaches its MQTT broker. */
 export const mqttSection = v.strictObject({
   url: described(mqttUrl, 'Address of the broker: `mqtt://host:1883`, or `mqtts://host:8883` with TLS'),
   protocol: described(
@@ -50,11 +55,15 @@ export const mqttSection = v.strictObject({
   ),
   username: described(v.optional(text), 'User name at the broker'),
   password: described(v.optional(text), 'Password at the broker'),
-  ca: described(v.optional(text), "PEM file of the authorities for the broker's certificate"),
+  ca: described(
+    v.optional(text),
+    'PEM file of the CA certificates that the broker certificate is checked against',
+  ),
   cert: described(v.optional(text), 'PEM file of the client certificate'),
   key: described(v.optional(text), 'PEM file of the client key'),
 });
 
+/** Schema of the table `log`. */
 export const logSection = v.optional(
   v.strictObject({
     level: described(
@@ -71,16 +80,17 @@ export const logSection = v.optional(
   {},
 );
 
+/** A wrong value, or its kind, in an error message. */
 const shown = (value: unknown): string => {
   if (value === undefined) return 'nothing';
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'a table';
   return JSON.stringify(value);
 };
 
-/** Keys whose values are never shown. */
+/** Error messages never show the values of these keys. */
 const secretKey = /secret|password/;
 
-/** `file: key: expected this, found that`, for one mistake. */
+/** The error message for one fault: `file: key: expected this, found that`. */
 function complaint(file: string, issue: v.BaseIssue<unknown>): string {
   const keys = (issue.path ?? []).map(({ key }) => String(key));
   const key = keys.reduce(
@@ -96,6 +106,7 @@ function complaint(file: string, issue: v.BaseIssue<unknown>): string {
   return `${file}: ${key || 'the file'}: expected ${expected}, found ${found}`;
 }
 
+/** Types in the words of the error messages, by valibot's names for them. */
 const names: Readonly<Record<string, string>> = {
   string: 'a text',
   number: 'a number',
@@ -105,8 +116,9 @@ const names: Readonly<Record<string, string>> = {
 };
 
 /**
- * Checks a configuration that was read from somewhere.
- * @throws {PosternError} `configuration`, with a line for each thing that is wrong
+ * Checks a parsed configuration against its schema. Returns it with the defaults filled in.
+ * @param file name of the file, for the error messages
+ * @throws {PosternError} `configuration`, with one line for each fault
  */
 export function checkConfig<S extends v.GenericSchema>(
   schema: S,
@@ -119,8 +131,8 @@ export function checkConfig<S extends v.GenericSchema>(
 }
 
 /**
- * Reads and checks a TOML file.
- * @throws {PosternError} `configuration`
+ * Reads a TOML file and checks it against a schema.
+ * @throws {PosternError} `configuration` when the file does not exist, is not TOML, or does not match the schema
  */
 export function loadConfig<S extends v.GenericSchema>(schema: S, file: string): v.InferOutput<S> {
   let value: unknown;

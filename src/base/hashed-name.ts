@@ -1,5 +1,8 @@
 import { createHash } from 'node:crypto';
 
-/** Name of the node of a device, or of a group: any identifier fits, and who knows the identifier can compute it. */
-export const hashedName = (deviceId: string): string =>
-  createHash('sha256').update(deviceId).digest('hex').slice(0, 16);
+/**
+ * Name of a node, or of a file, for a device, group or image: the first 16 hexadecimal digits of the SHA-256 of its
+ * identifier. An identifier may contain any character, and every party that knows it can compute the name.
+ */
+export const hashedName = (identifier: string): string =>
+  createHash('sha256').update(identifier).digest('hex').slice(0, 16);

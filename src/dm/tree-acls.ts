@@ -1,12 +1,15 @@
-import { type Acl, allows, parseAcl, type Right, scrubbed } from './acl.ts';
+import { type Acl, allows, parseAcl, type Right, withoutServer } from './acl.ts';
 import type { AclStore } from './node-store.ts';
 import { UndoableMap } from './undoable-map.ts';
 import { type NodePath, nodeUri } from './uri.ts';
 
-/** The ACLs of a tree: each node's own, and by inheritance the one that counts. Changes can be taken back. */
+/**
+ * The ACLs of a tree (OMA DM tree and description 1.2.1, section 7.7.1). A node without an ACL of its own inherits that
+ * of the nearest node above. Within a level, changes can be undone; without one, they are written at once.
+ */
 export class TreeAcls {
   readonly #store: AclStore;
-  /** ACLs as text, by URI of the node that has it. */
+  /** Own ACLs as text, by URI of the node. */
   readonly #own = new UndoableMap<string>();
 
   constructor(store: AclStore) {
@@ -14,7 +17,7 @@ export class TreeAcls {
     for (const uri of store.uris()) this.#own.set(uri, store.get(uri));
   }
 
-  /** The node's own ACL as text; none when it inherits. */
+  /** The node's own ACL as text. Undefined when the node inherits. */
   own(path: NodePath): string | undefined {
     return this.#own.get(nodeUri(path));
   }
@@ -24,12 +27,12 @@ export class TreeAcls {
     return allows(this.#effective(path), right, serverId);
   }
 
-  /** No ACL: the node inherits from here on. */
+  /** Sets the node's own ACL. Without an ACL the node inherits. */
   set(path: NodePath, acl: string | undefined): void {
     this.#set(nodeUri(path), acl);
   }
 
-  /** A node got another path, with all below it. */
+  /** Moves the ACLs of a renamed node and of all nodes below it. */
   move(from: NodePath, to: NodePath): void {
     for (const uri of this.#urisFrom(from)) {
       this.#set(nodeUri(to) + uri.slice(nodeUri(from).length), this.#own.get(uri));
@@ -37,34 +40,37 @@ export class TreeAcls {
     }
   }
 
-  /** A node is gone, with all below it. */
+  /** Removes the ACLs of a deleted node and of all nodes below it. */
   drop(path: NodePath): void {
     for (const uri of this.#urisFrom(path)) this.#set(uri, undefined);
   }
 
-  /** A server is gone: its name goes from every ACL (section 7.7.1.4). */
+  /** Removes a server from all ACLs (section 7.7.1.4). */
   forgetServer(serverId: string): void {
     for (const uri of [...this.#own.keys()]) {
       const acl = this.#own.get(uri);
       if (acl === undefined) continue;
-      const left = scrubbed(acl, serverId);
+      const left = withoutServer(acl, serverId);
       if (left !== acl) this.#set(uri, left === '' && uri !== '.' ? undefined : left);
     }
   }
 
+  /** Opens a level of changes. Levels nest. */
   begin(): void {
     this.#own.begin();
   }
 
-  /** Of the outermost level: writes what changed. */
+  /** Closes the innermost level. The outermost level writes its changes to the store. */
   commit(): void {
     this.#write(this.#own.commit());
   }
 
+  /** Closes the innermost level and undoes its changes. */
   rollback(): void {
     this.#own.rollback();
   }
 
+  /** The ACL that counts for a node: its own or the nearest one above. */
   #effective(path: NodePath): Acl {
     for (let length = path.length; length >= 0; length--) {
       const own = this.own(path.slice(0, length));
@@ -73,6 +79,7 @@ export class TreeAcls {
     return new Map();
   }
 
+  /** URIs of the ACLs of a node and of all nodes below it. */
   #urisFrom(path: NodePath): string[] {
     const root = nodeUri(path);
     return [...this.#own.keys()].filter((uri) => uri === root || uri.startsWith(`${root}/`));

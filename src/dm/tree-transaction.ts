@@ -1,10 +1,13 @@
 import type { TreeAcls } from './tree-acls.ts';
 import type { TreeBranch } from './tree-branch.ts';
 
-/** Runs work that must be written as a whole, or not at all. */
+/** Runs `work` so that all of its writes become durable, or none of them, and returns its result. */
 export type Durably = <T>(work: () => T) => T;
 
-/** Changes of all branches of a tree, and of its ACLs, that are kept or taken back together. Levels nest. */
+/**
+ * Keeps or undoes the changes of all branches of a tree, and of its ACLs, together. Levels of changes nest. A branch
+ * without levels keeps its changes.
+ */
 export class TreeTransaction {
   readonly #branches: TreeBranch[] = [];
   readonly #acls: TreeAcls;
@@ -20,12 +23,13 @@ export class TreeTransaction {
     this.#branches.push(...branches);
   }
 
+  /** Opens a level of changes. */
   begin(): void {
     this.#acls.begin();
     for (const branch of this.#branches) branch.begin?.();
   }
 
-  /** Of the outermost level: makes all of it durable, as a whole. */
+  /** Closes the innermost level and keeps its changes. The outermost level makes all of them durable together. */
   commit(): void {
     this.#durably(() => {
       for (const branch of this.#branches) branch.commit?.();
@@ -33,12 +37,13 @@ export class TreeTransaction {
     });
   }
 
+  /** Closes the innermost level and undoes its changes. */
   rollback(): void {
     this.#acls.rollback();
     for (const branch of this.#branches) branch.rollback?.();
   }
 
-  /** Keeps all that `work` changes, or nothing when it throws. */
+  /** Keeps all that `work` changes, or nothing when it throws. Rejects with what `work` threw. */
   async atomically(work: () => Promise<void>): Promise<void> {
     this.begin();
     try {

@@ -10,16 +10,24 @@ import type { NewNode, NodeView, TreeBranch } from './tree-branch.ts';
 import { type Durably, TreeTransaction } from './tree-transaction.ts';
 import { escapeName, type NodePath, nodeUri } from './uri.ts';
 
-/** Nodes within nodes of a Copy. */
+/** Largest number of levels that one Copy copies. */
 const copyDepth = 16;
 
-/** The management tree of one device (OMA DM tree and description 1.2.1): branches, rights, and the commands on nodes. */
+/**
+ * The management tree of one device (OMA DM tree and description 1.2.1): its branches and the commands on nodes. Every
+ * command checks the right of the server by the ACLs. The numbers of a DmError are DM statuses: 404 no such node, 405
+ * not allowed at this node, 425 no right. Commands also throw what the branch throws.
+ */
 export class ManagementTree {
   readonly #branches: Record<string, TreeBranch> = {};
   readonly #acls: TreeAcls;
   readonly #transaction: TreeTransaction;
 
-  /** `acls` holds at least the root's, at `.`: rights are inherited from the nearest node that has an ACL. */
+  /**
+   * @param branches the children of the root, by name
+   * @param acls the store of the ACLs, which has at least the ACL of the root, at `.`
+   * @param durably makes the writes of a commit durable together; runs them one by one when absent
+   */
   constructor(
     branches: Readonly<Record<string, TreeBranch>>,
     acls: AclStore,
@@ -36,6 +44,7 @@ export class ManagementTree {
     this.#transaction.include(Object.values(branches));
   }
 
+  /** The node at this path, whoever asks. Undefined when there is none. */
   view(path: NodePath): NodeView | undefined {
     const [name, ...below] = path;
     if (name === undefined)
@@ -43,31 +52,35 @@ export class ManagementTree {
     return this.#branch(name)?.view(below);
   }
 
-  /** Changes from here on are taken back by `rollback`, or kept by `commit`; levels nest. */
+  /** Opens a level of changes, which `commit` keeps and `rollback` undoes. Levels nest. */
   begin(): void {
     this.#transaction.begin();
   }
 
-  /** Of the outermost level: makes all of it durable, as a whole. */
+  /** Closes the innermost level and keeps its changes. The outermost level makes all of them durable together. */
   commit(): void {
     this.#transaction.commit();
   }
 
+  /** Closes the innermost level and undoes its changes. */
   rollback(): void {
     this.#transaction.rollback();
   }
 
-  /** Keeps all that `work` changes, or nothing when it throws. */
+  /** Keeps all that `work` changes, or nothing when it throws. Rejects with what `work` threw. */
   async atomically(work: () => Promise<void>): Promise<void> {
     await this.#transaction.atomically(work);
   }
 
-  /** Whether what a command does there can be taken back. */
+  /** Whether changes of the branch of this path can be undone. */
   canUndo([name = '']: NodePath): boolean {
     return this.#branch(name)?.rollback !== undefined;
   }
 
-  /** @throws {DmError} 404, 405, 425 */
+  /**
+   * The node at this path, for a server that may read it.
+   * @throws {DmError} 404, 405, 425
+   */
   get(path: NodePath, serverId: string): NodeView {
     const view = this.#existing(path);
     this.#demand(view.access, path, 'Get', path, serverId);
@@ -79,34 +92,45 @@ export class ManagementTree {
     return this.#acls.permits(path, right, serverId);
   }
 
-  /** For what the program itself decides. */
+  /** Sets the ACL of a node. For the program itself: rights are not checked. */
   setAcl(path: NodePath, acl: string): void {
     this.#acls.set(path, acl);
   }
 
-  /** The node's own ACL as text, empty when it inherits (section 7.7.1.2). */
+  /**
+   * The node's own ACL as text. Empty when the node inherits (section 7.7.1.2).
+   * @throws {DmError} 404, 405, 425
+   */
   getAcl(path: NodePath, serverId: string): string {
     this.get(path, serverId);
     return this.#acls.own(path) ?? '';
   }
 
-  /** @throws {DmError} 400, 404, 405, 425 */
+  /**
+   * Replaces the node's own ACL. With an empty text the node inherits.
+   * @throws {DmError} 400 for a text that is not an ACL, 404, 405, 425
+   */
   replaceAcl(path: NodePath, acl: string, serverId: string): void {
     const view = this.#existing(path);
     parseAcl(acl);
-    // Section 7.7.1.3: at a leaf the right comes from the parent, at an interior node from the node itself.
+    // Section 7.7.1.3: for a leaf the right is checked at its parent, for an interior node at the node itself.
     const holder = view.format === 'node' ? path : path.slice(0, -1);
     if (!this.permits(holder, 'Replace', serverId)) throw denied('Replace', path);
-    if (path.length === 0 && acl === '') throw new DmError(DmStatus.CommandNotAllowed, 'the root has an ACL');
+    if (path.length === 0 && acl === '')
+      throw new DmError(DmStatus.CommandNotAllowed, 'the root must have an ACL');
     this.#acls.set(path, acl === '' ? undefined : acl);
   }
 
-  /** A server is gone: its name goes from every ACL (section 7.7.1.4). */
+  /** Removes a server from all ACLs (section 7.7.1.4). */
   forgetServer(serverId: string): void {
     this.#acls.forgetServer(serverId);
   }
 
-  /** @throws {DmError} 404, 405, 414, 418, 425 */
+  /**
+   * Adds a node, or with a TNDS object as value a subtree. Missing interior nodes above it are added as well.
+   * @throws {DmError} 404, 405, 418 when the node exists, 425
+   * @throws {PosternError} `malformed`, `tooLarge` or `unsupportedFormat` for a wrong TNDS object
+   */
   async add(path: NodePath, node: NewNode, serverId: string): Promise<void> {
     const { branch, below } = this.#owner(path);
     if (branch?.deposit && below.length === 0) {
@@ -130,14 +154,17 @@ export class ManagementTree {
       if (branch.addSubtree) branch.addSubtree(below, root);
       else await this.#addSubtree(path, root, serverId);
     }
-    // Section 7.7.1.2: who adds an interior node without the right to change its ACL gets full rights to the new node; to
-    // Exec as well, which who may change the ACL can take anyway.
+    // Section 7.7.1.2: a server that adds an interior node without the right to change its ACL gets all rights to the
+    // new node. Exec is among them: a server that may change the ACL could give itself that right anyway.
     const isOwned = this.#acls.own(path) !== undefined || this.permits(path, 'Replace', serverId);
     if (this.view(path)?.format === 'node' && !isOwned)
       this.#acls.set(path, rights.map((right) => `${right}=${serverId}`).join('&'));
   }
 
-  /** @throws {DmError} 404, 405, 425 */
+  /**
+   * Replaces the value of a node.
+   * @throws {DmError} 404, 405, 425
+   */
   async replace(path: NodePath, node: NewNode, serverId: string): Promise<void> {
     const view = this.#existing(path);
     this.#demand(view.access, path, 'Replace', path, serverId);
@@ -148,7 +175,10 @@ export class ManagementTree {
     await branch.replace(below, node);
   }
 
-  /** @throws {DmError} 404, 405, 425 */
+  /**
+   * Deletes a node with all nodes below it, and their ACLs.
+   * @throws {DmError} 404, 405, 425
+   */
   async delete(path: NodePath, serverId: string): Promise<void> {
     const view = this.#existing(path);
     if (view.permanent) throw new DmError(DmStatus.CommandNotAllowed, `${nodeUri(path)} is permanent`);
@@ -160,8 +190,9 @@ export class ManagementTree {
   }
 
   /**
-   * Copies a node with all below it that the server may read.
-   * @throws {DmError} 404, 405, 418, 425
+   * Copies a node, and all nodes below it that the server may read.
+   * @throws {DmError} 404, 405, 418 when a node exists at `to`, 425
+   * @throws {PosternError} `tooLarge` for a subtree of too many levels
    */
   async copy(from: NodePath, to: NodePath, serverId: string): Promise<void> {
     if (to.length > from.length && from.every((name, at) => to[at] === name))
@@ -169,7 +200,10 @@ export class ManagementTree {
     await this.#copy(from, to, serverId, copyDepth);
   }
 
-  /** @throws {DmError} 404, 405, 418, 425 */
+  /**
+   * Gives a node another name. Its ACL and those of the nodes below it move with it.
+   * @throws {DmError} 404, 405, 418 when the name is taken, 425
+   */
   rename(path: NodePath, name: string, serverId: string): void {
     const view = this.#existing(path);
     const { branch, below } = this.#owner(path);
@@ -184,7 +218,10 @@ export class ManagementTree {
     this.#acls.move(path, to);
   }
 
-  /** @throws {DmError} 404, 405, 413, 425 */
+  /**
+   * Changes the property Title.
+   * @throws {DmError} 404, 405, 413 for a title that is too long, 425
+   */
   retitle(path: NodePath, title: string, serverId: string): void {
     this.#existing(path);
     const { branch, below } = this.#owner(path);
@@ -193,7 +230,10 @@ export class ManagementTree {
     branch.retitle(below, title);
   }
 
-  /** @throws {DmError} 404, 405, 425 */
+  /**
+   * Executes a node. Returns the status: 200, or 202 when an alert with this correlator will report the outcome.
+   * @throws {DmError} 404, 405, 425
+   */
   async exec(
     path: NodePath,
     argument: NewNode,
@@ -207,7 +247,7 @@ export class ManagementTree {
     return await branch.exec(below, argument, correlator, serverId);
   }
 
-  /** Interior nodes that are missing above a new one are added with it (section 7.3.1, implicit addition). */
+  /** Adds the interior nodes that are missing above a new node (section 7.3.1, implicit addition). */
   async #addParent(path: NodePath, serverId: string): Promise<void> {
     if (path.length < 2 || this.view(path)) return;
     const { branch, below } = this.#owner(path);
@@ -215,6 +255,7 @@ export class ManagementTree {
     await this.add(path, { format: 'node' }, serverId);
   }
 
+  /** Adds the nodes of a subtree one by one, each parent before its children. */
   async #addSubtree(
     path: NodePath,
     { format, type, value, acl, title, children = [] }: TndsNode,
@@ -240,7 +281,7 @@ export class ManagementTree {
   }
 
   async #copy(from: NodePath, to: NodePath, serverId: string, depth: number): Promise<void> {
-    if (depth === 0) throw new PosternError('tooLarge', 'a copy of too many levels');
+    if (depth === 0) throw new PosternError('tooLarge', 'a Copy of too many levels');
     const { format, type, value, children = [] } = this.get(from, serverId);
     await this.add(
       to,
@@ -266,11 +307,16 @@ export class ManagementTree {
     return view;
   }
 
+  /** The branch of a path, and the path relative to it. */
   #owner(path: NodePath): { branch: TreeBranch | undefined; below: NodePath } {
     const [name = '', ...below] = path;
     return { branch: this.#branch(name), below };
   }
 
+  /**
+   * Checks that a node allows a command, and that the server has the right to it at `holder`.
+   * @throws {DmError} 405, 425
+   */
   #demand(
     access: readonly AccessType[],
     path: NodePath,
