@@ -159,9 +159,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     return DmStatus.AcceptedForProcessing;
   }
 
-  /**
-   * Cancels a campaign: devices that were not started get the outcome 214. Returns 200, or 404 when it does not run.
-   */
+  /** Cancels a campaign: devices not reached yet get the outcome 214. Returns 200, or 404 when it does not run. */
   cancel(name: string): number {
     const running = this.#running.get(name);
     if (!running) return DmStatus.NotFound;
@@ -265,10 +263,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     this.#pump(running);
   }
 
-  /**
-   * Ends a campaign early. Devices that were not started get `status` as outcome; devices in progress continue to their
-   * end.
-   */
+  /** Ends a campaign early. Devices not reached yet get `status` as outcome. Devices in progress continue to their end. */
   #giveUp(running: Running<O>, status: number): void {
     const { name } = running.order;
     const { campaigns } = this.#parts;
