@@ -2,7 +2,10 @@ import { Decoder, Encoder, setSizeLimits } from 'cbor-x';
 import { type CborProfile, cborLimits, checkCbor } from './cbor-profile.ts';
 import { PosternError } from './errors.ts';
 
-/** Standard CBOR: none of the package's records, maps as maps, byte strings as they are, heads as short as they can be. */
+/**
+ * Makes cbor-x write and read plain CBOR (RFC 8949): no records of its own, maps as `Map`, byte strings without a tag,
+ * and the shortest form of each length.
+ */
 const standard = {
   useRecords: false,
   mapsAsObjects: false,
@@ -18,12 +21,13 @@ setSizeLimits({
   maxObjectSize: cborLimits.items,
 });
 
+/** Encodes one value as a CBOR item (RFC 8949). */
 export const toCbor = (value: unknown): Buffer => encoder.encode(value);
 
 /**
- * Reads one CBOR item; maps are `Map`s.
- * @param profile what of CBOR this kind of document may use
- * @param what names the kind of document in errors
+ * Decodes one CBOR item. CBOR maps become `Map`s.
+ * @param profile what this kind of document may use of CBOR
+ * @param what what the bytes are, for the error message
  * @throws {PosternError} `malformed`, `tooLarge`
  */
 export function fromCbor(coded: Uint8Array, profile: CborProfile, what: string): unknown {
@@ -31,6 +35,6 @@ export function fromCbor(coded: Uint8Array, profile: CborProfile, what: string):
   try {
     return decoder.decode(coded);
   } catch (cause) {
-    throw new PosternError('malformed', `${what} is no CBOR`, { cause });
+    throw new PosternError('malformed', `${what} is not CBOR`, { cause });
   }
 }

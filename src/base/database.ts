@@ -3,19 +3,20 @@ import { dirname } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { PosternError } from './errors.ts';
 
-/** The tables of one party, and how files of earlier versions get them. */
+/** The tables of one party, as the steps that build them. */
 export interface Schema {
-  /** Whose state it is, in words for people. */
+  /** Name of the party in error messages, such as `gateway`. */
   readonly party: string;
-  /** Says in the file whose state it is (PRAGMA application_id). */
+  /** Marks a file as the state of this party (PRAGMA application_id). */
   readonly applicationId: number;
-  /** SQL, one step per version of the schema. A step that was released is never changed. */
+  /** SQL, one step for each version of the schema. A released step never changes. */
   readonly steps: readonly string[];
 }
 
 /**
- * Has a database prepare each text of SQL once: what was prepared is memory that the garbage collector does not see, and the
- * program has a fixed number of texts. Not a class of its own: that would load SQLite before a database is opened.
+ * Makes `prepare` return the same statement for the same SQL. The garbage collector does not see the memory of a
+ * statement, and the program has a fixed number of SQL texts. This is not a subclass, because a subclass would load
+ * SQLite before a database is opened.
  */
 function preparingOnce(database: DatabaseSync): DatabaseSync {
   const statements = new Map<string, StatementSync>();
@@ -32,16 +33,17 @@ function preparingOnce(database: DatabaseSync): DatabaseSync {
 }
 
 /**
- * Opens the one file that holds all durable state of a party, and brings its schema up to date. What a transaction committed
- * survives a power cut (WAL, synchronous FULL). `:memory:` keeps it for as long as the process lives.
- * @throws {PosternError} `configuration` when the file cannot be used, is of a later version, or belongs to another party
+ * Opens the file that holds all durable state of a party, and brings its tables up to date. A committed transaction
+ * survives a power cut (WAL, synchronous FULL). The state of `:memory:` lives as long as the process.
+ * @throws {PosternError} `configuration` when the file cannot be used, is of a later version, or belongs to another
+ * party
  */
 export function openDatabase(file: string, schema: Schema): DatabaseSync {
   try {
     if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true });
     if (file !== ':memory:') goBack(file, schema);
     const database = preparingOnce(new DatabaseSync(file));
-    // It holds secrets.
+    // The file holds secrets.
     if (file !== ':memory:') chmodSync(file, 0o600);
     database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON');
     checkParty(database, schema);
@@ -57,19 +59,24 @@ export function openDatabase(file: string, schema: Schema): DatabaseSync {
 const versionOf = (database: DatabaseSync): number =>
   Number(database.prepare('PRAGMA user_version').get()?.user_version);
 
-/** Files that version 0.1.0 made say nothing here, and have the tables of all parties. */
+/**
+ * Marks a new file as the state of this party, and refuses the file of another party. Files of version 0.1.0 have no
+ * mark; they hold the tables of all parties and are accepted.
+ */
 function checkParty(database: DatabaseSync, { party, applicationId }: Schema): void {
   const found = Number(database.prepare('PRAGMA application_id').get()?.application_id);
   if (versionOf(database) === 0) database.exec(`PRAGMA application_id = ${applicationId}`);
   else if (found !== 0 && found !== applicationId)
-    throw new PosternError('configuration', `it is not the state of a ${party}, but of another program`);
+    throw new PosternError('configuration', `it is not the state of a ${party} but of another program`);
 }
 
+/** The copy of the state file from before its migration from this version. */
 const copyOf = (file: string, version: number): string => `${file}.version-${version}`;
 
 /**
- * Migrations go forward only. Where an earlier program finds state of a later one, the way back after an update, it takes the
- * copy that was made before the migration.
+ * Restores the copy that was made before a migration, when the file has been migrated by a later program. This is the
+ * case after an update was rolled back: migrations go forward only, so the earlier program cannot use the migrated
+ * file.
  */
 function goBack(file: string, { steps }: Schema): void {
   if (!existsSync(file)) return;
@@ -84,12 +91,16 @@ function goBack(file: string, { steps }: Schema): void {
   renameSync(latest, file);
 }
 
-/** The slot that runs has proved itself: copies from before its migrations are not needed any more. */
+/**
+ * Deletes the copies that were made before migrations. Called when the running slot has proved itself, so that no
+ * earlier program will need them.
+ */
 export function dropCopies(file: string, { steps }: Schema): void {
   if (file === ':memory:') return;
   for (const at of steps.keys()) rmSync(copyOf(file, at + 1), { force: true });
 }
 
+/** Runs the steps that the file lacks, each in a transaction. A file with tables is copied first, for `goBack`. */
 function migrate(database: DatabaseSync, file: string, { steps }: Schema): void {
   const version = versionOf(database);
   if (version > steps.length)
@@ -108,7 +119,10 @@ function migrate(database: DatabaseSync, file: string, { steps }: Schema): void 
     if (at >= version) transaction(database, () => database.exec(`${step} PRAGMA user_version = ${at + 1}`));
 }
 
-/** All of it, or nothing. */
+/**
+ * Runs `work` in a transaction and returns its result. All changes are written, or none when `work` throws. Within
+ * another transaction `work` becomes part of that one.
+ */
 export function transaction<T>(database: DatabaseSync, work: () => T): T {
   if (database.isTransaction) return work();
   database.exec('BEGIN IMMEDIATE');
@@ -127,7 +141,8 @@ export function transaction<T>(database: DatabaseSync, work: () => T): T {
  * @param table a constant of the program: it becomes part of the SQL
  */
 export function keepLatest(database: DatabaseSync, table: string, limit: number): number {
-  // Numbers have gaps, so this is never less than what is there; to count would be to read all of it each time.
+  // Row IDs have gaps, so the span is never less than the number of rows. Counting would read the whole table each
+  // time.
   const span = database
     .prepare(`SELECT (SELECT max(rowid) FROM ${table}) - (SELECT min(rowid) FROM ${table}) + 1 AS n`)
     .get();

@@ -1,5 +1,5 @@
 import type { Events } from '../base/events.ts';
-import { recordName } from '../base/record-name.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import type { ExpectedDevices } from '../mo/gw-device-inventory.ts';
 import { paths } from '../wire/resources.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
@@ -16,14 +16,14 @@ export function expectedDevices(
       credentials
         .list()
         .filter(({ origin, attached }) => origin === 'server' && !attached)
-        .map(({ deviceId }) => recordName(deviceId)),
+        .map(({ deviceId }) => hashedName(deviceId)),
     named: (name) => {
       const found = credentials.named(name);
       return found?.origin === 'server' && !found.attached ? found : undefined;
     },
     add: (device) => {
       credentials.put({ ...device, origin: 'server', attached: false });
-      events.emit('info', 'device.expected', { device: device.deviceId });
+      events.emit('device.expected', { device: device.deviceId });
     },
     remove: (deviceId) => credentials.delete(deviceId),
     addressFor: (deviceId) => locator.uriFor(deviceId, paths.sessions),

@@ -48,13 +48,13 @@ export class Gateway implements AsyncDisposable {
         'configuration',
         'coap.insecure-plain-coap: devices are served over plain CoAP only so far, which must be allowed by this key = true',
       );
-    events.emit('warn', 'coap.insecure', { security: plainWarning });
+    events.emit('coap.insecure', { security: plainWarning });
     lwm2m?.start();
     associations.start();
     await network.start(compose);
     await http?.start();
     objects.resume();
-    events.emit('info', 'gateway.started', {
+    events.emit('gateway.started', {
       gateway: config.gateway.id,
       port: network.port,
       devices: state.inventory.size,
@@ -82,7 +82,7 @@ export class Gateway implements AsyncDisposable {
     if (lwm2m) stack.use(lwm2m);
     if (http) stack.use(http);
     stack.defer(() => sessions.stop());
-    events.emit('info', 'gateway.stopping', { gateway: config.gateway.id });
+    events.emit('gateway.stopping', { gateway: config.gateway.id });
   }
 
   status(): GatewayStatus {

@@ -93,7 +93,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
         'configuration',
         'lwm2m.insecure-no-security: LwM2M clients are served without security only so far, which must be allowed by this key = true',
       );
-    events.emit('warn', 'lwm2m.insecure', { security: lwm2mWarning });
+    events.emit('lwm2m.insecure', { security: lwm2mWarning });
     // They believe that they are registered, and need not come soon.
     for (const { deviceId, address, port } of registrations.values())
       if (isAdapted(inventory, deviceId))

@@ -2,11 +2,12 @@ import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { recordName } from '../base/record-name.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import type { Operation } from '../dm/server-session.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
-import type { ManagementTree, TreeBranch } from '../dm/tree.ts';
+import type { ManagementTree } from '../dm/tree.ts';
+import type { TreeBranch } from '../dm/tree-branch.ts';
 import type { CampaignOrder } from '../mo/campaign.ts';
 import { CampaignBranch } from '../mo/campaign-branch.ts';
 import { type FanoutOrder, readFanout } from '../mo/fanout-order.ts';
@@ -194,7 +195,7 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
       clock,
       events,
       // The device sees the gateway alone, so the gateway asks whether this server may: a right at the device's record.
-      mayActOn: (server, device) => tree.permits([...records, recordName(device)], 'Exec', server),
+      mayActOn: (server, device) => tree.permits([...records, hashedName(device)], 'Exec', server),
       childOf: (device) => (delegate ? inventory.get(device)?.via?.split('/')[0] : undefined),
       delegate: delegate ?? (async () => []),
       ended: (run, result) =>

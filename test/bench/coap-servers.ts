@@ -1,4 +1,4 @@
-// One server of the CoAP benchmark, in a process of its own: `node coap-servers.ts KIND`. Prints its port, serves until killed.
+// One server of the CoAP benchmark: `node coap-servers.ts KIND`. Prints its port, and serves until it is killed.
 import { createSocket } from 'node:dgram';
 import { networkInterfaces } from 'node:os';
 import { createServer } from 'coap';

@@ -13,7 +13,7 @@ export interface DeviceManagementParts {
   readonly adaptation: { readonly manage: Manage } | undefined;
 }
 
-/** Chooses the mode in which the gateway reaches a device: by what the device speaks. */
+/** Chooses the mode in which the gateway manages a device, by the protocol of the device. */
 export class DeviceManagement {
   readonly #parts: DeviceManagementParts;
 
@@ -21,7 +21,7 @@ export class DeviceManagement {
     this.#parts = parts;
   }
 
-  /** Does operations on a device: in adaptation mode when it speaks LwM2M, else in proxy mode. */
+  /** Performs operations on a device: in adaptation mode when it speaks LwM2M, else in proxy mode. */
   readonly manage: Manage = (deviceId, ...rest) => {
     const { inventory, proxy, adaptation } = this.#parts;
     return ((isAdapted(inventory, deviceId) ? adaptation : undefined) ?? proxy).manage(deviceId, ...rest);

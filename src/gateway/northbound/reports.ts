@@ -18,43 +18,43 @@ export interface FirmwareUpdateBody {
   readonly result: number;
 }
 
-/** Kinds of outbox entries with a `ResultBody`, and the alert that each becomes. */
+/** Kinds of outbox entries with a `ResultBody`, and the GwMO alert that each becomes. */
 export const resultAlerts = {
   'command-fanout': 'CommandFanout',
   'device-trigger': 'DeviceTrigger',
   'image-operation': 'ImageOperation',
 } as const satisfies Record<string, GatewayAlert>;
 
-/** An operation that a DM server started by Exec, and that ended after the Exec was answered. */
+/** An operation that a DM server started by Exec. It ended after the Exec was answered. */
 export interface EndedOperation {
   readonly name: string;
   readonly server: string;
   readonly correlator: string | undefined;
 }
 
-/** Puts what the gateway has to tell its DM servers into the outbox, and wakes the DM client, which delivers it. */
+/** Puts reports for DM servers into the outbox, and wakes the DM client, which delivers them. */
 export class Reports {
   readonly #outbox: Outbox;
   readonly #ownServer: string;
   #client: { wake(): void } | undefined;
 
-  /** @param ownServer ServerID of the DM server that hears of devices */
+  /** @param ownServer ServerID of the gateway's own DM server, which gets the alerts about devices */
   constructor(outbox: Outbox, ownServer: string) {
     this.#outbox = outbox;
     this.#ownServer = ownServer;
   }
 
-  /** Names the client that delivers what is in the outbox. */
+  /** Sets the client that delivers the entries of the outbox. */
   deliverBy(client: { wake(): void }): void {
     this.#client = client;
   }
 
-  /** There is something new in the outbox. */
+  /** To be called after an entry was added to the outbox directly. */
   wake(): void {
     this.#client?.wake();
   }
 
-  /** The result of an Exec goes to the DM server that sent the Exec. */
+  /** Reports the result of an Exec to the DM server that sent the Exec. `uri`: see `ResultBody`. */
   result(kind: keyof typeof resultAlerts, uri: string, ended: EndedOperation, result: string): void {
     const { name, server, correlator } = ended;
     const body: ResultBody = { uri, result, ...(correlator !== undefined && { correlator }) };
@@ -62,13 +62,13 @@ export class Reports {
     this.wake();
   }
 
-  /** The result of an update of the gateway itself goes to the DM server that ordered it. */
+  /** Reports the result of an update of the gateway itself to the DM server that ordered it. */
   firmwareUpdate(server: string, body: FirmwareUpdateBody): void {
     this.#outbox.add('firmware-update', body.operation, JSON.stringify(body), this.#recipient(server));
     this.wake();
   }
 
-  /** In the outbox the gateway's own server has no name. */
+  /** Outbox entries for the gateway's own DM server have no ServerID. */
   #recipient(server: string): string | undefined {
     return server === this.#ownServer ? undefined : server;
   }

@@ -13,10 +13,10 @@ export interface DeviceLocatorParts {
   readonly entropy: Entropy;
 }
 
-/** Milliseconds in which a device must answer to count as alive at its old address. */
+/** Milliseconds within which a device must answer a CoAP ping to count as alive. */
 const livenessTimeout = 2000;
 
-/** Where devices are, and how the gateway and they reach each other. */
+/** Finds out where devices are, and how the gateway and the devices reach each other. */
 export class DeviceLocator {
   readonly #parts: DeviceLocatorParts;
 
@@ -25,8 +25,8 @@ export class DeviceLocator {
   }
 
   /**
-   * URI of a path of this gateway, as a device sees it.
-   * @throws {PosternError} `unavailable` without an address
+   * URI of a path on this gateway, with the address at which a device reaches the gateway.
+   * @throws {PosternError} `unavailable` when no suitable local address is bound
    */
   uriFor(deviceId: string, path: string): string {
     const { network, addresses } = this.#parts;
@@ -34,7 +34,10 @@ export class DeviceLocator {
     return network.uriTowards(heard?.address, path);
   }
 
-  /** The child gateway by which a device is reached: known from its alerts, or since its packages come from there. */
+  /**
+   * ID of the child gateway through which a device is reached; undefined when it is reached directly. It is known from
+   * the child's alerts, or because the device's packages come from the child's address.
+   */
   childOf(deviceId: string): string | undefined {
     const { inventory, addresses } = this.#parts;
     const via = inventory.get(deviceId)?.via;
@@ -45,13 +48,13 @@ export class DeviceLocator {
     return isChild ? holder : undefined;
   }
 
-  /** Whether an attached device proved itself from there. */
+  /** Whether the device that last proved its identity at this address is attached. */
   isAttachedAt(remote: Remote): boolean {
     const { inventory, addresses } = this.#parts;
     return inventory.get(addresses.deviceAt(remote) ?? '') !== undefined;
   }
 
-  /** A device that proved this ID answers from another address and port than the one that asks. */
+  /** Whether an attached device that authenticated with this ID answers at an address or port other than `remote`. */
   async livesElsewhere(deviceId: string, remote: Remote): Promise<boolean> {
     const { inventory, addresses } = this.#parts;
     const known = addresses.get(deviceId);
@@ -60,13 +63,17 @@ export class DeviceLocator {
     return await this.isAlive(deviceId);
   }
 
+  /** Whether a device answers a CoAP ping at the address from which it was last heard. */
   async isAlive(deviceId: string): Promise<boolean> {
     const known = this.#parts.addresses.get(deviceId);
     const endpoint = known && this.#parts.network.towards(known.address);
     return (await endpoint?.ping(known?.address ?? '', known?.port ?? 0, livenessTimeout)) ?? false;
   }
 
-  /** @throws {PosternError} `unavailable` when no interface leads there, and as `call` of a CoAP endpoint */
+  /**
+   * Sends a CoAP request from the local address that suits `address`.
+   * @throws {PosternError} `unavailable` when no local address suits, else as `call` (wire/coap/blockwise-client.ts)
+   */
   async call(address: string, port: number, request: CoapCall): Promise<CoapAnswer> {
     const endpoint = this.#parts.network.towards(address);
     if (!endpoint) throw new PosternError('unavailable', `no interface leads to ${address}`);

@@ -7,7 +7,10 @@ import type { Resource } from '../../wire/coap/router.ts';
 import { paths, resourceTypes } from '../../wire/resources.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 
-/** `/gw/status`: whether the uplink is there, observable, so that a device need not find out by waiting. */
+/**
+ * CoAP resource `/gw/status`: `online` or `offline`, the state of the uplink. It is observable, so a device need not
+ * wait for a timeout to find out.
+ */
 export class UplinkStatus {
   readonly #clock: Clock;
   readonly #uplink: { readonly connected: boolean };
@@ -35,6 +38,7 @@ export class UplinkStatus {
     };
   }
 
+  /** Notifies all observers of the current state. */
   changed(): void {
     for (const observable of this.#observables)
       if (observable.ended) this.#observables.delete(observable);
