@@ -1,0 +1,104 @@
+// One party of the tunnel benchmark: `node tunnel-peers.ts KIND [BROKER]`. Prints a line when it is ready, and serves until it is
+// killed. The answer of both servers has the same size as the package.
+import { createInterface } from 'node:readline';
+import { connectAsync } from 'mqtt';
+import { SystemClock } from '../../src/base/clock.ts';
+import { systemEntropy } from '../../src/base/entropy.ts';
+import { noEvents } from '../../src/base/events.ts';
+import { CoapNetwork } from '../../src/gateway/southbound/coap-network.ts';
+import { Downlink } from '../../src/headend/downlink.ts';
+import { Blockwise } from '../../src/wire/coap/blockwise.ts';
+import { Code } from '../../src/wire/coap/codes.ts';
+import { reply } from '../../src/wire/coap/message.ts';
+import { Router } from '../../src/wire/coap/router.ts';
+import { envelopeBytes, loopbackOnly, packageBytes, percentiles } from './tunnel-load.ts';
+
+const [kind, broker = ''] = process.argv.slice(2);
+const body = Buffer.alloc(packageBytes, 'a');
+
+/** Answers packages over CoAP, with nothing between. Prints its port. */
+async function stub(): Promise<void> {
+  const clock = new SystemClock();
+  const network = new CoapNetwork({
+    port: 0,
+    interfaces: ['lo'],
+    multicast: false,
+    clock,
+    entropy: systemEntropy,
+    events: noEvents,
+    listInterfaces: loopbackOnly,
+  });
+  await network.start(() => {
+    const methods = { POST: () => reply(Code.Changed, { payload: body, contentFormat: 65001 }) };
+    return new Blockwise(new Router([{ path: '/dm/t', subtree: true, methods }]).handle, clock).handle;
+  });
+  console.log(network.port);
+}
+
+/** The head-end's side of the MQTT binding, without a DM server behind it. */
+function headend(): void {
+  const downlink = new Downlink({
+    serverId: 'dm.example',
+    route: 'worker-1',
+    settings: { url: broker, protocol: 'auto' },
+    clock: new SystemClock(),
+    entropy: systemEntropy,
+    events: { emit: (name) => name === 'mqtt.connected' && console.log('ready') },
+  });
+  const contentType = 'application/vnd.syncml.dm+xml';
+  downlink.start({
+    answerPackage: async () => ({ contentType, body }),
+    gatewayStateChanged: () => {},
+  });
+}
+
+/** A client of mqtt.js with the options of Postern's own. */
+const client = async () =>
+  await connectAsync(broker, { protocolVersion: 5, writeCache: false, reconnectPeriod: 0 });
+
+/** Sends each message of `bench/up` back to `bench/down`. */
+async function echo(): Promise<void> {
+  const peer = await client();
+  peer.on('message', (_topic, payload) => peer.publish('bench/down', payload, { qos: 1 }));
+  await peer.subscribeAsync('bench/up', { qos: 1 });
+  console.log('ready');
+}
+
+/** Reads lines `COUNT OUTSTANDING`. Makes so many round trips through the broker and prints their times. */
+async function bare(): Promise<void> {
+  const peer = await client();
+  await peer.subscribeAsync('bench/down', { qos: 1 });
+  const began = new Map<number, number>();
+  let took: number[] = [];
+  let left = 0;
+  let next = 0;
+  let done = () => {};
+  const send = () => {
+    const payload = Buffer.alloc(envelopeBytes);
+    payload.writeUInt32BE(next);
+    began.set(next++, performance.now());
+    left--;
+    peer.publish('bench/up', payload, { qos: 1 });
+  };
+  peer.on('message', (_topic, payload) => {
+    const id = payload.readUInt32BE();
+    took.push(performance.now() - began.get(id)!);
+    began.delete(id);
+    if (left > 0) send();
+    else if (began.size === 0) done();
+  });
+  console.log('ready');
+  for await (const line of createInterface(process.stdin)) {
+    const [count = 0, outstanding = 0] = line.split(' ').map(Number);
+    took = [];
+    left = count;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    done = resolve;
+    for (let at = 0; at < outstanding; at++) send();
+    await promise;
+    console.log(JSON.stringify(percentiles(took)));
+  }
+}
+
+const kinds = { stub, headend, echo, bare };
+await kinds[kind as keyof typeof kinds]();

@@ -1,0 +1,187 @@
+// `npm run bench:tunnel`: a tunnelled DM package from a CoAP client through gateway (the bundle), broker (mosquitto) and the
+// head-end's MQTT binding, and back. Against it: the same client and server with nothing between, and a bare MQTT round trip with
+// QoS 1 through the same broker. Each once with mosquitto as it comes, and once with `set_tcp_nodelay true`. All parties are
+// processes of their own and take turns within each round. `--quick` measures briefly; `--write` records the figures.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { publish } from '../../build/figure-pages.ts';
+import { measured, today } from '../../build/figures.ts';
+import { startMosquitto } from '../peers/brokers.ts';
+import { secrets } from './crowd.ts';
+import { cpuSeconds, machine, ratios } from './measure.ts';
+import { type Latency, load, packageBytes } from './tunnel-load.ts';
+
+const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
+const rounds = flags.quick ? 2 : 5;
+/** Packages of one round: with 64 devices at once, and one after the other. */
+const crowded = flags.quick ? 5000 : 20_000;
+const single = flags.quick ? 50 : 200;
+const devices = 64;
+const root = fileURLToPath(new URL('../..', import.meta.url));
+await using stack = new AsyncDisposableStack();
+
+/** A way to measure: a process whose CPU counts, and how it is made to work. */
+interface Contender {
+  readonly child: ChildProcess;
+  readonly work: (count: number, outstanding: number) => Promise<Latency>;
+  /** µs per package with 64 at once. */
+  readonly cpu: number[];
+  /** Times in µs: with one at a time, and with 64 at once. */
+  readonly alone: { readonly p50: number[]; readonly p99: number[] };
+  readonly together: { readonly p50: number[]; readonly p99: number[] };
+}
+
+const contender = (child: ChildProcess, work: Contender['work']): Contender => ({
+  child,
+  work,
+  cpu: [],
+  alone: { p50: [], p99: [] },
+  together: { p50: [], p99: [] },
+});
+
+function run(args: readonly string[]): ChildProcess {
+  const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+  stack.defer(() => void child.kill('SIGKILL'));
+  return child;
+}
+
+const peers = fileURLToPath(new URL('tunnel-peers.ts', import.meta.url));
+
+async function start(...args: string[]) {
+  const child = run([peers, ...args]);
+  const lines = createInterface(child.stdout!);
+  const [ready] = (await once(lines, 'line')) as [string];
+  return { child, lines, ready };
+}
+
+async function direct(): Promise<Contender> {
+  const { child, ready } = await start('stub');
+  return contender(child, (count, outstanding) => load(Number(ready), count, outstanding));
+}
+
+async function bare(broker: string): Promise<Contender> {
+  await start('echo', broker);
+  const { child, lines } = await start('bare', broker);
+  return contender(child, async (count, outstanding) => {
+    child.stdin!.write(`${count} ${outstanding}\n`);
+    const [line] = (await once(lines, 'line')) as [string];
+    return JSON.parse(line) as Latency;
+  });
+}
+
+async function tunnel(broker: string): Promise<Contender> {
+  await start('headend', broker);
+  const folder = mkdtempSync(join(tmpdir(), 'postern-bench-'));
+  stack.defer(() => rmSync(folder, { recursive: true }));
+  const file = join(folder, 'gateway.toml');
+  writeFileSync(
+    file,
+    `[gateway]
+id = "gw-1"
+state = "${join(folder, 'state.db')}"
+admin-socket = "${join(folder, 'admin.sock')}"
+[coap]
+port = 0
+interfaces = ["lo"]
+insecure-plain-coap = true
+[mqtt]
+url = "${broker}"
+[dm-server]
+id = "dm.example"
+client-secret = "${secrets.gatewayClient}"
+server-secret = "${secrets.gatewayServer}"
+`,
+  );
+  const child = run([join(root, 'dist/postern.mjs'), 'gateway', '--config', file]);
+  let port = 0;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  // Reading goes on after that: a full pipe would block the gateway.
+  createInterface(child.stdout!).on('line', (line) => {
+    if (line.includes('"gateway.started"')) port = (JSON.parse(line) as { port: number }).port;
+    if (line.includes('"mqtt.connected"')) resolve();
+  });
+  await promise;
+  return contender(child, (count, outstanding) => load(port, count, outstanding));
+}
+
+async function measure({ child, work, cpu, alone, together }: Contender): Promise<void> {
+  const one = await work(single, 1);
+  const before = cpuSeconds(child);
+  const many = await work(crowded, devices);
+  cpu.push(((cpuSeconds(child) - before) * 1e6) / crowded);
+  for (const [into, from] of [
+    [alone, one],
+    [together, many],
+  ] as const) {
+    into.p50.push(from.p50);
+    into.p99.push(from.p99);
+  }
+}
+
+const stock = stack.use(await startMosquitto(['allow_anonymous true']));
+const nodelay = stack.use(await startMosquitto(['allow_anonymous true', 'set_tcp_nodelay true']));
+const contenders = {
+  'tunnel-stock': await tunnel(stock.url),
+  'tunnel-nodelay': await tunnel(nodelay.url),
+  direct: await direct(),
+  'mqtt-stock': await bare(stock.url),
+  'mqtt-nodelay': await bare(nodelay.url),
+};
+const names = {
+  'tunnel-stock': 'tunnelled package, mosquitto as it comes',
+  'tunnel-nodelay': 'tunnelled package, `set_tcp_nodelay true`',
+  direct: 'CoAP with nothing between',
+  'mqtt-stock': 'bare MQTT QoS 1, mosquitto as it comes',
+  'mqtt-nodelay': 'bare MQTT QoS 1, `set_tcp_nodelay true`',
+} as const;
+const all = Object.entries(contenders) as [keyof typeof contenders, Contender][];
+
+for (const [, { work }] of all) await work(crowded / 4, devices);
+for (let round = 1; round <= rounds; round++) {
+  for (const [, one] of all) await measure(one);
+  console.error(`round ${round} of ${rounds}`);
+}
+
+const { direct: straight } = contenders;
+const both = contenders['mqtt-stock'].cpu.map((cpu, round) => cpu + straight.cpu[round]!);
+publish(
+  'tunnel',
+  {
+    title: 'Tunnel',
+    date: today(),
+    machine: machine(),
+    how: [
+      `\`npm run bench:tunnel\`: packages of ${packageBytes} bytes in both directions; ${rounds} interleaved rounds of ${crowded.toLocaleString('en')} packages of ${devices} devices at once and ${single} of one device.`,
+      'Client, gateway (the bundle), mosquitto and the MQTT binding of the head-end are processes of one machine.',
+      'CPU is that of the gateway, of the CoAP server, or of the MQTT client, with 64 devices at once.',
+    ].join(' '),
+    figures: {
+      ...Object.fromEntries(
+        all.map(([key, { cpu }]) => [
+          `cpu-${key}`,
+          measured(`CPU per package, ${names[key]}`, 'µs', cpu, key === 'tunnel-stock' ? { atMost: 65 } : {}),
+        ]),
+      ),
+      'vs-bare': measured(
+        'CPU per package, tunnelled / sum of bare MQTT and CoAP',
+        'times',
+        ratios(contenders['tunnel-stock'].cpu, both),
+      ),
+      ...Object.fromEntries(
+        all.flatMap(([key, { alone, together }]) => [
+          [`alone-p50-${key}`, measured(`One at a time, p50, ${names[key]}`, 'µs', alone.p50)],
+          [`alone-p99-${key}`, measured(`One at a time, p99, ${names[key]}`, 'µs', alone.p99)],
+          [`together-p50-${key}`, measured(`64 at once, p50, ${names[key]}`, 'µs', together.p50)],
+          [`together-p99-${key}`, measured(`64 at once, p99, ${names[key]}`, 'µs', together.p99)],
+        ]),
+      ),
+    },
+  },
+  flags.write,
+);
