@@ -26,14 +26,17 @@ const bundles = {
 
 /**
  * Code of dependencies that no party can reach: mqtt brings SOCKS proxies, a tenth of the gateway's bundle, which no
- * configuration here offers, timers for browsers, and a copy of Node's streams for other runtimes and early versions. What
- * stands in for the first says so when it is used; the second is looked at when mqtt loads, and used in browsers alone; in
- * place of the third are Node's own streams, as its own switch READABLE_STREAM=disable has it.
+ * configuration here offers, timers for browsers, a copy of Node's streams for other runtimes and early versions, a cache for
+ * topic aliases, which no message here has, and debug output, which costs CPU for each packet. What stands in for the first says
+ * so when it is used; the second is looked at when mqtt loads, and used in browsers alone; in place of the third are Node's own
+ * streams, as its own switch READABLE_STREAM=disable has it; the fourth is made when a broker offers aliases, and stays empty.
  */
 const leftOut = {
   socks: "module.exports = new Proxy({}, { get() { throw new Error('SOCKS is not in this bundle'); } });",
   'worker-timers': 'module.exports = {};',
   'readable-stream': "module.exports = require('node:stream');",
+  'lru-cache': 'module.exports = { LRUCache: class extends Map { constructor() { super(); } } };',
+  debug: 'const off = () => {}; module.exports = () => off;',
 };
 /**
  * Modules of Node that are loaded when something of them is used, and not with the program: HTTP and TLS are a fifth of the time

@@ -61,6 +61,10 @@ export const mqttSection = v.strictObject({
   ),
   cert: described(v.optional(text), 'PEM file of the client certificate'),
   key: described(v.optional(text), 'PEM file of the client key'),
+  'max-packet': described(
+    v.optional(integerBetween(1024, 268_435_455)),
+    'Largest MQTT packet that the broker takes, in bytes, if the broker does not say so itself (MQTT 3.1.1). Without this key the limit is learned when the broker ends a connection',
+  ),
 });
 
 /** Schema of the table `log`. */

@@ -8,10 +8,26 @@ export interface Entropy {
   uniform(): number;
 }
 
+/** Bytes that are taken from the operating system at a time. A call for a few bytes costs as much as one for all. */
+const poolBytes = 1024;
+let pool = Buffer.alloc(0);
+
+function take(length: number): Buffer {
+  if (length > poolBytes / 8) return randomBytes(length);
+  if (pool.length < length) pool = randomBytes(poolBytes);
+  // Not from Node's shared memory: a nonce that is kept would keep a whole piece of it.
+  const taken = Buffer.allocUnsafeSlow(length);
+  pool.copy(taken, 0, 0, length);
+  // What was given away may become a secret, so it does not stay here.
+  pool.fill(0, 0, length);
+  pool = pool.subarray(length);
+  return taken;
+}
+
 /** The random generator of the operating system. */
 export const systemEntropy: Entropy = {
-  bytes: (length) => randomBytes(length),
-  uniform: () => randomBytes(4).readUInt32BE() / 2 ** 32,
+  bytes: take,
+  uniform: () => take(4).readUInt32BE() / 2 ** 32,
 };
 
 /** Deterministic entropy for tests and simulations (xorshift32). It must not be used for secrets. */

@@ -84,6 +84,7 @@ export const eventTable = {
   'fanout.started': info<'name' | 'devices' | 'server'>(),
 
   // Gateways as a whole.
+  'gateway.problem': warn<'gateway' | 'reason'>(),
   'gateway.started': info<'gateway' | 'port' | 'devices' | 'rss' | 'free'>(),
   'gateway.state': info<'gateway' | 'online'>(),
   'gateway.stopping': info<'gateway'>(),
@@ -110,14 +111,20 @@ export const eventTable = {
   'lwm2m.insecure': warn<'security'>(),
 
   // The MQTT binding.
+  'mqtt.allowed': info<never, never, { access: string; topic: string }>(),
   'mqtt.answer-lost': warn<'gateway' | 'reason'>(),
-  'mqtt.connect-failed': warn<'url' | 'reason', never, { protocol: number }>(),
+  'mqtt.connect-failed': warn<'url' | 'reason' | 'retryInSeconds', never, { protocol: number }>(),
   'mqtt.connected': info<'url', never, { protocol: number }>(),
-  'mqtt.disconnected': warn<'url'>(),
+  'mqtt.disconnected': warn<'url' | 'reason' | 'retryInSeconds'>(),
   'mqtt.malformed': warn<'reason', 'gateway'>(),
   'mqtt.outcome-lost': warn<'reason'>(),
+  'mqtt.packet-limit': warn<'bytes', never, { limit: number }>(),
+  'mqtt.refused': warn<'reason', never, { access: string; topic: string }>(),
+  'mqtt.rival': warn<'reason', never, { client: string }>(),
   'mqtt.state-failed': warn<'reason'>(),
+  'mqtt.unanswered': warn<'reason', never, { topic: string }>(),
   'mqtt.unexpected-answer': debug<never, 'device' | 'server'>(),
+  'mqtt.version-refused': info<'url' | 'reason', never, { protocol: number; next: number }>(),
 
   // Package #0, by which a DM server asks for a session.
   'notification.delivered': info<'device' | 'server', never, { code: string }>(),

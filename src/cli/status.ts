@@ -19,7 +19,7 @@ ${common}`,
     const { gateway, software, uplink, coap, devices, outbox, sessions, memory, counts } = found;
     const rows = [
       ['gateway', `${gateway}, Postern ${software}`],
-      ['uplink', `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (${uplink.protocol})`],
+      ['uplink', uplinkText(uplink)],
       ['coap', `port ${coap.port} at ${coap.addresses.join(', ') || 'no address'}`],
       ['security', coap.security],
       ['devices', `${devices.attached} attached; limit ${devices.limit}`],
@@ -32,3 +32,15 @@ ${common}`,
     for (const [name, value] of rows) console.log(`${name!.padEnd(width)}  ${value}`);
   },
 };
+
+/** The uplink in one line: `NOT CONNECTED to mqtt://broker (MQTT 5): connect ECONNREFUSED; next attempt in 12 s`. */
+export function uplinkText(uplink: GatewayStatus['uplink']): string {
+  const { connected, url, protocol, waiting, reason, retryInSeconds } = uplink;
+  const more = [
+    reason,
+    retryInSeconds !== undefined && `next attempt in ${retryInSeconds} s`,
+    waiting > 0 && `${waiting} packages wait to be sent`,
+  ].filter((part) => typeof part === 'string');
+  const state = `${connected ? 'connected' : 'NOT CONNECTED'} to ${url} (${protocol})`;
+  return more.length === 0 ? state : `${state}: ${more.join('; ')}`;
+}

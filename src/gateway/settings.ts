@@ -1,6 +1,5 @@
 import { readFileSync } from 'node:fs';
 import { PosternError } from '../base/errors.ts';
-import type { MqttSettings } from '../wire/tunnel/mqtt-link.ts';
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-cache.ts';
 import type { DeviceSchemes } from './southbound/device-sessions.ts';
@@ -83,8 +82,4 @@ export function httpSettings(http: NonNullable<GatewayConfig['http']>, gatewayId
     allowPlain: http['insecure-plain-http'],
     ...(cert !== undefined && key !== undefined && { tls: { cert, key } }),
   };
-}
-
-export function mqttSettings({ protocol, ...rest }: NonNullable<GatewayConfig['mqtt']>): MqttSettings {
-  return { ...rest, protocol: protocol === 'auto' ? 'auto' : protocol === '5' ? 5 : 4 } as MqttSettings;
 }

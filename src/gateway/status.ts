@@ -3,7 +3,7 @@ import type { EventCounter } from '../base/events.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from './config.ts';
 import { lwm2mWarning } from './lwm2m-service.ts';
-import type { Uplink } from './northbound/uplink.ts';
+import type { Uplink, UplinkDescription } from './northbound/uplink.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
 import type { GatewayState } from './state.ts';
@@ -12,7 +12,7 @@ import type { GatewayState } from './state.ts';
 export interface GatewayStatus {
   readonly gateway: string;
   readonly software: string;
-  readonly uplink: { readonly connected: boolean; readonly url: string; readonly protocol: string };
+  readonly uplink: UplinkDescription & { readonly connected: boolean };
   readonly coap: { readonly port: number; readonly addresses: readonly string[]; readonly security: string };
   readonly devices: { readonly attached: number; readonly limit: number };
   readonly outbox: { readonly waiting: number; readonly limit: number; readonly dropped: number };

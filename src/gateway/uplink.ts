@@ -4,11 +4,11 @@ import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { Accounts } from '../mo/dm-acc.ts';
+import { mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import type { GatewayConfig } from './config.ts';
 import { ParentLink } from './northbound/parent-link.ts';
 import type { Uplink } from './northbound/uplink.ts';
 import { Upstream } from './northbound/upstream.ts';
-import { mqttSettings } from './settings.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 
 export interface GatewayUplinkParts {

@@ -5,7 +5,8 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../wire/tunnel/envelope.ts';
 import { decodeState, type GatewayState } from '../wire/tunnel/gateway-state.ts';
-import { MqttLink, type MqttSettings } from '../wire/tunnel/mqtt-link.ts';
+import { MqttLink } from '../wire/tunnel/mqtt-link.ts';
+import type { MqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { gatewayTopics, parseUpTopic } from '../wire/tunnel/topics.ts';
 
 /** A DM package from a party. */
@@ -63,7 +64,7 @@ export class Downlink implements AsyncDisposable {
       events,
       clientId: `${serverId}-${route}`,
       subscriptions: [firstPackages, `dm/+/up/${route}`, 'dm/+/state'],
-      received: (topic, payload) => this.#receive(topic, payload),
+      received: (topic, payload, { qos }) => this.#receive(topic, payload, qos),
     });
   }
 
@@ -123,14 +124,14 @@ export class Downlink implements AsyncDisposable {
     }
   }
 
-  #receive(topic: string, payload: Buffer): void {
+  #receive(topic: string, payload: Buffer, qos: number): void {
     const receiver = this.#receiver;
     const place = parseUpTopic(topic);
     if (!receiver || !place) return;
     try {
       if (place.what === 'state')
         receiver.gatewayStateChanged(place.gateway, payload.length === 0 ? undefined : decodeState(payload));
-      else this.#receiveEnvelope(receiver, place.gateway, decodeEnvelope(payload));
+      else this.#receiveEnvelope(receiver, place.gateway, decodeEnvelope(payload), qos);
     } catch (thrown) {
       this.#parts.events.emit('mqtt.malformed', {
         gateway: place.gateway,
@@ -139,19 +140,28 @@ export class Downlink implements AsyncDisposable {
     }
   }
 
-  #receiveEnvelope(receiver: DownlinkReceiver, gateway: string, envelope: Envelope): void {
+  #receiveEnvelope(receiver: DownlinkReceiver, gateway: string, envelope: Envelope, qos: number): void {
     const { serverId, events } = this.#parts;
     // Several DM servers may share one broker.
     if (envelope.kind === EnvelopeKind.Request && envelope.server !== serverId) {
       events.emit('package.for-another', { gateway, server: envelope.server });
       return;
     }
-    if (envelope.kind === EnvelopeKind.Request) void this.#publishAnswer(receiver, gateway, envelope);
+    if (envelope.kind === EnvelopeKind.Request) void this.#publishAnswer(receiver, gateway, envelope, qos);
     else this.#notifications.get(hexOf(envelope.correlation))?.(envelope);
   }
 
-  /** QoS 1 may deliver a package more than once. A duplicate gets the answer of the first delivery. */
-  async #publishAnswer(receiver: DownlinkReceiver, gateway: string, envelope: Envelope): Promise<void> {
+  /**
+   * A package may arrive more than once: QoS 1 may deliver it twice, and a gateway without an answer repeats it. A
+   * duplicate gets the answer of the first delivery. The answer goes with the QoS of the package, so the gateway decides
+   * whether the broker must keep it.
+   */
+  async #publishAnswer(
+    receiver: DownlinkReceiver,
+    gateway: string,
+    envelope: Envelope,
+    qos: number,
+  ): Promise<void> {
     const { events } = this.#parts;
     const key = `${gateway} ${hexOf(envelope.correlation)}`;
     let answer = this.#answers.get(key);
@@ -159,12 +169,20 @@ export class Downlink implements AsyncDisposable {
       answer = this.#makeAnswer(receiver, gateway, envelope);
       this.#answers.set(key, answer);
     }
-    try {
-      const { timeToLive } = envelope;
+    const { timeToLive, correlation, device, server } = envelope;
+    const publish = async (payload: Buffer) =>
       await this.#link.publish({
         topic: gatewayTopics(gateway).down,
-        payload: await answer,
+        payload,
+        quick: qos === 0,
         ...(timeToLive !== undefined && timeToLive > 0 && { expiry: timeToLive }),
+      });
+    try {
+      await publish(await answer).catch(async (thrown) => {
+        const { code, dmStatus, message } = asPosternError(thrown);
+        if (code !== 'tooLarge') throw thrown;
+        // The broker does not take the answer. Without an error in its place the gateway would wait in vain.
+        await publish(this.#error({ correlation, device, server }, dmStatus, message));
       });
     } catch (thrown) {
       events.emit('mqtt.answer-lost', { gateway, reason: asPosternError(thrown).message });
@@ -174,11 +192,7 @@ export class Downlink implements AsyncDisposable {
   async #makeAnswer(receiver: DownlinkReceiver, gateway: string, envelope: Envelope): Promise<Buffer> {
     const { correlation, device, server } = envelope;
     const { route, events } = this.#parts;
-    const context = {
-      correlation,
-      ...(device !== undefined && { device }),
-      ...(server !== undefined && { server }),
-    };
+    const context = contextOf({ correlation, device, server });
     try {
       return encodeEnvelope({
         kind: EnvelopeKind.Response,
@@ -194,14 +208,31 @@ export class Downlink implements AsyncDisposable {
         status: dmStatus,
         reason: message,
       });
-      return encodeEnvelope({
-        kind: EnvelopeKind.Error,
-        ...context,
-        status: dmStatus,
-        reason: message.slice(0, 200),
-      });
+      return this.#error(envelope, dmStatus, message);
     }
   }
+
+  #error(context: Context, status: number, reason: string): Buffer {
+    return encodeEnvelope({
+      kind: EnvelopeKind.Error,
+      ...contextOf(context),
+      status,
+      reason: reason.slice(0, 200),
+    });
+  }
 }
+
+/** What an answer repeats of its request. */
+interface Context {
+  readonly correlation: Uint8Array;
+  readonly device?: string | undefined;
+  readonly server?: string | undefined;
+}
+
+const contextOf = ({ correlation, device, server }: Context) => ({
+  correlation,
+  ...(device !== undefined && { device }),
+  ...(server !== undefined && { server }),
+});
 
 const hexOf = (octets: Uint8Array): string => Buffer.from(octets).toString('hex');

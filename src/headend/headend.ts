@@ -5,7 +5,7 @@ import type { Events } from '../base/events.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Opening, Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
-import type { MqttSettings } from '../wire/tunnel/mqtt-link.ts';
+import { mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { AlertHandler } from './alert-handler.ts';
 import type { HeadendConfig } from './config.ts';
 import { Downlink, type DownlinkReceiver } from './downlink.ts';
@@ -236,15 +236,12 @@ const receiverOf = ({
   },
   gatewayStateChanged: (gateway, state) => {
     const online = state?.online ?? false;
+    const known = reachability.problemOf(gateway);
     reachability.setState(gateway, state);
+    const reason = state?.problem;
+    // The Last Will carries no problem. It does not mean that the problem is over.
+    if (reason !== undefined && reason !== known) events.emit('gateway.problem', { gateway, reason });
     if (online) pendingDetaches.gatewayOnline(gateway);
     events.emit('gateway.state', { gateway, online });
   },
 });
-
-function mqttSettings({ protocol, ...settings }: HeadendConfig['mqtt']): MqttSettings {
-  return {
-    ...settings,
-    protocol: protocol === 'auto' ? 'auto' : protocol === '5' ? 5 : 4,
-  } as MqttSettings;
-}

@@ -9,6 +9,8 @@ export interface GatewayView {
   readonly online: boolean | undefined;
   /** Version of the gateway's software, as the gateway reports it. */
   readonly software: string | undefined;
+  /** What the gateway says is wrong with its uplink. Undefined when it reports nothing. */
+  readonly problem: string | undefined;
 }
 
 /** A device as the HTTP API shows it. */
@@ -79,7 +81,13 @@ export class Reachability {
       id: gateway,
       online: state?.online ?? false,
       software: state?.software,
+      problem: state?.problem,
     });
+  }
+
+  /** What a gateway has last reported as wrong with its uplink. */
+  problemOf(gateway: string): string | undefined {
+    return this.#states.get(gateway)?.problem;
   }
 
   /** True when the broker gateway has last reported that it is online. */
@@ -89,7 +97,8 @@ export class Reachability {
 
   /** Lists the gateways of the configuration first, in its order, then other gateways that have published a state. */
   gateways(): GatewayView[] {
-    const unheard = this.#configured.map((id) => ({ id, online: undefined, software: undefined }));
+    const unknown = { online: undefined, software: undefined, problem: undefined };
+    const unheard = this.#configured.map((id) => ({ id, ...unknown }));
     return [...new Map([...unheard, ...this.#states.values()].map((view) => [view.id, view])).values()];
   }
 

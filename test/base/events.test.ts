@@ -63,7 +63,11 @@ test('what is less severe than the level of the log is not logged', () => {
   const names = logged('warn', (events) => {
     events.emit('mqtt.unexpected-answer', { device: 'urn:dev:1' });
     events.emit('mqtt.connected', { url: 'mqtt://broker.example', protocol: 5 });
-    events.emit('mqtt.disconnected', { url: 'mqtt://broker.example' });
+    events.emit('mqtt.disconnected', {
+      url: 'mqtt://broker.example',
+      reason: 'ECONNRESET',
+      retryInSeconds: 1,
+    });
     events.emit('watchdog.hungry', { reason: 'CoAP does not answer' });
   }).map(({ event }) => event);
   assert.deepEqual(names, ['mqtt.disconnected', 'watchdog.hungry']);

@@ -20,7 +20,8 @@ export interface Latency {
 /** @param times in milliseconds */
 export function percentiles(times: readonly number[]): Latency {
   const ordered = times.toSorted((a, b) => a - b);
-  const at = (share: number) => ordered[Math.min(ordered.length - 1, Math.floor(ordered.length * share))]! * 1000;
+  const at = (share: number) =>
+    ordered[Math.min(ordered.length - 1, Math.floor(ordered.length * share))]! * 1000;
   return { p50: at(0.5), p99: at(0.99) };
 }
 
@@ -69,8 +70,7 @@ export async function load(port: number, count: number, outstanding: number): Pr
     const [head = 0, code = 0] = datagram;
     if (code === 0) return;
     const isConfirmable = (head >> 4) % 4 === 0;
-    if (isConfirmable)
-      socket.send(Buffer.from([0x60, 0, datagram[2]!, datagram[3]!]), port, '127.0.0.1');
+    if (isConfirmable) socket.send(Buffer.from([0x60, 0, datagram[2]!, datagram[3]!]), port, '127.0.0.1');
     const id = datagram.readUInt16BE(4);
     const found = waiting.get(id);
     if (!found) return;

@@ -200,8 +200,9 @@ export class TransparentMode {
         return refused(408, 'the DM server did not answer');
       case 'tooLarge':
         return refused(413, thrown.message);
-      case 'unavailable':
       case 'full':
+        return refused(503, thrown.message, overloadRetryAfter);
+      case 'unavailable':
         return refused(503, 'the uplink is down', retryAfter);
       default:
         throw thrown;

@@ -1,7 +1,8 @@
-import { type Clock, pause } from '../../base/clock.ts';
+import { type Clock, type Monotonic, pause, plus } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, errorOfCoap, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { FairWindow } from '../../base/fair-window.ts';
 import { backoff } from '../../base/retry.ts';
 import { hmacHeader } from '../../dm/hmac-header.ts';
 import { accountOf, requestBootstrap } from '../../mo/bootstrap-request.ts';
@@ -37,6 +38,11 @@ export interface ParentLinkParts {
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 /** Milliseconds for each discovery and bootstrap exchange with the parent. */
 const directTimeout = 20_000;
+/**
+ * Packages on their way to the parent. The CoAP endpoint allows 16 requests to one peer; the rest is for other requests.
+ * Further packages wait.
+ */
+const flow = { width: 12, waiting: 1024, bytes: 8 * 1024 * 1024 } as const;
 
 /**
  * The uplink of a child DM Gateway (GwMO 1.1): its parent gateway, over CoAP. For the parent, this gateway is a device.
@@ -50,7 +56,11 @@ export class ParentLink implements Uplink {
   readonly #port: number;
   readonly #stop = new AbortController();
   #running: Promise<void> | undefined;
+  readonly #window = new FairWindow(flow);
   #connected = false;
+  /** Why the parent was not reached. */
+  #failure: string | undefined;
+  #nextAttempt: Monotonic | undefined;
   #listener: UplinkListener | undefined;
 
   /** @param timeout milliseconds within which a DM server must answer a package */
@@ -67,7 +77,15 @@ export class ParentLink implements Uplink {
   }
 
   get description() {
-    return { url: this.#parts.uri, protocol: 'CoAP' };
+    const { uri: url, clock } = this.#parts;
+    const at = this.#nextAttempt;
+    return {
+      url,
+      protocol: 'CoAP',
+      waiting: this.#window.waiting,
+      ...(!this.#connected && this.#failure !== undefined && { reason: this.#failure }),
+      ...(at !== undefined && { retryInSeconds: Math.max(0, Math.ceil((at - clock.now()) / 1000)) }),
+    };
   }
 
   /** Whether an IP address is the parent's. */
@@ -87,7 +105,9 @@ export class ParentLink implements Uplink {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
+    const stops = new PosternError('unavailable', 'the gateway stops');
+    this.#stop.abort(stops);
+    this.#window.refuseWaiting(stops);
     await this.#running;
   }
 
@@ -99,26 +119,30 @@ export class ParentLink implements Uplink {
     const path = isDirect ? paths.sessions : `${paths.tunnel}/${server}`;
     const chain = via === undefined ? gatewayId : `${via}/${gatewayId}`;
     const query = isDirect ? [] : [`id=${device}`, ...(request.device === undefined ? [] : [`via=${chain}`])];
+    const answer = await this.#window.run(device, request.body.length, () =>
+      this.#send(path, query, request),
+    );
+    return this.#envelope(request, answer);
+  }
+
+  /** Sends a package. A parent that does not answer is lost. A 5.04 is an answer: the DM server was too slow. */
+  async #send(path: string, query: readonly string[], { contentType, body, headers }: UpRequest) {
+    const hmac = headers?.[hmacHeader];
+    const contentFormat = contentFormatOf(contentType);
     try {
-      return this.#envelope(request, await this.#send(path, query, request));
+      return await this.#call({
+        method: Code.POST,
+        path: segments(path),
+        query,
+        ...(contentFormat !== undefined && { contentFormat }),
+        payload: body,
+        ...(hmac !== undefined && { options: [text(Option.SyncmlHmac, hmac)] }),
+        timeout: this.#timeout,
+      });
     } catch (thrown) {
       if (asPosternError(thrown).code === 'timeout') this.#lost();
       throw thrown;
     }
-  }
-
-  async #send(path: string, query: readonly string[], { contentType, body, headers }: UpRequest) {
-    const hmac = headers?.[hmacHeader];
-    const contentFormat = contentFormatOf(contentType);
-    return await this.#call({
-      method: Code.POST,
-      path: segments(path),
-      query,
-      ...(contentFormat !== undefined && { contentFormat }),
-      payload: body,
-      ...(hmac !== undefined && { options: [text(Option.SyncmlHmac, hmac)] }),
-      timeout: this.#timeout,
-    });
   }
 
   /**
@@ -161,14 +185,20 @@ export class ParentLink implements Uplink {
         if (accounts.find(parentId)) await this.#greet();
         else await this.#bootstrap();
         this.#connected = true;
+        this.#failure = undefined;
         events.emit('parent.connected', { parent: parentId });
         this.#listener?.connected();
         return;
       } catch (thrown) {
         if (this.#stop.signal.aborted) return;
         const { message } = asPosternError(thrown);
-        events.emit('parent.unreachable', { parent: parentId, reason: message });
-        await pause(clock, delays.next().value, this.#stop.signal).catch(() => {});
+        if (message !== this.#failure)
+          events.emit('parent.unreachable', { parent: parentId, reason: message });
+        this.#failure = message;
+        const delay = delays.next().value;
+        this.#nextAttempt = plus(clock.now(), delay);
+        await pause(clock, delay, this.#stop.signal).catch(() => {});
+        this.#nextAttempt = undefined;
       }
     }
   }
@@ -215,6 +245,7 @@ export class ParentLink implements Uplink {
   #lost(): void {
     if (!this.#connected || this.#stop.signal.aborted) return;
     this.#connected = false;
+    this.#window.refuseWaiting(new PosternError('unavailable', 'the parent gateway does not answer'));
     this.#parts.events.emit('parent.lost', { parent: this.#parts.parentId });
     this.#listener?.disconnected();
     this.#reconnect();

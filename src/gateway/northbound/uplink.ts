@@ -24,11 +24,24 @@ export interface UplinkListener {
   readonly disconnected: () => void;
 }
 
+/** How the uplink stands, for people. */
+export interface UplinkDescription {
+  /** URL of the broker or parent, without credentials. */
+  readonly url: string;
+  /** Protocol in use. */
+  readonly protocol: string;
+  /** Packages that wait to be sent. */
+  readonly waiting: number;
+  /** What is wrong: why the uplink is not connected, or what the other side refuses. Absent when all is well. */
+  readonly reason?: string;
+  /** Seconds until the next attempt to connect. */
+  readonly retryInSeconds?: number;
+}
+
 /** The connection towards the DM servers: an MQTT broker, or a parent gateway. */
 export interface Uplink extends AsyncDisposable {
   readonly connected: boolean;
-  /** URL of the broker or parent, and protocol in use, for display. */
-  readonly description: { readonly url: string; readonly protocol: string };
+  readonly description: UplinkDescription;
   /** Starts to connect, and reconnects whenever the connection is lost. */
   start(listener: UplinkListener): void;
   /**

@@ -1,12 +1,14 @@
 import { BoundedMap } from '../../base/bounded-map.ts';
-import type { Clock, Timer } from '../../base/clock.ts';
+import { type Clock, type Monotonic, plus, type Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../../wire/tunnel/envelope.ts';
-import { encodeState } from '../../wire/tunnel/gateway-state.ts';
-import { MqttLink, type MqttSettings } from '../../wire/tunnel/mqtt-link.ts';
+import { MqttLink } from '../../wire/tunnel/mqtt-link.ts';
+import type { MqttSettings } from '../../wire/tunnel/mqtt-settings.ts';
+import type { Publication } from '../../wire/tunnel/publication.ts';
 import { gatewayTopics, isTopicLevel } from '../../wire/tunnel/topics.ts';
+import { Presence } from './presence.ts';
 import type { Uplink, UplinkListener, UpRequest } from './uplink.ts';
 
 export interface UpstreamParts {
@@ -22,11 +24,24 @@ export interface UpstreamParts {
 interface Pending {
   /** Key of the session's route: device ID and ServerID. */
   readonly session: string;
+  readonly publication: Publication;
+  /** When the request fails. */
+  readonly deadline: Monotonic;
+  /** The broker has acknowledged a repetition, so there is no further one. */
+  isSure: boolean;
+  timer: Timer;
   readonly settle: (outcome: Envelope | PosternError) => void;
 }
 
 /** Maximum number of requests that wait for an answer, of remembered routes, and of remembered notifications. */
 const limits = { pending: 1024, routes: 4096, notifications: 1024 } as const;
+/**
+ * Milliseconds without an answer after which a request is sent again, with QoS 1 and the same correlation. The first time
+ * it went with QoS 0, so it may be lost; so may its answer. The far end processes it once.
+ */
+const repeatAfter = 5000;
+/** Requests in a row without an answer, after which the status says so. */
+const silentRequests = 3;
 
 /**
  * The gateway's side of the MQTT binding (docs/bindings.md). It sends packages up and receives their answers. It
@@ -37,28 +52,44 @@ export class Upstream implements Uplink {
   readonly #timeout: number;
   readonly #topics: ReturnType<typeof gatewayTopics>;
   readonly #link: MqttLink;
+  readonly #presence: Presence;
   readonly #pending = new Map<string, Pending>();
   /** Route to the head-end worker that holds a session, by `Pending.session`. */
   readonly #routes = new BoundedMap<string, string>(limits.routes);
   /** Outcomes of notifications by correlation, so that a repeated notification is answered but not delivered again. */
   readonly #notifications = new BoundedMap<string, Promise<Buffer>>(limits.notifications);
-  readonly #bootId: Uint8Array;
   #listener: UplinkListener | undefined;
+  /** Requests in a row that were not answered in time. */
+  #unanswered = 0;
 
   /** @param timeout milliseconds within which a request must be answered */
   constructor(parts: UpstreamParts, timeout: number) {
     this.#parts = parts;
     this.#timeout = timeout;
     this.#topics = gatewayTopics(parts.gatewayId);
-    this.#bootId = parts.entropy.bytes(8);
+    const { state, down } = this.#topics;
+    const { softwareVersion, clock, entropy, events } = parts;
+    this.#presence = new Presence({
+      topic: state,
+      softwareVersion,
+      bootId: entropy.bytes(8),
+      link: () => this.#link,
+      clock,
+      events,
+    });
     this.#link = new MqttLink({
       ...parts,
       clientId: parts.gatewayId,
-      subscriptions: [this.#topics.down],
-      will: { topic: this.#topics.state, payload: this.#state(false) },
-      received: (_topic, payload) => this.#receive(payload),
+      subscriptions: [down],
+      watches: [state],
+      will: { topic: state, payload: this.#presence.state(false) },
+      received: (topic, payload, { retain }) => this.#receive(topic, payload, retain),
       connected: () => void this.#online(),
-      disconnected: () => this.#listener?.disconnected(),
+      disconnected: () => {
+        this.#presence.disconnected();
+        this.#listener?.disconnected();
+      },
+      settled: () => this.#presence.settled(),
     });
   }
 
@@ -67,7 +98,15 @@ export class Upstream implements Uplink {
   }
 
   get description() {
-    return { url: this.#link.url, protocol: this.#link.protocol === 5 ? 'MQTT 5' : 'MQTT 3.1.1' };
+    const { url, protocol, problems, retryInSeconds, waiting } = this.#link;
+    const all = [...problems, ...(this.#unanswered < silentRequests ? [] : [this.#silence()])];
+    return {
+      url,
+      protocol: protocol === 5 ? 'MQTT 5' : 'MQTT 3.1.1',
+      waiting,
+      ...(all.length > 0 && { reason: all.join('; ') }),
+      ...(retryInSeconds !== undefined && { retryInSeconds }),
+    };
   }
 
   /** Number of requests that wait for an answer. */
@@ -83,7 +122,7 @@ export class Upstream implements Uplink {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#link.connected)
       void this.#link
-        .publish({ topic: this.#topics.state, payload: this.#state(false), retain: true })
+        .publish({ topic: this.#topics.state, payload: this.#presence.state(false), retain: true })
         .catch(() => {});
     // Waits for the acknowledgement of the state published above, for a bounded time.
     await this.#link[Symbol.asyncDispose]();
@@ -93,15 +132,18 @@ export class Upstream implements Uplink {
 
   /**
    * Sends a package to a DM server and resolves with the answer. An error that the far end reports is not thrown: it is
-   * an envelope of kind `Error`.
-   * @throws {PosternError} `unavailable` without a broker, `timeout`, `full` when too many requests wait, `tooLarge`
+   * an envelope of kind `Error`. When the connection breaks after the package was sent, the request waits for the next
+   * connection and is sent again there.
+   * @throws {PosternError} `unavailable` without a broker or when the broker's rules forbid it, `timeout`, `full` when too
+   *   many requests wait, `tooLarge`
    */
   async request(request: UpRequest): Promise<Envelope> {
     const { clock, entropy } = this.#parts;
+    if (!this.#link.connected) throw new PosternError('unavailable', 'the MQTT broker is not connected');
     if (this.#pending.size >= limits.pending)
       throw new PosternError('full', 'too many packages wait for the DM server');
     const correlation = entropy.bytes(12);
-    const id = Buffer.from(correlation).toString('hex');
+    const id = hexOf(correlation);
     const session = `${request.device ?? ''} ${request.server}`;
     const route = this.#routes.get(session);
     const timeToLive = Math.ceil(this.#timeout / 1000);
@@ -115,54 +157,89 @@ export class Upstream implements Uplink {
       ...(nearest !== undefined && { via: nearest }),
     });
     const { promise, resolve, reject } = Promise.withResolvers<Envelope>();
-    let timer: Timer | undefined;
-    const settle = (outcome: Envelope | PosternError) => {
-      if (!this.#pending.delete(id)) return;
-      timer?.cancel();
-      if (!(outcome instanceof PosternError)) return resolve(outcome);
-      this.#routes.delete(session);
-      reject(outcome);
+    const pending: Pending = {
+      session,
+      publication: {
+        topic: route === undefined ? this.#topics.up : this.#topics.upRoute(route),
+        payload,
+        expiry: timeToLive,
+        responseTopic: this.#topics.down,
+        flow: session,
+      },
+      deadline: plus(clock.now(), this.#timeout),
+      isSure: false,
+      timer: clock.after(Math.min(repeatAfter, this.#timeout), () => this.#overdue(pending)),
+      settle: (outcome) => {
+        if (!this.#pending.delete(id)) return;
+        pending.timer.cancel();
+        if (!(outcome instanceof PosternError)) return resolve(outcome);
+        this.#routes.delete(session);
+        reject(outcome);
+      },
     };
-    this.#pending.set(id, { session, settle });
-    timer = clock.after(this.#timeout, () =>
-      settle(new PosternError('timeout', `the DM server did not answer in ${this.#timeout} ms`)),
-    );
-    const topic = route === undefined ? this.#topics.up : this.#topics.upRoute(route);
-    this.#link
-      .publish({ topic, payload, expiry: timeToLive, responseTopic: this.#topics.down })
-      .catch((thrown) => settle(asPosternError(thrown)));
+    this.#pending.set(id, pending);
+    void this.#send(pending, true);
     return await promise;
   }
 
-  /** Publishes the state of the gateway after each connect. */
-  async #online(): Promise<void> {
-    const { events } = this.#parts;
+  async #send(pending: Pending, isFirst: boolean): Promise<void> {
     try {
-      await this.#link.publish({ topic: this.#topics.state, payload: this.#state(true), retain: true });
+      await this.#link.publish({ ...pending.publication, quick: isFirst });
+      pending.isSure = !isFirst;
     } catch (thrown) {
-      events.emit('mqtt.state-failed', { reason: asPosternError(thrown).message });
+      const error = asPosternError(thrown);
+      if (error.code === 'forbidden') pending.settle(new PosternError('unavailable', error.message));
+      // The request stays when the connection broke, or a repetition finds no room in the queue: it is sent again.
+      else if (error.code !== 'unavailable' && (isFirst || error.code !== 'full')) pending.settle(error);
     }
+  }
+
+  /** A request was not answered for some time: it is sent again, or fails. */
+  #overdue(pending: Pending): void {
+    const { clock } = this.#parts;
+    const left = pending.deadline - clock.now();
+    if (left > 0) {
+      pending.timer = clock.after(Math.min(repeatAfter, left), () => this.#overdue(pending));
+      if (!pending.isSure && this.connected) void this.#send(pending, false);
+      return;
+    }
+    if (this.connected) this.#unanswered++;
+    if (this.#unanswered === silentRequests)
+      this.#parts.events.emit('mqtt.unanswered', { topic: this.#topics.down, reason: this.#silence() });
+    pending.settle(new PosternError('timeout', `the DM server did not answer in ${this.#timeout} ms`));
+  }
+
+  #silence(): string {
+    const { up, down } = this.#topics;
+    return `the last ${this.#unanswered} packages got no answer on ${down}: the DM server does not answer, or the broker does not let this gateway publish on ${up} or read ${down}`;
+  }
+
+  /** After each connect: publishes the state, and sends again what was not answered before the connection broke. */
+  async #online(): Promise<void> {
+    for (const pending of this.#pending.values()) void this.#send(pending, false);
+    await this.#presence.announce();
     this.#listener?.connected();
   }
 
-  #state(online: boolean): Buffer {
-    return encodeState({ online, software: this.#parts.softwareVersion, bootId: this.#bootId });
-  }
-
-  #receive(payload: Buffer): void {
+  #receive(topic: string, payload: Buffer, isRetained: boolean): void {
     let envelope: Envelope;
     try {
+      if (topic === this.#topics.state) {
+        this.#presence.received(payload, isRetained);
+        return;
+      }
       envelope = decodeEnvelope(payload);
     } catch (thrown) {
       this.#parts.events.emit('mqtt.malformed', { reason: asPosternError(thrown).message });
       return;
     }
+    this.#unanswered = 0;
     if (envelope.kind === EnvelopeKind.Notification) void this.#takeNotification(envelope);
     else if (envelope.kind !== EnvelopeKind.Request) this.#answer(envelope);
   }
 
   #answer(envelope: Envelope): void {
-    const pending = this.#pending.get(Buffer.from(envelope.correlation).toString('hex'));
+    const pending = this.#pending.get(hexOf(envelope.correlation));
     // A duplicate, or an answer after the timeout.
     if (!pending) {
       const { device, server } = envelope;
@@ -176,15 +253,15 @@ export class Upstream implements Uplink {
   }
 
   async #takeNotification(notification: Envelope): Promise<void> {
-    const id = Buffer.from(notification.correlation).toString('hex');
+    const id = hexOf(notification.correlation);
     let outcome = this.#notifications.get(id);
     if (!outcome) {
       outcome = this.#deliver(notification);
       this.#notifications.set(id, outcome);
     }
-    const { route } = notification;
+    const { route, device = '' } = notification;
     const topic = route !== undefined && isTopicLevel(route) ? this.#topics.upRoute(route) : this.#topics.up;
-    await this.#link.publish({ topic, payload: await outcome }).catch((thrown) => {
+    await this.#link.publish({ topic, payload: await outcome, flow: device }).catch((thrown) => {
       this.#parts.events.emit('mqtt.outcome-lost', { reason: asPosternError(thrown).message });
     });
   }
@@ -206,3 +283,5 @@ export class Upstream implements Uplink {
     }
   }
 }
+
+const hexOf = (octets: Uint8Array): string => Buffer.from(octets).toString('hex');

@@ -1,4 +1,4 @@
-import { fromCbor, toCbor } from '../../base/cbor.ts';
+import { fromCbor } from '../../base/cbor.ts';
 import { plainProfile } from '../../base/cbor-profile.ts';
 import { PosternError } from '../../base/errors.ts';
 
@@ -55,22 +55,87 @@ const key = {
   via: 13,
 } as const;
 
-/** Writes an envelope in deterministic CBOR (RFC 8949 section 4.2): shortest forms, keys in order. */
+/** Fields in the order of their keys. */
+const fields = Object.keys(key).slice(2) as readonly Exclude<keyof typeof key, 'version' | 'kind'>[];
+
+/**
+ * Writes an envelope in deterministic CBOR (RFC 8949 section 4.2): shortest forms, keys in order. It writes by itself,
+ * because each package of each device comes through here, and the general encoder takes several times as long.
+ */
 export function encodeEnvelope(envelope: Envelope): Buffer {
-  const { headers, body, correlation, ...rest } = envelope;
-  const map = new Map<number, unknown>([
-    [key.version, envelopeVersion],
-    [key.correlation, Buffer.from(correlation)],
-  ]);
-  for (const [name, value] of Object.entries(rest)) map.set(key[name as keyof typeof rest], value);
-  if (headers)
-    map.set(key.headers, new Map(Object.entries(headers).toSorted(([a], [b]) => byEncoding(a, b))));
-  if (body) map.set(key.body, Buffer.from(body));
-  return toCbor(new Map([...map].toSorted(([a], [b]) => a - b)));
+  const writer = new EnvelopeWriter(envelope);
+  const present = fields.filter((name) => envelope[name] !== undefined);
+  writer.head(Major.Map, present.length + 2);
+  writer.field('version', envelopeVersion);
+  writer.field('kind', envelope.kind);
+  for (const name of present) writer.field(name, envelope[name]!);
+  return writer.written;
 }
 
-/** Compares map keys by their encodings, as deterministic CBOR requires. A shorter text has a smaller head. */
-const byEncoding = (a: string, b: string): number => Buffer.compare(toCbor(a), toCbor(b));
+const Major = { Unsigned: 0, Octets: 2, Text: 3, Map: 5 } as const;
+/** Bytes of a head of CBOR at most, of the sizes that an envelope has. */
+const headBytes = 9;
+
+class EnvelopeWriter {
+  readonly #octets: Buffer;
+  #at = 0;
+
+  constructor({ headers = {}, body, ...rest }: Envelope) {
+    const texts = [...Object.entries(headers).flat(), ...Object.values(rest)].filter(
+      (one) => typeof one === 'string',
+    );
+    const bytes = texts.reduce((sum, one) => sum + one.length * 3 + headBytes, 0);
+    this.#octets = Buffer.allocUnsafe(bytes + (body?.length ?? 0) + 16 * headBytes);
+  }
+
+  get written(): Buffer {
+    return this.#octets.subarray(0, this.#at);
+  }
+
+  field(
+    name: keyof typeof key,
+    value: number | string | Uint8Array | Readonly<Record<string, string>>,
+  ): void {
+    this.head(Major.Unsigned, key[name]);
+    if (typeof value === 'number') this.head(Major.Unsigned, value);
+    else if (typeof value === 'string') this.#text(value);
+    else if (value instanceof Uint8Array) {
+      this.head(Major.Octets, value.length);
+      this.#octets.set(value, this.#at);
+      this.#at += value.length;
+    } else this.#headers(value);
+  }
+
+  /** The head of an item: major type and argument (RFC 8949 section 3). */
+  head(major: number, argument: number): void {
+    const octets = this.#octets;
+    const first = major << 5;
+    if (argument < 24) this.#at = octets.writeUInt8(first | argument, this.#at);
+    else if (argument < 0x100) this.#at = octets.writeUInt16BE(((first | 24) << 8) | argument, this.#at);
+    else if (argument < 0x1_0000)
+      this.#at = octets.writeUInt16BE(argument, octets.writeUInt8(first | 25, this.#at));
+    else if (argument < 0x1_0000_0000)
+      this.#at = octets.writeUInt32BE(argument, octets.writeUInt8(first | 26, this.#at));
+    else this.#at = octets.writeBigUInt64BE(BigInt(argument), octets.writeUInt8(first | 27, this.#at));
+  }
+
+  #text(value: string): void {
+    this.head(Major.Text, Buffer.byteLength(value));
+    this.#at += this.#octets.write(value, this.#at);
+  }
+
+  /** In the order of their encodings, as deterministic CBOR requires. A shorter text has a smaller head. */
+  #headers(headers: Readonly<Record<string, string>>): void {
+    const sorted = Object.entries(headers)
+      .map(([name, value]) => [Buffer.from(name), value] as const)
+      .toSorted(([a], [b]) => a.length - b.length || Buffer.compare(a, b));
+    this.head(Major.Map, sorted.length);
+    for (const [name, value] of sorted) {
+      this.#text(name.toString());
+      this.#text(value);
+    }
+  }
+}
 
 /**
  * Reads an envelope. Unknown keys are ignored.

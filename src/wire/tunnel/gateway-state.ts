@@ -10,18 +10,22 @@ export interface GatewayState {
   readonly software: string;
   /** Changes with each start of the gateway. */
   readonly bootId: Uint8Array;
+  /** What is wrong with the gateway's uplink: one line for a person. At most 255 characters. */
+  readonly problem?: string;
 }
 
 const version = 1;
+const problemLength = 255;
 
 /** Writes a gateway state as a CBOR map. */
-export const encodeState = ({ online, software, bootId }: GatewayState): Buffer =>
+export const encodeState = ({ online, software, bootId, problem }: GatewayState): Buffer =>
   toCbor(
     new Map<number, unknown>([
       [1, version],
       [2, online],
       [3, software],
       [4, Buffer.from(bootId)],
+      ...(problem === undefined ? [] : ([[5, problem.slice(0, problemLength)]] as const)),
     ]),
   );
 
@@ -33,8 +37,9 @@ export function decodeState(payload: Uint8Array): GatewayState {
   const map = fromCbor(payload, plainProfile, 'gateway state');
   if (!(map instanceof Map) || map.get(1) !== version)
     throw new PosternError('malformed', 'not a gateway state');
-  const [online, software, bootId] = [map.get(2), map.get(3), map.get(4)];
+  const [online, software, bootId, problem] = [map.get(2), map.get(3), map.get(4), map.get(5)];
   if (typeof online !== 'boolean' || typeof software !== 'string' || !(bootId instanceof Uint8Array))
     throw new PosternError('malformed', 'not a gateway state');
-  return { online, software, bootId };
+  const isProblem = typeof problem === 'string' && problem.length <= problemLength;
+  return { online, software, bootId, ...(isProblem && { problem }) };
 }

@@ -1,96 +1,87 @@
-import { readFileSync } from 'node:fs';
-import { Socket } from 'node:net';
-import {
-  connect,
-  type ErrorWithReasonCode,
-  type IClientOptions,
-  type IConnackPacket,
-  type MqttClient,
-} from 'mqtt';
-import { type Clock, pause } from '../../base/clock.ts';
+import { BoundedMap } from '../../base/bounded-map.ts';
+import { type Clock, type Monotonic, pause, plus, type Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { FairWindow } from '../../base/fair-window.ts';
 import { publicUrl } from '../../base/public-url.ts';
 import { backoff } from '../../base/retry.ts';
-
-/** How to reach and to trust an MQTT broker. */
-export interface MqttSettings {
-  /** `mqtt://host:1883` or `mqtts://host:8883`. */
-  readonly url: string;
-  /** Protocol level: 5, 4 (MQTT 3.1.1), or `auto`, which tries 5 first and then alternates. */
-  readonly protocol: 'auto' | 4 | 5;
-  readonly username?: string;
-  readonly password?: string;
-  /** Path of a PEM file: the CA that issued the broker's certificate. */
-  readonly ca?: string;
-  /** Path of a PEM file: this client's certificate. */
-  readonly cert?: string;
-  /** Path of a PEM file: the private key of `cert`. */
-  readonly key?: string;
-}
+import { type Delivered, type Ending, MqttConnection, receiveMaximum } from './mqtt-connection.ts';
+import { Reason } from './mqtt-reasons.ts';
+import type { MqttSettings } from './mqtt-settings.ts';
+import { PacketLimit } from './packet-limit.ts';
+import { ProtocolChoice } from './protocol-choice.ts';
+import { type Publication, packetBytes } from './publication.ts';
+import { type Access, Refusals } from './refusals.ts';
 
 /** What a link needs from its surroundings. */
 export interface MqttLinkParts {
   readonly settings: MqttSettings;
   readonly clientId: string;
-  /** Topic filters. */
+  /** Topic filters without which the link is not connected. */
   readonly subscriptions: readonly string[];
+  /** Topic filters that the broker may refuse. */
+  readonly watches?: readonly string[];
   /** Last Will: the broker publishes it, retained, when this client disappears without disconnecting. */
   readonly will?: { readonly topic: string; readonly payload: Buffer };
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
   /** Called for each message, possibly before `connected`. */
-  readonly received: (topic: string, payload: Buffer) => void;
+  readonly received: (topic: string, payload: Buffer, how: Delivered) => void;
   /** Called when a connection is up and the broker has granted all subscriptions. */
   readonly connected?: () => void;
   /** Called when such a connection has ended. */
   readonly disconnected?: () => void;
-}
-
-/** A message to publish. `expiry` and `responseTopic` are sent over MQTT 5 only. */
-export interface Publication {
-  readonly topic: string;
-  readonly payload: Buffer;
-  /** Default false. */
-  readonly retain?: boolean;
-  /** Message Expiry in seconds, after which the broker need not deliver the message. */
-  readonly expiry?: number;
-  readonly responseTopic?: string;
+  /** Called when a connection has been up for minutes. */
+  readonly settled?: () => void;
 }
 
 const reconnect = { first: 500, cap: 60_000, jitter: 0.5 } as const;
-/** Milliseconds. */
-const connectTimeout = 10_000;
+/**
+ * Milliseconds after which a connection counts as stable, so that the delays begin anew. It is longer than the longest
+ * delay. Otherwise two clients of one name would throw each other out for ever with short delays.
+ */
+const stableAfter = 180_000;
 /** Milliseconds for an orderly disconnection. */
 const disconnectTimeout = 2000;
-/** Seconds. */
-const keepalive = 30;
-/** Seconds that the broker keeps the session of a disconnected client. */
-const sessionExpiry = 3600;
-/** Most messages with QoS 1 that are not acknowledged yet, in either direction. */
-const receiveMaximum = 64;
+/** Publications of each QoS that wait for their turn: their number, and their bytes. */
+const queue = { waiting: 1024, bytes: 8 * 1024 * 1024 } as const;
+/** Topics that are remembered as allowed. */
+const allowedTopics = 4096;
 
 /**
- * A connection to an MQTT broker, which is made again after each failure, with jittered exponential delays. The link
- * queues nothing: a message that cannot be published now is refused, because the only queue is the gateway's outbox. Each
- * attempt uses a new MQTT client. Therefore a message that was on its way when the connection broke is reported as
- * failed, and is never sent later without the caller's knowledge.
+ * A connection to an MQTT broker, which is made again after each failure, with jittered exponential delays. Publications
+ * wait in a bounded queue while the broker has not acknowledged earlier ones. When the connection breaks, the queue is
+ * emptied: all that waits is reported as failed.
  */
 export class MqttLink implements AsyncDisposable {
   readonly #parts: MqttLinkParts;
   readonly #stop = new AbortController();
-  #client: MqttClient | undefined;
-  #protocol: 4 | 5;
-  #maximumPacketSize = Number.POSITIVE_INFINITY;
-  #inFlight = 0;
+  readonly #protocol: ProtocolChoice;
+  readonly #limit: PacketLimit;
+  readonly #refusals: Refusals;
+  /** Publications with QoS 1: they are running until the broker has acknowledged them. */
+  readonly #acknowledged = new FairWindow({ width: receiveMaximum, ...queue });
+  /** Publications with QoS 0. They wait only while the socket takes no more. */
+  readonly #quick = new FairWindow({ width: Number.MAX_SAFE_INTEGER, ...queue });
+  /** Topics on which the broker has acknowledged a message of this connection. */
+  readonly #allowed = new BoundedMap<string, true>(allowedTopics);
+  #connection: MqttConnection | undefined;
   #running: Promise<void> | undefined;
   #isConnected = false;
+  #nextAttempt: Monotonic | undefined;
+  /** Why there is no connection. */
+  #failure: string | undefined;
+  /** Why another client seems to use this client's name. */
+  #rival: string | undefined;
 
   constructor(parts: MqttLinkParts) {
+    const { clock, events, settings } = parts;
     this.#parts = parts;
-    this.#protocol = parts.settings.protocol === 4 ? 4 : 5;
+    this.#protocol = new ProtocolChoice(clock, settings.protocol);
+    this.#limit = new PacketLimit(clock, settings.maxPacket);
+    this.#refusals = new Refusals(events);
   }
 
   /** Whether a connection is up and the broker has granted all subscriptions. */
@@ -105,7 +96,30 @@ export class MqttLink implements AsyncDisposable {
 
   /** Protocol level of the current or last attempt. */
   get protocol(): 4 | 5 {
-    return this.#protocol;
+    return this.#protocol.current;
+  }
+
+  /** What is wrong, in words: why there is no connection, what the broker refuses, who else uses the name. */
+  get problems(): readonly string[] {
+    const isUp = this.#connection?.isAccepted === true;
+    const failure = isUp || this.#failure === undefined ? [] : [this.#failure];
+    return [...failure, ...this.#refusals.texts, ...(this.#rival === undefined ? [] : [this.#rival])];
+  }
+
+  /** Why another client seems to use this client's name at the broker; undefined when there is no sign of it. */
+  get rival(): string | undefined {
+    return this.#rival;
+  }
+
+  /** Whole seconds until the next attempt to connect, while the link waits for it. */
+  get retryInSeconds(): number | undefined {
+    const at = this.#nextAttempt;
+    return at === undefined ? undefined : Math.max(0, Math.ceil((at - this.#parts.clock.now()) / 1000));
+  }
+
+  /** Publications that wait for their turn. */
+  get waiting(): number {
+    return this.#acknowledged.waiting + this.#quick.waiting;
   }
 
   /** Begins to connect, and returns at once. A second call has no effect. */
@@ -116,163 +130,162 @@ export class MqttLink implements AsyncDisposable {
   /** Waits until the broker has acknowledged what was published, then says goodbye: two seconds at most. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
-    const client = this.#client;
-    // `client.end(true)` does nothing after `client.end(false)`, which never ends when the connection breaks before an
-    // acknowledgement. Only closing the stream always ends the client.
-    const close = () => client?.stream.destroy();
-    const patience = this.#parts.clock.after(disconnectTimeout, close);
-    if (client?.connected) client.end();
-    else close();
+    const connection = this.#connection;
+    const patience = this.#parts.clock.after(disconnectTimeout, () => connection?.end());
+    connection?.finish();
     await this.#running;
     patience.cancel();
   }
 
+  /** Takes note of what the broker's access rules seem to refuse. `reason` undefined: they allow it. */
+  refused(access: Access, topic: string, reason: string | undefined): void {
+    if (reason === undefined) this.#refusals.clear(access, topic);
+    else this.#refusals.add(access, topic, reason);
+  }
+
+  /** Takes note of another client that uses this client's name. */
+  rivalled(reason: string): void {
+    if (this.#rival === undefined)
+      this.#parts.events.emit('mqtt.rival', { client: this.#parts.clientId, reason });
+    this.#rival = reason;
+  }
+
   /**
-   * Publishes a message. Resolves when the broker has acknowledged it (QoS 1).
-   * @throws {PosternError} `unavailable` without a connection or when it breaks, `full` when 64 messages are not
-   *   acknowledged yet, `tooLarge` for a message above the broker's Maximum Packet Size
+   * Publishes a message. With QoS 1 it resolves when the broker has acknowledged the message. A `quick` message goes with
+   * QoS 0 once the broker has acknowledged a message on the same topic, and one of this size, on the same connection. So
+   * refusals and limits of the broker are noticed, although it never tells them for QoS 0.
+   * @throws {PosternError} `unavailable` without a connection or when it breaks, `full` when too many messages wait,
+   *   `tooLarge` for a packet above the broker's limit, `forbidden` when the broker does not allow to publish on the topic
    */
-  async publish({ topic, payload, retain = false, expiry, responseTopic }: Publication): Promise<void> {
-    const client = this.#client;
+  async publish(publication: Publication): Promise<void> {
+    const connection = this.#connection;
     // Publishing is allowed from the CONNACK on, not only after the subscriptions are granted: a kept session delivers
     // messages at once, and the answers to them must go out.
-    if (!client?.connected) throw new PosternError('unavailable', 'no connection to the MQTT broker');
-    if (payload.length + Buffer.byteLength(topic) + 64 > this.#maximumPacketSize)
-      throw new PosternError(
-        'tooLarge',
-        `the broker takes packets of at most ${this.#maximumPacketSize} bytes`,
-      );
-    if (this.#inFlight >= receiveMaximum)
-      throw new PosternError('full', 'too many MQTT messages wait for their acknowledgement');
-    this.#inFlight++;
-    const properties = {
-      ...(expiry !== undefined && { messageExpiryInterval: expiry }),
-      ...(responseTopic !== undefined && { responseTopic }),
-    };
-    const lost = Promise.withResolvers<never>();
-    const onClose = () =>
-      lost.reject(new PosternError('unavailable', 'the connection to the MQTT broker broke'));
-    client.once('close', onClose);
+    if (!connection?.isAccepted)
+      throw new PosternError('unavailable', this.#failure ?? 'no connection to the MQTT broker');
+    const bytes = packetBytes(publication, this.protocol);
+    if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
+    const { topic, flow = topic, quick = false } = publication;
+    if (!quick || !this.#allowed.has(topic) || !this.#limit.isProven(bytes))
+      await this.#acknowledged.run(flow, bytes, () => this.#send(connection, publication, bytes));
+    else if (this.#quick.isOpen) connection.post(publication);
+    else await this.#quick.run(flow, bytes, async () => connection.post(publication));
+  }
+
+  async #send(connection: MqttConnection, publication: Publication, bytes: number): Promise<void> {
+    const { topic } = publication;
     try {
-      await Promise.race([
-        client.publishAsync(topic, payload, { qos: 1, retain, ...(this.#protocol === 5 && { properties }) }),
-        lost.promise,
-      ]);
-    } catch (cause) {
-      if (cause instanceof PosternError) throw cause;
-      throw new PosternError('unavailable', `MQTT publish failed: ${String(cause)}`, { cause });
-    } finally {
-      client.off('close', onClose);
-      this.#inFlight--;
+      await connection.publish(publication);
+    } catch (thrown) {
+      const { code, message } = asPosternError(thrown);
+      if (code === 'forbidden') this.#refusals.add('publish', topic, message);
+      if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
+      throw thrown;
     }
+    this.#limit.acknowledged(bytes);
+    this.#allowed.set(topic, true);
+    this.#refusals.clear('publish', topic);
+  }
+
+  #tooLarge(bytes: number): PosternError {
+    const limit = this.#limit.bytes;
+    return new PosternError('tooLarge', `a packet of ${bytes} bytes; the MQTT broker takes at most ${limit}`);
   }
 
   async #run(): Promise<void> {
-    const { clock, entropy, events, settings } = this.#parts;
-    let delays = backoff(reconnect, entropy);
+    const { clock, entropy, events } = this.#parts;
+    const begin = () => backoff(reconnect, entropy);
+    let delays = begin();
+    /** The failure that was said last. The same failure is said once. */
+    let said: string | undefined;
     while (!this.#stop.signal.aborted) {
-      const attempt = this.#connect();
-      const failure = await attempt.opened;
-      if (!failure) {
-        delays = backoff(reconnect, entropy);
-        await attempt.closed;
-        if (this.#stop.signal.aborted) return;
-        events.emit('mqtt.disconnected', { url: this.url });
-      } else if (!this.#stop.signal.aborted) {
-        events.emit('mqtt.connect-failed', {
-          url: this.url,
-          protocol: this.#protocol,
-          reason: failure,
-        });
-        if (settings.protocol === 'auto') this.#protocol = this.#protocol === 5 ? 4 : 5;
-      }
-      await pause(clock, delays.next().value, this.#stop.signal).catch(() => {});
+      const { ending, wasConnected, wasStable } = await this.#attempt(this.#protocol.next());
+      if (this.#stop.signal.aborted) return;
+      const { url } = this;
+      const protocol = this.protocol;
+      const { reason } = ending;
+      if (wasStable) delays = begin();
+      const isOther = !wasConnected && this.#protocol.failed(ending);
+      // MQTT 3.1.1 is tried at once when the broker does not know MQTT 5.
+      const delay = isOther && this.protocol === 4 ? 0 : delays.next().value;
+      const retryInSeconds = Math.round(delay / 1000);
+      this.#failure = reason;
+      if (isOther) events.emit('mqtt.version-refused', { url, protocol, reason, next: this.protocol });
+      else if (wasConnected) events.emit('mqtt.disconnected', { url, reason, retryInSeconds });
+      else if (reason !== said) events.emit('mqtt.connect-failed', { url, protocol, reason, retryInSeconds });
+      said = wasConnected ? undefined : reason;
+      this.#nextAttempt = plus(clock.now(), delay);
+      await pause(clock, delay, this.#stop.signal).catch(() => {});
+      this.#nextAttempt = undefined;
     }
   }
 
-  #connect(): { opened: Promise<string | undefined>; closed: Promise<void> } {
-    const { settings, clientId, will, events, subscriptions } = this.#parts;
-    const v5 = this.#protocol === 5;
-    const options: IClientOptions = {
-      clientId,
-      clean: false,
-      protocolVersion: this.#protocol,
-      keepalive,
-      connectTimeout,
-      reconnectPeriod: 0,
-      queueQoSZero: false,
-      resubscribe: false,
-      ...(settings.username !== undefined && { username: settings.username }),
-      ...(settings.password !== undefined && { password: settings.password }),
-      ...tlsFiles(settings),
-      ...(will && { will: { ...will, qos: 1, retain: true } }),
-      ...(v5 && { properties: { sessionExpiryInterval: sessionExpiry, receiveMaximum } }),
-    };
-    const opened = Promise.withResolvers<string | undefined>();
-    const closed = Promise.withResolvers<void>();
-    // The write cache holds all 16-bit numbers in encoded form. It costs megabytes, and a second on a small board.
-    const client = connect({ ...options, ...endpointOf(settings.url), writeCache: false });
-    this.#client = client;
-    // Each message that waits for its acknowledgement adds a listener for the end of the connection.
-    client.setMaxListeners(receiveMaximum + 10);
-    client.on('connect', async (connack: IConnackPacket) => {
-      // A package is one small write, and the sender waits for its answer. Nagle's algorithm would only add delay.
-      if (client.stream instanceof Socket) client.stream.setNoDelay(true);
-      this.#maximumPacketSize = connack.properties?.maximumPacketSize ?? Number.POSITIVE_INFINITY;
-      try {
-        const granted = await client.subscribeAsync([...subscriptions], { qos: 1 });
-        const refused = granted.find(({ qos }) => qos >= 128);
-        if (refused) throw new Error(`the broker refuses the subscription ${refused.topic}`);
-        this.#isConnected = true;
-        events.emit('mqtt.connected', { url: this.url, protocol: this.#protocol });
-        opened.resolve(undefined);
-        this.#parts.connected?.();
-      } catch (error) {
-        opened.resolve(error instanceof Error ? error.message : String(error));
-        client.end(true);
-      }
-    });
-    client.on('message', (topic, payload) => this.#parts.received(topic, payload));
-    client.on('error', (error: Error | ErrorWithReasonCode) => {
-      opened.resolve(error.message || String(error));
-      client.end(true);
-    });
-    client.on('close', () => {
-      opened.resolve('the broker closed the connection');
-      const was = this.#isConnected;
-      this.#isConnected = false;
-      if (was) this.#parts.disconnected?.();
-      client.end(true);
-      closed.resolve();
-    });
-    return { opened: opened.promise, closed: closed.promise };
+  /** Makes one attempt to connect. Resolves when it has failed, or the connection has ended. */
+  async #attempt(version: 4 | 5): Promise<{ ending: Ending; wasConnected: boolean; wasStable: boolean }> {
+    const { settings, clientId, subscriptions, watches = [], will, clock, entropy, events } = this.#parts;
+    const { promise, resolve } = Promise.withResolvers<Ending>();
+    let wasConnected = false;
+    let wasStable = false;
+    let stable: Timer | undefined;
+    try {
+      this.#connection = new MqttConnection({
+        settings,
+        version,
+        clientId,
+        subscriptions,
+        watches,
+        will,
+        clock,
+        entropy,
+        received: this.#parts.received,
+        accepted: ({ properties }) => {
+          this.#protocol.accepted();
+          this.#allowed.clear();
+          this.#limit.connected(properties?.maximumPacketSize);
+          this.#acknowledged.resize(properties?.receiveMaximum ?? receiveMaximum);
+          this.#quick.resize(Number.MAX_SAFE_INTEGER);
+          stable = clock.after(stableAfter, () => {
+            wasStable = true;
+            this.#rival = undefined;
+            this.#parts.settled?.();
+          });
+        },
+        subscribed: (filter, refusal) => this.refused('subscribe', filter, refusal),
+        granted: () => {
+          wasConnected = true;
+          this.#isConnected = true;
+          events.emit('mqtt.connected', { url: this.url, protocol: version });
+          this.#parts.connected?.();
+        },
+        writable: (isWritable) => this.#quick.resize(isWritable ? Number.MAX_SAFE_INTEGER : 0),
+        ended: (ending) => {
+          stable?.cancel();
+          this.#learn(ending);
+          this.#isConnected = false;
+          const broke = new PosternError(
+            'unavailable',
+            `the connection to the MQTT broker broke: ${ending.reason}`,
+          );
+          this.#acknowledged.refuseWaiting(broke);
+          this.#quick.refuseWaiting(broke);
+          if (wasConnected) this.#parts.disconnected?.();
+          resolve(ending);
+        },
+      });
+    } catch (thrown) {
+      const { message: reason } = asPosternError(thrown);
+      resolve({ reason, isByPeer: false, refusesVersion: false, isUnanswered: false, unacknowledged: [] });
+    }
+    return { ending: await promise, wasConnected, wasStable };
   }
-}
 
-/** The parts of a broker's URL as options. Given a URL, mqtt.js would use a deprecated parser. */
-function endpointOf(text: string): IClientOptions {
-  const { protocol, hostname, port, pathname, username, password } = new URL(text);
-  const name = protocol.slice(0, -1) as 'mqtt' | 'mqtts' | 'ws' | 'wss' | 'tcp' | 'ssl';
-  return {
-    protocol: name,
-    host: hostname.replace(/^\[|\]$/g, ''),
-    port: port === '' ? defaultPorts[name] : Number(port),
-    ...(pathname.length > 1 && { path: pathname }),
-    ...(username !== '' && { username: decodeURIComponent(username) }),
-    ...(password !== '' && { password: decodeURIComponent(password) }),
-  };
-}
-
-const defaultPorts = { mqtt: 1883, tcp: 1883, mqtts: 8883, ssl: 8883, ws: 80, wss: 443 } as const;
-
-function tlsFiles({ ca, cert, key }: MqttSettings): IClientOptions {
-  try {
-    return {
-      ...(ca !== undefined && { ca: readFileSync(ca) }),
-      ...(cert !== undefined && { cert: readFileSync(cert) }),
-      ...(key !== undefined && { key: readFileSync(key) }),
-    };
-  } catch (cause) {
-    throw new PosternError('configuration', `TLS file cannot be read: ${String(cause)}`, { cause });
+  /** Learns from the end of a connection: who ended it, and which packet may have been too large. */
+  #learn({ code, reason, isByPeer, unacknowledged }: Ending): void {
+    if (code === Reason.SessionTakenOver) this.rivalled(reason);
+    const isSure = code === Reason.PacketTooLarge;
+    if (unacknowledged.length === 0 || !(isByPeer || isSure)) return;
+    const bytes = Math.max(...unacknowledged);
+    const limit = this.#limit.suspect(bytes, isSure);
+    if (limit !== undefined) this.#parts.events.emit('mqtt.packet-limit', { bytes, limit });
   }
 }

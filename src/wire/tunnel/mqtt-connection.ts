@@ -1,0 +1,282 @@
+import { Socket } from 'node:net';
+import {
+  connect,
+  type IClientOptions,
+  type IConnackPacket,
+  type IDisconnectPacket,
+  type MqttClient,
+} from 'mqtt';
+import type { Clock, Timer } from '../../base/clock.ts';
+import type { Entropy } from '../../base/entropy.ts';
+import { PosternError } from '../../base/errors.ts';
+import { backoff } from '../../base/retry.ts';
+import { disconnectText, errorText, Reason, reasonText } from './mqtt-reasons.ts';
+import { endpointOf, type MqttSettings, tlsFiles } from './mqtt-settings.ts';
+import type { VersionEvidence } from './protocol-choice.ts';
+import { type Publication, packetBytes, packetOf } from './publication.ts';
+
+/** How the broker delivered a message. */
+export interface Delivered {
+  readonly qos: number;
+  /** The message was published before this client subscribed. */
+  readonly retain: boolean;
+}
+
+/** What a connection needs from its surroundings. */
+export interface ConnectionParts {
+  readonly settings: MqttSettings;
+  readonly version: 4 | 5;
+  readonly clientId: string;
+  /** Topic filters without which the connection is of no use. */
+  readonly subscriptions: readonly string[];
+  /** Topic filters that the broker may refuse. */
+  readonly watches: readonly string[];
+  readonly will?: { readonly topic: string; readonly payload: Buffer } | undefined;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  /** Called for each message, possibly before `granted`. */
+  readonly received: (topic: string, payload: Buffer, how: Delivered) => void;
+  /** The broker accepted the connection. Publishing is possible. */
+  readonly accepted: (connack: IConnackPacket) => void;
+  /** Outcome of a SUBSCRIBE for a filter of `subscriptions`. `refusal` is undefined when it was granted. */
+  readonly subscribed: (filter: string, refusal: string | undefined) => void;
+  /** All of `subscriptions` are granted. */
+  readonly granted: () => void;
+  /** The socket takes no more, or takes more again. Without this, messages with QoS 0 would pile up in memory. */
+  readonly writable: (isWritable: boolean) => void;
+  /** The attempt has failed, or the connection has ended. Messages that were not acknowledged fail after this call. */
+  readonly ended: (ending: Ending) => void;
+}
+
+/** How an attempt to connect, or a connection, ended. */
+export interface Ending extends VersionEvidence {
+  /** For people. */
+  readonly reason: string;
+  /** Reason code of the broker's CONNACK or DISCONNECT. */
+  readonly code?: number | undefined;
+  /** The broker just closed the connection, without any other error. */
+  readonly isByPeer: boolean;
+  /** Sizes in bytes of the packets that the broker had not acknowledged. */
+  readonly unacknowledged: readonly number[];
+}
+
+/** Milliseconds. */
+const connectTimeout = 10_000;
+/** Seconds. */
+const keepalive = 30;
+/** Seconds that the broker keeps the session of a disconnected client. */
+const sessionExpiry = 3600;
+/** Most messages with QoS 1 that are not acknowledged yet, in either direction. */
+export const receiveMaximum = 64;
+/** Largest packet that this side takes over MQTT 5, in bytes: an envelope and the rest of its packet. */
+const maximumPacketSize = 528 * 1024;
+/** Milliseconds that the broker may take to acknowledge a message. */
+const acknowledgeWithin = 30_000;
+/** Milliseconds between attempts to subscribe where the broker refused it. */
+const resubscribe = { first: 5000, cap: 60_000, jitter: 0.5 } as const;
+/** Bytes of messages with QoS 0 that are gathered within one turn of the event loop, and written at once. */
+const batchBytes = 32 * 1024;
+
+/** Failures of a connection that also occur when the other side just closes it. */
+const closing = ['ECONNRESET', 'EPIPE'];
+
+/**
+ * One attempt to connect to a broker, and the connection that it becomes. It has an MQTT client of its own, and never
+ * connects again. Therefore a message that was on its way when the connection broke is reported as failed, and is never sent
+ * later without the caller's knowledge.
+ */
+export class MqttConnection {
+  readonly #parts: ConnectionParts;
+  readonly #client: MqttClient;
+  /** Messages with QoS 1 that wait for their acknowledgement. */
+  readonly #inFlight = new Set<{ readonly bytes: number; readonly fail: (reason: PosternError) => void }>();
+  #batch: Buffer[] = [];
+  #batchBytes = 0;
+  #isAccepted = false;
+  /** The transport is up, and the CONNECT is on its way. */
+  #isReached = false;
+  #reason: string | undefined;
+  #code: number | undefined;
+  #isByPeer = true;
+  #retry: Timer | undefined;
+
+  /** @throws {Error} when TLS files cannot be read or used, or the URL is wrong */
+  constructor(parts: ConnectionParts) {
+    this.#parts = parts;
+    const { settings, version, clientId, will } = parts;
+    const options: IClientOptions = {
+      clientId,
+      clean: false,
+      protocolVersion: version,
+      keepalive,
+      connectTimeout,
+      reconnectPeriod: 0,
+      queueQoSZero: false,
+      resubscribe: false,
+      ...(settings.username !== undefined && { username: settings.username }),
+      ...(settings.password !== undefined && { password: settings.password }),
+      ...tlsFiles(settings),
+      ...(will && { will: { ...will, qos: 1, retain: true } }),
+      ...(version === 5 && {
+        properties: { sessionExpiryInterval: sessionExpiry, receiveMaximum, maximumPacketSize },
+      }),
+    };
+    // The write cache holds all 16-bit numbers in encoded form. It costs megabytes, and a second on a small board.
+    const client = connect({ ...options, ...endpointOf(settings.url), writeCache: false });
+    this.#client = client;
+    client.stream.once(/^(mqtts|ssl):/.test(settings.url) ? 'secureConnect' : 'connect', () => {
+      this.#isReached = true;
+    });
+    client.on('connect', (connack: IConnackPacket) => this.#accepted(connack));
+    client.on('message', parts.received);
+    client.on('disconnect', (packet: IDisconnectPacket) => {
+      this.#because(disconnectText(packet, clientId), packet.reasonCode);
+      this.end();
+    });
+    client.on('error', (error: Error & { code?: unknown }) => {
+      if (!closing.includes(String(error.code))) this.#isByPeer = false;
+      this.#because(errorText(error), typeof error.code === 'number' ? error.code : undefined);
+      client.end(true);
+    });
+    client.on('close', () => this.#closed());
+  }
+
+  /** Whether messages can be published. A kept session delivers messages before the subscriptions are granted. */
+  get isAccepted(): boolean {
+    return this.#isAccepted && this.#client.connected;
+  }
+
+  /** Closes the connection at once. */
+  end(reason?: string): void {
+    if (reason !== undefined) this.#because(reason);
+    this.#isByPeer = false;
+    // `client.end(true)` does nothing after `client.end(false)`, which never ends when the connection breaks before an
+    // acknowledgement. Only closing the stream always ends the client.
+    this.#client.stream.destroy();
+  }
+
+  /** Waits until the broker has acknowledged what was published, then says goodbye. */
+  finish(): void {
+    this.#flush();
+    this.#isByPeer = false;
+    if (this.#client.connected) this.#client.end();
+    else this.end();
+  }
+
+  /**
+   * Publishes with QoS 1. Resolves when the broker has acknowledged the message.
+   * @throws {PosternError} `unavailable` when the connection breaks or the broker refuses the message, `forbidden` when the
+   *   broker does not allow this client to publish on the topic
+   */
+  async publish(publication: Publication): Promise<void> {
+    const { topic, payload, retain = false, expiry, responseTopic } = publication;
+    const properties = {
+      ...(expiry !== undefined && { messageExpiryInterval: expiry }),
+      ...(responseTopic !== undefined && { responseTopic }),
+    };
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const message = { bytes: packetBytes(publication, this.#parts.version), fail: reject };
+    this.#inFlight.add(message);
+    const overdue = this.#parts.clock.after(acknowledgeWithin, () =>
+      this.end(`the broker did not acknowledge a message in ${acknowledgeWithin / 1000} s`),
+    );
+    const version5 = this.#parts.version === 5;
+    this.#client.publish(topic, payload, { qos: 1, retain, ...(version5 && { properties }) }, (error) =>
+      error ? reject(publishError(topic, error)) : resolve(),
+    );
+    try {
+      await promise;
+    } finally {
+      overdue.cancel();
+      this.#inFlight.delete(message);
+    }
+  }
+
+  /** Publishes with QoS 0. Messages of one turn of the event loop are written at once. */
+  post(publication: Publication): void {
+    if (this.#batch.length === 0) setImmediate(() => this.#flush());
+    const packet = packetOf(publication, this.#parts.version);
+    this.#batch.push(packet);
+    this.#batchBytes += packet.length;
+    if (this.#batchBytes >= batchBytes) this.#flush();
+  }
+
+  #flush(): void {
+    const { stream } = this.#client;
+    const batch = this.#batch;
+    if (batch.length === 0) return;
+    this.#batch = [];
+    this.#batchBytes = 0;
+    if (!this.isAccepted || stream.destroyed) return;
+    if (stream.write(batch.length === 1 ? batch[0] : Buffer.concat(batch))) return;
+    this.#parts.writable(false);
+    stream.once('drain', () => this.#parts.writable(true));
+  }
+
+  #accepted(connack: IConnackPacket): void {
+    const { stream } = this.#client;
+    this.#isAccepted = true;
+    // A package is one small write, and the sender waits for its answer. Nagle's algorithm would only add delay.
+    if (stream instanceof Socket) stream.setNoDelay(true);
+    this.#parts.accepted(connack);
+    const { watches, subscriptions, entropy } = this.#parts;
+    if (watches.length > 0) this.#client.subscribe([...watches], { qos: 1 }, () => {});
+    this.#subscribe(subscriptions, backoff(resubscribe, entropy));
+  }
+
+  /** Subscribes. What the broker refuses is asked for again, because its rules may change while it runs. */
+  #subscribe(filters: readonly string[], delays: Iterator<number, never>): void {
+    this.#client.subscribe([...filters], { qos: 1 }, (error, _granted, packet) => {
+      const codes = packet?.granted;
+      if (!codes) {
+        if (!this.#client.stream.destroyed) this.end(`MQTT subscribe failed: ${error?.message}`);
+        return;
+      }
+      const codeOf = (at: number) => Number(codes[at] ?? 0x80);
+      const refused = filters.filter((_filter, at) => codeOf(at) >= 0x80);
+      for (const [at, filter] of filters.entries())
+        this.#parts.subscribed(filter, codeOf(at) >= 0x80 ? reasonText(codeOf(at)) : undefined);
+      if (refused.length === 0) this.#parts.granted();
+      else this.#retry = this.#parts.clock.after(delays.next().value, () => this.#subscribe(refused, delays));
+    });
+  }
+
+  /** The first reason is the cause. Later ones follow from it. */
+  #because(reason: string, code?: number): void {
+    if (this.#reason !== undefined) return;
+    this.#reason = reason;
+    this.#code = code;
+  }
+
+  #closed(): void {
+    this.#retry?.cancel();
+    const isRefusal = this.#code === Reason.UnsupportedVersion || this.#code === Reason.UnacceptableVersion;
+    const reason = this.#reason ?? 'the broker closed the connection';
+    const unacknowledged = [...this.#inFlight].map(({ bytes }) => bytes);
+    this.#parts.ended({
+      reason,
+      code: this.#code,
+      isByPeer: this.#isByPeer,
+      refusesVersion: !this.#isAccepted && isRefusal,
+      isUnanswered: !this.#isAccepted && this.#isReached && this.#isByPeer,
+      unacknowledged,
+    });
+    const broke = new PosternError('unavailable', `the connection to the MQTT broker broke: ${reason}`);
+    for (const { fail } of this.#inFlight) fail(broke);
+    this.#client.end(true);
+  }
+}
+
+function publishError(topic: string, error: Error & { readonly code?: unknown }): PosternError {
+  if (error.code === Reason.NotAuthorized)
+    return new PosternError(
+      'forbidden',
+      `the broker does not allow to publish on ${topic}: ${reasonText(error.code)}`,
+    );
+  if (typeof error.code === 'number')
+    return new PosternError(
+      'unavailable',
+      `the broker refuses a message on ${topic}: ${reasonText(error.code)}`,
+    );
+  return new PosternError('unavailable', `MQTT publish failed: ${error.message}`, { cause: error });
+}
