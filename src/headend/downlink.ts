@@ -7,7 +7,7 @@ import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../
 import { decodeState, type GatewayState } from '../wire/tunnel/gateway-state.ts';
 import { MqttLink } from '../wire/tunnel/mqtt-link.ts';
 import type { MqttSettings } from '../wire/tunnel/mqtt-settings.ts';
-import { gatewayTopics, parseUpTopic } from '../wire/tunnel/topics.ts';
+import { gatewayTopics, headendCarrier, parseUpTopic } from '../wire/tunnel/topics.ts';
 
 /** A DM package from a party. */
 export interface UpPackage {
@@ -63,6 +63,8 @@ export class Downlink implements AsyncDisposable {
       entropy,
       events,
       clientId: `${serverId}-${route}`,
+      // Gateways send at any time.
+      carrier: { topic: headendCarrier, isNeeded: () => true },
       subscriptions: [firstPackages, `dm/+/up/${route}`, 'dm/+/state'],
       received: (topic, payload, { qos }) => this.#receive(topic, payload, qos),
     });

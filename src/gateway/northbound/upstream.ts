@@ -82,6 +82,7 @@ export class Upstream implements Uplink {
       clientId: parts.gatewayId,
       subscriptions: [down],
       watches: [state],
+      carrier: { topic: this.#topics.none, isNeeded: () => this.#pending.size > 0 },
       will: { topic: state, payload: this.#presence.state(false) },
       received: (topic, payload, { retain }) => this.#receive(topic, payload, retain),
       connected: () => void this.#online(),

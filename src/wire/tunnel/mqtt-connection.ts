@@ -22,6 +22,17 @@ export interface Delivered {
   readonly retain: boolean;
 }
 
+/**
+ * An empty message with QoS 0 that nobody subscribes to. The TCP acknowledgement of a received message travels with it. A
+ * broker that leaves Nagle's algorithm on, as mosquitto does by default, holds its next small write back until then, and
+ * without any data to carry it Linux sends the acknowledgement after 40 ms.
+ */
+export interface Carrier {
+  readonly topic: string;
+  /** Whether further messages are expected soon. */
+  readonly isNeeded: () => boolean;
+}
+
 /** What a connection needs from its surroundings. */
 export interface ConnectionParts {
   readonly settings: MqttSettings;
@@ -32,6 +43,7 @@ export interface ConnectionParts {
   /** Topic filters that the broker may refuse. */
   readonly watches: readonly string[];
   readonly will?: { readonly topic: string; readonly payload: Buffer } | undefined;
+  readonly carrier: Carrier;
   readonly clock: Clock;
   readonly entropy: Entropy;
   /** Called for each message, possibly before `granted`. */
@@ -74,6 +86,8 @@ const maximumPacketSize = 528 * 1024;
 const acknowledgeWithin = 30_000;
 /** Milliseconds between attempts to subscribe where the broker refused it. */
 const resubscribe = { first: 5000, cap: 60_000, jitter: 0.5 } as const;
+/** Milliseconds that an acknowledgement of TCP waits for a message to travel with, before an empty one is sent. */
+const carryAfter = 1;
 /** Bytes of messages with QoS 0 that are gathered within one turn of the event loop, and written at once. */
 const batchBytes = 32 * 1024;
 
@@ -92,6 +106,9 @@ export class MqttConnection {
   readonly #inFlight = new Set<{ readonly bytes: number; readonly fail: (reason: PosternError) => void }>();
   #batch: Buffer[] = [];
   #batchBytes = 0;
+  /** Messages sent so far. */
+  #sent = 0;
+  #carrying: Timer | undefined;
   #isAccepted = false;
   /** The transport is up, and the CONNECT is on its way. */
   #isReached = false;
@@ -128,7 +145,10 @@ export class MqttConnection {
       this.#isReached = true;
     });
     client.on('connect', (connack: IConnackPacket) => this.#accepted(connack));
-    client.on('message', parts.received);
+    client.on('message', (topic, payload, packet) => {
+      if (packet.qos === 0) this.#carry();
+      parts.received(topic, payload, packet);
+    });
     client.on('disconnect', (packet: IDisconnectPacket) => {
       this.#because(disconnectText(packet, clientId), packet.reasonCode);
       this.end();
@@ -177,6 +197,7 @@ export class MqttConnection {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const message = { bytes: packetBytes(publication, this.#parts.version), fail: reject };
     this.#inFlight.add(message);
+    this.#sent++;
     const overdue = this.#parts.clock.after(acknowledgeWithin, () =>
       this.end(`the broker did not acknowledge a message in ${acknowledgeWithin / 1000} s`),
     );
@@ -194,11 +215,23 @@ export class MqttConnection {
 
   /** Publishes with QoS 0. Messages of one turn of the event loop are written at once. */
   post(publication: Publication): void {
+    this.#sent++;
     if (this.#batch.length === 0) setImmediate(() => this.#flush());
     const packet = packetOf(publication, this.#parts.version);
     this.#batch.push(packet);
     this.#batchBytes += packet.length;
     if (this.#batchBytes >= batchBytes) this.#flush();
+  }
+
+  /** After a message with QoS 0, which has no acknowledgement of MQTT: sends something, so that TCP acknowledges it. */
+  #carry(): void {
+    const { carrier, clock } = this.#parts;
+    const sent = this.#sent;
+    this.#carrying ??= clock.after(carryAfter, () => {
+      this.#carrying = undefined;
+      if (sent === this.#sent && carrier.isNeeded())
+        this.post({ topic: carrier.topic, payload: Buffer.alloc(0) });
+    });
   }
 
   #flush(): void {
@@ -250,6 +283,7 @@ export class MqttConnection {
 
   #closed(): void {
     this.#retry?.cancel();
+    this.#carrying?.cancel();
     const isRefusal = this.#code === Reason.UnsupportedVersion || this.#code === Reason.UnacceptableVersion;
     const reason = this.#reason ?? 'the broker closed the connection';
     const unacknowledged = [...this.#inFlight].map(({ bytes }) => bytes);

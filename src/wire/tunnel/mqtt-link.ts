@@ -6,7 +6,13 @@ import type { Events } from '../../base/events.ts';
 import { FairWindow } from '../../base/fair-window.ts';
 import { publicUrl } from '../../base/public-url.ts';
 import { backoff } from '../../base/retry.ts';
-import { type Delivered, type Ending, MqttConnection, receiveMaximum } from './mqtt-connection.ts';
+import {
+  type Carrier,
+  type Delivered,
+  type Ending,
+  MqttConnection,
+  receiveMaximum,
+} from './mqtt-connection.ts';
 import { Reason } from './mqtt-reasons.ts';
 import type { MqttSettings } from './mqtt-settings.ts';
 import { PacketLimit } from './packet-limit.ts';
@@ -24,6 +30,7 @@ export interface MqttLinkParts {
   readonly watches?: readonly string[];
   /** Last Will: the broker publishes it, retained, when this client disappears without disconnecting. */
   readonly will?: { readonly topic: string; readonly payload: Buffer };
+  readonly carrier: Carrier;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -222,22 +229,18 @@ export class MqttLink implements AsyncDisposable {
 
   /** Makes one attempt to connect. Resolves when it has failed, or the connection has ended. */
   async #attempt(version: 4 | 5): Promise<{ ending: Ending; wasConnected: boolean; wasStable: boolean }> {
-    const { settings, clientId, subscriptions, watches = [], will, clock, entropy, events } = this.#parts;
+    const { watches = [], will, clock, events, ...parts } = this.#parts;
     const { promise, resolve } = Promise.withResolvers<Ending>();
     let wasConnected = false;
     let wasStable = false;
     let stable: Timer | undefined;
     try {
       this.#connection = new MqttConnection({
-        settings,
+        ...parts,
         version,
-        clientId,
-        subscriptions,
         watches,
         will,
         clock,
-        entropy,
-        received: this.#parts.received,
         accepted: ({ properties }) => {
           this.#protocol.accepted();
           this.#allowed.clear();

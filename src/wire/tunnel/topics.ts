@@ -7,7 +7,12 @@ export const gatewayTopics = (gateway: string) => ({
   up: `dm/${gateway}/up`,
   upRoute: (route: string) => `dm/${gateway}/up/${route}`,
   down: `dm/${gateway}/down`,
+  /** Nobody subscribes to it: `~` cannot be a route. See `Carrier`. */
+  none: `dm/${gateway}/up/~`,
 });
+
+/** A topic to which nobody subscribes, for a head-end: `~` cannot be a gateway. See `Carrier`. */
+export const headendCarrier = 'dm/~';
 
 /**
  * Whether the text can be one level of a topic: 1 to 64 letters, digits, `.`, `_`, `:` and `-`. So it has no separators,

@@ -47,6 +47,7 @@ function linkTo(url: string) {
     settings: { url, protocol: 4 },
     clientId: 'gw-1',
     subscriptions: ['dm/gw-1/down'],
+    carrier: { topic: 'dm/gw-1/up/~', isNeeded: () => true },
     clock,
     entropy: systemEntropy,
     events,
