@@ -28,6 +28,12 @@ export class HandClock implements Clock {
     return this.#waiting.size;
   }
 
+  /** Milliseconds until the next timer falls due; undefined without timers. */
+  get next(): number | undefined {
+    const [next] = [...this.#waiting].map(({ at }) => at).toSorted((a, b) => a - b);
+    return next === undefined ? undefined : next - this.#now;
+  }
+
   /** Moves on, and runs what falls due in its order. */
   advance(milliseconds: number): void {
     const end = this.#now + milliseconds;
