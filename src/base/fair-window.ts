@@ -78,9 +78,10 @@ export class FairWindow {
 
   /** Resolves when the task counts as running. */
   #turn(flow: string, bytes: number): Promise<void> {
+    const { waiting, bytes: most } = this.#bounds;
     const full = new PosternError(
       'full',
-      `${this.#bounds.waiting} messages or ${this.#bounds.bytes} bytes wait`,
+      `too many messages wait; the bound is ${waiting}, or ${most} bytes`,
     );
     while (this.#waiting >= this.#bounds.waiting || this.#bytes + bytes > this.#bounds.bytes) {
       const longest = this.#longest();

@@ -15,6 +15,12 @@ export interface Broker extends AsyncDisposable {
   restart(): Promise<void>;
 }
 
+/** A mosquitto that a test starts. */
+export interface Mosquitto extends Broker {
+  /** Makes mosquitto read its files again, such as access rules. */
+  reload(): void;
+}
+
 /** Makes a broker of the two functions that start and stop it. */
 function brokerOf(url: string, start: () => Promise<void>, stop: () => Promise<void>): Broker {
   let isDisposed = false;
@@ -78,7 +84,7 @@ async function freePort(): Promise<number> {
 /** mosquitto as a process of its own: MQTT 5. `settings` are further lines of its configuration. */
 export async function startMosquitto(
   settings: readonly string[] = ['allow_anonymous true'],
-): Promise<Broker> {
+): Promise<Mosquitto> {
   const port = await freePort();
   const folder = mkdtempSync(join(tmpdir(), 'postern-mosquitto-'));
   const file = join(folder, 'mosquitto.conf');
@@ -111,6 +117,7 @@ export async function startMosquitto(
   const broker = brokerOf(`mqtt://127.0.0.1:${port}`, start, stop);
   return {
     ...broker,
+    reload: () => void child?.kill('SIGHUP'),
     [Symbol.asyncDispose]: async () => {
       await broker[Symbol.asyncDispose]();
       rmSync(folder, { recursive: true });

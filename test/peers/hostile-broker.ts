@@ -6,6 +6,7 @@ import {
   type IConnectPacket,
   type IDisconnectPacket,
   type IPublishPacket,
+  type ISubscribePacket,
   type Packet,
   parser,
 } from 'mqtt-packet';
@@ -19,6 +20,9 @@ export interface HostileClient {
   send(packet: Packet): void;
   /** Ends the connection, over MQTT 5 after a DISCONNECT with this reason code. */
   kick(reasonCode?: number, properties?: IDisconnectPacket['properties']): void;
+  /** Stops reading what the client sends. */
+  pause(): void;
+  resume(): void;
 }
 
 /** What a broker does other than a good one. Without a function it does what a good broker does. */
@@ -42,16 +46,21 @@ export interface HostileBroker extends AsyncDisposable {
   behaviour: Behaviour;
   /** CONNECT packets so far. */
   readonly connects: readonly IConnectPacket[];
+  /** SUBSCRIBE packets so far. */
+  readonly subscribes: readonly ISubscribePacket[];
   /** PUBLISH packets so far. */
   readonly publishes: readonly IPublishPacket[];
+  /** Delivers a message to those who have subscribed to it. */
+  deliver(message: Pick<IPublishPacket, 'topic' | 'payload' | 'qos'>): void;
 }
 
 export async function startHostileBroker(behaviour: Behaviour = {}): Promise<HostileBroker> {
   const connects: IConnectPacket[] = [];
+  const subscribes: ISubscribePacket[] = [];
   const publishes: IPublishPacket[] = [];
   /** Sockets, and the filters of their clients. */
   const sockets = new Map<Socket, { client?: HostileClient; filters: Set<string> }>();
-  const broker = { behaviour, connects, publishes };
+  const broker = { behaviour, connects, subscribes, publishes };
   const server = createServer({ noDelay: true }, (socket) => {
     const state: { client?: HostileClient; filters: Set<string> } = { filters: new Set() };
     sockets.set(socket, state);
@@ -83,6 +92,8 @@ export async function startHostileBroker(behaviour: Behaviour = {}): Promise<Hos
           send({ cmd: 'disconnect', reasonCode, ...(properties && { properties }) });
         socket.end();
       },
+      pause: () => void socket.pause(),
+      resume: () => void socket.resume(),
     };
     for (const { client: other } of sockets.values())
       if (other?.clientId === packet.clientId) other.kick(0x8e);
@@ -106,6 +117,7 @@ export async function startHostileBroker(behaviour: Behaviour = {}): Promise<Hos
     const { behaviour } = broker;
     if (packet.cmd === 'pingreq') client.send({ cmd: 'pingresp' });
     if (packet.cmd === 'subscribe') {
+      subscribes.push(packet);
       const topics = packet.subscriptions.map(({ topic }) => topic);
       const granted = behaviour.suback?.(topics, client) ?? topics.map(() => 1);
       for (const [at, topic] of topics.entries()) if (granted[at]! < 0x80) filters.add(topic);
@@ -120,13 +132,14 @@ export async function startHostileBroker(behaviour: Behaviour = {}): Promise<Hos
     }
   }
 
-  function deliver({ topic, payload, qos }: IPublishPacket): void {
+  function deliver({ topic, payload, qos }: Pick<IPublishPacket, 'topic' | 'payload' | 'qos'>): void {
     for (const { client, filters } of sockets.values())
       if (client && [...filters].some((filter) => fits(filter, topic)))
         client.send({ cmd: 'publish', topic, payload, qos, retain: false, dup: false, messageId: 1 });
   }
 
   return Object.assign(broker, {
+    deliver,
     url: `mqtt://127.0.0.1:${(server.address() as AddressInfo).port}`,
     [Symbol.asyncDispose]: async () => {
       const closed = once(server, 'close');

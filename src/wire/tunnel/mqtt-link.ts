@@ -50,6 +50,11 @@ const reconnect = { first: 500, cap: 60_000, jitter: 0.5 } as const;
  * delay. Otherwise two clients of one name would throw each other out for ever with short delays.
  */
 const stableAfter = 180_000;
+/**
+ * Connections in a row that the broker ends without a reason, before they were stable, after which the reason names the most
+ * likely cause. Over MQTT 3.1.1, and from some brokers of MQTT 5, a client learns no more when another one takes its name.
+ */
+const suspicious = 3;
 /** Milliseconds for an orderly disconnection. */
 const disconnectTimeout = 2000;
 /** Publications of each QoS that wait for their turn: their number, and their bytes. */
@@ -205,13 +210,16 @@ export class MqttLink implements AsyncDisposable {
     let delays = begin();
     /** The failure that was said last. The same failure is said once. */
     let said: string | undefined;
+    let kicks = 0;
     while (!this.#stop.signal.aborted) {
       const { ending, wasConnected, wasStable } = await this.#attempt(this.#protocol.next());
       if (this.#stop.signal.aborted) return;
       const { url } = this;
       const protocol = this.protocol;
-      const { reason } = ending;
       if (wasStable) delays = begin();
+      kicks = wasConnected && !wasStable && ending.isByPeer ? kicks + 1 : 0;
+      const hint = `; perhaps another client connects as ${this.#parts.clientId}`;
+      const reason = ending.reason + (kicks < suspicious ? '' : hint);
       const isOther = !wasConnected && this.#protocol.failed(ending);
       // MQTT 3.1.1 is tried at once when the broker does not know MQTT 5.
       const delay = isOther && this.protocol === 4 ? 0 : delays.next().value;
