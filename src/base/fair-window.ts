@@ -35,6 +35,11 @@ export class FairWindow {
     this.#width = bounds.width;
   }
 
+  /** Number of tasks that run. */
+  get running(): number {
+    return this.#running;
+  }
+
   /** Number of tasks that wait. */
   get waiting(): number {
     return this.#waiting;

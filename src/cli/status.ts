@@ -39,7 +39,7 @@ export function uplinkText(uplink: GatewayStatus['uplink']): string {
   const more = [
     reason,
     retryInSeconds !== undefined && `next attempt in ${retryInSeconds} s`,
-    waiting > 0 && `${waiting} packages wait to be sent`,
+    waiting > 0 && `${waiting} messages wait`,
   ].filter((part) => typeof part === 'string');
   const state = `${connected ? 'connected' : 'NOT CONNECTED'} to ${url} (${protocol})`;
   return more.length === 0 ? state : `${state}: ${more.join('; ')}`;

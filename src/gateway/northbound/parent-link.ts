@@ -82,7 +82,7 @@ export class ParentLink implements Uplink {
     return {
       url,
       protocol: 'CoAP',
-      waiting: this.#window.waiting,
+      waiting: this.#window.waiting + this.#window.running,
       ...(!this.#connected && this.#failure !== undefined && { reason: this.#failure }),
       ...(at !== undefined && { retryInSeconds: Math.max(0, Math.ceil((at - clock.now()) / 1000)) }),
     };

@@ -10,13 +10,18 @@ export interface PresenceParts {
   readonly softwareVersion: string;
   /** New at each start of the gateway. */
   readonly bootId: Uint8Array;
-  readonly link: () => Pick<MqttLink, 'publish' | 'refused' | 'rivalled' | 'rival' | 'problems'>;
+  readonly link: () => Pick<
+    MqttLink,
+    'connected' | 'publish' | 'refused' | 'rivalled' | 'rival' | 'isWatching'
+  >;
   readonly clock: Clock;
   readonly events: Events;
 }
 
 /** Milliseconds within which the broker must return the gateway's own state. */
 const echoWithin = 10_000;
+/** Milliseconds until the state is published again when the echo did not come. The broker's rules may have changed. */
+const repeatAfter = 60_000;
 
 /**
  * The gateway's retained state at the broker. The gateway subscribes to it, for two reasons. A broker that accepts a message
@@ -25,12 +30,16 @@ const echoWithin = 10_000;
  */
 export class Presence {
   readonly #parts: PresenceParts;
-  #echo: Timer | undefined;
+  /** Ends the wait for the echo, or the wait after it did not come. */
+  #timer: Timer | undefined;
   /** The broker has returned the state of this start, on this or an earlier connection. */
   #isSeen = false;
   /** The broker has returned it on this connection. */
   #isEchoed = false;
+  /** The problem in the state that was published last. */
   #published: string | undefined;
+  /** Why the state could not be published. The same reason is said once. */
+  #failure: string | undefined;
 
   constructor(parts: PresenceParts) {
     this.#parts = parts;
@@ -47,16 +56,30 @@ export class Presence {
     const { topic, link, clock, events } = this.#parts;
     const problem = link().rival;
     this.#published = problem;
-    this.#echo?.cancel();
-    this.#echo = clock.after(echoWithin, () =>
-      link().refused('echo', topic, `its own message did not come back in ${echoWithin / 1000} s`),
-    );
+    this.#timer?.cancel();
+    this.#timer = clock.after(echoWithin, () => this.#missed());
     try {
       await link().publish({ topic, payload: this.state(true, problem), retain: true });
+      this.#failure = undefined;
     } catch (thrown) {
-      this.#echo?.cancel();
-      events.emit('mqtt.state-failed', { reason: asPosternError(thrown).message });
+      const { message: reason } = asPosternError(thrown);
+      if (reason !== this.#failure) events.emit('mqtt.state-failed', { reason });
+      this.#failure = reason;
+      this.#repeat();
     }
+  }
+
+  #missed(): void {
+    const { topic, link } = this.#parts;
+    if (!link().isWatching(topic)) return;
+    link().refused('echo', topic, `its own message did not come back in ${echoWithin / 1000} s`);
+    this.#repeat();
+  }
+
+  #repeat(): void {
+    const { link, clock } = this.#parts;
+    this.#timer?.cancel();
+    if (link().connected) this.#timer = clock.after(repeatAfter, () => void this.announce());
   }
 
   /** Publishes the state again if its problem is over. */
@@ -66,7 +89,7 @@ export class Presence {
 
   /** Stops to wait for the echo, because the connection has ended. */
   disconnected(): void {
-    this.#echo?.cancel();
+    this.#timer?.cancel();
     this.#isEchoed = false;
   }
 
@@ -78,7 +101,7 @@ export class Presence {
     const { bootId: sender, online } = decodeState(payload);
     if (Buffer.compare(sender, bootId) === 0) {
       if (!online || isRetained) return;
-      this.#echo?.cancel();
+      this.#timer?.cancel();
       this.#isSeen = true;
       this.#isEchoed = true;
       link().refused('echo', topic, undefined);

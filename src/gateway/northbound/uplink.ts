@@ -30,7 +30,7 @@ export interface UplinkDescription {
   readonly url: string;
   /** Protocol in use. */
   readonly protocol: string;
-  /** Packages that wait to be sent. */
+  /** Messages that wait to be sent, or that the other side has not acknowledged. */
   readonly waiting: number;
   /** What is wrong: why the uplink is not connected, or what the other side refuses. Absent when all is well. */
   readonly reason?: string;

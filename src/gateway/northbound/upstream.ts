@@ -99,12 +99,12 @@ export class Upstream implements Uplink {
   }
 
   get description() {
-    const { url, protocol, problems, retryInSeconds, waiting } = this.#link;
+    const { url, protocol, problems, retryInSeconds, waiting, unacknowledged } = this.#link;
     const all = [...problems, ...(this.#unanswered < silentRequests ? [] : [this.#silence()])];
     return {
       url,
       protocol: protocol === 5 ? 'MQTT 5' : 'MQTT 3.1.1',
-      waiting,
+      waiting: waiting + unacknowledged,
       ...(all.length > 0 && { reason: all.join('; ') }),
       ...(retryInSeconds !== undefined && { retryInSeconds }),
     };

@@ -50,6 +50,8 @@ export interface ConnectionParts {
   readonly received: (topic: string, payload: Buffer, how: Delivered) => void;
   /** The broker accepted the connection. Publishing is possible. */
   readonly accepted: (connack: IConnackPacket) => void;
+  /** The broker granted a filter of `watches`. */
+  readonly watching: (filter: string) => void;
   /** Outcome of a SUBSCRIBE for a filter of `subscriptions`. `refusal` is undefined when it was granted. */
   readonly subscribed: (filter: string, refusal: string | undefined) => void;
   /** All of `subscriptions` are granted. */
@@ -253,7 +255,11 @@ export class MqttConnection {
     if (stream instanceof Socket) stream.setNoDelay(true);
     this.#parts.accepted(connack);
     const { watches, subscriptions, entropy } = this.#parts;
-    if (watches.length > 0) this.#client.subscribe([...watches], { qos: 1 }, () => {});
+    if (watches.length > 0)
+      this.#client.subscribe([...watches], { qos: 1 }, (_error, _granted, packet) => {
+        for (const [at, filter] of watches.entries())
+          if (Number(packet?.granted[at] ?? 0x80) < 0x80) this.#parts.watching(filter);
+      });
     this.#subscribe(subscriptions, backoff(resubscribe, entropy));
   }
 

@@ -79,6 +79,8 @@ export class MqttLink implements AsyncDisposable {
   readonly #quick = new FairWindow({ width: Number.MAX_SAFE_INTEGER, ...queue });
   /** Topics on which the broker has acknowledged a message of this connection. */
   readonly #allowed = new BoundedMap<string, true>(allowedTopics);
+  /** Filters of `watches` that the broker granted on this connection. */
+  readonly #watching = new Set<string>();
   #connection: MqttConnection | undefined;
   #running: Promise<void> | undefined;
   #isConnected = false;
@@ -134,6 +136,11 @@ export class MqttLink implements AsyncDisposable {
     return this.#acknowledged.waiting + this.#quick.waiting;
   }
 
+  /** Publications with QoS 1 that the broker has not acknowledged yet. */
+  get unacknowledged(): number {
+    return this.#acknowledged.running;
+  }
+
   /** Begins to connect, and returns at once. A second call has no effect. */
   start(): void {
     this.#running ??= this.#run();
@@ -147,6 +154,11 @@ export class MqttLink implements AsyncDisposable {
     connection?.finish();
     await this.#running;
     patience.cancel();
+  }
+
+  /** Whether the broker granted a filter of `watches` on this connection. */
+  isWatching(filter: string): boolean {
+    return this.#watching.has(filter);
   }
 
   /** Takes note of what the broker's access rules seem to refuse. `reason` undefined: they allow it. */
@@ -252,6 +264,7 @@ export class MqttLink implements AsyncDisposable {
         accepted: ({ properties }) => {
           this.#protocol.accepted();
           this.#allowed.clear();
+          this.#watching.clear();
           this.#limit.connected(properties?.maximumPacketSize);
           this.#acknowledged.resize(properties?.receiveMaximum ?? receiveMaximum);
           this.#quick.resize(Number.MAX_SAFE_INTEGER);
@@ -261,6 +274,7 @@ export class MqttLink implements AsyncDisposable {
             this.#parts.settled?.();
           });
         },
+        watching: (filter) => this.#watching.add(filter),
         subscribed: (filter, refusal) => this.refused('subscribe', filter, refusal),
         granted: () => {
           wasConnected = true;
