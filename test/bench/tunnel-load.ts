@@ -47,44 +47,79 @@ function request(id: number, device: number): Buffer {
   ]);
 }
 
-let nextId = 1;
+/** Milliseconds. */
+const retransmitAfter = 1000;
+
+/** A device with a socket of its own, because a gateway bounds what it does for one peer. One package at a time. */
+class Device {
+  readonly #socket = createSocket({ type: 'udp4', recvBufferSize: 1 << 16 });
+  readonly #device: number;
+  readonly #port: number;
+  #id = 0;
+  #began = 0;
+  #again: NodeJS.Timeout | undefined;
+
+  /** @param answered called with each answer's code, and the milliseconds since its package was sent */
+  constructor(device: number, port: number, answered: (device: Device, code: number, took: number) => void) {
+    this.#device = device;
+    this.#port = port;
+    this.#socket.on('message', (datagram) => {
+      const [head = 0, code = 0] = datagram;
+      clearInterval(this.#again);
+      // An empty acknowledgement: the answer comes by itself.
+      if (code === 0) return;
+      const isConfirmable = (head >> 4) % 4 === 0;
+      if (isConfirmable) this.#send(Buffer.from([0x60, 0, datagram[2]!, datagram[3]!]));
+      if (datagram.readUInt16BE(4) === this.#id) answered(this, code, performance.now() - this.#began);
+    });
+  }
+
+  send(): void {
+    this.#id = (this.#id + 1) & 0xffff;
+    this.#began = performance.now();
+    const datagram = request(this.#id, this.#device);
+    this.#send(datagram);
+    // The receive buffer of the gateway's socket holds fewer datagrams than some tests send at once.
+    this.#again = setInterval(() => this.#send(datagram), retransmitAfter);
+  }
+
+  close(): void {
+    clearInterval(this.#again);
+    this.#socket.close();
+  }
+
+  #send(datagram: Buffer): void {
+    this.#socket.send(datagram, this.#port, '127.0.0.1');
+  }
+}
 
 /**
  * Sends `count` packages from `outstanding` devices, one at a time from each. Returns the times from request to answer.
  * @throws {Error} for an answer other than 2.04
  */
 export async function load(port: number, count: number, outstanding: number): Promise<Latency> {
-  const socket = createSocket({ type: 'udp4', recvBufferSize: 1 << 20 });
-  const waiting = new Map<number, { device: number; began: number }>();
   const times: number[] = [];
   let sent = 0;
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const send = (device: number) => {
-    const id = nextId;
-    nextId = (nextId + 1) & 0xffff;
+  const send = (device: Device) => {
     sent++;
-    waiting.set(id, { device, began: performance.now() });
-    socket.send(request(id, device), port, '127.0.0.1');
+    device.send();
   };
-  socket.on('message', (datagram) => {
-    const [head = 0, code = 0] = datagram;
-    if (code === 0) return;
-    const isConfirmable = (head >> 4) % 4 === 0;
-    if (isConfirmable) socket.send(Buffer.from([0x60, 0, datagram[2]!, datagram[3]!]), port, '127.0.0.1');
-    const id = datagram.readUInt16BE(4);
-    const found = waiting.get(id);
-    if (!found) return;
-    waiting.delete(id);
-    if (code !== 0x44) return reject(new Error(`an answer ${code >> 5}.${code & 31}`));
-    times.push(performance.now() - found.began);
-    if (sent < count) send(found.device);
-    else if (waiting.size === 0) resolve();
-  });
-  for (let device = 0; device < outstanding; device++) send(device);
+  const devices = Array.from(
+    { length: outstanding },
+    (_, at) =>
+      new Device(at, port, (device, code, took) => {
+        if (code !== 0x44) return reject(new Error(`an answer ${code >> 5}.${code & 31}`));
+        times.push(took);
+        if (sent < count) send(device);
+        else if (times.length === count) resolve();
+      }),
+  );
+  for (const device of devices) send(device);
   try {
     await promise;
   } finally {
-    socket.close();
+    for (const device of devices) device.close();
   }
   return percentiles(times);
 }

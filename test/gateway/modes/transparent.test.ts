@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { seededEntropy } from '../../../src/base/entropy.ts';
+import { PosternError } from '../../../src/base/errors.ts';
 import { noEvents } from '../../../src/base/events.ts';
 import { TransparentMode } from '../../../src/gateway/modes/transparent.ts';
 import { DeviceAddresses } from '../../../src/gateway/southbound/device-addresses.ts';
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { CoapRequest, type Reply } from '../../../src/wire/coap/message.ts';
-import { Option, text, uint } from '../../../src/wire/coap/options.ts';
+import { Option, text, uint, uintOption } from '../../../src/wire/coap/options.ts';
 import type { Envelope } from '../../../src/wire/tunnel/envelope.ts';
 import { messageOf } from '../../wire/coap/wire.ts';
 
@@ -45,6 +46,44 @@ test('packages of one device on their way up: the fifth is 5.03, another device 
   const again = post(ask('a'));
   waiting.at(-1)?.(answer);
   assert.equal(await codeOf(again), '2.04');
+});
+
+test('what the uplink refuses is 503 with the time to try again; a full queue with its own reason', async () => {
+  let error = new PosternError('full', 'too many packages wait for the DM server');
+  const mode = new TransparentMode({
+    gatewayId: 'gw',
+    childOf: () => undefined,
+    servers: ['dm.example'],
+    upstream: { request: () => Promise.reject(error) },
+    addresses: new DeviceAddresses(),
+    towards: () => undefined,
+    entropy: seededEntropy(1),
+    events: noEvents,
+  });
+  const up = {
+    server: 'dm.example',
+    device: 'a',
+    via: undefined,
+    contentType: 'application/vnd.syncml.dm+xml',
+    body: Buffer.from('x'),
+    hmac: undefined,
+    address: '192.0.2.7',
+  };
+  assert.deepEqual(await mode.forward(up), {
+    kind: 'refused',
+    status: 503,
+    reason: 'too many packages wait for the DM server',
+    retryAfter: 5,
+  });
+  const overCoap = (await mode.resource().methods.POST!(ask('a'))) as Reply;
+  assert.deepEqual([codeText(overCoap.code), uintOption(overCoap.options ?? [], Option.MaxAge)], ['5.03', 5]);
+  error = new PosternError('unavailable', 'connect ECONNREFUSED 192.0.2.1:1883');
+  assert.deepEqual(await mode.forward(up), {
+    kind: 'refused',
+    status: 503,
+    reason: 'the uplink is down',
+    retryAfter: 30,
+  });
 });
 
 test('Package #0 for a device that was never heard is 404', async () => {
