@@ -10,6 +10,13 @@ export const described = <S extends v.GenericSchema>(schema: S, description: str
 const textRule = 'a text of 1 to 255 characters';
 /** Schema of a text of 1 to 255 characters. */
 export const text = v.pipe(v.string(), v.minLength(1, textRule), v.maxLength(255, textRule));
+/**
+ * What a file that a configuration names holds: PEM certificates of authorities, a PEM certificate of this party, its private
+ * key, a PEM public key, or anything.
+ */
+export type FileKind = 'authorities' | 'certificate' | 'private-key' | 'public-key' | 'any';
+/** Schema of the path of a file. `--check` reads the file and checks that it holds what the kind says (`checkFiles`). */
+export const fileOf = (kind: FileKind) => v.pipe(text, v.metadata({ file: kind }));
 /** Schema of a shared secret: 8 to 255 characters. */
 export const secret = v.pipe(
   v.string(),
@@ -38,12 +45,20 @@ const schemes = v.pipe(
 );
 /** Schema of the authentication schemes that a party may use. The default is md5 alone. */
 export const authSchemes = (description: string) => described(v.optional(schemes, ['md5']), description);
+const urlRule = 'a URL such as mqtt://broker.example:1883 or mqtts://broker.example:8883';
+/** Whether a text is a URL, and its user name and password can be read. */
+function isUrl(value: string): boolean {
+  try {
+    const { username, password } = new URL(value);
+    return decodeURIComponent(username + password) !== undefined;
+  } catch {
+    return false;
+  }
+}
 const mqttUrl = v.pipe(
   v.string(),
-  v.regex(
-    /^(mqtt|mqtts|tcp|ssl|ws|wss):\/\/[^\s/]+/,
-    'a URL such as mqtt://broker.example:1883 or mqtts://broker.example:8883',
-  ),
+  v.regex(/^(mqtt|mqtts|tcp|ssl|ws|wss):\/\/[^\s/]+/, urlRule),
+  v.check(isUrl, urlRule),
 );
 
 /** Schema of the table `mqtt`: how a party reaches its MQTT broker. */
@@ -56,11 +71,11 @@ export const mqttSection = v.strictObject({
   username: described(v.optional(text), 'User name at the broker'),
   password: described(v.optional(text), 'Password at the broker'),
   ca: described(
-    v.optional(text),
+    v.optional(fileOf('authorities')),
     'PEM file of the CA certificates that the broker certificate is checked against',
   ),
-  cert: described(v.optional(text), 'PEM file of the client certificate'),
-  key: described(v.optional(text), 'PEM file of the client key'),
+  cert: described(v.optional(fileOf('certificate')), 'PEM file of the client certificate'),
+  key: described(v.optional(fileOf('private-key')), 'PEM file of the client key'),
   'max-packet': described(
     v.optional(integerBetween(1024, 268_435_455)),
     'Largest MQTT packet that the broker takes, in bytes, if the broker does not say so itself (MQTT 3.1.1). Without this key the limit is learned when the broker ends a connection',

@@ -101,7 +101,7 @@ export function configurationPage(): string {
   return `${[
     '# Configuration',
     '',
-    'Configuration files are TOML. An unknown key or a wrong value is an error: the program prints the file, the key, what it expected and what it found, and exits. With `--check` it only checks the file. `npm run docs` makes this page from the schemas that check the files.',
+    'Configuration files are TOML. An unknown key or a wrong value is an error: the program prints the file, the key, what it expected and what it found, and exits. With `--check` it only checks the file, and the files that the keys name: certificates, keys and bootstrap documents must be readable and valid, and a private key must belong to its certificate. `npm run docs` makes this page from the schemas that check the files.',
     '',
     partyText('Gateway', 'postern gateway --config FILE', gatewayConfigSchema),
     '',

@@ -1,4 +1,6 @@
+import { SystemClock } from '../base/clock.ts';
 import { checkConfig, loadConfig } from '../base/config.ts';
+import { checkFiles } from '../base/config-files.ts';
 import { LogEvents } from '../base/log.ts';
 import { Narrator } from '../demo/narrator.ts';
 import { deviceConfigSchema } from '../device/config.ts';
@@ -21,7 +23,7 @@ As an LwM2M client, it registers and waits for requests of its gateway (adaptati
   --gateway URI            address of the gateway, such as coap://192.0.2.1:5683; by default found by multicast
   --interface ADDRESS      IPv4 address of the interface to use
   --readable               prints sentences instead of JSON
-  --check                  only checks the configuration`,
+  --check                  only checks the configuration, and the files that it names`,
   options: {
     config: { type: 'string' },
     id: { type: 'string' },
@@ -37,7 +39,10 @@ As an LwM2M client, it registers and waits for requests of its gateway (adaptati
       values.config === undefined
         ? checkConfig(deviceConfigSchema, fromOptions(values), 'the command line')
         : loadConfig(deviceConfigSchema, String(values.config));
-    if (values.check) return console.log('the configuration is valid');
+    if (values.check) {
+      checkFiles(deviceConfigSchema, config, String(values.config ?? 'the command line'), new SystemClock());
+      return console.log('the configuration is valid');
+    }
     const events = values.readable
       ? new Narrator('device', console.log)
       : new LogEvents(config.log.level, 'device');

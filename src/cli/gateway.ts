@@ -1,5 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
+import { SystemClock } from '../base/clock.ts';
 import { loadConfig } from '../base/config.ts';
+import { checkFiles } from '../base/config-files.ts';
 import { LogEvents } from '../base/log.ts';
 import { gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi, defaultSocket } from '../gateway/console/admin-api.ts';
@@ -17,7 +19,7 @@ Serves the devices of this network over CoAP, and connects to the DM server thro
 The log goes to standard output, one JSON object per line. SIGINT or SIGTERM stops the gateway in order.
 
   --config FILE  configuration, TOML; by default ${defaultFile}
-  --check        only checks the configuration
+  --check        only checks the configuration, and the files that it names
 
 A minimal configuration:
 
@@ -47,7 +49,10 @@ All keys are in docs/configuration.md.`,
   options: { config: { type: 'string' }, check: { type: 'boolean' } },
   async run({ config: file = defaultFile, check }, stop) {
     const config = loadConfig(gatewayConfigSchema, String(file));
-    if (check) return console.log(`${file} is valid`);
+    if (check) {
+      checkFiles(gatewayConfigSchema, config, String(file), new SystemClock());
+      return console.log(`${file} is valid`);
+    }
     // A board has little memory, so the heap grows in small steps. The price is more garbage collections.
     for (const flag of ['--semi-space-growth-factor=1', '--heap-growing-percent=20'])
       setFlagsFromString(flag);

@@ -1,4 +1,6 @@
+import { SystemClock } from '../base/clock.ts';
 import { checkConfig, loadConfig } from '../base/config.ts';
+import { checkFiles } from '../base/config-files.ts';
 import { LogEvents } from '../base/log.ts';
 import { HeadendApi } from '../headend/api.ts';
 import { headendConfigSchema } from '../headend/config.ts';
@@ -25,7 +27,7 @@ Manages devices behind gateways, over an MQTT broker. It has an HTTP API:
 
   --config FILE  configuration, TOML
   --relay URL    relays packages of devices to this DM server over HTTP; overrides relay.url of the configuration
-  --check        only checks the configuration
+  --check        only checks the configuration, and the files that it names
 
 A minimal configuration:
 
@@ -52,7 +54,10 @@ All keys are in docs/configuration.md.`,
       relay === undefined
         ? loaded
         : checkConfig(headendConfigSchema, { ...loaded, relay: { ...loaded.relay, url: relay } }, '--relay');
-    if (check) return console.log(`${file} is valid`);
+    if (check) {
+      checkFiles(headendConfigSchema, config, String(file), new SystemClock());
+      return console.log(`${file} is valid`);
+    }
     const events = new LogEvents(config.log.level, 'headend');
     await using running = new Headend(config, { events });
     await using api = new HeadendApi(running, events);

@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import {
   authSchemes,
   described,
+  fileOf,
   identifier,
   integerBetween,
   logSection,
@@ -59,7 +60,7 @@ export const deviceConfigSchema = v.strictObject({
   bootstrap: described(
     v.optional(
       v.strictObject({
-        file: described(text, 'Bootstrap document: DM profile or Client Provisioning'),
+        file: described(fileOf('any'), 'Bootstrap document: DM profile or Client Provisioning'),
         type: described(
           text,
           'Its content type with the protection parameters, such as `application/vnd.wap.connectivity-wbxml; SEC=NETWPIN; MAC=…`',

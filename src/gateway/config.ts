@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import {
   authSchemes,
   described,
+  fileOf,
   identifier,
   integerBetween,
   logSection,
@@ -79,8 +80,11 @@ const gatewayTables = v.strictObject({
           v.optional(identifier),
           "ServerID that these devices have for the gateway; by default the gateway's name",
         ),
-        'tls-cert': described(v.optional(text), 'PEM file of the certificate; without it, HTTP without TLS'),
-        'tls-key': described(v.optional(text), 'PEM file of its key'),
+        'tls-cert': described(
+          v.optional(fileOf('certificate')),
+          'PEM file of the certificate; without it, HTTP without TLS',
+        ),
+        'tls-key': described(v.optional(fileOf('private-key')), 'PEM file of its key'),
         'insecure-plain-http': described(
           v.optional(v.boolean(), false),
           'Serve HTTP without TLS at an address other than loopback. Anyone on the way can then read all messages',
@@ -200,11 +204,11 @@ const gatewayTables = v.strictObject({
       quota: described(v.optional(integerBetween(1, 65_536), 256), 'Mebibytes for all images together'),
       count: described(v.optional(integerBetween(1, 1024), 64), 'Maximum number of images'),
       ca: described(
-        v.optional(text),
+        v.optional(fileOf('authorities')),
         "PEM file of the authorities for download servers; by default the machine's own",
       ),
       'signing-keys': described(
-        v.optional(v.array(text), []),
+        v.optional(v.array(fileOf('public-key')), []),
         'PEM files of public keys. If there are any, an image must be signed by one of them',
       ),
     }),
@@ -222,11 +226,11 @@ const gatewayTables = v.strictObject({
           'Folder of the slots, for `slots = "directory"`',
         ),
         authority: described(
-          v.optional(text),
+          v.optional(fileOf('authorities')),
           'PEM file of the authority that certifies the signers of bundles. The firmware image has its own',
         ),
         ca: described(
-          v.optional(text),
+          v.optional(fileOf('authorities')),
           "PEM file of the authorities for download servers; by default the machine's own",
         ),
         'allow-older': described(
