@@ -239,7 +239,6 @@ const receiverOf = ({
     const known = reachability.problemOf(gateway);
     reachability.setState(gateway, state);
     const reason = state?.problem;
-    // The Last Will carries no problem. It does not mean that the problem is over.
     if (reason !== undefined && reason !== known) events.emit('gateway.problem', { gateway, reason });
     if (online) pendingDetaches.gatewayOnline(gateway);
     events.emit('gateway.state', { gateway, online });

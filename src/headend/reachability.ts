@@ -77,11 +77,13 @@ export class Reachability {
 
   /** Records the state that a gateway has published. `state` is undefined when the gateway has cleared it. */
   setState(gateway: string, state: GatewayState | undefined): void {
+    // The Last Will carries no problem, and does not mean that the problem is over.
+    const lasting = state?.online === false ? this.problemOf(gateway) : undefined;
     this.#states.set(gateway, {
       id: gateway,
       online: state?.online ?? false,
       software: state?.software,
-      problem: state?.problem,
+      problem: state?.problem ?? lasting,
     });
   }
 

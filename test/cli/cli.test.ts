@@ -164,6 +164,13 @@ describe('a configuration that is wrong', limit, () => {
     const { code, stdout } = await postern('gateway', '--check', '--config', file('good.toml', good));
     assert.deepEqual([code, stdout.trim().endsWith('is valid')], [0, true]);
   });
+
+  test('--check reads the files that the configuration names', async () => {
+    const named = good.replace('[mqtt]', '[mqtt]\nca = "/no/such/ca.pem"');
+    const { code, stderr } = await postern('gateway', '--check', '--config', file('tls.toml', named));
+    assert.equal(code, 1);
+    assert.match(stderr, /tls\.toml: mqtt\.ca: \/no\/such\/ca\.pem cannot be read \(ENOENT\)/);
+  });
 });
 
 test('a gateway runs alone, shows itself, logs JSON without secrets, and ends cleanly', limit, async () => {

@@ -7,6 +7,7 @@ import { describe, test } from 'node:test';
 import { connectAsync, type IPublishPacket, type MqttClient } from 'mqtt';
 import { Code } from '../../../src/wire/coap/codes.ts';
 import { decodeEnvelope, encodeEnvelope } from '../../../src/wire/tunnel/envelope.ts';
+import { encodeState } from '../../../src/wire/tunnel/gateway-state.ts';
 import { Site } from '../../journeys/site.ts';
 import { startMosquitto } from '../../peers/brokers.ts';
 import { newKey, selfSigned } from '../../peers/certificates.ts';
@@ -93,6 +94,61 @@ describe('over MQTT 5', limit, () => {
     assert.equal(await outcome.promise, 404, 'the device was never heard');
   });
 });
+
+test(
+  'without a readable TLS file the gateway serves its devices, says why it is not connected, and tries again',
+  limit,
+  async () => {
+    await using site = new Site('mqtts://127.0.0.1:1');
+    const gateway = await site.gateway(
+      [],
+      { mqtt: { url: 'mqtts://127.0.0.1:1', ca: '/no/such/file' } },
+      false,
+    );
+    await site.gatewayEvents.until('mqtt.connect-failed');
+    const { connected, reason, retryInSeconds } = gateway.status().uplink;
+    assert.deepEqual(
+      [connected, reason, retryInSeconds],
+      [false, 'mqtt.ca: /no/such/file cannot be read (ENOENT)', 1],
+    );
+    await using peer = await CoapPeer.open();
+    const answer = await peer.call(gateway.coapPort, up);
+    assert.deepEqual([answer.name, answer.text], ['5.03', 'the uplink is down']);
+  },
+);
+
+test(
+  'what a gateway reports as wrong is shown by the head-end, is an event once, and outlives the Last Will',
+  limit,
+  async () => {
+    await using broker = await startMosquitto();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    await using gateway = await connect(broker.url);
+    const publish = async (online: boolean, problem?: string) => {
+      const before = site.headendEvents.count('gateway.state');
+      const state = {
+        online,
+        software: '1',
+        bootId: Buffer.alloc(8),
+        ...(problem !== undefined && { problem }),
+      };
+      await gateway.client.publishAsync('dm/gw-1/state', encodeState(state), { qos: 1 });
+      while (site.headendEvents.count('gateway.state') === before) await new Promise(setImmediate);
+      return headend.gateways()[0]?.problem;
+    };
+    assert.equal(await publish(true), undefined);
+    assert.equal(await publish(true, 'a clone'), 'a clone');
+    assert.equal(await publish(false), 'a clone');
+    assert.equal(await publish(true, 'a clone'), 'a clone');
+    assert.equal(await publish(true), undefined);
+    const told = site.headendEvents.all.filter(({ name }) => name === 'gateway.problem');
+    assert.deepEqual(
+      told.map(({ fields }) => fields),
+      [{ gateway: 'gw-1', reason: 'a clone' }],
+    );
+  },
+);
 
 test(
   'TLS with client certificates, and a broker rule that confines each gateway to its topics',
