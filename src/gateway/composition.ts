@@ -76,7 +76,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...(listInterfaces && { listInterfaces }),
   });
   const addresses = new DeviceAddresses();
-  const locator = new DeviceLocator({ network, addresses, inventory, entropy });
+  const locator = new DeviceLocator({ network, addresses, ...state, entropy });
   const { uplink, parent } = uplinkOf({ config, accounts, locator, ...machine });
   const uplinkStatus = new UplinkStatus(clock, uplink);
 
@@ -96,6 +96,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     towards: (address) => network.towards(address),
     upstream: uplink,
     addresses,
+    settled: () => state.database.settled(),
     ...machine,
   });
   const proxy = new ProxyMode({
@@ -160,6 +161,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     outbox,
     vocabulary,
     upstream: uplink,
+    settled: () => state.database.settled(),
     ...machine,
   });
   reports.deliverBy(dmClient);
@@ -206,6 +208,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const { compose, http } = resourcesOf({
     config,
     credentials,
+    database: state.database,
     locator,
     sessions,
     transparent,

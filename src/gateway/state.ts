@@ -1,6 +1,6 @@
-import type { DatabaseSync } from 'node:sqlite';
 import type { Clock } from '../base/clock.ts';
-import { openDatabase } from '../base/database.ts';
+import type { Database } from '../base/database.ts';
+import { openDatabase } from '../base/open-database.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
 import { Accounts, accountsDescription } from '../mo/dm-acc.ts';
@@ -15,7 +15,7 @@ import { gatewaySchema } from './store/schema.ts';
 
 /** The durable state of a gateway, in one file. */
 export interface GatewayState {
-  readonly database: DatabaseSync;
+  readonly database: Database;
   readonly inventory: Inventory;
   readonly credentials: Credentials;
   readonly outbox: Outbox;

@@ -1,7 +1,7 @@
 import { type Clock, SystemClock } from '../base/clock.ts';
-import { openDatabase } from '../base/database.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
+import { openDatabase } from '../base/open-database.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Opening, Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
@@ -53,6 +53,11 @@ export class Headend implements AsyncDisposable {
   /** Connects to the broker. Returns before the connection is up. */
   start(): void {
     this.#parts.downlink.start(receiverOf(this.#parts));
+  }
+
+  /** Resolves when all that was stored so far survives a power cut. */
+  async settled(): Promise<void> {
+    await this.#parts.database.settled();
   }
 
   /** Ends all sessions with status 514, closes the connection to the broker and the state file. */
@@ -222,6 +227,7 @@ const sessionWork = (policy: Policy, pendingDetaches: PendingDetaches, jobs: Job
  * Passes packages of devices to the relay, if there is one, and all other packages to the sessions of this server.
  */
 const receiverOf = ({
+  database,
   reachability,
   pendingDetaches,
   sessions,
@@ -232,7 +238,10 @@ const receiverOf = ({
     const { device, via } = up.envelope;
     if (device !== undefined) reachability.learn(device, up.gateway);
     if (via !== undefined) reachability.learn(via, up.gateway);
-    return device !== undefined && relay ? await relay.forward(up) : await sessions.receive(up);
+    if (device !== undefined && relay) return await relay.forward(up);
+    const answer = await sessions.receive(up);
+    await database.settled();
+    return answer;
   },
   gatewayStateChanged: (gateway, state) => {
     const online = state?.online ?? false;

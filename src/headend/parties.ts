@@ -1,4 +1,4 @@
-import type { DatabaseSync } from 'node:sqlite';
+import type { Database } from '../base/database.ts';
 import type { Account, SaveNonces, Scheme } from '../dm/authentication.ts';
 import type { HeadendConfig } from './config.ts';
 
@@ -32,9 +32,9 @@ interface PartyState {
 export class Parties {
   readonly #parties = new Map<string, Party>();
   readonly #states = new Map<string, PartyState>();
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
 
-  constructor(config: Pick<HeadendConfig, 'gateway' | 'device'>, database: DatabaseSync) {
+  constructor(config: Pick<HeadendConfig, 'gateway' | 'device'>, database: Database) {
     this.#database = database;
     for (const kind of ['gateway', 'device'] as const)
       for (const entry of config[kind])
@@ -137,7 +137,12 @@ export class Parties {
   }
 
   #update(id: string, change: Partial<PartyState>): void {
+    const before = this.#states.get(id);
     const state = { ...this.#stateOf(id), ...change };
+    this.#database.onRollback(() => {
+      if (before) this.#states.set(id, before);
+      else this.#states.delete(id);
+    });
     this.#database
       .prepare(
         'INSERT OR REPLACE INTO party (id, client_nonce, server_nonce, gateway, alert_sequence) VALUES (?, ?, ?, ?, ?)',

@@ -1,4 +1,4 @@
-import type { Schema } from '../base/database.ts';
+import type { Schema } from '../base/open-database.ts';
 
 /**
  * The tables of a head-end. The empty steps keep the schema's version number equal to the one in state files that

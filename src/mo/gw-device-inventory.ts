@@ -2,6 +2,7 @@ import { PosternError } from '../base/errors.ts';
 import { hashedName } from '../base/hashed-name.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
+import { UndoableMap } from '../dm/undoable-map.ts';
 import type { NodePath } from '../dm/uri.ts';
 import { describe, interior, leaf, type ManagementObject, type NodeDescription } from '../wire/syncml/ddf.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
@@ -79,8 +80,11 @@ export interface ExpectedDevices {
   /** Names of their nodes. */
   names(): readonly string[];
   named(name: string): ExpectedDevice | undefined;
-  /** @throws {PosternError} `full`, `exists` */
+  /** @throws {PosternError} `full` when no more can be expected */
+  demandRoom(): void;
+  /** Adds a device, as part of the transaction under way. */
   add(device: ExpectedDevice): void;
+  /** Removes a device, as part of the transaction under way. */
   remove(deviceId: string): void;
   /** URI of the gateway as this device sees it. */
   addressFor(deviceId: string): string;
@@ -103,8 +107,8 @@ export const expectedNodes = (device: ExpectedDevice): TndsNode => ({
 export interface InventoryParts {
   readonly inventory: DeviceRecords;
   readonly expected: ExpectedDevices;
-  /** Detaches a device, and answers with how to take that back. */
-  readonly remove: (deviceId: string) => () => void;
+  /** Detaches a device, as part of the transaction under way. */
+  readonly remove: (deviceId: string) => void;
   /** Groups, below the node `Groups` of the management object. */
   readonly groups: StoredBranch;
   readonly vocabulary: Vocabulary;
@@ -115,8 +119,11 @@ const isGroup = ([list]: NodePath): boolean => list === 'Groups';
 /** The inventory as a branch of the gateway's tree: a view of the store, not a copy of it, and the groups beside it. */
 export class InventoryBranch implements TreeBranch {
   readonly #parts: InventoryParts;
-  /** How to take back what each open level of changes did. */
-  readonly #undo: (() => void)[][] = [];
+  /**
+   * Changes to the lists that are not stored yet, by list and name of the node: the device that is expected there, or that
+   * the node is deleted.
+   */
+  readonly #changes = new UndoableMap<ExpectedDevice | 'deleted'>();
 
   constructor(parts: InventoryParts) {
     this.#parts = parts;
@@ -133,7 +140,8 @@ export class InventoryBranch implements TreeBranch {
     const { inventory, expected, vocabulary } = this.#parts;
     if (list === undefined)
       return { ...node(['Records', 'Groups', 'Expected']), type: vocabulary.objects.GwDeviceInventory };
-    if (name === undefined) return node(list === 'Records' ? inventory.names() : expected.names());
+    if (name === undefined)
+      return node(this.#namesNow(list, list === 'Records' ? inventory.names() : expected.names()));
     const leaves = list === 'Records' ? this.#recordLeaves(name) : this.#expectedLeaves(name);
     if (!leaves) return undefined;
     if (leafName === undefined) return node(Object.keys(leaves));
@@ -143,24 +151,40 @@ export class InventoryBranch implements TreeBranch {
       : { format: description.format, type: 'text/plain', value, access };
   }
 
+  /** Names of a list's nodes, with the changes that are not stored yet. */
+  #namesNow(list: string, stored: readonly string[]): string[] {
+    const names = new Set(stored);
+    for (const key of this.#changes.keys()) {
+      if (!key.startsWith(`${list}/`)) continue;
+      const name = key.slice(list.length + 1);
+      if (this.#changes.get(key) === 'deleted') names.delete(name);
+      else names.add(name);
+    }
+    return [...names];
+  }
+
   potential(path: NodePath): NodeDescription | undefined {
     return path.length === 2 || isGroup(path) ? describe(gwDeviceInventory.root, path) : undefined;
   }
 
   begin(): void {
     this.#parts.groups.begin();
-    this.#undo.push([]);
+    this.#changes.begin();
   }
 
   commit(): void {
-    this.#parts.groups.commit();
-    const level = this.#undo.pop() ?? [];
-    this.#undo.at(-1)?.push(...level);
+    try {
+      this.#parts.groups.commit();
+    } catch (thrown) {
+      this.#changes.rollback();
+      throw thrown;
+    }
+    this.#closeLevel();
   }
 
   rollback(): void {
     this.#parts.groups.rollback();
-    for (const takeBack of (this.#undo.pop() ?? []).toReversed()) takeBack();
+    this.#changes.rollback();
   }
 
   /** @throws {PosternError} `unsupportedFormat`: half a credential is none, so all of it comes at once */
@@ -179,8 +203,8 @@ export class InventoryBranch implements TreeBranch {
     const device = readExpected(root);
     if (path[1] !== hashedName(device.deviceId))
       throw new PosternError('malformed', `the node of this device is named ${hashedName(device.deviceId)}`);
-    this.#parts.expected.add(device);
-    this.#undo.at(-1)?.push(() => this.#parts.expected.remove(device.deviceId));
+    this.#parts.expected.demandRoom();
+    this.#change(path, device);
   }
 
   replace(path: NodePath, node: NewNode): void {
@@ -197,34 +221,49 @@ export class InventoryBranch implements TreeBranch {
 
   delete(path: NodePath): void {
     if (isGroup(path)) this.#parts.groups.delete(path);
-    else if (path.length === 2 && path[0] === 'Records') this.#detach(path[1] ?? '');
-    else if (path.length === 2) this.#unexpect(path[1] ?? '');
+    else if (path.length === 2) this.#change(path, 'deleted');
   }
 
-  #detach(name: string): void {
-    const device = this.#parts.inventory.named(name);
-    if (!device) return;
-    const takeBack = this.#parts.remove(device.deviceId);
-    this.#undo.at(-1)?.push(takeBack);
+  #change([list, name]: NodePath, change: ExpectedDevice | 'deleted'): void {
+    this.#changes.begin();
+    this.#changes.set(`${list}/${name}`, change);
+    this.#closeLevel();
   }
 
-  #unexpect(name: string): void {
-    const { expected } = this.#parts;
-    const device = expected.named(name);
-    if (!device) return;
-    expected.remove(device.deviceId);
-    this.#undo.at(-1)?.push(() => expected.add(device));
+  /** Stores the changes of the outermost level. Those of another are added to the level around it. */
+  #closeLevel(): void {
+    const { keys } = this.#changes.commit();
+    const changes = keys.map((key) => [key, this.#changes.get(key)] as const);
+    // What is stored is seen in the store. If it cannot be stored, it did not happen.
+    for (const key of keys) this.#changes.set(key, undefined);
+    for (const [key, change] of changes) {
+      const [list, name = ''] = key.split('/');
+      this.#store(list, name, change);
+    }
+  }
+
+  #store(list: string | undefined, name: string, change: ExpectedDevice | 'deleted' | undefined): void {
+    const { inventory, expected, remove } = this.#parts;
+    if (list === 'Records') {
+      const device = inventory.named(name);
+      if (device) remove(device.deviceId);
+      return;
+    }
+    const before = expected.named(name);
+    if (before) expected.remove(before.deviceId);
+    if (change !== undefined && change !== 'deleted') expected.add(change);
   }
 
   #recordLeaves(name: string): Record<string, string> | undefined {
     const { inventory, vocabulary } = this.#parts;
-    const device = inventory.named(name);
+    const device = this.#changes.get(`Records/${name}`) ? undefined : inventory.named(name);
     return device && recordLeaves(vocabulary, device);
   }
 
   #expectedLeaves(name: string): Record<string, string> | undefined {
     const { expected } = this.#parts;
-    const device = expected.named(name);
+    const change = this.#changes.get(`Expected/${name}`);
+    const device = change === 'deleted' ? undefined : (change ?? expected.named(name));
     return device && { DeviceID: device.deviceId, Address: expected.addressFor(device.deviceId) };
   }
 }

@@ -55,6 +55,8 @@ export class ImageBranch implements TreeBranch {
   readonly #stored: StoredBranch;
   readonly #keeper: ImageKeeper;
   readonly #levels: Level[] = [];
+  /** What the outermost level did, once it is stored. */
+  #final: Level | undefined;
 
   constructor(stored: StoredBranch, keeper: ImageKeeper) {
     this.#stored = stored;
@@ -118,7 +120,7 @@ export class ImageBranch implements TreeBranch {
     const outer = this.#levels.at(-1);
     if (!level) return;
     if (!outer) {
-      this.#finish(level);
+      this.#final = level;
       return;
     }
     for (const name of level.deleted) {
@@ -126,6 +128,12 @@ export class ImageBranch implements TreeBranch {
       outer.deleted.add(name);
     }
     for (const [name, data] of level.pushed) outer.pushed.set(name, data);
+  }
+
+  committed(): void {
+    const level = this.#final;
+    this.#final = undefined;
+    if (level) this.#finish(level);
   }
 
   rollback(): void {

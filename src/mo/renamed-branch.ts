@@ -81,6 +81,10 @@ export class RenamedBranch implements TreeBranch {
     this.#inner.rollback?.();
   }
 
+  committed(): void {
+    this.#inner.committed?.();
+  }
+
   #subtree(node: TndsNode): TndsNode {
     const children = node.children?.map((child) => this.#subtree(child));
     return { ...node, name: this.#inside.get(node.name) ?? node.name, ...(children && { children }) };

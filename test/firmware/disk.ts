@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { mebibyte } from '../../firmware-image/recipe/layout.ts';
 import { run } from '../../firmware-image/recipe/tools.ts';
-import { openDatabase, transaction } from '../../src/base/database.ts';
+import { transaction } from '../../src/base/database.ts';
+import { openDatabase } from '../../src/base/open-database.ts';
 import { Credentials } from '../../src/gateway/store/credentials.ts';
 import { Inventory } from '../../src/gateway/store/inventory.ts';
 import { gatewaySchema } from '../../src/gateway/store/schema.ts';
@@ -41,7 +42,6 @@ export function thousandDevices(file: string): void {
       });
     }
   });
-  database.exec('PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE');
   database.close();
 }
 

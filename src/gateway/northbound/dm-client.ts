@@ -43,6 +43,8 @@ export interface DmClientParts {
   readonly outbox: Outbox;
   readonly vocabulary: Vocabulary;
   readonly upstream: Pick<Uplink, 'request' | 'connected'>;
+  /** Resolves when what a message acknowledges is durable. */
+  readonly settled: () => Promise<void>;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -293,9 +295,10 @@ export class DmClient implements AsyncDisposable {
    * @throws {PosternError} as `Uplink.request`; `unavailable` when the far end reports an error
    */
   async #exchange(serverId: string, ...[message, seal]: Parameters<Exchange>): Promise<Incoming> {
-    const { upstream, mediaType } = this.#parts;
+    const { upstream, mediaType, settled } = this.#parts;
     const body = encodeMessage(message, mediaType);
     const hmac = seal(body);
+    await settled();
     const answer = await upstream.request({
       server: serverId,
       contentType: mediaType,

@@ -1,6 +1,5 @@
-import type { DatabaseSync } from 'node:sqlite';
 import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
-import { transaction } from '../../base/database.ts';
+import { type Database, transaction } from '../../base/database.ts';
 import type { Events } from '../../base/events.ts';
 import { presentable } from '../../base/presentable.ts';
 import type { StoredBranch } from '../../dm/stored-branch.ts';
@@ -12,7 +11,7 @@ import type { Inventory } from '../store/inventory.ts';
 import type { Outbox } from '../store/outbox.ts';
 
 export interface AssociationsParts {
-  readonly database: DatabaseSync;
+  readonly database: Database;
   readonly inventory: Inventory;
   readonly credentials: Credentials;
   readonly outbox: Outbox;
@@ -198,20 +197,12 @@ export class Associations implements AsyncDisposable {
     reported();
   }
 
-  /** Removes a device by order of the DM server, so no alert is sent. Returns a function that undoes the removal. */
-  remove(deviceId: string): () => void {
-    const { database, inventory, credentials, clock } = this.#parts;
-    const record = inventory.get(deviceId);
-    const credential = credentials.get(deviceId);
+  /** Removes a device by order of the DM server, so no alert is sent. Joins the caller's transaction. */
+  remove(deviceId: string): void {
+    const { inventory, credentials } = this.#parts;
     // When the device moved behind a child gateway, its record describes it there and stays. Only the credential goes.
-    if (record?.via === undefined) this.#remove(deviceId, 'removed', () => {});
+    if (inventory.get(deviceId)?.via === undefined) this.#remove(deviceId, 'removed', () => {});
     else credentials.delete(deviceId);
-    return () =>
-      transaction(database, () => {
-        if (credential) credentials.put(credential);
-        if (record) inventory.put(record);
-        if (record?.via === undefined) this.#heard.set(deviceId, clock.now());
-      });
   }
 
   /** Adds an alert to the outbox unless GwConfig turns it off. Joins the caller's transaction. */
@@ -228,10 +219,12 @@ export class Associations implements AsyncDisposable {
       inventory.delete(deviceId);
       credentials.delete(deviceId);
       report();
+      database.afterCommit(() => {
+        this.#heard.delete(deviceId);
+        events.emit('device.detached', { device: deviceId, reason });
+        gone(deviceId);
+      });
     });
-    this.#heard.delete(deviceId);
-    events.emit('device.detached', { device: deviceId, reason });
-    gone(deviceId);
     return true;
   }
 

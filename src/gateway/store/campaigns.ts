@@ -1,5 +1,5 @@
-import type { DatabaseSync, StatementSync } from 'node:sqlite';
-import { transaction } from '../../base/database.ts';
+import type { StatementSync } from 'node:sqlite';
+import { type Database, transaction } from '../../base/database.ts';
 
 /**
  * State of one device in a campaign.
@@ -39,11 +39,11 @@ export interface CampaignCounts {
 
 /** Durable store of the started campaigns of one kind (`fanout` or `trigger`) and the state of each of their devices. */
 export class Campaigns {
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
   readonly #kind: string;
   readonly #setTarget: StatementSync;
 
-  constructor(database: DatabaseSync, kind: string) {
+  constructor(database: Database, kind: string) {
     this.#database = database;
     this.#kind = kind;
     this.#setTarget = database.prepare(

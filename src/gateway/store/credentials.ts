@@ -1,4 +1,4 @@
-import type { DatabaseSync } from 'node:sqlite';
+import type { Database } from '../../base/database.ts';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
 import type { BootstrapOrigin, ExpectedDevice } from '../../mo/device-record.ts';
@@ -17,12 +17,12 @@ export interface GatewayCredential extends ExpectedDevice {
 export class Credentials {
   /** Maximum number of devices. */
   readonly limit: number;
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
   readonly #known = new Map<string, GatewayCredential>();
   /** Device IDs by node name (`recordName`). */
   readonly #ids = new Map<string, string>();
 
-  constructor(database: DatabaseSync, limit: number) {
+  constructor(database: Database, limit: number) {
     this.limit = limit;
     this.#database = database;
     for (const row of database.prepare('SELECT * FROM credential').iterate()) {
@@ -57,6 +57,7 @@ export class Credentials {
       credential;
     if (!this.#known.has(deviceId) && this.#known.size >= this.limit)
       throw new PosternError('full', `the limit of ${this.limit} devices with credentials is reached`);
+    this.#rememberForRollback(deviceId);
     this.#database
       .prepare(
         `INSERT OR REPLACE INTO credential (device_id, client_name, client_secret, client_nonce, server_secret, server_nonce, origin, attached)
@@ -76,7 +77,21 @@ export class Credentials {
   }
 
   delete(deviceId: string): void {
+    this.#rememberForRollback(deviceId);
     this.#database.prepare('DELETE FROM credential WHERE device_id = ?').run(deviceId);
+    this.#drop(deviceId);
+  }
+
+  /** When the transaction under way is not committed, the credential of this device is again what it is now. */
+  #rememberForRollback(deviceId: string): void {
+    const before = this.#known.get(deviceId);
+    this.#database.onRollback(() => {
+      if (before) this.#keep(before);
+      else this.#drop(deviceId);
+    });
+  }
+
+  #drop(deviceId: string): void {
     this.#known.delete(deviceId);
     this.#ids.delete(hashedName(deviceId));
   }

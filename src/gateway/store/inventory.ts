@@ -1,4 +1,5 @@
-import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import type { StatementSync } from 'node:sqlite';
+import type { Database } from '../../base/database.ts';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
 import type { BootstrapOrigin, DeviceRecord, DeviceRecords, Protocol } from '../../mo/device-record.ts';
@@ -9,11 +10,13 @@ export class Inventory implements DeviceRecords {
   readonly limit: number;
   readonly #records = new Map<string, DeviceRecord>();
   readonly #ids = new Map<string, string>();
+  readonly #database: Database;
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
 
-  constructor(database: DatabaseSync, limit: number) {
+  constructor(database: Database, limit: number) {
     this.limit = limit;
+    this.#database = database;
     this.#delete = database.prepare('DELETE FROM device WHERE device_id = ?');
     this.#put = database.prepare(
       `INSERT OR REPLACE INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware,
@@ -47,9 +50,9 @@ export class Inventory implements DeviceRecords {
   }
 
   delete(deviceId: string): void {
+    this.#rememberForRollback(deviceId);
     this.#delete.run(deviceId);
-    this.#records.delete(deviceId);
-    this.#ids.delete(hashedName(deviceId));
+    this.#drop(deviceId);
   }
 
   /**
@@ -59,6 +62,7 @@ export class Inventory implements DeviceRecords {
   put(record: DeviceRecord): void {
     if (!this.#records.has(record.deviceId) && this.#records.size >= this.limit)
       throw new PosternError('full', `the limit of ${this.limit} devices in the inventory is reached`);
+    this.#rememberForRollback(record.deviceId);
     this.#put.run(
       record.deviceId,
       record.state,
@@ -76,6 +80,20 @@ export class Inventory implements DeviceRecords {
       record.objects ?? null,
     );
     this.#keep(record);
+  }
+
+  /** When the transaction under way is not committed, the record of this device is again what it is now. */
+  #rememberForRollback(deviceId: string): void {
+    const before = this.#records.get(deviceId);
+    this.#database.onRollback(() => {
+      if (before) this.#keep(before);
+      else this.#drop(deviceId);
+    });
+  }
+
+  #drop(deviceId: string): void {
+    this.#records.delete(deviceId);
+    this.#ids.delete(hashedName(deviceId));
   }
 
   #keep(record: DeviceRecord): void {

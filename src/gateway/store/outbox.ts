@@ -1,5 +1,4 @@
-import type { DatabaseSync } from 'node:sqlite';
-import { keepLatest } from '../../base/database.ts';
+import { type Database, keepLatest } from '../../base/database.ts';
 
 /** An alert that waits for delivery to a DM server. */
 export interface OutboxEntry {
@@ -21,11 +20,11 @@ export interface OutboxEntry {
 export class Outbox {
   /** Maximum number of entries. */
   readonly limit: number;
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
   /** Alerts deleted at the limit since the start. */
   dropped = 0;
 
-  constructor(database: DatabaseSync, limit: number) {
+  constructor(database: Database, limit: number) {
     this.#database = database;
     this.limit = limit;
   }

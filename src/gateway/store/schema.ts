@@ -1,4 +1,4 @@
-import type { Schema } from '../../base/database.ts';
+import type { Schema } from '../../base/open-database.ts';
 import { nodeTables } from '../../dm/stored-nodes.ts';
 
 /** The tables in the state file of a gateway. */

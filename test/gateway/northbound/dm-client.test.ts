@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openDatabase } from '../../../src/base/database.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import { MemoryAcls, MemoryNodes } from '../../../src/dm/node-store.ts';
 import { ServerSession } from '../../../src/dm/server-session.ts';
 import { StoredBranch } from '../../../src/dm/stored-branch.ts';
@@ -68,6 +68,7 @@ function rig(onTheWay: (answer: SyncmlMessage) => SyncmlMessage = (answer) => an
     tree,
     outbox,
     vocabulary: ownVocabulary,
+    settled: async () => {},
     upstream: {
       connected: true,
       request: async ({ body }) => {

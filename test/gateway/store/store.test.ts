@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
-import { openDatabase, transaction } from '../../../src/base/database.ts';
+import { transaction } from '../../../src/base/database.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import { Acls, Nodes } from '../../../src/dm/stored-nodes.ts';
 import { Credentials } from '../../../src/gateway/store/credentials.ts';
 import { Inventory } from '../../../src/gateway/store/inventory.ts';
@@ -44,15 +46,18 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
     new Inventory(database, 2).put(record('a'));
     new Credentials(database, 2).put(credential('a'));
     new Outbox(database, 2).add('attach', 'a', '{}');
-    new Nodes(database).apply({
-      put: [
-        { path: 'X', format: 'node' },
-        { path: 'X/bin', format: 'bin', value: Buffer.from([0]) },
-        { path: 'X/text', format: 'chr', type: 't', value: 'v', ...properties },
-        { path: 'Y', format: 'node' },
-      ],
-    });
-    new Acls(database, { '.': 'Get=*' }).set('./X', 'Get=a');
+    new Nodes(database).apply(
+      {
+        put: [
+          { path: 'X', format: 'node' },
+          { path: 'X/bin', format: 'bin', value: Buffer.from([0]) },
+          { path: 'X/text', format: 'chr', type: 't', value: 'v', ...properties },
+          { path: 'Y', format: 'node' },
+        ],
+      },
+      () => {},
+    );
+    new Acls(database, { '.': 'Get=*' }).apply(new Map([['./X', 'Get=a']]), () => {});
     database.close();
   }
   assert.equal(statSync(file).mode & 0o777, 0o600);
@@ -70,7 +75,7 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
   );
   assert.deepEqual(nodes[2], { path: 'X/text', format: 'chr', type: 't', value: 'v', ...properties });
   assert.equal(Buffer.from(nodes[1]?.value ?? '').toString('hex'), '00');
-  const acls = new Acls(database, { '.': 'Get=*' });
+  const acls = new Map(new Acls(database, { '.': 'Get=*' }).load());
   assert.deepEqual([acls.get('.'), acls.get('./X')], ['Get=*', 'Get=a']);
 });
 
@@ -125,7 +130,8 @@ test('what is no state file, or is of a later version, is refused by name', (t) 
     message: /garbage\.db/,
   });
   const later = join(folder, 'later.db');
-  const database = openDatabase(later, gatewaySchema);
+  openDatabase(later, gatewaySchema).close();
+  const database = new DatabaseSync(later);
   database.exec('PRAGMA user_version = 99');
   database.close();
   assert.throws(() => openDatabase(later, gatewaySchema), { code: 'configuration', message: /version 99/ });

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { type TestContext, test } from 'node:test';
-import { dropCopies, openDatabase } from '../../../src/base/database.ts';
+import { dropCopies, openDatabase } from '../../../src/base/open-database.ts';
 import { Outbox } from '../../../src/gateway/store/outbox.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 
@@ -16,8 +16,10 @@ function earlier(t: TestContext): { file: string; folder: string; version: numbe
   const database = openDatabase(file, gatewaySchema);
   new Outbox(database, 10).add('device-attach', 'urn:dev:ops:1', '{}');
   const version = Number(database.prepare('PRAGMA user_version').get()?.user_version);
-  database.exec(`DROP TABLE gateway_update; PRAGMA user_version = ${version - 1}`);
   database.close();
+  const raw = new DatabaseSync(file);
+  raw.exec(`DROP TABLE gateway_update; PRAGMA user_version = ${version - 1}`);
+  raw.close();
   return { file, folder, version };
 }
 
