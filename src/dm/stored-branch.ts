@@ -34,6 +34,8 @@ export class StoredBranch implements TreeBranch {
   readonly #clock: Clock | undefined;
   readonly #limit: number;
   readonly #children = new Map<string, Set<string>>();
+  /** How values that are not stored are computed, by node. */
+  readonly #derived = new Map<string, () => string>();
   readonly #nodes = new UndoableMap<StoredNode>((key, node) => this.#index(key, node !== undefined));
 
   /**
@@ -73,8 +75,15 @@ export class StoredBranch implements TreeBranch {
       version,
       ...(timeStamp !== undefined && { timeStamp }),
       ...(type !== undefined && { type }),
-      ...(format === 'node' ? { children: [...(this.#children.get(key) ?? [])] } : { value: value ?? '' }),
+      ...(format === 'node'
+        ? { children: [...(this.#children.get(key) ?? [])] }
+        : { value: this.#derived.get(key)?.() ?? value ?? '' }),
     };
+  }
+
+  /** Computes the value of a leaf whenever it is read, in place of what is stored. */
+  derive(path: NodePath, value: () => string): void {
+    this.#derived.set(this.#key(path), value);
   }
 
   potential(path: NodePath): { access: readonly AccessType[]; format: string } | undefined {
