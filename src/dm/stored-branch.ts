@@ -154,8 +154,9 @@ export class StoredBranch implements TreeBranch {
         throw new DmError(DmStatus.NotFound, `${key} is not described`);
     this.#makeRoomFor(put.length);
     this.#change(() => {
-      for (const key of this.#keysFrom(root)) if (key !== root) this.#nodes.set(key, undefined);
-      for (const node of put) this.#nodes.set(node.path, node);
+      const kept = new Set(put.map(({ path: key }) => key));
+      for (const key of this.#keysFrom(root)) if (!kept.has(key)) this.#nodes.set(key, undefined);
+      for (const node of put) if (!isSame(this.#nodes.get(node.path), node)) this.#nodes.set(node.path, node);
     });
   }
 
@@ -278,6 +279,15 @@ export class StoredBranch implements TreeBranch {
 function flatten(path: string, { format, type, value, children = [] }: TndsNode): StoredNode[] {
   const own = { path, format, ...(type !== undefined && { type }), ...(value !== undefined && { value }) };
   return [own, ...children.flatMap((child) => flatten(`${path}/${child.name}`, child))];
+}
+
+/** Whether a node is stored as it would be planted. A node that does not change is not written again. */
+function isSame(known: StoredNode | undefined, { format, type, value }: StoredNode): boolean {
+  if (!known || known.format !== format || known.type !== type) return false;
+  if (known.title !== undefined || (known.version ?? 0) !== 0 || known.timeStamp !== undefined) return false;
+  if (typeof known.value === 'object' && typeof value === 'object')
+    return Buffer.compare(known.value, value) === 0;
+  return known.value === value;
 }
 
 /**
