@@ -64,11 +64,12 @@ export class Database {
    * Runs `work` in a transaction and returns its result. All changes are kept, or none: when `work` or the commit fails,
    * the undo steps that were registered by `onRollback` run, the last first. Transactions nest; an inner one that fails
    * takes back its own part. `work` must not wait for anything.
+   * @param undo the first undo step: for memory that has changed already. It also runs when no transaction can begin
    * @throws {PosternError} `storage` when the disk does not take it, and whatever `work` throws
    */
-  transaction<T>(work: () => T): T {
+  transaction<T>(work: () => T, undo?: () => void): T {
     const depth = this.#levels.length;
-    const level: Level = { undo: [], after: [] };
+    const level: Level = { undo: undo ? [undo] : [], after: [] };
     let result: T;
     try {
       this.#sqlite.exec(depth === 0 ? 'BEGIN IMMEDIATE' : `SAVEPOINT level${depth}`);
@@ -184,7 +185,8 @@ export class Database {
 }
 
 /** Runs `work` in a transaction of the database: `Database.transaction`. */
-export const transaction = <T>(database: Database, work: () => T): T => database.transaction(work);
+export const transaction = <T>(database: Database, work: () => T, undo?: () => void): T =>
+  database.transaction(work, undo);
 
 /**
  * Keeps the newest `limit` rows of a table whose row IDs rise. Returns how many rows were deleted.

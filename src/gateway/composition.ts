@@ -244,6 +244,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     associations,
     lwm2m,
     management,
+    tree,
     objects,
     firmware,
     dmClient,
