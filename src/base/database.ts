@@ -1,21 +1,22 @@
-import { chmodSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
 
-/** The tables of one party, and how files of earlier versions get them. */
+/** The tables of one party, and the way from each earlier version to them. */
 export interface Schema {
-  /** Whose state it is, in words for people. */
+  /** What the party is called in messages. */
   readonly party: string;
-  /** Says in the file whose state it is (PRAGMA application_id). */
+  /** Four ASCII letters as a number. PRAGMA application_id of a file holds the number of the party that made the file. */
   readonly applicationId: number;
-  /** SQL, one step per version of the schema. A step that was released is never changed. */
+  /** SQL. The first step makes version 1, and each further step makes the next version. A released step never changes. */
   readonly steps: readonly string[];
 }
 
 /**
- * Has a database prepare each text of SQL once: what was prepared is memory that the garbage collector does not see, and the
- * program has a fixed number of texts. Not a class of its own: that would load SQLite before a database is opened.
+ * Makes `prepare` return the same statement for the same SQL. The garbage collector does not see the memory of statements,
+ * and the program has a fixed number of SQL texts. A subclass would load SQLite together with this module.
  */
 function preparingOnce(database: DatabaseSync): DatabaseSync {
   const statements = new Map<string, StatementSync>();
@@ -32,83 +33,107 @@ function preparingOnce(database: DatabaseSync): DatabaseSync {
 }
 
 /**
- * Opens the one file that holds all durable state of a party, and brings its schema up to date. What a transaction committed
- * survives a power cut (WAL, synchronous FULL). `:memory:` keeps it for as long as the process lives.
+ * Opens the file that holds all durable state of a party, and brings it to the latest version of its schema. A committed
+ * transaction survives a power cut (WAL, synchronous FULL). With `:memory:` the state lives as long as the process.
  * @throws {PosternError} `configuration` when the file cannot be used, is of a later version, or belongs to another party
  */
 export function openDatabase(file: string, schema: Schema): DatabaseSync {
+  let database: DatabaseSync | undefined;
   try {
-    if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true });
-    if (file !== ':memory:') goBack(file, schema);
-    const database = preparingOnce(new DatabaseSync(file));
-    // It holds secrets.
+    if (file !== ':memory:') {
+      mkdirSync(dirname(file), { recursive: true });
+      goBack(file, schema);
+    }
+    database = preparingOnce(new DatabaseSync(file));
+    // Nothing is written before this check: the file may belong to somebody else.
+    checkParty(database, schema);
+    // The file holds secrets.
     if (file !== ':memory:') chmodSync(file, 0o600);
     database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON');
-    checkParty(database, schema);
     migrate(database, file, schema);
     return database;
   } catch (cause) {
-    if (cause instanceof PosternError) throw cause;
+    database?.close();
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new PosternError('configuration', `the state file ${file} cannot be used: ${why}`, { cause });
   }
 }
 
-const versionOf = (database: DatabaseSync): number =>
-  Number(database.prepare('PRAGMA user_version').get()?.user_version);
+const pragma = (database: DatabaseSync, name: 'application_id' | 'user_version'): number =>
+  Number(database.prepare(`PRAGMA ${name}`).get()?.[name]);
 
-/** Files that version 0.1.0 made say nothing here, and have the tables of all parties. */
+/**
+ * Files that Postern 0.1.0 made have the application_id 0 and the tables of all parties, so each party accepts them.
+ * @throws when the file belongs to another party or another program
+ */
 function checkParty(database: DatabaseSync, { party, applicationId }: Schema): void {
-  const found = Number(database.prepare('PRAGMA application_id').get()?.application_id);
-  if (versionOf(database) === 0) database.exec(`PRAGMA application_id = ${applicationId}`);
-  else if (found !== 0 && found !== applicationId)
-    throw new PosternError('configuration', `it is not the state of a ${party}, but of another program`);
+  const found = pragma(database, 'application_id');
+  if (found === applicationId) return;
+  const isReleased = found === 0 && pragma(database, 'user_version') > 0;
+  const isEmpty = found === 0 && !database.prepare('SELECT 1 FROM sqlite_schema').get();
+  if (!isReleased && !isEmpty) throw new Error(`it is not the state of a ${party}, but of another program`);
 }
 
 const copyOf = (file: string, version: number): string => `${file}.version-${version}`;
 
 /**
- * Migrations go forward only. Where an earlier program finds state of a later one, the way back after an update, it takes the
- * copy that was made before the migration.
+ * The way back after an update. A file of a later version is replaced by the copy that the later program made before its
+ * migration. Without such a copy the file stays as it is.
  */
-function goBack(file: string, { steps }: Schema): void {
-  if (!existsSync(file)) return;
-  const copies = steps.map((_, at) => copyOf(file, steps.length - at)).filter((copy) => existsSync(copy));
+function goBack(file: string, schema: Schema): void {
+  const known = schema.steps.length;
+  const copies = schema.steps.map((_, at) => copyOf(file, known - at)).filter((copy) => existsSync(copy));
   const [latest] = copies;
-  if (latest === undefined) return;
-  const later = new DatabaseSync(file);
-  const version = versionOf(later);
-  later.close();
-  if (version <= steps.length) return;
-  for (const rest of ['-wal', '-shm']) rmSync(file + rest, { force: true });
+  if (latest === undefined || !existsSync(file)) return;
+  {
+    using later = new DatabaseSync(file);
+    checkParty(later, schema);
+    if (pragma(later, 'user_version') <= known) return;
+    // Removes the WAL of the later file. SQLite would apply that WAL to the copy.
+    later.exec('PRAGMA journal_mode = DELETE');
+  }
   renameSync(latest, file);
+  syncFolder(dirname(file));
 }
 
-/** The slot that runs has proved itself: copies from before its migrations are not needed any more. */
+/** Deletes the copies that migrations made. The program calls it when it has proved healthy and no way back is needed. */
 export function dropCopies(file: string, { steps }: Schema): void {
   if (file === ':memory:') return;
-  for (const at of steps.keys()) rmSync(copyOf(file, at + 1), { force: true });
+  for (const at of steps.keys())
+    for (const end of ['', partial]) rmSync(copyOf(file, at + 1) + end, { force: true });
 }
 
-function migrate(database: DatabaseSync, file: string, { steps }: Schema): void {
-  const version = versionOf(database);
+/** Ends the name of a copy that is not complete. */
+const partial = '.part';
+
+/** All steps that are missing are one transaction: a power cut leaves the earlier version or the latest. */
+function migrate(database: DatabaseSync, file: string, { applicationId, steps }: Schema): void {
+  const version = pragma(database, 'user_version');
   if (version > steps.length)
-    throw new PosternError(
-      'configuration',
-      `the state is of version ${version}; this program knows ${steps.length}`,
-    );
-  if (version > 0 && version < steps.length && file !== ':memory:') {
-    const copy = copyOf(file, version);
-    rmSync(`${copy}.part`, { force: true });
-    database.prepare('VACUUM INTO ?').run(`${copy}.part`);
-    chmodSync(`${copy}.part`, 0o600);
-    renameSync(`${copy}.part`, copy);
-  }
-  for (const [at, step] of steps.entries())
-    if (at >= version) transaction(database, () => database.exec(`${step} PRAGMA user_version = ${at + 1}`));
+    throw new Error(`the state is of version ${version}; this program knows ${steps.length}`);
+  if (version === steps.length) return;
+  if (version > 0 && file !== ':memory:') keepCopy(database, copyOf(file, version));
+  transaction(database, () => {
+    if (version === 0) database.exec(`PRAGMA application_id = ${applicationId}`);
+    for (const step of steps.slice(version)) database.exec(step);
+    database.exec(`PRAGMA user_version = ${steps.length}`);
+  });
 }
 
-/** All of it, or nothing. */
+/** The copy is complete and on the disk when this returns, so a migration that follows can be taken back. */
+function keepCopy(database: DatabaseSync, copy: string): void {
+  const part = copy + partial;
+  rmSync(part, { force: true });
+  // SQLite takes an empty file. One that SQLite makes could be read by other users.
+  writeFileSync(part, '', { mode: 0o600 });
+  database.prepare('VACUUM INTO ?').run(part);
+  // VACUUM INTO does not sync what it writes.
+  syncFile(part);
+  renameSync(part, copy);
+  syncFolder(dirname(copy));
+}
+
+/** Runs `work` as one transaction: all of its changes are written, or none. Inside a transaction it joins that transaction. */
 export function transaction<T>(database: DatabaseSync, work: () => T): T {
   if (database.isTransaction) return work();
   database.exec('BEGIN IMMEDIATE');
@@ -117,7 +142,8 @@ export function transaction<T>(database: DatabaseSync, work: () => T): T {
     database.exec('COMMIT');
     return result;
   } catch (error) {
-    database.exec('ROLLBACK');
+    // SQLite has rolled back by itself after some errors, such as a full disk.
+    if (database.isTransaction) database.exec('ROLLBACK');
     throw error;
   }
 }
@@ -127,7 +153,7 @@ export function transaction<T>(database: DatabaseSync, work: () => T): T {
  * @param table a constant of the program: it becomes part of the SQL
  */
 export function keepLatest(database: DatabaseSync, table: string, limit: number): number {
-  // Numbers have gaps, so this is never less than what is there; to count would be to read all of it each time.
+  // Row IDs have gaps, so this is never less than the number of rows. Counting would read the whole table each time.
   const span = database
     .prepare(`SELECT (SELECT max(rowid) FROM ${table}) - (SELECT min(rowid) FROM ${table}) + 1 AS n`)
     .get();
