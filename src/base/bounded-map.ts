@@ -1,6 +1,6 @@
 /**
- * A map with a written bound: at the bound the entry that was set longest ago goes, and `onEvict` hears of it.
- * Iteration is in order of setting.
+ * A map of at most `limit` entries. One more entry removes the one that was set longest ago, and `onEvict` is called
+ * with the removed entry. Iteration starts at the entry that was set longest ago.
  */
 export class BoundedMap<K, V> {
   readonly limit: number;
@@ -24,7 +24,7 @@ export class BoundedMap<K, V> {
     return this.#entries.has(key);
   }
 
-  /** Sets and makes the entry the youngest. */
+  /** Sets an entry. Setting it again makes it the newest. */
   set(key: K, value: V): void {
     this.#entries.delete(key);
     this.#entries.set(key, value);

@@ -1,7 +1,10 @@
 import { Decoder, Encoder, setSizeLimits } from 'cbor-x';
 import { PosternError } from './errors.ts';
 
-/** Standard CBOR: none of the package's records, maps as maps, byte strings as they are, heads as short as they can be. */
+/**
+ * Makes cbor-x write and read plain CBOR (RFC 8949): no records of its own, maps as `Map`, byte strings without a tag,
+ * and the shortest form of each length.
+ */
 const standard = {
   useRecords: false,
   mapsAsObjects: false,
@@ -11,7 +14,10 @@ const standard = {
 const encoder = new Encoder(standard);
 const decoder = new Decoder(standard);
 
-/** What one array or map may hold, whoever sends it: nothing here needs more, and a head of five octets can ask for a gigabyte. */
+/**
+ * Largest number of items of one received array or map. No message here needs more, and without a bound five octets
+ * could announce an array of a gigabyte.
+ */
 export const cborLimits = { items: 16_384 } as const;
 setSizeLimits({
   maxArraySize: cborLimits.items,
@@ -19,17 +25,18 @@ setSizeLimits({
   maxObjectSize: cborLimits.items,
 });
 
+/** Encodes one value as a CBOR item (RFC 8949). */
 export const toCbor = (value: unknown): Buffer => encoder.encode(value);
 
 /**
- * Reads one CBOR item; maps are `Map`s.
- * @param what of which it is, for the error
+ * Decodes one CBOR item. CBOR maps become `Map`s.
+ * @param what what the bytes are, for the error message
  * @throws {PosternError} `malformed`
  */
 export function fromCbor(coded: Uint8Array, what: string): unknown {
   try {
     return decoder.decode(coded);
   } catch (cause) {
-    throw new PosternError('malformed', `${what} is no CBOR`, { cause });
+    throw new PosternError('malformed', `${what} is not CBOR`, { cause });
   }
 }

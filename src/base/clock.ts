@@ -1,21 +1,21 @@
-/** Milliseconds of a clock that never jumps; only differences mean anything. */
+/** Milliseconds of a clock that never jumps. Only the difference of two values has a meaning. */
 export type Monotonic = number & { readonly unit: 'monotonic ms' };
-/** Milliseconds since 1970 as the machine believes; may be wrong after boot, so nothing is decided by it. */
+/** Milliseconds since 1970 by the machine's clock. It may be wrong after boot, so no decision depends on it. */
 export type Wall = number & { readonly unit: 'wall ms' };
 
 export interface Timer {
   cancel(): void;
 }
 
-/** The only source of time. Tests bring a clock that they move by hand. */
+/** The only source of time. Tests replace it by a clock that they move by hand. */
 export interface Clock {
   now(): Monotonic;
   wall(): Wall;
-  /** Calls back once, `delay` milliseconds from now. */
+  /** Calls `callback` once, `delay` milliseconds from now. */
   after(delay: number, callback: () => void): Timer;
 }
 
-/** The machine's own clock. Its timers keep the process alive only when `ref` is true. */
+/** The machine's own clock. A timer that has not fired keeps the process alive. */
 export class SystemClock implements Clock {
   now(): Monotonic {
     return performance.now() as Monotonic;
@@ -31,9 +31,10 @@ export class SystemClock implements Clock {
   }
 }
 
+/** The time `milliseconds` after `time`. */
 export const plus = (time: Monotonic, milliseconds: number): Monotonic => (time + milliseconds) as Monotonic;
 
-/** Resolves after `delay`, or rejects with the signal's reason when it is aborted first. */
+/** Resolves after `delay` milliseconds. Rejects with the signal's reason when the signal is aborted first. */
 export function pause(clock: Clock, delay: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();

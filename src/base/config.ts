@@ -3,35 +3,40 @@ import { parse as parseToml, TomlError } from 'smol-toml';
 import * as v from 'valibot';
 import { PosternError } from './errors.ts';
 
-/** Building blocks of configuration schemas. Each value has a description, from which the reference page is made. */
+/** Adds a description to the schema of a configuration value. docs/configuration.md is made from these descriptions. */
 export const described = <S extends v.GenericSchema>(schema: S, description: string) =>
   v.pipe(schema, v.description(description));
 
 const textRule = 'a text of 1 to 255 characters';
+/** Schema of a text of 1 to 255 characters. */
 export const text = v.pipe(v.string(), v.minLength(1, textRule), v.maxLength(255, textRule));
+/** Schema of a shared secret: 8 to 255 characters. */
 export const secret = v.pipe(
   v.string(),
   v.minLength(8, 'a secret of at least 8 characters'),
   v.maxLength(255, 'a secret of at most 255 characters'),
 );
+/** Schema of an identifier of a party: 1 to 64 letters, digits and `. _ : -`. */
 export const identifier = v.pipe(
   v.string(),
   v.regex(/^[A-Za-z0-9._:-]{1,64}$/, 'an identifier: 1 to 64 of A-Z a-z 0-9 . _ : -'),
 );
-export const whole = (min: number, max: number) =>
+/** Schema of an integer from `min` to `max`, both included. */
+export const integerBetween = (min: number, max: number) =>
   v.pipe(
     v.number(),
     v.integer(`a whole number from ${min} to ${max}`),
     v.minValue(min, `a whole number from ${min} to ${max}`),
     v.maxValue(max, `a whole number from ${min} to ${max}`),
   );
-export const port = whole(0, 65535);
-/** Schemes of OMA DM security, in order of preference. */
+/** Schema of a UDP or TCP port. 0 lets the system choose one. */
+export const port = integerBetween(0, 65535);
+/** A list of authentication schemes (OMA DM security 1.2.1, section 5.3), the preferred one first. */
 const schemes = v.pipe(
   v.array(v.picklist(['basic', 'md5', 'mac'], '"basic", "md5" or "mac"')),
   v.minLength(1, 'at least one of "basic", "md5", "mac"'),
 );
-/** How a party may prove itself; md5 when it is not said. */
+/** Schema of the authentication schemes that a party may use. The default is md5 alone. */
 export const authSchemes = (description: string) => described(v.optional(schemes, ['md5']), description);
 const mqttUrl = v.pipe(
   v.string(),
@@ -41,20 +46,24 @@ const mqttUrl = v.pipe(
   ),
 );
 
-/** How a party reaches its MQTT broker. */
+/** Schema of the table `mqtt`: how a party reaches its MQTT broker. */
 export const mqttSection = v.strictObject({
-  url: described(mqttUrl, 'Where the broker is: `mqtt://host:1883`, or `mqtts://host:8883` with TLS'),
+  url: described(mqttUrl, 'Address of the broker: `mqtt://host:1883`, or `mqtts://host:8883` with TLS'),
   protocol: described(
     v.optional(v.picklist(['auto', '3.1.1', '5'], '"auto", "3.1.1" or "5"'), 'auto'),
     'MQTT version; `auto` tries 5 first',
   ),
   username: described(v.optional(text), 'User name at the broker'),
   password: described(v.optional(text), 'Password at the broker'),
-  ca: described(v.optional(text), 'PEM file of the authorities that the broker certificate must come from'),
+  ca: described(
+    v.optional(text),
+    'PEM file of the CA certificates that the broker certificate is checked against',
+  ),
   cert: described(v.optional(text), 'PEM file of the client certificate'),
   key: described(v.optional(text), 'PEM file of the client key'),
 });
 
+/** Schema of the table `log`. */
 export const logSection = v.optional(
   v.strictObject({
     level: described(
@@ -65,22 +74,23 @@ export const logSection = v.optional(
         ),
         'info',
       ),
-      'The least severe events that are logged',
+      'Lowest severity of events that are logged',
     ),
   }),
   {},
 );
 
+/** A wrong value, or its kind, in an error message. */
 const shown = (value: unknown): string => {
   if (value === undefined) return 'nothing';
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'a table';
   return JSON.stringify(value);
 };
 
-/** Keys whose values are never shown. */
+/** Error messages never show the values of these keys. */
 const secretKey = /secret|password/;
 
-/** `file: key: expected this, found that` for one thing that is wrong. */
+/** The error message for one fault: `file: key: expected this, found that`. */
 function complaint(file: string, issue: v.BaseIssue<unknown>): string {
   const keys = (issue.path ?? []).map(({ key }) => String(key));
   const key = keys.reduce(
@@ -89,14 +99,14 @@ function complaint(file: string, issue: v.BaseIssue<unknown>): string {
     '',
   );
   const missing = issue.input === undefined;
-  if (issue.type === 'strict_object' && issue.expected === 'never')
-    return `${file}: ${key}: there is no such key`;
+  if (issue.type === 'strict_object' && issue.expected === 'never') return `${file}: ${key}: unknown key`;
   const known = issue.kind === 'validation' || issue.type === 'picklist';
   const expected = known ? issue.message : (names[issue.expected ?? ''] ?? issue.expected ?? 'another value');
   const found = secretKey.test(keys.at(-1) ?? '') && !missing ? 'another value' : shown(issue.input);
   return `${file}: ${key || 'the file'}: expected ${expected}, found ${found}`;
 }
 
+/** Types in the words of the error messages, by valibot's names for them. */
 const names: Readonly<Record<string, string>> = {
   string: 'a text',
   number: 'a number',
@@ -106,8 +116,9 @@ const names: Readonly<Record<string, string>> = {
 };
 
 /**
- * Checks a configuration that was read from somewhere.
- * @throws {PosternError} `configuration`, with a line for each thing that is wrong
+ * Checks a parsed configuration against its schema. Returns it with the defaults filled in.
+ * @param file name of the file, for the error messages
+ * @throws {PosternError} `configuration`, with one line for each fault
  */
 export function checkConfig<S extends v.GenericSchema>(
   schema: S,
@@ -120,8 +131,8 @@ export function checkConfig<S extends v.GenericSchema>(
 }
 
 /**
- * Reads and checks a TOML file.
- * @throws {PosternError} `configuration`
+ * Reads a TOML file and checks it against a schema.
+ * @throws {PosternError} `configuration` when the file does not exist, is not TOML, or does not match the schema
  */
 export function loadConfig<S extends v.GenericSchema>(schema: S, file: string): v.InferOutput<S> {
   let value: unknown;
@@ -130,7 +141,7 @@ export function loadConfig<S extends v.GenericSchema>(schema: S, file: string): 
   } catch (cause) {
     const why =
       cause instanceof TomlError
-        ? `line ${cause.line}, column ${cause.column}: no TOML: ${cause.message.split('\n')[0]}`
+        ? `line ${cause.line}, column ${cause.column}: not valid TOML: ${cause.message.split('\n')[0]}`
         : (cause as NodeJS.ErrnoException).code === 'ENOENT'
           ? 'there is no such file'
           : String(cause);

@@ -4,19 +4,20 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
 
-/** The tables of one party, and the way from each earlier version to them. */
+/** The tables of one party, as the steps that build them. */
 export interface Schema {
-  /** What the party is called in messages. */
+  /** Name of the party in error messages, such as `gateway`. */
   readonly party: string;
-  /** Four ASCII letters as a number. PRAGMA application_id of a file holds the number of the party that made the file. */
+  /** Marks a file as the state of this party (PRAGMA application_id). */
   readonly applicationId: number;
-  /** SQL. The first step makes version 1, and each further step makes the next version. A released step never changes. */
+  /** SQL, one step for each version of the schema. A released step never changes. */
   readonly steps: readonly string[];
 }
 
 /**
- * Makes `prepare` return the same statement for the same SQL. The garbage collector does not see the memory of statements,
- * and the program has a fixed number of SQL texts. A subclass would load SQLite together with this module.
+ * Makes `prepare` return the same statement for the same SQL. The garbage collector does not see the memory of a
+ * statement, and the program has a fixed number of SQL texts. This is not a subclass, because a subclass would load
+ * SQLite before a database is opened.
  */
 function preparingOnce(database: DatabaseSync): DatabaseSync {
   const statements = new Map<string, StatementSync>();
@@ -33,9 +34,10 @@ function preparingOnce(database: DatabaseSync): DatabaseSync {
 }
 
 /**
- * Opens the file that holds all durable state of a party, and brings it to the latest version of its schema. A committed
- * transaction survives a power cut (WAL, synchronous FULL). With `:memory:` the state lives as long as the process.
- * @throws {PosternError} `configuration` when the file cannot be used, is of a later version, or belongs to another party
+ * Opens the file that holds all durable state of a party, and brings its tables up to date. A committed transaction
+ * survives a power cut (WAL, synchronous FULL). The state of `:memory:` lives as long as the process.
+ * @throws {PosternError} `configuration` when the file cannot be used, is of a later version, or belongs to another
+ * party
  */
 export function openDatabase(file: string, schema: Schema): DatabaseSync {
   let database: DatabaseSync | undefined;
@@ -63,22 +65,24 @@ const pragma = (database: DatabaseSync, name: 'application_id' | 'user_version')
   Number(database.prepare(`PRAGMA ${name}`).get()?.[name]);
 
 /**
- * Files that Postern 0.1.0 made have the application_id 0 and the tables of all parties, so each party accepts them.
- * @throws when the file belongs to another party or another program
+ * Refuses the file of another party or program. Files of version 0.1.0 have no mark; they hold the tables of all parties
+ * and are accepted.
  */
 function checkParty(database: DatabaseSync, { party, applicationId }: Schema): void {
   const found = pragma(database, 'application_id');
   if (found === applicationId) return;
   const isReleased = found === 0 && pragma(database, 'user_version') > 0;
   const isEmpty = found === 0 && !database.prepare('SELECT 1 FROM sqlite_schema').get();
-  if (!isReleased && !isEmpty) throw new Error(`it is not the state of a ${party}, but of another program`);
+  if (!isReleased && !isEmpty) throw new Error(`it is not the state of a ${party} but of another program`);
 }
 
+/** The copy of the state file from before its migration from this version. */
 const copyOf = (file: string, version: number): string => `${file}.version-${version}`;
 
 /**
- * The way back after an update. A file of a later version is replaced by the copy that the later program made before its
- * migration. Without such a copy the file stays as it is.
+ * Restores the copy that was made before a migration, when the file has been migrated by a later program. This is the
+ * case after an update was rolled back: migrations go forward only, so the earlier program cannot use the migrated
+ * file.
  */
 function goBack(file: string, schema: Schema): void {
   const known = schema.steps.length;
@@ -96,7 +100,10 @@ function goBack(file: string, schema: Schema): void {
   syncFolder(dirname(file));
 }
 
-/** Deletes the copies that migrations made. The program calls it when it has proved healthy and no way back is needed. */
+/**
+ * Deletes the copies that were made before migrations. Called when the running slot has proved itself, so that no
+ * earlier program will need them.
+ */
 export function dropCopies(file: string, { steps }: Schema): void {
   if (file === ':memory:') return;
   for (const at of steps.keys())
@@ -106,7 +113,10 @@ export function dropCopies(file: string, { steps }: Schema): void {
 /** Ends the name of a copy that is not complete. */
 const partial = '.part';
 
-/** All steps that are missing are one transaction: a power cut leaves the earlier version or the latest. */
+/**
+ * Marks a new file as the state of this party, and runs the steps that the file lacks, all in one transaction. A file
+ * with tables is copied first, for `goBack`.
+ */
 function migrate(database: DatabaseSync, file: string, { applicationId, steps }: Schema): void {
   const version = pragma(database, 'user_version');
   if (version > steps.length)
@@ -133,7 +143,10 @@ function keepCopy(database: DatabaseSync, copy: string): void {
   syncFolder(dirname(copy));
 }
 
-/** Runs `work` as one transaction: all of its changes are written, or none. Inside a transaction it joins that transaction. */
+/**
+ * Runs `work` in a transaction and returns its result. All changes are written, or none when `work` throws. Within
+ * another transaction `work` becomes part of that one.
+ */
 export function transaction<T>(database: DatabaseSync, work: () => T): T {
   if (database.isTransaction) return work();
   database.exec('BEGIN IMMEDIATE');
@@ -153,7 +166,8 @@ export function transaction<T>(database: DatabaseSync, work: () => T): T {
  * @param table a constant of the program: it becomes part of the SQL
  */
 export function keepLatest(database: DatabaseSync, table: string, limit: number): number {
-  // Row IDs have gaps, so this is never less than the number of rows. Counting would read the whole table each time.
+  // Row IDs have gaps, so the span is never less than the number of rows. Counting would read the whole table each
+  // time.
   const span = database
     .prepare(`SELECT (SELECT max(rowid) FROM ${table}) - (SELECT min(rowid) FROM ${table}) + 1 AS n`)
     .get();

@@ -1,7 +1,7 @@
 import { closeSync, fsyncSync, openSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 
-/** What a small file holds is on the disk when this returns. */
+/** Flushes a small file to the disk. Returns when its content survives a power cut. */
 export function syncFile(path: string): void {
   const file = openSync(path, 'r');
   try {
@@ -11,10 +11,13 @@ export function syncFile(path: string): void {
   }
 }
 
-/** That files of a folder were made, renamed or deleted is on the disk when this returns. */
+/** Flushes a folder to the disk, so that created, renamed and deleted files in it survive a power cut. */
 export const syncFolder = syncFile;
 
-/** What a large file holds is on the disk when this resolves; flash takes seconds, in which devices are to be served. */
+/**
+ * Flushes a large file to the disk. Flash memory may take seconds for that, so this does not block: devices are served
+ * meanwhile.
+ */
 export async function syncLargeFile(path: string): Promise<void> {
   const file = await open(path, 'r');
   try {

@@ -1,12 +1,12 @@
 /**
- * One root for every error that Postern raises on purpose. `code` is stable and is what other code matches on;
- * the message is for a person. Each code maps to one DM status and one CoAP response code.
+ * Code of an error that Postern raises on purpose. Codes are stable, so callers may compare them. Each code maps to one
+ * DM status and one CoAP response code.
  */
 export type ErrorCode = keyof typeof errorTable;
 
 /**
- * Error code -> DM status (OMA DM representation protocol, section on status codes) and CoAP code (RFC 7252, 12.1.2). Where
- * several have one CoAP code, the first is what it is read as.
+ * DM status (OMA DM representation protocol 1.2.1, section 10) and CoAP response code (RFC 7252, section 12.1.2) of
+ * each error code. Several error codes have the same CoAP code; a received CoAP code is read as the first of them.
  */
 const errorTable = {
   malformed: { dm: 400, coap: '4.00' },
@@ -28,6 +28,7 @@ const errorTable = {
   configuration: { dm: 500, coap: '5.00' },
 } as const;
 
+/** The class of all errors that Postern raises on purpose. The message is for people. */
 export class PosternError extends Error {
   override readonly name = 'PosternError';
   readonly code: ErrorCode;
@@ -52,11 +53,16 @@ const ofCoap = new Map(
     .map(([code, { coap }]) => [coap as string, code as ErrorCode]),
 );
 
-/** What another party's CoAP code says, such as `4.04`; one that is not known is whose fault its class says. */
+/**
+ * The error code for a CoAP response code such as `4.04`. An unknown 4.xx is `malformed`, any other code is `internal`.
+ */
 export const errorOfCoap = (coap: string): ErrorCode =>
   ofCoap.get(coap) ?? (coap.startsWith('4') ? 'malformed' : 'internal');
 
-/** What was caught, as a PosternError: its own kind untouched, anything else as `internal` with the cause kept. */
+/**
+ * A caught value as a PosternError. A PosternError is returned unchanged; anything else becomes `internal`, with the
+ * caught value as its cause.
+ */
 export function asPosternError(thrown: unknown): PosternError {
   if (thrown instanceof PosternError) return thrown;
   const message = thrown instanceof Error ? thrown.message : String(thrown);

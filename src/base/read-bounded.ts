@@ -1,9 +1,9 @@
 import { PosternError } from './errors.ts';
 
 /**
- * All that a stream brings, as one buffer; what is above `limit` bytes is not read.
- * @param what of which it is, for the error
- * @throws {PosternError} `tooLarge`
+ * Reads a stream to its end into one buffer. Reading stops when more than `limit` bytes have arrived.
+ * @param what what the stream carries, for the error message
+ * @throws {PosternError} `tooLarge` above `limit` bytes
  */
 export async function readBounded(
   stream: AsyncIterable<Uint8Array>,

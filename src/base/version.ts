@@ -1,2 +1,2 @@
-/** Version of this software, as it tells its peers; the bundle carries the package's own. */
+/** Version of this software, which it reports to its peers. The bundle has the version of package.json built in. */
 export const softwareVersion: string = process.env.POSTERN_VERSION ?? '0.1.0';

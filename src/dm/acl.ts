@@ -1,17 +1,21 @@
 import { DmError } from './dm-error.ts';
 import { DmStatus } from './status.ts';
 
+/** The rights that an ACL can give. Each right is named after the command that it allows. */
 export const rights = ['Add', 'Delete', 'Exec', 'Get', 'Replace'] as const;
 export type Right = (typeof rights)[number];
 
 const isRight = (name: string): name is Right => (rights as readonly string[]).includes(name);
 
-/** Who may do what at a node (OMA DM tree and description 1.2.1, section 7.7.1). ServerIDs by right; `*` is everyone. */
+/**
+ * An access control list (OMA DM tree and description 1.2.1, section 7.7.1): for each right the ServerIDs that hold it.
+ * `*` stands for all servers.
+ */
 export type Acl = ReadonlyMap<Right, ReadonlySet<string>>;
 
 /**
- * Reads `Get=*&Replace=one+two`.
- * @throws {DmError} 400
+ * Reads an ACL such as `Get=*&Replace=one+two`. An empty text is an ACL that gives no rights.
+ * @throws {DmError} 400 for an unknown or repeated right, or a right without a ServerID
  */
 export function parseAcl(text: string): Acl {
   const acl = new Map<Right, ReadonlySet<string>>();
@@ -19,19 +23,20 @@ export function parseAcl(text: string): Acl {
   for (const entry of text.split('&')) {
     const [name = '', ids = ''] = entry.split('=');
     if (!isRight(name) || ids === '' || acl.has(name))
-      throw new DmError(DmStatus.BadRequest, `no ACL: ${text}`);
+      throw new DmError(DmStatus.BadRequest, `not an ACL: ${text}`);
     acl.set(name, new Set(ids.split('+')));
   }
   return acl;
 }
 
+/** Whether the ACL gives the server this right. */
 export const allows = (acl: Acl, right: Right, serverId: string): boolean => {
   const holders = acl.get(right);
   return holders !== undefined && (holders.has('*') || holders.has(serverId));
 };
 
-/** The same ACL without this server; empty when nobody is left. */
-export function scrubbed(text: string, serverId: string): string {
+/** The ACL without this server, as text. Empty when no server is left. */
+export function withoutServer(text: string, serverId: string): string {
   const left = [...parseAcl(text)].flatMap(([right, ids]) => {
     const others = [...ids].filter((id) => id !== serverId);
     return others.length > 0 ? [`${right}=${others.join('+')}`] : [];

@@ -4,7 +4,10 @@ import type { Chal, Cred, Status, SyncHdr } from '../wire/syncml/message.ts';
 import { formatHmac, parseHmac } from './hmac-header.ts';
 import { DmStatus } from './status.ts';
 
-/** Ways to prove oneself (OMA DM security 1.2.1, section 5.3): secret in clear, digest with a nonce, MAC over each message. */
+/**
+ * Authentication schemes (OMA DM security 1.2.1, section 5.3). `basic` sends the secret itself, `md5` a digest of
+ * secret and nonce, `mac` a MAC over each message.
+ */
 export const schemes = ['basic', 'md5', 'mac'] as const;
 export type Scheme = (typeof schemes)[number];
 
@@ -16,27 +19,28 @@ const typeOf: Readonly<Record<Scheme, string>> = {
 const schemeOf = (type: string | undefined): Scheme | undefined =>
   schemes.find((scheme) => typeOf[scheme].toLowerCase() === (type ?? typeOf.md5).toLowerCase());
 
-/** How one side proves itself to the other: a name, a secret, and the nonce that the other side gave. */
+/** How one side proves itself to the other: by a name, a secret, and a nonce that the other side gave. */
 export interface Credential {
   readonly name: string;
   readonly secret: string;
   readonly nonce: Uint8Array;
   /**
-   * Schemes that may be used, the preferred one first; `md5` when absent. Of this side, the other may ask for any of
-   * them; of the other side, the first is what it is challenged with.
+   * Schemes that may be used, the preferred one first; only `md5` when absent. The other side may ask this side for any
+   * of its schemes. A challenge to the other side names the first of its schemes.
    */
   readonly schemes?: readonly Scheme[];
 }
 
-/** What two parties share: how this side proves itself, and how the other does. */
+/** What two parties share: the credential of this side, and the credential of the other side (the peer). */
 export interface Account {
   readonly own: Credential;
   readonly peer: Credential;
 }
 
 /**
- * Keeps the nonces for the next session. `own` is for this side's proof, `peer` is what the other side must use, and
- * `told` is the `peer` that it was told: a client that has nothing to answer cannot tell.
+ * Stores nonces for the next session. `own` is the nonce for this side's proof. `peer` is the nonce that the other side
+ * must use. `told` is the last `peer` nonce that was sent to the other side: it can be older than `peer`, because a
+ * client that has no further message to send cannot announce a new nonce.
  */
 export type SaveNonces = (nonces: {
   readonly own?: Uint8Array;
@@ -44,20 +48,23 @@ export type SaveNonces = (nonces: {
   readonly told?: Uint8Array;
 }) => void;
 
-/** A message as it came over the wire, with its `x-syncml-hmac`, for who proves itself by MAC. */
+/** The octets of a received message and its header `x-syncml-hmac`: what a MAC is checked against. */
 export interface Seal {
   readonly body: Uint8Array;
   readonly hmac?: string | undefined;
 }
 
 const nonceBytes = 16;
-/** Wrong proofs in one session, of either side, before it ends: the second comes with the nonce of the first answer. */
+/**
+ * Failed proofs of one side after which the session ends. There is a second attempt because the answer to the first one
+ * brings a new nonce.
+ */
 const attempts = 2;
 
 /**
- * Authentication of both sides of one session. A nonce is good for one session, by MAC for one message. A challenge's
- * nonce lives in the session only, and the stored one changes when a proof was right: so nobody without the secret can
- * bring the two sides out of step.
+ * Authentication of both sides in one session. A nonce is valid for one session, with MAC for one message. The nonce of
+ * a challenge is kept in the session only. The stored nonce changes only after a correct proof, so a party without the
+ * secret cannot make the nonces of the two sides differ.
  */
 export class SessionAuthentication {
   readonly #account: Account;
@@ -69,7 +76,7 @@ export class SessionAuthentication {
   #ownNonce: Uint8Array;
   #peerNonce: Uint8Array;
   #peerProved = false;
-  /** The other side proves each message, so one without a proof is refused. */
+  /** The other side uses MAC, so a message without a MAC is refused. */
   #sealedOnly = false;
   #ownAccepted = false;
   #peerFailures = 0;
@@ -87,26 +94,30 @@ export class SessionAuthentication {
     this.#peerNonce = peer.nonce;
   }
 
-  /** The other side has proved itself, in this session or, by MAC, in its last message. */
+  /** Whether the other side has proved itself: in this session, or with MAC in its last message. */
   get peerProved(): boolean {
     return this.#peerProved;
   }
 
+  /** Name by which this side proves itself. */
   get ownName(): string {
     return this.#account.own.name;
   }
 
-  /** No further attempt is allowed, to one side or the other. */
+  /** Whether one of the two sides has no attempt left. */
   get exhausted(): boolean {
     return this.#peerFailures >= attempts || this.#ownFailures >= attempts;
   }
 
-  /** Of them, by the other side. */
+  /** Whether the other side has no attempt left. */
   get peerExhausted(): boolean {
     return this.#peerFailures >= attempts;
   }
 
-  /** For the next header; none once the other side has accepted one for the session, nor by MAC. */
+  /**
+   * The element Cred for the next header. Empty when the other side has accepted this side for the session, and always
+   * empty with MAC.
+   */
   credential(): { cred?: Cred } {
     if (this.#ownAccepted || this.#ownScheme === 'mac') return {};
     const { name, secret } = this.#account.own;
@@ -117,14 +128,17 @@ export class SessionAuthentication {
     return { cred: { meta: { format: 'b64', type: typeOf[this.#ownScheme] }, data } };
   }
 
-  /** `x-syncml-hmac` of the message that goes out next, where this side proves itself by MAC. */
+  /** Value of `x-syncml-hmac` for an encoded message. Undefined unless this side uses MAC. */
   seal(body: Uint8Array): string | undefined {
     if (this.#ownScheme !== 'mac') return undefined;
     const { name, secret } = this.#account.own;
     return formatHmac({ name, mac: messageMac(name, secret, this.#ownNonce, body) });
   }
 
-  /** Judges the header of the other side's message: 200, 212, 401 or 407, with a challenge where one is due. */
+  /**
+   * Checks the other side's proof in a message. Returns the status for its header (200, 212, 401 or 407) and the
+   * challenge that goes with it, if any.
+   */
   judge(header: SyncHdr, seal: Seal | undefined): { status: number; chal?: Chal } {
     const scheme = this.#provedBy(header, seal);
     if (this.#peerProved && scheme !== 'mac' && !this.#sealedOnly) return { status: DmStatus.Authenticated };
@@ -133,7 +147,7 @@ export class SessionAuthentication {
       if (scheme === 'basic') return { status: DmStatus.Authenticated };
       this.#peerNonce = this.#entropy.bytes(nonceBytes);
       this.#save({ peer: this.#peerNonce });
-      // By MAC each message is proved for itself (section 5.4): 200, and a nonce for the next one.
+      // With MAC each message has its own proof (section 5.4): the status is 200, with a nonce for the next message.
       if (scheme === 'mac') this.#sealedOnly = true;
       return {
         status: scheme === 'mac' ? DmStatus.Ok : DmStatus.Authenticated,
@@ -150,12 +164,12 @@ export class SessionAuthentication {
     };
   }
 
-  /** The verdict that `judge` gave goes out: the other side learns its next nonce. */
+  /** Records that the challenge of `judge` is sent, so that the other side will know its next nonce. */
   tell(): void {
     if (this.#peerProved) this.#save({ told: this.#peerNonce });
   }
 
-  /** The other side's verdict on this side's header: true when it may go on. */
+  /** Takes the other side's status for this side's header. Returns whether the other side accepted it. */
   heed({ data, chal }: Pick<Status, 'data' | 'chal'>): boolean {
     const nonce = chal?.meta.nextNonce;
     if (data === DmStatus.Authenticated || data === DmStatus.Ok) {
@@ -176,7 +190,7 @@ export class SessionAuthentication {
     return false;
   }
 
-  /** The scheme by which this header, or the message's seal, is right. */
+  /** The scheme of the correct proof in the header or in the MAC. Undefined when there is no correct proof. */
   #provedBy({ cred, source }: SyncHdr, seal: Seal | undefined): Scheme | undefined {
     const { name, secret } = this.#account.peer;
     if (this.#peerSchemes.includes('mac') && seal?.hmac !== undefined) {

@@ -7,28 +7,31 @@ import { Session, type SessionOutcome, type SessionParts } from './session.ts';
 import { AlertCode, DmStatus, isOk } from './status.ts';
 import type { ManagementTree } from './tree.ts';
 
-/** An alert to report in a session; `settled` hears the server's status of it. */
+/** An alert that the client reports in a session. */
 export interface OutgoingAlert {
+  /** Code of the Alert command: 1226 for a generic alert. */
   readonly code: number;
+  /** Correlator of the Exec whose outcome the alert reports. */
   readonly correlator?: string;
   readonly items: readonly Item[];
+  /** Called with the server's status for the alert. */
   readonly settled?: (status: number) => void;
 }
 
 export interface ClientSessionParts extends SessionParts {
   readonly tree: ManagementTree;
-  /** Package #0 asked for this session. */
+  /** Whether Package #0 asked for this session. */
   readonly notified: boolean;
   readonly alerts?: readonly OutgoingAlert[];
-  /** Hears of each command and what it came to; for logs. */
+  /** Called for each executed command, for logs. */
   readonly executed?: (command: string, uri: string | undefined, status: number) => void;
-  /** Answers user interactions; a device without it has no user. */
+  /** Answers a user interaction with a status. Absent on a device without a user. */
   readonly interact?: (alert: CommandOf<'Alert'>) => number;
 }
 
 /**
- * A DM client's side of one session (OMA DM protocol 1.2.1, section 8), without transport: `start` gives the first message,
- * `receive` takes each message of the server and gives the next one, until `outcome` is there.
+ * The DM client's side of one session (OMA DM protocol 1.2.1, section 8), without transport. `start` returns the first
+ * message. `receive` takes each message of the server and returns the next one, until the session has an `outcome`.
  */
 export class ClientSession extends Session {
   readonly #parts: ClientSessionParts;
@@ -38,7 +41,7 @@ export class ClientSession extends Session {
     this.#parts = parts;
   }
 
-  /** Package 1: the session alert, DevInfo, and what is to report (section 8.3). */
+  /** Builds the first message of package 1: the session alert, DevInfo, and the alerts to report (section 8.3). */
   start(): SyncmlMessage {
     const { notified, alerts = [] } = this.#parts;
     this.push({
@@ -61,12 +64,12 @@ export class ClientSession extends Session {
     return this.open();
   }
 
-  /** Takes a message of the server. No value: the session is over. */
+  /** Takes a message of the server and returns the answer. Returns undefined when the session is over. */
   async receive(message: SyncmlMessage, seal?: Seal): Promise<SyncmlMessage | undefined> {
     return await this.exchange(message, seal);
   }
 
-  /** The transport failed, or waited in vain. */
+  /** Ends the session because the transport failed or no answer came. */
   abandon(status: number, reason: string): void {
     this.end(status, reason);
   }
@@ -79,14 +82,14 @@ export class ClientSession extends Session {
     return false;
   }
 
-  /** What the commands of one message change is written as a whole. */
+  /** The changes of all commands of one message become durable together. */
   protected override async performAll(work: () => Promise<void>): Promise<void> {
-    await this.#parts.tree.whole(work);
+    await this.#parts.tree.atomically(work);
   }
 
   protected override async perform(command: Command, message: SyncmlMessage): Promise<void> {
     const { tree, ends, interact, executed } = this.#parts;
-    // A server reports nothing to a client (section 8.4); results of what was never asked for are dropped.
+    // A server sends a client no Results (section 8.4): the client never asks for any, so they are dropped.
     if (command.name === 'Results') return;
     for (const outcome of await execute({ tree, serverId: ends.remote, interact }, command)) {
       this.#answer(outcome, message);
@@ -94,7 +97,7 @@ export class ClientSession extends Session {
     }
   }
 
-  /** Section 8.3: a package without commands ends the session, and is not answered. */
+  /** Section 8.3: a package without commands ends the session and is not answered. */
   protected override async packageEnded(requested: boolean): Promise<void> {
     if (!requested && this.outgoing.isEmpty) this.end(DmStatus.Ok, 'done');
   }
@@ -106,7 +109,7 @@ export class ClientSession extends Session {
         ? { uri: item.uri, status: DmStatus.RequestEntityTooLarge, results: [] }
         : item,
     );
-    // One status where all items came to the same, else one for each (representation protocol, section 6.6.15).
+    // One Status when all items have the same status, otherwise one for each (representation protocol, section 6.6.15).
     const same = checked.every(({ status }) => status === checked[0]?.status);
     for (const group of same ? [checked] : checked.map((one) => [one]))
       this.status(message, command, nameOf(command), group[0]!.status, {
@@ -135,24 +138,27 @@ export class ClientSession extends Session {
   }
 }
 
-/** A message of the other side as a transport brings it. */
+/** A message of the other side as the transport delivers it. */
 export interface Incoming {
   readonly message: SyncmlMessage;
   readonly seal?: Seal;
 }
 
-/** One exchange with the server: a message there, the server's back. `seal` gives `x-syncml-hmac` for the coded message. */
+/** Sends a message and resolves with the server's answer. `seal` returns `x-syncml-hmac` for the encoded message. */
 export type Exchange = (
   message: SyncmlMessage,
   seal: (body: Uint8Array) => string | undefined,
 ) => Promise<Incoming>;
 
-/** Times that one message is sent when its answer does not come: a server knows it by its number, and does nothing twice. */
+/**
+ * How often a message is sent when its answer does not come. The server recognizes a repeated message by its MsgID and
+ * executes nothing twice.
+ */
 const sendings = 2;
 
 /**
- * Runs a session to its end over a transport.
- * @throws what `exchange` throws, when a message was sent again in vain; the session is abandoned then
+ * Runs a session to its end over a transport. A message whose answer times out is sent a second time.
+ * @throws what `exchange` throws; the session is abandoned then
  */
 export async function runClientSession(session: ClientSession, exchange: Exchange): Promise<SessionOutcome> {
   const send = async (message: SyncmlMessage): Promise<Incoming> => {
@@ -167,16 +173,18 @@ export async function runClientSession(session: ClientSession, exchange: Exchang
     for (let next: SyncmlMessage | undefined = session.start(); next; ) {
       const { message, seal } = await send(next);
       const following = await session.receive(message, seal);
-      // It gave a number again, so what it was answered by before answers it: it lost the session, and counts anew.
+      // The server used a MsgID again, so the session returned its earlier answer. The server has lost the session and
+      // counts from the start.
       next = following === next ? undefined : following;
     }
   } catch (thrown) {
     session.abandon(DmStatus.SessionAborted, 'the transport failed');
     throw thrown;
   }
-  session.abandon(DmStatus.SessionAborted, 'the server does not know the session any more');
+  session.abandon(DmStatus.SessionAborted, 'the server has lost the session');
   return session.outcome ?? { status: DmStatus.SessionAborted, reason: '' };
 }
 
+/** Whether the session ended with success. */
 export const succeeded = ({ status }: SessionOutcome): boolean => isOk(status);
 export type { SessionOutcome } from './session.ts';

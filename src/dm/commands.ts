@@ -12,25 +12,27 @@ import { DmError } from './dm-error.ts';
 import { getList } from './lists.ts';
 import { getProperty, replaceProperty } from './properties.ts';
 import { DmStatus, isOk, isUserInteraction } from './status.ts';
-import type { ManagementTree, NewNode, NodeView } from './tree.ts';
-import { nodeUri, parseNodeUri } from './uri.ts';
+import type { ManagementTree } from './tree.ts';
+import type { NewNode, NodeView } from './tree-branch.ts';
+import { type NodePath, nodeUri, parseNodeUri } from './uri.ts';
 
-/** What one item of a command came to. `uri` is the item's target. */
+/** Outcome of one item of a command. `uri` is the item's target. */
 export interface ItemOutcome {
   readonly status: number;
   readonly uri: string | undefined;
-  /** What a Get found; of a subtree, as it is when it is sent. */
+  /** What a Get found. A subtree is read while its items are sent. */
   readonly results?: Iterable<Item>;
-  /** For the log. */
+  /** Why the item failed, for the log. */
   readonly reason?: string;
 }
 
-/** What a command came to, with those within it: in the order in which their statuses go out. */
+/** Outcome of one command, with an entry for each of its items. */
 export interface CommandOutcome {
   readonly command: Command;
   readonly items: readonly ItemOutcome[];
 }
 
+/** Commands on nodes of the tree. */
 export type TreeCommandName = 'Get' | 'Add' | 'Replace' | 'Delete' | 'Copy' | 'Exec';
 export type TreeCommand = CommandOf<TreeCommandName>;
 
@@ -40,13 +42,17 @@ export const isTreeCommand = (command: Command): command is Extract<Command, { n
 
 export interface Execution {
   readonly tree: ManagementTree;
-  /** Whose rights count. */
+  /** ServerID of the server whose rights are checked. */
   readonly serverId: string;
-  /** Answers a user interaction (alerts 1100 to 1104) with a status; there is no user where it is absent. */
+  /** Answers a user interaction (alerts 1100 to 1104) with a status. Absent where there is no user. */
   readonly interact?: ((alert: CommandOf<'Alert'>) => number) | undefined;
 }
 
-/** Executes a server's command. Each item succeeds or fails for itself, but for Atomic. Never throws. */
+/**
+ * Executes a server's command. Each item succeeds or fails on its own, except within Atomic. A failed item has an error
+ * status; it does not throw. Returns the outcome of the command, followed by the outcomes of the commands within it, in
+ * the order in which their statuses are sent.
+ */
 export async function execute(execution: Execution, command: Command): Promise<CommandOutcome[]> {
   if (isCompositeCommand(command))
     return command.name === 'Sequence'
@@ -63,11 +69,13 @@ async function single(execution: Execution, command: Command): Promise<ItemOutco
   return [{ uri: undefined, status }];
 }
 
-/** A device without a user does not support what needs one (OMA DM protocol 1.2.1, section 10). */
+/** A device without a user answers user interactions with 406 (OMA DM protocol 1.2.1, section 10). */
 const interaction = ({ interact }: Execution, alert: CommandOf<'Alert'>): number =>
   isUserInteraction(alert.data) && interact ? interact(alert) : DmStatus.OptionalFeatureNotSupported;
 
-/** In order; what stands behind a question to the user that got no yes is not executed. */
+/**
+ * Executes commands in order. When the user does not agree to a question, the commands after it are not executed (215).
+ */
 async function sequence(execution: Execution, composite: Composite): Promise<CommandOutcome[]> {
   const outcomes: CommandOutcome[] = [
     { command: composite, items: [{ uri: undefined, status: DmStatus.Ok }] },
@@ -84,13 +92,16 @@ async function sequence(execution: Execution, composite: Composite): Promise<Com
   return outcomes;
 }
 
-/** All or none: what was done before a command failed is taken back (representation protocol, section 6.6.2). */
+/**
+ * Executes all commands or none: after a failure the earlier changes are undone (representation protocol, section
+ * 6.6.2).
+ */
 async function atomic(
   { tree, serverId, interact }: Execution,
   composite: Composite,
 ): Promise<CommandOutcome[]> {
   const inner: CommandOutcome[] = [];
-  const whole = (status: number): CommandOutcome => ({
+  const ofAtomic = (status: number): CommandOutcome => ({
     command: composite,
     items: [{ uri: undefined, status }],
   });
@@ -108,7 +119,7 @@ async function atomic(
   }
   if (failedAt < 0) {
     tree.commit();
-    return [whole(DmStatus.Ok), ...inner];
+    return [ofAtomic(DmStatus.Ok), ...inner];
   }
   tree.rollback();
   const rest = composite.commands
@@ -117,23 +128,25 @@ async function atomic(
   const undone = inner.map(({ command, items }) => ({
     command,
     items: items.map((item) =>
-      isOk(item.status) ? { ...item, ...takenBack(tree, command, item), results: [] } : item,
+      isOk(item.status) ? { ...item, status: statusAfterRollback(tree, command, item), results: [] } : item,
     ),
   }));
-  return [whole(DmStatus.AtomicFailed), ...undone, ...rest];
+  return [ofAtomic(DmStatus.AtomicFailed), ...undone, ...rest];
 }
 
-/** Section 6.6.2 again: no Get, since nothing of it can be taken back, and no Atomic within. */
+/** Section 6.6.2: Atomic may contain no Get, since a Get cannot be undone, and no other Atomic. */
 const isForbiddenInAtomic = (command: Command): boolean =>
   command.name === 'Get' || command.name === 'Atomic';
 
-function takenBack(tree: ManagementTree, command: Command, { uri }: ItemOutcome): { status: number } {
+/** Status of an item that succeeded before its Atomic failed: 216 when it was undone, 516 when it cannot be undone. */
+function statusAfterRollback(tree: ManagementTree, command: Command, { uri }: ItemOutcome): number {
   const isUndone =
     isCompositeCommand(command) ||
     (isTreeCommand(command) && command.name !== 'Exec' && tree.canUndo(parseNodeUri(uri ?? '').path));
-  return { status: isUndone ? DmStatus.RolledBack : DmStatus.AtomicRollbackFailed };
+  return isUndone ? DmStatus.RolledBack : DmStatus.AtomicRollbackFailed;
 }
 
+/** Outcomes of a command, and of the commands within it, that were not executed. */
 function unexecuted(command: Command, status: number): CommandOutcome[] {
   const own = { command, items: [{ uri: undefined, status }] };
   return isCompositeCommand(command)
@@ -174,7 +187,7 @@ async function executeItem(
     case 'Get':
       return { status: DmStatus.Ok, results: [resultOf(path, tree.get(path, serverId))] };
     case 'Add':
-      await tree.whole(() => tree.add(path, newNode(item, meta), serverId));
+      await tree.atomically(() => tree.add(path, newNode(item, meta), serverId));
       return done;
     case 'Replace':
       await tree.replace(path, newNode(item, meta), serverId);
@@ -185,7 +198,7 @@ async function executeItem(
     case 'Copy': {
       const from = item.source?.locUri;
       if (from === undefined) throw new PosternError('malformed', 'a Copy without a source');
-      await tree.whole(() => tree.copy(parseNodeUri(from).path, path, serverId));
+      await tree.atomically(() => tree.copy(parseNodeUri(from).path, path, serverId));
       return done;
     }
     case 'Exec':
@@ -200,12 +213,12 @@ async function executeItem(
   }
 }
 
-/** `?prop=` is a property of a node, `?list=` a subtree. */
+/** Executes a command on a property (`?prop=NAME`) or on a subtree (`?list=KIND`). */
 async function onQuery(
   tree: ManagementTree,
   { name }: TreeCommand,
   { data }: Item,
-  path: readonly string[],
+  path: NodePath,
   query: string,
   serverId: string,
 ): Promise<Done> {
@@ -224,7 +237,7 @@ async function onQuery(
 }
 
 function newNode({ data }: Item, meta: Meta): NewNode {
-  // A TNDS object says the formats of its nodes itself.
+  // A TNDS object contains the formats of its nodes.
   const given = isTndsType(meta.type) ? 'xml' : meta.format;
   const format = given ?? (data instanceof Uint8Array ? 'bin' : 'chr');
   if (!isNodeFormat(format)) throw new DmError(DmStatus.UnsupportedMediaType, `no format ${format}`);
@@ -235,7 +248,7 @@ function newNode({ data }: Item, meta: Meta): NewNode {
   };
 }
 
-function resultOf(path: readonly string[], view: NodeView): Item {
+function resultOf(path: NodePath, view: NodeView): Item {
   const meta = { format: view.format, ...(view.type !== undefined && { type: view.type }) };
   const data = view.format === 'node' ? (view.children ?? []).join('/') : (view.value ?? '');
   return { source: { locUri: nodeUri(path) }, meta, data };

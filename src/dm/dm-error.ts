@@ -1,7 +1,7 @@
 import { PosternError } from '../base/errors.ts';
 import { DmStatus } from './status.ts';
 
-/** A command that fails with a DM status which the general table of errors does not have. */
+/** The failure of a command with a DM status of its own, where no error code of PosternError stands for that status. */
 export class DmError extends PosternError {
   readonly status: number;
 

@@ -1,28 +1,34 @@
 import type { SyncHdr, SyncmlMessage } from '../wire/syncml/message.ts';
 
-/** The two ends of a session as their headers name them. */
+/** The two ends of a session as message headers name them. */
 export interface Ends {
   /** This side: DevId of a client, ServerID of a server. */
   readonly local: string;
+  /** The other side. */
   readonly remote: string;
 }
 
-/** Versions of the protocol that this engine speaks, with the version of the DTD that each goes with. */
+/** Protocol versions that this engine speaks, each with its DTD version. */
 const dtdOf = { 'DM/1.1': '1.1', 'DM/1.2': '1.2', 'DM/1.3': '1.2' } as const;
 export type ProtocolVersion = keyof typeof dtdOf;
 
 export const isProtocolVersion = (text: string): text is ProtocolVersion => Object.hasOwn(dtdOf, text);
 
-/** Bytes of a message, and of an object in several messages, that this engine takes; told to the other side. */
+/**
+ * Largest message and largest object that this engine accepts, in bytes. Each header announces them to the other side.
+ */
 export const ownLimits = { maxMsgSize: 64 * 1024, maxObjSize: 1024 * 1024 } as const;
 
+/** What the headers of one side have in common. */
 export interface HeaderFields {
   readonly ends: Ends;
+  /** Name by which this side proves itself (LocName). */
   readonly name: string;
   readonly sessionId: string;
   readonly version: ProtocolVersion;
 }
 
+/** Builds the header of a message. `extra` holds the credential, where one is sent. */
 export function header(
   { ends: { local, remote }, name, sessionId, version }: HeaderFields,
   msgId: number,
@@ -40,5 +46,5 @@ export function header(
   };
 }
 
-/** Whether this engine speaks the protocol version that the message names. */
+/** Whether this engine speaks the protocol version of the message. */
 export const isKnownVersion = ({ header }: SyncmlMessage): boolean => isProtocolVersion(header.verProto);

@@ -1,17 +1,20 @@
-/** Transport header of DM's integrity protection (OMA DM security 1.2.1, section 5.4). */
+/** Name of the transport header that carries a message's MAC (OMA DM security 1.2.1, section 5.4). */
 export const hmacHeader = 'x-syncml-hmac';
 
+/** The MAC of one message and the name of its sender. */
 export interface MessageProof {
   readonly name: string;
   /** Base64. */
   readonly mac: string;
 }
 
-/** Value of the header `x-syncml-hmac`. */
+/** Writes the value of the header `x-syncml-hmac`. */
 export const formatHmac = ({ name, mac }: MessageProof): string =>
   `algorithm=MD5, username="${name}", mac=${mac}`;
 
-/** Reads the header's value; none when it is another algorithm's, or no proof. */
+/**
+ * Reads the value of the header. Returns undefined for an algorithm other than MD5, and when name or MAC is missing.
+ */
 export function parseHmac(value: string): MessageProof | undefined {
   const fields = new Map<string, string>();
   for (const [, key = '', quoted, plain] of value.matchAll(/([A-Za-z]+)\s*=\s*(?:"([^"]*)"|([^,\s]+))/g))

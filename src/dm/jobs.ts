@@ -1,27 +1,30 @@
 import { asPosternError, PosternError } from '../base/errors.ts';
 import { type Operation, type OperationOutcome, operationsPerPackage, type Work } from './server-session.ts';
 
-/** Something to do in the next session of a party. */
+/** Work for the next session with a party. */
 interface Job {
-  /** Runs in the session; may yield any number of times. */
+  /** Runs in the session. It may yield any number of rounds of operations. */
   readonly work: () => AsyncGenerator<readonly Operation[], void, readonly OperationOutcome[]>;
+  /** Called when the job has ended, with the reason when it failed. */
   readonly settled: (failure: PosternError | undefined) => void;
 }
 
-/** Jobs that wait for one party. */
+/** Largest number of waiting jobs for one party. */
 const jobsPerParty = 64;
 
-/** What is to be done with each party, in order, whenever it opens a session. */
+/** Queues of jobs, one for each party. When a party opens a session, its jobs run in order. */
 export class Jobs {
   readonly #waiting = new Map<string, Job[]>();
 
+  /** Number of jobs that wait for the party. */
   count(party: string): number {
     return this.#waiting.get(party)?.length ?? 0;
   }
 
   /**
-   * Does operations in the party's next session and resolves with what they came to.
-   * @throws {PosternError} `full`, or why the session failed; the signal's reason when it is given up first
+   * Queues operations for the party's next session. Resolves with their outcomes, in the same order.
+   * @throws {PosternError} `full` when too many jobs wait, or the error that ended the session
+   * @throws the signal's reason when the signal is aborted while the job waits
    */
   async run(
     party: string,
@@ -40,7 +43,7 @@ export class Jobs {
     return outcomes;
   }
 
-  /** The same with work of several rounds. */
+  /** Queues work of several rounds. Resolves when it has ended, and fails as `run` does. */
   async perform(party: string, work: Job['work'], signal?: AbortSignal): Promise<void> {
     const queue = this.#waiting.get(party) ?? [];
     if (queue.length >= jobsPerParty) throw new PosternError('full', `too many jobs wait for ${party}`);
@@ -61,7 +64,7 @@ export class Jobs {
     }
   }
 
-  /** All that waits, as the work of one session. A job that fails leaves the others to go on. */
+  /** The waiting jobs of a party as the work of one session. After a failed job the next one runs. */
   async *work(party: string): Work {
     for (let job = this.#take(party); job; job = this.#take(party)) {
       let failure: PosternError | undefined = new PosternError(
@@ -79,7 +82,7 @@ export class Jobs {
     }
   }
 
-  /** The party will open no session any more: what waits for it fails. */
+  /** Fails the waiting jobs of a party that will open no further session. */
   reject(party: string, reason: PosternError): void {
     const queue = this.#waiting.get(party) ?? [];
     this.#waiting.delete(party);

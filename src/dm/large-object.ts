@@ -1,12 +1,15 @@
 import type { Item } from '../wire/syncml/message.ts';
 import { DmStatus } from './status.ts';
 
-/** What became of an item that came in: all of it is there, or a part of it, or it is wrong. */
+/**
+ * What a received item is: complete, or part of an object whose rest will follow, or wrong, with the status to answer.
+ */
 export type Received =
-  | { readonly kind: 'whole'; readonly item: Item }
+  | { readonly kind: 'complete'; readonly item: Item }
   | { readonly kind: 'part' }
   | { readonly kind: 'wrong'; readonly status: number };
 
+/** An object of which some chunks have arrived. */
 interface Begun {
   readonly key: string;
   readonly size: number;
@@ -17,37 +20,39 @@ interface Begun {
 }
 
 /**
- * Puts large objects together (OMA DM protocol 1.2.1, section 7.3): chunks of one item, one after the other, with the
- * size of all in the first. One at a time, since nothing may come between the chunks.
+ * Assembles large objects (OMA DM protocol 1.2.1, section 7.3). The chunks of an object are items with the same
+ * command, target and source, one directly after the other. The first chunk gives the size of the object. Nothing may
+ * come between the chunks, so at most one object is open.
  */
 export class LargeObjectReceiver {
   readonly #limit: number;
   #begun: Begun | undefined;
 
-  /** `limit`: bytes of an object, as MaxObjSize tells the other side. */
+  /** @param limit largest object in bytes, as MaxObjSize announces it to the other side */
   constructor(limit: number) {
     this.#limit = limit;
   }
 
-  /** An object is begun and not complete. */
+  /** First chunk of the open object. */
   get open(): Item | undefined {
     return this.#begun?.first;
   }
 
-  /** Whether this item goes on with what is begun. */
+  /** Whether this item is the next chunk of the open object. */
   continues(command: string, item: Item): boolean {
     return this.#begun?.key === keyOf(command, item);
   }
 
-  /** The object that is begun will not be completed. */
+  /** Discards the open object. */
   drop(): void {
     this.#begun = undefined;
   }
 
+  /** Takes a received item of a command. */
   take(command: string, item: Item): Received {
     const { meta, data = '', moreData } = item;
     if (!this.#begun) {
-      if (!moreData) return { kind: 'whole', item };
+      if (!moreData) return { kind: 'complete', item };
       if (meta?.size === undefined) return { kind: 'wrong', status: DmStatus.SizeRequired };
       if (meta.size > this.#limit) return { kind: 'wrong', status: DmStatus.RequestEntityTooLarge };
       const isText = typeof data === 'string';
@@ -63,7 +68,7 @@ export class LargeObjectReceiver {
     if (begun.bytes !== begun.size) return { kind: 'wrong', status: DmStatus.SizeMismatch };
     const all = Buffer.concat(begun.chunks);
     const { moreData: _, ...first } = begun.first;
-    return { kind: 'whole', item: { ...first, data: begun.isText ? all.toString() : all } };
+    return { kind: 'complete', item: { ...first, data: begun.isText ? all.toString() : all } };
   }
 
   #wrong(status: number): Received {

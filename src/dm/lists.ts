@@ -2,24 +2,34 @@ import type { Item } from '../wire/syncml/message.ts';
 import { encodeTnds, TndsMediaType, type TndsNode } from '../wire/syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
 import { DmStatus } from './status.ts';
-import type { ManagementTree, NodeView } from './tree.ts';
-import { nodeUri, unescapeName } from './uri.ts';
+import type { ManagementTree } from './tree.ts';
+import type { NodeView } from './tree-branch.ts';
+import { type NodePath, nodeUri, unescapeName } from './uri.ts';
 
-type Path = readonly string[];
-
-/** Nodes of a subtree that is got as one object. One by one there are as many as the messages of a session hold. */
+/**
+ * Largest number of nodes of one TNDS object. Struct and StructData send node by node; only the number of messages of a
+ * session bounds them.
+ */
 const nodeBound = 4096;
 
-/** Properties that `?list=TNDS` can be asked for, with `+` or `-`; Format, Type and the value come unasked. */
+/**
+ * Properties that `+` adds to `?list=TNDS` and `-` leaves out. Type and Value are included by default, Format always.
+ */
 const tndsProperties = ['ACL', 'Format', 'Title', 'Type', 'Value'];
 
 /**
- * Gets a node with all below it that the server may read (OMA DM tree and description serialization 1.2, section 8.4):
- * `list=Struct` without values, `list=StructData` with them, `list=TNDS` as one object. The first two are read as they are
- * sent, message by message, so a subtree of any size takes no memory.
- * @throws {DmError} 404, 405, 406 for another kind of list, 413, 425
+ * Gets a node and all nodes below it that the server may read (OMA DM tree and description serialization 1.2, section
+ * 8.4). `list=Struct` returns an item for each node, without values. `list=StructData` returns the same with values.
+ * `list=TNDS` returns one TNDS object. The first two are read lazily, while they are sent, so a subtree of any size
+ * needs little memory.
+ * @throws {DmError} 404, 405, 406 for an unknown kind of list, 413, 425
  */
-export function getList(tree: ManagementTree, path: Path, query: string, serverId: string): Iterable<Item> {
+export function getList(
+  tree: ManagementTree,
+  path: NodePath,
+  query: string,
+  serverId: string,
+): Iterable<Item> {
   const kind = query.slice('list='.length);
   const view = tree.get(path, serverId);
   if (kind === 'Struct' || kind === 'StructData')
@@ -42,6 +52,7 @@ export function getList(tree: ManagementTree, path: Path, query: string, serverI
   ];
 }
 
+/** The properties that a query such as `TNDS+ACL-Value` asks for. Undefined for an unknown kind of list. */
 function wantedProperties(kind: string): ReadonlySet<string> | undefined {
   const [, changes] = /^TNDS((?:[+-][A-Za-z]+)*)$/.exec(kind) ?? [];
   if (changes === undefined) return undefined;
@@ -55,7 +66,7 @@ function wantedProperties(kind: string): ReadonlySet<string> | undefined {
 }
 
 interface Found {
-  readonly path: Path;
+  readonly path: NodePath;
   readonly view: NodeView;
 }
 
@@ -64,7 +75,7 @@ function* walk(tree: ManagementTree, found: Found, serverId: string): Generator<
   for (const child of readable(tree, found, serverId)) yield* walk(tree, child, serverId);
 }
 
-/** Children that the server may read; the others are passed over without a word, and so is what went meanwhile. */
+/** The children that the server may read. Other children, and children deleted in the meantime, are left out. */
 function* readable(tree: ManagementTree, { path, view }: Found, serverId: string): Generator<Found> {
   for (const name of view.children ?? []) {
     const at = [...path, name];
@@ -75,7 +86,7 @@ function* readable(tree: ManagementTree, { path, view }: Found, serverId: string
 
 function subtree(
   tree: ManagementTree,
-  path: Path,
+  path: NodePath,
   view: NodeView,
   serverId: string,
   wanted: ReadonlySet<string>,

@@ -2,13 +2,15 @@ import { BoundedMap } from '../base/bounded-map.ts';
 import { type Clock, type Monotonic, plus } from '../base/clock.ts';
 import { PosternError } from '../base/errors.ts';
 
+/** When a lock-out begins and how long it lasts. */
 export interface LockOutLimits {
-  /** Failed sessions in a row that are free. */
+  /** Failures in a row that have no consequence. */
   readonly free: number;
-  /** Milliseconds that the first one beyond costs; each further one doubles it, up to the cap. */
+  /** Milliseconds of lock-out for the first failure beyond `free`. Each further failure doubles them, up to `cap`. */
   readonly first: number;
+  /** Longest lock-out in milliseconds. */
   readonly cap: number;
-  /** Peers remembered; the one that failed longest ago is forgotten first. */
+  /** Largest number of peers that are remembered. The peer that failed longest ago is forgotten first. */
   readonly peers: number;
 }
 
@@ -20,8 +22,8 @@ interface Failing {
 }
 
 /**
- * Keeps away who failed to prove itself again and again. The key should name where the failures come from as well, so
- * that nobody can lock out a device by failing in its name from elsewhere.
+ * Locks out peers that fail to prove themselves several times in a row. The key of a peer should contain the address
+ * that the failures come from. Otherwise anyone could lock out a device by failing in its name from elsewhere.
  */
 export class LockOut {
   readonly #clock: Clock;
@@ -34,13 +36,14 @@ export class LockOut {
     this.#failing = new BoundedMap(limits.peers);
   }
 
-  /** @throws {PosternError} `lockedOut` while this peer has to wait */
+  /** @throws {PosternError} `lockedOut` while this peer is locked out */
   check(key: string): void {
     const wait = (this.#failing.get(key)?.until ?? 0) - this.#clock.now();
     if (wait > 0)
-      throw new PosternError('lockedOut', `too many failed proofs; again in ${Math.ceil(wait / 1000)} s`);
+      throw new PosternError('lockedOut', `too many failed proofs; try again in ${Math.ceil(wait / 1000)} s`);
   }
 
+  /** Counts a failure of this peer. */
   failed(key: string): void {
     const { free, first, cap } = this.#limits;
     const failures = (this.#failing.get(key)?.failures ?? 0) + 1;
@@ -49,6 +52,7 @@ export class LockOut {
     this.#failing.set(key, { failures, until: plus(this.#clock.now(), delay) });
   }
 
+  /** Forgets the failures of this peer. */
   succeeded(key: string): void {
     this.#failing.delete(key);
   }

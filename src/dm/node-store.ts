@@ -1,46 +1,55 @@
 import type { NodeFormat } from '../wire/syncml/tnds.ts';
 
-/** A stored node: `path` is below the tree's root, its segments joined by `/`. Interior nodes have no value. */
+/**
+ * A stored node. `path` is relative to the root, its names joined by `/`: `DevInfo/DevId`. Interior nodes have no
+ * value.
+ */
 export interface StoredNode {
   readonly path: string;
   readonly format: NodeFormat;
   readonly type?: string;
   readonly value?: string | Uint8Array;
   readonly title?: string;
-  /** Of the last change by a command, as the property TStamp has it; absent where nobody knows the time. */
+  /** Time of the last change by a command: the property TStamp, such as `20231114T221321Z`. Absent without a clock. */
   readonly timeStamp?: string;
-  /** Counts changes by commands, 16 bits: the property VerNo. */
+  /** Number of changes by commands, modulo 65536: the property VerNo. */
   readonly version?: number;
 }
 
-/** A node as it was found in the store: whether its format is one of DM's has not been checked. */
+/** A node as it was read from the store. Its format has not been checked. */
 export type LoadedNode = Omit<StoredNode, 'format'> & { readonly format: string };
 
+/** Nodes to write and nodes to delete. */
 export interface NodeChanges {
+  /** Each replaces the node at its path, if there is one. */
   readonly put?: readonly StoredNode[];
-  /** Paths. */
+  /** Paths of nodes. */
   readonly remove?: readonly string[];
 }
 
-/** Where the nodes of a branch are kept. Reads come from memory, so `load` is called once. */
+/** Durable storage for the nodes of branches. A branch keeps its nodes in memory, so it calls `load` once. */
 export interface NodeStore {
+  /** The nodes of the branch with this name. */
   load(branch: string): Iterable<LoadedNode>;
-  /** Makes all changes, or none. */
+  /** Makes all changes or none. */
   apply(changes: NodeChanges): void;
 }
 
-/** Where ACLs are kept: by URI of the node, written only where a node has its own. */
+/**
+ * Durable storage for ACLs, by URI of the node, such as `./DevInfo`. Nodes without an ACL of their own have no entry.
+ */
 export interface AclStore {
   get(uri: string): string | undefined;
+  /** Without an ACL the entry is deleted. */
   set(uri: string, acl: string | undefined): void;
-  /** URIs with an ACL of their own. */
+  /** URIs of the nodes that have an entry. */
   uris(): Iterable<string>;
 }
 
-/** Nodes for as long as the process lives: nothing is written. */
+/** Stores nothing: the nodes of its branches live as long as the process. */
 export const forgetfulNodes: NodeStore = { load: () => [], apply: () => {} };
 
-/** Nodes in a map. */
+/** Stores nodes in a map. */
 export class MemoryNodes implements NodeStore {
   readonly nodes = new Map<string, StoredNode>();
 
@@ -55,6 +64,7 @@ export class MemoryNodes implements NodeStore {
   }
 }
 
+/** Stores ACLs in a map. */
 export class MemoryAcls implements AclStore {
   readonly acls: Map<string, string>;
 

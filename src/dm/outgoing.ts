@@ -7,64 +7,74 @@ import {
 } from '../wire/syncml/message.ts';
 import { sizeInXml, textInXml } from '../wire/syncml/size.ts';
 
-/** A command that waits to be sent. Its command IDs are given when it goes out. */
+/** A command that waits to be sent. It gets its CmdID when it is put into a message. */
 export interface Queued {
   readonly command: Command;
-  /** Hears under which IDs the command, or a part of it, went out: for what its statuses say. */
+  /**
+   * Called when the command, or a chunk of it, is put into a message: its statuses will refer to this CmdID and MsgID.
+   */
   readonly sent?: (command: Command, msgId: number) => void;
-  /** What is left of a large object that is on its way. */
+  /** Set on the rest of a large object whose first chunks have been sent. */
   readonly rest?: true;
-  /** Commands that come after it, made when it is their turn. */
+  /** Makes the commands that follow this one, each when the one before it has been put into a message. */
   readonly more?: Iterator<Command>;
 }
 
-/** A chunk of a large object is not made smaller than this many bytes. */
+/** Smallest chunk of a large object, in bytes. */
 const smallestChunk = 64;
 
 /**
- * Commands of this side's package that were not sent yet. Each message takes as many as the other side's MaxMsgSize
- * allows; what does not fit goes into the next, and a value that fits in none is cut into chunks (OMA DM protocol 1.2.1,
- * sections 7.1 and 7.3).
+ * Commands of this side's package that have not been sent yet. A message takes as many commands as the other side's
+ * MaxMsgSize allows. A command that does not fit goes into the next message. A value that does not fit into any message
+ * is cut into chunks (OMA DM protocol 1.2.1, sections 7.1 and 7.3).
  */
 export class Outgoing {
   #waiting: Queued[] = [];
-  /** Message and command of the chunk that went out last. */
+  /** MsgID and CmdID of the last chunk that was put into a message, separated by a space. */
   #lastChunk = '';
 
   get isEmpty(): boolean {
     return this.#waiting.length === 0;
   }
 
-  /** Statuses go before all other commands: they answer the message that was received last. */
+  /** Queues a command. A Status goes before all other commands, because it answers the last received message. */
   push(queued: Queued): void {
     const at = queued.command.name === 'Status' ? this.#waiting.findIndex(isNoStatus) : -1;
     if (at < 0) this.#waiting.push(queued);
     else this.#waiting.splice(at, 0, queued);
   }
 
-  /** Commands of which each is made when the one before it is on its way. */
+  /** Queues commands of which each is made when the one before it has been put into a message. */
   pushAll(commands: Iterator<Command>): void {
     const first = commands.next();
     if (!first.done) this.push({ command: first.value, more: commands });
   }
 
+  /** Drops all commands. */
   clear(): void {
     this.#waiting = [];
   }
 
-  /** The other side does not want the rest of the object whose last chunk went out as this command; any, when none is named. */
+  /**
+   * Drops the rest of a large object that the other side does not want.
+   * @param chunk MsgID and CmdID of the object's last chunk, separated by a space; the last chunk of all when absent
+   */
   dropRest(chunk = this.#lastChunk): void {
     if (chunk !== this.#lastChunk || !this.#waiting[0]?.rest) return;
     this.#follow(this.#waiting.shift());
   }
 
-  /** Makes the command that comes after one which is done with. */
+  /** Makes and queues the command that follows a finished one. */
   #follow(done: Queued | undefined): void {
     const next = done?.more?.next();
     if (done?.more && next && !next.done) this.#waiting.unshift({ command: next.value, more: done.more });
   }
 
-  /** Takes what fits into `space` bytes, behind `before` commands that are in the message already. */
+  /**
+   * Takes the commands that fit into a message, and gives them their CmdIDs.
+   * @param space free bytes of the message, measured in XML
+   * @param before number of commands that the message has already
+   */
   take(space: number, msgId: number, before: number): Queued[] {
     const taken: Queued[] = [];
     let left = space;
@@ -72,10 +82,10 @@ export class Outgoing {
     for (let next = this.#waiting[0]; next; next = this.#waiting[0]) {
       const { command, ids } = numbered(next.command, lastId);
       const size = sizeInXml(elementOfCommand(command), 0);
-      // Whole in the next message rather than in two parts.
+      // The command would fit into an empty message: it is sent complete in the next one rather than in two chunks.
       if (size > left && size <= space && taken.some(isNoStatus)) break;
       const parts = size > left ? cut(command, left - (size - dataBound(command)), next.rest) : undefined;
-      // What can be made no smaller goes alone: the other side has to say what it thinks of it.
+      // A command that is too large and cannot be cut goes into a message of its own. The other side decides about it.
       if (size > left && !parts && before + taken.length > 1) break;
       this.#waiting.shift();
       const sending = parts?.chunk ?? command;
@@ -96,7 +106,7 @@ export class Outgoing {
 
 const isNoStatus = ({ command }: Queued): boolean => command.name !== 'Status';
 
-/** Gives a command, and those within it, their IDs in one message. */
+/** Gives a command, and the commands within it, the CmdIDs after `lastId`. `ids` is the number of CmdIDs given. */
 export function numbered(command: Command, lastId: number): { command: Command; ids: number } {
   let ids = 1;
   const cmdId = String(lastId + 1);
@@ -109,18 +119,19 @@ export function numbered(command: Command, lastId: number): { command: Command; 
   return { command: { ...command, cmdId, commands }, ids };
 }
 
-/** The one item whose value can go in chunks: statuses, and commands of several items, go whole. */
+/** The item whose value can be cut into chunks. None for a Status and for a command of several items. */
 function onlyItem(command: Command): Item | undefined {
   const items = itemsOf(command);
   return items.length === 1 && command.name !== 'Status' ? items[0] : undefined;
 }
 
+/** Largest size of the item's value in XML, in bytes. */
 function dataBound(command: Command): number {
   const data = onlyItem(command)?.data ?? '';
   return typeof data === 'string' ? textInXml(data) : Math.ceil(data.length / 3) * 4;
 }
 
-/** Cuts a command so that the value of its first part has at most `room` bytes on the wire. */
+/** Cuts a command in two so that the value of the first chunk takes at most `room` bytes in XML. */
 function cut(command: Command, room: number, isRest = false): { chunk: Command; rest: Command } | undefined {
   const item = onlyItem(command);
   if (item?.data === undefined || room < smallestChunk) return undefined;
@@ -149,7 +160,7 @@ function cutText(text: string, room: number): [string, string] {
   let length = Math.min(text.length, room);
   for (let size = textInXml(text.slice(0, length)); size > room; size = textInXml(text.slice(0, length)))
     length = Math.max(1, Math.min(length - 1, Math.floor((length * room) / size)));
-  // Not between the halves of one character.
+  // Never cut between the two halves of a surrogate pair.
   const last = text.charCodeAt(length - 1);
   if (last >= 0xd800 && last <= 0xdbff) length = Math.max(2, length - 1);
   return [text.slice(0, length), text.slice(length)];

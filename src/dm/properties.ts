@@ -1,12 +1,11 @@
 import { DmError } from './dm-error.ts';
 import { DmStatus } from './status.ts';
-import type { ManagementTree, NodeView } from './tree.ts';
-import { escapeName, unescapeName } from './uri.ts';
+import type { ManagementTree } from './tree.ts';
+import type { NodeView } from './tree-branch.ts';
+import { escapeName, type NodePath, unescapeName } from './uri.ts';
 
-type Path = readonly string[];
-
-/** What a node says of each of its properties; none where the branch does not keep it. */
-const readers: Readonly<Record<string, (view: NodeView, path: Path) => string | undefined>> = {
+/** Reads each property from a node. Undefined when the node's branch does not keep the property. */
+const readers: Readonly<Record<string, (view: NodeView, path: NodePath) => string | undefined>> = {
   Format: ({ format }) => format,
   Name: (_, path) => unescapeName(path.at(-1) ?? '.'),
   Size: ({ format, value }) => (format === 'node' ? undefined : String(Buffer.byteLength(value ?? ''))),
@@ -16,7 +15,7 @@ const readers: Readonly<Record<string, (view: NodeView, path: Path) => string | 
   VerNo: ({ version }) => version?.toString(),
 };
 
-/** Name of the property that `?prop=` asks for. */
+/** Name of the property in a query such as `prop=ACL`. */
 const propertyOf = (query: string): string => {
   const name = query.startsWith('prop=') ? query.slice('prop='.length) : '';
   if (name === 'ACL' || Object.hasOwn(readers, name)) return name;
@@ -25,29 +24,30 @@ const propertyOf = (query: string): string => {
 
 /**
  * Reads a property of a node (OMA DM tree and description 1.2.1, section 7.7).
- * @throws {DmError} 404, 405, 406 for a property that this node does not have, 425
+ * @throws {DmError} 404, 405, 406 for an unknown property or one that this node does not have, 425
  */
-export function getProperty(tree: ManagementTree, path: Path, query: string, serverId: string): string {
+export function getProperty(tree: ManagementTree, path: NodePath, query: string, serverId: string): string {
   const name = propertyOf(query);
   if (name === 'ACL') return tree.getAcl(path, serverId);
-  // Properties of what cannot be read, such as a secret, still say that it is there.
+  // A node whose value cannot be read, such as a secret, has readable properties. So `tree.get` is too strict here.
   const view = tree.view(path);
   if (!view) throw new DmError(DmStatus.NotFound, 'no such node');
   if (!tree.permits(path, 'Get', serverId)) throw new DmError(DmStatus.PermissionDenied, 'no right to Get');
   if (name === 'Size' && !view.access.includes('Get'))
-    throw new DmError(DmStatus.CommandNotAllowed, 'the size of a secret is one');
+    throw new DmError(DmStatus.CommandNotAllowed, 'the size of a secret is not told');
   const value = readers[name]?.(view, path);
   if (value === undefined) throw new DmError(DmStatus.OptionalFeatureNotSupported, `no ${name} is kept here`);
   return value;
 }
 
 /**
- * Changes a property: ACL, Name and Title can be, the others follow from the node (section 7.7).
- * @throws {DmError} 400, 404, 405, 406, 418, 425
+ * Changes a property of a node (OMA DM tree and description 1.2.1, section 7.7). ACL, Name and Title can be changed;
+ * the other properties follow from the node.
+ * @throws {DmError} 400, 404, 405 for another property, 406 for an unknown one, 413, 418, 425
  */
 export function replaceProperty(
   tree: ManagementTree,
-  path: Path,
+  path: NodePath,
   query: string,
   value: string,
   serverId: string,
@@ -64,6 +64,6 @@ export function replaceProperty(
       tree.retitle(path, value, serverId);
       break;
     default:
-      throw new DmError(DmStatus.CommandNotAllowed, `${query} is not changed by command`);
+      throw new DmError(DmStatus.CommandNotAllowed, `${query} cannot be changed`);
   }
 }

@@ -8,30 +8,35 @@ import {
 } from '../wire/syncml/message.ts';
 import { AlertCode, DmStatus } from './status.ts';
 
-/** Commands that SyncML gives no status for, unless something is wrong with them. */
+/** Commands that get no Status, unless something is wrong with them. */
 export const unanswered: ReadonlySet<string> = new Set(['Status', 'Results']);
 
 export type StatusFields = Partial<Pick<Status, 'targetRefs' | 'sourceRefs' | 'chal'>>;
 
+/** Name of the command's element. */
 export const nameOf = (command: Command): string =>
   command.name === 'Unknown' ? command.element.name : command.name;
 
 export const abort: Alert = { name: 'Alert', cmdId: '', data: AlertCode.SessionAbort, items: [] };
 export const nextMessage: Alert = { name: 'Alert', cmdId: '', data: AlertCode.NextMessage, items: [] };
 
+/** Whether a Status of a header asks for another credential. */
 export const isChallenge = ({ data }: Status): boolean =>
   data === DmStatus.InvalidCredentials || data === DmStatus.MissingCredentials;
 
-/** Whether a package that holds this command asks for an answer. */
+/** Whether a package with this command must be answered. */
 export const isRequest = (command: Command): boolean =>
   !unanswered.has(command.name) && !(command.name === 'Alert' && command.data === AlertCode.NextMessage);
 
+/** CmdIDs of a command and of the commands within it. */
 export function idsOf(command: Command): string[] {
   return isCompositeCommand(command) ? [command.cmdId, ...command.commands.flatMap(idsOf)] : [command.cmdId];
 }
 
+/** Number of CmdIDs that these commands have, with the commands within them. */
 export const idsIn = (commands: readonly Command[]): number => commands.flatMap(idsOf).length;
 
+/** Builds a Status for the command `cmd` with these references. Its own CmdID is set when it is sent. */
 export function statusOf(
   msgRef: number,
   cmdRef: string,
@@ -53,7 +58,7 @@ export function statusOf(
   };
 }
 
-/** What a Get found, in as many commands as its items: so that each can go in a message of its own. */
+/** What a Get found, as one Results command for each item, so that each can go into a message of its own. */
 export const resultsOf = (
   msgRef: number,
   cmdRef: string,

@@ -7,11 +7,11 @@ import { nameOf } from './replies.ts';
 import { Session, type SessionOutcome, type SessionParts } from './session.ts';
 import { AlertCode, DmStatus } from './status.ts';
 
-/** A command on one node that the server wants done. */
+/** A command on one node, for the client to execute. */
 export interface NodeOperation {
   readonly name: TreeCommandName;
   readonly uri: string;
-  /** Of a Copy: where from. */
+  /** Source URI of a Copy. */
   readonly from?: string;
   readonly format?: string;
   readonly type?: string;
@@ -19,14 +19,16 @@ export interface NodeOperation {
   readonly correlator?: string;
 }
 
-/** A question or a message to the user of the device: alert 1100 to 1104, its options and texts in order. */
+/** A question or a message to the user of the device (OMA DM protocol 1.2.1, section 10). */
 export interface UserInteraction {
   readonly name: 'Alert';
+  /** 1100 to 1104. */
   readonly code: number;
+  /** Options, text and choices, in the order of the Alert's items. */
   readonly items: readonly string[];
 }
 
-/** Operations in their order, or all or none of them. */
+/** Operations to execute in their order (Sequence), or all or none of them (Atomic). */
 export interface Compound {
   readonly name: 'Sequence' | 'Atomic';
   readonly operations: readonly Operation[];
@@ -34,45 +36,48 @@ export interface Compound {
 
 export type Operation = NodeOperation | UserInteraction | Compound;
 
+/** What a client answered to an operation. */
 export interface OperationOutcome {
   readonly operation: Operation;
+  /** DM status; 215 when the client sent none. */
   readonly status: number;
-  /** What a Get found, by URI. */
+  /** What a Get found: an entry for each node. */
   readonly results: readonly {
     readonly uri: string;
     readonly format: string;
     readonly type?: string;
     readonly data: string | Uint8Array;
   }[];
-  /** What the operations of a compound came to. */
+  /** Outcomes of the operations of a compound, in their order. */
   readonly parts?: readonly OperationOutcome[];
 }
 
 /**
- * What a server does in a session: yields operations, is given what they came to, and may wait for other things in
- * between. It starts when the client has proved itself, and is returned early when the session breaks.
+ * What a server does in a session. It yields a round of operations, receives their outcomes, and may wait for other
+ * things between two rounds. It starts when the client has proved itself. When the session breaks, its `return` is
+ * called.
  */
 export type Work = AsyncGenerator<readonly Operation[], void, readonly OperationOutcome[]>;
 
 /** What package 1 said. */
 export interface Opening {
-  /** By node name. */
+  /** Values of the leaves of DevInfo, by node name. */
   readonly devInfo: Readonly<Record<string, string>>;
-  /** Package #0 had asked for the session. */
+  /** Whether Package #0 asked for the session. */
   readonly notified: boolean;
 }
 
 export interface ServerSessionParts extends SessionParts {
-  /** Begins when the client has proved itself. */
+  /** Called once, when the client has proved itself. */
   readonly work: (opening: Opening) => Work;
-  /** An alert of the client other than the session's own. Answers with its status. */
+  /** Called for each alert of the client except the session alerts 1200 and 1201. Returns the status of the alert. */
   readonly alerted: (alert: Alert) => number | Promise<number>;
 }
 
-/** Operations of one package; work that has more yields more often. */
+/** Largest number of operations of one round. Work with more operations yields several rounds. */
 export const operationsPerPackage = 64;
 
-/** An operation on its way. */
+/** An operation that was sent, and what the client has answered so far. */
 interface Sending {
   readonly operation: Operation;
   status: number | undefined;
@@ -80,12 +85,13 @@ interface Sending {
   readonly parts: readonly Sending[];
 }
 
-/** A DM server's side of one session (OMA DM protocol 1.2.1, section 8), without transport. */
+/** The DM server's side of one session (OMA DM protocol 1.2.1, section 8), without transport. */
 export class ServerSession extends Session {
   readonly #parts: ServerSessionParts;
   #work: Work | undefined;
-  /** Operations of the last package, and by message and command where they went. */
+  /** Operations of the last round. */
   #records: readonly Sending[] = [];
+  /** The same operations, and those within them, by MsgID and CmdID. */
   readonly #sent = new Map<string, Sending>();
   readonly #devInfo: { [name: string]: string } = {};
   #opening: 'none' | 'client' | 'server' = 'none';
@@ -95,7 +101,7 @@ export class ServerSession extends Session {
     this.#parts = parts;
   }
 
-  /** Takes a message of the client and gives the answer, which every message of a client gets. */
+  /** Takes a message of the client and returns the answer. Every message of a client is answered. */
   async receive(message: SyncmlMessage, seal?: Seal): Promise<SyncmlMessage> {
     const answer = await this.exchange(message, seal);
     if (this.outcome) await this.#work?.return();
@@ -103,7 +109,7 @@ export class ServerSession extends Session {
     return answer;
   }
 
-  /** The client did not come back. */
+  /** Ends the session because the client did not come back. */
   async abandon(status: number, reason: string): Promise<void> {
     this.end(status, reason);
     await this.#work?.return();
@@ -136,7 +142,7 @@ export class ServerSession extends Session {
         this.status(message, command, 'Alert', await this.#alerted(command));
         return;
       default:
-        // A client has nothing to command (section 8.4).
+        // A client may send no other commands (section 8.4).
         this.status(
           message,
           command,
@@ -190,7 +196,7 @@ export class ServerSession extends Session {
 
   #follow(record: Sending, command: Command, msgId: number): void {
     this.#sent.set(`${msgId} ${command.cmdId}`, record);
-    // Of several statuses for one command the first that is no success counts.
+    // A command may get several statuses. The first one that is not a success counts.
     this.await(msgId, command.cmdId, (status) => {
       if (record.status === undefined || record.status < 300) record.status = status;
     });
@@ -204,11 +210,11 @@ export class ServerSession extends Session {
 
 export type { SessionOutcome };
 
-/** Where an operation goes, or the numbers of what it is, for who reads of it. */
+/** What an operation acts on, for logs and reports: a URI, the code of an alert, or nothing for a compound. */
 export const placeOf = (operation: Operation): string =>
   'uri' in operation ? operation.uri : operation.name === 'Alert' ? String(operation.code) : '';
 
-/** What a Get found, for who reads text: octets as base64. */
+/** The value of a result as text. Octets become base64. */
 export const textOfResult = (data: string | Uint8Array): string =>
   typeof data === 'string' ? data : Buffer.from(data).toString('base64');
 
@@ -223,7 +229,7 @@ const recordOf = (operation: Operation): Sending => ({
 
 const outcomeOf = ({ operation, status, results, parts }: Sending): OperationOutcome => ({
   operation,
-  // A command without a status was not executed, as far as anyone can tell.
+  // Without a status, this side has to assume that the command was not executed.
   status: status ?? DmStatus.NotExecuted,
   results: results.map(({ source, meta, data }) => ({
     uri: source?.locUri ?? ('uri' in operation ? operation.uri : ''),
@@ -234,7 +240,7 @@ const outcomeOf = ({ operation, status, results, parts }: Sending): OperationOut
   ...(parts.length > 0 && { parts: parts.map(outcomeOf) }),
 });
 
-/** The command of an operation; its IDs come when it goes out. */
+/** The command for an operation. Its CmdIDs are set when it is sent. */
 export function commandOf(operation: Operation): Command {
   if ('operations' in operation)
     return { name: operation.name, cmdId: '', commands: operation.operations.map(commandOf) };

@@ -34,55 +34,58 @@ import {
 } from './replies.ts';
 import { AlertCode, DmStatus, isOk } from './status.ts';
 
-/** How a session ended. `status` is 200, or the DM status that says why it failed. */
+/** How a session ended. `status` is 200, or the DM status of the failure. `reason` is for people. */
 export interface SessionOutcome {
   readonly status: number;
   readonly reason: string;
 }
 
+/** What one side needs for a session. */
 export interface SessionParts {
   readonly ends: Ends;
   readonly account: Account;
   readonly saveNonces: SaveNonces;
   readonly entropy: Entropy;
-  /** Hexadecimal, as Package #0 gave it or the client chose it. */
+  /** Hexadecimal. Package #0 gives it, or the client chooses it. */
   readonly sessionId: string;
-  /** What this side speaks first; a server answers in the version that it is spoken to. */
+  /** Protocol version of the first message, DM/1.2 when absent. A server answers in the version of the client. */
   readonly version?: ProtocolVersion;
 }
 
-/** Messages of one session; a peer that goes on beyond is not sane. */
+/**
+ * Largest number of messages of one side in a session. A session that needs more is aborted: the peer must be faulty.
+ */
 export const messageBound = 1024;
 
-/** Bytes that are kept free in each message, for alert 1222 and the XML declaration. */
+/** Bytes of each message that stay free for alert 1222 and the XML declaration. */
 const spareBytes = 120;
 
 /**
- * What both sides of a DM session have in common (OMA DM protocol 1.2.1, sections 7 to 9): credentials both ways, packages
- * of several messages, large objects, statuses, repetition. A side says what it does with commands and when a package of
- * the other side is complete.
+ * What both sides of a DM session have in common (OMA DM protocol 1.2.1, sections 7 to 9): credentials in both
+ * directions, packages of several messages, large objects, statuses, repeated messages. A subclass defines what
+ * commands do, and what happens when a package of the other side is complete.
  */
 export abstract class Session {
   readonly #parts: SessionParts;
   readonly #authentication: SessionAuthentication;
   readonly #objects = new LargeObjectReceiver(ownLimits.maxObjSize);
   protected readonly outgoing = new Outgoing();
-  /** Commands of the message that went out last, in case it has to be sent again with another credential. */
+  /** Commands of the last message. They are sent again when the other side asks for another credential. */
   #lastBatch: readonly Queued[] = [];
   #lastWasFinal = false;
-  /** Who waits for the status of a command, by message and command. */
+  /** Callbacks for the statuses of sent commands, by MsgID and CmdID. */
   readonly #awaited = new Map<string, (status: number) => void>();
-  /** Statuses of packages whose sender had still to prove itself: they count when it has. */
+  /** Statuses that arrived before the other side had proved itself. They take effect when it has. */
   #held: Status[] = [];
   #msgId = 0;
   #received = -1;
-  /** The package of the other side that is under way asks for something. */
+  /** Whether the package that is being received must be answered. */
   #requested = false;
   #answer: Promise<SyncmlMessage | undefined> = Promise.resolve(undefined);
   #peerLimit: number = ownLimits.maxMsgSize;
   #peerObjectLimit = Number.POSITIVE_INFINITY;
   #version: ProtocolVersion;
-  /** This side's package is the one under way, so its last message may say so. */
+  /** Whether this side is sending its package, so that the last message of it may be marked Final. */
   #ownTurn: boolean;
   #outcome: SessionOutcome | undefined;
   #respUri: string | undefined;
@@ -94,26 +97,29 @@ export abstract class Session {
     this.#authentication = new SessionAuthentication(parts.account, parts.saveNonces, parts.entropy);
   }
 
+  /** Undefined while the session goes on. */
   get outcome(): SessionOutcome | undefined {
     return this.#outcome;
   }
 
-  /** The other side has proved itself. */
+  /** Whether the other side has proved itself. */
   get authenticated(): boolean {
     return this.#authentication.peerProved;
   }
 
-  /** Where the other side wants the next message, if not where the last one went. */
+  /** Where the other side wants the next message (RespURI), when it gave an address. */
   get respUri(): string | undefined {
     return this.#respUri;
   }
 
-  /** `x-syncml-hmac` for the message that was given last, once it is coded; none where this side proves itself otherwise. */
+  /** Value of `x-syncml-hmac` for the last message, given its encoded form. Undefined unless this side uses MAC. */
   seal(body: Uint8Array): string | undefined {
     return this.#authentication.seal(body);
   }
 
-  /** A message that comes again, since its answer was lost, gets the same answer, and nothing is done twice. */
+  /**
+   * Takes a message and returns the answer. A repeated message gets the same answer again; nothing is executed twice.
+   */
   protected exchange(message: SyncmlMessage, seal: Seal | undefined): Promise<SyncmlMessage | undefined> {
     const { msgId } = message.header;
     if (msgId === this.#received) return this.#answer;
@@ -123,16 +129,18 @@ export abstract class Session {
     return this.#answer;
   }
 
+  /** Whether an answer must have a Status for this side's header. */
   protected abstract get demandsVerdict(): boolean;
-  /** Takes a command that is whole, and answers it by what it puts into `outgoing`. */
+  /** Executes a command whose large object is complete, and puts the replies into `outgoing`. */
   protected abstract perform(command: Command, message: SyncmlMessage): Promise<void>;
-  /** What of a message is to be durable as a whole. */
+  /** Runs `work`, which executes the commands of one message. A subclass may make their changes durable together. */
   protected abstract performAll(work: () => Promise<void>): Promise<void>;
-  /** The other side's package is complete. */
+  /** Called when the other side's package is complete. `requested` says whether it must be answered. */
   protected abstract packageEnded(requested: boolean): Promise<void>;
-  /** Whether a message goes out although the session is over. */
+  /** Whether this side still sends an answer after the session has ended. */
   protected abstract get lastWord(): boolean;
 
+  /** Ends the session. The first call decides the outcome. */
   protected end(status: number, reason: string): void {
     this.#outcome ??= { status, reason };
     if (!isOk(status)) this.outgoing.clear();
@@ -140,12 +148,12 @@ export abstract class Session {
     this.#objects.drop();
   }
 
-  /** The first message of a session. */
+  /** Builds the first message of a session. */
   protected open(): SyncmlMessage {
     return this.#message([]);
   }
 
-  /** `settled` hears of the command's first status. */
+  /** Queues a command. `settled` is called with its first status. */
   protected push(command: Command, settled?: (status: number) => void): void {
     let isSettled = false;
     const once = (status: number) => {
@@ -158,7 +166,9 @@ export abstract class Session {
     });
   }
 
-  /** Chunks of a large object have statuses of their own, which are no answer to the whole. */
+  /**
+   * Calls `settled` with each status of a sent command, except the statuses of single chunks of a large object (213).
+   */
   protected await(msgId: number, cmdId: string, settled: (status: number) => void): void {
     const key = `${msgId} ${cmdId}`;
     this.#awaited.set(key, (status) => {
@@ -168,6 +178,7 @@ export abstract class Session {
     });
   }
 
+  /** Queues a Status for a command, unless the command or the header has NoResp. */
   protected status(
     { header: { msgId, noResp } }: SyncmlMessage,
     command: Pick<Command, 'cmdId'> & { readonly noResp?: true | undefined },
@@ -180,7 +191,7 @@ export abstract class Session {
     this.push(statusOf(msgId, cmdId, cmd, data, fields));
   }
 
-  /** Objects above this are not taken by the other side. */
+  /** Largest object that the other side accepts, in bytes. */
   protected get peerObjectLimit(): number {
     return this.#peerObjectLimit;
   }
@@ -198,7 +209,7 @@ export abstract class Session {
       return this.#lastWords([statusOf(head.msgId, '0', 'SyncHdr', DmStatus.BadRequest)]);
     }
     if (this.#msgId >= messageBound) {
-      this.end(DmStatus.SessionAborted, 'session without an end');
+      this.end(DmStatus.SessionAborted, 'the session has too many messages');
       return this.#lastWords([abort]);
     }
     this.#heedHeader(message);
@@ -210,10 +221,10 @@ export abstract class Session {
     }
     const refused = verdict !== undefined && !this.#authentication.heed(verdict);
     if (refused && (!isChallenge(verdict) || this.#authentication.exhausted)) {
-      this.end(verdict.data, 'the other side refused this one');
+      this.end(verdict.data, 'the other side did not accept the credential');
       return this.#lastWords([]);
     }
-    // Who refuses this side has nothing to prove yet; the commands of the last message go again (section 9).
+    // A side that asks for another credential need not prove itself yet. The last commands are sent again (section 9).
     if (refused && !this.#authentication.peerProved) return this.#message([], this.#lastBatch);
     const judged = this.#authentication.judge(head, seal);
     const answered = [
@@ -249,7 +260,7 @@ export abstract class Session {
     if (respUri !== undefined) this.#respUri = respUri;
   }
 
-  /** Section 9: to one that has not proved itself the answer holds statuses only. */
+  /** Section 9: the answer to a side that has not proved itself has statuses only. */
   #untrusted(
     message: SyncmlMessage,
     status: number,
@@ -280,13 +291,13 @@ export abstract class Session {
         for (const id of idsOf(command)) seen.add(id);
         this.#requested ||= isRequest(command);
         if (command.name === 'Alert' && this.#flow(command, message)) continue;
-        const whole = this.#assemble(command, message);
-        if (whole) await this.perform(whole, message);
+        const complete = this.#assemble(command, message);
+        if (complete) await this.perform(complete, message);
       }
     });
   }
 
-  /** Alerts that steer the session itself. */
+  /** Handles the alerts that control the session itself. Returns whether this was one of them. */
   #flow(alert: Alert, message: SyncmlMessage): boolean {
     switch (alert.data) {
       case AlertCode.NextMessage:
@@ -304,11 +315,11 @@ export abstract class Session {
     }
   }
 
-  /** A command with its large object put together; none when more is to come, or it went wrong. */
+  /** The command with its large object assembled. Undefined while chunks are missing, and when the object is wrong. */
   #assemble(command: Command, message: SyncmlMessage): Command | undefined {
     const items = itemsOf(command);
     if (this.#objects.open && !items.some((item) => this.#objects.continues(nameOf(command), item))) {
-      // Something else came before the end of an object (section 7.3).
+      // Another item arrived before the end of the open object (section 7.3).
       const { target, source } = this.#objects.open;
       this.#objects.drop();
       this.push({
@@ -319,10 +330,10 @@ export abstract class Session {
       });
     }
     if (!this.#objects.open && !items.some(({ moreData }) => moreData)) return command;
-    const whole: Item[] = [];
+    const complete: Item[] = [];
     for (const item of items) {
       const received = this.#objects.take(nameOf(command), item);
-      if (received.kind === 'whole') whole.push(received.item);
+      if (received.kind === 'complete') complete.push(received.item);
       else {
         const uri = item.target?.locUri;
         const status = received.kind === 'part' ? DmStatus.ChunkAccepted : received.status;
@@ -335,20 +346,21 @@ export abstract class Session {
         );
       }
     }
-    return whole.length > 0 ? ({ ...command, items: whole } as Command) : undefined;
+    return complete.length > 0 ? ({ ...command, items: complete } as Command) : undefined;
   }
 
+  /** Answers a message with a MsgID below the last one. */
   #outdated({ header: { msgId } }: SyncmlMessage): SyncmlMessage | undefined {
     return this.#lastWords([statusOf(msgId, '0', 'SyncHdr', DmStatus.BadRequest)]);
   }
 
-  /** What a side that always answers says when there is nothing more to do. */
+  /** The answer when the session is over or the message cannot be accepted. Undefined for a side that sends none then. */
   #lastWords(first: readonly Command[]): SyncmlMessage | undefined {
     if (!this.lastWord) return undefined;
     return this.#message(first);
   }
 
-  /** The next message: what must be in it first, then `batch`, or what of the package fits. */
+  /** Builds the next message: `first`, then `batch`, or as much of the own package as fits. */
   #message(first: readonly Command[], batch?: readonly Queued[]): SyncmlMessage {
     const msgId = ++this.#msgId;
     const { ends, sessionId } = this.#parts;

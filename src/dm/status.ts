@@ -1,4 +1,4 @@
-/** Status codes that this engine gives or understands (OMA DM representation protocol 1.2.1, section 10). */
+/** Status codes that this engine sends or understands (OMA DM representation protocol 1.2.1, section 10). */
 export const DmStatus = {
   Ok: 200,
   AcceptedForProcessing: 202,
@@ -7,7 +7,7 @@ export const DmStatus = {
   OperationCancelled: 214,
   NotExecuted: 215,
   RolledBack: 216,
-  /** DM 1.3: the ACL that was asked for is inherited. */
+  /** DM 1.3: the requested ACL is inherited. */
   InheritedAcl: 217,
   NotModified: 304,
   BadRequest: 400,
@@ -52,16 +52,16 @@ export const AlertCode = {
   Generic: 1226,
 } as const;
 
-/** Codes of the 2xx range that say that something was not done, or not left done. */
+/** 2xx codes of commands that were cancelled, not executed or undone. */
 const undone: ReadonlySet<number> = new Set([
   DmStatus.OperationCancelled,
   DmStatus.NotExecuted,
   DmStatus.RolledBack,
 ]);
 
-/** Whether what was asked is done. */
+/** Whether a status reports success: a 2xx code other than those of commands that were not executed or were undone. */
 export const isOk = (status: number): boolean => status >= 200 && status < 300 && !undone.has(status);
 
-/** Alerts 1100 to 1104 ask or tell the user something (OMA DM protocol 1.2.1, section 10). */
+/** Whether this alert asks or tells the user something: 1100 to 1104 (OMA DM protocol 1.2.1, section 10). */
 export const isUserInteraction = (alert: number): boolean =>
   alert >= AlertCode.Display && alert <= AlertCode.MultipleChoice;

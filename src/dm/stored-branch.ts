@@ -6,22 +6,27 @@ import { isNodeFormat, type TndsNode } from '../wire/syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
 import type { NodeStore, StoredNode } from './node-store.ts';
 import { DmStatus } from './status.ts';
-import type { NewNode, NodeView, TreeBranch } from './tree.ts';
+import type { NewNode, NodeView, TreeBranch } from './tree-branch.ts';
 import { UndoableMap } from './undoable-map.ts';
+import type { NodePath } from './uri.ts';
 
+/** What a stored branch may have besides its nodes. */
 export interface BranchOptions {
   /** Management object identifier of the branch's root. */
   readonly type?: string;
-  /** For time stamps; nodes have none without it. */
+  /** Source of the property TStamp. Without a clock, nodes have no time stamp. */
   readonly clock?: Clock;
-  /** Nodes that the branch may hold. */
+  /** Largest number of nodes; `branchLimits.nodes` when absent. */
   readonly nodes?: number;
 }
 
-/** Nodes that one branch may hold if it is not told otherwise, and bytes of one value. */
+/** Largest number of nodes of a branch without a limit of its own, and largest size of a value and of a title. */
 export const branchLimits = { nodes: 4096, valueBytes: 64 * 1024, titleBytes: 255 } as const;
 
-/** A branch whose nodes are values, shaped by the description of a management object. */
+/**
+ * A branch whose nodes are stored values. The description of a management object says which nodes may exist. All nodes
+ * are kept in memory; changes are written to the store when the outermost level is committed.
+ */
 export class StoredBranch implements TreeBranch {
   readonly #name: string;
   readonly #description: NodeDescription;
@@ -31,6 +36,10 @@ export class StoredBranch implements TreeBranch {
   readonly #children = new Map<string, Set<string>>();
   readonly #nodes = new UndoableMap<StoredNode>((key, node) => this.#index(key, node !== undefined));
 
+  /**
+   * Loads the nodes of the branch.
+   * @param name name of the branch below the root of the tree
+   */
   constructor(
     name: string,
     description: NodeDescription,
@@ -50,7 +59,7 @@ export class StoredBranch implements TreeBranch {
     }
   }
 
-  view(path: readonly string[]): NodeView | undefined {
+  view(path: NodePath): NodeView | undefined {
     const key = this.#key(path);
     const node = this.#nodes.get(key);
     const description = describe(this.#description, path);
@@ -68,25 +77,25 @@ export class StoredBranch implements TreeBranch {
     };
   }
 
-  potential(path: readonly string[]): { access: readonly AccessType[]; format: string } | undefined {
+  potential(path: NodePath): { access: readonly AccessType[]; format: string } | undefined {
     return describe(this.#description, path);
   }
 
-  add(path: readonly string[], node: NewNode): void {
+  add(path: NodePath, node: NewNode): void {
     this.#put(path, node);
   }
 
-  replace(path: readonly string[], node: NewNode): void {
+  replace(path: NodePath, node: NewNode): void {
     this.#put(path, node);
   }
 
-  delete(path: readonly string[]): void {
+  delete(path: NodePath): void {
     this.#change(() => {
       for (const key of this.#keysFrom(this.#key(path))) this.#nodes.set(key, undefined);
     });
   }
 
-  rename(path: readonly string[], name: string): void {
+  rename(path: NodePath, name: string): void {
     const from = this.#key(path);
     const to = this.#key([...path.slice(0, -1), name]);
     this.#change(() => {
@@ -100,7 +109,7 @@ export class StoredBranch implements TreeBranch {
     });
   }
 
-  retitle(path: readonly string[], title: string): void {
+  retitle(path: NodePath, title: string): void {
     if (Buffer.byteLength(title) > branchLimits.titleBytes)
       throw new DmError(
         DmStatus.RequestEntityTooLarge,
@@ -122,8 +131,13 @@ export class StoredBranch implements TreeBranch {
     this.#nodes.rollback();
   }
 
-  /** Puts a whole subtree in one step, in place of what was there: for what the program itself writes. */
-  plant(path: readonly string[], subtree: TndsNode): void {
+  /**
+   * Writes a subtree in one step, in place of the nodes that were there. For the program itself: rights are not
+   * checked.
+   * @throws {DmError} 404 when the description has no such node
+   * @throws {PosternError} `full`
+   */
+  plant(path: NodePath, subtree: TndsNode): void {
     const root = this.#key(path);
     const put = flatten(root, subtree);
     for (const { path: key } of put)
@@ -136,8 +150,11 @@ export class StoredBranch implements TreeBranch {
     });
   }
 
-  /** A node with all below it, secrets as well: for the program itself. */
-  subtree(path: readonly string[]): TndsNode {
+  /**
+   * A node with all nodes below it, secrets included. For the program itself: rights are not checked.
+   * @throws {DmError} 404
+   */
+  subtree(path: NodePath): TndsNode {
     const node = this.#nodes.get(this.#key(path));
     if (!node) throw new DmError(DmStatus.NotFound, `no node ${this.#key(path)}`);
     const { format, type, value } = node;
@@ -151,24 +168,24 @@ export class StoredBranch implements TreeBranch {
     };
   }
 
-  /** Names of a node's children. */
-  names(path: readonly string[]): string[] {
+  /** Names of a node's children; empty for a leaf or a node that does not exist. */
+  names(path: NodePath): string[] {
     return [...(this.#children.get(this.#key(path)) ?? [])];
   }
 
-  /** A leaf's value as text. */
+  /** Value of a leaf as text. Undefined when there is no such leaf. */
   text(...path: string[]): string | undefined {
     const value = this.#nodes.get(this.#key(path))?.value;
     return value === undefined || typeof value === 'string' ? value : Buffer.from(value).toString();
   }
 
-  #put(path: readonly string[], node: NewNode): void {
+  #put(path: NodePath, node: NewNode): void {
     const description = describe(this.#description, path);
     if (!description) throw new DmError(DmStatus.NotFound, 'no such node is described');
     if (node.format !== description.format && node.format !== 'chr')
       throw new DmError(
         DmStatus.UnsupportedMediaType,
-        `format ${node.format} where ${description.format} stands`,
+        `format ${node.format}, but the node has format ${description.format}`,
       );
     const value = checkedValue(description, node.value);
     const type = node.type ?? description.type;
@@ -188,6 +205,7 @@ export class StoredBranch implements TreeBranch {
     );
   }
 
+  /** The properties VerNo and TStamp after a change of a node. */
   #stamp(known: StoredNode | undefined): Pick<StoredNode, 'timeStamp' | 'version'> {
     const version = known ? ((known.version ?? 0) + 1) & 0xffff : 0;
     if (!this.#clock) return { version };
@@ -200,7 +218,7 @@ export class StoredBranch implements TreeBranch {
       throw new PosternError('full', `more than ${this.#limit} nodes in ${this.#name}`);
   }
 
-  /** All that `work` changes is written, or nothing. */
+  /** Writes all that `work` changes, or nothing when it throws. */
   #change(work: () => void): void {
     this.#nodes.begin();
     try {
@@ -224,6 +242,7 @@ export class StoredBranch implements TreeBranch {
     this.#store.apply({ put, remove });
   }
 
+  /** Adds a node to the children of its parent, or removes it. */
   #index(key: string, isThere: boolean): void {
     const cut = key.lastIndexOf('/');
     if (cut < 0) return;
@@ -236,29 +255,34 @@ export class StoredBranch implements TreeBranch {
     else if (names?.delete(name) && names.size === 0) this.#children.delete(parent);
   }
 
-  /** This key and all below it. */
+  /** Keys of a node and of all nodes below it. */
   #keysFrom(root: string): string[] {
     return [...this.#nodes.keys()].filter((key) => key === root || key.startsWith(`${root}/`));
   }
 
-  #key(path: readonly string[]): string {
+  #key(path: NodePath): string {
     return [this.#name, ...path].join('/');
   }
 }
 
+/** The nodes of a subtree, each with its path. */
 function flatten(path: string, { format, type, value, children = [] }: TndsNode): StoredNode[] {
   const own = { path, format, ...(type !== undefined && { type }), ...(value !== undefined && { value }) };
   return [own, ...children.flatMap((child) => flatten(`${path}/${child.name}`, child))];
 }
 
+/**
+ * The value that a node of this description is given.
+ * @throws {DmError} 400 for a value of another format, 413
+ */
 function checkedValue({ format }: NodeDescription, value: NewNode['value']): NewNode['value'] {
   if (format === 'node' || format === 'null') return undefined;
   const given = value ?? '';
   const wrong = (why: string) => new DmError(DmStatus.BadRequest, why);
   if (Buffer.byteLength(given) > branchLimits.valueBytes)
     throw new DmError(DmStatus.RequestEntityTooLarge, `value of more than ${branchLimits.valueBytes} bytes`);
-  if (format === 'int' && !/^[+-]?\d{1,10}$/.test(String(given))) throw wrong('no int');
+  if (format === 'int' && !/^[+-]?\d{1,10}$/.test(String(given))) throw wrong('not an int');
   if (format === 'bool' && given !== 'true' && given !== 'false') throw wrong('bool is true or false');
-  if (format !== 'bin' && typeof given !== 'string') throw wrong('octets where text stands');
+  if (format !== 'bin' && typeof given !== 'string') throw wrong('octets, but the node has text');
   return given;
 }

@@ -2,7 +2,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { transaction } from '../base/database.ts';
 import type { AclStore, LoadedNode, NodeChanges, NodeStore } from './node-store.ts';
 
-/** Tables of `Nodes` and `Acls`: the steps 1 and 2 of the schema of each party that has a management tree. */
+/** SQL for the tables of `Nodes` and `Acls`: steps 1 and 2 of the schema of each party that has a management tree. */
 export const nodeTables = [
   `CREATE TABLE node (path TEXT PRIMARY KEY, format TEXT NOT NULL, type TEXT, value BLOB, octets INTEGER NOT NULL) STRICT, WITHOUT ROWID;
    CREATE TABLE acl (uri TEXT PRIMARY KEY, acl TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
@@ -11,7 +11,7 @@ export const nodeTables = [
    ALTER TABLE node ADD COLUMN version INTEGER NOT NULL DEFAULT 0;`,
 ] as const;
 
-/** Nodes of a management tree, durable. */
+/** The nodes of a management tree, in a database. */
 export class Nodes implements NodeStore {
   readonly #database: DatabaseSync;
 
@@ -60,12 +60,12 @@ export class Nodes implements NodeStore {
   }
 }
 
-/** ACLs of a management tree, durable. */
+/** The ACLs of a management tree, in a database. */
 export class Acls implements AclStore {
   readonly #database: DatabaseSync;
   readonly #known = new Map<string, string>();
 
-  /** `initial` stands where nothing was written yet. */
+  /** @param initial ACLs by URI, for the nodes that have none in the database */
   constructor(database: DatabaseSync, initial: Readonly<Record<string, string>>) {
     this.#database = database;
     for (const [uri, acl] of Object.entries(initial)) this.#known.set(uri, acl);

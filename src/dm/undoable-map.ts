@@ -1,14 +1,14 @@
 /**
- * A map whose changes can be taken back: `begin` opens a level, which `rollback` undoes and `commit` hands on to the level
- * around it. Levels nest.
+ * A map whose changes can be undone. `begin` opens a level. `rollback` closes the innermost level and undoes its
+ * changes. `commit` closes it and adds its changes to the level around it. Levels nest.
  */
 export class UndoableMap<V> {
   readonly #entries = new Map<string, V>();
-  /** What each level found where it changed something first. */
+  /** For each open level, the value that each changed key had before the level changed it. */
   readonly #levels: Map<string, V | undefined>[] = [];
   readonly #changed: (key: string, value: V | undefined) => void;
 
-  /** `changed` hears of each change, and of each that is taken back. */
+  /** @param changed called for each change, also when a rollback changes a value back */
   constructor(changed: (key: string, value: V | undefined) => void = () => {}) {
     this.#changed = changed;
   }
@@ -17,6 +17,7 @@ export class UndoableMap<V> {
     return this.#entries.size;
   }
 
+  /** Whether a level is open. */
   get isOpen(): boolean {
     return this.#levels.length > 0;
   }
@@ -29,7 +30,7 @@ export class UndoableMap<V> {
     return this.#entries.keys();
   }
 
-  /** No value removes the entry. */
+  /** Without a value the entry is removed. */
   set(key: string, value: V | undefined): void {
     const level = this.#levels.at(-1);
     if (level && !level.has(key)) level.set(key, this.#entries.get(key));
@@ -40,7 +41,10 @@ export class UndoableMap<V> {
     this.#levels.push(new Map());
   }
 
-  /** Answers with the keys that changed, when this was the outermost level; the change is final then. */
+  /**
+   * Closes a level. Of the outermost level it returns the changed keys: the changes are final. Of others it returns
+   * none.
+   */
   commit(): string[] {
     const level = this.#levels.pop();
     const outer = this.#levels.at(-1);

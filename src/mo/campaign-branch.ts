@@ -1,8 +1,9 @@
-import { recordName } from '../base/record-name.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import { DmError } from '../dm/dm-error.ts';
 import { DmStatus } from '../dm/status.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
-import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
+import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
+import type { NodePath } from '../dm/uri.ts';
 import { describe, type NodeDescription } from '../wire/syncml/ddf.ts';
 import { type CampaignOrder, liveCampaignNodes } from './campaign.ts';
 import { type CampaignSummary, type DeviceOutcome, detailXml, summaryXml } from './campaign-result.ts';
@@ -19,8 +20,6 @@ export interface CampaignRunner<O extends CampaignOrder> {
 }
 
 const live: ReadonlySet<string> = new Set(liveCampaignNodes);
-
-type Path = readonly string[];
 
 /** Campaigns of one kind: what the DM server wrote, with what the gateway knows of it. */
 export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
@@ -46,7 +45,7 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
     if (!stored.view([list])) stored.plant([list], { name: list, format: 'node' });
   }
 
-  view(path: Path): NodeView | undefined {
+  view(path: NodePath): NodeView | undefined {
     const [list, name, leaf] = path;
     if (list !== this.#list || name === undefined) return this.#stored.view(path);
     const campaign = this.#stored.view([list, name]);
@@ -55,30 +54,30 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
     return live.has(leaf) ? this.#liveView(path, name) : this.#stored.view(path);
   }
 
-  potential(path: Path) {
+  potential(path: NodePath) {
     return live.has(path[2] ?? '') ? undefined : this.#stored.potential(path);
   }
 
-  add(path: Path, node: NewNode): void {
+  add(path: NodePath, node: NewNode): void {
     this.#stored.add(path, node);
   }
 
-  replace(path: Path, node: NewNode): void {
+  replace(path: NodePath, node: NewNode): void {
     this.#stored.replace(path, node);
   }
 
-  delete(path: Path): void {
+  delete(path: NodePath): void {
     this.#stored.delete(path);
     const [, name] = path;
     if (path.length === 2 && name !== undefined) this.#deleted.at(-1)?.push(name);
   }
 
-  rename(path: Path): void {
+  rename(path: NodePath): void {
     // What it came to is kept by its name.
     throw new DmError(DmStatus.CommandNotAllowed, `${path.at(-1)} keeps its name`);
   }
 
-  retitle(path: Path, title: string): void {
+  retitle(path: NodePath, title: string): void {
     this.#stored.retitle(path, title);
   }
 
@@ -102,7 +101,7 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
 
   /** @throws {PosternError} `malformed`, `tooLarge`, `conflict`, `full` */
   exec(
-    [, name = '', leaf]: Path,
+    [, name = '', leaf]: NodePath,
     _argument: NewNode,
     correlator: string | undefined,
     serverId: string,
@@ -121,14 +120,14 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
     }
   }
 
-  #liveView(path: Path, name: string): NodeView | undefined {
+  #liveView(path: NodePath, name: string): NodeView | undefined {
     const description = describe(this.#description, path);
     if (!description) return undefined;
     const { format, access, children } = description;
     const base = { format, access, permanent: true };
     const [, , group, leaf] = path;
     if (children && group === 'Detail')
-      return { ...base, children: this.#runner.devices(name).map(recordName) };
+      return { ...base, children: this.#runner.devices(name).map(hashedName) };
     if (children) return { ...base, children: Object.keys(children) };
     if (format === 'null') return base;
     const value = group === 'Detail' ? this.#detail(name, leaf) : this.#value(name, group, leaf);
@@ -136,7 +135,7 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
   }
 
   #detail(name: string, record: string | undefined): string | undefined {
-    const device = this.#runner.devices(name).find((each) => recordName(each) === record);
+    const device = this.#runner.devices(name).find((each) => hashedName(each) === record);
     const outcome = device === undefined ? undefined : this.#runner.outcome(name, device);
     return outcome && detailXml(outcome);
   }

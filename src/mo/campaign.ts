@@ -1,5 +1,5 @@
 import { interior, leaf, type NodeDescription } from '../wire/syncml/ddf.ts';
-import { many, maybe, nodes, values } from './shapes.ts';
+import { serverCreated, serverWritten, zeroOrMore, zeroOrOne } from './occurrence-and-access.ts';
 
 /** What is returned of the devices of a campaign. */
 export const ReturnFormat = { Full: 0, Counts: 1, Grouped: 2, Failures: 3 } as const;
@@ -19,34 +19,41 @@ export interface CampaignOrder {
 }
 
 const targets = interior(
-  nodes,
+  serverCreated,
   'Devices that it is for; all that are attached when there is neither list, group nor condition',
   {
     DeviceList: interior(
-      nodes,
+      serverCreated,
       'Devices by name',
-      { '*': interior(nodes, 'A device', { DeviceID: leaf('chr', values, 'Its DevId') }, many) },
-      maybe,
+      {
+        '*': interior(
+          serverCreated,
+          'A device',
+          { DeviceID: leaf('chr', serverWritten, 'Its DevId') },
+          zeroOrMore,
+        ),
+      },
+      zeroOrOne,
     ),
-    GroupID: leaf('chr', values, 'Members of this group of the inventory', maybe),
+    GroupID: leaf('chr', serverWritten, 'Members of this group of the inventory', zeroOrOne),
     Condition: interior(
-      nodes,
+      serverCreated,
       'Devices by what the inventory says of them; all conditions must hold',
       {
         '*': interior(
-          nodes,
+          serverCreated,
           'A condition',
           {
-            Path: leaf('chr', values, 'Leaf of an inventory record, such as Mod'),
-            Value: leaf('chr', values, 'What it must be'),
+            Path: leaf('chr', serverWritten, 'Leaf of an inventory record, such as Mod'),
+            Value: leaf('chr', serverWritten, 'What it must be'),
           },
-          many,
+          zeroOrMore,
         ),
       },
-      maybe,
+      zeroOrOne,
     ),
   },
-  maybe,
+  zeroOrOne,
 );
 
 /** Nodes of a campaign: `own` is what tells one kind from another. */
@@ -55,11 +62,11 @@ export const campaignNodes = (own: Readonly<Record<string, NodeDescription>>) =>
   ...own,
   ReturnFormat: leaf(
     'int',
-    values,
+    serverWritten,
     '0: all that each device said; 1: how often each outcome; 2: also whose; 3: whose, of failures',
-    maybe,
+    zeroOrOne,
   ),
-  Deadline: leaf('int', values, 'Seconds for the whole; 3600', maybe),
+  Deadline: leaf('int', serverWritten, 'Seconds for the whole; 3600', zeroOrOne),
   Start: leaf('null', ['Exec', 'Get'], 'Begins; the outcome comes by alert'),
   Stop: leaf('null', ['Exec', 'Get'], 'Devices that were not reached yet are left alone'),
   State: leaf('int', ['Get'], '0: idle, 1: running, 2: done, 3: cancelled'),
@@ -71,7 +78,7 @@ export const campaignNodes = (own: Readonly<Record<string, NodeDescription>>) =>
   }),
   Results: leaf('xml', ['Get'], 'What it came to so far'),
   Detail: interior(['Get'], 'All that each device said', {
-    '*': leaf('xml', ['Get'], 'A device, by the name of its inventory record', many),
+    '*': leaf('xml', ['Get'], 'A device, by the name of its inventory record', zeroOrMore),
   }),
 });
 

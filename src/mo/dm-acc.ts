@@ -11,7 +11,7 @@ import { interior, leaf, type ManagementObject, type NodeDescription } from '../
 import { isAuthentic, resyncNonces, type SignedNotification } from '../wire/syncml/notification.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { MoId } from './identifiers.ts';
-import { many, maybe, nodes, values } from './shapes.ts';
+import { serverCreated, serverWritten, zeroOrMore, zeroOrOne } from './occurrence-and-access.ts';
 
 const secret = { occurs: 'ZeroOrOne', secret: true } as const;
 /** Written, never read. */
@@ -21,46 +21,60 @@ const writeOnly = ['Add', 'Delete', 'Replace'] as const;
 export const dmAcc: ManagementObject = {
   id: MoId.DmAcc,
   root: interior(
-    nodes,
+    serverCreated,
     'An account for a DM server',
     {
-      AppID: leaf('chr', values, 'w7: this is a DM account'),
-      ServerID: leaf('chr', values, 'Identifier of the server'),
-      Name: leaf('chr', values, 'Name for people', maybe),
-      AppAddr: interior(nodes, 'Addresses of the server', {
+      AppID: leaf('chr', serverWritten, 'w7: this is a DM account'),
+      ServerID: leaf('chr', serverWritten, 'Identifier of the server'),
+      Name: leaf('chr', serverWritten, 'Name for people', zeroOrOne),
+      AppAddr: interior(serverCreated, 'Addresses of the server', {
         '*': interior(
-          nodes,
+          serverCreated,
           'An address',
           {
-            Addr: leaf('chr', values, 'The address'),
-            AddrType: leaf('chr', values, 'URI, IPv4 or IPv6', maybe),
-            Port: interior(nodes, 'Ports', {
-              '*': interior(nodes, 'A port', { PortNbr: leaf('chr', values, 'Port number') }, many),
+            Addr: leaf('chr', serverWritten, 'The address'),
+            AddrType: leaf('chr', serverWritten, 'URI, IPv4 or IPv6', zeroOrOne),
+            Port: interior(serverCreated, 'Ports', {
+              '*': interior(
+                serverCreated,
+                'A port',
+                { PortNbr: leaf('chr', serverWritten, 'Port number') },
+                zeroOrMore,
+              ),
             }),
           },
-          many,
+          zeroOrMore,
         ),
       }),
-      AAuthPref: leaf('chr', values, 'Authentication that the client prefers', maybe),
-      AppAuth: interior(nodes, 'Credentials', {
+      AAuthPref: leaf('chr', serverWritten, 'Authentication that the client prefers', zeroOrOne),
+      AppAuth: interior(serverCreated, 'Credentials', {
         '*': interior(
-          nodes,
+          serverCreated,
           'A credential',
           {
-            AAuthLevel: leaf('chr', values, 'CLCRED: the client proves itself; SRVCRED: the server does'),
-            AAuthType: leaf('chr', values, 'DIGEST: syncml:auth-md5'),
-            AAuthName: leaf('chr', values, 'Name that goes with the secret', maybe),
+            AAuthLevel: leaf(
+              'chr',
+              serverWritten,
+              'CLCRED: the client proves itself; SRVCRED: the server does',
+            ),
+            AAuthType: leaf('chr', serverWritten, 'DIGEST: syncml:auth-md5'),
+            AAuthName: leaf('chr', serverWritten, 'Name that goes with the secret', zeroOrOne),
             AAuthSecret: leaf('chr', writeOnly, 'The secret', secret),
             AAuthData: leaf('bin', writeOnly, 'The nonce of the next session', secret),
           },
-          many,
+          zeroOrMore,
         ),
       }),
       Ext: interior(
-        nodes,
+        serverCreated,
         'Vendor extensions',
         {
-          BootstrapNonce: leaf('chr', values, 'The nonce of the request that this account answers', maybe),
+          BootstrapNonce: leaf(
+            'chr',
+            serverWritten,
+            'The nonce of the request that this account answers',
+            zeroOrOne,
+          ),
           NotificationNonce: leaf(
             'bin',
             writeOnly,
@@ -68,10 +82,10 @@ export const dmAcc: ManagementObject = {
             secret,
           ),
         },
-        maybe,
+        zeroOrOne,
       ),
     },
-    many,
+    zeroOrMore,
   ),
 };
 

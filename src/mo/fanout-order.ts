@@ -5,7 +5,7 @@ import type { StoredBranch } from '../dm/stored-branch.ts';
 import { decodeMessage, MediaType } from '../wire/syncml/codec.ts';
 import { type Command, isCompositeCommand } from '../wire/syncml/message.ts';
 import type { CampaignOrder } from './campaign.ts';
-import { campaignStandard, type TargetChoice, targetsOf, wholeAt } from './targets.ts';
+import { campaignStandard, integerAt, type TargetChoice, targetsOf } from './targets.ts';
 
 /** What the DM server put into a fan-out. */
 export interface FanoutOrder extends CampaignOrder {
@@ -38,9 +38,9 @@ export function readFanout(
     command,
     operations: operationsOf(command),
     devices: targetsOf(branch, at, choice),
-    returnFormat: wholeAt(branch, [...at, 'ReturnFormat'], campaignStandard.returnFormat),
-    timeout: wholeAt(branch, [...at, 'Timeout'], standardTimeout) * 1000,
-    deadline: wholeAt(branch, [...at, 'Deadline'], campaignStandard.deadline) * 1000,
+    returnFormat: integerAt(branch, [...at, 'ReturnFormat'], campaignStandard.returnFormat),
+    timeout: integerAt(branch, [...at, 'Timeout'], standardTimeout) * 1000,
+    deadline: integerAt(branch, [...at, 'Deadline'], campaignStandard.deadline) * 1000,
   };
 }
 

@@ -5,12 +5,12 @@ import { DmError } from '../dm/dm-error.ts';
 import type { NodeStore } from '../dm/node-store.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
-import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
+import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
+import type { NodePath } from '../dm/uri.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { FumoState, fumo } from './fumo.ts';
 import { FumoAlert } from './identifiers.ts';
 
-type Path = readonly string[];
 export type FirmwareOperation = keyof typeof FumoAlert;
 export const isFirmwareOperation = (name: string): name is FirmwareOperation =>
   Object.hasOwn(FumoAlert, name);
@@ -66,19 +66,19 @@ export class FirmwareBranch implements TreeBranch {
     return this.#stored.text('PkgVersion');
   }
 
-  view(path: Path): NodeView | undefined {
+  view(path: NodePath): NodeView | undefined {
     return this.#stored.view(path);
   }
 
-  potential(path: Path) {
+  potential(path: NodePath) {
     return this.#stored.potential(path);
   }
 
-  add(path: Path, node: NewNode): void {
+  add(path: NodePath, node: NewNode): void {
     this.#stored.add(path, node);
   }
 
-  replace(path: Path, node: NewNode): void {
+  replace(path: NodePath, node: NewNode): void {
     this.#stored.replace(path, node);
   }
 
@@ -95,7 +95,12 @@ export class FirmwareBranch implements TreeBranch {
   }
 
   /** @throws {PosternError} `conflict` while another runs, `malformed` without a URL or a package */
-  exec([operation = '']: Path, _argument: NewNode, correlator: string | undefined, serverId: string): number {
+  exec(
+    [operation = '']: NodePath,
+    _argument: NewNode,
+    correlator: string | undefined,
+    serverId: string,
+  ): number {
     if (!isFirmwareOperation(operation))
       throw new DmError(DmStatus.CommandNotAllowed, `${operation} takes no Exec`);
     const url = operation === 'Update' ? '' : (this.#stored.text(operation, 'PkgURL') ?? '');

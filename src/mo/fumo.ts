@@ -1,7 +1,7 @@
 import { asPosternError, type ErrorCode, PosternError } from '../base/errors.ts';
 import { interior, leaf, type ManagementObject } from '../wire/syncml/ddf.ts';
 import { MoId } from './identifiers.ts';
-import { maybe } from './shapes.ts';
+import { zeroOrOne } from './occurrence-and-access.ts';
 
 const get = ['Get'] as const;
 /** They are not there before a server sets them. */
@@ -71,8 +71,8 @@ export function downloadResult(thrown: unknown): number {
 export const fumo: ManagementObject = {
   id: MoId.Fumo,
   root: interior(get, 'Firmware update', {
-    PkgName: leaf('chr', named, 'Name of the update package', maybe),
-    PkgVersion: leaf('chr', named, 'Its version', maybe),
+    PkgName: leaf('chr', named, 'Name of the update package', zeroOrOne),
+    PkgVersion: leaf('chr', named, 'Its version', zeroOrOne),
     Download: interior(execute, 'Gets the package', {
       PkgURL: leaf('chr', settable, 'Where it is'),
     }),

@@ -1,5 +1,5 @@
 import { PosternError } from '../base/errors.ts';
-import { recordName } from '../base/record-name.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import type { OutgoingAlert } from '../dm/client-session.ts';
 import { AlertCode } from '../dm/status.ts';
 import type { DdfElement } from '../wire/syncml/ddf-builder.ts';
@@ -62,7 +62,7 @@ function generic(type: string, locUri: string, data: string): Omit<OutgoingAlert
 }
 
 const recordUri = (vocabulary: Vocabulary, deviceId: string): string =>
-  `${nodeAt(vocabulary, 'GwDeviceInventory', 'Records')}/${recordName(deviceId)}`;
+  `${nodeAt(vocabulary, 'GwDeviceInventory', 'Records')}/${hashedName(deviceId)}`;
 
 export const deviceAttachAlert = (vocabulary: Vocabulary, attach: DeviceAttach) =>
   generic(

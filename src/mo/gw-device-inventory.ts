@@ -1,11 +1,12 @@
 import { PosternError } from '../base/errors.ts';
-import { recordName } from '../base/record-name.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
-import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
+import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
+import type { NodePath } from '../dm/uri.ts';
 import { describe, interior, leaf, type ManagementObject, type NodeDescription } from '../wire/syncml/ddf.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import type { DeviceRecord, DeviceRecords, ExpectedDevice } from './device-record.ts';
-import { many, maybe, nodes, values } from './shapes.ts';
+import { serverCreated, serverWritten, zeroOrMore, zeroOrOne } from './occurrence-and-access.ts';
 import { ownVocabulary, type Vocabulary } from './vocabulary.ts';
 
 const record = {
@@ -15,14 +16,19 @@ const record = {
   State: leaf('chr', ['Get'], 'attached'),
   Bootstrap: leaf('chr', ['Get'], 'How its account came: local (8.4.2), server (8.4.1) or manual'),
   Protocol: leaf('chr', ['Get'], 'What it speaks: OMA-DM or LwM2M'),
-  Address: leaf('chr', ['Get'], 'Where the device was heard last, as a URI', maybe),
-  LastSeen: leaf('chr', ['Get'], 'When, by the gateway clock, as ISO 8601', maybe),
-  DevTyp: leaf('chr', ['Get'], 'Device type, by its DevDetail', maybe),
-  Man: leaf('chr', ['Get'], 'Manufacturer, by its DevInfo', maybe),
-  Mod: leaf('chr', ['Get'], 'Model, by its DevInfo', maybe),
-  FwV: leaf('chr', ['Get'], 'Firmware version, by its DevDetail', maybe),
-  Objects: leaf('chr', ['Get'], 'Of an LwM2M client: its objects and instances, as paths', maybe),
-  Gateway: leaf('chr', ['Get'], 'The child gateway that it is behind; none for what is attached here', maybe),
+  Address: leaf('chr', ['Get'], 'Where the device was heard last, as a URI', zeroOrOne),
+  LastSeen: leaf('chr', ['Get'], 'When, by the gateway clock, as ISO 8601', zeroOrOne),
+  DevTyp: leaf('chr', ['Get'], 'Device type, by its DevDetail', zeroOrOne),
+  Man: leaf('chr', ['Get'], 'Manufacturer, by its DevInfo', zeroOrOne),
+  Mod: leaf('chr', ['Get'], 'Model, by its DevInfo', zeroOrOne),
+  FwV: leaf('chr', ['Get'], 'Firmware version, by its DevDetail', zeroOrOne),
+  Objects: leaf('chr', ['Get'], 'Of an LwM2M client: its objects and instances, as paths', zeroOrOne),
+  Gateway: leaf(
+    'chr',
+    ['Get'],
+    'The child gateway that it is behind; none for what is attached here',
+    zeroOrOne,
+  ),
 };
 
 const expected = {
@@ -39,27 +45,32 @@ export const gwDeviceInventory: ManagementObject = {
         ['Delete', 'Get'],
         'A device; to delete it is to detach the device. A DM server that may Exec here may have the gateway act on it',
         record,
-        many,
+        zeroOrMore,
       ),
     }),
     Groups: interior(['Get'], 'Groups that the server made', {
       '*': interior(
-        nodes,
+        serverCreated,
         'A group',
         {
-          GroupID: leaf('chr', values, 'What campaigns call it by'),
-          Name: leaf('chr', values, 'What people call it by', maybe),
-          Members: interior(nodes, 'Its devices', {
-            '*': interior(nodes, 'A device', { DeviceID: leaf('chr', values, 'Its DevId') }, many),
+          GroupID: leaf('chr', serverWritten, 'What campaigns call it by'),
+          Name: leaf('chr', serverWritten, 'What people call it by', zeroOrOne),
+          Members: interior(serverCreated, 'Its devices', {
+            '*': interior(
+              serverCreated,
+              'A device',
+              { DeviceID: leaf('chr', serverWritten, 'Its DevId') },
+              zeroOrMore,
+            ),
           }),
         },
-        many,
+        zeroOrMore,
       ),
     }),
     Expected: interior(
       ['Get'],
       'Devices that the server bootstraps to this gateway (8.4.1). Added as TNDS with DeviceID, ClientName, ClientSecret, ClientNonce, ServerSecret and ServerNonce; secrets are never read back',
-      { '*': interior(['Add', 'Delete', 'Get'], 'A device', expected, many) },
+      { '*': interior(['Add', 'Delete', 'Get'], 'A device', expected, zeroOrMore) },
     ),
   }),
 };
@@ -77,7 +88,7 @@ export interface ExpectedDevices {
 
 /** What an Expected node's TNDS holds, for the server that writes it. */
 export const expectedNodes = (device: ExpectedDevice): TndsNode => ({
-  name: recordName(device.deviceId),
+  name: hashedName(device.deviceId),
   format: 'node',
   children: [
     { name: 'DeviceID', format: 'chr', value: device.deviceId },
@@ -99,9 +110,7 @@ export interface InventoryParts {
   readonly vocabulary: Vocabulary;
 }
 
-type Path = readonly string[];
-
-const isGroup = ([list]: Path): boolean => list === 'Groups';
+const isGroup = ([list]: NodePath): boolean => list === 'Groups';
 
 /** The inventory as a branch of the gateway's tree: a view of the store, not a copy of it, and the groups beside it. */
 export class InventoryBranch implements TreeBranch {
@@ -114,7 +123,7 @@ export class InventoryBranch implements TreeBranch {
     if (!parts.groups.view(['Groups'])) parts.groups.plant(['Groups'], { name: 'Groups', format: 'node' });
   }
 
-  view(path: Path): NodeView | undefined {
+  view(path: NodePath): NodeView | undefined {
     if (isGroup(path)) return this.#parts.groups.view(path);
     const description = describe(gwDeviceInventory.root, path);
     if (!description) return undefined;
@@ -134,7 +143,7 @@ export class InventoryBranch implements TreeBranch {
       : { format: description.format, type: 'text/plain', value, access };
   }
 
-  potential(path: Path): NodeDescription | undefined {
+  potential(path: NodePath): NodeDescription | undefined {
     return path.length === 2 || isGroup(path) ? describe(gwDeviceInventory.root, path) : undefined;
   }
 
@@ -155,38 +164,38 @@ export class InventoryBranch implements TreeBranch {
   }
 
   /** @throws {PosternError} `unsupportedFormat`: half a credential is none, so all of it comes at once */
-  add(path: Path, node: NewNode): void {
+  add(path: NodePath, node: NewNode): void {
     if (!isGroup(path))
       throw new PosternError('unsupportedFormat', 'an expected device is added as a TNDS object');
     this.#parts.groups.add(path, node);
   }
 
   /** @throws {PosternError} `malformed`, `full`, `exists` */
-  addSubtree(path: Path, root: TndsNode): void {
+  addSubtree(path: NodePath, root: TndsNode): void {
     if (isGroup(path)) {
       this.#parts.groups.plant(path, root);
       return;
     }
     const device = readExpected(root);
-    if (path[1] !== recordName(device.deviceId))
-      throw new PosternError('malformed', `the node of this device is named ${recordName(device.deviceId)}`);
+    if (path[1] !== hashedName(device.deviceId))
+      throw new PosternError('malformed', `the node of this device is named ${hashedName(device.deviceId)}`);
     this.#parts.expected.add(device);
     this.#undo.at(-1)?.push(() => this.#parts.expected.remove(device.deviceId));
   }
 
-  replace(path: Path, node: NewNode): void {
+  replace(path: NodePath, node: NewNode): void {
     this.#parts.groups.replace(path, node);
   }
 
-  rename(path: Path, name: string): void {
+  rename(path: NodePath, name: string): void {
     this.#parts.groups.rename(path, name);
   }
 
-  retitle(path: Path, title: string): void {
+  retitle(path: NodePath, title: string): void {
     this.#parts.groups.retitle(path, title);
   }
 
-  delete(path: Path): void {
+  delete(path: NodePath): void {
     if (isGroup(path)) this.#parts.groups.delete(path);
     else if (path.length === 2 && path[0] === 'Records') this.#detach(path[1] ?? '');
     else if (path.length === 2) this.#unexpect(path[1] ?? '');

@@ -1,6 +1,6 @@
 import { interior, leaf, type ManagementObject } from '../wire/syncml/ddf.ts';
 import { campaignNodes } from './campaign.ts';
-import { many, maybe, nodes, values } from './shapes.ts';
+import { serverCreated, serverWritten, zeroOrMore, zeroOrOne } from './occurrence-and-access.ts';
 import { ownVocabulary } from './vocabulary.ts';
 
 /** GwEdTrigger: notifications of a DM server for many devices. The name is GwMO's; the nodes are proposed (docs/gwmo.md). */
@@ -12,27 +12,27 @@ export const gwEdTrigger: ManagementObject = {
     {
       Trigger: interior(['Get'], 'Triggers that the DM server made', {
         '*': interior(
-          nodes,
+          serverCreated,
           'A trigger. Sleeping devices are tried again until its deadline, and when they are heard',
           campaignNodes({
             Notifications: interior(
-              nodes,
+              serverCreated,
               'What each device is sent. A target without an entry here ends with 412',
               {
                 '*': interior(
-                  nodes,
+                  serverCreated,
                   'A device',
                   {
-                    DeviceID: leaf('chr', values, 'Its DevId'),
-                    Pkg0: leaf('bin', values, 'Package #0, octet by octet as the device gets it'),
+                    DeviceID: leaf('chr', serverWritten, 'Its DevId'),
+                    Pkg0: leaf('bin', serverWritten, 'Package #0, octet by octet as the device gets it'),
                   },
-                  many,
+                  zeroOrMore,
                 ),
               },
-              maybe,
+              zeroOrOne,
             ),
           }),
-          many,
+          zeroOrMore,
         ),
       }),
     },

@@ -1,5 +1,5 @@
 import { interior, leaf, type ManagementObject } from '../wire/syncml/ddf.ts';
-import { many, maybe, nodes, values } from './shapes.ts';
+import { serverCreated, serverWritten, zeroOrMore, zeroOrOne } from './occurrence-and-access.ts';
 import { ownVocabulary } from './vocabulary.ts';
 
 /** How an image stands. */
@@ -14,17 +14,22 @@ export const gwImageInventory: ManagementObject = {
   root: interior(['Get'], 'Images that the gateway keeps for its End Devices', {
     Images: interior(['Get'], 'Images that the DM server made known', {
       '*': interior(
-        nodes,
+        serverCreated,
         'An image. Its name stands for it in a fan-out, as `gw-image:NAME`',
         {
-          ID: leaf('chr', values, 'Identifier of the software', maybe),
-          Name: leaf('chr', values, 'What people call it by', maybe),
-          Version: leaf('chr', values, 'Its version', maybe),
-          Type: leaf('chr', values, 'Media type; application/octet-stream', maybe),
-          PkgURL: leaf('chr', values, 'Where the gateway gets it, over HTTP or HTTPS', maybe),
-          PkgData: leaf('bin', ['Add', 'Replace'], 'The image itself, instead of a URL', maybe),
-          Hash: leaf('chr', values, 'SHA-256 in hexadecimal; what differs is refused', maybe),
-          Signature: leaf('chr', values, 'Base64 of a signature over the 32 octets of the SHA-256', maybe),
+          ID: leaf('chr', serverWritten, 'Identifier of the software', zeroOrOne),
+          Name: leaf('chr', serverWritten, 'What people call it by', zeroOrOne),
+          Version: leaf('chr', serverWritten, 'Its version', zeroOrOne),
+          Type: leaf('chr', serverWritten, 'Media type; application/octet-stream', zeroOrOne),
+          PkgURL: leaf('chr', serverWritten, 'Where the gateway gets it, over HTTP or HTTPS', zeroOrOne),
+          PkgData: leaf('bin', ['Add', 'Replace'], 'The image itself, instead of a URL', zeroOrOne),
+          Hash: leaf('chr', serverWritten, 'SHA-256 in hexadecimal; what differs is refused', zeroOrOne),
+          Signature: leaf(
+            'chr',
+            serverWritten,
+            'Base64 of a signature over the 32 octets of the SHA-256',
+            zeroOrOne,
+          ),
           Size: leaf('int', ['Get'], 'Bytes, as far as they are known'),
           Received: leaf('int', ['Get'], 'Bytes that are there'),
           State: leaf('int', ['Get'], '0: idle, 1: coming, 2: ready, 3: failed, 4: evicted'),
@@ -35,7 +40,7 @@ export const gwImageInventory: ManagementObject = {
             Remove: leaf('null', ['Exec', 'Get'], 'Frees its room; what is known of it stays'),
           }),
         },
-        many,
+        zeroOrMore,
       ),
     }),
     Quota: leaf('int', ['Get'], 'Bytes that images may take'),

@@ -1,6 +1,7 @@
 import { PosternError } from '../base/errors.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
-import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
+import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
+import type { NodePath } from '../dm/uri.ts';
 import { describe } from '../wire/syncml/ddf.ts';
 import { gwImageInventory, liveImageNodes } from './gw-image-inventory.ts';
 
@@ -41,8 +42,6 @@ export function imageOrder(stored: StoredBranch, name: string): ImageOrder {
   return { name, url: text('PkgURL'), hash: text('Hash')?.toLowerCase(), signature: text('Signature') };
 }
 
-type Path = readonly string[];
-
 const live: ReadonlySet<string> = new Set(liveImageNodes);
 
 /** Changes that are made when all of a package is final. */
@@ -63,7 +62,7 @@ export class ImageBranch implements TreeBranch {
     if (!stored.view(['Images'])) stored.plant(['Images'], { name: 'Images', format: 'node' });
   }
 
-  view(path: Path): NodeView | undefined {
+  view(path: NodePath): NodeView | undefined {
     const [list, name, leaf, operation] = path;
     const { access = [], format = 'node' } = describe(gwImageInventory.root, path) ?? {};
     const base = { access, format, permanent: true };
@@ -82,29 +81,29 @@ export class ImageBranch implements TreeBranch {
     return operation === 'Download' || operation === 'Remove' ? base : undefined;
   }
 
-  potential(path: Path) {
+  potential(path: NodePath) {
     return path[0] !== 'Images' || live.has(path[2] ?? '') ? undefined : this.#stored.potential(path);
   }
 
   /** @throws {PosternError} `full`, `tooLarge` */
-  add(path: Path, node: NewNode): void {
+  add(path: NodePath, node: NewNode): void {
     if (path[2] === 'PkgData') this.#push(path, node);
     else this.#stored.add(path, node);
   }
 
   /** @throws {PosternError} `full`, `tooLarge` */
-  replace(path: Path, node: NewNode): void {
+  replace(path: NodePath, node: NewNode): void {
     if (path[2] === 'PkgData') this.#push(path, node);
     else this.#stored.replace(path, node);
   }
 
-  delete(path: Path): void {
+  delete(path: NodePath): void {
     this.#stored.delete(path);
     const [, name] = path;
     if (path.length === 2 && name !== undefined) this.#change((level) => level.deleted.add(name));
   }
 
-  retitle(path: Path, title: string): void {
+  retitle(path: NodePath, title: string): void {
     this.#stored.retitle(path, title);
   }
 
@@ -135,7 +134,7 @@ export class ImageBranch implements TreeBranch {
   }
 
   exec(
-    [, name = '', , operation]: Path,
+    [, name = '', , operation]: NodePath,
     _argument: NewNode,
     correlator: string | undefined,
     serverId: string,
@@ -146,7 +145,7 @@ export class ImageBranch implements TreeBranch {
     return 200;
   }
 
-  #push(path: Path, { value = '' }: NewNode): void {
+  #push(path: NodePath, { value = '' }: NewNode): void {
     const [, name = ''] = path;
     if (!this.#stored.view(['Images', name])) throw new PosternError('notFound', `no image ${name}`);
     const data = typeof value === 'string' ? Buffer.from(value, 'base64') : value;

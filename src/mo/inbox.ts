@@ -1,5 +1,6 @@
 import { PosternError } from '../base/errors.ts';
-import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
+import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
+import type { NodePath } from '../dm/uri.ts';
 import { decodeTnds, isTndsType, type TndsNode } from '../wire/syncml/tnds.ts';
 import { MoId } from './identifiers.ts';
 
@@ -25,7 +26,7 @@ export class Inbox implements TreeBranch {
 
   rollback(): void {}
 
-  view(path: readonly string[]): NodeView | undefined {
+  view(path: NodePath): NodeView | undefined {
     if (path.length > 0) return undefined;
     return { format: 'node', type: MoId.Inbox, children: [], access: ['Add'] };
   }

@@ -1,9 +1,8 @@
-import type { NewNode, NodeView, TreeBranch } from '../dm/tree.ts';
+import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
+import type { NodePath } from '../dm/uri.ts';
 import { describe, type NodeDescription } from '../wire/syncml/ddf.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { renamed, type Vocabulary } from './vocabulary.ts';
-
-type Path = readonly string[];
 
 /** A branch whose nodes are called otherwise outside than inside. Names that are chosen at run time stay. */
 export class RenamedBranch implements TreeBranch {
@@ -12,7 +11,7 @@ export class RenamedBranch implements TreeBranch {
   readonly #outside: Vocabulary['names'];
   readonly #inside: ReadonlyMap<string, string>;
   /** Only where the branch takes subtrees whole. */
-  readonly addSubtree?: (path: Path, subtree: TndsNode) => void;
+  readonly addSubtree?: (path: NodePath, subtree: TndsNode) => void;
 
   constructor(inner: TreeBranch, description: NodeDescription, names: Vocabulary['names']) {
     this.#inner = inner;
@@ -23,7 +22,7 @@ export class RenamedBranch implements TreeBranch {
       this.addSubtree = (path, subtree) => inner.addSubtree?.(this.#at(path), this.#subtree(subtree));
   }
 
-  view(path: Path): NodeView | undefined {
+  view(path: NodePath): NodeView | undefined {
     const inner = this.#within(path);
     const view = inner && this.#inner.view(inner);
     if (!inner || !view?.children) return view;
@@ -36,33 +35,33 @@ export class RenamedBranch implements TreeBranch {
     };
   }
 
-  potential(path: Path) {
+  potential(path: NodePath) {
     const inner = this.#within(path);
     return inner && this.#inner.potential?.(inner);
   }
 
-  async add(path: Path, node: NewNode, serverId: string): Promise<void> {
+  async add(path: NodePath, node: NewNode, serverId: string): Promise<void> {
     await this.#inner.add?.(this.#at(path), node, serverId);
   }
 
-  async replace(path: Path, node: NewNode): Promise<void> {
+  async replace(path: NodePath, node: NewNode): Promise<void> {
     await this.#inner.replace?.(this.#at(path), node);
   }
 
-  async delete(path: Path): Promise<void> {
+  async delete(path: NodePath): Promise<void> {
     await this.#inner.delete?.(this.#at(path));
   }
 
-  rename(path: Path, name: string): void {
+  rename(path: NodePath, name: string): void {
     this.#inner.rename?.(this.#at(path), name);
   }
 
-  retitle(path: Path, title: string): void {
+  retitle(path: NodePath, title: string): void {
     this.#inner.retitle?.(this.#at(path), title);
   }
 
   async exec(
-    path: Path,
+    path: NodePath,
     argument: NewNode,
     correlator: string | undefined,
     serverId: string,
@@ -87,12 +86,12 @@ export class RenamedBranch implements TreeBranch {
     return { ...node, name: this.#inside.get(node.name) ?? node.name, ...(children && { children }) };
   }
 
-  #at(path: Path): Path {
+  #at(path: NodePath): NodePath {
     return this.#within(path) ?? path;
   }
 
   /** The same path by the names inside; none where a name stands that has another outside. */
-  #within(path: Path): Path | undefined {
+  #within(path: NodePath): NodePath | undefined {
     const inner: string[] = [];
     for (const name of path) {
       const known = describe(this.#description, inner)?.children ?? {};

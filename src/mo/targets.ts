@@ -48,5 +48,5 @@ export function targetsOf(
 /** What stands for a campaign that does not say: failures are named, and an hour is given. */
 export const campaignStandard = { returnFormat: 3, deadline: 3600 } as const;
 
-export const wholeAt = (branch: StoredBranch, path: readonly string[], otherwise: number): number =>
+export const integerAt = (branch: StoredBranch, path: readonly string[], otherwise: number): number =>
   Number(branch.text(...path) || otherwise);

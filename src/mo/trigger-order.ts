@@ -1,6 +1,6 @@
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { CampaignOrder } from './campaign.ts';
-import { campaignStandard, type TargetChoice, targetsOf, wholeAt } from './targets.ts';
+import { campaignStandard, integerAt, type TargetChoice, targetsOf } from './targets.ts';
 
 /** What the DM server put into a trigger. */
 export interface TriggerOrder extends CampaignOrder {
@@ -29,7 +29,7 @@ export function readTrigger(
     server,
     notifications,
     devices: branch.view([...at, 'Targets']) ? targetsOf(branch, at, choice) : [...notifications.keys()],
-    returnFormat: wholeAt(branch, [...at, 'ReturnFormat'], campaignStandard.returnFormat),
-    deadline: wholeAt(branch, [...at, 'Deadline'], campaignStandard.deadline) * 1000,
+    returnFormat: integerAt(branch, [...at, 'ReturnFormat'], campaignStandard.returnFormat),
+    deadline: integerAt(branch, [...at, 'Deadline'], campaignStandard.deadline) * 1000,
   };
 }

@@ -78,22 +78,28 @@ export const gwmoSection = described(
     v.strictObject({
       objects: described(
         v.optional(v.partial(v.strictObject(v.entriesFromList(gatewayObjects, identifier))), {}),
-        'Management object identifiers, by the name of the object',
+        'Identifiers of management objects',
       ),
       alerts: described(
         v.optional(v.partial(v.strictObject(v.entriesFromList(gatewayAlerts, identifier))), {}),
-        'Alert types, by the name of the alert',
+        'Types of alerts',
       ),
       names: described(
         v.optional(v.record(v.string(), nodeName), {}),
-        'Names of nodes, by the names that docs/gwmo.md has for them',
+        'Names of nodes. Keys are the names in docs/gwmo.md',
       ),
-      modes: described(v.optional(codes(3), [0, 1, 2]), 'Codes of transparent, proxy and adaptation mode'),
-      'component-types': described(v.optional(codes(2), [0, 1]), 'Codes of End Device and child DM Gateway'),
+      modes: described(
+        v.optional(codes(3), [0, 1, 2]),
+        'Codes of transparent, proxy and adaptation mode, in this order',
+      ),
+      'component-types': described(
+        v.optional(codes(2), [0, 1]),
+        'Codes of End Device and child DM Gateway, in this order',
+      ),
     }),
     {},
   ),
-  'What GwMO leaves open, or what is not known of it: the same on gateway, head-end and devices',
+  "Names and codes of GwMO that are Postern's own. They must be the same in gateway, head-end and devices",
 );
 
 export function vocabularyOf(section: v.InferOutput<typeof gwmoSection>): Vocabulary {

@@ -36,7 +36,7 @@ describe('whose state it is', () => {
     const before = readFileSync(file);
     assert.throws(() => openDatabase(file, smallSchema(4)), {
       code: 'configuration',
-      message: `the state file ${file} cannot be used: it is not the state of a thing, but of another program`,
+      message: `the state file ${file} cannot be used: it is not the state of a thing but of another program`,
     });
     assert.deepEqual(readFileSync(file), before);
   });

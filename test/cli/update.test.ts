@@ -49,7 +49,7 @@ async function install(t: TestContext, ...statuses: readonly UpdateStatus[]) {
 test('a restart between two looks is seen by the new slot that is being tried', limit, async (t) => {
   const { code, said } = await install(t, installing, { ...installing, slot: 'B', trying: 'B' });
   assert.equal(code, 0, said);
-  assert.match(said, /updating\ninstalled; the gateway starts again/);
+  assert.match(said, /updating\ninstalled; the gateway restarts/);
 });
 
 test('a new slot that is healthy before the next look ends the command', limit, async (t) => {

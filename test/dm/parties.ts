@@ -9,7 +9,8 @@ import {
   type ServerSessionParts,
 } from '../../src/dm/server-session.ts';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
-import { ManagementTree, type TreeBranch } from '../../src/dm/tree.ts';
+import { ManagementTree } from '../../src/dm/tree.ts';
+import type { TreeBranch } from '../../src/dm/tree-branch.ts';
 import { devInfo, devInfoNodes } from '../../src/mo/dev-info.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import { interior, leaf } from '../../src/wire/syncml/ddf.ts';

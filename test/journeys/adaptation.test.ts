@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { recordName } from '../../src/base/record-name.ts';
+import { hashedName } from '../../src/base/hashed-name.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import type { Headend } from '../../src/headend/headend.ts';
 import { startAedes } from '../peers/brokers.ts';
@@ -69,7 +69,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
     await client.attached;
     await site.headendEvents.until('alert.device-attach', { device: id, gateway: 'gw-1' });
 
-    const record = `./GwDeviceInventory/Records/${recordName(id)}`;
+    const record = `./GwDeviceInventory/Records/${hashedName(id)}`;
     const seen = await headend.manage('gw-1', [
       ...['Mode', 'Protocol', 'Bootstrap', 'Man', 'Mod', 'FwV', 'DevTyp', 'Objects'].map((leaf) => ({
         name: 'Get' as const,
@@ -368,7 +368,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
       const [outcome] = await manage(second, [{ name: 'Get', uri: './3303/0/5701' }]);
       assert.equal(outcome?.results[0]?.data, 'Cel', 'it was not heard since');
       await client.update();
-      assert.equal(site.deviceEvents.count('device.attached'), 1, 'and its registration is good');
+      assert.equal(site.deviceEvents.count('device.attach-done'), 1, 'and its registration is good');
     } finally {
       rmSync(folder, { recursive: true });
     }
@@ -446,7 +446,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
     const [came] = await headend.manage('gw-1', [{ name: 'Get', uri: './GwEdTrigger/Trigger/wake/Results' }]);
     assert.match(String(came?.results[0]?.data), /Status="406"/);
     // The DM server takes it away: its record is gone, and so is its registration.
-    const record = `./GwDeviceInventory/Records/${recordName(id)}`;
+    const record = `./GwDeviceInventory/Records/${hashedName(id)}`;
     const [gone] = await headend.manage('gw-1', [{ name: 'Delete', uri: record }]);
     assert.equal(gone?.status, 200);
     await assert.rejects(gateway.manage(id, [{ name: 'Get', uri: './3' }], 1000), { code: 'notFound' });

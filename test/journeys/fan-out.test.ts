@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { recordName } from '../../src/base/record-name.ts';
+import { hashedName } from '../../src/base/hashed-name.ts';
 import type { Operation } from '../../src/dm/server-session.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { Site } from './site.ts';
@@ -65,9 +65,9 @@ describe('journey 5: the DM server works on the gateway, and the gateway on its 
       { name: 'Get', uri: `${at}/Progress/Done` },
       { name: 'Get', uri: `${at}/Results` },
       { name: 'Get', uri: `${at}?list=Struct` },
-      { name: 'Get', uri: `${at}/Detail/${recordName(ids[0] ?? '')}` },
-      { name: 'Get', uri: `${at}/Detail/${recordName('nobody')}` },
-      { name: 'Get', uri: `./GwDeviceInventory/Records/${recordName(ids[0] ?? '')}/DevTyp` },
+      { name: 'Get', uri: `${at}/Detail/${hashedName(ids[0] ?? '')}` },
+      { name: 'Get', uri: `${at}/Detail/${hashedName('nobody')}` },
+      { name: 'Get', uri: `./GwDeviceInventory/Records/${hashedName(ids[0] ?? '')}/DevTyp` },
     ]);
     assert.deepEqual(
       asked.slice(0, 3).map(({ results }) => results[0]?.data),
@@ -156,7 +156,7 @@ describe('journey 5: the DM server works on the gateway, and the gateway on its 
       await site.headendEvents.until('alert.device-attach');
     }
     const { correlator } = await headend.fanOut('gw-1', { name: 'left', targets: {}, command: look });
-    await headend.manage('gw-1', [{ name: 'Delete', uri: `./GwDeviceInventory/Records/${recordName(id)}` }]);
+    await headend.manage('gw-1', [{ name: 'Delete', uri: `./GwDeviceInventory/Records/${hashedName(id)}` }]);
     await site.headendEvents.until('alert.command-fanout', { correlator });
     assert.match(headend.fanouts()[0]?.result ?? '', /<Group Status="404" Commands="" Count="1">/);
   });

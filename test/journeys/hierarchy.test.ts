@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { recordName } from '../../src/base/record-name.ts';
+import { hashedName } from '../../src/base/hashed-name.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { Site, secrets } from './site.ts';
@@ -48,7 +48,7 @@ describe('gateways behind gateways (GwMO 1.1): three levels', limit, () => {
     await device.attached;
     await top.headendEvents.until('alert.device-attach', { device: id, gateway: 'gw-3' });
 
-    const at = (name: string) => `./GwDeviceInventory/Records/${recordName(name)}`;
+    const at = (name: string) => `./GwDeviceInventory/Records/${hashedName(name)}`;
     const seen = await headend.manage('gw-1', [
       { name: 'Get', uri: `${at('gw-2')}/ComponentType` },
       { name: 'Get', uri: `${at('gw-3')}/ComponentType` },

@@ -70,7 +70,7 @@ test('no party takes the new state of another', (t) => {
     for (const other of schemas.filter((schema) => schema !== own))
       assert.throws(() => openDatabase(file, other), {
         code: 'configuration',
-        message: `the state file ${file} cannot be used: it is not the state of a ${other.party}, but of another program`,
+        message: `the state file ${file} cannot be used: it is not the state of a ${other.party} but of another program`,
       });
     openDatabase(file, own).close();
   }

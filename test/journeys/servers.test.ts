@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { recordName } from '../../src/base/record-name.ts';
+import { hashedName } from '../../src/base/hashed-name.ts';
 import { accountNodes } from '../../src/mo/dm-acc.ts';
 import { encodeTnds, TndsMediaType } from '../../src/wire/syncml/tnds.ts';
 import { startAedes } from '../peers/brokers.ts';
@@ -36,7 +36,7 @@ describe('two DM servers, one gateway', limit, () => {
       own: { name: 'gw-1', secret: secrets.gatewayClient, nonce: new Uint8Array() },
       peer: { name: 'other.example', secret: secrets.gatewayServer, nonce: new Uint8Array() },
     });
-    const record = `./GwDeviceInventory/Records/${recordName(ids[0] ?? '')}`;
+    const record = `./GwDeviceInventory/Records/${hashedName(ids[0] ?? '')}`;
     const given = await own.manage('gw-1', [
       {
         name: 'Add',
@@ -63,7 +63,7 @@ describe('two DM servers, one gateway', limit, () => {
     );
     const seen = await other.manage('gw-1', [
       { name: 'Get', uri: `${record}/Man` },
-      { name: 'Get', uri: `./GwDeviceInventory/Records/${recordName(ids[1] ?? '')}/Man` },
+      { name: 'Get', uri: `./GwDeviceInventory/Records/${hashedName(ids[1] ?? '')}/Man` },
       { name: 'Delete', uri: record },
     ]);
     assert.deepEqual(

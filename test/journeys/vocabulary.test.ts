@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { recordName } from '../../src/base/record-name.ts';
+import { hashedName } from '../../src/base/hashed-name.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { Site } from './site.ts';
 
@@ -41,7 +41,7 @@ test('all parties with other identifiers, names and codes: assisted bootstrap, a
     await device.attached;
     await site.headendEvents.until('alert.device-attach', { device: id, bootstrap: 'server' });
   }
-  const at = `./Inv/R/${recordName(ids[0] ?? '')}`;
+  const at = `./Inv/R/${hashedName(ids[0] ?? '')}`;
   const seen = await headend.manage('gw-1', [
     { name: 'Get', uri: `${at}/Dev` },
     { name: 'Get', uri: `${at}/Mode` },

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { openDatabase } from '../../src/base/database.ts';
-import { recordName } from '../../src/base/record-name.ts';
+import { hashedName } from '../../src/base/hashed-name.ts';
 import { forgetfulNodes, MemoryAcls } from '../../src/dm/node-store.ts';
 import type { Operation, OperationOutcome } from '../../src/dm/server-session.ts';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
@@ -133,7 +133,7 @@ describe('what GwMO leaves open', () => {
       componentTypes: [7, 8],
     };
     const { tree } = treeOf(2, vocabulary);
-    const at = `./Devices/Devs/${recordName('urn:dev:1')}`;
+    const at = `./Devices/Devs/${hashedName('urn:dev:1')}`;
     const outcomes = await operate(tree, [
       { name: 'Get', uri: './Devices' },
       { name: 'Get', uri: `${at}/ID` },

@@ -7,22 +7,26 @@ import { dirname, join } from 'node:path';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import { readBounded } from '../../base/read-bounded.ts';
 
-/** What the admin API shows, by path. */
+/** Functions that answer GET, by path. The result is sent as JSON. */
 export type Views = Readonly<Record<string, () => unknown>>;
-/** What it does, by path, with the body of a POST. */
+/** Functions that answer POST, by path. They get the body, parsed from JSON. The result is sent as JSON. */
 export type Actions = Readonly<Record<string, (body: unknown) => unknown>>;
 
-/** Bytes of a body, and of an answer: an inventory of 100,000 devices. */
+/** Maximum bytes of a POST body. */
 const bodyLimit = 16 * 1024;
+/** Maximum bytes of an answer; enough for an inventory of 100,000 devices. */
 const answerLimit = 64 * 1024 * 1024;
 
-/** Where `postern status` looks when it is not told: in a folder of the user's own. */
+/** Default path of the socket, for the gateway and for `postern status`: in a folder of the user. */
 export function defaultSocket(): string {
   const base = process.env.XDG_RUNTIME_DIR ?? tmpdir();
   return join(base, `postern-${process.getuid?.() ?? 0}`, 'admin.sock');
 }
 
-/** The admin API: JSON over HTTP on a Unix socket, which only the user who runs the gateway can open. */
+/**
+ * The admin API: JSON over HTTP on a Unix socket. Only the user who runs the gateway can open the socket. An error is
+ * answered with its DM status as HTTP status and the body `{ error, message }`.
+ */
 export class AdminApi implements AsyncDisposable {
   readonly #server: Server;
   readonly #socket: string;
@@ -42,7 +46,7 @@ export class AdminApi implements AsyncDisposable {
     });
   }
 
-  /** @throws {PosternError} `configuration` when another gateway serves this socket, or it cannot be made */
+  /** @throws {PosternError} `configuration` when another gateway serves this socket, or the socket cannot be created */
   async start(): Promise<void> {
     if (await isServed(this.#socket))
       throw new PosternError(
@@ -58,7 +62,7 @@ export class AdminApi implements AsyncDisposable {
     } catch (cause) {
       throw new PosternError(
         'configuration',
-        `gateway.admin-socket: ${this.#socket} cannot be made: ${String(cause)}`,
+        `gateway.admin-socket: ${this.#socket} cannot be created: ${String(cause)}`,
         { cause },
       );
     }
@@ -73,26 +77,30 @@ export class AdminApi implements AsyncDisposable {
   }
 }
 
-/** @throws {PosternError} `notFound`, `malformed`, or as the action does */
+/**
+ * Calls the view or action of a request.
+ * @throws {PosternError} `notFound`, `malformed`, `tooLarge`, or the error of the action
+ */
 async function answer(incoming: IncomingMessage, views: Views, actions: Actions): Promise<unknown> {
   const path = incoming.url ?? '';
   if (incoming.method === 'POST') {
     const action = Object.hasOwn(actions, path) ? actions[path] : undefined;
-    if (!action) throw new PosternError('notFound', `there is ${Object.keys(actions).join(', ')} to POST to`);
+    if (!action) throw new PosternError('notFound', `paths for POST: ${Object.keys(actions).join(', ')}`);
     const text = Buffer.from(await readBounded(incoming, bodyLimit, 'a body')).toString();
     let body: unknown;
     try {
       body = JSON.parse(text);
     } catch (cause) {
-      throw new PosternError('malformed', 'the body is no JSON', { cause });
+      throw new PosternError('malformed', 'the body is not JSON', { cause });
     }
     return action(body);
   }
   const view = Object.hasOwn(views, path) ? views[path] : undefined;
-  if (!view) throw new PosternError('notFound', `there is ${Object.keys(views).join(', ')}`);
+  if (!view) throw new PosternError('notFound', `paths for GET: ${Object.keys(views).join(', ')}`);
   return view();
 }
 
+/** Whether a process accepts connections on this socket. */
 async function isServed(socket: string): Promise<boolean> {
   const probe = connect(socket);
   const { promise, resolve } = Promise.withResolvers<boolean>();
@@ -104,8 +112,8 @@ async function isServed(socket: string): Promise<boolean> {
 }
 
 /**
- * Asks a running gateway; with a body, has it do something.
- * @throws {PosternError} `unavailable` when none runs there, or when it refuses
+ * Sends a request to the admin API of a running gateway: GET, or POST when there is a body. Returns the parsed answer.
+ * @throws {PosternError} `unavailable` when no gateway runs there, or when it refuses
  */
 export async function askGateway(socket: string, path: string, body?: unknown): Promise<unknown> {
   const outgoing = request({ socketPath: socket, path, method: body === undefined ? 'GET' : 'POST' });
@@ -126,6 +134,6 @@ export async function askGateway(socket: string, path: string, body?: unknown): 
   if (status === 200) return answered;
   throw new PosternError(
     'unavailable',
-    (answered as { message?: string }).message ?? `it answered ${status}`,
+    (answered as { message?: string }).message ?? `the gateway answered ${status}`,
   );
 }

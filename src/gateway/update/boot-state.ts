@@ -2,28 +2,33 @@ import { closeSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { PosternError } from '../../base/errors.ts';
 
+/** Name of a firmware slot. */
 export type SlotName = 'A' | 'B';
 export const otherSlot = (slot: SlotName): SlotName => (slot === 'A' ? 'B' : 'A');
 
-/** What the boot loader and the gateway tell each other. */
+/** The state that boot loader and gateway share. Both read and write it. */
 export interface BootState {
-  /** The slot that was found healthy last. */
+  /** The slot that was last found healthy. */
   readonly good: SlotName;
-  /** A slot that is new, and has yet to prove itself. */
+  /** A newly written slot that has not been found healthy yet. */
   readonly trying: SlotName | undefined;
-  /** Starts that it still has, 0 to 9. */
+  /** Remaining starts of the slot `trying`, 0 to 9. */
   readonly left: number;
-  /** Versions below it are not booted; versionNumber() of it. */
+  /** Lowest version that may boot, as `versionNumber` returns it. */
   readonly floor: number;
-  /** The slot that was given up last. */
+  /** The slot that was last given up. */
   readonly failed: SlotName | undefined;
 }
 
-/** Bytes of one copy. */
+/** Size of one copy in bytes. */
 const copyBytes = 4096;
-const first: BootState = { good: 'A', trying: undefined, left: 0, floor: 0, failed: undefined };
+/** The boot state when no copy is valid. */
+const initialState: BootState = { good: 'A', trying: undefined, left: 0, floor: 0, failed: undefined };
 
-/** A version as a number: `1.2.3` is 0x010203. Undefined for what is no version. */
+/**
+ * A version as a number: `1.2.3` is 0x010203. A suffix behind `-` or `+` is ignored. Undefined for other texts, a major
+ * above 127, and a minor or patch above 255.
+ */
 export function versionNumber(version: string): number | undefined {
   const [, ...parts] = /^(\d+)\.(\d+)\.(\d+)(?:[-+].*)?$/.exec(version) ?? [];
   const [major = 0, minor = 0, patch = 0] = parts.map(Number);
@@ -32,30 +37,30 @@ export function versionNumber(version: string): number | undefined {
 }
 
 /**
- * The boot state, in two copies with a checksum each: the later one that is whole counts, and the other is written next, so
- * that a power cut while one is written loses nothing. In the form of U-Boot's `env import -c`: a CRC-32 of the rest, and
- * `name=value` texts, each ended by a zero.
+ * The boot state in two copies, each with a checksum and a serial number. The valid copy with the higher serial number
+ * counts. Each change overwrites the other copy, so a power cut during a write loses nothing. The format is that of
+ * U-Boot's `env import -c`: a CRC-32 of the rest, then `name=value` texts, each terminated by a zero byte.
  */
 export class BootStateCopies {
   readonly #copies: readonly [string, string];
 
-  /** Files or partitions; a file that is not there is made when it is written. */
+  /** @param copies paths of two files or partitions; a missing file is created by the first write */
   constructor(copies: readonly [string, string]) {
     this.#copies = copies;
   }
 
-  /** What holds now: slot A, and nothing tried, where no copy is whole. */
+  /** The current boot state. When no copy is valid: slot A is good, and no slot is tried. */
   read(): BootState {
-    return this.#latest()?.state ?? first;
+    return this.#latest()?.state ?? initialState;
   }
 
   /**
-   * Changes what is given. It is on the disk when this returns.
+   * Changes the given fields. The new state is on the disk when this returns.
    * @throws {PosternError} `internal` when it cannot be written
    */
   change(changes: Partial<BootState>): BootState {
     const latest = this.#latest();
-    const state = { ...(latest?.state ?? first), ...changes };
+    const state = { ...(latest?.state ?? initialState), ...changes };
     const { good, trying = 'none', left, floor, failed = 'none' } = state;
     const serial = (latest?.serial ?? 0) + 1;
     const facts = { serial: hex(serial), good, try: trying, left, floor: hex(floor), failed };
@@ -81,6 +86,7 @@ export class BootStateCopies {
     }
   }
 
+  /** The valid copy with the highest serial number. */
   #latest() {
     return this.#copies
       .flatMap((path, copy) => {
@@ -93,9 +99,10 @@ export class BootStateCopies {
 }
 
 const hex = (value: number): string => `0x${value.toString(16)}`;
-/** O_RDWR and O_CREAT, without cutting off what is there. */
+/** O_RDWR and O_CREAT: opens for writing without truncating the file. */
 const openModes = { readWrite: 0o102 } as const;
 
+/** Reads one copy; undefined when it is missing, too short, or fails the checksum. */
 function readCopy(path: string): { serial: number; state: BootState } | undefined {
   const bytes = Buffer.alloc(copyBytes);
   try {
@@ -125,7 +132,7 @@ function readCopy(path: string): { serial: number; state: BootState } | undefine
     state: {
       good,
       trying: slotOf(facts.get('try')),
-      // U-Boot counts down in hexadecimal; up to 9 that is the same.
+      // U-Boot counts down in hexadecimal. Up to 9 there is no difference.
       left: Number(facts.get('left')) || 0,
       floor: Number(facts.get('floor')) || 0,
       failed: slotOf(facts.get('failed')),

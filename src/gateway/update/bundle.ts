@@ -3,10 +3,12 @@ import { closeSync, createReadStream, openSync, readSync } from 'node:fs';
 import * as v from 'valibot';
 import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 
+/** First line of a bundle. */
 const magic = 'postern-update 1\n';
-/** Bytes before the program: manifest, signature and certificates. */
+/** Maximum size in bytes of the head: everything before the program. */
 const headLimit = 64 * 1024;
 
+/** `compatible`: kind of board. `floor`: lowest version that may boot afterwards. `size`: bytes of the program. */
 const manifestSchema = v.strictObject({
   compatible: v.string(),
   version: v.string(),
@@ -16,14 +18,18 @@ const manifestSchema = v.strictObject({
 });
 export type Manifest = v.InferOutput<typeof manifestSchema>;
 
-/** A bundle for slots that are directories: one program, and who answers for it. */
+/** The verified head of a bundle for directory slots. */
 export interface ReadBundle {
   readonly manifest: Manifest;
-  /** Where in the file the program begins. */
+  /** Position in the file at which the program begins. */
   readonly from: number;
 }
 
-/** Makes a bundle: the magic line, then manifest, signature and PEM certificates, a line each, and the program. */
+/**
+ * Makes a bundle. It consists of four lines (magic, manifest as JSON, signature of the manifest as base64, PEM
+ * certificates as base64) and the program.
+ * @param signer PEM certificates, the signer's own first, and PEM of the signer's private key
+ */
 export function writeBundle(
   program: Uint8Array,
   facts: Omit<Manifest, 'size' | 'sha256'>,
@@ -36,18 +42,20 @@ export function writeBundle(
 }
 
 /**
- * Reads the head of a bundle, and checks that who signed it comes from an authority. The program is not looked at.
- * @param authority PEM
- * @throws {FumoRefusal} 402 when it is no bundle, 404 when the signature is not trusted
+ * Reads the head of a bundle and verifies its signature. The program is not verified; see `checkProgram`.
+ * @param authority PEM certificate of the authority that must have issued the signer's certificate, directly or through
+ * certificates in the bundle
+ * @throws {FumoRefusal} 402 when the file is not a bundle, 404 when the signature is not trusted, 405 for an unknown
+ * manifest
  */
 export function readBundle(file: string, authority: string): ReadBundle {
   const head = headOf(file);
   if (!head.subarray(0, magic.length).equals(Buffer.from(magic)))
-    throw new FumoRefusal(FumoResult.Corrupt, 'this is no update bundle');
+    throw new FumoRefusal(FumoResult.Corrupt, 'this is not an update bundle');
   const ends: number[] = [magic.length];
   for (let line = 0; line < 3; line++) {
     const end = head.indexOf('\n', ends.at(-1));
-    if (end === -1) throw new FumoRefusal(FumoResult.Corrupt, 'the head of the bundle is cut off');
+    if (end === -1) throw new FumoRefusal(FumoResult.Corrupt, 'the head of the bundle is incomplete');
     ends.push(end + 1);
   }
   const [manifestLine = '', signature = '', certificates = ''] = ends
@@ -57,7 +65,10 @@ export function readBundle(file: string, authority: string): ReadBundle {
   return { manifest: parseManifest(manifestLine), from: ends.at(-1)! };
 }
 
-/** @throws {FumoRefusal} 402 when the program is cut off, longer, or another than the manifest says */
+/**
+ * Verifies size and digest of the program in a bundle.
+ * @throws {FumoRefusal} 402 when they differ from the manifest
+ */
 export async function checkProgram(file: string, { manifest, from }: ReadBundle): Promise<void> {
   const hash = createHash('sha256');
   let size = 0;
@@ -66,9 +77,9 @@ export async function checkProgram(file: string, { manifest, from }: ReadBundle)
     hash.update(chunk as Buffer);
   }
   if (size !== manifest.size)
-    throw new FumoRefusal(FumoResult.Corrupt, `the bundle has ${size} bytes of ${manifest.size}`);
+    throw new FumoRefusal(FumoResult.Corrupt, `the program has ${size} bytes instead of ${manifest.size}`);
   if (hash.digest('hex') !== manifest.sha256)
-    throw new FumoRefusal(FumoResult.Corrupt, 'the digest of the program is another');
+    throw new FumoRefusal(FumoResult.Corrupt, 'the program has another digest than the manifest says');
 }
 
 function headOf(file: string): Buffer {
@@ -81,7 +92,11 @@ function headOf(file: string): Buffer {
   }
 }
 
-/** The first certificate signed; those behind it lead to the authority. */
+/**
+ * Verifies the signature of the manifest. The first certificate is the signer's. Each certificate must be issued by the
+ * next one, and the last one by the authority. At most four certificates are read.
+ * @throws {FumoRefusal} 404
+ */
 function checkSignature(manifest: string, signature: string, pem: string, authority: string): void {
   const untrusted = (why: string, cause?: unknown) =>
     new FumoRefusal(FumoResult.NotValidated, why, { cause });
@@ -90,10 +105,10 @@ function checkSignature(manifest: string, signature: string, pem: string, author
     const found = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
     chain = [...found.slice(0, 4), authority].map((one) => new X509Certificate(one));
   } catch (cause) {
-    throw untrusted('its certificates cannot be read', cause);
+    throw untrusted('the certificates in the bundle cannot be read', cause);
   }
   const [signer] = chain;
-  if (!signer || chain.length < 2) throw untrusted('no certificate says who signed the bundle');
+  if (!signer || chain.length < 2) throw untrusted('the bundle has no certificate of its signer');
   for (const [index, issuer] of chain.slice(1).entries()) {
     const subject = chain[index]!;
     if (!issuer.ca || !subject.checkIssued(issuer) || !subject.verify(issuer.publicKey))
@@ -108,11 +123,14 @@ function parseManifest(text: string): Manifest {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new FumoRefusal(FumoResult.NotAcceptable, 'the manifest is no JSON', { cause });
+    throw new FumoRefusal(FumoResult.NotAcceptable, 'the manifest is not JSON', { cause });
   }
   const result = v.safeParse(manifestSchema, value);
   if (!result.success)
-    throw new FumoRefusal(FumoResult.NotAcceptable, 'the manifest is of a kind that is not known here');
+    throw new FumoRefusal(
+      FumoResult.NotAcceptable,
+      'the manifest does not have the fields that are known here',
+    );
   return result.output;
 }
 

@@ -16,28 +16,35 @@ import { BootStateCopies, otherSlot, type SlotName } from './boot-state.ts';
 import { checkProgram, type Manifest, readBundle } from './bundle.ts';
 import type { BundleFacts, SlotDriver } from './slots.ts';
 
-/** Kind of board that bundles for slots of this kind name. */
+/** Value of `compatible` in bundles for directory slots. */
 export const directoryCompatible = 'postern-node';
-/** What a gateway ends with when it is to be started again, by the boot state. */
+/** Exit code by which a gateway asks the launcher to start the slot that the boot state names. */
 export const restartExitCode = 75;
-/** By this variable the launcher says which slot runs. */
+/** Environment variable in which the launcher names the running slot. */
 export const slotVariable = 'POSTERN_SLOT';
 
 export interface DirectorySlotsParts {
+  /** Folder that holds the slots, the boot state and the bundle. */
   readonly directory: string;
-  /** PEM. */
+  /** PEM certificate of the authority for signers of bundles. */
   readonly authority: string;
+  /** The slot that runs. */
   readonly current: SlotName;
+  /** Ends the process with `restartExitCode`. */
   readonly restart: () => void;
 }
 
+/** Path of the program of a slot. */
 export const programOf = (directory: string, slot: SlotName): string =>
   join(directory, slot.toLowerCase(), 'postern.mjs');
 
+/** The boot state in a folder of slots. */
 export const bootStateOf = (directory: string): BootStateCopies =>
   new BootStateCopies([join(directory, 'state-1'), join(directory, 'state-2')]);
 
-/** Slots that are directories with one program each, for machines without slots of their own: `postern launch` boots them. */
+/**
+ * Slots that are directories with one program each, for machines without firmware slots. `postern launch` starts them.
+ */
 export class DirectorySlots implements SlotDriver {
   readonly current: SlotName;
   readonly compatible = directoryCompatible;
@@ -95,7 +102,7 @@ export class DirectorySlots implements SlotDriver {
       const file = join(programOf(this.#parts.directory, this.current), '../manifest.json');
       return JSON.parse(readFileSync(file, 'utf8')) as Manifest;
     } catch {
-      // A slot that was filled by hand has none.
+      // A slot that was not filled from a bundle has no manifest.
       return undefined;
     }
   }

@@ -1,23 +1,24 @@
 import { type Clock, pause } from '../../base/clock.ts';
 import type { Events } from '../../base/events.ts';
 
-/** One thing that must hold for a gateway to be healthy: resolves with why it does not, or with nothing. */
+/** One condition of a healthy gateway. Returns why it does not hold, or undefined when it holds. */
 export type HealthCheck = () => Promise<string | undefined> | string | undefined;
 
 export interface HealthGateParts {
   readonly checks: readonly HealthCheck[];
-  /** Milliseconds. */
+  /** Milliseconds within which all conditions must hold. */
   readonly deadline: number;
   readonly clock: Clock;
   readonly events: Events;
 }
 
-/** Milliseconds between looks. */
+/** Milliseconds between two rounds of checks. */
 const interval = 1000;
 
 /**
- * Waits until everything holds at the same time. Answers with nothing, or at the deadline with what did not hold.
- * @throws the reason of the signal
+ * Waits until all conditions hold in one round of checks. Returns undefined then; at the deadline it returns why a
+ * condition did not hold.
+ * @throws the reason of the signal when it is aborted
  */
 export async function passHealthGate(
   { checks, deadline, clock, events }: HealthGateParts,
@@ -29,7 +30,7 @@ export async function passHealthGate(
     let complaint: string | undefined;
     for (const check of checks) complaint ??= await check();
     if (complaint === undefined) return undefined;
-    if (complaint !== last) events.emit('info', 'update.not-healthy-yet', { reason: complaint });
+    if (complaint !== last) events.emit('update.not-healthy-yet', { reason: complaint });
     last = complaint;
     if (clock.now() - begun + interval > deadline) return complaint;
     await pause(clock, interval, signal);

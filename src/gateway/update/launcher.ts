@@ -11,19 +11,24 @@ import { type BootStateCopies, otherSlot, type SlotName } from './boot-state.ts'
 import { bootStateOf, programOf, restartExitCode, slotVariable } from './directory-slots.ts';
 
 export interface LauncherParts {
+  /** Folder of the slots. */
   readonly directory: string;
-  /** The program that fills slot A when no slot has one. */
+  /** Path of the program that is copied to slot A when no slot has a program. */
   readonly ownProgram: string;
-  /** Arguments for the program of a slot. */
+  /** Arguments for the program in a slot. */
   readonly args: readonly string[];
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
 }
 
+/** Milliseconds between starts of a good slot that ends badly. */
 const retry = { first: 1000, cap: 30_000, jitter: 0.25 } as const;
 
-/** What a boot loader decides: the slot to start, and whether it is being tried. Counts its starts down. */
+/**
+ * Decides like the boot loader which slot to start. A slot that is tried loses one of its remaining starts. When it has
+ * none left, it is recorded as failed, and the good slot starts.
+ */
 export function chooseSlot(boot: BootStateCopies): { slot: SlotName; isTried: boolean } {
   const { good, trying, left } = boot.read();
   if (trying === undefined) return { slot: good, isTried: false };
@@ -36,8 +41,9 @@ export function chooseSlot(boot: BootStateCopies): { slot: SlotName; isTried: bo
 }
 
 /**
- * Starts the program of a slot, as U-Boot starts a slot of the firmware image, until the program ends well or the signal is
- * aborted. A slot that is tried and ends badly has one start less; a good one is started again, after a while.
+ * Starts the program of a slot again and again, as U-Boot starts a slot of the firmware image. Returns when the program
+ * ends with exit code 0, or when the signal is aborted. A slot that is tried and ends badly is started again at once
+ * while it has starts left. A good slot that ends badly is started again after a delay.
  * @throws {PosternError} `configuration` when no slot has a program
  */
 export async function launch(parts: LauncherParts, signal: AbortSignal): Promise<void> {
@@ -53,18 +59,19 @@ export async function launch(parts: LauncherParts, signal: AbortSignal): Promise
     const { slot, isTried } = chooseSlot(boot);
     const chosen = [slot, otherSlot(slot)].find((one) => existsSync(programOf(directory, one)));
     if (!chosen) throw new PosternError('configuration', `no slot in ${directory} has a program`);
-    events.emit('info', 'slot.starting', { slot: chosen, tried: isTried });
+    events.emit('slot.starting', { slot: chosen, tried: isTried });
     const begun = clock.now();
     const code = await runProgram(programOf(directory, chosen), chosen, args, signal);
     if (code === 0 || signal.aborted) return;
     if (code === restartExitCode) continue;
-    events.emit('error', 'slot.ended', { slot: chosen, code });
+    events.emit('slot.ended', { slot: chosen, code });
     if (isTried) continue;
     if (clock.now() - begun > retry.cap) delays = backoff(retry, entropy);
     await pause(clock, delays.next().value, signal).catch(() => {});
   }
 }
 
+/** Runs a program until it ends. Returns its exit code; 1 when a signal ended it. */
 async function runProgram(
   program: string,
   slot: SlotName,

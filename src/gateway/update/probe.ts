@@ -4,25 +4,25 @@ import { decode, encode, Malformed, noBytes, Type } from '../../wire/coap/codec.
 import { Code, codeText } from '../../wire/coap/codes.ts';
 import { uriOptions } from '../../wire/coap/options.ts';
 
-/** Milliseconds that an answer may take. */
-const patience = 10_000;
+/** Milliseconds within which the gateway must answer. */
+const timeout = 10_000;
 
 /**
- * Asks the gateway as a device does: `GET /.well-known/core` to its own CoAP port, over a socket. Resolves with why it did
- * not answer, or with nothing.
+ * Checks that the gateway answers devices: sends `GET /.well-known/core` to its own CoAP port at 127.0.0.1 through a
+ * socket. Returns why there was no good answer, or undefined on success.
  */
 export async function probeCoap(port: number, clock: Clock): Promise<string | undefined> {
   const socket = createSocket('udp4');
   const { promise, resolve } = Promise.withResolvers<string | undefined>();
-  const timer = clock.after(patience, () => resolve('CoAP does not answer'));
+  const timer = clock.after(timeout, () => resolve('CoAP does not answer'));
   const messageId = Math.floor(Math.random() * 0x10000);
   const token = Buffer.from([messageId >> 8, messageId & 0xff]);
   socket.on('message', (datagram) => {
     const answer = decode(datagram);
     if (answer instanceof Malformed || !Buffer.from(answer.token).equals(token)) return;
-    resolve(answer.code === Code.Content ? undefined : `CoAP answers ${codeText(answer.code)}`);
+    resolve(answer.code === Code.Content ? undefined : `CoAP answers with ${codeText(answer.code)}`);
   });
-  socket.on('error', (error) => resolve(`CoAP cannot be asked: ${error.message}`));
+  socket.on('error', (error) => resolve(`no CoAP request can be sent: ${error.message}`));
   const request = encode({
     type: Type.CON,
     code: Code.GET,

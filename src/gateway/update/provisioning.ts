@@ -14,6 +14,7 @@ import { parse, stringify } from 'smol-toml';
 import { syncFile, syncFolder } from '../../base/durable.ts';
 import { PosternError } from '../../base/errors.ts';
 
+/** Result of the provisioning: name of the gateway, and ports that the firewall opens. */
 export interface Provisioned {
   readonly gatewayId: string;
   readonly udp: readonly number[];
@@ -22,7 +23,7 @@ export interface Provisioned {
 
 type Table = Record<string, unknown>;
 
-/** Keys of the configuration that name files, which come with it. */
+/** Keys of the configuration whose values are names of files. These files may come with the configuration. */
 const fileKeys: readonly (readonly [table: string, key: string])[] = [
   ['mqtt', 'ca'],
   ['mqtt', 'cert'],
@@ -34,23 +35,31 @@ const fileKeys: readonly (readonly [table: string, key: string])[] = [
   ['update', 'ca'],
 ];
 const configFile = 'gateway.toml';
+/** File on the medium by which the operator's server learns of the board. */
 const enrolmentFile = 'enrolment.json';
+/** Files on the medium that are copied beside the configuration. */
 const plainFiles = /\.(pem|crt|key)$|^ntp-servers$/;
 
-/** What a board gives to each configuration, unless it says otherwise. */
-const ofTheBoard = (data: string): Readonly<Record<string, Table>> => ({
+/** Defaults of the board. The configuration on the medium overrides them. */
+const boardDefaults = (data: string): Readonly<Record<string, Table>> => ({
   gateway: { state: join(data, 'state/state.db'), 'admin-socket': '/run/postern/admin.sock' },
   images: { directory: join(data, 'state/images'), quota: 80 },
   update: { slots: 'rauc', watchdog: '/dev/watchdog' },
 });
 
 /**
- * Takes a configuration from the medium that came with a board: makes what is to be unique of each board, its name, its key
- * pair and its secrets, where the configuration does not give them; keeps it on the board's own flash; takes what is secret
- * off the medium; and leaves there, in enrolment.json, what the operator's server has to know of a board that made its own.
- * A power cut at any point lets it be done again.
- * @param check whether the gateway can run by it
- * @throws {PosternError} `configuration`; the medium is as it was
+ * Takes over the configuration from the medium of a board:
+ * - Makes the board's key pair; and its name and secrets, unless the configuration gives them.
+ * - Stores the configuration, the files that came with it and the firewall rules in the board's own data folder.
+ * - Writes `enrolment.json` to the medium. It holds what the operator's server must know of the board: name, public key,
+ *   and the secrets if the board made them.
+ * - Deletes the configuration and its files from the medium, because they may hold secrets.
+ *
+ * After a power cut at any point, it can be run again.
+ * @param from folder of the medium
+ * @param to data folder of the board
+ * @param check validates the configuration and returns it; throws when the gateway cannot run with it
+ * @throws {PosternError} `configuration`; the medium is unchanged then
  */
 export function provision(
   { from, to }: { readonly from: string; readonly to: string },
@@ -64,23 +73,23 @@ export function provision(
   if (!existsSync(source))
     throw new PosternError(
       'configuration',
-      `put ${configFile} onto the partition CONFIG; ${configFile}.example is one`,
+      `put ${configFile} onto the partition CONFIG; ${configFile}.example is an example`,
     );
   mkdirSync(config, { recursive: true, mode: 0o700 });
   const tables = readTables(source);
   const made = makeIdentity(to, tables);
-  const all = { ...tables, ...mergeTables(ofTheBoard(to), tables) };
+  const all = { ...tables, ...mergeTables(boardDefaults(to), tables) };
   for (const [table, key] of fileKeys) placeFile(all[table] as Table | undefined, key, from, config);
   const { coap, http } = check(all, source);
   for (const name of readdirSync(from).filter((one) => plainFiles.test(one))) {
     copyFileSync(join(from, name), join(config, name));
     syncFile(join(config, name));
   }
-  keep(join(config, configFile), stringify(all));
+  writeDurably(join(config, configFile), stringify(all));
   const udp = [coap.port];
   const tcp = http && !/^(127\.|::1|localhost)/.test(http.host) ? [http.port] : [];
-  keep(join(config, 'firewall.nft'), firewall({ udp, tcp }));
-  keep(join(to, 'hostname'), `${made.id}\n`);
+  writeDurably(join(config, 'firewall.nft'), firewall({ udp, tcp }));
+  writeDurably(join(to, 'hostname'), `${made.id}\n`);
   writeFileSync(join(from, enrolmentFile), `${JSON.stringify(made.enrolment, null, 2)}\n`);
   syncFile(join(from, enrolmentFile));
   for (const name of readdirSync(from).filter((one) => one === configFile || plainFiles.test(one)))
@@ -98,23 +107,26 @@ function readTables(file: string): Record<string, Table> {
   }
 }
 
-/** The tables of the board, with what the configuration says above them. */
+/** The board's tables; keys that the configuration gives replace the board's. */
 const mergeTables = (board: Readonly<Record<string, Table>>, given: Record<string, Table>) =>
   Object.fromEntries(Object.entries(board).map(([name, table]) => [name, { ...table, ...given[name] }]));
 
-/** Completes the tables with what this board alone has. What was made once stays, whatever is provisioned later. */
+/**
+ * Makes the identity of the board and adds it to the tables. Key pair, name and secrets are made once, and stay the
+ * same when the board is provisioned again.
+ */
 function makeIdentity(to: string, tables: Record<string, Table>) {
   const folder = join(to, 'identity');
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const once = (name: string, make: () => string): string => {
     const file = join(folder, name);
-    if (!existsSync(file)) keep(file, make());
+    if (!existsSync(file)) writeDurably(file, make());
     return readFileSync(file, 'utf8').trim();
   };
   const secret = () => `${randomBytes(24).toString('base64url')}\n`;
   const privateKey = () => {
     const { privateKey: key, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-    keep(join(folder, 'gateway.pub'), publicKey.export({ type: 'spki', format: 'pem' }) as string);
+    writeDurably(join(folder, 'gateway.pub'), publicKey.export({ type: 'spki', format: 'pem' }) as string);
     return key.export({ type: 'pkcs8', format: 'pem' }) as string;
   };
   once('gateway.key', privateKey);
@@ -134,7 +146,7 @@ function makeIdentity(to: string, tables: Record<string, Table>) {
   return { id, enrolment };
 }
 
-/** A file that came with the configuration is named by its place on the board. */
+/** Replaces the name of a file that came with the configuration by its path on the board. */
 function placeFile(table: Table | undefined, key: string, from: string, config: string): void {
   const named = table?.[key];
   const place = (name: unknown) =>
@@ -142,14 +154,15 @@ function placeFile(table: Table | undefined, key: string, from: string, config: 
   if (table && named !== undefined) table[key] = Array.isArray(named) ? named.map(place) : place(named);
 }
 
+/** nftables commands that open the ports. */
 function firewall({ udp, tcp }: Pick<Provisioned, 'udp' | 'tcp'>): string {
   const open = (set: string, ports: readonly number[]) =>
     ports.map((port) => `add element inet postern ${set} { ${port} }\n`).join('');
   return open('open_udp', udp) + open('open_tcp', tcp);
 }
 
-/** All of it is there after a power cut, or what was there before. */
-function keep(file: string, text: string): void {
+/** Replaces a file so that after a power cut it holds either the new or the old content. */
+function writeDurably(file: string, text: string): void {
   writeFileSync(`${file}.new`, text, { mode: 0o600 });
   syncFile(`${file}.new`);
   renameSync(`${file}.new`, file);

@@ -7,21 +7,23 @@ import { BootStateCopies, type SlotName } from './boot-state.ts';
 import type { BundleFacts, SlotDriver } from './slots.ts';
 
 export interface RaucSlotsParts {
-  /** Folder in which the image's agent is asked and answers. */
+  /** Folder of the image's agent: the pipe `ask` and the folder `answers`. */
   readonly agent: string;
-  /** Partitions of the boot state. */
+  /** Partitions of the two copies of the boot state. */
   readonly state: readonly [string, string];
+  /** Path where a bundle is put before it is installed. */
   readonly bundleFile: string;
-  /** What this image is: lines `name=value`. */
+  /** File that describes the image, with lines `name=value`: `version` and `board`. */
   readonly release: string;
+  /** File with the kernel's arguments, which name the running slot. */
   readonly kernelArguments: string;
   readonly clock: Clock;
 }
 
-/** Milliseconds that RAUC may take for a bundle. */
-const patience = 600_000;
+/** Milliseconds within which the agent must answer. */
+const answerTimeout = 600_000;
 
-/** What RAUC says of a bundle that it does not take, and what FUMO calls it. */
+/** FUMO result codes for RAUC's error messages. The first pattern that fits counts. */
 const refusals: readonly (readonly [RegExp, number])[] = [
   [/signature|certificate|verif|CMS|trust/i, FumoResult.NotValidated],
   [/compatible/i, FumoResult.Mismatch],
@@ -29,7 +31,10 @@ const refusals: readonly (readonly [RegExp, number])[] = [
   [/format|manifest|size|magic|squashfs|bundle/i, FumoResult.Corrupt],
 ];
 
-/** Slots of the firmware image: RAUC checks bundles and writes slots, behind an agent that may what the gateway may not. */
+/**
+ * Slots of the firmware image. RAUC verifies bundles and writes slots. The gateway has no rights for that, so it sends
+ * requests to an agent of the image, which runs RAUC.
+ */
 export class RaucSlots implements SlotDriver {
   readonly current: SlotName;
   readonly version: string;
@@ -37,9 +42,10 @@ export class RaucSlots implements SlotDriver {
   readonly boot: BootStateCopies;
   readonly bundleFile: string;
   readonly #parts: RaucSlotsParts;
+  /** Number of requests so far. */
   #asked = 0;
 
-  /** @throws {PosternError} `configuration` when this is no image with slots */
+  /** @throws {PosternError} `configuration` when this is not a firmware image with slots */
   constructor(parts: RaucSlotsParts) {
     this.#parts = parts;
     this.boot = new BootStateCopies(parts.state);
@@ -59,7 +65,7 @@ export class RaucSlots implements SlotDriver {
     try {
       facts = JSON.parse(answer) as typeof facts;
     } catch (cause) {
-      throw new FumoRefusal(FumoResult.Corrupt, 'RAUC does not say what the bundle is', { cause });
+      throw new FumoRefusal(FumoResult.Corrupt, 'RAUC gave no readable description of the bundle', { cause });
     }
     const floor = /\bfloor=(\d+\.\d+\.\d+)/.exec(facts.description ?? '')?.[1];
     return {
@@ -77,7 +83,11 @@ export class RaucSlots implements SlotDriver {
     this.#send('reboot', '0');
   }
 
-  /** Asks the agent, and answers with what it said; one at a time. How far it is, it says on the way in a file of its own. */
+  /**
+   * Sends a request to the agent and returns the text of its answer. One request at a time. While it works, the agent
+   * writes its progress in percent to the file `progress`.
+   * @throws {FumoRefusal} when the agent reports a failure, or does not run, or does not answer in time (410)
+   */
   async #ask(verb: string, onProgress?: (percent: number) => void): Promise<string> {
     const { agent, clock } = this.#parts;
     const number = ++this.#asked;
@@ -95,7 +105,7 @@ export class RaucSlots implements SlotDriver {
     };
     this.#send(verb, `${process.pid}-${number}`);
     const watcher = watch(folder, look);
-    const timer = clock.after(patience, () =>
+    const timer = clock.after(answerTimeout, () =>
       reject(new FumoRefusal(FumoResult.Failed, `the agent did not answer ${verb}`)),
     );
     try {
@@ -110,6 +120,7 @@ export class RaucSlots implements SlotDriver {
     }
   }
 
+  /** @throws {FumoRefusal} 410 when the agent does not run */
   #send(verb: string, number: string): void {
     try {
       const pipe = openSync(join(this.#parts.agent, 'ask'), constants.O_WRONLY | constants.O_NONBLOCK);

@@ -1,36 +1,36 @@
 import type { BootStateCopies, SlotName } from './boot-state.ts';
 
-/** What a bundle says of itself, when its signature is right. */
+/** Facts in the signed part of a bundle. */
 export interface BundleFacts {
-  /** Kind of board that it is for. */
+  /** Kind of board that the bundle is for. */
   readonly compatible: string;
   readonly version: string;
-  /** Once it is good, no version below this one is booted. */
+  /** Lowest version that may boot once this bundle was found good. */
   readonly floor?: string | undefined;
 }
 
-/** Two slots for firmware, of which one runs. */
+/** Two slots for firmware. One of them runs. */
 export interface SlotDriver {
   /** The slot that runs. */
   readonly current: SlotName;
-  /** Version that it holds. */
+  /** Version in the running slot. */
   readonly version: string;
-  /** Kind of board; a bundle for another is refused. */
+  /** Kind of this board. A bundle for another kind is refused. */
   readonly compatible: string;
   readonly boot: BootStateCopies;
-  /** Where a bundle is put before it is installed. */
+  /** Path where a bundle is put before it is installed. */
   readonly bundleFile: string;
   /**
-   * Reads what the bundle says, and checks who signed it.
+   * Verifies the signature of the bundle and returns its facts.
    * @throws {FumoRefusal}
    */
   inspect(): Promise<BundleFacts>;
   /**
-   * Writes the bundle to the slot that does not run, and checks what it writes.
-   * @param onProgress called on the way, where it takes long enough to be followed
+   * Writes the bundle to the slot that does not run, and verifies it.
+   * @param onProgress called with the progress, if the installation takes long enough to report it
    * @throws {FumoRefusal}
    */
   install(onProgress?: (percent: number) => void): Promise<void>;
-  /** Starts again, by the boot state. */
+  /** Restarts into the slot that the boot state names. */
   restart(): void;
 }

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import type { Clock } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { publicUrl } from '../../base/public-url.ts';
 import type { FirmwareBranch, FirmwareOrder } from '../../mo/firmware-branch.ts';
 import { FumoRefusal, FumoResult, FumoState } from '../../mo/fumo.ts';
 import type { UpdateRecord, UpdateRecords } from '../store/update-record.ts';
@@ -15,41 +16,51 @@ export interface UpdaterParts {
   readonly records: UpdateRecords;
   readonly branch: FirmwareBranch;
   readonly bundle: BundleDownload;
+  /** Whether a version older than the running one may be installed. */
   readonly allowOlder: boolean;
-  /** Starts that a new slot has to prove itself. */
+  /** Number of starts within which a new slot must be found healthy. */
   readonly attempts: number;
-  /** Milliseconds that a start may take until it is healthy. */
+  /** Milliseconds within which a start must become healthy. */
   readonly healthDeadline: number;
-  /** Whether CoAP answers. */
+  /** Checks that CoAP answers. */
   readonly probe: HealthCheck;
+  /** Whether the uplink is connected. */
   readonly isConnected: () => boolean;
-  /** Which devices are attached, in a few characters. */
+  /** Digest of the IDs of the attached devices. */
   readonly devices: () => string;
-  /** An operation that a DM server ordered has ended. */
+  /** Called when an operation has ended. `result` is a result code of FUMO. */
   readonly ended: (record: UpdateRecord, result: number) => void;
-  /** The slot that runs was found good: what was kept for the way back may go. */
+  /** Called when the running slot was found good, so copies of the state for the old version can be deleted. */
   readonly settledWell: () => void;
   readonly clock: Clock;
   readonly events: Events;
 }
 
+/** Status of slots and updates. */
 export interface UpdateStatus {
+  /** The slot that runs. */
   readonly slot: string;
+  /** Version in the running slot. */
   readonly version: string;
   readonly good: string;
   readonly trying: string | undefined;
+  /** A FUMO state (OMA FUMO 1.0, section 6.1). */
   readonly state: number;
+  /** Bytes of the bundle received so far. */
   readonly received: number | undefined;
+  /** Size of the bundle in bytes. */
   readonly total: number | undefined;
-  /** Of the last update that ended since the start. */
+  /** FUMO result code of the last operation that ended since the start. */
   readonly result: number | undefined;
+  /** Why that operation failed. */
   readonly reason: string | undefined;
 }
 
 /**
- * Updates the gateway itself: loads a bundle, has it checked and written to the slot that does not run, starts into it, and
- * keeps it when it proves healthy; otherwise the boot loader goes back by itself. What is under way is on record, so that
- * whoever ordered it hears of both outcomes, whichever slot runs then.
+ * Updates the gateway itself (OMA FUMO 1.0). It downloads a bundle, lets the slot driver verify it and write it to the
+ * slot that does not run, and restarts into that slot. The new version is kept when it becomes healthy in time.
+ * Otherwise the boot loader returns to the old slot. The update under way is recorded durably, so its result is
+ * reported in both cases, whichever slot runs then.
  */
 export class Updater implements AsyncDisposable {
   readonly #parts: UpdaterParts;
@@ -62,8 +73,9 @@ export class Updater implements AsyncDisposable {
   }
 
   /**
-   * Begins what a server ordered, or somebody at the gateway.
-   * @throws {PosternError} `conflict` while another is under way, `malformed` when no package is there
+   * Starts an operation. Without `server` it was ordered at the gateway itself.
+   * @throws {PosternError} `conflict` while another operation runs, `malformed` for an Update without a downloaded
+   * package
    */
   begin({ operation, url, server, correlator }: Omit<FirmwareOrder, 'server'> & { server?: string }): void {
     const { records, slots, bundle } = this.#parts;
@@ -100,15 +112,15 @@ export class Updater implements AsyncDisposable {
   }
 
   /**
-   * Goes on after a start: with a download; or it finds out how an installed slot turned out. To be called when the store is
-   * open and CoAP is served.
+   * Continues an update after a start of the gateway: resumes a download, or checks the health of a new slot. To be
+   * called when the store is open and CoAP is served.
    */
   start(): void {
     const { records, slots } = this.#parts;
     const record = records.get();
     const { trying } = slots.boot.read();
     if (!record) {
-      // Somebody set this slot to be tried without an order; it has to prove itself all the same.
+      // The slot was set to be tried by hand. It must be found healthy all the same.
       if (trying === slots.current) this.#run(() => this.#prove({}));
       return;
     }
@@ -123,18 +135,20 @@ export class Updater implements AsyncDisposable {
     await this.#running;
   }
 
+  /** Runs work in the background. `#running` is set meanwhile. */
   #run(work: () => Promise<void>): void {
     this.#running = work()
       .catch((thrown) => {
         if (this.#stop.signal.aborted) return;
         const { message } = asPosternError(thrown);
-        this.#parts.events.emit('error', 'update.stuck', { reason: message });
+        this.#parts.events.emit('update.stuck', { reason: message });
       })
       .finally(() => {
         this.#running = undefined;
       });
   }
 
+  /** Downloads and installs, as the operation and its phase require. */
   async #advance(record: UpdateRecord): Promise<void> {
     try {
       if (record.phase === 'downloading') await this.#download(record);
@@ -147,6 +161,7 @@ export class Updater implements AsyncDisposable {
     }
   }
 
+  /** Downloads the bundle and checks that it may be installed here. */
   async #download(record: UpdateRecord): Promise<void> {
     const { bundle, branch, records, events } = this.#parts;
     branch.state = FumoState.Downloading;
@@ -166,23 +181,30 @@ export class Updater implements AsyncDisposable {
       throw thrown;
     }
     branch.state = FumoState.Downloaded;
-    events.emit('info', 'update.downloaded', { from: record.url.slice(0, 200) });
+    events.emit('update.downloaded', { from: publicUrl(record.url).slice(0, 200) });
   }
 
-  /** What the bundle says, when it may be installed here. */
+  /**
+   * Returns the facts of the bundle when it may be installed here.
+   * @throws {FumoRefusal} 403 for another kind of board, 405 for a version that is not allowed, or as
+   * `SlotDriver.inspect`
+   */
   async #check(): Promise<BundleFacts> {
     const { slots, allowOlder } = this.#parts;
     const facts = await slots.inspect();
     if (facts.compatible !== slots.compatible)
       throw new FumoRefusal(
         FumoResult.Mismatch,
-        `the bundle is for ${facts.compatible || 'nothing'}, this is ${slots.compatible}`,
+        `the bundle is for ${facts.compatible || 'no board'}, and not for ${slots.compatible}`,
       );
     const [wanted, present] = [versionNumber(facts.version), versionNumber(slots.version)];
     if (wanted === undefined)
-      throw new FumoRefusal(FumoResult.NotAcceptable, `no version such as 1.2.3: ${facts.version}`);
+      throw new FumoRefusal(
+        FumoResult.NotAcceptable,
+        `the version must have the form 1.2.3: ${facts.version}`,
+      );
     if (wanted < slots.boot.read().floor)
-      throw new FumoRefusal(FumoResult.NotAcceptable, `${facts.version} is below the floor`);
+      throw new FumoRefusal(FumoResult.NotAcceptable, `${facts.version} is below the lowest version allowed`);
     if (!allowOlder && present !== undefined && wanted < present)
       throw new FumoRefusal(
         FumoResult.NotAcceptable,
@@ -191,16 +213,17 @@ export class Updater implements AsyncDisposable {
     return facts;
   }
 
+  /** Installs the bundle in the other slot and restarts into it. */
   async #install(record: UpdateRecord): Promise<void> {
     const { slots, records, branch, bundle, attempts, events, isConnected, devices } = this.#parts;
     records.put(record);
     branch.state = FumoState.Updating;
     const { version, floor } = await this.#check();
     const slot = otherSlot(slots.current);
-    // Nothing leads to this slot while it is written.
+    // The boot state never names a slot that is being written.
     slots.boot.change({ good: slots.current, trying: undefined, left: 0 });
-    events.emit('info', 'update.installing', { slot, version });
-    await slots.install((percent) => events.emit('info', 'update.progress', { slot, percent }));
+    events.emit('update.installing', { slot, version });
+    await slots.install((percent) => events.emit('update.install-progress', { slot, percent }));
     records.put({
       ...record,
       phase: 'trying',
@@ -212,21 +235,22 @@ export class Updater implements AsyncDisposable {
     });
     slots.boot.change({ trying: slot, left: attempts, failed: undefined });
     bundle.drop();
-    events.emit('info', 'update.restarting', { slot, version });
+    events.emit('update.restarting', { slot, version });
     slots.restart();
   }
 
+  /** Decides after a restart whether the new slot runs, must be checked, or was given up. */
   async #afterRestart(record: UpdateRecord): Promise<void> {
     const { slots } = this.#parts;
     const { good, trying, left } = slots.boot.read();
     if (slots.current === record.slot)
       return good === slots.current ? this.#end(record, FumoResult.Ok) : await this.#prove(record);
-    // The restart itself was what failed: the slot has not been tried yet.
+    // The old slot runs, but the new one still has starts: the restart did not happen, so restart again.
     if (trying === record.slot && left > 0) return slots.restart();
     this.#end(record, FumoResult.Failed, `${record.version} did not prove healthy; ${slots.version} runs on`);
   }
 
-  /** The health gate of a slot that is tried. */
+  /** Checks the health of a slot that is tried. Marks it as good, or restarts. */
   async #prove(record: Partial<UpdateRecord>): Promise<void> {
     const { slots, probe, isConnected, devices, healthDeadline, settledWell, clock, events } = this.#parts;
     const complaint = await passHealthGate(
@@ -244,7 +268,7 @@ export class Updater implements AsyncDisposable {
       this.#stop.signal,
     );
     if (complaint !== undefined) {
-      events.emit('error', 'update.not-healthy', {
+      events.emit('update.not-healthy', {
         slot: slots.current,
         version: slots.version,
         reason: complaint,
@@ -255,20 +279,21 @@ export class Updater implements AsyncDisposable {
     const raised = Math.max(floor, versionNumber(record.floor ?? '') ?? 0);
     slots.boot.change({ good: slots.current, trying: undefined, left: 0, floor: raised });
     settledWell();
-    events.emit('info', 'update.healthy', { slot: slots.current, version: slots.version });
+    events.emit('update.healthy', { slot: slots.current, version: slots.version });
     if (record.operation) this.#end(record as UpdateRecord, FumoResult.Ok);
   }
 
+  /** Ends an operation: sets the FUMO state, deletes the record and reports the result. */
   #end(record: UpdateRecord, result: number, reason?: string): void {
     const { records, branch, slots, ended, events } = this.#parts;
     const isDownload = record.operation === 'Download';
     const hasData = existsSync(slots.bundleFile);
-    // A download that failed has said so already.
+    // A download that failed has set its state already.
     if (!isDownload || result === FumoResult.Ok)
       branch.state = stateAfter(isDownload, result, hasData, branch.state);
     this.#last = { result, reason };
     records.end(() => ended(record, result));
-    events.emit(result === FumoResult.Ok ? 'info' : 'warn', 'update.ended', {
+    events.emit(result === FumoResult.Ok ? 'update.ended' : 'update.failed', {
       operation: record.operation,
       version: record.version,
       result,
@@ -277,6 +302,7 @@ export class Updater implements AsyncDisposable {
   }
 }
 
+/** The FUMO state after an operation. */
 function stateAfter(isDownload: boolean, result: number, hasData: boolean, before: number): number {
   if (isDownload) return FumoState.Downloaded;
   if (result === FumoResult.Ok) return hasData ? FumoState.DoneWithData : FumoState.DoneWithoutData;

@@ -5,20 +5,20 @@ import type { Events } from '../../base/events.ts';
 import type { HealthCheck } from './health.ts';
 
 export interface WatchdogParts {
-  /** Of the kernel, such as `/dev/watchdog`. */
+  /** Watchdog device of the kernel, such as `/dev/watchdog`. */
   readonly device: string;
-  /** What must hold for it to be fed: the real function, which also shows that the event loop turns. */
+  /** Must succeed before each feeding. It exercises the gateway's real work, and shows that the event loop runs. */
   readonly check: HealthCheck;
   readonly clock: Clock;
   readonly events: Events;
 }
 
-/** Milliseconds between feedings; the hardware waits for longer. */
+/** Milliseconds between feedings. The watchdog's own timeout is longer. */
 const interval = 5000;
-/** Closing after this letter disarms it, where the hardware can be disarmed. */
+/** When this letter is written before closing, the watchdog is disarmed, if the hardware allows that. */
 const disarm = 'V';
 
-/** Feeds the board's watchdog for as long as the gateway does its work: when it does not, the board starts again. */
+/** Feeds the board's watchdog while the gateway works. When it does not work, the watchdog restarts the board. */
 export class Watchdog implements AsyncDisposable {
   readonly #parts: WatchdogParts;
   readonly #stop = new AbortController();
@@ -40,7 +40,7 @@ export class Watchdog implements AsyncDisposable {
     this.#running = this.#feed(this.#file);
   }
 
-  /** A gateway that is told to end disarms it; one that dies does not. */
+  /** Disarms the watchdog. A gateway that is killed does not get here, so the board restarts. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await this.#running;
@@ -56,7 +56,7 @@ export class Watchdog implements AsyncDisposable {
     while (!signal.aborted) {
       const complaint = await check();
       if (complaint === undefined) writeSync(file, '\0');
-      else events.emit('error', 'watchdog.hungry', { reason: complaint });
+      else events.emit('watchdog.hungry', { reason: complaint });
       await pause(clock, interval, signal).catch(() => {});
     }
   }

@@ -40,9 +40,9 @@ test('what is refused, or not there, is said in words', async (t) => {
   const { socket } = await admin(t);
   await assert.rejects(askGateway(socket, '/refuse', {}), { message: 'an update is under way' });
   await assert.rejects(askGateway(socket, '/broken'), { message: 'an update is under way' });
-  await assert.rejects(askGateway(socket, '/nothing'), { message: 'there is /status, /broken' });
-  await assert.rejects(askGateway(socket, '/status', {}), { message: 'there is /take, /refuse to POST to' });
-  await assert.rejects(askGateway(socket, '/toString'), { message: 'there is /status, /broken' });
+  await assert.rejects(askGateway(socket, '/nothing'), { message: 'paths for GET: /status, /broken' });
+  await assert.rejects(askGateway(socket, '/status', {}), { message: 'paths for POST: /take, /refuse' });
+  await assert.rejects(askGateway(socket, '/toString'), { message: 'paths for GET: /status, /broken' });
 });
 
 test('a body that is no JSON, or too long, is refused, and the next one is taken', async (t) => {

@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { recordName } from '../../../src/base/record-name.ts';
+import { hashedName } from '../../../src/base/hashed-name.ts';
 import { ImageFiles } from '../../../src/gateway/store/image-files.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'postern-files-'));
@@ -11,7 +11,7 @@ after(() => rmSync(folder, { recursive: true }));
 
 test('a flash that is full, as the kernel says it', () => {
   using files = new ImageFiles(join(folder, 'full'));
-  symlinkSync('/dev/full', join(folder, 'full', `${recordName('a')}.part`));
+  symlinkSync('/dev/full', join(folder, 'full', `${hashedName('a')}.part`));
   assert.throws(() => files.append('a', Buffer.alloc(10), 0), { code: 'full' });
 });
 

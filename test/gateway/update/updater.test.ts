@@ -8,6 +8,7 @@ import { createInterface } from 'node:readline';
 import { describe, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { stringify } from 'smol-toml';
+import type { EventName } from '../../../src/base/event-table.ts';
 import { bootStateOf, programOf } from '../../../src/gateway/update/directory-slots.ts';
 import { FumoState } from '../../../src/mo/fumo.ts';
 import { fileServer } from '../../journeys/file-server.ts';
@@ -86,7 +87,7 @@ class Launched implements AsyncDisposable {
     child.stderr.resume();
   }
 
-  async says(event: string, fields: Record<string, unknown> = {}, from = 0): Promise<Line> {
+  async says(event: EventName, fields: Record<string, unknown> = {}, from = 0): Promise<Line> {
     const fits = (line: Line) =>
       line.event === event && Object.entries(fields).every(([key, value]) => line[key] === value);
     const found = this.lines.slice(from).find(fits);
@@ -325,7 +326,7 @@ describe('a gateway that updates itself, with slots that are directories', { tim
       );
       const status = await launched.cli('update', 'status');
       assert.match(status.said, /A runs, version 0\.1\.0; A is good/);
-      assert.match(status.said, /because {2}the certificate/);
+      assert.match(status.said, /reason {3}the certificate/);
       writeFileSync(file, ours.sign(versioned(), { version: '1.0.0' }));
       const from = launched.lines.length;
       const taken = await launched.cli('update', 'install', file);
@@ -360,7 +361,7 @@ describe('a gateway that updates itself, with slots that are directories', { tim
       await isWritten;
       const gaveUp = await launched.says('update.not-healthy', { slot: 'A' }, from);
       assert.equal(gaveUp.reason, 'the broker is not reached');
-      await launched.says('update.ended', { result: 410 }, from);
+      await launched.says('update.failed', { result: 410 }, from);
       assert.equal(launched.boot.good, 'B');
     },
   );

@@ -1,5 +1,6 @@
 // Makes gateway.db, headend.db and device.db with real parties. ../README.md says in which tree it is run.
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -9,7 +10,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as wait } from 'node:timers/promises';
-import { recordName } from '../../../src/base/record-name.ts';
 import { accountNodes } from '../../../src/mo/dm-acc.ts';
 import { Site, secrets } from '../../journeys/site.ts';
 import { startAedes } from '../../peers/brokers.ts';
@@ -24,6 +24,8 @@ const party = (id: string) => ({
 });
 const parties = [party('gw-1'), party('gw-2'), party('gw-3')];
 const id = (name: string | number) => `urn:dev:ops:${name}`;
+/** Name of the node of a device in the inventory. */
+const recordName = (device: string) => createHash('sha256').update(device).digest('hex').slice(0, 16);
 const client = 'urn:dev:lwm2m:1';
 const behind = 'urn:dev:deep:1';
 
