@@ -2,7 +2,7 @@ import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } f
 import { dirname } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { syncFile, syncFolder } from './durable.ts';
-import { PosternError } from './errors.ts';
+import { asPosternError, PosternError } from './errors.ts';
 
 /** The tables of one party, as the steps that build them. */
 export interface Schema {
@@ -159,6 +159,39 @@ export function transaction<T>(database: DatabaseSync, work: () => T): T {
     if (database.isTransaction) database.exec('ROLLBACK');
     throw error;
   }
+}
+
+/** Says that a value in the database is not known. A later version of the program wrote it, or a person. */
+export const unknownValue = (column: string, value: unknown): string =>
+  `the state has ${column} = ${value}, which this program does not know`;
+
+/**
+ * Checks a value that was read from the database.
+ * @param column table and column, such as `device.mode`
+ * @throws {PosternError} `configuration` for a value that this program does not know
+ */
+export function knownValue<T>(known: readonly T[], value: unknown, column: string): T {
+  if (!known.includes(value as T)) throw new PosternError('configuration', unknownValue(column, value));
+  return value as T;
+}
+
+/**
+ * Reads all rows of a table. A row that `read` refuses is left out; it stays in the table, and the reason is added to
+ * `unreadable`.
+ * @param table a constant of the program: it becomes part of the SQL
+ */
+export function* readRows<T>(
+  database: DatabaseSync,
+  table: string,
+  read: (row: Record<string, unknown>) => T,
+  unreadable: string[],
+): Generator<T> {
+  for (const row of database.prepare(`SELECT * FROM ${table}`).iterate())
+    try {
+      yield read(row);
+    } catch (thrown) {
+      unreadable.push(asPosternError(thrown).message);
+    }
 }
 
 /**

@@ -162,6 +162,9 @@ export const eventTable = {
   'slot.ended': error<'slot', never, { code: number }>(),
   'slot.starting': info<'slot' | 'tried'>(),
 
+  // The state file.
+  'state.unreadable': error<'reason'>(),
+
   // Triggers.
   'trigger.ended': info<'name' | 'done' | 'failed'>(),
   'trigger.started': info<'name' | 'devices' | 'server'>(),

@@ -1,14 +1,25 @@
+/** Modes of the gateway for a device (GwMO), as this program counts. The codes of the wire are in the vocabulary. */
+export const GatewayMode = { Transparent: 0, Proxy: 1, Adaptation: 2 } as const;
+export type GatewayMode = (typeof GatewayMode)[keyof typeof GatewayMode];
+/** All modes, in the order of the codes in the vocabulary. */
+export const gatewayModes = Object.values(GatewayMode);
+
+/** A detached device has no record. */
+export const deviceStates = ['attached'] as const;
+export type DeviceState = (typeof deviceStates)[number];
+
 /** How a device's account for the gateway came: local (GwMO 8.4.2), by the DM server (8.4.1), or by hand on both sides. */
-export type BootstrapOrigin = 'local' | 'server' | 'manual';
+export const bootstrapOrigins = ['local', 'server', 'manual'] as const;
+export type BootstrapOrigin = (typeof bootstrapOrigins)[number];
 
 /** What a device speaks. */
-export type Protocol = 'OMA-DM' | 'LwM2M';
+export const protocols = ['OMA-DM', 'LwM2M'] as const;
+export type Protocol = (typeof protocols)[number];
 
 export interface DeviceRecord {
   readonly deviceId: string;
-  readonly state: 'attached';
-  /** 0 transparent, 1 proxy, 2 adaptation. */
-  readonly mode: number;
+  readonly state: DeviceState;
+  readonly mode: GatewayMode;
   readonly origin: BootstrapOrigin;
   /** URI of where the device was heard last. */
   readonly address: string;

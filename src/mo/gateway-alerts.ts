@@ -6,10 +6,8 @@ import type { DdfElement } from '../wire/syncml/ddf-builder.ts';
 import { parseDdf, textOf } from '../wire/syncml/ddf-xml.ts';
 import { escapeXml } from '../wire/syncml/escape-xml.ts';
 import type { Alert } from '../wire/syncml/message.ts';
+import { type BootstrapOrigin, bootstrapOrigins, type GatewayMode, gatewayModes } from './device-record.ts';
 import { nodeAt, type Vocabulary } from './vocabulary.ts';
-
-/** How a device's account for the gateway came. */
-export type Bootstrap = 'local' | 'server' | 'manual';
 
 /** Why a device is gone: by itself, since it did not answer any more, or since it is attached elsewhere. */
 export type DetachReason = 'left' | 'expired' | 'moved';
@@ -19,8 +17,8 @@ export interface DeviceAttach {
   /** Rises with each alert of a gateway: a number seen before is the same event again. */
   readonly sequence: number;
   readonly deviceId: string;
-  readonly mode: number;
-  readonly bootstrap: Bootstrap;
+  readonly mode: GatewayMode;
+  readonly bootstrap: BootstrapOrigin;
   /** Of a child DM Gateway, which is a device to its parent (GwMO 1.1). */
   readonly isGateway?: boolean;
   /** The child gateway that the device is behind, if it is not behind the one that reports. */
@@ -135,9 +133,9 @@ function read({ items }: Alert, name: string): { root: DdfElement; sequence: num
 export function readDeviceAttach({ modes, componentTypes }: Vocabulary, alert: Alert): DeviceAttach {
   const { root, sequence } = read(alert, 'DeviceAttach');
   const deviceId = textOf(root, 'DeviceID');
-  const mode = modes.indexOf(Number(textOf(root, 'Mode')));
+  const mode = gatewayModes[modes.indexOf(Number(textOf(root, 'Mode')))];
   const bootstrap = textOf(root, 'Bootstrap');
-  if (!Number.isInteger(sequence) || !deviceId || mode < 0)
+  if (!Number.isInteger(sequence) || !deviceId || mode === undefined)
     throw new PosternError('malformed', 'no Device Attach Alert');
   const manufacturer = textOf(root, 'Man');
   const model = textOf(root, 'Mod');
@@ -150,7 +148,7 @@ export function readDeviceAttach({ modes, componentTypes }: Vocabulary, alert: A
       isGateway: true,
     }),
     ...(via !== undefined && { via }),
-    bootstrap: bootstrap === 'server' || bootstrap === 'manual' ? bootstrap : 'local',
+    bootstrap: bootstrapOrigins.find((origin) => origin === bootstrap) ?? 'local',
     ...(manufacturer !== undefined && { manufacturer }),
     ...(model !== undefined && { model }),
   };

@@ -1,9 +1,8 @@
 import { interior, leaf, type ManagementObject } from '../wire/syncml/ddf.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
+import { GatewayMode } from './device-record.ts';
 import { ownVocabulary, type Vocabulary } from './vocabulary.ts';
 
-/** How the gateway stands between a server and a device, as this program counts; the wire's codes are the vocabulary's. */
-export const GatewayMode = { Transparent: 0, Proxy: 1, Adaptation: 2 } as const;
 /** Ways to the DM Gateway Bootstrap (GwMO section 8.4), a bit each. */
 export const BootstrapMethod = { ServerAssisted: 1, Local: 2 } as const;
 

@@ -28,7 +28,7 @@ import type { Vocabulary } from '../../mo/vocabulary.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
 import { decodeNotification, sessionIdText } from '../../wire/syncml/notification.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
-import type { Outbox, OutboxEntry } from '../store/outbox.ts';
+import type { Outbox, OutboxEntry, OutboxKind } from '../store/outbox.ts';
 import { type FirmwareUpdateBody, type ResultBody, resultAlerts } from './reports.ts';
 import type { Uplink } from './uplink.ts';
 
@@ -57,11 +57,9 @@ const alertsPerSession = 1024;
  */
 const gathering = { first: 250, cap: 15_000 } as const;
 /** Kinds of alerts that wait for this interval. */
-const gathered = ['device-attach', 'device-detach'] as const;
+const gathered: readonly OutboxKind[] = ['device-attach', 'device-detach'];
 /** Milliseconds between attempts after a failed session. */
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
-
-const isResult = (kind: string): kind is keyof typeof resultAlerts => Object.hasOwn(resultAlerts, kind);
 
 /** Makes the alert of an outbox entry. */
 function alertOf(
@@ -76,7 +74,6 @@ function alertOf(
     const { operation, correlator, result } = parsed as FirmwareUpdateBody;
     return firmwareAlert(operation, correlator, result);
   }
-  if (!isResult(kind)) throw new PosternError('internal', `an alert of kind ${kind} in the outbox`);
   const { uri, correlator, result } = parsed as ResultBody;
   return campaignAlert(vocabulary.alerts[resultAlerts[kind]], uri, correlator, result);
 }

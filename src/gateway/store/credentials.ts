@@ -1,7 +1,8 @@
 import type { DatabaseSync } from 'node:sqlite';
+import { knownValue, readRows } from '../../base/database.ts';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
-import type { BootstrapOrigin, ExpectedDevice } from '../../mo/device-record.ts';
+import { type BootstrapOrigin, bootstrapOrigins, type ExpectedDevice } from '../../mo/device-record.ts';
 
 /** The secrets and nonces by which one device and the gateway authenticate to each other. */
 export interface GatewayCredential extends ExpectedDevice {
@@ -22,12 +23,11 @@ export class Credentials {
   /** Device IDs by node name (`recordName`). */
   readonly #ids = new Map<string, string>();
 
-  constructor(database: DatabaseSync, limit: number) {
+  /** @param unreadable gets the reason for each credential that cannot be read; such a device is bootstrapped anew */
+  constructor(database: DatabaseSync, limit: number, unreadable: string[] = []) {
     this.limit = limit;
     this.#database = database;
-    for (const row of database.prepare('SELECT * FROM credential').iterate()) {
-      this.#keep(fromRow(row));
-    }
+    for (const credential of readRows(database, 'credential', fromRow, unreadable)) this.#keep(credential);
   }
 
   get size(): number {
@@ -100,7 +100,7 @@ function fromRow(row: Record<string, unknown>): GatewayCredential {
     clientNonce: octets.client_nonce!,
     serverSecret: texts.server_secret!,
     serverNonce: octets.server_nonce!,
-    origin: texts.origin as BootstrapOrigin,
+    origin: knownValue(bootstrapOrigins, row.origin, 'credential.origin'),
     attached: row.attached === 1,
   };
 }

@@ -1,7 +1,15 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import { knownValue, readRows } from '../../base/database.ts';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
-import type { BootstrapOrigin, DeviceRecord, DeviceRecords, Protocol } from '../../mo/device-record.ts';
+import {
+  bootstrapOrigins,
+  type DeviceRecord,
+  type DeviceRecords,
+  deviceStates,
+  gatewayModes,
+  protocols,
+} from '../../mo/device-record.ts';
 
 /** Durable records of the attached devices, all kept in memory too. A full inventory refuses new devices. */
 export class Inventory implements DeviceRecords {
@@ -12,14 +20,15 @@ export class Inventory implements DeviceRecords {
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
 
-  constructor(database: DatabaseSync, limit: number) {
+  /** @param unreadable gets the reason for each record that cannot be read; such a device attaches anew */
+  constructor(database: DatabaseSync, limit: number, unreadable: string[] = []) {
     this.limit = limit;
     this.#delete = database.prepare('DELETE FROM device WHERE device_id = ?');
     this.#put = database.prepare(
       `INSERT OR REPLACE INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware,
          protocol, component_type, via, device_type, objects) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
-    for (const row of database.prepare('SELECT * FROM device').iterate()) this.#keep(fromRow(row));
+    for (const record of readRows(database, 'device', fromRow, unreadable)) this.#keep(record);
   }
 
   get size(): number {
@@ -89,12 +98,12 @@ function fromRow(row: Record<string, unknown>): DeviceRecord {
     row[column] === null ? {} : { [name]: String(row[column]) };
   return {
     deviceId: String(row.device_id),
-    state: row.state as DeviceRecord['state'],
-    mode: Number(row.mode),
-    origin: row.origin as BootstrapOrigin,
+    state: knownValue(deviceStates, row.state, 'device.state'),
+    mode: knownValue(gatewayModes, row.mode, 'device.mode'),
+    origin: knownValue(bootstrapOrigins, row.origin, 'device.origin'),
     address: String(row.address),
     lastSeen: Number(row.last_seen),
-    protocol: row.protocol as Protocol,
+    protocol: knownValue(protocols, row.protocol, 'device.protocol'),
     isGateway: row.component_type === 1,
     ...optional('manufacturer', 'manufacturer'),
     ...optional('model', 'model'),

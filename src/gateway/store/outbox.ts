@@ -1,11 +1,25 @@
 import type { DatabaseSync } from 'node:sqlite';
-import { keepLatest } from '../../base/database.ts';
+import { keepLatest, unknownValue } from '../../base/database.ts';
+
+/** Kinds of alerts. An entry of another kind stays in the table and is not delivered: a later program may know it. */
+export const outboxKinds = [
+  'device-attach',
+  'device-detach',
+  'command-fanout',
+  'device-trigger',
+  'image-operation',
+  'firmware-update',
+] as const;
+export type OutboxKind = (typeof outboxKinds)[number];
+
+const sqlList = (kinds: readonly OutboxKind[]): string => `(${kinds.map((kind) => `'${kind}'`).join()})`;
+const isKnown = `kind IN ${sqlList(outboxKinds)}`;
 
 /** An alert that waits for delivery to a DM server. */
 export interface OutboxEntry {
   /** Rises with each entry. A number is never used twice. */
   readonly sequence: number;
-  readonly kind: string;
+  readonly kind: OutboxKind;
   /** Subject of the alert: a device ID, or the name of the operation that ended. */
   readonly deviceId: string;
   /** Body as JSON; its shape depends on `kind`. */
@@ -35,7 +49,7 @@ export class Outbox {
   }
 
   /** Adds an alert and deletes an earlier one of the same kind and device. Joins the caller's transaction, if any. */
-  add(kind: string, deviceId: string, body: string, server?: string): void {
+  add(kind: OutboxKind, deviceId: string, body: string, server?: string): void {
     this.#database.prepare('DELETE FROM outbox WHERE kind = ? AND device_id = ?').run(kind, deviceId);
     this.#database
       .prepare('INSERT INTO outbox (kind, device_id, body, server) VALUES (?, ?, ?, ?)')
@@ -46,28 +60,36 @@ export class Outbox {
   /** ServerIDs of the recipients of all entries. `undefined` stands for the gateway's own DM server. */
   servers(): (string | undefined)[] {
     return this.#database
-      .prepare('SELECT DISTINCT server FROM outbox')
+      .prepare(`SELECT DISTINCT server FROM outbox WHERE ${isKnown}`)
       .all()
       .map(({ server }) => (server === null ? undefined : String(server)));
   }
 
   /** Whether an entry of any kind other than `kinds` waits. */
-  hasOtherThan(kinds: readonly string[]): boolean {
+  hasOtherThan(kinds: readonly OutboxKind[]): boolean {
+    const others = outboxKinds.filter((kind) => !kinds.includes(kind));
     return (
-      this.#database
-        .prepare(`SELECT 1 FROM outbox WHERE kind NOT IN (${kinds.map(() => '?').join(', ')}) LIMIT 1`)
-        .get(...kinds) !== undefined
+      this.#database.prepare(`SELECT 1 FROM outbox WHERE kind IN ${sqlList(others)} LIMIT 1`).get() !==
+      undefined
     );
+  }
+
+  /** Why entries are not delivered: one reason for each kind that this program does not know. */
+  unreadable(): string[] {
+    return this.#database
+      .prepare(`SELECT DISTINCT kind FROM outbox WHERE NOT ${isKnown}`)
+      .all()
+      .map(({ kind }) => unknownValue('outbox.kind', kind));
   }
 
   /** The oldest `count` entries for one DM server, oldest first. Without `server`: for the gateway's own. */
   peek(count: number, server?: string): OutboxEntry[] {
     return this.#database
-      .prepare('SELECT * FROM outbox WHERE server IS ? ORDER BY sequence LIMIT ?')
+      .prepare(`SELECT * FROM outbox WHERE server IS ? AND ${isKnown} ORDER BY sequence LIMIT ?`)
       .all(server ?? null, count)
       .map((row) => ({
         sequence: Number(row.sequence),
-        kind: String(row.kind),
+        kind: row.kind as OutboxKind,
         deviceId: String(row.device_id),
         body: String(row.body),
         ...(server !== undefined && { server }),

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
 import { openDatabase } from '../../../src/base/database.ts';
 import { Acls, Nodes } from '../../../src/dm/stored-nodes.ts';
-import { Campaigns } from '../../../src/gateway/store/campaigns.ts';
+import { type CampaignKind, Campaigns } from '../../../src/gateway/store/campaigns.ts';
 import { Credentials } from '../../../src/gateway/store/credentials.ts';
 import { Images } from '../../../src/gateway/store/images.ts';
 import { Inventory } from '../../../src/gateway/store/inventory.ts';
@@ -179,7 +179,7 @@ describe('the state of a gateway of Postern 0.1.0', () => {
 
   test('campaigns, and how each device of them stands', (t) => {
     const database = released(t);
-    const runs = (kind: 'fanout' | 'trigger') => {
+    const runs = (kind: CampaignKind) => {
       const campaigns = new Campaigns(database, kind);
       return campaigns
         .runs()
