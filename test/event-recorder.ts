@@ -1,13 +1,18 @@
 import type { EventFields, Events, Severity } from '../src/base/events.ts';
 
+/** An event that was recorded. */
 export interface Recorded {
   readonly severity: Severity;
   readonly name: string;
   readonly fields: EventFields;
 }
 
-/** Keeps what happens, and lets a test wait for it: the only way in which tests of running parties synchronise. */
+/**
+ * Records events, and lets a test wait for them. Tests of running parties synchronize in this way only, never by sleeping.
+ * With POSTERN_TEST_LOG set, events are also printed.
+ */
 export class EventRecorder implements Events {
+  /** In the order of their emission. */
   readonly all: Recorded[] = [];
   readonly #waiting = new Set<{ fits: (event: Recorded) => boolean; resolve: (event: Recorded) => void }>();
 
@@ -22,18 +27,19 @@ export class EventRecorder implements Events {
     if (process.env.POSTERN_TEST_LOG) console.error(severity, name, JSON.stringify(fields));
   }
 
+  /** How many events of this name were recorded. */
   count(name: string): number {
     return this.all.filter((event) => event.name === name).length;
   }
 
-  /** The event, whether it has happened already or is to come. */
+  /** Resolves with the first event of this name and with these fields, whether it is recorded already or comes later. */
   async until(name: string, fields: EventFields = {}): Promise<Recorded> {
     const fits = (event: Recorded) =>
       event.name === name && Object.entries(fields).every(([key, value]) => event.fields[key] === value);
     return this.all.find(fits) ?? (await this.#next(fits));
   }
 
-  /** The event after now. */
+  /** Resolves with the next event of this name and with these fields. Earlier events do not count. */
   async next(name: string, fields: EventFields = {}): Promise<Recorded> {
     return await this.#next(
       (event) =>

@@ -1,5 +1,5 @@
-// `npm run docs` makes docs/conformance.md from the requirements here and from the annotations of the tests:
-// a comment `// conforms: ID, ID` stands right before the test, or the group of tests, that shows it.
+// `npm run docs` makes docs/conformance.md from the requirements here and from annotations of the tests. An annotation is a
+// comment `// conforms: ID, ID` directly before a test, or a group of tests, for these requirements.
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { type Requirement, requirements } from './requirements.ts';
@@ -7,12 +7,14 @@ import { type Requirement, requirements } from './requirements.ts';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const page = `${root}docs/conformance.md`;
 
+/** A test for a requirement. */
 export interface Shown {
+  /** Path of the file from the root, `test/…`. */
   readonly file: string;
   readonly title: string;
 }
 
-/** Where each requirement is shown, by what the tests say of themselves. */
+/** The tests of each requirement, by its ID, from the annotations of all tests. */
 export function annotations(): ReadonlyMap<string, readonly Shown[]> {
   const found = new Map<string, Shown[]>();
   const files = readdirSync(`${root}test`, { recursive: true })
@@ -29,30 +31,30 @@ export function annotations(): ReadonlyMap<string, readonly Shown[]> {
   return found;
 }
 
-/** What is wrong with the table; nothing when it holds. */
+/** The faults of requirements and annotations, as lines of text. Empty when there are none. */
 export function complaints(shown = annotations()): string[] {
   const ids = new Set(requirements.map(({ id }) => id));
   const twice = requirements.filter(
     ({ id }, at) => requirements.findIndex((other) => other.id === id) !== at,
   );
   return [
-    ...twice.map(({ id }) => `${id} stands twice`),
+    ...twice.map(({ id }) => `there are two requirements ${id}`),
     ...[...shown.keys()]
       .filter((id) => !ids.has(id))
-      .map((id) => `a test says that it shows ${id}, which is no requirement`),
+      .map((id) => `a test is annotated with ${id}, which is not a requirement`),
     ...requirements
       .filter(({ id, notApplicable, through }) => notApplicable === undefined && !through && !shown.has(id))
-      .map(({ id }) => `no test shows ${id}`),
+      .map(({ id }) => `no test for ${id}`),
     ...requirements
       .filter(({ id, notApplicable }) => notApplicable !== undefined && shown.has(id))
-      .map(({ id }) => `${id} is said not to apply, and a test shows it`),
+      .map(({ id }) => `${id} does not apply, but a test is annotated with it`),
     ...requirements.flatMap(({ id, through = [] }) =>
-      through.filter((other) => !shown.has(other)).map((other) => `${id}: no test shows ${other}`),
+      through.filter((other) => !shown.has(other)).map((other) => `${id}: no test for ${other}`),
     ),
     ...requirements.flatMap(({ id, where }) =>
       where
         .filter((file) => !existsSync(`${root}src/${file}`))
-        .map((file) => `${id}: there is no src/${file}`),
+        .map((file) => `${id}: src/${file} does not exist`),
     ),
   ];
 }
@@ -72,6 +74,7 @@ function row(
   return `| ${id} | ${section} | ${side} | ${cell(text)} | ${where.map((file) => `\`${file}\``).join(' ')} | ${proof} |`;
 }
 
+/** The content of docs/conformance.md. */
 export function conformancePage(): string {
   const shown = annotations();
   const specs = [...new Set(requirements.map(({ spec }) => spec))];
@@ -88,8 +91,8 @@ export function conformancePage(): string {
   const applicable = requirements.filter(({ notApplicable }) => notApplicable === undefined).length;
   return `${[
     '# Conformance',
-    `What the specifications ask of a DM client (C) and a DM server (S), in our own words, with where it is done in \`src/\` and the tests that show it: ${applicable} requirements that apply, and ${requirements.length - applicable} of the static conformance tables that do not, with the reason. The numbers of the rows are ours. This page is made by \`npm run docs\` from annotations of the tests, and a test fails when it is not what they say, or when a row has no test.`,
-    'Two things rest on an assumption, since the published text was not at hand: Package #0 of DM 1.3 (NOT-1) and the identifiers of GwMO (GW-1 and on). What is assumed stands in architecture.md, under "Where it departs from the first design", and in gwmo.md.',
+    `The requirements of the specifications on a DM client (C) and a DM server (S), in our own words. Each row names the files in \`src/\` that implement it and the tests that show it. ${applicable} requirements apply; ${requirements.length - applicable} of the static conformance tables do not apply, and their rows give the reason. The numbers of the rows are our own. \`npm run docs\` makes this page from annotations of the tests. A test fails when the page is out of date or when a row has no test.`,
+    'Two things rest on assumptions, because the published text was not available: Package #0 of DM 1.3 (NOT-1) and the identifiers of GwMO (from GW-1 on). The assumptions are described in architecture.md, under "Where it departs from the first design", and in gwmo.md.',
     ...parts,
   ].join('\n\n')}\n`;
 }

@@ -12,7 +12,7 @@ for (const [script, args, code, said] of [
   ['image.ts', ['--keys', '/none'], 1, /--keys: \/none has no ca\.crt/],
   ['update-bundle.ts', ['--floor', '1'], 2, /--floor 1: expected three numbers/],
 ] as const)
-  test(`${script} ${args.join(' ')} ends with ${code}, and in plain words`, () => {
+  test(`${script} ${args.join(' ')} ends with ${code} and a message without a stack trace`, () => {
     const file = fileURLToPath(new URL(`../../firmware-image/${script}`, import.meta.url));
     const { status, stdout, stderr } = spawnSync(process.execPath, [file, ...args], { encoding: 'utf8' });
     assert.equal(status, code);
