@@ -1,4 +1,4 @@
-/** Paths and resource types of the southbound binding (docs/bindings.md). */
+/** Paths of the southbound binding (docs/bindings.md). */
 export const paths = {
   bootstrap: '/dm/bs',
   sessions: '/dm',
@@ -12,6 +12,7 @@ export const paths = {
   notification: ['dmn'],
 } as const;
 
+/** Resource types (attribute `rt`) in `/.well-known/core`. */
 export const resourceTypes = {
   bootstrap: 'oma.dm.bs',
   sessions: 'oma.dm',
