@@ -28,23 +28,27 @@ export interface Download {
   readonly body: AsyncIterable<Uint8Array>;
 }
 
+/** A download that can be resumed. */
 export interface ResumedDownload {
-  /** Bytes that are there. */
+  /** Bytes received so far. */
   readonly received: () => number;
-  /** Asks for the rest, and keeps what comes. */
+  /** Requests the rest of the file and stores what arrives. */
   readonly attempt: () => Promise<void>;
+  /** Called before each further attempt. */
   readonly brokeOff: (received: number, reason: string) => void;
   readonly clock: Clock;
   readonly entropy: Entropy;
 }
 
-/** Attempts in a row that bring nothing. */
+/** Attempts in a row without a new byte after which a download is given up. */
 const attempts = 8;
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 
 /**
- * Asks again and again, from where it broke off, as long as each few attempts bring something.
- * @throws what the last attempt threw, or the reason of the signal
+ * Downloads a file in as many attempts as it takes. Each attempt goes on where the one before broke off. The download is
+ * given up after `attempts` attempts in a row without a new byte, and at once for an error that a further attempt cannot
+ * change.
+ * @throws what the last attempt threw, or the signal's reason
  */
 export async function downloadUntilComplete(
   { received, attempt, brokeOff, clock, entropy }: ResumedDownload,

@@ -78,7 +78,7 @@ export class Campaigns {
     this.#setTarget.run(state, status ?? null, outcome ?? null, this.#kind, name, device);
   }
 
-  /** All of it is written, or nothing. */
+  /** Writes all changes of `work`, or none when it throws. */
   inTransaction(work: () => void): void {
     transaction(this.#database, work);
   }

@@ -77,7 +77,7 @@ export class Images {
     this.#known.set(name, record);
   }
 
-  /** All of it is written, or nothing. */
+  /** Writes all changes of `work`, or none when it throws. */
   inTransaction(work: () => void): void {
     transaction(this.#database, work);
   }
