@@ -1,11 +1,14 @@
-// Bundles each party to one file in dist/, and says what each dependency weighs in it. Fails when the gateway passes its budget.
+// Bundles each party to one file in dist/, and reports what each dependency weighs in it. Fails when the gateway exceeds its
+// budget. `--quiet` leaves the report to dist/size-report.txt; `--write` records the gateway's size.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
+import { publish } from './figure-pages.ts';
+import { single, today } from './figures.ts';
 
-const { values: flags } = parseArgs({ options: { quiet: { type: 'boolean' } } });
+const { values: flags } = parseArgs({ options: { quiet: { type: 'boolean' }, write: { type: 'boolean' } } });
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
 
@@ -100,6 +103,7 @@ function weights({ inputs }) {
 
 const report = [];
 let failed = false;
+let gatewaySizes;
 for (const [name, commands] of Object.entries(bundles)) {
   const outfile = `dist/${name}.mjs`;
   const { metafile } = await build({
@@ -118,6 +122,11 @@ for (const [name, commands] of Object.entries(bundles)) {
   report.push(`${outfile}: ${kilobytes(code.length).trim()} minified, ${kilobytes(gzipped).trim()} gzipped`);
   for (const [part, bytes] of parts) report.push(`  ${kilobytes(bytes)}  ${part}`);
   if (name !== 'postern') continue;
+  const size = (what, bytes, limit) => single(what, 'KB', bytes / 1000, { atMost: limit / 1000 });
+  gatewaySizes = {
+    minified: size('Gateway bundle, minified', code.length, budget.minified),
+    gzipped: size('Gateway bundle, gzipped', gzipped, budget.gzipped),
+  };
   for (const stranger of strangers.filter((one) => parts.some(([part]) => part === one))) {
     failed = true;
     console.error(`${outfile} holds ${stranger}, which belongs to another party`);
@@ -151,4 +160,8 @@ await build({
 
 writeFileSync(`${root}dist/size-report.txt`, `${report.join('\n')}\n`);
 if (!flags.quiet || failed) console.log(report.join('\n'));
+if (flags.write) {
+  const how = '`npm run build`: dist/postern.mjs, all that a gateway needs besides Node.';
+  publish('bundle', { title: 'Bundle', date: today(), how, figures: gatewaySizes }, true);
+}
 if (failed) process.exitCode = 1;

@@ -1,6 +1,8 @@
 // npm run image: the flashable disk image and the signed update bundle of a board.
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { publish } from '../build/figure-pages.ts';
+import { single, today } from '../build/figures.ts';
 import type { Board } from './boards/board.ts';
 import { imx8mMini } from './boards/imx8m-mini.ts';
 import { qemu } from './boards/qemu.ts';
@@ -30,6 +32,7 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
   --keys DIR        keys that sign it; made for development, and named so, by default
   --boot-loader FILE  the board's own boot loader, for boards that Debian has none for
   --developer       with a shell on the console
+  --write           records the sizes, for docs/firmware.md
 `;
 await runCommand({
   help,
@@ -40,8 +43,9 @@ await runCommand({
     keys: { type: 'string' },
     'boot-loader': { type: 'string' },
     developer: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
   },
-  run: async ({ version, floor, keys, developer, 'boot-loader': bootLoader, ...values }) => {
+  run: async ({ version, floor, keys, developer, write, 'boot-loader': bootLoader, ...values }) => {
     const board = boards[values.board];
     if (!board)
       throw new UsageError(
@@ -66,6 +70,24 @@ await runCommand({
     const report = `${describeImage(built)}\n${megabytes(bytesOf(packed))}  disk, packed`;
     writeFileSync(join(built.folder, 'report.txt'), `${report}\n`);
     console.log(`${report}\n\n${packed}\n${built.bundle}`);
+    const size = (what: string, file: string, atMost?: number) =>
+      single(what, 'MB', bytesOf(file) / 1e6, atMost === undefined ? {} : { atMost: atMost / 1e6 });
+    if (write)
+      publish(
+        'image',
+        {
+          title: 'Firmware image',
+          date: today(),
+          how: `\`npm run image\`: version ${version} for ${board.description}.`,
+          figures: {
+            'update-bundle': size('Update bundle', built.bundle, budgets.bundle),
+            'packed-disk': size('Disk image, packed by zstd', packed, budgets.packedDisk),
+            root: size('Root with its hash tree', built.rootImage),
+            boot: size('Kernel and initramfs (FIT)', built.fit),
+          },
+        },
+        true,
+      );
     for (const [what, file, budget] of [
       ['update bundle', built.bundle, budgets.bundle],
       ['packed disk', packed, budgets.packedDisk],

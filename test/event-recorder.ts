@@ -1,44 +1,47 @@
-import type { EventFields, Events, Severity } from '../src/base/events.ts';
+import type { EventFields, Severity } from '../src/base/event-fields.ts';
+import { type EventName, type FieldsOf, severityOf } from '../src/base/event-table.ts';
+import type { Events } from '../src/base/events.ts';
 
 export interface Recorded {
   readonly severity: Severity;
-  readonly name: string;
+  readonly name: EventName;
   readonly fields: EventFields;
 }
+
+/** Values that fields of an event are to have. */
+type Wanted<Name extends EventName> = {
+  readonly [Key in keyof FieldsOf<Name>]?: FieldsOf<Name>[Key] | undefined;
+};
 
 /** Keeps what happens, and lets a test wait for it: the only way in which tests of running parties synchronise. */
 export class EventRecorder implements Events {
   readonly all: Recorded[] = [];
   readonly #waiting = new Set<{ fits: (event: Recorded) => boolean; resolve: (event: Recorded) => void }>();
 
-  emit(severity: Severity, name: string, fields: EventFields = {}): void {
-    const event = { severity, name, fields };
+  emit(name: EventName, fields: EventFields): void {
+    const event = { severity: severityOf(name), name, fields };
     this.all.push(event);
     for (const waiter of this.#waiting)
       if (waiter.fits(event)) {
         this.#waiting.delete(waiter);
         waiter.resolve(event);
       }
-    if (process.env.POSTERN_TEST_LOG) console.error(severity, name, JSON.stringify(fields));
+    if (process.env.POSTERN_TEST_LOG) console.error(event.severity, name, JSON.stringify(fields));
   }
 
-  count(name: string): number {
+  count(name: EventName): number {
     return this.all.filter((event) => event.name === name).length;
   }
 
   /** The event, whether it has happened already or is to come. */
-  async until(name: string, fields: EventFields = {}): Promise<Recorded> {
-    const fits = (event: Recorded) =>
-      event.name === name && Object.entries(fields).every(([key, value]) => event.fields[key] === value);
+  async until<Name extends EventName>(name: Name, fields: Wanted<Name> = {}): Promise<Recorded> {
+    const fits = fitting(name, fields);
     return this.all.find(fits) ?? (await this.#next(fits));
   }
 
   /** The event after now. */
-  async next(name: string, fields: EventFields = {}): Promise<Recorded> {
-    return await this.#next(
-      (event) =>
-        event.name === name && Object.entries(fields).every(([key, value]) => event.fields[key] === value),
-    );
+  async next<Name extends EventName>(name: Name, fields: Wanted<Name> = {}): Promise<Recorded> {
+    return await this.#next(fitting(name, fields));
   }
 
   #next(fits: (event: Recorded) => boolean): Promise<Recorded> {
@@ -47,3 +50,8 @@ export class EventRecorder implements Events {
     return promise;
   }
 }
+
+const fitting =
+  <Name extends EventName>(name: Name, wanted: Wanted<Name>) =>
+  (event: Recorded): boolean =>
+    event.name === name && Object.entries(wanted).every(([key, value]) => event.fields[key] === value);

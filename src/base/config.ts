@@ -48,7 +48,7 @@ const mqttUrl = v.pipe(
 
 /** Schema of the table `mqtt`: how a party reaches its MQTT broker. */
 export const mqttSection = v.strictObject({
-  url: described(mqttUrl, 'Where the broker is: `mqtt://host:1883`, or `mqtts://host:8883` with TLS'),
+  url: described(mqttUrl, 'Address of the broker: `mqtt://host:1883`, or `mqtts://host:8883` with TLS'),
   protocol: described(
     v.optional(v.picklist(['auto', '3.1.1', '5'], '"auto", "3.1.1" or "5"'), 'auto'),
     'MQTT version; `auto` tries 5 first',
@@ -99,8 +99,7 @@ function complaint(file: string, issue: v.BaseIssue<unknown>): string {
     '',
   );
   const missing = issue.input === undefined;
-  if (issue.type === 'strict_object' && issue.expected === 'never')
-    return `${file}: ${key}: there is no such key`;
+  if (issue.type === 'strict_object' && issue.expected === 'never') return `${file}: ${key}: unknown key`;
   const known = issue.kind === 'validation' || issue.type === 'picklist';
   const expected = known ? issue.message : (names[issue.expected ?? ''] ?? issue.expected ?? 'another value');
   const found = secretKey.test(keys.at(-1) ?? '') && !missing ? 'another value' : shown(issue.input);
@@ -142,7 +141,7 @@ export function loadConfig<S extends v.GenericSchema>(schema: S, file: string): 
   } catch (cause) {
     const why =
       cause instanceof TomlError
-        ? `line ${cause.line}, column ${cause.column}: no TOML: ${cause.message.split('\n')[0]}`
+        ? `line ${cause.line}, column ${cause.column}: not valid TOML: ${cause.message.split('\n')[0]}`
         : (cause as NodeJS.ErrnoException).code === 'ENOENT'
           ? 'there is no such file'
           : String(cause);

@@ -1,7 +1,8 @@
 import { type DestinationStream, type Logger, pino } from 'pino';
-import type { EventFields, Events, Severity } from './events.ts';
+import { type EventName, type FieldsOf, severityOf } from './event-table.ts';
+import type { Events } from './events.ts';
 
-/** Events as JSON lines: `event` is the name of what happened, the rest are its facts. */
+/** Events as JSON lines at the level that the table gives them: `event` is the name of what happened, the rest are its facts. */
 export class LogEvents implements Events {
   readonly #logger: Logger;
 
@@ -10,7 +11,7 @@ export class LogEvents implements Events {
     this.#logger = destination ? pino(options, destination) : pino(options);
   }
 
-  emit(severity: Severity, name: string, fields: EventFields = {}): void {
-    this.#logger[severity]({ event: name, ...fields });
+  emit<Name extends EventName>(name: Name, fields: FieldsOf<Name>): void {
+    this.#logger[severityOf(name)]({ event: name, ...fields });
   }
 }

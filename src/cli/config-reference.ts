@@ -1,11 +1,11 @@
-// `npm run docs`: makes docs/configuration.md from the schemas that check the files.
+// `npm run docs`: makes docs/configuration.md from the schemas that check configuration files.
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { deviceConfigSchema } from '../device/config.ts';
 import { gatewayConfigSchema } from '../gateway/config.ts';
 import { headendConfigSchema } from '../headend/config.ts';
 
-/** What this page needs of a valibot schema. */
+/** The parts of a valibot schema that this page needs. */
 interface Schema {
   readonly type: string;
   readonly entries?: Readonly<Record<string, Schema>>;
@@ -26,6 +26,7 @@ interface Row {
 interface Section {
   readonly name: string;
   readonly repeated: boolean;
+  readonly description: string;
   readonly rows: Row[];
 }
 
@@ -34,7 +35,7 @@ const descriptionOf = ({ pipe = [] }: Schema): string =>
 const base = (schema: Schema): Schema =>
   schema.pipe?.[0] && schema.pipe[0] !== schema ? base(schema.pipe[0]) : schema;
 
-/** The schema below `optional`, with the default on the way. */
+/** The schema inside `optional`, with its default. */
 function unwrap(schema: Schema): { inner: Schema; isOptional: boolean; standard: unknown } {
   const outer = base(schema);
   if (outer.type !== 'optional' || !outer.wrapped)
@@ -42,16 +43,19 @@ function unwrap(schema: Schema): { inner: Schema; isOptional: boolean; standard:
   return { inner: outer.wrapped, isOptional: true, standard: outer.default };
 }
 
-/** In words: what the checks of a value expect. */
+/** What the checks of a value expect, in words. */
 function kindOf(schema: Schema): string {
   const plain = base(schema);
   const expected = (schema.pipe ?? []).flatMap((step) =>
     step.pipe ? kindOf(step) : typeof step.message === 'string' ? step.message : [],
   );
-  if (plain.type === 'picklist') return (plain.options ?? []).map((option) => `\`"${option}"\``).join(', ');
-  if (plain.type === 'array') return `list of ${kindOf(plain.item ?? plain)}`;
+  if (plain.type === 'picklist')
+    return `one of ${(plain.options ?? []).map((option) => `\`"${option}"\``).join(', ')}`;
+  if (plain.type === 'array') return `list; each item: ${kindOf(plain.item ?? plain)}`;
   return (
-    expected[0] ?? { string: 'text', boolean: 'true or false', number: 'number' }[plain.type] ?? plain.type
+    expected[0] ??
+    { string: 'text', boolean: 'true or false', number: 'a number', record: 'table of texts' }[plain.type] ??
+    plain.type
   );
 }
 
@@ -59,33 +63,34 @@ const entriesOf = (schema: Schema) => Object.entries(base(schema).entries ?? {})
 const isTable = (schema: Schema) => base(schema).type === 'strict_object';
 const isTableList = (schema: Schema) => base(schema).type === 'array' && isTable(base(schema).item ?? schema);
 
-function sectionsOf(name: string, schema: Schema, repeated: boolean): Section[] {
+function sectionsOf(name: string, schema: Schema, repeated: boolean, description = ''): Section[] {
   const rows: Row[] = [];
   const below: Section[] = [];
   for (const [key, field] of entriesOf(schema)) {
     const { inner, isOptional, standard } = unwrap(field);
     const path = name === '' ? key : `${name}.${key}`;
-    if (isTable(inner)) below.push(...sectionsOf(path, inner, false));
-    else if (isTableList(inner)) below.push(...sectionsOf(path, base(inner).item ?? inner, true));
+    if (isTable(inner)) below.push(...sectionsOf(path, inner, false, descriptionOf(field)));
+    else if (isTableList(inner))
+      below.push(...sectionsOf(path, base(inner).item ?? inner, true, descriptionOf(field)));
     else {
       const shown =
-        standard === undefined ? (isOptional ? 'none' : '**needed**') : `\`${JSON.stringify(standard)}\``;
+        standard === undefined ? (isOptional ? 'none' : '**required**') : `\`${JSON.stringify(standard)}\``;
       rows.push({ key, kind: kindOf(inner), standard: shown, description: descriptionOf(field) });
     }
   }
-  return [...(rows.length > 0 ? [{ name, repeated, rows }] : []), ...below];
+  // A table whose only keys are further tables is shown if it has a description.
+  const isShown = rows.length > 0 || description !== '';
+  return [...(isShown ? [{ name, repeated, description, rows }] : []), ...below];
 }
 
 function partyText(title: string, command: string, schema: unknown): string {
-  const sections = sectionsOf('', schema as Schema, false).map(({ name, repeated, rows }) =>
+  const sections = sectionsOf('', schema as Schema, false).map(({ name, repeated, description, rows }) =>
     [
-      `### \`${repeated ? `[[${name}]]` : `[${name}]`}\`${repeated ? ', as often as needed' : ''}`,
+      `### \`${repeated ? `[[${name}]]` : `[${name}]`}\`${repeated ? ', any number of times' : ''}`,
       '',
-      '| Key | What | Default | |',
-      '|---|---|---|---|',
-      ...rows.map(
-        ({ key, kind, standard, description }) => `| \`${key}\` | ${kind} | ${standard} | ${description} |`,
-      ),
+      ...(description === '' ? [] : [`${description}.`, '']),
+      ...(rows.length === 0 ? [] : ['| Key | Value | Default | Meaning |', '|---|---|---|---|']),
+      ...rows.map((row) => `| \`${row.key}\` | ${row.kind} | ${row.standard} | ${row.description} |`),
     ].join('\n'),
   );
   return [`## ${title}`, '', `For \`${command}\`.`, '', sections.join('\n\n')].join('\n');
@@ -96,7 +101,7 @@ export function configurationPage(): string {
   return `${[
     '# Configuration',
     '',
-    'Files are TOML. An unknown key is an error, and so is a value of the wrong kind: the program says the file, the key, what it expected and what it found, and ends. `--check` does only that. This page is made from the schemas by `npm run docs`.',
+    'Configuration files are TOML. An unknown key or a wrong value is an error: the program prints the file, the key, what it expected and what it found, and exits. With `--check` it only checks the file. `npm run docs` makes this page from the schemas that check the files.',
     '',
     partyText('Gateway', 'postern gateway --config FILE', gatewayConfigSchema),
     '',

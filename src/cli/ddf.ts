@@ -9,11 +9,11 @@ export const ddf: Command = {
   summary: 'Prints the description (DDF) of a management object',
   help: `Usage: postern ddf --mo NAME
 
-Prints the DDF, XML as OMA DM defines it, of a management object that gateway or device have:
+Prints the DDF (XML, as OMA DM defines it) of a management object of the gateway or the device:
 
   ${names.join(', ')}
 
-  --mo NAME  the object`,
+  --mo NAME  name of the object`,
   options: { mo: { type: 'string' } },
   async run({ mo }) {
     const object =

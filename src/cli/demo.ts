@@ -3,12 +3,13 @@ import { AdminApi, defaultSocket } from '../gateway/console/admin-api.ts';
 import { type Command, stopped } from './runner.ts';
 
 export const demo: Command = {
-  summary: 'Runs everything on this machine, and tells what happens',
+  summary: 'Runs all parties on this machine and describes what happens',
   help: `Usage: postern demo [--once]
 
-An MQTT broker, a DM server, a gateway and a few End Devices, all on the loopback interface. Ctrl-C stops it.
+Runs an MQTT broker, a DM server, a gateway and a few End Devices on the loopback interface. Ctrl-C stops them.
+Each step of each party is one line.
 
-  --once  ends when all was shown`,
+  --once  ends after the last journey`,
   options: { once: { type: 'boolean' } },
   async run({ once }, stop) {
     await using show = new Demo(console.log);

@@ -11,17 +11,17 @@ export const device: Command = {
   help: `Usage: postern device --config FILE [--readable] [--check]
        postern device --id ID [--factory-secret SECRET | --lwm2m] [--gateway URI] [--interface ADDRESS] [--readable]
 
-Finds a gateway, is bootstrapped to it, attaches, and then waits for its DM server to ask for sessions; or, as an LwM2M
-client, registers and waits for what its gateway does in adaptation mode.
+The device finds a gateway, is bootstrapped to it and attaches. Then it waits for requests of its DM server for sessions.
+As an LwM2M client, it registers and waits for requests of its gateway (adaptation mode).
 
   --config FILE            configuration, TOML; all keys are in docs/configuration.md
   --id ID                  DevId, instead of a configuration file
-  --factory-secret SECRET  what it proves itself to the local bootstrap server by
-  --lwm2m                  it is an LwM2M client, ID its endpoint name
-  --gateway URI            where the gateway is, coap://192.0.2.1:5683; found by multicast when absent
-  --interface ADDRESS      own IPv4 address to speak from
-  --readable               sentences instead of JSON
-  --check                  only says whether the configuration is right`,
+  --factory-secret SECRET  secret for the local bootstrap server
+  --lwm2m                  runs as an LwM2M client; ID is its endpoint name
+  --gateway URI            address of the gateway, such as coap://192.0.2.1:5683; by default found by multicast
+  --interface ADDRESS      IPv4 address of the interface to use
+  --readable               prints sentences instead of JSON
+  --check                  only checks the configuration`,
   options: {
     config: { type: 'string' },
     id: { type: 'string' },
@@ -37,7 +37,7 @@ client, registers and waits for what its gateway does in adaptation mode.
       values.config === undefined
         ? checkConfig(deviceConfigSchema, fromOptions(values), 'the command line')
         : loadConfig(deviceConfigSchema, String(values.config));
-    if (values.check) return console.log('the configuration is right');
+    if (values.check) return console.log('the configuration is valid');
     const events = values.readable
       ? new Narrator('device', console.log)
       : new LogEvents(config.log.level, 'device');

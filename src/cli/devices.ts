@@ -3,14 +3,14 @@ import type { DeviceRecord } from '../mo/device-record.ts';
 import type { Command } from './runner.ts';
 
 const modes = ['transparent', 'proxy', 'adaptation'];
-const origins = { local: 'local bootstrap server', server: 'DM server', manual: 'hand' } as const;
+const origins = { local: 'local bootstrap server', server: 'DM server', manual: 'manual setup' } as const;
 
 export const devices: Command = {
   summary: 'Lists the End Devices of a running gateway',
   help: `Usage: postern devices [--socket PATH] [--json]
 
-  --socket PATH  admin socket of the gateway, where it is not the usual one
-  --json         the answer as it is`,
+  --socket PATH  admin socket of the gateway, if it is not the default one
+  --json         prints all fields, as JSON`,
   options: { socket: { type: 'string' }, json: { type: 'boolean' } },
   async run({ socket = defaultSocket(), json }) {
     const found = (await askGateway(String(socket), '/devices')) as DeviceRecord[];
@@ -26,7 +26,7 @@ export const devices: Command = {
       new Date(device.lastSeen).toISOString(),
     ]);
     const table = [
-      ['DEVICE', 'STATE', 'MODE', 'BOOTSTRAPPED BY', 'WHAT', 'ADDRESS', 'LAST SESSION'],
+      ['DEVICE', 'STATE', 'MODE', 'ACCOUNT FROM', 'MODEL, FIRMWARE', 'ADDRESS', 'LAST SESSION'],
       ...rows,
     ];
     const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));

@@ -13,13 +13,13 @@ export const gateway: Command = {
   summary: 'Runs a DM Gateway',
   help: `Usage: postern gateway [--config FILE] [--check]
 
-Serves the devices of this network by CoAP, and reaches the DM server through an MQTT broker (5 or 3.1.1).
-What happens is logged to standard output, a JSON object per line. SIGINT or SIGTERM stops it cleanly.
+Serves the devices of this network over CoAP, and connects to the DM server through an MQTT broker (5 or 3.1.1).
+The log goes to standard output, one JSON object per line. SIGINT or SIGTERM stops the gateway in order.
 
-  --config FILE  configuration, TOML; ${defaultFile} by default
-  --check        only says whether the configuration is right
+  --config FILE  configuration, TOML; by default ${defaultFile}
+  --check        only checks the configuration
 
-A configuration that is enough:
+A minimal configuration:
 
   [gateway]
   id = "gw-1"
@@ -33,22 +33,22 @@ A configuration that is enough:
 
   [dm-server]
   id = "dm.example"
-  client-secret = "what the gateway proves itself by"
-  server-secret = "what the server proves itself by"
+  client-secret = "secret of the gateway"
+  server-secret = "secret of the DM server"
 
-A gateway behind another gateway has, in place of [mqtt]:
+A gateway behind another gateway has this table instead of [mqtt]:
 
   [parent]
   id = "gw-0"
   uri = "coap://192.0.2.1:5683"
-  factory-secret = "what the parent's bootstrap server knows it by"
+  factory-secret = "secret for the parent's bootstrap server"
 
 All keys are in docs/configuration.md.`,
   options: { config: { type: 'string' }, check: { type: 'boolean' } },
   async run({ config: file = defaultFile, check }, stop) {
     const config = loadConfig(gatewayConfigSchema, String(file));
-    if (check) return console.log(`${file} is right`);
-    // A board has little memory: the heap grows in small steps, at the price of more collections.
+    if (check) return console.log(`${file} is valid`);
+    // A board has little memory, so the heap grows in small steps. The price is more garbage collections.
     for (const flag of ['--semi-space-growth-factor=1', '--heap-growing-percent=20'])
       setFlagsFromString(flag);
     const restart = new AbortController();
@@ -64,7 +64,7 @@ All keys are in docs/configuration.md.`,
     await using admin = new AdminApi(config.gateway['admin-socket'] ?? defaultSocket(), views, {
       '/update': (body) => running.firmware.install(body),
     });
-    // Devices first.
+    // Devices are served first; the admin API can wait.
     await running.start();
     await admin.start();
     await stopped(AbortSignal.any([stop, restart.signal]));

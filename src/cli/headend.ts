@@ -9,25 +9,25 @@ export const headend: Command = {
   summary: 'Runs the reference DM server',
   help: `Usage: postern headend --config FILE [--relay URL] [--check]
 
-Manages devices behind gateways, over an MQTT broker, and offers an HTTP API:
+Manages devices behind gateways, over an MQTT broker. It has an HTTP API:
 
-  GET  /gateways, /devices     which there are, online or not, and behind which gateway
-  POST /devices/{id}/sessions  has a device open a session, does operations in it, and answers with what they came to
-  POST /gateways/{id}/sessions the same with a gateway
-  POST /fanouts, /triggers     has a gateway do something with many devices
+  GET  /gateways, /devices     lists gateways and devices: online or not, and behind which gateway
+  POST /devices/{id}/sessions  asks a device for a session, executes operations in it, and returns their results
+  POST /gateways/{id}/sessions the same for a gateway
+  POST /fanouts, /triggers     starts a fan-out or a trigger on a gateway, for many devices
   POST /images                 puts an image into a gateway
-  GET  /alerts, /sessions      what was reported, and what is under way
-  PUT  /policies/{device}      chooses the gateway that a device belongs to
-  GET  /openapi.json           all of it, as OpenAPI
+  GET  /alerts, /sessions      lists received alerts, and open sessions
+  PUT  /policies/{device}      assigns a device to a gateway
+  GET  /openapi.json           describes the whole API (OpenAPI)
 
   curl -X POST http://127.0.0.1:8080/devices/urn:dev:1/sessions \\
     -d '{"operations": [{"name": "Get", "uri": "./DevInfo/Mod"}]}'
 
   --config FILE  configuration, TOML
-  --relay URL    hands packages of devices to this DM server, over HTTP, in place of the configuration's relay.url
-  --check        only says whether the configuration is right
+  --relay URL    relays packages of devices to this DM server over HTTP; overrides relay.url of the configuration
+  --check        only checks the configuration
 
-A configuration that is enough:
+A minimal configuration:
 
   [headend]
   id = "dm.example"
@@ -37,8 +37,8 @@ A configuration that is enough:
 
   [[gateway]]
   id = "gw-1"
-  client-secret = "what the gateway proves itself by"
-  server-secret = "what the server proves itself by"
+  client-secret = "secret of the gateway"
+  server-secret = "secret of the DM server"
 
 All keys are in docs/configuration.md.`,
   options: {
@@ -52,12 +52,12 @@ All keys are in docs/configuration.md.`,
       relay === undefined
         ? loaded
         : checkConfig(headendConfigSchema, { ...loaded, relay: { ...loaded.relay, url: relay } }, '--relay');
-    if (check) return console.log(`${file} is right`);
+    if (check) return console.log(`${file} is valid`);
     const events = new LogEvents(config.log.level, 'headend');
     await using running = new Headend(config, { events });
     await using api = new HeadendApi(running, events);
     await api.start(config.api.host, config.api.port);
-    events.emit('info', 'api.listening', { url: api.url });
+    events.emit('api.listening', { url: api.url });
     running.start();
     await stopped(stop);
   },

@@ -5,20 +5,20 @@ import { launch as launchSlots } from '../gateway/update/launcher.ts';
 import type { Command } from './runner.ts';
 
 export const launch: Command = {
-  summary: 'Runs a DM Gateway that can update itself, where there is no firmware image',
+  summary: 'Runs a DM Gateway that can update itself, without the firmware image',
   help: `Usage: postern launch [--slots DIR] [--config FILE]
 
-Does for a machine or a container what the boot loader does for a board: starts the gateway from one of two slots, tries a
-new one after an update, and goes back when it does not prove healthy. Slot A is filled with this program at first. The
-configuration needs
+Does for a machine or a container what the boot loader does for a board. It starts the gateway from one of two slots. After
+an update it tries the new slot, and returns to the old one if the new one is not healthy. At first it copies this program
+into slot A. The configuration needs
 
   [update]
   slots = "directory"
   directory = "/var/lib/postern/slots"
   authority = "/etc/postern/update-ca.pem"
 
-  --slots DIR    folder of the slots, the same as update.directory; /var/lib/postern/slots by default
-  --config FILE  configuration of the gateway; /etc/postern/gateway.toml by default`,
+  --slots DIR    folder of the slots, the same as update.directory; by default /var/lib/postern/slots
+  --config FILE  configuration of the gateway; by default /etc/postern/gateway.toml`,
   options: { slots: { type: 'string' }, config: { type: 'string' } },
   async run({ slots = '/var/lib/postern/slots', config = '/etc/postern/gateway.toml' }, stop) {
     await launchSlots(

@@ -8,12 +8,12 @@ export type Values = Readonly<Record<string, string | boolean | undefined>>;
 export interface Command {
   /** One line for the list of commands. */
   readonly summary: string;
-  /** What `--help` says, below the first line. */
+  /** Text of `--help`, below the summary. */
   readonly help: string;
   readonly options: ParseArgsOptionsConfig;
-  /** How many words it takes besides options; none by default. */
+  /** Number of words besides options; none by default. */
   readonly words?: number;
-  /** Runs until it is done, or until the signal asks it to stop. */
+  /** Runs until it has ended, or until the signal asks it to stop. */
   run(values: Values, stop: AbortSignal, words: readonly string[]): Promise<void>;
 }
 
@@ -25,10 +25,10 @@ async function overview(commands: Commands): Promise<string> {
   const lines = await Promise.all(
     Object.entries(commands).map(async ([name, load]) => `  ${name.padEnd(10)}${(await load()).summary}`),
   );
-  return `Postern ${softwareVersion}, a DM Gateway (OMA GwMO).\n\nUsage: postern COMMAND [OPTIONS]\n\n${lines.join('\n')}\n\n'postern COMMAND --help' tells more.`;
+  return `Postern ${softwareVersion}, a DM Gateway (OMA GwMO).\n\nUsage: postern COMMAND [OPTIONS]\n\n${lines.join('\n')}\n\n'postern COMMAND --help' describes a command.`;
 }
 
-/** Runs what the arguments name, and sets the process's exit code: 0, 1 when it failed, 2 for wrong usage. */
+/** Runs the command that the arguments name. Sets the exit code of the process: 0, 1 for a failure, 2 for wrong usage. */
 export async function runCli(commands: Commands, args: readonly string[]): Promise<void> {
   const [name, ...rest] = args;
   if (name === '--version') return console.log(softwareVersion);
@@ -44,14 +44,14 @@ export async function runCli(commands: Commands, args: readonly string[]): Promi
     const parsed = parseArgs({ args: rest, options, allowPositionals: (command.words ?? 0) > 0 });
     values = parsed.values as Values;
     words = parsed.positionals;
-    if (words.length > (command.words ?? 0)) throw new Error(`what is '${words.at(-1)}'?`);
+    if (words.length > (command.words ?? 0)) throw new Error(`unexpected argument '${words.at(-1)}'`);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    return fail(exitCodes.usage, `${why}\n'postern ${name} --help' tells what there is`);
+    return fail(exitCodes.usage, `${why}\n'postern ${name} --help' describes the options`);
   }
   if (values.help) return console.log(`${command.summary}\n\n${command.help}`);
   const stop = new AbortController();
-  // The second time, it need not be clean.
+  // The first signal ends the command in order, the second at once.
   const interrupt = () => (stop.signal.aborted ? process.exit(exitCodes.failed) : stop.abort());
   process.on('SIGINT', interrupt);
   process.on('SIGTERM', interrupt);

@@ -2,13 +2,13 @@ import { askGateway, defaultSocket } from '../gateway/console/admin-api.ts';
 import type { GatewayStatus } from '../gateway/status.ts';
 import type { Command } from './runner.ts';
 
-const common = `  --socket PATH  admin socket of the gateway, where it is not the usual one
-  --json         the answer as it is`;
+const common = `  --socket PATH  admin socket of the gateway, if it is not the default one
+  --json         prints all fields, as JSON`;
 
 const options = { socket: { type: 'string' }, json: { type: 'boolean' } } as const;
 
 export const status: Command = {
-  summary: 'Shows how a running gateway is',
+  summary: 'Shows the state of a running gateway',
   help: `Usage: postern status [--socket PATH] [--json]
 
 ${common}`,
@@ -22,10 +22,10 @@ ${common}`,
       ['uplink', `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (${uplink.protocol})`],
       ['coap', `port ${coap.port} at ${coap.addresses.join(', ') || 'no address'}`],
       ['security', coap.security],
-      ['devices', `${devices.attached} attached, of ${devices.limit} at most`],
-      ['outbox', `${outbox.waiting} alerts wait, of ${outbox.limit} at most; ${outbox.dropped} were dropped`],
+      ['devices', `${devices.attached} attached; limit ${devices.limit}`],
+      ['outbox', `${outbox.waiting} alerts waiting, ${outbox.dropped} dropped; limit ${outbox.limit}`],
       ['sessions', String(sessions)],
-      ['memory', `${memory.rss} MB, of which objects ${memory.heap} MB`],
+      ['memory', `${memory.rss} MB in all, ${memory.heap} MB heap`],
       ...Object.entries(counts).map(([name, count]) => [`  ${name}`, String(count)]),
     ];
     const width = Math.max(...rows.map(([name]) => name!.length));

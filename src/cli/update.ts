@@ -6,7 +6,7 @@ import type { UpdateStatus } from '../gateway/update/updater.ts';
 import { FumoResult, FumoState } from '../mo/fumo.ts';
 import type { Command } from './runner.ts';
 
-/** Milliseconds between looks at how far it is. */
+/** Milliseconds between two requests for the progress. */
 const interval = 500;
 
 export const update: Command = {
@@ -14,11 +14,11 @@ export const update: Command = {
   help: `Usage: postern update [status] [--socket PATH]
        postern update install FILE|URL [--socket PATH]
 
-'status' shows which slots there are, and how the last update ended. With 'install' the gateway takes a signed bundle, from a
-file of this machine or an http or https URL, writes it to the slot that does not run, and starts into it; it goes back by
-itself when that does not prove healthy.
+'status' shows the slots and the result of the last update. 'install' has the gateway install a signed bundle, from a file of
+this machine or an http or https URL. The gateway writes the bundle to the slot that is not running and restarts into it.
+If the new slot is not healthy, the old one is started again.
 
-  --socket PATH  admin socket of the gateway, where it is not the usual one`,
+  --socket PATH  admin socket of the gateway, if it is not the default one`,
   options: { socket: { type: 'string' } },
   words: 2,
   async run({ socket = defaultSocket() }, stop, [verb = 'status', bundle]) {
@@ -26,22 +26,29 @@ itself when that does not prove healthy.
     if (verb === 'status' && bundle === undefined)
       return console.log(describe((await askGateway(path, '/update')) as UpdateStatus));
     if (verb !== 'install' || bundle === undefined)
-      throw new PosternError('malformed', "'postern update --help' tells what there is");
+      throw new PosternError(
+        'malformed',
+        "expected 'status' or 'install FILE|URL'; see 'postern update --help'",
+      );
     const url = /^https?:/.test(bundle) ? bundle : `file:${resolve(bundle)}`;
     await askGateway(path, '/update', { url });
     await follow(path, stop);
   },
 };
 
-/** Says how far an update is, until the gateway starts again or the update is refused. */
+/** Prints the progress of an update until the gateway restarts, refuses the update, or runs the new slot already. */
 async function follow(socket: string, stop: AbortSignal): Promise<void> {
   let said = '';
   while (!stop.aborted) {
     const now = (await askGateway(socket, '/update').catch(() => undefined)) as UpdateStatus | undefined;
     if (!now || now.trying !== undefined)
-      return console.log('installed; the gateway starts again, and goes back if the new slot is not healthy');
-    if (now.result !== undefined && now.result !== FumoResult.Ok)
-      throw new PosternError('unavailable', `refused with ${now.result}: ${now.reason}`);
+      return console.log(
+        'installed; the gateway restarts, and returns to the old slot if the new one is not healthy',
+      );
+    // The restart and the health check can both fall between two looks.
+    if (now.result === FumoResult.Ok) return console.log('installed; the new slot is healthy');
+    if (now.result !== undefined)
+      throw new PosternError('unavailable', `the update was refused with ${now.result}: ${now.reason}`);
     const line = progress(now);
     if (line !== said) console.log(line);
     said = line;
@@ -65,7 +72,7 @@ const progress = ({ state, received, total }: UpdateStatus): string => {
 
 const describe = ({ slot, version, good, trying, state, result, reason }: UpdateStatus): string =>
   [
-    `slot     ${slot} runs, version ${version}; ${good} is good${trying ? `, ${trying} is being tried` : ''}`,
+    `slot     ${slot} runs, version ${version}; ${good} is good${trying ? `, ${trying} is on trial` : ''}`,
     `state    ${stateNames[state] ?? state}${result === undefined ? '' : `, result ${result}`}`,
-    ...(reason === undefined ? [] : [`because  ${reason}`]),
+    ...(reason === undefined ? [] : [`reason   ${reason}`]),
   ].join('\n');

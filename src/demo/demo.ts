@@ -8,7 +8,9 @@ import { join } from 'node:path';
 import { Aedes } from 'aedes';
 import { checkConfig } from '../base/config.ts';
 import { systemEntropy } from '../base/entropy.ts';
-import type { EventFields, Events, Severity } from '../base/events.ts';
+import type { EventFields } from '../base/event-fields.ts';
+import type { EventName } from '../base/event-table.ts';
+import type { Events } from '../base/events.ts';
 import { deviceConfigSchema } from '../device/config.ts';
 import { Device } from '../device/device.ts';
 import { LwM2mDevice } from '../device/lwm2m-device.ts';
@@ -33,44 +35,45 @@ const spare = ['urn:dev:demo:4', 'urn:dev:demo:5', 'urn:dev:demo:6', 'urn:dev:de
 /** Factory secrets of the devices that a person attaches by hand; good for nothing but this demo. */
 const factorySecret = (id: string): string => `factory-of-${id.split(':').at(-1)}`;
 const width = 100;
-/** What the fan-out of the demo asks each device. */
+/** Commands of the first fan-out of the demo. */
 const askFirmware =
   '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevDetail/FwV</LocURI></Target></Item></Get>';
 
 const item = (uri: string, data?: string): string =>
   `<Item><Target><LocURI>${uri}</LocURI></Target>${data === undefined ? '' : `<Data>${data}</Data>`}</Item>`;
-/** FUMO on each device: the gateway puts the place of the image, as this device reaches it, for its name. */
+/** FUMO on each device: the gateway replaces the name of the image by the URI at which this device reaches it. */
 const updateFrom = (image: string, version: string): string =>
   `<Add><CmdID>1</CmdID>${item('./FwUpdate/PkgVersion', version)}</Add>` +
   `<Replace><CmdID>2</CmdID>${item('./FwUpdate/DownloadAndUpdate/PkgURL', `gw-image:${image}`)}</Replace>` +
   `<Exec><CmdID>3</CmdID>${item('./FwUpdate/DownloadAndUpdate')}</Exec>`;
-/** Of an LwM2M client: resource On/Off of its first lamp. */
+/** For an LwM2M client: resource On/Off of its first lamp. */
 const switchOn = `<Replace><CmdID>1</CmdID>${item('./3311/0/5850', 'true')}</Replace>`;
 const imageBytes = 64 * 1024;
 
-/** Hears of an event by its name. */
+/** Waits for events by their names. */
 class Waiter implements Events {
   readonly #waiting: {
-    name: string;
+    name: EventName;
     device?: string | undefined;
     gateway?: string | undefined;
     resolve: () => void;
   }[] = [];
-  readonly #seen: { name: string; fields: EventFields }[] = [];
+  readonly #seen: { name: EventName; fields: EventFields }[] = [];
 
-  emit(_severity: Severity, name: string, fields: EventFields = {}): void {
+  emit(name: EventName, fields: EventFields): void {
     this.#seen.push({ name, fields });
     for (const { resolve } of this.#waiting.filter((one) => fits(one, { name, fields }))) resolve();
   }
 
-  /** The event after now. */
-  next(name: string): Promise<void> {
+  /** Resolves at the next event of this name. */
+  next(name: EventName): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#waiting.push({ name, resolve });
     return promise;
   }
 
-  until(name: string, device?: string, gateway?: string): Promise<void> {
+  /** Resolves at the first event of this name, also if it happened before. */
+  until(name: EventName, device?: string, gateway?: string): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     const wanted = { name, device, gateway, resolve };
     this.#waiting.push(wanted);
@@ -80,21 +83,21 @@ class Waiter implements Events {
 }
 
 const fits = (
-  wanted: { name: string; device?: string | undefined; gateway?: string | undefined },
-  { name, fields }: { name: string; fields: EventFields },
+  wanted: { name: EventName; device?: string | undefined; gateway?: string | undefined },
+  { name, fields }: { name: EventName; fields: EventFields },
 ): boolean =>
   wanted.name === name &&
   (wanted.device ?? fields.device) === fields.device &&
   (wanted.gateway ?? fields.gateway) === fields.gateway;
 
-/** All parties on the loopback interface, with embedded defaults, and a show of what they do. */
+/** Runs all parties on the loopback interface, with a built-in configuration, and shows what they do. */
 export class Demo implements AsyncDisposable {
   readonly #print: (line: string) => void;
   readonly #stack = new AsyncDisposableStack();
   readonly #began = performance.now();
   readonly #happened = new Waiter();
   readonly #devices = new Map<string, Device>();
-  /** What devices keep while they are carried elsewhere; gone with the demo. */
+  /** State of the devices, which survives their move to another network. Deleted at the end of the demo. */
   readonly #folder = mkdtempSync(join(tmpdir(), 'postern-demo-'));
   #gateway: Gateway | undefined;
 
@@ -102,7 +105,7 @@ export class Demo implements AsyncDisposable {
     this.#print = print;
   }
 
-  /** There as soon as `run` has got so far. */
+  /** @throws before `run` has started the gateway */
   get gateway(): Gateway {
     if (!this.#gateway) throw new Error('the gateway is still starting');
     return this.#gateway;
@@ -113,7 +116,7 @@ export class Demo implements AsyncDisposable {
     rmSync(this.#folder, { recursive: true, force: true });
   }
 
-  /** Starts all, shows the journeys, and says how to look around. */
+  /** Starts all parties, shows the journeys, and prints how to look around. */
   async run(stop: AbortSignal): Promise<void> {
     const stopping = new Promise<void>((resolve) =>
       stop.addEventListener('abort', () => resolve(), { once: true }),
@@ -137,7 +140,7 @@ export class Demo implements AsyncDisposable {
     await this.#happened.until('gateway.state');
 
     this.#heading(
-      'Journey 1: two blank devices find the gateway by multicast, and its bootstrap server takes them in',
+      'Journey 1: two blank devices find the gateway by multicast; its bootstrap server gives them accounts',
     );
     for (const id of local) await this.#attach(id, { 'factory-secret': factorySecret(id) });
     await Promise.all(local.map((id) => this.#happened.until('alert.delivered', id)));
@@ -148,7 +151,7 @@ export class Demo implements AsyncDisposable {
     await this.#attach(assisted, {}, { id: serverId, ...deviceSecrets });
     await this.#happened.until('alert.delivered', assisted);
 
-    this.#heading('Journey 4: the DM server wants to talk to that device, which it cannot reach by itself');
+    this.#heading('Journey 4: the DM server manages that device, which it cannot reach directly');
     const outcomes = await headend.manage(assisted, [
       { name: 'Get', uri: './DevInfo/Mod' },
       { name: 'Replace', uri: './Settings/Label', data: 'pump house, north wall' },
@@ -156,23 +159,21 @@ export class Demo implements AsyncDisposable {
     for (const { operation, status, results } of outcomes)
       this.#say(
         'server  ',
-        `${operation.name} ${placeOf(operation)} came to ${status}${results[0] ? `: ${results[0].data}` : ''}`,
+        `${operation.name} ${placeOf(operation)} returned ${status}${results[0] ? `: ${results[0].data}` : ''}`,
       );
 
     this.#heading(
-      'Journey 5: one order for all devices; the gateway has a session with each, and reports once',
+      'Journey 5: one order for all devices; the gateway has a session with each device and reports once',
     );
     await this.#fanOut(headend, 'firmware', askFirmware);
 
-    this.#heading(
-      'Journey 7: an image goes to the gateway once, and from there to the devices, which update from it',
-    );
+    this.#heading('Journey 7: the gateway gets an image once; all devices download it from there and update');
     await headend.stageImage(gatewayId, { name: 'fw-2', version: '2.0.0', data: randomBytes(imageBytes) });
     await this.#happened.until('image.ready');
     await this.#fanOut(headend, 'update', updateFrom('fw-2', '2.0.0'));
 
     this.#heading(
-      'Journey 6: a device that speaks no OMA DM but LwM2M; the same order reaches it, in adaptation mode',
+      'Journey 6: a device that speaks LwM2M, not OMA DM; adaptation mode carries the same order to it',
     );
     await this.#attachClient(lwm2mClient);
     await this.#happened.until('alert.delivered', lwm2mClient);
@@ -180,7 +181,7 @@ export class Demo implements AsyncDisposable {
     await this.#fanOut(headend, 'lamp', switchOn, [lwm2mClient]);
 
     this.#heading(
-      'Journey 3: the device is carried to another network; its server moves it to the gateway there',
+      'Journey 3: the device moves to another network; its server assigns it to the gateway there',
     );
     await this.#stopDevice(assisted);
     const second = await this.#startGateway(broker, secondSecrets!, otherGatewayId);
@@ -192,7 +193,7 @@ export class Demo implements AsyncDisposable {
     await this.#attach(assisted, {}, { id: serverId, ...deviceSecrets }, second);
     await this.#happened.until('device.let-go', assisted);
 
-    this.#heading('All of it runs now. Look around, from another terminal in this folder:');
+    this.#heading('Everything is running. Look around, from another terminal in this folder:');
     const [next = ''] = spare;
     const lines = [
       'npx postern status',
@@ -209,13 +210,13 @@ export class Demo implements AsyncDisposable {
     for (const line of lines) this.#print(`    ${line}`);
   }
 
-  /** Has the gateway do it on all its devices, or on these, and tells the result. */
+  /** Has the gateway execute commands on all its devices, or on these, and prints the result. */
   async #fanOut(headend: Headend, name: string, command: string, devices?: string[]): Promise<void> {
     const targets = devices ? { devices } : {};
     await headend.fanOut(gatewayId, { name, command, targets, returnFormat: 2 });
     const done = () => headend.fanouts().find((each) => each.name === name);
     while (!done()) await this.#happened.next('alert.command-fanout');
-    this.#say('server  ', `the result: ${done()?.result}`);
+    this.#say('server  ', `result: ${done()?.result}`);
   }
 
   #heading(text: string): void {

@@ -2,10 +2,10 @@ import { createHash } from 'node:crypto';
 import type { DatabaseSync } from 'node:sqlite';
 import { keepLatest } from '../base/database.ts';
 
-/** Bootstraps that are remembered; the oldest is forgotten first. */
+/** Most bootstraps that are remembered. Beyond it the oldest is forgotten. */
 const limit = 256;
 
-/** Bootstraps that a device has applied: the same one a second time is a replay. Durable. */
+/** Durable record of the bootstraps that a device has applied, by which replays are recognized. */
 export class AppliedBootstraps {
   readonly #database: DatabaseSync;
 
@@ -13,6 +13,7 @@ export class AppliedBootstraps {
     this.#database = database;
   }
 
+  /** Whether exactly this document was applied before. */
   has(document: Uint8Array): boolean {
     return (
       this.#database.prepare('SELECT 1 FROM applied_bootstrap WHERE digest = ?').get(digestOf(document)) !==
@@ -20,6 +21,7 @@ export class AppliedBootstraps {
     );
   }
 
+  /** Records a document as applied. */
   add(document: Uint8Array): void {
     this.#database.prepare('INSERT INTO applied_bootstrap (digest) VALUES (?)').run(digestOf(document));
     keepLatest(this.#database, 'applied_bootstrap', limit);

@@ -4,18 +4,22 @@ import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { backoff } from '../base/retry.ts';
 
+/** What `untilAttached` needs from the device. */
 export interface AttachmentParts {
   readonly deviceId: string;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
-  /** The device stops. */
+  /** Aborted when the device stops. */
   readonly signal: AbortSignal;
 }
 
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 
-/** Attaches a device, again and again until it succeeds or stops; says why it did not, and when it tries again. */
+/**
+ * Calls `attach` until it succeeds or the device stops, with growing delays in between. Each failure is an event with
+ * its reason and the time until the next attempt. Never rejects.
+ */
 export async function untilAttached(parts: AttachmentParts, attach: () => Promise<void>): Promise<void> {
   const { deviceId, clock, entropy, events, signal } = parts;
   const delays = backoff(retry, entropy);
@@ -27,7 +31,7 @@ export async function untilAttached(parts: AttachmentParts, attach: () => Promis
       if (signal.aborted) return;
       const { code, message } = asPosternError(thrown);
       const delay = delays.next().value;
-      events.emit(code === 'internal' ? 'error' : 'warn', 'device.attach-failed', {
+      events.emit('device.attach-failed', {
         device: deviceId,
         code,
         reason: message,

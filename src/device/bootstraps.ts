@@ -17,9 +17,13 @@ import { AppliedBootstraps } from './applied-bootstraps.ts';
 import type { CoapStack, Discovered } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 
-/** Who put an account into the tree, where no server did: ServerIDs have no slash, so no server can pass for it. */
+/**
+ * Stands for a bootstrap where an ACL expects a ServerID. ServerIDs have no slash, so no server can pretend to be a
+ * bootstrap.
+ */
 export const byBootstrap = '/bootstrap';
 
+/** What `Bootstraps` needs from the device. */
 export interface BootstrapsParts {
   readonly config: DeviceConfig;
   readonly tree: ManagementTree;
@@ -28,14 +32,15 @@ export interface BootstrapsParts {
   readonly coap: CoapStack;
   readonly entropy: Entropy;
   readonly events: Events;
-  /** Puts an account into the tree, in the name of whom gave it. */
+  /** Puts an account into the tree with the rights of `by`, a ServerID or `byBootstrap`. */
   readonly receive: (account: TndsNode, by: string) => void;
 }
 
+/** Milliseconds for one exchange with the bootstrap server. */
 const timeout = 20_000;
 const bootstrapPath = '/dm/bs';
 
-/** How a device comes to its accounts: from the local bootstrap server, or by a document that somebody brought. */
+/** Gets the device its accounts: from the local bootstrap server, or from a document of the configuration. */
 export class Bootstraps {
   readonly #parts: BootstrapsParts;
   readonly #applied: AppliedBootstraps;
@@ -46,8 +51,10 @@ export class Bootstraps {
   }
 
   /**
-   * Asks the local bootstrap server (GwMO section 8.4.2).
-   * @throws {PosternError} `unavailable` without a secret or a bootstrap server, `unauthorized`, `timeout`
+   * Asks the local bootstrap server for a bootstrap and applies it (GwMO section 8.4.2).
+   * @param found the gateway's address and resources
+   * @throws {PosternError} `unavailable` without a factory secret or a bootstrap server; `unauthorized` when the server
+   *   refuses, or when the bootstrap is not authentic or is an old one; `timeout`
    */
   async ask(found: Discovered): Promise<void> {
     const { config, coap, entropy, events } = this.#parts;
@@ -55,7 +62,7 @@ export class Bootstraps {
     if (secret === undefined || !found.links.some(({ target }) => target === bootstrapPath))
       throw new PosternError(
         'unavailable',
-        'no factory secret, or no bootstrap server here: the DM server has to assist',
+        'no factory secret, or no bootstrap server on this gateway: the device waits for assisted bootstrap by its DM server',
       );
     const ask = (options: Readonly<Record<number, Uint8Array>>, payload?: Uint8Array) =>
       coap.request({
@@ -77,14 +84,15 @@ export class Bootstraps {
     });
     const added = await this.#apply(issued.document, issued.mediaType, issued.security);
     if (added?.bootstrapNonce !== issued.nonce)
-      throw new PosternError('unauthorized', 'the bootstrap answers another request');
-    events.emit('info', 'device.bootstrapped', { device: id, gateway: added.serverId });
+      throw new PosternError('unauthorized', 'the bootstrap does not repeat the nonce of this request');
+    events.emit('device.bootstrapped', { device: id, server: added.serverId });
   }
 
   /**
-   * Applies a bootstrap, DM profile or Client Provisioning, and answers with the account that it brought.
-   * @throws {PosternError} `unauthorized` when it does not come from one who knows the secrets, was applied before, or is
-   * for another device; `malformed`, `unsupportedFormat`
+   * Applies a bootstrap, either of the DM profile or a Client Provisioning document. Returns the account that it added,
+   * or the last account of the list when it only replaced one.
+   * @throws {PosternError} `unauthorized` when its MAC is wrong, it was applied before, it is for another device or one
+   *   of its commands failed; `malformed`, `unsupportedFormat`
    */
   async #apply(document: Uint8Array, mediaType: string, security: string): Promise<DmAccount | undefined> {
     const { config, accounts, receive } = this.#parts;
@@ -97,17 +105,17 @@ export class Bootstraps {
     else if (mediaType === ProvisioningMediaType.Wbxml || mediaType === ProvisioningMediaType.Xml)
       for (const account of provisionedAccounts(decodeProvisioning(document)))
         receive(accountNodes('provisioned', account), byBootstrap);
-    else throw new PosternError('unsupportedFormat', `a bootstrap of type ${mediaType}`);
+    else throw new PosternError('unsupportedFormat', `bootstraps of type ${mediaType} are not supported`);
     this.#applied.add(document);
     return accounts.list().find(({ serverId }) => !before.has(serverId)) ?? accounts.list().at(-1);
   }
 
-  /** The DM profile: one command, which is not answered (OMA DM bootstrap 1.2.1, section 5.4). */
+  /** Applies a bootstrap of the DM profile: commands without an answer (OMA DM bootstrap 1.2.1, section 5.4). */
   async #applyMessage(document: Uint8Array, mediaType: string): Promise<void> {
     const { config, tree } = this.#parts;
     const { header, commands } = decodeMessage(document, mediaType);
     if (header.target.locUri !== config.device.id)
-      throw new PosternError('unauthorized', `this bootstrap is for ${header.target.locUri}`);
+      throw new PosternError('unauthorized', `the bootstrap is for another device, ${header.target.locUri}`);
     for (const command of commands)
       for (const { items } of await execute({ tree, serverId: byBootstrap }, command)) {
         const failed = items.find(({ status }) => status !== DmStatus.Ok);
@@ -120,8 +128,9 @@ export class Bootstraps {
   }
 
   /**
-   * Applies the bootstrap that somebody brought, at the first start, and answers with the account that it gave.
-   * @throws {PosternError} `configuration`
+   * Applies the bootstrap document of the configuration, unless it was applied at an earlier start. Returns its account,
+   * or `undefined` when there was nothing to apply.
+   * @throws {PosternError} `configuration` when the file cannot be read or its bootstrap cannot be applied
    */
   async applyBrought(): Promise<DmAccount | undefined> {
     const { config, events } = this.#parts;
@@ -137,8 +146,7 @@ export class Bootstraps {
     try {
       if (this.#applied.has(document)) return undefined;
       const added = await this.#apply(document, mediaType.trim(), bootstrap.type);
-      if (added)
-        events.emit('info', 'device.bootstrapped', { device: config.device.id, server: added.serverId });
+      if (added) events.emit('device.bootstrapped', { device: config.device.id, server: added.serverId });
       return added;
     } catch (thrown) {
       throw new PosternError('configuration', `bootstrap.file: ${asPosternError(thrown).message}`, {

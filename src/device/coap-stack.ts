@@ -9,77 +9,95 @@ import { type Link, parseLinks } from '../wire/coap/link-format.ts';
 import { Option, writeUint } from '../wire/coap/options.ts';
 import { parseCoapUri } from '../wire/coap/uri.ts';
 
-/** Exponent of the blocks that images come in: 1024 bytes. */
+/** Size exponent of the blocks of a download (RFC 7959 section 2.2). */
 const downloadExponent = 6;
+/** Bytes of a block with this exponent. */
 const downloadBlock = 1024;
-/** Milliseconds for one attempt at an image, and attempts that bring nothing. */
+/** Milliseconds for one attempt of a download. */
 const downloadTimeout = 30_000;
+/** Attempts in a row without any new block, after which a download fails. */
 const downloadAttempts = 5;
 
-/** The groups of RFC 7252 section 12.8. */
+/** IPv4 multicast address "All CoAP Nodes" (RFC 7252 section 12.8). */
 const allCoapNodes = '224.0.1.187';
 
+/** A request that the device sends. */
 export interface StackRequest {
   readonly method: 'GET' | 'POST' | 'DELETE';
   /** `coap://host:port`. */
   readonly base: string;
+  /** With its first slash. */
   readonly path: string;
+  /** Without the question mark; parts are separated by `&`. */
   readonly query?: string;
+  /** Content-Format number of the payload. */
   readonly contentFormat?: number;
+  /** Content-Format number that the response should have. */
   readonly accept?: number;
-  /** Options that the package has no name for, by number. */
+  /** Further options by number, for which the `coap` package has no names. */
   readonly options?: Readonly<Record<number, Uint8Array>>;
   readonly payload?: Uint8Array;
-  /** Milliseconds. */
+  /** Milliseconds for the whole request, all blocks included. */
   readonly timeout: number;
-  /** Which block to begin with; the package goes on from there. */
+  /** Value of Block2: the block to begin with. The `coap` package requests the blocks after it. */
   readonly block2?: Uint8Array;
-  /** Hears of what came of a body when the rest did not. */
+  /** Called before the request fails, with the part of the response body that has arrived. */
   readonly brokeOff?: (part: Uint8Array) => void;
 }
 
+/** A response that the device gets. */
 export interface StackResponse {
-  /** `2.04` */
+  /** Such as `2.04`. */
   readonly code: string;
   readonly payload: Uint8Array;
+  /** Content-Format number. */
   readonly contentFormat: number | undefined;
-  /** Its Location-Path, `/rd/x`; empty when it has none. */
+  /** Location-Path, such as `/rd/x`. Empty when there is none. */
   readonly location: string;
+  /** Value of the first option with this number. */
   option(number: number): Uint8Array | undefined;
 }
 
-/** Where links were found: the gateway's address and its resources. */
+/** A gateway that was found: its address and its resources. */
 export interface Discovered {
+  /** `coap://host:port`. */
   readonly base: string;
   readonly links: readonly Link[];
 }
 
-/** What somebody asks of the device. */
+/** A request that the device gets. */
 export interface StackIncoming {
   readonly method: string;
-  /** `/dmn?id=…` */
+  /** Path and query, such as `/dmn?id=…`. */
   readonly url: string;
   readonly payload: Uint8Array;
+  /** Content-Format number. */
   readonly contentFormat: number | undefined;
+  /** Content-Format number. */
   readonly accept: number | undefined;
 }
 
+/** A response that the device sends. */
 export interface StackAnswer {
-  /** `2.04` */
+  /** Such as `2.04`. */
   readonly code: string;
   readonly payload?: Uint8Array;
+  /** Content-Format number. */
   readonly contentFormat?: number;
 }
 
+/** Handles a request. An error that it throws becomes a response with the error's CoAP code. */
 export type Answering = (request: StackIncoming) => StackAnswer | Promise<StackAnswer>;
 
-/** A body beyond this goes up in blocks of 512 bytes (size exponent 5). */
+/** Bytes of a request body beyond which it is sent in blocks. */
 const blockwiseFrom = 1024;
+/** Size exponent of these blocks: 512 bytes. */
 const blockExponent = 5;
 
 /**
- * The device's CoAP: the `coap` package, client and server on one socket, so that the gateway reaches the device where it
- * was heard. None of the gateway's own message layer is in it: in each journey two independent stacks meet.
+ * The CoAP client and server of the device, made from the `coap` package. Both use one socket, so the gateway can send
+ * requests to the address where it heard the device. It deliberately shares no message layer with the gateway: whenever
+ * the two talk, two independent CoAP implementations are tested against each other.
  */
 export class CoapStack implements AsyncDisposable {
   readonly #clock: Clock;
@@ -97,7 +115,10 @@ export class CoapStack implements AsyncDisposable {
     this.#server.on('error', () => {});
   }
 
-  /** @throws {PosternError} `configuration` */
+  /**
+   * Binds the socket to a free port of the interface.
+   * @throws {PosternError} `configuration` when the address cannot be used
+   */
   async open(): Promise<void> {
     try {
       this.#socket.bind(0, this.#address);
@@ -111,7 +132,7 @@ export class CoapStack implements AsyncDisposable {
     this.#server.listen(this.#socket);
   }
 
-  /** Where this device is heard, as a URI. */
+  /** The address of this device as a URI, without a path. */
   get address(): string {
     return `coap://${this.#address}:${this.port}`;
   }
@@ -129,7 +150,11 @@ export class CoapStack implements AsyncDisposable {
     await closed;
   }
 
-  /** @throws {PosternError} `timeout`, `unavailable` */
+  /**
+   * Sends a confirmable request. Resolves with the response, whatever its code. Bodies of any size are transferred in
+   * blocks (RFC 7959).
+   * @throws {PosternError} `timeout`; `unavailable` when the exchange fails or the device stops
+   */
   async request({
     method,
     base,
@@ -154,7 +179,7 @@ export class CoapStack implements AsyncDisposable {
     if (contentFormat !== undefined) outgoing.setOption('Content-Format', writeUint(contentFormat));
     if (accept !== undefined) outgoing.setOption('Accept', writeUint(accept));
     for (const [number, value] of Object.entries(options)) outgoing.setOption(number, Buffer.from(value));
-    // By its name: the package puts the later ones under it, and would send both.
+    // The package sets later Block2 options by name. If the first were set by number, it would send both.
     if (block2) outgoing.setOption('Block2', Buffer.from(block2));
     if (payload && payload.length > blockwiseFrom) {
       outgoing.setOption(String(Option.Size1.number), writeUint(payload.length));
@@ -186,8 +211,10 @@ export class CoapStack implements AsyncDisposable {
   }
 
   /**
-   * Gets a large body whose URI names its version, and goes on where it broke off (RFC 7959 section 2.4).
-   * @throws {PosternError} `timeout`, `unavailable`
+   * Downloads a large body. After a failure it continues with the first missing block (RFC 7959 section 2.4). The URI
+   * must name the version of the body, since no ETag is compared.
+   * @throws {PosternError} `malformed` for a URI that is not a coap URI, `notFound` for any response but 2.05; `timeout`
+   *   and `unavailable` after five failures in a row
    */
   async download(uri: string): Promise<Uint8Array> {
     const { host, port, path, query } = parseCoapUri(uri);
@@ -224,8 +251,10 @@ export class CoapStack implements AsyncDisposable {
   }
 
   /**
-   * Links of a gateway that is asked directly.
-   * @throws {PosternError} `timeout`, `unavailable`
+   * Asks one gateway for its links (RFC 6690).
+   * @param query filter such as `rt=oma.dm`
+   * @param timeout milliseconds
+   * @throws {PosternError} `timeout`, `unavailable`, `malformed`
    */
   async linksOf(base: string, query: string, timeout: number): Promise<Discovered> {
     const { code, payload } = await this.request({
@@ -239,7 +268,12 @@ export class CoapStack implements AsyncDisposable {
     return { base, links: parseLinks(Buffer.from(payload).toString()) };
   }
 
-  /** Asks all CoAP nodes, and resolves with the first answer that has links; none when nobody answers in time. */
+  /**
+   * Asks all CoAP nodes for links by multicast. Resolves with the first response that has any, or with `undefined` when
+   * none comes in time.
+   * @param query filter such as `rt=oma.dm`
+   * @param timeout milliseconds
+   */
   async discover(port: number, query: string, timeout: number): Promise<Discovered | undefined> {
     const outgoing = this.#agent.request({
       host: allCoapNodes,
@@ -261,7 +295,7 @@ export class CoapStack implements AsyncDisposable {
         const { address, port: from } = incoming.rsinfo;
         if (links.length > 0) resolve({ base: `coap://${address}:${from}`, links });
       } catch {
-        // Whoever answers nonsense is no gateway.
+        // A node whose links cannot be read is not a gateway.
       }
     });
     outgoing.end();
@@ -272,7 +306,7 @@ export class CoapStack implements AsyncDisposable {
     try {
       return await Promise.race([promise, waited]);
     } finally {
-      // The package would keep both timers, and the process with them, to their end.
+      // Otherwise the package keeps two timers, and with them the process, until they end.
       clearTimeout(outgoing.multicastTimer);
       outgoing.sender.reset();
     }
@@ -303,7 +337,7 @@ async function answer(
   }
 }
 
-/** Formats that the package tells by name, by their numbers; the others it tells by number. */
+/** Content-Format numbers by the names that the `coap` package gives instead. Other formats it gives by number. */
 const formatNames: Readonly<Record<string, number>> = {
   'text/plain': ContentFormat.TextPlain,
   'application/link-format': ContentFormat.LinkFormat,

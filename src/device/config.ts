@@ -27,15 +27,15 @@ export const deviceConfigSchema = v.strictObject({
     firmware: described(v.optional(text, '1.0.0'), 'DevDetail/FwV'),
     'factory-secret': described(
       v.optional(secret),
-      'Secret for the local bootstrap server (GwMO 8.4.2); without it the device waits for its DM server to assist',
+      'Secret for the local bootstrap server (GwMO 8.4.2). Without it the device needs the help of its DM server',
     ),
     pin: described(
       v.optional(text),
-      'A PIN that protects the bootstrap besides the factory secret, if its bootstrap server has one for it',
+      'A PIN that protects the bootstrap together with the factory secret, if the bootstrap server has one for this device',
     ),
     state: described(
       v.optional(text, ':memory:'),
-      'File that holds accounts and settings; `:memory:` forgets them',
+      'File for accounts and settings; `:memory:` keeps them until the end of the process',
     ),
     encoding: described(
       v.optional(v.picklist(['xml', 'wbxml', 'cbor'], '"xml", "wbxml" or "cbor"'), 'xml'),
@@ -46,12 +46,12 @@ export const deviceConfigSchema = v.strictObject({
     v.strictObject({
       gateway: described(
         v.optional(v.pipe(v.string(), v.regex(/^coap:\/\/\S+$/, 'a URI such as coap://192.0.2.1:5683'))),
-        'Where the gateway is; found by multicast when absent',
+        'Address of the gateway. Without it, the device finds a gateway by multicast',
       ),
-      'multicast-port': described(v.optional(port, 5683), 'Port that discovery asks'),
+      'multicast-port': described(v.optional(port, 5683), 'Port for discovery'),
       interface: described(
         v.optional(text, '0.0.0.0'),
-        'IPv4 address of the own interface, for its socket and its multicast',
+        'IPv4 address of the interface for the socket and for multicast',
       ),
     }),
     {},
@@ -59,13 +59,10 @@ export const deviceConfigSchema = v.strictObject({
   bootstrap: described(
     v.optional(
       v.strictObject({
-        file: described(
-          text,
-          'A bootstrap that somebody brought: DM profile or Client Provisioning document',
-        ),
+        file: described(text, 'Bootstrap document: DM profile or Client Provisioning'),
         type: described(
           text,
-          'Its content type with the protection, such as `application/vnd.wap.connectivity-wbxml; SEC=NETWPIN; MAC=…`',
+          'Its content type with the protection parameters, such as `application/vnd.wap.connectivity-wbxml; SEC=NETWPIN; MAC=…`',
         ),
       }),
     ),
@@ -76,30 +73,33 @@ export const deviceConfigSchema = v.strictObject({
       v.strictObject({
         bootstrap: described(
           v.optional(v.boolean(), true),
-          'Ask the gateway for an account first; else it registers with the gateway that it finds',
+          'Ask the gateway for an account first. If false, the client registers with the gateway that it finds',
         ),
         lifetime: described(
           v.optional(integerBetween(1, 31_536_000), 300),
-          'Seconds within which it renews its registration, where no bootstrap says otherwise',
+          'Lifetime of its registration in seconds, unless a bootstrap gives another',
         ),
-        'queue-mode': described(v.optional(v.boolean(), false), 'Whether it says that it sleeps'),
+        'queue-mode': described(
+          v.optional(v.boolean(), false),
+          'Register in queue mode, as a client that sleeps',
+        ),
       }),
     ),
-    'It is an LwM2M client instead of an OMA DM client; its DevId is its endpoint name',
+    'Run as an LwM2M client instead of an OMA DM client. The DevId is the endpoint name',
   ),
   'dm-server': described(
     v.optional(
       v.strictObject({
-        id: described(identifier, 'ServerID of the DM server that the factory gave an account for'),
-        'client-secret': described(secret, 'Secret by which this device proves itself to it'),
+        id: described(identifier, 'ServerID of the DM server of the factory account'),
+        'client-secret': described(secret, 'Secret of this device towards the DM server'),
         'client-auth': authSchemes(
-          'How this device may prove itself: `basic`, `md5`, `mac`; the first is what it begins with',
+          'Schemes that this device may use: `basic`, `md5`, `mac`. It begins with the first',
         ),
-        'server-secret': described(secret, 'Secret by which it proves itself to this device'),
-        'server-auth': authSchemes('How it may prove itself'),
+        'server-secret': described(secret, 'Secret of the DM server towards this device'),
+        'server-auth': authSchemes('Schemes that the DM server may use'),
       }),
     ),
-    'The account that the device left its factory with, if any',
+    'The factory account of the device, if any',
   ),
   gwmo: gwmoSection,
   log: logSection,

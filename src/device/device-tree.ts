@@ -17,24 +17,25 @@ import { byBootstrap } from './bootstraps.ts';
 import type { DeviceConfig } from './config.ts';
 import { Firmware, type FirmwareParts } from './firmware.ts';
 
+/** What `deviceTree` needs from the device. */
 export interface DeviceTreeParts {
   readonly config: DeviceConfig;
   readonly database: DatabaseSync;
   readonly accounts: Accounts;
   readonly clock: Clock;
-  /** Takes an account that was put into the Inbox. */
+  /** Called with an account that was added to the Inbox. */
   readonly receive: Receiver;
   readonly update: Pick<FirmwareParts, 'events' | 'fetch' | 'report'>;
 }
 
-/** What the reference device lets a server set. */
+/** Settings of the reference device that a server may change. */
 const settings = interior(['Get'], 'Settings of the device', {
-  Label: leaf('chr', ['Get', 'Replace'], 'A name that the operator gives'),
+  Label: leaf('chr', ['Get', 'Replace'], 'Name given by the operator'),
   ReportInterval: leaf('int', ['Get', 'Replace'], 'Seconds between reports'),
   LocationUpdate: leaf(
     'bool',
     ['Get', 'Replace'],
-    'Whether it tells its DM server that it is somewhere else',
+    'Whether the device reports to its DM server that it has moved to another gateway',
   ),
 });
 
@@ -44,7 +45,10 @@ const initialSettings: readonly TndsNode[] = [
   { name: 'LocationUpdate', format: 'bool', value: 'true' },
 ];
 
-/** The tree of the reference device. Nobody but a bootstrap may put accounts into it, until a server is trusted. */
+/**
+ * Makes the management tree of the reference device. At first only a bootstrap may add accounts; `Device` widens the ACLs
+ * when it trusts a server.
+ */
 export function deviceTree({ config, database, accounts, clock, receive, update }: DeviceTreeParts): {
   tree: ManagementTree;
   firmware: Firmware;

@@ -22,21 +22,26 @@ import type { Firmware } from './firmware.ts';
 import { deviceSchema } from './schema.ts';
 import { isDirect, placeOf, ServerSessions } from './server-sessions.ts';
 
+/** What a device needs from its process. Clock and entropy are those of the machine by default. */
 export interface DeviceSurroundings {
   readonly events: Events;
   readonly clock?: Clock;
   readonly entropy?: Entropy;
 }
 
-/** Who put the account of the configuration into the tree. */
+/** Stands for the factory where an ACL expects a ServerID. ServerIDs have no slash. */
 const byFactory = '/factory';
 
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
+/** Milliseconds. */
 const discoveryTimeout = 6000;
 const tunnelPath = '/dm/t';
 const notificationPath = '/dmn';
 
-/** The reference End Device: an OMA DM client that finds its gateway, is bootstrapped to it, attaches, and is managed. */
+/**
+ * The reference End Device, an OMA DM client. It discovers its gateway, gets an account for it by bootstrap, attaches to
+ * it, and is managed by it and by its DM server.
+ */
 export class Device implements AsyncDisposable {
   readonly #config: DeviceConfig;
   readonly #clock: Clock;
@@ -50,14 +55,14 @@ export class Device implements AsyncDisposable {
   readonly #sessions: ServerSessions;
   readonly #firmware: Firmware;
   readonly #vocabulary: Vocabulary;
-  /** ServerIDs that may manage this device. */
+  /** ServerIDs of the servers that may change settings and update the firmware. */
   readonly #managers = new Set<string>();
   readonly #stop = new AbortController();
   readonly #attached = Promise.withResolvers<void>();
   #found: Discovered | undefined;
   #running: Promise<void> | undefined;
 
-  /** @throws {PosternError} `configuration` */
+  /** @throws {PosternError} `configuration` when the state file cannot be used */
   constructor(config: DeviceConfig, surroundings: DeviceSurroundings) {
     const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
     this.#config = config;
@@ -113,22 +118,25 @@ export class Device implements AsyncDisposable {
     return this.#config.device.id;
   }
 
-  /** Resolves when the device has attached to a gateway for the first time since its start. */
+  /** Resolves when the device has attached for the first time since its start. Rejects when it stops before. */
   get attached(): Promise<void> {
     return this.#attached.promise;
   }
 
-  /** Value of a leaf, for whoever runs the device. */
+  /** Value of the leaf at this path, without any check of ACLs. `undefined` when there is none. */
   value(...path: string[]): string | Uint8Array | undefined {
     return this.#tree.view(path)?.value;
   }
 
-  /** Servers that the device has accounts for. */
+  /** ServerIDs of the servers for which the device has accounts. */
   get servers(): string[] {
     return this.#accounts.list().map(({ serverId }) => serverId);
   }
 
-  /** Opens the socket, and goes on in the background until it is attached. */
+  /**
+   * Applies the bootstrap document of the configuration and opens the socket. Attaching continues in the background.
+   * @throws {PosternError} `configuration`
+   */
   async start(): Promise<void> {
     const brought = await this.#bootstraps.applyBrought();
     if (brought && !isDirect(brought)) this.#trustWithAccounts(brought.serverId);
@@ -152,11 +160,20 @@ export class Device implements AsyncDisposable {
     this.#database.close();
   }
 
-  /** A session with the DM server that the device knows from its factory, through the gateway's tunnel. */
+  /**
+   * Opens a session with a server for which the device has an account. A DM server is reached through the gateway's
+   * tunnel.
+   * @throws {PosternError} `notFound` without an account, `full`, `timeout`, `unavailable`
+   */
   async contactServer(serverId: string): Promise<SessionOutcome> {
     return await this.#sessions.run(serverId, undefined);
   }
 
+  /**
+   * One attempt to attach. A device without a gateway's account, or at another gateway than before, first has a session
+   * with its DM server, if this gateway has a tunnel to it. In that session the DM server may bootstrap the device to the
+   * gateway (GwMO 8.4.1). If there is still no account for this gateway, the device asks the local bootstrap server.
+   */
   async #attachOnce(): Promise<void> {
     const found = await this.#discover();
     const server = this.#accounts.list().find((account) => !isDirect(account))?.serverId;
@@ -171,31 +188,31 @@ export class Device implements AsyncDisposable {
     if (!succeeded(outcome))
       throw new PosternError(
         'unavailable',
-        `the gateway ended the session with ${outcome.status}: ${outcome.reason}`,
+        `the session with the gateway ended with status ${outcome.status}: ${outcome.reason}`,
       );
-    this.#events.emit('info', 'device.attached', { device: this.id, gateway: account.serverId });
+    this.#events.emit('device.attach-done', { device: this.id, gateway: account.serverId });
   }
 
   /**
-   * Leaves the gateway: tells it so, and forgets its account.
-   * @throws {PosternError} `notFound` when it is attached to none
+   * Leaves the gateway: reports this to the gateway by an alert, and deletes the account for it.
+   * @throws {PosternError} `notFound` without an account for a gateway, `full`, `timeout`, `unavailable`
    */
   async detach(): Promise<void> {
     const account = this.#gatewayAccount();
-    if (!account) throw new PosternError('notFound', `${this.id} is attached to no gateway`);
+    if (!account) throw new PosternError('notFound', `${this.id} is not attached to a gateway`);
     await this.#sessions.run(account.serverId, undefined, [leavingAlert(this.#vocabulary, this.id)]);
     this.#forget(account.serverId);
   }
 
-  /** The device is not where its gateway was (GwMO 8.4.1, figure 10), and its settings let it say so. */
+  /** The alert that the device has moved to another gateway (GwMO 8.4.1, figure 10). None if the settings forbid it. */
   #locationUpdate({ serverId }: DmAccount): OutgoingAlert[] {
     if (this.value('Settings', 'LocationUpdate') !== 'true') return [];
     const address = this.#coap.address;
-    this.#events.emit('info', 'device.moved', { device: this.id, from: serverId, address });
+    this.#events.emit('device.location-changed', { device: this.id, from: serverId, address });
     return [locationUpdateAlert(this.#vocabulary, { address, gateway: serverId })];
   }
 
-  /** What an update came to is told until it is heard; its server may be away. */
+  /** Reports the result of an update. The server may be unreachable, so this is tried until it succeeds. */
   async #report(serverId: string, alert: OutgoingAlert): Promise<void> {
     const delays = backoff(retry, this.#entropy);
     while (this.#accounts.find(serverId)) {
@@ -204,20 +221,23 @@ export class Device implements AsyncDisposable {
       } catch (thrown) {
         this.#stop.signal.throwIfAborted();
         const { message } = asPosternError(thrown);
-        this.#events.emit('warn', 'device.report-failed', { device: this.id, reason: message });
+        this.#events.emit('device.report-failed', { device: this.id, reason: message });
       }
       await pause(this.#clock, delays.next().value, this.#stop.signal);
     }
   }
 
-  /** The account of the gateway that was found here. */
+  /** The account for the gateway that was found. */
   #accountFor({ base }: Discovered): DmAccount | undefined {
     return this.#accounts
       .list()
       .find((account) => isDirect(account) && placeOf(account.address).base === base);
   }
 
-  /** Any gateway first, by the one resource that is needed: a short answer; then all that this gateway has. */
+  /**
+   * Finds a gateway and its resources. The multicast asks only for the one resource that the device needs, so that the
+   * responses are short. The gateway that is found is then asked for all its resources.
+   */
   async #discover(): Promise<Discovered> {
     const { gateway, 'multicast-port': port } = this.#config.network;
     const wanted = this.#config.device['factory-secret'] === undefined ? 'oma.dm.tunnel' : 'oma.dm.bs';
@@ -225,7 +245,7 @@ export class Device implements AsyncDisposable {
     if (base === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
     const found = await this.#coap.linksOf(base, 'rt=oma.dm*', discoveryTimeout);
     this.#found = found;
-    this.#events.emit('info', 'device.discovered', {
+    this.#events.emit('device.discovered', {
       device: this.id,
       gateway: found.base,
       resources: found.links.map(({ target }) => target).join(' '),
@@ -233,7 +253,7 @@ export class Device implements AsyncDisposable {
     return found;
   }
 
-  /** The account of a server that is reached by CoAP: a gateway. */
+  /** The account for a gateway, which is a server with a coap URI. */
   #gatewayAccount(): DmAccount | undefined {
     return this.#accounts.list().find(isDirect);
   }
@@ -242,11 +262,11 @@ export class Device implements AsyncDisposable {
     return found?.links.some(({ target }) => target === `${tunnelPath}/${serverId}`) ?? false;
   }
 
-  /** The gateway does not know this device any more: it asks to be bootstrapped anew. */
+  /** Deletes the account for a server, when the gateway does not know this device any more or the device leaves it. */
   #forget(serverId: string): void {
     const name = this.#accounts.nodeName(serverId);
     if (name !== undefined) this.#accounts.branch.delete([name]);
-    this.#events.emit('warn', 'device.account-dropped', { device: this.id, server: serverId });
+    this.#events.emit('device.account-dropped', { device: this.id, server: serverId });
   }
 
   async #tunnelPlace(serverId: string) {
@@ -254,36 +274,39 @@ export class Device implements AsyncDisposable {
     return { base: found.base, path: `${tunnelPath}/${serverId}`, query: `id=${this.id}` };
   }
 
-  /** Package #0 (OMA DM notification). The answer says whether it is believed; the session comes after it. */
+  /**
+   * Handles a request to the device, which is Package #0 (OMA DM notification). The response says whether its digest is
+   * right. The session that it asks for starts in the background.
+   */
   #asked({ method, url, payload }: StackIncoming): StackAnswer {
     if (method !== 'POST') return { code: '4.05' };
     if (url.split('?')[0] !== notificationPath) return { code: '4.04' };
     const notification = decodeNotification(payload);
     const { serverId } = notification;
     if (!this.#accounts.believes(notification)) {
-      this.#events.emit('warn', 'device.notification-refused', {
+      this.#events.emit('device.notification-refused', {
         device: this.id,
         server: serverId.slice(0, 64),
       });
       return { code: '4.01' };
     }
     const sessionId = sessionIdText(notification.sessionId);
-    this.#events.emit('info', 'device.notified', { device: this.id, server: serverId, session: sessionId });
+    this.#events.emit('device.notified', { device: this.id, server: serverId, session: sessionId });
     void this.#sessions.run(serverId, sessionId).catch((thrown) => {
       if (this.#stop.signal.aborted) return;
       const reason = asPosternError(thrown).message;
-      this.#events.emit('warn', 'device.session-failed', { device: this.id, server: serverId, reason });
+      this.#events.emit('device.session-failed', { device: this.id, server: serverId, reason });
     });
     return { code: '2.04' };
   }
 
-  /** A DM server of the device's own may give it accounts; so may no gateway. */
+  /** Lets a DM server of the device add accounts, which no gateway may do, and trusts it. */
   #trustWithAccounts(serverId: string): void {
     this.#tree.setAcl(['Inbox'], `Add=${byBootstrap}+${serverId}`);
     this.#trust(serverId);
   }
 
-  /** A server may change settings, and update. */
+  /** Lets a server change settings and update the firmware. */
   #trust(serverId: string): void {
     this.#managers.add(serverId);
     const all = [...this.#managers].join('+');
@@ -291,19 +314,29 @@ export class Device implements AsyncDisposable {
     this.#tree.setAcl(['FwUpdate'], `Get=*&Add=${all}&Replace=${all}&Exec=${all}`);
   }
 
-  /** An account comes in; it takes the place of another of its server only if the same hand gave both. */
+  /**
+   * Puts an account into the tree. It replaces an earlier account for the same server only if `by` may replace that one,
+   * which means that the same party gave both.
+   * @param by ServerID of the server that gave the account, or `byBootstrap`
+   * @throws {PosternError} `malformed`, `forbidden`
+   */
   #receiveAccount(root: TndsNode, by: string): void {
     const account = readAccount(root);
-    if (!URL.canParse(account.address)) throw new PosternError('malformed', 'an account without a URI');
+    if (!URL.canParse(account.address))
+      throw new PosternError('malformed', 'the address of the account is not a URI');
     const known = this.#accounts.nodeName(account.serverId);
     if (known !== undefined && !this.#tree.permits(['DMAcc', known], 'Replace', by))
-      throw new PosternError('forbidden', `the account for ${account.serverId} is not yours to replace`);
+      throw new PosternError(
+        'forbidden',
+        `another party gave the account for ${account.serverId}, so it cannot be replaced`,
+      );
     const name = this.#accounts.put(account);
     this.#tree.setAcl(['DMAcc', name], `Get=*&Replace=${by}&Delete=${by}`);
-    // To be bootstrapped to a gateway is to be managed by it (GwMO section 8.4): its ServerID has the rights of a server.
+    // A device that is bootstrapped to a gateway is managed by it (GwMO section 8.4), so the gateway is a trusted server.
     if (isDirect(account)) this.#trust(account.serverId);
   }
 
+  /** Puts the account of the configuration into the tree, unless there is one for this server already. */
   #takeFactoryAccount(): void {
     const server = this.#config['dm-server'];
     if (!server) return;

@@ -8,20 +8,24 @@ import { FirmwareBranch, type FirmwareOrder, firmwareAlert } from '../mo/firmwar
 import { FumoResult, FumoState } from '../mo/fumo.ts';
 import { parseCoapUri } from '../wire/coap/uri.ts';
 
+/** What `Firmware` needs from the device. */
 export interface FirmwareParts {
   readonly deviceId: string;
   readonly nodes: Nodes;
-  /** Of the device, which says what it runs. */
+  /** Branch DevDetail, whose FwV is the version of the running firmware. */
   readonly detail: StoredBranch;
   readonly clock: Clock;
   readonly events: Events;
-  /** Gets what is at a CoAP URI. */
+  /** Downloads from a coap URI. */
   readonly fetch: (uri: string) => Promise<Uint8Array>;
-  /** Tells the server that executed something what it came to. */
+  /** Reports the result of an operation to the server that executed it. */
   readonly report: (serverId: string, alert: OutgoingAlert) => Promise<void>;
 }
 
-/** FUMO of the reference device: downloads over CoAP, pretends to flash, and reports by generic alert. */
+/**
+ * Firmware update of the reference device (FUMO). It downloads over CoAP, only pretends to install, and reports the
+ * result by a generic alert.
+ */
 export class Firmware {
   readonly branch: FirmwareBranch;
   readonly #parts: FirmwareParts;
@@ -32,18 +36,18 @@ export class Firmware {
     this.#parts = parts;
     const { nodes, clock } = parts;
     this.branch = new FirmwareBranch({ nodes, clock, begin: (order) => this.#begin(order) });
-    if (this.branch.state === FumoState.DoneWithoutData) this.#runs(this.branch.packageVersion ?? '');
+    if (this.branch.state === FumoState.DoneWithoutData) this.#setVersion(this.branch.packageVersion ?? '');
   }
 
-  /** Resolves when what was begun has ended. */
+  /** Resolves when no operation is running, its report included. */
   get settled(): Promise<void> {
     return this.#running ?? Promise.resolve();
   }
 
   #begin(order: FirmwareOrder): void {
-    if (this.#running) throw new PosternError('conflict', 'an update is under way');
+    if (this.#running) throw new PosternError('conflict', 'another operation is running');
     if (order.operation === 'Update' && !this.#package)
-      throw new PosternError('malformed', 'no package is there');
+      throw new PosternError('malformed', 'no package was downloaded');
     this.#running = this.#run(order).finally(() => {
       this.#running = undefined;
     });
@@ -58,10 +62,10 @@ export class Firmware {
     } catch (thrown) {
       const { message, code } = asPosternError(thrown);
       result = code === 'malformed' ? FumoResult.BadUrl : FumoResult.ServerError;
-      events.emit('warn', 'device.update-failed', { device: deviceId, result, reason: message });
+      events.emit('device.update-failed', { device: deviceId, result, reason: message });
     }
     await report(server, firmwareAlert(operation, correlator, result)).catch((thrown) =>
-      events.emit('warn', 'device.report-failed', {
+      events.emit('device.report-failed', {
         device: deviceId,
         reason: asPosternError(thrown).message,
       }),
@@ -79,7 +83,7 @@ export class Firmware {
     }
     this.branch.state = FumoState.Downloaded;
     const { events, deviceId } = this.#parts;
-    events.emit('info', 'device.downloaded', { device: deviceId, bytes: this.#package.length });
+    events.emit('device.downloaded', { device: deviceId, bytes: this.#package.length });
   }
 
   #install(): void {
@@ -89,11 +93,11 @@ export class Firmware {
     const bytes = this.#package?.length ?? 0;
     this.#package = undefined;
     this.branch.state = FumoState.DoneWithoutData;
-    this.#runs(version);
-    events.emit('info', 'device.updated', { device: deviceId, version, bytes });
+    this.#setVersion(version);
+    events.emit('device.updated', { device: deviceId, version, bytes });
   }
 
-  #runs(version: string): void {
+  #setVersion(version: string): void {
     this.#parts.detail.plant(['FwV'], { name: 'FwV', format: 'chr', value: version });
   }
 }

@@ -17,14 +17,18 @@ import type { DeviceConfig } from './config.ts';
 import type { DeviceSurroundings } from './device.ts';
 import { LwM2mObjects } from './lwm2m-objects.ts';
 
+/** Milliseconds for one exchange, and for the gateway to finish a bootstrap. */
 const timeout = 20_000;
+/** Milliseconds. */
 const discoveryTimeout = 6000;
-/** Temperature and light, as IPSO has them. */
+/** IPSO's object Temperature. */
 const temperature = 3303;
+/** IPSO's object Light Control. */
 const light = 3311;
+
 /**
- * The reference End Device as an LwM2M client: finds its gateway, is bootstrapped to it, registers, renews the registration,
- * and is a thermometer with a lamp. It remembers nothing beyond its end.
+ * The reference End Device as an LwM2M client, a thermometer with a lamp. It discovers its gateway, gets an account for
+ * it by bootstrap, registers, and renews the registration. It has no durable state.
  */
 export class LwM2mDevice implements AsyncDisposable {
   readonly #config: DeviceConfig;
@@ -36,18 +40,19 @@ export class LwM2mDevice implements AsyncDisposable {
   readonly #objects = new LwM2mObjects([light]);
   readonly #stop = new AbortController();
   readonly #attached = Promise.withResolvers<void>();
-  /** While it is being bootstrapped. */
+  /** Present while the device is being bootstrapped. Resolves when the bootstrap server says that it has finished. */
   #finished: PromiseWithResolvers<void> | undefined;
-  /** Where the registration is: base and path. */
+  /** URI of the registration: `coap://host:port`, and the path that the server gave. */
   #registration: { base: string; path: string } | undefined;
+  /** The firmware package that was downloaded. */
   #package: Uint8Array | undefined;
   #downloading: Promise<void> = Promise.resolve();
   #running: Promise<void> | undefined;
 
-  /** @throws {PosternError} `configuration` */
+  /** @throws {PosternError} `configuration` without a table `lwm2m` */
   constructor(config: DeviceConfig, surroundings: DeviceSurroundings) {
     const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
-    if (!config.lwm2m) throw new PosternError('configuration', 'lwm2m: this table is needed');
+    if (!config.lwm2m) throw new PosternError('configuration', 'lwm2m: this table is missing');
     this.#config = config;
     this.#settings = config.lwm2m;
     this.#clock = clock;
@@ -62,16 +67,20 @@ export class LwM2mDevice implements AsyncDisposable {
     return this.#config.device.id;
   }
 
-  /** Resolves when the device is registered for the first time since its start. */
+  /** Resolves when the device has registered for the first time since its start. Rejects when it stops before. */
   get attached(): Promise<void> {
     return this.#attached.promise;
   }
 
-  /** Value of a resource, such as `/3/0/15`. */
+  /** Value of the resource at a path such as `/3/0/15`. `undefined` when there is none. */
   value(path: string): unknown {
     return this.#objects.value(...parsePath(path));
   }
 
+  /**
+   * Opens the socket. Registering continues in the background.
+   * @throws {PosternError} `configuration`
+   */
   async start(): Promise<void> {
     await this.#coap.open();
     const { id: deviceId } = this;
@@ -89,17 +98,20 @@ export class LwM2mDevice implements AsyncDisposable {
   }
 
   /**
-   * Takes its registration back.
+   * Deletes its registration.
    * @throws {PosternError} `notFound` when it has none, `timeout`, `unavailable`
    */
   async detach(): Promise<void> {
     const registration = this.#registration;
-    if (!registration) throw new PosternError('notFound', `${this.id} is registered nowhere`);
+    if (!registration) throw new PosternError('notFound', `${this.id} is not registered`);
     this.#registration = undefined;
     await this.#coap.request({ method: 'DELETE', ...registration, timeout });
   }
 
-  /** Renews its registration now. */
+  /**
+   * Renews its registration now, and registers again when the server has lost it.
+   * @throws {PosternError} `timeout`, `unavailable`
+   */
   async update(): Promise<void> {
     const registration = this.#registration;
     if (!registration) return;
@@ -107,6 +119,7 @@ export class LwM2mDevice implements AsyncDisposable {
     if (code === '4.04') await this.#register(registration.base);
   }
 
+  /** Sets the initial objects. */
   #furnish(): void {
     const { manufacturer, model, firmware } = this.#config.device;
     this.#objects.put([ObjectId.Device, 0], {
@@ -121,7 +134,7 @@ export class LwM2mDevice implements AsyncDisposable {
       16: 'U',
       17: 'thermometer',
     });
-    this.#objects.onExecute([ObjectId.Device, 0, 4], () => this.#restart('it was told to'));
+    this.#objects.onExecute([ObjectId.Device, 0, 4], () => this.#restart('the server executed Reboot'));
     this.#objects.put([ObjectId.Firmware, 0], {
       [FirmwareResource.PackageUri]: '',
       [FirmwareResource.State]: FirmwareState.Idle,
@@ -133,18 +146,18 @@ export class LwM2mDevice implements AsyncDisposable {
     this.#objects.put([light, 0], { 5850: false, 5851: 40 });
   }
 
-  /** Attaches, and renews the registration for as long as that can be done. */
+  /** Attaches, and then renews the registration until this fails. */
   async #stay(): Promise<void> {
     await this.#becomeAttached();
     this.#attached.resolve();
-    // Early enough for two more tries.
+    // Renewed after half the lifetime, which leaves time for two more tries.
     for (;;) {
       await pause(this.#clock, this.#lifetime * 500, this.#stop.signal);
       await this.update();
     }
   }
 
-  /** Seconds. */
+  /** Lifetime of the registration in seconds: from the bootstrap, else from the configuration. */
   get #lifetime(): number {
     const given = this.#objects.value(ObjectId.Server, 0, 1);
     return typeof given === 'number' ? given : this.#settings.lifetime;
@@ -157,7 +170,7 @@ export class LwM2mDevice implements AsyncDisposable {
     const base = gateway ?? (await this.#coap.discover(port, `rt=${wanted}`, discoveryTimeout))?.base;
     if (base === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
     const { links } = await this.#coap.linksOf(base, `rt=${wanted}`, discoveryTimeout);
-    this.#events.emit('info', 'device.discovered', {
+    this.#events.emit('device.discovered', {
       device: this.id,
       gateway: base,
       resources: links.map(({ target }) => target).join(' '),
@@ -165,7 +178,7 @@ export class LwM2mDevice implements AsyncDisposable {
     await this.#register(bootstrap ? await this.#becomeBootstrapped(base) : base);
   }
 
-  /** Answers with where its server is. */
+  /** Asks for a bootstrap (LwM2M core 1.1, section 6.1). Returns the address of the server, `coap://host:port`. */
   async #becomeBootstrapped(base: string): Promise<string> {
     this.#finished = Promise.withResolvers<void>();
     try {
@@ -178,7 +191,7 @@ export class LwM2mDevice implements AsyncDisposable {
       .find(([, instance = 0]) => this.#objects.value(ObjectId.Security, instance, 1) === false);
     const uri = account && this.#objects.value(...account, 0);
     if (typeof uri !== 'string') throw new PosternError('malformed', 'the bootstrap names no server');
-    this.#events.emit('info', 'device.account-taken', { device: this.id, gateway: uri });
+    this.#events.emit('device.account-taken', { device: this.id, gateway: uri });
     const { host, port } = parseCoapUri(uri);
     return `coap://${uriHost(host)}:${port}`;
   }
@@ -191,9 +204,9 @@ export class LwM2mDevice implements AsyncDisposable {
       query: `ep=${this.id}`,
       timeout,
     });
-    if (code !== '2.04') throw new PosternError('forbidden', `the bootstrap server answered ${code}`);
+    if (code !== '2.04') throw new PosternError('forbidden', `the bootstrap server refused with ${code}`);
     const late = pause(this.#clock, timeout, this.#stop.signal).then(() => {
-      throw new PosternError('timeout', 'the bootstrap was not finished');
+      throw new PosternError('timeout', `the bootstrap was not finished in ${timeout} ms`);
     });
     await Promise.race([finished, late]);
   }
@@ -214,9 +227,9 @@ export class LwM2mDevice implements AsyncDisposable {
       payload: Buffer.from(formatLinks(links)),
       timeout,
     });
-    if (code !== '2.01') throw new PosternError('unavailable', `the registration was answered with ${code}`);
+    if (code !== '2.01') throw new PosternError('unavailable', `the registration was refused with ${code}`);
     this.#registration = { base, path: location };
-    this.#events.emit('info', 'device.attached', { device: this.id, gateway: base });
+    this.#events.emit('device.attach-done', { device: this.id, gateway: base });
   }
 
   #asked({ method, url, payload, contentFormat, accept }: StackIncoming): StackAnswer {
@@ -261,14 +274,15 @@ export class LwM2mDevice implements AsyncDisposable {
   #write(path: Path, payload: Uint8Array, contentFormat: number | undefined): StackAnswer {
     const entries = decodeContent(contentFormat, payload, path);
     const [object] = path;
-    // Only a bootstrap server writes accounts.
+    // Only a bootstrap server may write accounts, and only during a bootstrap.
     const isAccount = object === ObjectId.Security || (object === ObjectId.Server && path.length < 3);
-    if (isAccount && !this.#finished) throw new PosternError('forbidden', 'accounts come by bootstrap');
+    if (isAccount && !this.#finished)
+      throw new PosternError('forbidden', 'accounts can be written by a bootstrap only');
     if (isAccount)
       this.#objects.put(path, Object.fromEntries(entries.map((entry) => [entry.path[2], entry.value])));
     else {
       this.#objects.write(path, entries);
-      this.#events.emit('info', 'device.written', { device: this.id, path: pathText(path) });
+      this.#events.emit('device.written', { device: this.id, path: pathText(path) });
       const isPackage = pathText(path) === pathText([ObjectId.Firmware, 0, FirmwareResource.PackageUri]);
       if (isPackage) this.#downloading = this.#download(String(entries[0]?.value ?? ''));
     }
@@ -278,7 +292,7 @@ export class LwM2mDevice implements AsyncDisposable {
   #post(path: Path, payload: Uint8Array, contentFormat: number | undefined): StackAnswer {
     if (path.length === 3) {
       this.#objects.execute(path, Buffer.from(payload).toString());
-      this.#events.emit('info', 'device.executed', { device: this.id, path: pathText(path) });
+      this.#events.emit('device.executed', { device: this.id, path: pathText(path) });
       return { code: '2.04' };
     }
     if (path.length === 2) {
@@ -286,7 +300,7 @@ export class LwM2mDevice implements AsyncDisposable {
       return { code: '2.04' };
     }
     const [object = -1] = path;
-    // What names no instance leaves it to the client (LwM2M core 1.1, section 6.3.7).
+    // A Create without an instance ID lets the client choose it (LwM2M core 1.1, section 6.3.7).
     const entries = decodeContent(contentFormat, payload, path);
     const [named] = contentFormat === ContentFormat.LwM2mTlv ? instancesIn(payload) : [];
     const instance = named ?? entries[0]?.path[1] ?? this.#objects.instances(object).length;
@@ -301,25 +315,28 @@ export class LwM2mDevice implements AsyncDisposable {
         [FirmwareResource.Result]: result,
       });
     this.#package = undefined;
-    // An empty URI takes back what was begun.
+    // An empty URI cancels the update.
     if (uri === '') return state(FirmwareState.Idle, FirmwareResult.None);
     state(FirmwareState.Downloading, FirmwareResult.None);
     try {
       this.#package = await this.#coap.download(uri);
       state(FirmwareState.Downloaded, FirmwareResult.None);
-      this.#events.emit('info', 'device.downloaded', { device: this.id, bytes: this.#package.length });
+      this.#events.emit('device.downloaded', { device: this.id, bytes: this.#package.length });
     } catch (thrown) {
       const { code, message } = asPosternError(thrown);
       const isWrong = code === 'malformed' || code === 'notFound';
       state(FirmwareState.Idle, isWrong ? FirmwareResult.BadUri : FirmwareResult.ConnectionLost);
-      this.#events.emit('warn', 'device.download-failed', { device: this.id, reason: message });
+      this.#events.emit('device.download-failed', { device: this.id, reason: message });
     }
   }
 
-  /** @throws {PosternError} `notAllowed` without a package */
+  /**
+   * Pretends to install the package, and restarts.
+   * @throws {PosternError} `notAllowed` without a package
+   */
   #install(): void {
-    if (!this.#package) throw new PosternError('notAllowed', 'there is no package');
-    // An image says nothing of its version, so what runs is named by its digest.
+    if (!this.#package) throw new PosternError('notAllowed', 'no package was downloaded');
+    // A package does not tell its version, so the version is the beginning of its digest.
     const version = createHash('sha256').update(this.#package).digest('hex').slice(0, 12);
     this.#package = undefined;
     this.#objects.put([ObjectId.Device, 0], { 3: version });
@@ -328,23 +345,21 @@ export class LwM2mDevice implements AsyncDisposable {
       [FirmwareResource.State]: FirmwareState.Idle,
       [FirmwareResource.Result]: FirmwareResult.Success,
     });
-    this.#events.emit('info', 'device.updated', { device: this.id, version });
-    this.#restart('its firmware is new');
+    this.#events.emit('device.updated', { device: this.id, version });
+    this.#restart('new firmware was installed');
   }
 
-  /** As after a reboot: it registers anew, once what was asked is answered. */
+  /** Registers again, as after a reboot. The delay lets the response to the current request go out first. */
   #restart(reason: string): void {
-    this.#events.emit('info', 'device.restarts', { device: this.id, reason });
+    this.#events.emit('device.restarts', { device: this.id, reason });
     const { base } = this.#registration ?? {};
     if (base === undefined) return;
     this.#clock.after(0, () => {
       if (this.#stop.signal.aborted) return;
-      this.#register(base).catch((thrown) =>
-        this.#events.emit('warn', 'device.attach-failed', {
-          device: this.id,
-          reason: asPosternError(thrown).message,
-        }),
-      );
+      this.#register(base).catch((thrown) => {
+        const { code, message } = asPosternError(thrown);
+        this.#events.emit('device.attach-failed', { device: this.id, code, reason: message });
+      });
     });
   }
 }

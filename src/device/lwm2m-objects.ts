@@ -4,52 +4,63 @@ import { describeResource, ObjectId } from '../wire/lwm2m/objects.ts';
 import { isBelow, type Path, pathText } from '../wire/lwm2m/path.ts';
 import type { Entry, Value } from '../wire/lwm2m/resource.ts';
 
-/** Does what a resource is executed for. */
+/** Called when a server executes a resource. `argument` is the text that the server sent with it. */
 export type Execute = (argument: string) => void;
 
 const key = (path: Path): string => path.join('/');
-const notThere = (path: Path) => new PosternError('notFound', `${pathText(path)} is not there`);
-const notAllowed = (path: Path) => new PosternError('notAllowed', `not at ${pathText(path)}`);
-/** Resources, so that nobody fills the device. */
+const notThere = (path: Path) => new PosternError('notFound', `${pathText(path)} does not exist`);
+const notAllowed = (path: Path) => new PosternError('notAllowed', `not allowed for ${pathText(path)}`);
+/** Most resource values, so that a server cannot fill the memory of the device. */
 const bound = 1024;
 
-/** The objects of an LwM2M client: a flat list of values by path, with the rules of LwM2M core 1.1, section 6.3. */
+/**
+ * The objects of an LwM2M client: values by path, with the rules of LwM2M core 1.1, section 6.3, for the operations of a
+ * server.
+ */
 export class LwM2mObjects {
   readonly #values = new Map<string, Entry>();
   readonly #executables = new Map<string, { path: Path; execute: Execute }>();
   readonly #instances = new Map<string, Path>();
-  /** Objects of which the server may make and delete instances. */
   readonly #open: ReadonlySet<number>;
 
+  /** @param open IDs of the objects of which a server may create and delete instances */
   constructor(open: readonly number[]) {
     this.#open = new Set(open);
   }
 
-  /** Puts values, whoever may not. */
+  /**
+   * Sets values of an object instance, by resource ID, and makes the instance if there is none. No rights are checked.
+   * @throws {PosternError} `full`
+   */
   put(instance: Path, values: Readonly<Record<number, Value>>): void {
     this.#instances.set(key(instance), instance);
     for (const [id, value] of Object.entries(values)) this.#set([...instance, Number(id)], value);
   }
 
+  /** Makes the resource at `path` executable. */
   onExecute(path: Path, execute: Execute): void {
     this.#executables.set(key(path), { path, execute });
   }
 
+  /** Value of the resource at this path, without any check of rights. */
   value(...path: Path): Value | undefined {
     return this.#values.get(key(path))?.value;
   }
 
-  /** Objects and instances that a server is told of: not the accounts. */
+  /** Object instances that are listed in a registration: all but those of the object Security. */
   get registered(): readonly Path[] {
     return [...this.#instances.values()].filter(([object]) => object !== ObjectId.Security);
   }
 
-  /** Of an object: instances of Security and what it may be told from. */
+  /** Paths of the instances of an object. */
   instances(object: number): readonly Path[] {
     return [...this.#instances.values()].filter((path) => path[0] === object);
   }
 
-  /** @throws {PosternError} `notFound`, `notAllowed` for what is only written or executed */
+  /**
+   * Reads all readable resources at a path and below.
+   * @throws {PosternError} `notFound`; `notAllowed` for the root, the object Security and resources that cannot be read
+   */
   read(path: Path): readonly Entry[] {
     if (path.length === 0 || path[0] === ObjectId.Security) throw notAllowed(path);
     if (this.#executables.has(key(path))) throw notAllowed(path);
@@ -60,7 +71,10 @@ export class LwM2mObjects {
     return readable;
   }
 
-  /** @throws {PosternError} `notFound` */
+  /**
+   * Links to the instances and resources at a path and below.
+   * @throws {PosternError} `notFound`
+   */
   discover(path: Path): readonly Link[] {
     const paths = [
       ...[...this.#values.values()].map((entry) => entry.path.slice(0, 3)),
@@ -71,11 +85,15 @@ export class LwM2mObjects {
     return [...new Set(paths.map(pathText))].map((target) => ({ target, attributes: {} }));
   }
 
-  /** @throws {PosternError} `notFound`, `notAllowed`, `full` */
+  /**
+   * Writes existing resources. The rights for all entries are checked before the first is written.
+   * @param path an object instance or a resource, below which all entries are
+   * @throws {PosternError} `malformed`, `notFound`, `notAllowed`, `full`
+   */
   write(path: Path, entries: readonly Entry[]): void {
     if (path.length < 2) throw notAllowed(path);
     for (const { path: at } of entries) {
-      if (!isBelow(at, path)) throw new PosternError('malformed', 'a value for somewhere else');
+      if (!isBelow(at, path)) throw new PosternError('malformed', 'a value outside the path of the request');
       if (!this.#instances.has(key(at.slice(0, 2)))) throw notThere(at);
       const operations = describeResource(at)?.operations;
       if (operations !== undefined && !operations.includes('W')) throw notAllowed(at);
@@ -86,16 +104,22 @@ export class LwM2mObjects {
     for (const { path: at, value } of entries) this.#set(at, value);
   }
 
-  /** @throws {PosternError} `notAllowed`, `exists` */
+  /**
+   * Creates an object instance.
+   * @throws {PosternError} `notAllowed`, `exists`, `full`
+   */
   create(object: number, instance: number, entries: readonly Entry[]): void {
     const path = [object, instance];
     if (!this.#open.has(object)) throw notAllowed(path);
-    if (this.#instances.has(key(path))) throw new PosternError('exists', `${pathText(path)} is there`);
+    if (this.#instances.has(key(path))) throw new PosternError('exists', `${pathText(path)} exists already`);
     this.put(path, {});
     for (const entry of entries) this.#set(entry.path, entry.value);
   }
 
-  /** @throws {PosternError} `notFound`, `notAllowed` */
+  /**
+   * Deletes an object instance on behalf of a server.
+   * @throws {PosternError} `notFound`, `notAllowed`
+   */
   delete(path: Path): void {
     const [object = -1] = path;
     if (path.length !== 2 || !this.#open.has(object)) throw notAllowed(path);
@@ -103,13 +127,16 @@ export class LwM2mObjects {
     this.forget(path);
   }
 
-  /** Lets go of what is at a path and below. */
+  /** Removes all values and instances at a path and below. No rights are checked. */
   forget(path: Path): void {
     for (const [at, { path: each }] of this.#values) if (isBelow(each, path)) this.#values.delete(at);
     for (const [at, each] of this.#instances) if (isBelow(each, path)) this.#instances.delete(at);
   }
 
-  /** @throws {PosternError} `notFound`, `notAllowed` */
+  /**
+   * Executes a resource.
+   * @throws {PosternError} `notFound`, `notAllowed`, and what the resource's function throws
+   */
   execute(path: Path, argument: string): void {
     const found = this.#executables.get(key(path));
     if (found) found.execute(argument);
@@ -122,7 +149,7 @@ export class LwM2mObjects {
 
   #set(path: Path, value: Value): void {
     if (!this.#values.has(key(path)) && this.#values.size >= bound)
-      throw new PosternError('full', `${bound} resources are all that fits`);
+      throw new PosternError('full', `no room for more than ${bound} resources`);
     this.#values.set(key(path), { path, value });
   }
 }

@@ -1,7 +1,7 @@
 import type { Schema } from '../base/database.ts';
 import { nodeTables } from '../dm/stored-nodes.ts';
 
-/** The tables of an End Device. Empty steps keep its version numbers equal to those of files that Postern 0.1.0 made. */
+/** The tables of an End Device. The empty steps keep the version numbers equal to those in files of Postern 0.1.0. */
 export const deviceSchema: Schema = {
   party: 'device',
   applicationId: 0x50734544,

@@ -17,27 +17,30 @@ import { decodeMessage, encodeMessage, encodings } from '../wire/syncml/codec.ts
 import { sessionIdText } from '../wire/syncml/notification.ts';
 import type { CoapStack } from './coap-stack.ts';
 
+/** What `ServerSessions` needs from the device. */
 export interface ServerSessionsParts {
   readonly deviceId: string;
+  /** Coding of the packages. */
   readonly encoding: keyof typeof encodings;
   readonly accounts: Accounts;
   readonly tree: ManagementTree;
   readonly coap: CoapStack;
   readonly entropy: Entropy;
   readonly events: Events;
-  /** Where packages for a server behind the gateway go. */
+  /** Returns the gateway's resource to which packages for a DM server are sent. */
   readonly tunnelPlace: (serverId: string) => Promise<{ base: string; path: string; query: string }>;
-  /** The gateway does not know the device any more. */
+  /** Called when a gateway says that it does not know the device (4.03). */
   readonly forget: (serverId: string) => void;
 }
 
-/** Milliseconds for one package and its answer: of the gateway itself, and of a server that the gateway waits for. */
+/** Milliseconds for one package and its answer, in a session with the gateway itself. */
 const directTimeout = 20_000;
+/** The same for a session with a DM server, whose answer the gateway has to wait for. */
 const tunnelTimeout = 90_000;
-/** Sessions that may be asked for while one is under way. */
-const waitingSessions = 8;
+/** Most sessions that run or wait at one time. */
+const queuedSessions = 8;
 
-/** The device's DM sessions with its servers: one at a time, the others wait in order. */
+/** The DM sessions of the device with its servers. One runs at a time, the others wait in order. */
 export class ServerSessions {
   readonly #parts: ServerSessionsParts;
   #queue: Promise<unknown> = Promise.resolve();
@@ -49,21 +52,23 @@ export class ServerSessions {
     this.#nextSessionId = 1 + Math.floor(parts.entropy.uniform() * 0x7fff);
   }
 
-  /** Resolves when no session is under way. */
+  /** Resolves when all sessions that run or wait have ended. */
   get idle(): Promise<unknown> {
     return this.#queue.catch(() => {});
   }
 
   /**
-   * One session with a server that the device has an account for.
-   * @throws {PosternError} `notFound` without an account, `full`, `timeout`, `unavailable`
+   * Opens a session with a server for which the device has an account.
+   * @param notifiedId session ID that Package #0 gave; `undefined` for a session that the device begins
+   * @param alerts alerts for the first package
+   * @throws {PosternError} `notFound` without an account, `full` when too many sessions wait, `timeout`, `unavailable`
    */
   async run(
     serverId: string,
     notifiedId: string | undefined,
     alerts: readonly OutgoingAlert[] = [],
   ): Promise<SessionOutcome> {
-    if (this.#queued >= waitingSessions) throw new PosternError('full', 'too many sessions wait');
+    if (this.#queued >= queuedSessions) throw new PosternError('full', 'too many sessions wait');
     this.#queued++;
     const run = this.#queue.then(() => this.#runSession(serverId, notifiedId, alerts));
     this.#queue = run.catch(() => {});
@@ -95,7 +100,7 @@ export class ServerSessions {
       notified: notifiedId !== undefined,
       alerts,
       executed: (command, uri, status) =>
-        this.#parts.events.emit('info', 'device.command', {
+        this.#parts.events.emit('device.command', {
           device: this.#parts.deviceId,
           server: serverId,
           command,
@@ -103,7 +108,7 @@ export class ServerSessions {
           status,
         }),
     });
-    this.#parts.events.emit('info', 'device.session-started', {
+    this.#parts.events.emit('device.session-started', {
       device: this.#parts.deviceId,
       server: serverId,
       session: sessionId,
@@ -131,7 +136,7 @@ export class ServerSessions {
       if (code === '4.03' && !tunnelled) this.#parts.forget(serverId);
       throw new PosternError('unavailable', why);
     });
-    this.#parts.events.emit('info', 'device.session-ended', {
+    this.#parts.events.emit('device.session-ended', {
       device: this.#parts.deviceId,
       server: serverId,
       session: sessionId,
@@ -146,9 +151,13 @@ export class ServerSessions {
   }
 }
 
-/** A server that is reached by CoAP is a gateway; any other is reached through the gateway's tunnel. */
+/** Whether the server is a gateway, reached at its coap URI. Any other server is reached through the gateway's tunnel. */
 export const isDirect = ({ address }: DmAccount): boolean => address.startsWith('coap:');
 
+/**
+ * Splits a coap URI into `coap://host:port` and its path.
+ * @throws {PosternError} `malformed`
+ */
 export function placeOf(address: string): { base: string; path: string } {
   const { host, port, path } = parseCoapUri(address);
   return { base: `coap://${uriHost(host)}:${port}`, path: `/${path.join('/')}` };

@@ -9,14 +9,18 @@ export type Durably = <T>(work: () => T) => T;
  * without levels keeps its changes.
  */
 export class TreeTransaction {
-  readonly #branches: readonly TreeBranch[];
+  readonly #branches: TreeBranch[] = [];
   readonly #acls: TreeAcls;
   readonly #durably: Durably;
 
-  constructor(branches: readonly TreeBranch[], acls: TreeAcls, durably: Durably) {
-    this.#branches = branches;
+  constructor(acls: TreeAcls, durably: Durably) {
     this.#acls = acls;
     this.#durably = durably;
+  }
+
+  /** Branches that take part from now on. */
+  include(branches: readonly TreeBranch[]): void {
+    this.#branches.push(...branches);
   }
 
   /** Opens a level of changes. */

@@ -19,7 +19,7 @@ const copyDepth = 16;
  * not allowed at this node, 425 no right. Commands also throw what the branch throws.
  */
 export class ManagementTree {
-  readonly #branches: Readonly<Record<string, TreeBranch>>;
+  readonly #branches: Record<string, TreeBranch> = {};
   readonly #acls: TreeAcls;
   readonly #transaction: TreeTransaction;
 
@@ -33,9 +33,15 @@ export class ManagementTree {
     acls: AclStore,
     durably: Durably = (work) => work(),
   ) {
-    this.#branches = branches;
     this.#acls = new TreeAcls(acls);
-    this.#transaction = new TreeTransaction(Object.values(branches), this.#acls, durably);
+    this.#transaction = new TreeTransaction(this.#acls, durably);
+    this.mount(branches);
+  }
+
+  /** Adds branches below the root, by the names of their nodes. */
+  mount(branches: Readonly<Record<string, TreeBranch>>): void {
+    Object.assign(this.#branches, branches);
+    this.#transaction.include(Object.values(branches));
   }
 
   /** The node at this path, whoever asks. Undefined when there is none. */

@@ -13,7 +13,7 @@ import {
 import { gwmoSection } from '../mo/vocabulary.ts';
 
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
-/** Of a stock client, which may have a short one. */
+/** A stock client may have a short secret. */
 const anySecret = text;
 const deviceId = v.pipe(
   v.string(),
@@ -25,28 +25,28 @@ const gatewayTables = v.strictObject({
   gateway: v.strictObject({
     id: described(
       identifier,
-      "The gateway's name: in its topics, and as ServerID in the accounts of its devices",
+      'Name of the gateway, in its topics and as ServerID in the accounts of its devices',
     ),
     state: described(
       v.optional(text, '/var/lib/postern/state.db'),
-      'File that holds all durable state; `:memory:` forgets it at the end',
+      'File for all durable state; `:memory:` keeps it until the end of the process',
     ),
     'admin-socket': described(
       v.optional(text),
-      'Unix socket of the admin API, which `postern status` reads; by default below XDG_RUNTIME_DIR or the temporary folder',
+      'Unix socket of the admin API, for `postern status`; by default below XDG_RUNTIME_DIR or the temporary folder',
     ),
   }),
   coap: v.optional(
     v.strictObject({
-      port: described(v.optional(port, 5683), 'UDP port; 0 takes a free one'),
+      port: described(v.optional(port, 5683), 'UDP port; 0 means a free one'),
       interfaces: described(
         v.optional(v.array(text), []),
-        'Names of the network interfaces to serve, all when empty; they may come later',
+        'Names of the network interfaces to serve, all if empty. They may appear later',
       ),
-      multicast: described(v.optional(v.boolean(), true), 'Whether discovery by multicast is answered'),
+      multicast: described(v.optional(v.boolean(), true), 'Answer discovery by multicast'),
       leisure: described(
         v.optional(integerBetween(0, 60_000), 5000),
-        'Milliseconds over which answers to a multicast are spread (RFC 7252 section 8.2)',
+        'Answers to a multicast are spread over this many milliseconds (RFC 7252 section 8.2)',
       ),
       advertise: described(
         v.optional(
@@ -55,11 +55,11 @@ const gatewayTables = v.strictObject({
             v.regex(/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, 'host:port, as in 192.0.2.1:5683'),
           ),
         ),
-        'Host and port by which devices reach this gateway, where they do not by the address that answers them: behind a port that is forwarded, as containers have it',
+        'Host and port that devices are told. Needed behind a forwarded port, as with containers',
       ),
       'insecure-plain-coap': described(
         v.optional(v.boolean(), false),
-        'Serve devices over CoAP without DTLS or OSCORE. Anyone on the private network can read what is said, bootstrapped secrets as well',
+        'Serve devices over CoAP without DTLS or OSCORE. Anyone on the private network can then read all messages, including bootstrapped secrets',
       ),
     }),
     {},
@@ -68,87 +68,81 @@ const gatewayTables = v.strictObject({
     v.optional(
       v.strictObject({
         host: described(v.optional(text, '127.0.0.1'), 'Address to listen at'),
-        port: described(v.optional(port, 8053), 'TCP port; 0 takes a free one'),
-        path: described(
-          v.optional(httpPath, '/dm'),
-          'Where devices post packages of sessions with the gateway',
-        ),
-        'bootstrap-path': described(v.optional(httpPath, '/dm/bs'), 'Where they ask for a local bootstrap'),
+        port: described(v.optional(port, 8053), 'TCP port; 0 means a free one'),
+        path: described(v.optional(httpPath, '/dm'), 'Path for packages of sessions with the gateway'),
+        'bootstrap-path': described(v.optional(httpPath, '/dm/bs'), 'Path for local bootstrap'),
         'tunnel-path': described(
           v.optional(httpPath, '/dm/t'),
-          'Below it, `/{ServerID}`, packages for a DM server behind the gateway',
+          'Path for packages to a DM server; `/{ServerID}` follows it',
         ),
         'server-id': described(
           v.optional(identifier),
-          "ServerID by which these devices know the gateway; the gateway's own name by default",
+          "ServerID that these devices have for the gateway; by default the gateway's name",
         ),
-        'tls-cert': described(v.optional(text), 'PEM file of the certificate; HTTP without TLS when absent'),
+        'tls-cert': described(v.optional(text), 'PEM file of the certificate; without it, HTTP without TLS'),
         'tls-key': described(v.optional(text), 'PEM file of its key'),
         'insecure-plain-http': described(
           v.optional(v.boolean(), false),
-          'Serve HTTP without TLS at an address that is not loopback. Anyone on the way can read what is said',
+          'Serve HTTP without TLS at an address other than loopback. Anyone on the way can then read all messages',
         ),
         device: described(
           v.optional(
             v.array(
               v.strictObject({
                 id: described(deviceId, 'DevId of the End Device, as its packages name it'),
-                'client-name': described(
-                  v.optional(text),
-                  'User name that it proves itself by; its DevId by default',
-                ),
-                'client-secret': described(anySecret, 'Password that it proves itself by'),
+                'client-name': described(v.optional(text), 'User name of the device; by default its DevId'),
+                'client-secret': described(anySecret, 'Password of the device'),
                 'client-auth': authSchemes(
-                  'How it may prove itself: `basic`, `md5`, `mac`; the first is what it is challenged with',
+                  'Schemes that the device may use: `basic`, `md5`, `mac`. The gateway challenges with the first',
                 ),
-                'server-secret': described(anySecret, 'Password by which the gateway proves itself to it'),
-                'server-auth': authSchemes('How the gateway proves itself'),
+                'server-secret': described(anySecret, 'Password of the gateway towards this device'),
+                'server-auth': authSchemes('Schemes that the gateway may use'),
               }),
             ),
             [],
           ),
-          'Devices whose account was made by hand on both sides, such as stock OMA DM clients',
+          'Devices with an account made by hand on both sides, such as stock OMA DM clients',
         ),
       }),
     ),
-    'HTTP binding, for OMA DM clients that speak no CoAP; off unless this table is there',
+    'HTTP binding, for OMA DM clients without CoAP. Off without this table',
   ),
-  mqtt: described(v.optional(mqttSection), 'The broker; a gateway has either this table or `parent`'),
+  mqtt: described(v.optional(mqttSection), 'The broker. A gateway has either this table or `parent`'),
   parent: described(
     v.optional(
       v.strictObject({
         id: described(identifier, 'Name of the parent gateway'),
         uri: described(
           v.pipe(v.string(), v.regex(/^coap:\/\/\S+$/, 'a URI such as coap://192.0.2.1:5683')),
-          'Where the parent gateway is',
+          'Address of the parent gateway',
         ),
-        'factory-secret': described(secret, 'Secret by which its bootstrap server knows this gateway'),
+        'factory-secret': described(secret, "Secret of this gateway for the parent's bootstrap server"),
       }),
     ),
-    'A gateway above this one, in place of a broker (GwMO 1.1): this one is a device to it, and reports to it',
+    'A gateway above this one, instead of a broker (GwMO 1.1). This gateway is a device of it and reports to it',
   ),
   'dm-server': v.strictObject({
     id: described(identifier, 'ServerID of the DM server'),
-    'client-secret': described(secret, 'Secret by which this gateway proves itself to the DM server'),
+    'client-secret': described(secret, 'Secret of this gateway towards the DM server'),
     'client-auth': authSchemes(
-      'How this gateway may prove itself: `basic`, `md5`, `mac`; the first is what it begins with',
+      'Schemes that this gateway may use: `basic`, `md5`, `mac`. It begins with the first',
     ),
-    'server-secret': described(secret, 'Secret by which the DM server proves itself to this gateway'),
-    'server-auth': authSchemes('How the DM server may prove itself'),
+    'server-secret': described(secret, 'Secret of the DM server towards this gateway'),
+    'server-auth': authSchemes('Schemes that the DM server may use'),
     encoding: described(
       v.optional(v.picklist(['xml', 'wbxml', 'cbor'], '"xml", "wbxml" or "cbor"'), 'xml'),
-      "Coding of the gateway's own DM packages; any DM server knows XML",
+      "Coding of the gateway's own DM packages. Every DM server understands XML",
     ),
   }),
   tunnel: v.optional(
     v.strictObject({
       servers: described(
         v.optional(v.array(identifier)),
-        'ServerIDs that devices may reach through the tunnel; the DM server alone by default',
+        'ServerIDs that devices may reach through the tunnel; by default only the DM server',
       ),
       timeout: described(
         v.optional(integerBetween(1, 300), 60),
-        'Seconds that the DM server may take to answer a package',
+        'Seconds to wait for an answer of the DM server',
       ),
     }),
     {},
@@ -160,14 +154,14 @@ const gatewayTables = v.strictObject({
           v.array(
             v.strictObject({
               id: described(deviceId, 'DevId of the End Device'),
-              'factory-secret': described(secret, 'The secret that it left its factory with'),
+              'factory-secret': described(secret, 'Its factory secret'),
               pin: described(
                 v.optional(text),
-                'A PIN that somebody tells the device as well: its bootstrap is protected by both then',
+                'A PIN that a person also enters at the device. The bootstrap is then protected by both',
               ),
               gateway: described(
                 v.optional(v.boolean(), false),
-                'It may be a DM Gateway with devices of its own (GwMO 1.1)',
+                'The device may be a DM Gateway with its own devices (GwMO 1.1)',
               ),
             }),
           ),
@@ -183,35 +177,35 @@ const gatewayTables = v.strictObject({
       v.strictObject({
         device: described(
           v.optional(v.array(v.strictObject({ id: described(deviceId, 'Endpoint name') })), []),
-          'LwM2M clients that may be bootstrapped and may register here',
+          'LwM2M clients that may bootstrap and register here',
         ),
         lifetime: described(
           v.optional(integerBetween(60, 2_592_000), 3600),
-          'Seconds within which a client that was bootstrapped here renews its registration',
+          'Lifetime of registrations in seconds, for clients that were bootstrapped here',
         ),
         'insecure-no-security': described(
           v.optional(v.boolean(), false),
-          'Serve LwM2M clients without DTLS or OSCORE. A client proves nothing then: whoever knows an endpoint name can take its place',
+          'Serve LwM2M clients without DTLS or OSCORE. Clients are then not authenticated: anyone who knows an endpoint name can take its place',
         ),
       }),
     ),
-    'Adaptation mode, for devices that speak LwM2M in place of OMA DM; off unless this table is there',
+    'Adaptation mode, for devices that speak LwM2M instead of OMA DM. Off without this table',
   ),
   images: v.optional(
     v.strictObject({
       directory: described(
         v.optional(text),
-        'Folder for the images of the Image Inventory; beside the state file by default',
+        'Folder for the images of the Image Inventory; by default beside the state file',
       ),
-      quota: described(v.optional(integerBetween(1, 65_536), 256), 'Mebibytes that images may take in all'),
-      count: described(v.optional(integerBetween(1, 1024), 64), 'Images that may be known'),
+      quota: described(v.optional(integerBetween(1, 65_536), 256), 'Mebibytes for all images together'),
+      count: described(v.optional(integerBetween(1, 1024), 64), 'Maximum number of images'),
       ca: described(
         v.optional(text),
-        "PEM file of the authorities of download servers; the machine's own by default",
+        "PEM file of the authorities for download servers; by default the machine's own",
       ),
       'signing-keys': described(
         v.optional(v.array(text), []),
-        'PEM files of public keys. Where there are any, an image must be signed by one of them',
+        'PEM files of public keys. If there are any, an image must be signed by one of them',
       ),
     }),
     {},
@@ -221,53 +215,53 @@ const gatewayTables = v.strictObject({
       v.strictObject({
         slots: described(
           v.picklist(['rauc', 'directory'], '"rauc" or "directory"'),
-          '`rauc` in the firmware image; `directory` where `postern launch` starts the gateway',
+          '`rauc` in the firmware image; `directory` with `postern launch`',
         ),
         directory: described(
           v.optional(text, '/var/lib/postern/slots'),
-          'Folder of the slots that are directories',
+          'Folder of the slots, for `slots = "directory"`',
         ),
         authority: described(
           v.optional(text),
-          'PEM file of the authority that must have certified who signs bundles; the firmware image has its own',
+          'PEM file of the authority that certifies the signers of bundles. The firmware image has its own',
         ),
         ca: described(
           v.optional(text),
-          "PEM file of the authorities of download servers; the machine's own by default",
+          "PEM file of the authorities for download servers; by default the machine's own",
         ),
         'allow-older': described(
           v.optional(v.boolean(), false),
-          'Whether a version older than the one that runs is taken',
+          'Accept a version older than the running one',
         ),
         attempts: described(
           v.optional(integerBetween(1, 9), 3),
-          'Starts that a new version has to prove itself before the old one comes back',
+          'Starts of a new version before the old one is restored',
         ),
         'health-deadline': described(
           v.optional(integerBetween(10, 3600), 120),
-          'Seconds within which a new version must be healthy after a start',
+          'Seconds after a start in which a new version must become healthy',
         ),
         watchdog: described(
           v.optional(text),
-          'Watchdog of the kernel, fed while the gateway does its work: such as `/dev/watchdog`',
+          'Watchdog device of the kernel, such as `/dev/watchdog`. The gateway feeds it while it answers CoAP',
         ),
       }),
     ),
-    'How the gateway itself is updated, by its DM server (FUMO) or by `postern update`; not at all unless this table is there',
+    'Updates of the gateway itself, by its DM server (FUMO) or by `postern update`. Off without this table',
   ),
   limits: v.optional(
     v.strictObject({
       devices: described(
         v.optional(integerBetween(1, 100_000), 1000),
-        'End Devices that are held; a new one beyond is refused',
+        'Maximum number of End Devices. A new one beyond it is refused',
       ),
       'device-expiry': described(
         v.optional(integerBetween(0, 31_536_000), 604_800),
-        'Seconds after which a device that was not heard is asked whether it is there, and detached if it does not answer; 0 never',
+        'Seconds of silence after which a device is pinged, and detached if it does not answer; 0 means never',
       ),
       outbox: described(
         v.optional(integerBetween(1, 1_000_000), 10_000),
-        'Alerts that wait for the DM server; at the bound the oldest goes, and is counted',
+        'Maximum number of alerts that wait for the DM server. Beyond it the oldest is dropped and counted',
       ),
     }),
     {},
@@ -286,10 +280,10 @@ export const gatewayConfigSchema = v.pipe(
   v.check(({ bootstrap, lwm2m }) => {
     const clients = new Set(lwm2m?.device.map(({ id }) => id));
     return !bootstrap.device.some(({ id }) => clients.has(id));
-  }, 'a device is in bootstrap.device or in lwm2m.device, not in both'),
+  }, 'each device in bootstrap.device or in lwm2m.device, not in both'),
   v.check(
     ({ update }) => update?.slots !== 'directory' || update.authority !== undefined,
-    'update.authority where update.slots is "directory"',
+    'update.authority, because update.slots is "directory"',
   ),
 );
 

@@ -1,19 +1,20 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { DatabaseSync } from 'node:sqlite';
 import * as v from 'valibot';
 import type { Clock } from '../base/clock.ts';
 import { dropCopies } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import type { Nodes } from '../dm/stored-nodes.ts';
-import { FirmwareBranch, type FirmwareOperation } from '../mo/firmware-branch.ts';
+import { FirmwareBranch } from '../mo/firmware-branch.ts';
 import type { GatewayConfig } from './config.ts';
-import type { FirmwareUpdateBody } from './northbound/dm-client.ts';
 import { download } from './northbound/download.ts';
+import type { Reports } from './northbound/reports.ts';
+import type { Uplink } from './northbound/uplink.ts';
 import { readPem } from './settings.ts';
+import type { CoapNetwork } from './southbound/coap-network.ts';
+import type { GatewayState } from './state.ts';
 import type { Inventory } from './store/inventory.ts';
 import { gatewaySchema } from './store/schema.ts';
 import { UpdateRecords } from './store/update-record.ts';
@@ -30,14 +31,12 @@ type Settings = NonNullable<GatewayConfig['update']>;
 export interface GatewayFirmwareParts {
   readonly settings: Settings;
   readonly stateFile: string;
-  readonly database: DatabaseSync;
-  readonly nodes: Nodes;
-  readonly inventory: Inventory;
+  readonly state: GatewayState;
   /** File of an image of the Image Inventory, when it is ready. */
   readonly imageFile: (name: string) => string | undefined;
-  readonly port: () => number;
-  readonly isConnected: () => boolean;
-  readonly ended: (server: string, operation: FirmwareOperation, body: FirmwareUpdateBody) => void;
+  readonly network: CoapNetwork;
+  readonly uplink: Uplink;
+  readonly reports: Reports;
   readonly restart?: () => void;
   readonly clock: Clock;
   readonly entropy: Entropy;
@@ -57,14 +56,18 @@ export class GatewayFirmware implements AsyncDisposable {
 
   /** @throws {PosternError} `configuration` */
   constructor(parts: GatewayFirmwareParts) {
-    const { settings, nodes, clock, entropy, events } = parts;
+    const { settings, state, network, uplink, reports, clock, entropy, events } = parts;
     this.#slots = slotsOf(parts);
     mkdirSync(dirname(this.#slots.bundleFile), { recursive: true });
-    this.branch = new FirmwareBranch({ nodes, clock, begin: (order) => this.#updater.begin(order) });
-    const probe = () => probeCoap(parts.port(), clock);
+    this.branch = new FirmwareBranch({
+      nodes: state.nodes,
+      clock,
+      begin: (order) => this.#updater.begin(order),
+    });
+    const probe = () => probeCoap(network.port, clock);
     this.#updater = new Updater({
       slots: this.#slots,
-      records: new UpdateRecords(parts.database),
+      records: new UpdateRecords(state.database),
       branch: this.branch,
       bundle: new BundleDownload({
         file: this.#slots.bundleFile,
@@ -79,11 +82,11 @@ export class GatewayFirmware implements AsyncDisposable {
       attempts: settings.attempts,
       healthDeadline: settings['health-deadline'] * 1000,
       probe,
-      isConnected: parts.isConnected,
-      devices: () => digestOf(parts.inventory),
+      isConnected: () => uplink.connected,
+      devices: () => digestOf(state.inventory),
       ended: ({ server, operation, correlator }, result) => {
         if (server === undefined) return;
-        parts.ended(server, operation, {
+        reports.firmwareUpdate(server, {
           operation,
           ...(correlator !== undefined && { correlator }),
           result,

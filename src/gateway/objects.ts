@@ -1,4 +1,3 @@
-import type { DatabaseSync } from 'node:sqlite';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
@@ -7,11 +6,10 @@ import { hashedName } from '../base/hashed-name.ts';
 import type { Operation } from '../dm/server-session.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
-import type { Nodes } from '../dm/stored-nodes.ts';
+import type { ManagementTree } from '../dm/tree.ts';
 import type { TreeBranch } from '../dm/tree-branch.ts';
 import type { CampaignOrder } from '../mo/campaign.ts';
 import { CampaignBranch } from '../mo/campaign-branch.ts';
-import type { DeviceOutcome } from '../mo/campaign-result.ts';
 import { type FanoutOrder, readFanout } from '../mo/fanout-order.ts';
 import {
   type ExpectedDevices,
@@ -30,66 +28,47 @@ import { readTrigger, type TriggerOrder } from '../mo/trigger-order.ts';
 import { type GatewayObject, nodeAt, type Vocabulary } from '../mo/vocabulary.ts';
 import type { ManagementObject } from '../wire/syncml/ddf.ts';
 import type { Alert } from '../wire/syncml/message.ts';
-import { type AttemptOptions, Campaign, type CampaignParts } from './modes/campaign.ts';
+import type { DeviceListener } from './device-signals.ts';
+import { Campaign, type CampaignParts } from './modes/campaign.ts';
+import type { Delegation } from './modes/delegation.ts';
+import type { DeviceManagement } from './modes/device-management.ts';
 import { fanOutTo, isRepeatable } from './modes/fan-out.ts';
 import { ImageCache, type ImageCacheParts } from './modes/image-cache.ts';
-import type { TransparentMode } from './modes/transparent.ts';
 import { triggerOne } from './modes/trigger.ts';
-import type { Manage } from './modes/waiting-work.ts';
-import type { resultAlerts } from './northbound/dm-client.ts';
 import { download } from './northbound/download.ts';
+import type { Reports, resultAlerts } from './northbound/reports.ts';
+import type { Associations } from './southbound/associations.ts';
+import type { DeviceLocator } from './southbound/device-locator.ts';
 import { imagePath, versionPath } from './southbound/image-resource.ts';
+import type { GatewayState } from './state.ts';
 import { Campaigns } from './store/campaigns.ts';
 import { ImageFiles } from './store/image-files.ts';
 import { Images } from './store/images.ts';
-import type { Inventory } from './store/inventory.ts';
-
-/** An Exec of a DM server that ended later than it was answered. */
-export interface EndedOperation {
-  readonly name: string;
-  readonly server: string;
-  readonly correlator: string | undefined;
-}
 
 export interface GatewayObjectsParts {
   readonly vocabulary: Vocabulary;
-  readonly database: DatabaseSync;
-  readonly nodes: Nodes;
-  readonly inventory: Inventory;
+  readonly state: GatewayState;
   readonly expected: ExpectedDevices;
-  readonly remove: (deviceId: string) => () => void;
-  readonly clock: Clock;
-  readonly entropy: Entropy;
-  readonly events: Events;
+  readonly associations: Associations;
+  /** The gateway's own tree: its ACLs say which DM server may act on which device. */
+  readonly tree: ManagementTree;
+  readonly locator: DeviceLocator;
+  readonly management: DeviceManagement;
+  readonly delegation: Delegation;
+  readonly reports: Reports;
   readonly images: Pick<ImageCacheParts, 'quota' | 'count' | 'ca' | 'signingKeys'> & {
     readonly directory: string | undefined;
   };
-  /** Whether a DM server may execute the node at a path. */
-  readonly permits: (path: readonly string[], server: string) => boolean;
-  readonly manage: Manage;
-  readonly deliver: TransparentMode['deliver'];
-  /** URI of a path of this gateway, as a device sees it. */
-  readonly uriFor: (deviceId: string, path: string) => string;
-  /** Has a child gateway do a fan-out on devices of its own. */
-  readonly delegate: (
-    child: string,
-    devices: readonly string[],
-    order: FanoutOrder,
-    options: AttemptOptions,
-  ) => Promise<readonly DeviceOutcome[]>;
-  readonly ended: (
-    kind: keyof typeof resultAlerts,
-    uri: string,
-    operation: EndedOperation,
-    result: string,
-  ) => void;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
 }
 
 /** Nodes of each object that names devices: three for each of 10,000, and room. */
 const nodeLimit = 65_536;
 
-/** The management objects of GwMO but for GwConfig, with what makes them do something. */
-export class GatewayObjects implements AsyncDisposable {
+/** The management objects of GwMO except GwConfig, each with the part of the gateway that does what it orders. */
+export class GatewayObjects implements AsyncDisposable, DeviceListener {
   readonly branches: Readonly<Record<Exclude<GatewayObject, 'GwConfig'>, TreeBranch>>;
   readonly images: ImageCache;
   readonly #parts: GatewayObjectsParts;
@@ -100,7 +79,8 @@ export class GatewayObjects implements AsyncDisposable {
   constructor(parts: GatewayObjectsParts) {
     this.#parts = parts;
     this.#files = new ImageFiles(parts.images.directory);
-    const { vocabulary, inventory, expected, remove } = parts;
+    const { vocabulary, expected, associations, management, delegation } = parts;
+    const { inventory } = parts.state;
     const groups = this.#stored('GwDeviceInventory', gwDeviceInventory);
     const choice: TargetChoice = {
       records: () => inventory.values(),
@@ -118,12 +98,12 @@ export class GatewayObjects implements AsyncDisposable {
       isRepeatable,
       attempt: (device, order, options) =>
         fanOutTo(
-          { manage: parts.manage, adapt: (id, operations) => this.#withImages(id, operations) },
+          { manage: management.manage, adapt: (id, operations) => this.#withImages(id, operations) },
           device,
           order,
           options,
         ),
-      delegate: parts.delegate,
+      delegate: (...args) => delegation.run(...args),
     });
     const triggerNodes = this.#stored('GwEdTrigger', gwEdTrigger);
     const triggerOrder = (name: string, server: string) => readTrigger(triggerNodes, name, server, choice);
@@ -131,10 +111,17 @@ export class GatewayObjects implements AsyncDisposable {
       order: triggerOrder,
       // The same Package #0 twice is one session (OMA DM notification 1.2.1, section 6.2.2.10).
       isRepeatable: () => true,
-      attempt: (device, order, options) => triggerOne(parts.deliver, device, order, options),
+      attempt: (device, order, options) =>
+        triggerOne((...args) => management.deliver(...args), device, order, options),
     });
     this.branches = {
-      GwDeviceInventory: new InventoryBranch({ inventory, expected, remove, groups, vocabulary }),
+      GwDeviceInventory: new InventoryBranch({
+        inventory,
+        expected,
+        remove: (deviceId) => associations.remove(deviceId),
+        groups,
+        vocabulary,
+      }),
       GwEdTrigger: new CampaignBranch(
         { stored: triggerNodes, description: gwEdTrigger.root, list: 'Trigger' },
         this.#trigger,
@@ -149,7 +136,7 @@ export class GatewayObjects implements AsyncDisposable {
     };
   }
 
-  /** Goes on with what the end of the gateway broke off. */
+  /** Continues what was under way when the gateway stopped. */
   resume(): void {
     this.#fanOut.resume();
     this.#trigger.resume();
@@ -164,27 +151,27 @@ export class GatewayObjects implements AsyncDisposable {
     stack.use(this.#fanOut);
   }
 
-  /** A device proved itself just now. */
+  /** Package #0 goes at once to a device that was asleep. */
   heard(deviceId: string): void {
     this.#trigger.heard(deviceId);
   }
 
-  /** An alert of a device that proved itself: that it ended what it accepted, as far as this is known here. Answers with its status. */
+  /** Takes an alert of a device that proved itself. Alerts of FUMO end what the device had accepted. Returns the alert's status. */
   alerted(deviceId: string, { data, items: [item], correlator }: Alert): number {
     const type = item?.meta?.type ?? '';
     if (data === AlertCode.Generic && firmwareAlerts.has(type))
-      this.updated(deviceId, correlator, Number(item?.data) || DmStatus.CommandFailed);
+      this.updateEnded(deviceId, correlator, Number(item?.data) || DmStatus.CommandFailed);
     return DmStatus.Ok;
   }
 
-  /** A device has ended what it accepted, with a result code of FUMO. */
-  updated(deviceId: string, correlator: string | undefined, result: number): void {
+  /** A device reports what an update came to that it had accepted. */
+  updateEnded(deviceId: string, correlator: string | undefined, result: number): void {
     this.#fanOut.reported(deviceId, correlator, result);
   }
 
   #stored(name: GatewayObject, { root }: ManagementObject): StoredBranch {
-    const { nodes, vocabulary, clock } = this.#parts;
-    return new StoredBranch(name, root, nodes, {
+    const { state, vocabulary, clock } = this.#parts;
+    return new StoredBranch(name, root, state.nodes, {
       type: vocabulary.objects[name],
       clock,
       nodes: nodeLimit,
@@ -197,7 +184,8 @@ export class GatewayObjects implements AsyncDisposable {
     own: Pick<CampaignParts<O>, 'order' | 'isRepeatable' | 'attempt'> &
       Partial<Pick<CampaignParts<O>, 'delegate'>>,
   ): Campaign<O> {
-    const { database, vocabulary, inventory, clock, events, permits, ended } = this.#parts;
+    const { state, vocabulary, tree, reports, clock, events } = this.#parts;
+    const { database, inventory } = state;
     const records = nodeAt(vocabulary, 'GwDeviceInventory', 'Records').split('/').slice(1);
     const list = kind === 'fanout' ? ['GwFanout', 'Fanout'] : ['GwEdTrigger', 'Trigger'];
     const { delegate, ...rest } = own;
@@ -207,20 +195,21 @@ export class GatewayObjects implements AsyncDisposable {
       clock,
       events,
       // The device sees the gateway alone, so the gateway asks whether this server may: a right at the device's record.
-      mayReach: (server, device) => permits([...records, hashedName(device)], server),
+      mayActOn: (server, device) => tree.permits([...records, hashedName(device)], 'Exec', server),
       childOf: (device) => (delegate ? inventory.get(device)?.via?.split('/')[0] : undefined),
       delegate: delegate ?? (async () => []),
-      ended: (run, result) => ended(alert, `${nodeAt(vocabulary, ...list)}/${run.name}`, run, result),
+      ended: (run, result) =>
+        reports.result(alert, `${nodeAt(vocabulary, ...list)}/${run.name}`, run, result),
       ...rest,
     });
   }
 
   #imageCache(order: ImageCacheParts['order']): ImageCache {
-    const { database, images, vocabulary, clock, entropy, events, ended } = this.#parts;
+    const { state, images, vocabulary, reports, clock, entropy, events } = this.#parts;
     const { directory: _, ...settings } = images;
     return new ImageCache({
       ...settings,
-      images: new Images(database),
+      images: new Images(state.database),
       files: this.#files,
       download,
       order,
@@ -229,7 +218,7 @@ export class GatewayObjects implements AsyncDisposable {
       entropy,
       events,
       ended: (operation, result) =>
-        ended(
+        reports.result(
           'image-operation',
           `${nodeAt(vocabulary, 'GwImageInventory', 'Images')}/${operation.name}`,
           operation,
@@ -251,7 +240,7 @@ export class GatewayObjects implements AsyncDisposable {
       const name = operation.data.slice(imageScheme.length);
       const image = this.images.ready(name);
       if (!image) throw new PosternError('notFound', `image ${name} is not ready`);
-      return { ...operation, data: this.#parts.uriFor(deviceId, versionPath(name, image.hash)) };
+      return { ...operation, data: this.#parts.locator.uriFor(deviceId, versionPath(name, image.hash)) };
     });
   }
 }

@@ -1,7 +1,5 @@
 import { readFileSync } from 'node:fs';
 import { PosternError } from '../base/errors.ts';
-import { hashedName } from '../base/hashed-name.ts';
-import type { ExpectedDevices } from '../mo/gw-device-inventory.ts';
 import type { MqttSettings } from '../wire/tunnel/mqtt-link.ts';
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-cache.ts';
@@ -10,8 +8,8 @@ import type { HttpSettings } from './southbound/http-binding.ts';
 import type { Credentials } from './store/credentials.ts';
 
 /**
- * Puts the accounts of devices that were made by hand among the credentials; nonces go on from the last session. Answers
- * with how each may prove itself.
+ * Puts the accounts that the configuration gives for devices among the credentials. Their nonces continue from the last
+ * session. Returns by which schemes each device and the gateway prove themselves to each other.
  */
 export function knowManualDevices(
   devices: NonNullable<GatewayConfig['http']>['device'],
@@ -47,26 +45,6 @@ export function advertised(text: string | undefined): { address: string; port: n
   if (text === undefined) return undefined;
   const at = text.lastIndexOf(':');
   return { address: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) };
-}
-
-/** Credentials that the DM server gave for devices which have not come yet. */
-export function expectedDevices(
-  credentials: Credentials,
-  rest: Pick<ExpectedDevices, 'add' | 'addressFor'>,
-): ExpectedDevices {
-  return {
-    names: () =>
-      credentials
-        .list()
-        .filter(({ origin, attached }) => origin === 'server' && !attached)
-        .map(({ deviceId }) => hashedName(deviceId)),
-    named: (name) => {
-      const found = credentials.named(name);
-      return found?.origin === 'server' && !found.attached ? found : undefined;
-    },
-    remove: (deviceId) => credentials.delete(deviceId),
-    ...rest,
-  };
 }
 
 /** @throws {PosternError} `configuration` when a key cannot be read */

@@ -1,4 +1,12 @@
 import { freemem } from 'node:os';
+import type { EventCounter } from '../base/events.ts';
+import { softwareVersion } from '../base/version.ts';
+import type { GatewayConfig } from './config.ts';
+import { lwm2mWarning } from './lwm2m-service.ts';
+import type { Uplink } from './northbound/uplink.ts';
+import type { CoapNetwork } from './southbound/coap-network.ts';
+import type { DeviceSessions } from './southbound/device-sessions.ts';
+import type { GatewayState } from './state.ts';
 
 /** How a gateway stands, for people and programs that ask it. */
 export interface GatewayStatus {
@@ -17,6 +25,35 @@ export interface GatewayStatus {
 
 export const plainWarning =
   'none: plain CoAP; anyone on the private network can read and change what is said';
+
+export interface StatusParts {
+  readonly config: GatewayConfig;
+  readonly state: GatewayState;
+  readonly network: CoapNetwork;
+  readonly uplink: Uplink;
+  readonly sessions: DeviceSessions;
+  readonly events: EventCounter;
+}
+
+export function statusOf({ config, state, network, uplink, sessions, events }: StatusParts): GatewayStatus {
+  const { gateway, limits, lwm2m } = config;
+  const { inventory, outbox } = state;
+  return {
+    gateway: gateway.id,
+    software: softwareVersion,
+    uplink: { connected: uplink.connected, ...uplink.description },
+    coap: {
+      port: network.port,
+      addresses: network.addresses.map(({ address }) => address),
+      security: lwm2m ? `${plainWarning}; ${lwm2mWarning}` : plainWarning,
+    },
+    devices: { attached: inventory.size, limit: limits.devices },
+    outbox: { waiting: outbox.size, limit: outbox.limit, dropped: outbox.dropped },
+    sessions: sessions.size,
+    memory: memoryInUse(),
+    counts: Object.fromEntries([...events.counts].toSorted()),
+  };
+}
 
 /** Mebibytes that the machine could give to programs. */
 export const freeMemory = (): number => Math.round(freemem() / 1_048_576);

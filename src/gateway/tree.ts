@@ -1,4 +1,3 @@
-import type { DatabaseSync } from 'node:sqlite';
 import { transaction } from '../base/database.ts';
 import { PosternError } from '../base/errors.ts';
 import { softwareVersion } from '../base/version.ts';
@@ -18,23 +17,34 @@ import { RenamedBranch } from '../mo/renamed-branch.ts';
 import { type GatewayObject, renamed, type Vocabulary } from '../mo/vocabulary.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import type { GatewayConfig } from './config.ts';
+import type { GatewayState } from './state.ts';
 
-export interface GatewayTreeParts {
+/**
+ * The gateway's own management tree, at first without branches. Its DM server may do everything that a node allows. To a
+ * parent gateway this gateway is a device, so the parent may do the same.
+ */
+export function gatewayTree({ parent, 'dm-server': server }: GatewayConfig, { database }: GatewayState) {
+  const holders = [server.id, ...(parent ? [parent.id] : [])].join('+');
+  const all = ['Add', 'Delete', 'Exec', 'Get', 'Replace'].map((right) => `${right}=${holders}`).join('&');
+  return new ManagementTree({}, new Acls(database, { '.': all }), (work) => transaction(database, work));
+}
+
+export interface GatewayBranchesParts {
   readonly config: GatewayConfig;
-  readonly database: DatabaseSync;
-  readonly accounts: Accounts;
-  readonly gwConfig: StoredBranch;
+  readonly state: GatewayState;
+  readonly tree: ManagementTree;
   readonly vocabulary: Vocabulary;
-  /** The management objects of GwMO but for GwConfig. */
+  /** The management objects of GwMO except GwConfig. */
   readonly objects: Readonly<Record<Exclude<GatewayObject, 'GwConfig'>, TreeBranch>>;
-  /** How the gateway itself is updated, where it can be. */
+  /** How the gateway itself is updated, where it has slots. */
   readonly firmware: { readonly branch: TreeBranch; readonly version: string } | undefined;
 }
 
-/** The gateway's own management tree, in which its DM server may do everything that a node allows. */
-export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
-  const { config, database, accounts, gwConfig, vocabulary, objects, firmware } = parts;
-  const { gateway, limits, 'dm-server': server } = config;
+/** The branches of the gateway's own tree, by the names of their nodes. */
+export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<string, TreeBranch>> {
+  const { config, state, tree, vocabulary, objects, firmware } = parts;
+  const { gateway, limits } = config;
+  const { accounts, gwConfig } = state;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
   info.plant([], devInfoNodes({ deviceId: gateway.id, manufacturer: 'Postern', model: 'DM Gateway' }));
   const detail = new StoredBranch('DevDetail', devDetail.root, forgetfulNodes, { type: devDetail.id });
@@ -48,27 +58,19 @@ export function gatewayTree(parts: GatewayTreeParts): ManagementTree {
     }),
   );
   for (const node of gwConfigFacts(vocabulary, limits.devices)) gwConfig.plant([node.name], node);
-  // Nodes that a later version brought are missing in what an earlier one kept.
+  // A state file of an earlier version lacks the nodes that a later version added.
   for (const node of gwConfigDefaults) if (!gwConfig.view([node.name])) gwConfig.plant([node.name], node);
-  const inbox = new Inbox({ [MoId.DmAcc]: (root, by) => receiveAccount(accounts, tree, root, by) });
-  const branches = {
+  return {
     DevInfo: info,
     DevDetail: detail,
     DMAcc: accounts.branch,
-    Inbox: inbox,
+    Inbox: new Inbox({ [MoId.DmAcc]: (root, by) => receiveAccount(accounts, tree, root, by) }),
     ...(firmware && { FwUpdate: firmware.branch }),
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
   };
-  // To a parent gateway this one is a device: it does what its DM server may do.
-  const holders = [server.id, ...(config.parent ? [config.parent.id] : [])].join('+');
-  const all = ['Add', 'Delete', 'Exec', 'Get', 'Replace'].map((right) => `${right}=${holders}`).join('&');
-  const tree: ManagementTree = new ManagementTree(branches, new Acls(database, { '.': all }), (work) =>
-    transaction(database, work),
-  );
-  return tree;
 }
 
-/** A DM server makes another known; an account stays with the hand that gave it. */
+/** A DM server adds an account for another DM server. Only the server that added an account may replace it. */
 function receiveAccount(accounts: Accounts, tree: ManagementTree, root: TndsNode, by: string): void {
   const account = readAccount(root);
   const known = accounts.nodeName(account.serverId);
@@ -88,7 +90,7 @@ function renamedObjects({ names }: Vocabulary, objects: Readonly<Record<string, 
   );
 }
 
-/** Puts the account that the configuration gives; its nonces go on from the last session. */
+/** Puts the account that the configuration gives. Its nonces continue from the last session. */
 export function knowServer(accounts: Accounts, config: GatewayConfig): void {
   const { gateway, mqtt, 'dm-server': server } = config;
   const known = accounts.find(server.id);

@@ -1,19 +1,19 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import * as v from 'valibot';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { readBounded } from '../base/read-bounded.ts';
 import { uriHost } from '../base/uri-host.ts';
-import { type Route, routes } from './api-routes.ts';
+import { matchPath, type Route } from './api-route.ts';
+import { routes } from './api-routes.ts';
 import type { Headend } from './headend.ts';
 import { openApi } from './openapi.ts';
 
-/** An image of a megabyte in base64, and what is around it. */
-const bodyBytes = 1536 * 1024;
+/** Bytes of a body: an image of one megabyte in base64, and the JSON around it. */
+const bodyLimit = 1536 * 1024;
 
-/** Serves the head-end's HTTP API: `routes`, and their description at `/openapi.json`. */
+/** HTTP server of the head-end's API: the `routes`, and their OpenAPI description at `/openapi.json`. */
 export class HeadendApi implements AsyncDisposable {
   readonly #headend: Headend;
   readonly #events: Events;
@@ -25,12 +25,16 @@ export class HeadendApi implements AsyncDisposable {
     this.#server = createServer((request, response) => void this.#serve(request, response));
   }
 
+  /** Base URL of the API, with the port that is in use. Only after `start`. */
   get url(): string {
     const { address, port } = this.#server.address() as AddressInfo;
     return `http://${uriHost(address)}:${port}`;
   }
 
-  /** @throws {PosternError} `configuration` when the port is taken */
+  /**
+   * Listens on an address and a port. Port 0 takes a free one.
+   * @throws {PosternError} `configuration` when the address or port cannot be used
+   */
   async start(host: string, port: number): Promise<void> {
     try {
       this.#server.listen(port, host);
@@ -57,7 +61,7 @@ export class HeadendApi implements AsyncDisposable {
     } catch (thrown) {
       const error = asPosternError(thrown);
       if (error.code === 'internal')
-        this.#events.emit('error', 'api.failed', { message: error.message, stack: error.stack });
+        this.#events.emit('api.failed', { message: error.message, stack: error.stack });
       send(response, httpStatus(error), { error: error.code, message: error.message });
     }
   }
@@ -65,67 +69,41 @@ export class HeadendApi implements AsyncDisposable {
   async #answer(request: IncomingMessage): Promise<{ status: number; body: unknown }> {
     const { pathname, searchParams } = new URL(request.url ?? '/', 'http://localhost');
     if (request.method === 'GET' && pathname === '/openapi.json') return { status: 200, body: openApi() };
-    const at = routes.filter(({ path }) => parametersOf(path, pathname));
-    const route = at.find(({ method }) => method === request.method);
-    if (!route) throw noRoute(request.method ?? '', pathname, at);
-    const { run, status, query, body } = route;
-    const call = {
-      parameters: parametersOf(route.path, pathname) ?? [],
-      query: query && checked(query, Object.fromEntries(searchParams)),
-      body: body && checked(body, await readJson(request)),
-    };
-    return { status, body: await run(this.#headend, call) };
+    const routesOfPath = routes.filter(({ path }) => matchPath(path, pathname));
+    const route = routesOfPath.find(({ method }) => method === request.method);
+    if (!route) throw noRoute(request.method ?? '', pathname, routesOfPath);
+    const body = await route.answer(this.#headend, {
+      parameters: matchPath(route.path, pathname) ?? {},
+      query: Object.fromEntries(searchParams),
+      readBody: () => readJson(request),
+    });
+    return { status: route.status, body };
   }
 }
 
-/** Values for the names in braces; none when the path is another. */
-function parametersOf(path: string, pathname: string): string[] | undefined {
-  const wanted = path.split('/');
-  const given = pathname.split('/');
-  if (wanted.length !== given.length) return undefined;
-  const values: string[] = [];
-  for (const [at, part] of wanted.entries()) {
-    const found = given[at] ?? '';
-    if (part.startsWith('{')) values.push(decoded(found));
-    else if (part !== found) return undefined;
-  }
-  return values;
-}
-
-/** @throws {PosternError} `malformed` */
-function decoded(part: string): string {
-  try {
-    return decodeURIComponent(part);
-  } catch (cause) {
-    throw new PosternError('malformed', `no percent-encoding: ${part}`, { cause });
-  }
-}
-
-function noRoute(method: string, pathname: string, at: readonly Route[]): PosternError {
-  if (at.length > 0)
-    return new PosternError('notAllowed', `${pathname} takes ${at.map((route) => route.method).join(', ')}`);
+/** The error for a request without a route: `notAllowed` names the path's methods, `notFound` names all routes. */
+function noRoute(method: string, pathname: string, routesOfPath: readonly Route[]): PosternError {
+  if (routesOfPath.length > 0)
+    return new PosternError(
+      'notAllowed',
+      `${pathname} takes ${routesOfPath.map((route) => route.method).join(', ')}`,
+    );
   const known = routes.map((route) => `${route.method} ${route.path}`).join(', ');
   return new PosternError('notFound', `no ${method} ${pathname}; there are ${known}, GET /openapi.json`);
 }
 
-/** DM statuses of errors are HTTP statuses too, but for the range that HTTP does not have. */
+/** The HTTP status of an error. DM statuses from 400 to 418 have the same meaning in HTTP. */
 function httpStatus({ dmStatus, code }: PosternError): number {
   if (code === 'unavailable' || code === 'full') return 503;
   return dmStatus >= 400 && dmStatus < 419 ? dmStatus : 500;
 }
 
-/** @throws {PosternError} `malformed` */
-function checked(schema: v.GenericSchema, value: unknown): unknown {
-  const result = v.safeParse(schema, value);
-  if (result.success) return result.output;
-  const [issue] = result.issues;
-  const key = issue.path?.map(({ key: part }) => String(part)).join('.') ?? 'the body';
-  throw new PosternError('malformed', `${key}: ${issue.message}`);
-}
-
-/** @throws {PosternError} `malformed`, `tooLarge` */
+/**
+ * Reads a JSON body. An empty body counts as `{}`.
+ * @throws {PosternError} `malformed`, `tooLarge`
+ */
 async function readJson(request: IncomingMessage): Promise<unknown> {
-  const body = await readBounded(request, bodyBytes, 'a body');
+  const body = await readBounded(request, bodyLimit, 'a body');
   if (body.length === 0) return {};
   try {
     return JSON.parse(body.toString());

@@ -8,35 +8,35 @@ import { accountNodes } from '../mo/dm-acc.ts';
 import { expectedNodes } from '../mo/gw-device-inventory.ts';
 import { nodeAt, renamed, renamedTree, type Vocabulary } from '../mo/vocabulary.ts';
 import { encodeTnds, TndsMediaType } from '../wire/syncml/tnds.ts';
+import type { Parties } from './parties.ts';
+import type { SessionRequests } from './session-requests.ts';
 
 export interface AssistedBootstrapParts {
   readonly entropy: Entropy;
   readonly vocabulary: Vocabulary;
   readonly events: Events;
-  /** Whether a ServerID is that of a gateway of this server. */
-  readonly isGateway: (serverId: string) => boolean;
-  /** Does operations in a session with the gateway, which is asked to open one. */
-  readonly atGateway: (
-    gateway: string,
-    operations: readonly Operation[],
-  ) => Promise<readonly OperationOutcome[]>;
+  readonly parties: Parties;
+  /** For sessions with the gateway, which run while the device's own session waits. */
+  readonly sessionRequests: SessionRequests;
 }
 
 const secretBytes = 16;
 const nonceBytes = 16;
 
 /**
- * DM-Server-assisted gateway bootstrap (GwMO section 8.4.1): in the device's own session, makes a credential, gives it to
- * the gateway first and waits for its word, and only then gives the device its account. So a device never has an account
- * that the gateway does not know. A device that the gateway reported, and that has the account, is left as it is.
+ * DM-Server-assisted gateway bootstrap (GwMO section 8.4.1), as work in the device's own session. It makes new
+ * credentials, gives them to the gateway, waits for the gateway's answer, and only then gives the device its account
+ * for the gateway. So a device never has an account that the gateway does not know. A device is left as it is when
+ * the gateway has reported it (`isAssociated`) and it has the account.
+ * @throws {PosternError} `unavailable` when the gateway refuses the credentials; otherwise as `SessionRequests.run`
  */
 export async function* bootstrapToGateway(
-  { entropy, vocabulary, events, isGateway, atGateway }: AssistedBootstrapParts,
+  { entropy, vocabulary, events, parties, sessionRequests }: AssistedBootstrapParts,
   deviceId: string,
   gateway: string,
   isAssociated: boolean,
 ): Work {
-  const accounts = yield* accountsOf();
+  const accounts = yield* readAccounts();
   if (isAssociated && accounts.some(({ serverId }) => serverId === gateway)) return;
   const secret = () => Buffer.from(entropy.bytes(secretBytes)).toString('base64url');
   const expected = {
@@ -48,8 +48,8 @@ export async function* bootstrapToGateway(
     serverNonce: entropy.bytes(nonceBytes),
   };
   const uri = `${nodeAt(vocabulary, 'GwDeviceInventory', 'Expected')}/${hashedName(deviceId)}`;
-  const [removed, added, found] = await atGateway(gateway, [
-    // What an attempt left that broke off.
+  const [removed, added, found] = await sessionRequests.run(gateway, [
+    // An earlier attempt that was interrupted may have left this node.
     { name: 'Delete', uri },
     {
       name: 'Add',
@@ -73,46 +73,54 @@ export async function* bootstrapToGateway(
     own: { name: deviceId, secret: expected.clientSecret, nonce: expected.clientNonce },
     peer: { name: gateway, secret: expected.serverSecret, nonce: expected.serverNonce },
   });
-  const give: Operation = {
+  const addAccount: Operation = {
     name: 'Add',
     uri: './Inbox',
     format: 'xml',
     type: TndsMediaType.Xml,
     data: encodeTnds({ path: './Inbox', root }),
   };
-  // Figure 10: accounts of gateways that it was attached to go when the new one comes, or none of it happens.
-  const old = accounts.filter(({ serverId }) => serverId !== gateway && isGateway(serverId));
-  const status = yield* giveInPlaceOf(give, old);
-  events.emit(isOk(status) ? 'info' : 'warn', 'bootstrap.assisted', {
-    device: deviceId,
-    gateway,
-    status,
-    instead: old.map(({ serverId }) => serverId).join(' '),
-  });
-  if (!isOk(status)) await atGateway(gateway, [{ name: 'Delete', uri }]);
+  // GwMO figure 10: the new account takes the place of the accounts for old gateways.
+  const old = accounts.filter(({ serverId }) => serverId !== gateway && parties.isGateway(serverId));
+  const status = yield* replaceAccounts(old, addAccount);
+  if (isOk(status)) {
+    const instead = old.map(({ serverId }) => serverId).join(' ');
+    events.emit('bootstrap.assisted', { device: deviceId, gateway, status, instead });
+    return;
+  }
+  const reason = `the device answered its account with ${status}`;
+  events.emit('bootstrap.assisted-failed', { device: deviceId, gateway, status, reason });
+  await sessionRequests.run(gateway, [{ name: 'Delete', uri }]);
 }
 
-type Asking<T> = AsyncGenerator<readonly Operation[], T, readonly OperationOutcome[]>;
+/** Part of the work of a session: yields operations, receives their outcomes and returns a value. */
+type WorkPart<T> = AsyncGenerator<readonly Operation[], T, readonly OperationOutcome[]>;
 
-async function* giveInPlaceOf(give: Operation, old: readonly HeldAccount[]): Asking<number> {
+/**
+ * Deletes old accounts and adds the new one in one Atomic. Returns the DM status of the addition. When the Atomic
+ * fails, the new account is added alone: this server may not be allowed to delete an account that another server
+ * created. The device then has both accounts.
+ */
+async function* replaceAccounts(old: readonly HeldAccount[], addAccount: Operation): WorkPart<number> {
   if (old.length > 0) {
-    const gone = old.map(({ name }) => ({ name: 'Delete' as const, uri: `./DMAcc/${name}` }));
-    const [swapped] = yield [{ name: 'Atomic', operations: [...gone, give] }];
-    if (isOk(swapped?.status ?? 0)) return swapped?.status ?? 0;
+    const deletions = old.map(({ name }) => ({ name: 'Delete' as const, uri: `./DMAcc/${name}` }));
+    const [replaced] = yield [{ name: 'Atomic', operations: [...deletions, addAccount] }];
+    if (isOk(replaced?.status ?? 0)) return replaced?.status ?? 0;
   }
-  // An account that another hand gave is not this server's to delete; the device has both then.
-  const [given] = yield [give];
-  return given?.status ?? 0;
+  const [added] = yield [addAccount];
+  return added?.status ?? 0;
 }
 
 interface HeldAccount {
-  /** Of its node. */
+  /** Name of the account's node below `./DMAcc`. */
   readonly name: string;
   readonly serverId: string;
 }
 
-/** The accounts that the device in session has, by whatever names. */
-async function* accountsOf(): Asking<readonly HeldAccount[]> {
+/**
+ * Reads the device's accounts. The names of their nodes differ from device to device, so the nodes are listed first.
+ */
+async function* readAccounts(): WorkPart<readonly HeldAccount[]> {
   const [list] = yield [{ name: 'Get', uri: './DMAcc' }];
   const names = String(list?.results[0]?.data ?? '')
     .split('/')

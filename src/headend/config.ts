@@ -12,45 +12,46 @@ import {
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 
+/** Keys that a gateway and a device have in common. */
 const party = {
-  'client-secret': described(secret, 'Secret by which it proves itself to this server'),
+  'client-secret': described(secret, 'Its secret towards this server'),
   'client-auth': authSchemes(
-    'How it may prove itself: `basic`, `md5`, `mac`; the first is what it is challenged with',
+    'Schemes that it may use: `basic`, `md5`, `mac`. This server challenges with the first',
   ),
-  'server-secret': described(secret, 'Secret by which this server proves itself to it'),
-  'server-auth': authSchemes('How this server proves itself; the first is what it begins with'),
+  'server-secret': described(secret, 'Secret of this server towards it'),
+  'server-auth': authSchemes('Schemes that this server may use. It begins with the first'),
 };
 
 const httpUrl = v.pipe(v.string(), v.regex(/^https?:\/\/[^\s/]+/, 'a URL such as https://dm.example/dm'));
 
-/** The head-end's configuration file. */
+/** Schema of the head-end's configuration file. docs/configuration.md is generated from it. */
 export const headendConfigSchema = v.strictObject({
   headend: v.strictObject({
     id: described(identifier, 'ServerID of this DM server'),
     state: described(
       v.optional(text, 'headend.db'),
-      'File that holds nonces and associations; `:memory:` forgets them',
+      'File for nonces and associations; `:memory:` keeps them until the end of the process',
     ),
     route: described(
       v.optional(identifier, 'worker-1'),
-      'Name of this worker: sessions that it began go on through dm/{gateway}/up/{route}',
+      'Name of this worker. Later packages of its sessions arrive at dm/{gateway}/up/{route}',
     ),
     group: described(
       v.optional(identifier),
-      'Shares first packages with the other workers of this group, by a shared subscription of the broker',
+      'Group of workers that share the first packages of sessions, by a shared subscription at the broker',
     ),
     'session-timeout': described(
       v.optional(integerBetween(1, 600), 60),
-      'Seconds that a device may take to open a session it was asked for',
+      'Seconds for a device to open a requested session',
     ),
   }),
   api: v.optional(
     v.strictObject({
       host: described(
         v.optional(text, '127.0.0.1'),
-        'Address of the HTTP API; it has no authentication of its own',
+        'Address of the HTTP API. The API has no authentication',
       ),
-      port: described(v.optional(port, 8080), 'Port of the HTTP API; 0 takes a free one'),
+      port: described(v.optional(port, 8080), 'Port of the HTTP API; 0 means a free one'),
     }),
     {},
   ),
@@ -58,29 +59,29 @@ export const headendConfigSchema = v.strictObject({
   relay: described(
     v.optional(
       v.strictObject({
-        url: described(httpUrl, 'Where an existing DM server takes packages over HTTP'),
-        timeout: described(v.optional(integerBetween(1, 300), 30), 'Seconds that it may take to answer one'),
+        url: described(httpUrl, 'URL at which an existing DM server accepts packages'),
+        timeout: described(v.optional(integerBetween(1, 300), 30), 'Seconds to wait for its answer'),
       }),
     ),
-    'Hands packages of devices to a DM server that speaks HTTP, and its answers back; gateways stay with this server',
+    'Relays the packages of devices to a DM server over HTTP. This server still manages the gateways',
   ),
   policy: v.optional(
     v.strictObject({
       'assisted-bootstrap': described(
         v.optional(v.boolean(), true),
-        'Give a device that comes through a gateway which it has no account for an account for that gateway (GwMO 8.4.1)',
+        'Give a device an account for the gateway that it came through, if it has none for it (GwMO 8.4.1)',
       ),
       assign: described(
         v.optional(
           v.array(
             v.strictObject({
-              device: described(text, 'DevId, or its beginning and `*`'),
-              gateway: described(identifier, 'The gateway that it belongs to'),
+              device: described(text, 'DevId, or the beginning of DevIds followed by `*`'),
+              gateway: described(identifier, 'Gateway of the device'),
             }),
           ),
           [],
         ),
-        'Gateways that devices belong to, the first that fits; any other device belongs to the one that it comes through',
+        'Gateways of devices: the first matching entry. Any other device belongs to the gateway that it came through',
       ),
     }),
     {},
@@ -91,10 +92,11 @@ export const headendConfigSchema = v.strictObject({
   ),
   device: described(
     v.optional(v.array(v.strictObject({ id: described(text, 'DevId of the End Device'), ...party })), []),
-    'End Devices that have an account for this server from their factory',
+    'End Devices with a factory account for this server',
   ),
   gwmo: gwmoSection,
   log: logSection,
 });
 
+/** A configuration that was checked, with its defaults filled in. */
 export type HeadendConfig = v.InferOutput<typeof headendConfigSchema>;

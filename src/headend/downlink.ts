@@ -8,57 +8,73 @@ import { decodeState, type GatewayState } from '../wire/tunnel/gateway-state.ts'
 import { MqttLink, type MqttSettings } from '../wire/tunnel/mqtt-link.ts';
 import { gatewayTopics, parseUpTopic } from '../wire/tunnel/topics.ts';
 
-/** A package that came up, and the gateway it came through. */
+/** A DM package from a party. */
 export interface UpPackage {
+  /** The broker gateway that published the package. */
   readonly gateway: string;
   readonly envelope: Envelope;
 }
 
-/** What goes back for a package. */
+/** The answer to a DM package. */
 export type DownPackage = Pick<Envelope, 'contentType' | 'headers' | 'body'>;
 
 export interface DownlinkParts {
+  /** ServerID of this server. */
   readonly serverId: string;
+  /** Name of this worker. Later packages of its sessions come to `dm/{gateway}/up/{route}`. */
   readonly route: string;
+  /** Group of workers that share the first packages of sessions, by a shared subscription. */
   readonly group?: string | undefined;
   readonly settings: MqttSettings;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
-  /** Answers a package; what it throws goes back as an error envelope. */
-  readonly received: (up: UpPackage) => Promise<DownPackage>;
-  readonly stateChanged: (gateway: string, state: GatewayState | undefined) => void;
 }
 
-/** Answers kept for duplicates, and notifications that wait for their outcome. */
+/** Receives what gateways publish. */
+export interface DownlinkReceiver {
+  /** Answers a package. An error that it throws is sent back as an error envelope. */
+  readonly answerPackage: (up: UpPackage) => Promise<DownPackage>;
+  /** Handles a gateway's state. `state` is undefined when the gateway has cleared it. */
+  readonly gatewayStateChanged: (gateway: string, state: GatewayState | undefined) => void;
+}
+
+/** Answers kept for duplicates of a package, and notifications whose outcome is awaited. */
 const limits = { answers: 4096, notifications: 1024 } as const;
-/** Milliseconds that a gateway may take to deliver a notification. */
+/** Milliseconds that a gateway may take to deliver a notification and report the outcome. */
 const notificationTimeout = 30_000;
 
-/** The head-end's side of the MQTT binding. */
+/** The head-end's side of the MQTT binding (docs/bindings.md): packages in, answers and notifications out. */
 export class Downlink implements AsyncDisposable {
   readonly #parts: DownlinkParts;
   readonly #link: MqttLink;
   readonly #answers = new BoundedMap<string, Promise<Buffer>>(limits.answers);
   readonly #notifications = new Map<string, (outcome: Envelope) => void>();
+  #receiver: DownlinkReceiver | undefined;
 
   constructor(parts: DownlinkParts) {
-    const { group, route, serverId } = parts;
+    const { group, route, serverId, settings, clock, entropy, events } = parts;
     this.#parts = parts;
-    const first = group === undefined ? 'dm/+/up' : `$share/${group}/dm/+/up`;
+    const firstPackages = group === undefined ? 'dm/+/up' : `$share/${group}/dm/+/up`;
     this.#link = new MqttLink({
-      ...parts,
+      settings,
+      clock,
+      entropy,
+      events,
       clientId: `${serverId}-${route}`,
-      subscriptions: [first, `dm/+/up/${route}`, 'dm/+/state'],
+      subscriptions: [firstPackages, `dm/+/up/${route}`, 'dm/+/state'],
       received: (topic, payload) => this.#receive(topic, payload),
     });
   }
 
+  /** True while the connection to the broker is up. */
   get connected(): boolean {
     return this.#link.connected;
   }
 
-  start(): void {
+  /** Connects to the broker and passes what gateways publish to the receiver. Returns before the connection is up. */
+  start(receiver: DownlinkReceiver): void {
+    this.#receiver = receiver;
     this.#link.start();
   }
 
@@ -67,15 +83,17 @@ export class Downlink implements AsyncDisposable {
   }
 
   /**
-   * Sends Package #0 to a device behind a gateway, or to the gateway itself, and resolves when it was taken.
-   * @throws {PosternError} `unavailable`, `timeout`, `unauthorized` when the digest was not believed
+   * Sends Package #0 to a device behind a broker gateway, or to the gateway itself when `device` is undefined.
+   * Resolves when the gateway reports that the party has accepted it.
+   * @throws {PosternError} `unauthorized` when the party refused the digest, `full` when too many notifications wait,
+   * `timeout`, `unavailable`
    */
-  async notify(gateway: string, device: string | undefined, body: Uint8Array): Promise<void> {
+  async deliverNotification(gateway: string, device: string | undefined, body: Uint8Array): Promise<void> {
     const { clock, entropy, route, serverId } = this.#parts;
     if (this.#notifications.size >= limits.notifications)
       throw new PosternError('full', 'too many notifications wait');
     const correlation = entropy.bytes(12);
-    const id = Buffer.from(correlation).toString('hex');
+    const id = hexOf(correlation);
     const timeToLive = notificationTimeout / 1000;
     const payload = encodeEnvelope({
       kind: EnvelopeKind.Notification,
@@ -106,38 +124,39 @@ export class Downlink implements AsyncDisposable {
   }
 
   #receive(topic: string, payload: Buffer): void {
-    const { events, stateChanged } = this.#parts;
+    const receiver = this.#receiver;
     const place = parseUpTopic(topic);
-    if (!place) return;
+    if (!receiver || !place) return;
     try {
       if (place.what === 'state')
-        stateChanged(place.gateway, payload.length === 0 ? undefined : decodeState(payload));
-      else this.#take(place.gateway, decodeEnvelope(payload));
+        receiver.gatewayStateChanged(place.gateway, payload.length === 0 ? undefined : decodeState(payload));
+      else this.#receiveEnvelope(receiver, place.gateway, decodeEnvelope(payload));
     } catch (thrown) {
-      events.emit('warn', 'mqtt.malformed', {
+      this.#parts.events.emit('mqtt.malformed', {
         gateway: place.gateway,
         reason: asPosternError(thrown).message,
       });
     }
   }
 
-  #take(gateway: string, envelope: Envelope): void {
-    // Several DM servers may share one broker.
+  #receiveEnvelope(receiver: DownlinkReceiver, gateway: string, envelope: Envelope): void {
     const { serverId, events } = this.#parts;
+    // Several DM servers may share one broker.
     if (envelope.kind === EnvelopeKind.Request && envelope.server !== serverId) {
-      events.emit('debug', 'package.for-another', { gateway, server: envelope.server });
+      events.emit('package.for-another', { gateway, server: envelope.server });
       return;
     }
-    const id = Buffer.from(envelope.correlation).toString('hex');
-    if (envelope.kind === EnvelopeKind.Request) void this.#answer(gateway, `${gateway} ${id}`, envelope);
-    else this.#notifications.get(id)?.(envelope);
+    if (envelope.kind === EnvelopeKind.Request) void this.#publishAnswer(receiver, gateway, envelope);
+    else this.#notifications.get(hexOf(envelope.correlation))?.(envelope);
   }
 
-  async #answer(gateway: string, key: string, envelope: Envelope): Promise<void> {
+  /** QoS 1 may deliver a package more than once. A duplicate gets the answer of the first delivery. */
+  async #publishAnswer(receiver: DownlinkReceiver, gateway: string, envelope: Envelope): Promise<void> {
     const { events } = this.#parts;
+    const key = `${gateway} ${hexOf(envelope.correlation)}`;
     let answer = this.#answers.get(key);
     if (!answer) {
-      answer = this.#make(gateway, envelope);
+      answer = this.#makeAnswer(receiver, gateway, envelope);
       this.#answers.set(key, answer);
     }
     try {
@@ -148,13 +167,13 @@ export class Downlink implements AsyncDisposable {
         ...(timeToLive !== undefined && timeToLive > 0 && { expiry: timeToLive }),
       });
     } catch (thrown) {
-      events.emit('warn', 'mqtt.answer-lost', { gateway, reason: asPosternError(thrown).message });
+      events.emit('mqtt.answer-lost', { gateway, reason: asPosternError(thrown).message });
     }
   }
 
-  async #make(gateway: string, envelope: Envelope): Promise<Buffer> {
+  async #makeAnswer(receiver: DownlinkReceiver, gateway: string, envelope: Envelope): Promise<Buffer> {
     const { correlation, device, server } = envelope;
-    const { route, received, events } = this.#parts;
+    const { route, events } = this.#parts;
     const context = {
       correlation,
       ...(device !== undefined && { device }),
@@ -165,11 +184,11 @@ export class Downlink implements AsyncDisposable {
         kind: EnvelopeKind.Response,
         ...context,
         route,
-        ...(await received({ gateway, envelope })),
+        ...(await receiver.answerPackage({ gateway, envelope })),
       });
     } catch (thrown) {
       const { dmStatus, message, code } = asPosternError(thrown);
-      events.emit(code === 'internal' ? 'error' : 'warn', 'package.refused', {
+      events.emit(code === 'internal' ? 'package.failed' : 'package.refused', {
         gateway,
         device,
         status: dmStatus,
@@ -184,3 +203,5 @@ export class Downlink implements AsyncDisposable {
     }
   }
 }
+
+const hexOf = (octets: Uint8Array): string => Buffer.from(octets).toString('hex');

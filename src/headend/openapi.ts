@@ -1,13 +1,16 @@
 import { toJsonSchema } from '@valibot/to-json-schema';
 import type * as v from 'valibot';
 import { softwareVersion } from '../base/version.ts';
-import { type Route, routes } from './api-routes.ts';
+import type { Route } from './api-route.ts';
+import { routes } from './api-routes.ts';
 
+/** JSON Schema of what the API accepts, before defaults and transformations. */
 const schemaOf = (schema: v.GenericSchema) => {
   const { $schema: _, ...rest } = toJsonSchema(schema, { typeMode: 'input', errorMode: 'ignore' });
   return rest;
 };
 
+/** The Response Object of every error. */
 const failure = {
   description: 'What was wrong: the code to go by, and a line for a person',
   content: {
@@ -21,6 +24,7 @@ const failure = {
   },
 };
 
+/** The OpenAPI Operation Object of a route. */
 function operation({ path, summary, body, query, status }: Route): object {
   const inPath = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
     name,
@@ -50,7 +54,7 @@ function operation({ path, summary, body, query, status }: Route): object {
   };
 }
 
-/** The API's description (OpenAPI 3.1), made from its routes. */
+/** Returns the OpenAPI 3.1 document of the API, made from its routes. */
 export function openApi(): object {
   const paths = Map.groupBy(routes, ({ path }) => path);
   return {

@@ -6,52 +6,72 @@ import { nodeAt, renamed, type Vocabulary } from '../mo/vocabulary.ts';
 import { encodeMessage, MediaType } from '../wire/syncml/codec.ts';
 import type { Command } from '../wire/syncml/message.ts';
 
-/** For whom a campaign is: devices, a group, what the inventory says of them, or all. */
-export interface TargetsOrder {
+/**
+ * The devices of a campaign: those of the list and of the group together, narrowed down by the conditions of `where`.
+ * Without list and group, all attached End Devices that meet the conditions (docs/gwmo.md).
+ */
+export interface Targets {
+  /** DevIds. */
   readonly devices?: readonly string[] | undefined;
+  /** ID of a group in the gateway's inventory. */
   readonly group?: string | undefined;
-  /** Leaves of an inventory record, and what they must be. */
+  /** Values that leaves of the device's inventory record must have, by the leaf's name. */
   readonly where?: Readonly<Record<string, string>> | undefined;
 }
 
+/** What fan-outs and triggers have in common. */
 export interface CampaignRequest {
+  /** Name of the campaign's node on the gateway. */
   readonly name: string;
-  readonly targets: TargetsOrder;
+  readonly targets: Targets;
+  /** Form of the result: a `ReturnFormat`, 0 to 3. The gateway's default is 3. */
   readonly returnFormat?: number | undefined;
-  /** Seconds for the whole. */
+  /** Seconds after which the gateway ends the campaign. The gateway's default is 3600. */
   readonly deadline?: number | undefined;
 }
 
+/** Commands that a gateway sends to many devices (Command Fan-out). */
 export interface FanoutRequest extends CampaignRequest {
-  /** Commands as SyncBody has them. */
+  /** XML: the commands as they stand in SyncBody, see `commandXml`. */
   readonly command: string;
-  /** Seconds for a device to open a session. */
+  /** Seconds that a device may take to open a session. */
   readonly timeout?: number | undefined;
 }
 
+/** Notifications that a gateway delivers to many devices (Device Trigger). */
 export interface TriggerRequest extends CampaignRequest {
+  /** Package #0 by DevId. */
   readonly notifications: ReadonlyMap<string, Uint8Array>;
 }
 
+/** An image for a gateway's Image Inventory. It has either `url` or `data`. */
 export interface ImageRequest {
+  /** Name of the image's node on the gateway. */
   readonly name: string;
   readonly version?: string | undefined;
+  /** HTTP or HTTPS URL from which the gateway downloads the image. */
   readonly url?: string | undefined;
+  /** The image itself. */
   readonly data?: Uint8Array | undefined;
+  /** SHA-256 in hexadecimal. Computed from `data` when absent. */
   readonly hash?: string | undefined;
+  /** Base64 of a signature over the 32 octets of the SHA-256. */
   readonly signature?: string | undefined;
 }
 
+/** A group of devices for a gateway's Device Inventory. */
 export interface GroupRequest {
   readonly id: string;
+  /** DevIds. */
   readonly devices: readonly string[];
 }
 
-/** Writes nodes below one node, by the names that the wire has for them. */
-function below(vocabulary: Vocabulary, base: string) {
+/** Makes operations on nodes below a base node. Path segments are renamed by the vocabulary. */
+function nodesBelow(vocabulary: Vocabulary, base: string) {
   const at = (path: readonly string[]) =>
     [base, ...path.map((name) => renamed(vocabulary.names, name))].join('/');
   return {
+    /** Adds a leaf. No operation when it has no value. */
     leaf: (path: readonly string[], data: string | Uint8Array | number | undefined, format = 'chr') =>
       data === undefined
         ? []
@@ -72,8 +92,8 @@ function below(vocabulary: Vocabulary, base: string) {
 }
 
 const targetLeaves = (
-  { leaf }: ReturnType<typeof below>,
-  { devices = [], group, where = {} }: TargetsOrder,
+  { leaf }: ReturnType<typeof nodesBelow>,
+  { devices = [], group, where = {} }: Targets,
 ): Operation[] => [
   ...devices.flatMap((device, at) => leaf(['Targets', 'DeviceList', `d${at}`, 'DeviceID'], device)),
   ...leaf(['Targets', 'GroupID'], group),
@@ -83,7 +103,7 @@ const targetLeaves = (
   ]),
 ];
 
-/** Operations as the commands of a fan-out. */
+/** Writes operations as the `command` of a fan-out: a SyncBody element in XML. */
 export function commandXml(operations: readonly Operation[]): string {
   const commands: Command[] = [];
   let lastId = 0;
@@ -98,14 +118,16 @@ export function commandXml(operations: readonly Operation[]): string {
   return /<SyncBody>.*<\/SyncBody>/s.exec(Buffer.from(document).toString())?.[0] ?? '';
 }
 
-/** What has a gateway do a fan-out. The first operation takes away what an earlier one of this name left. */
+/**
+ * The operations that create and start a fan-out at a gateway. The first one deletes an earlier fan-out of this name.
+ */
 export function fanoutOperations(
   vocabulary: Vocabulary,
   { name, command, targets, returnFormat, timeout, deadline }: FanoutRequest,
   correlator: string,
 ): Operation[] {
   const uri = `${nodeAt(vocabulary, 'GwFanout', 'Fanout')}/${name}`;
-  const nodes = below(vocabulary, uri);
+  const nodes = nodesBelow(vocabulary, uri);
   return [
     { name: 'Delete', uri },
     ...nodes.leaf(['Command'], command, 'xml'),
@@ -117,14 +139,16 @@ export function fanoutOperations(
   ];
 }
 
-/** What has a gateway deliver notifications. */
+/**
+ * The operations that create and start a trigger at a gateway. The first one deletes an earlier trigger of this name.
+ */
 export function triggerOperations(
   vocabulary: Vocabulary,
   { name, targets, notifications, returnFormat, deadline }: TriggerRequest,
   correlator: string,
 ): Operation[] {
   const uri = `${nodeAt(vocabulary, 'GwEdTrigger', 'Trigger')}/${name}`;
-  const nodes = below(vocabulary, uri);
+  const nodes = nodesBelow(vocabulary, uri);
   return [
     { name: 'Delete', uri },
     ...targetLeaves(nodes, targets),
@@ -138,14 +162,17 @@ export function triggerOperations(
   ];
 }
 
-/** What makes an image known to a gateway, and has it fetched where it comes by URL. */
+/**
+ * The operations that put an image into a gateway's Image Inventory. The first one deletes an earlier image of this
+ * name. An image with a URL is also downloaded by the gateway.
+ */
 export function imageOperations(
   vocabulary: Vocabulary,
   { name, version, url, data, hash, signature }: ImageRequest,
   correlator: string,
 ): Operation[] {
   const uri = `${nodeAt(vocabulary, 'GwImageInventory', 'Images')}/${name}`;
-  const nodes = below(vocabulary, uri);
+  const nodes = nodesBelow(vocabulary, uri);
   const digest = hash ?? (data && createHash('sha256').update(data).digest('hex'));
   return [
     { name: 'Delete', uri },
@@ -158,10 +185,13 @@ export function imageOperations(
   ];
 }
 
-/** What puts a group into a gateway's inventory, in place of an earlier one of this ID. */
+/**
+ * The operations that put a group into a gateway's Device Inventory. The first one deletes an earlier group of its
+ * ID.
+ */
 export function groupOperations(vocabulary: Vocabulary, { id, devices }: GroupRequest): Operation[] {
   const uri = `${nodeAt(vocabulary, 'GwDeviceInventory', 'Groups')}/${hashedName(id)}`;
-  const nodes = below(vocabulary, uri);
+  const nodes = nodesBelow(vocabulary, uri);
   return [
     { name: 'Delete', uri },
     ...nodes.leaf(['GroupID'], id),

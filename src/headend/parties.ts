@@ -2,37 +2,43 @@ import type { DatabaseSync } from 'node:sqlite';
 import type { Account, SaveNonces, Scheme } from '../dm/authentication.ts';
 import type { HeadendConfig } from './config.ts';
 
-/** A gateway or device that this server shares secrets with. */
+/** A gateway or device that has an account for this server, from the configuration. */
 export interface Party {
+  /** ServerID of a gateway, DevId of a device. */
   readonly id: string;
   readonly kind: 'gateway' | 'device';
+  /** The party proves itself to this server by it. */
   readonly clientSecret: string;
+  /** This server proves itself to the party by it. */
   readonly serverSecret: string;
+  /** Schemes that the party may use. The first is the one in the server's challenge. */
   readonly clientSchemes: readonly Scheme[];
+  /** Schemes that this server uses. It begins with the first. */
   readonly serverSchemes: readonly Scheme[];
 }
 
-interface Kept {
+/**
+ * Durable state of a party. Gateways also report devices that have no account here; these have state without a
+ * `Party`.
+ */
+interface PartyState {
   clientNonce: Uint8Array;
   serverNonce: Uint8Array;
   gateway: string | undefined;
   alertSequence: number;
 }
 
-/** Devices that a gateway is told to let go in one session. */
-const detachesPerSession = 64;
-
-/** Whom this server knows, from its configuration, with what it must not forget of them. */
+/** Parties of the configuration, and the durable state of all parties: nonces, associations, alert numbers. */
 export class Parties {
-  readonly #known = new Map<string, Party>();
-  readonly #kept = new Map<string, Kept>();
+  readonly #parties = new Map<string, Party>();
+  readonly #states = new Map<string, PartyState>();
   readonly #database: DatabaseSync;
 
   constructor(config: Pick<HeadendConfig, 'gateway' | 'device'>, database: DatabaseSync) {
     this.#database = database;
     for (const kind of ['gateway', 'device'] as const)
       for (const entry of config[kind])
-        this.#known.set(entry.id, {
+        this.#parties.set(entry.id, {
           id: entry.id,
           kind,
           clientSecret: entry['client-secret'],
@@ -41,7 +47,7 @@ export class Parties {
           serverSchemes: entry['server-auth'],
         });
     for (const row of database.prepare('SELECT * FROM party').iterate())
-      this.#kept.set(String(row.id), {
+      this.#states.set(String(row.id), {
         clientNonce: row.client_nonce as Uint8Array,
         serverNonce: row.server_nonce as Uint8Array,
         gateway: row.gateway === null ? undefined : String(row.gateway),
@@ -49,85 +55,79 @@ export class Parties {
       });
   }
 
+  /** Returns the party of this ID. Undefined when it has no account for this server. */
   get(id: string): Party | undefined {
-    return this.#known.get(id);
+    return this.#parties.get(id);
   }
 
+  /** True when the ID is that of a gateway in the configuration. */
+  isGateway(id: string): boolean {
+    return this.#parties.get(id)?.kind === 'gateway';
+  }
+
+  /** Lists all parties of the configuration, in its order: gateways, then devices. */
   list(): Party[] {
-    return [...this.#known.values()];
+    return [...this.#parties.values()];
   }
 
+  /** Returns the account of a party as this server sees it: `own` is the server's side, `peer` the party's. */
   account(serverId: string, party: Party): Account {
     const { id, clientSecret, serverSecret, clientSchemes, serverSchemes } = party;
-    const { clientNonce, serverNonce } = this.#of(id);
+    const { clientNonce, serverNonce } = this.#stateOf(id);
     return {
       own: { name: serverId, secret: serverSecret, nonce: serverNonce, schemes: serverSchemes },
       peer: { name: id, secret: clientSecret, nonce: clientNonce, schemes: clientSchemes },
     };
   }
 
+  /** Returns the function by which a session stores the nonces of a party. */
   nonceKeeper(id: string): SaveNonces {
     return ({ own, peer }) => {
-      this.#keep(id, { ...(own && { serverNonce: own }), ...(peer && { clientNonce: peer }) });
+      this.#update(id, { ...(own && { serverNonce: own }), ...(peer && { clientNonce: peer }) });
     };
   }
 
-  /** The gateway that a device is behind, as far as this server was told. */
+  /** Returns the gateway that a device is associated with, by the latest alert about the device. */
   gatewayOf(id: string): string | undefined {
-    return this.#of(id).gateway;
+    return this.#stateOf(id).gateway;
   }
 
-  /** Answers with the gateway that the device was behind before, if that was another. */
+  /**
+   * Associates a device with a gateway. Returns the gateway that it was associated with before. Undefined when there
+   * was none or it is the same gateway.
+   */
   associate(id: string, gateway: string): string | undefined {
-    const before = this.#of(id).gateway;
+    const before = this.#stateOf(id).gateway;
     if (before === gateway) return undefined;
-    this.#keep(id, { gateway });
+    this.#update(id, { gateway });
     return before;
   }
 
-  /** The device is behind this gateway no more; what another gateway said later counts. */
+  /** Ends the association of a device with this gateway. An association with another gateway stays. */
   dissociate(id: string, gateway: string): void {
-    if (this.#of(id).gateway === gateway) this.#keep(id, { gateway: undefined });
+    if (this.#stateOf(id).gateway === gateway) this.#update(id, { gateway: undefined });
   }
 
-  /** Devices that a gateway has still to let go. */
-  pendingDetaches(gateway: string): string[] {
-    return this.#database
-      .prepare('SELECT device FROM pending_detach WHERE gateway = ? ORDER BY device LIMIT ?')
-      .all(gateway, detachesPerSession)
-      .map(({ device }) => String(device));
-  }
-
-  addPendingDetach(gateway: string, device: string): void {
-    this.#database
-      .prepare('INSERT OR IGNORE INTO pending_detach (gateway, device) VALUES (?, ?)')
-      .run(gateway, device);
-  }
-
-  /** It is done, or the device came back. */
-  dropPendingDetach(gateway: string, device: string): void {
-    this.#database
-      .prepare('DELETE FROM pending_detach WHERE gateway = ? AND device = ?')
-      .run(gateway, device);
-  }
-
-  /** Devices that are associated with some gateway, those included that only a gateway knows. */
+  /** Lists all associations. They include devices that have no account for this server. */
   associations(): { device: string; gateway: string }[] {
-    return [...this.#kept].flatMap(([device, { gateway }]) =>
+    return [...this.#states].flatMap(([device, { gateway }]) =>
       gateway === undefined ? [] : [{ device, gateway }],
     );
   }
 
-  /** True when the alert of this number is new; an earlier or equal one was taken before. */
-  takesAlert(gateway: string, sequence: number): boolean {
-    if (sequence <= this.#of(gateway).alertSequence) return false;
-    this.#keep(gateway, { alertSequence: sequence });
+  /**
+   * Records the sequence number of an alert of a gateway. False when this number or a higher one is already recorded:
+   * the alert is then a repetition.
+   */
+  recordAlertSequence(gateway: string, sequence: number): boolean {
+    if (sequence <= this.#stateOf(gateway).alertSequence) return false;
+    this.#update(gateway, { alertSequence: sequence });
     return true;
   }
 
-  #of(id: string): Kept {
+  #stateOf(id: string): PartyState {
     return (
-      this.#kept.get(id) ?? {
+      this.#states.get(id) ?? {
         clientNonce: new Uint8Array(),
         serverNonce: new Uint8Array(),
         gateway: undefined,
@@ -136,13 +136,13 @@ export class Parties {
     );
   }
 
-  #keep(id: string, change: Partial<Kept>): void {
-    const kept = { ...this.#of(id), ...change };
+  #update(id: string, change: Partial<PartyState>): void {
+    const state = { ...this.#stateOf(id), ...change };
     this.#database
       .prepare(
         'INSERT OR REPLACE INTO party (id, client_nonce, server_nonce, gateway, alert_sequence) VALUES (?, ?, ?, ?, ?)',
       )
-      .run(id, kept.clientNonce, kept.serverNonce, kept.gateway ?? null, kept.alertSequence);
-    this.#kept.set(id, kept);
+      .run(id, state.clientNonce, state.serverNonce, state.gateway ?? null, state.alertSequence);
+    this.#states.set(id, state);
   }
 }

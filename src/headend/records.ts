@@ -2,36 +2,39 @@ import type { DatabaseSync } from 'node:sqlite';
 import type { Clock } from '../base/clock.ts';
 import { keepLatest } from '../base/database.ts';
 
-/** An alert that a gateway or device reported, as this server understood it. */
+/** An alert that a gateway or device sent, as this server read it. */
 export interface AlertRecord {
+  /** Rises with each alert. Pages of alerts are addressed by it. */
   readonly number: number;
-  /** ISO 8601, by this server's clock. */
+  /** Time of receipt by this server's clock, ISO 8601. */
   readonly at: string;
   /** `DeviceAttach`, `LocationUpdate`, … */
   readonly kind: string;
-  /** The gateway that it came from or through. */
+  /** The gateway that sent the alert, or through which it came. For a firmware update: the party that was updated. */
   readonly gateway: string;
   readonly device: string | undefined;
+  /** The fields of the alert. Each kind has its own. */
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-/** What something that a gateway was asked to execute came to. */
+/** Result of an operation that a gateway executed. */
 export interface ResultRecord {
+  /** Time of receipt by this server's clock, ISO 8601. */
   readonly at: string;
   /** `CommandFanout`, `DeviceTrigger` or `ImageOperation`. */
   readonly kind: string;
   readonly gateway: string;
-  /** Of the node that was executed. */
+  /** Name of the operation's node on the gateway. */
   readonly name: string;
   readonly correlator: string | undefined;
-  /** XML (docs/bindings.md). */
+  /** XML document (docs/bindings.md). */
   readonly result: string;
 }
 
-/** Alerts and results that are kept; the oldest go. */
+/** Rows per table. The oldest alerts and results are deleted. An assignment beyond its limit is refused. */
 export const recordLimits = { alerts: 10_000, results: 1000, assignments: 100_000 } as const;
 
-/** What the reference server remembers for people and programs that ask its API. Durable and bounded. */
+/** Alerts, operation results and gateway assignments, for the HTTP API and the policy. Durable and bounded. */
 export class Records {
   readonly #database: DatabaseSync;
   readonly #clock: Clock;
@@ -41,6 +44,7 @@ export class Records {
     this.#clock = clock;
   }
 
+  /** Adds an alert with the current time. `body` must be serialisable as JSON. */
   addAlert(kind: string, gateway: string, device: string | undefined, body: object): void {
     this.#database
       .prepare('INSERT INTO received_alert (at, kind, gateway, device, body) VALUES (?, ?, ?, ?, ?)')
@@ -48,7 +52,7 @@ export class Records {
     keepLatest(this.#database, 'received_alert', recordLimits.alerts);
   }
 
-  /** The latest first. */
+  /** Lists alerts, the latest first: at most `limit`, and only numbers below `before`. */
   alerts(limit: number, before = Number.MAX_SAFE_INTEGER): AlertRecord[] {
     return this.#database
       .prepare('SELECT * FROM received_alert WHERE number < ? ORDER BY number DESC LIMIT ?')
@@ -63,7 +67,7 @@ export class Records {
       }));
   }
 
-  /** In place of what the same node came to before. */
+  /** Stores a result with the current time. It takes the place of an earlier result of the same node. */
   putResult({ kind, gateway, name, correlator, result }: Omit<ResultRecord, 'at'>): void {
     this.#database
       .prepare(
@@ -73,7 +77,7 @@ export class Records {
     keepLatest(this.#database, 'operation_result', recordLimits.results);
   }
 
-  /** Of one kind, the latest last. */
+  /** Lists the results of one kind, the latest last. */
   results(kind: string): ResultRecord[] {
     return this.#database
       .prepare('SELECT * FROM operation_result WHERE kind = ? ORDER BY number')
@@ -81,7 +85,7 @@ export class Records {
       .map(toResult);
   }
 
-  /** Of one node; none until it has ended. */
+  /** Returns the result of one node. Undefined until the operation has ended. */
   result(kind: string, gateway: string, name: string): ResultRecord | undefined {
     const row = this.#database
       .prepare('SELECT * FROM operation_result WHERE kind = ? AND gateway = ? AND name = ?')
@@ -89,12 +93,13 @@ export class Records {
     return row && toResult(row);
   }
 
-  /** The gateway that an operator chose for a device. */
+  /** Returns the gateway that an operator assigned to a device. */
   assignment(device: string): string | undefined {
     const row = this.#database.prepare('SELECT gateway FROM assignment WHERE device = ?').get(device);
     return row && String(row.gateway);
   }
 
+  /** Lists all assignments, sorted by device. */
   assignments(): { device: string; gateway: string }[] {
     return this.#database
       .prepare('SELECT device, gateway FROM assignment ORDER BY device')
@@ -102,7 +107,7 @@ export class Records {
       .map(({ device, gateway }) => ({ device: String(device), gateway: String(gateway) }));
   }
 
-  /** No gateway takes the choice back. False when there is no room for another. */
+  /** Stores an assignment. `gateway` undefined removes it. False when the table is full. */
   assign(device: string, gateway: string | undefined): boolean {
     if (gateway === undefined) {
       this.#database.prepare('DELETE FROM assignment WHERE device = ?').run(device);

@@ -8,44 +8,48 @@ import { messageLimits } from '../wire/syncml/elements.ts';
 import type { DownPackage, UpPackage } from './downlink.ts';
 
 export interface RelayParts {
-  /** Where the DM server takes packages. */
+  /** HTTP or HTTPS URL to which the DM server's packages are posted. */
   readonly url: string;
-  /** Milliseconds that it may take to answer one. */
+  /** Milliseconds that the DM server may take to answer a package. */
   readonly timeout: number;
   readonly events: Events;
 }
 
-/** Sessions whose RespURI is remembered; the one heard longest ago is forgotten first. */
-const sessionBound = 65_536;
+/** Sessions whose RespURI is remembered. The entry that was set longest ago is dropped. */
+const sessionLimit = 65_536;
 
 /**
- * Hands packages of devices to a DM server that speaks HTTP and knows nothing of MQTT, and its answers back, both
- * untouched. Where such a server wants the next message of a session elsewhere, by RespURI, it gets it there: the device,
- * at the far end of a tunnel, could not do it.
+ * Passes packages of devices to a DM server that supports only HTTP, and passes the answers back. Neither is changed.
+ * A server can direct the next message of a session to another URL by RespURI. The device cannot follow RespURI
+ * through the tunnel, so the relay does it.
  */
 export class Relay {
   readonly #parts: RelayParts;
   readonly #origin: string;
-  readonly #next = new BoundedMap<string, string>(sessionBound);
+  readonly #nextUrls = new BoundedMap<string, string>(sessionLimit);
 
   constructor(parts: RelayParts) {
     this.#parts = parts;
     this.#origin = new URL(parts.url).origin;
   }
 
-  /** @throws {PosternError} `timeout`, `unavailable`, `tooLarge`, or what the server's HTTP status says */
+  /**
+   * Posts a package to the DM server and returns the server's answer.
+   * @throws {PosternError} `timeout`, `unavailable`, `tooLarge` for the answer, or the code that fits the server's
+   * HTTP status
+   */
   async forward({ gateway, envelope }: UpPackage): Promise<DownPackage> {
     const { url, timeout, events } = this.#parts;
     const { device = '', contentType = '', body = new Uint8Array(), headers = {} } = envelope;
-    const session = `${gateway} ${device} ${sessionOf(body, contentType)}`;
+    const session = `${gateway} ${device} ${sessionIdOf(body, contentType)}`;
     const hmac = headers[hmacHeader];
     let response: Response;
     try {
-      response = await fetch(this.#next.get(session) ?? url, {
+      response = await fetch(this.#nextUrls.get(session) ?? url, {
         method: 'POST',
         headers: { 'content-type': contentType, ...(hmac !== undefined && { [hmacHeader]: hmac }) },
         body: Buffer.from(body),
-        // A redirection could lead the package anywhere.
+        // A redirection could send the package to any host.
         redirect: 'error',
         signal: AbortSignal.timeout(timeout),
       });
@@ -62,36 +66,41 @@ export class Relay {
       : Buffer.alloc(0);
     if (!response.ok) throw refusalOf(response.status);
     const type = response.headers.get('content-type') ?? contentType;
-    this.#heedRespUri(session, answer, type);
-    events.emit('debug', 'relay.forwarded', { device, gateway, up: body.length, down: answer.length });
+    this.#followRespUri(session, answer, type);
+    events.emit('relay.forwarded', { device, gateway, up: body.length, down: answer.length });
     const seal = response.headers.get(hmacHeader);
     return { contentType: type, body: answer, ...(seal !== null && { headers: { [hmacHeader]: seal } }) };
   }
 
-  #heedRespUri(session: string, body: Uint8Array, contentType: string): void {
+  /**
+   * Remembers the RespURI of an answer for the session's next package. Only URLs of the configured server are
+   * accepted.
+   */
+  #followRespUri(session: string, body: Uint8Array, contentType: string): void {
     const wanted = readHeader(body, contentType)?.respUri;
     if (wanted === undefined) return;
     const { url, events } = this.#parts;
     const next = URL.canParse(wanted, url) ? new URL(wanted, url) : undefined;
-    // A server has no business elsewhere with packages of its devices.
-    if (next?.origin === this.#origin) this.#next.set(session, next.href);
-    else events.emit('warn', 'relay.foreign-uri', { origin: next?.origin ?? 'none' });
+    if (next?.origin === this.#origin) this.#nextUrls.set(session, next.href);
+    else events.emit('relay.foreign-uri', { origin: next?.origin ?? 'none' });
   }
 }
 
+/** The SyncHdr of a message. Undefined when the message cannot be decoded. */
 function readHeader(body: Uint8Array, contentType: string) {
   const [mediaType = ''] = contentType.split(';');
   try {
     return isSupported(mediaType.trim()) ? decodeMessage(body, mediaType.trim()).header : undefined;
   } catch {
-    // What cannot be read is forwarded all the same: it may be meant for the other end alone.
+    // Such a package is forwarded all the same: the other end may be able to decode it.
     return undefined;
   }
 }
 
-const sessionOf = (body: Uint8Array, contentType: string): string =>
+const sessionIdOf = (body: Uint8Array, contentType: string): string =>
   readHeader(body, contentType)?.sessionId ?? '';
 
+/** The error that fits an HTTP status other than 2xx. */
 function refusalOf(status: number): PosternError {
   const why = `the DM server answered ${status}`;
   switch (status) {

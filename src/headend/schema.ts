@@ -1,6 +1,9 @@
 import type { Schema } from '../base/database.ts';
 
-/** The tables of a head-end. Empty steps keep its version numbers equal to those of files that Postern 0.1.0 made. */
+/**
+ * The tables of a head-end. The empty steps keep the schema's version number equal to the one in state files that
+ * Postern 0.1.0 made.
+ */
 export const headendSchema: Schema = {
   party: 'head-end',
   applicationId: 0x50734845,

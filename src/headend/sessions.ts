@@ -12,13 +12,14 @@ import type { Alert } from '../wire/syncml/message.ts';
 import type { DownPackage, UpPackage } from './downlink.ts';
 import type { Parties, Party } from './parties.ts';
 
-/** A session as the policies see it. */
+/** Whose session it is, and through which gateway it comes. */
 export interface SessionContext {
   readonly party: Party;
-  /** The gateway that it comes through; the gateway itself for its own sessions. */
+  /**
+   * For a device: the gateway nearest to it. For a gateway: the gateway itself, or its parent gateway if it has one.
+   */
   readonly gateway: string;
   readonly sessionId: string;
-  readonly opening: Opening;
 }
 
 export interface SessionsParts {
@@ -27,23 +28,25 @@ export interface SessionsParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
-  readonly work: (context: SessionContext) => Work;
-  readonly alerted: (context: Omit<SessionContext, 'opening'>, alert: Alert) => number;
+  /** What this server does in a session after the party has proved itself. */
+  readonly work: (context: SessionContext, opening: Opening) => Work;
+  /** Handles an alert of the party and returns the alert's DM status. */
+  readonly handleAlert: (context: SessionContext, alert: Alert) => number;
 }
 
-interface Open {
+interface OpenSession {
   readonly session: ServerSession;
-  readonly context: Omit<SessionContext, 'opening'>;
-  idle: Timer;
+  readonly context: SessionContext;
+  idleTimer: Timer;
 }
 
-/** Sessions at one time, and milliseconds that one may lie still. */
+/** Open sessions, and milliseconds between two packages of a session. */
 const limits = { sessions: 4096, idle: 120_000 } as const;
 
-/** DM sessions of this server: packages in, packages out. */
+/** The DM sessions of this server. A package of a party goes in, the answer comes out. */
 export class Sessions {
   readonly #parts: SessionsParts;
-  readonly #open: BoundedMap<string, Open>;
+  readonly #open: BoundedMap<string, OpenSession>;
   readonly #lockOut: LockOut;
 
   constructor(parts: SessionsParts) {
@@ -56,16 +59,17 @@ export class Sessions {
   }
 
   /**
-   * Takes a package that came through a gateway.
-   * @throws {PosternError} `unauthorized` for an unknown party, `malformed`, `unsupportedFormat`
+   * Passes a package of a party to its session, which begins with the first package, and returns the answer.
+   * @throws {PosternError} `unauthorized` for an unknown party, `forbidden` when the message names another source
+   * than the envelope, `lockedOut` after too many failed proofs, `malformed`, `unsupportedFormat`
    */
-  async receive({ gateway: top, envelope }: UpPackage): Promise<DownPackage> {
-    // The gateway that a device belongs to is the one next to it; how it is reached is another matter.
-    const gateway = envelope.via ?? top;
+  async receive({ gateway: brokerGateway, envelope }: UpPackage): Promise<DownPackage> {
+    // A device belongs to the gateway nearest to it, not to the gateway that is connected to the broker.
+    const gateway = envelope.via ?? brokerGateway;
     const { contentType = '', body = new Uint8Array(), headers } = envelope;
     const message = decodeMessage(body, contentType);
     const { sessionId, source, msgId } = message.header;
-    const partyId = envelope.device ?? top;
+    const partyId = envelope.device ?? brokerGateway;
     if (source.locUri !== partyId)
       throw new PosternError('forbidden', `a package of ${source.locUri} in the name of ${partyId}`);
     const party = this.#parts.parties.get(partyId);
@@ -76,25 +80,26 @@ export class Sessions {
     const known = this.#open.get(key);
     if (known && msgId === 1 && known.session.outcome) this.#close(key, known);
     const open = this.#open.get(key) ?? this.#begin(key, { party, gateway, sessionId });
-    this.#keepAwake(key, open);
-    const was = open.session.outcome;
+    this.#restartIdleTimer(key, open);
+    const outcomeBefore = open.session.outcome;
     const answer = await open.session.receive(message, { body, hmac: headers?.[hmacHeader] });
     const { outcome } = open.session;
     if (open.session.authenticated) this.#lockOut.succeeded(lockKey);
-    else if (outcome?.status === DmStatus.InvalidCredentials && !was) this.#lockOut.failed(lockKey);
-    if (outcome && !was)
-      this.#parts.events.emit(isOk(outcome.status) ? 'info' : 'warn', 'session.ended', {
+    else if (outcome?.status === DmStatus.InvalidCredentials && !outcomeBefore) this.#lockOut.failed(lockKey);
+    if (outcome && !outcomeBefore)
+      this.#parts.events.emit(isOk(outcome.status) ? 'session.ended' : 'session.failed', {
         device: partyId,
         gateway,
         session: sessionId,
-        ...outcome,
+        status: outcome.status,
+        reason: outcome.reason,
       });
     const coded = encodeMessage(answer, contentType);
     const hmac = open.session.seal(coded);
     return { contentType, body: coded, ...(hmac !== undefined && { headers: { [hmacHeader]: hmac } }) };
   }
 
-  /** Those that are under way. */
+  /** Lists the sessions that have not ended. */
   list(): { party: string; gateway: string; session: string }[] {
     return [...this.#open.values()]
       .filter(({ session }) => !session.outcome)
@@ -105,6 +110,7 @@ export class Sessions {
       }));
   }
 
+  /** Ends all open sessions with status 514. */
   async stop(): Promise<void> {
     for (const [key, open] of [...this.#open.entries()]) {
       this.#close(key, open);
@@ -112,43 +118,48 @@ export class Sessions {
     }
   }
 
-  #begin(key: string, context: Omit<SessionContext, 'opening'>): Open {
-    const { serverId, parties, entropy, events, work, alerted } = this.#parts;
+  #begin(key: string, context: SessionContext): OpenSession {
+    const { serverId, parties, entropy, events, work, handleAlert } = this.#parts;
     const { party, gateway, sessionId } = context;
-    events.emit('info', 'session.started', { device: party.id, gateway, session: sessionId });
+    events.emit('session.started', { device: party.id, gateway, session: sessionId });
     const session = new ServerSession({
       ends: { local: serverId, remote: party.id },
       account: parties.account(serverId, party),
       saveNonces: parties.nonceKeeper(party.id),
       entropy,
       sessionId,
-      work: (opening) => work({ ...context, opening }),
-      alerted: (alert) => alerted(context, alert),
+      work: (opening) => work(context, opening),
+      alerted: (alert) => handleAlert(context, alert),
     });
-    const open: Open = { session, context, idle: { cancel() {} } };
+    const open: OpenSession = { session, context, idleTimer: { cancel() {} } };
     this.#open.set(key, open);
     return open;
   }
 
-  #keepAwake(key: string, open: Open): void {
-    open.idle.cancel();
-    open.idle = this.#parts.clock.after(limits.idle, () => {
+  #restartIdleTimer(key: string, open: OpenSession): void {
+    open.idleTimer.cancel();
+    open.idleTimer = this.#parts.clock.after(limits.idle, () => {
       this.#open.delete(key);
       void this.#abandon(open, 408, 'the device did not come back');
     });
   }
 
-  #close(key: string, open: Open): void {
-    open.idle.cancel();
+  #close(key: string, open: OpenSession): void {
+    open.idleTimer.cancel();
     this.#open.delete(key);
   }
 
-  async #abandon({ session, context, idle }: Open, status: number, reason: string): Promise<void> {
-    idle.cancel();
+  async #abandon(
+    { session, context, idleTimer }: OpenSession,
+    status: number,
+    reason: string,
+  ): Promise<void> {
+    idleTimer.cancel();
     if (session.outcome) return;
     await session.abandon(status, reason);
-    this.#parts.events.emit('warn', 'session.ended', {
+    this.#parts.events.emit('session.failed', {
       device: context.party.id,
+      gateway: context.gateway,
       session: context.sessionId,
       status,
       reason,

@@ -5,22 +5,35 @@ import type { Jobs } from '../dm/jobs.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import { DmStatus } from '../dm/status.ts';
 
-/** What a device's own session came to that a trigger asked for. */
+/** State of the session that a trigger requested from one device. */
 export interface TriggeredDevice {
   readonly device: string;
-  /** 0 while nothing is known, 200, or the error's status. */
+  /** 0 until the session has ended, 200 when its operations are done, otherwise the DM status of the error. */
   readonly status: number;
+  /** One per operation, in their order. Empty unless `status` is 200. */
   readonly outcomes: readonly OperationOutcome[];
 }
 
-/** Triggers whose sessions are remembered; the oldest is forgotten. */
-const triggerBound = 64;
+/** A trigger that a gateway has accepted. */
+interface Trigger {
+  readonly gateway: string;
+  /** Unique per gateway. A later trigger of the same name takes the place of an earlier one. */
+  readonly name: string;
+  readonly devices: readonly string[];
+  /** The operations of each session. */
+  readonly operations: readonly Operation[];
+  /** Seconds that each device may take to open its session and finish the operations. */
+  readonly deadline: number;
+}
 
-/** Sessions that triggers asked for: what is to be done in each waits for its device until a deadline. */
+/** Triggers whose sessions are remembered. The oldest is dropped. */
+const triggerLimit = 64;
+
+/** Keeps the operations of triggered sessions until the devices open these sessions, and remembers the outcomes. */
 export class TriggeredSessions {
   readonly #jobs: Jobs;
   readonly #clock: Clock;
-  readonly #known = new BoundedMap<string, Map<string, TriggeredDevice>>(triggerBound);
+  readonly #triggers = new BoundedMap<string, Map<string, TriggeredDevice>>(triggerLimit);
   readonly #stop = new AbortController();
 
   constructor(jobs: Jobs, clock: Clock) {
@@ -28,25 +41,27 @@ export class TriggeredSessions {
     this.#clock = clock;
   }
 
-  /** `deadline` is in seconds. */
-  begin(key: string, devices: readonly string[], operations: readonly Operation[], deadline: number): void {
+  /** Queues the operations for every device of a trigger. Does not wait for the sessions. */
+  begin({ gateway, name, devices, operations, deadline }: Trigger): void {
     const sessions = new Map<string, TriggeredDevice>(
       devices.map((device) => [device, { device, status: 0, outcomes: [] }]),
     );
-    this.#known.set(key, sessions);
-    for (const device of devices) void this.#await(sessions, device, operations, deadline);
+    this.#triggers.set(keyOf(gateway, name), sessions);
+    for (const device of devices) void this.#run(sessions, device, operations, deadline);
   }
 
-  of(key: string): TriggeredDevice[] | undefined {
-    const found = this.#known.get(key);
+  /** Returns the sessions of a trigger, one per device. Undefined when the trigger is unknown or dropped. */
+  of(gateway: string, name: string): TriggeredDevice[] | undefined {
+    const found = this.#triggers.get(keyOf(gateway, name));
     return found && [...found.values()];
   }
 
+  /** Gives up all sessions that have not ended. */
   stop(): void {
     this.#stop.abort(new PosternError('unavailable', 'the server stops'));
   }
 
-  async #await(
+  async #run(
     sessions: Map<string, TriggeredDevice>,
     device: string,
     operations: readonly Operation[],
@@ -67,3 +82,5 @@ export class TriggeredSessions {
     }
   }
 }
+
+const keyOf = (gateway: string, name: string): string => `${gateway} ${name}`;

@@ -79,22 +79,28 @@ export const gwmoSection = described(
     v.strictObject({
       objects: described(
         v.optional(v.partial(v.strictObject(v.entriesFromList(gatewayObjects, identifier))), {}),
-        'Management object identifiers, by the name of the object',
+        'Identifiers of management objects',
       ),
       alerts: described(
         v.optional(v.partial(v.strictObject(v.entriesFromList(gatewayAlerts, identifier))), {}),
-        'Alert types, by the name of the alert',
+        'Types of alerts',
       ),
       names: described(
         v.optional(v.record(v.string(), nodeName), {}),
-        'Other names of nodes, by the names in docs/gwmo.md',
+        'Names of nodes. Keys are the names in docs/gwmo.md',
       ),
-      modes: described(v.optional(codes(3), [0, 1, 2]), 'Codes of transparent, proxy and adaptation mode'),
-      'component-types': described(v.optional(codes(2), [0, 1]), 'Codes of End Device and child DM Gateway'),
+      modes: described(
+        v.optional(codes(3), [0, 1, 2]),
+        'Codes of transparent, proxy and adaptation mode, in this order',
+      ),
+      'component-types': described(
+        v.optional(codes(2), [0, 1]),
+        'Codes of End Device and child DM Gateway, in this order',
+      ),
     }),
     {},
   ),
-  'What GwMO leaves open or what is not known of it. It must be the same on gateway, head-end and devices',
+  "Names and codes of GwMO that are Postern's own. They must be the same in gateway, head-end and devices",
 );
 
 /** The vocabulary with the changes of a configuration. */

@@ -23,8 +23,9 @@ export const resourceTypes = {
   lwm2mBootstrap: 'oma.lwm2m.bs',
 } as const;
 
-/** Longest device ID, in bytes: what fits in a Uri-Query option with its name. */
+/** Most bytes of a device ID. With its name it fits in one Uri-Query option. */
 export const deviceIdBytes = 200;
 
+/** Whether the text is a device ID: 1 to `deviceIdBytes` bytes of UTF-8. */
 export const isDeviceId = (text: string | undefined): text is string =>
   text !== undefined && text !== '' && Buffer.byteLength(text) <= deviceIdBytes;

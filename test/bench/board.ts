@@ -1,30 +1,31 @@
-// `npm run bench:board`: from power-on of an emulated board to the first answer to a CoAP request from outside.
+// `npm run bench:board`: seconds from power-on of an emulated board to the first answer to a CoAP request from outside.
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
+import { publish } from '../../build/figure-pages.ts';
+import { measured as figureOf, type Run, today } from '../../build/figures.ts';
 import { virt } from '../../firmware-image/qemu/hardware.ts';
 import { runCommand, UsageError } from '../../firmware-image/recipe/command.ts';
 import { encodeEmpty, Type } from '../../src/wire/coap/codec.ts';
 import { Board } from '../firmware/board.ts';
-import { cpuSeconds, machine, median, spread, writeSection } from './report.ts';
-import { type ChartedStart, startChart } from './start-chart.ts';
+import { cpuSeconds, machine } from './measure.ts';
 
 const help = `npm run bench:board -- [OPTIONS]
 
-Flashes an image onto emulated boards, boots it once so that it has what it needs, and then measures starts.
+Flashes an image onto an emulated board, boots it once so that the data partition exists, and then measures starts.
 
-  --image FOLDER  what \`npm run image\` left there; dist/firmware/qemu-arm64 by default. Given more than once, the images are
-                  started in turn, which is the only fair way on a machine that others use as well
-  --starts N      of each image, 5 by default
-  --write         puts the result into docs/firmware.md, and its picture, docs/board-start.svg
+  --image FOLDER  output folder of \`npm run image\`; dist/firmware/qemu-arm64 by default. Repeat the option to compare images:
+                  they are started in turn, since the speed of a shared machine changes from minute to minute
+  --starts N      starts of each image; 5 by default
+  --write         records the figures of the first image, for docs/firmware.md and docs/board-start.svg
 `;
 /** Seconds that a start may take. */
 const budget = 10;
 /** Milliseconds between two pings. */
 const between = 50;
 
-/** An empty confirmable message, which everybody who speaks CoAP answers with a reset. [RFC 7252, 4.3] */
+/** An empty confirmable message. Every CoAP endpoint answers it with a reset. [RFC 7252, 4.3] */
 const ping = encodeEmpty(Type.CON, 1);
 
 interface Start {
@@ -33,7 +34,7 @@ interface Start {
   readonly initramfs: number;
   readonly started: number;
   readonly answer: number;
-  /** Seconds of the machine that emulates it, until the answer. */
+  /** CPU seconds of the emulation until the answer. */
   readonly cpu: number;
 }
 
@@ -53,7 +54,7 @@ async function measure(board: Board): Promise<Start> {
     await board.machine.says(pattern, 120_000);
     return board.machine.age / 1000;
   };
-  // The kernel says what it thinks of a watchdog that the initramfs has armed, and closed again.
+  // The initramfs arms the watchdog as its last step and closes it again. The kernel then logs the second of these lines.
   const steps = [at(/^Starting kernel/), at(/watchdog did not stop/), at(/"event":"gateway\.started"/)];
   board.machine.start();
   await answerOf(board.coapPort);
@@ -81,7 +82,7 @@ interface Measured {
   readonly measured: readonly Start[];
 }
 
-/** Starts boards that were flashed with these images, in turn. */
+/** Flashes one board with each image, and starts the boards in turn. */
 async function measureInTurn(folders: readonly string[], starts: number): Promise<Measured[]> {
   await using boards = new AsyncDisposableStack();
   const runs: { name: string; board: Board; measured: Start[] }[] = [];
@@ -98,34 +99,27 @@ async function measureInTurn(folders: readonly string[], starts: number): Promis
   return runs;
 }
 
-const valuesOf = (measured: readonly Start[], key: keyof Start): number[] => measured.map((one) => one[key]);
-const column = (measured: readonly Start[], key: keyof Start): string =>
-  `${median(valuesOf(measured, key)).toFixed(1)} | ${spread(valuesOf(measured, key), 1)}`;
-const verdict = (seconds: number): string =>
-  `${seconds.toFixed(1)} s, ${seconds <= budget ? 'met' : 'missed'}`;
+const steps = {
+  answer: 'From power-on to the first answer to a CoAP request from outside',
+  kernel: "From power-on to the kernel's start",
+  initramfs: 'From power-on to the end of the initramfs',
+  started: "From power-on to the gateway's start",
+  cpu: 'CPU of the emulation until the answer',
+} as const satisfies Record<keyof Start, string>;
 
-function describeStarts(runs: readonly Measured[], starts: number): string {
-  const first = valuesOf(runs[0]!.measured, 'answer');
-  const columns = ['kernel', 'initramfs', 'started', 'answer', 'cpu'] as const;
-  return [
-    `${starts} starts of each image, in turn; emulated Cortex-A53 with 128 MB; ${machine()}. Seconds from power-on: median, and least to most.`,
-    '',
-    '| Image | kernel | | initramfs | | gateway started | | answer from outside | | CPU of the emulation until then | |',
-    '|---|---|---|---|---|---|---|---|---|---|---|',
-    ...runs.map(
-      ({ name, measured }) => `| ${name} | ${columns.map((key) => column(measured, key)).join(' | ')} |`,
-    ),
-    '',
-    `- Ready at most ${budget} s after power-on: median ${verdict(median(first))}; best ${verdict(Math.min(...first))}.`,
-  ].join('\n');
+function runOf({ name, measured }: Measured): Run {
+  const figures = Object.entries(steps).map(([key, what]) => {
+    const values = measured.map((start) => start[key as keyof Start]);
+    return [key, figureOf(what, 's', values, key === 'answer' ? { atMost: budget } : {})] as const;
+  });
+  return {
+    title: 'Start of a board',
+    date: today(),
+    machine: machine(),
+    how: `\`npm run bench:board\`: ${measured.length} starts of the image ${name} on an emulated Cortex-A53 with 128 MB.`,
+    figures: Object.fromEntries(figures),
+  };
 }
-
-const middle = ({ name, measured }: Measured): ChartedStart => ({
-  name,
-  kernel: median(valuesOf(measured, 'kernel')),
-  initramfs: median(valuesOf(measured, 'initramfs')),
-  answer: median(valuesOf(measured, 'answer')),
-});
 
 await runCommand({
   help,
@@ -138,12 +132,7 @@ await runCommand({
     const starts = Number(given);
     if (!Number.isInteger(starts) || starts < 1)
       throw new UsageError(`--starts: a whole number of at least 1 is wanted, not '${given}'`);
-    const runs = await measureInTurn(image, starts);
-    const section = describeStarts(runs, starts);
-    console.log(section);
-    if (!write) return;
-    writeSection('board', section, 'firmware.md');
-    const picture = join(import.meta.dirname, '../../docs/board-start.svg');
-    writeFileSync(picture, startChart(runs.map(middle), budget));
+    for (const [index, measured] of (await measureInTurn(image, starts)).entries())
+      publish('board', runOf(measured), write && index === 0);
   },
 });

@@ -1,4 +1,4 @@
-// One server of the CoAP benchmark, in a process of its own: `node coap-servers.ts KIND`. Prints its port, serves until killed.
+// One server of the CoAP benchmark: `node coap-servers.ts KIND`. Prints its port, and serves until it is killed.
 import { createSocket } from 'node:dgram';
 import { networkInterfaces } from 'node:os';
 import { createServer } from 'coap';
@@ -22,16 +22,15 @@ async function postern(): Promise<number> {
     clock,
     entropy: systemEntropy,
     events: noEvents,
-    compose: () => {
-      const time = {
-        path: '/time',
-        methods: { GET: () => reply(Code.Content, { payload: body, contentFormat: 0 }) },
-      };
-      return new Blockwise(new Router([time]).handle, clock).handle;
-    },
     listInterfaces: () => ({ lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4') }),
   });
-  await network.start();
+  await network.start(() => {
+    const time = {
+      path: '/time',
+      methods: { GET: () => reply(Code.Content, { payload: body, contentFormat: 0 }) },
+    };
+    return new Blockwise(new Router([time]).handle, clock).handle;
+  });
   return network.port;
 }
 

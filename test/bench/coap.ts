@@ -1,13 +1,15 @@
-// `npm run bench:coap`: server CPU per confirmable GET, ours against the `coap` package, libcoap and a bare echo.
-// One load generator, closed loop, 64 outstanding, loopback, rounds interleaved. `--quick` for a look, `--write` for the docs.
+// `npm run bench:coap`: server CPU per confirmable GET of Postern, the `coap` package, libcoap and a bare echo. One load
+// generator keeps 64 requests outstanding over loopback. The servers take turns within each round, so ratios compare like with
+// like. `--quick` measures briefly; `--write` records the figures.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { cpuSeconds, machine, median, spread, writeSection } from './report.ts';
+import { publish } from '../../build/figure-pages.ts';
+import { type Figure, measured, single, today } from '../../build/figures.ts';
+import { cpuSeconds, machine, ratios, residentMegabytes } from './measure.ts';
 
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
 const rounds = flags.quick ? 2 : 5;
@@ -19,28 +21,29 @@ interface Server {
   readonly name: string;
   readonly child: ChildProcess;
   readonly port: number;
+  /** CPU in µs per request, of each round. */
+  readonly cpu: number[];
+  /** Requests per second, of each round. */
+  readonly rate: number[];
 }
 
 async function startNode(name: string, kind: string): Promise<Server> {
   const script = fileURLToPath(new URL('coap-servers.ts', import.meta.url));
   const child = spawn(process.execPath, [script, kind], { stdio: ['ignore', 'pipe', 'inherit'] });
   const [port] = await once(createInterface(child.stdout!), 'line');
-  return { name, child, port: Number(port) };
+  return { name, child, port: Number(port), cpu: [], rate: [] };
 }
 
 async function startLibcoap(): Promise<Server> {
   const port = 20_000 + (process.pid % 20_000);
   const child = spawn('coap-server-notls', ['-A', '127.0.0.1', '-p', String(port)], { stdio: 'ignore' });
   await once(child, 'spawn');
-  return { name: 'libcoap coap-server', child, port };
+  return { name: 'libcoap', child, port, cpu: [], rate: [] };
 }
 
 const cpuMicroseconds = ({ child }: Server): number => cpuSeconds(child) * 1e6;
 
-const rssMegabytes = ({ child }: Server): number =>
-  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))![1]) / 1024;
-
-/** CON GET /time with this message ID, which is the token's end as well. */
+/** CON GET /time with this message ID. The token ends with the message ID as well. */
 function request(id: number): Buffer {
   const datagram = Buffer.from([0x44, 0x01, 0, 0, 0x70, 0x73, 0, 0, 0xb4, 0x74, 0x69, 0x6d, 0x65]);
   datagram.writeUInt16BE(id & 0xffff, 2);
@@ -50,7 +53,7 @@ function request(id: number): Buffer {
 
 let nextId = 1;
 
-/** Sends `count` requests, 64 outstanding; resolves with seconds taken. A lost datagram is sent again after a second. */
+/** Sends `count` requests, 64 outstanding. Returns the seconds taken. A lost datagram is sent again after a second. */
 async function load(port: number, count: number): Promise<number> {
   const socket = createSocket({ type: 'udp4', recvBufferSize: 1 << 20 });
   const waiting = new Map<number, Buffer>();
@@ -81,51 +84,55 @@ async function load(port: number, count: number): Promise<number> {
   return (performance.now() - began) / 1000;
 }
 
-const servers = [
-  await startNode('Postern', 'postern'),
-  await startNode('`coap` package', 'coap'),
-  await startLibcoap(),
-  await startNode('bare `node:dgram` echo', 'echo'),
-];
-const cpu = new Map<string, number[]>(servers.map(({ name }) => [name, []]));
-const rate = new Map<string, number[]>(servers.map(({ name }) => [name, []]));
+const servers = {
+  postern: await startNode('Postern', 'postern'),
+  package: await startNode('`coap` package', 'coap'),
+  libcoap: await startLibcoap(),
+  echo: await startNode('bare `node:dgram` echo', 'echo'),
+};
 try {
-  for (const { port } of servers) await load(port, 5000);
+  for (const { port } of Object.values(servers)) await load(port, 5000);
   for (let round = 1; round <= rounds; round++) {
-    for (const server of servers) {
+    for (const server of Object.values(servers)) {
       const before = cpuMicroseconds(server);
       const seconds = await load(server.port, perRound);
-      cpu.get(server.name)!.push((cpuMicroseconds(server) - before) / perRound);
-      rate.get(server.name)!.push(perRound / seconds);
+      server.cpu.push((cpuMicroseconds(server) - before) / perRound);
+      server.rate.push(perRound / seconds);
     }
     console.error(`round ${round} of ${rounds}`);
   }
-  const [ours] = servers as [Server];
-  const rssBefore = rssMegabytes(ours);
-  await load(ours.port, soakExchanges);
-  const growth = rssMegabytes(ours) - rssBefore;
+  const { postern, ...peers } = servers;
+  const before = residentMegabytes(postern.child);
+  await load(postern.port, soakExchanges);
+  const growth = residentMegabytes(postern.child) - before;
 
-  const base = median(cpu.get('Postern')!);
-  const rows = servers.map(({ name }) => {
-    const own = cpu.get(name)!;
-    return `| ${name} | ${median(own).toFixed(1)} | ${spread(own, 1)} | ${(base / median(own)).toFixed(2)} | ${Math.round(median(rate.get(name)!))} | ${spread(rate.get(name)!, 0)} |`;
-  });
-  const versusPackage = base / median(cpu.get('`coap` package')!);
-  const versusLibcoap = base / median(cpu.get('libcoap coap-server')!);
-  const verdict = (ok: boolean) => (ok ? 'met' : 'missed');
-  const section = [
-    `${rounds} interleaved rounds of ${perRound} confirmable GETs each, 64 outstanding, one generator, loopback; ${machine()}.`,
-    '',
-    '| Server | CPU µs/request | min to max | Postern / this | requests/s | min to max |',
-    '|---|---|---|---|---|---|',
-    ...rows,
-    '',
-    `- At most 0.35 times the \`coap\` package's CPU: ${versusPackage.toFixed(2)}, ${verdict(versusPackage <= 0.35)}.`,
-    `- At most 1.1 times libcoap's CPU: ${versusLibcoap.toFixed(2)}, ${verdict(versusLibcoap <= 1.1)}.`,
-    `- RSS growth under 8 MB over ${soakExchanges} further exchanges: ${growth.toFixed(1)} MB, ${verdict(growth < 8)}.`,
-  ].join('\n');
-  console.log(section);
-  if (flags.write) writeSection('coap', section);
+  const against = ({ name, cpu }: Server, target = {}) =>
+    measured(`Server CPU per request, Postern / ${name}`, 'times', ratios(postern.cpu, cpu), target);
+  const perServer = (prefix: string, figure: (server: Server) => Figure) =>
+    Object.fromEntries(Object.entries(servers).map(([key, server]) => [`${prefix}-${key}`, figure(server)]));
+  publish(
+    'coap',
+    {
+      title: 'CoAP',
+      date: today(),
+      machine: machine(),
+      how: `\`npm run bench:coap\`: ${rounds} interleaved rounds of ${perRound.toLocaleString('en')} confirmable GETs for each server, ${outstanding} outstanding, one load generator, loopback.`,
+      figures: {
+        'vs-package': against(peers.package, { atMost: 0.35 }),
+        'vs-libcoap': against(peers.libcoap, { atMost: 1.1 }),
+        'vs-echo': against(peers.echo),
+        ...perServer('cpu', ({ name, cpu }) => measured(`Server CPU per request, ${name}`, 'µs', cpu)),
+        growth: single(
+          `Growth of Postern's memory (RSS) over ${soakExchanges.toLocaleString('en')} further exchanges`,
+          'MB',
+          growth,
+          { atMost: 8 },
+        ),
+        ...perServer('rate', ({ name, rate }) => measured(`Throughput, ${name}`, 'requests/s', rate)),
+      },
+    },
+    flags.write,
+  );
 } finally {
-  for (const { child } of servers) child.kill();
+  for (const { child } of Object.values(servers)) child.kill();
 }

@@ -1,11 +1,13 @@
-// `npm run bench:codecs`: DM packages decoded and encoded per second in each coding, against the bare XML parser and
-// JSON of the same content. `--quick` for a look, `--write` for the docs.
+// `npm run bench:codecs`: CPU per DM package, decoded and encoded in each coding, against the bare XML parser and against JSON
+// of the same content. `--quick` measures briefly; `--write` records the figures.
 import { readdirSync, readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { SaxesParser } from 'saxes';
+import { publish } from '../../build/figure-pages.ts';
+import { type Figure, measured, single, today } from '../../build/figures.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import type { SyncmlMessage } from '../../src/wire/syncml/message.ts';
-import { machine, median, spread, writeSection } from './report.ts';
+import { machine, ratios } from './measure.ts';
 
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
 const rounds = flags.quick ? 3 : 9;
@@ -13,20 +15,24 @@ const rounds = flags.quick ? 3 : 9;
 const slice = flags.quick ? 100 : 400;
 
 const folder = new URL('../vectors/messages/', import.meta.url);
-/** Packages as sessions have them; the ones with long values would measure copying alone. */
+/** Packages that are typical of sessions. Packages with long values are left out: they would measure copying alone. */
 const messages: readonly SyncmlMessage[] = readdirSync(folder)
   .filter((file) => /^(package|get|add-|replace|alert-(generic|device)|results)/.test(file))
   .map((file) => decodeMessage(readFileSync(new URL(file, folder)), MediaType.Xml));
 
-/** Octets go as base64 in JSON, as everybody does it. */
+/** JSON has no octets; base64 is the usual way to carry them. */
 const replacer = (_key: string, value: unknown) =>
   value instanceof Uint8Array ? Buffer.from(value).toString('base64') : value;
 
 interface Contender {
   readonly name: string;
-  readonly bytes: number;
+  /** Mean size of a package, for contenders that are codings. */
+  readonly bytes?: number;
   readonly decode: () => void;
   readonly encode?: () => void;
+  /** CPU in µs per package, of each round. */
+  readonly decoding: number[];
+  readonly encoding: number[];
 }
 
 const ofCoding = (name: string, mediaType: string): Contender => {
@@ -40,23 +46,26 @@ const ofCoding = (name: string, mediaType: string): Contender => {
     encode: () => {
       for (const message of messages) encodeMessage(message, mediaType);
     },
+    decoding: [],
+    encoding: [],
   };
 };
 
 const xml = messages.map((message) => Buffer.from(encodeMessage(message, MediaType.Xml)).toString());
 const json = messages.map((message) => JSON.stringify(message, replacer));
-const contenders: readonly Contender[] = [
-  ofCoding('XML', MediaType.Xml),
-  ofCoding('WBXML', MediaType.Wbxml),
-  ofCoding('CBOR', MediaType.Cbor),
-  {
+const contenders = {
+  xml: ofCoding('XML', MediaType.Xml),
+  wbxml: ofCoding('WBXML', MediaType.Wbxml),
+  cbor: ofCoding('CBOR', MediaType.Cbor),
+  saxes: {
     name: 'bare XML parser (saxes)',
-    bytes: xml.reduce((sum, text) => sum + Buffer.byteLength(text), 0) / xml.length,
     decode: () => {
       for (const text of xml) new SaxesParser({ xmlns: false, position: false }).write(text).close();
     },
+    decoding: [],
+    encoding: [],
   },
-  {
+  json: {
     name: 'JSON of the same content',
     bytes: json.reduce((sum, text) => sum + Buffer.byteLength(text), 0) / json.length,
     decode: () => {
@@ -65,8 +74,11 @@ const contenders: readonly Contender[] = [
     encode: () => {
       for (const message of messages) JSON.stringify(message, replacer);
     },
+    decoding: [],
+    encoding: [],
   },
-];
+} satisfies Readonly<Record<string, Contender>>;
+const all: readonly [key: string, contender: Contender][] = Object.entries(contenders);
 
 /** CPU microseconds per package. */
 function measure(work: () => void): number {
@@ -79,37 +91,58 @@ function measure(work: () => void): number {
   return (user + system) / (passes * messages.length);
 }
 
-const decoding = new Map<string, number[]>();
-const encoding = new Map<string, number[]>();
-for (const { decode, encode } of contenders) {
+for (const [, { decode, encode }] of all) {
   measure(decode);
   if (encode) measure(encode);
 }
 for (let round = 1; round <= rounds; round++) {
-  for (const { name, decode, encode } of contenders) {
-    decoding.set(name, [...(decoding.get(name) ?? []), measure(decode)]);
-    if (encode) encoding.set(name, [...(encoding.get(name) ?? []), measure(encode)]);
+  for (const [, { decode, encode, decoding, encoding }] of all) {
+    decoding.push(measure(decode));
+    if (encode) encoding.push(measure(encode));
   }
   console.error(`round ${round} of ${rounds}`);
 }
 
-const thousands = (microseconds: number) => `${Math.round(1000 / microseconds)} k`;
-const cells = (found: readonly number[] | undefined) =>
-  found ? [median(found).toFixed(1), spread(found, 1), thousands(median(found))] : ['', '', ''];
-const rows = contenders.map(({ name, bytes }) =>
-  [name, Math.round(bytes), ...cells(decoding.get(name)), ...cells(encoding.get(name))].join(' | '),
+const { xml: ofXml, wbxml, cbor, saxes, json: ofJson } = contenders;
+const decodingOf = (one: Contender, other: Contender): Figure =>
+  measured(`Decoding CPU, ${one.name} / ${other.name}`, 'times', ratios(one.decoding, other.decoding));
+const encodingOf = (one: Contender, other: Contender): Figure =>
+  measured(`Encoding CPU, ${one.name} / ${other.name}`, 'times', ratios(one.encoding, other.encoding));
+/** A figure of each contender that has it. */
+const each = (suffix: string, figure: (contender: Contender) => Figure | undefined) =>
+  Object.fromEntries(
+    all.flatMap(([key, contender]) => {
+      const found = figure(contender);
+      return found ? [[`${key}-${suffix}`, found] as const] : [];
+    }),
+  );
+publish(
+  'codecs',
+  {
+    title: 'DM packages',
+    date: today(),
+    machine: machine(),
+    how: `\`npm run bench:codecs\`: ${messages.length} packages, ${rounds} interleaved rounds. Node parses and writes JSON in native code and checks nothing of its content.`,
+    figures: {
+      'xml-vs-saxes': decodingOf(ofXml, saxes),
+      'wbxml-vs-xml': decodingOf(wbxml, ofXml),
+      'cbor-vs-xml': decodingOf(cbor, ofXml),
+      'xml-vs-json': decodingOf(ofXml, ofJson),
+      'wbxml-vs-json': decodingOf(wbxml, ofJson),
+      'cbor-vs-json': decodingOf(cbor, ofJson),
+      'xml-vs-json-encoded': encodingOf(ofXml, ofJson),
+      'wbxml-vs-json-encoded': encodingOf(wbxml, ofJson),
+      'cbor-vs-json-encoded': encodingOf(cbor, ofJson),
+      ...each('bytes', ({ name, bytes }) =>
+        bytes === undefined ? undefined : single(`Mean size of a package, ${name}`, 'bytes', bytes),
+      ),
+      ...each('decoding', ({ name, decoding }) =>
+        measured(`Decoding CPU per package, ${name}`, 'µs', decoding),
+      ),
+      ...each('encoding', ({ name, encoding }) =>
+        encoding.length === 0 ? undefined : measured(`Encoding CPU per package, ${name}`, 'µs', encoding),
+      ),
+    },
+  },
+  flags.write,
 );
-const ratio = (a: string, b: string, of: ReadonlyMap<string, number[]>) =>
-  (median(of.get(a)!) / median(of.get(b)!)).toFixed(2);
-const section = [
-  `${messages.length} packages, ${rounds} interleaved rounds; ${machine()}. CPU µs per package: median, and least to most.`,
-  '',
-  '| Coding | bytes | decode µs | | packages/s | encode µs | | packages/s |',
-  '|---|---|---|---|---|---|---|---|',
-  ...rows.map((row) => `| ${row} |`),
-  '',
-  `- Decoding XML takes ${ratio('XML', 'bare XML parser (saxes)', decoding)} times what the bare parser takes, WBXML ${ratio('WBXML', 'XML', decoding)} and CBOR ${ratio('CBOR', 'XML', decoding)} times what XML takes.`,
-  `- Against JSON of the same content decoding takes ${ratio('XML', 'JSON of the same content', decoding)} (XML), ${ratio('WBXML', 'JSON of the same content', decoding)} (WBXML) and ${ratio('CBOR', 'JSON of the same content', decoding)} times as long (CBOR); JSON is parsed by native code, and nothing of it is checked.`,
-].join('\n');
-console.log(section);
-if (flags.write) writeSection('codecs', section);

@@ -1,6 +1,7 @@
-/** Names and secrets of the devices of a benchmark. */
+/** Device IDs of the benchmarks, by number. */
 export const deviceId = (at: number): string => `urn:dev:bench:${at}`;
 
+/** Secrets of the benchmarks. Gateway, head-end and devices derive the same ones. */
 export const secrets = {
   gatewayClient: 'bench-gateway-client',
   gatewayServer: 'bench-gateway-server',

@@ -1,5 +1,6 @@
-// A process of reference End Devices for the benchmarks: `devices.ts GATEWAY FIRST COUNT [--server]`. It starts them all at
-// once, says `attached SECONDS` when each is, and stays.
+// A process of reference End Devices for the benchmarks: `node devices.ts GATEWAY FIRST COUNT [server]`. Prints `ready`, waits
+// for a line on its input, starts all devices at once, prints `attached SECONDS` when the last one is attached, and stays. With
+// `server` the devices have an account at the DM server as well.
 import { checkConfig } from '../../src/base/config.ts';
 import type { Events } from '../../src/base/events.ts';
 import { deviceConfigSchema } from '../../src/device/config.ts';

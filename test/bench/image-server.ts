@@ -1,4 +1,4 @@
-// A CoAP server of one image in a file, for the benchmark: `image-server.ts BYTES`. Prints its port.
+// A CoAP server of one image on disk, for the benchmark: `node image-server.ts BYTES`. Prints its port.
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { setFlagsFromString } from 'node:v8';
@@ -11,7 +11,7 @@ import { CoapEndpoint } from '../../src/wire/coap/endpoint.ts';
 import { remoteKey } from '../../src/wire/coap/peer.ts';
 import { Router } from '../../src/wire/coap/router.ts';
 
-// As the gateway has it.
+// The flags that the gateway sets for itself.
 for (const flag of ['--semi-space-growth-factor=1', '--heap-growing-percent=20']) setFlagsFromString(flag);
 const size = Number(process.argv[2]);
 const files = new ImageFiles(undefined);
@@ -44,11 +44,11 @@ const endpoint = new CoapEndpoint({
   send: (datagram, port, address) => socket.send(datagram, port, address),
 });
 socket.on('message', (datagram, { address, port }) => {
-  // The addresses of a real gateway have proved themselves by a session.
+  // A real gateway vouches for an address once a session from there has proved itself.
   endpoint.vouch({ address, port, key: remoteKey(address, port) });
   endpoint.receive(datagram, address, port);
 });
-// With a lookup that answers at once it listens at once.
+// `lookup` answers synchronously, so the event can come before `bind` returns.
 const listening = once(socket, 'listening');
 socket.bind(0, '127.0.0.1');
 await listening;

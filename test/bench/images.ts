@@ -1,19 +1,21 @@
-// `npm run bench:images`: many devices get one image over CoAP Block2, from a server process with the image on disk.
+// `npm run bench:images`: many devices load one image over CoAP Block2. The server is a process of its own, with the image on
+// disk. `--quick` measures briefly; `--write` records the figures.
 import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { cpuSeconds, machine, median, spread, writeSection } from './report.ts';
+import { publish } from '../../build/figure-pages.ts';
+import { type Figure, measured, single, today } from '../../build/figures.ts';
+import { cpuSeconds, machine, ratios, residentMegabytes } from './measure.ts';
 
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
 const rounds = flags.quick ? 1 : 3;
 const imageBytes = 1024 * 1024;
 const blockBytes = 1024;
 const blocks = imageBytes / blockBytes;
-const devices = [1, 200];
+const [alone, together] = [1, 200] as const;
 
 const child = spawn(
   process.execPath,
@@ -22,10 +24,7 @@ const child = spawn(
 );
 const [port] = await once(createInterface(child.stdout!), 'line');
 
-const rss = (): number =>
-  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))![1]) / 1024;
-
-/** One device: a block after the other, as a constrained one does; a lost datagram is sent again after a second. */
+/** One device. It asks for one block at a time, as constrained devices do. A lost datagram is sent again after a second. */
 async function fetchImage(): Promise<void> {
   const socket = createSocket({ type: 'udp4', recvBufferSize: 1 << 16 });
   const { promise, resolve } = Promise.withResolvers<void>();
@@ -60,38 +59,61 @@ async function fetchImage(): Promise<void> {
   socket.close();
 }
 
+interface Load {
+  /** CPU of the server in µs per block, of each round. */
+  readonly cpu: number[];
+  /** MB (10^6 bytes) per second that reach all devices, of each round. */
+  readonly rate: number[];
+  /** Growth of the server's memory over all rounds, in MB. */
+  readonly growth: number;
+}
+
+async function measure(devices: number): Promise<Load> {
+  const rate: number[] = [];
+  const cpu: number[] = [];
+  const before = residentMegabytes(child);
+  for (let round = 1; round <= rounds; round++) {
+    const used = cpuSeconds(child);
+    const began = performance.now();
+    await Promise.all(Array.from({ length: devices }, fetchImage));
+    rate.push((devices * imageBytes) / 1e6 / ((performance.now() - began) / 1000));
+    cpu.push(((cpuSeconds(child) - used) * 1e6) / (devices * blocks));
+    console.error(`${devices} devices, round ${round} of ${rounds}`);
+  }
+  return { cpu, rate, growth: residentMegabytes(child) - before };
+}
+
 try {
   await fetchImage();
-  const rows: string[] = [];
-  let growth = 0;
-  for (const count of devices) {
-    const rate: number[] = [];
-    const cpu: number[] = [];
-    const before = rss();
-    for (let round = 0; round < rounds; round++) {
-      const used = cpuSeconds(child);
-      const began = performance.now();
-      await Promise.all(Array.from({ length: count }, fetchImage));
-      rate.push((count * imageBytes) / 1e6 / ((performance.now() - began) / 1000));
-      cpu.push(((cpuSeconds(child) - used) * 1e6) / (count * blocks));
-      console.error(`${count} devices, round ${round + 1} of ${rounds}`);
-    }
-    growth = rss() - before;
-    rows.push(
-      `| ${count} | ${median(cpu).toFixed(1)} | ${spread(cpu, 1)} | ${median(rate).toFixed(1)} | ${spread(rate, 1)} | ${growth.toFixed(1)} |`,
-    );
-  }
-  const section = [
-    `An image of 1 MiB in blocks of 1024 bytes, each asked for when the one before it has come; ${rounds} rounds, one process for all devices; ${machine()}.`,
-    '',
-    '| Devices at once | server CPU µs/block | min to max | MB/s in all | min to max | RSS growth, MB |',
-    '|---|---|---|---|---|---|',
-    ...rows,
-    '',
-    `- 200 devices at once from one file with bounded memory: ${growth.toFixed(1)} MB more while they load 200 MiB, ${growth < 16 ? 'met (under 16)' : 'missed (16)'}.`,
-  ].join('\n');
-  console.log(section);
-  if (flags.write) writeSection('images', section);
+  const one = await measure(alone);
+  const many = await measure(together);
+  const figuresOf = ({ cpu, rate, growth }: Load, devices: number, target = {}): Record<string, Figure> => {
+    const who = `${devices} ${devices === 1 ? 'device' : 'devices at once'}`;
+    return {
+      [`cpu-${devices}`]: measured(`Server CPU per block, ${who}`, 'µs', cpu),
+      [`rate-${devices}`]: measured(`Throughput, ${who}`, 'MB/s', rate),
+      [`growth-${devices}`]: single(`Growth of the server's memory (RSS), ${who}`, 'MB', growth, target),
+    };
+  };
+  publish(
+    'images',
+    {
+      title: 'Images',
+      date: today(),
+      machine: machine(),
+      how: `\`npm run bench:images\`: an image of 1 MiB in blocks of ${blockBytes} bytes, ${rounds} rounds. Each device asks for a block when it has the one before. All devices are one process.`,
+      figures: {
+        'together-vs-alone': measured(
+          `Server CPU per block, ${together} devices at once / ${alone} device`,
+          'times',
+          ratios(many.cpu, one.cpu),
+        ),
+        ...figuresOf(many, together, { atMost: 16 }),
+        ...figuresOf(one, alone),
+      },
+    },
+    flags.write,
+  );
 } finally {
   child.kill();
 }

@@ -107,8 +107,8 @@ describe('help and usage', limit, () => {
 describe('a configuration that is wrong', limit, () => {
   const good = gatewayToml('mqtt://127.0.0.1:1');
   const cases: [string, string, RegExp][] = [
-    ['no TOML', '[gateway\nid = 1', /bad\.toml: line 1, column \d+: no TOML/],
-    ['a key too many', `${good}colour = "red"`, /bad\.toml: dm-server\.colour: there is no such key/],
+    ['not TOML', '[gateway\nid = 1', /bad\.toml: line 1, column \d+: not valid TOML/],
+    ['a key too many', `${good}colour = "red"`, /bad\.toml: dm-server\.colour: unknown key/],
     ['a key too few', good.replace('id = "gw-cli"', ''), /bad\.toml: gateway\.id: expected .*found nothing/],
     [
       'a wrong kind',
@@ -160,9 +160,9 @@ describe('a configuration that is wrong', limit, () => {
     );
   });
 
-  test('--check says that it is right', async () => {
+  test('--check says that it is valid', async () => {
     const { code, stdout } = await postern('gateway', '--check', '--config', file('good.toml', good));
-    assert.deepEqual([code, stdout.trim().endsWith('is right')], [0, true]);
+    assert.deepEqual([code, stdout.trim().endsWith('is valid')], [0, true]);
   });
 });
 

@@ -1,5 +1,5 @@
 // `npm run docs` makes docs/conformance.md from the requirements here and from the annotations of the tests:
-// a comment `// conforms: ID, ID` stands right before the test, or the group of tests, that shows it.
+// a comment `// conforms: ID, ID` is on the line before the test, or the group of tests, that shows a requirement.
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { type Requirement, requirements } from './requirements.ts';
@@ -12,7 +12,7 @@ export interface Shown {
   readonly title: string;
 }
 
-/** Where each requirement is shown, by what the tests say of themselves. */
+/** The tests that show each requirement, by their annotations. */
 export function annotations(): ReadonlyMap<string, readonly Shown[]> {
   const found = new Map<string, Shown[]>();
   const files = readdirSync(`${root}test`, { recursive: true })
@@ -29,23 +29,23 @@ export function annotations(): ReadonlyMap<string, readonly Shown[]> {
   return found;
 }
 
-/** What is wrong with the table; nothing when it holds. */
+/** Mistakes in the table; none if it is consistent. */
 export function complaints(shown = annotations()): string[] {
   const ids = new Set(requirements.map(({ id }) => id));
   const twice = requirements.filter(
     ({ id }, at) => requirements.findIndex((other) => other.id === id) !== at,
   );
   return [
-    ...twice.map(({ id }) => `${id} stands twice`),
+    ...twice.map(({ id }) => `${id} is there twice`),
     ...[...shown.keys()]
       .filter((id) => !ids.has(id))
-      .map((id) => `a test says that it shows ${id}, which is no requirement`),
+      .map((id) => `a test shows ${id}, which is not a requirement`),
     ...requirements
       .filter(({ id, notApplicable, through }) => notApplicable === undefined && !through && !shown.has(id))
       .map(({ id }) => `no test shows ${id}`),
     ...requirements
       .filter(({ id, notApplicable }) => notApplicable !== undefined && shown.has(id))
-      .map(({ id }) => `${id} is said not to apply, and a test shows it`),
+      .map(({ id }) => `${id} does not apply, but a test shows it`),
     ...requirements.flatMap(({ id, through = [] }) =>
       through.filter((other) => !shown.has(other)).map((other) => `${id}: no test shows ${other}`),
     ),
@@ -67,7 +67,7 @@ function row(
     notApplicable !== undefined
       ? `not applicable: ${cell(notApplicable)}`
       : through
-        ? `as ${through.join(', ')}`
+        ? `the tests of ${through.join(', ')}`
         : shown.map(({ file, title }) => `\`${file.replace('test/', '')}\`: ${cell(title)}`).join('<br>');
   return `| ${id} | ${section} | ${side} | ${cell(text)} | ${where.map((file) => `\`${file}\``).join(' ')} | ${proof} |`;
 }
@@ -88,8 +88,8 @@ export function conformancePage(): string {
   const applicable = requirements.filter(({ notApplicable }) => notApplicable === undefined).length;
   return `${[
     '# Conformance',
-    `What the specifications ask of a DM client (C) and a DM server (S), in our own words, with where it is done in \`src/\` and the tests that show it: ${applicable} requirements that apply, and ${requirements.length - applicable} of the static conformance tables that do not, with the reason. The numbers of the rows are ours. This page is made by \`npm run docs\` from annotations of the tests, and a test fails when it is not what they say, or when a row has no test.`,
-    'Two things rest on an assumption, since the published text was not at hand: Package #0 of DM 1.3 (NOT-1) and the identifiers of GwMO (GW-1 and on). What is assumed stands in architecture.md, under "Where it departs from the first design", and in gwmo.md.',
+    `This page lists the requirements of the specifications on a DM client (C) and a DM server (S), in Postern's own words. Each row names the files in \`src/\` that implement the requirement, and the tests that show it. ${applicable} requirements apply. ${requirements.length - applicable} of the static conformance tables do not apply; their rows say why. The numbers of the rows are Postern's own. \`npm run docs\` makes this page from annotations of the tests. A test fails if the page is out of date, or if a row has no test.`,
+    'Two things are assumptions, because the published text was not at hand: Package #0 of DM 1.3 (NOT-1), and the identifiers of GwMO (GW-1 and following). [architecture.md](architecture.md#departures-from-the-first-design) and [gwmo.md](gwmo.md) say what is assumed.',
     ...parts,
   ].join('\n\n')}\n`;
 }

@@ -20,8 +20,8 @@ const folder = mkdtempSync(join(tmpdir(), 'postern-bootstrap-'));
 after(() => rmSync(folder, { recursive: true }));
 let files = 0;
 
-/** A document in a file, with the content type that protects it. */
-function brought(
+/** Writes a document to a file. Returns the table `bootstrap` for it, whose content type has the protection. */
+function bootstrapFile(
   document: Uint8Array | string,
   mediaType: string,
   protectedBy = { network: secrets.factory(id) },
@@ -84,20 +84,20 @@ function startDevice(bootstrap: object, more: object = {}) {
   return { device: new Device(config, { events }), events };
 }
 
-describe('a bootstrap that somebody brought', limit, () => {
+describe('a bootstrap document in a file', limit, () => {
   // conforms: BOO-1, BOO-5
   for (const [what, document, mediaType] of [
     ['DM profile in WBXML', dmProfile(id), MediaType.Wbxml],
     ['Client Provisioning in XML', provisioning, 'text/vnd.wap.connectivity-xml'],
   ] as const)
-    test(`${what}: the device comes to its DM server by it, and to a gateway`, async () => {
+    test(`${what}: the device reaches its DM server, which bootstraps it to a gateway`, async () => {
       await using broker = await startAedes();
       await using site = new Site(broker.url);
       await site.headend([id]);
       const gateway = await site.gateway([]);
       const device = site.device(id, gateway, {
         factory: true,
-        top: { bootstrap: brought(document, mediaType) },
+        top: { bootstrap: bootstrapFile(document, mediaType) },
       });
       await device.start();
       await device.attached;
@@ -105,40 +105,44 @@ describe('a bootstrap that somebody brought', limit, () => {
       await site.headendEvents.until('bootstrap.assisted', { device: id, status: 200 });
     });
 
-  test('with a PIN besides the secret', async () => {
+  test('protected by a PIN and the factory secret', async () => {
     const both = { network: secrets.factory(id), pin: '4711' };
-    const bootstrap = brought(dmProfile(id), MediaType.Wbxml, both);
+    const bootstrap = bootstrapFile(dmProfile(id), MediaType.Wbxml, both);
     const { device } = startDevice(bootstrap, { pin: '4711' });
     await using _ = device;
     await device.start();
     assert.deepEqual(device.servers, ['dm.example']);
   });
 
-  const good = () => brought(dmProfile(id), MediaType.Wbxml);
+  const good = () => bootstrapFile(dmProfile(id), MediaType.Wbxml);
   const refused: [string, () => object, RegExp][] = [
-    ['changed', () => ({ ...good(), file: brought(`${provisioning} `, 'x').file }), /no valid MAC/],
     [
-      'of one who does not know the secret',
-      () => brought(dmProfile(id), MediaType.Wbxml, { network: 'guess' }),
+      'that was changed',
+      () => ({ ...good(), file: bootstrapFile(`${provisioning} `, 'x').file }),
+      /no valid MAC/,
+    ],
+    [
+      'with a MAC under another secret',
+      () => bootstrapFile(dmProfile(id), MediaType.Wbxml, { network: 'guess' }),
       /no valid MAC/,
     ],
     ['without protection', () => ({ ...good(), type: MediaType.Wbxml }), /no valid MAC/],
     [
       'for another device',
-      () => brought(dmProfile('urn:dev:other'), MediaType.Wbxml),
-      /is for urn:dev:other/,
+      () => bootstrapFile(dmProfile('urn:dev:other'), MediaType.Wbxml),
+      /is for another device, urn:dev:other/,
     ],
-    ['of another type', () => brought('x', 'text/plain'), /of type text\/plain/],
+    ['of another media type', () => bootstrapFile('x', 'text/plain'), /of type text\/plain/],
     [
-      'with an object that has no place',
-      () => brought(dmProfile(id, 'text/plain'), MediaType.Wbxml),
+      'with an object of a type that the Inbox does not take',
+      () => bootstrapFile(dmProfile(id, 'text/plain'), MediaType.Wbxml),
       /not applied: 415/,
     ],
-    ['that is not there', () => ({ ...good(), file: join(folder, 'none') }), /cannot be read/],
+    ['that does not exist', () => ({ ...good(), file: join(folder, 'none') }), /cannot be read/],
   ];
   // conforms: BOO-4, OBJ-4
   for (const [what, bootstrap, why] of refused)
-    test(`one ${what} is refused, and leaves nothing`, async () => {
+    test(`a document ${what} is refused and adds no account`, async () => {
       const { device } = startDevice(bootstrap());
       await using _ = device;
       await assert.rejects(device.start(), (error: Error) => why.test(error.message));
@@ -146,7 +150,7 @@ describe('a bootstrap that somebody brought', limit, () => {
     });
 
   // conforms: BOO-4
-  test('the same one again does nothing, also after a restart', async () => {
+  test('the same document is not applied again after a restart', async () => {
     const state = join(folder, 'device.db');
     const bootstrap = good();
     for (const times of [1, 0]) {
@@ -172,17 +176,17 @@ describe('the local bootstrap server', limit, () => {
     });
 
   // conforms: BOO-3
-  test('protects by secret and PIN; a device that was not told the PIN refuses it', async () => {
+  test('protects a bootstrap by secret and PIN; a device without the PIN refuses it', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const bootstrap = { device: [{ id, 'factory-secret': secrets.factory(id), pin: '4711' }] };
     const gateway = await site.gateway([], { bootstrap });
-    const ignorant = site.device(id, gateway, { factory: true });
-    await ignorant.start();
+    const withoutPin = site.device(id, gateway, { factory: true });
+    await withoutPin.start();
     const failed = await site.deviceEvents.until('device.attach-failed');
     assert.match(String(failed.fields.reason), /no valid MAC/);
-    const told = site.device(id, gateway, { factory: true, more: { pin: '4711' } });
-    await told.start();
-    await told.attached;
+    const withPin = site.device(id, gateway, { factory: true, more: { pin: '4711' } });
+    await withPin.start();
+    await withPin.attached;
   });
 });

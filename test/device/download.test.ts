@@ -17,7 +17,7 @@ import { turn } from '../wire/coap/wire.ts';
 
 const data = randomBytes(40_000);
 
-/** A gateway's endpoint with one image, which is silent while it is told to be. */
+/** A gateway's endpoint with one image. It ignores all datagrams after `state.silentAfter` reads of the image. */
 async function server() {
   const reads: number[] = [];
   const state = { silentAfter: 20 };
@@ -65,7 +65,7 @@ async function server() {
 }
 
 // conforms: GW-18
-test('a device whose download breaks off goes on with the block where it did', {
+test('a download that broke off continues with the first missing block', {
   timeout: 30_000,
 }, async () => {
   using gateway = await server();
@@ -78,10 +78,12 @@ test('a device whose download breaks off goes on with the block where it did', {
   for (let i = 0; i < 20; i++) await turn();
   clock.advance(30_000);
   assert.deepEqual(await loading, data);
-  assert.ok(gateway.reads.filter((block) => block === 0).length === 1, 'not from the start');
+  assert.ok(gateway.reads.filter((block) => block === 0).length === 1, 'block 0 was read again');
 });
 
-test('what is not there, and a gateway that never answers', { timeout: 30_000 }, async () => {
+test('an image that does not exist is notFound, a gateway that does not answer is a timeout', {
+  timeout: 30_000,
+}, async () => {
   using gateway = await server();
   const clock = new HandClock();
   await using stack = new CoapStack(clock, '127.0.0.1', () => ({ code: '4.04' }));

@@ -19,6 +19,7 @@ import type { Hardware } from '../../firmware-image/qemu/hardware.ts';
 import { flash, Machine } from '../../firmware-image/qemu/machine.ts';
 import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
 import { output, run } from '../../firmware-image/recipe/tools.ts';
+import type { EventName } from '../../src/base/event-table.ts';
 import { type BootState, BootStateCopies } from '../../src/gateway/update/boot-state.ts';
 import { secrets } from '../journeys/site.ts';
 import { selfSigned } from '../peers/certificates.ts';
@@ -108,7 +109,7 @@ export class Board implements AsyncDisposable {
   }
 
   /** Fields of the next event of the gateway with this name. */
-  async event(name: string, milliseconds: number = patience.update): Promise<Record<string, unknown>> {
+  async event(name: EventName, milliseconds: number = patience.update): Promise<Record<string, unknown>> {
     const [line] = await this.machine.says(new RegExp(`\\{.*"event":"${name}".*\\}`), milliseconds);
     return JSON.parse(line) as Record<string, unknown>;
   }

@@ -1,20 +1,32 @@
-// `npm run fuzz`: mutated inputs for every decoder of what a peer sends. `--inputs N` in all (10 million), `--minutes M`
-// at most (30), `--seed S`. Ends with 1 and the inputs when a decoder throws what it must not, or takes too long.
+// `npm run fuzz`: mutated inputs for every decoder of what a peer sends. `--inputs N` in all (10 million), `--minutes M` at most
+// (30), `--seed S`; `--write` records the figures. Exits with 1, and prints the inputs, when a decoder throws anything but a
+// PosternError, takes too long or takes too much memory.
 import { parseArgs } from 'node:util';
+import { publish } from '../../build/figure-pages.ts';
+import { measured, single, today } from '../../build/figures.ts';
+import { machine } from '../bench/measure.ts';
 import { bounds, fuzz, heaviest } from './run.ts';
 import { targets } from './targets.ts';
 
 const { values } = parseArgs({
-  options: { inputs: { type: 'string' }, minutes: { type: 'string' }, seed: { type: 'string' } },
+  options: {
+    inputs: { type: 'string' },
+    minutes: { type: 'string' },
+    seed: { type: 'string' },
+    write: { type: 'boolean' },
+  },
 });
 const inputs = Number(values.inputs ?? 10_000_000);
 const minutes = Number(values.minutes ?? 30);
 const seed = Number(values.seed ?? Date.now() & 0x7fff_ffff);
+/** Inputs of each decoder whose memory is measured. */
 const weighed = 300;
 console.log(`seed ${seed}, ${inputs} inputs, at most ${minutes} minutes`);
 const end = performance.now() + minutes * 60_000;
 let failed = false;
 let all = 0;
+let findingCount = 0;
+const runs: { read: number; slowest: number; heaviest: number }[] = [];
 for (const [at, target] of targets.entries()) {
   const share = Math.ceil(inputs / targets.length);
   const until = performance.now() + (end - performance.now()) / (targets.length - at);
@@ -23,6 +35,8 @@ for (const [at, target] of targets.entries()) {
   const seconds = (performance.now() - began) / 1000;
   const bytes = heaviest(target, seed + at, weighed);
   all += done;
+  findingCount += findings.length;
+  runs.push({ read: (100 * accepted) / done, slowest, heaviest: bytes / 1024 / 1024 });
   console.log(
     `${target.name.padEnd(14)}${done} inputs in ${seconds.toFixed(1)} s, ${((100 * accepted) / done).toFixed(1)} % read, slowest ${slowest.toFixed(1)} ms, heaviest ${(bytes / 1024 / 1024).toFixed(1)} MB`,
   );
@@ -31,4 +45,29 @@ for (const [at, target] of targets.entries()) {
   failed ||= findings.length > 0 || bytes > bounds.bytes;
 }
 console.log(`${all} inputs, ${failed ? 'with findings' : 'no findings'}`);
+publish(
+  'fuzz',
+  {
+    title: 'Fuzzing',
+    date: today(),
+    machine: machine(),
+    how: `\`npm run fuzz -- --seed ${seed}\`: ${targets.map(({ name }) => name).join(', ')}.`,
+    figures: {
+      inputs: single(`Mutated inputs of ${targets.length} decoders`, '', all),
+      findings: single(`Findings in ${targets.length} decoders`, '', findingCount, { atMost: 0 }),
+      slowest: single('Slowest input', 'ms', Math.max(...runs.map((run) => run.slowest)), {
+        atMost: bounds.milliseconds,
+      }),
+      heaviest: single('Memory of the heaviest input', 'MB', Math.max(...runs.map((run) => run.heaviest)), {
+        atMost: bounds.bytes / 1024 / 1024,
+      }),
+      read: measured(
+        'Inputs that a decoder accepts',
+        '%',
+        runs.map((run) => run.read),
+      ),
+    },
+  },
+  values.write,
+);
 if (failed) process.exitCode = 1;

@@ -1,4 +1,4 @@
-/** A seeded source of numbers (xorshift32): fast, and the same run again for the same seed. */
+/** A seeded source of numbers (xorshift32). The same seed gives the same numbers. */
 export class Dice {
   #state: number;
 
@@ -17,14 +17,14 @@ export class Dice {
   }
 }
 
-/** What codecs have special ideas of: ends of numbers, tags and texts, bytes that begin something. */
+/** Bytes that codecs treat specially: limits of numbers, ends of texts, starts of tags and of elements. */
 const interesting = [
   0, 1, 2, 3, 4, 0x3c, 0x3e, 0x26, 0x40, 0x43, 0x44, 0x7f, 0x80, 0x83, 0x9f, 0xbf, 0xc3, 0xc4, 0xdb, 0xff,
 ];
 
 /**
- * Changes a copy of one input a few times: flips, sets, cuts, repeats, inserts, and crosses it with another.
- * `scratch` is where it is made; the result is a view of it.
+ * Changes a copy of `input` one to four times: flips a bit, sets, cuts, repeats, inserts or removes bytes, or copies a piece of
+ * `other` into it. The copy is made in `scratch`, and the result is a view of `scratch`.
  */
 export function mutate(dice: Dice, input: Uint8Array, other: Uint8Array, scratch: Buffer): Buffer {
   let length = Math.min(input.length, scratch.length);
@@ -45,7 +45,7 @@ export function mutate(dice: Dice, input: Uint8Array, other: Uint8Array, scratch
         length = at;
         break;
       case 4: {
-        // A piece of it once more, somewhere else.
+        // Repeats a piece at another place.
         const size = Math.min(1 + dice.roll(32), length - at);
         scratch.copyWithin(dice.roll(length), at, at + size);
         break;

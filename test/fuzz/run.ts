@@ -2,28 +2,34 @@ import { PosternError } from '../../src/base/errors.ts';
 import { Dice, mutate } from './mutate.ts';
 import type { Target } from './targets.ts';
 
-/** What one input may take at most. */
+/** Limits of one input: time, and memory. */
 export const bounds = { milliseconds: 50, bytes: 16 * 1024 * 1024 } as const;
 
 export interface Finding {
   readonly target: string;
   readonly what: string;
+  /** Hexadecimal. */
   readonly input: string;
 }
 
 export interface Run {
   readonly inputs: number;
+  /** Inputs that the decoder read without an error. */
   readonly accepted: number;
+  /** Milliseconds of the slowest input. */
   readonly slowest: number;
   readonly findings: readonly Finding[];
 }
 
+/** Findings after which a run ends. */
 const findingBound = 20;
+/** Bytes of an input. */
 const largest = 8 * 1024;
 
 /**
- * Feeds mutated inputs to a decoder until `inputs` or the time is used up. A finding is an error that is none of the
- * codec's own, or an input that takes too long: measured again by itself, so that a pause of the collector is none.
+ * Feeds `inputs` mutated inputs to a decoder, fewer when the clock reaches `until` (ms, as `performance.now` counts). A finding
+ * is an error other than PosternError, or an input that takes too long. A slow input is measured a second time, and the shorter
+ * time counts: the first may hold a pause of the garbage collector.
  */
 export function fuzz({ name, decode, corpus }: Target, seed: number, inputs: number, until: number): Run {
   const dice = new Dice(seed);
@@ -60,7 +66,10 @@ export function fuzz({ name, decode, corpus }: Target, seed: number, inputs: num
   return { inputs: done, accepted, slowest, findings };
 }
 
-/** Bytes that decoding leaves to the collector, for the inputs that ask for most: measured one by one, with `--expose-gc`. */
+/**
+ * The most bytes that decoding one input allocates, of `inputs` mutated inputs. Each input is measured by itself.
+ * @throws {Error} when Node runs without `--expose-gc`
+ */
 export function heaviest({ decode, corpus }: Target, seed: number, inputs: number): number {
   const collect = globalThis.gc;
   if (!collect) throw new Error('run with --expose-gc');
@@ -74,7 +83,7 @@ export function heaviest({ decode, corpus }: Target, seed: number, inputs: numbe
     try {
       decode(input);
     } catch {
-      // What it throws is the other run's concern.
+      // `fuzz` judges what is thrown.
     }
     const after = process.memoryUsage();
     most = Math.max(most, after.heapUsed + after.external - before);

@@ -11,7 +11,7 @@ import { decodeProvisioning } from '../../src/wire/syncml/provisioning.ts';
 import { decodeTnds, encodeTnds, encodeTndsWbxml } from '../../src/wire/syncml/tnds.ts';
 import { decodeEnvelope, EnvelopeKind, encodeEnvelope } from '../../src/wire/tunnel/envelope.ts';
 
-/** A decoder, and right inputs that wrong ones are made of. */
+/** A decoder, and valid inputs that mutations start from. */
 export interface Target {
   readonly name: string;
   readonly decode: (input: Uint8Array) => unknown;

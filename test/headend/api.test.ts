@@ -2,11 +2,9 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
+import { test } from 'node:test';
 import { openDatabase } from '../../src/base/database.ts';
 import { apiReference } from '../../src/cli/api-reference.ts';
-import { Jobs } from '../../src/dm/jobs.ts';
-import { placeOf } from '../../src/dm/server-session.ts';
 import { HeadendApi } from '../../src/headend/api.ts';
 import { headendSchema } from '../../src/headend/schema.ts';
 import { EventRecorder } from '../event-recorder.ts';
@@ -132,49 +130,6 @@ test(
     assert.equal(later.headendEvents.count('notification.resync'), 1, 'both agree again');
   },
 );
-
-describe('jobs', () => {
-  test('are done in order, each told its own outcome; one that fails leaves the others', async () => {
-    const jobs = new Jobs();
-    const first = jobs.run('d', [{ name: 'Get', uri: './a' }]);
-    const failing = jobs.perform('d', async function* () {
-      yield [];
-      throw new Error('no');
-    });
-    failing.catch(() => {});
-    const last = jobs.run('d', [{ name: 'Get', uri: './b' }]);
-    const work = jobs.work('d');
-    const asked: string[] = [];
-    for (let step = await work.next([]); !step.done; ) {
-      asked.push(step.value[0] ? placeOf(step.value[0]) : '-');
-      step = await work.next(step.value.map((operation) => ({ operation, status: 200, results: [] })));
-    }
-    assert.deepEqual(asked, ['./a', '-', './b']);
-    assert.equal(placeOf((await first)[0]!.operation), './a');
-    assert.equal(placeOf((await last)[0]!.operation), './b');
-    await assert.rejects(failing, { code: 'internal' });
-  });
-
-  test('a session that breaks fails the job that it was at', async () => {
-    const jobs = new Jobs();
-    const running = jobs.run('d', [{ name: 'Get', uri: './a' }]);
-    const work = jobs.work('d');
-    await work.next([]);
-    await work.return();
-    await assert.rejects(running, { code: 'unavailable' });
-  });
-
-  test('a job that is given up is not done; beyond the bound there is no more', async () => {
-    const jobs = new Jobs();
-    const giveUp = new AbortController();
-    const gone = jobs.run('d', [], giveUp.signal);
-    giveUp.abort(new Error('enough'));
-    await assert.rejects(gone, /enough/);
-    assert.equal(jobs.count('d'), 0);
-    for (let i = 0; i < 64; i++) jobs.run('d', []).catch(() => {});
-    await assert.rejects(jobs.run('d', []), { code: 'full' });
-  });
-});
 
 test('docs/openapi.json is what the routes say; `npm run docs` makes it', () => {
   const file = new URL('../../docs/openapi.json', import.meta.url);

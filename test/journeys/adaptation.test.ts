@@ -368,7 +368,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
       const [outcome] = await manage(second, [{ name: 'Get', uri: './3303/0/5701' }]);
       assert.equal(outcome?.results[0]?.data, 'Cel', 'it was not heard since');
       await client.update();
-      assert.equal(site.deviceEvents.count('device.attached'), 1, 'and its registration is good');
+      assert.equal(site.deviceEvents.count('device.attach-done'), 1, 'and its registration is good');
     } finally {
       rmSync(folder, { recursive: true });
     }

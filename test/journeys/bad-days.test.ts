@@ -149,7 +149,7 @@ describe('credentials that are wrong', limit, () => {
     const gateway = await site.gateway([]);
     const device = site.device(id, gateway, { server: true });
     await device.start();
-    const ended = await site.headendEvents.until('session.ended', { device: id });
+    const ended = await site.headendEvents.until('session.failed', { device: id });
     assert.equal(ended.fields.status, 401);
     await site.deviceEvents.until('device.session-ended', { status: 401 });
     assert.deepEqual([gateway.devices(), device.servers], [[], ['dm.example']]);

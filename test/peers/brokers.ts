@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -11,7 +11,25 @@ import { Aedes } from 'aedes';
 export interface Broker extends AsyncDisposable {
   readonly url: string;
   stop(): Promise<void>;
+  /** @throws after the broker was disposed of: a test that timed out runs on, and nobody would stop the broker again */
   restart(): Promise<void>;
+}
+
+/** Makes a broker of the two functions that start and stop it. */
+function brokerOf(url: string, start: () => Promise<void>, stop: () => Promise<void>): Broker {
+  let isDisposed = false;
+  return {
+    url,
+    stop,
+    restart: async () => {
+      if (isDisposed) throw new Error('the test of this broker has ended');
+      await start();
+    },
+    [Symbol.asyncDispose]: async () => {
+      isDisposed = true;
+      await stop();
+    },
+  };
 }
 
 const portOf = (server: Server): number => {
@@ -26,7 +44,12 @@ export async function startAedes(): Promise<Broker> {
   let stop = async () => {};
   const start = async () => {
     const broker = await Aedes.createBroker();
-    const server = createServer({ noDelay: true }, broker.handle);
+    const sockets = new Set<Socket>();
+    const server = createServer({ noDelay: true }, (socket) => {
+      sockets.add(socket);
+      socket.once('close', () => sockets.delete(socket));
+      broker.handle(socket);
+    });
     server.listen(port, '127.0.0.1');
     await once(server, 'listening');
     port = portOf(server);
@@ -34,16 +57,13 @@ export async function startAedes(): Promise<Broker> {
       const closed = once(server, 'close');
       server.close();
       await new Promise<void>((resolve) => broker.close(() => resolve()));
+      // aedes closes the clients it has accepted. One that has just connected would stay, and the server with it.
+      for (const socket of sockets) socket.destroy();
       await closed;
     };
   };
   await start();
-  return {
-    url: `mqtt://127.0.0.1:${port}`,
-    stop: () => stop(),
-    restart: start,
-    [Symbol.asyncDispose]: () => stop(),
-  };
+  return brokerOf(`mqtt://127.0.0.1:${port}`, start, () => stop());
 }
 
 async function freePort(): Promise<number> {
@@ -88,12 +108,11 @@ export async function startMosquitto(
     await ended;
   };
   await start();
+  const broker = brokerOf(`mqtt://127.0.0.1:${port}`, start, stop);
   return {
-    url: `mqtt://127.0.0.1:${port}`,
-    stop,
-    restart: start,
+    ...broker,
     [Symbol.asyncDispose]: async () => {
-      await stop();
+      await broker[Symbol.asyncDispose]();
       rmSync(folder, { recursive: true });
     },
   };

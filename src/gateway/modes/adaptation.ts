@@ -14,19 +14,21 @@ export interface AdaptationModeParts {
   /** The registration of a client that is attached here. */
   readonly clientOf: (deviceId: string) => Registration | undefined;
   readonly calls: LwM2mCalls;
-  /** An update that a client accepted has ended. */
+  /** Called when a firmware update that a client accepted has ended. */
   readonly updated: AdaptedFirmwareParts['ended'];
   readonly clock: Clock;
   readonly events: Events;
 }
 
-/** Milliseconds that a client of queue mode listens after it was heard: MAX_TRANSMIT_WAIT (RFC 7252 section 4.8.2). */
+/** Milliseconds that a client in queue mode listens after it was heard: MAX_TRANSMIT_WAIT (RFC 7252 section 4.8.2). */
 const awakeFor = 93_000;
+/** Maximum number of clients whose last contact is remembered. */
 const remembered = 16_384;
 
 /**
- * Adaptation mode (GwMO): as proxy mode, for devices that speak no OMA DM. What DM would do in a session with the device is
- * a conversation with an LwM2M client, one operation after the other; a client that sleeps is spoken to when it is heard.
+ * Adaptation mode (GwMO): like proxy mode, but for LwM2M clients. In place of a DM session, the gateway sends LwM2M
+ * requests to the client, one operation after the other. Operations for a client in queue mode wait until the client is
+ * heard.
  */
 export class AdaptationMode implements AsyncDisposable {
   readonly #parts: AdaptationModeParts;
@@ -49,19 +51,20 @@ export class AdaptationMode implements AsyncDisposable {
     await this.#firmware.settled;
   }
 
-  /** A client was heard just now: if it sleeps, it is awake. */
+  /** To be called when a client was heard. A client in queue mode is awake now, so waiting operations start. */
   heard(deviceId: string): void {
     this.#heardAt.set(deviceId, this.#parts.clock.now());
     if (this.#waiting.has(deviceId)) this.#talk(deviceId);
   }
 
+  /** To be called when a client is no longer attached. Waiting operations fail with `notFound`. */
   detached(deviceId: string): void {
     this.#waiting.detached(deviceId);
   }
 
   /**
-   * Does operations on a client, as soon as it listens.
-   * @throws {PosternError} `notFound` for a device that is no client here, `timeout`, `full`
+   * Performs operations on a client, as soon as it listens.
+   * @throws {PosternError} `notFound` for a device that is not registered here or was detached, `timeout`, `full`
    */
   readonly manage: Manage = async (deviceId, operations, options) => {
     const client = this.#parts.clientOf(deviceId);
@@ -76,12 +79,13 @@ export class AdaptationMode implements AsyncDisposable {
     return heardAt !== undefined && this.#parts.clock.now() < plus(heardAt, awakeFor);
   }
 
-  /** Does all that waits for a client; what comes meanwhile is done by the same conversation. */
+  /** Starts to perform all waiting operations of a client, unless that is under way already. */
   #talk(deviceId: string): void {
     if (this.#talking.has(deviceId) || this.#stop.signal.aborted) return;
     this.#talking.set(deviceId, this.#converse(deviceId));
   }
 
+  /** Performs all waiting operations of a client, those that are added meanwhile too. */
   async #converse(deviceId: string): Promise<void> {
     do {
       const work = this.#waiting.of(deviceId);
@@ -98,7 +102,7 @@ export class AdaptationMode implements AsyncDisposable {
     const { clientOf, calls } = this.#parts;
     const outcomes: OperationOutcome[] = [];
     for (const operation of operations) {
-      // It may be gone, or somewhere else, by the time of each.
+      // The client may have left, or changed its address, since the operation before.
       const client = clientOf(deviceId);
       outcomes.push(
         client

@@ -3,23 +3,31 @@ import { DmStatus, isOk } from '../../dm/status.ts';
 
 type Perform = (operation: Operation) => Promise<OperationOutcome>;
 
+/** A Replace that succeeded. */
 interface Done {
   readonly operation: NodeOperation;
-  /** What was there before. */
+  /** The value before. */
   readonly before: OperationOutcome['results'][number];
 }
 
 const isReplace = (operation: Operation): operation is NodeOperation => operation.name === 'Replace';
-const came = (operation: Operation, status: number): OperationOutcome => ({ operation, status, results: [] });
+const outcomeWith = (operation: Operation, status: number): OperationOutcome => ({
+  operation,
+  status,
+  results: [],
+});
 
 /**
- * All or none (OMA DM protocol 1.2.1, section 10.2) at a device that knows nothing of the kind: what was written before
- * something failed is written back. So it takes what can be taken back, which is Replace.
+ * Performs an Atomic (OMA DM protocol 1.2.1, section 10.2) on a device that has no such command. Each value is read
+ * before it is replaced. When a Replace fails, the earlier values are written back. Therefore only Replace is supported
+ * in an Atomic: any other operation in it gets 406, and nothing is performed.
+ *
+ * Returns 200; 507 when an operation failed and everything was written back; 516 when writing back failed.
  */
 export async function performAtomic(atomic: Compound, perform: Perform): Promise<OperationOutcome> {
   const { operations } = atomic;
   const ended = (status: number, parts: readonly OperationOutcome[]): OperationOutcome => ({
-    ...came(atomic, status),
+    ...outcomeWith(atomic, status),
     parts,
   });
   if (!operations.every(isReplace)) {
@@ -27,31 +35,34 @@ export async function performAtomic(atomic: Compound, perform: Perform): Promise
       isReplace(each) ? DmStatus.NotExecuted : DmStatus.OptionalFeatureNotSupported;
     return ended(
       DmStatus.AtomicFailed,
-      operations.map((each) => came(each, status(each))),
+      operations.map((each) => outcomeWith(each, status(each))),
     );
   }
   const done: Done[] = [];
   for (const [at, operation] of operations.entries()) {
     const [before] = (await perform({ name: 'Get', uri: operation.uri })).results;
-    const outcome = before ? await perform(operation) : came(operation, DmStatus.NotFound);
+    const outcome = before ? await perform(operation) : outcomeWith(operation, DmStatus.NotFound);
     if (before && isOk(outcome.status)) {
       done.push({ operation, before });
       continue;
     }
     const takenBack = await takeBack(done, perform);
     const parts = operations.map((other, place) =>
-      place === at ? outcome : came(other, takenBack.get(other) ?? DmStatus.NotExecuted),
+      place === at ? outcome : outcomeWith(other, takenBack.get(other) ?? DmStatus.NotExecuted),
     );
     const isWhole = [...takenBack.values()].every((status) => status === DmStatus.RolledBack);
     return ended(isWhole ? DmStatus.AtomicFailed : DmStatus.AtomicRollbackFailed, parts);
   }
   return ended(
     DmStatus.Ok,
-    operations.map((each) => came(each, DmStatus.Ok)),
+    operations.map((each) => outcomeWith(each, DmStatus.Ok)),
   );
 }
 
-/** The last first. Answers with what came of each. */
+/**
+ * Writes back the earlier values, the last operation first. Returns the DM status of each: 216, or 516 when that
+ * failed.
+ */
 async function takeBack(done: readonly Done[], perform: Perform): Promise<ReadonlyMap<Operation, number>> {
   const takenBack = new Map<Operation, number>();
   for (const { operation, before } of done.toReversed()) {

@@ -11,12 +11,14 @@ import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
 
 export interface AdaptedFirmwareParts {
+  /** The registration of a client that is attached here. */
   readonly clientOf: (deviceId: string) => Registration | undefined;
   readonly calls: LwM2mCalls;
-  /** What was accepted has ended: with a result code of FUMO. */
+  /** Called when an accepted operation has ended. `result` is a result code of FUMO. */
   readonly ended: (deviceId: string, correlator: string | undefined, result: number) => void;
   readonly clock: Clock;
   readonly events: Events;
+  /** Ends all operations under way without a result. */
   readonly signal: AbortSignal;
 }
 
@@ -24,12 +26,15 @@ const operations = ['Download', 'Update', 'DownloadAndUpdate'] as const;
 type Operation = (typeof operations)[number];
 const leaves = ['PkgVersion', 'State'] as const;
 
-/** Clients whose settings are remembered; updates at one time. */
+/** Maximum number of remembered settings, and of operations at the same time. */
 const limits = { remembered: 16_384, running: 1024 } as const;
-/** Milliseconds between looks at a client, doubling, and for all of an update: a radio may be slow. */
-const look = { first: 500, cap: 30_000, deadline: 3_600_000 } as const;
+/**
+ * Milliseconds between two polls of a client, doubling from `first` to `cap`, and for a whole download or installation.
+ * The latter is long because a radio link may be slow.
+ */
+const polling = { first: 500, cap: 30_000, deadline: 3_600_000 } as const;
 
-/** Results of LwM2M, by what FUMO calls them (OMA FUMO 1.0, section 8.2). */
+/** FUMO result codes (OMA FUMO 1.0, section 8.2) by LwM2M Update Result. */
 const results: Readonly<Record<number, number>> = {
   [FirmwareResult.Success]: FumoResult.Ok,
   2: FumoResult.NoRoom,
@@ -42,6 +47,7 @@ const results: Readonly<Record<number, number>> = {
   9: FumoResult.BadUrl,
 };
 
+/** FUMO states by LwM2M State. */
 const states: Readonly<Record<number, number>> = {
   [FirmwareState.Downloading]: FumoState.Downloading,
   [FirmwareState.Downloaded]: FumoState.Downloaded,
@@ -50,16 +56,17 @@ const states: Readonly<Record<number, number>> = {
 
 const at = (resource: number): Path => [ObjectId.Firmware, 0, resource];
 
-/** A node of `./FwUpdate`: an interior node by its children, or a leaf by its value. */
+/** A node of `./FwUpdate`: the names of the children of an interior node, or the value of a leaf. */
 export type FirmwareNode = readonly string[] | string;
 
 /**
- * `./FwUpdate` of an LwM2M client (OMA FUMO 1.0 on the object Firmware Update): so that one order updates a mixed fleet. An
- * Exec is accepted; the client loads and installs, the gateway looks at it meanwhile, and says what it came to.
+ * `./FwUpdate` of an LwM2M client: OMA FUMO 1.0 mapped to the object Firmware Update. With it, one order can update OMA
+ * DM devices and LwM2M clients. An Exec is accepted at once. Then the client downloads and installs, while the gateway
+ * polls its state and reports the result at the end.
  */
 export class AdaptedFirmware {
   readonly #parts: AdaptedFirmwareParts;
-  /** What was set, by device and leaf. */
+  /** Values that a DM server has set, by `{deviceId} {leaf}`. */
   readonly #set = new BoundedMap<string, string>(limits.remembered);
   readonly #running = new Map<string, Promise<void>>();
 
@@ -67,12 +74,16 @@ export class AdaptedFirmware {
     this.#parts = parts;
   }
 
-  /** Resolves when what was begun has ended; the signal ends it early. */
+  /** Resolves when all operations under way have ended. `signal` ends them early. */
   get settled(): Promise<unknown> {
     return Promise.all(this.#running.values());
   }
 
-  /** @throws {PosternError} as a Read of the client; {DmError} 404 */
+  /**
+   * Returns the node at a path below `./FwUpdate`.
+   * @throws {PosternError} as `LwM2mCalls.read`
+   * @throws {DmError} 404 when there is no such node
+   */
   async get(client: Registration, path: readonly string[]): Promise<FirmwareNode> {
     const [first, second, ...more] = path;
     if (first === undefined) return [...operations, ...leaves];
@@ -84,23 +95,27 @@ export class AdaptedFirmware {
     throw new DmError(DmStatus.NotFound, `./FwUpdate/${path.join('/')} is not there`);
   }
 
-  /** @throws {DmError} 405 */
+  /**
+   * Sets a `PkgURL` or `PkgVersion`. At most 1024 characters are kept.
+   * @throws {DmError} 405 for any other node
+   */
   set(client: Registration, [first = '', second, ...more]: readonly string[], value: string): void {
     const isUrl = isOperation(first) && first !== 'Update' && second === 'PkgURL' && more.length === 0;
     if (!isUrl && !(first === 'PkgVersion' && second === undefined))
-      throw new DmError(DmStatus.CommandNotAllowed, 'that is not for a server to set');
+      throw new DmError(DmStatus.CommandNotAllowed, 'a server cannot set this node');
     this.#set.set(`${client.deviceId} ${first}`, value.slice(0, 1024));
   }
 
   /**
-   * Begins an operation; what it comes to is told later.
-   * @throws {DmError} 405; {PosternError} `conflict`, `full`, `malformed` without a URL
+   * Starts an operation. Its result is reported later by `ended`.
+   * @throws {DmError} 405 for a node that is not an operation
+   * @throws {PosternError} `conflict` while another operation of the client runs, `full`, `malformed` without a URL
    */
   execute(client: Registration, path: readonly string[], correlator: string | undefined): void {
     const { deviceId } = client;
     const [operation = '', ...more] = path;
     if (!isOperation(operation) || more.length > 0)
-      throw new DmError(DmStatus.CommandNotAllowed, 'nothing is executed there');
+      throw new DmError(DmStatus.CommandNotAllowed, 'this node cannot be executed');
     if (this.#running.has(deviceId)) throw new PosternError('conflict', 'an update is under way');
     if (this.#running.size >= limits.running)
       throw new PosternError('full', 'too many updates are under way');
@@ -122,7 +137,7 @@ export class AdaptedFirmware {
     let result: number;
     try {
       result = FumoResult.Ok;
-      // Nobody is told what it came to before it is told that it was accepted.
+      // The Exec must be answered before the result is reported.
       await pause(clock, 0, signal);
       if (url !== undefined) {
         await calls.write(
@@ -141,40 +156,46 @@ export class AdaptedFirmware {
       if (signal.aborted) return;
       const { code, message } = asPosternError(thrown);
       result = code === 'timeout' ? FumoResult.NetworkFailed : FumoResult.Failed;
-      events.emit('warn', 'adaptation.update-failed', { device: deviceId, reason: message });
+      events.emit('adaptation.update-failed', { device: deviceId, reason: message });
     }
-    events.emit('info', 'adaptation.update-ended', { device: deviceId, result });
+    events.emit('adaptation.update-ended', { device: deviceId, result });
     ended(deviceId, correlator, result);
   }
 
-  /** Looks at a client until it has come there, or has failed. One that does not answer may be rebooting. */
-  async #until(deviceId: string, isThere: (state: number, result: number) => boolean): Promise<number> {
+  /**
+   * Polls a client until `isReached` holds or the update has failed. A poll without an answer is repeated, because the
+   * client may be rebooting. Returns a result code of FUMO.
+   * @throws {PosternError} `timeout` after `polling.deadline`, `notFound` when the client is gone
+   */
+  async #until(deviceId: string, isReached: (state: number, result: number) => boolean): Promise<number> {
     const { clock, signal } = this.#parts;
     const begun = clock.now();
-    for (let delay: number = look.first; ; delay = Math.min(look.cap, delay * 2)) {
+    for (let delay: number = polling.first; ; delay = Math.min(polling.cap, delay * 2)) {
       await pause(clock, delay, signal);
       try {
-        const { state, result } = await this.#look(this.#client(deviceId));
-        if (isThere(state, result)) return FumoResult.Ok;
+        const { state, result } = await this.#poll(this.#client(deviceId));
+        if (isReached(state, result)) return FumoResult.Ok;
         if (state === FirmwareState.Idle && result > FirmwareResult.Success)
           return results[result] ?? FumoResult.Failed;
       } catch (thrown) {
         signal.throwIfAborted();
         if (asPosternError(thrown).code !== 'timeout') throw thrown;
       }
-      if (clock.now() - begun > look.deadline)
+      if (clock.now() - begun > polling.deadline)
         throw new PosternError('timeout', `${deviceId} did not end its update`);
     }
   }
 
-  async #look(client: Registration): Promise<{ state: number; result: number }> {
+  /** Reads State and Update Result of a client. */
+  async #poll(client: Registration): Promise<{ state: number; result: number }> {
     const entries = await this.#parts.calls.read(client, [ObjectId.Firmware, 0], this.#parts.signal);
     const value = (id: number) => Number(entries.find(({ path }) => path[2] === id)?.value ?? 0);
     return { state: value(FirmwareResource.State), result: value(FirmwareResource.Result) };
   }
 
+  /** State of the update as a FUMO state. */
   async #state(client: Registration): Promise<number> {
-    const { state, result } = await this.#look(client);
+    const { state, result } = await this.#poll(client);
     if (state !== FirmwareState.Idle) return states[state] ?? FumoState.Idle;
     if (result === FirmwareResult.None) return FumoState.Idle;
     if (result === FirmwareResult.Success) return FumoState.DoneWithoutData;
@@ -185,7 +206,7 @@ export class AdaptedFirmware {
     return this.#set.get(`${deviceId} ${leaf}`) ?? '';
   }
 
-  /** @throws {PosternError} `notFound` */
+  /** @throws {PosternError} `notFound` when the client is no longer registered */
   #client(deviceId: string): Registration {
     const client = this.#parts.clientOf(deviceId);
     if (!client) throw new PosternError('notFound', `${deviceId} is not registered any more`);

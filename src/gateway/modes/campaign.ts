@@ -7,11 +7,14 @@ import type { CampaignRunner } from '../../mo/campaign-branch.ts';
 import { type CampaignSummary, type DeviceOutcome, summaryXml } from '../../mo/campaign-result.ts';
 import type { Campaigns, CampaignTarget } from '../store/campaigns.ts';
 
+/** Outcome of one device. */
 export type Outcome = Omit<DeviceOutcome, 'device'>;
 
 /**
- * What an attempt at a device came to: its end; that the device took it and reports later; or that it could not be reached
- * now, and is tried again after this many milliseconds or when it is heard.
+ * Result of one attempt at a device.
+ * - `ended`: the outcome is final.
+ * - `accepted`: the device accepted the order and reports the result later.
+ * - `later`: the device could not be reached. It is tried again after `after` milliseconds, or when it is heard.
  */
 export type Attempt =
   | { readonly kind: 'ended'; readonly outcome: Outcome }
@@ -19,72 +22,89 @@ export type Attempt =
   | { readonly kind: 'later'; readonly after: number };
 
 export interface AttemptOptions {
-  /** Hears that something may have been done from now on. */
+  /** To be called before the first operation may reach the device. */
   readonly begun: () => void;
-  /** The gateway ends. */
+  /** Aborted when the gateway stops. */
   readonly signal: AbortSignal;
-  /** How often this device was tried before. */
+  /** Number of earlier attempts at this device since the start of the gateway. */
   readonly attempts: number;
 }
 
+const campaignEvents = {
+  fanout: { started: 'fanout.started', ended: 'fanout.ended' },
+  trigger: { started: 'trigger.started', ended: 'trigger.ended' },
+} as const;
+
 export interface CampaignParts<O extends CampaignOrder> {
-  /** For the log: `fanout`, `trigger`. */
-  readonly kind: string;
+  /** Prefix of the event names: `fanout` or `trigger`. */
+  readonly kind: keyof typeof campaignEvents;
   readonly campaigns: Campaigns;
   readonly clock: Clock;
   readonly events: Events;
-  /** Reads the order of a campaign again, after a restart. */
+  /** Reads the order of a campaign from its nodes, after a restart. */
   readonly order: (name: string, server: string) => O;
-  /** Whether an attempt that the end of the gateway broke off may be made again. */
+  /** Whether the order may be performed again on a device that may have performed it already. */
   readonly isRepeatable: (order: O) => boolean;
-  /** Whether this DM server may have the gateway act on this device in its place. */
-  readonly mayReach: (server: string, device: string) => boolean;
-  /** The child gateway that a device is behind, if it is not attached here. */
+  /** Whether a DM server may let the gateway act on a device. */
+  readonly mayActOn: (server: string, device: string) => boolean;
+  /** ID of the child gateway that a device is behind; undefined when the device is attached here. */
   readonly childOf: (device: string) => string | undefined;
+  /** Performs the order on one device that is attached here. */
   readonly attempt: (device: string, order: O, options: AttemptOptions) => Promise<Attempt>;
-  /** Has a child gateway do it with devices of its own; what it says nothing of is unknown. */
+  /**
+   * Lets a child gateway perform the order on devices behind it. A device that is missing in the returned outcomes gets
+   * the unknown outcome, 500.
+   */
   readonly delegate: (
     child: string,
     devices: readonly string[],
     order: O,
     options: AttemptOptions,
   ) => Promise<readonly DeviceOutcome[]>;
-  /** A campaign has ended: its result is to go to the DM server that started it. */
+  /** Called when a campaign has ended. `result` is the XML for the DM server that started it. */
   readonly ended: (
     run: { name: string; server: string; correlator: string | undefined },
     result: string,
   ) => void;
 }
 
-/** Devices, or child gateways, at work for one campaign at one time; campaigns of a kind that run at one time. */
+/**
+ * Maximum number of devices or child gateways in progress per campaign, of running campaigns per kind, and of
+ * characters in a result with details.
+ */
 export const campaignLimits = { parallel: 64, running: 8, resultCharacters: 256 * 1024 } as const;
 
-/** What is done in one go: a device, or all those behind one child gateway. */
+/** Unit of work: one device, or all devices behind one child gateway. */
 interface Unit {
   readonly devices: readonly string[];
   readonly child: string | undefined;
   attempts: number;
 }
 
+/** A running campaign. */
 interface Running<O> {
   readonly order: O;
+  /** Units that were not started yet. */
   readonly waiting: Unit[];
-  /** Devices that are tried again later. */
+  /** Units to be tried again, by device. */
   readonly later: Map<string, { readonly unit: Unit; readonly timer: Timer }>;
-  /** Devices that took it and have still to report. */
+  /** Devices that accepted the order and have not reported yet, with the outcome so far. */
   readonly accepted: Map<string, Outcome>;
+  /** Number of units in progress. */
   active: number;
   deadline: Timer;
   readonly finished: PromiseWithResolvers<void>;
 }
 
-/** Status of a device of which nobody knows whether it did what it was told. */
+/** Outcome of a device for which it is unknown whether it performed the order. */
 const unknownOutcome: Outcome = { status: DmStatus.CommandFailed, parts: [] };
 
 /**
- * One order for many devices, one result: what fan-out and triggers have in common. Targets are those of the start. How
- * each device stands is durable, so a restart goes on where it was: a device that an order had begun with which cannot be
- * done twice is reported as unknown, and not asked again.
+ * Performs one order on many devices and reports one result. Fan-outs and triggers are campaigns. The devices are
+ * chosen at the start.
+ *
+ * The state of each device is durable. After a restart, pending devices continue. Devices already started are retried
+ * if the order may be repeated; otherwise their outcome is 500 and they are left alone.
  */
 export class Campaign<O extends CampaignOrder> implements AsyncDisposable, CampaignRunner<O> {
   readonly #parts: CampaignParts<O>;
@@ -95,7 +115,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     this.#parts = parts;
   }
 
-  /** Goes on with what was running when the gateway ended. */
+  /** Continues the campaigns that were running when the gateway stopped. */
   resume(): void {
     const { campaigns, order, isRepeatable } = this.#parts;
     for (const { name, state, server } of campaigns.runs()) {
@@ -121,24 +141,27 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   }
 
   /**
-   * Starts a campaign. Answers with 202, and the result comes later; with 200 when there is no device to reach.
-   * @throws {PosternError} `conflict` while it runs, `full` when too many do
+   * Starts a campaign. Returns 202, and the result is reported later. Returns 200 when the order has no devices; then
+   * no result is reported.
+   * @throws {PosternError} `conflict` while a campaign of this name runs, `full` when too many campaigns run
    */
   start(order: O, correlator: string | undefined): number {
     const { campaigns, events, kind } = this.#parts;
     const { name, devices, server } = order;
     if (this.#running.has(name)) throw new PosternError('conflict', `${kind} ${name} is running`);
     if (this.#running.size >= campaignLimits.running)
-      throw new PosternError('full', `${campaignLimits.running} campaigns are running`);
+      throw new PosternError('full', `${campaignLimits.running} campaigns are running already`);
     const state = devices.length === 0 ? CampaignState.Done : CampaignState.Running;
     campaigns.begin({ name, state, server, correlator }, devices);
-    events.emit('info', `${kind}.started`, { name, devices: devices.length, server });
+    events.emit(campaignEvents[kind].started, { name, devices: devices.length, server });
     if (devices.length === 0) return DmStatus.Ok;
     this.#run(order);
     return DmStatus.AcceptedForProcessing;
   }
 
-  /** Devices that were not reached yet are left alone. Answers with 200, or 404 when it does not run. */
+  /**
+   * Cancels a campaign: devices that were not started get the outcome 214. Returns 200, or 404 when it does not run.
+   */
   cancel(name: string): number {
     const running = this.#running.get(name);
     if (!running) return DmStatus.NotFound;
@@ -147,14 +170,14 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     return DmStatus.Ok;
   }
 
-  /** It is deleted: what runs is cancelled, and nobody is told. */
+  /** Deletes a campaign. If it runs, it is cancelled without a report. */
   forget(name: string): void {
     const running = this.#running.get(name);
     this.#parts.campaigns.delete(name);
     if (running) this.#giveUp(running, DmStatus.OperationCancelled);
   }
 
-  /** A device was heard: what waits for it need not wait longer. */
+  /** To be called when a device was heard. Attempts that wait for it start now. */
   heard(device: string): void {
     for (const running of this.#running.values()) {
       const found = running.later.get(device);
@@ -166,7 +189,10 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     }
   }
 
-  /** A device that took an order says what it came to. False when nobody waits for it. */
+  /**
+   * Takes the final status of a device that had accepted an order. Returns false when no running campaign waits for it.
+   * @param correlator name of the campaign; undefined fits any
+   */
   reported(device: string, correlator: string | undefined, status: number): boolean {
     for (const [name, running] of this.#running) {
       const accepted = running.accepted.get(device);
@@ -179,10 +205,12 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     return false;
   }
 
+  /** IDs of all devices of a campaign. */
   devices(name: string): readonly string[] {
     return this.#parts.campaigns.targets(name).map(({ device }) => device);
   }
 
+  /** Outcome of a device; undefined while it has not ended. */
   outcome(name: string, device: string): DeviceOutcome | undefined {
     const target = this.#parts.campaigns.target(name, device);
     return target && toOutcome(target)[0];
@@ -204,12 +232,13 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     return { ...this.counts(name), outcomes: this.#parts.campaigns.targets(name).flatMap(toOutcome) };
   }
 
+  /** Starts work on all pending devices of a campaign. */
   #run(order: O): void {
-    const { campaigns, clock, childOf, mayReach } = this.#parts;
+    const { campaigns, clock, childOf, mayActOn } = this.#parts;
     const { name, server } = order;
     const targets = campaigns.targets(name);
     const pending = targets.filter(({ state }) => state === 'pending').map(({ device }) => device);
-    const byRight = Map.groupBy(pending, (device) => mayReach(server, device));
+    const byRight = Map.groupBy(pending, (device) => mayActOn(server, device));
     campaigns.inTransaction(() => {
       for (const device of byRight.get(false) ?? [])
         this.#settle(name, device, { status: DmStatus.PermissionDenied, parts: [] });
@@ -236,7 +265,10 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     this.#pump(running);
   }
 
-  /** Those that wait get the status that says why they were not reached; those at work come to their own end. */
+  /**
+   * Ends a campaign early. Devices that were not started get `status` as outcome; devices in progress continue to their
+   * end.
+   */
   #giveUp(running: Running<O>, status: number): void {
     const { name } = running.order;
     const { campaigns } = this.#parts;
@@ -244,14 +276,14 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     campaigns.inTransaction(() => {
       for (const { devices } of left)
         for (const device of devices) this.#settle(name, device, { status, parts: [] });
-      // What a device accepted stands as that.
+      // For a device that accepted the order, 202 remains the outcome.
       for (const [device, outcome] of running.accepted) this.#settle(name, device, outcome);
     });
     running.accepted.clear();
     this.#pump(running);
   }
 
-  /** Starts what there is room for, and ends the campaign when nothing is left. */
+  /** Starts as many units as `campaignLimits.parallel` allows, and ends the campaign when none is left. */
   #pump(running: Running<O>): void {
     const isStopped = this.#stop.signal.aborted;
     while (!isStopped && running.active < campaignLimits.parallel) {
@@ -269,6 +301,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     else if (waiting.length === 0 && later.size === 0 && accepted.size === 0) this.#finish(running);
   }
 
+  /** Performs one unit of work and stores its outcome. */
   async #work(running: Running<O>, unit: Unit): Promise<void> {
     const { campaigns, isRepeatable, attempt, delegate } = this.#parts;
     const { order } = running;
@@ -297,7 +330,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
           this.#settle(order.name, device, said.get(device) ?? unknownOutcome);
       });
     } catch (thrown) {
-      // What the end of the gateway broke off goes on after the next start.
+      // A unit that was interrupted by the stop of the gateway continues after the next start.
       if (signal.aborted) return;
       const status = asPosternError(thrown).dmStatus;
       campaigns.inTransaction(() => {
@@ -333,16 +366,16 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     const run = campaigns.run(name);
     if (!run) return;
     const summary = this.summary(name);
-    // It has ended and is reported, or neither.
+    // One transaction, so that a campaign never ends without its report.
     campaigns.inTransaction(() => {
       if (run.state === CampaignState.Running) campaigns.setState(name, CampaignState.Done);
       ended({ name, server, correlator: run.correlator }, boundedResult(summary, returnFormat));
     });
-    events.emit('info', `${kind}.ended`, { name, done: summary.done, failed: summary.failed });
+    events.emit(campaignEvents[kind].ended, { name, done: summary.done, failed: summary.failed });
   }
 }
 
-/** What was to be tried again later is not any more. */
+/** Cancels all later attempts. Returns their units. */
 function takeLater({ later }: Pick<Running<unknown>, 'later'>): Unit[] {
   const units = [...later.values()].map(({ unit, timer }) => {
     timer.cancel();
@@ -352,7 +385,10 @@ function takeLater({ later }: Pick<Running<unknown>, 'later'>): Unit[] {
   return units;
 }
 
-/** A result that no alert can hold is told by numbers alone; the detail can be fetched. */
+/**
+ * XML of the result. When it is too long for an alert, it has only counts; a DM server can read the details in the
+ * tree.
+ */
 function boundedResult(summary: CampaignSummary, returnFormat: number): string {
   const result = summaryXml(summary, returnFormat);
   return result.length <= campaignLimits.resultCharacters ? result : summaryXml(summary, 1);
@@ -361,6 +397,6 @@ function boundedResult(summary: CampaignSummary, returnFormat: number): string {
 const toOutcome = ({ device, state, outcome }: CampaignTarget): DeviceOutcome[] =>
   state === 'ended' && outcome !== undefined ? [{ ...(JSON.parse(outcome) as Outcome), device }] : [];
 
-/** The first status that is no success stands for the whole. */
+/** Returns the first status that is not a success, else 200. */
 export const statusOfAll = (statuses: readonly number[]): number =>
   statuses.find((status) => !isOk(status)) ?? DmStatus.Ok;

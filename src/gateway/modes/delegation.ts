@@ -17,24 +17,31 @@ export interface DelegationParts {
   readonly entropy: Entropy;
 }
 
-/** Devices of one order to a child: what goes in one object. */
+/** Maximum number of devices in one fan-out of a child, so that it fits into one object. */
 const batchSize = 128;
-/** Milliseconds that a child may take longer than the order's own deadline. */
+/** Milliseconds that a child may take beyond the order's own deadline. */
 const grace = 60_000;
 
 /**
- * Fan-outs for devices behind a child gateway (GwMO 1.1): the parent, as DM server of the child, writes a fan-out into the
- * child's tree, and waits for its Command Fanout Alert. The child does the same with what is behind a child of its own.
+ * Fan-outs to devices behind a child gateway (GwMO 1.1). The parent is the DM server of the child. It writes a fan-out
+ * into the child's tree, starts it, and waits for the Command Fanout Alert. The child does the same for devices behind
+ * a child of its own.
  */
 export class Delegation {
   readonly #parts: DelegationParts;
+  /** Callbacks that take the result of a child's fan-out, by correlator. */
   readonly #waiting = new Map<string, (result: string) => void>();
 
   constructor(parts: DelegationParts) {
     this.#parts = parts;
   }
 
-  /** @throws {PosternError} `timeout`, `unavailable`, or why the session with the child failed */
+  /**
+   * Performs an order on devices behind a child, in batches. Returns the outcomes of the devices that the child
+   * reported.
+   * @throws {PosternError} `timeout` when no session began or no result came, `unavailable` when the child refused the
+   * order, `malformed` or `tooLarge` for a result that cannot be read, or the error of the session with the child
+   */
   async run(
     child: string,
     devices: readonly string[],
@@ -47,7 +54,7 @@ export class Delegation {
     return outcomes;
   }
 
-  /** A child's fan-out has ended. False when nobody here waits for it. */
+  /** Takes the result of a child's fan-out. Returns false when no batch with this correlator waits. */
   reported(correlator: string | undefined, result: string): boolean {
     const settle = this.#waiting.get(correlator ?? '');
     settle?.(result);
@@ -102,13 +109,14 @@ export class Delegation {
       timer.cancel();
       signal.removeEventListener('abort', stopped);
       this.#waiting.delete(correlator);
-      // What it came to is known; the child need not keep it. Nobody waits for this.
+      // The result is here, so the child need not keep it. The outcome of the Delete does not matter.
       if (!signal.aborted)
         void manage(child, [{ name: 'Delete', uri }], { timeout: grace, signal }).catch(() => {});
     }
   }
 }
 
+/** The nodes of a fan-out in the child's tree. */
 function orderNodes(name: string, devices: readonly string[], order: FanoutOrder): TndsNode {
   const int = (leaf: string, value: number): TndsNode => ({
     name: leaf,

@@ -6,15 +6,20 @@ import type { Manage } from './waiting-work.ts';
 
 export interface FanOutParts {
   readonly manage: Manage;
-  /** Operations as they are for one device: what an image is called becomes where this device gets it. */
+  /** Adapts operations to one device: the name of an image becomes the URI at which this device gets it. */
   readonly adapt: (device: string, operations: readonly Operation[]) => readonly Operation[];
 }
 
-/** Whether a fan-out may be done again on a device that may have done it: all but Exec may. */
+/**
+ * Whether a fan-out may be repeated on a device that may have performed it already: true unless it contains an Exec.
+ */
 export const isRepeatable = ({ operations }: Pick<FanoutOrder, 'operations'>): boolean =>
   !hasExec(operations);
 
-/** One device of a fan-out (GwMO): a session with it, in proxy mode. */
+/**
+ * Performs a fan-out (GwMO) on one device.
+ * @throws {PosternError} as `manage` and `adapt`
+ */
 export async function fanOutTo(
   { manage, adapt }: FanOutParts,
   device: string,
@@ -23,7 +28,7 @@ export async function fanOutTo(
 ): Promise<Attempt> {
   const adapted = withCorrelator(adapt(device, operations), name);
   const outcome = outcomeOf(await manage(device, adapted, { timeout, begun, signal }));
-  // What a device accepted for later (FUMO, section 8) it reports by an alert with the correlator of the Exec.
+  // A device that answers 202 reports the result later by an alert with the correlator of the Exec (FUMO, section 8).
   const isAccepted = outcome.parts.some(({ status }) => status === DmStatus.AcceptedForProcessing);
   return { kind: isAccepted && outcome.status === DmStatus.Ok ? 'accepted' : 'ended', outcome };
 }
@@ -33,7 +38,7 @@ const hasExec = (operations: readonly Operation[]): boolean =>
     'operations' in operation ? hasExec(operation.operations) : operation.name === 'Exec',
   );
 
-/** An Exec that has no correlator of its own gets the fan-out's name. */
+/** Gives each Exec without a correlator the name of the fan-out as correlator. */
 const withCorrelator = (operations: readonly Operation[], correlator: string): readonly Operation[] =>
   operations.map((operation) => {
     if ('operations' in operation)
@@ -41,7 +46,7 @@ const withCorrelator = (operations: readonly Operation[], correlator: string): r
     return operation.name === 'Exec' ? { correlator, ...operation } : operation;
   });
 
-/** The first status that is no success stands for the whole. */
+/** Combines the outcomes of all operations. The status is the first one that is not a success, else 200. */
 function outcomeOf(outcomes: readonly OperationOutcome[]): Outcome {
   const all = outcomes.flatMap((outcome) => [outcome, ...(outcome.parts ?? [])]);
   return {

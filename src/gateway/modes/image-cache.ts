@@ -14,40 +14,46 @@ import type { ImageRecord, Images } from '../store/images.ts';
 export interface ImageCacheParts {
   readonly images: Images;
   readonly files: ImageFiles;
-  /** Bytes of all images, and how many there may be. */
+  /** Maximum number of bytes of all images together. */
   readonly quota: number;
+  /** Maximum number of images that have a record. */
   readonly count: number;
-  /** PEM of the authorities of download servers. */
+  /** PEM of the certificate authorities for download servers; the machine's own when absent. */
   readonly ca?: string | undefined;
-  /** Where there are keys, each image must be signed by one of them. */
+  /** Public keys. If there are any, each image must be signed by one of them. */
   readonly signingKeys: readonly KeyObject[];
   readonly download: typeof download;
-  /** What the DM server wants of an image now. */
+  /** Reads what the DM server currently orders for an image. */
   readonly order: (name: string) => ImageOrder;
-  /** Path of an image for devices. */
+  /** Path at which devices get an image over CoAP. */
   readonly pathOf: (name: string) => string;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
-  /** An operation has ended: its result is to go to the DM server that asked for it. */
+  /**
+   * Called when an operation has ended. `result` is a FUMO result code for the DM server that ordered the operation.
+   */
   readonly ended: (
     operation: { name: string; server: string; correlator: string | undefined },
     result: number,
   ) => void;
 }
 
-/** Downloads at one time. */
+/** Maximum number of downloads at the same time. */
 const limits = { downloads: 2 } as const;
 
 /**
- * Images for devices, on flash (GwMO, Image Inventory): got once from a download server, or pushed by the DM server;
- * checked; and served to any number of devices. Where room is short, what was asked for longest ago goes first, if it can
- * be had again from its URL; what was pushed goes at the server's word only.
+ * Images for devices, stored on the gateway (GwMO, Image Inventory). An image is downloaded once, or pushed by the DM
+ * server. It is verified, and then served to any number of devices. When space is short, the downloaded image that was
+ * used longest ago is evicted first. A pushed image cannot be downloaded again, so it is deleted only by order of the
+ * DM server.
  */
 export class ImageCache implements AsyncDisposable, ImageKeeper {
   readonly #parts: ImageCacheParts;
   readonly #stop = new AbortController();
+  /** Names of the images whose download waits. */
   readonly #waiting: string[] = [];
+  /** Downloads in progress, by image name. */
   readonly #active = new Map<string, AbortController>();
   #running: Promise<void>[] = [];
 
@@ -55,15 +61,17 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     this.#parts = parts;
   }
 
+  /** Maximum number of bytes of all images together. */
   get quota(): number {
     return this.#parts.quota;
   }
 
+  /** Bytes in use, partly downloaded images included. */
   get used(): number {
     return this.#parts.files.bytes;
   }
 
-  /** Goes on with downloads that the end of the gateway broke off. */
+  /** Continues downloads that were interrupted by the stop of the gateway. */
   resume(): void {
     for (const { name, state } of this.#parts.images.values())
       if (state === ImageState.Coming) this.#enqueue(name);
@@ -74,6 +82,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     await Promise.all(this.#running);
   }
 
+  /** Status of an image; of an unknown one, state Idle. */
   status(name: string): ImageStatus {
     const { images, files, pathOf } = this.#parts;
     const { state = ImageState.Idle, size = 0, result = 0 } = images.get(name) ?? {};
@@ -81,7 +90,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     return { state, size, received, result, path: pathOf(name) };
   }
 
-  /** An image that can be served: its bytes and their digest; none otherwise. */
+  /** Size in bytes, SHA-256 and bytes of an image that is ready; undefined otherwise. */
   ready(
     name: string,
   ): { size: number; hash: string; read(from: number, length: number): Uint8Array } | undefined {
@@ -89,7 +98,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     const record = images.get(name);
     if (record?.state !== ImageState.Ready || record.size === undefined || record.hash === undefined)
       return undefined;
-    // Who asks for the first block begins; that is often enough for the order in which images go.
+    // The time of use is updated only when a device reads the first block. That is exact enough for the eviction order.
     const read = (from: number, length: number) => {
       if (from === 0) images.put({ ...record, ...images.get(name), used: clock.wall() });
       return files.read(name, from, length);
@@ -97,16 +106,21 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     return { size: record.size, hash: record.hash, read };
   }
 
-  /** Where an image lies that is ready; none otherwise. */
+  /** Path of the file of an image that is ready; undefined otherwise. */
   file(name: string): string | undefined {
     return this.ready(name) && this.#parts.files.path(name);
   }
 
+  /**
+   * Makes sure that an image of this size fits: evicts downloaded images as needed.
+   * @throws {PosternError} `full` when there are too many images or too little can be evicted, `tooLarge` when the
+   * image is larger than the quota
+   */
   makeRoom(name: string, bytes: number): void {
     const { images, files, quota, count, events } = this.#parts;
     if (!images.get(name) && images.values().length >= count)
-      throw new PosternError('full', `${count} images are known; delete one`);
-    if (bytes > quota) throw new PosternError('tooLarge', `images may take ${quota} bytes in all`);
+      throw new PosternError('full', `the limit of ${count} images is reached; delete one`);
+    if (bytes > quota) throw new PosternError('tooLarge', `all images together may take ${quota} bytes`);
     const own = files.received(name);
     let excess = files.bytes - own + bytes - quota;
     const evictable = images
@@ -118,11 +132,12 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       excess -= image.size ?? 0;
       files.drop(image.name);
       images.put({ ...image, state: ImageState.Evicted });
-      events.emit('info', 'image.evicted', { image: image.name, bytes: image.size });
+      events.emit('image.evicted', { image: image.name, bytes: image.size });
     }
     if (excess > 0) throw new PosternError('full', `no room for ${bytes} bytes of images`);
   }
 
+  /** Stores and verifies an image that the DM server pushed. The result is in the image's status. */
   take(order: ImageOrder, data: Uint8Array): void {
     const { files, events, images } = this.#parts;
     const { name } = order;
@@ -140,22 +155,27 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
         hash,
         result: FumoResult.Ok,
       });
-      events.emit('info', 'image.ready', { image: name, bytes: data.length });
+      events.emit('image.ready', { image: name, bytes: data.length });
     } catch (thrown) {
       files.dropPart(name);
       const result = downloadResult(thrown);
       images.put({ ...this.#record(name), state: ImageState.Failed, result });
-      events.emit('warn', 'image.failed', { image: name, result, reason: asPosternError(thrown).message });
+      events.emit('image.failed', { image: name, result, reason: asPosternError(thrown).message });
     }
   }
 
-  /** @throws {PosternError} `malformed` without a URL, `conflict` while it is coming, `full` */
+  /**
+   * Orders a download. Returns 202, and the result is reported later by `ended`; or 200 when the image is there already
+   * with the right hash.
+   * @throws {PosternError} `malformed` without a URL, `conflict` while the image is being downloaded, `full`
+   */
   download(order: ImageOrder, server: string, correlator: string | undefined): number {
     const { images, files } = this.#parts;
     const { name, url } = order;
     if (url === undefined) throw new PosternError('malformed', `image ${name} has no PkgURL`);
     const known = images.get(name);
-    if (known?.state === ImageState.Coming) throw new PosternError('conflict', `image ${name} is coming`);
+    if (known?.state === ImageState.Coming)
+      throw new PosternError('conflict', `image ${name} is being downloaded`);
     if (known?.state === ImageState.Ready && files.has(name) && known.hash === order.hash) return DmStatus.Ok;
     this.makeRoom(name, 0);
     this.#put(name, {
@@ -169,6 +189,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     return DmStatus.AcceptedForProcessing;
   }
 
+  /** Deletes the bytes of an image and stops its download. The record stays, in state Idle. */
   remove(name: string): void {
     const { images, files } = this.#parts;
     this.#abort(name);
@@ -178,11 +199,13 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     if (known) images.put({ name, inline: false, used: known.used, state: ImageState.Idle });
   }
 
+  /** Deletes the bytes and the record of an image. */
   forget(name: string): void {
     this.remove(name);
     this.#parts.images.delete(name);
   }
 
+  /** The record of an image; a fresh one for an unknown image. */
   #record(name: string): ImageRecord {
     return (
       this.#parts.images.get(name) ?? {
@@ -194,13 +217,14 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     );
   }
 
-  /** Puts a record in place of what was known, but for when it was used. */
+  /** Replaces the record of an image. The time of use stays. */
   #put(name: string, fields: Omit<ImageRecord, 'name' | 'used'>): void {
     this.#parts.images.put({ name, used: this.#record(name).used, ...fields });
   }
 
+  /** Stops the download of an image, waiting or in progress. */
   #abort(name: string): void {
-    this.#active.get(name)?.abort(new PosternError('conflict', 'it is not wanted any more'));
+    this.#active.get(name)?.abort(new PosternError('conflict', 'the download was cancelled'));
     const at = this.#waiting.indexOf(name);
     if (at >= 0) this.#waiting.splice(at, 1);
   }
@@ -210,6 +234,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     this.#next();
   }
 
+  /** Starts waiting downloads up to the limit. */
   #next(): void {
     while (this.#active.size < limits.downloads && !this.#stop.signal.aborted) {
       const name = this.#waiting.shift();
@@ -225,6 +250,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     }
   }
 
+  /** Downloads and verifies an image, and reports the result. */
   async #fetch(name: string, signal: AbortSignal): Promise<void> {
     const { files, events, order } = this.#parts;
     const operation = this.#record(name);
@@ -243,18 +269,19 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
         ...(size !== undefined && { size }),
         ...(validator !== undefined && { validator }),
       });
-      events.emit('info', 'image.ready', { image: name, bytes: size });
+      events.emit('image.ready', { image: name, bytes: size });
     } catch (thrown) {
-      // What the gateway's own end broke off goes on after its next start; what is not wanted is nobody's to hear of.
+      // The gateway stops: the download continues after the next start. Or the download was cancelled: nobody expects a
+      // report.
       if (signal.aborted) return;
       const result = downloadResult(thrown);
       files.dropPart(name);
       this.#end(operation, { inline: false, state: ImageState.Failed, result });
-      events.emit('warn', 'image.failed', { image: name, result, reason: asPosternError(thrown).message });
+      events.emit('image.failed', { image: name, result, reason: asPosternError(thrown).message });
     }
   }
 
-  /** What an operation came to is known and reported, or neither. */
+  /** Stores and reports the end of an operation in one transaction. */
   #end(
     { name, server = '', correlator }: ImageRecord,
     fields: Omit<ImageRecord, 'name' | 'used'> & { readonly result: number },
@@ -272,8 +299,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       {
         received: () => files.received(name),
         attempt: () => this.#attempt(name, url, signal),
-        brokeOff: (received, reason) =>
-          events.emit('warn', 'image.broke-off', { image: name, received, reason }),
+        brokeOff: (received, reason) => events.emit('image.broke-off', { image: name, received, reason }),
         clock,
         entropy,
       },
@@ -281,6 +307,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     );
   }
 
+  /** Downloads the rest of an image. */
   async #attempt(name: string, url: string, signal: AbortSignal): Promise<void> {
     const { files, download, ca, events } = this.#parts;
     const { validator: known } = this.#record(name);
@@ -298,7 +325,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       ...(total !== undefined && { size: total }),
       ...(validator !== undefined && { validator }),
     });
-    events.emit('info', 'image.coming', { image: name, from, total });
+    events.emit('image.coming', { image: name, from, total });
     let at = from;
     for await (const chunk of body) {
       if (total === undefined) this.makeRoom(name, at + chunk.length);
@@ -307,11 +334,15 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       signal.throwIfAborted();
     }
     if (total !== undefined && at !== total)
-      throw new PosternError('unavailable', `${at} of ${total} bytes came`);
+      throw new PosternError('unavailable', `${at} of ${total} bytes were received`);
     if (at === 0) files.append(name, new Uint8Array(), 0);
     this.#parts.images.put({ ...this.#record(name), size: at });
   }
 
+  /**
+   * Verifies hash and signature of an image.
+   * @throws {FumoRefusal} 402 for another hash, 404 without a valid signature
+   */
   #check({ hash: wanted, signature }: ImageOrder, hash: string): void {
     const { signingKeys } = this.#parts;
     if (wanted !== undefined && wanted !== '' && wanted !== hash)
@@ -319,15 +350,20 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     if (signingKeys.length === 0) return;
     const octets = Buffer.from(signature ?? '', 'base64');
     const digest = Buffer.from(hash, 'hex');
-    // Ed25519 has its digest within; the other kinds are told which.
+    // Ed25519 has a fixed digest algorithm. The other key types need its name.
     const isSigned = signingKeys.some((key) =>
       verify(key.asymmetricKeyType === 'ed25519' ? null : 'sha256', digest, key, octets),
     );
-    if (!isSigned) throw new FumoRefusal(FumoResult.NotValidated, 'no signature by a key that is trusted');
+    if (!isSigned)
+      throw new FumoRefusal(FumoResult.NotValidated, 'the image has no signature by a trusted key');
   }
 }
 
-/** @throws {PosternError} `configuration` */
+/**
+ * Reads a public key from PEM.
+ * @param file name of the file, for the error message
+ * @throws {PosternError} `configuration` when it is not a public key
+ */
 export function readSigningKey(pem: string, file: string): KeyObject {
   try {
     return createPublicKey(pem);

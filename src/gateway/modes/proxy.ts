@@ -7,17 +7,20 @@ import type { Credentials } from '../store/credentials.ts';
 import { type Manage, WaitingWork } from './waiting-work.ts';
 
 export interface ProxyModeParts {
-  /** ServerID of the gateway, as its devices know it. */
+  /** ServerID of the gateway in the accounts of its devices. */
   readonly gatewayId: string;
   readonly credentials: Pick<Credentials, 'get'>;
   /** Delivers a Package #0 to a device. */
   readonly reach: (deviceId: string, package0: Uint8Array) => Promise<void>;
+  /** Whether an address of the device is known, so that it can get a Package #0. */
   readonly isReachable: (deviceId: string) => boolean;
   readonly clock: Clock;
   readonly entropy: Entropy;
 }
 
-/** Proxy mode: the gateway, as DM server, does operations on its devices in sessions of its own with them. */
+/**
+ * Proxy mode (GwMO): the gateway is DM server of its devices, and performs operations in its own sessions with them.
+ */
 export class ProxyMode {
   readonly #parts: ProxyModeParts;
   readonly #waiting: WaitingWork;
@@ -29,31 +32,32 @@ export class ProxyMode {
     this.#nextSessionId = 1 + Math.floor(parts.entropy.uniform() * 0x7fff);
   }
 
-  /** What waits for a device, for the session that it has opened. */
+  /** The waiting operations of a device, to be run in the session that the device has opened. */
   work(deviceId: string): Work {
     return this.#waiting.of(deviceId);
   }
 
-  /** A device is attached here no more: what waits for it is not done. */
+  /** To be called when a device is no longer attached. Waiting operations fail with `notFound`. */
   detached(deviceId: string): void {
     this.#waiting.detached(deviceId);
   }
 
   /**
-   * Does operations in the session that the device opens next, and asks for one by Package #0 where the device can be
-   * reached.
-   * @throws {PosternError} `notFound` for a device without an account here, `timeout`, `full`, or why its session failed
+   * Performs operations in the next session that the device opens. Requests that session by Package #0 when the device
+   * can be reached.
+   * @throws {PosternError} `notFound` for a device without an account here or that was detached, `timeout`, `full`, or
+   * the error of the session
    */
   readonly manage: Manage = async (deviceId, operations, options) => {
     const { credentials, isReachable } = this.#parts;
     if (!credentials.get(deviceId))
       throw new PosternError('notFound', `${deviceId} has no account for this gateway`);
     return await this.#waiting.perform(deviceId, operations, options, async () => {
-      if (isReachable(deviceId)) await this.#notify(deviceId);
+      if (isReachable(deviceId)) await this.#sendPackage0(deviceId);
     });
   };
 
-  async #notify(deviceId: string): Promise<void> {
+  async #sendPackage0(deviceId: string): Promise<void> {
     const { gatewayId, credentials, reach } = this.#parts;
     const credential = credentials.get(deviceId);
     if (!credential) return;
@@ -70,7 +74,8 @@ export class ProxyMode {
       await send(credential.serverNonce);
     } catch (thrown) {
       if (asPosternError(thrown).code !== 'unauthorized') throw thrown;
-      // The device has another nonce than the gateway believes: a session has just changed it (section 6.1).
+      // A session may just have changed the device's nonce. The resynchronization nonce works with any (OMA DM
+      // notification 1.2.1, section 6.1).
       await send(resyncNonces[0]);
     }
   }

@@ -1,5 +1,6 @@
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
+import type { FieldsOf } from '../../base/event-table.ts';
 import type { Events } from '../../base/events.ts';
 import { hmacHeader } from '../../dm/hmac-header.ts';
 import { call } from '../../wire/coap/blockwise-client.ts';
@@ -18,38 +19,41 @@ import type { TunnelAnswer, TunnelledPackage } from '../southbound/tunnelled.ts'
 
 export interface TransparentParts {
   readonly gatewayId: string;
-  /** The child gateway that a device is behind; none when it is attached here. */
+  /** ID of the child gateway that a device is behind; undefined when it is reached directly. */
   readonly childOf: (deviceId: string) => string | undefined;
   /** ServerIDs that devices may reach through the tunnel. */
   readonly servers: readonly string[];
   readonly upstream: Pick<Uplink, 'request'>;
   readonly addresses: DeviceAddresses;
+  /** The CoAP endpoint to use for an address. */
   readonly towards: (address: string) => CoapEndpoint | undefined;
   readonly entropy: Entropy;
   readonly events: Events;
 }
 
-/** Packages of one device on their way up at one time. */
+/** Maximum number of packages of one device that wait for an answer. */
 const perDevice = 4;
-/** Milliseconds for a device to take Package #0. */
+/** Milliseconds within which a device must answer Package #0. */
 const notificationTimeout = 20_000;
 /** Seconds after which a device may try again when the uplink is down. */
 const retryAfter = 30;
+/** Seconds after which a device may try again when too many of its packages wait. */
 const overloadRetryAfter = 5;
 
 /**
- * Transparent mode: packages between a device and its DM server go through untouched, and so does Package #0. The gateway
- * holds no key of theirs, so it cannot read what is protected end to end.
+ * Transparent mode (GwMO): packages between a device and its DM server pass unchanged, and so does Package #0. The
+ * gateway holds none of their keys, so it cannot read what they protect end to end.
  */
 export class TransparentMode {
   readonly #parts: TransparentParts;
-  readonly #onTheirWay = new Map<string, number>();
+  /** Number of packages that wait for an answer, by device. */
+  readonly #inFlight = new Map<string, number>();
 
   constructor(parts: TransparentParts) {
     this.#parts = parts;
   }
 
-  /** `/dm/t/{ServerID}`. */
+  /** CoAP resource `/dm/t/{ServerID}`. */
   resource(): Resource {
     return {
       path: paths.tunnel,
@@ -63,14 +67,10 @@ export class TransparentMode {
     };
   }
 
-  /** Delivers the Package #0 of a DM server. Errors are those of `deliver`. */
-  async notify({ device = '', server = '', body = new Uint8Array() }: Envelope): Promise<void> {
-    await this.deliver(device, server, body);
-  }
-
   /**
-   * Delivers Package #0 to a device.
-   * @throws {PosternError} `notFound` for a device that was never heard, `timeout`, `unauthorized` when it refuses
+   * Delivers Package #0 to a device, directly or through its child gateway.
+   * @throws {PosternError} `notFound` when no address of the device is known, `timeout` when it does not answer,
+   * `unauthorized` when it refuses the digest, `unavailable` for any other error answer
    */
   async deliver(device: string, server: string, body: Uint8Array): Promise<void> {
     const { addresses, towards, entropy, events, childOf } = this.#parts;
@@ -78,8 +78,8 @@ export class TransparentMode {
     const found = addresses.get(child ?? device);
     const endpoint = found && towards(found.address);
     if (!found || !endpoint) {
-      events.emit('warn', 'notification.no-address', { device, server });
-      throw new PosternError('notFound', `${device} was not heard behind this gateway`);
+      events.emit('notification.no-address', { device, server });
+      throw new PosternError('notFound', `no address of ${device} is known to this gateway`);
     }
     const answer = await call(endpoint, entropy, found.address, found.port, {
       method: Code.POST,
@@ -89,12 +89,16 @@ export class TransparentMode {
       payload: body,
       timeout: notificationTimeout,
     });
-    const fields = { device, server, code: codeText(answer.code) };
+    const fields: FieldsOf<'notification.delivered' | 'notification.rejected'> = {
+      device,
+      server,
+      code: codeText(answer.code),
+    };
     if (isSuccess(answer.code)) {
-      events.emit('info', 'notification.delivered', fields);
+      events.emit('notification.delivered', fields);
       return;
     }
-    events.emit('warn', 'notification.rejected', fields);
+    events.emit('notification.rejected', fields);
     const why = `${device} answered Package #0 with ${codeText(answer.code)}`;
     throw new PosternError(answer.code === Code.Unauthorized ? 'unauthorized' : 'unavailable', why);
   }
@@ -125,25 +129,29 @@ export class TransparentMode {
     });
   }
 
-  /** Takes a package for a DM server, whatever brought it, and gives the server's, or why there is none. */
+  /**
+   * Forwards a package from any transport to a DM server. Returns the server's package, or a refusal with a DM status.
+   * @throws what the uplink throws, except `timeout`, `tooLarge`, `unavailable` and `full`, which are refusals
+   */
   async forward(up: TunnelledPackage): Promise<TunnelAnswer> {
     const { gatewayId, servers, upstream, events } = this.#parts;
     const { server, device, via, contentType, body, hmac, address, accepted } = up;
     if (!servers.includes(server)) {
-      events.emit('warn', 'tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
+      events.emit('tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
       return refused(404, 'no tunnel to this ServerID');
     }
-    if (!isDeviceId(device)) return refused(400, 'say who you are: ?id=<DevId>');
+    if (!isDeviceId(device)) return refused(400, 'the device ID is missing: ?id=<DevId>');
     if (contentType === undefined || body.length === 0)
-      return refused(415, 'a DM package comes in XML, WBXML or CBOR');
+      return refused(415, 'the package must be a DM message in XML, WBXML or CBOR');
     const gateways = via?.split('/') ?? [];
     if (gateways.includes(gatewayId) || gateways.length > hierarchyDepth) {
-      events.emit('warn', 'hierarchy.refused', { device, via });
-      return refused(508, 'a loop of gateways, or too many of them');
+      events.emit('hierarchy.package-refused', { device, via });
+      return refused(508, 'the chain of gateways has a loop or is too long');
     }
-    const count = this.#onTheirWay.get(device) ?? 0;
-    if (count >= perDevice) return refused(503, 'too many packages of this device', overloadRetryAfter);
-    this.#onTheirWay.set(device, count + 1);
+    const count = this.#inFlight.get(device) ?? 0;
+    if (count >= perDevice)
+      return refused(503, 'too many packages of this device are under way', overloadRetryAfter);
+    this.#inFlight.set(device, count + 1);
     accepted?.(device);
     try {
       const answer = await upstream.request({
@@ -154,7 +162,7 @@ export class TransparentMode {
         body,
         ...(hmac !== undefined && { headers: { [hmacHeader]: hmac } }),
       });
-      events.emit('debug', 'tunnel.forwarded', {
+      events.emit('tunnel.forwarded', {
         device,
         server,
         up: body.length,
@@ -164,16 +172,16 @@ export class TransparentMode {
     } catch (thrown) {
       return this.#failed(device, server, thrown);
     } finally {
-      const left = (this.#onTheirWay.get(device) ?? 1) - 1;
-      if (left > 0) this.#onTheirWay.set(device, left);
-      else this.#onTheirWay.delete(device);
+      const left = (this.#inFlight.get(device) ?? 1) - 1;
+      if (left > 0) this.#inFlight.set(device, left);
+      else this.#inFlight.delete(device);
     }
   }
 
   #answered(device: string, server: string, answer: Envelope): TunnelAnswer {
     const { kind, status = 500, reason = '', contentType, body = new Uint8Array(), headers } = answer;
     if (kind === EnvelopeKind.Error) {
-      this.#parts.events.emit('warn', 'tunnel.refused', { device, server, status, reason });
+      this.#parts.events.emit('tunnel.refused', { device, server, status, reason });
       return refused(status, `${status} ${reason}`);
     }
     return { kind: 'answer', body, contentType, hmac: headers?.[hmacHeader] };
@@ -181,7 +189,7 @@ export class TransparentMode {
 
   #failed(device: string, server: string, thrown: unknown): TunnelAnswer {
     if (!(thrown instanceof PosternError)) throw thrown;
-    this.#parts.events.emit('warn', 'tunnel.failed', {
+    this.#parts.events.emit('tunnel.failed', {
       device,
       server,
       reason: thrown.message,
@@ -208,7 +216,7 @@ const refused = (status: number, reason: string, retryAfter?: number): TunnelAns
   ...(retryAfter !== undefined && { retryAfter }),
 });
 
-/** The CoAP code that says to a device what a DM status of the far end says. */
+/** The CoAP code for a DM status of the far end. */
 function coapOfStatus(status: number): number {
   switch (status) {
     case 401:

@@ -3,12 +3,18 @@ import { DmStatus } from '../../dm/status.ts';
 import type { TriggerOrder } from '../../mo/trigger-order.ts';
 import type { Attempt, AttemptOptions } from './campaign.ts';
 
-/** Milliseconds until a device that did not answer is tried again, doubling; when it is heard it is tried at once. */
+/**
+ * Milliseconds until a device that did not answer is tried again, doubling from `first` to `cap`. A device that is
+ * heard is tried at once.
+ */
 const retry = { first: 30_000, cap: 900_000 } as const;
 
 const ended = (status: number): Attempt => ({ kind: 'ended', outcome: { status, parts: [] } });
 
-/** One device of a trigger (GwMO, GwEdTrigger): its Package #0, again until it has it. */
+/**
+ * Delivers the Package #0 of a trigger (GwMO, GwEdTrigger) to one device. Asks for another attempt when the device
+ * could not be reached.
+ */
 export async function triggerOne(
   deliver: (device: string, server: string, package0: Uint8Array) => Promise<void>,
   device: string,
@@ -22,7 +28,7 @@ export async function triggerOne(
     return ended(DmStatus.Ok);
   } catch (thrown) {
     const { code, dmStatus } = asPosternError(thrown);
-    // Asleep, or not here yet; any other answer is the device's own.
+    // The device sleeps or has not come here yet. Any other error is its answer, so another attempt would not help.
     if (code === 'timeout' || code === 'notFound')
       return { kind: 'later', after: Math.min(retry.cap, retry.first * 2 ** attempts) };
     return ended(dmStatus);

@@ -4,22 +4,22 @@ import { Jobs } from '../../dm/jobs.ts';
 import type { Operation, OperationOutcome, Work } from '../../dm/server-session.ts';
 
 export interface ManageOptions {
-  /** Milliseconds until the session must have begun. */
+  /** Milliseconds within which the session must begin. */
   readonly timeout: number;
-  /** Hears that it has, and that something may have been done from then on. */
+  /** Called when the session begins. From then on, operations may have reached the device. */
   readonly begun?: () => void;
-  /** Gives it up. */
+  /** Gives up the work, with the signal's reason. */
   readonly signal?: AbortSignal;
 }
 
-/** Does operations on a device, whatever it speaks. */
+/** Performs operations on a device. Returns their outcomes in the same order. */
 export type Manage = (
   deviceId: string,
   operations: readonly Operation[],
   options: ManageOptions,
 ) => Promise<readonly OperationOutcome[]>;
 
-/** Work for devices that waits until there is a session with them, and is given up when none begins in time. */
+/** Operations that wait for a session with their device. They fail when no session begins in time. */
 export class WaitingWork {
   readonly #clock: Clock;
   readonly #jobs = new Jobs();
@@ -28,24 +28,26 @@ export class WaitingWork {
     this.#clock = clock;
   }
 
-  /** What waits for a device, for the session that it has opened. */
+  /** All waiting operations of a device, to be run in a session that has begun. */
   of(deviceId: string): Work {
     return this.#jobs.work(deviceId);
   }
 
+  /** Whether operations wait for a device. */
   has(deviceId: string): boolean {
     return this.#jobs.count(deviceId) > 0;
   }
 
-  /** A device is attached here no more: what waits for it is not done. */
+  /** To be called when a device is no longer attached. Waiting operations fail with `notFound`. */
   detached(deviceId: string): void {
     this.#jobs.reject(deviceId, new PosternError('notFound', `${deviceId} was detached`));
   }
 
   /**
-   * Does operations in the next session with a device.
-   * @param ask asks for the session, and fails when that is in vain
-   * @throws {PosternError} `timeout`, `full`, why it could not be asked for, or why the session failed
+   * Performs operations in the next session with a device.
+   * @param ask requests the session; rejects when there can be none
+   * @throws {PosternError} `timeout` when no session began in time, `full`, the error of `ask`, or the error of the
+   * session
    */
   async perform(
     deviceId: string,

@@ -1,6 +1,7 @@
 import { type Clock, type Monotonic, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { FieldsOf } from '../../base/event-table.ts';
 import type { Events } from '../../base/events.ts';
 import { backoff } from '../../base/retry.ts';
 import {
@@ -15,7 +16,7 @@ import { hmacHeader } from '../../dm/hmac-header.ts';
 import { isOk } from '../../dm/status.ts';
 import type { ManagementTree } from '../../dm/tree.ts';
 import type { Accounts } from '../../mo/dm-acc.ts';
-import { type FirmwareOperation, firmwareAlert } from '../../mo/firmware-branch.ts';
+import { firmwareAlert } from '../../mo/firmware-branch.ts';
 import {
   campaignAlert,
   type DeviceAttach,
@@ -23,17 +24,19 @@ import {
   deviceAttachAlert,
   deviceDetachAlert,
 } from '../../mo/gateway-alerts.ts';
-import type { GatewayAlert, Vocabulary } from '../../mo/vocabulary.ts';
+import type { Vocabulary } from '../../mo/vocabulary.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
 import { decodeNotification, sessionIdText } from '../../wire/syncml/notification.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
 import type { Outbox, OutboxEntry } from '../store/outbox.ts';
+import { type FirmwareUpdateBody, type ResultBody, resultAlerts } from './reports.ts';
 import type { Uplink } from './uplink.ts';
 
 export interface DmClientParts {
   readonly gatewayId: string;
+  /** ServerID of the gateway's own DM server, which gets the alerts about devices. */
   readonly serverId: string;
-  /** Media type of the packages sent. */
+  /** Media type of the packages that the gateway sends. */
   readonly mediaType: string;
   readonly accounts: Accounts;
   readonly tree: ManagementTree;
@@ -45,42 +48,22 @@ export interface DmClientParts {
   readonly events: Events;
 }
 
-/** Alerts of one session. */
+/** Maximum number of alerts in one session. */
 const alertsPerSession = 1024;
 /**
- * Milliseconds between sessions for alerts alone, doubling while they keep coming: the first goes at once, a storm in a
- * handful of sessions. After as long as the cap without any it begins anew.
+ * Milliseconds between sessions that only deliver alerts about devices. The first session starts at once. While alerts
+ * keep coming, the interval doubles from `first` to `cap`, so that many alerts need few sessions. After `cap` without
+ * such a session, the interval starts again.
  */
 const gathering = { first: 250, cap: 15_000 } as const;
+/** Kinds of alerts that wait for this interval. */
 const gathered = ['device-attach', 'device-detach'] as const;
+/** Milliseconds between attempts after a failed session. */
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
-
-/** Body of an entry that says what an Exec came to; the name of what was executed stands where devices have theirs. */
-export interface ResultBody {
-  /** Of the node that was executed below. */
-  readonly uri: string;
-  readonly correlator?: string;
-  readonly result: string;
-}
-
-/** Body of an entry that says what an update of the gateway itself came to. */
-export interface FirmwareUpdateBody {
-  readonly operation: FirmwareOperation;
-  readonly correlator?: string;
-  /** Result code of FUMO. */
-  readonly result: number;
-}
-
-/** Kinds of entries with such a body. */
-export const resultAlerts = {
-  'command-fanout': 'CommandFanout',
-  'device-trigger': 'DeviceTrigger',
-  'image-operation': 'ImageOperation',
-} as const satisfies Record<string, GatewayAlert>;
 
 const isResult = (kind: string): kind is keyof typeof resultAlerts => Object.hasOwn(resultAlerts, kind);
 
-/** The alert that an entry of the outbox stands for. */
+/** Makes the alert of an outbox entry. */
 function alertOf(
   vocabulary: Vocabulary,
   { kind, sequence, deviceId, body }: OutboxEntry,
@@ -99,23 +82,28 @@ function alertOf(
 }
 
 /**
- * The gateway as a device of its DM servers: one session at a time, opened when a server asks by Package #0 or when the
- * outbox holds alerts for it. Its own server hears of devices; another, to whom the tree gave rights, of what it started.
- * An alert leaves the outbox when the server's status for it says so, and not before.
+ * The gateway as DM client of its DM servers. It runs one session at a time: when a server asks for it by Package #0, or
+ * when the outbox holds alerts for that server. The gateway's own DM server gets the alerts about devices. Another DM
+ * server, which has rights in the gateway's tree, gets only the results of operations that it started itself. An alert
+ * is removed from the outbox only when the server answers it with a status of success.
  */
 export class DmClient implements AsyncDisposable {
   readonly #parts: DmClientParts;
   readonly #stop = new AbortController();
   #running: Promise<void> | undefined;
-  /** Sessions that servers asked for, by ServerID; each has an account here. */
+  /** Session IDs that servers asked for by Package #0, by ServerID. Each of these servers has an account here. */
   readonly #asked = new Map<string, string>();
-  /** Servers to be contacted although nothing is to report. */
+  /** Servers to be contacted even if there is nothing to report. */
   readonly #contacts = new Set<string>();
+  /** `wake` was called since the work was last finished. */
   #wanted = false;
-  /** When the last session with alerts began, and how long the next one waits from there. */
+  /** When the last round of sessions with gathered alerts began. */
   #lastAlerts: Monotonic | undefined;
+  /** Milliseconds from there until the next round. */
   #gathering = 0;
-  /** Of the pause that is under way: what ends it early, besides a server that asks. */
+  /**
+   * The pause under way. `forAlerts`: it gathers alerts, so an urgent alert ends it; otherwise it follows a failure.
+   */
   #pausing: { readonly forAlerts: boolean; readonly end: AbortController } | undefined;
   #nextSessionId: number;
 
@@ -125,8 +113,8 @@ export class DmClient implements AsyncDisposable {
   }
 
   /**
-   * There may be something to report: alerts were added, or the broker is there again. What an order came to does not wait
-   * for other alerts.
+   * Starts to work when there is something to do. To be called when alerts were added, or the uplink is connected
+   * again. An alert with the result of an operation does not wait for other alerts.
    */
   wake(): void {
     this.#wanted = true;
@@ -139,8 +127,8 @@ export class DmClient implements AsyncDisposable {
   }
 
   /**
-   * Package #0 for the gateway itself.
-   * @throws {PosternError} `unauthorized`, `malformed`, `notFound`
+   * Takes a Package #0 for the gateway itself.
+   * @throws {PosternError} `malformed`, `notFound` without an account for the server, `unauthorized` for a wrong digest
    */
   notified(body: Uint8Array): void {
     const notification = decodeNotification(body);
@@ -148,14 +136,14 @@ export class DmClient implements AsyncDisposable {
     if (!accounts.find(notification.serverId))
       throw new PosternError('notFound', `no account for ${notification.serverId}`);
     if (!accounts.believes(notification)) {
-      events.emit('warn', 'notification.refused', { server: notification.serverId });
+      events.emit('notification.refused', { server: notification.serverId });
       throw new PosternError('unauthorized', 'the digest of Package #0 is wrong');
     }
     this.#asked.set(notification.serverId, sessionIdText(notification.sessionId));
     this.wake();
   }
 
-  /** Opens a session with a server that there is an account for, so that it knows of this gateway. */
+  /** Opens a session with a server even if there is nothing to report, so that the server knows of this gateway. */
   contact(serverId: string): void {
     this.#contacts.add(serverId);
     this.wake();
@@ -166,7 +154,7 @@ export class DmClient implements AsyncDisposable {
     await this.#running;
   }
 
-  /** A server asked for a session, or is to be contacted. */
+  /** Whether a server asked for a session, or is to be contacted. */
   get #isCalled(): boolean {
     return this.#asked.size > 0 || this.#contacts.size > 0;
   }
@@ -177,6 +165,7 @@ export class DmClient implements AsyncDisposable {
     return this.#isCalled || outbox.servers().length > 0;
   }
 
+  /** Runs sessions, one after the other, until there is nothing more to do. */
   async #work(): Promise<void> {
     const { entropy, events } = this.#parts;
     const delays = backoff(retry, entropy);
@@ -192,14 +181,14 @@ export class DmClient implements AsyncDisposable {
         if (reason === undefined || this.#stop.signal.aborted) continue;
         failed = true;
         if (isContact) this.#contacts.add(server);
-        events.emit('warn', 'dm.session-failed', { server, session, reason });
+        events.emit('dm.session-failed', { server, session, reason });
       }
       if (failed) await this.#pause(delays.next().value, false);
     }
     this.#wanted = false;
   }
 
-  /** Lets alerts come together when they come one after the other; nobody waits who was asked. */
+  /** Waits so that alerts gather; see `gathering`. Does not wait when there is something urgent. */
   async #gather(): Promise<void> {
     const { clock } = this.#parts;
     if (this.#isUrgent()) return;
@@ -210,6 +199,7 @@ export class DmClient implements AsyncDisposable {
     this.#gathering = Math.min(gathering.cap, Math.max(gathering.first, this.#gathering * 2));
   }
 
+  /** Whether a server asked for a session, or the outbox holds more than alerts about devices. */
   #isUrgent(): boolean {
     return this.#isCalled || this.#parts.outbox.hasOtherThan(gathered);
   }
@@ -222,7 +212,7 @@ export class DmClient implements AsyncDisposable {
     this.#pausing = undefined;
   }
 
-  /** Servers that asked, and those that something waits for. */
+  /** ServerIDs of the servers that asked, are to be contacted, or have alerts in the outbox. */
   #dueServers(): Set<string> {
     const { outbox, serverId } = this.#parts;
     return new Set([
@@ -232,7 +222,7 @@ export class DmClient implements AsyncDisposable {
     ]);
   }
 
-  /** Runs one session. Answers with why it, or an alert in it, failed. */
+  /** Runs one session. Returns why the session or an alert in it failed, or undefined on success. */
   async #session(serverId: string, sessionId: string, notified: boolean): Promise<string | undefined> {
     const { gatewayId, accounts, tree, entropy, events, outbox, vocabulary } = this.#parts;
     const isOwn = serverId === this.#parts.serverId;
@@ -246,13 +236,19 @@ export class DmClient implements AsyncDisposable {
         settled: (status) => {
           unanswered--;
           const { kind, deviceId, sequence } = entry;
-          const fields = { device: deviceId, alert: kind, sequence, status, server: serverId };
+          const fields: FieldsOf<'alert.delivered' | 'alert.refused'> = {
+            device: deviceId,
+            alert: kind,
+            sequence,
+            status,
+            server: serverId,
+          };
           if (isOk(status)) {
             outbox.remove(sequence);
-            events.emit('info', 'alert.delivered', fields);
+            events.emit('alert.delivered', fields);
           } else {
             refused = `the server answered an alert with ${status}`;
-            events.emit('warn', 'alert.refused', fields);
+            events.emit('alert.refused', fields);
           }
         },
       };
@@ -268,9 +264,9 @@ export class DmClient implements AsyncDisposable {
       notified,
       alerts,
       executed: (command, uri, status) =>
-        events.emit('info', 'dm.command', { server: serverId, session: sessionId, command, uri, status }),
+        events.emit('dm.command', { server: serverId, session: sessionId, command, uri, status }),
     });
-    events.emit('info', 'dm.session-started', {
+    events.emit('dm.session-started', {
       server: serverId,
       session: sessionId,
       alerts: alerts.length,
@@ -280,7 +276,7 @@ export class DmClient implements AsyncDisposable {
       const outcome = await runClientSession(session, (message, seal) =>
         this.#exchange(serverId, message, seal),
       );
-      events.emit('info', 'dm.session-ended', {
+      events.emit('dm.session-ended', {
         server: serverId,
         session: sessionId,
         status: outcome.status,
@@ -292,6 +288,10 @@ export class DmClient implements AsyncDisposable {
     }
   }
 
+  /**
+   * Sends a package and returns the answer package.
+   * @throws {PosternError} as `Uplink.request`; `unavailable` when the far end reports an error
+   */
   async #exchange(serverId: string, ...[message, seal]: Parameters<Exchange>): Promise<Incoming> {
     const { upstream, mediaType } = this.#parts;
     const body = encodeMessage(message, mediaType);

@@ -9,20 +9,21 @@ import { FumoRefusal } from '../../mo/fumo.ts';
 
 export interface DownloadRequest {
   readonly url: string;
-  /** Bytes that are there from an earlier attempt. */
+  /** Number of bytes present from an earlier attempt. */
   readonly from: number;
-  /** What the server called the version that they are of. */
+  /** Validator (ETag or Last-Modified) of the version that these bytes belong to. */
   readonly validator?: string | undefined;
-  /** PEM of the authorities to trust, besides the machine's own when absent. */
+  /** PEM of the certificate authorities to trust; the machine's own when absent. */
   readonly ca?: string | undefined;
   readonly signal: AbortSignal;
 }
 
 export interface Download {
-  /** Where the body begins: 0 when the server starts over. */
+  /** Position of the first byte of the body. 0 when the server sends the whole file. */
   readonly from: number;
-  /** Bytes of all of it, when the server says so. */
+  /** Size of the whole file in bytes; undefined when the server does not say. */
   readonly total: number | undefined;
+  /** Strong ETag, else Last-Modified date, of the version sent; undefined when the server names neither. */
   readonly validator: string | undefined;
   /** Rejects with `unavailable` when the connection breaks. */
   readonly body: AsyncIterable<Uint8Array>;
@@ -30,25 +31,25 @@ export interface Download {
 
 /** A download that can be resumed. */
 export interface ResumedDownload {
-  /** Bytes received so far. */
+  /** Number of bytes stored so far. */
   readonly received: () => number;
-  /** Requests the rest of the file and stores what arrives. */
+  /** Requests the rest and stores it. */
   readonly attempt: () => Promise<void>;
-  /** Called before each further attempt. */
+  /** Called when an attempt failed and another one follows. */
   readonly brokeOff: (received: number, reason: string) => void;
   readonly clock: Clock;
   readonly entropy: Entropy;
 }
 
-/** Attempts in a row without a new byte after which a download is given up. */
+/** Number of attempts in a row without a new byte after which a download fails. */
 const attempts = 8;
+/** Milliseconds between attempts. */
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 
 /**
- * Downloads a file in as many attempts as it takes. Each attempt goes on where the one before broke off. The download is
- * given up after `attempts` attempts in a row without a new byte, and at once for an error that a further attempt cannot
- * change.
- * @throws what the last attempt threw, or the signal's reason
+ * Repeats attempts until the download is complete. Gives up after `attempts` attempts in a row without a new byte, and
+ * at once on any error other than `unavailable` and `timeout`.
+ * @throws the error of the last attempt, or the reason of the signal
  */
 export async function downloadUntilComplete(
   { received, attempt, brokeOff, clock, entropy }: ResumedDownload,
@@ -75,14 +76,16 @@ export async function downloadUntilComplete(
   }
 }
 
+/** Maximum number of redirects. */
 const redirects = 5;
-/** Milliseconds that a server may be silent. */
+/** Milliseconds that a download server may send nothing. */
 const silence = 30_000;
 
 /**
- * Asks for the rest of a file over HTTP or HTTPS (RFC 9110 section 14): a Range with If-Range where something is there
- * already, so that a file which changed meanwhile comes whole.
- * @throws {PosternError} `malformed` URL, `notFound` or `forbidden` as the server says, `unavailable`, `timeout`
+ * Requests a file, or the rest of it, over HTTP or HTTPS (RFC 9110 section 14). The rest is requested by Range with
+ * If-Range, so a server sends the whole file when it has changed meanwhile.
+ * @throws {PosternError} `malformed` for a URL that is not HTTP or HTTPS, `notFound` for 404 and 410, `forbidden` for
+ * 401, 403 and a redirect from HTTPS to HTTP, `timeout` when the server is silent, `unavailable` otherwise
  */
 export async function download(wanted: DownloadRequest): Promise<Download> {
   const { from, validator } = wanted;
@@ -95,13 +98,14 @@ export async function download(wanted: DownloadRequest): Promise<Download> {
     const [, start, total] = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers['content-range'] ?? '') ?? [];
     if (Number(start) !== from) {
       response.destroy();
-      throw new PosternError('unavailable', 'the download server sent another range than it was asked for');
+      throw new PosternError('unavailable', 'the download server sent a range that was not requested');
     }
     return { from, total: total === '*' ? undefined : Number(total), validator, body: bodyOf(response) };
   }
   if (statusCode === 200) return { from: 0, total: length, validator: found, body: bodyOf(response) };
   response.destroy();
-  // All of it is there, or the file became shorter: to ask from the start settles which.
+  // The file ends at or before `from`: either it is complete already, or it became shorter. A request from the start
+  // decides.
   if (statusCode === 416) return await download({ ...wanted, from: 0 });
   const why = `the download server answered ${statusCode}`;
   if (statusCode === 404 || statusCode === 410) throw new PosternError('notFound', why);
@@ -109,6 +113,7 @@ export async function download(wanted: DownloadRequest): Promise<Download> {
   throw new PosternError('unavailable', why);
 }
 
+/** Sends the request and follows redirects. */
 async function ask(
   { url, ca, signal }: DownloadRequest,
   headers: Record<string, string>,
@@ -116,7 +121,7 @@ async function ask(
   let at = url;
   for (let hop = 0; hop <= redirects; hop++) {
     if (!URL.canParse(at) || !/^https?:$/.test(new URL(at).protocol))
-      throw new PosternError('malformed', `no HTTP URL: ${at.slice(0, 200)}`);
+      throw new PosternError('malformed', `not an HTTP or HTTPS URL: ${at.slice(0, 200)}`);
     const response = await askOnce(at, ca, signal, headers);
     const { location } = response.headers;
     if (![301, 302, 303, 307, 308].includes(response.statusCode ?? 0) || location === undefined)
@@ -124,10 +129,10 @@ async function ask(
     response.destroy();
     const next = new URL(location, at);
     if (at.startsWith('https:') && next.protocol !== 'https:')
-      throw new PosternError('forbidden', 'the download server leads away from TLS');
+      throw new PosternError('forbidden', 'the download server redirects from HTTPS to HTTP');
     at = next.href;
   }
-  throw new PosternError('unavailable', `more than ${redirects} redirections`);
+  throw new PosternError('unavailable', `more than ${redirects} redirects`);
 }
 
 async function askOnce(
@@ -166,6 +171,9 @@ function brokenOff(cause: unknown, signal: AbortSignal | undefined): PosternErro
   return new PosternError('unavailable', `the download broke off: ${why}`, { cause });
 }
 
-/** A weak tag does not tell bytes apart (RFC 9110 section 13.1.5). */
+/**
+ * Returns a strong ETag. A weak one does not guarantee identical bytes, so it cannot be used with If-Range (section
+ * 13.1.5).
+ */
 const strongTag = (etag: string | undefined): string | undefined =>
   etag?.startsWith('"') ? etag : undefined;

@@ -13,33 +13,35 @@ import { Option, opaque, optionValue, text, uintOption } from '../../wire/coap/o
 import { parseCoapUri } from '../../wire/coap/uri.ts';
 import { paths } from '../../wire/resources.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
-import type { Uplink, UpRequest } from './uplink.ts';
+import type { Uplink, UplinkListener, UpRequest } from './uplink.ts';
 
 export interface ParentLinkParts {
   readonly gatewayId: string;
-  /** ServerID of the parent: its name. */
+  /** ServerID of the parent, which is its gateway name. */
   readonly parentId: string;
-  /** `coap://host:port`. */
+  /** URI of the parent, such as `coap://192.0.2.1:5683`. */
   readonly uri: string;
+  /** Secret by which the parent's bootstrap server knows this gateway. */
   readonly factorySecret: string;
   readonly accounts: Accounts;
-  /** Sends a request to an address from the gateway's own endpoint, at which the parent then reaches it. */
+  /**
+   * Sends a CoAP request from the endpoint that serves this gateway's devices, so the parent can reach it there too.
+   */
   readonly call: (address: string, port: number, call: CoapCall) => Promise<CoapAnswer>;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
-  /** The parent is there: a session with it attaches this gateway. */
-  readonly connected: () => void;
-  readonly disconnected: () => void;
 }
 
+/** Milliseconds between attempts to reach the parent. */
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
-/** Milliseconds for one exchange with the parent itself. */
+/** Milliseconds for each discovery and bootstrap exchange with the parent. */
 const directTimeout = 20_000;
 
 /**
- * The way up of a child DM Gateway (GwMO 1.1): its parent, by CoAP. To the parent it is a device: it asks the parent's
- * bootstrap server for an account, attaches by a session, and sends through the parent's tunnel what is for other servers.
+ * The uplink of a child DM Gateway (GwMO 1.1): its parent gateway, over CoAP. For the parent, this gateway is a device.
+ * It gets an account from the parent's bootstrap server, attaches by a session, and sends packages for other DM servers
+ * through the parent's tunnel.
  */
 export class ParentLink implements Uplink {
   readonly #parts: ParentLinkParts;
@@ -49,8 +51,9 @@ export class ParentLink implements Uplink {
   readonly #stop = new AbortController();
   #running: Promise<void> | undefined;
   #connected = false;
+  #listener: UplinkListener | undefined;
 
-  /** `timeout`: milliseconds that an answer of a far server may take. */
+  /** @param timeout milliseconds within which a DM server must answer a package */
   constructor(parts: ParentLinkParts, timeout: number) {
     this.#parts = parts;
     this.#timeout = timeout;
@@ -67,12 +70,17 @@ export class ParentLink implements Uplink {
     return { url: this.#parts.uri, protocol: 'CoAP' };
   }
 
-  /** Whether something comes from the parent's address. */
+  /** Whether an IP address is the parent's. */
   isParent(address: string): boolean {
     return address === this.#host;
   }
 
-  start(): void {
+  start(listener: UplinkListener): void {
+    this.#listener = listener;
+    this.#reconnect();
+  }
+
+  #reconnect(): void {
     this.#running ??= this.#connect().finally(() => {
       this.#running = undefined;
     });
@@ -86,7 +94,7 @@ export class ParentLink implements Uplink {
   async request(request: UpRequest): Promise<Envelope> {
     const { gatewayId, parentId } = this.#parts;
     const { device = gatewayId, server, via } = request;
-    if (!this.#connected) throw new PosternError('unavailable', 'the parent gateway is not there');
+    if (!this.#connected) throw new PosternError('unavailable', 'the parent gateway is not connected');
     const isDirect = server === parentId && request.device === undefined;
     const path = isDirect ? paths.sessions : `${paths.tunnel}/${server}`;
     const chain = via === undefined ? gatewayId : `${via}/${gatewayId}`;
@@ -113,6 +121,10 @@ export class ParentLink implements Uplink {
     });
   }
 
+  /**
+   * Turns the parent's CoAP answer into an envelope, as a broker would have delivered it.
+   * @throws {PosternError} `unavailable` for 5.03, `timeout` for 5.04
+   */
   #envelope({ device, server }: UpRequest, { code, options, payload }: CoapAnswer): Envelope {
     const { accounts, parentId } = this.#parts;
     const base = { correlation: new Uint8Array(), server, ...(device !== undefined && { device }) };
@@ -130,7 +142,7 @@ export class ParentLink implements Uplink {
     const reason = Buffer.from(payload).toString();
     if (code === Code.ServiceUnavailable) throw new PosternError('unavailable', reason);
     if (code === Code.GatewayTimeout) throw new PosternError('timeout', reason);
-    // The parent does not know this gateway any more: it asks to be bootstrapped anew.
+    // The parent no longer knows this gateway. Without the account, the reconnect starts with a bootstrap.
     if (code === Code.Forbidden && server === parentId) {
       const name = accounts.nodeName(parentId);
       if (name !== undefined) accounts.branch.delete([name]);
@@ -140,27 +152,28 @@ export class ParentLink implements Uplink {
     return { kind: EnvelopeKind.Error, ...base, status, reason };
   }
 
-  /** Looks for the parent, with an account for it, until it is there. */
+  /** Tries to reach the parent until it succeeds. Bootstraps first when there is no account for the parent. */
   async #connect(): Promise<void> {
-    const { accounts, parentId, events, clock, entropy, connected } = this.#parts;
+    const { accounts, parentId, events, clock, entropy } = this.#parts;
     const delays = backoff(retry, entropy);
     while (!this.#stop.signal.aborted) {
       try {
         if (accounts.find(parentId)) await this.#greet();
         else await this.#bootstrap();
         this.#connected = true;
-        events.emit('info', 'parent.connected', { parent: parentId });
-        connected();
+        events.emit('parent.connected', { parent: parentId });
+        this.#listener?.connected();
         return;
       } catch (thrown) {
         if (this.#stop.signal.aborted) return;
         const { message } = asPosternError(thrown);
-        events.emit('warn', 'parent.unreachable', { parent: parentId, reason: message });
+        events.emit('parent.unreachable', { parent: parentId, reason: message });
         await pause(clock, delays.next().value, this.#stop.signal).catch(() => {});
       }
     }
   }
 
+  /** Checks by discovery that the parent answers. */
   async #greet(): Promise<void> {
     const query = [`href=${paths.sessions}`];
     const path = segments('/.well-known/core');
@@ -168,6 +181,7 @@ export class ParentLink implements Uplink {
     if (!isSuccess(code)) throw new PosternError('unavailable', `the parent answered ${codeText(code)}`);
   }
 
+  /** Gets an account from the parent's local bootstrap server and stores it. */
   async #bootstrap(): Promise<void> {
     const { gatewayId, parentId, factorySecret, entropy, accounts, events } = this.#parts;
     const issued = await requestBootstrap(gatewayId, factorySecret, entropy, async (options, payload) => {
@@ -191,18 +205,19 @@ export class ParentLink implements Uplink {
     if (account.serverId !== parentId)
       throw new PosternError(
         'configuration',
-        `parent.id: the parent is ${account.serverId}, not ${parentId}`,
+        `parent.id: the gateway there is ${account.serverId}, not ${parentId}`,
       );
     accounts.put(account);
-    events.emit('info', 'parent.bootstrapped', { parent: parentId });
+    events.emit('parent.bootstrapped', { parent: parentId });
   }
 
+  /** Marks the uplink as disconnected and starts to reconnect. */
   #lost(): void {
     if (!this.#connected || this.#stop.signal.aborted) return;
     this.#connected = false;
-    this.#parts.events.emit('warn', 'parent.lost', { parent: this.#parts.parentId });
-    this.#parts.disconnected();
-    this.start();
+    this.#parts.events.emit('parent.lost', { parent: this.#parts.parentId });
+    this.#listener?.disconnected();
+    this.#reconnect();
   }
 
   async #call(call: CoapCall): Promise<CoapAnswer> {

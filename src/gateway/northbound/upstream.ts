@@ -7,7 +7,7 @@ import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../
 import { encodeState } from '../../wire/tunnel/gateway-state.ts';
 import { MqttLink, type MqttSettings } from '../../wire/tunnel/mqtt-link.ts';
 import { gatewayTopics, isTopicLevel } from '../../wire/tunnel/topics.ts';
-import type { Uplink, UpRequest } from './uplink.ts';
+import type { Uplink, UplinkListener, UpRequest } from './uplink.ts';
 
 export interface UpstreamParts {
   readonly gatewayId: string;
@@ -16,34 +16,36 @@ export interface UpstreamParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
-  /** Takes a Package #0: for a device, or for the gateway itself when `device` is absent. */
-  readonly notified: (notification: Envelope) => Promise<void>;
-  readonly connected: () => void;
-  readonly disconnected: () => void;
 }
 
+/** A request that waits for its answer. */
 interface Pending {
+  /** Key of the session's route: device ID and ServerID. */
   readonly session: string;
   readonly settle: (outcome: Envelope | PosternError) => void;
 }
 
-/** Requests that may wait for an answer; routes and notifications that are remembered. */
+/** Maximum number of requests that wait for an answer, of remembered routes, and of remembered notifications. */
 const limits = { pending: 1024, routes: 4096, notifications: 1024 } as const;
 
-/** The gateway's side of the MQTT binding: packages up and their answers down, notifications down and their outcome up. */
+/**
+ * The gateway's side of the MQTT binding (docs/bindings.md). It sends packages up and receives their answers. It
+ * receives notifications and sends their outcomes up.
+ */
 export class Upstream implements Uplink {
   readonly #parts: UpstreamParts;
   readonly #timeout: number;
   readonly #topics: ReturnType<typeof gatewayTopics>;
   readonly #link: MqttLink;
   readonly #pending = new Map<string, Pending>();
-  /** The head-end worker that has the session of a device and server. */
+  /** Route to the head-end worker that holds a session, by `Pending.session`. */
   readonly #routes = new BoundedMap<string, string>(limits.routes);
-  /** Outcomes of notifications, so that one which comes again is answered and not delivered again. */
+  /** Outcomes of notifications by correlation, so that a repeated notification is answered but not delivered again. */
   readonly #notifications = new BoundedMap<string, Promise<Buffer>>(limits.notifications);
   readonly #bootId: Uint8Array;
+  #listener: UplinkListener | undefined;
 
-  /** `timeout`: milliseconds that an answer may take. */
+  /** @param timeout milliseconds within which a request must be answered */
   constructor(parts: UpstreamParts, timeout: number) {
     this.#parts = parts;
     this.#timeout = timeout;
@@ -56,6 +58,7 @@ export class Upstream implements Uplink {
       will: { topic: this.#topics.state, payload: this.#state(false) },
       received: (_topic, payload) => this.#receive(payload),
       connected: () => void this.#online(),
+      disconnected: () => this.#listener?.disconnected(),
     });
   }
 
@@ -64,15 +67,16 @@ export class Upstream implements Uplink {
   }
 
   get description() {
-    const { settings } = this.#parts;
-    return { url: settings.url, protocol: this.#link.protocol === 5 ? 'MQTT 5' : 'MQTT 3.1.1' };
+    return { url: this.#link.url, protocol: this.#link.protocol === 5 ? 'MQTT 5' : 'MQTT 3.1.1' };
   }
 
+  /** Number of requests that wait for an answer. */
   get pending(): number {
     return this.#pending.size;
   }
 
-  start(): void {
+  start(listener: UplinkListener): void {
+    this.#listener = listener;
     this.#link.start();
   }
 
@@ -81,16 +85,16 @@ export class Upstream implements Uplink {
       void this.#link
         .publish({ topic: this.#topics.state, payload: this.#state(false), retain: true })
         .catch(() => {});
-    // Ends when what was published is acknowledged, or after a while.
+    // Waits for the acknowledgement of the state published above, for a bounded time.
     await this.#link[Symbol.asyncDispose]();
     for (const { settle } of [...this.#pending.values()])
       settle(new PosternError('unavailable', 'the gateway stops'));
   }
 
   /**
-   * Sends a package to the DM server and resolves with its answer.
-   * @throws {PosternError} `unavailable` (no broker), `timeout`, `full`, `tooLarge`; what the far end reports comes as
-   * an envelope of kind Error
+   * Sends a package to a DM server and resolves with the answer. An error that the far end reports is not thrown: it is
+   * an envelope of kind `Error`.
+   * @throws {PosternError} `unavailable` without a broker, `timeout`, `full` when too many requests wait, `tooLarge`
    */
   async request(request: UpRequest): Promise<Envelope> {
     const { clock, entropy } = this.#parts;
@@ -101,7 +105,7 @@ export class Upstream implements Uplink {
     const session = `${request.device ?? ''} ${request.server}`;
     const route = this.#routes.get(session);
     const timeToLive = Math.ceil(this.#timeout / 1000);
-    // A server has to know the gateway that is next to the device; by which others it came is the gateways' own.
+    // The DM server needs only the gateway nearest to the device. The rest of the path is known to the gateways.
     const nearest = request.via?.split('/')[0];
     const payload = encodeEnvelope({
       kind: EnvelopeKind.Request,
@@ -130,14 +134,15 @@ export class Upstream implements Uplink {
     return await promise;
   }
 
+  /** Publishes the state of the gateway after each connect. */
   async #online(): Promise<void> {
     const { events } = this.#parts;
     try {
       await this.#link.publish({ topic: this.#topics.state, payload: this.#state(true), retain: true });
     } catch (thrown) {
-      events.emit('warn', 'mqtt.state-failed', { reason: asPosternError(thrown).message });
+      events.emit('mqtt.state-failed', { reason: asPosternError(thrown).message });
     }
-    this.#parts.connected();
+    this.#listener?.connected();
   }
 
   #state(online: boolean): Buffer {
@@ -149,18 +154,19 @@ export class Upstream implements Uplink {
     try {
       envelope = decodeEnvelope(payload);
     } catch (thrown) {
-      this.#parts.events.emit('warn', 'mqtt.malformed', { reason: asPosternError(thrown).message });
+      this.#parts.events.emit('mqtt.malformed', { reason: asPosternError(thrown).message });
       return;
     }
-    if (envelope.kind === EnvelopeKind.Notification) void this.#notify(envelope);
+    if (envelope.kind === EnvelopeKind.Notification) void this.#takeNotification(envelope);
     else if (envelope.kind !== EnvelopeKind.Request) this.#answer(envelope);
   }
 
   #answer(envelope: Envelope): void {
     const pending = this.#pending.get(Buffer.from(envelope.correlation).toString('hex'));
-    // A duplicate, or too late: nobody waits for it.
+    // A duplicate, or an answer after the timeout.
     if (!pending) {
-      this.#parts.events.emit('debug', 'mqtt.unexpected-answer');
+      const { device, server } = envelope;
+      this.#parts.events.emit('mqtt.unexpected-answer', { device, server });
       return;
     }
     const { route } = envelope;
@@ -169,7 +175,7 @@ export class Upstream implements Uplink {
     pending.settle(envelope);
   }
 
-  async #notify(notification: Envelope): Promise<void> {
+  async #takeNotification(notification: Envelope): Promise<void> {
     const id = Buffer.from(notification.correlation).toString('hex');
     let outcome = this.#notifications.get(id);
     if (!outcome) {
@@ -179,19 +185,20 @@ export class Upstream implements Uplink {
     const { route } = notification;
     const topic = route !== undefined && isTopicLevel(route) ? this.#topics.upRoute(route) : this.#topics.up;
     await this.#link.publish({ topic, payload: await outcome }).catch((thrown) => {
-      this.#parts.events.emit('warn', 'mqtt.outcome-lost', { reason: asPosternError(thrown).message });
+      this.#parts.events.emit('mqtt.outcome-lost', { reason: asPosternError(thrown).message });
     });
   }
 
+  /** Delivers a notification. Returns its outcome as an encoded envelope of kind `Response` or `Error`. */
   async #deliver(notification: Envelope): Promise<Buffer> {
-    const { correlation, device, server } = notification;
+    const { correlation, device, server, body = new Uint8Array() } = notification;
     const context = {
       correlation,
       ...(device !== undefined && { device }),
       ...(server !== undefined && { server }),
     };
     try {
-      await this.#parts.notified(notification);
+      await this.#listener?.notified(device, server ?? '', body);
       return encodeEnvelope({ kind: EnvelopeKind.Response, ...context });
     } catch (thrown) {
       const { dmStatus, message } = asPosternError(thrown);

@@ -18,37 +18,40 @@ export interface AssociationsParts {
   readonly gwConfig: StoredBranch;
   readonly clock: Clock;
   readonly events: Events;
-  /** Milliseconds after which a device that was not heard is asked whether it is there; never when 0. */
+  /** Milliseconds of silence after which a device is asked whether it still answers. 0: never. */
   readonly expiryOf: (deviceId: string) => number;
-  /** Whether a device answers where it was heard last. */
+  /** Whether a device answers at the address from which it was last heard. */
   readonly isAlive: (deviceId: string) => Promise<boolean>;
-  /** There is something to report. */
+  /** Called when a report may have been added to the outbox. */
   readonly reported: () => void;
-  /** A device is attached here no more. */
+  /** Called when a device is no longer attached to this gateway. */
   readonly gone: (deviceId: string) => void;
 }
 
-/** A device that has shown that it is there. */
+/** A device that has authenticated, or whose presence was verified otherwise. */
 export interface AttachedDevice extends Omit<DeviceRecord, 'state' | 'lastSeen' | 'via'> {
-  /** What it proved itself by; none where its protocol has none here. */
+  /** Credential by which the device authenticated; absent for LwM2M clients, which have none. */
   readonly credential?: GatewayCredential;
 }
 
-/** Bodies of outbox entries, by their kind. */
+/** Body of an outbox entry of kind `device-attach`. */
 export type AttachBody = Omit<DeviceAttach, 'sequence' | 'deviceId'>;
+/** Body of an outbox entry of kind `device-detach`. */
 export type DetachBody = Pick<DeviceDetach, 'reason' | 'via'>;
 
-/** Devices that are asked at one time whether they are there, and milliseconds between looks for those to ask. */
-const asking = 16;
+/** Maximum number of devices asked at the same time whether they still answer. */
+const probesAtOnce = 16;
+/** Milliseconds between two searches for silent devices. */
 const sweepEvery = 30_000;
 
 /**
- * Which devices are attached: what attaching and detaching changes is written as a whole, inventory, credential and
- * alert. A device that is silent for too long is asked before it counts as gone (GwMO, Device Attach and Detach Alerts).
+ * Keeps track of which devices are attached. Each attach or detach is one transaction over inventory, credentials and
+ * outbox. A device that was silent for too long is asked first, and detached only when it does not answer (GwMO, Device
+ * Attach and Detach Alerts).
  */
 export class Associations implements AsyncDisposable {
   readonly #parts: AssociationsParts;
-  /** When each attached device was heard; those that were attached before the start count from there. */
+  /** When each directly attached device was last heard. After a restart, the time of the start. */
   readonly #heard = new Map<string, Monotonic>();
   #timer: Timer | undefined;
   #sweeping: Promise<void> = Promise.resolve();
@@ -58,12 +61,13 @@ export class Associations implements AsyncDisposable {
     this.#parts = parts;
   }
 
+  /** Starts the search for silent devices. */
   start(): void {
     const { inventory, clock } = this.#parts;
-    // What is behind a child gateway is the child's to ask.
+    // A child gateway checks the devices behind it itself.
     for (const { deviceId, via } of inventory.values())
       if (via === undefined) this.#heard.set(deviceId, clock.now());
-    this.#arm();
+    this.#scheduleSweep();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -72,11 +76,17 @@ export class Associations implements AsyncDisposable {
     await this.#sweeping;
   }
 
+  /** Notes that a directly attached device was heard just now. */
   heard(deviceId: string): void {
     const record = this.#parts.inventory.get(deviceId);
     if (record && record.via === undefined) this.#heard.set(deviceId, this.#parts.clock.now());
   }
 
+  /**
+   * Records that a device is attached to this gateway itself. Reports it when it was not attached here before, or when
+   * it authenticates with a new credential for the first time.
+   * @throws {PosternError} `full`
+   */
   attach({ credential, ...device }: AttachedDevice): void {
     const { database, inventory, credentials, clock, events, reported } = this.#parts;
     const { deviceId, mode, origin, address, isGateway, manufacturer, model } = device;
@@ -97,7 +107,7 @@ export class Associations implements AsyncDisposable {
     });
     this.#heard.set(deviceId, clock.now());
     if (!isNew) return;
-    events.emit('info', 'device.attached', {
+    events.emit('device.attached', {
       device: deviceId,
       bootstrap: origin,
       peer: address,
@@ -106,7 +116,10 @@ export class Associations implements AsyncDisposable {
     reported();
   }
 
-  /** A device is gone, and its credential with it; the DM server is told. False when it was not attached. */
+  /**
+   * Removes a device, its credential and the devices behind it, and reports them as detached. Returns false when the
+   * device was not attached.
+   */
   detach(deviceId: string, reason: DetachReason): boolean {
     const report = () => this.#report('device-detach', deviceId, { reason });
     if (!this.#remove(deviceId, reason, report)) return false;
@@ -117,8 +130,9 @@ export class Associations implements AsyncDisposable {
   }
 
   /**
-   * A child gateway reports a device of its own (GwMO 1.1), which takes the place of what was known of that device. `path`
-   * has the gateways on the way to it, the child first.
+   * Records a device that a child gateway reports (GwMO 1.1). The record replaces an earlier one of the same device.
+   * @param path gateways on the way to the device, the child first, joined by `/`
+   * @throws {PosternError} `full`
    */
   attachBehind(path: string, attach: Omit<DeviceAttach, 'sequence'>): void {
     const { database, inventory, clock, events, reported } = this.#parts;
@@ -140,7 +154,7 @@ export class Associations implements AsyncDisposable {
       via: path,
       ...described,
     };
-    // The child tells again what it did not hear an answer to.
+    // The child repeats an alert that was not acknowledged, so the device may be known already.
     const isNew = inventory.get(deviceId)?.via !== path;
     transaction(database, () => {
       inventory.put(record);
@@ -149,11 +163,14 @@ export class Associations implements AsyncDisposable {
     });
     this.#heard.delete(deviceId);
     if (!isNew) return;
-    events.emit('info', 'device.attached', { device: deviceId, bootstrap, via: path });
+    events.emit('device.attached', { device: deviceId, bootstrap, via: path });
     reported();
   }
 
-  /** A child gateway has lost a device, or is lost itself. What is attached elsewhere by now stays. */
+  /**
+   * Removes a device behind a child gateway and reports it as detached, because the child lost the device or was
+   * detached itself. Does nothing when the device is attached elsewhere by now.
+   */
   detachBehind(child: string, deviceId: string, reason: DetachReason): void {
     const { database, inventory, events, reported } = this.#parts;
     const via = inventory.get(deviceId)?.via;
@@ -162,16 +179,16 @@ export class Associations implements AsyncDisposable {
       inventory.delete(deviceId);
       this.#report('device-detach', deviceId, { reason, via });
     });
-    events.emit('info', 'device.detached', { device: deviceId, reason, via });
+    events.emit('device.detached', { device: deviceId, reason, via });
     reported();
   }
 
-  /** The DM server takes a device away, and need not be told. Answers with how to take that back. */
+  /** Removes a device by order of the DM server, so no alert is sent. Returns a function that undoes the removal. */
   remove(deviceId: string): () => void {
     const { database, inventory, credentials, clock } = this.#parts;
     const record = inventory.get(deviceId);
     const credential = credentials.get(deviceId);
-    // Where a device went on to a child gateway, its record is the child's; what this gateway held of it goes.
+    // When the device moved behind a child gateway, its record describes it there and stays. Only the credential goes.
     if (record?.via === undefined) this.#remove(deviceId, 'removed', () => {});
     else credentials.delete(deviceId);
     return () =>
@@ -182,7 +199,7 @@ export class Associations implements AsyncDisposable {
       });
   }
 
-  /** Part of the caller's transaction. */
+  /** Adds an alert to the outbox unless GwConfig turns it off. Joins the caller's transaction. */
   #report(kind: 'device-attach' | 'device-detach', deviceId: string, body: AttachBody | DetachBody): void {
     const { gwConfig, outbox } = this.#parts;
     const wanted = gwConfig.text(kind === 'device-attach' ? 'AttachAlert' : 'DetachAlert');
@@ -198,15 +215,15 @@ export class Associations implements AsyncDisposable {
       report();
     });
     this.#heard.delete(deviceId);
-    events.emit('info', 'device.detached', { device: deviceId, reason });
+    events.emit('device.detached', { device: deviceId, reason });
     gone(deviceId);
     return true;
   }
 
-  #arm(): void {
+  #scheduleSweep(): void {
     this.#timer = this.#parts.clock.after(sweepEvery, () => {
       this.#sweeping = this.#sweep().finally(() => {
-        if (!this.#stopped) this.#arm();
+        if (!this.#stopped) this.#scheduleSweep();
       });
     });
   }
@@ -217,10 +234,11 @@ export class Associations implements AsyncDisposable {
       const expiry = expiryOf(deviceId);
       return expiry > 0 && clock.now() - since >= expiry;
     });
-    for (let at = 0; at < silent.length && !this.#stopped; at += asking)
+    for (let at = 0; at < silent.length && !this.#stopped; at += probesAtOnce)
       await Promise.all(
-        silent.slice(at, at + asking).map(async ([deviceId, since]) => {
+        silent.slice(at, at + probesAtOnce).map(async ([deviceId, since]) => {
           const alive = await isAlive(deviceId).catch(() => false);
+          // The device may have been heard or detached during the probe.
           if (this.#stopped || this.#heard.get(deviceId) !== since) return;
           if (alive) this.heard(deviceId);
           else this.detach(deviceId, 'expired');

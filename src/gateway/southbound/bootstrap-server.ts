@@ -20,47 +20,50 @@ import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 
 export interface BootstrapServerParts {
-  /** ServerID of the gateway, as its accounts name it. */
+  /** ServerID of the gateway in the accounts that it issues. */
   readonly gatewayId: string;
-  /** The secret that a device left its factory with, and perhaps a PIN, where it may be bootstrapped here. */
+  /**
+   * Factory secret (`network`) and optional PIN of a device; undefined when the device may not be bootstrapped here.
+   */
   readonly secretsOf: (deviceId: string) => BootstrapSecrets | undefined;
   readonly credentials: Credentials;
   readonly guard: EchoGuard;
   readonly entropy: Entropy;
   readonly events: Events;
-  /** Whether a device of this ID answers at another address than this. */
+  /** Whether an attached device with this ID answers at an address other than `remote`. */
   readonly livesElsewhere: (deviceId: string, remote: Remote) => Promise<boolean>;
 }
 
-/** A device asks to be bootstrapped, over whatever transport. */
+/** Request of a device to be bootstrapped, independent of the transport. */
 export interface BootstrapRequest {
   readonly deviceId: string | undefined;
   readonly remote: Remote;
-  /** Coding of the answer. */
+  /** Media type of the answer. */
   readonly mediaType: string;
-  /** The challenge that it was given, and its proof; absent when it asks for a challenge. */
+  /** The challenge that the device answers; absent when it asks for a challenge. */
   readonly challenge?: Uint8Array | undefined;
+  /** CBOR of the proof (docs/bindings.md); absent when the device asks for a challenge. */
   readonly proof?: Uint8Array | undefined;
-  /** Where the device reaches the gateway, for its account. */
+  /** URI at which the device reaches the gateway; it goes into the account. */
   readonly address: string;
-  /** Hears that the device has proved itself. */
+  /** Called when the proof is right. */
   readonly proved?: () => void;
 }
 
 export type BootstrapAnswer =
   | { readonly kind: 'challenge'; readonly reason: string }
-  /** `security` is `SEC=…; MAC=…`, the parameters of DM Bootstrap's content type. */
+  /** `security` is `SEC=…; MAC=…`, the content type parameters of DM Bootstrap. */
   | { readonly kind: 'bootstrap'; readonly body: Uint8Array; readonly security: string };
 
-/** Challenges that were answered and are no good any more; each is stale by itself before this many can come. */
+/** Used challenges that are remembered. A challenge expires before this many others can be used. */
 const usedChallenges = 4096;
 const secretBytes = 16;
 const nonceBytes = 16;
 
 /**
- * The local bootstrap server (GwMO section 8.4.2): gives a device that proves its factory credential an account for this
- * gateway, with secrets made for it alone. The challenge is an Echo (RFC 9175) that is good once; nothing is kept for a
- * device that only asks.
+ * The local bootstrap server (GwMO section 8.4.2). A device that proves its factory secret gets an account for this
+ * gateway with fresh secrets. The challenge is an Echo value (RFC 9175) that can be used once. The server keeps no
+ * state for a device that only asks for a challenge.
  */
 export class BootstrapServer {
   readonly #parts: BootstrapServerParts;
@@ -70,6 +73,7 @@ export class BootstrapServer {
     this.#parts = parts;
   }
 
+  /** CoAP resource `/dm/bs`. */
   resource(local: LocalEndpoint): Resource {
     const attributes = { rt: resourceTypes.bootstrap, ct: dmContentFormats };
     return {
@@ -84,7 +88,7 @@ export class BootstrapServer {
     const contentFormat = request.accept ?? ContentFormat.SyncmlWbxml;
     const mediaType = mediaTypeOf(contentFormat);
     if (mediaType === undefined || !isSupported(mediaType))
-      return refusal(Code.NotAcceptable, `the bootstrap comes as ${dmContentFormats}`);
+      return refusal(Code.NotAcceptable, `content formats of the bootstrap: ${dmContentFormats}`);
     const answer = await this.answer({
       deviceId: request.parameter('id'),
       remote,
@@ -103,37 +107,37 @@ export class BootstrapServer {
   }
 
   /**
-   * Challenges a device, or gives it its bootstrap.
-   * @throws {PosternError} `malformed` without an ID or with a proof that is none, `forbidden` for an unknown device or a
-   * wrong proof, `conflict` while a device of this ID lives elsewhere, `full`
+   * Returns a challenge, or, when the request answers a fresh challenge with the right proof, the bootstrap.
+   * @throws {PosternError} `malformed` without a device ID or with a proof that cannot be decoded, `forbidden` for an
+   * unknown device or a wrong proof, `conflict` while a device with this ID answers at another address, `full`
    */
   async answer(request: BootstrapRequest): Promise<BootstrapAnswer> {
     const { guard, secretsOf, events, livesElsewhere } = this.#parts;
     const { deviceId, remote, mediaType, challenge: echo, proof: coded, address, proved } = request;
-    if (!isDeviceId(deviceId)) throw new PosternError('malformed', 'say who you are: ?id=<DevId>');
+    if (!isDeviceId(deviceId)) throw new PosternError('malformed', 'the device ID is missing: ?id=<DevId>');
     if (!echo || !coded) return { kind: 'challenge', reason: 'prove your factory credential' };
     const challenge = Buffer.from(echo).toString('hex');
     if (!guard.isFresh(echo, remote) || this.#used.has(challenge)) {
-      events.emit('warn', 'bootstrap.stale-challenge', { device: deviceId, peer: remote.address });
-      return { kind: 'challenge', reason: 'this challenge is used or too old' };
+      events.emit('bootstrap.stale-challenge', { device: deviceId, peer: remote.address });
+      return { kind: 'challenge', reason: 'this challenge was used already or is too old' };
     }
     const proof = decodeProof(coded);
     const secrets = secretsOf(deviceId);
-    // One answer for both: nobody learns which devices are known.
+    // An unknown device and a wrong proof get the same answer, so that nobody can find out which devices are known.
     if (secrets?.network === undefined || !isProof(proof, secrets.network, echo, deviceId)) {
       const reason = secrets === undefined ? 'unknown device' : 'wrong proof';
-      events.emit('warn', 'bootstrap.refused', { device: deviceId, peer: remote.address, reason });
+      events.emit('bootstrap.refused', { device: deviceId, peer: remote.address, reason });
       throw new PosternError('forbidden', 'no bootstrap for this device and proof');
     }
     this.#used.set(challenge, true);
     proved?.();
     if (await livesElsewhere(deviceId, remote)) {
-      events.emit('warn', 'bootstrap.duplicate-id', { device: deviceId, peer: remote.address });
+      events.emit('bootstrap.duplicate-id', { device: deviceId, peer: remote.address });
       throw new PosternError('conflict', 'a device with this ID is attached and answers elsewhere');
     }
     const account = this.#issue(deviceId, Buffer.from(proof.deviceNonce).toString('hex'), address);
     const body = encodeMessage(bootstrapMessage(deviceId, account, mediaType), mediaType);
-    events.emit('info', 'bootstrap.issued', { device: deviceId, peer: remote.address });
+    events.emit('bootstrap.issued', { device: deviceId, peer: remote.address });
     return { kind: 'bootstrap', body, security: protectBootstrap(body, secrets) };
   }
 
@@ -162,7 +166,9 @@ export class BootstrapServer {
   }
 }
 
-/** A bootstrap is a DM message of one command that gets no answer (OMA DM bootstrap 1.2.1, section 5.4). */
+/**
+ * A bootstrap is a DM message with one command, and the device sends no answer (OMA DM bootstrap 1.2.1, section 5.4).
+ */
 function bootstrapMessage(deviceId: string, account: DmAccount, mediaType: string): SyncmlMessage {
   const object = {
     path: './Inbox',

@@ -9,16 +9,21 @@ import type { Associations } from './associations.ts';
 export interface ChildrenParts {
   readonly gatewayId: string;
   readonly vocabulary: Vocabulary;
+  /** IDs of the devices that the configuration allows to be DM Gateways. */
+  readonly allowed: ReadonlySet<string>;
   readonly associations: Pick<Associations, 'attachBehind' | 'detachBehind'>;
   readonly events: Events;
-  /** A child's fan-out has ended. */
+  /** Called when a fan-out of a child gateway has ended. */
   readonly fanoutEnded: (correlator: string | undefined, result: string) => void;
 }
 
-/** Gateways below a gateway, one below the other. */
+/** Maximum number of gateways in a chain below this one. */
 export const hierarchyDepth = 4;
 
-/** What child gateways report (GwMO 1.1): their devices become devices of this gateway, by the path on which they are reached. */
+/**
+ * Takes the alerts of child gateways (GwMO 1.1). A device that a child reports becomes a device of this gateway,
+ * recorded with the path of gateways through which it is reached.
+ */
 export class Children {
   readonly #parts: ChildrenParts;
 
@@ -26,9 +31,18 @@ export class Children {
     this.#parts = parts;
   }
 
-  /** Answers an alert of a child gateway with its status; none when it is about something else. */
+  /** Whether a device may be a DM Gateway with devices of its own (GwMO 1.1). */
+  mayBeGateway(deviceId: string): boolean {
+    return this.#parts.allowed.has(deviceId);
+  }
+
+  /**
+   * Takes an alert of a child gateway. Returns the DM status of the alert; undefined when the sender may not be a
+   * gateway, or the alert is of a type that is not handled here.
+   */
   alerted(child: string, alert: Alert): number | undefined {
     const { vocabulary, associations, events, fanoutEnded } = this.#parts;
+    if (!this.mayBeGateway(child)) return undefined;
     const { DeviceAttach, DeviceDetach, CommandFanout } = vocabulary.alerts;
     try {
       if (isAlertOf(alert, DeviceAttach)) {
@@ -46,22 +60,25 @@ export class Children {
       return DmStatus.Ok;
     } catch (thrown) {
       const { message, dmStatus } = asPosternError(thrown);
-      events.emit('warn', 'hierarchy.refused', { child, reason: message });
+      events.emit('hierarchy.refused', { child, reason: message });
       return dmStatus;
     }
   }
 
-  /** @throws {PosternError} `forbidden` for a loop, or too many gateways one below the other */
+  /**
+   * Path of gateways to a device, the child first, joined by `/`.
+   * @throws {PosternError} `forbidden` for a loop, or for more than `hierarchyDepth` gateways
+   */
   #path(child: string, via: string | undefined, deviceId: string): string {
     const path = via === undefined ? [child] : [child, ...via.split('/')];
     const { gatewayId } = this.#parts;
     if (deviceId === gatewayId || path.includes(gatewayId) || path.includes(deviceId))
       throw new PosternError(
         'forbidden',
-        `a loop of gateways: ${gatewayId} below ${path.join(' ')} ${deviceId}`,
+        `the chain of gateways has a loop: ${[gatewayId, ...path, deviceId].join(' > ')}`,
       );
     if (path.length > hierarchyDepth)
-      throw new PosternError('forbidden', `more than ${hierarchyDepth} gateways below each other`);
+      throw new PosternError('forbidden', `the chain of gateways is longer than ${hierarchyDepth}`);
     return path.join('/');
   }
 }

@@ -10,40 +10,44 @@ import type { Handler } from '../../wire/coap/message.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
 import { addressTowards, type ListInterfaces, type LocalAddress, localAddresses } from './interfaces.ts';
 
-/** All CoAP Nodes (RFC 7252 section 12.8; RFC 9176 does not change it): IPv4, IPv6 link-local and site-local. */
+/**
+ * "All CoAP Nodes" multicast groups (RFC 7252 section 12.8, unchanged by RFC 9176): IPv4, IPv6 link-local, site-local.
+ */
 const group4 = '224.0.1.187';
 const groups6 = ['ff02::fd', 'ff05::fd'];
 
-/** Bytes of datagrams that wait in the kernel, which gives as much of it as its own limit allows: a storm comes in bursts. */
+/** Receive buffer of a socket in bytes, for bursts of datagrams. The kernel's own limit may reduce it. */
 const recvBufferSize = 4 * 1024 * 1024;
 
-/** Milliseconds between looks at the interfaces. */
+/** Milliseconds between two checks of the network interfaces. */
 const watchEvery = 5000;
 
-/** What is special to one local address: for resources that speak of the address they are asked at, or of the advertised one. */
+/** The local address of an endpoint, or the advertised address instead; some resources put it into their answers. */
 export interface LocalEndpoint {
   readonly address: string;
   readonly port: number;
-  /** There when the first request comes, but not yet while the handler is made. */
+  /** Usable from the first request on, but not yet while the handler is being made. */
   readonly endpoint: () => CoapEndpoint;
 }
 
 export interface CoapNetworkOptions {
-  /** UDP port; 0 takes a free one, the same for all addresses. */
+  /** UDP port, the same for all addresses; 0 takes a free one. */
   readonly port: number;
-  /** Names of the interfaces to serve; all when empty. They may come later. */
+  /** Names of the interfaces to serve; empty for all. An interface may appear later. */
   readonly interfaces: readonly string[];
+  /** Whether to join the multicast groups for discovery. */
   readonly multicast: boolean;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
-  /** How devices reach this gateway, where that is not the address that they are answered at. */
+  /** Address and port at which devices reach this gateway, when they differ from the local ones (port forwarding). */
   readonly advertise?: { readonly address: string; readonly port: number } | undefined;
-  /** Makes the request handler of one endpoint. */
-  readonly compose: (local: LocalEndpoint) => Handler;
   readonly limits?: Partial<EndpointLimits>;
   readonly listInterfaces?: ListInterfaces;
 }
+
+/** Makes the request handler of the endpoint at one local address. */
+export type Compose = (local: LocalEndpoint) => Handler;
 
 interface Binding extends LocalAddress {
   readonly socket: Socket;
@@ -51,15 +55,17 @@ interface Binding extends LocalAddress {
 }
 
 /**
- * The gateway's CoAP endpoints on its sockets. Each local address has a socket of its own, so that an answer leaves from
- * the address that was asked, and groups have sockets bound to the group, since a socket cannot tell otherwise how a
- * datagram came. Interfaces are looked at again and again: they may come late, and their addresses change.
+ * The gateway's CoAP endpoints and their UDP sockets. Each local address has its own socket, so that an answer is sent
+ * from the address that received the request. Each multicast group has its own socket, because a socket does not show
+ * whether a datagram was sent to a group. The interfaces are checked periodically, because they may appear late and
+ * their addresses may change.
  */
 export class CoapNetwork implements AsyncDisposable {
   readonly #options: CoapNetworkOptions;
   readonly #bindings = new Map<string, Binding>();
   readonly #groups = new Map<string, Socket>();
   readonly #memberships = new Set<string>();
+  #compose: Compose | undefined;
   #port: number;
   #watch: Timer | undefined;
   #stopped = false;
@@ -69,10 +75,12 @@ export class CoapNetwork implements AsyncDisposable {
     this.#port = options.port;
   }
 
+  /** The UDP port; until the first address is bound, the configured one. */
   get port(): number {
     return this.#port;
   }
 
+  /** Local addresses that are bound now. */
   get addresses(): readonly LocalAddress[] {
     return [...this.#bindings.values()];
   }
@@ -81,14 +89,15 @@ export class CoapNetwork implements AsyncDisposable {
     return [...this.#bindings.values()].map(({ endpoint }) => endpoint);
   }
 
-  /** The endpoint that reaches this address, when there is one now. */
+  /** The endpoint to use for a remote address; undefined when no local address of its family is bound. */
   towards(remote: string): CoapEndpoint | undefined {
     return addressTowards([...this.#bindings.values()], remote)?.endpoint;
   }
 
   /**
-   * URI of a path here, for who is at this address, or for anybody.
-   * @throws {PosternError} `unavailable` without an address
+   * URI of a path on this gateway: with the advertised address if there is one, else with the local address that suits
+   * `remote`. Without `remote`, with the first local address.
+   * @throws {PosternError} `unavailable` when no suitable address is bound
    */
   uriTowards(remote: string | undefined, path: string): string {
     const { advertise } = this.#options;
@@ -99,11 +108,15 @@ export class CoapNetwork implements AsyncDisposable {
     return coapUri(local.address, this.#port, path);
   }
 
-  /** @throws {PosternError} `configuration` when an address cannot be bound */
-  async start(): Promise<void> {
+  /**
+   * Binds all present addresses, and from now on those that appear.
+   * @throws {PosternError} `configuration` when the port is in use
+   */
+  async start(compose: Compose): Promise<void> {
+    this.#compose = compose;
     await this.#adopt(true);
     if (this.#bindings.size === 0)
-      this.#options.events.emit('warn', 'coap.no-interface', { wanted: this.#options.interfaces.join(' ') });
+      this.#options.events.emit('coap.no-interface', { wanted: this.#options.interfaces.join(' ') });
     this.#armWatch();
   }
 
@@ -123,7 +136,7 @@ export class CoapNetwork implements AsyncDisposable {
     );
   }
 
-  /** Looks at the interfaces now: binds what is new, lets go of what went. */
+  /** Checks the interfaces now: binds new addresses and releases those that are gone. */
   async refresh(): Promise<void> {
     await this.#adopt(false);
   }
@@ -140,7 +153,7 @@ export class CoapNetwork implements AsyncDisposable {
     const wanted = localAddresses(interfaces, listInterfaces);
     for (const [address, binding] of this.#bindings) {
       if (wanted.some((local) => local.address === address)) continue;
-      events.emit('info', 'coap.address-gone', { address, interface: binding.interfaceName });
+      events.emit('coap.address-gone', { address, interface: binding.interfaceName });
       this.#unbind(binding);
     }
     for (const local of wanted) {
@@ -154,18 +167,19 @@ export class CoapNetwork implements AsyncDisposable {
     const { events } = this.#options;
     try {
       await this.#bind(local);
-      events.emit('info', 'coap.listening', { address: local.address, port: this.#port });
+      events.emit('coap.listening', { address: local.address, port: this.#port });
     } catch (cause) {
       const reason = cause instanceof Error ? cause.message : String(cause);
-      events.emit('warn', 'coap.bind-failed', { address: local.address, port: this.#port, reason });
-      // A fixed port that is taken is a mistake to hear of; a link-local address may be not ready yet.
+      events.emit('coap.bind-failed', { address: local.address, port: this.#port, reason });
+      // A port in use is an error of the configuration. Other errors may pass: a link-local address may not be ready
+      // yet.
       if (strict && (cause as NodeJS.ErrnoException).code === 'EADDRINUSE')
         throw new PosternError('configuration', `${local.address} port ${this.#port} is in use`, { cause });
     }
   }
 
   async #bind(local: LocalAddress): Promise<void> {
-    const { clock, entropy, events, limits, compose } = this.#options;
+    const { clock, entropy, events, limits } = this.#options;
     const socket = createSocket({
       type: `udp${local.family}`,
       recvBufferSize,
@@ -174,7 +188,7 @@ export class CoapNetwork implements AsyncDisposable {
     });
     await bound(socket, this.#port, local.address);
     this.#port = socket.address().port;
-    const handler = compose({
+    const handler = this.#compose!({
       address: this.#options.advertise?.address ?? local.address,
       port: this.#options.advertise?.port ?? this.#port,
       endpoint: () => endpoint,
@@ -190,7 +204,7 @@ export class CoapNetwork implements AsyncDisposable {
     const binding: Binding = { ...local, socket, endpoint };
     socket.on('message', (datagram, { address, port }) => endpoint.receive(datagram, address, port));
     socket.on('error', (error) => {
-      events.emit('warn', 'coap.socket-error', { address: local.address, reason: error.message });
+      events.emit('coap.socket-error', { address: local.address, reason: error.message });
       this.#unbind(binding);
     });
     this.#bindings.set(local.address, binding);
@@ -209,17 +223,17 @@ export class CoapNetwork implements AsyncDisposable {
     for (const group of groups) {
       const membership = `${local.address} ${group}`;
       if (this.#memberships.has(membership) || !this.#bindings.has(local.address)) continue;
-      // Only a link-local address names its interface to the kernel; `lo` has none, and is joined by name.
+      // An IPv6 group is joined per interface, so one address of each is enough: the link-local one, or `::1` on `lo`.
       if (local.family === 6 && !local.address.includes('%') && local.address !== '::1') continue;
       try {
         const socket = await this.#groupSocket(local, group);
         socket.addMembership(group, local.family === 4 ? local.address : `::%${local.interfaceName}`);
         this.#memberships.add(membership);
       } catch (error) {
-        // EADDRINUSE here: this interface has joined already, by another of its addresses.
+        // EADDRINUSE means that another address of this interface has joined already.
         if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE') this.#memberships.add(membership);
         else
-          this.#options.events.emit('debug', 'coap.join-failed', {
+          this.#options.events.emit('coap.join-failed', {
             group,
             interface: local.interfaceName,
             reason: String(error),
@@ -228,7 +242,10 @@ export class CoapNetwork implements AsyncDisposable {
     }
   }
 
-  /** IPv4 has one socket for the group; IPv6 one per interface, since a link-local group is only an address with it. */
+  /**
+   * The socket of a multicast group. IPv4 has one for all interfaces. IPv6 has one per interface, because a link-local
+   * group address needs the interface as its zone.
+   */
   async #groupSocket(local: LocalAddress, group: string): Promise<Socket> {
     const bindTo = local.family === 4 ? group : `${group}%${local.interfaceName}`;
     const existing = this.#groups.get(bindTo);
@@ -247,7 +264,7 @@ export class CoapNetwork implements AsyncDisposable {
   }
 }
 
-/** Addresses here are always literal; without this, Node defers every send by a tick to look them up. */
+/** All addresses here are literals. Without this lookup function, Node delays each send by one tick to resolve them. */
 const literalLookup: Pick<SocketOptions, 'lookup'> = {
   lookup: (host, _options, callback) => callback(null, host, host.includes(':') ? 6 : 4),
 };

@@ -29,38 +29,42 @@ export interface DeviceSessionsParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
+  /** Called when the device and the gateway have authenticated to each other, in each session. */
   readonly attached: (device: AttachedDevice) => void;
-  /** A device that proved itself said that it leaves. */
+  /** Called when an authenticated device announced that it leaves. */
   readonly left: (deviceId: string) => void;
-  /** An alert of a device that proved itself, other than that it leaves. Answers with its status. */
+  /** Takes any other alert of an authenticated device. Returns the DM status of the alert. */
   readonly alerted: (deviceId: string, alert: Alert) => number;
-  /** Whether a device may be a DM Gateway that has devices of its own (GwMO 1.1). */
+  /** Whether a device may be a DM Gateway with devices of its own (GwMO 1.1). */
   readonly mayBeGateway: (deviceId: string) => boolean;
   readonly vocabulary: Vocabulary;
-  /** How a device whose account was made by hand may prove itself, and the gateway to it; md5 where it says nothing. */
+  /** Authentication schemes for a device whose account was configured by hand. Default: md5 both ways. */
   readonly schemesOf?: (deviceId: string) => DeviceSchemes | undefined;
-  /** What is to be done in a session once the device is attached. */
+  /** Operations to perform in the session after the device was attached. */
   readonly work?: (deviceId: string) => Work;
-  /** A device proved itself from this address. */
+  /** Called when a device has authenticated from this address over CoAP. */
   readonly proved: (deviceId: string, remote: Remote) => void;
 }
 
-/** A DM package of a device, and how it came. */
+/** A DM package of a device, independent of the transport. */
 export interface ArrivedPackage {
   readonly body: Uint8Array;
   readonly mediaType: string;
   /** Value of `x-syncml-hmac`. */
   readonly hmac: string | undefined;
-  /** Tells sessions apart that devices of one ID hold over different ways. */
+  /**
+   * Part of the session's key: packages with the same device ID and session ID but different `way` are not mixed up.
+   */
   readonly way: string;
-  /** Where from, as a URI. */
+  /** Address of the sender as a URI. */
   readonly address: string;
-  /** ServerID by which the device knows the gateway there, if another than the gateway's own. */
+  /** ServerID of the gateway in the device's account, if it is not the gateway's own name. */
   readonly serverId?: string;
-  /** Hears that the device proved itself in this package or before. */
+  /** Called when the device is authenticated, by this package or an earlier one of the session. */
   readonly proved: (deviceId: string) => void;
 }
 
+/** Authentication schemes: of the device (`client`) and of the gateway (`server`). */
 export interface DeviceSchemes {
   readonly client: readonly Scheme[];
   readonly server: readonly Scheme[];
@@ -74,13 +78,16 @@ interface Open {
 }
 
 /**
- * Sessions at one time, and milliseconds that one may lie still. At the bound a newcomer takes the place of one that has
- * ended, that has not proved itself for `unproved` milliseconds, or was silent for `silent`; else it has to come again: a
- * storm of devices would only throw each other out.
+ * Maximum number of sessions, and times of silence in milliseconds. A session ends after `idle`. At the maximum, a new
+ * session replaces one that has ended, one that was silent for `unproved` without being authenticated, or one that was
+ * silent for `silent`. If there is none, the new session is refused; otherwise many devices at once would only evict
+ * each other.
  */
 export const sessionLimits = { sessions: 256, idle: 60_000, unproved: 2000, silent: 10_000 } as const;
 
-/** The gateway as DM server of its devices: the resource `/dm`. */
+/**
+ * The gateway as DM server of its devices (OMA DM 1.2): CoAP resource `/dm`, and the same over HTTP through `receive`.
+ */
 export class DeviceSessions {
   readonly #parts: DeviceSessionsParts;
   readonly #open: BoundedMap<string, Open>;
@@ -92,11 +99,14 @@ export class DeviceSessions {
     this.#open = new BoundedMap(sessionLimits.sessions);
   }
 
-  /** Sessions under way; those that ended stay for a while to answer repetitions, and do not count. */
+  /**
+   * Number of sessions under way. Ended sessions, which are kept for a while to answer repeated packages, do not count.
+   */
   get size(): number {
     return this.#open.values().reduce((count, { session }) => count + (session.outcome ? 0 : 1), 0);
   }
 
+  /** CoAP resource `/dm`. */
   resource(local: LocalEndpoint): Resource {
     const attributes = { rt: resourceTypes.sessions, ct: dmContentFormats };
     return {
@@ -106,7 +116,7 @@ export class DeviceSessions {
     };
   }
 
-  /** A device is attached no more: its sessions end, in the middle of whatever they do. */
+  /** Ends all sessions of a device that is no longer attached, whatever they are doing. */
   detached(deviceId: string): void {
     for (const [key, open] of [...this.#open.entries()]) {
       if (open.deviceId !== deviceId || open.session.outcome) continue;
@@ -115,6 +125,7 @@ export class DeviceSessions {
     }
   }
 
+  /** Ends all sessions. */
   async stop(): Promise<void> {
     for (const [key, open] of [...this.#open.entries()]) {
       this.#close(key, open);
@@ -144,9 +155,10 @@ export class DeviceSessions {
   }
 
   /**
-   * Takes a DM package, whatever brought it, and gives the answer.
-   * @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge`, `forbidden` for a device without an account here,
-   * `lockedOut`, `unavailable` when there are too many sessions
+   * Takes a DM package from any transport. Returns the answer package in the same media type, with the value of its
+   * `x-syncml-hmac` if the session uses HMAC.
+   * @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge`, `forbidden` for a device without an account
+   * here, `lockedOut` after too many failed authentications, `unavailable` when there are too many sessions
    */
   async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
     const { body, mediaType, hmac, way, address, proved, serverId = this.#parts.gatewayId } = arrived;
@@ -155,7 +167,7 @@ export class DeviceSessions {
     const deviceId = source.locUri;
     const credential = isDeviceId(deviceId) ? this.#parts.credentials.get(deviceId) : undefined;
     if (!credential) {
-      this.#parts.events.emit('warn', 'session.unknown-device', {
+      this.#parts.events.emit('session.unknown-device', {
         device: deviceId.slice(0, 200),
         peer: address,
       });
@@ -168,7 +180,7 @@ export class DeviceSessions {
     this.#lockOut.check(lockKey);
     const key = `${way} ${deviceId} ${sessionId}`;
     const known = this.#open.get(key);
-    // A first message opens a session anew, even if its number was used before.
+    // Message 1 starts a new session, even if an ended session used the same session ID.
     if (known && msgId === 1 && known.session.outcome) this.#close(key, known);
     const open = this.#open.get(key) ?? this.#begin(key, credential, { sessionId, address, serverId });
     this.#keepAwake(key, open);
@@ -197,7 +209,7 @@ export class DeviceSessions {
     this.#makeRoom();
     const schemes = schemesOf?.(deviceId);
     let leaving = false;
-    /** A child gateway tells of others as well. */
+    /** Whether a Device Detach Alert is about the sender. A child gateway sends them about its devices too. */
     const isOwn = (alert: Alert) => alert.items[0]?.source?.locUri === './DevInfo';
     const session = new ServerSession({
       ends: { local: serverId, remote: deviceId },
@@ -217,6 +229,7 @@ export class DeviceSessions {
       },
       saveNonces: ({ own, peer }) => {
         const current = credentials.get(deviceId);
+        // A new bootstrap may have replaced the credential meanwhile. Its nonces must stay.
         if (current?.clientSecret !== credential.clientSecret) return;
         credentials.put({
           ...current,
@@ -226,10 +239,10 @@ export class DeviceSessions {
       },
       entropy,
       sessionId,
-      // Who leaves has nothing to be done with it.
+      // A device that leaves gets no operations.
       work: ({ devInfo }) => (leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, address)),
       alerted: (alert) => {
-        events.emit('info', 'session.alert', { device: deviceId, alert: alert.data });
+        events.emit('session.alert', { device: deviceId, alert: alert.data });
         if (isAlertOf(alert, vocabulary.alerts.DeviceDetach) && isOwn(alert)) {
           leaving = true;
           return DmStatus.Ok;
@@ -237,17 +250,20 @@ export class DeviceSessions {
         return alerted(deviceId, alert);
       },
     });
-    events.emit('info', 'session.started', { device: deviceId, session: sessionId });
+    events.emit('session.started', { device: deviceId, session: sessionId });
     const open: Open = { session, deviceId, heard: this.#parts.clock.now(), idle: { cancel() {} } };
     this.#open.set(key, open);
     return open;
   }
 
-  /** @throws {PosternError} `unavailable` */
+  /**
+   * Makes room for one more session; see `sessionLimits`.
+   * @throws {PosternError} `unavailable` when no session can be replaced
+   */
   #makeRoom(): void {
     if (this.#open.size < sessionLimits.sessions) return;
     const now = this.#parts.clock.now();
-    // The one begun first comes first.
+    // Oldest session first.
     for (const [key, open] of this.#open.entries()) {
       const { authenticated, outcome } = open.session;
       const patience = authenticated ? sessionLimits.silent : sessionLimits.unproved;
@@ -256,29 +272,32 @@ export class DeviceSessions {
       void this.#abandon(open, DmStatus.DeviceFull, 'too many sessions');
       return;
     }
-    throw new PosternError('unavailable', 'too many sessions; come again in a while');
+    throw new PosternError('unavailable', 'too many sessions; try again later');
   }
 
-  // biome-ignore lint/correctness/useYield: nothing is asked of a device that leaves
+  // biome-ignore lint/correctness/useYield: a device that leaves gets no operations
   async *#goodbye(deviceId: string): Work {
     this.#parts.left(deviceId);
   }
 
-  /** What the gateway asks each device that opens a session. Its answer shows that it took the gateway for the right one. */
+  /**
+   * First operations in each session. The device's answer shows that it accepted the gateway's authentication. After
+   * that the device is attached, and waiting operations are performed.
+   */
   async *#greet(
     { deviceId }: GatewayCredential,
     devInfo: Readonly<Record<string, string>>,
     address: string,
   ): Work {
     const { mayBeGateway, vocabulary } = this.#parts;
-    // A gateway is known by its management object.
+    // A device that has the object GwConfig is a DM Gateway.
     const mode = { name: 'Get' as const, uri: nodeAt(vocabulary, 'GwConfig', 'Mode') };
     const [outcome, kind, asGateway] = yield [
       { name: 'Get', uri: './DevDetail/FwV' },
       { name: 'Get', uri: './DevDetail/DevTyp' },
       ...(mayBeGateway(deviceId) ? [mode] : []),
     ];
-    // The credential may have been issued anew meanwhile; the one of now counts.
+    // A new bootstrap may have replaced the credential during the session, so it is read again.
     const credential = this.#parts.credentials.get(deviceId);
     if (!outcome || !credential || outcome.status === DmStatus.NotExecuted) return;
     const found = (asked: typeof outcome | undefined) =>
@@ -301,6 +320,7 @@ export class DeviceSessions {
     if (work) yield* work(deviceId);
   }
 
+  /** Restarts the idle timer of a session. */
   #keepAwake(key: string, open: Open): void {
     open.heard = this.#parts.clock.now();
     open.idle.cancel();
@@ -315,25 +335,23 @@ export class DeviceSessions {
     this.#open.delete(key);
   }
 
-  /** It stays for a while, so that a package which comes again gets the same answer. */
+  /**
+   * Reports the end of a session. The session is kept until its idle timer, so that a repeated package gets its answer.
+   */
   #ended({ session, deviceId }: Open, sessionId: string, address: string): void {
     const { status = 0, reason = '' } = session.outcome ?? {};
-    this.#parts.events.emit(
-      isOk(status) ? 'info' : 'warn',
-      isOk(status) ? 'session.ended' : 'session.failed',
-      {
-        device: deviceId,
-        session: sessionId,
-        status,
-        reason,
-        peer: address,
-      },
-    );
+    this.#parts.events.emit(isOk(status) ? 'session.ended' : 'session.failed', {
+      device: deviceId,
+      session: sessionId,
+      status,
+      reason,
+      peer: address,
+    });
   }
 
   async #abandon({ session, deviceId }: Open, status: number, reason: string): Promise<void> {
     if (session.outcome) return;
     await session.abandon(status, reason);
-    this.#parts.events.emit('warn', 'session.failed', { device: deviceId, status, reason });
+    this.#parts.events.emit('session.failed', { device: deviceId, status, reason });
   }
 }

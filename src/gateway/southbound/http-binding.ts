@@ -24,14 +24,19 @@ import type { TunnelAnswer, TunnelledPackage } from './tunnelled.ts';
 
 export interface HttpSettings {
   readonly host: string;
+  /** TCP port; 0 takes a free one. */
   readonly port: number;
+  /** Path for packages of sessions with the gateway. */
   readonly path: string;
+  /** Path for the local bootstrap. */
   readonly bootstrapPath: string;
+  /** Path prefix of the tunnel. `/{ServerID}` of a DM server follows it. */
   readonly tunnelPath: string;
-  /** ServerID by which these devices know the gateway. */
+  /** ServerID of the gateway in the accounts of these devices. */
   readonly serverId: string;
-  /** PEM files; plain HTTP when absent. */
+  /** Names of PEM files; plain HTTP when absent. */
   readonly tls?: { readonly cert: string; readonly key: string };
+  /** Whether plain HTTP is allowed at an address that is not loopback. */
   readonly allowPlain: boolean;
 }
 
@@ -40,17 +45,20 @@ export interface HttpBindingParts {
   readonly sessions: Pick<DeviceSessions, 'receive'>;
   readonly bootstrapServer: Pick<BootstrapServer, 'answer'>;
   readonly guard: EchoGuard;
+  /** Sends a package to a DM server through the tunnel. */
   readonly forward: (up: TunnelledPackage) => Promise<TunnelAnswer>;
   readonly events: Events;
 }
 
-/** Connections at one time, and milliseconds for a request to arrive and for a connection to lie still. */
+/**
+ * Maximum number of connections; milliseconds within which a request must arrive, and that a connection may be idle.
+ */
 export const httpLimits = { connections: 256, request: 30_000, idle: 60_000 } as const;
 
-/** Name of the authentication by which a device proves its factory credential (docs/bindings.md). */
+/** HTTP authentication scheme of the local bootstrap (docs/bindings.md). */
 const bootstrapScheme = 'Postern-Bootstrap';
 
-/** HTTP statuses of errors that have one of their own; DM statuses of others are HTTP's as well. */
+/** HTTP status of error codes for which the DM status is not the right HTTP status. */
 const statusOf: Readonly<Partial<Record<ErrorCode, number>>> = {
   exists: 409,
   full: 503,
@@ -60,8 +68,8 @@ const statusOf: Readonly<Partial<Record<ErrorCode, number>>> = {
 };
 
 /**
- * DM over HTTP (OMA DM's HTTP binding): the gateway's own sessions, its bootstrap server and its tunnel for devices that
- * speak no CoAP. A package is answered in the media type that it came in.
+ * OMA DM's HTTP binding for devices that do not speak CoAP: sessions with the gateway, local bootstrap and tunnel. The
+ * answer to a package of a session has the same media type as the package.
  */
 export class HttpBinding implements AsyncDisposable {
   readonly #parts: HttpBindingParts;
@@ -71,6 +79,7 @@ export class HttpBinding implements AsyncDisposable {
     this.#parts = parts;
   }
 
+  /** The TCP port; 0 before `start`. */
   get port(): number {
     return (this.#server?.address() as AddressInfo | null | undefined)?.port ?? 0;
   }
@@ -80,7 +89,10 @@ export class HttpBinding implements AsyncDisposable {
     return `${tls ? 'https' : 'http'}://${uriHost(host)}:${this.port}`;
   }
 
-  /** @throws {PosternError} `configuration` */
+  /**
+   * @throws {PosternError} `configuration` when plain HTTP is not allowed at this address, when the certificate or key
+   * cannot be used, or when the port cannot be bound
+   */
   async start(): Promise<void> {
     const { settings, events } = this.#parts;
     const { host, port, tls, allowPlain } = settings;
@@ -104,8 +116,8 @@ export class HttpBinding implements AsyncDisposable {
         { cause },
       );
     }
-    if (!tls) events.emit('warn', 'http.insecure', { security: 'none: HTTP without TLS' });
-    events.emit('info', 'http.listening', { url: this.url });
+    if (!tls) events.emit('http.insecure', { security: 'none: HTTP without TLS' });
+    events.emit('http.listening', { url: this.url });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -137,7 +149,7 @@ export class HttpBinding implements AsyncDisposable {
     } catch (thrown) {
       const error = asPosternError(thrown);
       if (error.code === 'internal')
-        this.#parts.events.emit('error', 'http.failed', { message: error.message, stack: error.stack });
+        this.#parts.events.emit('http.failed', { message: error.message, stack: error.stack });
       const status = statusOf[error.code] ?? error.dmStatus;
       refuse(response, status, error.code === 'internal' ? 'internal error' : error.message);
     }
@@ -158,7 +170,7 @@ export class HttpBinding implements AsyncDisposable {
     if (!handler) throw new PosternError('notFound', 'no such resource');
     if (request.method !== 'POST') {
       response.setHeader('allow', 'POST');
-      throw new PosternError('notAllowed', 'DM packages are posted');
+      throw new PosternError('notAllowed', 'the method must be POST');
     }
     await handler.call(this, { request, response, url, server: server ?? '' });
   }
@@ -170,7 +182,7 @@ export class HttpBinding implements AsyncDisposable {
       body: await bodyOf(request),
       mediaType,
       hmac: hmacOf(request),
-      // Requests of one session come over several connections: nothing but the device tells them apart.
+      // Requests of one session may use several connections, so a session is found by device and session ID alone.
       way: 'http',
       address: `http://${uriHost(address)}`,
       serverId: this.#parts.settings.serverId,
@@ -202,7 +214,7 @@ export class HttpBinding implements AsyncDisposable {
     }
   }
 
-  /** The challenge and the proof go in the headers of HTTP's own authentication (RFC 9110, section 11). */
+  /** Local bootstrap. Challenge and proof are in the headers of HTTP authentication (RFC 9110, section 11). */
   async #bootstrap({ request, response, url }: Visit): Promise<void> {
     const { bootstrapServer, guard, settings } = this.#parts;
     const remote = remoteOf(request);
@@ -234,11 +246,12 @@ export class HttpBinding implements AsyncDisposable {
   }
 }
 
+/** One HTTP request. */
 interface Visit {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly url: URL;
-  /** ServerID in the path of the tunnel. */
+  /** ServerID in the path; empty for requests that are not for the tunnel. */
   readonly server: string;
 }
 
@@ -249,6 +262,7 @@ function isLoopback(host: string): boolean {
   return host === 'localhost' || loopback.check(host, host.includes(':') ? 'ipv6' : 'ipv4');
 }
 
+/** ServerID in the path of the tunnel; undefined for other paths. */
 function serverIn(pathname: string, tunnelPath: string): string | undefined {
   if (!pathname.startsWith(`${tunnelPath}/`)) return undefined;
   try {
@@ -258,7 +272,7 @@ function serverIn(pathname: string, tunnelPath: string): string | undefined {
   }
 }
 
-/** An address is all that HTTP tells two devices apart by: connections come and go. */
+/** The sender of a request. Its key has no port, because a device may use a new connection for each request. */
 function remoteOf({ socket }: IncomingMessage): Remote {
   const address = (socket.remoteAddress ?? '').replace(/^::ffff:/, '');
   return { address, port: socket.remotePort ?? 0, key: `http ${address}` };
@@ -271,7 +285,7 @@ function packageType({ headers }: IncomingMessage): string {
   if (!isSupported(found))
     throw new PosternError(
       'unsupportedFormat',
-      'a DM package comes as application/vnd.syncml.dm+xml or +wbxml',
+      'the content type must be one of DM, such as application/vnd.syncml.dm+xml',
     );
   return found;
 }
@@ -285,7 +299,9 @@ function hmacOf({ headers }: IncomingMessage): string | undefined {
 const bodyOf = (request: IncomingMessage): Promise<Uint8Array> =>
   readBounded(request, messageLimits.bytes, 'a package');
 
-/** Who sent a package, for clients that cannot put it into the URL. */
+/**
+ * Device ID in the package itself, for clients that cannot put it into the URL. Undefined for an unreadable package.
+ */
 function sourceOf(body: Uint8Array, mediaType: string): string | undefined {
   try {
     return decodeMessage(body, mediaType).header.source.locUri;
@@ -315,7 +331,7 @@ function refuse(response: ServerResponse, status: number, why: string): void {
   response.writeHead(status, {
     'content-type': 'text/plain; charset=utf-8',
     'content-length': Buffer.byteLength(text),
-    // What is left of the request is not waited for.
+    // The rest of a body that is too large is not read.
     ...(status === 413 && { connection: 'close' }),
   });
   response.end(text);

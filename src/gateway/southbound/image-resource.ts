@@ -5,11 +5,13 @@ import { refusal, reply } from '../../wire/coap/message.ts';
 import type { Resource } from '../../wire/coap/router.ts';
 import { paths, resourceTypes } from '../../wire/resources.ts';
 
-/** An image that can be served. */
+/** An image that is ready to be served. */
 export interface ServedImage {
+  /** Bytes. */
   readonly size: number;
   /** SHA-256 in hexadecimal. */
   readonly hash: string;
+  /** Reads up to `length` bytes at position `from`. */
   read(from: number, length: number): Uint8Array;
 }
 
@@ -17,13 +19,16 @@ const etagBytes = 8;
 
 export const imagePath = (name: string): string => `${paths.images}/${encodeURIComponent(name)}`;
 
-/** The path of one version of an image: what comes from there is always of that version, or does not come. */
+/** Path and query of one version of an image. The resource returns only this version, or 4.04. */
 export const versionPath = (name: string, hash: string): string =>
   `${imagePath(name)}?v=${hash.slice(0, 16)}`;
 
 /**
- * `/img/{name}`: images of the Image Inventory, block by block, each for itself: a device that broke off goes on with any
- * block, and the ETag tells it whether the image is still the same (RFC 7959 section 2.4). Nothing is kept per device.
+ * CoAP resource `/img/{name}`: the images of the Image Inventory, in blocks. Each block is answered independently, so a
+ * device can resume with any block. The ETag tells the device whether the image is still the same (RFC 7959 section
+ * 2.4). The gateway keeps no state per device.
+ * @param image finds an image that is ready
+ * @param isKnown whether the request comes from an attached device; others get 4.01
  */
 export function imageResource(
   image: (name: string) => ServedImage | undefined,
@@ -46,9 +51,9 @@ export function imageResource(
     methods: {
       GET: (request) => {
         if (!isKnown(request))
-          return refusal(Code.Unauthorized, `prove yourself in a session at ${paths.sessions} first`);
+          return refusal(Code.Unauthorized, `authenticate in a session at ${paths.sessions} first`);
         const found = find(request);
-        if (!found) return refusal(Code.NotFound, 'no such image is ready here');
+        if (!found) return refusal(Code.NotFound, 'there is no such image, or it is not ready');
         return reply(Code.Content, {
           content: { size: found.size, read: (from, length) => found.read(from, length) },
           contentFormat: ContentFormat.OctetStream,

@@ -1,20 +1,20 @@
 import { BlockList, isIPv6 } from 'node:net';
 import type { networkInterfaces } from 'node:os';
 
-/** One address of this machine that the gateway serves. */
+/** An IP address of this machine that the gateway serves. */
 export interface LocalAddress {
   readonly interfaceName: string;
-  /** Link-local IPv6 addresses carry their zone, `fe80::1%eth0`. */
+  /** A link-local IPv6 address has its zone: `fe80::1%eth0`. */
   readonly address: string;
   readonly family: 4 | 6;
-  /** `192.0.2.1/24` */
+  /** Address with prefix length, such as `192.0.2.1/24`. */
   readonly cidr: string;
 }
 
-/** Reads the machine's addresses of now; tests bring their own. */
+/** Returns the current addresses of the machine. Tests pass a function of their own. */
 export type ListInterfaces = typeof networkInterfaces;
 
-/** The addresses of the named interfaces; of all, loopback as well, when none is named. */
+/** The addresses of the named interfaces; with an empty list, of all interfaces, loopback included. */
 export function localAddresses(names: readonly string[], list: ListInterfaces): LocalAddress[] {
   return Object.entries(list()).flatMap(([interfaceName, addresses = []]) =>
     names.length > 0 && !names.includes(interfaceName)
@@ -28,7 +28,10 @@ export function localAddresses(names: readonly string[], list: ListInterfaces): 
   );
 }
 
-/** The local address that shares a link with the remote one; else the first of its family. */
+/**
+ * The local address on the same link as the remote address (same zone or subnet), else the first of its family.
+ * Undefined when there is no local address of its family.
+ */
 export function addressTowards<T extends LocalAddress>(locals: readonly T[], remote: string): T | undefined {
   const family = isIPv6(remote) ? 6 : 4;
   const candidates = locals.filter((local) => local.family === family);

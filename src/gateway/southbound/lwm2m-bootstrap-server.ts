@@ -15,50 +15,52 @@ import type { Path } from '../../wire/lwm2m/path.ts';
 import { queryOf } from '../../wire/lwm2m/registration.ts';
 import type { Entry, Value } from '../../wire/lwm2m/resource.ts';
 import { paths, resourceTypes } from '../../wire/resources.ts';
-import { Afterwards } from './afterwards.ts';
 import type { LocalEndpoint } from './coap-network.ts';
+import type { DeviceLocator } from './device-locator.ts';
+import { DeviceTasks } from './device-tasks.ts';
 import type { LwM2mCalls } from './lwm2m-calls.ts';
-import type { Reach } from './reach.ts';
 
 export interface LwM2mBootstrapParts {
+  /** Whether a client with this endpoint name may be bootstrapped. */
   readonly isAllowed: (deviceId: string) => boolean;
-  readonly call: Reach['call'];
+  readonly call: DeviceLocator['call'];
   readonly calls: LwM2mCalls;
-  /** Seconds between two signs of life that a client is told to give. */
+  /** Registration lifetime in seconds that is written to the client. */
   readonly lifetime: number;
   readonly clock: Clock;
   readonly events: Events;
 }
 
-/** By which the gateway is known within a client. */
+/** Short Server ID of the gateway in a client. */
 const shortServerId = 1;
-/** No security: LwM2M core 1.1, appendix E.1. */
+/** Security Mode "NoSec" (LwM2M core 1.1, appendix E.1). */
 const noSecurity = 3;
+/** Milliseconds for each exchange. */
 const timeout = 20_000;
-/** Clients at work at one time, and clients of which it is remembered that their account came from here. */
+/** Maximum number of bootstraps at the same time, and of clients remembered as bootstrapped here. */
 const limits = { atWork: 64, remembered: 16_384 } as const;
 /** Formats of a bootstrap pack (LwM2M core 1.2, section 6.1.7.5). */
 const packFormats: readonly number[] = [ContentFormat.SenmlCbor, ContentFormat.SenmlJson];
 
 /**
- * `/bs` and `/bspack`: the gateway as LwM2M bootstrap server, which gives a client an account for the gateway as its LwM2M
- * server (LwM2M core 1.1, section 6.1).
+ * CoAP resources `/bs` and `/bspack`: the gateway as LwM2M bootstrap server. It gives a client an account for the
+ * gateway as LwM2M server (LwM2M core 1.1, section 6.1).
  */
 export class LwM2mBootstrapServer implements AsyncDisposable {
   readonly #parts: LwM2mBootstrapParts;
-  readonly #afterwards: Afterwards;
+  readonly #tasks: DeviceTasks;
   readonly #bootstrapped = new BoundedMap<string, true>(limits.remembered);
 
   constructor(parts: LwM2mBootstrapParts) {
     this.#parts = parts;
-    this.#afterwards = new Afterwards(parts.clock);
+    this.#tasks = new DeviceTasks(parts.clock);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#afterwards[Symbol.asyncDispose]();
+    await this.#tasks[Symbol.asyncDispose]();
   }
 
-  /** Whether a client has its account from here. */
+  /** Whether a client was bootstrapped here since the start. */
   has(deviceId: string): boolean {
     return this.#bootstrapped.has(deviceId);
   }
@@ -75,35 +77,45 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     ];
   }
 
-  /** @throws {PosternError} `malformed`, `forbidden`, `unavailable` */
+  /**
+   * Bootstrap-Request. The bootstrap itself starts after the answer.
+   * @throws {PosternError} `malformed`, `forbidden`, `unavailable` when too many bootstraps run
+   */
   #requested(request: CoapRequest, local: LocalEndpoint): Reply {
     const deviceId = this.#allowed(request);
-    if (this.#afterwards.size >= limits.atWork && !this.#afterwards.has(deviceId))
-      throw new PosternError('unavailable', `${limits.atWork} clients are being bootstrapped`);
+    if (this.#tasks.size >= limits.atWork && !this.#tasks.has(deviceId))
+      throw new PosternError('unavailable', `${limits.atWork} bootstraps are running already`);
     const wanted = Number(queryOf(request.query).get('pct') ?? Number.NaN);
-    this.#afterwards.begin(deviceId, () => this.#bootstrap(deviceId, request.remote, local, wanted));
+    this.#tasks.begin(deviceId, () => this.#bootstrap(deviceId, request.remote, local, wanted));
     return reply(Code.Changed);
   }
 
-  /** @throws {PosternError} `malformed`, `forbidden` */
+  /**
+   * Bootstrap-Pack-Request: the whole account in one answer.
+   * @throws {PosternError} `malformed`, `forbidden`
+   */
   #pack(request: CoapRequest, local: LocalEndpoint): Reply {
     const deviceId = this.#allowed(request);
     const contentFormat = request.accept ?? ContentFormat.SenmlCbor;
     if (!packFormats.includes(contentFormat))
-      return refusal(Code.NotAcceptable, `the pack comes as ${packFormats.join(' or ')}`);
+      return refusal(Code.NotAcceptable, `content formats of the pack: ${packFormats.join(' ')}`);
     const entries = [...this.#security(local, 0), ...this.#server()];
     this.#bootstrapped.set(deviceId, true);
-    this.#parts.events.emit('info', 'lwm2m.bootstrapped', { device: deviceId, peer: request.remote.address });
+    this.#parts.events.emit('lwm2m.bootstrapped', { device: deviceId, peer: request.remote.address });
     return reply(Code.Content, { payload: encodeContent(contentFormat, entries, []), contentFormat });
   }
 
+  /**
+   * Returns the endpoint name of a request.
+   * @throws {PosternError} `malformed` without a name, `forbidden` for a name that is not configured
+   */
   #allowed({ query, remote }: CoapRequest): string {
     const deviceId = queryOf(query).get('ep');
-    if (!deviceId) throw new PosternError('malformed', 'say who you are: ?ep=<endpoint name>');
+    if (!deviceId) throw new PosternError('malformed', 'the endpoint name is missing: ?ep=<name>');
     if (this.#parts.isAllowed(deviceId)) return deviceId;
     const fields = { device: deviceId.slice(0, 200), peer: remote.address };
-    this.#parts.events.emit('warn', 'bootstrap.refused', { ...fields, reason: 'unknown device' });
-    throw new PosternError('forbidden', 'no endpoint of this name is bootstrapped here');
+    this.#parts.events.emit('bootstrap.refused', { ...fields, reason: 'unknown device' });
+    throw new PosternError('forbidden', 'a client with this endpoint name is not bootstrapped here');
   }
 
   async #bootstrap(
@@ -113,13 +125,13 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     wanted: number,
   ): Promise<void> {
     const { call, calls, events } = this.#parts;
-    const { signal } = this.#afterwards;
+    const { signal } = this.#tasks;
     const client = { deviceId, address, port, version: '1.1', root: [], formats: [wanted] };
     const send = async (request: Omit<CoapCall, 'timeout' | 'signal'>): Promise<CoapAnswer> =>
       await call(address, port, { ...request, timeout, signal });
     try {
       const free = freeInstance(await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat }));
-      // What other servers it knows is not for this gateway to keep; its bootstrap server's account stays (section 6.1.6).
+      // Deletes the accounts of all other servers. The client keeps its bootstrap server's account (section 6.1.6).
       expectDone(deviceId, 'Delete', await send({ method: Code.DELETE, path: [] }));
       for (const [path, entries] of [
         [[ObjectId.Security, free], this.#security(local, free)],
@@ -128,14 +140,15 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
         await calls.write(client, path, entries, { signal });
       expectDone(deviceId, 'Finish', await send({ method: Code.POST, path: ['bs'] }));
       this.#bootstrapped.set(deviceId, true);
-      events.emit('info', 'lwm2m.bootstrapped', { device: deviceId, peer: address });
+      events.emit('lwm2m.bootstrapped', { device: deviceId, peer: address });
     } catch (thrown) {
       if (signal.aborted) return;
       const { message } = asPosternError(thrown);
-      events.emit('warn', 'lwm2m.bootstrap-failed', { device: deviceId, peer: address, reason: message });
+      events.emit('lwm2m.bootstrap-failed', { device: deviceId, peer: address, reason: message });
     }
   }
 
+  /** Resources of the object Security. */
   #security(local: LocalEndpoint, instance: number): readonly Entry[] {
     const none = new Uint8Array();
     return resourcesOf([ObjectId.Security, instance], {
@@ -149,6 +162,7 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     });
   }
 
+  /** Resources of the object Server. */
   #server(): readonly Entry[] {
     return resourcesOf([ObjectId.Server, 0], {
       0: shortServerId,
@@ -163,8 +177,9 @@ const resourcesOf = (instance: Path, values: Readonly<Record<number, Value>>): r
   Object.entries(values).map(([id, value]) => ({ path: [...instance, Number(id)], value }));
 
 /**
- * An instance of Security that is no account of the bootstrap server: what a client says of itself (Bootstrap-Discover)
- * tells; a client that does not say has its bootstrap server at 0, as is usual.
+ * Chooses an instance ID of the object Security that does not overwrite the account of the bootstrap server. The answer
+ * to Bootstrap-Discover shows that account as an instance without `ssid`. If the client gives no usable answer, the
+ * account is assumed at instance 0, where it usually is.
  */
 function freeInstance({ code, payload }: CoapAnswer): number {
   if (!isSuccess(code)) return 1;

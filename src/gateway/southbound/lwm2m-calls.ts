@@ -11,9 +11,9 @@ import { type Path, parsePath, pathText } from '../../wire/lwm2m/path.ts';
 import type { Entry, TypeOf } from '../../wire/lwm2m/resource.ts';
 import { emptyInstance } from '../../wire/lwm2m/tlv.ts';
 import type { Registration } from '../store/registrations.ts';
-import type { Reach } from './reach.ts';
+import type { DeviceLocator } from './device-locator.ts';
 
-/** What is needed of a client to speak to it. */
+/** The fields of a registration that are needed to send requests to a client. */
 export type LwM2mClient = Pick<
   Registration,
   'deviceId' | 'address' | 'port' | 'version' | 'root' | 'formats'
@@ -21,10 +21,10 @@ export type LwM2mClient = Pick<
 
 /** Milliseconds for each exchange. */
 const timeout = 20_000;
-/** Clients of which it is remembered what they take. */
+/** Maximum number of clients whose accepted write format is remembered. */
 const remembered = 1024;
 
-/** What clients answer that do not know a format which they are asked for: 4.06, and what others have in its place. */
+/** Answers to a request for an unknown content format. The right one is 4.06; some clients send others. */
 const unacceptable: ReadonlySet<number> = new Set([
   Code.NotAcceptable,
   Code.BadOption,
@@ -34,19 +34,23 @@ const unacceptable: ReadonlySet<number> = new Set([
 ]);
 
 /**
- * The gateway as LwM2M server: operations of device management on a client (LwM2M core 1.1, section 6.3). Each throws
- * `timeout` when the client does not answer, and what its answer stands for when it refuses.
+ * The gateway as LwM2M server: device management operations on a client (LwM2M core 1.1, section 6.3). Every operation
+ * throws a `PosternError`: as `DeviceLocator.call` when the exchange fails (`timeout` when the client does not answer),
+ * or the code that corresponds to the CoAP code when the client refuses.
  */
 export class LwM2mCalls {
-  readonly #call: Reach['call'];
-  /** The format in which a client took the last write. */
+  readonly #call: DeviceLocator['call'];
+  /** Content format of the last write that each client accepted. */
   readonly #taken = new BoundedMap<string, number>(remembered);
 
-  constructor(call: Reach['call']) {
+  constructor(call: DeviceLocator['call']) {
     this.#call = call;
   }
 
-  /** @throws {PosternError} */
+  /**
+   * Reads an object, an instance, a resource or a resource instance. Returns one entry per value.
+   * @throws {PosternError} as the class says; `malformed` or `unsupportedFormat` for an answer that cannot be decoded
+   */
   async read(client: LwM2mClient, path: Path, signal?: AbortSignal): Promise<readonly Entry[]> {
     for (const accept of [...preferred(client, path), undefined]) {
       const answer = await this.#exchange(client, path, {
@@ -62,8 +66,9 @@ export class LwM2mCalls {
   }
 
   /**
-   * IDs of what is directly below an object or an instance, what can only be executed as well (Discover).
-   * @throws {PosternError}
+   * Discover. Returns the IDs directly below an object or an instance, in ascending order. Resources that can only be
+   * executed are among them.
+   * @throws {PosternError} as the class says; `malformed` for an answer that cannot be decoded
    */
   async discover(client: LwM2mClient, path: Path, signal?: AbortSignal): Promise<readonly number[]> {
     const { payload } = checked(
@@ -84,8 +89,9 @@ export class LwM2mCalls {
   }
 
   /**
-   * Writes one resource, or with `merge` what is given of an instance, its other resources untouched.
-   * @throws {PosternError}
+   * Writes `entries` at `path`: replaces what is there, or with `merge` updates only the given resources. If the client
+   * refuses a content format with 4.15, the next one is tried.
+   * @throws {PosternError} as the class says
    */
   async write(
     client: LwM2mClient,
@@ -127,7 +133,7 @@ export class LwM2mCalls {
     throw refused;
   }
 
-  /** Makes an instance, whose resources have the values that the client gives them. */
+  /** Creates an object instance without giving values; the client chooses them. */
   async create(client: LwM2mClient, object: number, instance: number, signal?: AbortSignal): Promise<void> {
     await this.#do(client, [object], {
       method: Code.POST,
@@ -137,7 +143,7 @@ export class LwM2mCalls {
     });
   }
 
-  /** @param argument as LwM2M core 1.1, section 6.3.6 has it, such as `0='text'` */
+  /** @param argument arguments as in LwM2M core 1.1, section 6.3.6, such as `0='text'`; may be empty */
   async execute(client: LwM2mClient, path: Path, argument: string, signal?: AbortSignal): Promise<void> {
     await this.#do(client, path, {
       method: Code.POST,
@@ -149,6 +155,7 @@ export class LwM2mCalls {
     });
   }
 
+  /** Deletes an object instance or a resource instance. */
   async remove(client: LwM2mClient, path: Path, signal?: AbortSignal): Promise<void> {
     await this.#do(client, path, { method: Code.DELETE, signal });
   }
@@ -166,17 +173,20 @@ export class LwM2mCalls {
   }
 }
 
-/** Forms to ask for: none where the client's own choice can be read. */
+/** Content formats to request, in order. Empty when whatever the client chooses can be decoded. */
 function preferred({ version, formats }: LwM2mClient, path: Path): readonly number[] {
   const [object = -1] = path;
   const isKnown = path.length > 2 ? describeResource(path) !== undefined : objects[object] !== undefined;
   if (!isKnown) return selfDescribing;
-  // A client of 1.2 may choose a form of its own version's.
+  // A client of LwM2M 1.2 might choose a format that only 1.2 has.
   const named = formats.filter((format) => writable.includes(format));
   return version === '1.2' ? [...named, ...selfDescribing] : [];
 }
 
-/** @throws {PosternError} */
+/**
+ * Returns the answer when it is a success.
+ * @throws {PosternError} the error that corresponds to the CoAP code of the answer
+ */
 function checked(answer: CoapAnswer, { deviceId }: LwM2mClient, path: Path): CoapAnswer {
   const { code, payload } = answer;
   if (isSuccess(code)) return answer;

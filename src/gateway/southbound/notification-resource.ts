@@ -5,8 +5,10 @@ import type { Resource } from '../../wire/coap/router.ts';
 import { paths } from '../../wire/resources.ts';
 
 /**
- * `/dmn` of a child gateway: Package #0 for itself, or with `?id=` for a device behind it, which the parent gateway hands
- * down untouched.
+ * CoAP resource `/dmn` of a child gateway. The parent gateway posts Package #0 here: for the child itself, or with
+ * `?id=` for a device behind it. The parent forwards it unchanged.
+ * @param isParent whether a request comes from the parent; others get 4.03
+ * @param notified takes the Package #0; `deviceId` is undefined when it is for the gateway itself
  */
 export function notificationResource(
   isParent: (request: CoapRequest) => boolean,
@@ -16,7 +18,8 @@ export function notificationResource(
     path: `/${paths.notification.join('/')}`,
     methods: {
       POST: async (request) => {
-        if (!isParent(request)) return refusal(Code.Forbidden, 'only the parent gateway notifies here');
+        if (!isParent(request))
+          return refusal(Code.Forbidden, 'only the parent gateway may send notifications here');
         await notified(request.parameter('id'), request.payload);
         return reply(Code.Changed);
       },

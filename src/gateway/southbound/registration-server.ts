@@ -17,48 +17,52 @@ import { queryOf, readLifetime, readObjects, readRegistration } from '../../wire
 import { type Entry, textOf } from '../../wire/lwm2m/resource.ts';
 import { paths, resourceTypes } from '../../wire/resources.ts';
 import type { Registration, Registrations } from '../store/registrations.ts';
-import { Afterwards } from './afterwards.ts';
 import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
+import { DeviceTasks } from './device-tasks.ts';
 import type { LwM2mCalls } from './lwm2m-calls.ts';
 
 export interface RegistrationServerParts {
   readonly registrations: Registrations;
   readonly calls: LwM2mCalls;
-  /** Whether an endpoint of this name may register here. */
+  /** Whether a client with this endpoint name may register here. */
   readonly isAllowed: (deviceId: string) => boolean;
-  /** Whether it is attached as an LwM2M client, and whether it is as something else. */
+  /** Whether it is attached as an LwM2M client. */
   readonly isAttached: (deviceId: string) => boolean;
+  /** Whether an OMA DM device with this name is attached. */
   readonly isOther: (deviceId: string) => boolean;
-  /** Whether a client of this name answers at another address than this. */
+  /** Whether an attached client with this name answers at an address other than `remote`. */
   readonly livesElsewhere: (deviceId: string, remote: Remote) => Promise<boolean>;
   readonly originOf: (deviceId: string) => BootstrapOrigin;
+  /** Called when a client has answered at the address from which it registered. May throw. */
   readonly attached: (device: AttachedDevice) => void;
+  /** Called when a client has deregistered. */
   readonly left: (deviceId: string) => void;
-  /** A client that is attached was heard, from there. */
+  /** Called when an attached client was heard from this address. */
   readonly heard: (deviceId: string, remote: Remote) => void;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
 }
 
-/** Random octets in the path of a registration: who knows the path may change the registration. */
+/** Random bytes in the path of a registration. Anyone who knows the path can change the registration. */
 const locationBytes = 9;
 
-/** What the inventory says of a client, by resources of its object Device. */
+/** Resources of the object Device that go into the inventory record of a client. */
 const described = { 0: 'manufacturer', 1: 'model', 3: 'firmware', 17: 'deviceType' } as const;
 
 /**
- * `/rd`: registrations of LwM2M clients (LwM2M core 1.1, section 6.2). Whoever registers is asked for its object Device at
- * the address it registered from, and is attached when it answers: a forged source address attaches nothing.
+ * CoAP resource `/rd`: registrations of LwM2M clients (LwM2M core 1.1, section 6.2). After a registration the gateway
+ * reads the object Device at the address from which the client registered. Only when the client answers is it attached,
+ * so a forged source address attaches nothing.
  */
 export class RegistrationServer implements AsyncDisposable {
   readonly #parts: RegistrationServerParts;
-  readonly #probing: Afterwards;
+  readonly #probing: DeviceTasks;
 
   constructor(parts: RegistrationServerParts) {
     this.#parts = parts;
-    this.#probing = new Afterwards(parts.clock);
+    this.#probing = new DeviceTasks(parts.clock);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -84,21 +88,23 @@ export class RegistrationServer implements AsyncDisposable {
     ];
   }
 
-  /** @throws {PosternError} `malformed`, `unsupportedVersion`, `forbidden`, `conflict` */
+  /**
+   * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedVersion`, `forbidden` for a name that is not
+   * configured, `conflict` when the name is in use elsewhere
+   */
   async #register(request: CoapRequest, local: LocalEndpoint): Promise<Reply> {
     const { isAllowed, isOther, livesElsewhere, registrations, entropy, events } = this.#parts;
     const { remote, payload, query } = request;
     const { endpoint, objects, ...rest } = readRegistration(query, payload);
     const peer = remote.address;
     if (!isAllowed(endpoint)) {
-      events.emit('warn', 'registration.refused', { device: endpoint.slice(0, 200), peer });
-      throw new PosternError('forbidden', 'no endpoint of this name may register here');
+      events.emit('registration.refused', { device: endpoint.slice(0, 200), peer });
+      throw new PosternError('forbidden', 'a client with this endpoint name may not register here');
     }
-    if (isOther(endpoint))
-      throw new PosternError('conflict', 'a device of this name is attached that speaks OMA DM');
+    if (isOther(endpoint)) throw new PosternError('conflict', 'an OMA DM device with this name is attached');
     if (await livesElsewhere(endpoint, remote)) {
-      events.emit('warn', 'registration.duplicate', { device: endpoint, peer });
-      throw new PosternError('conflict', 'a client of this name is attached and answers elsewhere');
+      events.emit('registration.duplicate', { device: endpoint, peer });
+      throw new PosternError('conflict', 'a client with this name is attached and answers elsewhere');
     }
     const location = Buffer.from(entropy.bytes(locationBytes)).toString('base64url');
     const registration: Registration = {
@@ -110,14 +116,14 @@ export class RegistrationServer implements AsyncDisposable {
       ...objects,
     };
     registrations.put(registration);
-    events.emit('info', 'registration.taken', { device: endpoint, peer, version: rest.version });
+    events.emit('registration.taken', { device: endpoint, peer, version: rest.version });
     this.#probe(endpoint, remote, local);
     return reply(Code.Created, {
       options: [text(Option.LocationPath, 'rd'), text(Option.LocationPath, location)],
     });
   }
 
-  /** @throws {PosternError} `malformed` */
+  /** @throws {PosternError} `malformed`, `tooLarge` */
   #update(request: CoapRequest, local: LocalEndpoint): Reply {
     const known = this.#at(request);
     if (!known) return unknown;
@@ -135,7 +141,7 @@ export class RegistrationServer implements AsyncDisposable {
     };
     const { deviceId, address, port } = known;
     const hasMoved = remote.address !== address || remote.port !== port;
-    // What only says that it is there costs no write.
+    // An update without changes needs no write to the disk.
     if (hasMoved || lifetime !== known.lifetime || payload.length > 0) this.#parts.registrations.put(updated);
     if (hasMoved || payload.length > 0) this.#probe(deviceId, remote, local);
     else this.#parts.heard(deviceId, remote);
@@ -150,18 +156,19 @@ export class RegistrationServer implements AsyncDisposable {
     return reply(Code.Deleted);
   }
 
-  /** A registration is as good as its device is attached, or about to be. */
+  /** The registration of a request; undefined unless its client is attached or being asked. */
   #at({ path }: CoapRequest): Registration | undefined {
     const found = path.length === 2 ? this.#parts.registrations.at(path[1] ?? '') : undefined;
     const isGood = found && (this.#parts.isAttached(found.deviceId) || this.#probing.has(found.deviceId));
     return isGood ? found : undefined;
   }
 
-  /** Asks the client what it is, once its registration is answered. One that does not say so yet is asked once. */
+  /** Asks the client after its request was answered. Does nothing while the client is being asked already. */
   #probe(deviceId: string, remote: Remote, local: LocalEndpoint): void {
     this.#probing.begin(deviceId, () => this.#ask(deviceId, remote, local));
   }
 
+  /** Reads the object Device of a client and attaches the client when it answers. */
   async #ask(deviceId: string, remote: Remote, local: LocalEndpoint): Promise<void> {
     const { registrations, calls, attached, heard, originOf, events } = this.#parts;
     const client = registrations.get(deviceId);
@@ -172,14 +179,14 @@ export class RegistrationServer implements AsyncDisposable {
     } catch (thrown) {
       const { code, message } = asPosternError(thrown);
       if (this.#probing.signal.aborted) return;
-      events.emit('warn', 'registration.silent-device', { device: deviceId, reason: message });
-      // What refuses is there all the same.
+      events.emit('registration.silent-device', { device: deviceId, reason: message });
+      // An error answer proves just as well that the client is there.
       if (code === 'timeout' || code === 'unavailable' || code === 'full') return;
     }
-    // It may have changed, or left, while it was asked.
+    // The client may have registered again or left in the meantime.
     const current = registrations.get(deviceId);
     if (!current || current.location !== client.location) return;
-    // What it proved, it proved of the address of then.
+    // The answer proves only the earlier address. If the client has moved since, ask it again.
     if (current.address !== client.address || current.port !== client.port)
       return await this.#ask(deviceId, remoteOf(current), local);
     local.endpoint().vouch(remote);
@@ -196,16 +203,16 @@ export class RegistrationServer implements AsyncDisposable {
       });
     } catch (thrown) {
       const { message } = asPosternError(thrown);
-      events.emit('warn', 'registration.not-attached', { device: deviceId, reason: message });
+      events.emit('registration.not-attached', { device: deviceId, reason: message });
       registrations.delete(deviceId);
       return;
     }
     heard(deviceId, remote);
-    events.emit('info', 'registration.proven', { device: deviceId, ...describe(device) });
+    events.emit('registration.proven', { device: deviceId, ...describe(device) });
   }
 }
 
-const unknown: Reply = refusal(Code.NotFound, 'no such registration; register again');
+const unknown: Reply = refusal(Code.NotFound, 'there is no such registration; register again');
 
 const remoteOf = ({ address, port }: Registration): Remote => ({
   address,
@@ -213,7 +220,7 @@ const remoteOf = ({ address, port }: Registration): Remote => ({
   key: remoteKey(address, port),
 });
 
-/** An update lists objects, and need not say again in which formats. */
+/** An update may leave out content formats and root path. Then the registered ones stay valid. */
 const keepFormats = (objects: ReturnType<typeof readObjects>, known: Registration) => ({
   paths: objects.paths,
   ...(objects.formats.length > 0 && { formats: objects.formats }),

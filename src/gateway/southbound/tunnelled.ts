@@ -1,19 +1,20 @@
-/** A DM package for a DM server, and how it came. */
+/** A DM package of a device for a DM server, independent of the transport. */
 export interface TunnelledPackage {
+  /** ServerID of the DM server. */
   readonly server: string;
   readonly device: string | undefined;
-  /** Child gateways that it came through, the one nearest to the device first, joined by `/`. */
+  /** Child gateways through which the package came, the one nearest to the device first, joined by `/`. */
   readonly via?: string | undefined;
   readonly contentType: string | undefined;
   readonly body: Uint8Array;
   readonly hmac: string | undefined;
-  /** Where from, for the log. */
+  /** IP address of the sender, for the log. */
   readonly address: string;
-  /** Hears of a device whose package goes on. */
+  /** Called when the package is forwarded. */
   readonly accepted?: (deviceId: string) => void;
 }
 
-/** What a package for a DM server came to: the server's package, or why there is none. */
+/** The answer of the DM server, or the reason why there is none. */
 export type TunnelAnswer =
   | {
       readonly kind: 'answer';

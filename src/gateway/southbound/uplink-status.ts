@@ -7,15 +7,18 @@ import type { Resource } from '../../wire/coap/router.ts';
 import { paths, resourceTypes } from '../../wire/resources.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 
-/** `/gw/status`: whether the uplink is there, observable, so that a device need not find out by waiting. */
+/**
+ * CoAP resource `/gw/status`: `online` or `offline`, the state of the uplink. It is observable, so a device need not
+ * wait for a timeout to find out.
+ */
 export class UplinkStatus {
   readonly #clock: Clock;
-  readonly #isConnected: () => boolean;
+  readonly #uplink: { readonly connected: boolean };
   readonly #observables = new Set<Observable>();
 
-  constructor(clock: Clock, isConnected: () => boolean) {
+  constructor(clock: Clock, uplink: { readonly connected: boolean }) {
     this.#clock = clock;
-    this.#isConnected = isConnected;
+    this.#uplink = uplink;
   }
 
   resource(local: LocalEndpoint): Resource {
@@ -35,6 +38,7 @@ export class UplinkStatus {
     };
   }
 
+  /** Notifies all observers of the current state. */
   changed(): void {
     for (const observable of this.#observables)
       if (observable.ended) this.#observables.delete(observable);
@@ -43,7 +47,7 @@ export class UplinkStatus {
 
   #represent() {
     return reply(Code.Content, {
-      payload: this.#isConnected() ? 'online' : 'offline',
+      payload: this.#uplink.connected ? 'online' : 'offline',
       contentFormat: ContentFormat.TextPlain,
       maxAge: 60,
     });

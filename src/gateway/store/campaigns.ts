@@ -2,34 +2,42 @@ import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { transaction } from '../../base/database.ts';
 
 /**
- * How a device of a campaign stands. `begun`: something may have been done, so nobody knows what if the gateway ends now.
- * `accepted`: the device took it, and will say by alert what it came to.
+ * State of one device in a campaign.
+ * - `pending`: nothing was sent to the device yet.
+ * - `begun`: an order that must not run twice was started. If the gateway stops now, the outcome is unknown.
+ * - `accepted`: the device accepted the order and reports the result later by an alert.
+ * - `ended`: the outcome is final.
  */
 export type TargetState = 'pending' | 'begun' | 'accepted' | 'ended';
 
 export interface CampaignTarget {
   readonly device: string;
   readonly state: TargetState;
-  /** JSON, of a device that ended or accepted. */
+  /** Outcome as JSON. Present in the states `accepted` and `ended`. */
   readonly outcome: string | undefined;
 }
 
+/** A campaign that was started. */
 export interface CampaignRun {
   readonly name: string;
+  /** A value of `CampaignState` (mo/campaign.ts). */
   readonly state: number;
   /** ServerID of the DM server that started it. */
   readonly server: string;
+  /** Correlator of the Exec that started it. */
   readonly correlator: string | undefined;
 }
 
-/** How many devices a campaign has, and how many of them ended by a status that says it is done (200 to 213), or by another. */
+/** Numbers of devices in a campaign. */
 export interface CampaignCounts {
   readonly total: number;
+  /** Devices that ended with a DM status from 200 to 213. */
   readonly done: number;
+  /** Devices that ended with any other DM status. */
   readonly failed: number;
 }
 
-/** Campaigns of one kind that were started, and how each device of them stands. Durable. */
+/** Durable store of the started campaigns of one kind (`fanout` or `trigger`) and the state of each of their devices. */
 export class Campaigns {
   readonly #database: DatabaseSync;
   readonly #kind: string;
@@ -54,6 +62,7 @@ export class Campaigns {
     return this.#database.prepare('SELECT * FROM campaign WHERE kind = ?').all(this.#kind).map(toRun);
   }
 
+  /** Stores a campaign with all its devices in state `pending`. Replaces an earlier campaign of the same name. */
   begin({ name, state, server, correlator }: CampaignRun, devices: readonly string[]): void {
     transaction(this.#database, () => {
       this.delete(name);
@@ -73,16 +82,21 @@ export class Campaigns {
       .run(state, this.#kind, name);
   }
 
-  /** `status` is that of a device that ended. */
+  /**
+   * Updates the state of one device.
+   * @param status DM status; only for state `ended`
+   * @param outcome JSON; only for the states `accepted` and `ended`
+   */
   setTarget(name: string, device: string, state: TargetState, status?: number, outcome?: string): void {
     this.#setTarget.run(state, status ?? null, outcome ?? null, this.#kind, name, device);
   }
 
-  /** Writes all changes of `work`, or none when it throws. */
+  /** Runs `work` in one transaction: either all its changes are stored, or none. */
   inTransaction(work: () => void): void {
     transaction(this.#database, work);
   }
 
+  /** All devices of a campaign, sorted by device ID. */
   targets(name: string): CampaignTarget[] {
     return this.#database
       .prepare(

@@ -3,19 +3,23 @@ import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
 import type { BootstrapOrigin, ExpectedDevice } from '../../mo/device-record.ts';
 
-/** What a device and the gateway share: each proves itself to the other by its own secret. */
+/** The secrets and nonces by which one device and the gateway authenticate to each other. */
 export interface GatewayCredential extends ExpectedDevice {
   readonly origin: BootstrapOrigin;
-  /** The device has proved itself with it. Until then it may be issued anew. */
+  /** The device has authenticated with this credential at least once. Until then, a new bootstrap may replace it. */
   readonly attached: boolean;
 }
 
-/** Credentials that bootstraps issued, one for each device. */
+/**
+ * Durable store of the credentials of devices, one per device. They come from a local bootstrap, from the DM server or
+ * from the configuration (`origin`). All are kept in memory too.
+ */
 export class Credentials {
+  /** Maximum number of devices. */
   readonly limit: number;
   readonly #database: DatabaseSync;
   readonly #known = new Map<string, GatewayCredential>();
-  /** Device IDs by the names of their nodes. */
+  /** Device IDs by node name (`hashedName`). */
   readonly #ids = new Map<string, string>();
 
   constructor(database: DatabaseSync, limit: number) {
@@ -38,18 +42,21 @@ export class Credentials {
     return [...this.#known.values()];
   }
 
-  /** By the name of the device's node. */
+  /** Finds a credential by the node name of its device (`hashedName`). */
   named(name: string): GatewayCredential | undefined {
     const deviceId = this.#ids.get(name);
     return deviceId === undefined ? undefined : this.#known.get(deviceId);
   }
 
-  /** @throws {PosternError} `full` */
+  /**
+   * Adds or replaces the credential of a device.
+   * @throws {PosternError} `full` when the device is new and the limit is reached
+   */
   put(credential: GatewayCredential): void {
     const { deviceId, clientName, clientSecret, clientNonce, serverSecret, serverNonce, origin, attached } =
       credential;
     if (!this.#known.has(deviceId) && this.#known.size >= this.limit)
-      throw new PosternError('full', `credentials of ${this.limit} devices are held`);
+      throw new PosternError('full', `the limit of ${this.limit} devices with credentials is reached`);
     this.#database
       .prepare(
         `INSERT OR REPLACE INTO credential (device_id, client_name, client_secret, client_nonce, server_secret, server_nonce, origin, attached)
@@ -75,7 +82,7 @@ export class Credentials {
   }
 
   #keep(credential: GatewayCredential): void {
-    // A nonce may be a part of a buffer of eight kilobytes, which it would keep from being freed.
+    // A nonce may be a view of a pooled 8 KiB buffer. Without a copy, the whole buffer would stay in memory.
     const clientNonce = new Uint8Array(credential.clientNonce);
     const serverNonce = new Uint8Array(credential.serverNonce);
     this.#known.set(credential.deviceId, { ...credential, clientNonce, serverNonce });

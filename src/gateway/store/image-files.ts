@@ -21,12 +21,16 @@ import { hashedName } from '../../base/hashed-name.ts';
 
 const partSuffix = '.part';
 
-/** Bytes that are read at one time, and pieces that are kept: devices that load together want the same ones. */
+/**
+ * Read cache: size of a piece in bytes, and number of pieces kept in memory. The cache helps because devices that load
+ * at the same time need the same pieces.
+ */
 const piece = { bytes: 64 * 1024, kept: 32 } as const;
 
 /**
- * The bytes of images, a file each: `.part` while it comes, and renamed when it was found right. Files are opened once
- * and read at any place, a piece at a time, so what serves a thousand devices holds two megabytes.
+ * The bytes of images, one file per image. A file has the suffix `.part` while it is received. It gets its final name
+ * when it was verified. Files are opened once and read at any position through the read cache, so the memory in use
+ * stays at 2 MiB for any number of devices.
  */
 export class ImageFiles implements Disposable {
   readonly #directory: string;
@@ -35,8 +39,8 @@ export class ImageFiles implements Disposable {
   readonly #pieces = new BoundedMap<string, Buffer>(piece.kept);
 
   /**
-   * Without a directory the files last as long as the process.
-   * @throws {PosternError} `configuration`
+   * @param directory folder of the files; when undefined, a temporary folder that is deleted on dispose
+   * @throws {PosternError} `configuration` when the folder cannot be created
    */
   constructor(directory: string | undefined) {
     this.#isTemporary = directory === undefined;
@@ -54,16 +58,17 @@ export class ImageFiles implements Disposable {
     if (this.#isTemporary) rmSync(this.#directory, { recursive: true, force: true });
   }
 
-  /** Bytes that came so far. */
+  /** Bytes of the image received so far (size of the `.part` file). */
   received(name: string): number {
     return sizeOf(this.path(name) + partSuffix) ?? 0;
   }
 
+  /** Whether the verified image is there. */
   has(name: string): boolean {
     return sizeOf(this.path(name)) !== undefined;
   }
 
-  /** Bytes of all files, those that are coming included. */
+  /** Bytes of all files, `.part` files included. */
   get bytes(): number {
     return readdirSync(this.#directory).reduce(
       (sum, file) => sum + (sizeOf(join(this.#directory, file)) ?? 0),
@@ -72,8 +77,9 @@ export class ImageFiles implements Disposable {
   }
 
   /**
-   * Writes to the end of what came, or in place of it.
-   * @throws {PosternError} `full` when the flash is
+   * Appends a chunk to the `.part` file.
+   * @param from position of the chunk in the image; 0 starts the file again
+   * @throws {PosternError} `full` when the disk is full, `internal` when the file cannot be written otherwise
    */
   append(name: string, chunk: Uint8Array, from: number): void {
     try {
@@ -86,19 +92,19 @@ export class ImageFiles implements Disposable {
     } catch (cause) {
       const { code } = cause as NodeJS.ErrnoException;
       if (code === 'ENOSPC' || code === 'EDQUOT')
-        throw new PosternError('full', 'no room for images on the flash', { cause });
+        throw new PosternError('full', 'the disk has no room for the image', { cause });
       throw new PosternError('internal', `image ${name} cannot be written: ${code}`, { cause });
     }
   }
 
-  /** SHA-256 of what came, read back from where it was written, in hexadecimal. */
+  /** SHA-256 of the `.part` file in hexadecimal. It is read back from the disk, so write errors are found too. */
   async hashPart(name: string): Promise<string> {
     const hash = createHash('sha256');
     for await (const chunk of createReadStream(this.path(name) + partSuffix)) hash.update(chunk as Buffer);
     return hash.digest('hex');
   }
 
-  /** What came is whole and right: from now on it is served, and a power cut does not take it away. */
+  /** Gives the verified `.part` file its final name. The image survives a power cut once this returns. */
   accept(name: string): void {
     const part = this.path(name) + partSuffix;
     syncFile(part);
@@ -107,16 +113,21 @@ export class ImageFiles implements Disposable {
     syncFolder(this.#directory);
   }
 
+  /** Deletes the `.part` file, if any. */
   dropPart(name: string): void {
     rmSync(this.path(name) + partSuffix, { force: true });
   }
 
+  /** Deletes the verified image, if any. */
   drop(name: string): void {
     this.#close(name);
     rmSync(this.path(name), { force: true });
   }
 
-  /** @throws {PosternError} `notFound` */
+  /**
+   * Reads up to `length` bytes at position `from`. Returns fewer bytes at the end of the file.
+   * @throws {PosternError} `notFound` when the image is not there
+   */
   read(name: string, from: number, length: number): Uint8Array {
     const at = from % piece.bytes;
     if (at + length > piece.bytes) return this.#readFile(name, from, length);
@@ -136,7 +147,7 @@ export class ImageFiles implements Disposable {
       try {
         file = openSync(this.path(name), 'r');
       } catch (cause) {
-        throw new PosternError('notFound', `image ${name} is not kept`, { cause });
+        throw new PosternError('notFound', `there is no image ${name}`, { cause });
       }
       this.#open.set(name, file);
     }
@@ -151,7 +162,7 @@ export class ImageFiles implements Disposable {
     for (const key of [...this.#pieces.keys()]) if (key.startsWith(`${name} `)) this.#pieces.delete(key);
   }
 
-  /** Where an image lies, or will. Names come from a server: they are no paths. */
+  /** Path of the image file, present or not. The file name is a hash, because a server chooses the image name. */
   path(name: string): string {
     return join(this.#directory, hashedName(name));
   }

@@ -1,28 +1,31 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { transaction } from '../../base/database.ts';
 
-/** What is known of an image that the gateway keeps for its devices. */
+/** Record of an image in the gateway's image cache. */
 export interface ImageRecord {
+  /** Name of the image's node in the Image Inventory. */
   readonly name: string;
+  /** A value of `ImageState` (mo/gw-image-inventory.ts). */
   readonly state: number;
-  /** Bytes of all of it, as far as they are known. */
+  /** Size of the whole image in bytes; absent while it is unknown. */
   readonly size?: number;
-  /** SHA-256 of what is kept, in hexadecimal. */
+  /** SHA-256 of the stored image in hexadecimal. */
   readonly hash?: string;
-  /** What the download server calls this version: its ETag, or when it was changed. */
+  /** Validator of this version at the download server: its strong ETag, or its Last-Modified date. */
   readonly validator?: string;
-  /** The server pushed it, so it can be had from nowhere else. */
+  /** The DM server pushed the image, so it cannot be downloaded again. */
   readonly inline: boolean;
-  /** Wall time in milliseconds of when it was asked for last. */
+  /** Wall time in milliseconds of the last use: when a device began to load the image, else when the record was made. */
   readonly used: number;
-  /** The operation under way: who asked for it, and by which correlator. */
+  /** ServerID of the DM server that ordered the operation under way. */
   readonly server?: string;
+  /** Correlator of that operation. */
   readonly correlator?: string;
-  /** FUMO result code of why it is not there. */
+  /** FUMO result code of the last operation (OMA FUMO 1.0, section 8.2). */
   readonly result?: number;
 }
 
-/** Records of the image cache, durable; the bytes are in files. */
+/** Durable records of the image cache, all kept in memory too. The bytes are in `ImageFiles`. */
 export class Images {
   readonly #database: DatabaseSync;
   readonly #known = new Map<string, ImageRecord>();
@@ -77,7 +80,7 @@ export class Images {
     this.#known.set(name, record);
   }
 
-  /** Writes all changes of `work`, or none when it throws. */
+  /** Runs `work` in one transaction: either all its changes are stored, or none. */
   inTransaction(work: () => void): void {
     transaction(this.#database, work);
   }

@@ -3,8 +3,9 @@ import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
 import type { BootstrapOrigin, DeviceRecord, DeviceRecords, Protocol } from '../../mo/device-record.ts';
 
-/** The End Devices that are attached. A full inventory refuses new ones. */
+/** Durable records of the attached devices, all kept in memory too. A full inventory refuses new devices. */
 export class Inventory implements DeviceRecords {
+  /** Maximum number of devices. */
   readonly limit: number;
   readonly #records = new Map<string, DeviceRecord>();
   readonly #ids = new Map<string, string>();
@@ -25,17 +26,17 @@ export class Inventory implements DeviceRecords {
     return this.#records.size;
   }
 
-  /** One after the other; the inventory may change meanwhile. */
+  /** All records. The inventory may change during the iteration. */
   values(): IterableIterator<DeviceRecord> {
     return this.#records.values();
   }
 
-  /** Names of the records' nodes. */
+  /** Node names of all records (`hashedName`). */
   names(): string[] {
     return [...this.#ids.keys()];
   }
 
-  /** By the name of its node. */
+  /** Finds a record by its node name. */
   named(name: string): DeviceRecord | undefined {
     const deviceId = this.#ids.get(name);
     return deviceId === undefined ? undefined : this.#records.get(deviceId);
@@ -51,10 +52,13 @@ export class Inventory implements DeviceRecords {
     this.#ids.delete(hashedName(deviceId));
   }
 
-  /** @throws {PosternError} `full` */
+  /**
+   * Adds or replaces the record of a device.
+   * @throws {PosternError} `full` when the device is new and the limit is reached
+   */
   put(record: DeviceRecord): void {
     if (!this.#records.has(record.deviceId) && this.#records.size >= this.limit)
-      throw new PosternError('full', `the inventory holds ${this.limit} devices`);
+      throw new PosternError('full', `the limit of ${this.limit} devices in the inventory is reached`);
     this.#put.run(
       record.deviceId,
       record.state,

@@ -1,24 +1,28 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { keepLatest } from '../../base/database.ts';
 
-/** An alert on its way to the DM server. `sequence` rises and is never used twice. */
+/** An alert that waits for delivery to a DM server. */
 export interface OutboxEntry {
+  /** Rises with each entry. A number is never used twice. */
   readonly sequence: number;
   readonly kind: string;
+  /** Subject of the alert: a device ID, or the name of the operation that ended. */
   readonly deviceId: string;
-  /** JSON. */
+  /** Body as JSON; its shape depends on `kind`. */
   readonly body: string;
-  /** ServerID of the DM server that it is for; the gateway's own when absent. */
+  /** ServerID of the recipient; absent for the gateway's own DM server. */
   readonly server?: string;
 }
 
 /**
- * Alerts that the DM server has not acknowledged. Durable and bounded: of one kind and device only the latest is kept,
- * since it says all that the earlier ones said; at the bound the oldest goes, and `dropped` counts it.
+ * Durable queue of alerts that no DM server has acknowledged yet. Only the latest alert of each kind and device is kept,
+ * because it supersedes the earlier ones. At the limit, the oldest alert is deleted and counted in `dropped`.
  */
 export class Outbox {
+  /** Maximum number of entries. */
   readonly limit: number;
   readonly #database: DatabaseSync;
+  /** Alerts deleted at the limit since the start. */
   dropped = 0;
 
   constructor(database: DatabaseSync, limit: number) {
@@ -30,7 +34,7 @@ export class Outbox {
     return Number(this.#database.prepare('SELECT count(*) AS n FROM outbox').get()?.n);
   }
 
-  /** Part of the caller's transaction, when there is one. */
+  /** Adds an alert and deletes an earlier one of the same kind and device. Joins the caller's transaction, if any. */
   add(kind: string, deviceId: string, body: string, server?: string): void {
     this.#database.prepare('DELETE FROM outbox WHERE kind = ? AND device_id = ?').run(kind, deviceId);
     this.#database
@@ -39,7 +43,7 @@ export class Outbox {
     this.dropped += keepLatest(this.#database, 'outbox', this.limit);
   }
 
-  /** DM servers that something waits for; undefined is the gateway's own. */
+  /** ServerIDs of the recipients of all entries. `undefined` stands for the gateway's own DM server. */
   servers(): (string | undefined)[] {
     return this.#database
       .prepare('SELECT DISTINCT server FROM outbox')
@@ -47,7 +51,7 @@ export class Outbox {
       .map(({ server }) => (server === null ? undefined : String(server)));
   }
 
-  /** Whether something of another kind waits. */
+  /** Whether an entry of any kind other than `kinds` waits. */
   hasOtherThan(kinds: readonly string[]): boolean {
     return (
       this.#database
@@ -56,7 +60,7 @@ export class Outbox {
     );
   }
 
-  /** What waits for one DM server, the oldest first. */
+  /** The oldest `count` entries for one DM server, oldest first. Without `server`: for the gateway's own. */
   peek(count: number, server?: string): OutboxEntry[] {
     return this.#database
       .prepare('SELECT * FROM outbox WHERE server IS ? ORDER BY sequence LIMIT ?')
@@ -70,7 +74,7 @@ export class Outbox {
       }));
   }
 
-  /** The server has it. */
+  /** Deletes an entry that its DM server has acknowledged. */
   remove(sequence: number): void {
     this.#database.prepare('DELETE FROM outbox WHERE sequence = ?').run(sequence);
   }

@@ -1,34 +1,42 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { BoundedMap } from '../../base/bounded-map.ts';
 
-/** An LwM2M client that has registered, and how it is reached. */
+/** Registration of an LwM2M client (LwM2M core 1.1, section 6.2). */
 export interface Registration {
   /** Endpoint name. */
   readonly deviceId: string;
-  /** What stands for the registration in its Location-Path. */
+  /** Second segment of the registration's Location-Path, behind `rd`. */
   readonly location: string;
+  /** IP address from which the client registered or sent its last update that was stored. */
   readonly address: string;
   readonly port: number;
+  /** LwM2M version, such as `1.1`. */
   readonly version: string;
   /** Seconds. */
   readonly lifetime: number;
+  /** The client sleeps, and listens only for a while after it has sent something. */
   readonly queueMode: boolean;
-  /** Segments before the path of each object. */
+  /** Path segments in front of each object path (root path). */
   readonly root: readonly string[];
-  /** Objects and instances, by their IDs. */
+  /** Paths of objects and object instances, as lists of IDs. */
   readonly paths: readonly (readonly number[])[];
-  /** Content formats that the client names. */
+  /** Content formats that the client announced. */
   readonly formats: readonly number[];
 }
 
-/** Registrations of LwM2M clients, one for each; they outlive a restart, since clients believe that they do. */
+/**
+ * Durable store of the registrations of LwM2M clients, one per client. Registrations survive a restart of the gateway,
+ * because the clients assume that they are still valid.
+ */
 export class Registrations {
   readonly #known: BoundedMap<string, Registration>;
   readonly #deviceAt = new Map<string, string>();
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
 
-  /** @param limit at which the one that was renewed longest ago goes; its client registers again */
+  /**
+   * @param limit maximum number; beyond it, the registration stored longest ago is deleted (its client registers again)
+   */
   constructor(database: DatabaseSync, limit: number) {
     this.#put = database.prepare('INSERT OR REPLACE INTO registration (device_id, body) VALUES (?, ?)');
     this.#delete = database.prepare('DELETE FROM registration WHERE device_id = ?');
@@ -44,6 +52,7 @@ export class Registrations {
     return this.#known.get(deviceId);
   }
 
+  /** Finds a registration by its `location`. */
   at(location: string): Registration | undefined {
     return this.#known.get(this.#deviceAt.get(location) ?? '');
   }
@@ -52,6 +61,7 @@ export class Registrations {
     return this.#known.values();
   }
 
+  /** Adds or replaces the registration of a client. */
   put(registration: Registration): void {
     this.#put.run(registration.deviceId, JSON.stringify(registration));
     this.#keep(registration);

@@ -1,7 +1,7 @@
 import type { Schema } from '../../base/database.ts';
 import { nodeTables } from '../../dm/stored-nodes.ts';
 
-/** The tables of a gateway. */
+/** The tables in the state file of a gateway. */
 export const gatewaySchema: Schema = {
   party: 'gateway',
   applicationId: 0x50734757,

@@ -1,26 +1,30 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { transaction } from '../../base/database.ts';
 
-/** An update of the gateway itself that has not ended yet. It outlives the restart in its middle. */
+/** An update of the gateway itself that has not ended yet. The record survives the restart into the new slot. */
 export interface UpdateRecord {
   readonly operation: 'Download' | 'Update' | 'DownloadAndUpdate';
   readonly url: string;
-  /** DM server that ordered it; none when somebody at the gateway did. */
+  /** ServerID of the DM server that ordered the update; absent when it was started at the gateway itself. */
   readonly server?: string;
   readonly correlator?: string;
+  /** `trying`: the slot is written, and the gateway restarts or has restarted into it. */
   readonly phase: 'downloading' | 'installing' | 'trying';
-  /** What the download server called the version of what has come so far. */
+  /** Validator (ETag or Last-Modified) of the version that is partly downloaded. */
   readonly validator?: string;
-  /** From here on what is known when the slot was installed. */
+  /** Slot that was written. This field and those below are set in the phase `trying`. */
   readonly slot?: 'A' | 'B';
+  /** Version in that slot. */
   readonly version?: string;
+  /** Lowest version that may boot once the new version is found good. */
   readonly floor?: string;
-  /** Whether the broker was reached, and which devices were attached, before the restart. */
+  /** Whether the uplink was connected before the restart. */
   readonly wasConnected?: boolean;
+  /** Digest of the IDs of the devices attached before the restart. */
   readonly devices?: string;
 }
 
-/** At most one update is under way. */
+/** Durable store of the update under way. There is at most one. */
 export class UpdateRecords {
   readonly #database: DatabaseSync;
 
@@ -39,7 +43,7 @@ export class UpdateRecords {
       .run(JSON.stringify(record));
   }
 
-  /** It has ended; that it is told belongs to the same transaction. */
+  /** Deletes the record and runs `tell`, which reports the result, in the same transaction. */
   end(tell: () => void): void {
     transaction(this.#database, () => {
       tell();

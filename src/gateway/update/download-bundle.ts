@@ -83,7 +83,7 @@ export class BundleDownload {
         {
           received: () => this.#received,
           attempt: () => this.#attempt(url, tag, keep, signal),
-          brokeOff: (received, reason) => events.emit('warn', 'update.download-broken', { reason, received }),
+          brokeOff: (received, reason) => events.emit('update.download-broken', { reason, received }),
           clock,
           entropy,
         },
@@ -106,7 +106,7 @@ export class BundleDownload {
     if (found.validator !== validator) keep(found.validator);
     const { from, total } = found;
     this.#makeSure(from, total);
-    events.emit('info', 'update.downloading', { from, total });
+    events.emit('update.downloading', { from, total });
     // Flash may take its time: nothing here holds up the devices.
     const part = await open(partOf(file), from === 0 ? 'w' : 'a', 0o600);
     let at = from;
@@ -118,7 +118,7 @@ export class BundleDownload {
         if (at > limits.bytes) throw new PosternError('tooLarge', 'the bundle is too large');
         this.progress = { received: at, total };
         if (total !== undefined && Math.floor((at * 10) / total) > tenth)
-          events.emit('info', 'update.progress', { received: at, total });
+          events.emit('update.download-progress', { received: at, total });
         signal.throwIfAborted();
       }
     } catch (thrown) {

@@ -29,7 +29,7 @@ export async function passHealthGate(
     let complaint: string | undefined;
     for (const check of checks) complaint ??= await check();
     if (complaint === undefined) return undefined;
-    if (complaint !== last) events.emit('info', 'update.not-healthy-yet', { reason: complaint });
+    if (complaint !== last) events.emit('update.not-healthy-yet', { reason: complaint });
     last = complaint;
     if (clock.now() - begun + interval > deadline) return complaint;
     await pause(clock, interval, signal);

@@ -53,12 +53,12 @@ export async function launch(parts: LauncherParts, signal: AbortSignal): Promise
     const { slot, isTried } = chooseSlot(boot);
     const chosen = [slot, otherSlot(slot)].find((one) => existsSync(programOf(directory, one)));
     if (!chosen) throw new PosternError('configuration', `no slot in ${directory} has a program`);
-    events.emit('info', 'slot.starting', { slot: chosen, tried: isTried });
+    events.emit('slot.starting', { slot: chosen, tried: isTried });
     const begun = clock.now();
     const code = await runProgram(programOf(directory, chosen), chosen, args, signal);
     if (code === 0 || signal.aborted) return;
     if (code === restartExitCode) continue;
-    events.emit('error', 'slot.ended', { slot: chosen, code });
+    events.emit('slot.ended', { slot: chosen, code });
     if (isTried) continue;
     if (clock.now() - begun > retry.cap) delays = backoff(retry, entropy);
     await pause(clock, delays.next().value, signal).catch(() => {});

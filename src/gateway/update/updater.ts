@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import type { Clock } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { publicUrl } from '../../base/public-url.ts';
 import type { FirmwareBranch, FirmwareOrder } from '../../mo/firmware-branch.ts';
 import { FumoRefusal, FumoResult, FumoState } from '../../mo/fumo.ts';
 import type { UpdateRecord, UpdateRecords } from '../store/update-record.ts';
@@ -128,7 +129,7 @@ export class Updater implements AsyncDisposable {
       .catch((thrown) => {
         if (this.#stop.signal.aborted) return;
         const { message } = asPosternError(thrown);
-        this.#parts.events.emit('error', 'update.stuck', { reason: message });
+        this.#parts.events.emit('update.stuck', { reason: message });
       })
       .finally(() => {
         this.#running = undefined;
@@ -166,7 +167,7 @@ export class Updater implements AsyncDisposable {
       throw thrown;
     }
     branch.state = FumoState.Downloaded;
-    events.emit('info', 'update.downloaded', { from: record.url.slice(0, 200) });
+    events.emit('update.downloaded', { from: publicUrl(record.url).slice(0, 200) });
   }
 
   /** What the bundle says, when it may be installed here. */
@@ -199,8 +200,8 @@ export class Updater implements AsyncDisposable {
     const slot = otherSlot(slots.current);
     // Nothing leads to this slot while it is written.
     slots.boot.change({ good: slots.current, trying: undefined, left: 0 });
-    events.emit('info', 'update.installing', { slot, version });
-    await slots.install((percent) => events.emit('info', 'update.progress', { slot, percent }));
+    events.emit('update.installing', { slot, version });
+    await slots.install((percent) => events.emit('update.install-progress', { slot, percent }));
     records.put({
       ...record,
       phase: 'trying',
@@ -212,7 +213,7 @@ export class Updater implements AsyncDisposable {
     });
     slots.boot.change({ trying: slot, left: attempts, failed: undefined });
     bundle.drop();
-    events.emit('info', 'update.restarting', { slot, version });
+    events.emit('update.restarting', { slot, version });
     slots.restart();
   }
 
@@ -244,7 +245,7 @@ export class Updater implements AsyncDisposable {
       this.#stop.signal,
     );
     if (complaint !== undefined) {
-      events.emit('error', 'update.not-healthy', {
+      events.emit('update.not-healthy', {
         slot: slots.current,
         version: slots.version,
         reason: complaint,
@@ -255,7 +256,7 @@ export class Updater implements AsyncDisposable {
     const raised = Math.max(floor, versionNumber(record.floor ?? '') ?? 0);
     slots.boot.change({ good: slots.current, trying: undefined, left: 0, floor: raised });
     settledWell();
-    events.emit('info', 'update.healthy', { slot: slots.current, version: slots.version });
+    events.emit('update.healthy', { slot: slots.current, version: slots.version });
     if (record.operation) this.#end(record as UpdateRecord, FumoResult.Ok);
   }
 
@@ -268,7 +269,7 @@ export class Updater implements AsyncDisposable {
       branch.state = stateAfter(isDownload, result, hasData, branch.state);
     this.#last = { result, reason };
     records.end(() => ended(record, result));
-    events.emit(result === FumoResult.Ok ? 'info' : 'warn', 'update.ended', {
+    events.emit(result === FumoResult.Ok ? 'update.ended' : 'update.failed', {
       operation: record.operation,
       version: record.version,
       result,

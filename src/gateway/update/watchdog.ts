@@ -56,7 +56,7 @@ export class Watchdog implements AsyncDisposable {
     while (!signal.aborted) {
       const complaint = await check();
       if (complaint === undefined) writeSync(file, '\0');
-      else events.emit('error', 'watchdog.hungry', { reason: complaint });
+      else events.emit('watchdog.hungry', { reason: complaint });
       await pause(clock, interval, signal).catch(() => {});
     }
   }

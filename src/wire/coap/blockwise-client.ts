@@ -7,35 +7,47 @@ import { Code, isSuccess } from './codes.ts';
 import type { CoapEndpoint } from './endpoint.ts';
 import { Option, opaque, optionValue, sorted, uint, uintOption, uriOptions } from './options.ts';
 
+/** One request with a body of any size. */
 export interface CoapCall {
+  /** Request code, such as `Code.GET`. */
   readonly method: number;
+  /** Uri-Path segments, not percent-encoded. */
   readonly path: readonly string[];
+  /** Uri-Query parts, `name=value` each. */
   readonly query?: readonly string[];
+  /** Content-Format number of the payload. */
   readonly contentFormat?: number;
+  /** Content-Format number that the response should have. */
   readonly accept?: number;
+  /** Further options, sent with every block of the call. */
   readonly options?: readonly CoapOption[];
   readonly payload?: Uint8Array;
-  /** Milliseconds for each exchange of the call. */
+  /** Milliseconds that each exchange may take. A call with several blocks has several exchanges. */
   readonly timeout: number;
+  /** Cancels the call. */
   readonly signal?: AbortSignal | undefined;
 }
 
+/** The response of a call. `payload` is the whole body; `code` and `options` are those of its first block. */
 export interface CoapAnswer {
   readonly code: number;
   readonly options: readonly CoapOption[];
   readonly payload: Uint8Array;
 }
 
-/** Bytes of a response body that is fetched block by block. */
+/** Most bytes of a response body that is fetched block by block. */
 const bodyLimit = 1024 * 1024;
 
 const blockOf = (message: CoapMessage, which: typeof Option.Block1): Block | undefined =>
   unpackBlock(uintOption(message.options, which));
 
 /**
- * One request with bodies of any size both ways: Block1 up, Block2 down (RFC 7959), a Request-Tag when the body goes up
- * in blocks (RFC 9175).
- * @throws {PosternError} `timeout`, `unavailable`, `full`, `tooLarge`, or `malformed` when the blocks do not fit together
+ * Sends one request and returns its response. The body of the request goes out in blocks by Block1, the body of the
+ * response comes in by Block2 (RFC 7959). A request body of several blocks also gets a Request-Tag (RFC 9175).
+ * Resolves with the response whatever its code, so the caller checks `code`.
+ * @throws {PosternError} `timeout`, `unavailable` or `full` from the endpoint; `tooLarge` for a response body of more
+ *   than 1 MiB; `malformed` when a response has a wrong block number, block size or critical option; `conflict` when
+ *   the ETag changes between two blocks of the response
  */
 export async function call(
   endpoint: CoapEndpoint,
@@ -74,7 +86,8 @@ async function upload(send: Send, payload: Uint8Array): Promise<CoapMessage> {
     if (at === 0) options.push(uint(Option.Size1, payload.length));
     const answer = await send(options, payload.subarray(at, at + size));
     const echoed = blockOf(answer, Option.Block1);
-    // The server wants smaller blocks, right away or from the start (RFC 7959 section 2.9.3).
+    // The server asks for smaller blocks (RFC 7959 section 2.9.3). After 4.13 the upload starts again from block 0,
+    // after any other code it continues with the next block.
     if (echoed && echoed.exponent < exponent) {
       exponent = echoed.exponent;
       if (answer.code === Code.RequestEntityTooLarge) {
@@ -102,7 +115,10 @@ async function collect(send: Send, first: CoapMessage): Promise<CoapAnswer> {
     const got = blockOf(next, Option.Block2);
     if (!isSuccess(next.code)) return next;
     if (got?.number !== number || got.exponent !== block.exponent)
-      throw new PosternError('malformed', 'the blocks of a response do not fit together');
+      throw new PosternError(
+        'malformed',
+        'the response has another block number or block size than requested',
+      );
     const sameBody = Buffer.compare(
       etag ?? new Uint8Array(),
       optionValue(next.options, Option.ETag) ?? new Uint8Array(),

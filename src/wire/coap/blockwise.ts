@@ -9,31 +9,39 @@ import { Option, sorted, uint, uintOption } from './options.ts';
 
 /** The value of Block1 or Block2 (RFC 7959 section 2.2). */
 export interface Block {
+  /** Index of the block, from 0. */
   readonly number: number;
+  /** Whether further blocks follow. */
   readonly more: boolean;
-  /** Size exponent: a block has 2^(exponent + 4) bytes. */
+  /** Size exponent (SZX): a block has 2^(exponent + 4) bytes. 0 to 6; 7 is reserved. */
   readonly exponent: number;
 }
 
+/** Exponent of the largest block size, 1024 bytes (RFC 7959 section 2.2). */
 export const largestExponent = 6;
+/** Bytes of a block with this size exponent. */
 export const blockSize = (exponent: number): number => 1 << (exponent + 4);
+/** A block as the unsigned integer that a Block1 or Block2 option holds. */
 export const packBlock = ({ number, more, exponent }: Block): number =>
   number * 16 + (more ? 8 : 0) + exponent;
 
+/** Reads the unsigned integer of a Block1 or Block2 option. Returns `undefined` for an option that is absent. */
 export function unpackBlock(value: number | undefined): Block | undefined {
   if (value === undefined) return undefined;
   return { number: Math.floor(value / 16), more: (value & 8) !== 0, exponent: value & 7 };
 }
 
+/** Bounds of the block-wise transfers of one endpoint. Request bodies and response bodies are counted separately. */
 export interface BlockwiseLimits {
-  /** Bytes of one request body. */
+  /** Most bytes of one request body. */
   readonly bodyBytes: number;
-  /** Request bodies and response bodies in transfer at one time, for all and for one peer. */
+  /** Most bodies in transfer at one time, of all peers. */
   readonly transfers: number;
+  /** Most bodies in transfer at one time, of one peer. */
   readonly transfersPerPeer: number;
-  /** Bytes of all bodies in transfer. */
+  /** Most bytes of all bodies in transfer together. */
   readonly totalBytes: number;
-  /** Milliseconds that a transfer may lie still. */
+  /** Milliseconds without a new block after which a transfer is dropped. */
   readonly idle: number;
 }
 
@@ -45,18 +53,27 @@ export const blockwiseDefaults: BlockwiseLimits = {
   idle: 60_000,
 };
 
+/** A request body that is arriving, or a response body that is being fetched. */
 interface Transfer {
+  /** Key of the remote. */
   readonly peer: string;
   readonly chunks: Uint8Array[];
+  /** Bytes of all chunks. */
   bytes: number;
   expires: Monotonic;
-  /** Of a response in transfer: all of it. */
+  /** For a response body: the whole response. */
   head?: Reply;
-  /** Of a response in transfer: bytes that may go out in blocks larger than their own requests allow. */
+  /**
+   * For a response body: how many bytes may still go out in blocks that are larger than the amplification limit allows
+   * for the request of that block alone. It starts with what the first request allowed.
+   */
   credit: number;
 }
 
-/** Transfers under way of one direction, dropped when they lie still, and the oldest first at the bounds. */
+/**
+ * The transfers of one direction. A transfer without a new block for `idle` milliseconds is dropped. At the bound for
+ * all peers the oldest transfer is dropped; at the bound for one peer a new transfer is refused.
+ */
 class Transfers {
   readonly #limits: BlockwiseLimits;
   readonly #clock: Clock;
@@ -81,7 +98,7 @@ class Transfers {
     return undefined;
   }
 
-  /** False when the bounds leave no room. */
+  /** Starts a transfer and drops an earlier one with the same key. Returns `undefined` when the peer has too many. */
   begin(key: string, peer: string): Transfer | undefined {
     this.delete(key);
     this.#expire();
@@ -93,6 +110,7 @@ class Transfers {
     return transfer;
   }
 
+  /** Returns false, and adds nothing, when the bound for the bytes of all transfers would be passed. */
   append(transfer: Transfer, chunk: Uint8Array): boolean {
     if (this.#bytes + chunk.length > this.#limits.totalBytes) return false;
     transfer.chunks.push(chunk);
@@ -126,7 +144,11 @@ class Transfers {
   }
 }
 
-/** Options that tell two transfers of one peer apart: all but the block options (RFC 7959 section 2.5, RFC 9175 section 3.3). */
+/**
+ * Key of a transfer: the remote, the method and the options, which distinguish two transfers of one peer (RFC 7959
+ * section 2.5, RFC 9175 section 3.3). Block1, Block2, Size1 and Observe are left out, since they may differ between
+ * the requests of one transfer.
+ */
 function transferKey(request: CoapRequest): string {
   let key = `${request.remote.key} ${request.method}`;
   for (const { number, value } of request.message.options) {
@@ -141,8 +163,8 @@ const continued = (block: Block): Reply =>
   reply(Code.Continue, { options: [uint(Option.Block1, packBlock(block))] });
 
 /**
- * Block-wise transfer of both directions around a handler that sees whole bodies only (RFC 7959). A body is handed on
- * when its last block is there, or not at all.
+ * Block-wise transfer in both directions around a handler that sees whole bodies only (RFC 7959). The handler gets a
+ * request body when its last block has arrived. An incomplete body never reaches the handler.
  */
 export class Blockwise {
   readonly #handler: Handler;
@@ -157,10 +179,12 @@ export class Blockwise {
     this.#outgoing = new Transfers(limits, clock);
   }
 
+  /** Number of request bodies and response bodies in transfer. */
   get footprint() {
     return { incoming: this.#incoming.size, outgoing: this.#outgoing.size };
   }
 
+  /** The wrapped handler, to be given to an endpoint. */
   readonly handle: Handler = (request) => {
     const { options } = request.message;
     const block1 = unpackBlock(uintOption(options, Option.Block1));
@@ -176,7 +200,7 @@ export class Blockwise {
     const { payload, remote } = request;
     const key = transferKey(request);
     if (block.more && payload.length !== blockSize(block.exponent))
-      return refusal(Code.BadRequest, 'block of another size than it says');
+      return refusal(Code.BadRequest, 'payload length differs from the block size');
     const announced = uintOption(request.message.options, Option.Size1) ?? 0;
     if (
       Math.max(announced, block.number * blockSize(block.exponent) + payload.length) > this.#limits.bodyBytes
@@ -234,7 +258,7 @@ export class Blockwise {
         transfer.head = response;
         transfer.credit = request.allowance;
       }
-      // What cannot be kept can still be made again, if the request is safe to repeat.
+      // A response that cannot be kept can be made again for each later block, but only if the request has no effect.
       if (!kept && request.method !== Code.GET)
         return refusal(Code.ServiceUnavailable, 'too many transfers', { maxAge: 5 });
     }
@@ -250,7 +274,7 @@ export class Blockwise {
       const outcome = this.#handler(request);
       const pick = (response: Reply | undefined) =>
         response && !isError(response) && !fits(request, response, block)
-          ? tooMuch()
+          ? blockTooLarge()
           : response && !isError(response)
             ? (slice(response, block) ?? refusal(Code.BadRequest, 'no such block'))
             : response;
@@ -260,7 +284,7 @@ export class Blockwise {
     const part = slice(kept, block);
     if (!part) return refusal(Code.BadRequest, 'no such block');
     if (!fits(request, kept, block)) {
-      if (transfer.credit < part.payload.length) return tooMuch();
+      if (transfer.credit < part.payload.length) return blockTooLarge();
       transfer.credit -= part.payload.length;
     }
     if ((block.number + 1) * blockSize(block.exponent) >= kept.payload.length) this.#outgoing.delete(key);
@@ -268,7 +292,11 @@ export class Blockwise {
   }
 }
 
-/** The block size for a response: as wished if all of it may go out at once, else what a request for one block allows. */
+/**
+ * The size exponent for the blocks of a response. It is the wished one when the whole response is within the request's
+ * allowance. Otherwise it is the largest with which the response to a request for one block stays within the
+ * amplification limit (RFC 9175 section 2.6).
+ */
 function fittingExponent(request: CoapRequest, response: Reply, wished: number): number {
   const largest = Math.min(wished, largestExponent);
   const overhead = overheadOf(request, response);
@@ -280,24 +308,32 @@ function fittingExponent(request: CoapRequest, response: Reply, wished: number):
   return exponent;
 }
 
-/** Bytes of a response's datagram without its payload, rather too many than too few. */
+/** Bytes of a response's datagram without its payload. An upper estimate: 8 bytes stand for Block2 and Size2. */
 const overheadOf = ({ message }: CoapRequest, { options }: Reply): number =>
   4 + message.token.length + 8 + optionBytes(options);
 
-/** Whether one block of a response may answer this request. The smallest blocks always may, else there were no way. */
+/**
+ * Whether a block of this size is within the request's allowance. Blocks of the smallest size always are, since
+ * otherwise a peer that has not proved its address could not fetch the body at all.
+ */
 const fits = (request: CoapRequest, response: Reply, { exponent }: Block): boolean =>
   exponent === 0 ||
   request.allowance === Number.POSITIVE_INFINITY ||
   blockSize(exponent) + overheadOf(request, response) <= request.allowance + blockSlack;
 
-/** A request for a later block may be a little smaller than the one that the size was chosen for. */
+/**
+ * Bytes that a block may exceed the allowance by. The block size was chosen for an estimated request, and the actual
+ * request for a later block may be a little smaller.
+ */
 const blockSlack = 16;
 
-const tooMuch = (): Reply => refusal(Code.BadRequest, 'go on with the block size of the first block');
+const blockTooLarge = (): Reply =>
+  refusal(Code.BadRequest, 'block too large for this request, use the block size of the first response');
 
 const optionBytes = (options: readonly CoapOption[]): number =>
   options.reduce((sum, { value }) => sum + value.length + 2, 0);
 
+/** One block of a response, with its Block2 option. Returns `undefined` for a block beyond the end of the body. */
 function slice({ content, ...response }: Reply, { number, exponent }: Block): Reply | undefined {
   const size = blockSize(exponent);
   const from = number * size;

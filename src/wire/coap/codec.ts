@@ -9,7 +9,7 @@ export interface CoapOption {
   readonly value: Uint8Array;
 }
 
-/** One CoAP message. `options` stand in ascending order of their numbers. */
+/** One CoAP message (RFC 7252 section 3). `options` are in ascending order of their numbers. */
 export interface CoapMessage {
   readonly type: Type;
   readonly code: number;
@@ -20,8 +20,9 @@ export interface CoapMessage {
 }
 
 /**
- * Why a datagram is no CoAP message. A value and not an exception: garbage from the LAN is ordinary, and must be cheap.
- * With `messageId` the header could be read, and the sender can be told by a Reset.
+ * Why a datagram is not a CoAP message. It is a value and not an exception, because malformed datagrams from the LAN
+ * are ordinary and must be cheap. `type` and `messageId` are present when the header could be read; then the sender can
+ * be answered by a Reset.
  */
 export class Malformed {
   readonly reason: string;
@@ -41,7 +42,10 @@ const payloadMarker = 0xff;
 /** Option numbers are 16 bits wide (RFC 7252 section 12.2). */
 const highestOption = 0xffff;
 
-/** Reads one datagram. The message's token, option values and payload are views into it. */
+/**
+ * Reads one datagram (RFC 7252 section 3). The token, the option values and the payload of the message are views into
+ * the datagram, not copies. Never throws.
+ */
 export function decode(datagram: Buffer): CoapMessage | Malformed {
   const end = datagram.length;
   if (end < 4) return new Malformed('shorter than a header');
@@ -107,7 +111,10 @@ function writeExtended(target: Buffer, at: number, value: number): number {
   return at + 2;
 }
 
-/** Writes one message. Token of at most 8 bytes and ascending options are the caller's duty. */
+/**
+ * Writes one message (RFC 7252 section 3). The caller ensures that the token has at most 8 bytes and that the options
+ * are in ascending order; neither is checked.
+ */
 export function encode(message: CoapMessage): Buffer {
   const { token, options, payload } = message;
   let length = 4 + token.length;

@@ -1,4 +1,7 @@
-/** Methods and response codes of RFC 7252 sections 12.1.1 and 12.1.2, RFC 7959 and RFC 8132, as the byte on the wire. */
+/**
+ * Methods and response codes as the byte on the wire: class in the upper 3 bits, detail in the lower 5 (RFC 7252
+ * sections 12.1.1 and 12.1.2, RFC 7959, RFC 8132).
+ */
 export const Code = {
   Empty: 0x00,
   GET: 0x01,
@@ -36,10 +39,10 @@ export const Code = {
   HopLimitReached: 0xa8,
 } as const;
 
-/** `0x45` as `2.05`. */
+/** The text form of a code: `0x45` gives `2.05`. */
 export const codeText = (code: number): string => `${code >> 5}.${String(code & 31).padStart(2, '0')}`;
 
-/** `2.05` as `0x45`. */
+/** The code of a text form: `2.05` gives `0x45`. */
 export const codeFromText = (text: string): number => (Number(text[0]) << 5) | Number(text.slice(2));
 
 export const isRequestCode = (code: number): boolean => code >= 0x01 && code <= 0x1f;

@@ -1,6 +1,6 @@
 /**
- * CoAP Content-Formats that Postern meets. Those of DM have no registered number, so they use the experimental range
- * (RFC 7252 section 12.3); docs/bindings.md says so.
+ * Numbers of the CoAP Content-Formats that Postern uses. The formats of DM have no registered number, so they use the
+ * experimental range (RFC 7252 section 12.3; docs/bindings.md).
  */
 export const ContentFormat = {
   TextPlain: 0,
@@ -20,7 +20,7 @@ export const ContentFormat = {
   TndsWbxml: 65006,
 } as const;
 
-/** Media types of the DM formats, as DM's HTTP binding and the MQTT envelope name them. */
+/** Media types of the DM formats, as used in DM's HTTP binding and in the MQTT envelope. */
 const mediaTypes: Readonly<Record<number, string>> = {
   [ContentFormat.SyncmlXml]: 'application/vnd.syncml.dm+xml',
   [ContentFormat.SyncmlWbxml]: 'application/vnd.syncml.dm+wbxml',
@@ -28,11 +28,13 @@ const mediaTypes: Readonly<Record<number, string>> = {
   [ContentFormat.Notification]: 'application/vnd.syncml.notification',
 };
 
-/** The formats that DM packages come in, as links tell them. */
+/** The formats of DM packages, as the value of the link attribute `ct`: numbers separated by spaces. */
 export const dmContentFormats = `${ContentFormat.SyncmlXml} ${ContentFormat.SyncmlWbxml} ${ContentFormat.SyncmlCbor}`;
 
+/** Media type of a DM format. Returns `undefined` for any other Content-Format. */
 export const mediaTypeOf = (contentFormat: number): string | undefined => mediaTypes[contentFormat];
 
+/** Content-Format of a DM media type. Returns `undefined` for any other media type. */
 export function contentFormatOf(mediaType: string): number | undefined {
   const found = Object.entries(mediaTypes).find(([, name]) => name === mediaType);
   return found && Number(found[0]);

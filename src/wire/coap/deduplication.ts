@@ -2,13 +2,15 @@ import type { Monotonic } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
 import type { Exchange, Peer } from './peer.ts';
 
+/** Bounds of deduplication: by time, by count and by bytes. At a bound the oldest exchange is forgotten. */
 export interface DeduplicationLimits {
   /** Milliseconds that a message ID is remembered: EXCHANGE_LIFETIME of RFC 7252 section 4.8.2. */
   readonly lifetime: number;
-  /** Exchanges remembered in all, and for one peer; at the bound the oldest is forgotten. */
+  /** Most exchanges that are remembered, of all peers. */
   readonly entries: number;
+  /** Most exchanges that are remembered, of one peer. */
   readonly entriesPerPeer: number;
-  /** Bytes of kept replies in all. */
+  /** Most bytes of the replies that are kept, of all peers. */
   readonly bytes: number;
 }
 
@@ -20,8 +22,9 @@ export const deduplicationDefaults: DeduplicationLimits = {
 };
 
 /**
- * What was answered to whom (RFC 7252 section 4.5), bounded by time, entries and bytes. No timer and no cache node per
- * exchange: all have one lifetime, so the order of arrival is the order of expiry, and the oldest are dropped in passing.
+ * The messages received lately and the replies to them (RFC 7252 section 4.5), bounded by time, count and bytes. All
+ * exchanges have the same lifetime, so their order of arrival is also their order of expiry. Therefore no exchange needs
+ * a timer of its own: a linked list in order of arrival is enough, and expired exchanges are dropped from its old end.
  */
 export class RecentExchanges {
   readonly #limits: DeduplicationLimits;
@@ -31,7 +34,7 @@ export class RecentExchanges {
   #entries = 0;
   #bytes = 0;
 
-  /** `forgotten` hears of a peer when its last exchange goes. */
+  /** `forgotten` is called with a peer when the last exchange of that peer is dropped. */
   constructor(limits: DeduplicationLimits, forgotten: (peer: Peer) => void) {
     this.#limits = limits;
     this.#forgotten = forgotten;
@@ -45,11 +48,12 @@ export class RecentExchanges {
     return this.#bytes;
   }
 
-  /** When the oldest expires. */
+  /** When the oldest exchange expires. `undefined` when there is none. */
   get nextExpiry(): Monotonic | undefined {
     return this.#oldest?.expires;
   }
 
+  /** Adds a message that has just arrived. Its exchange has no reply yet. */
   open(peer: Peer, messageId: number, now: Monotonic): Exchange {
     const exchange: Exchange = {
       peer,
@@ -73,6 +77,7 @@ export class RecentExchanges {
     return exchange;
   }
 
+  /** Keeps the reply, to be sent again when the message is repeated. Does nothing if the exchange was dropped. */
   complete(exchange: Exchange, reply: Buffer): void {
     if (exchange.peer.exchanges.get(exchange.messageId) !== exchange) return;
     this.#bytes += reply.length - (exchange.reply?.length ?? 0);
@@ -81,6 +86,7 @@ export class RecentExchanges {
       this.forget(this.#oldest);
   }
 
+  /** Drops all exchanges that have expired. */
   expire(now: Monotonic): void {
     while (this.#oldest && this.#oldest.expires <= now) this.forget(this.#oldest);
   }

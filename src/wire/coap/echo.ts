@@ -10,14 +10,14 @@ const macBytes = 12;
 const timeBytes = 6;
 
 /**
- * Echo values that need no memory (RFC 9175 section 2.3, appendix A): the time of issue and a MAC over it and the
- * remote, under a key that lives as long as the process. A value that comes back in time proves that the request is
- * fresh and that its sender receives at the address it claims.
+ * Echo values that need no state for each remote (RFC 9175 section 2.3 and appendix A). A value holds its time of issue
+ * and a MAC over that time and the remote. The key is random and lives as long as this object. A value that comes back
+ * within its lifetime proves that the request is fresh and that its sender receives at the address it claims.
  */
 export class EchoGuard {
   readonly #key: Uint8Array;
   readonly #clock: Clock;
-  /** Milliseconds that a value is good for. */
+  /** Milliseconds that a value is valid. */
   readonly lifetime: number;
 
   constructor(clock: Clock, entropy: Entropy, lifetime = 30_000) {
@@ -32,6 +32,7 @@ export class EchoGuard {
     return Buffer.concat([time, this.#mac(time, remote)]);
   }
 
+  /** Whether this guard issued the value to this remote within the last `lifetime` milliseconds. */
   isFresh(echo: Uint8Array, remote: Remote): boolean {
     if (echo.length !== timeBytes + macBytes) return false;
     const time = Buffer.from(echo.subarray(0, timeBytes));
@@ -40,7 +41,7 @@ export class EchoGuard {
     return age >= -1 && age <= this.lifetime;
   }
 
-  /** 4.01 with an Echo to send back (RFC 9175 section 2.3). */
+  /** Returns a 4.01 response with an Echo value, which the client repeats in its next request (RFC 9175 section 2.3). */
   challenge(request: CoapRequest, why: string): Reply {
     return refusal(Code.Unauthorized, why, { options: [opaque(Option.Echo, this.issue(request.remote))] });
   }

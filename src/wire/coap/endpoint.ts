@@ -17,18 +17,19 @@ import { type OutgoingRequest, PendingRequests } from './pending-requests.ts';
 import type { TransmissionParameters } from './transmission.ts';
 import { Transmitter, transmissionDefaults } from './transmission.ts';
 
+/** Bounds and times of one endpoint. */
 export interface EndpointLimits {
   readonly deduplication: DeduplicationLimits;
   readonly transmission: TransmissionParameters;
-  /** Requests whose handler may be at work at one time; beyond, 5.03. */
+  /** Most requests that are being handled at one time. Further requests get 5.03 with a Max-Age. */
   readonly concurrentRequests: number;
-  /** Own requests that may wait for a response at one time. */
+  /** Most requests of this endpoint that wait for a response at one time. */
   readonly pendingRequests: number;
-  /** Milliseconds until a slow response becomes a separate one (RFC 7252 section 5.2.2). */
+  /** Milliseconds until a slow response is acknowledged first and sent separately (RFC 7252 section 5.2.2). */
   readonly piggybackWithin: number;
-  /** Milliseconds over which answers to a multicast are spread (section 8.2). */
+  /** Milliseconds within which a response to a multicast request goes out, at a random time (section 8.2). */
   readonly leisure: number;
-  /** Peers remembered as reachable at the address they claim. */
+  /** Most peers that are remembered as reachable at the address they claim. */
   readonly provenPeers: number;
 }
 
@@ -42,27 +43,37 @@ export const endpointDefaults: EndpointLimits = {
   provenPeers: 16_384,
 };
 
+/** What an endpoint needs from its surroundings. */
 export interface EndpointParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
+  /** Gets each new request. An error that it throws becomes a response with the error's CoAP code. */
   readonly handler: Handler;
+  /** Sends one datagram. */
   readonly send: (datagram: Buffer, port: number, address: string) => void;
+  /** Replaces single values of `endpointDefaults`. */
   readonly limits?: Partial<EndpointLimits>;
 }
 
-/** What a separate message met: RFC 7641 needs to know. */
+/**
+ * The outcome of a notification, on which an observe relation depends (RFC 7641 section 4.5). `sent` is the only
+ * outcome of a non-confirmable one. `lost` means that no acknowledgement came, or that it could not be sent at all.
+ */
 export type Delivery = 'sent' | 'acknowledged' | 'reset' | 'lost';
 
-/** Retry hint in seconds when too much is going on. */
+/** Max-Age of the 5.03 response at overload: seconds after which the peer may try again. */
 const overloadMaxAge = 5;
 
 /**
- * One CoAP endpoint (RFC 7252) without a socket: datagrams come in by `receive` and go out by `send`. Nothing that comes
- * in makes it throw, and all that it keeps about others has a bound in `EndpointLimits`.
+ * One CoAP endpoint (RFC 7252) without a socket. Datagrams come in by `receive` and go out by `EndpointParts.send`. No
+ * datagram makes it throw. All state that it keeps about peers is bounded by `EndpointLimits`.
  */
 export class CoapEndpoint {
-  /** Hear of a Reset that no message on the wire explains; observe relations end so. */
+  /**
+   * Called for each Reset that belongs to no confirmable message on the wire. It may reject an earlier notification,
+   * which ends the observe relation.
+   */
   readonly resetListeners = new Set<(remote: Remote, messageId: number) => void>();
   readonly #limits: EndpointLimits;
   readonly #clock: Clock;
@@ -108,11 +119,12 @@ export class CoapEndpoint {
     });
   }
 
+  /** Whether `stop` was called. */
   get stopped(): boolean {
     return this.#stopped;
   }
 
-  /** How much is kept, for metrics and for the tests of the bounds. */
+  /** How much state is kept, for metrics and for the tests of the bounds. */
   get footprint() {
     return {
       peers: this.#peers.size,
@@ -123,7 +135,7 @@ export class CoapEndpoint {
     };
   }
 
-  /** The remote proved that it receives at its address, so answers to it may be of any size. */
+  /** Records that the remote receives at the address it claims. Responses to it may then be of any size. */
   vouch(remote: Remote): void {
     this.#proven.set(remote.key, true);
   }
@@ -132,6 +144,7 @@ export class CoapEndpoint {
     return this.#proven.has(remote.key);
   }
 
+  /** Takes in one datagram. `multicast` says that it was sent to a multicast address. Ignored after `stop`. */
   receive(datagram: Buffer, address: string, port: number, multicast = false): void {
     if (this.#stopped) return;
     const message = decode(datagram);
@@ -154,21 +167,25 @@ export class CoapEndpoint {
       this.#receiveSeparateResponse(known, message);
       return;
     }
-    // An empty CON is a ping (section 4.3); the rest is no message that anyone here waits for.
+    // An empty CON is a ping (section 4.3). Any other message here is a response that nothing waits for.
     if (message.type === Type.CON && !multicast)
       this.#sendDatagram(encodeEmpty(Type.RST, message.messageId), port, address);
   }
 
   /**
-   * Sends a confirmable request and resolves with its response, whatever its code.
-   * @throws {PosternError} `timeout`, `unavailable` (Reset, or stopped) or `full`
+   * Sends a confirmable request. Resolves with its response, whatever the code of the response.
+   * @throws {PosternError} `timeout`; `unavailable` when the peer sends a Reset, the signal is aborted or the endpoint
+   *   is stopped; `full` when too many requests wait; `malformed` when the response has an unacceptable critical option
    */
   async request(address: string, port: number, outgoing: OutgoingRequest): Promise<CoapMessage> {
     if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
     return await this.#requests.send(this.#peerOf(address, port), outgoing);
   }
 
-  /** Sends a response of its own accord: a notification of RFC 7641. Answers with its message ID and its fate. */
+  /**
+   * Sends a response as a message of its own: a notification (RFC 7641) or a separate response (RFC 7252 section
+   * 5.2.2). Returns its message ID and a promise for the outcome, which never rejects.
+   */
   notify(
     remote: Remote,
     token: Uint8Array,
@@ -191,7 +208,10 @@ export class CoapEndpoint {
     return { messageId, fate };
   }
 
-  /** Whether somebody answers there: an empty confirmable message, to which any endpoint sends a Reset (section 4.3). */
+  /**
+   * Resolves with whether an endpoint answers at this address within `timeout` milliseconds. Sends an empty confirmable
+   * message, which every endpoint answers by a Reset (section 4.3).
+   */
   ping(address: string, port: number, timeout: number): Promise<boolean> {
     const peer = this.#peerOf(address, port);
     const messageId = peer.takeMessageId();
@@ -212,6 +232,7 @@ export class CoapEndpoint {
     return promise;
   }
 
+  /** Stops all timers, drops all state and rejects the requests that wait, with `unavailable`. */
   stop(): void {
     this.#stopped = true;
     this.#sweep?.cancel();
@@ -248,7 +269,7 @@ export class CoapEndpoint {
     port: number,
     multicast: boolean,
   ) {
-    this.#events.emit('debug', 'coap.malformed', { reason, peer: address });
+    this.#events.emit('coap.malformed', { reason, peer: address });
     if (type === Type.CON && messageId !== undefined && !multicast)
       this.#sendDatagram(encodeEmpty(Type.RST, messageId), port, address);
   }
@@ -273,7 +294,7 @@ export class CoapEndpoint {
     const wanted = this.#requests.awaits(peer, message);
     if (message.type === Type.CON) {
       const answer = encodeEmpty(wanted ? Type.ACK : Type.RST, message.messageId);
-      // Remembered before the request is settled, which may be the last that is known of this peer.
+      // The exchange is opened before the request is settled: settling the last request would forget an idle peer.
       if (wanted)
         this.#recent.complete(this.#recent.open(peer, message.messageId, this.#clock.now()), answer);
       this.#armSweep();
@@ -289,7 +310,7 @@ export class CoapEndpoint {
       if (repeated.reply && message.type === Type.CON) this.#send(repeated.reply, peer);
       return;
     }
-    // A multicast must not ask for acknowledgements (section 8.1).
+    // A multicast request must not be confirmable (section 8.1).
     if (multicast && message.type === Type.CON) {
       this.#forgetIdle(peer);
       return;
@@ -298,8 +319,8 @@ export class CoapEndpoint {
     this.#armSweep();
     const critical = unacceptableOption(message.options);
     if (critical !== undefined) {
-      this.#events.emit('debug', 'coap.bad-option', { option: critical, peer: peer.address });
-      // Section 5.4.1: 4.02 for a confirmable request; any other is dropped.
+      this.#events.emit('coap.bad-option', { option: critical, peer: peer.address });
+      // Section 5.4.1: a confirmable request gets 4.02, a non-confirmable one is dropped.
       if (message.type === Type.CON)
         this.#respond(exchange, message, refusal(Code.BadOption, `option ${critical}`));
       return;
@@ -310,7 +331,7 @@ export class CoapEndpoint {
 
   #run(exchange: Exchange, message: CoapMessage, request: CoapRequest): void {
     if (this.#working >= this.#limits.concurrentRequests) {
-      this.#events.emit('warn', 'coap.overload', { working: this.#working });
+      this.#events.emit('coap.overload', { working: this.#working });
       this.#respond(exchange, message, {
         code: Code.ServiceUnavailable,
         options: [uint(Option.MaxAge, overloadMaxAge)],
@@ -349,7 +370,7 @@ export class CoapEndpoint {
   #failure(thrown: unknown): Reply {
     const error = asPosternError(thrown);
     if (error.code === 'internal')
-      this.#events.emit('error', 'coap.handler-failed', { message: error.message, stack: error.stack });
+      this.#events.emit('coap.handler-failed', { message: error.message, stack: error.stack });
     return refusal(codeFromText(error.coapCode), error.code === 'internal' ? '' : error.message);
   }
 
@@ -364,9 +385,10 @@ export class CoapEndpoint {
       if (response && !isError(response)) this.#answerAtLeisure(exchange, message, response);
       return;
     }
-    const owed = response ?? refusal(Code.InternalServerError, '');
-    if (acknowledged) this.notify(exchange.peer, message.token, owed, true);
-    else this.#respond(exchange, message, owed);
+    // Only a multicast request may go without a response.
+    const due = response ?? refusal(Code.InternalServerError, '');
+    if (acknowledged) this.notify(exchange.peer, message.token, due, true);
+    else this.#respond(exchange, message, due);
   }
 
   #answerAtLeisure(exchange: Exchange, message: CoapMessage, response: Reply): void {
@@ -378,7 +400,7 @@ export class CoapEndpoint {
     this.#leisurely.add(timer);
   }
 
-  /** Piggybacked on the ACK of a CON, or a NON for a NON. */
+  /** Responds to a CON on its ACK, and to a NON by a NON (section 5.2). */
   #respond(exchange: Exchange, message: CoapMessage, { code, options, payload }: Reply): void {
     const confirmed = message.type === Type.CON;
     this.#reply(
@@ -399,7 +421,7 @@ export class CoapEndpoint {
     this.#send(datagram, exchange.peer);
   }
 
-  /** One timer for the oldest exchange, so that memory comes back when nothing more arrives. */
+  /** Sets one timer, for the oldest exchange. It frees memory when no further messages arrive. */
   #armSweep(): void {
     if (this.#sweep) return;
     const next = this.#recent.nextExpiry;
@@ -412,5 +434,5 @@ export class CoapEndpoint {
   }
 }
 
-/** Milliseconds that expired exchanges may stay, so that one sweep takes many. */
+/** Milliseconds that the sweep comes after the oldest expiry, so that one sweep drops many exchanges. */
 const sweepSlack = 1000;

@@ -1,6 +1,6 @@
 import { PosternError } from '../../base/errors.ts';
 
-/** One web link (RFC 6690). Attribute values are as meant, without quotes; `true` is an attribute without a value. */
+/** One web link (RFC 6690). Attribute values are unescaped, without quotes; `true` is an attribute without a value. */
 export interface Link {
   readonly target: string;
   readonly attributes: Readonly<Record<string, string | true>>;
@@ -8,6 +8,7 @@ export interface Link {
 
 const quoted = (value: string): string => `"${value.replace(/["\\]/g, '\\$&')}"`;
 
+/** Writes links in CoRE link format. A value of digits only is written without quotes. */
 export const formatLinks = (links: readonly Link[]): string =>
   links
     .map(({ target, attributes }) =>
@@ -20,10 +21,13 @@ export const formatLinks = (links: readonly Link[]): string =>
     )
     .join(',');
 
-/** @throws {PosternError} `malformed` */
+/**
+ * Reads CoRE link format. Of a repeated attribute the first one counts.
+ * @throws {PosternError} `malformed`, with the position of the first character that does not fit
+ */
 export function parseLinks(text: string): Link[] {
   const links: Link[] = [];
-  const bad = (at: number) => new PosternError('malformed', `no link format at character ${at}`);
+  const bad = (at: number) => new PosternError('malformed', `link format expected at character ${at}`);
   const linkAt = /\s*<([^>]*)>/y;
   const attributeAt = /\s*;\s*([^\s=;,"]+)(?:=(?:"((?:[^"\\]|\\.)*)"|([^;,"\s]+)))?/y;
   const commaAt = /\s*,/y;
@@ -52,7 +56,10 @@ const multiValued = new Set(['rt', 'if', 'rel', 'ct']);
 const matches = (value: string, pattern: string): boolean =>
   pattern.endsWith('*') ? value.startsWith(pattern.slice(0, -1)) : value === pattern;
 
-/** The links that a query `name=pattern` asks for (RFC 6690 section 4.1); every part of the query must match. */
+/**
+ * The links that match a query (RFC 6690 section 4.1). Each part of the query is `name=pattern`, or `name` for an
+ * attribute that must be present. A pattern may end in `*`. Every part must match.
+ */
 export function filterLinks(links: readonly Link[], query: readonly string[]): Link[] {
   return links.filter((link) =>
     query.every((part) => {

@@ -1,12 +1,13 @@
 import type { Entropy } from '../../base/entropy.ts';
 
-/** Counters; peers share one by chance, which only makes it run faster. A power of two. */
+/** Number of counters, a power of two. Peers whose keys have the same hash share one, which then only runs faster. */
 const counters = 4096;
 
 /**
- * Message IDs (RFC 7252 section 4.4): one that went to a peer does not go there again within EXCHANGE_LIFETIME, or the
- * peer would take what is new for a repetition. Peers are forgotten when nothing is going on with them, so what was
- * used is remembered here, in as much memory for any number of them: a counter with a random start for those of one hash.
+ * Source of message IDs (RFC 7252 section 4.4). An ID must not be used again for the same peer within
+ * EXCHANGE_LIFETIME, since the peer would take the new message for a repetition. A `Peer` object cannot hold the last
+ * ID, because it is dropped when it is idle. The counters here outlive it, in constant memory for any number of peers:
+ * the hash of the peer's key selects one of them, and each starts at a random value.
  */
 export class MessageIds {
   readonly #next: Uint16Array;
@@ -17,7 +18,7 @@ export class MessageIds {
     for (let at = 0; at < counters; at++) this.#next[at] = (start[at * 2]! << 8) | start[at * 2 + 1]!;
   }
 
-  /** @param key of the peer */
+  /** Returns the next message ID for the peer with this key. */
   take(key: string): number {
     // FNV-1a.
     let hash = 0x811c9dc5;

@@ -10,16 +10,19 @@ export interface Remote {
   readonly key: string;
 }
 
-/** A response to an unproven peer may be this many times its request (RFC 9175 section 2.6). */
+/**
+ * How many times larger than the request a response may be, for a peer that has not proved its address (RFC 9175
+ * section 2.6).
+ */
 export const amplification = 3;
 
-/** A request as a resource sees it: reassembled, and with its options read on demand. */
+/** A request as a handler sees it: its body is reassembled, and its options are read on demand. */
 export class CoapRequest {
   readonly remote: Remote;
   readonly message: CoapMessage;
   readonly payload: Uint8Array;
   readonly multicast: boolean;
-  /** Bytes that the answer may have: bounded for a peer that has not proved its address. */
+  /** Most bytes of the response's datagram. `Infinity` for a peer that has proved its address. */
   readonly allowance: number;
   #path: string[] | undefined;
 
@@ -37,12 +40,13 @@ export class CoapRequest {
     this.allowance = allowance;
   }
 
-  /** The same request with the body that its last block completed, all of which counts for what the answer may have. */
+  /** The same request with its whole body. The allowance grows, since the bytes of all blocks count as the request. */
   withPayload(payload: Uint8Array): CoapRequest {
     const allowance = Math.max(this.allowance, payload.length * amplification);
     return new CoapRequest(this.remote, this.message, this.multicast, payload, allowance);
   }
 
+  /** Request code. */
   get method(): number {
     return this.message.code;
   }
@@ -58,7 +62,7 @@ export class CoapRequest {
     return textOptions(this.message.options, Option.UriQuery);
   }
 
-  /** Value of the query part with this name. */
+  /** Value of the first query part with this name. */
   parameter(name: string): string | undefined {
     return this.query.find((part) => part.startsWith(`${name}=`))?.slice(name.length + 1);
   }
@@ -76,26 +80,31 @@ export class CoapRequest {
   }
 }
 
-/** A response before it has a message ID and a token. */
+/** A response without message ID and token. */
 export interface Reply {
   readonly code: number;
   readonly options: readonly CoapOption[];
   readonly payload: Uint8Array;
-  /** Stands for a payload that is never whole in memory; only a GET has it, and its ETag says when it changes. */
+  /** Replaces `payload` for a body that is never whole in memory. Only for a GET whose ETag changes with the body. */
   readonly content?: Content;
 }
 
-/** A body that is read in blocks. */
+/** A body that is read block by block. */
 export interface Content {
+  /** Bytes of the whole body. */
   readonly size: number;
+  /** Returns `length` bytes from offset `from`, both within the body. */
   read(from: number, length: number): Uint8Array;
 }
 
+/** The parts of a response besides its code. */
 export interface ReplyFields {
   readonly content?: Content;
+  /** A string is sent as UTF-8. */
   readonly payload?: Uint8Array | string;
+  /** Content-Format number. */
   readonly contentFormat?: number;
-  /** Seconds. */
+  /** Max-Age in seconds. */
   readonly maxAge?: number;
   readonly etag?: Uint8Array;
   readonly options?: readonly CoapOption[];
@@ -103,6 +112,7 @@ export interface ReplyFields {
 
 const empty = new Uint8Array();
 
+/** Makes a response with its options in ascending order. */
 export function reply(code: number, fields: ReplyFields = {}): Reply {
   const { payload = empty, content, contentFormat, maxAge, etag, options = [] } = fields;
   const all = [...options];
@@ -117,11 +127,12 @@ export function reply(code: number, fields: ReplyFields = {}): Reply {
   };
 }
 
-/** An error with its diagnostic payload (RFC 7252 section 5.5.2). */
+/** Makes an error response. `why` is its diagnostic payload (RFC 7252 section 5.5.2). */
 export const refusal = (code: number, why: string, fields: ReplyFields = {}): Reply =>
   reply(code, { ...fields, payload: why });
 
-/** Answers a request. No value means no response, which only a multicast request may get. */
+/** Responds to a request. `undefined` means no response, which is allowed for a multicast request only. */
 export type Handler = (request: CoapRequest) => Reply | undefined | Promise<Reply | undefined>;
 
+/** Whether the response has a code of class 4 or 5. */
 export const isError = (response: Reply): boolean => response.code >= Code.BadRequest;

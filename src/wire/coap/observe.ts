@@ -4,11 +4,16 @@ import type { CoapEndpoint } from './endpoint.ts';
 import type { CoapRequest, Handler, Remote } from './message.ts';
 import { Option, sorted, uint, uintOption } from './options.ts';
 
+/** Bounds of one observable resource. Beyond them a GET gets its response but is not registered. */
 export interface ObserveLimits {
-  /** Observers of all resources, and of one remote; beyond, a GET is answered without being observed. */
+  /** Most observers of the resource. */
   readonly observers: number;
+  /** Most observers with the same remote. */
   readonly observersPerPeer: number;
-  /** Milliseconds between confirmable notifications, which find out who has left; at most 24 h (RFC 7641 section 4.5). */
+  /**
+   * Milliseconds between confirmable notifications, by which the server notices that an observer has left. At most
+   * 24 hours (RFC 7641 section 4.5).
+   */
   readonly confirmEvery: number;
 }
 
@@ -22,15 +27,16 @@ interface Observer {
   readonly remote: Remote;
   readonly token: Uint8Array;
   readonly request: CoapRequest;
-  /** Of the last notification, so that a Reset finds it. */
+  /** Message ID of the last notification, by which a Reset is matched. -1 before the first one. */
   messageId: number;
   nextConfirmable: Monotonic;
-  /** A confirmable notification is on its way; a newer state waits for its end (RFC 7641 section 4.5.2). */
+  /** A notification is being made or is on its way. Newer state waits until it is settled (RFC 7641 section 4.5.2). */
   inFlight: boolean;
+  /** The resource changed while a notification was in flight. */
   stale: boolean;
 }
 
-/** Server side of RFC 7641 for one resource: remembers who observes it, and tells them when it changed. */
+/** Server side of RFC 7641 for one resource: registers observers and notifies them when the resource changes. */
 export class Observable {
   readonly #clock: Clock;
   readonly #limits: ObserveLimits;
@@ -39,7 +45,7 @@ export class Observable {
   readonly #observers = new Map<string, Observer>();
   #sequence = 1;
 
-  /** `represent` answers a GET with the resource's state of now. */
+  /** `represent` returns the current state of the resource as the response to a GET. */
   constructor(
     endpoint: CoapEndpoint,
     clock: Clock,
@@ -53,16 +59,17 @@ export class Observable {
     endpoint.resetListeners.add((remote, messageId) => this.#reset(remote, messageId));
   }
 
+  /** Number of observers. */
   get size(): number {
     return this.#observers.size;
   }
 
-  /** Its endpoint has stopped. */
+  /** Whether the endpoint has stopped, so that nobody can be notified any more. */
   get ended(): boolean {
     return this.#endpoint.stopped;
   }
 
-  /** A GET of the resource: registers, deregisters, or just answers. */
+  /** Handles a GET: registers the observer (Observe 0), deregisters it (Observe 1), or only returns the state. */
   readonly handle: Handler = async (request) => {
     const wish = uintOption(request.message.options, Option.Observe);
     const key = `${request.remote.key} ${Buffer.from(request.message.token).toString('hex')}`;
@@ -72,7 +79,7 @@ export class Observable {
     return { ...response, options: sorted([...response.options, uint(Option.Observe, this.#sequence)]) };
   };
 
-  /** The resource changed. */
+  /** Notifies all observers that the resource changed. */
   changed(): void {
     this.#sequence = (this.#sequence + 1) & 0xffffff;
     for (const [key, observer] of this.#observers) this.#notify(key, observer);

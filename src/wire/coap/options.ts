@@ -3,7 +3,9 @@ import { noBytes } from './codec.ts';
 
 interface OptionRule {
   readonly number: number;
+  /** Fewest bytes of the value. */
   readonly min: number;
+  /** Most bytes of the value. */
   readonly max: number;
   readonly repeatable: boolean;
 }
@@ -16,8 +18,9 @@ const rule = (number: number, min: number, max: number, repeatable = false): Opt
 });
 
 /**
- * The options that Postern understands: number, length bounds in bytes, and whether it may stand more than once.
- * RFC 7252 table 4, RFC 7641, RFC 7959, RFC 9175; the 65000s are the experimental range, see docs/bindings.md.
+ * The options that Postern understands: number, length bounds in bytes, and whether the option is repeatable.
+ * Sources are RFC 7252 table 4, RFC 7641, RFC 7959 and RFC 9175. Numbers from 65000 are in the experimental range, see
+ * docs/bindings.md.
  */
 export const Option = {
   IfMatch: rule(1, 0, 8, true),
@@ -41,9 +44,9 @@ export const Option = {
   Size1: rule(60, 0, 4),
   Echo: rule(252, 1, 40),
   RequestTag: rule(292, 0, 8, true),
-  /** Postern, elective: the MAC of a DM Bootstrap package, as text `SEC=...; MAC=...`. */
+  /** Own option of Postern, elective: the MAC of a DM Bootstrap package, as text `SEC=...; MAC=...`. */
   BootstrapMac: rule(65000, 1, 255),
-  /** Postern, elective: the value of DM's transport header x-syncml-hmac. */
+  /** Own option of Postern, elective: the value of DM's transport header x-syncml-hmac. */
   SyncmlHmac: rule(65004, 1, 255),
 } as const;
 
@@ -51,8 +54,8 @@ const rules: (OptionRule | undefined)[] = [];
 for (const known of Object.values(Option)) rules[known.number] = known;
 
 /**
- * The first option that must not be ignored and cannot be obeyed: critical and unknown, out of its length bounds,
- * or given too often (RFC 7252 sections 5.4.1, 5.4.3, 5.4.5). Elective ones with the same faults are left to be ignored.
+ * Returns the number of the first critical option that is unknown, out of its length bounds, or repeated although it is
+ * not repeatable (RFC 7252 sections 5.4.1, 5.4.3, 5.4.5). Elective options with the same faults are ignored.
  */
 export function unacceptableOption(options: readonly CoapOption[]): number | undefined {
   let previous = -1;
@@ -71,6 +74,7 @@ export function unacceptableOption(options: readonly CoapOption[]): number | und
 
 type Options = readonly CoapOption[];
 
+/** Value of the first option of this kind whose length is within its bounds. */
 export function optionValue(options: Options, { number, min, max }: OptionRule): Uint8Array | undefined {
   for (const option of options)
     if (option.number === number && option.value.length >= min && option.value.length <= max)
@@ -78,11 +82,13 @@ export function optionValue(options: Options, { number, min, max }: OptionRule):
   return undefined;
 }
 
+/** The same as an unsigned integer (RFC 7252 section 3.2). */
 export function uintOption(options: Options, which: OptionRule): number | undefined {
   const value = optionValue(options, which);
   return value && readUint(value);
 }
 
+/** Values of all options of this kind, as UTF-8 text. */
 export function textOptions(options: Options, { number }: OptionRule): string[] {
   const found: string[] = [];
   for (const option of options)
@@ -90,12 +96,13 @@ export function textOptions(options: Options, { number }: OptionRule): string[] 
   return found;
 }
 
+/** Values of all options of this kind, as bytes. */
 export const opaqueOptions = (options: Options, { number }: OptionRule): Uint8Array[] =>
   options.filter((option) => option.number === number).map((option) => option.value);
 
 const readUint = (value: Uint8Array): number => value.reduce((sum, byte) => sum * 256 + byte, 0);
 
-/** The shortest form, as RFC 7252 section 3.2 asks: zero is no byte at all. */
+/** Writes an unsigned integer of up to 4 bytes in its shortest form; zero has no bytes (RFC 7252 section 3.2). */
 export function writeUint(value: number): Buffer {
   if (value === 0) return noBytes;
   const bytes = value < 0x100 ? 1 : value < 0x10000 ? 2 : value < 0x1000000 ? 3 : 4;
@@ -117,11 +124,11 @@ export const opaque = ({ number }: Pick<OptionRule, 'number'>, value: Uint8Array
   value,
 });
 
-/** In ascending order; options of one number keep their order. */
+/** The options in ascending order of their numbers. Options with the same number keep their order. */
 export const sorted = (options: readonly CoapOption[]): CoapOption[] =>
   options.toSorted((a, b) => a.number - b.number);
 
-/** Path and query of a request as options; `segments` are not percent-encoded. */
+/** Path and query of a request as options. `segments` are not percent-encoded; `query` parts are `name=value` each. */
 export const uriOptions = (segments: readonly string[], query: readonly string[] = []): CoapOption[] => [
   ...segments.map((segment) => text(Option.UriPath, segment)),
   ...query.map((part) => text(Option.UriQuery, part)),

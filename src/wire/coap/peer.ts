@@ -3,34 +3,35 @@ import type { PosternError } from '../../base/errors.ts';
 import type { Remote } from './message.ts';
 import type { MessageIds } from './message-ids.ts';
 
-/** A message that was received, and what was sent back for it. Links make the order of age. */
+/** A message that was received, and the reply to it. `older` and `younger` link all exchanges in order of arrival. */
 export interface Exchange {
   readonly peer: Peer;
   readonly messageId: number;
   readonly expires: Monotonic;
-  /** Sent again when the message comes again; none while the handler works. */
+  /** Datagram that is sent again when the message is repeated. `undefined` while the handler works. */
   reply: Buffer | undefined;
   older: Exchange | undefined;
   younger: Exchange | undefined;
 }
 
-/** A confirmable message on its way: until its ACK, its Reset, or the last retransmission. */
+/** A confirmable message that waits or is on the wire, until its ACK, its Reset, or the end of retransmission. */
 export interface Transmission {
   readonly messageId: number;
   readonly datagram: Buffer;
+  /** Called once at the end, unless the transmission is cancelled. Errors are `timeout`, `full` and `unavailable`. */
   readonly settled: (outcome: 'acknowledged' | 'reset' | PosternError) => void;
 }
 
-/** What is known of one remote address and port, as long as something is going on with it. */
+/** State about one remote address and port. It is dropped when it is idle. */
 export class Peer implements Remote {
   readonly address: string;
   readonly port: number;
   readonly key: string;
-  /** Messages received from it lately, by message ID, in order of arrival. */
+  /** Messages received from it lately, by message ID, in order of arrival. Used for deduplication. */
   readonly exchanges = new Map<number, Exchange>();
-  /** Confirmable messages to it: the first is on the wire (NSTART = 1), the others wait. */
+  /** Confirmable messages to it. The first is on the wire, the others wait (NSTART = 1, RFC 7252 section 4.7). */
   readonly outbound: Transmission[] = [];
-  /** Own requests to it that wait for their response. */
+  /** Number of requests to it that wait for their response. */
   awaited = 0;
   readonly #messageIds: MessageIds;
 
@@ -41,13 +42,16 @@ export class Peer implements Remote {
     this.#messageIds = messageIds;
   }
 
+  /** Returns a message ID for the next message to it. */
   takeMessageId(): number {
     return this.#messageIds.take(this.key);
   }
 
+  /** Whether no exchange is remembered, no message is on its way and no request waits. */
   get idle(): boolean {
     return this.exchanges.size === 0 && this.outbound.length === 0 && this.awaited === 0;
   }
 }
 
+/** The value of `Remote.key`. */
 export const remoteKey = (address: string, port: number): string => `${address}|${port}`;

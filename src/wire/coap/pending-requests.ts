@@ -6,22 +6,26 @@ import { unacceptableOption } from './options.ts';
 import type { Peer, Transmission } from './peer.ts';
 import type { Transmitter } from './transmission.ts';
 
+/** A request without message ID and token. */
 export interface OutgoingRequest {
   readonly code: number;
+  /** In ascending order of their numbers. */
   readonly options: readonly CoapOption[];
   readonly payload?: Uint8Array;
-  /** Milliseconds to wait for the response in all. */
+  /** Milliseconds to wait for the response, all retransmissions included. */
   readonly timeout: number;
+  /** Cancels the request. */
   readonly signal?: AbortSignal;
 }
 
+/** What `PendingRequests` needs from its endpoint. */
 export interface PendingRequestsParts {
-  /** How many may wait for a response at one time. */
+  /** Most requests that wait for a response at one time. */
   readonly limit: number;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly transmitter: Transmitter;
-  /** Nothing may be going on with this peer any more. */
+  /** Called when a peer may have become idle. It drops the peer if so. */
   readonly forgetIdle: (peer: Peer) => void;
 }
 
@@ -30,7 +34,7 @@ interface PendingRequest {
   readonly settle: (outcome: CoapMessage | PosternError) => void;
 }
 
-/** An endpoint's own requests that wait for their responses, by token (RFC 7252 section 5.3). */
+/** The requests of an endpoint that wait for their responses, matched by token and peer (RFC 7252 section 5.3). */
 export class PendingRequests {
   readonly #parts: PendingRequestsParts;
   readonly #byToken = new Map<string, PendingRequest>();
@@ -44,8 +48,9 @@ export class PendingRequests {
   }
 
   /**
-   * Sends a confirmable request and resolves with its response, whatever its code.
-   * @throws {PosternError} `timeout`, `unavailable` (Reset, given up or stopped) or `full`
+   * Sends a confirmable request. Resolves with its response, whatever the code of the response.
+   * @throws {PosternError} `timeout`; `unavailable` when the peer sends a Reset, the signal is aborted or the endpoint
+   *   is stopped; `full` when too many requests wait; `malformed` when the response has an unacceptable critical option
    */
   send(peer: Peer, outgoing: OutgoingRequest): Promise<CoapMessage> {
     const { limit, clock, entropy, transmitter, forgetIdle } = this.#parts;
@@ -70,11 +75,12 @@ export class PendingRequests {
       messageId,
       datagram,
       settled: (outcome) => {
+        // An ACK alone settles nothing: the response may come separately.
         if (outcome === 'reset') settle(new PosternError('unavailable', `${peer.key} rejected the request`));
         else if (outcome !== 'acknowledged') settle(outcome);
       },
     };
-    const abort = () => settle(new PosternError('unavailable', 'the CoAP request was given up'));
+    const abort = () => settle(new PosternError('unavailable', 'the CoAP request was cancelled'));
     const timer = clock.after(outgoing.timeout, () =>
       settle(new PosternError('timeout', `no response from ${peer.key} in ${outgoing.timeout} ms`)),
     );
@@ -96,11 +102,12 @@ export class PendingRequests {
     return promise;
   }
 
-  /** Whether somebody waits for this response, from this peer. */
+  /** Whether a request to this peer waits for this response. */
   awaits(peer: Peer, { token }: CoapMessage): boolean {
     return this.#byToken.get(keyOf(token))?.peer === peer;
   }
 
+  /** Settles the request that waits for this response. Ignores a response that nothing waits for. */
   answered(peer: Peer, message: CoapMessage): void {
     const pending = this.#byToken.get(keyOf(message.token));
     if (pending?.peer !== peer) return;
@@ -112,6 +119,7 @@ export class PendingRequests {
     );
   }
 
+  /** Rejects all requests with `unavailable`. */
   stop(): void {
     for (const pending of [...this.#byToken.values()])
       pending.settle(new PosternError('unavailable', 'the CoAP endpoint stopped'));

@@ -7,14 +7,17 @@ import type { CoapRequest, Handler, Reply } from './message.ts';
 import { refusal, reply } from './message.ts';
 import { Option, opaqueOptions, optionValue } from './options.ts';
 
+/** One resource, or a subtree of resources, that a router serves. */
 export interface Resource {
-  /** `/dm/bs`; with `subtree`, everything below it as well. */
+  /** Such as `/dm/bs`. */
   readonly path: string;
+  /** True when the resource serves the paths below `path`, and not `path` itself. */
   readonly subtree?: boolean;
-  /** What `/.well-known/core` says of it; nothing there when absent. */
+  /** The links of the resource in `/.well-known/core`. Without it the resource is not listed there. */
   readonly links?: () => readonly Link[];
+  /** Handlers by method. Any other method gets 4.05. */
   readonly methods: Readonly<Partial<Record<'GET' | 'POST' | 'PUT' | 'DELETE', Handler>>>;
-  /** Tag of the state of now, where the resource has one: what If-Match and ETag are compared with. */
+  /** ETag of the current state, with which If-Match and ETag of a request are compared. */
   readonly etag?: (request: CoapRequest) => Uint8Array | undefined;
 }
 
@@ -25,11 +28,12 @@ const methodNames = new Map<number, keyof Resource['methods']>([
   [Code.DELETE, 'DELETE'],
 ]);
 
-/** Finds the resource of a request, and serves `/.well-known/core` (RFC 6690) of those it has. */
+/** Passes each request to the handler of its resource. Also serves `/.well-known/core` for its resources (RFC 6690). */
 export class Router {
   readonly #exact = new Map<string, Resource>();
   readonly #subtrees: Resource[] = [];
 
+  /** @throws {PosternError} `internal` when two resources have the same path */
   constructor(resources: readonly Resource[]) {
     for (const resource of [this.#core(resources), ...resources]) {
       const taken = resource.subtree ? this.#subtrees.some(({ path }) => path === resource.path) : false;
@@ -43,7 +47,7 @@ export class Router {
   readonly handle: Handler = (request) => {
     const { options } = request.message;
     if (optionValue(options, Option.ProxyUri) || optionValue(options, Option.ProxyScheme))
-      return refusal(Code.ProxyingNotSupported, 'this is no CoAP proxy');
+      return refusal(Code.ProxyingNotSupported, 'this endpoint is not a proxy');
     const path = `/${request.path.join('/')}`;
     const resource =
       this.#exact.get(path) ?? this.#subtrees.find((subtree) => path.startsWith(`${subtree.path}/`));
@@ -62,7 +66,7 @@ export class Router {
         resources.flatMap((resource) => resource.links?.() ?? []),
         request.query,
       );
-      // Section 8.2 of RFC 7252: a multicast that nothing here answers is left unanswered.
+      // A multicast request that matches no link gets no response (RFC 7252 section 8.2).
       if (request.multicast && links.length === 0) return undefined;
       return reply(Code.Content, {
         payload: formatLinks(links),
@@ -73,14 +77,17 @@ export class Router {
   }
 }
 
-/** What the conditions of a request come to (RFC 7252 sections 5.6.2, 5.10.6 and 5.10.8); nothing when it may go on. */
+/**
+ * Evaluates If-Match, If-None-Match and ETag of a request (RFC 7252 sections 5.6.2, 5.10.6 and 5.10.8). Returns 4.12 or
+ * 2.03, or `undefined` when the handler should run.
+ */
 function conditional(request: CoapRequest, { etag }: Resource): Reply | undefined {
   const { options } = request.message;
   if (!hasConditions(options)) return undefined;
   const current = etag?.(request);
   const isCurrent = (tag: Uint8Array) => current !== undefined && Buffer.compare(tag, current) === 0;
   const wanted = opaqueOptions(options, Option.IfMatch);
-  // An empty If-Match asks for the resource to exist, and If-None-Match for it not to; here it does.
+  // An empty If-Match requires that the resource exists, If-None-Match that it does not. Here it exists.
   if (wanted.length > 0 && !wanted.some((tag) => tag.length === 0 || isCurrent(tag)))
     return refusal(Code.PreconditionFailed, 'the resource is in another state');
   if (options.some(({ number }) => number === Option.IfNoneMatch.number))

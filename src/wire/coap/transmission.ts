@@ -3,12 +3,15 @@ import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Peer, Transmission } from './peer.ts';
 
+/** Transmission parameters of RFC 7252 section 4.8, and a bound. */
 export interface TransmissionParameters {
-  /** ACK_TIMEOUT in milliseconds, ACK_RANDOM_FACTOR and MAX_RETRANSMIT of RFC 7252 section 4.8. */
+  /** ACK_TIMEOUT in milliseconds. */
   readonly ackTimeout: number;
+  /** ACK_RANDOM_FACTOR. */
   readonly ackRandomFactor: number;
+  /** MAX_RETRANSMIT. */
   readonly maxRetransmit: number;
-  /** Confirmable messages that may wait for one peer behind the one on the wire. */
+  /** Most confirmable messages that wait for one peer behind the one on the wire. */
   readonly waitingPerPeer: number;
 }
 
@@ -19,7 +22,10 @@ export const transmissionDefaults: TransmissionParameters = {
   waitingPerPeer: 16,
 };
 
-/** Reliable sending, RFC 7252 section 4.2, one message at a time to each peer (NSTART, section 4.7). */
+/**
+ * Sends confirmable messages, with retransmission (RFC 7252 section 4.2). Only one message to each peer is on the wire
+ * at a time (NSTART = 1, section 4.7).
+ */
 export class Transmitter {
   readonly #clock: Clock;
   readonly #entropy: Entropy;
@@ -28,6 +34,7 @@ export class Transmitter {
   readonly #idle: (peer: Peer) => void;
   readonly #timers = new Map<Peer, Timer>();
 
+  /** `idle` is called with a peer when no more confirmable messages to it wait or are on the wire. */
   constructor(
     clock: Clock,
     entropy: Entropy,
@@ -42,6 +49,7 @@ export class Transmitter {
     this.#idle = idle;
   }
 
+  /** Sends a message, or lets it wait behind the one on the wire. Settles it with `full` when too many wait. */
   submit(peer: Peer, transmission: Transmission): void {
     if (peer.outbound.length > this.#parameters.waitingPerPeer) {
       transmission.settled(new PosternError('full', `too many messages wait for ${peer.key}`));
@@ -51,7 +59,7 @@ export class Transmitter {
     if (peer.outbound.length === 1) this.#begin(peer, transmission);
   }
 
-  /** An ACK or Reset arrived. True when it belongs to the message on the wire. */
+  /** Takes in an ACK or Reset. Returns whether it belongs to the message on the wire. */
   settle(peer: Peer, messageId: number, outcome: 'acknowledged' | 'reset'): boolean {
     const current = peer.outbound[0];
     if (current?.messageId !== messageId) return false;
@@ -59,13 +67,14 @@ export class Transmitter {
     return true;
   }
 
-  /** Gives a message up, on the wire or waiting. */
+  /** Stops sending a message, whether it is on the wire or waits. The message is not settled. */
   cancel(peer: Peer, transmission: Transmission): void {
     const place = peer.outbound.indexOf(transmission);
     if (place === 0) this.#finish(peer, undefined);
     else if (place > 0) peer.outbound.splice(place, 1);
   }
 
+  /** Settles all messages with `unavailable`. */
   stop(): void {
     const stopped = new PosternError('unavailable', 'the CoAP endpoint stopped');
     for (const [peer, timer] of this.#timers) {

@@ -12,13 +12,13 @@ import {
 } from './senml.ts';
 import { decodeTlv, encodeTlv } from './tlv.ts';
 
-/** Media types by which early clients name TLV and JSON: numbers that LwM2M 1.0's drafts had. */
-const early: Readonly<Record<number, number>> = {
+/** Content-Format numbers of TLV and JSON in the drafts of LwM2M 1.0, which early clients still use. */
+const draftFormats: Readonly<Record<number, number>> = {
   1542: ContentFormat.LwM2mTlv,
   1543: ContentFormat.LwM2mJson,
 };
 
-/** Formats in which something can be written, in the order in which a device is asked to take them. */
+/** Content-Format numbers that can be written to a device, in the order in which they are tried. */
 export const writable: readonly number[] = [
   ContentFormat.LwM2mTlv,
   ContentFormat.SenmlCbor,
@@ -26,15 +26,17 @@ export const writable: readonly number[] = [
   ContentFormat.TextPlain,
 ];
 
-/** Formats that tell the types of their values, for what no description is known of. */
+/** Content-Format numbers that carry the types of values, for resources that have no description in `objects.ts`. */
 export const selfDescribing: readonly number[] = [ContentFormat.SenmlCbor, ContentFormat.SenmlJson];
 
 /**
- * Reads what came from a path (LwM2M core 1.1, section 7.4): all formats but the CBOR of 1.2.
- * @throws {PosternError} `malformed`, `unsupportedFormat`
+ * Reads the content of a path (LwM2M core 1.1, section 7.4). Knows all formats except the CBOR of 1.2.
+ * @param format Content-Format number; without it the content is plain text
+ * @param base path that was read or written
+ * @throws {PosternError} `malformed`, `unsupportedFormat`, `tooLarge`
  */
 export function decodeContent(format: number | undefined, body: Uint8Array, base: Path): Entry[] {
-  const known = early[format ?? -1] ?? format ?? ContentFormat.TextPlain;
+  const known = draftFormats[format ?? -1] ?? format ?? ContentFormat.TextPlain;
   switch (known) {
     case ContentFormat.TextPlain:
       return [{ path: base, value: valueFrom(typeOf(base) ?? 'string', Buffer.from(body).toString()) }];
@@ -49,14 +51,15 @@ export function decodeContent(format: number | undefined, body: Uint8Array, base
     case ContentFormat.SenmlCbor:
       return decodeSenmlCbor(body);
     default:
-      throw new PosternError('unsupportedFormat', `content format ${format} is not known`);
+      throw new PosternError('unsupportedFormat', `content format ${format} is not supported`);
   }
 }
 
 /**
- * Writes what goes to a path.
- * @param types of what is in it, where more is known than the descriptions tell
- * @throws {PosternError} `unsupportedFormat` for a format that cannot hold it, `malformed`
+ * Writes the content of a path (LwM2M core 1.1, section 7.4).
+ * @param base path that is written
+ * @param types resource types by path, where the caller knows more than the descriptions in `objects.ts`
+ * @throws {PosternError} `unsupportedFormat` when the format cannot hold these entries, `malformed`
  */
 export function encodeContent(
   format: number,
@@ -76,7 +79,7 @@ export function encodeContent(
       const isOctets = entry?.value instanceof Uint8Array;
       const fits = format === (isOctets ? ContentFormat.OctetStream : ContentFormat.TextPlain);
       if (!entry || more.length > 0 || !fits)
-        throw new PosternError('unsupportedFormat', `content format ${format} cannot hold that`);
+        throw new PosternError('unsupportedFormat', `content format ${format} cannot hold these values`);
       const { value } = entry;
       return Buffer.from(typeof value === 'boolean' ? (value ? '1' : '0') : textOf(value));
     }

@@ -1,26 +1,32 @@
 import type { Path } from './path.ts';
 import type { ResourceType } from './resource.ts';
 
-/** What may be done with a resource: R read, W write, E execute; none is for the bootstrap server alone. */
+/**
+ * Operations on a resource: R read, W write, E execute. Resources without any are written by the bootstrap server only.
+ */
 export type Operations = 'R' | 'W' | 'RW' | 'E' | '';
 
 export interface ResourceDescription {
   readonly name: string;
   readonly type: ResourceType;
   readonly operations: Operations;
+  /** Whether the resource has instances. */
   readonly multiple: boolean;
 }
 
 export interface ObjectDescription {
   readonly name: string;
+  /** By resource ID. */
   readonly resources: Readonly<Record<number, ResourceDescription>>;
 }
 
 export const ObjectId = { Security: 0, Server: 1, Device: 3, Firmware: 5 } as const;
 
-/** Resources of the object Firmware Update, its states and its results (LwM2M core 1.1, appendix E.6). */
+/** Resource IDs of the object Firmware Update (LwM2M core 1.1, appendix E.6). */
 export const FirmwareResource = { PackageUri: 1, Update: 2, State: 3, Result: 5 } as const;
+/** Values of the resource State. */
 export const FirmwareState = { Idle: 0, Downloading: 1, Downloaded: 2, Updating: 3 } as const;
+/** Values of the resource Update Result. */
 export const FirmwareResult = { None: 0, Success: 1, ConnectionLost: 4, BadUri: 7 } as const;
 
 const one = (name: string, type: ResourceType, operations: Operations): ResourceDescription => ({
@@ -35,8 +41,8 @@ const many = (name: string, type: ResourceType, operations: Operations): Resourc
 });
 
 /**
- * Objects whose resources are known by type: those of the enabler (LwM2M core 1.1, appendix E) that devices of today have.
- * A device may have any other; its values are read in a form that tells their type.
+ * Descriptions of objects, by object ID: those objects of LwM2M core 1.1, appendix E, that common devices have. A device
+ * may have other objects. Their values are read in a format that carries the types.
  */
 export const objects: Readonly<Record<number, ObjectDescription>> = {
   0: {
@@ -154,7 +160,7 @@ export const objects: Readonly<Record<number, ObjectDescription>> = {
   },
 };
 
-/** Resources that mean the same in whatever object they are: those of IPSO's objects, 3200 and above. */
+/** IPSO's reusable resources, by resource ID. They mean the same in every object with an ID of 3200 or above. */
 const reusable: Readonly<Record<number, ResourceDescription>> = {
   5500: one('Digital Input State', 'boolean', 'R'),
   5501: one('Digital Input Counter', 'integer', 'R'),
@@ -182,9 +188,10 @@ const reusable: Readonly<Record<number, ResourceDescription>> = {
 };
 const firstReusing = 3200;
 
-/** The resource at a path, by its object or, where it is one that objects share, by itself. */
+/** Description of the resource at a path: from its object, or from IPSO's reusable resources. */
 export function describeResource([object = -1, , resource = -1]: Path): ResourceDescription | undefined {
   return objects[object]?.resources[resource] ?? (object >= firstReusing ? reusable[resource] : undefined);
 }
 
+/** Type of the resource at a path. `undefined` when it has no description. */
 export const typeOf = (path: Path): ResourceType | undefined => describeResource(path)?.type;

@@ -2,33 +2,36 @@ import { PosternError } from '../../base/errors.ts';
 import { parseLinks } from '../coap/link-format.ts';
 import { isBelow, type Path, parsePath } from './path.ts';
 
-/** What a client says of itself when it registers (LwM2M core 1.1, section 6.2.1, and its CoAP binding, section 6.4.3). */
+/** The parameters of a registration (LwM2M core 1.1, section 6.2.1, and its CoAP binding, section 6.4.3). */
 export interface RegistrationRequest {
+  /** Endpoint client name. */
   readonly endpoint: string;
   /** `1.0`, `1.1` or `1.2`. */
   readonly version: string;
   /** Seconds. */
   readonly lifetime: number;
-  /** It sleeps, and is reached for a while after it was heard (section 6.5, Queue Mode). */
+  /** The client sleeps. It can be reached only for a while after it was heard (section 6.5, Queue Mode). */
   readonly queueMode: boolean;
   readonly objects: RegisteredObjects;
 }
 
+/** The list of objects in a registration. */
 export interface RegisteredObjects {
-  /** Segments before the path of each object. */
+  /** Uri-Path segments that precede the path of each object. Empty unless the client has an alternate root path. */
   readonly root: readonly string[];
-  /** Objects and instances. */
+  /** Paths of objects and object instances. */
   readonly paths: readonly Path[];
-  /** Content formats that the client names. */
+  /** Content-Format numbers that the client says it supports. */
   readonly formats: readonly number[];
 }
 
-/** Seconds when a client names none, and the least and most that it may name: a year. */
+/** Lifetimes in seconds: the default, and the shortest and longest (a year) that a client may ask for. */
 export const lifetimes = { usual: 86_400, least: 1, most: 31_536_000 } as const;
+/** Most links in one registration. */
 const largestList = 512;
 const versions = new Set(['1.0', '1.1', '1.2']);
 
-/** The values of a query, by their names; one without a value is empty. */
+/** The parts of a query as a map from name to value. The value of a part without `=` is empty. */
 export const queryOf = (query: readonly string[]): ReadonlyMap<string, string> =>
   new Map(
     query.map((part) => {
@@ -37,36 +40,47 @@ export const queryOf = (query: readonly string[]): ReadonlyMap<string, string> =
     }),
   );
 
-/** @throws {PosternError} `malformed`, `unsupportedVersion`, `tooLarge` */
+/**
+ * Reads a registration from its Uri-Query parts and its payload.
+ * @throws {PosternError} `malformed`, `unsupportedVersion`, `tooLarge`
+ */
 export function readRegistration(query: readonly string[], payload: Uint8Array): RegistrationRequest {
   const given = queryOf(query);
   const endpoint = given.get('ep');
-  if (!endpoint) throw new PosternError('malformed', 'say who you are: ?ep=<endpoint name>');
+  if (!endpoint) throw new PosternError('malformed', 'the query lacks ?ep=<endpoint name>');
   const version = given.get('lwm2m');
-  if (version === undefined) throw new PosternError('malformed', 'say which LwM2M: ?lwm2m=1.1');
+  if (version === undefined)
+    throw new PosternError('malformed', 'the query lacks the version, such as ?lwm2m=1.1');
   if (!versions.has(version))
-    throw new PosternError('unsupportedVersion', `LwM2M ${version} is not known here`);
+    throw new PosternError('unsupportedVersion', `LwM2M ${version} is not supported`);
   return {
     endpoint,
     version,
     lifetime: readLifetime(given.get('lt')) ?? lifetimes.usual,
-    // 1.0 says it in the binding; later versions have a parameter of its own.
+    // LwM2M 1.0 announces Queue Mode in the binding, later versions by the parameter Q.
     queueMode: given.has('Q') || (given.get('b') ?? '').includes('Q'),
     objects: readObjects(payload),
   };
 }
 
-/** @throws {PosternError} `malformed` */
+/**
+ * Reads the parameter `lt`, in seconds. Returns `undefined` when it is absent.
+ * @throws {PosternError} `malformed` when it is not a whole number within `lifetimes`
+ */
 export function readLifetime(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   const seconds = Number(text);
   if (!Number.isInteger(seconds) || seconds < lifetimes.least || seconds > lifetimes.most)
-    throw new PosternError('malformed', `a lifetime of ${lifetimes.least} to ${lifetimes.most} seconds`);
+    throw new PosternError(
+      'malformed',
+      `the lifetime must be ${lifetimes.least} to ${lifetimes.most} seconds`,
+    );
   return seconds;
 }
 
 /**
- * Reads the objects that a client lists, as links (LwM2M core 1.1, section 6.2.1); links to other things are passed over.
+ * Reads the object list of a registration, which is in CoRE link format (LwM2M core 1.1, section 6.2.1). Links to
+ * anything but objects and object instances are ignored.
  * @throws {PosternError} `malformed`, `tooLarge`
  */
 export function readObjects(payload: Uint8Array): RegisteredObjects {
@@ -88,7 +102,10 @@ export function readObjects(payload: Uint8Array): RegisteredObjects {
   return { root, paths, formats };
 }
 
-/** IDs of the objects, or of the instances of one. */
+/**
+ * IDs one level below `base`, ascending and without duplicates: the object IDs for an empty path, the instance IDs for
+ * the path of an object.
+ */
 export function idsBelow({ paths }: RegisteredObjects, base: Path): number[] {
   const ids = paths
     .filter((path) => path.length > base.length && isBelow(path, base))

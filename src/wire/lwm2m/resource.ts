@@ -1,7 +1,7 @@
 import { PosternError } from '../../base/errors.ts';
 import type { Path } from './path.ts';
 
-/** Data types of resources (LwM2M core 1.1, appendix C); `none` is what is only executed. */
+/** Data types of resources (LwM2M core 1.1, appendix C). `none` is the type of resources that are only executed. */
 export type ResourceType =
   | 'string'
   | 'integer'
@@ -13,28 +13,30 @@ export type ResourceType =
   | 'objlnk'
   | 'none';
 
-/** A time is seconds since 1970; an object link is `3303:0`; an integer beyond what a number holds is its digits. */
+/**
+ * Value of a resource. A time is a number of seconds since 1970. An object link is a string such as `3303:0`. An integer
+ * that a number cannot hold exactly is a string of its digits. An opaque value is a `Uint8Array`.
+ */
 export type Value = string | number | boolean | Uint8Array;
 
-/** A resource, or an instance of one, and its value. */
+/** A resource or resource instance, with its value. */
 export interface Entry {
   readonly path: Path;
   readonly value: Value;
 }
 
-/** Type of the resource at a path; none when nobody knows. */
+/** Returns the type of the resource at a path, or `undefined` when it is not known. */
 export type TypeOf = (path: Path) => ResourceType | undefined;
 
-const bad = (type: ResourceType, what: string) => new PosternError('malformed', `no ${type}: ${what}`);
+const bad = (type: ResourceType, what: string) =>
+  new PosternError('malformed', `not a value of type ${type}: ${what}`);
 
-/**
- * A value as text (LwM2M core 1.1, section 7.4.1): also how DM has it, but for octets, which stay what they are.
- */
+/** A value as text (LwM2M core 1.1, section 7.4.1), which is also its form in DM. Octets are returned unchanged. */
 export const textOf = (value: Value): string | Uint8Array =>
   value instanceof Uint8Array ? value : String(value);
 
 /**
- * A value of a type from text. `true` and `1` are both a boolean's.
+ * Reads a value of this type from text. A boolean is `1`, `0`, `true` or `false`; an opaque value is base64.
  * @throws {PosternError} `malformed`
  */
 export function valueFrom(type: ResourceType, text: string): Value {
@@ -66,11 +68,14 @@ export function valueFrom(type: ResourceType, text: string): Value {
     case 'string':
       return text;
     case 'none':
-      throw bad(type, 'it has no value');
+      throw bad(type, 'the resource has no value');
   }
 }
 
-/** @throws {PosternError} `malformed` */
+/**
+ * Reads an object link such as `3303:0`. Returns object ID and instance ID.
+ * @throws {PosternError} `malformed`
+ */
 export function linkOf(text: Value): readonly [number, number] {
   const [, object, instance] = /^(\d{1,5}):(\d{1,5})$/.exec(String(text)) ?? [];
   if (object === undefined || Number(object) > 0xffff || Number(instance) > 0xffff)
@@ -78,6 +83,6 @@ export function linkOf(text: Value): readonly [number, number] {
   return [Number(object), Number(instance)];
 }
 
-/** As a number where a number holds it, else its digits. */
+/** An integer as a number where a number holds it exactly, else as a string of its digits. */
 export const narrowed = (value: bigint): number | string =>
   BigInt.asIntN(54, value) === value ? Number(value) : String(value);

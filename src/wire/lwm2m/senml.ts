@@ -3,7 +3,7 @@ import { PosternError } from '../../base/errors.ts';
 import { type Path, parsePath, pathText } from './path.ts';
 import { type Entry, narrowed, type TypeOf, type Value } from './resource.ts';
 
-/** One record by the names of SenML's JSON (RFC 8428 section 4; `vlo`: LwM2M core 1.1, section 7.4.4). */
+/** One record, with the names of SenML JSON (RFC 8428 section 4). `vlo` is from LwM2M core 1.1, section 7.4.4. */
 interface SenmlRecord {
   readonly bn?: unknown;
   readonly n?: unknown;
@@ -14,7 +14,7 @@ interface SenmlRecord {
   readonly vlo?: unknown;
 }
 
-/** Labels of SenML's CBOR (RFC 8428 section 6). */
+/** Names by the labels of SenML CBOR (RFC 8428 section 6). */
 const labels = new Map<unknown, keyof SenmlRecord>([
   [-2, 'bn'],
   [0, 'n'],
@@ -28,19 +28,25 @@ const labelOf = new Map([...labels].map(([label, name]) => [name, label]));
 
 const bad = (why: string, cause?: unknown) => new PosternError('malformed', `SenML: ${why}`, { cause });
 
-/** @throws {PosternError} `malformed` */
+/**
+ * Reads SenML JSON (RFC 8428). Records without a value are ignored.
+ * @throws {PosternError} `malformed`, `tooLarge`
+ */
 export function decodeSenmlJson(body: Uint8Array): Entry[] {
   const records = fromJson(body);
-  if (!Array.isArray(records)) throw bad('no array of records');
+  if (!Array.isArray(records)) throw bad('not an array of records');
   return readRecords(records, (octets) => Buffer.from(String(octets), 'base64url'));
 }
 
-/** @throws {PosternError} `malformed` */
+/**
+ * Reads SenML CBOR (RFC 8428). Records without a value, and unknown labels, are ignored.
+ * @throws {PosternError} `malformed`, `tooLarge`
+ */
 export function decodeSenmlCbor(body: Uint8Array): Entry[] {
   const records = fromCbor(body, 'SenML');
-  if (!Array.isArray(records)) throw bad('no array of records');
+  if (!Array.isArray(records)) throw bad('not an array of records');
   const named = records.map((record): SenmlRecord => {
-    if (!(record instanceof Map)) throw bad('a record is no map');
+    if (!(record instanceof Map)) throw bad('a record is not a map');
     return Object.fromEntries(
       [...record].flatMap(([label, value]) => {
         const name = labels.get(label);
@@ -49,28 +55,30 @@ export function decodeSenmlCbor(body: Uint8Array): Entry[] {
     );
   });
   return readRecords(named, (octets) => {
-    if (!(octets instanceof Uint8Array)) throw bad('data that is no octets');
+    if (!(octets instanceof Uint8Array)) throw bad('vd is not a byte string');
     return octets;
   });
 }
 
 /**
- * The JSON of LwM2M 1.0 (section 6.4.4), which came before SenML's: a base name and elements.
+ * Reads the JSON format of LwM2M 1.0 (section 6.4.4), which is older than SenML: a base name `bn` and elements `e`.
+ * Without a base name the elements are relative to `base`.
  * @throws {PosternError} `malformed`
  */
 export function decodeOldJson(body: Uint8Array, base: Path): Entry[] {
   const { bn, e } = (fromJson(body) ?? {}) as { bn?: unknown; e?: unknown };
   if (!Array.isArray(e) || (bn !== undefined && typeof bn !== 'string'))
-    throw bad('no base name and elements');
+    throw bad('base name bn or elements e missing or of a wrong type');
   const start = bn ?? pathText(base);
   return e.map((element: unknown): Entry => {
     const { n, v, sv, bv, ov } = (element ?? {}) as Record<string, unknown>;
-    // Some write the base without its last slash.
+    // Some clients write the base name without the slash at its end.
     const name = typeof n === 'string' && n !== '' ? `${start}/${n}` : start;
     return { path: parsePath(name), value: valueIn({ v, vs: sv ?? ov, vb: bv }, () => new Uint8Array()) };
   });
 }
 
+/** Writes SenML JSON (RFC 8428), without base names. */
 export const encodeSenmlJson = (entries: readonly Entry[], typeOf: TypeOf): Uint8Array =>
   Buffer.from(
     JSON.stringify(
@@ -78,6 +86,7 @@ export const encodeSenmlJson = (entries: readonly Entry[], typeOf: TypeOf): Uint
     ),
   );
 
+/** Writes SenML CBOR (RFC 8428), without base names. */
 export const encodeSenmlCbor = (entries: readonly Entry[], typeOf: TypeOf): Uint8Array =>
   toCbor(
     entries.map((entry) => {
@@ -92,12 +101,12 @@ function fromJson(body: Uint8Array): unknown {
   try {
     return JSON.parse(Buffer.from(body).toString());
   } catch (cause) {
-    throw bad('no JSON', cause);
+    throw bad('not JSON', cause);
   }
 }
 
 function readRecords(records: readonly unknown[], data: (value: unknown) => Uint8Array): Entry[] {
-  if (records.length > cborLimits.items) throw new PosternError('tooLarge', 'SenML of too many records');
+  if (records.length > cborLimits.items) throw new PosternError('tooLarge', 'SenML: too many records');
   let base = '';
   return records.flatMap((each) => {
     const record = (each ?? {}) as SenmlRecord;

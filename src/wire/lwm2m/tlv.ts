@@ -2,17 +2,17 @@ import { PosternError } from '../../base/errors.ts';
 import type { Path } from './path.ts';
 import { type Entry, linkOf, narrowed, type ResourceType, type TypeOf, type Value } from './resource.ts';
 
-/** Bits 7 and 6 of an element's first octet (LwM2M core 1.1, section 7.4.3). */
+/** Type of an element: bits 7 and 6 of its first octet (LwM2M core 1.1, section 7.4.3). */
 const Kind = { ObjectInstance: 0, ResourceInstance: 1, MultipleResource: 2, Resource: 3 } as const;
 
-/** Elements of one body. */
+/** Most resources and resource instances in one body. */
 export const tlvLimits = { entries: 4096 } as const;
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 
 /**
- * Reads a body in TLV. What has no known type stays octets.
- * @param base the path that was asked for
+ * Reads a body in TLV (LwM2M core 1.1, section 7.4.3). Values whose type is not known are left as octets.
+ * @param base path that was read or written, to which the IDs in the body are relative
  * @throws {PosternError} `malformed`, `tooLarge`
  */
 export function decodeTlv(octets: Uint8Array, base: Path, typeOf: TypeOf): Entry[] {
@@ -31,18 +31,18 @@ function walk(octets: Uint8Array, base: Path, leaf: (path: Path, value: Uint8Arr
     const { kind, id, value, next } = elementAt(octets, at);
     at = next;
     if (kind === Kind.ObjectInstance) {
-      if (base.length > 2) throw new PosternError('malformed', 'an instance within a resource');
+      if (base.length > 2) throw new PosternError('malformed', 'TLV: an object instance inside a resource');
       walk(value, [object, id], leaf);
     } else if (kind === Kind.Resource) leaf([object, instance, id], value);
     else if (kind === Kind.MultipleResource) {
-      if (base.length > 3) throw new PosternError('malformed', 'a resource within a resource');
+      if (base.length > 3) throw new PosternError('malformed', 'TLV: a resource inside a multiple resource');
       walk(value, [object, instance, id, 0], leaf);
     } else leaf([object, instance, resource, id], value);
   }
 }
 
 /**
- * IDs of the instances in the body of a Create, which may say nothing else of them.
+ * IDs of the object instances in the body of a Create. Instances without resources are included.
  * @throws {PosternError} `malformed`
  */
 export function instancesIn(octets: Uint8Array): number[] {
@@ -60,11 +60,11 @@ function elementAt(octets: Uint8Array, at: number) {
   const idBytes = head & 0x20 ? 2 : 1;
   const lengthBytes = (head >> 3) & 3;
   const start = at + 1 + idBytes + lengthBytes;
-  if (start > octets.length) throw new PosternError('malformed', 'TLV ends within a head');
+  if (start > octets.length) throw new PosternError('malformed', 'TLV ends inside the head of an element');
   const uint = (from: number, bytes: number) =>
     octets.subarray(from, from + bytes).reduce((sum, octet) => sum * 256 + octet, 0);
   const length = lengthBytes === 0 ? head & 7 : uint(at + 1 + idBytes, lengthBytes);
-  if (start + length > octets.length) throw new PosternError('malformed', 'TLV ends within a value');
+  if (start + length > octets.length) throw new PosternError('malformed', 'TLV ends inside a value');
   return {
     kind: head >> 6,
     id: uint(at + 1, idBytes),
@@ -75,13 +75,14 @@ function elementAt(octets: Uint8Array, at: number) {
 
 function decodeValue(type: ResourceType | undefined, octets: Uint8Array): Value {
   const buffer = Buffer.from(octets.buffer, octets.byteOffset, octets.length);
-  const wrong = () => new PosternError('malformed', `no ${type} of ${octets.length} octets`);
+  const wrong = () =>
+    new PosternError('malformed', `TLV: a value of type ${type} cannot have ${octets.length} octets`);
   switch (type) {
     case 'string':
       try {
         return utf8.decode(octets);
       } catch (cause) {
-        throw new PosternError('malformed', 'no UTF-8', { cause });
+        throw new PosternError('malformed', 'TLV: a string is not UTF-8', { cause });
       }
     case 'integer':
     case 'time':
@@ -106,9 +107,9 @@ function decodeValue(type: ResourceType | undefined, octets: Uint8Array): Value 
 }
 
 /**
- * Writes resources as TLV, in the form that a request to `base` takes: instances of an object, resources of an instance,
- * or one resource.
- * @throws {PosternError} `malformed` for a value that is not of its type
+ * Writes resources as TLV (LwM2M core 1.1, section 7.4.3). The form depends on `base`: for an object the body holds
+ * object instances, for an object instance or a resource it holds resources.
+ * @throws {PosternError} `malformed` for a value that does not fit its type
  */
 export function encodeTlv(entries: readonly Entry[], base: Path, typeOf: TypeOf): Uint8Array {
   if (base.length > 1) return encodeResources(entries, typeOf);
@@ -118,7 +119,7 @@ export function encodeTlv(entries: readonly Entry[], base: Path, typeOf: TypeOf)
   );
 }
 
-/** An instance without resources, for a Create that leaves all to the client. */
+/** Writes an object instance without resources, for a Create in which the client chooses all values. */
 export const emptyInstance = (id: number): Uint8Array => element(Kind.ObjectInstance, id, new Uint8Array());
 
 function encodeResources(entries: readonly Entry[], typeOf: TypeOf): Uint8Array {
@@ -169,7 +170,7 @@ function encodeInteger(value: bigint, isUnsigned: boolean): Uint8Array {
   const fits = (bits: number) =>
     isUnsigned ? BigInt.asUintN(bits, value) === value : BigInt.asIntN(bits, value) === value;
   const bytes = [1, 2, 4, 8].find((size) => fits(size * 8));
-  if (bytes === undefined) throw new PosternError('malformed', `no integer of 64 bits: ${value}`);
+  if (bytes === undefined) throw new PosternError('malformed', `TLV: integer of more than 64 bits: ${value}`);
   const octets = Buffer.alloc(8);
   octets.writeBigUInt64BE(BigInt.asUintN(64, value));
   return octets.subarray(8 - bytes);

@@ -3,9 +3,9 @@ import { fromCbor, toCbor } from '../../base/cbor.ts';
 import { PosternError } from '../../base/errors.ts';
 import { sameBytes } from './digest.ts';
 
-/** What a device sends to the local bootstrap server to prove its factory credential (docs/bindings.md). */
+/** Payload by which a device proves its factory secret to the local bootstrap server (docs/bindings.md). */
 export interface BootstrapProof {
-  /** Fresh, 8 to 32 octets: the bootstrap repeats it, so an old one cannot be passed off as new. */
+  /** Fresh, 8 to 32 octets. The bootstrap repeats it, so an old bootstrap cannot be replayed. */
   readonly deviceNonce: Uint8Array;
   /** HMAC-SHA256, 32 octets. */
   readonly mac: Uint8Array;
@@ -13,7 +13,10 @@ export interface BootstrapProof {
 
 const label = 'postern bootstrap 1';
 
-/** HMAC-SHA256 under the factory secret over the CBOR array of label, challenge (the Echo value), DevId and device nonce. */
+/**
+ * The MAC of a proof: HMAC-SHA256 under the factory secret, over the CBOR array of label, challenge, DevId and device
+ * nonce (docs/bindings.md). The challenge is the Echo value.
+ */
 export const proofMac = (
   factorySecret: string,
   challenge: Uint8Array,
@@ -24,6 +27,7 @@ export const proofMac = (
     .update(toCbor([label, Buffer.from(challenge), deviceId, Buffer.from(deviceNonce)]))
     .digest();
 
+/** Writes a proof as a CBOR map. */
 export const encodeProof = ({ deviceNonce, mac }: BootstrapProof): Buffer =>
   toCbor(
     new Map([
@@ -32,7 +36,10 @@ export const encodeProof = ({ deviceNonce, mac }: BootstrapProof): Buffer =>
     ]),
   );
 
-/** @throws {PosternError} `malformed` */
+/**
+ * Reads a proof.
+ * @throws {PosternError} `malformed`
+ */
 export function decodeProof(payload: Uint8Array): BootstrapProof {
   const map = fromCbor(payload, 'the proof');
   const [deviceNonce, mac] = map instanceof Map ? [map.get(1), map.get(2)] : [];
@@ -42,10 +49,11 @@ export function decodeProof(payload: Uint8Array): BootstrapProof {
     deviceNonce.length > 32 ||
     !(mac instanceof Uint8Array)
   )
-    throw new PosternError('malformed', 'the proof is a map of nonce (8 to 32 bytes) and MAC');
+    throw new PosternError('malformed', 'the proof must be a map of nonce (8 to 32 bytes) and MAC');
   return { deviceNonce, mac };
 }
 
+/** Whether the MAC of the proof is right for this secret, challenge and DevId. */
 export const isProof = (
   { deviceNonce, mac }: BootstrapProof,
   factorySecret: string,

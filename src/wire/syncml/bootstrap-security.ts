@@ -1,31 +1,35 @@
 import { PosternError } from '../../base/errors.ts';
 import { bootstrapMac, sameBytes } from './digest.ts';
 
-/** How a bootstrap is protected (OMA DM security 1.2.1, section 5.7.2): by a secret of network and device, a PIN, or both. */
+/**
+ * Key by which a bootstrap is protected (OMA DM security 1.2.1, section 5.7.2): a secret of network and device, a PIN of
+ * the user, or both.
+ */
 export type BootstrapProtection = 'NETWORKID' | 'USERPIN' | 'USERPIN_NETWORKID';
 
-/** Also as Client Provisioning calls and numbers them (OMA Provisioning Bootstrap 1.1, section 5.2.4). */
+/** Values of SEC: those of DM, and the names and numbers of OMA Provisioning Bootstrap 1.1, section 5.2.4. */
 const spellings: Readonly<Record<string, BootstrapProtection>> = {
   ...{ NETWORKID: 'NETWORKID', NETWPIN: 'NETWORKID', '0': 'NETWORKID' },
   ...{ USERPIN: 'USERPIN', '1': 'USERPIN' },
   ...{ USERPIN_NETWORKID: 'USERPIN_NETWORKID', USERNETWPIN: 'USERPIN_NETWORKID', '2': 'USERPIN_NETWORKID' },
 };
 
-/** What a device shares with whom it may be bootstrapped by. */
+/** Secrets that a device shares with those that may bootstrap it. */
 export interface BootstrapSecrets {
-  /** Of the network and the device: here the secret that the device left its factory with. */
+  /** Secret of the network and the device. Here it is the factory secret of the device. */
   readonly network?: string | undefined;
-  /** That a user was told. */
+  /** PIN that the user was given. */
   readonly pin?: string | undefined;
 }
 
+/** The parameters SEC and MAC of a bootstrap's content type. */
 export interface BootstrapSecurity {
   readonly protection: BootstrapProtection;
-  /** 40 hexadecimal digits. */
+  /** 40 hexadecimal digits in upper case. */
   readonly mac: string;
 }
 
-/** The key; none when a secret for it is missing. */
+/** The key of a protection. `undefined` when a secret for it is missing. */
 function keyOf(protection: BootstrapProtection, { network, pin }: BootstrapSecrets): string | undefined {
   switch (protection) {
     case 'NETWORKID':
@@ -37,22 +41,26 @@ function keyOf(protection: BootstrapProtection, { network, pin }: BootstrapSecre
   }
 }
 
-/** The strongest protection that these secrets allow. */
+/** The protection that uses all of these secrets. */
 export const protectionFor = ({ network, pin }: BootstrapSecrets): BootstrapProtection =>
   network === undefined ? 'USERPIN' : pin === undefined ? 'NETWORKID' : 'USERPIN_NETWORKID';
 
 /**
- * Parameters of the bootstrap's content type.
+ * Computes the MAC of a bootstrap. Returns the parameters of its content type, `SEC=…; MAC=…`.
  * @throws {PosternError} `configuration` when there is no secret at all
  */
 export function protectBootstrap(body: Uint8Array, secrets: BootstrapSecrets): string {
   const protection = protectionFor(secrets);
   const key = keyOf(protection, secrets);
-  if (key === undefined) throw new PosternError('configuration', 'no secret to protect a bootstrap with');
+  if (key === undefined)
+    throw new PosternError('configuration', 'neither a secret nor a PIN to protect the bootstrap');
   return `SEC=${protection}; MAC=${bootstrapMac(key, body)}`;
 }
 
-/** Reads `SEC=…; MAC=…`, behind a media type or alone; none when it is no protection that DM knows. */
+/**
+ * Reads `SEC=…; MAC=…`, alone or after a media type. Returns `undefined` when a parameter is missing or SEC has an
+ * unknown value.
+ */
 export function parseBootstrapSecurity(parameters: string): BootstrapSecurity | undefined {
   const protection =
     spellings[(/(?:^|[;\s])SEC\s*=\s*"?([A-Z0-9_]+)"?/i.exec(parameters)?.[1] ?? '').toUpperCase()];
@@ -60,7 +68,12 @@ export function parseBootstrapSecurity(parameters: string): BootstrapSecurity | 
   return protection && mac ? { protection, mac: mac.toUpperCase() } : undefined;
 }
 
-/** @throws {PosternError} `unauthorized` when it does not come from one who knows the secrets, or was changed */
+/**
+ * Verifies the MAC of a bootstrap.
+ * @param body the bootstrap as it was received
+ * @param parameters `SEC=…; MAC=…`
+ * @throws {PosternError} `unauthorized` when the MAC is wrong or missing, or a secret for it is missing
+ */
 export function verifyBootstrap(body: Uint8Array, parameters: string, secrets: BootstrapSecrets): void {
   const security = parseBootstrapSecurity(parameters);
   const key = security && keyOf(security.protection, secrets);

@@ -5,14 +5,14 @@ import { elementOf, messageOf, type SyncmlMessage } from './message.ts';
 import { decodeWbxml, encodeWbxml } from './wbxml.ts';
 import { decodeXml, encodeXml } from './xml.ts';
 
-/** Media types of a DM message's codings. */
+/** Media types of the codings of a DM message. */
 export const MediaType = {
   Xml: 'application/vnd.syncml.dm+xml',
   Wbxml: 'application/vnd.syncml.dm+wbxml',
   Cbor: 'application/vnd.postern.dm+cbor',
 } as const;
 
-/** As clients of SyncML 1.1 and DM 1.1 call the same codings. */
+/** Media types that clients of SyncML 1.1 and DM 1.1 use for the same codings. */
 const older = { Xml: 'application/vnd.syncml+xml', Wbxml: 'application/vnd.syncml+wbxml' } as const;
 
 const codings: Readonly<
@@ -27,19 +27,26 @@ const codings: Readonly<
 
 const codingOf = (mediaType: string) => {
   const coding = codings[mediaType];
-  if (!coding) throw new PosternError('unsupportedFormat', `no codec for ${mediaType}`);
+  if (!coding) throw new PosternError('unsupportedFormat', `media type ${mediaType} is not supported`);
   return coding;
 };
 
-/** As configurations name the codings. */
+/** Media types by the names of the codings in configurations. */
 export const encodings = { xml: MediaType.Xml, wbxml: MediaType.Wbxml, cbor: MediaType.Cbor } as const;
 
+/** Whether messages of this media type can be read and written. */
 export const isSupported = (mediaType: string): boolean => Object.hasOwn(codings, mediaType);
 
-/** @throws {PosternError} `unsupportedFormat`, `malformed` */
+/**
+ * Writes a message in the coding of the media type.
+ * @throws {PosternError} `unsupportedFormat`; `malformed` for text that has no form in XML
+ */
 export const encodeMessage = (message: SyncmlMessage, mediaType: string): Uint8Array =>
   codingOf(mediaType).encode(elementOf(message));
 
-/** @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge` */
+/**
+ * Reads a message in the coding of the media type.
+ * @throws {PosternError} `unsupportedFormat`, `unsupportedVersion`, `malformed`, `tooLarge`
+ */
 export const decodeMessage = (coded: Uint8Array, mediaType: string): SyncmlMessage =>
   messageOf(codingOf(mediaType).decode(coded));

@@ -2,7 +2,7 @@ import { PosternError } from '../../base/errors.ts';
 import { isBase64 } from './base64.ts';
 import { utf8 } from './element-builder.ts';
 
-/** An element of the DM DDF, which TNDS objects and descriptions of management objects are written in. */
+/** An element of the DM DDF, the language of TNDS objects and of descriptions of management objects. */
 export interface DdfElement {
   readonly tag: string;
   readonly children: readonly DdfElement[];
@@ -18,23 +18,27 @@ interface Open {
   text: string;
 }
 
-/** Builds the tree of a document from what a reader finds one after the other, whatever its coding, within the bounds of any. */
+/** Builds a document from the parts that a reader of XML or WBXML finds, in their order, and enforces `ddfLimits`. */
 export class DdfBuilder {
   readonly #open: Open[] = [];
   #root: Open | undefined;
   #count = 0;
   #characters = 0;
-  /** The node that is open holds octets, so what is opaque in it is no text. */
+  /** The format of the open node is `bin` or `b64`, so its opaque data are octets and not text. */
   #binary = false;
 
+  /** Whether the root element has been closed. */
   get ended(): boolean {
     return this.#root !== undefined && this.#open.length === 0;
   }
 
-  /** @throws {PosternError} `tooLarge` */
+  /**
+   * Begins an element.
+   * @throws {PosternError} `tooLarge`
+   */
   open(tag: string): void {
     if (++this.#count > ddfLimits.elements || this.#open.length >= ddfLimits.depth)
-      throw new PosternError('tooLarge', 'DDF document of too many elements');
+      throw new PosternError('tooLarge', 'DDF document too deep or of too many elements');
     if (tag === 'Node') this.#binary = false;
     if (tag === 'bin' || tag === 'b64') this.#binary = true;
     const element: Open = { tag, children: [], text: '' };
@@ -43,6 +47,10 @@ export class DdfBuilder {
     this.#root ??= element;
   }
 
+  /**
+   * Adds text to the open element. Text outside the root is ignored.
+   * @throws {PosternError} `tooLarge`
+   */
   text(value: string): void {
     const top = this.#open.at(-1);
     if (!top) return;
@@ -51,17 +59,27 @@ export class DdfBuilder {
     top.text += value;
   }
 
+  /**
+   * Adds opaque data to the open element. In a node of format `bin` or `b64` it is kept as base64, and data that is
+   * base64 already is left as it is. In any other node it is UTF-8 text.
+   * @throws {PosternError} `tooLarge`, `malformed`
+   */
   octets(value: Uint8Array): void {
     const raw = Buffer.from(value);
     this.text(this.#binary && !isBase64(raw.toString('latin1')) ? raw.toString('base64') : utf8(raw));
   }
 
+  /** Ends the open element. */
   close(): void {
     this.#open.pop();
   }
 
+  /**
+   * Returns the root element.
+   * @throws {PosternError} `malformed` when there is none
+   */
   finish(): DdfElement {
-    if (!this.#root) throw new PosternError('malformed', 'no DDF document');
+    if (!this.#root) throw new PosternError('malformed', 'the DDF document is empty');
     return this.#root;
   }
 }

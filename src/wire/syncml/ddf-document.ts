@@ -2,11 +2,13 @@ import type { AccessType, ManagementObject, NodeDescription } from './ddf.ts';
 import type { DdfElement } from './ddf-builder.ts';
 import { branch, leafText, writeDdf } from './ddf-xml.ts';
 
+/** Order of access types in a DDF document. */
 const order: readonly AccessType[] = ['Add', 'Delete', 'Exec', 'Get', 'Replace'];
 
 /**
- * The DDF of a management object as XML (OMA DM tree and description 1.2.1, section 10), made from the declaration that
- * the engine enforces. Nodes whose names are chosen at run time have none there.
+ * The DDF of a management object as XML (OMA DM tree and description 1.2.1, section 10). It is made from the same
+ * declaration that the engine enforces. A node whose name is chosen at run time has an empty NodeName.
+ * @param name name of the root node; `*` for a name that is chosen at run time
  */
 export function ddfDocument({ id, root }: ManagementObject, name: string): string {
   return writeDdf(
@@ -47,7 +49,7 @@ function nodeOf(name: string, node: NodeDescription, permanent: boolean, id?: st
   );
 }
 
-/** The same document for people: a line for each element, indented. */
+/** Formats an XML document for people: one line for each element, indented. */
 export const indented = (document: string): string => {
   let depth = 0;
   return document

@@ -3,12 +3,13 @@ import { DdfBuilder, type DdfElement, ddfLimits } from './ddf-builder.ts';
 import { readWbxml, type WbxmlName } from './wbxml-reader.ts';
 import { WbxmlWriter } from './wbxml-writer.ts';
 
-/** Code page of the DDF within SyncML; its registered public identifier where it stands alone. */
+/** Code page of the DDF inside a SyncML message. */
 export const ddfPage = 2;
+/** Registered public identifier of the DDF as a document of its own. */
 const publicId = 0x1203;
 const publicName = '-//OMA//DTD-DM-DDF 1.2//EN';
 
-/** OMA DM tree and description serialization 1.2, WBXML appendix: tokens from 0x05 in this order. */
+/** Tags in the order of their tokens, from 0x05 (OMA DM tree and description serialization 1.2, WBXML appendix). */
 const tags = [
   ...['AccessType', 'ACL', 'Add', 'b64', 'bin', 'bool', 'chr', 'CaseSense', 'CIS', 'Copy', 'CS', 'date'],
   ...['DDFName', 'DefaultValue', 'Delete', 'Description', 'DFFormat', 'DFProperties', 'DFTitle', 'DFType'],
@@ -22,7 +23,7 @@ const tokens = new Map(tags.map((tag, at) => [tag, firstToken + at]));
 
 function writeDdfTokens(writer: WbxmlWriter, { tag, children, text }: DdfElement): void {
   const token = tokens.get(tag);
-  if (token === undefined) throw new PosternError('malformed', `<${tag}> is none of the DDF's`);
+  if (token === undefined) throw new PosternError('malformed', `<${tag}> is not an element of the DDF`);
   writer.element(ddfPage, token, children.length > 0 || text !== '', () => {
     if (children.length > 0) for (const child of children) writeDdfTokens(writer, child);
     else writer.text(text);
@@ -30,7 +31,7 @@ function writeDdfTokens(writer: WbxmlWriter, { tag, children, text }: DdfElement
 }
 
 /**
- * A document of its own, as `application/vnd.syncml.dmtnds+wbxml` has it.
+ * Writes a document as WBXML, as in the media type `application/vnd.syncml.dmtnds+wbxml`.
  * @throws {PosternError} `malformed` for an element that the DDF does not have
  */
 export function encodeDdfWbxml(root: DdfElement): Uint8Array {
@@ -40,7 +41,7 @@ export function encodeDdfWbxml(root: DdfElement): Uint8Array {
 }
 
 /**
- * The element that a name of the DDF's code page stands for.
+ * The tag for a token, or for a literal name, of the DDF's code page.
  * @throws {PosternError} `malformed`
  */
 export function ddfTag({ token, literal }: WbxmlName): string {
@@ -49,14 +50,20 @@ export function ddfTag({ token, literal }: WbxmlName): string {
   return tag;
 }
 
-/** @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion` */
+/**
+ * Reads a DDF document in WBXML. The public identifier must be that of the DDF or "unknown".
+ * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion`
+ */
 export function decodeDdfWbxml(document: Uint8Array): DdfElement {
   if (document.length > ddfLimits.characters) throw new PosternError('tooLarge', 'DDF document too large');
   const builder = new DdfBuilder();
   readWbxml(document, {
     begin({ publicId: found }) {
       if (found !== publicId && found !== publicName && found !== 1)
-        throw new PosternError('unsupportedFormat', `WBXML of language ${found} is no TNDS object`);
+        throw new PosternError(
+          'unsupportedFormat',
+          `WBXML with public identifier ${found} is not a TNDS object`,
+        );
     },
     open: (name) => builder.open(ddfTag(name)),
     text: (value) => builder.text(value),

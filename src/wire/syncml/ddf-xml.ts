@@ -5,14 +5,19 @@ import { escapeXml } from './escape-xml.ts';
 
 const ddfNamespace = 'syncml:dmddf1.2';
 
+/** Makes an element that holds elements. Children that are `undefined` are left out. */
 export const branch = (tag: string, ...children: readonly (DdfElement | undefined)[]): DdfElement => ({
   tag,
   children: children.filter((child) => child !== undefined),
   text: '',
 });
+/** Makes an element that holds text. */
 export const leafText = (tag: string, text: string): DdfElement => ({ tag, children: [], text });
 
-/** Writes a document: one form for one tree, without white space. */
+/**
+ * Writes a document as XML, without white space. The same tree always gives the same text.
+ * @throws {PosternError} `malformed` for text that has no form in XML
+ */
 export const writeDdf = (root: DdfElement): string => write(root, ` xmlns="${ddfNamespace}"`);
 
 function write({ tag, children, text }: DdfElement, attributes = ''): string {
@@ -21,7 +26,7 @@ function write({ tag, children, text }: DdfElement, attributes = ''): string {
 }
 
 /**
- * Reads a document. Prefixes are dropped; text beside elements is.
+ * Reads a document in XML. Namespace prefixes are dropped. A document type is refused.
  * @throws {PosternError} `malformed` or `tooLarge`
  */
 export function parseDdf(document: string): DdfElement {
@@ -29,7 +34,7 @@ export function parseDdf(document: string): DdfElement {
   const parser = new SaxesParser({ xmlns: false, position: false });
   const builder = new DdfBuilder();
   parser.on('error', (error) => {
-    throw new PosternError('malformed', `no well-formed XML: ${error.message}`);
+    throw new PosternError('malformed', `XML is not well-formed: ${error.message}`);
   });
   parser.on('doctype', () => {
     throw new PosternError('malformed', 'a document type is not allowed');
@@ -42,7 +47,9 @@ export function parseDdf(document: string): DdfElement {
   return builder.finish();
 }
 
+/** The first child with this tag. */
 export const childOf = (element: DdfElement | undefined, tag: string): DdfElement | undefined =>
   element?.children.find((child) => child.tag === tag);
+/** The text of the first child with this tag, without white space at its ends. */
 export const textOf = (element: DdfElement | undefined, tag: string): string | undefined =>
   childOf(element, tag)?.text.trim();

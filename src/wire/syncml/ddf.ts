@@ -1,9 +1,11 @@
 import type { NodeFormat } from './tnds.ts';
 
+/** Commands that a node permits (OMA DM tree and description 1.2.1, section 10). */
 export type AccessType = 'Add' | 'Delete' | 'Exec' | 'Get' | 'Replace';
+/** How often a node occurs below its parent (OMA DM tree and description 1.2.1, section 10). */
 export type Occurrence = 'One' | 'ZeroOrOne' | 'ZeroOrMore' | 'OneOrMore';
 
-/** One node of a management object's description (OMA DM tree and description 1.2.1, section 10, the DDF). */
+/** Description of one node of a management object (OMA DM tree and description 1.2.1, section 10, the DDF). */
 export interface NodeDescription {
   readonly format: NodeFormat;
   readonly access: readonly AccessType[];
@@ -11,13 +13,13 @@ export interface NodeDescription {
   /** Default MIME type of a leaf. */
   readonly type?: string;
   readonly description: string;
-  /** By name; `*` stands for names that are chosen at run time. */
+  /** Child nodes by name. `*` stands for all names that are chosen at run time. */
   readonly children?: Readonly<Record<string, NodeDescription>>;
-  /** A secret: it may be written, is never read, and never logged. */
+  /** The value is a secret: it may be written, but is never read or logged. */
   readonly secret?: true;
 }
 
-/** A management object: data from which the tree, the DDF and the documentation come. */
+/** Declaration of a management object. The tree, the DDF and the documentation are made from it. */
 export interface ManagementObject {
   /** Management object identifier, a URN. */
   readonly id: string;
@@ -26,6 +28,7 @@ export interface ManagementObject {
 
 type Options = Partial<Pick<NodeDescription, 'occurs' | 'type' | 'secret'>>;
 
+/** Describes a leaf that occurs once, unless `options` say otherwise. */
 export const leaf = (
   format: Exclude<NodeFormat, 'node'>,
   access: readonly AccessType[],
@@ -33,6 +36,7 @@ export const leaf = (
   options: Options = {},
 ): NodeDescription => ({ format, access, occurs: 'One', description, ...options });
 
+/** Describes an interior node that occurs once, unless `options` say otherwise. */
 export const interior = (
   access: readonly AccessType[],
   description: string,
@@ -47,7 +51,10 @@ export const interior = (
   ...options,
 });
 
-/** Whether the node at `path` is there for good (Scope, section 10.4): its name, and that of each node above it, is given. */
+/**
+ * Whether the node at `path` is permanent (Scope, section 10.4): the description names it and each node above it, and
+ * none of them is optional. `path` is relative to the root of the management object.
+ */
 export function isPermanent(root: NodeDescription, path: readonly string[]): boolean {
   let found: NodeDescription | undefined = root;
   for (const name of path) {
@@ -58,7 +65,7 @@ export function isPermanent(root: NodeDescription, path: readonly string[]): boo
   return true;
 }
 
-/** The description of the node at `path` below an MO's root, by name or by wildcard. */
+/** The description of the node at `path` below the root of a management object, by name or by `*`. */
 export function describe(root: NodeDescription, path: readonly string[]): NodeDescription | undefined {
   let found: NodeDescription | undefined = root;
   for (const name of path) found = found?.children?.[name] ?? found?.children?.['*'];

@@ -12,8 +12,8 @@ interface Open {
 }
 
 /**
- * Builds a message from what a decoder finds one after the other, whatever its coding, within the bounds of any message.
- * Elements that DM does not know are skipped with all they hold.
+ * Builds a message from the parts that a reader of XML or WBXML finds, in their order, and enforces `messageLimits`.
+ * Elements that DM does not know are skipped with their content.
  */
 export class ElementBuilder {
   readonly #open: Open[] = [];
@@ -21,28 +21,32 @@ export class ElementBuilder {
   #count = 0;
   #root: Element | undefined;
 
-  /** The element that is open now, if it is one that DM knows. */
+  /** The open element. `undefined` while an element that DM does not know is skipped. */
   get current(): ElementName | undefined {
     return this.#skipping > 0 ? undefined : this.#open.at(-1)?.name;
   }
 
   /**
-   * An element begins; without a name it is none of DM's.
+   * Begins an element.
+   * @param name `undefined` for an element that DM does not know
    * @throws {PosternError} `malformed`, `tooLarge`
    */
   open(name: ElementName | undefined): void {
-    if (this.#root) throw new PosternError('malformed', 'a message has one root');
+    if (this.#root) throw new PosternError('malformed', 'a message must have one root element');
     if (this.#skipping > 0 || name === undefined) {
-      if (this.#open.length === 0) throw new PosternError('malformed', 'no SyncML message');
-      if (++this.#skipping > messageLimits.depth)
-        throw new PosternError('tooLarge', 'message of too many elements');
+      if (this.#open.length === 0) throw new PosternError('malformed', 'the root is not a SyncML element');
+      if (++this.#skipping > messageLimits.depth) throw new PosternError('tooLarge', 'message too deep');
       return;
     }
     if (++this.#count > messageLimits.elements || this.#open.length >= messageLimits.depth)
-      throw new PosternError('tooLarge', 'message of too many elements');
+      throw new PosternError('tooLarge', 'message too deep or of too many elements');
     this.#open.push({ name, children: [], text: '', octets: [], size: 0 });
   }
 
+  /**
+   * Adds text to the open element.
+   * @throws {PosternError} `tooLarge`
+   */
   text(characters: string): void {
     const top = this.#grow(characters.length);
     if (!top) return;
@@ -50,6 +54,10 @@ export class ElementBuilder {
     else top.text += characters;
   }
 
+  /**
+   * Adds opaque data to the open element. Text that it already has becomes octets.
+   * @throws {PosternError} `tooLarge`
+   */
   octets(octets: Uint8Array): void {
     const top = this.#grow(octets.length);
     if (!top) return;
@@ -58,22 +66,29 @@ export class ElementBuilder {
     top.octets.push(octets);
   }
 
+  /**
+   * Ends the open element.
+   * @throws {PosternError} `malformed` when none is open, or when its content does not fit its kind
+   */
   close(): void {
     if (this.#skipping > 0) {
       this.#skipping--;
       return;
     }
     const top = this.#open.pop();
-    if (!top) throw new PosternError('malformed', 'an element ends that did not begin');
+    if (!top) throw new PosternError('malformed', 'the end of an element without an open element');
     const element = { name: top.name, content: contentOf(top) };
     const parent = this.#open.at(-1);
     if (parent) parent.children.push(element);
     else this.#root = element;
   }
 
-  /** @throws {PosternError} `malformed` when the message is not whole */
+  /**
+   * Returns the root element.
+   * @throws {PosternError} `malformed` when the message is incomplete
+   */
   finish(): Element {
-    if (!this.#root || this.#open.length > 0) throw new PosternError('malformed', 'no whole message');
+    if (!this.#root || this.#open.length > 0) throw new PosternError('malformed', 'incomplete message');
     return this.#root;
   }
 
@@ -81,7 +96,8 @@ export class ElementBuilder {
     const top = this.#skipping > 0 ? undefined : this.#open.at(-1);
     if (!top) return undefined;
     top.size += by;
-    if (top.size > messageLimits.value) throw new PosternError('tooLarge', `<${top.name}> holds too much`);
+    if (top.size > messageLimits.value)
+      throw new PosternError('tooLarge', `the content of <${top.name}> is too large`);
     return top;
   }
 }
@@ -102,7 +118,10 @@ function contentOf({ name, children, text, octets }: Open): Content {
   }
 }
 
-/** Opaque data where the format says base64: most senders put the base64 text there, some the octets themselves. */
+/**
+ * The octets of opaque data whose format is `b64`. Most senders write base64 text there, some the octets themselves, so
+ * data that is not base64 is returned unchanged.
+ */
 export function octetsOf(opaque: Uint8Array): Uint8Array {
   const text = Buffer.from(opaque).toString('latin1');
   return isBase64(text) ? fromBase64(text) : opaque;
@@ -110,11 +129,14 @@ export function octetsOf(opaque: Uint8Array): Uint8Array {
 
 const strict = new TextDecoder('utf-8', { fatal: true });
 
-/** @throws {PosternError} `malformed` */
+/**
+ * Reads UTF-8.
+ * @throws {PosternError} `malformed`
+ */
 export function utf8(octets: Uint8Array): string {
   try {
     return strict.decode(octets);
   } catch (cause) {
-    throw new PosternError('malformed', 'text that is no UTF-8', { cause });
+    throw new PosternError('malformed', 'text is not UTF-8', { cause });
   }
 }

@@ -1,16 +1,17 @@
-/** How the content of an element looks: other elements, text, nothing (its presence says it), or octets. */
+/** Kind of an element's content: elements, text, nothing (the presence of the element is its meaning), or octets. */
 export type ElementKind = 'container' | 'text' | 'flag' | 'bytes';
 
 interface ElementRule {
-  /** WBXML code page and tag token: SyncML representation protocol 1.2, DTD appendix; meta information DTD for page 1. */
+  /** WBXML code page: 0 for SyncML, 1 for meta information. */
   readonly page: 0 | 1;
+  /** WBXML tag token (SyncML representation protocol 1.2, DTD appendix; meta information DTD for page 1). */
   readonly token: number;
   readonly kind: ElementKind;
 }
 
 const rule = (page: 0 | 1, token: number, kind: ElementKind): ElementRule => ({ page, token, kind });
 
-/** Every element of a DM message once: its XML name, its WBXML token (the CBOR key as well), and its kind. */
+/** Every element of a DM message, by its XML name: its WBXML token, from which its CBOR key is derived, and its kind. */
 export const elements = {
   Add: rule(0, 0x05, 'container'),
   Alert: rule(0, 0x06, 'container'),
@@ -89,12 +90,13 @@ export const elements = {
 
 export type ElementName = keyof typeof elements;
 
-/** XML namespaces of the two code pages. */
+/** XML namespaces by code page. */
 export const namespaces = ['SYNCML:SYNCML1.2', 'syncml:metinf'] as const;
 
+/** Elements of a container, text, octets, or `true` for a flag. */
 export type Content = readonly Element[] | string | Uint8Array | true;
 
-/** An element with its content: elements, text, octets, or `true` for a flag. Every codec reads and writes this. */
+/** An element with its content. This is the form that all codecs read and write. */
 export interface Element {
   readonly name: ElementName;
   readonly content: Content;
@@ -104,28 +106,33 @@ const elementNames: ReadonlySet<string> = new Set(Object.keys(elements));
 
 export const isElementName = (name: string): name is ElementName => elementNames.has(name);
 
+/** CBOR key for a WBXML token: the token, plus 64 on page 1. */
 export const keyOfToken = (page: number, token: number): number => page * 64 + token;
 
-/** The number that stands for an element in CBOR: its WBXML token, those of page 1 raised by 64. */
+/** CBOR key of an element. */
 export const keyOf = (name: ElementName): number => keyOfToken(elements[name].page, elements[name].token);
 
 const names = new Map((Object.keys(elements) as ElementName[]).map((name) => [keyOf(name), name]));
 
+/** Element with this CBOR key. `undefined` for an unknown key. */
 export const nameOfKey = (key: number): ElementName | undefined => names.get(key);
 
-/** Bounds of any message, whatever its coding. */
+/** Bounds of a message, in every coding. */
 export const messageLimits = {
   /** Bytes of one coded message. */
   bytes: 256 * 1024,
-  /** Elements within elements. */
+  /** Levels of nested elements. */
   depth: 16,
-  /** Elements in all. */
+  /** Elements of one message. */
   elements: 8192,
   /** Characters of one text, or octets of one value. */
   value: 128 * 1024,
-  /** Commands of one message, those within Atomic and Sequence counted. */
+  /** Commands of one message, including those inside Atomic and Sequence. */
   commands: 1024,
 } as const;
 
-/** Media type of a document in WBXML within a message, such as a TNDS object: octets, in whatever coding the message is. */
+/**
+ * Whether the media type is that of a WBXML document inside a message, such as a TNDS object. The data of such an item
+ * is octets in every coding of the message.
+ */
 export const isPacked = (type: string | undefined): boolean => type?.endsWith('+wbxml') ?? false;

@@ -3,16 +3,17 @@ import { PosternError } from '../../base/errors.ts';
 const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
 
 /**
- * Text as it stands in XML 1.0.
- * @throws {PosternError} `malformed` for characters that have no form there
+ * Escapes text for XML 1.0, for element content and for attribute values in double quotes.
+ * @throws {PosternError} `malformed` for characters that XML 1.0 cannot express
  */
 export function escapeXml(value: string): string {
-  // Control characters cannot stand in XML 1.0 at all.
+  // XML 1.0 cannot express most control characters, not even by a character reference.
   const unfit = invalidXml(value);
-  if (unfit) throw new PosternError('malformed', `text with character U+${unfit} has no XML form`);
+  if (unfit) throw new PosternError('malformed', `XML cannot express the character U+${unfit}`);
   return value.replace(/[&<>"]/g, (character) => entities[character]!).replaceAll('\r', '&#13;');
 }
 
+/** Code point, in hexadecimal, of the first character that XML 1.0 does not allow (section 2.2). */
 function invalidXml(value: string): string | undefined {
   for (const character of value) {
     const point = character.codePointAt(0)!;

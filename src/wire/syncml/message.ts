@@ -17,9 +17,9 @@ import {
   text,
 } from './typed-elements.ts';
 
-// The order of fields is the order of the DTD (SyncML representation protocol 1.2.1, section 5).
+// The fields are in the order of the DTD (SyncML representation protocol 1.2.1, section 5).
 
-/** Meta information that DM uses. */
+/** The elements of Meta that DM uses. */
 const metaFields = {
   format: optional(text('Format')),
   type: optional(text('Type')),
@@ -50,9 +50,9 @@ const Item: Shape<Item> = struct('Item', itemFields);
 const binaryFormats = new Set(['b64', 'bin']);
 
 /**
- * Data as the format says: octets for `b64` and `bin`, else text. DM says `b64` on the wire where a node's format is
- * `bin`; here it is `bin`. A TNDS object in WBXML is octets whatever the format.
- * @param outer the command's own Meta, which counts where the item has none
+ * An item with its data in the form that the format requires: octets for `b64` and `bin`, else text. DM messages say
+ * `b64` where the format of the node is `bin`; the result says `bin`. A TNDS object in WBXML is octets in every format.
+ * @param outer Meta of the command, which applies where the item has no Meta of its own
  */
 function itemRead(item: Item, outer: Meta | undefined): Item {
   const { meta, data: value } = item;
@@ -68,6 +68,7 @@ function itemRead(item: Item, outer: Meta | undefined): Item {
   return { ...item, meta: { ...meta, format: 'bin' }, ...(octets !== undefined && { data: octets }) };
 }
 
+/** The reverse of `itemRead`: the item as it is written in a message. */
 const itemWritten = (item: Item): Item =>
   item.meta?.format === 'bin' || (item.data instanceof Uint8Array && !isPacked(item.meta?.type))
     ? { ...item, meta: { ...item.meta, format: 'b64' } }
@@ -144,7 +145,10 @@ const commandFields = {
 export type CommandName = keyof typeof commandFields;
 export type CommandOf<N extends CommandName> = { readonly name: N } & Infer<(typeof commandFields)[N]>;
 
-/** Commands within a command: in order, or all or none (SyncML representation protocol 1.2, sections 6.6.2 and 6.6.14). */
+/**
+ * A command that holds commands (SyncML representation protocol 1.2, sections 6.6.2 and 6.6.14). Those of a Sequence are
+ * executed in order; of an Atomic, all are executed or none.
+ */
 export interface Composite {
   readonly name: 'Atomic' | 'Sequence';
   readonly cmdId: string;
@@ -153,7 +157,7 @@ export interface Composite {
   readonly commands: readonly Command[];
 }
 
-/** A command that this engine does not know: kept whole, so that it can be answered. */
+/** A command that Postern does not know. It is kept whole, so that it can be answered by a Status. */
 export interface UnknownCommand {
   readonly name: 'Unknown';
   readonly cmdId: string;
@@ -166,10 +170,11 @@ export type Alert = CommandOf<'Alert'>;
 export type Results = CommandOf<'Results'>;
 export type Command = PlainCommand | Composite | UnknownCommand;
 
-/** One DM message, whatever its coding. */
+/** One DM message, independent of its coding. */
 export interface SyncmlMessage {
   readonly header: SyncHdr;
   readonly commands: readonly Command[];
+  /** Whether this is the last message of its package. */
   readonly final: boolean;
 }
 
@@ -188,14 +193,14 @@ const composites = {
   Sequence: struct('Sequence', compositeFields),
 } as const;
 
-/** What of a composite's content is a command. */
+/** Whether an element inside a composite is a command, and not a part of the composite such as CmdID. */
 const isCommandElement = ({ name }: Element): boolean =>
   isComposite(name) || Object.hasOwn(commandShapes, name) || otherCommands.has(name);
-/** Commands of SyncML that DM does not use; they are answered, not executed. */
+/** Commands of SyncML that DM does not use. They are answered but not executed. */
 const otherCommands: ReadonlySet<string> = new Set(['Map', 'Move', 'Put', 'Search', 'Sync']);
 
 function readCommand(element: Element, budget: { commands: number }): Command {
-  if (--budget.commands < 0) throw new PosternError('tooLarge', 'message of too many commands');
+  if (--budget.commands < 0) throw new PosternError('tooLarge', 'too many commands in a message');
   const { name, content } = element;
   if (isComposite(name))
     return {
@@ -213,12 +218,13 @@ function readCommand(element: Element, budget: { commands: number }): Command {
   return { ...command, items: command.items.map((item) => itemRead(item, outer)) } as Command;
 }
 
+/** Whether the command is an Atomic or a Sequence. */
 export const isCompositeCommand = (command: Command): command is Composite => 'commands' in command;
 
-/** Items of a command that has some. */
+/** Items of a command. Empty for a command of a kind that has none. */
 export const itemsOf = (command: Command): readonly Item[] => ('items' in command ? command.items : []);
 
-/** A command as the element that codecs write. */
+/** The element that codecs write for a command. */
 export function elementOfCommand(command: Command): Element {
   if (command.name === 'Unknown') return command.element;
   if (isCompositeCommand(command))
@@ -243,9 +249,12 @@ function child(parent: ElementName, content: Content, name: ElementName): Elemen
   return found;
 }
 
-/** @throws {PosternError} `malformed` */
+/**
+ * Reads a message from its root element.
+ * @throws {PosternError} `malformed`; `tooLarge` for too many commands
+ */
 export function messageOf(root: Element): SyncmlMessage {
-  if (root.name !== 'SyncML') throw new PosternError('malformed', `<${root.name}> is no SyncML message`);
+  if (root.name !== 'SyncML') throw new PosternError('malformed', `<${root.name}> is not a SyncML message`);
   const header = SyncHdr.read(child('SyncML', root.content, 'SyncHdr').content);
   const body = child('SyncML', root.content, 'SyncBody').content as readonly Element[];
   const budget = { commands: messageLimits.commands };
@@ -256,6 +265,7 @@ export function messageOf(root: Element): SyncmlMessage {
   };
 }
 
+/** The root element that codecs write for a message. */
 export function elementOf({ header, commands, final }: SyncmlMessage): Element {
   const body = commands.map(elementOfCommand);
   if (final) body.push({ name: 'Final', content: true });

@@ -9,14 +9,15 @@ export const ProvisioningMediaType = {
   Wbxml: 'application/vnd.wap.connectivity-wbxml',
 } as const;
 
-/** A characteristic of a provisioning document (OMA Provisioning Content 1.1): parameters, and characteristics within. */
+/** A characteristic of a provisioning document (OMA Provisioning Content 1.1). */
 export interface Characteristic {
   readonly type: string;
+  /** Values by name. The value of a parameter without one is empty. */
   readonly parameters: Readonly<Record<string, string>>;
   readonly children: readonly Characteristic[];
 }
 
-/** Bounds of one document. */
+/** Bounds of one document. `depth` is in levels of nested elements. */
 const limits = { bytes: 16 * 1024, elements: 512, depth: 8 } as const;
 
 const publicIds: ReadonlySet<number | string> = new Set([0x0b, 1, '-//WAPFORUM//DTD PROV 1.0//EN']);
@@ -27,7 +28,7 @@ interface Open {
   readonly children: Open[];
 }
 
-/** Builds the tree of characteristics from elements with attributes, whatever their coding. */
+/** Builds the tree of characteristics from the elements that a reader of XML or WBXML finds, in their order. */
 class Builder {
   readonly #open: Open[] = [];
   #root: Open | undefined;
@@ -35,10 +36,10 @@ class Builder {
 
   open(tag: string, attributes: ReadonlyMap<string, string>): void {
     if (++this.#count > limits.elements || this.#open.length >= limits.depth)
-      throw new PosternError('tooLarge', 'provisioning document of too many elements');
+      throw new PosternError('tooLarge', 'provisioning document too deep or of too many elements');
     const parent = this.#open.at(-1);
     if (!parent && (this.#root || tag !== 'wap-provisioningdoc'))
-      throw new PosternError('malformed', `<${tag}> is no provisioning document`);
+      throw new PosternError('malformed', `<${tag}> is not a provisioning document`);
     const element: Open = { type: attributes.get('type') ?? '', parameters: {}, children: [] };
     if (tag === 'characteristic') parent?.children.push(element);
     const name = attributes.get('name');
@@ -54,13 +55,14 @@ class Builder {
 
   finish(): readonly Characteristic[] {
     if (!this.#root || this.#open.length > 0)
-      throw new PosternError('malformed', 'no whole provisioning document');
+      throw new PosternError('malformed', 'incomplete provisioning document');
     return this.#root.children;
   }
 }
 
 /**
- * Reads an OMA Client Provisioning document, in XML or WBXML as its first octet says.
+ * Reads an OMA Client Provisioning document in XML or WBXML, which its first octet distinguishes. Returns the
+ * characteristics of the top level.
  * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion`
  */
 export function decodeProvisioning(document: Uint8Array): readonly Characteristic[] {
@@ -76,7 +78,7 @@ function readXml(document: string, builder: Builder): void {
   const refuse = (why: string): never => {
     throw new PosternError('malformed', why);
   };
-  parser.on('error', (error) => refuse(`no well-formed XML: ${error.message}`));
+  parser.on('error', (error) => refuse(`XML is not well-formed: ${error.message}`));
   parser.on('doctype', () => refuse('a document type is not allowed'));
   parser.on('opentag', ({ name, attributes }) =>
     builder.open(name, new Map(Object.entries(attributes).map(([key, value]) => [key, String(value)]))),
@@ -88,7 +90,10 @@ function readXml(document: string, builder: Builder): void {
 const tags = ['wap-provisioningdoc', 'characteristic', 'parm'];
 const firstTag = 0x05;
 
-/** Attributes by code page and token, `name=value` where the token stands for a value as well; those that accounts need. */
+/**
+ * Attributes by code page and token, in decimal. `name=value` is a token that also gives the beginning of the value. Only
+ * the attributes that accounts need are listed.
+ */
 const attributes: Readonly<Record<string, string>> = {
   ...{
     '0 5': 'name',
@@ -127,7 +132,7 @@ const attributes: Readonly<Record<string, string>> = {
   ...{ '1 87': 'type=APPAUTH', '1 88': 'type=CLIENTIDENTITY', '1 89': 'type=RESOURCE' },
 };
 
-/** Values likewise. What stands for another is of no account here, and is empty. */
+/** Values by code page and token, in decimal. Other value tokens do not matter for accounts and are read as empty. */
 const values: Readonly<Record<string, string>> = {
   ...{ '0 133': 'IPV4', '0 134': 'IPV6', '0 135': 'E164', '0 136': 'ALPHA', '0 137': 'APN' },
   ...{ '1 134': 'IPV4', '1 135': 'IPV6', '1 136': 'E164', '1 137': 'ALPHA' },
@@ -146,7 +151,7 @@ const keyOf = ({ page, token }: WbxmlName): string => `${page} ${token}`;
 function readTokens(document: Uint8Array, builder: Builder): void {
   let tag: string | undefined;
   let found = new Map<string, string>();
-  /** An element is told when its attributes are all there. */
+  /** Opens the element in the builder. Called when all its attributes have been read. */
   const flush = () => {
     if (tag !== undefined) builder.open(tag, found);
     tag = undefined;
@@ -157,7 +162,7 @@ function readTokens(document: Uint8Array, builder: Builder): void {
       if (!publicIds.has(publicId))
         throw new PosternError(
           'unsupportedFormat',
-          `WBXML of language ${publicId} is no provisioning document`,
+          `WBXML with public identifier ${publicId} is not a provisioning document`,
         );
     },
     open({ token, literal }) {

@@ -1,11 +1,12 @@
 import { type Element, elements, namespaces } from './elements.ts';
 
-/** What escaping makes of one character, in bytes. */
+/** Bytes of the characters that are escaped in XML, after escaping. */
 const escaped: Readonly<Record<string, number>> = { '&': 5, '<': 4, '>': 4, '"': 6, '\r': 5 };
 
 /**
- * Bytes of an element in XML, and so the most that it has in any coding: for staying below the size of message that the
- * other side takes, without coding everything twice. `outerPage` is the code page of the element around it.
+ * Bytes of an element in XML, which is an upper bound for its size in every coding. With it a sender stays below the
+ * other side's MaxMsgSize without encoding everything twice.
+ * @param outerPage code page of the parent element
  */
 export function sizeInXml({ name, content }: Element, outerPage: number): number {
   const { page } = elements[name];
@@ -21,7 +22,7 @@ export function sizeInXml({ name, content }: Element, outerPage: number): number
   return namespace + (inner === 0 ? name.length + '</>'.length : 2 * name.length + '<></>'.length + inner);
 }
 
-/** Bytes of a text in XML. */
+/** Bytes of a text in XML, after escaping. */
 export function textInXml(text: string): number {
   let bytes = Buffer.byteLength(text);
   for (const [found] of text.matchAll(/[&<>"\r]/g)) bytes += escaped[found]! - 1;

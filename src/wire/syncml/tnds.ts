@@ -10,45 +10,54 @@ const formats = ['node', 'chr', 'int', 'bool', 'bin', 'xml', 'null', 'float', 'd
 /** Formats of a node (OMA DM tree and description 1.2.1, section 7.7.2). */
 export type NodeFormat = (typeof formats)[number];
 
+/** Whether the text is the name of a format. */
 export const isNodeFormat = (format: string): format is NodeFormat =>
   (formats as readonly string[]).includes(format);
 
-/** A subtree as TNDS carries it (OMA DM tree and description 1.2.1, section 9). */
+/** A node of a TNDS object, with the nodes below it (OMA DM tree and description 1.2.1, section 9). */
 export interface TndsNode {
   readonly name: string;
   readonly format: NodeFormat;
-  /** MIME type of a leaf; management object identifier of an MO's root. */
+  /** MIME type of a leaf; management object identifier of the root of a management object. */
   readonly type?: string;
   readonly acl?: string;
   readonly title?: string;
+  /** Value of a leaf: octets for the format `bin`, else text. */
   readonly value?: string | Uint8Array;
   readonly children?: readonly TndsNode[];
 }
 
+/** A TNDS object with one root node. */
 export interface Tnds {
-  /** Where the root node goes; `./Inbox` leaves it to the device. */
+  /** URI of the place for the root node. With `./Inbox` the device chooses the place. */
   readonly path?: string;
   readonly root: TndsNode;
 }
 
-/** Nodes within nodes. */
+/** Most levels of nested nodes. */
 const depthBound = 16;
 
+/** Media types of the codings of a TNDS object. */
 export const TndsMediaType = {
   Xml: 'application/vnd.syncml.dmtnds+xml',
   Wbxml: 'application/vnd.syncml.dmtnds+wbxml',
 } as const;
 
+/** Whether the media type is that of a TNDS object. */
 export const isTndsType = (type: string | undefined): boolean =>
   type === TndsMediaType.Xml || type === TndsMediaType.Wbxml;
 
-/** @throws {PosternError} `malformed` for text that has no XML form, `tooLarge` */
+/**
+ * Writes a TNDS object as XML.
+ * @throws {PosternError} `malformed` for text that has no form in XML, `tooLarge`
+ */
 export function encodeTnds(object: Tnds): string {
   const text = writeDdf(treeOf(object));
   if (text.length > ddfLimits.characters) throw new PosternError('tooLarge', 'TNDS object too large');
   return text;
 }
 
+/** Writes a TNDS object as WBXML. */
 export const encodeTndsWbxml = (object: Tnds): Uint8Array => encodeDdfWbxml(treeOf(object));
 
 const treeOf = ({ path, root }: Tnds): DdfElement =>
@@ -77,8 +86,8 @@ function elementOf(node: TndsNode, path?: string): DdfElement {
 }
 
 /**
- * Reads a TNDS object from its XML, as text or octets, or its WBXML.
- * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`
+ * Reads a TNDS object in XML or WBXML. A string is XML; the first octet of octets distinguishes the two.
+ * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion`
  */
 export function decodeTnds(coded: string | Uint8Array): Tnds {
   const root =
@@ -87,27 +96,28 @@ export function decodeTnds(coded: string | Uint8Array): Tnds {
       : coded[0] !== undefined && coded[0] <= 3
         ? decodeDdfWbxml(coded)
         : parseDdf(utf8(coded));
-  if (root.tag !== 'MgmtTree') throw new PosternError('malformed', `<${root.tag}> is no TNDS object`);
+  if (root.tag !== 'MgmtTree') throw new PosternError('malformed', `<${root.tag}> is not a TNDS object`);
   const nodes = root.children.filter(({ tag }) => tag === 'Node');
   const [node] = nodes;
-  if (!node || nodes.length > 1) throw new PosternError('malformed', 'a TNDS object here has one root node');
+  if (!node || nodes.length > 1) throw new PosternError('malformed', 'a TNDS object must have one root node');
   const path = textOf(node, 'Path');
   return { ...(path !== undefined && { path }), root: readNode(node, 1) };
 }
 
 function readNode(element: DdfElement, depth: number): TndsNode {
-  if (depth > depthBound) throw new PosternError('tooLarge', 'TNDS object of too many nodes');
+  if (depth > depthBound) throw new PosternError('tooLarge', 'TNDS object too deep');
   const name = textOf(element, 'NodeName');
-  if (!name || name.includes('/')) throw new PosternError('malformed', 'TNDS node without a proper NodeName');
+  if (!name || name.includes('/'))
+    throw new PosternError('malformed', 'the NodeName of a TNDS node is missing, empty or has a slash');
   const properties = childOf(element, 'RTProperties');
   const children = element.children.filter(({ tag }) => tag === 'Node');
-  // A leaf without a format is text; RTProperties are optional.
+  // RTProperties are optional. Without a format, a node with a value and without children is a leaf of text.
   const format =
     childOf(properties, 'Format')?.children[0]?.tag ??
     (children.length === 0 && childOf(element, 'Value') ? 'chr' : 'node');
-  // DDF writes b64 where a node's format is bin.
+  // In the DDF the format b64 stands for nodes of format bin.
   const known = format === 'b64' ? 'bin' : format;
-  if (!isNodeFormat(known)) throw new PosternError('malformed', `TNDS node of unknown format ${format}`);
+  if (!isNodeFormat(known)) throw new PosternError('malformed', `unknown format ${format} of a TNDS node`);
   const type = childOf(properties, 'Type')?.children[0]?.text.trim();
   const acl = textOf(properties, 'ACL');
   const title = textOf(properties, 'Title');

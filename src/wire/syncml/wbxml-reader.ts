@@ -1,7 +1,7 @@
 import { PosternError } from '../../base/errors.ts';
 import { utf8 } from './element-builder.ts';
 
-/** What a document says of itself before it begins (WBXML 1.3, section 5.4). */
+/** Header of a document (WBXML 1.3, section 5.4). */
 export interface WbxmlHeader {
   /** 1, 2 or 3, for WBXML 1.1 to 1.3. */
   readonly version: number;
@@ -9,21 +9,27 @@ export interface WbxmlHeader {
   readonly publicId: number | string;
 }
 
-/** A token with its code page, or the name that a literal tag or attribute carries. */
+/** A tag, an attribute or an attribute value: a token of a code page, or a literal name. */
 export interface WbxmlName {
   readonly page: number;
   readonly token: number;
+  /** The name of a literal tag or attribute. */
   readonly literal?: string;
 }
 
-/** Hears what a document holds, in its order. What a method throws ends the reading. */
+/** Gets the parts of a document in their order. Whatever a method throws ends the reading. */
 export interface WbxmlHandler {
+  /** Called once, before anything else. */
   begin(header: WbxmlHeader): void;
+  /** An element begins. */
   open(name: WbxmlName): void;
-  /** Parts of the value are texts, and tokens that stand for texts of the language. */
+  /** An attribute of the element that began last. The parts of its value are texts and value tokens. */
   attribute?(name: WbxmlName, value: readonly (string | WbxmlName)[]): void;
+  /** Text in the open element. One text may come in several parts. */
   text(value: string): void;
+  /** Opaque data in the open element. */
   octets(value: Uint8Array): void;
+  /** The open element ends. */
   close(): void;
 }
 
@@ -40,12 +46,14 @@ const token = {
 const hasAttributes = 0x80;
 const hasContent = 0x40;
 const tagMask = 0x3f;
+/** IANA's numbers of the character sets that are read as UTF-8: 0 is unknown, 3 is US-ASCII, 106 is UTF-8. */
 const utf8Charsets = new Set([0, 3, 106]);
-/** Elements within elements, of those too that a language skips. */
+/** Most levels of nested elements, including elements that the handler skips. */
 const depthBound = 64;
 
 /**
- * Reads WBXML 1.1 to 1.3 in UTF-8 or ASCII. Extension tokens and processing instructions, which no language here has, are refused.
+ * Reads WBXML 1.1 to 1.3 in UTF-8 or ASCII. Extension tokens and processing instructions are refused, since SyncML, DDF
+ * and provisioning documents have none.
  * @throws {PosternError} `malformed`, `unsupportedVersion`, `unsupportedFormat`, `tooLarge`; and what the handler throws
  */
 export function readWbxml(document: Uint8Array, handler: WbxmlHandler): void {
@@ -78,7 +86,7 @@ class Reader {
           this.#tagPage = this.#byte();
           break;
         case token.end:
-          if (depth === 0) throw malformed('an element ends that did not begin');
+          if (depth === 0) throw malformed('the end of an element without an open element');
           this.#handler.close();
           depth--;
           break;
@@ -100,7 +108,7 @@ class Reader {
           break;
         default: {
           const tag = byte & tagMask;
-          if (tag < token.literal) throw malformed(`token ${byte} has no place here`);
+          if (tag < token.literal) throw malformed(`token ${byte} is not allowed here`);
           if (depth === 0 && begun) throw malformed('more than one root');
           begun = true;
           this.#handler.open(this.#name(tag, this.#tagPage));
@@ -110,18 +118,18 @@ class Reader {
         }
       }
     }
-    if (!begun || depth > 0) throw malformed('cut off');
+    if (!begun || depth > 0) throw malformed('incomplete');
   }
 
   #header(): void {
     const version = this.#byte();
     if (version < 1 || version > 3)
-      throw new PosternError('unsupportedVersion', `WBXML of version byte ${version}`);
+      throw new PosternError('unsupportedVersion', `WBXML: version byte ${version} is not supported`);
     const id = this.#number();
     const idAt = id === 0 ? this.#number() : 0;
     const charset = this.#number();
     if (!utf8Charsets.has(charset))
-      throw new PosternError('unsupportedFormat', `WBXML in character set ${charset}`);
+      throw new PosternError('unsupportedFormat', `WBXML: character set ${charset} is not supported`);
     this.#table = this.#slice(this.#number());
     this.#handler.begin({ version, publicId: id === 0 ? this.#tableString(idAt) : id });
   }
@@ -129,14 +137,14 @@ class Reader {
   #attributes(): void {
     let name: WbxmlName | undefined;
     let value: (string | WbxmlName)[] = [];
-    const tell = () => {
+    const passOn = () => {
       if (name) this.#handler.attribute?.(name, value);
     };
     for (;;) {
       const byte = this.#byte();
       switch (byte) {
         case token.end:
-          tell();
+          passOn();
           return;
         case token.switchPage:
           this.#attributePage = this.#byte();
@@ -155,10 +163,10 @@ class Reader {
           break;
         default:
           if ((byte & ~hasAttributes) < token.literal || (byte > token.literal && (byte & tagMask) < 5))
-            throw malformed(`token ${byte} has no place in attributes`);
+            throw malformed(`token ${byte} is not allowed in attributes`);
           if (byte >= hasAttributes) value.push({ page: this.#attributePage, token: byte });
           else {
-            tell();
+            passOn();
             name = this.#name(byte, this.#attributePage);
             value = [];
           }
@@ -178,7 +186,7 @@ class Reader {
 
   #byte(): number {
     const byte = this.#bytes[this.#at++];
-    if (byte === undefined) throw malformed('cut off');
+    if (byte === undefined) throw malformed('incomplete');
     return byte;
   }
 
@@ -198,7 +206,7 @@ class Reader {
 
   #slice(length: number): Buffer {
     const end = this.#at + length;
-    if (end > this.#bytes.length) throw malformed('cut off');
+    if (end > this.#bytes.length) throw malformed('incomplete');
     const found = this.#bytes.subarray(this.#at, end);
     this.#at = end;
     return found;
@@ -210,7 +218,7 @@ class Reader {
 
   #string(): string {
     const end = this.#bytes.indexOf(0, this.#at);
-    if (end < 0) throw malformed('a string without an end');
+    if (end < 0) throw malformed('a string without its final NUL');
     const found = text(this.#bytes, this.#at, end);
     this.#at = end + 1;
     return found;
@@ -218,20 +226,21 @@ class Reader {
 
   #tableString(at: number): string {
     const end = this.#table.indexOf(0, at);
-    if (at >= this.#table.length) throw malformed('no such string in the table');
+    if (at >= this.#table.length) throw malformed('an offset beyond the string table');
     return text(this.#table, at, end < 0 ? this.#table.length : end);
   }
 
   #entity(): string {
     const point = this.#number();
     if (point === 0 || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff))
-      throw malformed('an entity that is no character');
+      throw malformed('an entity that is not a Unicode character');
     return String.fromCodePoint(point);
   }
 }
 
 const replacement = '\ufffd';
 
+/** Reads UTF-8. The fast decoder replaces malformed bytes, so only a text with a replacement is checked strictly. */
 function text(bytes: Buffer, from: number, to: number): string {
   const quick = bytes.toString('utf8', from, to);
   return quick.includes(replacement) ? utf8(bytes.subarray(from, to)) : quick;

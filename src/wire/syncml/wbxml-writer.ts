@@ -1,16 +1,20 @@
-/** Version byte of WBXML 1.3, and the number of UTF-8 among the character sets. */
+/** Version byte of WBXML 1.3. */
 const version = 0x03;
+/** IANA's number of the character set UTF-8. */
 const utf8 = 106;
 
 const hasContent = 0x40;
 
-/** Writes WBXML 1.3 in UTF-8: tags by their tokens, text inline, octets opaque. No string table, no attributes. */
+/**
+ * Writes WBXML 1.3 in UTF-8. Tags are tokens, texts are inline strings and octets are opaque data. It uses no string
+ * table and no attributes.
+ */
 export class WbxmlWriter {
   #target = Buffer.allocUnsafe(1024);
   #length = 0;
   #page = 0;
 
-  /** @param publicId registered number of the language */
+  /** @param publicId registered public identifier of the language */
   constructor(publicId: number) {
     this.#byte(version);
     this.#number(publicId);
@@ -18,7 +22,11 @@ export class WbxmlWriter {
     this.#number(0);
   }
 
-  /** An element; `content` writes what it holds, if it holds something. */
+  /**
+   * Writes an element.
+   * @param hasAny whether the element has content
+   * @param content writes the content; called only if there is any
+   */
   element(page: number, token: number, hasAny: boolean, content: () => void): void {
     if (page !== this.#page) {
       this.#byte(0x00);
@@ -31,8 +39,9 @@ export class WbxmlWriter {
     this.#byte(0x01);
   }
 
+  /** Writes text. */
   text(value: string): void {
-    // An inline string ends at its first NUL.
+    // An inline string ends at its first NUL, so a text with a NUL is written as opaque data.
     if (value.includes('\0')) this.octets(Buffer.from(value));
     else {
       this.#reserve(Buffer.byteLength(value) + 2);
@@ -42,6 +51,7 @@ export class WbxmlWriter {
     }
   }
 
+  /** Writes opaque data. */
   octets(value: Uint8Array): void {
     this.#byte(0xc3);
     this.#number(value.length);
@@ -50,6 +60,7 @@ export class WbxmlWriter {
     this.#length += value.length;
   }
 
+  /** Returns the document. */
   finish(): Buffer {
     return this.#target.subarray(0, this.#length);
   }

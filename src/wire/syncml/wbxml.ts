@@ -8,9 +8,10 @@ import { elements, isElementName, isPacked, keyOfToken, messageLimits, nameOfKey
 import { readWbxml, type WbxmlName } from './wbxml-reader.ts';
 import { WbxmlWriter } from './wbxml-writer.ts';
 
-/** Public identifiers of SyncML 1.2 (OMNA's registry); 1.0 and 1.1 of DM 1.1; 1 is "unknown". */
+/** Registered public identifier of SyncML 1.2 (OMNA's registry). */
 export const syncmlPublicId = 0x1201;
-const taken: ReadonlySet<number | string> = new Set([
+/** Public identifiers that are accepted: SyncML 1.2, SyncML 1.0 and 1.1 as used by DM 1.1, and 1 for "unknown". */
+const acceptedIds: ReadonlySet<number | string> = new Set([
   syncmlPublicId,
   0x0fd1,
   0x0fd3,
@@ -21,9 +22,9 @@ const taken: ReadonlySet<number | string> = new Set([
 ]);
 
 /**
- * Writes a message as WBXML 1.3 (SyncML representation protocol 1.2). A packed document, such as a TNDS object of type
- * `+wbxml`, is opaque. Other octets are base64, as their format `b64` says, and a TNDS object of type `+xml` is its text:
- * both could be shorter, but libwbxml and the clients built on it read only this.
+ * Writes a message as WBXML 1.3 (SyncML representation protocol 1.2). The data of an item whose type ends in `+wbxml`,
+ * such as a TNDS object, is opaque. Other octets are base64 text, according to their format `b64`. A TNDS object whose
+ * type ends in `+xml` is text. Both could be shorter, but libwbxml and the clients built on it read only this form.
  */
 export function encodeWbxml(root: Element): Uint8Array {
   const writer = new WbxmlWriter(syncmlPublicId);
@@ -46,7 +47,7 @@ function write(writer: WbxmlWriter, { name, content }: Element, packed: boolean)
   });
 }
 
-/** What the Meta among these elements says. */
+/** The text of Format or Type in the Meta among these elements. */
 function metaText(siblings: readonly Element[], wanted: 'Format' | 'Type'): string | undefined {
   const meta = siblings.find(({ name }) => name === 'Meta')?.content;
   if (!Array.isArray(meta)) return undefined;
@@ -55,7 +56,8 @@ function metaText(siblings: readonly Element[], wanted: 'Format' | 'Type'): stri
 }
 
 /**
- * Reads a message in WBXML 1.1 to 1.3. A TNDS object that stands in Data by its code page becomes its XML text.
+ * Reads a message in WBXML 1.1 to 1.3. A TNDS object that is written in Data as tokens of the DDF's code page becomes
+ * XML text.
  * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion`
  */
 export function decodeWbxml(coded: Uint8Array): Element {
@@ -65,7 +67,8 @@ export function decodeWbxml(coded: Uint8Array): Element {
   let embedded: DdfBuilder | undefined;
   readWbxml(coded, {
     begin({ publicId }) {
-      if (!taken.has(publicId)) throw new PosternError('unsupportedFormat', `WBXML of language ${publicId}`);
+      if (!acceptedIds.has(publicId))
+        throw new PosternError('unsupportedFormat', `WBXML with public identifier ${publicId} is not SyncML`);
     },
     open(name) {
       if (!embedded && builder.current === 'Data' && name.page === ddfPage) embedded = new DdfBuilder();
@@ -91,7 +94,10 @@ export function decodeWbxml(coded: Uint8Array): Element {
   return withOctets(builder.finish(), undefined);
 }
 
-/** Makes octets of opaque base64: the format stands in the Meta of the item, or of its command. */
+/**
+ * The element with all opaque data of format `b64` decoded.
+ * @param outer format from the Meta of a surrounding element, which applies where an item has none
+ */
 function withOctets(element: Element, outer: string | undefined): Element {
   if (!Array.isArray(element.content)) {
     const isOpaque = element.name === 'Data' && element.content instanceof Uint8Array && outer === 'b64';

@@ -5,7 +5,10 @@ import type { Element } from './elements.ts';
 import { elements, isElementName, messageLimits, namespaces } from './elements.ts';
 import { escapeXml } from './escape-xml.ts';
 
-/** Writes a message as XML (SyncML representation protocol 1.2). Octets become base64. */
+/**
+ * Writes a message as XML (SyncML representation protocol 1.2). Octets become base64.
+ * @throws {PosternError} `malformed` for text that has no form in XML
+ */
 export function encodeXml(root: Element): Uint8Array {
   return Buffer.from(`<?xml version="1.0" encoding="UTF-8"?>${write(root, -1)}`);
 }
@@ -25,8 +28,8 @@ function write({ name, content }: Element, outerPage: number): string {
 }
 
 /**
- * Reads a message in XML. A document type is refused, so there is no entity to expand. XML inside `<Data>` that is no
- * SyncML is kept as its text. Elements that DM does not know are skipped with all they hold.
+ * Reads a message in XML. A document type is refused, so that no entities have to be expanded. XML elements inside
+ * `<Data>` are kept as text. Elements that DM does not know are skipped with their content.
  * @throws {PosternError} `malformed` or `tooLarge`
  */
 export function decodeXml(coded: Uint8Array): Element {
@@ -38,7 +41,7 @@ export function decodeXml(coded: Uint8Array): Element {
   const refuse = (why: string): never => {
     throw new PosternError('malformed', why);
   };
-  parser.on('error', (error) => refuse(`no well-formed XML: ${error.message}`));
+  parser.on('error', (error) => refuse(`XML is not well-formed: ${error.message}`));
   parser.on('doctype', () => refuse('a document type is not allowed'));
   parser.on('opentag', ({ name: qualified, attributes, isSelfClosing }) => {
     const name = qualified.slice(qualified.indexOf(':') + 1);
@@ -62,5 +65,5 @@ export function decodeXml(coded: Uint8Array): Element {
   return builder.finish();
 }
 
-/** Elements within elements inside Data. */
+/** Most levels of nested elements inside Data. */
 const foreignDepth = 64;

@@ -4,33 +4,38 @@ import { PosternError } from '../../base/errors.ts';
 export const EnvelopeKind = { Request: 0, Response: 1, Notification: 2, Error: 3 } as const;
 export type EnvelopeKind = (typeof EnvelopeKind)[keyof typeof EnvelopeKind];
 
-/** What goes in an MQTT payload, docs/bindings.md: a DM package untouched, and what the way needs to know. */
+/**
+ * Payload of an MQTT message of the tunnel (docs/bindings.md): a DM package, byte for byte, and what gateway and
+ * head-end need in order to deliver it.
+ */
 export interface Envelope {
   readonly kind: EnvelopeKind;
-  /** 8 to 16 octets, unique per request and repeated by its answer. */
+  /** 8 to 16 octets, unique per request. The answer repeats them. */
   readonly correlation: Uint8Array;
-  /** DevId; absent for the gateway's own packages. */
+  /** DevId. Absent for the gateway's own packages. */
   readonly device?: string;
   /** ServerID. */
   readonly server?: string;
+  /** Media type of the body. */
   readonly contentType?: string;
-  /** Seconds from receipt. */
+  /** Seconds, counted from receipt. */
   readonly timeToLive?: number;
-  /** Transport headers that DM needs, by lower-case name. */
+  /** Transport headers that DM needs, by lower-case name. At most 16. */
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: Uint8Array;
-  /** A DM status, of an error. */
+  /** For an error: a DM status. */
   readonly status?: number;
-  /** One line for a person, of an error. */
+  /** For an error: one line for a person. */
   readonly reason?: string;
-  /** Where later packages of the session go. */
+  /** Topic level to which the gateway publishes later packages of the session. */
   readonly route?: string;
   /** The child gateway nearest to the device, when the device is behind one. */
   readonly via?: string;
 }
 
-/** Version of the envelope, and bytes of one. */
+/** Version of the envelope's format. */
 export const envelopeVersion = 1;
+/** Most bytes of one envelope. */
 const envelopeBytes = 512 * 1024;
 
 const key = {
@@ -49,7 +54,7 @@ const key = {
   via: 13,
 } as const;
 
-/** Deterministic CBOR (RFC 8949 section 4.2): shortest forms, keys in order. */
+/** Writes an envelope in deterministic CBOR (RFC 8949 section 4.2): shortest forms, keys in order. */
 export function encodeEnvelope(envelope: Envelope): Buffer {
   const { headers, body, correlation, ...rest } = envelope;
   const map = new Map<number, unknown>([
@@ -63,21 +68,24 @@ export function encodeEnvelope(envelope: Envelope): Buffer {
   return toCbor(new Map([...map].toSorted(([a], [b]) => a - b)));
 }
 
-/** Map keys in the order of their encodings: shorter texts have smaller heads. */
+/** Compares map keys by their encodings, as deterministic CBOR requires. A shorter text has a smaller head. */
 const byEncoding = (a: string, b: string): number => Buffer.compare(toCbor(a), toCbor(b));
 
-/** @throws {PosternError} `malformed`, `tooLarge`, `unsupportedVersion` */
+/**
+ * Reads an envelope. Unknown keys are ignored.
+ * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedVersion`
+ */
 export function decodeEnvelope(payload: Uint8Array): Envelope {
   if (payload.length > envelopeBytes) throw new PosternError('tooLarge', 'envelope too large');
   const map = fromCbor(payload, 'envelope');
-  if (!(map instanceof Map)) throw new PosternError('malformed', 'envelope is no map');
+  if (!(map instanceof Map)) throw new PosternError('malformed', 'envelope is not a map');
   const version = map.get(key.version);
   if (version !== envelopeVersion)
-    throw new PosternError('unsupportedVersion', `envelope of version ${String(version)}`);
+    throw new PosternError('unsupportedVersion', `envelope version ${String(version)} is not supported`);
   const kind = map.get(key.kind);
   const correlation = octets(map, 'correlation');
   if (kind !== 0 && kind !== 1 && kind !== 2 && kind !== 3)
-    throw new PosternError('malformed', 'envelope of unknown kind');
+    throw new PosternError('malformed', 'unknown kind of envelope');
   if (!correlation || correlation.length < 8 || correlation.length > 16)
     throw new PosternError('malformed', 'envelope without a correlation of 8 to 16 bytes');
   return {
@@ -101,12 +109,12 @@ const defined = <K extends string, V>(name: K, value: V | undefined): { [P in K]
 
 type Fields = ReadonlyMap<unknown, unknown>;
 const wrong = (name: string, expected: string) =>
-  new PosternError('malformed', `${name} of an envelope is ${expected}`);
+  new PosternError('malformed', `${name} of the envelope must be ${expected}`);
 
 function text(map: Fields, name: keyof typeof key): string | undefined {
   const value = map.get(key[name]);
   if (value !== undefined && (typeof value !== 'string' || value.length > 255))
-    throw wrong(name, 'a text of at most 255');
+    throw wrong(name, 'a text of at most 255 characters');
   return value;
 }
 
@@ -126,7 +134,7 @@ function octets(map: Fields, name: keyof typeof key): Uint8Array | undefined {
 function headersOf(map: Fields): Record<string, string> | undefined {
   const value = map.get(key.headers);
   if (value === undefined) return undefined;
-  if (!(value instanceof Map) || value.size > 16) throw wrong('headers', 'a map of at most 16');
+  if (!(value instanceof Map) || value.size > 16) throw wrong('headers', 'a map of at most 16 entries');
   for (const entry of value)
     if (entry.some((one) => typeof one !== 'string')) throw wrong('headers', 'a map of texts');
   return Object.fromEntries(value);

@@ -11,58 +11,72 @@ import { type Clock, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { publicUrl } from '../../base/public-url.ts';
 import { backoff } from '../../base/retry.ts';
 
+/** How to reach and to trust an MQTT broker. */
 export interface MqttSettings {
   /** `mqtt://host:1883` or `mqtts://host:8883`. */
   readonly url: string;
-  /** Protocol level: 5, 4 (which is 3.1.1), or `auto`, which tries 5 first. */
+  /** Protocol level: 5, 4 (MQTT 3.1.1), or `auto`, which tries 5 first and then alternates. */
   readonly protocol: 'auto' | 4 | 5;
   readonly username?: string;
   readonly password?: string;
-  /** PEM files: who the broker must be, and who this client is. */
+  /** Path of a PEM file: the CA that issued the broker's certificate. */
   readonly ca?: string;
+  /** Path of a PEM file: this client's certificate. */
   readonly cert?: string;
+  /** Path of a PEM file: the private key of `cert`. */
   readonly key?: string;
 }
 
+/** What a link needs from its surroundings. */
 export interface MqttLinkParts {
   readonly settings: MqttSettings;
   readonly clientId: string;
+  /** Topic filters. */
   readonly subscriptions: readonly string[];
-  /** Published by the broker when this client goes without a word, retained. */
+  /** Last Will: the broker publishes it, retained, when this client disappears without disconnecting. */
   readonly will?: { readonly topic: string; readonly payload: Buffer };
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
+  /** Called for each message, possibly before `connected`. */
   readonly received: (topic: string, payload: Buffer) => void;
+  /** Called when a connection is up and the broker has granted all subscriptions. */
   readonly connected?: () => void;
+  /** Called when such a connection has ended. */
   readonly disconnected?: () => void;
 }
 
+/** A message to publish. `expiry` and `responseTopic` are sent over MQTT 5 only. */
 export interface Publication {
   readonly topic: string;
   readonly payload: Buffer;
+  /** Default false. */
   readonly retain?: boolean;
-  /** Seconds after which the broker need not deliver it; over MQTT 5. */
+  /** Message Expiry in seconds, after which the broker need not deliver the message. */
   readonly expiry?: number;
   readonly responseTopic?: string;
 }
 
 const reconnect = { first: 500, cap: 60_000, jitter: 0.5 } as const;
+/** Milliseconds. */
 const connectTimeout = 10_000;
-/** Milliseconds for a goodbye to the broker. */
+/** Milliseconds for an orderly disconnection. */
 const disconnectTimeout = 2000;
+/** Seconds. */
 const keepalive = 30;
-/** Seconds that the broker keeps the session of a client that is away. */
+/** Seconds that the broker keeps the session of a disconnected client. */
 const sessionExpiry = 3600;
-/** Messages with QoS 1 on their way, in either direction. */
+/** Most messages with QoS 1 that are not acknowledged yet, in either direction. */
 const receiveMaximum = 64;
 
 /**
- * A connection to an MQTT broker that comes back by itself, with jittered exponential delays. It queues nothing: what
- * cannot be published now is refused, since the only queue is the outbox. Each attempt is a client of its own, so what
- * was on its way when a connection broke is reported as failed and not sent behind the caller's back.
+ * A connection to an MQTT broker, which is made again after each failure, with jittered exponential delays. The link
+ * queues nothing: a message that cannot be published now is refused, because the only queue is the gateway's outbox. Each
+ * attempt uses a new MQTT client. Therefore a message that was on its way when the connection broke is reported as
+ * failed, and is never sent later without the caller's knowledge.
  */
 export class MqttLink implements AsyncDisposable {
   readonly #parts: MqttLinkParts;
@@ -79,39 +93,49 @@ export class MqttLink implements AsyncDisposable {
     this.#protocol = parts.settings.protocol === 4 ? 4 : 5;
   }
 
+  /** Whether a connection is up and the broker has granted all subscriptions. */
   get connected(): boolean {
     return this.#isConnected;
   }
 
-  /** Of the connection that is up, or was last. */
+  /** Where the broker is, without credentials. */
+  get url(): string {
+    return publicUrl(this.#parts.settings.url);
+  }
+
+  /** Protocol level of the current or last attempt. */
   get protocol(): 4 | 5 {
     return this.#protocol;
   }
 
-  /** Returns at once; the connection is made, and made again, behind it. */
+  /** Begins to connect, and returns at once. A second call has no effect. */
   start(): void {
     this.#running ??= this.#run();
   }
 
+  /** Waits until the broker has acknowledged what was published, then says goodbye: two seconds at most. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     const client = this.#client;
-    if (client) {
-      // A broker that hangs does not get to hold up the end.
-      const patience = this.#parts.clock.after(disconnectTimeout, () => client.end(true));
-      await client.endAsync(false).catch(() => {});
-      patience.cancel();
-    }
+    // `client.end(true)` does nothing after `client.end(false)`, which never ends when the connection breaks before an
+    // acknowledgement. Only closing the stream always ends the client.
+    const close = () => client?.stream.destroy();
+    const patience = this.#parts.clock.after(disconnectTimeout, close);
+    if (client?.connected) client.end();
+    else close();
     await this.#running;
+    patience.cancel();
   }
 
   /**
-   * Resolves when the broker has acknowledged it (QoS 1).
-   * @throws {PosternError} `unavailable` without a connection, `full` when too much is on its way, `tooLarge`
+   * Publishes a message. Resolves when the broker has acknowledged it (QoS 1).
+   * @throws {PosternError} `unavailable` without a connection or when it breaks, `full` when 64 messages are not
+   *   acknowledged yet, `tooLarge` for a message above the broker's Maximum Packet Size
    */
   async publish({ topic, payload, retain = false, expiry, responseTopic }: Publication): Promise<void> {
     const client = this.#client;
-    // Open from the broker's CONNACK on: what a kept session brings at once is answered before the subscriptions are confirmed.
+    // Publishing is allowed from the CONNACK on, not only after the subscriptions are granted: a kept session delivers
+    // messages at once, and the answers to them must go out.
     if (!client?.connected) throw new PosternError('unavailable', 'no connection to the MQTT broker');
     if (payload.length + Buffer.byteLength(topic) + 64 > this.#maximumPacketSize)
       throw new PosternError(
@@ -119,7 +143,7 @@ export class MqttLink implements AsyncDisposable {
         `the broker takes packets of at most ${this.#maximumPacketSize} bytes`,
       );
     if (this.#inFlight >= receiveMaximum)
-      throw new PosternError('full', 'too many MQTT messages on their way');
+      throw new PosternError('full', 'too many MQTT messages wait for their acknowledgement');
     this.#inFlight++;
     const properties = {
       ...(expiry !== undefined && { messageExpiryInterval: expiry }),
@@ -153,10 +177,10 @@ export class MqttLink implements AsyncDisposable {
         delays = backoff(reconnect, entropy);
         await attempt.closed;
         if (this.#stop.signal.aborted) return;
-        events.emit('warn', 'mqtt.disconnected', { url: settings.url });
+        events.emit('mqtt.disconnected', { url: this.url });
       } else if (!this.#stop.signal.aborted) {
-        events.emit('warn', 'mqtt.connect-failed', {
-          url: settings.url,
+        events.emit('mqtt.connect-failed', {
+          url: this.url,
           protocol: this.#protocol,
           reason: failure,
         });
@@ -186,13 +210,13 @@ export class MqttLink implements AsyncDisposable {
     };
     const opened = Promise.withResolvers<string | undefined>();
     const closed = Promise.withResolvers<void>();
-    // Without the cache of all 65,536 numbers, which costs megabytes, and a second on a small board.
+    // The write cache holds all 16-bit numbers in encoded form. It costs megabytes, and a second on a small board.
     const client = connect({ ...options, ...endpointOf(settings.url), writeCache: false });
     this.#client = client;
-    // Each message on its way listens for the end of the connection.
+    // Each message that waits for its acknowledgement adds a listener for the end of the connection.
     client.setMaxListeners(receiveMaximum + 10);
     client.on('connect', async (connack: IConnackPacket) => {
-      // A package is one small write, and its answer is waited for: Nagle's delay is all loss.
+      // A package is one small write, and the sender waits for its answer. Nagle's algorithm would only add delay.
       if (client.stream instanceof Socket) client.stream.setNoDelay(true);
       this.#maximumPacketSize = connack.properties?.maximumPacketSize ?? Number.POSITIVE_INFINITY;
       try {
@@ -200,7 +224,7 @@ export class MqttLink implements AsyncDisposable {
         const refused = granted.find(({ qos }) => qos >= 128);
         if (refused) throw new Error(`the broker refuses the subscription ${refused.topic}`);
         this.#isConnected = true;
-        events.emit('info', 'mqtt.connected', { url: settings.url, protocol: this.#protocol });
+        events.emit('mqtt.connected', { url: this.url, protocol: this.#protocol });
         opened.resolve(undefined);
         this.#parts.connected?.();
       } catch (error) {
@@ -225,7 +249,7 @@ export class MqttLink implements AsyncDisposable {
   }
 }
 
-/** The parts of a broker's URL; mqtt.js would take it apart by a deprecated parser. */
+/** The parts of a broker's URL as options. Given a URL, mqtt.js would use a deprecated parser. */
 function endpointOf(text: string): IClientOptions {
   const { protocol, hostname, port, pathname, username, password } = new URL(text);
   const name = protocol.slice(0, -1) as 'mqtt' | 'mqtts' | 'ws' | 'wss' | 'tcp' | 'ssl';
@@ -249,6 +273,6 @@ function tlsFiles({ ca, cert, key }: MqttSettings): IClientOptions {
       ...(key !== undefined && { key: readFileSync(key) }),
     };
   } catch (cause) {
-    throw new PosternError('configuration', `TLS file: ${String(cause)}`, { cause });
+    throw new PosternError('configuration', `TLS file cannot be read: ${String(cause)}`, { cause });
   }
 }

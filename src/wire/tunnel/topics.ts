@@ -1,4 +1,7 @@
-/** The MQTT topics of one gateway (docs/bindings.md). A broker confines it by one rule, `pattern readwrite dm/%u/#`. */
+/**
+ * The MQTT topics of one gateway (docs/bindings.md). All begin with `dm/{gateway}/`, so a broker can confine each gateway
+ * to its own topics by one rule: `pattern readwrite dm/%u/#`.
+ */
 export const gatewayTopics = (gateway: string) => ({
   state: `dm/${gateway}/state`,
   up: `dm/${gateway}/up`,
@@ -6,16 +9,20 @@ export const gatewayTopics = (gateway: string) => ({
   down: `dm/${gateway}/down`,
 });
 
-/** What is part of a topic: no separators, wildcards or control characters. */
+/**
+ * Whether the text can be one level of a topic: 1 to 64 letters, digits, `.`, `_`, `:` and `-`. So it has no separators,
+ * wildcards or control characters.
+ */
 export const isTopicLevel = (text: string): boolean => /^[A-Za-z0-9._:-]{1,64}$/.test(text);
 
+/** The parts of a topic to which a gateway publishes. */
 export interface UpTopic {
   readonly gateway: string;
   readonly what: 'state' | 'up';
   readonly route?: string;
 }
 
-/** Reads a topic that a gateway publishes to. */
+/** Reads a topic to which a gateway publishes. Returns `undefined` for any other topic. */
 export function parseUpTopic(topic: string): UpTopic | undefined {
   const [root, gateway, what, route, ...more] = topic.split('/');
   if (root !== 'dm' || !gateway || more.length > 0) return undefined;

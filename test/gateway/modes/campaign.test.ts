@@ -63,7 +63,7 @@ function rig(
     events,
     order: () => current,
     isRepeatable,
-    mayReach: (server, device) => !denied.has(`${server} ${device}`),
+    mayActOn: (server, device) => !denied.has(`${server} ${device}`),
     childOf: (device) => children[device],
     attempt: (...args) => fanOutTo({ manage, adapt: (_, operations) => operations }, ...args),
     delegate: async (child, devices) => {

@@ -58,7 +58,7 @@ test('Package #0 for a device that was never heard is 404', async () => {
     entropy: seededEntropy(1),
     events: noEvents,
   });
-  await assert.rejects(mode.notify({ kind: 2, correlation: Buffer.alloc(8), device: 'a' }), {
+  await assert.rejects(mode.deliver('a', 'dm.example', new Uint8Array()), {
     code: 'notFound',
   });
 });

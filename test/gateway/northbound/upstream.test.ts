@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { noEvents } from '../../../src/base/events.ts';
 import { Upstream } from '../../../src/gateway/northbound/upstream.ts';
+import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 
 test('beyond the bound of packages that wait: full; without a broker: unavailable; and nothing stays', async () => {
@@ -15,9 +16,6 @@ test('beyond the bound of packages that wait: full; without a broker: unavailabl
       clock,
       entropy: seededEntropy(1),
       events: noEvents,
-      notified: async () => {},
-      connected: () => {},
-      disconnected: () => {},
     },
     1000,
   );
@@ -28,4 +26,21 @@ test('beyond the bound of packages that wait: full; without a broker: unavailabl
   );
   assert.deepEqual([codes[0], codes[1023], codes[1024]], ['unavailable', 'unavailable', 'full']);
   assert.deepEqual([upstream.pending, clock.timers], [0, 0]);
+});
+
+test('credentials in the URL of the broker are in no event and no status', async () => {
+  const events = new EventRecorder();
+  const parts = {
+    gatewayId: 'gw-1',
+    softwareVersion: '0',
+    clock: new HandClock(),
+    entropy: seededEntropy(1),
+    events,
+  };
+  const settings = { url: 'mqtt://someone:swordfish@127.0.0.1:1', protocol: 5 } as const;
+  await using upstream = new Upstream({ ...parts, settings }, 1000);
+  upstream.start({ notified: async () => {}, connected: () => {}, disconnected: () => {} });
+  const { fields } = await events.until('mqtt.connect-failed');
+  assert.equal(fields.url, 'mqtt://127.0.0.1:1');
+  assert.doesNotMatch(JSON.stringify([events.all, upstream.description]), /someone|swordfish/);
 });

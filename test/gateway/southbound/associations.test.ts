@@ -170,6 +170,7 @@ describe('what is behind a child gateway', () => {
   test('a loop of gateways, and one too deep, are refused', () => {
     const { associations, inventory, events } = start(new Set());
     const children = new Children({
+      allowed: new Set(['gw-2', 'child']),
       gatewayId: 'gw-1',
       vocabulary: ownVocabulary,
       associations,

@@ -25,13 +25,13 @@ test('an interface that comes later, changes its address, and goes', async () =>
     clock: new HandClock(),
     entropy: seededEntropy(1),
     events,
-    compose:
-      ({ address }) =>
-      () =>
-        reply(Code.Content, { payload: address }),
     listInterfaces: () => now,
   });
-  await network.start();
+  await network.start(
+    ({ address }) =>
+      () =>
+        reply(Code.Content, { payload: address }),
+  );
   await events.until('coap.no-interface');
   await using peer = await CoapPeer.open();
   const ask = async () => (await peer.call(network.port, { method: Code.GET, path: [] })).text;
@@ -60,10 +60,9 @@ test('a watch finds the change by itself, and ends with the network', async () =
     clock,
     entropy: seededEntropy(1),
     events,
-    compose: () => () => reply(Code.Content),
     listInterfaces: () => now,
   });
-  await network.start();
+  await network.start(() => () => reply(Code.Content));
   now = at('127.0.0.1');
   clock.advance(5000);
   await events.until('coap.listening');

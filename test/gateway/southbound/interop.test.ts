@@ -55,22 +55,21 @@ async function startStore() {
     events: noEvents,
     limits: { leisure: 50 },
     listInterfaces: () => ({ lo: networkInterfaces().lo ?? [] }),
-    compose: () => {
-      const store = {
-        path: '/store',
-        links: () => [{ target: '/store', attributes: { rt: 'test.store' } }],
-        methods: {
-          GET: () => reply(Code.Content, { payload: body, contentFormat: 42 }),
-          PUT: ({ payload }: { payload: Uint8Array }) => {
-            body = payload;
-            return reply(Code.Changed);
-          },
-        },
-      };
-      return new Blockwise(new Router([store]).handle, clock).handle;
-    },
   });
-  await network.start();
+  await network.start(() => {
+    const store = {
+      path: '/store',
+      links: () => [{ target: '/store', attributes: { rt: 'test.store' } }],
+      methods: {
+        GET: () => reply(Code.Content, { payload: body, contentFormat: 42 }),
+        PUT: ({ payload }: { payload: Uint8Array }) => {
+          body = payload;
+          return reply(Code.Changed);
+        },
+      },
+    };
+    return new Blockwise(new Router([store]).handle, clock).handle;
+  });
   return { network, body: () => Buffer.from(body) };
 }
 

@@ -92,7 +92,7 @@ test('what the configuration gives is taken as it is, and its secrets are not to
 
 test('a configuration that is wrong is left where it is, and what is wrong is said', (t) => {
   const { from, to, run } = board(t, { 'gateway.toml': `${least}\n[coap2]\nx = 1\n` });
-  assert.throws(run, /coap2: there is no such key/);
+  assert.throws(run, /coap2: unknown key/);
   assert.ok(existsSync(join(from, 'gateway.toml')));
   assert.ok(!existsSync(join(to, 'config/gateway.toml')));
   const empty = board(t, {});

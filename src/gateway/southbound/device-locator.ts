@@ -6,35 +6,38 @@ import type { Inventory } from '../store/inventory.ts';
 import type { CoapNetwork } from './coap-network.ts';
 import type { DeviceAddresses } from './device-addresses.ts';
 
-export interface ReachParts {
-  readonly network: () => CoapNetwork;
+export interface DeviceLocatorParts {
+  readonly network: CoapNetwork;
   readonly addresses: DeviceAddresses;
   readonly inventory: Inventory;
   readonly entropy: Entropy;
 }
 
-/** Milliseconds in which a device must answer to count as alive at its old address. */
+/** Milliseconds within which a device must answer a CoAP ping to count as alive. */
 const livenessTimeout = 2000;
 
-/** Where devices are, and how the gateway and they reach each other. */
-export class Reach {
-  readonly #parts: ReachParts;
+/** Finds out where devices are, and how the gateway and the devices reach each other. */
+export class DeviceLocator {
+  readonly #parts: DeviceLocatorParts;
 
-  constructor(parts: ReachParts) {
+  constructor(parts: DeviceLocatorParts) {
     this.#parts = parts;
   }
 
   /**
-   * URI of a path of this gateway, as a device sees it.
-   * @throws {PosternError} `unavailable` without an address
+   * URI of a path on this gateway, with the address at which a device reaches the gateway.
+   * @throws {PosternError} `unavailable` when no suitable local address is bound
    */
   uriFor(deviceId: string, path: string): string {
-    const network = this.#parts.network();
-    const heard = this.#parts.addresses.get(deviceId);
+    const { network, addresses } = this.#parts;
+    const heard = addresses.get(deviceId);
     return network.uriTowards(heard?.address, path);
   }
 
-  /** The child gateway by which a device is reached: known from its alerts, or since its packages come from there. */
+  /**
+   * ID of the child gateway through which a device is reached; undefined when it is reached directly. It is known from
+   * the child's alerts, or because the device's packages come from the child's address.
+   */
   childOf(deviceId: string): string | undefined {
     const { inventory, addresses } = this.#parts;
     const via = inventory.get(deviceId)?.via;
@@ -45,13 +48,13 @@ export class Reach {
     return isChild ? holder : undefined;
   }
 
-  /** Whether an attached device proved itself from there. */
+  /** Whether the device that last proved its identity at this address is attached. */
   isAttachedAt(remote: Remote): boolean {
     const { inventory, addresses } = this.#parts;
     return inventory.get(addresses.deviceAt(remote) ?? '') !== undefined;
   }
 
-  /** A device that proved this ID answers from another address and port than the one that asks. */
+  /** Whether an attached device that authenticated with this ID answers at an address or port other than `remote`. */
   async livesElsewhere(deviceId: string, remote: Remote): Promise<boolean> {
     const { inventory, addresses } = this.#parts;
     const known = addresses.get(deviceId);
@@ -60,15 +63,19 @@ export class Reach {
     return await this.isAlive(deviceId);
   }
 
+  /** Whether a device answers a CoAP ping at the address from which it was last heard. */
   async isAlive(deviceId: string): Promise<boolean> {
     const known = this.#parts.addresses.get(deviceId);
-    const endpoint = known && this.#parts.network().towards(known.address);
+    const endpoint = known && this.#parts.network.towards(known.address);
     return (await endpoint?.ping(known?.address ?? '', known?.port ?? 0, livenessTimeout)) ?? false;
   }
 
-  /** @throws {PosternError} `unavailable` when no interface leads there, and as `call` of a CoAP endpoint */
+  /**
+   * Sends a CoAP request from the local address that suits `address`.
+   * @throws {PosternError} `unavailable` when no local address suits, else as `call` (wire/coap/blockwise-client.ts)
+   */
   async call(address: string, port: number, request: CoapCall): Promise<CoapAnswer> {
-    const endpoint = this.#parts.network().towards(address);
+    const endpoint = this.#parts.network.towards(address);
     if (!endpoint) throw new PosternError('unavailable', `no interface leads to ${address}`);
     return await call(endpoint, this.#parts.entropy, address, port, request);
   }

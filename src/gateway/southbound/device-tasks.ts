@@ -1,8 +1,10 @@
 import type { Clock } from '../../base/clock.ts';
 import { PosternError } from '../../base/errors.ts';
 
-/** What follows an answer once the answer has gone: one piece of work at a time for each device. */
-export class Afterwards implements AsyncDisposable {
+/**
+ * Runs work that must follow the answer to a device, after that answer was sent. At most one task per device at a time.
+ */
+export class DeviceTasks implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #atWork = new Map<string, Promise<void>>();
   readonly #stop = new AbortController();
@@ -11,7 +13,7 @@ export class Afterwards implements AsyncDisposable {
     this.#clock = clock;
   }
 
-  /** Ends what is under way. */
+  /** Aborted when the gateway stops; tasks end on it. */
   get signal(): AbortSignal {
     return this.#stop.signal;
   }
@@ -24,7 +26,7 @@ export class Afterwards implements AsyncDisposable {
     return this.#atWork.has(deviceId);
   }
 
-  /** Nothing is begun for a device that something is done for already. */
+  /** Starts a task after the current answer was sent. Does nothing while another task for the device runs. */
   begin(deviceId: string, work: () => Promise<void>): void {
     if (this.#atWork.has(deviceId)) return;
     const { promise, resolve } = Promise.withResolvers<void>();

@@ -1,0 +1,249 @@
+import { type Clock, SystemClock } from '../base/clock.ts';
+import { type Entropy, systemEntropy } from '../base/entropy.ts';
+import { EventCounter, type Events } from '../base/events.ts';
+import { vocabularyOf } from '../mo/vocabulary.ts';
+import { encodings } from '../wire/syncml/codec.ts';
+import { decodeNotification } from '../wire/syncml/notification.ts';
+import type { GatewayConfig } from './config.ts';
+import { DeviceSignals } from './device-signals.ts';
+import { expectedDevices } from './expected-devices.ts';
+import { GatewayFirmware } from './firmware.ts';
+import { Lwm2mService, lifetimeOf } from './lwm2m-service.ts';
+import { Delegation } from './modes/delegation.ts';
+import { DeviceManagement } from './modes/device-management.ts';
+import { ProxyMode } from './modes/proxy.ts';
+import { TransparentMode } from './modes/transparent.ts';
+import { DmClient } from './northbound/dm-client.ts';
+import { Reports } from './northbound/reports.ts';
+import type { UplinkListener } from './northbound/uplink.ts';
+import { GatewayObjects } from './objects.ts';
+import { resourcesOf } from './resources.ts';
+import { advertised, imageSettings, knowManualDevices } from './settings.ts';
+import { Associations } from './southbound/associations.ts';
+import { Children } from './southbound/children.ts';
+import { CoapNetwork } from './southbound/coap-network.ts';
+import { DeviceAddresses } from './southbound/device-addresses.ts';
+import { DeviceLocator } from './southbound/device-locator.ts';
+import { DeviceSessions } from './southbound/device-sessions.ts';
+import type { ListInterfaces } from './southbound/interfaces.ts';
+import { notificationResource } from './southbound/notification-resource.ts';
+import { UplinkStatus } from './southbound/uplink-status.ts';
+import { openState } from './state.ts';
+import { gatewayBranches, gatewayTree, knowServer } from './tree.ts';
+import { uplinkOf } from './uplink.ts';
+
+/** What surrounds a gateway; the machine's own by default. */
+export interface GatewaySurroundings {
+  readonly events: Events;
+  readonly clock?: Clock;
+  readonly entropy?: Entropy;
+  readonly listInterfaces?: ListInterfaces;
+  /** Ends this process so that it is started again by the boot state; for slots that are directories. */
+  readonly restart?: () => void;
+}
+
+/** The parts of a gateway, joined to each other. */
+export type GatewayParts = ReturnType<typeof composeGateway>;
+
+/**
+ * Makes the parts of a gateway and joins them. Nothing runs yet: `Gateway` starts and stops the parts.
+ *
+ * Each part is given only parts that stand above it in this list. Where two parts need each other, an object that both know
+ * stands between them: `signals` for what is noticed of devices, `reports` for what goes to DM servers. The network, the
+ * uplink and the tree are joined to the parts below them by a step of their own: `network.start`, `uplink.start`,
+ * `tree.mount`.
+ * @throws {PosternError} `configuration` when the state cannot be opened, or a file that the configuration names cannot be read
+ */
+export function composeGateway(config: GatewayConfig, surroundings: GatewaySurroundings) {
+  const { clock = new SystemClock(), entropy = systemEntropy, listInterfaces, restart } = surroundings;
+  const events = new EventCounter(surroundings.events);
+  const machine = { clock, entropy, events };
+  const gatewayId = config.gateway.id;
+  // The DM server that hears of devices is the parent gateway, where there is one.
+  const ownServer = config.parent?.id ?? config['dm-server'].id;
+  const vocabulary = vocabularyOf(config.gwmo);
+
+  // Ground: state, sockets, and where devices are.
+  const state = openState(config, vocabulary, clock);
+  const { inventory, credentials, outbox, accounts } = state;
+  const signals = new DeviceSignals();
+  const reports = new Reports(outbox, ownServer);
+  const network = new CoapNetwork({
+    ...config.coap,
+    ...machine,
+    advertise: advertised(config.coap.advertise),
+    limits: { leisure: config.coap.leisure },
+    ...(listInterfaces && { listInterfaces }),
+  });
+  const addresses = new DeviceAddresses();
+  const locator = new DeviceLocator({ network, addresses, inventory, entropy });
+  const { uplink, parent } = uplinkOf({ config, accounts, locator, ...machine });
+  const uplinkStatus = new UplinkStatus(clock, uplink);
+
+  // Devices: which are attached, and how each is reached.
+  const associations = new Associations({
+    ...state,
+    ...machine,
+    expiryOf: (deviceId) => lifetimeOf(state, deviceId) ?? config.limits['device-expiry'] * 1000,
+    isAlive: (deviceId) => locator.isAlive(deviceId),
+    reported: () => reports.wake(),
+    gone: (deviceId) => signals.detached(deviceId),
+  });
+  const transparent = new TransparentMode({
+    gatewayId,
+    servers: config.tunnel.servers ?? [config['dm-server'].id],
+    childOf: (deviceId) => locator.childOf(deviceId),
+    towards: (address) => network.towards(address),
+    upstream: uplink,
+    addresses,
+    ...machine,
+  });
+  const proxy = new ProxyMode({
+    gatewayId,
+    credentials,
+    reach: (deviceId, package0) => transparent.deliver(deviceId, gatewayId, package0),
+    isReachable: (deviceId) => addresses.get(deviceId) !== undefined,
+    ...machine,
+  });
+  const lwm2m =
+    config.lwm2m &&
+    state.registrations &&
+    new Lwm2mService({
+      settings: config.lwm2m,
+      registrations: state.registrations,
+      inventory,
+      addresses,
+      locator,
+      associations,
+      signals,
+      ...machine,
+    });
+  const management = new DeviceManagement({ inventory, transparent, proxy, adaptation: lwm2m });
+  const delegation = new Delegation({ manage: proxy.manage, vocabulary, ...machine });
+
+  // The gateway's own management tree, and the client that reports to DM servers.
+  const tree = gatewayTree(config, state);
+  const objects = new GatewayObjects({
+    vocabulary,
+    state,
+    expected: expectedDevices(credentials, locator, events),
+    associations,
+    tree,
+    locator,
+    management,
+    delegation,
+    reports,
+    images: imageSettings(config),
+    ...machine,
+  });
+  const firmware =
+    config.update &&
+    new GatewayFirmware({
+      settings: config.update,
+      stateFile: config.gateway.state,
+      state,
+      imageFile: (name) => objects.images.file(name),
+      network,
+      uplink,
+      reports,
+      ...(restart && { restart }),
+      ...machine,
+    });
+  tree.mount(gatewayBranches({ config, state, tree, vocabulary, objects: objects.branches, firmware }));
+  knowServer(accounts, config);
+  const dmClient = new DmClient({
+    gatewayId,
+    serverId: ownServer,
+    mediaType: encodings[config['dm-server'].encoding],
+    accounts,
+    tree,
+    outbox,
+    vocabulary,
+    upstream: uplink,
+    ...machine,
+  });
+  reports.deliverBy(dmClient);
+
+  // What comes down the uplink.
+  const notified: UplinkListener['notified'] = async (deviceId, server, package0) => {
+    if (deviceId === undefined) dmClient.notified(package0);
+    else await management.deliver(deviceId, server, package0);
+  };
+  const uplinkListener: UplinkListener = {
+    notified,
+    connected: () => {
+      // A parent gateway attaches this one by a session. A DM server hears only when there is something to tell.
+      if (parent) dmClient.contact(ownServer);
+      else dmClient.wake();
+      uplinkStatus.changed();
+    },
+    disconnected: () => uplinkStatus.changed(),
+  };
+
+  // What devices see.
+  const children = new Children({
+    gatewayId,
+    vocabulary,
+    allowed: new Set(config.bootstrap.device.filter(({ gateway }) => gateway).map(({ id }) => id)),
+    associations,
+    events,
+    fanoutEnded: (...args) => delegation.reported(...args),
+  });
+  const schemes = knowManualDevices(config.http?.device ?? [], credentials);
+  const sessions = new DeviceSessions({
+    gatewayId,
+    credentials,
+    vocabulary,
+    schemesOf: (deviceId) => schemes.get(deviceId),
+    mayBeGateway: (deviceId) => children.mayBeGateway(deviceId),
+    work: (deviceId) => proxy.work(deviceId),
+    proved: (deviceId, remote) => signals.heard(deviceId, remote),
+    attached: (device) => associations.attach(device),
+    left: (deviceId) => associations.detach(deviceId, 'left'),
+    alerted: (deviceId, alert) => children.alerted(deviceId, alert) ?? objects.alerted(deviceId, alert),
+    ...machine,
+  });
+  const { compose, http } = resourcesOf({
+    config,
+    credentials,
+    locator,
+    sessions,
+    transparent,
+    lwm2m,
+    uplinkStatus,
+    notifications:
+      parent &&
+      notificationResource(
+        ({ remote }) => parent.isParent(remote.address),
+        (deviceId, package0) => notified(deviceId, decodeNotification(package0).serverId, package0),
+      ),
+    image: (name) => objects.images.ready(name),
+    ...machine,
+  });
+  signals.add(
+    { heard: (deviceId, remote) => addresses.heard(deviceId, remote, true) },
+    associations,
+    objects,
+    proxy,
+    ...(lwm2m ? [lwm2m] : []),
+    { detached: (deviceId) => sessions.detached(deviceId) },
+  );
+
+  return {
+    config,
+    state,
+    events,
+    network,
+    compose,
+    http,
+    uplink,
+    uplinkListener,
+    associations,
+    lwm2m,
+    management,
+    objects,
+    firmware,
+    dmClient,
+    sessions,
+  };
+}

@@ -1,0 +1,31 @@
+import type { Events } from '../base/events.ts';
+import { hashedName } from '../base/hashed-name.ts';
+import type { ExpectedDevices } from '../mo/gw-device-inventory.ts';
+import { paths } from '../wire/resources.ts';
+import type { DeviceLocator } from './southbound/device-locator.ts';
+import type { Credentials } from './store/credentials.ts';
+
+/** Devices that the DM server bootstraps to this gateway (GwMO section 8.4.1), until they attach. */
+export function expectedDevices(
+  credentials: Credentials,
+  locator: DeviceLocator,
+  events: Events,
+): ExpectedDevices {
+  return {
+    names: () =>
+      credentials
+        .list()
+        .filter(({ origin, attached }) => origin === 'server' && !attached)
+        .map(({ deviceId }) => hashedName(deviceId)),
+    named: (name) => {
+      const found = credentials.named(name);
+      return found?.origin === 'server' && !found.attached ? found : undefined;
+    },
+    add: (device) => {
+      credentials.put({ ...device, origin: 'server', attached: false });
+      events.emit('device.expected', { device: device.deviceId });
+    },
+    remove: (deviceId) => credentials.delete(deviceId),
+    addressFor: (deviceId) => locator.uriFor(deviceId, paths.sessions),
+  };
+}

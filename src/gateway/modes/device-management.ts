@@ -1,0 +1,47 @@
+import { DmError } from '../../dm/dm-error.ts';
+import { DmStatus } from '../../dm/status.ts';
+import { GatewayMode } from '../../mo/gw-config.ts';
+import type { Inventory } from '../store/inventory.ts';
+import type { TransparentMode } from './transparent.ts';
+import type { Manage } from './waiting-work.ts';
+
+export interface DeviceManagementParts {
+  readonly inventory: Inventory;
+  readonly transparent: TransparentMode;
+  readonly proxy: { readonly manage: Manage };
+  /** None where LwM2M is not configured. */
+  readonly adaptation: { readonly manage: Manage } | undefined;
+}
+
+/** Chooses the mode in which the gateway manages a device, by the protocol of the device. */
+export class DeviceManagement {
+  readonly #parts: DeviceManagementParts;
+
+  constructor(parts: DeviceManagementParts) {
+    this.#parts = parts;
+  }
+
+  /** Performs operations on a device: in adaptation mode when it speaks LwM2M, else in proxy mode. */
+  readonly manage: Manage = (deviceId, ...rest) => {
+    const { inventory, proxy, adaptation } = this.#parts;
+    return ((isAdapted(inventory, deviceId) ? adaptation : undefined) ?? proxy).manage(deviceId, ...rest);
+  };
+
+  /**
+   * Delivers the Package #0 of a DM server to a device (transparent mode).
+   * @throws {DmError} 406 for an LwM2M client, which opens no DM sessions
+   * @throws {PosternError} as `TransparentMode.deliver`
+   */
+  async deliver(deviceId: string, server: string, package0: Uint8Array): Promise<void> {
+    const { inventory, transparent } = this.#parts;
+    if (isAdapted(inventory, deviceId))
+      throw new DmError(DmStatus.OptionalFeatureNotSupported, `${deviceId} opens no DM sessions`);
+    await transparent.deliver(deviceId, server, package0);
+  }
+}
+
+/** Whether a device is attached here, and managed in adaptation mode. */
+export function isAdapted(inventory: Pick<Inventory, 'get'>, deviceId: string): boolean {
+  const record = inventory.get(deviceId);
+  return record?.mode === GatewayMode.Adaptation && record.via === undefined;
+}

@@ -1,0 +1,75 @@
+import type { FirmwareOperation } from '../../mo/firmware-branch.ts';
+import type { GatewayAlert } from '../../mo/vocabulary.ts';
+import type { Outbox } from '../store/outbox.ts';
+
+/** Body of an outbox entry that reports the result of an Exec. The entry's subject is the name of what was executed. */
+export interface ResultBody {
+  /** URI of the node whose child was executed. */
+  readonly uri: string;
+  readonly correlator?: string;
+  readonly result: string;
+}
+
+/** Body of an outbox entry that reports the result of an update of the gateway itself. */
+export interface FirmwareUpdateBody {
+  readonly operation: FirmwareOperation;
+  readonly correlator?: string;
+  /** Result code of FUMO. */
+  readonly result: number;
+}
+
+/** Kinds of outbox entries with a `ResultBody`, and the GwMO alert that each becomes. */
+export const resultAlerts = {
+  'command-fanout': 'CommandFanout',
+  'device-trigger': 'DeviceTrigger',
+  'image-operation': 'ImageOperation',
+} as const satisfies Record<string, GatewayAlert>;
+
+/** An operation that a DM server started by Exec. It ended after the Exec was answered. */
+export interface EndedOperation {
+  readonly name: string;
+  readonly server: string;
+  readonly correlator: string | undefined;
+}
+
+/** Puts reports for DM servers into the outbox, and wakes the DM client, which delivers them. */
+export class Reports {
+  readonly #outbox: Outbox;
+  readonly #ownServer: string;
+  #client: { wake(): void } | undefined;
+
+  /** @param ownServer ServerID of the gateway's own DM server, which gets the alerts about devices */
+  constructor(outbox: Outbox, ownServer: string) {
+    this.#outbox = outbox;
+    this.#ownServer = ownServer;
+  }
+
+  /** Sets the client that delivers the entries of the outbox. */
+  deliverBy(client: { wake(): void }): void {
+    this.#client = client;
+  }
+
+  /** To be called after an entry was added to the outbox directly. */
+  wake(): void {
+    this.#client?.wake();
+  }
+
+  /** Reports the result of an Exec to the DM server that sent the Exec. `uri`: see `ResultBody`. */
+  result(kind: keyof typeof resultAlerts, uri: string, ended: EndedOperation, result: string): void {
+    const { name, server, correlator } = ended;
+    const body: ResultBody = { uri, result, ...(correlator !== undefined && { correlator }) };
+    this.#outbox.add(kind, name, JSON.stringify(body), this.#recipient(server));
+    this.wake();
+  }
+
+  /** Reports the result of an update of the gateway itself to the DM server that ordered it. */
+  firmwareUpdate(server: string, body: FirmwareUpdateBody): void {
+    this.#outbox.add('firmware-update', body.operation, JSON.stringify(body), this.#recipient(server));
+    this.wake();
+  }
+
+  /** Outbox entries for the gateway's own DM server have no ServerID. */
+  #recipient(server: string): string | undefined {
+    return server === this.#ownServer ? undefined : server;
+  }
+}

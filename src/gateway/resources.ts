@@ -1,0 +1,82 @@
+import type { Clock } from '../base/clock.ts';
+import type { Entropy } from '../base/entropy.ts';
+import type { Events } from '../base/events.ts';
+import { Blockwise } from '../wire/coap/blockwise.ts';
+import { EchoGuard } from '../wire/coap/echo.ts';
+import { type Resource, Router } from '../wire/coap/router.ts';
+import type { GatewayConfig } from './config.ts';
+import type { Lwm2mService } from './lwm2m-service.ts';
+import type { TransparentMode } from './modes/transparent.ts';
+import { httpSettings } from './settings.ts';
+import { BootstrapServer } from './southbound/bootstrap-server.ts';
+import type { Compose } from './southbound/coap-network.ts';
+import type { DeviceLocator } from './southbound/device-locator.ts';
+import type { DeviceSessions } from './southbound/device-sessions.ts';
+import { HttpBinding } from './southbound/http-binding.ts';
+import { imageResource, type ServedImage } from './southbound/image-resource.ts';
+import type { UplinkStatus } from './southbound/uplink-status.ts';
+import type { Credentials } from './store/credentials.ts';
+
+export interface GatewayResourcesParts {
+  readonly config: GatewayConfig;
+  readonly credentials: Credentials;
+  readonly locator: DeviceLocator;
+  readonly sessions: DeviceSessions;
+  readonly transparent: TransparentMode;
+  readonly lwm2m: Lwm2mService | undefined;
+  readonly uplinkStatus: UplinkStatus;
+  /** Where a parent gateway posts Package #0. */
+  readonly notifications: Resource | undefined;
+  /** An image by its name, when it can be served. */
+  readonly image: (name: string) => ServedImage | undefined;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+}
+
+/** What devices see of the gateway: its CoAP resources, and the HTTP binding where it is configured. */
+export interface GatewayResources {
+  readonly compose: Compose;
+  readonly http: HttpBinding | undefined;
+}
+
+export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
+  const { config, credentials, locator, sessions, transparent, clock, entropy, events } = parts;
+  const gatewayId = config.gateway.id;
+  const secrets = new Map(
+    config.bootstrap.device.map(({ id, pin, 'factory-secret': network }) => [id, { network, pin }]),
+  );
+  const guard = new EchoGuard(clock, entropy);
+  const bootstrapServer = new BootstrapServer({
+    gatewayId,
+    secretsOf: (deviceId) => secrets.get(deviceId),
+    credentials,
+    guard,
+    entropy,
+    events,
+    livesElsewhere: (deviceId, remote) => locator.livesElsewhere(deviceId, remote),
+  });
+  const compose: Compose = (local) => {
+    const router = new Router([
+      bootstrapServer.resource(local),
+      sessions.resource(local),
+      transparent.resource(),
+      parts.uplinkStatus.resource(local),
+      ...(parts.notifications ? [parts.notifications] : []),
+      ...(parts.lwm2m?.resources(local) ?? []),
+      imageResource(parts.image, ({ remote }) => locator.isAttachedAt(remote)),
+    ]);
+    return new Blockwise(router.handle, clock).handle;
+  };
+  const http =
+    config.http &&
+    new HttpBinding({
+      settings: httpSettings(config.http, gatewayId),
+      sessions,
+      bootstrapServer,
+      guard,
+      forward: (up) => transparent.forward(up),
+      events,
+    });
+  return { compose, http };
+}

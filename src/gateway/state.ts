@@ -1,0 +1,46 @@
+import type { DatabaseSync } from 'node:sqlite';
+import type { Clock } from '../base/clock.ts';
+import { openDatabase } from '../base/database.ts';
+import { StoredBranch } from '../dm/stored-branch.ts';
+import { Nodes } from '../dm/stored-nodes.ts';
+import { Accounts, accountsDescription } from '../mo/dm-acc.ts';
+import { gwConfig } from '../mo/gw-config.ts';
+import type { Vocabulary } from '../mo/vocabulary.ts';
+import type { GatewayConfig } from './config.ts';
+import { Credentials } from './store/credentials.ts';
+import { Inventory } from './store/inventory.ts';
+import { Outbox } from './store/outbox.ts';
+import { Registrations } from './store/registrations.ts';
+import { gatewaySchema } from './store/schema.ts';
+
+/** The durable state of a gateway, in one file. */
+export interface GatewayState {
+  readonly database: DatabaseSync;
+  readonly inventory: Inventory;
+  readonly credentials: Credentials;
+  readonly outbox: Outbox;
+  readonly nodes: Nodes;
+  readonly accounts: Accounts;
+  readonly gwConfig: StoredBranch;
+  /** Of LwM2M clients; none where LwM2M is not configured. */
+  readonly registrations: Registrations | undefined;
+}
+
+/** @throws {PosternError} `configuration` when the file cannot be used */
+export function openState(config: GatewayConfig, vocabulary: Vocabulary, clock: Clock): GatewayState {
+  const database = openDatabase(config.gateway.state, gatewaySchema);
+  const nodes = new Nodes(database);
+  return {
+    database,
+    inventory: new Inventory(database, config.limits.devices),
+    credentials: new Credentials(database, config.limits.devices),
+    outbox: new Outbox(database, config.limits.outbox),
+    nodes,
+    accounts: new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock })),
+    gwConfig: new StoredBranch('GwConfig', gwConfig.root, nodes, {
+      type: vocabulary.objects.GwConfig,
+      clock,
+    }),
+    registrations: config.lwm2m && new Registrations(database, config.limits.devices),
+  };
+}

@@ -1,0 +1,68 @@
+import { asPosternError, PosternError } from '../base/errors.ts';
+import type { Opening, Work } from '../dm/server-session.ts';
+import { type AssistedBootstrapParts, bootstrapToGateway } from './assisted-bootstrap.ts';
+import type { HeadendConfig } from './config.ts';
+import type { Parties } from './parties.ts';
+import type { Records } from './records.ts';
+import type { SessionContext } from './sessions.ts';
+
+export interface PolicyParts extends AssistedBootstrapParts {
+  readonly settings: HeadendConfig['policy'];
+  readonly parties: Parties;
+  readonly records: Records;
+}
+
+/** Decides which gateway a device belongs to, and bootstraps devices to that gateway in their own sessions. */
+export class Policy {
+  readonly #parts: PolicyParts;
+
+  constructor(parts: PolicyParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Assigns a device to a gateway. It takes effect in the device's next session. `gateway` undefined removes the
+   * assignment.
+   * @throws {PosternError} `notFound` for an unknown gateway, `full` when there are too many assignments
+   */
+  assign(device: string, gateway: string | undefined): void {
+    const { parties, records } = this.#parts;
+    if (gateway !== undefined && !parties.isGateway(gateway))
+      throw new PosternError('notFound', `no gateway ${gateway}`);
+    if (!records.assign(device, gateway)) throw new PosternError('full', 'too many policies');
+  }
+
+  /**
+   * Returns the gateway that a device belongs to: the one an operator assigned by the API, or else by the first rule
+   * of the configuration that matches, or else the gateway that the device came through.
+   */
+  gatewayFor(device: string, cameThrough: string): string {
+    const { settings, records } = this.#parts;
+    const assigned = records.assignment(device);
+    if (assigned !== undefined) return assigned;
+    return settings.assign.find((rule) => matches(rule.device, device))?.gateway ?? cameThrough;
+  }
+
+  /**
+   * In a device's own session: DM-server-assisted bootstrap to the gateway that the device belongs to (GwMO section
+   * 8.4.1). Does nothing when assisted bootstrap is switched off or the gateway is unknown to this server. Does
+   * nothing either when Package #0 requested the session: the device was bootstrapped in a session that it opened
+   * itself. A failure is emitted as an event and does not end the session.
+   */
+  async *bootstrap({ party, gateway: cameThrough }: SessionContext, { notified }: Opening): Work {
+    const { settings, parties, events } = this.#parts;
+    const gateway = this.gatewayFor(party.id, cameThrough);
+    if (!settings['assisted-bootstrap'] || notified || !parties.get(gateway)) return;
+    const isAssociated = parties.gatewayOf(party.id) === gateway;
+    try {
+      yield* bootstrapToGateway(this.#parts, party.id, gateway, isAssociated);
+    } catch (thrown) {
+      const { message } = asPosternError(thrown);
+      events.emit('bootstrap.assisted-failed', { device: party.id, gateway, reason: message });
+    }
+  }
+}
+
+/** A pattern is a DevId, or the beginning of one followed by `*`. */
+const matches = (pattern: string, device: string): boolean =>
+  pattern.endsWith('*') ? device.startsWith(pattern.slice(0, -1)) : device === pattern;

@@ -1,0 +1,108 @@
+import { BoundedMap } from '../base/bounded-map.ts';
+import type { GatewayState } from '../wire/tunnel/gateway-state.ts';
+import type { Parties } from './parties.ts';
+
+/** A gateway as the HTTP API shows it. */
+export interface GatewayView {
+  readonly id: string;
+  /** Undefined until the gateway has published its state. */
+  readonly online: boolean | undefined;
+  /** Version of the gateway's software, as the gateway reports it. */
+  readonly software: string | undefined;
+}
+
+/** A device as the HTTP API shows it. */
+export interface DeviceView {
+  /** DevId. */
+  readonly id: string;
+  /** True when the device has an account for this server, so that this server can manage it directly. */
+  readonly known: boolean;
+  /**
+   * The gateway that the device is attached to. For a device that is not attached: the gateway its last package came
+   * through.
+   */
+  readonly gateway: string | undefined;
+  readonly attached: boolean;
+}
+
+/**
+ * Parties whose broker gateway is remembered, and gateways whose state is remembered. The oldest entry is dropped.
+ */
+const limits = { parties: 65_536, gateways: 65_536 } as const;
+
+/**
+ * Knows through which gateway each party is reached, and which gateways are online.
+ *
+ * A broker gateway is a gateway with its own connection to the MQTT broker. A device can be behind a child gateway
+ * that has no connection of its own; Package #0 for both then goes to the broker gateway above the child gateway.
+ * This state is not durable: after a restart it is learned again from packages and alerts.
+ */
+export class Reachability {
+  readonly #parties: Parties;
+  readonly #configured: readonly string[];
+  readonly #brokerGateways = new BoundedMap<string, string>(limits.parties);
+  readonly #states = new BoundedMap<string, GatewayView>(limits.gateways);
+
+  /** `configured` lists the IDs of the gateways in the configuration. They are shown before they are heard. */
+  constructor(parties: Parties, configured: readonly string[]) {
+    this.#parties = parties;
+    this.#configured = configured;
+  }
+
+  /** Records that a device or a child gateway is reached through a broker gateway. */
+  learn(party: string, brokerGateway: string): void {
+    this.#brokerGateways.set(party, brokerGateway);
+  }
+
+  /**
+   * Returns the broker gateway through which a gateway is reached. Without other knowledge this is the gateway
+   * itself.
+   */
+  brokerGatewayOf(gateway: string): string {
+    return this.#brokerGateways.get(gateway) ?? gateway;
+  }
+
+  /**
+   * Returns the broker gateway through which a party is reached: the one its last package came through, or else the
+   * one of the gateway that the party is associated with. Undefined when neither is known.
+   */
+  wayTo(party: string): string | undefined {
+    const heard = this.#brokerGateways.get(party);
+    if (heard !== undefined) return heard;
+    const gateway = this.#parties.gatewayOf(party);
+    return gateway === undefined ? undefined : this.brokerGatewayOf(gateway);
+  }
+
+  /** Records the state that a gateway has published. `state` is undefined when the gateway has cleared it. */
+  setState(gateway: string, state: GatewayState | undefined): void {
+    this.#states.set(gateway, {
+      id: gateway,
+      online: state?.online ?? false,
+      software: state?.software,
+    });
+  }
+
+  /** True when the broker gateway has last reported that it is online. */
+  isOnline(brokerGateway: string): boolean {
+    return this.#states.get(brokerGateway)?.online ?? false;
+  }
+
+  /** Lists the gateways of the configuration first, in its order, then other gateways that have published a state. */
+  gateways(): GatewayView[] {
+    const unheard = this.#configured.map((id) => ({ id, online: undefined, software: undefined }));
+    return [...new Map([...unheard, ...this.#states.values()].map((view) => [view.id, view])).values()];
+  }
+
+  /** Lists the devices of the configuration and all attached devices, sorted by DevId. */
+  devices(): DeviceView[] {
+    const attached = new Map(this.#parties.associations().map(({ device, gateway }) => [device, gateway]));
+    const known = this.#parties.list().filter(({ kind }) => kind === 'device');
+    const ids = new Set([...known.map(({ id }) => id), ...attached.keys()]);
+    return [...ids].toSorted().map((id) => ({
+      id,
+      known: this.#parties.get(id) !== undefined,
+      gateway: attached.get(id) ?? this.#brokerGateways.get(id),
+      attached: attached.has(id),
+    }));
+  }
+}
