@@ -8,30 +8,43 @@ import { describe, type NodeDescription } from '../wire/syncml/ddf.ts';
 import { type CampaignOrder, liveCampaignNodes } from './campaign.ts';
 import { type CampaignSummary, type DeviceOutcome, detailXml, summaryXml } from './campaign-result.ts';
 
-/** What runs campaigns of one kind. */
+/** Runs the campaigns of one kind. A campaign is known by the name of its node. */
 export interface CampaignRunner<O extends CampaignOrder> {
+  /**
+   * Starts a campaign. Returns 202, or 200 when the order has no devices.
+   * @throws {PosternError} `conflict` while the campaign runs, `full` when too many run
+   */
   start(order: O, correlator: string | undefined): number;
+  /** Stops a campaign. Returns 200, or 404 when it does not run. */
   cancel(name: string): number;
+  /** Stops a campaign and deletes its outcomes. */
   forget(name: string): void;
   summary(name: string): CampaignSummary;
   counts(name: string): Omit<CampaignSummary, 'outcomes'>;
+  /** DevIds of the targets. */
   devices(name: string): readonly string[];
+  /** Undefined while the device has not ended. */
   outcome(name: string, device: string): DeviceOutcome | undefined;
 }
 
 const live: ReadonlySet<string> = new Set(liveCampaignNodes);
 
-/** Campaigns of one kind: what the DM server wrote, with what the gateway knows of it. */
+/**
+ * The campaigns of one kind as a branch: the orders that the DM server wrote, with the nodes that the gateway answers.
+ */
 export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
   readonly #stored: StoredBranch;
   readonly #description: NodeDescription;
   readonly #list: string;
   readonly #runner: CampaignRunner<O>;
   readonly #order: (name: string, server: string) => O;
-  /** Campaigns that each open level of changes deleted: they are forgotten when that is final. */
+  /** For each open level of changes, the campaigns that it deleted. They are forgotten when the deletion is final. */
   readonly #deleted: string[][] = [];
 
-  /** `list` is the node below which the campaigns are. */
+  /**
+   * @param branch `list` is the name of the node below which the campaigns are
+   * @param order reads the order of a campaign from its nodes, for the server that starts it
+   */
   constructor(
     { stored, description, list }: { stored: StoredBranch; description: NodeDescription; list: string },
     runner: CampaignRunner<O>,
@@ -73,7 +86,7 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
   }
 
   rename(path: NodePath): void {
-    // What it came to is kept by its name.
+    // The outcomes of a campaign are stored under its name.
     throw new DmError(DmStatus.CommandNotAllowed, `${path.at(-1)} keeps its name`);
   }
 
@@ -99,7 +112,10 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
     this.#deleted.pop();
   }
 
-  /** @throws {PosternError} `malformed`, `tooLarge`, `conflict`, `full` */
+  /**
+   * Executes Start or Stop.
+   * @throws {PosternError} `malformed`, `tooLarge`, `conflict`, `full`
+   */
   exec(
     [, name = '', leaf]: NodePath,
     _argument: NewNode,
@@ -111,7 +127,10 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
     return this.#runner.start(this.#order(name, serverId), correlator);
   }
 
-  /** Deleted and made anew in one package: what begins now is not what goes at the end of the package. */
+  /**
+   * Forgets a campaign that was deleted and added again in one message. At the commit, the one that starts now must not
+   * be forgotten in its place.
+   */
   #forgetEarlier(name: string): void {
     for (const [at, names] of this.#deleted.entries()) {
       if (!names.includes(name)) continue;

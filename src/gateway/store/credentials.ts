@@ -20,7 +20,7 @@ export class Credentials {
   readonly limit: number;
   readonly #database: DatabaseSync;
   readonly #known = new Map<string, GatewayCredential>();
-  /** Device IDs by node name (`recordName`). */
+  /** Device IDs by node name (`hashedName`). */
   readonly #ids = new Map<string, string>();
 
   /** @param unreadable gets the reason for each credential that cannot be read; such a device is bootstrapped anew */
@@ -42,7 +42,7 @@ export class Credentials {
     return [...this.#known.values()];
   }
 
-  /** Finds a credential by the node name of its device (`recordName`). */
+  /** Finds a credential by the node name of its device (`hashedName`). */
   named(name: string): GatewayCredential | undefined {
     const deviceId = this.#ids.get(name);
     return deviceId === undefined ? undefined : this.#known.get(deviceId);

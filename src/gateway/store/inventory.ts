@@ -40,7 +40,7 @@ export class Inventory implements DeviceRecords {
     return this.#records.values();
   }
 
-  /** Node names of all records (`recordName`). */
+  /** Node names of all records (`hashedName`). */
   names(): string[] {
     return [...this.#ids.keys()];
   }
