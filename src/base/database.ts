@@ -1,6 +1,6 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import type { Durability } from './durability.ts';
-import { PosternError } from './errors.ts';
+import { asPosternError, PosternError } from './errors.ts';
 
 /** Primary result codes of SQLite that speak of the disk: no memory, read only, I/O, corrupt, full, cannot open, not a database. */
 const storageCodes: ReadonlySet<number> = new Set([7, 8, 10, 11, 13, 14, 26]);
@@ -22,7 +22,7 @@ interface Level {
  * The database of a party: SQLite with one unit of work. What a transaction changes in memory goes back with it. What was
  * committed is durable when `settled` resolves.
  */
-export class Database {
+export class Database implements AsyncDisposable {
   readonly #sqlite: DatabaseSync;
   readonly #durability: Durability | undefined;
   readonly #statements = new Map<string, StatementSync>();
@@ -127,6 +127,10 @@ export class Database {
     }
   }
 
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
   /** Waits for what is under way, and closes the file: at once when nothing is. */
   async close(): Promise<void> {
     for (let wait = this.#durability?.underWay; wait; wait = this.#durability?.underWay) await wait;
@@ -187,6 +191,39 @@ export class Database {
 /** Runs `work` in a transaction of the database: `Database.transaction`. */
 export const transaction = <T>(database: Database, work: () => T, undo?: () => void): T =>
   database.transaction(work, undo);
+
+/** Says that a value in the database is not known. A later version of the program wrote it, or a person. */
+export const unknownValue = (column: string, value: unknown): string =>
+  `the state has ${column} = ${value}, which this program does not know`;
+
+/**
+ * Checks a value that was read from the database.
+ * @param column table and column, such as `device.mode`
+ * @throws {PosternError} `configuration` for a value that this program does not know
+ */
+export function knownValue<T>(known: readonly T[], value: unknown, column: string): T {
+  if (!known.includes(value as T)) throw new PosternError('configuration', unknownValue(column, value));
+  return value as T;
+}
+
+/**
+ * Reads all rows of a table. A row that `read` refuses is left out; it stays in the table, and the reason is added to
+ * `unreadable`.
+ * @param table a constant of the program: it becomes part of the SQL
+ */
+export function* readRows<T>(
+  database: Database,
+  table: string,
+  read: (row: Record<string, unknown>) => T,
+  unreadable: string[],
+): Generator<T> {
+  for (const row of database.prepare(`SELECT * FROM ${table}`).iterate())
+    try {
+      yield read(row);
+    } catch (thrown) {
+      unreadable.push(asPosternError(thrown).message);
+    }
+}
 
 /**
  * Keeps the newest `limit` rows of a table whose row IDs rise. Returns how many rows were deleted.

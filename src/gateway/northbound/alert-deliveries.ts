@@ -15,22 +15,22 @@ interface Refused {
 }
 
 /**
- * Which alerts of the outbox are due. An alert that its server did not accept waits by itself, while the others go on. When
- * the server refuses it for good (a status of class 4), it is set aside after some attempts.
+ * Which alerts of the outbox are due. An alert that its server did not accept waits by itself, behind the others. When the
+ * server refuses it for good, with a status of class 4, the alert is set aside after some attempts.
  */
 export class AlertDeliveries {
   readonly #outbox: Outbox;
   readonly #clock: Clock;
-  /** Alerts that were not accepted, by sequence number. At most as many as the outbox holds. */
+  /** Alerts that were not accepted, by sequence number: at most as many as the outbox holds. */
   readonly #refused = new Map<number, Refused>();
-  readonly #due: () => void;
+  readonly #wake: () => void;
   #timer: Timer | undefined;
 
-  /** @param due called when an alert is due again that waited by itself */
-  constructor(outbox: Outbox, clock: Clock, due: () => void) {
+  /** @param wake called when an alert that waited by itself is due again */
+  constructor(outbox: Outbox, clock: Clock, wake: () => void) {
     this.#outbox = outbox;
     this.#clock = clock;
-    this.#due = due;
+    this.#wake = wake;
   }
 
   stop(): void {
@@ -38,7 +38,7 @@ export class AlertDeliveries {
   }
 
   /** The alerts for a server that are due, the oldest first: as many as one session takes. */
-  of(server: string | undefined): OutboxEntry[] {
+  due(server: string | undefined): OutboxEntry[] {
     const waiting = this.#outbox.peek(alertsPerSession + this.#refused.size, server);
     return waiting.filter(({ sequence }) => this.#isDue(sequence)).slice(0, alertsPerSession);
   }
@@ -46,7 +46,7 @@ export class AlertDeliveries {
   /** ServerIDs of the recipients of alerts that are due. `undefined` stands for the gateway's own DM server. */
   servers(): (string | undefined)[] {
     const servers = this.#outbox.servers();
-    return this.#refused.size === 0 ? servers : servers.filter((server) => this.of(server).length > 0);
+    return this.#refused.size === 0 ? servers : servers.filter((server) => this.due(server).length > 0);
   }
 
   /** The server has the alert. */
@@ -56,26 +56,37 @@ export class AlertDeliveries {
   }
 
   /**
-   * The server did not accept the alert. Returns true when the alert is set aside.
-   * @param status the server's; undefined when it gave none
+   * The server did not accept an alert. The alert gets a new sequence number: a server that has taken later alerts would
+   * believe the old number to be a repetition. Returns true when the alert is set aside.
    */
-  refused({ sequence }: OutboxEntry, status: number | undefined): boolean {
-    const count = (this.#refused.get(sequence)?.count ?? 0) + 1;
-    const isForGood = status !== undefined && status >= 400 && status < 500 && status !== 420;
+  refused(entry: OutboxEntry, status: number): boolean {
+    const count = (this.#refused.get(entry.sequence)?.count ?? 0) + 1;
+    // 420, like all of class 5, is a state of the server that passes.
+    const isForGood = status >= 400 && status < 500 && status !== 420;
     if (isForGood && count >= refusalsUntilAside) {
-      this.setAside(sequence, `the server answered with ${status}, ${count} times`);
+      this.setAside(entry, `the server answered with ${status}, ${count} times`);
       return true;
     }
-    const delay = Math.min(retry.cap, retry.first * 2 ** Math.min(count - 1, 20));
-    this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay) });
-    this.#arm();
+    this.#refused.delete(entry.sequence);
+    this.#wait(this.#outbox.requeue(entry.sequence), count);
     return false;
   }
 
-  /** The alert cannot be delivered. It stays in the outbox for people to see, and is tried again after the next start. */
-  setAside(sequence: number, reason: string): void {
+  /** The server said nothing of an alert. It may have it, so the alert keeps its number. */
+  unanswered({ sequence }: OutboxEntry): void {
+    this.#wait(sequence, (this.#refused.get(sequence)?.count ?? 0) + 1);
+  }
+
+  /** The alert cannot be delivered. It leaves the queue, and is kept for people to see. */
+  setAside({ sequence }: OutboxEntry, reason: string): void {
     this.#outbox.setAside(sequence, reason);
     this.#refused.delete(sequence);
+  }
+
+  #wait(sequence: number, count: number): void {
+    const delay = Math.min(retry.cap, retry.first * 2 ** Math.min(count - 1, 20));
+    this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay) });
+    this.#arm();
   }
 
   #isDue(sequence: number): boolean {
@@ -83,24 +94,16 @@ export class AlertDeliveries {
     return refused === undefined || refused.notBefore <= this.#clock.now();
   }
 
+  /** One timer, for the alert that is due next. */
   #arm(): void {
     this.#timer?.cancel();
-    const next = Math.min(...[...this.#refused.values()].map(({ notBefore }) => notBefore));
-    if (!Number.isFinite(next)) return;
-    this.#timer = this.#clock.after(Math.max(0, next - this.#clock.now()), () => {
-      this.#due();
-      // Later ones have a time of their own.
-      const later = [...this.#refused.values()].some(({ notBefore }) => notBefore > this.#clock.now());
-      if (later) this.#armLater();
-    });
-  }
-
-  #armLater(): void {
     const now = this.#clock.now();
-    const next = Math.min(...[...this.#refused.values()].map(({ notBefore }) => notBefore).filter((at) => at > now));
+    let next = Number.POSITIVE_INFINITY;
+    for (const { notBefore } of this.#refused.values()) if (notBefore > now) next = Math.min(next, notBefore);
+    if (next === Number.POSITIVE_INFINITY) return;
     this.#timer = this.#clock.after(next - now, () => {
-      this.#due();
-      this.#armLater();
+      this.#wake();
+      this.#arm();
     });
   }
 }

@@ -1,7 +1,7 @@
-import type { Database } from '../../base/database.ts';
+import { type Database, knownValue, readRows } from '../../base/database.ts';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
-import type { BootstrapOrigin, ExpectedDevice } from '../../mo/device-record.ts';
+import { type BootstrapOrigin, bootstrapOrigins, type ExpectedDevice } from '../../mo/device-record.ts';
 
 /** The secrets and nonces by which one device and the gateway authenticate to each other. */
 export interface GatewayCredential extends ExpectedDevice {
@@ -19,15 +19,14 @@ export class Credentials {
   readonly limit: number;
   readonly #database: Database;
   readonly #known = new Map<string, GatewayCredential>();
-  /** Device IDs by node name (`recordName`). */
+  /** Device IDs by node name (`hashedName`). */
   readonly #ids = new Map<string, string>();
 
-  constructor(database: Database, limit: number) {
+  /** @param unreadable gets the reason for each credential that cannot be read; such a device is bootstrapped anew */
+  constructor(database: Database, limit: number, unreadable: string[] = []) {
     this.limit = limit;
     this.#database = database;
-    for (const row of database.prepare('SELECT * FROM credential').iterate()) {
-      this.#keep(fromRow(row));
-    }
+    for (const credential of readRows(database, 'credential', fromRow, unreadable)) this.#keep(credential);
   }
 
   get size(): number {
@@ -42,7 +41,7 @@ export class Credentials {
     return [...this.#known.values()];
   }
 
-  /** Finds a credential by the node name of its device (`recordName`). */
+  /** Finds a credential by the node name of its device (`hashedName`). */
   named(name: string): GatewayCredential | undefined {
     const deviceId = this.#ids.get(name);
     return deviceId === undefined ? undefined : this.#known.get(deviceId);
@@ -115,7 +114,7 @@ function fromRow(row: Record<string, unknown>): GatewayCredential {
     clientNonce: octets.client_nonce!,
     serverSecret: texts.server_secret!,
     serverNonce: octets.server_nonce!,
-    origin: texts.origin as BootstrapOrigin,
+    origin: knownValue(bootstrapOrigins, row.origin, 'credential.origin'),
     attached: row.attached === 1,
   };
 }
