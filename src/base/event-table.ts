@@ -165,6 +165,8 @@ export const eventTable = {
   'slot.starting': info<'slot' | 'tried'>(),
 
   // The state file.
+  'state.failing': error<'reason'>(),
+  'state.writable': info(),
   'state.unreadable': error<'reason'>(),
 
   // Triggers.

@@ -16,7 +16,7 @@ ${common}`,
   async run({ socket = defaultSocket(), json }) {
     const found = (await askGateway(String(socket), '/status')) as GatewayStatus;
     if (json) return console.log(JSON.stringify(found, null, 2));
-    const { gateway, software, uplink, coap, devices, outbox, sessions, memory, counts } = found;
+    const { gateway, software, uplink, coap, devices, outbox, sessions, memory, counts, fault } = found;
     const rows = [
       ['gateway', `${gateway}, Postern ${software}`],
       ['uplink', `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (${uplink.protocol})`],
@@ -27,6 +27,7 @@ ${common}`,
         'outbox',
         `${outbox.waiting} alerts waiting, ${outbox.dropped} dropped, ${outbox.undeliverable} undeliverable; limit ${outbox.limit}`,
       ],
+      ...(fault === undefined ? [] : [['state', `NOT WRITABLE: ${fault}`]]),
       ['sessions', String(sessions)],
       ['memory', `${memory.rss} MB in all, ${memory.heap} MB heap`],
       ...Object.entries(counts).map(([name, count]) => [`  ${name}`, String(count)]),

@@ -66,6 +66,9 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   // Ground: state, sockets, and where devices are.
   const state = openState(config, vocabulary, clock);
   const { inventory, credentials, outbox, accounts } = state;
+  state.database.onFault((fault) =>
+    fault ? events.emit('state.failing', { reason: fault.message }) : events.emit('state.writable', {}),
+  );
   for (const reason of state.unreadable) events.emit('state.unreadable', { reason });
   const signals = new DeviceSignals();
   const reports = new Reports(outbox, ownServer);

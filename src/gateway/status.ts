@@ -22,6 +22,8 @@ export interface GatewayStatus {
     /** Alerts that cannot be delivered and are kept. */
     readonly undeliverable: number;
   };
+  /** Why the state cannot be written; absent while it can. */
+  readonly fault?: string;
   readonly sessions: number;
   /** Mebibytes: of the process, of objects, and of octets outside the heap. */
   readonly memory: { readonly rss: number; readonly heap: number; readonly outside: number };
@@ -60,6 +62,7 @@ export function statusOf({ config, state, network, uplink, sessions, events }: S
       dropped: outbox.dropped,
       undeliverable: outbox.undeliverable,
     },
+    ...(state.database.fault && { fault: state.database.fault.message }),
     sessions: sessions.size,
     memory: memoryInUse(),
     counts: Object.fromEntries([...events.counts].toSorted()),

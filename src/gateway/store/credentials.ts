@@ -1,5 +1,5 @@
 import { type Database, knownValue, readRows } from '../../base/database.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
 import { type BootstrapOrigin, bootstrapOrigins, type ExpectedDevice } from '../../mo/device-record.ts';
 
@@ -73,6 +73,19 @@ export class Credentials {
         attached ? 1 : 0,
       );
     this.#keep(credential);
+  }
+
+  /**
+   * Stores new nonces of a credential. On a disk that takes no writes they are kept in memory alone: sessions that need
+   * nothing durable go on, and an overheard credential is not good a second time.
+   */
+  putNonces(credential: GatewayCredential): void {
+    try {
+      this.put(credential);
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+      this.#keep(credential);
+    }
   }
 
   delete(deviceId: string): void {
