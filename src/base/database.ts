@@ -1,6 +1,6 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import type { Durability } from './durability.ts';
-import { PosternError } from './errors.ts';
+import { asPosternError, PosternError } from './errors.ts';
 
 /** Primary result codes of SQLite that speak of the disk: no memory, read only, I/O, corrupt, full, cannot open, not a database. */
 const storageCodes: ReadonlySet<number> = new Set([7, 8, 10, 11, 13, 14, 26]);
@@ -22,18 +22,23 @@ interface Level {
  * The database of a party: SQLite with one unit of work. What a transaction changes in memory goes back with it. What was
  * committed is durable when `settled` resolves.
  */
-export class Database {
+export class Database implements AsyncDisposable {
   readonly #sqlite: DatabaseSync;
   readonly #durability: Durability | undefined;
+  readonly #hasRoom: () => boolean;
   readonly #statements = new Map<string, StatementSync>();
   readonly #levels: Level[] = [];
   #fault: PosternError | undefined;
   #faultChanged: (fault: PosternError | undefined) => void = () => {};
 
-  /** @param durability none for a database in memory */
-  constructor(sqlite: DatabaseSync, durability: Durability | undefined) {
+  /**
+   * @param durability none for a database in memory
+   * @param hasRoom whether the disk has room again, after it was full
+   */
+  constructor(sqlite: DatabaseSync, durability?: Durability, hasRoom: () => boolean = () => true) {
     this.#sqlite = sqlite;
     this.#durability = durability;
+    this.#hasRoom = hasRoom;
   }
 
   /** Why the last write failed. Undefined when it did not. */
@@ -64,11 +69,12 @@ export class Database {
    * Runs `work` in a transaction and returns its result. All changes are kept, or none: when `work` or the commit fails,
    * the undo steps that were registered by `onRollback` run, the last first. Transactions nest; an inner one that fails
    * takes back its own part. `work` must not wait for anything.
+   * @param undo the first undo step: for memory that has changed already. It also runs when no transaction can begin
    * @throws {PosternError} `storage` when the disk does not take it, and whatever `work` throws
    */
-  transaction<T>(work: () => T): T {
+  transaction<T>(work: () => T, undo?: () => void): T {
     const depth = this.#levels.length;
-    const level: Level = { undo: [], after: [] };
+    const level: Level = { undo: undo ? [undo] : [], after: [] };
     let result: T;
     try {
       this.#sqlite.exec(depth === 0 ? 'BEGIN IMMEDIATE' : `SAVEPOINT level${depth}`);
@@ -126,6 +132,10 @@ export class Database {
     }
   }
 
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
   /** Waits for what is under way, and closes the file: at once when nothing is. */
   async close(): Promise<void> {
     for (let wait = this.#durability?.underWay; wait; wait = this.#durability?.underWay) await wait;
@@ -169,7 +179,8 @@ export class Database {
 
   #written(): void {
     this.#durability?.committed();
-    if (!this.#fault) return;
+    // A full disk may still take a small write now and then. That is no reason to say that all is well.
+    if (!this.#fault || !this.#hasRoom()) return;
     this.#fault = undefined;
     this.#faultChanged(undefined);
   }
@@ -184,7 +195,41 @@ export class Database {
 }
 
 /** Runs `work` in a transaction of the database: `Database.transaction`. */
-export const transaction = <T>(database: Database, work: () => T): T => database.transaction(work);
+export const transaction = <T>(database: Database, work: () => T, undo?: () => void): T =>
+  database.transaction(work, undo);
+
+/** Says that a value in the database is not known. A later version of the program wrote it, or a person. */
+export const unknownValue = (column: string, value: unknown): string =>
+  `the state has ${column} = ${value}, which this program does not know`;
+
+/**
+ * Checks a value that was read from the database.
+ * @param column table and column, such as `device.mode`
+ * @throws {PosternError} `configuration` for a value that this program does not know
+ */
+export function knownValue<T>(known: readonly T[], value: unknown, column: string): T {
+  if (!known.includes(value as T)) throw new PosternError('configuration', unknownValue(column, value));
+  return value as T;
+}
+
+/**
+ * Reads all rows of a table. A row that `read` refuses is left out; it stays in the table, and the reason is added to
+ * `unreadable`.
+ * @param table a constant of the program: it becomes part of the SQL
+ */
+export function* readRows<T>(
+  database: Database,
+  table: string,
+  read: (row: Record<string, unknown>) => T,
+  unreadable: string[],
+): Generator<T> {
+  for (const row of database.prepare(`SELECT * FROM ${table}`).iterate())
+    try {
+      yield read(row);
+    } catch (thrown) {
+      unreadable.push(asPosternError(thrown).message);
+    }
+}
 
 /**
  * Keeps the newest `limit` rows of a table whose row IDs rise. Returns how many rows were deleted.

@@ -27,6 +27,7 @@ const checkpointProgram = `
  */
 export class Durability {
   readonly #file: string;
+  readonly #checkpointHere: (() => void) | undefined;
   #log: number | undefined;
   /** Commits so far, and how many of them are durable. */
   #committed = 0;
@@ -36,9 +37,13 @@ export class Durability {
   /** The kernel may have dropped pages that a failed sync did not write. Only a complete checkpoint makes up for that. */
   #mustCheckpoint = false;
 
-  /** @param file the database file, in WAL mode */
-  constructor(file: string) {
+  /**
+   * @param file the database file, in WAL mode
+   * @param checkpointHere makes a checkpoint by the connection that writes; for a file that no other connection can open
+   */
+  constructor(file: string, checkpointHere?: () => void) {
     this.#file = file;
+    this.#checkpointHere = checkpointHere;
   }
 
   committed(): void {
@@ -101,6 +106,10 @@ export class Durability {
   }
 
   async #checkpoint(mode: 'PASSIVE' | 'TRUNCATE'): Promise<void> {
+    if (this.#checkpointHere) {
+      this.#checkpointHere();
+      return;
+    }
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const worker = new Worker(checkpointProgram, { eval: true, workerData: { file: this.#file, mode } });
     worker.once('message', ({ busy }: { busy: number }) => {

@@ -17,14 +17,19 @@ ${common}`,
   async run({ socket = defaultSocket(), json }) {
     const found = (await askGateway(String(socket), '/status')) as GatewayStatus;
     if (json) return console.log(JSON.stringify(found, null, 2));
-    const { gateway, software, uplink, coap, devices, outbox, sessions, budget, memory, counts } = found;
+    const { gateway, software, uplink, coap, devices, outbox, sessions, budget, memory, counts, fault } =
+      found;
     const rows = [
       ['gateway', `${gateway}, Postern ${software}`],
       ['uplink', `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (${uplink.protocol})`],
       ['coap', `port ${coap.port} at ${coap.addresses.join(', ') || 'no address'}`],
       ['security', coap.security],
       ['devices', `${devices.attached} attached; limit ${devices.limit}`],
-      ['outbox', `${outbox.waiting} alerts waiting, ${outbox.dropped} dropped; limit ${outbox.limit}`],
+      [
+        'outbox',
+        `${outbox.waiting} alerts waiting, ${outbox.dropped} dropped, ${outbox.undeliverable} undeliverable; limit ${outbox.limit}`,
+      ],
+      ...(fault === undefined ? [] : [['state', `NOT WRITABLE: ${fault}`]]),
       ...(budget ? trafficRows(budget) : []),
       ['sessions', String(sessions)],
       ['memory', `${memory.rss} MB in all, ${memory.heap} MB heap`],

@@ -152,10 +152,14 @@ export class StoredBranch implements TreeBranch {
     for (const { path: key } of put)
       if (!describe(this.#description, key.split('/').slice(1)))
         throw new DmError(DmStatus.NotFound, `${key} is not described`);
+    const present = this.#keysFrom(root);
+    // What is the same is not written: a start changes nothing, so it needs no room on the disk.
+    if (present.length === put.length && put.every((node) => isSameNode(this.#nodes.get(node.path), node)))
+      return;
     this.#makeRoomFor(put.length);
     this.#change(() => {
       const kept = new Set(put.map(({ path: key }) => key));
-      for (const key of this.#keysFrom(root)) if (!kept.has(key)) this.#nodes.set(key, undefined);
+      for (const key of present) if (!kept.has(key)) this.#nodes.set(key, undefined);
       for (const node of put) if (!isSame(this.#nodes.get(node.path), node)) this.#nodes.set(node.path, node);
     });
   }
@@ -273,6 +277,15 @@ export class StoredBranch implements TreeBranch {
   #key(path: NodePath): string {
     return [this.#name, ...path].join('/');
   }
+}
+
+/** Whether a stored node is the one that the program writes: without a title, and never changed by a command. */
+function isSameNode(stored: StoredNode | undefined, { format, type, value }: StoredNode): boolean {
+  if (!stored || stored.format !== format || stored.type !== type) return false;
+  if (stored.title !== undefined || stored.timeStamp !== undefined || stored.version) return false;
+  const octets = (one: StoredNode['value']) => (one === undefined ? undefined : Buffer.from(one as string));
+  const [before, after] = [octets(stored.value), octets(value)];
+  return before === undefined || after === undefined ? before === after : before.equals(after);
 }
 
 /** The nodes of a subtree, each with its path. */

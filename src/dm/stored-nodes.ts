@@ -38,25 +38,28 @@ export class Nodes implements NodeStore {
 
   apply({ put = [], remove = [] }: NodeChanges, undo: () => void): void {
     const database = this.#database;
-    transaction(database, () => {
-      database.onRollback(undo);
-      const drop = database.prepare('DELETE FROM node WHERE path = ?');
-      for (const path of remove) drop.run(path);
-      const keep = database.prepare(
-        'INSERT OR REPLACE INTO node (path, format, type, value, octets, title, time_stamp, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
-      );
-      for (const { path, format, type = null, value, title = null, timeStamp = null, version = 0 } of put)
-        keep.run(
-          path,
-          format,
-          type,
-          value === undefined ? null : Buffer.from(value as string),
-          value instanceof Uint8Array ? 1 : 0,
-          title,
-          timeStamp,
-          version,
+    transaction(
+      database,
+      () => {
+        const drop = database.prepare('DELETE FROM node WHERE path = ?');
+        for (const path of remove) drop.run(path);
+        const keep = database.prepare(
+          'INSERT OR REPLACE INTO node (path, format, type, value, octets, title, time_stamp, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
         );
-    });
+        for (const { path, format, type = null, value, title = null, timeStamp = null, version = 0 } of put)
+          keep.run(
+            path,
+            format,
+            type,
+            value === undefined ? null : Buffer.from(value as string),
+            value instanceof Uint8Array ? 1 : 0,
+            title,
+            timeStamp,
+            version,
+          );
+      },
+      undo,
+    );
   }
 }
 
@@ -79,11 +82,14 @@ export class Acls implements AclStore {
 
   apply(changes: ReadonlyMap<string, string | undefined>, undo: () => void): void {
     const database = this.#database;
-    transaction(database, () => {
-      database.onRollback(undo);
-      for (const [uri, acl] of changes)
-        if (acl === undefined) database.prepare('DELETE FROM acl WHERE uri = ?').run(uri);
-        else database.prepare('INSERT OR REPLACE INTO acl (uri, acl) VALUES (?, ?)').run(uri, acl);
-    });
+    transaction(
+      database,
+      () => {
+        for (const [uri, acl] of changes)
+          if (acl === undefined) database.prepare('DELETE FROM acl WHERE uri = ?').run(uri);
+          else database.prepare('INSERT OR REPLACE INTO acl (uri, acl) VALUES (?, ?)').run(uri, acl);
+      },
+      undo,
+    );
   }
 }

@@ -71,6 +71,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   // Ground: state, sockets, and where devices are.
   const state = openState(config, vocabulary, clock);
   const { inventory, credentials, outbox, accounts } = state;
+  state.database.onFault((fault) =>
+    fault ? events.emit('state.failing', { reason: fault.message }) : events.emit('state.writable', {}),
+  );
+  for (const reason of state.unreadable) events.emit('state.unreadable', { reason });
   const signals = new DeviceSignals();
   const reports = new Reports(outbox, ownServer);
   const network = new CoapNetwork({
@@ -259,6 +263,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     associations,
     lwm2m,
     management,
+    tree,
     objects,
     firmware,
     dmClient,

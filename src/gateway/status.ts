@@ -16,7 +16,15 @@ export interface GatewayStatus {
   readonly uplink: { readonly connected: boolean; readonly url: string; readonly protocol: string };
   readonly coap: { readonly port: number; readonly addresses: readonly string[]; readonly security: string };
   readonly devices: { readonly attached: number; readonly limit: number };
-  readonly outbox: { readonly waiting: number; readonly limit: number; readonly dropped: number };
+  readonly outbox: {
+    readonly waiting: number;
+    readonly limit: number;
+    readonly dropped: number;
+    /** Alerts that cannot be delivered and are kept. */
+    readonly undeliverable: number;
+  };
+  /** Why the state cannot be written; absent while it can. */
+  readonly fault?: string;
   readonly sessions: number;
   /** What the uplink has carried in this day and month. Absent where the uplink is a parent gateway. */
   readonly budget?: BudgetView;
@@ -60,7 +68,13 @@ export function statusOf({
       security: lwm2m ? `${plainWarning}; ${lwm2mWarning}` : plainWarning,
     },
     devices: { attached: inventory.size, limit: limits.devices },
-    outbox: { waiting: outbox.size, limit: outbox.limit, dropped: outbox.dropped },
+    outbox: {
+      waiting: outbox.size,
+      limit: outbox.limit,
+      dropped: outbox.dropped,
+      undeliverable: outbox.undeliverable,
+    },
+    ...(state.database.fault && { fault: state.database.fault.message }),
     sessions: sessions.size,
     ...(config.mqtt && { budget: budget.view() }),
     memory: memoryInUse(),

@@ -1,8 +1,15 @@
 import type { StatementSync } from 'node:sqlite';
-import type { Database } from '../../base/database.ts';
+import { type Database, knownValue, readRows } from '../../base/database.ts';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
-import type { BootstrapOrigin, DeviceRecord, DeviceRecords, Protocol } from '../../mo/device-record.ts';
+import {
+  bootstrapOrigins,
+  type DeviceRecord,
+  type DeviceRecords,
+  deviceStates,
+  gatewayModes,
+  protocols,
+} from '../../mo/device-record.ts';
 
 /** Durable records of the attached devices, all kept in memory too. A full inventory refuses new devices. */
 export class Inventory implements DeviceRecords {
@@ -14,7 +21,8 @@ export class Inventory implements DeviceRecords {
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
 
-  constructor(database: Database, limit: number) {
+  /** @param unreadable gets the reason for each record that cannot be read; such a device attaches anew */
+  constructor(database: Database, limit: number, unreadable: string[] = []) {
     this.limit = limit;
     this.#database = database;
     this.#delete = database.prepare('DELETE FROM device WHERE device_id = ?');
@@ -22,7 +30,7 @@ export class Inventory implements DeviceRecords {
       `INSERT OR REPLACE INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware,
          protocol, component_type, via, device_type, objects) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
-    for (const row of database.prepare('SELECT * FROM device').iterate()) this.#keep(fromRow(row));
+    for (const record of readRows(database, 'device', fromRow, unreadable)) this.#keep(record);
   }
 
   get size(): number {
@@ -34,7 +42,7 @@ export class Inventory implements DeviceRecords {
     return this.#records.values();
   }
 
-  /** Node names of all records (`recordName`). */
+  /** Node names of all records (`hashedName`). */
   names(): string[] {
     return [...this.#ids.keys()];
   }
@@ -109,12 +117,12 @@ function fromRow(row: Record<string, unknown>): DeviceRecord {
     row[column] === null ? {} : { [name]: String(row[column]) };
   return {
     deviceId: String(row.device_id),
-    state: row.state as DeviceRecord['state'],
-    mode: Number(row.mode),
-    origin: row.origin as BootstrapOrigin,
+    state: knownValue(deviceStates, row.state, 'device.state'),
+    mode: knownValue(gatewayModes, row.mode, 'device.mode'),
+    origin: knownValue(bootstrapOrigins, row.origin, 'device.origin'),
     address: String(row.address),
     lastSeen: Number(row.last_seen),
-    protocol: row.protocol as Protocol,
+    protocol: knownValue(protocols, row.protocol, 'device.protocol'),
     isGateway: row.component_type === 1,
     ...optional('manufacturer', 'manufacturer'),
     ...optional('model', 'model'),

@@ -44,6 +44,10 @@ export const gatewaySchema: Schema = {
     `ALTER TABLE device ADD COLUMN objects TEXT;
      CREATE TABLE registration (device_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
     'CREATE TABLE gateway_update (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
+    `CREATE TABLE undeliverable (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, device_id TEXT NOT NULL, body TEXT NOT NULL, server TEXT,
+       reason TEXT NOT NULL
+     ) STRICT;`,
     'CREATE TABLE traffic (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
   ],
 };

@@ -45,7 +45,7 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
     const database = openDatabase(file, gatewaySchema);
     new Inventory(database, 2).put(record('a'));
     new Credentials(database, 2).put(credential('a'));
-    new Outbox(database, 2).add('attach', 'a', '{}');
+    new Outbox(database, 2).add('device-attach', 'a', '{}');
     new Nodes(database).apply(
       {
         put: [
@@ -66,7 +66,7 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
   assert.deepEqual([...new Inventory(database, 2).values()], [record('a')]);
   assert.deepEqual(new Credentials(database, 2).get('a'), credential('a'));
   assert.deepEqual(new Outbox(database, 2).peek(9), [
-    { sequence: 1, kind: 'attach', deviceId: 'a', body: '{}' },
+    { sequence: 1, kind: 'device-attach', deviceId: 'a', body: '{}' },
   ]);
   const nodes = [...new Nodes(database).load('X')];
   assert.deepEqual(
@@ -93,10 +93,10 @@ test('full stores refuse what is new and keep what they have', () => {
 
 test('the outbox keeps the latest alert of a device, drops the oldest at its bound, and counts that', () => {
   const outbox = new Outbox(openDatabase(':memory:', gatewaySchema), 2);
-  outbox.add('attach', 'a', '1');
-  outbox.add('attach', 'a', '2');
-  outbox.add('attach', 'b', '3');
-  outbox.add('attach', 'c', '4');
+  outbox.add('device-attach', 'a', '1');
+  outbox.add('device-attach', 'a', '2');
+  outbox.add('device-attach', 'b', '3');
+  outbox.add('device-attach', 'c', '4');
   assert.deepEqual(
     outbox.peek(9).map(({ body }) => body),
     ['3', '4'],
@@ -104,7 +104,7 @@ test('the outbox keeps the latest alert of a device, drops the oldest at its bou
   assert.equal(outbox.dropped, 1);
   outbox.remove(outbox.peek(1)[0]!.sequence);
   outbox.remove(outbox.peek(1)[0]!.sequence);
-  outbox.add('attach', 'd', '5');
+  outbox.add('device-attach', 'd', '5');
   assert.equal(outbox.peek(1)[0]?.sequence, 5, 'a number is never used twice');
 });
 
@@ -113,7 +113,7 @@ test('a transaction that throws leaves nothing', () => {
   const outbox = new Outbox(database, 9);
   assert.throws(() =>
     transaction(database, () => {
-      outbox.add('attach', 'a', '1');
+      outbox.add('device-attach', 'a', '1');
       throw new Error('no');
     }),
   );
