@@ -170,7 +170,7 @@ export const eventTable = {
 
   // The state file.
   'state.failing': error<'reason'>(),
-  'state.writable': info(),
+  'state.writable': info<never, never, { seconds: number }>(),
   'state.unreadable': error<'reason'>(),
 
   // Triggers.

@@ -71,9 +71,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   // Ground: state, sockets, and where devices are.
   const state = openState(config, vocabulary, clock);
   const { inventory, credentials, outbox, accounts } = state;
-  state.database.onFault((fault) =>
-    fault ? events.emit('state.failing', { reason: fault.message }) : events.emit('state.writable', {}),
-  );
+  let failingSince = clock.now();
+  state.database.onFault((fault) => {
+    const now = clock.now();
+    if (fault) events.emit('state.failing', { reason: fault.message });
+    else events.emit('state.writable', { seconds: Math.round((now - failingSince) / 1000) });
+    failingSince = now;
+  });
   for (const reason of state.unreadable) events.emit('state.unreadable', { reason });
   const signals = new DeviceSignals();
   const reports = new Reports(outbox, ownServer);
