@@ -86,6 +86,7 @@ test('a new state has the tables of a gateway alone: those of 0.1.0 as it made t
     'outbox',
     'outbox_subject',
     'registration',
+    'traffic',
     'undeliverable',
   ]);
   assert.deepEqual([version, applicationId], [gatewaySchema.steps.length, 0x50734757]);
