@@ -1,6 +1,7 @@
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
+import { watchState } from '../base/watch-state.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
@@ -64,11 +65,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const vocabulary = vocabularyOf(config.gwmo);
 
   // Ground: state, sockets, and where devices are.
-  const state = openState(config, vocabulary, clock);
+  const state = openState(config, vocabulary, clock, entropy);
   const { inventory, credentials, outbox, accounts } = state;
-  state.database.onFault((fault) =>
-    fault ? events.emit('state.failing', { reason: fault.message }) : events.emit('state.writable', {}),
-  );
+  watchState(state.database, config.gateway.state, clock, events);
+  if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
   for (const reason of state.unreadable) events.emit('state.unreadable', { reason });
   const signals = new DeviceSignals();
   const reports = new Reports(outbox, ownServer);
@@ -81,7 +81,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   const addresses = new DeviceAddresses();
   const locator = new DeviceLocator({ network, addresses, ...state, entropy });
-  const { uplink, parent } = uplinkOf({ config, accounts, locator, ...machine });
+  const { uplink, parent } = uplinkOf({ config, accounts, locator, epoch: state.epoch.value, ...machine });
   const uplinkStatus = new UplinkStatus(clock, uplink);
 
   // Devices: which are attached, and how each is reached.

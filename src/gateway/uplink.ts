@@ -15,6 +15,8 @@ export interface GatewayUplinkParts {
   readonly config: GatewayConfig;
   readonly accounts: Accounts;
   readonly locator: DeviceLocator;
+  /** Epoch of the gateway's alerts, which a broker's retained state tells. */
+  readonly epoch: string;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -31,7 +33,7 @@ export interface GatewayUplink {
  * @throws {PosternError} `configuration` when it names none
  */
 export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
-  const { config, accounts, locator, ...surroundings } = parts;
+  const { config, accounts, locator, epoch, ...surroundings } = parts;
   const gatewayId = config.gateway.id;
   const timeout = config.tunnel.timeout * 1000;
   if (config.parent) {
@@ -52,5 +54,5 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
   }
   if (!config.mqtt) throw new PosternError('configuration', 'mqtt: this table is needed');
   const settings = mqttSettings(config.mqtt);
-  return { uplink: new Upstream({ gatewayId, settings, softwareVersion, ...surroundings }, timeout) };
+  return { uplink: new Upstream({ gatewayId, settings, softwareVersion, epoch, ...surroundings }, timeout) };
 }

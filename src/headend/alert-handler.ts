@@ -7,6 +7,7 @@ import { isAlertOf, readDeviceAttach, readDeviceDetach, readLocationUpdate } fro
 import { FumoAlert } from '../mo/identifiers.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { Alert } from '../wire/syncml/message.ts';
+import type { AlertSequences } from './alert-sequences.ts';
 import type { Parties } from './parties.ts';
 import type { PendingDetaches } from './pending-detaches.ts';
 import type { Reachability } from './reachability.ts';
@@ -16,6 +17,7 @@ import type { SessionContext } from './sessions.ts';
 export interface AlertHandlerParts {
   readonly database: Database;
   readonly parties: Parties;
+  readonly sequences: AlertSequences;
   readonly reachability: Reachability;
   readonly pendingDetaches: PendingDetaches;
   readonly records: Records;
@@ -73,8 +75,8 @@ export class AlertHandler {
 
   #deviceAttached(reporter: string, alert: Alert): number {
     const { database, parties, reachability, pendingDetaches } = this.#parts;
-    const { sequence, deviceId, via, ...attach } = readDeviceAttach(this.#parts.vocabulary, alert);
-    if (!parties.recordAlertSequence(reporter, sequence)) return DmStatus.Ok;
+    const { epoch, sequence, deviceId, via, ...attach } = readDeviceAttach(this.#parts.vocabulary, alert);
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
     const brokerGateway = reachability.brokerGatewayOf(reporter);
     database.afterCommit(() => {
@@ -98,13 +100,21 @@ export class AlertHandler {
   }
 
   #deviceDetached(reporter: string, alert: Alert): number {
-    const { sequence, deviceId, reason, via } = readDeviceDetach(alert);
-    if (!this.#parts.parties.recordAlertSequence(reporter, sequence)) return DmStatus.Ok;
+    const { epoch, sequence, deviceId, reason, via } = readDeviceDetach(alert);
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
     this.#parts.parties.dissociate(deviceId, gateway);
     this.#parts.records.addAlert('DeviceDetach', gateway, deviceId, { reason });
     this.#emit('alert.device-detach', { device: deviceId, gateway, reason });
     return DmStatus.Ok;
+  }
+
+  /** Records the number of an alert. False when the alert is a repetition. */
+  #isFirst(gateway: string, epoch: string | undefined, sequence: number): boolean {
+    const { parties, sequences } = this.#parts;
+    if (epoch === undefined) return parties.recordAlertSequence(gateway, sequence);
+    if (sequences.isNews(gateway, epoch)) this.#emit('gateway.new-epoch', { gateway, epoch });
+    return sequences.record(gateway, epoch, sequence);
   }
 
   #recordResult(kind: ResultKind, gateway: string, { correlator, items: [item] }: Alert): number {

@@ -130,12 +130,15 @@ describe('the state of a head-end of Postern 0.1.0', () => {
     assert.equal(records.alerts(1)[0]?.number, 14, 'numbers go on');
   });
 
-  test('it stays a state that 0.1.0 can open', (t) => {
+  test('later steps add to it, and 0.1.0 finds its own state beside it', (t) => {
     const file = releasedState(t, 'headend');
     const before = shapeOf(file);
     assert.deepEqual([before.version, before.applicationId], [releasedVersion, 0]);
     openDatabase(file, headendSchema).close();
-    assert.deepEqual(shapeOf(file), { ...before, integrity: 'ok' });
+    const after = shapeOf(file);
+    assert.deepEqual([after.version, after.integrity], [headendSchema.steps.length, 'ok']);
+    assertReleasedTables(t, headendSchema, file);
+    assert.deepEqual(shapeOf(`${file}.version-${releasedVersion}`), { ...before, integrity: 'ok' });
   });
 });
 
@@ -155,17 +158,18 @@ for (const version of earlierVersions)
     assertReleasedTables(t, headendSchema, file);
   });
 
-test('a new state has the tables of a head-end alone, as 0.1.0 made them', (t) => {
+test('a new state has the tables of a head-end alone: those of 0.1.0 as it made them, and later ones', (t) => {
   const file = freshState(t);
   openDatabase(file, headendSchema).close();
   const { tables, version, applicationId } = shapeOf(file);
   assert.deepEqual(Object.keys(tables), [
+    'alert_epoch',
     'assignment',
     'operation_result',
     'party',
     'pending_detach',
     'received_alert',
   ]);
-  assert.deepEqual([version, applicationId], [releasedVersion, 0x50734845]);
+  assert.deepEqual([version, applicationId], [headendSchema.steps.length, 0x50734845]);
   assertReleasedTables(t, headendSchema, file);
 });

@@ -49,7 +49,7 @@ const presentableIdentity = (device: Identity): Identity =>
   );
 
 /** Body of an outbox entry of kind `device-attach`. */
-export type AttachBody = Omit<DeviceAttach, 'sequence' | 'deviceId'>;
+export type AttachBody = Omit<DeviceAttach, 'epoch' | 'sequence' | 'deviceId'>;
 /** Body of an outbox entry of kind `device-detach`. */
 export type DetachBody = Pick<DeviceDetach, 'reason' | 'via'>;
 
@@ -150,7 +150,7 @@ export class Associations implements AsyncDisposable {
    * @param path gateways on the way to the device, the child first, joined by `/`
    * @throws {PosternError} `full`
    */
-  attachBehind(path: string, attach: Omit<DeviceAttach, 'sequence'>): void {
+  attachBehind(path: string, attach: Omit<DeviceAttach, 'epoch' | 'sequence'>): void {
     const { database, inventory, clock, events, reported } = this.#parts;
     const [child = ''] = path.split('/');
     const { deviceId, mode, bootstrap, isGateway = false } = attach;

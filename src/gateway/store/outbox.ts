@@ -21,6 +21,8 @@ export const undeliverableLimit = 100;
 export interface OutboxEntry {
   /** Rises with each entry. A number is never used twice. */
   readonly sequence: number;
+  /** Epoch in which the number was given; absent for entries of version 0.1.0. */
+  readonly epoch?: string;
   readonly kind: OutboxKind;
   /** Subject of the alert: a device ID, or the name of the operation that ended. */
   readonly deviceId: string;
@@ -87,13 +89,17 @@ export class Outbox {
   /** The oldest `count` entries for one DM server, oldest first. Without `server`: for the gateway's own. */
   peek(count: number, server?: string): OutboxEntry[] {
     return this.#database
-      .prepare(`SELECT * FROM outbox WHERE server IS ? AND ${isKnown} ORDER BY sequence LIMIT ?`)
+      .prepare(
+        `SELECT *, (SELECT value FROM epoch WHERE first <= sequence ORDER BY first DESC LIMIT 1) AS epoch
+         FROM outbox WHERE server IS ? AND ${isKnown} ORDER BY sequence LIMIT ?`,
+      )
       .all(server ?? null, count)
       .map((row) => ({
         sequence: Number(row.sequence),
         kind: row.kind as OutboxKind,
         deviceId: String(row.device_id),
         body: String(row.body),
+        ...(row.epoch !== null && { epoch: String(row.epoch) }),
         ...(server !== undefined && { server }),
       }));
   }
