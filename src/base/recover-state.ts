@@ -11,7 +11,15 @@ import {
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { syncFile, syncFolder } from './durable.ts';
-import { checkParty, checkSound, DamagedState, isDamage, pragma, type Schema } from './state-schema.ts';
+import {
+  checkParty,
+  checkSound,
+  DamagedState,
+  ForeignState,
+  isDamage,
+  pragma,
+  type Schema,
+} from './state-schema.ts';
 
 /** What was done about a state that was damaged or lost. */
 export interface Recovery {
@@ -52,8 +60,10 @@ export function openSound<T>(
     if (wasOurs) demandPresent(file);
     return { opened: open() };
   } catch (thrown) {
-    // Nobody else's file is moved.
-    if (!isDamage(thrown) || !(wasOurs || isMarked(file, schema))) throw thrown;
+    // Nobody else's file is moved. A file of this party whose content is of another one has the log of the other one.
+    const isRight = isMarked(file, schema);
+    const isDamaged = isDamage(thrown) || (thrown instanceof ForeignState && isRight);
+    if (!isDamaged || !(wasOurs || isRight)) throw thrown;
     const { message: reason } = thrown as Error;
     const copy = candidates(file, schema).find((each) => whyUnsound(each, schema) === undefined);
     return recover(file, reason, copy, open);
@@ -66,8 +76,8 @@ function recover<T>(
   copy: string | undefined,
   open: () => T,
 ): { opened: T; recovery: Recovery } {
-  const hadFile = existsSync(file) && statSync(file).size > 0;
-  const hadLog = existsSync(`${file}-wal`);
+  const hadFile = sizeOf(file) > 0;
+  const hadLog = sizeOf(`${file}-wal`) > 0;
   const written = hadFile ? statSync(file).mtime : new Date(0);
   const aside = hadFile || hadLog ? setAside(file, 'corrupt', hadLog) : undefined;
   const told = { reason, ...(aside !== undefined && { aside }) };
@@ -88,10 +98,13 @@ function recover<T>(
   return { opened: open(), recovery: { ...told, used: copy, since } };
 }
 
+/** Bytes of a file: 0 when there is none. */
+const sizeOf = (file: string): number => statSync(file, { throwIfNoEntry: false })?.size ?? 0;
+
 /** @throws {DamagedState} */
 function demandPresent(file: string): void {
   if (!existsSync(file)) throw new DamagedState('the file is missing');
-  if (statSync(file).size === 0) throw new DamagedState('the file is empty');
+  if (sizeOf(file) === 0) throw new DamagedState('the file is empty');
 }
 
 /** Whether the header of the file says that it is the state of this party. No connection to the file is open here. */
@@ -143,7 +156,9 @@ export function setAside(file: string, kind: string, logOnly = false): string {
       if (number === asideLimit) rmSync(aside(number) + end, { force: true });
       else moveAside(aside(number) + end, aside(number + 1) + end);
     }
-  moveAside(`${file}-wal`, `${aside(1)}-wal`);
+  // A connection that only reads leaves an empty log.
+  if (sizeOf(`${file}-wal`) > 0) moveAside(`${file}-wal`, `${aside(1)}-wal`);
+  rmSync(`${file}-wal`, { force: true });
   rmSync(`${file}-shm`, { force: true });
   if (!logOnly) moveAside(file, aside(1));
   syncFolder(dirname(file));

@@ -22,8 +22,12 @@ export function checkParty(database: DatabaseSync, { party, applicationId }: Sch
   if (found === applicationId) return;
   const isReleased = found === 0 && pragma(database, 'user_version') > 0;
   const isEmpty = found === 0 && !database.prepare('SELECT 1 FROM sqlite_schema').get();
-  if (!isReleased && !isEmpty) throw new Error(`it is not the state of a ${party} but of another program`);
+  if (!isReleased && !isEmpty)
+    throw new ForeignState(`it is not the state of a ${party} but of another program`);
 }
+
+/** The content is of another party or program. */
+export class ForeignState extends Error {}
 
 /** The content of a state file contradicts itself. */
 export class DamagedState extends Error {}

@@ -9,7 +9,7 @@ import { gwConfig } from '../mo/gw-config.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { GatewayConfig } from './config.ts';
 import { Credentials } from './store/credentials.ts';
-import { beginEpoch, type Epoch } from './store/epoch.ts';
+import { Epoch } from './store/epoch.ts';
 import { Inventory } from './store/inventory.ts';
 import { Outbox } from './store/outbox.ts';
 import { Registrations } from './store/registrations.ts';
@@ -40,8 +40,8 @@ export function openState(
 ): GatewayState {
   const database = openDatabase(config.gateway.state, gatewaySchema);
   const nodes = new Nodes(database);
-  const epoch = beginEpoch(database, entropy);
-  const outbox = new Outbox(database, config.limits.outbox);
+  const epoch = new Epoch(database, entropy);
+  const outbox = new Outbox(database, config.limits.outbox, epoch);
   const unreadable = outbox.unreadable();
   return {
     database,

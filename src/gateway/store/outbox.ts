@@ -1,4 +1,5 @@
 import { type Database, keepLatest, unknownValue } from '../../base/database.ts';
+import type { Epoch } from './epoch.ts';
 
 /** Kinds of alerts. An entry of another kind stays in the table and is not delivered: a later program may know it. */
 export const outboxKinds = [
@@ -40,11 +41,14 @@ export class Outbox {
   /** Maximum number of entries. */
   readonly limit: number;
   readonly #database: Database;
+  readonly #epoch: Epoch | undefined;
   /** Alerts deleted at the limit since the start. */
   dropped = 0;
 
-  constructor(database: Database, limit: number) {
+  /** @param epoch epoch of the numbers that are given from now on */
+  constructor(database: Database, limit: number, epoch?: Epoch) {
     this.#database = database;
+    this.#epoch = epoch;
     this.limit = limit;
   }
 
@@ -54,6 +58,7 @@ export class Outbox {
 
   /** Adds an alert and deletes an earlier one of the same kind and device. Joins the caller's transaction, if any. */
   add(kind: OutboxKind, deviceId: string, body: string, server?: string): void {
+    this.#epoch?.store();
     this.#database.prepare('DELETE FROM outbox WHERE kind = ? AND device_id = ?').run(kind, deviceId);
     this.#database
       .prepare('INSERT INTO outbox (kind, device_id, body, server) VALUES (?, ?, ?, ?)')
@@ -112,6 +117,7 @@ export class Outbox {
   /** Puts an entry that its DM server did not accept behind all others. Returns its new number. */
   requeue(sequence: number): number {
     return this.#database.transaction(() => {
+      this.#epoch?.store();
       const { lastInsertRowid } = this.#database
         .prepare(
           'INSERT INTO outbox (kind, device_id, body, server) SELECT kind, device_id, body, server FROM outbox WHERE sequence = ?',

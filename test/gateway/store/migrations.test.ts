@@ -80,6 +80,7 @@ test('a new state has the tables of a gateway alone: those of 0.1.0 as it made t
     'campaign_target',
     'credential',
     'device',
+    'epoch',
     'gateway_update',
     'image',
     'node',
