@@ -171,7 +171,7 @@ export const eventTable = {
   'state.corrupt': error<'reason', never, { file: string; aside: string; used: string; since: string }>(),
   'state.failing': error<'reason'>(),
   'state.new-epoch': info<never, never, { epoch: string }>(),
-  'state.writable': info(),
+  'state.writable': info<never>(),
   'state.unreadable': error<'reason'>(),
 
   // Triggers.
