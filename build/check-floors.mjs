@@ -19,6 +19,7 @@ const testOnly = [
   'fuzz',
   'journeys',
   'peers',
+  'powercut',
   'vectors',
 ];
 
