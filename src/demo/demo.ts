@@ -151,7 +151,7 @@ export class Demo implements AsyncDisposable {
     await this.#attach(assisted, {}, { id: serverId, ...deviceSecrets });
     await this.#happened.until('alert.delivered', assisted);
 
-    this.#heading('Journey 4: the DM server manages that device, which it cannot reach directly');
+    this.#heading('Journey 4: the DM server manages demo:3, which it cannot reach directly');
     const outcomes = await headend.manage(assisted, [
       { name: 'Get', uri: './DevInfo/Mod' },
       { name: 'Replace', uri: './Settings/Label', data: 'pump house, north wall' },
@@ -180,9 +180,7 @@ export class Demo implements AsyncDisposable {
     await this.#fanOut(headend, 'mixed', askFirmware);
     await this.#fanOut(headend, 'lamp', switchOn, [lwm2mClient]);
 
-    this.#heading(
-      'Journey 3: the device moves to another network; its server assigns it to the gateway there',
-    );
+    this.#heading('Journey 3: demo:3 moves to another network; its server assigns it to the gateway there');
     await this.#stopDevice(assisted);
     const second = await this.#startGateway(broker, secondSecrets!, otherGatewayId);
     this.#say(

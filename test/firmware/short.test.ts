@@ -60,7 +60,7 @@ describe('the firmware image on an emulated board', { timeout: 1_500_000, skip: 
       assert.deepEqual(await field.update('next', 'u1'), [200, 202]);
       await hasTime;
       const installed = await field.board.machine.says(
-        /"update\.progress".*"percent":(\d+)/,
+        /"update\.install-progress".*"percent":(\d+)/,
         patience.update,
       );
       assert.ok(Number(installed[1]) <= 100);

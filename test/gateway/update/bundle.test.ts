@@ -40,7 +40,7 @@ describe('a bundle for slots that are directories', () => {
         encoding: 'utf8',
       },
     );
-    const authority = /authority of the gateways: (.*)/.exec(said)?.[1] ?? '';
+    const authority = /update\.authority of the gateways to: (.*)/.exec(said)?.[1] ?? '';
     const bundle = readBundle(made, readFileSync(authority, 'utf8'));
     await checkProgram(made, bundle);
     assert.deepEqual([bundle.manifest.version, bundle.manifest.floor], ['7.8.9', '7.0.0']);
