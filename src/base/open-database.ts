@@ -2,7 +2,7 @@ import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, statfsSync, write
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { Database } from './database.ts';
-import { Durability } from './durability.ts';
+import { Durability, logBytes } from './durability.ts';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
 
@@ -52,16 +52,17 @@ export function openDatabase(file: string, schema: Schema): Database {
     database.exec(
       'PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = ON',
     );
+    database.exec(`PRAGMA journal_size_limit = ${logBytes.growth}`);
     migrate(database, file, schema);
     if (isNew) syncFolder(dirname(file));
     const opened = database;
-    const checkpoint = ownsFile ? () => opened.exec('PRAGMA wal_checkpoint(PASSIVE)') : undefined;
+    const checkpoint = () => opened.exec('PRAGMA wal_checkpoint(PASSIVE)');
     if (!isFile) return new Database(opened);
     const hasRoom = () => {
       const { bavail, bsize } = statfsSync(dirname(file));
       return bavail * bsize >= roomWanted;
     };
-    return new Database(opened, new Durability(file, checkpoint), hasRoom);
+    return new Database(opened, new Durability(file, checkpoint, ownsFile), hasRoom);
   } catch (cause) {
     database?.close();
     const why = cause instanceof Error ? cause.message : String(cause);

@@ -48,5 +48,6 @@ export const gatewaySchema: Schema = {
        number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, device_id TEXT NOT NULL, body TEXT NOT NULL, server TEXT,
        reason TEXT NOT NULL
      ) STRICT;`,
+    'CREATE TABLE traffic (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
   ],
 };

@@ -18,7 +18,7 @@ function earlier(t: TestContext): { file: string; folder: string; version: numbe
   const version = Number(database.prepare('PRAGMA user_version').get()?.user_version);
   database.close();
   const raw = new DatabaseSync(file);
-  raw.exec(`DROP TABLE undeliverable; PRAGMA user_version = ${version - 1}`);
+  raw.exec(`DROP TABLE traffic; PRAGMA user_version = ${version - 1}`);
   raw.close();
   return { file, folder, version };
 }
