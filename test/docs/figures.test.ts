@@ -84,7 +84,7 @@ test('a table shows median, range and target in words', () => {
   );
 });
 
-test('a page without markers is named as such', () =>
+test('a page without markers is reported', () =>
   assert.throws(
     () => fillBlocks('page.md', 'text', { coap: 'table' }),
     /page\.md has no markers <!-- coap -->/,

@@ -86,7 +86,7 @@ function rig(onTheWay: (answer: SyncmlMessage) => SyncmlMessage = (answer) => an
   return { client, outbox, sessions, heard, order, events, clock };
 }
 
-test('a storm of a thousand alerts makes a handful of sessions, in their order, each alert told once', async () => {
+test('a thousand alerts at once are delivered in order and once each, in at most five sessions', async () => {
   const { client, outbox, sessions, heard, order } = rig();
   client.wake();
   while (outbox.size > 0) await turn();
@@ -100,7 +100,7 @@ test('a storm of a thousand alerts makes a handful of sessions, in their order, 
 });
 
 // conforms: GW-5
-test('alerts that come one after the other for a minute go in a handful of sessions; a server that asks waits for none', async () => {
+test('alerts of a minute are gathered into few sessions; a contact by the server sends them at once', async () => {
   const { client, outbox, sessions, events, clock } = rig();
   client.wake();
   while (outbox.size > 0) await turn();
@@ -125,7 +125,7 @@ test('alerts that come one after the other for a minute go in a handful of sessi
 for (const [what, onTheWay, status, reason] of [
   ['refuses an alert', undefined, 500, /answered an alert with 500/],
   [
-    'says nothing of an alert',
+    'gives no status for an alert',
     (answer: SyncmlMessage) => ({
       ...answer,
       commands: answer.commands.filter((command) => command.name !== 'Status' || command.cmd !== 'Alert'),
@@ -134,7 +134,7 @@ for (const [what, onTheWay, status, reason] of [
     /no status for an alert/,
   ],
 ] as const)
-  test(`a server that ${what}: it stays in the outbox, and is told again after a while`, async () => {
+  test(`if a server ${what}, the alert stays in the outbox and is sent again after a while`, async () => {
     const { client, outbox, sessions, events, clock } = rig(onTheWay, status);
     client.wake();
     const failed = await events.until('dm.session-failed');
