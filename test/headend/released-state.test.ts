@@ -122,7 +122,9 @@ describe('the state of a head-end of Postern 0.1.0', () => {
         '<CampaignResult Total="2" Done="1" Failed="1" Pending="0"><Group Status="200" Commands="200" Count="1"/><Group Status="404" Commands="" Count="1"><Device ID="urn:dev:ops:nobody"/></Group></CampaignResult>',
     });
     assert.deepEqual(
-      ['DeviceTrigger', 'ImageOperation'].flatMap((kind) => records.results(kind).map(({ name }) => name)),
+      (['DeviceTrigger', 'ImageOperation'] as const).flatMap((kind) =>
+        records.results(kind).map(({ name }) => name),
+      ),
       ['morning', 'loaded', 'late'],
     );
     assert.deepEqual(records.assignments(), [{ device: 'urn:dev:ops:9', gateway: 'gw-2' }]);
