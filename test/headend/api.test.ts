@@ -15,7 +15,7 @@ const id = 'urn:dev:ops:1';
 const limit = { timeout: 60_000 };
 
 test(
-  'journey 4 by the HTTP API: commands on a device return their results, and wrong requests are refused',
+  'journey 3 by the HTTP API: commands on a device return their results, and wrong requests are refused',
   limit,
   async () => {
     await using broker = await startAedes();

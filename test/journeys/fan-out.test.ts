@@ -18,7 +18,7 @@ const leaf = (name: string, format: string, data: string): Operation => ({
   data,
 });
 
-describe('journey 5: the gateway executes one order of the DM server on its devices', limit, () => {
+describe('journey 4: the gateway executes one order of the DM server on its devices', limit, () => {
   // conforms: GW-10, GW-11, GW-12
   test('one order leads to a session with each matching device and to one aggregated result', async () => {
     await using broker = await startAedes();

@@ -36,7 +36,7 @@ const attach = async (site: Site, gateway: Gateway, state: string) => {
   return device;
 };
 
-describe('journey 3: a device that moved to another private network', limit, () => {
+describe('journey 7: a device that moved to another private network', limit, () => {
   // conforms: GW-3, GW-7, GW-8
   test('a moved device reports its location, is bootstrapped to the new gateway, and is detached from the old one', async () => {
     await using broker = await startAedes();
