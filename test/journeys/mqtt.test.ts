@@ -5,12 +5,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { connectAsync, type IPublishPacket, type MqttClient } from 'mqtt';
-import { Code } from '../../../src/wire/coap/codes.ts';
-import { decodeEnvelope, encodeEnvelope } from '../../../src/wire/tunnel/envelope.ts';
-import { Site } from '../../journeys/site.ts';
-import { startMosquitto } from '../../peers/brokers.ts';
-import { newKey, selfSigned } from '../../peers/certificates.ts';
-import { CoapPeer } from '../../peers/coap-peer.ts';
+import { Code } from '../../src/wire/coap/codes.ts';
+import { decodeEnvelope, encodeEnvelope } from '../../src/wire/tunnel/envelope.ts';
+import { startMosquitto } from '../peers/brokers.ts';
+import { newKey, selfSigned } from '../peers/certificates.ts';
+import { CoapPeer } from '../peers/coap-peer.ts';
+import { Site } from './site.ts';
 
 const limit = { timeout: 60_000 };
 const id = 'urn:dev:ops:1';
