@@ -4,6 +4,7 @@ import { fanoutBody, groupBody, imageBody, triggerBody } from './api-schemas.ts'
 import { outcomeView } from './api-views.ts';
 import type { Headend } from './headend.ts';
 import { commandXml } from './orders.ts';
+import type { ResultKind } from './records.ts';
 
 /** @throws {PosternError} `notFound` */
 function existing<T>(value: T | undefined, what: string): T {
@@ -13,7 +14,7 @@ function existing<T>(value: T | undefined, what: string): T {
 
 /** Handles the request for the result of one operation. */
 const resultOf =
-  (kind: string, what: string) =>
+  (kind: ResultKind, what: string) =>
   (headend: Headend, { parameters: { gateway, name } }: { parameters: { gateway: string; name: string } }) =>
     existing(headend.records.result(kind, gateway, name), `${what} ${name} of ${gateway} has ended`);
 

@@ -99,7 +99,7 @@ describe('the firmware image on an emulated board', { timeout: 1_500_000, skip: 
   );
 
   test(
-    'the package was kept; a version that hangs ends with 410, and the old version is back with its devices',
+    'after a power cut the package is kept; a version that hangs ends with 410, and the old version returns with its devices',
     limit,
     async () => {
       const [state] = await field.headend.manage('gw-1', [{ name: 'Get', uri: './FwUpdate/State' }]);
