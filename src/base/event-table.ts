@@ -34,6 +34,10 @@ export const eventTable = {
   'bootstrap.refused': warn<'device' | 'peer' | 'reason'>(),
   'bootstrap.stale-challenge': warn<'device' | 'peer'>(),
 
+  // The data budget of the uplink.
+  'budget.restored': info<'traffic'>(),
+  'budget.short': warn<'traffic', never, { period: string; used: number; limit: number }>(),
+
   // CoAP endpoints, their addresses and sockets.
   'coap.address-gone': info<'address' | 'interface'>(),
   'coap.bad-option': debug<'option' | 'peer'>(),
@@ -171,7 +175,7 @@ export const eventTable = {
   'state.corrupt': error<'reason', never, { file: string; aside: string; used: string; since: string }>(),
   'state.failing': error<'reason'>(),
   'state.new-epoch': info<never, never, { epoch: string }>(),
-  'state.writable': info<never>(),
+  'state.writable': info<never, never, { seconds: number }>(),
   'state.unreadable': error<'reason'>(),
 
   // Triggers.

@@ -2,7 +2,7 @@ import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, statfsSync, write
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { Database } from './database.ts';
-import { Durability } from './durability.ts';
+import { Durability, logBytes } from './durability.ts';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
 import { copyOf, openSound, partial } from './recover-state.ts';
@@ -30,12 +30,12 @@ export function openDatabase(file: string, schema: Schema): Database {
     const { opened, recovery } = openSound(file, schema, wasOurs, () => openFile(file, schema));
     const { sqlite, ownsFile } = opened;
     if (!wasOurs) lock.party = schema.applicationId;
-    const checkpoint = ownsFile ? () => sqlite.exec('PRAGMA wal_checkpoint(PASSIVE)') : undefined;
+    const checkpoint = () => sqlite.exec('PRAGMA wal_checkpoint(PASSIVE)');
     const hasRoom = () => {
       const { bavail, bsize } = statfsSync(dirname(file));
       return bavail * bsize >= roomWanted;
     };
-    const durability = new Durability(file, checkpoint);
+    const durability = new Durability(file, checkpoint, ownsFile);
     // A file that this connection has for itself cannot be copied by another one.
     const copies = ownsFile ? undefined : new StateCopies(file, () => durability.commits);
     return new Database(sqlite, { durability, hasRoom, lock, copies, recovery });
@@ -65,6 +65,7 @@ function openFile(file: string, schema: Schema): { sqlite: DatabaseSync; ownsFil
     sqlite.exec(
       'PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = ON',
     );
+    sqlite.exec(`PRAGMA journal_size_limit = ${logBytes.growth}`);
     migrate(sqlite, file, schema);
     if (isNew) syncFolder(dirname(file));
     return { sqlite, ownsFile };

@@ -12,8 +12,12 @@ export function watchState(database: Database, file: string, clock: Clock, event
     const { reason, aside = 'nothing', used = 'a new, empty state', since = 'the first start' } = recovery;
     events.emit('state.corrupt', { file, reason, aside, used, since });
   }
-  database.onFault((fault) =>
-    fault ? events.emit('state.failing', { reason: fault.message }) : events.emit('state.writable', {}),
-  );
+  let failingSince = clock.now();
+  database.onFault((fault) => {
+    const now = clock.now();
+    if (fault) events.emit('state.failing', { reason: fault.message });
+    else events.emit('state.writable', { seconds: Math.round((now - failingSince) / 1000) });
+    failingSince = now;
+  });
   database.file?.copies?.start(clock, events);
 }

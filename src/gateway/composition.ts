@@ -2,6 +2,7 @@ import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { watchState } from '../base/watch-state.ts';
+import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
@@ -14,7 +15,10 @@ import { Delegation } from './modes/delegation.ts';
 import { DeviceManagement } from './modes/device-management.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
+import { DataBudget } from './northbound/data-budget.ts';
 import { DmClient } from './northbound/dm-client.ts';
+import { download } from './northbound/download.ts';
+import { meteredDownload } from './northbound/metered-uplink.ts';
 import { Reports } from './northbound/reports.ts';
 import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
@@ -30,6 +34,7 @@ import type { ListInterfaces } from './southbound/interfaces.ts';
 import { notificationResource } from './southbound/notification-resource.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { openState } from './state.ts';
+import { TrafficRecords } from './store/traffic.ts';
 import { gatewayBranches, gatewayTree, knowServer } from './tree.ts';
 import { uplinkOf } from './uplink.ts';
 
@@ -81,7 +86,20 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   const addresses = new DeviceAddresses();
   const locator = new DeviceLocator({ network, addresses, ...state, entropy });
-  const { uplink, parent } = uplinkOf({ config, accounts, locator, epoch: state.epoch.value, ...machine });
+  const budget = new DataBudget({
+    limits: () => budgetLimits((node) => state.gwConfig.text(node)),
+    records: new TrafficRecords(state.database),
+    ...machine,
+  });
+  state.gwConfig.derive(['DataUsed'], () => JSON.stringify(budget.view()));
+  const { uplink, reporting, parent } = uplinkOf({
+    config,
+    accounts,
+    locator,
+    budget,
+    epoch: state.epoch.value,
+    ...machine,
+  });
   const uplinkStatus = new UplinkStatus(clock, uplink);
 
   // Devices: which are attached, and how each is reached.
@@ -139,6 +157,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     delegation,
     reports,
     images: imageSettings(config),
+    download: meteredDownload(download, budget),
     ...machine,
   });
   const firmware =
@@ -150,6 +169,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       imageFile: (name) => objects.images.file(name),
       network,
       uplink,
+      download: meteredDownload(download, budget),
       reports,
       ...(restart && { restart }),
       ...machine,
@@ -164,10 +184,11 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     tree,
     outbox,
     vocabulary,
-    upstream: uplink,
+    upstream: reporting,
     settled: () => state.database.settled(),
     ...machine,
   });
+  budget.onReleased(() => dmClient.wake());
   reports.deliverBy(dmClient);
 
   // What comes down the uplink.
@@ -244,6 +265,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     compose,
     http,
     uplink,
+    budget,
     uplinkListener,
     associations,
     lwm2m,

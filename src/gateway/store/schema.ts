@@ -48,6 +48,7 @@ export const gatewaySchema: Schema = {
        number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, device_id TEXT NOT NULL, body TEXT NOT NULL, server TEXT,
        reason TEXT NOT NULL
      ) STRICT;`,
+    'CREATE TABLE traffic (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
     // The epoch of the outbox entries whose numbers begin at first. Entries of version 0.1.0 have none.
     'CREATE TABLE epoch (first INTEGER PRIMARY KEY, value TEXT NOT NULL, starts INTEGER NOT NULL) STRICT;',
   ],

@@ -81,7 +81,7 @@ function start(alive: ReadonlySet<string>) {
 }
 
 // conforms: GW-6
-test('a device that is silent is asked, and is gone only when it does not answer', async () => {
+test('a silent device is pinged, and is detached only if it does not answer', async () => {
   const { associations, clock, credentials, attach, sweep, asked, kinds } = start(new Set(['lives']));
   for (const device of ['lives', 'silent', 'heard']) attach(device);
   for (let i = 0; i < 3; i++) await sweep();
@@ -102,7 +102,7 @@ test('a device that is silent is asked, and is gone only when it does not answer
 });
 
 // conforms: GW-25
-test('alerts are not sent where GwConfig says so', async () => {
+test('alerts that GwConfig switches off are not sent', async () => {
   const { associations, attach, config, kinds } = start(new Set());
   config.replace(['DetachAlert'], { format: 'bool', value: 'false' });
   attach('a');
@@ -114,12 +114,12 @@ test('alerts are not sent where GwConfig says so', async () => {
   await associations[Symbol.asyncDispose]();
 });
 
-describe('what is behind a child gateway', () => {
+describe('devices behind a child gateway', () => {
   const attached = (deviceId: string, isGateway = false) =>
     ({ deviceId, mode: 0, bootstrap: 'local', ...(isGateway && { isGateway }) }) as const;
 
   // conforms: GW-22
-  test('is told of once, is not asked whether it is there, and goes with the child', async () => {
+  test('a device behind a child gateway is reported once, is not pinged, and is detached with the child', async () => {
     const { associations, inventory, attach, sweep, asked, bodies } = start(new Set(['gw-2']));
     attach('gw-2');
     associations.attachBehind('gw-2/gw-3', attached('deep'));
@@ -140,7 +140,7 @@ describe('what is behind a child gateway', () => {
     await associations[Symbol.asyncDispose]();
   });
 
-  test('a device that went on to a child stays known when the server has this gateway let it go', async () => {
+  test('a device that moved to a child stays in the inventory when the server detaches it from this gateway', async () => {
     const { associations, inventory, credentials, attach } = start(new Set());
     attach('moves');
     associations.attachBehind('gw-2', attached('moves'));
@@ -149,7 +149,7 @@ describe('what is behind a child gateway', () => {
     await associations[Symbol.asyncDispose]();
   });
 
-  test('a device that comes to this gateway itself is its own from then on', async () => {
+  test('a device that attaches to this gateway itself is no longer behind the child', async () => {
     const { associations, inventory, attach, bodies } = start(new Set());
     associations.attachBehind('gw-2', attached('moves'));
     attach('moves');
@@ -165,7 +165,7 @@ describe('what is behind a child gateway', () => {
   });
 
   // conforms: GW-22
-  test('a loop of gateways, and one too deep, are refused', () => {
+  test('an alert from a loop of gateways, or from too deep a hierarchy, gets 403', () => {
     const { associations, inventory, events } = start(new Set());
     const children = new Children({
       allowed: new Set(['gw-2', 'child']),
