@@ -87,6 +87,7 @@ test('a new state has only the tables of a gateway, in the form of 0.1.0', (t) =
     'outbox',
     'outbox_subject',
     'registration',
+    'traffic',
     'undeliverable',
   ]);
   assert.deepEqual([version, applicationId], [gatewaySchema.steps.length, 0x50734757]);
