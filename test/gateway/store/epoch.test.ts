@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { copyFileSync } from 'node:fs';
+import { copyFileSync, truncateSync } from 'node:fs';
 import { test } from 'node:test';
 import { systemEntropy } from '../../../src/base/entropy.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
+import { backUp } from '../../../src/base/state-copies.ts';
 import { Epoch } from '../../../src/gateway/store/epoch.ts';
 import { Outbox } from '../../../src/gateway/store/outbox.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
@@ -41,6 +42,19 @@ test('an older file that was put in place by hand begins a new epoch; alerts tha
   ]);
   const later = await life(file);
   assert.deepEqual([later.isNew, later.waiting], [false, back.waiting]);
+});
+
+test('a copy that was made in the last life begins a new epoch when it takes the place of a damaged file', async (t) => {
+  const file = freshState(t);
+  const { epoch } = await life(file, 'a');
+  await backUp(file, `${file}.copy-1`);
+  truncateSync(file, 0);
+  const back = await life(file, 'b');
+  assert.equal(back.isNew, true);
+  assert.deepEqual(
+    back.waiting.map(({ of }) => of),
+    [epoch, back.epoch],
+  );
 });
 
 test('alerts that waited in a state of version 0.1.0 have no epoch, and later ones have', async (t) => {
