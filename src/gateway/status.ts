@@ -6,6 +6,7 @@ import { lwm2mWarning } from './lwm2m-service.ts';
 import type { Uplink } from './northbound/uplink.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
+import { shownRecords } from './southbound/presence.ts';
 import type { GatewayState } from './state.ts';
 
 /** How a gateway stands, for people and programs that ask it. */
@@ -14,7 +15,8 @@ export interface GatewayStatus {
   readonly software: string;
   readonly uplink: { readonly connected: boolean; readonly url: string; readonly protocol: string };
   readonly coap: { readonly port: number; readonly addresses: readonly string[]; readonly security: string };
-  readonly devices: { readonly attached: number; readonly limit: number };
+  /** `unreachable`: how many of the attached ones do not answer. */
+  readonly devices: { readonly attached: number; readonly unreachable: number; readonly limit: number };
   readonly outbox: { readonly waiting: number; readonly limit: number; readonly dropped: number };
   readonly sessions: number;
   /** Mebibytes: of the process, of objects, and of octets outside the heap. */
@@ -47,7 +49,12 @@ export function statusOf({ config, state, network, uplink, sessions, events }: S
       addresses: network.addresses.map(({ address }) => address),
       security: lwm2m ? `${plainWarning}; ${lwm2mWarning}` : plainWarning,
     },
-    devices: { attached: inventory.size, limit: limits.devices },
+    devices: {
+      attached: inventory.size,
+      unreachable: [...shownRecords(inventory).values()].filter(({ state }) => state === 'unreachable')
+        .length,
+      limit: limits.devices,
+    },
     outbox: { waiting: outbox.size, limit: outbox.limit, dropped: outbox.dropped },
     sessions: sessions.size,
     memory: memoryInUse(),

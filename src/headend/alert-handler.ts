@@ -2,7 +2,13 @@ import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { type FirmwareOperation, isFirmwareOperation } from '../mo/firmware-branch.ts';
-import { isAlertOf, readDeviceAttach, readDeviceDetach, readLocationUpdate } from '../mo/gateway-alerts.ts';
+import {
+  isAlertOf,
+  readDeviceAttach,
+  readDeviceDetach,
+  readDevicePresence,
+  readLocationUpdate,
+} from '../mo/gateway-alerts.ts';
 import { FumoAlert } from '../mo/identifiers.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { Alert } from '../wire/syncml/message.ts';
@@ -52,6 +58,8 @@ export class AlertHandler {
         return ofGateway ? this.#deviceAttached(gateway, alert) : DmStatus.Forbidden;
       if (isAlertOf(alert, alerts.DeviceDetach))
         return ofGateway ? this.#deviceDetached(gateway, alert) : DmStatus.Forbidden;
+      if (isAlertOf(alert, alerts.DevicePresence))
+        return ofGateway ? this.#devicePresence(gateway, alert) : DmStatus.Forbidden;
       if (isAlertOf(alert, alerts.LocationUpdate))
         return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
       const kind = resultKinds.find((each) => isAlertOf(alert, alerts[each]));
@@ -95,6 +103,18 @@ export class AlertHandler {
     this.#parts.parties.dissociate(deviceId, gateway);
     this.#parts.records.addAlert('DeviceDetach', gateway, deviceId, { reason });
     this.#parts.events.emit('alert.device-detach', { device: deviceId, gateway, reason });
+    return DmStatus.Ok;
+  }
+
+  #devicePresence(reporter: string, alert: Alert): number {
+    const { sequence, deviceId, state, reason, lastSeen, via } = readDevicePresence(alert);
+    if (!this.#parts.parties.recordAlertSequence(reporter, sequence)) return DmStatus.Ok;
+    const gateway = nearestGateway(via) ?? reporter;
+    const unreachable = state === 'unreachable' ? { reason: reason ?? '', lastHeard: lastSeen } : undefined;
+    this.#parts.parties.setUnreachable(deviceId, gateway, unreachable);
+    const body = { state, reason, lastSeen: new Date(lastSeen).toISOString() };
+    this.#parts.records.addAlert('DevicePresence', gateway, deviceId, body);
+    this.#parts.events.emit('alert.device-presence', { device: deviceId, gateway, state, reason });
     return DmStatus.Ok;
   }
 

@@ -26,7 +26,21 @@ interface PartyState {
   serverNonce: Uint8Array;
   gateway: string | undefined;
   alertSequence: number;
+  /** Why the device cannot be reached, by the latest alert of its gateway. Undefined when it can. */
+  unreachable: string | undefined;
+  /** When an unreachable device was last heard, by its gateway's clock: milliseconds since 1970. */
+  lastHeard: number | undefined;
 }
+
+/** What the head-end knows of a device that cannot be reached. */
+export interface Unreachable {
+  readonly reason: string;
+  /** By its gateway's clock: milliseconds since 1970. Unknown when the cause is a gateway above the device. */
+  readonly lastHeard?: number;
+}
+
+/** Maximum number of gateways above a device that are looked at. */
+const gatewaysAbove = 8;
 
 /** Parties of the configuration, and the durable state of all parties: nonces, associations, alert numbers. */
 export class Parties {
@@ -52,6 +66,8 @@ export class Parties {
         serverNonce: row.server_nonce as Uint8Array,
         gateway: row.gateway === null ? undefined : String(row.gateway),
         alertSequence: Number(row.alert_sequence),
+        unreachable: row.unreachable === null ? undefined : String(row.unreachable),
+        lastHeard: row.last_heard === null ? undefined : Number(row.last_heard),
       });
   }
 
@@ -97,15 +113,40 @@ export class Parties {
    * was none or it is the same gateway.
    */
   associate(id: string, gateway: string): string | undefined {
-    const before = this.#stateOf(id).gateway;
-    if (before === gateway) return undefined;
-    this.#update(id, { gateway });
-    return before;
+    const { gateway: before, unreachable } = this.#stateOf(id);
+    // A device that attaches was heard by its gateway just now.
+    if (before !== gateway || unreachable !== undefined)
+      this.#update(id, { gateway, unreachable: undefined, lastHeard: undefined });
+    return before === gateway ? undefined : before;
   }
 
   /** Ends the association of a device with this gateway. An association with another gateway stays. */
   dissociate(id: string, gateway: string): void {
-    if (this.#stateOf(id).gateway === gateway) this.#update(id, { gateway: undefined });
+    if (this.#stateOf(id).gateway === gateway)
+      this.#update(id, { gateway: undefined, unreachable: undefined, lastHeard: undefined });
+  }
+
+  /**
+   * Records whether a device can be reached by its gateway. An alert of a gateway that the device is not associated with
+   * changes nothing. `now` undefined: it can be reached.
+   */
+  setUnreachable(id: string, gateway: string, now: Unreachable | undefined): void {
+    if (this.#stateOf(id).gateway === gateway)
+      this.#update(id, { unreachable: now?.reason, lastHeard: now?.lastHeard });
+  }
+
+  /** Why a device cannot be reached: its gateway says so, or says so of a gateway above it. Undefined when it can. */
+  unreachable(id: string): Unreachable | undefined {
+    const { unreachable: reason, lastHeard, gateway } = this.#stateOf(id);
+    if (reason !== undefined) return { reason, ...(lastHeard !== undefined && { lastHeard }) };
+    let above = gateway;
+    for (let level = 0; above !== undefined && level < gatewaysAbove; level++) {
+      const state: PartyState = this.#stateOf(above);
+      if (state.unreachable !== undefined)
+        return { reason: `its gateway ${above} is unreachable: ${state.unreachable}` };
+      above = state.gateway;
+    }
+    return undefined;
   }
 
   /** Lists all associations. They include devices that have no account for this server. */
@@ -132,6 +173,8 @@ export class Parties {
         serverNonce: new Uint8Array(),
         gateway: undefined,
         alertSequence: 0,
+        unreachable: undefined,
+        lastHeard: undefined,
       }
     );
   }
@@ -140,9 +183,18 @@ export class Parties {
     const state = { ...this.#stateOf(id), ...change };
     this.#database
       .prepare(
-        'INSERT OR REPLACE INTO party (id, client_nonce, server_nonce, gateway, alert_sequence) VALUES (?, ?, ?, ?, ?)',
+        `INSERT OR REPLACE INTO party (id, client_nonce, server_nonce, gateway, alert_sequence, unreachable, last_heard)
+         VALUES (?, ?, ?, ?, ?, ?, ?)`,
       )
-      .run(id, state.clientNonce, state.serverNonce, state.gateway ?? null, state.alertSequence);
+      .run(
+        id,
+        state.clientNonce,
+        state.serverNonce,
+        state.gateway ?? null,
+        state.alertSequence,
+        state.unreachable ?? null,
+        state.lastHeard ?? null,
+      );
     this.#states.set(id, state);
   }
 }

@@ -1,6 +1,6 @@
 import { BoundedMap } from '../base/bounded-map.ts';
 import type { GatewayState } from '../wire/tunnel/gateway-state.ts';
-import type { Parties } from './parties.ts';
+import type { Parties, Unreachable } from './parties.ts';
 
 /** A gateway as the HTTP API shows it. */
 export interface GatewayView {
@@ -23,6 +23,10 @@ export interface DeviceView {
    */
   readonly gateway: string | undefined;
   readonly attached: boolean;
+  /** Why the gateway cannot reach the device, for a person. Present only while it cannot. */
+  readonly unreachable?: string;
+  /** When an unreachable device was last heard, by its gateway's clock, ISO 8601. */
+  readonly lastHeard?: string;
 }
 
 /**
@@ -103,6 +107,13 @@ export class Reachability {
       known: this.#parties.get(id) !== undefined,
       gateway: attached.get(id) ?? this.#brokerGateways.get(id),
       attached: attached.has(id),
+      ...unreachableView(this.#parties.unreachable(id)),
     }));
   }
 }
+
+const unreachableView = (found: Unreachable | undefined) =>
+  found && {
+    unreachable: found.reason,
+    ...(found.lastHeard !== undefined && { lastHeard: new Date(found.lastHeard).toISOString() }),
+  };

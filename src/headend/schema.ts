@@ -23,5 +23,7 @@ export const headendSchema: Schema = {
      CREATE TABLE assignment (device TEXT PRIMARY KEY, gateway TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
     '',
     '',
+    `ALTER TABLE party ADD COLUMN unreachable TEXT;
+     ALTER TABLE party ADD COLUMN last_heard INTEGER;`,
   ],
 };

@@ -6,19 +6,32 @@ export type Protocol = 'OMA-DM' | 'LwM2M';
 
 export interface DeviceRecord {
   readonly deviceId: string;
-  readonly state: 'attached';
+  /**
+   * `unreachable`: the device is still attached, but it did not answer when it was asked, or it was silent for too long.
+   * It is `attached` again when the gateway hears from it.
+   */
+  readonly state: 'attached' | 'unreachable';
+  /** Why the device is `unreachable`, as one line for a person. */
+  readonly reason?: string;
   /** 0 transparent, 1 proxy, 2 adaptation. */
   readonly mode: number;
   readonly origin: BootstrapOrigin;
   /** URI of where the device was heard last. */
   readonly address: string;
-  /** Wall time in milliseconds since 1970, as the gateway's clock had it. */
+  /** Local IP address, with its zone, of the socket on which the device was heard last; only over CoAP. */
+  readonly heardOn?: string;
+  /**
+   * When the device last sent a message that proved who it is: wall time in milliseconds since 1970, as the gateway's
+   * clock had it.
+   */
   readonly lastSeen: number;
   readonly manufacturer?: string;
   readonly model?: string;
   readonly firmware?: string;
   /** What kind of thing it is, by its DevDetail. */
   readonly deviceType?: string;
+  /** Serial number, as an LwM2M client says it. */
+  readonly serial?: string;
   readonly protocol: Protocol;
   /** It is a DM Gateway itself (GwMO 1.1). */
   readonly isGateway: boolean;

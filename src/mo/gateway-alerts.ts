@@ -1,18 +1,22 @@
 import { PosternError } from '../base/errors.ts';
 import { hashedName } from '../base/hashed-name.ts';
-import { forXml } from '../base/presentable.ts';
+import { forXml, presentable } from '../base/presentable.ts';
 import type { OutgoingAlert } from '../dm/client-session.ts';
 import { AlertCode } from '../dm/status.ts';
 import type { DdfElement } from '../wire/syncml/ddf-builder.ts';
 import { parseDdf, textOf } from '../wire/syncml/ddf-xml.ts';
 import { escapeXml } from '../wire/syncml/escape-xml.ts';
 import type { Alert } from '../wire/syncml/message.ts';
+import type { DeviceRecord } from './device-record.ts';
 import { nodeAt, type Vocabulary } from './vocabulary.ts';
 
 /** How a device's account for the gateway came. */
 export type Bootstrap = 'local' | 'server' | 'manual';
 
-/** Why a device is gone: by itself, since it did not answer any more, or since it is attached elsewhere. */
+/**
+ * Why a device is gone: it left, or it is attached elsewhere. Postern 0.1.0 also detached a device that did not answer
+ * (`expired`); its alerts may still wait in an outbox, and a child gateway may be of that version.
+ */
 export type DetachReason = 'left' | 'expired' | 'moved';
 
 /** What the Device Attach Alert tells (GwMO section 8.4.2; the form of its data is ours, docs/bindings.md). */
@@ -34,6 +38,21 @@ export interface DeviceDetach {
   readonly sequence: number;
   readonly deviceId: string;
   readonly reason: DetachReason;
+  readonly via?: string;
+}
+
+/**
+ * Whether the gateway can reach an attached device. The alert is Postern's own (docs/gwmo.md): GwMO has no state between
+ * attached and detached.
+ */
+export interface DevicePresence {
+  readonly sequence: number;
+  readonly deviceId: string;
+  readonly state: DeviceRecord['state'];
+  /** Why the device is unreachable, as one line for a person. */
+  readonly reason?: string;
+  /** As in the device's record. */
+  readonly lastSeen: number;
   readonly via?: string;
 }
 
@@ -88,6 +107,19 @@ export const deviceDetachAlert = (vocabulary: Vocabulary, detach: DeviceDetach) 
       DeviceID: detach.deviceId,
       Gateway: detach.via,
       Reason: detach.reason,
+    }),
+  );
+
+export const devicePresenceAlert = (vocabulary: Vocabulary, presence: DevicePresence) =>
+  generic(
+    vocabulary.alerts.DevicePresence,
+    recordUri(vocabulary, presence.deviceId),
+    write('DevicePresence', presence.sequence, {
+      DeviceID: presence.deviceId,
+      Gateway: presence.via,
+      State: presence.state,
+      Reason: presence.reason,
+      LastSeen: new Date(presence.lastSeen).toISOString(),
     }),
   );
 
@@ -170,6 +202,32 @@ export function readDeviceDetach(alert: Alert): DeviceDetach {
 
 const isReason = (text: string | undefined): text is DetachReason =>
   text === 'left' || text === 'expired' || text === 'moved';
+
+/** @throws {PosternError} `malformed` */
+export function readDevicePresence(alert: Alert): DevicePresence {
+  const { root, sequence } = read(alert, 'DevicePresence');
+  const deviceId = textOf(root, 'DeviceID');
+  const state = textOf(root, 'State');
+  const lastSeen = Date.parse(textOf(root, 'LastSeen') ?? '');
+  if (!Number.isInteger(sequence) || !deviceId || !isState(state) || Number.isNaN(lastSeen))
+    throw new PosternError('malformed', 'no Device Presence Alert');
+  const reason = textOf(root, 'Reason');
+  const via = textOf(root, 'Gateway');
+  return {
+    sequence,
+    deviceId,
+    state,
+    lastSeen,
+    ...(reason !== undefined && { reason: presentable(reason, reasonBytes) }),
+    ...(via !== undefined && { via }),
+  };
+}
+
+const isState = (text: string | undefined): text is DevicePresence['state'] =>
+  text === 'attached' || text === 'unreachable';
+
+/** Most bytes of a reason that is read. */
+const reasonBytes = 512;
 
 /** @throws {PosternError} `malformed` */
 export function readLocationUpdate(alert: Alert): LocationUpdate {

@@ -13,6 +13,8 @@ import { type Manage, WaitingWork } from './waiting-work.ts';
 export interface AdaptationModeParts {
   /** The registration of a client that is attached here. */
   readonly clientOf: (deviceId: string) => Registration | undefined;
+  /** Whether a client is at its address: it was heard there just now, or has proved itself. Never rejects. */
+  readonly isThere: (deviceId: string, signal: AbortSignal) => Promise<boolean>;
   readonly calls: LwM2mCalls;
   /** Called when a firmware update that a client accepted has ended. */
   readonly updated: AdaptedFirmwareParts['ended'];
@@ -27,8 +29,8 @@ const remembered = 16_384;
 
 /**
  * Adaptation mode (GwMO): like proxy mode, but for LwM2M clients. In place of a DM session, the gateway sends LwM2M
- * requests to the client, one operation after the other. Operations for a client in queue mode wait until the client is
- * heard.
+ * requests to the client, one operation after the other. Operations wait until the client is heard if it is in queue
+ * mode, or if it does not prove that it is at its address.
  */
 export class AdaptationMode implements AsyncDisposable {
   readonly #parts: AdaptationModeParts;
@@ -40,7 +42,7 @@ export class AdaptationMode implements AsyncDisposable {
 
   constructor(parts: AdaptationModeParts) {
     this.#parts = parts;
-    const { updated: ended, ...rest } = parts;
+    const { updated: ended, isThere: _, ...rest } = parts;
     this.#firmware = new AdaptedFirmware({ ...rest, ended, signal: this.#stop.signal });
     this.#waiting = new WaitingWork(parts.clock);
   }
@@ -85,13 +87,18 @@ export class AdaptationMode implements AsyncDisposable {
     this.#talking.set(deviceId, this.#converse(deviceId));
   }
 
-  /** Performs all waiting operations of a client, those that are added meanwhile too. */
+  /**
+   * Performs all waiting operations of a client, those that are added meanwhile too. They wait on until the client is
+   * heard if it does not prove that it is at its address: another client may be there.
+   */
   async #converse(deviceId: string): Promise<void> {
-    do {
+    const { isThere } = this.#parts;
+    const { signal } = this.#stop;
+    while (this.#waiting.has(deviceId) && !signal.aborted && (await isThere(deviceId, signal))) {
       const work = this.#waiting.of(deviceId);
       for (let next = await work.next([]); !next.done; )
         next = await work.next(await this.#performAll(deviceId, next.value));
-    } while (this.#waiting.has(deviceId) && !this.#stop.signal.aborted);
+    }
     this.#talking.delete(deviceId);
   }
 

@@ -21,8 +21,10 @@ import {
   campaignAlert,
   type DeviceAttach,
   type DeviceDetach,
+  type DevicePresence,
   deviceAttachAlert,
   deviceDetachAlert,
+  devicePresenceAlert,
 } from '../../mo/gateway-alerts.ts';
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
@@ -57,7 +59,7 @@ const alertsPerSession = 1024;
  */
 const gathering = { first: 250, cap: 15_000 } as const;
 /** Kinds of alerts that wait for this interval. */
-const gathered = ['device-attach', 'device-detach'] as const;
+const gathered = ['device-attach', 'device-detach', 'device-presence'] as const;
 /** Milliseconds between attempts after a failed session. */
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
 
@@ -72,6 +74,7 @@ function alertOf(
   const fields = { ...parsed, sequence, deviceId };
   if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
   if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
+  if (kind === 'device-presence') return devicePresenceAlert(vocabulary, fields as DevicePresence);
   if (kind === 'firmware-update') {
     const { operation, correlator, result } = parsed as FirmwareUpdateBody;
     return firmwareAlert(operation, correlator, result);

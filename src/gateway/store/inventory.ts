@@ -1,24 +1,40 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import { transaction } from '../../base/database.ts';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
 import type { BootstrapOrigin, DeviceRecord, DeviceRecords, Protocol } from '../../mo/device-record.ts';
 
-/** Durable records of the attached devices, all kept in memory too. A full inventory refuses new devices. */
+/** A record in memory. `heard` changes it in place, since that happens with each message of a device. */
+type Kept = Omit<DeviceRecord, 'lastSeen'> & { lastSeen: number };
+
+/**
+ * Durable records of the attached devices, all kept in memory too. A full inventory refuses new devices.
+ *
+ * When a device was heard last changes with each of its messages. That is kept in memory, and written by `writeHeard` for
+ * all devices together.
+ */
 export class Inventory implements DeviceRecords {
   /** Maximum number of devices. */
   readonly limit: number;
-  readonly #records = new Map<string, DeviceRecord>();
+  readonly #database: DatabaseSync;
+  readonly #records = new Map<string, Kept>();
   readonly #ids = new Map<string, string>();
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
+  readonly #setHeard: StatementSync;
+  /** Devices that were heard since `writeHeard`. */
+  readonly #unwritten = new Set<string>();
 
   constructor(database: DatabaseSync, limit: number) {
     this.limit = limit;
+    this.#database = database;
     this.#delete = database.prepare('DELETE FROM device WHERE device_id = ?');
     this.#put = database.prepare(
       `INSERT OR REPLACE INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware,
-         protocol, component_type, via, device_type, objects) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+         protocol, component_type, via, device_type, objects, reason, heard_on, serial)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
+    this.#setHeard = database.prepare('UPDATE device SET last_seen = ? WHERE device_id = ?');
     for (const row of database.prepare('SELECT * FROM device').iterate()) this.#keep(fromRow(row));
   }
 
@@ -48,8 +64,7 @@ export class Inventory implements DeviceRecords {
 
   delete(deviceId: string): void {
     this.#delete.run(deviceId);
-    this.#records.delete(deviceId);
-    this.#ids.delete(hashedName(deviceId));
+    this.#forget(deviceId);
   }
 
   /**
@@ -74,12 +89,52 @@ export class Inventory implements DeviceRecords {
       record.via ?? null,
       record.deviceType ?? null,
       record.objects ?? null,
+      record.reason ?? null,
+      record.heardOn ?? null,
+      record.serial ?? null,
     );
     this.#keep(record);
+    this.#unwritten.delete(record.deviceId);
+  }
+
+  /** Notes in memory when a device was heard: wall time in milliseconds. */
+  heard(deviceId: string, at: number): void {
+    const record = this.#records.get(deviceId);
+    if (!record) return;
+    record.lastSeen = at;
+    this.#unwritten.add(deviceId);
+  }
+
+  /**
+   * Writes what `heard` noted since the last time, in one transaction. When that fails, the next call writes it. Returns
+   * whether there was anything to write.
+   */
+  writeHeard(): boolean {
+    if (this.#unwritten.size === 0) return false;
+    transaction(this.#database, () => {
+      for (const deviceId of this.#unwritten) {
+        const { lastSeen = 0 } = this.#records.get(deviceId) ?? {};
+        this.#setHeard.run(Math.round(lastSeen), deviceId);
+      }
+    });
+    this.#unwritten.clear();
+    return true;
+  }
+
+  /** Takes the record in memory back to what it was before a transaction that failed. */
+  restore(deviceId: string, before: DeviceRecord | undefined): void {
+    if (before) this.#keep(before);
+    else this.#forget(deviceId);
+  }
+
+  #forget(deviceId: string): void {
+    this.#records.delete(deviceId);
+    this.#ids.delete(hashedName(deviceId));
+    this.#unwritten.delete(deviceId);
   }
 
   #keep(record: DeviceRecord): void {
-    this.#records.set(record.deviceId, record);
+    this.#records.set(record.deviceId, { ...record });
     this.#ids.set(hashedName(record.deviceId), record.deviceId);
   }
 }
@@ -102,5 +157,8 @@ function fromRow(row: Record<string, unknown>): DeviceRecord {
     ...optional('via', 'via'),
     ...optional('deviceType', 'device_type'),
     ...optional('objects', 'objects'),
+    ...optional('reason', 'reason'),
+    ...optional('heardOn', 'heard_on'),
+    ...optional('serial', 'serial'),
   };
 }

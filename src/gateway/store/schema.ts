@@ -44,5 +44,8 @@ export const gatewaySchema: Schema = {
     `ALTER TABLE device ADD COLUMN objects TEXT;
      CREATE TABLE registration (device_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
     'CREATE TABLE gateway_update (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
+    `ALTER TABLE device ADD COLUMN reason TEXT;
+     ALTER TABLE device ADD COLUMN heard_on TEXT;
+     ALTER TABLE device ADD COLUMN serial TEXT;`,
   ],
 };
