@@ -20,6 +20,8 @@ export const eventTable = {
   'alert.image-operation': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.location-update': info<'device' | 'gateway' | 'address', 'before'>(),
   'alert.refused': warn<'device' | 'alert' | 'sequence' | 'status' | 'server'>(),
+  'alert.set-aside': error<'device' | 'alert' | 'sequence' | 'server' | 'reason'>(),
+  'alert.unanswered': warn<'server' | 'session' | 'alerts'>(),
 
   // The head-end's HTTP API.
   'api.failed': error<'message', 'stack'>(),
@@ -167,6 +169,9 @@ export const eventTable = {
   // Slots of `postern launch`.
   'slot.ended': error<'slot', never, { code: number }>(),
   'slot.starting': info<'slot' | 'tried'>(),
+
+  // The state file.
+  'state.unreadable': error<'reason'>(),
 
   // Triggers.
   'trigger.ended': info<'name' | 'done' | 'failed'>(),

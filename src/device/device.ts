@@ -1,8 +1,8 @@
 import { type Clock, pause, SystemClock } from '../base/clock.ts';
-import { openDatabase } from '../base/database.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { openDatabase } from '../base/open-database.ts';
 import { backoff } from '../base/retry.ts';
 import { type OutgoingAlert, type SessionOutcome, succeeded } from '../dm/client-session.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';

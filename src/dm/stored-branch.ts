@@ -7,7 +7,7 @@ import { DmError } from './dm-error.ts';
 import type { NodeStore, StoredNode } from './node-store.ts';
 import { DmStatus } from './status.ts';
 import type { NewNode, NodeView, TreeBranch } from './tree-branch.ts';
-import { UndoableMap } from './undoable-map.ts';
+import { type Committed, UndoableMap } from './undoable-map.ts';
 import type { NodePath } from './uri.ts';
 
 /** What a stored branch may have besides its nodes. */
@@ -230,7 +230,7 @@ export class StoredBranch implements TreeBranch {
     this.#write(this.#nodes.commit());
   }
 
-  #write(keys: readonly string[]): void {
+  #write({ keys, undo }: Committed): void {
     if (keys.length === 0) return;
     const put: StoredNode[] = [];
     const remove: string[] = [];
@@ -239,7 +239,7 @@ export class StoredBranch implements TreeBranch {
       if (node) put.push(node);
       else remove.push(key);
     }
-    this.#store.apply({ put, remove });
+    this.#store.apply({ put, remove }, undo);
   }
 
   /** Adds a node to the children of its parent, or removes it. */

@@ -70,6 +70,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   // Ground: state, sockets, and where devices are.
   const state = openState(config, vocabulary, clock);
   const { inventory, credentials, outbox, accounts } = state;
+  for (const reason of state.unreadable) events.emit('state.unreadable', { reason });
   const signals = new DeviceSignals();
   const reports = new Reports(outbox, ownServer);
   const network = new CoapNetwork({
@@ -82,7 +83,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const addresses = new DeviceAddresses();
   addresses.restore(inventory.values());
   const arrivals = new Arrivals(clock);
-  const locator = new DeviceLocator({ network, addresses, inventory, entropy });
+  const locator = new DeviceLocator({ network, addresses, ...state, entropy });
   const { uplink, parent } = uplinkOf({ config, accounts, locator, ...machine });
   const uplinkStatus = new UplinkStatus(clock, uplink);
 
@@ -100,6 +101,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     towards: (...args) => network.towards(...args),
     upstream: uplink,
     addresses,
+    settled: () => state.database.settled(),
     ...machine,
   });
   const proxy = new ProxyMode({
@@ -191,6 +193,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     outbox,
     vocabulary,
     upstream: uplink,
+    settled: () => state.database.settled(),
     ...machine,
   });
   reports.deliverBy(dmClient);
@@ -237,6 +240,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const { compose, http } = resourcesOf({
     config,
     credentials,
+    database: state.database,
     locator,
     livesElsewhere: (...args) => questions.livesElsewhere(...args),
     sessions,
@@ -265,10 +269,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     http,
     uplink,
     uplinkListener,
+    associations,
     arrivals,
     presence,
     lwm2m,
     management,
+    tree,
     objects,
     firmware,
     dmClient,

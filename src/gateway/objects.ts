@@ -36,13 +36,13 @@ import { fanOutTo, isRepeatable } from './modes/fan-out.ts';
 import { ImageCache, type ImageCacheParts } from './modes/image-cache.ts';
 import { triggerOne } from './modes/trigger.ts';
 import { download } from './northbound/download.ts';
-import type { Reports, resultAlerts } from './northbound/reports.ts';
+import type { Reports, ResultKind } from './northbound/reports.ts';
 import type { Associations } from './southbound/associations.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import { imagePath, versionPath } from './southbound/image-resource.ts';
 import { shownRecords } from './southbound/presence.ts';
 import type { GatewayState } from './state.ts';
-import { Campaigns } from './store/campaigns.ts';
+import { type CampaignKind, Campaigns } from './store/campaigns.ts';
 import { ImageFiles } from './store/image-files.ts';
 import { Images } from './store/images.ts';
 
@@ -180,8 +180,8 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
   }
 
   #campaign<O extends CampaignOrder>(
-    kind: 'fanout' | 'trigger',
-    alert: keyof typeof resultAlerts,
+    kind: CampaignKind,
+    alert: ResultKind,
     own: Pick<CampaignParts<O>, 'order' | 'isRepeatable' | 'attempt'> &
       Partial<Pick<CampaignParts<O>, 'delegate'>>,
   ): Campaign<O> {

@@ -17,7 +17,13 @@ export interface GatewayStatus {
   readonly coap: { readonly port: number; readonly addresses: readonly string[]; readonly security: string };
   /** `unreachable`: how many of the attached ones do not answer. */
   readonly devices: { readonly attached: number; readonly unreachable: number; readonly limit: number };
-  readonly outbox: { readonly waiting: number; readonly limit: number; readonly dropped: number };
+  readonly outbox: {
+    readonly waiting: number;
+    readonly limit: number;
+    readonly dropped: number;
+    /** Alerts that cannot be delivered and are kept. */
+    readonly undeliverable: number;
+  };
   readonly sessions: number;
   /** Mebibytes: of the process, of objects, and of octets outside the heap. */
   readonly memory: { readonly rss: number; readonly heap: number; readonly outside: number };
@@ -55,7 +61,12 @@ export function statusOf({ config, state, network, uplink, sessions, events }: S
         .length,
       limit: limits.devices,
     },
-    outbox: { waiting: outbox.size, limit: outbox.limit, dropped: outbox.dropped },
+    outbox: {
+      waiting: outbox.size,
+      limit: outbox.limit,
+      dropped: outbox.dropped,
+      undeliverable: outbox.undeliverable,
+    },
     sessions: sessions.size,
     memory: memoryInUse(),
     counts: Object.fromEntries([...events.counts].toSorted()),

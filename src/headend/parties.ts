@@ -1,4 +1,4 @@
-import type { DatabaseSync } from 'node:sqlite';
+import type { Database } from '../base/database.ts';
 import type { Account, SaveNonces, Scheme } from '../dm/authentication.ts';
 import type { HeadendConfig } from './config.ts';
 
@@ -26,29 +26,15 @@ interface PartyState {
   serverNonce: Uint8Array;
   gateway: string | undefined;
   alertSequence: number;
-  /** Why the device cannot be reached, by the latest alert of its gateway. Undefined when it can. */
-  unreachable: string | undefined;
-  /** When an unreachable device was last heard, by its gateway's clock: milliseconds since 1970. */
-  lastHeard: number | undefined;
 }
-
-/** What the head-end knows of a device that cannot be reached. */
-export interface Unreachable {
-  readonly reason: string;
-  /** By its gateway's clock: milliseconds since 1970. Unknown when the cause is a gateway above the device. */
-  readonly lastHeard?: number;
-}
-
-/** Maximum number of gateways above a device that are looked at. */
-const gatewaysAbove = 8;
 
 /** Parties of the configuration, and the durable state of all parties: nonces, associations, alert numbers. */
 export class Parties {
   readonly #parties = new Map<string, Party>();
   readonly #states = new Map<string, PartyState>();
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
 
-  constructor(config: Pick<HeadendConfig, 'gateway' | 'device'>, database: DatabaseSync) {
+  constructor(config: Pick<HeadendConfig, 'gateway' | 'device'>, database: Database) {
     this.#database = database;
     for (const kind of ['gateway', 'device'] as const)
       for (const entry of config[kind])
@@ -66,8 +52,6 @@ export class Parties {
         serverNonce: row.server_nonce as Uint8Array,
         gateway: row.gateway === null ? undefined : String(row.gateway),
         alertSequence: Number(row.alert_sequence),
-        unreachable: row.unreachable === null ? undefined : String(row.unreachable),
-        lastHeard: row.last_heard === null ? undefined : Number(row.last_heard),
       });
   }
 
@@ -113,40 +97,15 @@ export class Parties {
    * was none or it is the same gateway.
    */
   associate(id: string, gateway: string): string | undefined {
-    const { gateway: before, unreachable } = this.#stateOf(id);
-    // A device that attaches was heard by its gateway just now.
-    if (before !== gateway || unreachable !== undefined)
-      this.#update(id, { gateway, unreachable: undefined, lastHeard: undefined });
-    return before === gateway ? undefined : before;
+    const before = this.#stateOf(id).gateway;
+    if (before === gateway) return undefined;
+    this.#update(id, { gateway });
+    return before;
   }
 
   /** Ends the association of a device with this gateway. An association with another gateway stays. */
   dissociate(id: string, gateway: string): void {
-    if (this.#stateOf(id).gateway === gateway)
-      this.#update(id, { gateway: undefined, unreachable: undefined, lastHeard: undefined });
-  }
-
-  /**
-   * Records whether a device can be reached by its gateway. An alert of a gateway that the device is not associated with
-   * changes nothing. `now` undefined: it can be reached.
-   */
-  setUnreachable(id: string, gateway: string, now: Unreachable | undefined): void {
-    if (this.#stateOf(id).gateway === gateway)
-      this.#update(id, { unreachable: now?.reason, lastHeard: now?.lastHeard });
-  }
-
-  /** Why a device cannot be reached: its gateway says so, or says so of a gateway above it. Undefined when it can. */
-  unreachable(id: string): Unreachable | undefined {
-    const { unreachable: reason, lastHeard, gateway } = this.#stateOf(id);
-    if (reason !== undefined) return { reason, ...(lastHeard !== undefined && { lastHeard }) };
-    let above = gateway;
-    for (let level = 0; above !== undefined && level < gatewaysAbove; level++) {
-      const state: PartyState = this.#stateOf(above);
-      if (state.unreachable !== undefined)
-        return { reason: `its gateway ${above} is unreachable: ${state.unreachable}` };
-      above = state.gateway;
-    }
-    return undefined;
+    if (this.#stateOf(id).gateway === gateway) this.#update(id, { gateway: undefined });
   }
 
   /** Lists all associations. They include devices that have no account for this server. */
@@ -173,28 +132,22 @@ export class Parties {
         serverNonce: new Uint8Array(),
         gateway: undefined,
         alertSequence: 0,
-        unreachable: undefined,
-        lastHeard: undefined,
       }
     );
   }
 
   #update(id: string, change: Partial<PartyState>): void {
+    const before = this.#states.get(id);
     const state = { ...this.#stateOf(id), ...change };
+    this.#database.onRollback(() => {
+      if (before) this.#states.set(id, before);
+      else this.#states.delete(id);
+    });
     this.#database
       .prepare(
-        `INSERT OR REPLACE INTO party (id, client_nonce, server_nonce, gateway, alert_sequence, unreachable, last_heard)
-         VALUES (?, ?, ?, ?, ?, ?, ?)`,
+        'INSERT OR REPLACE INTO party (id, client_nonce, server_nonce, gateway, alert_sequence) VALUES (?, ?, ?, ?, ?)',
       )
-      .run(
-        id,
-        state.clientNonce,
-        state.serverNonce,
-        state.gateway ?? null,
-        state.alertSequence,
-        state.unreachable ?? null,
-        state.lastHeard ?? null,
-      );
+      .run(id, state.clientNonce, state.serverNonce, state.gateway ?? null, state.alertSequence);
     this.#states.set(id, state);
   }
 }

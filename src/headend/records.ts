@@ -1,6 +1,5 @@
-import type { DatabaseSync } from 'node:sqlite';
 import type { Clock } from '../base/clock.ts';
-import { keepLatest } from '../base/database.ts';
+import { type Database, keepLatest } from '../base/database.ts';
 
 /** An alert that a gateway or device sent, as this server read it. */
 export interface AlertRecord {
@@ -36,10 +35,10 @@ export const recordLimits = { alerts: 10_000, results: 1000, assignments: 100_00
 
 /** Alerts, operation results and gateway assignments, for the HTTP API and the policy. Durable and bounded. */
 export class Records {
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
   readonly #clock: Clock;
 
-  constructor(database: DatabaseSync, clock: Clock) {
+  constructor(database: Database, clock: Clock) {
     this.#database = database;
     this.#clock = clock;
   }

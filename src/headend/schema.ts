@@ -1,4 +1,4 @@
-import type { Schema } from '../base/database.ts';
+import type { Schema } from '../base/open-database.ts';
 
 /**
  * The tables of a head-end. The empty steps keep the schema's version number equal to the one in state files that
@@ -23,7 +23,6 @@ export const headendSchema: Schema = {
      CREATE TABLE assignment (device TEXT PRIMARY KEY, gateway TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
     '',
     '',
-    `ALTER TABLE party ADD COLUMN unreachable TEXT;
-     ALTER TABLE party ADD COLUMN last_heard INTEGER;`,
+    'CREATE TABLE unreachable (device TEXT PRIMARY KEY, reason TEXT NOT NULL, last_heard INTEGER NOT NULL) STRICT, WITHOUT ROWID;',
   ],
 };

@@ -1,20 +1,22 @@
 import { interior, leaf, type ManagementObject } from '../wire/syncml/ddf.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
+import { GatewayMode } from './device-record.ts';
 import { ownVocabulary, type Vocabulary } from './vocabulary.ts';
 
-/** How the gateway stands between a server and a device, as this program counts; the wire's codes are the vocabulary's. */
-export const GatewayMode = { Transparent: 0, Proxy: 1, Adaptation: 2 } as const;
-/** Ways to the DM Gateway Bootstrap (GwMO section 8.4), a bit each. */
+/** Ways to bootstrap a device (GwMO section 8.4), one bit each. */
 export const BootstrapMethod = { ServerAssisted: 1, Local: 2 } as const;
 
-/** GwConfig: how the gateway works, and what it reports. `Mode` is GwMO's; the other nodes are proposed (docs/gwmo.md). */
+/**
+ * GwConfig: how the gateway works and what it reports. GwMO defines `Mode`; the other nodes are proposed
+ * (docs/gwmo.md).
+ */
 export const gwConfig: ManagementObject = {
   id: ownVocabulary.objects.GwConfig,
   root: interior(['Get'], 'Configuration of the DM Gateway', {
     Mode: leaf(
       'int',
       ['Get'],
-      'Mode for devices that have none of their own: 0 transparent, 1 proxy, 2 adaptation',
+      'Mode of devices without a mode of their own: 0 transparent, 1 proxy, 2 adaptation',
     ),
     SupportedModes: leaf('chr', ['Get'], 'Modes that the gateway can work in, separated by commas'),
     AttachAlert: leaf('bool', ['Get', 'Replace'], 'Whether a Device Attach Alert is sent'),
@@ -29,11 +31,11 @@ export const gwConfig: ManagementObject = {
       ['Get'],
       'Bit 0: DM-Server-assisted (8.4.1); bit 1: local bootstrap server (8.4.2)',
     ),
-    MaxEndDevices: leaf('int', ['Get'], 'End Devices that the inventory holds'),
+    MaxEndDevices: leaf('int', ['Get'], 'Largest number of End Devices in the inventory'),
   }),
 };
 
-/** What follows from the gateway itself, at each start. */
+/** Nodes whose values follow from the gateway itself. They are written at each start. */
 export const gwConfigFacts = ({ modes }: Vocabulary, maxEndDevices: number): readonly TndsNode[] => [
   { name: 'Mode', format: 'int', value: String(modes[GatewayMode.Transparent]) },
   {
@@ -49,7 +51,7 @@ export const gwConfigFacts = ({ modes }: Vocabulary, maxEndDevices: number): rea
   { name: 'MaxEndDevices', format: 'int', value: String(maxEndDevices) },
 ];
 
-/** What a server may set, as it is at first. */
+/** Initial values of the nodes that a server may set. */
 export const gwConfigDefaults: readonly TndsNode[] = [
   { name: 'AttachAlert', format: 'bool', value: 'true' },
   { name: 'DetachAlert', format: 'bool', value: 'true' },

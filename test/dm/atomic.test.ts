@@ -50,7 +50,7 @@ describe('Atomic', () => {
     );
     assert.equal(tree.view(['Site', 'Name'])?.value, 'north');
     assert.equal(tree.view(['Site', 'Rooms', 'hall']), undefined);
-    assert.equal(acls.get('./Site/Rooms/hall'), undefined);
+    assert.equal(acls.acls.get('./Site/Rooms/hall'), undefined);
   });
 
   // conforms: REP-3

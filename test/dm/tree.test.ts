@@ -282,8 +282,8 @@ describe('rights', () => {
     const { tree, acls } = siteTree();
     tree.setAcl(['Site', 'Rooms'], 'Get=dm.example+other&Add=dm.example');
     tree.forgetServer('dm.example');
-    assert.equal(acls.get('./Site/Rooms'), 'Get=other');
-    assert.equal(acls.get('./Site'), 'Get=*');
+    assert.equal(acls.acls.get('./Site/Rooms'), 'Get=other');
+    assert.equal(acls.acls.get('./Site'), 'Get=*');
     assert.equal(tree.permits(['Site', 'Name'], 'Replace', 'dm.example'), false);
   });
 

@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { openDatabase } from '../../src/base/database.ts';
+import { openDatabase } from '../../src/base/open-database.ts';
 import { apiReference } from '../../src/cli/api-reference.ts';
 import { HeadendApi } from '../../src/headend/api.ts';
 import { headendSchema } from '../../src/headend/schema.ts';

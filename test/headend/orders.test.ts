@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { openDatabase } from '../../src/base/database.ts';
+import { openDatabase } from '../../src/base/open-database.ts';
 import { HeadendApi } from '../../src/headend/api.ts';
 import { Records, recordLimits } from '../../src/headend/records.ts';
 import { headendSchema } from '../../src/headend/schema.ts';

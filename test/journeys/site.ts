@@ -11,11 +11,12 @@ import { EventRecorder } from '../event-recorder.ts';
 
 type Toml = Record<string, unknown>;
 
-/** IPv4 loopback alone, under its own name. */
+/** Lists the loopback interface only, with its IPv4 addresses. */
 const loopbackOnly: typeof networkInterfaces = () => ({
   lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4'),
 });
 
+/** Secrets of all parties, by ID where each party has its own. */
 export const secrets = {
   gatewayClient: 'gateway-client-secret',
   gatewayServer: 'gateway-server-secret',
@@ -24,7 +25,10 @@ export const secrets = {
   factory: (id: string) => `factory-secret-of-${id}`,
 };
 
-/** One gateway, its DM server and some devices, on real sockets of the loopback interface. */
+/**
+ * One gateway, its DM server and some devices, on sockets of the loopback interface. Everything that a site starts ends with
+ * the site. Events of all parties of one kind are in one recorder.
+ */
 export class Site implements AsyncDisposable {
   readonly #stack = new AsyncDisposableStack();
   readonly #brokerUrl: string;
@@ -40,6 +44,11 @@ export class Site implements AsyncDisposable {
     await this.#stack.disposeAsync();
   }
 
+  /**
+   * Starts a DM server, `dm.example`, with an account for the gateway `gw-1`, and waits for its connection to the broker.
+   * @param deviceIds devices for which it has accounts
+   * @param changes tables of the configuration to be replaced
+   */
   async headend(deviceIds: readonly string[], changes: Toml = {}): Promise<Headend> {
     const config = checkConfig(
       headendConfigSchema,
@@ -64,6 +73,12 @@ export class Site implements AsyncDisposable {
     return headend;
   }
 
+  /**
+   * Starts a gateway, `gw-1`.
+   * @param factoryIds devices that it may bootstrap
+   * @param changes tables of the configuration to be replaced
+   * @param wait whether to wait for its connection to the broker
+   */
   async gateway(factoryIds: readonly string[], changes: Toml = {}, wait = true): Promise<Gateway> {
     const config = checkConfig(
       gatewayConfigSchema,
@@ -95,6 +110,11 @@ export class Site implements AsyncDisposable {
     return gateway;
   }
 
+  /**
+   * Makes an OMA DM device, which the test starts.
+   * @param how `factory`: it has a factory secret; `server`: it has an account for the DM server; `multicast`: it finds the
+   *   gateway by multicast; `more` and `top`: further keys of the table `device` and further tables of the configuration
+   */
   device(
     id: string,
     gateway: Pick<Gateway, 'coapPort'>,
@@ -126,7 +146,7 @@ export class Site implements AsyncDisposable {
     return this.#stack.use(new Device(config, { events: this.deviceEvents }));
   }
 
-  /** An LwM2M client. */
+  /** Makes an LwM2M client, which the test starts. `more` are further keys of the table `device`. */
   client(id: string, gateway: Gateway, lwm2m: Toml = {}, more: Toml = {}): LwM2mDevice {
     const config = checkConfig(
       deviceConfigSchema,

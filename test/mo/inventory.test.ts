@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { openDatabase } from '../../src/base/database.ts';
 import { hashedName } from '../../src/base/hashed-name.ts';
+import { openDatabase } from '../../src/base/open-database.ts';
 import { forgetfulNodes, MemoryAcls } from '../../src/dm/node-store.ts';
 import type { Operation, OperationOutcome } from '../../src/dm/server-session.ts';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
@@ -16,6 +16,7 @@ import { client, converse, server as dmServer, noncePair, type OnTheWay } from '
 const server = 'dm.example';
 const none = {
   names: () => [],
+  demandRoom: () => {},
   named: () => undefined,
   add: () => {},
   remove: () => {},
@@ -55,7 +56,7 @@ function treeOf(count: number, vocabulary: Vocabulary = ownVocabulary) {
   const branch = new InventoryBranch({
     inventory,
     expected: none,
-    remove: () => () => {},
+    remove: () => {},
     groups,
     vocabulary,
   });

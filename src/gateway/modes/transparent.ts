@@ -27,6 +27,8 @@ export interface TransparentParts {
   readonly addresses: DeviceAddresses;
   /** The CoAP endpoint to use for an address that was heard on a local address. */
   readonly towards: (address: string, heardOn?: string) => CoapEndpoint | undefined;
+  /** Resolves when all that is stored so far is durable. */
+  readonly settled: () => Promise<void>;
   readonly entropy: Entropy;
   readonly events: Events;
 }
@@ -76,7 +78,7 @@ export class TransparentMode {
    * `unauthorized` when it refuses the digest, `unavailable` for any other error answer
    */
   async deliver(device: string, server: string, body: Uint8Array): Promise<void> {
-    const { addresses, towards, entropy, events, childOf } = this.#parts;
+    const { addresses, towards, entropy, events, childOf, settled } = this.#parts;
     const child = childOf(device);
     const found = addresses.get(child ?? device);
     const endpoint = found && towards(found.address, found.heardOn);
@@ -84,6 +86,7 @@ export class TransparentMode {
       events.emit('notification.no-address', { device, server });
       throw new PosternError('notFound', `no address of ${device} is known to this gateway`);
     }
+    await settled();
     const answer = await call(endpoint, entropy, found.address, found.port, {
       method: Code.POST,
       path: paths.notification,

@@ -29,6 +29,7 @@ export interface Download {
   readonly body: AsyncIterable<Uint8Array>;
 }
 
+/** A download that can be resumed. */
 export interface ResumedDownload {
   /** Number of bytes stored so far. */
   readonly received: () => number;

@@ -1,19 +1,17 @@
-import type { DatabaseSync } from 'node:sqlite';
 import type { Clock } from '../../base/clock.ts';
-import { transaction } from '../../base/database.ts';
+import { type Database, transaction } from '../../base/database.ts';
 import type { Events } from '../../base/events.ts';
 import { presentable } from '../../base/presentable.ts';
 import type { StoredBranch } from '../../dm/stored-branch.ts';
-import type { DeviceRecord } from '../../mo/device-record.ts';
+import { type DeviceRecord, GatewayMode } from '../../mo/device-record.ts';
 import type { DetachReason, DeviceAttach, DeviceDetach, DevicePresence } from '../../mo/gateway-alerts.ts';
-import { GatewayMode } from '../../mo/gw-config.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { Outbox } from '../store/outbox.ts';
 import { type PresenceEvent, presenceAfter } from './presence.ts';
 
 export interface AssociationsParts {
-  readonly database: DatabaseSync;
+  readonly database: Database;
   readonly inventory: Inventory;
   readonly credentials: Credentials;
   readonly outbox: Outbox;
@@ -89,14 +87,14 @@ export class Associations {
    * @param where absent over HTTP
    */
   heard(deviceId: string, where: Whereabouts | undefined): boolean {
-    const { inventory, clock } = this.#parts;
+    const { database, inventory, clock } = this.#parts;
     const record = inventory.get(deviceId);
     if (!record || record.via !== undefined) return false;
     inventory.heard(deviceId, clock.wall());
     const now = { ...record, ...where };
     if (record.state !== 'attached') return this.#change(now, { name: 'heard' });
     if (isSame(record, now)) return false;
-    this.#transact(deviceId, () => inventory.put(now));
+    transaction(database, () => inventory.put(now));
     return true;
   }
 
@@ -126,12 +124,12 @@ export class Associations {
   }
 
   #change(record: DeviceRecord, event: PresenceEvent): boolean {
-    const { inventory, events, reported } = this.#parts;
+    const { database, inventory, events, reported } = this.#parts;
     const { deviceId, via, lastSeen } = record;
     const presence = presenceAfter(record, event);
     const { reason: before, ...rest } = record;
     if (!presence || (presence.state === record.state && presence.reason === before)) return false;
-    this.#transact(deviceId, () => {
+    transaction(database, () => {
       inventory.put({ ...rest, ...presence });
       this.#report('device-presence', deviceId, { ...presence, lastSeen, ...(via !== undefined && { via }) });
     });
@@ -142,26 +140,13 @@ export class Associations {
     return true;
   }
 
-  /** Runs `work` in one transaction. When it fails, the record of the device in memory is as it was. */
-  #transact(deviceId: string, work: () => void): void {
-    const { database, inventory } = this.#parts;
-    const before = inventory.get(deviceId);
-    const copy = before && { ...before };
-    try {
-      transaction(database, work);
-    } catch (thrown) {
-      inventory.restore(deviceId, copy);
-      throw thrown;
-    }
-  }
-
   /**
    * Records that a device is attached to this gateway itself. Reports it when it was not attached here before, or when
    * it authenticates with a new credential for the first time. Writes nothing when nothing about the device has changed.
    * @throws {PosternError} `full`
    */
   attach({ credential, ...device }: AttachedDevice): void {
-    const { inventory, credentials, clock, events, reported } = this.#parts;
+    const { database, inventory, credentials, clock, events, reported } = this.#parts;
     const { deviceId, mode, origin, address, isGateway } = device;
     const identity = presentableIdentity(device);
     const { manufacturer, model } = identity;
@@ -175,7 +160,7 @@ export class Associations {
       return;
     }
     const isReached = !isNew && before?.state === 'unreachable';
-    this.#transact(deviceId, () => {
+    transaction(database, () => {
       if (isProvenFirst) credentials.put({ ...credential, attached: true });
       inventory.put(record);
       if (isReached) this.#report('device-presence', deviceId, { state: 'attached', lastSeen });
@@ -218,7 +203,7 @@ export class Associations {
    * @throws {PosternError} `full`
    */
   attachBehind(path: string, attach: Omit<DeviceAttach, 'sequence'>): void {
-    const { inventory, clock, events, reported } = this.#parts;
+    const { database, inventory, clock, events, reported } = this.#parts;
     const [child = ''] = path.split('/');
     const { deviceId, mode, bootstrap, isGateway = false } = attach;
     const described = presentableIdentity(attach);
@@ -236,7 +221,7 @@ export class Associations {
     };
     // The child repeats an alert that was not acknowledged, so the device may be known already.
     const isNew = inventory.get(deviceId)?.via !== path;
-    this.#transact(deviceId, () => {
+    transaction(database, () => {
       inventory.put(record);
       const body = { mode, bootstrap, via: path, ...(isGateway && { isGateway }), ...described };
       if (isNew) this.#report('device-attach', deviceId, body);
@@ -251,10 +236,10 @@ export class Associations {
    * detached itself. Does nothing when the device is attached elsewhere by now.
    */
   detachBehind(child: string, deviceId: string, reason: DetachReason): void {
-    const { inventory, events, reported } = this.#parts;
+    const { database, inventory, events, reported } = this.#parts;
     const via = inventory.get(deviceId)?.via;
     if (via?.split('/')[0] !== child) return;
-    this.#transact(deviceId, () => {
+    transaction(database, () => {
       inventory.delete(deviceId);
       this.#report('device-detach', deviceId, { reason, via });
     });
@@ -262,19 +247,12 @@ export class Associations {
     reported();
   }
 
-  /** Removes a device by order of the DM server, so no alert is sent. Returns a function that undoes the removal. */
-  remove(deviceId: string): () => void {
-    const { database, inventory, credentials } = this.#parts;
-    const record = inventory.get(deviceId);
-    const credential = credentials.get(deviceId);
+  /** Removes a device by order of the DM server, so no alert is sent. Joins the caller's transaction. */
+  remove(deviceId: string): void {
+    const { inventory, credentials } = this.#parts;
     // When the device moved behind a child gateway, its record describes it there and stays. Only the credential goes.
-    if (record?.via === undefined) this.#remove(deviceId, 'removed', () => {});
+    if (inventory.get(deviceId)?.via === undefined) this.#remove(deviceId, 'removed', () => {});
     else credentials.delete(deviceId);
-    return () =>
-      transaction(database, () => {
-        if (credential) credentials.put(credential);
-        if (record) inventory.put(record);
-      });
   }
 
   /** Adds an alert to the outbox unless GwConfig turns it off. Joins the caller's transaction. */
@@ -284,15 +262,17 @@ export class Associations {
   }
 
   #remove(deviceId: string, reason: string, report: () => void): boolean {
-    const { inventory, credentials, events, gone } = this.#parts;
+    const { database, inventory, credentials, events, gone } = this.#parts;
     if (!inventory.get(deviceId)) return false;
-    this.#transact(deviceId, () => {
+    transaction(database, () => {
       inventory.delete(deviceId);
       credentials.delete(deviceId);
       report();
+      database.afterCommit(() => {
+        events.emit('device.detached', { device: deviceId, reason });
+        gone(deviceId);
+      });
     });
-    events.emit('device.detached', { device: deviceId, reason });
-    gone(deviceId);
     return true;
   }
 }

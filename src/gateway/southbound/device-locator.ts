@@ -1,3 +1,4 @@
+import type { Database } from '../../base/database.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import { type CoapAnswer, type CoapCall, call } from '../../wire/coap/blockwise-client.ts';
@@ -10,6 +11,7 @@ export interface DeviceLocatorParts {
   readonly network: CoapNetwork;
   readonly addresses: DeviceAddresses;
   readonly inventory: Inventory;
+  readonly database: Database;
   readonly entropy: Entropy;
 }
 
@@ -69,6 +71,8 @@ export class DeviceLocator {
    */
   async call(address: string, port: number, request: CoapCall, heardOn?: string): Promise<CoapAnswer> {
     const endpoint = this.#parts.network.towards(address, heardOn);
+    // What the request may cause must not be forgotten by this gateway.
+    await this.#parts.database.settled();
     if (!endpoint) throw new PosternError('unavailable', `no interface leads to ${address}`);
     return await call(endpoint, this.#parts.entropy, address, port, request);
   }

@@ -1,4 +1,4 @@
-import type { Schema } from '../../base/database.ts';
+import type { Schema } from '../../base/open-database.ts';
 import { nodeTables } from '../../dm/stored-nodes.ts';
 
 /** The tables in the state file of a gateway. */
@@ -44,8 +44,10 @@ export const gatewaySchema: Schema = {
     `ALTER TABLE device ADD COLUMN objects TEXT;
      CREATE TABLE registration (device_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
     'CREATE TABLE gateway_update (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
-    `ALTER TABLE device ADD COLUMN reason TEXT;
-     ALTER TABLE device ADD COLUMN heard_on TEXT;
-     ALTER TABLE device ADD COLUMN serial TEXT;`,
+    `CREATE TABLE undeliverable (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, device_id TEXT NOT NULL, body TEXT NOT NULL, server TEXT,
+       reason TEXT NOT NULL
+     ) STRICT;`,
+    'CREATE TABLE device_presence (device_id TEXT PRIMARY KEY, reason TEXT, heard_on TEXT, serial TEXT) STRICT, WITHOUT ROWID;',
   ],
 };

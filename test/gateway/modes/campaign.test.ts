@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { openDatabase } from '../../../src/base/database.ts';
 import { PosternError } from '../../../src/base/errors.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import type { Operation, OperationOutcome } from '../../../src/dm/server-session.ts';
 import { Campaign, campaignLimits } from '../../../src/gateway/modes/campaign.ts';
 import { fanOutTo, isRepeatable } from '../../../src/gateway/modes/fan-out.ts';
@@ -77,11 +77,19 @@ function rig(
   return { database, clock, events, calls, results, fanOut, delegated };
 }
 
+/** Starts a campaign as the tree does: admitted, stored, launched. */
+function start(fanOut: Campaign<FanoutOrder>, order: FanoutOrder, correlator: string | undefined): number {
+  const status = fanOut.admit(order);
+  fanOut.record(order, correlator);
+  fanOut.launch(order);
+  return status;
+}
+
 describe('a fan-out', () => {
   // conforms: GW-11, GW-12
   test('of many devices keeps to its bound in parallel, and says the same of all in one line', async () => {
     const { fanOut, calls, results, clock } = rig();
-    assert.equal(fanOut.start(order(many(1000)), 'c-1'), 202);
+    assert.equal(start(fanOut, order(many(1000)), 'c-1'), 202);
     let most = 0;
     for (let at = 0; at < 1000; at++) {
       while (calls.length <= at) await turn();
@@ -102,7 +110,7 @@ describe('a fan-out', () => {
   // conforms: GW-12
   test('names who failed, and why', async () => {
     const { fanOut, calls, results } = rig();
-    fanOut.start(order(['a', 'b', 'c', '<d>']), undefined);
+    start(fanOut, order(['a', 'b', 'c', '<d>']), undefined);
     await turn();
     const call = (device: string) => calls.find((each) => each.device === device);
     call('a')?.resolve(200);
@@ -119,7 +127,7 @@ describe('a fan-out', () => {
   // conforms: GW-11
   test('that is cancelled leaves alone whom it has not reached', async () => {
     const { fanOut, calls, results } = rig();
-    fanOut.start(order(many(campaignLimits.parallel + 4)), undefined);
+    start(fanOut, order(many(campaignLimits.parallel + 4)), undefined);
     await turn();
     assert.equal(fanOut.cancel('f'), 200);
     for (const call of calls) call.resolve(200);
@@ -136,7 +144,7 @@ describe('a fan-out', () => {
   // conforms: GW-11
   test('at its deadline reports what there is', async () => {
     const { fanOut, calls, clock, results } = rig();
-    fanOut.start(order(many(campaignLimits.parallel + 1)), undefined);
+    start(fanOut, order(many(campaignLimits.parallel + 1)), undefined);
     await turn();
     clock.advance(3_600_000);
     for (const call of calls) call.resolve(200);
@@ -146,11 +154,11 @@ describe('a fan-out', () => {
 
   test('without a device is 200 and reports nothing; one that runs is not started again; too many are refused', async () => {
     const { fanOut, results } = rig();
-    assert.equal(fanOut.start(order([]), 'c'), 200);
+    assert.equal(start(fanOut, order([]), 'c'), 200);
     for (let at = 0; at < campaignLimits.running; at++)
-      fanOut.start(order(['a'], { name: `f${at}` }), undefined);
-    assert.throws(() => fanOut.start(order(['a'], { name: 'f0' }), undefined), { code: 'conflict' });
-    assert.throws(() => fanOut.start(order(['a'], { name: 'more' }), undefined), { code: 'full' });
+      start(fanOut, order(['a'], { name: `f${at}` }), undefined);
+    assert.throws(() => start(fanOut, order(['a'], { name: 'f0' }), undefined), { code: 'conflict' });
+    assert.throws(() => start(fanOut, order(['a'], { name: 'more' }), undefined), { code: 'full' });
     await fanOut[Symbol.asyncDispose]();
     assert.deepEqual(results, []);
   });
@@ -160,7 +168,7 @@ describe('whom a fan-out reaches', () => {
   // conforms: GW-16
   test('a device that the DM server has no right to is not touched, and is told of as that', async () => {
     const { fanOut, calls, results } = rig(undefined, undefined, {}, new Set(['dm.example b']));
-    fanOut.start(order(['a', 'b']), undefined);
+    start(fanOut, order(['a', 'b']), undefined);
     await turn();
     assert.deepEqual(
       calls.map(({ device }) => device),
@@ -173,7 +181,7 @@ describe('whom a fan-out reaches', () => {
 
   test('what is behind a child gateway is the child gateway to do, all at once; what it says nothing of is unknown', async () => {
     const { fanOut, calls, results, delegated } = rig(undefined, undefined, { x: 'gw-2', y: 'gw-2' });
-    fanOut.start(order(['a', 'x', 'y']), undefined);
+    start(fanOut, order(['a', 'x', 'y']), undefined);
     await turn();
     calls[0]?.resolve(200);
     while (results.length === 0) await turn();
@@ -187,7 +195,7 @@ describe('whom a fan-out reaches', () => {
   // conforms: GW-19
   test('a device that accepts reports later, and its slot is free meanwhile; at the deadline 202 stands', async () => {
     const { fanOut, calls, results, clock } = rig();
-    fanOut.start(order(['a', 'b'], { operations: operationsOf(exec) }), 'c');
+    start(fanOut, order(['a', 'b'], { operations: operationsOf(exec) }), 'c');
     await turn();
     for (const call of calls) call.resolve(202);
     for (let i = 0; i < 4; i++) await turn();
@@ -207,7 +215,7 @@ describe('after a restart', () => {
   const restart = async (command: string) => {
     const current = order(['a', 'b', 'c'], { operations: operationsOf(command) });
     const before = rig(undefined, current);
-    before.fanOut.start(current, 'c-9');
+    start(before.fanOut, current, 'c-9');
     await turn();
     before.calls[0]?.options.begun?.();
     before.calls[1]?.options.begun?.();

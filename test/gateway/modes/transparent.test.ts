@@ -31,6 +31,7 @@ test('packages of one device on their way up: the fifth is 5.03, another device 
     upstream: { request: () => new Promise((resolve) => waiting.push(resolve)) },
     addresses: new DeviceAddresses(),
     towards: () => undefined,
+    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });
@@ -55,6 +56,7 @@ test('Package #0 for a device that was never heard is 404', async () => {
     upstream: { request: () => Promise.reject(new Error('not asked')) },
     addresses: new DeviceAddresses(),
     towards: () => undefined,
+    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });
@@ -78,6 +80,7 @@ test('a package that has been through this gateway, or through too many, is 5.08
     },
     addresses: new DeviceAddresses(),
     towards: () => undefined,
+    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openDatabase } from '../../../src/base/database.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import type { LocalEndpoint } from '../../../src/gateway/southbound/coap-network.ts';
 import { DeviceSessions, sessionLimits } from '../../../src/gateway/southbound/device-sessions.ts';
 import { Credentials } from '../../../src/gateway/store/credentials.ts';

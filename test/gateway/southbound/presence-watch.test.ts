@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openDatabase } from '../../../src/base/database.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import { StoredBranch } from '../../../src/dm/stored-branch.ts';
 import { Nodes } from '../../../src/dm/stored-nodes.ts';
 import { Arrivals } from '../../../src/gateway/southbound/arrivals.ts';
@@ -257,12 +257,12 @@ test('on a full disk the watch goes on, says so once, and writes when there is r
     },
   );
   const { page_count: pages } = database.prepare('PRAGMA page_count').get() as { page_count: number };
-  database.exec(`PRAGMA max_page_count = ${pages}`);
+  database.prepare(`PRAGMA max_page_count = ${pages}`).get();
   await pass(12 * hour);
   watch.heard('ccc', { address: '192.0.2.1', port: 1003 });
   assert.equal(events.count('presence.failed'), 1);
   assert.deepEqual([inventory.get('a')?.state, outbox.size], ['attached', 0], 'nothing is half done');
-  database.exec('PRAGMA max_page_count = 1000000');
+  database.prepare('PRAGMA max_page_count = 1000000').get();
   await pass(12 * hour);
   assert.equal(inventory.get('a')?.state, 'unreachable');
   assert.equal(outbox.size, 3);

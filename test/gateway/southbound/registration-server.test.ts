@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openDatabase } from '../../../src/base/database.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { asPosternError, PosternError } from '../../../src/base/errors.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import type { AttachedDevice } from '../../../src/gateway/southbound/associations.ts';
 import { LwM2mBootstrapServer } from '../../../src/gateway/southbound/lwm2m-bootstrap-server.ts';
 import { LwM2mCalls } from '../../../src/gateway/southbound/lwm2m-calls.ts';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { type TestContext, test } from 'node:test';
-import { dropCopies, openDatabase } from '../../../src/base/database.ts';
+import { dropCopies, openDatabase } from '../../../src/base/open-database.ts';
 import { Outbox } from '../../../src/gateway/store/outbox.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 
