@@ -29,7 +29,7 @@ import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
 import { notificationResource } from './southbound/notification-resource.ts';
-import { nothingAt } from './southbound/presence.ts';
+import { missing, nothingAt } from './southbound/presence.ts';
 import { PresenceWatch } from './southbound/presence-watch.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { openState } from './state.ts';
@@ -110,10 +110,11 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     reach: (deviceId, package0) => transparent.deliver(deviceId, gatewayId, package0),
     isReachable: (deviceId) => addresses.get(deviceId) !== undefined,
     asked: (deviceId) => signals.asked(deviceId),
-    silent: (deviceId) => {
+    missed: (deviceId, { code, message }) => {
       const known = addresses.get(deviceId);
       // A child gateway answers only after the device behind it has, so its silence says nothing of the child.
-      if (known && locator.childOf(deviceId) === undefined) signals.found(deviceId, nothingAt(known));
+      if (known && locator.childOf(deviceId) === undefined)
+        signals.found(deviceId, code === 'timeout' ? nothingAt(known) : missing(message));
     },
     ...machine,
   });

@@ -67,11 +67,13 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       arrivals,
       isInReach: (client) => locator.isInReach(client),
       calls,
+      heard: (deviceId, from) => signals.heard(deviceId, from),
       found: (deviceId, finding) => signals.found(deviceId, finding),
       clock,
     });
     this.#mode = new AdaptationMode({
       clientOf: (deviceId) => clientOf(registrations, inventory, deviceId),
+      lastHeard: (deviceId) => arrivals.lastOf(deviceId),
       isThere: (...args) => this.#identity.isThere(...args),
       calls: new LwM2mCalls(call, this.#identity),
       updated: (...args) => signals.updateEnded(...args),
@@ -154,10 +156,15 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
    */
   async #livesElsewhere(deviceId: string, { address, port }: Remote): Promise<boolean> {
     const { registrations, inventory, locator, arrivals, clock } = this.#parts;
-    const client = clientOf(registrations, inventory, deviceId);
-    if (!client || (client.address === address && client.port === port)) return false;
-    if (!(await locator.answers(client, pingTimeout))) return false;
+    const elsewhere = () => {
+      const client = clientOf(registrations, inventory, deviceId);
+      return client && (client.address !== address || client.port !== port) ? client : undefined;
+    };
+    const client = elsewhere();
+    if (!client || !(await locator.answers(client, pingTimeout))) return false;
     const { kind } = await this.#identity.prove(deviceId, 'duplicate');
+    // The client may have shown that it is here.
+    if (!elsewhere()) return false;
     if (kind === 'unproven') return clock.now() - arrivals.lastOf(deviceId) <= client.lifetime * 1000;
     return kind === 'proven';
   }

@@ -13,8 +13,10 @@ import { type Manage, WaitingWork } from './waiting-work.ts';
 export interface AdaptationModeParts {
   /** The registration of a client that is attached here. */
   readonly clientOf: (deviceId: string) => Registration | undefined;
-  /** Whether a client is at its address: it was heard there just now, or has proved itself. Never rejects. */
-  readonly isThere: (deviceId: string, signal: AbortSignal) => Promise<boolean>;
+  /** When a client was heard last. */
+  readonly lastHeard: (deviceId: string) => Monotonic;
+  /** Whether a client has been heard at its address since a time, or proves itself now. Never rejects. */
+  readonly isThere: (deviceId: string, since: Monotonic, signal: AbortSignal) => Promise<boolean>;
   readonly calls: LwM2mCalls;
   /** Called when a firmware update that a client accepted has ended. */
   readonly updated: AdaptedFirmwareParts['ended'];
@@ -42,8 +44,9 @@ export class AdaptationMode implements AsyncDisposable {
 
   constructor(parts: AdaptationModeParts) {
     this.#parts = parts;
-    const { updated: ended, isThere: _, ...rest } = parts;
-    this.#firmware = new AdaptedFirmware({ ...rest, ended, signal: this.#stop.signal });
+    const { updated: ended, clientOf, calls, clock, events } = parts;
+    const { signal } = this.#stop;
+    this.#firmware = new AdaptedFirmware({ clientOf, calls, ended, clock, events, signal });
     this.#waiting = new WaitingWork(parts.clock);
   }
 
@@ -56,7 +59,8 @@ export class AdaptationMode implements AsyncDisposable {
   /** To be called when a client was heard. A client in queue mode is awake now, so waiting operations start. */
   heard(deviceId: string): void {
     this.#heardAt.set(deviceId, this.#parts.clock.now());
-    if (this.#waiting.has(deviceId)) this.#talk(deviceId);
+    // The message shows that the client is at its address now.
+    if (this.#waiting.has(deviceId)) this.#talk(deviceId, this.#parts.lastHeard(deviceId));
   }
 
   /** To be called when a client is no longer attached. Waiting operations fail with `notFound`. */
@@ -72,7 +76,7 @@ export class AdaptationMode implements AsyncDisposable {
     const client = this.#parts.clientOf(deviceId);
     if (!client) throw new PosternError('notFound', `${deviceId} is not registered here`);
     return await this.#waiting.perform(deviceId, operations, options, async () => {
-      if (!client.queueMode || this.#isAwake(deviceId)) this.#talk(deviceId);
+      if (!client.queueMode || this.#isAwake(deviceId)) this.#talk(deviceId, this.#parts.clock.now());
     });
   };
 
@@ -81,20 +85,23 @@ export class AdaptationMode implements AsyncDisposable {
     return heardAt !== undefined && this.#parts.clock.now() < plus(heardAt, awakeFor);
   }
 
-  /** Starts to perform all waiting operations of a client, unless that is under way already. */
-  #talk(deviceId: string): void {
+  /**
+   * Starts to perform all waiting operations of a client, unless that is under way already.
+   * @param since a message of the client since then shows that it is at its address
+   */
+  #talk(deviceId: string, since: Monotonic): void {
     if (this.#talking.has(deviceId) || this.#stop.signal.aborted) return;
-    this.#talking.set(deviceId, this.#converse(deviceId));
+    this.#talking.set(deviceId, this.#converse(deviceId, since));
   }
 
   /**
    * Performs all waiting operations of a client, those that are added meanwhile too. They wait on until the client is
    * heard if it does not prove that it is at its address: another client may be there.
    */
-  async #converse(deviceId: string): Promise<void> {
+  async #converse(deviceId: string, since: Monotonic): Promise<void> {
     const { isThere } = this.#parts;
     const { signal } = this.#stop;
-    while (this.#waiting.has(deviceId) && !signal.aborted && (await isThere(deviceId, signal))) {
+    while (this.#waiting.has(deviceId) && !signal.aborted && (await isThere(deviceId, since, signal))) {
       const work = this.#waiting.of(deviceId);
       for (let next = await work.next([]); !next.done; )
         next = await work.next(await this.#performAll(deviceId, next.value));

@@ -14,8 +14,8 @@ export interface ProxyModeParts {
   readonly reach: (deviceId: string, package0: Uint8Array) => Promise<void>;
   /** Called when a device is asked for a session, so that its next message is not taken for one of its own. */
   readonly asked: (deviceId: string) => void;
-  /** Called when a device did not answer a Package #0. */
-  readonly silent: (deviceId: string) => void;
+  /** Called when a Package #0 did not reach a device: nothing answered, or what answered refused it. */
+  readonly missed: (deviceId: string, reason: PosternError) => void;
   /** Whether an address of the device is known, so that it can get a Package #0. */
   readonly isReachable: (deviceId: string) => boolean;
   readonly clock: Clock;
@@ -66,7 +66,7 @@ export class ProxyMode {
    * @throws {PosternError} as `TransparentMode.deliver`
    */
   async requestSession(deviceId: string): Promise<void> {
-    const { gatewayId, credentials, reach, asked, silent } = this.#parts;
+    const { gatewayId, credentials, reach, asked, missed } = this.#parts;
     const credential = credentials.get(deviceId);
     if (!credential) return;
     asked(deviceId);
@@ -80,14 +80,16 @@ export class ProxyMode {
     const send = (nonce: Uint8Array) =>
       reach(deviceId, encodeNotification(notification, credential.serverSecret, nonce));
     try {
-      await send(credential.serverNonce);
+      await send(credential.serverNonce).catch(async (thrown) => {
+        if (asPosternError(thrown).code !== 'unauthorized') throw thrown;
+        // A session may just have changed the device's nonce. The resynchronization nonce works with any (OMA DM
+        // notification 1.2.1, section 6.1).
+        await send(resyncNonces[0]);
+      });
     } catch (thrown) {
-      const { code } = asPosternError(thrown);
-      if (code === 'timeout') silent(deviceId);
-      if (code !== 'unauthorized') throw thrown;
-      // A session may just have changed the device's nonce. The resynchronization nonce works with any (OMA DM
-      // notification 1.2.1, section 6.1).
-      await send(resyncNonces[0]);
+      const reason = asPosternError(thrown);
+      if (reason.code === 'timeout' || reason.code === 'unauthorized') missed(deviceId, reason);
+      throw thrown;
     }
   }
 }

@@ -38,10 +38,10 @@ export class Arrivals {
     return this.#last.get(deviceId)?.at ?? this.#start;
   }
 
-  /** Whether the last message of a device came from this address, at most `age` milliseconds ago. */
-  isFresh(deviceId: string, peer: PeerAddress, age: number): boolean {
+  /** Whether the last message of a device came from this address, and not before `since`. */
+  hasCome(deviceId: string, peer: PeerAddress, since: Monotonic): boolean {
     const last = this.#last.get(deviceId);
-    return last !== undefined && isAt(last.from, peer) && this.#clock.now() - last.at <= age;
+    return last !== undefined && isAt(last.from, peer) && last.at >= since;
   }
 
   /** Ends all waiting. */
@@ -50,15 +50,18 @@ export class Arrivals {
   }
 
   /**
-   * Waits for the next message of a device from this address. Resolves with false after `timeout` milliseconds, or when
-   * the signal is aborted.
+   * Waits for a message of a device since `since`. Resolves with whether it came from this address. Resolves with false
+   * after `timeout` milliseconds, or when the signal is aborted.
    */
-  async next(deviceId: string, peer: PeerAddress, timeout: number, signal?: AbortSignal): Promise<boolean> {
+  async next(
+    deviceId: string,
+    peer: PeerAddress,
+    { since, timeout, signal }: { since: Monotonic; timeout: number; signal?: AbortSignal | undefined },
+  ): Promise<boolean> {
+    if (this.lastOf(deviceId) >= since) return this.hasCome(deviceId, peer, since);
     const { promise, resolve } = Promise.withResolvers<boolean>();
     const waiters = this.#waiting.get(deviceId) ?? new Set();
-    const settle = (from: PeerAddress | undefined) => {
-      if (isAt(from, peer)) resolve(true);
-    };
+    const settle = (from: PeerAddress | undefined) => resolve(isAt(from, peer));
     const giveUp = () => resolve(false);
     const end = signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal;
     waiters.add(settle);

@@ -1,4 +1,4 @@
-import type { Clock } from '../../base/clock.ts';
+import { type Clock, type Monotonic, plus } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import { presentable } from '../../base/presentable.ts';
 import { DeviceResource, ObjectId, ServerResource } from '../../wire/lwm2m/objects.ts';
@@ -23,20 +23,24 @@ export interface ClientIdentityParts {
   readonly registrations: Pick<Registrations, 'get'>;
   readonly inventory: Pick<Inventory, 'get' | 'values'>;
   readonly addresses: Pick<DeviceAddresses, 'successorOf'>;
-  readonly arrivals: Pick<Arrivals, 'isFresh' | 'next' | 'lastOf'>;
+  readonly arrivals: Pick<Arrivals, 'hasCome' | 'next' | 'lastOf'>;
   /** Whether a network interface of the gateway leads to a client. */
   readonly isInReach: (client: LwM2mClient) => boolean;
   /** Operations without a guard, because the guard itself uses them. */
   readonly calls: Pick<LwM2mCalls, 'execute' | 'read'>;
-  /** Called with the result of each question. */
+  /** Called when a client has proved itself by its serial number. */
+  readonly heard: (deviceId: string, from: LwM2mClient) => void;
+  /** Called with the result of each question to a client that is always awake. */
   readonly found: (deviceId: string, finding: Finding) => void;
   readonly clock: Clock;
 }
 
 /** Milliseconds after a message or a proof of a client during which its address is taken for its own. */
-const freshFor = 10_000;
-/** Milliseconds for each exchange with the client, and until the Registration Update that it was asked for must arrive. */
+const freshFor = 2000;
+/** Milliseconds for each exchange with the client. */
 const patience = { order: 20_000, duplicate: 5000 } as const;
+/** Milliseconds within which a Registration Update must come after the trigger. */
+const updateWithin = 10_000;
 /** Maximum number of instances of the object Server of which the trigger is executed. */
 const serverInstances = 4;
 
@@ -66,25 +70,35 @@ export class ClientIdentity implements LwM2mGuard {
 
   /**
    * Makes sure that a request to the client's address reaches this client.
+   * @param since a message of the client since then is a proof; by default one of the last two seconds
    * @throws {PosternError} `timeout` when the client did not prove itself; what `signal` was aborted with
    */
-  async assure(client: LwM2mClient, signal?: AbortSignal): Promise<void> {
+  async assure(
+    client: LwM2mClient,
+    signal?: AbortSignal,
+    since = plus(this.#parts.clock.now(), -freshFor),
+  ): Promise<void> {
+    const { arrivals } = this.#parts;
+    const { deviceId } = client;
     this.check(client);
-    if (this.#parts.arrivals.isFresh(client.deviceId, client, freshFor)) return;
-    const finding = await this.prove(client.deviceId, 'order', signal);
+    if (arrivals.hasCome(deviceId, client, since)) return;
+    await this.prove(deviceId, 'order', signal);
     signal?.throwIfAborted();
-    if (finding.kind !== 'proven')
-      throw new PosternError('timeout', `${client.deviceId} did not prove that it is at its address`);
+    // A client that proved itself at another address meanwhile is not at this one.
+    if (!arrivals.hasCome(deviceId, client, since))
+      throw new PosternError('timeout', `${deviceId} did not prove that it is at its address`);
   }
 
-  /** Whether operations on a client may begin: it was heard just now, or has proved itself. Never rejects. */
-  async isThere(deviceId: string, signal: AbortSignal): Promise<boolean> {
-    const client = this.#parts.registrations.get(deviceId);
-    if (!client) return false;
-    return await this.assure(client, signal).then(
-      () => true,
-      () => false,
-    );
+  /** Whether a client has been heard at its address since `since`, or proves itself now. Never rejects. */
+  async isThere(deviceId: string, since: Monotonic, signal: AbortSignal): Promise<boolean> {
+    const { registrations, arrivals } = this.#parts;
+    const isHeard = () => {
+      const client = registrations.get(deviceId);
+      return client !== undefined && arrivals.hasCome(deviceId, client, since);
+    };
+    if (isHeard()) return true;
+    await this.prove(deviceId, 'order', signal);
+    return !signal.aborted && isHeard();
   }
 
   /** Asks a client to prove itself. One question at a time for each client. Never rejects. */
@@ -109,7 +123,8 @@ export class ClientIdentity implements LwM2mGuard {
     if (signal?.aborted) return unproven;
     // A message that came meanwhile proves more than a question without an answer.
     const result = finding.kind !== 'proven' && arrivals.lastOf(deviceId) > before ? proven : finding;
-    found(deviceId, result);
+    // A client in queue mode may just be asleep.
+    if (!client.queueMode) found(deviceId, result);
     return result;
   }
 
@@ -134,10 +149,8 @@ export class ClientIdentity implements LwM2mGuard {
         if (asPosternError(thrown).code === 'timeout') return nothingAt(client);
         // A client that refuses may have no trigger.
       }
-    if (isTriggered) {
-      const hasCome = arrivals.isFresh(deviceId, client, clock.now() - start);
-      if (hasCome || (await arrivals.next(deviceId, client, timeout, signal))) return proven;
-    }
+    const within = { since: start, timeout: Math.min(timeout, updateWithin), signal };
+    if (isTriggered && (await arrivals.next(deviceId, client, within))) return proven;
     return await this.#compareSerial(client, timeout, signal);
   }
 
@@ -146,7 +159,7 @@ export class ClientIdentity implements LwM2mGuard {
     timeout: number,
     signal: AbortSignal | undefined,
   ): Promise<Finding> {
-    const { inventory, calls } = this.#parts;
+    const { inventory, calls, heard } = this.#parts;
     const { deviceId } = client;
     const serial = inventory.get(deviceId)?.serial;
     let said: string | undefined;
@@ -163,7 +176,9 @@ export class ClientIdentity implements LwM2mGuard {
     const twin = Iterator.from(inventory.values()).find(
       (each) => each.serial === serial && each.deviceId !== deviceId,
     );
-    return twin ? unproven : proven;
+    if (twin) return unproven;
+    heard(deviceId, client);
+    return proven;
   }
 }
 

@@ -20,7 +20,7 @@ export interface DeviceQuestionsParts {
   readonly inventory: Pick<Inventory, 'get'>;
   readonly addresses: Pick<DeviceAddresses, 'get' | 'successorOf'>;
   readonly locator: Pick<DeviceLocator, 'answers' | 'isInReach'>;
-  readonly arrivals: Pick<Arrivals, 'lastOf' | 'isFresh' | 'next'>;
+  readonly arrivals: Pick<Arrivals, 'lastOf' | 'next'>;
   /** Asks an OMA DM device for a session by Package #0. */
   readonly requestSession: (deviceId: string) => Promise<void>;
   /** Asks an LwM2M client to prove itself. Absent where LwM2M is not configured. */
@@ -100,8 +100,7 @@ export class DeviceQuestions {
       if (code === 'full') return unproven;
       return code === 'timeout' ? nothingAt(known) : missing(message);
     }
-    const hasCome = arrivals.isFresh(deviceId, known, clock.now() - start);
-    if (hasCome || (await arrivals.next(deviceId, known, patience.session))) return proven;
+    if (await arrivals.next(deviceId, known, { since: start, timeout: patience.session })) return proven;
     return missing(`what answers at ${peerUri(known)} does not prove that it is this device`);
   }
 }
