@@ -23,7 +23,7 @@ import { Arrivals } from './southbound/arrivals.ts';
 import { Associations } from './southbound/associations.ts';
 import { Children } from './southbound/children.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
-import { DeviceAddresses } from './southbound/device-addresses.ts';
+import { DeviceAddresses, rememberedDevices } from './southbound/device-addresses.ts';
 import { DeviceLocator } from './southbound/device-locator.ts';
 import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
@@ -80,9 +80,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     limits: { leisure: config.coap.leisure },
     ...(listInterfaces && { listInterfaces }),
   });
-  const addresses = new DeviceAddresses();
+  const remembered = Math.max(rememberedDevices, config.limits.devices);
+  const addresses = new DeviceAddresses(remembered);
   addresses.restore(inventory.values());
-  const arrivals = new Arrivals(clock);
+  const arrivals = new Arrivals(clock, remembered);
   const locator = new DeviceLocator({ network, addresses, ...state, entropy });
   const { uplink, parent } = uplinkOf({ config, accounts, locator, ...machine });
   const uplinkStatus = new UplinkStatus(clock, uplink);

@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
-import { fork } from 'node:child_process';
+import { execFile, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { stringify } from 'smol-toml';
 import { hashedName } from '../../src/base/hashed-name.ts';
 import { openDatabase } from '../../src/base/open-database.ts';
-import { askGateway } from '../../src/gateway/console/admin-api.ts';
+import { AdminApi, askGateway } from '../../src/gateway/console/admin-api.ts';
 import { Credentials } from '../../src/gateway/store/credentials.ts';
 import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 import { LeapClock } from '../leap-clock.ts';
@@ -18,6 +20,7 @@ import { Nat } from '../peers/nat.ts';
 import { Site, secrets } from './site.ts';
 
 const limit = { timeout: 90_000 };
+const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 const hour = 3_600_000;
 
 function folderOf(t: TestContext): string {
@@ -146,6 +149,58 @@ describe('who is there', limit, () => {
     assert.match(String(fields.reason), /answered Package #0 with 4\.04/);
   });
 
+  // conforms: GW-22
+  test('a device behind a child gateway: the child watches over it, and all above know', async (t) => {
+    const socket = join(folderOf(t), 'admin.sock');
+    await using broker = await startAedes();
+    await using nat = await Nat.open();
+    await using top = new Site(broker.url);
+    await using below = new Site(broker.url);
+    const clock = new LeapClock();
+    const id = 'urn:dev:deep:1';
+    const headend = await top.headend([]);
+    const first = await top.gateway(['gw-2']);
+    const second = await below.gateway(
+      [id],
+      {
+        gateway: { id: 'gw-2', state: ':memory:' },
+        coap: coapAt(0, { advertise: nat.advertised }),
+        mqtt: undefined,
+        parent: {
+          id: 'gw-1',
+          uri: `coap://127.0.0.1:${first.coapPort}`,
+          'factory-secret': secrets.factory('gw-2'),
+        },
+      },
+      false,
+      { clock },
+    );
+    nat.leadTo(second);
+    const device = below.device(id, nat, { factory: true });
+    await device.start();
+    await device.attached;
+    await top.headendEvents.until('alert.device-attach', { device: id, gateway: 'gw-2' });
+    await clock.leap(31_000);
+    nat.lost.add(nat.insidePorts[0]!);
+    await clock.leap(5 * hour);
+    await clock.leap(11_000);
+    await clock.leap(16_000);
+    const { fields } = await top.headendEvents.until('alert.device-presence', {
+      device: id,
+      gateway: 'gw-2',
+    });
+    const record = first.devices().find(({ deviceId }) => deviceId === id);
+    assert.deepEqual([record?.state, record?.reason, record?.via], ['unreachable', fields.reason, 'gw-2']);
+    assert.equal(headend.devices().find((each) => each.id === id)?.unreachable, fields.reason);
+
+    // The operator sees it too.
+    await using admin = new AdminApi(socket, { '/devices': () => first.devices() });
+    await admin.start();
+    const { stdout } = await promisify(execFile)(process.execPath, [main, 'devices', '--socket', socket]);
+    assert.match(stdout, /LAST HEARD +UNREACHABLE BECAUSE/);
+    assert.match(stdout, new RegExp(`${id} +unreachable .* ${String(fields.reason).replaceAll('.', '\\.')}`));
+  });
+
   test('a fan-out that does not reach a device says so at once, and why', async () => {
     await using broker = await startAedes();
     await using nat = await Nat.open();
@@ -207,7 +262,6 @@ describe('who is there', limit, () => {
         bootstrap: { device: [{ id, 'factory-secret': secrets.factory(id) }] },
       }),
     );
-    const main = new URL('../../src/cli/main.ts', import.meta.url);
     const run = async () => {
       const child = fork(main, ['gateway', '--config', config], {
         stdio: ['ignore', 'pipe', 'inherit', 'ipc'],

@@ -1,9 +1,6 @@
 import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Clock, Monotonic } from '../../base/clock.ts';
-import type { PeerAddress } from './device-addresses.ts';
-
-/** Maximum number of devices whose last message is remembered. The device heard longest ago is forgotten first. */
-const limit = 16_384;
+import { type PeerAddress, rememberedDevices } from './device-addresses.ts';
 
 interface Arrival {
   readonly at: Monotonic;
@@ -18,12 +15,14 @@ const isAt = (from: PeerAddress | undefined, { address, port }: PeerAddress): bo
 export class Arrivals {
   readonly #clock: Clock;
   readonly #start: Monotonic;
-  readonly #last = new BoundedMap<string, Arrival>(limit);
+  readonly #last: BoundedMap<string, Arrival>;
   readonly #stop = new AbortController();
   readonly #waiting = new Map<string, Set<(from: PeerAddress | undefined) => void>>();
 
-  constructor(clock: Clock) {
+  /** @param limit maximum number of remembered devices. The device heard longest ago is forgotten first */
+  constructor(clock: Clock, limit: number = rememberedDevices) {
     this.#clock = clock;
+    this.#last = new BoundedMap(limit);
     this.#start = clock.now();
   }
 

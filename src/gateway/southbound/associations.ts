@@ -91,9 +91,11 @@ export class Associations {
     const record = inventory.get(deviceId);
     if (!record || record.via !== undefined) return false;
     inventory.heard(deviceId, clock.wall());
+    const { address = record.address, heardOn = record.heardOn } = where ?? {};
+    const hasMoved = address !== record.address || heardOn !== record.heardOn;
+    if (record.state === 'attached' && !hasMoved) return false;
     const now = { ...record, ...where };
     if (record.state !== 'attached') return this.#change(now, { name: 'heard' });
-    if (isSame(record, now)) return false;
     transaction(database, () => inventory.put(now));
     return true;
   }

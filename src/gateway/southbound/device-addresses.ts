@@ -19,8 +19,8 @@ export interface DeviceAddress extends PeerAddress {
   readonly proven: boolean;
 }
 
-/** Maximum number of remembered devices. The device heard longest ago is forgotten first. */
-const limit = 16_384;
+/** Devices whose addresses and last messages are remembered, attached or not. It is more if more may be attached. */
+export const rememberedDevices = 16_384;
 
 const key = ({ address, port }: PeerAddress): string => `${address} ${port}`;
 
@@ -29,8 +29,14 @@ const key = ({ address, port }: PeerAddress): string => `${address} ${port}`;
  * durable in the inventory, so a restart forgets no attached device.
  */
 export class DeviceAddresses {
-  readonly #known = new BoundedMap<string, DeviceAddress>(limit);
-  readonly #provenAt = new BoundedMap<string, string>(limit);
+  readonly #known: BoundedMap<string, DeviceAddress>;
+  readonly #provenAt: BoundedMap<string, string>;
+
+  /** @param limit maximum number of remembered devices. The device heard longest ago is forgotten first */
+  constructor(limit: number = rememberedDevices) {
+    this.#known = new BoundedMap(limit);
+    this.#provenAt = new BoundedMap(limit);
+  }
 
   get(deviceId: string): DeviceAddress | undefined {
     return this.#known.get(deviceId);
@@ -81,13 +87,12 @@ export class DeviceAddresses {
 
 /** The address in a record. `undefined` when it cannot be read. */
 function placeOf({ address: uri, heardOn }: DeviceRecord): PeerAddress | undefined {
-  if (!URL.canParse(uri)) return undefined;
-  const { host, port } = parseCoapUri(uri);
-  // A URI has no zone. A link-local device is in the zone of the socket that heard it.
-  const zone = heardOn?.split('%')[1];
-  return {
-    address: zone !== undefined && host.startsWith('fe80:') ? `${host}%${zone}` : host,
-    port,
-    heardOn,
-  };
+  try {
+    const { host, port } = parseCoapUri(uri);
+    // A URI has no zone. A link-local device is in the zone of the socket that heard it.
+    const zone = host.startsWith('fe80:') ? heardOn?.split('%')[1] : undefined;
+    return { address: zone === undefined ? host : `${host}%${zone}`, port, heardOn };
+  } catch {
+    return undefined;
+  }
 }

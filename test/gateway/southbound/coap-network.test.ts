@@ -70,6 +70,33 @@ test('a watch finds the change by itself, and ends with the network', async () =
   assert.equal(network.addresses.length, 0);
 });
 
+test('a peer is answered from the socket that heard it, as long as that is bound', async () => {
+  const both = [...(at('127.0.0.1').lab0 ?? []), ...(at('127.0.0.2').lab0 ?? [])];
+  let now = { lab0: both };
+  const network = new CoapNetwork({
+    port: 0,
+    interfaces: ['lab0'],
+    multicast: false,
+    clock: new HandClock(),
+    entropy: seededEntropy(1),
+    events: new EventRecorder(),
+    listInterfaces: () => now,
+  });
+  await network.start(
+    ({ bound }) =>
+      () =>
+        reply(Code.Content, { payload: bound }),
+  );
+  const [first, second] = network.endpoints;
+  assert.equal(network.towards('127.0.0.9'), first);
+  assert.equal(network.towards('127.0.0.9', '127.0.0.2'), second);
+  assert.match(network.uriTowards('127.0.0.9', '/dm', '127.0.0.2'), /^coap:\/\/127\.0\.0\.2:\d+\/dm$/);
+  now = { lab0: both.slice(0, 1) };
+  await network.refresh();
+  assert.equal(network.towards('127.0.0.9', '127.0.0.2'), first, 'another one is better than none');
+  await network[Symbol.asyncDispose]();
+});
+
 test('the local address towards a remote one is on its link, or at least of its family', () => {
   const locals = localAddresses([], () => ({
     eth0: [
