@@ -31,10 +31,17 @@ const bundles = {
  * - `worker-timers` is imported when mqtt loads, but used in browsers only. The replacement is empty.
  * - `readable-stream` is a copy of Node's streams for other runtimes and early versions. The replacement is Node's own
  *   streams, which the package itself uses with READABLE_STREAM=disable.
+ * - `debug` prints what mqtt does, for developers of mqtt. The replacement prints nothing.
+ * - `cbor-extract` is a native library that speeds up cbor-x. No bundle has it, and cbor-x goes on without it.
+ * - `lru-cache` holds the topic aliases that a client sends, and no party uses aliases. The replacement is an empty Map.
  */
 const leftOut = {
   socks: "module.exports = new Proxy({}, { get() { throw new Error('SOCKS is not in this bundle'); } });",
   'worker-timers': 'module.exports = {};',
+  debug:
+    'module.exports = () => Object.assign(() => {}, { enabled: false, extend: module.exports }); module.exports.default = module.exports;',
+  'cbor-extract': "throw new Error('cbor-extract is not in this bundle');",
+  'lru-cache': 'exports.LRUCache = class extends Map { constructor() { super(); } };',
   'readable-stream': "module.exports = require('node:stream');",
 };
 /**

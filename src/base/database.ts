@@ -25,15 +25,20 @@ interface Level {
 export class Database implements AsyncDisposable {
   readonly #sqlite: DatabaseSync;
   readonly #durability: Durability | undefined;
+  readonly #hasRoom: () => boolean;
   readonly #statements = new Map<string, StatementSync>();
   readonly #levels: Level[] = [];
   #fault: PosternError | undefined;
   #faultChanged: (fault: PosternError | undefined) => void = () => {};
 
-  /** @param durability none for a database in memory */
-  constructor(sqlite: DatabaseSync, durability: Durability | undefined) {
+  /**
+   * @param durability none for a database in memory
+   * @param hasRoom whether the disk has room again, after it was full
+   */
+  constructor(sqlite: DatabaseSync, durability?: Durability, hasRoom: () => boolean = () => true) {
     this.#sqlite = sqlite;
     this.#durability = durability;
+    this.#hasRoom = hasRoom;
   }
 
   /** Why the last write failed. Undefined when it did not. */
@@ -174,7 +179,8 @@ export class Database implements AsyncDisposable {
 
   #written(): void {
     this.#durability?.committed();
-    if (!this.#fault) return;
+    // A full disk may still take a small write now and then. That is no reason to say that all is well.
+    if (!this.#fault || !this.#hasRoom()) return;
     this.#fault = undefined;
     this.#faultChanged(undefined);
   }

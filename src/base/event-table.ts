@@ -35,6 +35,10 @@ export const eventTable = {
   'bootstrap.refused': warn<'device' | 'peer' | 'reason'>(),
   'bootstrap.stale-challenge': warn<'device' | 'peer'>(),
 
+  // The data budget of the uplink.
+  'budget.restored': info<'traffic'>(),
+  'budget.short': warn<'traffic', never, { period: string; used: number; limit: number }>(),
+
   // CoAP endpoints, their addresses and sockets.
   'coap.address-gone': info<'address' | 'interface'>(),
   'coap.bad-option': debug<'option' | 'peer'>(),
@@ -171,6 +175,8 @@ export const eventTable = {
   'slot.starting': info<'slot' | 'tried'>(),
 
   // The state file.
+  'state.failing': error<'reason'>(),
+  'state.writable': info<never, never, { seconds: number }>(),
   'state.unreadable': error<'reason'>(),
 
   // Triggers.

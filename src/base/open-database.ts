@@ -1,8 +1,8 @@
-import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { Database } from './database.ts';
-import { Durability } from './durability.ts';
+import { Durability, logBytes } from './durability.ts';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
 
@@ -32,23 +32,49 @@ export function openDatabase(file: string, schema: Schema): Database {
       goBack(file, schema);
     }
     database = new DatabaseSync(file);
-    // Nothing is written before this check: the file may belong to somebody else.
-    checkParty(database, schema);
+    let ownsFile = false;
+    try {
+      // Nothing is written before this check: the file may belong to somebody else.
+      checkParty(database, schema);
+    } catch (cause) {
+      if (!isFile || (cause as { errcode?: number }).errcode !== noRoomForIndex) throw cause;
+      // On a full disk there is no room for the index of the write-ahead log. It is kept in memory instead, which wants the
+      // file for this connection alone.
+      database.close();
+      database = new DatabaseSync(file);
+      database.exec('PRAGMA locking_mode = EXCLUSIVE');
+      checkParty(database, schema);
+      ownsFile = true;
+    }
     // The file holds secrets.
     if (isFile) chmodSync(file, 0o600);
     // NORMAL: a commit does not wait for the disk. `Durability` waits, and has checkpoints made.
     database.exec(
       'PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = ON',
     );
+    database.exec(`PRAGMA journal_size_limit = ${logBytes.growth}`);
     migrate(database, file, schema);
     if (isNew) syncFolder(dirname(file));
-    return new Database(database, isFile ? new Durability(file) : undefined);
+    const opened = database;
+    const checkpoint = () => opened.exec('PRAGMA wal_checkpoint(PASSIVE)');
+    if (!isFile) return new Database(opened);
+    const hasRoom = () => {
+      const { bavail, bsize } = statfsSync(dirname(file));
+      return bavail * bsize >= roomWanted;
+    };
+    return new Database(opened, new Durability(file, checkpoint, ownsFile), hasRoom);
   } catch (cause) {
     database?.close();
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new PosternError('configuration', `the state file ${file} cannot be used: ${why}`, { cause });
   }
 }
+
+/** Bytes that must be free before a full disk counts as writable again. */
+const roomWanted = 256 * 1024;
+
+/** SQLITE_IOERR_SHMSIZE. */
+const noRoomForIndex = 10 | (19 << 8);
 
 const pragma = (database: DatabaseSync, name: 'application_id' | 'user_version'): number =>
   Number(database.prepare(`PRAGMA ${name}`).get()?.[name]);

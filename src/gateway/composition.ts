@@ -1,6 +1,7 @@
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
+import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
@@ -13,7 +14,10 @@ import { Delegation } from './modes/delegation.ts';
 import { DeviceManagement } from './modes/device-management.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
+import { DataBudget } from './northbound/data-budget.ts';
 import { DmClient } from './northbound/dm-client.ts';
+import { download } from './northbound/download.ts';
+import { meteredDownload } from './northbound/metered-uplink.ts';
 import { Reports } from './northbound/reports.ts';
 import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
@@ -33,6 +37,7 @@ import { missing, nothingAt } from './southbound/presence.ts';
 import { PresenceWatch } from './southbound/presence-watch.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { openState } from './state.ts';
+import { TrafficRecords } from './store/traffic.ts';
 import { gatewayBranches, gatewayTree, knowServer } from './tree.ts';
 import { uplinkOf } from './uplink.ts';
 
@@ -70,6 +75,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   // Ground: state, sockets, and where devices are.
   const state = openState(config, vocabulary, clock);
   const { inventory, credentials, outbox, accounts } = state;
+  let failingSince = clock.now();
+  state.database.onFault((fault) => {
+    const now = clock.now();
+    if (fault) events.emit('state.failing', { reason: fault.message });
+    else events.emit('state.writable', { seconds: Math.round((now - failingSince) / 1000) });
+    failingSince = now;
+  });
   for (const reason of state.unreadable) events.emit('state.unreadable', { reason });
   const signals = new DeviceSignals();
   const reports = new Reports(outbox, ownServer);
@@ -85,7 +97,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   addresses.restore(inventory.values());
   const arrivals = new Arrivals(clock, remembered);
   const locator = new DeviceLocator({ network, addresses, ...state, entropy });
-  const { uplink, parent } = uplinkOf({ config, accounts, locator, ...machine });
+  const budget = new DataBudget({
+    limits: () => budgetLimits((node) => state.gwConfig.text(node)),
+    records: new TrafficRecords(state.database),
+    ...machine,
+  });
+  state.gwConfig.derive(['DataUsed'], () => JSON.stringify(budget.view()));
+  const { uplink, reporting, parent } = uplinkOf({ config, accounts, locator, budget, ...machine });
   const uplinkStatus = new UplinkStatus(clock, uplink);
 
   // Devices: which are attached, and how each is reached.
@@ -169,6 +187,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     delegation,
     reports,
     images: imageSettings(config),
+    download: meteredDownload(download, budget),
     ...machine,
   });
   const firmware =
@@ -180,6 +199,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       imageFile: (name) => objects.images.file(name),
       network,
       uplink,
+      download: meteredDownload(download, budget),
       reports,
       ...(restart && { restart }),
       ...machine,
@@ -194,10 +214,11 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     tree,
     outbox,
     vocabulary,
-    upstream: uplink,
+    upstream: reporting,
     settled: () => state.database.settled(),
     ...machine,
   });
+  budget.onReleased(() => dmClient.wake());
   reports.deliverBy(dmClient);
 
   // What comes down the uplink.
@@ -270,6 +291,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     compose,
     http,
     uplink,
+    budget,
     uplinkListener,
     associations,
     arrivals,

@@ -108,6 +108,22 @@ const gatewayTables = v.strictObject({
     'HTTP binding, for OMA DM clients without CoAP. Off without this table',
   ),
   mqtt: described(v.optional(mqttSection), 'The broker. A gateway has either this table or `parent`'),
+  budget: described(
+    v.optional(
+      v.strictObject({
+        day: described(
+          v.optional(integerBetween(1, 1_000_000_000)),
+          'Kilobytes (1,000 octets) per day of UTC; no limit if absent',
+        ),
+        month: described(
+          v.optional(integerBetween(1, 1_000_000_000)),
+          'Kilobytes (1,000 octets) per month of UTC; no limit if absent',
+        ),
+      }),
+      {},
+    ),
+    'Data budget of the uplink, for a link that costs money: octets of TCP in both directions. As it runs short, images wait first (from 70 %), then telemetry (85 %), orders (95 %) and alerts. A DM server can replace both values (`./GwConfig`)',
+  ),
   parent: described(
     v.optional(
       v.strictObject({

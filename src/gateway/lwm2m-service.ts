@@ -41,7 +41,8 @@ export interface Lwm2mServiceParts {
 const pingTimeout = 2000;
 
 /** What log and `postern status` say of LwM2M clients for now. */
-export const lwm2mWarning = 'LwM2M clients prove nothing; who knows an endpoint name can take its place';
+export const lwm2mWarning =
+  'LwM2M clients prove nothing; anyone who knows an endpoint name can take its place';
 
 /** What a gateway has for devices that speak LwM2M: bootstrap server, registration server, adaptation mode. */
 export class Lwm2mService implements AsyncDisposable, DeviceListener {

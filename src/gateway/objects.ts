@@ -35,7 +35,7 @@ import type { DeviceManagement } from './modes/device-management.ts';
 import { fanOutTo, isRepeatable } from './modes/fan-out.ts';
 import { ImageCache, type ImageCacheParts } from './modes/image-cache.ts';
 import { triggerOne } from './modes/trigger.ts';
-import { download } from './northbound/download.ts';
+import type { download } from './northbound/download.ts';
 import type { Reports, ResultKind } from './northbound/reports.ts';
 import type { Associations } from './southbound/associations.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
@@ -60,6 +60,7 @@ export interface GatewayObjectsParts {
   readonly images: Pick<ImageCacheParts, 'quota' | 'count' | 'ca' | 'signingKeys'> & {
     readonly directory: string | undefined;
   };
+  readonly download: typeof download;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -206,7 +207,7 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
   }
 
   #imageCache(order: ImageCacheParts['order']): ImageCache {
-    const { state, images, vocabulary, reports, clock, entropy, events } = this.#parts;
+    const { state, images, download, vocabulary, reports, clock, entropy, events } = this.#parts;
     const { directory: _, ...settings } = images;
     return new ImageCache({
       ...settings,

@@ -3,6 +3,7 @@ import type { EventCounter } from '../base/events.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from './config.ts';
 import { lwm2mWarning } from './lwm2m-service.ts';
+import type { BudgetView, DataBudget } from './northbound/data-budget.ts';
 import type { Uplink } from './northbound/uplink.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
@@ -24,7 +25,11 @@ export interface GatewayStatus {
     /** Alerts that cannot be delivered and are kept. */
     readonly undeliverable: number;
   };
+  /** Why the state cannot be written; absent while it can. */
+  readonly fault?: string;
   readonly sessions: number;
+  /** What the uplink has carried in this day and month. Absent where the uplink is a parent gateway. */
+  readonly budget?: BudgetView;
   /** Mebibytes: of the process, of objects, and of octets outside the heap. */
   readonly memory: { readonly rss: number; readonly heap: number; readonly outside: number };
   /** How often each event happened since the start. */
@@ -39,11 +44,20 @@ export interface StatusParts {
   readonly state: GatewayState;
   readonly network: CoapNetwork;
   readonly uplink: Uplink;
+  readonly budget: DataBudget;
   readonly sessions: DeviceSessions;
   readonly events: EventCounter;
 }
 
-export function statusOf({ config, state, network, uplink, sessions, events }: StatusParts): GatewayStatus {
+export function statusOf({
+  config,
+  state,
+  network,
+  uplink,
+  budget,
+  sessions,
+  events,
+}: StatusParts): GatewayStatus {
   const { gateway, limits, lwm2m } = config;
   const { inventory, outbox } = state;
   return {
@@ -67,7 +81,9 @@ export function statusOf({ config, state, network, uplink, sessions, events }: S
       dropped: outbox.dropped,
       undeliverable: outbox.undeliverable,
     },
+    ...(state.database.fault && { fault: state.database.fault.message }),
     sessions: sessions.size,
+    ...(config.mqtt && { budget: budget.view() }),
     memory: memoryInUse(),
     counts: Object.fromEntries([...events.counts].toSorted()),
   };

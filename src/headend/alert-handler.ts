@@ -16,7 +16,7 @@ import type { Alert } from '../wire/syncml/message.ts';
 import type { Parties } from './parties.ts';
 import type { PendingDetaches } from './pending-detaches.ts';
 import type { Reachability } from './reachability.ts';
-import type { Records } from './records.ts';
+import { type Records, type ResultKind, resultKinds } from './records.ts';
 import type { SessionContext } from './sessions.ts';
 import type { UnreachableDevices } from './unreachable-devices.ts';
 
@@ -30,10 +30,6 @@ export interface AlertHandlerParts {
   readonly vocabulary: Vocabulary;
   readonly events: Events;
 }
-
-/** Alerts that report the result of an operation of a gateway. */
-const resultKinds = ['CommandFanout', 'DeviceTrigger', 'ImageOperation'] as const;
-type ResultKind = (typeof resultKinds)[number];
 
 const resultEvents = {
   CommandFanout: 'alert.command-fanout',

@@ -83,7 +83,8 @@ export class Parties {
   /** Returns the function by which a session stores the nonces of a party. */
   nonceKeeper(id: string): SaveNonces {
     return ({ own, peer }) => {
-      this.#update(id, { ...(own && { serverNonce: own }), ...(peer && { clientNonce: peer }) });
+      if (own || peer)
+        this.#update(id, { ...(own && { serverNonce: own }), ...(peer && { clientNonce: peer }) });
     };
   }
 

@@ -1,4 +1,4 @@
-import { PosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
 import {
   type Account,
   type Credential,
@@ -236,6 +236,11 @@ function readCredential(
 /** The accounts in a tree. An account is found by its ServerID, not by the name of its node. */
 export class Accounts {
   readonly branch: StoredBranch;
+  /**
+   * Accounts whose new nonces the disk did not take, by ServerID. They count until they are stored: sessions that need
+   * nothing durable go on, and an overheard credential is not good a second time.
+   */
+  readonly #unsaved = new Map<string, DmAccount>();
 
   constructor(branch: StoredBranch) {
     this.branch = branch;
@@ -249,7 +254,7 @@ export class Accounts {
   /** The account for this server. */
   find(serverId: string): DmAccount | undefined {
     const name = this.nodeName(serverId);
-    return name === undefined ? undefined : this.#read(name);
+    return name === undefined ? undefined : (this.#unsaved.get(serverId) ?? this.#read(name));
   }
 
   /** Name of the node that holds the account for this server. */
@@ -261,6 +266,7 @@ export class Accounts {
   put(account: DmAccount): string {
     const name = this.nodeName(account.serverId) ?? this.#freeName();
     this.branch.plant([name], accountNodes(name, account));
+    this.#unsaved.delete(account.serverId);
     return name;
   }
 
@@ -270,12 +276,18 @@ export class Accounts {
       const account = this.find(serverId);
       if (!account) return;
       const { notificationNonce = account.peer.nonce } = account;
-      this.put({
+      const renewed = {
         ...account,
         own: { ...account.own, ...(own && { nonce: own }) },
         peer: { ...account.peer, ...(peer && { nonce: peer }) },
         notificationNonce: told ?? notificationNonce,
-      });
+      };
+      try {
+        this.put(renewed);
+      } catch (thrown) {
+        if (asPosternError(thrown).code !== 'storage') throw thrown;
+        this.#unsaved.set(serverId, renewed);
+      }
     };
   }
 

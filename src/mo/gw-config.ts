@@ -32,6 +32,21 @@ export const gwConfig: ManagementObject = {
       'Bit 0: DM-Server-assisted (8.4.1); bit 1: local bootstrap server (8.4.2)',
     ),
     MaxEndDevices: leaf('int', ['Get'], 'Largest number of End Devices in the inventory'),
+    DataPerDay: leaf(
+      'int',
+      ['Get', 'Replace'],
+      'Data budget of the uplink per day (UTC) in kilobytes of 1,000 octets; 0 means none',
+    ),
+    DataPerMonth: leaf(
+      'int',
+      ['Get', 'Replace'],
+      'Data budget of the uplink per month (UTC) in kilobytes of 1,000 octets; 0 means none',
+    ),
+    DataUsed: leaf(
+      'chr',
+      ['Get'],
+      'Octets that the uplink has carried in this day and month, by kind and direction, and the kinds that wait; JSON',
+    ),
   }),
 };
 
@@ -57,3 +72,26 @@ export const gwConfigDefaults: readonly TndsNode[] = [
   { name: 'DetachAlert', format: 'bool', value: 'true' },
   { name: 'PresenceAlert', format: 'bool', value: 'true' },
 ];
+
+/** The data budget as the configuration gives it, in kilobytes. `DataUsed` is computed when it is read. */
+export const gwConfigBudget = ({
+  day = 0,
+  month = 0,
+}: {
+  day?: number | undefined;
+  month?: number | undefined;
+}) =>
+  [
+    { name: 'DataPerDay', format: 'int', value: String(day) },
+    { name: 'DataPerMonth', format: 'int', value: String(month) },
+    { name: 'DataUsed', format: 'chr', value: '' },
+  ] as const satisfies readonly TndsNode[];
+
+/** The data budget in octets. Undefined where there is none. */
+export function budgetLimits(read: (node: string) => string | undefined) {
+  const octets = (node: string) => {
+    const kilobytes = Number(read(node));
+    return kilobytes > 0 ? kilobytes * 1000 : undefined;
+  };
+  return { day: octets('DataPerDay'), month: octets('DataPerMonth') };
+}

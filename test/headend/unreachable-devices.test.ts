@@ -7,7 +7,7 @@ import { UnreachableDevices } from '../../src/headend/unreachable-devices.ts';
 import { freshState } from '../state-files.ts';
 
 // conforms: GW-6
-test('what a gateway says of its devices is kept over a restart; what another one says is not heard', async (t) => {
+test('the report of a gateway about its device survives a restart; a report of another gateway is ignored', async (t) => {
   const file = freshState(t);
   const open = () => {
     const database = openDatabase(file, headendSchema);
@@ -30,7 +30,7 @@ test('what a gateway says of its devices is kept over a restart; what another on
 });
 
 // conforms: GW-22
-test('a device behind an unreachable gateway cannot be reached; a loop of gateways ends', (t) => {
+test('a device behind an unreachable gateway is unreachable; a loop of gateways does no harm', (t) => {
   const database = openDatabase(':memory:', headendSchema);
   t.after(() => database.close());
   const parties = new Parties({ gateway: [], device: [] }, database);

@@ -39,9 +39,9 @@ const coapAt = (port: number, more: object = {}) => ({
 const ids = Array.from({ length: 20 }, (_, at) => `urn:dev:site:${at}`);
 const read = { name: 'Get', uri: './DevInfo/DevId' } as const;
 
-describe('who is there', limit, () => {
+describe('presence of devices', limit, () => {
   // conforms: GW-6
-  test('after a restart and a time-out of 20 s, 20 of 20 live devices are attached, keep their credentials, and answer', async (t) => {
+  test('after a restart with device-expiry 20, all 20 live devices are still attached, have their credentials, and answer', async (t) => {
     const state = join(folderOf(t), 'gateway.db');
     await using broker = await startAedes();
     await using site = new Site(broker.url);
@@ -72,7 +72,7 @@ describe('who is there', limit, () => {
   });
 
   // conforms: GW-6
-  test('a device that dies is unreachable at the gateway, in its record and at the server; it is reached when it is back', async () => {
+  test('a dead device is unreachable at the gateway, in its record and at the DM server; it is reached when it is back', async () => {
     await using broker = await startAedes();
     await using nat = await Nat.open();
     await using site = new Site(broker.url);
@@ -125,7 +125,7 @@ describe('who is there', limit, () => {
   });
 
   // conforms: GW-6
-  test('another device at the address of a dead one, that answers pings, does not pass for it', async () => {
+  test('another device that answers pings at the address of a dead device is not taken for it', async () => {
     await using broker = await startAedes();
     await using nat = await Nat.open();
     await using site = new Site(broker.url);
@@ -150,7 +150,7 @@ describe('who is there', limit, () => {
   });
 
   // conforms: GW-22
-  test('a device behind a child gateway: the child watches over it, and all above know', async (t) => {
+  test('a child gateway reports that its device is unreachable, and all parties above show it', async (t) => {
     const socket = join(folderOf(t), 'admin.sock');
     await using broker = await startAedes();
     await using nat = await Nat.open();
@@ -201,7 +201,7 @@ describe('who is there', limit, () => {
     assert.match(stdout, new RegExp(`${id} +unreachable .* ${String(fields.reason).replaceAll('.', '\\.')}`));
   });
 
-  test('a fan-out that does not reach a device says so at once, and why', async () => {
+  test('an order that does not reach its device makes the device unreachable, with the reason', async () => {
     await using broker = await startAedes();
     await using nat = await Nat.open();
     await using site = new Site(broker.url);
@@ -219,7 +219,7 @@ describe('who is there', limit, () => {
     assert.equal(fields.reason, `${a} answered Package #0 with 4.01`);
   });
 
-  test('a device that lost its memory, and whose old address belongs to another one now, is bootstrapped again at once', async () => {
+  test('a device that lost its memory is bootstrapped again at once, even if another device answers at its old address', async () => {
     await using broker = await startAedes();
     await using nat = await Nat.open();
     await using site = new Site(broker.url);
@@ -240,7 +240,7 @@ describe('who is there', limit, () => {
     assert.equal((await gateway.manage(id, [read], 20_000))[0]?.results[0]?.data, id);
   });
 
-  test('when a device was heard is kept over a stop, and a kill loses no credential', async (t) => {
+  test('the time of the last message survives a stop, and a kill loses no credential', async (t) => {
     const folder = folderOf(t);
     const state = join(folder, 'gateway.db');
     const socket = join(folder, 'admin.sock');

@@ -101,7 +101,7 @@ function freshFolder(t: TestContext): string {
 describe('a chain of three gateways, each with an OMA DM device and an LwM2M client', limit, () => {
   // conforms: GW-22
   for (const family of [4, 6] as const)
-    test(`after a restart of each gateway alone, and of all, a fan-out reaches everything, over IPv${family}`, async (t) => {
+    test(`after a restart of each gateway, and of all gateways, a fan-out reaches all devices, over IPv${family}`, async (t) => {
       const folder = freshFolder(t);
       await using broker = await startAedes();
       await using devices = new Site(broker.url);

@@ -125,7 +125,7 @@ const isAt = (gateway: Gateway, id: string, port: number) =>
 
 describe('two LwM2M clients that swap their addresses', limit, () => {
   // conforms: GW-26
-  test('an Exec waits for its client and reaches no other; both are right after their next message', async () => {
+  test('an Exec waits for its client and reaches no other client; both have their new addresses after their next messages', async () => {
     await using broker = await startAedes();
     await using nat = await Nat.open();
     await using site = new Site(broker.url);
@@ -160,7 +160,7 @@ describe('two LwM2M clients that swap their addresses', limit, () => {
   });
 
   // conforms: GW-26
-  test('both register anew: each is asked where it was, shows that it is elsewhere, and is taken', async () => {
+  test('clients with a Registration Update Trigger that register again are accepted at once', async () => {
     await using broker = await startAedes();
     await using nat = await Nat.open();
     await using site = new Site(broker.url);
@@ -180,7 +180,7 @@ describe('two LwM2M clients that swap their addresses', limit, () => {
     assert.deepEqual([a.reboots, b.reboots], [1, 1], 'each for itself');
   });
 
-  test('a second client with the name of one that is there is refused', async () => {
+  test('a second client with the name of an attached client is refused', async () => {
     await using broker = await startAedes();
     await using nat = await Nat.open();
     await using site = new Site(broker.url);
@@ -201,7 +201,7 @@ describe('two LwM2M clients that swap their addresses', limit, () => {
   });
 
   for (const restarted of [false, true])
-    test(`clients that can prove nothing are refused for one lifetime at most${restarted ? ', across a restart' : ''}`, async (t) => {
+    test(`clients that cannot prove themselves are refused for one lifetime at most${restarted ? ', across a restart' : ''}`, async (t) => {
       await using broker = await startAedes();
       await using nat = await Nat.open();
       await using site = new Site(broker.url);
@@ -238,7 +238,7 @@ describe('two LwM2M clients that swap their addresses', limit, () => {
     });
 
   // conforms: GW-26
-  test('clients without a trigger are told apart by their serial numbers, at once', async () => {
+  test('clients without a trigger are identified by their serial numbers', async () => {
     await using broker = await startAedes();
     await using nat = await Nat.open();
     await using site = new Site(broker.url);
@@ -277,7 +277,7 @@ describe('two LwM2M clients that swap their addresses', limit, () => {
     }
   });
 
-  test('a stranger that answers at the address of a client, and lies, gets no order', async () => {
+  test('a stranger that answers everything at the address of a client gets no order', async () => {
     await using broker = await startAedes();
     await using nat = await Nat.open();
     await using site = new Site(broker.url);

@@ -140,7 +140,7 @@ export class TransparentMode {
 
   /**
    * Forwards a package from any transport to a DM server. Returns the server's package, or a refusal with a DM status.
-   * @throws what the uplink throws, except `timeout`, `tooLarge`, `unavailable` and `full`, which are refusals
+   * @throws what the uplink throws, except `timeout`, `tooLarge`, `unavailable`, `overBudget` and `full`, which are refusals
    */
   async forward(up: TunnelledPackage): Promise<TunnelAnswer> {
     const { gatewayId, servers, upstream, events } = this.#parts;
@@ -209,6 +209,8 @@ export class TransparentMode {
         return refused(408, 'the DM server did not answer');
       case 'tooLarge':
         return refused(413, thrown.message);
+      case 'overBudget':
+        return refused(503, thrown.message, thrown.retryAfter);
       case 'unavailable':
       case 'full':
         return refused(503, 'the uplink is down', retryAfter);

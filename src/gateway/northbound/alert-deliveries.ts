@@ -1,5 +1,6 @@
 import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
+import { asPosternError } from '../../base/errors.ts';
 import type { Outbox, OutboxEntry } from '../store/outbox.ts';
 
 /** Largest number of alerts of one session. */
@@ -21,6 +22,8 @@ interface Refused {
 export class AlertDeliveries {
   readonly #outbox: Outbox;
   readonly #clock: Clock;
+  /** Alerts that the server has and that a full disk keeps in the outbox: at most as many as the outbox holds. */
+  readonly #told = new Set<number>();
   /** Alerts that were not accepted, by sequence number: at most as many as the outbox holds. */
   readonly #refused = new Map<number, Refused>();
   readonly #wake: () => void;
@@ -39,20 +42,23 @@ export class AlertDeliveries {
 
   /** The alerts for a server that are due, the oldest first: as many as one session takes. */
   due(server: string | undefined): OutboxEntry[] {
-    const waiting = this.#outbox.peek(alertsPerSession + this.#refused.size, server);
+    for (const sequence of this.#told) if (!this.#remove(sequence)) break;
+    const waiting = this.#outbox.peek(alertsPerSession + this.#refused.size + this.#told.size, server);
     return waiting.filter(({ sequence }) => this.#isDue(sequence)).slice(0, alertsPerSession);
   }
 
   /** ServerIDs of the recipients of alerts that are due. `undefined` stands for the gateway's own DM server. */
   servers(): (string | undefined)[] {
     const servers = this.#outbox.servers();
-    return this.#refused.size === 0 ? servers : servers.filter((server) => this.due(server).length > 0);
+    return this.#refused.size + this.#told.size === 0
+      ? servers
+      : servers.filter((server) => this.due(server).length > 0);
   }
 
   /** The server has the alert. */
   delivered({ sequence }: OutboxEntry): void {
-    this.#outbox.remove(sequence);
     this.#refused.delete(sequence);
+    this.#remove(sequence);
   }
 
   /**
@@ -89,7 +95,21 @@ export class AlertDeliveries {
     this.#arm();
   }
 
+  /** False when the disk does not take it: the alert is not sent again, and is removed later. */
+  #remove(sequence: number): boolean {
+    try {
+      this.#outbox.remove(sequence);
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+      this.#told.add(sequence);
+      return false;
+    }
+    this.#told.delete(sequence);
+    return true;
+  }
+
   #isDue(sequence: number): boolean {
+    if (this.#told.has(sequence)) return false;
     const refused = this.#refused.get(sequence);
     return refused === undefined || refused.notBefore <= this.#clock.now();
   }

@@ -236,11 +236,7 @@ export class DeviceSessions {
         const current = credentials.get(deviceId);
         // A new bootstrap may have replaced the credential meanwhile. Its nonces must stay.
         if (current?.clientSecret !== credential.clientSecret) return;
-        credentials.put({
-          ...current,
-          ...(own && { serverNonce: own }),
-          ...(peer && { clientNonce: peer }),
-        });
+        if (own || peer) credentials.keepNonces(deviceId, { serverNonce: own, clientNonce: peer });
       },
       entropy,
       sessionId,

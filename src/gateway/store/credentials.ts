@@ -1,5 +1,5 @@
 import { type Database, knownValue, readRows } from '../../base/database.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
 import { type BootstrapOrigin, bootstrapOrigins, type ExpectedDevice } from '../../mo/device-record.ts';
 
@@ -75,6 +75,29 @@ export class Credentials {
     this.#keep(credential);
   }
 
+  /**
+   * Stores the nonces that the next session begins with. Nothing happens without a credential. On a disk that takes no
+   * writes they are kept in memory alone: sessions that need nothing durable go on, and an overheard credential is not good a
+   * second time.
+   */
+  keepNonces(
+    deviceId: string,
+    nonces: { readonly serverNonce: Uint8Array | undefined; readonly clientNonce: Uint8Array | undefined },
+  ): void {
+    const known = this.#known.get(deviceId);
+    if (!known) return;
+    const { serverNonce = known.serverNonce, clientNonce = known.clientNonce } = nonces;
+    this.#rememberForRollback(deviceId);
+    try {
+      this.#database
+        .prepare('UPDATE credential SET server_nonce = ?, client_nonce = ? WHERE device_id = ?')
+        .run(serverNonce, clientNonce, deviceId);
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+    }
+    this.#keep({ ...known, serverNonce, clientNonce });
+  }
+
   delete(deviceId: string): void {
     this.#rememberForRollback(deviceId);
     this.#database.prepare('DELETE FROM credential WHERE device_id = ?').run(deviceId);
@@ -99,8 +122,10 @@ export class Credentials {
     // A nonce may be a view of a pooled 8 KiB buffer. Without a copy, the whole buffer would stay in memory.
     const clientNonce = new Uint8Array(credential.clientNonce);
     const serverNonce = new Uint8Array(credential.serverNonce);
-    this.#known.set(credential.deviceId, { ...credential, clientNonce, serverNonce });
-    this.#ids.set(hashedName(credential.deviceId), credential.deviceId);
+    const { deviceId } = credential;
+    // The name of a node is a hash. It is computed once for each device.
+    if (!this.#known.has(deviceId)) this.#ids.set(hashedName(deviceId), deviceId);
+    this.#known.set(deviceId, { ...credential, clientNonce, serverNonce });
   }
 }
 

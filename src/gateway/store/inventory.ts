@@ -169,8 +169,10 @@ export class Inventory implements DeviceRecords {
   }
 
   #keep(record: DeviceRecord): void {
-    this.#records.set(record.deviceId, { ...record });
-    this.#ids.set(hashedName(record.deviceId), record.deviceId);
+    const { deviceId } = record;
+    // The name of a node is a hash. It is computed once for each device.
+    if (!this.#records.has(deviceId)) this.#ids.set(hashedName(deviceId), deviceId);
+    this.#records.set(deviceId, { ...record });
   }
 }
 

@@ -48,6 +48,7 @@ export const gatewaySchema: Schema = {
        number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, device_id TEXT NOT NULL, body TEXT NOT NULL, server TEXT,
        reason TEXT NOT NULL
      ) STRICT;`,
+    'CREATE TABLE traffic (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
     'CREATE TABLE device_presence (device_id TEXT PRIMARY KEY, reason TEXT, heard_on TEXT, serial TEXT) STRICT, WITHOUT ROWID;',
   ],
 };

@@ -101,7 +101,7 @@ function fill(database: Database): () => void {
 }
 
 // conforms: GW-6
-test('silence makes a device unreachable, once, and the next message makes it reached; neither costs its credential', () => {
+test('a silent device becomes unreachable and keeps its credential; its next message makes it attached again; each change is reported once', () => {
   const { associations, inventory, credentials, events, attach, presence } = start();
   attach('a');
   assert.equal(associations.missing('a', 'nothing answers'), true);
@@ -121,7 +121,7 @@ test('silence makes a device unreachable, once, and the next message makes it re
 });
 
 // conforms: GW-6
-test('a device that attaches again is reached again, and reported as that', () => {
+test('an unreachable device that attaches again is reported as reached, not as new', () => {
   const { associations, credentials, inventory, events, attach, kinds, presence } = start();
   attach('a');
   associations.missing('a', 'nothing answers');
@@ -133,7 +133,7 @@ test('a device that attaches again is reached again, and reported as that', () =
 });
 
 // conforms: GW-6
-test('neither silence nor a message brings back a device that is gone', () => {
+test('silence or a message of a detached device changes nothing', () => {
   const { associations, inventory, attach, presence } = start();
   attach('a');
   associations.detach('a', 'left');
@@ -142,7 +142,7 @@ test('neither silence nor a message brings back a device that is gone', () => {
   assert.deepEqual([inventory.size, presence()], [0, []]);
 });
 
-test('a message writes nothing, a new address is written at once, and the rest is written together', () => {
+test('a message writes nothing to the database; a new address is written at once; the times of all messages are written together', () => {
   const { database, associations, inventory, credentials, clock, attach } = start();
   const writes = () => Number(database.prepare('SELECT total_changes() AS n').get()?.n);
   const stored = () =>
@@ -169,7 +169,7 @@ test('a message writes nothing, a new address is written at once, and the rest i
   assert.deepEqual(stored(), [['coap://192.0.2.2:7', '192.0.2.9', Number(first) + 10_000]]);
 });
 
-test('on a full disk the memory stays what the file holds, and all is told when there is room', () => {
+test('if the disk is full, the record in memory stays unchanged; with room again the change is stored and reported', () => {
   const { database, associations, inventory, attach, presence } = start();
   attach('a');
   const makeRoom = fill(database);
@@ -182,7 +182,7 @@ test('on a full disk the memory stays what the file holds, and all is told when 
 });
 
 // conforms: GW-25
-test('alerts are not sent where GwConfig says so', () => {
+test('alerts that GwConfig switches off are not sent', () => {
   const { associations, attach, config, kinds } = start();
   config.replace(['DetachAlert'], { format: 'bool', value: 'false' });
   config.replace(['PresenceAlert'], { format: 'bool', value: 'false' });
@@ -195,12 +195,12 @@ test('alerts are not sent where GwConfig says so', () => {
   assert.deepEqual(kinds(), ['device-attach a']);
 });
 
-describe('what is behind a child gateway', () => {
+describe('devices behind a child gateway', () => {
   const attached = (deviceId: string, isGateway = false) =>
     ({ deviceId, mode: 0, bootstrap: 'local', ...(isGateway && { isGateway }) }) as const;
 
   // conforms: GW-22
-  test('is told of once, and goes with the child', () => {
+  test('a device behind a child gateway is reported once, and is detached with the child', () => {
     const { associations, inventory, attach, bodies } = start();
     attach('gw-2');
     associations.attachBehind('gw-2/gw-3', attached('deep'));
@@ -218,7 +218,7 @@ describe('what is behind a child gateway', () => {
     ]);
   });
 
-  test('a device that went on to a child stays known when the server has this gateway let it go', () => {
+  test('a device that moved to a child stays in the inventory when the server detaches it from this gateway', () => {
     const { associations, inventory, credentials, attach } = start();
     attach('moves');
     associations.attachBehind('gw-2', attached('moves'));
@@ -226,7 +226,7 @@ describe('what is behind a child gateway', () => {
     assert.deepEqual([inventory.get('moves')?.via, credentials.get('moves')], ['gw-2', undefined]);
   });
 
-  test('a device that comes to this gateway itself is its own from then on', () => {
+  test('a device that attaches to this gateway itself is no longer behind the child', () => {
     const { associations, inventory, attach, bodies } = start();
     associations.attachBehind('gw-2', attached('moves'));
     attach('moves');
@@ -241,7 +241,7 @@ describe('what is behind a child gateway', () => {
   });
 
   // conforms: GW-22
-  test('is unreachable when its child says so, or when the child is, and only the first is told', () => {
+  test('a device is unreachable if its child gateway reports it, or while the child itself is unreachable; only the first is reported', () => {
     const { associations, inventory, attach, presence } = start();
     const shown = () => {
       const { state, reason } = shownRecords(inventory).get('deep')!;
@@ -268,7 +268,7 @@ describe('what is behind a child gateway', () => {
   });
 
   // conforms: GW-22
-  test('a loop of gateways, and one too deep, are refused', () => {
+  test('an alert from a loop of gateways, or from too deep a hierarchy, gets 403', () => {
     const { associations, inventory, events } = start();
     const children = new Children({
       allowed: new Set(['gw-2', 'child']),

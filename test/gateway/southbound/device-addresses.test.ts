@@ -16,7 +16,7 @@ const record = (deviceId: string, more: Partial<DeviceRecord> = {}): DeviceRecor
 });
 const at = (port: number) => ({ address: '192.0.2.1', port, heardOn: '192.0.2.9' });
 
-test('addresses come back from the inventory, with the socket, and with the zone of a link-local one', () => {
+test('addresses are restored from the inventory with their sockets, and with the zone of a link-local address', () => {
   const addresses = new DeviceAddresses();
   addresses.restore([
     record('four', { heardOn: '192.0.2.9' }),
@@ -42,7 +42,7 @@ test('addresses come back from the inventory, with the socket, and with the zone
   ]);
 });
 
-test('two devices with one address: the one heard last is there, whatever the order of the records', () => {
+test('of two records with the same address, the device heard last has the address', () => {
   for (const order of [1, -1]) {
     const addresses = new DeviceAddresses();
     const records = [record('before', { lastSeen: 5 }), record('now', { lastSeen: 6 })];
@@ -52,7 +52,7 @@ test('two devices with one address: the one heard last is there, whatever the or
   }
 });
 
-test('two devices that swap their addresses: each is where it was heard last', () => {
+test('after two devices swap their addresses, each has the address where it was heard last', () => {
   const addresses = new DeviceAddresses();
   assert.equal(addresses.heard('a', at(1), true), undefined);
   assert.equal(addresses.heard('b', at(2), true), undefined);
@@ -67,7 +67,7 @@ test('two devices that swap their addresses: each is where it was heard last', (
   assert.deepEqual([addresses.successorOf('a'), addresses.successorOf('b')], [undefined, undefined]);
 });
 
-test('a claim moves nobody and takes no address', () => {
+test('a claimed address replaces no proven one', () => {
   const addresses = new DeviceAddresses();
   addresses.heard('a', at(1), true);
   assert.equal(addresses.heard('a', at(2), false), undefined);

@@ -103,7 +103,7 @@ function start(records: readonly DeviceRecord[], setup: Setup = {}) {
 }
 
 // conforms: GW-6
-test('each device is asked when it was silent for longer than fits it, and not before', async () => {
+test('each kind of device is asked after its own time of silence, and not before', async () => {
   const { asked, pass, watch, clock } = start(
     [
       record('usual'),
@@ -164,7 +164,7 @@ test('a device that does not answer stays attached, keeps its credential, and is
   assert.ok(gaps[0]! < 20 && gaps.at(-1)! >= 240 && gaps.at(-1)! <= 301, `${gaps} (seed ${seed})`);
 });
 
-test('the silence of ten thousand devices asks few at a time, and spreads them', {
+test('ten thousand silent devices are asked at most 64 at a time, spread over an hour', {
   timeout: 120_000,
 }, async () => {
   const devices = Array.from({ length: 10_000 }, (_, at) =>
@@ -189,7 +189,7 @@ test('the silence of ten thousand devices asks few at a time, and spreads them',
 });
 
 // conforms: GW-6
-test('what a device sends by itself shows its period; what it was asked for does not', async () => {
+test('messages that a device sends by itself set its period; messages that the gateway asked for do not', async () => {
   const from = { address: '192.0.2.1', port: 1001, heardOn: '192.0.2.9' };
   const { asked, pass, watch } = start([record('own'), record('asked')], { answer: () => proven });
   for (let round = 0; round < 3; round++) {
@@ -221,7 +221,7 @@ test('a device that was heard while it was asked is not missing', async () => {
   assert.equal(events.count('device.unreachable'), 0);
 });
 
-test('a question that throws, and a sweep that does, end nothing', async () => {
+test('the watch continues after an error in a question or in a sweep, and reports each error once', async () => {
   let fail = true;
   const { pass, asked, events, inventory } = start([record('a'), record('bb')], {
     answer: (deviceId) => {
@@ -249,7 +249,7 @@ test('a question that throws, and a sweep that does, end nothing', async () => {
   assert.deepEqual(reasons, ['broken', 'the sweep is broken'], 'each is told once');
 });
 
-test('on a full disk the watch goes on, says so once, and writes when there is room', async () => {
+test('if the disk is full, the watch continues, reports this once, and stores its findings when there is room', async () => {
   const { database, pass, watch, events, inventory, outbox } = start(
     [record('a'), record('bb'), record('ccc')],
     {
@@ -268,7 +268,7 @@ test('on a full disk the watch goes on, says so once, and writes when there is r
   assert.equal(outbox.size, 3);
 });
 
-test('when devices were heard is written once an hour for all, and at the stop', async () => {
+test('the times of the last messages are written once an hour for all devices, and at the stop', async () => {
   const { database, pass, watch, clock } = start([record('a'), record('bb')]);
   const stored = () =>
     database
@@ -296,7 +296,7 @@ test('when devices were heard is written once an hour for all, and at the stop',
 });
 
 // conforms: GW-6
-test('a device at whose address another one proves itself is unreachable at once, and reached when it is heard', () => {
+test('a device becomes unreachable as soon as another device proves itself at its address', () => {
   const { watch, inventory } = start([
     record('a'),
     record('bb'),

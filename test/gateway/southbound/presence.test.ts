@@ -11,7 +11,7 @@ import {
 const hour = 3_600_000;
 
 // conforms: GW-6
-test('presence: each event in each state', () => {
+test('each event in each state leads to the state in the table', () => {
   const states: Record<string, Presence> = {
     'not attached': undefined,
     attached: { state: 'attached' },
@@ -38,7 +38,7 @@ test('presence: each event in each state', () => {
 });
 
 // conforms: GW-6
-test('how long a device may be silent fits its kind', () => {
+test('the allowed silence depends on the kind of device', () => {
   const device = { isGateway: false, address: 'coap://192.0.2.1' };
   const client = (lifetime: number, queueMode: boolean) =>
     silenceOf({ record: device, registration: { lifetime, queueMode }, configured: 1 });

@@ -27,7 +27,7 @@ function migratedFurther(file: string): void {
   database.close();
 }
 
-test('before a migration the state is copied; the copy goes when the version is found good', (t) => {
+test('the state is copied before a migration, and the copy is deleted when the version has proved good', (t) => {
   const { file, folder, version } = earlier(t);
   openDatabase(file, gatewaySchema).close();
   assert.ok(readdirSync(folder).includes(`state.db.version-${version - 1}`));
@@ -35,7 +35,7 @@ test('before a migration the state is copied; the copy goes when the version is 
   assert.deepEqual(readdirSync(folder), ['state.db']);
 });
 
-test('who finds a state of a later version takes the copy, with the alerts that waited then', (t) => {
+test('an earlier version that finds a later state takes the copy, with the alerts that waited then', (t) => {
   const { file } = earlier(t);
   openDatabase(file, gatewaySchema).close();
   migratedFurther(file);
@@ -47,7 +47,7 @@ test('who finds a state of a later version takes the copy, with the alerts that 
   );
 });
 
-test('without a copy a later state is left alone, and that is said', (t) => {
+test('without a copy a later state is refused with its version', (t) => {
   const { file } = earlier(t);
   openDatabase(file, gatewaySchema).close();
   dropCopies(file, gatewaySchema);
@@ -58,7 +58,7 @@ test('without a copy a later state is left alone, and that is said', (t) => {
   );
 });
 
-test('without a migration there is no copy, and a start changes nothing', (t) => {
+test('a start without a migration makes no copy', (t) => {
   const { file, folder } = earlier(t);
   openDatabase(file, gatewaySchema).close();
   dropCopies(file, gatewaySchema);
