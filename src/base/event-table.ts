@@ -93,6 +93,7 @@ export const eventTable = {
   'fanout.started': info<'name' | 'devices' | 'server'>(),
 
   // Gateways as a whole.
+  'gateway.new-epoch': warn<'gateway', never, { epoch: string }>(),
   'gateway.started': info<'gateway' | 'port' | 'devices' | 'rss' | 'free'>(),
   'gateway.state': info<'gateway' | 'online'>(),
   'gateway.stopping': info<'gateway'>(),
@@ -167,6 +168,7 @@ export const eventTable = {
   'session.alert': info<'device', never, { alert: number }>(),
   'session.ended': info<'device' | 'session' | 'status', 'gateway' | 'peer' | 'reason'>(),
   'session.failed': warn<'device' | 'status' | 'reason', 'session' | 'gateway' | 'peer'>(),
+  'session.stale-account': warn<'device' | 'peer'>(),
   'session.started': info<'device' | 'session', 'gateway'>(),
   'session.unknown-device': warn<'device' | 'peer'>(),
 
@@ -175,7 +177,10 @@ export const eventTable = {
   'slot.starting': info<'slot' | 'tried'>(),
 
   // The state file.
+  'state.copy-failed': error<'reason'>(),
+  'state.corrupt': error<'reason', never, { file: string; aside: string; used: string; since: string }>(),
   'state.failing': error<'reason'>(),
+  'state.new-epoch': info<never, never, { epoch: string }>(),
   'state.writable': info<never, never, { seconds: number }>(),
   'state.unreadable': error<'reason'>(),
 

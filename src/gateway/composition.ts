@@ -1,6 +1,7 @@
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
+import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import { encodings } from '../wire/syncml/codec.ts';
@@ -73,15 +74,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const vocabulary = vocabularyOf(config.gwmo);
 
   // Ground: state, sockets, and where devices are.
-  const state = openState(config, vocabulary, clock);
+  const state = openState(config, vocabulary, clock, entropy);
   const { inventory, credentials, outbox, accounts } = state;
-  let failingSince = clock.now();
-  state.database.onFault((fault) => {
-    const now = clock.now();
-    if (fault) events.emit('state.failing', { reason: fault.message });
-    else events.emit('state.writable', { seconds: Math.round((now - failingSince) / 1000) });
-    failingSince = now;
-  });
+  watchState(state.database, config.gateway.state, clock, events);
+  if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
   for (const reason of state.unreadable) events.emit('state.unreadable', { reason });
   const signals = new DeviceSignals();
   const reports = new Reports(outbox, ownServer);
@@ -103,7 +99,14 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...machine,
   });
   state.gwConfig.derive(['DataUsed'], () => JSON.stringify(budget.view()));
-  const { uplink, reporting, parent } = uplinkOf({ config, accounts, locator, budget, ...machine });
+  const { uplink, reporting, parent } = uplinkOf({
+    config,
+    accounts,
+    locator,
+    budget,
+    epoch: state.epoch.value,
+    ...machine,
+  });
   const uplinkStatus = new UplinkStatus(clock, uplink);
 
   // Devices: which are attached, and how each is reached.

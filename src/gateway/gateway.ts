@@ -1,3 +1,4 @@
+import { isAbsolute } from 'node:path';
 import { PosternError } from '../base/errors.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
@@ -93,6 +94,19 @@ export class Gateway implements AsyncDisposable {
 
   status(): GatewayStatus {
     return statusOf(this.#parts);
+  }
+
+  /**
+   * Writes a consistent copy of the state.
+   * @param target absolute path of a file that does not exist
+   * @throws {PosternError} `malformed`, `conflict`, `storage`; `notAllowed` when the state cannot be copied now
+   */
+  async backUp(target: unknown): Promise<void> {
+    if (typeof target !== 'string' || !isAbsolute(target))
+      throw new PosternError('malformed', 'a body such as {"target": "/path/of/a/new/file"} is wanted');
+    const copies = this.#parts.state.database.file?.copies;
+    if (!copies) throw new PosternError('notAllowed', 'the state is in memory, or was opened on a full disk');
+    await copies.backUp(target);
   }
 
   devices(): readonly DeviceRecord[] {

@@ -1,5 +1,6 @@
 import { freemem } from 'node:os';
 import type { EventCounter } from '../base/events.ts';
+import type { Recovery } from '../base/recover-state.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from './config.ts';
 import { lwm2mWarning } from './lwm2m-service.ts';
@@ -25,6 +26,8 @@ export interface GatewayStatus {
     /** Alerts that cannot be delivered and are kept. */
     readonly undeliverable: number;
   };
+  /** What was done because the state was damaged or lost at this start; absent when it was whole. */
+  readonly recovery?: Recovery;
   /** Why the state cannot be written; absent while it can. */
   readonly fault?: string;
   readonly sessions: number;
@@ -81,6 +84,7 @@ export function statusOf({
       dropped: outbox.dropped,
       undeliverable: outbox.undeliverable,
     },
+    ...(state.database.file?.recovery && { recovery: state.database.file.recovery }),
     ...(state.database.fault && { fault: state.database.fault.message }),
     sessions: sessions.size,
     ...(config.mqtt && { budget: budget.view() }),

@@ -13,6 +13,7 @@ import {
 import { FumoAlert } from '../mo/identifiers.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { Alert } from '../wire/syncml/message.ts';
+import type { AlertSequences } from './alert-sequences.ts';
 import type { Parties } from './parties.ts';
 import type { PendingDetaches } from './pending-detaches.ts';
 import type { Reachability } from './reachability.ts';
@@ -23,6 +24,7 @@ import type { UnreachableDevices } from './unreachable-devices.ts';
 export interface AlertHandlerParts {
   readonly database: Database;
   readonly parties: Parties;
+  readonly sequences: AlertSequences;
   readonly reachability: Reachability;
   readonly pendingDetaches: PendingDetaches;
   readonly unreachableDevices: UnreachableDevices;
@@ -79,8 +81,8 @@ export class AlertHandler {
 
   #deviceAttached(reporter: string, alert: Alert): number {
     const { database, parties, reachability, pendingDetaches } = this.#parts;
-    const { sequence, deviceId, via, ...attach } = readDeviceAttach(this.#parts.vocabulary, alert);
-    if (!parties.recordAlertSequence(reporter, sequence)) return DmStatus.Ok;
+    const { epoch, sequence, deviceId, via, ...attach } = readDeviceAttach(this.#parts.vocabulary, alert);
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
     const brokerGateway = reachability.brokerGatewayOf(reporter);
     database.afterCommit(() => {
@@ -106,8 +108,8 @@ export class AlertHandler {
 
   #deviceDetached(reporter: string, alert: Alert): number {
     const { parties, unreachableDevices } = this.#parts;
-    const { sequence, deviceId, reason, via } = readDeviceDetach(alert);
-    if (!parties.recordAlertSequence(reporter, sequence)) return DmStatus.Ok;
+    const { epoch, sequence, deviceId, reason, via } = readDeviceDetach(alert);
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
     parties.dissociate(deviceId, gateway);
     if (parties.gatewayOf(deviceId) === undefined) unreachableDevices.remove(deviceId);
@@ -117,9 +119,9 @@ export class AlertHandler {
   }
 
   #devicePresence(reporter: string, alert: Alert): number {
-    const { sequence, deviceId, state, reason, lastSeen, via } = readDevicePresence(alert);
+    const { epoch, sequence, deviceId, state, reason, lastSeen, via } = readDevicePresence(alert);
     const { parties, unreachableDevices } = this.#parts;
-    if (!parties.recordAlertSequence(reporter, sequence)) return DmStatus.Ok;
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
     if (state === 'unreachable') unreachableDevices.add(deviceId, gateway, reason ?? '', lastSeen);
     else if (parties.gatewayOf(deviceId) === gateway) unreachableDevices.remove(deviceId);
@@ -127,6 +129,14 @@ export class AlertHandler {
     this.#parts.records.addAlert('DevicePresence', gateway, deviceId, body);
     this.#emit('alert.device-presence', { device: deviceId, gateway, state, reason });
     return DmStatus.Ok;
+  }
+
+  /** Records the number of an alert. False when the alert is a repetition. */
+  #isFirst(gateway: string, epoch: string | undefined, sequence: number): boolean {
+    const { parties, sequences } = this.#parts;
+    if (epoch === undefined) return parties.recordAlertSequence(gateway, sequence);
+    if (sequences.isNews(gateway, epoch)) this.#emit('gateway.new-epoch', { gateway, epoch });
+    return sequences.record(gateway, epoch, sequence);
   }
 
   #recordResult(kind: ResultKind, gateway: string, { correlator, items: [item] }: Alert): number {

@@ -7,6 +7,7 @@ import type { DdfElement } from '../wire/syncml/ddf-builder.ts';
 import { parseDdf, textOf } from '../wire/syncml/ddf-xml.ts';
 import { escapeXml } from '../wire/syncml/escape-xml.ts';
 import type { Alert } from '../wire/syncml/message.ts';
+import { isEpoch } from '../wire/tunnel/gateway-state.ts';
 import {
   type BootstrapOrigin,
   bootstrapOrigins,
@@ -25,7 +26,12 @@ export type DetachReason = 'left' | 'expired' | 'moved';
 
 /** Content of the Device Attach Alert (GwMO section 8.4.2; the form of its data is ours, docs/bindings.md). */
 export interface DeviceAttach {
-  /** Rises with each alert of a gateway. A number that was received before means the same event. */
+  /**
+   * Changes when the gateway's state was lost or went back in time. Absent in alerts of version 0.1.0, which are an epoch of
+   * their own.
+   */
+  readonly epoch?: string;
+  /** Rises with each alert of an epoch. A number that was received before means the same event. */
   readonly sequence: number;
   readonly deviceId: string;
   readonly mode: GatewayMode;
@@ -40,8 +46,9 @@ export interface DeviceAttach {
   readonly model?: string;
 }
 
-/** Content of the Device Detach Alert. `sequence` and `via` are as in `DeviceAttach`. */
+/** Content of the Device Detach Alert. `epoch`, `sequence` and `via` are as in `DeviceAttach`. */
 export interface DeviceDetach {
+  readonly epoch?: string;
   readonly sequence: number;
   readonly deviceId: string;
   readonly reason: DetachReason;
@@ -49,10 +56,12 @@ export interface DeviceDetach {
 }
 
 /**
- * Whether the gateway can reach an attached device. The alert is Postern's own (docs/gwmo.md): GwMO has no state between
- * attached and detached.
+ * Content of the Device Presence Alert: whether the gateway can reach an attached device. The alert is Postern's own
+ * (docs/gwmo.md), because GwMO has no state between attached and detached. `epoch`, `sequence` and `via` are as in
+ * `DeviceAttach`.
  */
 export interface DevicePresence {
+  readonly epoch?: string;
   readonly sequence: number;
   readonly deviceId: string;
   readonly state: DeviceState;
@@ -97,6 +106,7 @@ export const deviceAttachAlert = (vocabulary: Vocabulary, attach: DeviceAttach) 
     vocabulary.alerts.DeviceAttach,
     recordUri(vocabulary, attach.deviceId),
     write('DeviceAttach', attach.sequence, {
+      Epoch: attach.epoch,
       DeviceID: attach.deviceId,
       Mode: String(vocabulary.modes[attach.mode]),
       ComponentType: attach.isGateway ? String(vocabulary.componentTypes[1]) : undefined,
@@ -113,6 +123,7 @@ export const deviceDetachAlert = (vocabulary: Vocabulary, detach: DeviceDetach) 
     vocabulary.alerts.DeviceDetach,
     recordUri(vocabulary, detach.deviceId),
     write('DeviceDetach', detach.sequence, {
+      Epoch: detach.epoch,
       DeviceID: detach.deviceId,
       Gateway: detach.via,
       Reason: detach.reason,
@@ -125,6 +136,7 @@ export const devicePresenceAlert = (vocabulary: Vocabulary, presence: DevicePres
     vocabulary.alerts.DevicePresence,
     recordUri(vocabulary, presence.deviceId),
     write('DevicePresence', presence.sequence, {
+      Epoch: presence.epoch,
       DeviceID: presence.deviceId,
       Gateway: presence.via,
       State: presence.state,
@@ -197,10 +209,12 @@ export function readDeviceAttach({ modes, componentTypes }: Vocabulary, alert: A
   const bootstrap = textOf(root, 'Bootstrap');
   if (!Number.isInteger(sequence) || !deviceId || mode === undefined)
     throw new PosternError('malformed', 'not a Device Attach Alert');
+  const epoch = epochIn(root);
   const manufacturer = textOf(root, 'Man');
   const model = textOf(root, 'Mod');
   const via = textOf(root, 'Gateway');
   return {
+    ...(epoch !== undefined && { epoch }),
     sequence,
     deviceId,
     mode,
@@ -224,8 +238,23 @@ export function readDeviceDetach(alert: Alert): DeviceDetach {
   const reason = textOf(root, 'Reason');
   if (!Number.isInteger(sequence) || !deviceId || !isReason(reason))
     throw new PosternError('malformed', 'not a Device Detach Alert');
+  const epoch = epochIn(root);
   const via = textOf(root, 'Gateway');
-  return { sequence, deviceId, reason, ...(via !== undefined && { via }) };
+  return {
+    ...(epoch !== undefined && { epoch }),
+    sequence,
+    deviceId,
+    reason,
+    ...(via !== undefined && { via }),
+  };
+}
+
+/** @throws {PosternError} `malformed` */
+function epochIn(root: DdfElement): string | undefined {
+  const epoch = textOf(root, 'Epoch');
+  if (epoch !== undefined && !isEpoch(epoch))
+    throw new PosternError('malformed', 'an epoch has at most 32 letters and digits');
+  return epoch;
 }
 
 const isReason = (text: string | undefined): text is DetachReason =>
@@ -241,10 +270,12 @@ export function readDevicePresence(alert: Alert): DevicePresence {
   const state = textOf(root, 'State');
   const lastSeen = Date.parse(textOf(root, 'LastSeen') ?? '');
   if (!Number.isInteger(sequence) || !deviceId || !isState(state) || Number.isNaN(lastSeen))
-    throw new PosternError('malformed', 'no Device Presence Alert');
+    throw new PosternError('malformed', 'not a Device Presence Alert');
+  const epoch = epochIn(root);
   const reason = textOf(root, 'Reason');
   const via = textOf(root, 'Gateway');
   return {
+    ...(epoch !== undefined && { epoch }),
     sequence,
     deviceId,
     state,

@@ -165,6 +165,7 @@ test('a new state has only the tables of a head-end: those of 0.1.0 in their for
   openDatabase(file, headendSchema).close();
   const { tables, version, applicationId } = shapeOf(file);
   assert.deepEqual(Object.keys(tables), [
+    'alert_epoch',
     'assignment',
     'operation_result',
     'party',

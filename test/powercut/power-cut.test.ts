@@ -9,7 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { SystemClock } from '../../src/base/clock.ts';
 import { checkConfig } from '../../src/base/config.ts';
-import { seededEntropy } from '../../src/base/entropy.ts';
+import { seededEntropy, systemEntropy } from '../../src/base/entropy.ts';
 import { gatewayConfigSchema } from '../../src/gateway/config.ts';
 import { type GatewayState, openState } from '../../src/gateway/state.ts';
 import { vocabularyOf } from '../../src/mo/vocabulary.ts';
@@ -48,7 +48,7 @@ async function freePort(): Promise<number> {
 /** Opens a rebuilt state by the real code. */
 function open(state: string): GatewayState {
   const config = checkConfig(gatewayConfigSchema, gatewayToml(state, 'mqtt://127.0.0.1:1', devices), 'test');
-  return openState(config, vocabularyOf(config.gwmo), new SystemClock());
+  return openState(config, vocabularyOf(config.gwmo), new SystemClock(), systemEntropy);
 }
 
 /** What was promised before the power cut is there after it. */

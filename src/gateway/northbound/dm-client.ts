@@ -66,10 +66,10 @@ const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
 /** Makes the alert of an outbox entry. */
 function alertOf(
   vocabulary: Vocabulary,
-  { kind, sequence, deviceId, body }: OutboxEntry,
+  { kind, epoch, sequence, deviceId, body }: OutboxEntry,
 ): Omit<OutgoingAlert, 'settled'> {
   const parsed = JSON.parse(body) as object;
-  const fields = { ...parsed, sequence, deviceId };
+  const fields = { ...parsed, ...(epoch !== undefined && { epoch }), sequence, deviceId };
   if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
   if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
   if (kind === 'device-presence') return devicePresenceAlert(vocabulary, fields as DevicePresence);

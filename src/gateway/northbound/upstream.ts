@@ -14,6 +14,8 @@ export interface UpstreamParts {
   readonly gatewayId: string;
   readonly settings: MqttSettings;
   readonly softwareVersion: string;
+  /** Epoch of the gateway's alerts. */
+  readonly epoch?: string;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -152,7 +154,8 @@ export class Upstream implements Uplink {
   }
 
   #state(online: boolean): Buffer {
-    return encodeState({ online, software: this.#parts.softwareVersion, bootId: this.#bootId });
+    const { softwareVersion: software, epoch } = this.#parts;
+    return encodeState({ online, software, bootId: this.#bootId, ...(epoch !== undefined && { epoch }) });
   }
 
   #receive(topic: string, payload: Buffer): void {

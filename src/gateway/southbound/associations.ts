@@ -46,12 +46,12 @@ const presentableIdentity = (device: Identity): Identity =>
   );
 
 /** Body of an outbox entry of kind `device-attach`. */
-export type AttachBody = Omit<DeviceAttach, 'sequence' | 'deviceId'>;
+export type AttachBody = Omit<DeviceAttach, 'epoch' | 'sequence' | 'deviceId'>;
 /** Body of an outbox entry of kind `device-detach`. */
 export type DetachBody = Pick<DeviceDetach, 'reason' | 'via'>;
 
 /** Body of an outbox entry of kind `device-presence`. */
-export type PresenceBody = Omit<DevicePresence, 'sequence' | 'deviceId'>;
+export type PresenceBody = Omit<DevicePresence, 'epoch' | 'sequence' | 'deviceId'>;
 
 /** The address of a device, and the local address that it was heard on, as the record has them. */
 export type Whereabouts = Pick<DeviceRecord, 'address' | 'heardOn'>;
@@ -204,7 +204,7 @@ export class Associations {
    * @param path gateways on the way to the device, the child first, joined by `/`
    * @throws {PosternError} `full`
    */
-  attachBehind(path: string, attach: Omit<DeviceAttach, 'sequence'>): void {
+  attachBehind(path: string, attach: Omit<DeviceAttach, 'epoch' | 'sequence'>): void {
     const { database, inventory, clock, events, reported } = this.#parts;
     const [child = ''] = path.split('/');
     const { deviceId, mode, bootstrap, isGateway = false } = attach;

@@ -89,6 +89,13 @@ interface Open {
 export const sessionLimits = { sessions: 256, idle: 60_000, unproved: 2000, silent: 10_000 } as const;
 
 /**
+ * Sessions in a row that a device fails by its credential until it is told that this gateway does not know it. A gateway whose
+ * state went back in time has an older credential than the device. The device then gives up its account, and is bootstrapped
+ * anew when it proves its factory secret.
+ */
+export const failuresUntilForgotten = 3;
+
+/**
  * The gateway as DM server of its devices (OMA DM 1.2): CoAP resource `/dm`, and the same over HTTP through `receive`.
  */
 export class DeviceSessions {
@@ -159,7 +166,7 @@ export class DeviceSessions {
    * Takes a DM package from any transport. Returns the answer package in the same media type, with the value of its
    * `x-syncml-hmac` if the session uses HMAC.
    * @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge`, `forbidden` for a device without an account
-   * here, `lockedOut` after too many failed authentications, `unavailable` when there are too many sessions
+   * here or whose credential was wrong in `failuresUntilForgotten` sessions, `lockedOut` after too many failed authentications, `unavailable` when there are too many sessions
    */
   async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
     const { body, mediaType, hmac, way, address, from, proved } = arrived;
@@ -195,11 +202,27 @@ export class DeviceSessions {
     }
     const { outcome } = open.session;
     if (outcome && !wasOver) {
-      if (outcome.status === DmStatus.InvalidCredentials) this.#lockOut.failed(lockKey);
       this.#ended(open, sessionId, address);
+      if (outcome.status === DmStatus.InvalidCredentials) this.#refuse(credential, lockKey, address);
     }
     const coded = encodeMessage(answer, mediaType);
     return { body: coded, hmac: open.session.seal(coded) };
+  }
+
+  /**
+   * Counts a session in which a device could not prove itself.
+   * @throws {PosternError} `forbidden` when the device shall give up its account. Only the sender of the wrong proof gets this
+   * answer: nobody can have another device give up its account
+   */
+  #refuse({ deviceId, origin }: GatewayCredential, lockKey: string, peer: string): void {
+    const failures = this.#lockOut.failed(lockKey);
+    // An account that was configured by hand cannot be had anew.
+    if (failures < failuresUntilForgotten || origin === 'manual') return;
+    this.#parts.events.emit('session.stale-account', { device: deviceId, peer });
+    throw new PosternError(
+      'forbidden',
+      `the account of this device is not the one of this gateway; bootstrap it anew at ${paths.bootstrap}`,
+    );
   }
 
   #begin(

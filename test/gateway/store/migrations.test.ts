@@ -81,6 +81,7 @@ test('a new state has only the tables of a gateway, in the form of 0.1.0', (t) =
     'credential',
     'device',
     'device_presence',
+    'epoch',
     'gateway_update',
     'image',
     'node',
