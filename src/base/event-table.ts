@@ -14,6 +14,7 @@ export const eventTable = {
   'alert.delivered': info<'device' | 'alert' | 'sequence' | 'status' | 'server'>(),
   'alert.device-attach': info<'device' | 'gateway' | 'bootstrap', 'manufacturer' | 'model'>(),
   'alert.device-detach': info<'device' | 'gateway' | 'reason'>(),
+  'alert.device-presence': info<'device' | 'gateway', 'reason', { state: string }>(),
   'alert.device-trigger': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.firmware-update': info<'party' | 'operation' | 'result', 'correlator'>(),
   'alert.image-operation': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
@@ -70,11 +71,13 @@ export const eventTable = {
   'device.moved': info<'device', never, { from: string }>(),
   'device.notification-refused': warn<'device' | 'server'>(),
   'device.notified': info<'device' | 'server' | 'session'>(),
+  'device.reached': info<'device', 'via'>(),
   'device.report-failed': warn<'device' | 'reason'>(),
   'device.restarts': info<'device' | 'reason'>(),
   'device.session-ended': info<'device' | 'server' | 'session' | 'status'>(),
   'device.session-failed': warn<'device' | 'server' | 'reason'>(),
   'device.session-started': info<'device' | 'server' | 'session' | 'tunnelled'>(),
+  'device.unreachable': warn<'device' | 'reason', 'via'>(),
   'device.update-failed': warn<'device' | 'result' | 'reason'>(),
   'device.updated': info<'device' | 'version', 'bytes'>(),
   'device.written': info<'device' | 'path'>(),
@@ -145,6 +148,9 @@ export const eventTable = {
   'parent.connected': info<'parent'>(),
   'parent.lost': warn<'parent'>(),
   'parent.unreachable': warn<'parent' | 'reason'>(),
+
+  // Who is there, and when each device was heard.
+  'presence.failed': warn<'reason'>(),
 
   // Registrations of LwM2M clients.
   'registration.duplicate': warn<'device' | 'peer'>(),

@@ -36,7 +36,7 @@ ${common}`,
       ['uplink', `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (${uplink.protocol})`],
       ['coap', `port ${coap.port} at ${coap.addresses.join(', ') || 'no address'}`],
       ['security', coap.security],
-      ['devices', `${devices.attached} attached; limit ${devices.limit}`],
+      ['devices', `${devices.attached} attached, ${devices.unreachable} unreachable; limit ${devices.limit}`],
       [
         'outbox',
         `${outbox.waiting} alerts waiting, ${outbox.dropped} dropped, ${outbox.undeliverable} undeliverable; limit ${outbox.limit}`,

@@ -8,6 +8,7 @@ const short = (id: unknown): string => String(id).replace(/^urn:dev:/, '');
 const alertNames: Readonly<Record<string, string>> = {
   'device-attach': 'Device Attach Alert',
   'device-detach': 'Device Detach Alert',
+  'device-presence': 'Device Presence Alert',
   'command-fanout': 'Command Fanout Alert',
   'image-operation': 'Image Operation Alert',
 };
@@ -75,6 +76,9 @@ const sentences: Readonly<Record<keyof typeof columns, Sentences>> = {
       `image ${image} is complete: ${bytes} bytes, and its SHA-256 is right`,
     'device.detached': ({ device, reason }) =>
       `detached ${short(device)} (${reason}) and deleted its credential`,
+    'device.unreachable': ({ device, reason }) =>
+      `${short(device)} is unreachable: ${reason}; it stays attached, and a Device Presence Alert waits in the outbox`,
+    'device.reached': ({ device }) => `${short(device)} is reached again`,
     'notification.delivered': ({ device, server }) => `delivered Package #0 of ${server} to ${short(device)}`,
   },
   headend: {
@@ -87,6 +91,8 @@ const sentences: Readonly<Record<keyof typeof columns, Sentences>> = {
       `Image Operation Alert: ${gateway} has finished its operation on image ${name}`,
     'alert.device-detach': ({ device, gateway, reason }) =>
       `Device Detach Alert: ${short(device)} left ${gateway} (${reason})`,
+    'alert.device-presence': ({ device, gateway, state, reason }) =>
+      `Device Presence Alert: ${gateway} says that ${short(device)} is ${state}${reason === undefined ? '' : `: ${reason}`}`,
     'alert.location-update': ({ device, gateway, before }) =>
       `Location Update Alert: ${short(device)} was behind ${before} and is now behind ${gateway}`,
     'device.let-go': ({ device, gateway }) => `${gateway} has detached ${short(device)}`,

@@ -10,7 +10,7 @@ import type { GatewayConfig } from './config.ts';
 import { DeviceSignals } from './device-signals.ts';
 import { expectedDevices } from './expected-devices.ts';
 import { GatewayFirmware } from './firmware.ts';
-import { Lwm2mService, lifetimeOf } from './lwm2m-service.ts';
+import { Lwm2mService, registrationOf } from './lwm2m-service.ts';
 import { Delegation } from './modes/delegation.ts';
 import { DeviceManagement } from './modes/device-management.ts';
 import { ProxyMode } from './modes/proxy.ts';
@@ -24,14 +24,18 @@ import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
 import { resourcesOf } from './resources.ts';
 import { advertised, imageSettings, knowManualDevices } from './settings.ts';
+import { Arrivals } from './southbound/arrivals.ts';
 import { Associations } from './southbound/associations.ts';
 import { Children } from './southbound/children.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
-import { DeviceAddresses } from './southbound/device-addresses.ts';
+import { DeviceAddresses, rememberedDevices } from './southbound/device-addresses.ts';
 import { DeviceLocator } from './southbound/device-locator.ts';
+import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
 import { notificationResource } from './southbound/notification-resource.ts';
+import { missing, nothingAt } from './southbound/presence.ts';
+import { PresenceWatch } from './southbound/presence-watch.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { openState } from './state.ts';
 import { TrafficRecords } from './store/traffic.ts';
@@ -84,7 +88,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     limits: { leisure: config.coap.leisure },
     ...(listInterfaces && { listInterfaces }),
   });
-  const addresses = new DeviceAddresses();
+  const remembered = Math.max(rememberedDevices, config.limits.devices);
+  const addresses = new DeviceAddresses(remembered);
+  addresses.restore(inventory.values());
+  const arrivals = new Arrivals(clock, remembered);
   const locator = new DeviceLocator({ network, addresses, ...state, entropy });
   const budget = new DataBudget({
     limits: () => budgetLimits((node) => state.gwConfig.text(node)),
@@ -106,8 +113,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const associations = new Associations({
     ...state,
     ...machine,
-    expiryOf: (deviceId) => lifetimeOf(state, deviceId) ?? config.limits['device-expiry'] * 1000,
-    isAlive: (deviceId) => locator.isAlive(deviceId),
     reported: () => reports.wake(),
     gone: (deviceId) => signals.detached(deviceId),
   });
@@ -115,7 +120,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     gatewayId,
     servers: config.tunnel.servers ?? [config['dm-server'].id],
     childOf: (deviceId) => locator.childOf(deviceId),
-    towards: (address) => network.towards(address),
+    towards: (...args) => network.towards(...args),
     upstream: uplink,
     addresses,
     settled: () => state.database.settled(),
@@ -126,6 +131,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     credentials,
     reach: (deviceId, package0) => transparent.deliver(deviceId, gatewayId, package0),
     isReachable: (deviceId) => addresses.get(deviceId) !== undefined,
+    asked: (deviceId) => signals.asked(deviceId),
+    missed: (deviceId, { code, message }) => {
+      const known = addresses.get(deviceId);
+      // A child gateway answers only after the device behind it has, so its silence says nothing of the child.
+      if (known && locator.childOf(deviceId) === undefined)
+        signals.found(deviceId, code === 'timeout' ? nothingAt(known) : missing(message));
+    },
     ...machine,
   });
   const lwm2m =
@@ -137,10 +149,31 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       inventory,
       addresses,
       locator,
+      arrivals,
       associations,
       signals,
       ...machine,
     });
+  const questions = new DeviceQuestions({
+    inventory,
+    addresses,
+    locator,
+    arrivals,
+    requestSession: (deviceId) => proxy.requestSession(deviceId),
+    askClient: lwm2m && ((deviceId) => lwm2m.ask(deviceId)),
+    clock,
+  });
+  const expiry = config.limits['device-expiry'];
+  const presence = new PresenceWatch({
+    inventory,
+    addresses,
+    arrivals,
+    associations,
+    ask: (deviceId) => questions.ask(deviceId),
+    registrationOf: (deviceId) => registrationOf(state, deviceId),
+    configured: expiry === undefined ? undefined : expiry * 1000,
+    ...machine,
+  });
   const management = new DeviceManagement({ inventory, transparent, proxy, adaptation: lwm2m });
   const delegation = new Delegation({ manage: proxy.manage, vocabulary, ...machine });
 
@@ -224,7 +257,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     schemesOf: (deviceId) => schemes.get(deviceId),
     mayBeGateway: (deviceId) => children.mayBeGateway(deviceId),
     work: (deviceId) => proxy.work(deviceId),
-    proved: (deviceId, remote) => signals.heard(deviceId, remote),
+    proved: (deviceId, from) => signals.heard(deviceId, from),
     attached: (device) => associations.attach(device),
     left: (deviceId) => associations.detach(deviceId, 'left'),
     alerted: (deviceId, alert) => children.alerted(deviceId, alert) ?? objects.alerted(deviceId, alert),
@@ -235,6 +268,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     credentials,
     database: state.database,
     locator,
+    livesElsewhere: (...args) => questions.livesElsewhere(...args),
     sessions,
     transparent,
     lwm2m,
@@ -248,14 +282,9 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     image: (name) => objects.images.ready(name),
     ...machine,
   });
-  signals.add(
-    { heard: (deviceId, remote) => addresses.heard(deviceId, remote, true) },
-    associations,
-    objects,
-    proxy,
-    ...(lwm2m ? [lwm2m] : []),
-    { detached: (deviceId) => sessions.detached(deviceId) },
-  );
+  signals.add(presence, objects, proxy, ...(lwm2m ? [lwm2m] : []), {
+    detached: (deviceId) => sessions.detached(deviceId),
+  });
 
   return {
     config,
@@ -268,6 +297,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     budget,
     uplinkListener,
     associations,
+    arrivals,
+    presence,
     lwm2m,
     management,
     tree,

@@ -8,6 +8,7 @@ import type { BudgetView, DataBudget } from './northbound/data-budget.ts';
 import type { Uplink } from './northbound/uplink.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
+import { shownRecords } from './southbound/presence.ts';
 import type { GatewayState } from './state.ts';
 
 /** How a gateway stands, for people and programs that ask it. */
@@ -16,7 +17,8 @@ export interface GatewayStatus {
   readonly software: string;
   readonly uplink: { readonly connected: boolean; readonly url: string; readonly protocol: string };
   readonly coap: { readonly port: number; readonly addresses: readonly string[]; readonly security: string };
-  readonly devices: { readonly attached: number; readonly limit: number };
+  /** `unreachable`: how many of the attached ones do not answer. */
+  readonly devices: { readonly attached: number; readonly unreachable: number; readonly limit: number };
   readonly outbox: {
     readonly waiting: number;
     readonly limit: number;
@@ -70,7 +72,12 @@ export function statusOf({
       addresses: network.addresses.map(({ address }) => address),
       security: lwm2m ? `${plainWarning}; ${lwm2mWarning}` : plainWarning,
     },
-    devices: { attached: inventory.size, limit: limits.devices },
+    devices: {
+      attached: inventory.size,
+      unreachable: [...shownRecords(inventory).values()].filter(({ state }) => state === 'unreachable')
+        .length,
+      limit: limits.devices,
+    },
     outbox: {
       waiting: outbox.size,
       limit: outbox.limit,

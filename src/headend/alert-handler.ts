@@ -3,7 +3,13 @@ import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { type FirmwareOperation, isFirmwareOperation } from '../mo/firmware-branch.ts';
-import { isAlertOf, readDeviceAttach, readDeviceDetach, readLocationUpdate } from '../mo/gateway-alerts.ts';
+import {
+  isAlertOf,
+  readDeviceAttach,
+  readDeviceDetach,
+  readDevicePresence,
+  readLocationUpdate,
+} from '../mo/gateway-alerts.ts';
 import { FumoAlert } from '../mo/identifiers.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { Alert } from '../wire/syncml/message.ts';
@@ -13,6 +19,7 @@ import type { PendingDetaches } from './pending-detaches.ts';
 import type { Reachability } from './reachability.ts';
 import { type Records, type ResultKind, resultKinds } from './records.ts';
 import type { SessionContext } from './sessions.ts';
+import type { UnreachableDevices } from './unreachable-devices.ts';
 
 export interface AlertHandlerParts {
   readonly database: Database;
@@ -20,6 +27,7 @@ export interface AlertHandlerParts {
   readonly sequences: AlertSequences;
   readonly reachability: Reachability;
   readonly pendingDetaches: PendingDetaches;
+  readonly unreachableDevices: UnreachableDevices;
   readonly records: Records;
   readonly vocabulary: Vocabulary;
   readonly events: Events;
@@ -60,6 +68,8 @@ export class AlertHandler {
       return ofGateway ? this.#deviceAttached(gateway, alert) : DmStatus.Forbidden;
     if (isAlertOf(alert, alerts.DeviceDetach))
       return ofGateway ? this.#deviceDetached(gateway, alert) : DmStatus.Forbidden;
+    if (isAlertOf(alert, alerts.DevicePresence))
+      return ofGateway ? this.#devicePresence(gateway, alert) : DmStatus.Forbidden;
     if (isAlertOf(alert, alerts.LocationUpdate))
       return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
     const kind = resultKinds.find((each) => isAlertOf(alert, alerts[each]));
@@ -81,6 +91,7 @@ export class AlertHandler {
     });
     pendingDetaches.drop(gateway, deviceId);
     const before = parties.associate(deviceId, gateway);
+    this.#parts.unreachableDevices.remove(deviceId);
     const { bootstrap, manufacturer, model } = attach;
     this.#parts.records.addAlert('DeviceAttach', gateway, deviceId, attach);
     this.#emit('alert.device-attach', {
@@ -96,12 +107,27 @@ export class AlertHandler {
   }
 
   #deviceDetached(reporter: string, alert: Alert): number {
+    const { parties, unreachableDevices } = this.#parts;
     const { epoch, sequence, deviceId, reason, via } = readDeviceDetach(alert);
     if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
-    this.#parts.parties.dissociate(deviceId, gateway);
+    parties.dissociate(deviceId, gateway);
+    if (parties.gatewayOf(deviceId) === undefined) unreachableDevices.remove(deviceId);
     this.#parts.records.addAlert('DeviceDetach', gateway, deviceId, { reason });
     this.#emit('alert.device-detach', { device: deviceId, gateway, reason });
+    return DmStatus.Ok;
+  }
+
+  #devicePresence(reporter: string, alert: Alert): number {
+    const { epoch, sequence, deviceId, state, reason, lastSeen, via } = readDevicePresence(alert);
+    const { parties, unreachableDevices } = this.#parts;
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
+    const gateway = nearestGateway(via) ?? reporter;
+    if (state === 'unreachable') unreachableDevices.add(deviceId, gateway, reason ?? '', lastSeen);
+    else if (parties.gatewayOf(deviceId) === gateway) unreachableDevices.remove(deviceId);
+    const body = { state, reason, lastSeen: new Date(lastSeen).toISOString() };
+    this.#parts.records.addAlert('DevicePresence', gateway, deviceId, body);
+    this.#emit('alert.device-presence', { device: deviceId, gateway, state, reason });
     return DmStatus.Ok;
   }
 

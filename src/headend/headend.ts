@@ -24,6 +24,7 @@ import { headendSchema } from './schema.ts';
 import { SessionRequests } from './session-requests.ts';
 import { type SessionContext, Sessions } from './sessions.ts';
 import { type TriggeredDevice, TriggeredSessions } from './triggered-sessions.ts';
+import { UnreachableDevices } from './unreachable-devices.ts';
 
 export interface HeadendSurroundings {
   readonly events: Events;
@@ -166,8 +167,10 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const parties = new Parties(config, database);
   const sequences = new AlertSequences(database);
   const records = new Records(database, clock);
+  const unreachableDevices = new UnreachableDevices(database, parties);
   const reachability = new Reachability(
     parties,
+    unreachableDevices,
     config.gateway.map(({ id }) => id),
   );
   const base = {
@@ -190,7 +193,7 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const gatewayOperations = new GatewayOperations({ ...base, notifier, sessionRequests, triggeredSessions });
   const pendingDetaches = new PendingDetaches({ ...base, notifier });
   const policy = new Policy({ ...base, settings: config.policy, sessionRequests });
-  const alertHandler = new AlertHandler({ ...base, pendingDetaches });
+  const alertHandler = new AlertHandler({ ...base, pendingDetaches, unreachableDevices });
   const sessions = new Sessions({
     ...base,
     work: sessionWork(policy, pendingDetaches, jobs),

@@ -28,5 +28,6 @@ export const headendSchema: Schema = {
        number INTEGER PRIMARY KEY AUTOINCREMENT, gateway TEXT NOT NULL, epoch TEXT NOT NULL, sequence INTEGER NOT NULL,
        UNIQUE (gateway, epoch)
      ) STRICT;`,
+    'CREATE TABLE unreachable (device TEXT PRIMARY KEY, reason TEXT NOT NULL, last_heard INTEGER NOT NULL) STRICT, WITHOUT ROWID;',
   ],
 };

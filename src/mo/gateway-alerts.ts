@@ -1,6 +1,6 @@
 import { PosternError } from '../base/errors.ts';
 import { hashedName } from '../base/hashed-name.ts';
-import { forXml } from '../base/presentable.ts';
+import { forXml, presentable } from '../base/presentable.ts';
 import type { OutgoingAlert } from '../dm/client-session.ts';
 import { AlertCode } from '../dm/status.ts';
 import type { DdfElement } from '../wire/syncml/ddf-builder.ts';
@@ -8,10 +8,20 @@ import { parseDdf, textOf } from '../wire/syncml/ddf-xml.ts';
 import { escapeXml } from '../wire/syncml/escape-xml.ts';
 import type { Alert } from '../wire/syncml/message.ts';
 import { isEpoch } from '../wire/tunnel/gateway-state.ts';
-import { type BootstrapOrigin, bootstrapOrigins, type GatewayMode, gatewayModes } from './device-record.ts';
+import {
+  type BootstrapOrigin,
+  bootstrapOrigins,
+  type DeviceState,
+  deviceStates,
+  type GatewayMode,
+  gatewayModes,
+} from './device-record.ts';
 import { nodeAt, type Vocabulary } from './vocabulary.ts';
 
-/** Why a device was detached: it left, it stopped answering, or it attached to another gateway. */
+/**
+ * Why a device was detached: it left, or it attached to another gateway. Postern 0.1.0 also detached a device that did not
+ * answer (`expired`); its alerts may still wait in an outbox, and a child gateway may be of that version.
+ */
 export type DetachReason = 'left' | 'expired' | 'moved';
 
 /** Content of the Device Attach Alert (GwMO section 8.4.2; the form of its data is ours, docs/bindings.md). */
@@ -42,6 +52,23 @@ export interface DeviceDetach {
   readonly sequence: number;
   readonly deviceId: string;
   readonly reason: DetachReason;
+  readonly via?: string;
+}
+
+/**
+ * Content of the Device Presence Alert: whether the gateway can reach an attached device. The alert is Postern's own
+ * (docs/gwmo.md), because GwMO has no state between attached and detached. `epoch`, `sequence` and `via` are as in
+ * `DeviceAttach`.
+ */
+export interface DevicePresence {
+  readonly epoch?: string;
+  readonly sequence: number;
+  readonly deviceId: string;
+  readonly state: DeviceState;
+  /** Why the device is unreachable, as one line for a person. */
+  readonly reason?: string;
+  /** As in the device's record. */
+  readonly lastSeen: number;
   readonly via?: string;
 }
 
@@ -100,6 +127,21 @@ export const deviceDetachAlert = (vocabulary: Vocabulary, detach: DeviceDetach) 
       DeviceID: detach.deviceId,
       Gateway: detach.via,
       Reason: detach.reason,
+    }),
+  );
+
+/** The alert that a device has become unreachable, or is reached again. */
+export const devicePresenceAlert = (vocabulary: Vocabulary, presence: DevicePresence) =>
+  generic(
+    vocabulary.alerts.DevicePresence,
+    recordUri(vocabulary, presence.deviceId),
+    write('DevicePresence', presence.sequence, {
+      Epoch: presence.epoch,
+      DeviceID: presence.deviceId,
+      Gateway: presence.via,
+      State: presence.state,
+      Reason: presence.reason,
+      LastSeen: new Date(presence.lastSeen).toISOString(),
     }),
   );
 
@@ -217,6 +259,37 @@ function epochIn(root: DdfElement): string | undefined {
 
 const isReason = (text: string | undefined): text is DetachReason =>
   text === 'left' || text === 'expired' || text === 'moved';
+
+/**
+ * Reads a Device Presence Alert.
+ * @throws {PosternError} `malformed`
+ */
+export function readDevicePresence(alert: Alert): DevicePresence {
+  const { root, sequence } = read(alert, 'DevicePresence');
+  const deviceId = textOf(root, 'DeviceID');
+  const state = textOf(root, 'State');
+  const lastSeen = Date.parse(textOf(root, 'LastSeen') ?? '');
+  if (!Number.isInteger(sequence) || !deviceId || !isState(state) || Number.isNaN(lastSeen))
+    throw new PosternError('malformed', 'not a Device Presence Alert');
+  const epoch = epochIn(root);
+  const reason = textOf(root, 'Reason');
+  const via = textOf(root, 'Gateway');
+  return {
+    ...(epoch !== undefined && { epoch }),
+    sequence,
+    deviceId,
+    state,
+    lastSeen,
+    ...(reason !== undefined && { reason: presentable(reason, reasonBytes) }),
+    ...(via !== undefined && { via }),
+  };
+}
+
+const isState = (text: string | undefined): text is DeviceState =>
+  deviceStates.some((state) => state === text);
+
+/** Most bytes of a reason that is read. */
+const reasonBytes = 512;
 
 /**
  * Reads a Location Update Alert.

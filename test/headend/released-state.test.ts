@@ -132,7 +132,7 @@ describe('the state of a head-end of Postern 0.1.0', () => {
     assert.equal(records.alerts(1)[0]?.number, 14, 'numbers go on');
   });
 
-  test('later steps add to it, and 0.1.0 finds its own state beside it', (t) => {
+  test('later steps add tables, and 0.1.0 finds a copy of its own state', (t) => {
     const file = releasedState(t, 'headend');
     const before = shapeOf(file);
     assert.deepEqual([before.version, before.applicationId], [releasedVersion, 0]);
@@ -171,6 +171,7 @@ test('a new state has only the tables of a head-end: those of 0.1.0 in their for
     'party',
     'pending_detach',
     'received_alert',
+    'unreachable',
   ]);
   assert.deepEqual([version, applicationId], [headendSchema.steps.length, 0x50734845]);
   assertReleasedTables(t, headendSchema, file);

@@ -5,6 +5,7 @@ import type { Epoch } from './epoch.ts';
 export const outboxKinds = [
   'device-attach',
   'device-detach',
+  'device-presence',
   'command-fanout',
   'device-trigger',
   'image-operation',

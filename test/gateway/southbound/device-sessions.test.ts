@@ -49,7 +49,12 @@ function startSessions() {
     vocabulary: ownVocabulary,
   });
   const { endpoint } = rig(() => undefined);
-  const local: LocalEndpoint = { address: '192.0.2.1', port: 5683, endpoint: () => endpoint };
+  const local: LocalEndpoint = {
+    address: '192.0.2.1',
+    port: 5683,
+    bound: '192.0.2.1',
+    endpoint: () => endpoint,
+  };
   const post = sessions.resource(local).methods.POST!;
   const send = async (sessionId: string, from: number) => {
     const remote = { address: '192.0.2.7', port: from, key: `192.0.2.7 ${from}` };

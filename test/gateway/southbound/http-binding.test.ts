@@ -11,6 +11,7 @@ import { verifyBootstrap } from '../../../src/wire/syncml/bootstrap-security.ts'
 import { decodeMessage, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
 import { decodeTnds } from '../../../src/wire/syncml/tnds.ts';
 import { Site, secrets } from '../../journeys/site.ts';
+import { LeapClock } from '../../leap-clock.ts';
 import { startAedes } from '../../peers/brokers.ts';
 import { selfSigned } from '../../peers/certificates.ts';
 import { StockClient } from '../../peers/stock-client.ts';
@@ -94,6 +95,27 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
         await site.headendEvents.until('alert.device-attach', { device: id, bootstrap: 'manual' });
         assert.equal(await client.session('6'), 200, 'and another one, which goes on with its nonces');
       });
+
+  // conforms: GW-6
+  test('a device over HTTP becomes unreachable after a long silence, and attached again with its next message', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const clock = new LeapClock();
+    const gateway = await site.gateway([], http(), true, { clock });
+    await using client = new StockClient({ ...stock, url: `${gateway.httpUrl}/funambol/dm` });
+    assert.equal(await client.session('1'), 200);
+    const lastSeen = () => gateway.devices()[0]?.lastSeen ?? 0;
+    const first = lastSeen();
+    // The watch finds the device at its next round.
+    await clock.leap(31_000);
+    const unreachable = site.gatewayEvents.next('device.unreachable', { device: id });
+    for (const hours of [4, 8, 24]) await clock.leap(hours * 3_600_000);
+    assert.equal((await unreachable).fields.reason, 'it comes over HTTP, and was silent for too long');
+    assert.equal(await client.session('2'), 200);
+    await site.gatewayEvents.until('device.reached', { device: id });
+    assert.ok(lastSeen() - first >= 36 * 3_600_000, 'any message counts');
+    assert.equal(site.gatewayEvents.count('device.attached'), 1);
+  });
 
   // conforms: PRO-20, PRO-21
   test('a client event alert gets 200; a generic alert of an unknown type gets 415 from the DM server', async () => {
