@@ -44,6 +44,7 @@ export const eventTable = {
   'coap.no-interface': warn<'wanted'>(),
   'coap.overload': warn<'working'>(),
   'coap.socket-error': warn<'address' | 'reason'>(),
+  'coap.watch-failed': warn<'reason'>(),
 
   // What becomes of a device: at the gateway, at the head-end, and as the reference device tells it.
   'device.account-dropped': warn<'device' | 'server'>(),
