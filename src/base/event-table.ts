@@ -49,6 +49,7 @@ export const eventTable = {
   // What becomes of a device: at the gateway, at the head-end, and as the reference device tells it.
   'device.account-dropped': warn<'device' | 'server'>(),
   'device.account-taken': info<'device' | 'gateway'>(),
+  'device.address-changed': info<'device' | 'address'>(),
   'device.attach-done': info<'device' | 'gateway'>(),
   'device.attach-failed': warn<'device' | 'reason', 'retryInSeconds', { code: string }>(),
   'device.attached': info<'device' | 'bootstrap', 'peer' | 'protocol' | 'via'>(),

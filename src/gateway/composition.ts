@@ -78,6 +78,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const addresses = new DeviceAddresses();
   const locator = new DeviceLocator({ network, addresses, inventory, entropy });
   const { uplink, parent } = uplinkOf({ config, accounts, locator, ...machine });
+  if (parent) network.onChange(() => parent.addressesChanged());
   const uplinkStatus = new UplinkStatus(clock, uplink);
 
   // Devices: which are attached, and how each is reached.

@@ -119,6 +119,11 @@ export class CoapNetwork implements AsyncDisposable {
     return this.#bindingTowards(remote, heardOn)?.endpoint;
   }
 
+  /** The local address of the endpoint that `towards` gives. */
+  addressTowards(remote: string, heardOn?: string): string | undefined {
+    return this.#bindingTowards(remote, heardOn)?.address;
+  }
+
   /**
    * URI of a path on this gateway: with the advertised address if there is one, else with the local address that suits
    * `remote`, as in `towards`. Without `remote`, with the first local address that other machines can reach.

@@ -70,6 +70,11 @@ export class DeviceLocator {
     return (await endpoint?.ping(known?.address ?? '', known?.port ?? 0, livenessTimeout)) ?? false;
   }
 
+  /** The local address from which `call` sends to an address; undefined when none suits. */
+  sourceTowards(address: string): string | undefined {
+    return this.#parts.network.addressTowards(address);
+  }
+
   /**
    * Sends a CoAP request from the local address that suits `address`.
    * @throws {PosternError} `unavailable` when no local address suits, else as `call` (wire/coap/blockwise-client.ts)
