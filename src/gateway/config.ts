@@ -11,6 +11,7 @@ import {
   text,
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
+import { isCoapUri } from '../wire/coap/uri.ts';
 
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
 /** A stock client may have a short secret. */
@@ -129,8 +130,8 @@ const gatewayTables = v.strictObject({
       v.strictObject({
         id: described(identifier, 'Name of the parent gateway'),
         uri: described(
-          v.pipe(v.string(), v.regex(/^coap:\/\/\S+$/, 'a URI such as coap://192.0.2.1:5683')),
-          'Address of the parent gateway',
+          v.pipe(v.string(), v.check(isCoapUri, 'a URI such as coap://192.0.2.1:5683')),
+          'Address of the parent gateway. A link-local address has its zone, as in `coap://[fe80::1%25eth0]:5683`',
         ),
         'factory-secret': described(secret, "Secret of this gateway for the parent's bootstrap server"),
       }),
