@@ -31,6 +31,8 @@ const namesOf = (file: string): unknown[] => {
 describe('two programs on one state file', () => {
   test('the second refuses and names the process of the first; a crash of the first frees the file', async (t) => {
     const file = freshState(t);
+    // The first process has nothing to write into the lock.
+    openDatabase(file, schema).close();
     const first = await holder(t, file, 'a');
     assert.throws(() => openDatabase(file, schema), {
       code: 'configuration',

@@ -171,14 +171,19 @@ describe('a gateway whose state is lost or taken back', { timeout: 120_000 }, ()
     await life.gateway.backUp(backup);
     const headend = await life.site.headend([]);
     await life.site.gatewayEvents.until('alert.delivered', { device: first });
+    const state = freshState(t);
+    const other = await life.attach(second, state);
+    await settled(life, headend);
+    await other[Symbol.asyncDispose]();
     await life.stop();
     restoreState(backup, life.file, [gatewaySchema]);
     const repeated = life.site.gatewayEvents.next('alert.delivered', { device: first });
     await life.start();
     await repeated;
     assert.equal(listed(headend, first), 1);
-    await life.attach(second, ':memory:');
-    assert.equal(listed(headend, second), 1, 'the next one has a number of the lost time, in a new epoch');
+    await life.attach(second, state);
+    await settled(life, headend);
+    assert.equal(listed(headend, second), 2, 'the next one has a number of the lost time, in a new epoch');
   });
 
   test('rolled back to the version before: what it reports with numbers that the later version has used is listed', async (t) => {
