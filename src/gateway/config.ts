@@ -274,7 +274,7 @@ const gatewayTables = v.strictObject({
       ),
       'device-expiry': described(
         v.optional(integerBetween(0, 31_536_000)),
-        'Seconds of silence after which a device is asked whether it is there; 0 means never. Without this key: 10 minutes for a child gateway, three periods of a device that comes by itself, else 4 hours, or 26 over HTTP. An LwM2M client is asked by its lifetime. A device that does not answer stays attached and is shown as unreachable',
+        'Seconds of silence after which a device is asked whether it is there; 0 means never. By default the time depends on the kind of device. LwM2M clients have their lifetimes instead. A device that does not answer is unreachable and stays attached',
       ),
       outbox: described(
         v.optional(integerBetween(1, 1_000_000), 10_000),
