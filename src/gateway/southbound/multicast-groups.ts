@@ -58,11 +58,16 @@ export class MulticastGroups {
   async update(locals: readonly LocalAddress[], port: number, kernel: KernelNetwork): Promise<void> {
     const wanted = wantedFor(locals);
     for (const key of this.#failures.keys()) if (!isOf(key, wanted)) this.#failures.delete(key);
-    for (const [bindTo, { socket }] of this.#sockets) if (!wanted.has(bindTo)) this.#drop(bindTo, socket);
+    for (const [bindTo, have] of this.#sockets) {
+      const want = wanted.get(bindTo);
+      // A dead membership has the index of its interface. If another interface has this index now, closing the socket
+      // ends the memberships of all sockets there. So it is closed before the next one joins.
+      if (!want || isDead(have, want, kernel)) this.#drop(bindTo, have.socket);
+    }
     for (const [bindTo, want] of wanted) {
       const have = this.#sockets.get(bindTo);
-      if (have && !this.#isDead(have, want, kernel)) this.#join(have, want);
-      else await this.#replace(bindTo, have, want, port);
+      if (have) this.#join(have, want);
+      else await this.#open(bindTo, want, port);
     }
   }
 
@@ -71,38 +76,21 @@ export class MulticastGroups {
     for (const [bindTo, { socket }] of this.#sockets) this.#drop(bindTo, socket);
   }
 
-  /** Whether the socket has a membership that is not wanted any more, or that the kernel has lost. */
-  #isDead({ joined }: GroupSocket, { family, group, members }: Wanted, kernel: KernelNetwork): boolean {
-    for (const [key, membership] of joined) {
-      const member = members.get(key);
-      if (!member) return true;
-      const listed = kernel.memberships[family];
-      if (!listed || member.index === undefined) continue;
-      const isListed = listed.has(membershipKey(member.index, group));
-      // A kernel that has never listed it does not list memberships of this kind.
-      if (membership.isListed && !isListed) return true;
-      membership.isListed ||= isListed;
-    }
-    return false;
-  }
-
-  /** The new socket joins before the old one is closed, so that the memberships that stay are never left. */
-  async #replace(bindTo: string, old: GroupSocket | undefined, want: Wanted, port: number): Promise<void> {
+  async #open(bindTo: string, want: Wanted, port: number): Promise<void> {
+    const { family, group, interfaceName } = want;
     try {
-      const socket = await boundSocket({ family: want.family, address: bindTo, port, reuseAddr: true });
-      const fresh: GroupSocket = { socket, joined: new Map() };
+      const socket = await boundSocket({ family, address: bindTo, port, reuseAddr: true });
       socket.on('message', (octets, { address, port: from }) =>
-        this.#parts.received({ octets, address, port: from }, want.interfaceName),
+        this.#parts.received({ octets, address, port: from }, interfaceName),
       );
       socket.on('error', () => this.#drop(bindTo, socket));
-      this.#join(fresh, want);
-      this.#sockets.set(bindTo, fresh);
       this.#failures.delete(bindTo);
+      const fresh: GroupSocket = { socket, joined: new Map() };
+      this.#sockets.set(bindTo, fresh);
+      this.#join(fresh, want);
     } catch (thrown) {
-      this.#sockets.delete(bindTo);
-      this.#failed(bindTo, want.group, want.interfaceName ?? '', reasonOf(thrown));
+      this.#failed(bindTo, group, interfaceName ?? '', reasonOf(thrown));
     }
-    old?.socket.close();
   }
 
   #join({ socket, joined }: GroupSocket, { group, members }: Wanted): void {
@@ -130,6 +118,21 @@ export class MulticastGroups {
     this.#sockets.delete(bindTo);
     socket.close();
   }
+}
+
+/** Whether a socket has a membership that is not wanted any more, or that the kernel has lost. */
+function isDead({ joined }: GroupSocket, { family, group, members }: Wanted, kernel: KernelNetwork): boolean {
+  for (const [key, membership] of joined) {
+    const member = members.get(key);
+    if (!member) return true;
+    const listed = kernel.memberships[family];
+    if (!listed || member.index === undefined) continue;
+    const isListed = listed.has(membershipKey(member.index, group));
+    // A kernel that has never listed it does not list memberships of this kind.
+    if (membership.isListed && !isListed) return true;
+    membership.isListed ||= isListed;
+  }
+  return false;
 }
 
 /** Whether a failure is about a socket or a membership that is still wanted. */
