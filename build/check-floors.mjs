@@ -1,7 +1,8 @@
 // Checks the rule of the house (docs/architecture.md). floors.json lists the floors of a folder from the lowest up. Several
 // folders may share a floor, and "." stands for the files of the folder itself. A file may import from its own folder and from
 // the floors below it, but not from a floor above and not from another folder on the same floor. Imports must not form a circle;
-// imports of types count as well. The folders of test/ must be those of src/.
+// imports of types count as well. Nothing in src/ may import from outside of src/. The folders of test/ must be those of src/, and
+// a test stands in one of them.
 // Usage: node build/check-floors.mjs [DIRECTORY with src/ and test/]
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, posix, relative } from 'node:path';
@@ -19,6 +20,7 @@ const testOnly = [
   'fuzz',
   'journeys',
   'peers',
+  'powercut',
   'vectors',
 ];
 
@@ -34,7 +36,7 @@ const floorOf = (folder, room) => house[folder].findIndex((rooms) => rooms.inclu
 
 /** Paths of the project's files that a file imports. */
 const importsOf = (file) =>
-  [...readFileSync(join(root, file), 'utf8').matchAll(/(?:from|import)\s*\(?\s*'(\.[^']+)'/g)].map(
+  [...readFileSync(join(root, file), 'utf8').matchAll(/(?:from|import)\s*\(?\s*['"`](\.[^'"`]+)['"`]/g)].map(
     ([, target]) => posix.join(dirname(file), target),
   );
 
@@ -43,6 +45,10 @@ const files = readdirSync(join(root, 'src'), { recursive: true })
   .filter((file) => file.endsWith('.ts'))
   .sort();
 const imports = new Map(files.map((file) => [file, importsOf(file)]));
+
+for (const [file, targets] of imports)
+  for (const target of targets)
+    if (!target.startsWith('src/')) offences.push(`${file} imports ${target}, which is not in src/`);
 
 for (const [folder, floors] of Object.entries(house)) {
   for (const room of floors.flat())
@@ -90,10 +96,11 @@ function circles() {
 }
 for (const circle of circles()) offences.push(`import each other in a circle: ${circle.sort().join(', ')}`);
 
-// The tests of a file are in the folder of the same name.
+// The tests of a file are in the folder of the same name. Only helpers stand directly in test/.
 for (const entry of readdirSync(join(root, 'test'), { recursive: true, withFileTypes: true })) {
-  if (!entry.isDirectory()) continue;
   const path = relative(join(root, 'test'), join(entry.parentPath, entry.name));
+  if (path === entry.name && path.endsWith('.test.ts')) offences.push(`test/${path} is in no folder`);
+  if (!entry.isDirectory()) continue;
   if (testOnly.includes(path.split('/')[0])) continue;
   if (!existsSync(join(root, 'src', path))) offences.push(`test/${path} has no counterpart in src/`);
 }

@@ -1,6 +1,9 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import type { Durability } from './durability.ts';
 import { asPosternError, PosternError } from './errors.ts';
+import type { Recovery } from './recover-state.ts';
+import type { StateCopies } from './state-copies.ts';
+import type { StateLock } from './state-lock.ts';
 
 /** Primary result codes of SQLite that speak of the disk: no memory, read only, I/O, corrupt, full, cannot open, not a database. */
 const storageCodes: ReadonlySet<number> = new Set([7, 8, 10, 11, 13, 14, 26]);
@@ -18,12 +21,25 @@ interface Level {
   readonly after: (() => void)[];
 }
 
+/** What belongs to a database that is a file. */
+export interface StateFile {
+  readonly durability: Durability;
+  /** Whether the disk has room again, after it was full. */
+  readonly hasRoom: () => boolean;
+  readonly lock: StateLock;
+  /** Copies of the file; undefined when the file cannot be copied. */
+  readonly copies: StateCopies | undefined;
+  /** What was done at the opening because the file was damaged or lost. */
+  readonly recovery: Recovery | undefined;
+}
+
 /**
  * The database of a party: SQLite with one unit of work. What a transaction changes in memory goes back with it. What was
  * committed is durable when `settled` resolves.
  */
 export class Database implements AsyncDisposable {
   readonly #sqlite: DatabaseSync;
+  readonly #file: StateFile | undefined;
   readonly #durability: Durability | undefined;
   readonly #hasRoom: () => boolean;
   readonly #statements = new Map<string, StatementSync>();
@@ -31,14 +47,17 @@ export class Database implements AsyncDisposable {
   #fault: PosternError | undefined;
   #faultChanged: (fault: PosternError | undefined) => void = () => {};
 
-  /**
-   * @param durability none for a database in memory
-   * @param hasRoom whether the disk has room again, after it was full
-   */
-  constructor(sqlite: DatabaseSync, durability?: Durability, hasRoom: () => boolean = () => true) {
+  /** @param file none for a database in memory */
+  constructor(sqlite: DatabaseSync, file?: StateFile) {
     this.#sqlite = sqlite;
-    this.#durability = durability;
-    this.#hasRoom = hasRoom;
+    this.#file = file;
+    this.#durability = file?.durability;
+    this.#hasRoom = file?.hasRoom ?? (() => true);
+  }
+
+  /** The file of the database: undefined for one in memory. */
+  get file(): Pick<StateFile, 'lock' | 'copies' | 'recovery'> | undefined {
+    return this.#file;
   }
 
   /** Why the last write failed. Undefined when it did not. */
@@ -138,9 +157,12 @@ export class Database implements AsyncDisposable {
 
   /** Waits for what is under way, and closes the file: at once when nothing is. */
   async close(): Promise<void> {
-    for (let wait = this.#durability?.underWay; wait; wait = this.#durability?.underWay) await wait;
+    this.#file?.copies?.stop();
+    const underWay = () => this.#durability?.underWay ?? this.#file?.copies?.underWay;
+    for (let wait = underWay(); wait; wait = underWay()) await wait;
     this.#durability?.stop();
     this.#sqlite.close();
+    this.#file?.lock.close();
   }
 
   /** A statement whose writes are noticed, and whose errors are told apart. */

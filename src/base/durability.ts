@@ -61,6 +61,11 @@ export class Durability {
     this.#committed++;
   }
 
+  /** Number of transactions so far. */
+  get commits(): number {
+    return this.#committed;
+  }
+
   get isSettled(): boolean {
     return this.#durable === this.#committed;
   }

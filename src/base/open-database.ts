@@ -5,68 +5,91 @@ import { Database } from './database.ts';
 import { Durability, logBytes } from './durability.ts';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
+import { copyOf, openSound, partial } from './recover-state.ts';
+import { StateCopies } from './state-copies.ts';
+import { StateLock } from './state-lock.ts';
+import { checkParty, checkSound, forgetEpoch, pragma, type Schema } from './state-schema.ts';
 
-/** The tables of one party, as the steps that build them. */
-export interface Schema {
-  /** Name of the party in error messages, such as `gateway`. */
-  readonly party: string;
-  /** Marks a file as the state of this party (PRAGMA application_id). */
-  readonly applicationId: number;
-  /** SQL, one step for each version of the schema. A released step never changes. */
-  readonly steps: readonly string[];
-}
+export type { Schema };
 
 /**
  * Opens the file that holds all durable state of a party, and brings its tables up to date. A committed transaction
- * survives a power cut once `Database.settled` has resolved. The state of `:memory:` lives as long as the process.
- * @throws {PosternError} `configuration` when the file cannot be used, is of a later version, or belongs to another
- * party
+ * survives a power cut once `Database.settled` has resolved. No other process can open the file until the database is
+ * closed. A damaged file is replaced by the last good state: see `Database.recovery`. The state of `:memory:` lives as long
+ * as the process.
+ * @throws {PosternError} `configuration` when the file cannot be used, is used by another process, is of a later version,
+ * or belongs to another party
  */
 export function openDatabase(file: string, schema: Schema): Database {
-  let database: DatabaseSync | undefined;
+  let lock: StateLock | undefined;
   try {
-    const isFile = file !== ':memory:';
-    const isNew = isFile && !existsSync(file);
-    if (isFile) {
-      mkdirSync(dirname(file), { recursive: true });
-      goBack(file, schema);
-    }
-    database = new DatabaseSync(file);
-    let ownsFile = false;
-    try {
-      // Nothing is written before this check: the file may belong to somebody else.
-      checkParty(database, schema);
-    } catch (cause) {
-      if (!isFile || (cause as { errcode?: number }).errcode !== noRoomForIndex) throw cause;
-      // On a full disk there is no room for the index of the write-ahead log. It is kept in memory instead, which wants the
-      // file for this connection alone.
-      database.close();
-      database = new DatabaseSync(file);
-      database.exec('PRAGMA locking_mode = EXCLUSIVE');
-      checkParty(database, schema);
-      ownsFile = true;
-    }
-    // The file holds secrets.
-    if (isFile) chmodSync(file, 0o600);
-    // NORMAL: a commit does not wait for the disk. `Durability` waits, and has checkpoints made.
-    database.exec(
-      'PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = ON',
-    );
-    database.exec(`PRAGMA journal_size_limit = ${logBytes.growth}`);
-    migrate(database, file, schema);
-    if (isNew) syncFolder(dirname(file));
-    const opened = database;
-    const checkpoint = () => opened.exec('PRAGMA wal_checkpoint(PASSIVE)');
-    if (!isFile) return new Database(opened);
+    if (file === ':memory:') return new Database(openFile(file, schema).sqlite);
+    mkdirSync(dirname(file), { recursive: true });
+    lock = new StateLock(file);
+    const wasOurs = lock.party === schema.applicationId;
+    const { opened, recovery } = openSound(file, schema, wasOurs, () => openFile(file, schema));
+    const { sqlite, ownsFile } = opened;
+    if (!wasOurs) lock.party = schema.applicationId;
+    const checkpoint = () => sqlite.exec('PRAGMA wal_checkpoint(PASSIVE)');
     const hasRoom = () => {
       const { bavail, bsize } = statfsSync(dirname(file));
       return bavail * bsize >= roomWanted;
     };
-    return new Database(opened, new Durability(file, checkpoint, ownsFile), hasRoom);
+    const durability = new Durability(file, checkpoint, ownsFile);
+    // A file that this connection has for itself cannot be copied by another one.
+    const copies = ownsFile ? undefined : new StateCopies(file, () => durability.commits);
+    return new Database(sqlite, { durability, hasRoom, lock, copies, recovery });
   } catch (cause) {
-    database?.close();
+    lock?.close();
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new PosternError('configuration', `the state file ${file} cannot be used: ${why}`, { cause });
+  }
+}
+
+/** Opens the file and closes it again when that fails. `ownsFile`: no other connection can open it. */
+function openFile(file: string, schema: Schema): { sqlite: DatabaseSync; ownsFile: boolean } {
+  const isFile = file !== ':memory:';
+  const isNew = isFile && !existsSync(file);
+  const ownsFile = isFile && !isNew && !checkUntouched(file, schema);
+  if (isFile && !ownsFile) goBack(file, schema);
+  const sqlite = new DatabaseSync(file);
+  try {
+    if (ownsFile) {
+      sqlite.exec('PRAGMA locking_mode = EXCLUSIVE');
+      checkParty(sqlite, schema);
+      checkSound(sqlite);
+    }
+    // The file holds secrets.
+    if (isFile) chmodSync(file, 0o600);
+    // NORMAL: a commit does not wait for the disk. `Durability` waits, and has checkpoints made.
+    sqlite.exec(
+      'PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = ON',
+    );
+    sqlite.exec(`PRAGMA journal_size_limit = ${logBytes.growth}`);
+    migrate(sqlite, file, schema);
+    if (isNew) syncFolder(dirname(file));
+    return { sqlite, ownsFile };
+  } catch (thrown) {
+    sqlite.close();
+    throw thrown;
+  }
+}
+
+/**
+ * Checks a file by a connection that cannot write. The file may belong to somebody else; and a connection that can write
+ * moves the write-ahead log into the file when it is closed, which destroys the file when that log is not its own. Returns
+ * false when the file cannot be read in this way: on a full disk there is no room for the index of the write-ahead log. The
+ * index is then kept in memory, which wants the file for one connection alone.
+ */
+function checkUntouched(file: string, schema: Schema): boolean {
+  try {
+    using reader = new DatabaseSync(file, { readOnly: true });
+    checkParty(reader, schema);
+    checkSound(reader);
+    return true;
+  } catch (thrown) {
+    if ((thrown as { errcode?: number }).errcode !== noRoomForIndex) throw thrown;
+    return false;
   }
 }
 
@@ -75,24 +98,6 @@ const roomWanted = 256 * 1024;
 
 /** SQLITE_IOERR_SHMSIZE. */
 const noRoomForIndex = 10 | (19 << 8);
-
-const pragma = (database: DatabaseSync, name: 'application_id' | 'user_version'): number =>
-  Number(database.prepare(`PRAGMA ${name}`).get()?.[name]);
-
-/**
- * Refuses the file of another party or program. Files of version 0.1.0 have no mark; they hold the tables of all parties
- * and are accepted.
- */
-function checkParty(database: DatabaseSync, { party, applicationId }: Schema): void {
-  const found = pragma(database, 'application_id');
-  if (found === applicationId) return;
-  const isReleased = found === 0 && pragma(database, 'user_version') > 0;
-  const isEmpty = found === 0 && !database.prepare('SELECT 1 FROM sqlite_schema').get();
-  if (!isReleased && !isEmpty) throw new Error(`it is not the state of a ${party} but of another program`);
-}
-
-/** The copy of the state file from before its migration from this version. */
-const copyOf = (file: string, version: number): string => `${file}.version-${version}`;
 
 /**
  * Restores the copy that was made before a migration, when the file has been migrated by a later program. This is the
@@ -125,9 +130,6 @@ export function dropCopies(file: string, { steps }: Schema): void {
     for (const end of ['', partial]) rmSync(copyOf(file, at + 1) + end, { force: true });
 }
 
-/** Ends the name of a copy that is not complete. */
-const partial = '.part';
-
 /**
  * Marks a new file as the state of this party, and runs the steps that the file lacks, all in one transaction. A file
  * with tables is copied first, for `goBack`.
@@ -144,6 +146,8 @@ function migrate(database: DatabaseSync, file: string, { applicationId, steps }:
   for (const step of steps.slice(version)) database.exec(step);
   database.exec(`PRAGMA user_version = ${steps.length}`);
   database.exec('COMMIT');
+  // From now on, a state file without tables was damaged.
+  if (version === 0) database.exec('PRAGMA wal_checkpoint(TRUNCATE)');
 }
 
 /** The copy is complete and on the disk when this returns, so a migration that follows can be taken back. */
@@ -153,6 +157,10 @@ function keepCopy(database: DatabaseSync, copy: string): void {
   // SQLite takes an empty file. One that SQLite makes could be read by other users.
   writeFileSync(part, '', { mode: 0o600 });
   database.prepare('VACUUM INTO ?').run(part);
+  {
+    using made = new DatabaseSync(part);
+    forgetEpoch(made);
+  }
   // VACUUM INTO does not sync what it writes.
   syncFile(part);
   renameSync(part, copy);

@@ -61,6 +61,7 @@ All keys are in docs/configuration.md.`,
     };
     await using admin = new AdminApi(config.gateway['admin-socket'] ?? defaultSocket(), views, {
       '/update': (body) => running.firmware.install(body),
+      '/backup': (body) => running.backUp((body as { target?: unknown } | null)?.target),
     });
     // Devices are served first; the admin API can wait.
     await running.start();

@@ -17,18 +17,33 @@ ${common}`,
   async run({ socket = defaultSocket(), json }) {
     const found = (await askGateway(String(socket), '/status')) as GatewayStatus;
     if (json) return console.log(JSON.stringify(found, null, 2));
-    const { gateway, software, uplink, coap, devices, outbox, sessions, budget, memory, counts, fault } =
-      found;
+    const {
+      gateway,
+      software,
+      uplink,
+      coap,
+      devices,
+      outbox,
+      sessions,
+      budget,
+      memory,
+      counts,
+      fault,
+      recovery,
+    } = found;
     const rows = [
       ['gateway', `${gateway}, Postern ${software}`],
       ['uplink', `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (${uplink.protocol})`],
       ['coap', `port ${coap.port} at ${coap.addresses.join(', ') || 'no address'}`],
       ['security', coap.security],
-      ['devices', `${devices.attached} attached; limit ${devices.limit}`],
+      ['devices', `${devices.attached} attached, ${devices.unreachable} unreachable; limit ${devices.limit}`],
       [
         'outbox',
         `${outbox.waiting} alerts waiting, ${outbox.dropped} dropped, ${outbox.undeliverable} undeliverable; limit ${outbox.limit}`,
       ],
+      ...(recovery === undefined
+        ? []
+        : [['recovery', `${recovery.reason}; uses ${recovery.used ?? 'a new state'}`]]),
       ...(fault === undefined ? [] : [['state', `NOT WRITABLE: ${fault}`]]),
       ...(budget ? trafficRows(budget) : []),
       ['sessions', String(sessions)],

@@ -40,6 +40,7 @@ import type { Reports, ResultKind } from './northbound/reports.ts';
 import type { Associations } from './southbound/associations.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import { imagePath, versionPath } from './southbound/image-resource.ts';
+import { shownRecords } from './southbound/presence.ts';
 import type { GatewayState } from './state.ts';
 import { type CampaignKind, Campaigns } from './store/campaigns.ts';
 import { ImageFiles } from './store/image-files.ts';
@@ -81,7 +82,7 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
     this.#parts = parts;
     this.#files = new ImageFiles(parts.images.directory);
     const { vocabulary, expected, associations, management, delegation } = parts;
-    const { inventory } = parts.state;
+    const inventory = shownRecords(parts.state.inventory);
     const groups = this.#stored('GwDeviceInventory', gwDeviceInventory);
     const choice: TargetChoice = {
       records: () => inventory.values(),

@@ -1,5 +1,6 @@
 import type { Clock } from '../base/clock.ts';
 import type { Database } from '../base/database.ts';
+import type { Entropy } from '../base/entropy.ts';
 import { openDatabase } from '../base/open-database.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
@@ -8,6 +9,7 @@ import { gwConfig } from '../mo/gw-config.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { GatewayConfig } from './config.ts';
 import { Credentials } from './store/credentials.ts';
+import { Epoch } from './store/epoch.ts';
 import { Inventory } from './store/inventory.ts';
 import { Outbox } from './store/outbox.ts';
 import { Registrations } from './store/registrations.ts';
@@ -18,6 +20,7 @@ export interface GatewayState {
   readonly database: Database;
   readonly inventory: Inventory;
   readonly credentials: Credentials;
+  readonly epoch: Epoch;
   readonly outbox: Outbox;
   readonly nodes: Nodes;
   readonly accounts: Accounts;
@@ -29,15 +32,22 @@ export interface GatewayState {
 }
 
 /** @throws {PosternError} `configuration` when the file cannot be used */
-export function openState(config: GatewayConfig, vocabulary: Vocabulary, clock: Clock): GatewayState {
+export function openState(
+  config: GatewayConfig,
+  vocabulary: Vocabulary,
+  clock: Clock,
+  entropy: Entropy,
+): GatewayState {
   const database = openDatabase(config.gateway.state, gatewaySchema);
   const nodes = new Nodes(database);
-  const outbox = new Outbox(database, config.limits.outbox);
+  const epoch = new Epoch(database, entropy);
+  const outbox = new Outbox(database, config.limits.outbox, epoch);
   const unreadable = outbox.unreadable();
   return {
     database,
     inventory: new Inventory(database, config.limits.devices, unreadable),
     credentials: new Credentials(database, config.limits.devices, unreadable),
+    epoch,
     outbox,
     nodes,
     accounts: new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock })),

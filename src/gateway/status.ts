@@ -1,5 +1,6 @@
 import { freemem } from 'node:os';
 import type { EventCounter } from '../base/events.ts';
+import type { Recovery } from '../base/recover-state.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from './config.ts';
 import { lwm2mWarning } from './lwm2m-service.ts';
@@ -7,6 +8,7 @@ import type { BudgetView, DataBudget } from './northbound/data-budget.ts';
 import type { Uplink } from './northbound/uplink.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
+import { shownRecords } from './southbound/presence.ts';
 import type { GatewayState } from './state.ts';
 
 /** How a gateway stands, for people and programs that ask it. */
@@ -15,7 +17,8 @@ export interface GatewayStatus {
   readonly software: string;
   readonly uplink: { readonly connected: boolean; readonly url: string; readonly protocol: string };
   readonly coap: { readonly port: number; readonly addresses: readonly string[]; readonly security: string };
-  readonly devices: { readonly attached: number; readonly limit: number };
+  /** `unreachable`: how many of the attached ones do not answer. */
+  readonly devices: { readonly attached: number; readonly unreachable: number; readonly limit: number };
   readonly outbox: {
     readonly waiting: number;
     readonly limit: number;
@@ -23,6 +26,8 @@ export interface GatewayStatus {
     /** Alerts that cannot be delivered and are kept. */
     readonly undeliverable: number;
   };
+  /** What was done because the state was damaged or lost at this start; absent when it was whole. */
+  readonly recovery?: Recovery;
   /** Why the state cannot be written; absent while it can. */
   readonly fault?: string;
   readonly sessions: number;
@@ -67,13 +72,19 @@ export function statusOf({
       addresses: network.addresses.map(({ address }) => address),
       security: lwm2m ? `${plainWarning}; ${lwm2mWarning}` : plainWarning,
     },
-    devices: { attached: inventory.size, limit: limits.devices },
+    devices: {
+      attached: inventory.size,
+      unreachable: [...shownRecords(inventory).values()].filter(({ state }) => state === 'unreachable')
+        .length,
+      limit: limits.devices,
+    },
     outbox: {
       waiting: outbox.size,
       limit: outbox.limit,
       dropped: outbox.dropped,
       undeliverable: outbox.undeliverable,
     },
+    ...(state.database.file?.recovery && { recovery: state.database.file.recovery }),
     ...(state.database.fault && { fault: state.database.fault.message }),
     sessions: sessions.size,
     ...(config.mqtt && { budget: budget.view() }),

@@ -17,6 +17,8 @@ export interface GatewayUplinkParts {
   readonly config: GatewayConfig;
   readonly accounts: Accounts;
   readonly locator: DeviceLocator;
+  /** Epoch of the gateway's alerts, which a broker's retained state tells. */
+  readonly epoch: string;
   readonly budget: DataBudget;
   readonly clock: Clock;
   readonly entropy: Entropy;
@@ -36,7 +38,7 @@ export interface GatewayUplink {
  * @throws {PosternError} `configuration` when it names none
  */
 export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
-  const { config, accounts, locator, budget, ...surroundings } = parts;
+  const { config, accounts, locator, epoch, budget, ...surroundings } = parts;
   const gatewayId = config.gateway.id;
   const timeout = config.tunnel.timeout * 1000;
   if (config.parent) {
@@ -49,6 +51,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
         factorySecret,
         accounts,
         call: (...args) => locator.call(...args),
+        sourceTowards: (address) => locator.sourceTowards(address),
         ...surroundings,
       },
       timeout,
@@ -58,7 +61,10 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
   if (!config.mqtt) throw new PosternError('configuration', 'mqtt: this table is needed');
   const settings = mqttSettings(config.mqtt);
   const traffic = new UplinkTraffic(budget, surroundings.clock);
-  const upstream = new Upstream({ gatewayId, settings, softwareVersion, traffic, ...surroundings }, timeout);
+  const upstream = new Upstream(
+    { gatewayId, settings, softwareVersion, epoch, traffic, ...surroundings },
+    timeout,
+  );
   const uplink = new MeteredUplink(upstream, budget, traffic);
   const reporting = {
     request: (...args: Parameters<Uplink['request']>) => uplink.request(...args),

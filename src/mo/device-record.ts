@@ -4,8 +4,11 @@ export type GatewayMode = (typeof GatewayMode)[keyof typeof GatewayMode];
 /** All modes, in the order of the codes in the vocabulary. */
 export const gatewayModes = Object.values(GatewayMode);
 
-/** A detached device has no record. */
-export const deviceStates = ['attached'] as const;
+/**
+ * States of a device. `unreachable`: the device is still attached, but it did not answer when it was asked, or it was
+ * silent for too long. It is `attached` again when the gateway hears from it. A detached device has no record.
+ */
+export const deviceStates = ['attached', 'unreachable'] as const;
 export type DeviceState = (typeof deviceStates)[number];
 
 /**
@@ -23,17 +26,25 @@ export type Protocol = (typeof protocols)[number];
 export interface DeviceRecord {
   readonly deviceId: string;
   readonly state: DeviceState;
+  /** Why the device is `unreachable`, as one line for a person. */
+  readonly reason?: string;
   readonly mode: GatewayMode;
   readonly origin: BootstrapOrigin;
   /** URI of the address from which the device was last heard. */
   readonly address: string;
-  /** When the device was last heard: milliseconds since 1970 by the gateway's clock. */
+  /** Local IP address, with its zone, of the socket on which the device was heard last; only over CoAP. */
+  readonly heardOn?: string;
+  /**
+   * When the device last sent a message that proved who it is: milliseconds since 1970 by the gateway's clock.
+   */
   readonly lastSeen: number;
   readonly manufacturer?: string;
   readonly model?: string;
   readonly firmware?: string;
   /** DevDetail/DevTyp of the device. */
   readonly deviceType?: string;
+  /** Serial number, as an LwM2M client says it. */
+  readonly serial?: string;
   readonly protocol: Protocol;
   /** Whether the device is a child DM Gateway (GwMO 1.1). */
   readonly isGateway: boolean;

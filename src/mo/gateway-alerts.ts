@@ -1,21 +1,37 @@
 import { PosternError } from '../base/errors.ts';
 import { hashedName } from '../base/hashed-name.ts';
-import { forXml } from '../base/presentable.ts';
+import { forXml, presentable } from '../base/presentable.ts';
 import type { OutgoingAlert } from '../dm/client-session.ts';
 import { AlertCode } from '../dm/status.ts';
 import type { DdfElement } from '../wire/syncml/ddf-builder.ts';
 import { parseDdf, textOf } from '../wire/syncml/ddf-xml.ts';
 import { escapeXml } from '../wire/syncml/escape-xml.ts';
 import type { Alert } from '../wire/syncml/message.ts';
-import { type BootstrapOrigin, bootstrapOrigins, type GatewayMode, gatewayModes } from './device-record.ts';
+import { isEpoch } from '../wire/tunnel/gateway-state.ts';
+import {
+  type BootstrapOrigin,
+  bootstrapOrigins,
+  type DeviceState,
+  deviceStates,
+  type GatewayMode,
+  gatewayModes,
+} from './device-record.ts';
 import { nodeAt, type Vocabulary } from './vocabulary.ts';
 
-/** Why a device was detached: it left, it stopped answering, or it attached to another gateway. */
+/**
+ * Why a device was detached: it left, or it attached to another gateway. Postern 0.1.0 also detached a device that did not
+ * answer (`expired`); its alerts may still wait in an outbox, and a child gateway may be of that version.
+ */
 export type DetachReason = 'left' | 'expired' | 'moved';
 
 /** Content of the Device Attach Alert (GwMO section 8.4.2; the form of its data is ours, docs/bindings.md). */
 export interface DeviceAttach {
-  /** Rises with each alert of a gateway. A number that was received before means the same event. */
+  /**
+   * Changes when the gateway's state was lost or went back in time. Absent in alerts of version 0.1.0, which are an epoch of
+   * their own.
+   */
+  readonly epoch?: string;
+  /** Rises with each alert of an epoch. A number that was received before means the same event. */
   readonly sequence: number;
   readonly deviceId: string;
   readonly mode: GatewayMode;
@@ -30,11 +46,29 @@ export interface DeviceAttach {
   readonly model?: string;
 }
 
-/** Content of the Device Detach Alert. `sequence` and `via` are as in `DeviceAttach`. */
+/** Content of the Device Detach Alert. `epoch`, `sequence` and `via` are as in `DeviceAttach`. */
 export interface DeviceDetach {
+  readonly epoch?: string;
   readonly sequence: number;
   readonly deviceId: string;
   readonly reason: DetachReason;
+  readonly via?: string;
+}
+
+/**
+ * Content of the Device Presence Alert: whether the gateway can reach an attached device. The alert is Postern's own
+ * (docs/gwmo.md), because GwMO has no state between attached and detached. `epoch`, `sequence` and `via` are as in
+ * `DeviceAttach`.
+ */
+export interface DevicePresence {
+  readonly epoch?: string;
+  readonly sequence: number;
+  readonly deviceId: string;
+  readonly state: DeviceState;
+  /** Why the device is unreachable, as one line for a person. */
+  readonly reason?: string;
+  /** As in the device's record. */
+  readonly lastSeen: number;
   readonly via?: string;
 }
 
@@ -72,6 +106,7 @@ export const deviceAttachAlert = (vocabulary: Vocabulary, attach: DeviceAttach) 
     vocabulary.alerts.DeviceAttach,
     recordUri(vocabulary, attach.deviceId),
     write('DeviceAttach', attach.sequence, {
+      Epoch: attach.epoch,
       DeviceID: attach.deviceId,
       Mode: String(vocabulary.modes[attach.mode]),
       ComponentType: attach.isGateway ? String(vocabulary.componentTypes[1]) : undefined,
@@ -88,9 +123,25 @@ export const deviceDetachAlert = (vocabulary: Vocabulary, detach: DeviceDetach) 
     vocabulary.alerts.DeviceDetach,
     recordUri(vocabulary, detach.deviceId),
     write('DeviceDetach', detach.sequence, {
+      Epoch: detach.epoch,
       DeviceID: detach.deviceId,
       Gateway: detach.via,
       Reason: detach.reason,
+    }),
+  );
+
+/** The alert that a device has become unreachable, or is reached again. */
+export const devicePresenceAlert = (vocabulary: Vocabulary, presence: DevicePresence) =>
+  generic(
+    vocabulary.alerts.DevicePresence,
+    recordUri(vocabulary, presence.deviceId),
+    write('DevicePresence', presence.sequence, {
+      Epoch: presence.epoch,
+      DeviceID: presence.deviceId,
+      Gateway: presence.via,
+      State: presence.state,
+      Reason: presence.reason,
+      LastSeen: new Date(presence.lastSeen).toISOString(),
     }),
   );
 
@@ -158,10 +209,12 @@ export function readDeviceAttach({ modes, componentTypes }: Vocabulary, alert: A
   const bootstrap = textOf(root, 'Bootstrap');
   if (!Number.isInteger(sequence) || !deviceId || mode === undefined)
     throw new PosternError('malformed', 'not a Device Attach Alert');
+  const epoch = epochIn(root);
   const manufacturer = textOf(root, 'Man');
   const model = textOf(root, 'Mod');
   const via = textOf(root, 'Gateway');
   return {
+    ...(epoch !== undefined && { epoch }),
     sequence,
     deviceId,
     mode,
@@ -185,12 +238,58 @@ export function readDeviceDetach(alert: Alert): DeviceDetach {
   const reason = textOf(root, 'Reason');
   if (!Number.isInteger(sequence) || !deviceId || !isReason(reason))
     throw new PosternError('malformed', 'not a Device Detach Alert');
+  const epoch = epochIn(root);
   const via = textOf(root, 'Gateway');
-  return { sequence, deviceId, reason, ...(via !== undefined && { via }) };
+  return {
+    ...(epoch !== undefined && { epoch }),
+    sequence,
+    deviceId,
+    reason,
+    ...(via !== undefined && { via }),
+  };
+}
+
+/** @throws {PosternError} `malformed` */
+function epochIn(root: DdfElement): string | undefined {
+  const epoch = textOf(root, 'Epoch');
+  if (epoch !== undefined && !isEpoch(epoch))
+    throw new PosternError('malformed', 'an epoch has at most 32 letters and digits');
+  return epoch;
 }
 
 const isReason = (text: string | undefined): text is DetachReason =>
   text === 'left' || text === 'expired' || text === 'moved';
+
+/**
+ * Reads a Device Presence Alert.
+ * @throws {PosternError} `malformed`
+ */
+export function readDevicePresence(alert: Alert): DevicePresence {
+  const { root, sequence } = read(alert, 'DevicePresence');
+  const deviceId = textOf(root, 'DeviceID');
+  const state = textOf(root, 'State');
+  const lastSeen = Date.parse(textOf(root, 'LastSeen') ?? '');
+  if (!Number.isInteger(sequence) || !deviceId || !isState(state) || Number.isNaN(lastSeen))
+    throw new PosternError('malformed', 'not a Device Presence Alert');
+  const epoch = epochIn(root);
+  const reason = textOf(root, 'Reason');
+  const via = textOf(root, 'Gateway');
+  return {
+    ...(epoch !== undefined && { epoch }),
+    sequence,
+    deviceId,
+    state,
+    lastSeen,
+    ...(reason !== undefined && { reason: presentable(reason, reasonBytes) }),
+    ...(via !== undefined && { via }),
+  };
+}
+
+const isState = (text: string | undefined): text is DeviceState =>
+  deviceStates.some((state) => state === text);
+
+/** Most bytes of a reason that is read. */
+const reasonBytes = 512;
 
 /**
  * Reads a Location Update Alert.

@@ -21,6 +21,11 @@ export const gwConfig: ManagementObject = {
     SupportedModes: leaf('chr', ['Get'], 'Modes that the gateway can work in, separated by commas'),
     AttachAlert: leaf('bool', ['Get', 'Replace'], 'Whether a Device Attach Alert is sent'),
     DetachAlert: leaf('bool', ['Get', 'Replace'], 'Whether a Device Detach Alert is sent'),
+    PresenceAlert: leaf(
+      'bool',
+      ['Get', 'Replace'],
+      'Whether a Device Presence Alert is sent when a device becomes unreachable, and when it is reached again',
+    ),
     BootstrapMethods: leaf(
       'int',
       ['Get'],
@@ -65,6 +70,7 @@ export const gwConfigFacts = ({ modes }: Vocabulary, maxEndDevices: number): rea
 export const gwConfigDefaults: readonly TndsNode[] = [
   { name: 'AttachAlert', format: 'bool', value: 'true' },
   { name: 'DetachAlert', format: 'bool', value: 'true' },
+  { name: 'PresenceAlert', format: 'bool', value: 'true' },
 ];
 
 /** The data budget as the configuration gives it, in kilobytes. `DataUsed` is computed when it is read. */

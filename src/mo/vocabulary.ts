@@ -32,6 +32,7 @@ export type GatewayObject = (typeof gatewayObjects)[number];
 export const gatewayAlerts = [
   'DeviceAttach',
   'DeviceDetach',
+  'DevicePresence',
   'LocationUpdate',
   'CommandFanout',
   'DeviceTrigger',
@@ -54,6 +55,7 @@ export const ownVocabulary: Vocabulary = {
   alerts: {
     DeviceAttach: alert('DeviceAttach'),
     DeviceDetach: alert('DeviceDetach'),
+    DevicePresence: alert('DevicePresence'),
     LocationUpdate: alert('LocationUpdate'),
     CommandFanout: alert('CommandFanout'),
     DeviceTrigger: alert('DeviceTrigger'),

@@ -28,10 +28,14 @@ function add(file: string, versions: number, name: string): void {
   database.close();
 }
 
-const filesBeside = (file: string): string[] => readdirSync(dirname(file)).sort();
+/** The lock, which each start makes, aside. */
+const filesBeside = (file: string): string[] =>
+  readdirSync(dirname(file))
+    .filter((name) => name !== 'state.db.lock')
+    .sort();
 
-describe('whose state it is', () => {
-  test('a file of another party is refused by name, and not touched', (t) => {
+describe('the party of a state file', () => {
+  test('a file of another party is refused and not changed', (t) => {
     const file = freshState(t);
     openDatabase(file, { ...smallSchema(2), party: 'gadget', applicationId: 0x47616467 }).close();
     const before = readFileSync(file);
@@ -42,7 +46,7 @@ describe('whose state it is', () => {
     assert.deepEqual(readFileSync(file), before);
   });
 
-  test('so is a database of another program that knows nothing of versions', (t) => {
+  test('a database of another program without a version is refused and not changed', (t) => {
     const file = freshState(t);
     {
       using database = new DatabaseSync(file);
@@ -53,7 +57,7 @@ describe('whose state it is', () => {
     assert.deepEqual(readFileSync(file), before);
   });
 
-  test('a copy of an own earlier state never takes the place of a later state of another party', (t) => {
+  test('a copy of an earlier own state does not replace a later state of another party', (t) => {
     const file = freshState(t);
     openDatabase(file, { ...smallSchema(4), party: 'gadget', applicationId: 0x47616467 }).close();
     copyFileSync(file, `${file}.version-2`);
@@ -72,7 +76,7 @@ describe('whose state it is', () => {
 });
 
 describe('copies that migrations make', () => {
-  test('only their owner reads them, and what a power cut left of one is replaced', (t) => {
+  test('a copy is readable by its owner only, and replaces an incomplete copy of an earlier start', (t) => {
     const file = freshState(t);
     add(file, 1, 'a');
     writeFileSync(`${file}.version-1.part`, 'half of a copy');
@@ -81,7 +85,7 @@ describe('copies that migrations make', () => {
     assert.deepEqual(filesBeside(file), ['state.db', 'state.db.version-1']);
   });
 
-  test('all of them go when the program has proved healthy', (t) => {
+  test('all copies are deleted when the program has proved healthy', (t) => {
     const file = freshState(t);
     for (const versions of [1, 2, 4]) add(file, versions, String(versions));
     writeFileSync(`${file}.version-2.part`, 'half of a copy');
@@ -99,7 +103,7 @@ describe('copies that migrations make', () => {
     assert.deepEqual([shapeOf(file).version, existsSync(`${file}.version-1`)], [4, true]);
   });
 
-  test('a step that fails leaves the version that was there', (t) => {
+  test('a step that fails leaves the earlier version unchanged', (t) => {
     const file = freshState(t);
     add(file, 1, 'a');
     const { steps, ...schema } = smallSchema(4);
@@ -111,7 +115,7 @@ describe('copies that migrations make', () => {
   });
 });
 
-test('a transaction that SQLite rolled back by itself still says why', (t) => {
+test('a transaction that SQLite rolled back by itself throws the original error', (t) => {
   const database = openDatabase(freshState(t), smallSchema(1));
   t.after(() => database.close());
   const insert = database.prepare("INSERT OR ROLLBACK INTO thing (name) VALUES ('a')");
@@ -148,8 +152,8 @@ async function cutEverywhere(
   }
 }
 
-describe('a power cut at any place of a start', { timeout: 120_000 }, () => {
-  test('the first start: the next one has a whole new state', async (t) => {
+describe('a power cut at any write of a start', { timeout: 120_000 }, () => {
+  test('in the first start: the next start has a complete new state', async (t) => {
     await cutEverywhere(
       t,
       4,
@@ -161,7 +165,7 @@ describe('a power cut at any place of a start', { timeout: 120_000 }, () => {
     );
   });
 
-  test('a migration: there is the earlier state, or the latest with a whole copy of the earlier one', async (t) => {
+  test('in a migration: the state is the earlier one, or the latest one with a complete copy of the earlier one', async (t) => {
     await cutEverywhere(
       t,
       4,
@@ -176,7 +180,7 @@ describe('a power cut at any place of a start', { timeout: 120_000 }, () => {
     );
   });
 
-  test('the way back: there is the later state with its copy, or the earlier state', async (t) => {
+  test('in a return to an earlier version: the next start has the earlier state without a copy', async (t) => {
     await cutEverywhere(
       t,
       1,

@@ -23,9 +23,12 @@ test('the check of the floors reports forbidden imports, circles of imports, and
     'src/gateway/northbound/e.ts': "import { f } from '../gateway.ts';\n",
     'src/gateway/gateway.ts': "import { d } from './southbound/d.ts';\n",
     'src/attic/g.ts': '',
+    'src/mo/i.ts': 'await import(`../device/c.ts`);\n',
+    'src/mo/j.ts': "import '../../test/peers/h.ts';\n",
     'test/base/a.test.ts': '',
     'test/coap/b.test.ts': '',
     'test/peers/h.ts': '',
+    'test/loose.test.ts': '',
   };
   for (const [file, text] of Object.entries(files)) {
     mkdirSync(join(folder, file, '..'), { recursive: true });
@@ -46,7 +49,10 @@ test('the check of the floors reports forbidden imports, circles of imports, and
       'src/gateway/southbound/d.ts imports src/gateway/northbound/e.ts: src/gateway/northbound is another folder on the same floor',
       'import each other in a circle: src/base/a.ts, src/wire/coap/b.ts',
       'import each other in a circle: src/gateway/gateway.ts, src/gateway/northbound/e.ts, src/gateway/southbound/d.ts',
+      'src/mo/i.ts imports src/device/c.ts: src/device is on a higher floor',
+      'src/mo/j.ts imports test/peers/h.ts, which is not in src/',
       'test/coap has no counterpart in src/',
+      'test/loose.test.ts is in no folder',
     ].sort(),
   );
 });

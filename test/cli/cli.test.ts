@@ -87,7 +87,7 @@ describe('help and usage', limit, () => {
     assert.match(option.stderr, /--sokcet[\s\S]*--help/);
   });
 
-  test('ddf prints the DDF of an object; for an unknown one it lists those that exist', async () => {
+  test('ddf prints the DDF of an object, and lists the existing objects for an unknown name', async () => {
     const { code, stdout } = await postern('ddf', '--mo', 'GwConfig');
     assert.equal(code, 0);
     assert.match(stdout, /^<MgmtTree xmlns="syncml:dmddf1\.2">/);
@@ -97,7 +97,7 @@ describe('help and usage', limit, () => {
     assert.match(wrong.stderr, /expected one of DevInfo, .*, found 'Nothing'/);
   });
 
-  test('status without a running gateway says so', async () => {
+  test('status reports that no gateway is running', async () => {
     const { code, stderr } = await postern('status');
     assert.equal(code, 1);
     assert.match(stderr, /no gateway answers at .*admin\.sock/);

@@ -676,7 +676,7 @@ export const requirements: readonly Requirement[] = [
       'GW-6',
       'alerts',
       'S',
-      'Device Detach Alert, when a device leaves, or expires after a liveness check',
+      'Device Detach Alert, when a device leaves or is attached elsewhere. Device Presence Alert, when it becomes unreachable or is reached again',
       'gateway/southbound/associations.ts',
     ],
     [

@@ -30,7 +30,7 @@ function opened(t: TestContext, file: string) {
 const hex = (octets: Uint8Array): string => Buffer.from(octets).toString('hex');
 
 describe('the state of a device of Postern 0.1.0', () => {
-  test('the account that its gateway gave it, with all that it has to prove', (t) => {
+  test('the account from its gateway is read, with secrets and nonces', (t) => {
     const nodes = new Nodes(opened(t, releasedState(t, 'device')));
     const accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, {}));
     const [account] = accounts.list();
@@ -48,7 +48,7 @@ describe('the state of a device of Postern 0.1.0', () => {
     );
   });
 
-  test('settings, the update that was under way, rights, and the bootstrap that was applied', (t) => {
+  test('settings, a running update, ACLs and an applied bootstrap are read', (t) => {
     const database = opened(t, releasedState(t, 'device'));
     const nodes = new Nodes(database);
     const values = (branch: string) =>
@@ -83,7 +83,7 @@ describe('the state of a device of Postern 0.1.0', () => {
     );
   });
 
-  test('a device goes on with it, and leaves a state that 0.1.0 can open', async (t) => {
+  test('a device continues with it, and leaves a state that 0.1.0 can open', async (t) => {
     const file = releasedState(t, 'device');
     const before = shapeOf(file);
     assert.deepEqual([before.version, before.applicationId], [releasedVersion, 0]);
@@ -105,7 +105,7 @@ describe('the state of a device of Postern 0.1.0', () => {
 });
 
 for (const version of earlierVersions)
-  test(`a state of version ${version} is brought to the schema of today`, (t) => {
+  test(`a state of version ${version} is migrated to the latest schema`, (t) => {
     const file = earlierState(t, version, [
       "INSERT INTO node (path, format, value, octets) VALUES ('Settings', 'node', NULL, 0), ('Settings/Label', 'chr', x'68616c6c', 0)",
       "INSERT INTO acl VALUES ('./Settings', 'Get=*')",
@@ -124,7 +124,7 @@ for (const version of earlierVersions)
     assertReleasedTables(t, deviceSchema, file);
   });
 
-test('a new state has the tables of a device alone, as 0.1.0 made them', (t) => {
+test('a new state has only the tables of a device, in the form of 0.1.0', (t) => {
   const file = freshState(t);
   openDatabase(file, deviceSchema).close();
   const { tables, version, applicationId } = shapeOf(file);

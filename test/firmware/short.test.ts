@@ -60,7 +60,7 @@ describe('the firmware image on an emulated board', { timeout: 1_500_000, skip: 
       assert.deepEqual(await field.update('next', 'u1'), [200, 202]);
       await hasTime;
       const installed = await field.board.machine.says(
-        /"update\.progress".*"percent":(\d+)/,
+        /"update\.install-progress".*"percent":(\d+)/,
         patience.update,
       );
       assert.ok(Number(installed[1]) <= 100);
@@ -99,7 +99,7 @@ describe('the firmware image on an emulated board', { timeout: 1_500_000, skip: 
   );
 
   test(
-    'the package was kept; a version that hangs ends with 410, and the old version is back with its devices',
+    'after a power cut the package is kept; a version that hangs ends with 410, and the old version returns with its devices',
     limit,
     async () => {
       const [state] = await field.headend.manage('gw-1', [{ name: 'Get', uri: './FwUpdate/State' }]);

@@ -46,7 +46,7 @@ function opened(t: TestContext, file: string) {
 const hex = (octets: Uint8Array): string => Buffer.from(octets).toString('hex');
 
 describe('the state of a head-end of Postern 0.1.0', () => {
-  test('parties: nonces, associations, and the last alert that was taken', (t) => {
+  test('nonces, associations and the last alert sequence of parties are read', (t) => {
     const { parties, pendingDetaches } = opened(t, releasedState(t, 'headend'));
     const nonces = (id: string) => {
       const { own, peer } = parties.account('dm.example', parties.get(id)!);
@@ -77,7 +77,7 @@ describe('the state of a head-end of Postern 0.1.0', () => {
     );
   });
 
-  test('alerts, results and assignments', (t) => {
+  test('alerts, results and assignments are read', (t) => {
     const { records } = opened(t, releasedState(t, 'headend'));
     const alerts = records.alerts(100).toReversed();
     assert.deepEqual(
@@ -122,7 +122,9 @@ describe('the state of a head-end of Postern 0.1.0', () => {
         '<CampaignResult Total="2" Done="1" Failed="1" Pending="0"><Group Status="200" Commands="200" Count="1"/><Group Status="404" Commands="" Count="1"><Device ID="urn:dev:ops:nobody"/></Group></CampaignResult>',
     });
     assert.deepEqual(
-      ['DeviceTrigger', 'ImageOperation'].flatMap((kind) => records.results(kind).map(({ name }) => name)),
+      (['DeviceTrigger', 'ImageOperation'] as const).flatMap((kind) =>
+        records.results(kind).map(({ name }) => name),
+      ),
       ['morning', 'loaded', 'late'],
     );
     assert.deepEqual(records.assignments(), [{ device: 'urn:dev:ops:9', gateway: 'gw-2' }]);
@@ -130,17 +132,20 @@ describe('the state of a head-end of Postern 0.1.0', () => {
     assert.equal(records.alerts(1)[0]?.number, 14, 'numbers go on');
   });
 
-  test('it stays a state that 0.1.0 can open', (t) => {
+  test('later steps add tables, and 0.1.0 finds a copy of its own state', (t) => {
     const file = releasedState(t, 'headend');
     const before = shapeOf(file);
     assert.deepEqual([before.version, before.applicationId], [releasedVersion, 0]);
     openDatabase(file, headendSchema).close();
-    assert.deepEqual(shapeOf(file), { ...before, integrity: 'ok' });
+    const after = shapeOf(file);
+    assert.deepEqual([after.version, after.integrity], [headendSchema.steps.length, 'ok']);
+    assertReleasedTables(t, headendSchema, file);
+    assert.deepEqual(shapeOf(`${file}.version-${releasedVersion}`), { ...before, integrity: 'ok' });
   });
 });
 
 for (const version of earlierVersions)
-  test(`a state of version ${version} is brought to the schema of today`, (t) => {
+  test(`a state of version ${version} is migrated to the latest schema`, (t) => {
     const file = earlierState(t, version, [
       "INSERT INTO party VALUES ('gw-1', x'01', x'02', NULL, 7), ('urn:dev:ops:1', x'', x'', 'gw-1', 0)",
     ]);
@@ -155,17 +160,19 @@ for (const version of earlierVersions)
     assertReleasedTables(t, headendSchema, file);
   });
 
-test('a new state has the tables of a head-end alone, as 0.1.0 made them', (t) => {
+test('a new state has only the tables of a head-end: those of 0.1.0 in their form, and later ones', (t) => {
   const file = freshState(t);
   openDatabase(file, headendSchema).close();
   const { tables, version, applicationId } = shapeOf(file);
   assert.deepEqual(Object.keys(tables), [
+    'alert_epoch',
     'assignment',
     'operation_result',
     'party',
     'pending_detach',
     'received_alert',
+    'unreachable',
   ]);
-  assert.deepEqual([version, applicationId], [releasedVersion, 0x50734845]);
+  assert.deepEqual([version, applicationId], [headendSchema.steps.length, 0x50734845]);
   assertReleasedTables(t, headendSchema, file);
 });

@@ -8,7 +8,7 @@ import { Site } from './site.ts';
 const limit = { timeout: 60_000 };
 const ids = ['urn:dev:ops:1', 'urn:dev:ops:2', 'urn:dev:ops:3'];
 
-describe('journey 7: the gateway downloads an image once and gives it to many devices', limit, () => {
+describe('journey 5: the gateway downloads an image once and gives it to many devices', limit, () => {
   // conforms: GW-18, GW-19
   test('a download that breaks off at 99 % is continued; three devices update from the image by one FUMO order', async () => {
     const file = randomBytes(200_000);

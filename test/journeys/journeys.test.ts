@@ -49,7 +49,7 @@ for (const [name, startBroker, mqtt] of [
     });
 
     // conforms: NOT-4, GW-9
-    test('journey 4: the DM server manages a device through the tunnel of the gateway', async () => {
+    test('journey 3: the DM server manages a device through the tunnel of the gateway', async () => {
       await using broker = await startBroker();
       await using site = new Site(broker.url);
       const headend = await site.headend([id]);

@@ -36,9 +36,9 @@ const attach = async (site: Site, gateway: Gateway, state: string) => {
   return device;
 };
 
-describe('journey 3: a device that moved to another private network', limit, () => {
+describe('journey 7: a device that moved to another private network', limit, () => {
   // conforms: GW-3, GW-7, GW-8
-  test('reports this, is bootstrapped to the new gateway, and is detached from the old one', async () => {
+  test('a moved device reports its location, is bootstrapped to the new gateway, and is detached from the old one', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
     await using second = new Site(broker.url);
@@ -77,7 +77,7 @@ describe('journey 3: a device that moved to another private network', limit, () 
   });
 
   // conforms: GW-8
-  test('is detached from an old gateway that was away when that gateway is back', async () => {
+  test('a moved device is detached from an old gateway that was offline, when that gateway returns', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
     await using second = new Site(broker.url);
@@ -100,7 +100,7 @@ describe('journey 3: a device that moved to another private network', limit, () 
   });
 
   // conforms: GW-7
-  test('does not report this when the alert is switched off in its settings', async () => {
+  test('a moved device does not report its location if its settings switch the alert off', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
     await using second = new Site(broker.url);
@@ -119,7 +119,7 @@ describe('journey 3: a device that moved to another private network', limit, () 
     assert.equal(first.headendEvents.count('alert.location-update'), 0);
   });
 
-  test('without a DM server is bootstrapped locally by the new gateway, and is detached from the old one', async () => {
+  test('a moved device without a DM server is bootstrapped locally by the new gateway, and detached from the old one', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
     await using second = new Site(broker.url);
@@ -141,9 +141,9 @@ describe('journey 3: a device that moved to another private network', limit, () 
   });
 });
 
-describe('a device that is detached', limit, () => {
+describe('detaching a device', limit, () => {
   // conforms: GW-6
-  test('by itself: the gateway deletes its record and reports this to the DM server', async () => {
+  test('if a device detaches itself, the gateway deletes its record and reports this to the DM server', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend([]);
@@ -161,7 +161,7 @@ describe('a device that is detached', limit, () => {
   });
 
   // conforms: GW-14
-  test('by the DM server: in an Atomic that fails it stays attached, by a Delete alone it is detached', async () => {
+  test('a Delete by the DM server detaches a device, but not in an Atomic that fails', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend([]);

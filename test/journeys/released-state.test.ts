@@ -15,7 +15,7 @@ const party = (id: string) => ({
 });
 
 describe('states of Postern 0.1.0 (test/vectors/state)', { timeout: 60_000 }, () => {
-  test('gateway and head-end go on where they were: what waited is delivered, what moved is let go', async (t) => {
+  test('gateway and head-end continue: waiting alerts are delivered, and a moved device is detached', async (t) => {
     const files = { gateway: releasedState(t, 'gateway'), headend: releasedState(t, 'headend') };
     const before = { gateway: shapeOf(files.gateway), headend: shapeOf(files.headend) };
     {
@@ -65,7 +65,7 @@ describe('states of Postern 0.1.0 (test/vectors/state)', { timeout: 60_000 }, ()
   });
 });
 
-test('no party takes the new state of another', (t) => {
+test('no party opens a new state of another party', (t) => {
   const schemas = [gatewaySchema, headendSchema, deviceSchema];
   for (const own of schemas) {
     const file = freshState(t);

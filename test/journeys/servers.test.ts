@@ -12,7 +12,7 @@ const look = '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevInfo/Man</LocURI><
 
 describe('two DM servers, one gateway', limit, () => {
   // conforms: GW-16, GW-24
-  test('the second server can do what the first gave it rights for, and gets the results of its own orders', async () => {
+  test('a second server can do what the first one granted, and gets the results of its own orders', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
     await using second = new Site(broker.url);

@@ -3,18 +3,20 @@ import { checkConfig } from '../../src/base/config.ts';
 import { deviceConfigSchema } from '../../src/device/config.ts';
 import { Device } from '../../src/device/device.ts';
 import { LwM2mDevice } from '../../src/device/lwm2m-device.ts';
+import type { GatewaySurroundings } from '../../src/gateway/composition.ts';
 import { gatewayConfigSchema } from '../../src/gateway/config.ts';
 import { Gateway } from '../../src/gateway/gateway.ts';
+import type { ListInterfaces } from '../../src/gateway/southbound/interfaces.ts';
 import { headendConfigSchema } from '../../src/headend/config.ts';
 import { Headend } from '../../src/headend/headend.ts';
 import { EventRecorder } from '../event-recorder.ts';
 
 type Toml = Record<string, unknown>;
 
-/** Lists the loopback interface only, with its IPv4 addresses. */
-const loopbackOnly: typeof networkInterfaces = () => ({
-  lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4'),
-});
+/** Lists the loopback interface only, with its addresses of one family. */
+export function loopback(family: 'IPv4' | 'IPv6'): ListInterfaces {
+  return () => ({ lo: (networkInterfaces().lo ?? []).filter((address) => address.family === family) });
+}
 
 /** Secrets of all parties, by ID where each party has its own. */
 export const secrets = {
@@ -78,8 +80,14 @@ export class Site implements AsyncDisposable {
    * @param factoryIds devices that it may bootstrap
    * @param changes tables of the configuration to be replaced
    * @param wait whether to wait for its connection to the broker
+   * @param surroundings instead of the machine's own, such as a clock
    */
-  async gateway(factoryIds: readonly string[], changes: Toml = {}, wait = true): Promise<Gateway> {
+  async gateway(
+    factoryIds: readonly string[],
+    changes: Toml = {},
+    wait = true,
+    surroundings: Partial<GatewaySurroundings> = {},
+  ): Promise<Gateway> {
     const config = checkConfig(
       gatewayConfigSchema,
       {
@@ -103,7 +111,7 @@ export class Site implements AsyncDisposable {
       'test',
     );
     const gateway = this.#stack.use(
-      new Gateway(config, { events: this.gatewayEvents, listInterfaces: loopbackOnly }),
+      new Gateway(config, { events: this.gatewayEvents, listInterfaces: loopback('IPv4'), ...surroundings }),
     );
     await gateway.start();
     if (wait) await this.gatewayEvents.until('mqtt.connected');
@@ -147,7 +155,7 @@ export class Site implements AsyncDisposable {
   }
 
   /** Makes an LwM2M client, which the test starts. `more` are further keys of the table `device`. */
-  client(id: string, gateway: Gateway, lwm2m: Toml = {}, more: Toml = {}): LwM2mDevice {
+  client(id: string, gateway: Pick<Gateway, 'coapPort'>, lwm2m: Toml = {}, more: Toml = {}): LwM2mDevice {
     const config = checkConfig(
       deviceConfigSchema,
       {

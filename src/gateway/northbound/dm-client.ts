@@ -20,8 +20,10 @@ import {
   campaignAlert,
   type DeviceAttach,
   type DeviceDetach,
+  type DevicePresence,
   deviceAttachAlert,
   deviceDetachAlert,
+  devicePresenceAlert,
 } from '../../mo/gateway-alerts.ts';
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
@@ -57,19 +59,20 @@ export interface DmClientParts {
  */
 const gathering = { first: 250, cap: 15_000 } as const;
 /** Kinds of alerts that wait for this interval. */
-const gathered: readonly OutboxKind[] = ['device-attach', 'device-detach'];
+const gathered: readonly OutboxKind[] = ['device-attach', 'device-detach', 'device-presence'];
 /** Milliseconds between attempts after a failed session. */
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
 
 /** Makes the alert of an outbox entry. */
 function alertOf(
   vocabulary: Vocabulary,
-  { kind, sequence, deviceId, body }: OutboxEntry,
+  { kind, epoch, sequence, deviceId, body }: OutboxEntry,
 ): Omit<OutgoingAlert, 'settled'> {
   const parsed = JSON.parse(body) as object;
-  const fields = { ...parsed, sequence, deviceId };
+  const fields = { ...parsed, ...(epoch !== undefined && { epoch }), sequence, deviceId };
   if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
   if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
+  if (kind === 'device-presence') return devicePresenceAlert(vocabulary, fields as DevicePresence);
   if (kind === 'firmware-update') {
     const { operation, correlator, result } = parsed as FirmwareUpdateBody;
     return firmwareAlert(operation, correlator, result);

@@ -14,6 +14,8 @@ export interface UpstreamParts {
   readonly gatewayId: string;
   readonly settings: MqttSettings;
   readonly softwareVersion: string;
+  /** Epoch of the gateway's alerts. */
+  readonly epoch?: string;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -23,7 +25,7 @@ export interface UpstreamParts {
 
 /** A request that waits for its answer. */
 interface Pending {
-  /** Key of the session's route: device ID and ServerID. */
+  /** Key of the session's route: device ID, ServerID, and the address of the device. */
   readonly session: string;
   readonly request: UpRequest;
   readonly settle: (outcome: Envelope | PosternError) => void;
@@ -107,7 +109,7 @@ export class Upstream implements Uplink {
       throw new PosternError('full', 'too many packages wait for the DM server');
     const correlation = entropy.bytes(12);
     const id = Buffer.from(correlation).toString('hex');
-    const session = `${request.device ?? ''} ${request.server}`;
+    const session = `${request.device ?? ''} ${request.server} ${request.peer ?? ''}`;
     const route = this.#routes.get(session);
     const timeToLive = Math.ceil(this.#timeout / 1000);
     // The DM server needs only the gateway nearest to the device. The rest of the path is known to the gateways.
@@ -152,7 +154,8 @@ export class Upstream implements Uplink {
   }
 
   #state(online: boolean): Buffer {
-    return encodeState({ online, software: this.#parts.softwareVersion, bootId: this.#bootId });
+    const { softwareVersion: software, epoch } = this.#parts;
+    return encodeState({ online, software, bootId: this.#bootId, ...(epoch !== undefined && { epoch }) });
   }
 
   #receive(topic: string, payload: Buffer): void {

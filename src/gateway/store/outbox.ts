@@ -1,9 +1,11 @@
 import { type Database, keepLatest, unknownValue } from '../../base/database.ts';
+import type { Epoch } from './epoch.ts';
 
 /** Kinds of alerts. An entry of another kind stays in the table and is not delivered: a later program may know it. */
 export const outboxKinds = [
   'device-attach',
   'device-detach',
+  'device-presence',
   'command-fanout',
   'device-trigger',
   'image-operation',
@@ -21,6 +23,8 @@ export const undeliverableLimit = 100;
 export interface OutboxEntry {
   /** Rises with each entry. A number is never used twice. */
   readonly sequence: number;
+  /** Epoch in which the number was given; absent for entries of version 0.1.0. */
+  readonly epoch?: string;
   readonly kind: OutboxKind;
   /** Subject of the alert: a device ID, or the name of the operation that ended. */
   readonly deviceId: string;
@@ -38,11 +42,14 @@ export class Outbox {
   /** Maximum number of entries. */
   readonly limit: number;
   readonly #database: Database;
+  readonly #epoch: Epoch | undefined;
   /** Alerts deleted at the limit since the start. */
   dropped = 0;
 
-  constructor(database: Database, limit: number) {
+  /** @param epoch epoch of the numbers that are given from now on */
+  constructor(database: Database, limit: number, epoch?: Epoch) {
     this.#database = database;
+    this.#epoch = epoch;
     this.limit = limit;
   }
 
@@ -52,6 +59,7 @@ export class Outbox {
 
   /** Adds an alert and deletes an earlier one of the same kind and device. Joins the caller's transaction, if any. */
   add(kind: OutboxKind, deviceId: string, body: string, server?: string): void {
+    this.#epoch?.store();
     this.#database.prepare('DELETE FROM outbox WHERE kind = ? AND device_id = ?').run(kind, deviceId);
     this.#database
       .prepare('INSERT INTO outbox (kind, device_id, body, server) VALUES (?, ?, ?, ?)')
@@ -87,13 +95,17 @@ export class Outbox {
   /** The oldest `count` entries for one DM server, oldest first. Without `server`: for the gateway's own. */
   peek(count: number, server?: string): OutboxEntry[] {
     return this.#database
-      .prepare(`SELECT * FROM outbox WHERE server IS ? AND ${isKnown} ORDER BY sequence LIMIT ?`)
+      .prepare(
+        `SELECT *, (SELECT value FROM epoch WHERE first <= sequence ORDER BY first DESC LIMIT 1) AS epoch
+         FROM outbox WHERE server IS ? AND ${isKnown} ORDER BY sequence LIMIT ?`,
+      )
       .all(server ?? null, count)
       .map((row) => ({
         sequence: Number(row.sequence),
         kind: row.kind as OutboxKind,
         deviceId: String(row.device_id),
         body: String(row.body),
+        ...(row.epoch !== null && { epoch: String(row.epoch) }),
         ...(server !== undefined && { server }),
       }));
   }
@@ -106,6 +118,7 @@ export class Outbox {
   /** Puts an entry that its DM server did not accept behind all others. Returns its new number. */
   requeue(sequence: number): number {
     return this.#database.transaction(() => {
+      this.#epoch?.store();
       const { lastInsertRowid } = this.#database
         .prepare(
           'INSERT INTO outbox (kind, device_id, body, server) SELECT kind, device_id, body, server FROM outbox WHERE sequence = ?',

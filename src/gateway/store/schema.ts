@@ -49,5 +49,8 @@ export const gatewaySchema: Schema = {
        reason TEXT NOT NULL
      ) STRICT;`,
     'CREATE TABLE traffic (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
+    // The epoch of the outbox entries whose numbers begin at first. Entries of version 0.1.0 have none.
+    'CREATE TABLE epoch (first INTEGER PRIMARY KEY, value TEXT NOT NULL, starts INTEGER NOT NULL) STRICT;',
+    'CREATE TABLE device_presence (device_id TEXT PRIMARY KEY, reason TEXT, heard_on TEXT, serial TEXT) STRICT, WITHOUT ROWID;',
   ],
 };

@@ -93,7 +93,7 @@ function rig(
   return { client, outbox, sessions, heard, order, events, clock, numbers, database };
 }
 
-test('a storm of a thousand alerts makes a handful of sessions, in their order, each alert told once', async () => {
+test('a thousand alerts at once are delivered in order and once each, in at most five sessions', async () => {
   const { client, outbox, sessions, heard, order } = rig();
   client.wake();
   while (outbox.size > 0) await turn();
@@ -107,7 +107,7 @@ test('a storm of a thousand alerts makes a handful of sessions, in their order, 
 });
 
 // conforms: GW-5
-test('alerts that come one after the other for a minute go in a handful of sessions; a server that asks waits for none', async () => {
+test('alerts of a minute are gathered into few sessions; a contact by the server sends them at once', async () => {
   const { client, outbox, sessions, events, clock } = rig();
   client.wake();
   while (outbox.size > 0) await turn();
@@ -138,7 +138,7 @@ for (const [what, onTheWay, status, event] of [
   ['refuses alerts for now', undefined, 500, 'alert.refused'],
   ['says nothing of alerts', silentAboutAlerts, 200, 'alert.unanswered'],
 ] as const)
-  test(`a server that ${what}: they stay in the outbox, and are sent again after a while`, async () => {
+  test(`if a server ${what}, the alert stays in the outbox and is sent again after a while`, async () => {
     const { client, outbox, sessions, events, clock } = rig(onTheWay, status);
     client.wake();
     await events.until(event);

@@ -22,7 +22,7 @@ function released(t: TestContext) {
 const hex = (octets: Uint8Array): string => Buffer.from(octets).toString('hex');
 
 describe('the state of a gateway of Postern 0.1.0', () => {
-  test('attached devices, with what they are and where', (t) => {
+  test('attached devices are read, with properties and addresses', (t) => {
     const inventory = new Inventory(released(t), 100);
     const device = (number: number, port: number, lastSeen: number, more: object = {}) => ({
       deviceId: `urn:dev:ops:${number}`,
@@ -92,7 +92,7 @@ describe('the state of a gateway of Postern 0.1.0', () => {
     );
   });
 
-  test('credentials: of bootstraps on both ways, and by hand', (t) => {
+  test('credentials of both kinds of bootstrap and of manual provisioning are read', (t) => {
     const credentials = new Credentials(released(t), 100);
     assert.deepEqual(
       credentials.list().map(({ deviceId, origin, attached }) => [deviceId, origin, attached]),
@@ -120,7 +120,7 @@ describe('the state of a gateway of Postern 0.1.0', () => {
     );
   });
 
-  test('alerts that wait, for the own DM server and for another', (t) => {
+  test('waiting alerts for the own DM server and for another one are read', (t) => {
     const outbox = new Outbox(released(t), 100);
     const failed =
       '<CampaignResult Total="1" Done="0" Failed="1" Pending="0"><Group Status="408" Commands="" Count="1"><Device ID="urn:dev:ops:2"/></Group></CampaignResult>';
@@ -177,7 +177,7 @@ describe('the state of a gateway of Postern 0.1.0', () => {
     assert.equal(outbox.peek(100).at(-1)?.sequence, 18, 'numbers go on');
   });
 
-  test('campaigns, and how each device of them stands', (t) => {
+  test('campaigns are read, with the state of each device', (t) => {
     const database = released(t);
     const runs = (kind: CampaignKind) => {
       const campaigns = new Campaigns(database, kind);
@@ -241,7 +241,7 @@ describe('the state of a gateway of Postern 0.1.0', () => {
     );
   });
 
-  test('images: pushed, loaded, refused, and on the way', (t) => {
+  test('images that were pushed, downloaded, refused or still loading are read', (t) => {
     const hash = '0f1442166d84cb72f5a6f29b63c4e82469086e7d5ebae3082c53050b5c8eb9ae';
     assert.deepEqual(new Images(released(t)).values(), [
       {
@@ -287,7 +287,7 @@ describe('the state of a gateway of Postern 0.1.0', () => {
     ]);
   });
 
-  test('the registration of an LwM2M client, and the update that was under way', (t) => {
+  test('the registration of an LwM2M client and a running update are read', (t) => {
     const database = released(t);
     assert.deepEqual(new Registrations(database, 10).at('d6Zo3cR8Zem3'), {
       deviceId: 'urn:dev:lwm2m:1',
@@ -315,7 +315,7 @@ describe('the state of a gateway of Postern 0.1.0', () => {
     });
   });
 
-  test('nodes and ACLs', (t) => {
+  test('nodes and ACLs are read', (t) => {
     const database = released(t);
     const nodes = new Nodes(database);
     const counts = {
@@ -352,7 +352,7 @@ describe('the state of a gateway of Postern 0.1.0', () => {
     });
   });
 
-  test('later steps add to it, and 0.1.0 finds its own state beside it', (t) => {
+  test('it remains a state that 0.1.0 can open', (t) => {
     const file = releasedState(t, 'gateway');
     const before = shapeOf(file);
     assert.deepEqual([before.version, before.applicationId], [releasedVersion, 0]);

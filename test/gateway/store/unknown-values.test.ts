@@ -29,7 +29,7 @@ function stateOfTomorrow(...context: Parameters<typeof releasedState>): string {
   return file;
 }
 
-test('a value that is not known is named with its table, and what is known of the rest is read', (t) => {
+test('a row with an unknown value is reported with its table, and the other rows are read', (t) => {
   const database = openDatabase(stateOfTomorrow(t, 'gateway'), gatewaySchema);
   t.after(() => database.close());
   const outbox = new Outbox(database, 100);
@@ -47,7 +47,7 @@ test('a value that is not known is named with its table, and what is known of th
   assert.equal(campaigns.targets('label').length, 2);
 });
 
-test('a kind that is not known is no reason for a session', (t) => {
+test('an alert of an unknown kind does not cause a session', (t) => {
   const database = openDatabase(releasedState(t, 'gateway'), gatewaySchema);
   t.after(() => database.close());
   database.prepare("UPDATE outbox SET kind = 'device-sighted'").run();
@@ -55,7 +55,7 @@ test('a kind that is not known is no reason for a session', (t) => {
   assert.deepEqual([outbox.servers(), outbox.hasOtherThan([]), outbox.size], [[], false, 7]);
 });
 
-test('a gateway starts without what it cannot read, says so, and keeps it', async (t) => {
+test('a gateway starts without the rows that it cannot read, reports them, and keeps them', async (t) => {
   const file = stateOfTomorrow(t, 'gateway');
   {
     await using site = new Site('mqtt://127.0.0.1:9');

@@ -25,7 +25,7 @@ const party = (id: string) => ({
 const parties = [party('gw-1'), party('gw-2'), party('gw-3')];
 const id = (name: string | number) => `urn:dev:ops:${name}`;
 /** Name of the node of a device in the inventory. */
-const recordName = (device: string) => createHash('sha256').update(device).digest('hex').slice(0, 16);
+const hashedName = (device: string) => createHash('sha256').update(device).digest('hex').slice(0, 16);
 const client = 'urn:dev:lwm2m:1';
 const behind = 'urn:dev:deep:1';
 
@@ -196,7 +196,7 @@ writeFileSync(file('ca.pem'), '');
     },
     {
       name: 'Replace',
-      uri: `./GwDeviceInventory/Records/${recordName(id(2))}?prop=ACL`,
+      uri: `./GwDeviceInventory/Records/${hashedName(id(2))}?prop=ACL`,
       data: 'Delete=dm.example&Exec=dm.example+other.example&Get=dm.example',
     },
     { name: 'Replace', uri: './GwConfig/DetachAlert', format: 'bool', data: 'true' },

@@ -299,7 +299,7 @@ describe('outgoing requests', () => {
   });
 });
 
-test('the allowance of a response is three times the request, and unbounded for a peer that was vouched for', () => {
+test('a response is limited to three times the request, and unlimited for a peer with a proven address', () => {
   const allowances: number[] = [];
   const { receive, endpoint } = rig((request) => {
     allowances.push(request.allowance);
