@@ -1,9 +1,10 @@
-import { type Clock, pause, SystemClock } from '../base/clock.ts';
-import { openDatabase } from '../base/database.ts';
+import { type Clock, type Monotonic, pause, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { openDatabase } from '../base/open-database.ts';
 import { backoff } from '../base/retry.ts';
+import { watchState } from '../base/watch-state.ts';
 import { type OutgoingAlert, type SessionOutcome, succeeded } from '../dm/client-session.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
@@ -13,14 +14,14 @@ import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
 import { type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
 import { decodeNotification, sessionIdText } from '../wire/syncml/notification.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
-import { untilAttached } from './attachment.ts';
+import { Attachment } from './attachment.ts';
 import { Bootstraps, byBootstrap } from './bootstraps.ts';
 import { CoapStack, type Discovered, type StackAnswer, type StackIncoming } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
 import type { Firmware } from './firmware.ts';
 import { deviceSchema } from './schema.ts';
-import { isDirect, placeOf, ServerSessions } from './server-sessions.ts';
+import { isDirect, isSamePlace, ServerSessions } from './server-sessions.ts';
 
 /** What a device needs from its process. Clock and entropy are those of the machine by default. */
 export interface DeviceSurroundings {
@@ -35,6 +36,8 @@ const byFactory = '/factory';
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 /** Milliseconds. */
 const discoveryTimeout = 6000;
+/** Milliseconds between two sessions after a Package #0 that was not authentic. */
+const doubtEvery = 60_000;
 const tunnelPath = '/dm/t';
 const notificationPath = '/dmn';
 
@@ -59,7 +62,9 @@ export class Device implements AsyncDisposable {
   readonly #managers = new Set<string>();
   readonly #stop = new AbortController();
   readonly #attached = Promise.withResolvers<void>();
+  readonly #attachment: Attachment;
   #found: Discovered | undefined;
+  #doubted: Monotonic | undefined;
   #running: Promise<void> | undefined;
 
   /** @throws {PosternError} `configuration` when the state file cannot be used */
@@ -71,6 +76,7 @@ export class Device implements AsyncDisposable {
     this.#entropy = entropy;
     this.#events = events;
     this.#database = openDatabase(config.device.state, deviceSchema);
+    watchState(this.#database, config.device.state, clock, events);
     const nodes = new Nodes(this.#database);
     this.#accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
     const { tree, firmware } = deviceTree({
@@ -99,7 +105,10 @@ export class Device implements AsyncDisposable {
       entropy,
       events,
       tunnelPlace: (serverId) => this.#tunnelPlace(serverId),
-      forget: (serverId) => this.#forget(serverId),
+      forget: (serverId) => {
+        this.#forget(serverId);
+        this.#attachment.again();
+      },
     });
     this.#bootstraps = new Bootstraps({
       config,
@@ -112,6 +121,20 @@ export class Device implements AsyncDisposable {
       receive: (root, by) => this.#receiveAccount(root, by),
     });
     this.#attached.promise.catch(() => {});
+    this.#attachment = new Attachment(
+      {
+        deviceId: config.device.id,
+        clock,
+        entropy,
+        events,
+        signal: this.#stop.signal,
+        address: () => this.#found && this.#coap.addressTowards(this.#found.base),
+      },
+      async () => {
+        await this.#attachOnce();
+        this.#attached.resolve();
+      },
+    );
   }
 
   get id(): string {
@@ -141,12 +164,7 @@ export class Device implements AsyncDisposable {
     const brought = await this.#bootstraps.applyBrought();
     if (brought && !isDirect(brought)) this.#trustWithAccounts(brought.serverId);
     await this.#coap.open();
-    const { id: deviceId } = this;
-    const parts = { deviceId, clock: this.#clock, entropy: this.#entropy, events: this.#events };
-    this.#running = untilAttached({ ...parts, signal: this.#stop.signal }, async () => {
-      await this.#attachOnce();
-      this.#attached.resolve();
-    });
+    this.#running = this.#attachment.run();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -178,9 +196,9 @@ export class Device implements AsyncDisposable {
     const found = await this.#discover();
     const server = this.#accounts.list().find((account) => !isDirect(account))?.serverId;
     const before = this.#gatewayAccount();
-    const isElsewhere = before !== undefined && placeOf(before.address).base !== found.base;
+    const isElsewhere = before !== undefined && !isSamePlace(before.address, found.base);
     if (server && this.#tunnelTo(found, server) && (!before || isElsewhere))
-      await this.#sessions.run(server, undefined, isElsewhere ? this.#locationUpdate(before) : []);
+      await this.#sessions.run(server, undefined, isElsewhere ? this.#locationUpdate(before, found) : []);
     if (!this.#accountFor(found)) await this.#bootstraps.ask(found);
     const account = this.#accountFor(found);
     if (!account) throw new PosternError('unavailable', 'no account for the gateway yet');
@@ -205,9 +223,9 @@ export class Device implements AsyncDisposable {
   }
 
   /** The alert that the device has moved to another gateway (GwMO 8.4.1, figure 10). None if the settings forbid it. */
-  #locationUpdate({ serverId }: DmAccount): OutgoingAlert[] {
+  #locationUpdate({ serverId }: DmAccount, { base }: Discovered): OutgoingAlert[] {
     if (this.value('Settings', 'LocationUpdate') !== 'true') return [];
-    const address = this.#coap.address;
+    const address = this.#coap.addressTowards(base) ?? '';
     this.#events.emit('device.location-changed', { device: this.id, from: serverId, address });
     return [locationUpdateAlert(this.#vocabulary, { address, gateway: serverId })];
   }
@@ -229,9 +247,7 @@ export class Device implements AsyncDisposable {
 
   /** The account for the gateway that was found. */
   #accountFor({ base }: Discovered): DmAccount | undefined {
-    return this.#accounts
-      .list()
-      .find((account) => isDirect(account) && placeOf(account.address).base === base);
+    return this.#accounts.list().find((account) => isDirect(account) && isSamePlace(account.address, base));
   }
 
   /**
@@ -288,16 +304,31 @@ export class Device implements AsyncDisposable {
         device: this.id,
         server: serverId.slice(0, 64),
       });
+      this.#doubt(serverId);
       return { code: '4.01' };
     }
     const sessionId = sessionIdText(notification.sessionId);
     this.#events.emit('device.notified', { device: this.id, server: serverId, session: sessionId });
     void this.#sessions.run(serverId, sessionId).catch((thrown) => {
       if (this.#stop.signal.aborted) return;
-      const reason = asPosternError(thrown).message;
+      const { code, message: reason } = asPosternError(thrown);
       this.#events.emit('device.session-failed', { device: this.id, server: serverId, reason });
+      // The gateway is not where it was. Through the tunnel, the gateway itself would have answered.
+      if (code === 'timeout') this.#attachment.again();
     });
     return { code: '2.04' };
+  }
+
+  /**
+   * A Package #0 in the name of the gateway was not authentic. Either somebody else sent it, or the gateway's state went back
+   * in time and it has an older account. A session shows which. Anyone can send such packages, so this is done seldom.
+   */
+  #doubt(serverId: string): void {
+    const now = this.#clock.now();
+    const isGateway = this.#gatewayAccount()?.serverId === serverId;
+    if (!isGateway || (this.#doubted !== undefined && now - this.#doubted < doubtEvery)) return;
+    this.#doubted = now;
+    this.#attachment.again();
   }
 
   /** Lets a DM server of the device add accounts, which no gateway may do, and trusts it. */

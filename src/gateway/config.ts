@@ -12,6 +12,7 @@ import {
   text,
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
+import { isCoapUri } from '../wire/coap/uri.ts';
 
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
 /** A stock client may have a short secret. */
@@ -112,13 +113,29 @@ const gatewayTables = v.strictObject({
     'HTTP binding, for OMA DM clients without CoAP. Off without this table',
   ),
   mqtt: described(v.optional(mqttSection), 'The broker. A gateway has either this table or `parent`'),
+  budget: described(
+    v.optional(
+      v.strictObject({
+        day: described(
+          v.optional(integerBetween(1, 1_000_000_000)),
+          'Kilobytes (1,000 octets) per day of UTC; no limit if absent',
+        ),
+        month: described(
+          v.optional(integerBetween(1, 1_000_000_000)),
+          'Kilobytes (1,000 octets) per month of UTC; no limit if absent',
+        ),
+      }),
+      {},
+    ),
+    'Data budget of the uplink, for a link that costs money: octets of TCP in both directions. As it runs short, images wait first (from 70 %), then telemetry (85 %), orders (95 %) and alerts. A DM server can replace both values (`./GwConfig`)',
+  ),
   parent: described(
     v.optional(
       v.strictObject({
         id: described(identifier, 'Name of the parent gateway'),
         uri: described(
-          v.pipe(v.string(), v.regex(/^coap:\/\/\S+$/, 'a URI such as coap://192.0.2.1:5683')),
-          'Address of the parent gateway',
+          v.pipe(v.string(), v.check(isCoapUri, 'a URI such as coap://192.0.2.1:5683')),
+          'Address of the parent gateway. A link-local address has its zone, as in `coap://[fe80::1%25eth0]:5683`',
         ),
         'factory-secret': described(secret, "Secret of this gateway for the parent's bootstrap server"),
       }),
@@ -260,8 +277,8 @@ const gatewayTables = v.strictObject({
         'Maximum number of End Devices. A new one beyond it is refused',
       ),
       'device-expiry': described(
-        v.optional(integerBetween(0, 31_536_000), 604_800),
-        'Seconds of silence after which a device is pinged, and detached if it does not answer; 0 means never',
+        v.optional(integerBetween(0, 31_536_000)),
+        'Seconds of silence after which a device is asked whether it is there; 0 means never. By default the time depends on the kind of device. LwM2M clients have their lifetimes instead. A device that does not answer is unreachable and stays attached',
       ),
       outbox: described(
         v.optional(integerBetween(1, 1_000_000), 10_000),

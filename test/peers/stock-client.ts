@@ -6,7 +6,9 @@ import { request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+/** Settings of a `StockClient`. */
 export interface StockClientOptions {
+  /** HTTP or HTTPS URL of the DM server. */
   readonly url: string;
   readonly deviceId: string;
   readonly serverId: string;
@@ -14,10 +16,20 @@ export interface StockClientOptions {
   readonly password: string;
   readonly serverPassword: string;
   readonly auth: 'basic' | 'md5';
-  /** `application/vnd.syncml.dm+wbxml`, or one of its kin; packed and unpacked by libwbxml. */
+  /** Media type of the packages: WBXML if it contains `wbxml`, else XML. */
   readonly mediaType: string;
-  /** PEM of the authority that the server's certificate must come from. */
+  /** PEM text of the authority that must certify the server. */
   readonly ca?: string;
+  /** Address of its end of the connections. */
+  readonly localAddress?: string;
+}
+
+/** What disturbs a session: nothing where it is absent. */
+export interface Disturbance {
+  /** The power fails after this many messages. */
+  readonly messages?: number;
+  /** Called after each message. */
+  readonly between?: () => Promise<void>;
 }
 
 const b64 = (octets: Buffer | string) => Buffer.from(octets as string).toString('base64');
@@ -33,18 +45,21 @@ const doctype =
   '<!DOCTYPE SyncML PUBLIC "-//SYNCML//DTD SyncML 1.2//EN" "http://www.openmobilealliance.org/tech/DTD/OMA-TS-SyncML_RepPro_DTD-V1_2.dtd">';
 
 /**
- * An OMA DM 1.2 client as a maker of devices would write it: XML by hand, WBXML by libwbxml, HTTP by Node, and nothing of
- * Postern's own engine or codecs. Its tree is a map of leaves.
+ * An OMA DM 1.2 client that uses nothing of Postern's engine or codecs: XML is written by hand, WBXML by libwbxml, and HTTP
+ * is Node's. So it tests the gateway against an independent implementation.
  */
 export class StockClient implements AsyncDisposable {
   readonly #options: StockClientOptions;
   readonly #folder = mkdtempSync(join(tmpdir(), 'postern-stock-'));
+  /** The tree: values of leaves by URI. */
   readonly nodes = new Map<string, string>();
+  /** URIs of the nodes that the server executed. */
   readonly executed: string[] = [];
-  /** What the server's header statuses were, and what the server said of itself. */
+  /** Statuses of the server for the client's SyncHdr. */
   readonly statuses: string[] = [];
+  /** Content types of the server's responses. */
   readonly types: string[] = [];
-  /** Status of what a session reported as its command 3. */
+  /** Status of the server for the client's command 3, which is the report of a session. */
   reported = '';
   #clientNonce = Buffer.alloc(0);
   #serverNonce = Buffer.alloc(0);
@@ -62,8 +77,13 @@ export class StockClient implements AsyncDisposable {
     rmSync(this.#folder, { recursive: true });
   }
 
-  /** One session, from package 1 until the server has nothing more to do. Answers with the HTTP status that ended it. */
-  async session(sessionId = '5', report = ''): Promise<number> {
+  /**
+   * Runs one session, from package 1 until the server has no more commands. Returns the HTTP status that ended it, or 0 when
+   * it did not end within 19 messages.
+   * @param report XML of a further command for package 1, with CmdID 3
+   */
+  async session(sessionId = '5', report = '', disturbance: Disturbance = {}): Promise<number> {
+    const { messages = 20, between } = disturbance;
     const { user, password, auth, deviceId, serverId, serverPassword } = this.#options;
     let authenticated = false;
     let serverProved = false;
@@ -75,7 +95,7 @@ export class StockClient implements AsyncDisposable {
         .join('') +
       `</Replace>${report}`;
     let body = opening();
-    for (let msgId = 1; msgId < 20; msgId++) {
+    for (let msgId = 1; msgId <= messages; msgId++) {
       const credential =
         auth === 'basic' ? b64(`${user}:${password}`) : digest(user, password, this.#clientNonce);
       const cred = authenticated
@@ -84,6 +104,7 @@ export class StockClient implements AsyncDisposable {
       const { status, text } = await this.#post(
         `<SyncML xmlns="SYNCML:SYNCML1.2"><SyncHdr><VerDTD>1.2</VerDTD><VerProto>DM/1.2</VerProto><SessionID>${sessionId}</SessionID><MsgID>${msgId}</MsgID><Target><LocURI>${serverId}</LocURI></Target><Source><LocURI>${deviceId}</LocURI><LocName>${user}</LocName></Source>${cred}<Meta><MaxMsgSize xmlns="syncml:metinf">16384</MaxMsgSize></Meta></SyncHdr><SyncBody>${body}<Final/></SyncBody></SyncML>`,
       );
+      await between?.();
       if (status !== 200) return status;
       if (report !== '')
         this.reported = /<CmdRef>3<\/CmdRef>.*?<Data>(\d+)</s.exec(text)?.[1] ?? this.reported;
@@ -151,8 +172,17 @@ export class StockClient implements AsyncDisposable {
     );
   }
 
+  /** Sends a message that anyone could write, who has no credential. Returns the status of its header. */
+  async forge(msgId: number, sessionId = '5'): Promise<string | undefined> {
+    const { deviceId, serverId } = this.#options;
+    const { text } = await this.#post(
+      `<SyncML xmlns="SYNCML:SYNCML1.2"><SyncHdr><VerDTD>1.2</VerDTD><VerProto>DM/1.2</VerProto><SessionID>${sessionId}</SessionID><MsgID>${msgId}</MsgID><Target><LocURI>${serverId}</LocURI></Target><Source><LocURI>${deviceId}</LocURI></Source></SyncHdr><SyncBody><Alert><CmdID>1</CmdID><Data>1201</Data></Alert><Final/></SyncBody></SyncML>`,
+    );
+    return /<Cmd>SyncHdr<\/Cmd>.*?<Data>(\d+)</s.exec(text)?.[1];
+  }
+
   async #post(xml: string): Promise<{ status: number; text: string }> {
-    const { url, mediaType, ca } = this.#options;
+    const { url, mediaType, ca, localAddress } = this.#options;
     const packed = mediaType.includes('wbxml') ? this.#pack(xml) : Buffer.from(`<?xml version="1.0"?>${xml}`);
     const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
     const send = url.startsWith('https:') ? httpsRequest : httpRequest;
@@ -162,6 +192,7 @@ export class StockClient implements AsyncDisposable {
         method: 'POST',
         headers: { 'content-type': mediaType, 'content-length': packed.length },
         ...(ca !== undefined && { ca }),
+        ...(localAddress !== undefined && { localAddress }),
         agent: false,
       },
       (response) => {

@@ -8,6 +8,8 @@ export interface PresenceParts {
   /** Topic of the gateway's retained state. The gateway subscribes to it as well. */
   readonly topic: string;
   readonly softwareVersion: string;
+  /** Epoch of the gateway's alerts. */
+  readonly epoch?: string | undefined;
   /** New at each start of the gateway. */
   readonly bootId: Uint8Array;
   readonly link: () => Pick<
@@ -47,8 +49,14 @@ export class Presence {
 
   /** The encoded state. With `online` false also the Last Will. */
   state(online: boolean, problem?: string): Buffer {
-    const { softwareVersion: software, bootId } = this.#parts;
-    return encodeState({ online, software, bootId, ...(problem !== undefined && { problem }) });
+    const { softwareVersion: software, bootId, epoch } = this.#parts;
+    return encodeState({
+      online,
+      software,
+      bootId,
+      ...(epoch !== undefined && { epoch }),
+      ...(problem !== undefined && { problem }),
+    });
   }
 
   /** Publishes that the gateway is online, after each connect, and waits for the echo. */

@@ -6,6 +6,8 @@ export interface UpRequest {
   readonly device?: string;
   /** Child gateways through which the package came, the one nearest to the device first, joined by `/`. */
   readonly via?: string;
+  /** IP address from which the package came; absent for a package of the gateway itself. */
+  readonly peer?: string;
   /** ServerID of the DM server. */
   readonly server: string;
   readonly contentType: string;
@@ -47,7 +49,7 @@ export interface Uplink extends AsyncDisposable {
   /**
    * Sends a package and resolves with the answer. An error that the far end reports is not thrown: it is an envelope of
    * kind `Error`.
-   * @throws {PosternError} `unavailable`, `timeout`, `full`, `tooLarge`
+   * @throws {PosternError} `unavailable`, `timeout`, `full`, `tooLarge`, `overBudget`
    */
   request(request: UpRequest): Promise<Envelope>;
 }

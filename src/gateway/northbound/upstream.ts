@@ -8,6 +8,7 @@ import { MqttLink } from '../../wire/tunnel/mqtt-link.ts';
 import type { MqttSettings } from '../../wire/tunnel/mqtt-settings.ts';
 import type { Publication } from '../../wire/tunnel/publication.ts';
 import { gatewayTopics, isTopicLevel } from '../../wire/tunnel/topics.ts';
+import type { UplinkTraffic } from './metered-uplink.ts';
 import { Presence } from './presence.ts';
 import type { Uplink, UplinkListener, UpRequest } from './uplink.ts';
 
@@ -15,15 +16,20 @@ export interface UpstreamParts {
   readonly gatewayId: string;
   readonly settings: MqttSettings;
   readonly softwareVersion: string;
+  /** Epoch of the gateway's alerts. */
+  readonly epoch?: string;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
+  /** Counts what is sent and received. */
+  readonly traffic?: UplinkTraffic;
 }
 
 /** A request that waits for its answer. */
 interface Pending {
-  /** Key of the session's route: device ID and ServerID. */
+  /** Key of the session's route: device ID, ServerID, and the address of the device. */
   readonly session: string;
+  readonly request: UpRequest;
   readonly publication: Publication;
   /** When the request fails. */
   readonly deadline: Monotonic;
@@ -68,10 +74,11 @@ export class Upstream implements Uplink {
     this.#timeout = timeout;
     this.#topics = gatewayTopics(parts.gatewayId);
     const { state, down } = this.#topics;
-    const { softwareVersion, clock, entropy, events } = parts;
+    const { softwareVersion, epoch, traffic, clock, entropy, events } = parts;
     this.#presence = new Presence({
       topic: state,
       softwareVersion,
+      epoch,
       bootId: entropy.bytes(8),
       link: () => this.#link,
       clock,
@@ -85,6 +92,7 @@ export class Upstream implements Uplink {
       carrier: { topic: this.#topics.none, isNeeded: () => this.#pending.size > 0 },
       will: { topic: state, payload: this.#presence.state(false) },
       received: (topic, payload, { retain }) => this.#receive(topic, payload, retain),
+      ...(traffic && { opened: (socket) => traffic.connected(socket) }),
       connected: () => void this.#online(),
       disconnected: () => {
         this.#presence.disconnected();
@@ -145,7 +153,7 @@ export class Upstream implements Uplink {
       throw new PosternError('full', 'too many packages wait for the DM server');
     const correlation = entropy.bytes(12);
     const id = hexOf(correlation);
-    const session = `${request.device ?? ''} ${request.server}`;
+    const session = `${request.device ?? ''} ${request.server} ${request.peer ?? ''}`;
     const route = this.#routes.get(session);
     const timeToLive = Math.ceil(this.#timeout / 1000);
     // The DM server needs only the gateway nearest to the device. The rest of the path is known to the gateways.
@@ -160,6 +168,7 @@ export class Upstream implements Uplink {
     const { promise, resolve, reject } = Promise.withResolvers<Envelope>();
     const pending: Pending = {
       session,
+      request,
       publication: {
         topic: route === undefined ? this.#topics.up : this.#topics.upRoute(route),
         payload,
@@ -187,6 +196,7 @@ export class Upstream implements Uplink {
     try {
       await this.#link.publish({ ...pending.publication, quick: isFirst });
       pending.isSure = !isFirst;
+      this.#parts.traffic?.moved(pending.request, { up: packetSize(pending.publication), down: 0 });
     } catch (thrown) {
       const error = asPosternError(thrown);
       if (error.code === 'forbidden') pending.settle(new PosternError('unavailable', error.message));
@@ -235,11 +245,14 @@ export class Upstream implements Uplink {
       return;
     }
     this.#unanswered = 0;
-    if (envelope.kind === EnvelopeKind.Notification) void this.#takeNotification(envelope);
-    else if (envelope.kind !== EnvelopeKind.Request) this.#answer(envelope);
+    const down = packetSize({ topic, payload });
+    if (envelope.kind === EnvelopeKind.Notification) {
+      this.#parts.traffic?.moved(envelope, { up: 0, down }, 'orders');
+      void this.#takeNotification(envelope);
+    } else if (envelope.kind !== EnvelopeKind.Request) this.#answer(envelope, down);
   }
 
-  #answer(envelope: Envelope): void {
+  #answer(envelope: Envelope, octets: number): void {
     const pending = this.#pending.get(hexOf(envelope.correlation));
     // A duplicate, or an answer after the timeout.
     if (!pending) {
@@ -247,6 +260,7 @@ export class Upstream implements Uplink {
       this.#parts.events.emit('mqtt.unexpected-answer', { device, server });
       return;
     }
+    this.#parts.traffic?.moved(pending.request, { up: 0, down: octets });
     const { route } = envelope;
     if (route !== undefined && isTopicLevel(route)) this.#routes.set(pending.session, route);
     else this.#routes.delete(pending.session);
@@ -262,9 +276,13 @@ export class Upstream implements Uplink {
     }
     const { route, device = '' } = notification;
     const topic = route !== undefined && isTopicLevel(route) ? this.#topics.upRoute(route) : this.#topics.up;
-    await this.#link.publish({ topic, payload: await outcome, flow: device }).catch((thrown) => {
+    const payload = await outcome;
+    try {
+      await this.#link.publish({ topic, payload, flow: device });
+      this.#parts.traffic?.moved(notification, { up: packetSize({ topic, payload }), down: 0 }, 'orders');
+    } catch (thrown) {
       this.#parts.events.emit('mqtt.outcome-lost', { reason: asPosternError(thrown).message });
-    });
+    }
   }
 
   /** Delivers a notification. Returns its outcome as an encoded envelope of kind `Response` or `Error`. */
@@ -284,5 +302,8 @@ export class Upstream implements Uplink {
     }
   }
 }
+
+/** Least octets of a PUBLISH packet of QoS 1: header, topic, packet identifier, payload. */
+const packetSize = ({ topic, payload }: Publication): number => 6 + Buffer.byteLength(topic) + payload.length;
 
 const hexOf = (octets: Uint8Array): string => Buffer.from(octets).toString('hex');

@@ -47,6 +47,8 @@ export interface HttpBindingParts {
   readonly guard: EchoGuard;
   /** Sends a package to a DM server through the tunnel. */
   readonly forward: (up: TunnelledPackage) => Promise<TunnelAnswer>;
+  /** Resolves when what the answer promises is durable. */
+  readonly settled: () => Promise<void>;
   readonly events: Events;
 }
 
@@ -150,6 +152,7 @@ export class HttpBinding implements AsyncDisposable {
       const error = asPosternError(thrown);
       if (error.code === 'internal')
         this.#parts.events.emit('http.failed', { message: error.message, stack: error.stack });
+      if (error.retryAfter !== undefined) response.setHeader('retry-after', error.retryAfter);
       const status = statusOf[error.code] ?? error.dmStatus;
       refuse(response, status, error.code === 'internal' ? 'internal error' : error.message);
     }
@@ -182,12 +185,14 @@ export class HttpBinding implements AsyncDisposable {
       body: await bodyOf(request),
       mediaType,
       hmac: hmacOf(request),
-      // Requests of one session may use several connections, so a session is found by device and session ID alone.
       way: 'http',
+      // Requests of one session may use several connections, so the port says nothing.
+      sender: address,
       address: `http://${uriHost(address)}`,
       serverId: this.#parts.settings.serverId,
       proved: () => {},
     });
+    await this.#parts.settled();
     send(response, answer.body, mediaType, answer.hmac);
   }
 
@@ -235,6 +240,7 @@ export class HttpBinding implements AsyncDisposable {
       address: `${settings.tls ? 'https' : 'http'}://${request.headers.host ?? new URL(this.url).host}${settings.path}`,
     });
     if (answer.kind === 'bootstrap') {
+      await this.#parts.settled();
       send(response, answer.body, `${accepted}; ${answer.security}`, undefined);
       return;
     }
@@ -274,7 +280,8 @@ function serverIn(pathname: string, tunnelPath: string): string | undefined {
 
 /** The sender of a request. Its key has no port, because a device may use a new connection for each request. */
 function remoteOf({ socket }: IncomingMessage): Remote {
-  const address = (socket.remoteAddress ?? '').replace(/^::ffff:/, '');
+  // A link-local address has a zone here, which a URI has no place for.
+  const address = (socket.remoteAddress ?? '').replace(/^::ffff:/, '').replace(/%.*$/, '');
   return { address, port: socket.remotePort ?? 0, key: `http ${address}` };
 }
 

@@ -2,6 +2,7 @@ import { fromCbor } from '../../base/cbor.ts';
 import { plainProfile } from '../../base/cbor-profile.ts';
 import { PosternError } from '../../base/errors.ts';
 
+/** Kinds of envelopes, by their number on the wire. A notification carries Package #0. */
 export const EnvelopeKind = { Request: 0, Response: 1, Notification: 2, Error: 3 } as const;
 export type EnvelopeKind = (typeof EnvelopeKind)[keyof typeof EnvelopeKind];
 
@@ -32,6 +33,8 @@ export interface Envelope {
   readonly route?: string;
   /** The child gateway nearest to the device, when the device is behind one. */
   readonly via?: string;
+  /** IP address from which the gateway heard the device, or the child gateway. No proof of who sent the package. */
+  readonly peer?: string;
 }
 
 /** Version of the envelope's format. */
@@ -53,6 +56,7 @@ const key = {
   reason: 11,
   route: 12,
   via: 13,
+  peer: 14,
 } as const;
 
 /** Fields in the order of their keys. */
@@ -167,6 +171,7 @@ export function decodeEnvelope(payload: Uint8Array): Envelope {
     ...defined('reason', text(map, 'reason')),
     ...defined('route', text(map, 'route')),
     ...defined('via', text(map, 'via')),
+    ...defined('peer', text(map, 'peer')),
   };
 }
 

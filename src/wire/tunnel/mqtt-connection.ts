@@ -58,6 +58,8 @@ export interface ConnectionParts {
   readonly granted: () => void;
   /** The socket takes no more, or takes more again. Without this, messages with QoS 0 would pile up in memory. */
   readonly writable: (isWritable: boolean) => void;
+  /** Called with the socket of the attempt, before anything was sent on it. */
+  readonly opened?: ((socket: Socket) => void) | undefined;
   /** The attempt has failed, or the connection has ended. Messages that were not acknowledged fail after this call. */
   readonly ended: (ending: Ending) => void;
 }
@@ -127,7 +129,7 @@ export class MqttConnection {
       clientId,
       clean: false,
       protocolVersion: version,
-      keepalive,
+      keepalive: settings.keepalive ?? keepalive,
       connectTimeout,
       reconnectPeriod: 0,
       queueQoSZero: false,
@@ -143,6 +145,7 @@ export class MqttConnection {
     // The write cache holds all 16-bit numbers in encoded form. It costs megabytes, and a second on a small board.
     const client = connect({ ...options, ...endpointOf(settings.url), writeCache: false });
     this.#client = client;
+    if (client.stream instanceof Socket) parts.opened?.(client.stream);
     client.stream.once(/^(mqtts|ssl):/.test(settings.url) ? 'secureConnect' : 'connect', () => {
       this.#isReached = true;
     });

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import { type Clock, type Monotonic, pause, plus, type Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
@@ -40,6 +41,8 @@ export interface MqttLinkParts {
   readonly connected?: () => void;
   /** Called when such a connection has ended. */
   readonly disconnected?: () => void;
+  /** Called with the socket of each attempt to connect, before anything was sent on it. */
+  readonly opened?: (socket: Socket) => void;
   /** Called when a connection has been up for minutes. */
   readonly settled?: () => void;
 }

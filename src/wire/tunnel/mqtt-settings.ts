@@ -10,6 +10,8 @@ export interface MqttSettings {
   readonly protocol: 'auto' | 4 | 5;
   readonly username?: string;
   readonly password?: string;
+  /** Seconds of silence after which a keep-alive is sent. Default 30. */
+  readonly keepalive?: number;
   /** Path of a PEM file: the CA that issued the broker's certificate. */
   readonly ca?: string;
   /** Path of a PEM file: this client's certificate. */

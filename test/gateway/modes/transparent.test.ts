@@ -13,17 +13,17 @@ import { messageOf } from '../../wire/coap/wire.ts';
 
 const remote = { address: '192.0.2.7', port: 1, key: '192.0.2.7 1' };
 
-function ask(device: string, via?: string): CoapRequest {
+function ask(device: string, via?: string, from = remote): CoapRequest {
   const options = [
     ...['dm', 't', 'dm.example'].map((segment) => text(Option.UriPath, segment)),
     uint(Option.ContentFormat, 65001),
     text(Option.UriQuery, `id=${device}`),
     ...(via === undefined ? [] : [text(Option.UriQuery, `via=${via}`)]),
   ];
-  return new CoapRequest(remote, messageOf({ code: Code.POST, options }), false, Buffer.from('x'), 1000);
+  return new CoapRequest(from, messageOf({ code: Code.POST, options }), false, Buffer.from('x'), 1000);
 }
 
-test('packages of one device on their way up: the fifth is 5.03, another device goes on, and room comes back', async () => {
+test('a fifth concurrent package of one device gets 5.03; other devices, and later packages, are not affected', async () => {
   const waiting: ((answer: Envelope) => void)[] = [];
   const mode = new TransparentMode({
     gatewayId: 'gw',
@@ -32,6 +32,7 @@ test('packages of one device on their way up: the fifth is 5.03, another device 
     upstream: { request: () => new Promise((resolve) => waiting.push(resolve)) },
     addresses: new DeviceAddresses(),
     towards: () => undefined,
+    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });
@@ -40,9 +41,11 @@ test('packages of one device on their way up: the fifth is 5.03, another device 
   const first = Array.from({ length: 4 }, () => post(ask('a')));
   assert.equal(await codeOf(post(ask('a'))), '5.03');
   const other = post(ask('b'));
+  // Anyone may send packages in the name of the device. From elsewhere they take none of its places.
+  const elsewhere = post(ask('a', undefined, { ...remote, address: '192.0.2.66', key: '192.0.2.66 1' }));
   const answer: Envelope = { kind: 1, correlation: Buffer.alloc(8), body: Buffer.from('y') };
   for (const resolve of waiting) resolve(answer);
-  for (const outcome of [...first, other]) assert.equal(await codeOf(outcome), '2.04');
+  for (const outcome of [...first, other, elsewhere]) assert.equal(await codeOf(outcome), '2.04');
   const again = post(ask('a'));
   waiting.at(-1)?.(answer);
   assert.equal(await codeOf(again), '2.04');
@@ -57,6 +60,7 @@ test('what the uplink refuses is 503 with the time to try again; a full queue wi
     upstream: { request: () => Promise.reject(error) },
     addresses: new DeviceAddresses(),
     towards: () => undefined,
+    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });
@@ -86,7 +90,7 @@ test('what the uplink refuses is 503 with the time to try again; a full queue wi
   });
 });
 
-test('Package #0 for a device that was never heard is 404', async () => {
+test('Package #0 for a device that was never heard is refused as notFound', async () => {
   const mode = new TransparentMode({
     gatewayId: 'gw',
     childOf: () => undefined,
@@ -94,6 +98,7 @@ test('Package #0 for a device that was never heard is 404', async () => {
     upstream: { request: () => Promise.reject(new Error('not asked')) },
     addresses: new DeviceAddresses(),
     towards: () => undefined,
+    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });
@@ -103,7 +108,7 @@ test('Package #0 for a device that was never heard is 404', async () => {
 });
 
 // conforms: GW-22
-test('a package that has been through this gateway, or through too many, is 5.08; the server hears of the others', async () => {
+test('a package that already passed this gateway, or too many gateways, gets 5.08 and is not sent upstream', async () => {
   const vias: (string | undefined)[] = [];
   const mode = new TransparentMode({
     gatewayId: 'gw',
@@ -117,6 +122,7 @@ test('a package that has been through this gateway, or through too many, is 5.08
     },
     addresses: new DeviceAddresses(),
     towards: () => undefined,
+    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });

@@ -36,7 +36,7 @@ async function broker(t: TestContext, published: (socket: Socket, accept: () => 
   return await listen(t, (socket) => void aedes.handle(socket));
 }
 
-test('what was published last is acknowledged before the connection ends', limit, async (t) => {
+test('the last publication is acknowledged before the connection ends', limit, async (t) => {
   const asked = Promise.withResolvers<() => void>();
   const { link, events } = linkTo(await broker(t, (_socket, accept) => asked.resolve(accept)));
   await events.until('mqtt.connected');
@@ -48,7 +48,7 @@ test('what was published last is acknowledged before the connection ends', limit
   await ended;
 });
 
-test('a broker that goes while something is published to it does not hold up the end', limit, async (t) => {
+test('a broker that disconnects during a publication does not delay the end', limit, async (t) => {
   const { link, clock, events } = linkTo(await broker(t, (socket) => socket.destroy()));
   await events.until('mqtt.connected');
   const refused = assert.rejects(link.publish(state), { code: 'unavailable' });
@@ -57,7 +57,7 @@ test('a broker that goes while something is published to it does not hold up the
   assert.equal(clock.timers, 0);
 });
 
-test('a broker that hangs holds up the end for two seconds', limit, async (t) => {
+test('a broker that hangs delays the end by two seconds', limit, async (t) => {
   const asked = Promise.withResolvers<void>();
   const { link, clock, events } = linkTo(await broker(t, () => asked.resolve()));
   await events.until('mqtt.connected');
@@ -70,7 +70,7 @@ test('a broker that hangs holds up the end for two seconds', limit, async (t) =>
   await refused;
 });
 
-test('a broker that does not answer to the connection does not hold up the end', {
+test('a broker that does not answer the connection does not delay the end', {
   timeout: 8000,
 }, async (t) => {
   const called = Promise.withResolvers<void>();
