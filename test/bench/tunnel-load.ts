@@ -93,29 +93,43 @@ class Device {
   }
 }
 
+/** How many packages are sent, by how many at once. */
+export interface Work {
+  readonly count: number;
+  readonly outstanding: number;
+  /** Longest pause of a device between two packages, in milliseconds. Pauses are random. Default 0: no pause. */
+  readonly pause?: number;
+}
+
+/** Calls a function after a random pause. Without a pause, at once. */
+export function afterPause({ pause = 0 }: Work, next: () => void): void {
+  if (pause === 0) next();
+  else setTimeout(next, Math.random() * pause);
+}
+
 /**
- * Sends `count` packages from `outstanding` devices, one at a time from each. Returns the times from request to answer.
+ * Sends packages from devices, one at a time from each. Returns the times from request to answer.
  * @throws {Error} for an answer other than 2.04
  */
-export async function load(port: number, count: number, outstanding: number): Promise<Latency> {
+export async function load(port: number, work: Work): Promise<Latency> {
+  const { count, outstanding } = work;
   const times: number[] = [];
   let sent = 0;
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const send = (device: Device) => {
-    sent++;
-    device.send();
-  };
   const devices = Array.from(
     { length: outstanding },
     (_, at) =>
       new Device(at, port, (device, code, took) => {
         if (code !== 0x44) return reject(new Error(`an answer ${code >> 5}.${code & 31}`));
         times.push(took);
-        if (sent < count) send(device);
-        else if (times.length === count) resolve();
+        if (sent < count) {
+          sent++;
+          afterPause(work, () => device.send());
+        } else if (times.length === count) resolve();
       }),
   );
-  for (const device of devices) send(device);
+  sent = devices.length;
+  for (const device of devices) device.send();
   try {
     await promise;
   } finally {

@@ -1,7 +1,8 @@
 // One party of the tunnel benchmark: `node tunnel-peers.ts KIND [BROKER]`. Prints a line when it is ready, and serves until it is
 // killed. The answer of both servers has the same size as the package.
+import type { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
-import { connectAsync } from 'mqtt';
+import { connectAsync, type MqttClient } from 'mqtt';
 import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { noEvents } from '../../src/base/events.ts';
@@ -11,7 +12,14 @@ import { Blockwise } from '../../src/wire/coap/blockwise.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
 import { reply } from '../../src/wire/coap/message.ts';
 import { Router } from '../../src/wire/coap/router.ts';
-import { envelopeBytes, loopbackOnly, packageBytes, percentiles } from './tunnel-load.ts';
+import {
+  afterPause,
+  envelopeBytes,
+  loopbackOnly,
+  packageBytes,
+  percentiles,
+  type Work,
+} from './tunnel-load.ts';
 
 const [kind, broker = ''] = process.argv.slice(2);
 const body = Buffer.alloc(packageBytes, 'a');
@@ -53,8 +61,11 @@ function headend(): void {
 }
 
 /** A client of mqtt.js with the options of Postern's own. */
-const client = async () =>
-  await connectAsync(broker, { protocolVersion: 5, writeCache: false, reconnectPeriod: 0 });
+async function client(): Promise<MqttClient> {
+  const peer = await connectAsync(broker, { protocolVersion: 5, writeCache: false, reconnectPeriod: 0 });
+  (peer.stream as Socket).setNoDelay(true);
+  return peer;
+}
 
 /** Sends each message of `bench/up` back to `bench/down`. */
 async function echo(): Promise<void> {
@@ -64,12 +75,13 @@ async function echo(): Promise<void> {
   console.log('ready');
 }
 
-/** Reads lines `COUNT OUTSTANDING`. Makes so many round trips through the broker and prints their times. */
+/** Reads work as lines of JSON. Makes so many round trips through the broker and prints their times. */
 async function bare(): Promise<void> {
   const peer = await client();
   await peer.subscribeAsync('bench/down', { qos: 1 });
   const began = new Map<number, number>();
   let took: number[] = [];
+  let work: Work = { count: 0, outstanding: 0 };
   let left = 0;
   let next = 0;
   let done = () => {};
@@ -77,24 +89,25 @@ async function bare(): Promise<void> {
     const payload = Buffer.alloc(envelopeBytes);
     payload.writeUInt32BE(next);
     began.set(next++, performance.now());
-    left--;
     peer.publish('bench/up', payload, { qos: 1 });
   };
   peer.on('message', (_topic, payload) => {
     const id = payload.readUInt32BE();
     took.push(performance.now() - began.get(id)!);
     began.delete(id);
-    if (left > 0) send();
-    else if (began.size === 0) done();
+    if (left > 0) {
+      left--;
+      afterPause(work, send);
+    } else if (took.length === work.count) done();
   });
   console.log('ready');
   for await (const line of createInterface(process.stdin)) {
-    const [count = 0, outstanding = 0] = line.split(' ').map(Number);
+    work = JSON.parse(line) as Work;
     took = [];
-    left = count;
+    left = work.count - work.outstanding;
     const { promise, resolve } = Promise.withResolvers<void>();
     done = resolve;
-    for (let at = 0; at < outstanding; at++) send();
+    for (let at = 0; at < work.outstanding; at++) send();
     await promise;
     console.log(JSON.stringify(percentiles(took)));
   }

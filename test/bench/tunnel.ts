@@ -15,34 +15,36 @@ import { measured, today } from '../../build/figures.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import { secrets } from './crowd.ts';
 import { cpuSeconds, machine, ratios } from './measure.ts';
-import { type Latency, load, packageBytes } from './tunnel-load.ts';
+import { type Latency, load, packageBytes, type Work } from './tunnel-load.ts';
 
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
 const rounds = flags.quick ? 2 : 5;
-/** Packages of one round: with 64 devices at once, and one after the other. */
-const crowded = flags.quick ? 5000 : 20_000;
-const single = flags.quick ? 50 : 200;
-const devices = 64;
+/** What is measured in one round: one device, a few that pause as devices do, and many without a pause. */
+const works = {
+  alone: { count: flags.quick ? 50 : 200, outstanding: 1 },
+  few: { count: flags.quick ? 300 : 1000, outstanding: 8, pause: 100 },
+  many: { count: flags.quick ? 5000 : 20_000, outstanding: 64 },
+} as const satisfies Record<string, Work>;
+type WorkName = keyof typeof works;
+const workNames = Object.keys(works) as WorkName[];
 const root = fileURLToPath(new URL('../..', import.meta.url));
 await using stack = new AsyncDisposableStack();
 
 /** A way to measure: a process whose CPU counts, and how it is made to work. */
 interface Contender {
   readonly child: ChildProcess;
-  readonly work: (count: number, outstanding: number) => Promise<Latency>;
+  readonly work: (work: Work) => Promise<Latency>;
   /** µs per package with 64 at once. */
   readonly cpu: number[];
-  /** Times in µs: with one at a time, and with 64 at once. */
-  readonly alone: { readonly p50: number[]; readonly p99: number[] };
-  readonly together: { readonly p50: number[]; readonly p99: number[] };
+  /** Times in µs, of each round. */
+  readonly times: Readonly<Record<WorkName, { readonly p50: number[]; readonly p99: number[] }>>;
 }
 
 const contender = (child: ChildProcess, work: Contender['work']): Contender => ({
   child,
   work,
   cpu: [],
-  alone: { p50: [], p99: [] },
-  together: { p50: [], p99: [] },
+  times: { alone: { p50: [], p99: [] }, few: { p50: [], p99: [] }, many: { p50: [], p99: [] } },
 });
 
 function run(args: readonly string[]): ChildProcess {
@@ -62,14 +64,14 @@ async function start(...args: string[]) {
 
 async function direct(): Promise<Contender> {
   const { child, ready } = await start('stub');
-  return contender(child, (count, outstanding) => load(Number(ready), count, outstanding));
+  return contender(child, (work) => load(Number(ready), work));
 }
 
 async function bare(broker: string): Promise<Contender> {
   await start('echo', broker);
   const { child, lines } = await start('bare', broker);
-  return contender(child, async (count, outstanding) => {
-    child.stdin!.write(`${count} ${outstanding}\n`);
+  return contender(child, async (work) => {
+    child.stdin!.write(`${JSON.stringify(work)}\n`);
     const [line] = (await once(lines, 'line')) as [string];
     return JSON.parse(line) as Latency;
   });
@@ -107,20 +109,16 @@ server-secret = "${secrets.gatewayServer}"
     if (line.includes('"mqtt.connected"')) resolve();
   });
   await promise;
-  return contender(child, (count, outstanding) => load(port, count, outstanding));
+  return contender(child, (work) => load(port, work));
 }
 
-async function measure({ child, work, cpu, alone, together }: Contender): Promise<void> {
-  const one = await work(single, 1);
-  const before = cpuSeconds(child);
-  const many = await work(crowded, devices);
-  cpu.push(((cpuSeconds(child) - before) * 1e6) / crowded);
-  for (const [into, from] of [
-    [alone, one],
-    [together, many],
-  ] as const) {
-    into.p50.push(from.p50);
-    into.p99.push(from.p99);
+async function measure({ child, work, cpu, times }: Contender): Promise<void> {
+  for (const name of workNames) {
+    const before = cpuSeconds(child);
+    const { p50, p99 } = await work(works[name]);
+    if (name === 'many') cpu.push(((cpuSeconds(child) - before) * 1e6) / works.many.count);
+    times[name].p50.push(p50);
+    times[name].p99.push(p99);
   }
 }
 
@@ -142,7 +140,7 @@ const names = {
 } as const;
 const all = Object.entries(contenders) as [keyof typeof contenders, Contender][];
 
-for (const [, { work }] of all) await work(crowded / 4, devices);
+for (const [, { work }] of all) await work({ ...works.many, count: works.many.count / 4 });
 for (let round = 1; round <= rounds; round++) {
   for (const [, one] of all) await measure(one);
   console.error(`round ${round} of ${rounds}`);
@@ -150,6 +148,17 @@ for (let round = 1; round <= rounds; round++) {
 
 const { direct: straight } = contenders;
 const both = contenders['mqtt-stock'].cpu.map((cpu, round) => cpu + straight.cpu[round]!);
+const { alone, few, many } = works;
+const titles: Readonly<Record<WorkName, string>> = {
+  alone: 'One device',
+  few: `${few.outstanding} devices with pauses`,
+  many: `${many.outstanding} devices`,
+};
+const latencies = (work: WorkName, share: 'p50' | 'p99') =>
+  all.map(([key, { times }]) => [
+    `${work}-${share}-${key}`,
+    measured(`${titles[work]}, ${share}, ${names[key]}`, 'µs', times[work][share]),
+  ]);
 publish(
   'tunnel',
   {
@@ -157,31 +166,25 @@ publish(
     date: today(),
     machine: machine(),
     how: [
-      `\`npm run bench:tunnel\`: packages of ${packageBytes} bytes in both directions; ${rounds} interleaved rounds of ${crowded.toLocaleString('en')} packages of ${devices} devices at once and ${single} of one device.`,
+      `\`npm run bench:tunnel\`: packages of ${packageBytes} bytes in both directions, in ${rounds} interleaved rounds: ${alone.count} of one device, ${few.count.toLocaleString('en')} of ${few.outstanding} devices that pause up to ${few.pause} ms between two, and ${many.count.toLocaleString('en')} of ${many.outstanding} devices without a pause.`,
       'Client, gateway (the bundle), mosquitto and the MQTT binding of the head-end are processes of one machine.',
-      'CPU is that of the gateway, of the CoAP server, or of the MQTT client, with 64 devices at once.',
+      `CPU is that of the gateway, of the CoAP server, or of the MQTT client, with ${many.outstanding} devices.`,
     ].join(' '),
-    figures: {
-      ...Object.fromEntries(
-        all.map(([key, { cpu }]) => [
-          `cpu-${key}`,
-          measured(`CPU per package, ${names[key]}`, 'µs', cpu, key === 'tunnel-stock' ? { atMost: 65 } : {}),
-        ]),
-      ),
-      'vs-bare': measured(
-        'CPU per package, tunnelled / sum of bare MQTT and CoAP',
-        'times',
-        ratios(contenders['tunnel-stock'].cpu, both),
-      ),
-      ...Object.fromEntries(
-        all.flatMap(([key, { alone, together }]) => [
-          [`alone-p50-${key}`, measured(`One at a time, p50, ${names[key]}`, 'µs', alone.p50)],
-          [`alone-p99-${key}`, measured(`One at a time, p99, ${names[key]}`, 'µs', alone.p99)],
-          [`together-p50-${key}`, measured(`64 at once, p50, ${names[key]}`, 'µs', together.p50)],
-          [`together-p99-${key}`, measured(`64 at once, p99, ${names[key]}`, 'µs', together.p99)],
-        ]),
-      ),
-    },
+    figures: Object.fromEntries([
+      ...all.map(([key, { cpu }]) => [
+        `cpu-${key}`,
+        measured(`CPU per package, ${names[key]}`, 'µs', cpu, key === 'tunnel-stock' ? { atMost: 65 } : {}),
+      ]),
+      [
+        'vs-bare',
+        measured(
+          'CPU per package, tunnelled / sum of bare MQTT and CoAP',
+          'times',
+          ratios(contenders['tunnel-stock'].cpu, both),
+        ),
+      ],
+      ...workNames.flatMap((work) => [...latencies(work, 'p50'), ...latencies(work, 'p99')]),
+    ]),
   },
   flags.write,
 );

@@ -70,7 +70,7 @@ for (const [name, start] of brokers)
     await using _ = headend.downlink;
     await using site = new Site(broker.url);
     const gateway = await site.gateway([]);
-    await load(gateway.coapPort, 300, 300);
+    await load(gateway.coapPort, { count: 300, outstanding: 300 });
     assert.equal(headend.seen.size, 300);
     assert.equal(site.gatewayEvents.count('tunnel.failed'), 0);
     // aedes reads wrongly when messages with QoS 0 come in many pieces, and ends the connection. The gateway repeats them.
@@ -101,7 +101,7 @@ describe('behind a child gateway', limit, () => {
       false,
     );
     await bottom.gatewayEvents.until('parent.connected');
-    await load(child.coapPort, 100, 100);
+    await load(child.coapPort, { count: 100, outstanding: 100 });
     for (let device = 0; device < 100; device++)
       assert.ok(headend.seen.has(`urn:dev:bench:${device}`), `device ${device}`);
     assert.equal(bottom.gatewayEvents.count('tunnel.failed'), 0);
