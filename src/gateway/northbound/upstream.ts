@@ -175,6 +175,7 @@ export class Upstream implements Uplink {
         expiry: timeToLive,
         responseTopic: this.#topics.down,
         flow: session,
+        quick: true,
       },
       deadline: plus(clock.now(), this.#timeout),
       isSure: false,
@@ -194,7 +195,8 @@ export class Upstream implements Uplink {
 
   async #send(pending: Pending, isFirst: boolean): Promise<void> {
     try {
-      await this.#link.publish({ ...pending.publication, quick: isFirst });
+      const { publication } = pending;
+      await this.#link.publish(isFirst ? publication : { ...publication, quick: false });
       pending.isSure = !isFirst;
       this.#parts.traffic?.moved(pending.request, { up: packetSize(pending.publication), down: 0 });
     } catch (thrown) {

@@ -84,12 +84,21 @@ class EnvelopeWriter {
   readonly #octets: Buffer;
   #at = 0;
 
-  constructor({ headers = {}, body, ...rest }: Envelope) {
-    const texts = [...Object.entries(headers).flat(), ...Object.values(rest)].filter(
-      (one) => typeof one === 'string',
-    );
-    const bytes = texts.reduce((sum, one) => sum + one.length * 3 + headBytes, 0);
-    this.#octets = Buffer.allocUnsafe(bytes + (body?.length ?? 0) + 16 * headBytes);
+  constructor(envelope: Envelope) {
+    const { headers, body } = envelope;
+    let bytes = (body?.length ?? 0) + 16 * headBytes;
+    const addText = (value: string) => {
+      bytes += value.length * 3 + headBytes;
+    };
+    for (const name of fields) {
+      const value = envelope[name];
+      if (typeof value === 'string') addText(value);
+    }
+    for (const name in headers) {
+      addText(name);
+      addText(headers[name]!);
+    }
+    this.#octets = Buffer.allocUnsafe(bytes);
   }
 
   get written(): Buffer {
