@@ -9,6 +9,9 @@ import { restartExitCode } from '../gateway/update/directory-slots.ts';
 import { beFrugal, tidyUp, watchedForWork } from './frugality.ts';
 import { type Command, stopped } from './runner.ts';
 
+/** Milliseconds after the start until its garbage is collected: the uplink is connected then. */
+const tidyAfter = 2000;
+
 const defaultFile = '/etc/postern/gateway.toml';
 
 export const gateway: Command = {
@@ -71,7 +74,7 @@ All keys are in docs/configuration.md.`,
     // Devices are served first; the admin API can wait.
     await running.start();
     await admin.start();
-    tidyUp();
+    setTimeout(tidyUp, tidyAfter).unref();
     await stopped(AbortSignal.any([stop, restart.signal]));
     if (restart.signal.aborted) process.exitCode = restartExitCode;
   },
