@@ -1,4 +1,5 @@
 import { type Clock, SystemClock } from '../base/clock.ts';
+import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
@@ -66,6 +67,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   // Ground: state, sockets, and where devices are.
   const state = openState(config, vocabulary, clock);
   const { inventory, credentials, outbox, accounts } = state;
+  const disk = new DiskRoom(config.limits['keep-free'] * 1024 * 1024);
   const signals = new DeviceSignals();
   const reports = new Reports(outbox, ownServer);
   const network = new CoapNetwork({
@@ -135,6 +137,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     delegation,
     reports,
     images: imageSettings(config),
+    disk,
     ...machine,
   });
   const firmware =
@@ -144,6 +147,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       stateFile: config.gateway.state,
       state,
       imageFile: (name) => objects.images.file(name),
+      disk,
       network,
       uplink,
       reports,

@@ -54,6 +54,7 @@ export class FumoRefusal extends PosternError {
 
 const resultOfError: Partial<Record<ErrorCode, number>> = {
   full: FumoResult.NoRoom,
+  storage: FumoResult.NoRoom,
   tooLarge: FumoResult.NotAcceptable,
   malformed: FumoResult.BadUrl,
   notFound: FumoResult.ServerError,

@@ -32,8 +32,9 @@ export const gwImageInventory: ManagementObject = {
           ),
           Size: leaf('int', ['Get'], 'Bytes, as far as they are known'),
           Received: leaf('int', ['Get'], 'Bytes that are there'),
-          State: leaf('int', ['Get'], '0: idle, 1: coming, 2: ready, 3: failed, 4: evicted'),
+          State: leaf('int', ['Get'], '0: idle, 1: coming, 2: ready, 3: failed, with no image, 4: evicted'),
           Result: leaf('int', ['Get'], 'What the last operation came to, as a result code of FUMO'),
+          Reason: leaf('chr', ['Get'], 'Why the last operation failed; empty when it did not'),
           LocalURL: leaf('chr', ['Get'], 'Path from which devices get it over CoAP'),
           Operations: interior(['Get'], 'What can be done with it', {
             Download: leaf('null', ['Exec', 'Get'], 'Gets it; the outcome comes by alert'),
@@ -49,4 +50,12 @@ export const gwImageInventory: ManagementObject = {
 };
 
 /** Nodes of an image that the gateway answers itself. */
-export const liveImageNodes = ['Size', 'Received', 'State', 'Result', 'LocalURL', 'Operations'] as const;
+export const liveImageNodes = [
+  'Size',
+  'Received',
+  'State',
+  'Result',
+  'Reason',
+  'LocalURL',
+  'Operations',
+] as const;

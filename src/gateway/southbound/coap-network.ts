@@ -85,6 +85,12 @@ export class CoapNetwork implements AsyncDisposable {
     return [...this.#bindings.values()];
   }
 
+  /** Whether no address is bound because this machine has none to serve now: a cable is pulled out, or nothing answers DHCP. */
+  get isOffline(): boolean {
+    const { interfaces, listInterfaces = networkInterfaces } = this.#options;
+    return this.#bindings.size === 0 && localAddresses(interfaces, listInterfaces).length === 0;
+  }
+
   get endpoints(): CoapEndpoint[] {
     return [...this.#bindings.values()].map(({ endpoint }) => endpoint);
   }

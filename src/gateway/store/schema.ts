@@ -44,5 +44,10 @@ export const gatewaySchema: Schema = {
     `ALTER TABLE device ADD COLUMN objects TEXT;
      CREATE TABLE registration (device_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
     'CREATE TABLE gateway_update (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
+    // Size and hash are those of the image that is served, whatever becomes of a download that is to replace it.
+    `ALTER TABLE image ADD COLUMN total INTEGER;
+     ALTER TABLE image ADD COLUMN reason TEXT;
+     UPDATE image SET total = size, size = NULL WHERE state = 1;
+     UPDATE image SET hash = NULL WHERE state <> 2;`,
   ],
 };
