@@ -21,7 +21,10 @@ for (const kind of ['tmpfs', 'ext4'] as const)
     assert.throws(() => room.reserve('a', folder, all + 1), { code: 'full' });
     room.reserve('a', folder, all - mebibyte);
     assert.equal(room.left(folder, 'b'), mebibyte);
-    assert.throws(() => room.reserve('b', folder, 2 * mebibyte), { code: 'full', message: /no room on the disk/ });
+    assert.throws(() => room.reserve('b', folder, 2 * mebibyte), {
+      code: 'full',
+      message: /no room on the disk/,
+    });
     room.reserve('b', folder, mebibyte);
     // While a file grows, its own reservation shrinks.
     writeFileSync(join(folder, 'a'), Buffer.alloc(5 * mebibyte));

@@ -300,16 +300,15 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
 
   /** Downloads, verifies and stores an image beside the version before. */
   async #get(name: string, signal: AbortSignal): Promise<OperationEnd & { size: number; hash: string }> {
-    const { files, events, order, signingKeys } = this.#parts;
-    for (let isRepeated = false; ; isRepeated = true) {
-      const { path, size, isJoined } = await this.#download(name, signal);
+    const { files, order, signingKeys } = this.#parts;
+    for (let misfit: string | undefined; ; ) {
+      const { path, size, isJoined } = await this.#download(name, misfit, signal);
       const hash = await files.hash(path);
       try {
         checkImage(order(name), hash, signingKeys);
       } catch (thrown) {
-        if (!isJoined || isRepeated) throw thrown;
-        const reason = `the parts do not fit together: ${asPosternError(thrown).message}`;
-        events.emit('image.broke-off', { image: name, received: size, reason });
+        if (!isJoined || misfit !== undefined) throw thrown;
+        misfit = `the parts do not fit together: ${asPosternError(thrown).message}`;
         files.part(name).drop();
         continue;
       }
@@ -321,7 +320,8 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     }
   }
 
-  async #download(name: string, signal: AbortSignal): Promise<DownloadedFile> {
+  /** @param misfit why an earlier download is of no use */
+  async #download(name: string, misfit: string | undefined, signal: AbortSignal): Promise<DownloadedFile> {
     const { images, files, order, download, ca, clock, entropy, events } = this.#parts;
     const part = files.part(name);
     return await downloadFile(
@@ -336,7 +336,8 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
           images.put({ ...record, ...version });
         },
         reserve: (bytes, received) => this.#room.reserve(name, name, bytes, received),
-        begun: (from, total, reason) => events.emit('image.coming', { image: name, from, total, reason }),
+        begun: (from, total, reason = misfit) =>
+          events.emit('image.coming', { image: name, from, total, reason }),
         brokeOff: (received, reason) => events.emit('image.broke-off', { image: name, received, reason }),
       },
       signal,

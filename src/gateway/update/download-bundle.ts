@@ -58,6 +58,7 @@ export class BundleDownload {
    * Fetches a bundle. Returns whether it was received in more than one part.
    * @param version the version that is partly downloaded, if any
    * @param keep stores the version that comes now
+   * @param misfit why an earlier download is of no use
    * @throws {FumoRefusal} with a FUMO result code
    * @throws the reason of the signal when it is aborted
    */
@@ -66,6 +67,7 @@ export class BundleDownload {
     version: FileVersion,
     keep: (version: FileVersion) => void,
     signal: AbortSignal,
+    misfit?: string,
   ): Promise<boolean> {
     try {
       if (url.startsWith(imageScheme)) {
@@ -76,7 +78,7 @@ export class BundleDownload {
         await this.#copyFrom(new URL(url).pathname);
         return false;
       }
-      const { path, isJoined } = await this.#load(url, version, keep, signal);
+      const { path, isJoined } = await this.#load(url, version, keep, signal, misfit);
       await this.#accept(path);
       return isJoined;
     } catch (thrown) {
@@ -95,13 +97,19 @@ export class BundleDownload {
     this.progress = undefined;
   }
 
-  async #load(url: string, version: FileVersion, keep: (version: FileVersion) => void, signal: AbortSignal) {
+  async #load(
+    url: string,
+    version: FileVersion,
+    keep: (version: FileVersion) => void,
+    signal: AbortSignal,
+    misfit: string | undefined,
+  ) {
     const { ca, download, clock, entropy, events } = this.#parts;
     return await downloadFile(
       {
         ...{ url, ca, download, part: this.#part, version, keep, clock, entropy },
         reserve: (bytes, received) => this.#reserve(bytes, received),
-        begun: (from, total, reason) => events.emit('update.downloading', { from, total, reason }),
+        begun: (from, total, reason = misfit) => events.emit('update.downloading', { from, total, reason }),
         wrote: (received, total) => this.#wrote(received, total),
         brokeOff: (received, reason) => events.emit('update.download-broken', { reason, received }),
       },

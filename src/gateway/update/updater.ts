@@ -229,10 +229,8 @@ export class Updater implements AsyncDisposable {
         const isBroken =
           thrown instanceof FumoRefusal && downloadDamage.has(thrown.result) && !signal.aborted;
         if (!isJoined || !isBroken) throw thrown;
-        const reason = `the parts do not fit together: ${thrown.message}`;
-        events.emit('update.download-broken', { reason, received: bundle.progress?.received ?? 0 });
         bundle.drop();
-        await bundle.fetch(record.url, {}, keep, signal);
+        await bundle.fetch(record.url, {}, keep, signal, `the parts do not fit together: ${thrown.message}`);
         await this.#check();
       });
     } catch (thrown) {

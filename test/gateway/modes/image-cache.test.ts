@@ -4,9 +4,9 @@ import { mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { DiskRoom } from '../../../src/base/disk-room.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
-import { DiskRoom } from '../../../src/base/disk-room.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import { ImageCache } from '../../../src/gateway/modes/image-cache.ts';
 import type { Download, DownloadRequest } from '../../../src/gateway/northbound/download.ts';
@@ -194,13 +194,14 @@ describe('an image comes', () => {
 
   test('a gateway that ends in the middle goes on after its next start', async () => {
     const data = bytes(95);
+    const cut = Promise.withResolvers<void>();
     const stuck = (): Download => ({
       from: 0,
       total: 95,
       validator: '"v1"',
       body: (async function* () {
         yield data.subarray(0, 30);
-        await new Promise(() => {});
+        await cut.promise;
       })(),
     });
     const before = rig({ answers: [stuck] });
@@ -208,7 +209,7 @@ describe('an image comes', () => {
     before.orders.set('a', order);
     before.cache.begin(order, 'dm.example', 'c-1');
     while (before.files.part('a').bytes < 30) await new Promise(setImmediate);
-    // A power cut: nothing is disposed of.
+    // A power cut: nothing is disposed of before the next start.
     const { directory, database } = before;
     const after = rig({ answers: [rest(data)], directory, database });
     after.orders.set('a', {
@@ -222,6 +223,9 @@ describe('an image comes', () => {
     assert.deepEqual([after.asked[0]?.from, after.ended], [30, [['a', 200]]]);
     assert.equal(after.cache.ready('a')?.size, 95);
     await after.cache[Symbol.asyncDispose]();
+    const ended = before.cache[Symbol.asyncDispose]();
+    cut.resolve();
+    await ended;
   });
 });
 
@@ -260,7 +264,9 @@ describe('where room is short', () => {
     cache.begin(order, 'dm.example', undefined);
     assert.throws(() => cache.admit(order, false, []), { code: 'conflict' });
     assert.equal(cache.admit(order, true, []), 202, 'unless it was deleted in the same package');
-    assert.throws(() => cache.admit({ ...order, name: 'b', url: undefined }, false, []), { code: 'malformed' });
+    assert.throws(() => cache.admit({ ...order, name: 'b', url: undefined }, false, []), {
+      code: 'malformed',
+    });
     await cache[Symbol.asyncDispose]();
   });
 });
