@@ -49,9 +49,10 @@ export class Watchdog implements AsyncDisposable {
     this.#file = undefined;
     try {
       writeSync(file, disarm);
-    } finally {
-      closeSync(file);
+    } catch (thrown) {
+      this.#parts.events.emit('watchdog.hungry', { reason: asPosternError(thrown).message });
     }
+    closeSync(file);
   }
 
   /** Never rejects. A check or a feeding that throws is a complaint like others. */
