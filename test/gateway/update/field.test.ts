@@ -136,6 +136,7 @@ describe('updates on a small disk', { timeout: 300_000 }, () => {
     assert.match(refused.said, /refused with 501: slot B cannot be written: no room on the disk/);
     assert.ok(free(disk) >= mebibyte, 'nothing of it is left, except the package');
     // No room for the package.
+    rmSync(join(launched.slots, 'update.bundle'));
     writeFileSync(others, Buffer.alloc(free(disk) - mebibyte - 1000), { flag: 'a' });
     const again = await (await install(serves(bundle, '"v1"'))).order;
     assert.match(again.said, /refused with 501: no room on the disk/);
