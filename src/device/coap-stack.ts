@@ -1,6 +1,6 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
-import { Agent, createServer, type IncomingMessage, type OutgoingMessage, type Server } from 'coap';
+import { createServer, type IncomingMessage, type OutgoingMessage, type Server } from 'coap';
 import { type Clock, pause } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import { uriHost } from '../base/uri-host.ts';
@@ -8,6 +8,8 @@ import { ContentFormat } from '../wire/coap/content-formats.ts';
 import { type Link, parseLinks } from '../wire/coap/link-format.ts';
 import { Option, writeUint } from '../wire/coap/options.ts';
 import { parseCoapUri } from '../wire/coap/uri.ts';
+import { Block2Body } from './block2-body.ts';
+import { CheckedAgent } from './checked-agent.ts';
 
 /** Size exponent of the blocks of a download (RFC 7959 section 2.2). */
 const downloadExponent = 6;
@@ -17,6 +19,10 @@ const downloadBlock = 1024;
 const downloadTimeout = 30_000;
 /** Attempts in a row without any new block, after which a download fails. */
 const downloadAttempts = 5;
+/** Versions of a body of which a download had only a part, after which it fails. */
+const downloadVersions = 5;
+/** Most bytes of a response, and of a download. */
+const bodyLimits = { response: 1024 * 1024, download: 64 * 1024 * 1024 } as const;
 
 /** IPv4 multicast address "All CoAP Nodes" (RFC 7252 section 12.8). */
 const allCoapNodes = '224.0.1.187';
@@ -41,8 +47,8 @@ export interface StackRequest {
   readonly timeout: number;
   /** Value of Block2: the block to begin with. The `coap` package requests the blocks after it. */
   readonly block2?: Uint8Array;
-  /** Called before the request fails, with the part of the response body that has arrived. */
-  readonly brokeOff?: (part: Uint8Array) => void;
+  /** Where the body of the response is collected. By default a body of its own. */
+  readonly body?: Block2Body;
 }
 
 /** A response that the device gets. */
@@ -103,7 +109,7 @@ export class CoapStack implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #address: string;
   readonly #socket: Socket = createSocket('udp4');
-  readonly #agent = new Agent({ socket: this.#socket });
+  readonly #agent = new CheckedAgent({ socket: this.#socket });
   readonly #server: Server;
   readonly #stop = new AbortController();
 
@@ -153,7 +159,8 @@ export class CoapStack implements AsyncDisposable {
   /**
    * Sends a confirmable request. Resolves with the response, whatever its code. Bodies of any size are transferred in
    * blocks (RFC 7959).
-   * @throws {PosternError} `timeout`; `unavailable` when the exchange fails or the device stops
+   * @throws {PosternError} `timeout`; `unavailable` when the exchange fails or the device stops; `conflict`, `tooLarge`
+   *   and `unavailable` as `Block2Body`
    */
   async request({
     method,
@@ -166,7 +173,7 @@ export class CoapStack implements AsyncDisposable {
     payload,
     timeout,
     block2,
-    brokeOff,
+    body = new Block2Body(bodyLimits.response),
   }: StackRequest): Promise<StackResponse> {
     const { host, port } = parseCoapUri(base);
     const outgoing = this.#agent.request({
@@ -192,6 +199,7 @@ export class CoapStack implements AsyncDisposable {
     );
     outgoing.on('timeout', () => reject(new PosternError('timeout', `no answer from ${base}${path}`)));
     outgoing.end(payload && Buffer.from(payload));
+    using _watch = this.#agent.watch(outgoing, body, reject);
     const timer = this.#clock.after(timeout, () =>
       reject(new PosternError('timeout', `no answer from ${base}${path} in ${timeout} ms`)),
     );
@@ -201,7 +209,6 @@ export class CoapStack implements AsyncDisposable {
     try {
       return await promise;
     } catch (thrown) {
-      brokeOff?.(outgoing._totalPayload);
       if (!this.#stop.signal.aborted) this.#agent.abort(outgoing);
       throw thrown;
     } finally {
@@ -211,40 +218,48 @@ export class CoapStack implements AsyncDisposable {
   }
 
   /**
-   * Downloads a large body. After a failure it continues with the first missing block (RFC 7959 section 2.4). The URI
-   * must name the version of the body, since no ETag is compared.
-   * @throws {PosternError} `malformed` for a URI that is not a coap URI, `notFound` for any response but 2.05; `timeout`
-   *   and `unavailable` after five failures in a row
+   * Downloads a large body. After a failure it continues with the first missing block, if the body has an ETag by which
+   * the server's body is known to be the same (RFC 7959 section 2.4). Otherwise it begins anew.
+   * @throws {PosternError} `malformed` for a URI that is not a coap URI; `notFound` for a response other than 2.05 and
+   *   5.xx; `tooLarge`; `timeout` and `unavailable` after five failures in a row; `conflict` when the body changes again
+   *   and again
    */
   async download(uri: string): Promise<Uint8Array> {
     const { host, port, path, query } = parseCoapUri(uri);
     const base = `coap://${uriHost(host)}:${port}`;
-    const parts: Uint8Array[] = [];
-    for (let failures = 0; ; ) {
-      const have = parts.reduce((sum, part) => sum + part.length, 0);
-      const block = writeUint((have / downloadBlock) * 16 + downloadExponent);
+    let have = Buffer.alloc(0);
+    let etag: string | undefined;
+    let furthest = 0;
+    for (let [failures, versions] = [0, 0]; ; ) {
+      const body = new Block2Body(bodyLimits.download, have.length, etag);
       try {
         const { code, payload } = await this.request({
           method: 'GET',
           base,
           path: `/${path.join('/')}`,
           ...(query !== undefined && { query }),
-          block2: block,
+          block2: writeUint((have.length / downloadBlock) * 16 + downloadExponent),
           timeout: downloadTimeout,
-          brokeOff: (part) => {
-            const whole = part.length - (part.length % downloadBlock);
-            if (whole > 0) {
-              parts.push(part.subarray(0, whole));
-              failures = 0;
-            }
-          },
+          body,
         });
-        if (code !== '2.05')
-          throw new PosternError('notFound', `${uri} answered ${code}: ${Buffer.from(payload).toString()}`);
-        return Buffer.concat([...parts, payload]);
+        if (code === '2.05') return Buffer.concat([have, payload]);
+        const said = `${uri} answered ${code}: ${Buffer.from(payload).toString()}`;
+        throw new PosternError(code.startsWith('5') ? 'unavailable' : 'notFound', said);
       } catch (thrown) {
         const { code } = asPosternError(thrown);
-        if (this.#stop.signal.aborted || (code !== 'timeout' && code !== 'unavailable')) throw thrown;
+        if (this.#stop.signal.aborted) throw thrown;
+        if (code === 'conflict' && ++versions < downloadVersions) {
+          have = Buffer.alloc(0);
+          etag = undefined;
+          continue;
+        }
+        if (code !== 'timeout' && code !== 'unavailable') throw thrown;
+        const all = Buffer.concat([have, body.bytes]);
+        etag = body.etag;
+        have =
+          etag === undefined ? Buffer.alloc(0) : all.subarray(0, all.length - (all.length % downloadBlock));
+        if (have.length > furthest) failures = 0;
+        furthest = Math.max(furthest, have.length);
         if (++failures >= downloadAttempts) throw thrown;
       }
     }
