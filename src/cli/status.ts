@@ -16,7 +16,7 @@ ${common}`,
   async run({ socket = defaultSocket(), json }) {
     const found = (await askGateway(String(socket), '/status')) as GatewayStatus;
     if (json) return console.log(JSON.stringify(found, null, 2));
-    const { gateway, software, uplink, coap, devices, outbox, sessions, memory, counts } = found;
+    const { gateway, software, uplink, coap, devices, outbox, sessions, images, memory, counts } = found;
     const rows = [
       ['gateway', `${gateway}, Postern ${software}`],
       ['uplink', `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (${uplink.protocol})`],
@@ -25,6 +25,10 @@ ${common}`,
       ['devices', `${devices.attached} attached; limit ${devices.limit}`],
       ['outbox', `${outbox.waiting} alerts waiting, ${outbox.dropped} dropped; limit ${outbox.limit}`],
       ['sessions', String(sessions)],
+      [
+        'images',
+        `${images.stored} stored, ${images.coming} coming, ${images.failed} failed; ${mebibytes(images.used)} of ${mebibytes(images.quota)} MB`,
+      ],
       ['memory', `${memory.rss} MB in all, ${memory.heap} MB heap`],
       ...Object.entries(counts).map(([name, count]) => [`  ${name}`, String(count)]),
     ];
@@ -32,3 +36,5 @@ ${common}`,
     for (const [name, value] of rows) console.log(`${name!.padEnd(width)}  ${value}`);
   },
 };
+
+const mebibytes = (bytes: number): number => Math.ceil(bytes / 1_048_576);

@@ -3,7 +3,9 @@ import type { EventCounter } from '../base/events.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from './config.ts';
 import { lwm2mWarning } from './lwm2m-service.ts';
+import type { ImageSummary } from './modes/image-cache.ts';
 import type { Uplink } from './northbound/uplink.ts';
+import type { GatewayObjects } from './objects.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
 import type { GatewayState } from './state.ts';
@@ -17,6 +19,8 @@ export interface GatewayStatus {
   readonly devices: { readonly attached: number; readonly limit: number };
   readonly outbox: { readonly waiting: number; readonly limit: number; readonly dropped: number };
   readonly sessions: number;
+  /** Bytes of images, and images by what they are at. `failed` counts those whose last operation failed. */
+  readonly images: ImageSummary;
   /** Mebibytes: of the process, of objects, and of octets outside the heap. */
   readonly memory: { readonly rss: number; readonly heap: number; readonly outside: number };
   /** How often each event happened since the start. */
@@ -32,10 +36,19 @@ export interface StatusParts {
   readonly network: CoapNetwork;
   readonly uplink: Uplink;
   readonly sessions: DeviceSessions;
+  readonly objects: GatewayObjects;
   readonly events: EventCounter;
 }
 
-export function statusOf({ config, state, network, uplink, sessions, events }: StatusParts): GatewayStatus {
+export function statusOf({
+  config,
+  state,
+  network,
+  uplink,
+  sessions,
+  objects,
+  events,
+}: StatusParts): GatewayStatus {
   const { gateway, limits, lwm2m } = config;
   const { inventory, outbox } = state;
   return {
@@ -50,6 +63,7 @@ export function statusOf({ config, state, network, uplink, sessions, events }: S
     devices: { attached: inventory.size, limit: limits.devices },
     outbox: { waiting: outbox.size, limit: outbox.limit, dropped: outbox.dropped },
     sessions: sessions.size,
+    images: objects.images.summary,
     memory: memoryInUse(),
     counts: Object.fromEntries([...events.counts].toSorted()),
   };

@@ -4,7 +4,7 @@ import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
 import type { NodePath } from '../dm/uri.ts';
 import { describe } from '../wire/syncml/ddf.ts';
-import { gwImageInventory, liveImageNodes } from './gw-image-inventory.ts';
+import { gwImageInventory, ImageState, liveImageNodes } from './gw-image-inventory.ts';
 
 /** What the DM server says of an image. */
 export interface ImageOrder {
@@ -62,11 +62,10 @@ export function imageOrder(stored: StoredBranch, name: string): ImageOrder {
 
 const live: ReadonlySet<string> = new Set(liveImageNodes);
 
-/** A change of an image that is made when the package is stored. */
+/** A change of an image that is made when the package is stored. All but `begin` end a download and delete the bytes. */
 interface Step {
+  readonly kind: 'begin' | 'remove' | 'delete';
   readonly name: string;
-  /** Whether it ends a download, and takes the bytes. */
-  readonly ends: boolean;
   readonly run: () => void;
 }
 
@@ -99,7 +98,7 @@ export class ImageBranch implements TreeBranch {
       return root && { ...root, children: ['Images', 'Quota', 'Used'] };
     }
     if (list === 'Quota') return { ...base, value: String(this.#keeper.quota) };
-    if (list === 'Used') return { ...base, value: String(this.#keeper.used) };
+    if (list === 'Used') return { ...base, value: String(this.#used) };
     const image = name === undefined ? undefined : this.#stored.view(['Images', name]);
     if (name === undefined || !image) return this.#stored.view(path);
     if (leaf === undefined) return { ...image, children: [...(image.children ?? []), ...liveImageNodes] };
@@ -133,7 +132,7 @@ export class ImageBranch implements TreeBranch {
     const forget = () => {
       if (!this.#stored.view(['Images', name])) this.#keeper.forget(name);
     };
-    this.#change({ name, ends: true, run: forget });
+    this.#change({ kind: 'delete', name, run: forget });
   }
 
   retitle(path: NodePath, title: string): void {
@@ -159,7 +158,7 @@ export class ImageBranch implements TreeBranch {
       return;
     }
     outer.steps.push(...level.steps);
-    for (const { name, ends } of level.steps) if (ends) outer.pushed.delete(name);
+    for (const { kind, name } of level.steps) if (kind !== 'begin') outer.pushed.delete(name);
     for (const [name, data] of level.pushed) outer.pushed.set(name, data);
   }
 
@@ -182,18 +181,15 @@ export class ImageBranch implements TreeBranch {
     serverId: string,
   ): number {
     if (operation !== 'Download') {
-      this.#change({ name, ends: true, run: () => this.#keeper.remove(name) });
+      this.#change({ kind: 'remove', name, run: () => this.#keeper.remove(name) });
       return DmStatus.Ok;
     }
-    const isReplaced = this.#levels.some(({ steps }) =>
-      steps.some((step) => step.name === name && step.ends),
-    );
-    const isBegun = this.#levels.some(({ steps }) => steps.some((step) => step.name === name && !step.ends));
-    if (isBegun && !isReplaced) throw new PosternError('conflict', `image ${name} is being downloaded`);
+    const last = this.#last(name);
+    if (last?.kind === 'begin') throw new PosternError('conflict', `image ${name} is being downloaded`);
     const order = imageOrder(this.#stored, name);
-    const status = this.#keeper.admit(order, isReplaced, this.#coming);
-    if (status === DmStatus.AcceptedForProcessing)
-      this.#change({ name, ends: false, run: () => this.#keeper.begin(order, serverId, correlator) });
+    const status = this.#keeper.admit(order, last !== undefined, this.#coming);
+    const run = () => this.#keeper.begin(order, serverId, correlator);
+    if (status === DmStatus.AcceptedForProcessing) this.#change({ kind: 'begin', name, run });
     return status;
   }
 
@@ -216,13 +212,35 @@ export class ImageBranch implements TreeBranch {
       return;
     }
     level.steps.push(step);
-    if (step.ends && level.pushed.delete(step.name)) this.#keeper.release(step.name);
+    if (step.kind !== 'begin' && level.pushed.delete(step.name)) this.#keeper.release(step.name);
+  }
+
+  /** The last change of an image in this package. */
+  #last(name: string): Step | undefined {
+    return this.#levels.flatMap(({ steps }) => steps).findLast((step) => step.name === name);
+  }
+
+  /** How an image stands, as if this package were stored. */
+  #status(name: string): ImageStatus {
+    const status = this.#keeper.status(name);
+    const kind = this.#last(name)?.kind;
+    const none = { ...status, state: ImageState.Idle, size: 0, received: 0, result: 0, reason: '' };
+    if (kind === 'begin') return { ...none, state: ImageState.Coming };
+    return kind === 'remove' || !this.#stored.view(['Images', name]) ? none : status;
+  }
+
+  /** Bytes that images take, as if this package were stored. */
+  get #used(): number {
+    const names = new Set(this.#levels.flatMap(({ steps }) => steps.map(({ name }) => name)));
+    const freed = (name: string) => this.#keeper.status(name).received - this.#status(name).received;
+    const ending = [...names].filter((name) => this.#last(name)?.kind !== 'begin');
+    return ending.reduce((sum, name) => sum - freed(name), this.#keeper.used);
   }
 
   /** Names of the images that this package brings. */
   get #coming(): readonly string[] {
     return this.#levels.flatMap(({ steps, pushed }) => [
-      ...steps.filter(({ ends }) => !ends).map(({ name }) => name),
+      ...steps.filter(({ kind }) => kind === 'begin').map(({ name }) => name),
       ...pushed.keys(),
     ]);
   }
@@ -234,7 +252,7 @@ export class ImageBranch implements TreeBranch {
   }
 
   #value(name: string, leaf: string): string {
-    const { state, size, received, result, reason, path } = this.#keeper.status(name);
+    const { state, size, received, result, reason, path } = this.#status(name);
     const values: Readonly<Record<string, string>> = {
       Size: String(size),
       Received: String(received),

@@ -125,6 +125,29 @@ describe('a package that changes images', { timeout: 20_000 }, () => {
     assert.deepEqual([stateOf('c'), stateOf('d'), stateOf('e')], [1, 0, 0]);
   });
 
+  test('sees what it does: states and room are as if it were stored', async (t) => {
+    const { tree, images, push, order } = gateway(t);
+    await tree.atomically(async () => {
+      await push('a', kilobytes(100));
+      await push('b', kilobytes(100));
+    });
+    const value = (...path: string[]) => tree.view(['GwImageInventory', ...path])?.value;
+    const state = (name: string) => value('Images', name, 'State');
+    await tree.atomically(async () => {
+      await tree.exec(at('a', 'Operations', 'Remove'), { format: 'chr' }, undefined, server);
+      assert.deepEqual([state('a'), value('Used')], ['0', String(100 * 1024)]);
+      assert.equal(await order('a'), 202);
+      assert.deepEqual([state('a'), value('Images', 'a', 'Received')], ['1', '0']);
+      await assert.rejects(
+        async () => tree.exec(at('a', 'Operations', 'Download'), { format: 'chr' }, undefined, server),
+        { code: 'conflict' },
+      );
+      await tree.delete(at('b'), server);
+      assert.equal(value('Used'), String(100 * 1024));
+    });
+    assert.deepEqual([images.status('a').state, images.ready('a'), images.used], [1, undefined, 0]);
+  });
+
   test('says in a node why an image failed', async (t) => {
     const { tree, push } = gateway(t);
     await tree.atomically(async () => {

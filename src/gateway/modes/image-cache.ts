@@ -11,10 +11,10 @@ import { downloadResult, FumoResult } from '../../mo/fumo.ts';
 import { ImageState } from '../../mo/gw-image-inventory.ts';
 import type { ImageKeeper, ImageOrder, ImageStatus } from '../../mo/image-branch.ts';
 import type { download } from '../northbound/download.ts';
-import { type DownloadedFile, downloadFile } from '../northbound/file-download.ts';
 import type { ImageFiles } from '../store/image-files.ts';
 import type { ImageRecord, Images } from '../store/images.ts';
 import { checkImage } from './image-check.ts';
+import { fetchImage } from './image-fetch.ts';
 import { ImageRoom, withoutBytes } from './image-room.ts';
 
 export interface ImageCacheParts {
@@ -52,6 +52,22 @@ export interface OperationEnd {
   readonly reason?: string;
 }
 
+/** The same, with the image that was stored. */
+type ImageEnd = OperationEnd & { readonly size?: number; readonly hash?: string };
+
+/** How images stand: for people who ask the gateway. */
+export interface ImageSummary {
+  /** Bytes in use, and that may be in use. */
+  readonly used: number;
+  readonly quota: number;
+  /** Images that devices can get. */
+  readonly stored: number;
+  /** Images that are being downloaded. */
+  readonly coming: number;
+  /** Images whose last operation failed. */
+  readonly failed: number;
+}
+
 /** Maximum number of downloads at the same time, and of bytes of a reason. */
 const limits = { downloads: 2, reason: 200 } as const;
 /** Milliseconds between attempts to store the end of an operation, on a disk that takes no writes. */
@@ -84,6 +100,17 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
   /** Bytes in use, partly downloaded images included. */
   get used(): number {
     return this.#parts.files.bytes;
+  }
+
+  get summary(): ImageSummary {
+    const all = this.#parts.images.values();
+    return {
+      used: this.used,
+      quota: this.quota,
+      stored: all.filter(({ hash }) => hash !== undefined).length,
+      coming: all.filter(({ state }) => state === ImageState.Coming).length,
+      failed: all.filter(({ reason }) => reason !== undefined).length,
+    };
   }
 
   /**
@@ -279,12 +306,13 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     const { files, events } = this.#parts;
     const operation = this.#record(name);
     try {
-      const end = await this.#get(name, signal).catch((thrown) => {
+      const fetched = fetchImage({ ...this.#parts, room: this.#room }, name, signal);
+      const end: ImageEnd = await fetched.catch((thrown) => {
         signal.throwIfAborted();
         return this.#failure(name, thrown);
       });
       await this.#settle(operation, end, signal);
-      if (!('hash' in end)) return;
+      if (end.hash === undefined) return;
       this.#dropOld(operation);
       events.emit('image.ready', { image: name, bytes: end.size });
     } catch (thrown) {
@@ -298,56 +326,10 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     }
   }
 
-  /** Downloads, verifies and stores an image beside the version before. */
-  async #get(name: string, signal: AbortSignal): Promise<OperationEnd & { size: number; hash: string }> {
-    const { files, order, signingKeys } = this.#parts;
-    for (let misfit: string | undefined; ; ) {
-      const { path, size, isJoined } = await this.#download(name, misfit, signal);
-      const hash = await files.hash(path);
-      try {
-        checkImage(order(name), hash, signingKeys);
-      } catch (thrown) {
-        if (!isJoined || misfit !== undefined) throw thrown;
-        misfit = `the parts do not fit together: ${asPosternError(thrown).message}`;
-        files.part(name).drop();
-        continue;
-      }
-      signal.throwIfAborted();
-      await files.accept(name, hash, path);
-      if (signal.aborted && hash !== this.#record(name).hash) files.dropNew(name, hash);
-      signal.throwIfAborted();
-      return { size, hash, result: FumoResult.Ok };
-    }
-  }
-
-  /** @param misfit why an earlier download is of no use */
-  async #download(name: string, misfit: string | undefined, signal: AbortSignal): Promise<DownloadedFile> {
-    const { images, files, order, download, ca, clock, entropy, events } = this.#parts;
-    const part = files.part(name);
-    return await downloadFile(
-      {
-        ...{ url: order(name).url ?? '', ca, download, part, version: this.#record(name), clock, entropy },
-        keep: ({ validator, total }) => {
-          const { validator: _, total: __, ...record } = this.#record(name);
-          const version = {
-            ...(validator !== undefined && { validator }),
-            ...(total !== undefined && { total }),
-          };
-          images.put({ ...record, ...version });
-        },
-        reserve: (bytes, received) => this.#room.reserve(name, name, bytes, received),
-        begun: (from, total, reason = misfit) =>
-          events.emit('image.coming', { image: name, from, total, reason }),
-        brokeOff: (received, reason) => events.emit('image.broke-off', { image: name, received, reason }),
-      },
-      signal,
-    );
-  }
-
   /** Stores and reports the end of an operation in one transaction. Repeats that until the disk takes it. */
   async #settle(
-    { name, server = '', correlator }: ImageRecord,
-    end: OperationEnd & { readonly size?: number; readonly hash?: string },
+    { name, server, correlator }: ImageRecord,
+    end: ImageEnd,
     signal: AbortSignal,
   ): Promise<void> {
     const { images, ended, clock, entropy } = this.#parts;
@@ -358,7 +340,8 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
           const before = this.#record(name);
           if (end.hash === undefined) images.put(failed(before, end));
           else images.put({ name, used: before.used, inline: false, state: ImageState.Ready, ...end });
-          ended({ name, server, correlator }, end);
+          // Nobody ordered an image that was pushed.
+          if (server !== undefined) ended({ name, server, correlator }, end);
         });
         return await images.settled();
       } catch (thrown) {

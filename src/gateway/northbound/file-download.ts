@@ -120,6 +120,7 @@ class Receiver {
       ...{ url, from: isUsable ? from : 0, validator, total, ca, clock },
       signal: connection.signal,
     });
+    signal.throwIfAborted();
     this.#isJoined = found.from > 0;
     reserve(found.total ?? 0, part.bytes);
     if (found.from === 0 || found.total !== total) {

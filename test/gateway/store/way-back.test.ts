@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { type TestContext, test } from 'node:test';
 import { dropCopies, openDatabase } from '../../../src/base/open-database.ts';
+import { Images } from '../../../src/gateway/store/images.ts';
 import { Outbox } from '../../../src/gateway/store/outbox.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 
@@ -18,7 +19,9 @@ function earlier(t: TestContext): { file: string; folder: string; version: numbe
   const version = Number(database.prepare('PRAGMA user_version').get()?.user_version);
   database.close();
   const raw = new DatabaseSync(file);
-  raw.exec(`DROP TABLE gateway_update; PRAGMA user_version = ${version - 1}`);
+  raw.exec(
+    `ALTER TABLE image DROP COLUMN total; ALTER TABLE image DROP COLUMN reason; PRAGMA user_version = ${version - 1}`,
+  );
   raw.close();
   return { file, folder, version };
 }
@@ -68,4 +71,30 @@ test('without a migration there is no copy, and a start changes nothing', (t) =>
   dropCopies(file, gatewaySchema);
   openDatabase(file, gatewaySchema).close();
   assert.deepEqual(readdirSync(folder), ['state.db']);
+});
+
+test('images of the version before keep what is served, and go on with what came', (t) => {
+  const { file } = earlier(t);
+  const raw = new DatabaseSync(file);
+  const put = raw.prepare(
+    'INSERT INTO image (name, state, size, hash, validator, inline, used) VALUES (?, ?, ?, ?, ?, 0, 5)',
+  );
+  put.run('coming', 1, 1000, null, '"v1"');
+  put.run('ready', 2, 2000, 'ab', '"v2"');
+  put.run('evicted', 4, 3000, 'cd', '"v3"');
+  raw.close();
+  const database = openDatabase(file, gatewaySchema);
+  t.after(() => database.close());
+  const images = new Images(database);
+  assert.deepEqual(
+    ['coming', 'ready', 'evicted'].map((name) => {
+      const { size, hash, total, validator } = images.get(name)!;
+      return { size, hash, total, validator };
+    }),
+    [
+      { size: undefined, hash: undefined, total: 1000, validator: '"v1"' },
+      { size: 2000, hash: 'ab', total: undefined, validator: '"v2"' },
+      { size: 3000, hash: undefined, total: undefined, validator: '"v3"' },
+    ],
+  );
 });
