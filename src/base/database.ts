@@ -1,6 +1,9 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import type { Durability } from './durability.ts';
-import { PosternError } from './errors.ts';
+import { asPosternError, PosternError } from './errors.ts';
+import type { Recovery } from './recover-state.ts';
+import type { StateCopies } from './state-copies.ts';
+import type { StateLock } from './state-lock.ts';
 
 /** Primary result codes of SQLite that speak of the disk: no memory, read only, I/O, corrupt, full, cannot open, not a database. */
 const storageCodes: ReadonlySet<number> = new Set([7, 8, 10, 11, 13, 14, 26]);
@@ -18,22 +21,43 @@ interface Level {
   readonly after: (() => void)[];
 }
 
+/** What belongs to a database that is a file. */
+export interface StateFile {
+  readonly durability: Durability;
+  /** Whether the disk has room again, after it was full. */
+  readonly hasRoom: () => boolean;
+  readonly lock: StateLock;
+  /** Copies of the file; undefined when the file cannot be copied. */
+  readonly copies: StateCopies | undefined;
+  /** What was done at the opening because the file was damaged or lost. */
+  readonly recovery: Recovery | undefined;
+}
+
 /**
  * The database of a party: SQLite with one unit of work. What a transaction changes in memory goes back with it. What was
  * committed is durable when `settled` resolves.
  */
-export class Database {
+export class Database implements AsyncDisposable {
   readonly #sqlite: DatabaseSync;
+  readonly #file: StateFile | undefined;
   readonly #durability: Durability | undefined;
+  readonly #hasRoom: () => boolean;
   readonly #statements = new Map<string, StatementSync>();
   readonly #levels: Level[] = [];
   #fault: PosternError | undefined;
   #faultChanged: (fault: PosternError | undefined) => void = () => {};
 
-  /** @param durability none for a database in memory */
-  constructor(sqlite: DatabaseSync, durability: Durability | undefined) {
+  /** @param file none for a database in memory */
+  constructor(sqlite: DatabaseSync, file?: StateFile) {
     this.#sqlite = sqlite;
-    this.#durability = durability;
+    this.#file = file;
+    this.#durability = file?.durability;
+    this.#hasRoom = file?.hasRoom ?? (() => true);
+  }
+
+  /** The file of the database: undefined for one in memory. */
+  get file(): Pick<StateFile, 'lock' | 'copies' | 'recovery'> | undefined {
+    return this.#file;
   }
 
   /** Why the last write failed. Undefined when it did not. */
@@ -127,11 +151,18 @@ export class Database {
     }
   }
 
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
   /** Waits for what is under way, and closes the file: at once when nothing is. */
   async close(): Promise<void> {
-    for (let wait = this.#durability?.underWay; wait; wait = this.#durability?.underWay) await wait;
+    this.#file?.copies?.stop();
+    const underWay = () => this.#durability?.underWay ?? this.#file?.copies?.underWay;
+    for (let wait = underWay(); wait; wait = underWay()) await wait;
     this.#durability?.stop();
     this.#sqlite.close();
+    this.#file?.lock.close();
   }
 
   /** A statement whose writes are noticed, and whose errors are told apart. */
@@ -170,7 +201,8 @@ export class Database {
 
   #written(): void {
     this.#durability?.committed();
-    if (!this.#fault) return;
+    // A full disk may still take a small write now and then. That is no reason to say that all is well.
+    if (!this.#fault || !this.#hasRoom()) return;
     this.#fault = undefined;
     this.#faultChanged(undefined);
   }
@@ -187,6 +219,39 @@ export class Database {
 /** Runs `work` in a transaction of the database: `Database.transaction`. */
 export const transaction = <T>(database: Database, work: () => T, undo?: () => void): T =>
   database.transaction(work, undo);
+
+/** Says that a value in the database is not known. A later version of the program wrote it, or a person. */
+export const unknownValue = (column: string, value: unknown): string =>
+  `the state has ${column} = ${value}, which this program does not know`;
+
+/**
+ * Checks a value that was read from the database.
+ * @param column table and column, such as `device.mode`
+ * @throws {PosternError} `configuration` for a value that this program does not know
+ */
+export function knownValue<T>(known: readonly T[], value: unknown, column: string): T {
+  if (!known.includes(value as T)) throw new PosternError('configuration', unknownValue(column, value));
+  return value as T;
+}
+
+/**
+ * Reads all rows of a table. A row that `read` refuses is left out; it stays in the table, and the reason is added to
+ * `unreadable`.
+ * @param table a constant of the program: it becomes part of the SQL
+ */
+export function* readRows<T>(
+  database: Database,
+  table: string,
+  read: (row: Record<string, unknown>) => T,
+  unreadable: string[],
+): Generator<T> {
+  for (const row of database.prepare(`SELECT * FROM ${table}`).iterate())
+    try {
+      yield read(row);
+    } catch (thrown) {
+      unreadable.push(asPosternError(thrown).message);
+    }
+}
 
 /**
  * Keeps the newest `limit` rows of a table whose row IDs rise. Returns how many rows were deleted.

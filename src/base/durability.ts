@@ -5,8 +5,12 @@ import { PosternError } from './errors.ts';
 
 const datasync = promisify(fdatasync);
 
-/** Bytes of the write-ahead log beyond which its content is moved into the database file. */
-const checkpointAt = 4 * 1024 * 1024;
+/**
+ * Bytes of the write-ahead log: by how much it grows between two checkpoints, and where it has to begin anew. A checkpoint
+ * in a thread does not reach what is written meanwhile, so under load alone the log would never begin anew. The writing
+ * connection then moves the rest, which takes the time of two syncs.
+ */
+export const logBytes = { growth: 8 * 1024 * 1024, atMost: 32 * 1024 * 1024 } as const;
 
 /** The part of `Durability` that runs in a thread of its own, since it waits for the disk several times. */
 const checkpointProgram = `
@@ -27,6 +31,12 @@ const checkpointProgram = `
  */
 export class Durability {
   readonly #file: string;
+  readonly #checkpointHere: () => void;
+  readonly #isAlone: boolean;
+  /** Length of the log when the last checkpoint began. 0 since the log began anew. */
+  #checkpointed = 0;
+  /** Checkpoints so far, in a thread and by the writing connection. */
+  checkpoints = 0;
   #log: number | undefined;
   /** Commits so far, and how many of them are durable. */
   #committed = 0;
@@ -36,13 +46,24 @@ export class Durability {
   /** The kernel may have dropped pages that a failed sync did not write. Only a complete checkpoint makes up for that. */
   #mustCheckpoint = false;
 
-  /** @param file the database file, in WAL mode */
-  constructor(file: string) {
+  /**
+   * @param file the database file, in WAL mode
+   * @param checkpointHere makes a checkpoint by the connection that writes
+   * @param isAlone whether no other connection can open the file
+   */
+  constructor(file: string, checkpointHere: () => void, isAlone: boolean) {
     this.#file = file;
+    this.#checkpointHere = checkpointHere;
+    this.#isAlone = isAlone;
   }
 
   committed(): void {
     this.#committed++;
+  }
+
+  /** Number of transactions so far. */
+  get commits(): number {
+    return this.#committed;
   }
 
   get isSettled(): boolean {
@@ -88,19 +109,35 @@ export class Durability {
     }
     this.#mustCheckpoint = false;
     this.#durable = covered;
-    if (fstatSync(this.#log).size > checkpointAt) this.#startCheckpoint();
+    const { size } = fstatSync(this.#log);
+    // A log that begins anew is cut to its limit.
+    if (size < this.#checkpointed) this.#checkpointed = 0;
+    if (size - this.#checkpointed > logBytes.growth) this.#startCheckpoint(size);
   }
 
   /** In the background: a checkpoint that fails is tried again after the next sync. */
-  #startCheckpoint(): void {
-    this.#checkpointing ??= this.#checkpoint('PASSIVE')
-      .catch(() => {})
+  #startCheckpoint(size: number): void {
+    if (this.#checkpointing) return;
+    const before = this.#checkpointed;
+    this.#checkpointed = size;
+    this.#checkpointing = this.#checkpoint('PASSIVE')
+      .then(() => {
+        if (size > logBytes.atMost) this.#checkpointHere();
+      })
+      .catch(() => {
+        this.#checkpointed = before;
+      })
       .finally(() => {
         this.#checkpointing = undefined;
       });
   }
 
   async #checkpoint(mode: 'PASSIVE' | 'TRUNCATE'): Promise<void> {
+    this.checkpoints++;
+    if (this.#isAlone) {
+      this.#checkpointHere();
+      return;
+    }
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const worker = new Worker(checkpointProgram, { eval: true, workerData: { file: this.#file, mode } });
     worker.once('message', ({ busy }: { busy: number }) => {

@@ -29,6 +29,8 @@ const errorTable = {
   exists: { dm: 418, coap: '4.09' },
   unavailable: { dm: 503, coap: '5.03' },
   full: { dm: 420, coap: '5.03' },
+  /** The data budget of the uplink has no room for it. */
+  overBudget: { dm: 503, coap: '5.03', retryAfter: 3600 },
   /** The disk is full, failing or read-only. */
   storage: { dm: 420, coap: '5.03', retryAfter: 30 },
   unsupportedVersion: { dm: 505, coap: '4.00' },

@@ -10,7 +10,7 @@ import type { GatewayConfig } from './config.ts';
 import type { Lwm2mService } from './lwm2m-service.ts';
 import type { TransparentMode } from './modes/transparent.ts';
 import { httpSettings } from './settings.ts';
-import { BootstrapServer } from './southbound/bootstrap-server.ts';
+import { BootstrapServer, type BootstrapServerParts } from './southbound/bootstrap-server.ts';
 import type { Compose } from './southbound/coap-network.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
@@ -24,6 +24,8 @@ export interface GatewayResourcesParts {
   readonly credentials: Credentials;
   readonly database: Database;
   readonly locator: DeviceLocator;
+  /** Whether the attached device with an ID is at an address other than this one. */
+  readonly livesElsewhere: BootstrapServerParts['livesElsewhere'];
   readonly sessions: DeviceSessions;
   readonly transparent: TransparentMode;
   readonly lwm2m: Lwm2mService | undefined;
@@ -57,13 +59,13 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
     guard,
     entropy,
     events,
-    livesElsewhere: (deviceId, remote) => locator.livesElsewhere(deviceId, remote),
+    livesElsewhere: parts.livesElsewhere,
   });
   const compose: Compose = (local) => {
     const router = new Router([
       bootstrapServer.resource(local),
       sessions.resource(local),
-      transparent.resource(),
+      transparent.resource(local.bound),
       parts.uplinkStatus.resource(local),
       ...(parts.notifications ? [parts.notifications] : []),
       ...(parts.lwm2m?.resources(local) ?? []),

@@ -3,29 +3,35 @@ import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { type FirmwareOperation, isFirmwareOperation } from '../mo/firmware-branch.ts';
-import { isAlertOf, readDeviceAttach, readDeviceDetach, readLocationUpdate } from '../mo/gateway-alerts.ts';
+import {
+  isAlertOf,
+  readDeviceAttach,
+  readDeviceDetach,
+  readDevicePresence,
+  readLocationUpdate,
+} from '../mo/gateway-alerts.ts';
 import { FumoAlert } from '../mo/identifiers.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { Alert } from '../wire/syncml/message.ts';
+import type { AlertSequences } from './alert-sequences.ts';
 import type { Parties } from './parties.ts';
 import type { PendingDetaches } from './pending-detaches.ts';
 import type { Reachability } from './reachability.ts';
-import type { Records } from './records.ts';
+import { type Records, type ResultKind, resultKinds } from './records.ts';
 import type { SessionContext } from './sessions.ts';
+import type { UnreachableDevices } from './unreachable-devices.ts';
 
 export interface AlertHandlerParts {
   readonly database: Database;
   readonly parties: Parties;
+  readonly sequences: AlertSequences;
   readonly reachability: Reachability;
   readonly pendingDetaches: PendingDetaches;
+  readonly unreachableDevices: UnreachableDevices;
   readonly records: Records;
   readonly vocabulary: Vocabulary;
   readonly events: Events;
 }
-
-/** Alerts that report the result of an operation of a gateway. */
-const resultKinds = ['CommandFanout', 'DeviceTrigger', 'ImageOperation'] as const;
-type ResultKind = (typeof resultKinds)[number];
 
 const resultEvents = {
   CommandFanout: 'alert.command-fanout',
@@ -62,6 +68,8 @@ export class AlertHandler {
       return ofGateway ? this.#deviceAttached(gateway, alert) : DmStatus.Forbidden;
     if (isAlertOf(alert, alerts.DeviceDetach))
       return ofGateway ? this.#deviceDetached(gateway, alert) : DmStatus.Forbidden;
+    if (isAlertOf(alert, alerts.DevicePresence))
+      return ofGateway ? this.#devicePresence(gateway, alert) : DmStatus.Forbidden;
     if (isAlertOf(alert, alerts.LocationUpdate))
       return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
     const kind = resultKinds.find((each) => isAlertOf(alert, alerts[each]));
@@ -73,8 +81,8 @@ export class AlertHandler {
 
   #deviceAttached(reporter: string, alert: Alert): number {
     const { database, parties, reachability, pendingDetaches } = this.#parts;
-    const { sequence, deviceId, via, ...attach } = readDeviceAttach(this.#parts.vocabulary, alert);
-    if (!parties.recordAlertSequence(reporter, sequence)) return DmStatus.Ok;
+    const { epoch, sequence, deviceId, via, ...attach } = readDeviceAttach(this.#parts.vocabulary, alert);
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
     const brokerGateway = reachability.brokerGatewayOf(reporter);
     database.afterCommit(() => {
@@ -83,6 +91,7 @@ export class AlertHandler {
     });
     pendingDetaches.drop(gateway, deviceId);
     const before = parties.associate(deviceId, gateway);
+    this.#parts.unreachableDevices.remove(deviceId);
     const { bootstrap, manufacturer, model } = attach;
     this.#parts.records.addAlert('DeviceAttach', gateway, deviceId, attach);
     this.#emit('alert.device-attach', {
@@ -98,13 +107,36 @@ export class AlertHandler {
   }
 
   #deviceDetached(reporter: string, alert: Alert): number {
-    const { sequence, deviceId, reason, via } = readDeviceDetach(alert);
-    if (!this.#parts.parties.recordAlertSequence(reporter, sequence)) return DmStatus.Ok;
+    const { parties, unreachableDevices } = this.#parts;
+    const { epoch, sequence, deviceId, reason, via } = readDeviceDetach(alert);
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
-    this.#parts.parties.dissociate(deviceId, gateway);
+    parties.dissociate(deviceId, gateway);
+    if (parties.gatewayOf(deviceId) === undefined) unreachableDevices.remove(deviceId);
     this.#parts.records.addAlert('DeviceDetach', gateway, deviceId, { reason });
     this.#emit('alert.device-detach', { device: deviceId, gateway, reason });
     return DmStatus.Ok;
+  }
+
+  #devicePresence(reporter: string, alert: Alert): number {
+    const { epoch, sequence, deviceId, state, reason, lastSeen, via } = readDevicePresence(alert);
+    const { parties, unreachableDevices } = this.#parts;
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
+    const gateway = nearestGateway(via) ?? reporter;
+    if (state === 'unreachable') unreachableDevices.add(deviceId, gateway, reason ?? '', lastSeen);
+    else if (parties.gatewayOf(deviceId) === gateway) unreachableDevices.remove(deviceId);
+    const body = { state, reason, lastSeen: new Date(lastSeen).toISOString() };
+    this.#parts.records.addAlert('DevicePresence', gateway, deviceId, body);
+    this.#emit('alert.device-presence', { device: deviceId, gateway, state, reason });
+    return DmStatus.Ok;
+  }
+
+  /** Records the number of an alert. False when the alert is a repetition. */
+  #isFirst(gateway: string, epoch: string | undefined, sequence: number): boolean {
+    const { parties, sequences } = this.#parts;
+    if (epoch === undefined) return parties.recordAlertSequence(gateway, sequence);
+    if (sequences.isNews(gateway, epoch)) this.#emit('gateway.new-epoch', { gateway, epoch });
+    return sequences.record(gateway, epoch, sequence);
   }
 
   #recordResult(kind: ResultKind, gateway: string, { correlator, items: [item] }: Alert): number {

@@ -2,11 +2,13 @@ import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
 import { openDatabase } from '../base/open-database.ts';
+import { watchState } from '../base/watch-state.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Opening, Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import type { MqttSettings } from '../wire/tunnel/mqtt-link.ts';
 import { AlertHandler } from './alert-handler.ts';
+import { AlertSequences } from './alert-sequences.ts';
 import type { HeadendConfig } from './config.ts';
 import { Downlink, type DownlinkReceiver } from './downlink.ts';
 import { type DeviceTriggerRequest, GatewayOperations, type StartedOperation } from './gateway-operations.ts';
@@ -22,6 +24,7 @@ import { headendSchema } from './schema.ts';
 import { SessionRequests } from './session-requests.ts';
 import { type SessionContext, Sessions } from './sessions.ts';
 import { type TriggeredDevice, TriggeredSessions } from './triggered-sessions.ts';
+import { UnreachableDevices } from './unreachable-devices.ts';
 
 export interface HeadendSurroundings {
   readonly events: Events;
@@ -158,12 +161,16 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
   const { id: serverId, state, route, group, 'session-timeout': sessionTimeout } = config.headend;
   const database = openDatabase(state, headendSchema);
+  watchState(database, state, clock, events);
   const vocabulary = vocabularyOf(config.gwmo);
   const jobs = new Jobs();
   const parties = new Parties(config, database);
+  const sequences = new AlertSequences(database);
   const records = new Records(database, clock);
+  const unreachableDevices = new UnreachableDevices(database, parties);
   const reachability = new Reachability(
     parties,
+    unreachableDevices,
     config.gateway.map(({ id }) => id),
   );
   const base = {
@@ -175,6 +182,7 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
     vocabulary,
     jobs,
     parties,
+    sequences,
     records,
     reachability,
   };
@@ -185,7 +193,7 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const gatewayOperations = new GatewayOperations({ ...base, notifier, sessionRequests, triggeredSessions });
   const pendingDetaches = new PendingDetaches({ ...base, notifier });
   const policy = new Policy({ ...base, settings: config.policy, sessionRequests });
-  const alertHandler = new AlertHandler({ ...base, pendingDetaches });
+  const alertHandler = new AlertHandler({ ...base, pendingDetaches, unreachableDevices });
   const sessions = new Sessions({
     ...base,
     work: sessionWork(policy, pendingDetaches, jobs),
@@ -229,6 +237,8 @@ const sessionWork = (policy: Policy, pendingDetaches: PendingDetaches, jobs: Job
 const receiverOf = ({
   database,
   reachability,
+  parties,
+  sequences,
   pendingDetaches,
   sessions,
   relay,
@@ -248,6 +258,9 @@ const receiverOf = ({
     reachability.setState(gateway, state);
     if (online) pendingDetaches.gatewayOnline(gateway);
     events.emit('gateway.state', { gateway, online });
+    const epoch = state?.epoch;
+    if (epoch !== undefined && parties.isGateway(gateway) && sequences.isNews(gateway, epoch))
+      events.emit('gateway.new-epoch', { gateway, epoch });
   },
 });
 

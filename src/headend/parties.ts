@@ -83,7 +83,8 @@ export class Parties {
   /** Returns the function by which a session stores the nonces of a party. */
   nonceKeeper(id: string): SaveNonces {
     return ({ own, peer }) => {
-      this.#update(id, { ...(own && { serverNonce: own }), ...(peer && { clientNonce: peer }) });
+      if (own || peer)
+        this.#update(id, { ...(own && { serverNonce: own }), ...(peer && { clientNonce: peer }) });
     };
   }
 
@@ -116,8 +117,8 @@ export class Parties {
   }
 
   /**
-   * Records the sequence number of an alert of a gateway. False when this number or a higher one is already recorded:
-   * the alert is then a repetition.
+   * Records the sequence number of an alert of a gateway that counts without epochs (version 0.1.0). False when this number
+   * or a higher one is already recorded: the alert is then a repetition.
    */
   recordAlertSequence(gateway: string, sequence: number): boolean {
     if (sequence <= this.#stateOf(gateway).alertSequence) return false;

@@ -8,22 +8,28 @@ import { describe, type NodeDescription } from '../wire/syncml/ddf.ts';
 import { type CampaignOrder, liveCampaignNodes } from './campaign.ts';
 import { type CampaignSummary, type DeviceOutcome, detailXml, summaryXml } from './campaign-result.ts';
 
-/** What runs campaigns of one kind. */
+/** Runs the campaigns of one kind. A campaign is known by the name of its node. */
 export interface CampaignRunner<O extends CampaignOrder> {
-  /** Returns the status of a start, or throws. */
+  /**
+   * Whether a campaign may start. Returns 202, or 200 when the order has no devices.
+   * @throws {PosternError} `conflict` while the campaign runs, `full` when too many run
+   */
   admit(order: O): number;
-  /** Stores an admitted campaign. */
+  /** Stores an admitted campaign, as part of the transaction under way. */
   record(order: O, correlator: string | undefined): void;
   /** Begins to work on a stored campaign. */
   launch(order: O): void;
+  /** Stops a campaign. Returns 200, or 404 when it does not run. */
   cancel(name: string): number;
-  /** Deletes what is stored of a campaign. */
+  /** Deletes what is stored of a campaign, as part of the transaction under way. */
   erase(name: string): void;
   /** Stops work on an erased campaign. */
   abandon(name: string): void;
   summary(name: string): CampaignSummary;
   counts(name: string): Omit<CampaignSummary, 'outcomes'>;
+  /** DevIds of the targets. */
   devices(name: string): readonly string[];
+  /** Undefined while the device has not ended. */
   outcome(name: string, device: string): DeviceOutcome | undefined;
 }
 
@@ -43,7 +49,9 @@ interface Level<O> {
   readonly started: Map<string, Start<O>>;
 }
 
-/** Campaigns of one kind: what the DM server wrote, with what the gateway knows of it. */
+/**
+ * The campaigns of one kind as a branch: the orders that the DM server wrote, with the nodes that the gateway answers.
+ */
 export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
   readonly #stored: StoredBranch;
   readonly #description: NodeDescription;
@@ -55,7 +63,10 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
   /** The same of all levels, once it is stored: what runs follows it. */
   #final: Level<O> | undefined;
 
-  /** `list` is the node below which the campaigns are. */
+  /**
+   * @param branch `list` is the name of the node below which the campaigns are
+   * @param order reads the order of a campaign from its nodes, for the server that starts it
+   */
   constructor(
     { stored, description, list }: { stored: StoredBranch; description: NodeDescription; list: string },
     runner: CampaignRunner<O>,
@@ -100,7 +111,7 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
   }
 
   rename(path: NodePath): void {
-    // What it came to is kept by its name.
+    // The outcomes of a campaign are stored under its name.
     throw new DmError(DmStatus.CommandNotAllowed, `${path.at(-1)} keeps its name`);
   }
 
@@ -143,7 +154,10 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
     this.#levels.pop();
   }
 
-  /** @throws {PosternError} `malformed`, `tooLarge`, `conflict`, `full` */
+  /**
+   * Executes Start or Stop.
+   * @throws {PosternError} `malformed`, `tooLarge`, `conflict`, `full`
+   */
   exec(
     [, name = '', leaf]: NodePath,
     _argument: NewNode,

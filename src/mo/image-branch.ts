@@ -6,55 +6,69 @@ import type { NodePath } from '../dm/uri.ts';
 import { describe } from '../wire/syncml/ddf.ts';
 import { gwImageInventory, ImageState, liveImageNodes } from './gw-image-inventory.ts';
 
-/** What the DM server says of an image. */
+/** An image as the DM server ordered it. */
 export interface ImageOrder {
+  /** Name of the image's node. */
   readonly name: string;
   readonly url: string | undefined;
+  /** SHA-256 in lower-case hexadecimal. */
   readonly hash: string | undefined;
+  /** Base64. */
   readonly signature: string | undefined;
 }
 
+/** The current state of an image. */
 export interface ImageStatus {
+  /** One of `ImageState`. */
   readonly state: number;
+  /** Bytes; 0 while unknown. */
   readonly size: number;
+  /** Bytes received so far. */
   readonly received: number;
+  /** `FumoResult` of the last operation; 0 before the first one. */
   readonly result: number;
   /** Why the last operation failed; empty when it did not. */
   readonly reason: string;
+  /** Path from which devices get the image over CoAP. */
   readonly path: string;
 }
 
-/** What keeps images. `begin`, `remove` and `forget` become part of the transaction under way. */
+/**
+ * Stores the data of images. An image is known by the name of its node. `begin`, `remove` and `forget` become part of the
+ * transaction under way.
+ */
 export interface ImageKeeper {
+  /** Largest number of bytes of all images together. */
   readonly quota: number;
+  /** Bytes of all images together. */
   readonly used: number;
   status(name: string): ImageStatus;
   /**
    * Reserves room for an image that the server pushes, until `take` or `release`.
    * @param others names of images that the same package brings
-   * @throws {PosternError} `full`, `tooLarge` when there is no room for this many bytes
+   * @throws {PosternError} `full` when there is not enough room, `tooLarge` above the quota
    */
   reserve(name: string, bytes: number, others: readonly string[]): void;
   /** Gives the room back for which there was a `reserve`. */
   release(name: string): void;
-  /** Takes what the server pushed. The result is in the image's status. */
+  /** Stores an image that the server wrote as PkgData. The result is in the image's status. */
   take(order: ImageOrder, data: Uint8Array): void;
   /**
    * Whether an image may be downloaded now: returns 202, or 200 when it is there already.
    * @param isReplaced a change before it in the same package ends what is under way or there
    * @param others names of images that the same package brings
-   * @throws {PosternError} `malformed` without a URL, `conflict` while the image is being downloaded, `full`
+   * @throws {PosternError} `malformed` without a URL, `conflict` while it is downloaded, `full`
    */
   admit(order: ImageOrder, isReplaced: boolean, others: readonly string[]): number;
   /** Begins an admitted download. */
   begin(order: ImageOrder, server: string, correlator: string | undefined): void;
-  /** Stops the download of an image and deletes its bytes. */
+  /** Stops the download of an image, and deletes its data. */
   remove(name: string): void;
-  /** The same, and deletes what is known of the image. */
+  /** Deletes the data and the record of an image. */
   forget(name: string): void;
 }
 
-/** What is wanted of an image now. */
+/** Reads the order for an image from its nodes. */
 export function imageOrder(stored: StoredBranch, name: string): ImageOrder {
   const text = (leaf: string) => stored.text('Images', name, leaf);
   return { name, url: text('PkgURL'), hash: text('Hash')?.toLowerCase(), signature: text('Signature') };
@@ -62,20 +76,21 @@ export function imageOrder(stored: StoredBranch, name: string): ImageOrder {
 
 const live: ReadonlySet<string> = new Set(liveImageNodes);
 
-/** A change of an image that is made when the package is stored. All but `begin` end a download and delete the bytes. */
+/** A change of an image that is made when the package is stored. All but `begin` end a download and delete the data. */
 interface Step {
   readonly kind: 'begin' | 'remove' | 'delete';
   readonly name: string;
   readonly run: () => void;
 }
 
-/** What one level of changes does to images. An Exec inside an Atomic that fails does nothing. */
+/** Changes of one level, which are made when the outermost level is committed. An Exec inside an Atomic that fails does nothing. */
 interface Level {
   readonly steps: Step[];
+  /** Data of images that the server wrote, by name. */
   readonly pushed: Map<string, Uint8Array>;
 }
 
-/** `./GwImageInventory`: what the DM server wrote, with how the images stand. */
+/** `./GwImageInventory`: the orders that the DM server wrote, with the nodes that the gateway answers. */
 export class ImageBranch implements TreeBranch {
   readonly #stored: StoredBranch;
   readonly #keeper: ImageKeeper;
@@ -173,7 +188,7 @@ export class ImageBranch implements TreeBranch {
     this.#release(this.#levels.pop());
   }
 
-  /** @throws {PosternError} `malformed`, `conflict`, `full` */
+  /** @throws {PosternError} as `ImageKeeper.admit` */
   exec(
     [, name = '', , operation]: NodePath,
     _argument: NewNode,
@@ -198,13 +213,14 @@ export class ImageBranch implements TreeBranch {
     if (!this.#stored.view(['Images', name])) throw new PosternError('notFound', `no image ${name}`);
     const data = typeof value === 'string' ? Buffer.from(value, 'base64') : value;
     this.#keeper.reserve(name, data.length, this.#coming);
-    // That it was pushed is a node; what was pushed is a file.
+    // The node PkgData only says that the image was pushed. Its data goes into a file.
     this.#stored.add(path, { format: 'bin', value: '' });
     const level = this.#levels.at(-1);
     if (level) level.pushed.set(name, data);
     else this.#keeper.take(imageOrder(this.#stored, name), data);
   }
 
+  /** Makes a change when the outermost level is stored, or at once without a level. */
   #change(step: Step): void {
     const level = this.#levels.at(-1);
     if (!level) {

@@ -70,7 +70,7 @@ function treeOf(count: number, vocabulary: Vocabulary = ownVocabulary) {
 
 describe('an inventory of ten thousand devices', () => {
   // conforms: GW-21
-  test('is listed message by message, and what waits to be sent is never more than a message', async () => {
+  test('a list of 10,000 devices is read from the inventory message by message', async () => {
     const { tree, branch } = treeOf(10_000);
     const view = branch.view.bind(branch);
     let views = 0;
@@ -92,7 +92,7 @@ describe('an inventory of ten thousand devices', () => {
   });
 
   // conforms: GW-21
-  test('their names come as a large object', async () => {
+  test('the names of 10,000 devices arrive as one large object', async () => {
     const { tree } = treeOf(10_000);
     const [outcome] = await operate(tree, [{ name: 'Get', uri: './GwDeviceInventory/Records' }]);
     assert.equal(outcome?.status, 200);
@@ -102,7 +102,7 @@ describe('an inventory of ten thousand devices', () => {
 
 describe('groups of the inventory', () => {
   // conforms: GW-20
-  test('are made, changed and deleted by the server', async () => {
+  test('a server adds, changes and deletes a group', async () => {
     const { tree, groups } = treeOf(2);
     const at = './GwDeviceInventory/Groups/g';
     const outcomes = await operate(tree, [
@@ -124,9 +124,9 @@ describe('groups of the inventory', () => {
   });
 });
 
-describe('what GwMO leaves open', () => {
+describe('names and codes that GwMO leaves open', () => {
   // conforms: GW-23
-  test('names of nodes and codes are those of the configuration, and the others are not there', async () => {
+  test('configured node names and codes replace the default ones', async () => {
     const vocabulary: Vocabulary = {
       ...ownVocabulary,
       names: { Records: 'Devs', DeviceID: 'ID', Groups: 'Sets', Members: 'Of' },

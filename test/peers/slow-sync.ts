@@ -18,7 +18,7 @@ export function slowSync(folder: string, milliseconds: number) {
   const shim = join(folder, 'slow-sync.so');
   const counters = join(folder, 'slow-sync.counts');
   if (!existsSync(shim))
-    execFileSync('cc', [
+    execFileSync('gcc', [
       ...['-shared', '-fPIC', '-O2', '-o', shim],
       fileURLToPath(new URL('slow-sync.c', import.meta.url)),
       '-ldl',

@@ -1,11 +1,11 @@
 import type { Clock, Timer } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
-import { DmStatus, isOk } from '../../dm/status.ts';
+import { DmStatus } from '../../dm/status.ts';
 import { type CampaignOrder, CampaignState } from '../../mo/campaign.ts';
 import type { CampaignRunner } from '../../mo/campaign-branch.ts';
 import { type CampaignSummary, type DeviceOutcome, summaryXml } from '../../mo/campaign-result.ts';
-import type { Campaigns, CampaignTarget } from '../store/campaigns.ts';
+import type { CampaignKind, Campaigns, CampaignTarget } from '../store/campaigns.ts';
 
 /** Outcome of one device. */
 export type Outcome = Omit<DeviceOutcome, 'device'>;
@@ -33,11 +33,10 @@ export interface AttemptOptions {
 const campaignEvents = {
   fanout: { started: 'fanout.started', ended: 'fanout.ended' },
   trigger: { started: 'trigger.started', ended: 'trigger.ended' },
-} as const;
+} as const satisfies Record<CampaignKind, object>;
 
 export interface CampaignParts<O extends CampaignOrder> {
-  /** Prefix of the event names: `fanout` or `trigger`. */
-  readonly kind: keyof typeof campaignEvents;
+  readonly kind: CampaignKind;
   readonly campaigns: Campaigns;
   readonly clock: Clock;
   readonly events: Events;
@@ -115,18 +114,25 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     this.#parts = parts;
   }
 
-  /** Continues the campaigns that were running when the gateway stopped. */
+  /** Continues the campaigns that were running when the gateway stopped. A campaign that cannot be read is left alone. */
   resume(): void {
+    const { campaigns, events, kind } = this.#parts;
+    for (const { name, state, server } of campaigns.runs())
+      try {
+        if (state === CampaignState.Running) this.#resume(name, server);
+      } catch (thrown) {
+        events.emit('state.unreadable', { reason: `${kind} ${name}: ${asPosternError(thrown).message}` });
+      }
+  }
+
+  #resume(name: string, server: string): void {
     const { campaigns, order, isRepeatable } = this.#parts;
-    for (const { name, state, server } of campaigns.runs()) {
-      if (state !== CampaignState.Running) continue;
-      const found = order(name, server);
-      const isLost = !isRepeatable(found);
-      for (const { device, state: at } of campaigns.targets(name))
-        if (at === 'begun' && isLost) this.#settle(name, device, unknownOutcome);
-        else if (at === 'begun') campaigns.setTarget(name, device, 'pending');
-      this.#run(found);
-    }
+    const found = order(name, server);
+    const isLost = !isRepeatable(found);
+    for (const { device, state } of campaigns.targets(name))
+      if (state === 'begun' && isLost) this.#settle(name, device, unknownOutcome);
+      else if (state === 'begun') campaigns.setTarget(name, device, 'pending');
+    this.#run(found);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -419,7 +425,3 @@ function boundedResult(summary: CampaignSummary, returnFormat: number): string {
 
 const toOutcome = ({ device, state, outcome }: CampaignTarget): DeviceOutcome[] =>
   state === 'ended' && outcome !== undefined ? [{ ...(JSON.parse(outcome) as Outcome), device }] : [];
-
-/** Returns the first status that is not a success, else 200. */
-export const statusOfAll = (statuses: readonly number[]): number =>
-  statuses.find((status) => !isOk(status)) ?? DmStatus.Ok;

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { type IncomingMessage, request as requestPlain } from 'node:http';
 import { request as requestSecure } from 'node:https';
+import type { Socket } from 'node:net';
 import type { Clock } from '../../base/clock.ts';
 import { PosternError } from '../../base/errors.ts';
 import { publicUrl } from '../../base/public-url.ts';
@@ -18,6 +19,8 @@ export interface DownloadRequest {
   readonly ca?: string | undefined;
   readonly clock: Clock;
   readonly signal: AbortSignal;
+  /** Called with the connection of each request. */
+  readonly connected?: ((socket: Socket) => void) | undefined;
 }
 
 export interface Download {
@@ -131,7 +134,7 @@ async function ask(wanted: DownloadRequest, headers: Record<string, string>): Pr
 
 async function askOnce(
   url: string,
-  { ca, clock, signal }: DownloadRequest,
+  { ca, clock, signal, connected }: DownloadRequest,
   headers: Record<string, string>,
 ): Promise<IncomingMessage> {
   const options = { headers: { ...headers, 'accept-encoding': 'identity' }, signal };
@@ -140,6 +143,7 @@ async function askOnce(
     : requestPlain(url, options);
   // A connection can also fail when the response has been read or dropped.
   request.on('error', () => {});
+  if (connected) request.on('socket', connected);
   const timer = clock.after(pace.time, () => request.destroy(silent()));
   request.end();
   try {

@@ -26,6 +26,8 @@ const watchEvery = 5000;
 export interface LocalEndpoint {
   readonly address: string;
   readonly port: number;
+  /** Local IP address of the socket, with its zone. It is stored with the address of a device that was heard here. */
+  readonly bound: string;
   /** Usable from the first request on, but not yet while the handler is being made. */
   readonly endpoint: () => CoapEndpoint;
 }
@@ -95,21 +97,29 @@ export class CoapNetwork implements AsyncDisposable {
     return [...this.#bindings.values()].map(({ endpoint }) => endpoint);
   }
 
-  /** The endpoint to use for a remote address; undefined when no local address of its family is bound. */
-  towards(remote: string): CoapEndpoint | undefined {
-    return addressTowards([...this.#bindings.values()], remote)?.endpoint;
+  /**
+   * The endpoint to use for a remote address; undefined when no local address of its family is bound.
+   * @param heardOn local address of the socket that heard the remote, if it was heard. It is used as long as it is bound
+   */
+  towards(remote: string, heardOn?: string): CoapEndpoint | undefined {
+    return this.#bindingTowards(remote, heardOn)?.endpoint;
+  }
+
+  #bindingTowards(remote: string, heardOn: string | undefined): Binding | undefined {
+    const known = heardOn === undefined ? undefined : this.#bindings.get(heardOn);
+    return known ?? addressTowards([...this.#bindings.values()], remote);
   }
 
   /**
    * URI of a path on this gateway: with the advertised address if there is one, else with the local address that suits
-   * `remote`. Without `remote`, with the first local address.
+   * `remote` or heard it. Without `remote`, with the first local address.
    * @throws {PosternError} `unavailable` when no suitable address is bound
    */
-  uriTowards(remote: string | undefined, path: string): string {
+  uriTowards(remote: string | undefined, path: string, heardOn?: string): string {
     const { advertise } = this.#options;
     if (advertise) return coapUri(advertise.address, advertise.port, path);
-    const bindings = [...this.#bindings.values()];
-    const local = remote === undefined ? bindings[0] : addressTowards(bindings, remote);
+    const local =
+      remote === undefined ? [...this.#bindings.values()][0] : this.#bindingTowards(remote, heardOn);
     if (!local) throw new PosternError('unavailable', 'the gateway has no address');
     return coapUri(local.address, this.#port, path);
   }
@@ -197,6 +207,7 @@ export class CoapNetwork implements AsyncDisposable {
     const handler = this.#compose!({
       address: this.#options.advertise?.address ?? local.address,
       port: this.#options.advertise?.port ?? this.#port,
+      bound: local.address,
       endpoint: () => endpoint,
     });
     const endpoint: CoapEndpoint = new CoapEndpoint({

@@ -1,4 +1,5 @@
 import { type Database, transaction } from '../../base/database.ts';
+import { ImageState } from '../../mo/gw-image-inventory.ts';
 
 /**
  * Record of an image in the gateway's image cache. An image that is stored is served while a download that is to replace it
@@ -31,21 +32,13 @@ export interface ImageRecord {
   readonly reason?: string;
 }
 
+/** States in which an image can be stored. */
+const mayBeStored: ReadonlySet<number> = new Set([ImageState.Coming, ImageState.Ready]);
 /** Milliseconds between two durable updates of the time of use. More would wear out flash memory. */
 const touchEvery = 3_600_000;
 
-/** Optional fields, which are columns of the same name, and how each is read. */
-const optional = {
-  size: Number,
-  hash: String,
-  validator: String,
-  total: Number,
-  server: String,
-  correlator: String,
-  result: Number,
-  reason: String,
-} as const;
-const optionalNames = Object.keys(optional) as (keyof typeof optional)[];
+/** Optional fields, which are columns of the same name in the table `image`. */
+const columns = ['size', 'hash', 'validator', 'server', 'correlator', 'result'] as const;
 
 /** Durable records of the image cache, all kept in memory too. The bytes are in `ImageFiles`. */
 export class Images {
@@ -56,15 +49,13 @@ export class Images {
 
   constructor(database: Database) {
     this.#database = database;
-    for (const row of database.prepare('SELECT * FROM image').iterate()) {
-      const found = optionalNames.filter((column) => row[column] !== null);
-      this.#known.set(String(row.name), {
-        name: String(row.name),
-        state: Number(row.state),
-        inline: row.inline === 1,
-        used: Number(row.used),
-        ...Object.fromEntries(found.map((column) => [column, optional[column](row[column])])),
-      });
+    const rows = database.prepare('SELECT * FROM image LEFT JOIN image_operation USING (name)').all();
+    for (const { inline, ...row } of rows) {
+      const found = Object.entries(row).filter(([, value]) => value !== null);
+      const record = { ...(Object.fromEntries(found) as unknown as ImageRecord), inline: inline === 1 };
+      // Version 0.1.0 kept the hash of an evicted image.
+      const { hash: _, ...withoutHash } = record;
+      this.#known.set(record.name, mayBeStored.has(record.state) ? record : withoutHash);
     }
   }
 
@@ -78,22 +69,27 @@ export class Images {
   }
 
   put(record: ImageRecord): void {
-    const { name, state, inline, used } = record;
-    this.#onRollback(name);
-    this.#database
-      .prepare(
-        `INSERT OR REPLACE INTO image (name, state, inline, used, ${optionalNames.join(', ')})
-         VALUES (?, ?, ?, ?${', ?'.repeat(optionalNames.length)})`,
-      )
-      .run(
-        name,
-        state,
-        inline ? 1 : 0,
-        Math.round(used),
-        ...optionalNames.map((column) => record[column] ?? null),
-      );
-    this.#known.set(name, record);
-    this.#used.delete(name);
+    const { name, state, inline, used, total = null, reason = null } = record;
+    this.inTransaction(() => {
+      this.#onRollback(name);
+      this.#database
+        .prepare(
+          `INSERT OR REPLACE INTO image (name, state, inline, used, ${columns.join(', ')})
+           VALUES (?, ?, ?, ?${', ?'.repeat(columns.length)})`,
+        )
+        .run(
+          name,
+          state,
+          inline ? 1 : 0,
+          Math.round(used),
+          ...columns.map((column) => record[column] ?? null),
+        );
+      this.#database
+        .prepare('INSERT OR REPLACE INTO image_operation (name, total, reason) VALUES (?, ?, ?)')
+        .run(name, total, reason);
+      this.#known.set(name, record);
+      this.#used.delete(name);
+    });
   }
 
   /** Notes that a device began to load an image. A time that cannot be stored is kept in memory. */
@@ -126,10 +122,13 @@ export class Images {
   }
 
   delete(name: string): void {
-    this.#onRollback(name);
-    this.#database.prepare('DELETE FROM image WHERE name = ?').run(name);
-    this.#known.delete(name);
-    this.#used.delete(name);
+    this.inTransaction(() => {
+      this.#onRollback(name);
+      for (const table of ['image', 'image_operation'])
+        this.#database.prepare(`DELETE FROM ${table} WHERE name = ?`).run(name);
+      this.#known.delete(name);
+      this.#used.delete(name);
+    });
   }
 
   #onRollback(name: string): void {

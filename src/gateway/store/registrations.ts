@@ -11,6 +11,8 @@ export interface Registration {
   /** IP address from which the client registered or sent its last update that was stored. */
   readonly address: string;
   readonly port: number;
+  /** Local IP address of the socket that received it. */
+  readonly heardOn?: string;
   /** LwM2M version, such as `1.1`. */
   readonly version: string;
   /** Seconds. */

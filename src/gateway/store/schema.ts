@@ -44,10 +44,14 @@ export const gatewaySchema: Schema = {
     `ALTER TABLE device ADD COLUMN objects TEXT;
      CREATE TABLE registration (device_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
     'CREATE TABLE gateway_update (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
-    // Size and hash are those of the image that is served, whatever becomes of a download that is to replace it.
-    `ALTER TABLE image ADD COLUMN total INTEGER;
-     ALTER TABLE image ADD COLUMN reason TEXT;
-     UPDATE image SET total = size, size = NULL WHERE state = 1;
-     UPDATE image SET hash = NULL WHERE state <> 2;`,
+    `CREATE TABLE undeliverable (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, device_id TEXT NOT NULL, body TEXT NOT NULL, server TEXT,
+       reason TEXT NOT NULL
+     ) STRICT;`,
+    'CREATE TABLE traffic (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
+    // The epoch of the outbox entries whose numbers begin at first. Entries of version 0.1.0 have none.
+    'CREATE TABLE epoch (first INTEGER PRIMARY KEY, value TEXT NOT NULL, starts INTEGER NOT NULL) STRICT;',
+    'CREATE TABLE device_presence (device_id TEXT PRIMARY KEY, reason TEXT, heard_on TEXT, serial TEXT) STRICT, WITHOUT ROWID;',
+    'CREATE TABLE image_operation (name TEXT PRIMARY KEY, total INTEGER, reason TEXT) STRICT, WITHOUT ROWID;',
   ],
 };

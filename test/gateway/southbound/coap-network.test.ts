@@ -15,7 +15,7 @@ const at = (address: string): ReturnType<typeof networkInterfaces> => ({
   lab0: loopback.map((entry) => ({ ...entry, address, cidr: `${address}/8` })),
 });
 
-test('an interface that comes later, changes its address, and goes', async () => {
+test('the network follows an interface that appears, changes its address and disappears', async () => {
   let now: ReturnType<typeof networkInterfaces> = {};
   const events = new EventRecorder();
   const network = new CoapNetwork({
@@ -49,7 +49,7 @@ test('an interface that comes later, changes its address, and goes', async () =>
   await network[Symbol.asyncDispose]();
 });
 
-test('a watch finds the change by itself, and ends with the network', async () => {
+test('a new address is found by a periodic check', async () => {
   let now: ReturnType<typeof networkInterfaces> = {};
   const clock = new HandClock();
   const events = new EventRecorder();
@@ -70,7 +70,34 @@ test('a watch finds the change by itself, and ends with the network', async () =
   assert.equal(network.addresses.length, 0);
 });
 
-test('the local address towards a remote one is on its link, or at least of its family', () => {
+test('requests to a peer leave by the socket that heard it, as long as that socket is bound', async () => {
+  const both = [...(at('127.0.0.1').lab0 ?? []), ...(at('127.0.0.2').lab0 ?? [])];
+  let now = { lab0: both };
+  const network = new CoapNetwork({
+    port: 0,
+    interfaces: ['lab0'],
+    multicast: false,
+    clock: new HandClock(),
+    entropy: seededEntropy(1),
+    events: new EventRecorder(),
+    listInterfaces: () => now,
+  });
+  await network.start(
+    ({ bound }) =>
+      () =>
+        reply(Code.Content, { payload: bound }),
+  );
+  const [first, second] = network.endpoints;
+  assert.equal(network.towards('127.0.0.9'), first);
+  assert.equal(network.towards('127.0.0.9', '127.0.0.2'), second);
+  assert.match(network.uriTowards('127.0.0.9', '/dm', '127.0.0.2'), /^coap:\/\/127\.0\.0\.2:\d+\/dm$/);
+  now = { lab0: both.slice(0, 1) };
+  await network.refresh();
+  assert.equal(network.towards('127.0.0.9', '127.0.0.2'), first, 'another one is better than none');
+  await network[Symbol.asyncDispose]();
+});
+
+test('the local address for a remote address is on its link, or else of its family', () => {
   const locals = localAddresses([], () => ({
     eth0: [
       { address: '192.0.2.1', netmask: '', family: 'IPv4', mac: '', internal: false, cidr: '192.0.2.1/24' },

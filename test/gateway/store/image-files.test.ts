@@ -28,20 +28,20 @@ async function receive(files: ImageFiles, name: string, ...pieces: Uint8Array[])
   return hash;
 }
 
-test('a flash that is full, as the kernel says it', () => {
+test('a full flash is reported as full', () => {
   using files = new ImageFiles(join(folder, 'full'));
   symlinkSync('/dev/full', files.part('a').path('', undefined));
   assert.throws(() => files.put('a', 'ab'.repeat(32), Buffer.alloc(10)), { code: 'full' });
   assert.deepEqual(readdirSync(files.directory), [], 'nothing holds room');
 });
 
-test('a folder that is none', () => {
+test('a file in place of the folder is a configuration error', () => {
   const file = join(folder, 'file');
   writeFileSync(file, '');
   assert.throws(() => new ImageFiles(file), { code: 'configuration' });
 });
 
-test('any place of a file, over the edge of what is read at one time; another version stands beside it', async () => {
+test('a file is read at any offset, also across read buffers; another version of the image is stored beside it', async () => {
   using files = new ImageFiles(join(folder, 'read'));
   const data = Buffer.alloc(200_000).map((_, at) => at % 251);
   const hash = await receive(files, '../x', data.subarray(0, 150_000), data.subarray(150_000));
@@ -113,7 +113,7 @@ test('what a power cut left goes; what records lead to and what others put there
   assert.equal(Buffer.from(files.read('old', sha(Buffer.from('old')), 0, 9)).toString(), 'old');
 });
 
-test('files without a folder go with the process', () => {
+test('files without a configured folder are deleted at the end', () => {
   const files = new ImageFiles(undefined);
   files.put('a', sha(Buffer.from('x')), Buffer.from('x'));
   assert.equal(files.bytes, 1);

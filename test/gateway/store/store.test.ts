@@ -36,7 +36,7 @@ const credential = (deviceId: string) => ({
   attached: false,
 });
 
-test('all of it survives a restart, in a file that only its owner reads', (t) => {
+test('all stores survive a restart, in a file that only its owner can read', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'postern-store-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'deep', 'state.db');
@@ -45,7 +45,7 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
     const database = openDatabase(file, gatewaySchema);
     new Inventory(database, 2).put(record('a'));
     new Credentials(database, 2).put(credential('a'));
-    new Outbox(database, 2).add('attach', 'a', '{}');
+    new Outbox(database, 2).add('device-attach', 'a', '{}');
     new Nodes(database).apply(
       {
         put: [
@@ -66,7 +66,7 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
   assert.deepEqual([...new Inventory(database, 2).values()], [record('a')]);
   assert.deepEqual(new Credentials(database, 2).get('a'), credential('a'));
   assert.deepEqual(new Outbox(database, 2).peek(9), [
-    { sequence: 1, kind: 'attach', deviceId: 'a', body: '{}' },
+    { sequence: 1, kind: 'device-attach', deviceId: 'a', body: '{}' },
   ]);
   const nodes = [...new Nodes(database).load('X')];
   assert.deepEqual(
@@ -79,7 +79,7 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
   assert.deepEqual([acls.get('.'), acls.get('./X')], ['Get=*', 'Get=a']);
 });
 
-test('full stores refuse what is new and keep what they have', () => {
+test('full stores refuse new entries and keep existing ones', () => {
   const database = openDatabase(':memory:', gatewaySchema);
   const inventory = new Inventory(database, 1);
   const credentials = new Credentials(database, 1);
@@ -91,12 +91,12 @@ test('full stores refuse what is new and keep what they have', () => {
   assert.equal(inventory.get('a')?.state, 'attached');
 });
 
-test('the outbox keeps the latest alert of a device, drops the oldest at its bound, and counts that', () => {
+test('the outbox keeps the latest alert of a device, drops the oldest at its bound, and counts the drops', () => {
   const outbox = new Outbox(openDatabase(':memory:', gatewaySchema), 2);
-  outbox.add('attach', 'a', '1');
-  outbox.add('attach', 'a', '2');
-  outbox.add('attach', 'b', '3');
-  outbox.add('attach', 'c', '4');
+  outbox.add('device-attach', 'a', '1');
+  outbox.add('device-attach', 'a', '2');
+  outbox.add('device-attach', 'b', '3');
+  outbox.add('device-attach', 'c', '4');
   assert.deepEqual(
     outbox.peek(9).map(({ body }) => body),
     ['3', '4'],
@@ -104,23 +104,23 @@ test('the outbox keeps the latest alert of a device, drops the oldest at its bou
   assert.equal(outbox.dropped, 1);
   outbox.remove(outbox.peek(1)[0]!.sequence);
   outbox.remove(outbox.peek(1)[0]!.sequence);
-  outbox.add('attach', 'd', '5');
+  outbox.add('device-attach', 'd', '5');
   assert.equal(outbox.peek(1)[0]?.sequence, 5, 'a number is never used twice');
 });
 
-test('a transaction that throws leaves nothing', () => {
+test('a transaction that throws stores nothing', () => {
   const database = openDatabase(':memory:', gatewaySchema);
   const outbox = new Outbox(database, 9);
   assert.throws(() =>
     transaction(database, () => {
-      outbox.add('attach', 'a', '1');
+      outbox.add('device-attach', 'a', '1');
       throw new Error('no');
     }),
   );
   assert.equal(outbox.size, 0);
 });
 
-test('what is no state file, or is of a later version, is refused by name', (t) => {
+test('a file that is not a state, or of a later version, is refused with the reason', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'postern-store-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const garbage = join(folder, 'garbage.db');
