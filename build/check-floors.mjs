@@ -21,6 +21,7 @@ const testOnly = [
   'journeys',
   'peers',
   'powercut',
+  'soak',
   'vectors',
 ];
 

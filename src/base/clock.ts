@@ -15,8 +15,21 @@ export interface Clock {
   after(delay: number, callback: () => void): Timer;
 }
 
-/** The machine's own clock. A timer that has not fired keeps the process alive. */
+/** Longest delay of one timer of Node in milliseconds, about 24.8 days. Node fires a longer one at once. */
+const longestTimer = 2 ** 31 - 1;
+
+/**
+ * The machine's own clock. A timer that has not fired keeps the process alive. A delay may have any length: a long one is
+ * waited for in several parts.
+ */
 export class SystemClock implements Clock {
+  readonly #longest: number;
+
+  /** @param longest longest delay of one part in milliseconds; smaller values are for tests */
+  constructor(longest = longestTimer) {
+    this.#longest = longest;
+  }
+
   now(): Monotonic {
     return performance.now() as Monotonic;
   }
@@ -26,7 +39,14 @@ export class SystemClock implements Clock {
   }
 
   after(delay: number, callback: () => void): Timer {
-    const handle = setTimeout(callback, Math.max(0, delay));
+    const due = this.now() + delay;
+    const arm = (rest: number): NodeJS.Timeout =>
+      rest > this.#longest
+        ? setTimeout(() => {
+            handle = arm(due - this.now());
+          }, this.#longest)
+        : setTimeout(callback, Math.max(0, rest));
+    let handle = arm(delay);
     return { cancel: () => clearTimeout(handle) };
   }
 }

@@ -51,10 +51,12 @@ export const eventTable = {
   'coap.no-interface': warn<'wanted'>(),
   'coap.overload': warn<'working'>(),
   'coap.socket-error': warn<'address' | 'reason'>(),
+  'coap.watch-failed': warn<'reason'>(),
 
   // What becomes of a device: at the gateway, at the head-end, and as the reference device tells it.
   'device.account-dropped': warn<'device' | 'server'>(),
   'device.account-taken': info<'device' | 'gateway'>(),
+  'device.address-changed': info<'device' | 'address'>(),
   'device.attach-done': info<'device' | 'gateway'>(),
   'device.attach-failed': warn<'device' | 'reason', 'retryInSeconds', { code: string }>(),
   'device.attached': info<'device' | 'bootstrap', 'peer' | 'protocol' | 'via'>(),

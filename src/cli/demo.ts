@@ -4,15 +4,16 @@ import { type Command, stopped } from './runner.ts';
 
 export const demo: Command = {
   summary: 'Runs all parties on this machine and describes what happens',
-  help: `Usage: postern demo [--once]
+  help: `Usage: postern demo [--once] [--ipv6]
 
 Runs an MQTT broker, a DM server, a gateway and a few End Devices on the loopback interface. Ctrl-C stops them.
 Each step of each party is one line.
 
-  --once  ends after the last journey`,
-  options: { once: { type: 'boolean' } },
-  async run({ once }, stop) {
-    await using show = new Demo(console.log);
+  --once  ends after the last journey
+  --ipv6  uses IPv6; the default on a machine without IPv4`,
+  options: { once: { type: 'boolean' }, ipv6: { type: 'boolean' } },
+  async run({ once, ipv6 }, stop) {
+    await using show = new Demo(console.log, ipv6 ? 6 : undefined);
     await using admin = new AdminApi(defaultSocket(), {
       '/status': () => show.gateway.status(),
       '/devices': () => show.gateway.devices(),

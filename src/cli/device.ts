@@ -9,7 +9,7 @@ import { type Command, stopped, type Values } from './runner.ts';
 export const device: Command = {
   summary: 'Runs a reference End Device',
   help: `Usage: postern device --config FILE [--readable] [--check]
-       postern device --id ID [--factory-secret SECRET | --lwm2m] [--gateway URI] [--interface ADDRESS] [--readable]
+       postern device --id ID [--factory-secret SECRET | --lwm2m] [--gateway URI] [--interface WHERE] [--readable]
 
 The device finds a gateway, is bootstrapped to it and attaches. Then it waits for requests of its DM server for sessions.
 As an LwM2M client, it registers and waits for requests of its gateway (adaptation mode).
@@ -19,7 +19,7 @@ As an LwM2M client, it registers and waits for requests of its gateway (adaptati
   --factory-secret SECRET  secret for the local bootstrap server
   --lwm2m                  runs as an LwM2M client; ID is its endpoint name
   --gateway URI            address of the gateway, such as coap://192.0.2.1:5683; by default found by multicast
-  --interface ADDRESS      IPv4 address of the interface to use
+  --interface WHERE        IP address or name of the interface to use; by default all
   --readable               prints sentences instead of JSON
   --check                  only checks the configuration`,
   options: {

@@ -11,6 +11,7 @@ import { systemEntropy } from '../base/entropy.ts';
 import type { EventFields } from '../base/event-fields.ts';
 import type { EventName } from '../base/event-table.ts';
 import type { Events } from '../base/events.ts';
+import { uriHost } from '../base/uri-host.ts';
 import { deviceConfigSchema } from '../device/config.ts';
 import { Device } from '../device/device.ts';
 import { LwM2mDevice } from '../device/lwm2m-device.ts';
@@ -20,9 +21,9 @@ import { Gateway } from '../gateway/gateway.ts';
 import { HeadendApi } from '../headend/api.ts';
 import { headendConfigSchema } from '../headend/config.ts';
 import { Headend } from '../headend/headend.ts';
+import { coapBase } from '../wire/coap/uri.ts';
 import { Narrator } from './narrator.ts';
 
-const loopback = '127.0.0.1';
 const coapPort = 5683;
 const apiPort = 8080;
 const serverId = 'dm.example';
@@ -90,9 +91,17 @@ const fits = (
   (wanted.device ?? fields.device) === fields.device &&
   (wanted.gateway ?? fields.gateway) === fields.gateway;
 
+/** Addresses of the loopback interface. */
+const loopbacks = { 4: '127.0.0.1', 6: '::1' } as const;
+/** The entries of the loopback interface for one family. */
+const loopbackOf = (family: 4 | 6) =>
+  (networkInterfaces().lo ?? []).filter((entry) => entry.family === `IPv${family}`);
+
 /** Runs all parties on the loopback interface, with a built-in configuration, and shows what they do. */
 export class Demo implements AsyncDisposable {
   readonly #print: (line: string) => void;
+  readonly #family: 4 | 6;
+  readonly #loopback: string;
   readonly #stack = new AsyncDisposableStack();
   readonly #began = performance.now();
   readonly #happened = new Waiter();
@@ -101,8 +110,16 @@ export class Demo implements AsyncDisposable {
   readonly #folder = mkdtempSync(join(tmpdir(), 'postern-demo-'));
   #gateway: Gateway | undefined;
 
-  constructor(print: (line: string) => void) {
+  /** @param family of the addresses; by default IPv4, and IPv6 on a machine without IPv4 */
+  constructor(print: (line: string) => void, family: 4 | 6 = loopbackOf(4).length > 0 ? 4 : 6) {
     this.#print = print;
+    this.#family = family;
+    this.#loopback = loopbacks[family];
+  }
+
+  /** Base of the URIs of a gateway. */
+  #coapBase(gateway: Gateway): string {
+    return coapBase(this.#loopback, gateway.coapPort);
   }
 
   /** @throws before `run` has started the gateway */
@@ -136,7 +153,7 @@ export class Demo implements AsyncDisposable {
     const { headend, url } = await this.#headend(broker, gatewaySecrets!, secondSecrets!, deviceSecrets!);
     this.#say('server  ', `DM server ${serverId}; its API is at ${url}`);
     const gateway = await this.#startGateway(broker, gatewaySecrets!);
-    this.#say('gateway ', `DM Gateway ${gatewayId} serves devices at coap://${loopback}:${gateway.coapPort}`);
+    this.#say('gateway ', `DM Gateway ${gatewayId} serves devices at ${this.#coapBase(gateway)}`);
     await this.#happened.until('gateway.state');
 
     this.#heading(
@@ -183,10 +200,7 @@ export class Demo implements AsyncDisposable {
     this.#heading('Journey 7: demo:3 moves to another network; its server assigns it to the gateway there');
     await this.#stopDevice(assisted);
     const second = await this.#startGateway(broker, secondSecrets!, otherGatewayId);
-    this.#say(
-      'gateway2',
-      `DM Gateway ${otherGatewayId} serves devices at coap://${loopback}:${second.coapPort}`,
-    );
+    this.#say('gateway2', `DM Gateway ${otherGatewayId} serves devices at ${this.#coapBase(second)}`);
     await this.#happened.until('gateway.state', undefined, otherGatewayId);
     await this.#attach(assisted, {}, { id: serverId, ...deviceSecrets }, second);
     await this.#happened.until('device.let-go', assisted);
@@ -201,7 +215,7 @@ export class Demo implements AsyncDisposable {
       `curl -X POST ${url}/fanouts -d '{"gateway": "${gatewayId}", "name": "mine", "returnFormat": 0, "operations": [{"name": "Get", "uri": "./DevDetail/FwV"}]}'; sleep 1; curl ${url}/fanouts/${gatewayId}/mine`,
       '',
       'Attach one more device:',
-      `npx postern device --id ${next} --factory-secret ${factorySecret(next)} --gateway coap://${loopback}:${gateway.coapPort} --readable`,
+      `npx postern device --id ${next} --factory-secret ${factorySecret(next)} --gateway ${this.#coapBase(gateway)} --readable`,
       '',
       'Ctrl-C stops everything.',
     ];
@@ -233,14 +247,14 @@ export class Demo implements AsyncDisposable {
   async #broker(): Promise<string> {
     const broker = await Aedes.createBroker();
     const server = createServer({ noDelay: true }, broker.handle);
-    server.listen(0, loopback);
+    server.listen(0, this.#loopback);
     await once(server, 'listening');
     this.#stack.defer(async () => {
       await new Promise<void>((resolve) => broker.close(() => resolve()));
       server.close();
     });
     const address = server.address();
-    return `mqtt://${loopback}:${typeof address === 'object' && address ? address.port : 0}`;
+    return `mqtt://${uriHost(this.#loopback)}:${typeof address === 'object' && address ? address.port : 0}`;
   }
 
   async #headend(broker: string, gatewaySecrets: object, secondSecrets: object, deviceSecrets: object) {
@@ -260,7 +274,7 @@ export class Demo implements AsyncDisposable {
     const events = this.#narrator('headend');
     const headend = this.#stack.use(new Headend(config, { events }));
     const api = this.#stack.use(new HeadendApi(headend, events));
-    await api.start(loopback, apiPort).catch(() => api.start(loopback, 0));
+    await api.start(this.#loopback, apiPort).catch(() => api.start(this.#loopback, 0));
     headend.start();
     await this.#happened.until('mqtt.connected');
     return { headend, url: api.url };
@@ -273,7 +287,7 @@ export class Demo implements AsyncDisposable {
       {
         gateway: { id, state: ':memory:' },
         coap: {
-          port: isFirst && (await isFree(coapPort)) ? coapPort : 0,
+          port: isFirst && (await isFree(coapPort, this.#family)) ? coapPort : 0,
           leisure: 300,
           'insecure-plain-coap': true,
         },
@@ -293,9 +307,7 @@ export class Demo implements AsyncDisposable {
     );
     const gateway = new Gateway(config, {
       events: this.#narrator('gateway', isFirst ? 'gateway ' : 'gateway2'),
-      listInterfaces: () => ({
-        lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4'),
-      }),
+      listInterfaces: () => ({ lo: loopbackOf(this.#family) }),
     });
     this.#stack.use(gateway);
     if (isFirst) this.#gateway = gateway;
@@ -314,7 +326,7 @@ export class Demo implements AsyncDisposable {
           state: join(this.#folder, `${id.split(':').at(-1)}.db`),
           ...device,
         },
-        network: { 'multicast-port': gateway.coapPort, interface: loopback },
+        network: { 'multicast-port': gateway.coapPort, interface: this.#loopback },
         ...(server && { 'dm-server': server }),
       },
       'demo',
@@ -330,7 +342,7 @@ export class Demo implements AsyncDisposable {
       deviceConfigSchema,
       {
         device: { id, manufacturer: 'Example', model: 'Demo thermometer' },
-        network: { 'multicast-port': this.gateway.coapPort, interface: loopback },
+        network: { 'multicast-port': this.gateway.coapPort, interface: this.#loopback },
         lwm2m: {},
       },
       'demo',
@@ -345,11 +357,11 @@ export class Demo implements AsyncDisposable {
   }
 }
 
-async function isFree(port: number): Promise<boolean> {
-  const probe = createSocket('udp4');
+async function isFree(port: number, family: 4 | 6): Promise<boolean> {
+  const probe = createSocket(`udp${family}`);
   const { promise, resolve } = Promise.withResolvers<boolean>();
   probe.once('error', () => resolve(false));
-  probe.bind({ port, address: loopback, exclusive: true }, () => resolve(true));
+  probe.bind({ port, address: loopbacks[family], exclusive: true }, () => resolve(true));
   const free = await promise;
   await new Promise<void>((done) => probe.close(() => done()));
   return free;

@@ -1,15 +1,12 @@
-import { createSocket, type Socket } from 'node:dgram';
-import { once } from 'node:events';
-import { createServer, type IncomingMessage, type OutgoingMessage, type Server } from 'coap';
+import type { IncomingMessage, OutgoingMessage } from 'coap';
 import { type Clock, pause } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
-import { uriHost } from '../base/uri-host.ts';
 import { ContentFormat } from '../wire/coap/content-formats.ts';
 import { type Link, parseLinks } from '../wire/coap/link-format.ts';
 import { Option, writeUint } from '../wire/coap/options.ts';
-import { parseCoapUri } from '../wire/coap/uri.ts';
+import { coapBase, coapUri, parseCoapUri } from '../wire/coap/uri.ts';
 import { Block2Body } from './block2-body.ts';
-import { CheckedAgent } from './checked-agent.ts';
+import { CoapSockets } from './coap-sockets.ts';
 
 /** Size exponent of the blocks of a download (RFC 7959 section 2.2). */
 const downloadExponent = 6;
@@ -23,9 +20,6 @@ const downloadAttempts = 5;
 const downloadVersions = 5;
 /** Most bytes of a response, and of a download. */
 const bodyLimits = { response: 1024 * 1024, download: 64 * 1024 * 1024 } as const;
-
-/** IPv4 multicast address "All CoAP Nodes" (RFC 7252 section 12.8). */
-const allCoapNodes = '224.0.1.187';
 
 /** A request that the device sends. */
 export interface StackRequest {
@@ -66,7 +60,7 @@ export interface StackResponse {
 
 /** A gateway that was found: its address and its resources. */
 export interface Discovered {
-  /** `coap://host:port`. */
+  /** `coap://host:port`; a link-local host has its zone. */
   readonly base: string;
   readonly links: readonly Link[];
 }
@@ -101,59 +95,41 @@ const blockwiseFrom = 1024;
 const blockExponent = 5;
 
 /**
- * The CoAP client and server of the device, made from the `coap` package. Both use one socket, so the gateway can send
- * requests to the address where it heard the device. It deliberately shares no message layer with the gateway: whenever
- * the two talk, two independent CoAP implementations are tested against each other.
+ * The CoAP client and server of the device, made from the `coap` package. Both use one socket of each family, so the
+ * gateway can send requests to the address where it heard the device. It deliberately shares no message layer with the
+ * gateway: whenever the two talk, two independent CoAP implementations are tested against each other.
  */
 export class CoapStack implements AsyncDisposable {
   readonly #clock: Clock;
-  readonly #address: string;
-  readonly #socket: Socket = createSocket('udp4');
-  readonly #agent = new CheckedAgent({ socket: this.#socket });
-  readonly #server: Server;
+  readonly #sockets: CoapSockets;
   readonly #stop = new AbortController();
 
-  constructor(clock: Clock, address: string, answering: Answering) {
+  /** @param where IP address or name of the interface to use; undefined for all */
+  constructor(clock: Clock, where: string | undefined, answering: Answering) {
     this.#clock = clock;
-    this.#address = address;
-    this.#server = createServer((request, response) => void answer(request, response, answering));
-    this.#agent.on('error', () => {});
-    this.#server.on('error', () => {});
+    this.#sockets = new CoapSockets(where, (request, response) => void answer(request, response, answering));
   }
 
   /**
-   * Binds the socket to a free port of the interface.
+   * Binds its sockets to free ports.
    * @throws {PosternError} `configuration` when the address cannot be used
    */
   async open(): Promise<void> {
-    try {
-      this.#socket.bind(0, this.#address);
-      await once(this.#socket, 'listening');
-    } catch (cause) {
-      throw new PosternError('configuration', `network.interface: ${this.#address} cannot be used`, {
-        cause,
-      });
-    }
-    if (this.#address !== '0.0.0.0') this.#socket.setMulticastInterface(this.#address);
-    this.#server.listen(this.#socket);
+    await this.#sockets.open();
   }
 
-  /** The address of this device as a URI, without a path. */
-  get address(): string {
-    return `coap://${this.#address}:${this.port}`;
-  }
-
-  get port(): number {
-    return this.#socket.address().port;
+  /**
+   * The address of this device as a URI without a path, as the host of a base sees it. It may change at any time.
+   * Undefined when there is no way to that host.
+   */
+  addressTowards(base: string): string | undefined {
+    const source = this.#sockets.sourceTowards(parseCoapUri(base).host);
+    return source && coapUri(source.address, source.port);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort(new PosternError('unavailable', 'the device stops'));
-    this.#server.close();
-    this.#agent.close();
-    const closed = once(this.#socket, 'close');
-    this.#socket.close();
-    await closed;
+    await this.#sockets[Symbol.asyncDispose]();
   }
 
   /**
@@ -176,7 +152,9 @@ export class CoapStack implements AsyncDisposable {
     body = new Block2Body(bodyLimits.response),
   }: StackRequest): Promise<StackResponse> {
     const { host, port } = parseCoapUri(base);
-    const outgoing = this.#agent.request({
+    this.#stop.signal.throwIfAborted();
+    const { agent } = this.#sockets.towards(host);
+    const outgoing = agent.request({
       host,
       port,
       method,
@@ -199,7 +177,7 @@ export class CoapStack implements AsyncDisposable {
     );
     outgoing.on('timeout', () => reject(new PosternError('timeout', `no answer from ${base}${path}`)));
     outgoing.end(payload && Buffer.from(payload));
-    using _watch = this.#agent.watch(outgoing, body, reject);
+    using _watch = agent.watch(outgoing, body, reject);
     const timer = this.#clock.after(timeout, () =>
       reject(new PosternError('timeout', `no answer from ${base}${path} in ${timeout} ms`)),
     );
@@ -209,7 +187,7 @@ export class CoapStack implements AsyncDisposable {
     try {
       return await promise;
     } catch (thrown) {
-      if (!this.#stop.signal.aborted) this.#agent.abort(outgoing);
+      if (!this.#stop.signal.aborted) agent.abort(outgoing);
       throw thrown;
     } finally {
       timer.cancel();
@@ -226,7 +204,7 @@ export class CoapStack implements AsyncDisposable {
    */
   async download(uri: string): Promise<Uint8Array> {
     const { host, port, path, query } = parseCoapUri(uri);
-    const base = `coap://${uriHost(host)}:${port}`;
+    const base = coapBase(host, port);
     let have = Buffer.alloc(0);
     let etag: string | undefined;
     let furthest = 0;
@@ -290,30 +268,31 @@ export class CoapStack implements AsyncDisposable {
    * @param timeout milliseconds
    */
   async discover(port: number, query: string, timeout: number): Promise<Discovered | undefined> {
-    const outgoing = this.#agent.request({
-      host: allCoapNodes,
-      port,
-      multicast: true,
-      multicastTimeout: timeout,
-      confirmable: false,
-      method: 'GET',
-      pathname: '/.well-known/core',
-      query,
-    });
     const { promise, resolve } = Promise.withResolvers<Discovered | undefined>();
-    outgoing.on('error', () => {});
-    outgoing.on('response', (incoming: IncomingMessage) => {
-      const { payload, contentFormat, code } = read(incoming);
-      if (code !== '2.05' || contentFormat !== ContentFormat.LinkFormat) return;
+    const requests = this.#sockets.groups().map(({ agent, host, select }) => {
+      const outgoing = agent.request({
+        host,
+        port,
+        multicast: true,
+        multicastTimeout: timeout,
+        confirmable: false,
+        method: 'GET',
+        pathname: '/.well-known/core',
+        query,
+      });
+      outgoing.on('error', () => {});
+      outgoing.on('response', (incoming: IncomingMessage) => {
+        const found = linksIn(incoming);
+        if (found) resolve(found);
+      });
       try {
-        const links = parseLinks(Buffer.from(payload).toString());
-        const { address, port: from } = incoming.rsinfo;
-        if (links.length > 0) resolve({ base: `coap://${address}:${from}`, links });
+        select();
+        outgoing.end();
       } catch {
-        // A node whose links cannot be read is not a gateway.
+        // The interface has gone in the meantime.
       }
+      return outgoing;
     });
-    outgoing.end();
     const waited = pause(this.#clock, timeout, this.#stop.signal).then(
       () => undefined,
       () => undefined,
@@ -321,10 +300,26 @@ export class CoapStack implements AsyncDisposable {
     try {
       return await Promise.race([promise, waited]);
     } finally {
-      // Otherwise the package keeps two timers, and with them the process, until they end.
-      clearTimeout(outgoing.multicastTimer);
-      outgoing.sender.reset();
+      // Otherwise the package keeps two timers of each, and with them the process, until they end.
+      for (const outgoing of requests) {
+        clearTimeout(outgoing.multicastTimer);
+        outgoing.sender.reset();
+      }
     }
+  }
+}
+
+/** The gateway that an answer to a multicast comes from. Undefined for an answer of any other node. */
+function linksIn(incoming: IncomingMessage): Discovered | undefined {
+  const { payload, contentFormat, code } = read(incoming);
+  if (code !== '2.05' || contentFormat !== ContentFormat.LinkFormat) return undefined;
+  try {
+    const links = parseLinks(Buffer.from(payload).toString());
+    const { address, port } = incoming.rsinfo;
+    return links.length > 0 ? { base: coapBase(address, port), links } : undefined;
+  } catch {
+    // A node whose links cannot be read is not a gateway.
+    return undefined;
   }
 }
 

@@ -10,6 +10,7 @@ import {
   text,
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
+import { isCoapUri } from '../wire/coap/uri.ts';
 
 /** The reference End Device's configuration file. */
 export const deviceConfigSchema = v.strictObject({
@@ -45,13 +46,13 @@ export const deviceConfigSchema = v.strictObject({
   network: v.optional(
     v.strictObject({
       gateway: described(
-        v.optional(v.pipe(v.string(), v.regex(/^coap:\/\/\S+$/, 'a URI such as coap://192.0.2.1:5683'))),
-        'Address of the gateway. Without it, the device finds a gateway by multicast',
+        v.optional(v.pipe(v.string(), v.check(isCoapUri, 'a URI such as coap://192.0.2.1:5683'))),
+        'Address of the gateway. Without it, the device finds a gateway by multicast. A link-local address has its zone, as in `coap://[fe80::1%25eth0]`',
       ),
       'multicast-port': described(v.optional(port, 5683), 'Port for discovery'),
       interface: described(
-        v.optional(text, '0.0.0.0'),
-        'IPv4 address of the interface for the socket and for multicast',
+        v.optional(text),
+        'IP address or name of the interface for the sockets and for multicast; by default all interfaces, over IPv4 and IPv6. Without an address here, the device follows a change of its own address',
       ),
     }),
     {},

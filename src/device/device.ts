@@ -14,14 +14,14 @@ import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
 import { type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
 import { decodeNotification, sessionIdText } from '../wire/syncml/notification.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
-import { untilAttached } from './attachment.ts';
+import { Attachment } from './attachment.ts';
 import { Bootstraps, byBootstrap } from './bootstraps.ts';
 import { CoapStack, type Discovered, type StackAnswer, type StackIncoming } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
 import type { Firmware } from './firmware.ts';
 import { deviceSchema } from './schema.ts';
-import { isDirect, placeOf, ServerSessions } from './server-sessions.ts';
+import { isDirect, isSamePlace, ServerSessions } from './server-sessions.ts';
 
 /** What a device needs from its process. Clock and entropy are those of the machine by default. */
 export interface DeviceSurroundings {
@@ -62,6 +62,7 @@ export class Device implements AsyncDisposable {
   readonly #managers = new Set<string>();
   readonly #stop = new AbortController();
   readonly #attached = Promise.withResolvers<void>();
+  readonly #attachment: Attachment;
   #found: Discovered | undefined;
   #doubted: Monotonic | undefined;
   #running: Promise<void> | undefined;
@@ -106,7 +107,7 @@ export class Device implements AsyncDisposable {
       tunnelPlace: (serverId) => this.#tunnelPlace(serverId),
       forget: (serverId) => {
         this.#forget(serverId);
-        this.#attach();
+        this.#attachment.again();
       },
     });
     this.#bootstraps = new Bootstraps({
@@ -120,6 +121,20 @@ export class Device implements AsyncDisposable {
       receive: (root, by) => this.#receiveAccount(root, by),
     });
     this.#attached.promise.catch(() => {});
+    this.#attachment = new Attachment(
+      {
+        deviceId: config.device.id,
+        clock,
+        entropy,
+        events,
+        signal: this.#stop.signal,
+        address: () => this.#found && this.#coap.addressTowards(this.#found.base),
+      },
+      async () => {
+        await this.#attachOnce();
+        this.#attached.resolve();
+      },
+    );
   }
 
   get id(): string {
@@ -149,19 +164,7 @@ export class Device implements AsyncDisposable {
     const brought = await this.#bootstraps.applyBrought();
     if (brought && !isDirect(brought)) this.#trustWithAccounts(brought.serverId);
     await this.#coap.open();
-    this.#attach();
-  }
-
-  /** Attaches in the background, unless that is under way. */
-  #attach(): void {
-    const { id: deviceId } = this;
-    const parts = { deviceId, clock: this.#clock, entropy: this.#entropy, events: this.#events };
-    this.#running ??= untilAttached({ ...parts, signal: this.#stop.signal }, async () => {
-      await this.#attachOnce();
-      this.#attached.resolve();
-    }).finally(() => {
-      this.#running = undefined;
-    });
+    this.#running = this.#attachment.run();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -193,9 +196,9 @@ export class Device implements AsyncDisposable {
     const found = await this.#discover();
     const server = this.#accounts.list().find((account) => !isDirect(account))?.serverId;
     const before = this.#gatewayAccount();
-    const isElsewhere = before !== undefined && placeOf(before.address).base !== found.base;
+    const isElsewhere = before !== undefined && !isSamePlace(before.address, found.base);
     if (server && this.#tunnelTo(found, server) && (!before || isElsewhere))
-      await this.#sessions.run(server, undefined, isElsewhere ? this.#locationUpdate(before) : []);
+      await this.#sessions.run(server, undefined, isElsewhere ? this.#locationUpdate(before, found) : []);
     if (!this.#accountFor(found)) await this.#bootstraps.ask(found);
     const account = this.#accountFor(found);
     if (!account) throw new PosternError('unavailable', 'no account for the gateway yet');
@@ -220,9 +223,9 @@ export class Device implements AsyncDisposable {
   }
 
   /** The alert that the device has moved to another gateway (GwMO 8.4.1, figure 10). None if the settings forbid it. */
-  #locationUpdate({ serverId }: DmAccount): OutgoingAlert[] {
+  #locationUpdate({ serverId }: DmAccount, { base }: Discovered): OutgoingAlert[] {
     if (this.value('Settings', 'LocationUpdate') !== 'true') return [];
-    const address = this.#coap.address;
+    const address = this.#coap.addressTowards(base) ?? '';
     this.#events.emit('device.location-changed', { device: this.id, from: serverId, address });
     return [locationUpdateAlert(this.#vocabulary, { address, gateway: serverId })];
   }
@@ -244,9 +247,7 @@ export class Device implements AsyncDisposable {
 
   /** The account for the gateway that was found. */
   #accountFor({ base }: Discovered): DmAccount | undefined {
-    return this.#accounts
-      .list()
-      .find((account) => isDirect(account) && placeOf(account.address).base === base);
+    return this.#accounts.list().find((account) => isDirect(account) && isSamePlace(account.address, base));
   }
 
   /**
@@ -310,8 +311,10 @@ export class Device implements AsyncDisposable {
     this.#events.emit('device.notified', { device: this.id, server: serverId, session: sessionId });
     void this.#sessions.run(serverId, sessionId).catch((thrown) => {
       if (this.#stop.signal.aborted) return;
-      const reason = asPosternError(thrown).message;
+      const { code, message: reason } = asPosternError(thrown);
       this.#events.emit('device.session-failed', { device: this.id, server: serverId, reason });
+      // The gateway is not where it was. Through the tunnel, the gateway itself would have answered.
+      if (code === 'timeout') this.#attachment.again();
     });
     return { code: '2.04' };
   }
@@ -325,7 +328,7 @@ export class Device implements AsyncDisposable {
     const isGateway = this.#gatewayAccount()?.serverId === serverId;
     if (!isGateway || (this.#doubted !== undefined && now - this.#doubted < doubtEvery)) return;
     this.#doubted = now;
-    this.#attach();
+    this.#attachment.again();
   }
 
   /** Lets a DM server of the device add accounts, which no gateway may do, and trusts it. */

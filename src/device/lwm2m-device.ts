@@ -3,10 +3,9 @@ import { type Clock, pause, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { uriHost } from '../base/uri-host.ts';
 import { ContentFormat } from '../wire/coap/content-formats.ts';
 import { formatLinks } from '../wire/coap/link-format.ts';
-import { parseCoapUri } from '../wire/coap/uri.ts';
+import { coapBase, parseCoapUri } from '../wire/coap/uri.ts';
 import { decodeContent, encodeContent } from '../wire/lwm2m/content.ts';
 import {
   FirmwareResource,
@@ -17,7 +16,7 @@ import {
 } from '../wire/lwm2m/objects.ts';
 import { type Path, parsePath, pathText } from '../wire/lwm2m/path.ts';
 import { instancesIn } from '../wire/lwm2m/tlv.ts';
-import { untilAttached } from './attachment.ts';
+import { halfway, untilAttached, untilMoved } from './attachment.ts';
 import { CoapStack, type StackAnswer, type StackIncoming } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import type { DeviceSurroundings } from './device.ts';
@@ -162,9 +161,15 @@ export class LwM2mDevice implements AsyncDisposable {
   async #stay(): Promise<void> {
     await this.#becomeAttached();
     this.#attached.resolve();
-    // Renewed after half the lifetime, which leaves time for two more tries.
+    const watch = {
+      deviceId: this.id,
+      clock: this.#clock,
+      events: this.#events,
+      signal: this.#stop.signal,
+      address: () => this.#registration && this.#coap.addressTowards(this.#registration.base),
+    };
     for (;;) {
-      await pause(this.#clock, this.#lifetime * 500, this.#stop.signal);
+      await untilMoved(watch, halfway(this.#clock, this.#lifetime));
       await this.update();
     }
   }
@@ -205,7 +210,7 @@ export class LwM2mDevice implements AsyncDisposable {
     if (typeof uri !== 'string') throw new PosternError('malformed', 'the bootstrap names no server');
     this.#events.emit('device.account-taken', { device: this.id, gateway: uri });
     const { host, port } = parseCoapUri(uri);
-    return `coap://${uriHost(host)}:${port}`;
+    return coapBase(host, port);
   }
 
   async #awaitBootstrap(base: string, finished: Promise<void>): Promise<void> {

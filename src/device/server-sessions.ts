@@ -1,7 +1,6 @@
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { uriHost } from '../base/uri-host.ts';
 import {
   ClientSession,
   type OutgoingAlert,
@@ -12,7 +11,7 @@ import type { ManagementTree } from '../dm/tree.ts';
 import type { Accounts, DmAccount } from '../mo/dm-acc.ts';
 import { contentFormatOf } from '../wire/coap/content-formats.ts';
 import { Option } from '../wire/coap/options.ts';
-import { parseCoapUri } from '../wire/coap/uri.ts';
+import { coapBase, parseCoapUri } from '../wire/coap/uri.ts';
 import { decodeMessage, encodeMessage, encodings } from '../wire/syncml/codec.ts';
 import { sessionIdText } from '../wire/syncml/notification.ts';
 import type { CoapStack } from './coap-stack.ts';
@@ -160,5 +159,15 @@ export const isDirect = ({ address }: DmAccount): boolean => address.startsWith(
  */
 export function placeOf(address: string): { base: string; path: string } {
   const { host, port, path } = parseCoapUri(address);
-  return { base: `coap://${uriHost(host)}:${port}`, path: `/${path.join('/')}` };
+  return { base: coapBase(host, port), path: `/${path.join('/')}` };
+}
+
+/**
+ * Whether two coap URIs name the same host and port. A zone makes no difference: it is known on one machine only, so an
+ * account has none.
+ * @throws {PosternError} `malformed`
+ */
+export function isSamePlace(one: string, other: string): boolean {
+  const [a, b] = [parseCoapUri(one), parseCoapUri(other)];
+  return a.port === b.port && a.host.split('%')[0] === b.host.split('%')[0];
 }

@@ -81,6 +81,8 @@ export class SessionAuthentication {
   #ownAccepted = false;
   #peerFailures = 0;
   #ownFailures = 0;
+  /** Nonce for the next session from a side that had not proved itself. It is stored when that side does. */
+  #unprovenNonce: Uint8Array | undefined;
 
   constructor(account: Account, save: SaveNonces, entropy: Entropy) {
     const { own, peer } = account;
@@ -135,18 +137,33 @@ export class SessionAuthentication {
     return formatHmac({ name, mac: messageMac(name, secret, this.#ownNonce, body) });
   }
 
+  /** Whether a message has a correct proof of the other side. Changes nothing. */
+  recognises(header: SyncHdr, seal: Seal | undefined): boolean {
+    return this.#provedBy(header, seal) !== undefined;
+  }
+
+  /** Whether the other side, after its proof, may send messages without one. It may not with MAC. Changes nothing. */
+  get needsNoProof(): boolean {
+    return this.#peerProved && !this.#sealedOnly;
+  }
+
   /**
    * Checks the other side's proof in a message. Returns the status for its header (200, 212, 401 or 407) and the
    * challenge that goes with it, if any.
    */
   judge(header: SyncHdr, seal: Seal | undefined): { status: number; chal?: Chal } {
     const scheme = this.#provedBy(header, seal);
-    if (this.#peerProved && scheme !== 'mac' && !this.#sealedOnly) return { status: DmStatus.Authenticated };
+    if (scheme !== 'mac' && this.needsNoProof) return { status: DmStatus.Authenticated };
     if (scheme !== undefined) {
       this.#peerProved = true;
-      if (scheme === 'basic') return { status: DmStatus.Authenticated };
+      const own = this.#unprovenNonce;
+      this.#unprovenNonce = undefined;
+      if (scheme === 'basic') {
+        if (own) this.#save({ own });
+        return { status: DmStatus.Authenticated };
+      }
       this.#peerNonce = this.#entropy.bytes(nonceBytes);
-      this.#save({ peer: this.#peerNonce });
+      this.#save({ peer: this.#peerNonce, ...(own && { own }) });
       // With MAC each message has its own proof (section 5.4): the status is 200, with a nonce for the next message.
       if (scheme === 'mac') this.#sealedOnly = true;
       return {
@@ -175,7 +192,8 @@ export class SessionAuthentication {
     if (data === DmStatus.Authenticated || data === DmStatus.Ok) {
       const keeps = this.#ownScheme === 'mac' || (data === DmStatus.Authenticated && !this.#ownAccepted);
       if (nonce) this.#ownNonce = nonce;
-      if (nonce && keeps) this.#save({ own: nonce });
+      if (nonce && keeps && this.needsNoProof) this.#save({ own: nonce });
+      else if (nonce && keeps) this.#unprovenNonce = nonce;
       if (data === DmStatus.Authenticated && this.#ownScheme !== 'mac') this.#ownAccepted = true;
       return true;
     }

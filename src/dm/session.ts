@@ -107,6 +107,16 @@ export abstract class Session {
     return this.#authentication.peerProved;
   }
 
+  /** Whether a message has a correct proof of the other side. Changes nothing. */
+  recognises({ header: head }: SyncmlMessage, seal: Seal | undefined): boolean {
+    return this.#authentication.recognises(head, seal);
+  }
+
+  /** Whether the other side has proved itself in a way that its next messages need no proof of their own. */
+  get needsNoProof(): boolean {
+    return this.#authentication.needsNoProof;
+  }
+
   /** Where the other side wants the next message (RespURI), when it gave an address. */
   get respUri(): string | undefined {
     return this.#respUri;

@@ -109,6 +109,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     epoch: state.epoch.value,
     ...machine,
   });
+  if (parent) network.onChange(() => parent.addressesChanged());
   const uplinkStatus = new UplinkStatus(clock, uplink);
 
   // Devices: which are attached, and how each is reached.

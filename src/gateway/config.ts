@@ -11,6 +11,7 @@ import {
   text,
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
+import { isCoapUri } from '../wire/coap/uri.ts';
 
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
 /** A stock client may have a short secret. */
@@ -129,8 +130,8 @@ const gatewayTables = v.strictObject({
       v.strictObject({
         id: described(identifier, 'Name of the parent gateway'),
         uri: described(
-          v.pipe(v.string(), v.regex(/^coap:\/\/\S+$/, 'a URI such as coap://192.0.2.1:5683')),
-          'Address of the parent gateway',
+          v.pipe(v.string(), v.check(isCoapUri, 'a URI such as coap://192.0.2.1:5683')),
+          'Address of the parent gateway. A link-local address has its zone, as in `coap://[fe80::1%25eth0]:5683`',
         ),
         'factory-secret': described(secret, "Secret of this gateway for the parent's bootstrap server"),
       }),
@@ -273,7 +274,7 @@ const gatewayTables = v.strictObject({
       ),
       'device-expiry': described(
         v.optional(integerBetween(0, 31_536_000)),
-        'Seconds of silence after which a device is asked whether it is there; 0 means never. Without this key: 10 minutes for a child gateway, three periods of a device that comes by itself, else 4 hours, or 26 over HTTP. An LwM2M client is asked by its lifetime. A device that does not answer stays attached and is shown as unreachable',
+        'Seconds of silence after which a device is asked whether it is there; 0 means never. By default the time depends on the kind of device. LwM2M clients have their lifetimes instead. A device that does not answer is unreachable and stays attached',
       ),
       outbox: described(
         v.optional(integerBetween(1, 1_000_000), 10_000),

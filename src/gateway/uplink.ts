@@ -51,6 +51,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
         factorySecret,
         accounts,
         call: (...args) => locator.call(...args),
+        sourceTowards: (address) => locator.sourceTowards(address),
         ...surroundings,
       },
       timeout,

@@ -41,7 +41,10 @@ export class Relay {
   async forward({ gateway, envelope }: UpPackage): Promise<DownPackage> {
     const { url, timeout, events } = this.#parts;
     const { device = '', contentType = '', body = new Uint8Array(), headers = {} } = envelope;
-    const session = `${gateway} ${device} ${sessionIdOf(body, contentType)}`;
+    const { sessionId = '', msgId } = readHeader(body, contentType) ?? {};
+    const session = `${gateway} ${envelope.peer ?? ''} ${device} ${sessionId}`;
+    // A device may use one session ID for ever. Its first message belongs to no session that has a URI of its own.
+    if (msgId === 1) this.#nextUrls.delete(session);
     const hmac = headers[hmacHeader];
     let response: Response;
     try {
@@ -96,9 +99,6 @@ function readHeader(body: Uint8Array, contentType: string) {
     return undefined;
   }
 }
-
-const sessionIdOf = (body: Uint8Array, contentType: string): string =>
-  readHeader(body, contentType)?.sessionId ?? '';
 
 /** The error that fits an HTTP status other than 2xx. */
 function refusalOf(status: number): PosternError {

@@ -1,11 +1,11 @@
-import { BoundedMap } from '../base/bounded-map.ts';
-import type { Clock, Timer } from '../base/clock.ts';
+import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { hmacHeader } from '../dm/hmac-header.ts';
 import { LockOut } from '../dm/lock-out.ts';
 import { type Opening, ServerSession, type Work } from '../dm/server-session.ts';
+import { SessionTable } from '../dm/session-table.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import { decodeMessage, encodeMessage } from '../wire/syncml/codec.ts';
 import type { Alert } from '../wire/syncml/message.ts';
@@ -34,28 +34,37 @@ export interface SessionsParts {
   readonly handleAlert: (context: SessionContext, alert: Alert) => number;
 }
 
-interface OpenSession {
-  readonly session: ServerSession;
-  readonly context: SessionContext;
-  idleTimer: Timer;
-}
-
-/** Open sessions, and milliseconds between two packages of a session. */
-const limits = { sessions: 4096, idle: 120_000 } as const;
+/** Bounds of the sessions; times in milliseconds. */
+const limits = {
+  proven: 4096,
+  unproven: 1024,
+  unprovenOfHost: 256,
+  idle: 120_000,
+  silent: 10_000,
+  unprovenSilent: 2000,
+} as const;
 
 /** The DM sessions of this server. A package of a party goes in, the answer comes out. */
 export class Sessions {
   readonly #parts: SessionsParts;
-  readonly #open: BoundedMap<string, OpenSession>;
+  readonly #table: SessionTable<SessionContext>;
   readonly #lockOut: LockOut;
 
   constructor(parts: SessionsParts) {
     this.#parts = parts;
     this.#lockOut = new LockOut(parts.clock);
-    this.#open = new BoundedMap(
-      limits.sessions,
-      (_, open) => void this.#abandon(open, DmStatus.DeviceFull, 'too many sessions'),
-    );
+    this.#table = new SessionTable({
+      clock: parts.clock,
+      limits,
+      abandoned: ({ party, gateway, sessionId }, status, reason) =>
+        parts.events.emit('session.failed', {
+          device: party.id,
+          gateway,
+          session: sessionId,
+          status,
+          reason,
+        }),
+    });
   }
 
   /**
@@ -68,23 +77,27 @@ export class Sessions {
     const gateway = envelope.via ?? brokerGateway;
     const { contentType = '', body = new Uint8Array(), headers } = envelope;
     const message = decodeMessage(body, contentType);
-    const { sessionId, source, msgId } = message.header;
+    const { sessionId, source } = message.header;
     const partyId = envelope.device ?? brokerGateway;
     if (source.locUri !== partyId)
       throw new PosternError('forbidden', `a package of ${source.locUri} in the name of ${partyId}`);
     const party = this.#parts.parties.get(partyId);
     if (!party) throw new PosternError('unauthorized', `${partyId} is not known here`);
-    const lockKey = `${gateway} ${partyId}`;
+    // The address proves nothing, but it keeps apart what anyone sends in the name of the party.
+    const sender = `${gateway} ${envelope.peer ?? ''}`;
+    const lockKey = `${sender} ${partyId}`;
     this.#lockOut.check(lockKey);
-    const key = `${lockKey} ${sessionId}`;
-    const known = this.#open.get(key);
-    if (known && msgId === 1 && known.session.outcome) this.#close(key, known);
-    const open = this.#open.get(key) ?? this.#begin(key, { party, gateway, sessionId });
-    this.#restartIdleTimer(key, open);
-    const outcomeBefore = open.session.outcome;
-    const answer = await open.session.receive(message, { body, hmac: headers?.[hmacHeader] });
-    const { outcome } = open.session;
-    if (open.session.authenticated) this.#lockOut.succeeded(lockKey);
+    const seal = { body, hmac: headers?.[hmacHeader] };
+    const { session, place } = this.#table.find(
+      { key: `${gateway} ${partyId} ${sessionId}`, sender, host: sender, message, seal },
+      () => this.#begin({ party, gateway, sessionId }),
+    );
+    if (place === 'new')
+      this.#parts.events.emit('session.started', { device: partyId, gateway, session: sessionId });
+    const outcomeBefore = session.outcome;
+    const answer = await session.receive(message, seal);
+    const { outcome } = session;
+    if (session.authenticated && place !== 'repeated') this.#lockOut.succeeded(lockKey);
     else if (outcome?.status === DmStatus.InvalidCredentials && !outcomeBefore) this.#lockOut.failed(lockKey);
     if (outcome && !outcomeBefore)
       this.#parts.events.emit(isOk(outcome.status) ? 'session.ended' : 'session.failed', {
@@ -95,33 +108,25 @@ export class Sessions {
         reason: outcome.reason,
       });
     const coded = encodeMessage(answer, contentType);
-    const hmac = open.session.seal(coded);
+    const hmac = session.seal(coded);
     return { contentType, body: coded, ...(hmac !== undefined && { headers: { [hmacHeader]: hmac } }) };
   }
 
   /** Lists the sessions that have not ended. */
   list(): { party: string; gateway: string; session: string }[] {
-    return [...this.#open.values()]
+    return [...this.#table.values()]
       .filter(({ session }) => !session.outcome)
-      .map(({ context: { party, gateway, sessionId } }) => ({
-        party: party.id,
-        gateway,
-        session: sessionId,
-      }));
+      .map(({ owner: { party, gateway, sessionId } }) => ({ party: party.id, gateway, session: sessionId }));
   }
 
   /** Ends all open sessions with status 514. */
   async stop(): Promise<void> {
-    for (const [key, open] of [...this.#open.entries()]) {
-      this.#close(key, open);
-      await this.#abandon(open, DmStatus.SessionAborted, 'the server stops');
-    }
+    await this.#table.end(() => true, DmStatus.SessionAborted, 'the server stops');
   }
 
-  #begin(key: string, context: SessionContext): OpenSession {
-    const { serverId, parties, entropy, events, work, handleAlert } = this.#parts;
-    const { party, gateway, sessionId } = context;
-    events.emit('session.started', { device: party.id, gateway, session: sessionId });
+  #begin(context: SessionContext): { session: ServerSession; owner: SessionContext } {
+    const { serverId, parties, entropy, work, handleAlert } = this.#parts;
+    const { party, sessionId } = context;
     const session = new ServerSession({
       ends: { local: serverId, remote: party.id },
       account: parties.account(serverId, party),
@@ -131,38 +136,6 @@ export class Sessions {
       work: (opening) => work(context, opening),
       alerted: (alert) => handleAlert(context, alert),
     });
-    const open: OpenSession = { session, context, idleTimer: { cancel() {} } };
-    this.#open.set(key, open);
-    return open;
-  }
-
-  #restartIdleTimer(key: string, open: OpenSession): void {
-    open.idleTimer.cancel();
-    open.idleTimer = this.#parts.clock.after(limits.idle, () => {
-      this.#open.delete(key);
-      void this.#abandon(open, 408, 'the device did not come back');
-    });
-  }
-
-  #close(key: string, open: OpenSession): void {
-    open.idleTimer.cancel();
-    this.#open.delete(key);
-  }
-
-  async #abandon(
-    { session, context, idleTimer }: OpenSession,
-    status: number,
-    reason: string,
-  ): Promise<void> {
-    idleTimer.cancel();
-    if (session.outcome) return;
-    await session.abandon(status, reason);
-    this.#parts.events.emit('session.failed', {
-      device: context.party.id,
-      gateway: context.gateway,
-      session: context.sessionId,
-      status,
-      reason,
-    });
+    return { session, owner: context };
   }
 }

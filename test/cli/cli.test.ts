@@ -68,6 +68,8 @@ describe('help and usage', limit, () => {
       'launch',
       'update',
       'provision',
+      'backup',
+      'restore',
       'status',
       'devices',
       'ddf',

@@ -85,12 +85,14 @@ describe('the relay', limit, () => {
       response.end(encodeMessage(message, MediaType.Xml));
     });
     const relay = new Relay({ url: `${server.url}/dm`, timeout: 5000, events });
-    for (let i = 0; i < 3; i++) {
-      const { body, headers, contentType } = await relay.forward(up());
+    const message = (msgId: number) =>
+      up(encodeMessage({ ...firstPackage, header: { ...firstPackage.header, msgId } }, MediaType.Xml));
+    for (const msgId of [1, 2, 3, 1]) {
+      const { body, headers, contentType } = await relay.forward(message(msgId));
       assert.deepEqual([headers?.['x-syncml-hmac'], contentType], ['down', MediaType.Xml]);
       assert.ok(body && body.length > 0);
     }
-    assert.deepEqual(paths, ['/dm', '/dm?sid=7', '/dm?sid=7']);
+    assert.deepEqual(paths, ['/dm', '/dm?sid=7', '/dm?sid=7', '/dm'], 'MsgID 1 begins a session anew');
     assert.equal(events.count('relay.foreign-uri'), 1);
   });
 

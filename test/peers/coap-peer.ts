@@ -26,9 +26,12 @@ export class CoapPeer implements AsyncDisposable {
     );
   }
 
-  static async open(handler: Handler = () => refusal(Code.NotFound, '')): Promise<CoapPeer> {
+  static async open(
+    handler: Handler = () => refusal(Code.NotFound, ''),
+    address = '127.0.0.1',
+  ): Promise<CoapPeer> {
     const peer = new CoapPeer(handler);
-    peer.socket.bind(0, '127.0.0.1');
+    peer.socket.bind(0, address);
     await once(peer.socket, 'listening');
     return peer;
   }

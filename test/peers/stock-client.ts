@@ -20,6 +20,16 @@ export interface StockClientOptions {
   readonly mediaType: string;
   /** PEM text of the authority that must certify the server. */
   readonly ca?: string;
+  /** Address of its end of the connections. */
+  readonly localAddress?: string;
+}
+
+/** What disturbs a session: nothing where it is absent. */
+export interface Disturbance {
+  /** The power fails after this many messages. */
+  readonly messages?: number;
+  /** Called after each message. */
+  readonly between?: () => Promise<void>;
 }
 
 const b64 = (octets: Buffer | string) => Buffer.from(octets as string).toString('base64');
@@ -72,7 +82,8 @@ export class StockClient implements AsyncDisposable {
    * it did not end within 19 messages.
    * @param report XML of a further command for package 1, with CmdID 3
    */
-  async session(sessionId = '5', report = ''): Promise<number> {
+  async session(sessionId = '5', report = '', disturbance: Disturbance = {}): Promise<number> {
+    const { messages = 20, between } = disturbance;
     const { user, password, auth, deviceId, serverId, serverPassword } = this.#options;
     let authenticated = false;
     let serverProved = false;
@@ -84,7 +95,7 @@ export class StockClient implements AsyncDisposable {
         .join('') +
       `</Replace>${report}`;
     let body = opening();
-    for (let msgId = 1; msgId < 20; msgId++) {
+    for (let msgId = 1; msgId <= messages; msgId++) {
       const credential =
         auth === 'basic' ? b64(`${user}:${password}`) : digest(user, password, this.#clientNonce);
       const cred = authenticated
@@ -93,6 +104,7 @@ export class StockClient implements AsyncDisposable {
       const { status, text } = await this.#post(
         `<SyncML xmlns="SYNCML:SYNCML1.2"><SyncHdr><VerDTD>1.2</VerDTD><VerProto>DM/1.2</VerProto><SessionID>${sessionId}</SessionID><MsgID>${msgId}</MsgID><Target><LocURI>${serverId}</LocURI></Target><Source><LocURI>${deviceId}</LocURI><LocName>${user}</LocName></Source>${cred}<Meta><MaxMsgSize xmlns="syncml:metinf">16384</MaxMsgSize></Meta></SyncHdr><SyncBody>${body}<Final/></SyncBody></SyncML>`,
       );
+      await between?.();
       if (status !== 200) return status;
       if (report !== '')
         this.reported = /<CmdRef>3<\/CmdRef>.*?<Data>(\d+)</s.exec(text)?.[1] ?? this.reported;
@@ -160,8 +172,17 @@ export class StockClient implements AsyncDisposable {
     );
   }
 
+  /** Sends a message that anyone could write, who has no credential. Returns the status of its header. */
+  async forge(msgId: number, sessionId = '5'): Promise<string | undefined> {
+    const { deviceId, serverId } = this.#options;
+    const { text } = await this.#post(
+      `<SyncML xmlns="SYNCML:SYNCML1.2"><SyncHdr><VerDTD>1.2</VerDTD><VerProto>DM/1.2</VerProto><SessionID>${sessionId}</SessionID><MsgID>${msgId}</MsgID><Target><LocURI>${serverId}</LocURI></Target><Source><LocURI>${deviceId}</LocURI></Source></SyncHdr><SyncBody><Alert><CmdID>1</CmdID><Data>1201</Data></Alert><Final/></SyncBody></SyncML>`,
+    );
+    return /<Cmd>SyncHdr<\/Cmd>.*?<Data>(\d+)</s.exec(text)?.[1];
+  }
+
   async #post(xml: string): Promise<{ status: number; text: string }> {
-    const { url, mediaType, ca } = this.#options;
+    const { url, mediaType, ca, localAddress } = this.#options;
     const packed = mediaType.includes('wbxml') ? this.#pack(xml) : Buffer.from(`<?xml version="1.0"?>${xml}`);
     const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
     const send = url.startsWith('https:') ? httpsRequest : httpRequest;
@@ -171,6 +192,7 @@ export class StockClient implements AsyncDisposable {
         method: 'POST',
         headers: { 'content-type': mediaType, 'content-length': packed.length },
         ...(ca !== undefined && { ca }),
+        ...(localAddress !== undefined && { localAddress }),
         agent: false,
       },
       (response) => {

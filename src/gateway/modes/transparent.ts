@@ -33,7 +33,7 @@ export interface TransparentParts {
   readonly events: Events;
 }
 
-/** Maximum number of packages of one device that wait for an answer. */
+/** Maximum number of packages of one device, from one address, that wait for an answer. */
 const perDevice = 4;
 /** Milliseconds within which a device must answer Package #0. */
 const notificationTimeout = 20_000;
@@ -48,7 +48,7 @@ const overloadRetryAfter = 5;
  */
 export class TransparentMode {
   readonly #parts: TransparentParts;
-  /** Number of packages that wait for an answer, by device. */
+  /** Number of packages that wait for an answer, by device and address: anyone may name a device in its package. */
   readonly #inFlight = new Map<string, number>();
 
   constructor(parts: TransparentParts) {
@@ -157,15 +157,17 @@ export class TransparentMode {
       events.emit('hierarchy.package-refused', { device, via });
       return refused(508, 'the chain of gateways has a loop or is too long');
     }
-    const count = this.#inFlight.get(device) ?? 0;
+    const sender = `${address} ${device}`;
+    const count = this.#inFlight.get(sender) ?? 0;
     if (count >= perDevice)
       return refused(503, 'too many packages of this device are under way', overloadRetryAfter);
-    this.#inFlight.set(device, count + 1);
+    this.#inFlight.set(sender, count + 1);
     accepted?.(device);
     try {
       const answer = await upstream.request({
         device,
         ...(via !== undefined && { via }),
+        peer: address,
         server,
         contentType,
         body,
@@ -181,9 +183,9 @@ export class TransparentMode {
     } catch (thrown) {
       return this.#failed(device, server, thrown);
     } finally {
-      const left = (this.#inFlight.get(device) ?? 1) - 1;
-      if (left > 0) this.#inFlight.set(device, left);
-      else this.#inFlight.delete(device);
+      const left = (this.#inFlight.get(sender) ?? 1) - 1;
+      if (left > 0) this.#inFlight.set(sender, left);
+      else this.#inFlight.delete(sender);
     }
   }
 

@@ -28,6 +28,8 @@ export interface ParentLinkParts {
    * Sends a CoAP request from the endpoint that serves this gateway's devices, so the parent can reach it there too.
    */
   readonly call: (address: string, port: number, call: CoapCall) => Promise<CoapAnswer>;
+  /** The local address from which `call` sends to an address; undefined without a way there. */
+  readonly sourceTowards: (address: string) => string | undefined;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -51,6 +53,8 @@ export class ParentLink implements Uplink {
   readonly #stop = new AbortController();
   #running: Promise<void> | undefined;
   #connected = false;
+  /** The own address that the parent knows. */
+  #source: string | undefined;
   #listener: UplinkListener | undefined;
 
   /** @param timeout milliseconds within which a DM server must answer a package */
@@ -77,6 +81,18 @@ export class ParentLink implements Uplink {
 
   start(listener: UplinkListener): void {
     this.#listener = listener;
+    this.#reconnect();
+  }
+
+  /**
+   * Must be called when the addresses of this gateway have changed. Then the parent may know this gateway at an address
+   * that is gone. The reconnect lets the parent hear from the new one.
+   */
+  addressesChanged(): void {
+    const source = this.#parts.sourceTowards(this.#host);
+    if (!this.#connected || source === undefined || source === this.#source) return;
+    this.#connected = false;
+    this.#listener?.disconnected();
     this.#reconnect();
   }
 
@@ -158,8 +174,11 @@ export class ParentLink implements Uplink {
     const delays = backoff(retry, entropy);
     while (!this.#stop.signal.aborted) {
       try {
+        this.#source = this.#parts.sourceTowards(this.#host);
         if (accounts.find(parentId)) await this.#greet();
         else await this.#bootstrap();
+        // The address has changed meanwhile.
+        if (this.#parts.sourceTowards(this.#host) !== this.#source) continue;
         this.#connected = true;
         events.emit('parent.connected', { parent: parentId });
         this.#listener?.connected();

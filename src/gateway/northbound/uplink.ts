@@ -6,6 +6,8 @@ export interface UpRequest {
   readonly device?: string;
   /** Child gateways through which the package came, the one nearest to the device first, joined by `/`. */
   readonly via?: string;
+  /** IP address from which the package came; absent for a package of the gateway itself. */
+  readonly peer?: string;
   /** ServerID of the DM server. */
   readonly server: string;
   readonly contentType: string;

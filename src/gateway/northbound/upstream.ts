@@ -25,7 +25,7 @@ export interface UpstreamParts {
 
 /** A request that waits for its answer. */
 interface Pending {
-  /** Key of the session's route: device ID and ServerID. */
+  /** Key of the session's route: device ID, ServerID, and the address of the device. */
   readonly session: string;
   readonly request: UpRequest;
   readonly settle: (outcome: Envelope | PosternError) => void;
@@ -109,7 +109,7 @@ export class Upstream implements Uplink {
       throw new PosternError('full', 'too many packages wait for the DM server');
     const correlation = entropy.bytes(12);
     const id = Buffer.from(correlation).toString('hex');
-    const session = `${request.device ?? ''} ${request.server}`;
+    const session = `${request.device ?? ''} ${request.server} ${request.peer ?? ''}`;
     const route = this.#routes.get(session);
     const timeToLive = Math.ceil(this.#timeout / 1000);
     // The DM server needs only the gateway nearest to the device. The rest of the path is known to the gateways.

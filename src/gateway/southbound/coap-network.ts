@@ -1,22 +1,28 @@
-import { createSocket, type Socket, type SocketOptions } from 'node:dgram';
+import type { Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { networkInterfaces } from 'node:os';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { sourceAddressTowards } from '../../base/source-address.ts';
 import { CoapEndpoint, type EndpointLimits } from '../../wire/coap/endpoint.ts';
 import type { Handler } from '../../wire/coap/message.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
-import { addressTowards, type ListInterfaces, type LocalAddress, localAddresses } from './interfaces.ts';
+import {
+  addressTowards,
+  interfaceKey,
+  isLoopback,
+  type ListInterfaces,
+  type LocalAddress,
+  localAddresses,
+  type Routing,
+} from './interfaces.ts';
+import { type ReadKernelNetwork, readKernelNetwork } from './kernel-network.ts';
+import { MulticastGroups } from './multicast-groups.ts';
+import { boundSocket, type Datagram, reasonOf } from './udp-socket.ts';
 
-/**
- * "All CoAP Nodes" multicast groups (RFC 7252 section 12.8, unchanged by RFC 9176): IPv4, IPv6 link-local, site-local.
- */
-const group4 = '224.0.1.187';
-const groups6 = ['ff02::fd', 'ff05::fd'];
-
-/** Receive buffer of a socket in bytes, for bursts of datagrams. The kernel's own limit may reduce it. */
+/** Receive buffer of a socket in bytes, for bursts of datagrams. */
 const recvBufferSize = 4 * 1024 * 1024;
 
 /** Milliseconds between two checks of the network interfaces. */
@@ -46,6 +52,7 @@ export interface CoapNetworkOptions {
   readonly advertise?: { readonly address: string; readonly port: number } | undefined;
   readonly limits?: Partial<EndpointLimits>;
   readonly listInterfaces?: ListInterfaces;
+  readonly readKernel?: ReadKernelNetwork;
 }
 
 /** Makes the request handler of the endpoint at one local address. */
@@ -58,23 +65,38 @@ interface Binding extends LocalAddress {
 
 /**
  * The gateway's CoAP endpoints and their UDP sockets. Each local address has its own socket, so that an answer is sent
- * from the address that received the request. Each multicast group has its own socket, because a socket does not show
- * whether a datagram was sent to a group. The interfaces are checked periodically, because they may appear late and
- * their addresses may change.
+ * from the address that received the request. Addresses belong to interfaces of the kernel: when an interface is made
+ * again, its sockets are too. The interfaces are checked periodically, because they may appear late and their addresses
+ * may change.
  */
 export class CoapNetwork implements AsyncDisposable {
   readonly #options: CoapNetworkOptions;
+  /** By interface and address. */
   readonly #bindings = new Map<string, Binding>();
-  readonly #groups = new Map<string, Socket>();
-  readonly #memberships = new Set<string>();
+  readonly #groups: MulticastGroups;
+  readonly #changed = new Set<() => void>();
+  /** Reasons why addresses could not be bound, so that each is reported once. */
+  readonly #failures = new Map<string, string>();
+  readonly #routing: Routing = {
+    sourceTowards: sourceAddressTowards,
+    interfaceOf: (address) => this.#all.find((local) => local.address === address)?.interfaceName,
+  };
+  /** All addresses of the machine, served or not, at the last check. */
+  #all: readonly LocalAddress[] = [];
   #compose: Compose | undefined;
   #port: number;
   #watch: Timer | undefined;
+  #checking: Promise<void> = Promise.resolve();
+  #lastFailure: string | undefined;
   #stopped = false;
 
   constructor(options: CoapNetworkOptions) {
     this.#options = options;
     this.#port = options.port;
+    this.#groups = new MulticastGroups({
+      events: options.events,
+      received: (datagram, interfaceName) => this.#receiveByGroup(datagram, interfaceName),
+    });
   }
 
   /** The UDP port; until the first address is bound, the configured one. */
@@ -87,10 +109,12 @@ export class CoapNetwork implements AsyncDisposable {
     return [...this.#bindings.values()];
   }
 
-  /** Whether no address is bound because this machine has none to serve now: a cable is pulled out, or nothing answers DHCP. */
+  /**
+   * Whether no address is bound because this machine has none to serve: a cable is pulled out, or nothing answers DHCP. False
+   * when addresses are there and cannot be bound.
+   */
   get isOffline(): boolean {
-    const { interfaces, listInterfaces = networkInterfaces } = this.#options;
-    return this.#bindings.size === 0 && localAddresses(interfaces, listInterfaces).length === 0;
+    return this.#bindings.size === 0 && this.#failures.size === 0 && this.#lastFailure === undefined;
   }
 
   get endpoints(): CoapEndpoint[] {
@@ -98,30 +122,38 @@ export class CoapNetwork implements AsyncDisposable {
   }
 
   /**
-   * The endpoint to use for a remote address; undefined when no local address of its family is bound.
-   * @param heardOn local address of the socket that heard the remote, if it was heard. It is used as long as it is bound
+   * The endpoint to use for a remote address: that of the local address `heardOn` at which the remote one was heard,
+   * else one on the same link, else the one that the kernel's routing chooses. Undefined when nothing suits.
    */
   towards(remote: string, heardOn?: string): CoapEndpoint | undefined {
     return this.#bindingTowards(remote, heardOn)?.endpoint;
   }
 
-  #bindingTowards(remote: string, heardOn: string | undefined): Binding | undefined {
-    const known = heardOn === undefined ? undefined : this.#bindings.get(heardOn);
-    return known ?? addressTowards([...this.#bindings.values()], remote);
+  /** The local address of the endpoint that `towards` gives. */
+  addressTowards(remote: string, heardOn?: string): string | undefined {
+    return this.#bindingTowards(remote, heardOn)?.address;
   }
 
   /**
    * URI of a path on this gateway: with the advertised address if there is one, else with the local address that suits
-   * `remote` or heard it. Without `remote`, with the first local address.
+   * `remote`, as in `towards`. Without `remote`, with the first local address that other machines can reach.
    * @throws {PosternError} `unavailable` when no suitable address is bound
    */
   uriTowards(remote: string | undefined, path: string, heardOn?: string): string {
     const { advertise } = this.#options;
     if (advertise) return coapUri(advertise.address, advertise.port, path);
+    const bindings = [...this.#bindings.values()];
     const local =
-      remote === undefined ? [...this.#bindings.values()][0] : this.#bindingTowards(remote, heardOn);
+      remote === undefined
+        ? (bindings.find(({ address }) => !isLoopback(address)) ?? bindings[0])
+        : this.#bindingTowards(remote, heardOn);
     if (!local) throw new PosternError('unavailable', 'the gateway has no address');
     return coapUri(local.address, this.#port, path);
+  }
+
+  /** Calls `listener` after each change of the bound addresses. */
+  onChange(listener: () => void): void {
+    this.#changed.add(listener);
   }
 
   /**
@@ -130,7 +162,7 @@ export class CoapNetwork implements AsyncDisposable {
    */
   async start(compose: Compose): Promise<void> {
     this.#compose = compose;
-    await this.#adopt(true);
+    await this.#check(true);
     if (this.#bindings.size === 0)
       this.#options.events.emit('coap.no-interface', { wanted: this.#options.interfaces.join(' ') });
     this.#armWatch();
@@ -139,10 +171,11 @@ export class CoapNetwork implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopped = true;
     this.#watch?.cancel();
-    const sockets = [...this.#groups.values(), ...[...this.#bindings.values()].map(({ socket }) => socket)];
+    await this.#checking.catch(() => {});
+    const sockets = [...this.#bindings.values()].map(({ socket }) => socket);
     for (const { endpoint } of this.#bindings.values()) endpoint.stop();
     this.#bindings.clear();
-    this.#groups.clear();
+    this.#groups.close();
     await Promise.all(
       sockets.map((socket) => {
         const closed = once(socket, 'close');
@@ -154,39 +187,71 @@ export class CoapNetwork implements AsyncDisposable {
 
   /** Checks the interfaces now: binds new addresses and releases those that are gone. */
   async refresh(): Promise<void> {
-    await this.#adopt(false);
+    await this.#check(false);
   }
 
   #armWatch(): void {
-    this.#watch = this.#options.clock.after(watchEvery, async () => {
-      await this.#adopt(false);
-      if (!this.#stopped) this.#armWatch();
+    if (this.#stopped) return;
+    this.#watch = this.#options.clock.after(watchEvery, () => {
+      void this.#check(false)
+        .then(
+          () => this.#checked(undefined),
+          (thrown) => this.#checked(reasonOf(thrown)),
+        )
+        .finally(() => this.#armWatch());
     });
   }
 
+  /** Reports a check that failed, once for each reason. The next check comes in any case. */
+  #checked(failure: string | undefined): void {
+    if (failure !== undefined && failure !== this.#lastFailure)
+      this.#options.events.emit('coap.watch-failed', { reason: failure });
+    this.#lastFailure = failure;
+  }
+
+  /** One check at a time: two at once would bind the same address twice. */
+  #check(strict: boolean): Promise<void> {
+    const next = this.#checking.catch(() => {}).then(() => this.#adopt(strict));
+    this.#checking = next;
+    return next;
+  }
+
   async #adopt(strict: boolean): Promise<void> {
-    const { interfaces, events, listInterfaces = networkInterfaces } = this.#options;
-    const wanted = localAddresses(interfaces, listInterfaces);
-    for (const [address, binding] of this.#bindings) {
-      if (wanted.some((local) => local.address === address)) continue;
-      events.emit('coap.address-gone', { address, interface: binding.interfaceName });
-      this.#unbind(binding);
+    if (this.#stopped) return;
+    const { interfaces, events, multicast } = this.#options;
+    const { listInterfaces = networkInterfaces, readKernel = readKernelNetwork } = this.#options;
+    const kernel = readKernel();
+    this.#all = localAddresses([], listInterfaces, { ...kernel, passing: new Set() });
+    const wanted = new Map(
+      localAddresses(interfaces, listInterfaces, kernel).map((local) => [keyOf(local), local]),
+    );
+    const before = [...this.#bindings.keys()].join();
+    for (const [key, binding] of this.#bindings) {
+      if (wanted.has(key)) continue;
+      this.#release(binding);
+      events.emit('coap.address-gone', { address: binding.address, interface: binding.interfaceName });
     }
-    for (const local of wanted) {
+    for (const key of this.#failures.keys()) if (!wanted.has(key)) this.#failures.delete(key);
+    for (const [key, local] of wanted) {
       if (this.#stopped) return;
-      if (!this.#bindings.has(local.address)) await this.#tryBind(local, strict);
-      if (this.#options.multicast) await this.#tryJoin(local);
+      if (!this.#bindings.has(key)) await this.#tryBind(local, strict);
     }
+    if (this.#stopped) return;
+    if (multicast) await this.#groups.update([...this.#bindings.values()], this.#port, kernel);
+    if ([...this.#bindings.keys()].join() !== before) for (const listener of this.#changed) listener();
   }
 
   async #tryBind(local: LocalAddress, strict: boolean): Promise<void> {
     const { events } = this.#options;
     try {
       await this.#bind(local);
+      this.#failures.delete(keyOf(local));
       events.emit('coap.listening', { address: local.address, port: this.#port });
     } catch (cause) {
-      const reason = cause instanceof Error ? cause.message : String(cause);
-      events.emit('coap.bind-failed', { address: local.address, port: this.#port, reason });
+      const reason = reasonOf(cause);
+      if (this.#failures.get(keyOf(local)) !== reason)
+        events.emit('coap.bind-failed', { address: local.address, port: this.#port, reason });
+      this.#failures.set(keyOf(local), reason);
       // A port in use is an error of the configuration. Other errors may pass: a link-local address may not be ready
       // yet.
       if (strict && (cause as NodeJS.ErrnoException).code === 'EADDRINUSE')
@@ -195,107 +260,61 @@ export class CoapNetwork implements AsyncDisposable {
   }
 
   async #bind(local: LocalAddress): Promise<void> {
-    const { clock, entropy, events, limits } = this.#options;
-    const socket = createSocket({
-      type: `udp${local.family}`,
-      recvBufferSize,
-      ...literalLookup,
-      ipv6Only: local.family === 6,
-    });
-    await bound(socket, this.#port, local.address);
+    const { clock, entropy, events, limits, advertise } = this.#options;
+    const { family, address } = local;
+    const socket = await boundSocket({ family, address, port: this.#port, recvBufferSize });
     this.#port = socket.address().port;
-    const handler = this.#compose!({
-      address: this.#options.advertise?.address ?? local.address,
-      port: this.#options.advertise?.port ?? this.#port,
-      bound: local.address,
-      endpoint: () => endpoint,
-    });
-    const endpoint: CoapEndpoint = new CoapEndpoint({
-      clock,
-      entropy,
-      events,
-      handler,
-      send: (datagram, port, address) => socket.send(datagram, port, address),
-      ...(limits && { limits }),
-    });
-    const binding: Binding = { ...local, socket, endpoint };
-    socket.on('message', (datagram, { address, port }) => endpoint.receive(datagram, address, port));
-    socket.on('error', (error) => {
-      events.emit('coap.socket-error', { address: local.address, reason: error.message });
-      this.#unbind(binding);
-    });
-    this.#bindings.set(local.address, binding);
-  }
-
-  #unbind(binding: Binding): void {
-    if (!this.#bindings.delete(binding.address)) return;
-    binding.endpoint.stop();
-    binding.socket.close();
-    for (const membership of this.#memberships)
-      if (membership.startsWith(`${binding.address} `)) this.#memberships.delete(membership);
-  }
-
-  async #tryJoin(local: LocalAddress): Promise<void> {
-    const groups = local.family === 4 ? [group4] : groups6;
-    for (const group of groups) {
-      const membership = `${local.address} ${group}`;
-      if (this.#memberships.has(membership) || !this.#bindings.has(local.address)) continue;
-      // An IPv6 group is joined per interface, so one address of each is enough: the link-local one, or `::1` on `lo`.
-      if (local.family === 6 && !local.address.includes('%') && local.address !== '::1') continue;
-      try {
-        const socket = await this.#groupSocket(local, group);
-        socket.addMembership(group, local.family === 4 ? local.address : `::%${local.interfaceName}`);
-        this.#memberships.add(membership);
-      } catch (error) {
-        // EADDRINUSE means that another address of this interface has joined already.
-        if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE') this.#memberships.add(membership);
-        else
-          this.#options.events.emit('coap.join-failed', {
-            group,
-            interface: local.interfaceName,
-            reason: String(error),
-          });
-      }
+    try {
+      const handler = this.#compose!({
+        address: advertise?.address ?? address,
+        port: advertise?.port ?? this.#port,
+        bound: address,
+        endpoint: () => endpoint,
+      });
+      const endpoint: CoapEndpoint = new CoapEndpoint({
+        clock,
+        entropy,
+        events,
+        handler,
+        local: address,
+        send: (datagram, port, to) => socket.send(datagram, port, to),
+        ...(limits && { limits }),
+      });
+      const binding: Binding = { ...local, socket, endpoint };
+      socket.on('message', (datagram, from) => endpoint.receive(datagram, from.address, from.port));
+      socket.on('error', (error) => {
+        events.emit('coap.socket-error', { address, reason: error.message });
+        this.#release(binding);
+      });
+      this.#bindings.set(keyOf(local), binding);
+    } catch (thrown) {
+      socket.close();
+      throw thrown;
     }
   }
 
-  /**
-   * The socket of a multicast group. IPv4 has one for all interfaces. IPv6 has one per interface, because a link-local
-   * group address needs the interface as its zone.
-   */
-  async #groupSocket(local: LocalAddress, group: string): Promise<Socket> {
-    const bindTo = local.family === 4 ? group : `${group}%${local.interfaceName}`;
-    const existing = this.#groups.get(bindTo);
-    if (existing) return existing;
-    const socket = createSocket({ type: `udp${local.family}`, reuseAddr: true, ...literalLookup });
-    await bound(socket, this.#port, bindTo);
-    socket.on('message', (datagram, { address, port }) =>
-      this.towards(address)?.receive(datagram, address, port, true),
-    );
-    socket.on('error', () => {
-      this.#groups.delete(bindTo);
-      socket.close();
-    });
-    this.#groups.set(bindTo, socket);
-    return socket;
+  #release(binding: Binding): void {
+    if (this.#bindings.get(keyOf(binding)) !== binding) return;
+    this.#bindings.delete(keyOf(binding));
+    binding.endpoint.stop();
+    binding.socket.close();
+  }
+
+  #bindingTowards(remote: string, heardOn?: string): Binding | undefined {
+    const bindings = [...this.#bindings.values()];
+    const heard = bindings.find(({ address }) => address === heardOn);
+    const isUsable = heard && (isLoopback(remote) || !isLoopback(heard.address));
+    return isUsable ? heard : addressTowards(bindings, remote, this.#routing);
+  }
+
+  /** A datagram of a group is answered from an address of its interface, where the interface is known. */
+  #receiveByGroup({ octets, address, port }: Datagram, interfaceName: string | undefined): void {
+    const bindings = [...this.#bindings.values()];
+    const there = bindings.filter((local) => local.interfaceName === interfaceName);
+    const local =
+      addressTowards(there, address, this.#routing) ?? addressTowards(bindings, address, this.#routing);
+    local?.endpoint.receive(octets, address, port, true);
   }
 }
 
-/** All addresses here are literals. Without this lookup function, Node delays each send by one tick to resolve them. */
-const literalLookup: Pick<SocketOptions, 'lookup'> = {
-  lookup: (host, _options, callback) => callback(null, host, host.includes(':') ? 6 : 4),
-};
-
-function bound(socket: Socket, port: number, address: string): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const fail = (error: Error) => {
-    socket.close();
-    reject(error);
-  };
-  socket.once('error', fail);
-  socket.bind({ port, address, exclusive: true }, () => {
-    socket.off('error', fail);
-    resolve();
-  });
-  return promise;
-}
+const keyOf = (local: LocalAddress): string => `${interfaceKey(local)} ${local.address}`;

@@ -64,6 +64,11 @@ export class DeviceLocator {
     return (await endpoint?.ping(address, port, timeout)) ?? false;
   }
 
+  /** The local address from which `call` sends to an address; undefined when none suits. */
+  sourceTowards(address: string): string | undefined {
+    return this.#parts.network.addressTowards(address);
+  }
+
   /**
    * Sends a CoAP request from the local address that suits `address`.
    * @param heardOn local address that heard the peer; it is used as long as it is bound

@@ -1,11 +1,11 @@
-import { BoundedMap } from '../../base/bounded-map.ts';
-import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
+import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import type { Scheme } from '../../dm/authentication.ts';
 import { LockOut } from '../../dm/lock-out.ts';
 import { ServerSession, valueText, type Work } from '../../dm/server-session.ts';
+import { SessionTable } from '../../dm/session-table.ts';
 import { DmStatus, isOk } from '../../dm/status.ts';
 import { GatewayMode } from '../../mo/device-record.ts';
 import { isAlertOf } from '../../mo/gateway-alerts.ts';
@@ -53,10 +53,10 @@ export interface ArrivedPackage {
   readonly mediaType: string;
   /** Value of `x-syncml-hmac`. */
   readonly hmac: string | undefined;
-  /**
-   * Part of the session's key: packages with the same device ID and session ID but different `way` are not mixed up.
-   */
-  readonly way: string;
+  /** The transport. Packages with the same device ID and session ID but different `way` are not mixed up. */
+  readonly way: 'coap' | 'http';
+  /** The sender of all packages of a session, unless a package has a proof of its own. */
+  readonly sender: string;
   /** Address of the sender as a URI. */
   readonly address: string;
   /** Where the device can be reached; absent over HTTP, which does not lead back to a device. */
@@ -73,20 +73,26 @@ export interface DeviceSchemes {
   readonly server: readonly Scheme[];
 }
 
-interface Open {
-  readonly session: ServerSession;
+/** Whose session it is, and where it began. */
+interface Owner {
   readonly deviceId: string;
-  heard: Monotonic;
-  idle: Timer;
+  readonly sessionId: string;
+  readonly address: string;
 }
 
 /**
- * Maximum number of sessions, and times of silence in milliseconds. A session ends after `idle`. At the maximum, a new
- * session replaces one that has ended, one that was silent for `unproved` without being authenticated, or one that was
- * silent for `silent`. If there is none, the new session is refused; otherwise many devices at once would only evict
- * each other.
+ * Bounds of the sessions; times in milliseconds. A session of a device that has proved itself gives way only to another
+ * such session. A new device that cannot prove itself at once waits for a place of its own kind: otherwise many devices
+ * at once would only evict each other.
  */
-export const sessionLimits = { sessions: 256, idle: 60_000, unproved: 2000, silent: 10_000 } as const;
+export const sessionLimits = {
+  proven: 256,
+  unproven: 256,
+  unprovenOfHost: 64,
+  idle: 60_000,
+  silent: 10_000,
+  unprovenSilent: 2000,
+} as const;
 
 /**
  * Sessions in a row that a device fails by its credential until it is told that this gateway does not know it. A gateway whose
@@ -100,20 +106,31 @@ export const failuresUntilForgotten = 3;
  */
 export class DeviceSessions {
   readonly #parts: DeviceSessionsParts;
-  readonly #open: BoundedMap<string, Open>;
+  readonly #table: SessionTable<Owner>;
   readonly #lockOut: LockOut;
 
   constructor(parts: DeviceSessionsParts) {
     this.#parts = parts;
     this.#lockOut = new LockOut(parts.clock);
-    this.#open = new BoundedMap(sessionLimits.sessions);
+    this.#table = new SessionTable({
+      clock: parts.clock,
+      limits: sessionLimits,
+      abandoned: ({ deviceId, sessionId, address }, status, reason) =>
+        parts.events.emit('session.failed', {
+          device: deviceId,
+          session: sessionId,
+          status,
+          reason,
+          peer: address,
+        }),
+    });
   }
 
   /**
    * Number of sessions under way. Ended sessions, which are kept for a while to answer repeated packages, do not count.
    */
   get size(): number {
-    return this.#open.values().reduce((count, { session }) => count + (session.outcome ? 0 : 1), 0);
+    return this.#table.values().reduce((count, { session }) => count + (session.outcome ? 0 : 1), 0);
   }
 
   /** CoAP resource `/dm`. */
@@ -128,19 +145,16 @@ export class DeviceSessions {
 
   /** Ends all sessions of a device that is no longer attached, whatever they are doing. */
   detached(deviceId: string): void {
-    for (const [key, open] of [...this.#open.entries()]) {
-      if (open.deviceId !== deviceId || open.session.outcome) continue;
-      this.#close(key, open);
-      void this.#abandon(open, DmStatus.NotFound, 'the device was detached');
-    }
+    void this.#table.end(
+      (owner) => owner.deviceId === deviceId,
+      DmStatus.NotFound,
+      'the device was detached',
+    );
   }
 
   /** Ends all sessions. */
   async stop(): Promise<void> {
-    for (const [key, open] of [...this.#open.entries()]) {
-      this.#close(key, open);
-      await this.#abandon(open, DmStatus.SessionAborted, 'the gateway stops');
-    }
+    await this.#table.end(() => true, DmStatus.SessionAborted, 'the gateway stops');
   }
 
   async #overCoap(request: CoapRequest, local: LocalEndpoint): Promise<Reply> {
@@ -150,7 +164,8 @@ export class DeviceSessions {
       body: payload,
       mediaType: mediaTypeOf(contentFormat) ?? '',
       hmac: hmac && Buffer.from(hmac).toString(),
-      way: remote.key,
+      way: 'coap',
+      sender: remote.key,
       address: coapUri(remote.address, remote.port),
       from: { address: remote.address, port: remote.port, heardOn: local.bound },
       proved: () => local.endpoint().vouch(remote),
@@ -166,13 +181,13 @@ export class DeviceSessions {
    * Takes a DM package from any transport. Returns the answer package in the same media type, with the value of its
    * `x-syncml-hmac` if the session uses HMAC.
    * @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge`, `forbidden` for a device without an account
-   * here or whose credential was wrong in `failuresUntilForgotten` sessions, `lockedOut` after too many failed authentications, `unavailable` when there are too many sessions
+   * here or whose credential was wrong in `failuresUntilForgotten` sessions, `lockedOut` after too many failed
+   * authentications, `unavailable` when there are too many sessions
    */
   async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
-    const { body, mediaType, hmac, way, address, from, proved } = arrived;
-    const { serverId = this.#parts.gatewayId } = arrived;
+    const { body, mediaType, hmac, way, sender, address, from, proved } = arrived;
     const message = decodeMessage(body, mediaType);
-    const { source, sessionId, msgId } = message.header;
+    const { source, sessionId } = message.header;
     const deviceId = source.locUri;
     const credential = isDeviceId(deviceId) ? this.#parts.credentials.get(deviceId) : undefined;
     if (!credential) {
@@ -185,28 +200,38 @@ export class DeviceSessions {
         `no account here for this device; bootstrap it first at ${paths.bootstrap}`,
       );
     }
-    const lockKey = `${deviceId} ${new URL(address).hostname}`;
+    const host = new URL(address).hostname;
+    const lockKey = `${deviceId} ${host}`;
     this.#lockOut.check(lockKey);
-    const key = `${way} ${deviceId} ${sessionId}`;
-    const known = this.#open.get(key);
-    // Message 1 starts a new session, even if an ended session used the same session ID.
-    if (known && msgId === 1 && known.session.outcome) this.#close(key, known);
-    const open = this.#open.get(key) ?? this.#begin(key, credential, sessionId, { address, from, serverId });
-    this.#keepAwake(key, open);
-    const wasOver = open.session.outcome !== undefined;
-    const answer = await open.session.receive(message, { body, hmac });
-    if (open.session.authenticated) {
+    const seal = { body, hmac };
+    const { session, place } = this.#table.find(
+      { key: `${way} ${deviceId} ${sessionId}`, sender, host, message, seal },
+      () => ({
+        session: this.#begin(credential, arrived, sessionId),
+        owner: { deviceId, sessionId, address },
+      }),
+    );
+    if (place === 'new') this.#parts.events.emit('session.started', { device: deviceId, session: sessionId });
+    const wasOver = session.outcome !== undefined;
+    const answer = await session.receive(message, seal);
+    if (session.authenticated && place !== 'repeated') {
       this.#lockOut.succeeded(lockKey);
       proved();
       this.#parts.proved(deviceId, from);
     }
-    const { outcome } = open.session;
+    const { outcome } = session;
     if (outcome && !wasOver) {
-      this.#ended(open, sessionId, address);
+      this.#parts.events.emit(isOk(outcome.status) ? 'session.ended' : 'session.failed', {
+        device: deviceId,
+        session: sessionId,
+        status: outcome.status,
+        reason: outcome.reason,
+        peer: address,
+      });
       if (outcome.status === DmStatus.InvalidCredentials) this.#refuse(credential, lockKey, address);
     }
     const coded = encodeMessage(answer, mediaType);
-    return { body: coded, hmac: open.session.seal(coded) };
+    return { body: coded, hmac: session.seal(coded) };
   }
 
   /**
@@ -225,21 +250,15 @@ export class DeviceSessions {
     );
   }
 
-  #begin(
-    key: string,
-    credential: GatewayCredential,
-    sessionId: string,
-    way: { readonly address: string; readonly from: PeerAddress | undefined; readonly serverId: string },
-  ): Open {
+  #begin(credential: GatewayCredential, arrived: ArrivedPackage, sessionId: string): ServerSession {
     const { credentials, entropy, events, schemesOf, alerted, vocabulary } = this.#parts;
     const { deviceId } = credential;
-    const { serverId } = way;
-    this.#makeRoom();
+    const { serverId = this.#parts.gatewayId } = arrived;
     const schemes = schemesOf?.(deviceId);
     let leaving = false;
     /** Whether a Device Detach Alert is about the sender. A child gateway sends them about its devices too. */
     const isOwn = (alert: Alert) => alert.items[0]?.source?.locUri === './DevInfo';
-    const session = new ServerSession({
+    return new ServerSession({
       ends: { local: serverId, remote: deviceId },
       account: {
         own: {
@@ -264,7 +283,7 @@ export class DeviceSessions {
       entropy,
       sessionId,
       // A device that leaves gets no operations.
-      work: ({ devInfo }) => (leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, way)),
+      work: ({ devInfo }) => (leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, arrived)),
       alerted: (alert) => {
         events.emit('session.alert', { device: deviceId, alert: alert.data });
         if (isAlertOf(alert, vocabulary.alerts.DeviceDetach) && isOwn(alert)) {
@@ -274,29 +293,6 @@ export class DeviceSessions {
         return alerted(deviceId, alert);
       },
     });
-    events.emit('session.started', { device: deviceId, session: sessionId });
-    const open: Open = { session, deviceId, heard: this.#parts.clock.now(), idle: { cancel() {} } };
-    this.#open.set(key, open);
-    return open;
-  }
-
-  /**
-   * Makes room for one more session; see `sessionLimits`.
-   * @throws {PosternError} `unavailable` when no session can be replaced
-   */
-  #makeRoom(): void {
-    if (this.#open.size < sessionLimits.sessions) return;
-    const now = this.#parts.clock.now();
-    // Oldest session first.
-    for (const [key, open] of this.#open.entries()) {
-      const { authenticated, outcome } = open.session;
-      const patience = authenticated ? sessionLimits.silent : sessionLimits.unproved;
-      if (!outcome && now - open.heard < patience) continue;
-      this.#close(key, open);
-      void this.#abandon(open, DmStatus.DeviceFull, 'too many sessions');
-      return;
-    }
-    throw new PosternError('unavailable', 'too many sessions; try again later');
   }
 
   // biome-ignore lint/correctness/useYield: a device that leaves gets no operations
@@ -311,7 +307,7 @@ export class DeviceSessions {
   async *#greet(
     { deviceId }: GatewayCredential,
     devInfo: Readonly<Record<string, string>>,
-    { address, from }: Pick<ArrivedPackage, 'address'> & { readonly from: PeerAddress | undefined },
+    { address, from }: ArrivedPackage,
   ): Work {
     const { mayBeGateway, vocabulary } = this.#parts;
     // A device that has the object GwConfig is a DM Gateway.
@@ -343,40 +339,5 @@ export class DeviceSessions {
     });
     const { work } = this.#parts;
     if (work) yield* work(deviceId);
-  }
-
-  /** Restarts the idle timer of a session. */
-  #keepAwake(key: string, open: Open): void {
-    open.heard = this.#parts.clock.now();
-    open.idle.cancel();
-    open.idle = this.#parts.clock.after(sessionLimits.idle, () => {
-      this.#open.delete(key);
-      if (!open.session.outcome) void this.#abandon(open, 408, 'the device did not come back');
-    });
-  }
-
-  #close(key: string, open: Open): void {
-    open.idle.cancel();
-    this.#open.delete(key);
-  }
-
-  /**
-   * Reports the end of a session. The session is kept until its idle timer, so that a repeated package gets its answer.
-   */
-  #ended({ session, deviceId }: Open, sessionId: string, address: string): void {
-    const { status = 0, reason = '' } = session.outcome ?? {};
-    this.#parts.events.emit(isOk(status) ? 'session.ended' : 'session.failed', {
-      device: deviceId,
-      session: sessionId,
-      status,
-      reason,
-      peer: address,
-    });
-  }
-
-  async #abandon({ session, deviceId }: Open, status: number, reason: string): Promise<void> {
-    if (session.outcome) return;
-    await session.abandon(status, reason);
-    this.#parts.events.emit('session.failed', { device: deviceId, status, reason });
   }
 }

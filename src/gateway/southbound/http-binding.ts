@@ -185,8 +185,9 @@ export class HttpBinding implements AsyncDisposable {
       body: await bodyOf(request),
       mediaType,
       hmac: hmacOf(request),
-      // Requests of one session may use several connections, so a session is found by device and session ID alone.
       way: 'http',
+      // Requests of one session may use several connections, so the port says nothing.
+      sender: address,
       address: `http://${uriHost(address)}`,
       serverId: this.#parts.settings.serverId,
       proved: () => {},
@@ -279,7 +280,8 @@ function serverIn(pathname: string, tunnelPath: string): string | undefined {
 
 /** The sender of a request. Its key has no port, because a device may use a new connection for each request. */
 function remoteOf({ socket }: IncomingMessage): Remote {
-  const address = (socket.remoteAddress ?? '').replace(/^::ffff:/, '');
+  // A link-local address has a zone here, which a URI has no place for.
+  const address = (socket.remoteAddress ?? '').replace(/^::ffff:/, '').replace(/%.*$/, '');
   return { address, port: socket.remotePort ?? 0, key: `http ${address}` };
 }
 

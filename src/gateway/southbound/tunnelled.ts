@@ -8,7 +8,7 @@ export interface TunnelledPackage {
   readonly contentType: string | undefined;
   readonly body: Uint8Array;
   readonly hmac: string | undefined;
-  /** IP address of the sender, for the log. */
+  /** IP address of the sender. */
   readonly address: string;
   /** Called when the package is forwarded. */
   readonly accepted?: (deviceId: string) => void;

@@ -52,6 +52,8 @@ export interface EndpointParts {
   readonly handler: Handler;
   /** Sends one datagram. */
   readonly send: (datagram: Buffer, port: number, address: string) => void;
+  /** Local address of the endpoint; see `Remote.local`. */
+  readonly local?: string;
   /** Replaces single values of `endpointDefaults`. */
   readonly limits?: Partial<EndpointLimits>;
 }
@@ -81,6 +83,7 @@ export class CoapEndpoint {
   readonly #events: Events;
   readonly #handler: Handler;
   readonly #sendDatagram: EndpointParts['send'];
+  readonly #local: string | undefined;
   readonly #peers = new Map<string, Peer>();
   readonly #recent: RecentExchanges;
   readonly #transmitter: Transmitter;
@@ -100,6 +103,7 @@ export class CoapEndpoint {
     this.#events = parts.events;
     this.#handler = parts.handler;
     this.#sendDatagram = parts.send;
+    this.#local = parts.local;
     this.#proven = new BoundedMap(this.#limits.provenPeers);
     const forgetIdle = (peer: Peer) => this.#forgetIdle(peer);
     this.#recent = new RecentExchanges(this.#limits.deduplication, forgetIdle);
@@ -144,9 +148,12 @@ export class CoapEndpoint {
     return this.#proven.has(remote.key);
   }
 
-  /** Takes in one datagram. `multicast` says that it was sent to a multicast address. Ignored after `stop`. */
+  /**
+   * Takes in one datagram. `multicast` says that it was sent to a multicast address. Ignored after `stop`, and from port
+   * 0, to which nothing can be sent.
+   */
   receive(datagram: Buffer, address: string, port: number, multicast = false): void {
-    if (this.#stopped) return;
+    if (this.#stopped || port === 0) return;
     const message = decode(datagram);
     if (message instanceof Malformed) {
       this.#refuseMalformed(message, address, port, multicast);
@@ -245,7 +252,7 @@ export class CoapEndpoint {
   }
 
   #newPeer(address: string, port: number, key: string): Peer {
-    const peer = new Peer(address, port, key, this.#messageIds);
+    const peer = new Peer({ address, port, key, local: this.#local }, this.#messageIds);
     this.#peers.set(key, peer);
     return peer;
   }

@@ -27,6 +27,7 @@ export class Peer implements Remote {
   readonly address: string;
   readonly port: number;
   readonly key: string;
+  readonly local: string | undefined;
   /** Messages received from it lately, by message ID, in order of arrival. Used for deduplication. */
   readonly exchanges = new Map<number, Exchange>();
   /** Confirmable messages to it. The first is on the wire, the others wait (NSTART = 1, RFC 7252 section 4.7). */
@@ -35,10 +36,12 @@ export class Peer implements Remote {
   awaited = 0;
   readonly #messageIds: MessageIds;
 
-  constructor(address: string, port: number, key: string, messageIds: MessageIds) {
+  constructor(remote: Remote, messageIds: MessageIds) {
+    const { address, port, key, local } = remote;
     this.address = address;
     this.port = port;
     this.key = key;
+    this.local = local;
     this.#messageIds = messageIds;
   }
 

@@ -13,9 +13,16 @@ export function coapUri(address: string, port: number, path = ''): string {
   return `coap://${uriHost(plain)}:${port}${path}`;
 }
 
+/**
+ * Makes the part of a coap URI before its path, for use on this machine: an IPv6 zone is kept, as in
+ * `coap://[fe80::1%25eth0]:5683` (RFC 6874).
+ */
+export const coapBase = (host: string, port: number): string =>
+  `coap://${uriHost(host).replace('%', '%25')}:${port}`;
+
 /** The parts of a coap URI. */
 export interface CoapUri {
-  /** Host name or address; an IPv6 address is without brackets. */
+  /** Host name or address. An IPv6 address is without brackets, and has its zone: `fe80::1%eth0`. */
   readonly host: string;
   readonly port: number;
   /** Path segments, percent-decoded. */
@@ -24,19 +31,42 @@ export interface CoapUri {
   readonly query?: string;
 }
 
+/** The zone of an IPv6 address in a URI, which `URL` does not know. The percent sign may be encoded (RFC 6874) or not. */
+const zoneInUri = /^(coap:\/\/\[[0-9a-f:.]+)%(?:25)?([A-Za-z0-9._~-]+)\]/i;
+
 /**
  * Reads a coap URI (RFC 7252 section 6.1). The port defaults to 5683.
  * @throws {PosternError} `malformed`
  */
 export function parseCoapUri(text: string): CoapUri {
-  const url = URL.parse(text);
+  const [, before, zone] = zoneInUri.exec(text) ?? [];
+  const url = URL.parse(zone === undefined ? text : text.replace(zoneInUri, `${before}]`));
   if (url?.protocol !== 'coap:' || url.hostname === '')
     throw new PosternError('malformed', `'${text}' is not a coap URI such as coap://192.0.2.1:5683`);
-  const path = url.pathname.split('/').filter((segment) => segment !== '');
+  const segments = url.pathname.split('/').filter((segment) => segment !== '');
+  const path = segments.map((segment) => decoded(segment, text));
+  const address = url.hostname.replace(/^\[|\]$/g, '');
   return {
-    host: url.hostname.replace(/^\[|\]$/g, ''),
+    host: zone === undefined ? address : `${address}%${zone}`,
     port: url.port === '' ? coapPort : Number(url.port),
-    path: path.map(decodeURIComponent),
+    path,
     ...(url.search !== '' && { query: url.search.slice(1) }),
   };
+}
+
+function decoded(segment: string, uri: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch (cause) {
+    throw new PosternError('malformed', `'${uri}' has a path that cannot be decoded`, { cause });
+  }
+}
+
+/** Whether `parseCoapUri` reads a text. */
+export function isCoapUri(text: string): boolean {
+  try {
+    return parseCoapUri(text).port > 0;
+  } catch {
+    return false;
+  }
 }

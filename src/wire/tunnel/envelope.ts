@@ -33,6 +33,8 @@ export interface Envelope {
   readonly route?: string;
   /** The child gateway nearest to the device, when the device is behind one. */
   readonly via?: string;
+  /** IP address from which the gateway heard the device, or the child gateway. No proof of who sent the package. */
+  readonly peer?: string;
 }
 
 /** Version of the envelope's format. */
@@ -54,6 +56,7 @@ const key = {
   reason: 11,
   route: 12,
   via: 13,
+  peer: 14,
 } as const;
 
 /** Writes an envelope in deterministic CBOR (RFC 8949 section 4.2): shortest forms, keys in order. */
@@ -103,6 +106,7 @@ export function decodeEnvelope(payload: Uint8Array): Envelope {
     ...defined('reason', text(map, 'reason')),
     ...defined('route', text(map, 'route')),
     ...defined('via', text(map, 'via')),
+    ...defined('peer', text(map, 'peer')),
   };
 }
 

@@ -12,14 +12,14 @@ import { messageOf } from '../../wire/coap/wire.ts';
 
 const remote = { address: '192.0.2.7', port: 1, key: '192.0.2.7 1' };
 
-function ask(device: string, via?: string): CoapRequest {
+function ask(device: string, via?: string, from = remote): CoapRequest {
   const options = [
     ...['dm', 't', 'dm.example'].map((segment) => text(Option.UriPath, segment)),
     uint(Option.ContentFormat, 65001),
     text(Option.UriQuery, `id=${device}`),
     ...(via === undefined ? [] : [text(Option.UriQuery, `via=${via}`)]),
   ];
-  return new CoapRequest(remote, messageOf({ code: Code.POST, options }), false, Buffer.from('x'), 1000);
+  return new CoapRequest(from, messageOf({ code: Code.POST, options }), false, Buffer.from('x'), 1000);
 }
 
 test('a fifth concurrent package of one device gets 5.03; other devices, and later packages, are not affected', async () => {
@@ -40,9 +40,11 @@ test('a fifth concurrent package of one device gets 5.03; other devices, and lat
   const first = Array.from({ length: 4 }, () => post(ask('a')));
   assert.equal(await codeOf(post(ask('a'))), '5.03');
   const other = post(ask('b'));
+  // Anyone may send packages in the name of the device. From elsewhere they take none of its places.
+  const elsewhere = post(ask('a', undefined, { ...remote, address: '192.0.2.66', key: '192.0.2.66 1' }));
   const answer: Envelope = { kind: 1, correlation: Buffer.alloc(8), body: Buffer.from('y') };
   for (const resolve of waiting) resolve(answer);
-  for (const outcome of [...first, other]) assert.equal(await codeOf(outcome), '2.04');
+  for (const outcome of [...first, other, elsewhere]) assert.equal(await codeOf(outcome), '2.04');
   const again = post(ask('a'));
   waiting.at(-1)?.(answer);
   assert.equal(await codeOf(again), '2.04');

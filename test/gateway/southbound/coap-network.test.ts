@@ -1,19 +1,38 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { networkInterfaces } from 'node:os';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { CoapNetwork } from '../../../src/gateway/southbound/coap-network.ts';
-import { addressTowards, localAddresses } from '../../../src/gateway/southbound/interfaces.ts';
+import { boundSocket } from '../../../src/gateway/southbound/udp-socket.ts';
+import { call } from '../../../src/wire/coap/blockwise-client.ts';
 import { Code } from '../../../src/wire/coap/codes.ts';
 import { reply } from '../../../src/wire/coap/message.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { CoapPeer } from '../../peers/coap-peer.ts';
+import { rawSockets } from '../../peers/raw-sockets.ts';
+import { turn } from '../../wire/coap/wire.ts';
 
 const loopback = (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4');
 const at = (address: string): ReturnType<typeof networkInterfaces> => ({
   lab0: loopback.map((entry) => ({ ...entry, address, cidr: `${address}/8` })),
 });
+
+const machine = (events: EventRecorder, listInterfaces: typeof networkInterfaces) => ({
+  port: 0,
+  interfaces: [],
+  multicast: false,
+  clock: new HandClock(),
+  entropy: seededEntropy(1),
+  events,
+  listInterfaces,
+});
+
+/** Lets what is under way go on until a condition holds. */
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await turn();
+}
 
 test('the network follows an interface that appears, changes its address and disappears', async () => {
   let now: ReturnType<typeof networkInterfaces> = {};
@@ -70,60 +89,145 @@ test('a new address is found by a periodic check', async () => {
   assert.equal(network.addresses.length, 0);
 });
 
-test('requests to a peer leave by the socket that heard it, as long as that socket is bound', async () => {
-  const both = [...(at('127.0.0.1').lab0 ?? []), ...(at('127.0.0.2').lab0 ?? [])];
-  let now = { lab0: both };
+test('one local address is preferred where the remote one was heard, if it still exists', async () => {
   const network = new CoapNetwork({
-    port: 0,
-    interfaces: ['lab0'],
-    multicast: false,
-    clock: new HandClock(),
-    entropy: seededEntropy(1),
-    events: new EventRecorder(),
-    listInterfaces: () => now,
+    ...machine(new EventRecorder(), () => ({ lab0: [...at('127.0.0.1').lab0!, ...at('127.0.0.2').lab0!] })),
   });
-  await network.start(
-    ({ bound }) =>
-      () =>
-        reply(Code.Content, { payload: bound }),
-  );
+  await network.start(() => () => reply(Code.Content));
   const [first, second] = network.endpoints;
   assert.equal(network.towards('127.0.0.9'), first);
   assert.equal(network.towards('127.0.0.9', '127.0.0.2'), second);
+  assert.equal(network.towards('127.0.0.9', '127.0.0.3'), first, 'an address that is gone');
+  assert.equal(network.towards('203.0.113.5', '127.0.0.2'), undefined, 'never by loopback');
   assert.match(network.uriTowards('127.0.0.9', '/dm', '127.0.0.2'), /^coap:\/\/127\.0\.0\.2:\d+\/dm$/);
-  now = { lab0: both.slice(0, 1) };
-  await network.refresh();
-  assert.equal(network.towards('127.0.0.9', '127.0.0.2'), first, 'another one is better than none');
   await network[Symbol.asyncDispose]();
 });
 
-test('the local address for a remote address is on its link, or else of its family', () => {
-  const locals = localAddresses([], () => ({
-    eth0: [
-      { address: '192.0.2.1', netmask: '', family: 'IPv4', mac: '', internal: false, cidr: '192.0.2.1/24' },
-    ],
-    eth1: [
-      {
-        address: '198.51.100.1',
-        netmask: '',
-        family: 'IPv4',
-        mac: '',
-        internal: false,
-        cidr: '198.51.100.1/24',
-      },
-      {
-        address: 'fe80::1',
-        netmask: '',
-        family: 'IPv6',
-        mac: '',
-        internal: false,
-        cidr: 'fe80::1/64',
-        scopeid: 3,
-      },
-    ],
-  }));
-  const towards = (remote: string) => addressTowards(locals, remote)?.address;
-  assert.equal(towards('198.51.100.77'), '198.51.100.1');
-  assert.equal(towards('203.0.113.5'), '192.0.2.1');
-  assert.equal(towards('fe80::9%eth1'), 'fe80::1%eth1');
+test('a request says at which local address it came in', async () => {
+  const network = new CoapNetwork(machine(new EventRecorder(), () => at('127.0.0.3')));
+  await network.start(
+    () =>
+      ({ local, remote }) =>
+        reply(Code.Content, { payload: `${local} ${remote.local}` }),
+  );
+  await using peer = await CoapPeer.open();
+  const { payload } = await call(peer.endpoint, seededEntropy(1), '127.0.0.3', network.port, {
+    method: Code.GET,
+    path: [],
+    timeout: 5000,
+  });
+  assert.equal(Buffer.from(payload).toString(), '127.0.0.3 127.0.0.3');
+  await network[Symbol.asyncDispose]();
+});
+
+describe('a check of the interfaces that fails', () => {
+  test('is reported once for each reason, ends nothing, and the next one serves again', async () => {
+    const clock = new HandClock();
+    const events = new EventRecorder();
+    let now: () => ReturnType<typeof networkInterfaces> = () => at('127.0.0.1');
+    const network = new CoapNetwork({ ...machine(events, () => now()), clock });
+    await network.start(() => () => reply(Code.Content));
+    const checked = async () => {
+      clock.advance(5000);
+      await until(() => clock.timers > 0);
+    };
+    for (const reason of ['no memory', 'no memory', 'no files', 'no files']) {
+      now = () => {
+        throw new Error(reason);
+      };
+      await checked();
+    }
+    assert.deepEqual(
+      events.all.filter(({ name }) => name === 'coap.watch-failed').map(({ fields }) => fields.reason),
+      ['no memory', 'no files'],
+    );
+    assert.equal(network.endpoints.length, 1, 'what was served is served on');
+    now = () => at('127.0.0.2');
+    await checked();
+    assert.deepEqual(
+      network.addresses.map(({ address }) => address),
+      ['127.0.0.2'],
+    );
+    await network[Symbol.asyncDispose]();
+    assert.equal(clock.timers, 0);
+  });
+
+  test('so do a listener and a composition that throw', async () => {
+    const clock = new HandClock();
+    const events = new EventRecorder();
+    let now = {};
+    const network = new CoapNetwork({ ...machine(events, () => now), clock });
+    let isBroken = true;
+    await network.start(() => {
+      if (isBroken) throw new Error('no handler');
+      return () => reply(Code.Content);
+    });
+    network.onChange(() => {
+      throw new Error('no listener');
+    });
+    const checked = async () => {
+      clock.advance(5000);
+      await until(() => clock.timers > 0);
+    };
+    now = at('127.0.0.1');
+    await checked();
+    await checked();
+    assert.deepEqual([network.endpoints.length, events.count('coap.bind-failed')], [0, 1], 'said once');
+    isBroken = false;
+    await checked();
+    assert.equal(network.endpoints.length, 1);
+    assert.equal(events.all.at(-1)?.fields.reason, 'no listener');
+    await network[Symbol.asyncDispose]();
+  });
+
+  test('an address whose port another program has is bound when the port is free again', async () => {
+    const clock = new HandClock();
+    const events = new EventRecorder();
+    let now = at('127.0.0.1');
+    const network = new CoapNetwork({ ...machine(events, () => now), clock });
+    await network.start(() => () => reply(Code.Content));
+    const other = await boundSocket({ family: 4, address: '127.0.0.2', port: network.port });
+    now = { lab0: [...at('127.0.0.1').lab0!, ...at('127.0.0.2').lab0!] };
+    for (let times = 0; times < 3; times++) {
+      clock.advance(5000);
+      await until(() => clock.timers > 0);
+    }
+    assert.equal(events.count('coap.bind-failed'), 1);
+    const closed = once(other, 'close');
+    other.close();
+    await closed;
+    clock.advance(5000);
+    await events.until('coap.listening', { address: '127.0.0.2' });
+    await network[Symbol.asyncDispose]();
+  });
+
+  test('two checks at once, and a stop in the middle of one, bind nothing twice and leave nothing open', async () => {
+    const events = new EventRecorder();
+    let now = {};
+    const network = new CoapNetwork(machine(events, () => now));
+    await network.start(() => () => reply(Code.Content));
+    now = at('127.0.0.1');
+    await Promise.all([network.refresh(), network.refresh(), network.refresh()]);
+    assert.deepEqual([events.count('coap.listening'), events.count('coap.bind-failed')], [1, 0]);
+    const { port } = network;
+    now = at('127.0.0.2');
+    const checking = network.refresh();
+    await Promise.all([checking, network[Symbol.asyncDispose]()]);
+    assert.equal(network.endpoints.length, 0);
+    for (const address of ['127.0.0.1', '127.0.0.2'])
+      (await boundSocket({ family: 4, address, port })).close();
+  });
+});
+
+test('a datagram from port 0, to which nothing can be sent, is dropped', {
+  skip: rawSockets.skip,
+}, async () => {
+  const network = new CoapNetwork(machine(new EventRecorder(), () => at('127.0.0.1')));
+  await network.start(() => () => reply(Code.Content, { payload: 'alive' }));
+  const ping = [0x40, 0, 0, 1];
+  const get = [0x40, 1, 0, 2];
+  for (const datagram of [ping, get, [0x40, 1]]) rawSockets.send(network.port, datagram);
+  await using peer = await CoapPeer.open();
+  assert.equal((await peer.call(network.port, { method: Code.GET, path: [] })).text, 'alive');
+  await network[Symbol.asyncDispose]();
 });

@@ -56,8 +56,8 @@ function startSessions() {
     endpoint: () => endpoint,
   };
   const post = sessions.resource(local).methods.POST!;
-  const send = async (sessionId: string, from: number) => {
-    const remote = { address: '192.0.2.7', port: from, key: `192.0.2.7 ${from}` };
+  const send = async (sessionId: string, from: number, address = '192.0.2.7') => {
+    const remote = { address, port: from, key: `${address} ${from}` };
     const payload = encodeMessage(client(nonces, { sessionId }).start(), MediaType.Xml);
     const message = messageOf({ code: Code.POST, options: [uint(Option.ContentFormat, 65001)] });
     const answer = (await post(new CoapRequest(remote, message, false, payload, 1e6))) as Reply;
@@ -79,17 +79,32 @@ test('a session that stops in the middle ends with 408 after the idle time, and 
 
 test('at the bound a new session is refused; later it replaces a silent session that proved nothing', async () => {
   const { clock, events, sessions, send } = startSessions();
-  const open = (number: number) => send(number.toString(16).toUpperCase(), number);
-  for (let number = 1; number <= sessionLimits.sessions; number++) await open(number);
+  // The first session proves itself. The next ones do not: their nonce was used.
+  const open = (number: number) => {
+    const host = Math.floor(number / sessionLimits.unprovenOfHost);
+    return send(number.toString(16).toUpperCase(), number, `192.0.2.${host}`);
+  };
+  for (let number = 1; number <= sessionLimits.unproven; number++) await open(number);
+  await open(sessionLimits.unproven + 1);
   await assert.rejects(open(1000), { code: 'unavailable' });
   assert.equal(events.count('session.failed'), 0, 'nobody is thrown out by a storm');
-  clock.advance(sessionLimits.silent);
+  clock.advance(sessionLimits.unprovenSilent);
   await open(1000);
-  assert.equal(sessions.size, sessionLimits.sessions);
+  assert.equal(sessions.size, sessionLimits.unproven + 1);
   const failed = await events.until('session.failed', { device: deviceId });
   assert.equal(failed.fields.status, 420);
+  assert.equal(failed.fields.session, '2', 'the first one has proved itself and stays');
   await sessions.stop();
   assert.deepEqual([sessions.size, clock.timers], [0, 0]);
+});
+
+test('at the bound of one host, devices of other hosts get in', async () => {
+  const { send } = startSessions();
+  await send('1', 1);
+  for (let number = 0; number < sessionLimits.unprovenOfHost; number++)
+    await send((2 + number).toString(16).toUpperCase(), 2 + number);
+  await assert.rejects(send('FFF', 1000), { code: 'unavailable' });
+  assert.ok(await send('FFF', 1000, '192.0.2.8'));
 });
 
 test('a session ends with 404 at once when its device is detached', async () => {

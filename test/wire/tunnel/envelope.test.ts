@@ -28,6 +28,8 @@ const envelope: fc.Arbitrary<Envelope> = fc.record(
     status: fc.nat(599),
     reason: word,
     route: word,
+    via: word,
+    peer: word,
   },
   { requiredKeys: ['kind', 'correlation'], noNullPrototype: true },
 );
