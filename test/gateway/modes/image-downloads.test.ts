@@ -44,7 +44,7 @@ const part = (
     body,
   );
 
-describe('the rest of an image, from a server that lies', { timeout: 30_000 }, () => {
+describe('a resumed download from a server that lies', { timeout: 30_000 }, () => {
   /** What the server says to a request for the rest; which file is complete in the end; and the requests for it. */
   const rest = `bytes=${cut}-`;
   const cases: readonly (readonly [what: string, second: Answer, file: Uint8Array, requests: unknown[]])[] = [
@@ -139,7 +139,7 @@ describe('the rest of an image, from a server that lies', { timeout: 30_000 }, (
     ['is at another place', says(302, { location: '/other' }), v2, [undefined, rest, rest, undefined]],
   ];
   for (const [what, second, file, requests] of cases)
-    test(`which ${what}`, async () => {
+    test(`the answer ${what}`, async () => {
       const third: Answer[] =
         what === 'is at another place'
           ? [part(v2.subarray(cut), `bytes ${cut}-${size - 1}/${size}`, { etag: '"v2"' }), serves(v2, '"v2"')]
@@ -162,13 +162,13 @@ describe('the rest of an image, from a server that lies', { timeout: 30_000 }, (
     ['the same date', byDate(dates.old), byDate(dates.old), [undefined, rest]],
     ['another date', byDate(dates.old), byDate(dates.new), [undefined, rest, undefined]],
     [
-      'a date of the second in which it was sent, so the file may have changed since',
+      'the date of the same second, so the file may have changed since',
       byDate(dates.new),
       byDate(dates.new),
       [undefined, undefined],
     ],
   ] as const)
-    test(`with no tag but ${what}`, async () => {
+    test(`a server without ETags gives ${what}`, async () => {
       const isSame = requests.length === 2 && requests[1] === rest;
       const answer = part((isSame ? v1 : v2).subarray(cut), `bytes ${cut}-${size - 1}/${size}`, second);
       const then: Answer = (request, response) =>
@@ -182,7 +182,7 @@ describe('the rest of an image, from a server that lies', { timeout: 30_000 }, (
       assert.deepEqual(server.requests, requests);
     });
 
-  test('that does as if another file were the same version: the digest tells, and it is downloaded once more', async () => {
+  test('a server gives another file the same ETag: the digest reveals it, and the file is downloaded once more', async () => {
     const tail = part(v2.subarray(cut), `bytes ${cut}-${size - 1}/${size}`);
     await using server = await rig(breaksAtCut(v1, { etag: '"v1"' }), tail, serves(v1, '"v1"'));
     server.begin('a', sha(v1));
@@ -196,7 +196,7 @@ describe('the rest of an image, from a server that lies', { timeout: 30_000 }, (
     assert.equal(worse.requests.length, 4, 'but not for ever');
   });
 
-  test('that gives each attempt another version: it ends after as many attempts as without progress', async () => {
+  test('a server gives another version at each attempt: the download ends after the attempts without progress', async () => {
     let version = 0;
     await using server = await rig((request, response) =>
       breaksAtCut(v1, { etag: `"${version++}"` })(request, response),
@@ -208,8 +208,8 @@ describe('the rest of an image, from a server that lies', { timeout: 30_000 }, (
   });
 });
 
-describe('an image, from a server that misbehaves', { timeout: 30_000 }, () => {
-  test('without a length', async () => {
+describe('a download from a server that misbehaves', { timeout: 30_000 }, () => {
+  test('a file without a length is downloaded', async () => {
     await using server = await rig(says(200, { 'transfer-encoding': 'chunked' }, v1));
     server.begin();
     assert.equal((await server.outcome())?.result, 200);
@@ -294,7 +294,7 @@ describe('an image, from a server that misbehaves', { timeout: 30_000 }, () => {
     assert.equal((await server.outcome())?.result, 200);
   });
 
-  test('a file in a content coding is not the file', async () => {
+  test('a file in a content coding is refused', async () => {
     await using server = await rig(says(200, { 'content-encoding': 'gzip' }, v1));
     server.begin();
     const end = await server.outcome();
@@ -304,7 +304,7 @@ describe('an image, from a server that misbehaves', { timeout: 30_000 }, () => {
     );
   });
 
-  test('a redirection to nowhere, and an answer that is none', async () => {
+  test('after a redirection to no URL and an answer that is not HTTP, the next attempt succeeds', async () => {
     await using server = await rig(
       says(302, { location: 'http://[' }),
       (_, response) => {

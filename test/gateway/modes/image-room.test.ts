@@ -158,7 +158,7 @@ describe('room is reserved before it is used', limit, () => {
   });
 });
 
-describe('work in the background that fails', limit, () => {
+describe('background work that fails', limit, () => {
   test('the end of an operation waits until the state can be written again, and is reported once', async () => {
     using disk = new FailingDisk();
     const file = image(1);
@@ -186,7 +186,7 @@ describe('work in the background that fails', limit, () => {
     ['the order', { order: always }, 410],
     ['the download', { download: always }, 410],
   ] as const)
-    test(`${what} throws what nobody expects`, async () => {
+    test(`an unexpected error of ${what} does not end the gateway`, async () => {
       await using server = await imageRig([serves(file, '"v1"')], { quota: 10 * mebibyte, more });
       server.begin();
       if (result === undefined) {
@@ -199,7 +199,7 @@ describe('work in the background that fails', limit, () => {
       }
     });
 
-  test('a file that goes away before it is verified', async () => {
+  test('a file that disappears before it is verified is a failed download', async () => {
     await using server = await imageRig([serves(file, '"v1"')], { quota: 10 * mebibyte });
     const hash = server.files.hash.bind(server.files);
     server.files.hash = (path) => {

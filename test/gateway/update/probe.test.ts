@@ -38,7 +38,7 @@ const probe = ({ addresses, port }: CoapNetwork) =>
     new SystemClock(),
   );
 
-test('a gateway at one interface, and not at loopback, is healthy', async (t) => {
+test('a gateway that serves one interface, and not loopback, is healthy', async (t) => {
   const name = ownInterface(t, '198.51.100.201/32', 'fd00:7057::1/64');
   if (!name) return;
   const found = await network(t, [name]);
@@ -47,13 +47,13 @@ test('a gateway at one interface, and not at loopback, is healthy', async (t) =>
   assert.equal(found.isOffline, false);
 });
 
-test('and so is one with IPv6 only', async (t) => {
+test('a gateway with IPv6 only is healthy', async (t) => {
   const name = ownInterface(t, 'fd00:7057::2/64');
   if (!name) return;
   assert.equal(await probe(await network(t, [name])), undefined);
 });
 
-test('and one with a link-local address only, in its zone', async (t) => {
+test('a gateway with only a link-local address is healthy', async (t) => {
   const name = ownInterface(t);
   if (!name) return;
   const isLinkLocal = () => networkInterfaces()[name]?.some(({ address }) => address.startsWith('fe80:'));
@@ -65,7 +65,7 @@ test('and one with a link-local address only, in its zone', async (t) => {
   assert.equal(await probe(found), undefined);
 });
 
-test('without an address there is a complaint, and whether the machine has one to serve', async (t) => {
+test('without an address the gateway is not healthy; it is offline if the machine has no address to serve', async (t) => {
   const none = await network(t, ['nowhere0']);
   assert.equal(await probe(none), 'CoAP is served at no address');
   assert.equal(none.isOffline, true);
@@ -97,7 +97,7 @@ async function liar(
 const answering = (code: number) => (token: Uint8Array, messageId: number) =>
   encode({ type: Type.ACK, code, messageId, token, options: [], payload: noBytes }) as Buffer;
 
-test('an answer that is no good is a complaint; one that belongs to nobody is none', async (t) => {
+test('an answer with an error code, or with another token, is no proof of health', async (t) => {
   const clock = new SystemClock();
   const refusing = await liar(t, answering(Code.ServiceUnavailable));
   assert.equal(await probeCoap(['127.0.0.1'], refusing, clock), 'CoAP answers with 5.03');

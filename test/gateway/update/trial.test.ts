@@ -124,7 +124,7 @@ describe('a new version on trial', { timeout: 30_000 }, () => {
       assert.deepEqual([next.ended[0]?.result, board.boot.read().good, next.calls], [200, 'B', []]);
     });
 
-  test('that lost devices is not, at its second start neither', async (t) => {
+  test('is not kept if it lost devices, also not at its second start', async (t) => {
     const board = machine(t);
     await (await installed(board)).updater[Symbol.asyncDispose]();
     for (const start of ['first', 'second']) {
@@ -140,7 +140,7 @@ describe('a new version on trial', { timeout: 30_000 }, () => {
     }
   });
 
-  test('may lose a device that left before the restart, in the trial, or between two starts of it', async (t) => {
+  test('is kept if devices left before the restart, during the trial, or between two starts', async (t) => {
     const board = machine(t);
     const before = await installed(board, { devices: ['d1', 'd2', 'd3', 'd4'] });
     before.present.pop();
@@ -160,7 +160,7 @@ describe('a new version on trial', { timeout: 30_000 }, () => {
     assert.equal(second.ended[0]?.result, 200);
   });
 
-  test('from a version that noted devices as one digest is not measured by it', async (t) => {
+  test('is not compared with the digest of devices that version 0.1.0 stored', async (t) => {
     const board = machine(t);
     board.boot.change({ trying: 'B', left: 2 });
     const record = { operation: 'Update', url: '', phase: 'trying', slot: 'B', devices: 'ab'.repeat(16) };
@@ -186,7 +186,7 @@ describe('a new version on trial', { timeout: 30_000 }, () => {
       assert.equal(next.ended[0]?.result, wasServed ? undefined : 200);
     });
 
-  test('is asked again when a check throws', async (t) => {
+  test('is checked again after a check has thrown an error', async (t) => {
     const board = machine(t);
     await (await installed(board)).updater[Symbol.asyncDispose]();
     let calls = 0;
@@ -203,7 +203,7 @@ describe('a new version on trial', { timeout: 30_000 }, () => {
 });
 
 describe('an installation that failed', { timeout: 30_000 }, () => {
-  test('and then the same bundle again: it is installed', async (t) => {
+  test('does not keep the same bundle from being installed when it is ordered again', async (t) => {
     const board = machine(t);
     let isBroken = true;
     const install = async () => {
@@ -288,7 +288,7 @@ describe('an update on a disk that takes no writes', { timeout: 30_000 }, () => 
     await made.updater[Symbol.asyncDispose]();
   });
 
-  test('a report that throws is made again; a boot state that cannot be written is written later', async (t) => {
+  test('a boot state that cannot be written is written later', async (t) => {
     const board = machine(t);
     await (await installed(board)).updater[Symbol.asyncDispose]();
     const next = gateway(board, { slot: 'B' });
