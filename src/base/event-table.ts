@@ -112,10 +112,11 @@ export const eventTable = {
 
   // The cache of images for devices.
   'image.broke-off': warn<'image' | 'received' | 'reason'>(),
-  'image.coming': info<'image', 'total', { from: number }>(),
+  'image.coming': info<'image', 'total' | 'reason', { from: number }>(),
   'image.evicted': info<'image', 'bytes'>(),
   'image.failed': warn<'image' | 'result' | 'reason'>(),
   'image.ready': info<'image', 'bytes'>(),
+  'image.stuck': error<'image' | 'reason'>(),
 
   // LwM2M clients and their bootstrap server.
   'lwm2m.bootstrap-failed': warn<'device' | 'peer' | 'reason'>(),
@@ -207,7 +208,7 @@ export const eventTable = {
   'update.download-broken': warn<'reason' | 'received'>(),
   'update.download-progress': info<'received', 'total'>(),
   'update.downloaded': info<never, never, { from: string }>(),
-  'update.downloading': info<never, 'total', { from: number }>(),
+  'update.downloading': info<never, 'total' | 'reason', { from: number }>(),
   'update.ended': info<'operation' | 'result', 'version'>(),
   'update.failed': warn<'operation' | 'result', 'version' | 'reason'>(),
   'update.healthy': info<'slot' | 'version'>(),

@@ -25,6 +25,7 @@ ${common}`,
       devices,
       outbox,
       sessions,
+      images,
       budget,
       memory,
       counts,
@@ -47,6 +48,10 @@ ${common}`,
       ...(fault === undefined ? [] : [['state', `NOT WRITABLE: ${fault}`]]),
       ...(budget ? trafficRows(budget) : []),
       ['sessions', String(sessions)],
+      [
+        'images',
+        `${images.stored} stored, ${images.coming} coming, ${images.failed} failed; ${mebibytes(images.used)} of ${mebibytes(images.quota)} MB`,
+      ],
       ['memory', `${memory.rss} MB in all, ${memory.heap} MB heap`],
       ...Object.entries(counts).map(([name, count]) => [`  ${name}`, String(count)]),
     ];
@@ -67,6 +72,7 @@ export function uplinkText(uplink: GatewayStatus['uplink']): string {
   return more.length === 0 ? state : `${state}: ${more.join('; ')}`;
 }
 
+const mebibytes = (bytes: number): number => Math.ceil(bytes / 1_048_576);
 const kilobytes = (octets: number): string => `${(octets / 1000).toFixed(1)} kB`;
 
 function trafficRows({ day, month, short }: BudgetView): string[][] {

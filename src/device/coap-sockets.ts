@@ -3,9 +3,10 @@ import { lookup } from 'node:dns';
 import { once } from 'node:events';
 import { isIP, isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { Agent, createServer, type IncomingMessage, type OutgoingMessage, type Server } from 'coap';
+import { createServer, type IncomingMessage, type OutgoingMessage, type Server } from 'coap';
 import { PosternError } from '../base/errors.ts';
 import { sourceAddressTowards } from '../base/source-address.ts';
+import { CheckedAgent } from './checked-agent.ts';
 
 /** Multicast groups "All CoAP Nodes" (RFC 7252 section 12.8): IPv4, IPv6 link-local, site-local. */
 const groups = { 4: ['224.0.1.187'], 6: ['ff02::fd', 'ff05::fd'] } as const;
@@ -15,13 +16,13 @@ const unspecified = { 4: '0.0.0.0', 6: '::' } as const;
 export interface FamilySocket {
   readonly family: 4 | 6;
   readonly socket: Socket;
-  readonly agent: Agent;
+  readonly agent: CheckedAgent;
   readonly server: Server;
 }
 
 /** A multicast group on one interface. */
 export interface GroupTarget {
-  readonly agent: Agent;
+  readonly agent: CheckedAgent;
   /** Address of the group. */
   readonly host: string;
   /** Makes the socket send to the group by this interface. Must be called right before each request. */
@@ -147,7 +148,7 @@ export class CoapSockets implements AsyncDisposable {
       socket.close();
       throw cause;
     }
-    const agent = new Agent({ socket });
+    const agent = new CheckedAgent({ socket });
     const server = createServer(this.#listener);
     agent.on('error', () => {});
     server.on('error', () => {});

@@ -5,6 +5,7 @@ import { ContentFormat } from '../wire/coap/content-formats.ts';
 import { type Link, parseLinks } from '../wire/coap/link-format.ts';
 import { Option, writeUint } from '../wire/coap/options.ts';
 import { coapBase, coapUri, parseCoapUri } from '../wire/coap/uri.ts';
+import { Block2Body } from './block2-body.ts';
 import { CoapSockets } from './coap-sockets.ts';
 
 /** Size exponent of the blocks of a download (RFC 7959 section 2.2). */
@@ -15,6 +16,10 @@ const downloadBlock = 1024;
 const downloadTimeout = 30_000;
 /** Attempts in a row without any new block, after which a download fails. */
 const downloadAttempts = 5;
+/** Versions of a body of which a download had only a part, after which it fails. */
+const downloadVersions = 5;
+/** Most bytes of a response, and of a download. */
+const bodyLimits = { response: 1024 * 1024, download: 64 * 1024 * 1024 } as const;
 
 /** A request that the device sends. */
 export interface StackRequest {
@@ -36,8 +41,8 @@ export interface StackRequest {
   readonly timeout: number;
   /** Value of Block2: the block to begin with. The `coap` package requests the blocks after it. */
   readonly block2?: Uint8Array;
-  /** Called before the request fails, with the part of the response body that has arrived. */
-  readonly brokeOff?: (part: Uint8Array) => void;
+  /** Where the body of the response is collected. By default a body of its own. */
+  readonly body?: Block2Body;
 }
 
 /** A response that the device gets. */
@@ -130,7 +135,8 @@ export class CoapStack implements AsyncDisposable {
   /**
    * Sends a confirmable request. Resolves with the response, whatever its code. Bodies of any size are transferred in
    * blocks (RFC 7959).
-   * @throws {PosternError} `timeout`; `unavailable` when the exchange fails or the device stops
+   * @throws {PosternError} `timeout`; `unavailable` when the exchange fails or the device stops; `conflict`, `tooLarge`
+   *   and `unavailable` as `Block2Body`
    */
   async request({
     method,
@@ -143,7 +149,7 @@ export class CoapStack implements AsyncDisposable {
     payload,
     timeout,
     block2,
-    brokeOff,
+    body = new Block2Body(bodyLimits.response),
   }: StackRequest): Promise<StackResponse> {
     const { host, port } = parseCoapUri(base);
     this.#stop.signal.throwIfAborted();
@@ -171,6 +177,7 @@ export class CoapStack implements AsyncDisposable {
     );
     outgoing.on('timeout', () => reject(new PosternError('timeout', `no answer from ${base}${path}`)));
     outgoing.end(payload && Buffer.from(payload));
+    using _watch = agent.watch(outgoing, body, reject);
     const timer = this.#clock.after(timeout, () =>
       reject(new PosternError('timeout', `no answer from ${base}${path} in ${timeout} ms`)),
     );
@@ -180,7 +187,6 @@ export class CoapStack implements AsyncDisposable {
     try {
       return await promise;
     } catch (thrown) {
-      brokeOff?.(outgoing._totalPayload);
       if (!this.#stop.signal.aborted) agent.abort(outgoing);
       throw thrown;
     } finally {
@@ -190,40 +196,48 @@ export class CoapStack implements AsyncDisposable {
   }
 
   /**
-   * Downloads a large body. After a failure it continues with the first missing block (RFC 7959 section 2.4). The URI
-   * must name the version of the body, since no ETag is compared.
-   * @throws {PosternError} `malformed` for a URI that is not a coap URI, `notFound` for any response but 2.05; `timeout`
-   *   and `unavailable` after five failures in a row
+   * Downloads a large body. After a failure it continues with the first missing block, if the body has an ETag by which
+   * the server's body is known to be the same (RFC 7959 section 2.4). Otherwise it begins anew.
+   * @throws {PosternError} `malformed` for a URI that is not a coap URI; `notFound` for a response other than 2.05 and
+   *   5.xx; `tooLarge`; `timeout` and `unavailable` after five failures in a row; `conflict` when the body changes again
+   *   and again
    */
   async download(uri: string): Promise<Uint8Array> {
     const { host, port, path, query } = parseCoapUri(uri);
     const base = coapBase(host, port);
-    const parts: Uint8Array[] = [];
-    for (let failures = 0; ; ) {
-      const have = parts.reduce((sum, part) => sum + part.length, 0);
-      const block = writeUint((have / downloadBlock) * 16 + downloadExponent);
+    let have = Buffer.alloc(0);
+    let etag: string | undefined;
+    let furthest = 0;
+    for (let [failures, versions] = [0, 0]; ; ) {
+      const body = new Block2Body(bodyLimits.download, have.length, etag);
       try {
         const { code, payload } = await this.request({
           method: 'GET',
           base,
           path: `/${path.join('/')}`,
           ...(query !== undefined && { query }),
-          block2: block,
+          block2: writeUint((have.length / downloadBlock) * 16 + downloadExponent),
           timeout: downloadTimeout,
-          brokeOff: (part) => {
-            const whole = part.length - (part.length % downloadBlock);
-            if (whole > 0) {
-              parts.push(part.subarray(0, whole));
-              failures = 0;
-            }
-          },
+          body,
         });
-        if (code !== '2.05')
-          throw new PosternError('notFound', `${uri} answered ${code}: ${Buffer.from(payload).toString()}`);
-        return Buffer.concat([...parts, payload]);
+        if (code === '2.05') return Buffer.concat([have, payload]);
+        const said = `${uri} answered ${code}: ${Buffer.from(payload).toString()}`;
+        throw new PosternError(code.startsWith('5') ? 'unavailable' : 'notFound', said);
       } catch (thrown) {
         const { code } = asPosternError(thrown);
-        if (this.#stop.signal.aborted || (code !== 'timeout' && code !== 'unavailable')) throw thrown;
+        if (this.#stop.signal.aborted) throw thrown;
+        if (code === 'conflict' && ++versions < downloadVersions) {
+          have = Buffer.alloc(0);
+          etag = undefined;
+          continue;
+        }
+        if (code !== 'timeout' && code !== 'unavailable') throw thrown;
+        const all = Buffer.concat([have, body.bytes]);
+        etag = body.etag;
+        have =
+          etag === undefined ? Buffer.alloc(0) : all.subarray(0, all.length - (all.length % downloadBlock));
+        if (have.length > furthest) failures = 0;
+        furthest = Math.max(furthest, have.length);
         if (++failures >= downloadAttempts) throw thrown;
       }
     }

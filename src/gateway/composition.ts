@@ -1,4 +1,5 @@
 import { type Clock, SystemClock } from '../base/clock.ts';
+import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { watchState } from '../base/watch-state.ts';
@@ -76,6 +77,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   // Ground: state, sockets, and where devices are.
   const state = openState(config, vocabulary, clock, entropy);
   const { inventory, credentials, outbox, accounts } = state;
+  const disk = new DiskRoom(config.limits['keep-free'] * 1024 * 1024);
   watchState(state.database, config.gateway.state, clock, events);
   if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
   for (const reason of state.unreadable) events.emit('state.unreadable', { reason });
@@ -191,6 +193,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     delegation,
     reports,
     images: imageSettings(config),
+    disk,
     download: meteredDownload(download, budget),
     ...machine,
   });
@@ -201,6 +204,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       stateFile: config.gateway.state,
       state,
       imageFile: (name) => objects.images.file(name),
+      disk,
       network,
       uplink,
       download: meteredDownload(download, budget),

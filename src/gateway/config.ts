@@ -284,6 +284,10 @@ const gatewayTables = v.strictObject({
         v.optional(integerBetween(1, 1_000_000), 10_000),
         'Maximum number of alerts that wait for the DM server. Beyond it the oldest is dropped and counted',
       ),
+      'keep-free': described(
+        v.optional(integerBetween(0, 65_536), 32),
+        'Mebibytes of the disk that images and update bundles leave free, for the state',
+      ),
     }),
     {},
   ),

@@ -1,8 +1,8 @@
-import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import * as v from 'valibot';
 import type { Clock } from '../base/clock.ts';
+import type { DiskRoom } from '../base/disk-room.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -15,7 +15,6 @@ import type { Uplink } from './northbound/uplink.ts';
 import { readPem } from './settings.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { GatewayState } from './state.ts';
-import type { Inventory } from './store/inventory.ts';
 import { gatewaySchema } from './store/schema.ts';
 import { UpdateRecords } from './store/update-record.ts';
 import { DirectorySlots, slotVariable } from './update/directory-slots.ts';
@@ -34,6 +33,7 @@ export interface GatewayFirmwareParts {
   readonly state: GatewayState;
   /** File of an image of the Image Inventory, when it is ready. */
   readonly imageFile: (name: string) => string | undefined;
+  readonly disk: DiskRoom;
   readonly network: CoapNetwork;
   readonly uplink: Uplink;
   readonly reports: Reports;
@@ -65,13 +65,17 @@ export class GatewayFirmware implements AsyncDisposable {
       clock,
       begin: (order) => this.#updater.begin(order),
     });
-    const probe = () => probeCoap(network.port, clock);
+    const bound = () => network.addresses.map(({ address }) => address);
+    const probe = () => probeCoap(bound(), network.port, clock);
+    // A cable that is pulled out is no reason to restart the board.
+    const check = () => (network.isOffline ? undefined : probe());
     this.#updater = new Updater({
       slots: this.#slots,
       records: new UpdateRecords(state.database),
       branch: this.branch,
       bundle: new BundleDownload({
         file: this.#slots.bundleFile,
+        disk: parts.disk,
         download: parts.download,
         ca: settings.ca === undefined ? undefined : readPem(settings.ca, 'update.ca'),
         imageFile: parts.imageFile,
@@ -84,7 +88,8 @@ export class GatewayFirmware implements AsyncDisposable {
       healthDeadline: settings['health-deadline'] * 1000,
       probe,
       isConnected: () => uplink.connected,
-      devices: () => digestOf(state.inventory),
+      isServed: () => bound().length > 0,
+      devices: () => state.inventory.names(),
       ended: ({ server, operation, correlator }, result) => {
         if (server === undefined) return;
         reports.firmwareUpdate(server, {
@@ -95,12 +100,13 @@ export class GatewayFirmware implements AsyncDisposable {
       },
       settledWell: () => dropCopies(parts.stateFile, gatewaySchema),
       clock,
+      entropy,
       events,
     });
     this.#watchdog =
       settings.watchdog === undefined
         ? undefined
-        : new Watchdog({ device: settings.watchdog, check: probe, clock, events });
+        : new Watchdog({ device: settings.watchdog, check, clock, events });
   }
 
   get version(): string {
@@ -136,7 +142,7 @@ export class GatewayFirmware implements AsyncDisposable {
   }
 }
 
-function slotsOf({ settings, restart, clock }: GatewayFirmwareParts): SlotDriver {
+function slotsOf({ settings, disk, restart, clock }: GatewayFirmwareParts): SlotDriver {
   if (settings.slots === 'rauc')
     return new RaucSlots({
       agent: '/run/agent',
@@ -157,12 +163,7 @@ function slotsOf({ settings, restart, clock }: GatewayFirmwareParts): SlotDriver
     // The schema asks for it with slots of this kind.
     authority: readPem(settings.authority!, 'update.authority'),
     current,
+    disk,
     restart: restart ?? (() => {}),
   });
-}
-
-/** Which devices are attached: the same text for the same devices. */
-function digestOf(inventory: Inventory): string {
-  const names = [...inventory.values()].map(({ deviceId }) => deviceId).toSorted();
-  return createHash('sha256').update(names.join('\n')).digest('hex').slice(0, 32);
 }

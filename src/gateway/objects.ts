@@ -1,4 +1,5 @@
 import type { Clock } from '../base/clock.ts';
+import type { DiskRoom } from '../base/disk-room.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -23,6 +24,7 @@ import { gwFanout } from '../mo/gw-fanout.ts';
 import { gwImageInventory, imageScheme } from '../mo/gw-image-inventory.ts';
 import { FumoAlert } from '../mo/identifiers.ts';
 import { ImageBranch, imageOrder } from '../mo/image-branch.ts';
+import { imageResultXml } from '../mo/image-result.ts';
 import type { TargetChoice } from '../mo/targets.ts';
 import { readTrigger, type TriggerOrder } from '../mo/trigger-order.ts';
 import { type GatewayObject, nodeAt, type Vocabulary } from '../mo/vocabulary.ts';
@@ -60,6 +62,7 @@ export interface GatewayObjectsParts {
   readonly images: Pick<ImageCacheParts, 'quota' | 'count' | 'ca' | 'signingKeys'> & {
     readonly directory: string | undefined;
   };
+  readonly disk: DiskRoom;
   readonly download: typeof download;
   readonly clock: Clock;
   readonly entropy: Entropy;
@@ -207,24 +210,25 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
   }
 
   #imageCache(order: ImageCacheParts['order']): ImageCache {
-    const { state, images, download, vocabulary, reports, clock, entropy, events } = this.#parts;
+    const { state, images, disk, download, vocabulary, reports, clock, entropy, events } = this.#parts;
     const { directory: _, ...settings } = images;
     return new ImageCache({
       ...settings,
       images: new Images(state.database),
       files: this.#files,
+      disk,
       download,
       order,
       pathOf: imagePath,
       clock,
       entropy,
       events,
-      ended: (operation, result) =>
+      ended: (operation, { result, reason }) =>
         reports.result(
           'image-operation',
           `${nodeAt(vocabulary, 'GwImageInventory', 'Images')}/${operation.name}`,
           operation,
-          `<ImageResult Code="${result}"/>`,
+          imageResultXml(result, reason),
         ),
     });
   }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { PosternError } from '../base/errors.ts';
 import type { GatewayConfig } from './config.ts';
-import { readSigningKey } from './modes/image-cache.ts';
+import { readSigningKey } from './modes/image-check.ts';
 import type { DeviceSchemes } from './southbound/device-sessions.ts';
 import type { HttpSettings } from './southbound/http-binding.ts';
 import type { Credentials } from './store/credentials.ts';

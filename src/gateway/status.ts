@@ -4,8 +4,10 @@ import type { Recovery } from '../base/recover-state.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from './config.ts';
 import { lwm2mWarning } from './lwm2m-service.ts';
+import type { ImageSummary } from './modes/image-cache.ts';
 import type { BudgetView, DataBudget } from './northbound/data-budget.ts';
 import type { Uplink, UplinkDescription } from './northbound/uplink.ts';
+import type { GatewayObjects } from './objects.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
 import { shownRecords } from './southbound/presence.ts';
@@ -31,6 +33,8 @@ export interface GatewayStatus {
   /** Why the state cannot be written; absent while it can. */
   readonly fault?: string;
   readonly sessions: number;
+  /** Bytes of images, and images by what they are at. `failed` counts those whose last operation failed. */
+  readonly images: ImageSummary;
   /** What the uplink has carried in this day and month. Absent where the uplink is a parent gateway. */
   readonly budget?: BudgetView;
   /** Mebibytes: of the process, of objects, and of octets outside the heap. */
@@ -49,6 +53,7 @@ export interface StatusParts {
   readonly uplink: Uplink;
   readonly budget: DataBudget;
   readonly sessions: DeviceSessions;
+  readonly objects: GatewayObjects;
   readonly events: EventCounter;
 }
 
@@ -59,6 +64,7 @@ export function statusOf({
   uplink,
   budget,
   sessions,
+  objects,
   events,
 }: StatusParts): GatewayStatus {
   const { gateway, limits, lwm2m } = config;
@@ -87,6 +93,7 @@ export function statusOf({
     ...(state.database.file?.recovery && { recovery: state.database.file.recovery }),
     ...(state.database.fault && { fault: state.database.fault.message }),
     sessions: sessions.size,
+    images: objects.images.summary,
     ...(config.mqtt && { budget: budget.view() }),
     memory: memoryInUse(),
     counts: Object.fromEntries([...events.counts].toSorted()),

@@ -55,6 +55,7 @@ export class FumoRefusal extends PosternError {
 /** Result code of a failed download, by error code. */
 const resultOfError: Partial<Record<ErrorCode, number>> = {
   full: FumoResult.NoRoom,
+  storage: FumoResult.NoRoom,
   tooLarge: FumoResult.NotAcceptable,
   malformed: FumoResult.BadUrl,
   notFound: FumoResult.ServerError,

@@ -48,8 +48,13 @@ export const gwImageInventory: ManagementObject = {
           ),
           Size: leaf('int', ['Get'], 'Size in bytes. 0 while it is unknown'),
           Received: leaf('int', ['Get'], 'Bytes received so far'),
-          State: leaf('int', ['Get'], '0: idle, 1: downloading, 2: ready, 3: failed, 4: evicted'),
+          State: leaf(
+            'int',
+            ['Get'],
+            '0: idle, 1: downloading, 2: ready, 3: failed, without an earlier version, 4: evicted',
+          ),
           Result: leaf('int', ['Get'], 'FUMO result code of the last operation'),
+          Reason: leaf('chr', ['Get'], 'Why the last operation failed. Empty when it did not fail'),
           LocalURL: leaf('chr', ['Get'], 'Path from which devices get the image over CoAP'),
           Operations: interior(['Get'], 'Operations on the image', {
             Download: leaf('null', ['Exec', 'Get'], 'Downloads the image. An alert reports the outcome'),
@@ -65,4 +70,12 @@ export const gwImageInventory: ManagementObject = {
 };
 
 /** Nodes of an image that the gateway answers itself. Every image has them as soon as it exists. */
-export const liveImageNodes = ['Size', 'Received', 'State', 'Result', 'LocalURL', 'Operations'] as const;
+export const liveImageNodes = [
+  'Size',
+  'Received',
+  'State',
+  'Result',
+  'Reason',
+  'LocalURL',
+  'Operations',
+] as const;

@@ -15,13 +15,13 @@ import { Router } from '../../src/wire/coap/router.ts';
 for (const flag of ['--semi-space-growth-factor=1', '--heap-growing-percent=20']) setFlagsFromString(flag);
 const size = Number(process.argv[2]);
 const files = new ImageFiles(undefined);
-files.append('x', Buffer.alloc(size, 7), 0);
-files.accept('x');
+const hash = '00'.repeat(32);
+files.put('x', hash, Buffer.alloc(size, 7));
 const clock = new SystemClock();
 const image = {
   size,
-  hash: '00'.repeat(32),
-  read: (from: number, length: number) => files.read('x', from, length),
+  hash,
+  read: (from: number, length: number) => files.read('x', hash, from, length),
 };
 const socket = createSocket({
   type: 'udp4',

@@ -3,6 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { startAedes } from '../peers/brokers.ts';
 import { fileServer } from './file-server.ts';
+import { lyingServer, says, serves } from './lying-server.ts';
 import { Site } from './site.ts';
 
 const limit = { timeout: 60_000 };
@@ -92,5 +93,46 @@ describe('journey 5: the gateway downloads an image once and gives it to many de
       seen.map(({ status, results }) => results[0]?.data ?? status),
       ['2', '3', '402', 405, '300000', 200, '0', 200, '0'],
     );
+  });
+
+  test('an image that is ordered again from a URL that fails: the server hears why, and devices get the one before', async () => {
+    const file = randomBytes(50_000);
+    const hash = createHash('sha256').update(file).digest('hex');
+    await using files = await lyingServer(serves(file, '"v1"'), says(404, {}));
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const [id = ''] = ids;
+    const gateway = await site.gateway([id]);
+    const device = site.device(id, gateway, { factory: true });
+    await device.start();
+    await device.attached;
+    await site.headendEvents.until('alert.device-attach', { device: id });
+    const result = async (wanted: string) => {
+      const request = { name: 'fw', version: '2.0.0', url: files.url, hash: wanted };
+      const { correlator } = await headend.stageImage('gw-1', request);
+      await site.headendEvents.until('alert.image-operation', { correlator });
+      return headend.records.results('ImageOperation').at(-1)?.result;
+    };
+    assert.equal(await result(hash), '<ImageResult Code="200"/>');
+    assert.equal(
+      await result('ab'.repeat(32)),
+      '<ImageResult Code="500"><Reason>the download server answered 404</Reason></ImageResult>',
+    );
+    const at = './GwImageInventory/Images/fw';
+    const seen = await headend.manage(
+      'gw-1',
+      ['State', 'Result', 'Reason', 'Size'].map((leaf) => ({ name: 'Get' as const, uri: `${at}/${leaf}` })),
+    );
+    assert.deepEqual(
+      seen.map(({ results }) => results[0]?.data),
+      ['2', '500', 'the download server answered 404', '50000'],
+    );
+    assert.equal(gateway.status().images.failed, 1);
+    const uri = (leaf: string) => `<LocURI>./FwUpdate/DownloadAndUpdate${leaf}</LocURI>`;
+    const command = `<Replace><CmdID>1</CmdID><Item><Target>${uri('/PkgURL')}</Target><Data>gw-image:fw</Data></Item></Replace><Exec><CmdID>2</CmdID><Item><Target>${uri('')}</Target></Item></Exec>`;
+    await headend.fanOut('gw-1', { name: 'update', targets: {}, returnFormat: 0, command });
+    const { fields } = await site.deviceEvents.until('device.updated', { device: id });
+    assert.equal(fields.bytes, file.length);
   });
 });

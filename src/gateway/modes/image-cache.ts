@@ -1,19 +1,26 @@
-import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto';
-import type { Clock } from '../../base/clock.ts';
+import { createHash, type KeyObject } from 'node:crypto';
+import { type Clock, pause } from '../../base/clock.ts';
+import type { DiskRoom } from '../../base/disk-room.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { presentable } from '../../base/presentable.ts';
+import { backoff } from '../../base/retry.ts';
 import { DmStatus } from '../../dm/status.ts';
-import { downloadResult, FumoRefusal, FumoResult } from '../../mo/fumo.ts';
+import { downloadResult, FumoResult } from '../../mo/fumo.ts';
 import { ImageState } from '../../mo/gw-image-inventory.ts';
 import type { ImageKeeper, ImageOrder, ImageStatus } from '../../mo/image-branch.ts';
-import { type download, downloadUntilComplete } from '../northbound/download.ts';
+import type { download } from '../northbound/download.ts';
 import type { ImageFiles } from '../store/image-files.ts';
 import type { ImageRecord, Images } from '../store/images.ts';
+import { checkImage } from './image-check.ts';
+import { fetchImage } from './image-fetch.ts';
+import { ImageRoom, withoutBytes } from './image-room.ts';
 
 export interface ImageCacheParts {
   readonly images: Images;
   readonly files: ImageFiles;
+  readonly disk: DiskRoom;
   /** Maximum number of bytes of all images together. */
   readonly quota: number;
   /** Maximum number of images that have a record. */
@@ -30,35 +37,59 @@ export interface ImageCacheParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
-  /**
-   * Called when an operation has ended. `result` is a FUMO result code for the DM server that ordered the operation.
-   */
+  /** Called when an operation has ended, in the transaction that stores its end. */
   readonly ended: (
     operation: { name: string; server: string; correlator: string | undefined },
-    result: number,
+    end: OperationEnd,
   ) => void;
 }
 
-/** Maximum number of downloads at the same time. */
-const limits = { downloads: 2 } as const;
+/** What an operation on an image came to. */
+export interface OperationEnd {
+  /** Result code of FUMO. */
+  readonly result: number;
+  /** Why it failed. */
+  readonly reason?: string;
+}
+
+/** The same, with the image that was stored. */
+type ImageEnd = OperationEnd & { readonly size?: number; readonly hash?: string };
+
+/** How images stand: for people who ask the gateway. */
+export interface ImageSummary {
+  /** Bytes in use, and that may be in use. */
+  readonly used: number;
+  readonly quota: number;
+  /** Images that devices can get. */
+  readonly stored: number;
+  /** Images that are being downloaded. */
+  readonly coming: number;
+  /** Images whose last operation failed. */
+  readonly failed: number;
+}
+
+/** Maximum number of downloads at the same time, and of bytes of a reason. */
+const limits = { downloads: 2, reason: 200 } as const;
+/** Milliseconds between attempts to store the end of an operation, on a disk that takes no writes. */
+const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 
 /**
  * Images for devices, stored on the gateway (GwMO, Image Inventory). An image is downloaded once, or pushed by the DM
- * server. It is verified, and then served to any number of devices. When space is short, the downloaded image that was
- * used longest ago is evicted first. A pushed image cannot be downloaded again, so it is deleted only by order of the
- * DM server.
+ * server. It is verified, and then served to any number of devices. Until another version has been verified and stored,
+ * devices get the one before. `ImageRoom` says how much room images have.
  */
 export class ImageCache implements AsyncDisposable, ImageKeeper {
   readonly #parts: ImageCacheParts;
+  readonly #room: ImageRoom;
   readonly #stop = new AbortController();
-  /** Names of the images whose download waits. */
+  /** Names of the images whose download waits. Bounded by the number of images. */
   readonly #waiting: string[] = [];
   /** Downloads in progress, by image name. */
-  readonly #active = new Map<string, AbortController>();
-  #running: Promise<void>[] = [];
+  readonly #active = new Map<string, { readonly control: AbortController; readonly ended: Promise<void> }>();
 
   constructor(parts: ImageCacheParts) {
     this.#parts = parts;
+    this.#room = new ImageRoom(parts);
   }
 
   /** Maximum number of bytes of all images together. */
@@ -71,160 +102,181 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     return this.#parts.files.bytes;
   }
 
-  /** Continues downloads that were interrupted by the stop of the gateway. */
+  get summary(): ImageSummary {
+    const all = this.#parts.images.values();
+    return {
+      used: this.used,
+      quota: this.quota,
+      stored: all.filter(({ hash }) => hash !== undefined).length,
+      coming: all.filter(({ state }) => state === ImageState.Coming).length,
+      failed: all.filter(({ reason }) => reason !== undefined).length,
+    };
+  }
+
+  /**
+   * Compares records and files after a start, and continues downloads that were interrupted. What fails with one image does
+   * not stop the gateway.
+   */
   resume(): void {
-    for (const { name, state } of this.#parts.images.values())
-      if (state === ImageState.Coming) this.#enqueue(name);
+    const { images, files, order, signingKeys } = this.#parts;
+    for (const record of images.values())
+      this.#safely(record.name, () => {
+        const { name, size, hash, state } = record;
+        if (hash !== undefined && files.size(name, hash) !== size) this.#lost(record);
+        if (state !== ImageState.Coming) return;
+        // A power cut may have damaged what was received, and nothing would notice.
+        if (!order(name).hash && signingKeys.length === 0) files.part(name).drop();
+        this.#enqueue(name);
+      });
+    this.#safely('', () => {
+      const stored = images
+        .values()
+        .flatMap(({ name, hash }) => (hash === undefined ? [] : [[name, hash] as const]));
+      files.sweep(new Map(stored), this.#waiting.concat(...this.#active.keys()));
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
-    await Promise.all(this.#running);
+    await Promise.all([...this.#active.values()].map(({ ended }) => ended));
   }
 
   /** Status of an image; of an unknown one, state Idle. */
   status(name: string): ImageStatus {
     const { images, files, pathOf } = this.#parts;
-    const { state = ImageState.Idle, size = 0, result = 0 } = images.get(name) ?? {};
-    const received = state === ImageState.Ready ? size : files.received(name);
-    return { state, size, received, result, path: pathOf(name) };
+    const record = images.get(name);
+    const { state = ImageState.Idle, size = 0, total = 0, hash, result = 0, reason = '' } = record ?? {};
+    const isComing = state === ImageState.Coming;
+    const received = isComing ? files.part(name).bytes : hash === undefined ? 0 : size;
+    return { state, size: isComing ? total : size, received, result, reason, path: pathOf(name) };
   }
 
-  /** Size in bytes, SHA-256 and bytes of an image that is ready; undefined otherwise. */
+  /** Size in bytes, SHA-256 and bytes of an image that is stored; undefined otherwise. */
   ready(
     name: string,
   ): { size: number; hash: string; read(from: number, length: number): Uint8Array } | undefined {
     const { images, files, clock } = this.#parts;
-    const record = images.get(name);
-    if (record?.state !== ImageState.Ready || record.size === undefined || record.hash === undefined)
-      return undefined;
+    const { size, hash } = images.get(name) ?? {};
+    if (size === undefined || hash === undefined) return undefined;
     // The time of use is updated only when a device reads the first block. That is exact enough for the eviction order.
     const read = (from: number, length: number) => {
-      if (from === 0) images.put({ ...record, ...images.get(name), used: clock.wall() });
-      return files.read(name, from, length);
+      if (from === 0) images.touch(name, clock.wall());
+      return files.read(name, hash, from, length);
     };
-    return { size: record.size, hash: record.hash, read };
+    return { size, hash, read };
   }
 
-  /** Path of the file of an image that is ready; undefined otherwise. */
+  /** Path of the file of an image that is stored; undefined otherwise. */
   file(name: string): string | undefined {
-    return this.ready(name) && this.#parts.files.path(name);
+    const { images, files } = this.#parts;
+    const { hash } = images.get(name) ?? {};
+    return hash === undefined ? undefined : files.path(name, hash);
   }
 
-  /**
-   * Makes sure that an image of this size fits: evicts downloaded images as needed.
-   * @throws {PosternError} `full` when there are too many images or too little can be evicted, `tooLarge` when the
-   * image is larger than the quota
-   */
-  makeRoom(name: string, bytes: number): void {
-    const { images, files, quota, count, events } = this.#parts;
-    if (!images.get(name) && images.values().length >= count)
-      throw new PosternError('full', `the limit of ${count} images is reached; delete one`);
-    if (bytes > quota) throw new PosternError('tooLarge', `all images together may take ${quota} bytes`);
-    const own = files.received(name);
-    let excess = files.bytes - own + bytes - quota;
-    const evictable = images
-      .values()
-      .filter((image) => image.name !== name && image.state === ImageState.Ready && !image.inline)
-      .toSorted((a, b) => a.used - b.used);
-    for (const image of evictable) {
-      if (excess <= 0) break;
-      excess -= image.size ?? 0;
-      files.drop(image.name);
-      images.put({ ...image, state: ImageState.Evicted });
-      events.emit('image.evicted', { image: image.name, bytes: image.size });
-    }
-    if (excess > 0) throw new PosternError('full', `no room for ${bytes} bytes of images`);
+  reserve(name: string, bytes: number, others: readonly string[]): void {
+    this.#room.admit(name, others);
+    this.#room.reserve(pushed(name), name, bytes, 0);
   }
 
-  /** Stores and verifies an image that the DM server pushed. The result is in the image's status. */
+  release(name: string): void {
+    this.#room.release(pushed(name));
+  }
+
   take(order: ImageOrder, data: Uint8Array): void {
-    const { files, events, images } = this.#parts;
+    const { files, images, signingKeys, events } = this.#parts;
     const { name } = order;
+    const before = this.#record(name);
     this.#abort(name);
     const hash = createHash('sha256').update(data).digest('hex');
-    this.#put(name, { inline: true, state: ImageState.Coming, size: data.length });
-    try {
-      files.append(name, data, 0);
-      this.#check(order, hash);
-      files.accept(name);
-      this.#put(name, {
-        inline: true,
-        state: ImageState.Ready,
-        size: data.length,
-        hash,
-        result: FumoResult.Ok,
-      });
-      events.emit('image.ready', { image: name, bytes: data.length });
-    } catch (thrown) {
-      files.dropPart(name);
-      const result = downloadResult(thrown);
-      images.put({ ...this.#record(name), state: ImageState.Failed, result });
-      events.emit('image.failed', { image: name, result, reason: asPosternError(thrown).message });
-    }
+    this.#safely(name, () => {
+      try {
+        checkImage(order, hash, signingKeys);
+        files.put(name, hash, data);
+        const { used } = before;
+        const fields = { size: data.length, hash, inline: true, result: FumoResult.Ok };
+        images.put({ name, used, state: ImageState.Ready, ...fields });
+        this.#dropOld(before);
+        events.emit('image.ready', { image: name, bytes: data.length });
+      } catch (thrown) {
+        if (hash !== before.hash) files.dropNew(name, hash);
+        images.put(failed(before, this.#failure(name, thrown)));
+      }
+    });
+    this.release(name);
   }
 
-  /**
-   * Orders a download. Returns 202, and the result is reported later by `ended`; or 200 when the image is there already
-   * with the right hash.
-   * @throws {PosternError} `malformed` without a URL, `conflict` while the image is being downloaded, `full`
-   */
-  download(order: ImageOrder, server: string, correlator: string | undefined): number {
+  admit({ name, url, hash }: ImageOrder, isReplaced: boolean, others: readonly string[]): number {
     const { images, files } = this.#parts;
-    const { name, url } = order;
     if (url === undefined) throw new PosternError('malformed', `image ${name} has no PkgURL`);
     const known = images.get(name);
-    if (known?.state === ImageState.Coming)
+    if (known?.state === ImageState.Coming && !isReplaced)
       throw new PosternError('conflict', `image ${name} is being downloaded`);
-    if (known?.state === ImageState.Ready && files.has(name) && known.hash === order.hash) return DmStatus.Ok;
-    this.makeRoom(name, 0);
-    this.#put(name, {
-      inline: false,
-      state: ImageState.Coming,
-      server,
-      ...(correlator !== undefined && { correlator }),
-      ...(known?.validator !== undefined && { validator: known.validator }),
-    });
-    this.#enqueue(name);
+    const isThere = known?.hash !== undefined && files.size(name, known.hash) === known.size;
+    if (isThere && known.hash === hash && known.state === ImageState.Ready && !isReplaced) return DmStatus.Ok;
+    this.#room.admit(name, others);
     return DmStatus.AcceptedForProcessing;
   }
 
-  /** Deletes the bytes of an image and stops its download. The record stays, in state Idle. */
-  remove(name: string): void {
-    const { images, files } = this.#parts;
-    this.#abort(name);
-    files.dropPart(name);
-    files.drop(name);
-    const known = images.get(name);
-    if (known) images.put({ name, inline: false, used: known.used, state: ImageState.Idle });
+  begin({ name }: ImageOrder, server: string, correlator: string | undefined): void {
+    const { images } = this.#parts;
+    const { result: _, reason: __, correlator: ___, ...record } = this.#record(name);
+    const order = { state: ImageState.Coming, server, ...(correlator !== undefined && { correlator }) };
+    images.put({ ...record, ...order });
+    images.afterCommit(() => {
+      this.#abort(name);
+      this.#enqueue(name);
+    });
   }
 
-  /** Deletes the bytes and the record of an image. */
+  remove(name: string): void {
+    const { images } = this.#parts;
+    const known = images.get(name);
+    if (!known) return;
+    images.put({ name, inline: false, used: known.used, state: ImageState.Idle });
+    images.afterCommit(() => this.#discard(known));
+  }
+
   forget(name: string): void {
-    this.remove(name);
-    this.#parts.images.delete(name);
+    const { images } = this.#parts;
+    const known = images.get(name);
+    images.delete(name);
+    if (known) images.afterCommit(() => this.#discard(known));
+  }
+
+  /** Stops the download of an image and deletes its bytes, which no record leads to any more. */
+  #discard({ name, hash }: ImageRecord): void {
+    const { files } = this.#parts;
+    this.#abort(name);
+    this.#safely(name, () => {
+      files.part(name).drop();
+      if (hash !== undefined) files.drop(name, hash);
+    });
   }
 
   /** The record of an image; a fresh one for an unknown image. */
   #record(name: string): ImageRecord {
-    return (
-      this.#parts.images.get(name) ?? {
-        name,
-        state: ImageState.Idle,
-        inline: false,
-        used: this.#parts.clock.wall(),
-      }
-    );
+    const { images, clock } = this.#parts;
+    return images.get(name) ?? { name, state: ImageState.Idle, inline: false, used: clock.wall() };
   }
 
-  /** Replaces the record of an image. The time of use stays. */
-  #put(name: string, fields: Omit<ImageRecord, 'name' | 'used'>): void {
-    this.#parts.images.put({ name, used: this.#record(name).used, ...fields });
+  /** A stored image is not there, or not whole. */
+  #lost(record: ImageRecord): void {
+    const { images, files, events } = this.#parts;
+    const reason = 'the stored image is missing or cut off';
+    images.put({ ...withoutBytes(record, ImageState.Failed), result: FumoResult.Corrupt, reason });
+    files.drop(record.name, record.hash ?? '');
+    events.emit('image.failed', { image: record.name, result: FumoResult.Corrupt, reason });
+  }
+
+  /** Deletes the version of before, unless the new one is the same. */
+  #dropOld({ name, hash }: ImageRecord): void {
+    const { images, files } = this.#parts;
+    if (hash !== undefined && hash !== images.get(name)?.hash) files.drop(name, hash);
   }
 
   /** Stops the download of an image, waiting or in progress. */
   #abort(name: string): void {
-    this.#active.get(name)?.abort(new PosternError('conflict', 'the download was cancelled'));
+    this.#active.get(name)?.control.abort(new PosternError('conflict', 'the download was cancelled'));
     const at = this.#waiting.indexOf(name);
     if (at >= 0) this.#waiting.splice(at, 1);
   }
@@ -234,140 +286,102 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     this.#next();
   }
 
-  /** Starts waiting downloads up to the limit. */
+  /** Starts waiting downloads up to the limit. A download of the same image that was cancelled has to end first. */
   #next(): void {
     while (this.#active.size < limits.downloads && !this.#stop.signal.aborted) {
-      const name = this.#waiting.shift();
+      const at = this.#waiting.findIndex((each) => !this.#active.has(each));
+      const [name] = at < 0 ? [] : this.#waiting.splice(at, 1);
       if (name === undefined) return;
       const control = new AbortController();
-      this.#active.set(name, control);
-      const run = this.#fetch(name, AbortSignal.any([control.signal, this.#stop.signal])).finally(() => {
+      const ended = this.#fetch(name, AbortSignal.any([control.signal, this.#stop.signal])).finally(() => {
         this.#active.delete(name);
-        this.#running = this.#running.filter((each) => each !== run);
         this.#next();
       });
-      this.#running.push(run);
+      this.#active.set(name, { control, ended });
     }
   }
 
-  /** Downloads and verifies an image, and reports the result. */
+  /** Downloads and verifies an image, and reports the result. Never rejects. */
   async #fetch(name: string, signal: AbortSignal): Promise<void> {
-    const { files, events, order } = this.#parts;
+    const { files, events } = this.#parts;
     const operation = this.#record(name);
     try {
-      await this.#downloadUntilComplete(name, order(name), signal);
-      const hash = await files.hashPart(name);
-      this.#check(order(name), hash);
-      signal.throwIfAborted();
-      files.accept(name);
-      const { size, validator } = this.#record(name);
-      this.#end(operation, {
-        inline: false,
-        state: ImageState.Ready,
-        hash,
-        result: FumoResult.Ok,
-        ...(size !== undefined && { size }),
-        ...(validator !== undefined && { validator }),
+      const fetched = fetchImage({ ...this.#parts, room: this.#room }, name, signal);
+      const end: ImageEnd = await fetched.catch((thrown) => {
+        signal.throwIfAborted();
+        return this.#failure(name, thrown);
       });
-      events.emit('image.ready', { image: name, bytes: size });
+      await this.#settle(operation, end, signal);
+      if (end.hash === undefined) return;
+      this.#dropOld(operation);
+      events.emit('image.ready', { image: name, bytes: end.size });
     } catch (thrown) {
       // The gateway stops: the download continues after the next start. Or the download was cancelled: nobody expects a
       // report.
-      if (signal.aborted) return;
-      const result = downloadResult(thrown);
-      files.dropPart(name);
-      this.#end(operation, { inline: false, state: ImageState.Failed, result });
-      events.emit('image.failed', { image: name, result, reason: asPosternError(thrown).message });
+      if (!signal.aborted) this.#stuck(name, thrown);
+    } finally {
+      this.#room.release(name);
+      // A part stays if the download goes on later.
+      if (this.#record(name).state !== ImageState.Coming) this.#safely(name, () => files.part(name).drop());
     }
   }
 
-  /** Stores and reports the end of an operation in one transaction. */
-  #end(
-    { name, server = '', correlator }: ImageRecord,
-    fields: Omit<ImageRecord, 'name' | 'used'> & { readonly result: number },
-  ): void {
-    const { images, ended } = this.#parts;
-    images.inTransaction(() => {
-      this.#put(name, fields);
-      ended({ name, server, correlator }, fields.result);
-    });
-  }
-
-  async #downloadUntilComplete(name: string, { url = '' }: ImageOrder, signal: AbortSignal): Promise<void> {
-    const { files, clock, entropy, events } = this.#parts;
-    await downloadUntilComplete(
-      {
-        received: () => files.received(name),
-        attempt: () => this.#attempt(name, url, signal),
-        brokeOff: (received, reason) => events.emit('image.broke-off', { image: name, received, reason }),
-        clock,
-        entropy,
-      },
-      signal,
-    );
-  }
-
-  /** Downloads the rest of an image. */
-  async #attempt(name: string, url: string, signal: AbortSignal): Promise<void> {
-    const { files, download, ca, events } = this.#parts;
-    const { validator: known } = this.#record(name);
-    const { from, total, validator, body } = await download({
-      url,
-      from: files.received(name),
-      validator: known,
-      ca,
-      signal,
-    });
-    if (total !== undefined) this.makeRoom(name, total);
-    const { size: _, validator: __, ...record } = this.#record(name);
-    this.#parts.images.put({
-      ...record,
-      ...(total !== undefined && { size: total }),
-      ...(validator !== undefined && { validator }),
-    });
-    events.emit('image.coming', { image: name, from, total });
-    let at = from;
-    for await (const chunk of body) {
-      if (total === undefined) this.makeRoom(name, at + chunk.length);
-      files.append(name, chunk, at);
-      at += chunk.length;
-      signal.throwIfAborted();
+  /** Stores and reports the end of an operation in one transaction. Repeats that until the disk takes it. */
+  async #settle(
+    { name, server, correlator }: ImageRecord,
+    end: ImageEnd,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { images, ended, clock, entropy } = this.#parts;
+    let isTold = false;
+    for (const delay of backoff(retry, entropy)) {
+      try {
+        images.inTransaction(() => {
+          const before = this.#record(name);
+          if (end.hash === undefined) images.put(failed(before, end));
+          else images.put({ name, used: before.used, inline: false, state: ImageState.Ready, ...end });
+          // Nobody ordered an image that was pushed.
+          if (server !== undefined) ended({ name, server, correlator }, end);
+        });
+        return await images.settled();
+      } catch (thrown) {
+        signal.throwIfAborted();
+        if (!isTold) this.#stuck(name, thrown);
+        isTold = true;
+        await pause(clock, delay, signal);
+      }
     }
-    if (total !== undefined && at !== total)
-      throw new PosternError('unavailable', `${at} of ${total} bytes were received`);
-    if (at === 0) files.append(name, new Uint8Array(), 0);
-    this.#parts.images.put({ ...this.#record(name), size: at });
   }
 
-  /**
-   * Verifies hash and signature of an image.
-   * @throws {FumoRefusal} 402 for another hash, 404 without a valid signature
-   */
-  #check({ hash: wanted, signature }: ImageOrder, hash: string): void {
-    const { signingKeys } = this.#parts;
-    if (wanted !== undefined && wanted !== '' && wanted !== hash)
-      throw new FumoRefusal(FumoResult.Corrupt, `the SHA-256 is ${hash}`);
-    if (signingKeys.length === 0) return;
-    const octets = Buffer.from(signature ?? '', 'base64');
-    const digest = Buffer.from(hash, 'hex');
-    // Ed25519 has a fixed digest algorithm. The other key types need its name.
-    const isSigned = signingKeys.some((key) =>
-      verify(key.asymmetricKeyType === 'ed25519' ? null : 'sha256', digest, key, octets),
-    );
-    if (!isSigned)
-      throw new FumoRefusal(FumoResult.NotValidated, 'the image has no signature by a trusted key');
+  /** The end of an operation that failed. Deletes what was received. */
+  #failure(name: string, thrown: unknown): OperationEnd {
+    const { files, events } = this.#parts;
+    const result = downloadResult(thrown);
+    const reason = presentable(asPosternError(thrown).message, limits.reason);
+    this.#safely(name, () => files.part(name).drop());
+    events.emit('image.failed', { image: name, result, reason });
+    return { result, reason };
+  }
+
+  /** Runs work that may fail, for one image, without a caller that could be told. */
+  #safely(name: string, work: () => void): void {
+    try {
+      work();
+    } catch (thrown) {
+      this.#stuck(name, thrown);
+    }
+  }
+
+  #stuck(name: string, thrown: unknown): void {
+    this.#parts.events.emit('image.stuck', { image: name, reason: asPosternError(thrown).message });
   }
 }
 
-/**
- * Reads a public key from PEM.
- * @param file name of the file, for the error message
- * @throws {PosternError} `configuration` when it is not a public key
- */
-export function readSigningKey(pem: string, file: string): KeyObject {
-  try {
-    return createPublicKey(pem);
-  } catch (cause) {
-    throw new PosternError('configuration', `images.signing-keys: ${file} holds no public key`, { cause });
-  }
+/** Owner of the room for a pushed image that is not stored yet. */
+const pushed = (name: string): string => `pushed ${name}`;
+
+/** The record after an operation that failed. A version that was stored before is served as before. */
+function failed({ name, used, inline, size, hash }: ImageRecord, end: OperationEnd): ImageRecord {
+  if (hash === undefined) return { name, used, inline: false, state: ImageState.Failed, ...end };
+  return { name, used, inline, hash, state: ImageState.Ready, ...(size !== undefined && { size }), ...end };
 }

@@ -2,11 +2,10 @@ import { once } from 'node:events';
 import { type IncomingMessage, request as requestPlain } from 'node:http';
 import { request as requestSecure } from 'node:https';
 import type { Socket } from 'node:net';
-import { type Clock, pause } from '../../base/clock.ts';
-import type { Entropy } from '../../base/entropy.ts';
-import { asPosternError, PosternError } from '../../base/errors.ts';
-import { backoff } from '../../base/retry.ts';
-import { FumoRefusal } from '../../mo/fumo.ts';
+import type { Clock } from '../../base/clock.ts';
+import { PosternError } from '../../base/errors.ts';
+import { publicUrl } from '../../base/public-url.ts';
+import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 
 export interface DownloadRequest {
   readonly url: string;
@@ -14,122 +13,117 @@ export interface DownloadRequest {
   readonly from: number;
   /** Validator (ETag or Last-Modified) of the version that these bytes belong to. */
   readonly validator?: string | undefined;
+  /** Size of that version in bytes, if it is known. */
+  readonly total?: number | undefined;
   /** PEM of the certificate authorities to trust; the machine's own when absent. */
   readonly ca?: string | undefined;
+  readonly clock: Clock;
   readonly signal: AbortSignal;
   /** Called with the connection of each request. */
   readonly connected?: ((socket: Socket) => void) | undefined;
 }
 
 export interface Download {
-  /** Position of the first byte of the body. 0 when the server sends the whole file. */
+  /** Position of the first byte of the body: 0 for the whole file, and at most the requested position for the rest. */
   readonly from: number;
   /** Size of the whole file in bytes; undefined when the server does not say. */
   readonly total: number | undefined;
-  /** Strong ETag, else Last-Modified date, of the version sent; undefined when the server names neither. */
+  /** Strong validator of the version sent: ETag, else Last-Modified. Undefined when the server names neither. */
   readonly validator: string | undefined;
-  /** Rejects with `unavailable` when the connection breaks. */
+  /** Why the bytes of the earlier attempt cannot be used. Undefined when they can, or when there are none. */
+  readonly anew?: string | undefined;
+  /** Rejects with `unavailable` when the connection breaks, and with `timeout` when the server is silent. */
   readonly body: AsyncIterable<Uint8Array>;
-}
-
-/** A download that can be resumed. */
-export interface ResumedDownload {
-  /** Number of bytes stored so far. */
-  readonly received: () => number;
-  /** Requests the rest and stores it. */
-  readonly attempt: () => Promise<void>;
-  /** Called when an attempt failed and another one follows. */
-  readonly brokeOff: (received: number, reason: string) => void;
-  readonly clock: Clock;
-  readonly entropy: Entropy;
-}
-
-/** Number of attempts in a row without a new byte after which a download fails. */
-const attempts = 8;
-/** Milliseconds between attempts. */
-const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
-
-/**
- * Repeats attempts until the download is complete. Gives up after `attempts` attempts in a row without a new byte, and
- * at once on any error other than `unavailable` and `timeout`.
- * @throws the error of the last attempt, or the reason of the signal
- */
-export async function downloadUntilComplete(
-  { received, attempt, brokeOff, clock, entropy }: ResumedDownload,
-  signal: AbortSignal,
-): Promise<void> {
-  let delays = backoff(retry, entropy);
-  for (let failures = 0; ; ) {
-    const before = received();
-    try {
-      return await attempt();
-    } catch (thrown) {
-      signal.throwIfAborted();
-      const error = asPosternError(thrown);
-      const now = received();
-      if (now > before) {
-        failures = 0;
-        delays = backoff(retry, entropy);
-      }
-      const isFinal = thrown instanceof FumoRefusal || !['unavailable', 'timeout'].includes(error.code);
-      if (isFinal || ++failures >= attempts) throw thrown;
-      brokeOff(now, error.message);
-      await pause(clock, delays.next().value, signal);
-    }
-  }
 }
 
 /** Maximum number of redirects. */
 const redirects = 5;
-/** Milliseconds that a download server may send nothing. */
-const silence = 30_000;
+/** A server must send `bytes` bytes in `time` milliseconds of waiting for it. */
+const pace = { time: 30_000, bytes: 512 } as const;
 
 /**
- * Requests a file, or the rest of it, over HTTP or HTTPS (RFC 9110 section 14). The rest is requested by Range with
- * If-Range, so a server sends the whole file when it has changed meanwhile.
+ * Requests a file, or the rest of it, over HTTP or HTTPS. The rest is requested by Range with If-Range (RFC 9110 sections
+ * 13.1.5 and 14.2). A part is used only if it surely belongs to the bytes that are there: the same strong validator and
+ * the same size (section 15.3.7.3), and one range without a gap (section 14.4). Otherwise the file is requested anew.
  * @throws {PosternError} `malformed` for a URL that is not HTTP or HTTPS, `notFound` for 404 and 410, `forbidden` for
  * 401, 403 and a redirect from HTTPS to HTTP, `timeout` when the server is silent, `unavailable` otherwise
+ * @throws {FumoRefusal} 500 for a content coding that was not asked for
  */
 export async function download(wanted: DownloadRequest): Promise<Download> {
   const { from, validator } = wanted;
-  const resumes = from > 0 && validator !== undefined;
-  const response = await ask(wanted, resumes ? { range: `bytes=${from}-`, 'if-range': validator } : {});
-  const { statusCode = 0, headers } = response;
-  const found = strongTag(headers.etag) ?? headers['last-modified'];
-  const length = headers['content-length'] === undefined ? undefined : Number(headers['content-length']);
-  if (statusCode === 206 && resumes) {
-    const [, start, total] = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers['content-range'] ?? '') ?? [];
-    if (Number(start) !== from) {
-      response.destroy();
-      throw new PosternError('unavailable', 'the download server sent a range that was not requested');
-    }
-    return { from, total: total === '*' ? undefined : Number(total), validator, body: bodyOf(response) };
-  }
-  if (statusCode === 200) return { from: 0, total: length, validator: found, body: bodyOf(response) };
+  if (from === 0 || validator === undefined) return await fromStart(wanted);
+  const response = await ask(wanted, { range: `bytes=${from}-`, 'if-range': validator });
+  if (response.statusCode === 200)
+    return { ...whole(response, wanted), anew: 'the download server sent the whole file' };
+  if (response.statusCode !== 206 && response.statusCode !== 416) throw refused(response);
+  const rest = response.statusCode === 206 ? restOf(response, wanted) : 'the file ends before that position';
+  if (typeof rest !== 'string') return rest;
   response.destroy();
-  // The file ends at or before `from`: either it is complete already, or it became shorter. A request from the start
-  // decides.
-  if (statusCode === 416) return await download({ ...wanted, from: 0 });
+  return { ...(await fromStart(wanted)), anew: rest };
+}
+
+async function fromStart(wanted: DownloadRequest): Promise<Download> {
+  const response = await ask(wanted, {});
+  if (response.statusCode === 200) return whole(response, wanted);
+  throw refused(response);
+}
+
+function whole(response: IncomingMessage, { clock }: DownloadRequest): Download {
+  const length = response.headers['content-length'];
+  return {
+    from: 0,
+    total: length === undefined ? undefined : Number(length),
+    validator: strongTag(response) ?? strongDate(response),
+    body: bodyOf(response, Number.POSITIVE_INFINITY, clock),
+  };
+}
+
+/** Reads a 206 response. Returns why it cannot continue the bytes that are there. */
+function restOf(response: IncomingMessage, wanted: DownloadRequest): Download | string {
+  const { from, validator, clock } = wanted;
+  const { headers } = response;
+  const found = validator?.startsWith('"') ? strongTag(response) : headers['last-modified'];
+  if (found !== validator) return 'the download server has another version';
+  const range = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(headers['content-range'] ?? '');
+  if (!range) return 'the download server sent no single range';
+  const [first, last] = [Number(range[1]), Number(range[2])];
+  const total = range[3] === '*' ? wanted.total : Number(range[3]);
+  const length = last - first + 1;
+  if (wanted.total !== undefined && total !== wanted.total)
+    return 'the file has another size at the download server';
+  const isSound = last >= first && (total === undefined || last < total);
+  const isWhole = headers['content-length'] === undefined || Number(headers['content-length']) === length;
+  if (!isSound || !isWhole || first > from || last < from)
+    return 'the download server sent a range that was not requested';
+  return { from: first, total, validator, body: bodyOf(response, length, clock) };
+}
+
+/** The error for a response that is neither the file nor a part of it. Ends the response. */
+function refused(response: IncomingMessage): PosternError {
+  response.destroy();
+  const { statusCode = 0 } = response;
   const why = `the download server answered ${statusCode}`;
-  if (statusCode === 404 || statusCode === 410) throw new PosternError('notFound', why);
-  if (statusCode === 401 || statusCode === 403) throw new PosternError('forbidden', why);
-  throw new PosternError('unavailable', why);
+  if (statusCode === 404 || statusCode === 410) return new PosternError('notFound', why);
+  if (statusCode === 401 || statusCode === 403) return new PosternError('forbidden', why);
+  return new PosternError('unavailable', why);
 }
 
 /** Sends the request and follows redirects. */
-async function ask(
-  { url, ca, signal, connected }: DownloadRequest,
-  headers: Record<string, string>,
-): Promise<IncomingMessage> {
-  let at = url;
+async function ask(wanted: DownloadRequest, headers: Record<string, string>): Promise<IncomingMessage> {
+  let at = wanted.url;
   for (let hop = 0; hop <= redirects; hop++) {
     if (!URL.canParse(at) || !/^https?:$/.test(new URL(at).protocol))
-      throw new PosternError('malformed', `not an HTTP or HTTPS URL: ${at.slice(0, 200)}`);
-    const response = await askOnce(at, { ca, signal, connected }, headers);
-    const { location } = response.headers;
-    if (![301, 302, 303, 307, 308].includes(response.statusCode ?? 0) || location === undefined)
-      return response;
+      throw new PosternError('malformed', `not an HTTP or HTTPS URL: ${publicUrl(at).slice(0, 200)}`);
+    const response = await askOnce(at, wanted, headers);
+    const { location, 'content-encoding': coding = 'identity' } = response.headers;
+    if (![301, 302, 303, 307, 308].includes(response.statusCode ?? 0) || location === undefined) {
+      if (coding === 'identity') return response;
+      response.destroy();
+      throw new FumoRefusal(FumoResult.ServerError, 'the download server sent the file in a content coding');
+    }
     response.destroy();
+    if (!URL.canParse(location, at))
+      throw new PosternError('unavailable', 'the download server redirects to no URL');
     const next = new URL(location, at);
     if (at.startsWith('https:') && next.protocol !== 'https:')
       throw new PosternError('forbidden', 'the download server redirects from HTTPS to HTTP');
@@ -140,32 +134,61 @@ async function ask(
 
 async function askOnce(
   url: string,
-  { ca, signal, connected }: Pick<DownloadRequest, 'ca' | 'signal' | 'connected'>,
+  { ca, clock, signal, connected }: DownloadRequest,
   headers: Record<string, string>,
 ): Promise<IncomingMessage> {
-  const options = { headers: { ...headers, 'accept-encoding': 'identity' }, signal, timeout: silence };
+  const options = { headers: { ...headers, 'accept-encoding': 'identity' }, signal };
   const request = url.startsWith('https:')
     ? requestSecure(url, { ...options, ...(ca !== undefined && { ca }) })
     : requestPlain(url, options);
-  request.on('timeout', () => request.destroy(new PosternError('timeout', 'the download server is silent')));
+  // A connection can also fail when the response has been read or dropped.
+  request.on('error', () => {});
   if (connected) request.on('socket', connected);
+  const timer = clock.after(pace.time, () => request.destroy(silent()));
   request.end();
   try {
     const [response] = (await once(request, 'response')) as [IncomingMessage];
     return response;
   } catch (cause) {
     throw brokenOff(cause, signal);
+  } finally {
+    timer.cancel();
   }
 }
 
-async function* bodyOf(response: IncomingMessage): AsyncGenerator<Uint8Array> {
+/**
+ * The bytes of a response, at most `length`. Only the time that passes while bytes are waited for counts against the
+ * server, since the reader may be slow as well.
+ */
+async function* bodyOf(response: IncomingMessage, length: number, clock: Clock): AsyncGenerator<Uint8Array> {
+  const chunks = response[Symbol.asyncIterator]();
+  let left = length;
+  let waited = 0;
+  let bytes = 0;
   try {
-    for await (const chunk of response) yield chunk as Buffer;
+    for (;;) {
+      const begun = clock.now();
+      const timer = clock.after(pace.time - waited, () => response.destroy(silent()));
+      const { value, done } = await chunks.next().finally(() => timer.cancel());
+      if (done) break;
+      const chunk = value as Buffer;
+      waited += clock.now() - begun;
+      bytes += chunk.length;
+      if (bytes >= pace.bytes) [waited, bytes] = [0, 0];
+      if (chunk.length > left)
+        throw new PosternError('unavailable', 'the download server sent more than it announced');
+      left -= chunk.length;
+      yield chunk;
+    }
   } catch (cause) {
     throw brokenOff(cause, undefined);
+  } finally {
+    response.destroy();
   }
   if (!response.complete) throw new PosternError('unavailable', 'the connection broke');
 }
+
+const silent = () => new PosternError('timeout', 'the download server is silent or too slow');
 
 function brokenOff(cause: unknown, signal: AbortSignal | undefined): PosternError {
   if (cause instanceof PosternError) return cause;
@@ -174,9 +197,15 @@ function brokenOff(cause: unknown, signal: AbortSignal | undefined): PosternErro
   return new PosternError('unavailable', `the download broke off: ${why}`, { cause });
 }
 
-/**
- * Returns a strong ETag. A weak one does not guarantee identical bytes, so it cannot be used with If-Range (section
- * 13.1.5).
- */
-const strongTag = (etag: string | undefined): string | undefined =>
+/** A strong ETag. A weak one does not guarantee identical bytes (RFC 9110 section 8.8.3.2). */
+const strongTag = ({ headers: { etag } }: IncomingMessage): string | undefined =>
   etag?.startsWith('"') ? etag : undefined;
+
+/**
+ * Last-Modified, if it is strong: the server's Date is at least a second later, so the file cannot have changed twice in
+ * the second of this date (RFC 9110 section 8.8.2.2).
+ */
+function strongDate({ headers }: IncomingMessage): string | undefined {
+  const modified = headers['last-modified'];
+  return Date.parse(headers.date ?? '') - Date.parse(modified ?? '') >= 1000 ? modified : undefined;
+}

@@ -109,6 +109,14 @@ export class CoapNetwork implements AsyncDisposable {
     return [...this.#bindings.values()];
   }
 
+  /**
+   * Whether no address is bound because this machine has none to serve: a cable is pulled out, or nothing answers DHCP. False
+   * when addresses are there and cannot be bound.
+   */
+  get isOffline(): boolean {
+    return this.#bindings.size === 0 && this.#failures.size === 0 && this.#lastFailure === undefined;
+  }
+
   get endpoints(): CoapEndpoint[] {
     return [...this.#bindings.values()].map(({ endpoint }) => endpoint);
   }

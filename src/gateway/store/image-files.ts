@@ -2,6 +2,8 @@ import { createHash } from 'node:crypto';
 import {
   closeSync,
   createReadStream,
+  existsSync,
+  fsyncSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -15,11 +17,14 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { BoundedMap } from '../../base/bounded-map.ts';
-import { syncFile, syncFolder } from '../../base/durable.ts';
+import { isDiskFull } from '../../base/disk-room.ts';
+import { syncFolder, syncLargeFile } from '../../base/durable.ts';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
+import { PartFile } from './part-file.ts';
 
-const partSuffix = '.part';
+/** Names of files that this module makes, or made before: of a whole image, or of a part. */
+const ownName = /^[0-9a-f]{16}(-[0-9a-f]{16}|(\.[0-9a-f]{16})?\.part)?$/;
 
 /**
  * Read cache: size of a piece in bytes, and number of pieces kept in memory. The cache helps because devices that load
@@ -28,13 +33,15 @@ const partSuffix = '.part';
 const piece = { bytes: 64 * 1024, kept: 32 } as const;
 
 /**
- * The bytes of images, one file per image. A file has the suffix `.part` while it is received. It gets its final name
- * when it was verified. Files are opened once and read at any position through the read cache, so the memory in use
- * stays at 2 MiB for any number of devices.
+ * The bytes of images. A file is a `PartFile` while it is received. After its verification it gets a name that holds its
+ * digest. So a new version stands beside the old one until the record of the image changes from one to the other. Files are
+ * opened once and read at any position through the read cache, so the memory in use stays at 2 MiB for any number of
+ * devices.
  */
 export class ImageFiles implements Disposable {
-  readonly #directory: string;
+  readonly directory: string;
   readonly #isTemporary: boolean;
+  /** Open files, by hash and name. */
   readonly #open = new Map<string, number>();
   readonly #pieces = new BoundedMap<string, Buffer>(piece.kept);
 
@@ -45,8 +52,8 @@ export class ImageFiles implements Disposable {
   constructor(directory: string | undefined) {
     this.#isTemporary = directory === undefined;
     try {
-      this.#directory = directory ?? mkdtempSync(join(tmpdir(), 'postern-images-'));
-      mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
+      this.directory = directory ?? mkdtempSync(join(tmpdir(), 'postern-images-'));
+      mkdirSync(this.directory, { recursive: true, mode: 0o700 });
     } catch (cause) {
       throw new PosternError('configuration', `images.directory: ${directory} cannot be used`, { cause });
     }
@@ -55,116 +62,148 @@ export class ImageFiles implements Disposable {
   [Symbol.dispose](): void {
     for (const file of this.#open.values()) closeSync(file);
     this.#open.clear();
-    if (this.#isTemporary) rmSync(this.#directory, { recursive: true, force: true });
+    if (this.#isTemporary) rmSync(this.directory, { recursive: true, force: true });
   }
 
-  /** Bytes of the image received so far (size of the `.part` file). */
-  received(name: string): number {
-    return sizeOf(this.path(name) + partSuffix) ?? 0;
-  }
-
-  /** Whether the verified image is there. */
-  has(name: string): boolean {
-    return sizeOf(this.path(name)) !== undefined;
-  }
-
-  /** Bytes of all files, `.part` files included. */
+  /** Bytes of all files, incomplete ones included. */
   get bytes(): number {
-    return readdirSync(this.#directory).reduce(
-      (sum, file) => sum + (sizeOf(join(this.#directory, file)) ?? 0),
+    return readdirSync(this.directory).reduce(
+      (sum, file) => sum + (sizeOf(join(this.directory, file)) ?? 0),
       0,
     );
   }
 
-  /**
-   * Appends a chunk to the `.part` file.
-   * @param from position of the chunk in the image; 0 starts the file again
-   * @throws {PosternError} `full` when the disk is full, `internal` when the file cannot be written otherwise
-   */
-  append(name: string, chunk: Uint8Array, from: number): void {
-    try {
-      const file = openSync(this.path(name) + partSuffix, from === 0 ? 'w' : 'a', 0o600);
-      try {
-        for (let at = 0; at < chunk.length; ) at += writeSync(file, chunk, at);
-      } finally {
-        closeSync(file);
-      }
-    } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException;
-      if (code === 'ENOSPC' || code === 'EDQUOT')
-        throw new PosternError('full', 'the disk has no room for the image', { cause });
-      throw new PosternError('internal', `image ${name} cannot be written: ${code}`, { cause });
-    }
+  /** The file of an image while it is received. */
+  part(name: string): PartFile {
+    return new PartFile(this.#base(name));
   }
 
-  /** SHA-256 of the `.part` file in hexadecimal. It is read back from the disk, so write errors are found too. */
-  async hashPart(name: string): Promise<string> {
+  /** Size of a stored image in bytes; undefined when it is not there. */
+  size(name: string, hash: string): number | undefined {
+    return sizeOf(this.path(name, hash));
+  }
+
+  /** SHA-256 of a file in hexadecimal. It is read back from the disk, so write errors are found too. */
+  async hash(path: string): Promise<string> {
     const hash = createHash('sha256');
-    for await (const chunk of createReadStream(this.path(name) + partSuffix)) hash.update(chunk as Buffer);
+    for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
     return hash.digest('hex');
   }
 
-  /** Gives the verified `.part` file its final name. The image survives a power cut once this returns. */
-  accept(name: string): void {
-    const part = this.path(name) + partSuffix;
-    syncFile(part);
-    this.#close(name);
-    renameSync(part, this.path(name));
-    syncFolder(this.#directory);
+  /** Gives a verified part its final name. The image survives a power cut when this resolves. */
+  async accept(name: string, hash: string, part: string): Promise<void> {
+    await syncLargeFile(part);
+    this.#close(name, hash);
+    renameSync(part, this.#newPath(name, hash));
+    await syncLargeFile(this.directory);
   }
 
-  /** Deletes the `.part` file, if any. */
-  dropPart(name: string): void {
-    rmSync(this.path(name) + partSuffix, { force: true });
+  /**
+   * Stores a small image at once. It survives a power cut when this returns.
+   * @throws {PosternError} `full` when the disk is full, `internal` when the file cannot be written otherwise
+   */
+  put(name: string, hash: string, data: Uint8Array): void {
+    const path = this.part(name).path('', undefined);
+    try {
+      const file = openSync(path, 'w', 0o600);
+      try {
+        for (let at = 0; at < data.length; ) at += writeSync(file, data, at);
+        fsyncSync(file);
+      } finally {
+        closeSync(file);
+      }
+      this.#close(name, hash);
+      renameSync(path, this.#newPath(name, hash));
+      syncFolder(this.directory);
+    } catch (cause) {
+      rmSync(path, { force: true });
+      if (isDiskFull(cause)) throw new PosternError('full', 'the disk is full', { cause });
+      throw new PosternError('internal', `image ${name} cannot be written: ${String(cause)}`, { cause });
+    }
   }
 
-  /** Deletes the verified image, if any. */
-  drop(name: string): void {
-    this.#close(name);
-    rmSync(this.path(name), { force: true });
+  /** Deletes a verified image that did not become the stored one. */
+  dropNew(name: string, hash: string): void {
+    rmSync(this.#newPath(name, hash), { force: true });
+  }
+
+  /**
+   * Deletes a stored image, if it is there.
+   * @param hash as in the record of the image
+   */
+  drop(name: string, hash: string): void {
+    this.#close(name, hash);
+    rmSync(this.path(name, hash), { force: true });
+  }
+
+  /**
+   * Deletes what no record leads to: left by a power cut, or by a record that could not be stored. Files of other names
+   * are left alone.
+   * @param stored images that stay, by name
+   * @param coming names of images whose parts stay
+   */
+  sweep(stored: ReadonlyMap<string, string>, coming: readonly string[]): void {
+    const kept = new Set([...stored].map(([name, hash]) => this.path(name, hash)));
+    const parts = coming.map((name) => `${this.#base(name)}.`);
+    for (const file of readdirSync(this.directory)) {
+      const path = join(this.directory, file);
+      if (ownName.test(file) && !kept.has(path) && !parts.some((part) => path.startsWith(part)))
+        rmSync(path, { force: true });
+    }
   }
 
   /**
    * Reads up to `length` bytes at position `from`. Returns fewer bytes at the end of the file.
    * @throws {PosternError} `notFound` when the image is not there
    */
-  read(name: string, from: number, length: number): Uint8Array {
+  read(name: string, hash: string, from: number, length: number): Uint8Array {
     const at = from % piece.bytes;
-    if (at + length > piece.bytes) return this.#readFile(name, from, length);
+    if (at + length > piece.bytes) return this.#readFile(name, hash, from, length);
     const start = from - at;
-    const key = `${name} ${start}`;
+    const key = `${hash} ${start}`;
     let found = this.#pieces.get(key);
     if (!found) {
-      found = this.#readFile(name, start, piece.bytes);
+      found = this.#readFile(name, hash, start, piece.bytes);
       this.#pieces.set(key, found);
     }
     return found.subarray(at, at + length);
   }
 
-  #readFile(name: string, from: number, length: number): Buffer {
-    let file = this.#open.get(name);
+  #readFile(name: string, hash: string, from: number, length: number): Buffer {
+    const key = `${hash} ${name}`;
+    let file = this.#open.get(key);
     if (file === undefined) {
       try {
-        file = openSync(this.path(name), 'r');
+        file = openSync(this.path(name, hash), 'r');
       } catch (cause) {
         throw new PosternError('notFound', `there is no image ${name}`, { cause });
       }
-      this.#open.set(name, file);
+      this.#open.set(key, file);
     }
     const block = Buffer.allocUnsafe(length);
     return block.subarray(0, readSync(file, block, 0, length, from));
   }
 
-  #close(name: string): void {
-    const file = this.#open.get(name);
+  #close(name: string, hash: string): void {
+    const file = this.#open.get(`${hash} ${name}`);
     if (file !== undefined) closeSync(file);
-    this.#open.delete(name);
-    for (const key of [...this.#pieces.keys()]) if (key.startsWith(`${name} `)) this.#pieces.delete(key);
+    this.#open.delete(`${hash} ${name}`);
+    for (const key of [...this.#pieces.keys()]) if (key.startsWith(`${hash} `)) this.#pieces.delete(key);
   }
 
-  /** Path of the image file, present or not. The file name is a hash, because a server chooses the image name. */
-  path(name: string): string {
-    return join(this.#directory, hashedName(name));
+  /** Path of a stored image, present or not. Version 0.1.0 stored it without the digest in its name. */
+  path(name: string, hash: string): string {
+    const path = this.#newPath(name, hash);
+    return !existsSync(path) && existsSync(this.#base(name)) ? this.#base(name) : path;
+  }
+
+  #newPath(name: string, hash: string): string {
+    return `${this.#base(name)}-${hash.slice(0, 16)}`;
+  }
+
+  /** What the names of all files of an image begin with: a hash, because a server chooses the image name. */
+  #base(name: string): string {
+    return join(this.directory, hashedName(name));
   }
 }
 

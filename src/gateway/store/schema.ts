@@ -52,5 +52,6 @@ export const gatewaySchema: Schema = {
     // The epoch of the outbox entries whose numbers begin at first. Entries of version 0.1.0 have none.
     'CREATE TABLE epoch (first INTEGER PRIMARY KEY, value TEXT NOT NULL, starts INTEGER NOT NULL) STRICT;',
     'CREATE TABLE device_presence (device_id TEXT PRIMARY KEY, reason TEXT, heard_on TEXT, serial TEXT) STRICT, WITHOUT ROWID;',
+    'CREATE TABLE image_operation (name TEXT PRIMARY KEY, total INTEGER, reason TEXT) STRICT, WITHOUT ROWID;',
   ],
 };

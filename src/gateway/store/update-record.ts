@@ -10,7 +10,9 @@ export interface UpdateRecord {
   /** `trying`: the slot is written, and the gateway restarts or has restarted into it. */
   readonly phase: 'downloading' | 'installing' | 'trying';
   /** Validator (ETag or Last-Modified) of the version that is partly downloaded. */
-  readonly validator?: string;
+  readonly validator?: string | undefined;
+  /** Size of that version in bytes, if it is known. */
+  readonly total?: number | undefined;
   /** Slot that was written. This field and those below are set in the phase `trying`. */
   readonly slot?: 'A' | 'B';
   /** Version in that slot. */
@@ -19,8 +21,10 @@ export interface UpdateRecord {
   readonly floor?: string;
   /** Whether the uplink was connected before the restart. */
   readonly wasConnected?: boolean;
-  /** Digest of the IDs of the devices attached before the restart. */
-  readonly devices?: string;
+  /** Whether devices were served at any address before the restart. */
+  readonly wasServed?: boolean;
+  /** Names of the inventory's records before the restart. (Version 0.1.0 had one digest of all in `devices`.) */
+  readonly attached?: readonly string[];
 }
 
 /** Durable store of the update under way. There is at most one. */

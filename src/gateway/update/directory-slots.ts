@@ -9,6 +9,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { type DiskRoom, isDiskFull } from '../../base/disk-room.ts';
 import { syncFile, syncFolder } from '../../base/durable.ts';
 import { softwareVersion } from '../../base/version.ts';
 import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
@@ -30,6 +31,7 @@ export interface DirectorySlotsParts {
   readonly authority: string;
   /** The slot that runs. */
   readonly current: SlotName;
+  readonly disk: DiskRoom;
   /** Ends the process with `restartExitCode`. */
   readonly restart: () => void;
 }
@@ -76,8 +78,10 @@ export class DirectorySlots implements SlotDriver {
     const program = programOf(this.#parts.directory, slot);
     const folder = join(program, '..');
     const fresh = `${folder}.new`;
+    const { disk, directory } = this.#parts;
     try {
       rmSync(fresh, { recursive: true, force: true });
+      disk.reserve('update slot', directory, bundle.manifest.size);
       mkdirSync(fresh, { mode: 0o700 });
       const copy = join(fresh, 'postern.mjs');
       await pipeline(createReadStream(this.bundleFile, { start: bundle.from }), createWriteStream(copy));
@@ -87,9 +91,12 @@ export class DirectorySlots implements SlotDriver {
       renameSync(fresh, folder);
       syncFolder(this.#parts.directory);
     } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException;
-      const result = code === 'ENOSPC' || code === 'EDQUOT' ? FumoResult.NoRoom : FumoResult.Failed;
-      throw new FumoRefusal(result, `slot ${slot} cannot be written: ${code}`, { cause });
+      rmSync(fresh, { recursive: true, force: true });
+      const { code, message } = cause as NodeJS.ErrnoException;
+      const result = code === 'full' || isDiskFull(cause) ? FumoResult.NoRoom : FumoResult.Failed;
+      throw new FumoRefusal(result, `slot ${slot} cannot be written: ${message}`, { cause });
+    } finally {
+      disk.release('update slot');
     }
   }
 

@@ -1,18 +1,22 @@
-import { linkSync, renameSync, rmSync, statfsSync, statSync } from 'node:fs';
-import { copyFile, open } from 'node:fs/promises';
+import { linkSync, renameSync, rmSync, statSync } from 'node:fs';
+import { copyFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
+import { type DiskRoom, isDiskFull } from '../../base/disk-room.ts';
 import { syncFolder, syncLargeFile } from '../../base/durable.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { downloadResult, FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 import { imageScheme } from '../../mo/gw-image-inventory.ts';
-import { type download, downloadUntilComplete } from '../northbound/download.ts';
+import type { download } from '../northbound/download.ts';
+import { downloadFile, type FileVersion } from '../northbound/file-download.ts';
+import { PartFile } from '../store/part-file.ts';
 
 export interface BundleDownloadParts {
   /** Path where the bundle is stored. */
   readonly file: string;
+  readonly disk: DiskRoom;
   readonly download: typeof download;
   /** PEM of the certificate authorities for download servers; the machine's own when undefined. */
   readonly ca: string | undefined;
@@ -26,6 +30,8 @@ export interface BundleDownloadParts {
 /** Maximum size of a bundle in bytes. */
 const limits = { bytes: 512 * 1024 * 1024 } as const;
 const fileScheme = 'file:';
+/** Owner of the room for the bundle. */
+const room = 'update bundle';
 
 /** Bytes received so far, and in total as far as it is known. */
 export interface DownloadProgress {
@@ -39,121 +45,91 @@ export interface DownloadProgress {
  */
 export class BundleDownload {
   readonly #parts: BundleDownloadParts;
+  readonly #part: PartFile;
   /** Progress of the last HTTP download since the start. */
   progress: DownloadProgress | undefined;
 
   constructor(parts: BundleDownloadParts) {
     this.#parts = parts;
+    this.#part = new PartFile(parts.file);
   }
 
   /**
-   * Fetches a bundle.
-   * @param validator validator (ETag or Last-Modified) of the version that is partly downloaded, if any
-   * @param known called with the new validator when it changes
+   * Fetches a bundle. Returns whether it was received in more than one part.
+   * @param version the version that is partly downloaded, if any
+   * @param keep stores the version that comes now
+   * @param misfit why an earlier download is of no use
    * @throws {FumoRefusal} with a FUMO result code
    * @throws the reason of the signal when it is aborted
    */
   async fetch(
     url: string,
-    validator: string | undefined,
-    known: (validator: string | undefined) => void,
+    version: FileVersion,
+    keep: (version: FileVersion) => void,
     signal: AbortSignal,
-  ): Promise<void> {
-    const { file } = this.#parts;
-    if (url.startsWith(imageScheme)) return await this.#copyFrom(this.#image(url.slice(imageScheme.length)));
-    if (url.startsWith(fileScheme)) return await this.#copyFrom(new URL(url).pathname);
-    await this.#load(url, validator, known, signal);
-    await syncLargeFile(partOf(file));
-    renameSync(partOf(file), file);
-    syncFolder(dirname(file));
+    misfit?: string,
+  ): Promise<boolean> {
+    try {
+      if (url.startsWith(imageScheme)) {
+        await this.#copyFrom(this.#image(url.slice(imageScheme.length)));
+        return false;
+      }
+      if (url.startsWith(fileScheme)) {
+        await this.#copyFrom(new URL(url).pathname);
+        return false;
+      }
+      const { path, isJoined } = await this.#load(url, version, keep, signal, misfit);
+      await this.#accept(path);
+      return isJoined;
+    } catch (thrown) {
+      signal.throwIfAborted();
+      if (thrown instanceof FumoRefusal) throw thrown;
+      throw new FumoRefusal(downloadResult(thrown), asPosternError(thrown).message, { cause: thrown });
+    } finally {
+      this.#parts.disk.release(room);
+    }
   }
 
   /** Deletes the bundle, complete or partly downloaded. */
   drop(): void {
     rmSync(this.#parts.file, { force: true });
-    rmSync(partOf(this.#parts.file), { force: true });
+    this.#part.drop();
     this.progress = undefined;
   }
 
-  /** Downloads until the bundle is complete. */
   async #load(
     url: string,
-    validator: string | undefined,
-    known: (validator: string | undefined) => void,
+    version: FileVersion,
+    keep: (version: FileVersion) => void,
     signal: AbortSignal,
-  ): Promise<void> {
-    const { clock, entropy, events } = this.#parts;
-    let tag = validator;
-    const keep = (found: string | undefined) => {
-      tag = found;
-      known(found);
-    };
-    try {
-      await downloadUntilComplete(
-        {
-          received: () => this.#received,
-          attempt: () => this.#attempt(url, tag, keep, signal),
-          brokeOff: (received, reason) => events.emit('update.download-broken', { reason, received }),
-          clock,
-          entropy,
-        },
-        signal,
-      );
-    } catch (thrown) {
-      signal.throwIfAborted();
-      throw new FumoRefusal(downloadResult(thrown), asPosternError(thrown).message, { cause: thrown });
-    }
+    misfit: string | undefined,
+  ) {
+    const { ca, download, clock, entropy, events } = this.#parts;
+    return await downloadFile(
+      {
+        ...{ url, ca, download, part: this.#part, version, keep, clock, entropy },
+        reserve: (bytes, received) => this.#reserve(bytes, received),
+        begun: (from, total, reason = misfit) => events.emit('update.downloading', { from, total, reason }),
+        wrote: (received, total) => this.#wrote(received, total),
+        brokeOff: (received, reason) => events.emit('update.download-broken', { reason, received }),
+      },
+      signal,
+    );
   }
 
-  /** Downloads the rest of the bundle. */
-  async #attempt(
-    url: string,
-    validator: string | undefined,
-    keep: (validator: string | undefined) => void,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { ca, events, file } = this.#parts;
-    const found = await this.#parts.download({ url, from: this.#received, validator, ca, signal });
-    if (found.validator !== validator) keep(found.validator);
-    const { from, total } = found;
-    this.#checkRoom(from, total);
-    events.emit('update.downloading', { from, total });
-    // Writes to flash may be slow. They are asynchronous, so that devices are served meanwhile.
-    const part = await open(partOf(file), from === 0 ? 'w' : 'a', 0o600);
-    let at = from;
-    try {
-      for await (const chunk of found.body) {
-        await part.writeFile(chunk);
-        const tenth = total === undefined ? 0 : Math.floor((at * 10) / total);
-        at += chunk.length;
-        if (at > limits.bytes) throw new PosternError('tooLarge', 'the bundle is too large');
-        this.progress = { received: at, total };
-        if (total !== undefined && Math.floor((at * 10) / total) > tenth)
-          events.emit('update.download-progress', { received: at, total });
-        signal.throwIfAborted();
-      }
-    } catch (thrown) {
-      const { code } = thrown as NodeJS.ErrnoException;
-      if (code === 'ENOSPC' || code === 'EDQUOT')
-        throw new PosternError('full', 'no room for the bundle', { cause: thrown });
-      throw thrown;
-    } finally {
-      await part.close();
-    }
-    if (total !== undefined && at !== total)
-      throw new PosternError('unavailable', `${at} of ${total} bytes were received`);
+  /** @throws {PosternError} `tooLarge`, `full` */
+  #reserve(bytes: number, received = 0): void {
+    const { disk, file } = this.#parts;
+    if (bytes > limits.bytes) throw new PosternError('tooLarge', `a bundle of ${bytes} bytes is too large`);
+    disk.reserve(room, dirname(file), Math.max(0, bytes - received));
   }
 
-  /**
-   * Checks before the transfer that the bundle fits.
-   * @throws {PosternError} `tooLarge`, `full`
-   */
-  #checkRoom(from: number, total: number | undefined): void {
-    if (total === undefined) return;
-    if (total > limits.bytes) throw new PosternError('tooLarge', `a bundle of ${total} bytes is too large`);
-    const { bavail, bsize } = statfsSync(dirname(this.#parts.file));
-    if (total - from > bavail * bsize)
-      throw new PosternError('full', `no room for a bundle of ${total} bytes: ${bavail * bsize} are free`);
+  #wrote(received: number, total: number | undefined): void {
+    const before = this.progress?.received ?? 0;
+    this.progress = { received, total };
+    const tenths = (bytes: number) => (total === undefined ? 0 : Math.floor((bytes * 10) / total));
+    if (tenths(received) > tenths(before))
+      this.#parts.events.emit('update.download-progress', { received, total });
   }
 
   /** @throws {FumoRefusal} 411 when the image is not ready */
@@ -168,28 +144,30 @@ export class BundleDownload {
    * @throws {FumoRefusal} 501 when the disk is full, else 411
    */
   async #copyFrom(from: string): Promise<void> {
-    const { file } = this.#parts;
+    const part = this.#part.path(from, undefined);
+    this.#part.drop();
     try {
-      rmSync(partOf(file), { force: true });
+      linkSync(from, part);
+    } catch {
       try {
-        linkSync(from, partOf(file));
-      } catch {
-        await copyFile(from, partOf(file));
-        await syncLargeFile(partOf(file));
+        this.#reserve(statSync(from).size);
+        await copyFile(from, part);
+      } catch (cause) {
+        this.#part.drop();
+        if (cause instanceof PosternError) throw cause;
+        const result = isDiskFull(cause) ? FumoResult.NoRoom : FumoResult.BadUrl;
+        const { code } = cause as NodeJS.ErrnoException;
+        throw new FumoRefusal(result, `${from} cannot be copied: ${code}`, { cause });
       }
-      renameSync(partOf(file), file);
-      syncFolder(dirname(file));
-    } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException;
-      const result = code === 'ENOSPC' || code === 'EDQUOT' ? FumoResult.NoRoom : FumoResult.BadUrl;
-      throw new FumoRefusal(result, `${from} cannot be copied: ${code}`, { cause });
     }
+    await this.#accept(part);
   }
 
-  /** Bytes downloaded so far. */
-  get #received(): number {
-    return statSync(partOf(this.#parts.file), { throwIfNoEntry: false })?.size ?? 0;
+  /** Gives the complete file its final name. It survives a power cut when this resolves. */
+  async #accept(part: string): Promise<void> {
+    const { file } = this.#parts;
+    await syncLargeFile(part);
+    renameSync(part, file);
+    syncFolder(dirname(file));
   }
 }
-
-const partOf = (file: string): string => `${file}.part`;

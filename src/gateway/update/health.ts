@@ -1,4 +1,5 @@
 import { type Clock, pause } from '../../base/clock.ts';
+import { asPosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 
 /** One condition of a healthy gateway. Returns why it does not hold, or undefined when it holds. */
@@ -28,11 +29,20 @@ export async function passHealthGate(
   let last: string | undefined;
   for (;;) {
     let complaint: string | undefined;
-    for (const check of checks) complaint ??= await check();
+    for (const check of checks) complaint ??= await complaintOf(check);
     if (complaint === undefined) return undefined;
     if (complaint !== last) events.emit('update.not-healthy-yet', { reason: complaint });
     last = complaint;
     if (clock.now() - begun + interval > deadline) return complaint;
     await pause(clock, interval, signal);
+  }
+}
+
+/** A check that throws complains of what it threw. */
+async function complaintOf(check: HealthCheck): Promise<string | undefined> {
+  try {
+    return await check();
+  } catch (thrown) {
+    return asPosternError(thrown).message;
   }
 }

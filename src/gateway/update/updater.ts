@@ -1,10 +1,13 @@
 import { existsSync } from 'node:fs';
-import type { Clock } from '../../base/clock.ts';
+import { type Clock, pause } from '../../base/clock.ts';
+import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { publicUrl } from '../../base/public-url.ts';
+import { backoff } from '../../base/retry.ts';
 import type { FirmwareBranch, FirmwareOrder } from '../../mo/firmware-branch.ts';
-import { FumoRefusal, FumoResult, FumoState } from '../../mo/fumo.ts';
+import { downloadResult, FumoRefusal, FumoResult, FumoState } from '../../mo/fumo.ts';
+import type { FileVersion } from '../northbound/file-download.ts';
 import type { UpdateRecord, UpdateRecords } from '../store/update-record.ts';
 import { otherSlot, versionNumber } from './boot-state.ts';
 import type { BundleDownload } from './download-bundle.ts';
@@ -26,15 +29,21 @@ export interface UpdaterParts {
   readonly probe: HealthCheck;
   /** Whether the uplink is connected. */
   readonly isConnected: () => boolean;
-  /** Digest of the IDs of the attached devices. */
-  readonly devices: () => string;
+  /** Whether devices are served at any address. */
+  readonly isServed: () => boolean;
+  /** Names of the records of the attached devices. */
+  readonly devices: () => readonly string[];
   /** Called when an operation has ended. `result` is a result code of FUMO. */
   readonly ended: (record: UpdateRecord, result: number) => void;
   /** Called when the running slot was found good, so copies of the state for the old version can be deleted. */
   readonly settledWell: () => void;
   readonly clock: Clock;
+  readonly entropy: Entropy;
   readonly events: Events;
 }
+
+/** Milliseconds between attempts at what must be done, on a disk that takes no writes or without the agent of the image. */
+const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 
 /** Status of slots and updates. */
 export interface UpdateStatus {
@@ -65,25 +74,26 @@ export interface UpdateStatus {
 export class Updater implements AsyncDisposable {
   readonly #parts: UpdaterParts;
   readonly #stop = new AbortController();
+  /** Why the inventory is not that of the version before. It is compared once, before devices can come or leave. */
+  readonly #missing: string | undefined;
   #running: Promise<void> | undefined;
   #last: { result: number; reason: string | undefined } | undefined;
 
   constructor(parts: UpdaterParts) {
     this.#parts = parts;
+    this.#missing = missingDevices(parts.records.get()?.attached, parts.devices());
   }
 
   /**
    * Starts an operation. Without `server` it was ordered at the gateway itself.
    * @throws {PosternError} `conflict` while another operation runs, `malformed` for an Update without a downloaded
-   * package
+   * package, `storage`
    */
   begin({ operation, url, server, correlator }: Omit<FirmwareOrder, 'server'> & { server?: string }): void {
     const { records, slots, bundle } = this.#parts;
     if (this.#running || records.get()) throw new PosternError('conflict', 'an update is under way');
     const isThere = existsSync(slots.bundleFile);
     if (operation === 'Update' && !isThere) throw new PosternError('malformed', 'no package is there');
-    if (operation !== 'Update') bundle.drop();
-    this.#last = undefined;
     const record: UpdateRecord = {
       operation,
       url,
@@ -92,6 +102,8 @@ export class Updater implements AsyncDisposable {
       phase: operation === 'Update' ? 'installing' : 'downloading',
     };
     records.put(record);
+    if (operation !== 'Update') bundle.drop();
+    this.#last = undefined;
     this.#run(() => this.#advance(record));
   }
 
@@ -126,58 +138,103 @@ export class Updater implements AsyncDisposable {
     }
     if (record.phase === 'downloading') this.#run(() => this.#advance(record));
     else if (record.phase === 'installing')
-      this.#end(record, FumoResult.Failed, 'the installation was broken off');
+      this.#run(() => this.#end(record, FumoResult.Failed, 'the installation was broken off'));
     else this.#run(() => this.#afterRestart(record));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
     await this.#running;
+    this.#rememberDevices();
   }
 
-  /** Runs work in the background. `#running` is set meanwhile. */
+  /**
+   * Notes which devices are attached when the gateway stops while a slot is on trial: devices may have left since the
+   * record was made. A version that lost devices does not note that.
+   */
+  #rememberDevices(): void {
+    const { records, devices } = this.#parts;
+    try {
+      const record = records.get();
+      if (record?.phase === 'trying' && this.#missing === undefined)
+        records.put({ ...record, attached: devices() });
+    } catch {
+      // The record of before is compared then.
+    }
+  }
+
+  /** Runs work in the background. `#running` is set meanwhile. Whatever the work throws ends here. */
   #run(work: () => Promise<void>): void {
     this.#running = work()
       .catch((thrown) => {
-        if (this.#stop.signal.aborted) return;
-        const { message } = asPosternError(thrown);
-        this.#parts.events.emit('update.stuck', { reason: message });
+        if (!this.#stop.signal.aborted) this.#stuck(thrown);
       })
       .finally(() => {
         this.#running = undefined;
       });
   }
 
+  #stuck(thrown: unknown): void {
+    this.#parts.events.emit('update.stuck', { reason: asPosternError(thrown).message });
+  }
+
+  /** Does what an update must not go on without, as often as it takes. */
+  async #insist(work: () => void): Promise<void> {
+    const { clock, entropy } = this.#parts;
+    const { signal } = this.#stop;
+    let isTold = false;
+    for (const delay of backoff(retry, entropy)) {
+      try {
+        work();
+        return;
+      } catch (thrown) {
+        signal.throwIfAborted();
+        if (!isTold) this.#stuck(thrown);
+        isTold = true;
+        await pause(clock, delay, signal);
+      }
+    }
+  }
+
   /** Downloads and installs, as the operation and its phase require. */
-  async #advance(record: UpdateRecord): Promise<void> {
+  async #advance(begun: UpdateRecord): Promise<void> {
+    let record = begun;
     try {
       if (record.phase === 'downloading') await this.#download(record);
-      if (record.operation === 'Download') return this.#end(record, FumoResult.Ok);
-      await this.#install({ ...record, phase: 'installing' });
+      if (record.operation !== 'Download') {
+        record = { ...record, phase: 'installing' };
+        await this.#install(record);
+        return;
+      }
     } catch (thrown) {
       if (this.#stop.signal.aborted) return;
       const error = asPosternError(thrown);
-      this.#end(record, error instanceof FumoRefusal ? error.result : FumoResult.Failed, error.message);
+      const isFull = error.code === 'storage' || error.code === 'full';
+      const result = error instanceof FumoRefusal || isFull ? downloadResult(error) : FumoResult.Failed;
+      await this.#end(record, result, error.message);
+      return;
     }
+    await this.#end(record, FumoResult.Ok);
   }
 
   /** Downloads the bundle and checks that it may be installed here. */
   async #download(record: UpdateRecord): Promise<void> {
     const { bundle, branch, records, events } = this.#parts;
+    const { signal } = this.#stop;
     branch.state = FumoState.Downloading;
+    const keep = (version: FileVersion) => records.put({ ...record, ...version });
     try {
-      await bundle.fetch(
-        record.url,
-        record.validator,
-        (validator) => records.put({ ...record, ...(validator !== undefined && { validator }) }),
-        this.#stop.signal,
-      );
-      await this.#check();
-    } catch (thrown) {
-      if (!this.#stop.signal.aborted) {
+      const isJoined = await bundle.fetch(record.url, record, keep, signal);
+      await this.#check().catch(async (thrown) => {
+        const isBroken =
+          thrown instanceof FumoRefusal && downloadDamage.has(thrown.result) && !signal.aborted;
+        if (!isJoined || !isBroken) throw thrown;
         bundle.drop();
-        branch.state = FumoState.DownloadFailed;
-      }
+        await bundle.fetch(record.url, {}, keep, signal, `the parts do not fit together: ${thrown.message}`);
+        await this.#check();
+      });
+    } catch (thrown) {
+      if (!signal.aborted) bundle.drop();
       throw thrown;
     }
     branch.state = FumoState.Downloaded;
@@ -215,7 +272,8 @@ export class Updater implements AsyncDisposable {
 
   /** Installs the bundle in the other slot and restarts into it. */
   async #install(record: UpdateRecord): Promise<void> {
-    const { slots, records, branch, bundle, attempts, events, isConnected, devices } = this.#parts;
+    const { slots, records, branch, bundle, attempts, events } = this.#parts;
+    const { isConnected, isServed, devices } = this.#parts;
     records.put(record);
     branch.state = FumoState.Updating;
     const { version, floor } = await this.#check();
@@ -231,13 +289,14 @@ export class Updater implements AsyncDisposable {
       version,
       ...(floor !== undefined && { floor }),
       wasConnected: isConnected(),
-      devices: devices(),
+      wasServed: isServed(),
+      attached: devices(),
     });
     await records.settled();
     slots.boot.change({ trying: slot, left: attempts, failed: undefined });
     bundle.drop();
     events.emit('update.restarting', { slot, version });
-    slots.restart();
+    await this.#insist(() => slots.restart());
   }
 
   /** Decides after a restart whether the new slot runs, must be checked, or was given up. */
@@ -245,21 +304,21 @@ export class Updater implements AsyncDisposable {
     const { slots } = this.#parts;
     const { good, trying, left } = slots.boot.read();
     if (slots.current === record.slot)
-      return good === slots.current ? this.#end(record, FumoResult.Ok) : await this.#prove(record);
+      return good === slots.current ? await this.#end(record, FumoResult.Ok) : await this.#prove(record);
     // The old slot runs, but the new one still has starts: the restart did not happen, so restart again.
-    if (trying === record.slot && left > 0) return slots.restart();
-    this.#end(record, FumoResult.Failed, `${record.version} did not prove healthy; ${slots.version} runs on`);
+    if (trying === record.slot && left > 0) return await this.#insist(() => slots.restart());
+    const reason = `${record.version} did not prove healthy; ${slots.version} runs on`;
+    await this.#end(record, FumoResult.Failed, reason);
   }
 
   /** Checks the health of a slot that is tried. Marks it as good, or restarts. */
   async #prove(record: Partial<UpdateRecord>): Promise<void> {
-    const { slots, probe, isConnected, devices, healthDeadline, settledWell, clock, events } = this.#parts;
+    const { slots, probe, isConnected, isServed, healthDeadline, settledWell, clock, events } = this.#parts;
     const complaint = await passHealthGate(
       {
         checks: [
-          () =>
-            record.devices === undefined || record.devices === devices() ? undefined : 'devices are missing',
-          probe,
+          () => this.#missing,
+          () => (record.wasServed === false && !isServed() ? undefined : probe()),
           () => (isConnected() || record.wasConnected === false ? undefined : 'the broker is not reached'),
         ],
         deadline: healthDeadline,
@@ -274,26 +333,28 @@ export class Updater implements AsyncDisposable {
         version: slots.version,
         reason: complaint,
       });
-      return slots.restart();
+      return await this.#insist(() => slots.restart());
     }
     const { floor } = slots.boot.read();
     const raised = Math.max(floor, versionNumber(record.floor ?? '') ?? 0);
-    slots.boot.change({ good: slots.current, trying: undefined, left: 0, floor: raised });
-    settledWell();
+    await this.#insist(() =>
+      slots.boot.change({ good: slots.current, trying: undefined, left: 0, floor: raised }),
+    );
+    await this.#insist(settledWell);
     events.emit('update.healthy', { slot: slots.current, version: slots.version });
-    if (record.operation) this.#end(record as UpdateRecord, FumoResult.Ok);
+    if (record.operation) await this.#end(record as UpdateRecord, FumoResult.Ok);
   }
 
   /** Ends an operation: sets the FUMO state, deletes the record and reports the result. */
-  #end(record: UpdateRecord, result: number, reason?: string): void {
+  async #end(record: UpdateRecord, result: number, reason?: string): Promise<void> {
     const { records, branch, slots, ended, events } = this.#parts;
-    const isDownload = record.operation === 'Download';
-    const hasData = existsSync(slots.bundleFile);
-    // A download that failed has set its state already.
-    if (!isDownload || result === FumoResult.Ok)
-      branch.state = stateAfter(isDownload, result, hasData, branch.state);
+    await this.#insist(() =>
+      records.end(() => {
+        branch.state = stateAfter(record, result, existsSync(slots.bundleFile));
+        ended(record, result);
+      }),
+    );
     this.#last = { result, reason };
-    records.end(() => ended(record, result));
     events.emit(result === FumoResult.Ok ? 'update.ended' : 'update.failed', {
       operation: record.operation,
       version: record.version,
@@ -303,10 +364,20 @@ export class Updater implements AsyncDisposable {
   }
 }
 
+/** Results of a check that can come from parts that do not fit together. */
+const downloadDamage: ReadonlySet<number> = new Set([FumoResult.Corrupt, FumoResult.NotValidated]);
+
 /** The FUMO state after an operation. */
-function stateAfter(isDownload: boolean, result: number, hasData: boolean, before: number): number {
-  if (isDownload) return FumoState.Downloaded;
+function stateAfter({ operation, phase }: UpdateRecord, result: number, hasData: boolean): number {
+  if (result !== FumoResult.Ok && phase === 'downloading') return FumoState.DownloadFailed;
+  if (operation === 'Download') return FumoState.Downloaded;
   if (result === FumoResult.Ok) return hasData ? FumoState.DoneWithData : FumoState.DoneWithoutData;
-  if (before === FumoState.DownloadFailed) return before;
   return hasData ? FumoState.FailedWithData : FumoState.FailedWithoutData;
+}
+
+/** Why the devices of now are not all of those before. More devices are no reason. */
+function missingDevices(before: readonly string[] | undefined, now: readonly string[]): string | undefined {
+  const there = new Set(now);
+  const missing = before?.filter((name) => !there.has(name)).length ?? 0;
+  return missing === 0 ? undefined : `devices are missing: ${missing} of ${before?.length}`;
 }

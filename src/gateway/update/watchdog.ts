@@ -1,6 +1,6 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { type Clock, pause } from '../../base/clock.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import type { HealthCheck } from './health.ts';
 
@@ -45,19 +45,33 @@ export class Watchdog implements AsyncDisposable {
     this.#stop.abort();
     await this.#running;
     if (this.#file === undefined) return;
-    writeSync(this.#file, disarm);
-    closeSync(this.#file);
+    const file = this.#file;
     this.#file = undefined;
+    try {
+      writeSync(file, disarm);
+    } catch (thrown) {
+      this.#parts.events.emit('watchdog.hungry', { reason: asPosternError(thrown).message });
+    }
+    closeSync(file);
   }
 
+  /** Never rejects. A check or a feeding that throws is a complaint like others. */
   async #feed(file: number): Promise<void> {
-    const { check, clock, events } = this.#parts;
+    const { clock, events } = this.#parts;
     const { signal } = this.#stop;
+    let last: string | undefined;
     while (!signal.aborted) {
-      const complaint = await check();
-      if (complaint === undefined) writeSync(file, '\0');
-      else events.emit('watchdog.hungry', { reason: complaint });
+      const complaint = await this.#feedOnce(file).catch((thrown) => asPosternError(thrown).message);
+      if (complaint !== undefined && complaint !== last)
+        events.emit('watchdog.hungry', { reason: complaint });
+      last = complaint;
       await pause(clock, interval, signal).catch(() => {});
     }
+  }
+
+  async #feedOnce(file: number): Promise<string | undefined> {
+    const complaint = await this.#parts.check();
+    if (complaint === undefined) writeSync(file, '\0');
+    return complaint;
   }
 }

@@ -103,6 +103,9 @@ async function upload(send: Send, payload: Uint8Array): Promise<CoapMessage> {
 async function collect(send: Send, first: CoapMessage): Promise<CoapAnswer> {
   const start = blockOf(first, Option.Block2);
   if (!start?.more || !isSuccess(first.code)) return first;
+  const { number, exponent } = start;
+  if (number !== 0 || exponent > largestExponent || first.payload.length !== blockSize(exponent))
+    throw new PosternError('malformed', 'the response does not begin with a whole first block');
   const etag = optionValue(first.options, Option.ETag);
   const chunks = [first.payload];
   let bytes = first.payload.length;
@@ -114,16 +117,16 @@ async function collect(send: Send, first: CoapMessage): Promise<CoapAnswer> {
     );
     const got = blockOf(next, Option.Block2);
     if (!isSuccess(next.code)) return next;
-    if (got?.number !== number || got.exponent !== block.exponent)
-      throw new PosternError(
-        'malformed',
-        'the response has another block number or block size than requested',
-      );
+    // A server may answer with a smaller block than was requested (RFC 7959 section 2.4).
+    if (!got || got.exponent > block.exponent || got.number * blockSize(got.exponent) !== bytes)
+      throw new PosternError('malformed', 'the response has another block than the one requested');
     const sameBody = Buffer.compare(
       etag ?? new Uint8Array(),
       optionValue(next.options, Option.ETag) ?? new Uint8Array(),
     );
     if (sameBody !== 0) throw new PosternError('conflict', 'the response changed while it was fetched');
+    if (got.more && next.payload.length !== blockSize(got.exponent))
+      throw new PosternError('malformed', 'a block of the response is not whole');
     bytes += next.payload.length;
     if (bytes > bodyLimit) throw new PosternError('tooLarge', `response of more than ${bodyLimit} bytes`);
     chunks.push(next.payload);

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { createHash, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { DiskRoom } from '../../../src/base/disk-room.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
@@ -41,11 +42,13 @@ function rig(settings: Settings) {
   const orders = new Map<string, ImageOrder>();
   const asked: DownloadRequest[] = [];
   const ended: [string, number][] = [];
+  const reasons: (string | undefined)[] = [];
   const waiting = new Map<string, () => void>();
   const files = new ImageFiles(directory);
   const cache = new ImageCache({
     images: new Images(database),
     files,
+    disk: new DiskRoom(0),
     quota,
     count,
     signingKeys,
@@ -60,8 +63,9 @@ function rig(settings: Settings) {
     clock,
     entropy: seededEntropy(3),
     events,
-    ended: ({ name }, result) => {
+    ended: ({ name }, { result, reason }) => {
       ended.push([name, result]);
+      reasons.push(reason);
       waiting.get(name)?.();
     },
   });
@@ -71,8 +75,9 @@ function rig(settings: Settings) {
     orders.set(name, order);
     const { promise, resolve } = Promise.withResolvers<void>();
     waiting.set(name, resolve);
-    const status = cache.download(order, 'dm.example', undefined);
+    const status = cache.admit(order, false, []);
     if (status !== 202) return status;
+    cache.begin(order, 'dm.example', undefined);
     let done = false;
     void promise.then(() => {
       done = true;
@@ -83,7 +88,7 @@ function rig(settings: Settings) {
     }
     return ended.at(-1)?.[1];
   };
-  return { cache, clock, database, directory, events, files, orders, asked, ended, get };
+  return { cache, clock, database, directory, events, files, orders, asked, ended, reasons, get };
 }
 
 async function* chunks(data: Uint8Array, breaksAt?: number): AsyncGenerator<Uint8Array> {
@@ -149,8 +154,10 @@ describe('downloads of images', () => {
     ],
   ] as const)
     test(`an image ${what} ends with ${result}, and no file remains`, async () => {
-      const { cache, get, directory } = rig({ answers });
+      const { cache, get, directory, reasons, events } = rig({ answers });
       assert.equal(await get('a', order), result);
+      assert.equal(reasons[0], events.all.find(({ name }) => name === 'image.failed')?.fields.reason);
+      assert.equal(cache.status('a').reason, reasons[0]);
       assert.deepEqual(readdirSync(directory), []);
       assert.deepEqual([cache.status('a').state, cache.status('a').result], [3, result]);
       await cache[Symbol.asyncDispose]();
@@ -158,9 +165,8 @@ describe('downloads of images', () => {
 
   test('a download ends with 501 if the flash is full', async () => {
     const { cache, get, files } = rig({ answers: [whole(bytes(50))] });
-    files.append = () => {
-      throw new PosternError('full', 'no room for images on the flash');
-    };
+    const part = files.part('a');
+    symlinkSync('/dev/full', part.path('http://files.example/x', '"v1"'));
     assert.equal(await get('a'), 501);
     await cache[Symbol.asyncDispose]();
   });
@@ -188,23 +194,22 @@ describe('downloads of images', () => {
 
   test('after a power cut the gateway continues a download at its next start', async () => {
     const data = bytes(95);
+    const cut = Promise.withResolvers<void>();
     const stuck = (): Download => ({
       from: 0,
       total: 95,
       validator: '"v1"',
       body: (async function* () {
         yield data.subarray(0, 30);
-        await new Promise(() => {});
+        await cut.promise;
       })(),
     });
     const before = rig({ answers: [stuck] });
-    before.cache.download(
-      { name: 'a', url: 'http://files.example/x', hash: undefined, signature: undefined },
-      'dm.example',
-      'c-1',
-    );
-    while (before.files.received('a') < 30) await new Promise(setImmediate);
-    // A power cut: nothing is disposed of.
+    const order = { name: 'a', url: 'http://files.example/x', hash: undefined, signature: undefined };
+    before.orders.set('a', order);
+    before.cache.begin(order, 'dm.example', 'c-1');
+    while (before.files.part('a').bytes < 30) await new Promise(setImmediate);
+    // A power cut: nothing is disposed of before the next start.
     const { directory, database } = before;
     const after = rig({ answers: [rest(data)], directory, database });
     after.orders.set('a', {
@@ -218,6 +223,9 @@ describe('downloads of images', () => {
     assert.deepEqual([after.asked[0]?.from, after.ended], [30, [['a', 200]]]);
     assert.equal(after.cache.ready('a')?.size, 95);
     await after.cache[Symbol.asyncDispose]();
+    const ended = before.cache[Symbol.asyncDispose]();
+    cut.resolve();
+    await ended;
   });
 });
 
@@ -240,8 +248,9 @@ describe('bounds of the image cache', () => {
       [2, 2, 2],
     );
     assert.equal(events.count('image.evicted'), 1);
-    assert.throws(() => cache.makeRoom('more', 800), { code: 'full' });
-    assert.throws(() => cache.makeRoom('more', 1001), { code: 'tooLarge' });
+    assert.throws(() => cache.reserve('more', 800, []), { code: 'full' });
+    assert.throws(() => cache.reserve('more', 1001, []), { code: 'tooLarge' });
+    assert.equal(cache.status('third').state, 2, 'nothing is evicted when that is not enough');
     await cache[Symbol.asyncDispose]();
   });
 
@@ -252,9 +261,10 @@ describe('bounds of the image cache', () => {
     await assert.rejects(get('c'), { code: 'full' });
     cache.forget('a');
     const order = { name: 'c', url: 'http://files.example/x', hash: undefined, signature: undefined };
-    cache.download(order, 'dm.example', undefined);
-    assert.throws(() => cache.download(order, 'dm.example', undefined), { code: 'conflict' });
-    assert.throws(() => cache.download({ ...order, name: 'b', url: undefined }, 'dm.example', undefined), {
+    cache.begin(order, 'dm.example', undefined);
+    assert.throws(() => cache.admit(order, false, []), { code: 'conflict' });
+    assert.equal(cache.admit(order, true, []), 202, 'unless it was deleted in the same package');
+    assert.throws(() => cache.admit({ ...order, name: 'b', url: undefined }, false, []), {
       code: 'malformed',
     });
     await cache[Symbol.asyncDispose]();

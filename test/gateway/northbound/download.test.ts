@@ -8,11 +8,14 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { download } from '../../../src/gateway/northbound/download.ts';
+import { SystemClock } from '../../../src/base/clock.ts';
+import { type DownloadRequest, download as request } from '../../../src/gateway/northbound/download.ts';
 import { selfSigned } from '../../peers/certificates.ts';
 
 const file = randomBytes(100_000);
 const { signal } = new AbortController();
+const download = (wanted: Omit<DownloadRequest, 'clock' | 'signal'>) =>
+  request({ ...wanted, clock: new SystemClock(), signal });
 
 const folder = mkdtempSync(join(tmpdir(), 'postern-download-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -58,23 +61,23 @@ const ranged =
 describe('a download over HTTP', () => {
   test('a file is downloaded completely, from an offset, and from the start again if it has changed', async () => {
     const url = await serve(ranged('"a"'));
-    const first = await download({ url, from: 0, signal });
+    const first = await download({ url, from: 0 });
     assert.deepEqual([first.from, first.total, first.validator], [0, file.length, '"a"']);
     assert.deepEqual(await all(first.body), file);
-    const rest = await download({ url, from: 99_000, validator: '"a"', signal });
+    const rest = await download({ url, from: 99_000, validator: '"a"' });
     assert.deepEqual([rest.from, rest.total], [99_000, file.length]);
     assert.deepEqual(await all(rest.body), file.subarray(99_000));
-    const changed = await download({ url, from: 99_000, validator: '"old"', signal });
+    const changed = await download({ url, from: 99_000, validator: '"old"' });
     assert.deepEqual([changed.from, changed.validator], [0, '"a"']);
     assert.equal((await all(changed.body)).length, file.length);
-    const beyond = await download({ url, from: file.length, validator: '"a"', signal });
+    const beyond = await download({ url, from: file.length, validator: '"a"' });
     assert.equal(beyond.from, 0, 'a file that is shorter now is asked for from its start');
     await all(beyond.body);
   });
 
   test('a weak ETag is not used for resumption', async () => {
     const url = await serve(ranged('W/"a"'));
-    const { validator, body } = await download({ url, from: 0, signal });
+    const { validator, body } = await download({ url, from: 0 });
     assert.equal(validator, undefined);
     await all(body);
   });
@@ -84,7 +87,7 @@ describe('a download over HTTP', () => {
       response.writeHead(200, { 'content-length': file.length });
       response.write(file.subarray(0, 5000), () => response.destroy());
     });
-    const { body } = await download({ url, from: 0, signal });
+    const { body } = await download({ url, from: 0 });
     let bytes = 0;
     await assert.rejects(
       async () => {
@@ -98,20 +101,20 @@ describe('a download over HTTP', () => {
   test('redirections are followed, except endless ones and those from TLS to plain HTTP', async () => {
     const plain = await serve(ranged('"a"'));
     const hop = await serve((_, response) => response.writeHead(302, { location: `${plain}/x` }).end());
-    assert.equal((await all((await download({ url: hop, from: 0, signal })).body)).length, file.length);
+    assert.equal((await all((await download({ url: hop, from: 0 })).body)).length, file.length);
     const loop = await serve((_, response) => response.writeHead(302, { location: '/again' }).end());
-    await assert.rejects(download({ url: loop, from: 0, signal }), { code: 'unavailable' });
+    await assert.rejects(download({ url: loop, from: 0 }), { code: 'unavailable' });
     const tls = certificate();
     const secure = await serve((_, response) => response.writeHead(302, { location: plain }).end(), tls);
-    await assert.rejects(download({ url: secure, from: 0, signal, ca: tls.ca }), { code: 'forbidden' });
+    await assert.rejects(download({ url: secure, from: 0, ca: tls.ca }), { code: 'forbidden' });
   });
 
   test('over TLS a server without a trusted certificate is refused', async () => {
     const tls = certificate();
     const url = await serve(ranged('"a"'), tls);
-    const { body } = await download({ url, from: 0, signal, ca: tls.ca });
+    const { body } = await download({ url, from: 0, ca: tls.ca });
     assert.equal((await all(body)).length, file.length);
-    await assert.rejects(download({ url, from: 0, signal }), { code: 'unavailable' });
+    await assert.rejects(download({ url, from: 0 }), { code: 'unavailable' });
   });
 
   for (const [status, code] of [
@@ -121,11 +124,11 @@ describe('a download over HTTP', () => {
   ] as const)
     test(`status ${status} is reported as ${code}`, async () => {
       const url = await serve((_, response) => response.writeHead(status).end());
-      await assert.rejects(download({ url, from: 0, signal }), { code });
+      await assert.rejects(download({ url, from: 0 }), { code });
     });
 
   test('a URL that is not HTTP is malformed, a server that is not there is unavailable', async () => {
-    await assert.rejects(download({ url: 'file:///etc/passwd', from: 0, signal }), { code: 'malformed' });
-    await assert.rejects(download({ url: 'http://127.0.0.1:1', from: 0, signal }), { code: 'unavailable' });
+    await assert.rejects(download({ url: 'file:///etc/passwd', from: 0 }), { code: 'malformed' });
+    await assert.rejects(download({ url: 'http://127.0.0.1:1', from: 0 }), { code: 'unavailable' });
   });
 });

@@ -84,6 +84,7 @@ test('a new state has only the tables of a gateway, in the form of 0.1.0', (t) =
     'epoch',
     'gateway_update',
     'image',
+    'image_operation',
     'node',
     'outbox',
     'outbox_subject',

@@ -48,3 +48,34 @@ test('if the watchdog device is missing, the error names the configuration key',
   const missing = new Watchdog({ device: '/nowhere/watchdog', ...parts });
   assert.throws(() => missing.start(), /update\.watchdog: \/nowhere\/watchdog cannot be opened/);
 });
+
+test('a check that throws, and a device that takes nothing, end neither the feeding nor the gateway', async (t) => {
+  const faults = [new Error('no socket can be made'), new Error('no socket can be made'), undefined];
+  const { device, clock, events, watchdog } = dog(t, async () => {
+    const fault = faults.shift();
+    if (fault) throw fault;
+    return undefined;
+  });
+  watchdog.start();
+  await settle();
+  for (let look = 0; look < 2; look++) {
+    clock.advance(5000);
+    await settle();
+  }
+  assert.equal(readFileSync(device, 'latin1'), '\0');
+  assert.deepEqual(
+    events.all.map(({ fields }) => fields.reason),
+    ['no socket can be made'],
+    'it is said once',
+  );
+  await watchdog[Symbol.asyncDispose]();
+  const full = new Watchdog({ device: '/dev/full', check: async () => undefined, clock, events });
+  full.start();
+  await settle();
+  assert.match(String(events.all.at(-1)?.fields.reason), /ENOSPC/);
+  clock.advance(5000);
+  await settle();
+  assert.equal(events.all.length, 2);
+  await full[Symbol.asyncDispose]();
+  assert.equal(events.all.length, 3, 'it could not be disarmed');
+});

@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { type TestContext, test } from 'node:test';
+import { Code } from '../../../src/wire/coap/codes.ts';
+import { CoapPeer } from '../../peers/coap-peer.ts';
+import { type Asked, blockOf, lyingCoapServer, type Said } from '../../peers/lying-coap-server.ts';
+
+const body = randomBytes(5000);
+
+async function get(t: TestContext, answer: (asked: Asked) => readonly Said[]) {
+  const server = await lyingCoapServer(answer);
+  t.after(() => server[Symbol.asyncDispose]());
+  const peer = await CoapPeer.open();
+  t.after(() => peer[Symbol.asyncDispose]());
+  const port = Number(/:(\d+)\//.exec(server.uri)?.[1]);
+  return await peer.call(port, { method: Code.GET, path: ['x'] });
+}
+/** The first request has no Block2: the server chooses. */
+const whole = ({ number, exponent, index }: Asked, first = 6) =>
+  blockOf(body, index === 0 ? { number: 0, exponent: first } : { number, exponent }, 'v1');
+
+test('a body in blocks of any size, also when the server changes to smaller ones', async (t) => {
+  for (const first of [2, 6])
+    assert.deepEqual((await get(t, (asked) => [whole(asked, first)])).payload, body);
+  const smaller = await get(t, (asked) => {
+    const by = asked.index > 1 ? asked.exponent - 4 : 0;
+    return [
+      asked.index === 0
+        ? whole(asked)
+        : blockOf(body, { number: asked.number << by, exponent: asked.exponent - by }, 'v1'),
+    ];
+  });
+  assert.deepEqual(smaller.payload, body);
+});
+
+for (const [what, lie, code] of [
+  ['another version', (said: Said) => ({ ...said, etag: 'v2' }), 'conflict'],
+  ['no version', ({ etag: _, ...said }: Said) => said, 'conflict'],
+  [
+    'another block',
+    (said: Said) => ({ ...said, block: { number: 3, more: true, exponent: 6 } }),
+    'malformed',
+  ],
+  [
+    'the first block',
+    (said: Said) => ({ ...said, block: { number: 0, more: true, exponent: 6 } }),
+    'malformed',
+  ],
+  [
+    'a larger block',
+    (said: Said) => ({ ...said, block: { number: 1, more: true, exponent: 7 } }),
+    'malformed',
+  ],
+  ['a part of a block', (said: Said) => ({ ...said, payload: randomBytes(1000) }), 'malformed'],
+  ['no block', ({ block: _, ...said }: Said) => said, 'malformed'],
+] as const)
+  test(`${what} in place of the next block is ${code}`, async (t) => {
+    const answering = get(t, (asked) => [asked.index === 2 ? lie(whole(asked)) : whole(asked)]);
+    await assert.rejects(answering, { code });
+  });
+
+for (const [what, block] of [
+  ['in the middle', { number: 1, more: true, exponent: 6 }],
+  ['of a reserved size', { number: 0, more: true, exponent: 7 }],
+] as const)
+  test(`a response that begins with a block ${what} is malformed`, async (t) => {
+    const payload = body.subarray(0, block.exponent === 7 ? 2048 : 1024);
+    await assert.rejects(
+      get(t, () => [{ block, payload }]),
+      { code: 'malformed' },
+    );
+  });
