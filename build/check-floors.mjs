@@ -1,6 +1,8 @@
-// The rule of the house, as docs/architecture.md has it. floors.json lists the floors of a folder from the ground up; folders
-// of one floor stand side by side, and "." is the files of the folder itself. A file imports from its own folder and from
-// floors below it: never from a floor above, never from the folder next door. No imports form a circle, types included.
+// Checks the rule of the house (docs/architecture.md). floors.json lists the floors of a folder from the lowest up. Several
+// folders may share a floor, and "." stands for the files of the folder itself. A file may import from its own folder and from
+// the floors below it, but not from a floor above and not from another folder on the same floor. Imports must not form a circle;
+// imports of types count as well. Nothing in src/ may import from outside of src/. The folders of test/ must be those of src/, and
+// a test stands in one of them.
 // Usage: node build/check-floors.mjs [DIRECTORY with src/ and test/]
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, posix, relative } from 'node:path';
@@ -8,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = process.argv[2] ?? fileURLToPath(new URL('..', import.meta.url));
 const house = JSON.parse(readFileSync(new URL('floors.json', import.meta.url), 'utf8'));
-/** Folders of test/ that mirror no folder of src/: what tests share, and tests that are about no single folder. */
+/** Folders of test/ without a counterpart in src/: shared helpers, and tests that do not belong to a single folder. */
 const testOnly = [
   'bench',
   'build',
@@ -18,12 +20,14 @@ const testOnly = [
   'fuzz',
   'journeys',
   'peers',
+  'powercut',
+  'soak',
   'vectors',
 ];
 
 const offences = [];
 
-/** The room of a file in a folder that has floors: the next part of its path, or "." for a file of the folder itself. */
+/** The room of a file in a folder with floors: the next part of its path, or "." for a file of the folder itself. */
 function roomIn(folder, file) {
   const [first, ...rest] = file.slice(folder.length + 1).split('/');
   return rest.length === 0 ? '.' : first;
@@ -31,9 +35,9 @@ function roomIn(folder, file) {
 
 const floorOf = (folder, room) => house[folder].findIndex((rooms) => rooms.includes(room));
 
-/** Imports of a file that lead to files of the project. */
+/** Paths of the project's files that a file imports. */
 const importsOf = (file) =>
-  [...readFileSync(join(root, file), 'utf8').matchAll(/(?:from|import)\s*\(?\s*'(\.[^']+)'/g)].map(
+  [...readFileSync(join(root, file), 'utf8').matchAll(/(?:from|import)\s*\(?\s*['"`](\.[^'"`]+)['"`]/g)].map(
     ([, target]) => posix.join(dirname(file), target),
   );
 
@@ -42,6 +46,10 @@ const files = readdirSync(join(root, 'src'), { recursive: true })
   .filter((file) => file.endsWith('.ts'))
   .sort();
 const imports = new Map(files.map((file) => [file, importsOf(file)]));
+
+for (const [file, targets] of imports)
+  for (const target of targets)
+    if (!target.startsWith('src/')) offences.push(`${file} imports ${target}, which is not in src/`);
 
 for (const [folder, floors] of Object.entries(house)) {
   for (const room of floors.flat())
@@ -58,9 +66,10 @@ for (const [folder, floors] of Object.entries(house)) {
       if (!target.startsWith(`${folder}/`)) continue;
       const other = roomIn(folder, target);
       const otherFloor = floorOf(folder, other);
-      if (otherFloor > floor) offences.push(`${file} imports ${target}: ${folder}/${other} is a floor above`);
+      if (otherFloor > floor)
+        offences.push(`${file} imports ${target}: ${folder}/${other} is on a higher floor`);
       else if (otherFloor === floor && other !== room)
-        offences.push(`${file} imports ${target}: ${folder}/${other} is next door`);
+        offences.push(`${file} imports ${target}: ${folder}/${other} is another folder on the same floor`);
     }
   }
 }
@@ -88,16 +97,17 @@ function circles() {
 }
 for (const circle of circles()) offences.push(`import each other in a circle: ${circle.sort().join(', ')}`);
 
-/** Folders of test/ are those of src/, so that who knows where a file is knows where its test is. */
+// The tests of a file are in the folder of the same name. Only helpers stand directly in test/.
 for (const entry of readdirSync(join(root, 'test'), { recursive: true, withFileTypes: true })) {
-  if (!entry.isDirectory()) continue;
   const path = relative(join(root, 'test'), join(entry.parentPath, entry.name));
+  if (path === entry.name && path.endsWith('.test.ts')) offences.push(`test/${path} is in no folder`);
+  if (!entry.isDirectory()) continue;
   if (testOnly.includes(path.split('/')[0])) continue;
-  if (!existsSync(join(root, 'src', path))) offences.push(`test/${path} mirrors no folder of src/`);
+  if (!existsSync(join(root, 'src', path))) offences.push(`test/${path} has no counterpart in src/`);
 }
 
 if (offences.length > 0) {
-  console.error(`${offences.length} offence(s) against the rule of the house:\n  ${offences.join('\n  ')}`);
+  console.error(`${offences.length} violation(s) of the rule of the house:\n  ${offences.join('\n  ')}`);
   process.exit(1);
 }
-console.log(`floors: ${files.length} files, every import goes down, and none in a circle`);
+console.log(`floors: ${files.length} files, no import of a higher floor, no circle of imports`);

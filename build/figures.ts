@@ -16,6 +16,9 @@ const decimals = {
   KB: 1,
   MB: 1,
   'MB/s': 1,
+  'MB/h': 1,
+  '/h': 1,
+  min: 0,
   'devices/s': 0,
   'requests/s': 0,
 } as const;

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// `npx postern` in a checkout: runs the sources on the pinned Node, whatever Node the machine has.
+// `npx postern` in a checkout: runs the sources on the pinned Node, independent of the machine's own Node.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

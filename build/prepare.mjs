@@ -1,14 +1,16 @@
-// Installs what a fresh machine lacks, says what it installs, and does nothing when all is there.
-// Runs on whatever Node the machine has (20 or newer); everything after it runs on the pinned Node.
+// Installs npm packages and Debian packages that the machine lacks, and prints what it installs. Does nothing when all are there.
+// Runs on the machine's own Node (20 or newer); everything after it runs on the pinned Node.
+// Options: --tests, --image, --boot-loader install the Debian packages for this purpose.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** By purpose: the program (or file) that must exist, and the Debian package it comes from. */
+/** By purpose: pairs of a program (or file) that must exist and the Debian package that has it. */
 const debianPackages = JSON.parse(readFileSync(new URL('debian-packages.json', import.meta.url), 'utf8'));
 
+/** Whether node_modules has the versions that package-lock.json pins. */
 function modulesAreCurrent() {
   const stamp = `${root}node_modules/.package-lock.json`;
   if (!existsSync(stamp) || !existsSync(`${root}node_modules/.bin/node`)) return false;
@@ -20,6 +22,7 @@ function modulesAreCurrent() {
   );
 }
 
+/** Prints `why` and the command, and runs it. Ends this process when the command fails. */
 function run(command, args, why) {
   console.log(`postern: ${why}\n  $ ${command} ${args.join(' ')}`);
   try {
@@ -39,8 +42,8 @@ const present = (program) =>
     ? existsSync(program)
     : spawnSync('sh', ['-c', `PATH="$PATH:/usr/sbin:/sbin"; command -v ${program}`]).status === 0;
 
-// Not `npm ci`: it refuses the lock file where a registry lacks the optional binaries of a foreign platform.
-// `install --no-save` honours the same lock and leaves it as it is.
+// `npm ci` would refuse the lock file when a registry lacks the optional binaries of another platform. `install --no-save`
+// respects the same lock file and does not change it.
 if (!modulesAreCurrent())
   run(
     'npm',

@@ -1,4 +1,4 @@
-// npm run image: the flashable disk image and the signed update bundle of a board.
+// npm run image: builds the flashable disk image and the signed update bundle of a board.
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { publish } from '../build/figure-pages.ts';
@@ -13,7 +13,7 @@ import { buildImage, describeImage, megabytes } from './recipe/image.ts';
 import { signingKeys } from './recipe/keys.ts';
 import { packageVersion, run, step } from './recipe/tools.ts';
 
-/** Bytes that they may have. */
+/** Most bytes of the results. The command fails above them. */
 const budgets = { bundle: 68_000_000, packedDisk: 72_000_000 } as const;
 const boards: Readonly<Record<string, Board>> = {
   qemu,
@@ -27,11 +27,11 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
   --board NAME      ${Object.entries(boards)
     .map(([name, { description }]) => `${name}: ${description}`)
     .join('\n                    ')}
-  --version X.Y.Z   version of the firmware; that of package.json by default
-  --floor X.Y.Z     once it is good, no version below this one is booted
-  --keys DIR        keys that sign it; made for development, and named so, by default
-  --boot-loader FILE  the board's own boot loader, for boards that Debian has none for
-  --developer       with a shell on the console
+  --version X.Y.Z   version of the firmware; by default the version in package.json
+  --floor X.Y.Z     lowest version that is still booted, once this firmware has proved healthy
+  --keys DIR        keys that sign the results; by default keys for development, which say so in their names
+  --boot-loader FILE  the board's own boot loader, for boards whose boot loader is not in Debian
+  --developer       adds a shell on the console
   --write           records the sizes, for docs/firmware.md
 `;
 await runCommand({

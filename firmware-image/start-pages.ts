@@ -1,4 +1,5 @@
-// npm run image:pages: finds out which pages of Node a start of the gateway touches, by a start of it on the emulated board.
+// npm run image:pages: starts the gateway on the emulated board, finds the pages of Node that this touches, and writes them to
+// recipe/start-pages.txt.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -21,11 +22,14 @@ insecure-plain-coap = true
 url = "mqtt://127.0.0.1:1"
 [dm-server]
 id = "dm.example"
-client-secret = "of no server"
-server-secret = "of no gateway"
+client-secret = "not used here"
+server-secret = "not used here"
 `;
 
-/** Runs in the guest: pages of the program that a process has touched, as the kernel's page map tells them. */
+/**
+ * Runs in the guest, with a process ID as its argument. Prints the pages of Node's program that the process has touched,
+ * from the kernel's page map.
+ */
 const pageReader = `
 const fs = require('fs'), id = process.argv[2], map = fs.openSync('/proc/' + id + '/pagemap');
 for (const line of fs.readFileSync('/proc/' + id + '/maps', 'utf8').split('\\n')) {
@@ -43,17 +47,18 @@ async function touchedPages(machine: Machine): Promise<PageRun[]> {
   const started = machine.says(/gateway\.started/, patience);
   machine.start();
   await started;
-  // One page at a time, where the kernel would map sixteen at once; and what was mapped already does not count.
+  // By default the kernel maps sixteen pages at each fault, which would hide the pages that are really touched. The gateway
+  // is started again, since the pages of the first start were mapped before this setting.
   machine.type('mount -t debugfs none /sys/kernel/debug; echo 4096 > /sys/kernel/debug/fault_around_bytes');
   const again = machine.says(/gateway\.started/, patience);
   machine.type('killall node');
   await again;
-  // With its uplink: the broker is not there, and is looked for by either protocol.
+  // The start includes one attempt at the uplink by each protocol. There is no broker, so both fail.
   for (const protocol of [5, 4])
     await machine.says(new RegExp(`connect-failed.*"protocol":${protocol}`), patience);
   machine.type(`echo ${Buffer.from(pageReader).toString('base64')} | base64 -d > /tmp/pages.cjs`);
   const all = machine.says(/^touched all/, patience);
-  // Not on the terminal itself, which Node waits for.
+  // Without a terminal as standard input and output, which Node would wait for.
   machine.type('node /tmp/pages.cjs $(pidof node) < /dev/null | cat');
   await all;
   const pages = machine.serial.flatMap((line) => /^touched ([0-9a-f]+)$/.exec(line)?.[1] ?? []);
@@ -79,7 +84,7 @@ const folder = mkdtempSync(join(tmpdir(), 'postern-pages-'));
 try {
   const flashed = join(folder, 'disk.img');
   flash(disk!, flashed, { 'gateway.toml': config });
-  // With memory enough that nothing is thrown out again.
+  // Enough memory that no page is evicted.
   const machine = new Machine({
     folder,
     disk: flashed,

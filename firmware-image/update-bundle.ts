@@ -1,4 +1,4 @@
-// npm run update-bundle: a signed bundle of dist/postern.mjs for slots that are folders, as `postern launch` has them.
+// npm run update-bundle: makes a signed bundle of dist/postern.mjs for gateways whose slots are folders (`postern launch`).
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeBundle } from '../src/gateway/update/bundle.ts';
@@ -11,10 +11,10 @@ const help = `npm run update-bundle -- [OPTIONS]
 
 Signs dist/postern.mjs as an update for gateways that run by 'postern launch'.
 
-  --version X.Y.Z  version of the update; that of package.json by default
-  --floor X.Y.Z    once it is good, no version below this one is started
-  --keys DIR       ca.crt, update.crt and update.key; made for development, and named so, by default
-  --out FILE       where it goes; dist/firmware/postern-X.Y.Z.bundle by default
+  --version X.Y.Z  version of the update; by default the version in package.json
+  --floor X.Y.Z    lowest version that is still started, once this update has proved healthy
+  --keys DIR       folder with ca.crt, update.crt and update.key; by default keys for development, which say so in their names
+  --out FILE       path of the bundle; by default dist/firmware/postern-X.Y.Z.bundle
 `;
 await runCommand({
   help,
@@ -35,6 +35,6 @@ await runCommand({
       { certificates: [read('update.crt')], key: read('update.key') },
     );
     writeFileSync(parentOf(out), bundle);
-    console.log(`${out}\nupdate.authority of the gateways: ${join(folder, 'ca.crt')}`);
+    console.log(`${out}\nSet update.authority of the gateways to: ${join(folder, 'ca.crt')}`);
   },
 });

@@ -2,6 +2,7 @@ import type { EventFields, Severity } from '../src/base/event-fields.ts';
 import { type EventName, type FieldsOf, severityOf } from '../src/base/event-table.ts';
 import type { Events } from '../src/base/events.ts';
 
+/** An event that was recorded. */
 export interface Recorded {
   readonly severity: Severity;
   readonly name: EventName;
@@ -15,6 +16,7 @@ type Wanted<Name extends EventName> = {
 
 /** Keeps what happens, and lets a test wait for it: the only way in which tests of running parties synchronise. */
 export class EventRecorder implements Events {
+  /** In the order of their emission. */
   readonly all: Recorded[] = [];
   readonly #waiting = new Set<{ fits: (event: Recorded) => boolean; resolve: (event: Recorded) => void }>();
 

@@ -5,7 +5,7 @@ interface Waiting {
   readonly callback: () => void;
 }
 
-/** A clock that moves only when the test says so. */
+/** A clock for tests. Its time changes by `advance` only. */
 export class HandClock implements Clock {
   #now = 1000;
   readonly #waiting = new Set<Waiting>();
@@ -24,11 +24,12 @@ export class HandClock implements Clock {
     return { cancel: () => this.#waiting.delete(entry) };
   }
 
+  /** Number of timers that are set. */
   get timers(): number {
     return this.#waiting.size;
   }
 
-  /** Moves on, and runs what falls due in its order. */
+  /** Moves the time forward, and runs the timers that fall due in the order of their times. */
   advance(milliseconds: number): void {
     const end = this.#now + milliseconds;
     for (;;) {

@@ -1,46 +1,54 @@
-/** What one kind of gateway board needs besides what all have. */
+/** What differs from board to board. */
 export interface Board {
-  /** In file names, and in `compatible` of bundles: an update for another board is refused. */
+  /** Used in file names and in `compatible` of bundles. RAUC refuses an update whose `compatible` names another board. */
   readonly name: string;
   readonly description: string;
-  /** Packages of Debian with its boot loader and firmware. */
+  /** Names of the Debian packages with the board's boot loader and firmware. */
   readonly packages: readonly string[];
+  /** Serial console as on the kernel's command line, such as `ttyS1,115200`. */
   readonly console: string;
-  /** More for the kernel's command line. */
+  /** Further arguments for the kernel's command line. */
   readonly kernelArguments: readonly string[];
-  /** Modules of the kernel, each with its arguments: to reach the root, and for what is needed after that. */
+  /**
+   * Kernel modules, each with its arguments. Those of `initramfs` are needed to read the root, those of `root` are loaded
+   * after that.
+   */
   readonly modules: { readonly initramfs: readonly string[]; readonly root: readonly string[] };
-  /** Device trees of the kernel that the FIT carries; none where the boot loader has it from the board. */
+  /** Device trees of the kernel that go into the FIT. Empty where the kernel gets the boot loader's device tree. */
   readonly deviceTrees: readonly string[];
-  /** How U-Boot calls the disk: `virtio 0`, `mmc 0`. */
+  /** The disk as U-Boot names it: `virtio 0`, `mmc 0`. */
   readonly disk: { readonly interface: string; readonly number: number };
-  /** Files for the partition CONFIG, where the board's own first stage looks for them. */
+  /**
+   * Returns the files that the board's first boot stage reads from the partition CONFIG: path on this machine, by name on
+   * CONFIG.
+   */
   readonly firmware?: (from: BoardFiles) => Readonly<Record<string, string>>;
-  /** Where on the disk the board's first stage looks for a boot loader that Debian does not have. */
+  /** Offset in bytes where the first boot stage reads the boot loader from the disk, if Debian does not have this loader. */
   readonly bootLoaderAt?: number;
-  /** Where U-Boot loads the FIT, and what the kernel is unpacked to: hexadecimal. */
+  /** Load addresses, in hexadecimal: of the FIT, of the unpacked kernel, and of the boot state while U-Boot reads it. */
   readonly addresses: { readonly fit: string; readonly kernel: string; readonly state: string };
 }
 
-/** Where a board's firmware comes from. */
+/** Makes the firmware files of a board. Each function returns the path of a file. */
 export interface BoardFiles {
-  /** A file of one of the board's packages. */
+  /** A file of one of the board's packages, by its path in the package. */
   readonly find: (path: string) => string;
-  /** U-Boot that checks signatures, for one of its own configurations. */
+  /** U-Boot that checks signatures, built for one of U-Boot's own configurations. */
   readonly uBoot: (configuration: string) => string;
-  /** A device tree of the kernel with the public key and the boot script put into it. */
+  /** A device tree of the kernel to which the public key and the boot script were added. */
   readonly trustedTree: (name: string) => string;
   /** A file with this text. */
   readonly text: (name: string, content: string) => string;
 }
 
 /**
- * For processors that Meltdown does not reach, such as Cortex-A53 and A72: the kernel would keep its pages out of programs' sight
- * all the same, to hide at which address it lies, and make each call of it dearer. [Linux, cpufeature.c, kaslr_requires_kpti]
+ * Kernel argument for processors without the Meltdown vulnerability, such as Cortex-A53 and A72. Without it the kernel
+ * would still isolate its page tables, in order to hide its random address, and each system call would cost more.
+ * [Linux, cpufeature.c, kaslr_requires_kpti]
  */
 export const withoutMeltdown = 'kpti=off';
 
-/** Every board reads its root through these, and firewall and watchdog need those. */
+/** Modules of every board: `initramfs` to read the root; `root` for other file systems, loop devices and the firewall. */
 export const commonModules = {
   initramfs: [
     'sha256-arm64',

@@ -1,9 +1,10 @@
 import { type Board, commonModules, withoutMeltdown } from './board.ts';
 
 /**
- * NXP i.MX8M Mini, from SD card or eMMC. Its boot loader holds NXP's firmware for the memory controller, which Debian does not
- * have: give the board's flash.bin by --boot-loader, of a U-Boot that was built with the settings of recipe/boot-loader.ts, and
- * with trust.dts in its device tree (CONFIG_DEVICE_TREE_INCLUDES). Built here, and not booted.
+ * NXP i.MX8M Mini, from SD card or eMMC. Its boot loader contains NXP's firmware for the memory controller, which Debian
+ * does not have. Therefore the option --boot-loader must give the board's flash.bin. Its U-Boot must be built with the
+ * settings of recipe/boot-loader.ts, and with trust.dts in its device tree (CONFIG_DEVICE_TREE_INCLUDES). The image was
+ * built but never booted.
  */
 export const imx8mMini: Board = {
   name: 'imx8m-mini',

@@ -1,6 +1,6 @@
 import { type Board, commonModules, withoutMeltdown } from './board.ts';
 
-/** The `virt` machine of QEMU: the board that the tests boot. */
+/** The `virt` machine of QEMU. This is the board that the tests boot. */
 export const qemu: Board = {
   name: 'qemu-arm64',
   description: 'QEMU virt, emulated Cortex-A53',

@@ -1,9 +1,10 @@
 import { type Board, commonModules, withoutMeltdown } from './board.ts';
 
 /**
- * Raspberry Pi 4 and Compute Module 4, from SD card or eMMC. Its first stage is in its ROM and EEPROM; it reads start4.elf,
- * U-Boot and the device tree, which has the key, from CONFIG. What makes that chain start at the chip is the EEPROM's own
- * signed boot. Tried on an emulated Raspberry Pi 3 (test/firmware/emulated-pi.ts).
+ * Raspberry Pi 4 and Compute Module 4, from SD card or eMMC. The first boot stage is in ROM and EEPROM. It reads
+ * start4.elf, U-Boot and the device tree from CONFIG; the device tree has the public key. Only the EEPROM's own signed
+ * boot makes the chip check these files. The image was tested on an emulated Raspberry Pi 3
+ * (test/firmware/emulated-pi.ts).
  */
 export const raspberryPi4: Board = {
   name: 'raspberry-pi-4',

@@ -2,22 +2,26 @@ import { join } from 'node:path';
 import { treeSource, trustedTreeSource } from '../recipe/device-tree.ts';
 import { run } from '../recipe/tools.ts';
 
-/** A board as QEMU emulates it. */
+/** A board that QEMU emulates. */
 export interface Hardware {
-  /** QEMU's name for it. */
+  /** QEMU's name of the machine. */
   readonly machine: string;
-  /** Arguments for all that is on it, with this disk (`format=raw,file=…`), and in the network `lan`. */
+  /** QEMU's arguments for the devices of the board. `disk` is such as `format=raw,file=…`; the network is named `lan`. */
   readonly arguments: (disk: string) => string[];
-  /** Source of the device tree that its boot loader runs by, with what that trusts. */
+  /**
+   * Source of the boot loader's device tree, with the public key and the boot script.
+   * @param folder folder for temporary files
+   * @param all all arguments with which QEMU will run
+   */
   readonly tree: (folder: string, all: readonly string[]) => string;
 }
 
-/** U-Boot for QEMU's own board, from Debian's u-boot-qemu. */
+/** U-Boot for the machine `virt`, from Debian's package u-boot-qemu. */
 export const uBoot = '/usr/lib/u-boot/qemu_arm64/u-boot.bin';
 
 /**
- * QEMU's own board, `virt`: one Cortex-A53, and a watchdog that resets it.
- * @param trust source of what U-Boot trusts, as the recipe made it
+ * QEMU's own machine `virt`, with one Cortex-A53 and a watchdog that resets it.
+ * @param trust file with the source of the public key and the boot script, as the recipe made it
  * @param memory mebibytes
  */
 export const virt = ({ trust, memory = 128 }: { trust: string; memory?: number | undefined }): Hardware => ({
@@ -30,24 +34,25 @@ export const virt = ({ trust, memory = 128 }: { trust: string; memory?: number |
   ],
   tree: (folder, all) => {
     const own = join(folder, 'machine.dtb');
-    // With firmware the machine has other devices than without.
+    // QEMU dumps the device tree of exactly these arguments: with `-bios` the machine has other devices than without.
     run('qemu-system-aarch64', ['-M', `virt,dumpdtb=${own}`, ...all]);
     return trustedTreeSource(own, trust);
   },
 });
 
 /**
- * A Raspberry Pi 3: of the Raspberry Pis, the latest that this QEMU knows. It has four cores, 1 GiB, an SD card and a network
- * on its USB; its watchdog resets as soon as it is armed.
- * @param bootLoader U-Boot, which lies on the disk as well; QEMU does not emulate the chip's own firmware, which loads it
- * @param tree device tree with what U-Boot trusts, as the recipe made it
+ * A Raspberry Pi 3, the latest Raspberry Pi that QEMU 7.2 emulates. It has four cores, 1 GiB of memory, an SD card and a
+ * network adapter on USB. Its emulated watchdog resets the board as soon as it is started.
+ * @param bootLoader file with U-Boot. It is on the disk as well, but QEMU does not emulate the chip's firmware that would
+ *   load it from there
+ * @param tree file with the device tree that has the public key and the boot script, as the recipe made it
  */
 export const raspberryPi3 = ({ bootLoader, tree }: { bootLoader: string; tree: string }): Hardware => ({
   machine: 'raspi3b',
   arguments: (disk) => [
     ...['-kernel', bootLoader, '-drive', `if=sd,${disk}`],
     ...['-device', 'usb-net,netdev=lan'],
-    // The first serial line is the one of its Bluetooth.
+    // The first serial line belongs to Bluetooth.
     ...['-serial', 'null', '-serial', 'stdio'],
   ],
   tree: () => treeSource(tree),

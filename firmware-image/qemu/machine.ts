@@ -9,15 +9,18 @@ import { mebibyte, startOf } from '../recipe/layout.ts';
 import { run } from '../recipe/tools.ts';
 import type { Hardware } from './hardware.ts';
 
+/** What a `Machine` is made of. */
 export interface MachineParts {
-  /** Folder for its device tree and its serial log. */
+  /** Folder for its device tree, its serial log and QEMU's monitor. */
   readonly folder: string;
+  /** File with the disk. */
   readonly disk: string;
   readonly hardware: Hardware;
-  /** UDP and TCP ports of this machine, at 127.0.0.1, by the port of the guest that they lead to. */
+  /** Forwarded UDP ports: port at 127.0.0.1, by port of the guest. */
   readonly udp?: Readonly<Record<number, number>>;
+  /** Forwarded TCP ports, likewise. */
   readonly tcp?: Readonly<Record<number, number>>;
-  /** More for the kernel's command line. */
+  /** Further arguments for the kernel's command line. */
   readonly kernelArguments?: string;
 }
 
@@ -26,18 +29,23 @@ interface Waiting {
   readonly resolve: (found: RegExpExecArray) => void;
 }
 
+/** Most serial lines that are kept. Beyond it the older half is dropped. */
 const lines = 20_000;
 
-/** A board that QEMU emulates, from its boot loader on, with a disk, and a network of its own behind 127.0.0.1. */
+/**
+ * A board that QEMU emulates, from its boot loader on. It has a disk and a network of its own, of which some ports are
+ * forwarded from 127.0.0.1.
+ */
 export class Machine implements AsyncDisposable {
   readonly #parts: MachineParts;
   readonly #log: WriteStream;
   readonly #waiting = new Set<Waiting>();
+  /** The last lines of the serial console. */
   readonly serial: string[] = [];
   #process: ChildProcess | undefined;
   #command: readonly string[] = [];
   #isCut = false;
-  /** When it was switched on. */
+  /** When QEMU was started last, in milliseconds of `performance.now()`. */
   #started = 0;
 
   constructor(parts: MachineParts) {
@@ -49,16 +57,17 @@ export class Machine implements AsyncDisposable {
     return this.#process !== undefined;
   }
 
-  /** Of QEMU, while it runs. */
+  /** Process ID of QEMU, while it runs. */
   get pid(): number | undefined {
     return this.#process?.pid;
   }
 
-  /** Milliseconds since it was switched on. */
+  /** Milliseconds since the board was switched on or reset last. */
   get age(): number {
     return performance.now() - this.#started;
   }
 
+  /** Switches the board on. */
   start(): void {
     this.#isCut = false;
     const { folder, disk, hardware, udp = {}, tcp = {}, kernelArguments = '' } = this.#parts;
@@ -79,8 +88,8 @@ export class Machine implements AsyncDisposable {
   }
 
   /**
-   * A reset of the guest ends QEMU, and it is started anew: QEMU is very slow at loading a kernel over one that it has
-   * translated before.
+   * Starts QEMU. Each reset of the guest ends QEMU (`-no-reboot`), and it is started again. QEMU could reset the guest
+   * itself, but it is very slow when a kernel is loaded over code that it has translated.
    */
   #switchOn(): void {
     const child = spawn('qemu-system-aarch64', this.#command, { stdio: ['pipe', 'pipe', 'pipe'] });
@@ -94,12 +103,15 @@ export class Machine implements AsyncDisposable {
     createInterface({ input: child.stdout }).on('line', (line) => this.#take(line));
   }
 
-  /** Types a line on the console; a developer image has a shell there. */
+  /** Types a line on the console, where a developer image has a shell. */
   type(line: string): void {
     this.#process?.stdin?.write(`${line}\n`);
   }
 
-  /** Resolves when the serial line says something like this, from now on. */
+  /**
+   * Resolves when a line of the serial console matches, from now on.
+   * @throws {Error} with the last 15 lines, when none matches in time
+   */
   async says(pattern: RegExp, milliseconds: number): Promise<RegExpExecArray> {
     const { promise, resolve, reject } = Promise.withResolvers<RegExpExecArray>();
     const waiting = { pattern, resolve };
@@ -108,7 +120,7 @@ export class Machine implements AsyncDisposable {
       () =>
         reject(
           new Error(
-            `the machine did not say ${pattern} within ${milliseconds} ms; it said last:\n${this.serial.slice(-15).join('\n')}`,
+            `no serial line matched ${pattern} within ${milliseconds} ms; the last lines were:\n${this.serial.slice(-15).join('\n')}`,
           ),
         ),
       milliseconds,
@@ -121,17 +133,17 @@ export class Machine implements AsyncDisposable {
     }
   }
 
-  /** As when the power fails: nothing that it holds in memory is written. */
+  /** Cuts the power: QEMU is killed, so nothing in the guest's memory reaches the disk. */
   async cutPower(): Promise<void> {
     const child = this.#process;
     this.#isCut = true;
     if (!child) return;
     child.kill('SIGKILL');
-    // When it has ended, and what it said last was read.
+    // The event `close` comes when the process has ended and its output was read.
     await once(child, 'close');
   }
 
-  /** Bytes that the guest has written to its disk since it was switched on. */
+  /** Bytes that the guest has written to its disk since the board was switched on or reset last. */
   async bytesWritten(): Promise<number> {
     const monitor = connect(join(this.#parts.folder, 'monitor'));
     monitor.write('info blockstats\n');
@@ -142,7 +154,7 @@ export class Machine implements AsyncDisposable {
         const found = /disk[^\n]*wr_bytes=(\d+)/.exec(said);
         if (found) return Number(found[1]);
       }
-      throw new Error(`QEMU told nothing of its disk: ${said}`);
+      throw new Error(`QEMU's monitor gave no statistics of the disk: ${said}`);
     } finally {
       monitor.destroy();
     }
@@ -150,7 +162,7 @@ export class Machine implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.cutPower();
-    // All of it is in the file, for whoever keeps it.
+    // The log must be complete in its file, since a test may keep it.
     await new Promise((resolve) => this.#log.end(resolve));
   }
 
@@ -166,10 +178,14 @@ export class Machine implements AsyncDisposable {
   }
 }
 
-/** Flashes an image to a disk, and puts files onto its config partition, as an operator does before the board is switched on. */
+/**
+ * Flashes an image to a disk file and puts files onto its partition CONFIG, as an operator does before the board is
+ * switched on.
+ * @param files contents by name
+ */
 export function flash(image: string, disk: string, files: Readonly<Record<string, string>>): void {
   run('cp', ['--sparse=always', image, disk]);
-  // Flash is larger than the image.
+  // The disk of a board is larger than the image.
   run('truncate', ['-s', '512M', disk]);
   for (const [name, text] of Object.entries(files)) {
     const file = join(dirname(disk), name);

@@ -7,19 +7,28 @@ import type { SigningKeys } from './keys.ts';
 import type { VerityRoot } from './root-file-system.ts';
 import { fresh, output, parentOf, root, run } from './tools.ts';
 
+/** What initramfs and FIT are made of. */
 export interface BootImageParts {
   readonly board: Board;
   readonly files: PackageFiles;
+  /** File. */
   readonly kernelImage: string;
+  /** Folder. */
   readonly kernelModules: string;
+  /** Folder. */
   readonly deviceTrees: string;
   readonly verity: VerityRoot;
   readonly version: string;
+  /** Time stamp of all files, in seconds since 1970. */
   readonly date: number;
   readonly keys: SigningKeys;
 }
 
-/** What runs before the root is there: a shell, dmsetup, the modules to reach the disk, and the root's hash. */
+/**
+ * Makes the initramfs, which runs before the root is mounted: a shell, dmsetup, the modules that read the disk, and the
+ * root hash. Returns the path of the packed file. The same parts give the same bytes.
+ * @param folder folder for the result and temporary files; it is emptied first
+ */
 export function makeInitramfs(folder: string, parts: BootImageParts): string {
   const { board, files, kernelModules, verity, date } = parts;
   fresh(folder);
@@ -47,17 +56,22 @@ export function makeInitramfs(folder: string, parts: BootImageParts): string {
   return `${file}.zst`;
 }
 
-/** The kernel, packed as U-Boot unpacks it fastest; done once for each. */
+/** Packs the kernel by LZ4, which U-Boot unpacks fastest. Returns the path. The result is cached for each kernel. */
 function packedKernel(kernelImage: string): string {
   const file = join(output, 'cache', `${basename(kernelImage)}.lz4`);
-  // lz4 gives it the time of the kernel.
+  // lz4 gives the packed file the time stamp of the kernel.
   if (existsSync(file) && statSync(file).mtimeMs >= statSync(kernelImage).mtimeMs) return file;
   run('lz4', ['-q', '-f', '-12', '--no-frame-crc', kernelImage, `${file}.part`]);
   run('mv', [`${file}.part`, file]);
   return file;
 }
 
-/** Kernel, initramfs and, where a board needs them, device trees: one FIT, signed as a whole. Answers with its file. */
+/**
+ * Makes the FIT, one signed file with kernel, initramfs and, for boards that need them, device trees. Returns its path.
+ * Also writes `trust.dtb`, a device tree with the public key.
+ * @param folder folder for the results
+ * @param initramfs file
+ */
 export function makeFit(folder: string, initramfs: string, parts: BootImageParts): string {
   const { board, kernelImage, version, date, keys } = parts;
   const number = checkedVersion('version', version);
@@ -125,7 +139,7 @@ export function makeFit(folder: string, initramfs: string, parts: BootImageParts
 `,
   );
   const times = { SOURCE_DATE_EPOCH: String(date) };
-  // The public key goes where U-Boot looks for it: into the device tree that it runs by.
+  // U-Boot looks for the public key in its own device tree, so mkimage writes it into a device tree.
   const trust = join(folder, 'trust.dtb');
   run('dtc', ['-q', '-I', 'dts', '-O', 'dtb', '-o', trust, '-'], { input: '/dts-v1/; / { };' });
   run('mkimage', ['-f', source, file], { env: times });

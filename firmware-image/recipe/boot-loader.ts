@@ -6,27 +6,28 @@ import { basename, join } from 'node:path';
 import { debianSource } from './debian.ts';
 import { fresh, output, root, run } from './tools.ts';
 
-/** What U-Boot is to have besides, or in place of, what its own configuration of a board says. */
+/** Settings of U-Boot that are added to, or replace, those of the board's configuration. */
 const settings: Readonly<Record<string, string>> = {
-  // Debian's binaries for real boards know no FIT.
+  // Debian's binaries for real boards cannot boot a FIT.
   CONFIG_FIT: 'y',
   CONFIG_FIT_SIGNATURE: 'y',
   CONFIG_RSA: 'y',
-  // Nothing that carries no signature is booted.
+  // Images without a signature are not booted.
   CONFIG_LEGACY_IMAGE_FORMAT: 'n',
-  // What it does stands in its device tree: not in a file that somebody puts beside it, and not what somebody types.
+  // The boot script comes from U-Boot's device tree only, not from a file on the disk and not from the console.
   CONFIG_ENV_IS_IN_FAT: 'n',
   CONFIG_ENV_IS_NOWHERE: 'y',
   CONFIG_USE_PREBOOT: 'n',
   CONFIG_BOOTDELAY: '-2',
-  // A tool that nobody needs here, and that wants a library.
+  // This tool is not used here and would need another library.
   CONFIG_TOOLS_MKEFICAPSULE: 'n',
 };
 
 /**
- * U-Boot for boards of which Debian has no binary that checks signatures: built from Debian's source, for one of U-Boot's own
- * configurations. Answers with `u-boot.bin`.
- * @throws {Error} when the configuration does not take one of the settings, or the build fails
+ * Builds U-Boot from Debian's source, for boards for which Debian has no U-Boot that checks signatures. Returns the path of
+ * `u-boot.bin`. The result is cached for each version, configuration and set of settings.
+ * @param configuration name of one of U-Boot's own configurations, without `_defconfig`
+ * @throws {Error} when the configuration does not accept one of the settings, or the build fails
  */
 export function builtUBoot(configuration: string): string {
   const source = debianSource('u-boot');
@@ -51,7 +52,7 @@ export function builtUBoot(configuration: string): string {
   const taken = readFileSync(join(folder, '.config'), 'utf8');
   for (const [name, value] of Object.entries(settings))
     if (value === 'n' ? taken.includes(`${name}=y`) : !taken.includes(`${name}=${value}\n`))
-      throw new Error(`U-Boot's ${configuration} does not take ${name}=${value}`);
+      throw new Error(`the configuration ${configuration} of U-Boot does not accept ${name}=${value}`);
   make('u-boot.bin');
   run('mv', [join(folder, 'u-boot.bin'), made]);
   run('rm', ['-rf', join(folder, '..')]);

@@ -4,17 +4,26 @@ import type { Board } from '../boards/board.ts';
 import type { SigningKeys } from './keys.ts';
 import { fresh, run } from './tools.ts';
 
+/** What a bundle is made of. */
 export interface BundleParts {
   readonly board: Board;
   readonly version: string;
+  /** Description in the manifest. It also carries `floor=X.Y.Z`, which the gateway reads. */
   readonly description: string;
+  /** File for the partition boot-a or boot-b. */
   readonly fit: string;
+  /** File for the partition root-a or root-b. */
   readonly root: string;
+  /** Time stamp of all files, in seconds since 1970. */
   readonly date: number;
   readonly keys: SigningKeys;
 }
 
-/** The signed update bundle (RAUC, verity format) with the images of one slot. */
+/**
+ * Makes the signed update bundle with the images of one slot (RAUC, verity format).
+ * @param folder folder for temporary files; it is emptied first
+ * @param file path of the bundle
+ */
 export function makeBundle(folder: string, file: string, parts: BundleParts): void {
   const { board, version, description, fit, root, date, keys } = parts;
   fresh(folder);

@@ -3,16 +3,19 @@ import { basename, dirname, join, relative } from 'node:path';
 import type { DebianPackage } from './debian.ts';
 import { isElf, segmentsOf, segmentType } from './elf.ts';
 
-/** A file for the image: where it is, what it is called there, and the package it comes from. */
+/** A file for the image. */
 export interface PickedFile {
+  /** Path on this machine. */
   readonly from: string;
+  /** Path in the image, without its first slash. */
   readonly to: string;
+  /** Name of the package that it comes from. */
   readonly package: string;
 }
 
 const libraryFolders = ['lib/aarch64-linux-gnu', 'usr/lib/aarch64-linux-gnu', 'lib', 'usr/lib'];
 
-/** Finds files in packages as if they were all installed. */
+/** Finds files in packages, as if all packages were installed in one root. */
 export class PackageFiles {
   readonly #packages: readonly DebianPackage[];
 
@@ -20,7 +23,11 @@ export class PackageFiles {
     this.#packages = packages;
   }
 
-  /** @throws {Error} when no package has it */
+  /**
+   * Finds a file. Links are followed.
+   * @param path path in the package, without its first slash
+   * @throws {Error} when no package has it
+   */
   find(path: string): PickedFile {
     for (const found of this.#packages) {
       const from = join(found.folder, path);
@@ -30,7 +37,12 @@ export class PackageFiles {
     throw new Error(`no package has ${path}`);
   }
 
-  /** Programs with all the shared libraries that they need, each once. */
+  /**
+   * Programs with all shared libraries that they need, each once, sorted by path.
+   * @param paths programs of packages
+   * @param others further programs
+   * @throws {Error} when no package has a program or library
+   */
   programs(paths: readonly string[], others: readonly PickedFile[] = []): PickedFile[] {
     const picked = new Map<string, PickedFile>();
     const todo = [...paths.map((path) => this.find(path)), ...others];
@@ -52,7 +64,7 @@ export class PackageFiles {
     return { ...this.find(join(folder, name)), to: join('usr/lib/aarch64-linux-gnu', name) };
   }
 
-  /** Links of a package that begin at its root lead into the machine that builds, unless they are followed here. */
+  /** Follows links. An absolute link of a package would otherwise lead to a file of the build machine. */
   #behindLinks(folder: string, path: string): string {
     let at = path;
     for (let hop = 0; hop < 8 && lstatSync(at).isSymbolicLink(); hop++) {
@@ -64,7 +76,10 @@ export class PackageFiles {
   }
 }
 
-/** Names of the libraries that a program or library needs, and of the loader that starts it (ELF64, little-endian). */
+/**
+ * Reads from a program or library (ELF64, little-endian) the names of the libraries that it needs, and the path of its
+ * loader. Returns neither for any other file.
+ */
 export function readElf(bytes: Buffer): { needed: string[]; interpreter: string | undefined } {
   if (!isElf(bytes)) return { needed: [], interpreter: undefined };
   const segments = segmentsOf(bytes);
@@ -86,15 +101,19 @@ export function readElf(bytes: Buffer): { needed: string[]; interpreter: string 
   };
 }
 
-/** A kernel module to be loaded, and the arguments that it is loaded with. */
+/** A kernel module to be loaded. */
 export interface KernelModule {
   readonly file: string;
+  /** Arguments of insmod: name of the file, and parameters. */
   readonly line: string;
 }
 
 /**
- * Kernel modules with those that they need, in the order in which they can be loaded.
- * @param wanted names, each with its arguments behind it
+ * Kernel modules and the modules that they depend on, in an order in which they can be loaded. Modules that are built into
+ * the kernel are left out.
+ * @param folder folder of the kernel's modules
+ * @param wanted names, each followed by its parameters
+ * @throws {Error} when the kernel does not have a module
  */
 export function moduleClosure(folder: string, wanted: readonly string[]): KernelModule[] {
   const files = new Map(
@@ -112,7 +131,7 @@ export function moduleClosure(folder: string, wanted: readonly string[]): Kernel
   const add = (text: string): void => {
     const [name = '', ...options] = text.split(' ');
     const file = files.get(moduleName(name));
-    // Parameters of what is built in would stand on the kernel's command line.
+    // A built-in module with parameters is an error: its parameters would have to be on the kernel's command line.
     if (builtIn.has(moduleName(name)) && options.length === 0) return;
     if (file === undefined) throw new Error(`the kernel has no module ${name}`);
     if (ordered.some((one) => one.file === file)) return;
@@ -125,5 +144,5 @@ export function moduleClosure(folder: string, wanted: readonly string[]): Kernel
   return ordered;
 }
 
-/** The kernel takes dashes and underscores in names of modules for the same. */
+/** In names of modules the kernel treats dashes and underscores as equal. */
 const moduleName = (name: string): string => name.replaceAll('-', '_');

@@ -1,13 +1,16 @@
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { versionNumber } from '../../src/gateway/update/boot-state.ts';
 
-/** What somebody asked for is not to be had. */
+/** Wrong usage of a command. */
 export class UsageError extends Error {}
 
 type Options = NonNullable<ParseArgsConfig['options']>;
 type Values<O extends Options> = ReturnType<typeof parseArgs<{ options: O }>>['values'];
 
-/** Runs a command, and sets the process's exit code: 0, 1 when it failed, 2 for wrong usage; and says what is wrong. */
+/**
+ * Runs a command of the command line. Prints the message of an error, and sets the exit code of the process: 0, 1 when the
+ * command failed, 2 for wrong usage.
+ */
 export async function runCommand<const O extends Options>(command: {
   readonly help: string;
   readonly options: O;
@@ -19,21 +22,21 @@ export async function runCommand<const O extends Options>(command: {
   } catch (thrown) {
     const { message, code } = thrown as NodeJS.ErrnoException;
     const isUsage = thrown instanceof UsageError || code?.startsWith('ERR_PARSE_ARGS');
-    console.error(isUsage ? `${message}\n--help tells what there is` : message);
+    console.error(isUsage ? `${message}\nSee --help for the options.` : message);
     process.exitCode = isUsage ? 2 : 1;
   }
 }
 
 /**
- * A version as a number.
- * @param what it is the version of, or the option that gives it
- * @throws {UsageError} for what is no version
+ * A version as a number, `versionNumber()` of it.
+ * @param what name of the version in the error message, such as the option that gives it
+ * @throws {UsageError} for a text that is not a version
  */
 export function checkedVersion(what: string, version: string): number {
   const number = versionNumber(version);
   if (number === undefined)
     throw new UsageError(
-      `${what} ${version}: three numbers such as 1.2.3 are wanted, of at most 127, 255 and 255`,
+      `${what} ${version}: expected three numbers such as 1.2.3, at most 127, 255 and 255`,
     );
   return number;
 }

@@ -2,9 +2,10 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync }
 import { join } from 'node:path';
 import { output, parentOf, run } from './tools.ts';
 
+/** Code name of the Debian release that images are made of. */
 export const suite = 'bookworm';
 
-/** A package of Debian, unpacked in a folder of its own, so that each file is known by its package. */
+/** A package of Debian. It is unpacked in a folder of its own, so that the package of each file is known. */
 export interface DebianPackage {
   readonly name: string;
   readonly version: string;
@@ -12,8 +13,9 @@ export interface DebianPackage {
 }
 
 /**
- * Packages of Debian for arm64 with all that they depend on, got by an apt of its own: the machine's is asked for its mirror
- * and keys alone. What was got once is kept.
+ * Downloads and unpacks packages of Debian for arm64, with all their dependencies. It uses an apt with its own state; from
+ * the machine's apt it takes only the mirror and the keys. Packages are cached.
+ * @throws {Error} when the machine's apt does not list Debian bookworm, or apt fails
  */
 export function debianPackages(wanted: readonly string[]): DebianPackage[] {
   const key = wanted.join(' ');
@@ -22,12 +24,13 @@ export function debianPackages(wanted: readonly string[]): DebianPackage[] {
   return found;
 }
 
-/** Answers of this process: images that are built in one go are of the same packages. */
+/** Results in this process. All images that one process builds get the same versions of packages. */
 const asked = new Map<string, DebianPackage[]>();
 
 /**
- * The source of a package, got as the packages are. Answers with its description, the `.dsc`, which has the version in its name;
- * what it describes lies beside it.
+ * Downloads the source of a package, by the same apt. Returns the path of its description (`.dsc`), whose name has the
+ * version. The files of the source are in the same folder.
+ * @throws {Error} when Debian has no such source, or apt fails
  */
 export function debianSource(name: string): string {
   const flags = ownApt('deb-src');
@@ -37,12 +40,12 @@ export function debianSource(name: string): string {
   const listed = aptGet([...flags, 'source', '-qq', '--print-uris', name]);
   const description = /^'\S+' (\S+\.dsc) /m.exec(listed)?.[1];
   if (description === undefined) throw new Error(`Debian ${suite} has no source of ${name}`);
-  // What is there already is not got again.
+  // apt does not download files again that are in the folder already.
   aptGet([...flags, 'source', '-qq', '--download-only', name], folder);
   return join(folder, description);
 }
 
-/** Arguments for an apt of the recipe's own, for arm64, with this kind of lines in its list of sources. */
+/** Arguments for apt-get by which it works for arm64, in folders of the recipe, with sources of this kind. */
 function ownApt(kind: 'deb' | 'deb-src'): string[] {
   const apt = join(output, 'cache', kind === 'deb' ? 'apt' : 'apt-source');
   for (const folder of ['etc/preferences.d', 'state/lists/partial', 'cache/archives/partial'])
@@ -69,7 +72,7 @@ function askDebian(wanted: readonly string[]): DebianPackage[] {
   const flags = ownApt('deb');
   aptGet([...flags, 'update', '-qq']);
   aptGet([...flags, 'install', '-y', '-qq', '--download-only', ...wanted]);
-  // What is in the archives from earlier days may be older: the list of what would be installed says which count.
+  // The folder may also have older archives, from earlier runs. The simulated installation tells the versions to use.
   const listed = aptGet([...flags, 'install', '-s', '-qq', ...wanted]);
   const archives = join(output, 'cache/apt/cache/archives');
   const files = readdirSync(archives);
@@ -82,11 +85,11 @@ function askDebian(wanted: readonly string[]): DebianPackage[] {
   });
 }
 
-/** Two images may be built at once: the one waits for the other, where apt would give up. */
+/** Runs apt-get under a lock. When two images are built at the same time, apt itself would fail instead of waiting. */
 const aptGet = (args: readonly string[], cwd = output): string =>
   run('flock', [join(output, 'cache/apt.lock'), 'apt-get', ...args], { cwd });
 
-/** All of a package is there, or nothing, whoever unpacks it besides. */
+/** Unpacks an archive to a folder that is either complete or absent, even if another process unpacks the same one. */
 function unpack(archive: string, folder: string): void {
   const part = `${folder}.${process.pid}`;
   run('dpkg-deb', ['-x', archive, parentOf(part)]);
@@ -98,7 +101,10 @@ function unpack(archive: string, folder: string): void {
   }
 }
 
-/** Lines of a sources.list: where the machine itself has Debian's packages from. */
+/**
+ * Lines of a sources.list with the mirrors from which this machine has Debian's packages.
+ * @throws {Error} when it has none
+ */
 function mirrors(kind: 'deb' | 'deb-src'): string[] {
   const format = '$(ORIGIN)|$(CODENAME)|$(REPO_URI)|$(COMPONENT)';
   const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
@@ -108,13 +114,13 @@ function mirrors(kind: 'deb' | 'deb-src'): string[] {
   const found = new Set<string>();
   for (const line of lines) {
     const [origin, codename = '', uri = '', component] = line.split('|');
-    // Firmware of boards, such as that of the Raspberry Pi, is in a part of its own.
+    // Firmware of boards, such as the Raspberry Pi's, is in the component non-free-firmware.
     if (origin === 'Debian' && codename.startsWith(suite) && component === 'main')
       found.add(`${kind} [signed-by=${keyring}] ${uri} ${codename} main non-free-firmware`);
   }
   if (found.size === 0)
     throw new Error(
-      `the image is made of Debian ${suite}, which this machine's apt does not list: build on Debian ${suite}, or add it to its sources`,
+      `the image is made of Debian ${suite}, but apt on this machine does not list it: build on Debian ${suite}, or add it to the sources of apt`,
     );
   return [...found];
 }

@@ -5,8 +5,8 @@ import { run } from './tools.ts';
 export const treeSource = (tree: string): string => run('dtc', ['-q', '-I', 'dtb', '-O', 'dts', tree]);
 
 /**
- * The source of a compiled device tree, with what the boot loader trusts put into it.
- * @param trust file with the source of that, as `trustSource` in disk.ts makes it
+ * The source of a compiled device tree to which the public key and the boot script are added.
+ * @param trust file with the source of both, from `trustSource` in disk.ts
  */
 export const trustedTreeSource = (tree: string, trust: string): string =>
   `${treeSource(tree)}\n${readFileSync(trust, 'utf8').replace('/dts-v1/;', '')}`;

@@ -6,7 +6,7 @@ import { treeSource } from './device-tree.ts';
 import { diskSize, mebibyte, type PartitionName, partitions, sizeOf, startOf } from './layout.ts';
 import { root, run } from './tools.ts';
 
-/** An identifier that is the same for the same name, as reproducible disks want it. */
+/** A UUID that depends on the name only, so that disks are reproducible. */
 function fixedUuid(name: string): string {
   const hex = run('sha256sum', ['-'], { input: `postern ${name}` }).slice(0, 32);
   return [
@@ -18,20 +18,27 @@ function fixedUuid(name: string): string {
   ].join('-');
 }
 
+/** What a disk image is made of. */
 export interface DiskParts {
+  /** File for the partition boot-a. */
   readonly fit: string;
+  /** File for the partition root-a. */
   readonly root: string;
+  /** Time stamp of all files, in seconds since 1970. */
   readonly date: number;
-  /** For the partition CONFIG, by name. */
+  /** Files for the partition CONFIG: path on this machine, by name on CONFIG. */
   readonly firmware: Readonly<Record<string, string>>;
-  /** A boot loader that lies before the partitions, and where. */
+  /** A boot loader in front of the partitions, and its offset on the disk in bytes. */
   readonly bootLoader: { readonly file: string; readonly at: number } | undefined;
 }
 
-/** What every machine knows a FAT partition by. */
+/** Partition type "basic data" of GPT, by which every operating system recognizes a FAT partition. */
 const basicData = 'EBD0A0A2-B9E5-4433-87C0-68B6B72699C7';
 
-/** Flashes slot A onto a new disk; slot B is empty, and `data` comes at the first boot. */
+/**
+ * Makes a disk image with slot A. Slot B is empty, and the board makes the partition `data` at its first boot.
+ * @throws {Error} when something does not fit in its partition
+ */
 export function makeDisk(file: string, parts: DiskParts): void {
   const { fit, root: rootImage, date, firmware, bootLoader } = parts;
   run('rm', ['-f', file]);
@@ -67,10 +74,10 @@ export function makeDisk(file: string, parts: DiskParts): void {
   if (bootLoader) putAt(file, bootLoader.at, readFileSync(bootLoader.file), startOf('state-1') * mebibyte);
 }
 
-/** The boot state of a disk that was just flashed: slot A is good, and nothing is tried. */
+/** The boot state of a new disk: slot A is good, and no slot is being tried. */
 function firstState(file: string): Buffer {
   run('rm', ['-f', file]);
-  // The second copy is not there, so the first is written.
+  // Without any copy, the first one is written.
   new BootStateCopies([file, `${file}.none`]).change({});
   const bytes = readFileSync(file);
   run('rm', [file]);
@@ -79,20 +86,28 @@ function firstState(file: string): Buffer {
 
 function put(file: string, name: PartitionName, bytes: Uint8Array): void {
   if (bytes.length > sizeOf(name) * mebibyte)
-    throw new Error(`${name} takes ${sizeOf(name)} MiB, not ${(bytes.length / mebibyte).toFixed(1)}`);
+    throw new Error(
+      `the partition ${name} has ${sizeOf(name)} MiB, its content ${(bytes.length / mebibyte).toFixed(1)}`,
+    );
   putAt(file, startOf(name) * mebibyte, bytes, diskSize * mebibyte);
 }
 
 function putAt(file: string, at: number, bytes: Uint8Array, end: number): void {
-  if (at + bytes.length > end) throw new Error(`${bytes.length} bytes at ${at} reach into what lies behind`);
+  if (at + bytes.length > end)
+    throw new Error(`${bytes.length} bytes at offset ${at} overwrite what begins at ${end}`);
   const disk = openSync(file, 'r+');
   writeSync(disk, bytes, 0, bytes.length, at);
   closeSync(disk);
 }
 
+/** Mebibytes in sectors of 512 bytes, in hexadecimal. */
 const sectors = (mebibytes: number): string => `0x${((mebibytes * mebibyte) / 512).toString(16)}`;
 
-/** The device tree of the boot loader with the public key, and the script by which it chooses a slot. */
+/**
+ * Source of the device tree that the boot loader trusts: the public key, and the boot script that chooses a slot.
+ * @param trust file with the compiled device tree that has the public key
+ * @throws {Error} when boot.cmd has an unknown placeholder
+ */
 export function trustSource(board: Board, trust: string): string {
   const { interface: kind, number } = board.disk;
   const filled: Readonly<Record<string, string>> = {
@@ -118,7 +133,7 @@ export function trustSource(board: Board, trust: string): string {
     .join('\n')
     .replace(/@([a-z0-9-]+)@/g, (_, name: string) => {
       const value = filled[name];
-      if (value === undefined) throw new Error(`boot.cmd: nothing is known of @${name}@`);
+      if (value === undefined) throw new Error(`boot.cmd: unknown placeholder @${name}@`);
       return value;
     });
   const quoted = script.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
@@ -126,4 +141,5 @@ export function trustSource(board: Board, trust: string): string {
   return `${keys}\n/ {\n  config {\n    bootdelay = <(-2)>;\n    bootcmd = "${quoted}";\n  };\n};\n`;
 }
 
+/** Size of a file in bytes. */
 export const bytesOf = (file: string): number => statSync(file).size;

@@ -1,19 +1,26 @@
-/** A segment of a program: ELF64, little-endian, which is what all boards and the machines that build for them have. */
+/** A program header of an ELF file. Only ELF64, little-endian, is supported, which all boards and build machines have. */
 export interface Segment {
   readonly type: number;
   readonly flags: number;
-  /** Of its first byte in the file. */
+  /** Offset of its first byte in the file. */
   readonly offset: number;
+  /** Address of its first byte in memory. */
   readonly address: number;
-  /** Bytes in the file; what it has beyond them in memory is zeros. */
+  /** Bytes in the file. */
   readonly fileSize: number;
+  /** Bytes in memory. Those beyond `fileSize` are zeros. */
   readonly memorySize: number;
   readonly alignment: number;
 }
 
+/** Values of `Segment.type`. */
 export const segmentType = { load: 1, dynamic: 2, interpreter: 3, headers: 6 } as const;
+/** Bytes of one program header. */
 export const segmentBytes = 56;
-/** Where the file's header has the place of the segments, that of the sections, and how many there are of each. */
+/**
+ * Offsets in the header of an ELF file: of the fields with the offsets of program headers and section headers, with their
+ * numbers, and with the index of the section names.
+ */
 export const headerField = {
   segments: 32,
   sections: 40,
@@ -22,8 +29,10 @@ export const headerField = {
   sectionNames: 62,
 } as const;
 
+/** Whether the file is ELF64, little-endian. */
 export const isElf = (bytes: Buffer): boolean => bytes.toString('latin1', 0, 6) === '\x7fELF\x02\x01';
 
+/** Reads all program headers of an ELF file. */
 export function segmentsOf(program: Buffer): Segment[] {
   const start = Number(program.readBigUInt64LE(headerField.segments));
   return Array.from({ length: program.readUInt16LE(headerField.segmentCount) }, (_, index) => {
@@ -41,11 +50,12 @@ export function segmentsOf(program: Buffer): Segment[] {
   });
 }
 
+/** Writes a program header at an offset of the file. */
 export function writeSegment(program: Buffer, at: number, segment: Segment): void {
   program.writeUInt32LE(segment.type, at);
   program.writeUInt32LE(segment.flags, at + 4);
   const { offset, address, fileSize, memorySize, alignment } = segment;
-  // Of two addresses, the physical one means nothing here.
+  // A program header has a virtual and a physical address. Linux ignores the physical one.
   for (const [index, word] of [offset, address, address, fileSize, memorySize, alignment].entries())
     program.writeBigUInt64LE(BigInt(word), at + 8 + 8 * index);
 }

@@ -15,38 +15,47 @@ import { type PackageWeight, softwareBill, weighPackages } from './report.ts';
 import { makeRoot, packRoot, rootPackages } from './root-file-system.ts';
 import { fresh, nodeVersion, output, root, run, sourceDate, step } from './tools.ts';
 
+/** What `buildImage` is to build. */
 export interface ImageOrder {
   readonly board: Board;
   readonly version: string;
-  /** Of files in the output; the board's by default. */
+  /** Name of the output folder, and in file names. Default: the name of the board. */
   readonly name?: string;
   readonly keys: SigningKeys;
+  /** Adds a shell on the console. */
   readonly isDeveloperImage: boolean;
-  /** The gateway's program for its snapshot; `dist/postern-snapshot.cjs` by default. */
+  /** File with the gateway's program for the snapshot. Default: `dist/postern-snapshot.cjs`. */
   readonly program?: string;
-  /** Once this version is good, none below that one is booted. */
+  /** Lowest version that is still booted, once this image has proved healthy. */
   readonly floor?: string;
-  /** The board's own boot loader, where Debian has none. */
+  /** File with the board's own boot loader, for boards whose boot loader is not in Debian. */
   readonly bootLoader?: string;
-  /** Level of zstd, 1 to 22. */
+  /** Compression level of zstd for the root, 1 to 22. Default: 19. */
   readonly level?: number;
+  /** Whether a disk image is made, and not only the bundle. */
   readonly withDisk: boolean;
 }
 
+/** Paths of what was built. */
 export interface BuiltImage {
+  /** The output folder. */
   readonly folder: string;
   readonly disk: string | undefined;
   readonly bundle: string;
   readonly fit: string;
+  /** The root with its hash tree. */
   readonly rootImage: string;
-  /** Source of the device tree that the boot loader trusts: the public key and the script. */
+  /** Source of the device tree that the boot loader trusts: the public key and the boot script. */
   readonly trust: string;
   readonly weights: readonly PackageWeight[];
-  /** Files of the board's own on the partition CONFIG, by name. */
+  /** The board's firmware on the partition CONFIG: path on this machine, by name on CONFIG. */
   readonly firmware: Readonly<Record<string, string>>;
 }
 
-/** Builds the image and the update bundle of one board. Answers with the files. */
+/**
+ * Builds the update bundle of one board, and on request its disk image. Returns the paths of the files.
+ * @throws {Error} when a step fails
+ */
 export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   const { board, version, keys, level = 19 } = order;
   const name = order.name ?? board.name;
@@ -59,7 +68,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   const files = new PackageFiles(packages);
   const kernel = kernelOf(packages);
   const program = order.program ?? join(root, 'dist/postern-snapshot.cjs');
-  if (!existsSync(program)) throw new Error(`${program} is not there: npm run build`);
+  if (!existsSync(program)) throw new Error(`${program} does not exist; run npm run build`);
 
   const tree = join(folder, 'root');
   const parts = {
@@ -141,7 +150,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
 function boardFiles(folder: string, files: PackageFiles, deviceTrees: string, trust: string): BoardFiles {
   return {
     find: (path) => {
-      // What is touched and copied is a file of ours.
+      // Later steps change the file's time stamp, so they get a copy and not the file of the unpacked package.
       const copy = join(folder, basename(path));
       copyFileSync(files.find(path).from, copy);
       return copy;
@@ -164,9 +173,10 @@ function boardFiles(folder: string, files: PackageFiles, deviceTrees: string, tr
   };
 }
 
+/** A number of bytes as text in MB, aligned. */
 export const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1).padStart(6)} MB`;
 
-/** The sizes of what was built, and of each package in it. */
+/** A report with the sizes of what was built and of each package in it, as lines of text. */
 export function describeImage({ disk, bundle, rootImage, fit, weights, firmware }: BuiltImage): string {
   return [
     `${megabytes(bytesOf(bundle))}  update bundle`,

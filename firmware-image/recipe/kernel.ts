@@ -2,19 +2,21 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DebianPackage } from './debian.ts';
 
-/** Debian's kernel, where it was unpacked. */
+/** Debian's kernel, unpacked. */
 export interface Kernel {
-  /** Of Debian's package. */
+  /** Version of Debian's package. */
   readonly packageVersion: string;
-  /** As the kernel calls itself. */
+  /** Version as the kernel itself reports it. */
   readonly version: string;
+  /** File. */
   readonly image: string;
-  /** Folders. */
+  /** Folder. */
   readonly modules: string;
+  /** Folder. */
   readonly deviceTrees: string;
 }
 
-/** The kernel among packages that `linux-image-arm64` brought. */
+/** Finds the kernel among `linux-image-arm64` and its dependencies. */
 export function kernelOf(packages: readonly DebianPackage[]): Kernel {
   const { folder, version: packageVersion } = packages.find(({ name }) => /^linux-image-\d/.test(name))!;
   const [version = ''] = readdirSync(join(folder, 'lib/modules'));

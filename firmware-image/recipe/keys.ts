@@ -2,16 +2,19 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { output, run } from './tools.ts';
 
-/** Keys of a product line. In a folder: `ca.crt`, `update.crt`, `update.key` (X.509, for bundles) and `boot.key`, `boot.crt`. */
+/**
+ * The signing keys of a product line. The folder has `ca.crt`, `update.crt` and `update.key` (X.509, for bundles), and
+ * `boot.key` and `boot.crt` (for the FIT).
+ */
 export interface SigningKeys {
   readonly folder: string;
   readonly areForDevelopment: boolean;
 }
 
 /**
- * The keys in a folder; without one, keys for development, which are made once and say so in their names. RAUC and mkimage
- * take PKCS#11 URIs in place of files: docs/firmware.md.
- * @throws {Error} when the folder lacks one
+ * The keys in a folder. Without a folder, keys for development: they are made once and kept, and their subjects say
+ * "DEVELOPMENT ONLY". RAUC and mkimage also accept PKCS#11 URIs instead of files, see docs/firmware.md.
+ * @throws {Error} when a file is missing in the folder
  */
 export function signingKeys(folder: string | undefined): SigningKeys {
   if (folder !== undefined) {
@@ -24,7 +27,7 @@ export function signingKeys(folder: string | undefined): SigningKeys {
   return { folder: made, areForDevelopment: true };
 }
 
-/** A CA, a certificate for updates below it, and a key for the FIT. */
+/** Makes a CA, a certificate for updates that the CA signs, and a key for the FIT. They are valid for 20 years. */
 export function makeDevelopmentKeys(folder: string): void {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const openssl = (...args: string[]) => run('openssl', args, { cwd: folder });

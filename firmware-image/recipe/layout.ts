@@ -1,4 +1,4 @@
-/** Partitions of the disk, in order, MiB each. `data` comes at the first boot and takes what is left. */
+/** Partitions of the disk in their order, with sizes in MiB. At the first boot the board adds `data` in the rest. */
 export const partitions = [
   { name: 'state-1', size: 1 },
   { name: 'state-2', size: 1 },
@@ -11,10 +11,13 @@ export const partitions = [
 export type PartitionName = (typeof partitions)[number]['name'];
 
 export const mebibyte = 1024 * 1024;
-/** Room before the partitions, for the table and for boot loaders that lie in the open, and behind them, MiB. */
+/**
+ * MiB before the first partition, for the partition table and for boot loaders outside of partitions; as many follow the
+ * last partition.
+ */
 const margin = 4;
 
-/** Where a partition begins, in MiB. */
+/** Offset of a partition in MiB. */
 export function startOf(name: PartitionName): number {
   let at: number = margin;
   for (const one of partitions) {
@@ -24,7 +27,8 @@ export function startOf(name: PartitionName): number {
   throw new Error(`no partition ${name}`);
 }
 
+/** Size of a partition in MiB. */
 export const sizeOf = (name: PartitionName): number => partitions.find((one) => one.name === name)!.size;
 
-/** MiB of the disk as it is flashed. */
+/** Size of the disk image in MiB. */
 export const diskSize = partitions.reduce((sum, { size }) => sum + size, 2 * margin);

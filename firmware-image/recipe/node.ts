@@ -5,12 +5,13 @@ import { leaveOneLanguage } from './one-language.ts';
 import { startPages, startPagesFirst } from './start-pages.ts';
 import { output, run } from './tools.ts';
 
-/** What is done to Node depends on these. */
+/** The files that decide what is done to Node. The cache of the result is keyed by their digest. */
 const nodeRules = ['node.ts', 'elf.ts', 'one-language.ts', 'start-pages.ts', 'start-pages.txt'];
 
 /**
- * `node` for arm64 from npm, of the version that this checkout runs on, checked against npm's own digest, stripped, with
- * one language, and laid out for its start. Answers with its file.
+ * Makes the `node` of the image: the program for arm64 from npm, which npm checks against its digest, stripped, reduced to
+ * one language, and laid out for its start. Returns its path. The result is cached.
+ * @param version version of Node
  */
 export function arm64Node(version: string): string {
   const folder = join(output, 'cache/node');
@@ -33,7 +34,7 @@ export function arm64Node(version: string): string {
   const touched = startPages(version);
   if (touched.length === 0)
     console.warn(
-      `what a start of Node ${version} touches is not known, so it will be slow: npm run image:pages`,
+      `start-pages.txt was not measured for Node ${version}, so it will start slowly; run npm run image:pages`,
     );
   writeFileSync(part, startPagesFirst(program, touched));
   run('mv', [part, made]);

@@ -3,14 +3,20 @@ import { readFileSync, statSync } from 'node:fs';
 import type { PickedFile } from './closure.ts';
 import type { DebianPackage } from './debian.ts';
 
+/** What one package contributes to the image. */
 export interface PackageWeight {
   readonly name: string;
   readonly version: string;
+  /** Bytes of its files, unpacked. */
   readonly bytes: number;
+  /** Number of its files. */
   readonly files: number;
 }
 
-/** What each package has in the image, the heaviest first. */
+/**
+ * Sums up the files of each package, the largest package first.
+ * @param versions versions of what is not a package of Debian, by name
+ */
 export function weighPackages(
   files: readonly PickedFile[],
   packages: readonly DebianPackage[],
@@ -27,7 +33,11 @@ export function weighPackages(
     .toSorted((a, b) => b.bytes - a.bytes);
 }
 
-/** The software bill of materials (CycloneDX 1.5): every package that has a file in the image, with the digests of its files. */
+/**
+ * The software bill of materials as JSON (CycloneDX 1.5): every package that has a file in the image, with the SHA-256 of
+ * its files.
+ * @param product name and version of the firmware; `date` in seconds since 1970
+ */
 export function softwareBill(
   files: readonly PickedFile[],
   weights: readonly PackageWeight[],

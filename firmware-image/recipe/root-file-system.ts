@@ -13,7 +13,7 @@ import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts'
 import { makeSnapshot } from './snapshot.ts';
 import { fresh, parentOf, root, run } from './tools.ts';
 
-/** Programs of the root, by the path in their package. */
+/** Programs of the root, by their path in a package. */
 const programs = [
   'bin/busybox',
   'usr/bin/rauc',
@@ -25,6 +25,7 @@ const programs = [
   'sbin/sfdisk',
 ];
 
+/** Debian packages that the root needs. */
 export const rootPackages = [
   'busybox-static',
   'rauc',
@@ -38,24 +39,33 @@ export const rootPackages = [
   'libgcc-s1',
 ];
 
+/** What the root is made of. */
 export interface RootParts {
   readonly board: Board;
   readonly files: PackageFiles;
+  /** Folder. */
   readonly kernelModules: string;
   readonly kernelVersion: string;
+  /** File with Node for arm64. */
   readonly node: string;
-  /** The gateway's program, for its snapshot. */
+  /** File with the gateway's program, for the snapshot. */
   readonly program: string;
   readonly version: string;
-  /** PEM of the authority that updates must come from. */
+  /** PEM text of the authority that must certify the signer of updates. */
   readonly keyring: string;
+  /** Adds a shell on the console. */
   readonly isDeveloperImage: boolean;
+  /** Content of the software bill of materials. */
   readonly sbom: string;
 }
 
+/** Applets of busybox that get a link in /usr/bin. */
 const applets = ['sh', 'init', 'mount', 'umount', 'udhcpc', 'reboot', 'getty'] as const;
 
-/** Puts together the tree of the read-only root. Answers with the files that came from packages. */
+/**
+ * Makes the tree of the read-only root. Returns its files that come from packages, the kernel modules and the snapshot.
+ * @param folder folder for the tree; it is emptied first
+ */
 export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   const { board, files, node, program } = parts;
   fresh(folder);
@@ -109,7 +119,7 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   ];
 }
 
-/** Where a file lies when /bin, /sbin and /lib are links into /usr. */
+/** Path of a file in the image, where /bin, /sbin and /lib are links into /usr. */
 const canonical = (path: string): string => (/^(bin|sbin|lib)\//.test(path) ? `usr/${path}` : path);
 
 function install(from: string, to: string, mode = 0o755): void {
@@ -117,14 +127,23 @@ function install(from: string, to: string, mode = 0o755): void {
   chmodSync(to, mode);
 }
 
+/** A packed root with its hash tree of dm-verity. */
 export interface VerityRoot {
+  /** File. */
   readonly image: string;
+  /** SHA-256 in hexadecimal. */
   readonly rootHash: string;
-  /** Blocks of 4096 bytes that hold data; the hash tree lies behind them. */
+  /** Number of blocks of 4096 bytes with data. The hash tree follows them. */
   readonly dataBlocks: number;
 }
 
-/** The tree as squashfs, with the hash tree of dm-verity behind it: the same bytes for the same tree. */
+/**
+ * Packs a tree as squashfs and appends the hash tree of dm-verity. The same tree gives the same bytes.
+ * @param folder the tree
+ * @param image path of the result
+ * @param date time stamp of all files, in seconds since 1970
+ * @param level compression level of zstd, 1 to 22
+ */
 export function packRoot(folder: string, image: string, date: number, level: number): VerityRoot {
   run('rm', ['-f', image]);
   const times = { SOURCE_DATE_EPOCH: String(date) };
@@ -138,7 +157,8 @@ export function packRoot(folder: string, image: string, date: number, level: num
       '-Xcompression-level',
       String(level),
       '-b',
-      // Larger ones pack better; smaller ones cost less memory and time where a program is read here and there.
+      // Larger blocks pack better. Smaller ones cost less memory and time, since programs are read in scattered pages and
+      // each block is unpacked as a whole.
       '64K',
       '-all-root',
       '-no-xattrs',
@@ -161,6 +181,6 @@ export function packRoot(folder: string, image: string, date: number, level: num
     '--salt=-',
   ]);
   const rootHash = /Root hash:\s+([0-9a-f]{64})/.exec(said)?.[1];
-  if (rootHash === undefined) throw new Error(`veritysetup told no root hash: ${said}`);
+  if (rootHash === undefined) throw new Error(`veritysetup printed no root hash: ${said}`);
   return { image, rootHash, dataBlocks };
 }

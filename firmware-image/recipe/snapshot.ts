@@ -3,13 +3,19 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { run } from './tools.ts';
 
-/** Where a snapshot is made: the heap knows the names of its folder and its files, so they are always the same. */
+/**
+ * The folder in which every snapshot is made. The heap contains the names of the folder and its files, so they must always
+ * be the same.
+ */
 const workshop = '/tmp/postern-snapshot';
-/** Where a snapshot goes, and the settings it is made by: names in the folder that Node runs in. */
+/** Names, in the folder in which Node runs, of the snapshot and of the settings for it. */
 const [blob, settings] = ['postern.snapshot', 'snapshot.json'] as const;
-/** Seconds to wait for other builds, of which one at a time makes a snapshot; it takes a few. */
+/** Seconds to wait for other builds. Only one at a time makes a snapshot, which takes a few seconds. */
 const patience = 120;
-/** What a build that was killed left there goes first: the lock went with it. */
+/**
+ * Script that runs a command in the workshop: `$0` is the workshop, `$1` the folder that becomes it, `$2` the file for the
+ * snapshot, the rest is the command. A build that was killed may have left a workshop, since its lock ended with it.
+ */
 const inWorkshop = `
 rm -rf "$0"; mv "$1" "$0"; cd "$0"
 file=$2; shift 2
@@ -18,10 +24,12 @@ cp ${blob} "$file"
 rm -rf "$0"`;
 
 /**
- * Puts the settings into a folder by which Node makes a snapshot there, `postern.snapshot`, and answers with its arguments.
+ * Writes the settings for a snapshot into a folder. Returns the arguments with which Node, run in this folder, makes the
+ * snapshot `postern.snapshot` there.
  *
- * The seeds hold for the making alone: where a snapshot is started from, Node chooses its own. Without the code cache, which is
- * for the parts of Node that are loaded later, it is less than half as large, and no slower.
+ * The seeds are used while the snapshot is made. When a process starts from it, Node chooses its own seeds. The code cache
+ * is for the parts of Node that are loaded later. Without it the snapshot is less than half as large, and not slower.
+ * @param program file name of the program, in the folder
  */
 export function prepareSnapshot(folder: string, program: string): string[] {
   writeFileSync(join(folder, settings), JSON.stringify({ builder: program, withoutCodeCache: true }));
@@ -32,12 +40,12 @@ export function prepareSnapshot(folder: string, program: string): string[] {
 }
 
 /**
- * Loads the gateway's program as it will be loaded on the board, and writes down what Node's heap then holds: a start from this
- * snapshot reads, compiles and runs none of it again. Only the board's own Node can make it, so that runs here by QEMU's user
- * emulation. [Node, Startup snapshot]
+ * Loads the gateway's program in Node and writes Node's heap to a file. A start from this snapshot does not read, compile
+ * or run the loading of the program again. Only the board's own Node can make it, so Node runs here in QEMU's user
+ * emulation. The same Node and program give the same bytes. [Node, Startup snapshot]
  * @param tree root of the board, with Node and its libraries in place
- * @param program dist/postern-snapshot.cjs, or another that has a main function for snapshots
- * @param file that the snapshot goes to: the same bytes for the same Node and program
+ * @param program dist/postern-snapshot.cjs, or another program that sets a main function for snapshots
+ * @param file path of the snapshot
  */
 export function makeSnapshot(tree: string, program: string, file: string): void {
   const folder = mkdtempSync(join(tmpdir(), 'postern-snapshot-'));
@@ -46,7 +54,7 @@ export function makeSnapshot(tree: string, program: string, file: string): void 
   copyFileSync(program, join(folder, 'postern.cjs'));
   const libraries = join(tree, 'usr/lib/aarch64-linux-gnu');
   const node = [
-    // Libraries look at their environment when they are loaded: it is empty.
+    // Libraries read their environment when they are loaded, so it is empty but for the time zone.
     ...['env', '-i', 'TZ=UTC', 'qemu-aarch64-static', '-cpu', 'cortex-a53'],
     ...[join(workshop, 'loader'), '--library-path', libraries, join(workshop, 'node')],
     ...prepareSnapshot(folder, 'postern.cjs'),

@@ -1,12 +1,12 @@
 /**
- * Lays a program out for a slow start from packed flash: the pages that a start touches come first in its file, the others
- * behind them. At which address they lie in memory stays as it was.
+ * Lays a program out for a fast start from compressed flash. The pages that a start touches come first in the file, the
+ * others follow. Their addresses in memory do not change.
  *
- * Node has 85 MB, of which a start of the gateway touches 19, a page here and a page there: without this, nearly all of it is
- * read, unpacked and checked, and on a board with 128 MB thrown out again while the rest is read.
+ * Node has 85 MB, of which a start of the gateway touches 19 MB in scattered pages. Without this layout nearly all of it is
+ * read, unpacked and checked, and on a board with 128 MB it is evicted again while the rest is read.
  *
- * It costs a segment for each run of pages, more than the kernel loads by itself (one page of program headers), so the program
- * is started by its loader: `ld-linux-aarch64.so.1 PROGRAM`, which takes any number.
+ * Each run of pages needs a segment. These are more than the kernel accepts (one page of program headers), so the program
+ * is started by its loader, `ld-linux-aarch64.so.1 PROGRAM`, which accepts any number.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -22,19 +22,19 @@ import {
 import { root } from './tools.ts';
 
 const pageBytes = 4096;
-/** Pages between two runs that are taken for touched as well: fewer segments, for a few more pages. */
+/** Two runs with at most this many pages between them are joined: a few more pages, but fewer segments. */
 const gap = 2;
 
-/** Pages in memory, from one number to another, which is not among them. */
+/** A run of pages in memory, by page numbers. `to` is exclusive. */
 export interface PageRun {
   readonly from: number;
   readonly to: number;
 }
 
-/** Where `npm run image:pages` writes what a start touches, and the version of Node that this holds for. */
+/** File in which `npm run image:pages` keeps the touched pages, with the version of Node for which they were measured. */
 export const startPagesFile = join(root, 'firmware-image/recipe/start-pages.txt');
 
-/** Pages that a start of the gateway touches, in hexadecimal; nothing for a version of Node that was not looked at. */
+/** The pages that a start of the gateway touches. Empty if they were measured for another version of Node. */
 export function startPages(nodeVersion: string, text = readFileSync(startPagesFile, 'utf8')): PageRun[] {
   if (!text.startsWith(`node ${nodeVersion}\n`)) return [];
   return [...text.matchAll(/([0-9a-f]+)-([0-9a-f]+)/g)].map(([, from = '', to = '']) => ({
@@ -43,6 +43,7 @@ export function startPages(nodeVersion: string, text = readFileSync(startPagesFi
   }));
 }
 
+/** The content of `startPagesFile` for these pages. */
 export const describePages = (nodeVersion: string, runs: readonly PageRun[]): string => {
   const words = runs.map(({ from, to }) => `${from.toString(16)}-${to.toString(16)}`);
   const lines = Array.from({ length: Math.ceil(words.length / 10) }, (_, index) =>
@@ -51,16 +52,17 @@ export const describePages = (nodeVersion: string, runs: readonly PageRun[]): st
   return `node ${nodeVersion}\n${lines.join('\n')}\n`;
 };
 
-/** A piece of a loaded segment: pages in a row that a start touches all, or none of them. */
+/** A part of a loaded segment: adjacent pages that are either all touched by a start or all not touched. */
 interface Piece extends PageRun {
   readonly segment: Segment;
   readonly isTouched: boolean;
 }
 
 /**
+ * Lays a program out with its touched pages first.
  * @param touched in the order of their addresses
- * @returns the program with these pages first; it has no sections any more
- * @throws {Error} for what is no program
+ * @returns the new program, without section headers
+ * @throws {Error} for a file that is not ELF64, or without room for program headers below its first address
  */
 export function startPagesFirst(program: Buffer, touched: readonly PageRun[]): Buffer {
   if (!isElf(program)) throw new Error('only an ELF program can be laid out');
@@ -124,6 +126,7 @@ export function startPagesFirst(program: Buffer, touched: readonly PageRun[]): B
   return laidOut;
 }
 
+/** Numbers of all pages in the runs, and of those in the short gaps between them. */
 function pagesIn(runs: readonly PageRun[]): ReadonlySet<number> {
   const pages = new Set<number>();
   let last = Number.NEGATIVE_INFINITY;
@@ -136,7 +139,8 @@ function pagesIn(runs: readonly PageRun[]): ReadonlySet<number> {
 
 function piecesOf(segment: Segment, touched: ReadonlySet<number>, isFirst: boolean): Piece[] {
   const { from, to } = pagesOf(segment);
-  // What is written to is small, and its zeros follow on the last page; the file's own header must stay in front.
+  // Two kinds of pages always count as touched. A segment with zeros at its end is writable and small, and stays in one
+  // piece. The first page has the header of the file, which must stay at the front.
   const isTouched = (page: number) =>
     segment.memorySize > segment.fileSize || (isFirst && page === from) || touched.has(page);
   const pieces: Piece[] = [];
@@ -156,7 +160,7 @@ const pagesOf = ({ address, fileSize }: Segment): PageRun => ({
 
 const offsetOf = ({ offset, address }: Segment, page: number): number => page * pageBytes - address + offset;
 
-/** The segment that loads a piece; its place in the file is not known yet. */
+/** The segment that loads a piece. Its `offset` is still that of the whole segment. */
 function partOf({ segment, from, to }: Piece): Segment {
   const address = Math.max(segment.address, from * pageBytes);
   const isLast = to === pagesOf(segment).to;
@@ -166,7 +170,7 @@ function partOf({ segment, from, to }: Piece): Segment {
   return { ...segment, ...sizes, address, alignment: pageBytes };
 }
 
-/** Pages for the program headers, in front of all that is loaded. */
+/** Pages for the program headers, below all loaded segments. */
 function tableBelow(first: Segment, pages: number): PageRun {
   const { from } = pagesOf(first);
   if (from <= pages) throw new Error('there is no room for program headers below the program');

@@ -3,19 +3,23 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+/** Folder of the checkout, with a slash at its end. */
 export const root = fileURLToPath(new URL('../..', import.meta.url));
-/** Where images, bundles and what they are made of go. */
+/** Folder for images, bundles, and caches for making them. */
 export const output = join(root, 'dist/firmware');
 
+/** How a program is run. */
 export interface RunOptions {
   readonly cwd?: string;
+  /** Added to the environment of this process. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Standard input. */
   readonly input?: string | Uint8Array;
 }
 
 /**
- * Runs a program and answers with what it said on standard output.
- * @throws {Error} with what it said on standard error
+ * Runs a program to its end. Returns its standard output.
+ * @throws {Error} with the last 20 lines of its output and the command, when it fails
  */
 export function run(program: string, args: readonly string[], { cwd, env, input }: RunOptions = {}): string {
   try {
@@ -34,12 +38,15 @@ export function run(program: string, args: readonly string[], { cwd, env, input 
       message,
     } = cause as { stderr?: string; stdout?: string; message: string };
     const said = `${stdout}${stderr}`.trim().split('\n').slice(-20).join('\n');
-    // Without the cause, which would say all of it again.
+    // The cause is left out, since its message repeats the same output.
     throw new Error(`${program} failed: ${said || message}\n  $ ${program} ${args.join(' ')}`);
   }
 }
 
-/** Seconds since 1970 that stand for all times in what is built: of the commit, or of a fixed day without one. */
+/**
+ * Time stamp for all files that are built, in seconds since 1970: SOURCE_DATE_EPOCH if it is set, else the time of the last
+ * commit, else a fixed day.
+ */
 export function sourceDate(): number {
   const given = Number(process.env.SOURCE_DATE_EPOCH);
   if (given > 0) return given;
@@ -50,7 +57,7 @@ export function sourceDate(): number {
   }
 }
 
-/** Does a step, and says how long it took. */
+/** Runs a step of a command and prints its name and how long it took. */
 export async function step<T>(what: string, work: () => T | Promise<T>): Promise<T> {
   process.stdout.write(`  ${what} ... `);
   const begun = performance.now();
@@ -62,19 +69,22 @@ export async function step<T>(what: string, work: () => T | Promise<T>): Promise
   return result;
 }
 
+/** Makes a folder empty, or makes it if there is none. Returns its path. */
 export function fresh(folder: string): string {
   run('rm', ['-rf', folder]);
   mkdirSync(folder, { recursive: true });
   return folder;
 }
 
+/** Makes the parent folder of a path. Returns the path. */
 export const parentOf = (path: string): string => {
   mkdirSync(dirname(path), { recursive: true });
   return path;
 };
 
+/** Version in package.json. */
 export const packageVersion = (): string =>
   JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version as string;
 
-/** Version of the Node that this checkout runs on: the one that the lock file pins. */
+/** Version of the Node that runs this, which is the one that the lock file pins. */
 export const nodeVersion = (): string => process.versions.node;

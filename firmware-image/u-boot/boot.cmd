@@ -1,15 +1,15 @@
-# Chooses a slot, and boots it. It lies with the public key in the device tree that U-Boot itself runs by, so that whoever can
-# trust U-Boot can trust it. Names between at signs are filled in by the recipe. All numbers are hexadecimal.
+# Chooses a slot and boots it. This script is in U-Boot's own device tree, together with the public key, so it is as trustworthy
+# as U-Boot itself. The recipe replaces the names between at signs. All numbers are hexadecimal.
 #
-# The boot state has two copies, each with a checksum: the later that is whole counts, and the other is written next, so that a
-# power cut while one is written loses nothing. src/gateway/update/boot-state.ts reads and writes them as well.
+# The boot state has two copies, each with a checksum. The later intact copy counts, and the other one is written next, so a
+# power cut during a write loses nothing. src/gateway/update/boot-state.ts reads and writes the same copies.
 #   good    the slot that was found healthy last: A or B
-#   try     a slot that is new and has not proved itself yet, or none
-#   left    attempts that it still has
-#   floor   versions below it are not booted
+#   try     a new slot that has not proved healthy yet, or none
+#   left    starts that the slot in `try` still has
+#   floor   lowest version that is booted
 #   failed  the slot that was given up last, or none
 #
-# The kernel does not test its own ciphers at each start: a root whose hash tree comes out right is proof enough of SHA-256.
+# cryptomgr.notests: the kernel does not test its own ciphers at each start. A root whose hash tree is right proves SHA-256.
 @prepare@
 setenv s1 0x0; setenv s2 0x0
 if @read@ @state@ @state-1@ 8; then if env import -c @state@ 0x1000 serial; then setenv s1 ${serial}; fi; fi

@@ -55,6 +55,10 @@ export const mqttSection = v.strictObject({
   ),
   username: described(v.optional(text), 'User name at the broker'),
   password: described(v.optional(text), 'Password at the broker'),
+  keepalive: described(
+    v.optional(integerBetween(1, 3600), 30),
+    'Seconds of silence after which a keep-alive is sent. More costs fewer octets; a lost connection is then noticed later',
+  ),
   ca: described(
     v.optional(text),
     'PEM file of the CA certificates that the broker certificate is checked against',

@@ -1,146 +1,263 @@
-import { chmodSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
-import { dirname } from 'node:path';
-import { DatabaseSync, type StatementSync } from 'node:sqlite';
-import { PosternError } from './errors.ts';
+import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import type { Durability } from './durability.ts';
+import { asPosternError, PosternError } from './errors.ts';
+import type { Recovery } from './recover-state.ts';
+import type { StateCopies } from './state-copies.ts';
+import type { StateLock } from './state-lock.ts';
 
-/** The tables of one party, as the steps that build them. */
-export interface Schema {
-  /** Name of the party in error messages, such as `gateway`. */
-  readonly party: string;
-  /** Marks a file as the state of this party (PRAGMA application_id). */
-  readonly applicationId: number;
-  /** SQL, one step for each version of the schema. A released step never changes. */
-  readonly steps: readonly string[];
+/** Primary result codes of SQLite that speak of the disk: no memory, read only, I/O, corrupt, full, cannot open, not a database. */
+const storageCodes: ReadonlySet<number> = new Set([7, 8, 10, 11, 13, 14, 26]);
+
+/** An error of SQLite that is the disk's fault becomes `storage`. Others stay as they are. */
+function asStorageError(thrown: unknown): unknown {
+  const { errcode, message } = thrown as { errcode?: number; message?: string };
+  if (errcode === undefined || !storageCodes.has(errcode & 0xff)) return thrown;
+  return new PosternError('storage', `the state cannot be written: ${message}`, { cause: thrown });
+}
+
+/** How one level of a transaction is taken back in memory, and what follows it. */
+interface Level {
+  readonly undo: (() => void)[];
+  readonly after: (() => void)[];
+}
+
+/** What belongs to a database that is a file. */
+export interface StateFile {
+  readonly durability: Durability;
+  /** Whether the disk has room again, after it was full. */
+  readonly hasRoom: () => boolean;
+  readonly lock: StateLock;
+  /** Copies of the file; undefined when the file cannot be copied. */
+  readonly copies: StateCopies | undefined;
+  /** What was done at the opening because the file was damaged or lost. */
+  readonly recovery: Recovery | undefined;
 }
 
 /**
- * Makes `prepare` return the same statement for the same SQL. The garbage collector does not see the memory of a
- * statement, and the program has a fixed number of SQL texts. This is not a subclass, because a subclass would load
- * SQLite before a database is opened.
+ * The database of a party: SQLite with one unit of work. What a transaction changes in memory goes back with it. What was
+ * committed is durable when `settled` resolves.
  */
-function preparingOnce(database: DatabaseSync): DatabaseSync {
-  const statements = new Map<string, StatementSync>();
-  const prepare = database.prepare.bind(database);
-  database.prepare = (sql) => {
-    let statement = statements.get(sql);
+export class Database implements AsyncDisposable {
+  readonly #sqlite: DatabaseSync;
+  readonly #file: StateFile | undefined;
+  readonly #durability: Durability | undefined;
+  readonly #hasRoom: () => boolean;
+  readonly #statements = new Map<string, StatementSync>();
+  readonly #levels: Level[] = [];
+  #fault: PosternError | undefined;
+  #faultChanged: (fault: PosternError | undefined) => void = () => {};
+
+  /** @param file none for a database in memory */
+  constructor(sqlite: DatabaseSync, file?: StateFile) {
+    this.#sqlite = sqlite;
+    this.#file = file;
+    this.#durability = file?.durability;
+    this.#hasRoom = file?.hasRoom ?? (() => true);
+  }
+
+  /** The file of the database: undefined for one in memory. */
+  get file(): Pick<StateFile, 'lock' | 'copies' | 'recovery'> | undefined {
+    return this.#file;
+  }
+
+  /** Why the last write failed. Undefined when it did not. */
+  get fault(): PosternError | undefined {
+    return this.#fault;
+  }
+
+  /** Calls the listener once when writes begin to fail, and once when they work again. */
+  onFault(listener: (fault: PosternError | undefined) => void): void {
+    this.#faultChanged = listener;
+    if (this.#fault) listener(this.#fault);
+  }
+
+  /**
+   * Prepares a statement, once for each text of SQL. The garbage collector does not see the memory of a statement, and the
+   * program has a fixed number of texts.
+   */
+  prepare(sql: string): StatementSync {
+    let statement = this.#statements.get(sql);
     if (!statement) {
-      statement = prepare(sql);
-      statements.set(sql, statement);
+      statement = this.#watched(this.#sqlite.prepare(sql));
+      this.#statements.set(sql, statement);
     }
     return statement;
-  };
-  return database;
-}
-
-/**
- * Opens the file that holds all durable state of a party, and brings its tables up to date. A committed transaction
- * survives a power cut (WAL, synchronous FULL). The state of `:memory:` lives as long as the process.
- * @throws {PosternError} `configuration` when the file cannot be used, is of a later version, or belongs to another
- * party
- */
-export function openDatabase(file: string, schema: Schema): DatabaseSync {
-  try {
-    if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true });
-    if (file !== ':memory:') goBack(file, schema);
-    const database = preparingOnce(new DatabaseSync(file));
-    // The file holds secrets.
-    if (file !== ':memory:') chmodSync(file, 0o600);
-    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON');
-    checkParty(database, schema);
-    migrate(database, file, schema);
-    return database;
-  } catch (cause) {
-    if (cause instanceof PosternError) throw cause;
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new PosternError('configuration', `the state file ${file} cannot be used: ${why}`, { cause });
   }
-}
 
-const versionOf = (database: DatabaseSync): number =>
-  Number(database.prepare('PRAGMA user_version').get()?.user_version);
-
-/**
- * Marks a new file as the state of this party, and refuses the file of another party. Files of version 0.1.0 have no
- * mark; they hold the tables of all parties and are accepted.
- */
-function checkParty(database: DatabaseSync, { party, applicationId }: Schema): void {
-  const found = Number(database.prepare('PRAGMA application_id').get()?.application_id);
-  if (versionOf(database) === 0) database.exec(`PRAGMA application_id = ${applicationId}`);
-  else if (found !== 0 && found !== applicationId)
-    throw new PosternError('configuration', `it is not the state of a ${party} but of another program`);
-}
-
-/** The copy of the state file from before its migration from this version. */
-const copyOf = (file: string, version: number): string => `${file}.version-${version}`;
-
-/**
- * Restores the copy that was made before a migration, when the file has been migrated by a later program. This is the
- * case after an update was rolled back: migrations go forward only, so the earlier program cannot use the migrated
- * file.
- */
-function goBack(file: string, { steps }: Schema): void {
-  if (!existsSync(file)) return;
-  const copies = steps.map((_, at) => copyOf(file, steps.length - at)).filter((copy) => existsSync(copy));
-  const [latest] = copies;
-  if (latest === undefined) return;
-  const later = new DatabaseSync(file);
-  const version = versionOf(later);
-  later.close();
-  if (version <= steps.length) return;
-  for (const rest of ['-wal', '-shm']) rmSync(file + rest, { force: true });
-  renameSync(latest, file);
-}
-
-/**
- * Deletes the copies that were made before migrations. Called when the running slot has proved itself, so that no
- * earlier program will need them.
- */
-export function dropCopies(file: string, { steps }: Schema): void {
-  if (file === ':memory:') return;
-  for (const at of steps.keys()) rmSync(copyOf(file, at + 1), { force: true });
-}
-
-/** Runs the steps that the file lacks, each in a transaction. A file with tables is copied first, for `goBack`. */
-function migrate(database: DatabaseSync, file: string, { steps }: Schema): void {
-  const version = versionOf(database);
-  if (version > steps.length)
-    throw new PosternError(
-      'configuration',
-      `the state is of version ${version}; this program knows ${steps.length}`,
-    );
-  if (version > 0 && version < steps.length && file !== ':memory:') {
-    const copy = copyOf(file, version);
-    rmSync(`${copy}.part`, { force: true });
-    database.prepare('VACUUM INTO ?').run(`${copy}.part`);
-    chmodSync(`${copy}.part`, 0o600);
-    renameSync(`${copy}.part`, copy);
-  }
-  for (const [at, step] of steps.entries())
-    if (at >= version) transaction(database, () => database.exec(`${step} PRAGMA user_version = ${at + 1}`));
-}
-
-/**
- * Runs `work` in a transaction and returns its result. All changes are written, or none when `work` throws. Within
- * another transaction `work` becomes part of that one.
- */
-export function transaction<T>(database: DatabaseSync, work: () => T): T {
-  if (database.isTransaction) return work();
-  database.exec('BEGIN IMMEDIATE');
-  try {
-    const result = work();
-    database.exec('COMMIT');
+  /**
+   * Runs `work` in a transaction and returns its result. All changes are kept, or none: when `work` or the commit fails,
+   * the undo steps that were registered by `onRollback` run, the last first. Transactions nest; an inner one that fails
+   * takes back its own part. `work` must not wait for anything.
+   * @param undo the first undo step: for memory that has changed already. It also runs when no transaction can begin
+   * @throws {PosternError} `storage` when the disk does not take it, and whatever `work` throws
+   */
+  transaction<T>(work: () => T, undo?: () => void): T {
+    const depth = this.#levels.length;
+    const level: Level = { undo: undo ? [undo] : [], after: [] };
+    let result: T;
+    try {
+      this.#sqlite.exec(depth === 0 ? 'BEGIN IMMEDIATE' : `SAVEPOINT level${depth}`);
+      this.#levels.push(level);
+      result = work();
+      this.#demandTransaction();
+      this.#sqlite.exec(depth === 0 ? 'COMMIT' : `RELEASE level${depth}`);
+      this.#levels.pop();
+    } catch (thrown) {
+      throw this.#takeBack(depth, level, thrown);
+    }
+    const outer = this.#levels.at(-1);
+    if (outer) {
+      outer.undo.push(...level.undo);
+      outer.after.push(...level.after);
+      return result;
+    }
+    this.#written();
+    for (const follow of level.after) follow();
     return result;
-  } catch (error) {
-    database.exec('ROLLBACK');
-    throw error;
   }
+
+  /**
+   * Registers how memory that mirrors the database goes back when the transaction under way is not committed. Call it
+   * before memory changes. Outside a transaction it does nothing: a single statement either ran or threw.
+   */
+  onRollback(undo: () => void): void {
+    this.#levels.at(-1)?.undo.push(undo);
+  }
+
+  /** Runs `follow` when the transaction under way is committed: at once outside of one, and never when it is rolled back. */
+  afterCommit(follow: () => void): void {
+    const level = this.#levels.at(-1);
+    if (level) level.after.push(follow);
+    else follow();
+  }
+
+  /** Whether everything committed so far survives a power cut. */
+  get isSettled(): boolean {
+    return this.#durability?.isSettled ?? true;
+  }
+
+  /**
+   * Resolves when everything committed so far survives a power cut. Whatever acknowledges or promises something waits for
+   * it.
+   * @throws {PosternError} `storage`
+   */
+  async settled(): Promise<void> {
+    if (this.isSettled) return;
+    try {
+      await this.#durability?.settled();
+    } catch (thrown) {
+      this.#fail(thrown);
+      throw thrown;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** Waits for what is under way, and closes the file: at once when nothing is. */
+  async close(): Promise<void> {
+    this.#file?.copies?.stop();
+    const underWay = () => this.#durability?.underWay ?? this.#file?.copies?.underWay;
+    for (let wait = underWay(); wait; wait = underWay()) await wait;
+    this.#durability?.stop();
+    this.#sqlite.close();
+    this.#file?.lock.close();
+  }
+
+  /** A statement whose writes are noticed, and whose errors are told apart. */
+  #watched(statement: StatementSync): StatementSync {
+    const run = statement.run.bind(statement) as (...values: unknown[]) => ReturnType<StatementSync['run']>;
+    statement.run = ((...values: unknown[]) => {
+      try {
+        if (this.#levels.length > 0) this.#demandTransaction();
+        const changes = run(...values);
+        if (this.#levels.length === 0) this.#written();
+        return changes;
+      } catch (thrown) {
+        throw this.#fail(asStorageError(thrown));
+      }
+    }) as StatementSync['run'];
+    return statement;
+  }
+
+  /** A full or failing disk can end a transaction in its middle. Later statements would each be committed alone. */
+  #demandTransaction(): void {
+    if (!this.#sqlite.isTransaction)
+      throw this.#fault ?? new PosternError('storage', 'the transaction has ended early');
+  }
+
+  #takeBack(depth: number, level: Level, thrown: unknown): unknown {
+    this.#levels.length = Math.min(this.#levels.length, depth);
+    for (const undo of level.undo.toReversed()) undo();
+    try {
+      if (this.#sqlite.isTransaction)
+        this.#sqlite.exec(depth === 0 ? 'ROLLBACK' : `ROLLBACK TO level${depth}; RELEASE level${depth}`);
+    } catch (another) {
+      this.#fail(asStorageError(another));
+    }
+    return this.#fail(asStorageError(thrown));
+  }
+
+  #written(): void {
+    this.#durability?.committed();
+    // A full disk may still take a small write now and then. That is no reason to say that all is well.
+    if (!this.#fault || !this.#hasRoom()) return;
+    this.#fault = undefined;
+    this.#faultChanged(undefined);
+  }
+
+  #fail(thrown: unknown): unknown {
+    if (thrown instanceof PosternError && thrown.code === 'storage' && !this.#fault) {
+      this.#fault = thrown;
+      this.#faultChanged(thrown);
+    }
+    return thrown;
+  }
+}
+
+/** Runs `work` in a transaction of the database: `Database.transaction`. */
+export const transaction = <T>(database: Database, work: () => T, undo?: () => void): T =>
+  database.transaction(work, undo);
+
+/** Says that a value in the database is not known. A later version of the program wrote it, or a person. */
+export const unknownValue = (column: string, value: unknown): string =>
+  `the state has ${column} = ${value}, which this program does not know`;
+
+/**
+ * Checks a value that was read from the database.
+ * @param column table and column, such as `device.mode`
+ * @throws {PosternError} `configuration` for a value that this program does not know
+ */
+export function knownValue<T>(known: readonly T[], value: unknown, column: string): T {
+  if (!known.includes(value as T)) throw new PosternError('configuration', unknownValue(column, value));
+  return value as T;
+}
+
+/**
+ * Reads all rows of a table. A row that `read` refuses is left out; it stays in the table, and the reason is added to
+ * `unreadable`.
+ * @param table a constant of the program: it becomes part of the SQL
+ */
+export function* readRows<T>(
+  database: Database,
+  table: string,
+  read: (row: Record<string, unknown>) => T,
+  unreadable: string[],
+): Generator<T> {
+  for (const row of database.prepare(`SELECT * FROM ${table}`).iterate())
+    try {
+      yield read(row);
+    } catch (thrown) {
+      unreadable.push(asPosternError(thrown).message);
+    }
 }
 
 /**
  * Keeps the newest `limit` rows of a table whose row IDs rise. Returns how many rows were deleted.
  * @param table a constant of the program: it becomes part of the SQL
  */
-export function keepLatest(database: DatabaseSync, table: string, limit: number): number {
+export function keepLatest(database: Database, table: string, limit: number): number {
   // Row IDs have gaps, so the span is never less than the number of rows. Counting would read the whole table each
   // time.
   const span = database

@@ -4,6 +4,12 @@
  */
 export type ErrorCode = keyof typeof errorTable;
 
+interface ErrorFacts {
+  readonly dm: number;
+  readonly coap: string;
+  readonly retryAfter?: number;
+}
+
 /**
  * DM status (OMA DM representation protocol 1.2.1, section 10) and CoAP response code (RFC 7252, section 12.1.2) of
  * each error code. Several error codes have the same CoAP code; a received CoAP code is read as the first of them.
@@ -23,10 +29,14 @@ const errorTable = {
   exists: { dm: 418, coap: '4.09' },
   unavailable: { dm: 503, coap: '5.03' },
   full: { dm: 420, coap: '5.03' },
+  /** The data budget of the uplink has no room for it. */
+  overBudget: { dm: 503, coap: '5.03', retryAfter: 3600 },
+  /** The disk is full, failing or read-only. */
+  storage: { dm: 420, coap: '5.03', retryAfter: 30 },
   unsupportedVersion: { dm: 505, coap: '4.00' },
   internal: { dm: 500, coap: '5.00' },
   configuration: { dm: 500, coap: '5.00' },
-} as const;
+} as const satisfies Record<string, ErrorFacts>;
 
 /** The class of all errors that Postern raises on purpose. The message is for people. */
 export class PosternError extends Error {
@@ -44,6 +54,12 @@ export class PosternError extends Error {
 
   get coapCode(): string {
     return errorTable[this.code].coap;
+  }
+
+  /** Seconds after which the same request may succeed: Retry-After of HTTP, Max-Age of CoAP. Undefined when nobody knows. */
+  get retryAfter(): number | undefined {
+    const facts: ErrorFacts = errorTable[this.code];
+    return facts.retryAfter;
   }
 }
 

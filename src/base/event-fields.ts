@@ -57,6 +57,7 @@ interface CommonFields {
   stack: string;
   status: number;
   total: number;
+  traffic: string;
   tried: boolean;
   tunnelled: boolean;
   up: number;

@@ -14,11 +14,14 @@ export const eventTable = {
   'alert.delivered': info<'device' | 'alert' | 'sequence' | 'status' | 'server'>(),
   'alert.device-attach': info<'device' | 'gateway' | 'bootstrap', 'manufacturer' | 'model'>(),
   'alert.device-detach': info<'device' | 'gateway' | 'reason'>(),
+  'alert.device-presence': info<'device' | 'gateway', 'reason', { state: string }>(),
   'alert.device-trigger': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.firmware-update': info<'party' | 'operation' | 'result', 'correlator'>(),
   'alert.image-operation': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.location-update': info<'device' | 'gateway' | 'address', 'before'>(),
   'alert.refused': warn<'device' | 'alert' | 'sequence' | 'status' | 'server'>(),
+  'alert.set-aside': error<'device' | 'alert' | 'sequence' | 'server' | 'reason'>(),
+  'alert.unanswered': warn<'server' | 'session' | 'alerts'>(),
 
   // The head-end's HTTP API.
   'api.failed': error<'message', 'stack'>(),
@@ -31,6 +34,10 @@ export const eventTable = {
   'bootstrap.issued': info<'device' | 'peer'>(),
   'bootstrap.refused': warn<'device' | 'peer' | 'reason'>(),
   'bootstrap.stale-challenge': warn<'device' | 'peer'>(),
+
+  // The data budget of the uplink.
+  'budget.restored': info<'traffic'>(),
+  'budget.short': warn<'traffic', never, { period: string; used: number; limit: number }>(),
 
   // CoAP endpoints, their addresses and sockets.
   'coap.address-gone': info<'address' | 'interface'>(),
@@ -66,11 +73,13 @@ export const eventTable = {
   'device.moved': info<'device', never, { from: string }>(),
   'device.notification-refused': warn<'device' | 'server'>(),
   'device.notified': info<'device' | 'server' | 'session'>(),
+  'device.reached': info<'device', 'via'>(),
   'device.report-failed': warn<'device' | 'reason'>(),
   'device.restarts': info<'device' | 'reason'>(),
   'device.session-ended': info<'device' | 'server' | 'session' | 'status'>(),
   'device.session-failed': warn<'device' | 'server' | 'reason'>(),
   'device.session-started': info<'device' | 'server' | 'session' | 'tunnelled'>(),
+  'device.unreachable': warn<'device' | 'reason', 'via'>(),
   'device.update-failed': warn<'device' | 'result' | 'reason'>(),
   'device.updated': info<'device' | 'version', 'bytes'>(),
   'device.written': info<'device' | 'path'>(),
@@ -86,6 +95,7 @@ export const eventTable = {
   'fanout.started': info<'name' | 'devices' | 'server'>(),
 
   // Gateways as a whole.
+  'gateway.new-epoch': warn<'gateway', never, { epoch: string }>(),
   'gateway.started': info<'gateway' | 'port' | 'devices' | 'rss' | 'free'>(),
   'gateway.state': info<'gateway' | 'online'>(),
   'gateway.stopping': info<'gateway'>(),
@@ -141,6 +151,9 @@ export const eventTable = {
   'parent.lost': warn<'parent'>(),
   'parent.unreachable': warn<'parent' | 'reason'>(),
 
+  // Who is there, and when each device was heard.
+  'presence.failed': warn<'reason'>(),
+
   // Registrations of LwM2M clients.
   'registration.duplicate': warn<'device' | 'peer'>(),
   'registration.not-attached': warn<'device' | 'reason'>(),
@@ -157,12 +170,21 @@ export const eventTable = {
   'session.alert': info<'device', never, { alert: number }>(),
   'session.ended': info<'device' | 'session' | 'status', 'gateway' | 'peer' | 'reason'>(),
   'session.failed': warn<'device' | 'status' | 'reason', 'session' | 'gateway' | 'peer'>(),
+  'session.stale-account': warn<'device' | 'peer'>(),
   'session.started': info<'device' | 'session', 'gateway'>(),
   'session.unknown-device': warn<'device' | 'peer'>(),
 
   // Slots of `postern launch`.
   'slot.ended': error<'slot', never, { code: number }>(),
   'slot.starting': info<'slot' | 'tried'>(),
+
+  // The state file.
+  'state.copy-failed': error<'reason'>(),
+  'state.corrupt': error<'reason', never, { file: string; aside: string; used: string; since: string }>(),
+  'state.failing': error<'reason'>(),
+  'state.new-epoch': info<never, never, { epoch: string }>(),
+  'state.writable': info<never, never, { seconds: number }>(),
+  'state.unreadable': error<'reason'>(),
 
   // Triggers.
   'trigger.ended': info<'name' | 'done' | 'failed'>(),

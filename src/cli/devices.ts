@@ -24,9 +24,19 @@ export const devices: Command = {
       [device.manufacturer, device.model, device.firmware].filter((part) => part !== undefined).join(' '),
       device.address,
       new Date(device.lastSeen).toISOString(),
+      device.reason ?? '',
     ]);
     const table = [
-      ['DEVICE', 'STATE', 'MODE', 'ACCOUNT FROM', 'MODEL, FIRMWARE', 'ADDRESS', 'LAST SESSION'],
+      [
+        'DEVICE',
+        'STATE',
+        'MODE',
+        'ACCOUNT FROM',
+        'MODEL, FIRMWARE',
+        'ADDRESS',
+        'LAST HEARD',
+        'UNREACHABLE BECAUSE',
+      ],
       ...rows,
     ];
     const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));

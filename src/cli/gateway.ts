@@ -1,10 +1,10 @@
-import { setFlagsFromString } from 'node:v8';
 import { loadConfig } from '../base/config.ts';
 import { LogEvents } from '../base/log.ts';
 import { gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi, defaultSocket } from '../gateway/console/admin-api.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { restartExitCode } from '../gateway/update/directory-slots.ts';
+import { beFrugal, tidyUp, watchedForWork } from './frugality.ts';
 import { type Command, stopped } from './runner.ts';
 
 const defaultFile = '/etc/postern/gateway.toml';
@@ -46,14 +46,12 @@ A gateway behind another gateway has this table instead of [mqtt]:
 All keys are in docs/configuration.md.`,
   options: { config: { type: 'string' }, check: { type: 'boolean' } },
   async run({ config: file = defaultFile, check }, stop) {
+    beFrugal();
     const config = loadConfig(gatewayConfigSchema, String(file));
     if (check) return console.log(`${file} is valid`);
-    // A board has little memory, so the heap grows in small steps. The price is more garbage collections.
-    for (const flag of ['--semi-space-growth-factor=1', '--heap-growing-percent=20'])
-      setFlagsFromString(flag);
     const restart = new AbortController();
     await using running = new Gateway(config, {
-      events: new LogEvents(config.log.level, 'gateway'),
+      events: watchedForWork(new LogEvents(config.log.level, 'gateway')),
       restart: () => restart.abort(),
     });
     const views = {
@@ -63,10 +61,12 @@ All keys are in docs/configuration.md.`,
     };
     await using admin = new AdminApi(config.gateway['admin-socket'] ?? defaultSocket(), views, {
       '/update': (body) => running.firmware.install(body),
+      '/backup': (body) => running.backUp((body as { target?: unknown } | null)?.target),
     });
     // Devices are served first; the admin API can wait.
     await running.start();
     await admin.start();
+    tidyUp();
     await stopped(AbortSignal.any([stop, restart.signal]));
     if (restart.signal.aborted) process.exitCode = restartExitCode;
   },

@@ -7,6 +7,8 @@ await runCli(
     launch: async () => (await import('./launch.ts')).launch,
     update: async () => (await import('./update.ts')).update,
     provision: async () => (await import('./provision.ts')).provision,
+    backup: async () => (await import('./backup.ts')).backup,
+    restore: async () => (await import('./restore.ts')).restore,
     status: async () => (await import('./status.ts')).status,
     devices: async () => (await import('./devices.ts')).devices,
     ddf: async () => (await import('./ddf.ts')).ddf,

@@ -168,7 +168,7 @@ export class Demo implements AsyncDisposable {
     await this.#attach(assisted, {}, { id: serverId, ...deviceSecrets });
     await this.#happened.until('alert.delivered', assisted);
 
-    this.#heading('Journey 4: the DM server manages that device, which it cannot reach directly');
+    this.#heading('Journey 3: the DM server manages demo:3, which it cannot reach directly');
     const outcomes = await headend.manage(assisted, [
       { name: 'Get', uri: './DevInfo/Mod' },
       { name: 'Replace', uri: './Settings/Label', data: 'pump house, north wall' },
@@ -180,11 +180,11 @@ export class Demo implements AsyncDisposable {
       );
 
     this.#heading(
-      'Journey 5: one order for all devices; the gateway has a session with each device and reports once',
+      'Journey 4: one order for all devices; the gateway has a session with each device and reports once',
     );
     await this.#fanOut(headend, 'firmware', askFirmware);
 
-    this.#heading('Journey 7: the gateway gets an image once; all devices download it from there and update');
+    this.#heading('Journey 5: the gateway gets an image once; all devices download it from there and update');
     await headend.stageImage(gatewayId, { name: 'fw-2', version: '2.0.0', data: randomBytes(imageBytes) });
     await this.#happened.until('image.ready');
     await this.#fanOut(headend, 'update', updateFrom('fw-2', '2.0.0'));
@@ -197,9 +197,7 @@ export class Demo implements AsyncDisposable {
     await this.#fanOut(headend, 'mixed', askFirmware);
     await this.#fanOut(headend, 'lamp', switchOn, [lwm2mClient]);
 
-    this.#heading(
-      'Journey 3: the device moves to another network; its server assigns it to the gateway there',
-    );
+    this.#heading('Journey 7: demo:3 moves to another network; its server assigns it to the gateway there');
     await this.#stopDevice(assisted);
     const second = await this.#startGateway(broker, secondSecrets!, otherGatewayId);
     this.#say('gateway2', `DM Gateway ${otherGatewayId} serves devices at ${this.#coapBase(second)}`);

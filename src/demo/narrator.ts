@@ -8,9 +8,18 @@ const short = (id: unknown): string => String(id).replace(/^urn:dev:/, '');
 const alertNames: Readonly<Record<string, string>> = {
   'device-attach': 'Device Attach Alert',
   'device-detach': 'Device Detach Alert',
+  'device-presence': 'Device Presence Alert',
   'command-fanout': 'Command Fanout Alert',
   'image-operation': 'Image Operation Alert',
 };
+
+/** What an alert is about. The result of an order carries the name of the order in place of a device. */
+const subjectOf = (alert: string, device: string): string =>
+  alert === 'command-fanout'
+    ? `fan-out '${device}'`
+    : alert === 'image-operation'
+      ? `image '${device}'`
+      : short(device);
 
 /** One sentence for each event worth telling, for a reader who has not read the specifications. */
 const sentences: Readonly<Record<keyof typeof columns, Sentences>> = {
@@ -59,7 +68,7 @@ const sentences: Readonly<Record<keyof typeof columns, Sentences>> = {
     'device.attached': ({ device, protocol }) =>
       `${short(device)} ${protocol === 'LwM2M' ? 'answered' : 'proved itself'} and is now in the inventory; a Device Attach Alert waits in the outbox`,
     'alert.delivered': ({ device, alert, status }) =>
-      `the server confirmed the ${alertNames[String(alert)]} of ${short(device)} with ${status}; the alert leaves the outbox`,
+      `the server confirmed the ${alertNames[String(alert)]} of ${subjectOf(alert, device)} with ${status}; the alert leaves the outbox`,
     'fanout.started': ({ devices }) => `starts a fan-out; number of targets: ${devices}`,
     'fanout.ended': ({ done, failed }) =>
       `the fan-out ended: ${done} succeeded, ${failed} failed; one Command Fanout Alert waits in the outbox`,
@@ -67,8 +76,10 @@ const sentences: Readonly<Record<keyof typeof columns, Sentences>> = {
       `image ${image} is complete: ${bytes} bytes, and its SHA-256 is right`,
     'device.detached': ({ device, reason }) =>
       `detached ${short(device)} (${reason}) and deleted its credential`,
-    'notification.delivered': ({ device, server }) =>
-      `delivered Package #0 of ${server} to ${short(device)}, bytes untouched`,
+    'device.unreachable': ({ device, reason }) =>
+      `${short(device)} is unreachable: ${reason}; it stays attached, and a Device Presence Alert waits in the outbox`,
+    'device.reached': ({ device }) => `${short(device)} is reached again`,
+    'notification.delivered': ({ device, server }) => `delivered Package #0 of ${server} to ${short(device)}`,
   },
   headend: {
     'gateway.state': ({ gateway, online }) => `gateway ${gateway} is ${online ? 'online' : 'offline'}`,
@@ -80,6 +91,8 @@ const sentences: Readonly<Record<keyof typeof columns, Sentences>> = {
       `Image Operation Alert: ${gateway} has finished its operation on image ${name}`,
     'alert.device-detach': ({ device, gateway, reason }) =>
       `Device Detach Alert: ${short(device)} left ${gateway} (${reason})`,
+    'alert.device-presence': ({ device, gateway, state, reason }) =>
+      `Device Presence Alert: ${gateway} says that ${short(device)} is ${state}${reason === undefined ? '' : `: ${reason}`}`,
     'alert.location-update': ({ device, gateway, before }) =>
       `Location Update Alert: ${short(device)} was behind ${before} and is now behind ${gateway}`,
     'device.let-go': ({ device, gateway }) => `${gateway} has detached ${short(device)}`,

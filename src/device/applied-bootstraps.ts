@@ -1,15 +1,14 @@
 import { createHash } from 'node:crypto';
-import type { DatabaseSync } from 'node:sqlite';
-import { keepLatest } from '../base/database.ts';
+import { type Database, keepLatest } from '../base/database.ts';
 
 /** Most bootstraps that are remembered. Beyond it the oldest is forgotten. */
 const limit = 256;
 
 /** Durable record of the bootstraps that a device has applied, by which replays are recognized. */
 export class AppliedBootstraps {
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
 
-  constructor(database: DatabaseSync) {
+  constructor(database: Database) {
     this.#database = database;
   }
 

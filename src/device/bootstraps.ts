@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { DatabaseSync } from 'node:sqlite';
+import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -28,7 +28,7 @@ export interface BootstrapsParts {
   readonly config: DeviceConfig;
   readonly tree: ManagementTree;
   readonly accounts: Accounts;
-  readonly database: DatabaseSync;
+  readonly database: Database;
   readonly coap: CoapStack;
   readonly entropy: Entropy;
   readonly events: Events;

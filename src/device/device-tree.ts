@@ -1,6 +1,5 @@
-import type { DatabaseSync } from 'node:sqlite';
 import type { Clock } from '../base/clock.ts';
-import { transaction } from '../base/database.ts';
+import { type Database, transaction } from '../base/database.ts';
 import { softwareVersion } from '../base/version.ts';
 import { forgetfulNodes } from '../dm/node-store.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
@@ -20,7 +19,7 @@ import { Firmware, type FirmwareParts } from './firmware.ts';
 /** What `deviceTree` needs from the device. */
 export interface DeviceTreeParts {
   readonly config: DeviceConfig;
-  readonly database: DatabaseSync;
+  readonly database: Database;
   readonly accounts: Accounts;
   readonly clock: Clock;
   /** Called with an account that was added to the Inbox. */

@@ -1,9 +1,10 @@
-import { type Clock, pause, SystemClock } from '../base/clock.ts';
-import { openDatabase } from '../base/database.ts';
+import { type Clock, type Monotonic, pause, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { openDatabase } from '../base/open-database.ts';
 import { backoff } from '../base/retry.ts';
+import { watchState } from '../base/watch-state.ts';
 import { type OutgoingAlert, type SessionOutcome, succeeded } from '../dm/client-session.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
@@ -35,6 +36,8 @@ const byFactory = '/factory';
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 /** Milliseconds. */
 const discoveryTimeout = 6000;
+/** Milliseconds between two sessions after a Package #0 that was not authentic. */
+const doubtEvery = 60_000;
 const tunnelPath = '/dm/t';
 const notificationPath = '/dmn';
 
@@ -61,6 +64,7 @@ export class Device implements AsyncDisposable {
   readonly #attached = Promise.withResolvers<void>();
   readonly #attachment: Attachment;
   #found: Discovered | undefined;
+  #doubted: Monotonic | undefined;
   #running: Promise<void> | undefined;
 
   /** @throws {PosternError} `configuration` when the state file cannot be used */
@@ -72,6 +76,7 @@ export class Device implements AsyncDisposable {
     this.#entropy = entropy;
     this.#events = events;
     this.#database = openDatabase(config.device.state, deviceSchema);
+    watchState(this.#database, config.device.state, clock, events);
     const nodes = new Nodes(this.#database);
     this.#accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
     const { tree, firmware } = deviceTree({
@@ -100,7 +105,10 @@ export class Device implements AsyncDisposable {
       entropy,
       events,
       tunnelPlace: (serverId) => this.#tunnelPlace(serverId),
-      forget: (serverId) => this.#forget(serverId),
+      forget: (serverId) => {
+        this.#forget(serverId);
+        this.#attachment.again();
+      },
     });
     this.#bootstraps = new Bootstraps({
       config,
@@ -296,6 +304,7 @@ export class Device implements AsyncDisposable {
         device: this.id,
         server: serverId.slice(0, 64),
       });
+      this.#doubt(serverId);
       return { code: '4.01' };
     }
     const sessionId = sessionIdText(notification.sessionId);
@@ -308,6 +317,18 @@ export class Device implements AsyncDisposable {
       if (code === 'timeout') this.#attachment.again();
     });
     return { code: '2.04' };
+  }
+
+  /**
+   * A Package #0 in the name of the gateway was not authentic. Either somebody else sent it, or the gateway's state went back
+   * in time and it has an older account. A session shows which. Anyone can send such packages, so this is done seldom.
+   */
+  #doubt(serverId: string): void {
+    const now = this.#clock.now();
+    const isGateway = this.#gatewayAccount()?.serverId === serverId;
+    if (!isGateway || (this.#doubted !== undefined && now - this.#doubted < doubtEvery)) return;
+    this.#doubted = now;
+    this.#attachment.again();
   }
 
   /** Lets a DM server of the device add accounts, which no gateway may do, and trusts it. */

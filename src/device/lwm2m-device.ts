@@ -7,7 +7,13 @@ import { ContentFormat } from '../wire/coap/content-formats.ts';
 import { formatLinks } from '../wire/coap/link-format.ts';
 import { coapBase, parseCoapUri } from '../wire/coap/uri.ts';
 import { decodeContent, encodeContent } from '../wire/lwm2m/content.ts';
-import { FirmwareResource, FirmwareResult, FirmwareState, ObjectId } from '../wire/lwm2m/objects.ts';
+import {
+  FirmwareResource,
+  FirmwareResult,
+  FirmwareState,
+  ObjectId,
+  ServerResource,
+} from '../wire/lwm2m/objects.ts';
 import { type Path, parsePath, pathText } from '../wire/lwm2m/path.ts';
 import { instancesIn } from '../wire/lwm2m/tlv.ts';
 import { halfway, untilAttached, untilMoved } from './attachment.ts';
@@ -134,6 +140,12 @@ export class LwM2mDevice implements AsyncDisposable {
       17: 'thermometer',
     });
     this.#objects.onExecute([ObjectId.Device, 0, 4], () => this.#restart('the server executed Reboot'));
+    // A bootstrap writes this instance. Without one it is there from the factory.
+    if (!this.#settings.bootstrap)
+      this.#objects.put([ObjectId.Server, 0], { [ServerResource.Lifetime]: this.#settings.lifetime });
+    this.#objects.onExecute([ObjectId.Server, 0, ServerResource.RegistrationUpdateTrigger], () =>
+      this.#afterwards(() => this.update()),
+    );
     this.#objects.put([ObjectId.Firmware, 0], {
       [FirmwareResource.PackageUri]: '',
       [FirmwareResource.State]: FirmwareState.Idle,
@@ -164,7 +176,7 @@ export class LwM2mDevice implements AsyncDisposable {
 
   /** Lifetime of the registration in seconds: from the bootstrap, else from the configuration. */
   get #lifetime(): number {
-    const given = this.#objects.value(ObjectId.Server, 0, 1);
+    const given = this.#objects.value(ObjectId.Server, 0, ServerResource.Lifetime);
     return typeof given === 'number' ? given : this.#settings.lifetime;
   }
 
@@ -354,14 +366,18 @@ export class LwM2mDevice implements AsyncDisposable {
     this.#restart('new firmware was installed');
   }
 
-  /** Registers again, as after a reboot. The delay lets the response to the current request go out first. */
+  /** Registers again, as after a reboot. */
   #restart(reason: string): void {
     this.#events.emit('device.restarts', { device: this.id, reason });
     const { base } = this.#registration ?? {};
-    if (base === undefined) return;
+    if (base !== undefined) this.#afterwards(() => this.#register(base));
+  }
+
+  /** Does something that sends a request. The delay lets the response to the current request go out first. */
+  #afterwards(work: () => Promise<void>): void {
     this.#clock.after(0, () => {
       if (this.#stop.signal.aborted) return;
-      this.#register(base).catch((thrown) => {
+      work().catch((thrown) => {
         const { code, message } = asPosternError(thrown);
         this.#events.emit('device.attach-failed', { device: this.id, code, reason: message });
       });

@@ -1,4 +1,4 @@
-import type { Schema } from '../base/database.ts';
+import type { Schema } from '../base/open-database.ts';
 import { nodeTables } from '../dm/stored-nodes.ts';
 
 /** The tables of an End Device. The empty steps keep the version numbers equal to those in files of Postern 0.1.0. */

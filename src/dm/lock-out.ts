@@ -43,13 +43,14 @@ export class LockOut {
       throw new PosternError('lockedOut', `too many failed proofs; try again in ${Math.ceil(wait / 1000)} s`);
   }
 
-  /** Counts a failure of this peer. */
-  failed(key: string): void {
+  /** Counts a failure of this peer. Returns how many there were in a row. */
+  failed(key: string): number {
     const { free, first, cap } = this.#limits;
     const failures = (this.#failing.get(key)?.failures ?? 0) + 1;
     const beyond = failures - free;
     const delay = beyond <= 0 ? 0 : Math.min(cap, first * 2 ** Math.min(beyond - 1, 30));
     this.#failing.set(key, { failures, until: plus(this.#clock.now(), delay) });
+    return failures;
   }
 
   /** Forgets the failures of this peer. */

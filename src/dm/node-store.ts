@@ -31,19 +31,24 @@ export interface NodeChanges {
 export interface NodeStore {
   /** The nodes of the branch with this name. */
   load(branch: string): Iterable<LoadedNode>;
-  /** Makes all changes or none. */
-  apply(changes: NodeChanges): void;
+  /**
+   * Makes all changes or none, as part of the transaction under way if there is one.
+   * @param undo called when the changes are not kept: takes them back in the caller's memory
+   */
+  apply(changes: NodeChanges, undo: () => void): void;
 }
 
 /**
- * Durable storage for ACLs, by URI of the node, such as `./DevInfo`. Nodes without an ACL of their own have no entry.
+ * Durable storage for ACLs, by URI of the node, such as `./DevInfo`. Nodes without an ACL of their own have no entry. A tree
+ * keeps its ACLs in memory, so it calls `load` once.
  */
 export interface AclStore {
-  get(uri: string): string | undefined;
-  /** Without an ACL the entry is deleted. */
-  set(uri: string, acl: string | undefined): void;
-  /** URIs of the nodes that have an entry. */
-  uris(): Iterable<string>;
+  load(): Iterable<readonly [uri: string, acl: string]>;
+  /**
+   * Makes all changes or none, as part of the transaction under way if there is one. Without an ACL an entry is deleted.
+   * @param undo called when the changes are not kept: takes them back in the caller's memory
+   */
+  apply(changes: ReadonlyMap<string, string | undefined>, undo: () => void): void;
 }
 
 /** Stores nothing: the nodes of its branches live as long as the process. */
@@ -72,16 +77,13 @@ export class MemoryAcls implements AclStore {
     this.acls = new Map(Object.entries(initial));
   }
 
-  get(uri: string): string | undefined {
-    return this.acls.get(uri);
+  load(): Iterable<[string, string]> {
+    return this.acls.entries();
   }
 
-  set(uri: string, acl: string | undefined): void {
-    if (acl === undefined) this.acls.delete(uri);
-    else this.acls.set(uri, acl);
-  }
-
-  uris(): Iterable<string> {
-    return this.acls.keys();
+  apply(changes: ReadonlyMap<string, string | undefined>): void {
+    for (const [uri, acl] of changes)
+      if (acl === undefined) this.acls.delete(uri);
+      else this.acls.set(uri, acl);
   }
 }

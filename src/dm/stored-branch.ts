@@ -7,7 +7,7 @@ import { DmError } from './dm-error.ts';
 import type { NodeStore, StoredNode } from './node-store.ts';
 import { DmStatus } from './status.ts';
 import type { NewNode, NodeView, TreeBranch } from './tree-branch.ts';
-import { UndoableMap } from './undoable-map.ts';
+import { type Committed, UndoableMap } from './undoable-map.ts';
 import type { NodePath } from './uri.ts';
 
 /** What a stored branch may have besides its nodes. */
@@ -34,6 +34,8 @@ export class StoredBranch implements TreeBranch {
   readonly #clock: Clock | undefined;
   readonly #limit: number;
   readonly #children = new Map<string, Set<string>>();
+  /** How values that are not stored are computed, by node. */
+  readonly #derived = new Map<string, () => string>();
   readonly #nodes = new UndoableMap<StoredNode>((key, node) => this.#index(key, node !== undefined));
 
   /**
@@ -73,8 +75,15 @@ export class StoredBranch implements TreeBranch {
       version,
       ...(timeStamp !== undefined && { timeStamp }),
       ...(type !== undefined && { type }),
-      ...(format === 'node' ? { children: [...(this.#children.get(key) ?? [])] } : { value: value ?? '' }),
+      ...(format === 'node'
+        ? { children: [...(this.#children.get(key) ?? [])] }
+        : { value: this.#derived.get(key)?.() ?? value ?? '' }),
     };
+  }
+
+  /** Computes the value of a leaf whenever it is read, in place of what is stored. */
+  derive(path: NodePath, value: () => string): void {
+    this.#derived.set(this.#key(path), value);
   }
 
   potential(path: NodePath): { access: readonly AccessType[]; format: string } | undefined {
@@ -143,10 +152,15 @@ export class StoredBranch implements TreeBranch {
     for (const { path: key } of put)
       if (!describe(this.#description, key.split('/').slice(1)))
         throw new DmError(DmStatus.NotFound, `${key} is not described`);
+    const present = this.#keysFrom(root);
+    // What is the same is not written: a start changes nothing, so it needs no room on the disk.
+    if (present.length === put.length && put.every((node) => isSameNode(this.#nodes.get(node.path), node)))
+      return;
     this.#makeRoomFor(put.length);
     this.#change(() => {
-      for (const key of this.#keysFrom(root)) if (key !== root) this.#nodes.set(key, undefined);
-      for (const node of put) this.#nodes.set(node.path, node);
+      const kept = new Set(put.map(({ path: key }) => key));
+      for (const key of present) if (!kept.has(key)) this.#nodes.set(key, undefined);
+      for (const node of put) if (!isSame(this.#nodes.get(node.path), node)) this.#nodes.set(node.path, node);
     });
   }
 
@@ -230,7 +244,7 @@ export class StoredBranch implements TreeBranch {
     this.#write(this.#nodes.commit());
   }
 
-  #write(keys: readonly string[]): void {
+  #write({ keys, undo }: Committed): void {
     if (keys.length === 0) return;
     const put: StoredNode[] = [];
     const remove: string[] = [];
@@ -239,7 +253,7 @@ export class StoredBranch implements TreeBranch {
       if (node) put.push(node);
       else remove.push(key);
     }
-    this.#store.apply({ put, remove });
+    this.#store.apply({ put, remove }, undo);
   }
 
   /** Adds a node to the children of its parent, or removes it. */
@@ -265,10 +279,28 @@ export class StoredBranch implements TreeBranch {
   }
 }
 
+/** Whether a stored node is the one that the program writes: without a title, and never changed by a command. */
+function isSameNode(stored: StoredNode | undefined, { format, type, value }: StoredNode): boolean {
+  if (!stored || stored.format !== format || stored.type !== type) return false;
+  if (stored.title !== undefined || stored.timeStamp !== undefined || stored.version) return false;
+  const octets = (one: StoredNode['value']) => (one === undefined ? undefined : Buffer.from(one as string));
+  const [before, after] = [octets(stored.value), octets(value)];
+  return before === undefined || after === undefined ? before === after : before.equals(after);
+}
+
 /** The nodes of a subtree, each with its path. */
 function flatten(path: string, { format, type, value, children = [] }: TndsNode): StoredNode[] {
   const own = { path, format, ...(type !== undefined && { type }), ...(value !== undefined && { value }) };
   return [own, ...children.flatMap((child) => flatten(`${path}/${child.name}`, child))];
+}
+
+/** Whether a node is stored as it would be planted. A node that does not change is not written again. */
+function isSame(known: StoredNode | undefined, { format, type, value }: StoredNode): boolean {
+  if (!known || known.format !== format || known.type !== type) return false;
+  if (known.title !== undefined || (known.version ?? 0) !== 0 || known.timeStamp !== undefined) return false;
+  if (typeof known.value === 'object' && typeof value === 'object')
+    return Buffer.compare(known.value, value) === 0;
+  return known.value === value;
 }
 
 /**

@@ -1,5 +1,4 @@
-import type { DatabaseSync } from 'node:sqlite';
-import { transaction } from '../base/database.ts';
+import { type Database, transaction } from '../base/database.ts';
 import type { AclStore, LoadedNode, NodeChanges, NodeStore } from './node-store.ts';
 
 /** SQL for the tables of `Nodes` and `Acls`: steps 1 and 2 of the schema of each party that has a management tree. */
@@ -13,9 +12,9 @@ export const nodeTables = [
 
 /** The nodes of a management tree, in a database. */
 export class Nodes implements NodeStore {
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
 
-  constructor(database: DatabaseSync) {
+  constructor(database: Database) {
     this.#database = database;
   }
 
@@ -37,57 +36,60 @@ export class Nodes implements NodeStore {
     }
   }
 
-  apply({ put = [], remove = [] }: NodeChanges): void {
+  apply({ put = [], remove = [] }: NodeChanges, undo: () => void): void {
     const database = this.#database;
-    transaction(database, () => {
-      const drop = database.prepare('DELETE FROM node WHERE path = ?');
-      for (const path of remove) drop.run(path);
-      const keep = database.prepare(
-        'INSERT OR REPLACE INTO node (path, format, type, value, octets, title, time_stamp, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
-      );
-      for (const { path, format, type = null, value, title = null, timeStamp = null, version = 0 } of put)
-        keep.run(
-          path,
-          format,
-          type,
-          value === undefined ? null : Buffer.from(value as string),
-          value instanceof Uint8Array ? 1 : 0,
-          title,
-          timeStamp,
-          version,
+    transaction(
+      database,
+      () => {
+        const drop = database.prepare('DELETE FROM node WHERE path = ?');
+        for (const path of remove) drop.run(path);
+        const keep = database.prepare(
+          'INSERT OR REPLACE INTO node (path, format, type, value, octets, title, time_stamp, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
         );
-    });
+        for (const { path, format, type = null, value, title = null, timeStamp = null, version = 0 } of put)
+          keep.run(
+            path,
+            format,
+            type,
+            value === undefined ? null : Buffer.from(value as string),
+            value instanceof Uint8Array ? 1 : 0,
+            title,
+            timeStamp,
+            version,
+          );
+      },
+      undo,
+    );
   }
 }
 
 /** The ACLs of a management tree, in a database. */
 export class Acls implements AclStore {
-  readonly #database: DatabaseSync;
-  readonly #known = new Map<string, string>();
+  readonly #database: Database;
+  readonly #initial: Readonly<Record<string, string>>;
 
   /** @param initial ACLs by URI, for the nodes that have none in the database */
-  constructor(database: DatabaseSync, initial: Readonly<Record<string, string>>) {
+  constructor(database: Database, initial: Readonly<Record<string, string>>) {
     this.#database = database;
-    for (const [uri, acl] of Object.entries(initial)) this.#known.set(uri, acl);
-    for (const { uri, acl } of database.prepare('SELECT * FROM acl').all())
-      this.#known.set(String(uri), String(acl));
+    this.#initial = initial;
   }
 
-  get(uri: string): string | undefined {
-    return this.#known.get(uri);
+  *load(): Generator<readonly [string, string]> {
+    yield* Object.entries(this.#initial);
+    for (const { uri, acl } of this.#database.prepare('SELECT * FROM acl').all())
+      yield [String(uri), String(acl)];
   }
 
-  uris(): Iterable<string> {
-    return this.#known.keys();
-  }
-
-  set(uri: string, acl: string | undefined): void {
-    if (acl === undefined) {
-      this.#database.prepare('DELETE FROM acl WHERE uri = ?').run(uri);
-      this.#known.delete(uri);
-    } else {
-      this.#database.prepare('INSERT OR REPLACE INTO acl (uri, acl) VALUES (?, ?)').run(uri, acl);
-      this.#known.set(uri, acl);
-    }
+  apply(changes: ReadonlyMap<string, string | undefined>, undo: () => void): void {
+    const database = this.#database;
+    transaction(
+      database,
+      () => {
+        for (const [uri, acl] of changes)
+          if (acl === undefined) database.prepare('DELETE FROM acl WHERE uri = ?').run(uri);
+          else database.prepare('INSERT OR REPLACE INTO acl (uri, acl) VALUES (?, ?)').run(uri, acl);
+      },
+      undo,
+    );
   }
 }

@@ -14,7 +14,7 @@ export class TreeAcls {
 
   constructor(store: AclStore) {
     this.#store = store;
-    for (const uri of store.uris()) this.#own.set(uri, store.get(uri));
+    for (const [uri, acl] of store.load()) this.#own.set(uri, acl);
   }
 
   /** The node's own ACL as text. Undefined when the node inherits. */
@@ -62,7 +62,8 @@ export class TreeAcls {
 
   /** Closes the innermost level. The outermost level writes its changes to the store. */
   commit(): void {
-    this.#write(this.#own.commit());
+    const { keys, undo } = this.#own.commit();
+    if (keys.length > 0) this.#store.apply(new Map(keys.map((uri) => [uri, this.#own.get(uri)])), undo);
   }
 
   /** Closes the innermost level and undoes its changes. */
@@ -86,11 +87,8 @@ export class TreeAcls {
   }
 
   #set(uri: string, acl: string | undefined): void {
+    this.#own.begin();
     this.#own.set(uri, acl);
-    if (!this.#own.isOpen) this.#write([uri]);
-  }
-
-  #write(uris: readonly string[]): void {
-    for (const uri of uris) this.#store.set(uri, this.#own.get(uri));
+    this.commit();
   }
 }

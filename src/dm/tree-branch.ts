@@ -62,4 +62,6 @@ export interface TreeBranch {
   begin?(): void;
   commit?(): void;
   rollback?(): void;
+  /** All changes since the outermost `begin` are stored, of this branch and of all others. What follows from them begins now. */
+  committed?(): void;
 }

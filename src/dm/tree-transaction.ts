@@ -12,6 +12,8 @@ export class TreeTransaction {
   readonly #branches: TreeBranch[] = [];
   readonly #acls: TreeAcls;
   readonly #durably: Durably;
+  /** Levels that are open. */
+  #depth = 0;
 
   constructor(acls: TreeAcls, durably: Durably) {
     this.#acls = acls;
@@ -25,20 +27,33 @@ export class TreeTransaction {
 
   /** Opens a level of changes. */
   begin(): void {
+    this.#depth++;
     this.#acls.begin();
     for (const branch of this.#branches) branch.begin?.();
   }
 
-  /** Closes the innermost level and keeps its changes. The outermost level makes all of them durable together. */
+  /**
+   * Closes the innermost level and keeps its changes. The outermost level stores all of them together. If they cannot be
+   * stored, all are undone, in memory too, and what the store threw is thrown.
+   */
   commit(): void {
-    this.#durably(() => {
-      for (const branch of this.#branches) branch.commit?.();
-      this.#acls.commit();
-    });
+    const open = [...this.#branches, this.#acls];
+    try {
+      this.#durably(() => {
+        for (let next = open.shift(); next; next = open.shift()) next.commit?.();
+      });
+    } catch (thrown) {
+      // A part that was closed is taken back by the store. Parts that are still open take themselves back.
+      for (const part of open) part.rollback?.();
+      this.#depth--;
+      throw thrown;
+    }
+    if (--this.#depth === 0) for (const branch of this.#branches) branch.committed?.();
   }
 
   /** Closes the innermost level and undoes its changes. */
   rollback(): void {
+    this.#depth--;
     this.#acls.rollback();
     for (const branch of this.#branches) branch.rollback?.();
   }

@@ -1,3 +1,10 @@
+/** What a closed level changed. */
+export interface Committed {
+  readonly keys: readonly string[];
+  /** Puts the values back that the keys had before. */
+  readonly undo: () => void;
+}
+
 /**
  * A map whose changes can be undone. `begin` opens a level. `rollback` closes the innermost level and undoes its
  * changes. `commit` closes it and adds its changes to the level around it. Levels nest.
@@ -15,11 +22,6 @@ export class UndoableMap<V> {
 
   get size(): number {
     return this.#entries.size;
-  }
-
-  /** Whether a level is open. */
-  get isOpen(): boolean {
-    return this.#levels.length > 0;
   }
 
   get(key: string): V | undefined {
@@ -42,19 +44,23 @@ export class UndoableMap<V> {
   }
 
   /**
-   * Closes a level. Of the outermost level it returns the changed keys: the changes are final. Of others it returns
-   * none.
+   * Closes a level. Of the outermost level it returns the changed keys, to be stored, and how they go back if they cannot be
+   * stored. Of others it returns no keys.
    */
-  commit(): string[] {
+  commit(): Committed {
     const level = this.#levels.pop();
     const outer = this.#levels.at(-1);
-    if (!level || !outer) return [...(level?.keys() ?? [])];
-    for (const [key, value] of level) if (!outer.has(key)) outer.set(key, value);
-    return [];
+    if (level && !outer) return { keys: [...level.keys()], undo: () => this.#putBack(level) };
+    for (const [key, value] of level ?? []) if (!outer?.has(key)) outer?.set(key, value);
+    return { keys: [], undo: () => {} };
   }
 
   rollback(): void {
-    for (const [key, value] of this.#levels.pop() ?? []) this.#put(key, value);
+    this.#putBack(this.#levels.pop() ?? new Map());
+  }
+
+  #putBack(level: ReadonlyMap<string, V | undefined>): void {
+    for (const [key, value] of level) this.#put(key, value);
   }
 
   #put(key: string, value: V | undefined): void {

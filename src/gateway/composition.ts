@@ -1,6 +1,8 @@
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
+import { watchState } from '../base/watch-state.ts';
+import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
@@ -8,27 +10,35 @@ import type { GatewayConfig } from './config.ts';
 import { DeviceSignals } from './device-signals.ts';
 import { expectedDevices } from './expected-devices.ts';
 import { GatewayFirmware } from './firmware.ts';
-import { Lwm2mService, lifetimeOf } from './lwm2m-service.ts';
+import { Lwm2mService, registrationOf } from './lwm2m-service.ts';
 import { Delegation } from './modes/delegation.ts';
 import { DeviceManagement } from './modes/device-management.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
+import { DataBudget } from './northbound/data-budget.ts';
 import { DmClient } from './northbound/dm-client.ts';
+import { download } from './northbound/download.ts';
+import { meteredDownload } from './northbound/metered-uplink.ts';
 import { Reports } from './northbound/reports.ts';
 import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
 import { resourcesOf } from './resources.ts';
 import { advertised, imageSettings, knowManualDevices } from './settings.ts';
+import { Arrivals } from './southbound/arrivals.ts';
 import { Associations } from './southbound/associations.ts';
 import { Children } from './southbound/children.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
-import { DeviceAddresses } from './southbound/device-addresses.ts';
+import { DeviceAddresses, rememberedDevices } from './southbound/device-addresses.ts';
 import { DeviceLocator } from './southbound/device-locator.ts';
+import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
 import { notificationResource } from './southbound/notification-resource.ts';
+import { missing, nothingAt } from './southbound/presence.ts';
+import { PresenceWatch } from './southbound/presence-watch.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { openState } from './state.ts';
+import { TrafficRecords } from './store/traffic.ts';
 import { gatewayBranches, gatewayTree, knowServer } from './tree.ts';
 import { uplinkOf } from './uplink.ts';
 
@@ -64,8 +74,11 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const vocabulary = vocabularyOf(config.gwmo);
 
   // Ground: state, sockets, and where devices are.
-  const state = openState(config, vocabulary, clock);
+  const state = openState(config, vocabulary, clock, entropy);
   const { inventory, credentials, outbox, accounts } = state;
+  watchState(state.database, config.gateway.state, clock, events);
+  if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
+  for (const reason of state.unreadable) events.emit('state.unreadable', { reason });
   const signals = new DeviceSignals();
   const reports = new Reports(outbox, ownServer);
   const network = new CoapNetwork({
@@ -75,9 +88,25 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     limits: { leisure: config.coap.leisure },
     ...(listInterfaces && { listInterfaces }),
   });
-  const addresses = new DeviceAddresses();
-  const locator = new DeviceLocator({ network, addresses, inventory, entropy });
-  const { uplink, parent } = uplinkOf({ config, accounts, locator, ...machine });
+  const remembered = Math.max(rememberedDevices, config.limits.devices);
+  const addresses = new DeviceAddresses(remembered);
+  addresses.restore(inventory.values());
+  const arrivals = new Arrivals(clock, remembered);
+  const locator = new DeviceLocator({ network, addresses, ...state, entropy });
+  const budget = new DataBudget({
+    limits: () => budgetLimits((node) => state.gwConfig.text(node)),
+    records: new TrafficRecords(state.database),
+    ...machine,
+  });
+  state.gwConfig.derive(['DataUsed'], () => JSON.stringify(budget.view()));
+  const { uplink, reporting, parent } = uplinkOf({
+    config,
+    accounts,
+    locator,
+    budget,
+    epoch: state.epoch.value,
+    ...machine,
+  });
   if (parent) network.onChange(() => parent.addressesChanged());
   const uplinkStatus = new UplinkStatus(clock, uplink);
 
@@ -85,8 +114,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const associations = new Associations({
     ...state,
     ...machine,
-    expiryOf: (deviceId) => lifetimeOf(state, deviceId) ?? config.limits['device-expiry'] * 1000,
-    isAlive: (deviceId) => locator.isAlive(deviceId),
     reported: () => reports.wake(),
     gone: (deviceId) => signals.detached(deviceId),
   });
@@ -94,9 +121,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     gatewayId,
     servers: config.tunnel.servers ?? [config['dm-server'].id],
     childOf: (deviceId) => locator.childOf(deviceId),
-    towards: (address) => network.towards(address),
+    towards: (...args) => network.towards(...args),
     upstream: uplink,
     addresses,
+    settled: () => state.database.settled(),
     ...machine,
   });
   const proxy = new ProxyMode({
@@ -104,6 +132,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     credentials,
     reach: (deviceId, package0) => transparent.deliver(deviceId, gatewayId, package0),
     isReachable: (deviceId) => addresses.get(deviceId) !== undefined,
+    asked: (deviceId) => signals.asked(deviceId),
+    missed: (deviceId, { code, message }) => {
+      const known = addresses.get(deviceId);
+      // A child gateway answers only after the device behind it has, so its silence says nothing of the child.
+      if (known && locator.childOf(deviceId) === undefined)
+        signals.found(deviceId, code === 'timeout' ? nothingAt(known) : missing(message));
+    },
     ...machine,
   });
   const lwm2m =
@@ -115,10 +150,31 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       inventory,
       addresses,
       locator,
+      arrivals,
       associations,
       signals,
       ...machine,
     });
+  const questions = new DeviceQuestions({
+    inventory,
+    addresses,
+    locator,
+    arrivals,
+    requestSession: (deviceId) => proxy.requestSession(deviceId),
+    askClient: lwm2m && ((deviceId) => lwm2m.ask(deviceId)),
+    clock,
+  });
+  const expiry = config.limits['device-expiry'];
+  const presence = new PresenceWatch({
+    inventory,
+    addresses,
+    arrivals,
+    associations,
+    ask: (deviceId) => questions.ask(deviceId),
+    registrationOf: (deviceId) => registrationOf(state, deviceId),
+    configured: expiry === undefined ? undefined : expiry * 1000,
+    ...machine,
+  });
   const management = new DeviceManagement({ inventory, transparent, proxy, adaptation: lwm2m });
   const delegation = new Delegation({ manage: proxy.manage, vocabulary, ...machine });
 
@@ -135,6 +191,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     delegation,
     reports,
     images: imageSettings(config),
+    download: meteredDownload(download, budget),
     ...machine,
   });
   const firmware =
@@ -146,6 +203,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       imageFile: (name) => objects.images.file(name),
       network,
       uplink,
+      download: meteredDownload(download, budget),
       reports,
       ...(restart && { restart }),
       ...machine,
@@ -160,9 +218,11 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     tree,
     outbox,
     vocabulary,
-    upstream: uplink,
+    upstream: reporting,
+    settled: () => state.database.settled(),
     ...machine,
   });
+  budget.onReleased(() => dmClient.wake());
   reports.deliverBy(dmClient);
 
   // What comes down the uplink.
@@ -198,7 +258,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     schemesOf: (deviceId) => schemes.get(deviceId),
     mayBeGateway: (deviceId) => children.mayBeGateway(deviceId),
     work: (deviceId) => proxy.work(deviceId),
-    proved: (deviceId, remote) => signals.heard(deviceId, remote),
+    proved: (deviceId, from) => signals.heard(deviceId, from),
     attached: (device) => associations.attach(device),
     left: (deviceId) => associations.detach(deviceId, 'left'),
     alerted: (deviceId, alert) => children.alerted(deviceId, alert) ?? objects.alerted(deviceId, alert),
@@ -207,7 +267,9 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const { compose, http } = resourcesOf({
     config,
     credentials,
+    database: state.database,
     locator,
+    livesElsewhere: (...args) => questions.livesElsewhere(...args),
     sessions,
     transparent,
     lwm2m,
@@ -221,14 +283,9 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     image: (name) => objects.images.ready(name),
     ...machine,
   });
-  signals.add(
-    { heard: (deviceId, remote) => addresses.heard(deviceId, remote, true) },
-    associations,
-    objects,
-    proxy,
-    ...(lwm2m ? [lwm2m] : []),
-    { detached: (deviceId) => sessions.detached(deviceId) },
-  );
+  signals.add(presence, objects, proxy, ...(lwm2m ? [lwm2m] : []), {
+    detached: (deviceId) => sessions.detached(deviceId),
+  });
 
   return {
     config,
@@ -238,10 +295,14 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     compose,
     http,
     uplink,
+    budget,
     uplinkListener,
     associations,
+    arrivals,
+    presence,
     lwm2m,
     management,
+    tree,
     objects,
     firmware,
     dmClient,

@@ -109,6 +109,22 @@ const gatewayTables = v.strictObject({
     'HTTP binding, for OMA DM clients without CoAP. Off without this table',
   ),
   mqtt: described(v.optional(mqttSection), 'The broker. A gateway has either this table or `parent`'),
+  budget: described(
+    v.optional(
+      v.strictObject({
+        day: described(
+          v.optional(integerBetween(1, 1_000_000_000)),
+          'Kilobytes (1,000 octets) per day of UTC; no limit if absent',
+        ),
+        month: described(
+          v.optional(integerBetween(1, 1_000_000_000)),
+          'Kilobytes (1,000 octets) per month of UTC; no limit if absent',
+        ),
+      }),
+      {},
+    ),
+    'Data budget of the uplink, for a link that costs money: octets of TCP in both directions. As it runs short, images wait first (from 70 %), then telemetry (85 %), orders (95 %) and alerts. A DM server can replace both values (`./GwConfig`)',
+  ),
   parent: described(
     v.optional(
       v.strictObject({
@@ -257,8 +273,8 @@ const gatewayTables = v.strictObject({
         'Maximum number of End Devices. A new one beyond it is refused',
       ),
       'device-expiry': described(
-        v.optional(integerBetween(0, 31_536_000), 604_800),
-        'Seconds of silence after which a device is pinged, and detached if it does not answer; 0 means never',
+        v.optional(integerBetween(0, 31_536_000)),
+        'Seconds of silence after which a device is asked whether it is there; 0 means never. By default the time depends on the kind of device. LwM2M clients have their lifetimes instead. A device that does not answer is unreachable and stays attached',
       ),
       outbox: described(
         v.optional(integerBetween(1, 1_000_000), 10_000),

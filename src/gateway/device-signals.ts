@@ -1,9 +1,14 @@
-import type { Remote } from '../wire/coap/message.ts';
+import type { PeerAddress } from './southbound/device-addresses.ts';
+import type { Finding } from './southbound/presence.ts';
 
 /** What a part of the gateway wants to hear of devices. */
 export interface DeviceListener {
-  /** A device proved itself, from this address. */
-  heard?(deviceId: string, remote: Remote): void;
+  /** A device proved itself, from this address; without an address over HTTP, which does not lead back to a device. */
+  heard?(deviceId: string, from: PeerAddress | undefined): void;
+  /** The gateway asks a device for a message. */
+  asked?(deviceId: string): void;
+  /** What it came to when the gateway asked a device whether it is there, or sent it something. */
+  found?(deviceId: string, finding: Finding): void;
   /** A device is no longer attached here. */
   detached?(deviceId: string): void;
   /** An update that a device had accepted has ended. `result` is a result code of FUMO. */
@@ -21,8 +26,16 @@ export class DeviceSignals implements Required<DeviceListener> {
     this.#listeners.push(...listeners);
   }
 
-  heard(deviceId: string, remote: Remote): void {
-    for (const listener of this.#listeners) listener.heard?.(deviceId, remote);
+  heard(deviceId: string, from: PeerAddress | undefined): void {
+    for (const listener of this.#listeners) listener.heard?.(deviceId, from);
+  }
+
+  asked(deviceId: string): void {
+    for (const listener of this.#listeners) listener.asked?.(deviceId);
+  }
+
+  found(deviceId: string, finding: Finding): void {
+    for (const listener of this.#listeners) listener.found?.(deviceId, finding);
   }
 
   detached(deviceId: string): void {

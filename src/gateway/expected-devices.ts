@@ -1,3 +1,4 @@
+import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
 import type { ExpectedDevices } from '../mo/gw-device-inventory.ts';
@@ -20,6 +21,13 @@ export function expectedDevices(
     named: (name) => {
       const found = credentials.named(name);
       return found?.origin === 'server' && !found.attached ? found : undefined;
+    },
+    demandRoom: () => {
+      if (credentials.size >= credentials.limit)
+        throw new PosternError(
+          'full',
+          `the limit of ${credentials.limit} devices with credentials is reached`,
+        );
     },
     add: (device) => {
       credentials.put({ ...device, origin: 'server', attached: false });

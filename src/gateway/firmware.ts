@@ -3,13 +3,13 @@ import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import * as v from 'valibot';
 import type { Clock } from '../base/clock.ts';
-import { dropCopies } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { dropCopies } from '../base/open-database.ts';
 import { FirmwareBranch } from '../mo/firmware-branch.ts';
 import type { GatewayConfig } from './config.ts';
-import { download } from './northbound/download.ts';
+import type { download } from './northbound/download.ts';
 import type { Reports } from './northbound/reports.ts';
 import type { Uplink } from './northbound/uplink.ts';
 import { readPem } from './settings.ts';
@@ -41,6 +41,7 @@ export interface GatewayFirmwareParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
+  readonly download: typeof download;
 }
 
 const installBody = v.strictObject({
@@ -71,7 +72,7 @@ export class GatewayFirmware implements AsyncDisposable {
       branch: this.branch,
       bundle: new BundleDownload({
         file: this.#slots.bundleFile,
-        download,
+        download: parts.download,
         ca: settings.ca === undefined ? undefined : readPem(settings.ca, 'update.ca'),
         imageFile: parts.imageFile,
         clock,

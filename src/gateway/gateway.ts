@@ -1,9 +1,11 @@
+import { isAbsolute } from 'node:path';
 import { PosternError } from '../base/errors.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
 import { composeGateway, type GatewayParts, type GatewaySurroundings } from './composition.ts';
 import type { GatewayConfig } from './config.ts';
 import type { GatewayFirmware } from './firmware.ts';
+import { shownRecords } from './southbound/presence.ts';
 import { freeMemory, type GatewayStatus, memoryInUse, plainWarning, statusOf } from './status.ts';
 
 /** A DM Gateway: a checked configuration in, a running gateway out. */
@@ -42,7 +44,7 @@ export class Gateway implements AsyncDisposable {
   /** @throws {PosternError} `configuration` when the port is taken, or plain CoAP was not allowed */
   async start(): Promise<void> {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
-    const { associations, lwm2m, objects, firmware } = this.#parts;
+    const { presence, lwm2m, objects, firmware } = this.#parts;
     if (!config.coap['insecure-plain-coap'])
       throw new PosternError(
         'configuration',
@@ -50,7 +52,7 @@ export class Gateway implements AsyncDisposable {
       );
     events.emit('coap.insecure', { security: plainWarning });
     lwm2m?.start();
-    associations.start();
+    presence.start();
     await network.start(compose);
     await http?.start();
     objects.resume();
@@ -69,7 +71,7 @@ export class Gateway implements AsyncDisposable {
     if (this.#disposed) return;
     this.#disposed = true;
     const { config, state, events, network, http, uplink } = this.#parts;
-    const { associations, lwm2m, objects, firmware, dmClient, sessions } = this.#parts;
+    const { presence, arrivals, lwm2m, objects, firmware, dmClient, sessions } = this.#parts;
     await using stack = new AsyncDisposableStack();
     stack.defer(() => state.database.close());
     // From the last to the first. What waits for the uplink ends when the uplink does.
@@ -77,10 +79,15 @@ export class Gateway implements AsyncDisposable {
     stack.use(uplink);
     stack.use(objects);
     if (firmware) stack.use(firmware);
-    stack.use(associations);
+    stack.use(presence);
     stack.use(network);
     if (lwm2m) stack.use(lwm2m);
     if (http) stack.use(http);
+    // Without a network nobody answers. So nobody is asked any more before the network is closed.
+    stack.defer(() => {
+      presence.stop();
+      arrivals.stop();
+    });
     stack.defer(() => sessions.stop());
     events.emit('gateway.stopping', { gateway: config.gateway.id });
   }
@@ -89,8 +96,22 @@ export class Gateway implements AsyncDisposable {
     return statusOf(this.#parts);
   }
 
+  /**
+   * Writes a consistent copy of the state.
+   * @param target absolute path of a file that does not exist
+   * @throws {PosternError} `malformed`, `conflict`, `storage`; `notAllowed` when the state cannot be copied now
+   */
+  async backUp(target: unknown): Promise<void> {
+    if (typeof target !== 'string' || !isAbsolute(target))
+      throw new PosternError('malformed', 'a body such as {"target": "/path/of/a/new/file"} is wanted');
+    const copies = this.#parts.state.database.file?.copies;
+    if (!copies) throw new PosternError('notAllowed', 'the state is in memory, or was opened on a full disk');
+    await copies.backUp(target);
+  }
+
   devices(): readonly DeviceRecord[] {
-    return [...this.#parts.state.inventory.values()];
+    const { inventory } = this.#parts.state;
+    return [...shownRecords(inventory).values()];
   }
 
   /**

@@ -2,19 +2,22 @@ import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { remoteKey } from '../wire/coap/peer.ts';
+import type { Remote } from '../wire/coap/message.ts';
 import type { Resource } from '../wire/coap/router.ts';
 import type { GatewayConfig } from './config.ts';
 import type { DeviceListener, DeviceSignals } from './device-signals.ts';
 import { AdaptationMode } from './modes/adaptation.ts';
 import { isAdapted } from './modes/device-management.ts';
 import type { Manage } from './modes/waiting-work.ts';
+import type { Arrivals } from './southbound/arrivals.ts';
 import type { Associations } from './southbound/associations.ts';
+import { ClientIdentity } from './southbound/client-identity.ts';
 import type { LocalEndpoint } from './southbound/coap-network.ts';
 import type { DeviceAddresses } from './southbound/device-addresses.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import { LwM2mBootstrapServer } from './southbound/lwm2m-bootstrap-server.ts';
 import { LwM2mCalls } from './southbound/lwm2m-calls.ts';
+import { type Finding, missing } from './southbound/presence.ts';
 import { RegistrationServer } from './southbound/registration-server.ts';
 import type { GatewayState } from './state.ts';
 import type { Inventory } from './store/inventory.ts';
@@ -26,6 +29,7 @@ export interface Lwm2mServiceParts {
   readonly inventory: Inventory;
   readonly addresses: DeviceAddresses;
   readonly locator: DeviceLocator;
+  readonly arrivals: Arrivals;
   readonly associations: Associations;
   readonly signals: DeviceSignals;
   readonly clock: Clock;
@@ -33,8 +37,12 @@ export interface Lwm2mServiceParts {
   readonly events: Events;
 }
 
+/** Milliseconds within which the earlier address of a client must answer a CoAP ping. */
+const pingTimeout = 2000;
+
 /** What log and `postern status` say of LwM2M clients for now. */
-export const lwm2mWarning = 'LwM2M clients prove nothing; who knows an endpoint name can take its place';
+export const lwm2mWarning =
+  'LwM2M clients prove nothing; anyone who knows an endpoint name can take its place';
 
 /** What a gateway has for devices that speak LwM2M: bootstrap server, registration server, adaptation mode. */
 export class Lwm2mService implements AsyncDisposable, DeviceListener {
@@ -42,25 +50,40 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
   readonly #server: RegistrationServer;
   readonly #bootstrapServer: LwM2mBootstrapServer;
   readonly #mode: AdaptationMode;
+  readonly #identity: ClientIdentity;
 
   constructor(parts: Lwm2mServiceParts) {
     this.#parts = parts;
-    const { settings, registrations, inventory, locator, associations, signals, clock, entropy, events } =
-      parts;
+    const { settings, registrations, inventory, addresses, locator, arrivals, associations, signals } = parts;
+    const { clock, entropy, events } = parts;
     const allowed = new Set(settings.device.map(({ id }) => id));
     const isAllowed = (deviceId: string) => allowed.has(deviceId);
     const isAttached = (deviceId: string) => isAdapted(inventory, deviceId);
-    const calls = new LwM2mCalls((...args) => locator.call(...args));
+    const call: DeviceLocator['call'] = (...args) => locator.call(...args);
+    const calls = new LwM2mCalls(call);
+    this.#identity = new ClientIdentity({
+      registrations,
+      inventory,
+      addresses,
+      arrivals,
+      isInReach: (client) => locator.isInReach(client),
+      calls,
+      heard: (deviceId, from) => signals.heard(deviceId, from),
+      found: (deviceId, finding) => signals.found(deviceId, finding),
+      clock,
+    });
     this.#mode = new AdaptationMode({
       clientOf: (deviceId) => clientOf(registrations, inventory, deviceId),
-      calls,
+      lastHeard: (deviceId) => arrivals.lastOf(deviceId),
+      isThere: (...args) => this.#identity.isThere(...args),
+      calls: new LwM2mCalls(call, this.#identity),
       updated: (...args) => signals.updateEnded(...args),
       clock,
       events,
     });
     this.#bootstrapServer = new LwM2mBootstrapServer({
       isAllowed,
-      call: (...args) => locator.call(...args),
+      call,
       calls,
       lifetime: settings.lifetime,
       clock,
@@ -73,12 +96,12 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       isAttached,
       // A client that was behind a child gateway may come here; a device of OMA DM is another.
       isOther: (deviceId) => inventory.get(deviceId)?.protocol === 'OMA-DM',
-      livesElsewhere: (deviceId, remote) => locator.livesElsewhere(deviceId, remote),
+      livesElsewhere: (deviceId, remote) => this.#livesElsewhere(deviceId, remote),
       originOf: (deviceId) =>
         this.#bootstrapServer.has(deviceId) ? 'local' : (inventory.get(deviceId)?.origin ?? 'manual'),
       attached: (device) => associations.attach(device),
       left: (deviceId) => associations.detach(deviceId, 'left'),
-      heard: (deviceId, remote) => signals.heard(deviceId, remote),
+      heard: (deviceId, from) => signals.heard(deviceId, from),
       clock,
       entropy,
       events,
@@ -94,10 +117,11 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
         'lwm2m.insecure-no-security: LwM2M clients are served without security only so far, which must be allowed by this key = true',
       );
     events.emit('lwm2m.insecure', { security: lwm2mWarning });
-    // They believe that they are registered, and need not come soon.
-    for (const { deviceId, address, port } of registrations.values())
-      if (isAdapted(inventory, deviceId))
-        addresses.heard(deviceId, { address, port, key: remoteKey(address, port) }, true);
+    // The clients assume that they are still registered, and need not come soon. The address in a registration is newer
+    // than the one in the inventory.
+    for (const registration of registrations.values())
+      if (isAdapted(inventory, registration.deviceId))
+        addresses.heard(registration.deviceId, registration, true);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -115,6 +139,37 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     return this.#mode.manage;
   }
 
+  /** Asks a client to prove itself. Never rejects. */
+  async ask(deviceId: string): Promise<Finding> {
+    const { registrations, inventory, arrivals, clock } = this.#parts;
+    const client = clientOf(registrations, inventory, deviceId);
+    if (!client) return missing('it is not registered here');
+    const finding = await this.#identity.prove(deviceId);
+    const isLate = clock.now() - arrivals.lastOf(deviceId) > client.lifetime * 1000;
+    return finding.kind === 'unproven' && isLate
+      ? missing(`its registration lifetime of ${client.lifetime} s passed without an update`)
+      : finding;
+  }
+
+  /**
+   * Whether an attached client with this name is at an address other than `remote`. A client that cannot prove itself when
+   * it is asked keeps its name until its lifetime has passed without a message from it.
+   */
+  async #livesElsewhere(deviceId: string, { address, port }: Remote): Promise<boolean> {
+    const { registrations, inventory, locator, arrivals, clock } = this.#parts;
+    const elsewhere = () => {
+      const client = clientOf(registrations, inventory, deviceId);
+      return client && (client.address !== address || client.port !== port) ? client : undefined;
+    };
+    const client = elsewhere();
+    if (!client || !(await locator.answers(client, pingTimeout))) return false;
+    const { kind } = await this.#identity.prove(deviceId, 'duplicate');
+    // The client may have shown that it is here.
+    if (!elsewhere()) return false;
+    if (kind === 'unproven') return clock.now() - arrivals.lastOf(deviceId) <= client.lifetime * 1000;
+    return kind === 'proven';
+  }
+
   heard(deviceId: string): void {
     if (isAdapted(this.#parts.inventory, deviceId)) this.#mode.heard(deviceId);
   }
@@ -128,8 +183,8 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
 const clientOf = (registrations: Registrations, inventory: Inventory, deviceId: string) =>
   isAdapted(inventory, deviceId) ? registrations.get(deviceId) : undefined;
 
-/** Milliseconds within which an LwM2M client must be heard; undefined for a device that is no LwM2M client. */
-export function lifetimeOf({ registrations, inventory }: GatewayState, deviceId: string): number | undefined {
+/** The registration of an LwM2M client that is attached here, with its lifetime in milliseconds. */
+export function registrationOf({ registrations, inventory }: GatewayState, deviceId: string) {
   const client = registrations && clientOf(registrations, inventory, deviceId);
-  return client && client.lifetime * 1000;
+  return client && { lifetime: client.lifetime * 1000, queueMode: client.queueMode };
 }

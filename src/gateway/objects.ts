@@ -35,13 +35,14 @@ import type { DeviceManagement } from './modes/device-management.ts';
 import { fanOutTo, isRepeatable } from './modes/fan-out.ts';
 import { ImageCache, type ImageCacheParts } from './modes/image-cache.ts';
 import { triggerOne } from './modes/trigger.ts';
-import { download } from './northbound/download.ts';
-import type { Reports, resultAlerts } from './northbound/reports.ts';
+import type { download } from './northbound/download.ts';
+import type { Reports, ResultKind } from './northbound/reports.ts';
 import type { Associations } from './southbound/associations.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import { imagePath, versionPath } from './southbound/image-resource.ts';
+import { shownRecords } from './southbound/presence.ts';
 import type { GatewayState } from './state.ts';
-import { Campaigns } from './store/campaigns.ts';
+import { type CampaignKind, Campaigns } from './store/campaigns.ts';
 import { ImageFiles } from './store/image-files.ts';
 import { Images } from './store/images.ts';
 
@@ -59,6 +60,7 @@ export interface GatewayObjectsParts {
   readonly images: Pick<ImageCacheParts, 'quota' | 'count' | 'ca' | 'signingKeys'> & {
     readonly directory: string | undefined;
   };
+  readonly download: typeof download;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -80,7 +82,7 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
     this.#parts = parts;
     this.#files = new ImageFiles(parts.images.directory);
     const { vocabulary, expected, associations, management, delegation } = parts;
-    const { inventory } = parts.state;
+    const inventory = shownRecords(parts.state.inventory);
     const groups = this.#stored('GwDeviceInventory', gwDeviceInventory);
     const choice: TargetChoice = {
       records: () => inventory.values(),
@@ -179,8 +181,8 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
   }
 
   #campaign<O extends CampaignOrder>(
-    kind: 'fanout' | 'trigger',
-    alert: keyof typeof resultAlerts,
+    kind: CampaignKind,
+    alert: ResultKind,
     own: Pick<CampaignParts<O>, 'order' | 'isRepeatable' | 'attempt'> &
       Partial<Pick<CampaignParts<O>, 'delegate'>>,
   ): Campaign<O> {
@@ -205,7 +207,7 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
   }
 
   #imageCache(order: ImageCacheParts['order']): ImageCache {
-    const { state, images, vocabulary, reports, clock, entropy, events } = this.#parts;
+    const { state, images, download, vocabulary, reports, clock, entropy, events } = this.#parts;
     const { directory: _, ...settings } = images;
     return new ImageCache({
       ...settings,

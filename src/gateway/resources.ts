@@ -1,14 +1,16 @@
 import type { Clock } from '../base/clock.ts';
+import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
 import { Blockwise } from '../wire/coap/blockwise.ts';
 import { EchoGuard } from '../wire/coap/echo.ts';
+import type { Handler } from '../wire/coap/message.ts';
 import { type Resource, Router } from '../wire/coap/router.ts';
 import type { GatewayConfig } from './config.ts';
 import type { Lwm2mService } from './lwm2m-service.ts';
 import type { TransparentMode } from './modes/transparent.ts';
 import { httpSettings } from './settings.ts';
-import { BootstrapServer } from './southbound/bootstrap-server.ts';
+import { BootstrapServer, type BootstrapServerParts } from './southbound/bootstrap-server.ts';
 import type { Compose } from './southbound/coap-network.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
@@ -20,7 +22,10 @@ import type { Credentials } from './store/credentials.ts';
 export interface GatewayResourcesParts {
   readonly config: GatewayConfig;
   readonly credentials: Credentials;
+  readonly database: Database;
   readonly locator: DeviceLocator;
+  /** Whether the attached device with an ID is at an address other than this one. */
+  readonly livesElsewhere: BootstrapServerParts['livesElsewhere'];
   readonly sessions: DeviceSessions;
   readonly transparent: TransparentMode;
   readonly lwm2m: Lwm2mService | undefined;
@@ -41,7 +46,7 @@ export interface GatewayResources {
 }
 
 export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
-  const { config, credentials, locator, sessions, transparent, clock, entropy, events } = parts;
+  const { config, credentials, database, locator, sessions, transparent, clock, entropy, events } = parts;
   const gatewayId = config.gateway.id;
   const secrets = new Map(
     config.bootstrap.device.map(({ id, pin, 'factory-secret': network }) => [id, { network, pin }]),
@@ -54,19 +59,19 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
     guard,
     entropy,
     events,
-    livesElsewhere: (deviceId, remote) => locator.livesElsewhere(deviceId, remote),
+    livesElsewhere: parts.livesElsewhere,
   });
   const compose: Compose = (local) => {
     const router = new Router([
       bootstrapServer.resource(local),
       sessions.resource(local),
-      transparent.resource(),
+      transparent.resource(local.bound),
       parts.uplinkStatus.resource(local),
       ...(parts.notifications ? [parts.notifications] : []),
       ...(parts.lwm2m?.resources(local) ?? []),
       imageResource(parts.image, ({ remote }) => locator.isAttachedAt(remote)),
     ]);
-    return new Blockwise(router.handle, clock).handle;
+    return new Blockwise(durably(router.handle, database), clock).handle;
   };
   const http =
     config.http &&
@@ -76,7 +81,20 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
       bootstrapServer,
       guard,
       forward: (up) => transparent.forward(up),
+      settled: () => database.settled(),
       events,
     });
   return { compose, http };
+}
+
+/** Responses leave when what they promise is durable. */
+function durably(handle: Handler, database: Database): Handler {
+  return (request) => {
+    const reply = handle(request);
+    if (!(reply instanceof Promise) && database.isSettled) return reply;
+    return Promise.resolve(reply).then(async (response) => {
+      await database.settled();
+      return response;
+    });
+  };
 }

@@ -27,6 +27,8 @@ export function knowManualDevices(
     };
     const isSame =
       known?.clientSecret === account.clientSecret && known.serverSecret === account.serverSecret;
+    // A start without changes writes nothing, so it needs no room on the disk.
+    if (isSame && known.clientName === account.clientName && known.origin === account.origin) continue;
     credentials.put({
       clientNonce: none,
       serverNonce: none,

@@ -1,6 +1,7 @@
-import type { DatabaseSync } from 'node:sqlite';
 import type { Clock } from '../base/clock.ts';
-import { openDatabase } from '../base/database.ts';
+import type { Database } from '../base/database.ts';
+import type { Entropy } from '../base/entropy.ts';
+import { openDatabase } from '../base/open-database.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
 import { Accounts, accountsDescription } from '../mo/dm-acc.ts';
@@ -8,6 +9,7 @@ import { gwConfig } from '../mo/gw-config.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { GatewayConfig } from './config.ts';
 import { Credentials } from './store/credentials.ts';
+import { Epoch } from './store/epoch.ts';
 import { Inventory } from './store/inventory.ts';
 import { Outbox } from './store/outbox.ts';
 import { Registrations } from './store/registrations.ts';
@@ -15,26 +17,38 @@ import { gatewaySchema } from './store/schema.ts';
 
 /** The durable state of a gateway, in one file. */
 export interface GatewayState {
-  readonly database: DatabaseSync;
+  readonly database: Database;
   readonly inventory: Inventory;
   readonly credentials: Credentials;
+  readonly epoch: Epoch;
   readonly outbox: Outbox;
   readonly nodes: Nodes;
   readonly accounts: Accounts;
   readonly gwConfig: StoredBranch;
   /** Of LwM2M clients; none where LwM2M is not configured. */
   readonly registrations: Registrations | undefined;
+  /** Reasons why rows of the file could not be read, for the log. These rows stay in the file. */
+  readonly unreadable: readonly string[];
 }
 
 /** @throws {PosternError} `configuration` when the file cannot be used */
-export function openState(config: GatewayConfig, vocabulary: Vocabulary, clock: Clock): GatewayState {
+export function openState(
+  config: GatewayConfig,
+  vocabulary: Vocabulary,
+  clock: Clock,
+  entropy: Entropy,
+): GatewayState {
   const database = openDatabase(config.gateway.state, gatewaySchema);
   const nodes = new Nodes(database);
+  const epoch = new Epoch(database, entropy);
+  const outbox = new Outbox(database, config.limits.outbox, epoch);
+  const unreadable = outbox.unreadable();
   return {
     database,
-    inventory: new Inventory(database, config.limits.devices),
-    credentials: new Credentials(database, config.limits.devices),
-    outbox: new Outbox(database, config.limits.outbox),
+    inventory: new Inventory(database, config.limits.devices, unreadable),
+    credentials: new Credentials(database, config.limits.devices, unreadable),
+    epoch,
+    outbox,
     nodes,
     accounts: new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock })),
     gwConfig: new StoredBranch('GwConfig', gwConfig.root, nodes, {
@@ -42,5 +56,6 @@ export function openState(config: GatewayConfig, vocabulary: Vocabulary, clock: 
       clock,
     }),
     registrations: config.lwm2m && new Registrations(database, config.limits.devices),
+    unreadable,
   };
 }

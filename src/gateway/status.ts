@@ -1,11 +1,14 @@
 import { freemem } from 'node:os';
 import type { EventCounter } from '../base/events.ts';
+import type { Recovery } from '../base/recover-state.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from './config.ts';
 import { lwm2mWarning } from './lwm2m-service.ts';
+import type { BudgetView, DataBudget } from './northbound/data-budget.ts';
 import type { Uplink } from './northbound/uplink.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
+import { shownRecords } from './southbound/presence.ts';
 import type { GatewayState } from './state.ts';
 
 /** How a gateway stands, for people and programs that ask it. */
@@ -14,9 +17,22 @@ export interface GatewayStatus {
   readonly software: string;
   readonly uplink: { readonly connected: boolean; readonly url: string; readonly protocol: string };
   readonly coap: { readonly port: number; readonly addresses: readonly string[]; readonly security: string };
-  readonly devices: { readonly attached: number; readonly limit: number };
-  readonly outbox: { readonly waiting: number; readonly limit: number; readonly dropped: number };
+  /** `unreachable`: how many of the attached ones do not answer. */
+  readonly devices: { readonly attached: number; readonly unreachable: number; readonly limit: number };
+  readonly outbox: {
+    readonly waiting: number;
+    readonly limit: number;
+    readonly dropped: number;
+    /** Alerts that cannot be delivered and are kept. */
+    readonly undeliverable: number;
+  };
+  /** What was done because the state was damaged or lost at this start; absent when it was whole. */
+  readonly recovery?: Recovery;
+  /** Why the state cannot be written; absent while it can. */
+  readonly fault?: string;
   readonly sessions: number;
+  /** What the uplink has carried in this day and month. Absent where the uplink is a parent gateway. */
+  readonly budget?: BudgetView;
   /** Mebibytes: of the process, of objects, and of octets outside the heap. */
   readonly memory: { readonly rss: number; readonly heap: number; readonly outside: number };
   /** How often each event happened since the start. */
@@ -31,11 +47,20 @@ export interface StatusParts {
   readonly state: GatewayState;
   readonly network: CoapNetwork;
   readonly uplink: Uplink;
+  readonly budget: DataBudget;
   readonly sessions: DeviceSessions;
   readonly events: EventCounter;
 }
 
-export function statusOf({ config, state, network, uplink, sessions, events }: StatusParts): GatewayStatus {
+export function statusOf({
+  config,
+  state,
+  network,
+  uplink,
+  budget,
+  sessions,
+  events,
+}: StatusParts): GatewayStatus {
   const { gateway, limits, lwm2m } = config;
   const { inventory, outbox } = state;
   return {
@@ -47,9 +72,22 @@ export function statusOf({ config, state, network, uplink, sessions, events }: S
       addresses: network.addresses.map(({ address }) => address),
       security: lwm2m ? `${plainWarning}; ${lwm2mWarning}` : plainWarning,
     },
-    devices: { attached: inventory.size, limit: limits.devices },
-    outbox: { waiting: outbox.size, limit: outbox.limit, dropped: outbox.dropped },
+    devices: {
+      attached: inventory.size,
+      unreachable: [...shownRecords(inventory).values()].filter(({ state }) => state === 'unreachable')
+        .length,
+      limit: limits.devices,
+    },
+    outbox: {
+      waiting: outbox.size,
+      limit: outbox.limit,
+      dropped: outbox.dropped,
+      undeliverable: outbox.undeliverable,
+    },
+    ...(state.database.file?.recovery && { recovery: state.database.file.recovery }),
+    ...(state.database.fault && { fault: state.database.fault.message }),
     sessions: sessions.size,
+    ...(config.mqtt && { budget: budget.view() }),
     memory: memoryInUse(),
     counts: Object.fromEntries([...events.counts].toSorted()),
   };

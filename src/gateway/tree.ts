@@ -10,7 +10,7 @@ import { managementObjects } from '../mo/catalogue.ts';
 import { devDetail, devDetailNodes } from '../mo/dev-detail.ts';
 import { devInfo, devInfoNodes } from '../mo/dev-info.ts';
 import { type Accounts, readAccount } from '../mo/dm-acc.ts';
-import { gwConfigDefaults, gwConfigFacts } from '../mo/gw-config.ts';
+import { gwConfigBudget, gwConfigDefaults, gwConfigFacts } from '../mo/gw-config.ts';
 import { MoId } from '../mo/identifiers.ts';
 import { Inbox } from '../mo/inbox.ts';
 import { RenamedBranch } from '../mo/renamed-branch.ts';
@@ -60,6 +60,9 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
   for (const node of gwConfigFacts(vocabulary, limits.devices)) gwConfig.plant([node.name], node);
   // A state file of an earlier version lacks the nodes that a later version added.
   for (const node of gwConfigDefaults) if (!gwConfig.view([node.name])) gwConfig.plant([node.name], node);
+  // What a DM server has set is kept. Its node has a version above 0.
+  for (const node of gwConfigBudget(config.budget))
+    if ((gwConfig.view([node.name])?.version ?? 0) === 0) gwConfig.plant([node.name], node);
   return {
     DevInfo: info,
     DevDetail: detail,

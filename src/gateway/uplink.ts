@@ -5,6 +5,8 @@ import type { Events } from '../base/events.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { Accounts } from '../mo/dm-acc.ts';
 import type { GatewayConfig } from './config.ts';
+import type { DataBudget } from './northbound/data-budget.ts';
+import { MeteredUplink, UplinkTraffic } from './northbound/metered-uplink.ts';
 import { ParentLink } from './northbound/parent-link.ts';
 import type { Uplink } from './northbound/uplink.ts';
 import { Upstream } from './northbound/upstream.ts';
@@ -15,6 +17,9 @@ export interface GatewayUplinkParts {
   readonly config: GatewayConfig;
   readonly accounts: Accounts;
   readonly locator: DeviceLocator;
+  /** Epoch of the gateway's alerts, which a broker's retained state tells. */
+  readonly epoch: string;
+  readonly budget: DataBudget;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -22,6 +27,8 @@ export interface GatewayUplinkParts {
 
 export interface GatewayUplink {
   readonly uplink: Uplink;
+  /** The same for sessions of the gateway itself. It shows as disconnected while the data budget leaves no room for them. */
+  readonly reporting: Pick<Uplink, 'request' | 'connected'>;
   /** The same, where the uplink is a parent gateway. It posts Package #0 to this gateway; a broker publishes it. */
   readonly parent?: ParentLink;
 }
@@ -31,7 +38,7 @@ export interface GatewayUplink {
  * @throws {PosternError} `configuration` when it names none
  */
 export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
-  const { config, accounts, locator, ...surroundings } = parts;
+  const { config, accounts, locator, epoch, budget, ...surroundings } = parts;
   const gatewayId = config.gateway.id;
   const timeout = config.tunnel.timeout * 1000;
   if (config.parent) {
@@ -49,9 +56,21 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
       },
       timeout,
     );
-    return { uplink: parent, parent };
+    return { uplink: parent, reporting: parent, parent };
   }
   if (!config.mqtt) throw new PosternError('configuration', 'mqtt: this table is needed');
   const settings = mqttSettings(config.mqtt);
-  return { uplink: new Upstream({ gatewayId, settings, softwareVersion, ...surroundings }, timeout) };
+  const traffic = new UplinkTraffic(budget, surroundings.clock);
+  const upstream = new Upstream(
+    { gatewayId, settings, softwareVersion, epoch, traffic, ...surroundings },
+    timeout,
+  );
+  const uplink = new MeteredUplink(upstream, budget, traffic);
+  const reporting = {
+    request: (...args: Parameters<Uplink['request']>) => uplink.request(...args),
+    get connected() {
+      return uplink.reports;
+    },
+  };
+  return { uplink, reporting };
 }

@@ -1,29 +1,37 @@
+import type { Database } from '../base/database.ts';
 import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { type FirmwareOperation, isFirmwareOperation } from '../mo/firmware-branch.ts';
-import { isAlertOf, readDeviceAttach, readDeviceDetach, readLocationUpdate } from '../mo/gateway-alerts.ts';
+import {
+  isAlertOf,
+  readDeviceAttach,
+  readDeviceDetach,
+  readDevicePresence,
+  readLocationUpdate,
+} from '../mo/gateway-alerts.ts';
 import { FumoAlert } from '../mo/identifiers.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { Alert } from '../wire/syncml/message.ts';
+import type { AlertSequences } from './alert-sequences.ts';
 import type { Parties } from './parties.ts';
 import type { PendingDetaches } from './pending-detaches.ts';
 import type { Reachability } from './reachability.ts';
-import type { Records } from './records.ts';
+import { type Records, type ResultKind, resultKinds } from './records.ts';
 import type { SessionContext } from './sessions.ts';
+import type { UnreachableDevices } from './unreachable-devices.ts';
 
 export interface AlertHandlerParts {
+  readonly database: Database;
   readonly parties: Parties;
+  readonly sequences: AlertSequences;
   readonly reachability: Reachability;
   readonly pendingDetaches: PendingDetaches;
+  readonly unreachableDevices: UnreachableDevices;
   readonly records: Records;
   readonly vocabulary: Vocabulary;
   readonly events: Events;
 }
-
-/** Alerts that report the result of an operation of a gateway. */
-const resultKinds = ['CommandFanout', 'DeviceTrigger', 'ImageOperation'] as const;
-type ResultKind = (typeof resultKinds)[number];
 
 const resultEvents = {
   CommandFanout: 'alert.command-fanout',
@@ -40,43 +48,53 @@ export class AlertHandler {
   }
 
   /**
-   * Handles one alert and returns its DM status: 415 for a type that this server does not know (OMA DM protocol
-   * 1.2.1, section 8.7), 403 for a type that this kind of party must not send, 400 for malformed data.
+   * Handles one alert as one unit: all that it says is stored, or nothing. Returns its DM status: 415 for a type that
+   * this server does not know (OMA DM protocol 1.2.1, section 8.7), 403 for a type that this kind of party must not
+   * send, 400 for malformed data, 420 when the disk does not take it.
    */
-  handle({ party, gateway: through }: SessionContext, alert: Alert): number {
-    const ofGateway = party.kind === 'gateway';
-    const gateway = ofGateway ? party.id : through;
-    const { alerts } = this.#parts.vocabulary;
+  handle(context: SessionContext, alert: Alert): number {
     try {
-      if (isAlertOf(alert, alerts.DeviceAttach))
-        return ofGateway ? this.#deviceAttached(gateway, alert) : DmStatus.Forbidden;
-      if (isAlertOf(alert, alerts.DeviceDetach))
-        return ofGateway ? this.#deviceDetached(gateway, alert) : DmStatus.Forbidden;
-      if (isAlertOf(alert, alerts.LocationUpdate))
-        return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
-      const kind = resultKinds.find((each) => isAlertOf(alert, alerts[each]));
-      if (kind) return ofGateway ? this.#recordResult(kind, gateway, alert) : DmStatus.Forbidden;
-      const firmware = firmwareOperation(alert);
-      if (firmware) return this.#recordFirmwareUpdate(firmware, ofGateway ? gateway : party.id, alert);
-      return DmStatus.UnsupportedMediaType;
+      return this.#parts.database.transaction(() => this.#handle(context, alert));
     } catch (thrown) {
       return asPosternError(thrown).dmStatus;
     }
   }
 
+  #handle({ party, gateway: through }: SessionContext, alert: Alert): number {
+    const ofGateway = party.kind === 'gateway';
+    const gateway = ofGateway ? party.id : through;
+    const { alerts } = this.#parts.vocabulary;
+    if (isAlertOf(alert, alerts.DeviceAttach))
+      return ofGateway ? this.#deviceAttached(gateway, alert) : DmStatus.Forbidden;
+    if (isAlertOf(alert, alerts.DeviceDetach))
+      return ofGateway ? this.#deviceDetached(gateway, alert) : DmStatus.Forbidden;
+    if (isAlertOf(alert, alerts.DevicePresence))
+      return ofGateway ? this.#devicePresence(gateway, alert) : DmStatus.Forbidden;
+    if (isAlertOf(alert, alerts.LocationUpdate))
+      return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
+    const kind = resultKinds.find((each) => isAlertOf(alert, alerts[each]));
+    if (kind) return ofGateway ? this.#recordResult(kind, gateway, alert) : DmStatus.Forbidden;
+    const firmware = firmwareOperation(alert);
+    if (firmware) return this.#recordFirmwareUpdate(firmware, ofGateway ? gateway : party.id, alert);
+    return DmStatus.UnsupportedMediaType;
+  }
+
   #deviceAttached(reporter: string, alert: Alert): number {
-    const { parties, reachability, pendingDetaches } = this.#parts;
-    const { sequence, deviceId, via, ...attach } = readDeviceAttach(this.#parts.vocabulary, alert);
-    if (!parties.recordAlertSequence(reporter, sequence)) return DmStatus.Ok;
+    const { database, parties, reachability, pendingDetaches } = this.#parts;
+    const { epoch, sequence, deviceId, via, ...attach } = readDeviceAttach(this.#parts.vocabulary, alert);
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
     const brokerGateway = reachability.brokerGatewayOf(reporter);
-    if (gateway !== brokerGateway) reachability.learn(gateway, brokerGateway);
-    if (deviceId !== brokerGateway) reachability.learn(deviceId, brokerGateway);
+    database.afterCommit(() => {
+      if (gateway !== brokerGateway) reachability.learn(gateway, brokerGateway);
+      if (deviceId !== brokerGateway) reachability.learn(deviceId, brokerGateway);
+    });
     pendingDetaches.drop(gateway, deviceId);
     const before = parties.associate(deviceId, gateway);
+    this.#parts.unreachableDevices.remove(deviceId);
     const { bootstrap, manufacturer, model } = attach;
     this.#parts.records.addAlert('DeviceAttach', gateway, deviceId, attach);
-    this.#parts.events.emit('alert.device-attach', {
+    this.#emit('alert.device-attach', {
       device: deviceId,
       gateway,
       bootstrap,
@@ -89,13 +107,36 @@ export class AlertHandler {
   }
 
   #deviceDetached(reporter: string, alert: Alert): number {
-    const { sequence, deviceId, reason, via } = readDeviceDetach(alert);
-    if (!this.#parts.parties.recordAlertSequence(reporter, sequence)) return DmStatus.Ok;
+    const { parties, unreachableDevices } = this.#parts;
+    const { epoch, sequence, deviceId, reason, via } = readDeviceDetach(alert);
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
-    this.#parts.parties.dissociate(deviceId, gateway);
+    parties.dissociate(deviceId, gateway);
+    if (parties.gatewayOf(deviceId) === undefined) unreachableDevices.remove(deviceId);
     this.#parts.records.addAlert('DeviceDetach', gateway, deviceId, { reason });
-    this.#parts.events.emit('alert.device-detach', { device: deviceId, gateway, reason });
+    this.#emit('alert.device-detach', { device: deviceId, gateway, reason });
     return DmStatus.Ok;
+  }
+
+  #devicePresence(reporter: string, alert: Alert): number {
+    const { epoch, sequence, deviceId, state, reason, lastSeen, via } = readDevicePresence(alert);
+    const { parties, unreachableDevices } = this.#parts;
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
+    const gateway = nearestGateway(via) ?? reporter;
+    if (state === 'unreachable') unreachableDevices.add(deviceId, gateway, reason ?? '', lastSeen);
+    else if (parties.gatewayOf(deviceId) === gateway) unreachableDevices.remove(deviceId);
+    const body = { state, reason, lastSeen: new Date(lastSeen).toISOString() };
+    this.#parts.records.addAlert('DevicePresence', gateway, deviceId, body);
+    this.#emit('alert.device-presence', { device: deviceId, gateway, state, reason });
+    return DmStatus.Ok;
+  }
+
+  /** Records the number of an alert. False when the alert is a repetition. */
+  #isFirst(gateway: string, epoch: string | undefined, sequence: number): boolean {
+    const { parties, sequences } = this.#parts;
+    if (epoch === undefined) return parties.recordAlertSequence(gateway, sequence);
+    if (sequences.isNews(gateway, epoch)) this.#emit('gateway.new-epoch', { gateway, epoch });
+    return sequences.record(gateway, epoch, sequence);
   }
 
   #recordResult(kind: ResultKind, gateway: string, { correlator, items: [item] }: Alert): number {
@@ -103,7 +144,7 @@ export class AlertHandler {
     const result = String(item?.data ?? '');
     this.#parts.records.putResult({ kind, gateway, name, correlator, result });
     this.#parts.records.addAlert(kind, gateway, undefined, { name, correlator });
-    this.#parts.events.emit(resultEvents[kind], { gateway, name, correlator, bytes: result.length });
+    this.#emit(resultEvents[kind], { gateway, name, correlator, bytes: result.length });
     return DmStatus.Ok;
   }
 
@@ -116,7 +157,7 @@ export class AlertHandler {
     const result = Number(item?.data);
     if (!Number.isInteger(result)) return DmStatus.BadRequest;
     this.#parts.records.addAlert('FirmwareUpdate', party, undefined, { operation, correlator, result });
-    this.#parts.events.emit('alert.firmware-update', { party, operation, correlator, result });
+    this.#emit('alert.firmware-update', { party, operation, correlator, result });
     return DmStatus.Ok;
   }
 
@@ -124,9 +165,14 @@ export class AlertHandler {
   #deviceMoved(deviceId: string, gateway: string, alert: Alert): number {
     const { address, gateway: before } = readLocationUpdate(alert);
     this.#parts.records.addAlert('LocationUpdate', gateway, deviceId, { address, before });
-    this.#parts.events.emit('alert.location-update', { device: deviceId, gateway, address, before });
+    this.#emit('alert.location-update', { device: deviceId, gateway, address, before });
     return DmStatus.Ok;
   }
+
+  /** Emits an event when what it speaks of is stored. */
+  readonly #emit: Events['emit'] = (...event) => {
+    this.#parts.database.afterCommit(() => this.#parts.events.emit(...event));
+  };
 }
 
 /**

@@ -4,6 +4,7 @@ import { fanoutBody, groupBody, imageBody, triggerBody } from './api-schemas.ts'
 import { outcomeView } from './api-views.ts';
 import type { Headend } from './headend.ts';
 import { commandXml } from './orders.ts';
+import type { ResultKind } from './records.ts';
 
 /** @throws {PosternError} `notFound` */
 function existing<T>(value: T | undefined, what: string): T {
@@ -13,7 +14,7 @@ function existing<T>(value: T | undefined, what: string): T {
 
 /** Handles the request for the result of one operation. */
 const resultOf =
-  (kind: string, what: string) =>
+  (kind: ResultKind, what: string) =>
   (headend: Headend, { parameters: { gateway, name } }: { parameters: { gateway: string; name: string } }) =>
     existing(headend.records.result(kind, gateway, name), `${what} ${name} of ${gateway} has ended`);
 
@@ -22,14 +23,15 @@ export const operationRoutes: readonly Route[] = [
   route({
     method: 'GET',
     path: '/fanouts',
-    summary: 'Fan-outs that have ended, and what they came to',
+    summary: 'Lists the results of fan-outs that have ended',
     status: 200,
     handle: (headend) => headend.fanouts(),
   }),
   route({
     method: 'POST',
     path: '/fanouts',
-    summary: 'Has a gateway do operations on many devices, by sessions of its own with them (proxy mode)',
+    summary:
+      'Starts a fan-out: a gateway does operations on many devices, in its own session with each (proxy mode)',
     body: fanoutBody,
     status: 202,
     handle: async (headend, { body }) => {
@@ -42,7 +44,7 @@ export const operationRoutes: readonly Route[] = [
   route({
     method: 'GET',
     path: '/fanouts/{gateway}/{name}',
-    summary: 'What a fan-out came to; 404 until it has ended',
+    summary: 'Result of a fan-out; 404 until it has ended',
     status: 200,
     handle: resultOf('CommandFanout', 'fan-out'),
   }),
@@ -50,7 +52,7 @@ export const operationRoutes: readonly Route[] = [
     method: 'POST',
     path: '/triggers',
     summary:
-      'Has a gateway ask many devices for a session each with this server, and does operations in them',
+      'Starts a trigger: a gateway asks many devices for a session with this server, which does operations in it',
     body: triggerBody,
     status: 202,
     handle: async (headend, { body: { gateway, ...request } }) =>
@@ -59,7 +61,7 @@ export const operationRoutes: readonly Route[] = [
   route({
     method: 'GET',
     path: '/triggers/{gateway}/{name}',
-    summary: 'How the sessions stand that a trigger asked for; status 0 is still to come',
+    summary: 'State of the sessions that a trigger requested; status 0: the session has not ended yet',
     status: 200,
     handle: (headend, { parameters: { gateway, name } }) =>
       existing(headend.triggered(gateway, name), `trigger ${name} of ${gateway}`).map(
@@ -69,14 +71,15 @@ export const operationRoutes: readonly Route[] = [
   route({
     method: 'GET',
     path: '/images',
-    summary: 'What operations on images came to',
+    summary: 'Lists the results of operations on images',
     status: 200,
     handle: (headend) => headend.records.results('ImageOperation'),
   }),
   route({
     method: 'POST',
     path: '/images',
-    summary: "Puts an image into a gateway's Image Inventory, from a URL or as it is",
+    summary:
+      "Puts an image into a gateway's Image Inventory: the gateway downloads it from a URL, or the body has it",
     body: imageBody,
     status: 202,
     handle: async (headend, { body: { gateway, data, ...rest } }) => {
@@ -91,7 +94,7 @@ export const operationRoutes: readonly Route[] = [
   route({
     method: 'GET',
     path: '/images/{gateway}/{name}',
-    summary: 'What the download of an image came to; 404 until it has ended',
+    summary: 'Result of the download of an image; 404 until it has ended',
     status: 200,
     handle: resultOf('ImageOperation', 'download of image'),
   }),

@@ -35,14 +35,14 @@ const partyRoutes: readonly Route[] = [
   route({
     method: 'GET',
     path: '/gateways',
-    summary: 'Gateways, and whether they are online',
+    summary: 'Lists gateways, and whether each is online',
     status: 200,
     handle: (headend) => headend.gateways(),
   }),
   route({
     method: 'POST',
     path: '/gateways/{id}/sessions',
-    summary: 'Has a gateway open a session, and does operations in it; without any it is asked who it is',
+    summary: 'Asks a gateway for a session and does operations in it; without operations, reads its DevInfo',
     body: sessionBody,
     status: 200,
     handle: manage,
@@ -50,14 +50,15 @@ const partyRoutes: readonly Route[] = [
   route({
     method: 'GET',
     path: '/devices',
-    summary: 'Devices, and the gateway that each is behind',
+    summary: 'Lists devices, and the gateway that each is behind',
     status: 200,
     handle: (headend) => headend.devices(),
   }),
   route({
     method: 'POST',
     path: '/devices/{id}/sessions',
-    summary: 'Has a device open a session through its gateway, and does operations in it',
+    summary:
+      'Asks a device for a session through its gateway and does operations in it; without operations, reads its DevInfo',
     body: sessionBody,
     status: 200,
     handle: manage,
@@ -65,15 +66,14 @@ const partyRoutes: readonly Route[] = [
   route({
     method: 'GET',
     path: '/sessions',
-    summary: 'Sessions that are under way',
+    summary: 'Lists the sessions that have not ended',
     status: 200,
     handle: (headend) => headend.sessions(),
   }),
   route({
     method: 'GET',
     path: '/alerts',
-    summary:
-      'Alerts that gateways and devices reported, the latest first; `before` goes on with the next page',
+    summary: 'Lists alerts of gateways and devices, the latest first; `before` selects the next page',
     query: pageQuery,
     status: 200,
     handle: (headend, { query: { limit, before } }) => headend.records.alerts(limit, before),
@@ -85,14 +85,15 @@ const policyRoutes: readonly Route[] = [
   route({
     method: 'GET',
     path: '/policies',
-    summary: 'Gateways that were chosen for devices; others belong to the gateway that they come through',
+    summary:
+      'Lists the devices that are assigned to a gateway; any other device stays with the gateway that it is heard through',
     status: 200,
     handle: (headend) => headend.records.assignments(),
   }),
   route({
     method: 'PUT',
     path: '/policies/{device}',
-    summary: 'Chooses the gateway that a device belongs to: at its next session it is bootstrapped to it',
+    summary: 'Assigns a device to a gateway; in its next session the device is bootstrapped to this gateway',
     body: assignmentBody,
     status: 200,
     handle: (headend, { parameters: { device }, body: { gateway } }) => {
@@ -103,7 +104,7 @@ const policyRoutes: readonly Route[] = [
   route({
     method: 'DELETE',
     path: '/policies/{device}',
-    summary: 'Takes such a choice back',
+    summary: 'Removes the assignment of a device',
     status: 200,
     handle: (headend, { parameters: { device } }) => {
       headend.assign(device, undefined);

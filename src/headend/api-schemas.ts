@@ -5,7 +5,7 @@ const id = v.pipe(v.string(), v.minLength(1), v.maxLength(200));
 const name = v.pipe(
   v.string(),
   v.regex(/^[\w.-]{1,64}$/, 'a name of letters, digits, _ . -'),
-  v.description('Name of the node that the gateway keeps it under'),
+  v.description('Name of the node for it in the tree of the gateway'),
 );
 const whole = v.pipe(v.number(), v.integer(), v.minValue(1));
 
@@ -40,7 +40,7 @@ const operations = v.pipe(
   v.array(v.variant('name', [nodeOperation, interaction, compound])),
   v.minLength(1),
   v.maxLength(64),
-  v.description('DM commands, in order; Atomic and Sequence hold others'),
+  v.description('DM commands, in order; Atomic and Sequence contain commands'),
 );
 
 /** The devices of a campaign, see `Targets`. */
@@ -48,7 +48,12 @@ const targets = {
   devices: v.optional(v.pipe(v.array(id), v.maxLength(10_000), v.description('Devices by DevId'))),
   group: v.optional(v.pipe(id, v.description("A group of the gateway's inventory"))),
   where: v.optional(
-    v.pipe(v.record(v.string(), v.string()), v.description('Leaves of inventory records, and what they are')),
+    v.pipe(
+      v.record(v.string(), v.string()),
+      v.description(
+        'Conditions: names of leaves of the inventory record, and the values that they must have',
+      ),
+    ),
   ),
 };
 
@@ -57,7 +62,7 @@ const campaign = {
   gateway: id,
   name,
   returnFormat: v.optional(v.picklist([0, 1, 2, 3])),
-  deadline: v.optional(v.pipe(whole, v.description('Seconds for the whole'))),
+  deadline: v.optional(v.pipe(whole, v.description('Seconds for the whole campaign; 3600 by default'))),
 };
 
 /** Body of a request for a session. */
@@ -68,7 +73,9 @@ export const fanoutBody = v.strictObject({
   ...campaign,
   ...targets,
   operations: v.optional(operations),
-  command: v.optional(v.pipe(v.string(), v.description('Commands as SyncBody has them, instead'))),
+  command: v.optional(
+    v.pipe(v.string(), v.description('Instead of operations: commands as XML, as in a SyncBody')),
+  ),
   timeout: v.optional(v.pipe(whole, v.description('Seconds for a device to open a session'))),
 });
 
@@ -84,8 +91,12 @@ export const imageBody = v.strictObject({
   gateway: id,
   name,
   version: v.optional(v.string()),
-  url: v.optional(v.pipe(v.string(), v.description('Where the gateway gets it, over HTTP or HTTPS'))),
-  data: v.optional(v.pipe(v.string(), v.base64('base64'), v.description('The image itself, instead'))),
+  url: v.optional(
+    v.pipe(v.string(), v.description('URL from which the gateway downloads it (HTTP or HTTPS)')),
+  ),
+  data: v.optional(
+    v.pipe(v.string(), v.base64('base64'), v.description('Instead of url: the image itself, as base64')),
+  ),
   hash: v.optional(v.pipe(v.string(), v.regex(/^[0-9a-fA-F]{64}$/, 'a SHA-256 in hexadecimal'))),
   signature: v.optional(v.string()),
 });

@@ -60,6 +60,7 @@ export class HeadendApi implements AsyncDisposable {
       send(response, status, body);
     } catch (thrown) {
       const error = asPosternError(thrown);
+      if (error.retryAfter !== undefined) response.setHeader('retry-after', error.retryAfter);
       if (error.code === 'internal')
         this.#events.emit('api.failed', { message: error.message, stack: error.stack });
       send(response, httpStatus(error), { error: error.code, message: error.message });
@@ -77,6 +78,7 @@ export class HeadendApi implements AsyncDisposable {
       query: Object.fromEntries(searchParams),
       readBody: () => readJson(request),
     });
+    await this.#headend.settled();
     return { status: route.status, body };
   }
 }
@@ -94,7 +96,7 @@ function noRoute(method: string, pathname: string, routesOfPath: readonly Route[
 
 /** The HTTP status of an error. DM statuses from 400 to 418 have the same meaning in HTTP. */
 function httpStatus({ dmStatus, code }: PosternError): number {
-  if (code === 'unavailable' || code === 'full') return 503;
+  if (code === 'unavailable' || code === 'full' || code === 'storage') return 503;
   return dmStatus >= 400 && dmStatus < 419 ? dmStatus : 500;
 }
 

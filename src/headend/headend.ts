@@ -1,12 +1,14 @@
 import { type Clock, SystemClock } from '../base/clock.ts';
-import { openDatabase } from '../base/database.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
+import { openDatabase } from '../base/open-database.ts';
+import { watchState } from '../base/watch-state.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Opening, Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import type { MqttSettings } from '../wire/tunnel/mqtt-link.ts';
 import { AlertHandler } from './alert-handler.ts';
+import { AlertSequences } from './alert-sequences.ts';
 import type { HeadendConfig } from './config.ts';
 import { Downlink, type DownlinkReceiver } from './downlink.ts';
 import { type DeviceTriggerRequest, GatewayOperations, type StartedOperation } from './gateway-operations.ts';
@@ -22,6 +24,7 @@ import { headendSchema } from './schema.ts';
 import { SessionRequests } from './session-requests.ts';
 import { type SessionContext, Sessions } from './sessions.ts';
 import { type TriggeredDevice, TriggeredSessions } from './triggered-sessions.ts';
+import { UnreachableDevices } from './unreachable-devices.ts';
 
 export interface HeadendSurroundings {
   readonly events: Events;
@@ -53,6 +56,11 @@ export class Headend implements AsyncDisposable {
   /** Connects to the broker. Returns before the connection is up. */
   start(): void {
     this.#parts.downlink.start(receiverOf(this.#parts));
+  }
+
+  /** Resolves when all that was stored so far survives a power cut. */
+  async settled(): Promise<void> {
+    await this.#parts.database.settled();
   }
 
   /** Ends all sessions with status 514, closes the connection to the broker and the state file. */
@@ -153,12 +161,16 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
   const { id: serverId, state, route, group, 'session-timeout': sessionTimeout } = config.headend;
   const database = openDatabase(state, headendSchema);
+  watchState(database, state, clock, events);
   const vocabulary = vocabularyOf(config.gwmo);
   const jobs = new Jobs();
   const parties = new Parties(config, database);
+  const sequences = new AlertSequences(database);
   const records = new Records(database, clock);
+  const unreachableDevices = new UnreachableDevices(database, parties);
   const reachability = new Reachability(
     parties,
+    unreachableDevices,
     config.gateway.map(({ id }) => id),
   );
   const base = {
@@ -170,6 +182,7 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
     vocabulary,
     jobs,
     parties,
+    sequences,
     records,
     reachability,
   };
@@ -180,7 +193,7 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const gatewayOperations = new GatewayOperations({ ...base, notifier, sessionRequests, triggeredSessions });
   const pendingDetaches = new PendingDetaches({ ...base, notifier });
   const policy = new Policy({ ...base, settings: config.policy, sessionRequests });
-  const alertHandler = new AlertHandler({ ...base, pendingDetaches });
+  const alertHandler = new AlertHandler({ ...base, pendingDetaches, unreachableDevices });
   const sessions = new Sessions({
     ...base,
     work: sessionWork(policy, pendingDetaches, jobs),
@@ -222,7 +235,10 @@ const sessionWork = (policy: Policy, pendingDetaches: PendingDetaches, jobs: Job
  * Passes packages of devices to the relay, if there is one, and all other packages to the sessions of this server.
  */
 const receiverOf = ({
+  database,
   reachability,
+  parties,
+  sequences,
   pendingDetaches,
   sessions,
   relay,
@@ -232,13 +248,19 @@ const receiverOf = ({
     const { device, via } = up.envelope;
     if (device !== undefined) reachability.learn(device, up.gateway);
     if (via !== undefined) reachability.learn(via, up.gateway);
-    return device !== undefined && relay ? await relay.forward(up) : await sessions.receive(up);
+    if (device !== undefined && relay) return await relay.forward(up);
+    const answer = await sessions.receive(up);
+    await database.settled();
+    return answer;
   },
   gatewayStateChanged: (gateway, state) => {
     const online = state?.online ?? false;
     reachability.setState(gateway, state);
     if (online) pendingDetaches.gatewayOnline(gateway);
     events.emit('gateway.state', { gateway, online });
+    const epoch = state?.epoch;
+    if (epoch !== undefined && parties.isGateway(gateway) && sequences.isNews(gateway, epoch))
+      events.emit('gateway.new-epoch', { gateway, epoch });
   },
 });
 

@@ -1,4 +1,4 @@
-import type { DatabaseSync } from 'node:sqlite';
+import type { Database } from '../base/database.ts';
 import type { Account, SaveNonces, Scheme } from '../dm/authentication.ts';
 import type { HeadendConfig } from './config.ts';
 
@@ -32,9 +32,9 @@ interface PartyState {
 export class Parties {
   readonly #parties = new Map<string, Party>();
   readonly #states = new Map<string, PartyState>();
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
 
-  constructor(config: Pick<HeadendConfig, 'gateway' | 'device'>, database: DatabaseSync) {
+  constructor(config: Pick<HeadendConfig, 'gateway' | 'device'>, database: Database) {
     this.#database = database;
     for (const kind of ['gateway', 'device'] as const)
       for (const entry of config[kind])
@@ -83,7 +83,8 @@ export class Parties {
   /** Returns the function by which a session stores the nonces of a party. */
   nonceKeeper(id: string): SaveNonces {
     return ({ own, peer }) => {
-      this.#update(id, { ...(own && { serverNonce: own }), ...(peer && { clientNonce: peer }) });
+      if (own || peer)
+        this.#update(id, { ...(own && { serverNonce: own }), ...(peer && { clientNonce: peer }) });
     };
   }
 
@@ -116,8 +117,8 @@ export class Parties {
   }
 
   /**
-   * Records the sequence number of an alert of a gateway. False when this number or a higher one is already recorded:
-   * the alert is then a repetition.
+   * Records the sequence number of an alert of a gateway that counts without epochs (version 0.1.0). False when this number
+   * or a higher one is already recorded: the alert is then a repetition.
    */
   recordAlertSequence(gateway: string, sequence: number): boolean {
     if (sequence <= this.#stateOf(gateway).alertSequence) return false;
@@ -137,7 +138,12 @@ export class Parties {
   }
 
   #update(id: string, change: Partial<PartyState>): void {
+    const before = this.#states.get(id);
     const state = { ...this.#stateOf(id), ...change };
+    this.#database.onRollback(() => {
+      if (before) this.#states.set(id, before);
+      else this.#states.delete(id);
+    });
     this.#database
       .prepare(
         'INSERT OR REPLACE INTO party (id, client_nonce, server_nonce, gateway, alert_sequence) VALUES (?, ?, ?, ?, ?)',

@@ -1,4 +1,4 @@
-import type { DatabaseSync } from 'node:sqlite';
+import type { Database } from '../base/database.ts';
 import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
@@ -10,7 +10,7 @@ import type { Parties } from './parties.ts';
 import type { Reachability } from './reachability.ts';
 
 export interface PendingDetachesParts {
-  readonly database: DatabaseSync;
+  readonly database: Database;
   readonly parties: Parties;
   readonly reachability: Reachability;
   readonly notifier: Notifier;
@@ -32,14 +32,19 @@ export class PendingDetaches {
     this.#parts = parts;
   }
 
-  /** Records that a gateway must detach a device, and asks the gateway for a session if it is online. */
+  /**
+   * Records that a gateway must detach a device. Joins the caller's transaction. When it is stored, asks the gateway for
+   * a session if it is online.
+   */
   add(gateway: string, device: string): void {
     const { database, reachability, events } = this.#parts;
     database
       .prepare('INSERT OR IGNORE INTO pending_detach (gateway, device) VALUES (?, ?)')
       .run(gateway, device);
-    events.emit('device.moved', { device, from: gateway });
-    if (reachability.isOnline(this.#brokerGatewayFor(gateway))) this.#requestSession(gateway);
+    database.afterCommit(() => {
+      events.emit('device.moved', { device, from: gateway });
+      if (reachability.isOnline(this.#brokerGatewayFor(gateway))) this.#requestSession(gateway);
+    });
   }
 
   /** Removes an entry: the gateway has detached the device, or the device is attached to this gateway again. */

@@ -1,6 +1,7 @@
 import { BoundedMap } from '../base/bounded-map.ts';
 import type { GatewayState } from '../wire/tunnel/gateway-state.ts';
 import type { Parties } from './parties.ts';
+import type { Unreachable, UnreachableDevices } from './unreachable-devices.ts';
 
 /** A gateway as the HTTP API shows it. */
 export interface GatewayView {
@@ -23,6 +24,10 @@ export interface DeviceView {
    */
   readonly gateway: string | undefined;
   readonly attached: boolean;
+  /** Why the gateway cannot reach the device, for a person. Present only while it cannot. */
+  readonly unreachable?: string;
+  /** When an unreachable device was last heard, by its gateway's clock, ISO 8601. */
+  readonly lastHeard?: string;
 }
 
 /**
@@ -39,13 +44,15 @@ const limits = { parties: 65_536, gateways: 65_536 } as const;
  */
 export class Reachability {
   readonly #parties: Parties;
+  readonly #unreachable: UnreachableDevices;
   readonly #configured: readonly string[];
   readonly #brokerGateways = new BoundedMap<string, string>(limits.parties);
   readonly #states = new BoundedMap<string, GatewayView>(limits.gateways);
 
   /** `configured` lists the IDs of the gateways in the configuration. They are shown before they are heard. */
-  constructor(parties: Parties, configured: readonly string[]) {
+  constructor(parties: Parties, unreachable: UnreachableDevices, configured: readonly string[]) {
     this.#parties = parties;
+    this.#unreachable = unreachable;
     this.#configured = configured;
   }
 
@@ -97,12 +104,20 @@ export class Reachability {
   devices(): DeviceView[] {
     const attached = new Map(this.#parties.associations().map(({ device, gateway }) => [device, gateway]));
     const known = this.#parties.list().filter(({ kind }) => kind === 'device');
+    const reasonOf = this.#unreachable.reasons();
     const ids = new Set([...known.map(({ id }) => id), ...attached.keys()]);
     return [...ids].toSorted().map((id) => ({
       id,
       known: this.#parties.get(id) !== undefined,
       gateway: attached.get(id) ?? this.#brokerGateways.get(id),
       attached: attached.has(id),
+      ...unreachableView(reasonOf(id)),
     }));
   }
 }
+
+const unreachableView = (found: Unreachable | undefined) =>
+  found && {
+    unreachable: found.reason,
+    ...(found.lastHeard !== undefined && { lastHeard: new Date(found.lastHeard).toISOString() }),
+  };

@@ -1,6 +1,13 @@
-import type { DatabaseSync } from 'node:sqlite';
 import type { Clock } from '../base/clock.ts';
-import { keepLatest } from '../base/database.ts';
+import { type Database, keepLatest } from '../base/database.ts';
+import type { GatewayAlert } from '../mo/vocabulary.ts';
+
+/** Alerts that report the result of an operation of a gateway. */
+export const resultKinds = ['CommandFanout', 'DeviceTrigger', 'ImageOperation'] as const;
+export type ResultKind = (typeof resultKinds)[number];
+
+/** Alerts that this server records: GwMO's alerts, and the result of a firmware update (FUMO). */
+export type AlertKind = GatewayAlert | 'FirmwareUpdate';
 
 /** An alert that a gateway or device sent, as this server read it. */
 export interface AlertRecord {
@@ -8,7 +15,7 @@ export interface AlertRecord {
   readonly number: number;
   /** Time of receipt by this server's clock, ISO 8601. */
   readonly at: string;
-  /** `DeviceAttach`, `LocationUpdate`, … */
+  /** An {@link AlertKind}. As text, because another version of Postern may have written the row. */
   readonly kind: string;
   /** The gateway that sent the alert, or through which it came. For a firmware update: the party that was updated. */
   readonly gateway: string;
@@ -21,8 +28,7 @@ export interface AlertRecord {
 export interface ResultRecord {
   /** Time of receipt by this server's clock, ISO 8601. */
   readonly at: string;
-  /** `CommandFanout`, `DeviceTrigger` or `ImageOperation`. */
-  readonly kind: string;
+  readonly kind: ResultKind;
   readonly gateway: string;
   /** Name of the operation's node on the gateway. */
   readonly name: string;
@@ -36,16 +42,16 @@ export const recordLimits = { alerts: 10_000, results: 1000, assignments: 100_00
 
 /** Alerts, operation results and gateway assignments, for the HTTP API and the policy. Durable and bounded. */
 export class Records {
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
   readonly #clock: Clock;
 
-  constructor(database: DatabaseSync, clock: Clock) {
+  constructor(database: Database, clock: Clock) {
     this.#database = database;
     this.#clock = clock;
   }
 
   /** Adds an alert with the current time. `body` must be serialisable as JSON. */
-  addAlert(kind: string, gateway: string, device: string | undefined, body: object): void {
+  addAlert(kind: AlertKind, gateway: string, device: string | undefined, body: object): void {
     this.#database
       .prepare('INSERT INTO received_alert (at, kind, gateway, device, body) VALUES (?, ?, ?, ?, ?)')
       .run(Math.round(this.#clock.wall()), kind, gateway, device ?? null, JSON.stringify(body));
@@ -78,19 +84,19 @@ export class Records {
   }
 
   /** Lists the results of one kind, the latest last. */
-  results(kind: string): ResultRecord[] {
+  results(kind: ResultKind): ResultRecord[] {
     return this.#database
       .prepare('SELECT * FROM operation_result WHERE kind = ? ORDER BY number')
       .all(kind)
-      .map(toResult);
+      .map((row) => toResult(kind, row));
   }
 
   /** Returns the result of one node. Undefined until the operation has ended. */
-  result(kind: string, gateway: string, name: string): ResultRecord | undefined {
+  result(kind: ResultKind, gateway: string, name: string): ResultRecord | undefined {
     const row = this.#database
       .prepare('SELECT * FROM operation_result WHERE kind = ? AND gateway = ? AND name = ?')
       .get(kind, gateway, name);
-    return row && toResult(row);
+    return row && toResult(kind, row);
   }
 
   /** Returns the gateway that an operator assigned to a device. */
@@ -122,9 +128,9 @@ export class Records {
   }
 }
 
-const toResult = (row: Record<string, unknown>): ResultRecord => ({
+const toResult = (kind: ResultKind, row: Record<string, unknown>): ResultRecord => ({
   at: new Date(Number(row.at)).toISOString(),
-  kind: String(row.kind),
+  kind,
   gateway: String(row.gateway),
   name: String(row.name),
   correlator: row.correlator === null ? undefined : String(row.correlator),

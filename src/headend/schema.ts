@@ -1,4 +1,4 @@
-import type { Schema } from '../base/database.ts';
+import type { Schema } from '../base/open-database.ts';
 
 /**
  * The tables of a head-end. The empty steps keep the schema's version number equal to the one in state files that
@@ -23,5 +23,11 @@ export const headendSchema: Schema = {
      CREATE TABLE assignment (device TEXT PRIMARY KEY, gateway TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
     '',
     '',
+    // Numbers of alerts without an epoch, as gateways of version 0.1.0 send them, stay in the table party.
+    `CREATE TABLE alert_epoch (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, gateway TEXT NOT NULL, epoch TEXT NOT NULL, sequence INTEGER NOT NULL,
+       UNIQUE (gateway, epoch)
+     ) STRICT;`,
+    'CREATE TABLE unreachable (device TEXT PRIMARY KEY, reason TEXT NOT NULL, last_heard INTEGER NOT NULL) STRICT, WITHOUT ROWID;',
   ],
 };

@@ -8,30 +8,36 @@ import { decodeMessage } from '../wire/syncml/codec.ts';
 import { decodeTnds } from '../wire/syncml/tnds.ts';
 import { type DmAccount, readAccount } from './dm-acc.ts';
 
-/** What a bootstrap server answered, whatever stack brought it. */
+/** The answer of a bootstrap server, independent of the CoAP stack that received it. */
 export interface BootstrapAnswer {
   readonly isSuccess: boolean;
-  /** `2.04`, and what was said with it, for a person. */
+  /** Response code such as `2.04`, with the diagnostic text if there is one, for people. */
   readonly description: string;
+  /** CoAP Content-Format. */
   readonly contentFormat: number | undefined;
   readonly payload: Uint8Array;
+  /** Value of the CoAP option with this number. */
   option(number: number): Uint8Array | undefined;
 }
 
+/** A bootstrap message as the server issued it. */
 export interface IssuedBootstrap {
   readonly document: Uint8Array;
   readonly mediaType: string;
-  /** Protection, as DM Bootstrap has it beside the content type. */
+  /** The protection of the message: the parameters SEC and MAC that DM Bootstrap has beside the content type. */
   readonly security: string;
-  /** What the bootstrap must hold to be the answer to this request, in hexadecimal. */
+  /** Nonce of the request, in hexadecimal. A bootstrap message without it answers another request. */
   readonly nonce: string;
 }
 
 const nonceBytes = 16;
 
 /**
- * Asks a local bootstrap server (GwMO section 8.4.2): proves the factory secret by its challenge.
- * @throws {PosternError} `unavailable`, `unauthorized`, and what `post` throws
+ * Asks a local bootstrap server for a bootstrap message (GwMO section 8.4.2). The device proves its factory secret by
+ * the challenge of the server.
+ * @param post sends a POST to the server, with CoAP options by their numbers
+ * @throws {PosternError} `unavailable` when the server gives no challenge, `unauthorized` when it refuses
+ * @throws what `post` throws
  */
 export async function requestBootstrap(
   deviceId: string,
@@ -55,8 +61,8 @@ export async function requestBootstrap(
 }
 
 /**
- * The account that a bootstrap of the DM profile gives, once it is known to come from who knows the secret.
- * @throws {PosternError} `unauthorized`, `malformed`
+ * Reads the DM account from a bootstrap message of the DM profile. Checks first that the sender knows the secret.
+ * @throws {PosternError} `unauthorized` for a wrong MAC, another device or another request; `malformed`
  */
 export function accountOf(issued: IssuedBootstrap, deviceId: string, secret: string): DmAccount {
   const { document, mediaType, security, nonce } = issued;

@@ -8,30 +8,65 @@ import { describe, type NodeDescription } from '../wire/syncml/ddf.ts';
 import { type CampaignOrder, liveCampaignNodes } from './campaign.ts';
 import { type CampaignSummary, type DeviceOutcome, detailXml, summaryXml } from './campaign-result.ts';
 
-/** What runs campaigns of one kind. */
+/** Runs the campaigns of one kind. A campaign is known by the name of its node. */
 export interface CampaignRunner<O extends CampaignOrder> {
-  start(order: O, correlator: string | undefined): number;
+  /**
+   * Whether a campaign may start. Returns 202, or 200 when the order has no devices.
+   * @throws {PosternError} `conflict` while the campaign runs, `full` when too many run
+   */
+  admit(order: O): number;
+  /** Stores an admitted campaign, as part of the transaction under way. */
+  record(order: O, correlator: string | undefined): void;
+  /** Begins to work on a stored campaign. */
+  launch(order: O): void;
+  /** Stops a campaign. Returns 200, or 404 when it does not run. */
   cancel(name: string): number;
-  forget(name: string): void;
+  /** Deletes what is stored of a campaign, as part of the transaction under way. */
+  erase(name: string): void;
+  /** Stops work on an erased campaign. */
+  abandon(name: string): void;
   summary(name: string): CampaignSummary;
   counts(name: string): Omit<CampaignSummary, 'outcomes'>;
+  /** DevIds of the targets. */
   devices(name: string): readonly string[];
+  /** Undefined while the device has not ended. */
   outcome(name: string, device: string): DeviceOutcome | undefined;
 }
 
 const live: ReadonlySet<string> = new Set(liveCampaignNodes);
 
-/** Campaigns of one kind: what the DM server wrote, with what the gateway knows of it. */
+interface Start<O> {
+  readonly order: O;
+  readonly correlator: string | undefined;
+}
+
+/**
+ * What one level of changes does to campaigns. A campaign starts when all of the package is stored: an Exec of Start inside
+ * an Atomic that fails starts nothing.
+ */
+interface Level<O> {
+  readonly deleted: Set<string>;
+  readonly started: Map<string, Start<O>>;
+}
+
+/**
+ * The campaigns of one kind as a branch: the orders that the DM server wrote, with the nodes that the gateway answers.
+ */
 export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
   readonly #stored: StoredBranch;
   readonly #description: NodeDescription;
   readonly #list: string;
   readonly #runner: CampaignRunner<O>;
   readonly #order: (name: string, server: string) => O;
-  /** Campaigns that each open level of changes deleted: they are forgotten when that is final. */
-  readonly #deleted: string[][] = [];
+  /** What each open level of changes deleted and started. */
+  readonly #levels: Level<O>[] = [];
+  /** The same of all levels, once it is stored: what runs follows it. */
+  #final: Level<O> | undefined;
 
-  /** `list` is the node below which the campaigns are. */
+  /**
+   * @param branch `list` is the name of the node below which the campaigns are
+   * @param order reads the order of a campaign from its nodes, for the server that starts it
+   */
   constructor(
     { stored, description, list }: { stored: StoredBranch; description: NodeDescription; list: string },
     runner: CampaignRunner<O>,
@@ -69,11 +104,14 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
   delete(path: NodePath): void {
     this.#stored.delete(path);
     const [, name] = path;
-    if (path.length === 2 && name !== undefined) this.#deleted.at(-1)?.push(name);
+    const level = this.#levels.at(-1);
+    if (path.length !== 2 || name === undefined || !level) return;
+    level.deleted.add(name);
+    level.started.delete(name);
   }
 
   rename(path: NodePath): void {
-    // What it came to is kept by its name.
+    // The outcomes of a campaign are stored under its name.
     throw new DmError(DmStatus.CommandNotAllowed, `${path.at(-1)} keeps its name`);
   }
 
@@ -83,23 +121,43 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
 
   begin(): void {
     this.#stored.begin();
-    this.#deleted.push([]);
+    this.#levels.push({ deleted: new Set(), started: new Map() });
   }
 
   commit(): void {
+    const level = this.#levels.pop();
     this.#stored.commit();
-    const names = this.#deleted.pop() ?? [];
-    const outer = this.#deleted.at(-1);
-    if (outer) outer.push(...names);
-    else for (const name of names) this.#runner.forget(name);
+    const outer = this.#levels.at(-1);
+    if (!level) return;
+    if (!outer) {
+      for (const name of level.deleted) this.#runner.erase(name);
+      for (const { order, correlator } of level.started.values()) this.#runner.record(order, correlator);
+      this.#final = level;
+      return;
+    }
+    for (const name of level.deleted) {
+      outer.deleted.add(name);
+      outer.started.delete(name);
+    }
+    for (const [name, start] of level.started) outer.started.set(name, start);
+  }
+
+  committed(): void {
+    const { deleted = [], started } = this.#final ?? {};
+    this.#final = undefined;
+    for (const name of deleted) this.#runner.abandon(name);
+    for (const { order } of started?.values() ?? []) this.#runner.launch(order);
   }
 
   rollback(): void {
     this.#stored.rollback();
-    this.#deleted.pop();
+    this.#levels.pop();
   }
 
-  /** @throws {PosternError} `malformed`, `tooLarge`, `conflict`, `full` */
+  /**
+   * Executes Start or Stop.
+   * @throws {PosternError} `malformed`, `tooLarge`, `conflict`, `full`
+   */
   exec(
     [, name = '', leaf]: NodePath,
     _argument: NewNode,
@@ -107,17 +165,21 @@ export class CampaignBranch<O extends CampaignOrder> implements TreeBranch {
     serverId: string,
   ): number {
     if (leaf !== 'Start') return this.#runner.cancel(name);
-    this.#forgetEarlier(name);
-    return this.#runner.start(this.#order(name, serverId), correlator);
+    const order = this.#order(name, serverId);
+    // A campaign of this name that runs and was deleted before, in the same package, is no obstacle.
+    const isReplaced = this.#levels.some(({ deleted }) => deleted.has(name));
+    const status = isReplaced ? DmStatus.AcceptedForProcessing : this.#runner.admit(order);
+    const start = { order, correlator };
+    const level = this.#levels.at(-1);
+    if (level) level.started.set(name, start);
+    else this.#startNow(start);
+    return status;
   }
 
-  /** Deleted and made anew in one package: what begins now is not what goes at the end of the package. */
-  #forgetEarlier(name: string): void {
-    for (const [at, names] of this.#deleted.entries()) {
-      if (!names.includes(name)) continue;
-      this.#runner.forget(name);
-      this.#deleted[at] = names.filter((each) => each !== name);
-    }
+  /** Outside of a level of changes. */
+  #startNow({ order, correlator }: Start<O>): void {
+    this.#runner.record(order, correlator);
+    this.#runner.launch(order);
   }
 
   #liveView(path: NodePath, name: string): NodeView | undefined {

@@ -5,18 +5,22 @@ import { isOk } from '../dm/status.ts';
 import { escapeXml } from '../wire/syncml/escape-xml.ts';
 import { ReturnFormat } from './campaign.ts';
 
-/** What one device came to: 200, or the first status that is no success, and what each command came to. */
+/** Outcome of one device. */
 export interface DeviceOutcome {
+  /** DevId. */
   readonly device: string;
+  /** 200, or the first status of the device that is not a success. */
   readonly status: number;
+  /** Outcomes of the commands, in their order. */
   readonly parts: readonly {
     readonly status: number;
     readonly results: readonly { readonly uri: string; readonly data: string }[];
   }[];
 }
 
-/** How a campaign stands, and what each device that ended came to. */
+/** State of a campaign, numbers of its devices, and the outcomes of the devices that have ended. */
 export interface CampaignSummary {
+  /** One of `CampaignState`. */
   readonly state: number;
   readonly total: number;
   readonly done: number;
@@ -26,8 +30,9 @@ export interface CampaignSummary {
 }
 
 /**
- * The aggregated result, grouped by identical outcome: a thousand devices that did the same take one line. How much is
- * said of each device is the return format's.
+ * The result of a campaign as XML (docs/gwmo.md). Devices with the same statuses are one group, so a thousand devices
+ * with the same outcome take one line.
+ * @param returnFormat one of `ReturnFormat`: how much the result tells of each device
  */
 export function summaryXml(summary: CampaignSummary, returnFormat: number): string {
   const { total, done, failed, pending, outcomes } = summary;
@@ -37,7 +42,7 @@ export function summaryXml(summary: CampaignSummary, returnFormat: number): stri
   const lines = [...groups].map(([key, members]) => {
     const [status = '', ...parts] = key.split(' ');
     const head = `<Group Status="${status}" Commands="${parts.join(' ')}" Count="${members.length}"`;
-    const inner = saysWho(returnFormat, Number(status))
+    const inner = namesDevices(returnFormat, Number(status))
       ? members.map((member) => line(member, returnFormat))
       : [];
     return inner.length === 0 ? `${head}/>` : `${head}>${inner.join('')}</Group>`;
@@ -45,7 +50,8 @@ export function summaryXml(summary: CampaignSummary, returnFormat: number): stri
   return `<CampaignResult Total="${total}" Done="${done}" Failed="${failed}" Pending="${pending}">${lines.join('')}</CampaignResult>`;
 }
 
-const saysWho = (format: number, status: number): boolean =>
+/** Whether the result names the devices of a group with this status. */
+const namesDevices = (format: number, status: number): boolean =>
   format === ReturnFormat.Full ||
   format === ReturnFormat.Grouped ||
   (format === ReturnFormat.Failures && !isOk(status));
@@ -66,15 +72,16 @@ function line({ device, parts }: DeviceOutcome, format: number): string {
   return results.length === 0 ? `${head}/>` : `${head}>${results.join('')}</Device>`;
 }
 
-/** All that one device said. */
+/** The complete outcome of one device as XML. */
 export const detailXml = (outcome: DeviceOutcome): string =>
   `<DeviceResult Status="${outcome.status}" Commands="${outcome.parts.map(({ status }) => status).join(' ')}">${line(outcome, ReturnFormat.Full)}</DeviceResult>`;
 
-/** What a result that is read may have: characters, devices, commands of a device and results of one. */
+/** Bounds of a result that is read. `commands` and `results` are those of one device. */
 const resultLimits = { characters: 1024 * 1024, devices: 1024, commands: 256, results: 4096 } as const;
 
 /**
- * Reads a result of another gateway, as `summaryXml` wrote it: what each device came to that it names.
+ * Reads the result of another gateway's campaign, as `summaryXml` writes it. Returns the outcomes of the devices that
+ * it names.
  * @throws {PosternError} `malformed`, `tooLarge`
  */
 export function readResult(xml: string): DeviceOutcome[] {
@@ -88,7 +95,7 @@ export function readResult(xml: string): DeviceOutcome[] {
   let device = '';
   const parser = new SaxesParser({ xmlns: false, position: false });
   parser.on('error', ({ message }) => {
-    throw new PosternError('malformed', `no result of a campaign: ${message}`);
+    throw new PosternError('malformed', `not the result of a campaign: ${message}`);
   });
   parser.on('doctype', () => {
     throw new PosternError('malformed', 'a document type is not allowed');

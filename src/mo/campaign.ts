@@ -1,51 +1,57 @@
 import { interior, leaf, type NodeDescription } from '../wire/syncml/ddf.ts';
 import { serverCreated, serverWritten, zeroOrMore, zeroOrOne } from './occurrence-and-access.ts';
 
-/** What is returned of the devices of a campaign. */
+/**
+ * How much the result of a campaign tells of its devices. Full: everything that they answered. Counts: the number of
+ * devices of each outcome. Grouped: also their DevIds. Failures: the DevIds of failed devices only.
+ */
 export const ReturnFormat = { Full: 0, Counts: 1, Grouped: 2, Failures: 3 } as const;
 
-/** How a campaign stands. */
+/** States of a campaign. */
 export const CampaignState = { Idle: 0, Running: 1, Done: 2, Cancelled: 3 } as const;
 
-/** What the DM server wants of many devices, whatever it is. */
+/** What the orders of all kinds of campaigns have in common. */
 export interface CampaignOrder {
+  /** Name of the campaign's node. */
   readonly name: string;
   /** ServerID of the DM server that started it. */
   readonly server: string;
+  /** DevIds of the targets. */
   readonly devices: readonly string[];
+  /** One of `ReturnFormat`. */
   readonly returnFormat: number;
-  /** Milliseconds for the whole. */
+  /** Milliseconds for the whole campaign. */
   readonly deadline: number;
 }
 
 const targets = interior(
   serverCreated,
-  'Devices that it is for; all that are attached when there is neither list, group nor condition',
+  'Devices that the order is for. Without list, group and condition: all attached devices',
   {
     DeviceList: interior(
       serverCreated,
-      'Devices by name',
+      'Devices by DevId',
       {
         '*': interior(
           serverCreated,
           'A device',
-          { DeviceID: leaf('chr', serverWritten, 'Its DevId') },
+          { DeviceID: leaf('chr', serverWritten, 'DevId of the device') },
           zeroOrMore,
         ),
       },
       zeroOrOne,
     ),
-    GroupID: leaf('chr', serverWritten, 'Members of this group of the inventory', zeroOrOne),
+    GroupID: leaf('chr', serverWritten, 'Group of the inventory, whose members are targets', zeroOrOne),
     Condition: interior(
       serverCreated,
-      'Devices by what the inventory says of them; all conditions must hold',
+      'Selects devices by their inventory records. All conditions must hold',
       {
         '*': interior(
           serverCreated,
           'A condition',
           {
             Path: leaf('chr', serverWritten, 'Leaf of an inventory record, such as Mod'),
-            Value: leaf('chr', serverWritten, 'What it must be'),
+            Value: leaf('chr', serverWritten, 'Value that the leaf must have'),
           },
           zeroOrMore,
         ),
@@ -56,31 +62,31 @@ const targets = interior(
   zeroOrOne,
 );
 
-/** Nodes of a campaign: `own` is what tells one kind from another. */
+/** Descriptions of the nodes of a campaign. `own` are the nodes that only this kind of campaign has. */
 export const campaignNodes = (own: Readonly<Record<string, NodeDescription>>) => ({
   Targets: targets,
   ...own,
   ReturnFormat: leaf(
     'int',
     serverWritten,
-    '0: all that each device said; 1: how often each outcome; 2: also whose; 3: whose, of failures',
+    '0: everything that each device answered; 1: number of devices for each outcome; 2: also their DevIds; 3: DevIds of failed devices only. Default 3',
     zeroOrOne,
   ),
-  Deadline: leaf('int', serverWritten, 'Seconds for the whole; 3600', zeroOrOne),
-  Start: leaf('null', ['Exec', 'Get'], 'Begins; the outcome comes by alert'),
-  Stop: leaf('null', ['Exec', 'Get'], 'Devices that were not reached yet are left alone'),
+  Deadline: leaf('int', serverWritten, 'Seconds for the whole campaign. Default 3600', zeroOrOne),
+  Start: leaf('null', ['Exec', 'Get'], 'Starts the campaign. An alert reports the result'),
+  Stop: leaf('null', ['Exec', 'Get'], 'Stops the campaign. Devices that were not reached yet are skipped'),
   State: leaf('int', ['Get'], '0: idle, 1: running, 2: done, 3: cancelled'),
-  Progress: interior(['Get'], 'How far it is', {
+  Progress: interior(['Get'], 'Progress of the campaign', {
     Total: leaf('int', ['Get'], 'Devices'),
-    Done: leaf('int', ['Get'], 'Devices that did all of it'),
-    Failed: leaf('int', ['Get'], 'Devices that did not'),
-    Pending: leaf('int', ['Get'], 'Devices that are still to come'),
+    Done: leaf('int', ['Get'], 'Devices that have succeeded'),
+    Failed: leaf('int', ['Get'], 'Devices that have failed'),
+    Pending: leaf('int', ['Get'], 'Devices that have not ended'),
   }),
-  Results: leaf('xml', ['Get'], 'What it came to so far'),
-  Detail: interior(['Get'], 'All that each device said', {
+  Results: leaf('xml', ['Get'], 'Result so far'),
+  Detail: interior(['Get'], 'Everything that each device answered', {
     '*': leaf('xml', ['Get'], 'A device, by the name of its inventory record', zeroOrMore),
   }),
 });
 
-/** Nodes that the gateway answers itself, each campaign having them from its beginning. */
+/** Nodes that the gateway answers itself. Every campaign has them as soon as it exists. */
 export const liveCampaignNodes = ['Start', 'Stop', 'State', 'Progress', 'Results', 'Detail'] as const;

@@ -10,13 +10,13 @@ import { gwFanout } from './gw-fanout.ts';
 import { gwImageInventory } from './gw-image-inventory.ts';
 import { MoId } from './identifiers.ts';
 
-/** It has no nodes that anybody sees: what is added there goes elsewhere. */
+/** The Inbox has no children: an object that is added there goes to its own place in the tree. */
 const inbox: ManagementObject = {
   id: MoId.Inbox,
   root: interior(['Add'], 'Takes management objects, for which the device finds the place', {}),
 };
 
-/** The management objects of gateway and device, by the names that people call them by. */
+/** The management objects of gateway and device, by the names of their root nodes. */
 export const managementObjects: Readonly<Record<string, ManagementObject>> = {
   DevInfo: devInfo,
   DevDetail: devDetail,

@@ -6,11 +6,11 @@ import { MoId } from './identifiers.ts';
 /** DevDetail 1.0 (OMA DM standardized objects 1.2.1, section 5.3.3). */
 export const devDetail: ManagementObject = {
   id: MoId.DevDetail,
-  root: interior(['Get'], 'More about the device, read when a server asks', {
-    URI: interior(['Get'], 'Bounds of a node URI; 0 is no bound', {
-      MaxDepth: leaf('int', ['Get'], 'Segments'),
-      MaxTotLen: leaf('int', ['Get'], 'Characters in all'),
-      MaxSegLen: leaf('int', ['Get'], 'Characters of a segment'),
+  root: interior(['Get'], 'Details of the device, for a server that asks for them', {
+    URI: interior(['Get'], 'Bounds of a node URI. 0: no bound', {
+      MaxDepth: leaf('int', ['Get'], 'Largest number of segments'),
+      MaxTotLen: leaf('int', ['Get'], 'Largest number of characters'),
+      MaxSegLen: leaf('int', ['Get'], 'Largest number of characters of a segment'),
     }),
     DevTyp: leaf('chr', ['Get'], 'Device type'),
     OEM: leaf('chr', ['Get'], 'Original equipment manufacturer'),
@@ -21,6 +21,7 @@ export const devDetail: ManagementObject = {
   }),
 };
 
+/** Values of a device's DevDetail. */
 export interface DeviceDetail {
   readonly type: string;
   readonly firmware: string;
@@ -31,6 +32,7 @@ export interface DeviceDetail {
 const text = (name: string, value: string): TndsNode => ({ name, format: 'chr', value });
 const int = (name: string, value: number): TndsNode => ({ name, format: 'int', value: String(value) });
 
+/** The object DevDetail with these values. */
 export const devDetailNodes = ({ type, firmware, software, hardware }: DeviceDetail): TndsNode => ({
   name: 'DevDetail',
   format: 'node',

@@ -1,34 +1,66 @@
-/** How a device's account for the gateway came: local (GwMO 8.4.2), by the DM server (8.4.1), or by hand on both sides. */
-export type BootstrapOrigin = 'local' | 'server' | 'manual';
+/** Modes of the gateway for a device (GwMO), as this program counts. The codes of the wire are in the vocabulary. */
+export const GatewayMode = { Transparent: 0, Proxy: 1, Adaptation: 2 } as const;
+export type GatewayMode = (typeof GatewayMode)[keyof typeof GatewayMode];
+/** All modes, in the order of the codes in the vocabulary. */
+export const gatewayModes = Object.values(GatewayMode);
 
-/** What a device speaks. */
-export type Protocol = 'OMA-DM' | 'LwM2M';
+/**
+ * States of a device. `unreachable`: the device is still attached, but it did not answer when it was asked, or it was
+ * silent for too long. It is `attached` again when the gateway hears from it. A detached device has no record.
+ */
+export const deviceStates = ['attached', 'unreachable'] as const;
+export type DeviceState = (typeof deviceStates)[number];
 
+/**
+ * How a device got its account for the gateway: from the local bootstrap server (GwMO section 8.4.2), from the DM
+ * server (section 8.4.1), or by configuration of both sides.
+ */
+export const bootstrapOrigins = ['local', 'server', 'manual'] as const;
+export type BootstrapOrigin = (typeof bootstrapOrigins)[number];
+
+/** Protocol that a device speaks. */
+export const protocols = ['OMA-DM', 'LwM2M'] as const;
+export type Protocol = (typeof protocols)[number];
+
+/** The inventory record of one attached device. */
 export interface DeviceRecord {
   readonly deviceId: string;
-  readonly state: 'attached';
-  /** 0 transparent, 1 proxy, 2 adaptation. */
-  readonly mode: number;
+  readonly state: DeviceState;
+  /** Why the device is `unreachable`, as one line for a person. */
+  readonly reason?: string;
+  readonly mode: GatewayMode;
   readonly origin: BootstrapOrigin;
-  /** URI of where the device was heard last. */
+  /** URI of the address from which the device was last heard. */
   readonly address: string;
-  /** Wall time in milliseconds since 1970, as the gateway's clock had it. */
+  /** Local IP address, with its zone, of the socket on which the device was heard last; only over CoAP. */
+  readonly heardOn?: string;
+  /**
+   * When the device last sent a message that proved who it is: milliseconds since 1970 by the gateway's clock.
+   */
   readonly lastSeen: number;
   readonly manufacturer?: string;
   readonly model?: string;
   readonly firmware?: string;
-  /** What kind of thing it is, by its DevDetail. */
+  /** DevDetail/DevTyp of the device. */
   readonly deviceType?: string;
+  /** Serial number, as an LwM2M client says it. */
+  readonly serial?: string;
   readonly protocol: Protocol;
-  /** It is a DM Gateway itself (GwMO 1.1). */
+  /** Whether the device is a child DM Gateway (GwMO 1.1). */
   readonly isGateway: boolean;
-  /** The child gateway that it is behind; none for what is attached here. */
+  /**
+   * DevIds of the child gateways that the device is behind, the nearest one first, joined by `/`. Absent for a device
+   * that is attached to this gateway itself.
+   */
   readonly via?: string;
-  /** Of an LwM2M client: paths of its objects and instances, separated by spaces. */
+  /** Paths of the objects and instances of an LwM2M client, separated by spaces. */
   readonly objects?: string;
 }
 
-/** A device that the DM server bootstraps to this gateway: what the gateway must know before it comes. */
+/**
+ * A device that the DM server bootstraps to this gateway, with the credentials that the gateway needs before it
+ * attaches.
+ */
 export interface ExpectedDevice {
   readonly deviceId: string;
   readonly clientName: string;
@@ -38,12 +70,12 @@ export interface ExpectedDevice {
   readonly serverNonce: Uint8Array;
 }
 
-/** The attached devices as management objects see them. A record's node is named by a hash of its device ID. */
+/** The attached devices as management objects see them. The node of a record has the `hashedName` of the DevId. */
 export interface DeviceRecords {
   values(): IterableIterator<DeviceRecord>;
   get(deviceId: string): DeviceRecord | undefined;
   /** Names of the records' nodes. */
   names(): string[];
-  /** By the name of its node. */
+  /** The record whose node has this name. */
   named(name: string): DeviceRecord | undefined;
 }

@@ -1,4 +1,4 @@
-import { PosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
 import {
   type Account,
   type Credential,
@@ -14,7 +14,7 @@ import { MoId } from './identifiers.ts';
 import { serverCreated, serverWritten, zeroOrMore, zeroOrOne } from './occurrence-and-access.ts';
 
 const secret = { occurs: 'ZeroOrOne', secret: true } as const;
-/** Written, never read. */
+/** AccessType of leaves that a server writes and never reads. */
 const writeOnly = ['Add', 'Delete', 'Replace'] as const;
 
 /** DMAcc 1.0 (OMA DM standardized objects 1.2.1, section 5.3.1): an account for one DM server. */
@@ -24,9 +24,9 @@ export const dmAcc: ManagementObject = {
     serverCreated,
     'An account for a DM server',
     {
-      AppID: leaf('chr', serverWritten, 'w7: this is a DM account'),
+      AppID: leaf('chr', serverWritten, 'w7: the application identifier of DM accounts'),
       ServerID: leaf('chr', serverWritten, 'Identifier of the server'),
-      Name: leaf('chr', serverWritten, 'Name for people', zeroOrOne),
+      Name: leaf('chr', serverWritten, 'Display name', zeroOrOne),
       AppAddr: interior(serverCreated, 'Addresses of the server', {
         '*': interior(
           serverCreated,
@@ -55,12 +55,16 @@ export const dmAcc: ManagementObject = {
             AAuthLevel: leaf(
               'chr',
               serverWritten,
-              'CLCRED: the client proves itself; SRVCRED: the server does',
+              'CLCRED: credential of the client; SRVCRED: credential of the server',
             ),
-            AAuthType: leaf('chr', serverWritten, 'DIGEST: syncml:auth-md5'),
-            AAuthName: leaf('chr', serverWritten, 'Name that goes with the secret', zeroOrOne),
+            AAuthType: leaf(
+              'chr',
+              serverWritten,
+              'BASIC: syncml:auth-basic; DIGEST: syncml:auth-md5; HMAC: syncml:auth-MAC',
+            ),
+            AAuthName: leaf('chr', serverWritten, 'Name of the party that has the secret', zeroOrOne),
             AAuthSecret: leaf('chr', writeOnly, 'The secret', secret),
-            AAuthData: leaf('bin', writeOnly, 'The nonce of the next session', secret),
+            AAuthData: leaf('bin', writeOnly, 'Nonce for the next session', secret),
           },
           zeroOrMore,
         ),
@@ -72,13 +76,13 @@ export const dmAcc: ManagementObject = {
           BootstrapNonce: leaf(
             'chr',
             serverWritten,
-            'The nonce of the request that this account answers',
+            'Nonce of the bootstrap request that this account answers',
             zeroOrOne,
           ),
           NotificationNonce: leaf(
             'bin',
             writeOnly,
-            'The last nonce that the server was told, for Package #0',
+            'Last nonce that was sent to the server, for Package #0',
             secret,
           ),
         },
@@ -89,20 +93,20 @@ export const dmAcc: ManagementObject = {
   ),
 };
 
-/** The branch `./DMAcc`, which holds accounts under names that do not matter. */
+/** The branch `./DMAcc`. The names of the accounts below it have no meaning. */
 export const accountsDescription: NodeDescription = interior(['Get'], 'Accounts for DM servers', {
   '*': dmAcc.root,
 });
 
-/** An account as the side sees it that has it in its tree: `own` proves the client, `peer` the server. */
+/** An account as the client has it in its tree: `own` is the credential of the client, `peer` that of the server. */
 export interface DmAccount extends Account {
   readonly serverId: string;
   readonly name?: string;
   /** A URI, such as `coap://192.0.2.1:5683/dm`. */
   readonly address: string;
-  /** Hexadecimal; of a local bootstrap only. */
+  /** Nonce of the bootstrap request, in hexadecimal. Only accounts from a local bootstrap server have it. */
   readonly bootstrapNonce?: string;
-  /** The last nonce that the server was told, where that is not `peer.nonce`. */
+  /** Last nonce that was sent to the server, when it is not `peer.nonce`. */
   readonly notificationNonce?: Uint8Array;
 }
 
@@ -113,7 +117,7 @@ const authTypes: Readonly<Record<Scheme, string>> = { basic: 'BASIC', md5: 'DIGE
 const schemeOf = (authType: string | undefined): Scheme | undefined =>
   knownSchemes.find((scheme) => authTypes[scheme] === authType);
 
-/** A node for each scheme that the credential may be used by. */
+/** The nodes of a credential: one for each of its schemes. */
 const credentialNodes = (
   level: 'CLCRED' | 'SRVCRED',
   { name, secret, nonce, schemes = ['md5'] }: Credential,
@@ -130,7 +134,7 @@ const credentialNodes = (
     ],
   }));
 
-/** The account as a subtree named `nodeName`: what the DM Gateway Bootstrap carries. */
+/** The account as a subtree named `nodeName`, as the DM Gateway Bootstrap carries it. */
 export function accountNodes(nodeName: string, account: DmAccount): TndsNode {
   const { serverId, name, address, own, peer, bootstrapNonce, notificationNonce } = account;
   const extensions: TndsNode[] = [
@@ -176,14 +180,14 @@ const textOf = (node: TndsNode | undefined, ...path: string[]): string | undefin
 };
 
 /**
- * Reads an account that came as a subtree, whatever its inner names.
- * @throws {PosternError} `malformed` when it is no DM account with a credential for each side
+ * Reads an account from a subtree, whatever the names of its inner nodes.
+ * @throws {PosternError} `malformed` when it is not a DM account with a credential for each side
  */
 export function readAccount(root: TndsNode): DmAccount {
   const serverId = textOf(root, 'ServerID');
   const address = textOf(childOf(root, 'AppAddr')?.children?.[0], 'Addr');
   if (textOf(root, 'AppID') !== 'w7' || !serverId || !address)
-    throw new PosternError('malformed', 'no DM account: AppID w7, ServerID and an address are needed');
+    throw new PosternError('malformed', 'not a DM account: AppID w7, ServerID and an address are needed');
   const name = textOf(root, 'Name');
   const bootstrapNonce = textOf(root, 'Ext', 'BootstrapNonce');
   const notificationNonce = childOf(root, 'Ext', 'NotificationNonce')?.value;
@@ -199,7 +203,7 @@ export function readAccount(root: TndsNode): DmAccount {
   };
 }
 
-/** The credential of a level: its nodes differ in their type alone, and the preferred one comes first. */
+/** The credential of a level. It has a node for each scheme; the node of the preferred scheme comes first. */
 function readCredential(
   credentials: readonly TndsNode[],
   level: string,
@@ -219,7 +223,7 @@ function readCredential(
   if (!scheme || !node || !secretValue)
     throw new PosternError(
       'malformed',
-      `no DM account: no ${level} credential of type BASIC, DIGEST or HMAC`,
+      `not a DM account: it has no ${level} credential of type BASIC, DIGEST or HMAC`,
     );
   return {
     ...(usable.length === 1 && scheme === 'md5' ? {} : { schemes: usable }),
@@ -229,53 +233,68 @@ function readCredential(
   };
 }
 
-/** The accounts of a tree, found by what they say and not by the names of their nodes. */
+/** The accounts in a tree. An account is found by its ServerID, not by the name of its node. */
 export class Accounts {
   readonly branch: StoredBranch;
+  /**
+   * Accounts whose new nonces the disk did not take, by ServerID. They count until they are stored: sessions that need
+   * nothing durable go on, and an overheard credential is not good a second time.
+   */
+  readonly #unsaved = new Map<string, DmAccount>();
 
   constructor(branch: StoredBranch) {
     this.branch = branch;
   }
 
+  /** All complete accounts. */
   list(): DmAccount[] {
     return this.#nodeNames().flatMap((name) => this.#read(name) ?? []);
   }
 
+  /** The account for this server. */
   find(serverId: string): DmAccount | undefined {
     const name = this.nodeName(serverId);
-    return name === undefined ? undefined : this.#read(name);
+    return name === undefined ? undefined : (this.#unsaved.get(serverId) ?? this.#read(name));
   }
 
-  /** Name of the node that holds the account of this server. */
+  /** Name of the node that holds the account for this server. */
   nodeName(serverId: string): string | undefined {
     return this.#nodeNames().find((name) => this.branch.text(name, 'ServerID') === serverId);
   }
 
-  /** Puts an account in place of the one that its server had. */
+  /** Writes an account in place of the one for the same server. Returns the name of its node. */
   put(account: DmAccount): string {
     const name = this.nodeName(account.serverId) ?? this.#freeName();
     this.branch.plant([name], accountNodes(name, account));
+    this.#unsaved.delete(account.serverId);
     return name;
   }
 
-  /** Keeps the nonces that the next session with this server starts from. */
+  /** Stores the nonces for the next session with this server. */
   nonceKeeper(serverId: string): SaveNonces {
     return ({ own, peer, told }) => {
       const account = this.find(serverId);
       if (!account) return;
       const { notificationNonce = account.peer.nonce } = account;
-      this.put({
+      const renewed = {
         ...account,
         own: { ...account.own, ...(own && { nonce: own }) },
         peer: { ...account.peer, ...(peer && { nonce: peer }) },
         notificationNonce: told ?? notificationNonce,
-      });
+      };
+      try {
+        this.put(renewed);
+      } catch (thrown) {
+        if (asPosternError(thrown).code !== 'storage') throw thrown;
+        this.#unsaved.set(serverId, renewed);
+      }
     };
   }
 
   /**
-   * Whether this server made the digest of a Package #0: with the nonce of now, with the last that it was told, or with
-   * the one by which a server that knows neither asks for a session, in which both agree again.
+   * Whether the digest of a Package #0 was made by this server. The nonce may be the current one, the last one that was
+   * sent to the server, or the resync nonce: a server that has lost the nonces uses it to ask for a session, in which
+   * both sides agree on new nonces.
    */
   believes(notification: SignedNotification): boolean {
     const account = this.find(notification.serverId);
@@ -293,7 +312,7 @@ export class Accounts {
     return this.branch.view([])?.children ?? [];
   }
 
-  /** None while a server is still adding it node by node. */
+  /** Undefined while a server is still adding the account, node by node. */
   #read(name: string): DmAccount | undefined {
     try {
       return readAccount(this.branch.subtree([name]));

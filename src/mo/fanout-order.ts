@@ -5,24 +5,28 @@ import type { StoredBranch } from '../dm/stored-branch.ts';
 import { decodeMessage, MediaType } from '../wire/syncml/codec.ts';
 import { type Command, isCompositeCommand } from '../wire/syncml/message.ts';
 import type { CampaignOrder } from './campaign.ts';
-import { campaignStandard, integerAt, type TargetChoice, targetsOf } from './targets.ts';
+import { campaignDefaults, integerAt, type TargetChoice, targetsOf } from './targets.ts';
 
-/** What the DM server put into a fan-out. */
+/** A fan-out as the DM server ordered it. */
 export interface FanoutOrder extends CampaignOrder {
-  /** As it was written. */
+  /** The commands as the server wrote them, in XML. */
   readonly command: string;
   readonly operations: readonly Operation[];
-  /** Milliseconds for a device to open a session. */
+  /** Milliseconds that a device may take to open a session. */
   readonly timeout: number;
 }
 
-/** Commands of one fan-out, those within Atomic and Sequence counted: one package of a session. */
+/**
+ * Largest number of commands of a fan-out, with those within Atomic and Sequence. They fit into one package of a
+ * session.
+ */
 const commandBound = 64;
-const standardTimeout = 60;
+/** Seconds that a device may take to open a session, when the order does not say. */
+const defaultTimeout = 60;
 
 /**
- * Reads a fan-out from its nodes; its devices are those of now.
- * @throws {PosternError} `malformed` without commands that can be fanned out, `tooLarge` with too many
+ * Reads a fan-out from its nodes. Its targets are determined at this moment.
+ * @throws {PosternError} `malformed` for commands that cannot be fanned out, `tooLarge` for too many
  */
 export function readFanout(
   branch: StoredBranch,
@@ -38,16 +42,20 @@ export function readFanout(
     command,
     operations: operationsOf(command),
     devices: targetsOf(branch, at, choice),
-    returnFormat: integerAt(branch, [...at, 'ReturnFormat'], campaignStandard.returnFormat),
-    timeout: integerAt(branch, [...at, 'Timeout'], standardTimeout) * 1000,
-    deadline: integerAt(branch, [...at, 'Deadline'], campaignStandard.deadline) * 1000,
+    returnFormat: integerAt(branch, [...at, 'ReturnFormat'], campaignDefaults.returnFormat),
+    timeout: integerAt(branch, [...at, 'Timeout'], defaultTimeout) * 1000,
+    deadline: integerAt(branch, [...at, 'Deadline'], campaignDefaults.deadline) * 1000,
   };
 }
 
 const header =
   '<SyncHdr><VerDTD>1.2</VerDTD><VerProto>DM/1.2</VerProto><SessionID>1</SessionID><MsgID>1</MsgID><Target><LocURI>d</LocURI></Target><Source><LocURI>g</LocURI></Source></SyncHdr>';
 
-/** @throws {PosternError} `malformed`, `tooLarge` */
+/**
+ * Reads the commands of a fan-out.
+ * @param command XML of the commands, with or without the element SyncBody around them
+ * @throws {PosternError} `malformed`, `tooLarge`
+ */
 export function operationsOf(command: string): Operation[] {
   const body = /^\s*<SyncBody[\s>]/.test(command) ? command : `<SyncBody>${command}</SyncBody>`;
   const document = `<SyncML xmlns="SYNCML:SYNCML1.2">${header}${body}</SyncML>`;
@@ -62,7 +70,7 @@ export function operationsOf(command: string): Operation[] {
 const count = (operations: readonly Operation[]): number =>
   operations.reduce((sum, each) => sum + 1 + ('operations' in each ? count(each.operations) : 0), 0);
 
-/** A command for each of its items. */
+/** The operations of a command, one for each of its items. */
 function operationsIn(command: Command): Operation[] {
   if (isCompositeCommand(command))
     return [{ name: command.name, operations: command.commands.flatMap(operationsIn) }];

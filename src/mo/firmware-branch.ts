@@ -11,29 +11,33 @@ import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { FumoState, fumo } from './fumo.ts';
 import { FumoAlert } from './identifiers.ts';
 
+/** Download, Update or DownloadAndUpdate. */
 export type FirmwareOperation = keyof typeof FumoAlert;
 export const isFirmwareOperation = (name: string): name is FirmwareOperation =>
   Object.hasOwn(FumoAlert, name);
 
-/** An operation that a server began, and is to hear of. */
+/** An operation that a server started. An alert reports the outcome to it. */
 export interface FirmwareOrder {
   readonly operation: FirmwareOperation;
-  /** Where the package is; none for Update. */
+  /** URL of the package. Empty for Update. */
   readonly url: string;
+  /** ServerID. */
   readonly server: string;
   readonly correlator: string | undefined;
 }
 
+/** What the branch is made of. */
 export interface FirmwareBranchParts {
   readonly nodes: NodeStore;
   readonly clock: Clock;
   /**
-   * Begins an operation, which ends later.
-   * @throws {PosternError} `conflict` while another runs, `malformed` when no package is there
+   * Starts an operation, which ends later.
+   * @throws {PosternError} `conflict` while another one runs, `malformed` for an Update without a package
    */
   readonly begin: (order: FirmwareOrder) => void;
 }
 
+/** The nodes of a new branch. */
 const initial: readonly TndsNode[] = [
   { name: 'Download', format: 'node', children: [{ name: 'PkgURL', format: 'chr', value: '' }] },
   { name: 'Update', format: 'node' },
@@ -41,7 +45,7 @@ const initial: readonly TndsNode[] = [
   { name: 'State', format: 'int', value: String(FumoState.Idle) },
 ];
 
-/** `./FwUpdate` (OMA FUMO 1.0): what a server sets and executes; what comes of it is up to who made this. */
+/** `./FwUpdate` (OMA FUMO 1.0): the nodes that a server writes and executes. `begin` of its parts does the work. */
 export class FirmwareBranch implements TreeBranch {
   readonly #parts: FirmwareBranchParts;
   readonly #stored: StoredBranch;
@@ -53,6 +57,7 @@ export class FirmwareBranch implements TreeBranch {
     for (const node of initial) if (!this.#stored.view([node.name])) this.#stored.plant([node.name], node);
   }
 
+  /** State of the update, one of `FumoState`. */
   get state(): number {
     return Number(this.#stored.text('State'));
   }
@@ -61,7 +66,7 @@ export class FirmwareBranch implements TreeBranch {
     this.#stored.plant(['State'], { name: 'State', format: 'int', value: String(state) });
   }
 
-  /** Version that the server gave for the package. */
+  /** Version of the package, as the server wrote it. */
   get packageVersion(): string | undefined {
     return this.#stored.text('PkgVersion');
   }
@@ -94,7 +99,11 @@ export class FirmwareBranch implements TreeBranch {
     this.#stored.rollback();
   }
 
-  /** @throws {PosternError} `conflict` while another runs, `malformed` without a URL or a package */
+  /**
+   * Starts an operation.
+   * @throws {DmError} 405 for a node that is not an operation
+   * @throws {PosternError} `conflict` while another operation runs, `malformed` without a URL or a package
+   */
   exec(
     [operation = '']: NodePath,
     _argument: NewNode,
@@ -102,7 +111,7 @@ export class FirmwareBranch implements TreeBranch {
     serverId: string,
   ): number {
     if (!isFirmwareOperation(operation))
-      throw new DmError(DmStatus.CommandNotAllowed, `${operation} takes no Exec`);
+      throw new DmError(DmStatus.CommandNotAllowed, `${operation} cannot be executed`);
     const url = operation === 'Update' ? '' : (this.#stored.text(operation, 'PkgURL') ?? '');
     if (operation !== 'Update' && url === '') throw new PosternError('malformed', 'no PkgURL');
     this.#parts.begin({ operation, url, server: serverId, correlator });
@@ -110,7 +119,11 @@ export class FirmwareBranch implements TreeBranch {
   }
 }
 
-/** The generic alert by which a server hears what an operation came to (OMA FUMO 1.0, section 8). */
+/**
+ * The generic alert that reports the outcome of an operation to the server (OMA FUMO 1.0, section 8).
+ * @param correlator correlator of the Exec
+ * @param result one of `FumoResult`
+ */
 export function firmwareAlert(
   operation: FirmwareOperation,
   correlator: string | undefined,

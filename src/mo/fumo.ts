@@ -4,7 +4,7 @@ import { MoId } from './identifiers.ts';
 import { zeroOrOne } from './occurrence-and-access.ts';
 
 const get = ['Get'] as const;
-/** They are not there before a server sets them. */
+/** AccessType of leaves that do not exist until a server adds them. */
 const named = ['Add', 'Get', 'Replace'] as const;
 const settable = ['Get', 'Replace'] as const;
 const execute = ['Exec', 'Get', 'Replace'] as const;
@@ -23,16 +23,16 @@ export const FumoState = {
   DoneWithoutData: 100,
 } as const;
 
-/** Result codes (section 8.2) that are given here, for images as well. */
+/** Result codes (section 8.2) that Postern reports, also for images. */
 export const FumoResult = {
   Ok: 200,
-  /** The digest is another. */
+  /** The digest of the package is wrong. */
   Corrupt: 402,
-  /** It is for another kind of device. */
+  /** The package is for another kind of device. */
   Mismatch: 403,
   /** The signature is wrong or missing. */
   NotValidated: 404,
-  /** Too large, or of a kind that is not taken. */
+  /** The package is too large, or of a kind that is not supported. */
   NotAcceptable: 405,
   Failed: 410,
   BadUrl: 411,
@@ -42,7 +42,7 @@ export const FumoResult = {
   NetworkFailed: 503,
 } as const;
 
-/** An operation came to this result. */
+/** An operation that failed with this result code. */
 export class FumoRefusal extends PosternError {
   readonly result: number;
 
@@ -52,6 +52,7 @@ export class FumoRefusal extends PosternError {
   }
 }
 
+/** Result code of a failed download, by error code. */
 const resultOfError: Partial<Record<ErrorCode, number>> = {
   full: FumoResult.NoRoom,
   tooLarge: FumoResult.NotAcceptable,
@@ -61,7 +62,7 @@ const resultOfError: Partial<Record<ErrorCode, number>> = {
   timeout: FumoResult.ServerUnavailable,
 };
 
-/** What FUMO calls it that a download failed. */
+/** The result code for the error that ended a download. */
 export function downloadResult(thrown: unknown): number {
   if (thrown instanceof FumoRefusal) return thrown.result;
   return resultOfError[asPosternError(thrown).code] ?? FumoResult.NetworkFailed;
@@ -72,18 +73,18 @@ export const fumo: ManagementObject = {
   id: MoId.Fumo,
   root: interior(get, 'Firmware update', {
     PkgName: leaf('chr', named, 'Name of the update package', zeroOrOne),
-    PkgVersion: leaf('chr', named, 'Its version', zeroOrOne),
-    Download: interior(execute, 'Gets the package', {
-      PkgURL: leaf('chr', settable, 'Where it is'),
+    PkgVersion: leaf('chr', named, 'Version of the update package', zeroOrOne),
+    Download: interior(execute, 'Downloads the package', {
+      PkgURL: leaf('chr', settable, 'URL of the package'),
     }),
-    Update: interior(execute, 'Installs the package that is there', {}),
-    DownloadAndUpdate: interior(execute, 'Gets the package, and installs it', {
-      PkgURL: leaf('chr', settable, 'Where it is'),
+    Update: interior(execute, 'Installs the downloaded package', {}),
+    DownloadAndUpdate: interior(execute, 'Downloads and installs the package', {
+      PkgURL: leaf('chr', settable, 'URL of the package'),
     }),
     State: leaf(
       'int',
       get,
-      '10 idle, 20 download failed, 30 coming, 40 there, 60 installing, 70 to 100 ended',
+      '10 idle, 20 download failed, 30 downloading, 40 downloaded, 60 updating, 70 to 100 ended',
     ),
   }),
 };

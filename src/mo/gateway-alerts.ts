@@ -1,45 +1,80 @@
 import { PosternError } from '../base/errors.ts';
 import { hashedName } from '../base/hashed-name.ts';
-import { forXml } from '../base/presentable.ts';
+import { forXml, presentable } from '../base/presentable.ts';
 import type { OutgoingAlert } from '../dm/client-session.ts';
 import { AlertCode } from '../dm/status.ts';
 import type { DdfElement } from '../wire/syncml/ddf-builder.ts';
 import { parseDdf, textOf } from '../wire/syncml/ddf-xml.ts';
 import { escapeXml } from '../wire/syncml/escape-xml.ts';
 import type { Alert } from '../wire/syncml/message.ts';
+import { isEpoch } from '../wire/tunnel/gateway-state.ts';
+import {
+  type BootstrapOrigin,
+  bootstrapOrigins,
+  type DeviceState,
+  deviceStates,
+  type GatewayMode,
+  gatewayModes,
+} from './device-record.ts';
 import { nodeAt, type Vocabulary } from './vocabulary.ts';
 
-/** How a device's account for the gateway came. */
-export type Bootstrap = 'local' | 'server' | 'manual';
-
-/** Why a device is gone: by itself, since it did not answer any more, or since it is attached elsewhere. */
+/**
+ * Why a device was detached: it left, or it attached to another gateway. Postern 0.1.0 also detached a device that did not
+ * answer (`expired`); its alerts may still wait in an outbox, and a child gateway may be of that version.
+ */
 export type DetachReason = 'left' | 'expired' | 'moved';
 
-/** What the Device Attach Alert tells (GwMO section 8.4.2; the form of its data is ours, docs/bindings.md). */
+/** Content of the Device Attach Alert (GwMO section 8.4.2; the form of its data is ours, docs/bindings.md). */
 export interface DeviceAttach {
-  /** Rises with each alert of a gateway: a number seen before is the same event again. */
+  /**
+   * Changes when the gateway's state was lost or went back in time. Absent in alerts of version 0.1.0, which are an epoch of
+   * their own.
+   */
+  readonly epoch?: string;
+  /** Rises with each alert of an epoch. A number that was received before means the same event. */
   readonly sequence: number;
   readonly deviceId: string;
-  readonly mode: number;
-  readonly bootstrap: Bootstrap;
-  /** Of a child DM Gateway, which is a device to its parent (GwMO 1.1). */
+  readonly mode: GatewayMode;
+  readonly bootstrap: BootstrapOrigin;
+  /** Set for a child DM Gateway, which is a device to its parent (GwMO 1.1). */
   readonly isGateway?: boolean;
-  /** The child gateway that the device is behind, if it is not behind the one that reports. */
+  /**
+   * DevIds of the child gateways between the reporting gateway and the device, the nearest one first, joined by `/`.
+   */
   readonly via?: string;
   readonly manufacturer?: string;
   readonly model?: string;
 }
 
+/** Content of the Device Detach Alert. `epoch`, `sequence` and `via` are as in `DeviceAttach`. */
 export interface DeviceDetach {
+  readonly epoch?: string;
   readonly sequence: number;
   readonly deviceId: string;
   readonly reason: DetachReason;
   readonly via?: string;
 }
 
-/** What a device tells its DM server when it is somewhere else (GwMO section 8.4.1). */
+/**
+ * Content of the Device Presence Alert: whether the gateway can reach an attached device. The alert is Postern's own
+ * (docs/gwmo.md), because GwMO has no state between attached and detached. `epoch`, `sequence` and `via` are as in
+ * `DeviceAttach`.
+ */
+export interface DevicePresence {
+  readonly epoch?: string;
+  readonly sequence: number;
+  readonly deviceId: string;
+  readonly state: DeviceState;
+  /** Why the device is unreachable, as one line for a person. */
+  readonly reason?: string;
+  /** As in the device's record. */
+  readonly lastSeen: number;
+  readonly via?: string;
+}
+
+/** Content of the alert by which a device tells its DM server that it has moved (GwMO section 8.4.1). */
 export interface LocationUpdate {
-  /** Its own address, as a URI. */
+  /** Address of the device, as a URI. */
   readonly address: string;
   /** ServerID of the gateway that it was attached to. */
   readonly gateway?: string;
@@ -47,7 +82,7 @@ export interface LocationUpdate {
 
 type Fields = Readonly<Record<string, string | undefined>>;
 
-/** `<Name Seq="1"><Field>…</Field></Name>`. */
+/** Writes the data of an alert, such as `<Name Seq="1"><Field>…</Field></Name>`. */
 function write(name: string, sequence: number | undefined, fields: Fields): string {
   const inner = Object.entries(fields).map(([field, value]) =>
     value === undefined ? '' : `<${field}>${escapeXml(forXml(value))}</${field}>`,
@@ -65,11 +100,13 @@ function generic(type: string, locUri: string, data: string): Omit<OutgoingAlert
 const recordUri = (vocabulary: Vocabulary, deviceId: string): string =>
   `${nodeAt(vocabulary, 'GwDeviceInventory', 'Records')}/${hashedName(deviceId)}`;
 
+/** The alert that reports an attached device. */
 export const deviceAttachAlert = (vocabulary: Vocabulary, attach: DeviceAttach) =>
   generic(
     vocabulary.alerts.DeviceAttach,
     recordUri(vocabulary, attach.deviceId),
     write('DeviceAttach', attach.sequence, {
+      Epoch: attach.epoch,
       DeviceID: attach.deviceId,
       Mode: String(vocabulary.modes[attach.mode]),
       ComponentType: attach.isGateway ? String(vocabulary.componentTypes[1]) : undefined,
@@ -80,17 +117,35 @@ export const deviceAttachAlert = (vocabulary: Vocabulary, attach: DeviceAttach) 
     }),
   );
 
+/** The alert that reports a detached device. */
 export const deviceDetachAlert = (vocabulary: Vocabulary, detach: DeviceDetach) =>
   generic(
     vocabulary.alerts.DeviceDetach,
     recordUri(vocabulary, detach.deviceId),
     write('DeviceDetach', detach.sequence, {
+      Epoch: detach.epoch,
       DeviceID: detach.deviceId,
       Gateway: detach.via,
       Reason: detach.reason,
     }),
   );
 
+/** The alert that a device has become unreachable, or is reached again. */
+export const devicePresenceAlert = (vocabulary: Vocabulary, presence: DevicePresence) =>
+  generic(
+    vocabulary.alerts.DevicePresence,
+    recordUri(vocabulary, presence.deviceId),
+    write('DevicePresence', presence.sequence, {
+      Epoch: presence.epoch,
+      DeviceID: presence.deviceId,
+      Gateway: presence.via,
+      State: presence.state,
+      Reason: presence.reason,
+      LastSeen: new Date(presence.lastSeen).toISOString(),
+    }),
+  );
+
+/** The alert by which a device reports that it has moved. */
 export const locationUpdateAlert = (vocabulary: Vocabulary, { address, gateway }: LocationUpdate) =>
   generic(
     vocabulary.alerts.LocationUpdate,
@@ -98,7 +153,11 @@ export const locationUpdateAlert = (vocabulary: Vocabulary, { address, gateway }
     write('LocationUpdate', undefined, { Address: address, Gateway: gateway }),
   );
 
-/** What a campaign of a gateway came to: the correlator is that of its start. */
+/**
+ * The alert that reports the result of a campaign.
+ * @param type alert type, by the vocabulary
+ * @param correlator correlator of the Exec that started the campaign
+ */
 export const campaignAlert = (
   type: string,
   uri: string,
@@ -109,7 +168,10 @@ export const campaignAlert = (
   ...(correlator !== undefined && { correlator }),
 });
 
-/** What a device tells its gateway when it leaves: nobody remembers a number of it. */
+/**
+ * The alert by which a device tells its gateway that it leaves. Its sequence number is 0: the gateway does not compare
+ * it.
+ */
 export const leavingAlert = (vocabulary: Vocabulary, deviceId: string) =>
   generic(
     vocabulary.alerts.DeviceDetach,
@@ -117,13 +179,17 @@ export const leavingAlert = (vocabulary: Vocabulary, deviceId: string) =>
     write('DeviceDetach', 0, { DeviceID: deviceId, Reason: 'left' }),
   );
 
-/** OMA DM 1.2.1 wants the type with a prefix, and those who send it leave it away: both are taken. */
+/** OMA DM 1.2.1 asks for a prefix before the type, but clients leave it out. Both forms are accepted. */
 const typePrefix = /^(?:Reversed-Domain-Name|Content-Type):\s*/i;
 
+/** Whether this is a generic alert of this type. */
 export const isAlertOf = ({ data, items }: Alert, type: string): boolean =>
   data === AlertCode.Generic && items[0]?.meta?.type?.replace(typePrefix, '') === type;
 
-/** @throws {PosternError} `malformed` */
+/**
+ * Reads the data of an alert whose root element has this name.
+ * @throws {PosternError} `malformed`
+ */
 function read({ items }: Alert, name: string): { root: DdfElement; sequence: number } {
   const text = String(items[0]?.data ?? '');
   const root = parseDdf(text);
@@ -132,18 +198,23 @@ function read({ items }: Alert, name: string): { root: DdfElement; sequence: num
   return { root, sequence: Number(sequence ?? Number.NaN) };
 }
 
-/** @throws {PosternError} `malformed` */
+/**
+ * Reads a Device Attach Alert.
+ * @throws {PosternError} `malformed`
+ */
 export function readDeviceAttach({ modes, componentTypes }: Vocabulary, alert: Alert): DeviceAttach {
   const { root, sequence } = read(alert, 'DeviceAttach');
   const deviceId = textOf(root, 'DeviceID');
-  const mode = modes.indexOf(Number(textOf(root, 'Mode')));
+  const mode = gatewayModes[modes.indexOf(Number(textOf(root, 'Mode')))];
   const bootstrap = textOf(root, 'Bootstrap');
-  if (!Number.isInteger(sequence) || !deviceId || mode < 0)
-    throw new PosternError('malformed', 'no Device Attach Alert');
+  if (!Number.isInteger(sequence) || !deviceId || mode === undefined)
+    throw new PosternError('malformed', 'not a Device Attach Alert');
+  const epoch = epochIn(root);
   const manufacturer = textOf(root, 'Man');
   const model = textOf(root, 'Mod');
   const via = textOf(root, 'Gateway');
   return {
+    ...(epoch !== undefined && { epoch }),
     sequence,
     deviceId,
     mode,
@@ -151,31 +222,83 @@ export function readDeviceAttach({ modes, componentTypes }: Vocabulary, alert: A
       isGateway: true,
     }),
     ...(via !== undefined && { via }),
-    bootstrap: bootstrap === 'server' || bootstrap === 'manual' ? bootstrap : 'local',
+    bootstrap: bootstrapOrigins.find((origin) => origin === bootstrap) ?? 'local',
     ...(manufacturer !== undefined && { manufacturer }),
     ...(model !== undefined && { model }),
   };
 }
 
-/** @throws {PosternError} `malformed` */
+/**
+ * Reads a Device Detach Alert.
+ * @throws {PosternError} `malformed`
+ */
 export function readDeviceDetach(alert: Alert): DeviceDetach {
   const { root, sequence } = read(alert, 'DeviceDetach');
   const deviceId = textOf(root, 'DeviceID');
   const reason = textOf(root, 'Reason');
   if (!Number.isInteger(sequence) || !deviceId || !isReason(reason))
-    throw new PosternError('malformed', 'no Device Detach Alert');
+    throw new PosternError('malformed', 'not a Device Detach Alert');
+  const epoch = epochIn(root);
   const via = textOf(root, 'Gateway');
-  return { sequence, deviceId, reason, ...(via !== undefined && { via }) };
+  return {
+    ...(epoch !== undefined && { epoch }),
+    sequence,
+    deviceId,
+    reason,
+    ...(via !== undefined && { via }),
+  };
+}
+
+/** @throws {PosternError} `malformed` */
+function epochIn(root: DdfElement): string | undefined {
+  const epoch = textOf(root, 'Epoch');
+  if (epoch !== undefined && !isEpoch(epoch))
+    throw new PosternError('malformed', 'an epoch has at most 32 letters and digits');
+  return epoch;
 }
 
 const isReason = (text: string | undefined): text is DetachReason =>
   text === 'left' || text === 'expired' || text === 'moved';
 
-/** @throws {PosternError} `malformed` */
+/**
+ * Reads a Device Presence Alert.
+ * @throws {PosternError} `malformed`
+ */
+export function readDevicePresence(alert: Alert): DevicePresence {
+  const { root, sequence } = read(alert, 'DevicePresence');
+  const deviceId = textOf(root, 'DeviceID');
+  const state = textOf(root, 'State');
+  const lastSeen = Date.parse(textOf(root, 'LastSeen') ?? '');
+  if (!Number.isInteger(sequence) || !deviceId || !isState(state) || Number.isNaN(lastSeen))
+    throw new PosternError('malformed', 'not a Device Presence Alert');
+  const epoch = epochIn(root);
+  const reason = textOf(root, 'Reason');
+  const via = textOf(root, 'Gateway');
+  return {
+    ...(epoch !== undefined && { epoch }),
+    sequence,
+    deviceId,
+    state,
+    lastSeen,
+    ...(reason !== undefined && { reason: presentable(reason, reasonBytes) }),
+    ...(via !== undefined && { via }),
+  };
+}
+
+const isState = (text: string | undefined): text is DeviceState =>
+  deviceStates.some((state) => state === text);
+
+/** Most bytes of a reason that is read. */
+const reasonBytes = 512;
+
+/**
+ * Reads a Location Update Alert.
+ * @throws {PosternError} `malformed`
+ */
 export function readLocationUpdate(alert: Alert): LocationUpdate {
   const { root } = read(alert, 'LocationUpdate');
   const address = textOf(root, 'Address');
   const gateway = textOf(root, 'Gateway');
-  if (!address) throw new PosternError('malformed', 'no Location Update Alert');
+  if (!address) throw new PosternError('malformed', 'not a Location Update Alert');
   return { address, ...(gateway !== undefined && { gateway }) };
 }

@@ -2,6 +2,7 @@ import { PosternError } from '../base/errors.ts';
 import { hashedName } from '../base/hashed-name.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
+import { UndoableMap } from '../dm/undoable-map.ts';
 import type { NodePath } from '../dm/uri.ts';
 import { describe, interior, leaf, type ManagementObject, type NodeDescription } from '../wire/syncml/ddf.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
@@ -9,57 +10,68 @@ import type { DeviceRecord, DeviceRecords, ExpectedDevice } from './device-recor
 import { serverCreated, serverWritten, zeroOrMore, zeroOrOne } from './occurrence-and-access.ts';
 import { ownVocabulary, type Vocabulary } from './vocabulary.ts';
 
+/** Leaves of a record. */
 const record = {
   DeviceID: leaf('chr', ['Get'], 'Identifier of the End Device, its DevInfo/DevId'),
   ComponentType: leaf('int', ['Get'], '0: End Device, 1: child DM Gateway'),
   Mode: leaf('int', ['Get'], '0: transparent, 1: proxy, 2: adaptation'),
-  State: leaf('chr', ['Get'], 'attached'),
-  Bootstrap: leaf('chr', ['Get'], 'How its account came: local (8.4.2), server (8.4.1) or manual'),
-  Protocol: leaf('chr', ['Get'], 'What it speaks: OMA-DM or LwM2M'),
-  Address: leaf('chr', ['Get'], 'Where the device was heard last, as a URI', zeroOrOne),
-  LastSeen: leaf('chr', ['Get'], 'When, by the gateway clock, as ISO 8601', zeroOrOne),
+  State: leaf('chr', ['Get'], 'attached, or unreachable: attached, but it does not answer'),
+  Reason: leaf('chr', ['Get'], 'Why the device is unreachable, for a person', zeroOrOne),
+  Bootstrap: leaf('chr', ['Get'], 'How the device got its account: local (8.4.2), server (8.4.1) or manual'),
+  Protocol: leaf('chr', ['Get'], 'Protocol of the device: OMA-DM or LwM2M'),
+  Address: leaf('chr', ['Get'], 'Address from which the device was last heard, as a URI', zeroOrOne),
+  LastSeen: leaf(
+    'chr',
+    ['Get'],
+    'When the device last proved itself by a message, by the gateway clock, as ISO 8601',
+    zeroOrOne,
+  ),
   DevTyp: leaf('chr', ['Get'], 'Device type, by its DevDetail', zeroOrOne),
   Man: leaf('chr', ['Get'], 'Manufacturer, by its DevInfo', zeroOrOne),
   Mod: leaf('chr', ['Get'], 'Model, by its DevInfo', zeroOrOne),
   FwV: leaf('chr', ['Get'], 'Firmware version, by its DevDetail', zeroOrOne),
-  Objects: leaf('chr', ['Get'], 'Of an LwM2M client: its objects and instances, as paths', zeroOrOne),
+  Objects: leaf('chr', ['Get'], 'Objects and instances of an LwM2M client, as paths', zeroOrOne),
   Gateway: leaf(
     'chr',
     ['Get'],
-    'The child gateway that it is behind; none for what is attached here',
+    'Child gateways that the device is behind, the nearest first. Absent for a device attached here',
     zeroOrOne,
   ),
 };
 
+/** Leaves of an expected device that can be read. */
 const expected = {
-  DeviceID: leaf('chr', ['Get'], 'Identifier of the End Device that will come'),
+  DeviceID: leaf('chr', ['Get'], 'Identifier of the expected End Device'),
   Address: leaf('chr', ['Get'], 'URI by which this device reaches the gateway, for its account'),
 };
 
-/** GwDeviceInventory: the End Devices of this gateway. `DeviceID` and `ComponentType` are GwMO's; the rest is proposed (docs/gwmo.md). */
+/**
+ * GwDeviceInventory: the End Devices of this gateway. GwMO defines `DeviceID` and `ComponentType`; the other nodes are
+ * proposed (docs/gwmo.md).
+ */
 export const gwDeviceInventory: ManagementObject = {
   id: ownVocabulary.objects.GwDeviceInventory,
   root: interior(['Get'], 'End Devices behind the gateway', {
-    Records: interior(['Get'], 'Devices that attached', {
+    Records: interior(['Get'], 'Attached devices', {
       '*': interior(
         ['Delete', 'Get'],
-        'A device; to delete it is to detach the device. A DM server that may Exec here may have the gateway act on it',
+        'A device. Deleting it detaches the device. A DM server with the right to Exec here may have the gateway act on the device',
         record,
         zeroOrMore,
       ),
     }),
-    Groups: interior(['Get'], 'Groups that the server made', {
+    Groups: interior(['Get'], 'Groups that the DM server created', {
       '*': interior(
         serverCreated,
         'A group',
         {
-          GroupID: leaf('chr', serverWritten, 'What campaigns call it by'),
-          Name: leaf('chr', serverWritten, 'What people call it by', zeroOrOne),
-          Members: interior(serverCreated, 'Its devices', {
+          GroupID: leaf('chr', serverWritten, 'Identifier, by which campaigns refer to the group'),
+          Name: leaf('chr', serverWritten, 'Display name', zeroOrOne),
+          Members: interior(serverCreated, 'Devices of the group', {
             '*': interior(
               serverCreated,
               'A device',
-              { DeviceID: leaf('chr', serverWritten, 'Its DevId') },
+              { DeviceID: leaf('chr', serverWritten, 'DevId of the device') },
               zeroOrMore,
             ),
           }),
@@ -69,24 +81,29 @@ export const gwDeviceInventory: ManagementObject = {
     }),
     Expected: interior(
       ['Get'],
-      'Devices that the server bootstraps to this gateway (8.4.1). Added as TNDS with DeviceID, ClientName, ClientSecret, ClientNonce, ServerSecret and ServerNonce; secrets are never read back',
+      'Devices that the server bootstraps to this gateway (8.4.1). Added as TNDS with DeviceID, ClientName, ClientSecret, ClientNonce, ServerSecret and ServerNonce. Secrets cannot be read',
       { '*': interior(['Add', 'Delete', 'Get'], 'A device', expected, zeroOrMore) },
     ),
   }),
 };
 
+/** The devices that DM servers bootstrap to this gateway. */
 export interface ExpectedDevices {
-  /** Names of their nodes. */
+  /** Names of the devices' nodes. */
   names(): readonly string[];
+  /** The device whose node has this name. */
   named(name: string): ExpectedDevice | undefined;
-  /** @throws {PosternError} `full`, `exists` */
+  /** @throws {PosternError} `full` when no more can be expected */
+  demandRoom(): void;
+  /** Adds a device, as part of the transaction under way. */
   add(device: ExpectedDevice): void;
+  /** Removes a device, as part of the transaction under way. */
   remove(deviceId: string): void;
-  /** URI of the gateway as this device sees it. */
+  /** URI by which this device reaches the gateway. */
   addressFor(deviceId: string): string;
 }
 
-/** What an Expected node's TNDS holds, for the server that writes it. */
+/** The object that a server adds below `Expected` for a device. */
 export const expectedNodes = (device: ExpectedDevice): TndsNode => ({
   name: hashedName(device.deviceId),
   format: 'node',
@@ -100,11 +117,12 @@ export const expectedNodes = (device: ExpectedDevice): TndsNode => ({
   ],
 });
 
+/** What the inventory branch is made of. */
 export interface InventoryParts {
   readonly inventory: DeviceRecords;
   readonly expected: ExpectedDevices;
-  /** Detaches a device, and answers with how to take that back. */
-  readonly remove: (deviceId: string) => () => void;
+  /** Detaches a device, as part of the transaction under way. */
+  readonly remove: (deviceId: string) => void;
   /** Groups, below the node `Groups` of the management object. */
   readonly groups: StoredBranch;
   readonly vocabulary: Vocabulary;
@@ -112,11 +130,17 @@ export interface InventoryParts {
 
 const isGroup = ([list]: NodePath): boolean => list === 'Groups';
 
-/** The inventory as a branch of the gateway's tree: a view of the store, not a copy of it, and the groups beside it. */
+/**
+ * The inventory as a branch of the gateway's tree: a live view of the records, not a copy, with the stored groups
+ * beside it.
+ */
 export class InventoryBranch implements TreeBranch {
   readonly #parts: InventoryParts;
-  /** How to take back what each open level of changes did. */
-  readonly #undo: (() => void)[][] = [];
+  /**
+   * Changes to the lists that are not stored yet, by list and name of the node: the device that is expected there, or that
+   * the node is deleted.
+   */
+  readonly #changes = new UndoableMap<ExpectedDevice | 'deleted'>();
 
   constructor(parts: InventoryParts) {
     this.#parts = parts;
@@ -133,7 +157,8 @@ export class InventoryBranch implements TreeBranch {
     const { inventory, expected, vocabulary } = this.#parts;
     if (list === undefined)
       return { ...node(['Records', 'Groups', 'Expected']), type: vocabulary.objects.GwDeviceInventory };
-    if (name === undefined) return node(list === 'Records' ? inventory.names() : expected.names());
+    if (name === undefined)
+      return node(this.#namesNow(list, list === 'Records' ? inventory.names() : expected.names()));
     const leaves = list === 'Records' ? this.#recordLeaves(name) : this.#expectedLeaves(name);
     if (!leaves) return undefined;
     if (leafName === undefined) return node(Object.keys(leaves));
@@ -143,34 +168,56 @@ export class InventoryBranch implements TreeBranch {
       : { format: description.format, type: 'text/plain', value, access };
   }
 
+  /** Names of a list's nodes, with the changes that are not stored yet. */
+  #namesNow(list: string, stored: readonly string[]): string[] {
+    const names = new Set(stored);
+    for (const key of this.#changes.keys()) {
+      if (!key.startsWith(`${list}/`)) continue;
+      const name = key.slice(list.length + 1);
+      if (this.#changes.get(key) === 'deleted') names.delete(name);
+      else names.add(name);
+    }
+    return [...names];
+  }
+
   potential(path: NodePath): NodeDescription | undefined {
     return path.length === 2 || isGroup(path) ? describe(gwDeviceInventory.root, path) : undefined;
   }
 
   begin(): void {
     this.#parts.groups.begin();
-    this.#undo.push([]);
+    this.#changes.begin();
   }
 
   commit(): void {
-    this.#parts.groups.commit();
-    const level = this.#undo.pop() ?? [];
-    this.#undo.at(-1)?.push(...level);
+    try {
+      this.#parts.groups.commit();
+    } catch (thrown) {
+      this.#changes.rollback();
+      throw thrown;
+    }
+    this.#closeLevel();
   }
 
   rollback(): void {
     this.#parts.groups.rollback();
-    for (const takeBack of (this.#undo.pop() ?? []).toReversed()) takeBack();
+    this.#changes.rollback();
   }
 
-  /** @throws {PosternError} `unsupportedFormat`: half a credential is none, so all of it comes at once */
+  /**
+   * @throws {PosternError} `unsupportedFormat` for an expected device: it is added in one step, with all its
+   * credentials
+   */
   add(path: NodePath, node: NewNode): void {
     if (!isGroup(path))
       throw new PosternError('unsupportedFormat', 'an expected device is added as a TNDS object');
     this.#parts.groups.add(path, node);
   }
 
-  /** @throws {PosternError} `malformed`, `full`, `exists` */
+  /**
+   * Adds a group or an expected device.
+   * @throws {PosternError} `malformed`, `full`, `exists`
+   */
   addSubtree(path: NodePath, root: TndsNode): void {
     if (isGroup(path)) {
       this.#parts.groups.plant(path, root);
@@ -178,9 +225,12 @@ export class InventoryBranch implements TreeBranch {
     }
     const device = readExpected(root);
     if (path[1] !== hashedName(device.deviceId))
-      throw new PosternError('malformed', `the node of this device is named ${hashedName(device.deviceId)}`);
-    this.#parts.expected.add(device);
-    this.#undo.at(-1)?.push(() => this.#parts.expected.remove(device.deviceId));
+      throw new PosternError(
+        'malformed',
+        `the node of this device must be named ${hashedName(device.deviceId)}`,
+      );
+    this.#parts.expected.demandRoom();
+    this.#change(path, device);
   }
 
   replace(path: NodePath, node: NewNode): void {
@@ -197,39 +247,54 @@ export class InventoryBranch implements TreeBranch {
 
   delete(path: NodePath): void {
     if (isGroup(path)) this.#parts.groups.delete(path);
-    else if (path.length === 2 && path[0] === 'Records') this.#detach(path[1] ?? '');
-    else if (path.length === 2) this.#unexpect(path[1] ?? '');
+    else if (path.length === 2) this.#change(path, 'deleted');
   }
 
-  #detach(name: string): void {
-    const device = this.#parts.inventory.named(name);
-    if (!device) return;
-    const takeBack = this.#parts.remove(device.deviceId);
-    this.#undo.at(-1)?.push(takeBack);
+  #change([list, name]: NodePath, change: ExpectedDevice | 'deleted'): void {
+    this.#changes.begin();
+    this.#changes.set(`${list}/${name}`, change);
+    this.#closeLevel();
   }
 
-  #unexpect(name: string): void {
-    const { expected } = this.#parts;
-    const device = expected.named(name);
-    if (!device) return;
-    expected.remove(device.deviceId);
-    this.#undo.at(-1)?.push(() => expected.add(device));
+  /** Stores the changes of the outermost level. Those of another are added to the level around it. */
+  #closeLevel(): void {
+    const { keys } = this.#changes.commit();
+    const changes = keys.map((key) => [key, this.#changes.get(key)] as const);
+    // What is stored is seen in the store. If it cannot be stored, it did not happen.
+    for (const key of keys) this.#changes.set(key, undefined);
+    for (const [key, change] of changes) {
+      const [list, name = ''] = key.split('/');
+      this.#store(list, name, change);
+    }
+  }
+
+  #store(list: string | undefined, name: string, change: ExpectedDevice | 'deleted' | undefined): void {
+    const { inventory, expected, remove } = this.#parts;
+    if (list === 'Records') {
+      const device = inventory.named(name);
+      if (device) remove(device.deviceId);
+      return;
+    }
+    const before = expected.named(name);
+    if (before) expected.remove(before.deviceId);
+    if (change !== undefined && change !== 'deleted') expected.add(change);
   }
 
   #recordLeaves(name: string): Record<string, string> | undefined {
     const { inventory, vocabulary } = this.#parts;
-    const device = inventory.named(name);
+    const device = this.#changes.get(`Records/${name}`) ? undefined : inventory.named(name);
     return device && recordLeaves(vocabulary, device);
   }
 
   #expectedLeaves(name: string): Record<string, string> | undefined {
     const { expected } = this.#parts;
-    const device = expected.named(name);
+    const change = this.#changes.get(`Expected/${name}`);
+    const device = change === 'deleted' ? undefined : (change ?? expected.named(name));
     return device && { DeviceID: device.deviceId, Address: expected.addressFor(device.deviceId) };
   }
 }
 
-/** Devices of the group that is called by this ID; none when there is no such group. */
+/** DevIds of the members of the group with this GroupID. Undefined when there is no such group. */
 export function membersOf(groups: StoredBranch, groupId: string): readonly string[] | undefined {
   const node = groups.names(['Groups']).find((name) => groups.text('Groups', name, 'GroupID') === groupId);
   if (node === undefined) return undefined;
@@ -237,7 +302,7 @@ export function membersOf(groups: StoredBranch, groupId: string): readonly strin
   return groups.names(at).flatMap((name) => groups.text(...at, name, 'DeviceID') ?? []);
 }
 
-/** What the inventory says of a device, by the names of the leaves. */
+/** Values of the leaves of a device's record, by name. */
 export function recordLeaves(
   { modes, componentTypes }: Vocabulary,
   device: DeviceRecord,
@@ -249,6 +314,7 @@ export function recordLeaves(
     ComponentType: String(componentTypes[device.isGateway ? 1 : 0]),
     Mode: String(modes[mode]),
     State: state,
+    ...(device.reason !== undefined && { Reason: device.reason }),
     Bootstrap: origin,
     Protocol: device.protocol,
     Address: address,
@@ -262,11 +328,12 @@ export function recordLeaves(
   };
 }
 
+/** @throws {PosternError} `malformed` when a leaf is missing or empty */
 function readExpected(root: TndsNode): ExpectedDevice {
   const value = (name: string): string | Uint8Array => {
     const found = root.children?.find((child) => child.name === name)?.value;
     if (found === undefined || found.length === 0)
-      throw new PosternError('malformed', `an expected device has a ${name}`);
+      throw new PosternError('malformed', `an expected device must have a ${name}`);
     return found;
   };
   return {

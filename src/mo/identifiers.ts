@@ -1,4 +1,4 @@
-/** Identifiers of OMA's management objects, as its registry has them. Those of GwMO: vocabulary.ts. */
+/** Identifiers of management objects in OMA's registry. Those of GwMO's objects are in vocabulary.ts. */
 export const MoId = {
   DevInfo: 'urn:oma:mo:oma-dm-devinfo:1.0',
   DevDetail: 'urn:oma:mo:oma-dm-devdetail:1.0',
@@ -7,7 +7,7 @@ export const MoId = {
   Fumo: 'urn:oma:mo:oma-fumo:1.0',
 } as const;
 
-/** Types of FUMO's generic alerts (OMA FUMO 1.0, section 8.1), by the operation that they end. */
+/** Types of FUMO's generic alerts (OMA FUMO 1.0, section 8.1), by the operation that they report. */
 export const FumoAlert = {
   Download: 'org.openmobilealliance.dm.firmwareupdate.download',
   Update: 'org.openmobilealliance.dm.firmwareupdate.update',

@@ -5,38 +5,57 @@ import type { NodePath } from '../dm/uri.ts';
 import { describe } from '../wire/syncml/ddf.ts';
 import { gwImageInventory, liveImageNodes } from './gw-image-inventory.ts';
 
-/** What the DM server says of an image. */
+/** An image as the DM server ordered it. */
 export interface ImageOrder {
+  /** Name of the image's node. */
   readonly name: string;
   readonly url: string | undefined;
+  /** SHA-256 in lower-case hexadecimal. */
   readonly hash: string | undefined;
+  /** Base64. */
   readonly signature: string | undefined;
 }
 
+/** The current state of an image. */
 export interface ImageStatus {
+  /** One of `ImageState`. */
   readonly state: number;
+  /** Bytes; 0 while unknown. */
   readonly size: number;
+  /** Bytes received so far. */
   readonly received: number;
+  /** `FumoResult` of the last operation; 0 before the first one. */
   readonly result: number;
+  /** Path from which devices get the image over CoAP. */
   readonly path: string;
 }
 
-/** What keeps images. */
+/** Stores the data of images. An image is known by the name of its node. */
 export interface ImageKeeper {
+  /** Largest number of bytes of all images together. */
   readonly quota: number;
+  /** Bytes of all images together. */
   readonly used: number;
   status(name: string): ImageStatus;
-  /** @throws {PosternError} `full`, `tooLarge` when there will be no room for this many bytes */
+  /**
+   * Makes room for this many bytes of an image, by evicting other images.
+   * @throws {PosternError} `full` when there is not enough room, `tooLarge` above the quota
+   */
   makeRoom(name: string, bytes: number): void;
-  /** Takes what the server pushed. */
+  /** Stores an image that the server wrote as PkgData. */
   take(order: ImageOrder, data: Uint8Array): void;
-  /** Answers with 202, or 200 when it is there already. */
+  /**
+   * Starts a download. Returns 202, or 200 when the image is there already.
+   * @throws {PosternError} `malformed` without a URL, `conflict` while it is downloaded, `full`
+   */
   download(order: ImageOrder, server: string, correlator: string | undefined): number;
+  /** Deletes the data of an image. */
   remove(name: string): void;
+  /** Deletes the data and the record of an image. */
   forget(name: string): void;
 }
 
-/** What is wanted of an image now. */
+/** Reads the order for an image from its nodes. */
 export function imageOrder(stored: StoredBranch, name: string): ImageOrder {
   const text = (leaf: string) => stored.text('Images', name, leaf);
   return { name, url: text('PkgURL'), hash: text('Hash')?.toLowerCase(), signature: text('Signature') };
@@ -44,17 +63,20 @@ export function imageOrder(stored: StoredBranch, name: string): ImageOrder {
 
 const live: ReadonlySet<string> = new Set(liveImageNodes);
 
-/** Changes that are made when all of a package is final. */
+/** Changes of one level, which are made when the outermost level is committed. */
 interface Level {
+  /** Data of images that the server wrote, by name. */
   readonly pushed: Map<string, Uint8Array>;
   readonly deleted: Set<string>;
 }
 
-/** `./GwImageInventory`: what the DM server wrote, with how the images stand. */
+/** `./GwImageInventory`: the orders that the DM server wrote, with the nodes that the gateway answers. */
 export class ImageBranch implements TreeBranch {
   readonly #stored: StoredBranch;
   readonly #keeper: ImageKeeper;
   readonly #levels: Level[] = [];
+  /** What the outermost level did, once it is stored. */
+  #final: Level | undefined;
 
   constructor(stored: StoredBranch, keeper: ImageKeeper) {
     this.#stored = stored;
@@ -118,7 +140,7 @@ export class ImageBranch implements TreeBranch {
     const outer = this.#levels.at(-1);
     if (!level) return;
     if (!outer) {
-      this.#finish(level);
+      this.#final = level;
       return;
     }
     for (const name of level.deleted) {
@@ -128,11 +150,18 @@ export class ImageBranch implements TreeBranch {
     for (const [name, data] of level.pushed) outer.pushed.set(name, data);
   }
 
+  committed(): void {
+    const level = this.#final;
+    this.#final = undefined;
+    if (level) this.#finish(level);
+  }
+
   rollback(): void {
     this.#stored.rollback();
     this.#levels.pop();
   }
 
+  /** @throws {PosternError} as `ImageKeeper.download` */
   exec(
     [, name = '', , operation]: NodePath,
     _argument: NewNode,
@@ -150,11 +179,12 @@ export class ImageBranch implements TreeBranch {
     if (!this.#stored.view(['Images', name])) throw new PosternError('notFound', `no image ${name}`);
     const data = typeof value === 'string' ? Buffer.from(value, 'base64') : value;
     this.#keeper.makeRoom(name, data.length);
-    // That it was pushed is a node; what was pushed is a file.
+    // The node PkgData only says that the image was pushed. Its data goes into a file.
     this.#stored.add(path, { format: 'bin', value: '' });
     this.#change((level) => level.pushed.set(name, data));
   }
 
+  /** Makes a change in the innermost level, or at once without one. */
   #change(change: (level: Level) => void): void {
     const level = this.#levels.at(-1);
     if (level) {

@@ -3,13 +3,16 @@ import type { Credential, Scheme } from '../dm/authentication.ts';
 import type { Characteristic } from '../wire/syncml/provisioning.ts';
 import type { DmAccount } from './dm-acc.ts';
 
-/** AAUTHLEVEL of the client's and of the server's credential (OMA DM bootstrap 1.2.1, the mapping of `w7`). */
+/**
+ * AAUTHLEVEL of the credential of the client (own) and of the server (peer): OMA DM bootstrap 1.2.1, mapping of `w7`.
+ */
 const levels = { own: 'APPSRV', peer: 'CLIENT' } as const;
+/** Scheme of each AAUTHTYPE. */
 const schemes: Readonly<Record<string, Scheme>> = { BASIC: 'basic', DIGEST: 'md5', HMAC: 'mac' };
 
 /**
- * DM accounts of a Client Provisioning document: its APPLICATION characteristics of APPID `w7`.
- * @throws {PosternError} `malformed` when there is none, or one lacks what an account needs
+ * Reads the DM accounts of a Client Provisioning document: its characteristics APPLICATION with APPID `w7`.
+ * @throws {PosternError} `malformed` when there is no such account, or an account is incomplete
  */
 export function provisionedAccounts(document: readonly Characteristic[]): DmAccount[] {
   const applications = document.filter(
@@ -24,7 +27,7 @@ function accountOf(application: Characteristic): DmAccount {
   const { 'PROVIDER-ID': serverId, NAME: name, ADDR } = application.parameters;
   const address = addressOf(application.children.find(({ type }) => type === 'APPADDR')) ?? ADDR;
   if (!serverId || !address)
-    throw new PosternError('malformed', 'a DM account has a PROVIDER-ID and an address');
+    throw new PosternError('malformed', 'a DM account must have a PROVIDER-ID and an address');
   return {
     serverId,
     address,
@@ -34,6 +37,7 @@ function accountOf(application: Characteristic): DmAccount {
   };
 }
 
+/** The address of an APPADDR, with its port where the address has none. */
 function addressOf(appAddr: Characteristic | undefined): string | undefined {
   const address = appAddr?.parameters.ADDR;
   const port = appAddr?.children.find(({ type }) => type === 'PORT')?.parameters.PORTNBR;
@@ -43,13 +47,14 @@ function addressOf(appAddr: Characteristic | undefined): string | undefined {
   return url.href;
 }
 
+/** The credential of a level, with the schemes of all its characteristics APPAUTH. */
 function credentialOf({ children }: Characteristic, level: string, fallback: string): Credential {
   const usable = children.filter(
     ({ type, parameters: { AAUTHLEVEL, AAUTHTYPE = 'DIGEST', AAUTHSECRET } }) =>
       type === 'APPAUTH' && AAUTHLEVEL === level && AAUTHSECRET && Object.hasOwn(schemes, AAUTHTYPE),
   );
   const [first] = usable;
-  if (!first) throw new PosternError('malformed', `a DM account has an APPAUTH of AAUTHLEVEL ${level}`);
+  if (!first) throw new PosternError('malformed', `a DM account must have an APPAUTH of AAUTHLEVEL ${level}`);
   const { AAUTHNAME, AAUTHSECRET = '', AAUTHDATA = '' } = first.parameters;
   return {
     name: AAUTHNAME ?? fallback,

@@ -4,13 +4,18 @@ import { describe, type NodeDescription } from '../wire/syncml/ddf.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { renamed, type Vocabulary } from './vocabulary.ts';
 
-/** A branch whose nodes are called otherwise outside than inside. Names that are chosen at run time stay. */
+/**
+ * A branch whose nodes have other names outside, for DM servers, than inside, in this program. The names come from the
+ * vocabulary. Names that are chosen at run time are the same on both sides.
+ */
 export class RenamedBranch implements TreeBranch {
   readonly #inner: TreeBranch;
   readonly #description: NodeDescription;
+  /** Outside names by inside names. */
   readonly #outside: Vocabulary['names'];
+  /** Inside names by outside names. */
   readonly #inside: ReadonlyMap<string, string>;
-  /** Only where the branch takes subtrees whole. */
+  /** Present only when the inner branch has it. */
   readonly addSubtree?: (path: NodePath, subtree: TndsNode) => void;
 
   constructor(inner: TreeBranch, description: NodeDescription, names: Vocabulary['names']) {
@@ -81,16 +86,24 @@ export class RenamedBranch implements TreeBranch {
     this.#inner.rollback?.();
   }
 
+  committed(): void {
+    this.#inner.committed?.();
+  }
+
+  /** A subtree with its inside names. */
   #subtree(node: TndsNode): TndsNode {
     const children = node.children?.map((child) => this.#subtree(child));
     return { ...node, name: this.#inside.get(node.name) ?? node.name, ...(children && { children }) };
   }
 
+  /** The path with its inside names, for a node that exists or may exist. */
   #at(path: NodePath): NodePath {
     return this.#within(path) ?? path;
   }
 
-  /** The same path by the names inside; none where a name stands that has another outside. */
+  /**
+   * The path with its inside names. Undefined when it has the inside name of a renamed node, which is unknown outside.
+   */
   #within(path: NodePath): NodePath | undefined {
     const inner: string[] = [];
     for (const name of path) {

@@ -1,19 +1,20 @@
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { DeviceRecord } from './device-record.ts';
 
-/** What targets are chosen from. */
+/** Where the targets of a campaign are chosen from. */
 export interface TargetChoice {
+  /** Records of the attached devices. */
   readonly records: () => Iterable<DeviceRecord>;
   readonly record: (deviceId: string) => DeviceRecord | undefined;
-  /** Devices of a group; none for a group that is not there. */
+  /** DevIds of the members of a group. Undefined when there is no such group. */
   readonly members: (groupId: string) => readonly string[] | undefined;
-  /** What the inventory says of a device, by the names of the leaves. */
+  /** Values of the leaves of a record, by name. */
   readonly leaves: (record: DeviceRecord) => Readonly<Record<string, string>>;
 }
 
 /**
- * Devices of a campaign, those of now: `Targets` below the node at `at`. A device that is named and not attached stays
- * among them: that it could not be reached is part of the result.
+ * DevIds of the targets of a campaign at this moment, chosen by the node `Targets` below `at`. A device that is named
+ * but not attached is a target as well: the result then says that it could not be reached.
  */
 export function targetsOf(
   branch: StoredBranch,
@@ -39,14 +40,15 @@ export function targetsOf(
       const record = choice.record(deviceId);
       return record ? holds(record) : conditions.length === 0;
     });
-  // A child gateway is no End Device; who means it names it.
+  // A child gateway is not an End Device. It is a target only when it is named.
   return [...choice.records()]
     .filter((record) => !record.isGateway && holds(record))
     .map(({ deviceId }) => deviceId);
 }
 
-/** What stands for a campaign that does not say: failures are named, and an hour is given. */
-export const campaignStandard = { returnFormat: 3, deadline: 3600 } as const;
+/** Values for a campaign whose order does not have them: the DevIds of failed devices, and an hour (in seconds). */
+export const campaignDefaults = { returnFormat: 3, deadline: 3600 } as const;
 
+/** The integer in a leaf, or `otherwise` when the leaf does not exist or is empty. */
 export const integerAt = (branch: StoredBranch, path: readonly string[], otherwise: number): number =>
   Number(branch.text(...path) || otherwise);

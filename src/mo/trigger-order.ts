@@ -1,14 +1,14 @@
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { CampaignOrder } from './campaign.ts';
-import { campaignStandard, integerAt, type TargetChoice, targetsOf } from './targets.ts';
+import { campaignDefaults, integerAt, type TargetChoice, targetsOf } from './targets.ts';
 
-/** What the DM server put into a trigger. */
+/** A trigger as the DM server ordered it. */
 export interface TriggerOrder extends CampaignOrder {
-  /** Package #0 by DevId. */
+  /** Package #0 for each device, by DevId. */
   readonly notifications: ReadonlyMap<string, Uint8Array>;
 }
 
-/** Reads a trigger from its nodes. Without targets it is for the devices that there are notifications for. */
+/** Reads a trigger from its nodes. Without `Targets`, its targets are the devices that have a notification. */
 export function readTrigger(
   branch: StoredBranch,
   name: string,
@@ -29,7 +29,7 @@ export function readTrigger(
     server,
     notifications,
     devices: branch.view([...at, 'Targets']) ? targetsOf(branch, at, choice) : [...notifications.keys()],
-    returnFormat: integerAt(branch, [...at, 'ReturnFormat'], campaignStandard.returnFormat),
-    deadline: integerAt(branch, [...at, 'Deadline'], campaignStandard.deadline) * 1000,
+    returnFormat: integerAt(branch, [...at, 'ReturnFormat'], campaignDefaults.returnFormat),
+    deadline: integerAt(branch, [...at, 'Deadline'], campaignDefaults.deadline) * 1000,
   };
 }

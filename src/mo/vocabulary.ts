@@ -3,16 +3,16 @@ import { described } from '../base/config.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 
 /**
- * What is ours, since no source at hand gives GwMO's own: identifiers of management objects and alert types, names of
- * nodes, and codings of integers. All of it stands here and nowhere else, and the table `gwmo` of each configuration
- * file can change it (docs/gwmo.md).
+ * What is not known of GwMO and therefore defined here: identifiers of management objects and alert types, names of
+ * nodes, and codings of integers. No other file defines any of it. The table `gwmo` of each configuration file can
+ * change it (docs/gwmo.md).
  */
 export interface Vocabulary {
-  /** Management object identifiers, which follow the pattern of OMA's registry. */
+  /** Management object identifiers. They follow the pattern of OMA's registry. */
   readonly objects: Readonly<Record<GatewayObject, string>>;
-  /** Types of the generic alerts (code 1226), which follow the same pattern. */
+  /** Types of the generic alerts (code 1226). They follow the same pattern. */
   readonly alerts: Readonly<Record<GatewayAlert, string>>;
-  /** Nodes that are called otherwise, by the names that this program has for them. */
+  /** Names of nodes on the wire that differ from those in this program, by the names in this program. */
   readonly names: Readonly<Record<string, string>>;
   /** Codes of transparent, proxy and adaptation mode, in this order. */
   readonly modes: readonly number[];
@@ -32,6 +32,7 @@ export type GatewayObject = (typeof gatewayObjects)[number];
 export const gatewayAlerts = [
   'DeviceAttach',
   'DeviceDetach',
+  'DevicePresence',
   'LocationUpdate',
   'CommandFanout',
   'DeviceTrigger',
@@ -42,6 +43,7 @@ export type GatewayAlert = (typeof gatewayAlerts)[number];
 const object = (name: GatewayObject): string => `urn:oma:mo:oma-${name.toLowerCase()}:1.0`;
 const alert = (name: GatewayAlert): string => `urn:oma:at:gwmo:1.0:${name}`;
 
+/** The vocabulary without changes by configuration. */
 export const ownVocabulary: Vocabulary = {
   objects: {
     GwConfig: object('GwConfig'),
@@ -53,6 +55,7 @@ export const ownVocabulary: Vocabulary = {
   alerts: {
     DeviceAttach: alert('DeviceAttach'),
     DeviceDetach: alert('DeviceDetach'),
+    DevicePresence: alert('DevicePresence'),
     LocationUpdate: alert('LocationUpdate'),
     CommandFanout: alert('CommandFanout'),
     DeviceTrigger: alert('DeviceTrigger'),
@@ -102,6 +105,7 @@ export const gwmoSection = described(
   "Names and codes of GwMO that are Postern's own. They must be the same in gateway, head-end and devices",
 );
 
+/** The vocabulary with the changes of a configuration. */
 export function vocabularyOf(section: v.InferOutput<typeof gwmoSection>): Vocabulary {
   const { objects, alerts } = ownVocabulary;
   return {
@@ -113,16 +117,19 @@ export function vocabularyOf(section: v.InferOutput<typeof gwmoSection>): Vocabu
   };
 }
 
-/** URI of a node, by the names that this program has for it; what is chosen at run time is not renamed. */
+/**
+ * URI of a node on the wire. `path` has the names in this program; names that are chosen at run time stay as they are.
+ */
 export const nodeAt = ({ names }: Vocabulary, ...path: readonly string[]): string =>
   ['.', ...path.map((name) => renamed(names, name))].join('/');
 
-/** An object whose nodes are all named by this program, by the names of the wire. */
+/** A subtree with the names of the wire, for an object whose names are all defined by this program. */
 export const renamedTree = (vocabulary: Vocabulary, { children, ...node }: TndsNode): TndsNode => ({
   ...node,
   name: renamed(vocabulary.names, node.name),
   ...(children && { children: children.map((child) => renamedTree(vocabulary, child)) }),
 });
 
+/** The name of a node on the wire. */
 export const renamed = (names: Vocabulary['names'], name: string): string =>
   Object.hasOwn(names, name) ? (names[name] ?? name) : name;

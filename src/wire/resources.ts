@@ -1,6 +1,6 @@
 import { fitsXml } from '../base/presentable.ts';
 
-/** Paths and resource types of the southbound binding (docs/bindings.md). */
+/** Paths of the southbound binding (docs/bindings.md). */
 export const paths = {
   bootstrap: '/dm/bs',
   sessions: '/dm',
@@ -14,6 +14,7 @@ export const paths = {
   notification: ['dmn'],
 } as const;
 
+/** Resource types (attribute `rt`) in `/.well-known/core`. */
 export const resourceTypes = {
   bootstrap: 'oma.dm.bs',
   sessions: 'oma.dm',

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BoundedMap } from '../../src/base/bounded-map.ts';
 
-test('at the bound the oldest entry goes, and its owner hears of it', () => {
+test('at the bound the oldest entry is removed, and its owner is called', () => {
   const evicted: string[] = [];
   const map = new BoundedMap<string, number>(2, (key) => evicted.push(key));
   map.set('a', 1);

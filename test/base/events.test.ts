@@ -14,7 +14,7 @@ function logged(level: string, say: (events: Events) => void): Record<string, un
   return lines.map((line) => JSON.parse(line));
 }
 
-test('events are counted by name, and go on to the next', () => {
+test('events are counted by name and passed on', () => {
   const next = new EventRecorder();
   const counter = new EventCounter(next);
   for (const port of [5683, 5684]) counter.emit('coap.listening', { address: '127.0.0.1', port });
@@ -59,7 +59,7 @@ test('a log line has the name, the party and the fields, at the level of the tab
   );
 });
 
-test('what is less severe than the level of the log is not logged', () => {
+test('events below the level of the log are not logged', () => {
   const names = logged('warn', (events) => {
     events.emit('mqtt.unexpected-answer', { device: 'urn:dev:1' });
     events.emit('mqtt.connected', { url: 'mqtt://broker.example', protocol: 5 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { publicUrl } from '../../src/base/public-url.ts';
 
-test('what a URL may hold of secrets is not shown', () => {
+test('secrets in a URL are not shown', () => {
   for (const [url, shown] of [
     ['mqtt://user:swordfish@broker.example:1883', 'mqtt://broker.example:1883'],
     ['wss://user:swordfish@broker.example/mqtt', 'wss://broker.example/mqtt'],

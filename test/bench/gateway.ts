@@ -2,162 +2,17 @@
 // broker (mosquitto) and the devices are processes of their own; the head-end runs in this process. CPU per operation is the
 // first figure: it does not depend on how busy the devices keep the machine. `--quick` measures briefly; `--write` records the
 // figures.
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { createInterface, type Interface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { measured, single, today } from '../../build/figures.ts';
-import { checkConfig } from '../../src/base/config.ts';
-import type { EventName } from '../../src/base/event-table.ts';
-import type { Events } from '../../src/base/events.ts';
-import { headendConfigSchema } from '../../src/headend/config.ts';
-import { Headend } from '../../src/headend/headend.ts';
-import { startMosquitto } from '../peers/brokers.ts';
-import { deviceId, secrets } from './crowd.ts';
+import { deviceId } from './crowd.ts';
+import { fleet } from './fleet.ts';
 import { cpuSeconds, machine, ratios, residentMegabytes } from './measure.ts';
 
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
 const stormSize = flags.quick ? 500 : 5000;
 const fleetSize = flags.quick ? 200 : 1000;
 const rounds = flags.quick ? 2 : 3;
-/** Devices that one process runs. */
-const perProcess = 1250;
-const root = fileURLToPath(new URL('../..', import.meta.url));
-
-/** Counts events by name. `until` waits for a count. */
-class Counter implements Events {
-  readonly counts = new Map<EventName, number>();
-  #waiting: { name: EventName; count: number; resolve: () => void }[] = [];
-
-  emit(name: EventName): void {
-    const count = (this.counts.get(name) ?? 0) + 1;
-    this.counts.set(name, count);
-    this.#waiting = this.#waiting.filter((waiter) => {
-      if (waiter.name !== name || waiter.count > count) return true;
-      waiter.resolve();
-      return false;
-    });
-  }
-
-  count(name: EventName): number {
-    return this.counts.get(name) ?? 0;
-  }
-
-  async until(name: EventName, count: number): Promise<void> {
-    if (this.count(name) >= count) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiting.push({ name, count, resolve });
-    await promise;
-  }
-}
-
-interface Fleet extends AsyncDisposable {
-  readonly gateway: ChildProcess;
-  readonly headend: Headend;
-  readonly heard: Counter;
-  /** Starts all devices. Resolves when all are attached. */
-  attach(): Promise<void>;
-}
-
-/** A gateway with its state on disk, a broker, a head-end, and processes of devices that wait for `attach`. */
-async function fleet(size: number, withServer: boolean): Promise<Fleet> {
-  const folder = mkdtempSync(join(tmpdir(), 'postern-bench-'));
-  const broker = await startMosquitto(['allow_anonymous true', 'set_tcp_nodelay true']);
-  const ids = Array.from({ length: size }, (_, at) => deviceId(at));
-  const heard = new Counter();
-  const config = checkConfig(
-    headendConfigSchema,
-    {
-      headend: { id: 'dm.example', state: ':memory:', 'session-timeout': 60 },
-      mqtt: { url: broker.url },
-      policy: { 'assisted-bootstrap': false },
-      gateway: [
-        { id: 'gw-1', 'client-secret': secrets.gatewayClient, 'server-secret': secrets.gatewayServer },
-      ],
-      device: withServer
-        ? ids.map((id) => ({ id, 'client-secret': secrets.client(id), 'server-secret': secrets.server(id) }))
-        : [],
-    },
-    'bench',
-  );
-  const headend = new Headend(config, { events: heard });
-  headend.start();
-  await heard.until('mqtt.connected', 1);
-  const file = join(folder, 'gateway.toml');
-  writeFileSync(
-    file,
-    `[gateway]
-id = "gw-1"
-state = "${join(folder, 'state.db')}"
-admin-socket = "${join(folder, 'admin.sock')}"
-[coap]
-port = 0
-interfaces = ["lo"]
-insecure-plain-coap = true
-[mqtt]
-url = "${broker.url}"
-[dm-server]
-id = "dm.example"
-client-secret = "${secrets.gatewayClient}"
-server-secret = "${secrets.gatewayServer}"
-[limits]
-devices = 10000
-${ids.map((id) => `[[bootstrap.device]]\nid = "${id}"\nfactory-secret = "${secrets.factory(id)}"\n`).join('')}`,
-  );
-  const gateway = spawn(process.execPath, [join(root, 'dist/postern.mjs'), 'gateway', '--config', file], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const log = createInterface(gateway.stdout!);
-  const port = await portOf(log);
-  const processes: { child: ChildProcess; lines: Interface }[] = [];
-  for (let first = 0; first < size; first += perProcess) {
-    const args = [`coap://127.0.0.1:${port}`, String(first), String(Math.min(perProcess, size - first))];
-    const child = spawn(
-      process.execPath,
-      [fileURLToPath(new URL('devices.ts', import.meta.url)), ...args, ...(withServer ? ['server'] : [])],
-      { stdio: ['pipe', 'pipe', 'inherit'] },
-    );
-    const lines = createInterface(child.stdout!);
-    await once(lines, 'line');
-    processes.push({ child, lines });
-  }
-  return {
-    gateway,
-    headend,
-    heard,
-    attach: async () => {
-      await Promise.all(
-        processes.map(({ child, lines }) => {
-          child.stdin!.write('go\n');
-          return once(lines, 'line');
-        }),
-      );
-    },
-    [Symbol.asyncDispose]: async () => {
-      for (const { child } of processes) child.kill('SIGKILL');
-      const ended = once(gateway, 'exit');
-      gateway.kill();
-      await ended;
-      await headend[Symbol.asyncDispose]();
-      await broker[Symbol.asyncDispose]();
-      rmSync(folder, { recursive: true });
-    },
-  };
-}
-
-/** The gateway's CoAP port, from its log. Reading goes on after that: a full pipe would block the gateway. */
-async function portOf(log: Interface): Promise<number> {
-  const { promise, resolve } = Promise.withResolvers<number>();
-  log.on('line', (line) => {
-    if (line.includes('"gateway.started"')) resolve((JSON.parse(line) as { port: number }).port);
-  });
-  return await promise;
-}
 
 async function storm() {
   await using crowd = await fleet(stormSize, false);

@@ -12,7 +12,7 @@ import { gatewayConfigSchema } from '../../src/gateway/config.ts';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const node = (...args: string[]) => spawnSync(process.execPath, args, { encoding: 'utf8', cwd: root });
 
-test('the check of the floors names each import upwards, next door and in a circle, and tests out of place', (t) => {
+test('the check of the floors reports forbidden imports, circles of imports, and folders without a place', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'postern-floors-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const files = {
@@ -23,9 +23,12 @@ test('the check of the floors names each import upwards, next door and in a circ
     'src/gateway/northbound/e.ts': "import { f } from '../gateway.ts';\n",
     'src/gateway/gateway.ts': "import { d } from './southbound/d.ts';\n",
     'src/attic/g.ts': '',
+    'src/mo/i.ts': 'await import(`../device/c.ts`);\n',
+    'src/mo/j.ts': "import '../../test/peers/h.ts';\n",
     'test/base/a.test.ts': '',
     'test/coap/b.test.ts': '',
     'test/peers/h.ts': '',
+    'test/loose.test.ts': '',
   };
   for (const [file, text] of Object.entries(files)) {
     mkdirSync(join(folder, file, '..'), { recursive: true });
@@ -40,18 +43,21 @@ test('the check of the floors names each import upwards, next door and in a circ
     said.filter((line) => !missing.includes(line)).sort(),
     [
       "src/attic/g.ts: build/floors.json has no place for 'attic' in src",
-      'src/base/a.ts imports src/wire/coap/b.ts: src/wire is a floor above',
-      'src/device/c.ts imports src/gateway/southbound/d.ts: src/gateway is next door',
-      'src/gateway/northbound/e.ts imports src/gateway/gateway.ts: src/gateway/. is a floor above',
-      'src/gateway/southbound/d.ts imports src/gateway/northbound/e.ts: src/gateway/northbound is next door',
+      'src/base/a.ts imports src/wire/coap/b.ts: src/wire is on a higher floor',
+      'src/device/c.ts imports src/gateway/southbound/d.ts: src/gateway is another folder on the same floor',
+      'src/gateway/northbound/e.ts imports src/gateway/gateway.ts: src/gateway/. is on a higher floor',
+      'src/gateway/southbound/d.ts imports src/gateway/northbound/e.ts: src/gateway/northbound is another folder on the same floor',
       'import each other in a circle: src/base/a.ts, src/wire/coap/b.ts',
       'import each other in a circle: src/gateway/gateway.ts, src/gateway/northbound/e.ts, src/gateway/southbound/d.ts',
-      'test/coap mirrors no folder of src/',
+      'src/mo/i.ts imports src/device/c.ts: src/device is on a higher floor',
+      'src/mo/j.ts imports test/peers/h.ts, which is not in src/',
+      'test/coap has no counterpart in src/',
+      'test/loose.test.ts is in no folder',
     ].sort(),
   );
 });
 
-test('the bundle of the gateway runs by itself, and holds no stack of other parties', () => {
+test('the bundle of the gateway runs by itself, and contains no CoAP package or broker of the other parties', () => {
   const version = node('dist/postern.mjs', '--version');
   assert.equal(version.stdout.trim(), JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version);
   const help = node('dist/postern.mjs', 'gateway', '--help');
@@ -63,7 +69,7 @@ test('the bundle of the gateway runs by itself, and holds no stack of other part
   assert.doesNotMatch(own, / (aedes|coap)\n/);
 });
 
-test('a start-up snapshot can be made of the gateway, and comes out the same each time', (t) => {
+test('two start-up snapshots of the gateway are equal, and commands run from one', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'postern-snapshot-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'postern.snapshot');
@@ -81,6 +87,6 @@ test('a start-up snapshot can be made of the gateway, and comes out the same eac
   assert.match(wrong.stderr, /gateway\.toml/);
 });
 
-test('the configuration that the service starts from is right', () => {
+test('firmware-image/gateway.toml is a valid configuration', () => {
   assert.equal(loadConfig(gatewayConfigSchema, join(root, 'firmware-image/gateway.toml')).gateway.id, 'gw-1');
 });

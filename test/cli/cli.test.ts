@@ -58,7 +58,7 @@ server-secret = "gateway-server-secret"
 `;
 
 describe('help and usage', limit, () => {
-  test('every command explains itself', async () => {
+  test('--help lists every command, and each command has its own help', async () => {
     const { stdout, code } = await postern('--help');
     assert.equal(code, 0);
     const commands = stdout.split('\n').flatMap((line) => /^ {2}(\w+) /.exec(line)?.[1] ?? []);
@@ -68,6 +68,8 @@ describe('help and usage', limit, () => {
       'launch',
       'update',
       'provision',
+      'backup',
+      'restore',
       'status',
       'devices',
       'ddf',
@@ -78,7 +80,7 @@ describe('help and usage', limit, () => {
       assert.match((await postern(command, '--help')).stdout, new RegExp(`Usage: postern ${command}`));
   });
 
-  test('a command or option that is not there: what there is, and exit code 2', async () => {
+  test('an unknown command or option ends with code 2 and a hint', async () => {
     const command = await postern('frobnicate');
     assert.deepEqual([command.code, command.stdout], [2, '']);
     assert.match(command.stderr, /no command 'frobnicate'[\s\S]*gateway/);
@@ -87,7 +89,7 @@ describe('help and usage', limit, () => {
     assert.match(option.stderr, /--sokcet[\s\S]*--help/);
   });
 
-  test('ddf prints an object, and says which there are', async () => {
+  test('ddf prints the DDF of an object, and lists the existing objects for an unknown name', async () => {
     const { code, stdout } = await postern('ddf', '--mo', 'GwConfig');
     assert.equal(code, 0);
     assert.match(stdout, /^<MgmtTree xmlns="syncml:dmddf1\.2">/);
@@ -97,26 +99,26 @@ describe('help and usage', limit, () => {
     assert.match(wrong.stderr, /expected one of DevInfo, .*, found 'Nothing'/);
   });
 
-  test('status without a gateway says so', async () => {
+  test('status reports that no gateway is running', async () => {
     const { code, stderr } = await postern('status');
     assert.equal(code, 1);
     assert.match(stderr, /no gateway answers at .*admin\.sock/);
   });
 });
 
-describe('a configuration that is wrong', limit, () => {
+describe('an invalid configuration', limit, () => {
   const good = gatewayToml('mqtt://127.0.0.1:1');
   const cases: [string, string, RegExp][] = [
     ['not TOML', '[gateway\nid = 1', /bad\.toml: line 1, column \d+: not valid TOML/],
     ['a key too many', `${good}colour = "red"`, /bad\.toml: dm-server\.colour: unknown key/],
     ['a key too few', good.replace('id = "gw-cli"', ''), /bad\.toml: gateway\.id: expected .*found nothing/],
     [
-      'a wrong kind',
+      'a value of the wrong type',
       good.replace('port = 0', 'port = "x"'),
       /bad\.toml: coap\.port: expected a number, found "x"/,
     ],
     [
-      'a wrong value',
+      'a value out of range',
       good.replace('port = 0', 'port = 70000'),
       /coap\.port: expected a whole number from 0 to 65535, found 70000/,
     ],
@@ -127,7 +129,7 @@ describe('a configuration that is wrong', limit, () => {
       /bootstrap\.device\[0\]\.id: expected a device ID, found ""/,
     ],
     [
-      'a secret',
+      'a secret that is too short, which the message does not repeat',
       good.replace('"gateway-client-secret"', '"short"'),
       /dm-server\.client-secret: expected a secret of at least 8 characters, found another value/,
     ],
@@ -140,7 +142,7 @@ describe('a configuration that is wrong', limit, () => {
       assert.doesNotMatch(stderr, /short"/);
     });
 
-  test('all that is wrong is told at once, for each party', async () => {
+  test('the configurations of all parties are checked, with all errors at once', async () => {
     const { stderr } = await postern(
       'headend',
       '--config',
@@ -166,33 +168,37 @@ describe('a configuration that is wrong', limit, () => {
   });
 });
 
-test('a gateway runs alone, shows itself, logs JSON without secrets, and ends cleanly', limit, async () => {
-  await using broker = await startAedes();
-  const child = start('gateway', '--config', file('gateway.toml', gatewayToml(broker.url)));
-  const lines: string[] = [];
-  const connected = Promise.withResolvers<void>();
-  createInterface(child.stdout).on('line', (line) => {
-    lines.push(line);
-    if (JSON.parse(line).event === 'mqtt.connected') connected.resolve();
-  });
-  await connected.promise;
-  const status = JSON.parse((await postern('status', '--json')).stdout);
-  assert.deepEqual([status.gateway, status.uplink.connected], ['gw-cli', true]);
-  assert.match((await postern('status')).stdout, /security\s+none: plain CoAP/);
-  assert.match((await postern('devices')).stdout, /no device has attached yet/);
-  const second = await postern('gateway', '--config', file('gateway.toml', gatewayToml(broker.url)));
-  assert.equal(second.code, 1);
-  assert.match(second.stderr, /gateway\.admin-socket: another gateway serves/);
-  const ended = once(child, 'exit');
-  child.kill('SIGTERM');
-  const [code] = await ended;
-  assert.equal(code, 0);
-  const events = lines.map((line) => JSON.parse(line).event);
-  assert.ok(events.includes('coap.insecure'), 'the log says in plain words what is not secured');
-  assert.ok(events.includes('gateway.stopping'));
-  assert.doesNotMatch(lines.join('\n'), /client-secret|server-secret/);
-});
+test(
+  'a gateway shows its status, refuses a second one, logs JSON without secrets, and ends cleanly',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    const child = start('gateway', '--config', file('gateway.toml', gatewayToml(broker.url)));
+    const lines: string[] = [];
+    const connected = Promise.withResolvers<void>();
+    createInterface(child.stdout).on('line', (line) => {
+      lines.push(line);
+      if (JSON.parse(line).event === 'mqtt.connected') connected.resolve();
+    });
+    await connected.promise;
+    const status = JSON.parse((await postern('status', '--json')).stdout);
+    assert.deepEqual([status.gateway, status.uplink.connected], ['gw-cli', true]);
+    assert.match((await postern('status')).stdout, /security\s+none: plain CoAP/);
+    assert.match((await postern('devices')).stdout, /no device has attached yet/);
+    const second = await postern('gateway', '--config', file('gateway.toml', gatewayToml(broker.url)));
+    assert.equal(second.code, 1);
+    assert.match(second.stderr, /gateway\.admin-socket: another gateway serves/);
+    const ended = once(child, 'exit');
+    child.kill('SIGTERM');
+    const [code] = await ended;
+    assert.equal(code, 0);
+    const events = lines.map((line) => JSON.parse(line).event);
+    assert.ok(events.includes('coap.insecure'), 'the log says that CoAP is not secured');
+    assert.ok(events.includes('gateway.stopping'));
+    assert.doesNotMatch(lines.join('\n'), /client-secret|server-secret/);
+  },
+);
 
-test('docs/configuration.md is what the schemas say; `npm run docs` makes it', () => {
+test('docs/configuration.md is up to date with the schemas', () => {
   assert.equal(readFileSync(join(root, 'docs/configuration.md'), 'utf8'), configurationPage());
 });

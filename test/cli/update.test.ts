@@ -46,13 +46,13 @@ async function install(t: TestContext, ...statuses: readonly UpdateStatus[]) {
   return { code, said };
 }
 
-test('a restart between two looks is seen by the new slot that is being tried', limit, async (t) => {
+test('a restart between two polls is recognised by the new slot that is being tried', limit, async (t) => {
   const { code, said } = await install(t, installing, { ...installing, slot: 'B', trying: 'B' });
   assert.equal(code, 0, said);
   assert.match(said, /updating\ninstalled; the gateway restarts/);
 });
 
-test('a new slot that is healthy before the next look ends the command', limit, async (t) => {
+test('the command ends if the new slot is healthy at the next poll', limit, async (t) => {
   const healthy = { ...installing, slot: 'B', good: 'B', state: FumoState.DoneWithoutData };
   const { code, said } = await install(t, installing, { ...healthy, result: FumoResult.Ok });
   assert.equal(code, 0, said);

@@ -41,6 +41,7 @@ type Row = readonly [
   notApplicable?: string,
 ];
 
+/** Makes requirements of one specification. */
 const of = (spec: string, rows: readonly Row[]): Requirement[] =>
   rows.map(([id, section, side, text, where, notApplicable]) => ({
     id,
@@ -508,7 +509,7 @@ export const requirements: readonly Requirement[] = [
       'S',
       'Bootstrap by WAP push',
       '',
-      'devices behind the gateway have no cellular bearer; the local bootstrap server takes its place (GwMO 8.4.2)',
+      'devices behind the gateway have no cellular bearer; the local bootstrap server replaces it (GwMO 8.4.2)',
     ],
   ]),
   ...of('OMA DM Notification 1.2.1', [
@@ -675,7 +676,7 @@ export const requirements: readonly Requirement[] = [
       'GW-6',
       'alerts',
       'S',
-      'Device Detach Alert, when a device leaves, or expires after a liveness check',
+      'Device Detach Alert, when a device leaves or is attached elsewhere. Device Presence Alert, when it becomes unreachable or is reached again',
       'gateway/southbound/associations.ts',
     ],
     [
@@ -786,7 +787,7 @@ export const requirements: readonly Requirement[] = [
     ],
     [
       'GW-23',
-      'what is open',
+      'open points',
       'CS',
       "Identifiers, names of nodes and codings that are Postern's own are in one file. The configuration can change them",
       'mo/vocabulary.ts mo/renamed-branch.ts',

@@ -7,7 +7,9 @@ import { type Requirement, requirements } from './requirements.ts';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const page = `${root}docs/conformance.md`;
 
+/** A test for a requirement. */
 export interface Shown {
+  /** Path of the file from the root, `test/…`. */
   readonly file: string;
   readonly title: string;
 }
@@ -42,17 +44,17 @@ export function complaints(shown = annotations()): string[] {
       .map((id) => `a test shows ${id}, which is not a requirement`),
     ...requirements
       .filter(({ id, notApplicable, through }) => notApplicable === undefined && !through && !shown.has(id))
-      .map(({ id }) => `no test shows ${id}`),
+      .map(({ id }) => `no test for ${id}`),
     ...requirements
       .filter(({ id, notApplicable }) => notApplicable !== undefined && shown.has(id))
       .map(({ id }) => `${id} does not apply, but a test shows it`),
     ...requirements.flatMap(({ id, through = [] }) =>
-      through.filter((other) => !shown.has(other)).map((other) => `${id}: no test shows ${other}`),
+      through.filter((other) => !shown.has(other)).map((other) => `${id}: no test for ${other}`),
     ),
     ...requirements.flatMap(({ id, where }) =>
       where
         .filter((file) => !existsSync(`${root}src/${file}`))
-        .map((file) => `${id}: there is no src/${file}`),
+        .map((file) => `${id}: src/${file} does not exist`),
     ),
   ];
 }
@@ -72,6 +74,7 @@ function row(
   return `| ${id} | ${section} | ${side} | ${cell(text)} | ${where.map((file) => `\`${file}\``).join(' ')} | ${proof} |`;
 }
 
+/** The content of docs/conformance.md. */
 export function conformancePage(): string {
   const shown = annotations();
   const specs = [...new Set(requirements.map(({ spec }) => spec))];

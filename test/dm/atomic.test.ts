@@ -21,7 +21,7 @@ const atomic = async (...operations: Operation[]) => {
 
 describe('Atomic', () => {
   // conforms: REP-2
-  test('all or none: all', async () => {
+  test('if all commands succeed, each gets 200 and the changes are stored', async () => {
     const { statuses, stored } = await atomic(rename, room, {
       name: 'Replace',
       uri: './Site?prop=ACL',
@@ -35,7 +35,7 @@ describe('Atomic', () => {
   });
 
   // conforms: REP-2
-  test('all or none: none. What was done is 216, what failed says why, what came behind is 215', async () => {
+  test('if one command fails, executed ones get 216, later ones 215, and nothing is stored', async () => {
     const { statuses, stored, tree, acls } = await atomic(
       rename,
       room,
@@ -50,17 +50,17 @@ describe('Atomic', () => {
     );
     assert.equal(tree.view(['Site', 'Name'])?.value, 'north');
     assert.equal(tree.view(['Site', 'Rooms', 'hall']), undefined);
-    assert.equal(acls.get('./Site/Rooms/hall'), undefined);
+    assert.equal(acls.acls.get('./Site/Rooms/hall'), undefined);
   });
 
   // conforms: REP-3
-  test('what cannot be taken back says so by 516', async () => {
+  test('a change that cannot be undone is reported with 516', async () => {
     const { statuses, done } = await atomic(rename, exec, fails);
     assert.deepEqual(statuses, [507, 216, 516, 405]);
     assert.equal(done.length, 1);
   });
 
-  test('a Delete, a Copy and a rename are taken back with all below', async () => {
+  test('a Delete, a Copy and a rename are undone, including the nodes below', async () => {
     const { stored } = await manage([
       { name: 'Add', uri: './Site/Rooms/hall/Floor', format: 'int', data: '1' },
       {
@@ -85,13 +85,13 @@ describe('Atomic', () => {
     ['a Get', { name: 'Get', uri: './Site/Name' }],
     ['an Atomic', { name: 'Atomic', operations: [rename] }],
   ] as [string, Operation][])
-    test(`${what} within is 500, and nothing stays`, async () => {
+    test(`${what} inside an Atomic gets 500, and nothing is stored`, async () => {
       const { statuses, stored } = await atomic(rename, operation);
       assert.deepEqual(statuses, [507, 216, 500]);
       assert.equal(stored.nodes.get('Site/Name')?.value, 'north');
     });
 
-  test('a Sequence within fails as a whole', async () => {
+  test('if a command of a Sequence inside an Atomic fails, the Atomic fails and nothing is stored', async () => {
     const { statuses, stored } = await atomic({ name: 'Sequence', operations: [rename, fails] });
     assert.equal(statuses[0], 507);
     assert.equal(stored.nodes.get('Site/Name')?.value, 'north');
@@ -100,7 +100,7 @@ describe('Atomic', () => {
 
 describe('Sequence', () => {
   // conforms: REP-10
-  test('goes on behind what fails', async () => {
+  test('a Sequence continues after a failed command', async () => {
     const { outcomes, stored } = await manage([{ name: 'Sequence', operations: [fails, rename] }]);
     assert.deepEqual(
       outcomes[0]?.parts?.map(({ status }) => status),
@@ -110,7 +110,7 @@ describe('Sequence', () => {
   });
 
   // conforms: PRO-24
-  test('a question to the user that there is not: 406, and what stands behind it is 215', async () => {
+  test('without a user, a question to the user gets 406 and the next command 215', async () => {
     const ask: Operation = { name: 'Alert', code: 1101, items: ['', 'Rename?'] };
     const { outcomes, stored } = await manage([{ name: 'Sequence', operations: [ask, rename] }]);
     assert.deepEqual(
@@ -121,7 +121,7 @@ describe('Sequence', () => {
   });
 
   // conforms: PRO-24
-  test('a user who says no is 304, and likewise; one who says yes lets it go on', async () => {
+  test('after a refusal by the user (304) the next command gets 215; after a consent it is executed', async () => {
     for (const [answer, status, name] of [
       [304, 215, 'north'],
       [200, 200, 'south'],
@@ -155,13 +155,13 @@ describe('Sequence', () => {
 
 // conforms: PRO-23
 for (const code of [1100, 1101, 1102, 1103, 1104])
-  test(`alert ${code} to a device without a user is 406`, async () => {
+  test(`a device without a user answers alert ${code} with 406`, async () => {
     const { outcomes } = await manage([{ name: 'Alert', code, items: ['', 'text'] }]);
     assert.equal(outcomes[0]?.status, 406);
   });
 
 // conforms: TND-21
-test('what one message changes is written at once, and what broke off before is not written at all', async () => {
+test('the changes of one message are written together; before the end of the message nothing is written', async () => {
   const writes: number[] = [];
   const stored = new MemoryNodes();
   const apply = stored.apply.bind(stored);

@@ -41,7 +41,7 @@ const headerStatuses = (said: readonly SyncmlMessage[]) =>
   said.map((message) => statusesOf(message)[0] ?? '-');
 
 // conforms: SEC-3
-test('the examples of OMA DM security: basic, and a MAC over a body', () => {
+test('a basic credential and a MAC over a body have the known values', () => {
   assert.equal(basicCredential('Bruce2', 'OhBehave'), 'QnJ1Y2UyOk9oQmVoYXZl');
   assert.equal(
     messageMac('Bruce2', 'OhBehave', Buffer.from('Nonce'), Buffer.from('<SyncML/>')),
@@ -50,7 +50,7 @@ test('the examples of OMA DM security: basic, and a MAC over a body', () => {
 });
 
 // conforms: SEC-3
-test('the header of a MAC is read in any order and quoting; another algorithm is none', () => {
+test('a MAC header is read in any order and quoting; a header with another algorithm counts as absent', () => {
   const proof = { name: 'Robert Jordan', mac: 'Dgpoz8Pbu4XC0ecp6kLw4Q==' };
   assert.deepEqual(parseHmac(formatHmac(proof)), proof);
   assert.deepEqual(parseHmac('mac=Dgpoz8Pbu4XC0ecp6kLw4Q==,username="Robert Jordan", algorithm=md5'), proof);
@@ -61,7 +61,7 @@ test('the header of a MAC is read in any order and quoting; another algorithm is
 
 describe('schemes', () => {
   // conforms: SEC-1
-  test('basic both ways: 212, no nonce', async () => {
+  test('with basic in both directions the status is 212, and no nonce is sent', async () => {
     const { clientSide, serverSide, outcomes } = sides(['basic'], ['basic']);
     const said = await converse(clientSide(), serverSide());
     assert.deepEqual(headerStatuses(said).slice(1, 3), ['SyncHdr 212', 'SyncHdr 212']);
@@ -73,7 +73,7 @@ describe('schemes', () => {
   });
 
   // conforms: SEC-3
-  test('MAC both ways: each message has its own nonce, and 200', async () => {
+  test('with MACs in both directions each message gets 200, and the next session continues with the last nonces', async () => {
     const { device, dm, clientSide, serverSide, outcomes } = sides(['mac'], ['mac']);
     const said = await converse(clientSide(), serverSide());
     assert.deepEqual(
@@ -97,7 +97,7 @@ describe('schemes', () => {
     );
   });
 
-  test('MAC of sides that fell out of step: one challenge each', async () => {
+  test('with MACs, two sides with different nonces agree after one challenge each', async () => {
     const { dm, clientSide, serverSide, outcomes } = sides(['mac'], ['mac']);
     dm.own = Buffer.from('elsewhere');
     dm.peer = Buffer.from('lost');
@@ -110,7 +110,7 @@ describe('schemes', () => {
   });
 
   // conforms: SEC-4
-  test('a message that is changed on its way is not believed, and not done', async () => {
+  test('a message that was modified on its way gets 401, and so do its commands', async () => {
     const { clientSide, serverSide } = sides(['mac'], ['mac']);
     const [one, two] = [clientSide(), serverSide()];
     const first = one.start();
@@ -122,7 +122,7 @@ describe('schemes', () => {
   });
 
   // conforms: SEC-4
-  test('in the middle of a session a message without its MAC is refused, though the ones before were right', async () => {
+  test('a message without its MAC gets 407, even if earlier messages of the session had theirs', async () => {
     const { clientSide, serverSide } = sides(['mac'], ['mac']);
     const [one, two] = [clientSide(), serverSide()];
     const carry = (message: SyncmlMessage, from: typeof one | typeof two) => {
@@ -138,7 +138,7 @@ describe('schemes', () => {
   });
 
   // conforms: SEC-9
-  test('a client that starts with md5 is asked for MAC, and goes on with it', async () => {
+  test('a client that starts with md5 changes to MAC when the server asks for it', async () => {
     const { clientSide, serverSide, outcomes } = sides(['md5', 'mac'], ['md5'], ['mac']);
     const said = await converse(clientSide(), serverSide());
     assert.deepEqual(headerStatuses(said).slice(1, 4), ['SyncHdr 401', '-', 'SyncHdr 200']);
@@ -149,7 +149,7 @@ describe('schemes', () => {
   });
 
   // conforms: SEC-9
-  test('a secret is never sent in clear to a server that asks for it, where basic is not allowed', async () => {
+  test('a client that may not use basic never sends its secret in clear, even if the server asks for basic', async () => {
     const { clientSide, serverSide } = sides(['md5'], ['md5'], ['basic']);
     const device = clientSide();
     const said = await converse(device, serverSide());
@@ -157,7 +157,7 @@ describe('schemes', () => {
     assert.ok(!JSON.stringify(said).includes(basicCredential('urn:dev:1', 'client-secret')));
   });
 
-  test('a wrong password by basic is 401, and ends at the second time', async () => {
+  test('a session with a wrong basic password ends with 401 after the second attempt', async () => {
     const { device, dm } = noncePair();
     const account = clientAccount(device, 'wrong');
     const clientSide = client(device, {
@@ -175,7 +175,7 @@ describe('lock-out', () => {
   const limits = { free: 2, first: 1000, cap: 4000, peers: 2 };
 
   // conforms: SEC-10
-  test('after the free failures each costs twice the last, up to the cap; success forgives', () => {
+  test('after the free failures, each failure doubles the waiting time up to the cap; a success resets it', () => {
     const clock = new HandClock();
     const lockOut = new LockOut(clock, limits);
     const waits: number[] = [];
@@ -201,7 +201,7 @@ describe('lock-out', () => {
     lockOut.check('a');
   });
 
-  test('another peer is not locked out, and at the bound the one that failed longest ago is forgotten', () => {
+  test('a failure does not lock out other peers; at the bound the peer that failed longest ago is forgotten', () => {
     const lockOut = new LockOut(new HandClock(), { ...limits, free: 0 });
     for (const peer of ['a', 'b']) lockOut.failed(peer);
     assert.throws(() => lockOut.check('a'), { code: 'lockedOut' });

@@ -4,7 +4,7 @@ import { Jobs } from '../../src/dm/jobs.ts';
 import { placeOf } from '../../src/dm/server-session.ts';
 
 describe('jobs', () => {
-  test('are done in order, each told its own outcome; one that fails leaves the others', async () => {
+  test('run in order, each with its own outcome; a failed job does not affect the others', async () => {
     const jobs = new Jobs();
     const first = jobs.run('d', [{ name: 'Get', uri: './a' }]);
     const failing = jobs.perform('d', async function* () {
@@ -25,7 +25,7 @@ describe('jobs', () => {
     await assert.rejects(failing, { code: 'internal' });
   });
 
-  test('a session that breaks fails the job that it was at', async () => {
+  test('when a session breaks, its current job fails', async () => {
     const jobs = new Jobs();
     const running = jobs.run('d', [{ name: 'Get', uri: './a' }]);
     const work = jobs.work('d');
@@ -34,7 +34,7 @@ describe('jobs', () => {
     await assert.rejects(running, { code: 'unavailable' });
   });
 
-  test('a job that is given up is not done; beyond the bound there is no more', async () => {
+  test('a cancelled job is removed; a job beyond the bound is refused', async () => {
     const jobs = new Jobs();
     const giveUp = new AbortController();
     const gone = jobs.run('d', [], giveUp.signal);

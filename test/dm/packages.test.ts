@@ -11,9 +11,9 @@ const alertsOf = (message: SyncmlMessage) =>
 const finals = (said: readonly SyncmlMessage[]) => said.map(({ final }) => (final ? 'F' : '-')).join('');
 const get: Operation = { name: 'Get', uri: './Site/Name' };
 
-describe('several messages to a package', () => {
+describe('packages of several messages', () => {
   // conforms: PRO-8, PRO-9
-  test('a server whose commands do not fit goes on when it is asked for the next message', async () => {
+  test('commands of a server that do not fit into one message follow in the next one, after alert 1222', async () => {
     const operations = Array.from(
       { length: 12 },
       (_, at): Operation => ({
@@ -37,7 +37,7 @@ describe('several messages to a package', () => {
   });
 
   // conforms: PRO-8, PRO-9
-  test('a client whose alerts do not fit goes on likewise, and each is settled', async () => {
+  test('alerts of a client that do not fit into one message follow in the next one, and each gets its status', async () => {
     const { device, dm } = noncePair();
     const heard: string[] = [];
     const settled: number[] = [];
@@ -61,7 +61,7 @@ describe('several messages to a package', () => {
     assert.equal(finals(said), '------FF', 'four messages of at most 64 KB');
   });
 
-  test('statuses that do not fit go in the next message, and the session ends behind them', async () => {
+  test('statuses that do not fit go into the next message, and then the session ends', async () => {
     const { device, dm } = noncePair();
     const settled: number[] = [];
     const alerts = Array.from({ length: 30 }, () => ({
@@ -77,7 +77,7 @@ describe('several messages to a package', () => {
   });
 
   // conforms: PRO-10
-  test('work begins only when the last message of package 1 is there', async () => {
+  test('the work of the server begins only when the last message of package 1 has arrived', async () => {
     const { device, dm } = noncePair();
     let begun = 0;
     const alerts = Array.from({ length: 6 }, () => ({
@@ -100,7 +100,7 @@ describe('large objects', () => {
   const long = 'Zählerstand <17> & "mehr"; '.repeat(400);
 
   // conforms: PRO-12
-  test('a value that fits in no message goes to the client in chunks, each answered by 213', async () => {
+  test('a value that fits into no message goes to the client in chunks, and each chunk is answered with 213', async () => {
     const { outcomes, said, stored } = await manage(
       [{ name: 'Replace', uri: './Site/Name', data: long }, get],
       small(2500),
@@ -122,7 +122,7 @@ describe('large objects', () => {
   });
 
   // conforms: PRO-12
-  test('octets too', async () => {
+  test('a value of octets goes in chunks as well', async () => {
     const blob = Buffer.from(Array.from({ length: 9000 }, (_, at) => at & 255));
     const { outcomes, stored } = await manage(
       [
@@ -136,7 +136,7 @@ describe('large objects', () => {
   });
 
   // conforms: PRO-12
-  test('and alerts of a client', async () => {
+  test('the data of an alert of a client go in chunks as well', async () => {
     const { device, dm } = noncePair();
     const heard: string[] = [];
     const settled: number[] = [];
@@ -221,7 +221,7 @@ describe('large objects', () => {
     });
 
   // conforms: PRO-14
-  test('something else before the end: alert 1225, and the object is dropped', async () => {
+  test('another command before the last chunk causes alert 1225, and the object is dropped', async () => {
     const { say, stored } = await talk();
     await say([chunk('abc', true, 6)]);
     const other = await say([chunk('7', false, undefined, './Site/Count')]);
@@ -233,7 +233,7 @@ describe('large objects', () => {
   });
 
   // conforms: PRO-16
-  test('a client that does not take the object gets no more of it', async () => {
+  test('after a client has refused an object, the server sends no further chunk of it', async () => {
     const { outcomes, said } = await manage(
       [{ name: 'Replace', uri: './Site/Name', data: 'x'.repeat(9000) }, get],
       (message, from) => {
@@ -260,7 +260,7 @@ describe('large objects', () => {
   });
 
   // conforms: PRO-15
-  test('what is larger than the server takes is 413, and is not sent', async () => {
+  test('a result larger than MaxObjSize of the server is not sent, and its status is 413', async () => {
     const { outcomes } = await manage([get], ({ header, ...rest }, from) => ({
       header: from === 'server' ? { ...header, meta: { maxObjSize: 3 } } : header,
       ...rest,
@@ -269,9 +269,9 @@ describe('large objects', () => {
   });
 });
 
-describe('what goes wrong on the way', () => {
+describe('transport errors and wrong messages', () => {
   // conforms: PRO-17
-  test('a message that comes again, since its answer was lost, is answered by the same and done once', async () => {
+  test('a message that is repeated because its answer was lost gets the same answer and is executed once', async () => {
     const { device, dm } = noncePair();
     const { tree, done } = siteTree();
     const clientSide = client(device, { tree });
@@ -289,7 +289,7 @@ describe('what goes wrong on the way', () => {
   });
 
   // conforms: PRO-17
-  test('a session goes on over a transport that loses an answer; without any answer it is given up', async () => {
+  test('a session continues when one answer is lost, and fails when no answer arrives at all', async () => {
     const { device, dm } = noncePair();
     const { tree, done } = siteTree();
     const serverSide = server(dm, {
@@ -312,7 +312,7 @@ describe('what goes wrong on the way', () => {
   });
 
   // conforms: PRO-18
-  test('an older message is 400 and changes nothing', async () => {
+  test('an older MsgID is answered with 400 and changes nothing', async () => {
     const { device, dm } = noncePair();
     const clientSide = client(device);
     const serverSide = server(dm, {
@@ -328,7 +328,7 @@ describe('what goes wrong on the way', () => {
   });
 
   // conforms: REP-13
-  test('two commands of one ID: the second is 400 and not done', async () => {
+  test('the second of two commands with the same CmdID is answered with 400 and not executed', async () => {
     const { device, dm } = noncePair();
     const { tree, done } = siteTree();
     const clientSide = client(device, { tree });
@@ -344,7 +344,7 @@ describe('what goes wrong on the way', () => {
   });
 
   // conforms: REP-12
-  test('NoResp at a command, and in the header: no status for it, or for any', async () => {
+  test('NoResp in a command suppresses its status; NoResp in the header suppresses all statuses', async () => {
     const { device, dm } = noncePair();
     const { tree, stored } = siteTree();
     const clientSide = client(device, { tree });
@@ -363,7 +363,7 @@ describe('what goes wrong on the way', () => {
   });
 
   // conforms: PRO-11
-  test('a server that aborts by alert 1223 ends the session at the client, and its work', async () => {
+  test('alert 1223 of the server ends the session at the client, and the work of the server', async () => {
     const { device, dm } = noncePair();
     const clientSide = client(device);
     const serverSide = server(dm, {
@@ -379,7 +379,7 @@ describe('what goes wrong on the way', () => {
   });
 
   // conforms: PRO-11
-  test('a client that aborts ends it at the server', async () => {
+  test('alert 1223 of the client ends the session at the server', async () => {
     const { device, dm } = noncePair();
     const serverSide = server(dm);
     const start = client(device).start();
@@ -389,7 +389,7 @@ describe('what goes wrong on the way', () => {
   });
 });
 
-describe('versions and places', () => {
+describe('protocol versions and addresses', () => {
   // conforms: PRO-6
   for (const version of ['DM/1.1', 'DM/1.2', 'DM/1.3'] as const)
     test(`a server answers a client of ${version} in that version`, async () => {
@@ -402,7 +402,7 @@ describe('versions and places', () => {
     });
 
   // conforms: PRO-22
-  test('RespURI of the server is where the next message goes', async () => {
+  test('the next message goes to the RespURI of the server', async () => {
     const { device, dm } = noncePair();
     const clientSide = client(device);
     await converse(clientSide, server(dm), ({ header, ...rest }, from) => ({
@@ -414,7 +414,7 @@ describe('versions and places', () => {
 });
 
 // conforms: REP-7
-test('a composite, a Copy and an Exec are reported part by part', async () => {
+test('Sequence, Copy and Exec are reported with the outcome of each part', async () => {
   const outcomes: OperationOutcome[] = (
     await manage([
       {

@@ -39,7 +39,7 @@ describe('authentication', () => {
     assert.deepEqual(statusesOf(again[1]!)[0], 'SyncHdr 212', 'and the next session starts from the new one');
   });
 
-  test('a server that was not told its next nonce, since its package had no command, is challenged once', async () => {
+  test('a server that did not learn its next nonce, because its package had no command, is challenged once', async () => {
     const { device, dm } = noncePair();
     await converse(client(device), server(dm));
     const again = await converse(client(device), server(dm));
@@ -50,7 +50,7 @@ describe('authentication', () => {
   });
 
   // conforms: SEC-7
-  test('sides that fell out of step find each other by one challenge each', async () => {
+  test('two sides with different nonces agree again after one challenge in each direction', async () => {
     const { device, dm } = noncePair();
     dm.own = Buffer.from('elsewhere');
     dm.peer = Buffer.from('lost');
@@ -91,7 +91,7 @@ describe('authentication', () => {
   });
 
   // conforms: SEC-6
-  test('a server with the wrong secret has nothing executed', async () => {
+  test('no command of a server with the wrong secret is executed', async () => {
     const { device, dm } = noncePair();
     const { tree, stored } = siteTree();
     const serverSide = server(dm, {
@@ -107,7 +107,7 @@ describe('authentication', () => {
   });
 
   // conforms: SEC-7
-  test('a first package that is replayed opens nothing', async () => {
+  test('a replayed first package opens no session', async () => {
     const { device, dm } = noncePair();
     const [first] = await converse(client(device), server(dm));
     const replayed = server(dm);
@@ -165,7 +165,7 @@ describe('commands', () => {
     });
 
   // conforms: REP-6
-  test('a room is added with its leaf, read, and deleted with all below it', async () => {
+  test('an interior node is added with its leaf, read, and deleted with its subtree', async () => {
     const { outcomes, stored } = await run([
       { name: 'Add', uri: './Site/Rooms/hall', format: 'node' },
       { name: 'Add', uri: './Site/Rooms/hall/Floor', format: 'int', data: '2' },
@@ -201,7 +201,7 @@ describe('commands', () => {
   });
 
   // conforms: TND-4
-  test('a server may hand its right on by an ACL', async () => {
+  test('a server can give its right to another server by an ACL', async () => {
     const { outcomes } = await run([
       { name: 'Replace', uri: './Site?prop=ACL', data: 'Get=*&Replace=dm.example+other.example' },
       { name: 'Get', uri: './Site?prop=ACL' },
@@ -212,7 +212,7 @@ describe('commands', () => {
 
 describe('the course of a session', () => {
   // conforms: PRO-19
-  test('alerts are handed over, and their statuses come back to who reported them', async () => {
+  test('alerts are delivered, and their statuses return to the reporter', async () => {
     const { device, dm } = noncePair();
     const heard: Alert[] = [];
     const settled: number[] = [];
@@ -244,7 +244,7 @@ describe('the course of a session', () => {
     assert.deepEqual(settled, [200, 415]);
   });
 
-  test('the status of an alert counts when the server proves itself after it gave it', async () => {
+  test('the status of an alert counts if the server proves itself later in the session', async () => {
     const { device, dm } = noncePair();
     dm.own = Buffer.from('elsewhere');
     const settled: number[] = [];
@@ -257,7 +257,7 @@ describe('the course of a session', () => {
     assert.deepEqual(settled, [200]);
   });
 
-  test('the status of an alert does not count from a server that never proves itself', async () => {
+  test('the status of an alert does not count if the server never proves itself', async () => {
     const { device, dm } = noncePair();
     const settled: number[] = [];
     const items = [{ meta: { type: 'urn:x', format: 'chr' }, data: 'one' }];
@@ -269,7 +269,7 @@ describe('the course of a session', () => {
   });
 
   // conforms: PRO-3, PRO-4
-  test('several rounds of work, with what the server waits for in between', async () => {
+  test('work of several rounds, between which the server waits for other things', async () => {
     const { device, dm } = noncePair();
     const seen: unknown[] = [];
     const serverSide = server(dm, {
@@ -288,7 +288,7 @@ describe('the course of a session', () => {
   });
 
   // conforms: PRO-17
-  test('a package that comes twice is answered twice and done once', async () => {
+  test('a package that arrives twice is answered twice and executed once', async () => {
     const { device, dm } = noncePair();
     let rounds = 0;
     const serverSide = server(dm, {
@@ -303,7 +303,7 @@ describe('the course of a session', () => {
     assert.equal(rounds, 1);
   });
 
-  test('a session that breaks lets the work clean up', async () => {
+  test('when a session breaks off, its work can clean up', async () => {
     const { device, dm } = noncePair();
     let cleaned = false;
     const serverSide = server(dm, {
@@ -322,7 +322,7 @@ describe('the course of a session', () => {
   });
 
   // conforms: REP-14
-  test('a command that nobody knows is answered by 406', async () => {
+  test('an unknown command is answered with 406', async () => {
     const { device, dm } = noncePair();
     const clientSide = client(device);
     const answer = await server(dm).receive(clientSide.start());
@@ -348,7 +348,7 @@ describe('the course of a session', () => {
   });
 
   // conforms: PRO-7
-  test('a protocol version that nobody knows gets 505', async () => {
+  test('an unknown protocol version is answered with 505', async () => {
     const { device, dm } = noncePair();
     const first = client(device).start();
     const serverSide = server(dm);
@@ -357,7 +357,7 @@ describe('the course of a session', () => {
   });
 
   // conforms: PRO-25
-  test('a client that never ends is ended', async () => {
+  test('a client that never ends its session has it aborted', async () => {
     const { device, dm } = noncePair();
     const serverSide = server(dm, {
       work: async function* () {
@@ -368,7 +368,7 @@ describe('the course of a session', () => {
     assert.ok(said.length <= 2 * (messageBound + 1), `${said.length}`);
   });
 
-  test('a server that lost the session in the middle: the client ends it, and does not go on for ever', async () => {
+  test('a client ends a session that its server has lost, and does not repeat its message forever', async () => {
     const { device, dm } = noncePair();
     const work = async function* () {
       for (;;) yield [{ name: 'Get', uri: './Site/Name' } as const];

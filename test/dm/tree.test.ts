@@ -17,7 +17,7 @@ async function run(...operations: NodeOperation[]) {
 
 describe('properties', () => {
   // conforms: TND-7, TND-8, TND-9, TND-11, TND-12
-  test('Format, Name, Size, Title, TStamp, Type, VerNo and ACL of a leaf', async () => {
+  test('a leaf has the properties Format, Name, Size, Title, TStamp, Type, VerNo and ACL', async () => {
     const found = await run(
       replace('./Site/Name', 'zwölf'),
       ...['Format', 'Name', 'Size', 'Title', 'TStamp', 'Type', 'VerNo', 'ACL'].map((name) =>
@@ -47,14 +47,14 @@ describe('properties', () => {
   });
 
   // conforms: TND-9
-  test('of an interior node there is no Size; of the root there is a Format', async () => {
+  test('an interior node has a Format but no Size; the root has a Format and an ACL', async () => {
     assert.deepEqual(
       await run(get('./Site?prop=Size'), get('./Site?prop=Format'), get('.?prop=Format'), get('.?prop=ACL')),
       [[406], [200, 'node'], [200, 'node'], [200, 'Get=*']],
     );
   });
 
-  test('of a secret the format is told, its size is not', async () => {
+  test('the Format of a secret can be read; its Size gets 405', async () => {
     assert.deepEqual(await run(get('./Site/Secret?prop=Format'), get('./Site/Secret?prop=Size')), [
       [200, 'chr'],
       [405],
@@ -62,7 +62,7 @@ describe('properties', () => {
   });
 
   // conforms: TND-10, TND-14
-  test('Title is set and kept; Format, Type, Size, TStamp and VerNo are not changed by command', async () => {
+  test('Title can be replaced; Replace of Format, Type, Size, TStamp and VerNo gets 405', async () => {
     const fixed = ['Format', 'Type', 'Size', 'TStamp', 'VerNo'].map((name) =>
       replace(`./Site/Name?prop=${name}`, 'x'),
     );
@@ -75,12 +75,12 @@ describe('properties', () => {
   });
 
   // conforms: TND-10
-  test('a title beyond its bound is 413', async () => {
+  test('a Title above its bound gets 413', async () => {
     assert.deepEqual(await run(replace('./Site/Name?prop=Title', 'x'.repeat(300))), [[413]]);
   });
 
   // conforms: TND-14
-  test('a property is not added or deleted', async () => {
+  test('Add and Delete of a property get 405', async () => {
     assert.deepEqual(
       await run(
         { name: 'Add', uri: './Site/Name?prop=Title', data: 'x' },
@@ -93,7 +93,7 @@ describe('properties', () => {
 
 describe('names', () => {
   // conforms: TND-8
-  test('a dynamic node is renamed with all below it and its ACLs', async () => {
+  test('a dynamic node is renamed with the nodes below it and its ACL', async () => {
     const found = await run(
       hall,
       floor,
@@ -114,7 +114,7 @@ describe('names', () => {
   });
 
   // conforms: REP-6, TND-8
-  test('a permanent node keeps its name and stays: 405; a name that is taken is 418', async () => {
+  test('renaming or deleting a permanent node gets 405; renaming to an existing name gets 418', async () => {
     const found = await run(
       hall,
       { ...hall, uri: './Site/Rooms/b' },
@@ -127,7 +127,7 @@ describe('names', () => {
   });
 
   // conforms: TND-1, TND-2
-  test('what has a meaning in a URI is escaped, and two spellings are one node', async () => {
+  test('special characters of URIs are escaped in node names, and two spellings of a URI are the same node', async () => {
     const found = await run(
       { ...hall, uri: './Site/Rooms/a%2Fb%3F%25' },
       get('./Site/Rooms/%61%2fb%3f%25?prop=Name'),
@@ -139,7 +139,7 @@ describe('names', () => {
   });
 
   // conforms: TND-1
-  test('beyond MaxDepth, MaxTotLen and MaxSegLen a URI is 414', async () => {
+  test('a URI beyond MaxDepth, MaxTotLen or MaxSegLen gets 414', async () => {
     const found = await run(
       get(`./${'a/'.repeat(16)}a`),
       get(`./${'abcdefg/'.repeat(100)}a`),
@@ -151,7 +151,7 @@ describe('names', () => {
 
 describe('subtrees', () => {
   // conforms: TND-16
-  test('list=Struct is an item for each node, without values; StructData has them', async () => {
+  test('list=Struct returns an item for each node without its value; StructData includes the values', async () => {
     const { outcomes } = await manage([
       hall,
       floor,
@@ -168,7 +168,7 @@ describe('subtrees', () => {
   });
 
   // conforms: TND-17
-  test('list=TNDS is one object, in which what cannot be read is passed over', async () => {
+  test('list=TNDS returns one object without the nodes that cannot be read', async () => {
     const { outcomes } = await manage([hall, floor, get('./Site?list=TNDS')]);
     const [found] = outcomes[2]?.results ?? [];
     assert.deepEqual([found?.format, found?.type], ['xml', TndsMediaType.Xml]);
@@ -182,7 +182,7 @@ describe('subtrees', () => {
   });
 
   // conforms: TND-17
-  test('list=TNDS with and without what it is asked for', async () => {
+  test('list=TNDS includes and omits properties as asked; an unknown property or list gets 406', async () => {
     const { outcomes } = await manage([
       replace('./Site?prop=ACL', 'Get=*&Replace=dm.example'),
       get('./Site?list=TNDS+ACL-Value'),
@@ -200,7 +200,7 @@ describe('subtrees', () => {
   });
 
   // conforms: TND-18
-  test('a subtree comes as TNDS, in XML or WBXML, or not at all', async () => {
+  test('a subtree is added from TNDS in XML or WBXML, completely or not at all', async () => {
     const root = {
       name: 'hall',
       format: 'node',
@@ -244,7 +244,7 @@ describe('subtrees', () => {
   });
 
   // conforms: REP-1, TND-15
-  test('interior nodes that are missing above a new one come with it', async () => {
+  test('Add also creates missing interior nodes above the new node, where the description allows it', async () => {
     assert.deepEqual(
       await run(floor, get('./Site/Rooms/hall'), { name: 'Add', uri: './Site/Nowhere/x', data: '1' }),
       [[200], [200, 'Floor'], [404]],
@@ -252,7 +252,7 @@ describe('subtrees', () => {
   });
 
   // conforms: REP-5
-  test('a Copy takes all that may be read, and nothing into itself', async () => {
+  test('Copy includes the nodes below; it gets 418 if the target exists and 405 for a copy into itself', async () => {
     const found = await run(
       hall,
       floor,
@@ -269,7 +269,7 @@ describe('subtrees', () => {
 
 describe('rights', () => {
   // conforms: TND-3
-  test('an ACL counts for all below that have none; the nearest one counts', async () => {
+  test('the nearest ACL on the way to the root decides', async () => {
     const { tree } = siteTree();
     tree.setAcl(['Site', 'Rooms'], 'Get=other&Add=other');
     assert.equal(tree.permits(['Site', 'Rooms', 'x'], 'Get', 'dm.example'), false);
@@ -278,17 +278,17 @@ describe('rights', () => {
   });
 
   // conforms: TND-6
-  test('a server that is gone is in no ACL any more', () => {
+  test('a server that is no longer known is removed from all ACLs', () => {
     const { tree, acls } = siteTree();
     tree.setAcl(['Site', 'Rooms'], 'Get=dm.example+other&Add=dm.example');
     tree.forgetServer('dm.example');
-    assert.equal(acls.get('./Site/Rooms'), 'Get=other');
-    assert.equal(acls.get('./Site'), 'Get=*');
+    assert.equal(acls.acls.get('./Site/Rooms'), 'Get=other');
+    assert.equal(acls.acls.get('./Site'), 'Get=*');
     assert.equal(tree.permits(['Site', 'Name'], 'Replace', 'dm.example'), false);
   });
 
   // conforms: TND-5
-  test('who adds an interior node that it could not change gets all rights to it', async () => {
+  test('a server that adds an interior node gets all rights to it if it would otherwise have none', async () => {
     const { tree } = siteTree();
     tree.setAcl(['Site', 'Rooms'], 'Get=*&Add=adder');
     await tree.add(['Site', 'Rooms', 'x'], { format: 'node' }, 'adder');

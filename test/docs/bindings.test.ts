@@ -10,14 +10,14 @@ const page = readFileSync(new URL('../../docs/bindings.md', import.meta.url), 'u
 const example = (name: string) =>
   Buffer.from(new RegExp(`\`\`\`hex ${name}\n([0-9a-f]+)\n`).exec(page)![1]!, 'hex');
 
-test('the proof in docs/bindings.md is one', () => {
+test('the proof in docs/bindings.md is valid, and encoding it gives the same bytes', () => {
   const proof = decodeProof(example('proof'));
   const challenge = Buffer.from('000102030405060708090a0b0c0d0e0f1011', 'hex');
   assert.equal(isProof(proof, 'factory-secret', challenge, 'urn:dev:1'), true);
   assert.equal(encodeProof(proof).toString('hex'), example('proof').toString('hex'));
 });
 
-test('the envelope in docs/bindings.md is read and written as it says', () => {
+test('the envelope in docs/bindings.md has the described content, and encoding it gives the same bytes', () => {
   const envelope = decodeEnvelope(example('envelope'));
   assert.deepEqual(
     [
@@ -34,13 +34,13 @@ test('the envelope in docs/bindings.md is read and written as it says', () => {
   assert.equal(encodeEnvelope(envelope).toString('hex'), example('envelope').toString('hex'));
 });
 
-test('the state in docs/bindings.md is read and written', () => {
+test('the gateway state in docs/bindings.md can be read, and encoding it gives the same bytes', () => {
   const state = decodeState(example('state'));
   assert.deepEqual([state.online, state.software], [true, '0.1.0']);
   assert.equal(encodeState(state).toString('hex'), example('state').toString('hex'));
 });
 
-test('the message in docs/bindings.md is what it says, and as short as it says', () => {
+test('the message in docs/bindings.md has the described commands and sizes', () => {
   const message = decodeMessage(example('message'), MediaType.Cbor);
   assert.deepEqual(
     message.commands.map(({ name }) => name),

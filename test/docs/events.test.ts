@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { complaints, eventsPage, readProse } from '../../src/cli/event-reference.ts';
 import { emitters } from '../../src/cli/event-sources.ts';
 
-test('docs/events.md is what table, sources and docs/events.toml say; `npm run docs` makes it', () => {
+test('docs/events.md is up to date with the table, the sources and docs/events.toml (npm run docs)', () => {
   const page = readFileSync(new URL('../../docs/events.md', import.meta.url), 'utf8');
   assert.ok(page === eventsPage(), 'docs/events.md is out of date: npm run docs');
 });
@@ -13,7 +13,7 @@ test('every event is explained and emitted, and every explanation has an event',
   assert.deepEqual(complaints(), []);
 });
 
-test('an event without explanation or advice, and an explanation of nothing, are told', () => {
+test('an event without explanation or advice, and an explanation without an event, are reported', () => {
   const prose = readProse();
   const { 'mqtt.malformed': _, ...rest } = prose.events;
   const told = complaints({
@@ -36,7 +36,7 @@ test('an event without explanation or advice, and an explanation of nothing, are
   ]);
 });
 
-test('who emits an event: the party whose folder does, or each that uses the lower floor which does', () => {
+test('an event belongs to the party whose folder emits it, or to each party that uses the lower floor that emits it', () => {
   const found = emitters();
   assert.deepEqual(found.get('notification.no-address'), ['gateway']);
   assert.deepEqual(found.get('api.listening'), ['headend']);

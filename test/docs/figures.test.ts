@@ -36,7 +36,7 @@ test('the chapter "Figures" of docs/firmware.md quotes no figure outside of the 
   );
 });
 
-test('the search for figures in prose finds them, and leaves blocks and code alone', () => {
+test('the search for figures finds them in prose, and ignores generated blocks and code', () => {
   const block = '<!-- a -->\n| 7 MB |\n<!-- /a -->';
   assert.deepEqual(
     quantities(`It takes 8.4 µs, 0.98 times, 22 MB/s.\n${block}\nNode 24, 5 sites, 460 devices/s, 3 %`),
@@ -84,7 +84,7 @@ test('a table shows median, range and target in words', () => {
   );
 });
 
-test('a page without markers is named as such', () =>
+test('a page without markers is reported', () =>
   assert.throws(
     () => fillBlocks('page.md', 'text', { coap: 'table' }),
     /page\.md has no markers <!-- coap -->/,

@@ -68,7 +68,7 @@ describe('links and paths in the documents', () => {
     });
 });
 
-test('a link, an anchor and a path that lead nowhere are found', () => {
+test('a link, an anchor and a path that lead nowhere are reported', () => {
   const page = 'See [a](nowhere.md), [b](README.md#no-heading), `wire/nowhere.ts` and src/nowhere/x.ts.';
   assert.deepEqual(
     [...brokenLinks('README.md', page), ...missingPaths('README.md', page)],

@@ -24,37 +24,40 @@ import { type BootState, BootStateCopies } from '../../src/gateway/update/boot-s
 import { secrets } from '../journeys/site.ts';
 import { selfSigned } from '../peers/certificates.ts';
 
-/** Where the guest finds this machine's loopback interface. */
+/** Address at which the guest reaches this machine's loopback interface. */
 export const host = '10.0.2.2';
 
-/** Milliseconds that a start may take on a busy machine that emulates a board. */
+/** Milliseconds that a start or an update may take when a board is emulated on a busy machine. */
 export const patience = { start: 120_000, update: 420_000 } as const;
 
+/** What a board is flashed with, and its hardware. */
 export interface BoardParts {
-  /** What the recipe built, to be flashed. */
+  /** Disk image from the recipe. */
   readonly disk: string;
   readonly hardware: Hardware;
-  /** None answers there, by default. */
+  /** URL of the broker, as seen from this machine. By default nothing answers there. */
   readonly brokerUrl?: string;
+  /** DevIds of devices that the gateway may bootstrap. */
   readonly devices?: readonly string[];
+  /** The table `update` of the gateway's configuration. */
   readonly update?: Readonly<Record<string, unknown>>;
-  /** Who vouches for servers that updates come from: PEM. */
+  /** PEM text of the authority that certifies the servers of updates. */
   readonly updateAuthority?: string;
-  /** NTP servers, as chrony names them. */
+  /** NTP servers, in the form of chrony's directive `server`. */
   readonly timeServers?: readonly string[];
 }
 
-/** Serial logs that are kept in dist/firmware/serial. */
+/** Most serial logs that are kept in dist/firmware/serial. */
 const keptLogs = 20;
 /** A port of the guest that no configuration opens. */
 const closedPort = 4321;
 
-/** A gateway board that was just flashed, with its configuration on it: emulated, and seen from the outside only. */
+/** An emulated gateway board that was flashed, with its configuration. Tests see it from the outside only. */
 export class Board implements AsyncDisposable {
   readonly folder: string;
   readonly disk: string;
   readonly coapPort: number;
-  /** Leads to a TCP port of the board that is not open. */
+  /** Port of this machine that is forwarded to a TCP port of the board that is not open. */
   readonly closedPort: number;
   readonly machine: Machine;
 
@@ -100,7 +103,7 @@ export class Board implements AsyncDisposable {
     return board;
   }
 
-  /** Switches it on, and waits until the gateway serves. Answers with the milliseconds since then. */
+  /** Switches the board on, and waits until the gateway serves. Returns the milliseconds since its last power-on or reset. */
   async start(): Promise<number> {
     const started = this.event('gateway.started', patience.start);
     this.machine.start();
@@ -114,12 +117,12 @@ export class Board implements AsyncDisposable {
     return JSON.parse(line) as Record<string, unknown>;
   }
 
-  /** The boot state, as it lies on the disk. */
+  /** Reads the boot state from the disk. */
   bootState(): BootState {
     return this.#bootStateCopies().read();
   }
 
-  /** As a board that is switched off has it then. */
+  /** Writes the boot state to the disk. The board must be switched off. */
   changeBootState(changes: Partial<BootState>): void {
     this.#bootStateCopies().change(changes);
     for (const name of bootStateParts)
@@ -149,14 +152,14 @@ export class Board implements AsyncDisposable {
 
 const bootStateParts = ['state-1', 'state-2'] as const;
 
-/** Arguments for dd: the one block of a copy of the boot state. */
+/** Arguments for dd that select the block with a copy of the boot state. */
 const placeOf = (name: (typeof bootStateParts)[number], verb: 'seek' | 'skip'): string[] => [
   'bs=4096',
   'count=1',
   `${verb}=${(startOf(name) * mebibyte) / 4096}`,
 ];
 
-/** Keeps what a board said on its serial line, where somebody may look for it; of the boards before, the latest. */
+/** Copies the serial log of a board to dist/firmware/serial, and deletes the oldest logs there. */
 function keepSerialLog(folder: string): void {
   const kept = join(output, 'serial');
   mkdirSync(kept, { recursive: true });
@@ -173,7 +176,7 @@ async function freePort(protocol: 'udp' | 'tcp'): Promise<number> {
   return port;
 }
 
-/** Serves files to the guest by HTTPS, from their start or from where a download was broken off. */
+/** Serves files to the guest over HTTPS, also from an offset, for downloads that broke off. `files` is paths by name. */
 export async function bundleServer(files: Readonly<Record<string, string>>) {
   const folder = mkdtempSync(join(tmpdir(), 'postern-updates-'));
   const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')] as const;
@@ -196,7 +199,7 @@ export async function bundleServer(files: Readonly<Record<string, string>>) {
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   return {
-    /** Vouches for itself. */
+    /** PEM text; the certificate is self-signed. */
     certificate: String(tls.cert),
     url: (name: string) => `https://${host}:${port}/${name}`,
     [Symbol.asyncDispose]: async () => {

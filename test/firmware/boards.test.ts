@@ -10,14 +10,15 @@ import { type Kernel, kernelOf } from '../../firmware-image/recipe/kernel.ts';
 import { run } from '../../firmware-image/recipe/tools.ts';
 import { skipImages } from './images.ts';
 
-/** A node of a device tree: properties as they stand in the source, and the node around it. */
+/** A node of a device tree. */
 interface TreeNode {
   readonly path: string;
   readonly parent: TreeNode | undefined;
+  /** Values by name, as in the source. */
   readonly properties: Map<string, string>;
 }
 
-/** Nodes of a device tree that `dtc` wrote out as source. */
+/** Reads the nodes of a device tree from the source that `dtc` writes. */
 function nodesOf(source: string): TreeNode[] {
   const nodes: TreeNode[] = [];
   let at: TreeNode | undefined;
@@ -37,7 +38,10 @@ const texts = (value = ''): string[] =>
   [...value.matchAll(/"([^"]*)"/g)].flatMap(([, one = '']) => one.split('\\0'));
 const cells = (value = ''): number[] => [...value.matchAll(/0x[0-9a-f]+/g)].map(([one]) => Number(one));
 
-/** How many cells stand behind the phandle of a supplier, by the property that names it. [Devicetree Specification] */
+/**
+ * Properties that refer to suppliers, each with the supplier's property that tells how many cells follow its phandle. Without
+ * one, no cells follow. [Devicetree Specification]
+ */
 const argumentCells: readonly (readonly [property: RegExp, count: string | undefined])[] = [
   [/-supply$|^pinctrl-\d+$|^nvmem-cells$/, undefined],
   [/^clocks$/, '#clock-cells'],
@@ -48,7 +52,7 @@ const argumentCells: readonly (readonly [property: RegExp, count: string | undef
   [/gpios?$/, '#gpio-cells'],
 ];
 
-/** The devices that have to be there before the kernel starts this one, near and far. */
+/** The devices that the kernel needs before it starts this one, direct and indirect. */
 function suppliersOf(device: TreeNode, nodes: readonly TreeNode[]): Set<TreeNode> {
   const byHandle = new Map(nodes.map((node) => [cells(node.properties.get('phandle'))[0], node]));
   const found = new Set<TreeNode>();
@@ -59,10 +63,10 @@ function suppliersOf(device: TreeNode, nodes: readonly TreeNode[]): Set<TreeNode
       const given = cells(value);
       for (let index = 0; index < given.length; ) {
         const target = byHandle.get(given[index]);
-        assert.ok(target, `${node.path}: ${property} names nothing`);
+        assert.ok(target, `${node.path}: ${property} refers to no node`);
         const [count = 0] = kind[1] === undefined ? [] : cells(target.properties.get(kind[1]));
         index += 1 + count;
-        // A group of pins, or a power domain, belongs to the device around it.
+        // A group of pins, or a power domain, belongs to the device whose node surrounds it.
         let owner: TreeNode | undefined = target;
         while (owner && !owner.properties.has('compatible')) owner = owner.parent;
         if (!owner || owner === device || found.has(owner)) continue;
@@ -75,7 +79,7 @@ function suppliersOf(device: TreeNode, nodes: readonly TreeNode[]): Set<TreeNode
   return found;
 }
 
-/** Modules of the kernel by the devices that they drive; what is built in is not among them. */
+/** Files of kernel modules by the `compatible` values of the devices that they drive. Built-in drivers are not included. */
 function driversIn(folder: string): Map<string, string> {
   const pattern = 'alias=of:N\\*T\\*C[^\\x00]*';
   const found = run('grep', ['-raoP', '--include=*.ko', pattern, join(folder, 'kernel/drivers')]);
@@ -87,8 +91,8 @@ function driversIn(folder: string): Map<string, string> {
   );
 }
 
-/** Boards that are not emulated here are read: their device trees say what must be loaded before their disk is there. */
-describe('boards that are built, and not booted', { skip: skipImages }, () => {
+/** These boards are not emulated. Instead their device trees are read, which tell what the disk needs. */
+describe('boards whose images are built but not booted', { skip: skipImages }, () => {
   let kernel: Kernel;
   let drivers: Map<string, string>;
 
@@ -102,7 +106,7 @@ describe('boards that are built, and not booted', { skip: skipImages }, () => {
     [raspberryPi4, 'broadcom/bcm2711-rpi-cm4-io.dtb', 'brcm,bcm2711-emmc2'],
     [imx8mMini, 'freescale/imx8mm-evk.dtb', 'fsl,imx8mm-usdhc'],
   ] as const)
-    test(`${board.description}: the initramfs drives the disk of ${basename(tree)}, and all that it needs`, () => {
+    test(`${board.description}: the initramfs loads drivers for the disk of ${basename(tree)} and its suppliers`, () => {
       const nodes = nodesOf(treeSource(join(kernel.deviceTrees, tree)));
       const loaded = moduleClosure(kernel.modules, board.modules.initramfs).map((one) => basename(one.file));
       const controllers = nodes.filter(

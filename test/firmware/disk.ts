@@ -2,12 +2,13 @@ import assert from 'node:assert/strict';
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { mebibyte } from '../../firmware-image/recipe/layout.ts';
 import { run } from '../../firmware-image/recipe/tools.ts';
-import { openDatabase, transaction } from '../../src/base/database.ts';
+import { transaction } from '../../src/base/database.ts';
+import { openDatabase } from '../../src/base/open-database.ts';
 import { Credentials } from '../../src/gateway/store/credentials.ts';
 import { Inventory } from '../../src/gateway/store/inventory.ts';
 import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 
-/** The state of a gateway with a thousand devices that attached earlier. */
+/** Makes a gateway's state file with a thousand attached devices. */
 export function thousandDevices(file: string): void {
   const database = openDatabase(file, gatewaySchema);
   const inventory = new Inventory(database, 1000);
@@ -41,11 +42,10 @@ export function thousandDevices(file: string): void {
       });
     }
   });
-  database.exec('PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE');
   database.close();
 }
 
-/** A copy of the data partition of a board that is switched off, and where it lies: mebibytes. */
+/** Copies the data partition of a board that is switched off to a file. `at` is its offset on the disk in mebibytes. */
 function dataPartition(disk: string): { file: string; at: number } {
   const table = run('sfdisk', ['-d', disk]);
   const start = Number(/start=\s*(\d+),[^\n]*name="data"/.exec(table)?.[1]);
@@ -53,12 +53,12 @@ function dataPartition(disk: string): { file: string; at: number } {
   const file = `${disk}.data`;
   const at = (start * 512) / mebibyte;
   run('dd', [`if=${disk}`, `of=${file}`, 'bs=1M', `skip=${at}`, 'conv=sparse']);
-  // The journal goes first, or it would undo what is written here, and hide what was.
+  // e2fsck replays the journal first. Otherwise recent writes would not be seen, and the journal could undo new ones.
   run('sh', ['-c', `e2fsck -fy '${file}' || [ $? -le 1 ]`]);
   return { file, at };
 }
 
-/** Puts a file onto the data partition, as the gateway's own. */
+/** Writes a file to the data partition of a board that is switched off, owned by the gateway's user. */
 export function putIntoData(disk: string, file: string, path: string): void {
   const data = dataPartition(disk);
   for (const rest of ['-wal', '-shm', '']) run('debugfs', ['-w', '-R', `rm ${path}${rest}`, data.file]);
@@ -67,11 +67,11 @@ export function putIntoData(disk: string, file: string, path: string): void {
   run('dd', [`if=${data.file}`, `of=${disk}`, 'bs=1M', `seek=${data.at}`, 'conv=notrunc']);
 }
 
-/** A file of the data partition, as text. */
+/** Reads a file of the data partition of a board that is switched off, as text. */
 export const readFromData = (disk: string, path: string): string =>
   run('debugfs', ['-R', `cat ${path}`, dataPartition(disk).file]);
 
-/** Changes one octet of a file. */
+/** Inverts one octet of a file. */
 export function flip(file: string, at: number): void {
   const handle = openSync(file, 'r+');
   const octet = Buffer.alloc(1);
@@ -80,7 +80,7 @@ export function flip(file: string, at: number): void {
   closeSync(handle);
 }
 
-/** Copies mebibytes of a disk to another place of it. */
+/** Copies a part of a disk to another place on it. All numbers are mebibytes. */
 export function copyWithin(file: string, from: number, to: number, count: number): void {
   const handle = openSync(file, 'r+');
   const bytes = Buffer.alloc(count * mebibyte);

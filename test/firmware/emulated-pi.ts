@@ -2,8 +2,8 @@ import type { Board } from '../../firmware-image/boards/board.ts';
 import { raspberryPi4 } from '../../firmware-image/boards/raspberry-pi-4.ts';
 
 /**
- * The Raspberry Pi 4 as far as it can be emulated: as a Raspberry Pi 3, which has the same boot loader and serial line, its SD
- * card at another controller, its network on USB, and no watchdog that could be armed.
+ * The image of the Raspberry Pi 4 for an emulated Raspberry Pi 3. Boot loader and serial line are the same. The SD card is at
+ * another controller, the network adapter is on USB, and the watchdog is not used, since the emulated one resets at once.
  */
 export const emulatedPi: Board = {
   ...raspberryPi4,

@@ -7,16 +7,17 @@ import { Board, type BoardParts, bundleServer } from './board.ts';
 
 type BundleServer = Awaited<ReturnType<typeof bundleServer>>;
 
+/** What a `Field` is made of. */
 export interface FieldParts extends Pick<BoardParts, 'devices' | 'update' | 'timeServers'> {
-  /** What the board is flashed with. */
+  /** Image with which the board is flashed. */
   readonly image: BuiltImage;
-  /** QEMU's own board, by default. */
+  /** Default: QEMU's own machine `virt`. */
   readonly hardware?: Hardware;
-  /** Files that it may load, by name. */
+  /** Paths of the files on the update server, by name. */
   readonly files: Readonly<Record<string, string>>;
 }
 
-/** A board at a site, the broker and the DM server that it reports to, and a server that has updates. */
+/** An emulated board with its surroundings: a broker, a DM server, devices, and a server with updates. */
 export class Field implements AsyncDisposable {
   readonly broker: Broker;
   readonly site: Site;
@@ -55,12 +56,12 @@ export class Field implements AsyncDisposable {
     stack.use(this.board);
   }
 
-  /** Orders the update from a file of the server; answers with the statuses. */
+  /** Orders an update from a file of the update server. Returns the statuses of the commands. */
   async update(file: string, correlator: string): Promise<number[]> {
     return await this.execute('DownloadAndUpdate', correlator, this.#files.url(file));
   }
 
-  /** Has the gateway fetch a file of the server into its Image Inventory. */
+  /** Makes the gateway download a file of the update server into its Image Inventory. */
   async stage(file: string): Promise<void> {
     const { correlator } = await this.headend.stageImage('gw-1', {
       name: file,
@@ -70,6 +71,7 @@ export class Field implements AsyncDisposable {
     await this.site.headendEvents.until('alert.image-operation', { correlator });
   }
 
+  /** Executes an operation of FUMO, after setting its PkgURL if there is a URL. Returns the statuses of the commands. */
   async execute(operation: string, correlator: string, url?: string): Promise<number[]> {
     const outcomes = await this.headend.manage('gw-1', [
       ...(url === undefined
@@ -80,19 +82,20 @@ export class Field implements AsyncDisposable {
     return outcomes.map(({ status }) => status);
   }
 
-  /** What the DM server hears that an update came to. */
+  /** Resolves with the result that the DM server gets for an update. */
   async told(correlator: string): Promise<unknown> {
     const { fields } = await this.site.headendEvents.until('alert.firmware-update', { correlator });
     return fields.result;
   }
 
+  /** Starts a device at the board and waits until it is attached. */
   async attach(deviceId: string): Promise<void> {
     const device = this.site.device(deviceId, this.board, { factory: true });
     await device.start();
     await device.attached;
   }
 
-  /** Version of the firmware and names of the devices, as the DM server reads them. */
+  /** Reads by the DM server the version of the firmware, and the names of the devices separated by slashes. */
   async seen(): Promise<{ version: unknown; devices: unknown }> {
     const [version, devices] = await this.headend.manage('gw-1', [
       { name: 'Get', uri: './DevDetail/FwV' },

@@ -7,18 +7,18 @@ import { type BuiltImage, buildImage } from '../../firmware-image/recipe/image.t
 import { type SigningKeys, signingKeys } from '../../firmware-image/recipe/keys.ts';
 import { output, parentOf, root } from '../../firmware-image/recipe/tools.ts';
 
-/** Versions that the tests flash, and update to. */
+/** Versions that the tests flash and to which they update. */
 export const versions = { first: '1.0.0', next: '1.1.0', bad: '1.2.0' } as const;
 
 const program = join(root, 'dist/postern-snapshot.cjs');
 
-/** What the program of a build does besides, or in place of, what it should. */
+/** Code in front of the gateway's program that makes a build faulty. */
 const faults = {
   crashes:
     "require('node:v8').startupSnapshot.addDeserializeCallback(() => { if (process.argv[2] === 'gateway') throw new Error('this version is broken'); });\n",
-  // The probe, and every device, speaks into the void. A socket that was not bound yet has no address, and throws.
+  // The CoAP server answers nobody, neither the health probe nor a device. The address of an unbound socket throws.
   deaf: "const dgram = require('node:dgram'); const send = dgram.Socket.prototype.send; const isServer = (socket) => { try { return socket.address().port === 5683; } catch { return false; } }; dgram.Socket.prototype.send = function (...args) { return isServer(this) ? undefined : send.apply(this, args); };\n",
-  // The event loop stands still for good as soon as the gateway asks itself whether it serves.
+  // The event loop hangs forever as soon as the gateway probes its own CoAP port.
   hangs:
     "const dgram = require('node:dgram'); const send = dgram.Socket.prototype.send; dgram.Socket.prototype.send = function (...args) { if (args.includes(5683)) for (;;); return send.apply(this, args); };\n",
 } as const;
@@ -30,9 +30,10 @@ function faulty(fault: Fault): string {
   return file;
 }
 
-/** `npm test` installs what builds and boots an image, on Debian bookworm; elsewhere there is nothing to test. */
-export const skipImages = existsSync(uBoot) ? false : 'needs Debian bookworm, and u-boot-qemu of it';
+/** Reason to skip the tests of images, or false. The tools for them are installed by `npm test`, on Debian bookworm only. */
+export const skipImages = existsSync(uBoot) ? false : 'needs Debian bookworm with its package u-boot-qemu';
 
+/** What `buildFor` is to build. By default, a bundle for the board `qemu` without a disk image. */
 export interface Wanted {
   readonly withDisk?: boolean;
   readonly fault?: Fault;
@@ -42,7 +43,7 @@ export interface Wanted {
   readonly level?: number;
 }
 
-/** Builds an image for a test. How small it is matters to one test alone. */
+/** Builds an image for a test. It is compressed quickly rather than well, unless `level` says otherwise. */
 export async function buildFor(name: string, version: string, wanted: Wanted = {}): Promise<BuiltImage> {
   const {
     withDisk = false,

@@ -19,11 +19,11 @@ import { buildFor, versions } from './images.ts';
 
 const isLong = process.env.POSTERN_FIRMWARE === 'long';
 const limit = { timeout: 900_000 };
-/** Of the idle hour: a sixth of it stands for it, or as many minutes as are given, 60 at most. */
+/** Minutes that the test of the idle hour measures, at most 60. The default is ten, and the result is scaled up. */
 const idleMinutes = Math.min(Number(process.env.POSTERN_IDLE_MINUTES ?? 10), 60);
 const seed = Number(process.env.POSTERN_SEED ?? Date.now() % 100_000);
 
-/** Numbers from 0 to 1 that are the same for the same seed (mulberry32). */
+/** Pseudo-random numbers from 0 to 1, determined by the seed (mulberry32). */
 function* numbers(from: number): Generator<number, never> {
   for (let state = from; ; ) {
     state = (state + 0x6d2b79f5) | 0;
@@ -49,13 +49,13 @@ describe('the firmware image on an emulated board, the long form', {
     next = await buildFor('next', versions.next);
   });
 
-  test('two builds of one commit are the same', limit, async () => {
+  test('two builds of one commit have the same root, FIT and disk', limit, async () => {
     const again = await buildFor('again', versions.first, { withDisk: true });
     for (const part of ['rootImage', 'fit', 'disk'] as const)
       assert.equal(digest(again[part]!), digest(first[part]!), part);
   });
 
-  describe('versions that are bad, and bundles that are not for this board', () => {
+  describe('faulty versions and bundles', () => {
     let field: Field;
     before(async () => {
       const keys = { folder: join(output, 'foreign-keys'), areForDevelopment: true };
@@ -72,7 +72,7 @@ describe('the firmware image on an emulated board, the long form', {
       writeFileSync(cut, readFileSync(next.bundle).subarray(0, 30 * mebibyte));
       const huge = join(output, 'huge.raucb');
       copyFileSync(next.bundle, huge);
-      // More than the data partition has.
+      // Larger than the data partition.
       truncateSync(huge, 400 * mebibyte);
       field = await Field.prepare({
         image: first,
@@ -105,23 +105,23 @@ describe('the firmware image on an emulated board, the long form', {
       ['crashing', [410]],
       ['deaf', [410]],
     ] as const)
-      test(`${name}: ${results.join(' or ')}, and the version that ran runs`, limit, async () => {
+      test(`${name}: result ${results.join(' or ')}, and the old version still runs`, limit, async () => {
         await field.update(name, name);
         const result = await field.told(name);
-        assert.ok((results as readonly unknown[]).includes(result), `${name} was answered with ${result}`);
+        assert.ok((results as readonly unknown[]).includes(result), `${name} had the result ${result}`);
         const { version, devices: seen } = await field.seen();
         assert.deepEqual([version, String(seen).split('/').length], [versions.first, 1]);
         assert.equal(field.board.bootState().good, 'A');
       });
 
-    test('after all that, a good one is taken, from the Image Inventory', limit, async () => {
+    test('after these failures a good bundle from the Image Inventory is installed', limit, async () => {
       await field.stage('next');
       await field.execute('DownloadAndUpdate', 'good', 'gw-image:next');
       assert.equal(await field.told('good'), 200);
       assert.equal((await field.seen()).version, versions.next);
     });
 
-    test('what the crashing version said last is on flash, and no more than that', limit, async () => {
+    test('the end of the log of the crashing version is on flash, at most 16 KB of it', limit, async () => {
       await field.board.machine.cutPower();
       const log = readFromData(field.board.disk, '/crash/1.log');
       assert.match(log, /this version is broken/);
@@ -129,7 +129,7 @@ describe('the firmware image on an emulated board, the long form', {
     });
   });
 
-  test('the power is cut at ten points of an installation and of the first start: nothing is lost', {
+  test('after each of ten power cuts, in installations and first starts, the result fits the version that runs, and no device is lost', {
     timeout: 5_400_000,
   }, async (t) => {
     const many = Array.from({ length: 11 }, (_, number) => `urn:dev:ops:${number}`);
@@ -143,7 +143,7 @@ describe('the firmware image on an emulated board, the long form', {
     const otherThan = (version: unknown) => (version === versions.next ? versions.first : versions.next);
     await board.start();
     await field.attach(many[10]!);
-    // One that nobody disturbs tells how long either part takes here.
+    // An undisturbed update measures how long its two parts take on this machine.
     const whole = { healthy: board.event('update.healthy'), told: field.told('whole') };
     await field.update(versions.next, 'whole');
     await board.event('update.installing');
@@ -161,7 +161,7 @@ describe('the firmware image on an emulated board, the long form', {
       const correlator = `cut-${round}`;
       await field.update(wanted, correlator);
       await board.event('update.installing');
-      // What the board has to tell from now on waits in it.
+      // From now on the board's alerts wait in its outbox.
       await broker.stop();
       await field.attach(many[round]!);
       if (part === 'first start') await board.machine.says(/Starting kernel/, patience.update);
@@ -182,7 +182,7 @@ describe('the firmware image on an emulated board, the long form', {
       assert.equal(String(kept).split('/').length, round + 2, String(kept));
       assert.equal(board.bootState().trying, undefined);
     }
-    // Both slots are still there: each is installed to once more.
+    // Both slots still work: each gets one more installation.
     for (const correlator of ['last-but-one', 'last']) {
       const wanted = otherThan((await field.seen()).version);
       await field.update(wanted, correlator);
@@ -192,7 +192,7 @@ describe('the firmware image on an emulated board, the long form', {
   });
 
   test(
-    'a FIT that is not signed by the key that U-Boot trusts is not booted, the other slot is; with none it tries again',
+    'a FIT that was changed is not booted, but the other slot is; with both changed the board resets and tries again',
     limit,
     async () => {
       await using field = await Field.prepare({ image: first, files: {}, devices });
@@ -207,7 +207,7 @@ describe('the firmware image on an emulated board, the long form', {
       await refused;
       await field.board.machine.cutPower();
       flip(disk, startOf('boot-b') * mebibyte + 5 * mebibyte);
-      // By turns, from reset to reset, and nobody is asked for commands.
+      // U-Boot tries both slots and resets, again and again, and never offers a prompt.
       const { machine } = field.board;
       const from = machine.serial.length;
       machine.start();
@@ -229,7 +229,7 @@ describe('the firmware image on an emulated board, the long form', {
     await board.start();
   });
 
-  test('the image of the i.MX8M Mini has its boot loader where the chip looks for it, and its device tree', async () => {
+  test('the image of the i.MX8M Mini has its boot loader at the offset where the chip reads it, and a signed device tree', async () => {
     const bootLoader = join(output, 'boot-loader');
     writeFileSync(bootLoader, 'the boot loader of a board');
     const { disk, fit } = await buildFor('imx8m-mini', versions.first, {
@@ -244,31 +244,35 @@ describe('the firmware image on an emulated board, the long form', {
     assert.match(described, /Sign algo:\s+sha256,rsa2048:boot/);
   });
 
-  test('the image of the Raspberry Pi runs on an emulated one, when it is signed', limit, async () => {
-    const image = await buildFor('raspberry-pi', versions.first, { board: emulatedPi, withDisk: true });
-    const built = (name: string) => join(image.folder, 'boot', name);
-    await using field = await Field.prepare({
-      image,
-      hardware: raspberryPi3({ bootLoader: built('u-boot.bin'), tree: built('bcm2837-rpi-3-b.dtb') }),
-      files: {},
-      devices,
-      update: { watchdog: '/dev/null' },
-    });
-    const { machine, disk } = field.board;
-    machine.start();
-    // Without its watchdog this one cannot reset itself.
-    await machine.says(/Restarting system/, patience.start);
-    await machine.cutPower();
-    await field.board.start();
-    await field.attach(devices[0]);
-    await field.site.headendEvents.until('alert.device-attach', { device: devices[0] });
-    await machine.cutPower();
-    flip(disk, startOf('boot-a') * mebibyte + 5 * mebibyte);
-    machine.start();
-    await machine.says(/slot A does not boot/, patience.start);
-  });
+  test(
+    'the image of the Raspberry Pi runs on an emulated one; with a changed FIT it does not boot',
+    limit,
+    async () => {
+      const image = await buildFor('raspberry-pi', versions.first, { board: emulatedPi, withDisk: true });
+      const built = (name: string) => join(image.folder, 'boot', name);
+      await using field = await Field.prepare({
+        image,
+        hardware: raspberryPi3({ bootLoader: built('u-boot.bin'), tree: built('bcm2837-rpi-3-b.dtb') }),
+        files: {},
+        devices,
+        update: { watchdog: '/dev/null' },
+      });
+      const { machine, disk } = field.board;
+      machine.start();
+      // The emulated board cannot reset itself without its watchdog, so it is switched off and on.
+      await machine.says(/Restarting system/, patience.start);
+      await machine.cutPower();
+      await field.board.start();
+      await field.attach(devices[0]);
+      await field.site.headendEvents.until('alert.device-attach', { device: devices[0] });
+      await machine.cutPower();
+      flip(disk, startOf('boot-a') * mebibyte + 5 * mebibyte);
+      machine.start();
+      await machine.says(/slot A does not boot/, patience.start);
+    },
+  );
 
-  test('a root that was changed does not run: the board starts again', limit, async () => {
+  test('a board whose root was changed starts again', limit, async () => {
     await using board = await Board.flash({ disk: first.disk!, hardware: virt(first) });
     for (let at = 0; at < 40; at++) flip(board.disk, startOf('root-a') * mebibyte + at * mebibyte + 4096);
     board.machine.start();
@@ -279,7 +283,7 @@ describe('the firmware image on an emulated board, the long form', {
     await board.machine.says(/postern: slot A/, patience.start);
   });
 
-  test('with a thousand idle devices, 128 MB of memory are enough', limit, async (t) => {
+  test('with a thousand idle devices, at least 24 MB of 128 are free', limit, async (t) => {
     await using field = await Field.prepare({ image: first, files: {}, devices });
     await field.board.start();
     await field.board.machine.cutPower();
@@ -292,10 +296,10 @@ describe('the firmware image on an emulated board, the long form', {
       field.board.start(),
     ]);
     t.diagnostic(
-      `${started.devices} devices: ${started.rss} MB of RSS, ${started.free} MB could be given to others`,
+      `${started.devices} devices: ${started.rss} MB of RSS, ${started.free} MB available to others`,
     );
     assert.equal(started.devices, 1000);
-    assert.ok(Number(started.free) >= 24, `${started.free} MB are left`);
+    assert.ok(Number(started.free) >= 24, `${started.free} MB are free`);
   });
 
   test('an idle hour writes less than a megabyte to flash', { timeout: 4_500_000 }, async (t) => {
@@ -303,7 +307,7 @@ describe('the firmware image on an emulated board, the long form', {
     await field.board.start();
     for (const device of devices) await field.attach(device);
     await field.site.headendEvents.until('alert.device-attach', { device: devices[1] });
-    // What the start left to be written goes first.
+    // The pending writes of the start are not counted.
     await new Promise((resolve) => setTimeout(resolve, 120_000));
     const from = await field.board.machine.bytesWritten();
     await new Promise((resolve) => setTimeout(resolve, idleMinutes * 60_000));

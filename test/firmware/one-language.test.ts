@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isSpared, leaveOneLanguage } from '../../firmware-image/recipe/one-language.ts';
 
-/** A program with ICU data of these items inside, each of its name as text. */
+/** A program that contains ICU data with these items. The data of an item is its name as text. */
 function programWith(names: readonly string[]): Buffer {
   const header = Buffer.alloc(32);
   header.writeUInt16LE(header.length);
@@ -22,7 +22,7 @@ function programWith(names: readonly string[]): Buffer {
   return Buffer.concat([Buffer.from('code before'), header, table, ...texts, ...texts, Buffer.from('after')]);
 }
 
-/** The items that ICU would find, with their data. */
+/** The items that ICU finds in a program, with their data. */
 function itemsOf(program: Buffer): Record<string, string> {
   const table = program.indexOf('CmnD') + 20;
   const textAt = (at: number) => program.toString('latin1', at, program.indexOf(0, at));
@@ -32,7 +32,7 @@ function itemsOf(program: Buffer): Record<string, string> {
   return Object.fromEntries(entries);
 }
 
-test('other languages, dictionaries and legacy encodings are spared; English and what is of no language are not', () => {
+test('other languages, dictionaries and legacy encodings are removed; English and data without a language stay', () => {
   const spared = [
     'icudt78l/de.res',
     'icudt78l/sr_Latn_BA.res',
@@ -57,7 +57,7 @@ test('other languages, dictionaries and legacy encodings are spared; English and
   assert.deepEqual(kept.filter(isSpared), []);
 });
 
-test('what is spared is out of the table, and zeros; all else is where it was', () => {
+test('removed items are not in the table and their data are zeros; all other items stay in place', () => {
   const names = ['x/de.res', 'x/en.res', 'x/fr.res', 'x/root.res', 'x/zoneinfo64.res'];
   const program = programWith(names);
   const before = Buffer.from(program);
@@ -65,12 +65,12 @@ test('what is spared is out of the table, and zeros; all else is where it was', 
   assert.equal(program.length, before.length);
   const left = ['x/en.res', 'x/root.res', 'x/zoneinfo64.res'];
   assert.deepEqual(itemsOf(program), Object.fromEntries(left.map((name) => [name, name])));
-  assert.equal(program.toString('latin1').split('x/de.res').length, 2, 'its name is left, its data are not');
+  assert.equal(program.toString('latin1').split('x/de.res').length, 2, 'the name stays, the data do not');
   assert.equal(program.indexOf('code before'), 0);
   assert.equal(program.toString('latin1').endsWith('after'), true);
 });
 
-test('a program without ICU data, or with two sets of them, is refused', () => {
+test('a program without ICU data, or with two sets, is refused', () => {
   assert.throws(() => leaveOneLanguage(Buffer.from('a program')), /no ICU data/);
   const program = programWith(['x/en.res']);
   assert.throws(() => leaveOneLanguage(Buffer.concat([program, program])), /more than one/);

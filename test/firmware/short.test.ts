@@ -8,7 +8,7 @@ import { buildFor, skipImages, versions } from './images.ts';
 import { startTimeServer } from './time-server.ts';
 
 const [first, second] = ['urn:dev:ops:1', 'urn:dev:ops:2'] as const;
-/** Milliseconds for what a fresh machine has to get, and to build. */
+/** Milliseconds for downloads and builds on a fresh machine. */
 const preparing = { timeout: 600_000 };
 const limit = { timeout: patience.update };
 const twoDays = 2 * 86_400_000;
@@ -35,34 +35,45 @@ describe('the firmware image on an emulated board', { timeout: 1_500_000, skip: 
     await timeServer?.[Symbol.asyncDispose]();
   });
 
-  test('it boots from nothing, and a device is bootstrapped and attached', limit, async (t) => {
-    const ready = await field.board.start();
-    t.diagnostic(`first boot, the last start of it: ${(ready / 1000).toFixed(1)} s from power-on to ready`);
-    // A port that is not open is silent: where there is no firewall, the guest's kernel refuses at once.
-    let isRefused = false;
-    const knocking = connect(field.board.closedPort, '127.0.0.1');
-    knocking.on('close', () => (isRefused = true)).on('error', () => (isRefused = true));
-    await field.attach(first);
-    await field.site.headendEvents.until('alert.device-attach', { device: first });
-    assert.equal(isRefused, false);
-    knocking.destroy();
-  });
-
-  test('the DM server updates it by FUMO; it keeps its devices, and says 200', limit, async (t) => {
-    const hasTime = field.board.machine.says(timeServer.pattern(), patience.update);
-    assert.deepEqual(await field.update('next', 'u1'), [200, 202]);
-    await hasTime;
-    const installed = await field.board.machine.says(/"update\.progress".*"percent":(\d+)/, patience.update);
-    assert.ok(Number(installed[1]) <= 100);
-    await field.board.event('gateway.started');
-    t.diagnostic(`start into the new slot: ${(field.board.machine.age / 1000).toFixed(1)} s`);
-    assert.equal(await field.told('u1'), 200);
-    assert.equal(field.board.bootState().good, 'B');
-    assert.deepEqual((await field.seen()).version, versions.next);
-  });
+  test(
+    'a flashed board boots, a device attaches, and a TCP port that is not open stays silent',
+    limit,
+    async (t) => {
+      const ready = await field.board.start();
+      t.diagnostic(`last start of the first boot: ${(ready / 1000).toFixed(1)} s from power-on to ready`);
+      // Without the firewall the guest's kernel would refuse the connection at once.
+      let isRefused = false;
+      const knocking = connect(field.board.closedPort, '127.0.0.1');
+      knocking.on('close', () => (isRefused = true)).on('error', () => (isRefused = true));
+      await field.attach(first);
+      await field.site.headendEvents.until('alert.device-attach', { device: first });
+      assert.equal(isRefused, false);
+      knocking.destroy();
+    },
+  );
 
   test(
-    'a power cut while it installs leaves the version that ran, its devices, and alerts that wait',
+    'the DM server updates the board by FUMO, with result 200; the board gets its time by NTP',
+    limit,
+    async (t) => {
+      const hasTime = field.board.machine.says(timeServer.pattern(), patience.update);
+      assert.deepEqual(await field.update('next', 'u1'), [200, 202]);
+      await hasTime;
+      const installed = await field.board.machine.says(
+        /"update\.install-progress".*"percent":(\d+)/,
+        patience.update,
+      );
+      assert.ok(Number(installed[1]) <= 100);
+      await field.board.event('gateway.started');
+      t.diagnostic(`start into the new slot: ${(field.board.machine.age / 1000).toFixed(1)} s`);
+      assert.equal(await field.told('u1'), 200);
+      assert.equal(field.board.bootState().good, 'B');
+      assert.deepEqual((await field.seen()).version, versions.next);
+    },
+  );
+
+  test(
+    'after a power cut during an installation the old version runs, the result is 410, and a waiting alert arrives',
     limit,
     async () => {
       assert.deepEqual(await field.update('hanging', 'u2'), [200, 202]);
@@ -88,7 +99,7 @@ describe('the firmware image on an emulated board', { timeout: 1_500_000, skip: 
   );
 
   test(
-    'the package is still there; a version that hangs is reset by the watchdog, and the old one comes back',
+    'after a power cut the package is kept; a version that hangs ends with 410, and the old version returns with its devices',
     limit,
     async () => {
       const [state] = await field.headend.manage('gw-1', [{ name: 'Get', uri: './FwUpdate/State' }]);

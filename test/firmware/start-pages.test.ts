@@ -15,10 +15,10 @@ import {
 } from '../../firmware-image/recipe/start-pages.ts';
 
 const page = 4096;
-/** The Node that runs the tests is a program of the same kind as the board's. */
+/** The Node that runs the tests stands for the board's. */
 const program = readFileSync(process.execPath);
 const loaded = segmentsOf(program).filter(({ type }) => type === segmentType.load);
-/** The third page of every ten. */
+/** One page in every ten. */
 const touched: PageRun[] = loaded.flatMap(({ address, fileSize }) =>
   Array.from({ length: Math.floor(fileSize / page / 10) }, (_, index) => {
     const from = Math.floor(address / page) + 10 * index + 3;
@@ -28,16 +28,16 @@ const touched: PageRun[] = loaded.flatMap(({ address, fileSize }) =>
 const laidOut = startPagesFirst(program, touched);
 const pieces = segmentsOf(laidOut).filter(({ type }) => type === segmentType.load);
 
-/** Bytes that lie at an address in memory, up to the end of what is loaded there in one piece. */
+/** Bytes from an address in memory to the end of the segment that is loaded there. */
 function at(bytes: Buffer, segments: typeof pieces, address: number): Buffer {
   const found = segments.find((one) => address >= one.address && address < one.address + one.fileSize)!;
   const start = found.offset + address - found.address;
   return bytes.subarray(start, found.offset + found.fileSize);
 }
 
-test('all of the program lies in memory where it lay', () => {
+test('the program has the same bytes at the same addresses in memory', () => {
   for (const [index, { address, fileSize, memorySize }] of loaded.entries()) {
-    // The header of the file tells where the segments are, and that is new.
+    // The header of the file is left out, since it has the new offsets of the program headers.
     for (let done = index === 0 ? 64 : 0; done < fileSize; ) {
       const [now, before] = [at(laidOut, pieces, address + done), at(program, loaded, address + done)];
       const length = Math.min(now.length, before.length);
@@ -45,7 +45,7 @@ test('all of the program lies in memory where it lay', () => {
       done += length;
     }
     const end = pieces.find((one) => one.address + one.memorySize === address + memorySize);
-    assert.ok(end, 'what is zeros at first is there as well');
+    assert.ok(end, 'the zeros at the end of the segment are there as well');
   }
   const addresses = pieces.map((one) => one.address);
   assert.deepEqual(
@@ -55,7 +55,7 @@ test('all of the program lies in memory where it lay', () => {
   assert.ok(pieces.every(({ offset, address }) => offset % page === address % page));
 });
 
-test('the pages that a start touches come first in the file, and the rest behind them', () => {
+test('the pages that a start touches come first in the file', () => {
   const written = loaded.filter(({ memorySize, fileSize }) => memorySize > fileSize);
   const most =
     touched.length + written.reduce((sum, { fileSize }) => sum + Math.ceil(fileSize / page) + 1, 1);
@@ -67,7 +67,7 @@ test('the pages that a start touches come first in the file, and the rest behind
   }
 });
 
-test('its loader starts it, however many segments it has', (t) => {
+test('the loader starts a program with more than 1000 segments', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'postern-pages-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'node');
@@ -83,7 +83,7 @@ test('its loader starts it, however many segments it has', (t) => {
   assert.deepEqual(now, before);
 });
 
-test('pages that lie close together stay together', () => {
+test('runs of pages with a gap of up to two pages are joined', () => {
   const first = Math.floor(loaded[1]!.address / page) + 100;
   const segmentsWith = (runs: PageRun[]) => segmentsOf(startPagesFirst(program, runs)).length;
   const one = segmentsWith([{ from: first, to: first + 1 }]);
@@ -91,7 +91,7 @@ test('pages that lie close together stay together', () => {
   assert.equal(segmentsWith([first, first + 4].map((from) => ({ from, to: from + 1 }))), one + 2);
 });
 
-test('the list of pages is read as it was written, and holds for one version of Node', () => {
+test('the list of pages is read as it was written, and is valid for one version of Node', () => {
   const runs = Array.from({ length: 25 }, (_, index) => ({
     from: 0x400 + 16 * index,
     to: 0x402 + 16 * index,
@@ -100,13 +100,13 @@ test('the list of pages is read as it was written, and holds for one version of 
   assert.deepEqual(startPages('26.1.1', describePages('26.1.0', runs)), []);
 });
 
-test('the list is of the Node that images have', () => {
+test('start-pages.txt was measured for the Node that images have', () => {
   const runs = startPages(process.versions.node);
-  assert.ok(runs.length > 100, `${startPagesFile} is of another Node: npm run image:pages`);
+  assert.ok(runs.length > 100, `${startPagesFile} was measured for another Node; run npm run image:pages`);
   for (const [index, { from, to }] of runs.entries())
     assert.ok(from < to && from >= (runs[index - 1]?.to ?? 0), `${from.toString(16)}-${to.toString(16)}`);
 });
 
-test('what is no program is refused', () => {
+test('a file that is not an ELF program is refused', () => {
   assert.throws(() => startPagesFirst(Buffer.from('#!/bin/sh'), []), /only an ELF program/);
 });

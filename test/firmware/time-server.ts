@@ -2,10 +2,10 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { host } from './board.ts';
 
-/** Seconds from 1900, where NTP begins, to 1970. */
+/** Seconds from 1900, the epoch of NTP, to 1970. */
 const from1900 = 2_208_988_800;
 
-/** An NTP server whose clock is ahead by so many milliseconds. [RFC 5905, 7.3] */
+/** Starts an NTP server whose clock is ahead by this many milliseconds. [RFC 5905, 7.3] */
 export async function startTimeServer(ahead: number) {
   const socket = createSocket('udp4').bind(0, '127.0.0.1');
   await once(socket, 'listening');
@@ -16,7 +16,7 @@ export async function startTimeServer(ahead: number) {
   };
   socket.on('message', (request, { port, address }) => {
     const answer = Buffer.alloc(48);
-    // No leap second, version 4, server; stratum 1, poll as asked, precision of a millisecond.
+    // No leap second, version 4, mode server; stratum 1; poll interval of the request; precision of a millisecond.
     answer.set([0x24, 1, request[2] ?? 6, 0xf6]);
     answer.write('TEST', 12);
     request.copy(answer, 24, 40, 48);
@@ -24,9 +24,9 @@ export async function startTimeServer(ahead: number) {
     socket.send(answer, port, address);
   });
   return {
-    /** As chrony in the guest names it. */
+    /** Address in the form of chrony's directive `server`, as seen from the guest. */
     name: `${host} port ${socket.address().port}`,
-    /** Matches what the guest logs once it has this time. */
+    /** Matches log lines of the guest after it has taken over this time. */
     pattern: () => {
       const days = [0, 86_400_000].map((more) =>
         new Date(Date.now() + ahead + more).toISOString().slice(0, 10),

@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { openDatabase } from '../../src/base/database.ts';
+import { openDatabase } from '../../src/base/open-database.ts';
 import { apiReference } from '../../src/cli/api-reference.ts';
 import { HeadendApi } from '../../src/headend/api.ts';
 import { headendSchema } from '../../src/headend/schema.ts';
@@ -14,95 +14,108 @@ import { startAedes } from '../peers/brokers.ts';
 const id = 'urn:dev:ops:1';
 const limit = { timeout: 60_000 };
 
-test('journey 4 by the HTTP API: look, replace, and what came of it', limit, async () => {
-  await using broker = await startAedes();
-  await using site = new Site(broker.url);
-  const headend = await site.headend([id]);
-  await using api = new HeadendApi(headend, new EventRecorder());
-  await api.start('127.0.0.1', 0);
-  const gateway = await site.gateway([]);
-  const device = site.device(id, gateway, { server: true, more: { encoding: 'cbor' } });
-  await device.start();
-  await device.attached;
-  await site.headendEvents.until('alert.device-attach');
-
-  const ask = async (path: string, body?: unknown, method = body === undefined ? 'GET' : 'POST') => {
-    const response = await fetch(`${api.url}${path}`, {
-      method,
-      ...(method === 'POST' && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
-    });
-    return { status: response.status, body: (await response.json()) as Record<string, never> };
-  };
-  assert.deepEqual((await ask('/devices')).body, [{ id, known: true, gateway: 'gw-1', attached: true }]);
-  assert.deepEqual((await ask('/gateways')).body, [{ id: 'gw-1', online: true, software: '0.1.0' }]);
-  assert.deepEqual((await ask('/healthz')).body, { connected: true });
-
-  const looked = await ask(`/devices/${id}/sessions`, '');
-  assert.equal(looked.status, 200);
-  const operations = looked.body.operations as unknown as {
-    uri: string;
-    status: number;
-    results: { data: string }[];
-  }[];
-  assert.deepEqual(
-    operations.map(({ uri, status, results }) => [uri, status, results[0]?.data]),
-    [
-      ['./DevInfo', 200, 'DevId/Man/Mod/DmV/Lang'],
-      ['./DevInfo/DevId', 200, id],
-      ['./DevInfo/Man', 200, 'Maker & Sons'],
-      ['./DevInfo/Mod', 200, 'Reference End Device'],
-    ],
-  );
-  const replaced = await ask(`/devices/${encodeURIComponent(id)}/sessions`, {
-    operations: [
-      { name: 'Replace', uri: './Settings/Label', data: 'north' },
-      { name: 'Replace', uri: './Settings/ReportInterval', format: 'int', data: '60' },
-      { name: 'Get', uri: './Nothing' },
-    ],
-  });
-  assert.deepEqual(
-    (replaced.body.operations as unknown as { status: number }[]).map(({ status }) => status),
-    [200, 200, 404],
-  );
-  assert.deepEqual(
-    [device.value('Settings', 'Label'), device.value('Settings', 'ReportInterval')],
-    ['north', '60'],
-  );
-
-  const refused: [string, unknown, number, RegExp][] = [
-    ['/devices/urn:dev:nobody/sessions', '', 404, /no account/],
-    [`/devices/${id}/sessions`, '{', 400, /no JSON/],
-    [`/devices/${id}/sessions`, { operations: [{ name: 'Dance', uri: './x' }] }, 400, /operations\.0\.name/],
-    [`/devices/${id}/sessions`, { operations: [] }, 400, /operations/],
-    [`/devices/${id}/sessions`, 'x'.repeat(1_600_000), 413, /more than/],
-    ['/nothing', undefined, 404, /GET \/devices/],
-  ];
-  for (const [path, body, status, message] of refused) {
-    const answer = await ask(path, body);
-    assert.equal(answer.status, status, path);
-    assert.match(String(answer.body.message), message);
-  }
-});
-
-test('a device that does not come: 408 after the time that is set, and the job is gone', limit, async () => {
-  await using broker = await startAedes();
-  await using site = new Site(broker.url);
-  const headend = await site.headend([id], {
-    headend: { id: 'dm.example', state: ':memory:', 'session-timeout': 1 },
-  });
-  const gateway = await site.gateway([]);
-  {
-    await using device = site.device(id, gateway, { server: true });
+test(
+  'journey 3 by the HTTP API: commands on a device return their results, and wrong requests are refused',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([id]);
+    await using api = new HeadendApi(headend, new EventRecorder());
+    await api.start('127.0.0.1', 0);
+    const gateway = await site.gateway([]);
+    const device = site.device(id, gateway, { server: true, more: { encoding: 'cbor' } });
     await device.start();
     await device.attached;
-  }
-  await assert.rejects(headend.manage(id, [{ name: 'Get', uri: './DevInfo' }]), { code: 'timeout' });
-  await assert.rejects(headend.manage('urn:dev:nobody', []), { code: 'notFound' });
-});
+    await site.headendEvents.until('alert.device-attach');
+
+    const ask = async (path: string, body?: unknown, method = body === undefined ? 'GET' : 'POST') => {
+      const response = await fetch(`${api.url}${path}`, {
+        method,
+        ...(method === 'POST' && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+      });
+      return { status: response.status, body: (await response.json()) as Record<string, never> };
+    };
+    assert.deepEqual((await ask('/devices')).body, [{ id, known: true, gateway: 'gw-1', attached: true }]);
+    assert.deepEqual((await ask('/gateways')).body, [{ id: 'gw-1', online: true, software: '0.1.0' }]);
+    assert.deepEqual((await ask('/healthz')).body, { connected: true });
+
+    const looked = await ask(`/devices/${id}/sessions`, '');
+    assert.equal(looked.status, 200);
+    const operations = looked.body.operations as unknown as {
+      uri: string;
+      status: number;
+      results: { data: string }[];
+    }[];
+    assert.deepEqual(
+      operations.map(({ uri, status, results }) => [uri, status, results[0]?.data]),
+      [
+        ['./DevInfo', 200, 'DevId/Man/Mod/DmV/Lang'],
+        ['./DevInfo/DevId', 200, id],
+        ['./DevInfo/Man', 200, 'Maker & Sons'],
+        ['./DevInfo/Mod', 200, 'Reference End Device'],
+      ],
+    );
+    const replaced = await ask(`/devices/${encodeURIComponent(id)}/sessions`, {
+      operations: [
+        { name: 'Replace', uri: './Settings/Label', data: 'north' },
+        { name: 'Replace', uri: './Settings/ReportInterval', format: 'int', data: '60' },
+        { name: 'Get', uri: './Nothing' },
+      ],
+    });
+    assert.deepEqual(
+      (replaced.body.operations as unknown as { status: number }[]).map(({ status }) => status),
+      [200, 200, 404],
+    );
+    assert.deepEqual(
+      [device.value('Settings', 'Label'), device.value('Settings', 'ReportInterval')],
+      ['north', '60'],
+    );
+
+    const refused: [string, unknown, number, RegExp][] = [
+      ['/devices/urn:dev:nobody/sessions', '', 404, /no account/],
+      [`/devices/${id}/sessions`, '{', 400, /no JSON/],
+      [
+        `/devices/${id}/sessions`,
+        { operations: [{ name: 'Dance', uri: './x' }] },
+        400,
+        /operations\.0\.name/,
+      ],
+      [`/devices/${id}/sessions`, { operations: [] }, 400, /operations/],
+      [`/devices/${id}/sessions`, 'x'.repeat(1_600_000), 413, /more than/],
+      ['/nothing', undefined, 404, /GET \/devices/],
+    ];
+    for (const [path, body, status, message] of refused) {
+      const answer = await ask(path, body);
+      assert.equal(answer.status, status, path);
+      assert.match(String(answer.body.message), message);
+    }
+  },
+);
+
+test(
+  'a job for a device that does not connect ends as timeout after the configured time',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([id], {
+      headend: { id: 'dm.example', state: ':memory:', 'session-timeout': 1 },
+    });
+    const gateway = await site.gateway([]);
+    {
+      await using device = site.device(id, gateway, { server: true });
+      await device.start();
+      await device.attached;
+    }
+    await assert.rejects(headend.manage(id, [{ name: 'Get', uri: './DevInfo' }]), { code: 'timeout' });
+    await assert.rejects(headend.manage('urn:dev:nobody', []), { code: 'notFound' });
+  },
+);
 
 // conforms: SEC-8, NOT-5
 test(
-  'a server that lost its nonces is believed by the nonce that is for that, once it was refused',
+  'a server that lost its nonces agrees with the device again after one resynchronisation',
   limit,
   async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'postern-headend-'));
@@ -131,7 +144,7 @@ test(
   },
 );
 
-test('docs/openapi.json is what the routes say; `npm run docs` makes it', () => {
+test('docs/openapi.json is up to date with the routes (npm run docs)', () => {
   const file = new URL('../../docs/openapi.json', import.meta.url);
   assert.equal(readFileSync(file, 'utf8'), apiReference());
 });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { openDatabase } from '../../src/base/database.ts';
+import { openDatabase } from '../../src/base/open-database.ts';
 import { HeadendApi } from '../../src/headend/api.ts';
 import { Records, recordLimits } from '../../src/headend/records.ts';
 import { headendSchema } from '../../src/headend/schema.ts';
@@ -27,7 +27,7 @@ const asker = (url: string) => async (method: string, path: string, body?: objec
 };
 
 describe('orders by the HTTP API', limit, () => {
-  test('a fan-out to a group, an image, a trigger, and what was heard of them', async () => {
+  test('a fan-out to a group, a trigger and an image are ordered, and their results and alerts are listed', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend(ids);
@@ -135,7 +135,7 @@ describe('orders by the HTTP API', limit, () => {
     assert.equal((description.body as Record<string, unknown>).openapi, '3.1.0');
   });
 
-  test('policy decides which gateway a device belongs to, whichever it comes through', async () => {
+  test('the policy assigns a device to a gateway, even if the device comes through another one', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     await using second = new Site(broker.url);
@@ -162,7 +162,7 @@ describe('orders by the HTTP API', limit, () => {
   });
 });
 
-test('what is remembered of alerts and results is bounded: the oldest go', () => {
+test('the number of stored results is bounded, and the oldest are deleted', () => {
   const records = new Records(openDatabase(':memory:', headendSchema), new HandClock());
   for (let at = 0; at <= recordLimits.results; at++)
     records.putResult({

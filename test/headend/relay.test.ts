@@ -41,7 +41,7 @@ const up = (body: Uint8Array = encodeMessage(firstPackage, MediaType.Xml)) => ({
 });
 
 test(
-  'a device has a session with a DM server that speaks HTTP alone, through gateway, broker and relay',
+  'a device has a session with an HTTP-only DM server through gateway, broker and relay',
   limit,
   async () => {
     await using broker = await startAedes();
@@ -72,7 +72,7 @@ test(
 );
 
 describe('the relay', limit, () => {
-  test('carries bytes and the MAC untouched, and goes where RespURI says, on the same server only', async () => {
+  test('passes the MAC on in both directions, and follows RespURI on the same server only', async () => {
     const paths: string[] = [];
     const events = new EventRecorder();
     const answers = ['/dm?sid=7', 'http://elsewhere.example/dm', undefined];
@@ -96,7 +96,7 @@ describe('the relay', limit, () => {
     assert.equal(events.count('relay.foreign-uri'), 1);
   });
 
-  test('what cannot be read goes on as well', async () => {
+  test('passes on a body that it cannot read', async () => {
     const heard: Buffer[] = [];
     await using server = await listen((request, response) => {
       request.on('data', (chunk: Buffer) => heard.push(chunk)).on('end', () => response.end('sealed'));
@@ -114,7 +114,7 @@ describe('the relay', limit, () => {
     [500, 'unavailable'],
     [302, 'unavailable'],
   ] as const)
-    test(`${status} of the server is ${code}`, async () => {
+    test(`reports status ${status} of the server as ${code}`, async () => {
       await using server = await listen((_request, response) => {
         response.writeHead(status, { location: 'http://127.0.0.1:1/' }).end();
       });
@@ -123,7 +123,7 @@ describe('the relay', limit, () => {
       });
     });
 
-  test('a server that is silent, gone, or says too much', async () => {
+  test('reports a silent server as timeout, an unreachable one as unavailable, and a too large answer as tooLarge', async () => {
     await using silent = await listen(() => {});
     await assert.rejects(new Relay({ url: silent.url, timeout: 50, events: noEvents }).forward(up()), {
       code: 'timeout',

@@ -17,6 +17,7 @@ const clients = (...ids: readonly string[]) => ({
   lwm2m: { device: ids.map((each) => ({ id: each })), 'insecure-no-security': true },
 });
 
+/** Starts a fan-out to all devices and waits for its end. Returns the result as XML. */
 async function fanOut(site: Site, headend: Headend, name: string, command: string, more: object = {}) {
   const { correlator } = await headend.fanOut('gw-1', {
     name,
@@ -29,6 +30,7 @@ async function fanOut(site: Site, headend: Headend, name: string, command: strin
   return headend.fanouts().find((each) => each.name === name)?.result ?? '';
 }
 
+/** Get commands as XML. */
 const get = (...uris: readonly string[]) =>
   uris
     .map(
@@ -36,14 +38,15 @@ const get = (...uris: readonly string[]) =>
     )
     .join('');
 
+/** Data of the result for this URI. */
 const at = (uri: string) => (operation: { results: readonly { uri: string; data: string | Uint8Array }[] }) =>
   operation.results.find((result) => result.uri === uri)?.data;
 
-/** Operations on a device, as the gateway does them. */
+/** Makes the gateway do operations on the client. */
 const manage = async (gateway: Gateway, operations: Parameters<Gateway['manage']>[1]) =>
   await gateway.manage(id, operations, 20_000);
 
-/** A device of each kind behind a gateway, both reported. */
+/** Starts an OMA DM device and an LwM2M client at one gateway, and waits until both are reported. */
 async function mixedFleet(site: Site): Promise<Headend> {
   const headend = await site.headend([]);
   const gateway = await site.gateway([other], clients(id));
@@ -57,9 +60,9 @@ async function mixedFleet(site: Site): Promise<Headend> {
   return headend;
 }
 
-describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 }, () => {
+describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
   // conforms: GW-26
-  test('a client is bootstrapped, registers, is attached and reported, managed upstream, and leaves', async () => {
+  test('a client is bootstrapped, attached and reported, managed by the DM server, and detached', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend([]);
@@ -105,7 +108,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
   });
 
   // conforms: GW-26
-  test('one order for OMA DM devices and LwM2M clients alike', async () => {
+  test('one fan-out reaches an OMA DM device and an LwM2M client', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await mixedFleet(site);
@@ -123,7 +126,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
   });
 
   // conforms: GW-26
-  test('each DM command, and what it comes to', async () => {
+  test('DM commands on an LwM2M client have the expected statuses and results', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([], clients(id));
@@ -140,7 +143,11 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
     assert.equal(await data('./DevInfo'), 'DevId/Man/Mod');
     assert.equal(await data('./3311'), '0');
     assert.equal(await data('./3311/0'), '5850/5851');
-    assert.equal(await data('./3/0'), '0/1/2/3/4/9/13/14/15/16/17', 'what is only executed as well');
+    assert.equal(
+      await data('./3/0'),
+      '0/1/2/3/4/9/13/14/15/16/17',
+      'with resource 4, which can only be executed',
+    );
     assert.equal(await data('./3311/0/5850?prop=Format'), 'bool');
     assert.equal(await data('./3311/0/5850?prop=Title'), 'On/Off');
     assert.equal(await data('./3?prop=Title'), 'Device');
@@ -208,7 +215,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
   });
 
   // conforms: GW-26
-  test('an Atomic is all or none: what was written is written back', async () => {
+  test('when an Atomic fails, the values that it wrote are written back', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([], clients(id));
@@ -261,12 +268,20 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
     const result = await fanOut(site, headend, 'ask', get('./DevDetail/FwV', './5/0/5'));
     assert.ok(result.includes(`<Result URI="./DevDetail/FwV">${version}</Result>`), result);
     assert.ok(result.includes('<Result URI="./5/0/5" Command="1">1</Result>'), result);
-    assert.equal(gateway.devices()[0]?.firmware, version, 'the inventory knows, since it registered again');
-    assert.equal(site.headendEvents.count('alert.device-attach'), 1, 'which is no other attachment');
+    assert.equal(
+      gateway.devices()[0]?.firmware,
+      version,
+      'the inventory has the version of the new registration',
+    );
+    assert.equal(
+      site.headendEvents.count('alert.device-attach'),
+      1,
+      'registering again is not another attachment',
+    );
   });
 
   // conforms: GW-26, GW-19
-  test('one FUMO order updates a mixed fleet; a client without a package, or with a wrong one, says so', async () => {
+  test('one FUMO order updates both kinds of devices; orders without a package or with a wrong URL fail', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await mixedFleet(site);
@@ -290,7 +305,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
       await fanOut(site, headend, 'state', get('./FwUpdate/State', './FwUpdate/PkgVersion'), onClient),
       /State">100<.*PkgVersion" Command="1">2.0</,
     );
-    // There is no package any more.
+    // The package was installed, so there is none any more.
     assert.match(await fanOut(site, headend, 'again', exec('Update'), onClient), /Failed="1".*Status="410"/);
     const wrong = `${url('Download', 'http://192.0.2.1/fw')}${exec('Download')}`;
     assert.match(await fanOut(site, headend, 'wrong', wrong, onClient), /Failed="1".*Status="411"/);
@@ -305,7 +320,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
   });
 
   // conforms: GW-26, GW-22
-  test('a client behind a child gateway is reached from above, and may move up', async () => {
+  test('a client behind a child gateway gets a fan-out of the parent, and may move to the parent', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     await using below = new Site(broker.url);
@@ -347,7 +362,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
   });
 
   // conforms: GW-26
-  test('registrations outlive a restart of the gateway', async () => {
+  test('registrations survive a restart of the gateway', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'postern-adaptation-'));
     try {
       await using broker = await startAedes();
@@ -366,7 +381,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
         coap: { port, leisure: 50, 'insecure-plain-coap': true },
       });
       const [outcome] = await manage(second, [{ name: 'Get', uri: './3303/0/5701' }]);
-      assert.equal(outcome?.results[0]?.data, 'Cel', 'it was not heard since');
+      assert.equal(outcome?.results[0]?.data, 'Cel', 'managed although it was not heard since the restart');
       await client.update();
       assert.equal(site.deviceEvents.count('device.attach-done'), 1, 'and its registration is good');
     } finally {
@@ -375,7 +390,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
   });
 
   // conforms: GW-26
-  test('a client that sleeps is spoken to when it is heard', async () => {
+  test('operations on a client in Queue Mode wait until it is heard', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const folder = mkdtempSync(join(tmpdir(), 'postern-queue-'));
@@ -387,10 +402,10 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
       await client.attached;
       await site.gatewayEvents.until('device.attached', { device: id });
       const [awake] = await manage(first, [{ name: 'Get', uri: './3303/0/5701' }]);
-      assert.equal(awake?.status, 200, 'it was heard just now');
+      assert.equal(awake?.status, 200, 'it has just been heard');
       const port = first.coapPort;
       await first[Symbol.asyncDispose]();
-      // After a restart nobody knows that it is awake.
+      // After a restart the gateway does not know that the client is awake.
       await using again = new Site(broker.url);
       const second = await again.gateway([], {
         ...state,
@@ -402,7 +417,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
         return outcome?.status;
       });
       const [early] = await Promise.allSettled([second.manage(id, [{ name: 'Get', uri: './3' }], 50)]);
-      assert.equal(early.status, 'rejected', 'what cannot wait is given up');
+      assert.equal(early.status, 'rejected', 'an operation with a short timeout fails');
       assert.equal(isDone, false);
       await client.update();
       assert.equal(await waiting, 200);
@@ -412,7 +427,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
   });
 
   // conforms: GW-26
-  test('who is not listed is refused, and who takes a name that is in use', async () => {
+  test('clients that are not listed, and a second client with the same name, are refused', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([other], clients(id));
@@ -432,7 +447,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
     assert.equal(gateway.devices().length, 1);
   });
 
-  test('a Package #0 is not for a client that opens no DM sessions, and a detached one takes no orders', async () => {
+  test('a trigger for an LwM2M client ends with 406; a client whose record was deleted may register again', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend([id]);
@@ -453,10 +468,10 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
     const again = site.gatewayEvents.next('device.attached', { device: id });
     await client.update();
     await again;
-    assert.equal(gateway.devices().length, 1, 'it registers again, as it is allowed to');
+    assert.equal(gateway.devices().length, 1, 'it is still listed, so it may register again');
   });
 
-  test('LwM2M without security must be allowed by name', async () => {
+  test('LwM2M without security must be allowed explicitly, and a device can be listed for one protocol only', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     await assert.rejects(site.gateway([], { lwm2m: { device: [{ id }] } }), {
@@ -466,7 +481,7 @@ describe('adaptation mode: devices that speak LwM2M (GwMO)', { timeout: 120_000 
     await assert.rejects(
       site.gateway([id], clients(id)),
       { code: 'configuration', message: /not in both/ },
-      'a device is one or the other',
+      'the same ID for both protocols',
     );
   });
 });

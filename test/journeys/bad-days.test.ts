@@ -18,7 +18,7 @@ const limit = { timeout: 60_000 };
 
 const bootstrap = ['dm', 'bs'];
 
-/** Asks for a challenge, and answers it. */
+/** Asks for a challenge and answers it with a proof. Returns the second request and its response. */
 async function prove(peer: CoapPeer, port: number, secret: string, deviceId = id) {
   const challenged = await peer.call(port, { method: Code.POST, path: bootstrap, query: [`id=${deviceId}`] });
   assert.equal(challenged.name, '4.01');
@@ -35,8 +35,8 @@ async function prove(peer: CoapPeer, port: number, secret: string, deviceId = id
   return { request, answer: await peer.call(port, request) };
 }
 
-describe('bootstrap that must fail', limit, () => {
-  test('a wrong factory secret and an unknown device get the same answer, and leave nothing', async () => {
+describe('bootstraps that fail', limit, () => {
+  test('a wrong factory secret and an unknown device get the same response, and leave no state', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([id]);
@@ -55,7 +55,7 @@ describe('bootstrap that must fail', limit, () => {
   });
 
   // conforms: BOO-4
-  test('a request that is sent again, from there or from elsewhere, gets a new challenge and no secrets', async () => {
+  test('a repeated request, from the same or another sender, gets a new challenge and no secrets', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([id]);
@@ -71,7 +71,7 @@ describe('bootstrap that must fail', limit, () => {
     assert.equal(gateway.status().counts['bootstrap.stale-challenge'], 2);
   });
 
-  test('no challenge, a proof that is none, and no ID are refused for what they are', async () => {
+  test('requests without ID, with a malformed proof, with a forged challenge or by GET are refused', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([id]);
@@ -93,7 +93,7 @@ describe('bootstrap that must fail', limit, () => {
     assert.equal((await peer.call(port, { method: Code.GET, path: bootstrap })).name, '4.05');
   });
 
-  test('a device that stops after its bootstrap is not attached, and may come again', async () => {
+  test('a device that stops after its bootstrap is not attached, and may be bootstrapped again', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([id]);
@@ -122,7 +122,7 @@ describe('bootstrap that must fail', limit, () => {
     assert.equal(gateway.devices().length, 1);
   });
 
-  test('a device that lost its memory and its address is taken in again, since the old one does not answer', async () => {
+  test('a device with a new address and without its state is bootstrapped again if the old address does not answer', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([id]);
@@ -139,8 +139,8 @@ describe('bootstrap that must fail', limit, () => {
   });
 });
 
-describe('credentials that are wrong', limit, () => {
-  test('a device with the wrong secret for its DM server: 401, told by both ends', async () => {
+describe('wrong credentials', limit, () => {
+  test('a session of a device with the wrong secret for its DM server ends with 401 at both ends', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     await site.headend([id], {
@@ -155,7 +155,7 @@ describe('credentials that are wrong', limit, () => {
     assert.deepEqual([gateway.devices(), device.servers], [[], ['dm.example']]);
   });
 
-  test('a DM server with the wrong secret for the gateway takes no alert from the outbox', async () => {
+  test('an alert stays in the outbox when the DM server has the wrong secret for the gateway', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     await site.headend([], {
@@ -169,7 +169,7 @@ describe('credentials that are wrong', limit, () => {
     assert.equal(gateway.status().outbox.waiting, 1);
   });
 
-  test('a device that the DM server does not know: 4.01, with the cause in the log', async () => {
+  test('a device that is unknown to the DM server gets 4.01 with the reason, and both ends log it', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     await site.headend([]);
@@ -182,7 +182,7 @@ describe('credentials that are wrong', limit, () => {
     await site.gatewayEvents.until('tunnel.refused', { device: id, status: 401 });
   });
 
-  test('a gateway that lost its state says so, and its device is bootstrapped anew', async (t) => {
+  test('a device of a gateway that lost its state drops its account and is bootstrapped again', async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'postern-device-'));
     t.after(() => rmSync(folder, { recursive: true }));
     const more = { state: join(folder, 'device.db') };
@@ -211,7 +211,7 @@ describe('credentials that are wrong', limit, () => {
 describe('the tunnel', limit, () => {
   const path = (server: string) => ['dm', 't', server];
 
-  test('an unknown ServerID gets 4.04, a log line and a metric', async () => {
+  test('an unknown ServerID gets 4.04, an event and a count; other wrong requests get their codes', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([]);
@@ -242,12 +242,12 @@ describe('the tunnel', limit, () => {
     ['aedes', startAedes],
     ['mosquitto', startMosquitto],
   ] as const)
-    test(`bytes go through ${name} untouched, whatever they are, both ways`, async () => {
+    test(`any bytes pass through ${name} unchanged in both directions`, async () => {
       await using broker = await startBroker();
       await using site = new Site(broker.url);
       const gateway = await site.gateway([]);
       await using peer = await CoapPeer.open();
-      // The far end is written by hand from docs/bindings.md.
+      // The DM server's side is written here from docs/bindings.md, without Postern's code.
       const server = await connectAsync(broker.url, { protocolVersion: name === 'aedes' ? 4 : 5 });
       const encoder = new Encoder({ useRecords: false, mapsAsObjects: false, tagUint8Array: false });
       const seen: Buffer[] = [];
@@ -296,7 +296,7 @@ describe('the tunnel', limit, () => {
       await server.endAsync();
     });
 
-  test('a server that does not answer: 5.04; errors of the far end as their CoAP codes', async () => {
+  test('a DM server that does not answer is 5.04', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([], { tunnel: { timeout: 1 } });
@@ -316,7 +316,7 @@ describe('the tunnel', limit, () => {
 
 describe('the uplink', limit, () => {
   // conforms: GW-5
-  test('a device is taken in without it, and the alert waits, through a restart, until it is back', async (t) => {
+  test('a device attaches without an uplink; its alert survives a restart and is delivered later', async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'postern-gateway-'));
     t.after(() => rmSync(folder, { recursive: true }));
     const state = join(folder, 'state.db');
@@ -340,7 +340,7 @@ describe('the uplink', limit, () => {
     assert.deepEqual([gateway.devices().length, gateway.status().outbox.waiting], [1, 0]);
   });
 
-  test('a broker that goes away in the middle of a session: 5.04 or 5.03, and the next session works', async () => {
+  test('a broker that stops during a session: requests get 5.03 with Max-Age, and a later session works', async () => {
     await using broker = await startMosquitto();
     await using site = new Site(broker.url);
     const headend = await site.headend([id], { policy: { 'assisted-bootstrap': false } });
@@ -375,23 +375,23 @@ describe('the uplink', limit, () => {
     assert.equal(outcomes[0]?.status, 200);
   });
 
-  test('presence: the last will tells of a gateway that went without a word', async () => {
+  test('the Last Will reports a gateway whose connection broke, and its return is reported', async () => {
     await using broker = await startMosquitto();
     await using site = new Site(broker.url);
     const headend = await site.headend([]);
     await site.gateway([]);
     await site.headendEvents.until('gateway.state', { gateway: 'gw-1', online: true });
     assert.equal(headend.gateways()[0]?.online, true);
-    // Another client of the same name: the broker throws the first one out without a disconnect.
+    // For a second client with the same ID, the broker closes the connection of the first one, which then has no orderly end.
     const offline = site.headendEvents.next('gateway.state', { online: false });
-    const usurper = await connectAsync(broker.url, { clientId: 'gw-1', protocolVersion: 5 });
+    const twin = await connectAsync(broker.url, { clientId: 'gw-1', protocolVersion: 5 });
     await offline;
     const online = site.headendEvents.next('gateway.state', { online: true });
-    await usurper.endAsync();
+    await twin.endAsync();
     await online;
   });
 
-  test('a second gateway process with the same admin socket or port is told so', async () => {
+  test('a gateway does not start with a CoAP port in use, nor with plain CoAP that is not allowed explicitly', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([]);
@@ -403,7 +403,7 @@ describe('the uplink', limit, () => {
   });
 });
 
-test('an envelope that comes twice is answered twice and worked on once', limit, async () => {
+test('a repeated envelope gets the same answer again, and starts no second session', limit, async () => {
   await using broker = await startAedes();
   await using site = new Site(broker.url);
   await site.headend([id]);

@@ -18,9 +18,9 @@ const leaf = (name: string, format: string, data: string): Operation => ({
   data,
 });
 
-describe('journey 5: the DM server works on the gateway, and the gateway on its devices', limit, () => {
+describe('journey 4: the gateway executes one order of the DM server on its devices', limit, () => {
   // conforms: GW-10, GW-11, GW-12
-  test('one order, a session with each device, one aggregated result', async () => {
+  test('one order leads to a session with each matching device and to one aggregated result', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend([]);
@@ -84,7 +84,7 @@ describe('journey 5: the DM server works on the gateway, and the gateway on its 
     );
   });
 
-  test('what a device refuses, and a device that is not there, are told of in the result; a new order takes the place of the old', async () => {
+  test('the result has the status of a device that refuses and 404 for an unknown device; a malformed command gets 400', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend([]);
@@ -121,7 +121,7 @@ describe('journey 5: the DM server works on the gateway, and the gateway on its 
   });
 
   // conforms: GW-12
-  test('a server that vanishes hears the result when it is there again', async () => {
+  test('the result waits for a DM server that is away, and is delivered when it returns', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend([]);
@@ -143,7 +143,7 @@ describe('journey 5: the DM server works on the gateway, and the gateway on its 
     assert.equal(gateway.status().outbox.waiting, 0);
   });
 
-  test('a device that is detached while it is waited for ends with 404, and nothing waits for it', async () => {
+  test('a device that is detached while its order is pending gets 404 in the result', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend([]);

@@ -2,7 +2,11 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-/** A download server for one file, which breaks off the first answers after so many bytes. */
+/**
+ * Starts an HTTP server for one file, with ranges.
+ * @param breaks bytes after which the first responses break off, one number for each response
+ * @returns `requests` are the Range headers of all requests
+ */
 export async function fileServer(file: Buffer, breaks: readonly number[] = [], etag = '"v1"') {
   const requests: (string | undefined)[] = [];
   const server = createServer((request, response) => {

@@ -13,7 +13,7 @@ const party = (name: string) => ({
   'server-secret': secrets.gatewayServer,
 });
 
-/** A gateway below another; each is a site of its own as far as events go. */
+/** Starts a gateway below another. It has a `Site` of its own, so that its events are separate. */
 const below = (site: Site, parent: Gateway, parentId: string, gatewayId: string, ids: readonly string[]) =>
   site.gateway(
     ids,
@@ -31,7 +31,7 @@ const below = (site: Site, parent: Gateway, parentId: string, gatewayId: string,
 
 describe('gateways behind gateways (GwMO 1.1): three levels', limit, () => {
   // conforms: GW-22
-  test('alerts come up, fan-outs go down, and a device at the bottom has its own session with the DM server', async () => {
+  test('alerts and fan-outs pass three levels, and a device at the lowest has its own session with the DM server', async () => {
     await using broker = await startAedes();
     await using top = new Site(broker.url);
     await using middle = new Site(broker.url);
@@ -76,9 +76,9 @@ describe('gateways behind gateways (GwMO 1.1): three levels', limit, () => {
     assert.equal(device.value('Settings', 'Label'), 'deep');
 
     const own = await headend.manage(id, [{ name: 'Get', uri: './DevInfo/DevId' }]);
-    assert.equal(own[0]?.results[0]?.data, id, 'Package #0 went down three gateways, the session came up');
+    assert.equal(own[0]?.results[0]?.data, id, 'the device has a session through three gateways');
     const child = await headend.manage('gw-3', [{ name: 'Get', uri: './DevInfo/DevId' }]);
-    assert.equal(child[0]?.results[0]?.data, 'gw-3', 'a child gateway is managed by the same server');
+    assert.equal(child[0]?.results[0]?.data, 'gw-3', 'the DM server manages the lowest gateway as well');
 
     await device.detach();
     await top.headendEvents.until('alert.device-detach', { device: id, gateway: 'gw-3', reason: 'left' });

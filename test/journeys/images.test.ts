@@ -8,9 +8,9 @@ import { Site } from './site.ts';
 const limit = { timeout: 60_000 };
 const ids = ['urn:dev:ops:1', 'urn:dev:ops:2', 'urn:dev:ops:3'];
 
-describe('journey 7: an image is fetched once, and given to many devices', limit, () => {
+describe('journey 5: the gateway downloads an image once and gives it to many devices', limit, () => {
   // conforms: GW-18, GW-19
-  test('a download that breaks at 99 % goes on; the devices update from it by FUMO, and the result says so', async () => {
+  test('a download that breaks off at 99 % is continued; three devices update from the image by one FUMO order', async () => {
     const file = randomBytes(200_000);
     const hash = createHash('sha256').update(file).digest('hex');
     await using files = await fileServer(file, [198_000]);
@@ -32,7 +32,7 @@ describe('journey 7: an image is fetched once, and given to many devices', limit
       [['fw-2', '<ImageResult Code="200"/>']],
     );
     assert.deepEqual(files.requests.length, 2);
-    assert.match(files.requests[1] ?? '', /^bytes=[1-9]\d+-$/, 'the rest, and not all of it again');
+    assert.match(files.requests[1] ?? '', /^bytes=[1-9]\d+-$/, 'the second request asks for the rest only');
     const at = './GwImageInventory/Images/fw-2';
     const seen = await headend.manage('gw-1', [
       ...['State', 'Size', 'Received', 'Result', 'LocalURL'].map((leaf) => ({
@@ -69,7 +69,7 @@ describe('journey 7: an image is fetched once, and given to many devices', limit
   });
 
   // conforms: GW-18
-  test('an image that the server pushes, and one with a wrong digest', async () => {
+  test('a pushed image is ready and can be removed; one with a wrong digest has result 402', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend([]);

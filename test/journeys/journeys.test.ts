@@ -11,7 +11,7 @@ for (const [name, startBroker, mqtt] of [
 ] as const)
   describe(`over ${name}`, { timeout: 60_000 }, () => {
     // conforms: PRO-19, SEC-11, GW-1, GW-4, GW-5, GW-15
-    test('journey 1: a blank device is bootstrapped locally, attached, and reported', async () => {
+    test('journey 1: a device without an account is bootstrapped locally, attached and reported', async () => {
       await using broker = await startBroker();
       await using site = new Site(broker.url);
       const headend = await site.headend([]);
@@ -49,7 +49,7 @@ for (const [name, startBroker, mqtt] of [
     });
 
     // conforms: NOT-4, GW-9
-    test('journey 4: the server reaches a device through the gateway, which passes bytes untouched', async () => {
+    test('journey 3: the DM server manages a device through the tunnel of the gateway', async () => {
       await using broker = await startBroker();
       await using site = new Site(broker.url);
       const headend = await site.headend([id]);
@@ -83,7 +83,7 @@ const party = (name: string, client: string, server: string) => ({
 });
 
 // conforms: SEC-3, PRO-12, GW-15
-test('every message protected by its MAC, in WBXML, with a value that takes several', {
+test('sessions with MACs in WBXML, with a value that needs several messages', {
   timeout: 60_000,
 }, async () => {
   await using broker = await startMosquitto();

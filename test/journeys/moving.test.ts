@@ -21,7 +21,7 @@ const party = (name: string) => ({
   'server-secret': secrets.gatewayServer,
 });
 
-/** A DM server with two gateways, each a site of its own as far as events go. */
+/** Starts a DM server with two gateways. Each gateway has a `Site` of its own, so that their events are separate. */
 async function twoSites(broker: Broker, first: Site, second: Site, state = ':memory:') {
   const headend = await first.headend([id], { gateway: [party('gw-1'), party('gw-2')] });
   const old = await first.gateway([], { gateway: { id: 'gw-1', state } });
@@ -36,9 +36,9 @@ const attach = async (site: Site, gateway: Gateway, state: string) => {
   return device;
 };
 
-describe('journey 3: a device that moved to another private network', limit, () => {
+describe('journey 7: a device that moved to another private network', limit, () => {
   // conforms: GW-3, GW-7, GW-8
-  test('reports it, is bootstrapped to the gateway there in the same session, and the old one lets it go', async () => {
+  test('a moved device reports its location, is bootstrapped to the new gateway, and is detached from the old one', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
     await using second = new Site(broker.url);
@@ -57,7 +57,7 @@ describe('journey 3: a device that moved to another private network', limit, () 
     assert.deepEqual(
       device.servers.toSorted(),
       ['dm.example', 'gw-2'],
-      'the old account went as the new one came',
+      'the new account has replaced the old one',
     );
     await first.headendEvents.until('alert.device-attach', { device: id, gateway: 'gw-2' });
     await first.gatewayEvents.until('device.detached', { device: id, reason: 'removed' });
@@ -68,12 +68,16 @@ describe('journey 3: a device that moved to another private network', limit, () 
       headend.devices().map(({ gateway, attached }) => [gateway, attached]),
       [['gw-2', true]],
     );
-    assert.equal(old.status().outbox.waiting, 0, 'the server knows, since it said so itself');
-    await assert.rejects(old.manage(id, [], 100), { code: 'notFound' }, 'its credential is revoked');
+    assert.equal(old.status().outbox.waiting, 0, 'no alert, since the DM server itself detached the device');
+    await assert.rejects(
+      old.manage(id, [], 100),
+      { code: 'notFound' },
+      'the old gateway has no credentials for it any more',
+    );
   });
 
   // conforms: GW-8
-  test('while the old gateway is away: it hears of it when it is back', async () => {
+  test('a moved device is detached from an old gateway that was offline, when that gateway returns', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
     await using second = new Site(broker.url);
@@ -90,13 +94,13 @@ describe('journey 3: a device that moved to another private network', limit, () 
     await first.headendEvents.until('device.moved', { device: id, from: 'gw-1' });
     await using third = new Site(broker.url);
     const back = await third.gateway([], { gateway: { id: 'gw-1', state: gatewayState } });
-    assert.equal(back.devices().length, 1, 'it does not know yet');
+    assert.equal(back.devices().length, 1, 'the old gateway does not know yet');
     await first.headendEvents.until('device.let-go', { device: id, gateway: 'gw-1' });
     assert.deepEqual(back.devices(), []);
   });
 
   // conforms: GW-7
-  test('with the alert switched off it goes on with what it has, and is not re-homed', async () => {
+  test('a moved device does not report its location if its settings switch the alert off', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
     await using second = new Site(broker.url);
@@ -115,7 +119,7 @@ describe('journey 3: a device that moved to another private network', limit, () 
     assert.equal(first.headendEvents.count('alert.location-update'), 0);
   });
 
-  test('a blank device that moves is bootstrapped locally there, and the old gateway lets it go', async () => {
+  test('a moved device without a DM server is bootstrapped locally by the new gateway, and detached from the old one', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
     await using second = new Site(broker.url);
@@ -137,9 +141,9 @@ describe('journey 3: a device that moved to another private network', limit, () 
   });
 });
 
-describe('a device that is gone', limit, () => {
+describe('detaching a device', limit, () => {
   // conforms: GW-6
-  test('by itself: it tells its gateway, which forgets it and tells the DM server', async () => {
+  test('if a device detaches itself, the gateway deletes its record and reports this to the DM server', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend([]);
@@ -157,7 +161,7 @@ describe('a device that is gone', limit, () => {
   });
 
   // conforms: GW-14
-  test('by the word of the DM server, in an Atomic or not at all', async () => {
+  test('a Delete by the DM server detaches a device, but not in an Atomic that fails', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend([]);
@@ -171,9 +175,9 @@ describe('a device that is gone', limit, () => {
     const fails = { name: 'Replace', uri: './GwConfig/MaxEndDevices', data: '1' } as const;
     const [undone] = await headend.manage('gw-1', [{ name: 'Atomic', operations: [remove, fails] }]);
     assert.deepEqual([undone?.status, undone?.parts?.map(({ status }) => status)], [507, [216, 405]]);
-    assert.equal(gateway.devices().length, 1, 'it is there again');
+    assert.equal(gateway.devices().length, 1, 'its record is restored');
     const outcomes = await gateway.manage(id, [{ name: 'Get', uri: './DevInfo/Mod' }], 20_000);
-    assert.equal(outcomes[0]?.status, 200, 'and its credential too');
+    assert.equal(outcomes[0]?.status, 200, 'and so are its credentials');
     const [done] = await headend.manage('gw-1', [remove]);
     assert.deepEqual([done?.status, gateway.devices()], [200, []]);
   });

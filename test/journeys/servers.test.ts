@@ -12,7 +12,7 @@ const look = '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevInfo/Man</LocURI><
 
 describe('two DM servers, one gateway', limit, () => {
   // conforms: GW-16, GW-24
-  test('the second sees and does what the first gave it rights to, and hears of what it started itself', async () => {
+  test('a second server can do what the first one granted, and gets the results of its own orders', async () => {
     await using broker = await startAedes();
     await using first = new Site(broker.url);
     await using second = new Site(broker.url);
@@ -78,7 +78,7 @@ describe('two DM servers, one gateway', limit, () => {
         `<Group Status="200" Commands="200" Count="1"><Device ID="${ids[0]}"/></Group><Group Status="425" Commands="" Count="1"><Device ID="${ids[1]}"/></Group>`,
       ),
     );
-    assert.deepEqual(own.fanouts(), [], 'who did not start it does not hear of it');
+    assert.deepEqual(own.fanouts(), [], 'the first server gets no result of an order that it did not start');
     const stolen = await other.manage('gw-1', [
       { name: 'Get', uri: './GwConfig/Mode' },
       { name: 'Replace', uri: `${record}?prop=ACL`, data: 'Exec=*' },

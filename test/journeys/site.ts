@@ -3,19 +3,22 @@ import { checkConfig } from '../../src/base/config.ts';
 import { deviceConfigSchema } from '../../src/device/config.ts';
 import { Device } from '../../src/device/device.ts';
 import { LwM2mDevice } from '../../src/device/lwm2m-device.ts';
+import type { GatewaySurroundings } from '../../src/gateway/composition.ts';
 import { gatewayConfigSchema } from '../../src/gateway/config.ts';
 import { Gateway } from '../../src/gateway/gateway.ts';
+import type { ListInterfaces } from '../../src/gateway/southbound/interfaces.ts';
 import { headendConfigSchema } from '../../src/headend/config.ts';
 import { Headend } from '../../src/headend/headend.ts';
 import { EventRecorder } from '../event-recorder.ts';
 
 type Toml = Record<string, unknown>;
 
-/** IPv4 loopback alone, under its own name. */
-const loopbackOnly: typeof networkInterfaces = () => ({
-  lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4'),
-});
+/** Lists the loopback interface only, with its addresses of one family. */
+export function loopback(family: 'IPv4' | 'IPv6'): ListInterfaces {
+  return () => ({ lo: (networkInterfaces().lo ?? []).filter((address) => address.family === family) });
+}
 
+/** Secrets of all parties, by ID where each party has its own. */
 export const secrets = {
   gatewayClient: 'gateway-client-secret',
   gatewayServer: 'gateway-server-secret',
@@ -24,7 +27,10 @@ export const secrets = {
   factory: (id: string) => `factory-secret-of-${id}`,
 };
 
-/** One gateway, its DM server and some devices, on real sockets of the loopback interface. */
+/**
+ * One gateway, its DM server and some devices, on sockets of the loopback interface. Everything that a site starts ends with
+ * the site. Events of all parties of one kind are in one recorder.
+ */
 export class Site implements AsyncDisposable {
   readonly #stack = new AsyncDisposableStack();
   readonly #brokerUrl: string;
@@ -40,6 +46,11 @@ export class Site implements AsyncDisposable {
     await this.#stack.disposeAsync();
   }
 
+  /**
+   * Starts a DM server, `dm.example`, with an account for the gateway `gw-1`, and waits for its connection to the broker.
+   * @param deviceIds devices for which it has accounts
+   * @param changes tables of the configuration to be replaced
+   */
   async headend(deviceIds: readonly string[], changes: Toml = {}): Promise<Headend> {
     const config = checkConfig(
       headendConfigSchema,
@@ -64,7 +75,19 @@ export class Site implements AsyncDisposable {
     return headend;
   }
 
-  async gateway(factoryIds: readonly string[], changes: Toml = {}, wait = true): Promise<Gateway> {
+  /**
+   * Starts a gateway, `gw-1`.
+   * @param factoryIds devices that it may bootstrap
+   * @param changes tables of the configuration to be replaced
+   * @param wait whether to wait for its connection to the broker
+   * @param surroundings instead of the machine's own, such as a clock
+   */
+  async gateway(
+    factoryIds: readonly string[],
+    changes: Toml = {},
+    wait = true,
+    surroundings: Partial<GatewaySurroundings> = {},
+  ): Promise<Gateway> {
     const config = checkConfig(
       gatewayConfigSchema,
       {
@@ -88,13 +111,18 @@ export class Site implements AsyncDisposable {
       'test',
     );
     const gateway = this.#stack.use(
-      new Gateway(config, { events: this.gatewayEvents, listInterfaces: loopbackOnly }),
+      new Gateway(config, { events: this.gatewayEvents, listInterfaces: loopback('IPv4'), ...surroundings }),
     );
     await gateway.start();
     if (wait) await this.gatewayEvents.until('mqtt.connected');
     return gateway;
   }
 
+  /**
+   * Makes an OMA DM device, which the test starts.
+   * @param how `factory`: it has a factory secret; `server`: it has an account for the DM server; `multicast`: it finds the
+   *   gateway by multicast; `more` and `top`: further keys of the table `device` and further tables of the configuration
+   */
   device(
     id: string,
     gateway: Pick<Gateway, 'coapPort'>,
@@ -126,8 +154,8 @@ export class Site implements AsyncDisposable {
     return this.#stack.use(new Device(config, { events: this.deviceEvents }));
   }
 
-  /** An LwM2M client. */
-  client(id: string, gateway: Gateway, lwm2m: Toml = {}, more: Toml = {}): LwM2mDevice {
+  /** Makes an LwM2M client, which the test starts. `more` are further keys of the table `device`. */
+  client(id: string, gateway: Pick<Gateway, 'coapPort'>, lwm2m: Toml = {}, more: Toml = {}): LwM2mDevice {
     const config = checkConfig(
       deviceConfigSchema,
       {

@@ -7,11 +7,11 @@ const limit = { timeout: 60_000 };
 const ids = ['urn:dev:ops:1', 'urn:dev:ops:2', 'urn:dev:ops:3'];
 
 describe(
-  'transparent mode for many devices: one order to the gateway, a session of the DM server with each',
+  'transparent mode for many devices: one order to the gateway gives the DM server a session with each device',
   limit,
   () => {
     // conforms: GW-17
-    test('devices that are there at once, one that sleeps when it wakes, and the result', async () => {
+    test('devices that answer are triggered at once, a sleeping one when it wakes, and all are in the result', async () => {
       await using broker = await startAedes();
       await using site = new Site(broker.url);
       const headend = await site.headend(ids);
@@ -53,7 +53,7 @@ describe(
     });
 
     // conforms: GW-17, GW-20
-    test('a group, of which one has no Package #0; an empty group is nobody', async () => {
+    test('a device that does not answer ends with 408, devices without a Package #0 with 412; an empty group is accepted', async () => {
       await using broker = await startAedes();
       await using site = new Site(broker.url);
       const headend = await site.headend([]);

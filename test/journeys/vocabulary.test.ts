@@ -28,7 +28,7 @@ const gwmo = {
 };
 
 // conforms: GW-23
-test('all parties with other identifiers, names and codes: assisted bootstrap, alerts, fan-out and trigger', {
+test('with other identifiers, names and codes at all parties: assisted bootstrap, alerts, fan-out and trigger', {
   timeout: 60_000,
 }, async () => {
   await using broker = await startAedes();

@@ -23,12 +23,12 @@ const account: DmAccount = {
 };
 
 // conforms: OBJ-1
-test('an account goes through TNDS and back', () => {
+test('an account is the same after encoding and decoding as TNDS', () => {
   const text = encodeTnds({ path: './Inbox', root: accountNodes('x', account) });
   assert.deepEqual(readAccount(decodeTnds(text).root), account);
 });
 
-test('an account that lacks a credential is refused', () => {
+test('an account without credentials is refused', () => {
   const root = accountNodes('x', account);
   const without = { ...root, children: root.children?.filter(({ name }) => name !== 'AppAuth') ?? [] };
   assert.throws(() => readAccount(without), { code: 'malformed' });
@@ -56,7 +56,7 @@ test('secrets of an account cannot be read through the tree', () => {
     assert.equal(branch.view([name, 'AppAuth', 'CLCRED', leaf])?.access.includes('Get'), false);
 });
 
-test('a Device Attach Alert says what it was told, with any characters in names', () => {
+test('a Device Attach Alert with special characters in names is the same after encoding and decoding', () => {
   const attach = {
     sequence: 7,
     deviceId: 'urn:dev:<&">',

@@ -11,7 +11,7 @@ const summary = (outcomes: readonly DeviceOutcome[]) => ({
   outcomes,
 });
 
-test('what a gateway says of its devices is read as it was', () => {
+test('the outcomes of devices are the same after encoding and decoding; a result of numbers alone has none', () => {
   const outcomes: DeviceOutcome[] = [
     { device: 'urn:dev:<1>', status: 200, parts: [] },
     {

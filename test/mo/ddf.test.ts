@@ -64,7 +64,7 @@ for (const [name, object] of Object.entries(managementObjects)) {
     const text = ddfDocument(object, name);
     const root = childOf(parseDdf(text), 'Node')!;
 
-    test('is valid by the structure of the DTD', () => {
+    test('is valid against the DTD', () => {
       const input = text.replace('<MgmtTree', '<?xml version="1.0"?><MgmtTree');
       execFileSync('xmllint', ['--noout', '--dtdvalid', dtd, '-'], {
         input,
@@ -72,11 +72,11 @@ for (const [name, object] of Object.entries(managementObjects)) {
       });
     });
 
-    test('says the same indented', () => {
+    test('has the same content when indented', () => {
       assert.equal(indented(text).replace(/\n */g, ''), text);
     });
 
-    test('says what the engine does', async () => {
+    test('allows a command on a node exactly if the engine does', async () => {
       // An object that may be there many times stands below a node that holds them all.
       const isMany = object.root.occurs === 'ZeroOrMore';
       const description = isMany ? interior(['Get'], '', { '*': object.root }) : object.root;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { openDatabase } from '../../src/base/database.ts';
 import { hashedName } from '../../src/base/hashed-name.ts';
+import { openDatabase } from '../../src/base/open-database.ts';
 import { forgetfulNodes, MemoryAcls } from '../../src/dm/node-store.ts';
 import type { Operation, OperationOutcome } from '../../src/dm/server-session.ts';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
@@ -16,6 +16,7 @@ import { client, converse, server as dmServer, noncePair, type OnTheWay } from '
 const server = 'dm.example';
 const none = {
   names: () => [],
+  demandRoom: () => {},
   named: () => undefined,
   add: () => {},
   remove: () => {},
@@ -55,7 +56,7 @@ function treeOf(count: number, vocabulary: Vocabulary = ownVocabulary) {
   const branch = new InventoryBranch({
     inventory,
     expected: none,
-    remove: () => () => {},
+    remove: () => {},
     groups,
     vocabulary,
   });
@@ -69,7 +70,7 @@ function treeOf(count: number, vocabulary: Vocabulary = ownVocabulary) {
 
 describe('an inventory of ten thousand devices', () => {
   // conforms: GW-21
-  test('is listed message by message, and what waits to be sent is never more than a message', async () => {
+  test('a list of 10,000 devices is read from the inventory message by message', async () => {
     const { tree, branch } = treeOf(10_000);
     const view = branch.view.bind(branch);
     let views = 0;
@@ -91,7 +92,7 @@ describe('an inventory of ten thousand devices', () => {
   });
 
   // conforms: GW-21
-  test('their names come as a large object', async () => {
+  test('the names of 10,000 devices arrive as one large object', async () => {
     const { tree } = treeOf(10_000);
     const [outcome] = await operate(tree, [{ name: 'Get', uri: './GwDeviceInventory/Records' }]);
     assert.equal(outcome?.status, 200);
@@ -101,7 +102,7 @@ describe('an inventory of ten thousand devices', () => {
 
 describe('groups of the inventory', () => {
   // conforms: GW-20
-  test('are made, changed and deleted by the server', async () => {
+  test('a server adds, changes and deletes a group', async () => {
     const { tree, groups } = treeOf(2);
     const at = './GwDeviceInventory/Groups/g';
     const outcomes = await operate(tree, [
@@ -123,9 +124,9 @@ describe('groups of the inventory', () => {
   });
 });
 
-describe('what GwMO leaves open', () => {
+describe('names and codes that GwMO leaves open', () => {
   // conforms: GW-23
-  test('names of nodes and codes are those of the configuration, and the others are not there', async () => {
+  test('configured node names and codes replace the default ones', async () => {
     const vocabulary: Vocabulary = {
       ...ownVocabulary,
       names: { Records: 'Devs', DeviceID: 'ID', Groups: 'Sets', Members: 'Of' },

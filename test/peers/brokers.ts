@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Aedes } from 'aedes';
 
-/** A broker that a test starts, and may take away and bring back at the same address. */
+/** A broker for a test, which can be stopped and started again at the same address. */
 export interface Broker extends AsyncDisposable {
   readonly url: string;
   stop(): Promise<void>;
@@ -38,7 +38,7 @@ const portOf = (server: Server): number => {
   return address.port;
 };
 
-/** aedes in this process: MQTT 3.1.1. */
+/** Starts aedes in this process, which speaks MQTT 3.1.1. */
 export async function startAedes(): Promise<Broker> {
   let port = 0;
   let stop = async () => {};
@@ -75,7 +75,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** mosquitto as a process of its own: MQTT 5. `settings` are further lines of its configuration. */
+/** Starts mosquitto as a process, which speaks MQTT 5. `settings` are further lines of its configuration. */
 export async function startMosquitto(
   settings: readonly string[] = ['allow_anonymous true'],
 ): Promise<Broker> {

@@ -1,9 +1,12 @@
 import { execFileSync } from 'node:child_process';
 
-/** A new key on P-256, for `openssl req`. */
+/** Arguments of `openssl req` for a new key on P-256. */
 export const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'] as const;
 
-/** Makes a key and a certificate that it signs itself, for a month. */
+/**
+ * Makes a key and a self-signed certificate that is valid for a month.
+ * @param more further arguments of `openssl req`
+ */
 export function selfSigned(
   name: string,
   { key, cert }: { readonly key: string; readonly cert: string },

@@ -8,7 +8,7 @@ import { Code, codeText } from '../../src/wire/coap/codes.ts';
 import { CoapEndpoint } from '../../src/wire/coap/endpoint.ts';
 import { type Handler, refusal } from '../../src/wire/coap/message.ts';
 
-/** A CoAP endpoint on a socket of its own, for tests that speak to the gateway by hand. */
+/** A CoAP endpoint on a socket of its own, for tests that send single requests to the gateway. */
 export class CoapPeer implements AsyncDisposable {
   readonly socket: Socket = createSocket('udp4');
   readonly endpoint: CoapEndpoint;
@@ -42,6 +42,7 @@ export class CoapPeer implements AsyncDisposable {
     await once(this.socket, 'close');
   }
 
+  /** Sends a request to a port of this machine. The response also has its payload as text and its code as `2.05`. */
   async call(
     port: number,
     request: Omit<CoapCall, 'timeout'>,

@@ -6,7 +6,9 @@ import { request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+/** Settings of a `StockClient`. */
 export interface StockClientOptions {
+  /** HTTP or HTTPS URL of the DM server. */
   readonly url: string;
   readonly deviceId: string;
   readonly serverId: string;
@@ -14,9 +16,9 @@ export interface StockClientOptions {
   readonly password: string;
   readonly serverPassword: string;
   readonly auth: 'basic' | 'md5';
-  /** `application/vnd.syncml.dm+wbxml`, or one of its kin; packed and unpacked by libwbxml. */
+  /** Media type of the packages: WBXML if it contains `wbxml`, else XML. */
   readonly mediaType: string;
-  /** PEM of the authority that the server's certificate must come from. */
+  /** PEM text of the authority that must certify the server. */
   readonly ca?: string;
   /** Address of its end of the connections. */
   readonly localAddress?: string;
@@ -43,18 +45,21 @@ const doctype =
   '<!DOCTYPE SyncML PUBLIC "-//SYNCML//DTD SyncML 1.2//EN" "http://www.openmobilealliance.org/tech/DTD/OMA-TS-SyncML_RepPro_DTD-V1_2.dtd">';
 
 /**
- * An OMA DM 1.2 client as a maker of devices would write it: XML by hand, WBXML by libwbxml, HTTP by Node, and nothing of
- * Postern's own engine or codecs. Its tree is a map of leaves.
+ * An OMA DM 1.2 client that uses nothing of Postern's engine or codecs: XML is written by hand, WBXML by libwbxml, and HTTP
+ * is Node's. So it tests the gateway against an independent implementation.
  */
 export class StockClient implements AsyncDisposable {
   readonly #options: StockClientOptions;
   readonly #folder = mkdtempSync(join(tmpdir(), 'postern-stock-'));
+  /** The tree: values of leaves by URI. */
   readonly nodes = new Map<string, string>();
+  /** URIs of the nodes that the server executed. */
   readonly executed: string[] = [];
-  /** What the server's header statuses were, and what the server said of itself. */
+  /** Statuses of the server for the client's SyncHdr. */
   readonly statuses: string[] = [];
+  /** Content types of the server's responses. */
   readonly types: string[] = [];
-  /** Status of what a session reported as its command 3. */
+  /** Status of the server for the client's command 3, which is the report of a session. */
   reported = '';
   #clientNonce = Buffer.alloc(0);
   #serverNonce = Buffer.alloc(0);
@@ -72,7 +77,11 @@ export class StockClient implements AsyncDisposable {
     rmSync(this.#folder, { recursive: true });
   }
 
-  /** One session, from package 1 until the server has nothing more to do. Answers with the HTTP status that ended it. */
+  /**
+   * Runs one session, from package 1 until the server has no more commands. Returns the HTTP status that ended it, or 0 when
+   * it did not end within 19 messages.
+   * @param report XML of a further command for package 1, with CmdID 3
+   */
   async session(sessionId = '5', report = '', disturbance: Disturbance = {}): Promise<number> {
     const { messages = 20, between } = disturbance;
     const { user, password, auth, deviceId, serverId, serverPassword } = this.#options;

@@ -13,6 +13,10 @@ import { type Manage, WaitingWork } from './waiting-work.ts';
 export interface AdaptationModeParts {
   /** The registration of a client that is attached here. */
   readonly clientOf: (deviceId: string) => Registration | undefined;
+  /** When a client was heard last. */
+  readonly lastHeard: (deviceId: string) => Monotonic;
+  /** Whether a client has been heard at its address since a time, or proves itself now. Never rejects. */
+  readonly isThere: (deviceId: string, since: Monotonic, signal: AbortSignal) => Promise<boolean>;
   readonly calls: LwM2mCalls;
   /** Called when a firmware update that a client accepted has ended. */
   readonly updated: AdaptedFirmwareParts['ended'];
@@ -27,8 +31,8 @@ const remembered = 16_384;
 
 /**
  * Adaptation mode (GwMO): like proxy mode, but for LwM2M clients. In place of a DM session, the gateway sends LwM2M
- * requests to the client, one operation after the other. Operations for a client in queue mode wait until the client is
- * heard.
+ * requests to the client, one operation after the other. Operations wait until the client is heard if it is in queue
+ * mode, or if it does not prove that it is at its address.
  */
 export class AdaptationMode implements AsyncDisposable {
   readonly #parts: AdaptationModeParts;
@@ -40,8 +44,9 @@ export class AdaptationMode implements AsyncDisposable {
 
   constructor(parts: AdaptationModeParts) {
     this.#parts = parts;
-    const { updated: ended, ...rest } = parts;
-    this.#firmware = new AdaptedFirmware({ ...rest, ended, signal: this.#stop.signal });
+    const { updated: ended, clientOf, calls, clock, events } = parts;
+    const { signal } = this.#stop;
+    this.#firmware = new AdaptedFirmware({ clientOf, calls, ended, clock, events, signal });
     this.#waiting = new WaitingWork(parts.clock);
   }
 
@@ -54,7 +59,8 @@ export class AdaptationMode implements AsyncDisposable {
   /** To be called when a client was heard. A client in queue mode is awake now, so waiting operations start. */
   heard(deviceId: string): void {
     this.#heardAt.set(deviceId, this.#parts.clock.now());
-    if (this.#waiting.has(deviceId)) this.#talk(deviceId);
+    // The message shows that the client is at its address now.
+    if (this.#waiting.has(deviceId)) this.#talk(deviceId, this.#parts.lastHeard(deviceId));
   }
 
   /** To be called when a client is no longer attached. Waiting operations fail with `notFound`. */
@@ -70,7 +76,7 @@ export class AdaptationMode implements AsyncDisposable {
     const client = this.#parts.clientOf(deviceId);
     if (!client) throw new PosternError('notFound', `${deviceId} is not registered here`);
     return await this.#waiting.perform(deviceId, operations, options, async () => {
-      if (!client.queueMode || this.#isAwake(deviceId)) this.#talk(deviceId);
+      if (!client.queueMode || this.#isAwake(deviceId)) this.#talk(deviceId, this.#parts.clock.now());
     });
   };
 
@@ -79,19 +85,27 @@ export class AdaptationMode implements AsyncDisposable {
     return heardAt !== undefined && this.#parts.clock.now() < plus(heardAt, awakeFor);
   }
 
-  /** Starts to perform all waiting operations of a client, unless that is under way already. */
-  #talk(deviceId: string): void {
+  /**
+   * Starts to perform all waiting operations of a client, unless that is under way already.
+   * @param since a message of the client since then shows that it is at its address
+   */
+  #talk(deviceId: string, since: Monotonic): void {
     if (this.#talking.has(deviceId) || this.#stop.signal.aborted) return;
-    this.#talking.set(deviceId, this.#converse(deviceId));
+    this.#talking.set(deviceId, this.#converse(deviceId, since));
   }
 
-  /** Performs all waiting operations of a client, those that are added meanwhile too. */
-  async #converse(deviceId: string): Promise<void> {
-    do {
+  /**
+   * Performs all waiting operations of a client, those that are added meanwhile too. They wait on until the client is
+   * heard if it does not prove that it is at its address: another client may be there.
+   */
+  async #converse(deviceId: string, since: Monotonic): Promise<void> {
+    const { isThere } = this.#parts;
+    const { signal } = this.#stop;
+    while (this.#waiting.has(deviceId) && !signal.aborted && (await isThere(deviceId, since, signal))) {
       const work = this.#waiting.of(deviceId);
       for (let next = await work.next([]); !next.done; )
         next = await work.next(await this.#performAll(deviceId, next.value));
-    } while (this.#waiting.has(deviceId) && !this.#stop.signal.aborted);
+    }
     this.#talking.delete(deviceId);
   }
 

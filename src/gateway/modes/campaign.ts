@@ -1,11 +1,11 @@
 import type { Clock, Timer } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
-import { DmStatus, isOk } from '../../dm/status.ts';
+import { DmStatus } from '../../dm/status.ts';
 import { type CampaignOrder, CampaignState } from '../../mo/campaign.ts';
 import type { CampaignRunner } from '../../mo/campaign-branch.ts';
 import { type CampaignSummary, type DeviceOutcome, summaryXml } from '../../mo/campaign-result.ts';
-import type { Campaigns, CampaignTarget } from '../store/campaigns.ts';
+import type { CampaignKind, Campaigns, CampaignTarget } from '../store/campaigns.ts';
 
 /** Outcome of one device. */
 export type Outcome = Omit<DeviceOutcome, 'device'>;
@@ -33,11 +33,10 @@ export interface AttemptOptions {
 const campaignEvents = {
   fanout: { started: 'fanout.started', ended: 'fanout.ended' },
   trigger: { started: 'trigger.started', ended: 'trigger.ended' },
-} as const;
+} as const satisfies Record<CampaignKind, object>;
 
 export interface CampaignParts<O extends CampaignOrder> {
-  /** Prefix of the event names: `fanout` or `trigger`. */
-  readonly kind: keyof typeof campaignEvents;
+  readonly kind: CampaignKind;
   readonly campaigns: Campaigns;
   readonly clock: Clock;
   readonly events: Events;
@@ -115,18 +114,25 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     this.#parts = parts;
   }
 
-  /** Continues the campaigns that were running when the gateway stopped. */
+  /** Continues the campaigns that were running when the gateway stopped. A campaign that cannot be read is left alone. */
   resume(): void {
+    const { campaigns, events, kind } = this.#parts;
+    for (const { name, state, server } of campaigns.runs())
+      try {
+        if (state === CampaignState.Running) this.#resume(name, server);
+      } catch (thrown) {
+        events.emit('state.unreadable', { reason: `${kind} ${name}: ${asPosternError(thrown).message}` });
+      }
+  }
+
+  #resume(name: string, server: string): void {
     const { campaigns, order, isRepeatable } = this.#parts;
-    for (const { name, state, server } of campaigns.runs()) {
-      if (state !== CampaignState.Running) continue;
-      const found = order(name, server);
-      const isLost = !isRepeatable(found);
-      for (const { device, state: at } of campaigns.targets(name))
-        if (at === 'begun' && isLost) this.#settle(name, device, unknownOutcome);
-        else if (at === 'begun') campaigns.setTarget(name, device, 'pending');
-      this.#run(found);
-    }
+    const found = order(name, server);
+    const isLost = !isRepeatable(found);
+    for (const { device, state } of campaigns.targets(name))
+      if (state === 'begun' && isLost) this.#settle(name, device, unknownOutcome);
+      else if (state === 'begun') campaigns.setTarget(name, device, 'pending');
+    this.#run(found);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -141,22 +147,30 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   }
 
   /**
-   * Starts a campaign. Returns 202, and the result is reported later. Returns 200 when the order has no devices; then
-   * no result is reported.
+   * Whether a campaign may start now. Returns 202 when its result will be reported later. Returns 200 when the order has no
+   * devices; then no result is reported.
    * @throws {PosternError} `conflict` while a campaign of this name runs, `full` when too many campaigns run
    */
-  start(order: O, correlator: string | undefined): number {
-    const { campaigns, events, kind } = this.#parts;
-    const { name, devices, server } = order;
+  admit({ name, devices }: O): number {
+    const { kind } = this.#parts;
     if (this.#running.has(name)) throw new PosternError('conflict', `${kind} ${name} is running`);
     if (this.#running.size >= campaignLimits.running)
       throw new PosternError('full', `${campaignLimits.running} campaigns are running already`);
+    return devices.length === 0 ? DmStatus.Ok : DmStatus.AcceptedForProcessing;
+  }
+
+  /** Stores an admitted campaign, as part of the transaction under way. */
+  record({ name, devices, server }: O, correlator: string | undefined): void {
     const state = devices.length === 0 ? CampaignState.Done : CampaignState.Running;
-    campaigns.begin({ name, state, server, correlator }, devices);
+    this.#parts.campaigns.begin({ name, state, server, correlator }, devices);
+  }
+
+  /** Begins to work on a stored campaign. */
+  launch(order: O): void {
+    const { events, kind } = this.#parts;
+    const { name, devices, server } = order;
     events.emit(campaignEvents[kind].started, { name, devices: devices.length, server });
-    if (devices.length === 0) return DmStatus.Ok;
-    this.#run(order);
-    return DmStatus.AcceptedForProcessing;
+    if (devices.length > 0) this.#run(order);
   }
 
   /** Cancels a campaign: devices not reached yet get the outcome 214. Returns 200, or 404 when it does not run. */
@@ -168,11 +182,21 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     return DmStatus.Ok;
   }
 
-  /** Deletes a campaign. If it runs, it is cancelled without a report. */
-  forget(name: string): void {
-    const running = this.#running.get(name);
+  /** Deletes what is stored of a campaign, as part of the transaction under way. */
+  erase(name: string): void {
     this.#parts.campaigns.delete(name);
-    if (running) this.#giveUp(running, DmStatus.OperationCancelled);
+  }
+
+  /** Stops work on a campaign that was erased. Sessions with devices that are under way go on to their end. */
+  abandon(name: string): void {
+    const running = this.#running.get(name);
+    if (!running) return;
+    this.#running.delete(name);
+    running.deadline.cancel();
+    running.waiting.length = 0;
+    takeLater(running);
+    running.accepted.clear();
+    this.#pump(running);
   }
 
   /** To be called when a device was heard. Attempts that wait for it start now. */
@@ -306,7 +330,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       signal,
       attempts: unit.attempts++,
       begun: () => {
-        if (isRepeated) return;
+        if (isRepeated || this.#isAbandoned(running)) return;
         campaigns.inTransaction(() => {
           for (const device of unit.devices) campaigns.setTarget(order.name, device, 'begun');
         });
@@ -315,10 +339,12 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     try {
       if (unit.child === undefined) {
         const [device = ''] = unit.devices;
-        this.#attempted(running, unit, device, await attempt(device, order, options));
+        const attempted = await attempt(device, order, options);
+        if (!this.#isAbandoned(running)) this.#attempted(running, unit, device, attempted);
         return;
       }
       const outcomes = await delegate(unit.child, unit.devices, order, options);
+      if (this.#isAbandoned(running)) return;
       const said = new Map(outcomes.map(({ device, ...outcome }) => [device, outcome]));
       campaigns.inTransaction(() => {
         for (const device of unit.devices)
@@ -326,12 +352,17 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       });
     } catch (thrown) {
       // A unit that was interrupted by the stop of the gateway continues after the next start.
-      if (signal.aborted) return;
+      if (signal.aborted || this.#isAbandoned(running)) return;
       const status = asPosternError(thrown).dmStatus;
       campaigns.inTransaction(() => {
         for (const device of unit.devices) this.#settle(order.name, device, { status, parts: [] });
       });
     }
+  }
+
+  /** A campaign of the same name may have taken its place in the meantime. */
+  #isAbandoned(running: Running<O>): boolean {
+    return this.#running.get(running.order.name) !== running;
   }
 
   #attempted(running: Running<O>, unit: Unit, device: string, attempt: Attempt): void {
@@ -353,7 +384,10 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
 
   #finish(running: Running<O>): void {
     const { name, server, returnFormat } = running.order;
-    if (this.#running.get(name) !== running) return;
+    if (this.#isAbandoned(running)) {
+      running.finished.resolve();
+      return;
+    }
     running.deadline.cancel();
     this.#running.delete(name);
     running.finished.resolve();
@@ -391,7 +425,3 @@ function boundedResult(summary: CampaignSummary, returnFormat: number): string {
 
 const toOutcome = ({ device, state, outcome }: CampaignTarget): DeviceOutcome[] =>
   state === 'ended' && outcome !== undefined ? [{ ...(JSON.parse(outcome) as Outcome), device }] : [];
-
-/** Returns the first status that is not a success, else 200. */
-export const statusOfAll = (statuses: readonly number[]): number =>
-  statuses.find((status) => !isOk(status)) ?? DmStatus.Ok;

@@ -1,6 +1,6 @@
 import { DmError } from '../../dm/dm-error.ts';
 import { DmStatus } from '../../dm/status.ts';
-import { GatewayMode } from '../../mo/gw-config.ts';
+import { GatewayMode } from '../../mo/device-record.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { TransparentMode } from './transparent.ts';
 import type { Manage } from './waiting-work.ts';

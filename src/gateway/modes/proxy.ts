@@ -12,6 +12,10 @@ export interface ProxyModeParts {
   readonly credentials: Pick<Credentials, 'get'>;
   /** Delivers a Package #0 to a device. */
   readonly reach: (deviceId: string, package0: Uint8Array) => Promise<void>;
+  /** Called when a device is asked for a session, so that its next message is not taken for one of its own. */
+  readonly asked: (deviceId: string) => void;
+  /** Called when a Package #0 did not reach a device: nothing answered, or what answered refused it. */
+  readonly missed: (deviceId: string, reason: PosternError) => void;
   /** Whether an address of the device is known, so that it can get a Package #0. */
   readonly isReachable: (deviceId: string) => boolean;
   readonly clock: Clock;
@@ -53,14 +57,19 @@ export class ProxyMode {
     if (!credentials.get(deviceId))
       throw new PosternError('notFound', `${deviceId} has no account for this gateway`);
     return await this.#waiting.perform(deviceId, operations, options, async () => {
-      if (isReachable(deviceId)) await this.#sendPackage0(deviceId);
+      if (isReachable(deviceId)) await this.requestSession(deviceId);
     });
   };
 
-  async #sendPackage0(deviceId: string): Promise<void> {
-    const { gatewayId, credentials, reach } = this.#parts;
+  /**
+   * Asks a device for a session by Package #0. Does nothing without a credential of the device.
+   * @throws {PosternError} as `TransparentMode.deliver`
+   */
+  async requestSession(deviceId: string): Promise<void> {
+    const { gatewayId, credentials, reach, asked, missed } = this.#parts;
     const credential = credentials.get(deviceId);
     if (!credential) return;
+    asked(deviceId);
     this.#nextSessionId = (this.#nextSessionId % 0xffff) + 1;
     const notification = {
       uiMode: 1,
@@ -71,12 +80,16 @@ export class ProxyMode {
     const send = (nonce: Uint8Array) =>
       reach(deviceId, encodeNotification(notification, credential.serverSecret, nonce));
     try {
-      await send(credential.serverNonce);
+      await send(credential.serverNonce).catch(async (thrown) => {
+        if (asPosternError(thrown).code !== 'unauthorized') throw thrown;
+        // A session may just have changed the device's nonce. The resynchronization nonce works with any (OMA DM
+        // notification 1.2.1, section 6.1).
+        await send(resyncNonces[0]);
+      });
     } catch (thrown) {
-      if (asPosternError(thrown).code !== 'unauthorized') throw thrown;
-      // A session may just have changed the device's nonce. The resynchronization nonce works with any (OMA DM
-      // notification 1.2.1, section 6.1).
-      await send(resyncNonces[0]);
+      const reason = asPosternError(thrown);
+      if (reason.code === 'timeout' || reason.code === 'unauthorized') missed(deviceId, reason);
+      throw thrown;
     }
   }
 }

@@ -25,8 +25,10 @@ export interface TransparentParts {
   readonly servers: readonly string[];
   readonly upstream: Pick<Uplink, 'request'>;
   readonly addresses: DeviceAddresses;
-  /** The CoAP endpoint to use for an address. */
-  readonly towards: (address: string) => CoapEndpoint | undefined;
+  /** The CoAP endpoint to use for an address that was heard on a local address. */
+  readonly towards: (address: string, heardOn?: string) => CoapEndpoint | undefined;
+  /** Resolves when all that is stored so far is durable. */
+  readonly settled: () => Promise<void>;
   readonly entropy: Entropy;
   readonly events: Events;
 }
@@ -53,8 +55,11 @@ export class TransparentMode {
     this.#parts = parts;
   }
 
-  /** CoAP resource `/dm/t/{ServerID}`. */
-  resource(): Resource {
+  /**
+   * CoAP resource `/dm/t/{ServerID}`.
+   * @param heardOn local address of the socket that it is served on
+   */
+  resource(heardOn?: string): Resource {
     return {
       path: paths.tunnel,
       subtree: true,
@@ -63,7 +68,7 @@ export class TransparentMode {
           target: `${paths.tunnel}/${server}`,
           attributes: { rt: resourceTypes.tunnel, title: server },
         })),
-      methods: { POST: (request) => this.#overCoap(request) },
+      methods: { POST: (request) => this.#overCoap(request, heardOn) },
     };
   }
 
@@ -73,14 +78,15 @@ export class TransparentMode {
    * `unauthorized` when it refuses the digest, `unavailable` for any other error answer
    */
   async deliver(device: string, server: string, body: Uint8Array): Promise<void> {
-    const { addresses, towards, entropy, events, childOf } = this.#parts;
+    const { addresses, towards, entropy, events, childOf, settled } = this.#parts;
     const child = childOf(device);
     const found = addresses.get(child ?? device);
-    const endpoint = found && towards(found.address);
+    const endpoint = found && towards(found.address, found.heardOn);
     if (!found || !endpoint) {
       events.emit('notification.no-address', { device, server });
       throw new PosternError('notFound', `no address of ${device} is known to this gateway`);
     }
+    await settled();
     const answer = await call(endpoint, entropy, found.address, found.port, {
       method: Code.POST,
       path: paths.notification,
@@ -103,7 +109,7 @@ export class TransparentMode {
     throw new PosternError(answer.code === Code.Unauthorized ? 'unauthorized' : 'unavailable', why);
   }
 
-  async #overCoap(request: CoapRequest): Promise<Reply> {
+  async #overCoap(request: CoapRequest, heardOn: string | undefined): Promise<Reply> {
     const [, , server = '', ...more] = request.path;
     const hmac = optionValue(request.message.options, Option.SyncmlHmac);
     const device = request.parameter('id');
@@ -115,7 +121,10 @@ export class TransparentMode {
       body: request.payload,
       hmac: hmac && Buffer.from(hmac).toString(),
       address: request.remote.address,
-      accepted: (deviceId) => this.#parts.addresses.heard(deviceId, request.remote, false),
+      accepted: (deviceId) => {
+        const { address, port } = request.remote;
+        this.#parts.addresses.heard(deviceId, { address, port, heardOn }, false);
+      },
     });
     if (answer.kind === 'refused') {
       const { status, reason, retryAfter: maxAge } = answer;
@@ -131,7 +140,7 @@ export class TransparentMode {
 
   /**
    * Forwards a package from any transport to a DM server. Returns the server's package, or a refusal with a DM status.
-   * @throws what the uplink throws, except `timeout`, `tooLarge`, `unavailable` and `full`, which are refusals
+   * @throws what the uplink throws, except `timeout`, `tooLarge`, `unavailable`, `overBudget` and `full`, which are refusals
    */
   async forward(up: TunnelledPackage): Promise<TunnelAnswer> {
     const { gatewayId, servers, upstream, events } = this.#parts;
@@ -202,6 +211,8 @@ export class TransparentMode {
         return refused(408, 'the DM server did not answer');
       case 'tooLarge':
         return refused(413, thrown.message);
+      case 'overBudget':
+        return refused(503, thrown.message, thrown.retryAfter);
       case 'unavailable':
       case 'full':
         return refused(503, 'the uplink is down', retryAfter);

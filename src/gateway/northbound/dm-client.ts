@@ -1,7 +1,6 @@
 import { type Clock, type Monotonic, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
-import type { FieldsOf } from '../../base/event-table.ts';
 import type { Events } from '../../base/events.ts';
 import { backoff } from '../../base/retry.ts';
 import {
@@ -21,14 +20,17 @@ import {
   campaignAlert,
   type DeviceAttach,
   type DeviceDetach,
+  type DevicePresence,
   deviceAttachAlert,
   deviceDetachAlert,
+  devicePresenceAlert,
 } from '../../mo/gateway-alerts.ts';
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
 import { decodeNotification, sessionIdText } from '../../wire/syncml/notification.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
-import type { Outbox, OutboxEntry } from '../store/outbox.ts';
+import type { Outbox, OutboxEntry, OutboxKind } from '../store/outbox.ts';
+import { AlertDeliveries } from './alert-deliveries.ts';
 import { type FirmwareUpdateBody, type ResultBody, resultAlerts } from './reports.ts';
 import type { Uplink } from './uplink.ts';
 
@@ -43,13 +45,13 @@ export interface DmClientParts {
   readonly outbox: Outbox;
   readonly vocabulary: Vocabulary;
   readonly upstream: Pick<Uplink, 'request' | 'connected'>;
+  /** Resolves when what a message acknowledges is durable. */
+  readonly settled: () => Promise<void>;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
 }
 
-/** Maximum number of alerts in one session. */
-const alertsPerSession = 1024;
 /**
  * Milliseconds between sessions that only deliver alerts about devices. The first session starts at once. While alerts
  * keep coming, the interval doubles from `first` to `cap`, so that many alerts need few sessions. After `cap` without
@@ -57,28 +59,45 @@ const alertsPerSession = 1024;
  */
 const gathering = { first: 250, cap: 15_000 } as const;
 /** Kinds of alerts that wait for this interval. */
-const gathered = ['device-attach', 'device-detach'] as const;
+const gathered: readonly OutboxKind[] = ['device-attach', 'device-detach', 'device-presence'];
 /** Milliseconds between attempts after a failed session. */
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
-
-const isResult = (kind: string): kind is keyof typeof resultAlerts => Object.hasOwn(resultAlerts, kind);
 
 /** Makes the alert of an outbox entry. */
 function alertOf(
   vocabulary: Vocabulary,
-  { kind, sequence, deviceId, body }: OutboxEntry,
+  { kind, epoch, sequence, deviceId, body }: OutboxEntry,
 ): Omit<OutgoingAlert, 'settled'> {
   const parsed = JSON.parse(body) as object;
-  const fields = { ...parsed, sequence, deviceId };
+  const fields = { ...parsed, ...(epoch !== undefined && { epoch }), sequence, deviceId };
   if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
   if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
+  if (kind === 'device-presence') return devicePresenceAlert(vocabulary, fields as DevicePresence);
   if (kind === 'firmware-update') {
     const { operation, correlator, result } = parsed as FirmwareUpdateBody;
     return firmwareAlert(operation, correlator, result);
   }
-  if (!isResult(kind)) throw new PosternError('internal', `an alert of kind ${kind} in the outbox`);
   const { uri, correlator, result } = parsed as ResultBody;
   return campaignAlert(vocabulary.alerts[resultAlerts[kind]], uri, correlator, result);
+}
+
+/** @throws {PosternError} when the alert has no form in this coding, or is too large */
+function demandEncodable(
+  { code, items, correlator }: Omit<OutgoingAlert, 'settled'>,
+  mediaType: string,
+): void {
+  const command = {
+    name: 'Alert' as const,
+    cmdId: '1',
+    data: code,
+    items,
+    ...(correlator !== undefined && { correlator }),
+  };
+  const header = {
+    ...{ verDtd: '1.2', verProto: 'DM/1.2', sessionId: '1', msgId: 1 },
+    ...{ target: { locUri: '' }, source: { locUri: '' } },
+  };
+  encodeMessage({ header, commands: [command], final: true }, mediaType);
 }
 
 /**
@@ -90,6 +109,7 @@ function alertOf(
 export class DmClient implements AsyncDisposable {
   readonly #parts: DmClientParts;
   readonly #stop = new AbortController();
+  readonly #deliveries: AlertDeliveries;
   #running: Promise<void> | undefined;
   /** Session IDs that servers asked for by Package #0, by ServerID. Each of these servers has an account here. */
   readonly #asked = new Map<string, string>();
@@ -109,6 +129,7 @@ export class DmClient implements AsyncDisposable {
 
   constructor(parts: DmClientParts) {
     this.#parts = parts;
+    this.#deliveries = new AlertDeliveries(parts.outbox, parts.clock, () => this.wake());
     this.#nextSessionId = 1 + Math.floor(parts.entropy.uniform() * 0x7fff);
   }
 
@@ -151,6 +172,7 @@ export class DmClient implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
+    this.#deliveries.stop();
     await this.#running;
   }
 
@@ -160,9 +182,9 @@ export class DmClient implements AsyncDisposable {
   }
 
   #isDue(): boolean {
-    const { outbox, upstream } = this.#parts;
+    const { upstream } = this.#parts;
     if (this.#stop.signal.aborted || !this.#wanted || !upstream.connected) return false;
-    return this.#isCalled || outbox.servers().length > 0;
+    return this.#isCalled || this.#deliveries.servers().length > 0;
   }
 
   /** Runs sessions, one after the other, until there is nothing more to do. */
@@ -214,46 +236,23 @@ export class DmClient implements AsyncDisposable {
 
   /** ServerIDs of the servers that asked, are to be contacted, or have alerts in the outbox. */
   #dueServers(): Set<string> {
-    const { outbox, serverId } = this.#parts;
+    const { serverId } = this.#parts;
     return new Set([
       ...this.#asked.keys(),
       ...this.#contacts,
-      ...outbox.servers().map((server) => server ?? serverId),
+      ...this.#deliveries.servers().map((server) => server ?? serverId),
     ]);
   }
 
   /** Runs one session. Returns why the session or an alert in it failed, or undefined on success. */
   async #session(serverId: string, sessionId: string, notified: boolean): Promise<string | undefined> {
-    const { gatewayId, accounts, tree, entropy, events, outbox, vocabulary } = this.#parts;
+    const { gatewayId, accounts, tree, entropy, events } = this.#parts;
     const isOwn = serverId === this.#parts.serverId;
     const account = accounts.find(serverId);
     if (!account) return `no account for ${serverId}`;
-    let refused: string | undefined;
-    let unanswered = 0;
-    const alerts = outbox.peek(alertsPerSession, isOwn ? undefined : serverId).map((entry): OutgoingAlert => {
-      return {
-        ...alertOf(vocabulary, entry),
-        settled: (status) => {
-          unanswered--;
-          const { kind, deviceId, sequence } = entry;
-          const fields: FieldsOf<'alert.delivered' | 'alert.refused'> = {
-            device: deviceId,
-            alert: kind,
-            sequence,
-            status,
-            server: serverId,
-          };
-          if (isOk(status)) {
-            outbox.remove(sequence);
-            events.emit('alert.delivered', fields);
-          } else {
-            refused = `the server answered an alert with ${status}`;
-            events.emit('alert.refused', fields);
-          }
-        },
-      };
-    });
-    unanswered = alerts.length;
+    const due = this.#deliveries.due(isOwn ? undefined : serverId);
+    const unanswered = new Set<OutboxEntry>(due);
+    const alerts = due.flatMap((entry) => this.#alert(entry, serverId, () => unanswered.delete(entry)));
     const session = new ClientSession({
       ends: { local: gatewayId, remote: serverId },
       account,
@@ -282,9 +281,42 @@ export class DmClient implements AsyncDisposable {
         status: outcome.status,
       });
       if (!succeeded(outcome)) return outcome.reason;
-      return refused ?? (unanswered > 0 ? 'the server gave no status for an alert' : undefined);
+      if (unanswered.size > 0) {
+        events.emit('alert.unanswered', { server: serverId, session: sessionId, alerts: unanswered.size });
+        for (const entry of unanswered) this.#deliveries.unanswered(entry);
+      }
+      return undefined;
     } catch (thrown) {
       return asPosternError(thrown).message;
+    }
+  }
+
+  /** The alert of an outbox entry. None when it cannot be encoded: the entry is set aside, and the others go on. */
+  #alert(entry: OutboxEntry, server: string, answered: () => void): OutgoingAlert[] {
+    const { events, vocabulary, mediaType } = this.#parts;
+    const { kind, deviceId, sequence } = entry;
+    const fields = { device: deviceId, alert: kind, sequence, server };
+    try {
+      const alert = alertOf(vocabulary, entry);
+      demandEncodable(alert, mediaType);
+      const settled = (status: number) => {
+        answered();
+        if (isOk(status)) {
+          this.#deliveries.delivered(entry);
+          events.emit('alert.delivered', { ...fields, status });
+          return;
+        }
+        events.emit('alert.refused', { ...fields, status });
+        if (this.#deliveries.refused(entry, status))
+          events.emit('alert.set-aside', { ...fields, reason: `the server answers with ${status}` });
+      };
+      return [{ ...alert, settled }];
+    } catch (thrown) {
+      answered();
+      const { message: reason } = asPosternError(thrown);
+      this.#deliveries.setAside(entry, reason);
+      events.emit('alert.set-aside', { ...fields, reason });
+      return [];
     }
   }
 
@@ -293,9 +325,10 @@ export class DmClient implements AsyncDisposable {
    * @throws {PosternError} as `Uplink.request`; `unavailable` when the far end reports an error
    */
   async #exchange(serverId: string, ...[message, seal]: Parameters<Exchange>): Promise<Incoming> {
-    const { upstream, mediaType } = this.#parts;
+    const { upstream, mediaType, settled } = this.#parts;
     const body = encodeMessage(message, mediaType);
     const hmac = seal(body);
+    await settled();
     const answer = await upstream.request({
       server: serverId,
       contentType: mediaType,

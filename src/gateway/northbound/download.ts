@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { type IncomingMessage, request as requestPlain } from 'node:http';
 import { request as requestSecure } from 'node:https';
+import type { Socket } from 'node:net';
 import { type Clock, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
@@ -16,6 +17,8 @@ export interface DownloadRequest {
   /** PEM of the certificate authorities to trust; the machine's own when absent. */
   readonly ca?: string | undefined;
   readonly signal: AbortSignal;
+  /** Called with the connection of each request. */
+  readonly connected?: ((socket: Socket) => void) | undefined;
 }
 
 export interface Download {
@@ -29,6 +32,7 @@ export interface Download {
   readonly body: AsyncIterable<Uint8Array>;
 }
 
+/** A download that can be resumed. */
 export interface ResumedDownload {
   /** Number of bytes stored so far. */
   readonly received: () => number;
@@ -114,14 +118,14 @@ export async function download(wanted: DownloadRequest): Promise<Download> {
 
 /** Sends the request and follows redirects. */
 async function ask(
-  { url, ca, signal }: DownloadRequest,
+  { url, ca, signal, connected }: DownloadRequest,
   headers: Record<string, string>,
 ): Promise<IncomingMessage> {
   let at = url;
   for (let hop = 0; hop <= redirects; hop++) {
     if (!URL.canParse(at) || !/^https?:$/.test(new URL(at).protocol))
       throw new PosternError('malformed', `not an HTTP or HTTPS URL: ${at.slice(0, 200)}`);
-    const response = await askOnce(at, ca, signal, headers);
+    const response = await askOnce(at, { ca, signal, connected }, headers);
     const { location } = response.headers;
     if (![301, 302, 303, 307, 308].includes(response.statusCode ?? 0) || location === undefined)
       return response;
@@ -136,8 +140,7 @@ async function ask(
 
 async function askOnce(
   url: string,
-  ca: string | undefined,
-  signal: AbortSignal,
+  { ca, signal, connected }: Pick<DownloadRequest, 'ca' | 'signal' | 'connected'>,
   headers: Record<string, string>,
 ): Promise<IncomingMessage> {
   const options = { headers: { ...headers, 'accept-encoding': 'identity' }, signal, timeout: silence };
@@ -145,6 +148,7 @@ async function askOnce(
     ? requestSecure(url, { ...options, ...(ca !== undefined && { ca }) })
     : requestPlain(url, options);
   request.on('timeout', () => request.destroy(new PosternError('timeout', 'the download server is silent')));
+  if (connected) request.on('socket', connected);
   request.end();
   try {
     const [response] = (await once(request, 'response')) as [IncomingMessage];

@@ -1,6 +1,6 @@
 import type { FirmwareOperation } from '../../mo/firmware-branch.ts';
 import type { GatewayAlert } from '../../mo/vocabulary.ts';
-import type { Outbox } from '../store/outbox.ts';
+import type { Outbox, OutboxKind } from '../store/outbox.ts';
 
 /** Body of an outbox entry that reports the result of an Exec. The entry's subject is the name of what was executed. */
 export interface ResultBody {
@@ -23,7 +23,8 @@ export const resultAlerts = {
   'command-fanout': 'CommandFanout',
   'device-trigger': 'DeviceTrigger',
   'image-operation': 'ImageOperation',
-} as const satisfies Record<string, GatewayAlert>;
+} as const satisfies Partial<Record<OutboxKind, GatewayAlert>>;
+export type ResultKind = keyof typeof resultAlerts;
 
 /** An operation that a DM server started by Exec. It ended after the Exec was answered. */
 export interface EndedOperation {
@@ -55,7 +56,7 @@ export class Reports {
   }
 
   /** Reports the result of an Exec to the DM server that sent the Exec. `uri`: see `ResultBody`. */
-  result(kind: keyof typeof resultAlerts, uri: string, ended: EndedOperation, result: string): void {
+  result(kind: ResultKind, uri: string, ended: EndedOperation, result: string): void {
     const { name, server, correlator } = ended;
     const body: ResultBody = { uri, result, ...(correlator !== undefined && { correlator }) };
     this.#outbox.add(kind, name, JSON.stringify(body), this.#recipient(server));

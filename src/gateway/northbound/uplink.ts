@@ -36,7 +36,7 @@ export interface Uplink extends AsyncDisposable {
   /**
    * Sends a package and resolves with the answer. An error that the far end reports is not thrown: it is an envelope of
    * kind `Error`.
-   * @throws {PosternError} `unavailable`, `timeout`, `full`, `tooLarge`
+   * @throws {PosternError} `unavailable`, `timeout`, `full`, `tooLarge`, `overBudget`
    */
   request(request: UpRequest): Promise<Envelope>;
 }

@@ -7,21 +7,27 @@ import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../
 import { encodeState } from '../../wire/tunnel/gateway-state.ts';
 import { MqttLink, type MqttSettings } from '../../wire/tunnel/mqtt-link.ts';
 import { gatewayTopics, isTopicLevel } from '../../wire/tunnel/topics.ts';
+import type { UplinkTraffic } from './metered-uplink.ts';
 import type { Uplink, UplinkListener, UpRequest } from './uplink.ts';
 
 export interface UpstreamParts {
   readonly gatewayId: string;
   readonly settings: MqttSettings;
   readonly softwareVersion: string;
+  /** Epoch of the gateway's alerts. */
+  readonly epoch?: string;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
+  /** Counts what is sent and received. */
+  readonly traffic?: UplinkTraffic;
 }
 
 /** A request that waits for its answer. */
 interface Pending {
   /** Key of the session's route: device ID, ServerID, and the address of the device. */
   readonly session: string;
+  readonly request: UpRequest;
   readonly settle: (outcome: Envelope | PosternError) => void;
 }
 
@@ -56,7 +62,8 @@ export class Upstream implements Uplink {
       clientId: parts.gatewayId,
       subscriptions: [this.#topics.down],
       will: { topic: this.#topics.state, payload: this.#state(false) },
-      received: (_topic, payload) => this.#receive(payload),
+      received: (topic, payload) => this.#receive(topic, payload),
+      ...(parts.traffic && { opened: (socket) => parts.traffic?.connected(socket) }),
       connected: () => void this.#online(),
       disconnected: () => this.#listener?.disconnected(),
     });
@@ -123,13 +130,14 @@ export class Upstream implements Uplink {
       this.#routes.delete(session);
       reject(outcome);
     };
-    this.#pending.set(id, { session, settle });
+    this.#pending.set(id, { session, request, settle });
     timer = clock.after(this.#timeout, () =>
       settle(new PosternError('timeout', `the DM server did not answer in ${this.#timeout} ms`)),
     );
     const topic = route === undefined ? this.#topics.up : this.#topics.upRoute(route);
     this.#link
       .publish({ topic, payload, expiry: timeToLive, responseTopic: this.#topics.down })
+      .then(() => this.#parts.traffic?.moved(request, { up: packetSize(topic, payload), down: 0 }))
       .catch((thrown) => settle(asPosternError(thrown)));
     return await promise;
   }
@@ -146,10 +154,11 @@ export class Upstream implements Uplink {
   }
 
   #state(online: boolean): Buffer {
-    return encodeState({ online, software: this.#parts.softwareVersion, bootId: this.#bootId });
+    const { softwareVersion: software, epoch } = this.#parts;
+    return encodeState({ online, software, bootId: this.#bootId, ...(epoch !== undefined && { epoch }) });
   }
 
-  #receive(payload: Buffer): void {
+  #receive(topic: string, payload: Buffer): void {
     let envelope: Envelope;
     try {
       envelope = decodeEnvelope(payload);
@@ -157,11 +166,14 @@ export class Upstream implements Uplink {
       this.#parts.events.emit('mqtt.malformed', { reason: asPosternError(thrown).message });
       return;
     }
-    if (envelope.kind === EnvelopeKind.Notification) void this.#takeNotification(envelope);
-    else if (envelope.kind !== EnvelopeKind.Request) this.#answer(envelope);
+    const down = packetSize(topic, payload);
+    if (envelope.kind === EnvelopeKind.Notification) {
+      this.#parts.traffic?.moved(envelope, { up: 0, down }, 'orders');
+      void this.#takeNotification(envelope);
+    } else if (envelope.kind !== EnvelopeKind.Request) this.#answer(envelope, down);
   }
 
-  #answer(envelope: Envelope): void {
+  #answer(envelope: Envelope, octets: number): void {
     const pending = this.#pending.get(Buffer.from(envelope.correlation).toString('hex'));
     // A duplicate, or an answer after the timeout.
     if (!pending) {
@@ -169,6 +181,7 @@ export class Upstream implements Uplink {
       this.#parts.events.emit('mqtt.unexpected-answer', { device, server });
       return;
     }
+    this.#parts.traffic?.moved(pending.request, { up: 0, down: octets });
     const { route } = envelope;
     if (route !== undefined && isTopicLevel(route)) this.#routes.set(pending.session, route);
     else this.#routes.delete(pending.session);
@@ -184,9 +197,13 @@ export class Upstream implements Uplink {
     }
     const { route } = notification;
     const topic = route !== undefined && isTopicLevel(route) ? this.#topics.upRoute(route) : this.#topics.up;
-    await this.#link.publish({ topic, payload: await outcome }).catch((thrown) => {
+    const payload = await outcome;
+    try {
+      await this.#link.publish({ topic, payload });
+      this.#parts.traffic?.moved(notification, { up: packetSize(topic, payload), down: 0 }, 'orders');
+    } catch (thrown) {
       this.#parts.events.emit('mqtt.outcome-lost', { reason: asPosternError(thrown).message });
-    });
+    }
   }
 
   /** Delivers a notification. Returns its outcome as an encoded envelope of kind `Response` or `Error`. */
@@ -206,3 +223,7 @@ export class Upstream implements Uplink {
     }
   }
 }
+
+/** Least octets of a PUBLISH packet of QoS 1: header, topic, packet identifier, payload. */
+const packetSize = (topic: string, payload: Uint8Array): number =>
+  6 + Buffer.byteLength(topic) + payload.length;

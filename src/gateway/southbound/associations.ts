@@ -1,28 +1,23 @@
-import type { DatabaseSync } from 'node:sqlite';
-import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
-import { transaction } from '../../base/database.ts';
+import type { Clock } from '../../base/clock.ts';
+import { type Database, transaction } from '../../base/database.ts';
 import type { Events } from '../../base/events.ts';
 import { presentable } from '../../base/presentable.ts';
 import type { StoredBranch } from '../../dm/stored-branch.ts';
-import type { DeviceRecord } from '../../mo/device-record.ts';
-import type { DetachReason, DeviceAttach, DeviceDetach } from '../../mo/gateway-alerts.ts';
-import { GatewayMode } from '../../mo/gw-config.ts';
+import { type DeviceRecord, GatewayMode } from '../../mo/device-record.ts';
+import type { DetachReason, DeviceAttach, DeviceDetach, DevicePresence } from '../../mo/gateway-alerts.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { Outbox } from '../store/outbox.ts';
+import { type PresenceEvent, presenceAfter } from './presence.ts';
 
 export interface AssociationsParts {
-  readonly database: DatabaseSync;
+  readonly database: Database;
   readonly inventory: Inventory;
   readonly credentials: Credentials;
   readonly outbox: Outbox;
   readonly gwConfig: StoredBranch;
   readonly clock: Clock;
   readonly events: Events;
-  /** Milliseconds of silence after which a device is asked whether it still answers. 0: never. */
-  readonly expiryOf: (deviceId: string) => number;
-  /** Whether a device answers at the address from which it was last heard. */
-  readonly isAlive: (deviceId: string) => Promise<boolean>;
   /** Called when a report may have been added to the outbox. */
   readonly reported: () => void;
   /** Called when a device is no longer attached to this gateway. */
@@ -30,12 +25,12 @@ export interface AssociationsParts {
 }
 
 /** A device that has authenticated, or whose presence was verified otherwise. */
-export interface AttachedDevice extends Omit<DeviceRecord, 'state' | 'lastSeen' | 'via'> {
+export interface AttachedDevice extends Omit<DeviceRecord, 'state' | 'reason' | 'lastSeen' | 'via'> {
   /** Credential by which the device authenticated; absent for LwM2M clients, which have none. */
   readonly credential?: GatewayCredential;
 }
 
-const identityFields = ['manufacturer', 'model', 'firmware', 'deviceType'] as const;
+const identityFields = ['manufacturer', 'model', 'firmware', 'deviceType', 'serial'] as const;
 type Identity = { readonly [K in (typeof identityFields)[number]]?: string };
 
 /**
@@ -51,56 +46,105 @@ const presentableIdentity = (device: Identity): Identity =>
   );
 
 /** Body of an outbox entry of kind `device-attach`. */
-export type AttachBody = Omit<DeviceAttach, 'sequence' | 'deviceId'>;
+export type AttachBody = Omit<DeviceAttach, 'epoch' | 'sequence' | 'deviceId'>;
 /** Body of an outbox entry of kind `device-detach`. */
 export type DetachBody = Pick<DeviceDetach, 'reason' | 'via'>;
 
-/** Maximum number of devices asked at the same time whether they still answer. */
-const probesAtOnce = 16;
-/** Milliseconds between two searches for silent devices. */
-const sweepEvery = 30_000;
+/** Body of an outbox entry of kind `device-presence`. */
+export type PresenceBody = Omit<DevicePresence, 'epoch' | 'sequence' | 'deviceId'>;
+
+/** The address of a device, and the local address that it was heard on, as the record has them. */
+export type Whereabouts = Pick<DeviceRecord, 'address' | 'heardOn'>;
+
+/** The node of GwConfig that says whether an alert is sent, by the kind of its outbox entry. */
+const switches = {
+  'device-attach': 'AttachAlert',
+  'device-detach': 'DetachAlert',
+  'device-presence': 'PresenceAlert',
+} as const;
+
+/** Whether nothing but the time of the last message is different. */
+function isSame({ lastSeen: _, ...before }: DeviceRecord, { lastSeen, ...now }: DeviceRecord): boolean {
+  const fields = new Set([...Object.keys(before), ...Object.keys(now)]) as Set<keyof typeof now>;
+  return [...fields].every((field) => before[field] === now[field]);
+}
 
 /**
- * Keeps track of which devices are attached. Each attach or detach is one transaction over inventory, credentials and
- * outbox. A device that was silent for too long is asked first, and detached only when it does not answer (GwMO, Device
- * Attach and Detach Alerts).
+ * Keeps track of which devices are attached, and whether they can be reached. Each change is one transaction over
+ * inventory, credentials and outbox. A device is detached only when it leaves, when the server removes it, or when it is
+ * attached elsewhere (GwMO, Device Attach and Detach Alerts). `PresenceWatch` finds out which devices are silent.
  */
-export class Associations implements AsyncDisposable {
+export class Associations {
   readonly #parts: AssociationsParts;
-  /** When each directly attached device was last heard. After a restart, the time of the start. */
-  readonly #heard = new Map<string, Monotonic>();
-  #timer: Timer | undefined;
-  #sweeping: Promise<void> = Promise.resolve();
-  #stopped = false;
 
   constructor(parts: AssociationsParts) {
     this.#parts = parts;
   }
 
-  /** Starts the search for silent devices. */
-  start(): void {
-    const { inventory, clock } = this.#parts;
-    // A child gateway checks the devices behind it itself.
-    for (const { deviceId, via } of inventory.values())
-      if (via === undefined) this.#heard.set(deviceId, clock.now());
-    this.#scheduleSweep();
+  /**
+   * Notes that a directly attached device sent a proven message. A device that was unreachable is reported as reached. A
+   * new address is written at once, because a restart needs it. Returns whether something was written.
+   * @param where absent over HTTP
+   */
+  heard(deviceId: string, where: Whereabouts | undefined): boolean {
+    const { database, inventory, clock } = this.#parts;
+    const record = inventory.get(deviceId);
+    if (!record || record.via !== undefined) return false;
+    inventory.heard(deviceId, clock.wall());
+    const { address = record.address, heardOn = record.heardOn } = where ?? {};
+    const hasMoved = address !== record.address || heardOn !== record.heardOn;
+    if (record.state === 'attached' && !hasMoved) return false;
+    const now = { ...record, ...where };
+    if (record.state !== 'attached') return this.#change(now, { name: 'heard' });
+    transaction(database, () => inventory.put(now));
+    return true;
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopped = true;
-    this.#timer?.cancel();
-    await this.#sweeping;
-  }
-
-  /** Notes that a directly attached device was heard just now. */
-  heard(deviceId: string): void {
+  /**
+   * Notes that a directly attached device cannot be reached, and reports that when it is new. Returns whether something
+   * was written.
+   */
+  missing(deviceId: string, reason: string): boolean {
     const record = this.#parts.inventory.get(deviceId);
-    if (record && record.via === undefined) this.#heard.set(deviceId, this.#parts.clock.now());
+    return (
+      record !== undefined && record.via === undefined && this.#change(record, { name: 'missing', reason })
+    );
+  }
+
+  /**
+   * Takes the presence of a device from the child gateway that it is behind. Does nothing when the device is attached
+   * elsewhere by now.
+   */
+  presenceBehind(
+    child: string,
+    { deviceId, state, reason = '', lastSeen }: Omit<DevicePresence, 'sequence'>,
+  ): void {
+    const record = this.#parts.inventory.get(deviceId);
+    if (record?.via?.split('/')[0] !== child) return;
+    const event: PresenceEvent = state === 'attached' ? { name: 'heard' } : { name: 'missing', reason };
+    this.#change({ ...record, lastSeen }, event);
+  }
+
+  #change(record: DeviceRecord, event: PresenceEvent): boolean {
+    const { database, inventory, events, reported } = this.#parts;
+    const { deviceId, via, lastSeen } = record;
+    const presence = presenceAfter(record, event);
+    const { reason: before, ...rest } = record;
+    if (!presence || (presence.state === record.state && presence.reason === before)) return false;
+    transaction(database, () => {
+      inventory.put({ ...rest, ...presence });
+      this.#report('device-presence', deviceId, { ...presence, lastSeen, ...(via !== undefined && { via }) });
+    });
+    const fields = { device: deviceId, via };
+    if (presence.reason === undefined) events.emit('device.reached', fields);
+    else events.emit('device.unreachable', { ...fields, reason: presence.reason });
+    reported();
+    return true;
   }
 
   /**
    * Records that a device is attached to this gateway itself. Reports it when it was not attached here before, or when
-   * it authenticates with a new credential for the first time.
+   * it authenticates with a new credential for the first time. Writes nothing when nothing about the device has changed.
    * @throws {PosternError} `full`
    */
   attach({ credential, ...device }: AttachedDevice): void {
@@ -111,9 +155,17 @@ export class Associations implements AsyncDisposable {
     const before = inventory.get(deviceId);
     const isProvenFirst = credential !== undefined && !credential.attached;
     const isNew = before === undefined || before.via !== undefined || isProvenFirst;
+    const lastSeen = clock.wall();
+    const record: DeviceRecord = { ...device, ...identity, state: 'attached', lastSeen };
+    if (before && !isNew && isSame(before, record)) {
+      inventory.heard(deviceId, lastSeen);
+      return;
+    }
+    const isReached = !isNew && before?.state === 'unreachable';
     transaction(database, () => {
       if (isProvenFirst) credentials.put({ ...credential, attached: true });
-      inventory.put({ ...device, ...identity, state: 'attached', lastSeen: clock.wall() });
+      inventory.put(record);
+      if (isReached) this.#report('device-presence', deviceId, { state: 'attached', lastSeen });
       if (isNew)
         this.#report('device-attach', deviceId, {
           mode,
@@ -123,15 +175,15 @@ export class Associations implements AsyncDisposable {
           ...(model !== undefined && { model }),
         });
     });
-    this.#heard.set(deviceId, clock.now());
-    if (!isNew) return;
-    events.emit('device.attached', {
-      device: deviceId,
-      bootstrap: origin,
-      peer: address,
-      protocol: device.protocol,
-    });
-    reported();
+    if (isReached) events.emit('device.reached', { device: deviceId });
+    if (isNew)
+      events.emit('device.attached', {
+        device: deviceId,
+        bootstrap: origin,
+        peer: address,
+        protocol: device.protocol,
+      });
+    if (isNew || isReached) reported();
   }
 
   /**
@@ -152,7 +204,7 @@ export class Associations implements AsyncDisposable {
    * @param path gateways on the way to the device, the child first, joined by `/`
    * @throws {PosternError} `full`
    */
-  attachBehind(path: string, attach: Omit<DeviceAttach, 'sequence'>): void {
+  attachBehind(path: string, attach: Omit<DeviceAttach, 'epoch' | 'sequence'>): void {
     const { database, inventory, clock, events, reported } = this.#parts;
     const [child = ''] = path.split('/');
     const { deviceId, mode, bootstrap, isGateway = false } = attach;
@@ -176,7 +228,6 @@ export class Associations implements AsyncDisposable {
       const body = { mode, bootstrap, via: path, ...(isGateway && { isGateway }), ...described };
       if (isNew) this.#report('device-attach', deviceId, body);
     });
-    this.#heard.delete(deviceId);
     if (!isNew) return;
     events.emit('device.attached', { device: deviceId, bootstrap, via: path });
     reported();
@@ -198,27 +249,18 @@ export class Associations implements AsyncDisposable {
     reported();
   }
 
-  /** Removes a device by order of the DM server, so no alert is sent. Returns a function that undoes the removal. */
-  remove(deviceId: string): () => void {
-    const { database, inventory, credentials, clock } = this.#parts;
-    const record = inventory.get(deviceId);
-    const credential = credentials.get(deviceId);
+  /** Removes a device by order of the DM server, so no alert is sent. Joins the caller's transaction. */
+  remove(deviceId: string): void {
+    const { inventory, credentials } = this.#parts;
     // When the device moved behind a child gateway, its record describes it there and stays. Only the credential goes.
-    if (record?.via === undefined) this.#remove(deviceId, 'removed', () => {});
+    if (inventory.get(deviceId)?.via === undefined) this.#remove(deviceId, 'removed', () => {});
     else credentials.delete(deviceId);
-    return () =>
-      transaction(database, () => {
-        if (credential) credentials.put(credential);
-        if (record) inventory.put(record);
-        if (record?.via === undefined) this.#heard.set(deviceId, clock.now());
-      });
   }
 
   /** Adds an alert to the outbox unless GwConfig turns it off. Joins the caller's transaction. */
-  #report(kind: 'device-attach' | 'device-detach', deviceId: string, body: AttachBody | DetachBody): void {
+  #report(kind: keyof typeof switches, deviceId: string, body: AttachBody | DetachBody | PresenceBody): void {
     const { gwConfig, outbox } = this.#parts;
-    const wanted = gwConfig.text(kind === 'device-attach' ? 'AttachAlert' : 'DetachAlert');
-    if (wanted === 'true') outbox.add(kind, deviceId, JSON.stringify(body));
+    if (gwConfig.text(switches[kind]) === 'true') outbox.add(kind, deviceId, JSON.stringify(body));
   }
 
   #remove(deviceId: string, reason: string, report: () => void): boolean {
@@ -228,36 +270,11 @@ export class Associations implements AsyncDisposable {
       inventory.delete(deviceId);
       credentials.delete(deviceId);
       report();
-    });
-    this.#heard.delete(deviceId);
-    events.emit('device.detached', { device: deviceId, reason });
-    gone(deviceId);
-    return true;
-  }
-
-  #scheduleSweep(): void {
-    this.#timer = this.#parts.clock.after(sweepEvery, () => {
-      this.#sweeping = this.#sweep().finally(() => {
-        if (!this.#stopped) this.#scheduleSweep();
+      database.afterCommit(() => {
+        events.emit('device.detached', { device: deviceId, reason });
+        gone(deviceId);
       });
     });
-  }
-
-  async #sweep(): Promise<void> {
-    const { clock, expiryOf, isAlive } = this.#parts;
-    const silent = [...this.#heard].filter(([deviceId, since]) => {
-      const expiry = expiryOf(deviceId);
-      return expiry > 0 && clock.now() - since >= expiry;
-    });
-    for (let at = 0; at < silent.length && !this.#stopped; at += probesAtOnce)
-      await Promise.all(
-        silent.slice(at, at + probesAtOnce).map(async ([deviceId, since]) => {
-          const alive = await isAlive(deviceId).catch(() => false);
-          // The device may have been heard or detached during the probe.
-          if (this.#stopped || this.#heard.get(deviceId) !== since) return;
-          if (alive) this.heard(deviceId);
-          else this.detach(deviceId, 'expired');
-        }),
-      );
+    return true;
   }
 }

@@ -1,7 +1,12 @@
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { DmStatus } from '../../dm/status.ts';
-import { isAlertOf, readDeviceAttach, readDeviceDetach } from '../../mo/gateway-alerts.ts';
+import {
+  isAlertOf,
+  readDeviceAttach,
+  readDeviceDetach,
+  readDevicePresence,
+} from '../../mo/gateway-alerts.ts';
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import type { Alert } from '../../wire/syncml/message.ts';
 import type { Associations } from './associations.ts';
@@ -11,7 +16,7 @@ export interface ChildrenParts {
   readonly vocabulary: Vocabulary;
   /** IDs of the devices that the configuration allows to be DM Gateways. */
   readonly allowed: ReadonlySet<string>;
-  readonly associations: Pick<Associations, 'attachBehind' | 'detachBehind'>;
+  readonly associations: Pick<Associations, 'attachBehind' | 'detachBehind' | 'presenceBehind'>;
   readonly events: Events;
   /** Called when a fan-out of a child gateway has ended. */
   readonly fanoutEnded: (correlator: string | undefined, result: string) => void;
@@ -43,7 +48,7 @@ export class Children {
   alerted(child: string, alert: Alert): number | undefined {
     const { vocabulary, associations, events, fanoutEnded } = this.#parts;
     if (!this.mayBeGateway(child)) return undefined;
-    const { DeviceAttach, DeviceDetach, CommandFanout } = vocabulary.alerts;
+    const { DeviceAttach, DeviceDetach, DevicePresence, CommandFanout } = vocabulary.alerts;
     try {
       if (isAlertOf(alert, DeviceAttach)) {
         const { sequence: _, ...attach } = readDeviceAttach(vocabulary, alert);
@@ -53,6 +58,10 @@ export class Children {
       if (isAlertOf(alert, DeviceDetach)) {
         const { deviceId, reason } = readDeviceDetach(alert);
         associations.detachBehind(child, deviceId, reason);
+        return DmStatus.Ok;
+      }
+      if (isAlertOf(alert, DevicePresence)) {
+        associations.presenceBehind(child, readDevicePresence(alert));
         return DmStatus.Ok;
       }
       if (!isAlertOf(alert, CommandFanout)) return undefined;

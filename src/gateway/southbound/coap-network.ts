@@ -32,6 +32,8 @@ const watchEvery = 5000;
 export interface LocalEndpoint {
   readonly address: string;
   readonly port: number;
+  /** Local IP address of the socket, with its zone. It is stored with the address of a device that was heard here. */
+  readonly bound: string;
   /** Usable from the first request on, but not yet while the handler is being made. */
   readonly endpoint: () => CoapEndpoint;
 }
@@ -258,6 +260,7 @@ export class CoapNetwork implements AsyncDisposable {
       const handler = this.#compose!({
         address: advertise?.address ?? address,
         port: advertise?.port ?? this.#port,
+        bound: address,
         endpoint: () => endpoint,
       });
       const endpoint: CoapEndpoint = new CoapEndpoint({

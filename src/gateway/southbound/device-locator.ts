@@ -1,20 +1,19 @@
+import type { Database } from '../../base/database.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import { type CoapAnswer, type CoapCall, call } from '../../wire/coap/blockwise-client.ts';
 import type { Remote } from '../../wire/coap/message.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { CoapNetwork } from './coap-network.ts';
-import type { DeviceAddresses } from './device-addresses.ts';
+import type { DeviceAddresses, PeerAddress } from './device-addresses.ts';
 
 export interface DeviceLocatorParts {
   readonly network: CoapNetwork;
   readonly addresses: DeviceAddresses;
   readonly inventory: Inventory;
+  readonly database: Database;
   readonly entropy: Entropy;
 }
-
-/** Milliseconds within which a device must answer a CoAP ping to count as alive. */
-const livenessTimeout = 2000;
 
 /** Finds out where devices are, and how the gateway and the devices reach each other. */
 export class DeviceLocator {
@@ -31,7 +30,7 @@ export class DeviceLocator {
   uriFor(deviceId: string, path: string): string {
     const { network, addresses } = this.#parts;
     const heard = addresses.get(deviceId);
-    return network.uriTowards(heard?.address, path);
+    return network.uriTowards(heard?.address, path, heard?.heardOn);
   }
 
   /**
@@ -54,20 +53,15 @@ export class DeviceLocator {
     return inventory.get(addresses.deviceAt(remote) ?? '') !== undefined;
   }
 
-  /** Whether an attached device that authenticated with this ID answers at an address or port other than `remote`. */
-  async livesElsewhere(deviceId: string, remote: Remote): Promise<boolean> {
-    const { inventory, addresses } = this.#parts;
-    const known = addresses.get(deviceId);
-    if (!known?.proven || !inventory.get(deviceId)) return false;
-    if (known.address === remote.address && known.port === remote.port) return false;
-    return await this.isAlive(deviceId);
+  /** Whether a local address leads to this address. */
+  isInReach({ address, heardOn }: PeerAddress): boolean {
+    return this.#parts.network.towards(address, heardOn) !== undefined;
   }
 
-  /** Whether a device answers a CoAP ping at the address from which it was last heard. */
-  async isAlive(deviceId: string): Promise<boolean> {
-    const known = this.#parts.addresses.get(deviceId);
-    const endpoint = known && this.#parts.network.towards(known.address);
-    return (await endpoint?.ping(known?.address ?? '', known?.port ?? 0, livenessTimeout)) ?? false;
+  /** Whether somebody answers a CoAP ping at this address within `timeout` milliseconds. It does not say who. */
+  async answers({ address, port, heardOn }: PeerAddress, timeout: number): Promise<boolean> {
+    const endpoint = this.#parts.network.towards(address, heardOn);
+    return (await endpoint?.ping(address, port, timeout)) ?? false;
   }
 
   /** The local address from which `call` sends to an address; undefined when none suits. */
@@ -77,10 +71,13 @@ export class DeviceLocator {
 
   /**
    * Sends a CoAP request from the local address that suits `address`.
+   * @param heardOn local address that heard the peer; it is used as long as it is bound
    * @throws {PosternError} `unavailable` when no local address suits, else as `call` (wire/coap/blockwise-client.ts)
    */
-  async call(address: string, port: number, request: CoapCall): Promise<CoapAnswer> {
-    const endpoint = this.#parts.network.towards(address);
+  async call(address: string, port: number, request: CoapCall, heardOn?: string): Promise<CoapAnswer> {
+    const endpoint = this.#parts.network.towards(address, heardOn);
+    // What the request may cause must not be forgotten by this gateway.
+    await this.#parts.database.settled();
     if (!endpoint) throw new PosternError('unavailable', `no interface leads to ${address}`);
     return await call(endpoint, this.#parts.entropy, address, port, request);
   }

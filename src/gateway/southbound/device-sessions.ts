@@ -7,12 +7,12 @@ import { LockOut } from '../../dm/lock-out.ts';
 import { ServerSession, valueText, type Work } from '../../dm/server-session.ts';
 import { SessionTable } from '../../dm/session-table.ts';
 import { DmStatus, isOk } from '../../dm/status.ts';
+import { GatewayMode } from '../../mo/device-record.ts';
 import { isAlertOf } from '../../mo/gateway-alerts.ts';
-import { GatewayMode } from '../../mo/gw-config.ts';
 import { nodeAt, type Vocabulary } from '../../mo/vocabulary.ts';
 import { Code } from '../../wire/coap/codes.ts';
 import { ContentFormat, dmContentFormats, mediaTypeOf } from '../../wire/coap/content-formats.ts';
-import { type CoapRequest, type Remote, type Reply, reply } from '../../wire/coap/message.ts';
+import { type CoapRequest, type Reply, reply } from '../../wire/coap/message.ts';
 import { Option, optionValue, text } from '../../wire/coap/options.ts';
 import type { Resource } from '../../wire/coap/router.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
@@ -22,6 +22,7 @@ import type { Alert } from '../../wire/syncml/message.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
+import type { PeerAddress } from './device-addresses.ts';
 
 export interface DeviceSessionsParts {
   readonly gatewayId: string;
@@ -42,8 +43,8 @@ export interface DeviceSessionsParts {
   readonly schemesOf?: (deviceId: string) => DeviceSchemes | undefined;
   /** Operations to perform in the session after the device was attached. */
   readonly work?: (deviceId: string) => Work;
-  /** Called when a device has authenticated from this address over CoAP. */
-  readonly proved: (deviceId: string, remote: Remote) => void;
+  /** Called when a device has authenticated: from this address over CoAP, without an address over HTTP. */
+  readonly proved: (deviceId: string, from: PeerAddress | undefined) => void;
 }
 
 /** A DM package of a device, independent of the transport. */
@@ -58,10 +59,12 @@ export interface ArrivedPackage {
   readonly sender: string;
   /** Address of the sender as a URI. */
   readonly address: string;
+  /** Where the device can be reached; absent over HTTP, which does not lead back to a device. */
+  readonly from?: PeerAddress;
   /** ServerID of the gateway in the device's account, if it is not the gateway's own name. */
   readonly serverId?: string;
   /** Called when the device is authenticated, by this package or an earlier one of the session. */
-  readonly proved: (deviceId: string) => void;
+  readonly proved: () => void;
 }
 
 /** Authentication schemes: of the device (`client`) and of the gateway (`server`). */
@@ -90,6 +93,13 @@ export const sessionLimits = {
   silent: 10_000,
   unprovenSilent: 2000,
 } as const;
+
+/**
+ * Sessions in a row that a device fails by its credential until it is told that this gateway does not know it. A gateway whose
+ * state went back in time has an older credential than the device. The device then gives up its account, and is bootstrapped
+ * anew when it proves its factory secret.
+ */
+export const failuresUntilForgotten = 3;
 
 /**
  * The gateway as DM server of its devices (OMA DM 1.2): CoAP resource `/dm`, and the same over HTTP through `receive`.
@@ -157,10 +167,8 @@ export class DeviceSessions {
       way: 'coap',
       sender: remote.key,
       address: coapUri(remote.address, remote.port),
-      proved: (deviceId) => {
-        local.endpoint().vouch(remote);
-        this.#parts.proved(deviceId, remote);
-      },
+      from: { address: remote.address, port: remote.port, heardOn: local.bound },
+      proved: () => local.endpoint().vouch(remote),
     });
     return reply(Code.Changed, {
       payload: answer.body,
@@ -173,10 +181,11 @@ export class DeviceSessions {
    * Takes a DM package from any transport. Returns the answer package in the same media type, with the value of its
    * `x-syncml-hmac` if the session uses HMAC.
    * @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge`, `forbidden` for a device without an account
-   * here, `lockedOut` after too many failed authentications, `unavailable` when there are too many sessions
+   * here or whose credential was wrong in `failuresUntilForgotten` sessions, `lockedOut` after too many failed
+   * authentications, `unavailable` when there are too many sessions
    */
   async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
-    const { body, mediaType, hmac, way, sender, address, proved } = arrived;
+    const { body, mediaType, hmac, way, sender, address, from, proved } = arrived;
     const message = decodeMessage(body, mediaType);
     const { source, sessionId } = message.header;
     const deviceId = source.locUri;
@@ -207,11 +216,11 @@ export class DeviceSessions {
     const answer = await session.receive(message, seal);
     if (session.authenticated && place !== 'repeated') {
       this.#lockOut.succeeded(lockKey);
-      proved(deviceId);
+      proved();
+      this.#parts.proved(deviceId, from);
     }
     const { outcome } = session;
     if (outcome && !wasOver) {
-      if (outcome.status === DmStatus.InvalidCredentials) this.#lockOut.failed(lockKey);
       this.#parts.events.emit(isOk(outcome.status) ? 'session.ended' : 'session.failed', {
         device: deviceId,
         session: sessionId,
@@ -219,18 +228,32 @@ export class DeviceSessions {
         reason: outcome.reason,
         peer: address,
       });
+      if (outcome.status === DmStatus.InvalidCredentials) this.#refuse(credential, lockKey, address);
     }
     const coded = encodeMessage(answer, mediaType);
     return { body: coded, hmac: session.seal(coded) };
   }
 
-  #begin(
-    credential: GatewayCredential,
-    { address, serverId = this.#parts.gatewayId }: ArrivedPackage,
-    sessionId: string,
-  ): ServerSession {
+  /**
+   * Counts a session in which a device could not prove itself.
+   * @throws {PosternError} `forbidden` when the device shall give up its account. Only the sender of the wrong proof gets this
+   * answer: nobody can have another device give up its account
+   */
+  #refuse({ deviceId, origin }: GatewayCredential, lockKey: string, peer: string): void {
+    const failures = this.#lockOut.failed(lockKey);
+    // An account that was configured by hand cannot be had anew.
+    if (failures < failuresUntilForgotten || origin === 'manual') return;
+    this.#parts.events.emit('session.stale-account', { device: deviceId, peer });
+    throw new PosternError(
+      'forbidden',
+      `the account of this device is not the one of this gateway; bootstrap it anew at ${paths.bootstrap}`,
+    );
+  }
+
+  #begin(credential: GatewayCredential, arrived: ArrivedPackage, sessionId: string): ServerSession {
     const { credentials, entropy, events, schemesOf, alerted, vocabulary } = this.#parts;
     const { deviceId } = credential;
+    const { serverId = this.#parts.gatewayId } = arrived;
     const schemes = schemesOf?.(deviceId);
     let leaving = false;
     /** Whether a Device Detach Alert is about the sender. A child gateway sends them about its devices too. */
@@ -255,16 +278,12 @@ export class DeviceSessions {
         const current = credentials.get(deviceId);
         // A new bootstrap may have replaced the credential meanwhile. Its nonces must stay.
         if (current?.clientSecret !== credential.clientSecret) return;
-        credentials.put({
-          ...current,
-          ...(own && { serverNonce: own }),
-          ...(peer && { clientNonce: peer }),
-        });
+        if (own || peer) credentials.keepNonces(deviceId, { serverNonce: own, clientNonce: peer });
       },
       entropy,
       sessionId,
       // A device that leaves gets no operations.
-      work: ({ devInfo }) => (leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, address)),
+      work: ({ devInfo }) => (leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, arrived)),
       alerted: (alert) => {
         events.emit('session.alert', { device: deviceId, alert: alert.data });
         if (isAlertOf(alert, vocabulary.alerts.DeviceDetach) && isOwn(alert)) {
@@ -288,7 +307,7 @@ export class DeviceSessions {
   async *#greet(
     { deviceId }: GatewayCredential,
     devInfo: Readonly<Record<string, string>>,
-    address: string,
+    { address, from }: ArrivedPackage,
   ): Work {
     const { mayBeGateway, vocabulary } = this.#parts;
     // A device that has the object GwConfig is a DM Gateway.
@@ -311,6 +330,7 @@ export class DeviceSessions {
       origin: credential.origin,
       protocol: 'OMA-DM',
       address,
+      ...(from?.heardOn !== undefined && { heardOn: from.heardOn }),
       isGateway: isOk(asGateway?.status ?? DmStatus.NotFound),
       ...(devInfo.Man !== undefined && { manufacturer: devInfo.Man }),
       ...(devInfo.Mod !== undefined && { model: devInfo.Mod }),

@@ -47,6 +47,8 @@ export interface HttpBindingParts {
   readonly guard: EchoGuard;
   /** Sends a package to a DM server through the tunnel. */
   readonly forward: (up: TunnelledPackage) => Promise<TunnelAnswer>;
+  /** Resolves when what the answer promises is durable. */
+  readonly settled: () => Promise<void>;
   readonly events: Events;
 }
 
@@ -150,6 +152,7 @@ export class HttpBinding implements AsyncDisposable {
       const error = asPosternError(thrown);
       if (error.code === 'internal')
         this.#parts.events.emit('http.failed', { message: error.message, stack: error.stack });
+      if (error.retryAfter !== undefined) response.setHeader('retry-after', error.retryAfter);
       const status = statusOf[error.code] ?? error.dmStatus;
       refuse(response, status, error.code === 'internal' ? 'internal error' : error.message);
     }
@@ -189,6 +192,7 @@ export class HttpBinding implements AsyncDisposable {
       serverId: this.#parts.settings.serverId,
       proved: () => {},
     });
+    await this.#parts.settled();
     send(response, answer.body, mediaType, answer.hmac);
   }
 
@@ -236,6 +240,7 @@ export class HttpBinding implements AsyncDisposable {
       address: `${settings.tls ? 'https' : 'http'}://${request.headers.host ?? new URL(this.url).host}${settings.path}`,
     });
     if (answer.kind === 'bootstrap') {
+      await this.#parts.settled();
       send(response, answer.body, `${accepted}; ${answer.security}`, undefined);
       return;
     }

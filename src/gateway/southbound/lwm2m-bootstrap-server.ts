@@ -126,9 +126,10 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
   ): Promise<void> {
     const { call, calls, events } = this.#parts;
     const { signal } = this.#tasks;
-    const client = { deviceId, address, port, version: '1.1', root: [], formats: [wanted] };
+    const heardOn = local.bound;
+    const client = { deviceId, address, port, heardOn, version: '1.1', root: [], formats: [wanted] };
     const send = async (request: Omit<CoapCall, 'timeout' | 'signal'>): Promise<CoapAnswer> =>
-      await call(address, port, { ...request, timeout, signal });
+      await call(address, port, { ...request, timeout, signal }, heardOn);
     try {
       const free = freeInstance(await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat }));
       // Deletes the accounts of all other servers. The client keeps its bootstrap server's account (section 6.1.6).

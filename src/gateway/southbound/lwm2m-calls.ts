@@ -16,11 +16,19 @@ import type { DeviceLocator } from './device-locator.ts';
 /** The fields of a registration that are needed to send requests to a client. */
 export type LwM2mClient = Pick<
   Registration,
-  'deviceId' | 'address' | 'port' | 'version' | 'root' | 'formats'
+  'deviceId' | 'address' | 'port' | 'heardOn' | 'version' | 'root' | 'formats'
 >;
 
-/** Milliseconds for each exchange. */
-const timeout = 20_000;
+/** Sees to it that requests reach the client that they are meant for. */
+export interface LwM2mGuard {
+  /** Called before each request. Throws a `PosternError` when the client is known to be elsewhere. */
+  check(client: LwM2mClient): void;
+  /** Called before a request that changes something. Rejects with a `PosternError` when the client cannot be assured. */
+  assure(client: LwM2mClient, signal?: AbortSignal): Promise<void>;
+}
+
+/** Milliseconds for each exchange, unless the caller says otherwise. */
+const usualTimeout = 20_000;
 /** Maximum number of clients whose accepted write format is remembered. */
 const remembered = 1024;
 
@@ -40,23 +48,32 @@ const unacceptable: ReadonlySet<number> = new Set([
  */
 export class LwM2mCalls {
   readonly #call: DeviceLocator['call'];
+  readonly #guard: LwM2mGuard | undefined;
   /** Content format of the last write that each client accepted. */
   readonly #taken = new BoundedMap<string, number>(remembered);
 
-  constructor(call: DeviceLocator['call']) {
+  /** @param guard absent for requests to a client that has just shown where it is */
+  constructor(call: DeviceLocator['call'], guard?: LwM2mGuard) {
     this.#call = call;
+    this.#guard = guard;
   }
 
   /**
    * Reads an object, an instance, a resource or a resource instance. Returns one entry per value.
    * @throws {PosternError} as the class says; `malformed` or `unsupportedFormat` for an answer that cannot be decoded
    */
-  async read(client: LwM2mClient, path: Path, signal?: AbortSignal): Promise<readonly Entry[]> {
+  async read(
+    client: LwM2mClient,
+    path: Path,
+    signal?: AbortSignal,
+    timeout?: number,
+  ): Promise<readonly Entry[]> {
     for (const accept of [...preferred(client, path), undefined]) {
       const answer = await this.#exchange(client, path, {
         method: Code.GET,
         ...(accept !== undefined && { accept }),
         signal,
+        timeout,
       });
       if (accept !== undefined && unacceptable.has(answer.code)) continue;
       const { options, payload } = checked(answer, client, path);
@@ -113,6 +130,7 @@ export class LwM2mCalls {
       ...writable.filter(isWritable),
       ...(merge || entries.length > 1 ? [] : [plain]),
     ];
+    await this.#guard?.assure(client, signal);
     let refused: unknown;
     for (const format of new Set(formats)) {
       const answer = await this.#exchange(client, path, {
@@ -144,9 +162,16 @@ export class LwM2mCalls {
   }
 
   /** @param argument arguments as in LwM2M core 1.1, section 6.3.6, such as `0='text'`; may be empty */
-  async execute(client: LwM2mClient, path: Path, argument: string, signal?: AbortSignal): Promise<void> {
+  async execute(
+    client: LwM2mClient,
+    path: Path,
+    argument: string,
+    signal?: AbortSignal,
+    timeout?: number,
+  ): Promise<void> {
     await this.#do(client, path, {
       method: Code.POST,
+      timeout,
       ...(argument !== '' && {
         contentFormat: ContentFormat.TextPlain,
         payload: Buffer.from(argument),
@@ -160,18 +185,21 @@ export class LwM2mCalls {
     await this.#do(client, path, { method: Code.DELETE, signal });
   }
 
-  async #do(client: LwM2mClient, path: Path, request: Omit<CoapCall, 'path' | 'timeout'>): Promise<void> {
+  async #do(client: LwM2mClient, path: Path, request: Request): Promise<void> {
+    await this.#guard?.assure(client, request.signal);
     checked(await this.#exchange(client, path, request), client, path);
   }
 
-  async #exchange(
-    { address, port, root }: LwM2mClient,
-    path: Path,
-    request: Omit<CoapCall, 'path' | 'timeout'>,
-  ): Promise<CoapAnswer> {
-    return await this.#call(address, port, { ...request, path: [...root, ...path.map(String)], timeout });
+  async #exchange(client: LwM2mClient, path: Path, request: Request): Promise<CoapAnswer> {
+    this.#guard?.check(client);
+    const { address, port, heardOn, root } = client;
+    const { timeout = usualTimeout, ...rest } = request;
+    const call = { ...rest, path: [...root, ...path.map(String)], timeout };
+    return await this.#call(address, port, call, heardOn);
   }
 }
+
+type Request = Omit<CoapCall, 'path' | 'timeout'> & { readonly timeout?: number | undefined };
 
 /** Content formats to request, in order. Empty when whatever the client chooses can be decoded. */
 function preferred({ version, formats }: LwM2mClient, path: Path): readonly number[] {

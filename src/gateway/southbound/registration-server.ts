@@ -2,8 +2,7 @@ import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
-import type { BootstrapOrigin } from '../../mo/device-record.ts';
-import { GatewayMode } from '../../mo/gw-config.ts';
+import { type BootstrapOrigin, GatewayMode } from '../../mo/device-record.ts';
 import { Code } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
 import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../../wire/coap/message.ts';
@@ -19,6 +18,7 @@ import { paths, resourceTypes } from '../../wire/resources.ts';
 import type { Registration, Registrations } from '../store/registrations.ts';
 import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
+import type { PeerAddress } from './device-addresses.ts';
 import { DeviceTasks } from './device-tasks.ts';
 import type { LwM2mCalls } from './lwm2m-calls.ts';
 
@@ -31,15 +31,18 @@ export interface RegistrationServerParts {
   readonly isAttached: (deviceId: string) => boolean;
   /** Whether an OMA DM device with this name is attached. */
   readonly isOther: (deviceId: string) => boolean;
-  /** Whether an attached client with this name answers at an address other than `remote`. */
+  /** Whether an attached client with this name is at an address other than `remote`. */
   readonly livesElsewhere: (deviceId: string, remote: Remote) => Promise<boolean>;
   readonly originOf: (deviceId: string) => BootstrapOrigin;
   /** Called when a client has answered at the address from which it registered. May throw. */
   readonly attached: (device: AttachedDevice) => void;
   /** Called when a client has deregistered. */
   readonly left: (deviceId: string) => void;
-  /** Called when an attached client was heard from this address. */
-  readonly heard: (deviceId: string, remote: Remote) => void;
+  /**
+   * Called when an attached client was heard from this address: it used the path of its registration there, which only
+   * this client knows, or it answered there after that.
+   */
+  readonly heard: (deviceId: string, from: PeerAddress) => void;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -49,7 +52,7 @@ export interface RegistrationServerParts {
 const locationBytes = 9;
 
 /** Resources of the object Device that go into the inventory record of a client. */
-const described = { 0: 'manufacturer', 1: 'model', 3: 'firmware', 17: 'deviceType' } as const;
+const described = { 0: 'manufacturer', 1: 'model', 2: 'serial', 3: 'firmware', 17: 'deviceType' } as const;
 
 /**
  * CoAP resource `/rd`: registrations of LwM2M clients (LwM2M core 1.1, section 6.2). After a registration the gateway
@@ -104,7 +107,7 @@ export class RegistrationServer implements AsyncDisposable {
     if (isOther(endpoint)) throw new PosternError('conflict', 'an OMA DM device with this name is attached');
     if (await livesElsewhere(endpoint, remote)) {
       events.emit('registration.duplicate', { device: endpoint, peer });
-      throw new PosternError('conflict', 'a client with this name is attached and answers elsewhere');
+      throw new PosternError('conflict', 'a client with this name is attached elsewhere');
     }
     const location = Buffer.from(entropy.bytes(locationBytes)).toString('base64url');
     const registration: Registration = {
@@ -112,6 +115,7 @@ export class RegistrationServer implements AsyncDisposable {
       location,
       address: remote.address,
       port: remote.port,
+      heardOn: local.bound,
       ...rest,
       ...objects,
     };
@@ -135,16 +139,17 @@ export class RegistrationServer implements AsyncDisposable {
       ...known,
       address: remote.address,
       port: remote.port,
+      heardOn: local.bound,
       lifetime,
       queueMode: given.has('Q') || (binding === undefined ? known.queueMode : binding.includes('Q')),
       ...(payload.length > 0 && keepFormats(readObjects(payload), known)),
     };
-    const { deviceId, address, port } = known;
-    const hasMoved = remote.address !== address || remote.port !== port;
+    const { deviceId, address, port, heardOn } = known;
+    const hasMoved = remote.address !== address || remote.port !== port || heardOn !== local.bound;
     // An update without changes needs no write to the disk.
     if (hasMoved || lifetime !== known.lifetime || payload.length > 0) this.#parts.registrations.put(updated);
+    if (!hasMoved) this.#parts.heard(deviceId, updated);
     if (hasMoved || payload.length > 0) this.#probe(deviceId, remote, local);
-    else this.#parts.heard(deviceId, remote);
     return reply(Code.Changed);
   }
 
@@ -196,7 +201,8 @@ export class RegistrationServer implements AsyncDisposable {
         mode: GatewayMode.Adaptation,
         origin: originOf(deviceId),
         protocol: 'LwM2M',
-        address: coapUri(remote.address, remote.port),
+        address: coapUri(current.address, current.port),
+        ...(current.heardOn !== undefined && { heardOn: current.heardOn }),
         isGateway: false,
         objects: current.paths.map(pathText).join(' '),
         ...describe(device),
@@ -207,8 +213,9 @@ export class RegistrationServer implements AsyncDisposable {
       registrations.delete(deviceId);
       return;
     }
-    heard(deviceId, remote);
-    events.emit('registration.proven', { device: deviceId, ...describe(device) });
+    heard(deviceId, current);
+    const { serial: _, ...fields } = describe(device);
+    events.emit('registration.proven', { device: deviceId, ...fields });
   }
 }
 

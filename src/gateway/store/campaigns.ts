@@ -1,5 +1,8 @@
-import type { DatabaseSync, StatementSync } from 'node:sqlite';
-import { transaction } from '../../base/database.ts';
+import type { StatementSync } from 'node:sqlite';
+import { type Database, knownValue, transaction } from '../../base/database.ts';
+
+/** Kinds of campaigns. Each kind has a store and a runner of its own. */
+export type CampaignKind = 'fanout' | 'trigger';
 
 /**
  * State of one device in a campaign.
@@ -8,7 +11,8 @@ import { transaction } from '../../base/database.ts';
  * - `accepted`: the device accepted the order and reports the result later by an alert.
  * - `ended`: the outcome is final.
  */
-export type TargetState = 'pending' | 'begun' | 'accepted' | 'ended';
+export const targetStates = ['pending', 'begun', 'accepted', 'ended'] as const;
+export type TargetState = (typeof targetStates)[number];
 
 export interface CampaignTarget {
   readonly device: string;
@@ -37,13 +41,13 @@ export interface CampaignCounts {
   readonly failed: number;
 }
 
-/** Durable store of the started campaigns of one kind (`fanout` or `trigger`) and the state of each of their devices. */
+/** Durable store of the started campaigns of one kind and the state of each of their devices. */
 export class Campaigns {
-  readonly #database: DatabaseSync;
-  readonly #kind: string;
+  readonly #database: Database;
+  readonly #kind: CampaignKind;
   readonly #setTarget: StatementSync;
 
-  constructor(database: DatabaseSync, kind: string) {
+  constructor(database: Database, kind: CampaignKind) {
     this.#database = database;
     this.#kind = kind;
     this.#setTarget = database.prepare(
@@ -96,7 +100,10 @@ export class Campaigns {
     transaction(this.#database, work);
   }
 
-  /** All devices of a campaign, sorted by device ID. */
+  /**
+   * All devices of a campaign, sorted by device ID.
+   * @throws {PosternError} `configuration` for a state that this program does not know
+   */
   targets(name: string): CampaignTarget[] {
     return this.#database
       .prepare(
@@ -106,6 +113,7 @@ export class Campaigns {
       .map(toTarget);
   }
 
+  /** @throws {PosternError} as `targets` */
   target(name: string, device: string): CampaignTarget | undefined {
     const row = this.#database
       .prepare(
@@ -134,7 +142,7 @@ export class Campaigns {
 
 const toTarget = ({ device, state, outcome }: Record<string, unknown>): CampaignTarget => ({
   device: String(device),
-  state: state as TargetState,
+  state: knownValue(targetStates, state, 'campaign_target.state'),
   outcome: outcome === null ? undefined : String(outcome),
 });
 

@@ -1,7 +1,7 @@
-import type { DatabaseSync } from 'node:sqlite';
-import { PosternError } from '../../base/errors.ts';
+import { type Database, knownValue, readRows } from '../../base/database.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
-import type { BootstrapOrigin, ExpectedDevice } from '../../mo/device-record.ts';
+import { type BootstrapOrigin, bootstrapOrigins, type ExpectedDevice } from '../../mo/device-record.ts';
 
 /** The secrets and nonces by which one device and the gateway authenticate to each other. */
 export interface GatewayCredential extends ExpectedDevice {
@@ -17,17 +17,16 @@ export interface GatewayCredential extends ExpectedDevice {
 export class Credentials {
   /** Maximum number of devices. */
   readonly limit: number;
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
   readonly #known = new Map<string, GatewayCredential>();
-  /** Device IDs by node name (`recordName`). */
+  /** Device IDs by node name (`hashedName`). */
   readonly #ids = new Map<string, string>();
 
-  constructor(database: DatabaseSync, limit: number) {
+  /** @param unreadable gets the reason for each credential that cannot be read; such a device is bootstrapped anew */
+  constructor(database: Database, limit: number, unreadable: string[] = []) {
     this.limit = limit;
     this.#database = database;
-    for (const row of database.prepare('SELECT * FROM credential').iterate()) {
-      this.#keep(fromRow(row));
-    }
+    for (const credential of readRows(database, 'credential', fromRow, unreadable)) this.#keep(credential);
   }
 
   get size(): number {
@@ -42,7 +41,7 @@ export class Credentials {
     return [...this.#known.values()];
   }
 
-  /** Finds a credential by the node name of its device (`recordName`). */
+  /** Finds a credential by the node name of its device (`hashedName`). */
   named(name: string): GatewayCredential | undefined {
     const deviceId = this.#ids.get(name);
     return deviceId === undefined ? undefined : this.#known.get(deviceId);
@@ -57,6 +56,7 @@ export class Credentials {
       credential;
     if (!this.#known.has(deviceId) && this.#known.size >= this.limit)
       throw new PosternError('full', `the limit of ${this.limit} devices with credentials is reached`);
+    this.#rememberForRollback(deviceId);
     this.#database
       .prepare(
         `INSERT OR REPLACE INTO credential (device_id, client_name, client_secret, client_nonce, server_secret, server_nonce, origin, attached)
@@ -75,8 +75,45 @@ export class Credentials {
     this.#keep(credential);
   }
 
+  /**
+   * Stores the nonces that the next session begins with. Nothing happens without a credential. On a disk that takes no
+   * writes they are kept in memory alone: sessions that need nothing durable go on, and an overheard credential is not good a
+   * second time.
+   */
+  keepNonces(
+    deviceId: string,
+    nonces: { readonly serverNonce: Uint8Array | undefined; readonly clientNonce: Uint8Array | undefined },
+  ): void {
+    const known = this.#known.get(deviceId);
+    if (!known) return;
+    const { serverNonce = known.serverNonce, clientNonce = known.clientNonce } = nonces;
+    this.#rememberForRollback(deviceId);
+    try {
+      this.#database
+        .prepare('UPDATE credential SET server_nonce = ?, client_nonce = ? WHERE device_id = ?')
+        .run(serverNonce, clientNonce, deviceId);
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+    }
+    this.#keep({ ...known, serverNonce, clientNonce });
+  }
+
   delete(deviceId: string): void {
+    this.#rememberForRollback(deviceId);
     this.#database.prepare('DELETE FROM credential WHERE device_id = ?').run(deviceId);
+    this.#drop(deviceId);
+  }
+
+  /** When the transaction under way is not committed, the credential of this device is again what it is now. */
+  #rememberForRollback(deviceId: string): void {
+    const before = this.#known.get(deviceId);
+    this.#database.onRollback(() => {
+      if (before) this.#keep(before);
+      else this.#drop(deviceId);
+    });
+  }
+
+  #drop(deviceId: string): void {
     this.#known.delete(deviceId);
     this.#ids.delete(hashedName(deviceId));
   }
@@ -85,8 +122,10 @@ export class Credentials {
     // A nonce may be a view of a pooled 8 KiB buffer. Without a copy, the whole buffer would stay in memory.
     const clientNonce = new Uint8Array(credential.clientNonce);
     const serverNonce = new Uint8Array(credential.serverNonce);
-    this.#known.set(credential.deviceId, { ...credential, clientNonce, serverNonce });
-    this.#ids.set(hashedName(credential.deviceId), credential.deviceId);
+    const { deviceId } = credential;
+    // The name of a node is a hash. It is computed once for each device.
+    if (!this.#known.has(deviceId)) this.#ids.set(hashedName(deviceId), deviceId);
+    this.#known.set(deviceId, { ...credential, clientNonce, serverNonce });
   }
 }
 
@@ -100,7 +139,7 @@ function fromRow(row: Record<string, unknown>): GatewayCredential {
     clientNonce: octets.client_nonce!,
     serverSecret: texts.server_secret!,
     serverNonce: octets.server_nonce!,
-    origin: texts.origin as BootstrapOrigin,
+    origin: knownValue(bootstrapOrigins, row.origin, 'credential.origin'),
     attached: row.attached === 1,
   };
 }

@@ -1,5 +1,4 @@
-import type { DatabaseSync } from 'node:sqlite';
-import { transaction } from '../../base/database.ts';
+import { type Database, transaction } from '../../base/database.ts';
 
 /** Record of an image in the gateway's image cache. */
 export interface ImageRecord {
@@ -27,10 +26,10 @@ export interface ImageRecord {
 
 /** Durable records of the image cache, all kept in memory too. The bytes are in `ImageFiles`. */
 export class Images {
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
   readonly #known = new Map<string, ImageRecord>();
 
-  constructor(database: DatabaseSync) {
+  constructor(database: Database) {
     this.#database = database;
     for (const row of database.prepare('SELECT * FROM image').iterate()) {
       const optional = (name: string, as: (value: unknown) => unknown, column = name) =>

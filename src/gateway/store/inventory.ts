@@ -1,25 +1,63 @@
-import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import type { StatementSync } from 'node:sqlite';
+import { type Database, knownValue, readRows } from '../../base/database.ts';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
-import type { BootstrapOrigin, DeviceRecord, DeviceRecords, Protocol } from '../../mo/device-record.ts';
+import {
+  bootstrapOrigins,
+  type DeviceRecord,
+  type DeviceRecords,
+  deviceStates,
+  gatewayModes,
+  protocols,
+} from '../../mo/device-record.ts';
 
-/** Durable records of the attached devices, all kept in memory too. A full inventory refuses new devices. */
+/** A record in memory. `heard` changes it in place, since that happens with each message of a device. */
+type Kept = Omit<DeviceRecord, 'lastSeen'> & { lastSeen: number };
+
+/**
+ * Durable records of the attached devices, all kept in memory too. A full inventory refuses new devices.
+ *
+ * When a device was heard last changes with each of its messages. That is kept in memory, and written by `writeHeard` for
+ * all devices together.
+ */
 export class Inventory implements DeviceRecords {
   /** Maximum number of devices. */
   readonly limit: number;
-  readonly #records = new Map<string, DeviceRecord>();
+  readonly #records = new Map<string, Kept>();
   readonly #ids = new Map<string, string>();
+  readonly #database: Database;
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
+  readonly #putPresence: StatementSync;
+  readonly #deletePresence: StatementSync;
+  readonly #setHeard: StatementSync;
+  /** Devices that were heard since `writeHeard`. */
+  readonly #unwritten = new Set<string>();
 
-  constructor(database: DatabaseSync, limit: number) {
+  /** @param unreadable gets the reason for each record that cannot be read; such a device attaches anew */
+  constructor(database: Database, limit: number, unreadable: string[] = []) {
     this.limit = limit;
+    this.#database = database;
     this.#delete = database.prepare('DELETE FROM device WHERE device_id = ?');
     this.#put = database.prepare(
       `INSERT OR REPLACE INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware,
          protocol, component_type, via, device_type, objects) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
-    for (const row of database.prepare('SELECT * FROM device').iterate()) this.#keep(fromRow(row));
+    this.#putPresence = database.prepare(
+      'INSERT OR REPLACE INTO device_presence (device_id, reason, heard_on, serial) VALUES (?, ?, ?, ?)',
+    );
+    this.#deletePresence = database.prepare('DELETE FROM device_presence WHERE device_id = ?');
+    this.#setHeard = database.prepare('UPDATE device SET last_seen = ? WHERE device_id = ?');
+    const presence = new Map(
+      readRows(
+        database,
+        'device_presence',
+        (row) => [String(row.device_id), presenceFrom(row)] as const,
+        unreadable,
+      ),
+    );
+    for (const record of readRows(database, 'device', fromRow, unreadable))
+      this.#keep({ ...record, ...presence.get(record.deviceId) });
   }
 
   get size(): number {
@@ -31,7 +69,7 @@ export class Inventory implements DeviceRecords {
     return this.#records.values();
   }
 
-  /** Node names of all records (`recordName`). */
+  /** Node names of all records (`hashedName`). */
   names(): string[] {
     return [...this.#ids.keys()];
   }
@@ -47,9 +85,10 @@ export class Inventory implements DeviceRecords {
   }
 
   delete(deviceId: string): void {
+    this.#rememberForRollback(deviceId);
     this.#delete.run(deviceId);
-    this.#records.delete(deviceId);
-    this.#ids.delete(hashedName(deviceId));
+    this.#deletePresence.run(deviceId);
+    this.#drop(deviceId);
   }
 
   /**
@@ -59,6 +98,7 @@ export class Inventory implements DeviceRecords {
   put(record: DeviceRecord): void {
     if (!this.#records.has(record.deviceId) && this.#records.size >= this.limit)
       throw new PosternError('full', `the limit of ${this.limit} devices in the inventory is reached`);
+    this.#rememberForRollback(record.deviceId);
     this.#put.run(
       record.deviceId,
       record.state,
@@ -75,26 +115,89 @@ export class Inventory implements DeviceRecords {
       record.deviceType ?? null,
       record.objects ?? null,
     );
+    this.#writePresence(record);
     this.#keep(record);
+    this.#unwritten.delete(record.deviceId);
+  }
+
+  /** Writes what the released table of devices has no columns for, if it has changed. */
+  #writePresence({ deviceId, reason, heardOn, serial }: DeviceRecord): void {
+    const before = this.#records.get(deviceId);
+    if (before?.reason === reason && before?.heardOn === heardOn && before?.serial === serial) return;
+    this.#putPresence.run(deviceId, reason ?? null, heardOn ?? null, serial ?? null);
+  }
+
+  /** Notes in memory when a device was heard: wall time in milliseconds. */
+  heard(deviceId: string, at: number): void {
+    const record = this.#records.get(deviceId);
+    if (!record) return;
+    record.lastSeen = at;
+    this.#unwritten.add(deviceId);
+  }
+
+  /**
+   * Writes what `heard` noted since the last time, in one transaction. When that fails, the next call writes it. Returns
+   * whether there was anything to write.
+   */
+  writeHeard(): boolean {
+    if (this.#unwritten.size === 0) return false;
+    this.#database.transaction(() => {
+      for (const deviceId of this.#unwritten) {
+        const { lastSeen = 0 } = this.#records.get(deviceId) ?? {};
+        this.#setHeard.run(Math.round(lastSeen), deviceId);
+      }
+    });
+    this.#unwritten.clear();
+    return true;
+  }
+
+  /** When the transaction under way is not committed, the record of this device is again what it is now. */
+  #rememberForRollback(deviceId: string): void {
+    const before = this.#records.get(deviceId);
+    const isUnwritten = this.#unwritten.has(deviceId);
+    this.#database.onRollback(() => {
+      if (!before) return this.#drop(deviceId);
+      this.#keep(before);
+      if (isUnwritten) this.#unwritten.add(deviceId);
+    });
+  }
+
+  #drop(deviceId: string): void {
+    this.#records.delete(deviceId);
+    this.#ids.delete(hashedName(deviceId));
+    this.#unwritten.delete(deviceId);
   }
 
   #keep(record: DeviceRecord): void {
-    this.#records.set(record.deviceId, record);
-    this.#ids.set(hashedName(record.deviceId), record.deviceId);
+    const { deviceId } = record;
+    // The name of a node is a hash. It is computed once for each device.
+    if (!this.#records.has(deviceId)) this.#ids.set(hashedName(deviceId), deviceId);
+    this.#records.set(deviceId, { ...record });
   }
 }
 
+const optionalIn = (row: Record<string, unknown>) => (name: string, column: string) =>
+  row[column] === null ? {} : { [name]: String(row[column]) };
+
+function presenceFrom(row: Record<string, unknown>): Pick<DeviceRecord, 'reason' | 'heardOn' | 'serial'> {
+  const optional = optionalIn(row);
+  return {
+    ...optional('reason', 'reason'),
+    ...optional('heardOn', 'heard_on'),
+    ...optional('serial', 'serial'),
+  };
+}
+
 function fromRow(row: Record<string, unknown>): DeviceRecord {
-  const optional = (name: string, column: string) =>
-    row[column] === null ? {} : { [name]: String(row[column]) };
+  const optional = optionalIn(row);
   return {
     deviceId: String(row.device_id),
-    state: row.state as DeviceRecord['state'],
-    mode: Number(row.mode),
-    origin: row.origin as BootstrapOrigin,
+    state: knownValue(deviceStates, row.state, 'device.state'),
+    mode: knownValue(gatewayModes, row.mode, 'device.mode'),
+    origin: knownValue(bootstrapOrigins, row.origin, 'device.origin'),
     address: String(row.address),
     lastSeen: Number(row.last_seen),
-    protocol: row.protocol as Protocol,
+    protocol: knownValue(protocols, row.protocol, 'device.protocol'),
     isGateway: row.component_type === 1,
     ...optional('manufacturer', 'manufacturer'),
     ...optional('model', 'model'),

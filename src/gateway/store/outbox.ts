@@ -1,11 +1,31 @@
-import type { DatabaseSync } from 'node:sqlite';
-import { keepLatest } from '../../base/database.ts';
+import { type Database, keepLatest, unknownValue } from '../../base/database.ts';
+import type { Epoch } from './epoch.ts';
+
+/** Kinds of alerts. An entry of another kind stays in the table and is not delivered: a later program may know it. */
+export const outboxKinds = [
+  'device-attach',
+  'device-detach',
+  'device-presence',
+  'command-fanout',
+  'device-trigger',
+  'image-operation',
+  'firmware-update',
+] as const;
+export type OutboxKind = (typeof outboxKinds)[number];
+
+const sqlList = (kinds: readonly OutboxKind[]): string => `(${kinds.map((kind) => `'${kind}'`).join()})`;
+const isKnown = `kind IN ${sqlList(outboxKinds)}`;
+
+/** Entries that are kept after they were set aside. */
+export const undeliverableLimit = 100;
 
 /** An alert that waits for delivery to a DM server. */
 export interface OutboxEntry {
   /** Rises with each entry. A number is never used twice. */
   readonly sequence: number;
-  readonly kind: string;
+  /** Epoch in which the number was given; absent for entries of version 0.1.0. */
+  readonly epoch?: string;
+  readonly kind: OutboxKind;
   /** Subject of the alert: a device ID, or the name of the operation that ended. */
   readonly deviceId: string;
   /** Body as JSON; its shape depends on `kind`. */
@@ -21,12 +41,15 @@ export interface OutboxEntry {
 export class Outbox {
   /** Maximum number of entries. */
   readonly limit: number;
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
+  readonly #epoch: Epoch | undefined;
   /** Alerts deleted at the limit since the start. */
   dropped = 0;
 
-  constructor(database: DatabaseSync, limit: number) {
+  /** @param epoch epoch of the numbers that are given from now on */
+  constructor(database: Database, limit: number, epoch?: Epoch) {
     this.#database = database;
+    this.#epoch = epoch;
     this.limit = limit;
   }
 
@@ -35,7 +58,8 @@ export class Outbox {
   }
 
   /** Adds an alert and deletes an earlier one of the same kind and device. Joins the caller's transaction, if any. */
-  add(kind: string, deviceId: string, body: string, server?: string): void {
+  add(kind: OutboxKind, deviceId: string, body: string, server?: string): void {
+    this.#epoch?.store();
     this.#database.prepare('DELETE FROM outbox WHERE kind = ? AND device_id = ?').run(kind, deviceId);
     this.#database
       .prepare('INSERT INTO outbox (kind, device_id, body, server) VALUES (?, ?, ?, ?)')
@@ -46,30 +70,42 @@ export class Outbox {
   /** ServerIDs of the recipients of all entries. `undefined` stands for the gateway's own DM server. */
   servers(): (string | undefined)[] {
     return this.#database
-      .prepare('SELECT DISTINCT server FROM outbox')
+      .prepare(`SELECT DISTINCT server FROM outbox WHERE ${isKnown}`)
       .all()
       .map(({ server }) => (server === null ? undefined : String(server)));
   }
 
   /** Whether an entry of any kind other than `kinds` waits. */
-  hasOtherThan(kinds: readonly string[]): boolean {
+  hasOtherThan(kinds: readonly OutboxKind[]): boolean {
+    const others = outboxKinds.filter((kind) => !kinds.includes(kind));
     return (
-      this.#database
-        .prepare(`SELECT 1 FROM outbox WHERE kind NOT IN (${kinds.map(() => '?').join(', ')}) LIMIT 1`)
-        .get(...kinds) !== undefined
+      this.#database.prepare(`SELECT 1 FROM outbox WHERE kind IN ${sqlList(others)} LIMIT 1`).get() !==
+      undefined
     );
+  }
+
+  /** Why entries are not delivered: one reason for each kind that this program does not know. */
+  unreadable(): string[] {
+    return this.#database
+      .prepare(`SELECT DISTINCT kind FROM outbox WHERE NOT ${isKnown}`)
+      .all()
+      .map(({ kind }) => unknownValue('outbox.kind', kind));
   }
 
   /** The oldest `count` entries for one DM server, oldest first. Without `server`: for the gateway's own. */
   peek(count: number, server?: string): OutboxEntry[] {
     return this.#database
-      .prepare('SELECT * FROM outbox WHERE server IS ? ORDER BY sequence LIMIT ?')
+      .prepare(
+        `SELECT *, (SELECT value FROM epoch WHERE first <= sequence ORDER BY first DESC LIMIT 1) AS epoch
+         FROM outbox WHERE server IS ? AND ${isKnown} ORDER BY sequence LIMIT ?`,
+      )
       .all(server ?? null, count)
       .map((row) => ({
         sequence: Number(row.sequence),
-        kind: String(row.kind),
+        kind: row.kind as OutboxKind,
         deviceId: String(row.device_id),
         body: String(row.body),
+        ...(row.epoch !== null && { epoch: String(row.epoch) }),
         ...(server !== undefined && { server }),
       }));
   }
@@ -77,5 +113,37 @@ export class Outbox {
   /** Deletes an entry that its DM server has acknowledged. */
   remove(sequence: number): void {
     this.#database.prepare('DELETE FROM outbox WHERE sequence = ?').run(sequence);
+  }
+
+  /** Puts an entry that its DM server did not accept behind all others. Returns its new number. */
+  requeue(sequence: number): number {
+    return this.#database.transaction(() => {
+      this.#epoch?.store();
+      const { lastInsertRowid } = this.#database
+        .prepare(
+          'INSERT INTO outbox (kind, device_id, body, server) SELECT kind, device_id, body, server FROM outbox WHERE sequence = ?',
+        )
+        .run(sequence);
+      this.remove(sequence);
+      return Number(lastInsertRowid);
+    });
+  }
+
+  /** Takes an entry out of the queue that cannot be delivered, and keeps it with the reason. The oldest of these go first. */
+  setAside(sequence: number, reason: string): void {
+    this.#database.transaction(() => {
+      this.#database
+        .prepare(
+          'INSERT INTO undeliverable (kind, device_id, body, server, reason) SELECT kind, device_id, body, server, ? FROM outbox WHERE sequence = ?',
+        )
+        .run(reason, sequence);
+      keepLatest(this.#database, 'undeliverable', undeliverableLimit);
+      this.remove(sequence);
+    });
+  }
+
+  /** How many entries were set aside and are kept. */
+  get undeliverable(): number {
+    return Number(this.#database.prepare('SELECT count(*) AS n FROM undeliverable').get()?.n);
   }
 }

@@ -1,5 +1,6 @@
-import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import type { StatementSync } from 'node:sqlite';
 import { BoundedMap } from '../../base/bounded-map.ts';
+import type { Database } from '../../base/database.ts';
 
 /** Registration of an LwM2M client (LwM2M core 1.1, section 6.2). */
 export interface Registration {
@@ -10,6 +11,8 @@ export interface Registration {
   /** IP address from which the client registered or sent its last update that was stored. */
   readonly address: string;
   readonly port: number;
+  /** Local IP address of the socket that received it. */
+  readonly heardOn?: string;
   /** LwM2M version, such as `1.1`. */
   readonly version: string;
   /** Seconds. */
@@ -31,13 +34,15 @@ export interface Registration {
 export class Registrations {
   readonly #known: BoundedMap<string, Registration>;
   readonly #deviceAt = new Map<string, string>();
+  readonly #database: Database;
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
 
   /**
    * @param limit maximum number; beyond it, the registration stored longest ago is deleted (its client registers again)
    */
-  constructor(database: DatabaseSync, limit: number) {
+  constructor(database: Database, limit: number) {
+    this.#database = database;
     this.#put = database.prepare('INSERT OR REPLACE INTO registration (device_id, body) VALUES (?, ?)');
     this.#delete = database.prepare('DELETE FROM registration WHERE device_id = ?');
     this.#known = new BoundedMap(limit, (deviceId, { location }) => {
@@ -63,6 +68,7 @@ export class Registrations {
 
   /** Adds or replaces the registration of a client. */
   put(registration: Registration): void {
+    this.#rememberForRollback(registration.deviceId);
     this.#put.run(registration.deviceId, JSON.stringify(registration));
     this.#keep(registration);
   }
@@ -70,8 +76,23 @@ export class Registrations {
   delete(deviceId: string): void {
     const known = this.#known.get(deviceId);
     if (!known) return;
+    this.#rememberForRollback(deviceId);
     this.#delete.run(deviceId);
-    this.#deviceAt.delete(known.location);
+    this.#drop(known);
+  }
+
+  /** When the transaction under way is not committed, the registration of this client is again what it is now. */
+  #rememberForRollback(deviceId: string): void {
+    const before = this.#known.get(deviceId);
+    this.#database.onRollback(() => {
+      const now = this.#known.get(deviceId);
+      if (now) this.#drop(now);
+      if (before) this.#keep(before);
+    });
+  }
+
+  #drop({ deviceId, location }: Registration): void {
+    this.#deviceAt.delete(location);
     this.#known.delete(deviceId);
   }
 

@@ -1,4 +1,4 @@
-import type { Schema } from '../../base/database.ts';
+import type { Schema } from '../../base/open-database.ts';
 import { nodeTables } from '../../dm/stored-nodes.ts';
 
 /** The tables in the state file of a gateway. */
@@ -44,5 +44,13 @@ export const gatewaySchema: Schema = {
     `ALTER TABLE device ADD COLUMN objects TEXT;
      CREATE TABLE registration (device_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
     'CREATE TABLE gateway_update (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
+    `CREATE TABLE undeliverable (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, device_id TEXT NOT NULL, body TEXT NOT NULL, server TEXT,
+       reason TEXT NOT NULL
+     ) STRICT;`,
+    'CREATE TABLE traffic (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
+    // The epoch of the outbox entries whose numbers begin at first. Entries of version 0.1.0 have none.
+    'CREATE TABLE epoch (first INTEGER PRIMARY KEY, value TEXT NOT NULL, starts INTEGER NOT NULL) STRICT;',
+    'CREATE TABLE device_presence (device_id TEXT PRIMARY KEY, reason TEXT, heard_on TEXT, serial TEXT) STRICT, WITHOUT ROWID;',
   ],
 };

@@ -1,5 +1,4 @@
-import type { DatabaseSync } from 'node:sqlite';
-import { transaction } from '../../base/database.ts';
+import { type Database, transaction } from '../../base/database.ts';
 
 /** An update of the gateway itself that has not ended yet. The record survives the restart into the new slot. */
 export interface UpdateRecord {
@@ -26,9 +25,9 @@ export interface UpdateRecord {
 
 /** Durable store of the update under way. There is at most one. */
 export class UpdateRecords {
-  readonly #database: DatabaseSync;
+  readonly #database: Database;
 
-  constructor(database: DatabaseSync) {
+  constructor(database: Database) {
     this.#database = database;
   }
 
@@ -49,5 +48,10 @@ export class UpdateRecords {
       tell();
       this.#database.prepare('DELETE FROM gateway_update').run();
     });
+  }
+
+  /** Resolves when what was put is durable: the restart into the new slot may cut the power. */
+  async settled(): Promise<void> {
+    await this.#database.settled();
   }
 }

@@ -233,6 +233,7 @@ export class Updater implements AsyncDisposable {
       wasConnected: isConnected(),
       devices: devices(),
     });
+    await records.settled();
     slots.boot.change({ trying: slot, left: attempts, failed: undefined });
     bundle.drop();
     events.emit('update.restarting', { slot, version });

@@ -4,6 +4,7 @@ import { Code } from './codes.ts';
 export const Type = { CON: 0, NON: 1, ACK: 2, RST: 3 } as const;
 export type Type = (typeof Type)[keyof typeof Type];
 
+/** One option, by its absolute number (RFC 7252 section 3.1). */
 export interface CoapOption {
   readonly number: number;
   readonly value: Uint8Array;
@@ -36,6 +37,7 @@ export class Malformed {
   }
 }
 
+/** The shared empty value of tokens, options and payloads. */
 export const noBytes: Buffer = Buffer.alloc(0);
 const noOptions: readonly CoapOption[] = Object.freeze([]);
 const payloadMarker = 0xff;

@@ -378,7 +378,12 @@ export class CoapEndpoint {
     const error = asPosternError(thrown);
     if (error.code === 'internal')
       this.#events.emit('coap.handler-failed', { message: error.message, stack: error.stack });
-    return refusal(codeFromText(error.coapCode), error.code === 'internal' ? '' : error.message);
+    const { retryAfter } = error;
+    return refusal(
+      codeFromText(error.coapCode),
+      error.code === 'internal' ? '' : error.message,
+      retryAfter === undefined ? {} : { maxAge: retryAfter },
+    );
   }
 
   #answer(

@@ -111,14 +111,17 @@ export function writeUint(value: number): Buffer {
   return target;
 }
 
+/** Makes an option with an unsigned integer. */
 export const uint = ({ number }: OptionRule, value: number): CoapOption => ({
   number,
   value: writeUint(value),
 });
+/** Makes an option with text. */
 export const text = ({ number }: OptionRule, value: string): CoapOption => ({
   number,
   value: Buffer.from(value),
 });
+/** Makes an option with octets. */
 export const opaque = ({ number }: Pick<OptionRule, 'number'>, value: Uint8Array): CoapOption => ({
   number,
   value,

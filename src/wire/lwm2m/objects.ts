@@ -6,6 +6,7 @@ import type { ResourceType } from './resource.ts';
  */
 export type Operations = 'R' | 'W' | 'RW' | 'E' | '';
 
+/** Description of a resource (LwM2M core 1.1, appendix E). */
 export interface ResourceDescription {
   readonly name: string;
   readonly type: ResourceType;
@@ -14,14 +15,20 @@ export interface ResourceDescription {
   readonly multiple: boolean;
 }
 
+/** Description of an object and its resources. */
 export interface ObjectDescription {
   readonly name: string;
   /** By resource ID. */
   readonly resources: Readonly<Record<number, ResourceDescription>>;
 }
 
+/** IDs of the objects that code here refers to by name. */
 export const ObjectId = { Security: 0, Server: 1, Device: 3, Firmware: 5 } as const;
 
+/** Resource IDs of the object LwM2M Server (LwM2M core 1.1, appendix E.2). */
+export const ServerResource = { Lifetime: 1, RegistrationUpdateTrigger: 8 } as const;
+/** Resource IDs of the object Device (LwM2M core 1.1, appendix E.4). */
+export const DeviceResource = { SerialNumber: 2 } as const;
 /** Resource IDs of the object Firmware Update (LwM2M core 1.1, appendix E.6). */
 export const FirmwareResource = { PackageUri: 1, Update: 2, State: 3, Result: 5 } as const;
 /** Values of the resource State. */

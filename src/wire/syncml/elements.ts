@@ -104,6 +104,7 @@ export interface Element {
 
 const elementNames: ReadonlySet<string> = new Set(Object.keys(elements));
 
+/** Whether the name is that of an element that DM knows. */
 export const isElementName = (name: string): name is ElementName => elementNames.has(name);
 
 /** CBOR key for a WBXML token: the token, plus 64 on page 1. */

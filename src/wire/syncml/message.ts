@@ -157,6 +157,7 @@ const commandFields = {
 } as const;
 
 export type CommandName = keyof typeof commandFields;
+/** The command of this name, with its fields in the order of the DTD. */
 export type CommandOf<N extends CommandName> = { readonly name: N } & Infer<(typeof commandFields)[N]>;
 
 /**
@@ -182,6 +183,7 @@ type PlainCommand = { [N in CommandName]: CommandOf<N> }[CommandName];
 export type Status = CommandOf<'Status'>;
 export type Alert = CommandOf<'Alert'>;
 export type Results = CommandOf<'Results'>;
+/** Any command of a message, discriminated by `name`. */
 export type Command = PlainCommand | Composite | UnknownCommand;
 
 /** One DM message, independent of its coding. */

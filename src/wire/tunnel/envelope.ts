@@ -2,6 +2,7 @@ import { fromCbor, toCbor } from '../../base/cbor.ts';
 import { plainProfile } from '../../base/cbor-profile.ts';
 import { PosternError } from '../../base/errors.ts';
 
+/** Kinds of envelopes, by their number on the wire. A notification carries Package #0. */
 export const EnvelopeKind = { Request: 0, Response: 1, Notification: 2, Error: 3 } as const;
 export type EnvelopeKind = (typeof EnvelopeKind)[keyof typeof EnvelopeKind];
 

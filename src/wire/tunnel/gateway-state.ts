@@ -10,18 +10,25 @@ export interface GatewayState {
   readonly software: string;
   /** Changes with each start of the gateway. */
   readonly bootId: Uint8Array;
+  /** Epoch of the gateway's alerts; absent for gateways of version 0.1.0. */
+  readonly epoch?: string;
 }
+
+/** Whether a text can be the epoch of a gateway's alerts. */
+export const isEpoch = (text: unknown): text is string =>
+  typeof text === 'string' && /^[0-9A-Za-z]{1,32}$/.test(text);
 
 const version = 1;
 
 /** Writes a gateway state as a CBOR map. */
-export const encodeState = ({ online, software, bootId }: GatewayState): Buffer =>
+export const encodeState = ({ online, software, bootId, epoch }: GatewayState): Buffer =>
   toCbor(
     new Map<number, unknown>([
       [1, version],
       [2, online],
       [3, software],
       [4, Buffer.from(bootId)],
+      ...(epoch === undefined ? [] : ([[5, epoch]] as const)),
     ]),
   );
 
@@ -36,5 +43,6 @@ export function decodeState(payload: Uint8Array): GatewayState {
   const [online, software, bootId] = [map.get(2), map.get(3), map.get(4)];
   if (typeof online !== 'boolean' || typeof software !== 'string' || !(bootId instanceof Uint8Array))
     throw new PosternError('malformed', 'not a gateway state');
-  return { online, software, bootId };
+  const epoch = map.get(5);
+  return { online, software, bootId, ...(isEpoch(epoch) && { epoch }) };
 }

@@ -22,6 +22,8 @@ export interface MqttSettings {
   readonly protocol: 'auto' | 4 | 5;
   readonly username?: string;
   readonly password?: string;
+  /** Seconds of silence after which a keep-alive is sent. Default 30. */
+  readonly keepalive?: number;
   /** Path of a PEM file: the CA that issued the broker's certificate. */
   readonly ca?: string;
   /** Path of a PEM file: this client's certificate. */
@@ -47,6 +49,8 @@ export interface MqttLinkParts {
   readonly connected?: () => void;
   /** Called when such a connection has ended. */
   readonly disconnected?: () => void;
+  /** Called with the socket of each attempt to connect, before anything was sent on it. */
+  readonly opened?: (socket: Socket) => void;
 }
 
 /** A message to publish. `expiry` and `responseTopic` are sent over MQTT 5 only. */
@@ -197,7 +201,7 @@ export class MqttLink implements AsyncDisposable {
       clientId,
       clean: false,
       protocolVersion: this.#protocol,
-      keepalive,
+      keepalive: settings.keepalive ?? keepalive,
       connectTimeout,
       reconnectPeriod: 0,
       queueQoSZero: false,
@@ -213,6 +217,7 @@ export class MqttLink implements AsyncDisposable {
     // The write cache holds all 16-bit numbers in encoded form. It costs megabytes, and a second on a small board.
     const client = connect({ ...options, ...endpointOf(settings.url), writeCache: false });
     this.#client = client;
+    if (client.stream instanceof Socket) this.#parts.opened?.(client.stream);
     // Each message that waits for its acknowledgement adds a listener for the end of the connection.
     client.setMaxListeners(receiveMaximum + 10);
     client.on('connect', async (connack: IConnackPacket) => {

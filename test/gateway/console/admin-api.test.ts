@@ -28,7 +28,7 @@ async function admin(t: TestContext) {
   return { socket, taken };
 }
 
-test('shows by GET, does by POST; only its user can open the socket', async (t) => {
+test('GET reads, POST executes, and only the owner can open the socket', async (t) => {
   const { socket, taken } = await admin(t);
   assert.deepEqual(await askGateway(socket, '/status'), { fine: true });
   assert.deepEqual(await askGateway(socket, '/take', { url: 'x' }), { taken: 1 });
@@ -36,7 +36,7 @@ test('shows by GET, does by POST; only its user can open the socket', async (t) 
   assert.equal(statSync(socket).mode & 0o777, 0o600);
 });
 
-test('what is refused, or not there, is said in words', async (t) => {
+test('errors and unknown paths are answered with a message', async (t) => {
   const { socket } = await admin(t);
   await assert.rejects(askGateway(socket, '/refuse', {}), { message: 'an update is under way' });
   await assert.rejects(askGateway(socket, '/broken'), { message: 'an update is under way' });
@@ -45,7 +45,7 @@ test('what is refused, or not there, is said in words', async (t) => {
   await assert.rejects(askGateway(socket, '/toString'), { message: 'paths for GET: /status, /broken' });
 });
 
-test('a body that is no JSON, or too long, is refused, and the next one is taken', async (t) => {
+test('a body that is not JSON or too long is refused, and the next request is accepted', async (t) => {
   const { socket, taken } = await admin(t);
   for (const [body, status] of [
     ['{', 400],

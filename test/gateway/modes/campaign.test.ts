@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { openDatabase } from '../../../src/base/database.ts';
 import { PosternError } from '../../../src/base/errors.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import type { Operation, OperationOutcome } from '../../../src/dm/server-session.ts';
 import { Campaign, campaignLimits } from '../../../src/gateway/modes/campaign.ts';
 import { fanOutTo, isRepeatable } from '../../../src/gateway/modes/fan-out.ts';
@@ -77,11 +77,19 @@ function rig(
   return { database, clock, events, calls, results, fanOut, delegated };
 }
 
+/** Starts a campaign as the tree does: admitted, stored, launched. */
+function start(fanOut: Campaign<FanoutOrder>, order: FanoutOrder, correlator: string | undefined): number {
+  const status = fanOut.admit(order);
+  fanOut.record(order, correlator);
+  fanOut.launch(order);
+  return status;
+}
+
 describe('a fan-out', () => {
   // conforms: GW-11, GW-12
-  test('of many devices keeps to its bound in parallel, and says the same of all in one line', async () => {
+  test('a fan-out to 1000 devices keeps its bound of parallel sessions and groups identical outcomes', async () => {
     const { fanOut, calls, results, clock } = rig();
-    assert.equal(fanOut.start(order(many(1000)), 'c-1'), 202);
+    assert.equal(start(fanOut, order(many(1000)), 'c-1'), 202);
     let most = 0;
     for (let at = 0; at < 1000; at++) {
       while (calls.length <= at) await turn();
@@ -100,9 +108,9 @@ describe('a fan-out', () => {
   });
 
   // conforms: GW-12
-  test('names who failed, and why', async () => {
+  test('the result names the devices that failed, with their statuses', async () => {
     const { fanOut, calls, results } = rig();
-    fanOut.start(order(['a', 'b', 'c', '<d>']), undefined);
+    start(fanOut, order(['a', 'b', 'c', '<d>']), undefined);
     await turn();
     const call = (device: string) => calls.find((each) => each.device === device);
     call('a')?.resolve(200);
@@ -117,9 +125,9 @@ describe('a fan-out', () => {
   });
 
   // conforms: GW-11
-  test('that is cancelled leaves alone whom it has not reached', async () => {
+  test('after a cancellation the remaining devices are not contacted and get 214', async () => {
     const { fanOut, calls, results } = rig();
-    fanOut.start(order(many(campaignLimits.parallel + 4)), undefined);
+    start(fanOut, order(many(campaignLimits.parallel + 4)), undefined);
     await turn();
     assert.equal(fanOut.cancel('f'), 200);
     for (const call of calls) call.resolve(200);
@@ -134,9 +142,9 @@ describe('a fan-out', () => {
   });
 
   // conforms: GW-11
-  test('at its deadline reports what there is', async () => {
+  test('at the deadline the result is reported, with 408 for a device that was not reached', async () => {
     const { fanOut, calls, clock, results } = rig();
-    fanOut.start(order(many(campaignLimits.parallel + 1)), undefined);
+    start(fanOut, order(many(campaignLimits.parallel + 1)), undefined);
     await turn();
     clock.advance(3_600_000);
     for (const call of calls) call.resolve(200);
@@ -144,23 +152,23 @@ describe('a fan-out', () => {
     assert.match(results[0]?.[1] ?? '', /<Group Status="408" Commands="" Count="1"><Device ID="d0064"\/>/);
   });
 
-  test('without a device is 200 and reports nothing; one that runs is not started again; too many are refused', async () => {
+  test('a fan-out without devices gets 200 and no result; a second start and a fan-out beyond the bound are refused', async () => {
     const { fanOut, results } = rig();
-    assert.equal(fanOut.start(order([]), 'c'), 200);
+    assert.equal(start(fanOut, order([]), 'c'), 200);
     for (let at = 0; at < campaignLimits.running; at++)
-      fanOut.start(order(['a'], { name: `f${at}` }), undefined);
-    assert.throws(() => fanOut.start(order(['a'], { name: 'f0' }), undefined), { code: 'conflict' });
-    assert.throws(() => fanOut.start(order(['a'], { name: 'more' }), undefined), { code: 'full' });
+      start(fanOut, order(['a'], { name: `f${at}` }), undefined);
+    assert.throws(() => start(fanOut, order(['a'], { name: 'f0' }), undefined), { code: 'conflict' });
+    assert.throws(() => start(fanOut, order(['a'], { name: 'more' }), undefined), { code: 'full' });
     await fanOut[Symbol.asyncDispose]();
     assert.deepEqual(results, []);
   });
 });
 
-describe('whom a fan-out reaches', () => {
+describe('the targets of a fan-out', () => {
   // conforms: GW-16
-  test('a device that the DM server has no right to is not touched, and is told of as that', async () => {
+  test('a device on which the DM server has no right is not contacted and gets 425', async () => {
     const { fanOut, calls, results } = rig(undefined, undefined, {}, new Set(['dm.example b']));
-    fanOut.start(order(['a', 'b']), undefined);
+    start(fanOut, order(['a', 'b']), undefined);
     await turn();
     assert.deepEqual(
       calls.map(({ device }) => device),
@@ -171,9 +179,9 @@ describe('whom a fan-out reaches', () => {
     assert.match(results[0]?.[1] ?? '', /<Group Status="425" Commands="" Count="1"><Device ID="b"\/>/);
   });
 
-  test('what is behind a child gateway is the child gateway to do, all at once; what it says nothing of is unknown', async () => {
+  test('devices behind a child gateway are delegated to it in one order; a device without an outcome gets 500', async () => {
     const { fanOut, calls, results, delegated } = rig(undefined, undefined, { x: 'gw-2', y: 'gw-2' });
-    fanOut.start(order(['a', 'x', 'y']), undefined);
+    start(fanOut, order(['a', 'x', 'y']), undefined);
     await turn();
     calls[0]?.resolve(200);
     while (results.length === 0) await turn();
@@ -185,9 +193,9 @@ describe('whom a fan-out reaches', () => {
   });
 
   // conforms: GW-19
-  test('a device that accepts reports later, and its slot is free meanwhile; at the deadline 202 stands', async () => {
+  test('a device that answers 202 is pending until its report or the deadline', async () => {
     const { fanOut, calls, results, clock } = rig();
-    fanOut.start(order(['a', 'b'], { operations: operationsOf(exec) }), 'c');
+    start(fanOut, order(['a', 'b'], { operations: operationsOf(exec) }), 'c');
     await turn();
     for (const call of calls) call.resolve(202);
     for (let i = 0; i < 4; i++) await turn();
@@ -207,7 +215,7 @@ describe('after a restart', () => {
   const restart = async (command: string) => {
     const current = order(['a', 'b', 'c'], { operations: operationsOf(command) });
     const before = rig(undefined, current);
-    before.fanOut.start(current, 'c-9');
+    start(before.fanOut, current, 'c-9');
     await turn();
     before.calls[0]?.options.begun?.();
     before.calls[1]?.options.begun?.();
@@ -222,7 +230,7 @@ describe('after a restart', () => {
   };
 
   // conforms: GW-13
-  test('it goes on with whom it had not done, and with whom it had begun if that may be done twice', async () => {
+  test('after a restart, pending devices continue, and started ones are retried if the command is repeatable', async () => {
     const { calls, results } = await restart(replace);
     assert.deepEqual(
       calls.map(({ device }) => device),
@@ -237,7 +245,7 @@ describe('after a restart', () => {
   });
 
   // conforms: GW-13
-  test('an Exec that had begun is not sent again: nobody knows what it did', async () => {
+  test('after a restart, a started Exec is not sent again, and the device gets 500', async () => {
     const { calls, results } = await restart(exec);
     assert.deepEqual(
       calls.map(({ device }) => device),
@@ -250,7 +258,7 @@ describe('after a restart', () => {
 });
 
 describe('the commands of a fan-out', () => {
-  test('any command, Atomic and Sequence, in one form or the other', () => {
+  test('commands are read with and without SyncBody, alone and inside Atomic', () => {
     const atomic = `<SyncBody><Atomic><CmdID>1</CmdID>${replace}${exec}</Atomic></SyncBody>`;
     assert.deepEqual(
       operationsOf(atomic).map(
@@ -262,16 +270,16 @@ describe('the commands of a fan-out', () => {
   });
 
   for (const [what, command, code] of [
-    ['nothing', '', 'malformed'],
-    ['no XML', '<Replace', 'malformed'],
+    ['an empty text', '', 'malformed'],
+    ['a text that is not XML', '<Replace', 'malformed'],
     [
       'a Status',
       '<Status><CmdID>1</CmdID><MsgRef>1</MsgRef><CmdRef>1</CmdRef><Cmd>Get</Cmd><Data>200</Data></Status>',
       'malformed',
     ],
-    ['no target', '<Get><CmdID>1</CmdID><Item/></Get>', 'malformed'],
-    ['an alert that is no question', '<Alert><CmdID>1</CmdID><Data>1223</Data></Alert>', 'malformed'],
-    ['too many', replace.repeat(65), 'tooLarge'],
+    ['a command without a target', '<Get><CmdID>1</CmdID><Item/></Get>', 'malformed'],
+    ['an alert that is no user interaction', '<Alert><CmdID>1</CmdID><Data>1223</Data></Alert>', 'malformed'],
+    ['more commands than the bound', replace.repeat(65), 'tooLarge'],
   ] as const)
     test(`${what} is refused`, () => {
       assert.throws(() => operationsOf(command), { code });

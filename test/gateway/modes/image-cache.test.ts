@@ -4,9 +4,9 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { openDatabase } from '../../../src/base/database.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import { ImageCache } from '../../../src/gateway/modes/image-cache.ts';
 import type { Download, DownloadRequest } from '../../../src/gateway/northbound/download.ts';
 import { ImageFiles } from '../../../src/gateway/store/image-files.ts';
@@ -112,8 +112,8 @@ const fails = (code: 'notFound' | 'forbidden' | 'malformed' | 'timeout' | 'unava
   throw new PosternError(code, 'no');
 };
 
-describe('an image comes', () => {
-  test('in pieces, goes on where it broke off, and is served at any place', async () => {
+describe('downloads of images', () => {
+  test('a download that breaks off continues where it stopped, and the image can be read at any offset', async () => {
     const data = bytes(95).map((_, at) => at);
     const { cache, get, asked } = rig({ answers: [whole(data, 40), rest(data, 50), rest(data)] });
     assert.equal(await get('a', { hash: sha(data) }), 200);
@@ -134,21 +134,21 @@ describe('an image comes', () => {
   });
 
   for (const [what, answers, order, result] of [
-    ['whose digest is another', [whole(bytes(20))], { hash: 'ab'.repeat(32) }, 402],
-    ['that is not there', [fails('notFound')], {}, 500],
+    ['with a wrong digest', [whole(bytes(20))], { hash: 'ab'.repeat(32) }, 402],
+    ['that does not exist', [fails('notFound')], {}, 500],
     ['that is forbidden', [fails('forbidden')], {}, 500],
-    ['with a URL that is none', [fails('malformed')], {}, 411],
-    ['from a server that is silent', [fails('timeout')], {}, 412],
+    ['with an invalid URL', [fails('malformed')], {}, 411],
+    ['from a server that does not answer', [fails('timeout')], {}, 412],
     ['from a server that cannot be reached', [fails('unavailable')], {}, 503],
-    ['that is larger than all images may be', [whole(bytes(1001))], {}, 405],
+    ['larger than the quota', [whole(bytes(1001))], {}, 405],
     [
-      'that grows beyond what images may take, when nobody said how large it is',
+      'of unknown size that grows beyond the quota',
       [(): Download => ({ from: 0, total: undefined, validator: undefined, body: chunks(bytes(1200)) })],
       {},
       405,
     ],
   ] as const)
-    test(`one ${what} ends with ${result}, and leaves nothing behind`, async () => {
+    test(`an image ${what} ends with ${result}, and no file remains`, async () => {
       const { cache, get, directory } = rig({ answers });
       assert.equal(await get('a', order), result);
       assert.deepEqual(readdirSync(directory), []);
@@ -156,7 +156,7 @@ describe('an image comes', () => {
       await cache[Symbol.asyncDispose]();
     });
 
-  test('a flash that is full ends it with 501', async () => {
+  test('a download ends with 501 if the flash is full', async () => {
     const { cache, get, files } = rig({ answers: [whole(bytes(50))] });
     files.append = () => {
       throw new PosternError('full', 'no room for images on the flash');
@@ -165,7 +165,7 @@ describe('an image comes', () => {
     await cache[Symbol.asyncDispose]();
   });
 
-  test('a signature must be by a key that is trusted', async () => {
+  test('if there are signing keys, an image needs a signature by one of them', async () => {
     const data = bytes(30);
     const digest = Buffer.from(sha(data), 'hex');
     const ed = generateKeyPairSync('ed25519');
@@ -186,7 +186,7 @@ describe('an image comes', () => {
     await cache[Symbol.asyncDispose]();
   });
 
-  test('a gateway that ends in the middle goes on after its next start', async () => {
+  test('after a power cut the gateway continues a download at its next start', async () => {
     const data = bytes(95);
     const stuck = (): Download => ({
       from: 0,
@@ -221,9 +221,9 @@ describe('an image comes', () => {
   });
 });
 
-describe('where room is short', () => {
+describe('bounds of the image cache', () => {
   // conforms: GW-18
-  test('what was asked for longest ago goes, but not what was pushed', async () => {
+  test('the image that was used longest ago is evicted, but never a pushed one', async () => {
     const { cache, clock, get, events } = rig({ answers: [whole(bytes(300))] });
     const push = { url: undefined, hash: undefined, signature: undefined };
     cache.take({ name: 'pushed', ...push }, bytes(300));
@@ -245,7 +245,7 @@ describe('where room is short', () => {
     await cache[Symbol.asyncDispose]();
   });
 
-  test('no more images are known than there may be, and none comes twice at one time', async () => {
+  test('an image beyond the bound, and a second download of the same image, are refused', async () => {
     const { cache, get } = rig({ answers: [whole(bytes(10))], count: 2 });
     await get('a');
     await get('b');

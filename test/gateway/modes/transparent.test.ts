@@ -22,7 +22,7 @@ function ask(device: string, via?: string, from = remote): CoapRequest {
   return new CoapRequest(from, messageOf({ code: Code.POST, options }), false, Buffer.from('x'), 1000);
 }
 
-test('packages of one device on their way up: the fifth is 5.03, another device goes on, and room comes back', async () => {
+test('a fifth concurrent package of one device gets 5.03; other devices, and later packages, are not affected', async () => {
   const waiting: ((answer: Envelope) => void)[] = [];
   const mode = new TransparentMode({
     gatewayId: 'gw',
@@ -31,6 +31,7 @@ test('packages of one device on their way up: the fifth is 5.03, another device 
     upstream: { request: () => new Promise((resolve) => waiting.push(resolve)) },
     addresses: new DeviceAddresses(),
     towards: () => undefined,
+    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });
@@ -49,7 +50,7 @@ test('packages of one device on their way up: the fifth is 5.03, another device 
   assert.equal(await codeOf(again), '2.04');
 });
 
-test('Package #0 for a device that was never heard is 404', async () => {
+test('Package #0 for a device that was never heard is refused as notFound', async () => {
   const mode = new TransparentMode({
     gatewayId: 'gw',
     childOf: () => undefined,
@@ -57,6 +58,7 @@ test('Package #0 for a device that was never heard is 404', async () => {
     upstream: { request: () => Promise.reject(new Error('not asked')) },
     addresses: new DeviceAddresses(),
     towards: () => undefined,
+    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });
@@ -66,7 +68,7 @@ test('Package #0 for a device that was never heard is 404', async () => {
 });
 
 // conforms: GW-22
-test('a package that has been through this gateway, or through too many, is 5.08; the server hears of the others', async () => {
+test('a package that already passed this gateway, or too many gateways, gets 5.08 and is not sent upstream', async () => {
   const vias: (string | undefined)[] = [];
   const mode = new TransparentMode({
     gatewayId: 'gw',
@@ -80,6 +82,7 @@ test('a package that has been through this gateway, or through too many, is 5.08
     },
     addresses: new DeviceAddresses(),
     towards: () => undefined,
+    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openDatabase } from '../../../src/base/database.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import { MemoryAcls, MemoryNodes } from '../../../src/dm/node-store.ts';
 import { ServerSession } from '../../../src/dm/server-session.ts';
 import { StoredBranch } from '../../../src/dm/stored-branch.ts';
 import { ManagementTree } from '../../../src/dm/tree.ts';
 import { DmClient } from '../../../src/gateway/northbound/dm-client.ts';
-import { Outbox } from '../../../src/gateway/store/outbox.ts';
+import { Outbox, undeliverableLimit } from '../../../src/gateway/store/outbox.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { devInfo, devInfoNodes } from '../../../src/mo/dev-info.ts';
 import { Accounts, accountsDescription } from '../../../src/mo/dm-acc.ts';
@@ -22,8 +22,13 @@ import { turn } from '../../wire/coap/wire.ts';
 const storm = 1000;
 
 /** A gateway's DM client with a DM server in the same process, and an outbox after a power cut of the whole site. */
-function rig(onTheWay: (answer: SyncmlMessage) => SyncmlMessage = (answer) => answer, status = 200) {
-  const outbox = new Outbox(openDatabase(':memory:', gatewaySchema), 2000);
+function rig(
+  onTheWay: (answer: SyncmlMessage) => SyncmlMessage = (answer) => answer,
+  status: number | ((deviceId: string) => number) = 200,
+) {
+  const database = openDatabase(':memory:', gatewaySchema);
+  const outbox = new Outbox(database, 2000);
+  const numbers: number[] = [];
   for (let at = 0; at < storm; at++)
     outbox.add('device-attach', `urn:dev:${at}`, JSON.stringify({ mode: 0, bootstrap: 'local' }));
   const accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, new MemoryNodes()));
@@ -52,10 +57,11 @@ function rig(onTheWay: (answer: SyncmlMessage) => SyncmlMessage = (answer) => an
       sessionId,
       work: async function* () {},
       alerted: (alert) => {
-        const { deviceId } = readDeviceAttach(ownVocabulary, alert);
+        const { deviceId, sequence } = readDeviceAttach(ownVocabulary, alert);
         order.push(deviceId);
+        numbers.push(sequence);
         heard.set(deviceId, (heard.get(deviceId) ?? 0) + 1);
-        return status;
+        return typeof status === 'number' ? status : status(deviceId);
       },
     });
   const clock = new HandClock();
@@ -68,6 +74,7 @@ function rig(onTheWay: (answer: SyncmlMessage) => SyncmlMessage = (answer) => an
     tree,
     outbox,
     vocabulary: ownVocabulary,
+    settled: async () => {},
     upstream: {
       connected: true,
       request: async ({ body }) => {
@@ -83,10 +90,10 @@ function rig(onTheWay: (answer: SyncmlMessage) => SyncmlMessage = (answer) => an
     entropy: seededEntropy(1),
     events,
   });
-  return { client, outbox, sessions, heard, order, events, clock };
+  return { client, outbox, sessions, heard, order, events, clock, numbers, database };
 }
 
-test('a storm of a thousand alerts makes a handful of sessions, in their order, each alert told once', async () => {
+test('a thousand alerts at once are delivered in order and once each, in at most five sessions', async () => {
   const { client, outbox, sessions, heard, order } = rig();
   client.wake();
   while (outbox.size > 0) await turn();
@@ -100,7 +107,7 @@ test('a storm of a thousand alerts makes a handful of sessions, in their order, 
 });
 
 // conforms: GW-5
-test('alerts that come one after the other for a minute go in a handful of sessions; a server that asks waits for none', async () => {
+test('alerts of a minute are gathered into few sessions; a contact by the server sends them at once', async () => {
   const { client, outbox, sessions, events, clock } = rig();
   client.wake();
   while (outbox.size > 0) await turn();
@@ -122,28 +129,84 @@ test('alerts that come one after the other for a minute go in a handful of sessi
   await client[Symbol.asyncDispose]();
 });
 
-for (const [what, onTheWay, status, reason] of [
-  ['refuses an alert', undefined, 500, /answered an alert with 500/],
-  [
-    'says nothing of an alert',
-    (answer: SyncmlMessage) => ({
-      ...answer,
-      commands: answer.commands.filter((command) => command.name !== 'Status' || command.cmd !== 'Alert'),
-    }),
-    200,
-    /no status for an alert/,
-  ],
+const silentAboutAlerts = (answer: SyncmlMessage): SyncmlMessage => ({
+  ...answer,
+  commands: answer.commands.filter((command) => command.name !== 'Status' || command.cmd !== 'Alert'),
+});
+
+for (const [what, onTheWay, status, event] of [
+  ['refuses alerts for now', undefined, 500, 'alert.refused'],
+  ['says nothing of alerts', silentAboutAlerts, 200, 'alert.unanswered'],
 ] as const)
-  test(`a server that ${what}: it stays in the outbox, and is told again after a while`, async () => {
+  test(`if a server ${what}, the alert stays in the outbox and is sent again after a while`, async () => {
     const { client, outbox, sessions, events, clock } = rig(onTheWay, status);
     client.wake();
-    const failed = await events.until('dm.session-failed');
-    assert.match(String(failed.fields.reason), reason);
+    await events.until(event);
+    await events.until('dm.session-ended');
     assert.deepEqual([outbox.size, sessions.size], [storm, 1]);
     while (clock.timers === 0) await turn();
-    const again = events.next('dm.session-failed');
+    const again = events.next(event);
     clock.advance(2000);
     await again;
     assert.equal(sessions.size, 2);
+    assert.equal(outbox.undeliverable, 0);
     await client[Symbol.asyncDispose]();
   });
+
+test('an alert that the server refuses for good is set aside after five attempts; the others do not wait for it', async () => {
+  const refused = 'urn:dev:3';
+  const { client, outbox, heard, events, clock } = rig(undefined, (deviceId) =>
+    deviceId === refused ? 415 : 200,
+  );
+  client.wake();
+  while (outbox.size > 1) await turn();
+  assert.equal(heard.get('urn:dev:999'), 1, 'all others are delivered');
+  while (events.count('alert.set-aside') === 0) {
+    await turn();
+    clock.advance(1000);
+  }
+  assert.deepEqual([outbox.size, outbox.undeliverable, heard.get(refused)], [0, 1, 5]);
+  outbox.add('device-attach', refused, JSON.stringify({ mode: 0, bootstrap: 'local' }));
+  client.wake();
+  while (heard.get(refused) === 5) {
+    await turn();
+    clock.advance(1000);
+  }
+  await client[Symbol.asyncDispose]();
+});
+
+test('an alert that the server refuses once is told by a new number, since later ones have been told', async () => {
+  let refusals = 0;
+  const { client, outbox, numbers, clock } = rig(undefined, (deviceId) =>
+    deviceId === 'urn:dev:3' && refusals++ === 0 ? 403 : 200,
+  );
+  client.wake();
+  while (outbox.size > 1) await turn();
+  while (outbox.size > 0) {
+    await turn();
+    clock.advance(1000);
+  }
+  assert.deepEqual(
+    [...numbers].toSorted((a, b) => a - b),
+    numbers,
+    'numbers rise with each attempt',
+  );
+  await client[Symbol.asyncDispose]();
+});
+
+test('an alert that has no form on the wire is set aside at once, and ends nothing', async () => {
+  const { client, outbox, events, database } = rig();
+  database.prepare("UPDATE outbox SET body = 'no JSON' WHERE device_id = 'urn:dev:0'").run();
+  client.wake();
+  const { fields } = await events.until('alert.set-aside');
+  assert.equal(fields.device, 'urn:dev:0');
+  while (outbox.size > 0) await turn();
+  assert.equal(outbox.undeliverable, 1);
+  await client[Symbol.asyncDispose]();
+});
+
+test('of alerts that were set aside the last hundred are kept', () => {
+  const { outbox } = rig();
+  for (const { sequence } of outbox.peek(undeliverableLimit + 20)) outbox.setAside(sequence, 'refused');
+  assert.equal(outbox.undeliverable, undeliverableLimit);
+});

@@ -56,7 +56,7 @@ const ranged =
   };
 
 describe('a download over HTTP', () => {
-  test('whole, the rest of it, and whole again when it has changed', async () => {
+  test('a file is downloaded completely, from an offset, and from the start again if it has changed', async () => {
     const url = await serve(ranged('"a"'));
     const first = await download({ url, from: 0, signal });
     assert.deepEqual([first.from, first.total, first.validator], [0, file.length, '"a"']);
@@ -72,14 +72,14 @@ describe('a download over HTTP', () => {
     await all(beyond.body);
   });
 
-  test('a weak tag tells no bytes apart, so nothing is resumed by it', async () => {
+  test('a weak ETag is not used for resumption', async () => {
     const url = await serve(ranged('W/"a"'));
     const { validator, body } = await download({ url, from: 0, signal });
     assert.equal(validator, undefined);
     await all(body);
   });
 
-  test('a connection that breaks is told of, and what came before it is there', async () => {
+  test('a broken connection is reported after the bytes that arrived before it', async () => {
     const url = await serve((_, response) => {
       response.writeHead(200, { 'content-length': file.length });
       response.write(file.subarray(0, 5000), () => response.destroy());
@@ -95,7 +95,7 @@ describe('a download over HTTP', () => {
     assert.equal(bytes, 5000);
   });
 
-  test('follows redirections, but not for ever, and not away from TLS', async () => {
+  test('redirections are followed, except endless ones and those from TLS to plain HTTP', async () => {
     const plain = await serve(ranged('"a"'));
     const hop = await serve((_, response) => response.writeHead(302, { location: `${plain}/x` }).end());
     assert.equal((await all((await download({ url: hop, from: 0, signal })).body)).length, file.length);
@@ -106,7 +106,7 @@ describe('a download over HTTP', () => {
     await assert.rejects(download({ url: secure, from: 0, signal, ca: tls.ca }), { code: 'forbidden' });
   });
 
-  test('over TLS, only from whom the authorities vouch for', async () => {
+  test('over TLS a server without a trusted certificate is refused', async () => {
     const tls = certificate();
     const url = await serve(ranged('"a"'), tls);
     const { body } = await download({ url, from: 0, signal, ca: tls.ca });
@@ -119,12 +119,12 @@ describe('a download over HTTP', () => {
     [403, 'forbidden'],
     [500, 'unavailable'],
   ] as const)
-    test(`${status} is ${code}`, async () => {
+    test(`status ${status} is reported as ${code}`, async () => {
       const url = await serve((_, response) => response.writeHead(status).end());
       await assert.rejects(download({ url, from: 0, signal }), { code });
     });
 
-  test('no URL of HTTP, and nobody there', async () => {
+  test('a URL that is not HTTP is malformed, a server that is not there is unavailable', async () => {
     await assert.rejects(download({ url: 'file:///etc/passwd', from: 0, signal }), { code: 'malformed' });
     await assert.rejects(download({ url: 'http://127.0.0.1:1', from: 0, signal }), { code: 'unavailable' });
   });

@@ -6,7 +6,7 @@ import { Upstream } from '../../../src/gateway/northbound/upstream.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 
-test('beyond the bound of packages that wait: full; without a broker: unavailable; and nothing stays', async () => {
+test('a package beyond the bound is refused as full, packages without a broker fail as unavailable', async () => {
   const clock = new HandClock();
   const upstream = new Upstream(
     {
@@ -28,7 +28,7 @@ test('beyond the bound of packages that wait: full; without a broker: unavailabl
   assert.deepEqual([upstream.pending, clock.timers], [0, 0]);
 });
 
-test('credentials in the URL of the broker are in no event and no status', async () => {
+test('credentials in the URL of the broker do not appear in events or status', async () => {
   const events = new EventRecorder();
   const parts = {
     gatewayId: 'gw-1',

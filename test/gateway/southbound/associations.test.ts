@@ -1,24 +1,27 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { openDatabase } from '../../../src/base/database.ts';
+import type { Database } from '../../../src/base/database.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import { StoredBranch } from '../../../src/dm/stored-branch.ts';
 import { Nodes } from '../../../src/dm/stored-nodes.ts';
-import { Associations } from '../../../src/gateway/southbound/associations.ts';
+import {
+  Associations,
+  type AttachedDevice,
+  type PresenceBody,
+} from '../../../src/gateway/southbound/associations.ts';
 import { Children } from '../../../src/gateway/southbound/children.ts';
+import { shownRecords } from '../../../src/gateway/southbound/presence.ts';
 import { Credentials } from '../../../src/gateway/store/credentials.ts';
 import { Inventory } from '../../../src/gateway/store/inventory.ts';
 import { Outbox } from '../../../src/gateway/store/outbox.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
-import { deviceAttachAlert } from '../../../src/mo/gateway-alerts.ts';
+import { deviceAttachAlert, devicePresenceAlert } from '../../../src/mo/gateway-alerts.ts';
 import { gwConfig, gwConfigDefaults } from '../../../src/mo/gw-config.ts';
 import { ownVocabulary } from '../../../src/mo/vocabulary.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
-import { turn } from '../../wire/coap/wire.ts';
 
-const expiry = 100_000;
-
-function start(alive: ReadonlySet<string>) {
+function start() {
   const database = openDatabase(':memory:', gatewaySchema);
   const clock = new HandClock();
   const events = new EventRecorder();
@@ -27,7 +30,6 @@ function start(alive: ReadonlySet<string>) {
   const inventory = new Inventory(database, 10);
   const config = new StoredBranch('GwConfig', gwConfig.root, new Nodes(database));
   for (const node of gwConfigDefaults) config.plant([node.name], node);
-  const asked: string[] = [];
   const associations = new Associations({
     database,
     inventory,
@@ -36,16 +38,10 @@ function start(alive: ReadonlySet<string>) {
     gwConfig: config,
     clock,
     events,
-    expiryOf: () => expiry,
-    isAlive: async (deviceId) => {
-      asked.push(deviceId);
-      return alive.has(deviceId);
-    },
     reported: () => {},
     gone: () => {},
   });
-  associations.start();
-  const attach = (deviceId: string) => {
+  const attach = (deviceId: string, more: Partial<AttachedDevice> = {}) => {
     const credential = {
       deviceId,
       clientName: deviceId,
@@ -65,68 +61,151 @@ function start(alive: ReadonlySet<string>) {
       protocol: 'OMA-DM',
       address: 'coap://192.0.2.1',
       isGateway: false,
+      ...more,
     });
-  };
-  /** Moves the clock by the time between two sweeps, and lets the sweep run. */
-  const sweep = async () => {
-    clock.advance(30_000);
-    for (let i = 0; i < 4; i++) await turn();
   };
   const kinds = () => outbox.peek(10).map(({ kind, deviceId }) => `${kind} ${deviceId}`);
   const bodies = () =>
     outbox
       .peek(10)
       .map(({ kind, deviceId, body }) => [kind, deviceId, (JSON.parse(body) as { via?: string }).via]);
-  return { associations, inventory, bodies, clock, events, credentials, config, attach, sweep, asked, kinds };
+  /** What was reported of the presence of devices. */
+  const presence = () =>
+    outbox
+      .peek(10)
+      .filter(({ kind }) => kind === 'device-presence')
+      .map(({ deviceId, body }) => {
+        const { state, reason } = JSON.parse(body) as PresenceBody;
+        return [deviceId, state, reason];
+      });
+  return {
+    database,
+    associations,
+    inventory,
+    bodies,
+    clock,
+    events,
+    credentials,
+    config,
+    attach,
+    kinds,
+    presence,
+  };
+}
+
+/** Lets the database grow no further, as on a full disk. Returns how to end that. */
+function fill(database: Database): () => void {
+  const { page_count: pages } = database.prepare('PRAGMA page_count').get() as { page_count: number };
+  database.prepare(`PRAGMA max_page_count = ${pages}`).get();
+  return () => database.prepare('PRAGMA max_page_count = 1000000').get();
 }
 
 // conforms: GW-6
-test('a device that is silent is asked, and is gone only when it does not answer', async () => {
-  const { associations, clock, credentials, attach, sweep, asked, kinds } = start(new Set(['lives']));
-  for (const device of ['lives', 'silent', 'heard']) attach(device);
-  for (let i = 0; i < 3; i++) await sweep();
-  assert.deepEqual(asked, [], 'not before its time');
-  associations.heard('heard');
-  await sweep();
-  assert.deepEqual(asked, ['lives', 'silent']);
-  assert.equal(credentials.get('silent'), undefined, 'its credential is revoked');
-  assert.ok(credentials.get('lives') && credentials.get('heard'));
-  assert.deepEqual(kinds(), [
-    'device-attach lives',
-    'device-attach silent',
-    'device-attach heard',
-    'device-detach silent',
-  ]);
-  await associations[Symbol.asyncDispose]();
-  assert.equal(clock.timers, 0);
+test('a silent device becomes unreachable and keeps its credential; its next message makes it attached again; each change is reported once', () => {
+  const { associations, inventory, credentials, events, attach, presence } = start();
+  attach('a');
+  assert.equal(associations.missing('a', 'nothing answers'), true);
+  assert.equal(associations.missing('a', 'nothing answers'), false, 'the same cause is told once');
+  assert.deepEqual(
+    [inventory.get('a')?.state, inventory.get('a')?.reason],
+    ['unreachable', 'nothing answers'],
+  );
+  assert.deepEqual(presence(), [['a', 'unreachable', 'nothing answers']]);
+  assert.equal(credentials.get('a')?.attached, true);
+  associations.missing('a', 'another device answers');
+  assert.deepEqual(presence(), [['a', 'unreachable', 'another device answers']], 'the latest reason');
+  assert.equal(associations.heard('a', undefined), true);
+  assert.deepEqual([inventory.get('a')?.state, inventory.get('a')?.reason], ['attached', undefined]);
+  assert.deepEqual(presence(), [['a', 'attached', undefined]]);
+  assert.deepEqual([events.count('device.unreachable'), events.count('device.reached')], [2, 1]);
+});
+
+// conforms: GW-6
+test('an unreachable device that attaches again is reported as reached, not as new', () => {
+  const { associations, credentials, inventory, events, attach, kinds, presence } = start();
+  attach('a');
+  associations.missing('a', 'nothing answers');
+  attach('a', { credential: credentials.get('a')! });
+  assert.equal(inventory.get('a')?.state, 'attached');
+  assert.deepEqual(presence(), [['a', 'attached', undefined]]);
+  assert.deepEqual([events.count('device.attached'), events.count('device.reached')], [1, 1]);
+  assert.deepEqual(kinds(), ['device-attach a', 'device-presence a']);
+});
+
+// conforms: GW-6
+test('silence or a message of a detached device changes nothing', () => {
+  const { associations, inventory, attach, presence } = start();
+  attach('a');
+  associations.detach('a', 'left');
+  assert.equal(associations.missing('a', 'nothing answers'), false);
+  assert.equal(associations.heard('a', undefined), false);
+  assert.deepEqual([inventory.size, presence()], [0, []]);
+});
+
+test('a message writes nothing to the database; a new address is written at once; the times of all messages are written together', () => {
+  const { database, associations, inventory, credentials, clock, attach } = start();
+  const writes = () => Number(database.prepare('SELECT total_changes() AS n').get()?.n);
+  const stored = () =>
+    database
+      .prepare('SELECT address, heard_on, last_seen FROM device NATURAL JOIN device_presence')
+      .all()
+      .map((row) => Object.values(row));
+  const here = { address: 'coap://192.0.2.1', heardOn: '192.0.2.9' };
+  attach('a', { heardOn: '192.0.2.9' });
+  const [[, , first] = []] = stored();
+  const before = writes();
+  clock.advance(5000);
+  for (let message = 0; message < 100; message++) associations.heard('a', here);
+  const { credential: _, ...same } = { ...inventory.get('a')!, credential: undefined };
+  associations.attach({ ...same, credential: credentials.get('a')! });
+  assert.equal(writes(), before, 'not even by the end of a session that changed nothing');
+  assert.equal(inventory.get('a')?.lastSeen, Number(first) + 5000, 'but it is known');
+  associations.heard('a', { ...here, address: 'coap://192.0.2.2:7' });
+  assert.deepEqual(stored(), [['coap://192.0.2.2:7', '192.0.2.9', Number(first) + 5000]]);
+  clock.advance(5000);
+  associations.heard('a', undefined);
+  assert.equal(inventory.writeHeard(), true);
+  assert.equal(inventory.writeHeard(), false, 'once');
+  assert.deepEqual(stored(), [['coap://192.0.2.2:7', '192.0.2.9', Number(first) + 10_000]]);
+});
+
+test('if the disk is full, the record in memory stays unchanged; with room again the change is stored and reported', () => {
+  const { database, associations, inventory, attach, presence } = start();
+  attach('a');
+  const makeRoom = fill(database);
+  const reason = 'nothing answers '.repeat(500);
+  assert.throws(() => associations.missing('a', reason), { code: 'storage' });
+  assert.deepEqual([inventory.get('a')?.state, inventory.get('a')?.reason], ['attached', undefined]);
+  makeRoom();
+  assert.equal(associations.missing('a', reason), true);
+  assert.deepEqual(presence(), [['a', 'unreachable', reason]]);
 });
 
 // conforms: GW-25
-test('alerts are not sent where GwConfig says so', async () => {
-  const { associations, attach, config, kinds } = start(new Set());
+test('alerts that GwConfig switches off are not sent', () => {
+  const { associations, attach, config, kinds } = start();
   config.replace(['DetachAlert'], { format: 'bool', value: 'false' });
+  config.replace(['PresenceAlert'], { format: 'bool', value: 'false' });
   attach('a');
+  associations.missing('a', 'nothing answers');
   assert.equal(associations.detach('a', 'left'), true);
   assert.equal(associations.detach('a', 'left'), false, 'once');
   config.replace(['AttachAlert'], { format: 'bool', value: 'false' });
   attach('b');
   assert.deepEqual(kinds(), ['device-attach a']);
-  await associations[Symbol.asyncDispose]();
 });
 
-describe('what is behind a child gateway', () => {
+describe('devices behind a child gateway', () => {
   const attached = (deviceId: string, isGateway = false) =>
     ({ deviceId, mode: 0, bootstrap: 'local', ...(isGateway && { isGateway }) }) as const;
 
   // conforms: GW-22
-  test('is told of once, is not asked whether it is there, and goes with the child', async () => {
-    const { associations, inventory, attach, sweep, asked, bodies } = start(new Set(['gw-2']));
+  test('a device behind a child gateway is reported once, and is detached with the child', () => {
+    const { associations, inventory, attach, bodies } = start();
     attach('gw-2');
     associations.attachBehind('gw-2/gw-3', attached('deep'));
     associations.attachBehind('gw-2/gw-3', attached('deep'));
     assert.equal(inventory.get('deep')?.via, 'gw-2/gw-3');
-    for (let i = 0; i < 6; i++) await sweep();
-    assert.deepEqual(new Set(asked), new Set(['gw-2']));
     associations.detachBehind('gw-9', 'deep', 'left');
     assert.ok(inventory.get('deep'), 'of another child');
     associations.detach('gw-2', 'left');
@@ -137,22 +216,18 @@ describe('what is behind a child gateway', () => {
       ['device-detach', 'gw-2', undefined],
       ['device-detach', 'deep', 'gw-2/gw-3'],
     ]);
-    await associations[Symbol.asyncDispose]();
   });
 
-  test('a device that went on to a child stays known when the server has this gateway let it go', async () => {
-    const { associations, inventory, credentials, attach } = start(new Set());
+  test('a device that moved to a child stays in the inventory when the server detaches it from this gateway', () => {
+    const { associations, inventory, credentials, attach } = start();
     attach('moves');
     associations.attachBehind('gw-2', attached('moves'));
-    const takeBack = associations.remove('moves');
+    associations.remove('moves');
     assert.deepEqual([inventory.get('moves')?.via, credentials.get('moves')], ['gw-2', undefined]);
-    takeBack();
-    assert.ok(credentials.get('moves'));
-    await associations[Symbol.asyncDispose]();
   });
 
-  test('a device that comes to this gateway itself is its own from then on', async () => {
-    const { associations, inventory, attach, bodies } = start(new Set());
+  test('a device that attaches to this gateway itself is no longer behind the child', () => {
+    const { associations, inventory, attach, bodies } = start();
     associations.attachBehind('gw-2', attached('moves'));
     attach('moves');
     assert.equal(inventory.get('moves')?.via, undefined);
@@ -163,12 +238,38 @@ describe('what is behind a child gateway', () => {
       [['device-attach', undefined]],
       'what is known of one device now says all that was told before',
     );
-    await associations[Symbol.asyncDispose]();
   });
 
   // conforms: GW-22
-  test('a loop of gateways, and one too deep, are refused', () => {
-    const { associations, inventory, events } = start(new Set());
+  test('a device is unreachable if its child gateway reports it, or while the child itself is unreachable; only the first is reported', () => {
+    const { associations, inventory, attach, presence } = start();
+    const shown = () => {
+      const { state, reason } = shownRecords(inventory).get('deep')!;
+      return [state, reason];
+    };
+    attach('gw-2', { isGateway: true });
+    associations.attachBehind('gw-2/gw-3', attached('deep'));
+    const told = { deviceId: 'deep', state: 'unreachable', reason: 'nothing answers', lastSeen: 5 } as const;
+    associations.presenceBehind('gw-9', told);
+    assert.deepEqual(shown(), ['attached', undefined], 'another gateway has no say');
+    associations.presenceBehind('gw-2', told);
+    associations.presenceBehind('gw-2', told);
+    assert.deepEqual(shown(), ['unreachable', 'nothing answers']);
+    assert.equal(inventory.get('deep')?.lastSeen, 5);
+    associations.presenceBehind('gw-2', { ...told, state: 'attached', lastSeen: 9 });
+    associations.missing('gw-2', 'it is off');
+    assert.deepEqual(shown(), ['unreachable', 'its gateway gw-2 is unreachable: it is off']);
+    associations.heard('gw-2', undefined);
+    assert.deepEqual(shown(), ['attached', undefined]);
+    assert.deepEqual(presence(), [
+      ['deep', 'attached', undefined],
+      ['gw-2', 'attached', undefined],
+    ]);
+  });
+
+  // conforms: GW-22
+  test('an alert from a loop of gateways, or from too deep a hierarchy, gets 403', () => {
+    const { associations, inventory, events } = start();
     const children = new Children({
       allowed: new Set(['gw-2', 'child']),
       gatewayId: 'gw-1',
@@ -188,6 +289,22 @@ describe('what is behind a child gateway', () => {
       data: 1226,
     });
     assert.equal(children.alerted('gw-2', alert('a', 'gw-3/gw-4/gw-5')), 200);
+    const presence = (more: object) => ({
+      name: 'Alert' as const,
+      cmdId: '1',
+      ...devicePresenceAlert(ownVocabulary, {
+        sequence: 2,
+        deviceId: 'a',
+        state: 'unreachable',
+        reason: 'it is off',
+        lastSeen: 0,
+        ...more,
+      }),
+      data: 1226,
+    });
+    assert.equal(children.alerted('gw-2', presence({})), 200);
+    assert.equal(inventory.get('a')?.reason, 'it is off');
+    assert.equal(children.alerted('gw-2', presence({ state: 'asleep' })), 400);
     for (const [deviceId, via] of [
       ['gw-1', undefined],
       ['b', 'gw-3/gw-1'],
@@ -197,7 +314,7 @@ describe('what is behind a child gateway', () => {
     ] as const)
       assert.equal(children.alerted('gw-2', alert(deviceId, via)), 403, `${deviceId} ${via}`);
     assert.equal(inventory.size, 1);
-    assert.equal(events.count('hierarchy.refused'), 5);
+    assert.equal(events.count('hierarchy.refused'), 6);
     assert.equal(children.alerted('gw-2', { name: 'Alert', cmdId: '1', data: 1226, items: [] }), undefined);
   });
 });

@@ -34,7 +34,7 @@ async function until(holds: () => boolean): Promise<void> {
   while (!holds()) await turn();
 }
 
-test('an interface that comes later, changes its address, and goes', async () => {
+test('the network follows an interface that appears, changes its address and disappears', async () => {
   let now: ReturnType<typeof networkInterfaces> = {};
   const events = new EventRecorder();
   const network = new CoapNetwork({
@@ -68,7 +68,7 @@ test('an interface that comes later, changes its address, and goes', async () =>
   await network[Symbol.asyncDispose]();
 });
 
-test('a watch finds the change by itself, and ends with the network', async () => {
+test('a new address is found by a periodic check', async () => {
   let now: ReturnType<typeof networkInterfaces> = {};
   const clock = new HandClock();
   const events = new EventRecorder();

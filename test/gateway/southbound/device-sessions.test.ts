@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openDatabase } from '../../../src/base/database.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import type { LocalEndpoint } from '../../../src/gateway/southbound/coap-network.ts';
 import { DeviceSessions, sessionLimits } from '../../../src/gateway/southbound/device-sessions.ts';
 import { Credentials } from '../../../src/gateway/store/credentials.ts';
@@ -49,7 +49,12 @@ function startSessions() {
     vocabulary: ownVocabulary,
   });
   const { endpoint } = rig(() => undefined);
-  const local: LocalEndpoint = { address: '192.0.2.1', port: 5683, endpoint: () => endpoint };
+  const local: LocalEndpoint = {
+    address: '192.0.2.1',
+    port: 5683,
+    bound: '192.0.2.1',
+    endpoint: () => endpoint,
+  };
   const post = sessions.resource(local).methods.POST!;
   const send = async (sessionId: string, from: number, address = '192.0.2.7') => {
     const remote = { address, port: from, key: `${address} ${from}` };
@@ -61,7 +66,7 @@ function startSessions() {
   return { clock, events, sessions, send, attached: () => attached };
 }
 
-test('a device that stops in the middle of a session: 408 after the idle time, and it is not attached', async () => {
+test('a session that stops in the middle ends with 408 after the idle time, and its device is not attached', async () => {
   const { clock, events, sessions, send, attached } = startSessions();
   const answer = await send('1', 1);
   assert.ok(answer.commands.some(({ name }) => name === 'Get'));
@@ -72,7 +77,7 @@ test('a device that stops in the middle of a session: 408 after the idle time, a
   assert.deepEqual([sessions.size, attached(), clock.timers], [0, 0, 0]);
 });
 
-test('at the bound of sessions a newcomer has to come again, and then takes the place of one that proved nothing', async () => {
+test('at the bound a new session is refused; later it replaces a silent session that proved nothing', async () => {
   const { clock, events, sessions, send } = startSessions();
   // The first session proves itself. The next ones do not: their nonce was used.
   const open = (number: number) => {
@@ -102,7 +107,7 @@ test('at the bound of one host, devices of other hosts get in', async () => {
   assert.ok(await send('FFF', 1000, '192.0.2.8'));
 });
 
-test('a device that is detached in the middle of a session: it ends with 404 at once', async () => {
+test('a session ends with 404 at once when its device is detached', async () => {
   const { clock, events, sessions, send, attached } = startSessions();
   await send('1', 1);
   assert.equal(sessions.size, 1);

@@ -11,6 +11,7 @@ import { verifyBootstrap } from '../../../src/wire/syncml/bootstrap-security.ts'
 import { decodeMessage, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
 import { decodeTnds } from '../../../src/wire/syncml/tnds.ts';
 import { Site, secrets } from '../../journeys/site.ts';
+import { LeapClock } from '../../leap-clock.ts';
 import { startAedes } from '../../peers/brokers.ts';
 import { selfSigned } from '../../peers/certificates.ts';
 import { StockClient } from '../../peers/stock-client.ts';
@@ -95,8 +96,29 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
         assert.equal(await client.session('6'), 200, 'and another one, which goes on with its nonces');
       });
 
+  // conforms: GW-6
+  test('a device over HTTP becomes unreachable after a long silence, and attached again with its next message', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const clock = new LeapClock();
+    const gateway = await site.gateway([], http(), true, { clock });
+    await using client = new StockClient({ ...stock, url: `${gateway.httpUrl}/funambol/dm` });
+    assert.equal(await client.session('1'), 200);
+    const lastSeen = () => gateway.devices()[0]?.lastSeen ?? 0;
+    const first = lastSeen();
+    // The watch finds the device at its next round.
+    await clock.leap(31_000);
+    const unreachable = site.gatewayEvents.next('device.unreachable', { device: id });
+    for (const hours of [4, 8, 24]) await clock.leap(hours * 3_600_000);
+    assert.equal((await unreachable).fields.reason, 'it comes over HTTP, and was silent for too long');
+    assert.equal(await client.session('2'), 200);
+    await site.gatewayEvents.until('device.reached', { device: id });
+    assert.ok(lastSeen() - first >= 36 * 3_600_000, 'any message counts');
+    assert.equal(site.gatewayEvents.count('device.attached'), 1);
+  });
+
   // conforms: PRO-20, PRO-21
-  test('alerts that it reports: a client event is 200, a generic one of an unknown type 415 at the DM server', async () => {
+  test('a client event alert gets 200; a generic alert of an unknown type gets 415 from the DM server', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     await site.headend([id], { policy: { 'assisted-bootstrap': false } });
@@ -119,7 +141,7 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
   });
 
   // conforms: HTT-2
-  test('over TLS', async (t) => {
+  test('a session over TLS attaches the device', async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'postern-https-'));
     t.after(() => rmSync(folder, { recursive: true }));
     const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')] as const;
@@ -140,7 +162,7 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
   const guessingAt = ({ httpUrl }: Gateway) =>
     new StockClient({ ...stock, password: 'guess', url: `${httpUrl}/funambol/dm` });
 
-  test('with a wrong password: 401 twice, and it is not attached', async () => {
+  test('a device with a wrong password gets 401 twice and is not attached', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([], http());
@@ -151,7 +173,7 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
   });
 
   // conforms: SEC-10
-  test('who guesses on is locked out: 429', async () => {
+  test('a device that repeats a wrong password is locked out with 429', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([], http());
@@ -164,7 +186,7 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
 });
 
 test(
-  'through the tunnel, byte for byte, whether the URL names the device or the package',
+  'a session passes through the tunnel, with the device named by the URL or by the package',
   limit,
   async () => {
     await using broker = await startAedes();
@@ -187,39 +209,44 @@ test(
   },
 );
 
-test('the local bootstrap over HTTP', limit, async () => {
-  await using broker = await startAedes();
-  await using site = new Site(broker.url);
-  const gateway = await site.gateway([id], http());
-  const url = `${gateway.httpUrl}/dm/bs?id=${encodeURIComponent(id)}`;
-  const ask = (authorization?: string, accept: string = MediaType.Wbxml) =>
-    fetch(url, { method: 'POST', headers: { accept, ...(authorization && { authorization }) } });
-  const challenged = await ask();
-  assert.equal(challenged.status, 401);
-  const challenge = Buffer.from(
-    /^Postern-Bootstrap challenge="([^"]+)"$/.exec(challenged.headers.get('www-authenticate') ?? '')![1]!,
-    'base64',
-  );
-  const deviceNonce = randomBytes(16);
-  const prove = (secret: string) =>
-    `Postern-Bootstrap challenge="${challenge.toString('base64')}", proof="${encodeProof({ deviceNonce, mac: proofMac(secret, challenge, id, deviceNonce) }).toString('base64')}"`;
-  assert.equal((await ask(prove('wrong'))).status, 403);
-  const answer = await ask(prove(secrets.factory(id)));
-  assert.equal(answer.status, 200);
-  const body = Buffer.from(await answer.arrayBuffer());
-  const type = answer.headers.get('content-type') ?? '';
-  assert.match(type, /^application\/vnd\.syncml\.dm\+wbxml; SEC=NETWORKID; MAC=/);
-  verifyBootstrap(body, type, { network: secrets.factory(id) });
-  const [command] = decodeMessage(body, MediaType.Wbxml).commands;
-  const { root } = decodeTnds((command && 'items' in command && command.items[0]?.data) || '');
-  const address = root.children?.find(({ name }) => name === 'AppAddr')?.children?.[0]?.children?.[0]?.value;
-  assert.equal(address, `${gateway.httpUrl}/funambol/dm`);
-  assert.equal((await ask(prove(secrets.factory(id)))).status, 401, 'a proof is good once');
-});
+test(
+  'the local bootstrap over HTTP requires a proof of the factory secret, and accepts a proof once',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([id], http());
+    const url = `${gateway.httpUrl}/dm/bs?id=${encodeURIComponent(id)}`;
+    const ask = (authorization?: string, accept: string = MediaType.Wbxml) =>
+      fetch(url, { method: 'POST', headers: { accept, ...(authorization && { authorization }) } });
+    const challenged = await ask();
+    assert.equal(challenged.status, 401);
+    const challenge = Buffer.from(
+      /^Postern-Bootstrap challenge="([^"]+)"$/.exec(challenged.headers.get('www-authenticate') ?? '')![1]!,
+      'base64',
+    );
+    const deviceNonce = randomBytes(16);
+    const prove = (secret: string) =>
+      `Postern-Bootstrap challenge="${challenge.toString('base64')}", proof="${encodeProof({ deviceNonce, mac: proofMac(secret, challenge, id, deviceNonce) }).toString('base64')}"`;
+    assert.equal((await ask(prove('wrong'))).status, 403);
+    const answer = await ask(prove(secrets.factory(id)));
+    assert.equal(answer.status, 200);
+    const body = Buffer.from(await answer.arrayBuffer());
+    const type = answer.headers.get('content-type') ?? '';
+    assert.match(type, /^application\/vnd\.syncml\.dm\+wbxml; SEC=NETWORKID; MAC=/);
+    verifyBootstrap(body, type, { network: secrets.factory(id) });
+    const [command] = decodeMessage(body, MediaType.Wbxml).commands;
+    const { root } = decodeTnds((command && 'items' in command && command.items[0]?.data) || '');
+    const address = root.children?.find(({ name }) => name === 'AppAddr')?.children?.[0]?.children?.[0]
+      ?.value;
+    assert.equal(address, `${gateway.httpUrl}/funambol/dm`);
+    assert.equal((await ask(prove(secrets.factory(id)))).status, 401, 'a proof is good once');
+  },
+);
 
-describe('what is no DM package is refused', limit, () => {
+describe('requests that are refused or broken off', limit, () => {
   // conforms: HTT-3
-  test('by the status that says why', async () => {
+  test('a refused request gets the HTTP status of its reason', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([], http());
@@ -246,7 +273,7 @@ describe('what is no DM package is refused', limit, () => {
     for (const [what, asked, status] of cases) assert.equal((await asked).status, status, what);
   });
 
-  test('a DM server that does not answer: 504; an uplink that is down: 503 with Retry-After', async () => {
+  test('a request gets 504 if the DM server does not answer, and 503 with Retry-After if the uplink is down', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([], { ...http(), tunnel: { timeout: 1 } });
@@ -263,7 +290,7 @@ describe('what is no DM package is refused', limit, () => {
     assert.deepEqual([down.status, down.headers.get('retry-after')], [503, '30']);
   });
 
-  test('half a request does not hold up the end of the gateway', async () => {
+  test('an incomplete request does not delay the end of the gateway', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([], http());
@@ -280,15 +307,15 @@ describe('what is no DM package is refused', limit, () => {
   });
 });
 
-describe('where it listens', limit, () => {
+describe('the HTTP listener', limit, () => {
   // conforms: HTT-2
-  test('plain HTTP beyond loopback must be allowed by name', async () => {
+  test('plain HTTP beyond loopback must be allowed explicitly', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     await assert.rejects(site.gateway([], http({ host: '0.0.0.0' }), false), /insecure-plain-http/);
   });
 
-  test('a port that is taken, and a certificate that is not there, are told by their keys', async () => {
+  test('the errors for a port in use and a missing certificate name their keys', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const first = await site.gateway([], http());
@@ -311,7 +338,7 @@ describe('where it listens', limit, () => {
     );
   });
 
-  test('it is off unless it is configured', async () => {
+  test('is off unless it is configured', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     assert.equal((await site.gateway([])).httpUrl, undefined);
@@ -319,7 +346,7 @@ describe('where it listens', limit, () => {
 });
 
 test(
-  'the gateway manages a device over CoAP as its DM server, by a Package #0 of its own',
+  'the gateway manages a device over CoAP as its DM server, starting with its own Package #0',
   limit,
   async () => {
     await using broker = await startAedes();

@@ -51,7 +51,7 @@ function rig() {
 }
 
 // conforms: GW-18
-test('any block of an image, each by itself, with the tag of its version; nothing is kept of who loads', async () => {
+test('any block of an image is served by itself with the ETag of its version, and no transfer state is kept', async () => {
   const { get, reads, blockwise } = rig();
   const first = await get(0);
   assert.deepEqual([codeText(first.code), first.payload], ['2.05', data.subarray(0, 1024)]);
@@ -72,7 +72,7 @@ test('any block of an image, each by itself, with the tag of its version; nothin
 });
 
 // conforms: GW-18
-test('only for devices that have proved themselves; another version and another name are not there', async () => {
+test('images are served to proven devices only; another version or name gets 4.04', async () => {
   const { get, reads } = rig();
   const codes = async (options: Parameters<typeof get>[1]) => codeText((await get(0, options)).code);
   assert.equal(await codes({ port: 2 }), '4.01');

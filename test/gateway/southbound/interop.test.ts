@@ -95,7 +95,7 @@ describe("libcoap's coap-client", limit, () => {
     }
   });
 
-  test('finds the gateway, unicast and multicast, and observes its uplink', async () => {
+  test('finds the gateway by unicast and multicast, and observes its uplink', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([]);
@@ -142,7 +142,7 @@ describe("libcoap's coap-client", limit, () => {
     await ended;
   });
 
-  test('an unknown path, a wrong method, and a body too large are refused by their codes', async (t) => {
+  test('gets 4.04 for an unknown path, 4.05 for a wrong method and 4.13 for a too large body', async (t) => {
     const { network } = await startStore();
     const folder = mkdtempSync(join(tmpdir(), 'postern-coap-'));
     t.after(async () => {

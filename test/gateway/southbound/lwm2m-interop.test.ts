@@ -7,7 +7,9 @@ import { StockLwM2mClient } from '../../peers/lwm2m-client.ts';
 const id = 'stock-1';
 
 // conforms: GW-26
-test('an LwM2M client that others wrote just works', { timeout: 60_000 }, async () => {
+test('a third-party LwM2M client registers, is managed by DM commands, and deregisters', {
+  timeout: 60_000,
+}, async () => {
   await using broker = await startAedes();
   await using site = new Site(broker.url);
   const gateway = await site.gateway([], { lwm2m: { device: [{ id }], 'insecure-no-security': true } });

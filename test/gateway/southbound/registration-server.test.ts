@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openDatabase } from '../../../src/base/database.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { asPosternError, PosternError } from '../../../src/base/errors.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import type { AttachedDevice } from '../../../src/gateway/southbound/associations.ts';
 import { LwM2mBootstrapServer } from '../../../src/gateway/southbound/lwm2m-bootstrap-server.ts';
 import { LwM2mCalls } from '../../../src/gateway/southbound/lwm2m-calls.ts';
@@ -78,7 +78,7 @@ function rig(answer: Answer, limit = 10) {
     events,
   });
   const endpoint = { vouch: () => {} };
-  const local = { address: '192.0.2.1', port: 5683, endpoint: () => endpoint as never };
+  const local = { address: '192.0.2.1', port: 5683, bound: '192.0.2.1', endpoint: () => endpoint as never };
   const router = new Router([...bootstrap.resources(local), ...server.resources(local)]);
   const ask = async (
     method: number,
@@ -136,7 +136,7 @@ function rig(answer: Answer, limit = 10) {
 }
 
 // conforms: GW-26
-test('a client is attached when it has answered, and not before', async () => {
+test("a client is attached only when it has answered the gateway's read", async () => {
   const { register, settle, attached, calls, server, bootstrap } = rig(described);
   const { code } = await register('a');
   assert.deepEqual([code, attached.size, calls.length], ['2.01', 0, 0], 'its registration is answered first');
@@ -155,7 +155,7 @@ test('a client is attached when it has answered, and not before', async () => {
 });
 
 // conforms: GW-26
-test('whoever forges an address attaches nothing; who refuses is there all the same', async () => {
+test('a client that does not answer is not attached; one that answers with an error or garbage is attached', async () => {
   const silent = rig(() => new PosternError('timeout', 'no answer'));
   const { location } = await silent.register('a');
   await silent.settle();
@@ -176,7 +176,7 @@ test('whoever forges an address attaches nothing; who refuses is there all the s
 });
 
 // conforms: GW-26
-test('updates and the end of a registration', async () => {
+test('an Update changes lifetime, objects and address; a deregistration detaches the client', async () => {
   const { ask, register, settle, attached, left, calls, registrations } = rig(described);
   const { location } = await register('a');
   await settle();
@@ -199,7 +199,7 @@ test('updates and the end of a registration', async () => {
 });
 
 // conforms: GW-26
-test('a client that moves while it is asked is asked again, at its new address', async () => {
+test('a client that moves during a read is read again at its new address', async () => {
   let asked = 0;
   const rigged = rig(() => {
     asked++;
@@ -218,7 +218,7 @@ test('a client that moves while it is asked is asked again, at its new address',
 });
 
 // conforms: GW-26
-test('who may not register is told why', async () => {
+test('a refused registration gets the code of its reason', async () => {
   const { ask, register, elsewhere, settle, attached, registrations } = rig(described, 2);
   assert.equal((await register('stranger')).code, '4.03');
   assert.equal((await register('dm')).code, '4.09', 'a device of OMA DM has this name');
@@ -235,7 +235,7 @@ test('who may not register is told why', async () => {
   assert.equal(registrations.get('c'), undefined);
 });
 
-test('the registration that was renewed longest ago goes at the bound', () => {
+test('at the bound the registration that was renewed longest ago is deleted', () => {
   const database = openDatabase(':memory:', gatewaySchema);
   const registrations = new Registrations(database, 2);
   const registration = (deviceId: string) => ({
@@ -261,7 +261,7 @@ test('the registration that was renewed longest ago goes at the bound', () => {
 });
 
 // conforms: GW-26
-test('the bootstrap server keeps the account of another bootstrap server, and takes what form a client takes', async () => {
+test("the bootstrap server keeps the account of another bootstrap server, and writes in the client's format", async () => {
   const { ask, settle, calls, events, bootstrap } = rig(({ method, path, contentFormat }) => {
     const links = '</>;lwm2m=1.1,</0/0>,</0/1>;ssid=7,</1/0>;ssid=7';
     if (method === Code.GET) return { payload: Buffer.from(links) };
@@ -294,7 +294,7 @@ test('the bootstrap server keeps the account of another bootstrap server, and ta
 });
 
 // conforms: GW-26
-test('a bootstrap that breaks off is no bootstrap; a pack has all of it in one answer', async () => {
+test('a bootstrap that fails does not count; a Bootstrap-Pack has the whole account in one answer', async () => {
   const broken = rig(({ method }) => ({ code: method === Code.PUT ? Code.BadRequest : Code.Changed }));
   await broken.ask(Code.POST, '/bs', ['ep=a']);
   await broken.settle();

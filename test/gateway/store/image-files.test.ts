@@ -9,19 +9,19 @@ import { ImageFiles } from '../../../src/gateway/store/image-files.ts';
 const folder = mkdtempSync(join(tmpdir(), 'postern-files-'));
 after(() => rmSync(folder, { recursive: true }));
 
-test('a flash that is full, as the kernel says it', () => {
+test('a full flash is reported as full', () => {
   using files = new ImageFiles(join(folder, 'full'));
   symlinkSync('/dev/full', join(folder, 'full', `${hashedName('a')}.part`));
   assert.throws(() => files.append('a', Buffer.alloc(10), 0), { code: 'full' });
 });
 
-test('a folder that is none', () => {
+test('a file in place of the folder is a configuration error', () => {
   const file = join(folder, 'file');
   writeFileSync(file, '');
   assert.throws(() => new ImageFiles(file), { code: 'configuration' });
 });
 
-test('any place of a file, over the edge of what is read at one time; another image of the name is read anew', async () => {
+test('a file is read at any offset, also across read buffers; a new image of the same name is read anew', async () => {
   using files = new ImageFiles(join(folder, 'read'));
   const data = Buffer.alloc(200_000).map((_, at) => at % 251);
   files.append('../x', data.subarray(0, 150_000), 0);
@@ -45,7 +45,7 @@ test('any place of a file, over the edge of what is read at one time; another im
   assert.throws(() => files.read('../x', 0, 1), { code: 'notFound' });
 });
 
-test('files without a folder go with the process', () => {
+test('files without a configured folder are deleted at the end', () => {
   const files = new ImageFiles(undefined);
   files.append('a', Buffer.from('x'), 0);
   assert.equal(files.bytes, 1);

@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
-import { openDatabase, transaction } from '../../../src/base/database.ts';
+import { transaction } from '../../../src/base/database.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
 import { Acls, Nodes } from '../../../src/dm/stored-nodes.ts';
 import { Credentials } from '../../../src/gateway/store/credentials.ts';
 import { Inventory } from '../../../src/gateway/store/inventory.ts';
@@ -34,7 +36,7 @@ const credential = (deviceId: string) => ({
   attached: false,
 });
 
-test('all of it survives a restart, in a file that only its owner reads', (t) => {
+test('all stores survive a restart, in a file that only its owner can read', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'postern-store-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'deep', 'state.db');
@@ -43,16 +45,19 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
     const database = openDatabase(file, gatewaySchema);
     new Inventory(database, 2).put(record('a'));
     new Credentials(database, 2).put(credential('a'));
-    new Outbox(database, 2).add('attach', 'a', '{}');
-    new Nodes(database).apply({
-      put: [
-        { path: 'X', format: 'node' },
-        { path: 'X/bin', format: 'bin', value: Buffer.from([0]) },
-        { path: 'X/text', format: 'chr', type: 't', value: 'v', ...properties },
-        { path: 'Y', format: 'node' },
-      ],
-    });
-    new Acls(database, { '.': 'Get=*' }).set('./X', 'Get=a');
+    new Outbox(database, 2).add('device-attach', 'a', '{}');
+    new Nodes(database).apply(
+      {
+        put: [
+          { path: 'X', format: 'node' },
+          { path: 'X/bin', format: 'bin', value: Buffer.from([0]) },
+          { path: 'X/text', format: 'chr', type: 't', value: 'v', ...properties },
+          { path: 'Y', format: 'node' },
+        ],
+      },
+      () => {},
+    );
+    new Acls(database, { '.': 'Get=*' }).apply(new Map([['./X', 'Get=a']]), () => {});
     database.close();
   }
   assert.equal(statSync(file).mode & 0o777, 0o600);
@@ -61,7 +66,7 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
   assert.deepEqual([...new Inventory(database, 2).values()], [record('a')]);
   assert.deepEqual(new Credentials(database, 2).get('a'), credential('a'));
   assert.deepEqual(new Outbox(database, 2).peek(9), [
-    { sequence: 1, kind: 'attach', deviceId: 'a', body: '{}' },
+    { sequence: 1, kind: 'device-attach', deviceId: 'a', body: '{}' },
   ]);
   const nodes = [...new Nodes(database).load('X')];
   assert.deepEqual(
@@ -70,11 +75,11 @@ test('all of it survives a restart, in a file that only its owner reads', (t) =>
   );
   assert.deepEqual(nodes[2], { path: 'X/text', format: 'chr', type: 't', value: 'v', ...properties });
   assert.equal(Buffer.from(nodes[1]?.value ?? '').toString('hex'), '00');
-  const acls = new Acls(database, { '.': 'Get=*' });
+  const acls = new Map(new Acls(database, { '.': 'Get=*' }).load());
   assert.deepEqual([acls.get('.'), acls.get('./X')], ['Get=*', 'Get=a']);
 });
 
-test('full stores refuse what is new and keep what they have', () => {
+test('full stores refuse new entries and keep existing ones', () => {
   const database = openDatabase(':memory:', gatewaySchema);
   const inventory = new Inventory(database, 1);
   const credentials = new Credentials(database, 1);
@@ -86,12 +91,12 @@ test('full stores refuse what is new and keep what they have', () => {
   assert.equal(inventory.get('a')?.state, 'attached');
 });
 
-test('the outbox keeps the latest alert of a device, drops the oldest at its bound, and counts that', () => {
+test('the outbox keeps the latest alert of a device, drops the oldest at its bound, and counts the drops', () => {
   const outbox = new Outbox(openDatabase(':memory:', gatewaySchema), 2);
-  outbox.add('attach', 'a', '1');
-  outbox.add('attach', 'a', '2');
-  outbox.add('attach', 'b', '3');
-  outbox.add('attach', 'c', '4');
+  outbox.add('device-attach', 'a', '1');
+  outbox.add('device-attach', 'a', '2');
+  outbox.add('device-attach', 'b', '3');
+  outbox.add('device-attach', 'c', '4');
   assert.deepEqual(
     outbox.peek(9).map(({ body }) => body),
     ['3', '4'],
@@ -99,23 +104,23 @@ test('the outbox keeps the latest alert of a device, drops the oldest at its bou
   assert.equal(outbox.dropped, 1);
   outbox.remove(outbox.peek(1)[0]!.sequence);
   outbox.remove(outbox.peek(1)[0]!.sequence);
-  outbox.add('attach', 'd', '5');
+  outbox.add('device-attach', 'd', '5');
   assert.equal(outbox.peek(1)[0]?.sequence, 5, 'a number is never used twice');
 });
 
-test('a transaction that throws leaves nothing', () => {
+test('a transaction that throws stores nothing', () => {
   const database = openDatabase(':memory:', gatewaySchema);
   const outbox = new Outbox(database, 9);
   assert.throws(() =>
     transaction(database, () => {
-      outbox.add('attach', 'a', '1');
+      outbox.add('device-attach', 'a', '1');
       throw new Error('no');
     }),
   );
   assert.equal(outbox.size, 0);
 });
 
-test('what is no state file, or is of a later version, is refused by name', (t) => {
+test('a file that is not a state, or of a later version, is refused with the reason', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'postern-store-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const garbage = join(folder, 'garbage.db');
@@ -125,7 +130,8 @@ test('what is no state file, or is of a later version, is refused by name', (t) 
     message: /garbage\.db/,
   });
   const later = join(folder, 'later.db');
-  const database = openDatabase(later, gatewaySchema);
+  openDatabase(later, gatewaySchema).close();
+  const database = new DatabaseSync(later);
   database.exec('PRAGMA user_version = 99');
   database.close();
   assert.throws(() => openDatabase(later, gatewaySchema), { code: 'configuration', message: /version 99/ });

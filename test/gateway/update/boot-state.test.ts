@@ -14,7 +14,7 @@ function copies(t: TestContext) {
   return { files, state: new BootStateCopies(files) };
 }
 
-test('what is changed is there for the next reader; without any copy it is slot A, and nothing is tried', (t) => {
+test('changes are read back; without any copy the good slot is A, and no slot is tried', (t) => {
   const { files, state } = copies(t);
   assert.deepEqual(state.read(), { good: 'A', trying: undefined, left: 0, floor: 0, failed: undefined });
   state.change({ trying: 'B', left: 3 });
@@ -23,7 +23,7 @@ test('what is changed is there for the next reader; without any copy it is slot 
   assert.deepEqual(new BootStateCopies(files).read(), expected);
 });
 
-test('the copies are written by turns, in the form of `env import -c`: CRC-32, texts, two zeros', (t) => {
+test('the copies are written in turn, in the form of U-Boot environments', (t) => {
   const { files, state } = copies(t);
   for (const left of [3, 2, 1]) state.change({ trying: 'B', left });
   const texts = files.map((file) =>
@@ -36,7 +36,7 @@ test('the copies are written by turns, in the form of `env import -c`: CRC-32, t
   for (const file of files) assert.equal(readFileSync(file).length, 4096);
 });
 
-test('a write that is cut off at any octet leaves what held before, or what was written', (t) => {
+test('after a write that is cut off at any octet, the state is the old one or the new one', (t) => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 4095 }), fc.boolean(), (cut, isTorn) => {
       const { files, state } = copies(t);
@@ -62,14 +62,14 @@ test('a write that is cut off at any octet leaves what held before, or what was 
   );
 });
 
-test('a copy that is too short is none', (t) => {
+test('a copy that is too short is ignored', (t) => {
   const { files, state } = copies(t);
   state.change({ good: 'B' });
   truncateSync(files[0], 100);
   assert.equal(new BootStateCopies(files).read().good, 'A');
 });
 
-test('starts are counted down only while a slot is tried; then the good one comes back, and which failed is known', (t) => {
+test('starts of a tried slot are counted down; at zero the good slot starts, and the tried one is recorded as failed', (t) => {
   const { state } = copies(t);
   assert.deepEqual(chooseSlot(state), { slot: 'A', isTried: false });
   state.change({ trying: 'B', left: 2 });
@@ -84,7 +84,7 @@ test('starts are counted down only while a slot is tried; then the good one come
   assert.deepEqual(state.read(), { good: 'A', trying: undefined, left: 0, floor: 0, failed: 'B' });
 });
 
-test('versions compare as numbers; what is no version has none', () => {
+test('versions compare as numbers; a text that is not a version has no number', () => {
   assert.ok(versionNumber('1.10.0')! > versionNumber('1.9.255')!);
   assert.equal(versionNumber('1.2.3-rc1'), 0x010203);
   for (const text of ['', '1', '1.2', '1.2.256', '128.0.0', 'v1.2.3', '1.2.3.4'])

@@ -21,7 +21,7 @@ describe('a bundle for slots that are directories', () => {
     return async () => await checkProgram(file, readBundle(file, ours.certificate));
   };
 
-  test('what was signed by whom the authority certified is read, and its program is whole', async () => {
+  test('a bundle that is signed under the authority is read, and its program is complete', async () => {
     await bundle(good)();
     const { manifest } = readBundle(file, ours.certificate);
     assert.deepEqual(
@@ -40,19 +40,19 @@ describe('a bundle for slots that are directories', () => {
         encoding: 'utf8',
       },
     );
-    const authority = /authority of the gateways: (.*)/.exec(said)?.[1] ?? '';
+    const authority = /update\.authority of the gateways to: (.*)/.exec(said)?.[1] ?? '';
     const bundle = readBundle(made, readFileSync(authority, 'utf8'));
     await checkProgram(made, bundle);
     assert.deepEqual([bundle.manifest.version, bundle.manifest.floor], ['7.8.9', '7.0.0']);
   });
 
-  test('another authority, or an authority that signs itself, is not trusted', async () => {
+  test('a bundle that is signed under another authority is refused', async () => {
     await assert.rejects(bundle(theirs.sign('a program', { version: '1.2.3' })), {
       result: FumoResult.NotValidated,
     });
   });
 
-  test('whatever octet is changed, it is refused, or says what was signed', async () => {
+  test('a bundle with any changed octet is refused, or has the manifest and program that were signed', async () => {
     await bundle(good)();
     const meant = readBundle(file, ours.certificate).manifest;
     let taken = 0;
@@ -74,7 +74,7 @@ describe('a bundle for slots that are directories', () => {
     assert.ok(taken < good.length / 50, `${taken} of ${good.length} octets do not matter`);
   });
 
-  test('cut off anywhere, or with more behind it, it is refused', async () => {
+  test('a bundle that is truncated, or has more data after it, is refused', async () => {
     for (let length = 0; length < good.length; length += 7)
       await assert.rejects(bundle(good.subarray(0, length)), /./, `${length} octets`);
     await assert.rejects(bundle(Buffer.concat([good, Buffer.from('x')])), { result: FumoResult.Corrupt });

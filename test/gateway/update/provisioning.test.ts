@@ -37,7 +37,7 @@ ca = "broker.pem"
 id = "dm.example"
 `;
 
-test('a board that is given the least makes a name, a key pair and secrets of its own, and tells the operator', (t) => {
+test('a board with a minimal configuration makes its own name, key pair and secrets, and writes enrolment.json', (t) => {
   const { from, to, run } = board(t, {
     'gateway.toml': least,
     'broker.pem': 'a certificate',
@@ -65,7 +65,7 @@ test('a board that is given the least makes a name, a key pair and secrets of it
   assert.equal(readFileSync(join(to, 'config/ntp-servers'), 'utf8'), '192.0.2.1');
 });
 
-test('no two boards are alike, and one stays what it is when it is provisioned again', (t) => {
+test('two boards have different names; a board that is provisioned again keeps its name and secrets', (t) => {
   const one = board(t, { 'gateway.toml': least });
   const other = board(t, { 'gateway.toml': least });
   const { gatewayId } = one.run();
@@ -78,7 +78,7 @@ test('no two boards are alike, and one stays what it is when it is provisioned a
   assert.equal(secret(), before);
 });
 
-test('what the configuration gives is taken as it is, and its secrets are not told again', (t) => {
+test('a configured name and configured secrets are used, and the secrets are not in enrolment.json', (t) => {
   const given = `${least}client-secret = "client-secret-1"\nserver-secret = "server-secret-1"\n[gateway]\nid = "gw-7"\n[http]\nhost = "0.0.0.0"\nport = 8053\ninsecure-plain-http = true\n`;
   const { from, to, run } = board(t, { 'gateway.toml': given });
   assert.deepEqual(run(), { gatewayId: 'gw-7', udp: [5683], tcp: [8053] });
@@ -90,7 +90,7 @@ test('what the configuration gives is taken as it is, and its secrets are not to
   );
 });
 
-test('a configuration that is wrong is left where it is, and what is wrong is said', (t) => {
+test('a wrong configuration is refused with the reason, and its file stays in place', (t) => {
   const { from, to, run } = board(t, { 'gateway.toml': `${least}\n[coap2]\nx = 1\n` });
   assert.throws(run, /coap2: unknown key/);
   assert.ok(existsSync(join(from, 'gateway.toml')));

@@ -43,7 +43,7 @@ function image(t: TestContext, answers?: string, release = 'version=1.2.3\nboard
   return { slots, ready, folder };
 }
 
-test('what the image is, and what RAUC says of a bundle', async (t) => {
+test('slot, version and board are those of the image, and a bundle is described by RAUC', async (t) => {
   const said = '{"compatible":"postern-qemu-arm64","version":"1.3.0","description":"floor=1.1.0"}';
   const { slots, ready } = image(t, `echo 'done ${said}'`);
   await ready;
@@ -61,20 +61,20 @@ for (const [what, said, result] of [
   ['another authority', 'signature verification failed: certificate verify error', FumoResult.NotValidated],
   ['another board', 'Compatible mismatch: Expected a, got b', FumoResult.Mismatch],
   [
-    'what is no bundle',
+    'a file that is not a bundle',
     'Failed to check bundle: Invalid identifier. Did you pass a valid RAUC bundle?',
     FumoResult.Corrupt,
   ],
   ['a slot that is too small', 'No space left on device', FumoResult.NoRoom],
   ['anything else', 'something broke', FumoResult.Failed],
 ] as const)
-  test(`${what} is refused with ${result}, and with what RAUC said`, async (t) => {
+  test(`${what} is refused with ${result} and the message of RAUC`, async (t) => {
     const { slots, ready } = image(t, `echo 'failed ${said}'`);
     await ready;
     await assert.rejects(slots().install(), { result, message: said });
   });
 
-test('how far RAUC is, is told while it installs', async (t) => {
+test('the progress of RAUC is reported during an installation', async (t) => {
   const { slots, ready, folder } = image(
     t,
     // Waits until the test has heard of the first half.
@@ -90,7 +90,7 @@ test('how far RAUC is, is told while it installs', async (t) => {
   assert.deepEqual(told, [50]);
 });
 
-test('without its agent nothing is installed, and that is said', async (t) => {
+test('without the agent of the image an installation fails with that reason', async (t) => {
   const { slots } = image(t);
   await assert.rejects(slots().install(), {
     result: FumoResult.Failed,
@@ -98,7 +98,7 @@ test('without its agent nothing is installed, and that is said', async (t) => {
   });
 });
 
-test('off an image the configuration is wrong', (t) => {
+test('outside the firmware image the setting "rauc" is a configuration error', (t) => {
   assert.throws(
     image(t, undefined, 'NAME=Debian\n').slots,
     /update\.slots: "rauc" is for the firmware image only/,

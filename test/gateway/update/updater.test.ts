@@ -194,7 +194,7 @@ describe('a gateway that updates itself, with slots that are directories', { tim
 
   // conforms: FUM-1, FUM-2, FUM-3
   test(
-    'FUMO brings a new version in, by a download that breaks off; it proves healthy and is kept',
+    'FUMO installs a new version after an interrupted download; the version proves healthy and is kept',
     limit,
     async (t) => {
       const bundle = ours.sign(versioned(), { version: '1.0.0', floor: '0.9.0' });
@@ -225,7 +225,7 @@ describe('a gateway that updates itself, with slots that are directories', { tim
     ['never gets healthy', deaf, 2],
   ] as const)
     test(
-      `a version that ${what} is given up after its attempts, and the server hears of it`,
+      `a version that ${what} is given up after its attempts, and the server gets result 410`,
       limit,
       async (t) => {
         const { site, launched, order, told, state } = await scene(t);
@@ -251,7 +251,7 @@ describe('a gateway that updates itself, with slots that are directories', { tim
 
   // conforms: FUM-4
   test(
-    'what is not for this gateway is refused with its result, and the next update is not blocked',
+    'a bundle that is not for this gateway is refused with its result, and the next update succeeds',
     limit,
     async (t) => {
       const good = ours.sign(versioned(), { version: '1.0.0' });
@@ -279,25 +279,21 @@ describe('a gateway that updates itself, with slots that are directories', { tim
     },
   );
 
-  test(
-    'Download and Update are two steps; without a package there is nothing to install',
-    limit,
-    async (t) => {
-      const files = await serve(t, ours.sign(versioned(), { version: '1.0.0' }));
-      const { launched, order, told, state } = await scene(t);
-      assert.deepEqual(
-        (await order('', 'none', 'Update')).map(({ status }) => status),
-        [400],
-      );
-      await order(files.url, 'd', 'Download');
-      assert.equal(await told('d'), 200);
-      assert.equal(await state(), FumoState.Downloaded);
-      assert.equal(launched.boot.good, 'A');
-      await order('', 'u', 'Update');
-      assert.equal(await told('u'), 200);
-      assert.equal(launched.boot.good, 'B');
-    },
-  );
+  test('Download and Update are two steps; Update without a package gets 400', limit, async (t) => {
+    const files = await serve(t, ours.sign(versioned(), { version: '1.0.0' }));
+    const { launched, order, told, state } = await scene(t);
+    assert.deepEqual(
+      (await order('', 'none', 'Update')).map(({ status }) => status),
+      [400],
+    );
+    await order(files.url, 'd', 'Download');
+    assert.equal(await told('d'), 200);
+    assert.equal(await state(), FumoState.Downloaded);
+    assert.equal(launched.boot.good, 'A');
+    await order('', 'u', 'Update');
+    assert.equal(await told('u'), 200);
+    assert.equal(launched.boot.good, 'B');
+  });
 
   test('a bundle of the Image Inventory installs like one from the network', limit, async (t) => {
     const files = await serve(t, ours.sign(versioned(), { version: '1.0.0' }));
@@ -312,7 +308,7 @@ describe('a gateway that updates itself, with slots that are directories', { tim
   });
 
   test(
-    'somebody at the gateway installs a file; status says what runs and why something was refused',
+    'the command line installs a file; status shows the running version and the reason of a refusal',
     limit,
     async (t) => {
       const { launched } = await scene(t);
@@ -336,37 +332,33 @@ describe('a gateway that updates itself, with slots that are directories', { tim
     },
   );
 
-  test(
-    'a broker that was away before the update does not count against it; one that is lost by it does',
-    limit,
-    async (t) => {
-      const { launched, broker } = await scene(t, { attempts: 1, 'health-deadline': 10 });
-      const install = async (version: string) => {
-        const file = join(launched.folder, 'one.bundle');
-        writeFileSync(file, ours.sign(versioned(), { version }));
-        const from = launched.lines.length;
-        const { code, said } = await launched.cli('update', 'install', file);
-        assert.equal(code, 0, said);
-        return from;
-      };
-      await broker.stop();
-      await launched.says('mqtt.disconnected');
-      let from = await install('1.0.0');
-      await launched.says('update.healthy', { slot: 'B' }, from);
-      await broker.restart();
-      await launched.says('mqtt.connected', {}, from);
-      from = launched.lines.length;
-      const isWritten = launched.says('update.restarting', { slot: 'A' }, from).then(() => broker.stop());
-      await install('1.1.0');
-      await isWritten;
-      const gaveUp = await launched.says('update.not-healthy', { slot: 'A' }, from);
-      assert.equal(gaveUp.reason, 'the broker is not reached');
-      await launched.says('update.failed', { result: 410 }, from);
-      assert.equal(launched.boot.good, 'B');
-    },
-  );
+  test('an update fails if it loses the broker, but not if the broker was away before', limit, async (t) => {
+    const { launched, broker } = await scene(t, { attempts: 1, 'health-deadline': 10 });
+    const install = async (version: string) => {
+      const file = join(launched.folder, 'one.bundle');
+      writeFileSync(file, ours.sign(versioned(), { version }));
+      const from = launched.lines.length;
+      const { code, said } = await launched.cli('update', 'install', file);
+      assert.equal(code, 0, said);
+      return from;
+    };
+    await broker.stop();
+    await launched.says('mqtt.disconnected');
+    let from = await install('1.0.0');
+    await launched.says('update.healthy', { slot: 'B' }, from);
+    await broker.restart();
+    await launched.says('mqtt.connected', {}, from);
+    from = launched.lines.length;
+    const isWritten = launched.says('update.restarting', { slot: 'A' }, from).then(() => broker.stop());
+    await install('1.1.0');
+    await isWritten;
+    const gaveUp = await launched.says('update.not-healthy', { slot: 'A' }, from);
+    assert.equal(gaveUp.reason, 'the broker is not reached');
+    await launched.says('update.failed', { result: 410 }, from);
+    assert.equal(launched.boot.good, 'B');
+  });
 
-  test('a gateway that ends while it loads goes on when it is there again', limit, async (t) => {
+  test('a gateway that is killed during a download continues it after its restart', limit, async (t) => {
     const bundle = ours.sign(versioned(), { version: '1.0.0' });
     const files = await serve(t, bundle, [300_000]);
     const { launched, order, told } = await scene(t);
@@ -378,7 +370,7 @@ describe('a gateway that updates itself, with slots that are directories', { tim
     assert.match(files.requests.at(-1) ?? '', /^bytes=[1-9]\d+-$/);
   });
 
-  test('with nothing else to start, a slot without a program gives way to the other', limit, async (t) => {
+  test('if the good slot has no program, the other slot is started', limit, async (t) => {
     const { launched } = await scene(t);
     await launched.kill();
     bootStateOf(launched.slots).change({ good: 'B' });

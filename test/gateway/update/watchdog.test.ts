@@ -20,7 +20,7 @@ function dog(t: TestContext, check: () => Promise<string | undefined>) {
 /** What is waiting for a promise that has been kept goes on. */
 const settle = () => new Promise<void>((resolve) => setImmediate(resolve));
 
-test('it is fed at each look while the gateway does its work, and disarmed at the end', async (t) => {
+test('the watchdog is fed while the checks of the gateway succeed, and disarmed at the end', async (t) => {
   const { device, clock, watchdog } = dog(t, async () => undefined);
   watchdog.start();
   await settle();
@@ -34,7 +34,7 @@ test('it is fed at each look while the gateway does its work, and disarmed at th
   assert.equal(clock.timers, 0);
 });
 
-test('a gateway that does not answer does not feed it, and says so', async (t) => {
+test('the watchdog is not fed if a check fails, and the reason is reported', async (t) => {
   const { device, events, watchdog } = dog(t, async () => 'CoAP does not answer');
   watchdog.start();
   await settle();
@@ -43,7 +43,7 @@ test('a gateway that does not answer does not feed it, and says so', async (t) =
   await watchdog[Symbol.asyncDispose]();
 });
 
-test('without the device the gateway says which key is wrong', () => {
+test('if the watchdog device is missing, the error names the configuration key', () => {
   const parts = { check: async () => undefined, clock: new HandClock(), events: new EventRecorder() };
   const missing = new Watchdog({ device: '/nowhere/watchdog', ...parts });
   assert.throws(() => missing.start(), /update\.watchdog: \/nowhere\/watchdog cannot be opened/);

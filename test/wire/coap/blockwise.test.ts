@@ -40,7 +40,7 @@ const nameOf = ({ code }: Reply) => codeText(code);
 const block = Buffer.alloc(64, 'b');
 
 describe('a request body in blocks', () => {
-  test('is handed on when its last block is there, and not before', () => {
+  test('reaches the handler when its last block has arrived, and not before', () => {
     const bodies: number[] = [];
     const { put, blockwise } = server(({ payload }) => {
       bodies.push(payload.length);
@@ -54,15 +54,15 @@ describe('a request body in blocks', () => {
     assert.deepEqual(blockwise.footprint, { incoming: 0, outgoing: 0 });
   });
 
-  test('a block that is missing, or starts in the middle, is 4.08', () => {
+  test('with a missing first or middle block is 4.08', () => {
     const { put } = server();
     assert.equal(nameOf(put(1, true, block)), '4.08');
     put(0, true, block);
     assert.equal(nameOf(put(2, true, block)), '4.08');
-    assert.equal(nameOf(put(1, false, block)), '4.08', 'what was there is gone');
+    assert.equal(nameOf(put(1, false, block)), '4.08', 'the earlier blocks were dropped');
   });
 
-  test('too large is 4.13 with the bound as hint: as announced, and as it comes', () => {
+  test('of too many bytes is 4.13, by its announced or its actual size', () => {
     const { ask, put } = server(echoBody, { ...blockwiseDefaults, bodyBytes: 100 });
     const announced = ask({
       code: Code.PUT,
@@ -77,13 +77,13 @@ describe('a request body in blocks', () => {
     assert.equal(nameOf(put(1, true, block)), '4.13');
   });
 
-  test('a block of another size than it says, and the reserved size, are 4.00', () => {
+  test('with a payload of the wrong length, or with the reserved block size, is 4.00', () => {
     const { put } = server();
     assert.equal(nameOf(put(0, true, Buffer.alloc(63))), '4.00');
     assert.equal(nameOf(put(0, true, block, 7)), '4.00');
   });
 
-  test('bounds: transfers of a peer, bytes in all, and time', () => {
+  test('bounds: transfers of one peer, bytes of all transfers, and idle time', () => {
     const { ask, clock, blockwise } = server(echoBody, {
       ...blockwiseDefaults,
       transfersPerPeer: 2,
@@ -112,7 +112,7 @@ describe('a request body in blocks', () => {
 });
 
 describe('a response body in blocks', () => {
-  test('comes in the size that was wished, with the size of all in the first', () => {
+  test('comes in blocks of the requested size, with Size2 in the first one', () => {
     const { get } = server();
     const first = get(0, 4);
     assert.deepEqual(
@@ -124,7 +124,7 @@ describe('a response body in blocks', () => {
     assert.equal(nameOf(get(10, 4)), '4.00');
   });
 
-  test('of a POST is kept for the later blocks, since it cannot be asked for again', () => {
+  test('of a POST is kept until its last block was fetched, and the handler runs once', () => {
     let calls = 0;
     const { ask, blockwise } = server(() => reply(Code.Changed, { payload: `${++calls}`.repeat(1500) }));
     const post = (number: number) =>
@@ -138,14 +138,14 @@ describe('a response body in blocks', () => {
     assert.equal(nameOf(post(1)), '4.08');
   });
 
-  test('is cut down for a peer that has not proved its address', () => {
+  test('comes in smaller blocks for a peer that has not proved its address', () => {
     const { get } = server();
     const first = get(0, 6, 100);
     assert.equal(first.payload.length, 16);
     assert.equal(blockOf(first, Option.Block2)?.exponent, 0);
   });
 
-  test('does not go out in larger blocks to such a peer later, kept or not', () => {
+  test('is not sent in larger later blocks to such a peer', () => {
     const { get, ask } = server();
     assert.equal(nameOf(get(1, 6, 100)), '4.00');
     assert.equal(nameOf(get(1, 0, 100)), '2.05');
@@ -153,7 +153,7 @@ describe('a response body in blocks', () => {
     assert.equal(nameOf(small), '2.04');
   });
 
-  test('goes out in large blocks as far as the request body paid for it', () => {
+  test('is sent in large blocks as far as the size of the request body allows', () => {
     const { ask } = server(() => reply(Code.Changed, { payload: 'y'.repeat(2000) }));
     const post = (number: number, allowance: number) =>
       ask(
@@ -166,7 +166,7 @@ describe('a response body in blocks', () => {
   });
 });
 
-test('bodies of any size go both ways between the client and the server of this house', async () => {
+test('bodies of up to 20,000 bytes pass in both directions between the block-wise client and server', async () => {
   for (const size of [0, 1, 1023, 1024, 1025, 5000, 20_000]) {
     const body = randomBytes(size);
     const clock = new HandClock();
@@ -191,7 +191,7 @@ test('bodies of any size go both ways between the client and the server of this 
       done = true;
     });
     for (let turns = 0; !done; turns++) {
-      assert.ok(turns < 100_000, 'it does not end');
+      assert.ok(turns < 100_000, 'the call does not end');
       pump();
       await Promise.resolve();
     }

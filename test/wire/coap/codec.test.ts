@@ -14,7 +14,7 @@ import { codeText } from '../../../src/wire/coap/codes.ts';
 
 const hex = (text: string) => Buffer.from(text.replaceAll(' ', ''), 'hex');
 
-/** RFC 7252 appendix A, figures 16 and 17, and one with extended deltas and lengths. */
+/** Name, datagram and message. From RFC 7252 appendix A, figures 16 and 17, and one with extended deltas and lengths. */
 const vectors: [string, string, CoapMessage][] = [
   [
     'CON GET /temperature',
@@ -61,7 +61,7 @@ for (const [name, text, message] of vectors)
   describe(name, () => {
     test('is read', () => assert.deepEqual(decode(hex(text)), message));
     test('is written', () => assert.equal(encode(message).toString('hex'), hex(text).toString('hex')));
-    test('cut anywhere, it is another message or refused, never a throw', () => {
+    test('truncated at any byte, it is refused or another message', () => {
       const whole = hex(text);
       for (let length = 0; length < whole.length; length++) {
         const cut = decode(whole.subarray(0, length));
@@ -74,13 +74,13 @@ for (const [name, text, message] of vectors)
 
 describe('malformed', () => {
   const refused: [string, string, string][] = [
-    ['nothing', '', 'shorter than a header'],
+    ['an empty datagram', '', 'shorter than a header'],
     ['version 0', '00 01 00 01', 'version is not 1'],
     ['version 2', '80 01 00 01', 'version is not 1'],
     ['version 3', 'c0 01 00 01', 'version is not 1'],
     ['token of 9', '49 01 00 01 010203040506070809', 'reserved token length'],
     ['token of 15', '4f 01 00 01', 'reserved token length'],
-    ['cut in the token', '44 01 00 01 0102', 'cut off in the token'],
+    ['truncated in the token', '44 01 00 01 0102', 'cut off in the token'],
     ['empty with a token', '41 00 00 01 01', 'empty message with content'],
     ['empty with a payload', '40 00 00 01 ff 01', 'empty message with content'],
     ['class 1', '40 20 00 01', 'reserved code class'],
@@ -88,9 +88,9 @@ describe('malformed', () => {
     ['class 7', '40 e0 00 01', 'reserved code class'],
     ['delta 15', '40 01 00 01 f0', 'reserved option delta'],
     ['length 15', '40 01 00 01 0f', 'reserved option length'],
-    ['delta of one byte that is not there', '40 01 00 01 d0', 'cut off in an option'],
-    ['delta of two bytes of which one is there', '40 01 00 01 e0 01', 'cut off in an option'],
-    ['length of two bytes of which one is there', '40 01 00 01 0e 01', 'cut off in an option'],
+    ['delta of one byte that is missing', '40 01 00 01 d0', 'cut off in an option'],
+    ['delta of two bytes of which one is missing', '40 01 00 01 e0 01', 'cut off in an option'],
+    ['length of two bytes of which one is missing', '40 01 00 01 0e 01', 'cut off in an option'],
     ['value beyond the end', '40 01 00 01 b4 61', 'cut off in an option'],
     ['length of 65804', '40 01 00 01 0e ffff', 'cut off in an option'],
     ['number beyond 65535', '40 01 00 01 e0 ffff e0 ffff', 'option number overflow'],
@@ -128,11 +128,11 @@ function bytes(maxLength: number): fc.Arbitrary<Buffer> {
   return fc.uint8Array({ maxLength }).map((octets) => Buffer.from(octets));
 }
 
-test('any message comes back as it went', () => {
+test('any message is the same after encoding and decoding', () => {
   fc.assert(fc.property(message, (one) => assert.deepEqual(decode(encode(one)), one)));
 });
 
-test('coap-packet reads what this codec writes, and writes what it reads', () => {
+test('coap-packet and this codec read what the other writes', () => {
   fc.assert(
     fc.property(message, (one) => {
       const coded = encode(one);
@@ -150,7 +150,7 @@ test('coap-packet reads what this codec writes, and writes what it reads', () =>
   );
 });
 
-test('no octets make it throw', () => {
+test('decoding any octets does not throw', () => {
   fc.assert(
     fc.property(bytes(64), (octets) => {
       const found = decode(octets);

@@ -10,8 +10,8 @@ import { hello, messageOf, rig, turn } from './wire.ts';
 
 const get = { code: Code.GET, timeout: 100_000, options: [] };
 
-describe('requests that come in', () => {
-  test('a CON is answered by its ACK, a NON by a NON; token and message ID are kept', () => {
+describe('incoming requests', () => {
+  test('a CON is answered on its ACK with its message ID, a NON by a NON; both have the token of the request', () => {
     const { receive, sent } = rig(hello);
     receive({ messageId: 7, token: Buffer.from('ab') });
     receive({ type: Type.NON, messageId: 8, token: Buffer.from('cd') });
@@ -23,7 +23,7 @@ describe('requests that come in', () => {
     assert.deepEqual([non?.type, String(non?.token)], [Type.NON, 'cd']);
   });
 
-  test('a repeated CON gets the same bytes, and the handler hears of it once', () => {
+  test('a repeated CON gets the same datagram, and its handler runs once', () => {
     let calls = 0;
     const { receive, sent } = rig(() => reply(Code.Content, { payload: String(++calls) }));
     for (let i = 0; i < 3; i++) receive({ messageId: 7 });
@@ -32,7 +32,7 @@ describe('requests that come in', () => {
     assert.deepEqual(sent[0]?.datagram, sent[2]?.datagram);
   });
 
-  test('a message ID is fresh again after EXCHANGE_LIFETIME, and nothing is kept then', () => {
+  test('after EXCHANGE_LIFETIME nothing about a message is kept', () => {
     const { receive, clock, endpoint } = rig(hello);
     receive({ messageId: 7 });
     clock.advance(deduplicationDefaults.lifetime - 1);
@@ -48,7 +48,7 @@ describe('requests that come in', () => {
     assert.equal(clock.timers, 0);
   });
 
-  test('a slow answer becomes a separate one, which is sent until it is acknowledged', async () => {
+  test('a slow response is sent separately, and again until it is acknowledged', async () => {
     const slow = Promise.withResolvers<ReturnType<typeof reply>>();
     const { receive, clock, sent, take } = rig(() => slow.promise);
     receive({ messageId: 7, token: Buffer.from('t') });
@@ -77,14 +77,14 @@ describe('requests that come in', () => {
     assert.deepEqual(take(), ['ACK 4.02', 'ACK 2.05']);
   });
 
-  test('a critical option that is too long, or stands twice, is not understood', () => {
+  test('a critical option that is too long or repeated is 4.02', () => {
     const { receive, take } = rig(hello);
     receive({ messageId: 1, options: [text(Option.UriHost, 'x'.repeat(256))] });
     receive({ messageId: 2, options: [uint(Option.Accept, 1), uint(Option.Accept, 2)] });
     assert.deepEqual(take(), ['ACK 4.02', 'ACK 4.02']);
   });
 
-  test('a handler that throws is 5.00, and says nothing of why', () => {
+  test('a handler that throws an unknown error is 5.00 without a diagnostic payload', () => {
     const { receive, sent } = rig(() => {
       throw new Error('inner workings');
     });
@@ -92,7 +92,7 @@ describe('requests that come in', () => {
     assert.deepEqual([sent[0]?.message.code, sent[0]?.message.payload.length], [Code.InternalServerError, 0]);
   });
 
-  test('beyond the bound of requests at work: 5.03 with Max-Age', () => {
+  test('beyond the bound of concurrent requests: 5.03 with Max-Age', () => {
     const { receive, sent } = rig(() => new Promise(() => {}), { concurrentRequests: 1 });
     receive({ messageId: 1 });
     receive({ messageId: 2 });
@@ -103,8 +103,8 @@ describe('requests that come in', () => {
   });
 });
 
-describe('messages that are no requests', () => {
-  test('a ping gets a Reset; a malformed CON too; a malformed NON nothing', () => {
+describe('messages that are not requests', () => {
+  test('a ping and a malformed CON get a Reset, a malformed NON gets nothing', () => {
     const { receive, take, endpoint } = rig(hello);
     receive({ code: Code.Empty, messageId: 9 });
     endpoint.receive(Buffer.from('49010001010203040506070809', 'hex'), 'a', 1);
@@ -112,7 +112,7 @@ describe('messages that are no requests', () => {
     assert.deepEqual(take(), ['RST 0.00', 'RST 0.00']);
   });
 
-  test('a response that nobody waits for gets a Reset when it is a CON, and leaves nothing', () => {
+  test('an unexpected response gets a Reset if it is a CON, and leaves no state', () => {
     const { receive, take, endpoint } = rig(hello);
     receive({ code: Code.Content });
     receive({ code: Code.Content, type: Type.NON, messageId: 2 });
@@ -121,7 +121,7 @@ describe('messages that are no requests', () => {
     assert.equal(endpoint.footprint.peers, 0);
   });
 
-  test('no octets make it throw, answer with more than an error, or leave more than one exchange', () => {
+  test('any octets cause at most one answer and one exchange, and no exception', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 80 }), fc.boolean(), (octets, multicast) => {
         const { endpoint, sent } = rig(() => refusal(Code.NotFound, ''));
@@ -133,7 +133,7 @@ describe('messages that are no requests', () => {
     );
   });
 
-  test('a flood of malformed datagrams from many addresses leaves nothing', () => {
+  test('malformed datagrams from 10,000 addresses leave no state', () => {
     const { endpoint } = rig(hello);
     for (let i = 0; i < 10_000; i++) endpoint.receive(Buffer.from([0x40, 0x01, i >> 8, i, 0xff]), `h${i}`, i);
     assert.deepEqual(endpoint.footprint, {
@@ -149,7 +149,7 @@ describe('messages that are no requests', () => {
 describe('multicast (section 8)', () => {
   const leisure = 5000;
 
-  test('an answer comes as NON within the leisure, an error and a CON get none', () => {
+  test('a response is sent as a NON within the leisure; an error and a request as CON get none', () => {
     const { receive, clock, take } = rig(({ path }) =>
       path.length > 0 ? refusal(Code.NotFound, '') : reply(Code.Content),
     );
@@ -161,7 +161,7 @@ describe('multicast (section 8)', () => {
     assert.deepEqual(take(), ['NON 2.05']);
   });
 
-  test('a bad option, garbage or a ping to the group gets nothing', () => {
+  test('an unknown critical option, a malformed datagram or a ping to the group gets nothing', () => {
     const { receive, clock, endpoint, take } = rig(hello);
     receive({ type: Type.NON, options: [{ number: 9, value: noBytes }] }, 'a', 1, true);
     receive({ code: Code.Empty }, 'a', 1, true);
@@ -171,10 +171,10 @@ describe('multicast (section 8)', () => {
   });
 });
 
-describe('bounds of what is remembered', () => {
+describe('bounds of deduplication', () => {
   const limits = { lifetime: 247_000, entries: 10, entriesPerPeer: 4, bytes: 200 };
 
-  test('entries in all, and of one peer: the oldest goes', () => {
+  test('exchanges of one peer and of all peers', () => {
     const { receive, endpoint } = rig(() => reply(Code.Valid), { deduplication: limits });
     for (let messageId = 0; messageId < 20; messageId++) receive({ messageId });
     assert.equal(endpoint.footprint.exchanges, 4);
@@ -191,8 +191,8 @@ describe('bounds of what is remembered', () => {
   });
 });
 
-describe('requests that go out', () => {
-  test('no message ID goes to a peer twice, though the peer is forgotten after each answer', async () => {
+describe('outgoing requests', () => {
+  test('3000 requests to a peer have different message IDs, although the peer is forgotten after each response', async () => {
     const { endpoint, receive, sent } = rig(hello);
     const seen = new Set<number>();
     for (let i = 0; i < 3000; i++) {
@@ -207,7 +207,7 @@ describe('requests that go out', () => {
     endpoint.stop();
   });
 
-  test('retransmission doubles, with its jitter, and gives up after MAX_RETRANSMIT', async () => {
+  test('the time between retransmissions is random at first and then doubles; after MAX_RETRANSMIT the request fails', async () => {
     const { clock, endpoint, sent } = rig(hello);
     const times: number[] = [];
     const outcome = endpoint.request('a', 1, get);
@@ -227,7 +227,7 @@ describe('requests that go out', () => {
     assert.equal(endpoint.footprint.peers, 0);
   });
 
-  test('a piggybacked response, a separate one with its duplicate, and a Reset', async () => {
+  test('a piggybacked response, a separate response that is repeated, and a Reset', async () => {
     const { endpoint, receive, sent, take } = rig(hello);
     const one = endpoint.request('a', 1, get);
     const { messageId, token } = sent[0]!.message;
@@ -237,7 +237,7 @@ describe('requests that go out', () => {
     const two = endpoint.request('a', 1, get);
     const second = sent[0]!.message;
     receive({ type: Type.ACK, code: Code.Empty, messageId: second.messageId });
-    assert.equal(endpoint.footprint.peers, 1, 'the peer is not forgotten while its response is to come');
+    assert.equal(endpoint.footprint.peers, 1, 'the peer is kept while a response is awaited');
     take();
     for (let i = 0; i < 2; i++) receive({ code: Code.Changed, messageId: 99, token: second.token });
     assert.equal((await two).code, Code.Changed);
@@ -247,7 +247,7 @@ describe('requests that go out', () => {
     await assert.rejects(three, { code: 'unavailable' });
   });
 
-  test('a response from another address, or with another token, is not taken', async () => {
+  test('a response from another address or with another token is ignored', async () => {
     const { endpoint, receive, sent, clock } = rig(hello);
     const outcome = endpoint.request('a', 1, { ...get, timeout: 1000 });
     outcome.catch(() => {});
@@ -258,7 +258,7 @@ describe('requests that go out', () => {
     await assert.rejects(outcome, { code: 'timeout' });
   });
 
-  test('one at a time to a peer (NSTART), and a bound on those that wait', async () => {
+  test('one request at a time is on the wire to a peer (NSTART), and the waiting ones have a bound', async () => {
     const { endpoint, sent, receive } = rig(hello);
     const outcomes = Array.from({ length: 20 }, () => endpoint.request('a', 1, get));
     for (const outcome of outcomes) outcome.catch(() => {});
@@ -268,15 +268,15 @@ describe('requests that go out', () => {
     receive({ type: Type.ACK, code: Code.Content, messageId, token });
     assert.equal(sent.length, 2);
     endpoint.request('b', 1, get).catch(() => {});
-    assert.equal(sent.length, 3, 'another peer need not wait');
+    assert.equal(sent.length, 3, 'a request to another peer does not wait');
     endpoint.stop();
   });
 
-  test('given up by its signal, it leaves nothing; so does a stop', async () => {
+  test('a request that is cancelled by its signal, or by a stop of the endpoint, is rejected and leaves no state', async () => {
     const { endpoint, clock } = rig(hello);
-    const giveUp = new AbortController();
-    const one = endpoint.request('a', 1, { ...get, signal: giveUp.signal });
-    giveUp.abort();
+    const cancel = new AbortController();
+    const one = endpoint.request('a', 1, { ...get, signal: cancel.signal });
+    cancel.abort();
     await assert.rejects(one, { code: 'unavailable' });
     assert.equal(endpoint.footprint.pendingRequests, 0);
     const two = endpoint.request('a', 1, get);
@@ -286,7 +286,7 @@ describe('requests that go out', () => {
     await assert.rejects(endpoint.request('a', 1, get), { code: 'unavailable' });
   });
 
-  test('a ping knows who is there by a Reset, and who is not by silence', async () => {
+  test('a ping is true after a Reset, and false after its timeout', async () => {
     const { endpoint, sent, receive, clock } = rig(hello);
     const alive = endpoint.ping('a', 1, 2000);
     assert.deepEqual([sent[0]?.message.type, sent[0]?.message.code], [Type.CON, Code.Empty]);
@@ -299,7 +299,7 @@ describe('requests that go out', () => {
   });
 });
 
-test('an endpoint keeps to three times the request towards a peer that it does not know', () => {
+test('a response is limited to three times the request, and unlimited for a peer with a proven address', () => {
   const allowances: number[] = [];
   const { receive, endpoint } = rig((request) => {
     allowances.push(request.allowance);

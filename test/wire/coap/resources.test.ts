@@ -29,7 +29,7 @@ const links: Link[] = [
 ];
 
 describe('link format (RFC 6690)', () => {
-  test('is written, and read back', () => {
+  test('links are written, and are the same when they are read', () => {
     assert.equal(
       formatLinks(links),
       '</dm/bs>;rt="oma.dm.bs";ct="65001 65003",</dm>;rt="oma.dm other";obs,</x>;title="say \\"hi\\", \\\\ and go";sz=12',
@@ -57,7 +57,7 @@ describe('link format (RFC 6690)', () => {
       );
     });
 
-  test('any text is read or refused', () => {
+  test('any text is read or refused by a PosternError', () => {
     fc.assert(
       fc.property(fc.string({ unit: fc.constantFrom(...'<>;=",\\ ab/'), maxLength: 40 }), (any) => {
         try {
@@ -87,7 +87,7 @@ describe('the router', () => {
     router.handle(request(fields, multicast)) as Reply | undefined;
   const name = (fields: Partial<CoapMessage>) => codeText(ask(fields)!.code);
 
-  test('finds the resource and the method, or says which is missing', () => {
+  test('finds the handler; without one it is 4.04 or 4.05, and a proxy request is 5.05', () => {
     assert.equal(name({ options: path('dm') }), '2.05');
     assert.equal(name({ code: Code.DELETE, options: path('dm') }), '4.05');
     assert.equal(name({ code: Code.FETCH, options: path('dm') }), '4.05');
@@ -97,7 +97,7 @@ describe('the router', () => {
     assert.equal(name({ options: [text(Option.ProxyUri, 'coap://x/')] }), '5.05');
   });
 
-  test('serves /.well-known/core, filtered, and is silent to a multicast that nothing fits', () => {
+  test('serves /.well-known/core with filters; a multicast request that matches no link gets no response', () => {
     const core = path('.well-known', 'core');
     const all = ask({ options: core })!;
     assert.equal(uintOption(all.options, Option.ContentFormat), 40);
@@ -109,7 +109,7 @@ describe('the router', () => {
   });
 });
 
-test('conditions: ETag, If-Match, If-None-Match', () => {
+test('conditional requests: ETag, If-Match, If-None-Match', () => {
   const tag = Buffer.from('v1');
   const state = {
     path: '/s',
@@ -140,7 +140,7 @@ test('conditions: ETag, If-Match, If-None-Match', () => {
   assert.equal(ask(Code.PUT, 'b', Option.IfMatch.number, 'v1'), '4.12');
 });
 
-test('an Echo is good for its remote and its time (RFC 9175)', () => {
+test('an Echo value is fresh for its remote and its lifetime only (RFC 9175)', () => {
   const clock = new HandClock();
   const guard = new EchoGuard(clock, seededEntropy(9));
   const echo = guard.issue(remote);
@@ -185,7 +185,7 @@ describe('observe (RFC 7641)', () => {
     return { ...wire, observable, become, observe };
   }
 
-  test('a change is told with a rising sequence, until the observer deregisters', async () => {
+  test('changes are notified with a rising sequence number, until the observer deregisters', async () => {
     const { observe, become, sent, observable } = observed();
     await observe(0, 1);
     await become('two');
@@ -203,7 +203,7 @@ describe('observe (RFC 7641)', () => {
     assert.equal(observable.size, 0);
   });
 
-  test('a Reset of a notification ends it', async () => {
+  test('a Reset for a notification removes the observer', async () => {
     const { observe, become, sent, receive, observable } = observed();
     await observe(0, 1);
     await become('two');
@@ -211,7 +211,7 @@ describe('observe (RFC 7641)', () => {
     assert.equal(observable.size, 0);
   });
 
-  test('who does not acknowledge a confirmable notification is forgotten', async () => {
+  test('an observer that does not acknowledge a confirmable notification is removed', async () => {
     const { observe, become, clock, sent, observable } = observed();
     await observe(0, 1);
     clock.advance(observeDefaults.confirmEvery);
@@ -222,7 +222,7 @@ describe('observe (RFC 7641)', () => {
     assert.equal(observable.size, 0);
   });
 
-  test('beyond the bound of observers a GET is just answered', async () => {
+  test('beyond the bounds of observers a GET gets its response without being registered', async () => {
     const { observe, sent, observable } = observed({ ...observeDefaults, observers: 2, observersPerPeer: 1 });
     await observe(0, 1, 't1', 'a');
     await observe(0, 2, 't2', 'a');
@@ -236,7 +236,7 @@ describe('observe (RFC 7641)', () => {
   });
 });
 
-test('coap URIs', () => {
+test('coap URIs are written and read; other URIs are refused', () => {
   assert.equal(coapUri('fe80::1%eth0', 5683, '/dm'), 'coap://[fe80::1]:5683/dm');
   assert.deepEqual(parseCoapUri('coap://[2001:db8::1]/a/b%20c'), {
     host: '2001:db8::1',

@@ -6,6 +6,7 @@ import { CoapEndpoint, type EndpointLimits, endpointDefaults } from '../../../sr
 import { type Handler, reply } from '../../../src/wire/coap/message.ts';
 import { HandClock } from '../../hand-clock.ts';
 
+/** A message that an endpoint sent. */
 export interface Sent {
   readonly message: CoapMessage;
   readonly address: string;
@@ -15,10 +16,10 @@ export interface Sent {
 
 const types = ['CON', 'NON', 'ACK', 'RST'];
 
-/** `ACK 2.05`, for comparing at a glance. */
+/** Type and code of a message as text, such as `ACK 2.05`. */
 export const nameOf = ({ type, code }: CoapMessage): string => `${types[type]} ${codeText(code)}`;
 
-/** An endpoint without a socket: what goes in is written by the test, what comes out is kept for it. */
+/** An endpoint without a socket. The test passes messages in by `receive`; what the endpoint sends is kept in `sent`. */
 export function rig(handler: Handler, limits: Partial<EndpointLimits> = {}) {
   const clock = new HandClock();
   const sent: Sent[] = [];
@@ -29,18 +30,20 @@ export function rig(handler: Handler, limits: Partial<EndpointLimits> = {}) {
     handler,
     send: (datagram, port, address) => {
       const message = decode(datagram);
-      if (message instanceof Malformed) throw new Error(`the endpoint sent garbage: ${message.reason}`);
+      if (message instanceof Malformed)
+        throw new Error(`the endpoint sent a malformed datagram: ${message.reason}`);
       sent.push({ message, address, port, datagram });
     },
     limits: { ...endpointDefaults, ...limits },
   });
   const receive = (message: Partial<CoapMessage>, from = 'a', port = 1, multicast = false) =>
     endpoint.receive(encode(messageOf(message)), from, port, multicast);
-  /** What was sent since the last time. */
+  /** Names of the messages that were sent since the last call. */
   const take = () => sent.splice(0).map(({ message }) => nameOf(message));
   return { clock, endpoint, sent, receive, take };
 }
 
+/** A message with these fields. By default a CON GET with message ID 1, without token, options and payload. */
 export const messageOf = (fields: Partial<CoapMessage>): CoapMessage => ({
   type: Type.CON,
   code: Code.GET,
@@ -53,5 +56,5 @@ export const messageOf = (fields: Partial<CoapMessage>): CoapMessage => ({
 
 export const hello: Handler = () => reply(Code.Content, { payload: 'hello' });
 
-/** Lets promises that are settled run their course. */
+/** Resolves after the callbacks of promises that are already settled. */
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

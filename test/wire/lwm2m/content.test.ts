@@ -19,7 +19,7 @@ const plain = (entries: readonly Entry[]) =>
     value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value,
   ]);
 
-/** The example of LwM2M core 1.1, section 7.4.3.2: the object Device, in TLV. */
+/** The object Device in TLV, an example of LwM2M core 1.1, section 7.4.3.2. */
 const device = hex(`
   c8 00 14 4f 70 65 6e 20 4d 6f 62 69 6c 65 20 41 6c 6c 69 61 6e 63 65
   c8 01 16 4c 69 67 68 74 77 65 69 67 68 74 20 4d 32 4d 20 43 6c 69 65 6e 74
@@ -78,15 +78,15 @@ const formats = {
 };
 
 describe('LwM2M content (core 1.1, section 7.4)', () => {
-  test("reads and writes the enabler's own example in TLV", () => {
+  test("the specification's example in TLV is read and written", () => {
     assert.deepEqual(plain(decodeContent(ContentFormat.LwM2mTlv, device, [3, 0])), plain(deviceEntries));
     assert.deepEqual(Buffer.from(encodeContent(ContentFormat.LwM2mTlv, deviceEntries, [3, 0])), device);
-    // The same, as it comes for the whole object.
+    // The same instance, as it is in the content of the whole object.
     const whole = Buffer.concat([hex('08 00 79'), device]);
     assert.deepEqual(plain(decodeContent(ContentFormat.LwM2mTlv, whole, [3])), plain(deviceEntries));
   });
 
-  test("reads the enabler's own examples in SenML JSON, and the JSON of 1.0", () => {
+  test('SenML JSON and the JSON of LwM2M 1.0 are read', () => {
     const senml =
       '[{"bn":"/3/0/","n":"0","vs":"Open Mobile Alliance"},{"n":"6/0","v":1},{"n":"22/0","vlo":"3:0"},{"n":"9","v":100},{"bn":"/5/0/","n":"0","vd":"AQI"},{"bt":1}]';
     assert.deepEqual(plain(decodeContent(ContentFormat.SenmlJson, Buffer.from(senml), [])), [
@@ -115,7 +115,7 @@ describe('LwM2M content (core 1.1, section 7.4)', () => {
 
   for (const [format, number] of Object.entries(formats))
     for (const { name, base, entries } of bodies)
-      test(`${format}: ${name} come back as they went`, () => {
+      test(`${format}: ${name} are the same after encoding and decoding; truncated they are malformed or read`, () => {
         const coded = encodeContent(number, entries, base);
         assert.deepEqual(plain(decodeContent(number, coded, base)), plain(entries));
         for (let cut = 0; cut < coded.length; cut++)
@@ -126,12 +126,12 @@ describe('LwM2M content (core 1.1, section 7.4)', () => {
           }
       });
 
-  test('text and octets are one value', () => {
+  test('plain text is a single value of the type of its resource', () => {
     const text = (value: string, path: string) =>
       decodeContent(ContentFormat.TextPlain, Buffer.from(value), parsePath(path))[0]?.value;
     assert.equal(text('21.5', '/3303/0/5700'), 21.5);
     assert.equal(text('1', '/3311/0/5850'), true);
-    assert.equal(text('anything', '/10250/0/1'), 'anything', 'what is not known is text');
+    assert.equal(text('anything', '/10250/0/1'), 'anything', 'a value of unknown type is text');
     assert.throws(() => text('warm', '/3303/0/5700'), failsWith('malformed'));
     assert.equal(text('18446744073709551615', '/7/0/2'.replace('7', '9999')), '18446744073709551615');
     const coded = encodeContent(ContentFormat.TextPlain, [entry('/3311/0/5850', false)], [3311, 0, 5850]);
@@ -143,7 +143,7 @@ describe('LwM2M content (core 1.1, section 7.4)', () => {
     assert.throws(() => decodeContent(11_544, Buffer.of(0xa0), [3]), failsWith('unsupportedFormat'));
   });
 
-  test('a Create without resources names its instance', () => {
+  test('the instance ID of a Create without resources is read', () => {
     assert.deepEqual(instancesIn(emptyInstance(7)), [7]);
     assert.deepEqual(instancesIn(emptyInstance(300)), [300]);
     assert.deepEqual(Buffer.from(emptyInstance(7)), hex('00 07'));
@@ -151,13 +151,13 @@ describe('LwM2M content (core 1.1, section 7.4)', () => {
 
   const wrong: readonly [string, string, Path][] = [
     ['a head without its ID', 'c8', [3, 0]],
-    ['a value that ends early', 'c8 00 14 4f', [3, 0]],
+    ['a truncated value', 'c8 00 14 4f', [3, 0]],
     ['an integer of three octets', 'c3 09 01 02 03', [3, 0]],
     ['a float of three octets', 'e3 16 44 01 02 03', [3303, 0]],
     ['a boolean of two octets', 'e2 16 da 01 02', [3311, 0]],
     ['a link of two octets', '84 16 42 00 01 02', [3, 0]],
-    ['text that is no UTF-8', 'c1 00 ff', [3, 0]],
-    ['an instance within a resource', '03 00 c1 09 64', [3, 0, 9]],
+    ['text that is not UTF-8', 'c1 00 ff', [3, 0]],
+    ['an instance inside a resource', '03 00 c1 09 64', [3, 0, 9]],
   ];
   for (const [name, octets, base] of wrong)
     test(`TLV: ${name} is malformed`, () => {

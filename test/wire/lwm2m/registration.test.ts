@@ -8,8 +8,8 @@ const failsWith = (code: string) => (thrown: unknown) =>
 const links =
   '</>;rt="oma.lwm2m";ct="112 110",</1/0>,</3/0>,</3303/0>,</3303/10>,</3303/2>,</5>,</.well-known/core>';
 
-describe('what an LwM2M client registers (core 1.1, section 6.2.1)', () => {
-  test('name, version, lifetime, queue mode, objects', () => {
+describe('the registration of an LwM2M client (core 1.1, section 6.2.1)', () => {
+  test('has name, version, lifetime, Queue Mode and objects', () => {
     const query = ['ep=urn:dev:1', 'lt=600', 'lwm2m=1.1', 'b=U', 'Q'];
     assert.deepEqual(readRegistration(query, Buffer.from(links)), {
       endpoint: 'urn:dev:1',
@@ -23,15 +23,15 @@ describe('what an LwM2M client registers (core 1.1, section 6.2.1)', () => {
       },
     });
     const early = readRegistration(['ep=a', 'lwm2m=1.0', 'b=UQ'], new Uint8Array());
-    assert.deepEqual([early.lifetime, early.queueMode], [86_400, true], 'as 1.0 has it');
+    assert.deepEqual([early.lifetime, early.queueMode], [86_400, true], 'Queue Mode as in LwM2M 1.0');
   });
 
-  test('objects below a root of their own', () => {
+  test('may have objects below an alternate root path', () => {
     const { root, paths } = readObjects(Buffer.from('</lwm2m>;rt="oma.lwm2m",</lwm2m/3/0>,</other/4/0>'));
     assert.deepEqual({ root, paths }, { root: ['lwm2m'], paths: [[3, 0]] });
   });
 
-  test('IDs below a path are in order', () => {
+  test('IDs below a path are listed in ascending order', () => {
     const objects = readObjects(Buffer.from(links));
     assert.deepEqual(idsBelow(objects, []), [1, 3, 5, 3303]);
     assert.deepEqual(idsBelow(objects, [3303]), [0, 2, 10]);
@@ -41,12 +41,12 @@ describe('what an LwM2M client registers (core 1.1, section 6.2.1)', () => {
   const wrong: readonly [string, string[], string, string][] = [
     ['no name', ['lwm2m=1.1'], '', 'malformed'],
     ['no version', ['ep=a'], '', 'malformed'],
-    ['a version to come', ['ep=a', 'lwm2m=2.0'], '', 'unsupportedVersion'],
-    ['no lifetime at all', ['ep=a', 'lwm2m=1.1', 'lt=0'], '', 'malformed'],
-    ['a lifetime for ever', ['ep=a', 'lwm2m=1.1', 'lt=99999999999'], '', 'malformed'],
-    ['no links', ['ep=a', 'lwm2m=1.1'], '<', 'malformed'],
+    ['an unknown version', ['ep=a', 'lwm2m=2.0'], '', 'unsupportedVersion'],
+    ['a lifetime of zero', ['ep=a', 'lwm2m=1.1', 'lt=0'], '', 'malformed'],
+    ['a lifetime that is too long', ['ep=a', 'lwm2m=1.1', 'lt=99999999999'], '', 'malformed'],
+    ['a payload that is not link format', ['ep=a', 'lwm2m=1.1'], '<', 'malformed'],
     [
-      'links without end',
+      'too many links',
       ['ep=a', 'lwm2m=1.1'],
       Array.from({ length: 513 }, (_, n) => `</3303/${n}>`).join(','),
       'tooLarge',

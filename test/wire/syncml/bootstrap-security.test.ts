@@ -12,7 +12,7 @@ const body = Buffer.from('a bootstrap');
 const both = { network: 'factory-secret', pin: '4711' };
 
 // conforms: BOO-3
-describe('each protection is verified with its secrets, and not with others', () => {
+describe('each protection is verified with its own secrets only', () => {
   for (const [secrets, protection] of [
     [{ network: both.network }, 'NETWORKID'],
     [{ pin: both.pin }, 'USERPIN'],
@@ -30,7 +30,7 @@ describe('each protection is verified with its secrets, and not with others', ()
 });
 
 // conforms: BOO-3
-test('as Client Provisioning names and numbers them, in any order, case and quoting', () => {
+test('protections by the names and numbers of Client Provisioning are read, in any order, case and quoting', () => {
   const mac = bootstrapMac('4711:factory-secret', body);
   for (const parameters of [
     `SEC=USERNETWPIN; MAC=${mac}`,
@@ -51,6 +51,6 @@ test('as Client Provisioning names and numbers them, in any order, case and quot
     assert.equal(parseBootstrapSecurity(wrong), undefined, wrong);
 });
 
-test('without a secret there is no protection', () => {
+test('protecting a bootstrap without any secret is a configuration error', () => {
   assert.throws(() => protectBootstrap(body, {}), { code: 'configuration' });
 });

@@ -18,11 +18,11 @@ const xmlOf = (inner: string) =>
 
 for (const coding of codings) {
   describe(coding, () => {
-    test('a package comes back as it went', () => {
+    test('a first package is the same after encoding and decoding', () => {
       assert.deepEqual(decodeMessage(encodeMessage(firstPackage, coding), coding), firstPackage);
     });
 
-    test('any message comes back as it went', () => {
+    test('any message is the same after encoding and decoding', () => {
       fc.assert(
         fc.property(message, (one) =>
           assert.deepEqual(decodeMessage(encodeMessage(one, coding), coding), one),
@@ -30,7 +30,7 @@ for (const coding of codings) {
       );
     });
 
-    test('cut at any byte, it is refused by a PosternError', () => {
+    test('truncated at any byte, a message is refused by a PosternError', () => {
       const coded = encodeMessage(firstPackage, coding);
       for (let length = 0; length < coded.length; length++)
         assert.throws(
@@ -40,7 +40,7 @@ for (const coding of codings) {
         );
     });
 
-    test('any octets are refused by a PosternError or read', () => {
+    test('any octets are read or refused by a PosternError', () => {
       fc.assert(
         fc.property(fc.uint8Array({ maxLength: 200 }), (octets) => {
           try {
@@ -52,7 +52,7 @@ for (const coding of codings) {
       );
     });
 
-    test('a message beyond the bound is refused before it is read', () => {
+    test('a message above the bound of bytes is refused', () => {
       assert.throws(() => decodeMessage(new Uint8Array(messageLimits.bytes + 1), coding), {
         code: 'tooLarge',
       });
@@ -65,7 +65,7 @@ test('CBOR of a first package is less than half of its XML', () => {
   assert.ok(cbor < xml / 2, `${cbor} against ${xml}`);
 });
 
-test('a head that asks for more than a message may have is refused before anything is made for it', () => {
+test('CBOR heads with a length above all bounds are malformed', () => {
   for (const head of ['9a01312d00', '9a00010000', 'ba00ffffff', '5affffffff'])
     assert.throws(
       () => decodeMessage(Buffer.from(`${head}00`, 'hex'), MediaType.Cbor),
@@ -75,36 +75,44 @@ test('a head that asks for more than a message may have is refused before anythi
 });
 
 // conforms: REP-15, REP-18
-describe('XML that is refused', () => {
+describe('XML is refused', () => {
   const refused: [string, Buffer, string][] = [
     ['document type', Buffer.from('<!DOCTYPE SyncML [<!ENTITY a "b">]><SyncML/>'), 'malformed'],
     ['entity', xmlOf('<Alert><CmdID>&a;</CmdID></Alert>'), 'malformed'],
     ['other root', Buffer.from('<html/>'), 'malformed'],
     ['no header', Buffer.from('<SyncML><SyncBody/></SyncML>'), 'malformed'],
     ['command without CmdID', xmlOf('<Get/>'), 'malformed'],
-    ['status that is no number', xmlOf('<Alert><CmdID>1</CmdID><Data>x</Data></Alert>'), 'malformed'],
-    ['two of what stands once', xmlOf('<Get><CmdID>1</CmdID><CmdID>2</CmdID></Get>'), 'malformed'],
+    ['code that is not a number', xmlOf('<Alert><CmdID>1</CmdID><Data>x</Data></Alert>'), 'malformed'],
+    ['element that occurs twice', xmlOf('<Get><CmdID>1</CmdID><CmdID>2</CmdID></Get>'), 'malformed'],
     [
-      'no base64',
+      'data that is not base64',
       xmlOf('<Add><CmdID>1</CmdID><Item><Meta><Format>b64</Format></Meta><Data>%</Data></Item></Add>'),
       'malformed',
     ],
-    ['no UTF-8', Buffer.from([0x3c, 0xff, 0x3e]), 'malformed'],
-    ['depth', xmlOf('<Atomic>'.repeat(30) + '</Atomic>'.repeat(30)), 'tooLarge'],
-    ['commands', xmlOf('<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.commands + 1)), 'tooLarge'],
+    ['text that is not UTF-8', Buffer.from([0x3c, 0xff, 0x3e]), 'malformed'],
+    ['too deep', xmlOf('<Atomic>'.repeat(30) + '</Atomic>'.repeat(30)), 'tooLarge'],
     [
-      'commands within commands',
+      'too many commands',
+      xmlOf('<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.commands + 1)),
+      'tooLarge',
+    ],
+    [
+      'too many commands inside a command',
       xmlOf(
         `<Atomic><CmdID>1</CmdID>${'<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.commands)}</Atomic>`,
       ),
       'tooLarge',
     ],
     [
-      'value',
+      'too large a value',
       xmlOf(`<Add><CmdID>1</CmdID><Item><Data>${'x'.repeat(messageLimits.value + 1)}</Data></Item></Add>`),
       'tooLarge',
     ],
-    ['count', xmlOf('<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.elements / 2)), 'tooLarge'],
+    [
+      'too many elements',
+      xmlOf('<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.elements / 2)),
+      'tooLarge',
+    ],
   ];
   for (const [what, coded, code] of refused)
     test(what, () => {
@@ -136,7 +144,7 @@ test('prefixes, comments, white space, unknown elements and XML in Data are read
 });
 
 // conforms: REP-17
-test('any message goes through any two codings, one after the other', () => {
+test('any message is the same after passing through any two codings', () => {
   fc.assert(
     fc.property(message, (one) => {
       for (const first of codings)
@@ -149,7 +157,7 @@ test('any message goes through any two codings, one after the other', () => {
 });
 
 // conforms: REP-15
-test('elements in another order than the DTD has them are read', () => {
+test('elements in another order than in the DTD are read', () => {
   const [command] = decodeMessage(
     xmlOf(
       '<Add><Item><Data>v</Data><Target><LocURI>./x</LocURI></Target></Item><CmdID>1</CmdID></Add><Final/>',
@@ -159,7 +167,7 @@ test('elements in another order than the DTD has them are read', () => {
   assert.deepEqual(command, { name: 'Add', cmdId: '1', items: [{ target: { locUri: './x' }, data: 'v' }] });
 });
 
-test('a command that the engine does not know is kept, so that it can be answered', () => {
+test('an unknown command is kept with its CmdID', () => {
   const [command] = decodeMessage(xmlOf('<Search><CmdID>4</CmdID></Search>'), MediaType.Xml).commands;
   assert.equal(command?.name, 'Unknown');
   assert.equal(command?.cmdId, '4');

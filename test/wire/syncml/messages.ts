@@ -1,7 +1,7 @@
 import fc, { type RecordConstraints } from 'fast-check';
 import type { Command, Item, SyncmlMessage } from '../../../src/wire/syncml/message.ts';
 
-/** A first package of a client, by hand. */
+/** A client's first package, written by hand. */
 export const firstPackage: SyncmlMessage = {
   header: {
     verDtd: '1.2',
@@ -40,7 +40,7 @@ export const firstPackage: SyncmlMessage = {
   final: true,
 };
 
-/** Ordinary objects, as the decoders make them. */
+/** Records with the prototype of ordinary objects, which the decoders make as well. */
 const record = <T>(model: { [K in keyof T]: fc.Arbitrary<T[K]> }) =>
   fc.record(model, { noNullPrototype: true } as RecordConstraints<keyof T>);
 
@@ -49,7 +49,7 @@ const word = fc.string({
   minLength: 1,
   maxLength: 24,
 });
-/** Text of an element other than Data, whose outer white space XML does not keep. */
+/** Text for elements other than Data. It has no white space at its ends, since XML does not keep it there. */
 const trimmed = word.map((text) => `x${text}x`);
 
 const item: fc.Arbitrary<Item> = fc.oneof(
@@ -97,6 +97,7 @@ const command: fc.Arbitrary<Command> = fc.oneof(
   },
 );
 
+/** Any message that all codings can express. */
 export const message: fc.Arbitrary<SyncmlMessage> = record({
   header: record({
     verDtd: fc.constant('1.2'),

@@ -15,14 +15,14 @@ const known: Notification = { uiMode: 1, serverInitiated: true, sessionId: 0x123
 const vector = '6bab2c76507266c25c9ec0a83685c7e802d800000012340a646d2e6578616d706c65';
 
 // conforms: NOT-1
-test('the vector of the specification digest, both ways', () => {
+test('a known Package #0 is written and read with the expected octets', () => {
   assert.equal(encodeNotification(known, 'secret', nonce).toString('hex'), vector);
   const { digest: _, trigger: __, ...rest } = decodeNotification(Buffer.from(vector, 'hex'));
   assert.deepEqual(rest, known);
 });
 
 // conforms: SEC-2
-test('the example of OMA DM security for syncml:auth-md5', () => {
+test('the md5 credential of the example in OMA DM security is computed', () => {
   assert.equal(md5Credential('Bruce2', 'OhBehave', Buffer.from('Nonce')), 'Zz6EivR3yeaaENcRN6lpAQ==');
 });
 
@@ -32,7 +32,7 @@ test('a bootstrap MAC is HMAC-SHA1 in hexadecimal (RFC 2202, case 2)', () => {
 });
 
 // conforms: NOT-2
-test('only the right secret and nonce make it authentic', () => {
+test('Package #0 is authentic only with the right secret and nonce', () => {
   const notification = decodeNotification(Buffer.from(vector, 'hex'));
   assert.equal(isAuthentic(notification, 'secret', nonce), true);
   assert.equal(isAuthentic(notification, 'other', nonce), false);
@@ -40,7 +40,7 @@ test('only the right secret and nonce make it authentic', () => {
 });
 
 // conforms: NOT-2
-test('a flipped bit anywhere is refused or not authentic', () => {
+test('Package #0 with any flipped bit is refused or not authentic', () => {
   for (let bit = 0; bit < (vector.length / 2) * 8; bit++) {
     const bytes = Buffer.from(vector, 'hex');
     bytes[bit >> 3]! ^= 1 << (bit & 7);
@@ -55,13 +55,13 @@ test('a flipped bit anywhere is refused or not authentic', () => {
 });
 
 // conforms: NOT-2
-test('cut anywhere it is refused', () => {
+test('Package #0 truncated at any byte is malformed', () => {
   const bytes = Buffer.from(vector, 'hex');
   for (let length = 0; length < bytes.length; length++)
     assert.throws(() => decodeNotification(bytes.subarray(0, length)), { code: 'malformed' });
 });
 
-test('any notification comes back as it went', () => {
+test('any Package #0 is the same after encoding and decoding', () => {
   const notification = fc.record(
     {
       uiMode: fc.constantFrom(0 as const, 1 as const, 2 as const, 3 as const),
@@ -85,7 +85,7 @@ test('a session ID is written in hexadecimal', () => {
 });
 
 // conforms: NOT-3
-test('versions: 1.1 as DM 1.2 writes it, 1.2, and 1.3; another is refused; future bits and a vendor body are passed over', () => {
+test('versions 1.1, 1.2 and 1.3 are accepted, others refused; reserved bits and a vendor body are ignored', () => {
   const notification = { uiMode: 1, serverInitiated: true, sessionId: 7, serverId: 's' } as const;
   const made = encodeNotification({ ...notification, version: '1.3' }, 'secret', Buffer.from('n'));
   assert.equal(made.readUInt16BE(16) >> 6, 13);

@@ -38,7 +38,7 @@ const account = (...more: string[]) =>
 const document = (...inner: string[]) =>
   `<wap-provisioningdoc version="1.1">${inner.join('')}</wap-provisioningdoc>`;
 
-/** As an operator would send it: a bearer, a browser's application, and the DM account. */
+/** A document as operators send it: a bearer, an application for the browser, and the DM account. */
 const whole = document(
   part(
     'NAPDEF',
@@ -56,7 +56,7 @@ const whole = document(
 );
 
 // conforms: BOO-5
-test('an account of a document in XML', () => {
+test('the DM account of a document in XML is read', () => {
   assert.deepEqual(provisionedAccounts(decodeProvisioning(Buffer.from(whole))), [
     {
       serverId: 'dm.example',
@@ -69,7 +69,7 @@ test('an account of a document in XML', () => {
 });
 
 // conforms: BOO-5
-test('what libwbxml makes of a document says the same, with and without its string table', () => {
+test('the same account is read from the WBXML of libwbxml, with and without its string table', () => {
   const folder = mkdtempSync(join(tmpdir(), 'postern-prov-'));
   try {
     const [xml, wbxml] = [join(folder, 'a.xml'), join(folder, 'a.wbxml')] as const;
@@ -91,30 +91,38 @@ test('what libwbxml makes of a document says the same, with and without its stri
 });
 
 // conforms: BOO-6
-describe('refused', () => {
+describe('a document is refused', () => {
   const good = auth('APPSRV', 'DIGEST', 'u', 's') + auth('CLIENT', 'DIGEST', 's', 's');
   const refused: [string, string | Buffer, string][] = [
-    ['no document', '<html/>', 'malformed'],
-    ['nothing', '', 'malformed'],
-    ['a document type', `<!DOCTYPE a>${whole}`, 'malformed'],
-    ['cut off', whole.slice(0, 100), 'malformed'],
-    ['no DM account', document(part('APPLICATION', parm('APPID', 'w2'))), 'malformed'],
-    ['no server', document(part('APPLICATION', parm('APPID', 'w7'), parm('ADDR', 'x'), good)), 'malformed'],
+    ['with another root', '<html/>', 'malformed'],
+    ['without content', '', 'malformed'],
+    ['with a document type', `<!DOCTYPE a>${whole}`, 'malformed'],
+    ['that is truncated', whole.slice(0, 100), 'malformed'],
+    ['without a DM account', document(part('APPLICATION', parm('APPID', 'w2'))), 'malformed'],
     [
-      'no address',
+      'without a ServerID',
+      document(part('APPLICATION', parm('APPID', 'w7'), parm('ADDR', 'x'), good)),
+      'malformed',
+    ],
+    [
+      'without an address',
       document(part('APPLICATION', parm('APPID', 'w7'), parm('PROVIDER-ID', 'x'), good)),
       'malformed',
     ],
-    ['no credential of the server', document(account(auth('APPSRV', 'DIGEST', 'u', 's'))), 'malformed'],
+    ['without credentials of the server', document(account(auth('APPSRV', 'DIGEST', 'u', 's'))), 'malformed'],
     [
-      'a credential that is not known',
+      'with credentials of an unknown type',
       document(account(auth('APPSRV', 'X509', 'u', 's'), auth('CLIENT', 'DIGEST', 's', 's'))),
       'malformed',
     ],
-    ['too deep', document('<characteristic type="a">'.repeat(9) + '</characteristic>'.repeat(9)), 'tooLarge'],
-    ['too many', document(parm('a', 'b').repeat(600)), 'tooLarge'],
-    ['too large', document(' '.repeat(20_000)), 'tooLarge'],
-    ['another language', Buffer.from('03a4016a00', 'hex'), 'unsupportedFormat'],
+    [
+      'that is too deep',
+      document('<characteristic type="a">'.repeat(9) + '</characteristic>'.repeat(9)),
+      'tooLarge',
+    ],
+    ['with too many elements', document(parm('a', 'b').repeat(600)), 'tooLarge'],
+    ['that is too large', document(' '.repeat(20_000)), 'tooLarge'],
+    ['with another public identifier', Buffer.from('03a4016a00', 'hex'), 'unsupportedFormat'],
   ];
   for (const [what, text, code] of refused)
     test(what, () => {

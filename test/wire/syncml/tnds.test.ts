@@ -19,11 +19,11 @@ const account: Tnds = {
 };
 
 // conforms: TND-18
-test('a subtree comes back as it went', () => {
+test('a TNDS object in XML is the same after encoding and decoding', () => {
   assert.deepEqual(decodeTnds(encodeTnds(account)), account);
 });
 
-test('cut anywhere it is refused', () => {
+test('a TNDS object in XML truncated at any character is refused', () => {
   const text = encodeTnds(account);
   for (let length = 0; length < text.length; length++)
     assert.throws(() => decodeTnds(text.slice(0, length)), PosternError);
@@ -44,6 +44,6 @@ for (const [what, text] of [
     assert.throws(() => decodeTnds(text), { code: 'malformed' });
   });
 
-test('beyond the bound it is refused', () => {
+test('a TNDS object above the bound of characters is refused', () => {
   assert.throws(() => decodeTnds(`<MgmtTree>${' '.repeat(140_000)}</MgmtTree>`), { code: 'tooLarge' });
 });

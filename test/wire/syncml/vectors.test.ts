@@ -30,7 +30,10 @@ function libwbxmlUnpack(wbxml: Uint8Array): Buffer {
   return Buffer.from(readFileSync(xmlFile, 'utf8').replace(/<!DOCTYPE[^>]*>/, ''));
 }
 
-/** libwbxml puts TNDS objects as documents of their own, and renames their type: compared is what they say. */
+/**
+ * A message in which TNDS objects are replaced by their content and have one type. libwbxml writes them as documents of their
+ * own and changes their type, so only the content can be compared.
+ */
 function plain(message: SyncmlMessage): SyncmlMessage {
   const read = (command: Command): Command =>
     'items' in command
@@ -48,7 +51,7 @@ function plain(message: SyncmlMessage): SyncmlMessage {
   return { ...message, commands: message.commands.map(read) };
 }
 
-test('there are at least 60, and each is told where it comes from', () => {
+test('there are at least 60 messages, and README.md gives the origin of each', () => {
   const readme = readFileSync(join(folder, '../README.md'), 'utf8');
   assert.ok(names.length >= 60, `${names.length}`);
   for (const name of names) assert.match(readme, new RegExp(`^\\| ${name} \\| .{10}`, 'm'), name);
@@ -62,11 +65,15 @@ describe('libwbxml and Postern', () => {
       const message = decodeMessage(xml, MediaType.Xml);
       const ours = encodeMessage(message, MediaType.Wbxml);
       const theirs = libwbxmlPack(xml.toString());
-      assert.deepEqual(plain(decodeMessage(theirs, MediaType.Wbxml)), plain(message), 'read what it packed');
+      assert.deepEqual(
+        plain(decodeMessage(theirs, MediaType.Wbxml)),
+        plain(message),
+        "Postern reads libwbxml's WBXML",
+      );
       assert.deepEqual(
         plain(decodeMessage(libwbxmlUnpack(ours), MediaType.Xml)),
         plain(message),
-        'it reads what Postern packed',
+        "libwbxml reads Postern's WBXML",
       );
       for (const coding of Object.values(MediaType))
         assert.deepEqual(decodeMessage(encodeMessage(message, coding), coding), message, coding);

@@ -39,12 +39,12 @@ describe('WBXML is read', () => {
   ] as const)
     test(what, () => assert.equal(dataOf(read(prologue, add(str('v')))), 'v'));
 
-  test('inline strings, table strings, entities and opaque text, one after the other', () => {
+  test('text that consists of inline strings, table strings, entities and opaque data', () => {
     const table = `03 a401 6a 04 ${Buffer.from('abc\0').toString('hex')}`;
     assert.equal(dataOf(read(table, add(`${str('x')} 8301 02 8169 c302 797a`))), 'xbc\u00e9yz');
   });
 
-  test('a literal tag by its name, and one that nobody knows is skipped with what it holds', () => {
+  test('a literal tag is read by its name; an unknown one is skipped with its content', () => {
     const names = Buffer.from('Data\0Vendor\0').toString('hex');
     const message = read(
       `03 a401 6a 0c ${names}`,
@@ -53,7 +53,7 @@ describe('WBXML is read', () => {
     assert.equal(dataOf(message), 'v');
   });
 
-  test('attributes are passed over', () => {
+  test('attributes are ignored', () => {
     const message = read(
       `03 a401 6a 02 6100`,
       `c5 05 ${str('v')} 86 01 4b${str('1')}01 54 4f${str('w')}01 01 01`,
@@ -63,14 +63,14 @@ describe('WBXML is read', () => {
 
   const meta = (format: string) => `5a 0001 47${str(format)}01 0000 01`;
   // conforms: REP-19
-  test('octets: opaque base64 and raw octets under b64, raw ones under bin', () => {
+  test('octets: for format b64 base64 or raw octets in opaque data, for format bin raw octets', () => {
     assert.deepEqual(dataOf(read(plain, add('c304 41514944', meta('b64')))), Buffer.from([1, 2, 3]));
     assert.deepEqual(dataOf(read(plain, add('c303 0102ff', meta('b64')))), Buffer.from([1, 2, 255]));
     assert.deepEqual(dataOf(read(plain, add('c304 41514944', meta('bin')))), Buffer.from('AQID'));
     assert.deepEqual(dataOf(read(plain, add(str('AQID'), meta('b64')))), Buffer.from([1, 2, 3]));
   });
 
-  test('a TNDS object by its code page becomes its XML', () => {
+  test('a TNDS object in tokens of its code page is read as XML', () => {
     const tnds = `0002 60 77${str('1.2')}01 64 66${str('x')}01 6f 5c 0b 01 01 76 c303 612662 01 01 01 0000`;
     assert.deepEqual(decodeTnds(String(dataOf(read(plain, add(tnds))))), {
       root: { name: 'x', format: 'chr', value: 'a&b' },
@@ -85,31 +85,31 @@ describe('WBXML is read', () => {
 // conforms: REP-18
 describe('WBXML is refused', () => {
   const refused: [string, Buffer, string][] = [
-    ['nothing', Buffer.alloc(0), 'malformed'],
+    ['an empty document', Buffer.alloc(0), 'malformed'],
     ['version 1.0', document('00 a401 6a 00', ''), 'unsupportedVersion'],
     ['version 1.4', document('04 a401 6a 00', ''), 'unsupportedVersion'],
-    ['another language', document('03 0b 6a 00', ''), 'unsupportedFormat'],
+    ['another public identifier', document('03 0b 6a 00', ''), 'unsupportedFormat'],
     ['UTF-16', document('03 a401 8777 00', ''), 'unsupportedFormat'],
     ['a string table longer than the document', hex('03 a401 6a ffff7f'), 'malformed'],
     ['a number of six octets', hex('03 808080808001'), 'malformed'],
     ['a number above 32 bits', hex('03 ffffffff7f'), 'malformed'],
-    ['a string without an end', hex(`${plain} 6d 03 41`), 'malformed'],
-    ['opaque data cut off', hex(`${plain} 6d c3 05 01`), 'malformed'],
-    ['a table string that is not there', hex(`${plain} 6d 8305`), 'malformed'],
-    ['an entity that is no character', document(plain, add('02 83b000')), 'malformed'],
-    ['text that is no UTF-8', document(plain, add('03 ff 00')), 'malformed'],
-    ['an end too many', hex(`${plain} 01`), 'malformed'],
+    ['a string without its final NUL', hex(`${plain} 6d 03 41`), 'malformed'],
+    ['truncated opaque data', hex(`${plain} 6d c3 05 01`), 'malformed'],
+    ['an offset beyond the string table', hex(`${plain} 6d 8305`), 'malformed'],
+    ['an entity that is not a character', document(plain, add('02 83b000')), 'malformed'],
+    ['text that is not UTF-8', document(plain, add('03 ff 00')), 'malformed'],
+    ['an END without an open element', hex(`${plain} 01`), 'malformed'],
     ['two roots', hex(`${plain} 2d 2d`), 'malformed'],
     ['text outside the root', hex(`${plain} ${str('x')}`), 'malformed'],
     ['an extension token', hex(`${plain} 6d 40`), 'malformed'],
     ['a processing instruction', hex(`${plain} 6d 43`), 'malformed'],
     ['another root', hex(`${plain} 45 01`), 'malformed'],
-    ['depth', hex(`${plain} ${'48'.repeat(40)}`), 'tooLarge'],
-    ['depth of what is skipped', hex(`${plain} 6d 0009 ${'7f'.repeat(80)}`), 'tooLarge'],
-    ['count', document(plain, `45 4b${str('1')}01 ${'14'.repeat(8200)} 01`), 'tooLarge'],
-    ['a value beyond its bound', document(plain, add(str('x'.repeat(140_000)))), 'tooLarge'],
+    ['too many levels', hex(`${plain} ${'48'.repeat(40)}`), 'tooLarge'],
+    ['too many levels of skipped elements', hex(`${plain} 6d 0009 ${'7f'.repeat(80)}`), 'tooLarge'],
+    ['too many elements', document(plain, `45 4b${str('1')}01 ${'14'.repeat(8200)} 01`), 'tooLarge'],
+    ['a value above its bound', document(plain, add(str('x'.repeat(140_000)))), 'tooLarge'],
     ['a TNDS token that does not exist', document(plain, add('0002 7f 01 0000')), 'malformed'],
-    ['raw octets where text stands', document(plain, add('c303 ff0102')), 'malformed'],
+    ['raw octets as text', document(plain, add('c303 ff0102')), 'malformed'],
   ];
   for (const [what, coded, code] of refused)
     test(what, () => {
@@ -139,13 +139,13 @@ const object: Tnds = {
 
 // conforms: TND-18
 describe('TNDS in WBXML', () => {
-  test('comes back as it went, smaller than its XML', () => {
+  test('is the same after encoding and decoding, and has less than half the size of its XML', () => {
     const coded = encodeTndsWbxml(object);
     assert.deepEqual(decodeTnds(coded), object);
     assert.ok(coded.length * 2 < encodeTnds(object).length);
   });
 
-  test('packed into a message of any coding it is the same octets', () => {
+  test('has the same octets after passing through a message of any coding', () => {
     const data = Buffer.from(encodeTndsWbxml(object));
     const type = 'application/vnd.syncml.dmtnds+wbxml';
     const message: SyncmlMessage = {
@@ -156,14 +156,14 @@ describe('TNDS in WBXML', () => {
       assert.deepEqual(decodeMessage(encodeMessage(message, coding), coding), message, coding);
   });
 
-  test('cut anywhere it is refused', () => {
+  test('truncated at any byte it is refused', () => {
     const coded = encodeTndsWbxml(object);
     for (let length = 0; length < coded.length; length++)
       assert.throws(() => decodeTnds(coded.subarray(0, length)), PosternError);
   });
 });
 
-test('any octets behind a right beginning are refused by a PosternError or read', () => {
+test('any octets after a valid header are read or refused by a PosternError', () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 300 }), (octets) => {
       try {

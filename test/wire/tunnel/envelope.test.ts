@@ -34,7 +34,7 @@ const envelope: fc.Arbitrary<Envelope> = fc.record(
   { requiredKeys: ['kind', 'correlation'], noNullPrototype: true },
 );
 
-test('any envelope comes back as it went, and in one form', () => {
+test('any envelope is the same after encoding and decoding, and always has the same octets', () => {
   fc.assert(
     fc.property(envelope, (one) => {
       const coded = encodeEnvelope(one);
@@ -45,7 +45,7 @@ test('any envelope comes back as it went, and in one form', () => {
   );
 });
 
-test('any octets are read or refused', () => {
+test('any octets are read or refused by a PosternError', () => {
   fc.assert(
     fc.property(bytes(0, 100), (octets) => {
       for (const decode of [decodeEnvelope, decodeState])
@@ -58,7 +58,7 @@ test('any octets are read or refused', () => {
   );
 });
 
-describe('refused', () => {
+describe('an envelope is refused', () => {
   const encoder = new Encoder({ useRecords: false, mapsAsObjects: false, tagUint8Array: false });
   const good: [number, unknown][] = [
     [1, 1],
@@ -66,27 +66,31 @@ describe('refused', () => {
     [3, Buffer.alloc(8)],
   ];
   const cases: [string, [number, unknown][], string][] = [
-    ['another version', [[1, 2]], 'unsupportedVersion'],
-    ['a kind that is none', [[2, 4]], 'malformed'],
-    ['a correlation of 7', [[3, Buffer.alloc(7)]], 'malformed'],
-    ['a correlation of 17', [[3, Buffer.alloc(17)]], 'malformed'],
-    ['a device that is no text', [[4, 5]], 'malformed'],
-    ['a text of 256', [[5, 'x'.repeat(256)]], 'malformed'],
-    ['a negative time to live', [[7, -1]], 'malformed'],
-    ['headers that are no texts', [[8, new Map([['a', 1]])]], 'malformed'],
-    ['17 headers', [[8, new Map(Array.from({ length: 17 }, (_, at) => [String(at), 'x']))]], 'malformed'],
-    ['a body that is text', [[9, 'x']], 'malformed'],
+    ['of another version', [[1, 2]], 'unsupportedVersion'],
+    ['of an unknown kind', [[2, 4]], 'malformed'],
+    ['with a correlation of 7 octets', [[3, Buffer.alloc(7)]], 'malformed'],
+    ['with a correlation of 17 octets', [[3, Buffer.alloc(17)]], 'malformed'],
+    ['with a device that is not text', [[4, 5]], 'malformed'],
+    ['with a text of 256 characters', [[5, 'x'.repeat(256)]], 'malformed'],
+    ['with a negative time to live', [[7, -1]], 'malformed'],
+    ['with headers that are not text', [[8, new Map([['a', 1]])]], 'malformed'],
+    [
+      'with 17 headers',
+      [[8, new Map(Array.from({ length: 17 }, (_, at) => [String(at), 'x']))]],
+      'malformed',
+    ],
+    ['with a body that is text', [[9, 'x']], 'malformed'],
   ];
   for (const [what, changes, code] of cases)
     test(what, () => {
       assert.throws(() => decodeEnvelope(encoder.encode(new Map([...good, ...changes]))), { code });
     });
-  test('too large', () => {
+  test('that is too large', () => {
     assert.throws(() => decodeEnvelope(new Uint8Array(600_000)), { code: 'tooLarge' });
   });
 });
 
-test('topics', () => {
+test('topics to which a gateway publishes are read, others are not', () => {
   assert.deepEqual(parseUpTopic('dm/g/up'), { gateway: 'g', what: 'up' });
   assert.deepEqual(parseUpTopic('dm/g/up/r'), { gateway: 'g', what: 'up', route: 'r' });
   assert.deepEqual(parseUpTopic('dm/g/state'), { gateway: 'g', what: 'state' });

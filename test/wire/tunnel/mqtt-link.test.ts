@@ -56,7 +56,7 @@ function linkTo(url: string) {
   return { link, clock, events };
 }
 
-test('what was published last is acknowledged before the connection ends', limit, async (t) => {
+test('the last publication is acknowledged before the connection ends', limit, async (t) => {
   const asked = Promise.withResolvers<() => void>();
   const { link, events } = linkTo(await broker(t, (_socket, accept) => asked.resolve(accept)));
   await events.until('mqtt.connected');
@@ -68,7 +68,7 @@ test('what was published last is acknowledged before the connection ends', limit
   await ended;
 });
 
-test('a broker that goes while something is published to it does not hold up the end', limit, async (t) => {
+test('a broker that disconnects during a publication does not delay the end', limit, async (t) => {
   const { link, clock, events } = linkTo(await broker(t, (socket) => socket.destroy()));
   await events.until('mqtt.connected');
   const refused = assert.rejects(link.publish(state), { code: 'unavailable' });
@@ -77,7 +77,7 @@ test('a broker that goes while something is published to it does not hold up the
   assert.equal(clock.timers, 0);
 });
 
-test('a broker that hangs holds up the end for two seconds', limit, async (t) => {
+test('a broker that hangs delays the end by two seconds', limit, async (t) => {
   const asked = Promise.withResolvers<void>();
   const { link, clock, events } = linkTo(await broker(t, () => asked.resolve()));
   await events.until('mqtt.connected');
@@ -90,7 +90,7 @@ test('a broker that hangs holds up the end for two seconds', limit, async (t) =>
   await refused;
 });
 
-test('a broker that does not answer to the connection does not hold up the end', {
+test('a broker that does not answer the connection does not delay the end', {
   timeout: 8000,
 }, async (t) => {
   const called = Promise.withResolvers<void>();

@@ -5,12 +5,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { connectAsync, type IPublishPacket, type MqttClient } from 'mqtt';
-import { Code } from '../../../src/wire/coap/codes.ts';
-import { decodeEnvelope, encodeEnvelope } from '../../../src/wire/tunnel/envelope.ts';
-import { Site } from '../../journeys/site.ts';
-import { startMosquitto } from '../../peers/brokers.ts';
-import { newKey, selfSigned } from '../../peers/certificates.ts';
-import { CoapPeer } from '../../peers/coap-peer.ts';
+import { Code } from '../../src/wire/coap/codes.ts';
+import { decodeEnvelope, encodeEnvelope } from '../../src/wire/tunnel/envelope.ts';
+import { startMosquitto } from '../peers/brokers.ts';
+import { newKey, selfSigned } from '../peers/certificates.ts';
+import { CoapPeer } from '../peers/coap-peer.ts';
+import { Site } from './site.ts';
 
 const limit = { timeout: 60_000 };
 const id = 'urn:dev:ops:1';
@@ -29,7 +29,7 @@ async function connect(url: string): Promise<AsyncDisposable & { readonly client
 }
 
 describe('over MQTT 5', limit, () => {
-  test('requests carry Message Expiry and Response Topic, and a route is followed and forgotten', async () => {
+  test('requests have Message Expiry and Response Topic, and go to the route of the previous answer only', async () => {
     await using broker = await startMosquitto();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([]);
@@ -61,7 +61,7 @@ describe('over MQTT 5', limit, () => {
     assert.deepEqual(seen[0]?.slice(1), [60, 'dm/gw-1/down']);
   });
 
-  test('a body above the maximum packet size of the broker is 4.13, and is not sent', async () => {
+  test('a body above the maximum packet size of the broker gets 4.13 and is not sent', async () => {
     await using broker = await startMosquitto(['allow_anonymous true', 'max_packet_size 4000']);
     await using site = new Site(broker.url);
     const gateway = await site.gateway([]);
@@ -71,7 +71,7 @@ describe('over MQTT 5', limit, () => {
     assert.equal(gateway.status().uplink.connected, true, 'the broker did not have to end the connection');
   });
 
-  test('the broker keeps the session: what comes down while the gateway is away is there when it is back', async () => {
+  test('a notification that was published while the gateway was offline is answered when it returns', async () => {
     await using broker = await startMosquitto();
     await using site = new Site(broker.url);
     const first = await site.gateway([]);

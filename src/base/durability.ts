@@ -1,0 +1,151 @@
+import { closeSync, fdatasync, fstatSync, openSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { Worker } from 'node:worker_threads';
+import { PosternError } from './errors.ts';
+
+const datasync = promisify(fdatasync);
+
+/**
+ * Bytes of the write-ahead log: by how much it grows between two checkpoints, and where it has to begin anew. A checkpoint
+ * in a thread does not reach what is written meanwhile, so under load alone the log would never begin anew. The writing
+ * connection then moves the rest, which takes the time of two syncs.
+ */
+export const logBytes = { growth: 8 * 1024 * 1024, atMost: 32 * 1024 * 1024 } as const;
+
+/** The part of `Durability` that runs in a thread of its own, since it waits for the disk several times. */
+const checkpointProgram = `
+  const { parentPort, workerData } = require('node:worker_threads');
+  const { DatabaseSync } = require('node:sqlite');
+  const database = new DatabaseSync(workerData.file);
+  try {
+    database.exec('PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA busy_timeout = 1000');
+    parentPort.postMessage(database.prepare('PRAGMA wal_checkpoint(' + workerData.mode + ')').get());
+  } finally {
+    database.close();
+  }`;
+
+/**
+ * Makes committed transactions durable without stopping the event loop. A commit only hands its pages to the kernel. One
+ * asynchronous fdatasync of the write-ahead log then makes all commits before it durable, and everything that promises
+ * something to somebody waits for it. Checkpoints, which wait for the disk too, run in a thread.
+ */
+export class Durability {
+  readonly #file: string;
+  readonly #checkpointHere: () => void;
+  readonly #isAlone: boolean;
+  /** Length of the log when the last checkpoint began. 0 since the log began anew. */
+  #checkpointed = 0;
+  /** Checkpoints so far, in a thread and by the writing connection. */
+  checkpoints = 0;
+  #log: number | undefined;
+  /** Commits so far, and how many of them are durable. */
+  #committed = 0;
+  #durable = 0;
+  #syncing: Promise<void> | undefined;
+  #checkpointing: Promise<void> | undefined;
+  /** The kernel may have dropped pages that a failed sync did not write. Only a complete checkpoint makes up for that. */
+  #mustCheckpoint = false;
+
+  /**
+   * @param file the database file, in WAL mode
+   * @param checkpointHere makes a checkpoint by the connection that writes
+   * @param isAlone whether no other connection can open the file
+   */
+  constructor(file: string, checkpointHere: () => void, isAlone: boolean) {
+    this.#file = file;
+    this.#checkpointHere = checkpointHere;
+    this.#isAlone = isAlone;
+  }
+
+  committed(): void {
+    this.#committed++;
+  }
+
+  /** Number of transactions so far. */
+  get commits(): number {
+    return this.#committed;
+  }
+
+  get isSettled(): boolean {
+    return this.#durable === this.#committed;
+  }
+
+  /**
+   * Resolves when all commits so far are durable.
+   * @throws {PosternError} `storage` when the disk does not take them
+   */
+  async settled(): Promise<void> {
+    const wanted = this.#committed;
+    while (this.#durable < wanted) {
+      this.#syncing ??= this.#sync().finally(() => {
+        this.#syncing = undefined;
+      });
+      await this.#syncing;
+    }
+  }
+
+  /** What is under way with the file, which must not be closed before. Never rejects. Undefined when nothing is. */
+  get underWay(): Promise<unknown> | undefined {
+    const all = [this.#syncing, this.#checkpointing].filter((each) => each !== undefined);
+    return all.length === 0 ? undefined : Promise.allSettled(all);
+  }
+
+  stop(): void {
+    if (this.#log !== undefined) closeSync(this.#log);
+    this.#log = undefined;
+  }
+
+  async #sync(): Promise<void> {
+    const covered = this.#committed;
+    try {
+      if (this.#mustCheckpoint) await this.#checkpoint('TRUNCATE');
+      // SQLite keeps no locks on this file, so it does not matter that the descriptor is closed again.
+      this.#log ??= openSync(`${this.#file}-wal`, 'r');
+      await datasync(this.#log);
+    } catch (cause) {
+      this.#mustCheckpoint = true;
+      const why = cause instanceof Error ? cause.message : String(cause);
+      throw new PosternError('storage', `the state cannot be written to disk: ${why}`, { cause });
+    }
+    this.#mustCheckpoint = false;
+    this.#durable = covered;
+    const { size } = fstatSync(this.#log);
+    // A log that begins anew is cut to its limit.
+    if (size < this.#checkpointed) this.#checkpointed = 0;
+    if (size - this.#checkpointed > logBytes.growth) this.#startCheckpoint(size);
+  }
+
+  /** In the background: a checkpoint that fails is tried again after the next sync. */
+  #startCheckpoint(size: number): void {
+    if (this.#checkpointing) return;
+    const before = this.#checkpointed;
+    this.#checkpointed = size;
+    this.#checkpointing = this.#checkpoint('PASSIVE')
+      .then(() => {
+        if (size > logBytes.atMost) this.#checkpointHere();
+      })
+      .catch(() => {
+        this.#checkpointed = before;
+      })
+      .finally(() => {
+        this.#checkpointing = undefined;
+      });
+  }
+
+  async #checkpoint(mode: 'PASSIVE' | 'TRUNCATE'): Promise<void> {
+    this.checkpoints++;
+    if (this.#isAlone) {
+      this.#checkpointHere();
+      return;
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const worker = new Worker(checkpointProgram, { eval: true, workerData: { file: this.#file, mode } });
+    worker.once('message', ({ busy }: { busy: number }) => {
+      if (busy !== 0 && mode === 'TRUNCATE') reject(new Error('the write-ahead log is in use'));
+      else resolve();
+    });
+    worker.once('error', reject);
+    worker.once('exit', () => reject(new Error('the checkpoint ended early')));
+    await promise;
+  }
+}

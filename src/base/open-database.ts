@@ -1,0 +1,168 @@
+import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { Database } from './database.ts';
+import { Durability, logBytes } from './durability.ts';
+import { syncFile, syncFolder } from './durable.ts';
+import { PosternError } from './errors.ts';
+import { copyOf, openSound, partial } from './recover-state.ts';
+import { StateCopies } from './state-copies.ts';
+import { StateLock } from './state-lock.ts';
+import { checkParty, checkSound, forgetEpoch, pragma, type Schema } from './state-schema.ts';
+
+export type { Schema };
+
+/**
+ * Opens the file that holds all durable state of a party, and brings its tables up to date. A committed transaction
+ * survives a power cut once `Database.settled` has resolved. No other process can open the file until the database is
+ * closed. A damaged file is replaced by the last good state: see `Database.recovery`. The state of `:memory:` lives as long
+ * as the process.
+ * @throws {PosternError} `configuration` when the file cannot be used, is used by another process, is of a later version,
+ * or belongs to another party
+ */
+export function openDatabase(file: string, schema: Schema): Database {
+  let lock: StateLock | undefined;
+  try {
+    if (file === ':memory:') return new Database(openFile(file, schema).sqlite);
+    mkdirSync(dirname(file), { recursive: true });
+    lock = new StateLock(file);
+    const wasOurs = lock.party === schema.applicationId;
+    const { opened, recovery } = openSound(file, schema, wasOurs, () => openFile(file, schema));
+    const { sqlite, ownsFile } = opened;
+    if (!wasOurs) lock.party = schema.applicationId;
+    const checkpoint = () => sqlite.exec('PRAGMA wal_checkpoint(PASSIVE)');
+    const hasRoom = () => {
+      const { bavail, bsize } = statfsSync(dirname(file));
+      return bavail * bsize >= roomWanted;
+    };
+    const durability = new Durability(file, checkpoint, ownsFile);
+    // A file that this connection has for itself cannot be copied by another one.
+    const copies = ownsFile ? undefined : new StateCopies(file, () => durability.commits);
+    return new Database(sqlite, { durability, hasRoom, lock, copies, recovery });
+  } catch (cause) {
+    lock?.close();
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new PosternError('configuration', `the state file ${file} cannot be used: ${why}`, { cause });
+  }
+}
+
+/** Opens the file and closes it again when that fails. `ownsFile`: no other connection can open it. */
+function openFile(file: string, schema: Schema): { sqlite: DatabaseSync; ownsFile: boolean } {
+  const isFile = file !== ':memory:';
+  const isNew = isFile && !existsSync(file);
+  const ownsFile = isFile && !isNew && !checkUntouched(file, schema);
+  if (isFile && !ownsFile) goBack(file, schema);
+  const sqlite = new DatabaseSync(file);
+  try {
+    if (ownsFile) {
+      sqlite.exec('PRAGMA locking_mode = EXCLUSIVE');
+      checkParty(sqlite, schema);
+      checkSound(sqlite);
+    }
+    // The file holds secrets.
+    if (isFile) chmodSync(file, 0o600);
+    // NORMAL: a commit does not wait for the disk. `Durability` waits, and has checkpoints made.
+    sqlite.exec(
+      'PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = ON',
+    );
+    sqlite.exec(`PRAGMA journal_size_limit = ${logBytes.growth}`);
+    migrate(sqlite, file, schema);
+    if (isNew) syncFolder(dirname(file));
+    return { sqlite, ownsFile };
+  } catch (thrown) {
+    sqlite.close();
+    throw thrown;
+  }
+}
+
+/**
+ * Checks a file by a connection that cannot write. The file may belong to somebody else; and a connection that can write
+ * moves the write-ahead log into the file when it is closed, which destroys the file when that log is not its own. Returns
+ * false when the file cannot be read in this way: on a full disk there is no room for the index of the write-ahead log. The
+ * index is then kept in memory, which wants the file for one connection alone.
+ */
+function checkUntouched(file: string, schema: Schema): boolean {
+  try {
+    using reader = new DatabaseSync(file, { readOnly: true });
+    checkParty(reader, schema);
+    checkSound(reader);
+    return true;
+  } catch (thrown) {
+    if ((thrown as { errcode?: number }).errcode !== noRoomForIndex) throw thrown;
+    return false;
+  }
+}
+
+/** Bytes that must be free before a full disk counts as writable again. */
+const roomWanted = 256 * 1024;
+
+/** SQLITE_IOERR_SHMSIZE. */
+const noRoomForIndex = 10 | (19 << 8);
+
+/**
+ * Restores the copy that was made before a migration, when the file has been migrated by a later program. This is the
+ * case after an update was rolled back: migrations go forward only, so the earlier program cannot use the migrated
+ * file.
+ */
+function goBack(file: string, schema: Schema): void {
+  const known = schema.steps.length;
+  const copies = schema.steps.map((_, at) => copyOf(file, known - at)).filter((copy) => existsSync(copy));
+  const [latest] = copies;
+  if (latest === undefined || !existsSync(file)) return;
+  {
+    using later = new DatabaseSync(file);
+    checkParty(later, schema);
+    if (pragma(later, 'user_version') <= known) return;
+    // Removes the WAL of the later file. SQLite would apply that WAL to the copy.
+    later.exec('PRAGMA journal_mode = DELETE');
+  }
+  renameSync(latest, file);
+  syncFolder(dirname(file));
+}
+
+/**
+ * Deletes the copies that were made before migrations. Called when the running slot has proved itself, so that no
+ * earlier program will need them.
+ */
+export function dropCopies(file: string, { steps }: Schema): void {
+  if (file === ':memory:') return;
+  for (const at of steps.keys())
+    for (const end of ['', partial]) rmSync(copyOf(file, at + 1) + end, { force: true });
+}
+
+/**
+ * Marks a new file as the state of this party, and runs the steps that the file lacks, all in one transaction. A file
+ * with tables is copied first, for `goBack`.
+ */
+function migrate(database: DatabaseSync, file: string, { applicationId, steps }: Schema): void {
+  const version = pragma(database, 'user_version');
+  if (version > steps.length)
+    throw new Error(`the state is of version ${version}; this program knows ${steps.length}`);
+  if (version === steps.length) return;
+  if (version > 0 && file !== ':memory:') keepCopy(database, copyOf(file, version));
+  database.exec('BEGIN IMMEDIATE');
+  // If a step fails, the file is closed, which rolls back.
+  if (version === 0) database.exec(`PRAGMA application_id = ${applicationId}`);
+  for (const step of steps.slice(version)) database.exec(step);
+  database.exec(`PRAGMA user_version = ${steps.length}`);
+  database.exec('COMMIT');
+  // From now on, a state file without tables was damaged.
+  if (version === 0) database.exec('PRAGMA wal_checkpoint(TRUNCATE)');
+}
+
+/** The copy is complete and on the disk when this returns, so a migration that follows can be taken back. */
+function keepCopy(database: DatabaseSync, copy: string): void {
+  const part = copy + partial;
+  rmSync(part, { force: true });
+  // SQLite takes an empty file. One that SQLite makes could be read by other users.
+  writeFileSync(part, '', { mode: 0o600 });
+  database.prepare('VACUUM INTO ?').run(part);
+  {
+    using made = new DatabaseSync(part);
+    forgetEpoch(made);
+  }
+  // VACUUM INTO does not sync what it writes.
+  syncFile(part);
+  renameSync(part, copy);
+  syncFolder(dirname(copy));
+}

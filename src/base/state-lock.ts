@@ -1,0 +1,91 @@
+import { chmodSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
+import { isDamage, pragma } from './state-schema.ts';
+
+/** SQLITE_BUSY. */
+const busy = 5;
+
+/**
+ * Keeps a state file for one process. The lock is a small database of its own beside the state, which this process keeps
+ * locked: the kernel frees the lock when the process ends, however it ends. Connections of this process to the state itself
+ * are not affected. The small database also remembers facts that must not go back in time together with the state.
+ */
+export class StateLock {
+  readonly #lock: DatabaseSync;
+
+  /** @throws {Error} when another gateway, head-end or device has the state; the message names its process */
+  constructor(stateFile: string) {
+    const file = `${stateFile}.lock`;
+    try {
+      this.#lock = take(file);
+    } catch (thrown) {
+      if (!isDamage(thrown)) throw thrown;
+      // It holds nothing that cannot be made anew.
+      rmSync(file);
+      this.#lock = take(file);
+    }
+  }
+
+  /** `Schema.applicationId` of the party whose state was here before. 0: none was. */
+  get party(): number {
+    return pragma(this.#lock, 'application_id');
+  }
+
+  set party(applicationId: number) {
+    this.#write('application_id', applicationId);
+  }
+
+  /** How often a program has started with this state. The state has the number too, as it was when the state was written. */
+  get starts(): number {
+    return pragma(this.#lock, 'user_version');
+  }
+
+  set starts(count: number) {
+    this.#write('user_version', count);
+  }
+
+  close(): void {
+    this.#lock.close();
+  }
+
+  /** On a disk that takes no writes the fact is not remembered. */
+  #write(name: 'application_id' | 'user_version', value: number): void {
+    try {
+      this.#lock.exec(`PRAGMA ${name} = ${value}`);
+    } catch (thrown) {
+      if ((thrown as { errcode?: number }).errcode === undefined) throw thrown;
+    }
+  }
+}
+
+function take(file: string): DatabaseSync {
+  const lock = new DatabaseSync(file);
+  try {
+    // In this locking mode, the lock of the transaction stays after its end. All facts are in one sector: no journal needed.
+    lock.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE; COMMIT');
+    // Another user who could open the file could lock it. Nobody may open it in this process: closing it again would end the lock.
+    chmodSync(file, 0o600);
+    return lock;
+  } catch (thrown) {
+    lock.close();
+    if ((thrown as { errcode?: number }).errcode !== busy) throw thrown;
+    throw new Error(`${holderOf(file)} uses it`);
+  }
+}
+
+/** Names the process that has locked a file, as far as /proc tells it. */
+function holderOf(file: string): string {
+  try {
+    const { ino } = statSync(file);
+    const isHolder = (line: string) => line.includes(' POSIX ') && line.split(/\s+/)[5]?.endsWith(`:${ino}`);
+    const pid = readFileSync('/proc/locks', 'utf8').split('\n').find(isHolder)?.split(/\s+/)[4];
+    // Processes of other containers have no number here.
+    if (!Number(pid)) return 'another process';
+    const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    // Options may hold secrets.
+    const command = words.slice(0, 3).filter((word) => word !== '' && !word.startsWith('-'));
+    return `process ${pid} (${command.join(' ')})`;
+  } catch {
+    return 'another process';
+  }
+}

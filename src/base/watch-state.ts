@@ -1,0 +1,23 @@
+import type { Clock } from './clock.ts';
+import type { Database } from './database.ts';
+import type { Events } from './events.ts';
+
+/**
+ * Tells the operator of the state of a party: what was done when it was opened, and when it cannot be written. Starts its
+ * periodic copies.
+ */
+export function watchState(database: Database, file: string, clock: Clock, events: Events): void {
+  const recovery = database.file?.recovery;
+  if (recovery) {
+    const { reason, aside = 'nothing', used = 'a new, empty state', since = 'the first start' } = recovery;
+    events.emit('state.corrupt', { file, reason, aside, used, since });
+  }
+  let failingSince = clock.now();
+  database.onFault((fault) => {
+    const now = clock.now();
+    if (fault) events.emit('state.failing', { reason: fault.message });
+    else events.emit('state.writable', { seconds: Math.round((now - failingSince) / 1000) });
+    failingSince = now;
+  });
+  database.file?.copies?.start(clock, events);
+}

@@ -1,0 +1,70 @@
+import type { Database } from '../../base/database.ts';
+import type { Entropy } from '../../base/entropy.ts';
+import { asPosternError } from '../../base/errors.ts';
+
+/**
+ * The epoch of a gateway's alerts: their sequence numbers are compared only with those of the same epoch. A new epoch begins
+ * where the state is new, or comes from a copy, or is older than what the lock beside it remembers. Sequence numbers that such
+ * a state does not know may have been used. Alerts that wait already keep the epoch in which they got their numbers.
+ */
+export class Epoch {
+  readonly value: string;
+  /** It begins with this start. */
+  readonly isNew: boolean;
+  readonly #database: Database;
+  #isStored = false;
+
+  /** To be made once for each start of the gateway. */
+  constructor(database: Database, entropy: Entropy) {
+    this.#database = database;
+    const starts = database.file?.lock.starts ?? 0;
+    const row = database.prepare('SELECT value, starts FROM epoch ORDER BY first DESC LIMIT 1').get();
+    this.isNew = Number(row?.starts) !== starts;
+    this.value = row && !this.isNew ? String(row.value) : Buffer.from(entropy.bytes(8)).toString('hex');
+    try {
+      this.store();
+    } catch (thrown) {
+      // A gateway starts on a full disk too. Whatever adds an alert stores the epoch first.
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+    }
+  }
+
+  /**
+   * Stores the epoch where that was not done yet. Joins the caller's transaction.
+   * @throws {PosternError} `storage`
+   */
+  store(): void {
+    if (this.#isStored) return;
+    const database = this.#database;
+    const lock = database.file?.lock;
+    const next = (lock?.starts ?? 0) + 1;
+    database.transaction(() => {
+      if (this.isNew) add(database, this.value);
+      database.prepare('UPDATE epoch SET starts = ?').run(next);
+      dropUnused(database);
+      database.onRollback(() => {
+        this.#isStored = false;
+      });
+      this.#isStored = true;
+      database.afterCommit(() => {
+        if (lock) lock.starts = next;
+      });
+    });
+  }
+}
+
+/** The next sequence number of the outbox is the first of the new epoch. */
+function add(database: Database, value: string): void {
+  const last = database.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").get();
+  database
+    .prepare('INSERT OR REPLACE INTO epoch (first, value, starts) VALUES (?, ?, 0)')
+    .run(Number(last?.seq ?? 0) + 1, value);
+}
+
+/** Deletes epochs that ended before the oldest entry of the outbox: there are at most as many as waiting alerts, and one. */
+function dropUnused(database: Database): void {
+  const oldest = database.prepare('SELECT min(sequence) AS n FROM outbox').get()?.n;
+  database
+    .prepare('DELETE FROM epoch WHERE first < (SELECT max(first) FROM epoch WHERE first <= ?)')
+    .run(oldest === null || oldest === undefined ? Number.MAX_SAFE_INTEGER : Number(oldest));
+}

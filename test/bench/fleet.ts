@@ -1,0 +1,157 @@
+// What the benchmarks of the gateway have in common: a gateway (the bundle) as a process of its own with its state on disk, a
+// broker, a head-end in this process, and processes of reference devices.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface, type Interface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { checkConfig } from '../../src/base/config.ts';
+import type { EventName } from '../../src/base/event-table.ts';
+import type { Events } from '../../src/base/events.ts';
+import { headendConfigSchema } from '../../src/headend/config.ts';
+import { Headend } from '../../src/headend/headend.ts';
+import { startMosquitto } from '../peers/brokers.ts';
+import { deviceId, secrets } from './crowd.ts';
+
+/** Devices that one process runs. */
+const perProcess = 1250;
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+/** Counts events by name. `until` waits for a count. */
+export class Counter implements Events {
+  readonly counts = new Map<EventName, number>();
+  #waiting: { name: EventName; count: number; resolve: () => void }[] = [];
+
+  emit(name: EventName): void {
+    const count = (this.counts.get(name) ?? 0) + 1;
+    this.counts.set(name, count);
+    this.#waiting = this.#waiting.filter((waiter) => {
+      if (waiter.name !== name || waiter.count > count) return true;
+      waiter.resolve();
+      return false;
+    });
+  }
+
+  count(name: EventName): number {
+    return this.counts.get(name) ?? 0;
+  }
+
+  async until(name: EventName, count: number): Promise<void> {
+    if (this.count(name) >= count) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.push({ name, count, resolve });
+    await promise;
+  }
+}
+
+export interface Fleet extends AsyncDisposable {
+  readonly gateway: ChildProcess;
+  /** The gateway's CoAP port on 127.0.0.1. */
+  readonly port: number;
+  readonly headend: Headend;
+  readonly heard: Counter;
+  /** Starts all devices. Resolves when all are attached. */
+  attach(): Promise<void>;
+}
+
+/**
+ * A gateway with its state on disk, a broker, a head-end, and processes of devices that wait for `attach`.
+ * @param env added to the environment of the gateway's process
+ */
+export async function fleet(size: number, withServer: boolean, env: NodeJS.ProcessEnv = {}): Promise<Fleet> {
+  const folder = mkdtempSync(join(tmpdir(), 'postern-bench-'));
+  const broker = await startMosquitto(['allow_anonymous true', 'set_tcp_nodelay true']);
+  const ids = Array.from({ length: size }, (_, at) => deviceId(at));
+  const heard = new Counter();
+  const config = checkConfig(
+    headendConfigSchema,
+    {
+      headend: { id: 'dm.example', state: ':memory:', 'session-timeout': 60 },
+      mqtt: { url: broker.url },
+      policy: { 'assisted-bootstrap': false },
+      gateway: [
+        { id: 'gw-1', 'client-secret': secrets.gatewayClient, 'server-secret': secrets.gatewayServer },
+      ],
+      device: withServer
+        ? ids.map((id) => ({ id, 'client-secret': secrets.client(id), 'server-secret': secrets.server(id) }))
+        : [],
+    },
+    'bench',
+  );
+  const headend = new Headend(config, { events: heard });
+  headend.start();
+  await heard.until('mqtt.connected', 1);
+  const file = join(folder, 'gateway.toml');
+  writeFileSync(
+    file,
+    `[gateway]
+id = "gw-1"
+state = "${join(folder, 'state.db')}"
+admin-socket = "${join(folder, 'admin.sock')}"
+[coap]
+port = 0
+interfaces = ["lo"]
+insecure-plain-coap = true
+[mqtt]
+url = "${broker.url}"
+[dm-server]
+id = "dm.example"
+client-secret = "${secrets.gatewayClient}"
+server-secret = "${secrets.gatewayServer}"
+[limits]
+devices = 10000
+${ids.map((id) => `[[bootstrap.device]]\nid = "${id}"\nfactory-secret = "${secrets.factory(id)}"\n`).join('')}`,
+  );
+  const gateway = spawn(process.execPath, [join(root, 'dist/postern.mjs'), 'gateway', '--config', file], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, ...env },
+  });
+  const log = createInterface(gateway.stdout!);
+  const port = await portOf(log);
+  const processes: { child: ChildProcess; lines: Interface }[] = [];
+  for (let first = 0; first < size; first += perProcess) {
+    const args = [`coap://127.0.0.1:${port}`, String(first), String(Math.min(perProcess, size - first))];
+    const child = spawn(
+      process.execPath,
+      [fileURLToPath(new URL('devices.ts', import.meta.url)), ...args, ...(withServer ? ['server'] : [])],
+      { stdio: ['pipe', 'pipe', 'inherit'] },
+    );
+    const lines = createInterface(child.stdout!);
+    await once(lines, 'line');
+    processes.push({ child, lines });
+  }
+  return {
+    gateway,
+    port,
+    headend,
+    heard,
+    attach: async () => {
+      await Promise.all(
+        processes.map(({ child, lines }) => {
+          child.stdin!.write('go\n');
+          return once(lines, 'line');
+        }),
+      );
+    },
+    [Symbol.asyncDispose]: async () => {
+      for (const { child } of processes) child.kill('SIGKILL');
+      const ended = once(gateway, 'exit');
+      gateway.kill();
+      await ended;
+      await headend[Symbol.asyncDispose]();
+      await broker[Symbol.asyncDispose]();
+      rmSync(folder, { recursive: true });
+    },
+  };
+}
+
+/** The gateway's CoAP port, from its log. Reading goes on after that: a full pipe would block the gateway. */
+async function portOf(log: Interface): Promise<number> {
+  const { promise, resolve } = Promise.withResolvers<number>();
+  log.on('line', (line) => {
+    if (line.includes('"gateway.started"')) resolve((JSON.parse(line) as { port: number }).port);
+  });
+  return await promise;
+}

@@ -1,0 +1,106 @@
+// `npm run bench:memory`: resident memory (RSS) of the gateway's bundle as a process. `--write` records the figures.
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { publish } from '../../build/figure-pages.ts';
+import { measured, today } from '../../build/figures.ts';
+import { prepareSnapshot } from '../../firmware-image/recipe/snapshot.ts';
+import { fleet } from './fleet.ts';
+import { idleGateway } from './idle-gateway.ts';
+import { machine, residentMegabytes } from './measure.ts';
+
+const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
+const rounds = flags.quick ? 1 : 5;
+const stormSize = flags.quick ? 100 : 1000;
+const atRest = 10_000;
+/** Milliseconds after which a gateway that does nothing has come to rest. */
+const rest = 3000;
+const bundle = fileURLToPath(new URL('../../dist/postern.mjs', import.meta.url));
+
+/** The snapshot, made in a folder as the firmware's build makes it. */
+function makeSnapshot(folder: string): string {
+  copyFileSync(
+    fileURLToPath(new URL('../../dist/postern-snapshot.cjs', import.meta.url)),
+    join(folder, 'postern.cjs'),
+  );
+  execFileSync(process.execPath, prepareSnapshot(folder, 'postern.cjs'), { cwd: folder });
+  return join(folder, 'postern.snapshot');
+}
+
+async function bare(code: string): Promise<number> {
+  const child = spawn(process.execPath, ['-e', `${code};setInterval(() => {}, 1e6);console.log()`], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await once(child.stdout!, 'data');
+  await pause(rest / 3);
+  const megabytes = residentMegabytes(child);
+  child.kill();
+  await once(child, 'exit');
+  return megabytes;
+}
+
+async function idle(program: readonly string[], devices = 0): Promise<number> {
+  await using gateway = await idleGateway(program, devices);
+  await pause(rest);
+  return residentMegabytes(gateway.process);
+}
+
+async function afterAttaches(): Promise<number> {
+  await using crowd = await fleet(stormSize, false);
+  await crowd.attach();
+  await crowd.heard.until('alert.device-attach', stormSize);
+  await pause(rest);
+  return residentMegabytes(crowd.gateway);
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'postern-memory-'));
+const snapshot = makeSnapshot(folder);
+const parts =
+  "require('node:sqlite').DatabaseSync;new (require('node:sqlite').DatabaseSync)(':memory:');require('node:tls').createSecureContext();require('node:http')";
+const found = {
+  node: [] as number[],
+  parts: [] as number[],
+  plain: [] as number[],
+  snapshot: [] as number[],
+  attached: [] as number[],
+  rest: [] as number[],
+};
+for (let round = 1; round <= rounds; round++) {
+  found.node.push(await bare(''));
+  found.parts.push(await bare(parts));
+  found.plain.push(await idle([bundle]));
+  found.snapshot.push(await idle(['--snapshot-blob', snapshot, bundle]));
+  found.rest.push(await idle([bundle], atRest));
+  console.error(`round ${round} of ${rounds}`);
+}
+found.attached.push(await afterAttaches());
+rmSync(folder, { recursive: true });
+publish(
+  'memory',
+  {
+    title: 'Memory',
+    date: today(),
+    machine: machine(),
+    how: `\`npm run bench:memory\`: resident memory of one process on ${process.arch}, file-backed pages of Node included, in ${rounds} rounds. The gateway is connected to mosquitto, its state is on disk. From the snapshot it starts as the firmware does.`,
+    figures: {
+      plain: measured('Gateway, idle', 'MB', found.plain, { atMost: 68 }),
+      snapshot: measured('Gateway, idle, started from the snapshot', 'MB', found.snapshot, { atMost: 60 }),
+      rest: measured(`Gateway, ${atRest.toLocaleString('en')} devices attached, at rest`, 'MB', found.rest, {
+        atMost: 120,
+      }),
+      attached: measured(
+        `Gateway, after ${stormSize.toLocaleString('en')} devices attached at once`,
+        'MB',
+        found.attached,
+      ),
+      node: measured('Node alone', 'MB', found.node),
+      parts: measured('Node with SQLite, TLS and HTTP in use', 'MB', found.parts),
+    },
+  },
+  flags.write,
+);

@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { Code } from '../../src/wire/coap/codes.ts';
+import { startAedes } from '../peers/brokers.ts';
+import { CoapPeer } from '../peers/coap-peer.ts';
+import { SmallDisk } from '../peers/small-disk.ts';
+import { Site } from './site.ts';
+
+const probe = SmallDisk.mount(1);
+const skip = probe ? false : 'file systems cannot be mounted here';
+probe?.[Symbol.dispose]();
+
+const first = 'urn:dev:ops:1';
+const second = 'urn:dev:ops:2';
+
+describe('a gateway on a full disk', { skip, timeout: 120_000 }, () => {
+  test('runs on: the tunnel works, reads work, what must be durable is refused, and it recovers by itself', async () => {
+    using disk = SmallDisk.mount(4)!;
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([first, second]);
+    const gateway = await site.gateway([first, second], {
+      gateway: { id: 'gw-1', state: join(disk.folder, 'state.db') },
+    });
+    const device = site.device(first, gateway, { factory: true, server: true });
+    await device.start();
+    await site.headendEvents.until('alert.device-attach', { device: first });
+
+    disk.fill();
+    const newcomer = site.device(second, gateway, { factory: true });
+    await newcomer.start();
+    const { fields } = await site.deviceEvents.until('device.attach-failed', { device: second });
+    assert.match(String(fields.reason), /5\.03|cannot be written/);
+    await site.gatewayEvents.until('state.failing');
+    assert.match(gateway.status().fault ?? '', /full/);
+
+    const [throughTunnel] = await headend.manage(first, [{ name: 'Get', uri: './DevInfo/Man' }]);
+    assert.equal(throughTunnel?.results[0]?.data, 'Maker & Sons');
+    const [read, written] = await headend.manage('gw-1', [
+      { name: 'Get', uri: './GwConfig/MaxEndDevices' },
+      { name: 'Get', uri: './DevInfo/Man' },
+    ]);
+    assert.deepEqual([read?.status, written?.status], [200, 200]);
+
+    await using peer = await CoapPeer.open();
+    const refused = await peer.call(gateway.coapPort, {
+      method: Code.GET,
+      path: ['.well-known', 'core'],
+    });
+    assert.equal(refused.name, '2.05', 'discovery needs no disk');
+    assert.equal(site.gatewayEvents.count('state.failing'), 1, 'it is said once, not for each request');
+
+    disk.clear();
+    await site.headendEvents.until('alert.device-attach', { device: second });
+    await site.gatewayEvents.until('state.writable');
+    assert.equal(gateway.status().fault, undefined);
+  });
+
+  test('starts on a full disk, serves what needs no write, and writes again when there is room', async () => {
+    using disk = SmallDisk.mount(4)!;
+    await using broker = await startAedes();
+    const state = { gateway: { id: 'gw-1', state: join(disk.folder, 'state.db') } };
+    {
+      await using site = new Site(broker.url);
+      await site.headend([first]);
+      const gateway = await site.gateway([first], state);
+      await site.device(first, gateway, { factory: true }).start();
+      await site.headendEvents.until('alert.device-attach', { device: first });
+      await site.gatewayEvents.until('alert.delivered');
+    }
+    disk.fill();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([first]);
+    const gateway = await site.gateway([first, second], state);
+    assert.deepEqual(
+      gateway.devices().map(({ deviceId }) => deviceId),
+      [first],
+    );
+    const [read] = await headend.manage('gw-1', [{ name: 'Get', uri: './DevInfo/DevId' }]);
+    assert.equal(read?.results[0]?.data, 'gw-1');
+    disk.clear();
+    await site.device(second, gateway, { factory: true }).start();
+    await site.headendEvents.until('alert.device-attach', { device: second });
+  });
+});

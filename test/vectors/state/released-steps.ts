@@ -1,0 +1,58 @@
+/** The steps of the schema as Postern 0.1.0 had them (commit d6673ae, src/store/database.ts): one schema for all parties. */
+export const releasedSteps = [
+  `CREATE TABLE node (path TEXT PRIMARY KEY, format TEXT NOT NULL, type TEXT, value BLOB, octets INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+   CREATE TABLE acl (uri TEXT PRIMARY KEY, acl TEXT NOT NULL) STRICT, WITHOUT ROWID;
+   CREATE TABLE credential (
+     device_id TEXT PRIMARY KEY, client_name TEXT NOT NULL, client_secret TEXT NOT NULL, client_nonce BLOB NOT NULL,
+     server_secret TEXT NOT NULL, server_nonce BLOB NOT NULL, origin TEXT NOT NULL, attached INTEGER NOT NULL
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE device (
+     device_id TEXT PRIMARY KEY, state TEXT NOT NULL, mode INTEGER NOT NULL, origin TEXT NOT NULL,
+     address TEXT NOT NULL, last_seen INTEGER NOT NULL, manufacturer TEXT, model TEXT, firmware TEXT
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE outbox (sequence INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, device_id TEXT NOT NULL, body TEXT NOT NULL) STRICT;
+   CREATE TABLE party (
+     id TEXT PRIMARY KEY, client_nonce BLOB NOT NULL, server_nonce BLOB NOT NULL, gateway TEXT, alert_sequence INTEGER NOT NULL
+   ) STRICT, WITHOUT ROWID;`,
+  `ALTER TABLE node ADD COLUMN title TEXT;
+   ALTER TABLE node ADD COLUMN time_stamp TEXT;
+   ALTER TABLE node ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
+   CREATE TABLE fanout (name TEXT PRIMARY KEY, state INTEGER NOT NULL, correlator TEXT) STRICT, WITHOUT ROWID;
+   CREATE TABLE fanout_target (
+     name TEXT NOT NULL, device TEXT NOT NULL, state TEXT NOT NULL, outcome TEXT, PRIMARY KEY (name, device)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE pending_detach (gateway TEXT NOT NULL, device TEXT NOT NULL, PRIMARY KEY (gateway, device)) STRICT, WITHOUT ROWID;
+   CREATE TABLE applied_bootstrap (number INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE) STRICT;`,
+  `DROP TABLE fanout;
+   DROP TABLE fanout_target;
+   CREATE TABLE campaign (
+     kind TEXT NOT NULL, name TEXT NOT NULL, state INTEGER NOT NULL, server TEXT NOT NULL, correlator TEXT,
+     PRIMARY KEY (kind, name)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE campaign_target (
+     kind TEXT NOT NULL, name TEXT NOT NULL, device TEXT NOT NULL, state TEXT NOT NULL, status INTEGER, outcome TEXT,
+     PRIMARY KEY (kind, name, device)
+   ) STRICT, WITHOUT ROWID;
+   ALTER TABLE outbox ADD COLUMN server TEXT;
+   CREATE INDEX outbox_subject ON outbox (kind, device_id);
+   ALTER TABLE device ADD COLUMN protocol TEXT NOT NULL DEFAULT 'OMA-DM';
+   ALTER TABLE device ADD COLUMN component_type INTEGER NOT NULL DEFAULT 0;
+   ALTER TABLE device ADD COLUMN via TEXT;
+   ALTER TABLE device ADD COLUMN device_type TEXT;
+   CREATE TABLE image (
+     name TEXT PRIMARY KEY, state INTEGER NOT NULL, size INTEGER, hash TEXT, validator TEXT, inline INTEGER NOT NULL,
+     used INTEGER NOT NULL, server TEXT, correlator TEXT, result INTEGER
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE received_alert (
+     number INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind TEXT NOT NULL, gateway TEXT NOT NULL, device TEXT,
+     body TEXT NOT NULL
+   ) STRICT;
+   CREATE TABLE operation_result (
+     number INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind TEXT NOT NULL, gateway TEXT NOT NULL,
+     name TEXT NOT NULL, correlator TEXT, result TEXT NOT NULL, UNIQUE (kind, gateway, name)
+   ) STRICT;
+   CREATE TABLE assignment (device TEXT PRIMARY KEY, gateway TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
+  `ALTER TABLE device ADD COLUMN objects TEXT;
+   CREATE TABLE registration (device_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
+  `CREATE TABLE gateway_update (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;`,
+] as const;
