@@ -134,6 +134,23 @@ describe('a site with IPv6 only', options, () => {
       await assertReaches(gateway);
     });
 
+  test('a gateway that restarts reaches its devices at link-local addresses before they speak', async (t) => {
+    const lab = new Lab(t);
+    const [machine, devices] = twoMachines(lab);
+    const folder = mkdtempSync(join(tmpdir(), 'postern-link-local-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const server = await startServer(machine, '::1');
+    const uplink = { mqtt: { url: await server.call('url') } };
+    const state = { gateway: { id: 'gw-1', state: join(folder, 'state.db') } };
+    const before = await startGateway(machine, 'gw-1', uplink, state);
+    await startDevice(devices);
+    await startClient(devices);
+    await proven(before);
+    await assertReaches(before);
+    await before[Symbol.asyncDispose]();
+    await assertReaches(await startGateway(machine, 'gw-1', uplink, state));
+  });
+
   test('a device that is told an address or an interface of its own', async (t) => {
     const lab = new Lab(t);
     const [machine, devices] = twoMachines(lab);

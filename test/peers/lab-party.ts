@@ -96,9 +96,9 @@ export const roles = {
       events,
     });
     await network.start(
-      () =>
-        ({ local = '' }) =>
-          reply(Code.Content, { payload: local }),
+      ({ bound }) =>
+        () =>
+          reply(Code.Content, { payload: bound }),
     );
     return {
       refresh: () => network.refresh(),
