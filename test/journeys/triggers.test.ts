@@ -28,6 +28,8 @@ describe(
         targets: {},
         returnFormat: 2,
         devices: ids,
+        // Longer than a timer of Node: neither gateway nor DM server gives up at once.
+        deadline: 25 * 24 * 60 * 60,
         operations: [
           { name: 'Replace', uri: './Settings/Label', data: 'awake' },
           { name: 'Get', uri: './Settings/Label' },

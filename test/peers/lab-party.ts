@@ -1,6 +1,7 @@
 // A process on a machine of a lab (test/peers/lab.ts): it plays a role, and its test calls it over the channel of Node.
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { type AddressInfo, createServer, isIPv6 } from 'node:net';
 import { Aedes } from 'aedes';
 import { SystemClock } from '../../src/base/clock.ts';
@@ -35,6 +36,7 @@ const surroundings = { events };
 const gatewayOf = (gateway: Gateway) => ({
   devices: () => gateway.devices(),
   addresses: () => gateway.status().coap.addresses,
+  httpPort: () => Number(new URL(gateway.httpUrl ?? 'http://none:0').port),
   /** The gateway acts on a device by itself, in proxy or adaptation mode. */
   manage: (device: string, operations: readonly Operation[], timeout: number) =>
     gateway.manage(device, operations, timeout),
@@ -94,9 +96,9 @@ export const roles = {
       events,
     });
     await network.start(
-      () =>
-        ({ local = '' }) =>
-          reply(Code.Content, { payload: local }),
+      ({ bound }) =>
+        () =>
+          reply(Code.Content, { payload: bound }),
     );
     return {
       refresh: () => network.refresh(),
@@ -126,6 +128,14 @@ export const roles = {
     let count = 0;
     return {
       port: (family: 4 | 6) => sockets[family].address().port,
+      /** Posts to an HTTP server. Returns the status of the answer. */
+      post: async (host: string, port: number, path: string, type: string, body: string) => {
+        const outgoing = request({ host, port, path, method: 'POST', headers: { 'content-type': type } });
+        outgoing.end(body);
+        const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
+        response.resume();
+        return response.statusCode;
+      },
       /**
        * Sends a request, by `via` for a group. Returns the address that answered and the address that was asked, as its
        * node says. Undefined when no answer comes.
@@ -143,8 +153,8 @@ export const roles = {
         };
         socket.on('message', take);
         const timer = setTimeout(() => resolve(undefined), 2000);
-        const request = { type: Type.NON, code: Code.GET, messageId, token: Buffer.of(messageId) };
-        socket.send(encode({ ...request, options: [], payload: noBytes }), 5683, host, (error) => {
+        const get = { type: Type.NON, code: Code.GET, messageId, token: Buffer.of(messageId) };
+        socket.send(encode({ ...get, options: [], payload: noBytes }), 5683, host, (error) => {
           if (error) resolve(undefined);
         });
         const answer = await promise;

@@ -1,6 +1,9 @@
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, execFile, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import type { EventName, FieldsOf } from '../../src/base/event-table.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import type { LabMessage, LabRoles } from './lab-party.ts';
@@ -26,7 +29,6 @@ export const labSkip: string | false = (() => {
 })();
 
 const namespaces = new Set<string>();
-/** Also after a test that timed out, and after Ctrl-C. */
 const cleanUp = () => {
   for (const name of namespaces) spawnSync('ip', ['netns', 'del', name]);
   namespaces.clear();
@@ -38,13 +40,25 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.exit(1);
   });
 
-/** Machines on networks of their own: network namespaces of the kernel, joined by virtual cables. */
-export class Lab implements AsyncDisposable {
+/** Deletes what a test run left that was killed. */
+function cleanUpAfterOthers(): void {
+  for (const line of execFileSync('ip', ['netns', 'list'], { encoding: 'utf8' }).split('\n')) {
+    const [, name, pid] = /^(postern-(\d+)-\S+)/.exec(line) ?? [];
+    if (name !== undefined && !existsSync(`/proc/${pid}`)) spawnSync('ip', ['netns', 'del', name]);
+  }
+}
+if (!labSkip) cleanUpAfterOthers();
+
+/**
+ * Machines on networks of their own: network namespaces of the kernel, joined by virtual cables. They go when the test
+ * ends, in whatever way.
+ */
+export class Lab {
   readonly #name = `${prefix}-${++labs}`;
   readonly #stack = new AsyncDisposableStack();
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#stack.disposeAsync();
+  constructor(test: Pick<TestContext, 'after'>) {
+    test.after(() => this.#stack.disposeAsync());
   }
 
   /** A machine with its loopback interface alone. IPv6 addresses are usable at once, unless they ask for detection. */
@@ -92,6 +106,13 @@ export class Machine implements AsyncDisposable {
   /** Runs `ip` on this machine. */
   ip(...args: string[]): string {
     return execFileSync('ip', ['-netns', this.namespace, ...args], { encoding: 'utf8', stdio: 'pipe' });
+  }
+
+  /** Runs a program of Node on this machine, and returns what it prints. Rejects when it fails. */
+  async node(script: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<string> {
+    const command = ['netns', 'exec', this.namespace, process.execPath, script, ...args];
+    const { stdout } = await promisify(execFile)('ip', command, { env: { ...process.env, ...env } });
+    return stdout;
   }
 
   /** Sets a parameter of the kernel. */

@@ -276,7 +276,6 @@ export class CoapNetwork implements AsyncDisposable {
         entropy,
         events,
         handler,
-        local: address,
         send: (datagram, port, to) => socket.send(datagram, port, to),
         ...(limits && { limits }),
       });

@@ -52,8 +52,6 @@ export interface EndpointParts {
   readonly handler: Handler;
   /** Sends one datagram. */
   readonly send: (datagram: Buffer, port: number, address: string) => void;
-  /** Local address of the endpoint; see `Remote.local`. */
-  readonly local?: string;
   /** Replaces single values of `endpointDefaults`. */
   readonly limits?: Partial<EndpointLimits>;
 }
@@ -83,7 +81,6 @@ export class CoapEndpoint {
   readonly #events: Events;
   readonly #handler: Handler;
   readonly #sendDatagram: EndpointParts['send'];
-  readonly #local: string | undefined;
   readonly #peers = new Map<string, Peer>();
   readonly #recent: RecentExchanges;
   readonly #transmitter: Transmitter;
@@ -103,7 +100,6 @@ export class CoapEndpoint {
     this.#events = parts.events;
     this.#handler = parts.handler;
     this.#sendDatagram = parts.send;
-    this.#local = parts.local;
     this.#proven = new BoundedMap(this.#limits.provenPeers);
     const forgetIdle = (peer: Peer) => this.#forgetIdle(peer);
     this.#recent = new RecentExchanges(this.#limits.deduplication, forgetIdle);
@@ -252,7 +248,7 @@ export class CoapEndpoint {
   }
 
   #newPeer(address: string, port: number, key: string): Peer {
-    const peer = new Peer({ address, port, key, local: this.#local }, this.#messageIds);
+    const peer = new Peer({ address, port, key }, this.#messageIds);
     this.#peers.set(key, peer);
     return peer;
   }

@@ -8,8 +8,6 @@ export interface Remote {
   readonly port: number;
   /** Unique per address and port. */
   readonly key: string;
-  /** Local address at which it was heard. Own requests to it should leave from there. */
-  readonly local?: string | undefined;
 }
 
 /**
@@ -46,11 +44,6 @@ export class CoapRequest {
   withPayload(payload: Uint8Array): CoapRequest {
     const allowance = Math.max(this.allowance, payload.length * amplification);
     return new CoapRequest(this.remote, this.message, this.multicast, payload, allowance);
-  }
-
-  /** Local address at which the request came in. Undefined when the endpoint does not know its own. */
-  get local(): string | undefined {
-    return this.remote.local;
   }
 
   /** Request code. */

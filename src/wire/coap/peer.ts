@@ -27,7 +27,6 @@ export class Peer implements Remote {
   readonly address: string;
   readonly port: number;
   readonly key: string;
-  readonly local: string | undefined;
   /** Messages received from it lately, by message ID, in order of arrival. Used for deduplication. */
   readonly exchanges = new Map<number, Exchange>();
   /** Confirmable messages to it. The first is on the wire, the others wait (NSTART = 1, RFC 7252 section 4.7). */
@@ -37,11 +36,9 @@ export class Peer implements Remote {
   readonly #messageIds: MessageIds;
 
   constructor(remote: Remote, messageIds: MessageIds) {
-    const { address, port, key, local } = remote;
-    this.address = address;
-    this.port = port;
-    this.key = key;
-    this.local = local;
+    this.address = remote.address;
+    this.port = remote.port;
+    this.key = remote.key;
     this.#messageIds = messageIds;
   }
 

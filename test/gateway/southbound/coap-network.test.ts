@@ -5,7 +5,6 @@ import { describe, test } from 'node:test';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { CoapNetwork } from '../../../src/gateway/southbound/coap-network.ts';
 import { boundSocket } from '../../../src/gateway/southbound/udp-socket.ts';
-import { call } from '../../../src/wire/coap/blockwise-client.ts';
 import { Code } from '../../../src/wire/coap/codes.ts';
 import { reply } from '../../../src/wire/coap/message.ts';
 import { EventRecorder } from '../../event-recorder.ts';
@@ -100,23 +99,6 @@ test('one local address is preferred where the remote one was heard, if it still
   assert.equal(network.towards('127.0.0.9', '127.0.0.3'), first, 'an address that is gone');
   assert.equal(network.towards('203.0.113.5', '127.0.0.2'), undefined, 'never by loopback');
   assert.match(network.uriTowards('127.0.0.9', '/dm', '127.0.0.2'), /^coap:\/\/127\.0\.0\.2:\d+\/dm$/);
-  await network[Symbol.asyncDispose]();
-});
-
-test('a request says at which local address it came in', async () => {
-  const network = new CoapNetwork(machine(new EventRecorder(), () => at('127.0.0.3')));
-  await network.start(
-    () =>
-      ({ local, remote }) =>
-        reply(Code.Content, { payload: `${local} ${remote.local}` }),
-  );
-  await using peer = await CoapPeer.open();
-  const { payload } = await call(peer.endpoint, seededEntropy(1), '127.0.0.3', network.port, {
-    method: Code.GET,
-    path: [],
-    timeout: 5000,
-  });
-  assert.equal(Buffer.from(payload).toString(), '127.0.0.3 127.0.0.3');
   await network[Symbol.asyncDispose]();
 });
 

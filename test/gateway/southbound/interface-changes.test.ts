@@ -53,14 +53,14 @@ const listening = async ({ events }: Network, addresses: readonly string[]) => {
 const global = ['192.0.2.1', '2001:db8::1'];
 
 describe('an interface of a gateway', options, () => {
-  test('serves its addresses and groups, over IPv4 and IPv6', async () => {
-    await using lab = new Lab();
+  test('serves its addresses and groups, over IPv4 and IPv6', async (t) => {
+    const lab = new Lab(t);
     const { gateway, asker } = await pair(lab);
     await assertServes(asker, gateway);
   });
 
-  test('is taken away and made again between two checks', async () => {
-    await using lab = new Lab();
+  test('is taken away and made again between two checks', async (t) => {
+    const lab = new Lab(t);
     const { gateway, device, network, asker } = await pair(lab);
     for (let times = 0; times < 3; times++) {
       gateway.ip('link', 'del', 'lan0');
@@ -71,8 +71,8 @@ describe('an interface of a gateway', options, () => {
     assert.equal(network.events.count('coap.join-failed'), 0);
   });
 
-  test('is taken away and made again, and the gateway notices both by itself', async () => {
-    await using lab = new Lab();
+  test('is taken away and made again, and the gateway notices both by itself', async (t) => {
+    const lab = new Lab(t);
     const { gateway, device, network, asker } = await pair(lab);
     const gone = network.events.next('coap.address-gone', { address: '192.0.2.1' });
     gateway.ip('link', 'del', 'lan0');
@@ -83,8 +83,8 @@ describe('an interface of a gateway', options, () => {
     await assertServes(asker, gateway);
   });
 
-  test('is taken away and made again within one interval, and the gateway notices by itself', async () => {
-    await using lab = new Lab();
+  test('is taken away and made again within one interval, and the gateway notices by itself', async (t) => {
+    const lab = new Lab(t);
     const { gateway, device, network, asker } = await pair(lab);
     const back = listening(network, global);
     gateway.ip('link', 'del', 'lan0');
@@ -93,8 +93,8 @@ describe('an interface of a gateway', options, () => {
     await assertServes(asker, gateway);
   });
 
-  test('is made again more often than a socket has memberships', async () => {
-    await using lab = new Lab();
+  test('is made again more often than a socket has memberships', async (t) => {
+    const lab = new Lab(t);
     const { gateway, device, network, asker } = await pair(lab);
     for (let times = 0; times < 25; times++) {
       gateway.ip('link', 'del', 'lan0');
@@ -105,8 +105,8 @@ describe('an interface of a gateway', options, () => {
     assert.equal(network.events.count('coap.join-failed'), 0);
   });
 
-  test('goes to another machine and comes back with the same index', async () => {
-    await using lab = new Lab();
+  test('goes to another machine and comes back with the same index', async (t) => {
+    const lab = new Lab(t);
     const { gateway, network, asker } = await pair(lab);
     const elsewhere = lab.machine('elsewhere');
     const index = /^(\d+):/.exec(gateway.ip('link', 'show', 'lan0'))?.[1];
@@ -120,8 +120,8 @@ describe('an interface of a gateway', options, () => {
     await assertServes(asker, gateway);
   });
 
-  test('goes down and up', async () => {
-    await using lab = new Lab();
+  test('goes down and up', async (t) => {
+    const lab = new Lab(t);
     const { gateway, network, asker } = await pair(lab);
     gateway.ip('link', 'set', 'lan0', 'down');
     await network.call('refresh');
@@ -135,8 +135,8 @@ describe('an interface of a gateway', options, () => {
     await assertServes(asker, gateway);
   });
 
-  test('changes its name', async () => {
-    await using lab = new Lab();
+  test('changes its name', async (t) => {
+    const lab = new Lab(t);
     const { gateway, network, asker } = await pair(lab);
     gateway.ip('link', 'set', 'lan0', 'down');
     gateway.ip('link', 'set', 'lan0', 'name', 'wan0');
@@ -146,8 +146,8 @@ describe('an interface of a gateway', options, () => {
     await assertServes(asker, gateway, 'wan0');
   });
 
-  test('comes late, where it was named in the configuration', async () => {
-    await using lab = new Lab();
+  test('comes late, where it was named in the configuration', async (t) => {
+    const lab = new Lab(t);
     const { gateway, device, network, asker } = await pair(lab, { interfaces: ['lan1'] });
     assert.deepEqual(await network.call('addresses'), []);
     assert.equal(network.events.count('coap.no-interface'), 1);
@@ -159,8 +159,8 @@ describe('an interface of a gateway', options, () => {
     await assertServes(asker, gateway, 'lan1');
   });
 
-  test('a second one stays as it is while the first is made again', async () => {
-    await using lab = new Lab();
+  test('a second one stays as it is while the first is made again', async (t) => {
+    const lab = new Lab(t);
     const { gateway, device, network, asker } = await pair(lab);
     const other = lab.machine('other');
     lab.cable(gateway, 'lan9', other, 'port0');
@@ -184,8 +184,8 @@ describe('an interface of a gateway', options, () => {
 });
 
 describe('addresses that pass', options, () => {
-  test('a temporary one and a tentative one are not served; the gateway says nothing of them', async () => {
-    await using lab = new Lab();
+  test('a temporary one and a tentative one are not served; the gateway says nothing of them', async (t) => {
+    const lab = new Lab(t);
     const { gateway, network } = await pair(lab);
     // A router advertises a prefix only in real networks, so the temporary address is made by hand.
     gateway.set('net.ipv6.conf.lan0.use_tempaddr', '2');
@@ -242,8 +242,8 @@ describe('own requests of a gateway with several networks', options, () => {
     return { network, asker, gateway, router };
   }
 
-  test('reach a device behind a router, with interfaces = []', async () => {
-    await using lab = new Lab();
+  test('reach a device behind a router, with interfaces = []', async (t) => {
+    const lab = new Lab(t);
     const { network, asker } = await routed(lab);
     for (const [device, local, family] of [
       ['203.0.113.7', '192.0.2.1', 4],
@@ -255,8 +255,8 @@ describe('own requests of a gateway with several networks', options, () => {
     }
   });
 
-  test('leave by the address at which the device was heard, while it exists', async () => {
-    await using lab = new Lab();
+  test('leave by the address at which the device was heard, while it exists', async (t) => {
+    const lab = new Lab(t);
     const { network, asker, gateway } = await routed(lab);
     for (const [device, heardOn, family] of [
       ['203.0.113.7', '198.51.100.1', 4],
@@ -275,8 +275,8 @@ describe('own requests of a gateway with several networks', options, () => {
     );
   });
 
-  test('follow the routes of the kernel when these change, and do not take loopback without a route', async () => {
-    await using lab = new Lab();
+  test('follow the routes of the kernel when these change, and do not take loopback without a route', async (t) => {
+    const lab = new Lab(t);
     const { network, gateway } = await routed(lab);
     gateway.ip('route', 'replace', 'default', 'via', '198.51.100.254');
     assert.equal(await network.call('towards', '203.0.113.7'), '198.51.100.1');
