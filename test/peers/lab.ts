@@ -115,9 +115,11 @@ export class Machine implements AsyncDisposable {
     return stdout;
   }
 
-  /** Sets a parameter of the kernel. */
+  /** Sets a parameter of the kernel, such as `net.ipv4.ip_forward`. */
   set(name: string, value: string): void {
-    execFileSync('ip', ['netns', 'exec', this.namespace, 'sysctl', '-qw', `${name}=${value}`]);
+    const file = `/proc/sys/${name.replaceAll('.', '/')}`;
+    const script = ['sh', '-c', 'echo "$2" > "$1"', 'set', file, value];
+    execFileSync('ip', ['netns', 'exec', this.namespace, ...script]);
   }
 
   /** Gives an interface an address with its prefix length. */
