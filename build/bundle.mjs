@@ -36,7 +36,7 @@ const bundles = {
  *   streams, which the package itself uses with READABLE_STREAM=disable.
  * - `debug` prints what mqtt does, for developers of mqtt. The replacement prints nothing.
  * - `cbor-extract` is a native library that speeds up cbor-x. No bundle has it, and cbor-x goes on without it.
- * - `lru-cache` holds the topic aliases that a client sends, and no party uses aliases. The replacement is an empty Map.
+ * - `lru-cache` holds the topic aliases that a client of mqtt sends, and no party uses aliases. The replacement is an empty Map.
  */
 const leftOut = {
   socks: "module.exports = new Proxy({}, { get() { throw new Error('SOCKS is not in this bundle'); } });",
@@ -72,10 +72,14 @@ const late = {
 const leaveOut = {
   name: 'leave-out',
   setup(context) {
-    context.onResolve({ filter: new RegExp(`^(${Object.keys(leftOut).join('|')})$`) }, ({ path }) => ({
-      path,
-      namespace: 'left-out',
-    }));
+    context.onResolve(
+      { filter: new RegExp(`^(${Object.keys(leftOut).join('|')})$`) },
+      ({ path, importer }) =>
+        // The package coap keeps its exchanges in such a cache.
+        path === 'lru-cache' && !/node_modules\/mqtt\//.test(importer)
+          ? undefined
+          : { path, namespace: 'left-out' },
+    );
     context.onLoad({ filter: /.*/, namespace: 'left-out' }, ({ path }) => ({ contents: leftOut[path] }));
   },
 };
