@@ -90,3 +90,10 @@ test('two start-up snapshots of the gateway are equal, and commands run from one
 test('firmware-image/gateway.toml is a valid configuration', () => {
   assert.equal(loadConfig(gatewayConfigSchema, join(root, 'firmware-image/gateway.toml')).gateway.id, 'gw-1');
 });
+
+test('the bundle of the demo runs all of its journeys', () => {
+  const { status, stdout, stderr } = node('dist/postern-demo.mjs', 'demo', '--once');
+  assert.equal(status, 0, stderr);
+  for (let journey = 1; journey <= 7; journey++)
+    assert.match(stdout, new RegExp(`^--- Journey ${journey}: `, 'm'));
+});
