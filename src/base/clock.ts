@@ -45,7 +45,8 @@ export class SystemClock implements Clock {
         ? setTimeout(() => {
             handle = arm(due - this.now());
           }, this.#longest)
-        : setTimeout(callback, Math.max(0, rest));
+        : // Node cuts off fractions, so without this a timer would fire up to two milliseconds early.
+          setTimeout(callback, Math.max(0, Math.ceil(rest)));
     let handle = arm(delay);
     return { cancel: () => clearTimeout(handle) };
   }
