@@ -8,7 +8,18 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 /** Runs by page. A page has one block for each of its runs. */
 const pageBlocks: Readonly<Record<string, readonly string[]>> = {
-  'docs/performance.md': ['coap', 'codecs', 'gateway', 'memory', 'soak', 'flash', 'images', 'bundle', 'fuzz'],
+  'docs/performance.md': [
+    'coap',
+    'codecs',
+    'gateway',
+    'tunnel',
+    'memory',
+    'soak',
+    'flash',
+    'images',
+    'bundle',
+    'fuzz',
+  ],
   'docs/firmware.md': ['image', 'board', 'firmware'],
 };
 
