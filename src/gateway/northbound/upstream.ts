@@ -196,7 +196,10 @@ export class Upstream implements Uplink {
     try {
       await this.#link.publish(isFirst ? publication : { ...publication, quick: false });
       pending.isSure = !isFirst;
-      pending.up += packetSize(publication);
+      const up = packetSize(publication);
+      // The answer may come before the acknowledgement of the broker: then it has booked what had been sent.
+      if (this.#pending.get(pending.id)) pending.up += up;
+      else this.#parts.traffic?.moved(pending.request, { up, down: 0 });
     } catch (thrown) {
       const error = asPosternError(thrown);
       if (error.code === 'forbidden') pending.settle(new PosternError('unavailable', error.message));
