@@ -17,6 +17,13 @@ export interface Clock {
 
 /** The machine's own clock. A timer that has not fired keeps the process alive. */
 export class SystemClock implements Clock {
+  readonly #failed: ((thrown: unknown) => void) | undefined;
+
+  /** @param failed gets what the callback of a timer throws; without it, the process ends */
+  constructor(failed?: (thrown: unknown) => void) {
+    this.#failed = failed;
+  }
+
   now(): Monotonic {
     return performance.now() as Monotonic;
   }
@@ -26,8 +33,17 @@ export class SystemClock implements Clock {
   }
 
   after(delay: number, callback: () => void): Timer {
-    const handle = setTimeout(callback, Math.max(0, delay));
+    const handle = setTimeout(() => this.#run(callback), Math.max(0, delay));
     return { cancel: () => clearTimeout(handle) };
+  }
+
+  #run(callback: () => void): void {
+    try {
+      callback();
+    } catch (thrown) {
+      if (!this.#failed) throw thrown;
+      this.#failed(thrown);
+    }
   }
 }
 

@@ -16,6 +16,7 @@ export const eventTable = {
   'alert.device-detach': info<'device' | 'gateway' | 'reason'>(),
   'alert.device-trigger': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.firmware-update': info<'party' | 'operation' | 'result', 'correlator'>(),
+  'alert.gateway-fault': warn<'gateway' | 'reason', never, { kind: string }>(),
   'alert.image-operation': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.location-update': info<'device' | 'gateway' | 'address', 'before'>(),
   'alert.refused': warn<'device' | 'alert' | 'sequence' | 'status' | 'server'>(),
@@ -23,6 +24,9 @@ export const eventTable = {
   // The head-end's HTTP API.
   'api.failed': error<'message', 'stack'>(),
   'api.listening': info<'url'>(),
+
+  // Work that nobody waits for.
+  'background.failed': error<'reason', 'stack', { work: string; failures: number }>(),
 
   // How devices get an account for a gateway.
   'bootstrap.assisted': info<'device' | 'gateway' | 'status' | 'instead'>(),
@@ -82,6 +86,7 @@ export const eventTable = {
   // Fan-outs.
   'fanout.ended': info<'name' | 'done' | 'failed'>(),
   'fanout.started': info<'name' | 'devices' | 'server'>(),
+  'fanout.unreadable': warn<'name' | 'server' | 'reason'>(),
 
   // Gateways as a whole.
   'gateway.started': info<'gateway' | 'port' | 'devices' | 'rss' | 'free'>(),
@@ -162,9 +167,13 @@ export const eventTable = {
   'slot.ended': error<'slot', never, { code: number }>(),
   'slot.starting': info<'slot' | 'tried'>(),
 
+  // The state file.
+  'state.row-set-aside': error<'reason', never, { table: string; rows: number; row: string }>(),
+
   // Triggers.
   'trigger.ended': info<'name' | 'done' | 'failed'>(),
   'trigger.started': info<'name' | 'devices' | 'server'>(),
+  'trigger.unreadable': warn<'name' | 'server' | 'reason'>(),
 
   // Packages between devices and DM servers that go through the gateway untouched.
   'tunnel.failed': warn<'device' | 'server' | 'reason', never, { code: string }>(),

@@ -17,6 +17,7 @@ ${common}`,
     const found = (await askGateway(String(socket), '/status')) as GatewayStatus;
     if (json) return console.log(JSON.stringify(found, null, 2));
     const { gateway, software, uplink, coap, devices, outbox, sessions, memory, counts } = found;
+    const { setAside, failures } = found;
     const rows = [
       ['gateway', `${gateway}, Postern ${software}`],
       ['uplink', `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (${uplink.protocol})`],
@@ -25,6 +26,11 @@ ${common}`,
       ['devices', `${devices.attached} attached; limit ${devices.limit}`],
       ['outbox', `${outbox.waiting} alerts waiting, ${outbox.dropped} dropped; limit ${outbox.limit}`],
       ['sessions', String(sessions)],
+      ...(setAside > 0 ? [['set aside', `${setAside} rows of the state file that cannot be read`]] : []),
+      ...failures.map(({ work, failures: count, reason }) => [
+        'failed',
+        `${work}, ${count} times: ${reason}`,
+      ]),
       ['memory', `${memory.rss} MB in all, ${memory.heap} MB heap`],
       ...Object.entries(counts).map(([name, count]) => [`  ${name}`, String(count)]),
     ];

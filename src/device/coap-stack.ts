@@ -1,8 +1,10 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { Agent, createServer, type IncomingMessage, type OutgoingMessage, type Server } from 'coap';
+import { failed, guarded } from '../base/background.ts';
 import { type Clock, pause } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
+import { type Events, noEvents } from '../base/events.ts';
 import { uriHost } from '../base/uri-host.ts';
 import { ContentFormat } from '../wire/coap/content-formats.ts';
 import { type Link, parseLinks } from '../wire/coap/link-format.ts';
@@ -101,19 +103,30 @@ const blockExponent = 5;
  */
 export class CoapStack implements AsyncDisposable {
   readonly #clock: Clock;
+  readonly #events: Events;
   readonly #address: string;
   readonly #socket: Socket = createSocket('udp4');
   readonly #agent = new Agent({ socket: this.#socket });
   readonly #server: Server;
   readonly #stop = new AbortController();
 
-  constructor(clock: Clock, address: string, answering: Answering) {
+  constructor(clock: Clock, address: string, answering: Answering, events: Events = noEvents) {
     this.#clock = clock;
+    this.#events = events;
     this.#address = address;
-    this.#server = createServer((request, response) => void answer(request, response, answering));
-    this.#agent.on('error', () => {});
-    this.#server.on('error', () => {});
+    this.#server = createServer(
+      guarded(events, 'device-coap', (request: IncomingMessage, response: OutgoingMessage) =>
+        answer(request, response, answering),
+      ),
+    );
+    this.#agent.on('error', this.#failed);
+    this.#server.on('error', this.#failed);
   }
+
+  /** Counts an error that the package reports without a request that waits for it. */
+  readonly #failed = (error: unknown): void => {
+    if (!this.#stop.signal.aborted) failed(this.#events, 'device-coap', error);
+  };
 
   /**
    * Binds the socket to a free port of the interface.
@@ -286,7 +299,7 @@ export class CoapStack implements AsyncDisposable {
       query,
     });
     const { promise, resolve } = Promise.withResolvers<Discovered | undefined>();
-    outgoing.on('error', () => {});
+    outgoing.on('error', this.#failed);
     outgoing.on('response', (incoming: IncomingMessage) => {
       const { payload, contentFormat, code } = read(incoming);
       if (code !== '2.05' || contentFormat !== ContentFormat.LinkFormat) return;

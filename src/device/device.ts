@@ -1,9 +1,11 @@
+import { background, failed } from '../base/background.ts';
 import { type Clock, pause, SystemClock } from '../base/clock.ts';
 import { openDatabase } from '../base/database.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { backoff } from '../base/retry.ts';
+import { onSetAside } from '../base/rows.ts';
 import { type OutgoingAlert, type SessionOutcome, succeeded } from '../dm/client-session.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
@@ -64,13 +66,15 @@ export class Device implements AsyncDisposable {
 
   /** @throws {PosternError} `configuration` when the state file cannot be used */
   constructor(config: DeviceConfig, surroundings: DeviceSurroundings) {
-    const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
+    const { entropy = systemEntropy, events } = surroundings;
+    const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
     this.#config = config;
     this.#vocabulary = vocabularyOf(config.gwmo);
     this.#clock = clock;
     this.#entropy = entropy;
     this.#events = events;
     this.#database = openDatabase(config.device.state, deviceSchema);
+    onSetAside(this.#database, (found) => events.emit('state.row-set-aside', found));
     const nodes = new Nodes(this.#database);
     this.#accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
     const { tree, firmware } = deviceTree({
@@ -89,7 +93,7 @@ export class Device implements AsyncDisposable {
     this.#firmware = firmware;
     this.#takeFactoryAccount();
     for (const account of this.#accounts.list()) if (isDirect(account)) this.#trust(account.serverId);
-    this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request));
+    this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request), events);
     this.#sessions = new ServerSessions({
       deviceId: config.device.id,
       encoding: config.device.encoding,
@@ -143,10 +147,13 @@ export class Device implements AsyncDisposable {
     await this.#coap.open();
     const { id: deviceId } = this;
     const parts = { deviceId, clock: this.#clock, entropy: this.#entropy, events: this.#events };
-    this.#running = untilAttached({ ...parts, signal: this.#stop.signal }, async () => {
+    const attach = async () => {
       await this.#attachOnce();
       this.#attached.resolve();
-    });
+    };
+    this.#running = background(this.#events, 'device', () =>
+      untilAttached({ ...parts, signal: this.#stop.signal }, attach),
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -292,12 +299,19 @@ export class Device implements AsyncDisposable {
     }
     const sessionId = sessionIdText(notification.sessionId);
     this.#events.emit('device.notified', { device: this.id, server: serverId, session: sessionId });
-    void this.#sessions.run(serverId, sessionId).catch((thrown) => {
+    void background(this.#events, 'device', () => this.#openSession(serverId, sessionId));
+    return { code: '2.04' };
+  }
+
+  /** Opens the session that a server has asked for. */
+  async #openSession(serverId: string, sessionId: string): Promise<void> {
+    try {
+      await this.#sessions.run(serverId, sessionId);
+    } catch (thrown) {
       if (this.#stop.signal.aborted) return;
       const reason = asPosternError(thrown).message;
       this.#events.emit('device.session-failed', { device: this.id, server: serverId, reason });
-    });
-    return { code: '2.04' };
+    }
   }
 
   /** Lets a DM server of the device add accounts, which no gateway may do, and trusts it. */

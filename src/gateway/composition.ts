@@ -1,6 +1,8 @@
+import { failed, guarded } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
+import { onSetAside } from '../base/rows.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
@@ -55,8 +57,9 @@ export type GatewayParts = ReturnType<typeof composeGateway>;
  * @throws {PosternError} `configuration` when the state cannot be opened, or a file that the configuration names cannot be read
  */
 export function composeGateway(config: GatewayConfig, surroundings: GatewaySurroundings) {
-  const { clock = new SystemClock(), entropy = systemEntropy, listInterfaces, restart } = surroundings;
+  const { entropy = systemEntropy, listInterfaces, restart } = surroundings;
   const events = new EventCounter(surroundings.events);
+  const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
   const machine = { clock, entropy, events };
   const gatewayId = config.gateway.id;
   // The DM server that hears of devices is the parent gateway, where there is one.
@@ -68,6 +71,14 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const { inventory, credentials, outbox, accounts } = state;
   const signals = new DeviceSignals();
   const reports = new Reports(outbox, ownServer);
+  onSetAside(
+    state.database,
+    guarded(events, 'state', (found) => {
+      events.emit('state.row-set-aside', found);
+      const reason = `${found.rows} rows of the table ${found.table} cannot be read: ${found.reason}`;
+      reports.fault(found.table, { kind: 'state', reason });
+    }),
+  );
   const network = new CoapNetwork({
     ...config.coap,
     ...machine,
@@ -188,6 +199,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     associations,
     events,
     fanoutEnded: (...args) => delegation.reported(...args),
+    faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
   });
   const schemes = knowManualDevices(config.http?.device ?? [], credentials);
   const sessions = new DeviceSessions({

@@ -1,5 +1,7 @@
 import { freemem } from 'node:os';
+import { type BackgroundFailure, failuresOf } from '../base/background.ts';
 import type { EventCounter } from '../base/events.ts';
+import { countSetAside } from '../base/rows.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from './config.ts';
 import { lwm2mWarning } from './lwm2m-service.ts';
@@ -17,6 +19,10 @@ export interface GatewayStatus {
   readonly devices: { readonly attached: number; readonly limit: number };
   readonly outbox: { readonly waiting: number; readonly limit: number; readonly dropped: number };
   readonly sessions: number;
+  /** Rows of the state file that could not be read, and were set aside. */
+  readonly setAside: number;
+  /** Background work that failed since the start. */
+  readonly failures: readonly BackgroundFailure[];
   /** Mebibytes: of the process, of objects, and of octets outside the heap. */
   readonly memory: { readonly rss: number; readonly heap: number; readonly outside: number };
   /** How often each event happened since the start. */
@@ -50,6 +56,8 @@ export function statusOf({ config, state, network, uplink, sessions, events }: S
     devices: { attached: inventory.size, limit: limits.devices },
     outbox: { waiting: outbox.size, limit: outbox.limit, dropped: outbox.dropped },
     sessions: sessions.size,
+    setAside: countSetAside(state.database),
+    failures: failuresOf(events),
     memory: memoryInUse(),
     counts: Object.fromEntries([...events.counts].toSorted()),
   };

@@ -2,7 +2,13 @@ import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { type FirmwareOperation, isFirmwareOperation } from '../mo/firmware-branch.ts';
-import { isAlertOf, readDeviceAttach, readDeviceDetach, readLocationUpdate } from '../mo/gateway-alerts.ts';
+import {
+  isAlertOf,
+  readDeviceAttach,
+  readDeviceDetach,
+  readGatewayFault,
+  readLocationUpdate,
+} from '../mo/gateway-alerts.ts';
 import { FumoAlert } from '../mo/identifiers.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { Alert } from '../wire/syncml/message.ts';
@@ -54,6 +60,8 @@ export class AlertHandler {
         return ofGateway ? this.#deviceDetached(gateway, alert) : DmStatus.Forbidden;
       if (isAlertOf(alert, alerts.LocationUpdate))
         return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
+      if (isAlertOf(alert, alerts.GatewayFault))
+        return ofGateway ? this.#gatewayFault(gateway, alert) : DmStatus.Forbidden;
       const kind = resultKinds.find((each) => isAlertOf(alert, alerts[each]));
       if (kind) return ofGateway ? this.#recordResult(kind, gateway, alert) : DmStatus.Forbidden;
       const firmware = firmwareOperation(alert);
@@ -95,6 +103,14 @@ export class AlertHandler {
     this.#parts.parties.dissociate(deviceId, gateway);
     this.#parts.records.addAlert('DeviceDetach', gateway, deviceId, { reason });
     this.#parts.events.emit('alert.device-detach', { device: deviceId, gateway, reason });
+    return DmStatus.Ok;
+  }
+
+  #gatewayFault(reporter: string, alert: Alert): number {
+    const { kind, reason, via } = readGatewayFault(alert);
+    const gateway = nearestGateway(via) ?? reporter;
+    this.#parts.records.addAlert('GatewayFault', gateway, undefined, { kind, reason });
+    this.#parts.events.emit('alert.gateway-fault', { gateway, kind, reason });
     return DmStatus.Ok;
   }
 

@@ -1,7 +1,9 @@
+import { failed } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { openDatabase } from '../base/database.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
+import { onSetAside } from '../base/rows.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Opening, Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
@@ -150,9 +152,11 @@ type HeadendParts = ReturnType<typeof compose>;
 
 /** Constructs the parts. Each part is given the parts that it uses, and is constructed after them. */
 function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
-  const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
+  const { entropy = systemEntropy, events } = surroundings;
+  const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
   const { id: serverId, state, route, group, 'session-timeout': sessionTimeout } = config.headend;
   const database = openDatabase(state, headendSchema);
+  onSetAside(database, (found) => events.emit('state.row-set-aside', found));
   const vocabulary = vocabularyOf(config.gwmo);
   const jobs = new Jobs();
   const parties = new Parties(config, database);
@@ -176,7 +180,7 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const downlink = new Downlink({ ...base, route, group, settings: mqttSettings(config.mqtt) });
   const notifier = new Notifier({ ...base, downlink });
   const sessionRequests = new SessionRequests({ ...base, notifier, sessionTimeout });
-  const triggeredSessions = new TriggeredSessions(jobs, clock);
+  const triggeredSessions = new TriggeredSessions(jobs, clock, events);
   const gatewayOperations = new GatewayOperations({ ...base, notifier, sessionRequests, triggeredSessions });
   const pendingDetaches = new PendingDetaches({ ...base, notifier });
   const policy = new Policy({ ...base, settings: config.policy, sessionRequests });

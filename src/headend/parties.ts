@@ -1,4 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite';
+import { type ReadableTable, readRows } from '../base/rows.ts';
 import type { Account, SaveNonces, Scheme } from '../dm/authentication.ts';
 import type { HeadendConfig } from './config.ts';
 
@@ -46,13 +47,7 @@ export class Parties {
           clientSchemes: entry['client-auth'],
           serverSchemes: entry['server-auth'],
         });
-    for (const row of database.prepare('SELECT * FROM party').iterate())
-      this.#states.set(String(row.id), {
-        clientNonce: row.client_nonce as Uint8Array,
-        serverNonce: row.server_nonce as Uint8Array,
-        gateway: row.gateway === null ? undefined : String(row.gateway),
-        alertSequence: Number(row.alert_sequence),
-      });
+    for (const [id, state] of readRows(database, partyTable)) this.#states.set(id, state);
   }
 
   /** Returns the party of this ID. Undefined when it has no account for this server. */
@@ -146,3 +141,17 @@ export class Parties {
     this.#states.set(id, state);
   }
 }
+
+const partyTable: ReadableTable<readonly [string, PartyState]> = {
+  table: 'party',
+  key: ['id'],
+  read: (row) => [
+    row.text('id'),
+    {
+      clientNonce: row.octets('client_nonce'),
+      serverNonce: row.octets('server_nonce'),
+      gateway: row.optionalText('gateway').gateway,
+      alertSequence: row.integer('alert_sequence'),
+    },
+  ],
+};

@@ -1,4 +1,5 @@
 import type { Schema } from '../base/database.ts';
+import { setAsideTable } from '../base/rows.ts';
 
 /**
  * The tables of a head-end. The empty steps keep the schema's version number equal to the one in state files that
@@ -23,5 +24,6 @@ export const headendSchema: Schema = {
      CREATE TABLE assignment (device TEXT PRIMARY KEY, gateway TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
     '',
     '',
+    setAsideTable,
   ],
 };

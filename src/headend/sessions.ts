@@ -1,3 +1,4 @@
+import { background } from '../base/background.ts';
 import { BoundedMap } from '../base/bounded-map.ts';
 import type { Clock, Timer } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
@@ -52,9 +53,8 @@ export class Sessions {
   constructor(parts: SessionsParts) {
     this.#parts = parts;
     this.#lockOut = new LockOut(parts.clock);
-    this.#open = new BoundedMap(
-      limits.sessions,
-      (_, open) => void this.#abandon(open, DmStatus.DeviceFull, 'too many sessions'),
+    this.#open = new BoundedMap(limits.sessions, (_, open) =>
+      this.#abandon(open, DmStatus.DeviceFull, 'too many sessions'),
     );
   }
 
@@ -140,7 +140,7 @@ export class Sessions {
     open.idleTimer.cancel();
     open.idleTimer = this.#parts.clock.after(limits.idle, () => {
       this.#open.delete(key);
-      void this.#abandon(open, 408, 'the device did not come back');
+      this.#abandon(open, 408, 'the device did not come back');
     });
   }
 
@@ -149,20 +149,20 @@ export class Sessions {
     this.#open.delete(key);
   }
 
-  async #abandon(
-    { session, context, idleTimer }: OpenSession,
-    status: number,
-    reason: string,
-  ): Promise<void> {
-    idleTimer.cancel();
-    if (session.outcome) return;
-    await session.abandon(status, reason);
-    this.#parts.events.emit('session.failed', {
-      device: context.party.id,
-      gateway: context.gateway,
-      session: context.sessionId,
-      status,
-      reason,
+  /** Ends a session whose party is not waiting for anything. Never rejects. */
+  #abandon({ session, context, idleTimer }: OpenSession, status: number, reason: string): Promise<void> {
+    const { events } = this.#parts;
+    return background(events, 'session-end', async () => {
+      idleTimer.cancel();
+      if (session.outcome) return;
+      await session.abandon(status, reason);
+      events.emit('session.failed', {
+        device: context.party.id,
+        gateway: context.gateway,
+        session: context.sessionId,
+        status,
+        reason,
+      });
     });
   }
 }

@@ -1,8 +1,10 @@
 /** How a device's account for the gateway came: local (GwMO 8.4.2), by the DM server (8.4.1), or by hand on both sides. */
-export type BootstrapOrigin = 'local' | 'server' | 'manual';
+export const bootstrapOrigins = ['local', 'server', 'manual'] as const;
+export type BootstrapOrigin = (typeof bootstrapOrigins)[number];
 
 /** What a device speaks. */
-export type Protocol = 'OMA-DM' | 'LwM2M';
+export const protocols = ['OMA-DM', 'LwM2M'] as const;
+export type Protocol = (typeof protocols)[number];
 
 export interface DeviceRecord {
   readonly deviceId: string;

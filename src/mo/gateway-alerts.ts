@@ -45,6 +45,16 @@ export interface LocationUpdate {
   readonly gateway?: string;
 }
 
+/** What a gateway tells its DM server of a fault of its own that an operator must know. The alert is ours. */
+export interface GatewayFault {
+  /** What is at fault: `state` for rows of the state that could not be read. */
+  readonly kind: string;
+  /** In words. */
+  readonly reason: string;
+  /** The child gateways that the alert came through, the one nearest to the reporting gateway first. */
+  readonly via?: string;
+}
+
 type Fields = Readonly<Record<string, string | undefined>>;
 
 /** `<Name Seq="1"><Field>…</Field></Name>`. */
@@ -109,6 +119,13 @@ export const campaignAlert = (
   ...(correlator !== undefined && { correlator }),
 });
 
+export const gatewayFaultAlert = (vocabulary: Vocabulary, { kind, reason, via }: GatewayFault) =>
+  generic(
+    vocabulary.alerts.GatewayFault,
+    './DevInfo',
+    write('GatewayFault', undefined, { Kind: kind, Reason: reason, Gateway: via }),
+  );
+
 /** What a device tells its gateway when it leaves: nobody remembers a number of it. */
 export const leavingAlert = (vocabulary: Vocabulary, deviceId: string) =>
   generic(
@@ -170,6 +187,16 @@ export function readDeviceDetach(alert: Alert): DeviceDetach {
 
 const isReason = (text: string | undefined): text is DetachReason =>
   text === 'left' || text === 'expired' || text === 'moved';
+
+/** @throws {PosternError} `malformed` */
+export function readGatewayFault(alert: Alert): GatewayFault {
+  const { root } = read(alert, 'GatewayFault');
+  const kind = textOf(root, 'Kind');
+  const reason = textOf(root, 'Reason');
+  const via = textOf(root, 'Gateway');
+  if (!kind || !reason) throw new PosternError('malformed', 'no Gateway Fault Alert');
+  return { kind, reason, ...(via !== undefined && { via }) };
+}
 
 /** @throws {PosternError} `malformed` */
 export function readLocationUpdate(alert: Alert): LocationUpdate {

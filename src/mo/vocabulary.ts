@@ -36,6 +36,7 @@ export const gatewayAlerts = [
   'CommandFanout',
   'DeviceTrigger',
   'ImageOperation',
+  'GatewayFault',
 ] as const;
 export type GatewayAlert = (typeof gatewayAlerts)[number];
 
@@ -57,6 +58,7 @@ export const ownVocabulary: Vocabulary = {
     CommandFanout: alert('CommandFanout'),
     DeviceTrigger: alert('DeviceTrigger'),
     ImageOperation: alert('ImageOperation'),
+    GatewayFault: alert('GatewayFault'),
   },
   names: {},
   modes: [0, 1, 2],

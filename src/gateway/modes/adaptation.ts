@@ -1,3 +1,4 @@
+import { background } from '../../base/background.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import { type Clock, type Monotonic, plus } from '../../base/clock.ts';
 import { PosternError } from '../../base/errors.ts';
@@ -82,17 +83,19 @@ export class AdaptationMode implements AsyncDisposable {
   /** Starts to perform all waiting operations of a client, unless that is under way already. */
   #talk(deviceId: string): void {
     if (this.#talking.has(deviceId) || this.#stop.signal.aborted) return;
-    this.#talking.set(deviceId, this.#converse(deviceId));
+    const converse = () => this.#converse(deviceId);
+    const talking = background(this.#parts.events, 'device-work', converse, this.#stop.signal).then(() => {
+      this.#talking.delete(deviceId);
+      if (this.#waiting.has(deviceId)) this.#talk(deviceId);
+    });
+    this.#talking.set(deviceId, talking);
   }
 
-  /** Performs all waiting operations of a client, those that are added meanwhile too. */
+  /** Performs all waiting operations of a client. */
   async #converse(deviceId: string): Promise<void> {
-    do {
-      const work = this.#waiting.of(deviceId);
-      for (let next = await work.next([]); !next.done; )
-        next = await work.next(await this.#performAll(deviceId, next.value));
-    } while (this.#waiting.has(deviceId) && !this.#stop.signal.aborted);
-    this.#talking.delete(deviceId);
+    const work = this.#waiting.of(deviceId);
+    for (let next = await work.next([]); !next.done; )
+      next = await work.next(await this.#performAll(deviceId, next.value));
   }
 
   async #performAll(

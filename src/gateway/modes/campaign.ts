@@ -1,72 +1,19 @@
-import type { Clock, Timer } from '../../base/clock.ts';
+import { background, persistently } from '../../base/background.ts';
+import type { Timer } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
-import type { Events } from '../../base/events.ts';
-import { DmStatus, isOk } from '../../dm/status.ts';
+import { DmStatus } from '../../dm/status.ts';
 import { type CampaignOrder, CampaignState } from '../../mo/campaign.ts';
 import type { CampaignRunner } from '../../mo/campaign-branch.ts';
 import { type CampaignSummary, type DeviceOutcome, summaryXml } from '../../mo/campaign-result.ts';
-import type { Campaigns, CampaignTarget } from '../store/campaigns.ts';
-
-/** Outcome of one device. */
-export type Outcome = Omit<DeviceOutcome, 'device'>;
-
-/**
- * Result of one attempt at a device.
- * - `ended`: the outcome is final.
- * - `accepted`: the device accepted the order and reports the result later.
- * - `later`: the device could not be reached. It is tried again after `after` milliseconds, or when it is heard.
- */
-export type Attempt =
-  | { readonly kind: 'ended'; readonly outcome: Outcome }
-  | { readonly kind: 'accepted'; readonly outcome: Outcome }
-  | { readonly kind: 'later'; readonly after: number };
-
-export interface AttemptOptions {
-  /** To be called before the first operation may reach the device. */
-  readonly begun: () => void;
-  /** Aborted when the gateway stops. */
-  readonly signal: AbortSignal;
-  /** Number of earlier attempts at this device since the start of the gateway. */
-  readonly attempts: number;
-}
-
-const campaignEvents = {
-  fanout: { started: 'fanout.started', ended: 'fanout.ended' },
-  trigger: { started: 'trigger.started', ended: 'trigger.ended' },
-} as const;
-
-export interface CampaignParts<O extends CampaignOrder> {
-  /** Prefix of the event names: `fanout` or `trigger`. */
-  readonly kind: keyof typeof campaignEvents;
-  readonly campaigns: Campaigns;
-  readonly clock: Clock;
-  readonly events: Events;
-  /** Reads the order of a campaign from its nodes, after a restart. */
-  readonly order: (name: string, server: string) => O;
-  /** Whether the order may be performed again on a device that may have performed it already. */
-  readonly isRepeatable: (order: O) => boolean;
-  /** Whether a DM server may let the gateway act on a device. */
-  readonly mayActOn: (server: string, device: string) => boolean;
-  /** ID of the child gateway that a device is behind; undefined when the device is attached here. */
-  readonly childOf: (device: string) => string | undefined;
-  /** Performs the order on one device that is attached here. */
-  readonly attempt: (device: string, order: O, options: AttemptOptions) => Promise<Attempt>;
-  /**
-   * Lets a child gateway perform the order on devices behind it. A device that is missing in the returned outcomes gets
-   * the unknown outcome, 500.
-   */
-  readonly delegate: (
-    child: string,
-    devices: readonly string[],
-    order: O,
-    options: AttemptOptions,
-  ) => Promise<readonly DeviceOutcome[]>;
-  /** Called when a campaign has ended. `result` is the XML for the DM server that started it. */
-  readonly ended: (
-    run: { name: string; server: string; correlator: string | undefined },
-    result: string,
-  ) => void;
-}
+import { campaignStandard } from '../../mo/targets.ts';
+import type { CampaignRun, CampaignTarget } from '../store/campaigns.ts';
+import {
+  type Attempt,
+  type AttemptOptions,
+  type CampaignParts,
+  campaignEvents,
+  type Outcome,
+} from './campaign-parts.ts';
 
 /**
  * Maximum number of devices or child gateways in progress per campaign, of running campaigns per kind, and of
@@ -93,6 +40,8 @@ interface Running<O> {
   /** Number of units in progress. */
   active: number;
   deadline: Timer;
+  /** The result is being stored. */
+  isEnding: boolean;
   readonly finished: PromiseWithResolvers<void>;
 }
 
@@ -117,16 +66,8 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
 
   /** Continues the campaigns that were running when the gateway stopped. */
   resume(): void {
-    const { campaigns, order, isRepeatable } = this.#parts;
-    for (const { name, state, server } of campaigns.runs()) {
-      if (state !== CampaignState.Running) continue;
-      const found = order(name, server);
-      const isLost = !isRepeatable(found);
-      for (const { device, state: at } of campaigns.targets(name))
-        if (at === 'begun' && isLost) this.#settle(name, device, unknownOutcome);
-        else if (at === 'begun') campaigns.setTarget(name, device, 'pending');
-      this.#run(found);
-    }
+    for (const run of this.#parts.campaigns.runs())
+      if (run.state === CampaignState.Running) void this.#store(() => this.#resume(run));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -195,8 +136,8 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     for (const [name, running] of this.#running) {
       const accepted = running.accepted.get(device);
       if (!accepted || (correlator !== undefined && correlator !== name)) continue;
-      running.accepted.delete(device);
       this.#settle(name, device, { ...accepted, status });
+      running.accepted.delete(device);
       this.#pump(running);
       return true;
     }
@@ -230,6 +171,42 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     return { ...this.counts(name), outcomes: this.#parts.campaigns.targets(name).flatMap(toOutcome) };
   }
 
+  #resume(run: CampaignRun): void {
+    const { campaigns, order, isRepeatable } = this.#parts;
+    const { name, server } = run;
+    let found: O;
+    try {
+      found = order(name, server);
+    } catch (thrown) {
+      this.#endUnread(run, asPosternError(thrown).message);
+      return;
+    }
+    const isLost = !isRepeatable(found);
+    for (const { device, state } of campaigns.targets(name))
+      if (state === 'begun' && isLost) this.#settle(name, device, unknownOutcome);
+      else if (state === 'begun') campaigns.setTarget(name, device, 'pending');
+    this.#run(found);
+  }
+
+  /**
+   * Ends a campaign whose nodes are gone or no longer hold an order: the DM server changed them, or they are corrupt.
+   * Devices not reached yet get the outcome 215.
+   */
+  #endUnread({ name, server }: CampaignRun, reason: string): void {
+    const { campaigns, events, kind } = this.#parts;
+    const left: Readonly<Record<string, Outcome>> = {
+      pending: { status: DmStatus.NotExecuted, parts: [] },
+      begun: unknownOutcome,
+    };
+    campaigns.inTransaction(() => {
+      for (const { device, state, outcome } of campaigns.targets(name))
+        if (state !== 'ended')
+          this.#settle(name, device, left[state] ?? (JSON.parse(outcome ?? '{}') as Outcome));
+    });
+    this.#end(name, campaignStandard.returnFormat);
+    events.emit(campaignEvents[kind].unreadable, { name, server, reason });
+  }
+
   /** Starts work on all pending devices of a campaign. */
   #run(order: O): void {
     const { campaigns, clock, childOf, mayActOn } = this.#parts;
@@ -256,7 +233,11 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
         ),
       ),
       active: 0,
-      deadline: clock.after(order.deadline, () => this.#giveUp(running, DmStatus.RequestTimeout)),
+      deadline: clock.after(
+        order.deadline,
+        () => void this.#store(() => this.#giveUp(running, DmStatus.RequestTimeout)),
+      ),
+      isEnding: false,
       finished: Promise.withResolvers(),
     };
     this.#running.set(name, running);
@@ -267,13 +248,15 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   #giveUp(running: Running<O>, status: number): void {
     const { name } = running.order;
     const { campaigns } = this.#parts;
-    const left = [...running.waiting.splice(0), ...takeLater(running)];
+    const left = [...running.waiting, ...[...running.later.values()].map(({ unit }) => unit)];
     campaigns.inTransaction(() => {
       for (const { devices } of left)
         for (const device of devices) this.#settle(name, device, { status, parts: [] });
       // For a device that accepted the order, 202 remains the outcome.
       for (const [device, outcome] of running.accepted) this.#settle(name, device, outcome);
     });
+    running.waiting.length = 0;
+    takeLater(running);
     running.accepted.clear();
     this.#pump(running);
   }
@@ -285,7 +268,8 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       const unit = running.waiting.shift();
       if (!unit) break;
       running.active++;
-      void this.#work(running, unit).finally(() => {
+      const { events } = this.#parts;
+      void background(events, 'campaign', () => this.#work(running, unit), this.#stop.signal).then(() => {
         running.active--;
         this.#pump(running);
       });
@@ -312,26 +296,33 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
         });
       },
     };
+    const settle = (outcomeOf: (device: string) => Outcome) =>
+      campaigns.inTransaction(() => {
+        for (const device of unit.devices) this.#settle(order.name, device, outcomeOf(device));
+      });
+    let store: () => void;
     try {
       if (unit.child === undefined) {
         const [device = ''] = unit.devices;
-        this.#attempted(running, unit, device, await attempt(device, order, options));
-        return;
+        const attempted = await attempt(device, order, options);
+        store = () => this.#attempted(running, unit, device, attempted);
+      } else {
+        const outcomes = await delegate(unit.child, unit.devices, order, options);
+        const said = new Map(outcomes.map(({ device, ...outcome }) => [device, outcome]));
+        store = () => settle((device) => said.get(device) ?? unknownOutcome);
       }
-      const outcomes = await delegate(unit.child, unit.devices, order, options);
-      const said = new Map(outcomes.map(({ device, ...outcome }) => [device, outcome]));
-      campaigns.inTransaction(() => {
-        for (const device of unit.devices)
-          this.#settle(order.name, device, said.get(device) ?? unknownOutcome);
-      });
     } catch (thrown) {
       // A unit that was interrupted by the stop of the gateway continues after the next start.
       if (signal.aborted) return;
       const status = asPosternError(thrown).dmStatus;
-      campaigns.inTransaction(() => {
-        for (const device of unit.devices) this.#settle(order.name, device, { status, parts: [] });
-      });
+      store = () => settle(() => ({ status, parts: [] }));
     }
+    await this.#store(store);
+  }
+
+  /** Stores what has happened. Repeats this until it succeeds, because the devices will not do it again. */
+  #store(store: () => void): Promise<void> {
+    return persistently(this.#parts, 'campaign', store, this.#stop.signal);
   }
 
   #attempted(running: Running<O>, unit: Unit, device: string, attempt: Attempt): void {
@@ -352,19 +343,28 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   }
 
   #finish(running: Running<O>): void {
-    const { name, server, returnFormat } = running.order;
-    if (this.#running.get(name) !== running) return;
+    const { name, returnFormat } = running.order;
+    if (this.#running.get(name) !== running || running.isEnding) return;
+    running.isEnding = true;
     running.deadline.cancel();
-    this.#running.delete(name);
-    running.finished.resolve();
+    void this.#store(() => {
+      this.#end(name, returnFormat);
+      this.#running.delete(name);
+      running.finished.resolve();
+    });
+  }
+
+  /** Stores that a campaign has ended, and reports its result. */
+  #end(name: string, returnFormat: number): void {
     const { campaigns, events, ended, kind } = this.#parts;
     const run = campaigns.run(name);
     if (!run) return;
+    const { server, correlator, state } = run;
     const summary = this.summary(name);
     // One transaction, so that a campaign never ends without its report.
     campaigns.inTransaction(() => {
-      if (run.state === CampaignState.Running) campaigns.setState(name, CampaignState.Done);
-      ended({ name, server, correlator: run.correlator }, boundedResult(summary, returnFormat));
+      if (state === CampaignState.Running) campaigns.setState(name, CampaignState.Done);
+      ended({ name, server, correlator }, boundedResult(summary, returnFormat));
     });
     events.emit(campaignEvents[kind].ended, { name, done: summary.done, failed: summary.failed });
   }
@@ -391,7 +391,3 @@ function boundedResult(summary: CampaignSummary, returnFormat: number): string {
 
 const toOutcome = ({ device, state, outcome }: CampaignTarget): DeviceOutcome[] =>
   state === 'ended' && outcome !== undefined ? [{ ...(JSON.parse(outcome) as Outcome), device }] : [];
-
-/** Returns the first status that is not a success, else 200. */
-export const statusOfAll = (statuses: readonly number[]): number =>
-  statuses.find((status) => !isOk(status)) ?? DmStatus.Ok;

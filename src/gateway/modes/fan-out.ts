@@ -1,7 +1,7 @@
 import { type Operation, type OperationOutcome, textOfResult } from '../../dm/server-session.ts';
-import { DmStatus } from '../../dm/status.ts';
+import { DmStatus, isOk } from '../../dm/status.ts';
 import type { FanoutOrder } from '../../mo/fanout-order.ts';
-import { type Attempt, type AttemptOptions, type Outcome, statusOfAll } from './campaign.ts';
+import type { Attempt, AttemptOptions, Outcome } from './campaign-parts.ts';
 import type { Manage } from './waiting-work.ts';
 
 export interface FanOutParts {
@@ -50,7 +50,7 @@ const withCorrelator = (operations: readonly Operation[], correlator: string): r
 function outcomeOf(outcomes: readonly OperationOutcome[]): Outcome {
   const all = outcomes.flatMap((outcome) => [outcome, ...(outcome.parts ?? [])]);
   return {
-    status: statusOfAll(all.map(({ status }) => status)),
+    status: all.map(({ status }) => status).find((status) => !isOk(status)) ?? DmStatus.Ok,
     parts: all.map(({ status, results }) => ({
       status,
       results: results.map(({ uri, data }) => ({

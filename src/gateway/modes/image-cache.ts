@@ -1,4 +1,5 @@
 import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto';
+import { persistently } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
@@ -241,7 +242,9 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       if (name === undefined) return;
       const control = new AbortController();
       this.#active.set(name, control);
-      const run = this.#fetch(name, AbortSignal.any([control.signal, this.#stop.signal])).finally(() => {
+      const signal = AbortSignal.any([control.signal, this.#stop.signal]);
+      const fetched = persistently(this.#parts, 'image-download', () => this.#fetch(name, signal), signal);
+      const run = fetched.then(() => {
         this.#active.delete(name);
         this.#running = this.#running.filter((each) => each !== run);
         this.#next();
@@ -261,14 +264,15 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       signal.throwIfAborted();
       files.accept(name);
       const { size, validator } = this.#record(name);
-      this.#end(operation, {
+      const ready = {
         inline: false,
         state: ImageState.Ready,
         hash,
         result: FumoResult.Ok,
         ...(size !== undefined && { size }),
         ...(validator !== undefined && { validator }),
-      });
+      };
+      await this.#end(operation, ready, signal);
       events.emit('image.ready', { image: name, bytes: size });
     } catch (thrown) {
       // The gateway stops: the download continues after the next start. Or the download was cancelled: nobody expects a
@@ -276,21 +280,25 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       if (signal.aborted) return;
       const result = downloadResult(thrown);
       files.dropPart(name);
-      this.#end(operation, { inline: false, state: ImageState.Failed, result });
+      await this.#end(operation, { inline: false, state: ImageState.Failed, result }, signal);
       events.emit('image.failed', { image: name, result, reason: asPosternError(thrown).message });
     }
   }
 
-  /** Stores and reports the end of an operation in one transaction. */
-  #end(
-    { name, server = '', correlator }: ImageRecord,
+  /** Stores and reports the end of an operation in one transaction. Repeats this until it succeeds. */
+  async #end(
+    { name, server, correlator }: ImageRecord,
     fields: Omit<ImageRecord, 'name' | 'used'> & { readonly result: number },
-  ): void {
+    signal: AbortSignal,
+  ): Promise<void> {
     const { images, ended } = this.#parts;
-    images.inTransaction(() => {
-      this.#put(name, fields);
-      ended({ name, server, correlator }, fields.result);
-    });
+    const store = () =>
+      images.inTransaction(() => {
+        this.#put(name, fields);
+        // Nobody ordered an image that was pushed.
+        if (server !== undefined) ended({ name, server, correlator }, fields.result);
+      });
+    await persistently(this.#parts, 'image-download', store, signal);
   }
 
   async #downloadUntilComplete(name: string, { url = '' }: ImageOrder, signal: AbortSignal): Promise<void> {

@@ -1,3 +1,4 @@
+import { guarded, persistently } from '../../base/background.ts';
 import { type Clock, type Monotonic, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
@@ -23,6 +24,8 @@ import {
   type DeviceDetach,
   deviceAttachAlert,
   deviceDetachAlert,
+  type GatewayFault,
+  gatewayFaultAlert,
 } from '../../mo/gateway-alerts.ts';
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
@@ -72,6 +75,7 @@ function alertOf(
   const fields = { ...parsed, sequence, deviceId };
   if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
   if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
+  if (kind === 'gateway-fault') return gatewayFaultAlert(vocabulary, parsed as GatewayFault);
   if (kind === 'firmware-update') {
     const { operation, correlator, result } = parsed as FirmwareUpdateBody;
     return firmwareAlert(operation, correlator, result);
@@ -118,12 +122,18 @@ export class DmClient implements AsyncDisposable {
    */
   wake(): void {
     this.#wanted = true;
-    if (this.#isCalled || (this.#pausing?.forAlerts && this.#isUrgent())) this.#pausing?.end.abort();
     if (this.#stop.signal.aborted) return;
-    this.#running ??= this.#work().finally(() => {
+    // The caller has done its own work already. An error here must not look like an error of that work.
+    guarded(this.#parts.events, 'alerts', () => this.#endPause())();
+    this.#running ??= persistently(this.#parts, 'alerts', () => this.#work(), this.#stop.signal).then(() => {
       this.#running = undefined;
-      if (this.#isDue()) this.wake();
+      if (this.#wanted) this.wake();
     });
+  }
+
+  /** Ends the pause under way if there is something that does not wait for it. */
+  #endPause(): void {
+    if (this.#isCalled || (this.#pausing?.forAlerts && this.#isUrgent())) this.#pausing?.end.abort();
   }
 
   /**
@@ -224,34 +234,34 @@ export class DmClient implements AsyncDisposable {
 
   /** Runs one session. Returns why the session or an alert in it failed, or undefined on success. */
   async #session(serverId: string, sessionId: string, notified: boolean): Promise<string | undefined> {
-    const { gatewayId, accounts, tree, entropy, events, outbox, vocabulary } = this.#parts;
+    const { gatewayId, accounts, tree, entropy, events, outbox } = this.#parts;
     const isOwn = serverId === this.#parts.serverId;
     const account = accounts.find(serverId);
     if (!account) return `no account for ${serverId}`;
     let refused: string | undefined;
     let unanswered = 0;
-    const alerts = outbox.peek(alertsPerSession, isOwn ? undefined : serverId).map((entry): OutgoingAlert => {
-      return {
-        ...alertOf(vocabulary, entry),
-        settled: (status) => {
-          unanswered--;
-          const { kind, deviceId, sequence } = entry;
-          const fields: FieldsOf<'alert.delivered' | 'alert.refused'> = {
-            device: deviceId,
-            alert: kind,
-            sequence,
-            status,
-            server: serverId,
-          };
-          if (isOk(status)) {
-            outbox.remove(sequence);
-            events.emit('alert.delivered', fields);
-          } else {
-            refused = `the server answered an alert with ${status}`;
-            events.emit('alert.refused', fields);
-          }
-        },
+    const entries = outbox.peek(alertsPerSession, isOwn ? undefined : serverId);
+    const alerts = entries.flatMap((entry): OutgoingAlert[] => {
+      const alert = this.#alertOf(entry);
+      if (!alert) return [];
+      const settled = (status: number) => {
+        unanswered--;
+        const { kind, deviceId, sequence } = entry;
+        const fields: FieldsOf<'alert.delivered' | 'alert.refused'> = {
+          device: deviceId,
+          alert: kind,
+          sequence,
+          status,
+          server: serverId,
+        };
+        // A DM server need not know this alert, which is Postern's own.
+        const isDone = isOk(status) || kind === 'gateway-fault';
+        if (isDone) outbox.remove(sequence);
+        if (isOk(status)) events.emit('alert.delivered', fields);
+        else events.emit('alert.refused', fields);
+        if (!isDone) refused = `the server answered an alert with ${status}`;
       };
+      return [{ ...alert, settled }];
     });
     unanswered = alerts.length;
     const session = new ClientSession({
@@ -285,6 +295,17 @@ export class DmClient implements AsyncDisposable {
       return refused ?? (unanswered > 0 ? 'the server gave no status for an alert' : undefined);
     } catch (thrown) {
       return asPosternError(thrown).message;
+    }
+  }
+
+  /** Makes an alert. An entry that cannot be made into one is set aside, so that it does not hold up the others. */
+  #alertOf(entry: OutboxEntry): Omit<OutgoingAlert, 'settled'> | undefined {
+    const { outbox, vocabulary } = this.#parts;
+    try {
+      return alertOf(vocabulary, entry);
+    } catch (thrown) {
+      outbox.setAside(entry.sequence, asPosternError(thrown).message);
+      return undefined;
     }
   }
 

@@ -1,3 +1,4 @@
+import { background, persistently } from '../../base/background.ts';
 import { type Clock, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, errorOfCoap, PosternError } from '../../base/errors.ts';
@@ -81,8 +82,10 @@ export class ParentLink implements Uplink {
   }
 
   #reconnect(): void {
-    this.#running ??= this.#connect().finally(() => {
+    const { signal } = this.#stop;
+    this.#running ??= persistently(this.#parts, 'parent-link', () => this.#connect(), signal).then(() => {
       this.#running = undefined;
+      if (!this.#connected && !signal.aborted) this.#reconnect();
     });
   }
 
@@ -162,7 +165,7 @@ export class ParentLink implements Uplink {
         else await this.#bootstrap();
         this.#connected = true;
         events.emit('parent.connected', { parent: parentId });
-        this.#listener?.connected();
+        void background(events, 'uplink', () => this.#listener?.connected());
         return;
       } catch (thrown) {
         if (this.#stop.signal.aborted) return;
@@ -216,7 +219,7 @@ export class ParentLink implements Uplink {
     if (!this.#connected || this.#stop.signal.aborted) return;
     this.#connected = false;
     this.#parts.events.emit('parent.lost', { parent: this.#parts.parentId });
-    this.#listener?.disconnected();
+    void background(this.#parts.events, 'uplink', () => this.#listener?.disconnected());
     this.#reconnect();
   }
 

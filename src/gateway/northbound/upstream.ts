@@ -1,3 +1,4 @@
+import { background } from '../../base/background.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
@@ -57,8 +58,8 @@ export class Upstream implements Uplink {
       subscriptions: [this.#topics.down],
       will: { topic: this.#topics.state, payload: this.#state(false) },
       received: (_topic, payload) => this.#receive(payload),
-      connected: () => void this.#online(),
-      disconnected: () => this.#listener?.disconnected(),
+      connected: () => void background(parts.events, 'uplink', () => this.#online()),
+      disconnected: () => void background(parts.events, 'uplink', () => this.#listener?.disconnected()),
     });
   }
 
@@ -81,10 +82,9 @@ export class Upstream implements Uplink {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#link.connected)
-      void this.#link
-        .publish({ topic: this.#topics.state, payload: this.#state(false), retain: true })
-        .catch(() => {});
+    const goodbye = { topic: this.#topics.state, payload: this.#state(false), retain: true };
+    // If this fails, the broker publishes the Last Will.
+    if (this.#link.connected) this.#link.publish(goodbye).catch(() => {});
     // Waits for the acknowledgement of the state published above, for a bounded time.
     await this.#link[Symbol.asyncDispose]();
     for (const { settle } of [...this.#pending.values()])
@@ -157,7 +157,8 @@ export class Upstream implements Uplink {
       this.#parts.events.emit('mqtt.malformed', { reason: asPosternError(thrown).message });
       return;
     }
-    if (envelope.kind === EnvelopeKind.Notification) void this.#takeNotification(envelope);
+    if (envelope.kind === EnvelopeKind.Notification)
+      void background(this.#parts.events, 'notification', () => this.#takeNotification(envelope));
     else if (envelope.kind !== EnvelopeKind.Request) this.#answer(envelope);
   }
 

@@ -1,4 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite';
+import { background } from '../../base/background.ts';
 import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
 import { transaction } from '../../base/database.ts';
 import type { Events } from '../../base/events.ts';
@@ -236,28 +237,32 @@ export class Associations implements AsyncDisposable {
   }
 
   #scheduleSweep(): void {
-    this.#timer = this.#parts.clock.after(sweepEvery, () => {
-      this.#sweeping = this.#sweep().finally(() => {
+    const { clock, events } = this.#parts;
+    this.#timer = clock.after(sweepEvery, () => {
+      this.#sweeping = background(events, 'expiry', () => this.#sweep()).then(() => {
         if (!this.#stopped) this.#scheduleSweep();
       });
     });
   }
 
   async #sweep(): Promise<void> {
-    const { clock, expiryOf, isAlive } = this.#parts;
+    const { clock, events, expiryOf, isAlive } = this.#parts;
     const silent = [...this.#heard].filter(([deviceId, since]) => {
       const expiry = expiryOf(deviceId);
       return expiry > 0 && clock.now() - since >= expiry;
     });
     for (let at = 0; at < silent.length && !this.#stopped; at += probesAtOnce)
       await Promise.all(
-        silent.slice(at, at + probesAtOnce).map(async ([deviceId, since]) => {
-          const alive = await isAlive(deviceId).catch(() => false);
-          // The device may have been heard or detached during the probe.
-          if (this.#stopped || this.#heard.get(deviceId) !== since) return;
-          if (alive) this.heard(deviceId);
-          else this.detach(deviceId, 'expired');
-        }),
+        silent.slice(at, at + probesAtOnce).map(([deviceId, since]) =>
+          // Where one device fails, the others are asked all the same.
+          background(events, 'expiry', async () => {
+            const alive = await isAlive(deviceId).catch(() => false);
+            // The device may have been heard or detached during the probe.
+            if (this.#stopped || this.#heard.get(deviceId) !== since) return;
+            if (alive) this.heard(deviceId);
+            else this.detach(deviceId, 'expired');
+          }),
+        ),
       );
   }
 }

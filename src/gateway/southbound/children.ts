@@ -1,7 +1,13 @@
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { DmStatus } from '../../dm/status.ts';
-import { isAlertOf, readDeviceAttach, readDeviceDetach } from '../../mo/gateway-alerts.ts';
+import {
+  type GatewayFault,
+  isAlertOf,
+  readDeviceAttach,
+  readDeviceDetach,
+  readGatewayFault,
+} from '../../mo/gateway-alerts.ts';
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import type { Alert } from '../../wire/syncml/message.ts';
 import type { Associations } from './associations.ts';
@@ -15,6 +21,8 @@ export interface ChildrenParts {
   readonly events: Events;
   /** Called when a fan-out of a child gateway has ended. */
   readonly fanoutEnded: (correlator: string | undefined, result: string) => void;
+  /** Called with a fault of a child gateway, or of a gateway behind it. */
+  readonly faulted: (fault: GatewayFault) => void;
 }
 
 /** Maximum number of gateways in a chain below this one. */
@@ -41,9 +49,9 @@ export class Children {
    * gateway, or the alert is of a type that is not handled here.
    */
   alerted(child: string, alert: Alert): number | undefined {
-    const { vocabulary, associations, events, fanoutEnded } = this.#parts;
+    const { vocabulary, associations, events, fanoutEnded, faulted } = this.#parts;
     if (!this.mayBeGateway(child)) return undefined;
-    const { DeviceAttach, DeviceDetach, CommandFanout } = vocabulary.alerts;
+    const { DeviceAttach, DeviceDetach, CommandFanout, GatewayFault } = vocabulary.alerts;
     try {
       if (isAlertOf(alert, DeviceAttach)) {
         const { sequence: _, ...attach } = readDeviceAttach(vocabulary, alert);
@@ -53,6 +61,11 @@ export class Children {
       if (isAlertOf(alert, DeviceDetach)) {
         const { deviceId, reason } = readDeviceDetach(alert);
         associations.detachBehind(child, deviceId, reason);
+        return DmStatus.Ok;
+      }
+      if (isAlertOf(alert, GatewayFault)) {
+        const fault = readGatewayFault(alert);
+        faulted({ ...fault, via: this.#path(child, fault.via, '') });
         return DmStatus.Ok;
       }
       if (!isAlertOf(alert, CommandFanout)) return undefined;

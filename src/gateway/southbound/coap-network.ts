@@ -1,6 +1,7 @@
-import { createSocket, type Socket, type SocketOptions } from 'node:dgram';
+import { createSocket, type RemoteInfo, type Socket, type SocketOptions } from 'node:dgram';
 import { once } from 'node:events';
 import { networkInterfaces } from 'node:os';
+import { background, failed, guarded } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
@@ -142,8 +143,9 @@ export class CoapNetwork implements AsyncDisposable {
   }
 
   #armWatch(): void {
-    this.#watch = this.#options.clock.after(watchEvery, async () => {
-      await this.#adopt(false);
+    const { clock, events } = this.#options;
+    this.#watch = clock.after(watchEvery, async () => {
+      await background(events, 'interfaces', () => this.#adopt(false));
       if (!this.#stopped) this.#armWatch();
     });
   }
@@ -198,11 +200,23 @@ export class CoapNetwork implements AsyncDisposable {
       entropy,
       events,
       handler,
-      send: (datagram, port, address) => socket.send(datagram, port, address),
+      send: (datagram, port, address) => {
+        try {
+          socket.send(datagram, port, address);
+        } catch (thrown) {
+          // The system refuses some datagrams at once, such as one to port 0. To the endpoint such a datagram is lost.
+          failed(events, 'coap-datagram', thrown);
+        }
+      },
       ...(limits && { limits }),
     });
     const binding: Binding = { ...local, socket, endpoint };
-    socket.on('message', (datagram, { address, port }) => endpoint.receive(datagram, address, port));
+    socket.on(
+      'message',
+      guarded(events, 'coap-datagram', (datagram: Buffer, { address, port }: RemoteInfo) =>
+        endpoint.receive(datagram, address, port),
+      ),
+    );
     socket.on('error', (error) => {
       events.emit('coap.socket-error', { address: local.address, reason: error.message });
       this.#unbind(binding);
@@ -252,10 +266,15 @@ export class CoapNetwork implements AsyncDisposable {
     if (existing) return existing;
     const socket = createSocket({ type: `udp${local.family}`, reuseAddr: true, ...literalLookup });
     await bound(socket, this.#port, bindTo);
-    socket.on('message', (datagram, { address, port }) =>
-      this.towards(address)?.receive(datagram, address, port, true),
+    const { events } = this.#options;
+    socket.on(
+      'message',
+      guarded(events, 'coap-datagram', (datagram: Buffer, { address, port }: RemoteInfo) =>
+        this.towards(address)?.receive(datagram, address, port, true),
+      ),
     );
-    socket.on('error', () => {
+    socket.on('error', (error) => {
+      failed(events, 'interfaces', error);
       this.#groups.delete(bindTo);
       socket.close();
     });

@@ -1,3 +1,4 @@
+import { background } from '../../base/background.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
@@ -121,7 +122,7 @@ export class DeviceSessions {
     for (const [key, open] of [...this.#open.entries()]) {
       if (open.deviceId !== deviceId || open.session.outcome) continue;
       this.#close(key, open);
-      void this.#abandon(open, DmStatus.NotFound, 'the device was detached');
+      this.#abandon(open, DmStatus.NotFound, 'the device was detached');
     }
   }
 
@@ -269,7 +270,7 @@ export class DeviceSessions {
       const patience = authenticated ? sessionLimits.silent : sessionLimits.unproved;
       if (!outcome && now - open.heard < patience) continue;
       this.#close(key, open);
-      void this.#abandon(open, DmStatus.DeviceFull, 'too many sessions');
+      this.#abandon(open, DmStatus.DeviceFull, 'too many sessions');
       return;
     }
     throw new PosternError('unavailable', 'too many sessions; try again later');
@@ -326,7 +327,7 @@ export class DeviceSessions {
     open.idle.cancel();
     open.idle = this.#parts.clock.after(sessionLimits.idle, () => {
       this.#open.delete(key);
-      if (!open.session.outcome) void this.#abandon(open, 408, 'the device did not come back');
+      this.#abandon(open, 408, 'the device did not come back');
     });
   }
 
@@ -349,9 +350,13 @@ export class DeviceSessions {
     });
   }
 
-  async #abandon({ session, deviceId }: Open, status: number, reason: string): Promise<void> {
-    if (session.outcome) return;
-    await session.abandon(status, reason);
-    this.#parts.events.emit('session.failed', { device: deviceId, status, reason });
+  /** Ends a session whose device is not waiting for anything. Never rejects. */
+  #abandon({ session, deviceId }: Open, status: number, reason: string): Promise<void> {
+    const { events } = this.#parts;
+    return background(events, 'session-end', async () => {
+      if (session.outcome) return;
+      await session.abandon(status, reason);
+      events.emit('session.failed', { device: deviceId, status, reason });
+    });
   }
 }

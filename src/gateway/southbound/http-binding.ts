@@ -9,6 +9,7 @@ import {
 } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { type AddressInfo, BlockList } from 'node:net';
+import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { readBounded } from '../../base/read-bounded.ts';
@@ -101,7 +102,11 @@ export class HttpBinding implements AsyncDisposable {
         'configuration',
         `http.host: ${host} is not loopback, so it needs http.tls-cert and http.tls-key, or http.insecure-plain-http = true`,
       );
-    this.#server = this.#create((request, response) => void this.#serve(request, response));
+    this.#server = this.#create(
+      guarded(events, 'http', (request: IncomingMessage, response: ServerResponse) =>
+        this.#serve(request, response),
+      ),
+    );
     this.#server.maxConnections = httpLimits.connections;
     this.#server.requestTimeout = httpLimits.request;
     this.#server.headersTimeout = httpLimits.request;
@@ -116,6 +121,8 @@ export class HttpBinding implements AsyncDisposable {
         { cause },
       );
     }
+    // Such as no file descriptor for a connection.
+    this.#server.on('error', (error) => failed(events, 'http', error));
     if (!tls) events.emit('http.insecure', { security: 'none: HTTP without TLS' });
     events.emit('http.listening', { url: this.url });
   }

@@ -1,7 +1,8 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
-import type { BootstrapOrigin, ExpectedDevice } from '../../mo/device-record.ts';
+import { type ReadableTable, readRows } from '../../base/rows.ts';
+import { type BootstrapOrigin, bootstrapOrigins, type ExpectedDevice } from '../../mo/device-record.ts';
 
 /** The secrets and nonces by which one device and the gateway authenticate to each other. */
 export interface GatewayCredential extends ExpectedDevice {
@@ -25,9 +26,7 @@ export class Credentials {
   constructor(database: DatabaseSync, limit: number) {
     this.limit = limit;
     this.#database = database;
-    for (const row of database.prepare('SELECT * FROM credential').iterate()) {
-      this.#keep(fromRow(row));
-    }
+    for (const credential of readRows(database, credentialTable)) this.#keep(credential);
   }
 
   get size(): number {
@@ -90,17 +89,17 @@ export class Credentials {
   }
 }
 
-function fromRow(row: Record<string, unknown>): GatewayCredential {
-  const texts = row as Record<string, string>;
-  const octets = row as Record<string, Uint8Array>;
-  return {
-    deviceId: texts.device_id!,
-    clientName: texts.client_name!,
-    clientSecret: texts.client_secret!,
-    clientNonce: octets.client_nonce!,
-    serverSecret: texts.server_secret!,
-    serverNonce: octets.server_nonce!,
-    origin: texts.origin as BootstrapOrigin,
-    attached: row.attached === 1,
-  };
-}
+const credentialTable: ReadableTable<GatewayCredential> = {
+  table: 'credential',
+  key: ['device_id'],
+  read: (row) => ({
+    deviceId: row.text('device_id'),
+    clientName: row.text('client_name'),
+    clientSecret: row.text('client_secret'),
+    clientNonce: row.octets('client_nonce'),
+    serverSecret: row.text('server_secret'),
+    serverNonce: row.octets('server_nonce'),
+    origin: row.oneOf('origin', bootstrapOrigins),
+    attached: row.oneOf('attached', [0, 1]) === 1,
+  }),
+};

@@ -1,5 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { transaction } from '../../base/database.ts';
+import { type ReadableTable, readRows } from '../../base/rows.ts';
+import { ImageState } from '../../mo/gw-image-inventory.ts';
 
 /** Record of an image in the gateway's image cache. */
 export interface ImageRecord {
@@ -32,22 +34,7 @@ export class Images {
 
   constructor(database: DatabaseSync) {
     this.#database = database;
-    for (const row of database.prepare('SELECT * FROM image').iterate()) {
-      const optional = (name: string, as: (value: unknown) => unknown, column = name) =>
-        row[column] === null ? {} : { [name]: as(row[column]) };
-      this.#known.set(String(row.name), {
-        name: String(row.name),
-        state: Number(row.state),
-        inline: row.inline === 1,
-        used: Number(row.used),
-        ...optional('size', Number),
-        ...optional('hash', String),
-        ...optional('validator', String),
-        ...optional('server', String),
-        ...optional('correlator', String),
-        ...optional('result', Number),
-      });
-    }
+    for (const record of readRows(database, imageTable)) this.#known.set(record.name, record);
   }
 
   get(name: string): ImageRecord | undefined {
@@ -90,3 +77,20 @@ export class Images {
     this.#known.delete(name);
   }
 }
+
+const imageTable: ReadableTable<ImageRecord> = {
+  table: 'image',
+  key: ['name'],
+  read: (row) => ({
+    name: row.text('name'),
+    state: row.oneOf('state', Object.values(ImageState)),
+    inline: row.oneOf('inline', [0, 1]) === 1,
+    used: row.time('used'),
+    ...row.optionalInteger('size'),
+    ...row.optionalText('hash'),
+    ...row.optionalText('validator'),
+    ...row.optionalText('server'),
+    ...row.optionalText('correlator'),
+    ...row.optionalInteger('result'),
+  }),
+};

@@ -1,7 +1,13 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
-import type { BootstrapOrigin, DeviceRecord, DeviceRecords, Protocol } from '../../mo/device-record.ts';
+import { type ReadableTable, readRows } from '../../base/rows.ts';
+import {
+  bootstrapOrigins,
+  type DeviceRecord,
+  type DeviceRecords,
+  protocols,
+} from '../../mo/device-record.ts';
 
 /** Durable records of the attached devices, all kept in memory too. A full inventory refuses new devices. */
 export class Inventory implements DeviceRecords {
@@ -19,7 +25,7 @@ export class Inventory implements DeviceRecords {
       `INSERT OR REPLACE INTO device (device_id, state, mode, origin, address, last_seen, manufacturer, model, firmware,
          protocol, component_type, via, device_type, objects) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
-    for (const row of database.prepare('SELECT * FROM device').iterate()) this.#keep(fromRow(row));
+    for (const record of readRows(database, deviceTable)) this.#keep(record);
   }
 
   get size(): number {
@@ -84,23 +90,23 @@ export class Inventory implements DeviceRecords {
   }
 }
 
-function fromRow(row: Record<string, unknown>): DeviceRecord {
-  const optional = (name: string, column: string) =>
-    row[column] === null ? {} : { [name]: String(row[column]) };
-  return {
-    deviceId: String(row.device_id),
-    state: row.state as DeviceRecord['state'],
-    mode: Number(row.mode),
-    origin: row.origin as BootstrapOrigin,
-    address: String(row.address),
-    lastSeen: Number(row.last_seen),
-    protocol: row.protocol as Protocol,
-    isGateway: row.component_type === 1,
-    ...optional('manufacturer', 'manufacturer'),
-    ...optional('model', 'model'),
-    ...optional('firmware', 'firmware'),
-    ...optional('via', 'via'),
-    ...optional('deviceType', 'device_type'),
-    ...optional('objects', 'objects'),
-  };
-}
+const deviceTable: ReadableTable<DeviceRecord> = {
+  table: 'device',
+  key: ['device_id'],
+  read: (row) => ({
+    deviceId: row.text('device_id'),
+    state: row.oneOf('state', ['attached']),
+    mode: row.oneOf('mode', [0, 1, 2]),
+    origin: row.oneOf('origin', bootstrapOrigins),
+    address: row.text('address'),
+    lastSeen: row.time('last_seen'),
+    protocol: row.oneOf('protocol', protocols),
+    isGateway: row.oneOf('component_type', [0, 1]) === 1,
+    ...row.optionalText('manufacturer'),
+    ...row.optionalText('model'),
+    ...row.optionalText('firmware'),
+    ...row.optionalText('via'),
+    ...row.optionalText('deviceType', 'device_type'),
+    ...row.optionalText('objects'),
+  }),
+};

@@ -1,5 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite';
+import * as v from 'valibot';
 import { keepLatest } from '../../base/database.ts';
+import { type ReadableTable, readRows } from '../../base/rows.ts';
 
 /** An alert that waits for delivery to a DM server. */
 export interface OutboxEntry {
@@ -62,16 +64,21 @@ export class Outbox {
 
   /** The oldest `count` entries for one DM server, oldest first. Without `server`: for the gateway's own. */
   peek(count: number, server?: string): OutboxEntry[] {
-    return this.#database
-      .prepare('SELECT * FROM outbox WHERE server IS ? ORDER BY sequence LIMIT ?')
-      .all(server ?? null, count)
-      .map((row) => ({
-        sequence: Number(row.sequence),
-        kind: String(row.kind),
-        deviceId: String(row.device_id),
-        body: String(row.body),
-        ...(server !== undefined && { server }),
-      }));
+    return readRows(
+      this.#database,
+      outboxTable,
+      'WHERE server IS ? ORDER BY sequence LIMIT ?',
+      server ?? null,
+      count,
+    );
+  }
+
+  /** Sets aside an entry that cannot be made into an alert. */
+  setAside(sequence: number, reason: string): void {
+    const read = () => {
+      throw new Error(reason);
+    };
+    readRows(this.#database, { ...outboxTable, read }, 'WHERE sequence = ?', sequence);
   }
 
   /** Deletes an entry that its DM server has acknowledged. */
@@ -79,3 +86,18 @@ export class Outbox {
     this.#database.prepare('DELETE FROM outbox WHERE sequence = ?').run(sequence);
   }
 }
+
+const outboxTable: ReadableTable<OutboxEntry> = {
+  table: 'outbox',
+  key: ['sequence'],
+  read: (row) => {
+    row.json('body', v.looseObject({}));
+    return {
+      sequence: row.integer('sequence', 1),
+      kind: row.text('kind'),
+      deviceId: row.text('device_id'),
+      body: row.text('body'),
+      ...row.optionalText('server'),
+    };
+  },
+};

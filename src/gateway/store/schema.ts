@@ -1,4 +1,5 @@
 import type { Schema } from '../../base/database.ts';
+import { setAsideTable } from '../../base/rows.ts';
 import { nodeTables } from '../../dm/stored-nodes.ts';
 
 /** The tables in the state file of a gateway. */
@@ -44,5 +45,6 @@ export const gatewaySchema: Schema = {
     `ALTER TABLE device ADD COLUMN objects TEXT;
      CREATE TABLE registration (device_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
     'CREATE TABLE gateway_update (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;',
+    setAsideTable,
   ],
 };

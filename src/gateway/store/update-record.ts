@@ -1,5 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite';
+import * as v from 'valibot';
 import { transaction } from '../../base/database.ts';
+import { type ReadableTable, readRows } from '../../base/rows.ts';
 
 /** An update of the gateway itself that has not ended yet. The record survives the restart into the new slot. */
 export interface UpdateRecord {
@@ -33,8 +35,7 @@ export class UpdateRecords {
   }
 
   get(): UpdateRecord | undefined {
-    const row = this.#database.prepare('SELECT body FROM gateway_update').get();
-    return row && (JSON.parse(String(row.body)) as UpdateRecord);
+    return readRows(this.#database, updateTable)[0];
   }
 
   put(record: UpdateRecord): void {
@@ -51,3 +52,24 @@ export class UpdateRecords {
     });
   }
 }
+
+const text = v.exactOptional(v.string());
+const updateBody = v.looseObject({
+  operation: v.picklist(['Download', 'Update', 'DownloadAndUpdate']),
+  url: v.string(),
+  server: text,
+  correlator: text,
+  phase: v.picklist(['downloading', 'installing', 'trying']),
+  validator: text,
+  slot: v.exactOptional(v.picklist(['A', 'B'])),
+  version: text,
+  floor: text,
+  wasConnected: v.exactOptional(v.boolean()),
+  devices: text,
+});
+
+const updateTable: ReadableTable<UpdateRecord> = {
+  table: 'gateway_update',
+  key: ['number'],
+  read: (row) => row.json('body', updateBody),
+};

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { background } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
@@ -137,15 +138,18 @@ export class Updater implements AsyncDisposable {
 
   /** Runs work in the background. `#running` is set meanwhile. */
   #run(work: () => Promise<void>): void {
-    this.#running = work()
-      .catch((thrown) => {
-        if (this.#stop.signal.aborted) return;
-        const { message } = asPosternError(thrown);
-        this.#parts.events.emit('update.stuck', { reason: message });
-      })
-      .finally(() => {
-        this.#running = undefined;
-      });
+    const { events } = this.#parts;
+    const run = async () => {
+      try {
+        await work();
+      } catch (thrown) {
+        if (!this.#stop.signal.aborted)
+          events.emit('update.stuck', { reason: asPosternError(thrown).message });
+      }
+    };
+    this.#running = background(events, 'update', run).then(() => {
+      this.#running = undefined;
+    });
   }
 
   /** Downloads and installs, as the operation and its phase require. */

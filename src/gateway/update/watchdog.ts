@@ -1,4 +1,5 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
+import { background } from '../../base/background.ts';
 import { type Clock, pause } from '../../base/clock.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
@@ -54,9 +55,11 @@ export class Watchdog implements AsyncDisposable {
     const { check, clock, events } = this.#parts;
     const { signal } = this.#stop;
     while (!signal.aborted) {
-      const complaint = await check();
-      if (complaint === undefined) writeSync(file, '\0');
-      else events.emit('watchdog.hungry', { reason: complaint });
+      await background(events, 'watchdog', async () => {
+        const complaint = await check();
+        if (complaint === undefined) writeSync(file, '\0');
+        else events.emit('watchdog.hungry', { reason: complaint });
+      });
       await pause(clock, interval, signal).catch(() => {});
     }
   }

@@ -7,6 +7,7 @@ import {
   type IConnackPacket,
   type MqttClient,
 } from 'mqtt';
+import { guarded, persistently } from '../../base/background.ts';
 import { type Clock, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
@@ -110,7 +111,7 @@ export class MqttLink implements AsyncDisposable {
 
   /** Begins to connect, and returns at once. A second call has no effect. */
   start(): void {
-    this.#running ??= this.#run();
+    this.#running ??= persistently(this.#parts, 'mqtt-link', () => this.#run(), this.#stop.signal);
   }
 
   /** Waits until the broker has acknowledged what was published, then says goodbye: two seconds at most. */
@@ -232,7 +233,12 @@ export class MqttLink implements AsyncDisposable {
         client.end(true);
       }
     });
-    client.on('message', (topic, payload) => this.#parts.received(topic, payload));
+    client.on(
+      'message',
+      guarded(events, 'mqtt-message', (topic: string, payload: Buffer) =>
+        this.#parts.received(topic, payload),
+      ),
+    );
     client.on('error', (error: Error | ErrorWithReasonCode) => {
       opened.resolve(error.message || String(error));
       client.end(true);

@@ -176,6 +176,7 @@ describe('what is behind a child gateway', () => {
       associations,
       events,
       fanoutEnded: () => {},
+      faulted: () => {},
     });
     const alert = (deviceId: string, via?: string) => ({
       name: 'Alert' as const,
