@@ -162,6 +162,33 @@ export function readRows<T>(
   return found;
 }
 
+/** Largest number of a row that leaves room for further rows, in SQLite and in JavaScript. */
+const numberLimit = 2 ** 52;
+/** Numbers that are skipped where it is unknown which numbers were used. */
+const numberGap = 1_000_000;
+
+/**
+ * Makes sure that a table with AUTOINCREMENT takes further rows. Rows whose number is beyond `numberLimit` are set
+ * aside: the next number would not fit into JavaScript, or not even into SQLite.
+ * @param column the INTEGER PRIMARY KEY
+ */
+export function keepNumbersLow(database: DatabaseSync, table: string, column: string): void {
+  const read = () => {
+    throw new Error(`${column} is no number of a row`);
+  };
+  readRows(database, { table, key: [column], read }, `WHERE ${column} < 1 OR ${column} > ${numberLimit}`);
+  try {
+    database
+      .prepare(
+        `UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(${column}), 0) FROM ${table}) + ${numberGap}
+         WHERE name = '${table}' AND seq NOT BETWEEN 0 AND ${numberLimit}`,
+      )
+      .run();
+  } catch {
+    // The disk takes no writes: there will be no further rows either.
+  }
+}
+
 type Values = Readonly<Record<string, SQLOutputValue>>;
 interface Unreadable {
   readonly values: Values;

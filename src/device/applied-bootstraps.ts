@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { DatabaseSync } from 'node:sqlite';
 import { keepLatest } from '../base/database.ts';
+import { keepNumbersLow } from '../base/rows.ts';
 
 /** Most bootstraps that are remembered. Beyond it the oldest is forgotten. */
 const limit = 256;
@@ -11,6 +12,7 @@ export class AppliedBootstraps {
 
   constructor(database: DatabaseSync) {
     this.#database = database;
+    keepNumbersLow(database, 'applied_bootstrap', 'number');
   }
 
   /** Whether exactly this document was applied before. */

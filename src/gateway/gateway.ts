@@ -75,13 +75,14 @@ export class Gateway implements AsyncDisposable {
     // From the last to the first. What waits for the uplink ends when the uplink does.
     stack.use(dmClient);
     stack.use(uplink);
-    stack.use(objects);
     if (firmware) stack.use(firmware);
     stack.use(associations);
     stack.use(network);
     if (lwm2m) stack.use(lwm2m);
     if (http) stack.use(http);
     stack.defer(() => sessions.stop());
+    // Campaigns stop before sockets and sessions do. Otherwise the stop would be the outcome of their devices.
+    stack.use(objects);
     events.emit('gateway.stopping', { gateway: config.gateway.id });
   }
 

@@ -2,7 +2,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import * as v from 'valibot';
 import type { Clock } from '../base/clock.ts';
 import { keepLatest } from '../base/database.ts';
-import { type ReadableTable, readRows } from '../base/rows.ts';
+import { keepNumbersLow, type ReadableTable, readRows } from '../base/rows.ts';
 
 /** An alert that a gateway or device sent, as this server read it. */
 export interface AlertRecord {
@@ -44,6 +44,7 @@ export class Records {
   constructor(database: DatabaseSync, clock: Clock) {
     this.#database = database;
     this.#clock = clock;
+    for (const table of ['received_alert', 'operation_result']) keepNumbersLow(database, table, 'number');
   }
 
   /** Adds an alert with the current time. `body` must be serialisable as JSON. */

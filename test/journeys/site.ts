@@ -40,7 +40,7 @@ export class Site implements AsyncDisposable {
     await this.#stack.disposeAsync();
   }
 
-  async headend(deviceIds: readonly string[], changes: Toml = {}): Promise<Headend> {
+  async headend(deviceIds: readonly string[], changes: Toml = {}, wait = true): Promise<Headend> {
     const config = checkConfig(
       headendConfigSchema,
       {
@@ -60,7 +60,7 @@ export class Site implements AsyncDisposable {
     );
     const headend = this.#stack.use(new Headend(config, { events: this.headendEvents }));
     headend.start();
-    await this.headendEvents.until('mqtt.connected');
+    if (wait) await this.headendEvents.until('mqtt.connected');
     return headend;
   }
 

@@ -1,7 +1,7 @@
 import { background } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { isOk } from '../../dm/status.ts';
 import { ReturnFormat } from '../../mo/campaign.ts';
@@ -113,8 +113,16 @@ export class Delegation {
       signal.removeEventListener('abort', stopped);
       this.#waiting.delete(correlator);
       // The result is here, so the child need not keep it.
-      const tidy = () => manage(child, [{ name: 'Delete', uri }], { timeout: grace, signal });
-      if (!signal.aborted) void background(events, 'campaign', tidy, signal);
+      if (!signal.aborted) void background(events, 'campaign', () => this.#tidy(child, uri, signal));
+    }
+  }
+
+  /** Deletes a fan-out from the child's tree. A child that cannot be reached keeps it. */
+  async #tidy(child: string, uri: string, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#parts.manage(child, [{ name: 'Delete', uri }], { timeout: grace, signal });
+    } catch (thrown) {
+      if (asPosternError(thrown).code === 'internal') throw thrown;
     }
   }
 }

@@ -1,7 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite';
 import * as v from 'valibot';
 import { keepLatest } from '../../base/database.ts';
-import { type ReadableTable, readRows } from '../../base/rows.ts';
+import { keepNumbersLow, type ReadableTable, readRows } from '../../base/rows.ts';
 
 /** An alert that waits for delivery to a DM server. */
 export interface OutboxEntry {
@@ -30,6 +30,7 @@ export class Outbox {
   constructor(database: DatabaseSync, limit: number) {
     this.#database = database;
     this.limit = limit;
+    keepNumbersLow(database, 'outbox', 'sequence');
   }
 
   get size(): number {
