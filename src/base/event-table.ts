@@ -49,6 +49,11 @@ export const eventTable = {
   'coap.overload': warn<'working'>(),
   'coap.socket-error': warn<'address' | 'reason'>(),
 
+  // A configuration that is read again.
+  'config.refused': warn<'reason'>(),
+  'config.reloaded': info<never, never, { keys: string }>(),
+  'config.restart-needed': warn<never, never, { keys: string }>(),
+
   // What becomes of a device: at the gateway, at the head-end, and as the reference device tells it.
   'device.account-dropped': warn<'device' | 'server'>(),
   'device.account-taken': info<'device' | 'gateway'>(),
@@ -143,6 +148,9 @@ export const eventTable = {
   'parent.connected': info<'parent'>(),
   'parent.lost': warn<'parent'>(),
   'parent.unreachable': warn<'parent' | 'reason'>(),
+
+  // The process of a party.
+  'process.cannot-serve': error<'reason'>(),
 
   // Registrations of LwM2M clients.
   'registration.duplicate': warn<'device' | 'peer'>(),

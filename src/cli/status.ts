@@ -17,7 +17,8 @@ ${common}`,
     const found = (await askGateway(String(socket), '/status')) as GatewayStatus;
     if (json) return console.log(JSON.stringify(found, null, 2));
     const { gateway, software, uplink, coap, devices, outbox, sessions, memory, counts } = found;
-    const { setAside, failures } = found;
+    const { setAside, failures, configuration } = found;
+    const { restartNeeded, refused } = configuration;
     const rows = [
       ['gateway', `${gateway}, Postern ${software}`],
       ['uplink', `${uplink.connected ? 'connected' : 'NOT CONNECTED'} to ${uplink.url} (${uplink.protocol})`],
@@ -26,6 +27,8 @@ ${common}`,
       ['devices', `${devices.attached} attached; limit ${devices.limit}`],
       ['outbox', `${outbox.waiting} alerts waiting, ${outbox.dropped} dropped; limit ${outbox.limit}`],
       ['sessions', String(sessions)],
+      ...(refused === undefined ? [] : [['configuration', `refused when it was read again: ${refused}`]]),
+      ...(restartNeeded.length > 0 ? [['restart', `needed for ${restartNeeded.join(', ')}`]] : []),
       ...(setAside > 0 ? [['set aside', `${setAside} rows of the state file that cannot be read`]] : []),
       ...failures.map(({ work, failures: count, reason }) => [
         'failed',

@@ -10,6 +10,7 @@ import type { GatewayConfig } from './config.ts';
 import { DeviceSignals } from './device-signals.ts';
 import { expectedDevices } from './expected-devices.ts';
 import { GatewayFirmware } from './firmware.ts';
+import { LiveSettings } from './live-settings.ts';
 import { Lwm2mService, lifetimeOf } from './lwm2m-service.ts';
 import { Delegation } from './modes/delegation.ts';
 import { DeviceManagement } from './modes/device-management.ts';
@@ -65,6 +66,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   // The DM server that hears of devices is the parent gateway, where there is one.
   const ownServer = config.parent?.id ?? config['dm-server'].id;
   const vocabulary = vocabularyOf(config.gwmo);
+  const live = new LiveSettings(config);
 
   // Ground: state, sockets, and where devices are.
   const state = openState(config, vocabulary, clock);
@@ -88,7 +90,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   const addresses = new DeviceAddresses();
   const locator = new DeviceLocator({ network, addresses, inventory, entropy });
-  const { uplink, parent } = uplinkOf({ config, accounts, locator, ...machine });
+  const { uplink, parent } = uplinkOf({ config, live, accounts, locator, ...machine });
   const uplinkStatus = new UplinkStatus(clock, uplink);
 
   // Devices: which are attached, and how each is reached.
@@ -121,6 +123,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     state.registrations &&
     new Lwm2mService({
       settings: config.lwm2m,
+      live,
       registrations: state.registrations,
       inventory,
       addresses,
@@ -145,12 +148,14 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     delegation,
     reports,
     images: imageSettings(config),
+    live,
     ...machine,
   });
   const firmware =
     config.update &&
     new GatewayFirmware({
       settings: config.update,
+      live,
       stateFile: config.gateway.state,
       state,
       imageFile: (name) => objects.images.file(name),
@@ -195,18 +200,18 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const children = new Children({
     gatewayId,
     vocabulary,
-    allowed: new Set(config.bootstrap.device.filter(({ gateway }) => gateway).map(({ id }) => id)),
+    allowed: { has: (deviceId) => live.current.childGateways.has(deviceId) },
     associations,
     events,
     fanoutEnded: (...args) => delegation.reported(...args),
     faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
   });
-  const schemes = knowManualDevices(config.http?.device ?? [], credentials);
+  knowManualDevices(config, credentials);
   const sessions = new DeviceSessions({
     gatewayId,
     credentials,
     vocabulary,
-    schemesOf: (deviceId) => schemes.get(deviceId),
+    schemesOf: (deviceId) => live.current.schemes.get(deviceId),
     mayBeGateway: (deviceId) => children.mayBeGateway(deviceId),
     work: (deviceId) => proxy.work(deviceId),
     proved: (deviceId, remote) => signals.heard(deviceId, remote),
@@ -217,6 +222,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   const { compose, http } = resourcesOf({
     config,
+    live,
     credentials,
     locator,
     sessions,
@@ -243,7 +249,9 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
 
   return {
     config,
+    live,
     state,
+    clock,
     events,
     network,
     compose,

@@ -9,10 +9,10 @@ import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { FirmwareBranch } from '../mo/firmware-branch.ts';
 import type { GatewayConfig } from './config.ts';
+import type { LiveSettings } from './live-settings.ts';
 import { download } from './northbound/download.ts';
 import type { Reports } from './northbound/reports.ts';
 import type { Uplink } from './northbound/uplink.ts';
-import { readPem } from './settings.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { GatewayState } from './state.ts';
 import type { Inventory } from './store/inventory.ts';
@@ -30,6 +30,7 @@ type Settings = NonNullable<GatewayConfig['update']>;
 
 export interface GatewayFirmwareParts {
   readonly settings: Settings;
+  readonly live: LiveSettings;
   readonly stateFile: string;
   readonly state: GatewayState;
   /** File of an image of the Image Inventory, when it is ready. */
@@ -56,7 +57,7 @@ export class GatewayFirmware implements AsyncDisposable {
 
   /** @throws {PosternError} `configuration` */
   constructor(parts: GatewayFirmwareParts) {
-    const { settings, state, network, uplink, reports, clock, entropy, events } = parts;
+    const { settings, live, state, network, uplink, reports, clock, entropy, events } = parts;
     this.#slots = slotsOf(parts);
     mkdirSync(dirname(this.#slots.bundleFile), { recursive: true });
     this.branch = new FirmwareBranch({
@@ -72,7 +73,9 @@ export class GatewayFirmware implements AsyncDisposable {
       bundle: new BundleDownload({
         file: this.#slots.bundleFile,
         download,
-        ca: settings.ca === undefined ? undefined : readPem(settings.ca, 'update.ca'),
+        get ca() {
+          return live.current.updateCa;
+        },
         imageFile: parts.imageFile,
         clock,
         entropy,
@@ -135,7 +138,7 @@ export class GatewayFirmware implements AsyncDisposable {
   }
 }
 
-function slotsOf({ settings, restart, clock }: GatewayFirmwareParts): SlotDriver {
+function slotsOf({ settings, live, restart, clock }: GatewayFirmwareParts): SlotDriver {
   if (settings.slots === 'rauc')
     return new RaucSlots({
       agent: '/run/agent',
@@ -153,8 +156,9 @@ function slotsOf({ settings, restart, clock }: GatewayFirmwareParts): SlotDriver
     );
   return new DirectorySlots({
     directory: settings.directory,
-    // The schema asks for it with slots of this kind.
-    authority: readPem(settings.authority!, 'update.authority'),
+    get authority() {
+      return live.current.updateAuthority;
+    },
     current,
     restart: restart ?? (() => {}),
   });

@@ -6,6 +6,7 @@ import { remoteKey } from '../wire/coap/peer.ts';
 import type { Resource } from '../wire/coap/router.ts';
 import type { GatewayConfig } from './config.ts';
 import type { DeviceListener, DeviceSignals } from './device-signals.ts';
+import type { LiveSettings } from './live-settings.ts';
 import { AdaptationMode } from './modes/adaptation.ts';
 import { isAdapted } from './modes/device-management.ts';
 import type { Manage } from './modes/waiting-work.ts';
@@ -22,6 +23,7 @@ import type { Registrations } from './store/registrations.ts';
 
 export interface Lwm2mServiceParts {
   readonly settings: NonNullable<GatewayConfig['lwm2m']>;
+  readonly live: LiveSettings;
   readonly registrations: Registrations;
   readonly inventory: Inventory;
   readonly addresses: DeviceAddresses;
@@ -45,10 +47,9 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
 
   constructor(parts: Lwm2mServiceParts) {
     this.#parts = parts;
-    const { settings, registrations, inventory, locator, associations, signals, clock, entropy, events } =
-      parts;
-    const allowed = new Set(settings.device.map(({ id }) => id));
-    const isAllowed = (deviceId: string) => allowed.has(deviceId);
+    const { settings, live, registrations, inventory, locator, associations, signals } = parts;
+    const { clock, entropy, events } = parts;
+    const isAllowed = (deviceId: string) => live.current.clients.has(deviceId);
     const isAttached = (deviceId: string) => isAdapted(inventory, deviceId);
     const calls = new LwM2mCalls((...args) => locator.call(...args));
     this.#mode = new AdaptationMode({

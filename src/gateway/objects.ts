@@ -29,6 +29,7 @@ import { type GatewayObject, nodeAt, type Vocabulary } from '../mo/vocabulary.ts
 import type { ManagementObject } from '../wire/syncml/ddf.ts';
 import type { Alert } from '../wire/syncml/message.ts';
 import type { DeviceListener } from './device-signals.ts';
+import type { LiveSettings } from './live-settings.ts';
 import { Campaign } from './modes/campaign.ts';
 import type { CampaignParts } from './modes/campaign-parts.ts';
 import type { Delegation } from './modes/delegation.ts';
@@ -57,9 +58,8 @@ export interface GatewayObjectsParts {
   readonly management: DeviceManagement;
   readonly delegation: Delegation;
   readonly reports: Reports;
-  readonly images: Pick<ImageCacheParts, 'quota' | 'count' | 'ca' | 'signingKeys'> & {
-    readonly directory: string | undefined;
-  };
+  readonly images: Pick<ImageCacheParts, 'quota' | 'count'> & { readonly directory: string | undefined };
+  readonly live: LiveSettings;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -206,10 +206,17 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
   }
 
   #imageCache(order: ImageCacheParts['order']): ImageCache {
-    const { state, images, vocabulary, reports, clock, entropy, events } = this.#parts;
-    const { directory: _, ...settings } = images;
+    const { state, images, live, vocabulary, reports, clock, entropy, events } = this.#parts;
+    const { quota, count } = images;
     return new ImageCache({
-      ...settings,
+      quota,
+      count,
+      get ca() {
+        return live.current.imageCa;
+      },
+      get signingKeys() {
+        return live.current.signingKeys;
+      },
       images: new Images(state.database),
       files: this.#files,
       download,

@@ -1,6 +1,7 @@
 import { freemem } from 'node:os';
 import { type BackgroundFailure, failuresOf } from '../base/background.ts';
 import type { EventCounter } from '../base/events.ts';
+import type { LiveConfig } from '../base/live-config.ts';
 import { countSetAside } from '../base/rows.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from './config.ts';
@@ -19,6 +20,8 @@ export interface GatewayStatus {
   readonly devices: { readonly attached: number; readonly limit: number };
   readonly outbox: { readonly waiting: number; readonly limit: number; readonly dropped: number };
   readonly sessions: number;
+  /** Of a configuration that was read again: keys that take effect at the next start, and why it was refused. */
+  readonly configuration: { readonly restartNeeded: readonly string[]; readonly refused?: string };
   /** Rows of the state file that could not be read, and were set aside. */
   readonly setAside: number;
   /** Background work that failed since the start. */
@@ -39,9 +42,12 @@ export interface StatusParts {
   readonly uplink: Uplink;
   readonly sessions: DeviceSessions;
   readonly events: EventCounter;
+  readonly configuration: Pick<LiveConfig<GatewayConfig>, 'restartNeeded' | 'refused'>;
 }
 
-export function statusOf({ config, state, network, uplink, sessions, events }: StatusParts): GatewayStatus {
+export function statusOf(parts: StatusParts): GatewayStatus {
+  const { config, state, network, uplink, sessions, events, configuration } = parts;
+  const { restartNeeded, refused } = configuration;
   const { gateway, limits, lwm2m } = config;
   const { inventory, outbox } = state;
   return {
@@ -56,6 +62,7 @@ export function statusOf({ config, state, network, uplink, sessions, events }: S
     devices: { attached: inventory.size, limit: limits.devices },
     outbox: { waiting: outbox.size, limit: outbox.limit, dropped: outbox.dropped },
     sessions: sessions.size,
+    configuration: { restartNeeded, ...(refused !== undefined && { refused }) },
     setAside: countSetAside(state.database),
     failures: failuresOf(events),
     memory: memoryInUse(),

@@ -5,14 +5,15 @@ import type { Events } from '../base/events.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { Accounts } from '../mo/dm-acc.ts';
 import type { GatewayConfig } from './config.ts';
+import type { LiveSettings } from './live-settings.ts';
 import { ParentLink } from './northbound/parent-link.ts';
 import type { Uplink } from './northbound/uplink.ts';
 import { Upstream } from './northbound/upstream.ts';
-import { mqttSettings } from './settings.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 
 export interface GatewayUplinkParts {
   readonly config: GatewayConfig;
+  readonly live: LiveSettings;
   readonly accounts: Accounts;
   readonly locator: DeviceLocator;
   readonly clock: Clock;
@@ -31,17 +32,19 @@ export interface GatewayUplink {
  * @throws {PosternError} `configuration` when it names none
  */
 export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
-  const { config, accounts, locator, ...surroundings } = parts;
+  const { config, live, accounts, locator, ...surroundings } = parts;
   const gatewayId = config.gateway.id;
   const timeout = config.tunnel.timeout * 1000;
   if (config.parent) {
-    const { id: parentId, uri, 'factory-secret': factorySecret } = config.parent;
+    const { id: parentId, uri } = config.parent;
     const parent = new ParentLink(
       {
         gatewayId,
         parentId,
         uri,
-        factorySecret,
+        get factorySecret() {
+          return live.current.factorySecret;
+        },
         accounts,
         call: (...args) => locator.call(...args),
         ...surroundings,
@@ -51,6 +54,6 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
     return { uplink: parent, parent };
   }
   if (!config.mqtt) throw new PosternError('configuration', 'mqtt: this table is needed');
-  const settings = mqttSettings(config.mqtt);
+  const settings = live.mqtt;
   return { uplink: new Upstream({ gatewayId, settings, softwareVersion, ...surroundings }, timeout) };
 }

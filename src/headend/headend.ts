@@ -3,13 +3,14 @@ import { type Clock, SystemClock } from '../base/clock.ts';
 import { openDatabase } from '../base/database.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
+import { LiveConfig, overwrite } from '../base/live-config.ts';
 import { onSetAside } from '../base/rows.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Opening, Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import type { MqttSettings } from '../wire/tunnel/mqtt-link.ts';
 import { AlertHandler } from './alert-handler.ts';
-import type { HeadendConfig } from './config.ts';
+import { type HeadendConfig, headendReloads } from './config.ts';
 import { Downlink, type DownlinkReceiver } from './downlink.ts';
 import { type DeviceTriggerRequest, GatewayOperations, type StartedOperation } from './gateway-operations.ts';
 import { Notifier } from './notifier.ts';
@@ -36,10 +37,32 @@ export interface HeadendSurroundings {
 /** The reference DM server: manages gateways and devices over an MQTT broker. Its HTTP API is `HeadendApi`. */
 export class Headend implements AsyncDisposable {
   readonly #parts: HeadendParts;
+  readonly #config: LiveConfig<HeadendConfig>;
 
   /** @throws {PosternError} `configuration` when the state file cannot be used */
   constructor(config: HeadendConfig, surroundings: HeadendSurroundings) {
     this.#parts = compose(config, surroundings);
+    this.#config = new LiveConfig(config, this.#parts.events, (key) => headendReloads.includes(key));
+  }
+
+  /**
+   * Reads the configuration again, and puts in force what `headendReloads` lists. Returns the configuration that holds
+   * now. What came of it is told by events.
+   */
+  reload(read: () => HeadendConfig): HeadendConfig {
+    const { parties, settings } = this.#parts;
+    this.#config.reload(read, (config) => {
+      parties.configure(config);
+      overwrite(settings.policy, config.policy);
+      overwrite(settings.mqtt, mqttSettings(config.mqtt));
+    });
+    return this.#config.current;
+  }
+
+  /** Why the head-end cannot serve gateways any more. Undefined when it can. */
+  complaint(): string | undefined {
+    this.#parts.database.prepare('SELECT 1').get();
+    return undefined;
   }
 
   /** True while the connection to the broker is up. */
@@ -161,10 +184,8 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const jobs = new Jobs();
   const parties = new Parties(config, database);
   const records = new Records(database, clock);
-  const reachability = new Reachability(
-    parties,
-    config.gateway.map(({ id }) => id),
-  );
+  const reachability = new Reachability(parties);
+  const settings = { mqtt: mqttSettings(config.mqtt), policy: { ...config.policy } };
   const base = {
     serverId,
     clock,
@@ -177,13 +198,13 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
     records,
     reachability,
   };
-  const downlink = new Downlink({ ...base, route, group, settings: mqttSettings(config.mqtt) });
+  const downlink = new Downlink({ ...base, route, group, settings: settings.mqtt });
   const notifier = new Notifier({ ...base, downlink });
   const sessionRequests = new SessionRequests({ ...base, notifier, sessionTimeout });
   const triggeredSessions = new TriggeredSessions(jobs, clock, events);
   const gatewayOperations = new GatewayOperations({ ...base, notifier, sessionRequests, triggeredSessions });
   const pendingDetaches = new PendingDetaches({ ...base, notifier });
-  const policy = new Policy({ ...base, settings: config.policy, sessionRequests });
+  const policy = new Policy({ ...base, settings: settings.policy, sessionRequests });
   const alertHandler = new AlertHandler({ ...base, pendingDetaches });
   const sessions = new Sessions({
     ...base,
@@ -201,6 +222,7 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   stack.defer(() => triggeredSessions.stop());
   return {
     ...base,
+    settings,
     downlink,
     sessionRequests,
     triggeredSessions,

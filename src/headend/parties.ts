@@ -37,6 +37,13 @@ export class Parties {
 
   constructor(config: Pick<HeadendConfig, 'gateway' | 'device'>, database: DatabaseSync) {
     this.#database = database;
+    this.configure(config);
+    for (const [id, state] of readRows(database, partyTable)) this.#states.set(id, state);
+  }
+
+  /** Takes the parties of a configuration in place of those known so far. Their durable state stays. */
+  configure(config: Pick<HeadendConfig, 'gateway' | 'device'>): void {
+    this.#parties.clear();
     for (const kind of ['gateway', 'device'] as const)
       for (const entry of config[kind])
         this.#parties.set(entry.id, {
@@ -47,7 +54,6 @@ export class Parties {
           clientSchemes: entry['client-auth'],
           serverSchemes: entry['server-auth'],
         });
-    for (const [id, state] of readRows(database, partyTable)) this.#states.set(id, state);
   }
 
   /** Returns the party of this ID. Undefined when it has no account for this server. */

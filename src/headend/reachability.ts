@@ -39,14 +39,11 @@ const limits = { parties: 65_536, gateways: 65_536 } as const;
  */
 export class Reachability {
   readonly #parties: Parties;
-  readonly #configured: readonly string[];
   readonly #brokerGateways = new BoundedMap<string, string>(limits.parties);
   readonly #states = new BoundedMap<string, GatewayView>(limits.gateways);
 
-  /** `configured` lists the IDs of the gateways in the configuration. They are shown before they are heard. */
-  constructor(parties: Parties, configured: readonly string[]) {
+  constructor(parties: Parties) {
     this.#parties = parties;
-    this.#configured = configured;
   }
 
   /** Records that a device or a child gateway is reached through a broker gateway. */
@@ -89,7 +86,8 @@ export class Reachability {
 
   /** Lists the gateways of the configuration first, in its order, then other gateways that have published a state. */
   gateways(): GatewayView[] {
-    const unheard = this.#configured.map((id) => ({ id, online: undefined, software: undefined }));
+    const configured = this.#parties.list().filter(({ kind }) => kind === 'gateway');
+    const unheard = configured.map(({ id }) => ({ id, online: undefined, software: undefined }));
     return [...new Map([...unheard, ...this.#states.values()].map((view) => [view.id, view])).values()];
   }
 

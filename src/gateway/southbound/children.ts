@@ -16,7 +16,7 @@ export interface ChildrenParts {
   readonly gatewayId: string;
   readonly vocabulary: Vocabulary;
   /** IDs of the devices that the configuration allows to be DM Gateways. */
-  readonly allowed: ReadonlySet<string>;
+  readonly allowed: Pick<ReadonlySet<string>, 'has'>;
   readonly associations: Pick<Associations, 'attachBehind' | 'detachBehind'>;
   readonly events: Events;
   /** Called when a fan-out of a child gateway has ended. */
