@@ -1,6 +1,6 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import type { Durability } from './durability.ts';
-import { asPosternError, PosternError } from './errors.ts';
+import { PosternError } from './errors.ts';
 import type { Recovery } from './recover-state.ts';
 import type { StateCopies } from './state-copies.ts';
 import type { StateLock } from './state-lock.ts';
@@ -219,39 +219,6 @@ export class Database implements AsyncDisposable {
 /** Runs `work` in a transaction of the database: `Database.transaction`. */
 export const transaction = <T>(database: Database, work: () => T, undo?: () => void): T =>
   database.transaction(work, undo);
-
-/** Says that a value in the database is not known. A later version of the program wrote it, or a person. */
-export const unknownValue = (column: string, value: unknown): string =>
-  `the state has ${column} = ${value}, which this program does not know`;
-
-/**
- * Checks a value that was read from the database.
- * @param column table and column, such as `device.mode`
- * @throws {PosternError} `configuration` for a value that this program does not know
- */
-export function knownValue<T>(known: readonly T[], value: unknown, column: string): T {
-  if (!known.includes(value as T)) throw new PosternError('configuration', unknownValue(column, value));
-  return value as T;
-}
-
-/**
- * Reads all rows of a table. A row that `read` refuses is left out; it stays in the table, and the reason is added to
- * `unreadable`.
- * @param table a constant of the program: it becomes part of the SQL
- */
-export function* readRows<T>(
-  database: Database,
-  table: string,
-  read: (row: Record<string, unknown>) => T,
-  unreadable: string[],
-): Generator<T> {
-  for (const row of database.prepare(`SELECT * FROM ${table}`).iterate())
-    try {
-      yield read(row);
-    } catch (thrown) {
-      unreadable.push(asPosternError(thrown).message);
-    }
-}
 
 /**
  * Keeps the newest `limit` rows of a table whose row IDs rise. Returns how many rows were deleted.

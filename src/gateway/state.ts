@@ -27,8 +27,6 @@ export interface GatewayState {
   readonly gwConfig: StoredBranch;
   /** Of LwM2M clients; none where LwM2M is not configured. */
   readonly registrations: Registrations | undefined;
-  /** Reasons why rows of the file could not be read, for the log. These rows stay in the file. */
-  readonly unreadable: readonly string[];
 }
 
 /** @throws {PosternError} `configuration` when the file cannot be used */
@@ -42,11 +40,10 @@ export function openState(
   const nodes = new Nodes(database);
   const epoch = new Epoch(database, entropy);
   const outbox = new Outbox(database, config.limits.outbox, epoch);
-  const unreadable = outbox.unreadable();
   return {
     database,
-    inventory: new Inventory(database, config.limits.devices, unreadable),
-    credentials: new Credentials(database, config.limits.devices, unreadable),
+    inventory: new Inventory(database, config.limits.devices),
+    credentials: new Credentials(database, config.limits.devices),
     epoch,
     outbox,
     nodes,
@@ -56,6 +53,5 @@ export function openState(
       clock,
     }),
     registrations: config.lwm2m && new Registrations(database, config.limits.devices),
-    unreadable,
   };
 }

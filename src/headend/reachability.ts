@@ -47,15 +47,12 @@ const limits = { parties: 65_536, gateways: 65_536 } as const;
 export class Reachability {
   readonly #parties: Parties;
   readonly #unreachable: UnreachableDevices;
-  readonly #configured: readonly string[];
   readonly #brokerGateways = new BoundedMap<string, string>(limits.parties);
   readonly #states = new BoundedMap<string, GatewayView>(limits.gateways);
 
-  /** `configured` lists the IDs of the gateways in the configuration. They are shown before they are heard. */
-  constructor(parties: Parties, unreachable: UnreachableDevices, configured: readonly string[]) {
+  constructor(parties: Parties, unreachable: UnreachableDevices) {
     this.#parties = parties;
     this.#unreachable = unreachable;
-    this.#configured = configured;
   }
 
   /** Records that a device or a child gateway is reached through a broker gateway. */
@@ -106,8 +103,9 @@ export class Reachability {
 
   /** Lists the gateways of the configuration first, in its order, then other gateways that have published a state. */
   gateways(): GatewayView[] {
+    const configured = this.#parties.list().filter(({ kind }) => kind === 'gateway');
     const unknown = { online: undefined, software: undefined, problem: undefined };
-    const unheard = this.#configured.map((id) => ({ id, ...unknown }));
+    const unheard = configured.map(({ id }) => ({ id, ...unknown }));
     return [...new Map([...unheard, ...this.#states.values()].map((view) => [view.id, view])).values()];
   }
 

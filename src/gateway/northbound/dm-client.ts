@@ -1,3 +1,4 @@
+import { guarded, persistently } from '../../base/background.ts';
 import { type Clock, type Monotonic, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
@@ -24,6 +25,8 @@ import {
   deviceAttachAlert,
   deviceDetachAlert,
   devicePresenceAlert,
+  type GatewayFault,
+  gatewayFaultAlert,
 } from '../../mo/gateway-alerts.ts';
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
@@ -73,6 +76,7 @@ function alertOf(
   if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
   if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
   if (kind === 'device-presence') return devicePresenceAlert(vocabulary, fields as DevicePresence);
+  if (kind === 'gateway-fault') return gatewayFaultAlert(vocabulary, fields as object as GatewayFault);
   if (kind === 'firmware-update') {
     const { operation, correlator, result } = parsed as FirmwareUpdateBody;
     return firmwareAlert(operation, correlator, result);
@@ -139,12 +143,18 @@ export class DmClient implements AsyncDisposable {
    */
   wake(): void {
     this.#wanted = true;
-    if (this.#isCalled || (this.#pausing?.forAlerts && this.#isUrgent())) this.#pausing?.end.abort();
     if (this.#stop.signal.aborted) return;
-    this.#running ??= this.#work().finally(() => {
+    // The caller has done its own work already. An error here must not look like an error of that work.
+    guarded(this.#parts.events, 'alerts', () => this.#endPause())();
+    this.#running ??= persistently(this.#parts, 'alerts', () => this.#work(), this.#stop.signal).then(() => {
       this.#running = undefined;
-      if (this.#isDue()) this.wake();
+      if (this.#wanted) this.wake();
     });
+  }
+
+  /** Ends the pause under way if there is something that does not wait for it. */
+  #endPause(): void {
+    if (this.#isCalled || (this.#pausing?.forAlerts && this.#isUrgent())) this.#pausing?.end.abort();
   }
 
   /**

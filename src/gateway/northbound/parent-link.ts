@@ -1,3 +1,4 @@
+import { background, persistently } from '../../base/background.ts';
 import { type Clock, type Monotonic, pause, plus } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, errorOfCoap, PosternError } from '../../base/errors.ts';
@@ -115,8 +116,10 @@ export class ParentLink implements Uplink {
   }
 
   #reconnect(): void {
-    this.#running ??= this.#connect().finally(() => {
+    const { signal } = this.#stop;
+    this.#running ??= persistently(this.#parts, 'parent-link', () => this.#connect(), signal).then(() => {
       this.#running = undefined;
+      if (!this.#connected && !signal.aborted) this.#reconnect();
     });
   }
 
@@ -206,7 +209,7 @@ export class ParentLink implements Uplink {
         this.#connected = true;
         this.#failure = undefined;
         events.emit('parent.connected', { parent: parentId });
-        this.#listener?.connected();
+        void background(events, 'uplink', () => this.#listener?.connected());
         return;
       } catch (thrown) {
         if (this.#stop.signal.aborted) return;
@@ -266,7 +269,7 @@ export class ParentLink implements Uplink {
     this.#connected = false;
     this.#window.refuseWaiting(new PosternError('unavailable', 'the parent gateway does not answer'));
     this.#parts.events.emit('parent.lost', { parent: this.#parts.parentId });
-    this.#listener?.disconnected();
+    void background(this.#parts.events, 'uplink', () => this.#listener?.disconnected());
     this.#reconnect();
   }
 

@@ -1,6 +1,7 @@
-import type { Socket } from 'node:dgram';
+import type { RemoteInfo, Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { networkInterfaces } from 'node:os';
+import { background, failed, guarded } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
@@ -87,7 +88,8 @@ export class CoapNetwork implements AsyncDisposable {
   #port: number;
   #watch: Timer | undefined;
   #checking: Promise<void> = Promise.resolve();
-  #lastFailure: string | undefined;
+  /** The last check of the watch failed. */
+  #isWatchBroken = false;
   #stopped = false;
 
   constructor(options: CoapNetworkOptions) {
@@ -114,7 +116,7 @@ export class CoapNetwork implements AsyncDisposable {
    * when addresses are there and cannot be bound.
    */
   get isOffline(): boolean {
-    return this.#bindings.size === 0 && this.#failures.size === 0 && this.#lastFailure === undefined;
+    return this.#bindings.size === 0 && this.#failures.size === 0 && !this.#isWatchBroken;
   }
 
   get endpoints(): CoapEndpoint[] {
@@ -193,20 +195,18 @@ export class CoapNetwork implements AsyncDisposable {
   #armWatch(): void {
     if (this.#stopped) return;
     this.#watch = this.#options.clock.after(watchEvery, () => {
-      void this.#check(false)
-        .then(
-          () => this.#checked(undefined),
-          (thrown) => this.#checked(reasonOf(thrown)),
-        )
-        .finally(() => this.#armWatch());
+      void this.#watchOnce().finally(() => this.#armWatch());
     });
   }
 
-  /** Reports a check that failed, once for each reason. The next check comes in any case. */
-  #checked(failure: string | undefined): void {
-    if (failure !== undefined && failure !== this.#lastFailure)
-      this.#options.events.emit('coap.watch-failed', { reason: failure });
-    this.#lastFailure = failure;
+  /** One check of the watch. Never rejects: the next check comes in any case. */
+  async #watchOnce(): Promise<void> {
+    let isDone = false;
+    await background(this.#options.events, 'interfaces', async () => {
+      await this.#check(false);
+      isDone = true;
+    });
+    this.#isWatchBroken = !isDone;
   }
 
   /** One check at a time: two at once would bind the same address twice. */
@@ -276,11 +276,23 @@ export class CoapNetwork implements AsyncDisposable {
         entropy,
         events,
         handler,
-        send: (datagram, port, to) => socket.send(datagram, port, to),
+        send: (datagram, port, to) => {
+          try {
+            socket.send(datagram, port, to);
+          } catch (thrown) {
+            // The system refuses some datagrams at once, such as one to port 0. To the endpoint such a datagram is lost.
+            failed(events, 'coap-datagram', thrown);
+          }
+        },
         ...(limits && { limits }),
       });
       const binding: Binding = { ...local, socket, endpoint };
-      socket.on('message', (datagram, from) => endpoint.receive(datagram, from.address, from.port));
+      socket.on(
+        'message',
+        guarded(events, 'coap-datagram', (datagram: Buffer, from: RemoteInfo) =>
+          endpoint.receive(datagram, from.address, from.port),
+        ),
+      );
       socket.on('error', (error) => {
         events.emit('coap.socket-error', { address, reason: error.message });
         this.#release(binding);

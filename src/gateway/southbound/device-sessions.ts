@@ -114,6 +114,7 @@ export class DeviceSessions {
     this.#lockOut = new LockOut(parts.clock);
     this.#table = new SessionTable({
       clock: parts.clock,
+      events: parts.events,
       limits: sessionLimits,
       abandoned: ({ deviceId, sessionId, address }, status, reason) =>
         parts.events.emit('session.failed', {

@@ -65,7 +65,7 @@ export class RegistrationServer implements AsyncDisposable {
 
   constructor(parts: RegistrationServerParts) {
     this.#parts = parts;
-    this.#probing = new DeviceTasks(parts.clock);
+    this.#probing = new DeviceTasks('registration', parts);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,3 +1,4 @@
+import { type BackgroundWork, failed } from '../../base/background.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
@@ -235,6 +236,11 @@ export class CoapEndpoint {
     return promise;
   }
 
+  /** Counts an error for which no request waits. */
+  failed(work: BackgroundWork, thrown: unknown): void {
+    failed(this.#events, work, thrown);
+  }
+
   /** Stops all timers, drops all state and rejects the requests that wait, with `unavailable`. */
   stop(): void {
     this.#stopped = true;
@@ -367,7 +373,8 @@ export class CoapEndpoint {
         this.#working--;
         timer?.cancel();
         if (!this.#stopped) this.#answer(exchange, message, request, response, acknowledged);
-      });
+      })
+      .catch((thrown) => this.failed('coap-response', thrown));
   }
 
   #failure(thrown: unknown): Reply {

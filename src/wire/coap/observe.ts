@@ -114,7 +114,15 @@ export class Observable {
     const confirmable = observer.nextConfirmable <= this.#clock.now();
     if (confirmable) observer.nextConfirmable = plus(this.#clock.now(), this.#limits.confirmEvery);
     observer.inFlight = true;
-    const response = await this.#represent(observer.request);
+    let response: Awaited<ReturnType<Handler>>;
+    try {
+      response = await this.#represent(observer.request);
+    } catch (thrown) {
+      // It can register again, and then gets the error as the response to its GET.
+      this.#observers.delete(key);
+      this.#endpoint.failed('observers', thrown);
+      return;
+    }
     if (!response || !this.#observers.has(key)) return;
     const { messageId, fate } = this.#endpoint.notify(
       observer.remote,

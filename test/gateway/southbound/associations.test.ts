@@ -277,6 +277,7 @@ describe('devices behind a child gateway', () => {
       associations,
       events,
       fanoutEnded: () => {},
+      faulted: () => {},
     });
     const alert = (deviceId: string, via?: string) => ({
       name: 'Alert' as const,

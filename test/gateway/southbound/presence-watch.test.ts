@@ -244,7 +244,7 @@ test('the watch continues after an error in a question or in a sweep, and report
   assert.ok(asked.length > before, 'the watch goes on');
   assert.equal(inventory.get('a')?.state, 'unreachable');
   const reasons = events.all
-    .filter(({ name }) => name === 'presence.failed')
+    .filter(({ name }) => name === 'background.failed')
     .map(({ fields }) => fields.reason);
   assert.deepEqual(reasons, ['broken', 'the sweep is broken'], 'each is told once');
 });
@@ -260,7 +260,7 @@ test('if the disk is full, the watch continues, reports this once, and stores it
   database.prepare(`PRAGMA max_page_count = ${pages}`).get();
   await pass(12 * hour);
   watch.heard('ccc', { address: '192.0.2.1', port: 1003 });
-  assert.equal(events.count('presence.failed'), 1);
+  assert.equal(events.count('background.failed'), 1);
   assert.deepEqual([inventory.get('a')?.state, outbox.size], ['attached', 0], 'nothing is half done');
   database.prepare('PRAGMA max_page_count = 1000000').get();
   await pass(12 * hour);

@@ -1,0 +1,137 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { after, describe, test } from 'node:test';
+import type { Operation } from '../../src/dm/server-session.ts';
+import { startAedes } from '../peers/brokers.ts';
+import { Site } from './site.ts';
+
+const limit = { timeout: 60_000 };
+const folder = mkdtempSync(join(tmpdir(), 'postern-orders-'));
+after(() => rmSync(folder, { recursive: true }));
+
+const order = './GwFanout/Fanout/label';
+const command =
+  '<Replace><CmdID>1</CmdID><Item><Target><LocURI>./DevInfo/Lang</LocURI></Target><Data>de</Data></Item></Replace>';
+const absent = 'urn:dev:ops:absent';
+/** A fan-out to a device that has gone silent. The gateway waits an hour for it. */
+const fanOut: readonly Operation[] = [
+  { name: 'Add', uri: `${order}/Command`, format: 'xml', data: command },
+  { name: 'Add', uri: `${order}/Timeout`, format: 'int', data: '3600' },
+  { name: 'Add', uri: `${order}/Targets/DeviceList/a/DeviceID`, data: absent },
+  { name: 'Exec', uri: `${order}/Start`, correlator: 'c-1' },
+];
+const nowhere: Operation = { name: 'Get', uri: './Nowhere' };
+
+interface Start {
+  /** What the DM server does at the gateway before the restart. */
+  readonly operations?: readonly Operation[];
+  /** What happens to the state file while the gateway is stopped. */
+  readonly change?: string;
+}
+
+/** A head-end and a gateway that was restarted. */
+async function restarted({ operations = [], change = '' }: Start, brokerUrl: string) {
+  const state = join(mkdtempSync(join(folder, 'gw-')), 'state.db');
+  const site = new Site(brokerUrl);
+  const headend = await site.headend([]);
+  {
+    await using before = new Site(brokerUrl);
+    const gateway = await before.gateway([absent], { gateway: { id: 'gw-1', state } });
+    if (operations.length > 0) {
+      await using device = before.device(absent, gateway, { factory: true });
+      await device.start();
+      await device.attached;
+    }
+    if (operations.length > 0) await headend.manage('gw-1', operations);
+  }
+  const database = new DatabaseSync(state);
+  database.exec(change);
+  database.close();
+  const gateway = await site.gateway([], { gateway: { id: 'gw-1', state } });
+  return { site, headend, gateway, state };
+}
+
+describe('a gateway that is started again starts, whatever an order has left behind', limit, () => {
+  const campaign = (more = '') =>
+    `INSERT INTO campaign VALUES ('fanout', 'label', 1, 'dm.example', 'c-1');
+     INSERT INTO campaign_target VALUES ('fanout', 'label', 'begun', 'begun', NULL, NULL);
+     INSERT INTO campaign_target VALUES ('fanout', 'label', 'pending', 'pending', NULL, NULL);
+     INSERT INTO campaign_target VALUES ('fanout', 'label', 'done', 'ended', 200, '{"status":200,"parts":[]}'); ${more}`;
+  const nodes = `INSERT INTO node (path, format, value, octets) VALUES ('GwFanout/Fanout/label', 'node', NULL, 0);
+     INSERT INTO node (path, format, value, octets) VALUES ('GwFanout/Fanout/label/Command', 'xml', CAST('${command}' AS BLOB), 0)`;
+
+  // conforms: GW-12
+  test('an order whose nodes are gone ends, and its result says what is known of each device', async () => {
+    await using broker = await startAedes();
+    const { site, headend } = await restarted({ change: campaign() }, broker.url);
+    await using _ = site;
+    await site.gatewayEvents.until('fanout.unreadable', { name: 'label', server: 'dm.example' });
+    await site.headendEvents.until('alert.command-fanout', { name: 'label', correlator: 'c-1' });
+    const [{ result } = { result: '' }] = headend.fanouts();
+    assert.match(result, /^<CampaignResult Total="3" Done="1" Failed="2" Pending="0">/);
+    assert.match(result, /<Group Status="215" Commands="" Count="1"><Device ID="pending"\/>/);
+    assert.match(result, /<Group Status="500" Commands="" Count="1"><Device ID="begun"\/>/);
+  });
+
+  test('a Command that was emptied while the fan-out ran', async () => {
+    await using broker = await startAedes();
+    const empty: Operation = { name: 'Replace', uri: `${order}/Command`, format: 'xml', data: '' };
+    const { site } = await restarted({ operations: [...fanOut, empty] }, broker.url);
+    await using _ = site;
+    await site.headendEvents.until('alert.command-fanout', { name: 'label', correlator: 'c-1' });
+    await site.gatewayEvents.until('fanout.unreadable', { name: 'label' });
+  });
+
+  test('a Start within an Atomic that failed', async () => {
+    await using broker = await startAedes();
+    const atomic: Operation = { name: 'Atomic', operations: [...fanOut, nowhere] };
+    const { site, headend, state } = await restarted({ operations: [atomic] }, broker.url);
+    await using _ = site;
+    const [found] = await headend.manage('gw-1', [{ name: 'Get', uri: order }]);
+    assert.equal(found?.status, 404);
+    const database = new DatabaseSync(state);
+    assert.deepEqual(database.prepare('SELECT name FROM campaign WHERE state = 1').all(), []);
+    database.close();
+  });
+
+  test('a device of an order whose row cannot be read: its outcome is 500, the other devices go on', async () => {
+    await using broker = await startAedes();
+    const change = campaign(`UPDATE campaign_target SET outcome = '{' WHERE device = 'done'; ${nodes}`);
+    const { site, headend, gateway } = await restarted({ change }, broker.url);
+    await using _ = site;
+    await site.gatewayEvents.until('state.row-set-aside', { table: 'campaign_target' });
+    await site.headendEvents.until('alert.command-fanout', { name: 'label', correlator: 'c-1' });
+    const [{ result } = { result: '' }] = headend.fanouts();
+    assert.match(result, /Total="3" .*<Group Status="500" Commands="" Count="1"><Device ID="done"\/>/);
+    assert.equal(gateway.status().setAside, 1);
+  });
+});
+
+test(
+  'rows that cannot be read are told upstream, each table once, and show in the status',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    const change = `INSERT INTO image (name, state, inline, used) VALUES ('i', 77, 0, 0), ('j', 78, 0, 0);
+    INSERT INTO outbox (kind, device_id, body) VALUES ('device-detach', 'urn:dev:ops:1', '{"reason"');
+    INSERT INTO outbox (kind, device_id, body) VALUES ('of-a-later-version', 'urn:dev:ops:2', '{}');
+    INSERT INTO outbox (kind, device_id, body) VALUES ('device-detach', 'urn:dev:ops:3', '{"reason":"left"}');
+    INSERT INTO gateway_update (number, body) VALUES (1, '[]')`;
+    const { site, headend, gateway } = await restarted({ change }, broker.url);
+    await using _ = site;
+    await site.headendEvents.until('alert.device-detach', { device: 'urn:dev:ops:3' });
+    const reason = '2 rows of the table image cannot be read: state is none of 0, 1, 2, 3, 4';
+    await site.headendEvents.until('alert.gateway-fault', { gateway: 'gw-1', kind: 'state', reason });
+    const ofLater = 'an alert of kind of-a-later-version in the outbox';
+    await site.gatewayEvents.until('state.row-set-aside', { table: 'outbox', reason: ofLater });
+    await site.gatewayEvents.until('alert.delivered', { alert: 'gateway-fault', device: 'outbox' });
+    assert.equal(site.gatewayEvents.count('state.row-set-aside'), 3);
+    assert.equal(gateway.status().setAside, 4);
+    assert.equal(gateway.status().outbox.waiting, 0);
+    const faults = headend.records.alerts(10).filter(({ kind }) => kind === 'GatewayFault');
+    assert.ok(faults.length >= 2);
+  },
+);
