@@ -9,7 +9,7 @@ import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { CoapRequest, type Reply } from '../../../src/wire/coap/message.ts';
 import { Option, text, uint, uintOption } from '../../../src/wire/coap/options.ts';
 import type { Envelope } from '../../../src/wire/tunnel/envelope.ts';
-import { messageOf } from '../../wire/coap/wire.ts';
+import { account, messageOf } from '../../wire/coap/wire.ts';
 
 const remote = { address: '192.0.2.7', port: 1, key: '192.0.2.7 1' };
 
@@ -20,7 +20,7 @@ function ask(device: string, via?: string, from = remote): CoapRequest {
     text(Option.UriQuery, `id=${device}`),
     ...(via === undefined ? [] : [text(Option.UriQuery, `via=${via}`)]),
   ];
-  return new CoapRequest(from, messageOf({ code: Code.POST, options }), false, Buffer.from('x'), 1000);
+  return new CoapRequest(from, messageOf({ code: Code.POST, options }), false, Buffer.from('x'), account());
 }
 
 test('a fifth concurrent package of one device gets 5.03; other devices, and later packages, are not affected', async () => {

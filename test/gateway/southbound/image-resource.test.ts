@@ -8,7 +8,7 @@ import { CoapRequest, type Reply } from '../../../src/wire/coap/message.ts';
 import { Option, opaque, optionValue, text, uint, uintOption } from '../../../src/wire/coap/options.ts';
 import { Router } from '../../../src/wire/coap/router.ts';
 import { HandClock } from '../../hand-clock.ts';
-import { messageOf } from '../../wire/coap/wire.ts';
+import { account, messageOf } from '../../wire/coap/wire.ts';
 
 const data = randomBytes(2500);
 const hash = 'ab'.repeat(32);
@@ -44,7 +44,7 @@ function rig() {
         uint(Option.Block2, block * 16 + 6),
       ],
     });
-    const request = new CoapRequest(remote, message, false, new Uint8Array(), Number.POSITIVE_INFINITY);
+    const request = new CoapRequest(remote, message, false, new Uint8Array(), account());
     return (await blockwise.handle(request)) as Reply;
   };
   return { get, reads, blockwise };

@@ -13,12 +13,12 @@ import { Option, text, uint, uintOption } from '../../../src/wire/coap/options.t
 import { Router } from '../../../src/wire/coap/router.ts';
 import { coapUri, parseCoapUri } from '../../../src/wire/coap/uri.ts';
 import { HandClock } from '../../hand-clock.ts';
-import { messageOf, rig, turn } from './wire.ts';
+import { account, messageOf, rig, turn } from './wire.ts';
 
 const remote = { address: 'a', port: 1, key: 'a|1' };
 const request = (fields: Partial<CoapMessage>, multicast = false) => {
   const message = messageOf(fields);
-  return new CoapRequest(remote, message, multicast, message.payload, Number.POSITIVE_INFINITY);
+  return new CoapRequest(remote, message, multicast, message.payload, account());
 };
 const path = (...segments: string[]) => segments.map((segment) => text(Option.UriPath, segment));
 
