@@ -81,6 +81,19 @@ export class FairMap<V> {
     return true;
   }
 
+  /** Makes an entry the newest. */
+  touch(key: string): void {
+    const held = this.#entries.get(key);
+    if (!held) return;
+    this.#entries.delete(key);
+    this.#entries.set(key, held);
+    for (const name of [held.address, held.prefix]) {
+      const group = this.#groups.get(name);
+      group?.delete(key);
+      group?.add(key);
+    }
+  }
+
   delete(key: string): boolean {
     const held = this.#entries.get(key);
     if (!held) return false;

@@ -201,7 +201,7 @@ export class DeviceSessions {
         `no account here for this device; bootstrap it first at ${paths.bootstrap}`,
       );
     }
-    const host = new URL(address).hostname;
+    const host = from?.address ?? new URL(address).hostname.replace(/^\[|\]$/g, '');
     const lockKey = `${deviceId} ${host}`;
     this.#lockOut.check(lockKey);
     const seal = { body, hmac };

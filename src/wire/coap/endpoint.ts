@@ -193,13 +193,22 @@ export class CoapEndpoint {
    * 0, to which nothing can be sent.
    */
   receive(datagram: Buffer, address: string, port: number, multicast = false): void {
-    if (this.#stopped || port === 0) return;
+    if (this.admits(datagram, address, port, multicast)) this.take(datagram, address, port, multicast);
+  }
+
+  /** Whether a datagram is looked at. It is then to be passed to `take`, where it may wait in between. */
+  admits(datagram: Buffer, address: string, port: number, multicast = false): boolean {
+    if (this.#stopped || port === 0) return false;
+    if (multicast) return this.#entry.admitsMulticast(address);
+    const key = remoteKey(address, port);
+    return this.#entry.admits(datagram, key, address, this.#peers.get(key));
+  }
+
+  /** Takes in a datagram that was admitted. */
+  take(datagram: Buffer, address: string, port: number, multicast = false): void {
+    if (this.#stopped) return;
     const key = remoteKey(address, port);
     const known = this.#peers.get(key);
-    const isAdmitted = multicast
-      ? this.#entry.admitsMulticast(address)
-      : this.#entry.admits(datagram, key, address, known);
-    if (!isAdmitted) return;
     const message = decode(datagram);
     if (message instanceof Malformed) {
       this.#refuseMalformed(message, address, port, multicast);

@@ -69,8 +69,8 @@ const firstBuffer = 1024;
 
 /**
  * The transfers of one direction, in one table for each standing. A transfer without a new block for `idle` milliseconds is
- * dropped. At the bound for one peer a new transfer is refused. At any other bound the oldest gives way, except that the bytes of
- * proven peers displace no others.
+ * dropped. At the bound for one peer a new transfer is refused. At any other bound the one that waits longest for a block gives
+ * way, except that the bytes of proven peers displace no others.
  */
 export class Transfers {
   readonly #limits: BlockwiseLimits;
@@ -128,6 +128,8 @@ export class Transfers {
     transfer.buffer.set(chunk, bytes);
     transfer.bytes = needed;
     transfer.expires = this.#deadline();
+    // The transfers stay in the order in which they expire.
+    this.#tables[transfer.standing]!.touch(transfer.key);
     return true;
   }
 
@@ -159,7 +161,10 @@ export class Transfers {
   #expire(): void {
     const now = this.#clock.now();
     for (const table of this.#tables)
-      for (const [key, { expires }] of table.entries()) if (expires <= now) this.delete(key);
+      for (const [key, { expires }] of table.entries()) {
+        if (expires > now) break;
+        this.delete(key);
+      }
   }
 
   #forgotten({ peer }: Transfer): void {

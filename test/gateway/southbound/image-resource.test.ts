@@ -68,7 +68,7 @@ test('any block of an image is served by itself with the ETag of its version, an
   assert.deepEqual(optionValue(last.options, Option.ETag), etag);
   assert.equal(codeText((await get(0, { etag })).code), '2.03', 'who has it already is told so');
   assert.equal(codeText((await get(3)).code), '4.00');
-  assert.deepEqual(blockwise.footprint, { incoming: 0, outgoing: 0 });
+  assert.deepEqual(blockwise.footprint, { incoming: 0, outgoing: 0, bytes: 0 });
 });
 
 // conforms: GW-18
