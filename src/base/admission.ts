@@ -71,7 +71,7 @@ export const admissionTable = { addresses: 8192, prefixes: 2048, known: 16_384 }
 const tellEvery = 60_000;
 
 /** Which limit refused a datagram. */
-type Scope = 'address' | 'prefix' | 'total' | 'known' | 'proven' | 'multicast';
+type Scope = 'address' | 'prefix' | 'total' | 'known' | 'proven' | 'multicast' | 'connections';
 
 export interface AdmissionParts {
   readonly clock: Clock;
@@ -173,16 +173,22 @@ export class Admission {
     );
   }
 
-  /** Whether a conversation with an address and port that is not proven may begin, or go on. */
-  admits(address: string): boolean {
+  /**
+   * Whether a conversation with an address and port that is not proven may begin, or go on.
+   * @param tokens what it takes; less than 1 for a part of a conversation
+   */
+  admits(address: string, tokens = 1): boolean {
     const now = this.#clock.now();
-    if (this.#known.has(address)) return this.#admitsKnown(address, now);
+    if (this.#known.has(address)) return this.#admitsKnown(address, now, tokens);
     const { address: own, prefix, newcomers, regulars } = this.limits;
     const bucket = this.#addresses.of(address, now);
     const isNewcomer = bucket.level(own, now) > own.burst * newcomerShare;
-    if (!bucket.take(own, now)) return this.#refuse('address', address);
-    if (!this.#prefixes.of(prefixOf(address), now).take(prefix, now)) return this.#refuse('prefix', address);
-    const isRoom = isNewcomer ? this.#newcomers.take(newcomers, now) : this.#regulars.take(regulars, now);
+    if (!bucket.take(own, now, tokens)) return this.#refuse('address', address);
+    if (!this.#prefixes.of(prefixOf(address), now).take(prefix, now, tokens))
+      return this.#refuse('prefix', address);
+    const isRoom = isNewcomer
+      ? this.#newcomers.take(newcomers, now, tokens)
+      : this.#regulars.take(regulars, now, tokens);
     return isRoom || this.#refuse('total', address);
   }
 
@@ -199,10 +205,16 @@ export class Admission {
     );
   }
 
-  #admitsKnown(address: string, now: Monotonic): boolean {
+  /** Counts a connection that was closed because there are too many. */
+  refusedConnection(address: string): void {
+    this.#refuse('connections', address);
+  }
+
+  #admitsKnown(address: string, now: Monotonic, tokens = 1): boolean {
     const { known, allKnown } = this.limits;
     return (
-      (this.#knownAddresses.of(address, now).take(known, now) && this.#allKnown.take(allKnown, now)) ||
+      (this.#knownAddresses.of(address, now).take(known, now, tokens) &&
+        this.#allKnown.take(allKnown, now, tokens)) ||
       this.#refuse('known', address)
     );
   }

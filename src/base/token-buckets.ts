@@ -28,10 +28,10 @@ export class TokenBucket {
     return this.#tokens;
   }
 
-  /** Takes one token. Returns false when there is none. */
-  take(rate: Rate, now: Monotonic): boolean {
-    if (this.level(rate, now) < 1) return false;
-    this.#tokens--;
+  /** Takes one token, or a part of one. Returns false when there is not as much. */
+  take(rate: Rate, now: Monotonic, tokens = 1): boolean {
+    if (this.level(rate, now) < tokens) return false;
+    this.#tokens -= tokens;
     return true;
   }
 

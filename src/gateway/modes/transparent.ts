@@ -10,6 +10,7 @@ import type { CoapEndpoint } from '../../wire/coap/endpoint.ts';
 import { type CoapRequest, type Reply, refusal, reply } from '../../wire/coap/message.ts';
 import { Option, optionValue, text } from '../../wire/coap/options.ts';
 import type { Resource } from '../../wire/coap/router.ts';
+import { Workload } from '../../wire/coap/workload.ts';
 import { isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
 import type { Uplink } from '../northbound/uplink.ts';
@@ -35,6 +36,8 @@ export interface TransparentParts {
 
 /** Maximum number of packages of one device, from one address, that wait for an answer. */
 const perDevice = 4;
+/** Maximum number of packages over CoAP that wait for an answer, as `Workload` divides it. Other requests have room beside them. */
+const overCoap = 512;
 /** Milliseconds within which a device must answer Package #0. */
 const notificationTimeout = 20_000;
 /** Seconds after which a device may try again when the uplink is down. */
@@ -51,6 +54,9 @@ export class TransparentMode {
   /** Number of packages that wait for an answer, by device and address: anyone may name a device in its package. */
   readonly #inFlight = new Map<string, number>();
 
+  /** Of all sockets together. */
+  readonly #workload = new Workload(overCoap);
+
   constructor(parts: TransparentParts) {
     this.#parts = parts;
   }
@@ -63,6 +69,7 @@ export class TransparentMode {
     return {
       path: paths.tunnel,
       subtree: true,
+      workload: this.#workload,
       links: () =>
         this.#parts.servers.map((server) => ({
           target: `${paths.tunnel}/${server}`,

@@ -27,8 +27,11 @@ export interface UpstreamParts {
   readonly traffic?: UplinkTraffic;
 }
 
-/** Maximum number of requests that wait for an answer, of remembered routes, and of remembered notifications. */
-const limits = { pending: 1024, routes: 4096, notifications: 1024 } as const;
+/**
+ * Maximum number of requests that wait for an answer: for devices, and further ones of the gateway itself. Maximum number of
+ * remembered routes, and of remembered notifications.
+ */
+const limits = { pending: 1024, own: 64, routes: 4096, notifications: 1024 } as const;
 /**
  * Milliseconds without an answer after which a request is sent again, with QoS 1 and the same correlation. The first time
  * it went with QoS 0, so it may be lost; so may its answer. The far end processes it once.
@@ -146,7 +149,9 @@ export class Upstream implements Uplink {
   async request(request: UpRequest): Promise<Envelope> {
     const { entropy } = this.#parts;
     if (!this.#link.connected) throw new PosternError('unavailable', 'the MQTT broker is not connected');
-    if (this.#pending.size >= limits.pending)
+    // Devices leave room for what the gateway itself has to report.
+    const own = request.device === undefined ? limits.own : 0;
+    if (this.#pending.size >= limits.pending + own)
       throw new PosternError('full', 'too many packages wait for the DM server');
     const correlation = entropy.bytes(12);
     const id = hexOf(correlation);

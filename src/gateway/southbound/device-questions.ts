@@ -1,5 +1,5 @@
 import type { Clock } from '../../base/clock.ts';
-import { asPosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Remote } from '../../wire/coap/message.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { Arrivals } from './arrivals.ts';
@@ -63,14 +63,28 @@ export class DeviceQuestions {
     if (other !== undefined) return missing(isAtItsAddress(other));
     if (!locator.isInReach(known)) return noWayTo(known);
     const before = arrivals.lastOf(deviceId);
-    const answers = await locator.answers(known, patience.ping);
+    const answers = await this.#answers(known);
     if (arrivals.lastOf(deviceId) > before) return proven;
+    if (answers === undefined) return unproven;
     if (!answers) return nothingAt(known);
     const isProofDue = record?.state === 'unreachable' || clock.now() - before >= provenFor;
     return isProofDue ? await this.#prove(deviceId, known) : unproven;
   }
 
-  /** Whether the attached OMA DM device with this ID is at an address other than `remote`, as only this device can show. */
+  /** Whether somebody answers at an address. Undefined when the question could not be asked, which says nothing of the device. */
+  async #answers(known: DeviceAddress): Promise<boolean | undefined> {
+    try {
+      return await this.#parts.locator.answers(known, patience.ping);
+    } catch (thrown) {
+      if (thrown instanceof PosternError) return undefined;
+      throw thrown;
+    }
+  }
+
+  /**
+   * Whether the attached OMA DM device with this ID is at an address other than `remote`, as only this device can show.
+   * @throws {PosternError} `full` or `unavailable` when the device could not be asked now. It then keeps its place
+   */
   async livesElsewhere(deviceId: string, remote: Remote): Promise<boolean> {
     const { inventory, addresses, locator } = this.#parts;
     const known = addresses.get(deviceId);
@@ -78,7 +92,10 @@ export class DeviceQuestions {
     if (known.address === remote.address && known.port === remote.port) return false;
     if (addresses.successorOf(deviceId) !== undefined) return false;
     if (!(await locator.answers(known, patience.duplicatePing))) return false;
-    return (await this.#prove(deviceId, known)).kind === 'proven';
+    const { kind } = await this.#prove(deviceId, known);
+    if (kind === 'unproven')
+      throw new PosternError('full', `${deviceId} cannot be asked now whether it is elsewhere`);
+    return kind === 'proven';
   }
 
   async #prove(deviceId: string, known: DeviceAddress): Promise<Finding> {

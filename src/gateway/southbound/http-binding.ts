@@ -7,7 +7,8 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { createServer as createTlsServer, Server as TlsServer } from 'node:https';
-import { type AddressInfo, BlockList } from 'node:net';
+import { type AddressInfo, BlockList, type Socket } from 'node:net';
+import type { Admission } from '../../base/admission.ts';
 import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
@@ -20,6 +21,7 @@ import { decodeMessage, isSupported, MediaType } from '../../wire/syncml/codec.t
 import { messageLimits } from '../../wire/syncml/elements.ts';
 import type { BootstrapServer } from './bootstrap-server.ts';
 import type { DeviceSessions } from './device-sessions.ts';
+import { addressOf, type ConnectionBounds, connectionDefaults, HttpConnections } from './http-connections.ts';
 import type { TunnelAnswer, TunnelledPackage } from './tunnelled.ts';
 
 export interface HttpSettings {
@@ -51,6 +53,10 @@ export interface HttpBindingParts {
   readonly sessions: Pick<DeviceSessions, 'receive'>;
   readonly bootstrapServer: Pick<BootstrapServer, 'answer'>;
   readonly guard: EchoGuard;
+  /** The entry that HTTP shares with CoAP. */
+  readonly admission: Admission;
+  /** Bounds of the connections. */
+  readonly connections?: ConnectionBounds;
   /** Sends a package to a DM server through the tunnel. */
   readonly forward: (up: TunnelledPackage) => Promise<TunnelAnswer>;
   /** Resolves when what the answer promises is durable. */
@@ -59,9 +65,22 @@ export interface HttpBindingParts {
 }
 
 /**
- * Maximum number of connections; milliseconds within which a request must arrive, and that a connection may be idle.
+ * Milliseconds within which the headers of a request must arrive, and the whole request; within which a TLS handshake must end;
+ * that a connection may be idle between two requests; and that nothing may move on it in all.
  */
-export const httpLimits = { connections: 256, request: 30_000, idle: 60_000 } as const;
+export const httpLimits = {
+  headers: 10_000,
+  request: 30_000,
+  handshake: 10_000,
+  idle: 60_000,
+  silence: 120_000,
+} as const;
+/** Milliseconds between two checks of these times. */
+const checkEvery = 1000;
+/** What a request takes of the admission of its address. A peer over TCP has not forged its address. */
+const requestTokens = 1 / 8;
+/** Seconds after which a request may come again for which there was no room. */
+const overloadRetryAfter = 5;
 
 /** Oldest version of TLS. */
 const minVersion = 'TLSv1.2';
@@ -118,10 +137,14 @@ export class HttpBinding implements AsyncDisposable {
         this.#serve(request, response),
       ),
     );
-    this.#server.maxConnections = httpLimits.connections;
-    this.#server.requestTimeout = httpLimits.request;
-    this.#server.headersTimeout = httpLimits.request;
-    this.#server.keepAliveTimeout = httpLimits.idle;
+    this.#server.timeout = httpLimits.silence;
+    const { admission, connections = connectionDefaults } = this.#parts;
+    const table = new HttpConnections(admission, connections);
+    // Before the handshake of TLS.
+    this.#server.on(
+      'connection',
+      guarded(events, 'http', (socket: Socket) => table.opened(socket)),
+    );
     try {
       this.#server.listen(port, host);
       await once(this.#server, 'listening');
@@ -148,7 +171,15 @@ export class HttpBinding implements AsyncDisposable {
 
   #create(listener: RequestListener): Server {
     const { tls } = this.#parts;
-    return tls ? createTlsServer({ ...tls, minVersion }, listener) : createServer(listener);
+    const times = {
+      headersTimeout: httpLimits.headers,
+      requestTimeout: httpLimits.request,
+      keepAliveTimeout: httpLimits.idle,
+      connectionsCheckingInterval: checkEvery,
+    };
+    return tls
+      ? createTlsServer({ ...tls, minVersion, handshakeTimeout: httpLimits.handshake, ...times }, listener)
+      : createServer(times, listener);
   }
 
   /** Uses another certificate for the connections that follow. Without effect on plain HTTP. */
@@ -158,12 +189,15 @@ export class HttpBinding implements AsyncDisposable {
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
+      if (!this.#parts.admission.admits(addressOf(request.socket), requestTokens))
+        throw new PosternError('full', 'too many requests');
       await this.#route(request, response);
     } catch (thrown) {
       const error = asPosternError(thrown);
       if (error.code === 'internal')
         this.#parts.events.emit('http.failed', { message: error.message, stack: error.stack });
-      if (error.retryAfter !== undefined) response.setHeader('retry-after', error.retryAfter);
+      const retryAfter = error.code === 'full' ? overloadRetryAfter : error.retryAfter;
+      if (retryAfter !== undefined) response.setHeader('retry-after', retryAfter);
       const status = statusOf[error.code] ?? error.dmStatus;
       refuse(response, status, error.code === 'internal' ? 'internal error' : error.message);
     }
@@ -201,7 +235,7 @@ export class HttpBinding implements AsyncDisposable {
       sender: address,
       address: `http://${uriHost(address)}`,
       serverId: this.#parts.settings.serverId,
-      proved: () => {},
+      proved: () => this.#proved(request),
     });
     await this.#parts.settled();
     send(response, answer.body, mediaType, answer.hmac);
@@ -230,6 +264,12 @@ export class HttpBinding implements AsyncDisposable {
     }
   }
 
+  #proved({ socket }: IncomingMessage): void {
+    const { admission } = this.#parts;
+    const address = addressOf(socket);
+    if (!admission.isKnown(address)) admission.proved(address);
+  }
+
   /** Local bootstrap. Challenge and proof are in the headers of HTTP authentication (RFC 9110, section 11). */
   async #bootstrap({ request, response, url }: Visit): Promise<void> {
     const { bootstrapServer, guard, settings, tls } = this.#parts;
@@ -249,6 +289,7 @@ export class HttpBinding implements AsyncDisposable {
       challenge: field('challenge'),
       proof: field('proof'),
       address: `${tls ? 'https' : 'http'}://${request.headers.host ?? new URL(this.url).host}${settings.path}`,
+      proved: () => this.#proved(request),
     });
     if (answer.kind === 'bootstrap') {
       await this.#parts.settled();
@@ -292,7 +333,7 @@ function serverIn(pathname: string, tunnelPath: string): string | undefined {
 /** The sender of a request. Its key has no port, because a device may use a new connection for each request. */
 function remoteOf({ socket }: IncomingMessage): Remote {
   // A link-local address has a zone here, which a URI has no place for.
-  const address = (socket.remoteAddress ?? '').replace(/^::ffff:/, '').replace(/%.*$/, '');
+  const address = addressOf(socket).replace(/%.*$/, '');
   return { address, port: socket.remotePort ?? 0, key: `http ${address}` };
 }
 
