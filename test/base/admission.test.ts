@@ -130,8 +130,13 @@ describe('the entry of the private network', () => {
     admitted(20_000, many);
     for (let at = 0; at < 20_000; at++) admission.admitsMulticast(many(at));
     const { addresses, prefixes, multicastAddresses, multicastPrefixes, known } = admission.footprint;
-    assert.deepEqual([addresses, multicastAddresses], [admissionTable.addresses, admissionTable.addresses]);
-    assert.deepEqual([prefixes, multicastPrefixes], [admissionTable.prefixes, admissionTable.prefixes]);
+    for (const [size, bound] of [
+      [addresses, admissionTable.addresses],
+      [multicastAddresses, admissionTable.addresses],
+      [prefixes, admissionTable.prefixes],
+      [multicastPrefixes, admissionTable.prefixes],
+    ] as const)
+      assert.ok(size <= bound && size >= bound / 2, `${size} of ${bound}`);
     assert.deepEqual([known, admission.isKnown('192.0.2.1')], [1, true]);
     for (let at = 0; at < 20_000; at++) admission.know(many(at));
     assert.equal(admission.footprint.known, admissionTable.known);
