@@ -57,6 +57,7 @@ export interface HttpBindingParts {
   readonly admission: Admission;
   /** Bounds of the connections. */
   readonly connections?: ConnectionBounds;
+  readonly times?: typeof httpTimes;
   /** Sends a package to a DM server through the tunnel. */
   readonly forward: (up: TunnelledPackage) => Promise<TunnelAnswer>;
   /** Resolves when what the answer promises is durable. */
@@ -66,17 +67,16 @@ export interface HttpBindingParts {
 
 /**
  * Milliseconds within which the headers of a request must arrive, and the whole request; within which a TLS handshake must end;
- * that a connection may be idle between two requests; and that nothing may move on it in all.
+ * that a connection may be idle between two requests; that nothing may move on it in all; and between two checks of these times.
  */
-export const httpLimits = {
+export const httpTimes = {
   headers: 10_000,
   request: 30_000,
   handshake: 10_000,
   idle: 60_000,
   silence: 120_000,
-} as const;
-/** Milliseconds between two checks of these times. */
-const checkEvery = 1000;
+  check: 1000,
+};
 /** What a request takes of the admission of its address. A peer over TCP has not forged its address. */
 const requestTokens = 1 / 8;
 /** Seconds after which a request may come again for which there was no room. */
@@ -137,8 +137,8 @@ export class HttpBinding implements AsyncDisposable {
         this.#serve(request, response),
       ),
     );
-    this.#server.timeout = httpLimits.silence;
-    const { admission, connections = connectionDefaults } = this.#parts;
+    const { admission, connections = connectionDefaults, times = httpTimes } = this.#parts;
+    this.#server.timeout = times.silence;
     const table = new HttpConnections(admission, connections);
     // Before the handshake of TLS.
     this.#server.on(
@@ -171,14 +171,15 @@ export class HttpBinding implements AsyncDisposable {
 
   #create(listener: RequestListener): Server {
     const { tls } = this.#parts;
+    const { headers, request, idle, check, handshake } = this.#parts.times ?? httpTimes;
     const times = {
-      headersTimeout: httpLimits.headers,
-      requestTimeout: httpLimits.request,
-      keepAliveTimeout: httpLimits.idle,
-      connectionsCheckingInterval: checkEvery,
+      headersTimeout: headers,
+      requestTimeout: request,
+      keepAliveTimeout: idle,
+      connectionsCheckingInterval: check,
     };
     return tls
-      ? createTlsServer({ ...tls, minVersion, handshakeTimeout: httpLimits.handshake, ...times }, listener)
+      ? createTlsServer({ ...tls, minVersion, handshakeTimeout: handshake, ...times }, listener)
       : createServer(times, listener);
   }
 

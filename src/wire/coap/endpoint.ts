@@ -1,6 +1,6 @@
 import { Admission, conversation, Standing, standings } from '../../base/admission.ts';
 import { type BackgroundWork, failed } from '../../base/background.ts';
-import type { Clock, Timer } from '../../base/clock.ts';
+import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
@@ -150,6 +150,11 @@ export class CoapEndpoint {
       transmitter: this.#transmitter,
       forgetIdle,
     });
+  }
+
+  /** The time by the endpoint's clock. */
+  get now(): Monotonic {
+    return this.#clock.now();
   }
 
   /** Whether `stop` was called. */
