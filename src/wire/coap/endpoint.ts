@@ -115,6 +115,10 @@ export class CoapEndpoint {
     this.#sendDatagram = parts.send;
     this.#entry = new Entry(parts.admission ?? new Admission({ clock, events }), this.#limits.provenPeers);
     const forgetIdle = (peer: Peer) => this.#forgetIdle(peer);
+    const ask = (datagram: Buffer, peer: Peer) => {
+      peer.answersDue = Math.min(peer.answersDue + answersPerMessage, mostAnswersDue);
+      this.#send(datagram, peer);
+    };
     const { deduplication } = this.#limits;
     this.#recent = standings.map((standing) => {
       const own = standing === Standing.Proven ? deduplication : unprovenShare(deduplication);
@@ -124,13 +128,16 @@ export class CoapEndpoint {
       parts.clock,
       parts.entropy,
       this.#limits.transmission,
-      (datagram, peer) => {
-        peer.answersDue = Math.min(peer.answersDue + answersPerMessage, mostAnswersDue);
-        this.#send(datagram, peer);
-      },
+      ask,
       forgetIdle,
     );
-    this.#pings = new Pings(parts.clock, this.#transmitter);
+    this.#pings = new Pings({
+      clock,
+      send: ask,
+      repeatAfter: this.#limits.transmission.ackTimeout,
+      limit: this.#limits.pendingRequests,
+      forgetIdle,
+    });
     this.#exit = new Exit({
       ...parts,
       transmitter: this.#transmitter,
@@ -304,6 +311,7 @@ export class CoapEndpoint {
     this.#sweep?.cancel();
     this.#serving.stop();
     this.#transmitter.stop();
+    this.#pings.stop();
     this.#requests.stop();
     for (const recent of this.#recent) recent.clear();
     this.#peers.clear();
@@ -349,7 +357,9 @@ export class CoapEndpoint {
 
   #receiveAnswer(peer: Peer, message: CoapMessage): void {
     const outcome = message.type === Type.ACK ? 'acknowledged' : 'reset';
-    const expected = this.#transmitter.settle(peer, message.messageId, outcome);
+    const expected =
+      this.#transmitter.settle(peer, message.messageId, outcome) ||
+      this.#pings.answered(peer, message.messageId);
     if (!expected && outcome === 'reset') this.#reset(peer, message.messageId);
     if (expected && isResponseCode(message.code)) this.#requests.answered(peer, message);
   }

@@ -535,21 +535,33 @@ describe('pings', () => {
     assert.deepEqual(new Set(await Promise.all(answers)), new Set([true]));
   });
 
-  test('a ping that is not sent because of other messages says nothing of the peer', async () => {
-    const { endpoint, clock } = rig(hello);
+  test('a ping does not wait behind other messages, however many there are', async () => {
+    const { endpoint, clock, sent, receive } = rig(hello);
     const get = { code: Code.GET, timeout: 100_000, options: [] };
-    const requests = Array.from({ length: 3 }, () => endpoint.request('192.0.2.1', 1, get).catch(() => {}));
-    const behind = assert.rejects(endpoint.ping('192.0.2.1', 1, 2000), { code: 'full' });
-    clock.advance(2000);
-    await behind;
-    for (let count = 0; count < 20; count++)
-      requests.push(endpoint.request('192.0.2.1', 1, get).catch(() => {}));
-    await assert.rejects(endpoint.ping('192.0.2.1', 1, 2000), { code: 'full' });
-    const silent = endpoint.ping('192.0.2.2', 1, 2000);
-    clock.advance(2000);
+    const requests = Array.from({ length: 30 }, () => endpoint.request('192.0.2.1', 1, get).catch(() => {}));
+    sent.length = 0;
+    const alive = endpoint.ping('192.0.2.1', 1, 10_000);
+    receive({ type: Type.RST, code: Code.Empty, messageId: sent[0]!.message.messageId }, '192.0.2.1');
+    assert.equal(await alive, true);
+    const silent = endpoint.ping('192.0.2.2', 1, 10_000);
+    sent.length = 0;
+    clock.advance(10_000);
     assert.equal(await silent, false);
+    assert.equal(sent.filter(({ address }) => address === '192.0.2.2').length, 2, 'it is sent again');
     endpoint.stop();
     await Promise.all(requests);
+  });
+
+  test('beyond the bound of pings there is no answer, and none that says "not alive"', async () => {
+    const { endpoint, clock } = rig(hello, { pendingRequests: 2 });
+    const silent = [endpoint.ping('192.0.2.1', 1, 2000), endpoint.ping('192.0.2.2', 1, 2000)];
+    await assert.rejects(endpoint.ping('192.0.2.3', 1, 2000), { code: 'full' });
+    clock.advance(2000);
+    assert.deepEqual(await Promise.all(silent), [false, false]);
+    const stopped = assert.rejects(endpoint.ping('192.0.2.1', 1, 2000), { code: 'unavailable' });
+    endpoint.stop();
+    await stopped;
+    assert.equal(clock.timers, 0);
   });
 
   test('a request that was never sent is "full" and not "timeout"', async () => {
