@@ -334,8 +334,8 @@ export class CoapEndpoint {
         this.#respond(exchange, message, refusal(Code.BadOption, `option ${critical}`));
       return;
     }
-    const allowance = this.#proven.has(peer.key) ? Number.POSITIVE_INFINITY : size * amplification;
-    this.#run(exchange, message, new CoapRequest(peer, message, multicast, message.payload, allowance));
+    const allowance = size * amplification;
+    this.#run(exchange, message, new CoapRequest(peer, message, multicast, message.payload, allowance, this));
   }
 
   #run(exchange: Exchange, message: CoapMessage, request: CoapRequest): void {
