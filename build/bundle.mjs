@@ -55,10 +55,13 @@ const leftOut = {
 const late = {
   name: 'late',
   setup(context) {
-    context.onResolve({ filter: /^(node:)?(http|https|sqlite|tls)$/ }, ({ path }) => ({
-      path: path.replace(/^(node:)?/, 'node:'),
-      namespace: 'late',
-    }));
+    context.onResolve(
+      { filter: /^(node:)?(child_process|http|https|sqlite|tls|worker_threads|zlib)$/ },
+      ({ path }) => ({
+        path: path.replace(/^(node:)?/, 'node:'),
+        namespace: 'late',
+      }),
+    );
     context.onLoad({ filter: /.*/, namespace: 'late' }, ({ path }) => {
       const names = JSON.stringify(Object.keys(process.getBuiltinModule(path)));
       return {
