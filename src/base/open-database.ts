@@ -5,7 +5,7 @@ import { Database } from './database.ts';
 import { Durability, logBytes } from './durability.ts';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
-import { copyOf, openSound, partial } from './recover-state.ts';
+import { copyOf, foldLog, openSound, partial } from './recover-state.ts';
 import { StateCopies } from './state-copies.ts';
 import { StateLock } from './state-lock.ts';
 import { checkParty, checkSound, forgetEpoch, pragma, type Schema } from './state-schema.ts';
@@ -49,8 +49,8 @@ export function openDatabase(file: string, schema: Schema): Database {
 /** Opens the file and closes it again when that fails. `ownsFile`: no other connection can open it. */
 function openFile(file: string, schema: Schema): { sqlite: DatabaseSync; ownsFile: boolean } {
   const isFile = file !== ':memory:';
-  const isNew = isFile && !existsSync(file);
-  const ownsFile = isFile && !isNew && !checkUntouched(file, schema);
+  if (isFile && !existsSync(file)) create(file, schema);
+  const ownsFile = isFile && !checkUntouched(file, schema);
   if (isFile && !ownsFile) goBack(file, schema);
   const sqlite = new DatabaseSync(file);
   try {
@@ -67,12 +67,32 @@ function openFile(file: string, schema: Schema): { sqlite: DatabaseSync; ownsFil
     );
     sqlite.exec(`PRAGMA journal_size_limit = ${logBytes.growth}`);
     migrate(sqlite, file, schema);
-    if (isNew) syncFolder(dirname(file));
     return { sqlite, ownsFile };
   } catch (thrown) {
     sqlite.close();
     throw thrown;
   }
+}
+
+/**
+ * Makes a new state file under another name, and renames it when it is complete and on the disk. A power cut leaves the
+ * whole file or none. SQLite itself would leave an empty file with a rollback journal, which a connection that only reads
+ * cannot open.
+ */
+function create(file: string, schema: Schema): void {
+  const part = file + partial;
+  for (const end of ['', '-journal', '-wal', '-shm']) rmSync(part + end, { force: true });
+  // SQLite takes an empty file. One that SQLite makes could be read by other users.
+  writeFileSync(part, '', { mode: 0o600 });
+  {
+    using made = new DatabaseSync(part);
+    migrate(made, part, schema);
+    // The mode is stored in the file. The last connection removes the log when it is closed.
+    made.exec('PRAGMA journal_mode = WAL');
+  }
+  syncFile(part);
+  renameSync(part, file);
+  syncFolder(dirname(file));
 }
 
 /**
@@ -113,9 +133,9 @@ function goBack(file: string, schema: Schema): void {
     using later = new DatabaseSync(file);
     checkParty(later, schema);
     if (pragma(later, 'user_version') <= known) return;
-    // Removes the WAL of the later file. SQLite would apply that WAL to the copy.
-    later.exec('PRAGMA journal_mode = DELETE');
   }
+  // SQLite would apply the log of the later file to the copy.
+  foldLog(file);
   renameSync(latest, file);
   syncFolder(dirname(file));
 }
@@ -146,8 +166,6 @@ function migrate(database: DatabaseSync, file: string, { applicationId, steps }:
   for (const step of steps.slice(version)) database.exec(step);
   database.exec(`PRAGMA user_version = ${steps.length}`);
   database.exec('COMMIT');
-  // From now on, a state file without tables was damaged.
-  if (version === 0) database.exec('PRAGMA wal_checkpoint(TRUNCATE)');
 }
 
 /** The copy is complete and on the disk when this returns, so a migration that follows can be taken back. */

@@ -165,6 +165,22 @@ export function setAside(file: string, kind: string, logOnly = false): string {
   return aside(1);
 }
 
+/**
+ * Moves the write-ahead log of a state file into the file and removes it. Leaves the journal mode as it is: a change of the
+ * mode writes a rollback journal, and a file with such a journal cannot be opened by a connection that only reads.
+ * @throws {Error} of SQLite when another process has the file open
+ */
+export function foldLog(file: string): void {
+  {
+    using alone = new DatabaseSync(file);
+    alone.exec('PRAGMA locking_mode = EXCLUSIVE');
+    // The lock is taken by the first read. The log is moved when the connection is closed.
+    pragma(alone, 'user_version');
+  }
+  rmSync(`${file}-wal`, { force: true });
+  syncFolder(dirname(file));
+}
+
 function moveAside(from: string, to: string): void {
   if (existsSync(from)) renameSync(from, to);
 }

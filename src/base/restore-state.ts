@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
-import { partial, setAside, whyUnsound } from './recover-state.ts';
+import { foldLog, partial, setAside, whyUnsound } from './recover-state.ts';
 import { StateLock } from './state-lock.ts';
 import { checkParty, forgetEpoch, isDamage, pragma, type Schema } from './state-schema.ts';
 
@@ -63,9 +63,11 @@ function schemaOf(backup: string, schemas: readonly Schema[], party: number): Sc
 /** Sets the present state aside, in one file where it is sound. */
 function replace(file: string, schema: Schema): string {
   try {
-    using present = new DatabaseSync(file);
-    checkParty(present, schema);
-    present.exec('PRAGMA journal_mode = DELETE');
+    {
+      using present = new DatabaseSync(file);
+      checkParty(present, schema);
+    }
+    foldLog(file);
   } catch (thrown) {
     if (!isDamage(thrown)) throw thrown;
   }

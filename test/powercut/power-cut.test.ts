@@ -16,7 +16,7 @@ import { vocabularyOf } from '../../src/mo/vocabulary.ts';
 import { Site } from '../journeys/site.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { GatewayProcess, gatewayToml, type Promised, work, writeConfig } from './load.ts';
-import { leftovers, Recording } from './recording.ts';
+import { type Leftovers, leftovers, Recording } from './recording.ts';
 
 /** Points at which the power is cut, and times that the process is killed: few in `npm test`, all in `npm run powercut`. */
 const cuts = Number(process.env.POSTERN_POWER_CUTS ?? 60);
@@ -98,7 +98,7 @@ function assertKept(state: GatewayState, promised: readonly Promised[], cut: big
 }
 
 describe(`the power is cut, seed ${seed}`, { timeout: 3_600_000 }, () => {
-  test(`at ${cuts} points under load: the file is whole, and nothing that was promised is lost`, async (t) => {
+  test(`at ${cuts} points under load, and at each point of the first start: the file is whole, and nothing that was promised is lost`, async (t) => {
     const entropy = seededEntropy(seed);
     const log = join(folder, 'record');
     const promised: Promised[] = [];
@@ -126,23 +126,31 @@ describe(`the power is cut, seed ${seed}`, { timeout: 3_600_000 }, () => {
     const { entries } = recording;
     t.diagnostic(`${entries.length} writes and syncs, ${promised.length} promises`);
     let slowest = 0;
-    for (let cut = 0; cut < cuts; cut++) {
-      // All cuts but the first are spread over the whole of the record.
-      const count = 1 + Math.floor(((cut + entropy.uniform()) / cuts) * (entries.length - 1));
-      const left = leftovers[cut % leftovers.length]!;
+    const check = async (cut: number, count: number, left: Leftovers) => {
       const where = `seed ${seed}, cut ${cut} behind entry ${count}, leftovers ${left}`;
       const state = join(folder, `cut-${cut}`);
       recording.rebuild(count, left, entropy, state);
       const began = performance.now();
       const opened = open(state);
       slowest = Math.max(slowest, performance.now() - began);
-      const check = opened.database.prepare('PRAGMA integrity_check').get();
-      assert.equal(check?.integrity_check, 'ok', where);
+      const found = opened.database.prepare('PRAGMA integrity_check').get();
+      assert.equal(found?.integrity_check, 'ok', where);
       assert.deepEqual(opened.unreadable, [], where);
       assertKept(opened, promised, entries[count - 1]!.time, where);
       await opened.database.close();
       rmSync(state, { recursive: true, force: true });
-    }
+    };
+    // Each point of the first start: the file is made, and no cut may leave a part of it.
+    const made = 1 + entries.findIndex(({ kind, data }) => kind === 'R' && data.toString() === 'state.db');
+    assert.ok(made > 0, 'the file gets its name when it is complete');
+    for (let count = 1; count <= made + 5; count++) for (const left of leftovers) await check(0, count, left);
+    // All cuts but the first are spread over the whole of the record.
+    for (let cut = 0; cut < cuts; cut++)
+      await check(
+        cut,
+        1 + Math.floor(((cut + entropy.uniform()) / cuts) * (entries.length - 1)),
+        leftovers[cut % leftovers.length]!,
+      );
     t.diagnostic(`opened in ${slowest.toFixed(0)} ms at most`);
     assert.ok(slowest < 2000, `${slowest} ms`);
   });
