@@ -27,3 +27,6 @@ export const partsOf = (minutes: number): { readonly restarts: number; readonly 
   restarts: minutes / 4,
   measured: minutes / 2,
 });
+
+/** Largest slopes per hour. `live` is what collections leave, which rises and falls less than RSS does. */
+export const slopeLimits = { megabytes: 12, liveMegabytes: 4, handles: 20, storeMegabytes: 8 } as const;
