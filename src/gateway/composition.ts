@@ -117,6 +117,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     config,
     live,
     accounts,
+    join: (store) => associations.joinParent(store),
     locator,
     budget,
     epoch: state.epoch.value,

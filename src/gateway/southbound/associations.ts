@@ -63,6 +63,15 @@ const switches = {
   'device-presence': 'PresenceAlert',
 } as const;
 
+const attachBody = ({ mode, origin, via, isGateway, manufacturer, model }: DeviceRecord): AttachBody => ({
+  mode,
+  bootstrap: origin,
+  ...(via !== undefined && { via }),
+  ...(isGateway && { isGateway }),
+  ...(manufacturer !== undefined && { manufacturer }),
+  ...(model !== undefined && { model }),
+});
+
 /** Whether nothing but the time of the last message is different. */
 function isSame({ lastSeen: _, ...before }: DeviceRecord, { lastSeen, ...now }: DeviceRecord): boolean {
   const fields = new Set([...Object.keys(before), ...Object.keys(now)]) as Set<keyof typeof now>;
@@ -149,9 +158,8 @@ export class Associations {
    */
   attach({ credential, ...device }: AttachedDevice): void {
     const { database, inventory, credentials, clock, events, reported } = this.#parts;
-    const { deviceId, mode, origin, address, isGateway } = device;
+    const { deviceId, origin, address } = device;
     const identity = presentableIdentity(device);
-    const { manufacturer, model } = identity;
     const before = inventory.get(deviceId);
     const isProvenFirst = credential !== undefined && !credential.attached;
     const isNew = before === undefined || before.via !== undefined || isProvenFirst;
@@ -166,14 +174,7 @@ export class Associations {
       if (isProvenFirst) credentials.put({ ...credential, attached: true });
       inventory.put(record);
       if (isReached) this.#report('device-presence', deviceId, { state: 'attached', lastSeen });
-      if (isNew)
-        this.#report('device-attach', deviceId, {
-          mode,
-          bootstrap: origin,
-          ...(isGateway && { isGateway }),
-          ...(manufacturer !== undefined && { manufacturer }),
-          ...(model !== undefined && { model }),
-        });
+      if (isNew) this.#report('device-attach', deviceId, attachBody(record));
     });
     if (isReached) events.emit('device.reached', { device: deviceId });
     if (isNew)
@@ -184,6 +185,29 @@ export class Associations {
         protocol: device.protocol,
       });
     if (isNew || isReached) reported();
+  }
+
+  /**
+   * Runs what stores a new account at the parent gateway, and reports all devices to it, in one transaction. A parent that
+   * has lost its state knows none of them.
+   */
+  joinParent(store: () => void): void {
+    const { database, inventory, reported } = this.#parts;
+    transaction(database, () => {
+      store();
+      for (const record of inventory.values()) {
+        const { deviceId, state, reason, lastSeen, via } = record;
+        this.#report('device-attach', deviceId, attachBody(record));
+        if (state !== 'attached')
+          this.#report('device-presence', deviceId, {
+            state,
+            lastSeen,
+            ...(reason !== undefined && { reason }),
+            ...(via !== undefined && { via }),
+          });
+      }
+    });
+    reported();
   }
 
   /**
@@ -225,8 +249,7 @@ export class Associations {
     const isNew = inventory.get(deviceId)?.via !== path;
     transaction(database, () => {
       inventory.put(record);
-      const body = { mode, bootstrap, via: path, ...(isGateway && { isGateway }), ...described };
-      if (isNew) this.#report('device-attach', deviceId, body);
+      if (isNew) this.#report('device-attach', deviceId, attachBody(record));
     });
     if (!isNew) return;
     events.emit('device.attached', { device: deviceId, bootstrap, via: path });
