@@ -23,7 +23,7 @@ export class AlertDeliveries {
   readonly #outbox: Outbox;
   readonly #clock: Clock;
   /** Alerts that the server has and that are still in the outbox: at most as many as the outbox holds. */
-  readonly #told = new Set<number>();
+  readonly #told = new Map<number, () => void>();
   /** Alerts that were not accepted, by sequence number: at most as many as the outbox holds. */
   readonly #refused = new Map<number, Refused>();
   readonly #wake: () => void;
@@ -55,10 +55,13 @@ export class AlertDeliveries {
       : servers.filter((server) => this.due(server).length > 0);
   }
 
-  /** The server has the alert. It is not sent again, and leaves the outbox with `forgetDelivered`. */
-  delivered({ sequence }: OutboxEntry): void {
+  /**
+   * The server has the alert. It is not sent again, and leaves the outbox with `forgetDelivered`.
+   * @param left called when it has left the outbox
+   */
+  delivered({ sequence }: OutboxEntry, left: () => void): void {
     this.#refused.delete(sequence);
-    this.#told.add(sequence);
+    this.#told.set(sequence, left);
   }
 
   /**
@@ -68,12 +71,14 @@ export class AlertDeliveries {
   forgetDelivered(): void {
     if (this.#told.size === 0) return;
     try {
-      this.#outbox.removeAll(this.#told);
+      this.#outbox.removeAll(this.#told.keys());
     } catch (thrown) {
       if (asPosternError(thrown).code !== 'storage') throw thrown;
       return;
     }
+    const followers = [...this.#told.values()];
     this.#told.clear();
+    for (const left of followers) left();
   }
 
   /**

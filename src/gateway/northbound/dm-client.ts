@@ -313,8 +313,7 @@ export class DmClient implements AsyncDisposable {
       const settled = (status: number) => {
         answered();
         if (isOk(status)) {
-          this.#deliveries.delivered(entry);
-          events.emit('alert.delivered', { ...fields, status });
+          this.#deliveries.delivered(entry, () => events.emit('alert.delivered', { ...fields, status }));
           return;
         }
         events.emit('alert.refused', { ...fields, status });
