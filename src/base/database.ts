@@ -112,7 +112,7 @@ export class Database implements AsyncDisposable {
       return result;
     }
     this.#written();
-    for (const follow of level.after) follow();
+    for (const follow of level.after) runApart(follow);
     return result;
   }
 
@@ -213,6 +213,20 @@ export class Database implements AsyncDisposable {
       this.#faultChanged(thrown);
     }
     return thrown;
+  }
+}
+
+/**
+ * Runs what follows a commit. An error of it does not mean that the transaction failed, and does not keep others that
+ * follow from their turn. It is an uncaught error of the program, which a party counts (base/background.ts).
+ */
+function runApart(follow: () => void): void {
+  try {
+    follow();
+  } catch (thrown) {
+    queueMicrotask(() => {
+      throw thrown;
+    });
   }
 }
 

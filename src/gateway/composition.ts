@@ -3,6 +3,7 @@ import { type Clock, SystemClock } from '../base/clock.ts';
 import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import { onSetAside } from '../base/rows.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
@@ -131,6 +132,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...state,
     ...machine,
     reported: () => reports.wake(),
+    leaving: (deviceId) => state.updates.deviceLeft(hashedName(deviceId)),
     gone: (deviceId) => signals.detached(deviceId),
   });
   const transparent = new TransparentMode({

@@ -20,6 +20,8 @@ export interface AssociationsParts {
   readonly events: Events;
   /** Called when a report may have been added to the outbox. */
   readonly reported: () => void;
+  /** Called in the transaction that deletes the record of a device. */
+  readonly leaving: (deviceId: string) => void;
   /** Called when a device is no longer attached to this gateway. */
   readonly gone: (deviceId: string) => void;
 }
@@ -215,12 +217,15 @@ export class Associations {
    * device was not attached.
    */
   detach(deviceId: string, reason: DetachReason): boolean {
+    const { database, inventory, reported } = this.#parts;
     const report = () => this.#report('device-detach', deviceId, { reason });
-    if (!this.#remove(deviceId, reason, report)) return false;
-    for (const { deviceId: below, via } of [...this.#parts.inventory.values()])
-      if (via?.split('/')[0] === deviceId) this.detachBehind(deviceId, below, reason);
-    this.#parts.reported();
-    return true;
+    return transaction(database, () => {
+      if (!this.#remove(deviceId, reason, report)) return false;
+      for (const { deviceId: below, via } of [...inventory.values()])
+        if (via?.split('/')[0] === deviceId) this.#removeBehind(below, via, reason);
+      database.afterCommit(reported);
+      return true;
+    });
   }
 
   /**
@@ -261,15 +266,21 @@ export class Associations {
    * detached itself. Does nothing when the device is attached elsewhere by now.
    */
   detachBehind(child: string, deviceId: string, reason: DetachReason): void {
-    const { database, inventory, events, reported } = this.#parts;
+    const { database, inventory, reported } = this.#parts;
     const via = inventory.get(deviceId)?.via;
     if (via?.split('/')[0] !== child) return;
     transaction(database, () => {
-      inventory.delete(deviceId);
-      this.#report('device-detach', deviceId, { reason, via });
+      this.#removeBehind(deviceId, via, reason);
+      database.afterCommit(reported);
     });
-    events.emit('device.detached', { device: deviceId, reason, via });
-    reported();
+  }
+
+  #removeBehind(deviceId: string, via: string, reason: DetachReason): void {
+    const { database, inventory, events, leaving } = this.#parts;
+    inventory.delete(deviceId);
+    leaving(deviceId);
+    this.#report('device-detach', deviceId, { reason, via });
+    database.afterCommit(() => events.emit('device.detached', { device: deviceId, reason, via }));
   }
 
   /** Removes a device by order of the DM server, so no alert is sent. Joins the caller's transaction. */
@@ -287,11 +298,12 @@ export class Associations {
   }
 
   #remove(deviceId: string, reason: string, report: () => void): boolean {
-    const { database, inventory, credentials, events, gone } = this.#parts;
+    const { database, inventory, credentials, events, leaving, gone } = this.#parts;
     if (!inventory.get(deviceId)) return false;
     transaction(database, () => {
       inventory.delete(deviceId);
       credentials.delete(deviceId);
+      leaving(deviceId);
       report();
       database.afterCommit(() => {
         events.emit('device.detached', { device: deviceId, reason });
