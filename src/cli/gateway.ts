@@ -67,10 +67,15 @@ All keys are in docs/configuration.md.`,
       '/devices': () => running.devices(),
       '/update': () => running.firmware.status(),
     };
-    await using admin = new AdminApi(config.gateway['admin-socket'] ?? defaultSocket(), views, {
-      '/update': (body) => running.firmware.install(body),
-      '/backup': (body) => running.backUp((body as { target?: unknown } | null)?.target),
-    });
+    await using admin = new AdminApi(
+      config.gateway['admin-socket'] ?? defaultSocket(),
+      running.events,
+      views,
+      {
+        '/update': (body) => running.firmware.install(body),
+        '/backup': (body) => running.backUp((body as { target?: unknown } | null)?.target),
+      },
+    );
     // Devices are served first; the admin API can wait.
     await running.start();
     await admin.start();
