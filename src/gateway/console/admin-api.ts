@@ -56,11 +56,7 @@ export class AdminApi implements AsyncDisposable {
 
   /** @throws {PosternError} `configuration` when another gateway serves this socket, or the socket cannot be created */
   async start(): Promise<void> {
-    if (await isServed(this.#socket))
-      throw new PosternError(
-        'configuration',
-        `gateway.admin-socket: another gateway serves ${this.#socket}; give this one its own`,
-      );
+    await demandFree(this.#socket);
     try {
       mkdirSync(dirname(this.#socket), { recursive: true, mode: 0o700 });
       rmSync(this.#socket, { force: true });
@@ -110,15 +106,26 @@ async function answer(incoming: IncomingMessage, views: Views, actions: Actions)
   return view();
 }
 
-/** Whether a process accepts connections on this socket. */
-async function isServed(socket: string): Promise<boolean> {
+/** What connecting to a socket says when nobody has it: there is none, or its process has ended. */
+const free = ['ENOENT', 'ECONNREFUSED'];
+
+/**
+ * Checks that no process serves a socket. One that a process left behind when it was killed is free.
+ * @throws {PosternError} `configuration` when another gateway serves the socket, or it cannot be reached
+ */
+export async function demandFree(socket: string): Promise<void> {
   const probe = connect(socket);
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  probe.once('connect', () => resolve(true));
-  probe.once('error', () => resolve(false));
-  const served = await promise;
+  const { promise, resolve } = Promise.withResolvers<string | undefined>();
+  probe.once('connect', () => resolve(undefined));
+  probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+  const failure = await promise;
   probe.destroy();
-  return served;
+  if (failure !== undefined && free.includes(failure)) return;
+  const why = failure === undefined ? 'another gateway serves it' : `it cannot be reached (${failure})`;
+  throw new PosternError(
+    'configuration',
+    `gateway.admin-socket: ${socket}: ${why}; give this gateway a socket of its own`,
+  );
 }
 
 /**
