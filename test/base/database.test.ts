@@ -75,32 +75,6 @@ describe('the party of a state file', () => {
   });
 });
 
-test('what follows a commit may throw: the commit counts, the others follow, and the error is uncaught', async (t) => {
-  const file = freshState(t);
-  await using database = openDatabase(file, smallSchema(4));
-  const uncaught: unknown[] = [];
-  const followed: string[] = [];
-  const before = process.listeners('uncaughtException');
-  process.removeAllListeners('uncaughtException');
-  process.once('uncaughtException', (thrown) => uncaught.push(thrown));
-  try {
-    const result = database.transaction(() => {
-      database.prepare("INSERT INTO thing (name) VALUES ('a')").run();
-      database.afterCommit(() => {
-        throw new Error('a follower');
-      });
-      database.afterCommit(() => followed.push('the next'));
-      return 'done';
-    });
-    assert.deepEqual([result, followed], ['done', ['the next']]);
-    await new Promise(setImmediate);
-  } finally {
-    for (const listener of before) process.on('uncaughtException', listener);
-  }
-  assert.match(String(uncaught), /a follower/);
-  assert.equal(database.prepare('SELECT count(*) AS n FROM thing').get()?.n, 1);
-});
-
 describe('copies that migrations make', () => {
   test('a copy is readable by its owner only, and replaces an incomplete copy of an earlier start', (t) => {
     const file = freshState(t);
