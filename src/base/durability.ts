@@ -1,4 +1,5 @@
 import { closeSync, fdatasync, fstatSync, openSync } from 'node:fs';
+import { setImmediate as turn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { PosternError } from './errors.ts';
@@ -96,6 +97,8 @@ export class Durability {
   }
 
   async #sync(): Promise<void> {
+    // What is committed in the same turn of the event loop shares the sync.
+    await turn();
     const covered = this.#committed;
     try {
       if (this.#mustCheckpoint) await this.#checkpoint('TRUNCATE');
