@@ -56,18 +56,16 @@ export class AlertDeliveries {
   }
 
   /**
-   * The server has the alert. It is not sent again, and leaves the outbox with `forgetDelivered`.
+   * The server has the alert. It is not sent again. The alerts of one package leave the outbox together.
    * @param left called when it has left the outbox
    */
   delivered({ sequence }: OutboxEntry, left: () => void): void {
     this.#refused.delete(sequence);
     this.#told.set(sequence, left);
+    if (this.#told.size === 1) queueMicrotask(() => this.#forgetSoon());
   }
 
-  /**
-   * Removes the delivered alerts from the outbox: those of a whole package together. Where the disk does not take it, they
-   * are removed later.
-   */
+  /** Removes the delivered alerts from the outbox. Where the disk does not take it, they are removed later. */
   forgetDelivered(): void {
     if (this.#told.size === 0) return;
     try {
@@ -107,6 +105,14 @@ export class AlertDeliveries {
   setAside({ sequence }: OutboxEntry, reason: string): void {
     this.#outbox.setAside(sequence, reason);
     this.#refused.delete(sequence);
+  }
+
+  #forgetSoon(): void {
+    try {
+      this.forgetDelivered();
+    } catch {
+      // The next package removes them, and says what fails.
+    }
   }
 
   #wait(sequence: number, count: number): void {
