@@ -195,8 +195,14 @@ describe('nothing runs in the background but by these functions', () => {
 
   test('timers are those of a clock, which catches what they throw', () => {
     assert.deepEqual(filesOf(found(/\b(setTimeout|setInterval|setImmediate|queueMicrotask|nextTick)\(/)), [
+      // Only ends the thread.
+      'base/checkpoint-thread.ts',
       'base/clock.ts',
       'base/standard-output.ts',
+      // Catches everything.
+      'gateway/northbound/alert-deliveries.ts',
+      // Passes datagrams to guarded callbacks.
+      'gateway/southbound/arrival-queue.ts',
       // By a guarded callback.
       'wire/tunnel/mqtt-connection.ts',
     ]);
@@ -215,8 +221,8 @@ describe('nothing runs in the background but by these functions', () => {
         .map(([match]) => `${file}: ${match}`),
     );
     assert.deepEqual(filesOf(other), [
-      // The thread of a checkpoint: the callback settles a promise.
-      'base/durability.ts',
+      // The thread of a checkpoint: the callbacks settle a promise.
+      'base/checkpoint-thread.ts',
       // Flushes the log when the process ends, and catches everything.
       'base/standard-output.ts',
       // Catches everything, or only counts.
