@@ -1,4 +1,4 @@
-import type { RemoteInfo, Socket } from 'node:dgram';
+import type { Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { networkInterfaces } from 'node:os';
 import { Admission } from '../../base/admission.ts';
@@ -297,10 +297,14 @@ export class CoapNetwork implements AsyncDisposable {
         ...(limits && { limits }),
       });
       const binding: Binding = { ...local, socket, endpoint };
-      const receive: Receive = (octets, from, fromPort) => endpoint.take(octets, from, fromPort);
+      const receive: Receive = guarded(
+        events,
+        'coap-datagram',
+        (octets: Buffer, from: string, fromPort: number) => endpoint.take(octets, from, fromPort),
+      );
       socket.on(
         'message',
-        guarded(events, 'coap-datagram', (octets: Buffer, from: RemoteInfo) => {
+        guarded(events, 'coap-datagram', (octets: Buffer, from: { address: string; port: number }) => {
           // What is not admitted must not wait in front of what is.
           if (endpoint.admits(octets, from.address, from.port))
             this.#arrivals.take(receive, octets, from.address, from.port);

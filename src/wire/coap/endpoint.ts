@@ -260,7 +260,8 @@ export class CoapEndpoint {
   }
 
   /**
-   * Sends a notification (RFC 7641). Returns its message ID and a promise for the outcome, which never rejects.
+   * Sends a notification (RFC 7641). Returns its message ID and a promise for the outcome, which never rejects. After `stop`
+   * nothing is sent, and the outcome is `lost`.
    * @param attempts most times that a confirmable one is sent
    */
   notify(
@@ -297,6 +298,7 @@ export class CoapEndpoint {
    * @throws {PosternError} `full` and `unavailable`, which say nothing of the peer (`Pings`)
    */
   async ping(address: string, port: number, timeout: number): Promise<boolean> {
+    if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
     return await this.#pings.ping(this.#peerOf(address, port), timeout);
   }
 
@@ -305,7 +307,10 @@ export class CoapEndpoint {
     failed(this.#events, work, thrown);
   }
 
-  /** Stops all timers, drops all state and rejects the requests that wait, with `unavailable`. */
+  /**
+   * Stops all timers, drops all state and rejects the requests that wait, with `unavailable`. Nothing is sent from then on,
+   * also for a request whose handler still works.
+   */
   stop(): void {
     this.#stopped = true;
     this.#sweep?.cancel();
@@ -340,8 +345,9 @@ export class CoapEndpoint {
     if (peer.idle) this.#peers.delete(peer.key);
   }
 
+  /** Sends nothing after `stop`: the socket may be closed, but work that began before may still end. */
   #send(datagram: Buffer, { address, port }: Remote): void {
-    this.#sendDatagram(datagram, port, address);
+    if (!this.#stopped) this.#sendDatagram(datagram, port, address);
   }
 
   #refuseMalformed(

@@ -94,8 +94,8 @@ export class Observable {
     this.#sequence = (this.#sequence + 1) & 0xffffff;
     for (const [key, observer] of this.#unproven.entries())
       if (this.#promote(key, observer)) this.#unproven.delete(key);
-    for (const [key, observer] of this.#proven) this.#notify(key, observer);
-    for (const [key, observer] of this.#unproven.entries()) this.#notify(key, observer);
+    for (const [key, observer] of this.#proven) void this.#notify(key, observer);
+    for (const [key, observer] of this.#unproven.entries()) void this.#notify(key, observer);
   }
 
   #register(key: string, request: CoapRequest): boolean {
@@ -142,7 +142,17 @@ export class Observable {
     this.#unproven.delete(key);
   }
 
+  /** Notifies one observer. One that cannot be notified is dropped; it can register again. Never rejects. */
   async #notify(key: string, observer: Observer): Promise<void> {
+    try {
+      await this.#send(key, observer);
+    } catch (thrown) {
+      this.#delete(key);
+      this.#endpoint.failed('observers', thrown);
+    }
+  }
+
+  async #send(key: string, observer: Observer): Promise<void> {
     if (observer.inFlight) {
       observer.stale = true;
       return;
@@ -153,15 +163,7 @@ export class Observable {
     const confirmable = !isProven || observer.nextConfirmable <= this.#clock.now();
     if (confirmable) observer.nextConfirmable = plus(this.#clock.now(), this.#limits.confirmEvery);
     observer.inFlight = true;
-    let response: Awaited<ReturnType<Handler>>;
-    try {
-      response = await this.#represent(observer.request);
-    } catch (thrown) {
-      // It can register again, and then gets the error as the response to its GET.
-      this.#delete(key);
-      this.#endpoint.failed('observers', thrown);
-      return;
-    }
+    const response = await this.#represent(observer.request);
     if (!response || !this.#has(key)) return;
     const { messageId, fate } = this.#endpoint.notify(
       observer.remote,
@@ -176,7 +178,7 @@ export class Observable {
     if (delivery === 'reset' || delivery === 'lost') this.#delete(key);
     else if (observer.stale) {
       observer.stale = false;
-      await this.#notify(key, observer);
+      await this.#send(key, observer);
     }
   }
 

@@ -291,6 +291,24 @@ describe('outgoing requests', () => {
     await assert.rejects(endpoint.request('a', 1, get), { code: 'unavailable' });
   });
 
+  test('a stopped endpoint sends nothing: neither the ACK of a request in work, nor a ping, nor a notification', async () => {
+    const slow = Promise.withResolvers<ReturnType<typeof reply>>();
+    const { endpoint, receive, sent, clock } = rig(() => slow.promise);
+    receive({ messageId: 7 });
+    endpoint.stop();
+    const remote = { address: 'a', port: 1, key: 'a:1' };
+    const fates = [true, false].map(
+      (confirmable) => endpoint.notify(remote, noBytes, reply(Code.Content), confirmable).fate,
+    );
+    assert.equal(await endpoint.ping('a', 1, 1000), false);
+    assert.equal((await Promise.all(fates))[0], 'lost');
+    clock.advance(1_000_000);
+    slow.resolve(reply(Code.Content));
+    await turn();
+    assert.deepEqual(sent, []);
+    assert.equal(clock.timers, 0);
+  });
+
   test('a ping is true after a Reset, and false after its timeout', async () => {
     const { endpoint, sent, receive, clock } = rig(hello);
     const alive = endpoint.ping('a', 1, 2000);
