@@ -1,6 +1,6 @@
 import type { Monotonic } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
-import type { Exchange, Peer } from './peer.ts';
+import type { Exchange, ExchangeTable, Peer } from './peer.ts';
 
 /**
  * Bounds of deduplication: by time, by count and by bytes. At a bound the oldest exchange is forgotten. Count and bytes are those
@@ -36,7 +36,7 @@ export const unprovenShare = (limits: DeduplicationLimits): DeduplicationLimits 
  * exchanges have the same lifetime, so their order of arrival is also their order of expiry. Therefore no exchange needs
  * a timer of its own: a linked list in order of arrival is enough, and expired exchanges are dropped from its old end.
  */
-export class RecentExchanges {
+export class RecentExchanges implements ExchangeTable {
   readonly #limits: DeduplicationLimits;
   readonly #forgotten: (peer: Peer) => void;
   #oldest: Exchange | undefined;
@@ -102,6 +102,7 @@ export class RecentExchanges {
     while (this.#oldest && this.#oldest.expires <= now) this.forget(this.#oldest);
   }
 
+  /** Drops one exchange. */
   forget(exchange: Exchange): void {
     const { older, younger, peer } = exchange;
     if (older) older.younger = younger;

@@ -1,9 +1,14 @@
 import { Standing } from '../../base/admission.ts';
 import type { Monotonic } from '../../base/clock.ts';
 import type { PosternError } from '../../base/errors.ts';
-import type { RecentExchanges } from './deduplication.ts';
 import { type Account, amplification, type Remote } from './message.ts';
 import type { MessageIds } from './message-ids.ts';
+
+/** Where exchanges are remembered. */
+export interface ExchangeTable {
+  complete(exchange: Exchange, reply: Buffer): void;
+  forget(exchange: Exchange): void;
+}
 
 /** A message that was received, and the reply to it. `older` and `younger` link all exchanges in order of arrival. */
 export interface Exchange {
@@ -11,7 +16,7 @@ export interface Exchange {
   readonly messageId: number;
   readonly expires: Monotonic;
   /** Where it is remembered. */
-  readonly table: RecentExchanges;
+  readonly table: ExchangeTable;
   /** Datagram that is sent again when the message is repeated. `undefined` while the handler works. */
   reply: Buffer | undefined;
   older: Exchange | undefined;
