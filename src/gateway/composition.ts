@@ -3,6 +3,7 @@ import { type Clock, SystemClock } from '../base/clock.ts';
 import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
@@ -111,6 +112,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     config,
     live,
     accounts,
+    join: (store) => associations.joinParent(store),
     locator,
     budget,
     epoch: state.epoch.value,
@@ -124,6 +126,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...state,
     ...machine,
     reported: () => reports.wake(),
+    leaving: (deviceId) => state.updates.deviceLeft(hashedName(deviceId)),
     gone: (deviceId) => signals.detached(deviceId),
   });
   const transparent = new TransparentMode({
