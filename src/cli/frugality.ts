@@ -6,9 +6,12 @@ import type { Events } from '../base/events.ts';
 const smallHeap = ['--semi-space-growth-factor=1', '--heap-growing-percent=20'] as const;
 /**
  * V8's compilers in each phase of a gateway. The code of the optimizing compilers alone takes 3 MB when it is first used, and a
- * gateway that is idle needs no compiled code. While it starts, a function has to run ten times as often as usual until it is
- * compiled: only a gateway with thousands of devices has such functions. When it is idle, nothing is compiled: the functions
- * of Node's own timers would be, within minutes. When it is busy, V8's own numbers hold.
+ * gateway that is idle needs no compiled code.
+ * - While it starts, a function has to run ten times as often as usual until it is compiled. Only a gateway with thousands of
+ *   devices has such functions.
+ * - While it is idle, nothing is compiled. Otherwise the functions of Node's timers would be, within minutes. The number says
+ *   when V8 looks at a function again, and therefore how soon the functions are compiled when the gateway becomes busy.
+ * - When it is busy, V8's own numbers hold.
  */
 const phases = {
   start: [
@@ -18,7 +21,7 @@ const phases = {
     '--invocation-count-for-osr=20000',
     '--baseline-batch-compilation-threshold=1000000',
   ],
-  idle: ['--no-maglev', '--no-turbofan'],
+  idle: ['--no-maglev', '--no-turbofan', '--invocation-count-for-turbofan=1000'],
   busy: [
     '--maglev',
     '--turbofan',
