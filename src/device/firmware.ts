@@ -1,3 +1,4 @@
+import { background } from '../base/background.ts';
 import type { Clock } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -48,7 +49,8 @@ export class Firmware {
     if (this.#running) throw new PosternError('conflict', 'another operation is running');
     if (order.operation === 'Update' && !this.#package)
       throw new PosternError('malformed', 'no package was downloaded');
-    this.#running = this.#run(order).finally(() => {
+    const { events } = this.#parts;
+    this.#running = background(events, 'device-firmware', () => this.#run(order)).then(() => {
       this.#running = undefined;
     });
   }

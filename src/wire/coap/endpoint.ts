@@ -1,3 +1,4 @@
+import { type BackgroundWork, failed } from '../../base/background.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
@@ -236,6 +237,11 @@ export class CoapEndpoint {
     return promise;
   }
 
+  /** Counts an error for which no request waits. */
+  failed(work: BackgroundWork, thrown: unknown): void {
+    failed(this.#events, work, thrown);
+  }
+
   /**
    * Stops all timers, drops all state and rejects the requests that wait, with `unavailable`. Nothing is sent from then on,
    * also for a request whose handler still works.
@@ -333,8 +339,8 @@ export class CoapEndpoint {
         this.#respond(exchange, message, refusal(Code.BadOption, `option ${critical}`));
       return;
     }
-    const allowance = this.#proven.has(peer.key) ? Number.POSITIVE_INFINITY : size * amplification;
-    this.#run(exchange, message, new CoapRequest(peer, message, multicast, message.payload, allowance));
+    const allowance = size * amplification;
+    this.#run(exchange, message, new CoapRequest(peer, message, multicast, message.payload, allowance, this));
   }
 
   #run(exchange: Exchange, message: CoapMessage, request: CoapRequest): void {
@@ -372,7 +378,8 @@ export class CoapEndpoint {
         this.#working--;
         timer?.cancel();
         if (!this.#stopped) this.#answer(exchange, message, request, response, acknowledged);
-      });
+      })
+      .catch((thrown) => this.failed('coap-response', thrown));
   }
 
   #failure(thrown: unknown): Reply {

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
+import { Blockwise } from '../../../src/wire/coap/blockwise.ts';
 import { noBytes, Type } from '../../../src/wire/coap/codec.ts';
 import { Code } from '../../../src/wire/coap/codes.ts';
 import { deduplicationDefaults } from '../../../src/wire/coap/deduplication.ts';
 import { refusal, reply } from '../../../src/wire/coap/message.ts';
 import { Option, text, uint } from '../../../src/wire/coap/options.ts';
+import { HandClock } from '../../hand-clock.ts';
 import { hello, messageOf, rig, turn } from './wire.ts';
 
 const get = { code: Code.GET, timeout: 100_000, options: [] };
@@ -328,4 +330,20 @@ test('a response is limited to three times the request, and unlimited for a peer
   receive({ messageId: 2 });
   assert.deepEqual(allowances, [75, Number.POSITIVE_INFINITY]);
   assert.equal(messageOf({}).token.length, 0);
+});
+
+test('a request that proves the address of its peer gets its own response in large blocks', async () => {
+  for (const proves of [false, true]) {
+    const far = rig(
+      new Blockwise(async ({ remote }) => {
+        await Promise.resolve();
+        if (proves) far.endpoint.vouch(remote);
+        return reply(Code.Changed, { payload: Buffer.alloc(900, 'x') });
+      }, new HandClock()).handle,
+    );
+    far.receive({ messageId: 1, code: Code.POST, payload: Buffer.alloc(40) });
+    while (far.sent.length === 0) await Promise.resolve();
+    const datagram = far.sent[0]!.datagram;
+    assert.ok(proves ? datagram.length > 900 : datagram.length <= 3 * 45, `${datagram.length} bytes`);
+  }
 });
