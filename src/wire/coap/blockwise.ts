@@ -197,7 +197,9 @@ const blockOptionBytes = 11;
 const overheadOf = ({ message }: CoapRequest, { options }: Reply): number =>
   4 + message.token.length + encodedLength(options) + 1;
 
-/** Bytes of the request for a later block: it has no payload and no options about one. A small Block2 takes two bytes. */
+/**
+ * Bytes of the request for a later block, at least: it has no payload and no options about one. A small Block2 takes two bytes.
+ */
 const laterRequestBytes = ({ message }: CoapRequest): number =>
   4 +
   message.token.length +
@@ -205,6 +207,9 @@ const laterRequestBytes = ({ message }: CoapRequest): number =>
   2;
 
 const ofPayload: ReadonlySet<number> = new Set([
+  Option.SyncmlHmac.number,
+  Option.BootstrapMac.number,
+  Option.Echo.number,
   Option.ContentFormat.number,
   Option.Block1.number,
   Option.Block2.number,

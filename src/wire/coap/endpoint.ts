@@ -262,14 +262,14 @@ export class CoapEndpoint {
   /**
    * Sends a notification (RFC 7641). Returns its message ID and a promise for the outcome, which never rejects. After `stop`
    * nothing is sent, and the outcome is `lost`.
-   * @param attempts most times that a confirmable one is sent
+   * @param isRepeated whether a confirmable one is sent again until it is acknowledged
    */
   notify(
     remote: Remote,
     token: Uint8Array,
     response: Reply,
     confirmable: boolean,
-    attempts?: number,
+    isRepeated = true,
   ): { messageId: number; fate: Promise<Delivery> } {
     const peer = this.#peerOf(remote.address, remote.port);
     const messageId = peer.takeMessageId();
@@ -287,7 +287,7 @@ export class CoapEndpoint {
       messageId,
       datagram,
       settled,
-      ...(attempts !== undefined && { attempts }),
+      mayRepeat: () => isRepeated,
     });
     return { messageId, fate };
   }

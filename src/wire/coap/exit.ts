@@ -83,15 +83,19 @@ export class Exit {
     const head = { type: isConfirmable ? Type.CON : Type.NON, messageId, token };
     const datagram = this.#encoded(head, response, peer, room);
     if (!datagram) return;
+    peer.answered(datagram.length);
     if (!isConfirmable) {
-      peer.answered(datagram.length);
       this.#parts.send(datagram, peer);
       return;
     }
-    const attempts = Math.floor(room / datagram.length);
-    if (attempts !== Number.POSITIVE_INFINITY) peer.answered(datagram.length * attempts);
+    // What is not spent on repetitions is left for the later blocks of the response.
+    const mayRepeat = () => {
+      if (datagram.length > peer.room) return false;
+      peer.answered(datagram.length);
+      return true;
+    };
     const settled = this.#separate.begin(standing, peer.address);
-    this.#parts.transmitter.submit(peer, { messageId, datagram, attempts, settled });
+    this.#parts.transmitter.submit(peer, { messageId, datagram, mayRepeat, settled });
   }
 
   /** Responds to a multicast request by a NON, if that is within `room` bytes. */

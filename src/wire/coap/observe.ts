@@ -170,7 +170,7 @@ export class Observable {
       observer.token,
       { ...response, options: sorted([...response.options, uint(Option.Observe, this.#sequence)]) },
       confirmable,
-      isProven ? undefined : 1,
+      isProven,
     );
     observer.messageId = messageId;
     const delivery = await fate;

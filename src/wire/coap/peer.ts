@@ -27,8 +27,8 @@ export interface Exchange {
 export interface Transmission {
   readonly messageId: number;
   readonly datagram: Buffer;
-  /** Most times that it is sent, if fewer than the transmission parameters allow. */
-  readonly attempts?: number;
+  /** Asked before it is sent again. Without an answer it is given up when this is false; absent: it may always be. */
+  readonly mayRepeat?: () => boolean;
   /** Called once at the end, unless the transmission is cancelled. Errors are `timeout`, `full` and `unavailable`. */
   readonly settled: (outcome: 'acknowledged' | 'reset' | PosternError) => void;
 }

@@ -100,11 +100,10 @@ export class Transmitter {
   }
 
   #attempt(peer: Peer, transmission: Transmission, timeout: number, retransmissions: number): void {
-    const { attempts: most = Number.POSITIVE_INFINITY } = transmission;
     this.#timers.set(
       peer,
       this.#clock.after(timeout, () => {
-        if (retransmissions < this.#parameters.maxRetransmit && retransmissions + 1 < most)
+        if (retransmissions < this.#parameters.maxRetransmit && (transmission.mayRepeat?.() ?? true))
           this.#attempt(peer, transmission, timeout * 2, retransmissions + 1);
         else this.#finish(peer, new PosternError('timeout', `no acknowledgement from ${peer.key}`));
       }),

@@ -300,7 +300,7 @@ describe('outgoing requests', () => {
     const fates = [true, false].map(
       (confirmable) => endpoint.notify(remote, noBytes, reply(Code.Content), confirmable).fate,
     );
-    assert.equal(await endpoint.ping('a', 1, 1000), false);
+    await assert.rejects(endpoint.ping('a', 1, 1000), { code: 'unavailable' });
     assert.equal((await Promise.all(fates))[0], 'lost');
     clock.advance(1_000_000);
     slow.resolve(reply(Code.Content));

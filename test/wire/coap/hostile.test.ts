@@ -356,6 +356,36 @@ describe('the rule of three', () => {
     );
   });
 
+  test('a separate response leaves what its later blocks need', async () => {
+    const clock = new HandClock();
+    const slow: Handler = async () => {
+      await turn();
+      return reply(Code.Changed, { payload: 'x'.repeat(1500) });
+    };
+    const far = rig(new Blockwise(slow, clock).handle);
+    far.receive(
+      { code: Code.POST, options: path('dm', 't', 'dm.example'), payload: Buffer.alloc(600) },
+      '192.0.2.1',
+    );
+    far.clock.advance(250);
+    while (far.sent.length < 2) await turn();
+    const first = far.sent[1]!.message;
+    far.receive({ type: Type.ACK, code: Code.Empty, messageId: first.messageId }, '192.0.2.1');
+    const { exponent } = unpackBlock(uintOption(first.options, Option.Block2))!;
+    let body = first.payload.length;
+    for (let number = 1; body < 1500; number++) {
+      const block2 = uint(Option.Block2, packBlock({ number, more: false, exponent }));
+      far.receive(
+        { code: Code.POST, messageId: 1 + number, options: [...path('dm', 't', 'dm.example'), block2] },
+        '192.0.2.1',
+      );
+      const { message } = far.sent.at(-1)!;
+      assert.equal(codeText(message.code), '2.04');
+      body += message.payload.length;
+    }
+    assert.equal(body, 1500);
+  });
+
   test('an Echo lifts it, and only for who returns it', () => {
     const { receive, sent } = rig(() => reply(Code.Content, { payload: 'x'.repeat(900) }));
     const ask = (echo: Uint8Array | undefined, address: string, messageId: number) => {
