@@ -36,8 +36,11 @@ export interface TransparentParts {
 
 /** Maximum number of packages of one device, from one address, that wait for an answer. */
 const perDevice = 4;
-/** Maximum number of packages over CoAP that wait for an answer, as `Workload` divides it. Other requests have room beside them. */
-const overCoap = 512;
+/**
+ * Maximum number of packages over CoAP that wait for an answer, as `Workload` divides it. Strangers and known addresses together
+ * leave room for proven devices in the uplink, and all of them leave room for other requests.
+ */
+const overCoap = 768;
 /** Milliseconds within which a device must answer Package #0. */
 const notificationTimeout = 20_000;
 /** Seconds after which a device may try again when the uplink is down. */

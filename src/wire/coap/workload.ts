@@ -2,7 +2,7 @@ import { Standing } from '../../base/admission.ts';
 
 /**
  * Counts what is in work for peers, by their standing. Proven peers have the whole limit for themselves. Known addresses have
- * half as much and strangers a quarter, each apart from the others. One address of a stranger has a 32nd part.
+ * half as much and so have strangers, each apart from the others. One address of a stranger has a 32nd part.
  */
 export class Workload {
   readonly #most: readonly [number, number, number];
@@ -11,7 +11,7 @@ export class Workload {
   readonly #perStranger = new Map<string, number>();
 
   constructor(limit: number) {
-    this.#most = [limit, Math.ceil(limit / 2), Math.ceil(limit / 4)];
+    this.#most = [limit, Math.ceil(limit / 2), Math.ceil(limit / 2)];
     this.#mostPerStranger = Math.ceil(limit / 32);
   }
 

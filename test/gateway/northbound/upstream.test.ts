@@ -32,9 +32,7 @@ test(
     const outcomes = Promise.allSettled(all);
     await assert.rejects(all[1024]!, { code: 'full', message: 'too many packages wait for the DM server' });
     const { device: _device, ...own } = request('own');
-    const reports = Array.from({ length: 65 }, () => upstream.request(own));
-    const reported = Promise.allSettled(reports);
-    await assert.rejects(reports[64]!, { code: 'full' });
+    const reported = upstream.request(own).catch(({ code }) => code);
     while (broker.publishes.length < 1025) await turn();
     for (let passed = 0; passed < 60_000; passed += 5000) {
       clock.advance(5000);
@@ -42,10 +40,7 @@ test(
     }
     const codes = (await outcomes).map((one) => (one.status === 'rejected' ? one.reason.code : 'ok'));
     assert.deepEqual(new Set(codes.slice(0, 1024)), new Set(['timeout']));
-    const others = (await reported)
-      .slice(0, 64)
-      .map((one) => (one.status === 'rejected' ? one.reason.code : 'ok'));
-    assert.deepEqual(new Set(others), new Set(['timeout']), 'the gateway itself has room beside the devices');
+    assert.equal(await reported, 'timeout', 'the gateway itself has room beside the devices');
     assert.deepEqual([upstream.pending, upstream.description.waiting], [0, 0]);
     await upstream[Symbol.asyncDispose]();
     assert.equal(clock.timers, 0);

@@ -98,7 +98,7 @@ describe('tables', () => {
     );
     endpoint.vouch(remoteOf('192.0.2.1'));
     for (let at = 0; at < 3000; at++) receive({ options: path('slow') }, stranger(at));
-    assert.equal(endpoint.footprint.working, 256);
+    assert.equal(endpoint.footprint.working, 512);
     take();
     receive({}, '192.0.2.1', 1);
     receive({}, '192.0.2.1', 2);
@@ -112,7 +112,7 @@ describe('tables', () => {
     const slow: (() => void)[] = [];
     const { receive, endpoint, clock, take } = rig(
       () => new Promise((resolve) => slow.push(() => resolve(reply(Code.Content)))),
-      { concurrentRequests: 32 },
+      { concurrentRequests: 16 },
     );
     const round = async (from: number) => {
       for (let at = from; at < from + 8; at++) receive({ token: Buffer.from('abcd') }, stranger(at));
