@@ -26,7 +26,10 @@ export const eventTable = {
 
   // The head-end's HTTP API.
   'api.failed': error<'message', 'stack'>(),
+  'api.insecure': warn<'security'>(),
   'api.listening': info<'url'>(),
+  'api.refused': warn<'peer' | 'reason'>(),
+  'api.token-made': info<never, never, { file: string }>(),
 
   // Work that nobody waits for.
   'background.failed': error<'reason', 'stack', { work: string; failures: number }>(),

@@ -7,10 +7,11 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { createServer as createTlsServer, Server as TlsServer } from 'node:https';
-import { type AddressInfo, BlockList } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { isLoopbackHost } from '../../base/loopback.ts';
 import { readBounded } from '../../base/read-bounded.ts';
 import { uriHost } from '../../base/uri-host.ts';
 import { hmacHeader } from '../../dm/hmac-header.ts';
@@ -108,7 +109,7 @@ export class HttpBinding implements AsyncDisposable {
   async start(): Promise<void> {
     const { settings, events, tls } = this.#parts;
     const { host, port, allowPlain } = settings;
-    if (!tls && !allowPlain && !isLoopback(host))
+    if (!tls && !allowPlain && !isLoopbackHost(host))
       throw new PosternError(
         'configuration',
         `http.host: ${host} is not loopback, so it needs http.tls-cert and http.tls-key, or http.insecure-plain-http = true`,
@@ -270,13 +271,6 @@ interface Visit {
   readonly url: URL;
   /** ServerID in the path; empty for requests that are not for the tunnel. */
   readonly server: string;
-}
-
-function isLoopback(host: string): boolean {
-  const loopback = new BlockList();
-  loopback.addSubnet('127.0.0.0', 8);
-  loopback.addAddress('::1', 'ipv6');
-  return host === 'localhost' || loopback.check(host, host.includes(':') ? 'ipv6' : 'ipv4');
 }
 
 /** ServerID in the path of the tunnel; undefined for other paths. */
