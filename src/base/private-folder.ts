@@ -22,7 +22,16 @@ export function makePrivateFolder(path: string, what: string): void {
       cause,
     });
   }
-  const facts = lstatSync(path);
+  checkPrivateFolder(path, what);
+}
+
+/**
+ * Checks a folder as `makePrivateFolder` does. One that does not exist is fine.
+ * @throws {PosternError} `configuration`
+ */
+export function checkPrivateFolder(path: string, what: string): void {
+  const facts = lstatSync(path, { throwIfNoEntry: false });
+  if (!facts) return;
   const complaint = complaintAbout(facts.isDirectory(), facts.uid, facts.mode);
   if (complaint !== undefined)
     throw new PosternError(

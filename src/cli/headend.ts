@@ -76,10 +76,12 @@ All keys are in docs/configuration.md.`,
     const events = new LogEvents(config.log.level, 'headend');
     const tls = apiIdentity(config.api);
     await using running = new Headend(config, { events });
-    if (token.prepare()) events.emit('api.token-made', { file: token.file });
-    await using api = new HeadendApi({ headend: running, events, token, settings: config.api, tls });
+    if (token.prepare()) running.events.emit('api.token-made', { file: token.file });
+    await using api = new HeadendApi({
+      ...{ headend: running, events: running.events, token, settings: config.api, tls },
+    });
     await api.start();
-    events.emit('api.listening', { url: api.url });
+    running.events.emit('api.listening', { url: api.url });
     running.start();
     await stopped(stop);
   },

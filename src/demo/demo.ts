@@ -11,6 +11,7 @@ import { systemEntropy } from '../base/entropy.ts';
 import type { EventFields } from '../base/event-fields.ts';
 import type { EventName } from '../base/event-table.ts';
 import type { Events } from '../base/events.ts';
+import { inOneLine } from '../base/safe-text.ts';
 import { uriHost } from '../base/uri-host.ts';
 import { deviceConfigSchema } from '../device/config.ts';
 import { Device } from '../device/device.ts';
@@ -245,7 +246,7 @@ export class Demo implements AsyncDisposable {
 
   #say(party: string, text: string): void {
     const seconds = ((performance.now() - this.#began) / 1000).toFixed(2).padStart(7);
-    this.#print(`${seconds}  ${party}  ${text}`);
+    this.#print(`${seconds}  ${party}  ${inOneLine(text)}`);
   }
 
   #narrator(party: 'gateway' | 'headend' | 'device', column?: string): Narrator {
@@ -283,7 +284,9 @@ export class Demo implements AsyncDisposable {
     const headend = this.#stack.use(new Headend(config, { events }));
     const token = new ApiToken({ state: config.headend.state, file: join(this.#folder, 'api-token') });
     token.prepare();
-    const api = this.#stack.use(new HeadendApi({ headend, events, token, settings: config.api }));
+    const api = this.#stack.use(
+      new HeadendApi({ headend, events: headend.events, token, settings: config.api }),
+    );
     const at = (port: number) => api.start({ host: this.#loopback, port });
     await at(apiPort).catch(() => at(0));
     headend.start();

@@ -8,6 +8,7 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { isLoopbackHost } from '../base/loopback.ts';
 import { readBounded } from '../base/read-bounded.ts';
+import { safeJson } from '../base/safe-text.ts';
 import { uriHost } from '../base/uri-host.ts';
 import { ApiGuard } from './api-guard.ts';
 import type { ApiIdentity } from './api-identity.ts';
@@ -184,7 +185,8 @@ function preflight(response: ServerResponse): void {
 }
 
 function send(response: ServerResponse, status: number, body: unknown): void {
-  const text = `${JSON.stringify(body, null, 2)}\n`;
+  // Names of devices reach the terminal of whoever calls curl.
+  const text = `${safeJson(body, 2)}\n`;
   response.writeHead(status, {
     'content-type': 'application/json',
     'content-length': Buffer.byteLength(text),
