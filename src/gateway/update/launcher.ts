@@ -78,9 +78,11 @@ async function runProgram(
   args: readonly string[],
   signal: AbortSignal,
 ): Promise<number> {
-  const child = spawn(process.execPath, [program, ...args], {
+  // Neither a signal nor the environment opens Node's debugger, which can run any code.
+  const { NODE_OPTIONS: _, ...environment } = process.env;
+  const child = spawn(process.execPath, ['--disable-sigusr1', program, ...args], {
     stdio: 'inherit',
-    env: { ...process.env, [slotVariable]: slot },
+    env: { ...environment, [slotVariable]: slot },
   });
   const stop = () => child.kill('SIGTERM');
   signal.addEventListener('abort', stop, { once: true });
