@@ -8,6 +8,7 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { isLoopbackHost } from '../base/loopback.ts';
 import { readBounded } from '../base/read-bounded.ts';
+import { requestUrl } from '../base/request-url.ts';
 import { safeJson } from '../base/safe-text.ts';
 import { uriHost } from '../base/uri-host.ts';
 import { ApiGuard } from './api-guard.ts';
@@ -50,7 +51,7 @@ export class HeadendApi implements AsyncDisposable {
     this.#parts = parts;
     this.#guard = new ApiGuard({ ...settings, token, clock, events });
     const serve = guarded(events, 'api', (request: IncomingMessage, response: ServerResponse) =>
-      this.#serve(request, response),
+      this.serve(request, response),
     );
     this.#server = tls ? createTlsServer({ ...tls, minVersion }, serve) : createServer(serve);
     this.#server.maxConnections = apiLimits.connections;
@@ -97,7 +98,8 @@ export class HeadendApi implements AsyncDisposable {
     await closed;
   }
 
-  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  /** Answers one request. Never rejects. */
+  async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { origin } = request.headers;
     if (origin !== undefined && this.#guard.allowsOrigin(origin)) {
       response.setHeader('access-control-allow-origin', origin);
@@ -121,7 +123,7 @@ export class HeadendApi implements AsyncDisposable {
   }
 
   async #answer(request: IncomingMessage): Promise<{ status: number; body: unknown }> {
-    const { pathname, searchParams } = new URL(request.url ?? '/', 'http://localhost');
+    const { pathname, searchParams } = requestUrl(request.url);
     if (request.method === 'GET' && pathname === '/openapi.json') return { status: 200, body: openApi() };
     const routesOfPath = routes.filter(({ path }) => matchPath(path, pathname));
     const route = routesOfPath.find(({ method }) => method === request.method);

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { chmodSync, rmSync } from 'node:fs';
-import { createServer, type IncomingMessage, request, type Server } from 'node:http';
+import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { asPosternError, PosternError } from '../../base/errors.ts';
@@ -28,20 +28,27 @@ export const defaultSocket = (): string => join(userFolder(), 'admin.sock');
 export class AdminApi implements AsyncDisposable {
   readonly #server: Server;
   readonly #socket: string;
+  readonly #views: Views;
+  readonly #actions: Actions;
 
   constructor(socket: string, views: Views, actions: Actions = {}) {
     this.#socket = socket;
-    this.#server = createServer(async (incoming, response) => {
-      let [status, body]: [number, unknown] = [200, undefined];
-      try {
-        body = await answer(incoming, views, actions);
-      } catch (thrown) {
-        const { code, message, dmStatus } = asPosternError(thrown);
-        [status, body] = [dmStatus < 600 ? dmStatus : 500, { error: code, message }];
-      }
-      response.writeHead(status, { 'content-type': 'application/json' });
-      response.end(safeJson(body ?? {}));
-    });
+    this.#views = views;
+    this.#actions = actions;
+    this.#server = createServer((incoming, response) => this.serve(incoming, response));
+  }
+
+  /** Answers one request. Never rejects. */
+  async serve(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
+    let [status, body]: [number, unknown] = [200, undefined];
+    try {
+      body = await answer(incoming, this.#views, this.#actions);
+    } catch (thrown) {
+      const { code, message, dmStatus } = asPosternError(thrown);
+      [status, body] = [dmStatus < 600 ? dmStatus : 500, { error: code, message }];
+    }
+    response.writeHead(status, { 'content-type': 'application/json' });
+    response.end(safeJson(body ?? {}));
   }
 
   /** @throws {PosternError} `configuration` when another gateway serves this socket, or the socket cannot be created */

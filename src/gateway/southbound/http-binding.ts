@@ -13,6 +13,7 @@ import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.
 import type { Events } from '../../base/events.ts';
 import { isLoopbackHost } from '../../base/loopback.ts';
 import { readBounded } from '../../base/read-bounded.ts';
+import { requestUrl } from '../../base/request-url.ts';
 import { uriHost } from '../../base/uri-host.ts';
 import { hmacHeader } from '../../dm/hmac-header.ts';
 import type { EchoGuard } from '../../wire/coap/echo.ts';
@@ -172,7 +173,7 @@ export class HttpBinding implements AsyncDisposable {
 
   async #route(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { path, bootstrapPath, tunnelPath } = this.#parts.settings;
-    const url = new URL(request.url ?? '/', 'http://gateway');
+    const url = requestUrl(request.url);
     const server = serverIn(url.pathname, tunnelPath);
     const handler =
       url.pathname === path
