@@ -5,7 +5,7 @@ import { PosternError } from './errors.ts';
 
 /** Folder of this user for what only this user may open: below XDG_RUNTIME_DIR, or below the temporary folder. */
 export const userFolder = (): string =>
-  join(process.env.XDG_RUNTIME_DIR ?? tmpdir(), `postern-${process.getuid?.() ?? 0}`);
+  join(process.env.XDG_RUNTIME_DIR || tmpdir(), `postern-${process.getuid?.() ?? 0}`);
 
 /**
  * Makes a folder that only this user may open, mode 0700. A folder that exists is checked: it must be a folder of its own,
