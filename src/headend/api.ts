@@ -22,8 +22,17 @@ import { openApi } from './openapi.ts';
 
 /** Bytes of a body: an image of one megabyte in base64, and the JSON around it. */
 const bodyLimit = 1536 * 1024;
-/** Connections at a time; milliseconds for the headers, for a whole request, and of silence between requests. */
-export const apiLimits = { connections: 64, headers: 10_000, request: 60_000, idle: 10_000 } as const;
+/**
+ * Connections at a time; milliseconds for the headers, for a whole request, and of silence between requests. Node looks at
+ * these times each `check` milliseconds.
+ */
+export const apiLimits = {
+  connections: 64,
+  headers: 10_000,
+  request: 60_000,
+  idle: 10_000,
+  check: 1000,
+} as const;
 const minVersion = 'TLSv1.2';
 
 export interface HeadendApiParts {
@@ -35,6 +44,8 @@ export interface HeadendApiParts {
   readonly tls?: ApiIdentity | undefined;
   /** The system's clock when absent. */
   readonly clock?: Clock;
+  /** Replaces single values of `apiLimits`. */
+  readonly limits?: { readonly [Name in keyof typeof apiLimits]?: number };
 }
 
 /**
@@ -53,11 +64,17 @@ export class HeadendApi implements AsyncDisposable {
     const serve = guarded(events, 'api', (request: IncomingMessage, response: ServerResponse) =>
       this.serve(request, response),
     );
-    this.#server = tls ? createTlsServer({ ...tls, minVersion }, serve) : createServer(serve);
-    this.#server.maxConnections = apiLimits.connections;
-    this.#server.headersTimeout = apiLimits.headers;
-    this.#server.requestTimeout = apiLimits.request;
-    this.#server.keepAliveTimeout = apiLimits.idle;
+    const limits = { ...apiLimits, ...parts.limits };
+    const options = {
+      headersTimeout: limits.headers,
+      requestTimeout: limits.request,
+      keepAliveTimeout: limits.idle,
+      connectionsCheckingInterval: limits.check,
+    };
+    this.#server = tls
+      ? createTlsServer({ ...options, ...tls, minVersion }, serve)
+      : createServer(options, serve);
+    this.#server.maxConnections = limits.connections;
   }
 
   /** Base URL of the API, with the port that is in use. Only after `start`. */

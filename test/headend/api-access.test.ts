@@ -194,6 +194,25 @@ describe('who may use the API of the head-end', limit, () => {
     for (const socket of sockets) socket.destroy();
   });
 
+  test('a client that sends its headers or its body slowly is closed, others are served meanwhile', async () => {
+    const parts = { headend, events: new EventRecorder(), settings: configured({ port: 0 }) };
+    const limits = { headers: 300, request: 600, check: 50 };
+    await using api = new HeadendApi({ ...parts, token: { accepts: (given) => given === 'right' }, limits });
+    await api.start();
+    const port = Number(new URL(api.url).port);
+    const slow = [
+      'GET / HT',
+      'POST /images HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer right\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{',
+    ].map((begin) => {
+      const socket = connect(port, '127.0.0.1');
+      socket.write(begin);
+      return socket;
+    });
+    assert.equal((await ask(api.url, right)).status, 200);
+    for (const socket of slow)
+      assert.match(Buffer.concat(await socket.toArray()).toString(), /^HTTP\/1\.1 408/);
+  });
+
   test('the API leaves loopback only with TLS or a key that says insecure', () => {
     const refused = { code: 'configuration', message: /tls-cert and tls-key, or insecure-plain-http = true/ };
     for (const host of ['0.0.0.0', '::', '192.0.2.1', 'dm.example'])
