@@ -62,6 +62,7 @@ test('the socket folder of another user is taken neither by the gateway nor by p
   chownSync(folder, 4242, 4242);
   const socket = join(folder, 'admin.sock');
   const refused = { code: 'configuration', message: /belongs to another user \(4242\)/ };
-  await assert.rejects(new AdminApi(socket, {}).start(), refused);
+  await using admin = new AdminApi(socket, {});
+  await assert.rejects(admin.start(), refused);
   await assert.rejects(askGateway(socket, '/status'), refused);
 });
