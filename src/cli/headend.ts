@@ -1,14 +1,17 @@
+import { failed } from '../base/background.ts';
 import { SystemClock } from '../base/clock.ts';
 import { checkConfig, loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
-import { PosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
 import { LogEvents } from '../base/log.ts';
 import { HeadendApi } from '../headend/api.ts';
 import { apiIdentity } from '../headend/api-identity.ts';
 import { ApiToken } from '../headend/api-token.ts';
-import { headendConfigSchema } from '../headend/config.ts';
+import { type HeadendConfig, headendConfigSchema } from '../headend/config.ts';
 import { Headend } from '../headend/headend.ts';
 import { type Command, stopped } from './runner.ts';
+import { surviveErrors } from './service.ts';
 
 export const headend: Command = {
   summary: 'Runs the reference DM server',
@@ -29,6 +32,10 @@ made at the first start and written to a file beside the state, such as headend.
   curl -H @headend.db.token http://127.0.0.1:8080/devices
   curl -H @headend.db.token http://127.0.0.1:8080/devices/urn:dev:1/sessions \\
     --json '{"operations": [{"name": "Get", "uri": "./DevInfo/Mod"}]}'
+
+SIGINT or SIGTERM stops it in order; a second one ends it at once. SIGHUP reads the configuration again: gateways, devices,
+assignments, the names and certificates for the broker and the API, and the log level are taken over, and the log says what
+needs a restart.
 
   --config FILE      configuration, TOML
   --relay URL        relays packages of devices to this DM server over HTTP; overrides relay.url of the configuration
@@ -57,12 +64,15 @@ All keys are in docs/configuration.md.`,
     check: { type: 'boolean' },
     'new-token': { type: 'boolean' },
   },
-  async run({ config: file, relay, check, 'token-file': tokenFile, 'new-token': newToken }, stop) {
-    const loaded = loadConfig(headendConfigSchema, String(file));
-    const config =
-      relay === undefined
+  reloads: true,
+  async run({ config: file, relay, check, ...values }, stop, _words, hangUps) {
+    const read = () => {
+      const loaded = loadConfig(headendConfigSchema, String(file));
+      return relay === undefined
         ? loaded
         : checkConfig(headendConfigSchema, { ...loaded, relay: { ...loaded.relay, url: relay } }, '--relay');
+    };
+    const config = read();
     if (check) {
       checkFiles(headendConfigSchema, config, String(file), new SystemClock());
       return console.log(`${file} is valid`);
@@ -70,12 +80,15 @@ All keys are in docs/configuration.md.`,
     const { state } = config.headend;
     const token = new ApiToken({
       state,
-      file: tokenFile === undefined ? config.api['token-file'] : String(tokenFile),
+      file: values['token-file'] === undefined ? config.api['token-file'] : String(values['token-file']),
     });
-    if (newToken) return renew(token, state);
+    if (values['new-token']) return renew(token, state);
     const events = new LogEvents(config.log.level, 'headend');
     const tls = apiIdentity(config.api);
+    events.onError = (thrown) => failed(events, 'log', thrown);
+    using survivor = surviveErrors(events);
     await using running = new Headend(config, { events });
+    survivor.complaint = () => running.complaint();
     if (token.prepare()) running.events.emit('api.token-made', { file: token.file });
     await using api = new HeadendApi({
       ...{ headend: running, events: running.events, token, settings: config.api, tls },
@@ -83,9 +96,23 @@ All keys are in docs/configuration.md.`,
     await api.start();
     running.events.emit('api.listening', { url: api.url });
     running.start();
+    hangUps.on(() => {
+      events.level = running.reload(read).log.level;
+      renewCertificate(api, config, running.events);
+    });
     await stopped(stop);
   },
 };
+
+/** Reads the certificate of the API again. One that cannot be read is told, and the one before stays. */
+function renewCertificate(api: HeadendApi, config: HeadendConfig, events: Events): void {
+  try {
+    const tls = apiIdentity(config.api);
+    if (tls) api.renew(tls);
+  } catch (thrown) {
+    events.emit('config.refused', { reason: asPosternError(thrown).message });
+  }
+}
 
 /** @throws {PosternError} `configuration` */
 function renew(token: ApiToken, state: string): void {

@@ -12,6 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { noEvents } from '../../src/base/events.ts';
 import { checkPrivateFolder, makePrivateFolder } from '../../src/base/private-folder.ts';
 import { AdminApi, askGateway } from '../../src/gateway/console/admin-api.ts';
 
@@ -62,7 +63,7 @@ test('the socket folder of another user is taken neither by the gateway nor by p
   chownSync(folder, 4242, 4242);
   const socket = join(folder, 'admin.sock');
   const refused = { code: 'configuration', message: /belongs to another user \(4242\)/ };
-  await using admin = new AdminApi(socket, {});
+  await using admin = new AdminApi(socket, noEvents, {});
   await assert.rejects(admin.start(), refused);
   await assert.rejects(askGateway(socket, '/status'), refused);
 });

@@ -189,13 +189,24 @@ function adminRequest(dice: Dice): Made {
 /** The admin API of a whole gateway, with the views and actions of `postern gateway` that change no file. */
 export async function fuzzAdminApi(seed: number, inputs: number, until: number, site: Site): Promise<Run> {
   const gateway = await site.gateway([], {}, false);
+  const failed: string[] = [];
+  const emit = (name: EventName, fields: object) => {
+    if (name === 'background.failed') failed.push(JSON.stringify(fields));
+  };
   const api = new AdminApi(
     '/none/admin.sock',
+    { emit },
     { '/status': () => gateway.status(), '/devices': () => gateway.devices() },
     {
       '/update': (body) => gateway.firmware.install(body),
       '/backup': (body) => gateway.backUp((body as { target?: unknown } | null)?.target),
     },
   );
-  return await fuzzApi('admin API', (...each) => api.serve(...each), adminRequest, { seed, inputs, until });
+  const run = await fuzzApi('admin API', (...each) => api.serve(...each), adminRequest, {
+    seed,
+    inputs,
+    until,
+  });
+  const more = failed.slice(0, mostFindings).map((what) => ({ target: 'admin API', what, input: '' }));
+  return { ...run, findings: [...run.findings, ...more] };
 }

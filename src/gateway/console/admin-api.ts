@@ -3,7 +3,9 @@ import { chmodSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
+import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
 import { checkPrivateFolder, makePrivateFolder, userFolder } from '../../base/private-folder.ts';
 import { readBounded } from '../../base/read-bounded.ts';
 import { safeJson } from '../../base/safe-text.ts';
@@ -30,34 +32,38 @@ export class AdminApi implements AsyncDisposable {
   readonly #socket: string;
   readonly #views: Views;
   readonly #actions: Actions;
+  readonly #events: Events;
 
-  constructor(socket: string, views: Views, actions: Actions = {}) {
+  constructor(socket: string, events: Events, views: Views, actions: Actions = {}) {
     this.#socket = socket;
     this.#views = views;
     this.#actions = actions;
-    this.#server = createServer((incoming, response) => this.serve(incoming, response));
+    this.#events = events;
+    this.#server = createServer(
+      guarded(events, 'admin-api', (incoming: IncomingMessage, response: ServerResponse) =>
+        this.serve(incoming, response),
+      ),
+    );
   }
 
-  /** Answers one request. Never rejects. */
+  /** Answers one request. */
   async serve(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
-    let [status, body]: [number, unknown] = [200, undefined];
+    let [status, text]: [number, string] = [200, ''];
     try {
-      body = await answer(incoming, this.#views, this.#actions);
+      text = safeJson((await answer(incoming, this.#views, this.#actions)) ?? {});
     } catch (thrown) {
       const { code, message, dmStatus } = asPosternError(thrown);
-      [status, body] = [dmStatus < 600 ? dmStatus : 500, { error: code, message }];
+      if (code === 'internal') failed(this.#events, 'admin-api', thrown);
+      status = dmStatus < 600 ? dmStatus : 500;
+      text = safeJson({ error: code, message });
     }
     response.writeHead(status, { 'content-type': 'application/json' });
-    response.end(safeJson(body ?? {}));
+    response.end(text);
   }
 
   /** @throws {PosternError} `configuration` when another gateway serves this socket, or the socket cannot be created */
   async start(): Promise<void> {
-    if (await isServed(this.#socket))
-      throw new PosternError(
-        'configuration',
-        `gateway.admin-socket: another gateway serves ${this.#socket}; give this one its own`,
-      );
+    await demandFree(this.#socket);
     // Somebody else who made the folder could put another socket in place of this one.
     makePrivateFolder(dirname(this.#socket), 'gateway.admin-socket');
     try {
@@ -65,6 +71,8 @@ export class AdminApi implements AsyncDisposable {
       this.#server.listen(this.#socket);
       await once(this.#server, 'listening');
       chmodSync(this.#socket, 0o600);
+      // Such as no file descriptor for a connection.
+      this.#server.on('error', (error) => failed(this.#events, 'admin-api', error));
     } catch (cause) {
       throw new PosternError(
         'configuration',
@@ -106,15 +114,26 @@ async function answer(incoming: IncomingMessage, views: Views, actions: Actions)
   return view();
 }
 
-/** Whether a process accepts connections on this socket. */
-async function isServed(socket: string): Promise<boolean> {
+/** What connecting to a socket says when nobody has it: there is none, or its process has ended. */
+const free = ['ENOENT', 'ECONNREFUSED'];
+
+/**
+ * Checks that no process serves a socket. One that a process left behind when it was killed is free.
+ * @throws {PosternError} `configuration` when another gateway serves the socket, or it cannot be reached
+ */
+export async function demandFree(socket: string): Promise<void> {
   const probe = connect(socket);
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  probe.once('connect', () => resolve(true));
-  probe.once('error', () => resolve(false));
-  const served = await promise;
+  const { promise, resolve } = Promise.withResolvers<string | undefined>();
+  probe.once('connect', () => resolve(undefined));
+  probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+  const failure = await promise;
   probe.destroy();
-  return served;
+  if (failure !== undefined && free.includes(failure)) return;
+  const why = failure === undefined ? 'another gateway serves it' : `it cannot be reached (${failure})`;
+  throw new PosternError(
+    'configuration',
+    `gateway.admin-socket: ${socket}: ${why}; give this gateway a socket of its own`,
+  );
 }
 
 /**
