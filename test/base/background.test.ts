@@ -188,15 +188,21 @@ describe('nothing runs in the background but by these functions', () => {
   test('a promise that nobody waits for (biome finds the others) cannot reject', () => {
     // These methods say so: they consist of `background`, `persistently`, or a catch of everything.
     const safe =
-      /void (background\(|persistently\(|this\.#(store|abandon|watchOnce|notify)\(|this\.#table\.end\()/;
+      /void (background\(|persistently\(|this\.#(store|abandon|watchOnce|notify)\(|this\.#table\.end\(|this\.#worker\?\.terminate\()/;
     const loose = found(/\bvoid (this|[a-z]\w*)[.(]/).filter((line) => !safe.test(line));
     assert.deepEqual(filesOf(loose), ['base/config-files.ts'], loose.join('\n'));
   });
 
   test('timers are those of a clock, which catches what they throw', () => {
     assert.deepEqual(filesOf(found(/\b(setTimeout|setInterval|setImmediate|queueMicrotask|nextTick)\(/)), [
+      // Only ends the thread.
+      'base/checkpoint-thread.ts',
       'base/clock.ts',
       'base/standard-output.ts',
+      // By a guarded callback.
+      'gateway/northbound/alert-deliveries.ts',
+      // Passes datagrams to guarded callbacks.
+      'gateway/southbound/arrival-queue.ts',
       // By a guarded callback.
       'wire/tunnel/mqtt-connection.ts',
     ]);
@@ -215,8 +221,8 @@ describe('nothing runs in the background but by these functions', () => {
         .map(([match]) => `${file}: ${match}`),
     );
     assert.deepEqual(filesOf(other), [
-      // The thread of a checkpoint: the callback settles a promise.
-      'base/durability.ts',
+      // The thread of a checkpoint: the callbacks settle a promise.
+      'base/checkpoint-thread.ts',
       // Flushes the log when the process ends, and catches everything.
       'base/standard-output.ts',
       // Catches everything, or only counts.
