@@ -77,7 +77,7 @@ export class CheckpointThread {
   /** Ends the thread. Another checkpoint starts a new one. */
   stop(): void {
     clearTimeout(this.#end);
-    void this.#worker?.terminate();
+    this.#worker?.terminate().catch(() => {});
     this.#worker = undefined;
   }
 

@@ -195,13 +195,13 @@ describe('nothing runs in the background but by these functions', () => {
 
   test('timers are those of a clock, which catches what they throw', () => {
     assert.deepEqual(filesOf(found(/\b(setTimeout|setInterval|setImmediate|queueMicrotask|nextTick)\(/)), [
-      // Ends a thread that is idle: its callback cannot throw.
+      // Only ends the thread.
       'base/checkpoint-thread.ts',
       'base/clock.ts',
       'base/standard-output.ts',
       // By a guarded callback.
       'gateway/northbound/alert-deliveries.ts',
-      // The callback passes datagrams to a guarded one.
+      // Passes datagrams to guarded callbacks.
       'gateway/southbound/arrival-queue.ts',
       // By a guarded callback.
       'wire/tunnel/mqtt-connection.ts',
@@ -221,7 +221,7 @@ describe('nothing runs in the background but by these functions', () => {
         .map(([match]) => `${file}: ${match}`),
     );
     assert.deepEqual(filesOf(other), [
-      // The thread of checkpoints: its callbacks settle a promise.
+      // The thread of a checkpoint: the callbacks settle a promise.
       'base/checkpoint-thread.ts',
       // Flushes the log when the process ends, and catches everything.
       'base/standard-output.ts',
