@@ -26,6 +26,11 @@ export class AlertDeliveries {
   readonly #told = new Set<number>();
   /** Alerts that were not accepted, by sequence number: at most as many as the outbox holds. */
   readonly #refused = new Map<number, Refused>();
+  /**
+   * Alerts that were not accepted and could not get a new number, and how often they were refused: at most as many as the
+   * outbox holds. They are not sent with the old one.
+   */
+  readonly #outdated = new Map<number, number>();
   readonly #wake: () => void;
   #timer: Timer | undefined;
 
@@ -43,14 +48,19 @@ export class AlertDeliveries {
   /** The alerts for a server that are due, the oldest first: as many as one session takes. */
   due(server: string | undefined): OutboxEntry[] {
     for (const sequence of this.#told) if (!this.#remove(sequence)) break;
-    const waiting = this.#outbox.peek(alertsPerSession + this.#refused.size + this.#told.size, server);
+    for (const [sequence, count] of this.#outdated)
+      if (this.#isOver(sequence) && !this.#renumber(sequence, count)) break;
+    const waiting = this.#outbox.peek(
+      alertsPerSession + this.#refused.size + this.#told.size + this.#outdated.size,
+      server,
+    );
     return waiting.filter(({ sequence }) => this.#isDue(sequence)).slice(0, alertsPerSession);
   }
 
   /** ServerIDs of the recipients of alerts that are due. `undefined` stands for the gateway's own DM server. */
   servers(): (string | undefined)[] {
     const servers = this.#outbox.servers();
-    return this.#refused.size + this.#told.size === 0
+    return this.#refused.size + this.#told.size + this.#outdated.size === 0
       ? servers
       : servers.filter((server) => this.due(server).length > 0);
   }
@@ -73,8 +83,7 @@ export class AlertDeliveries {
       this.setAside(entry, `the server answered with ${status}, ${count} times`);
       return true;
     }
-    this.#refused.delete(entry.sequence);
-    this.#wait(this.#outbox.requeue(entry.sequence), count);
+    this.#renumber(entry.sequence, count);
     return false;
   }
 
@@ -95,6 +104,22 @@ export class AlertDeliveries {
     this.#arm();
   }
 
+  /** Gives a refused alert its new number, with which it waits. False when the disk does not take it: it is done later. */
+  #renumber(sequence: number, count: number): boolean {
+    try {
+      const renumbered = this.#outbox.requeue(sequence);
+      this.#outdated.delete(sequence);
+      this.#refused.delete(sequence);
+      this.#wait(renumbered, count);
+      return true;
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+      this.#outdated.set(sequence, count);
+      this.#wait(sequence, count);
+      return false;
+    }
+  }
+
   /** False when the disk does not take it: the alert is not sent again, and is removed later. */
   #remove(sequence: number): boolean {
     try {
@@ -109,7 +134,12 @@ export class AlertDeliveries {
   }
 
   #isDue(sequence: number): boolean {
-    if (this.#told.has(sequence)) return false;
+    if (this.#told.has(sequence) || this.#outdated.has(sequence)) return false;
+    return this.#isOver(sequence);
+  }
+
+  /** Whether an alert does not wait by itself any more. */
+  #isOver(sequence: number): boolean {
     const refused = this.#refused.get(sequence);
     return refused === undefined || refused.notBefore <= this.#clock.now();
   }
