@@ -13,9 +13,16 @@ export class Gateway implements AsyncDisposable {
   readonly #parts: GatewayParts;
   #disposed = false;
 
-  /** @throws {PosternError} `configuration`, as `composeGateway` */
-  constructor(config: GatewayConfig, surroundings: GatewaySurroundings) {
-    this.#parts = composeGateway(config, surroundings);
+  /**
+   * @param parts composed here when absent
+   * @throws {PosternError} `configuration`, as `composeGateway`
+   */
+  constructor(
+    config: GatewayConfig,
+    surroundings: GatewaySurroundings,
+    parts: GatewayParts = composeGateway(config, surroundings),
+  ) {
+    this.#parts = parts;
   }
 
   /** URL of the HTTP binding, where it is on. */

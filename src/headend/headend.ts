@@ -38,9 +38,16 @@ export interface HeadendSurroundings {
 export class Headend implements AsyncDisposable {
   readonly #parts: HeadendParts;
 
-  /** @throws {PosternError} `configuration` when the state file cannot be used */
-  constructor(config: HeadendConfig, surroundings: HeadendSurroundings) {
-    this.#parts = compose(config, surroundings);
+  /**
+   * @param parts composed here when absent
+   * @throws {PosternError} `configuration` when the state file cannot be used
+   */
+  constructor(
+    config: HeadendConfig,
+    surroundings: HeadendSurroundings,
+    parts: HeadendParts = composeHeadend(config, surroundings),
+  ) {
+    this.#parts = parts;
   }
 
   /** True while the connection to the broker is up. */
@@ -154,10 +161,14 @@ export class Headend implements AsyncDisposable {
   }
 }
 
-type HeadendParts = ReturnType<typeof compose>;
+/** The parts of a DM server, joined to each other. */
+export type HeadendParts = ReturnType<typeof composeHeadend>;
 
-/** Constructs the parts. Each part is given the parts that it uses, and is constructed after them. */
-function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
+/**
+ * Constructs the parts. Each part is given the parts that it uses, and is constructed after them. Nothing runs yet.
+ * @throws {PosternError} `configuration` when the state file cannot be used
+ */
+export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
   const { id: serverId, state, route, group, 'session-timeout': sessionTimeout } = config.headend;
   const database = openDatabase(state, headendSchema);

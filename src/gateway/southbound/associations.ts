@@ -191,12 +191,15 @@ export class Associations {
    * device was not attached.
    */
   detach(deviceId: string, reason: DetachReason): boolean {
+    const { database, inventory, reported } = this.#parts;
     const report = () => this.#report('device-detach', deviceId, { reason });
-    if (!this.#remove(deviceId, reason, report)) return false;
-    for (const { deviceId: below, via } of [...this.#parts.inventory.values()])
-      if (via?.split('/')[0] === deviceId) this.detachBehind(deviceId, below, reason);
-    this.#parts.reported();
-    return true;
+    return transaction(database, () => {
+      if (!this.#remove(deviceId, reason, report)) return false;
+      for (const { deviceId: below, via } of [...inventory.values()])
+        if (via?.split('/')[0] === deviceId) this.detachBehind(deviceId, below, reason);
+      database.afterCommit(reported);
+      return true;
+    });
   }
 
   /**
@@ -244,9 +247,11 @@ export class Associations {
     transaction(database, () => {
       inventory.delete(deviceId);
       this.#report('device-detach', deviceId, { reason, via });
+      database.afterCommit(() => {
+        events.emit('device.detached', { device: deviceId, reason, via });
+        reported();
+      });
     });
-    events.emit('device.detached', { device: deviceId, reason, via });
-    reported();
   }
 
   /** Removes a device by order of the DM server, so no alert is sent. Joins the caller's transaction. */

@@ -64,7 +64,10 @@ export class Outbox {
     this.#database
       .prepare('INSERT INTO outbox (kind, device_id, body, server) VALUES (?, ?, ?, ?)')
       .run(kind, deviceId, body, server ?? null);
-    this.dropped += keepLatest(this.#database, 'outbox', this.limit);
+    const dropped = keepLatest(this.#database, 'outbox', this.limit);
+    this.#database.afterCommit(() => {
+      this.dropped += dropped;
+    });
   }
 
   /** ServerIDs of the recipients of all entries. `undefined` stands for the gateway's own DM server. */
