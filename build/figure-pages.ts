@@ -28,6 +28,7 @@ const summary: readonly (readonly [run: string, ...figures: string[]])[] = [
   ['coap', 'vs-package', 'vs-libcoap', 'growth'],
   ['codecs', 'xml-vs-saxes', 'wbxml-vs-xml', 'cbor-vs-xml', 'wbxml-bytes', 'cbor-bytes', 'xml-bytes'],
   ['gateway', 'storm-cpu', 'storm-peak', 'fan-out-cpu', 'fan-out-vs-loop-cpu', 'fan-out-vs-loop-rate'],
+  ['tunnel', 'cpu-tunnel-stock', 'vs-bare', 'alone-p50-tunnel-stock', 'alone-p50-mqtt-stock'],
   ['images', 'cpu-200', 'growth-200'],
   ['bundle', 'minified', 'gzipped'],
   ['board', 'answer'],

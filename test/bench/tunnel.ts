@@ -140,7 +140,7 @@ const names = {
 } as const;
 const all = Object.entries(contenders) as [keyof typeof contenders, Contender][];
 
-for (const [, { work }] of all) await work({ ...works.many, count: works.many.count / 4 });
+for (const [, { work }] of all) await work(works.many);
 for (let round = 1; round <= rounds; round++) {
   for (const [, one] of all) await measure(one);
   console.error(`round ${round} of ${rounds}`);

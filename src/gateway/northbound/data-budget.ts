@@ -111,12 +111,13 @@ export class DataBudget implements AsyncDisposable {
     this.#counter.follow(socket, kind);
   }
 
-  /** Says what a part of the octets of the uplink's connection was for. */
+  /**
+   * Says what a part of the octets of the uplink's connection was for. This is done for each package, and changes no sum, so
+   * it decides nothing.
+   */
   book(kind: LimitedKind, { up, down }: Octets): void {
-    this.#counter.sample();
     this.#add(kind, { up, down });
     this.#add('connection', { up: -up, down: -down });
-    this.#judge();
   }
 
   /** Whether the budget leaves room for this kind. */

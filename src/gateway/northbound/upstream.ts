@@ -1,5 +1,5 @@
 import { BoundedMap } from '../../base/bounded-map.ts';
-import { type Clock, type Monotonic, plus, type Timer } from '../../base/clock.ts';
+import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
@@ -9,6 +9,7 @@ import type { MqttSettings } from '../../wire/tunnel/mqtt-settings.ts';
 import type { Publication } from '../../wire/tunnel/publication.ts';
 import { gatewayTopics, isTopicLevel } from '../../wire/tunnel/topics.ts';
 import type { UplinkTraffic } from './metered-uplink.ts';
+import { type PendingRequest, PendingRequests } from './pending-requests.ts';
 import { Presence } from './presence.ts';
 import type { Uplink, UplinkListener, UpRequest } from './uplink.ts';
 
@@ -23,20 +24,6 @@ export interface UpstreamParts {
   readonly events: Events;
   /** Counts what is sent and received. */
   readonly traffic?: UplinkTraffic;
-}
-
-/** A request that waits for its answer. */
-interface Pending {
-  /** Key of the session's route: device ID, ServerID, and the address of the device. */
-  readonly session: string;
-  readonly request: UpRequest;
-  readonly publication: Publication;
-  /** When the request fails. */
-  readonly deadline: Monotonic;
-  /** The broker has acknowledged a repetition, so there is no further one. */
-  isSure: boolean;
-  timer: Timer;
-  readonly settle: (outcome: Envelope | PosternError) => void;
 }
 
 /** Maximum number of requests that wait for an answer, of remembered routes, and of remembered notifications. */
@@ -59,8 +46,8 @@ export class Upstream implements Uplink {
   readonly #topics: ReturnType<typeof gatewayTopics>;
   readonly #link: MqttLink;
   readonly #presence: Presence;
-  readonly #pending = new Map<string, Pending>();
-  /** Route to the head-end worker that holds a session, by `Pending.session`. */
+  readonly #pending: PendingRequests;
+  /** Route to the head-end worker that holds a session, by `PendingRequest.session`. */
   readonly #routes = new BoundedMap<string, string>(limits.routes);
   /** Outcomes of notifications by correlation, so that a repeated notification is answered but not delivered again. */
   readonly #notifications = new BoundedMap<string, Promise<Buffer>>(limits.notifications);
@@ -73,6 +60,15 @@ export class Upstream implements Uplink {
     this.#parts = parts;
     this.#timeout = timeout;
     this.#topics = gatewayTopics(parts.gatewayId);
+    this.#pending = new PendingRequests({
+      clock: parts.clock,
+      timeout,
+      repeatAfter,
+      overdue: (pending) => {
+        if (!pending.isSure && this.connected) void this.#send(pending, false);
+      },
+      expired: (pending) => this.#expired(pending),
+    });
     const { state, down } = this.#topics;
     const { softwareVersion, epoch, traffic, clock, entropy, events } = parts;
     this.#presence = new Presence({
@@ -135,8 +131,9 @@ export class Upstream implements Uplink {
         .catch(() => {});
     // Waits for the acknowledgement of the state published above, for a bounded time.
     await this.#link[Symbol.asyncDispose]();
-    for (const { settle } of [...this.#pending.values()])
+    for (const { settle } of this.#pending.all())
       settle(new PosternError('unavailable', 'the gateway stops'));
+    this.#pending[Symbol.dispose]();
   }
 
   /**
@@ -147,7 +144,7 @@ export class Upstream implements Uplink {
    *   many requests wait, `tooLarge`
    */
   async request(request: UpRequest): Promise<Envelope> {
-    const { clock, entropy } = this.#parts;
+    const { entropy } = this.#parts;
     if (!this.#link.connected) throw new PosternError('unavailable', 'the MQTT broker is not connected');
     if (this.#pending.size >= limits.pending)
       throw new PosternError('full', 'too many packages wait for the DM server');
@@ -166,7 +163,8 @@ export class Upstream implements Uplink {
       ...(nearest !== undefined && { via: nearest }),
     });
     const { promise, resolve, reject } = Promise.withResolvers<Envelope>();
-    const pending: Pending = {
+    const pending: PendingRequest = {
+      id,
       session,
       request,
       publication: {
@@ -177,28 +175,31 @@ export class Upstream implements Uplink {
         flow: session,
         quick: true,
       },
-      deadline: plus(clock.now(), this.#timeout),
       isSure: false,
-      timer: clock.after(Math.min(repeatAfter, this.#timeout), () => this.#overdue(pending)),
+      up: 0,
       settle: (outcome) => {
-        if (!this.#pending.delete(id)) return;
-        pending.timer.cancel();
+        if (!this.#pending.remove(id)) return;
         if (!(outcome instanceof PosternError)) return resolve(outcome);
         this.#routes.delete(session);
+        this.#parts.traffic?.moved(request, { up: pending.up, down: 0 });
         reject(outcome);
       },
     };
-    this.#pending.set(id, pending);
-    void this.#send(pending, true);
-    return await promise;
+    this.#pending.add(pending);
+    if (this.#link.post(pending.publication)) pending.up += packetSize(pending.publication);
+    else void this.#send(pending, true);
+    return promise;
   }
 
-  async #send(pending: Pending, isFirst: boolean): Promise<void> {
+  async #send(pending: PendingRequest, isFirst: boolean): Promise<void> {
+    const { publication } = pending;
     try {
-      const { publication } = pending;
       await this.#link.publish(isFirst ? publication : { ...publication, quick: false });
       pending.isSure = !isFirst;
-      this.#parts.traffic?.moved(pending.request, { up: packetSize(pending.publication), down: 0 });
+      const up = packetSize(publication);
+      // The answer may come before the acknowledgement of the broker: then it has booked what had been sent.
+      if (this.#pending.get(pending.id)) pending.up += up;
+      else this.#parts.traffic?.moved(pending.request, { up, down: 0 });
     } catch (thrown) {
       const error = asPosternError(thrown);
       if (error.code === 'forbidden') pending.settle(new PosternError('unavailable', error.message));
@@ -207,15 +208,7 @@ export class Upstream implements Uplink {
     }
   }
 
-  /** A request was not answered for some time: it is sent again, or fails. */
-  #overdue(pending: Pending): void {
-    const { clock } = this.#parts;
-    const left = pending.deadline - clock.now();
-    if (left > 0) {
-      pending.timer = clock.after(Math.min(repeatAfter, left), () => this.#overdue(pending));
-      if (!pending.isSure && this.connected) void this.#send(pending, false);
-      return;
-    }
+  #expired(pending: PendingRequest): void {
     if (this.connected) this.#unanswered++;
     if (this.#unanswered === silentRequests)
       this.#parts.events.emit('mqtt.unanswered', { topic: this.#topics.down, reason: this.#silence() });
@@ -229,7 +222,7 @@ export class Upstream implements Uplink {
 
   /** After each connect: publishes the state, and sends again what was not answered before the connection broke. */
   async #online(): Promise<void> {
-    for (const pending of this.#pending.values()) void this.#send(pending, false);
+    for (const pending of this.#pending.all()) void this.#send(pending, false);
     await this.#presence.announce();
     this.#listener?.connected();
   }
@@ -262,7 +255,7 @@ export class Upstream implements Uplink {
       this.#parts.events.emit('mqtt.unexpected-answer', { device, server });
       return;
     }
-    this.#parts.traffic?.moved(pending.request, { up: 0, down: octets });
+    this.#parts.traffic?.moved(pending.request, { up: pending.up, down: octets });
     const { route } = envelope;
     if (route !== undefined && isTopicLevel(route)) this.#routes.set(pending.session, route);
     else this.#routes.delete(pending.session);
@@ -308,4 +301,5 @@ export class Upstream implements Uplink {
 /** Least octets of a PUBLISH packet of QoS 1: header, topic, packet identifier, payload. */
 const packetSize = ({ topic, payload }: Publication): number => 6 + Buffer.byteLength(topic) + payload.length;
 
-const hexOf = (octets: Uint8Array): string => Buffer.from(octets).toString('hex');
+const hexOf = ({ buffer, byteOffset, length }: Uint8Array): string =>
+  Buffer.from(buffer, byteOffset, length).toString('hex');

@@ -35,7 +35,8 @@ export const dmContentFormats = `${ContentFormat.SyncmlXml} ${ContentFormat.Sync
 export const mediaTypeOf = (contentFormat: number): string | undefined => mediaTypes[contentFormat];
 
 /** Content-Format of a DM media type. Returns `undefined` for any other media type. */
-export function contentFormatOf(mediaType: string): number | undefined {
-  const found = Object.entries(mediaTypes).find(([, name]) => name === mediaType);
-  return found && Number(found[0]);
-}
+export const contentFormatOf = (mediaType: string): number | undefined => contentFormats.get(mediaType);
+
+const contentFormats: ReadonlyMap<string, number> = new Map(
+  Object.entries(mediaTypes).map(([number, name]) => [name, Number(number)]),
+);

@@ -24,6 +24,7 @@ export class CoapRequest {
   readonly multicast: boolean;
   /** Most bytes of the response's datagram. `Infinity` for a peer that has proved its address. */
   readonly allowance: number;
+  #query: readonly string[] | undefined;
   #path: string[] | undefined;
 
   constructor(
@@ -58,8 +59,9 @@ export class CoapRequest {
   }
 
   /** Uri-Query parts, `name=value` each. */
-  get query(): string[] {
-    return textOptions(this.message.options, Option.UriQuery);
+  get query(): readonly string[] {
+    this.#query ??= textOptions(this.message.options, Option.UriQuery);
+    return this.#query;
   }
 
   /** Value of the first query part with this name. */

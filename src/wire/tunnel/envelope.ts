@@ -167,25 +167,14 @@ export function decodeEnvelope(payload: Uint8Array): Envelope {
     throw new PosternError('malformed', 'unknown kind of envelope');
   if (!correlation || correlation.length < 8 || correlation.length > 16)
     throw new PosternError('malformed', 'envelope without a correlation of 8 to 16 bytes');
-  return {
-    kind,
-    correlation,
-    ...defined('device', text(map, 'device')),
-    ...defined('server', text(map, 'server')),
-    ...defined('contentType', text(map, 'contentType')),
-    ...defined('timeToLive', unsigned(map, 'timeToLive')),
-    ...defined('headers', headersOf(map)),
-    ...defined('body', octets(map, 'body')),
-    ...defined('status', unsigned(map, 'status')),
-    ...defined('reason', text(map, 'reason')),
-    ...defined('route', text(map, 'route')),
-    ...defined('via', text(map, 'via')),
-    ...defined('peer', text(map, 'peer')),
-  };
+  const envelope: Record<string, unknown> = { kind, correlation };
+  for (const name of fields) {
+    if (!map.has(key[name])) continue;
+    const value = readers[name](map, name);
+    if (value !== undefined) envelope[name] = value;
+  }
+  return envelope as unknown as Envelope;
 }
-
-const defined = <K extends string, V>(name: K, value: V | undefined): { [P in K]?: V } =>
-  value === undefined ? {} : ({ [name]: value } as { [P in K]?: V });
 
 type Fields = ReadonlyMap<unknown, unknown>;
 const wrong = (name: string, expected: string) =>
@@ -210,6 +199,22 @@ function octets(map: Fields, name: keyof typeof key): Uint8Array | undefined {
   if (value !== undefined && !(value instanceof Uint8Array)) throw wrong(name, 'a byte string');
   return value;
 }
+
+/** Reads and checks each field. */
+const readers: Readonly<Record<(typeof fields)[number], (map: Fields, name: keyof typeof key) => unknown>> = {
+  correlation: octets,
+  device: text,
+  server: text,
+  contentType: text,
+  timeToLive: unsigned,
+  headers: headersOf,
+  body: octets,
+  status: unsigned,
+  reason: text,
+  route: text,
+  via: text,
+  peer: text,
+};
 
 function headersOf(map: Fields): Record<string, string> | undefined {
   const value = map.get(key.headers);

@@ -192,11 +192,23 @@ export class MqttLink implements AsyncDisposable {
       throw new PosternError('unavailable', this.#failure ?? 'no connection to the MQTT broker');
     const bytes = packetBytes(publication, this.protocol);
     if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
-    const { topic, flow = topic, quick = false } = publication;
-    if (!quick || !this.#allowed.has(topic) || !this.#limit.isProven(bytes))
-      await this.#acknowledged.run(flow, bytes, () => this.#send(connection, publication, bytes));
-    else if (this.#quick.isOpen) connection.post(publication);
-    else await this.#quick.run(flow, bytes, async () => connection.post(publication));
+    const { topic, flow = topic } = publication;
+    if (this.#mayBeQuick(publication, bytes))
+      await this.#quick.run(flow, bytes, async () => connection.post(publication));
+    else await this.#acknowledged.run(flow, bytes, () => this.#send(connection, publication, bytes));
+  }
+
+  /** Sends a `quick` message at once with QoS 0. Returns false when it must be published by `publish`. */
+  post(publication: Publication): boolean {
+    const connection = this.#connection;
+    if (!connection?.isAccepted || !this.#quick.isOpen) return false;
+    if (!this.#mayBeQuick(publication, packetBytes(publication, this.protocol))) return false;
+    connection.post(publication);
+    return true;
+  }
+
+  #mayBeQuick({ quick = false, topic }: Publication, bytes: number): boolean {
+    return quick && bytes <= this.#limit.bytes && this.#allowed.has(topic) && this.#limit.isProven(bytes);
   }
 
   async #send(connection: MqttConnection, publication: Publication, bytes: number): Promise<void> {

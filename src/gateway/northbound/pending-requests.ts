@@ -1,0 +1,98 @@
+import { type Clock, type Monotonic, plus, type Timer } from '../../base/clock.ts';
+import type { PosternError } from '../../base/errors.ts';
+import type { Envelope } from '../../wire/tunnel/envelope.ts';
+import type { Publication } from '../../wire/tunnel/publication.ts';
+import type { UpRequest } from './uplink.ts';
+
+/** A request that waits for its answer. */
+export interface PendingRequest {
+  /** Correlation in hexadecimal. */
+  readonly id: string;
+  /** Key of the session's route: device ID, ServerID, and the address of the device. */
+  readonly session: string;
+  readonly request: UpRequest;
+  readonly publication: Publication;
+  readonly settle: (outcome: Envelope | PosternError) => void;
+  /** The broker has acknowledged a repetition, so there is no further one. */
+  isSure: boolean;
+  /** Octets that were sent for it. */
+  up: number;
+}
+
+interface Entry {
+  readonly pending: PendingRequest;
+  readonly deadline: Monotonic;
+  /** When it is looked at next. */
+  next: Monotonic;
+}
+
+export interface PendingRequestsParts {
+  readonly clock: Clock;
+  /** Milliseconds within which a request must be answered. */
+  readonly timeout: number;
+  /** Milliseconds after which a request that is not answered is reported by `overdue`, again and again. */
+  readonly repeatAfter: number;
+  readonly overdue: (pending: PendingRequest) => void;
+  /** Called when the time of a request is over. */
+  readonly expired: (pending: PendingRequest) => void;
+}
+
+/**
+ * Requests that wait for their answers, by correlation. One timer serves all of them, because each has the same time. A
+ * timer for each request would cost more than the rest of the bookkeeping.
+ */
+export class PendingRequests implements Disposable {
+  readonly #parts: PendingRequestsParts;
+  readonly #entries = new Map<string, Entry>();
+  /** Fires no later than the first entry is to be looked at. */
+  #timer: Timer | undefined;
+
+  constructor(parts: PendingRequestsParts) {
+    this.#parts = parts;
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  get(id: string): PendingRequest | undefined {
+    return this.#entries.get(id)?.pending;
+  }
+
+  /** The requests, the oldest first. */
+  all(): PendingRequest[] {
+    return [...this.#entries.values()].map(({ pending }) => pending);
+  }
+
+  add(pending: PendingRequest): void {
+    const { clock, timeout, repeatAfter } = this.#parts;
+    const now = clock.now();
+    const next = plus(now, Math.min(repeatAfter, timeout));
+    this.#entries.set(pending.id, { pending, deadline: plus(now, timeout), next });
+    this.#timer ??= clock.after(next - now, () => this.#look());
+  }
+
+  /** Returns false when the request is not there any more. */
+  remove(id: string): boolean {
+    return this.#entries.delete(id);
+  }
+
+  [Symbol.dispose](): void {
+    this.#timer?.cancel();
+  }
+
+  #look(): void {
+    const { clock, repeatAfter, overdue, expired } = this.#parts;
+    const now = clock.now();
+    this.#timer = undefined;
+    for (const entry of [...this.#entries.values()]) {
+      if (entry.next > now) continue;
+      entry.next = Math.min(plus(now, repeatAfter), entry.deadline) as Monotonic;
+      if (entry.deadline <= now) expired(entry.pending);
+      else overdue(entry.pending);
+    }
+    let first = Number.POSITIVE_INFINITY;
+    for (const { next } of this.#entries.values()) first = Math.min(first, next);
+    if (this.#entries.size > 0) this.#timer ??= clock.after(first - now, () => this.#look());
+  }
+}
