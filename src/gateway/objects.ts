@@ -31,7 +31,8 @@ import { type GatewayObject, nodeAt, type Vocabulary } from '../mo/vocabulary.ts
 import type { ManagementObject } from '../wire/syncml/ddf.ts';
 import type { Alert } from '../wire/syncml/message.ts';
 import type { DeviceListener } from './device-signals.ts';
-import { Campaign, type CampaignParts } from './modes/campaign.ts';
+import { Campaign } from './modes/campaign.ts';
+import type { CampaignParts } from './modes/campaign-parts.ts';
 import type { Delegation } from './modes/delegation.ts';
 import type { DeviceManagement } from './modes/device-management.ts';
 import { fanOutTo, isRepeatable } from './modes/fan-out.ts';

@@ -1,71 +1,20 @@
-import type { Clock, Timer } from '../../base/clock.ts';
+import { pause } from '../../base/clock.ts';
+import { systemEntropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
-import type { Events } from '../../base/events.ts';
+import { backoff } from '../../base/retry.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { type CampaignOrder, CampaignState } from '../../mo/campaign.ts';
 import type { CampaignRunner } from '../../mo/campaign-branch.ts';
 import { type CampaignSummary, type DeviceOutcome, summaryXml } from '../../mo/campaign-result.ts';
-import type { CampaignKind, Campaigns, CampaignTarget } from '../store/campaigns.ts';
-
-/** Outcome of one device. */
-export type Outcome = Omit<DeviceOutcome, 'device'>;
-
-/**
- * Result of one attempt at a device.
- * - `ended`: the outcome is final.
- * - `accepted`: the device accepted the order and reports the result later.
- * - `later`: the device could not be reached. It is tried again after `after` milliseconds, or when it is heard.
- */
-export type Attempt =
-  | { readonly kind: 'ended'; readonly outcome: Outcome }
-  | { readonly kind: 'accepted'; readonly outcome: Outcome }
-  | { readonly kind: 'later'; readonly after: number };
-
-export interface AttemptOptions {
-  /** To be called before the first operation may reach the device. */
-  readonly begun: () => void;
-  /** Aborted when the gateway stops. */
-  readonly signal: AbortSignal;
-  /** Number of earlier attempts at this device since the start of the gateway. */
-  readonly attempts: number;
-}
-
-const campaignEvents = {
-  fanout: { started: 'fanout.started', ended: 'fanout.ended' },
-  trigger: { started: 'trigger.started', ended: 'trigger.ended' },
-} as const satisfies Record<CampaignKind, object>;
-
-export interface CampaignParts<O extends CampaignOrder> {
-  readonly kind: CampaignKind;
-  readonly campaigns: Campaigns;
-  readonly clock: Clock;
-  readonly events: Events;
-  /** Reads the order of a campaign from its nodes, after a restart. */
-  readonly order: (name: string, server: string) => O;
-  /** Whether the order may be performed again on a device that may have performed it already. */
-  readonly isRepeatable: (order: O) => boolean;
-  /** Whether a DM server may let the gateway act on a device. */
-  readonly mayActOn: (server: string, device: string) => boolean;
-  /** ID of the child gateway that a device is behind; undefined when the device is attached here. */
-  readonly childOf: (device: string) => string | undefined;
-  /** Performs the order on one device that is attached here. */
-  readonly attempt: (device: string, order: O, options: AttemptOptions) => Promise<Attempt>;
-  /**
-   * Lets a child gateway perform the order on devices behind it. A device that is missing in the returned outcomes gets
-   * the unknown outcome, 500.
-   */
-  readonly delegate: (
-    child: string,
-    devices: readonly string[],
-    order: O,
-    options: AttemptOptions,
-  ) => Promise<readonly DeviceOutcome[]>;
-  /** Called when a campaign has ended. `result` is the XML for the DM server that started it. */
-  readonly ended: (
-    run: { name: string; server: string; correlator: string | undefined },
-    result: string,
-  ) => void;
-}
+import type { CampaignTarget } from '../store/campaigns.ts';
+import {
+  type Attempt,
+  type AttemptOptions,
+  type CampaignParts,
+  campaignEvents,
+  type Outcome,
+} from './campaign-parts.ts';
+import { type Running, takeLater, type Unit } from './running-campaign.ts';
 
 /**
  * Maximum number of devices or child gateways in progress per campaign, of running campaigns per kind, and of
@@ -73,27 +22,8 @@ export interface CampaignParts<O extends CampaignOrder> {
  */
 export const campaignLimits = { parallel: 64, running: 8, resultCharacters: 256 * 1024 } as const;
 
-/** Unit of work: one device, or all devices behind one child gateway. */
-interface Unit {
-  readonly devices: readonly string[];
-  readonly child: string | undefined;
-  attempts: number;
-}
-
-/** A running campaign. */
-interface Running<O> {
-  readonly order: O;
-  /** Units that were not started yet. */
-  readonly waiting: Unit[];
-  /** Units to be tried again, by device. */
-  readonly later: Map<string, { readonly unit: Unit; readonly timer: Timer }>;
-  /** Devices that accepted the order and have not reported yet, with the outcome so far. */
-  readonly accepted: Map<string, Outcome>;
-  /** Number of units in progress. */
-  active: number;
-  deadline: Timer;
-  readonly finished: PromiseWithResolvers<void>;
-}
+/** Milliseconds between attempts to store what has happened, on a disk that takes no writes. */
+const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 
 /** Outcome of a device for which it is unknown whether it performed the order. */
 const unknownOutcome: Outcome = { status: DmStatus.CommandFailed, parts: [] };
@@ -118,20 +48,27 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   resume(): void {
     const { campaigns, events, kind } = this.#parts;
     for (const { name, state, server } of campaigns.runs())
-      try {
-        if (state === CampaignState.Running) this.#resume(name, server);
-      } catch (thrown) {
-        events.emit('state.unreadable', { reason: `${kind} ${name}: ${asPosternError(thrown).message}` });
-      }
+      if (state === CampaignState.Running)
+        void this.#store(() => {
+          try {
+            this.#resume(name, server);
+          } catch (thrown) {
+            const { code, message } = asPosternError(thrown);
+            if (code === 'storage') throw thrown;
+            events.emit('state.unreadable', { reason: `${kind} ${name}: ${message}` });
+          }
+        });
   }
 
   #resume(name: string, server: string): void {
     const { campaigns, order, isRepeatable } = this.#parts;
     const found = order(name, server);
     const isLost = !isRepeatable(found);
-    for (const { device, state } of campaigns.targets(name))
-      if (state === 'begun' && isLost) this.#settle(name, device, unknownOutcome);
-      else if (state === 'begun') campaigns.setTarget(name, device, 'pending');
+    campaigns.inTransaction(() => {
+      for (const { device, state } of campaigns.targets(name))
+        if (state === 'begun' && isLost) this.#settle(name, device, unknownOutcome);
+        else if (state === 'begun') campaigns.setTarget(name, device, 'pending');
+    });
     this.#run(found);
   }
 
@@ -170,15 +107,16 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     const { events, kind } = this.#parts;
     const { name, devices, server } = order;
     events.emit(campaignEvents[kind].started, { name, devices: devices.length, server });
-    if (devices.length > 0) this.#run(order);
+    if (devices.length > 0) void this.#store(() => this.#run(order));
   }
 
   /** Cancels a campaign: devices not reached yet get the outcome 214. Returns 200, or 404 when it does not run. */
   cancel(name: string): number {
     const running = this.#running.get(name);
     if (!running) return DmStatus.NotFound;
-    this.#parts.campaigns.setState(name, CampaignState.Cancelled);
-    this.#giveUp(running, DmStatus.OperationCancelled);
+    this.#giveUp(running, DmStatus.OperationCancelled, () =>
+      this.#parts.campaigns.setState(name, CampaignState.Cancelled),
+    );
     return DmStatus.Ok;
   }
 
@@ -219,8 +157,8 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     for (const [name, running] of this.#running) {
       const accepted = running.accepted.get(device);
       if (!accepted || (correlator !== undefined && correlator !== name)) continue;
-      running.accepted.delete(device);
       this.#settle(name, device, { ...accepted, status });
+      running.accepted.delete(device);
       this.#pump(running);
       return true;
     }
@@ -280,24 +218,35 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
         ),
       ),
       active: 0,
-      deadline: clock.after(order.deadline, () => this.#giveUp(running, DmStatus.RequestTimeout)),
+      deadline: clock.after(
+        order.deadline,
+        () => void this.#store(() => this.#giveUp(running, DmStatus.RequestTimeout)),
+      ),
+      isEnding: false,
       finished: Promise.withResolvers(),
     };
     this.#running.set(name, running);
     this.#pump(running);
   }
 
-  /** Ends a campaign early. Devices not reached yet get `status` as outcome. Devices in progress continue to their end. */
-  #giveUp(running: Running<O>, status: number): void {
+  /**
+   * Ends a campaign early. Devices not reached yet get `status` as outcome. Devices in progress continue to their end.
+   * @param store what else is stored in the same transaction
+   */
+  #giveUp(running: Running<O>, status: number, store?: () => void): void {
+    if (this.#isAbandoned(running)) return;
     const { name } = running.order;
     const { campaigns } = this.#parts;
-    const left = [...running.waiting.splice(0), ...takeLater(running)];
+    const left = [...running.waiting, ...[...running.later.values()].map(({ unit }) => unit)];
     campaigns.inTransaction(() => {
+      store?.();
       for (const { devices } of left)
         for (const device of devices) this.#settle(name, device, { status, parts: [] });
       // For a device that accepted the order, 202 remains the outcome.
       for (const [device, outcome] of running.accepted) this.#settle(name, device, outcome);
     });
+    running.waiting.length = 0;
+    takeLater(running);
     running.accepted.clear();
     this.#pump(running);
   }
@@ -336,28 +285,43 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
         });
       },
     };
+    const settle = (outcomeOf: (device: string) => Outcome) =>
+      campaigns.inTransaction(() => {
+        for (const device of unit.devices) this.#settle(order.name, device, outcomeOf(device));
+      });
+    let store: () => void;
     try {
       if (unit.child === undefined) {
         const [device = ''] = unit.devices;
         const attempted = await attempt(device, order, options);
-        if (!this.#isAbandoned(running)) this.#attempted(running, unit, device, attempted);
-        return;
+        store = () => this.#attempted(running, unit, device, attempted);
+      } else {
+        const outcomes = await delegate(unit.child, unit.devices, order, options);
+        const said = new Map(outcomes.map(({ device, ...outcome }) => [device, outcome]));
+        store = () => settle((device) => said.get(device) ?? unknownOutcome);
       }
-      const outcomes = await delegate(unit.child, unit.devices, order, options);
-      if (this.#isAbandoned(running)) return;
-      const said = new Map(outcomes.map(({ device, ...outcome }) => [device, outcome]));
-      campaigns.inTransaction(() => {
-        for (const device of unit.devices)
-          this.#settle(order.name, device, said.get(device) ?? unknownOutcome);
-      });
     } catch (thrown) {
       // A unit that was interrupted by the stop of the gateway continues after the next start.
-      if (signal.aborted || this.#isAbandoned(running)) return;
+      if (signal.aborted) return;
       const status = asPosternError(thrown).dmStatus;
-      campaigns.inTransaction(() => {
-        for (const device of unit.devices) this.#settle(order.name, device, { status, parts: [] });
-      });
+      store = () => settle(() => ({ status, parts: [] }));
     }
+    await this.#store(() => {
+      if (!this.#isAbandoned(running)) store();
+    });
+  }
+
+  /** Stores what has happened. Repeats this until the disk takes it, because the devices will not do it again. */
+  async #store(store: () => void): Promise<void> {
+    const { signal } = this.#stop;
+    for (const delay of backoff(retry, systemEntropy))
+      try {
+        store();
+        return;
+      } catch {
+        await pause(this.#parts.clock, delay, signal).catch(() => {});
+        if (signal.aborted) return;
+      }
   }
 
   /** A campaign of the same name may have taken its place in the meantime. */
@@ -383,35 +347,37 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   }
 
   #finish(running: Running<O>): void {
-    const { name, server, returnFormat } = running.order;
+    const { name, returnFormat } = running.order;
     if (this.#isAbandoned(running)) {
       running.finished.resolve();
       return;
     }
+    if (running.isEnding) return;
+    running.isEnding = true;
     running.deadline.cancel();
-    this.#running.delete(name);
-    running.finished.resolve();
+    void this.#store(() => {
+      if (!this.#isAbandoned(running)) {
+        this.#end(name, returnFormat);
+        this.#running.delete(name);
+      }
+      running.finished.resolve();
+    });
+  }
+
+  /** Stores that a campaign has ended, and reports its result. */
+  #end(name: string, returnFormat: number): void {
     const { campaigns, events, ended, kind } = this.#parts;
     const run = campaigns.run(name);
     if (!run) return;
+    const { server, correlator, state } = run;
     const summary = this.summary(name);
     // One transaction, so that a campaign never ends without its report.
     campaigns.inTransaction(() => {
-      if (run.state === CampaignState.Running) campaigns.setState(name, CampaignState.Done);
-      ended({ name, server, correlator: run.correlator }, boundedResult(summary, returnFormat));
+      if (state === CampaignState.Running) campaigns.setState(name, CampaignState.Done);
+      ended({ name, server, correlator }, boundedResult(summary, returnFormat));
     });
     events.emit(campaignEvents[kind].ended, { name, done: summary.done, failed: summary.failed });
   }
-}
-
-/** Cancels all later attempts. Returns their units. */
-function takeLater({ later }: Pick<Running<unknown>, 'later'>): Unit[] {
-  const units = [...later.values()].map(({ unit, timer }) => {
-    timer.cancel();
-    return unit;
-  });
-  later.clear();
-  return units;
 }
 
 /**

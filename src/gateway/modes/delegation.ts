@@ -7,7 +7,7 @@ import { type DeviceOutcome, readResult } from '../../mo/campaign-result.ts';
 import type { FanoutOrder } from '../../mo/fanout-order.ts';
 import { nodeAt, renamed, renamedTree, type Vocabulary } from '../../mo/vocabulary.ts';
 import { encodeTnds, TndsMediaType, type TndsNode } from '../../wire/syncml/tnds.ts';
-import type { AttemptOptions } from './campaign.ts';
+import type { AttemptOptions } from './campaign-parts.ts';
 import type { Manage } from './waiting-work.ts';
 
 export interface DelegationParts {

@@ -1,7 +1,7 @@
 import { type Operation, type OperationOutcome, textOfResult } from '../../dm/server-session.ts';
 import { DmStatus, isOk } from '../../dm/status.ts';
 import type { FanoutOrder } from '../../mo/fanout-order.ts';
-import type { Attempt, AttemptOptions, Outcome } from './campaign.ts';
+import type { Attempt, AttemptOptions, Outcome } from './campaign-parts.ts';
 import type { Manage } from './waiting-work.ts';
 
 export interface FanOutParts {

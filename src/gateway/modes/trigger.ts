@@ -1,7 +1,7 @@
 import { asPosternError } from '../../base/errors.ts';
 import { DmStatus } from '../../dm/status.ts';
 import type { TriggerOrder } from '../../mo/trigger-order.ts';
-import type { Attempt, AttemptOptions } from './campaign.ts';
+import type { Attempt, AttemptOptions } from './campaign-parts.ts';
 
 /**
  * Milliseconds until a device that did not answer is tried again, doubling from `first` to `cap`. A device that is
