@@ -13,6 +13,8 @@ export const refusalsUntilAside = 5;
 interface Refused {
   readonly count: number;
   readonly notBefore: Monotonic;
+  /** The server may have the alert by this number. */
+  readonly keepsNumber: boolean;
 }
 
 /**
@@ -27,10 +29,10 @@ export class AlertDeliveries {
   /** Alerts that were not accepted, by sequence number: at most as many as the outbox holds. */
   readonly #refused = new Map<number, Refused>();
   /**
-   * Alerts that were not accepted and could not get a new number, and how often they were refused: at most as many as the
-   * outbox holds. They are not sent with the old one.
+   * Alerts that were not accepted and could not get a new number: at most as many as the outbox holds. They are not sent
+   * with the old one.
    */
-  readonly #outdated = new Map<number, number>();
+  readonly #outdated = new Set<number>();
   readonly #wake: () => void;
   #timer: Timer | undefined;
 
@@ -48,8 +50,7 @@ export class AlertDeliveries {
   /** The alerts for a server that are due, the oldest first: as many as one session takes. */
   due(server: string | undefined): OutboxEntry[] {
     for (const sequence of this.#told) if (!this.#remove(sequence)) break;
-    for (const [sequence, count] of this.#outdated)
-      if (this.#isOver(sequence) && !this.#renumber(sequence, count)) break;
+    for (const sequence of this.#outdated) if (this.#isOver(sequence) && !this.#renumber(sequence)) break;
     const waiting = this.#outbox.peek(
       alertsPerSession + this.#refused.size + this.#told.size + this.#outdated.size,
       server,
@@ -65,10 +66,15 @@ export class AlertDeliveries {
       : servers.filter((server) => this.due(server).length > 0);
   }
 
-  /** The server has the alert. */
+  /**
+   * The server has the alert. It takes all lower numbers for repetitions from now on, so the alerts that it did not accept
+   * get higher ones.
+   */
   delivered({ sequence }: OutboxEntry): void {
     this.#refused.delete(sequence);
     this.#remove(sequence);
+    for (const [waiting, { keepsNumber }] of [...this.#refused])
+      if (waiting < sequence && !keepsNumber) this.#renumber(waiting);
   }
 
   /**
@@ -83,13 +89,14 @@ export class AlertDeliveries {
       this.setAside(entry, `the server answered with ${status}, ${count} times`);
       return true;
     }
-    this.#renumber(entry.sequence, count);
+    this.#wait(entry.sequence, count, false);
+    this.#renumber(entry.sequence);
     return false;
   }
 
   /** The server said nothing of an alert. It may have it, so the alert keeps its number. */
   unanswered({ sequence }: OutboxEntry): void {
-    this.#wait(sequence, (this.#refused.get(sequence)?.count ?? 0) + 1);
+    this.#wait(sequence, (this.#refused.get(sequence)?.count ?? 0) + 1, true);
   }
 
   /** The alert cannot be delivered. It leaves the queue, and is kept for people to see. */
@@ -98,24 +105,25 @@ export class AlertDeliveries {
     this.#refused.delete(sequence);
   }
 
-  #wait(sequence: number, count: number): void {
+  #wait(sequence: number, count: number, keepsNumber: boolean): void {
     const delay = Math.min(retry.cap, retry.first * 2 ** Math.min(count - 1, 20));
-    this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay) });
+    this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay), keepsNumber });
     this.#arm();
   }
 
-  /** Gives a refused alert its new number, with which it waits. False when the disk does not take it: it is done later. */
-  #renumber(sequence: number, count: number): boolean {
+  /** Gives a refused alert a new number, with which it waits on. False when the disk does not take it: it is done later. */
+  #renumber(sequence: number): boolean {
+    const waiting = this.#refused.get(sequence);
     try {
       const renumbered = this.#outbox.requeue(sequence);
       this.#outdated.delete(sequence);
       this.#refused.delete(sequence);
-      this.#wait(renumbered, count);
+      if (waiting && renumbered !== undefined) this.#refused.set(renumbered, waiting);
       return true;
     } catch (thrown) {
       if (asPosternError(thrown).code !== 'storage') throw thrown;
-      this.#outdated.set(sequence, count);
-      this.#wait(sequence, count);
+      this.#outdated.add(sequence);
+      this.#wait(sequence, waiting?.count ?? 1, false);
       return false;
     }
   }

@@ -35,3 +35,24 @@ test('a refused alert whose new number cannot be stored is not sent with the old
   assert.ok(renumbered! > second!.sequence, `${renumbered} is a number that the server does not know`);
   assert.equal(outbox.size, 1);
 });
+
+test('an alert that waits after a refusal has a higher number than all that the server took meanwhile', async (t) => {
+  const database = openDatabase(':memory:', gatewaySchema);
+  t.after(() => database.close());
+  const clock = new HandClock();
+  const outbox = new Outbox(database, 10);
+  const deliveries = new AlertDeliveries(outbox, clock, () => {});
+  t.after(() => deliveries.stop());
+  outbox.add('device-attach', 'first', '{}');
+  const [first] = deliveries.due(undefined);
+  deliveries.refused(first!, 420);
+  outbox.add('device-attach', 'second', '{}');
+  const [second] = deliveries.due(undefined);
+  assert.equal(second?.deviceId, 'second');
+  deliveries.delivered(second!);
+  assert.deepEqual(deliveries.due(undefined), [], 'it waits on');
+  clock.advance(1000);
+  const [again] = deliveries.due(undefined);
+  assert.equal(again?.deviceId, 'first');
+  assert.ok(again!.sequence > second!.sequence, `${again?.sequence} is news to the server`);
+});
