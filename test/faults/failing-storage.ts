@@ -101,7 +101,10 @@ DatabaseSync.prototype.prepare = function prepared(this: DatabaseSync, ...args: 
   return statement;
 } as typeof prepare;
 DatabaseSync.prototype.exec = function executed(this: DatabaseSync, sql: string) {
-  if (watched.size > 0 && !harmless.test(sql) && fails(locationOf(this), sql, this)) throw full();
+  if (watched.size > 0) {
+    const location = locationOf(this);
+    if (!harmless.test(sql) && fails(location, sql, this)) throw full();
+  }
   exec.call(this, sql);
 };
 StatementSync.prototype.run = function ran(this: StatementSync, ...values: unknown[]) {

@@ -51,7 +51,8 @@ async function go(journey: Journey, fault?: Fault): Promise<ReadonlyMap<string, 
     const { party = 'no party', at = '', ends } = fault ?? {};
     const failed = written.find(([, { failed: place }]) => place !== undefined)?.[1].failed;
     const how = ends ? ', and ended the transaction' : '';
-    throw new Error(`seed ${seed}, ${party}:${at}: ${failed} failed${how}`, { cause });
+    const [what] = String(cause).split('\n');
+    throw new Error(`seed ${seed}, ${party}:${at}: ${failed} failed${how}: ${what}`, { cause });
   } finally {
     clearTimeout(timer);
     for (const party of journey.parties) unwatch(rig.fileOf(party));

@@ -143,7 +143,8 @@ export const journeys: readonly Journey[] = [
       await rig.until('the old gateway lets it go', () => first.devices().length === 0);
       await quiet(rig, first, second);
       assertAttached(headend, second, one, 'gw-2');
-      assert.deepEqual(moved.servers.toSorted(), ['dm.example', 'gw-2']);
+      // A device that could not replace its account as a whole is given the new one besides the old one.
+      for (const server of ['dm.example', 'gw-2']) assert.ok(moved.servers.includes(server), server);
     },
   },
   {
@@ -283,7 +284,7 @@ export const journeys: readonly Journey[] = [
         {
           name: 'Replace',
           uri: './GwDeviceInventory/Groups?prop=ACL',
-          data: 'Get=*&Add=dm.example&Delete=dm.example',
+          data: 'Get=*&Add=dm.example&Delete=dm.example&Replace=dm.example',
         },
         { name: 'Replace', uri: './GwConfig/PresenceAlert', data: 'false' },
       ]);
