@@ -23,10 +23,15 @@ const longestTimer = 2 ** 31 - 1;
  * waited for in several parts.
  */
 export class SystemClock implements Clock {
+  readonly #failed: ((thrown: unknown) => void) | undefined;
   readonly #longest: number;
 
-  /** @param longest longest delay of one part in milliseconds; smaller values are for tests */
-  constructor(longest = longestTimer) {
+  /**
+   * @param failed gets what the callback of a timer throws; without it, the process ends
+   * @param longest longest delay of one part in milliseconds; smaller values are for tests
+   */
+  constructor(failed?: (thrown: unknown) => void, longest = longestTimer) {
+    this.#failed = failed;
     this.#longest = longest;
   }
 
@@ -46,9 +51,18 @@ export class SystemClock implements Clock {
             handle = arm(due - this.now());
           }, this.#longest)
         : // Node cuts off fractions, so without this a timer would fire up to two milliseconds early.
-          setTimeout(callback, Math.max(0, Math.ceil(rest)));
+          setTimeout(() => this.#run(callback), Math.max(0, Math.ceil(rest)));
     let handle = arm(delay);
     return { cancel: () => clearTimeout(handle) };
+  }
+
+  #run(callback: () => void): void {
+    try {
+      callback();
+    } catch (thrown) {
+      if (!this.#failed) throw thrown;
+      this.#failed(thrown);
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import type { Durability } from './durability.ts';
-import { asPosternError, PosternError } from './errors.ts';
+import { PosternError } from './errors.ts';
 import type { Recovery } from './recover-state.ts';
 import type { StateCopies } from './state-copies.ts';
 import type { StateLock } from './state-lock.ts';
@@ -44,6 +44,7 @@ export class Database implements AsyncDisposable {
   readonly #hasRoom: () => boolean;
   readonly #statements = new Map<string, StatementSync>();
   readonly #levels: Level[] = [];
+  #stepFailed: ((thrown: unknown) => void) | undefined;
   #fault: PosternError | undefined;
   #faultChanged: (fault: PosternError | undefined) => void = () => {};
 
@@ -112,7 +113,7 @@ export class Database implements AsyncDisposable {
       return result;
     }
     this.#written();
-    for (const follow of level.after) follow();
+    this.#runAll(level.after);
     return result;
   }
 
@@ -128,7 +129,15 @@ export class Database implements AsyncDisposable {
   afterCommit(follow: () => void): void {
     const level = this.#levels.at(-1);
     if (level) level.after.push(follow);
-    else follow();
+    else this.#runAll([follow]);
+  }
+
+  /**
+   * Calls the listener with what a step throws that follows a commit or takes memory back. It is no error of the
+   * transaction, and the other steps run all the same. Without a listener, the first error is thrown after them.
+   */
+  onStepFailed(listener: (thrown: unknown) => void): void {
+    this.#stepFailed = listener;
   }
 
   /** Whether everything committed so far survives a power cut. */
@@ -189,7 +198,7 @@ export class Database implements AsyncDisposable {
 
   #takeBack(depth: number, level: Level, thrown: unknown): unknown {
     this.#levels.length = Math.min(this.#levels.length, depth);
-    for (const undo of level.undo.toReversed()) undo();
+    this.#runAll(level.undo.toReversed());
     try {
       if (this.#sqlite.isTransaction)
         this.#sqlite.exec(depth === 0 ? 'ROLLBACK' : `ROLLBACK TO level${depth}; RELEASE level${depth}`);
@@ -197,6 +206,18 @@ export class Database implements AsyncDisposable {
       this.#fail(asStorageError(another));
     }
     return this.#fail(asStorageError(thrown));
+  }
+
+  #runAll(steps: readonly (() => void)[]): void {
+    const errors: unknown[] = [];
+    for (const step of steps)
+      try {
+        step();
+      } catch (thrown) {
+        if (this.#stepFailed) this.#stepFailed(thrown);
+        else errors.push(thrown);
+      }
+    if (errors.length > 0) throw errors[0];
   }
 
   #written(): void {
@@ -219,39 +240,6 @@ export class Database implements AsyncDisposable {
 /** Runs `work` in a transaction of the database: `Database.transaction`. */
 export const transaction = <T>(database: Database, work: () => T, undo?: () => void): T =>
   database.transaction(work, undo);
-
-/** Says that a value in the database is not known. A later version of the program wrote it, or a person. */
-export const unknownValue = (column: string, value: unknown): string =>
-  `the state has ${column} = ${value}, which this program does not know`;
-
-/**
- * Checks a value that was read from the database.
- * @param column table and column, such as `device.mode`
- * @throws {PosternError} `configuration` for a value that this program does not know
- */
-export function knownValue<T>(known: readonly T[], value: unknown, column: string): T {
-  if (!known.includes(value as T)) throw new PosternError('configuration', unknownValue(column, value));
-  return value as T;
-}
-
-/**
- * Reads all rows of a table. A row that `read` refuses is left out; it stays in the table, and the reason is added to
- * `unreadable`.
- * @param table a constant of the program: it becomes part of the SQL
- */
-export function* readRows<T>(
-  database: Database,
-  table: string,
-  read: (row: Record<string, unknown>) => T,
-  unreadable: string[],
-): Generator<T> {
-  for (const row of database.prepare(`SELECT * FROM ${table}`).iterate())
-    try {
-      yield read(row);
-    } catch (thrown) {
-      unreadable.push(asPosternError(thrown).message);
-    }
-}
 
 /**
  * Keeps the newest `limit` rows of a table whose row IDs rise. Returns how many rows were deleted.

@@ -77,10 +77,12 @@ export const errorOfCoap = (coap: string): ErrorCode =>
 
 /**
  * A caught value as a PosternError. A PosternError is returned unchanged; anything else becomes `internal`, with the
- * caught value as its cause.
+ * caught value as its cause. The stack of an error stays the one of the place that threw it.
  */
 export function asPosternError(thrown: unknown): PosternError {
   if (thrown instanceof PosternError) return thrown;
   const message = thrown instanceof Error ? thrown.message : String(thrown);
-  return new PosternError('internal', message, { cause: thrown });
+  const error = new PosternError('internal', message, { cause: thrown });
+  if (thrown instanceof Error && thrown.stack !== undefined) error.stack = thrown.stack;
+  return error;
 }

@@ -17,6 +17,7 @@ export const eventTable = {
   'alert.device-presence': info<'device' | 'gateway', 'reason', { state: string }>(),
   'alert.device-trigger': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.firmware-update': info<'party' | 'operation' | 'result', 'correlator'>(),
+  'alert.gateway-fault': warn<'gateway' | 'reason', never, { kind: string }>(),
   'alert.image-operation': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.location-update': info<'device' | 'gateway' | 'address', 'before'>(),
   'alert.refused': warn<'device' | 'alert' | 'sequence' | 'status' | 'server'>(),
@@ -26,6 +27,9 @@ export const eventTable = {
   // The head-end's HTTP API.
   'api.failed': error<'message', 'stack'>(),
   'api.listening': info<'url'>(),
+
+  // Work that nobody waits for.
+  'background.failed': error<'reason', 'stack', { work: string; failures: number }>(),
 
   // How devices get an account for a gateway.
   'bootstrap.assisted': info<'device' | 'gateway' | 'status' | 'instead'>(),
@@ -51,7 +55,11 @@ export const eventTable = {
   'coap.no-interface': warn<'wanted'>(),
   'coap.overload': warn<'working'>(),
   'coap.socket-error': warn<'address' | 'reason'>(),
-  'coap.watch-failed': warn<'reason'>(),
+
+  // A configuration that is read again.
+  'config.refused': warn<'reason'>(),
+  'config.reloaded': info<never, never, { keys: string }>(),
+  'config.restart-needed': warn<never, never, { keys: string }>(),
 
   // What becomes of a device: at the gateway, at the head-end, and as the reference device tells it.
   'device.account-dropped': warn<'device' | 'server'>(),
@@ -93,6 +101,7 @@ export const eventTable = {
   // Fan-outs.
   'fanout.ended': info<'name' | 'done' | 'failed'>(),
   'fanout.started': info<'name' | 'devices' | 'server'>(),
+  'fanout.unreadable': warn<'name' | 'server' | 'reason'>(),
 
   // Gateways as a whole.
   'gateway.new-epoch': warn<'gateway', never, { epoch: string }>(),
@@ -116,7 +125,6 @@ export const eventTable = {
   'image.evicted': info<'image', 'bytes'>(),
   'image.failed': warn<'image' | 'result' | 'reason'>(),
   'image.ready': info<'image', 'bytes'>(),
-  'image.stuck': error<'image' | 'reason'>(),
 
   // LwM2M clients and their bootstrap server.
   'lwm2m.bootstrap-failed': warn<'device' | 'peer' | 'reason'>(),
@@ -159,8 +167,8 @@ export const eventTable = {
   'parent.lost': warn<'parent'>(),
   'parent.unreachable': warn<'parent' | 'reason'>(),
 
-  // Who is there, and when each device was heard.
-  'presence.failed': warn<'reason'>(),
+  // The process of a party.
+  'process.cannot-serve': error<'reason'>(),
 
   // Registrations of LwM2M clients.
   'registration.duplicate': warn<'device' | 'peer'>(),
@@ -191,12 +199,13 @@ export const eventTable = {
   'state.corrupt': error<'reason', never, { file: string; aside: string; used: string; since: string }>(),
   'state.failing': error<'reason'>(),
   'state.new-epoch': info<never, never, { epoch: string }>(),
+  'state.row-set-aside': error<'reason', never, { table: string; rows: number; row: string }>(),
   'state.writable': info<never, never, { seconds: number }>(),
-  'state.unreadable': error<'reason'>(),
 
   // Triggers.
   'trigger.ended': info<'name' | 'done' | 'failed'>(),
   'trigger.started': info<'name' | 'devices' | 'server'>(),
+  'trigger.unreadable': warn<'name' | 'server' | 'reason'>(),
 
   // Packages between devices and DM servers that go through the gateway untouched.
   'tunnel.failed': warn<'device' | 'server' | 'reason', never, { code: string }>(),
@@ -217,7 +226,6 @@ export const eventTable = {
   'update.not-healthy': error<'slot' | 'version' | 'reason'>(),
   'update.not-healthy-yet': info<'reason'>(),
   'update.restarting': info<'slot' | 'version'>(),
-  'update.stuck': error<'reason'>(),
 
   // The watchdog of the board.
   'watchdog.hungry': error<'reason'>(),

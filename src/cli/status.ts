@@ -31,7 +31,11 @@ ${common}`,
       counts,
       fault,
       recovery,
+      setAside,
+      failures,
+      configuration,
     } = found;
+    const { restartNeeded, refused } = configuration;
     const rows = [
       ['gateway', `${gateway}, Postern ${software}`],
       ['uplink', uplinkText(uplink)],
@@ -52,6 +56,13 @@ ${common}`,
         'images',
         `${images.stored} stored, ${images.coming} coming, ${images.failed} failed; ${mebibytes(images.used)} of ${mebibytes(images.quota)} MB`,
       ],
+      ...(refused === undefined ? [] : [['configuration', `refused when it was read again: ${refused}`]]),
+      ...(restartNeeded.length > 0 ? [['restart', `needed for ${restartNeeded.join(', ')}`]] : []),
+      ...(setAside > 0 ? [['set aside', `${setAside} rows of the state file that cannot be read`]] : []),
+      ...failures.map(({ work, failures: count, reason }) => [
+        'failed',
+        `${work}, ${count} times: ${reason}`,
+      ]),
       ['memory', `${memory.rss} MB in all, ${memory.heap} MB heap`],
       ...Object.entries(counts).map(([name, count]) => [`  ${name}`, String(count)]),
     ];

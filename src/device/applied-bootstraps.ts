@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type Database, keepLatest } from '../base/database.ts';
+import { keepNumbersLow } from '../base/rows.ts';
 
 /** Most bootstraps that are remembered. Beyond it the oldest is forgotten. */
 const limit = 256;
@@ -10,6 +11,7 @@ export class AppliedBootstraps {
 
   constructor(database: Database) {
     this.#database = database;
+    keepNumbersLow(database, 'applied_bootstrap', 'number');
   }
 
   /** Whether exactly this document was applied before. */

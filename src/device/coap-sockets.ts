@@ -29,8 +29,13 @@ export interface GroupTarget {
   readonly select: () => void;
 }
 
-/** Handles a request that arrives at one of the sockets. */
-export type RequestListener = (request: IncomingMessage, response: OutgoingMessage) => void;
+/** What the sockets call. Neither throws. */
+export interface SocketListener {
+  /** Handles a request that arrives at one of the sockets. */
+  readonly request: (request: IncomingMessage, response: OutgoingMessage) => void;
+  /** Takes an error for which no request waits. */
+  readonly failed: (error: unknown) => void;
+}
 
 const isLinkLocal = (address: string): boolean => /^fe[89ab].:/i.test(address);
 const zoneOf = (address: string): string | undefined => address.split('%')[1];
@@ -42,12 +47,12 @@ const zoneOf = (address: string): string | undefined => address.split('%')[1];
 export class CoapSockets implements AsyncDisposable {
   /** Configured: an IP address, the name of an interface, or neither. */
   readonly #interface: string | undefined;
-  readonly #listener: RequestListener;
+  readonly #listener: SocketListener;
   readonly #open: FamilySocket[] = [];
   /** Interface of the link-local address that was used last. */
   #zone: string | undefined;
 
-  constructor(where: string | undefined, listener: RequestListener) {
+  constructor(where: string | undefined, listener: SocketListener) {
     this.#interface = where;
     this.#listener = listener;
     if (where !== undefined) this.#zone = isIP(where.replace(/%.*$/, '')) > 0 ? zoneOf(where) : where;
@@ -149,9 +154,10 @@ export class CoapSockets implements AsyncDisposable {
       throw cause;
     }
     const agent = new CheckedAgent({ socket });
-    const server = createServer(this.#listener);
-    agent.on('error', () => {});
-    server.on('error', () => {});
+    const { request, failed } = this.#listener;
+    const server = createServer(request);
+    agent.on('error', failed);
+    server.on('error', failed);
     server.listen(socket);
     return { family, socket, agent, server };
   }

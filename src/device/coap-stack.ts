@@ -1,6 +1,8 @@
 import type { IncomingMessage, OutgoingMessage } from 'coap';
+import { failed, guarded } from '../base/background.ts';
 import { type Clock, pause } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
+import { type Events, noEvents } from '../base/events.ts';
 import { ContentFormat } from '../wire/coap/content-formats.ts';
 import { type Link, parseLinks } from '../wire/coap/link-format.ts';
 import { Option, writeUint } from '../wire/coap/options.ts';
@@ -102,13 +104,25 @@ const blockExponent = 5;
 export class CoapStack implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #sockets: CoapSockets;
+  readonly #events: Events;
   readonly #stop = new AbortController();
 
   /** @param where IP address or name of the interface to use; undefined for all */
-  constructor(clock: Clock, where: string | undefined, answering: Answering) {
+  constructor(clock: Clock, where: string | undefined, answering: Answering, events: Events = noEvents) {
     this.#clock = clock;
-    this.#sockets = new CoapSockets(where, (request, response) => void answer(request, response, answering));
+    this.#events = events;
+    this.#sockets = new CoapSockets(where, {
+      request: guarded(events, 'device-coap', (request: IncomingMessage, response: OutgoingMessage) =>
+        answer(request, response, answering),
+      ),
+      failed: this.#failed,
+    });
   }
+
+  /** Counts an error that the package reports without a request that waits for it. */
+  readonly #failed = (error: unknown): void => {
+    if (!this.#stop.signal.aborted) failed(this.#events, 'device-coap', error);
+  };
 
   /**
    * Binds its sockets to free ports.
@@ -171,7 +185,13 @@ export class CoapStack implements AsyncDisposable {
       outgoing.setOption('Block1', Buffer.of(blockExponent));
     }
     const { promise, resolve, reject } = Promise.withResolvers<StackResponse>();
-    outgoing.on('response', (incoming: IncomingMessage) => resolve(read(incoming)));
+    outgoing.on('response', (incoming: IncomingMessage) => {
+      try {
+        resolve(read(incoming));
+      } catch (thrown) {
+        reject(thrown);
+      }
+    });
     outgoing.on('error', (cause: Error) =>
       reject(new PosternError('unavailable', `CoAP: ${cause.message}`, { cause })),
     );
@@ -280,11 +300,14 @@ export class CoapStack implements AsyncDisposable {
         pathname: '/.well-known/core',
         query,
       });
-      outgoing.on('error', () => {});
-      outgoing.on('response', (incoming: IncomingMessage) => {
-        const found = linksIn(incoming);
-        if (found) resolve(found);
-      });
+      outgoing.on('error', this.#failed);
+      outgoing.on(
+        'response',
+        guarded(this.#events, 'device-coap', (incoming: IncomingMessage) => {
+          const found = linksIn(incoming);
+          if (found) resolve(found);
+        }),
+      );
       try {
         select();
         outgoing.end();

@@ -108,3 +108,6 @@ export const deviceConfigSchema = v.strictObject({
 });
 
 export type DeviceConfig = v.InferOutput<typeof deviceConfigSchema>;
+
+/** Keys that are reloaded at SIGHUP. All others take effect at the next start. */
+export const deviceReloads: readonly string[] = ['log.level'];

@@ -1,3 +1,4 @@
+import { background, failed, persistently } from '../base/background.ts';
 import { type Clock, type Monotonic, pause, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
@@ -65,11 +66,12 @@ export class Device implements AsyncDisposable {
   #isLeaving = false;
   #found: Discovered | undefined;
   #doubted: Monotonic | undefined;
-  #running: Promise<void> | undefined;
+  #running: Promise<unknown> | undefined;
 
   /** @throws {PosternError} `configuration` when the state file cannot be used */
   constructor(config: DeviceConfig, surroundings: DeviceSurroundings) {
-    const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
+    const { entropy = systemEntropy, events } = surroundings;
+    const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
     this.#config = config;
     this.#vocabulary = vocabularyOf(config.gwmo);
     this.#clock = clock;
@@ -96,7 +98,7 @@ export class Device implements AsyncDisposable {
     branch.forget = (serverId) => tree.forgetServer(serverId);
     this.#firmware = firmware;
     this.#database.transaction(() => this.#takeFactoryAccount());
-    this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request));
+    this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request), events);
     this.#sessions = new ServerSessions({
       deviceId: config.device.id,
       encoding: config.device.encoding,
@@ -165,7 +167,8 @@ export class Device implements AsyncDisposable {
     const brought = await this.#bootstraps.applyBrought();
     if (brought && !isDirect(brought)) this.#trustWithAccounts(brought.serverId);
     await this.#coap.open();
-    this.#running = this.#attachment.run();
+    const parts = { clock: this.#clock, entropy: this.#entropy, events: this.#events };
+    this.#running = persistently(parts, 'device', () => this.#attachment.run(), this.#stop.signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -322,14 +325,21 @@ export class Device implements AsyncDisposable {
     }
     const sessionId = sessionIdText(notification.sessionId);
     this.#events.emit('device.notified', { device: this.id, server: serverId, session: sessionId });
-    void this.#sessions.run(serverId, sessionId).catch((thrown) => {
+    void background(this.#events, 'device', () => this.#openSession(serverId, sessionId));
+    return { code: '2.04' };
+  }
+
+  /** Opens the session that a server has asked for. */
+  async #openSession(serverId: string, sessionId: string): Promise<void> {
+    try {
+      await this.#sessions.run(serverId, sessionId);
+    } catch (thrown) {
       if (this.#stop.signal.aborted) return;
       const { code, message: reason } = asPosternError(thrown);
       this.#events.emit('device.session-failed', { device: this.id, server: serverId, reason });
       // The gateway is not where it was. Through the tunnel, the gateway itself would have answered.
       if (code === 'timeout') this.#attachment.again();
-    });
-    return { code: '2.04' };
+    }
   }
 
   /**

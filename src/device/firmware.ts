@@ -1,3 +1,4 @@
+import { background } from '../base/background.ts';
 import type { Clock } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -66,7 +67,8 @@ export class Firmware {
   }
 
   #launch(order: FirmwareOrder): void {
-    this.#running = this.#run(order).finally(() => {
+    const { events } = this.#parts;
+    this.#running = background(events, 'device-firmware', () => this.#run(order)).then(() => {
       this.#running = undefined;
     });
   }

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { background, failed, persistently } from '../base/background.ts';
 import { type Clock, pause, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
@@ -52,18 +53,19 @@ export class LwM2mDevice implements AsyncDisposable {
   /** The firmware package that was downloaded. */
   #package: Uint8Array | undefined;
   #downloading: Promise<void> = Promise.resolve();
-  #running: Promise<void> | undefined;
+  #running: Promise<unknown> | undefined;
 
   /** @throws {PosternError} `configuration` without a table `lwm2m` */
   constructor(config: DeviceConfig, surroundings: DeviceSurroundings) {
-    const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
+    const { entropy = systemEntropy, events } = surroundings;
+    const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
     if (!config.lwm2m) throw new PosternError('configuration', 'lwm2m: this table is missing');
     this.#config = config;
     this.#settings = config.lwm2m;
     this.#clock = clock;
     this.#entropy = entropy;
     this.#events = events;
-    this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request));
+    this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request), events);
     this.#attached.promise.catch(() => {});
     this.#furnish();
   }
@@ -90,7 +92,9 @@ export class LwM2mDevice implements AsyncDisposable {
     await this.#coap.open();
     const { id: deviceId } = this;
     const parts = { deviceId, clock: this.#clock, entropy: this.#entropy, events: this.#events };
-    this.#running = untilAttached({ ...parts, signal: this.#stop.signal }, () => this.#stay());
+    const { signal } = this.#stop;
+    const run = () => untilAttached({ ...parts, signal }, () => this.#stay());
+    this.#running = persistently(parts, 'device', run, signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -301,7 +305,9 @@ export class LwM2mDevice implements AsyncDisposable {
       this.#objects.write(path, entries);
       this.#events.emit('device.written', { device: this.id, path: pathText(path) });
       const isPackage = pathText(path) === pathText([ObjectId.Firmware, 0, FirmwareResource.PackageUri]);
-      if (isPackage) this.#downloading = this.#download(String(entries[0]?.value ?? ''));
+      const uri = String(entries[0]?.value ?? '');
+      if (isPackage)
+        this.#downloading = background(this.#events, 'device-firmware', () => this.#download(uri));
     }
     return { code: '2.04' };
   }
@@ -377,10 +383,16 @@ export class LwM2mDevice implements AsyncDisposable {
   #afterwards(work: () => Promise<void>): void {
     this.#clock.after(0, () => {
       if (this.#stop.signal.aborted) return;
-      work().catch((thrown) => {
-        const { code, message } = asPosternError(thrown);
-        this.#events.emit('device.attach-failed', { device: this.id, code, reason: message });
-      });
+      void background(this.#events, 'device', () => this.#try(work));
     });
+  }
+
+  async #try(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (thrown) {
+      const { code, message } = asPosternError(thrown);
+      this.#events.emit('device.attach-failed', { device: this.id, code, reason: message });
+    }
   }
 }

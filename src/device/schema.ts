@@ -1,4 +1,5 @@
 import type { Schema } from '../base/open-database.ts';
+import { setAsideTable } from '../base/rows.ts';
 import { nodeTables } from '../dm/stored-nodes.ts';
 
 /** The tables of an End Device. The empty steps keep the version numbers equal to those in files of Postern 0.1.0. */
@@ -12,5 +13,6 @@ export const deviceSchema: Schema = {
     '',
     '',
     '',
+    setAsideTable,
   ],
 };

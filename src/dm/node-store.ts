@@ -16,9 +16,6 @@ export interface StoredNode {
   readonly version?: number;
 }
 
-/** A node as it was read from the store. Its format has not been checked. */
-export type LoadedNode = Omit<StoredNode, 'format'> & { readonly format: string };
-
 /** Nodes to write and nodes to delete. */
 export interface NodeChanges {
   /** Each replaces the node at its path, if there is one. */
@@ -29,8 +26,10 @@ export interface NodeChanges {
 
 /** Durable storage for the nodes of branches. A branch keeps its nodes in memory, so it calls `load` once. */
 export interface NodeStore {
-  /** The nodes of the branch with this name. */
-  load(branch: string): Iterable<LoadedNode>;
+  /** The nodes of the branch with this name, each with a value that fits its format. */
+  load(branch: string): Iterable<StoredNode>;
+  /** Removes a node that cannot be used, because its branch has no place for it. */
+  setAside?(path: string, reason: string): void;
   /**
    * Makes all changes or none, as part of the transaction under way if there is one.
    * @param undo called when the changes are not kept: takes them back in the caller's memory

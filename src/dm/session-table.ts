@@ -1,6 +1,8 @@
 import { hash } from 'node:crypto';
+import { background } from '../base/background.ts';
 import type { Clock, Monotonic, Timer } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
 import type { SyncmlMessage } from '../wire/syncml/message.ts';
 import type { Seal } from './authentication.ts';
 import type { ServerSession } from './server-session.ts';
@@ -56,6 +58,7 @@ export interface FoundSession<Owner> {
 
 export interface SessionTableParts<Owner> {
   readonly clock: Clock;
+  readonly events: Events;
   readonly limits: SessionTableLimits;
   /** Called for a session that the table has ended before its end. The session is abandoned already. */
   readonly abandoned: (owner: Owner, status: number, reason: string) => void;
@@ -206,12 +209,15 @@ export class SessionTable<Owner> {
   }
 
   /** Never rejects: what fails in the end of the session's work becomes the reason. */
-  async #abandon({ session, owner }: Entry<Owner>, status: number, reason: string): Promise<void> {
-    if (session.outcome) return;
-    const failure = await session.abandon(status, reason).then(
-      () => undefined,
-      (thrown) => asPosternError(thrown).message,
-    );
-    this.#parts.abandoned(owner, status, failure ?? reason);
+  #abandon({ session, owner }: Entry<Owner>, status: number, reason: string): Promise<void> {
+    const { events, abandoned } = this.#parts;
+    return background(events, 'session-end', async () => {
+      if (session.outcome) return;
+      const failure = await session.abandon(status, reason).then(
+        () => undefined,
+        (thrown) => asPosternError(thrown).message,
+      );
+      abandoned(owner, status, failure ?? reason);
+    });
   }
 }

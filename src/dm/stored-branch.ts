@@ -2,7 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import { PosternError } from '../base/errors.ts';
 import type { AccessType, NodeDescription } from '../wire/syncml/ddf.ts';
 import { describe, isPermanent } from '../wire/syncml/ddf.ts';
-import { isNodeFormat, type TndsNode } from '../wire/syncml/tnds.ts';
+import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
 import type { NodeStore, StoredNode } from './node-store.ts';
 import { DmStatus } from './status.ts';
@@ -55,10 +55,21 @@ export class StoredBranch implements TreeBranch {
     this.#limit = nodes;
     this.#nodes.set(name, { path: name, format: 'node', ...(type !== undefined && { type }) });
     const stored = [...store.load(name)].toSorted((a, b) => (a.path < b.path ? -1 : 1));
-    for (const { format, ...node } of stored) {
-      if (!isNodeFormat(format)) throw new PosternError('internal', `stored node of format ${format}`);
-      this.#nodes.set(node.path, { ...node, format });
+    for (const node of stored) {
+      const wrong = this.#misplaced(node);
+      if (wrong === undefined) this.#nodes.set(node.path, node);
+      else store.setAside?.(node.path, wrong);
     }
+  }
+
+  /** Why a stored node cannot be part of the branch. Undefined when it can. */
+  #misplaced({ path, format }: StoredNode): string | undefined {
+    const described = describe(this.#description, path.split('/').slice(1));
+    if (described && (described.format === 'node') !== (format === 'node'))
+      return `the format is ${format}, but the description has ${described.format}`;
+    const above = path.slice(0, Math.max(0, path.lastIndexOf('/')));
+    const parent = above === '' ? undefined : this.#nodes.get(above);
+    return above === '' || parent?.format === 'node' ? undefined : 'there is no interior node above it';
   }
 
   view(path: NodePath): NodeView | undefined {

@@ -1,5 +1,8 @@
 import { type Database, transaction } from '../base/database.ts';
-import type { AclStore, LoadedNode, NodeChanges, NodeStore } from './node-store.ts';
+import { type ReadableTable, readRows } from '../base/rows.ts';
+import { type NodeFormat, nodeFormats } from '../wire/syncml/tnds.ts';
+import { parseAcl } from './acl.ts';
+import type { AclStore, NodeChanges, NodeStore, StoredNode } from './node-store.ts';
 
 /** SQL for the tables of `Nodes` and `Acls`: steps 1 and 2 of the schema of each party that has a management tree. */
 export const nodeTables = [
@@ -18,22 +21,16 @@ export class Nodes implements NodeStore {
     this.#database = database;
   }
 
-  *load(branch: string): Generator<LoadedNode> {
-    const rows = this.#database
-      .prepare('SELECT * FROM node WHERE path = ? OR substr(path, 1, ?) = ?')
-      .all(branch, branch.length + 1, `${branch}/`);
-    for (const { path, format, type, value, octets, title, time_stamp: timeStamp, version } of rows) {
-      const bytes = value as Uint8Array | null;
-      yield {
-        path: String(path),
-        format: String(format),
-        ...(type !== null && { type: String(type) }),
-        ...(bytes && { value: octets ? bytes : Buffer.from(bytes).toString() }),
-        ...(title !== null && { title: String(title) }),
-        ...(timeStamp !== null && { timeStamp: String(timeStamp) }),
-        version: Number(version),
-      };
-    }
+  load(branch: string): StoredNode[] {
+    const where = 'WHERE path = ? OR substr(path, 1, ?) = ?';
+    return readRows(this.#database, nodeTable, where, branch, branch.length + 1, `${branch}/`);
+  }
+
+  setAside(path: string, reason: string): void {
+    const read = () => {
+      throw new Error(reason);
+    };
+    readRows(this.#database, { ...nodeTable, read }, 'WHERE path = ?', path);
   }
 
   apply({ put = [], remove = [] }: NodeChanges, undo: () => void): void {
@@ -76,8 +73,7 @@ export class Acls implements AclStore {
 
   *load(): Generator<readonly [string, string]> {
     yield* Object.entries(this.#initial);
-    for (const { uri, acl } of this.#database.prepare('SELECT * FROM acl').all())
-      yield [String(uri), String(acl)];
+    for (const { uri, acl } of readRows(this.#database, aclTable)) yield [uri, acl];
   }
 
   apply(changes: ReadonlyMap<string, string | undefined>, undo: () => void): void {
@@ -93,3 +89,48 @@ export class Acls implements AclStore {
     );
   }
 }
+
+const nodeTable: ReadableTable<StoredNode> = {
+  table: 'node',
+  key: ['path'],
+  read: (row) => {
+    const format = row.oneOf('format', nodeFormats);
+    const octets = row.optionalOctets('value');
+    const value = octets && (row.oneOf('octets', [0, 1]) === 1 ? octets : Buffer.from(octets).toString());
+    if (!fits(format, value)) throw new Error(`value does not fit the format ${format}`);
+    return {
+      path: row.text('path'),
+      format,
+      ...row.optionalText('type'),
+      ...(value !== undefined && { value }),
+      ...row.optionalText('title'),
+      ...row.optionalText('timeStamp', 'time_stamp'),
+      version: row.integer('version'),
+    };
+  },
+};
+
+/** Whether a node of this format can have this value. A value that is not there yet is an empty text. */
+function fits(format: NodeFormat, value: string | Uint8Array | undefined): boolean {
+  if (format === 'node' || value === undefined || value === '')
+    return value === undefined || format !== 'node';
+  if (format === 'int') return /^[+-]?\d{1,10}$/.test(String(value));
+  return format !== 'bool' || value === 'true' || value === 'false';
+}
+
+const aclTable: ReadableTable<{ readonly uri: string; readonly acl: string }> = {
+  table: 'acl',
+  key: ['uri'],
+  read: (row) => {
+    const acl = row.text('acl');
+    parseAcl(acl);
+    return { uri: row.text('uri'), acl };
+  },
+  // Without an entry the node would inherit rights that its ACL may have kept from a server. An empty ACL gives none.
+  instead: (row, database) => {
+    const uri = row.text('uri');
+    if (uri === '.') throw new Error('the root has an ACL of its own');
+    database.prepare('INSERT INTO acl (uri, acl) VALUES (?, ?)').run(uri, '');
+    return { uri, acl: '' };
+  },
+};

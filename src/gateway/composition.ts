@@ -1,7 +1,9 @@
+import { failed } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
@@ -11,6 +13,7 @@ import type { GatewayConfig } from './config.ts';
 import { DeviceSignals } from './device-signals.ts';
 import { expectedDevices } from './expected-devices.ts';
 import { GatewayFirmware } from './firmware.ts';
+import { LiveSettings } from './live-settings.ts';
 import { Lwm2mService, registrationOf } from './lwm2m-service.ts';
 import { Delegation } from './modes/delegation.ts';
 import { DeviceManagement } from './modes/device-management.ts';
@@ -66,23 +69,27 @@ export type GatewayParts = ReturnType<typeof composeGateway>;
  * @throws {PosternError} `configuration` when the state cannot be opened, or a file that the configuration names cannot be read
  */
 export function composeGateway(config: GatewayConfig, surroundings: GatewaySurroundings) {
-  const { clock = new SystemClock(), entropy = systemEntropy, listInterfaces, restart } = surroundings;
+  const { entropy = systemEntropy, listInterfaces, restart } = surroundings;
   const events = new EventCounter(surroundings.events);
+  const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
   const machine = { clock, entropy, events };
   const gatewayId = config.gateway.id;
   // The DM server that hears of devices is the parent gateway, where there is one.
   const ownServer = config.parent?.id ?? config['dm-server'].id;
   const vocabulary = vocabularyOf(config.gwmo);
+  const live = new LiveSettings(config);
 
   // Ground: state, sockets, and where devices are.
   const state = openState(config, vocabulary, clock, entropy);
   const { inventory, credentials, outbox, accounts } = state;
   const disk = new DiskRoom(config.limits['keep-free'] * 1024 * 1024);
-  watchState(state.database, config.gateway.state, clock, events);
-  if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
-  for (const reason of state.unreadable) events.emit('state.unreadable', { reason });
-  const signals = new DeviceSignals();
   const reports = new Reports(outbox, ownServer);
+  watchState(state.database, config.gateway.state, clock, events, ({ table, rows, reason }) => {
+    const told = `${rows} rows of the table ${table} cannot be read: ${reason}`;
+    reports.fault(table, { kind: 'state', reason: told });
+  });
+  if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
+  const signals = new DeviceSignals(events);
   const network = new CoapNetwork({
     ...config.coap,
     ...machine,
@@ -103,7 +110,9 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   state.gwConfig.derive(['DataUsed'], () => JSON.stringify(budget.view()));
   const { uplink, reporting, parent } = uplinkOf({
     config,
+    live,
     accounts,
+    join: (store) => associations.joinParent(store),
     locator,
     budget,
     epoch: state.epoch.value,
@@ -117,6 +126,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...state,
     ...machine,
     reported: () => reports.wake(),
+    leaving: (deviceId) => state.updates.deviceLeft(hashedName(deviceId)),
     gone: (deviceId) => signals.detached(deviceId),
   });
   const transparent = new TransparentMode({
@@ -148,6 +158,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     state.registrations &&
     new Lwm2mService({
       settings: config.lwm2m,
+      live,
       registrations: state.registrations,
       inventory,
       addresses,
@@ -195,12 +206,14 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     images: imageSettings(config),
     disk,
     download: meteredDownload(download, budget),
+    live,
     ...machine,
   });
   const firmware =
     config.update &&
     new GatewayFirmware({
       settings: config.update,
+      live,
       stateFile: config.gateway.state,
       state,
       imageFile: (name) => objects.images.file(name),
@@ -249,17 +262,18 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const children = new Children({
     gatewayId,
     vocabulary,
-    allowed: new Set(config.bootstrap.device.filter(({ gateway }) => gateway).map(({ id }) => id)),
+    allowed: { has: (deviceId) => live.current.childGateways.has(deviceId) },
     associations,
     events,
     fanoutEnded: (...args) => delegation.reported(...args),
+    faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
   });
-  const schemes = knowManualDevices(config.http?.device ?? [], credentials);
+  knowManualDevices(config, credentials);
   const sessions = new DeviceSessions({
     gatewayId,
     credentials,
     vocabulary,
-    schemesOf: (deviceId) => schemes.get(deviceId),
+    schemesOf: (deviceId) => live.current.schemes.get(deviceId),
     mayBeGateway: (deviceId) => children.mayBeGateway(deviceId),
     work: (deviceId) => proxy.work(deviceId),
     proved: (deviceId, from) => signals.heard(deviceId, from),
@@ -270,6 +284,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   const { compose, http } = resourcesOf({
     config,
+    live,
     credentials,
     database: state.database,
     locator,
@@ -293,7 +308,9 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
 
   return {
     config,
+    live,
     state,
+    clock,
     events,
     network,
     compose,

@@ -313,3 +313,27 @@ export const gatewayConfigSchema = v.pipe(
 );
 
 export type GatewayConfig = v.InferOutput<typeof gatewayConfigSchema>;
+
+/** Keys that are reloaded at SIGHUP. All others take effect at the next start. */
+export const gatewayReloads: readonly string[] = [
+  'http.tls-cert',
+  'http.tls-key',
+  'http.device',
+  'mqtt.username',
+  'mqtt.password',
+  'mqtt.ca',
+  'mqtt.cert',
+  'mqtt.key',
+  'parent.factory-secret',
+  'dm-server.client-secret',
+  'dm-server.client-auth',
+  'dm-server.server-secret',
+  'dm-server.server-auth',
+  'bootstrap.device',
+  'lwm2m.device',
+  'images.ca',
+  'images.signing-keys',
+  'update.authority',
+  'update.ca',
+  'log.level',
+];

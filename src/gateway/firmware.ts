@@ -9,14 +9,13 @@ import type { Events } from '../base/events.ts';
 import { dropCopies } from '../base/open-database.ts';
 import { FirmwareBranch } from '../mo/firmware-branch.ts';
 import type { GatewayConfig } from './config.ts';
+import type { LiveSettings } from './live-settings.ts';
 import type { download } from './northbound/download.ts';
 import type { Reports } from './northbound/reports.ts';
 import type { Uplink } from './northbound/uplink.ts';
-import { readPem } from './settings.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { GatewayState } from './state.ts';
 import { gatewaySchema } from './store/schema.ts';
-import { UpdateRecords } from './store/update-record.ts';
 import { DirectorySlots, slotVariable } from './update/directory-slots.ts';
 import { BundleDownload } from './update/download-bundle.ts';
 import { probeCoap } from './update/probe.ts';
@@ -29,6 +28,7 @@ type Settings = NonNullable<GatewayConfig['update']>;
 
 export interface GatewayFirmwareParts {
   readonly settings: Settings;
+  readonly live: LiveSettings;
   readonly stateFile: string;
   readonly state: GatewayState;
   /** File of an image of the Image Inventory, when it is ready. */
@@ -57,7 +57,7 @@ export class GatewayFirmware implements AsyncDisposable {
 
   /** @throws {PosternError} `configuration` */
   constructor(parts: GatewayFirmwareParts) {
-    const { settings, state, network, uplink, reports, clock, entropy, events } = parts;
+    const { settings, live, state, network, uplink, reports, clock, entropy, events } = parts;
     this.#slots = slotsOf(parts);
     mkdirSync(dirname(this.#slots.bundleFile), { recursive: true });
     this.branch = new FirmwareBranch({
@@ -75,13 +75,15 @@ export class GatewayFirmware implements AsyncDisposable {
     const check = () => (network.isOffline ? undefined : probe());
     this.#updater = new Updater({
       slots: this.#slots,
-      records: new UpdateRecords(state.database),
+      records: state.updates,
       branch: this.branch,
       bundle: new BundleDownload({
         file: this.#slots.bundleFile,
         disk: parts.disk,
         download: parts.download,
-        ca: settings.ca === undefined ? undefined : readPem(settings.ca, 'update.ca'),
+        get ca() {
+          return live.current.updateCa;
+        },
         imageFile: parts.imageFile,
         clock,
         entropy,
@@ -146,7 +148,7 @@ export class GatewayFirmware implements AsyncDisposable {
   }
 }
 
-function slotsOf({ settings, disk, restart, clock }: GatewayFirmwareParts): SlotDriver {
+function slotsOf({ settings, live, disk, restart, clock }: GatewayFirmwareParts): SlotDriver {
   if (settings.slots === 'rauc')
     return new RaucSlots({
       agent: '/run/agent',
@@ -164,8 +166,9 @@ function slotsOf({ settings, disk, restart, clock }: GatewayFirmwareParts): Slot
     );
   return new DirectorySlots({
     directory: settings.directory,
-    // The schema asks for it with slots of this kind.
-    authority: readPem(settings.authority!, 'update.authority'),
+    get authority() {
+      return live.current.updateAuthority;
+    },
     current,
     disk,
     restart: restart ?? (() => {}),

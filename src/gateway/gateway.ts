@@ -1,16 +1,23 @@
 import { isAbsolute } from 'node:path';
+import { transaction } from '../base/database.ts';
 import { PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import { LiveConfig } from '../base/live-config.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
 import { composeGateway, type GatewayParts, type GatewaySurroundings } from './composition.ts';
-import type { GatewayConfig } from './config.ts';
+import { type GatewayConfig, gatewayReloads } from './config.ts';
 import type { GatewayFirmware } from './firmware.ts';
+import { knowManualDevices } from './settings.ts';
 import { shownRecords } from './southbound/presence.ts';
 import { freeMemory, type GatewayStatus, memoryInUse, plainWarning, statusOf } from './status.ts';
+import { knowServer } from './tree.ts';
+import { probeCoap } from './update/probe.ts';
 
 /** A DM Gateway: a checked configuration in, a running gateway out. */
 export class Gateway implements AsyncDisposable {
   readonly #parts: GatewayParts;
+  readonly #config: LiveConfig<GatewayConfig>;
   #disposed = false;
 
   /**
@@ -23,6 +30,12 @@ export class Gateway implements AsyncDisposable {
     parts: GatewayParts = composeGateway(config, surroundings),
   ) {
     this.#parts = parts;
+    this.#config = new LiveConfig(config, parts.events, isReloadable);
+  }
+
+  /** Where the gateway and all its parts say what happens. */
+  get events(): Events {
+    return this.#parts.events;
   }
 
   /** URL of the HTTP binding, where it is on. */
@@ -96,11 +109,40 @@ export class Gateway implements AsyncDisposable {
       arrivals.stop();
     });
     stack.defer(() => sessions.stop());
+    // Campaigns stop before sockets and sessions do. Otherwise the stop would be the outcome of their devices.
+    stack.defer(() => objects.stop());
     events.emit('gateway.stopping', { gateway: config.gateway.id });
   }
 
+  /**
+   * Reads the configuration again, and puts in force what `gatewayReloads` lists. Certificates are read again even where
+   * the configuration is the same. Returns the configuration that holds now. What came of it is told by events.
+   */
+  reload(read: () => GatewayConfig): GatewayConfig {
+    const { live, state, http } = this.#parts;
+    this.#config.reload(read, (config) => {
+      const apply = live.prepare(config);
+      transaction(state.database, () => {
+        knowManualDevices(config, state.credentials);
+        knowServer(state.accounts, config);
+      });
+      apply();
+      if (live.current.http) http?.renew(live.current.http);
+    });
+    return this.#config.current;
+  }
+
+  /** Why the gateway cannot serve devices any more. Undefined when it can. */
+  async complaint(): Promise<string | undefined> {
+    const { state, network, clock } = this.#parts;
+    state.database.prepare('SELECT 1').get();
+    if (network.isOffline) return undefined;
+    const bound = network.addresses.map(({ address }) => address);
+    return await probeCoap(bound, network.port, clock);
+  }
+
   status(): GatewayStatus {
-    return statusOf(this.#parts);
+    return statusOf({ ...this.#parts, configuration: this.#config });
   }
 
   /**
@@ -135,3 +177,9 @@ export class Gateway implements AsyncDisposable {
     return await this.#parts.management.manage(deviceId, operations, { timeout });
   }
 }
+
+/** A server without TLS cannot be given a certificate while it runs, and the other way round. */
+const isReloadable = (key: string, current: GatewayConfig, next: GatewayConfig): boolean =>
+  gatewayReloads.includes(key) &&
+  (!key.startsWith('http.tls-') ||
+    (current.http?.['tls-cert'] !== undefined && next.http?.['tls-cert'] !== undefined));

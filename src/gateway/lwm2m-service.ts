@@ -6,6 +6,7 @@ import type { Remote } from '../wire/coap/message.ts';
 import type { Resource } from '../wire/coap/router.ts';
 import type { GatewayConfig } from './config.ts';
 import type { DeviceListener, DeviceSignals } from './device-signals.ts';
+import type { LiveSettings } from './live-settings.ts';
 import { AdaptationMode } from './modes/adaptation.ts';
 import { isAdapted } from './modes/device-management.ts';
 import type { Manage } from './modes/waiting-work.ts';
@@ -25,6 +26,7 @@ import type { Registrations } from './store/registrations.ts';
 
 export interface Lwm2mServiceParts {
   readonly settings: NonNullable<GatewayConfig['lwm2m']>;
+  readonly live: LiveSettings;
   readonly registrations: Registrations;
   readonly inventory: Inventory;
   readonly addresses: DeviceAddresses;
@@ -54,10 +56,9 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
 
   constructor(parts: Lwm2mServiceParts) {
     this.#parts = parts;
-    const { settings, registrations, inventory, addresses, locator, arrivals, associations, signals } = parts;
-    const { clock, entropy, events } = parts;
-    const allowed = new Set(settings.device.map(({ id }) => id));
-    const isAllowed = (deviceId: string) => allowed.has(deviceId);
+    const { settings, live, registrations, inventory, addresses, locator, arrivals } = parts;
+    const { associations, signals, clock, entropy, events } = parts;
+    const isAllowed = (deviceId: string) => live.current.clients.has(deviceId);
     const isAttached = (deviceId: string) => isAdapted(inventory, deviceId);
     const call: DeviceLocator['call'] = (...args) => locator.call(...args);
     const calls = new LwM2mCalls(call);

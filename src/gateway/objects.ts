@@ -31,6 +31,7 @@ import { type GatewayObject, nodeAt, type Vocabulary } from '../mo/vocabulary.ts
 import type { ManagementObject } from '../wire/syncml/ddf.ts';
 import type { Alert } from '../wire/syncml/message.ts';
 import type { DeviceListener } from './device-signals.ts';
+import type { LiveSettings } from './live-settings.ts';
 import { Campaign } from './modes/campaign.ts';
 import type { CampaignParts } from './modes/campaign-parts.ts';
 import type { Delegation } from './modes/delegation.ts';
@@ -60,9 +61,8 @@ export interface GatewayObjectsParts {
   readonly management: DeviceManagement;
   readonly delegation: Delegation;
   readonly reports: Reports;
-  readonly images: Pick<ImageCacheParts, 'quota' | 'count' | 'ca' | 'signingKeys'> & {
-    readonly directory: string | undefined;
-  };
+  readonly images: Pick<ImageCacheParts, 'quota' | 'count'> & { readonly directory: string | undefined };
+  readonly live: LiveSettings;
   readonly disk: DiskRoom;
   readonly download: typeof download;
   readonly clock: Clock;
@@ -149,12 +149,17 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
     this.images.resume();
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Stops campaigns and downloads. They continue after the next start. Images are still served. */
+  async stop(): Promise<void> {
     await using stack = new AsyncDisposableStack();
-    stack.use(this.#files);
     stack.use(this.images);
     stack.use(this.#trigger);
     stack.use(this.#fanOut);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+    this.#files[Symbol.dispose]();
   }
 
   /** Package #0 goes at once to a device that was asleep. */
@@ -211,10 +216,17 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
   }
 
   #imageCache(order: ImageCacheParts['order']): ImageCache {
-    const { state, images, disk, download, vocabulary, reports, clock, entropy, events } = this.#parts;
-    const { directory: _, ...settings } = images;
+    const { state, images, live, disk, download, vocabulary, reports, clock, entropy, events } = this.#parts;
+    const { quota, count } = images;
     return new ImageCache({
-      ...settings,
+      quota,
+      count,
+      get ca() {
+        return live.current.imageCa;
+      },
+      get signingKeys() {
+        return live.current.signingKeys;
+      },
       images: new Images(state.database),
       files: this.#files,
       disk,

@@ -7,6 +7,7 @@ import { EchoGuard } from '../wire/coap/echo.ts';
 import type { Handler } from '../wire/coap/message.ts';
 import { type Resource, Router } from '../wire/coap/router.ts';
 import type { GatewayConfig } from './config.ts';
+import type { LiveSettings } from './live-settings.ts';
 import type { Lwm2mService } from './lwm2m-service.ts';
 import type { TransparentMode } from './modes/transparent.ts';
 import { httpSettings } from './settings.ts';
@@ -21,6 +22,7 @@ import type { Credentials } from './store/credentials.ts';
 
 export interface GatewayResourcesParts {
   readonly config: GatewayConfig;
+  readonly live: LiveSettings;
   readonly credentials: Credentials;
   readonly database: Database;
   readonly locator: DeviceLocator;
@@ -46,15 +48,13 @@ export interface GatewayResources {
 }
 
 export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
-  const { config, credentials, database, locator, sessions, transparent, clock, entropy, events } = parts;
+  const { config, live, credentials, database, locator, sessions, transparent } = parts;
+  const { clock, entropy, events } = parts;
   const gatewayId = config.gateway.id;
-  const secrets = new Map(
-    config.bootstrap.device.map(({ id, pin, 'factory-secret': network }) => [id, { network, pin }]),
-  );
   const guard = new EchoGuard(clock, entropy);
   const bootstrapServer = new BootstrapServer({
     gatewayId,
-    secretsOf: (deviceId) => secrets.get(deviceId),
+    secretsOf: (deviceId) => live.current.bootstrap.get(deviceId),
     credentials,
     guard,
     entropy,
@@ -77,6 +77,7 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
     config.http &&
     new HttpBinding({
       settings: httpSettings(config.http, gatewayId),
+      tls: live.current.http,
       sessions,
       bootstrapServer,
       guard,

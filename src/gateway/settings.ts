@@ -1,20 +1,20 @@
 import { readFileSync } from 'node:fs';
 import { PosternError } from '../base/errors.ts';
 import type { GatewayConfig } from './config.ts';
-import { readSigningKey } from './modes/image-check.ts';
-import type { DeviceSchemes } from './southbound/device-sessions.ts';
 import type { HttpSettings } from './southbound/http-binding.ts';
 import type { Credentials } from './store/credentials.ts';
 
 /**
- * Puts the accounts that the configuration gives for devices among the credentials. Their nonces continue from the last
- * session. Returns by which schemes each device and the gateway prove themselves to each other.
+ * Puts the accounts that the configuration gives for devices among the credentials, and deletes those that it no longer
+ * gives. Nonces continue from the last session.
+ * @throws {PosternError} `full`
  */
-export function knowManualDevices(
-  devices: NonNullable<GatewayConfig['http']>['device'],
-  credentials: Credentials,
-): ReadonlyMap<string, DeviceSchemes> {
+export function knowManualDevices({ http }: GatewayConfig, credentials: Credentials): void {
   const none = new Uint8Array();
+  const devices = http?.device ?? [];
+  const given = new Set(devices.map(({ id }) => id));
+  for (const { deviceId, origin } of credentials.list())
+    if (origin === 'manual' && !given.has(deviceId)) credentials.delete(deviceId);
   for (const device of devices) {
     const known = credentials.get(device.id);
     const account = {
@@ -36,9 +36,6 @@ export function knowManualDevices(
       ...account,
     });
   }
-  return new Map(
-    devices.map((device) => [device.id, { client: device['client-auth'], server: device['server-auth'] }]),
-  );
 }
 
 /** `host:port` or `[address]:port`, apart. */
@@ -48,19 +45,11 @@ export function advertised(text: string | undefined): { address: string; port: n
   return { address: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) };
 }
 
-/** @throws {PosternError} `configuration` when a key cannot be read */
+/** Where images are kept, and how many. */
 export function imageSettings({ gateway, images }: GatewayConfig) {
   const { state } = gateway;
   const directory = images.directory ?? (state === ':memory:' ? undefined : `${state}.images`);
-  return {
-    directory,
-    quota: images.quota * 1024 * 1024,
-    count: images.count,
-    ca: images.ca === undefined ? undefined : readPem(images.ca, 'images.ca'),
-    signingKeys: images['signing-keys'].map((file) =>
-      readSigningKey(readPem(file, 'images.signing-keys'), file),
-    ),
-  };
+  return { directory, quota: images.quota * 1024 * 1024, count: images.count };
 }
 
 /** @throws {PosternError} `configuration` */
@@ -73,7 +62,7 @@ export function readPem(file: string, key: string): string {
 }
 
 export function httpSettings(http: NonNullable<GatewayConfig['http']>, gatewayId: string): HttpSettings {
-  const { host, port, path, 'tls-cert': cert, 'tls-key': key } = http;
+  const { host, port, path } = http;
   return {
     host,
     port,
@@ -82,6 +71,5 @@ export function httpSettings(http: NonNullable<GatewayConfig['http']>, gatewayId
     tunnelPath: http['tunnel-path'],
     serverId: http['server-id'] ?? gatewayId,
     allowPlain: http['insecure-plain-http'],
-    ...(cert !== undefined && key !== undefined && { tls: { cert, key } }),
   };
 }

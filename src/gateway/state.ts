@@ -14,6 +14,7 @@ import { Inventory } from './store/inventory.ts';
 import { Outbox } from './store/outbox.ts';
 import { Registrations } from './store/registrations.ts';
 import { gatewaySchema } from './store/schema.ts';
+import { UpdateRecords } from './store/update-record.ts';
 
 /** The durable state of a gateway, in one file. */
 export interface GatewayState {
@@ -22,13 +23,12 @@ export interface GatewayState {
   readonly credentials: Credentials;
   readonly epoch: Epoch;
   readonly outbox: Outbox;
+  readonly updates: UpdateRecords;
   readonly nodes: Nodes;
   readonly accounts: Accounts;
   readonly gwConfig: StoredBranch;
   /** Of LwM2M clients; none where LwM2M is not configured. */
   readonly registrations: Registrations | undefined;
-  /** Reasons why rows of the file could not be read, for the log. These rows stay in the file. */
-  readonly unreadable: readonly string[];
 }
 
 /** @throws {PosternError} `configuration` when the file cannot be used */
@@ -42,13 +42,13 @@ export function openState(
   const nodes = new Nodes(database);
   const epoch = new Epoch(database, entropy);
   const outbox = new Outbox(database, config.limits.outbox, epoch);
-  const unreadable = outbox.unreadable();
   return {
     database,
-    inventory: new Inventory(database, config.limits.devices, unreadable),
-    credentials: new Credentials(database, config.limits.devices, unreadable),
+    inventory: new Inventory(database, config.limits.devices),
+    credentials: new Credentials(database, config.limits.devices),
     epoch,
     outbox,
+    updates: new UpdateRecords(database),
     nodes,
     accounts: new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock })),
     gwConfig: new StoredBranch('GwConfig', gwConfig.root, nodes, {
@@ -56,6 +56,5 @@ export function openState(
       clock,
     }),
     registrations: config.lwm2m && new Registrations(database, config.limits.devices),
-    unreadable,
   };
 }

@@ -1,6 +1,9 @@
 import { freemem } from 'node:os';
+import { type BackgroundFailure, failuresOf } from '../base/background.ts';
 import type { EventCounter } from '../base/events.ts';
+import type { LiveConfig } from '../base/live-config.ts';
 import type { Recovery } from '../base/recover-state.ts';
+import { countSetAside } from '../base/rows.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from './config.ts';
 import { lwm2mWarning } from './lwm2m-service.ts';
@@ -37,6 +40,12 @@ export interface GatewayStatus {
   readonly images: ImageSummary;
   /** What the uplink has carried in this day and month. Absent where the uplink is a parent gateway. */
   readonly budget?: BudgetView;
+  /** Of a configuration that was read again: keys that take effect at the next start, and why it was refused. */
+  readonly configuration: { readonly restartNeeded: readonly string[]; readonly refused?: string };
+  /** Rows of the state file that could not be read, and were set aside. */
+  readonly setAside: number;
+  /** Background work that failed since the start. */
+  readonly failures: readonly BackgroundFailure[];
   /** Mebibytes: of the process, of objects, and of octets outside the heap. */
   readonly memory: { readonly rss: number; readonly heap: number; readonly outside: number };
   /** How often each event happened since the start. */
@@ -55,18 +64,12 @@ export interface StatusParts {
   readonly sessions: DeviceSessions;
   readonly objects: GatewayObjects;
   readonly events: EventCounter;
+  readonly configuration: Pick<LiveConfig<GatewayConfig>, 'restartNeeded' | 'refused'>;
 }
 
-export function statusOf({
-  config,
-  state,
-  network,
-  uplink,
-  budget,
-  sessions,
-  objects,
-  events,
-}: StatusParts): GatewayStatus {
+export function statusOf(parts: StatusParts): GatewayStatus {
+  const { config, state, network, uplink, budget, sessions, objects, events, configuration } = parts;
+  const { restartNeeded, refused } = configuration;
   const { gateway, limits, lwm2m } = config;
   const { inventory, outbox } = state;
   return {
@@ -95,6 +98,9 @@ export function statusOf({
     sessions: sessions.size,
     images: objects.images.summary,
     ...(config.mqtt && { budget: budget.view() }),
+    configuration: { restartNeeded, ...(refused !== undefined && { refused }) },
+    setAside: countSetAside(state.database),
+    failures: failuresOf(events),
     memory: memoryInUse(),
     counts: Object.fromEntries([...events.counts].toSorted()),
   };

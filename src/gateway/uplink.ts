@@ -4,8 +4,8 @@ import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { Accounts } from '../mo/dm-acc.ts';
-import { mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import type { GatewayConfig } from './config.ts';
+import type { LiveSettings } from './live-settings.ts';
 import type { DataBudget } from './northbound/data-budget.ts';
 import { MeteredUplink, UplinkTraffic } from './northbound/metered-uplink.ts';
 import { ParentLink } from './northbound/parent-link.ts';
@@ -15,7 +15,10 @@ import type { DeviceLocator } from './southbound/device-locator.ts';
 
 export interface GatewayUplinkParts {
   readonly config: GatewayConfig;
+  readonly live: LiveSettings;
   readonly accounts: Accounts;
+  /** Runs what stores a new account at the parent, and has all devices reported to the parent, in one transaction. */
+  readonly join: (store: () => void) => void;
   readonly locator: DeviceLocator;
   /** Epoch of the gateway's alerts, which a broker's retained state tells. */
   readonly epoch: string;
@@ -38,18 +41,21 @@ export interface GatewayUplink {
  * @throws {PosternError} `configuration` when it names none
  */
 export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
-  const { config, accounts, locator, epoch, budget, ...surroundings } = parts;
+  const { config, live, accounts, join, locator, epoch, budget, ...surroundings } = parts;
   const gatewayId = config.gateway.id;
   const timeout = config.tunnel.timeout * 1000;
   if (config.parent) {
-    const { id: parentId, uri, 'factory-secret': factorySecret } = config.parent;
+    const { id: parentId, uri } = config.parent;
     const parent = new ParentLink(
       {
         gatewayId,
         parentId,
         uri,
-        factorySecret,
+        get factorySecret() {
+          return live.current.factorySecret;
+        },
         accounts,
+        join,
         call: (...args) => locator.call(...args),
         sourceTowards: (address) => locator.sourceTowards(address),
         ...surroundings,
@@ -59,7 +65,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
     return { uplink: parent, reporting: parent, parent };
   }
   if (!config.mqtt) throw new PosternError('configuration', 'mqtt: this table is needed');
-  const settings = mqttSettings(config.mqtt);
+  const settings = live.mqtt;
   const traffic = new UplinkTraffic(budget, surroundings.clock);
   const upstream = new Upstream(
     { gatewayId, settings, softwareVersion, epoch, traffic, ...surroundings },

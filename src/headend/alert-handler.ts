@@ -8,6 +8,7 @@ import {
   readDeviceAttach,
   readDeviceDetach,
   readDevicePresence,
+  readGatewayFault,
   readLocationUpdate,
 } from '../mo/gateway-alerts.ts';
 import { FumoAlert } from '../mo/identifiers.ts';
@@ -72,6 +73,8 @@ export class AlertHandler {
       return ofGateway ? this.#devicePresence(gateway, alert) : DmStatus.Forbidden;
     if (isAlertOf(alert, alerts.LocationUpdate))
       return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
+    if (isAlertOf(alert, alerts.GatewayFault))
+      return ofGateway ? this.#gatewayFault(gateway, alert) : DmStatus.Forbidden;
     const kind = resultKinds.find((each) => isAlertOf(alert, alerts[each]));
     if (kind) return ofGateway ? this.#recordResult(kind, gateway, alert) : DmStatus.Forbidden;
     const firmware = firmwareOperation(alert);
@@ -128,6 +131,15 @@ export class AlertHandler {
     const body = { state, reason, lastSeen: new Date(lastSeen).toISOString() };
     this.#parts.records.addAlert('DevicePresence', gateway, deviceId, body);
     this.#emit('alert.device-presence', { device: deviceId, gateway, state, reason });
+    return DmStatus.Ok;
+  }
+
+  #gatewayFault(reporter: string, alert: Alert): number {
+    const { epoch, sequence, kind, reason, via } = readGatewayFault(alert);
+    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
+    const gateway = nearestGateway(via) ?? reporter;
+    this.#parts.records.addAlert('GatewayFault', gateway, undefined, { kind, reason });
+    this.#emit('alert.gateway-fault', { gateway, kind, reason });
     return DmStatus.Ok;
   }
 

@@ -1,4 +1,5 @@
 import type { Database } from '../base/database.ts';
+import { keepNumbersLow, type ReadableTable, readRows } from '../base/rows.ts';
 
 /** Epochs of one gateway that are remembered. The oldest is forgotten. */
 export const epochLimit = 8;
@@ -16,14 +17,9 @@ export class AlertSequences {
 
   constructor(database: Database) {
     this.#database = database;
-    const rows = database
-      .prepare('SELECT gateway, epoch, sequence FROM alert_epoch ORDER BY number')
-      .iterate();
-    for (const { gateway, epoch, sequence } of rows)
-      this.#gateways.set(
-        String(gateway),
-        new Map(this.#gateways.get(String(gateway))).set(String(epoch), Number(sequence)),
-      );
+    keepNumbersLow(database, 'alert_epoch', 'number');
+    for (const { gateway, epoch, sequence } of readRows(database, epochTable, 'ORDER BY number'))
+      this.#gateways.set(gateway, new Map(this.#gateways.get(gateway)).set(epoch, sequence));
   }
 
   /** Records a number. False when this number or a higher one of the same epoch is recorded: the alert is a repetition. */
@@ -59,3 +55,17 @@ export class AlertSequences {
     return true;
   }
 }
+
+const epochTable: ReadableTable<{
+  readonly gateway: string;
+  readonly epoch: string;
+  readonly sequence: number;
+}> = {
+  table: 'alert_epoch',
+  key: ['number'],
+  read: (row) => ({
+    gateway: row.text('gateway'),
+    epoch: row.text('epoch'),
+    sequence: row.integer('sequence'),
+  }),
+};

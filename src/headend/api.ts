@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { failed, guarded } from '../base/background.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { readBounded } from '../base/read-bounded.ts';
@@ -22,7 +23,11 @@ export class HeadendApi implements AsyncDisposable {
   constructor(headend: Headend, events: Events) {
     this.#headend = headend;
     this.#events = events;
-    this.#server = createServer((request, response) => void this.#serve(request, response));
+    this.#server = createServer(
+      guarded(events, 'api', (request: IncomingMessage, response: ServerResponse) =>
+        this.#serve(request, response),
+      ),
+    );
   }
 
   /** Base URL of the API, with the port that is in use. Only after `start`. */
@@ -44,6 +49,8 @@ export class HeadendApi implements AsyncDisposable {
         cause,
       });
     }
+    // Such as no file descriptor for a connection.
+    this.#server.on('error', (error) => failed(this.#events, 'api', error));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -100,3 +100,17 @@ export const headendConfigSchema = v.strictObject({
 
 /** A configuration that was checked, with its defaults filled in. */
 export type HeadendConfig = v.InferOutput<typeof headendConfigSchema>;
+
+/** Keys that are reloaded at SIGHUP. All others take effect at the next start. */
+export const headendReloads: readonly string[] = [
+  'mqtt.username',
+  'mqtt.password',
+  'mqtt.ca',
+  'mqtt.cert',
+  'mqtt.key',
+  'policy.assisted-bootstrap',
+  'policy.assign',
+  'gateway',
+  'device',
+  'log.level',
+];

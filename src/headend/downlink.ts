@@ -1,3 +1,4 @@
+import { background, failed } from '../base/background.ts';
 import { BoundedMap } from '../base/bounded-map.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
@@ -135,10 +136,9 @@ export class Downlink implements AsyncDisposable {
         receiver.gatewayStateChanged(place.gateway, payload.length === 0 ? undefined : decodeState(payload));
       else this.#receiveEnvelope(receiver, place.gateway, decodeEnvelope(payload), qos);
     } catch (thrown) {
-      this.#parts.events.emit('mqtt.malformed', {
-        gateway: place.gateway,
-        reason: asPosternError(thrown).message,
-      });
+      const { code, message } = asPosternError(thrown);
+      if (code === 'internal') failed(this.#parts.events, 'package', thrown);
+      else this.#parts.events.emit('mqtt.malformed', { gateway: place.gateway, reason: message });
     }
   }
 
@@ -149,7 +149,8 @@ export class Downlink implements AsyncDisposable {
       events.emit('package.for-another', { gateway, server: envelope.server });
       return;
     }
-    if (envelope.kind === EnvelopeKind.Request) void this.#publishAnswer(receiver, gateway, envelope, qos);
+    if (envelope.kind === EnvelopeKind.Request)
+      void background(events, 'package', () => this.#publishAnswer(receiver, gateway, envelope, qos));
     else this.#notifications.get(hexOf(envelope.correlation))?.(envelope);
   }
 

@@ -1,15 +1,17 @@
+import { failed } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
+import { LiveConfig, overwrite } from '../base/live-config.ts';
 import { openDatabase } from '../base/open-database.ts';
 import { watchState } from '../base/watch-state.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Opening, Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
-import { mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
+import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { AlertHandler } from './alert-handler.ts';
 import { AlertSequences } from './alert-sequences.ts';
-import type { HeadendConfig } from './config.ts';
+import { type HeadendConfig, headendReloads } from './config.ts';
 import { Downlink, type DownlinkReceiver } from './downlink.ts';
 import { type DeviceTriggerRequest, GatewayOperations, type StartedOperation } from './gateway-operations.ts';
 import { Notifier } from './notifier.ts';
@@ -37,6 +39,7 @@ export interface HeadendSurroundings {
 /** The reference DM server: manages gateways and devices over an MQTT broker. Its HTTP API is `HeadendApi`. */
 export class Headend implements AsyncDisposable {
   readonly #parts: HeadendParts;
+  readonly #config: LiveConfig<HeadendConfig>;
 
   /**
    * @param parts composed here when absent
@@ -48,6 +51,29 @@ export class Headend implements AsyncDisposable {
     parts: HeadendParts = composeHeadend(config, surroundings),
   ) {
     this.#parts = parts;
+    this.#config = new LiveConfig(config, parts.events, (key) => headendReloads.includes(key));
+  }
+
+  /**
+   * Reads the configuration again, and puts in force what `headendReloads` lists. Returns the configuration that holds
+   * now. What came of it is told by events.
+   */
+  reload(read: () => HeadendConfig): HeadendConfig {
+    const { parties, settings } = this.#parts;
+    this.#config.reload(read, (config) => {
+      const mqtt = mqttSettings(config.mqtt);
+      demandUsable(mqtt);
+      parties.configure(config);
+      overwrite(settings.policy, config.policy);
+      overwrite(settings.mqtt, mqtt);
+    });
+    return this.#config.current;
+  }
+
+  /** Why the head-end cannot serve gateways any more. Undefined when it can. */
+  complaint(): string | undefined {
+    this.#parts.database.prepare('SELECT 1').get();
+    return undefined;
   }
 
   /** True while the connection to the broker is up. */
@@ -169,8 +195,11 @@ export type HeadendParts = ReturnType<typeof composeHeadend>;
  * @throws {PosternError} `configuration` when the state file cannot be used
  */
 export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurroundings) {
-  const { clock = new SystemClock(), entropy = systemEntropy, events } = surroundings;
+  const { entropy = systemEntropy, events } = surroundings;
+  const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
   const { id: serverId, state, route, group, 'session-timeout': sessionTimeout } = config.headend;
+  const settings = { mqtt: mqttSettings(config.mqtt), policy: { ...config.policy } };
+  demandUsable(settings.mqtt);
   const database = openDatabase(state, headendSchema);
   watchState(database, state, clock, events);
   const vocabulary = vocabularyOf(config.gwmo);
@@ -179,11 +208,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const sequences = new AlertSequences(database);
   const records = new Records(database, clock);
   const unreachableDevices = new UnreachableDevices(database, parties);
-  const reachability = new Reachability(
-    parties,
-    unreachableDevices,
-    config.gateway.map(({ id }) => id),
-  );
+  const reachability = new Reachability(parties, unreachableDevices);
   const base = {
     serverId,
     clock,
@@ -197,13 +222,13 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     records,
     reachability,
   };
-  const downlink = new Downlink({ ...base, route, group, settings: mqttSettings(config.mqtt) });
+  const downlink = new Downlink({ ...base, route, group, settings: settings.mqtt });
   const notifier = new Notifier({ ...base, downlink });
   const sessionRequests = new SessionRequests({ ...base, notifier, sessionTimeout });
-  const triggeredSessions = new TriggeredSessions(jobs, clock);
+  const triggeredSessions = new TriggeredSessions(jobs, clock, events);
   const gatewayOperations = new GatewayOperations({ ...base, notifier, sessionRequests, triggeredSessions });
   const pendingDetaches = new PendingDetaches({ ...base, notifier });
-  const policy = new Policy({ ...base, settings: config.policy, sessionRequests });
+  const policy = new Policy({ ...base, settings: settings.policy, sessionRequests });
   const alertHandler = new AlertHandler({ ...base, pendingDetaches, unreachableDevices });
   const sessions = new Sessions({
     ...base,
@@ -221,6 +246,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   stack.defer(() => triggeredSessions.stop());
   return {
     ...base,
+    settings,
     downlink,
     sessionRequests,
     triggeredSessions,

@@ -1,4 +1,5 @@
 import type { Database } from '../base/database.ts';
+import { type ReadableTable, readRows } from '../base/rows.ts';
 import type { Account, SaveNonces, Scheme } from '../dm/authentication.ts';
 import type { HeadendConfig } from './config.ts';
 
@@ -36,6 +37,13 @@ export class Parties {
 
   constructor(config: Pick<HeadendConfig, 'gateway' | 'device'>, database: Database) {
     this.#database = database;
+    this.configure(config);
+    for (const [id, state] of readRows(database, partyTable)) this.#states.set(id, state);
+  }
+
+  /** Takes the parties of a configuration in place of those known so far. Their durable state stays. */
+  configure(config: Pick<HeadendConfig, 'gateway' | 'device'>): void {
+    this.#parties.clear();
     for (const kind of ['gateway', 'device'] as const)
       for (const entry of config[kind])
         this.#parties.set(entry.id, {
@@ -46,13 +54,6 @@ export class Parties {
           clientSchemes: entry['client-auth'],
           serverSchemes: entry['server-auth'],
         });
-    for (const row of database.prepare('SELECT * FROM party').iterate())
-      this.#states.set(String(row.id), {
-        clientNonce: row.client_nonce as Uint8Array,
-        serverNonce: row.server_nonce as Uint8Array,
-        gateway: row.gateway === null ? undefined : String(row.gateway),
-        alertSequence: Number(row.alert_sequence),
-      });
   }
 
   /** Returns the party of this ID. Undefined when it has no account for this server. */
@@ -152,3 +153,17 @@ export class Parties {
     this.#states.set(id, state);
   }
 }
+
+const partyTable: ReadableTable<readonly [string, PartyState]> = {
+  table: 'party',
+  key: ['id'],
+  read: (row) => [
+    row.text('id'),
+    {
+      clientNonce: row.octets('client_nonce'),
+      serverNonce: row.octets('server_nonce'),
+      gateway: row.optionalText('gateway').gateway,
+      alertSequence: row.integer('alert_sequence'),
+    },
+  ],
+};

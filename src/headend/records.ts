@@ -1,5 +1,7 @@
+import * as v from 'valibot';
 import type { Clock } from '../base/clock.ts';
 import { type Database, keepLatest } from '../base/database.ts';
+import { keepNumbersLow, type ReadableTable, readRows } from '../base/rows.ts';
 import type { GatewayAlert } from '../mo/vocabulary.ts';
 
 /** Alerts that report the result of an operation of a gateway. */
@@ -48,6 +50,7 @@ export class Records {
   constructor(database: Database, clock: Clock) {
     this.#database = database;
     this.#clock = clock;
+    for (const table of ['received_alert', 'operation_result']) keepNumbersLow(database, table, 'number');
   }
 
   /** Adds an alert with the current time. `body` must be serialisable as JSON. */
@@ -60,17 +63,8 @@ export class Records {
 
   /** Lists alerts, the latest first: at most `limit`, and only numbers below `before`. */
   alerts(limit: number, before = Number.MAX_SAFE_INTEGER): AlertRecord[] {
-    return this.#database
-      .prepare('SELECT * FROM received_alert WHERE number < ? ORDER BY number DESC LIMIT ?')
-      .all(before, limit)
-      .map(({ number, at, kind, gateway, device, body }) => ({
-        number: Number(number),
-        at: new Date(Number(at)).toISOString(),
-        kind: String(kind),
-        gateway: String(gateway),
-        device: device === null ? undefined : String(device),
-        body: JSON.parse(String(body)) as AlertRecord['body'],
-      }));
+    const where = 'WHERE number < ? ORDER BY number DESC LIMIT ?';
+    return readRows(this.#database, alertTable, where, before, limit);
   }
 
   /** Stores a result with the current time. It takes the place of an earlier result of the same node. */
@@ -85,18 +79,13 @@ export class Records {
 
   /** Lists the results of one kind, the latest last. */
   results(kind: ResultKind): ResultRecord[] {
-    return this.#database
-      .prepare('SELECT * FROM operation_result WHERE kind = ? ORDER BY number')
-      .all(kind)
-      .map((row) => toResult(kind, row));
+    return readRows(this.#database, resultTable, 'WHERE kind = ? ORDER BY number', kind);
   }
 
   /** Returns the result of one node. Undefined until the operation has ended. */
   result(kind: ResultKind, gateway: string, name: string): ResultRecord | undefined {
-    const row = this.#database
-      .prepare('SELECT * FROM operation_result WHERE kind = ? AND gateway = ? AND name = ?')
-      .get(kind, gateway, name);
-    return row && toResult(kind, row);
+    const where = 'WHERE kind = ? AND gateway = ? AND name = ?';
+    return readRows(this.#database, resultTable, where, kind, gateway, name)[0];
   }
 
   /** Returns the gateway that an operator assigned to a device. */
@@ -128,11 +117,28 @@ export class Records {
   }
 }
 
-const toResult = (kind: ResultKind, row: Record<string, unknown>): ResultRecord => ({
-  at: new Date(Number(row.at)).toISOString(),
-  kind,
-  gateway: String(row.gateway),
-  name: String(row.name),
-  correlator: row.correlator === null ? undefined : String(row.correlator),
-  result: String(row.result),
-});
+const alertTable: ReadableTable<AlertRecord> = {
+  table: 'received_alert',
+  key: ['number'],
+  read: (row) => ({
+    number: row.integer('number'),
+    at: new Date(row.time('at')).toISOString(),
+    kind: row.text('kind'),
+    gateway: row.text('gateway'),
+    device: row.optionalText('device').device,
+    body: row.json('body', v.record(v.string(), v.unknown())),
+  }),
+};
+
+const resultTable: ReadableTable<ResultRecord> = {
+  table: 'operation_result',
+  key: ['number'],
+  read: (row) => ({
+    at: new Date(row.time('at')).toISOString(),
+    kind: row.oneOf('kind', resultKinds),
+    gateway: row.text('gateway'),
+    name: row.text('name'),
+    correlator: row.optionalText('correlator').correlator,
+    result: row.text('result'),
+  }),
+};

@@ -1,4 +1,5 @@
 import type { Schema } from '../base/open-database.ts';
+import { setAsideTable } from '../base/rows.ts';
 
 /**
  * The tables of a head-end. The empty steps keep the schema's version number equal to the one in state files that
@@ -29,5 +30,6 @@ export const headendSchema: Schema = {
        UNIQUE (gateway, epoch)
      ) STRICT;`,
     'CREATE TABLE unreachable (device TEXT PRIMARY KEY, reason TEXT NOT NULL, last_heard INTEGER NOT NULL) STRICT, WITHOUT ROWID;',
+    setAsideTable,
   ],
 };

@@ -55,6 +55,7 @@ export class Sessions {
     this.#lockOut = new LockOut(parts.clock);
     this.#table = new SessionTable({
       clock: parts.clock,
+      events: parts.events,
       limits,
       abandoned: ({ party, gateway, sessionId }, status, reason) =>
         parts.events.emit('session.failed', {

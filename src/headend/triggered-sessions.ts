@@ -1,6 +1,8 @@
+import { background } from '../base/background.ts';
 import { BoundedMap } from '../base/bounded-map.ts';
 import type { Clock } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
 import type { Jobs } from '../dm/jobs.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import { DmStatus } from '../dm/status.ts';
@@ -33,12 +35,14 @@ const triggerLimit = 64;
 export class TriggeredSessions {
   readonly #jobs: Jobs;
   readonly #clock: Clock;
+  readonly #events: Events;
   readonly #triggers = new BoundedMap<string, Map<string, TriggeredDevice>>(triggerLimit);
   readonly #stop = new AbortController();
 
-  constructor(jobs: Jobs, clock: Clock) {
+  constructor(jobs: Jobs, clock: Clock, events: Events) {
     this.#jobs = jobs;
     this.#clock = clock;
+    this.#events = events;
   }
 
   /** Queues the operations for every device of a trigger. Does not wait for the sessions. */
@@ -47,7 +51,8 @@ export class TriggeredSessions {
       devices.map((device) => [device, { device, status: 0, outcomes: [] }]),
     );
     this.#triggers.set(keyOf(gateway, name), sessions);
-    for (const device of devices) void this.#run(sessions, device, operations, deadline);
+    for (const device of devices)
+      void background(this.#events, 'trigger', () => this.#run(sessions, device, operations, deadline));
   }
 
   /** Returns the sessions of a trigger, one per device. Undefined when the trigger is unknown or dropped. */

@@ -1,4 +1,5 @@
 import type { Database } from '../base/database.ts';
+import { type ReadableTable, readRows } from '../base/rows.ts';
 import type { Parties } from './parties.ts';
 
 /** Why a device that is attached cannot be reached. */
@@ -43,15 +44,7 @@ export class UnreachableDevices {
    * cannot be reached. The function returns undefined for other devices. It knows the state of now.
    */
   reasons(): (device: string) => Unreachable | undefined {
-    const told = new Map(
-      this.#database
-        .prepare('SELECT * FROM unreachable')
-        .all()
-        .map((row) => [
-          String(row.device),
-          { reason: String(row.reason), lastHeard: Number(row.last_heard) },
-        ]),
-    );
+    const told = new Map(readRows(this.#database, unreachableTable));
     return (device) => {
       const own = told.get(device);
       if (own || told.size === 0) return own;
@@ -65,3 +58,9 @@ export class UnreachableDevices {
     };
   }
 }
+
+const unreachableTable: ReadableTable<readonly [string, Unreachable]> = {
+  table: 'unreachable',
+  key: ['device'],
+  read: (row) => [row.text('device'), { reason: row.text('reason'), lastHeard: row.time('last_heard') }],
+};

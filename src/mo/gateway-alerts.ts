@@ -80,6 +80,20 @@ export interface LocationUpdate {
   readonly gateway?: string;
 }
 
+/**
+ * Content of the Gateway Fault Alert: a fault of the gateway itself that an operator must know. The alert is Postern's own.
+ * `epoch`, `sequence` and `via` are as in `DeviceAttach`; the path in `via` ends with the gateway that has the fault.
+ */
+export interface GatewayFault {
+  readonly epoch?: string;
+  readonly sequence: number;
+  /** What is at fault: `state` for rows of the state that could not be read. */
+  readonly kind: string;
+  /** For a person. */
+  readonly reason: string;
+  readonly via?: string;
+}
+
 type Fields = Readonly<Record<string, string | undefined>>;
 
 /** Writes the data of an alert, such as `<Name Seq="1"><Field>…</Field></Name>`. */
@@ -167,6 +181,19 @@ export const campaignAlert = (
   ...generic(type, uri, result),
   ...(correlator !== undefined && { correlator }),
 });
+
+/** The alert that reports a fault of the gateway itself. */
+export const gatewayFaultAlert = (vocabulary: Vocabulary, fault: GatewayFault) =>
+  generic(
+    vocabulary.alerts.GatewayFault,
+    './DevInfo',
+    write('GatewayFault', fault.sequence, {
+      Epoch: fault.epoch,
+      Kind: fault.kind,
+      Reason: fault.reason,
+      Gateway: fault.via,
+    }),
+  );
 
 /**
  * The alert by which a device tells its gateway that it leaves. Its sequence number is 0: the gateway does not compare
@@ -259,6 +286,27 @@ function epochIn(root: DdfElement): string | undefined {
 
 const isReason = (text: string | undefined): text is DetachReason =>
   text === 'left' || text === 'expired' || text === 'moved';
+
+/**
+ * Reads a Gateway Fault Alert.
+ * @throws {PosternError} `malformed`
+ */
+export function readGatewayFault(alert: Alert): GatewayFault {
+  const { root, sequence } = read(alert, 'GatewayFault');
+  const kind = textOf(root, 'Kind');
+  const reason = textOf(root, 'Reason');
+  const via = textOf(root, 'Gateway');
+  if (!Number.isInteger(sequence) || !kind || !reason)
+    throw new PosternError('malformed', 'not a Gateway Fault Alert');
+  const epoch = epochIn(root);
+  return {
+    ...(epoch !== undefined && { epoch }),
+    sequence,
+    kind: presentable(kind, reasonBytes),
+    reason: presentable(reason, reasonBytes),
+    ...(via !== undefined && { via }),
+  };
+}
 
 /**
  * Reads a Device Presence Alert.

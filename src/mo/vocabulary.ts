@@ -37,6 +37,7 @@ export const gatewayAlerts = [
   'CommandFanout',
   'DeviceTrigger',
   'ImageOperation',
+  'GatewayFault',
 ] as const;
 export type GatewayAlert = (typeof gatewayAlerts)[number];
 
@@ -60,6 +61,7 @@ export const ownVocabulary: Vocabulary = {
     CommandFanout: alert('CommandFanout'),
     DeviceTrigger: alert('DeviceTrigger'),
     ImageOperation: alert('ImageOperation'),
+    GatewayFault: alert('GatewayFault'),
   },
   names: {},
   modes: [0, 1, 2],

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type EventName, eventTable, severityOf } from '../../src/base/event-table.ts';
 import { EventCounter, type Events, noEvents } from '../../src/base/events.ts';
-import { LogEvents } from '../../src/base/log.ts';
+import { LogEvents, type LogLevel } from '../../src/base/log.ts';
 import { EventRecorder } from '../event-recorder.ts';
 
-/** Number of a severity in a log line, as pino has it. */
+/** Number of a severity in a log line. */
 const levels = { debug: 20, info: 30, warn: 40, error: 50 } as const;
 
-function logged(level: string, say: (events: Events) => void): Record<string, unknown>[] {
+function logged(level: LogLevel, say: (events: Events) => void): Record<string, unknown>[] {
   const lines: string[] = [];
   say(new LogEvents(level, 'gateway', { write: (line) => void lines.push(line) }));
   return lines.map((line) => JSON.parse(line));

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { seededEntropy } from '../../src/base/entropy.ts';
+import { noEvents } from '../../src/base/events.ts';
 import type { Account, Scheme, Seal } from '../../src/dm/authentication.ts';
 import type { ClientSession } from '../../src/dm/client-session.ts';
 import { statusOf } from '../../src/dm/replies.ts';
@@ -38,6 +39,7 @@ function desk(schemes: readonly Scheme[] = ['md5']) {
   const done: string[] = [];
   let broken = 0;
   const table = new SessionTable<string>({
+    events: noEvents,
     clock,
     limits,
     abandoned: (owner, status) => abandoned.push(`${owner} ${status}`),
@@ -409,6 +411,7 @@ describe('bounds', () => {
     const reasons: string[] = [];
     const { device, dm } = noncePair();
     const table = new SessionTable<number>({
+      events: noEvents,
       clock,
       limits,
       abandoned: (_owner, _status, reason) => reasons.push(reason),

@@ -171,6 +171,7 @@ test('a new state has only the tables of a head-end: those of 0.1.0 in their for
     'party',
     'pending_detach',
     'received_alert',
+    'set_aside',
     'unreachable',
   ]);
   assert.deepEqual([version, applicationId], [headendSchema.steps.length, 0x50734845]);

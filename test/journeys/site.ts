@@ -159,12 +159,13 @@ export class Site implements AsyncDisposable {
    * Starts a DM server, `dm.example`, with an account for the gateway `gw-1`, and waits for its connection to the broker.
    * @param deviceIds devices for which it has accounts
    * @param changes tables of the configuration to be replaced
+   * @param wait whether to wait for the connection
    */
-  async headend(deviceIds: readonly string[], changes: Toml = {}): Promise<Headend> {
+  async headend(deviceIds: readonly string[], changes: Toml = {}, wait = true): Promise<Headend> {
     const config = headendConfig(this.#brokerUrl, deviceIds, changes);
     const headend = this.#stack.use(new Headend(config, { events: this.headendEvents }));
     headend.start();
-    await this.headendEvents.until('mqtt.connected');
+    if (wait) await this.headendEvents.until('mqtt.connected');
     return headend;
   }
 

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { SystemClock } from '../../src/base/clock.ts';
 import { checkConfig } from '../../src/base/config.ts';
 import { seededEntropy, systemEntropy } from '../../src/base/entropy.ts';
+import { countSetAside } from '../../src/base/rows.ts';
 import { gatewayConfigSchema } from '../../src/gateway/config.ts';
 import { type GatewayState, openState } from '../../src/gateway/state.ts';
 import { vocabularyOf } from '../../src/mo/vocabulary.ts';
@@ -135,7 +136,7 @@ describe(`the power is cut, seed ${seed}`, { timeout: 3_600_000 }, () => {
       slowest = Math.max(slowest, performance.now() - began);
       const found = opened.database.prepare('PRAGMA integrity_check').get();
       assert.equal(found?.integrity_check, 'ok', where);
-      assert.deepEqual(opened.unreadable, [], where);
+      assert.equal(countSetAside(opened.database), 0, where);
       assertKept(opened, promised, entries[count - 1]!.time, where);
       await opened.database.close();
       rmSync(state, { recursive: true, force: true });
@@ -157,14 +158,14 @@ describe(`the power is cut, seed ${seed}`, { timeout: 3_600_000 }, () => {
 
   test(`${kills} times the process is killed under load: each device attaches, and its alert reaches the server once`, async (t) => {
     const entropy = seededEntropy(seed + 1);
-    for (let kill = 0; kill < kills; kill++) {
+    // The kill comes behind one of the lines that the gateway logs: a point in the work, and not a time.
+    const points = Array.from({ length: kills }, () => 1 + Math.floor(entropy.uniform() * linesOfWork));
+    const killOnce = async (kill: number, last: number) => {
       const where = join(folder, `kill-${kill}`);
       await using broker = await startAedes();
       const config = writeConfig(where, broker.url, devices, await freePort());
       await using site = new Site(broker.url);
       const headend = await site.headend([]);
-      // The kill comes behind one of the lines that the gateway logs: a point in the work, and not a time.
-      const last = 1 + Math.floor(entropy.uniform() * linesOfWork);
       let lines: number | undefined;
       const killed = Promise.withResolvers<void>();
       await using first = new GatewayProcess(config, {}, () => {
@@ -184,6 +185,12 @@ describe(`the power is cut, seed ${seed}`, { timeout: 3_600_000 }, () => {
       for (const [device, all] of Map.groupBy(alerts, (alert) => alert.device))
         assert.equal(all.length, 1, `seed ${seed}, kill ${kill} behind line ${last}: ${device} is told once`);
       t.diagnostic(`kill ${kill} behind line ${last}: ${told} of ${devices.length} alerts had come`);
-    }
+    };
+    // Most of the time is that of devices that wait before they repeat a message.
+    const rest = points.entries();
+    const atOnce = Array.from({ length: 6 }, async () => {
+      for (const [kill, last] of rest) await killOnce(kill, last);
+    });
+    await Promise.all(atOnce);
   });
 });

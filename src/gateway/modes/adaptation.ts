@@ -1,3 +1,4 @@
+import { persistently } from '../../base/background.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import { type Clock, type Monotonic, plus } from '../../base/clock.ts';
 import { PosternError } from '../../base/errors.ts';
@@ -37,7 +38,7 @@ const remembered = 16_384;
 export class AdaptationMode implements AsyncDisposable {
   readonly #parts: AdaptationModeParts;
   readonly #waiting: WaitingWork;
-  readonly #talking = new Map<string, Promise<void>>();
+  readonly #talking = new Map<string, Promise<unknown>>();
   readonly #heardAt = new BoundedMap<string, Monotonic>(remembered);
   readonly #stop = new AbortController();
   readonly #firmware: AdaptedFirmware;
@@ -91,7 +92,10 @@ export class AdaptationMode implements AsyncDisposable {
    */
   #talk(deviceId: string, since: Monotonic): void {
     if (this.#talking.has(deviceId) || this.#stop.signal.aborted) return;
-    this.#talking.set(deviceId, this.#converse(deviceId, since));
+    const { clock, events } = this.#parts;
+    const { signal } = this.#stop;
+    const converse = () => this.#converse(deviceId, since);
+    this.#talking.set(deviceId, persistently({ clock, events }, 'device-work', converse, signal));
   }
 
   /**
@@ -103,9 +107,15 @@ export class AdaptationMode implements AsyncDisposable {
     const { signal } = this.#stop;
     while (this.#waiting.has(deviceId) && !signal.aborted && (await isThere(deviceId, since, signal))) {
       const work = this.#waiting.of(deviceId);
-      for (let next = await work.next([]); !next.done; )
-        next = await work.next(await this.#performAll(deviceId, next.value));
+      try {
+        for (let next = await work.next([]); !next.done; )
+          next = await work.next(await this.#performAll(deviceId, next.value));
+      } finally {
+        // The operations that were begun fail, when something throws here.
+        await work.return();
+      }
     }
+    // At once: operations that are added from now on need another conversation.
     this.#talking.delete(deviceId);
   }
 

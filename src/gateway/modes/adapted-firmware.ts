@@ -1,3 +1,4 @@
+import { background } from '../../base/background.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import { type Clock, pause } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
@@ -121,7 +122,9 @@ export class AdaptedFirmware {
       throw new PosternError('full', 'too many updates are under way');
     const url = operation === 'Update' ? undefined : this.#setting(client, operation);
     if (url === '') throw new PosternError('malformed', 'no PkgURL');
-    const running = this.#run(deviceId, operation, url, correlator).finally(() => {
+    const { events, signal } = this.#parts;
+    const run = () => this.#run(deviceId, operation, url, correlator);
+    const running = background(events, 'lwm2m-update', run, signal).then(() => {
       this.#running.delete(deviceId);
     });
     this.#running.set(deviceId, running);

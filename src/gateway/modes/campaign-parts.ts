@@ -29,8 +29,8 @@ export interface AttemptOptions {
 
 /** Events of each kind of campaign. */
 export const campaignEvents = {
-  fanout: { started: 'fanout.started', ended: 'fanout.ended' },
-  trigger: { started: 'trigger.started', ended: 'trigger.ended' },
+  fanout: { started: 'fanout.started', ended: 'fanout.ended', unreadable: 'fanout.unreadable' },
+  trigger: { started: 'trigger.started', ended: 'trigger.ended', unreadable: 'trigger.unreadable' },
 } as const satisfies Record<CampaignKind, object>;
 
 export interface CampaignParts<O extends CampaignOrder> {

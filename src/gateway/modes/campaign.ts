@@ -1,12 +1,12 @@
-import { pause } from '../../base/clock.ts';
-import { systemEntropy } from '../../base/entropy.ts';
+import { background, persistently } from '../../base/background.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
-import { backoff } from '../../base/retry.ts';
+import { unlessAborted } from '../../base/unless-aborted.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { type CampaignOrder, CampaignState } from '../../mo/campaign.ts';
 import type { CampaignRunner } from '../../mo/campaign-branch.ts';
 import { type CampaignSummary, type DeviceOutcome, summaryXml } from '../../mo/campaign-result.ts';
-import type { CampaignTarget } from '../store/campaigns.ts';
+import { campaignDefaults } from '../../mo/targets.ts';
+import type { CampaignRun, CampaignTarget } from '../store/campaigns.ts';
 import {
   type Attempt,
   type AttemptOptions,
@@ -21,9 +21,6 @@ import { type Running, takeLater, type Unit } from './running-campaign.ts';
  * characters in a result with details.
  */
 export const campaignLimits = { parallel: 64, running: 8, resultCharacters: 256 * 1024 } as const;
-
-/** Milliseconds between attempts to store what has happened, on a disk that takes no writes. */
-const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 
 /** Outcome of a device for which it is unknown whether it performed the order. */
 const unknownOutcome: Outcome = { status: DmStatus.CommandFailed, parts: [] };
@@ -44,32 +41,10 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     this.#parts = parts;
   }
 
-  /** Continues the campaigns that were running when the gateway stopped. A campaign that cannot be read is left alone. */
+  /** Continues the campaigns that were running when the gateway stopped. */
   resume(): void {
-    const { campaigns, events, kind } = this.#parts;
-    for (const { name, state, server } of campaigns.runs())
-      if (state === CampaignState.Running)
-        void this.#store(() => {
-          try {
-            this.#resume(name, server);
-          } catch (thrown) {
-            const { code, message } = asPosternError(thrown);
-            if (code === 'storage') throw thrown;
-            events.emit('state.unreadable', { reason: `${kind} ${name}: ${message}` });
-          }
-        });
-  }
-
-  #resume(name: string, server: string): void {
-    const { campaigns, order, isRepeatable } = this.#parts;
-    const found = order(name, server);
-    const isLost = !isRepeatable(found);
-    campaigns.inTransaction(() => {
-      for (const { device, state } of campaigns.targets(name))
-        if (state === 'begun' && isLost) this.#settle(name, device, unknownOutcome);
-        else if (state === 'begun') campaigns.setTarget(name, device, 'pending');
-    });
-    this.#run(found);
+    for (const run of this.#parts.campaigns.runs())
+      if (run.state === CampaignState.Running) void this.#store(() => this.#resume(run));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -192,6 +167,44 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     return { ...this.counts(name), outcomes: this.#parts.campaigns.targets(name).flatMap(toOutcome) };
   }
 
+  #resume(run: CampaignRun): void {
+    const { campaigns, order, isRepeatable } = this.#parts;
+    const { name, server } = run;
+    let found: O;
+    try {
+      found = order(name, server);
+    } catch (thrown) {
+      this.#endUnread(run, asPosternError(thrown).message);
+      return;
+    }
+    const isLost = !isRepeatable(found);
+    campaigns.inTransaction(() => {
+      for (const { device, state } of campaigns.targets(name))
+        if (state === 'begun' && isLost) this.#settle(name, device, unknownOutcome);
+        else if (state === 'begun') campaigns.setTarget(name, device, 'pending');
+    });
+    this.#run(found);
+  }
+
+  /**
+   * Ends a campaign whose nodes are gone or no longer hold an order: the DM server changed them, or they are corrupt.
+   * Devices not reached yet get the outcome 215.
+   */
+  #endUnread({ name, server }: CampaignRun, reason: string): void {
+    const { campaigns, events, kind } = this.#parts;
+    const left: Readonly<Record<string, Outcome>> = {
+      pending: { status: DmStatus.NotExecuted, parts: [] },
+      begun: unknownOutcome,
+    };
+    campaigns.inTransaction(() => {
+      for (const { device, state, outcome } of campaigns.targets(name))
+        if (state !== 'ended')
+          this.#settle(name, device, left[state] ?? (JSON.parse(outcome ?? '{}') as Outcome));
+      this.#end(name, campaignDefaults.returnFormat);
+    });
+    events.emit(campaignEvents[kind].unreadable, { name, server, reason });
+  }
+
   /** Starts work on all pending devices of a campaign. */
   #run(order: O): void {
     const { campaigns, clock, childOf, mayActOn } = this.#parts;
@@ -258,7 +271,8 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       const unit = running.waiting.shift();
       if (!unit) break;
       running.active++;
-      void this.#work(running, unit).finally(() => {
+      const { events } = this.#parts;
+      void background(events, 'campaign', () => this.#work(running, unit), this.#stop.signal).then(() => {
         running.active--;
         this.#pump(running);
       });
@@ -293,7 +307,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     try {
       if (unit.child === undefined) {
         const [device = ''] = unit.devices;
-        const attempted = await attempt(device, order, options);
+        const attempted = await unlessAborted(attempt(device, order, options), signal);
         store = () => this.#attempted(running, unit, device, attempted);
       } else {
         const outcomes = await delegate(unit.child, unit.devices, order, options);
@@ -311,17 +325,9 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     });
   }
 
-  /** Stores what has happened. Repeats this until the disk takes it, because the devices will not do it again. */
+  /** Stores what has happened. Repeats this until it succeeds, because the devices will not do it again. */
   async #store(store: () => void): Promise<void> {
-    const { signal } = this.#stop;
-    for (const delay of backoff(retry, systemEntropy))
-      try {
-        store();
-        return;
-      } catch {
-        await pause(this.#parts.clock, delay, signal).catch(() => {});
-        if (signal.aborted) return;
-      }
+    await persistently(this.#parts, 'campaign', store, this.#stop.signal);
   }
 
   /** A campaign of the same name may have taken its place in the meantime. */

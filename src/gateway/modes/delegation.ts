@@ -1,6 +1,8 @@
+import { background } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
 import { isOk } from '../../dm/status.ts';
 import { ReturnFormat } from '../../mo/campaign.ts';
 import { type DeviceOutcome, readResult } from '../../mo/campaign-result.ts';
@@ -15,6 +17,7 @@ export interface DelegationParts {
   readonly vocabulary: Vocabulary;
   readonly clock: Clock;
   readonly entropy: Entropy;
+  readonly events: Events;
 }
 
 /** Maximum number of devices in one fan-out of a child, so that it fits into one object. */
@@ -68,7 +71,7 @@ export class Delegation {
     begun: () => void,
     signal: AbortSignal,
   ): Promise<DeviceOutcome[]> {
-    const { manage, vocabulary, clock, entropy } = this.#parts;
+    const { manage, vocabulary, clock, entropy, events } = this.#parts;
     const correlator = Buffer.from(entropy.bytes(8)).toString('hex');
     const list = nodeAt(vocabulary, 'GwFanout', 'Fanout');
     const uri = `${list}/${correlator}`;
@@ -109,9 +112,17 @@ export class Delegation {
       timer.cancel();
       signal.removeEventListener('abort', stopped);
       this.#waiting.delete(correlator);
-      // The result is here, so the child need not keep it. The outcome of the Delete does not matter.
-      if (!signal.aborted)
-        void manage(child, [{ name: 'Delete', uri }], { timeout: grace, signal }).catch(() => {});
+      // The result is here, so the child need not keep it.
+      if (!signal.aborted) void background(events, 'campaign', () => this.#tidy(child, uri, signal));
+    }
+  }
+
+  /** Deletes a fan-out from the child's tree. A child that cannot be reached keeps it. */
+  async #tidy(child: string, uri: string, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#parts.manage(child, [{ name: 'Delete', uri }], { timeout: grace, signal });
+    } catch (thrown) {
+      if (asPosternError(thrown).code === 'internal') throw thrown;
     }
   }
 }

@@ -1,11 +1,11 @@
 import { createHash, type KeyObject } from 'node:crypto';
-import { type Clock, pause } from '../../base/clock.ts';
+import { failed, persistently } from '../../base/background.ts';
+import type { Clock } from '../../base/clock.ts';
 import type { DiskRoom } from '../../base/disk-room.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { presentable } from '../../base/presentable.ts';
-import { backoff } from '../../base/retry.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { downloadResult, FumoResult } from '../../mo/fumo.ts';
 import { ImageState } from '../../mo/gw-image-inventory.ts';
@@ -70,8 +70,6 @@ export interface ImageSummary {
 
 /** Maximum number of downloads at the same time, and of bytes of a reason. */
 const limits = { downloads: 2, reason: 200 } as const;
-/** Milliseconds between attempts to store the end of an operation, on a disk that takes no writes. */
-const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 
 /**
  * Images for devices, stored on the gateway (GwMO, Image Inventory). An image is downloaded once, or pushed by the DM
@@ -120,7 +118,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
   resume(): void {
     const { images, files, order, signingKeys } = this.#parts;
     for (const record of images.values())
-      this.#safely(record.name, () => {
+      this.#safely(() => {
         const { name, size, hash, state } = record;
         if (hash !== undefined && files.size(name, hash) !== size) this.#lost(record);
         if (state !== ImageState.Coming) return;
@@ -128,7 +126,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
         if (!order(name).hash && signingKeys.length === 0) files.part(name).drop();
         this.#enqueue(name);
       });
-    this.#safely('', () => {
+    this.#safely(() => {
       const stored = images
         .values()
         .flatMap(({ name, hash }) => (hash === undefined ? [] : [[name, hash] as const]));
@@ -188,7 +186,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     const before = this.#record(name);
     this.#abort(name);
     const hash = createHash('sha256').update(data).digest('hex');
-    this.#safely(name, () => {
+    this.#safely(() => {
       try {
         checkImage(order, hash, signingKeys);
         files.put(name, hash, data);
@@ -199,7 +197,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
         events.emit('image.ready', { image: name, bytes: data.length });
       } catch (thrown) {
         if (hash !== before.hash) files.dropNew(name, hash);
-        images.put(failed(before, this.#failure(name, thrown)));
+        images.put(afterFailure(before, this.#failure(name, thrown)));
       }
     });
     this.release(name);
@@ -247,7 +245,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
   #discard({ name, hash }: ImageRecord): void {
     const { files } = this.#parts;
     this.#abort(name);
-    this.#safely(name, () => {
+    this.#safely(() => {
       files.part(name).drop();
       if (hash !== undefined) files.drop(name, hash);
     });
@@ -293,7 +291,9 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       const [name] = at < 0 ? [] : this.#waiting.splice(at, 1);
       if (name === undefined) return;
       const control = new AbortController();
-      const ended = this.#fetch(name, AbortSignal.any([control.signal, this.#stop.signal])).finally(() => {
+      const signal = AbortSignal.any([control.signal, this.#stop.signal]);
+      const fetch = () => this.#fetch(name, signal);
+      const ended = persistently(this.#parts, 'image', fetch, signal).then(() => {
         this.#active.delete(name);
         this.#next();
       });
@@ -301,7 +301,11 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     }
   }
 
-  /** Downloads and verifies an image, and reports the result. Never rejects. */
+  /**
+   * Downloads and verifies an image, and reports the result.
+   * @throws when the gateway stops: the download continues after the next start. Or when the download was cancelled: nobody
+   * expects a report
+   */
   async #fetch(name: string, signal: AbortSignal): Promise<void> {
     const { files, events } = this.#parts;
     const operation = this.#record(name);
@@ -315,14 +319,10 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       if (end.hash === undefined) return;
       this.#dropOld(operation);
       events.emit('image.ready', { image: name, bytes: end.size });
-    } catch (thrown) {
-      // The gateway stops: the download continues after the next start. Or the download was cancelled: nobody expects a
-      // report.
-      if (!signal.aborted) this.#stuck(name, thrown);
     } finally {
       this.#room.release(name);
       // A part stays if the download goes on later.
-      if (this.#record(name).state !== ImageState.Coming) this.#safely(name, () => files.part(name).drop());
+      if (this.#record(name).state !== ImageState.Coming) this.#safely(() => files.part(name).drop());
     }
   }
 
@@ -332,25 +332,18 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     end: ImageEnd,
     signal: AbortSignal,
   ): Promise<void> {
-    const { images, ended, clock, entropy } = this.#parts;
-    let isTold = false;
-    for (const delay of backoff(retry, entropy)) {
-      try {
-        images.inTransaction(() => {
-          const before = this.#record(name);
-          if (end.hash === undefined) images.put(failed(before, end));
-          else images.put({ name, used: before.used, inline: false, state: ImageState.Ready, ...end });
-          // Nobody ordered an image that was pushed.
-          if (server !== undefined) ended({ name, server, correlator }, end);
-        });
-        return await images.settled();
-      } catch (thrown) {
-        signal.throwIfAborted();
-        if (!isTold) this.#stuck(name, thrown);
-        isTold = true;
-        await pause(clock, delay, signal);
-      }
-    }
+    const { images, ended } = this.#parts;
+    const store = async () => {
+      images.inTransaction(() => {
+        const before = this.#record(name);
+        if (end.hash === undefined) images.put(afterFailure(before, end));
+        else images.put({ name, used: before.used, inline: false, state: ImageState.Ready, ...end });
+        // Nobody ordered an image that was pushed.
+        if (server !== undefined) ended({ name, server, correlator }, end);
+      });
+      await images.settled();
+    };
+    if (!(await persistently(this.#parts, 'image', store, signal))) throw signal.reason;
   }
 
   /** The end of an operation that failed. Deletes what was received. */
@@ -358,22 +351,18 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     const { files, events } = this.#parts;
     const result = downloadResult(thrown);
     const reason = presentable(asPosternError(thrown).message, limits.reason);
-    this.#safely(name, () => files.part(name).drop());
+    this.#safely(() => files.part(name).drop());
     events.emit('image.failed', { image: name, result, reason });
     return { result, reason };
   }
 
-  /** Runs work that may fail, for one image, without a caller that could be told. */
-  #safely(name: string, work: () => void): void {
+  /** Runs work that may fail, without a caller that could be told. */
+  #safely(work: () => void): void {
     try {
       work();
     } catch (thrown) {
-      this.#stuck(name, thrown);
+      failed(this.#parts.events, 'image', thrown);
     }
-  }
-
-  #stuck(name: string, thrown: unknown): void {
-    this.#parts.events.emit('image.stuck', { image: name, reason: asPosternError(thrown).message });
   }
 }
 
@@ -381,7 +370,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
 const pushed = (name: string): string => `pushed ${name}`;
 
 /** The record after an operation that failed. A version that was stored before is served as before. */
-function failed({ name, used, inline, size, hash }: ImageRecord, end: OperationEnd): ImageRecord {
+function afterFailure({ name, used, inline, size, hash }: ImageRecord, end: OperationEnd): ImageRecord {
   if (hash === undefined) return { name, used, inline: false, state: ImageState.Failed, ...end };
   return { name, used, inline, hash, state: ImageState.Ready, ...(size !== undefined && { size }), ...end };
 }

@@ -24,8 +24,8 @@ interface Refused {
 export class AlertDeliveries {
   readonly #outbox: Outbox;
   readonly #clock: Clock;
-  /** Alerts that the server has and that a full disk keeps in the outbox: at most as many as the outbox holds. */
-  readonly #told = new Set<number>();
+  /** Alerts that the server has and that are still in the outbox: at most as many as the outbox holds. */
+  readonly #told = new Map<number, () => void>();
   /** Alerts that were not accepted, by sequence number: at most as many as the outbox holds. */
   readonly #refused = new Map<number, Refused>();
   /**
@@ -49,12 +49,10 @@ export class AlertDeliveries {
 
   /** The alerts for a server that are due, the oldest first: as many as one session takes. */
   due(server: string | undefined): OutboxEntry[] {
-    for (const sequence of this.#told) if (!this.#remove(sequence)) break;
+    this.forgetDelivered();
     for (const sequence of this.#outdated) if (this.#isOver(sequence) && !this.#renumber(sequence)) break;
-    const waiting = this.#outbox.peek(
-      alertsPerSession + this.#refused.size + this.#told.size + this.#outdated.size,
-      server,
-    );
+    const apart = this.#refused.size + this.#told.size + this.#outdated.size;
+    const waiting = this.#outbox.peek(alertsPerSession + apart, server);
     return waiting.filter(({ sequence }) => this.#isDue(sequence)).slice(0, alertsPerSession);
   }
 
@@ -67,14 +65,33 @@ export class AlertDeliveries {
   }
 
   /**
-   * The server has the alert. It takes all lower numbers for repetitions from now on, so the alerts that it did not accept
-   * get higher ones.
+   * The server has the alert. It is not sent again. The alerts of one package leave the outbox together.
+   * @param left called when it has left the outbox
    */
-  delivered({ sequence }: OutboxEntry): void {
+  delivered({ sequence }: OutboxEntry, left: () => void): void {
     this.#refused.delete(sequence);
-    this.#remove(sequence);
+    this.#told.set(sequence, left);
+    if (this.#told.size === 1) queueMicrotask(() => this.#forgetSoon());
+  }
+
+  /**
+   * Removes the delivered alerts from the outbox. Where the disk does not take it, they are removed later. The server takes
+   * all lower numbers for repetitions from now on, so the alerts that it did not accept get higher ones first.
+   */
+  forgetDelivered(): void {
+    if (this.#told.size === 0) return;
+    const highest = this.#told.keys().reduce((one, other) => Math.max(one, other));
     for (const [waiting, { keepsNumber }] of [...this.#refused])
-      if (waiting < sequence && !keepsNumber) this.#renumber(waiting);
+      if (waiting < highest && !keepsNumber) this.#renumber(waiting);
+    try {
+      this.#outbox.removeAll(this.#told.keys());
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+      return;
+    }
+    const followers = [...this.#told.values()];
+    this.#told.clear();
+    for (const left of followers) left();
   }
 
   /**
@@ -105,10 +122,12 @@ export class AlertDeliveries {
     this.#refused.delete(sequence);
   }
 
-  #wait(sequence: number, count: number, keepsNumber: boolean): void {
-    const delay = Math.min(retry.cap, retry.first * 2 ** Math.min(count - 1, 20));
-    this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay), keepsNumber });
-    this.#arm();
+  #forgetSoon(): void {
+    try {
+      this.forgetDelivered();
+    } catch {
+      // The next package removes them, and says what fails.
+    }
   }
 
   /** Gives a refused alert a new number, with which it waits on. False when the disk does not take it: it is done later. */
@@ -128,17 +147,10 @@ export class AlertDeliveries {
     }
   }
 
-  /** False when the disk does not take it: the alert is not sent again, and is removed later. */
-  #remove(sequence: number): boolean {
-    try {
-      this.#outbox.remove(sequence);
-    } catch (thrown) {
-      if (asPosternError(thrown).code !== 'storage') throw thrown;
-      this.#told.add(sequence);
-      return false;
-    }
-    this.#told.delete(sequence);
-    return true;
+  #wait(sequence: number, count: number, keepsNumber: boolean): void {
+    const delay = Math.min(retry.cap, retry.first * 2 ** Math.min(count - 1, 20));
+    this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay), keepsNumber });
+    this.#arm();
   }
 
   #isDue(sequence: number): boolean {

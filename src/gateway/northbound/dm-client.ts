@@ -1,3 +1,5 @@
+import { setImmediate as turn } from 'node:timers/promises';
+import { guarded, persistently } from '../../base/background.ts';
 import { type Clock, type Monotonic, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
@@ -24,6 +26,8 @@ import {
   deviceAttachAlert,
   deviceDetachAlert,
   devicePresenceAlert,
+  type GatewayFault,
+  gatewayFaultAlert,
 } from '../../mo/gateway-alerts.ts';
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
@@ -60,6 +64,8 @@ export interface DmClientParts {
 const gathering = { first: 250, cap: 15_000 } as const;
 /** Kinds of alerts that wait for this interval. */
 const gathered: readonly OutboxKind[] = ['device-attach', 'device-detach', 'device-presence'];
+/** Alerts that are made in one turn of the event loop. Devices are served between two turns. */
+const madeAtOnce = 32;
 /** Milliseconds between attempts after a failed session. */
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
 
@@ -73,6 +79,7 @@ function alertOf(
   if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
   if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
   if (kind === 'device-presence') return devicePresenceAlert(vocabulary, fields as DevicePresence);
+  if (kind === 'gateway-fault') return gatewayFaultAlert(vocabulary, fields as object as GatewayFault);
   if (kind === 'firmware-update') {
     const { operation, correlator, result } = parsed as FirmwareUpdateBody;
     return firmwareAlert(operation, correlator, result);
@@ -139,12 +146,18 @@ export class DmClient implements AsyncDisposable {
    */
   wake(): void {
     this.#wanted = true;
-    if (this.#isCalled || (this.#pausing?.forAlerts && this.#isUrgent())) this.#pausing?.end.abort();
     if (this.#stop.signal.aborted) return;
-    this.#running ??= this.#work().finally(() => {
+    // The caller has done its own work already. An error here must not look like an error of that work.
+    guarded(this.#parts.events, 'alerts', () => this.#endPause())();
+    this.#running ??= persistently(this.#parts, 'alerts', () => this.#work(), this.#stop.signal).then(() => {
       this.#running = undefined;
-      if (this.#isDue()) this.wake();
+      if (this.#wanted) this.wake();
     });
+  }
+
+  /** Ends the pause under way if there is something that does not wait for it. */
+  #endPause(): void {
+    if (this.#isCalled || (this.#pausing?.forAlerts && this.#isUrgent())) this.#pausing?.end.abort();
   }
 
   /**
@@ -252,7 +265,11 @@ export class DmClient implements AsyncDisposable {
     if (!account) return `no account for ${serverId}`;
     const due = this.#deliveries.due(isOwn ? undefined : serverId);
     const unanswered = new Set<OutboxEntry>(due);
-    const alerts = due.flatMap((entry) => this.#alert(entry, serverId, () => unanswered.delete(entry)));
+    const alerts: OutgoingAlert[] = [];
+    for (const [at, entry] of due.entries()) {
+      if (at % madeAtOnce === madeAtOnce - 1) await turn();
+      alerts.push(...this.#alert(entry, serverId, () => unanswered.delete(entry)));
+    }
     const session = new ClientSession({
       ends: { local: gatewayId, remote: serverId },
       account,
@@ -275,6 +292,7 @@ export class DmClient implements AsyncDisposable {
       const outcome = await runClientSession(session, (message, seal) =>
         this.#exchange(serverId, message, seal),
       );
+      this.#deliveries.forgetDelivered();
       events.emit('dm.session-ended', {
         server: serverId,
         session: sessionId,
@@ -302,8 +320,7 @@ export class DmClient implements AsyncDisposable {
       const settled = (status: number) => {
         answered();
         if (isOk(status)) {
-          this.#deliveries.delivered(entry);
-          events.emit('alert.delivered', { ...fields, status });
+          this.#deliveries.delivered(entry, () => events.emit('alert.delivered', { ...fields, status }));
           return;
         }
         events.emit('alert.refused', { ...fields, status });
@@ -328,6 +345,7 @@ export class DmClient implements AsyncDisposable {
     const { upstream, mediaType, settled } = this.#parts;
     const body = encodeMessage(message, mediaType);
     const hmac = seal(body);
+    this.#deliveries.forgetDelivered();
     await settled();
     const answer = await upstream.request({
       server: serverId,

@@ -1,3 +1,4 @@
+import { background, persistently } from '../../base/background.ts';
 import { type Clock, type Monotonic, pause, plus } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, errorOfCoap, PosternError } from '../../base/errors.ts';
@@ -25,6 +26,8 @@ export interface ParentLinkParts {
   /** Secret by which the parent's bootstrap server knows this gateway. */
   readonly factorySecret: string;
   readonly accounts: Accounts;
+  /** Runs what stores a new account at the parent, and has all devices reported to the parent, in one transaction. */
+  readonly join: (store: () => void) => void;
   /**
    * Sends a CoAP request from the endpoint that serves this gateway's devices, so the parent can reach it there too.
    */
@@ -115,8 +118,10 @@ export class ParentLink implements Uplink {
   }
 
   #reconnect(): void {
-    this.#running ??= this.#connect().finally(() => {
+    const { signal } = this.#stop;
+    this.#running ??= persistently(this.#parts, 'parent-link', () => this.#connect(), signal).then(() => {
       this.#running = undefined;
+      if (!this.#connected && !signal.aborted) this.#reconnect();
     });
   }
 
@@ -206,7 +211,7 @@ export class ParentLink implements Uplink {
         this.#connected = true;
         this.#failure = undefined;
         events.emit('parent.connected', { parent: parentId });
-        this.#listener?.connected();
+        void background(events, 'uplink', () => this.#listener?.connected());
         return;
       } catch (thrown) {
         if (this.#stop.signal.aborted) return;
@@ -256,7 +261,7 @@ export class ParentLink implements Uplink {
         'configuration',
         `parent.id: the gateway there is ${account.serverId}, not ${parentId}`,
       );
-    accounts.put(account);
+    this.#parts.join(() => accounts.put(account));
     events.emit('parent.bootstrapped', { parent: parentId });
   }
 
@@ -266,7 +271,7 @@ export class ParentLink implements Uplink {
     this.#connected = false;
     this.#window.refuseWaiting(new PosternError('unavailable', 'the parent gateway does not answer'));
     this.#parts.events.emit('parent.lost', { parent: this.#parts.parentId });
-    this.#listener?.disconnected();
+    void background(this.#parts.events, 'uplink', () => this.#listener?.disconnected());
     this.#reconnect();
   }
 

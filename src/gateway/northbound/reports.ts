@@ -1,4 +1,5 @@
 import type { FirmwareOperation } from '../../mo/firmware-branch.ts';
+import type { GatewayFault } from '../../mo/gateway-alerts.ts';
 import type { GatewayAlert } from '../../mo/vocabulary.ts';
 import type { Outbox, OutboxKind } from '../store/outbox.ts';
 
@@ -66,6 +67,15 @@ export class Reports {
   /** Reports the result of an update of the gateway itself to the DM server that ordered it. */
   firmwareUpdate(server: string, body: FirmwareUpdateBody): void {
     this.#outbox.add('firmware-update', body.operation, JSON.stringify(body), this.#recipient(server));
+    this.wake();
+  }
+
+  /**
+   * Reports a fault of this gateway or of a child to the gateway's own DM server.
+   * @param subject what is at fault, such as the name of a table; only the latest fault of a subject is kept
+   */
+  fault(subject: string, fault: Omit<GatewayFault, 'epoch' | 'sequence'>): void {
+    this.#outbox.add('gateway-fault', `${fault.via ?? ''} ${subject}`.trim(), JSON.stringify(fault));
     this.wake();
   }
 

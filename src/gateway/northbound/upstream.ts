@@ -1,3 +1,4 @@
+import { background } from '../../base/background.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
@@ -65,7 +66,7 @@ export class Upstream implements Uplink {
       timeout,
       repeatAfter,
       overdue: (pending) => {
-        if (!pending.isSure && this.connected) void this.#send(pending, false);
+        if (!pending.isSure && this.connected) this.#sendLater(pending, false);
       },
       expired: (pending) => this.#expired(pending),
     });
@@ -89,7 +90,7 @@ export class Upstream implements Uplink {
       will: { topic: state, payload: this.#presence.state(false) },
       received: (topic, payload, { retain }) => this.#receive(topic, payload, retain),
       ...(traffic && { opened: (socket) => traffic.connected(socket) }),
-      connected: () => void this.#online(),
+      connected: () => void background(events, 'uplink', () => this.#online()),
       disconnected: () => {
         this.#presence.disconnected();
         this.#listener?.disconnected();
@@ -125,10 +126,9 @@ export class Upstream implements Uplink {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#link.connected)
-      void this.#link
-        .publish({ topic: this.#topics.state, payload: this.#presence.state(false), retain: true })
-        .catch(() => {});
+    const goodbye = { topic: this.#topics.state, payload: this.#presence.state(false), retain: true };
+    // If this fails, the broker publishes the Last Will.
+    if (this.#link.connected) this.#link.publish(goodbye).catch(() => {});
     // Waits for the acknowledgement of the state published above, for a bounded time.
     await this.#link[Symbol.asyncDispose]();
     for (const { settle } of this.#pending.all())
@@ -187,8 +187,13 @@ export class Upstream implements Uplink {
     };
     this.#pending.add(pending);
     if (this.#link.post(pending.publication)) pending.up += packetSize(pending.publication);
-    else void this.#send(pending, true);
+    else this.#sendLater(pending, true);
     return promise;
+  }
+
+  /** As `#send`, without anybody who waits. */
+  #sendLater(pending: PendingRequest, isFirst: boolean): void {
+    void background(this.#parts.events, 'uplink', () => this.#send(pending, isFirst));
   }
 
   async #send(pending: PendingRequest, isFirst: boolean): Promise<void> {
@@ -222,7 +227,7 @@ export class Upstream implements Uplink {
 
   /** After each connect: publishes the state, and sends again what was not answered before the connection broke. */
   async #online(): Promise<void> {
-    for (const pending of this.#pending.all()) void this.#send(pending, false);
+    for (const pending of this.#pending.all()) this.#sendLater(pending, false);
     await this.#presence.announce();
     this.#listener?.connected();
   }
@@ -240,10 +245,11 @@ export class Upstream implements Uplink {
       return;
     }
     this.#unanswered = 0;
+    const { traffic, events } = this.#parts;
     const down = packetSize({ topic, payload });
     if (envelope.kind === EnvelopeKind.Notification) {
-      this.#parts.traffic?.moved(envelope, { up: 0, down }, 'orders');
-      void this.#takeNotification(envelope);
+      traffic?.moved(envelope, { up: 0, down }, 'orders');
+      void background(events, 'notification', () => this.#takeNotification(envelope));
     } else if (envelope.kind !== EnvelopeKind.Request) this.#answer(envelope, down);
   }
 

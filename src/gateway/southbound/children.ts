@@ -2,10 +2,12 @@ import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { DmStatus } from '../../dm/status.ts';
 import {
+  type GatewayFault,
   isAlertOf,
   readDeviceAttach,
   readDeviceDetach,
   readDevicePresence,
+  readGatewayFault,
 } from '../../mo/gateway-alerts.ts';
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import type { Alert } from '../../wire/syncml/message.ts';
@@ -15,11 +17,13 @@ export interface ChildrenParts {
   readonly gatewayId: string;
   readonly vocabulary: Vocabulary;
   /** IDs of the devices that the configuration allows to be DM Gateways. */
-  readonly allowed: ReadonlySet<string>;
+  readonly allowed: Pick<ReadonlySet<string>, 'has'>;
   readonly associations: Pick<Associations, 'attachBehind' | 'detachBehind' | 'presenceBehind'>;
   readonly events: Events;
   /** Called when a fan-out of a child gateway has ended. */
   readonly fanoutEnded: (correlator: string | undefined, result: string) => void;
+  /** Called with a fault of a child gateway, or of a gateway behind it. */
+  readonly faulted: (fault: Omit<GatewayFault, 'epoch' | 'sequence'>) => void;
 }
 
 /** Maximum number of gateways in a chain below this one. */
@@ -46,9 +50,9 @@ export class Children {
    * gateway, or the alert is of a type that is not handled here.
    */
   alerted(child: string, alert: Alert): number | undefined {
-    const { vocabulary, associations, events, fanoutEnded } = this.#parts;
+    const { vocabulary, associations, events, fanoutEnded, faulted } = this.#parts;
     if (!this.mayBeGateway(child)) return undefined;
-    const { DeviceAttach, DeviceDetach, DevicePresence, CommandFanout } = vocabulary.alerts;
+    const { DeviceAttach, DeviceDetach, DevicePresence, CommandFanout, GatewayFault } = vocabulary.alerts;
     try {
       if (isAlertOf(alert, DeviceAttach)) {
         const { sequence: _, ...attach } = readDeviceAttach(vocabulary, alert);
@@ -62,6 +66,11 @@ export class Children {
       }
       if (isAlertOf(alert, DevicePresence)) {
         associations.presenceBehind(child, readDevicePresence(alert));
+        return DmStatus.Ok;
+      }
+      if (isAlertOf(alert, GatewayFault)) {
+        const { kind, reason, via } = readGatewayFault(alert);
+        faulted({ kind, reason, via: this.#path(child, via, '') });
         return DmStatus.Ok;
       }
       if (!isAlertOf(alert, CommandFanout)) return undefined;

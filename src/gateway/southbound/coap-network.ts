@@ -1,6 +1,7 @@
 import type { Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { networkInterfaces } from 'node:os';
+import { background, failed, guarded } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
@@ -9,6 +10,7 @@ import { sourceAddressTowards } from '../../base/source-address.ts';
 import { CoapEndpoint, type EndpointLimits } from '../../wire/coap/endpoint.ts';
 import type { Handler } from '../../wire/coap/message.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
+import { ArrivalQueue, type Receive } from './arrival-queue.ts';
 import {
   addressTowards,
   interfaceKey,
@@ -74,6 +76,7 @@ export class CoapNetwork implements AsyncDisposable {
   /** By interface and address. */
   readonly #bindings = new Map<string, Binding>();
   readonly #groups: MulticastGroups;
+  readonly #arrivals: ArrivalQueue;
   readonly #changed = new Set<() => void>();
   /** Reasons why addresses could not be bound, so that each is reported once. */
   readonly #failures = new Map<string, string>();
@@ -87,12 +90,14 @@ export class CoapNetwork implements AsyncDisposable {
   #port: number;
   #watch: Timer | undefined;
   #checking: Promise<void> = Promise.resolve();
-  #lastFailure: string | undefined;
+  /** The last check of the watch failed. */
+  #isWatchBroken = false;
   #stopped = false;
 
   constructor(options: CoapNetworkOptions) {
     this.#options = options;
     this.#port = options.port;
+    this.#arrivals = new ArrivalQueue(options.clock);
     this.#groups = new MulticastGroups({
       events: options.events,
       received: (datagram, interfaceName) => this.#receiveByGroup(datagram, interfaceName),
@@ -114,7 +119,7 @@ export class CoapNetwork implements AsyncDisposable {
    * when addresses are there and cannot be bound.
    */
   get isOffline(): boolean {
-    return this.#bindings.size === 0 && this.#failures.size === 0 && this.#lastFailure === undefined;
+    return this.#bindings.size === 0 && this.#failures.size === 0 && !this.#isWatchBroken;
   }
 
   get endpoints(): CoapEndpoint[] {
@@ -175,6 +180,7 @@ export class CoapNetwork implements AsyncDisposable {
     const sockets = [...this.#bindings.values()].map(({ socket }) => socket);
     for (const { endpoint } of this.#bindings.values()) endpoint.stop();
     this.#bindings.clear();
+    this.#arrivals.stop();
     this.#groups.close();
     await Promise.all(
       sockets.map((socket) => {
@@ -193,20 +199,18 @@ export class CoapNetwork implements AsyncDisposable {
   #armWatch(): void {
     if (this.#stopped) return;
     this.#watch = this.#options.clock.after(watchEvery, () => {
-      void this.#check(false)
-        .then(
-          () => this.#checked(undefined),
-          (thrown) => this.#checked(reasonOf(thrown)),
-        )
-        .finally(() => this.#armWatch());
+      void this.#watchOnce().finally(() => this.#armWatch());
     });
   }
 
-  /** Reports a check that failed, once for each reason. The next check comes in any case. */
-  #checked(failure: string | undefined): void {
-    if (failure !== undefined && failure !== this.#lastFailure)
-      this.#options.events.emit('coap.watch-failed', { reason: failure });
-    this.#lastFailure = failure;
+  /** One check of the watch. Never rejects: the next check comes in any case. */
+  async #watchOnce(): Promise<void> {
+    let isDone = false;
+    await background(this.#options.events, 'interfaces', async () => {
+      await this.#check(false);
+      isDone = true;
+    });
+    this.#isWatchBroken = !isDone;
   }
 
   /** One check at a time: two at once would bind the same address twice. */
@@ -276,11 +280,23 @@ export class CoapNetwork implements AsyncDisposable {
         entropy,
         events,
         handler,
-        send: (datagram, port, to) => socket.send(datagram, port, to),
+        send: (datagram, port, to) => {
+          try {
+            socket.send(datagram, port, to);
+          } catch (thrown) {
+            // The system refuses some datagrams at once, such as one to port 0. To the endpoint such a datagram is lost.
+            failed(events, 'coap-datagram', thrown);
+          }
+        },
         ...(limits && { limits }),
       });
       const binding: Binding = { ...local, socket, endpoint };
-      socket.on('message', (datagram, from) => endpoint.receive(datagram, from.address, from.port));
+      const receive: Receive = guarded(
+        events,
+        'coap-datagram',
+        (octets: Buffer, from: string, fromPort: number) => endpoint.receive(octets, from, fromPort),
+      );
+      socket.on('message', (octets, from) => this.#arrivals.take(receive, octets, from.address, from.port));
       socket.on('error', (error) => {
         events.emit('coap.socket-error', { address, reason: error.message });
         this.#release(binding);

@@ -1,16 +1,23 @@
+import { type BackgroundWork, background } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import { PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
 
 /**
  * Runs work that must follow the answer to a device, after that answer was sent. At most one task per device at a time.
  */
 export class DeviceTasks implements AsyncDisposable {
+  readonly #kind: BackgroundWork;
   readonly #clock: Clock;
+  readonly #events: Events;
   readonly #atWork = new Map<string, Promise<void>>();
   readonly #stop = new AbortController();
 
-  constructor(clock: Clock) {
+  /** @param kind what the tasks are, for their errors */
+  constructor(kind: BackgroundWork, { clock, events }: { readonly clock: Clock; readonly events: Events }) {
+    this.#kind = kind;
     this.#clock = clock;
+    this.#events = events;
   }
 
   /** Aborted when the gateway stops; tasks end on it. */
@@ -31,11 +38,10 @@ export class DeviceTasks implements AsyncDisposable {
     if (this.#atWork.has(deviceId)) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#atWork.set(deviceId, promise);
-    this.#clock.after(0, () => {
-      void work().finally(() => {
-        this.#atWork.delete(deviceId);
-        resolve();
-      });
+    this.#clock.after(0, async () => {
+      await background(this.#events, this.#kind, work, this.signal);
+      this.#atWork.delete(deviceId);
+      resolve();
     });
   }
 

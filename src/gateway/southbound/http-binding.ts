@@ -1,5 +1,4 @@
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import {
   createServer,
   type IncomingMessage,
@@ -7,8 +6,9 @@ import {
   type Server,
   type ServerResponse,
 } from 'node:http';
-import { createServer as createTlsServer } from 'node:https';
+import { createServer as createTlsServer, Server as TlsServer } from 'node:https';
 import { type AddressInfo, BlockList } from 'node:net';
+import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { readBounded } from '../../base/read-bounded.ts';
@@ -34,14 +34,20 @@ export interface HttpSettings {
   readonly tunnelPath: string;
   /** ServerID of the gateway in the accounts of these devices. */
   readonly serverId: string;
-  /** Names of PEM files; plain HTTP when absent. */
-  readonly tls?: { readonly cert: string; readonly key: string };
   /** Whether plain HTTP is allowed at an address that is not loopback. */
   readonly allowPlain: boolean;
 }
 
+/** Certificate and private key of the gateway, as PEM. */
+export interface TlsIdentity {
+  readonly cert: string;
+  readonly key: string;
+}
+
 export interface HttpBindingParts {
   readonly settings: HttpSettings;
+  /** Certificate and private key, as PEM; plain HTTP when absent. */
+  readonly tls?: TlsIdentity | undefined;
   readonly sessions: Pick<DeviceSessions, 'receive'>;
   readonly bootstrapServer: Pick<BootstrapServer, 'answer'>;
   readonly guard: EchoGuard;
@@ -56,6 +62,9 @@ export interface HttpBindingParts {
  * Maximum number of connections; milliseconds within which a request must arrive, and that a connection may be idle.
  */
 export const httpLimits = { connections: 256, request: 30_000, idle: 60_000 } as const;
+
+/** Oldest version of TLS. */
+const minVersion = 'TLSv1.2';
 
 /** HTTP authentication scheme of the local bootstrap (docs/bindings.md). */
 const bootstrapScheme = 'Postern-Bootstrap';
@@ -87,23 +96,28 @@ export class HttpBinding implements AsyncDisposable {
   }
 
   get url(): string {
-    const { host, tls } = this.#parts.settings;
+    const { settings, tls } = this.#parts;
+    const { host } = settings;
     return `${tls ? 'https' : 'http'}://${uriHost(host)}:${this.port}`;
   }
 
   /**
-   * @throws {PosternError} `configuration` when plain HTTP is not allowed at this address, when the certificate or key
-   * cannot be used, or when the port cannot be bound
+   * @throws {PosternError} `configuration` when plain HTTP is not allowed at this address, or when the port cannot be
+   * bound
    */
   async start(): Promise<void> {
-    const { settings, events } = this.#parts;
-    const { host, port, tls, allowPlain } = settings;
+    const { settings, events, tls } = this.#parts;
+    const { host, port, allowPlain } = settings;
     if (!tls && !allowPlain && !isLoopback(host))
       throw new PosternError(
         'configuration',
         `http.host: ${host} is not loopback, so it needs http.tls-cert and http.tls-key, or http.insecure-plain-http = true`,
       );
-    this.#server = this.#create((request, response) => void this.#serve(request, response));
+    this.#server = this.#create(
+      guarded(events, 'http', (request: IncomingMessage, response: ServerResponse) =>
+        this.#serve(request, response),
+      ),
+    );
     this.#server.maxConnections = httpLimits.connections;
     this.#server.requestTimeout = httpLimits.request;
     this.#server.headersTimeout = httpLimits.request;
@@ -118,6 +132,8 @@ export class HttpBinding implements AsyncDisposable {
         { cause },
       );
     }
+    // Such as no file descriptor for a connection.
+    this.#server.on('error', (error) => failed(events, 'http', error));
     if (!tls) events.emit('http.insecure', { security: 'none: HTTP without TLS' });
     events.emit('http.listening', { url: this.url });
   }
@@ -131,18 +147,13 @@ export class HttpBinding implements AsyncDisposable {
   }
 
   #create(listener: RequestListener): Server {
-    const { tls } = this.#parts.settings;
-    if (!tls) return createServer(listener);
-    try {
-      const options = {
-        cert: readFileSync(tls.cert),
-        key: readFileSync(tls.key),
-        minVersion: 'TLSv1.2' as const,
-      };
-      return createTlsServer(options, listener);
-    } catch (cause) {
-      throw new PosternError('configuration', `http.tls-cert, http.tls-key: ${String(cause)}`, { cause });
-    }
+    const { tls } = this.#parts;
+    return tls ? createTlsServer({ ...tls, minVersion }, listener) : createServer(listener);
+  }
+
+  /** Uses another certificate for the connections that follow. Without effect on plain HTTP. */
+  renew(tls: TlsIdentity): void {
+    if (this.#server instanceof TlsServer) this.#server.setSecureContext({ ...tls, minVersion });
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -221,7 +232,7 @@ export class HttpBinding implements AsyncDisposable {
 
   /** Local bootstrap. Challenge and proof are in the headers of HTTP authentication (RFC 9110, section 11). */
   async #bootstrap({ request, response, url }: Visit): Promise<void> {
-    const { bootstrapServer, guard, settings } = this.#parts;
+    const { bootstrapServer, guard, settings, tls } = this.#parts;
     const remote = remoteOf(request);
     const [accepted = MediaType.Wbxml] = (request.headers.accept ?? '').split(/[,;]/).filter(isSupported);
     const credentials = request.headers.authorization ?? '';
@@ -237,7 +248,7 @@ export class HttpBinding implements AsyncDisposable {
       mediaType: accepted,
       challenge: field('challenge'),
       proof: field('proof'),
-      address: `${settings.tls ? 'https' : 'http'}://${request.headers.host ?? new URL(this.url).host}${settings.path}`,
+      address: `${tls ? 'https' : 'http'}://${request.headers.host ?? new URL(this.url).host}${settings.path}`,
     });
     if (answer.kind === 'bootstrap') {
       await this.#parts.settled();

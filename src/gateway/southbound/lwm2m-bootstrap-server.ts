@@ -53,7 +53,7 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
 
   constructor(parts: LwM2mBootstrapParts) {
     this.#parts = parts;
-    this.#tasks = new DeviceTasks(parts.clock);
+    this.#tasks = new DeviceTasks('bootstrap', parts);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,4 +1,5 @@
-import type { Socket } from 'node:dgram';
+import type { RemoteInfo, Socket } from 'node:dgram';
+import { failed, guarded } from '../../base/background.ts';
 import type { Events } from '../../base/events.ts';
 import { interfaceKey, type LocalAddress } from './interfaces.ts';
 import { type KernelNetwork, membershipKey } from './kernel-network.ts';
@@ -80,10 +81,17 @@ export class MulticastGroups {
     const { family, group, interfaceName } = want;
     try {
       const socket = await boundSocket({ family, address: bindTo, port, reuseAddr: true });
-      socket.on('message', (octets, { address, port: from }) =>
-        this.#parts.received({ octets, address, port: from }, interfaceName),
+      const { events, received } = this.#parts;
+      socket.on(
+        'message',
+        guarded(events, 'coap-datagram', (octets: Buffer, { address, port: from }: RemoteInfo) =>
+          received({ octets, address, port: from }, interfaceName),
+        ),
       );
-      socket.on('error', () => this.#drop(bindTo, socket));
+      socket.on('error', (error) => {
+        failed(events, 'interfaces', error);
+        this.#drop(bindTo, socket);
+      });
       this.#failures.delete(bindTo);
       const fresh: GroupSocket = { socket, joined: new Map() };
       this.#sockets.set(bindTo, fresh);

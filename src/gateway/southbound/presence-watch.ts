@@ -1,8 +1,7 @@
-import { BoundedMap } from '../../base/bounded-map.ts';
+import { background, failed } from '../../base/background.ts';
 import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { asPosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import type { DeviceRecord } from '../../mo/device-record.ts';
 import type { Inventory } from '../store/inventory.ts';
@@ -37,8 +36,6 @@ const retry = { first: 900_000, cap: 14_400_000 } as const;
 const writeEvery = 3_600_000;
 /** Milliseconds after a device was asked for a message, during which its message does not show its own period. */
 const askedFor = 60_000;
-/** Maximum number of reasons of failures that are told once. The oldest is forgotten first, and may be told again. */
-const toldReasons = 16;
 /** Questions are spread: a device is asked up to this part of its silence later. */
 const spread = 0.25;
 
@@ -71,10 +68,6 @@ export class PresenceWatch implements Disposable {
   #timer: Timer | undefined;
   #writtenAt: Monotonic;
   #stopped = false;
-  /** Reasons that were told. */
-  readonly #told = new BoundedMap<string, true>(toldReasons);
-  /** The reason why something could not be stored, until something could. */
-  #notStored: string | undefined;
 
   constructor(parts: PresenceWatchParts) {
     this.#parts = parts;
@@ -182,12 +175,10 @@ export class PresenceWatch implements Disposable {
   }
 
   #schedule(): void {
-    this.#timer = this.#parts.clock.after(sweepEvery, () => {
-      void this.#sweep()
-        .catch((thrown) => this.#failed(thrown))
-        .finally(() => {
-          if (!this.#stopped) this.#schedule();
-        });
+    const { clock, events } = this.#parts;
+    this.#timer = clock.after(sweepEvery, async () => {
+      await background(events, 'presence', () => this.#sweep());
+      if (!this.#stopped) this.#schedule();
     });
   }
 
@@ -221,7 +212,7 @@ export class PresenceWatch implements Disposable {
       else contact.askAt = plus(clock.now(), this.#dueAt(deviceId, contact) - contact.heardAt);
       this.found(deviceId, finding);
     } catch (thrown) {
-      this.#failed(thrown);
+      failed(this.#parts.events, 'presence', thrown);
     }
   }
 
@@ -232,24 +223,13 @@ export class PresenceWatch implements Disposable {
 
   /**
    * Stores something. When that fails, it is tried again with the next message or question, and nothing else fails.
-   * @param work returns whether it has written anything
    */
-  #store(work: () => boolean): void {
+  #store(work: () => void): void {
     try {
-      if (!work() || this.#notStored === undefined) return;
-      this.#told.delete(this.#notStored);
-      this.#notStored = undefined;
+      work();
     } catch (thrown) {
-      this.#notStored = this.#failed(thrown);
+      failed(this.#parts.events, 'presence', thrown);
     }
-  }
-
-  /** Tells each reason of a failure once. Returns the reason. */
-  #failed(thrown: unknown): string {
-    const reason = asPosternError(thrown).message;
-    if (!this.#told.has(reason)) this.#parts.events.emit('presence.failed', { reason });
-    this.#told.set(reason, true);
-    return reason;
   }
 }
 

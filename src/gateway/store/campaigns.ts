@@ -1,5 +1,8 @@
 import type { StatementSync } from 'node:sqlite';
-import { type Database, knownValue, transaction } from '../../base/database.ts';
+import * as v from 'valibot';
+import { type Database, transaction } from '../../base/database.ts';
+import { type ReadableTable, readRows } from '../../base/rows.ts';
+import { CampaignState } from '../../mo/campaign.ts';
 
 /** Kinds of campaigns. Each kind has a store and a runner of its own. */
 export type CampaignKind = 'fanout' | 'trigger';
@@ -11,7 +14,7 @@ export type CampaignKind = 'fanout' | 'trigger';
  * - `accepted`: the device accepted the order and reports the result later by an alert.
  * - `ended`: the outcome is final.
  */
-export const targetStates = ['pending', 'begun', 'accepted', 'ended'] as const;
+const targetStates = ['pending', 'begun', 'accepted', 'ended'] as const;
 export type TargetState = (typeof targetStates)[number];
 
 export interface CampaignTarget {
@@ -56,14 +59,11 @@ export class Campaigns {
   }
 
   run(name: string): CampaignRun | undefined {
-    const row = this.#database
-      .prepare('SELECT * FROM campaign WHERE kind = ? AND name = ?')
-      .get(this.#kind, name);
-    return row && toRun(row);
+    return readRows(this.#database, campaignTable, 'WHERE kind = ? AND name = ?', this.#kind, name)[0];
   }
 
   runs(): CampaignRun[] {
-    return this.#database.prepare('SELECT * FROM campaign WHERE kind = ?').all(this.#kind).map(toRun);
+    return readRows(this.#database, campaignTable, 'WHERE kind = ?', this.#kind);
   }
 
   /** Stores a campaign with all its devices in state `pending`. Replaces an earlier campaign of the same name. */
@@ -100,27 +100,15 @@ export class Campaigns {
     transaction(this.#database, work);
   }
 
-  /**
-   * All devices of a campaign, sorted by device ID.
-   * @throws {PosternError} `configuration` for a state that this program does not know
-   */
+  /** All devices of a campaign, sorted by device ID. */
   targets(name: string): CampaignTarget[] {
-    return this.#database
-      .prepare(
-        'SELECT device, state, outcome FROM campaign_target WHERE kind = ? AND name = ? ORDER BY device',
-      )
-      .all(this.#kind, name)
-      .map(toTarget);
+    const where = 'WHERE kind = ? AND name = ? ORDER BY device';
+    return readRows(this.#database, targetTable, where, this.#kind, name);
   }
 
-  /** @throws {PosternError} as `targets` */
   target(name: string, device: string): CampaignTarget | undefined {
-    const row = this.#database
-      .prepare(
-        'SELECT device, state, outcome FROM campaign_target WHERE kind = ? AND name = ? AND device = ?',
-      )
-      .get(this.#kind, name, device);
-    return row && toTarget(row);
+    const where = 'WHERE kind = ? AND name = ? AND device = ?';
+    return readRows(this.#database, targetTable, where, this.#kind, name, device)[0];
   }
 
   counts(name: string): CampaignCounts {
@@ -140,15 +128,44 @@ export class Campaigns {
   }
 }
 
-const toTarget = ({ device, state, outcome }: Record<string, unknown>): CampaignTarget => ({
-  device: String(device),
-  state: knownValue(targetStates, state, 'campaign_target.state'),
-  outcome: outcome === null ? undefined : String(outcome),
+const campaignTable: ReadableTable<CampaignRun> = {
+  table: 'campaign',
+  key: ['kind', 'name'],
+  read: (row) => ({
+    name: row.text('name'),
+    state: row.oneOf('state', Object.values(CampaignState)),
+    server: row.text('server'),
+    correlator: row.optionalText('correlator').correlator,
+  }),
+};
+
+const outcomeBody = v.object({
+  status: v.number(),
+  parts: v.array(
+    v.object({ status: v.number(), results: v.array(v.object({ uri: v.string(), data: v.string() })) }),
+  ),
 });
 
-const toRun = ({ name, state, server, correlator }: Record<string, unknown>): CampaignRun => ({
-  name: String(name),
-  state: Number(state),
-  server: String(server),
-  correlator: correlator === null ? undefined : String(correlator),
-});
+const targetTable: ReadableTable<CampaignTarget> = {
+  table: 'campaign_target',
+  key: ['kind', 'name', 'device'],
+  read: (row) => {
+    const device = row.text('device');
+    const state = row.oneOf('state', targetStates);
+    if (state !== 'accepted' && state !== 'ended') return { device, state, outcome: undefined };
+    row.json('outcome', outcomeBody);
+    return { device, state, outcome: row.text('outcome') };
+  },
+  // The device stays in the result of the campaign, with the outcome 500: nobody knows what it did.
+  instead: (row, database) => {
+    const device = row.text('device');
+    const status = 500;
+    const outcome = JSON.stringify({ status, parts: [] });
+    database
+      .prepare(
+        "INSERT INTO campaign_target (kind, name, device, state, status, outcome) VALUES (?, ?, ?, 'ended', ?, ?)",
+      )
+      .run(row.text('kind'), row.text('name'), device, status, outcome);
+    return { device, state: 'ended', outcome };
+  },
+};

@@ -1,6 +1,7 @@
-import { type Database, knownValue, readRows } from '../../base/database.ts';
+import type { Database } from '../../base/database.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
+import { type ReadableTable, readRows } from '../../base/rows.ts';
 import { type BootstrapOrigin, bootstrapOrigins, type ExpectedDevice } from '../../mo/device-record.ts';
 
 /** The secrets and nonces by which one device and the gateway authenticate to each other. */
@@ -22,11 +23,10 @@ export class Credentials {
   /** Device IDs by node name (`hashedName`). */
   readonly #ids = new Map<string, string>();
 
-  /** @param unreadable gets the reason for each credential that cannot be read; such a device is bootstrapped anew */
-  constructor(database: Database, limit: number, unreadable: string[] = []) {
+  constructor(database: Database, limit: number) {
     this.limit = limit;
     this.#database = database;
-    for (const credential of readRows(database, 'credential', fromRow, unreadable)) this.#keep(credential);
+    for (const credential of readRows(database, credentialTable)) this.#keep(credential);
   }
 
   get size(): number {
@@ -87,6 +87,7 @@ export class Credentials {
     const known = this.#known.get(deviceId);
     if (!known) return;
     const { serverNonce = known.serverNonce, clientNonce = known.clientNonce } = nonces;
+    if (isSame(serverNonce, known.serverNonce) && isSame(clientNonce, known.clientNonce)) return;
     this.#rememberForRollback(deviceId);
     try {
       this.#database
@@ -129,17 +130,19 @@ export class Credentials {
   }
 }
 
-function fromRow(row: Record<string, unknown>): GatewayCredential {
-  const texts = row as Record<string, string>;
-  const octets = row as Record<string, Uint8Array>;
-  return {
-    deviceId: texts.device_id!,
-    clientName: texts.client_name!,
-    clientSecret: texts.client_secret!,
-    clientNonce: octets.client_nonce!,
-    serverSecret: texts.server_secret!,
-    serverNonce: octets.server_nonce!,
-    origin: knownValue(bootstrapOrigins, row.origin, 'credential.origin'),
-    attached: row.attached === 1,
-  };
-}
+const isSame = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
+
+const credentialTable: ReadableTable<GatewayCredential> = {
+  table: 'credential',
+  key: ['device_id'],
+  read: (row) => ({
+    deviceId: row.text('device_id'),
+    clientName: row.text('client_name'),
+    clientSecret: row.text('client_secret'),
+    clientNonce: row.octets('client_nonce'),
+    serverSecret: row.text('server_secret'),
+    serverNonce: row.octets('server_nonce'),
+    origin: row.oneOf('origin', bootstrapOrigins),
+    attached: row.oneOf('attached', [0, 1]) === 1,
+  }),
+};

@@ -1,6 +1,8 @@
 import type { Database } from '../../base/database.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError } from '../../base/errors.ts';
+import { keepNumbersLow, type ReadableTable, readRows } from '../../base/rows.ts';
+import { isEpoch } from '../../wire/tunnel/gateway-state.ts';
 
 /**
  * The epoch of a gateway's alerts: their sequence numbers are compared only with those of the same epoch. A new epoch begins
@@ -18,9 +20,10 @@ export class Epoch {
   constructor(database: Database, entropy: Entropy) {
     this.#database = database;
     const starts = database.file?.lock.starts ?? 0;
-    const row = database.prepare('SELECT value, starts FROM epoch ORDER BY first DESC LIMIT 1').get();
-    this.isNew = Number(row?.starts) !== starts;
-    this.value = row && !this.isNew ? String(row.value) : Buffer.from(entropy.bytes(8)).toString('hex');
+    keepNumbersLow(database, 'outbox', 'sequence');
+    const latest = readRows(database, epochTable(nextNumber(database)), 'ORDER BY first').at(-1);
+    this.isNew = latest?.starts !== starts;
+    this.value = latest && !this.isNew ? latest.value : Buffer.from(entropy.bytes(8)).toString('hex');
     try {
       this.store();
     } catch (thrown) {
@@ -55,10 +58,9 @@ export class Epoch {
 
 /** The next sequence number of the outbox is the first of the new epoch. */
 function add(database: Database, value: string): void {
-  const last = database.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").get();
   database
     .prepare('INSERT OR REPLACE INTO epoch (first, value, starts) VALUES (?, ?, 0)')
-    .run(Number(last?.seq ?? 0) + 1, value);
+    .run(nextNumber(database), value);
 }
 
 /** Deletes epochs that ended before the oldest entry of the outbox: there are at most as many as waiting alerts, and one. */
@@ -68,3 +70,22 @@ function dropUnused(database: Database): void {
     .prepare('DELETE FROM epoch WHERE first < (SELECT max(first) FROM epoch WHERE first <= ?)')
     .run(oldest === null || oldest === undefined ? Number.MAX_SAFE_INTEGER : Number(oldest));
 }
+
+/** The next sequence number of the outbox. */
+function nextNumber(database: Database): number {
+  const last = database.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").get();
+  return Number(last?.seq ?? 0) + 1;
+}
+
+/** @param next the next sequence number of the outbox: no epoch begins after it */
+const epochTable = (next: number): ReadableTable<{ readonly value: string; readonly starts: number }> => ({
+  table: 'epoch',
+  key: ['first'],
+  read: (row) => {
+    row.integer('first', 1, next);
+    const value = row.text('value');
+    if (!isEpoch(value)) throw new Error('value is not an epoch');
+    // -1 in a copy: whichever start uses it begins a new epoch.
+    return { value, starts: row.integer('starts', -1) };
+  },
+});

@@ -1,4 +1,5 @@
 import { type Database, transaction } from '../../base/database.ts';
+import { type ReadableTable, readRows } from '../../base/rows.ts';
 import { ImageState } from '../../mo/gw-image-inventory.ts';
 
 /**
@@ -49,10 +50,9 @@ export class Images {
 
   constructor(database: Database) {
     this.#database = database;
-    const rows = database.prepare('SELECT * FROM image LEFT JOIN image_operation USING (name)').all();
-    for (const { inline, ...row } of rows) {
-      const found = Object.entries(row).filter(([, value]) => value !== null);
-      const record = { ...(Object.fromEntries(found) as unknown as ImageRecord), inline: inline === 1 };
+    const operations = new Map(readRows(database, operationTable));
+    for (const found of readRows(database, imageTable)) {
+      const record = { ...found, ...operations.get(found.name) };
       // Version 0.1.0 kept the hash of an evicted image.
       const { hash: _, ...withoutHash } = record;
       this.#known.set(record.name, mayBeStored.has(record.state) ? record : withoutHash);
@@ -141,3 +141,27 @@ export class Images {
     });
   }
 }
+
+const imageTable: ReadableTable<ImageRecord> = {
+  table: 'image',
+  key: ['name'],
+  read: (row) => ({
+    name: row.text('name'),
+    state: row.oneOf('state', Object.values(ImageState)),
+    inline: row.oneOf('inline', [0, 1]) === 1,
+    used: row.time('used'),
+    ...row.optionalInteger('size'),
+    ...row.optionalText('hash'),
+    ...row.optionalText('validator'),
+    ...row.optionalText('server'),
+    ...row.optionalText('correlator'),
+    ...row.optionalInteger('result'),
+  }),
+};
+
+/** What the released table of images has no columns for. */
+const operationTable: ReadableTable<readonly [string, Pick<ImageRecord, 'total' | 'reason'>]> = {
+  table: 'image_operation',
+  key: ['name'],
+  read: (row) => [row.text('name'), { ...row.optionalInteger('total'), ...row.optionalText('reason') }],
+};

@@ -1,7 +1,8 @@
 import type { StatementSync } from 'node:sqlite';
-import { type Database, knownValue, readRows } from '../../base/database.ts';
+import type { Database } from '../../base/database.ts';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
+import { type ReadableTable, readRows } from '../../base/rows.ts';
 import {
   bootstrapOrigins,
   type DeviceRecord,
@@ -34,8 +35,7 @@ export class Inventory implements DeviceRecords {
   /** Devices that were heard since `writeHeard`. */
   readonly #unwritten = new Set<string>();
 
-  /** @param unreadable gets the reason for each record that cannot be read; such a device attaches anew */
-  constructor(database: Database, limit: number, unreadable: string[] = []) {
+  constructor(database: Database, limit: number) {
     this.limit = limit;
     this.#database = database;
     this.#delete = database.prepare('DELETE FROM device WHERE device_id = ?');
@@ -48,15 +48,8 @@ export class Inventory implements DeviceRecords {
     );
     this.#deletePresence = database.prepare('DELETE FROM device_presence WHERE device_id = ?');
     this.#setHeard = database.prepare('UPDATE device SET last_seen = ? WHERE device_id = ?');
-    const presence = new Map(
-      readRows(
-        database,
-        'device_presence',
-        (row) => [String(row.device_id), presenceFrom(row)] as const,
-        unreadable,
-      ),
-    );
-    for (const record of readRows(database, 'device', fromRow, unreadable))
+    const presence = new Map(readRows(database, presenceTable));
+    for (const record of readRows(database, deviceTable))
       this.#keep({ ...record, ...presence.get(record.deviceId) });
   }
 
@@ -176,34 +169,36 @@ export class Inventory implements DeviceRecords {
   }
 }
 
-const optionalIn = (row: Record<string, unknown>) => (name: string, column: string) =>
-  row[column] === null ? {} : { [name]: String(row[column]) };
+const presenceTable: ReadableTable<readonly [string, Pick<DeviceRecord, 'reason' | 'heardOn' | 'serial'>]> = {
+  table: 'device_presence',
+  key: ['device_id'],
+  read: (row) => [
+    row.text('device_id'),
+    {
+      ...row.optionalText('reason'),
+      ...row.optionalText('heardOn', 'heard_on'),
+      ...row.optionalText('serial'),
+    },
+  ],
+};
 
-function presenceFrom(row: Record<string, unknown>): Pick<DeviceRecord, 'reason' | 'heardOn' | 'serial'> {
-  const optional = optionalIn(row);
-  return {
-    ...optional('reason', 'reason'),
-    ...optional('heardOn', 'heard_on'),
-    ...optional('serial', 'serial'),
-  };
-}
-
-function fromRow(row: Record<string, unknown>): DeviceRecord {
-  const optional = optionalIn(row);
-  return {
-    deviceId: String(row.device_id),
-    state: knownValue(deviceStates, row.state, 'device.state'),
-    mode: knownValue(gatewayModes, row.mode, 'device.mode'),
-    origin: knownValue(bootstrapOrigins, row.origin, 'device.origin'),
-    address: String(row.address),
-    lastSeen: Number(row.last_seen),
-    protocol: knownValue(protocols, row.protocol, 'device.protocol'),
-    isGateway: row.component_type === 1,
-    ...optional('manufacturer', 'manufacturer'),
-    ...optional('model', 'model'),
-    ...optional('firmware', 'firmware'),
-    ...optional('via', 'via'),
-    ...optional('deviceType', 'device_type'),
-    ...optional('objects', 'objects'),
-  };
-}
+const deviceTable: ReadableTable<DeviceRecord> = {
+  table: 'device',
+  key: ['device_id'],
+  read: (row) => ({
+    deviceId: row.text('device_id'),
+    state: row.oneOf('state', deviceStates),
+    mode: row.oneOf('mode', gatewayModes),
+    origin: row.oneOf('origin', bootstrapOrigins),
+    address: row.text('address'),
+    lastSeen: row.time('last_seen'),
+    protocol: row.oneOf('protocol', protocols),
+    isGateway: row.oneOf('component_type', [0, 1]) === 1,
+    ...row.optionalText('manufacturer'),
+    ...row.optionalText('model'),
+    ...row.optionalText('firmware'),
+    ...row.optionalText('via'),
+    ...row.optionalText('deviceType', 'device_type'),
+    ...row.optionalText('objects'),
+  }),
+};

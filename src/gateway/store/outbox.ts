@@ -1,7 +1,9 @@
-import { type Database, keepLatest, unknownValue } from '../../base/database.ts';
+import * as v from 'valibot';
+import { type Database, keepLatest } from '../../base/database.ts';
+import { keepNumbersLow, type ReadableTable, readRows } from '../../base/rows.ts';
 import type { Epoch } from './epoch.ts';
 
-/** Kinds of alerts. An entry of another kind stays in the table and is not delivered: a later program may know it. */
+/** Kinds of alerts. */
 export const outboxKinds = [
   'device-attach',
   'device-detach',
@@ -10,11 +12,11 @@ export const outboxKinds = [
   'device-trigger',
   'image-operation',
   'firmware-update',
+  'gateway-fault',
 ] as const;
 export type OutboxKind = (typeof outboxKinds)[number];
 
 const sqlList = (kinds: readonly OutboxKind[]): string => `(${kinds.map((kind) => `'${kind}'`).join()})`;
-const isKnown = `kind IN ${sqlList(outboxKinds)}`;
 
 /** Entries that are kept after they were set aside. */
 export const undeliverableLimit = 100;
@@ -51,6 +53,9 @@ export class Outbox {
     this.#database = database;
     this.#epoch = epoch;
     this.limit = limit;
+    keepNumbersLow(database, 'outbox', 'sequence');
+    // Rows that cannot be read are set aside now. Otherwise sessions would begin for alerts that do not exist.
+    readRows(database, outboxTable);
   }
 
   get size(): number {
@@ -73,7 +78,7 @@ export class Outbox {
   /** ServerIDs of the recipients of all entries. `undefined` stands for the gateway's own DM server. */
   servers(): (string | undefined)[] {
     return this.#database
-      .prepare(`SELECT DISTINCT server FROM outbox WHERE ${isKnown}`)
+      .prepare('SELECT DISTINCT server FROM outbox')
       .all()
       .map(({ server }) => (server === null ? undefined : String(server)));
   }
@@ -87,35 +92,27 @@ export class Outbox {
     );
   }
 
-  /** Why entries are not delivered: one reason for each kind that this program does not know. */
-  unreadable(): string[] {
-    return this.#database
-      .prepare(`SELECT DISTINCT kind FROM outbox WHERE NOT ${isKnown}`)
-      .all()
-      .map(({ kind }) => unknownValue('outbox.kind', kind));
-  }
-
   /** The oldest `count` entries for one DM server, oldest first. Without `server`: for the gateway's own. */
   peek(count: number, server?: string): OutboxEntry[] {
-    return this.#database
-      .prepare(
-        `SELECT *, (SELECT value FROM epoch WHERE first <= sequence ORDER BY first DESC LIMIT 1) AS epoch
-         FROM outbox WHERE server IS ? AND ${isKnown} ORDER BY sequence LIMIT ?`,
-      )
-      .all(server ?? null, count)
-      .map((row) => ({
-        sequence: Number(row.sequence),
-        kind: row.kind as OutboxKind,
-        deviceId: String(row.device_id),
-        body: String(row.body),
-        ...(row.epoch !== null && { epoch: String(row.epoch) }),
-        ...(server !== undefined && { server }),
-      }));
+    return readRows(
+      this.#database,
+      outboxTable,
+      'WHERE server IS ? ORDER BY sequence LIMIT ?',
+      server ?? null,
+      count,
+    );
   }
 
   /** Deletes an entry that its DM server has acknowledged. */
   remove(sequence: number): void {
     this.#database.prepare('DELETE FROM outbox WHERE sequence = ?').run(sequence);
+  }
+
+  /** Deletes such entries in one transaction. */
+  removeAll(sequences: Iterable<number>): void {
+    this.#database.transaction(() => {
+      for (const sequence of sequences) this.remove(sequence);
+    });
   }
 
   /** Puts an entry that its DM server did not accept behind all others. Returns its new number; undefined without an entry. */
@@ -150,3 +147,20 @@ export class Outbox {
     return Number(this.#database.prepare('SELECT count(*) AS n FROM undeliverable').get()?.n);
   }
 }
+
+const outboxTable: ReadableTable<OutboxEntry> = {
+  table: 'outbox',
+  key: ['sequence'],
+  columns: '*, (SELECT value FROM epoch WHERE first <= sequence ORDER BY first DESC LIMIT 1) AS epoch',
+  read: (row) => {
+    row.json('body', v.looseObject({}));
+    return {
+      sequence: row.integer('sequence', 1),
+      kind: row.oneOf('kind', outboxKinds),
+      deviceId: row.text('device_id'),
+      body: row.text('body'),
+      ...row.optionalText('epoch'),
+      ...row.optionalText('server'),
+    };
+  },
+};

@@ -1,6 +1,9 @@
+import { isIP } from 'node:net';
 import type { StatementSync } from 'node:sqlite';
+import * as v from 'valibot';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Database } from '../../base/database.ts';
+import { type ReadableTable, readRows } from '../../base/rows.ts';
 
 /** Registration of an LwM2M client (LwM2M core 1.1, section 6.2). */
 export interface Registration {
@@ -51,8 +54,7 @@ export class Registrations {
       this.#deviceAt.delete(location);
       this.#beyond.push(deviceId);
     });
-    for (const { body } of database.prepare('SELECT body FROM registration').iterate())
-      this.#keep(JSON.parse(String(body)) as Registration);
+    for (const registration of readRows(database, registrationTable)) this.#keep(registration);
   }
 
   get(deviceId: string): Registration | undefined {
@@ -114,3 +116,31 @@ export class Registrations {
     this.#deviceAt.set(location, deviceId);
   }
 }
+
+const integer = v.pipe(v.number(), v.integer(), v.minValue(0));
+const registrationBody = v.looseObject({
+  deviceId: v.string(),
+  location: v.string(),
+  address: v.pipe(
+    v.string(),
+    v.check((text) => isIP(text) !== 0),
+  ),
+  port: v.pipe(integer, v.maxValue(65_535)),
+  heardOn: v.exactOptional(v.string()),
+  version: v.string(),
+  lifetime: integer,
+  queueMode: v.boolean(),
+  root: v.array(v.string()),
+  paths: v.array(v.array(integer)),
+  formats: v.array(integer),
+});
+
+const registrationTable: ReadableTable<Registration> = {
+  table: 'registration',
+  key: ['device_id'],
+  read: (row) => {
+    const registration = row.json('body', registrationBody);
+    if (registration.deviceId !== row.text('device_id')) throw new Error('body is of another client');
+    return registration;
+  },
+};

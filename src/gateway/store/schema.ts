@@ -1,4 +1,5 @@
 import type { Schema } from '../../base/open-database.ts';
+import { setAsideTable } from '../../base/rows.ts';
 import { nodeTables } from '../../dm/stored-nodes.ts';
 
 /** The tables in the state file of a gateway. */
@@ -53,5 +54,6 @@ export const gatewaySchema: Schema = {
     'CREATE TABLE epoch (first INTEGER PRIMARY KEY, value TEXT NOT NULL, starts INTEGER NOT NULL) STRICT;',
     'CREATE TABLE device_presence (device_id TEXT PRIMARY KEY, reason TEXT, heard_on TEXT, serial TEXT) STRICT, WITHOUT ROWID;',
     'CREATE TABLE image_operation (name TEXT PRIMARY KEY, total INTEGER, reason TEXT) STRICT, WITHOUT ROWID;',
+    setAsideTable,
   ],
 };

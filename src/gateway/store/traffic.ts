@@ -1,4 +1,6 @@
+import * as v from 'valibot';
 import type { Database } from '../../base/database.ts';
+import { type ReadableTable, readRows } from '../../base/rows.ts';
 
 /** What octets on the uplink are for. `connection`: keep-alives, acknowledgements, TLS, and the headers of MQTT. */
 export const trafficKinds = ['alerts', 'orders', 'telemetry', 'images', 'connection'] as const;
@@ -39,6 +41,13 @@ const isPeriod = (value: unknown): value is TrafficPeriod => {
   );
 };
 
+const period = v.custom<TrafficPeriod>(isPeriod);
+const trafficTable: ReadableTable<TrafficRecord> = {
+  table: 'traffic',
+  key: ['number'],
+  read: (row) => row.json('body', v.object({ day: period, month: period })),
+};
+
 /** Durable counters of the uplink, in one row. */
 export class TrafficRecords {
   readonly #database: Database;
@@ -49,13 +58,7 @@ export class TrafficRecords {
 
   /** Undefined when nothing was counted yet, or the row cannot be read. */
   get(): TrafficRecord | undefined {
-    const row = this.#database.prepare('SELECT body FROM traffic').get();
-    try {
-      const { day, month } = JSON.parse(String(row?.body)) as Partial<TrafficRecord>;
-      return isPeriod(day) && isPeriod(month) ? { day, month } : undefined;
-    } catch {
-      return undefined;
-    }
+    return readRows(this.#database, trafficTable)[0];
   }
 
   /** @throws {PosternError} `storage` */

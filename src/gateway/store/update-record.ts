@@ -1,4 +1,6 @@
+import * as v from 'valibot';
 import { type Database, transaction } from '../../base/database.ts';
+import { type ReadableTable, readRows } from '../../base/rows.ts';
 
 /** An update of the gateway itself that has not ended yet. The record survives the restart into the new slot. */
 export interface UpdateRecord {
@@ -36,14 +38,20 @@ export class UpdateRecords {
   }
 
   get(): UpdateRecord | undefined {
-    const row = this.#database.prepare('SELECT body FROM gateway_update').get();
-    return row && (JSON.parse(String(row.body)) as UpdateRecord);
+    return readRows(this.#database, updateTable)[0];
   }
 
   put(record: UpdateRecord): void {
     this.#database
       .prepare('INSERT OR REPLACE INTO gateway_update (number, body) VALUES (1, ?)')
       .run(JSON.stringify(record));
+  }
+
+  /** Notes that a device has left, so that the new version need not have it. Joins the caller's transaction. */
+  deviceLeft(name: string): void {
+    const record = this.get();
+    if (record?.attached?.includes(name))
+      this.put({ ...record, attached: record.attached.filter((each) => each !== name) });
   }
 
   /** Deletes the record and runs `tell`, which reports the result, in the same transaction. */
@@ -59,3 +67,26 @@ export class UpdateRecords {
     await this.#database.settled();
   }
 }
+
+const text = v.exactOptional(v.string());
+const updateBody = v.looseObject({
+  operation: v.picklist(['Download', 'Update', 'DownloadAndUpdate']),
+  url: v.string(),
+  server: text,
+  correlator: text,
+  phase: v.picklist(['downloading', 'installing', 'trying']),
+  validator: text,
+  total: v.exactOptional(v.pipe(v.number(), v.integer(), v.minValue(0))),
+  slot: v.exactOptional(v.picklist(['A', 'B'])),
+  version: text,
+  floor: text,
+  wasConnected: v.exactOptional(v.boolean()),
+  wasServed: v.exactOptional(v.boolean()),
+  attached: v.exactOptional(v.array(v.string())),
+});
+
+const updateTable: ReadableTable<UpdateRecord> = {
+  table: 'gateway_update',
+  key: ['number'],
+  read: (row) => row.json('body', updateBody),
+};

@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs';
-import { type Clock, pause } from '../../base/clock.ts';
+import { background, persistently } from '../../base/background.ts';
+import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { publicUrl } from '../../base/public-url.ts';
-import { backoff } from '../../base/retry.ts';
 import type { FirmwareBranch, FirmwareOrder } from '../../mo/firmware-branch.ts';
 import { downloadResult, FumoRefusal, FumoResult, FumoState } from '../../mo/fumo.ts';
 import type { FileVersion } from '../northbound/file-download.ts';
@@ -41,9 +41,6 @@ export interface UpdaterParts {
   readonly entropy: Entropy;
   readonly events: Events;
 }
-
-/** Milliseconds between attempts at what must be done, on a disk that takes no writes or without the agent of the image. */
-const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 
 /** Status of slots and updates. */
 export interface UpdateStatus {
@@ -186,35 +183,16 @@ export class Updater implements AsyncDisposable {
 
   /** Runs work in the background. `#running` is set meanwhile. Whatever the work throws ends here. */
   #run(work: () => Promise<void>): void {
-    this.#running = work()
-      .catch((thrown) => {
-        if (!this.#stop.signal.aborted) this.#stuck(thrown);
-      })
-      .finally(() => {
-        this.#running = undefined;
-      });
-  }
-
-  #stuck(thrown: unknown): void {
-    this.#parts.events.emit('update.stuck', { reason: asPosternError(thrown).message });
+    const { events } = this.#parts;
+    this.#running = background(events, 'update', work, this.#stop.signal).then(() => {
+      this.#running = undefined;
+    });
   }
 
   /** Does what an update must not go on without, as often as it takes. */
   async #insist(work: () => void): Promise<void> {
-    const { clock, entropy } = this.#parts;
     const { signal } = this.#stop;
-    let isTold = false;
-    for (const delay of backoff(retry, entropy)) {
-      try {
-        work();
-        return;
-      } catch (thrown) {
-        signal.throwIfAborted();
-        if (!isTold) this.#stuck(thrown);
-        isTold = true;
-        await pause(clock, delay, signal);
-      }
-    }
+    if (!(await persistently(this.#parts, 'update', work, signal))) throw signal.reason;
   }
 
   /** Downloads and installs, as the operation and its phase require. */

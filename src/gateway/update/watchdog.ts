@@ -1,4 +1,5 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
+import { background } from '../../base/background.ts';
 import { type Clock, pause } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
@@ -61,10 +62,12 @@ export class Watchdog implements AsyncDisposable {
     const { signal } = this.#stop;
     let last: string | undefined;
     while (!signal.aborted) {
-      const complaint = await this.#feedOnce(file).catch((thrown) => asPosternError(thrown).message);
-      if (complaint !== undefined && complaint !== last)
-        events.emit('watchdog.hungry', { reason: complaint });
-      last = complaint;
+      await background(events, 'watchdog', async () => {
+        const complaint = await this.#feedOnce(file);
+        if (complaint !== undefined && complaint !== last)
+          events.emit('watchdog.hungry', { reason: complaint });
+        last = complaint;
+      });
       await pause(clock, interval, signal).catch(() => {});
     }
   }

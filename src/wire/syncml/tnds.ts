@@ -11,6 +11,9 @@ const formats = ['node', 'chr', 'int', 'bool', 'bin', 'xml', 'null', 'float', 'd
 /** Formats of a node (OMA DM tree and description 1.2.1, section 7.7.2). */
 export type NodeFormat = (typeof formats)[number];
 
+/** The names of all formats. */
+export const nodeFormats: readonly NodeFormat[] = formats;
+
 /** Whether the text is the name of a format. */
 export const isNodeFormat = (format: string): format is NodeFormat =>
   (formats as readonly string[]).includes(format);

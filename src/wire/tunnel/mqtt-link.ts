@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { guarded, persistently } from '../../base/background.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import { type Clock, type Monotonic, pause, plus, type Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
@@ -85,7 +86,7 @@ export class MqttLink implements AsyncDisposable {
   /** Filters of `watches` that the broker granted on this connection. */
   readonly #watching = new Set<string>();
   #connection: MqttConnection | undefined;
-  #running: Promise<void> | undefined;
+  #running: Promise<unknown> | undefined;
   #isConnected = false;
   #nextAttempt: Monotonic | undefined;
   /** Why there is no connection. */
@@ -146,7 +147,7 @@ export class MqttLink implements AsyncDisposable {
 
   /** Begins to connect, and returns at once. A second call has no effect. */
   start(): void {
-    this.#running ??= this.#run();
+    this.#running ??= persistently(this.#parts, 'mqtt-link', () => this.#run(), this.#stop.signal);
   }
 
   /** Waits until the broker has acknowledged what was published, then says goodbye: two seconds at most. */
@@ -265,6 +266,8 @@ export class MqttLink implements AsyncDisposable {
   /** Makes one attempt to connect. Resolves when it has failed, or the connection has ended. */
   async #attempt(version: 4 | 5): Promise<{ ending: Ending; wasConnected: boolean; wasStable: boolean }> {
     const { watches = [], will, clock, events, ...parts } = this.#parts;
+    const { opened, connected, disconnected, settled } = parts;
+    const told = guarded(events, 'mqtt-link', (tell: (() => void) | undefined) => tell?.());
     const { promise, resolve } = Promise.withResolvers<Ending>();
     let wasConnected = false;
     let wasStable = false;
@@ -276,6 +279,8 @@ export class MqttLink implements AsyncDisposable {
         watches,
         will,
         clock,
+        events,
+        ...(opened && { opened: guarded(events, 'mqtt-link', opened) }),
         accepted: ({ properties }) => {
           this.#protocol.accepted();
           this.#allowed.clear();
@@ -286,7 +291,7 @@ export class MqttLink implements AsyncDisposable {
           stable = clock.after(stableAfter, () => {
             wasStable = true;
             this.#rival = undefined;
-            this.#parts.settled?.();
+            told(settled);
           });
         },
         watching: (filter) => this.#watching.add(filter),
@@ -295,21 +300,24 @@ export class MqttLink implements AsyncDisposable {
           wasConnected = true;
           this.#isConnected = true;
           events.emit('mqtt.connected', { url: this.url, protocol: version });
-          this.#parts.connected?.();
+          told(connected);
         },
         writable: (isWritable) => this.#quick.resize(isWritable ? Number.MAX_SAFE_INTEGER : 0),
         ended: (ending) => {
           stable?.cancel();
-          this.#learn(ending);
           this.#isConnected = false;
           const broke = new PosternError(
             'unavailable',
             `the connection to the MQTT broker broke: ${ending.reason}`,
           );
-          this.#acknowledged.refuseWaiting(broke);
-          this.#quick.refuseWaiting(broke);
-          if (wasConnected) this.#parts.disconnected?.();
-          resolve(ending);
+          try {
+            this.#acknowledged.refuseWaiting(broke);
+            this.#quick.refuseWaiting(broke);
+            if (wasConnected) told(disconnected);
+            this.#learn(ending);
+          } finally {
+            resolve(ending);
+          }
         },
       });
     } catch (thrown) {

@@ -32,7 +32,7 @@ export class HastyRecorder extends EventRecorder {
 
   override emit(name: EventName, fields: EventFields): void {
     super.emit(name, fields);
-    if (name === 'image.broke-off' || name === 'image.stuck' || name === 'update.stuck')
+    if (name === 'image.broke-off' || name === 'background.failed')
       setImmediate(() => this.clock.advance(100_000));
   }
 }

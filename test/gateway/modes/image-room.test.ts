@@ -42,7 +42,7 @@ describe('images on a small disk', limit, () => {
     server.begin('large');
     const end = await server.outcome('large');
     assert.equal(end?.result, 501);
-    assert.match(end?.reason ?? '', /^\d+ bytes too few are left for images$/);
+    assert.match(end?.reason ?? '', /^\d+ bytes too few are left for images; remove images/);
     assert.equal(server.events.count('image.coming'), 0);
     server.begin('fits');
     assert.equal((await server.outcome('fits'))?.result, 200);
@@ -166,12 +166,12 @@ describe('background work that fails', limit, () => {
     server.begin();
     while (server.events.count('image.coming') === 0) await turn();
     disk.failAfter(0, { staysFull: true });
-    await server.events.until('image.stuck', { image: 'a' });
+    await server.events.until('background.failed', { work: 'image' });
     for (let look = 0; look < 50; look++) {
       server.clock.advance(100_000);
       await turn();
     }
-    assert.equal(server.events.count('image.stuck'), 1, 'it is said once');
+    assert.equal(server.events.count('background.failed'), 2, 'the first and the tenth failure are said');
     assert.equal(server.cache.status('a').state, 1);
     assert.equal(server.ends.length, 0);
     disk.mend();
@@ -190,7 +190,7 @@ describe('background work that fails', limit, () => {
       await using server = await imageRig([serves(file, '"v1"')], { quota: 10 * mebibyte, more });
       server.begin();
       if (result === undefined) {
-        await server.events.until('image.stuck');
+        await server.events.until('background.failed', { work: 'image' });
         await server.events.until('image.ready');
         assert.equal(sha(server.stored()!), sha(file));
       } else {

@@ -120,7 +120,7 @@ describe('a check of the interfaces that fails', () => {
       await checked();
     }
     assert.deepEqual(
-      events.all.filter(({ name }) => name === 'coap.watch-failed').map(({ fields }) => fields.reason),
+      events.all.filter(({ name }) => name === 'background.failed').map(({ fields }) => fields.reason),
       ['no memory', 'no files'],
     );
     assert.equal(network.endpoints.length, 1, 'what was served is served on');

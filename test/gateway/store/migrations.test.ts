@@ -89,6 +89,7 @@ test('a new state has only the tables of a gateway, in the form of 0.1.0', (t) =
     'outbox',
     'outbox_subject',
     'registration',
+    'set_aside',
     'traffic',
     'undeliverable',
   ]);

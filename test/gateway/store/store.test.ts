@@ -93,18 +93,18 @@ test('full stores refuse new entries and keep existing ones', () => {
 
 test('the outbox keeps the latest alert of a device, drops the oldest at its bound, and counts the drops', () => {
   const outbox = new Outbox(openDatabase(':memory:', gatewaySchema), 2);
-  outbox.add('device-attach', 'a', '1');
-  outbox.add('device-attach', 'a', '2');
-  outbox.add('device-attach', 'b', '3');
-  outbox.add('device-attach', 'c', '4');
+  outbox.add('device-attach', 'a', '{"n":1}');
+  outbox.add('device-attach', 'a', '{"n":2}');
+  outbox.add('device-attach', 'b', '{"n":3}');
+  outbox.add('device-attach', 'c', '{"n":4}');
   assert.deepEqual(
     outbox.peek(9).map(({ body }) => body),
-    ['3', '4'],
+    ['{"n":3}', '{"n":4}'],
   );
   assert.equal(outbox.dropped, 1);
   outbox.remove(outbox.peek(1)[0]!.sequence);
   outbox.remove(outbox.peek(1)[0]!.sequence);
-  outbox.add('device-attach', 'd', '5');
+  outbox.add('device-attach', 'd', '{"n":5}');
   assert.equal(outbox.peek(1)[0]?.sequence, 5, 'a number is never used twice');
 });
 

@@ -13,7 +13,8 @@ function earlier(t: TestContext): { file: string; folder: string; version: numbe
   const folder = mkdtempSync(join(tmpdir(), 'postern-back-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'state.db');
-  const database = openDatabase(file, { ...gatewaySchema, steps: gatewaySchema.steps.slice(0, -1) });
+  const steps = gatewaySchema.steps.slice(0, -1);
+  const database = openDatabase(file, { ...gatewaySchema, steps });
   new Outbox(database, 10).add('device-attach', 'urn:dev:ops:1', '{}');
   database.close();
   return { file, folder, version: gatewaySchema.steps.length };

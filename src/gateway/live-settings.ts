@@ -1,0 +1,105 @@
+import type { KeyObject } from 'node:crypto';
+import { createSecureContext } from 'node:tls';
+import { PosternError } from '../base/errors.ts';
+import { overwrite } from '../base/live-config.ts';
+import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
+import type { GatewayConfig } from './config.ts';
+import { readSigningKey } from './modes/image-check.ts';
+import { readPem } from './settings.ts';
+import type { DeviceSchemes } from './southbound/device-sessions.ts';
+import type { TlsIdentity } from './southbound/http-binding.ts';
+
+/** Settings that a reload replaces. The parts of the gateway look them up whenever they need them. */
+interface Settings {
+  /** Secrets for the bootstrap server, by device ID. */
+  readonly bootstrap: ReadonlyMap<string, { readonly network: string; readonly pin: string | undefined }>;
+  /** IDs of devices that may be DM Gateways. */
+  readonly childGateways: ReadonlySet<string>;
+  /** Endpoint names of LwM2M clients. */
+  readonly clients: ReadonlySet<string>;
+  /** How devices with an account made by hand and the gateway prove themselves to each other. */
+  readonly schemes: ReadonlyMap<string, DeviceSchemes>;
+  /** Secret for the bootstrap server of the parent gateway. */
+  readonly factorySecret: string;
+  /** Authorities for download servers of images, as PEM. */
+  readonly imageCa: string | undefined;
+  readonly signingKeys: readonly KeyObject[];
+  /** Authorities for download servers of updates, as PEM. */
+  readonly updateCa: string | undefined;
+  /** Authority for signers of updates, as PEM. */
+  readonly updateAuthority: string;
+  readonly http: TlsIdentity | undefined;
+}
+
+/**
+ * Reads what a configuration names.
+ * @throws {PosternError} `configuration` when a file cannot be read or does not hold what it should
+ */
+function settingsOf(config: GatewayConfig): Settings {
+  const { bootstrap, lwm2m, http, images, update, parent } = config;
+  const pem = (file: string | undefined, key: string) =>
+    file === undefined ? undefined : readPem(file, key);
+  return {
+    bootstrap: new Map(
+      bootstrap.device.map(({ id, pin, 'factory-secret': network }) => [id, { network, pin }]),
+    ),
+    childGateways: new Set(bootstrap.device.filter(({ gateway }) => gateway).map(({ id }) => id)),
+    clients: new Set(lwm2m?.device.map(({ id }) => id)),
+    schemes: new Map(
+      http?.device.map((device) => [
+        device.id,
+        { client: device['client-auth'], server: device['server-auth'] },
+      ]),
+    ),
+    factorySecret: parent?.['factory-secret'] ?? '',
+    imageCa: pem(images.ca, 'images.ca'),
+    signingKeys: images['signing-keys'].map((file) =>
+      readSigningKey(readPem(file, 'images.signing-keys'), file),
+    ),
+    updateCa: pem(update?.ca, 'update.ca'),
+    updateAuthority: pem(update?.authority, 'update.authority') ?? '',
+    http: identityOf(http?.['tls-cert'], http?.['tls-key']),
+  };
+}
+
+/** @throws {PosternError} `configuration` */
+function identityOf(certFile: string | undefined, keyFile: string | undefined): TlsIdentity | undefined {
+  if (certFile === undefined || keyFile === undefined) return undefined;
+  const identity = { cert: readPem(certFile, 'http.tls-cert'), key: readPem(keyFile, 'http.tls-key') };
+  try {
+    createSecureContext(identity);
+  } catch (cause) {
+    throw new PosternError('configuration', `http.tls-cert, http.tls-key: ${String(cause)}`, { cause });
+  }
+  return identity;
+}
+
+/** The settings in force. */
+export class LiveSettings {
+  /** Always the same object. The link to the broker reads it at each connection. Empty without a broker. */
+  readonly mqtt = {} as MqttSettings;
+  #current!: Settings;
+
+  /** @throws {PosternError} `configuration`, as `prepare` */
+  constructor(config: GatewayConfig) {
+    this.prepare(config)();
+  }
+
+  get current(): Settings {
+    return this.#current;
+  }
+
+  /**
+   * Reads what a configuration names, and returns a function that puts it in force.
+   * @throws {PosternError} `configuration` when a file cannot be read or does not hold what it should
+   */
+  prepare(config: GatewayConfig): () => void {
+    const next = settingsOf(config);
+    const mqtt = config.mqtt && mqttSettings(config.mqtt);
+    if (mqtt) demandUsable(mqtt);
+    return () => {
+      this.#current = next;
+      if (mqtt) overwrite(this.mqtt, mqtt);
+    };
+  }
+}

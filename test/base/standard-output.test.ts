@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { openSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const source = (name: string) => fileURLToPath(new URL(`../../src/base/${name}`, import.meta.url));
+
+/** A program that logs `lines` events, tells on standard error what was lost, and ends by itself. */
+const program = (lines: number) => `
+  import { LogEvents } from '${source('log.ts')}';
+  const log = new LogEvents('info', 'gateway');
+  log.onError = ({ code, message }) => console.error('lost', code ?? message);
+  for (let at = 0; at < ${lines}; at++) log.emit('gateway.stopping', { gateway: 'g'.repeat(1000) });
+  console.error('logged');
+`;
+const run = (lines: number, stdout: 'pipe' | number) =>
+  spawn(process.execPath, ['--input-type=module', '-e', program(lines)], {
+    stdio: ['ignore', stdout, 'pipe'],
+  });
+
+async function errorsOf(child: ReturnType<typeof run>): Promise<string[]> {
+  const said: string[] = [];
+  createInterface({ input: child.stderr! }).on('line', (line) => said.push(line));
+  const [code] = await once(child, 'close');
+  assert.equal(code, 0);
+  return said;
+}
+
+test('a log on a full disk: lines are lost and that is told, the program runs on and ends by itself', async () => {
+  assert.deepEqual(await errorsOf(run(2, openSync('/dev/full', 'w'))), [
+    'logged',
+    'lost ENOSPC',
+    'lost ENOSPC',
+  ]);
+});
+
+test('a log whose reader has gone', async () => {
+  const child = run(2, 'pipe');
+  child.stdout!.destroy();
+  const said = await errorsOf(child);
+  assert.ok(said.includes('logged') && said.includes('lost EPIPE'), said.join());
+});
+
+test('a log whose reader is slow: what waits is bounded, the rest is lost, whole lines arrive', async () => {
+  const child = run(1000, 'pipe');
+  const said = errorsOf(child);
+  // The reader begins when everything was logged.
+  await once(child.stderr!, 'data');
+  let lines = 0;
+  for await (const line of createInterface({ input: child.stdout! })) {
+    assert.equal(JSON.parse(line).event, 'gateway.stopping');
+    lines++;
+  }
+  const lost = (await said).filter((each) => each === 'lost standard output is too slow').length;
+  assert.equal(lines + lost, 1000);
+  assert.ok(lost > 500, `${lost} of 1000 lines of 1 KB were lost`);
+});
