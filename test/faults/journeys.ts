@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { PosternError } from '../../src/base/errors.ts';
 import { hashedName } from '../../src/base/hashed-name.ts';
 import type { Operation } from '../../src/dm/server-session.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
@@ -52,7 +53,7 @@ const manage = (headend: Headend, id: string, operations: readonly Operation[], 
   insist(async () => {
     const outcomes = await headend.manage(id, operations);
     const refused = outcomes.find(({ status }) => !accepted.includes(status));
-    if (refused) throw Object.assign(new Error(`refused with ${refused.status}`), { code: 'unavailable' });
+    if (refused) throw new PosternError('unavailable', `refused with ${refused.status}`);
     return outcomes;
   });
 
@@ -242,16 +243,14 @@ export const journeys: readonly Journey[] = [
           return found?.correlator === correlator ? found.result : undefined;
         };
         await rig.until('result of the image', () => result() !== undefined);
-        if (result() !== '<ImageResult Code="200"/>')
-          throw Object.assign(new Error(result()), { code: 'unavailable' });
+        if (result() !== '<ImageResult Code="200"/>') throw new PosternError('unavailable', result() ?? '');
       });
       await insist(async () => {
         await headend.stageImage('gw-1', { name: 'pushed', data: Buffer.alloc(30_000, 'x') });
         const [state] = await headend.manage('gw-1', [
           { name: 'Get', uri: './GwImageInventory/Images/pushed/State' },
         ]);
-        if (state?.results[0]?.data !== '2')
-          throw Object.assign(new Error('not stored'), { code: 'unavailable' });
+        if (state?.results[0]?.data !== '2') throw new PosternError('unavailable', 'not stored');
       });
       const url = replace('./FwUpdate/DownloadAndUpdate/PkgURL', 'gw-image:fw');
       const exec =
