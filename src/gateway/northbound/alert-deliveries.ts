@@ -1,6 +1,8 @@
+import { guarded } from '../../base/background.ts';
 import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
 import { asPosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
 import type { Outbox, OutboxEntry } from '../store/outbox.ts';
 
 /** Largest number of alerts of one session. */
@@ -34,13 +36,18 @@ export class AlertDeliveries {
    */
   readonly #outdated = new Set<number>();
   readonly #wake: () => void;
+  readonly #forgetSoon: () => void;
   #timer: Timer | undefined;
 
-  /** @param wake called when an alert that waited by itself is due again */
-  constructor(outbox: Outbox, clock: Clock, wake: () => void) {
+  /**
+   * @param wake called when an alert that waited by itself is due again
+   * @param events gets failures of what nobody waits for
+   */
+  constructor(outbox: Outbox, clock: Clock, wake: () => void, events: Events) {
     this.#outbox = outbox;
     this.#clock = clock;
     this.#wake = wake;
+    this.#forgetSoon = guarded(events, 'alerts', () => this.forgetDelivered());
   }
 
   stop(): void {
@@ -71,7 +78,7 @@ export class AlertDeliveries {
   delivered({ sequence }: OutboxEntry, left: () => void): void {
     this.#refused.delete(sequence);
     this.#told.set(sequence, left);
-    if (this.#told.size === 1) queueMicrotask(() => this.#forgetSoon());
+    if (this.#told.size === 1) queueMicrotask(this.#forgetSoon);
   }
 
   /**
@@ -120,14 +127,6 @@ export class AlertDeliveries {
   setAside({ sequence }: OutboxEntry, reason: string): void {
     this.#outbox.setAside(sequence, reason);
     this.#refused.delete(sequence);
-  }
-
-  #forgetSoon(): void {
-    try {
-      this.forgetDelivered();
-    } catch {
-      // The next package removes them, and says what fails.
-    }
   }
 
   /** Gives a refused alert a new number, with which it waits on. False when the disk does not take it: it is done later. */
