@@ -18,12 +18,20 @@ import { probeCoap } from './update/probe.ts';
 export class Gateway implements AsyncDisposable {
   readonly #parts: GatewayParts;
   readonly #config: LiveConfig<GatewayConfig>;
+  #isStarted = false;
   #disposed = false;
 
-  /** @throws {PosternError} `configuration`, as `composeGateway` */
-  constructor(config: GatewayConfig, surroundings: GatewaySurroundings) {
-    this.#parts = composeGateway(config, surroundings);
-    this.#config = new LiveConfig(config, this.#parts.events, isReloadable);
+  /**
+   * @param parts composed here when absent
+   * @throws {PosternError} `configuration`, as `composeGateway`
+   */
+  constructor(
+    config: GatewayConfig,
+    surroundings: GatewaySurroundings,
+    parts: GatewayParts = composeGateway(config, surroundings),
+  ) {
+    this.#parts = parts;
+    this.#config = new LiveConfig(config, parts.events, isReloadable);
   }
 
   /** Where the gateway and all its parts say what happens. */
@@ -63,6 +71,7 @@ export class Gateway implements AsyncDisposable {
         'configuration',
         'coap.insecure-plain-coap: devices are served over plain CoAP only so far, which must be allowed by this key = true',
       );
+    this.#isStarted = true;
     events.emit('coap.insecure', { security: plainWarning });
     lwm2m?.start();
     presence.start();
@@ -104,7 +113,7 @@ export class Gateway implements AsyncDisposable {
     stack.defer(() => sessions.stop());
     // Campaigns stop before sockets and sessions do. Otherwise the stop would be the outcome of their devices.
     stack.defer(() => objects.stop());
-    events.emit('gateway.stopping', { gateway: config.gateway.id });
+    if (this.#isStarted) events.emit('gateway.stopping', { gateway: config.gateway.id });
   }
 
   /**
