@@ -109,6 +109,11 @@ export class ServerSession extends Session {
     return answer;
   }
 
+  /** The answer to a message that does not prove its sender, for a session that is dropped afterwards. */
+  refuse(message: SyncmlMessage, seal: Seal): SyncmlMessage {
+    return this.challenge(message, seal);
+  }
+
   /** Ends the session because the client did not come back. */
   async abandon(status: number, reason: string): Promise<void> {
     this.end(status, reason);

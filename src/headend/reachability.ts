@@ -21,8 +21,8 @@ export interface DeviceView {
   /** True when the device has an account for this server, so that this server can manage it directly. */
   readonly known: boolean;
   /**
-   * The gateway that the device is attached to. For a device that is not attached: the gateway its last package came
-   * through.
+   * The gateway that the device is attached to. For a device that is not attached: the gateway through which it has last
+   * proved itself.
    */
   readonly gateway: string | undefined;
   readonly attached: boolean;
@@ -47,7 +47,10 @@ const limits = { parties: 65_536, gateways: 65_536 } as const;
 export class Reachability {
   readonly #parties: Parties;
   readonly #unreachable: UnreachableDevices;
-  readonly #brokerGateways = new BoundedMap<string, string>(limits.parties);
+  /** Ways by which parties have proved themselves. */
+  readonly #proved = new BoundedMap<string, string>(limits.parties);
+  /** Ways that gateways above a party have told. */
+  readonly #told = new BoundedMap<string, string>(limits.parties);
   readonly #states = new BoundedMap<string, GatewayView>(limits.gateways);
 
   constructor(parties: Parties, unreachable: UnreachableDevices) {
@@ -55,9 +58,26 @@ export class Reachability {
     this.#unreachable = unreachable;
   }
 
-  /** Records that a device or a child gateway is reached through a broker gateway. */
+  /** Records that a party has proved itself through a broker gateway. */
+  prove(party: string, brokerGateway: string): void {
+    this.#proved.set(party, brokerGateway);
+  }
+
+  /**
+   * Records that a gateway has told that a party is reached through a broker gateway. This moves no party that has proved
+   * itself elsewhere, and no gateway that is connected to the broker itself.
+   */
   learn(party: string, brokerGateway: string): void {
-    this.#brokerGateways.set(party, brokerGateway);
+    if (!this.isOnline(party)) this.#told.set(party, brokerGateway);
+  }
+
+  /** As `learn`, for a party of which no way is known. */
+  learnFirst(party: string, brokerGateway: string): void {
+    if (party !== brokerGateway && this.#wayOf(party) === undefined) this.learn(party, brokerGateway);
+  }
+
+  #wayOf(party: string): string | undefined {
+    return this.#proved.get(party) ?? this.#told.get(party);
   }
 
   /**
@@ -65,15 +85,15 @@ export class Reachability {
    * itself.
    */
   brokerGatewayOf(gateway: string): string {
-    return this.#brokerGateways.get(gateway) ?? gateway;
+    return this.#wayOf(gateway) ?? gateway;
   }
 
   /**
-   * Returns the broker gateway through which a party is reached: the one its last package came through, or else the
-   * one of the gateway that the party is associated with. Undefined when neither is known.
+   * Returns the broker gateway through which a party is reached: the one through which it has last proved itself, or else
+   * the one of the gateway that the party is associated with. Undefined when neither is known.
    */
   wayTo(party: string): string | undefined {
-    const heard = this.#brokerGateways.get(party);
+    const heard = this.#wayOf(party);
     if (heard !== undefined) return heard;
     const gateway = this.#parties.gatewayOf(party);
     return gateway === undefined ? undefined : this.brokerGatewayOf(gateway);
@@ -118,7 +138,7 @@ export class Reachability {
     return [...ids].toSorted().map((id) => ({
       id,
       known: this.#parties.get(id) !== undefined,
-      gateway: attached.get(id) ?? this.#brokerGateways.get(id),
+      gateway: attached.get(id) ?? this.#wayOf(id),
       attached: attached.has(id),
       ...unreachableView(reasonOf(id)),
     }));

@@ -77,36 +77,6 @@ test('a session that stops in the middle ends with 408 after the idle time, and 
   assert.deepEqual([sessions.size, attached(), clock.timers], [0, 0, 0]);
 });
 
-test('at the bound a new session is refused; later it replaces a silent session that proved nothing', async () => {
-  const { clock, events, sessions, send } = startSessions();
-  // The first session proves itself. The next ones do not: their nonce was used.
-  const open = (number: number) => {
-    const host = Math.floor(number / sessionLimits.unprovenOfHost);
-    return send(number.toString(16).toUpperCase(), number, `192.0.2.${host}`);
-  };
-  for (let number = 1; number <= sessionLimits.unproven; number++) await open(number);
-  await open(sessionLimits.unproven + 1);
-  await assert.rejects(open(1000), { code: 'unavailable' });
-  assert.equal(events.count('session.failed'), 0, 'nobody is thrown out by a storm');
-  clock.advance(sessionLimits.unprovenSilent);
-  await open(1000);
-  assert.equal(sessions.size, sessionLimits.unproven + 1);
-  const failed = await events.until('session.failed', { device: deviceId });
-  assert.equal(failed.fields.status, 420);
-  assert.equal(failed.fields.session, '2', 'the first one has proved itself and stays');
-  await sessions.stop();
-  assert.deepEqual([sessions.size, clock.timers], [0, 0]);
-});
-
-test('at the bound of one host, devices of other hosts get in', async () => {
-  const { send } = startSessions();
-  await send('1', 1);
-  for (let number = 0; number < sessionLimits.unprovenOfHost; number++)
-    await send((2 + number).toString(16).toUpperCase(), 2 + number);
-  await assert.rejects(send('FFF', 1000), { code: 'unavailable' });
-  assert.ok(await send('FFF', 1000, '192.0.2.8'));
-});
-
 test('a session ends with 404 at once when its device is detached', async () => {
   const { clock, events, sessions, send, attached } = startSessions();
   await send('1', 1);
