@@ -128,13 +128,13 @@ export class SessionTable<Owner> {
   #makeRoomFor({ key }: Entry<Owner>): void {
     const { clock, limits } = this.#parts;
     const before = this.#entries.get(key);
-    if (before) return this.#drop(before, DmStatus.SessionAborted, 'the client began the session anew');
+    if (before) this.#drop(before, DmStatus.SessionAborted, 'the client began the session anew');
     if (this.#entries.size < limits.sessions) return;
     const now = clock.now();
-    for (const entry of this.#entries.values())
-      if (entry.session.outcome || now - entry.heard >= limits.silent)
-        return this.#drop(entry, DmStatus.DeviceFull, 'too many sessions');
-    throw new PosternError('unavailable', 'too many sessions; try again later');
+    const isOver = ({ session, heard }: Entry<Owner>) => session.outcome || now - heard >= limits.silent;
+    const over = this.#entries.values().find(isOver);
+    if (!over) throw new PosternError('unavailable', 'too many sessions; try again later');
+    this.#drop(over, DmStatus.DeviceFull, 'too many sessions');
   }
 
   /** Makes a session the one that was heard last. One that has ended is not kept longer than it is. */
