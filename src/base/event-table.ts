@@ -206,6 +206,7 @@ export const eventTable = {
   'trigger.unreadable': warn<'name' | 'server' | 'reason'>(),
 
   // Packages between devices and DM servers that go through the gateway untouched.
+  'tunnel.device-refused': warn<'device' | 'peer' | 'reason', never, { refused: number }>(),
   'tunnel.failed': warn<'device' | 'server' | 'reason', never, { code: string }>(),
   'tunnel.forwarded': debug<'device' | 'server' | 'up' | 'down'>(),
   'tunnel.refused': warn<'device' | 'server' | 'status' | 'reason'>(),

@@ -1,18 +1,14 @@
-import { BoundedMap } from '../base/bounded-map.ts';
-import type { Clock, Monotonic } from '../base/clock.ts';
+import type { Clock } from '../base/clock.ts';
 import { PosternError } from '../base/errors.ts';
+import { type Rate, TokenBucket, TokenBuckets } from '../base/token-buckets.ts';
 import { LockOut } from './lock-out.ts';
 
-/** Wrong proofs that are looked at: of one party by whatever way, and of all parties. `each` is in milliseconds. */
-export interface GuessRate {
-  /** Wrong proofs that may come at once. */
-  readonly burst: number;
-  /** Time after which one more may come. */
-  readonly each: number;
-}
-
-const rates = { party: { burst: 64, each: 5000 }, total: { burst: 1024, each: 50 } } as const;
-/** Parties whose rate is remembered. */
+/** Wrong proofs that are looked at, of one party by whatever way, and of all parties together. */
+export const guessRates = {
+  party: { rate: 1, burst: 256 },
+  total: { rate: 20, burst: 1024 },
+} as const satisfies Record<string, Rate>;
+/** Parties whose wrong proofs are counted. */
 const parties = 4096;
 
 /**
@@ -23,34 +19,31 @@ const parties = 4096;
 export class ProofGuard {
   readonly #clock: Clock;
   readonly #ways: LockOut;
-  readonly #total: Allowance;
-  readonly #parties = new BoundedMap<string, Allowance>(parties);
+  readonly #total: TokenBucket;
+  readonly #parties = new TokenBuckets(guessRates.party, parties);
 
   constructor(clock: Clock) {
     this.#clock = clock;
     this.#ways = new LockOut(clock);
-    this.#total = new Allowance(rates.total, clock.now());
+    this.#total = new TokenBucket(guessRates.total, clock.now());
   }
 
   /** Why no guess of this party is looked at now, by this way: `lockedOut`. Undefined when one is. */
   lockOf(party: string, way: string): PosternError | undefined {
     const now = this.#clock.now();
-    const wait = Math.max(
-      this.#ways.remaining(keyOf(party, way)),
-      this.#parties.get(party)?.remaining(now) ?? 0,
-      this.#total.remaining(now),
-    );
-    if (wait <= 0) return undefined;
-    return new PosternError('lockedOut', `too many failed proofs; try again in ${Math.ceil(wait / 1000)} s`);
+    const seconds = Math.ceil(this.#ways.remaining(keyOf(party, way)) / 1000);
+    const isLeft =
+      this.#parties.of(party, now).level(guessRates.party, now) >= 1 &&
+      this.#total.level(guessRates.total, now) >= 1;
+    if (seconds <= 0 && isLeft) return undefined;
+    return new PosternError('lockedOut', `too many failed proofs; try again in ${Math.max(1, seconds)} s`);
   }
 
   /** Counts a wrong proof. Returns how many there were in a row by this way. */
   failed(party: string, way: string): number {
     const now = this.#clock.now();
-    const allowance = this.#parties.get(party) ?? new Allowance(rates.party, now);
-    allowance.take(now);
-    this.#parties.set(party, allowance);
-    this.#total.take(now);
+    this.#parties.of(party, now).take(guessRates.party, now);
+    this.#total.take(guessRates.total, now);
     return this.#ways.failed(keyOf(party, way));
   }
 
@@ -61,31 +54,3 @@ export class ProofGuard {
 }
 
 const keyOf = (party: string, way: string): string => `${way} ${party}`;
-
-/** A number that sinks by one with each failure, and rises with time up to a burst. */
-class Allowance {
-  readonly #rate: GuessRate;
-  #left: number;
-  #at: Monotonic;
-
-  constructor(rate: GuessRate, now: Monotonic) {
-    this.#rate = rate;
-    this.#left = rate.burst;
-    this.#at = now;
-  }
-
-  /** Milliseconds until a failure is allowed. */
-  remaining(now: Monotonic): number {
-    const left = this.#leftAt(now);
-    return left >= 1 ? 0 : (1 - left) * this.#rate.each;
-  }
-
-  take(now: Monotonic): void {
-    this.#left = Math.max(0, this.#leftAt(now) - 1);
-    this.#at = now;
-  }
-
-  #leftAt(now: Monotonic): number {
-    return Math.min(this.#rate.burst, this.#left + (now - this.#at) / this.#rate.each);
-  }
-}

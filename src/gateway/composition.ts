@@ -19,6 +19,7 @@ import { Delegation } from './modes/delegation.ts';
 import { DeviceManagement } from './modes/device-management.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
+import { TunnelPolicy } from './modes/tunnel-policy.ts';
 import { DataBudget } from './northbound/data-budget.ts';
 import { DmClient } from './northbound/dm-client.ts';
 import { download } from './northbound/download.ts';
@@ -136,6 +137,15 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     gatewayId,
     servers: config.tunnel.servers ?? [config['dm-server'].id],
     childOf: (deviceId) => locator.childOf(deviceId),
+    childAt: (from) => locator.childAt(from),
+    policy: new TunnelPolicy({
+      isKnown: (deviceId) =>
+        inventory.get(deviceId) !== undefined ||
+        credentials.get(deviceId) !== undefined ||
+        live.current.bootstrap.has(deviceId),
+      devices: () => live.current.tunnel,
+      ...machine,
+    }),
     towards: (...args) => network.towards(...args),
     upstream: uplink,
     addresses,

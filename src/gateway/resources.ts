@@ -57,6 +57,7 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
     secretsOf: (deviceId) => live.current.bootstrap.get(deviceId),
     credentials,
     guard,
+    clock,
     entropy,
     events,
     livesElsewhere: parts.livesElsewhere,

@@ -92,7 +92,9 @@ export class Sessions {
     const party = known ?? this.#pretend(partyId);
     // The address proves nothing, but it keeps apart what anyone sends in the name of the party. The gateway itself has none.
     const sender = `${gateway} ${envelope.device === undefined ? '' : `from ${envelope.peer}`}`;
-    const lock = this.#guard.lockOf(partyId, sender);
+    // A guesser has many ports.
+    const host = sender.replaceAll(/\|\d+/g, '');
+    const lock = this.#guard.lockOf(partyId, host);
     const seal = { body, hmac: headers?.[hmacHeader] };
     const { session, place } = this.#table.find(
       { key: `${gateway} ${partyId} ${sessionId}`, associations: [sender], message, seal },
@@ -101,8 +103,7 @@ export class Sessions {
     if (place === 'stranger') {
       if (lock) throw lock;
       const { clientNonce } = this.#parts.parties.noncesOf(partyId);
-      if (isGuess(message.header, seal, clientNonce))
-        this.#failed(partyId, known, gateway, sender, sessionId);
+      if (isGuess(message.header, seal, clientNonce)) this.#failed(partyId, known, gateway, host, sessionId);
       return sealed(session, session.refuse(message, seal), contentType);
     }
     if (place === 'new')
@@ -111,7 +112,7 @@ export class Sessions {
     const answer = await session.receive(message, seal);
     const { outcome } = session;
     if (session.authenticated && place !== 'repeated') {
-      this.#guard.succeeded(partyId, sender);
+      this.#guard.succeeded(partyId, host);
       this.#parts.proved({ party, gateway, sessionId }, brokerGateway);
     }
     if (outcome && !outcomeBefore)
@@ -138,8 +139,8 @@ export class Sessions {
   }
 
   /** Counts a wrong answer to a challenge. */
-  #failed(id: string, known: Party | undefined, gateway: string, sender: string, session: string): void {
-    const failures = this.#guard.failed(id, sender);
+  #failed(id: string, known: Party | undefined, gateway: string, host: string, session: string): void {
+    const failures = this.#guard.failed(id, host);
     if (failures > failuresTold) return;
     this.#parts.events.emit('session.failed', {
       device: id,

@@ -4,13 +4,22 @@ import { seededEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
 import { noEvents } from '../../../src/base/events.ts';
 import { TransparentMode } from '../../../src/gateway/modes/transparent.ts';
+import { TunnelPolicy } from '../../../src/gateway/modes/tunnel-policy.ts';
 import { DeviceAddresses } from '../../../src/gateway/southbound/device-addresses.ts';
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { CoapRequest, type Reply } from '../../../src/wire/coap/message.ts';
 import { Option, text, uint, uintOption } from '../../../src/wire/coap/options.ts';
 import type { Envelope } from '../../../src/wire/tunnel/envelope.ts';
+import { HandClock } from '../../hand-clock.ts';
 import { messageOf } from '../../wire/coap/wire.ts';
 
+const openPolicy = () =>
+  new TunnelPolicy({
+    isKnown: () => true,
+    devices: () => ({ patterns: ['*'], rate: 600 }),
+    clock: new HandClock(),
+    events: noEvents,
+  });
 const remote = { address: '192.0.2.7', port: 1, key: '192.0.2.7 1' };
 
 function ask(device: string, via?: string, from = remote): CoapRequest {
@@ -31,6 +40,8 @@ test('a fifth concurrent package of one device gets 5.03; other devices, and lat
     servers: ['dm.example'],
     upstream: { request: () => new Promise((resolve) => waiting.push(resolve)) },
     addresses: new DeviceAddresses(),
+    policy: openPolicy(),
+    childAt: () => 'b',
     towards: () => undefined,
     settled: async () => {},
     entropy: seededEntropy(1),
@@ -59,6 +70,8 @@ test('what the uplink refuses is 503 with the time to try again; a full queue wi
     servers: ['dm.example'],
     upstream: { request: () => Promise.reject(error) },
     addresses: new DeviceAddresses(),
+    policy: openPolicy(),
+    childAt: () => 'b',
     towards: () => undefined,
     settled: async () => {},
     entropy: seededEntropy(1),
@@ -97,6 +110,8 @@ test('Package #0 for a device that was never heard is refused as notFound', asyn
     servers: [],
     upstream: { request: () => Promise.reject(new Error('not asked')) },
     addresses: new DeviceAddresses(),
+    policy: openPolicy(),
+    childAt: () => 'b',
     towards: () => undefined,
     settled: async () => {},
     entropy: seededEntropy(1),
@@ -121,6 +136,8 @@ test('a package that already passed this gateway, or too many gateways, gets 5.0
       },
     },
     addresses: new DeviceAddresses(),
+    policy: openPolicy(),
+    childAt: () => 'b',
     towards: () => undefined,
     settled: async () => {},
     entropy: seededEntropy(1),
