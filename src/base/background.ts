@@ -34,6 +34,7 @@ export const works = [
   'parent-link',
   'presence',
   'registration',
+  'claim',
   'session-end',
   'state',
   'timer',

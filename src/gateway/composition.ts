@@ -32,6 +32,7 @@ import { advertised, imageSettings, knowManualDevices } from './settings.ts';
 import { Arrivals } from './southbound/arrivals.ts';
 import { Associations } from './southbound/associations.ts';
 import { Children } from './southbound/children.ts';
+import { Claims } from './southbound/claims.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
 import { DeviceAddresses, rememberedDevices } from './southbound/device-addresses.ts';
 import { DeviceLocator } from './southbound/device-locator.ts';
@@ -277,6 +278,16 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     vocabulary,
     allowed: { has: (deviceId) => live.current.childGateways.has(deviceId) },
     associations,
+    claims: new Claims({
+      inventory,
+      isThere: async ({ deviceId, via }) => {
+        const child = via?.split('/')[0];
+        return child === undefined
+          ? await questions.isThere(deviceId)
+          : await delegation.reaches(child, deviceId, gatewayId);
+      },
+      ...machine,
+    }),
     events,
     fanoutEnded: (...args) => delegation.reported(...args),
     faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),

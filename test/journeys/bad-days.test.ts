@@ -277,7 +277,7 @@ describe('the tunnel', limit, () => {
         server.publish('dm/gw-1/down', encoder.encode(answer), { qos: 1 });
       });
       await server.subscribeAsync('dm/gw-1/up', { qos: 1 });
-      const sent = [randomBytes(1), randomBytes(4096), randomBytes(20_000)];
+      const sent = [randomBytes(1), randomBytes(4096), randomBytes(16_000)];
       for (const [round, payload] of sent.entries()) {
         const answer = await peer.call(gateway.coapPort, {
           method: Code.POST,

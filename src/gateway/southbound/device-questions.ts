@@ -34,6 +34,8 @@ export interface DeviceQuestionsParts {
  * shorter.
  */
 const patience = { ping: 10_000, duplicatePing: 2000, session: 10_000 } as const;
+/** Where no device is. */
+const nowhere: Remote = { address: '', port: 0, key: '' };
 /** Milliseconds after its last proven message, after which an answer to a ping is not enough. */
 const provenFor = 24 * 3_600_000;
 
@@ -79,6 +81,14 @@ export class DeviceQuestions {
     if (addresses.successorOf(deviceId) !== undefined) return false;
     if (!(await locator.answers(known, patience.duplicatePing))) return false;
     return (await this.#prove(deviceId, known)).kind === 'proven';
+  }
+
+  /** Whether a directly attached device proves itself where it is attached. One that comes over HTTP cannot be asked. */
+  async isThere(deviceId: string): Promise<boolean> {
+    const record = this.#parts.inventory.get(deviceId);
+    if (record?.address.startsWith('http')) return record.state === 'attached';
+    if (record?.protocol === 'LwM2M') return (await this.ask(deviceId)).kind !== 'missing';
+    return await this.livesElsewhere(deviceId, nowhere);
   }
 
   async #prove(deviceId: string, known: DeviceAddress): Promise<Finding> {
