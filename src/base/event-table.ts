@@ -96,6 +96,7 @@ export const eventTable = {
   // DM sessions of the gateway with its DM servers.
   'dm.command': info<'server' | 'session' | 'command' | 'status', 'uri'>(),
   'dm.session-ended': info<'server' | 'session' | 'status'>(),
+  'dm.server-gone': info<'server'>(),
   'dm.session-failed': warn<'server' | 'session' | 'reason'>(),
   'dm.session-started': info<'server' | 'session' | 'alerts' | 'notified'>(),
 

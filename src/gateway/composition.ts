@@ -88,7 +88,11 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   watchState(state.database, config.gateway.state, clock, events);
   if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
   const signals = new DeviceSignals();
-  const reports = new Reports(outbox, ownServer);
+  // Servers of the configuration have their accounts again at the next start.
+  const configured = new Set([config['dm-server'].id, ownServer]);
+  const isServer = (serverId: string) =>
+    configured.has(serverId) || accounts.nodeName(serverId) !== undefined;
+  const reports = new Reports(outbox, ownServer, isServer);
   onSetAside(
     state.database,
     guarded(events, 'state', (found) => {
@@ -255,6 +259,23 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   budget.onReleased(() => dmClient.wake());
   reports.deliverBy(dmClient);
+  /** What a server started, and its rights, end with its account. */
+  const endOfServers = () => {
+    const gone = outbox.servers().filter((server) => server !== undefined && !isServer(server));
+    for (const server of gone) outbox.forget(server ?? '');
+    objects.endOf((server) => !isServer(server));
+  };
+  state.accountsBranch.listen({
+    lost: (server) => {
+      if (!configured.has(server)) tree.forgetServer(server);
+    },
+    gone: (server) => {
+      if (configured.has(server)) return;
+      events.emit('dm.server-gone', { server });
+      dmClient.forget(server);
+      endOfServers();
+    },
+  });
 
   // What comes down the uplink.
   const notified: UplinkListener['notified'] = async (deviceId, server, package0) => {
@@ -352,5 +373,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     firmware,
     dmClient,
     sessions,
+    endOfServers,
   };
 }

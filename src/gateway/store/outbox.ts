@@ -105,6 +105,11 @@ export class Outbox {
     this.#database.prepare('DELETE FROM outbox WHERE sequence = ?').run(sequence);
   }
 
+  /** Deletes the entries for a server that has no account any more. */
+  forget(server: string): void {
+    this.#database.prepare('DELETE FROM outbox WHERE server = ?').run(server);
+  }
+
   /** Puts an entry that its DM server did not accept behind all others. Returns its new number. */
   requeue(sequence: number): number {
     return this.#database.transaction(() => {
