@@ -4,7 +4,8 @@ import { isCompositeCommand } from '../wire/syncml/message.ts';
 import type { Seal } from './authentication.ts';
 import type { TreeCommandName } from './commands.ts';
 import { nameOf } from './replies.ts';
-import { Session, type SessionOutcome, type SessionParts } from './session.ts';
+import { Session } from './session.ts';
+import type { SessionOutcome, SessionParts } from './session-parts.ts';
 import { AlertCode, DmStatus } from './status.ts';
 
 /** A command on one node, for the client to execute. */

@@ -1,6 +1,16 @@
+import { PosternError } from '../../base/errors.ts';
+import { DmStatus } from '../../dm/status.ts';
 import { type CampaignSummary, type DeviceOutcome, summaryXml } from '../../mo/campaign-result.ts';
 import type { CampaignTarget } from '../store/campaigns.ts';
 import type { Outcome } from './campaign-parts.ts';
+
+/** Outcome of a device that was not reached before its campaign was ended. */
+export const cancelled: Outcome = { status: DmStatus.OperationCancelled, parts: [] };
+/** Outcome of a device for which it is unknown whether it performed the order. */
+export const unknownOutcome: Outcome = { status: DmStatus.CommandFailed, parts: [] };
+
+/** Why work on a device ends: its server has no account any more. */
+export const noAccount = new PosternError('forbidden', 'the server has no account any more');
 
 /** Maximum number of characters in a result with details. */
 export const resultCharacters = 256 * 1024;

@@ -6,7 +6,7 @@ import type { CampaignRunner } from '../../mo/campaign-branch.ts';
 import type { CampaignSummary, DeviceOutcome } from '../../mo/campaign-result.ts';
 import { campaignDefaults } from '../../mo/targets.ts';
 import type { CampaignRun } from '../store/campaigns.ts';
-import { boundedResult, toOutcome } from './campaign-outcomes.ts';
+import { boundedResult, cancelled, noAccount, toOutcome, unknownOutcome } from './campaign-outcomes.ts';
 import {
   type Attempt,
   type AttemptOptions,
@@ -18,11 +18,6 @@ import { type Running, takeLater, type Unit } from './running-campaign.ts';
 
 /** Maximum number of devices or child gateways in progress per campaign, and of running campaigns per kind. */
 export const campaignLimits = { parallel: 64, running: 8 } as const;
-
-/** Outcome of a device that was not reached before its campaign was ended. */
-const cancelled: Outcome = { status: DmStatus.OperationCancelled, parts: [] };
-/** Outcome of a device for which it is unknown whether it performed the order. */
-const unknownOutcome: Outcome = { status: DmStatus.CommandFailed, parts: [] };
 
 /**
  * Performs one order on many devices and reports one result. Fan-outs and triggers are campaigns. The devices are
@@ -116,17 +111,9 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     const { campaigns } = this.#parts;
     for (const { name, server, state } of campaigns.runs()) {
       if (state !== CampaignState.Running || !isGone(server)) continue;
-      this.#running
-        .get(name)
-        ?.control.abort(new PosternError('forbidden', `${server} has no account any more`));
+      this.#running.get(name)?.control.abort(noAccount);
       this.abandon(name);
-      void this.#store(() =>
-        campaigns.inTransaction(() => {
-          campaigns.setState(name, CampaignState.Cancelled);
-          for (const target of campaigns.targets(name))
-            if (target.state !== 'ended') this.#settle(name, target.device, cancelled);
-        }),
-      );
+      void this.#store(() => campaigns.cancel(name, cancelled.status, JSON.stringify(cancelled)));
     }
   }
 
