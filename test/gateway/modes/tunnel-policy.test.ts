@@ -34,7 +34,7 @@ test('a device that nothing names is refused with what to do, and the log says s
   clock.advance(600_000);
   policy.refusalOf('urn:other:1', home, 100);
   assert.deepEqual(
-    events.all('tunnel.device-refused').map(({ fields }) => fields.refused),
+    events.all.map(({ fields }) => fields.refused),
     [1, 1001],
   );
 });
