@@ -169,7 +169,9 @@ export class TransparentMode {
     const child = from && this.#parts.childAt(from);
     if (via !== undefined && (child === undefined || gateways.at(-1) !== child)) {
       events.emit('hierarchy.package-refused', { device, via });
-      return refused(403, 'the way of a package is told by an attached child gateway alone');
+      // A child that has just bootstrapped, or has a new address, proves itself in a moment.
+      const reason = 'the way of a package is told by an attached child gateway alone';
+      return refused(503, reason, overloadRetryAfter);
     }
     const place = from ? remoteKey(from.address, from.port) : address;
     const isFree = child !== undefined || this.#isProven(device, from) || policy.hasAccepted(device, place);

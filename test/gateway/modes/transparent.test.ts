@@ -197,11 +197,11 @@ function tunnel(status: number) {
   return { post, sent, addresses, events, child: { ...childAddress, key: '192.0.2.20|5683' } };
 }
 
-test('a way by another gateway is told by that gateway alone: anyone else gets 4.03, and nothing goes up', async () => {
+test('a way by another gateway is told by that gateway alone: anyone else gets 5.03, and nothing goes up', async () => {
   const { post, sent, child, addresses } = tunnel(212);
-  assert.equal(await post('any', 'gw-9'), '4.03');
-  assert.equal(await post('any', 'gw-2'), '4.03', 'not from the address of that child');
-  assert.equal(await post('any', 'gw-9', child), '4.03', 'a child does not speak for another gateway');
+  assert.equal(await post('any', 'gw-9'), '5.03');
+  assert.equal(await post('any', 'gw-2'), '5.03', 'not from the address of that child');
+  assert.equal(await post('any', 'gw-9', child), '5.03', 'a child does not speak for another gateway');
   assert.deepEqual([sent.length, addresses.get('any')], [0, undefined]);
   assert.equal(await post('any', 'gw-5/gw-2', child), '2.04');
   assert.equal(sent[0]?.via, 'gw-5/gw-2');

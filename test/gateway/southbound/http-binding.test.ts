@@ -219,16 +219,19 @@ test(
     const url = `${gateway.httpUrl}/dm/bs?id=${encodeURIComponent(id)}`;
     const ask = (authorization?: string, accept: string = MediaType.Wbxml) =>
       fetch(url, { method: 'POST', headers: { accept, ...(authorization && { authorization }) } });
-    const challenged = await ask();
-    assert.equal(challenged.status, 401);
-    const challenge = Buffer.from(
-      /^Postern-Bootstrap challenge="([^"]+)"$/.exec(challenged.headers.get('www-authenticate') ?? '')![1]!,
-      'base64',
-    );
+    const challenged = async () => {
+      const { status, headers } = await ask();
+      assert.equal(status, 401);
+      const found = /^Postern-Bootstrap challenge="([^"]+)"$/.exec(headers.get('www-authenticate') ?? '');
+      return Buffer.from(found?.[1] ?? '', 'base64');
+    };
+    let challenge = await challenged();
     const deviceNonce = randomBytes(16);
     const prove = (secret: string) =>
       `Postern-Bootstrap challenge="${challenge.toString('base64')}", proof="${encodeProof({ deviceNonce, mac: proofMac(secret, challenge, id, deviceNonce) }).toString('base64')}"`;
     assert.equal((await ask(prove('wrong'))).status, 403);
+    assert.equal((await ask(prove(secrets.factory(id)))).status, 401, 'a challenge is good for one proof');
+    challenge = await challenged();
     const answer = await ask(prove(secrets.factory(id)));
     assert.equal(answer.status, 200);
     const body = Buffer.from(await answer.arrayBuffer());
