@@ -65,8 +65,10 @@ export class DeviceQuestions {
     if (other !== undefined) return missing(isAtItsAddress(other));
     if (!locator.isInReach(known)) return noWayTo(known);
     const before = arrivals.lastOf(deviceId);
-    const answers = await locator.answers(known, patience.ping);
+    // A ping that could not be sent says nothing of the device.
+    const answers = await locator.answers(known, patience.ping).catch(() => undefined);
     if (arrivals.lastOf(deviceId) > before) return proven;
+    if (answers === undefined) return unproven;
     if (!answers) return nothingAt(known);
     const isProofDue = record?.state === 'unreachable' || clock.now() - before >= provenFor;
     return isProofDue ? await this.#prove(deviceId, known) : unproven;
