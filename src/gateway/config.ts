@@ -315,11 +315,6 @@ export const gatewayConfigSchema = v.pipe(
     return !bootstrap.device.some(({ id }) => clients.has(id));
   }, 'each device in bootstrap.device or in lwm2m.device, not in both'),
   v.check(
-    ({ gateway, bootstrap, http, lwm2m }) =>
-      ![bootstrap, http, lwm2m].some((table) => table?.device.some(({ id }) => id === gateway.id)),
-    'no device that is named like the gateway itself (gateway.id)',
-  ),
-  v.check(
     ({ update }) => update?.slots !== 'directory' || update.authority !== undefined,
     'update.authority, because update.slots is "directory"',
   ),

@@ -69,7 +69,8 @@ function headend(): void {
       },
       contentType,
     );
-  const answer = acceptance('d'.repeat(packageBytes - acceptance('').length));
+  const length = 128;
+  const answer = acceptance('d'.repeat(length + packageBytes - acceptance('d'.repeat(length)).length));
   downlink.start({
     answerPackage: async () => ({ contentType, body: answer }),
     gatewayStateChanged: () => {},
