@@ -34,7 +34,6 @@ export const works = [
   'parent-link',
   'presence',
   'registration',
-  'claim',
   'session-end',
   'state',
   'timer',

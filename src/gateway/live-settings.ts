@@ -2,7 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import { createSecureContext } from 'node:tls';
 import { PosternError } from '../base/errors.ts';
 import { overwrite } from '../base/live-config.ts';
-import { type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
+import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-check.ts';
 import type { TunnelDevices } from './modes/tunnel-policy.ts';
@@ -82,12 +82,11 @@ function identityOf(certFile: string | undefined, keyFile: string | undefined): 
 export class LiveSettings {
   /** Always the same object. The link to the broker reads it at each connection. Empty without a broker. */
   readonly mqtt = {} as MqttSettings;
-  #current: Settings;
+  #current!: Settings;
 
   /** @throws {PosternError} `configuration`, as `prepare` */
   constructor(config: GatewayConfig) {
-    this.#current = settingsOf(config);
-    if (config.mqtt) overwrite(this.mqtt, mqttSettings(config.mqtt));
+    this.prepare(config)();
   }
 
   get current(): Settings {
@@ -100,9 +99,11 @@ export class LiveSettings {
    */
   prepare(config: GatewayConfig): () => void {
     const next = settingsOf(config);
+    const mqtt = config.mqtt && mqttSettings(config.mqtt);
+    if (mqtt) demandUsable(mqtt);
     return () => {
       this.#current = next;
-      if (config.mqtt) overwrite(this.mqtt, mqttSettings(config.mqtt));
+      if (mqtt) overwrite(this.mqtt, mqtt);
     };
   }
 }

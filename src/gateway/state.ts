@@ -15,6 +15,7 @@ import { Inventory } from './store/inventory.ts';
 import { Outbox } from './store/outbox.ts';
 import { Registrations } from './store/registrations.ts';
 import { gatewaySchema } from './store/schema.ts';
+import { UpdateRecords } from './store/update-record.ts';
 
 /** The durable state of a gateway, in one file. */
 export interface GatewayState {
@@ -23,6 +24,7 @@ export interface GatewayState {
   readonly credentials: Credentials;
   readonly epoch: Epoch;
   readonly outbox: Outbox;
+  readonly updates: UpdateRecords;
   readonly nodes: Nodes;
   readonly accounts: Accounts;
   /** The branch of the accounts, for what follows when an account is deleted. */
@@ -50,6 +52,7 @@ export function openState(
     credentials: new Credentials(database, config.limits.devices),
     epoch,
     outbox,
+    updates: new UpdateRecords(database),
     nodes,
     accounts: new Accounts(accountsBranch),
     accountsBranch,

@@ -22,8 +22,8 @@ interface Refused {
 export class AlertDeliveries {
   readonly #outbox: Outbox;
   readonly #clock: Clock;
-  /** Alerts that the server has and that a full disk keeps in the outbox: at most as many as the outbox holds. */
-  readonly #told = new Set<number>();
+  /** Alerts that the server has and that are still in the outbox: at most as many as the outbox holds. */
+  readonly #told = new Map<number, () => void>();
   /** Alerts that were not accepted, by sequence number: at most as many as the outbox holds. */
   readonly #refused = new Map<number, Refused>();
   readonly #wake: () => void;
@@ -42,7 +42,7 @@ export class AlertDeliveries {
 
   /** The alerts for a server that are due, the oldest first: as many as one session takes. */
   due(server: string | undefined): OutboxEntry[] {
-    for (const sequence of this.#told) if (!this.#remove(sequence)) break;
+    this.forgetDelivered();
     const waiting = this.#outbox.peek(alertsPerSession + this.#refused.size + this.#told.size, server);
     return waiting.filter(({ sequence }) => this.#isDue(sequence)).slice(0, alertsPerSession);
   }
@@ -55,10 +55,28 @@ export class AlertDeliveries {
       : servers.filter((server) => this.due(server).length > 0);
   }
 
-  /** The server has the alert. */
-  delivered({ sequence }: OutboxEntry): void {
+  /**
+   * The server has the alert. It is not sent again. The alerts of one package leave the outbox together.
+   * @param left called when it has left the outbox
+   */
+  delivered({ sequence }: OutboxEntry, left: () => void): void {
     this.#refused.delete(sequence);
-    this.#remove(sequence);
+    this.#told.set(sequence, left);
+    if (this.#told.size === 1) queueMicrotask(() => this.#forgetSoon());
+  }
+
+  /** Removes the delivered alerts from the outbox. Where the disk does not take it, they are removed later. */
+  forgetDelivered(): void {
+    if (this.#told.size === 0) return;
+    try {
+      this.#outbox.removeAll(this.#told.keys());
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+      return;
+    }
+    const followers = [...this.#told.values()];
+    this.#told.clear();
+    for (const left of followers) left();
   }
 
   /**
@@ -89,23 +107,18 @@ export class AlertDeliveries {
     this.#refused.delete(sequence);
   }
 
+  #forgetSoon(): void {
+    try {
+      this.forgetDelivered();
+    } catch {
+      // The next package removes them, and says what fails.
+    }
+  }
+
   #wait(sequence: number, count: number): void {
     const delay = Math.min(retry.cap, retry.first * 2 ** Math.min(count - 1, 20));
     this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay) });
     this.#arm();
-  }
-
-  /** False when the disk does not take it: the alert is not sent again, and is removed later. */
-  #remove(sequence: number): boolean {
-    try {
-      this.#outbox.remove(sequence);
-    } catch (thrown) {
-      if (asPosternError(thrown).code !== 'storage') throw thrown;
-      this.#told.add(sequence);
-      return false;
-    }
-    this.#told.delete(sequence);
-    return true;
   }
 
   #isDue(sequence: number): boolean {

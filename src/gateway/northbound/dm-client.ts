@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { guarded, persistently } from '../../base/background.ts';
 import { type Clock, type Monotonic, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
@@ -63,6 +64,8 @@ export interface DmClientParts {
 const gathering = { first: 250, cap: 15_000 } as const;
 /** Kinds of alerts that wait for this interval. */
 const gathered: readonly OutboxKind[] = ['device-attach', 'device-detach', 'device-presence'];
+/** Alerts that are made in one turn of the event loop. Devices are served between two turns. */
+const madeAtOnce = 32;
 /** Milliseconds between attempts after a failed session. */
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
 
@@ -268,7 +271,11 @@ export class DmClient implements AsyncDisposable {
     if (!account) return `no account for ${serverId}`;
     const due = this.#deliveries.due(isOwn ? undefined : serverId);
     const unanswered = new Set<OutboxEntry>(due);
-    const alerts = due.flatMap((entry) => this.#alert(entry, serverId, () => unanswered.delete(entry)));
+    const alerts: OutgoingAlert[] = [];
+    for (const [at, entry] of due.entries()) {
+      if (at % madeAtOnce === madeAtOnce - 1) await turn();
+      alerts.push(...this.#alert(entry, serverId, () => unanswered.delete(entry)));
+    }
     const session = new ClientSession({
       ends: { local: gatewayId, remote: serverId },
       account,
@@ -291,6 +298,7 @@ export class DmClient implements AsyncDisposable {
       const outcome = await runClientSession(session, (message, seal) =>
         this.#exchange(serverId, message, seal),
       );
+      this.#deliveries.forgetDelivered();
       events.emit('dm.session-ended', {
         server: serverId,
         session: sessionId,
@@ -318,8 +326,7 @@ export class DmClient implements AsyncDisposable {
       const settled = (status: number) => {
         answered();
         if (isOk(status)) {
-          this.#deliveries.delivered(entry);
-          events.emit('alert.delivered', { ...fields, status });
+          this.#deliveries.delivered(entry, () => events.emit('alert.delivered', { ...fields, status }));
           return;
         }
         events.emit('alert.refused', { ...fields, status });
@@ -344,6 +351,7 @@ export class DmClient implements AsyncDisposable {
     const { upstream, mediaType, settled } = this.#parts;
     const body = encodeMessage(message, mediaType);
     const hmac = seal(body);
+    this.#deliveries.forgetDelivered();
     await settled();
     const answer = await upstream.request({
       server: serverId,

@@ -66,7 +66,7 @@ export class Upstream implements Uplink {
       timeout,
       repeatAfter,
       overdue: (pending) => {
-        if (!pending.isSure && this.connected) void this.#send(pending, false);
+        if (!pending.isSure && this.connected) this.#sendLater(pending, false);
       },
       expired: (pending) => this.#expired(pending),
     });
@@ -187,8 +187,13 @@ export class Upstream implements Uplink {
     };
     this.#pending.add(pending);
     if (this.#link.post(pending.publication)) pending.up += packetSize(pending.publication);
-    else void this.#send(pending, true);
+    else this.#sendLater(pending, true);
     return promise;
+  }
+
+  /** As `#send`, without anybody who waits. */
+  #sendLater(pending: PendingRequest, isFirst: boolean): void {
+    void background(this.#parts.events, 'uplink', () => this.#send(pending, isFirst));
   }
 
   async #send(pending: PendingRequest, isFirst: boolean): Promise<void> {
@@ -222,7 +227,7 @@ export class Upstream implements Uplink {
 
   /** After each connect: publishes the state, and sends again what was not answered before the connection broke. */
   async #online(): Promise<void> {
-    for (const pending of this.#pending.all()) void this.#send(pending, false);
+    for (const pending of this.#pending.all()) this.#sendLater(pending, false);
     await this.#presence.announce();
     this.#listener?.connected();
   }

@@ -72,7 +72,7 @@ export class Claims {
     const claim: Claim = { child, isThere: undefined, at: clock.now() };
     this.#claims.set(record.deviceId, claim);
     this.#asking++;
-    void background(events, 'claim', async () => {
+    void background(events, 'presence', async () => {
       try {
         claim.isThere = await isThere(record).catch(() => true);
       } finally {

@@ -24,6 +24,7 @@ import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import type { PeerAddress } from './device-addresses.ts';
+import { SessionNonces } from './session-nonces.ts';
 
 export interface DeviceSessionsParts {
   readonly gatewayId: string;
@@ -84,6 +85,7 @@ interface Owner {
   readonly deviceId: string;
   readonly sessionId: string;
   readonly address: string;
+  readonly nonces: SessionNonces;
 }
 
 /** Bounds of the sessions; times in milliseconds. */
@@ -195,10 +197,10 @@ export class DeviceSessions {
     // No device is named like the gateway, whatever a list says that several gateways share.
     const isOwnName = deviceId === this.#parts.gatewayId;
     const credential = isOwnName ? undefined : this.#parts.credentials.get(deviceId);
-    const host = new URL(address).hostname;
+    const host = from?.address ?? new URL(address).hostname.replace(/^\[|\]$/g, '');
     const lock = this.#guard.lockOf(deviceId, host);
     const seal = { body, hmac };
-    const { session, place } = this.#table.find(
+    const { session, owner, place } = this.#table.find(
       { key: `${way} ${deviceId} ${sessionId}`, associations, message, seal },
       () => this.#begin(credential ?? this.#pretend(deviceId), arrived, message.header, lock !== undefined),
     );
@@ -211,7 +213,7 @@ export class DeviceSessions {
     }
     if (place === 'new') this.#parts.events.emit('session.started', { device: deviceId, session: sessionId });
     const wasOver = session.outcome !== undefined;
-    const answer = await session.receive(message, seal);
+    const answer = await session.receive(message, seal).finally(() => owner.nonces.store());
     if (session.authenticated && place !== 'repeated') {
       this.#guard.succeeded(deviceId, host);
       proved();
@@ -286,6 +288,7 @@ export class DeviceSessions {
   ): BegunSession<Owner> {
     const { credentials, entropy, events, schemesOf, alerted, vocabulary } = this.#parts;
     const { deviceId } = credential;
+    const nonces = new SessionNonces(credentials, credential);
     const { serverId = this.#parts.gatewayId, way, address, uriFor } = arrived;
     const schemes = schemesOf?.(deviceId);
     const challenge = this.#challenges.of(`${way} ${deviceId} ${sessionId}`, credential.clientNonce);
@@ -313,16 +316,12 @@ export class DeviceSessions {
       challenge: isLocked || msgId <= 1 ? { ...challenge, good: [] } : challenge,
       firstMsgId: msgId,
       ...(uriFor && random !== undefined && { respUri: uriFor(random) }),
-      saveNonces: ({ own, peer }) => {
-        const current = credentials.get(deviceId);
-        // A new bootstrap may have replaced the credential meanwhile. Its nonces must stay.
-        if (current?.clientSecret !== credential.clientSecret) return;
-        if (own || peer) credentials.keepNonces(deviceId, { serverNonce: own, clientNonce: peer });
-      },
+      saveNonces: (changed) => nonces.change(changed),
       entropy,
       sessionId,
       // A device that leaves gets no operations.
-      work: ({ devInfo }) => (leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, arrived)),
+      work: ({ devInfo }) =>
+        leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, arrived, nonces),
       alerted: (alert) => {
         events.emit('session.alert', { device: deviceId, alert: alert.data });
         if (isAlertOf(alert, vocabulary.alerts.DeviceDetach) && isOwn(alert)) {
@@ -334,7 +333,7 @@ export class DeviceSessions {
     });
     return {
       session,
-      owner: { deviceId, sessionId, address },
+      owner: { deviceId, sessionId, address, nonces },
       association: random && uriAssociation(random),
     };
   }
@@ -352,6 +351,7 @@ export class DeviceSessions {
     { deviceId }: GatewayCredential,
     devInfo: Readonly<Record<string, string>>,
     { address, from }: ArrivedPackage,
+    nonces: SessionNonces,
   ): Work {
     const { mayBeGateway, vocabulary } = this.#parts;
     // A device that has the object GwConfig is a DM Gateway.
@@ -369,7 +369,8 @@ export class DeviceSessions {
     const [firmware, deviceType] = [found(outcome), found(kind)];
     this.#parts.attached({
       deviceId,
-      credential,
+      // What is written for the device takes the new nonces along.
+      credential: nonces.applied(credential),
       mode: GatewayMode.Transparent,
       origin: credential.origin,
       protocol: 'OMA-DM',

@@ -266,7 +266,7 @@ export class MqttLink implements AsyncDisposable {
   /** Makes one attempt to connect. Resolves when it has failed, or the connection has ended. */
   async #attempt(version: 4 | 5): Promise<{ ending: Ending; wasConnected: boolean; wasStable: boolean }> {
     const { watches = [], will, clock, events, ...parts } = this.#parts;
-    const { received, opened, connected, disconnected, settled } = parts;
+    const { opened, connected, disconnected, settled } = parts;
     const told = guarded(events, 'mqtt-link', (tell: (() => void) | undefined) => tell?.());
     const { promise, resolve } = Promise.withResolvers<Ending>();
     let wasConnected = false;
@@ -279,7 +279,7 @@ export class MqttLink implements AsyncDisposable {
         watches,
         will,
         clock,
-        received: guarded(events, 'mqtt-message', received),
+        events,
         ...(opened && { opened: guarded(events, 'mqtt-link', opened) }),
         accepted: ({ properties }) => {
           this.#protocol.accepted();
@@ -305,16 +305,19 @@ export class MqttLink implements AsyncDisposable {
         writable: (isWritable) => this.#quick.resize(isWritable ? Number.MAX_SAFE_INTEGER : 0),
         ended: (ending) => {
           stable?.cancel();
-          this.#learn(ending);
           this.#isConnected = false;
           const broke = new PosternError(
             'unavailable',
             `the connection to the MQTT broker broke: ${ending.reason}`,
           );
-          this.#acknowledged.refuseWaiting(broke);
-          this.#quick.refuseWaiting(broke);
-          if (wasConnected) told(disconnected);
-          resolve(ending);
+          try {
+            this.#acknowledged.refuseWaiting(broke);
+            this.#quick.refuseWaiting(broke);
+            if (wasConnected) told(disconnected);
+            this.#learn(ending);
+          } finally {
+            resolve(ending);
+          }
         },
       });
     } catch (thrown) {
