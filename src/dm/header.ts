@@ -28,11 +28,11 @@ export interface HeaderFields {
   readonly version: ProtocolVersion;
 }
 
-/** Builds the header of a message. `extra` holds the credential, where one is sent. */
+/** Builds the header of a message. `extra` holds the credential and the RespURI, where they are sent. */
 export function header(
   { ends: { local, remote }, name, sessionId, version }: HeaderFields,
   msgId: number,
-  extra: Pick<SyncHdr, 'cred'>,
+  extra: Pick<SyncHdr, 'cred' | 'respUri'>,
 ): SyncHdr {
   return {
     verDtd: dtdOf[version],

@@ -11,6 +11,12 @@ import {
   text,
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
+import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+
+const deviceId = v.pipe(
+  v.string(),
+  v.check((id) => isDeviceId(id), deviceIdRule),
+);
 
 /** Keys that a gateway and a device have in common. */
 const party = {
@@ -91,7 +97,7 @@ export const headendConfigSchema = v.strictObject({
     'Gateways of this server',
   ),
   device: described(
-    v.optional(v.array(v.strictObject({ id: described(text, 'DevId of the End Device'), ...party })), []),
+    v.optional(v.array(v.strictObject({ id: described(deviceId, 'DevId of the End Device'), ...party })), []),
     'End Devices with a factory account for this server',
   ),
   gwmo: gwmoSection,

@@ -183,6 +183,12 @@ export class DmClient implements AsyncDisposable {
     this.wake();
   }
 
+  /** A server has no account any more. It is not contacted. */
+  forget(serverId: string): void {
+    this.#asked.delete(serverId);
+    this.#contacts.delete(serverId);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     this.#deliveries.stop();
@@ -215,7 +221,7 @@ export class DmClient implements AsyncDisposable {
         const reason = await this.#session(server, session, asked !== undefined);
         if (reason === undefined || this.#stop.signal.aborted) continue;
         failed = true;
-        if (isContact) this.#contacts.add(server);
+        if (isContact && this.#parts.accounts.find(server)) this.#contacts.add(server);
         events.emit('dm.session-failed', { server, session, reason });
       }
       if (failed) await this.#pause(delays.next().value, false);

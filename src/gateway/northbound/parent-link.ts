@@ -134,12 +134,13 @@ export class ParentLink implements Uplink {
 
   async request(request: UpRequest): Promise<Envelope> {
     const { gatewayId, parentId } = this.#parts;
-    const { device = gatewayId, server, via } = request;
+    const { device = gatewayId, server, via, peer } = request;
     if (!this.#connected) throw new PosternError('unavailable', 'the parent gateway is not connected');
     const isDirect = server === parentId && request.device === undefined;
     const path = isDirect ? paths.sessions : `${paths.tunnel}/${server}`;
     const chain = via === undefined ? gatewayId : `${via}/${gatewayId}`;
     const query = isDirect ? [] : [`id=${device}`, ...(request.device === undefined ? [] : [`via=${chain}`])];
+    if (request.device !== undefined && peer !== undefined) query.push(`peer=${peer}`);
     const answer = await this.#window.run(device, request.body.length, () =>
       this.#send(path, query, request),
     );

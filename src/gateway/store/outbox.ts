@@ -108,6 +108,11 @@ export class Outbox {
     this.#database.prepare('DELETE FROM outbox WHERE sequence = ?').run(sequence);
   }
 
+  /** Deletes the entries for a server that has no account any more. */
+  forget(server: string): void {
+    this.#database.prepare('DELETE FROM outbox WHERE server = ?').run(server);
+  }
+
   /** Deletes such entries in one transaction. */
   removeAll(sequences: Iterable<number>): void {
     this.#database.transaction(() => {
