@@ -8,8 +8,9 @@ import {
 } from 'mqtt';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { PosternError } from '../../base/errors.ts';
+import { type ErrorCode, PosternError } from '../../base/errors.ts';
 import { backoff } from '../../base/retry.ts';
+import { acceptForeignCodes } from './foreign-codes.ts';
 import { disconnectText, errorText, Reason, reasonText } from './mqtt-reasons.ts';
 import { endpointOf, type MqttSettings, tlsFiles } from './mqtt-settings.ts';
 import type { VersionEvidence } from './protocol-choice.ts';
@@ -142,6 +143,7 @@ export class MqttConnection {
         properties: { sessionExpiryInterval: sessionExpiry, receiveMaximum, maximumPacketSize },
       }),
     };
+    acceptForeignCodes();
     // The write cache holds all 16-bit numbers in encoded form. It costs megabytes, and a second on a small board.
     const client = connect({ ...options, ...endpointOf(settings.url), writeCache: false });
     this.#client = client;
@@ -190,8 +192,7 @@ export class MqttConnection {
 
   /**
    * Publishes with QoS 1. Resolves when the broker has acknowledged the message.
-   * @throws {PosternError} `unavailable` when the connection breaks or the broker refuses the message, `forbidden` when the
-   *   broker does not allow this client to publish on the topic
+   * @throws {PosternError} `unavailable` when the connection breaks, a `RefusedMessage` when the broker refuses the message
    */
   async publish(publication: Publication): Promise<void> {
     const { topic, payload, retain = false, expiry, responseTopic } = publication;
@@ -310,16 +311,24 @@ export class MqttConnection {
   }
 }
 
-function publishError(topic: string, error: Error & { readonly code?: unknown }): PosternError {
-  if (error.code === Reason.NotAuthorized)
-    return new PosternError(
-      'forbidden',
-      `the broker does not allow to publish on ${topic}: ${reasonText(error.code)}`,
-    );
-  if (typeof error.code === 'number')
-    return new PosternError(
-      'unavailable',
-      `the broker refuses a message on ${topic}: ${reasonText(error.code)}`,
-    );
-  return new PosternError('unavailable', `MQTT publish failed: ${error.message}`, { cause: error });
+/**
+ * The broker refuses a message by its PUBACK. `forbidden`: this message is refused for good. `tooLarge`: so are all of its
+ * size. `unavailable`: the same message may be accepted later.
+ */
+export class RefusedMessage extends PosternError {
+  constructor(topic: string, reasonCode: number) {
+    const reason = reasonText(reasonCode);
+    const what = reasonCode === Reason.NotAuthorized ? 'does not allow to publish' : 'refuses a message';
+    super(refusalCodes[reasonCode] ?? 'forbidden', `the broker ${what} on ${topic}: ${reason}`);
+  }
 }
+
+const refusalCodes: Readonly<Record<number, ErrorCode>> = {
+  [Reason.PacketTooLarge]: 'tooLarge',
+  [Reason.QuotaExceeded]: 'unavailable',
+};
+
+const publishError = (topic: string, error: Error & { readonly code?: unknown }): PosternError =>
+  typeof error.code === 'number'
+    ? new RefusedMessage(topic, error.code)
+    : new PosternError('unavailable', `MQTT publish failed: ${error.message}`, { cause: error });

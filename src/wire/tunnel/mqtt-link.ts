@@ -13,6 +13,7 @@ import {
   type Delivered,
   type Ending,
   MqttConnection,
+  RefusedMessage,
   receiveMaximum,
 } from './mqtt-connection.ts';
 import { Reason } from './mqtt-reasons.ts';
@@ -214,11 +215,13 @@ export class MqttLink implements AsyncDisposable {
 
   async #send(connection: MqttConnection, publication: Publication, bytes: number): Promise<void> {
     const { topic } = publication;
+    // The limit may have been learned while the message waited for its turn.
+    if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
     try {
       await connection.publish(publication);
     } catch (thrown) {
-      const { code, message } = asPosternError(thrown);
-      if (code === 'forbidden') this.#refusals.add('publish', topic, message);
+      if (thrown instanceof RefusedMessage && thrown.code === 'tooLarge') this.#suspect(bytes, true);
+      else if (thrown instanceof RefusedMessage) this.#refusals.add('publish', topic, thrown.message);
       if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
       throw thrown;
     }
@@ -329,7 +332,10 @@ export class MqttLink implements AsyncDisposable {
     if (code === Reason.SessionTakenOver) this.rivalled(reason);
     const isSure = code === Reason.PacketTooLarge;
     if (unacknowledged.length === 0 || !(isByPeer || isSure)) return;
-    const bytes = Math.max(...unacknowledged);
+    this.#suspect(Math.max(...unacknowledged), isSure);
+  }
+
+  #suspect(bytes: number, isSure: boolean): void {
     const limit = this.#limit.suspect(bytes, isSure);
     if (limit !== undefined) this.#parts.events.emit('mqtt.packet-limit', { bytes, limit });
   }

@@ -8,6 +8,7 @@ export const Reason = {
   NotAuthorized: 0x87,
   SessionTakenOver: 0x8e,
   PacketTooLarge: 0x95,
+  QuotaExceeded: 0x97,
 } as const;
 
 /** A reason code in words, with its number where MQTT 5 has it. */

@@ -55,7 +55,8 @@ export class PacketLimit {
   suspect(bytes: number, isSure: boolean): number | undefined {
     // Without any acknowledgement on this connection, the connection itself is the likely cause.
     const isLikely = isSure || (this.#proven > 0 && bytes > this.#proven);
-    if (bytes <= floor || !isLikely) return undefined;
+    // What is above the limit was sent before the limit was learned.
+    if (bytes <= floor || bytes > this.bytes || !isLikely) return undefined;
     const limit = Math.max(floor, Math.floor((Math.min(this.#proven, bytes) + bytes) / 2));
     const learned = Math.min(limit, bytes - 1);
     this.#learned = { bytes: learned, until: plus(this.#clock.now(), this.#holds) };

@@ -158,6 +158,19 @@ describe('a package that is lost, or its answer', limit, () => {
     assert.equal(events.count('mqtt.unanswered'), 0, 'there was no connection to blame');
   });
 
+  test('a package above the limit of mosquitto is refused at once, and the uplink stays', async () => {
+    await using broker = await startMosquitto(['allow_anonymous true', 'message_size_limit 16384']);
+    const { upstream, events } = upstreamTo(broker.url);
+    await using _ = upstream;
+    const headend = headendAt(broker.url);
+    await using _headend = headend.downlink;
+    await Promise.all([events.until('mqtt.connected'), headend.events.until('mqtt.connected')]);
+    const large = { ...request('stranger'), body: Buffer.alloc(40_000) };
+    for (let i = 0; i < 3; i++) await assert.rejects(upstream.request(large), { code: 'tooLarge' });
+    await upstream.request(request('a'));
+    assert.deepEqual([upstream.pending, events.count('mqtt.disconnected')], [0, 0]);
+  });
+
   test('an answer that is too large for the broker becomes an error, and no silence', async () => {
     await using broker = await startMosquitto(['allow_anonymous true', 'max_packet_size 5000']);
     const { upstream, events } = upstreamTo(broker.url);
