@@ -50,6 +50,8 @@ export interface SessionParts {
   readonly sessionId: string;
   /** Protocol version of the first message, DM/1.2 when absent. A server answers in the version of the client. */
   readonly version?: ProtocolVersion;
+  /** Largest message in either direction, in bytes, where the way to the other side takes less than this engine. */
+  readonly maxMsgSize?: number;
 }
 
 /**
@@ -82,7 +84,8 @@ export abstract class Session {
   /** Whether the package that is being received must be answered. */
   #requested = false;
   #answer: Promise<SyncmlMessage | undefined> = Promise.resolve(undefined);
-  #peerLimit: number = ownLimits.maxMsgSize;
+  readonly #ownLimit: number;
+  #peerLimit: number;
   #peerObjectLimit = Number.POSITIVE_INFINITY;
   #version: ProtocolVersion;
   /** Whether this side is sending its package, so that the last message of it may be marked Final. */
@@ -93,6 +96,8 @@ export abstract class Session {
   protected constructor(parts: SessionParts, begins: boolean) {
     this.#parts = parts;
     this.#ownTurn = begins;
+    this.#ownLimit = Math.min(parts.maxMsgSize ?? Number.POSITIVE_INFINITY, ownLimits.maxMsgSize);
+    this.#peerLimit = this.#ownLimit;
     this.#version = parts.version ?? 'DM/1.2';
     this.#authentication = new SessionAuthentication(parts.account, parts.saveNonces, parts.entropy);
   }
@@ -265,7 +270,7 @@ export abstract class Session {
   #heedHeader({ header: { meta, respUri, verProto } }: SyncmlMessage): void {
     if (isProtocolVersion(verProto)) this.#version = verProto;
     if (meta?.maxMsgSize !== undefined && meta.maxMsgSize > 0)
-      this.#peerLimit = Math.min(meta.maxMsgSize, ownLimits.maxMsgSize);
+      this.#peerLimit = Math.min(meta.maxMsgSize, this.#ownLimit);
     if (meta?.maxObjSize !== undefined && meta.maxObjSize > 0) this.#peerObjectLimit = meta.maxObjSize;
     if (respUri !== undefined) this.#respUri = respUri;
   }
@@ -376,7 +381,13 @@ export abstract class Session {
     const { ends, sessionId } = this.#parts;
     const authentication = this.#authentication;
     const head = header(
-      { ends, name: authentication.ownName, sessionId, version: this.#version },
+      {
+        ends,
+        name: authentication.ownName,
+        sessionId,
+        version: this.#version,
+        maxMsgSize: this.#ownLimit,
+      },
       msgId,
       authentication.credential(),
     );

@@ -29,7 +29,7 @@ export interface GatewayUplinkParts {
 export interface GatewayUplink {
   readonly uplink: Uplink;
   /** The same for sessions of the gateway itself. It shows as disconnected while the data budget leaves no room for them. */
-  readonly reporting: Pick<Uplink, 'request' | 'connected'>;
+  readonly reporting: Pick<Uplink, 'request' | 'connected' | 'largestBody'>;
   /** The same, where the uplink is a parent gateway. It posts Package #0 to this gateway; a broker publishes it. */
   readonly parent?: ParentLink;
 }
@@ -73,6 +73,9 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
     request: (...args: Parameters<Uplink['request']>) => uplink.request(...args),
     get connected() {
       return uplink.reports;
+    },
+    get largestBody() {
+      return uplink.largestBody;
     },
   };
   return { uplink, reporting };

@@ -13,7 +13,7 @@ import {
   succeeded,
 } from '../../dm/client-session.ts';
 import { hmacHeader } from '../../dm/hmac-header.ts';
-import { isOk } from '../../dm/status.ts';
+import { DmStatus, isOk } from '../../dm/status.ts';
 import type { ManagementTree } from '../../dm/tree.ts';
 import type { Accounts } from '../../mo/dm-acc.ts';
 import { firmwareAlert } from '../../mo/firmware-branch.ts';
@@ -34,6 +34,7 @@ import { decodeNotification, sessionIdText } from '../../wire/syncml/notificatio
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
 import type { Outbox, OutboxEntry, OutboxKind } from '../store/outbox.ts';
 import { AlertDeliveries } from './alert-deliveries.ts';
+import { MessageLimit } from './message-limit.ts';
 import { type FirmwareUpdateBody, type ResultBody, resultAlerts } from './reports.ts';
 import type { Uplink } from './uplink.ts';
 
@@ -47,7 +48,7 @@ export interface DmClientParts {
   readonly tree: ManagementTree;
   readonly outbox: Outbox;
   readonly vocabulary: Vocabulary;
-  readonly upstream: Pick<Uplink, 'request' | 'connected'>;
+  readonly upstream: Pick<Uplink, 'request' | 'connected' | 'largestBody'>;
   /** Resolves when what a message acknowledges is durable. */
   readonly settled: () => Promise<void>;
   readonly clock: Clock;
@@ -114,6 +115,7 @@ export class DmClient implements AsyncDisposable {
   readonly #parts: DmClientParts;
   readonly #stop = new AbortController();
   readonly #deliveries: AlertDeliveries;
+  readonly #messageLimit: MessageLimit;
   #running: Promise<void> | undefined;
   /** Session IDs that servers asked for by Package #0, by ServerID. Each of these servers has an account here. */
   readonly #asked = new Map<string, string>();
@@ -134,6 +136,7 @@ export class DmClient implements AsyncDisposable {
   constructor(parts: DmClientParts) {
     this.#parts = parts;
     this.#deliveries = new AlertDeliveries(parts.outbox, parts.clock, () => this.wake());
+    this.#messageLimit = new MessageLimit(parts.clock, () => parts.upstream.largestBody);
     this.#nextSessionId = 1 + Math.floor(parts.entropy.uniform() * 0x7fff);
   }
 
@@ -263,6 +266,7 @@ export class DmClient implements AsyncDisposable {
     const due = this.#deliveries.due(isOwn ? undefined : serverId);
     const unanswered = new Set<OutboxEntry>(due);
     const alerts = due.flatMap((entry) => this.#alert(entry, serverId, () => unanswered.delete(entry)));
+    const maxMsgSize = this.#messageLimit.bytes;
     const session = new ClientSession({
       ends: { local: gatewayId, remote: serverId },
       account,
@@ -270,6 +274,7 @@ export class DmClient implements AsyncDisposable {
       tree,
       entropy,
       sessionId,
+      maxMsgSize,
       notified,
       alerts,
       executed: (command, uri, status) =>
@@ -298,7 +303,11 @@ export class DmClient implements AsyncDisposable {
       }
       return undefined;
     } catch (thrown) {
-      return asPosternError(thrown).message;
+      const { code, message } = asPosternError(thrown);
+      // The session that the server asked for begins again, with smaller messages.
+      if (code === 'tooLarge' && this.#messageLimit.refused(maxMsgSize) && notified)
+        this.#asked.set(serverId, sessionId);
+      return message;
     }
   }
 
@@ -362,4 +371,7 @@ export class DmClient implements AsyncDisposable {
 }
 
 const farError = ({ status, reason }: Envelope): PosternError =>
-  new PosternError('unavailable', `the far end answered ${status ?? 500}: ${reason ?? 'no reason given'}`);
+  new PosternError(
+    status === DmStatus.RequestEntityTooLarge ? 'tooLarge' : 'unavailable',
+    `the far end answered ${status ?? 500}: ${reason ?? 'no reason given'}`,
+  );

@@ -93,6 +93,10 @@ export class MeteredUplink implements Uplink {
     return this.#inner.description;
   }
 
+  get largestBody(): number {
+    return this.#inner.largestBody;
+  }
+
   /**
    * Whether sessions of the gateway itself may begin. A session that a DM server asks for always may: in it the server can
    * raise the budget.

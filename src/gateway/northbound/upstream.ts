@@ -34,6 +34,8 @@ const limits = { pending: 1024, routes: 4096, notifications: 1024 } as const;
  * it went with QoS 0, so it may be lost; so may its answer. The far end processes it once.
  */
 const repeatAfter = 5000;
+/** Bytes of a packet that stay free for its topics, its properties and the envelope of a package of the gateway itself. */
+const envelopeBytes = 1024;
 /** Requests in a row without an answer, after which the status says so. */
 const silentRequests = 3;
 
@@ -113,6 +115,10 @@ export class Upstream implements Uplink {
       ...(all.length > 0 && { reason: all.join('; ') }),
       ...(retryInSeconds !== undefined && { retryInSeconds }),
     };
+  }
+
+  get largestBody(): number {
+    return Math.max(0, this.#link.largestPacket - envelopeBytes);
   }
 
   /** Number of requests that wait for an answer. */

@@ -136,6 +136,11 @@ export class MqttLink implements AsyncDisposable {
     return at === undefined ? undefined : Math.max(0, Math.ceil((at - this.#parts.clock.now()) / 1000));
   }
 
+  /** Largest packet that the broker takes, in bytes, as far as it is known. */
+  get largestPacket(): number {
+    return this.#limit.bytes;
+  }
+
   /** Publications that wait for their turn. */
   get waiting(): number {
     return this.#acknowledged.waiting + this.#quick.waiting;

@@ -77,6 +77,7 @@ function rig(
     settled: async () => {},
     upstream: {
       connected: true,
+      largestBody: Number.POSITIVE_INFINITY,
       request: async ({ body }) => {
         const message = decodeMessage(body, MediaType.Wbxml);
         const { sessionId } = message.header;
