@@ -7,7 +7,7 @@ import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { withAccessRules } from '../../peers/access-rules.ts';
 import { startAedes, startMosquitto } from '../../peers/brokers.ts';
-import { startHostileBroker } from '../../peers/hostile-broker.ts';
+import { type Behaviour, startHostileBroker } from '../../peers/hostile-broker.ts';
 import { headendAt, request, upstreamTo } from './upstream-rig.ts';
 
 const limit = { timeout: 30_000 };
@@ -208,6 +208,63 @@ describe('what access rules refuse, as the gateway sees it', limit, () => {
     broker.reload();
     while (upstream.description.reason !== undefined) await upstream.request(request('a')).catch(() => {});
     assert.equal(events.count('mqtt.allowed'), 1);
+  });
+
+  /** Answers each package by this PUBACK. The state of the gateway is accepted. */
+  const refusing = (reasonCode: number): Behaviour => ({
+    published: ({ topic, messageId }, client) => {
+      if (topic === 'dm/gw-1/state') return true;
+      client.send({ cmd: 'puback', messageId: messageId!, reasonCode });
+      return false;
+    },
+  });
+
+  for (const [code, words] of [
+    [0x80, 'Unspecified error (0x80)'],
+    [0x83, 'Implementation specific error (0x83)'],
+    [0x90, 'Topic Name invalid (0x90)'],
+    [0x91, 'Packet identifier in use (0x91)'],
+    [0x96, 'Message rate too high (0x96)'],
+    [0x99, 'Payload format invalid (0x99)'],
+    [0xef, 'unknown reason (0xEF)'],
+  ] as const)
+    test(`PUBACK with ${words}: the package fails at once, with the reason in an event and the status`, async () => {
+      await using broker = await startHostileBroker(refusing(code));
+      const { upstream, events } = upstreamTo(broker.url);
+      await using _ = upstream;
+      await events.until('mqtt.connected');
+      for (let i = 0; i < 3; i++)
+        await assert.rejects(upstream.request(request('a')), {
+          code: 'unavailable',
+          message: `the broker refuses a message on dm/gw-1/up: ${words}`,
+        });
+      const sent = broker.publishes.filter(({ topic }) => topic === 'dm/gw-1/up');
+      assert.deepEqual([sent.length, upstream.pending, events.count('mqtt.refused')], [3, 0, 1]);
+      assert.ok(String(upstream.description.reason).endsWith(words));
+      assert.equal(events.count('mqtt.disconnected'), 0);
+      broker.behaviour = {};
+      const headend = headendAt(broker.url);
+      await using _headend = headend.downlink;
+      await headend.events.until('mqtt.connected');
+      await upstream.request(request('a'));
+      assert.deepEqual([upstream.description.reason, events.count('mqtt.allowed')], [undefined, 1]);
+    });
+
+  test('PUBACK with Quota exceeded: the package waits and goes again, and the status says why', async () => {
+    await using broker = await startHostileBroker(refusing(0x97));
+    const { upstream, clock, events } = upstreamTo(broker.url);
+    await using _ = upstream;
+    const headend = headendAt(broker.url);
+    await using _headend = headend.downlink;
+    await Promise.all([events.until('mqtt.connected'), headend.events.until('mqtt.connected')]);
+    const answer = upstream.request(request('a'));
+    await events.until('mqtt.refused');
+    assert.match(String(upstream.description.reason), /Quota exceeded \(0x97\)$/);
+    await acknowledged({ upstream, clock, events });
+    broker.behaviour = {};
+    clock.advance(5000);
+    assert.equal(Buffer.from((await answer).body!).toString(), 'package of a');
+    assert.equal(upstream.description.reason, undefined);
   });
 
   for (const protocol of [4, 5] as const)
