@@ -183,7 +183,8 @@ export class MqttConnection {
   }
 
   /** Waits until the broker has acknowledged what was published, then says goodbye. */
-  finish(): void {
+  finish(reason?: string): void {
+    if (reason !== undefined) this.#because(reason);
     this.#flush();
     this.#isByPeer = false;
     if (this.#client.connected) this.#client.end();

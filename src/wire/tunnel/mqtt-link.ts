@@ -62,6 +62,8 @@ const stableAfter = 180_000;
 const suspicious = 3;
 /** Milliseconds for an orderly disconnection. */
 const disconnectTimeout = 2000;
+/** Milliseconds after which a connection of MQTT 3.1.1 is replaced, where only closed connections spoke against MQTT 5. */
+const checkVersionAfter = 300_000;
 /** Publications of each QoS that wait for their turn: their number, and their bytes. */
 const queue = { waiting: 1024, bytes: 8 * 1024 * 1024 } as const;
 /** Topics that are remembered as allowed. */
@@ -87,6 +89,8 @@ export class MqttLink implements AsyncDisposable {
   /** Filters of `watches` that the broker granted on this connection. */
   readonly #watching = new Set<string>();
   #connection: MqttConnection | undefined;
+  /** Ends a connection that does not finish. */
+  #patience: Timer | undefined;
   #running: Promise<unknown> | undefined;
   #isConnected = false;
   #nextAttempt: Monotonic | undefined;
@@ -159,11 +163,17 @@ export class MqttLink implements AsyncDisposable {
   /** Waits until the broker has acknowledged what was published, then says goodbye: two seconds at most. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
-    const connection = this.#connection;
-    const patience = this.#parts.clock.after(disconnectTimeout, () => connection?.end());
-    connection?.finish();
+    this.#finish();
     await this.#running;
-    patience.cancel();
+    this.#patience?.cancel();
+  }
+
+  /** Waits until the broker has acknowledged what was published, then says goodbye: two seconds at most. */
+  #finish(reason?: string): void {
+    const connection = this.#connection;
+    this.#patience?.cancel();
+    this.#patience = this.#parts.clock.after(disconnectTimeout, () => connection?.end());
+    connection?.finish(reason);
   }
 
   /** Whether the broker granted a filter of `watches` on this connection. */
@@ -189,7 +199,7 @@ export class MqttLink implements AsyncDisposable {
    * QoS 0 once the broker has acknowledged a message on the same topic, and one of this size, on the same connection. So
    * refusals and limits of the broker are noticed, although it never tells them for QoS 0.
    * @throws {PosternError} `unavailable` without a connection or when it breaks, `full` when too many messages wait,
-   *   `tooLarge` for a packet above the broker's limit, `forbidden` when the broker does not allow to publish on the topic
+   *   `tooLarge` for a packet above the broker's limit, `forbidden` when the broker refuses it
    */
   async publish(publication: Publication): Promise<void> {
     const connection = this.#connection;
@@ -280,6 +290,7 @@ export class MqttLink implements AsyncDisposable {
     let wasConnected = false;
     let wasStable = false;
     let stable: Timer | undefined;
+    let check: Timer | undefined;
     try {
       this.#connection = new MqttConnection({
         ...parts,
@@ -301,6 +312,8 @@ export class MqttLink implements AsyncDisposable {
             this.#rival = undefined;
             told(settled);
           });
+          if (this.#protocol.isDoubtful)
+            check = clock.after(checkVersionAfter, () => this.#finish('MQTT 5 is tried again'));
         },
         watching: (filter) => this.#watching.add(filter),
         subscribed: (filter, refusal) => this.refused('subscribe', filter, refusal),
@@ -313,6 +326,8 @@ export class MqttLink implements AsyncDisposable {
         writable: (isWritable) => this.#quick.resize(isWritable ? Number.MAX_SAFE_INTEGER : 0),
         ended: (ending) => {
           stable?.cancel();
+          check?.cancel();
+          this.#patience?.cancel();
           this.#learn(ending);
           this.#isConnected = false;
           const broke = new PosternError(
