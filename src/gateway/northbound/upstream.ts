@@ -228,8 +228,10 @@ export class Upstream implements Uplink {
 
   /** After each connect: publishes the state, and sends again what was not answered before the connection broke. */
   async #online(): Promise<void> {
-    for (const pending of this.#pending.all()) void this.#send(pending, false);
+    // The state first: one of the packages may be too large for the broker. Over MQTT 3.1.1 that is only noticed when the
+    // broker has acknowledged something else.
     await this.#presence.announce();
+    for (const pending of this.#pending.all()) void this.#send(pending, false);
     this.#listener?.connected();
   }
 

@@ -126,7 +126,8 @@ export class MqttLink implements AsyncDisposable {
   get problems(): readonly string[] {
     const isUp = this.#connection?.isAccepted === true;
     const failure = isUp || this.#failure === undefined ? [] : [this.#failure];
-    return [...failure, ...this.#refusals.texts, ...(this.#rival === undefined ? [] : [this.#rival])];
+    const others = [this.#limit.reason, this.#rival].filter((text) => text !== undefined);
+    return [...failure, ...this.#refusals.texts, ...others];
   }
 
   /** Why another client seems to use this client's name at the broker; undefined when there is no sign of it. */
@@ -235,7 +236,7 @@ export class MqttLink implements AsyncDisposable {
     try {
       await connection.publish(publication);
     } catch (thrown) {
-      if (thrown instanceof RefusedMessage && thrown.code === 'tooLarge') this.#suspect(bytes, true);
+      if (thrown instanceof RefusedMessage && thrown.code === 'tooLarge') this.#refused(bytes);
       else if (thrown instanceof RefusedMessage) this.#refusals.add('publish', topic, thrown.message);
       if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
       throw thrown;
@@ -350,13 +351,18 @@ export class MqttLink implements AsyncDisposable {
   /** Learns from the end of a connection: who ended it, and which packet may have been too large. */
   #learn({ code, reason, isByPeer, unacknowledged }: Ending): void {
     if (code === Reason.SessionTakenOver) this.rivalled(reason);
-    const isSure = code === Reason.PacketTooLarge;
-    if (unacknowledged.length === 0 || !(isByPeer || isSure)) return;
-    this.#suspect(Math.max(...unacknowledged), isSure);
+    const bytes = unacknowledged.length === 0 ? undefined : Math.max(...unacknowledged);
+    if (this.protocol === 4) this.#learned(bytes, this.#limit.ended(isByPeer ? bytes : undefined));
+    else if (code === Reason.PacketTooLarge && bytes !== undefined) this.#refused(bytes);
   }
 
-  #suspect(bytes: number, isSure: boolean): void {
-    const limit = this.#limit.suspect(bytes, isSure);
-    if (limit !== undefined) this.#parts.events.emit('mqtt.packet-limit', { bytes, limit });
+  /** The broker refused a packet as too large. */
+  #refused(bytes: number): void {
+    this.#learned(bytes, this.#limit.refused(bytes));
+  }
+
+  #learned(bytes: number | undefined, limit: number | undefined): void {
+    if (bytes !== undefined && limit !== undefined)
+      this.#parts.events.emit('mqtt.packet-limit', { bytes, limit });
   }
 }
