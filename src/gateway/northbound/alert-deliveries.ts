@@ -2,17 +2,18 @@ import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
 import { asPosternError } from '../../base/errors.ts';
 import type { Outbox, OutboxEntry } from '../store/outbox.ts';
+import { alertsPerSession } from './alert-batches.ts';
 
-/** Largest number of alerts of one session. */
-const alertsPerSession = 1024;
 /** Milliseconds until an alert that was not accepted is sent again. They double with each attempt. */
 const retry = { first: 1000, cap: 300_000 } as const;
-/** Attempts after which an alert is set aside that its server refuses for good. */
+/** Attempts after which an alert is set aside that its server refuses for good, alone or with its whole package. */
 export const refusalsUntilAside = 5;
 
 interface Refused {
   readonly count: number;
   readonly notBefore: Monotonic;
+  /** The server refuses each package with this alert. So it gets a session of its own. */
+  readonly isAlone?: boolean;
 }
 
 /**
@@ -40,11 +41,18 @@ export class AlertDeliveries {
     this.#timer?.cancel();
   }
 
-  /** The alerts for a server that are due, the oldest first: as many as one session takes. */
-  due(server: string | undefined): OutboxEntry[] {
+  /** The alerts for a server that are due, the oldest first: at most `count`, which are as many as one session takes. */
+  due(server: string | undefined, count = alertsPerSession): OutboxEntry[] {
     this.forgetDelivered();
-    const waiting = this.#outbox.peek(alertsPerSession + this.#refused.size + this.#told.size, server);
-    return waiting.filter(({ sequence }) => this.#isDue(sequence)).slice(0, alertsPerSession);
+    const waiting = this.#outbox.peek(count + this.#refused.size + this.#told.size, server);
+    const due = waiting.filter(({ sequence }) => this.#isDue(sequence));
+    const together = due.filter((entry) => !this.isAlone(entry));
+    return (together.length > 0 ? together.slice(0, count) : due.slice(0, 1)).slice(0, count);
+  }
+
+  /** Whether an alert gets a session of its own. */
+  isAlone({ sequence }: OutboxEntry): boolean {
+    return this.#refused.get(sequence)?.isAlone === true;
   }
 
   /** ServerIDs of the recipients of alerts that are due. `undefined` stands for the gateway's own DM server. */
@@ -88,14 +96,28 @@ export class AlertDeliveries {
       this.setAside(entry, `the server answered with ${status}, ${count} times`);
       return true;
     }
-    this.#refused.delete(entry.sequence);
-    this.#wait(this.#outbox.requeue(entry.sequence), count);
+    this.#requeue(entry, { count });
+    return false;
+  }
+
+  /**
+   * The server refuses each package with this alert, or does not answer it, but answers others. The alert waits behind all
+   * others, with a new sequence number, and gets a session of its own. Returns true when it is set aside.
+   */
+  blamed(entry: OutboxEntry, reason: string): boolean {
+    const count = (this.#refused.get(entry.sequence)?.count ?? 0) + 1;
+    if (count >= refusalsUntilAside) {
+      this.setAside(entry, reason);
+      return true;
+    }
+    this.#requeue(entry, { count, isAlone: true });
     return false;
   }
 
   /** The server said nothing of an alert. It may have it, so the alert keeps its number. */
   unanswered({ sequence }: OutboxEntry): void {
-    this.#wait(sequence, (this.#refused.get(sequence)?.count ?? 0) + 1);
+    const before = this.#refused.get(sequence);
+    this.#wait(sequence, { ...before, count: (before?.count ?? 0) + 1 });
   }
 
   /** The alert cannot be delivered. It leaves the queue, and is kept for people to see. */
@@ -104,9 +126,16 @@ export class AlertDeliveries {
     this.#refused.delete(sequence);
   }
 
-  #wait(sequence: number, count: number): void {
+  #requeue({ sequence }: OutboxEntry, refused: Omit<Refused, 'notBefore'>): void {
+    this.#refused.delete(sequence);
+    const next = this.#outbox.requeue(sequence);
+    if (next !== undefined) this.#wait(next, refused);
+  }
+
+  #wait(sequence: number, refused: Omit<Refused, 'notBefore'>): void {
+    const { count } = refused;
     const delay = Math.min(retry.cap, retry.first * 2 ** Math.min(count - 1, 20));
-    this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay) });
+    this.#refused.set(sequence, { ...refused, notBefore: plus(this.#clock.now(), delay) });
     this.#arm();
   }
 

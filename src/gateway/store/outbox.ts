@@ -112,17 +112,20 @@ export class Outbox {
     });
   }
 
-  /** Puts an entry that its DM server did not accept behind all others. Returns its new number. */
-  requeue(sequence: number): number {
+  /**
+   * Puts an entry that its DM server did not accept behind all others. Returns its new number, or undefined when the entry is
+   * not there any more.
+   */
+  requeue(sequence: number): number | undefined {
     return this.#database.transaction(() => {
       this.#epoch?.store();
-      const { lastInsertRowid } = this.#database
+      const { changes, lastInsertRowid } = this.#database
         .prepare(
           'INSERT INTO outbox (kind, device_id, body, server) SELECT kind, device_id, body, server FROM outbox WHERE sequence = ?',
         )
         .run(sequence);
       this.remove(sequence);
-      return Number(lastInsertRowid);
+      return Number(changes) === 0 ? undefined : Number(lastInsertRowid);
     });
   }
 
