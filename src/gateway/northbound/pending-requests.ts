@@ -11,10 +11,13 @@ export interface PendingRequest {
   /** Key of the session's route: device ID, ServerID, and the address of the device. */
   readonly session: string;
   readonly request: UpRequest;
-  readonly publication: Publication;
+  /** What is published. Its topic changes when the worker at the end of the route is gone. */
+  publication: Publication;
   readonly settle: (outcome: Envelope | PosternError) => void;
   /** The broker has acknowledged a repetition, so there is no further one. */
   isSure: boolean;
+  /** How often it was overdue. */
+  overdue: number;
   /** Octets that were sent for it. */
   up: number;
 }

@@ -36,6 +36,8 @@ const limits = { pending: 1024, routes: 4096, notifications: 1024 } as const;
 const repeatAfter = 5000;
 /** Bytes of a packet that stay free for its topics, its properties and the envelope of a package of the gateway itself. */
 const envelopeBytes = 1024;
+/** Repetitions without an answer, the last of which goes to all workers instead of the one at the end of the route. */
+const overdueUntilShared = 2;
 /** Requests in a row without an answer, after which the status says so. */
 const silentRequests = 3;
 
@@ -67,9 +69,7 @@ export class Upstream implements Uplink {
       clock: parts.clock,
       timeout,
       repeatAfter,
-      overdue: (pending) => {
-        if (!pending.isSure && this.connected) void this.#send(pending, false);
-      },
+      overdue: (pending) => this.#overdue(pending),
       expired: (pending) => this.#expired(pending),
     });
     const { state, down } = this.#topics;
@@ -182,6 +182,7 @@ export class Upstream implements Uplink {
         quick: true,
       },
       isSure: false,
+      overdue: 0,
       up: 0,
       settle: (outcome) => {
         if (!this.#pending.remove(id)) return;
@@ -200,18 +201,37 @@ export class Upstream implements Uplink {
   async #send(pending: PendingRequest, isFirst: boolean): Promise<void> {
     const { publication } = pending;
     try {
-      await this.#link.publish(isFirst ? publication : { ...publication, quick: false });
-      pending.isSure = !isFirst;
+      const isHeard = await this.#link.publish(isFirst ? publication : { ...publication, quick: false });
+      if (publication === pending.publication) pending.isSure = !isFirst;
       const up = packetSize(publication);
       // The answer may come before the acknowledgement of the broker: then it has booked what had been sent.
       if (this.#pending.get(pending.id)) pending.up += up;
       else this.#parts.traffic?.moved(pending.request, { up, down: 0 });
+      if (!isHeard) this.#leaveRoute(pending);
     } catch (thrown) {
       const error = asPosternError(thrown);
       if (error.code === 'forbidden') pending.settle(new PosternError('unavailable', error.message));
       // The request stays when the connection broke, or a repetition finds no room in the queue: it is sent again.
       else if (error.code !== 'unavailable' && (isFirst || error.code !== 'full')) pending.settle(error);
     }
+  }
+
+  #overdue(pending: PendingRequest): void {
+    if (!this.connected) return;
+    pending.overdue++;
+    if (pending.overdue >= overdueUntilShared && this.#leaveRoute(pending)) return;
+    if (!pending.isSure) void this.#send(pending, false);
+  }
+
+  /** The worker at the end of the route is gone: sends the package to any worker. Returns false when it went there already. */
+  #leaveRoute(pending: PendingRequest): boolean {
+    const topic = this.#topics.up;
+    if (pending.publication.topic === topic || !this.#pending.get(pending.id)) return false;
+    this.#routes.delete(pending.session);
+    pending.publication = { ...pending.publication, topic };
+    pending.isSure = false;
+    void this.#send(pending, false);
+    return true;
   }
 
   #expired(pending: PendingRequest): void {
@@ -230,8 +250,9 @@ export class Upstream implements Uplink {
   async #online(): Promise<void> {
     // The state first: one of the packages may be too large for the broker. Over MQTT 3.1.1 that is only noticed when the
     // broker has acknowledged something else.
+    const unanswered = this.#pending.all();
     await this.#presence.announce();
-    for (const pending of this.#pending.all()) void this.#send(pending, false);
+    for (const pending of unanswered) if (this.#pending.get(pending.id)) void this.#send(pending, false);
     this.#listener?.connected();
   }
 

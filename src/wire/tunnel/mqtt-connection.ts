@@ -109,6 +109,8 @@ export class MqttConnection {
   readonly #client: MqttClient;
   /** Messages with QoS 1 that wait for their acknowledgement. */
   readonly #inFlight = new Set<{ readonly bytes: number; readonly fail: (reason: PosternError) => void }>();
+  /** Identifiers of messages of which the broker says that nobody subscribes to their topic, until their PUBACK is handled. */
+  readonly #unheard = new Set<number | undefined>();
   #batch: Buffer[] = [];
   #batchBytes = 0;
   /** Messages sent so far. */
@@ -156,6 +158,11 @@ export class MqttConnection {
       if (packet.qos === 0) this.#carry();
       parts.received(topic, payload, packet);
     });
+    // mqtt.js gives the reason code of a PUBACK to nobody unless it is an error.
+    client.on('packetreceive', (packet) => {
+      if (packet.cmd === 'puback' && packet.reasonCode === Reason.NoMatchingSubscribers)
+        this.#unheard.add(packet.messageId);
+    });
     client.on('disconnect', (packet: IDisconnectPacket) => {
       this.#because(disconnectText(packet, clientId), packet.reasonCode);
       this.end();
@@ -192,16 +199,17 @@ export class MqttConnection {
   }
 
   /**
-   * Publishes with QoS 1. Resolves when the broker has acknowledged the message.
+   * Publishes with QoS 1. Resolves when the broker has acknowledged the message, with false when it says that nobody
+   * subscribes to the topic.
    * @throws {PosternError} `unavailable` when the connection breaks, a `RefusedMessage` when the broker refuses the message
    */
-  async publish(publication: Publication): Promise<void> {
+  async publish(publication: Publication): Promise<boolean> {
     const { topic, payload, retain = false, expiry, responseTopic } = publication;
     const properties = {
       ...(expiry !== undefined && { messageExpiryInterval: expiry }),
       ...(responseTopic !== undefined && { responseTopic }),
     };
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { promise, resolve, reject } = Promise.withResolvers<boolean>();
     const message = { bytes: packetBytes(publication, this.#parts.version), fail: reject };
     this.#inFlight.add(message);
     this.#sent++;
@@ -209,11 +217,15 @@ export class MqttConnection {
       this.end(`the broker did not acknowledge a message in ${acknowledgeWithin / 1000} s`),
     );
     const version5 = this.#parts.version === 5;
-    this.#client.publish(topic, payload, { qos: 1, retain, ...(version5 && { properties }) }, (error) =>
-      error ? reject(publishError(topic, error)) : resolve(),
+    this.#client.publish(
+      topic,
+      payload,
+      { qos: 1, retain, ...(version5 && { properties }) },
+      (error, sent) =>
+        error ? reject(publishError(topic, error)) : resolve(!this.#unheard.delete(sent?.messageId)),
     );
     try {
-      await promise;
+      return await promise;
     } finally {
       overdue.cancel();
       this.#inFlight.delete(message);

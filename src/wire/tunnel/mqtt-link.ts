@@ -196,13 +196,14 @@ export class MqttLink implements AsyncDisposable {
   }
 
   /**
-   * Publishes a message. With QoS 1 it resolves when the broker has acknowledged the message. A `quick` message goes with
+   * Publishes a message. With QoS 1 it resolves when the broker has acknowledged the message, with false when the broker says
+   * that nobody subscribes to the topic (only over MQTT 5, and only some brokers). A `quick` message goes with
    * QoS 0 once the broker has acknowledged a message on the same topic, and one of this size, on the same connection. So
    * refusals and limits of the broker are noticed, although it never tells them for QoS 0.
    * @throws {PosternError} `unavailable` without a connection or when it breaks, `full` when too many messages wait,
    *   `tooLarge` for a packet above the broker's limit, `forbidden` when the broker refuses it
    */
-  async publish(publication: Publication): Promise<void> {
+  async publish(publication: Publication): Promise<boolean> {
     const connection = this.#connection;
     // Publishing is allowed from the CONNACK on, not only after the subscriptions are granted: a kept session delivers
     // messages at once, and the answers to them must go out.
@@ -211,9 +212,11 @@ export class MqttLink implements AsyncDisposable {
     const bytes = packetBytes(publication, this.protocol);
     if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
     const { topic, flow = topic } = publication;
-    if (this.#mayBeQuick(publication, bytes))
+    if (this.#mayBeQuick(publication, bytes)) {
       await this.#quick.run(flow, bytes, async () => connection.post(publication));
-    else await this.#acknowledged.run(flow, bytes, () => this.#send(connection, publication, bytes));
+      return true;
+    }
+    return await this.#acknowledged.run(flow, bytes, () => this.#send(connection, publication, bytes));
   }
 
   /** Sends a `quick` message at once with QoS 0. Returns false when it must be published by `publish`. */
@@ -229,12 +232,13 @@ export class MqttLink implements AsyncDisposable {
     return quick && bytes <= this.#limit.bytes && this.#allowed.has(topic) && this.#limit.isProven(bytes);
   }
 
-  async #send(connection: MqttConnection, publication: Publication, bytes: number): Promise<void> {
+  async #send(connection: MqttConnection, publication: Publication, bytes: number): Promise<boolean> {
     const { topic } = publication;
+    let isHeard: boolean;
     // The limit may have been learned while the message waited for its turn.
     if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
     try {
-      await connection.publish(publication);
+      isHeard = await connection.publish(publication);
     } catch (thrown) {
       if (thrown instanceof RefusedMessage && thrown.code === 'tooLarge') this.#refused(bytes);
       else if (thrown instanceof RefusedMessage) this.#refusals.add('publish', topic, thrown.message);
@@ -244,6 +248,7 @@ export class MqttLink implements AsyncDisposable {
     this.#limit.acknowledged(bytes);
     this.#allowed.set(topic, true);
     this.#refusals.clear('publish', topic);
+    return isHeard;
   }
 
   #tooLarge(bytes: number): PosternError {

@@ -111,6 +111,64 @@ describe('a package that is lost, or its answer', limit, () => {
     assert.deepEqual([worked, lost], [4, 1]);
   });
 
+  test('the worker of a session is gone: the package goes to another one after 10 s, and the next one at once', async () => {
+    await using broker = await startMosquitto();
+    const { upstream, clock, events } = upstreamTo(broker.url);
+    await using _ = upstream;
+    const gone = headendAt(broker.url);
+    await Promise.all([events.until('mqtt.connected'), gone.events.until('mqtt.connected')]);
+    for (let i = 0; i < 2; i++) await upstream.request(request('a'));
+    await gone.downlink[Symbol.asyncDispose]();
+    let worked = 0;
+    const other = headendAt(
+      broker.url,
+      async (body) => {
+        worked++;
+        return { body };
+      },
+      5,
+      'worker-2',
+    );
+    await using _other = other.downlink;
+    await other.events.until('mqtt.connected');
+    const answer = upstream.request(request('a'));
+    let isAnswered = false;
+    void answer.then(() => {
+      isAnswered = true;
+    });
+    clock.advance(5000);
+    await acknowledged({ upstream, clock, events });
+    assert.equal(isAnswered, false, 'the first repetition goes to the same worker, which may be slow');
+    clock.advance(5000);
+    assert.equal(Buffer.from((await answer).body!).toString(), 'package of a');
+    await upstream.request(request('a'));
+    await upstream.request(request('a'));
+    assert.equal(worked, 3);
+  });
+
+  test('a broker that says that nobody subscribes to the route (0x10): the package goes to another worker at once', async () => {
+    await using broker = await startHostileBroker();
+    const { upstream, events } = upstreamTo(broker.url);
+    await using _ = upstream;
+    const gone = headendAt(broker.url);
+    await Promise.all([events.until('mqtt.connected'), gone.events.until('mqtt.connected')]);
+    await upstream.request(request('a'));
+    await gone.downlink[Symbol.asyncDispose]();
+    const other = headendAt(broker.url, undefined, 5, 'worker-2');
+    await using _other = other.downlink;
+    await other.events.until('mqtt.connected');
+    broker.behaviour = {
+      published: ({ topic, messageId }, client) => {
+        if (topic !== 'dm/gw-1/up/worker-1') return true;
+        client.send({ cmd: 'puback', messageId: messageId!, reasonCode: 0x10 });
+        return false;
+      },
+    };
+    assert.equal(Buffer.from((await upstream.request(request('a'))).body!).toString(), 'package of a');
+    const topics = broker.publishes.map(({ topic }) => topic).filter((topic) => topic.includes('/up'));
+    assert.deepEqual(topics, ['dm/gw-1/up', 'dm/gw-1/up/worker-1', 'dm/gw-1/up']);
+  });
+
   test('a broker that restarts in between: 300 packages under way are all answered', async () => {
     await using broker = await startMosquitto();
     const { upstream, clock, events } = upstreamTo(broker.url);
