@@ -27,8 +27,8 @@ export interface UpstreamParts {
   readonly traffic?: UplinkTraffic;
 }
 
-/** Maximum number of requests that wait for an answer, of remembered routes, and of remembered notifications. */
-const limits = { pending: 1024, routes: 4096, notifications: 1024 } as const;
+/** Maximum number of remembered routes, and of remembered notifications. */
+const limits = { routes: 4096, notifications: 1024 } as const;
 /**
  * Milliseconds without an answer after which a request is sent again, with QoS 1 and the same correlation. The first time
  * it went with QoS 0, so it may be lost; so may its answer. The far end processes it once.
@@ -152,8 +152,9 @@ export class Upstream implements Uplink {
   async request(request: UpRequest): Promise<Envelope> {
     const { entropy } = this.#parts;
     if (!this.#link.connected) throw new PosternError('unavailable', 'the MQTT broker is not connected');
-    if (this.#pending.size >= limits.pending)
-      throw new PosternError('full', 'too many packages wait for the DM server');
+    // By address: a stranger chooses the device that it names, but hardly its address.
+    const flow = request.device === undefined ? undefined : (request.peer ?? request.device);
+    this.#pending.demandRoom(flow);
     const correlation = entropy.bytes(12);
     const id = hexOf(correlation);
     const session = `${request.device ?? ''} ${request.server} ${request.peer ?? ''}`;
@@ -171,6 +172,7 @@ export class Upstream implements Uplink {
     const { promise, resolve, reject } = Promise.withResolvers<Envelope>();
     const pending: PendingRequest = {
       id,
+      flow,
       session,
       request,
       publication: {
@@ -178,7 +180,7 @@ export class Upstream implements Uplink {
         payload,
         expiry: timeToLive,
         responseTopic: this.#topics.down,
-        flow: session,
+        flow: flow ?? '',
         quick: true,
       },
       isSure: false,

@@ -7,7 +7,7 @@ import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { withAccessRules } from '../../peers/access-rules.ts';
 import { startAedes, startMosquitto } from '../../peers/brokers.ts';
-import { type Behaviour, startHostileBroker } from '../../peers/hostile-broker.ts';
+import { type Behaviour, type HostileClient, startHostileBroker } from '../../peers/hostile-broker.ts';
 import { headendAt, request, upstreamTo } from './upstream-rig.ts';
 
 const limit = { timeout: 30_000 };
@@ -41,6 +41,67 @@ test(
     assert.deepEqual([upstream.pending, upstream.description.waiting], [0, 0]);
     await upstream[Symbol.asyncDispose]();
     assert.equal(clock.timers, 0);
+  },
+);
+
+test(
+  'one host in the name of many devices: other hosts and the gateway itself have their places and their turn',
+  limit,
+  async () => {
+    const unacknowledged: { id: number; client: HostileClient }[] = [];
+    await using broker = await startHostileBroker({
+      connack: () => ({ code: 0, properties: { receiveMaximum: 10 } }),
+      published: ({ topic, messageId }, client) => {
+        if (topic === 'dm/gw-1/state') return true;
+        unacknowledged.push({ id: messageId!, client });
+        return false;
+      },
+    });
+    const one = upstreamTo(broker.url);
+    await using _ = one.upstream;
+    const { upstream, events } = one;
+    await events.until('mqtt.connected');
+    await acknowledged(one);
+    const from = (device: string, peer: string) => upstream.request({ ...request(device), peer });
+    const refused: number[] = [];
+    const strangers = Array.from({ length: 1100 }, (__, at) =>
+      from(`stranger-${at % 300}`, '10.6.6.6').catch(({ code, message }) => {
+        if (code !== 'full') return;
+        assert.match(message, /^too many (packages|messages) wait/);
+        refused.push(at);
+      }),
+    );
+    await turn();
+    assert.deepEqual(
+      refused,
+      Array.from({ length: 76 }, (__, at) => 1024 + at),
+    );
+    const others = [from('good', '10.0.0.5'), from('better', '10.0.0.6')];
+    const { device: __, ...mine } = request('');
+    const own = Array.from({ length: 16 }, () => upstream.request({ ...mine, body: Buffer.from('mine') }));
+    const all = Promise.allSettled([...others, ...own, ...strangers]);
+    await turn();
+    const gaveWay = refused.slice(76);
+    await assert.rejects(upstream.request(mine), { code: 'full' }, 'the places of the gateway are bounded');
+    const bodies = () =>
+      broker.publishes
+        .filter(({ topic }) => topic === 'dm/gw-1/up')
+        .map(({ payload }) => Buffer.from(decodeEnvelope(payload as Buffer).body!).toString());
+    while (bodies().length < 10) await turn();
+    while (bodies().length < 16) {
+      const next = unacknowledged.shift();
+      next?.client.send({ cmd: 'puback', messageId: next.id, reasonCode: 0 });
+      await turn();
+    }
+    const turns = bodies().slice(10, 16);
+    for (const body of ['package of good', 'package of better', 'mine'])
+      assert.ok(turns.includes(body), `${body} is among the next six`);
+    assert.ok(gaveWay.length >= 2 && Math.min(...gaveWay) > 950, `the latest of the stranger: ${gaveWay}`);
+    // Otherwise the link waits for acknowledgements before it ends.
+    unacknowledged[0]!.client.kick();
+    await events.until('mqtt.disconnected');
+    await upstream[Symbol.asyncDispose]();
+    await all;
   },
 );
 
