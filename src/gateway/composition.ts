@@ -119,6 +119,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     accounts,
     locator,
     budget,
+    addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: state.epoch.value,
     ...machine,
   });

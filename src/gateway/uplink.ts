@@ -21,6 +21,8 @@ export interface GatewayUplinkParts {
   /** Epoch of the gateway's alerts, which a broker's retained state tells. */
   readonly epoch: string;
   readonly budget: DataBudget;
+  /** IP address to which Package #0 for a device goes. */
+  readonly addressOf: (deviceId: string) => string | undefined;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -39,7 +41,7 @@ export interface GatewayUplink {
  * @throws {PosternError} `configuration` when it names none
  */
 export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
-  const { config, live, accounts, locator, epoch, budget, ...surroundings } = parts;
+  const { config, live, accounts, locator, epoch, budget, addressOf, ...surroundings } = parts;
   const gatewayId = config.gateway.id;
   const timeout = config.tunnel.timeout * 1000;
   if (config.parent) {
@@ -63,7 +65,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
   }
   if (!config.mqtt) throw new PosternError('configuration', 'mqtt: this table is needed');
   const settings = live.mqtt;
-  const traffic = new UplinkTraffic(budget, surroundings.clock);
+  const traffic = new UplinkTraffic(budget, surroundings.clock, addressOf);
   const upstream = new Upstream(
     { gatewayId, settings, softwareVersion, epoch, traffic, ...surroundings },
     timeout,

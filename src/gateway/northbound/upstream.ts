@@ -288,6 +288,7 @@ export class Upstream implements Uplink {
       return;
     }
     this.#parts.traffic?.moved(pending.request, { up: pending.up, down: octets });
+    if (envelope.kind === EnvelopeKind.Response) this.#parts.traffic?.answered(pending.request);
     const { route } = envelope;
     if (route !== undefined && isTopicLevel(route)) this.#routes.set(pending.session, route);
     else this.#routes.delete(pending.session);
