@@ -1,3 +1,4 @@
+import type { ClientRequest } from 'node:http';
 import { Socket } from 'node:net';
 import {
   connect,
@@ -147,7 +148,18 @@ export class MqttConnection {
     };
     acceptForeignCodes();
     // The write cache holds all 16-bit numbers in encoded form. It costs megabytes, and a second on a small board.
-    const client = connect({ ...options, ...endpointOf(settings.url), writeCache: false });
+    const client = connect({
+      ...options,
+      ...endpointOf(settings.url),
+      writeCache: false,
+      // The stream of a WebSocket is no socket. The socket below it is known when its request is about to be sent.
+      wsOptions: {
+        finishRequest: (request: ClientRequest) => {
+          request.once('socket', (socket: Socket) => parts.opened?.(socket));
+          request.end();
+        },
+      },
+    });
     this.#client = client;
     if (client.stream instanceof Socket) parts.opened?.(client.stream);
     client.stream.once(/^(mqtts|ssl):/.test(settings.url) ? 'secureConnect' : 'connect', () => {
