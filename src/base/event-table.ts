@@ -167,6 +167,9 @@ export const eventTable = {
   'parent.lost': warn<'parent'>(),
   'parent.unreachable': warn<'parent' | 'reason'>(),
 
+  // The process of a party.
+  'process.cannot-serve': error<'reason'>(),
+
   // Registrations of LwM2M clients.
   'registration.duplicate': warn<'device' | 'peer'>(),
   'registration.not-attached': warn<'device' | 'reason'>(),

@@ -178,7 +178,7 @@ export class Device implements AsyncDisposable {
     await this.#running;
     await this.#firmware.settled;
     await this.#sessions.idle;
-    this.#database.close();
+    await this.#database.close();
   }
 
   /**

@@ -1,9 +1,9 @@
-import { failed, guarded } from '../base/background.ts';
+import { failed } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
-import { onSetAside } from '../base/rows.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
@@ -83,18 +83,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const state = openState(config, vocabulary, clock, entropy);
   const { inventory, credentials, outbox, accounts } = state;
   const disk = new DiskRoom(config.limits['keep-free'] * 1024 * 1024);
-  watchState(state.database, config.gateway.state, clock, events);
-  if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
-  const signals = new DeviceSignals();
   const reports = new Reports(outbox, ownServer);
-  onSetAside(
-    state.database,
-    guarded(events, 'state', (found) => {
-      events.emit('state.row-set-aside', found);
-      const reason = `${found.rows} rows of the table ${found.table} cannot be read: ${found.reason}`;
-      reports.fault(found.table, { kind: 'state', reason });
-    }),
-  );
+  watchState(state.database, config.gateway.state, clock, events, ({ table, rows, reason }) => {
+    const told = `${rows} rows of the table ${table} cannot be read: ${reason}`;
+    reports.fault(table, { kind: 'state', reason: told });
+  });
+  if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
+  const signals = new DeviceSignals(events);
   const network = new CoapNetwork({
     ...config.coap,
     ...machine,
@@ -117,6 +112,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     config,
     live,
     accounts,
+    join: (store) => associations.joinParent(store),
     locator,
     budget,
     addressOf: (deviceId) => addresses.get(deviceId)?.address,
@@ -131,6 +127,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...state,
     ...machine,
     reported: () => reports.wake(),
+    leaving: (deviceId) => state.updates.deviceLeft(hashedName(deviceId)),
     gone: (deviceId) => signals.detached(deviceId),
   });
   const transparent = new TransparentMode({

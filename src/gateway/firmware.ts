@@ -16,7 +16,6 @@ import type { Uplink } from './northbound/uplink.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { GatewayState } from './state.ts';
 import { gatewaySchema } from './store/schema.ts';
-import { UpdateRecords } from './store/update-record.ts';
 import { DirectorySlots, slotVariable } from './update/directory-slots.ts';
 import { BundleDownload } from './update/download-bundle.ts';
 import { probeCoap } from './update/probe.ts';
@@ -72,7 +71,7 @@ export class GatewayFirmware implements AsyncDisposable {
     const check = () => (network.isOffline ? undefined : probe());
     this.#updater = new Updater({
       slots: this.#slots,
-      records: new UpdateRecords(state.database),
+      records: state.updates,
       branch: this.branch,
       bundle: new BundleDownload({
         file: this.#slots.bundleFile,

@@ -90,6 +90,7 @@ export class Gateway implements AsyncDisposable {
     // From the last to the first. What waits for the uplink ends when the uplink does.
     stack.use(dmClient);
     stack.use(uplink);
+    stack.use(objects);
     if (firmware) stack.use(firmware);
     stack.use(presence);
     stack.use(network);
@@ -102,7 +103,7 @@ export class Gateway implements AsyncDisposable {
     });
     stack.defer(() => sessions.stop());
     // Campaigns stop before sockets and sessions do. Otherwise the stop would be the outcome of their devices.
-    stack.use(objects);
+    stack.defer(() => objects.stop());
     events.emit('gateway.stopping', { gateway: config.gateway.id });
   }
 

@@ -2,7 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import { createSecureContext } from 'node:tls';
 import { PosternError } from '../base/errors.ts';
 import { overwrite } from '../base/live-config.ts';
-import { type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
+import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-check.ts';
 import { readPem } from './settings.ts';
@@ -78,12 +78,11 @@ function identityOf(certFile: string | undefined, keyFile: string | undefined): 
 export class LiveSettings {
   /** Always the same object. The link to the broker reads it at each connection. Empty without a broker. */
   readonly mqtt = {} as MqttSettings;
-  #current: Settings;
+  #current!: Settings;
 
   /** @throws {PosternError} `configuration`, as `prepare` */
   constructor(config: GatewayConfig) {
-    this.#current = settingsOf(config);
-    if (config.mqtt) overwrite(this.mqtt, mqttSettings(config.mqtt));
+    this.prepare(config)();
   }
 
   get current(): Settings {
@@ -96,9 +95,11 @@ export class LiveSettings {
    */
   prepare(config: GatewayConfig): () => void {
     const next = settingsOf(config);
+    const mqtt = config.mqtt && mqttSettings(config.mqtt);
+    if (mqtt) demandUsable(mqtt);
     return () => {
       this.#current = next;
-      if (config.mqtt) overwrite(this.mqtt, mqttSettings(config.mqtt));
+      if (mqtt) overwrite(this.mqtt, mqtt);
     };
   }
 }

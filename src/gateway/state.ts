@@ -14,6 +14,7 @@ import { Inventory } from './store/inventory.ts';
 import { Outbox } from './store/outbox.ts';
 import { Registrations } from './store/registrations.ts';
 import { gatewaySchema } from './store/schema.ts';
+import { UpdateRecords } from './store/update-record.ts';
 
 /** The durable state of a gateway, in one file. */
 export interface GatewayState {
@@ -22,6 +23,7 @@ export interface GatewayState {
   readonly credentials: Credentials;
   readonly epoch: Epoch;
   readonly outbox: Outbox;
+  readonly updates: UpdateRecords;
   readonly nodes: Nodes;
   readonly accounts: Accounts;
   readonly gwConfig: StoredBranch;
@@ -46,6 +48,7 @@ export function openState(
     credentials: new Credentials(database, config.limits.devices),
     epoch,
     outbox,
+    updates: new UpdateRecords(database),
     nodes,
     accounts: new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock })),
     gwConfig: new StoredBranch('GwConfig', gwConfig.root, nodes, {

@@ -17,6 +17,8 @@ export interface GatewayUplinkParts {
   readonly config: GatewayConfig;
   readonly live: LiveSettings;
   readonly accounts: Accounts;
+  /** Runs what stores a new account at the parent, and has all devices reported to the parent, in one transaction. */
+  readonly join: (store: () => void) => void;
   readonly locator: DeviceLocator;
   /** Epoch of the gateway's alerts, which a broker's retained state tells. */
   readonly epoch: string;
@@ -41,7 +43,7 @@ export interface GatewayUplink {
  * @throws {PosternError} `configuration` when it names none
  */
 export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
-  const { config, live, accounts, locator, epoch, budget, addressOf, ...surroundings } = parts;
+  const { config, live, accounts, join, locator, epoch, budget, addressOf, ...surroundings } = parts;
   const gatewayId = config.gateway.id;
   const timeout = config.tunnel.timeout * 1000;
   if (config.parent) {
@@ -55,6 +57,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
           return live.current.factorySecret;
         },
         accounts,
+        join,
         call: (...args) => locator.call(...args),
         sourceTowards: (address) => locator.sourceTowards(address),
         ...surroundings,

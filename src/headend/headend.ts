@@ -8,7 +8,7 @@ import { watchState } from '../base/watch-state.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Opening, Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
-import { mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
+import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { AlertHandler } from './alert-handler.ts';
 import { AlertSequences } from './alert-sequences.ts';
 import { type HeadendConfig, headendReloads } from './config.ts';
@@ -54,9 +54,11 @@ export class Headend implements AsyncDisposable {
   reload(read: () => HeadendConfig): HeadendConfig {
     const { parties, settings } = this.#parts;
     this.#config.reload(read, (config) => {
+      const mqtt = mqttSettings(config.mqtt);
+      demandUsable(mqtt);
       parties.configure(config);
       overwrite(settings.policy, config.policy);
-      overwrite(settings.mqtt, mqttSettings(config.mqtt));
+      overwrite(settings.mqtt, mqtt);
     });
     return this.#config.current;
   }
@@ -185,6 +187,8 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const { entropy = systemEntropy, events } = surroundings;
   const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
   const { id: serverId, state, route, group, 'session-timeout': sessionTimeout } = config.headend;
+  const settings = { mqtt: mqttSettings(config.mqtt), policy: { ...config.policy } };
+  demandUsable(settings.mqtt);
   const database = openDatabase(state, headendSchema);
   watchState(database, state, clock, events);
   const vocabulary = vocabularyOf(config.gwmo);
@@ -194,7 +198,6 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const records = new Records(database, clock);
   const unreachableDevices = new UnreachableDevices(database, parties);
   const reachability = new Reachability(parties, unreachableDevices);
-  const settings = { mqtt: mqttSettings(config.mqtt), policy: { ...config.policy } };
   const base = {
     serverId,
     clock,

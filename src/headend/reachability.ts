@@ -33,16 +33,18 @@ export interface DeviceView {
 }
 
 /**
- * Parties whose broker gateway is remembered, and gateways whose state is remembered. The oldest entry is dropped.
+ * Parties whose broker gateway is remembered, and gateways whose state is remembered: the oldest entry is dropped. Gateways
+ * above one another, as in the header of the tunnel (docs/bindings.md).
  */
-const limits = { parties: 65_536, gateways: 65_536 } as const;
+const limits = { parties: 65_536, gateways: 65_536, depth: 5 } as const;
 
 /**
  * Knows through which gateway each party is reached, and which gateways are online.
  *
  * A broker gateway is a gateway with its own connection to the MQTT broker. A device can be behind a child gateway
  * that has no connection of its own; Package #0 for both then goes to the broker gateway above the child gateway.
- * This state is not durable: after a restart it is learned again from packages and alerts.
+ * This state is not durable: after a restart it follows from the associations of the devices, until packages and alerts
+ * correct it.
  */
 export class Reachability {
   readonly #parties: Parties;
@@ -61,11 +63,19 @@ export class Reachability {
   }
 
   /**
-   * Returns the broker gateway through which a gateway is reached. Without other knowledge this is the gateway
-   * itself.
+   * Returns the broker gateway through which a gateway is reached: the one its last package came through, or else the one
+   * of its parent, as the durable associations tell after a restart. Without other knowledge this is the gateway itself.
    */
   brokerGatewayOf(gateway: string): string {
-    return this.#brokerGateways.get(gateway) ?? gateway;
+    let at = gateway;
+    for (let depth = 0; depth < limits.depth; depth++) {
+      const heard = this.#brokerGateways.get(at);
+      if (heard !== undefined) return heard;
+      const parent = this.#states.has(at) ? undefined : this.#parties.gatewayOf(at);
+      if (parent === undefined) return at;
+      at = parent;
+    }
+    return at;
   }
 
   /**

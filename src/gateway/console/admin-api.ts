@@ -1,10 +1,12 @@
 import { once } from 'node:events';
 import { chmodSync, mkdirSync, rmSync } from 'node:fs';
-import { createServer, type IncomingMessage, request, type Server } from 'node:http';
+import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
 import { readBounded } from '../../base/read-bounded.ts';
 
 /** Functions that answer GET, by path. The result is sent as JSON. */
@@ -30,35 +32,39 @@ export function defaultSocket(): string {
 export class AdminApi implements AsyncDisposable {
   readonly #server: Server;
   readonly #socket: string;
+  readonly #events: Events;
 
-  constructor(socket: string, views: Views, actions: Actions = {}) {
+  constructor(socket: string, events: Events, views: Views, actions: Actions = {}) {
     this.#socket = socket;
-    this.#server = createServer(async (incoming, response) => {
-      let [status, body]: [number, unknown] = [200, undefined];
-      try {
-        body = await answer(incoming, views, actions);
-      } catch (thrown) {
-        const { code, message, dmStatus } = asPosternError(thrown);
-        [status, body] = [dmStatus < 600 ? dmStatus : 500, { error: code, message }];
-      }
-      response.writeHead(status, { 'content-type': 'application/json' });
-      response.end(JSON.stringify(body ?? {}));
-    });
+    this.#events = events;
+    this.#server = createServer(
+      guarded(events, 'admin-api', async (incoming: IncomingMessage, response: ServerResponse) => {
+        let [status, text]: [number, string] = [200, ''];
+        try {
+          text = JSON.stringify((await answer(incoming, views, actions)) ?? {});
+        } catch (thrown) {
+          const { code, message, dmStatus } = asPosternError(thrown);
+          if (code === 'internal') failed(events, 'admin-api', thrown);
+          status = dmStatus < 600 ? dmStatus : 500;
+          text = JSON.stringify({ error: code, message });
+        }
+        response.writeHead(status, { 'content-type': 'application/json' });
+        response.end(text);
+      }),
+    );
   }
 
   /** @throws {PosternError} `configuration` when another gateway serves this socket, or the socket cannot be created */
   async start(): Promise<void> {
-    if (await isServed(this.#socket))
-      throw new PosternError(
-        'configuration',
-        `gateway.admin-socket: another gateway serves ${this.#socket}; give this one its own`,
-      );
+    await demandFree(this.#socket);
     try {
       mkdirSync(dirname(this.#socket), { recursive: true, mode: 0o700 });
       rmSync(this.#socket, { force: true });
       this.#server.listen(this.#socket);
       await once(this.#server, 'listening');
       chmodSync(this.#socket, 0o600);
+      // Such as no file descriptor for a connection.
+      this.#server.on('error', (error) => failed(this.#events, 'admin-api', error));
     } catch (cause) {
       throw new PosternError(
         'configuration',
@@ -100,15 +106,26 @@ async function answer(incoming: IncomingMessage, views: Views, actions: Actions)
   return view();
 }
 
-/** Whether a process accepts connections on this socket. */
-async function isServed(socket: string): Promise<boolean> {
+/** What connecting to a socket says when nobody has it: there is none, or its process has ended. */
+const free = ['ENOENT', 'ECONNREFUSED'];
+
+/**
+ * Checks that no process serves a socket. One that a process left behind when it was killed is free.
+ * @throws {PosternError} `configuration` when another gateway serves the socket, or it cannot be reached
+ */
+export async function demandFree(socket: string): Promise<void> {
   const probe = connect(socket);
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  probe.once('connect', () => resolve(true));
-  probe.once('error', () => resolve(false));
-  const served = await promise;
+  const { promise, resolve } = Promise.withResolvers<string | undefined>();
+  probe.once('connect', () => resolve(undefined));
+  probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+  const failure = await promise;
   probe.destroy();
-  return served;
+  if (failure !== undefined && free.includes(failure)) return;
+  const why = failure === undefined ? 'another gateway serves it' : `it cannot be reached (${failure})`;
+  throw new PosternError(
+    'configuration',
+    `gateway.admin-socket: ${socket}: ${why}; give this gateway a socket of its own`,
+  );
 }
 
 /**

@@ -1,5 +1,6 @@
 import { background, persistently } from '../../base/background.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
+import { unlessAborted } from '../../base/unless-aborted.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { type CampaignOrder, CampaignState } from '../../mo/campaign.ts';
 import type { CampaignRunner } from '../../mo/campaign-branch.ts';
@@ -306,7 +307,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     try {
       if (unit.child === undefined) {
         const [device = ''] = unit.devices;
-        const attempted = await attempt(device, order, options);
+        const attempted = await unlessAborted(attempt(device, order, options), signal);
         store = () => this.#attempted(running, unit, device, attempted);
       } else {
         const outcomes = await delegate(unit.child, unit.devices, order, options);

@@ -24,7 +24,7 @@ export class AlertDeliveries {
   readonly #outbox: Outbox;
   readonly #clock: Clock;
   /** Alerts that the server has and that are still in the outbox: at most as many as the outbox holds. */
-  readonly #told = new Set<number>();
+  readonly #told = new Map<number, () => void>();
   /** Alerts that were not accepted, by sequence number: at most as many as the outbox holds. */
   readonly #refused = new Map<number, Refused>();
   readonly #wake: () => void;
@@ -63,25 +63,28 @@ export class AlertDeliveries {
       : servers.filter((server) => this.due(server).length > 0);
   }
 
-  /** The server has the alert. It is not sent again, and leaves the outbox with `forgetDelivered`. */
-  delivered({ sequence }: OutboxEntry): void {
+  /**
+   * The server has the alert. It is not sent again. The alerts of one package leave the outbox together.
+   * @param left called when it has left the outbox
+   */
+  delivered({ sequence }: OutboxEntry, left: () => void): void {
     this.#refused.delete(sequence);
-    this.#told.add(sequence);
+    this.#told.set(sequence, left);
+    if (this.#told.size === 1) queueMicrotask(() => this.#forgetSoon());
   }
 
-  /**
-   * Removes the delivered alerts from the outbox: those of a whole package together. Where the disk does not take it, they
-   * are removed later.
-   */
+  /** Removes the delivered alerts from the outbox. Where the disk does not take it, they are removed later. */
   forgetDelivered(): void {
     if (this.#told.size === 0) return;
     try {
-      this.#outbox.removeAll(this.#told);
+      this.#outbox.removeAll(this.#told.keys());
     } catch (thrown) {
       if (asPosternError(thrown).code !== 'storage') throw thrown;
       return;
     }
+    const followers = [...this.#told.values()];
     this.#told.clear();
+    for (const left of followers) left();
   }
 
   /**
@@ -130,6 +133,14 @@ export class AlertDeliveries {
     this.#refused.delete(sequence);
     const next = this.#outbox.requeue(sequence);
     if (next !== undefined) this.#wait(next, refused);
+  }
+
+  #forgetSoon(): void {
+    try {
+      this.forgetDelivered();
+    } catch {
+      // The next package removes them, and says what fails.
+    }
   }
 
   #wait(sequence: number, refused: Omit<Refused, 'notBefore'>): void {

@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { guarded, persistently } from '../../base/background.ts';
 import { type Clock, type Monotonic, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
@@ -53,6 +54,8 @@ export interface DmClientParts {
 const gathering = { first: 250, cap: 15_000 } as const;
 /** Kinds of alerts that wait for this interval. */
 const gathered: readonly OutboxKind[] = ['device-attach', 'device-detach', 'device-presence'];
+/** Alerts that are made in one turn of the event loop. Devices are served between two turns. */
+const madeAtOnce = 32;
 /** Milliseconds between attempts after a failed session. */
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
 
@@ -218,8 +221,12 @@ export class DmClient implements AsyncDisposable {
     if (!account) return `no account for ${serverId}`;
     const due = this.#deliveries.due(isOwn ? undefined : serverId, this.#batches.size(serverId, notified));
     const unanswered = new Set<OutboxEntry>(due);
-    const alerts = due.flatMap((entry) => this.#alert(entry, serverId, () => unanswered.delete(entry)));
     const maxMsgSize = this.#messageLimit.bytes;
+    const alerts: OutgoingAlert[] = [];
+    for (const [at, entry] of due.entries()) {
+      if (at % madeAtOnce === madeAtOnce - 1) await turn();
+      alerts.push(...this.#alert(entry, serverId, () => unanswered.delete(entry)));
+    }
     const session = new ClientSession({
       ends: { local: gatewayId, remote: serverId },
       account,
@@ -302,8 +309,7 @@ export class DmClient implements AsyncDisposable {
       const settled = (status: number) => {
         answered();
         if (isOk(status)) {
-          this.#deliveries.delivered(entry);
-          events.emit('alert.delivered', { ...fields, status });
+          this.#deliveries.delivered(entry, () => events.emit('alert.delivered', { ...fields, status }));
           return;
         }
         events.emit('alert.refused', { ...fields, status });

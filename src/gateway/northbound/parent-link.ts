@@ -26,6 +26,8 @@ export interface ParentLinkParts {
   /** Secret by which the parent's bootstrap server knows this gateway. */
   readonly factorySecret: string;
   readonly accounts: Accounts;
+  /** Runs what stores a new account at the parent, and has all devices reported to the parent, in one transaction. */
+  readonly join: (store: () => void) => void;
   /**
    * Sends a CoAP request from the endpoint that serves this gateway's devices, so the parent can reach it there too.
    */
@@ -264,7 +266,7 @@ export class ParentLink implements Uplink {
         'configuration',
         `parent.id: the gateway there is ${account.serverId}, not ${parentId}`,
       );
-    accounts.put(account);
+    this.#parts.join(() => accounts.put(account));
     events.emit('parent.bootstrapped', { parent: parentId });
   }
 

@@ -122,14 +122,19 @@ export class PendingRequests implements Disposable {
     const { clock, repeatAfter, overdue, expired } = this.#parts;
     const now = clock.now();
     this.#timer = undefined;
-    for (const entry of [...this.#entries.values()]) {
-      if (entry.next > now) continue;
-      entry.next = Math.min(plus(now, repeatAfter), entry.deadline) as Monotonic;
-      if (entry.deadline <= now) expired(entry.pending);
-      else overdue(entry.pending);
+    try {
+      for (const entry of [...this.#entries.values()]) {
+        if (entry.next > now) continue;
+        // Where looking at an entry fails, it is looked at again later, and the others are not affected.
+        entry.next = plus(now, repeatAfter);
+        if (entry.deadline <= now) expired(entry.pending);
+        else overdue(entry.pending);
+        entry.next = Math.min(entry.next, entry.deadline) as Monotonic;
+      }
+    } finally {
+      let first = Number.POSITIVE_INFINITY;
+      for (const { next } of this.#entries.values()) first = Math.min(first, next);
+      if (this.#entries.size > 0) this.#timer ??= clock.after(first - now, () => this.#look());
     }
-    let first = Number.POSITIVE_INFINITY;
-    for (const { next } of this.#entries.values()) first = Math.min(first, next);
-    if (this.#entries.size > 0) this.#timer ??= clock.after(first - now, () => this.#look());
   }
 }

@@ -196,8 +196,13 @@ export class Upstream implements Uplink {
     };
     this.#pending.add(pending);
     if (this.#link.post(pending.publication)) pending.up += packetSize(pending.publication);
-    else void this.#send(pending, true);
+    else this.#sendLater(pending, true);
     return promise;
+  }
+
+  /** As `#send`, without anybody who waits. */
+  #sendLater(pending: PendingRequest, isFirst: boolean): void {
+    void background(this.#parts.events, 'uplink', () => this.#send(pending, isFirst));
   }
 
   async #send(pending: PendingRequest, isFirst: boolean): Promise<void> {
@@ -222,7 +227,7 @@ export class Upstream implements Uplink {
     if (!this.connected) return;
     pending.overdue++;
     if (pending.overdue >= overdueUntilShared && this.#leaveRoute(pending)) return;
-    if (!pending.isSure) void this.#send(pending, false);
+    if (!pending.isSure) this.#sendLater(pending, false);
   }
 
   /** The worker at the end of the route is gone: sends the package to any worker. Returns false when it went there already. */
@@ -232,7 +237,7 @@ export class Upstream implements Uplink {
     this.#routes.delete(pending.session);
     pending.publication = { ...pending.publication, topic };
     pending.isSure = false;
-    void this.#send(pending, false);
+    this.#sendLater(pending, false);
     return true;
   }
 
@@ -254,7 +259,7 @@ export class Upstream implements Uplink {
     // broker has acknowledged something else.
     const unanswered = this.#pending.all();
     await this.#presence.announce();
-    for (const pending of unanswered) if (this.#pending.get(pending.id)) void this.#send(pending, false);
+    for (const pending of unanswered) if (this.#pending.get(pending.id)) this.#sendLater(pending, false);
     this.#listener?.connected();
   }
 

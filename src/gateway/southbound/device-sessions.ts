@@ -23,6 +23,7 @@ import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import type { PeerAddress } from './device-addresses.ts';
+import { SessionNonces } from './session-nonces.ts';
 
 export interface DeviceSessionsParts {
   readonly gatewayId: string;
@@ -78,6 +79,7 @@ interface Owner {
   readonly deviceId: string;
   readonly sessionId: string;
   readonly address: string;
+  readonly nonces: SessionNonces;
 }
 
 /**
@@ -201,20 +203,21 @@ export class DeviceSessions {
         `no account here for this device; bootstrap it first at ${paths.bootstrap}`,
       );
     }
-    const host = new URL(address).hostname;
+    const host = from?.address ?? new URL(address).hostname.replace(/^\[|\]$/g, '');
     const lockKey = `${deviceId} ${host}`;
     this.#lockOut.check(lockKey);
     const seal = { body, hmac };
-    const { session, place } = this.#table.find(
+    const { session, owner, place } = this.#table.find(
       { key: `${way} ${deviceId} ${sessionId}`, sender, host, message, seal },
-      () => ({
-        session: this.#begin(credential, arrived, sessionId),
-        owner: { deviceId, sessionId, address },
-      }),
+      () => {
+        const nonces = new SessionNonces(this.#parts.credentials, credential);
+        const session = this.#begin(credential, arrived, sessionId, nonces);
+        return { session, owner: { deviceId, sessionId, address, nonces } };
+      },
     );
     if (place === 'new') this.#parts.events.emit('session.started', { device: deviceId, session: sessionId });
     const wasOver = session.outcome !== undefined;
-    const answer = await session.receive(message, seal);
+    const answer = await session.receive(message, seal).finally(() => owner.nonces.store());
     if (session.authenticated && place !== 'repeated') {
       this.#lockOut.succeeded(lockKey);
       proved();
@@ -251,8 +254,13 @@ export class DeviceSessions {
     );
   }
 
-  #begin(credential: GatewayCredential, arrived: ArrivedPackage, sessionId: string): ServerSession {
-    const { credentials, entropy, events, schemesOf, alerted, vocabulary } = this.#parts;
+  #begin(
+    credential: GatewayCredential,
+    arrived: ArrivedPackage,
+    sessionId: string,
+    nonces: SessionNonces,
+  ): ServerSession {
+    const { entropy, events, schemesOf, alerted, vocabulary } = this.#parts;
     const { deviceId } = credential;
     const { serverId = this.#parts.gatewayId } = arrived;
     const schemes = schemesOf?.(deviceId);
@@ -275,16 +283,12 @@ export class DeviceSessions {
           ...(schemes && { schemes: schemes.client }),
         },
       },
-      saveNonces: ({ own, peer }) => {
-        const current = credentials.get(deviceId);
-        // A new bootstrap may have replaced the credential meanwhile. Its nonces must stay.
-        if (current?.clientSecret !== credential.clientSecret) return;
-        if (own || peer) credentials.keepNonces(deviceId, { serverNonce: own, clientNonce: peer });
-      },
+      saveNonces: (changed) => nonces.change(changed),
       entropy,
       sessionId,
       // A device that leaves gets no operations.
-      work: ({ devInfo }) => (leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, arrived)),
+      work: ({ devInfo }) =>
+        leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, arrived, nonces),
       alerted: (alert) => {
         events.emit('session.alert', { device: deviceId, alert: alert.data });
         if (isAlertOf(alert, vocabulary.alerts.DeviceDetach) && isOwn(alert)) {
@@ -309,6 +313,7 @@ export class DeviceSessions {
     { deviceId }: GatewayCredential,
     devInfo: Readonly<Record<string, string>>,
     { address, from }: ArrivedPackage,
+    nonces: SessionNonces,
   ): Work {
     const { mayBeGateway, vocabulary } = this.#parts;
     // A device that has the object GwConfig is a DM Gateway.
@@ -326,7 +331,8 @@ export class DeviceSessions {
     const [firmware, deviceType] = [found(outcome), found(kind)];
     this.#parts.attached({
       deviceId,
-      credential,
+      // What is written for the device takes the new nonces along.
+      credential: nonces.applied(credential),
       mode: GatewayMode.Transparent,
       origin: credential.origin,
       protocol: 'OMA-DM',

@@ -13,7 +13,6 @@ import {
   type Delivered,
   type Ending,
   MqttConnection,
-  RefusedMessage,
   receiveMaximum,
 } from './mqtt-connection.ts';
 import { Reason } from './mqtt-reasons.ts';
@@ -22,6 +21,7 @@ import { PacketLimit } from './packet-limit.ts';
 import { ProtocolChoice } from './protocol-choice.ts';
 import { type Publication, packetBytes } from './publication.ts';
 import { type Access, Refusals } from './refusals.ts';
+import { RefusedMessage } from './refused-message.ts';
 
 /** What a link needs from its surroundings. */
 export interface MqttLinkParts {
@@ -290,7 +290,7 @@ export class MqttLink implements AsyncDisposable {
   /** Makes one attempt to connect. Resolves when it has failed, or the connection has ended. */
   async #attempt(version: 4 | 5): Promise<{ ending: Ending; wasConnected: boolean; wasStable: boolean }> {
     const { watches = [], will, clock, events, ...parts } = this.#parts;
-    const { received, opened, connected, disconnected, settled } = parts;
+    const { opened, connected, disconnected, settled } = parts;
     const told = guarded(events, 'mqtt-link', (tell: (() => void) | undefined) => tell?.());
     const { promise, resolve } = Promise.withResolvers<Ending>();
     let wasConnected = false;
@@ -304,7 +304,7 @@ export class MqttLink implements AsyncDisposable {
         watches,
         will,
         clock,
-        received: guarded(events, 'mqtt-message', received),
+        events,
         ...(opened && { opened: guarded(events, 'mqtt-link', opened) }),
         accepted: ({ properties }) => {
           this.#protocol.accepted();
@@ -334,16 +334,19 @@ export class MqttLink implements AsyncDisposable {
           stable?.cancel();
           check?.cancel();
           this.#patience?.cancel();
-          this.#learn(ending);
           this.#isConnected = false;
           const broke = new PosternError(
             'unavailable',
             `the connection to the MQTT broker broke: ${ending.reason}`,
           );
-          this.#acknowledged.refuseWaiting(broke);
-          this.#quick.refuseWaiting(broke);
-          if (wasConnected) told(disconnected);
-          resolve(ending);
+          try {
+            this.#acknowledged.refuseWaiting(broke);
+            this.#quick.refuseWaiting(broke);
+            if (wasConnected) told(disconnected);
+            this.#learn(ending);
+          } finally {
+            resolve(ending);
+          }
         },
       });
     } catch (thrown) {

@@ -20,14 +20,16 @@ for (const failing of ['nothing', 'the first removal', 'the last removal', 'the 
     for (let at = 0; at < 20; at++) outbox.add('device-attach', `urn:dev:${at}`, '{}');
     const deliveries = new AlertDeliveries(outbox, new HandClock(), () => {});
     const due = deliveries.due(undefined);
-    for (const entry of due.slice(0, 10)) deliveries.delivered(entry);
+    /** What the outbox holds each time that an alert is said to have left it. */
+    const sizes: number[] = [];
+    for (const entry of due.slice(0, 10)) deliveries.delivered(entry, () => sizes.push(outbox.size));
     const before = disk.writes;
     // BEGIN, ten deletions, COMMIT.
     const skipped = { nothing: 100, 'the first removal': 1, 'the last removal': 10, 'the commit': 11 }[
       failing
     ];
     disk.failAfter(skipped);
-    deliveries.forgetDelivered();
+    await Promise.resolve();
     const isWhole = failing === 'nothing';
     if (isWhole) assert.equal(disk.writes - before, 12);
     assert.equal(outbox.size, isWhole ? 10 : 20);
@@ -40,6 +42,7 @@ for (const failing of ['nothing', 'the first removal', 'the last removal', 'the 
     disk.mend();
     deliveries.due(undefined);
     assert.equal(outbox.size, 10);
+    assert.deepEqual(sizes, Array(10).fill(10));
     deliveries.stop();
     await database.close();
     const again = openDatabase(file, gatewaySchema);

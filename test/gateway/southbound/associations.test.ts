@@ -30,6 +30,7 @@ function start() {
   const inventory = new Inventory(database, 10);
   const config = new StoredBranch('GwConfig', gwConfig.root, new Nodes(database));
   for (const node of gwConfigDefaults) config.plant([node.name], node);
+  const leaving: string[] = [];
   const associations = new Associations({
     database,
     inventory,
@@ -39,6 +40,7 @@ function start() {
     clock,
     events,
     reported: () => {},
+    leaving: (deviceId) => void leaving.push(deviceId),
     gone: () => {},
   });
   const attach = (deviceId: string, more: Partial<AttachedDevice> = {}) => {
@@ -81,6 +83,7 @@ function start() {
   return {
     database,
     associations,
+    leaving,
     inventory,
     bodies,
     clock,
@@ -318,4 +321,23 @@ describe('devices behind a child gateway', () => {
     assert.equal(events.count('hierarchy.refused'), 6);
     assert.equal(children.alerted('gw-2', { name: 'Alert', cmdId: '1', data: 1226, items: [] }), undefined);
   });
+});
+
+test('a child gateway is detached with all devices behind it in one transaction: all leave, or none', () => {
+  const { associations, database, inventory, leaving, events, attach, kinds } = start();
+  attach('gw-2', { isGateway: true });
+  for (const deviceId of ['a', 'b'])
+    associations.attachBehind('gw-2', { deviceId, mode: 0, bootstrap: 'local' });
+  const before = kinds();
+  database
+    .prepare(
+      "CREATE TEMP TRIGGER stop BEFORE DELETE ON device WHEN old.device_id = 'b' BEGIN SELECT raise(ABORT, 'stop'); END",
+    )
+    .run();
+  assert.throws(() => associations.detach('gw-2', 'left'), /stop/);
+  assert.deepEqual([inventory.size, kinds(), events.count('device.detached')], [3, before, 0]);
+  database.prepare('DROP TRIGGER stop').run();
+  assert.equal(associations.detach('gw-2', 'left'), true);
+  assert.deepEqual([inventory.size, events.count('device.detached')], [0, 3]);
+  assert.deepEqual(leaving.slice(-3).toSorted(), ['a', 'b', 'gw-2']);
 });
