@@ -64,7 +64,6 @@ All keys are in docs/configuration.md.`,
       return console.log(`${file} is valid`);
     }
     const socket = config.gateway['admin-socket'] ?? defaultSocket();
-    await demandFree(socket);
     const restart = new AbortController();
     const log = new LogEvents(config.log.level, 'gateway');
     using survivor = surviveErrors(log);
@@ -83,7 +82,8 @@ All keys are in docs/configuration.md.`,
       '/update': (body) => running.firmware.install(body),
       '/backup': (body) => running.backUp((body as { target?: unknown } | null)?.target),
     });
-    // Devices are served first; the admin API can wait.
+    // Devices are served before the admin API. But nothing is begun when that could not be served.
+    await demandFree(socket);
     await running.start();
     await admin.start();
     hangUps.on(() => {

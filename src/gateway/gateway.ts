@@ -18,6 +18,7 @@ import { probeCoap } from './update/probe.ts';
 export class Gateway implements AsyncDisposable {
   readonly #parts: GatewayParts;
   readonly #config: LiveConfig<GatewayConfig>;
+  #isStarted = false;
   #disposed = false;
 
   /** @throws {PosternError} `configuration`, as `composeGateway` */
@@ -63,6 +64,7 @@ export class Gateway implements AsyncDisposable {
         'configuration',
         'coap.insecure-plain-coap: devices are served over plain CoAP only so far, which must be allowed by this key = true',
       );
+    this.#isStarted = true;
     events.emit('coap.insecure', { security: plainWarning });
     lwm2m?.start();
     presence.start();
@@ -104,7 +106,7 @@ export class Gateway implements AsyncDisposable {
     stack.defer(() => sessions.stop());
     // Campaigns stop before sockets and sessions do. Otherwise the stop would be the outcome of their devices.
     stack.defer(() => objects.stop());
-    events.emit('gateway.stopping', { gateway: config.gateway.id });
+    if (this.#isStarted) events.emit('gateway.stopping', { gateway: config.gateway.id });
   }
 
   /**

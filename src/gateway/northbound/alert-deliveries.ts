@@ -1,6 +1,8 @@
+import { guarded } from '../../base/background.ts';
 import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
 import { asPosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
 import type { Outbox, OutboxEntry } from '../store/outbox.ts';
 import { alertsPerSession } from './alert-batches.ts';
 
@@ -28,13 +30,18 @@ export class AlertDeliveries {
   /** Alerts that were not accepted, by sequence number: at most as many as the outbox holds. */
   readonly #refused = new Map<number, Refused>();
   readonly #wake: () => void;
+  readonly #forgetSoon: () => void;
   #timer: Timer | undefined;
 
-  /** @param wake called when an alert that waited by itself is due again */
-  constructor(outbox: Outbox, clock: Clock, wake: () => void) {
+  /**
+   * @param wake called when an alert that waited by itself is due again
+   * @param events gets failures of what nobody waits for
+   */
+  constructor(outbox: Outbox, clock: Clock, wake: () => void, events: Events) {
     this.#outbox = outbox;
     this.#clock = clock;
     this.#wake = wake;
+    this.#forgetSoon = guarded(events, 'alerts', () => this.forgetDelivered());
   }
 
   stop(): void {
@@ -70,7 +77,7 @@ export class AlertDeliveries {
   delivered({ sequence }: OutboxEntry, left: () => void): void {
     this.#refused.delete(sequence);
     this.#told.set(sequence, left);
-    if (this.#told.size === 1) queueMicrotask(() => this.#forgetSoon());
+    if (this.#told.size === 1) queueMicrotask(this.#forgetSoon);
   }
 
   /** Removes the delivered alerts from the outbox. Where the disk does not take it, they are removed later. */
@@ -133,14 +140,6 @@ export class AlertDeliveries {
     this.#refused.delete(sequence);
     const next = this.#outbox.requeue(sequence);
     if (next !== undefined) this.#wait(next, refused);
-  }
-
-  #forgetSoon(): void {
-    try {
-      this.forgetDelivered();
-    } catch {
-      // The next package removes them, and says what fails.
-    }
   }
 
   #wait(sequence: number, refused: Omit<Refused, 'notBefore'>): void {

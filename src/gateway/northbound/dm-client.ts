@@ -90,7 +90,7 @@ export class DmClient implements AsyncDisposable {
 
   constructor(parts: DmClientParts) {
     this.#parts = parts;
-    this.#deliveries = new AlertDeliveries(parts.outbox, parts.clock, () => this.wake());
+    this.#deliveries = new AlertDeliveries(parts.outbox, parts.clock, () => this.wake(), parts.events);
     this.#messageLimit = new MessageLimit(parts.clock, () => parts.upstream.largestBody);
     this.#nextSessionId = 1 + Math.floor(parts.entropy.uniform() * 0x7fff);
   }

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { noEvents } from '../../../src/base/events.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import { AlertDeliveries } from '../../../src/gateway/northbound/alert-deliveries.ts';
 import { Outbox } from '../../../src/gateway/store/outbox.ts';
@@ -18,7 +19,7 @@ for (const failing of ['nothing', 'the first removal', 'the last removal', 'the 
     const database = openDatabase(file, gatewaySchema);
     const outbox = new Outbox(database, 100);
     for (let at = 0; at < 20; at++) outbox.add('device-attach', `urn:dev:${at}`, '{}');
-    const deliveries = new AlertDeliveries(outbox, new HandClock(), () => {});
+    const deliveries = new AlertDeliveries(outbox, new HandClock(), () => {}, noEvents);
     const due = deliveries.due(undefined);
     /** What the outbox holds each time that an alert is said to have left it. */
     const sizes: number[] = [];
