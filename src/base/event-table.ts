@@ -10,6 +10,7 @@ export const eventTable = {
   'adaptation.update-failed': warn<'device' | 'reason'>(),
 
   // Alerts: on their way out of the gateway's outbox, and as the DM server takes them.
+  'alert.attach-contested': warn<'device' | 'gateway', never, { holder: string }>(),
   'alert.command-fanout': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.delivered': info<'device' | 'alert' | 'sequence' | 'status' | 'server'>(),
   'alert.device-attach': info<'device' | 'gateway' | 'bootstrap', 'manufacturer' | 'model'>(),
@@ -98,6 +99,7 @@ export const eventTable = {
   // DM sessions of the gateway with its DM servers.
   'dm.command': info<'server' | 'session' | 'command' | 'status', 'uri'>(),
   'dm.session-ended': info<'server' | 'session' | 'status'>(),
+  'dm.server-gone': info<'server'>(),
   'dm.session-failed': warn<'server' | 'session' | 'reason'>(),
   'dm.session-started': info<'server' | 'session' | 'alerts' | 'notified'>(),
 
@@ -211,6 +213,7 @@ export const eventTable = {
   'trigger.unreadable': warn<'name' | 'server' | 'reason'>(),
 
   // Packages between devices and DM servers that go through the gateway untouched.
+  'tunnel.device-refused': warn.byPeer<'device' | 'peer' | 'reason', never, { refused: number }>(),
   'tunnel.failed': warn.byPeer<'device' | 'server' | 'reason', never, { code: string }>(),
   'tunnel.forwarded': debug.byPeer<'device' | 'server' | 'up' | 'down'>(),
   'tunnel.refused': warn.byPeer<'device' | 'server' | 'status' | 'reason'>(),

@@ -65,7 +65,7 @@ export class Gateway implements AsyncDisposable {
   /** @throws {PosternError} `configuration` when the port is taken, or plain CoAP was not allowed */
   async start(): Promise<void> {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
-    const { presence, lwm2m, objects, firmware } = this.#parts;
+    const { presence, lwm2m, objects, firmware, endOfServers } = this.#parts;
     if (!config.coap['insecure-plain-coap'])
       throw new PosternError(
         'configuration',
@@ -77,6 +77,8 @@ export class Gateway implements AsyncDisposable {
     presence.start();
     await network.start(compose);
     await http?.start();
+    // The gateway may have stopped before all of it was ended.
+    endOfServers();
     objects.resume();
     events.emit('gateway.started', {
       gateway: config.gateway.id,

@@ -81,7 +81,9 @@ export class ApiGuard {
       this.#wrong.succeeded(peer);
       return;
     }
-    this.#wrong.check(peer);
+    const wait = this.#wrong.remaining(peer);
+    if (wait > 0)
+      throw new PosternError('lockedOut', `too many wrong tokens; try again in ${Math.ceil(wait / 1000)} s`);
     if (token === undefined)
       throw new PosternError(
         'unauthorized',

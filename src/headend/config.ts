@@ -13,6 +13,12 @@ import {
 } from '../base/config.ts';
 import { isLoopbackHost } from '../base/loopback.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
+import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+
+const deviceId = v.pipe(
+  v.string(),
+  v.check((id) => isDeviceId(id), deviceIdRule),
+);
 
 /** Keys that a gateway and a device have in common. */
 const party = {
@@ -124,7 +130,7 @@ export const headendConfigSchema = v.strictObject({
     'Gateways of this server',
   ),
   device: described(
-    v.optional(v.array(v.strictObject({ id: described(text, 'DevId of the End Device'), ...party })), []),
+    v.optional(v.array(v.strictObject({ id: described(deviceId, 'DevId of the End Device'), ...party })), []),
     'End Devices with a factory account for this server',
   ),
   gwmo: gwmoSection,

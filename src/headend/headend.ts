@@ -239,6 +239,12 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const sessions = new Sessions({
     ...base,
     work: sessionWork(policy, pendingDetaches, jobs),
+    proved: ({ party, gateway }, brokerGateway) => {
+      reachability.prove(party.id, brokerGateway);
+      // Only the first message after a restart of this server tells something: else alerts have told it.
+      if (gateway !== party.id) reachability.learnFirst(gateway, brokerGateway);
+      if (party.kind === 'device') alertHandler.proved(party.id, gateway);
+    },
     handleAlert: (context, alert) => alertHandler.handle(context, alert),
   });
   const relay =
@@ -288,10 +294,7 @@ const receiverOf = ({
   events,
 }: HeadendParts): DownlinkReceiver => ({
   answerPackage: async (up) => {
-    const { device, via } = up.envelope;
-    if (device !== undefined) reachability.learn(device, up.gateway);
-    if (via !== undefined) reachability.learn(via, up.gateway);
-    if (device !== undefined && relay) return await relay.forward(up);
+    if (up.envelope.device !== undefined && relay) return await relay.forward(up);
     const answer = await sessions.receive(up);
     await database.settled();
     return answer;

@@ -477,16 +477,15 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
 
   'session-end': async () => {
     const events = new EventRecorder();
-    const limits = { proven: 1, unproven: 1, unprovenOfHost: 1, idle: 1000, silent: 0, unprovenSilent: 0 };
+    const limits = { sessions: 1, idle: 1000, silent: 0 };
     const clock = new HandClock();
     const table = new SessionTable<string>({ clock, events, limits, abandoned: broken });
-    const session = { outcome: undefined, recognises: () => false, abandon: async () => {} };
+    const session = { outcome: undefined, recognises: () => true, abandon: async () => {} };
     const begin = (key: string) =>
       table.find(
         {
           key,
-          sender: key,
-          host: key,
+          associations: [key],
           message: { header: { msgId: 1 } },
           seal: { body: Buffer.from(key) },
         } as never,

@@ -108,6 +108,11 @@ export class Outbox {
     this.#database.prepare('DELETE FROM outbox WHERE sequence = ?').run(sequence);
   }
 
+  /** Deletes the entries for a server that has no account any more. */
+  forget(server: string): void {
+    this.#database.prepare('DELETE FROM outbox WHERE server = ?').run(server);
+  }
+
   /** Deletes such entries in one transaction. */
   removeAll(sequences: Iterable<number>): void {
     this.#database.transaction(() => {
@@ -115,7 +120,10 @@ export class Outbox {
     });
   }
 
-  /** Puts an entry that its DM server did not accept behind all others. Returns its new number; undefined without an entry. */
+  /**
+   * Puts an entry that its DM server did not accept behind all others. Returns its new number, or undefined when the entry is
+   * not there any more.
+   */
   requeue(sequence: number): number | undefined {
     return this.#database.transaction(() => {
       this.#epoch?.store();
@@ -125,7 +133,7 @@ export class Outbox {
         )
         .run(sequence);
       this.remove(sequence);
-      return Number(changes) > 0 ? Number(lastInsertRowid) : undefined;
+      return Number(changes) === 0 ? undefined : Number(lastInsertRowid);
     });
   }
 
