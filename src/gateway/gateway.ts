@@ -21,10 +21,17 @@ export class Gateway implements AsyncDisposable {
   #isStarted = false;
   #disposed = false;
 
-  /** @throws {PosternError} `configuration`, as `composeGateway` */
-  constructor(config: GatewayConfig, surroundings: GatewaySurroundings) {
-    this.#parts = composeGateway(config, surroundings);
-    this.#config = new LiveConfig(config, this.#parts.events, isReloadable);
+  /**
+   * @param parts composed here when absent
+   * @throws {PosternError} `configuration`, as `composeGateway`
+   */
+  constructor(
+    config: GatewayConfig,
+    surroundings: GatewaySurroundings,
+    parts: GatewayParts = composeGateway(config, surroundings),
+  ) {
+    this.#parts = parts;
+    this.#config = new LiveConfig(config, parts.events, isReloadable);
   }
 
   /** Where the gateway and all its parts say what happens. */

@@ -41,10 +41,17 @@ export class Headend implements AsyncDisposable {
   readonly #parts: HeadendParts;
   readonly #config: LiveConfig<HeadendConfig>;
 
-  /** @throws {PosternError} `configuration` when the state file cannot be used */
-  constructor(config: HeadendConfig, surroundings: HeadendSurroundings) {
-    this.#parts = compose(config, surroundings);
-    this.#config = new LiveConfig(config, this.#parts.events, (key) => headendReloads.includes(key));
+  /**
+   * @param parts composed here when absent
+   * @throws {PosternError} `configuration` when the state file cannot be used
+   */
+  constructor(
+    config: HeadendConfig,
+    surroundings: HeadendSurroundings,
+    parts: HeadendParts = composeHeadend(config, surroundings),
+  ) {
+    this.#parts = parts;
+    this.#config = new LiveConfig(config, parts.events, (key) => headendReloads.includes(key));
   }
 
   /**
@@ -180,10 +187,14 @@ export class Headend implements AsyncDisposable {
   }
 }
 
-type HeadendParts = ReturnType<typeof compose>;
+/** The parts of a DM server, joined to each other. */
+export type HeadendParts = ReturnType<typeof composeHeadend>;
 
-/** Constructs the parts. Each part is given the parts that it uses, and is constructed after them. */
-function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
+/**
+ * Constructs the parts. Each part is given the parts that it uses, and is constructed after them. Nothing runs yet.
+ * @throws {PosternError} `configuration` when the state file cannot be used
+ */
+export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const { entropy = systemEntropy, events } = surroundings;
   const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
   const { id: serverId, state, route, group, 'session-timeout': sessionTimeout } = config.headend;

@@ -77,7 +77,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     const { events, kind } = this.#parts;
     const { name, devices, server } = order;
     events.emit(campaignEvents[kind].started, { name, devices: devices.length, server });
-    if (devices.length > 0) this.#run(order);
+    if (devices.length > 0) void this.#store(() => this.#run(order));
   }
 
   /** Cancels a campaign: devices not reached yet get the outcome 214. Returns 200, or 404 when it does not run. */

@@ -15,6 +15,8 @@ export const refusalsUntilAside = 5;
 interface Refused {
   readonly count: number;
   readonly notBefore: Monotonic;
+  /** The server may have the alert by this number. */
+  readonly keepsNumber: boolean;
 }
 
 /**
@@ -28,6 +30,11 @@ export class AlertDeliveries {
   readonly #told = new Map<number, () => void>();
   /** Alerts that were not accepted, by sequence number: at most as many as the outbox holds. */
   readonly #refused = new Map<number, Refused>();
+  /**
+   * Alerts that were not accepted and could not get a new number: at most as many as the outbox holds. They are not sent
+   * with the old one.
+   */
+  readonly #outdated = new Set<number>();
   readonly #wake: () => void;
   readonly #forgetSoon: () => void;
   #timer: Timer | undefined;
@@ -50,14 +57,16 @@ export class AlertDeliveries {
   /** The alerts for a server that are due, the oldest first: as many as one session takes. */
   due(server: string | undefined): OutboxEntry[] {
     this.forgetDelivered();
-    const waiting = this.#outbox.peek(alertsPerSession + this.#refused.size + this.#told.size, server);
+    for (const sequence of this.#outdated) if (this.#isOver(sequence) && !this.#renumber(sequence)) break;
+    const apart = this.#refused.size + this.#told.size + this.#outdated.size;
+    const waiting = this.#outbox.peek(alertsPerSession + apart, server);
     return waiting.filter(({ sequence }) => this.#isDue(sequence)).slice(0, alertsPerSession);
   }
 
   /** ServerIDs of the recipients of alerts that are due. `undefined` stands for the gateway's own DM server. */
   servers(): (string | undefined)[] {
     const servers = this.#outbox.servers();
-    return this.#refused.size + this.#told.size === 0
+    return this.#refused.size + this.#told.size + this.#outdated.size === 0
       ? servers
       : servers.filter((server) => this.due(server).length > 0);
   }
@@ -72,9 +81,15 @@ export class AlertDeliveries {
     if (this.#told.size === 1) queueMicrotask(this.#forgetSoon);
   }
 
-  /** Removes the delivered alerts from the outbox. Where the disk does not take it, they are removed later. */
+  /**
+   * Removes the delivered alerts from the outbox. Where the disk does not take it, they are removed later. The server takes
+   * all lower numbers for repetitions from now on, so the alerts that it did not accept get higher ones first.
+   */
   forgetDelivered(): void {
     if (this.#told.size === 0) return;
+    const highest = this.#told.keys().reduce((one, other) => Math.max(one, other));
+    for (const [waiting, { keepsNumber }] of [...this.#refused])
+      if (waiting < highest && !keepsNumber) this.#renumber(waiting);
     try {
       this.#outbox.removeAll(this.#told.keys());
     } catch (thrown) {
@@ -98,14 +113,14 @@ export class AlertDeliveries {
       this.setAside(entry, `the server answered with ${status}, ${count} times`);
       return true;
     }
-    this.#refused.delete(entry.sequence);
-    this.#wait(this.#outbox.requeue(entry.sequence), count);
+    this.#wait(entry.sequence, count, false);
+    this.#renumber(entry.sequence);
     return false;
   }
 
   /** The server said nothing of an alert. It may have it, so the alert keeps its number. */
   unanswered({ sequence }: OutboxEntry): void {
-    this.#wait(sequence, (this.#refused.get(sequence)?.count ?? 0) + 1);
+    this.#wait(sequence, (this.#refused.get(sequence)?.count ?? 0) + 1, true);
   }
 
   /** The alert cannot be delivered. It leaves the queue, and is kept for people to see. */
@@ -114,14 +129,36 @@ export class AlertDeliveries {
     this.#refused.delete(sequence);
   }
 
-  #wait(sequence: number, count: number): void {
+  /** Gives a refused alert a new number, with which it waits on. False when the disk does not take it: it is done later. */
+  #renumber(sequence: number): boolean {
+    const waiting = this.#refused.get(sequence);
+    try {
+      const renumbered = this.#outbox.requeue(sequence);
+      this.#outdated.delete(sequence);
+      this.#refused.delete(sequence);
+      if (waiting && renumbered !== undefined) this.#refused.set(renumbered, waiting);
+      return true;
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+      this.#outdated.add(sequence);
+      this.#wait(sequence, waiting?.count ?? 1, false);
+      return false;
+    }
+  }
+
+  #wait(sequence: number, count: number, keepsNumber: boolean): void {
     const delay = Math.min(retry.cap, retry.first * 2 ** Math.min(count - 1, 20));
-    this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay) });
+    this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay), keepsNumber });
     this.#arm();
   }
 
   #isDue(sequence: number): boolean {
-    if (this.#told.has(sequence)) return false;
+    if (this.#told.has(sequence) || this.#outdated.has(sequence)) return false;
+    return this.#isOver(sequence);
+  }
+
+  /** Whether an alert does not wait by itself any more. */
+  #isOver(sequence: number): boolean {
     const refused = this.#refused.get(sequence);
     return refused === undefined || refused.notBefore <= this.#clock.now();
   }
