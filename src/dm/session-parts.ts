@@ -27,4 +27,6 @@ export interface SessionParts {
   readonly respUri?: string;
   /** Protocol version of the first message, DM/1.2 when absent. A server answers in the version of the client. */
   readonly version?: ProtocolVersion;
+  /** Largest message in either direction, in bytes, where the way to the other side takes less than this engine. */
+  readonly maxMsgSize?: number;
 }

@@ -62,7 +62,8 @@ export abstract class Session {
   /** Whether the package that is being received must be answered. */
   #requested = false;
   #answer: Promise<SyncmlMessage | undefined> = Promise.resolve(undefined);
-  #peerLimit: number = ownLimits.maxMsgSize;
+  readonly #ownLimit: number;
+  #peerLimit: number;
   #peerObjectLimit = Number.POSITIVE_INFINITY;
   #version: ProtocolVersion;
   /** Whether this side is sending its package, so that the last message of it may be marked Final. */
@@ -73,6 +74,8 @@ export abstract class Session {
   protected constructor(parts: SessionParts, begins: boolean) {
     this.#parts = parts;
     this.#ownTurn = begins;
+    this.#ownLimit = Math.min(parts.maxMsgSize ?? Number.POSITIVE_INFINITY, ownLimits.maxMsgSize);
+    this.#peerLimit = this.#ownLimit;
     this.#version = parts.version ?? 'DM/1.2';
     this.#msgId = Math.max(0, (parts.firstMsgId ?? 1) - 1);
     const { account, saveNonces, entropy, challenge } = parts;
@@ -268,7 +271,7 @@ export abstract class Session {
   #heedHeader({ header: { meta, respUri, verProto } }: SyncmlMessage): void {
     if (isProtocolVersion(verProto)) this.#version = verProto;
     if (meta?.maxMsgSize !== undefined && meta.maxMsgSize > 0)
-      this.#peerLimit = Math.min(meta.maxMsgSize, ownLimits.maxMsgSize);
+      this.#peerLimit = Math.min(meta.maxMsgSize, this.#ownLimit);
     if (meta?.maxObjSize !== undefined && meta.maxObjSize > 0) this.#peerObjectLimit = meta.maxObjSize;
     if (respUri !== undefined) this.#respUri = respUri;
   }
@@ -371,10 +374,17 @@ export abstract class Session {
     const msgId = ++this.#msgId;
     const { ends, sessionId, respUri } = this.#parts;
     const authentication = this.#authentication;
-    const head = header({ ends, name: authentication.ownName, sessionId, version: this.#version }, msgId, {
-      ...authentication.credential(),
-      ...(authentication.peerProved && respUri && { respUri }),
-    });
+    const head = header(
+      {
+        ends,
+        name: authentication.ownName,
+        sessionId,
+        version: this.#version,
+        maxMsgSize: this.#ownLimit,
+      },
+      msgId,
+      { ...authentication.credential(), ...(authentication.peerProved && respUri && { respUri }) },
+    );
     const lead = first.map((command, at) => ({ ...command, cmdId: String(at + 1) }));
     const empty = elementOf({ header: head, commands: lead, final: true });
     const space = this.#peerLimit - sizeInXml(empty, -1) - spareBytes;

@@ -121,6 +121,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     join: (store) => associations.joinParent(store),
     locator,
     budget,
+    addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: state.epoch.value,
     ...machine,
   });

@@ -1,7 +1,7 @@
 import { failed } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
-import type { Events } from '../base/events.ts';
+import { EventCounter, type Events } from '../base/events.ts';
 import { LiveConfig, overwrite } from '../base/live-config.ts';
 import { openDatabase } from '../base/open-database.ts';
 import { watchState } from '../base/watch-state.ts';
@@ -74,6 +74,11 @@ export class Headend implements AsyncDisposable {
   complaint(): string | undefined {
     this.#parts.database.prepare('SELECT 1').get();
     return undefined;
+  }
+
+  /** Counts what it is told, and passes it on: the events of this head-end, and those of its API. */
+  get events(): EventCounter {
+    return this.#parts.events;
   }
 
   /** True while the connection to the broker is up. */
@@ -195,7 +200,8 @@ export type HeadendParts = ReturnType<typeof composeHeadend>;
  * @throws {PosternError} `configuration` when the state file cannot be used
  */
 export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurroundings) {
-  const { entropy = systemEntropy, events } = surroundings;
+  const { entropy = systemEntropy } = surroundings;
+  const events = new EventCounter(surroundings.events);
   const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
   const { id: serverId, state, route, group, 'session-timeout': sessionTimeout } = config.headend;
   const settings = { mqtt: mqttSettings(config.mqtt), policy: { ...config.policy } };

@@ -143,7 +143,8 @@ export class Reachability {
   devices(): DeviceView[] {
     const attached = new Map(this.#parties.associations().map(({ device, gateway }) => [device, gateway]));
     const known = this.#parties.list().filter(({ kind }) => kind === 'device');
-    const reasonOf = this.#unreachable.reasons();
+    const told = this.#unreachable.reasons();
+    const reasonOf = (id: string) => told(id) ?? (attached.has(id) ? this.#offlineAbove(id) : undefined);
     const ids = new Set([...known.map(({ id }) => id), ...attached.keys()]);
     return [...ids].toSorted().map((id) => ({
       id,
@@ -152,6 +153,13 @@ export class Reachability {
       attached: attached.has(id),
       ...unreachableView(reasonOf(id)),
     }));
+  }
+
+  /** The reason why a device cannot be reached whose broker gateway has gone offline. A gateway without a state says nothing. */
+  #offlineAbove(device: string): Unreachable | undefined {
+    const gateway = this.wayTo(device);
+    const isOffline = gateway !== undefined && this.#states.get(gateway)?.online === false;
+    return isOffline ? { reason: `its gateway ${gateway} is offline` } : undefined;
   }
 }
 

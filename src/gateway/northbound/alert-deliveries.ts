@@ -4,12 +4,11 @@ import { plus } from '../../base/clock.ts';
 import { asPosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import type { Outbox, OutboxEntry } from '../store/outbox.ts';
+import { alertsPerSession } from './alert-batches.ts';
 
-/** Largest number of alerts of one session. */
-const alertsPerSession = 1024;
 /** Milliseconds until an alert that was not accepted is sent again. They double with each attempt. */
 const retry = { first: 1000, cap: 300_000 } as const;
-/** Attempts after which an alert is set aside that its server refuses for good. */
+/** Attempts after which an alert is set aside that its server refuses for good, alone or with its whole package. */
 export const refusalsUntilAside = 5;
 
 interface Refused {
@@ -17,6 +16,8 @@ interface Refused {
   readonly notBefore: Monotonic;
   /** The server may have the alert by this number. */
   readonly keepsNumber: boolean;
+  /** The server refuses each package with this alert. So it gets a session of its own. */
+  readonly isAlone?: boolean;
 }
 
 /**
@@ -54,13 +55,20 @@ export class AlertDeliveries {
     this.#timer?.cancel();
   }
 
-  /** The alerts for a server that are due, the oldest first: as many as one session takes. */
-  due(server: string | undefined): OutboxEntry[] {
+  /** The alerts for a server that are due, the oldest first: at most `count`, which are as many as one session takes. */
+  due(server: string | undefined, count = alertsPerSession): OutboxEntry[] {
     this.forgetDelivered();
     for (const sequence of this.#outdated) if (this.#isOver(sequence) && !this.#renumber(sequence)) break;
     const apart = this.#refused.size + this.#told.size + this.#outdated.size;
-    const waiting = this.#outbox.peek(alertsPerSession + apart, server);
-    return waiting.filter(({ sequence }) => this.#isDue(sequence)).slice(0, alertsPerSession);
+    const waiting = this.#outbox.peek(count + apart, server);
+    const due = waiting.filter(({ sequence }) => this.#isDue(sequence));
+    const together = due.filter((entry) => !this.isAlone(entry));
+    return (together.length > 0 ? together.slice(0, count) : due.slice(0, 1)).slice(0, count);
+  }
+
+  /** Whether an alert gets a session of its own. */
+  isAlone({ sequence }: OutboxEntry): boolean {
+    return this.#refused.get(sequence)?.isAlone === true;
   }
 
   /** ServerIDs of the recipients of alerts that are due. `undefined` stands for the gateway's own DM server. */
@@ -113,14 +121,30 @@ export class AlertDeliveries {
       this.setAside(entry, `the server answered with ${status}, ${count} times`);
       return true;
     }
-    this.#wait(entry.sequence, count, false);
+    this.#wait(entry.sequence, { count, keepsNumber: false });
+    this.#renumber(entry.sequence);
+    return false;
+  }
+
+  /**
+   * The server refuses each package with this alert, or does not answer it, but answers others. The alert waits behind all
+   * others, with a new sequence number, and gets a session of its own. Returns true when it is set aside.
+   */
+  blamed(entry: OutboxEntry, reason: string): boolean {
+    const count = (this.#refused.get(entry.sequence)?.count ?? 0) + 1;
+    if (count >= refusalsUntilAside) {
+      this.setAside(entry, reason);
+      return true;
+    }
+    this.#wait(entry.sequence, { count, keepsNumber: false, isAlone: true });
     this.#renumber(entry.sequence);
     return false;
   }
 
   /** The server said nothing of an alert. It may have it, so the alert keeps its number. */
   unanswered({ sequence }: OutboxEntry): void {
-    this.#wait(sequence, (this.#refused.get(sequence)?.count ?? 0) + 1, true);
+    const before = this.#refused.get(sequence);
+    this.#wait(sequence, { ...before, count: (before?.count ?? 0) + 1, keepsNumber: true });
   }
 
   /** The alert cannot be delivered. It leaves the queue, and is kept for people to see. */
@@ -141,14 +165,15 @@ export class AlertDeliveries {
     } catch (thrown) {
       if (asPosternError(thrown).code !== 'storage') throw thrown;
       this.#outdated.add(sequence);
-      this.#wait(sequence, waiting?.count ?? 1, false);
+      this.#wait(sequence, { ...waiting, count: waiting?.count ?? 1, keepsNumber: false });
       return false;
     }
   }
 
-  #wait(sequence: number, count: number, keepsNumber: boolean): void {
+  #wait(sequence: number, refused: Omit<Refused, 'notBefore'>): void {
+    const { count } = refused;
     const delay = Math.min(retry.cap, retry.first * 2 ** Math.min(count - 1, 20));
-    this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay), keepsNumber });
+    this.#refused.set(sequence, { ...refused, notBefore: plus(this.#clock.now(), delay) });
     this.#arm();
   }
 

@@ -95,6 +95,11 @@ export class ParentLink implements Uplink {
     };
   }
 
+  /** What is above the parent is unknown here. A package that is too large there is answered with 4.13. */
+  get largestBody(): number {
+    return Number.POSITIVE_INFINITY;
+  }
+
   /** Whether an IP address is the parent's. */
   isParent(address: string): boolean {
     return address === this.#host;

@@ -7,11 +7,13 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { createServer as createTlsServer, Server as TlsServer } from 'node:https';
-import { type AddressInfo, BlockList, type Socket } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { isLoopbackHost } from '../../base/loopback.ts';
 import { readBounded } from '../../base/read-bounded.ts';
+import { requestUrl } from '../../base/request-url.ts';
 import { uriHost } from '../../base/uri-host.ts';
 import { hmacHeader } from '../../dm/hmac-header.ts';
 import type { EchoGuard } from '../../wire/coap/echo.ts';
@@ -114,7 +116,7 @@ export class HttpBinding implements AsyncDisposable {
   async start(): Promise<void> {
     const { settings, events, tls } = this.#parts;
     const { host, port, allowPlain } = settings;
-    if (!tls && !allowPlain && !isLoopback(host))
+    if (!tls && !allowPlain && !isLoopbackHost(host))
       throw new PosternError(
         'configuration',
         `http.host: ${host} is not loopback, so it needs http.tls-cert and http.tls-key, or http.insecure-plain-http = true`,
@@ -177,7 +179,7 @@ export class HttpBinding implements AsyncDisposable {
 
   async #route(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { path, bootstrapPath, tunnelPath } = this.#parts.settings;
-    const url = new URL(request.url ?? '/', 'http://gateway');
+    const url = requestUrl(request.url);
     const server = serverIn(url.pathname, tunnelPath);
     const handler =
       url.pathname === path
@@ -294,13 +296,6 @@ interface Visit {
   readonly url: URL;
   /** ServerID in the path; empty for requests that are not for the tunnel. */
   readonly server: string;
-}
-
-function isLoopback(host: string): boolean {
-  const loopback = new BlockList();
-  loopback.addSubnet('127.0.0.0', 8);
-  loopback.addAddress('::1', 'ipv6');
-  return host === 'localhost' || loopback.check(host, host.includes(':') ? 'ipv6' : 'ipv4');
 }
 
 /** ServerID in the path of the tunnel; undefined for other paths. */

@@ -120,7 +120,10 @@ export class Outbox {
     });
   }
 
-  /** Puts an entry that its DM server did not accept behind all others. Returns its new number; undefined without an entry. */
+  /**
+   * Puts an entry that its DM server did not accept behind all others. Returns its new number, or undefined when the entry is
+   * not there any more.
+   */
   requeue(sequence: number): number | undefined {
     return this.#database.transaction(() => {
       this.#epoch?.store();
@@ -130,7 +133,7 @@ export class Outbox {
         )
         .run(sequence);
       this.remove(sequence);
-      return Number(changes) > 0 ? Number(lastInsertRowid) : undefined;
+      return Number(changes) === 0 ? undefined : Number(lastInsertRowid);
     });
   }
 
