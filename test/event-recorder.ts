@@ -53,6 +53,11 @@ export class EventRecorder implements Events {
     return await this.#next(fitting(name, fields));
   }
 
+  /** Resolves with the event after now, whatever it is. */
+  async nextOfAny(): Promise<Recorded> {
+    return await this.#next(() => true);
+  }
+
   #next(fits: (event: Recorded) => boolean): Promise<Recorded> {
     const { promise, resolve } = Promise.withResolvers<Recorded>();
     this.#waiting.add({ fits, resolve });

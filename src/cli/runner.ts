@@ -1,5 +1,6 @@
 import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
 import { asPosternError } from '../base/errors.ts';
+import { forTerminal } from '../base/safe-text.ts';
 import { softwareVersion } from '../base/version.ts';
 
 export type Values = Readonly<Record<string, string | boolean | undefined>>;
@@ -111,7 +112,8 @@ export async function runCli(commands: Commands, args: readonly string[]): Promi
 }
 
 function fail(code: number, message: string): void {
-  console.error(`postern: ${message}`);
+  // A message may quote what a device or a gateway said.
+  console.error(`postern: ${forTerminal(message)}`);
   process.exitCode = code;
 }
 

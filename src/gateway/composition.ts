@@ -21,6 +21,7 @@ import { Delegation } from './modes/delegation.ts';
 import { DeviceManagement } from './modes/device-management.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
+import { TunnelPolicy } from './modes/tunnel-policy.ts';
 import { DataBudget } from './northbound/data-budget.ts';
 import { DmClient } from './northbound/dm-client.ts';
 import { download } from './northbound/download.ts';
@@ -33,6 +34,7 @@ import { admissionLimits, advertised, imageSettings, knowManualDevices } from '.
 import { Arrivals } from './southbound/arrivals.ts';
 import { Associations } from './southbound/associations.ts';
 import { Children } from './southbound/children.ts';
+import { Claims } from './southbound/claims.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
 import { DeviceAddresses, provenAddresses, rememberedDevices } from './southbound/device-addresses.ts';
 import { DeviceLocator } from './southbound/device-locator.ts';
@@ -85,7 +87,11 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const state = openState(config, vocabulary, clock, entropy);
   const { inventory, credentials, outbox, accounts } = state;
   const disk = new DiskRoom(config.limits['keep-free'] * 1024 * 1024);
-  const reports = new Reports(outbox, ownServer);
+  // Servers of the configuration have their accounts again at the next start.
+  const configured = new Set([config['dm-server'].id, ownServer]);
+  const isServer = (serverId: string) =>
+    configured.has(serverId) || accounts.nodeName(serverId) !== undefined;
+  const reports = new Reports(outbox, ownServer, isServer);
   watchState(state.database, config.gateway.state, clock, events, ({ table, rows, reason }) => {
     const told = `${rows} rows of the table ${table} cannot be read: ${reason}`;
     reports.fault(table, { kind: 'state', reason: told });
@@ -125,6 +131,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     join: (store) => associations.joinParent(store),
     locator,
     budget,
+    addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: state.epoch.value,
     ...machine,
   });
@@ -143,6 +150,15 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     gatewayId,
     servers: config.tunnel.servers ?? [config['dm-server'].id],
     childOf: (deviceId) => locator.childOf(deviceId),
+    childAt: (from) => locator.childAt(from),
+    policy: new TunnelPolicy({
+      isKnown: (deviceId) =>
+        inventory.get(deviceId) !== undefined ||
+        credentials.get(deviceId) !== undefined ||
+        live.current.bootstrap.has(deviceId),
+      devices: () => live.current.tunnel,
+      ...machine,
+    }),
     towards: (...args) => network.towards(...args),
     upstream: uplink,
     addresses,
@@ -251,6 +267,23 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   budget.onReleased(() => dmClient.wake());
   reports.deliverBy(dmClient);
+  /** What a server started, and its rights, end with its account. */
+  const endOfServers = () => {
+    const gone = outbox.servers().filter((server) => server !== undefined && !isServer(server));
+    for (const server of gone) outbox.forget(server ?? '');
+    objects.endOf((server) => !isServer(server));
+  };
+  state.accountsBranch.listen({
+    lost: (server) => {
+      if (!configured.has(server)) tree.forgetServer(server);
+    },
+    gone: (server) => {
+      if (configured.has(server)) return;
+      events.emit('dm.server-gone', { server });
+      dmClient.forget(server);
+      endOfServers();
+    },
+  });
 
   // What comes down the uplink.
   const notified: UplinkListener['notified'] = async (deviceId, server, package0) => {
@@ -274,6 +307,16 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     vocabulary,
     allowed: { has: (deviceId) => live.current.childGateways.has(deviceId) },
     associations,
+    claims: new Claims({
+      inventory,
+      isThere: async ({ deviceId, via }) => {
+        const child = via?.split('/')[0];
+        return child === undefined
+          ? await questions.isThere(deviceId)
+          : await delegation.reaches(child, deviceId, gatewayId);
+      },
+      ...machine,
+    }),
     events,
     fanoutEnded: (...args) => delegation.reported(...args),
     faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
@@ -339,5 +382,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     firmware,
     dmClient,
     sessions,
+    endOfServers,
   };
 }

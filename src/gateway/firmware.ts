@@ -63,7 +63,11 @@ export class GatewayFirmware implements AsyncDisposable {
     this.branch = new FirmwareBranch({
       nodes: state.nodes,
       clock,
-      begin: (order) => this.#updater.begin(order),
+      runner: {
+        admit: (order) => this.#updater.admit(order),
+        record: (order) => this.#updater.record(order),
+        launch: (order) => this.#updater.launch(order),
+      },
     });
     const bound = () => network.addresses.map(({ address }) => address);
     const probe = () => probeCoap(bound(), network.port, clock);

@@ -21,10 +21,17 @@ export class Gateway implements AsyncDisposable {
   #isStarted = false;
   #disposed = false;
 
-  /** @throws {PosternError} `configuration`, as `composeGateway` */
-  constructor(config: GatewayConfig, surroundings: GatewaySurroundings) {
-    this.#parts = composeGateway(config, surroundings);
-    this.#config = new LiveConfig(config, this.#parts.events, isReloadable);
+  /**
+   * @param parts composed here when absent
+   * @throws {PosternError} `configuration`, as `composeGateway`
+   */
+  constructor(
+    config: GatewayConfig,
+    surroundings: GatewaySurroundings,
+    parts: GatewayParts = composeGateway(config, surroundings),
+  ) {
+    this.#parts = parts;
+    this.#config = new LiveConfig(config, parts.events, isReloadable);
   }
 
   /** Where the gateway and all its parts say what happens. */
@@ -58,7 +65,7 @@ export class Gateway implements AsyncDisposable {
   /** @throws {PosternError} `configuration` when the port is taken, or plain CoAP was not allowed */
   async start(): Promise<void> {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
-    const { presence, lwm2m, objects, firmware } = this.#parts;
+    const { presence, lwm2m, objects, firmware, endOfServers } = this.#parts;
     if (!config.coap['insecure-plain-coap'])
       throw new PosternError(
         'configuration',
@@ -70,6 +77,8 @@ export class Gateway implements AsyncDisposable {
     presence.start();
     await network.start(compose);
     await http?.start();
+    // The gateway may have stopped before all of it was ended.
+    endOfServers();
     objects.resume();
     events.emit('gateway.started', {
       gateway: config.gateway.id,

@@ -5,6 +5,7 @@ import { overwrite } from '../base/live-config.ts';
 import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-check.ts';
+import type { TunnelDevices } from './modes/tunnel-policy.ts';
 import { readPem } from './settings.ts';
 import type { DeviceSchemes } from './southbound/device-sessions.ts';
 import type { TlsIdentity } from './southbound/http-binding.ts';
@@ -19,6 +20,8 @@ interface Settings {
   readonly clients: ReadonlySet<string>;
   /** How devices with an account made by hand and the gateway prove themselves to each other. */
   readonly schemes: ReadonlyMap<string, DeviceSchemes>;
+  /** Devices that this gateway does not know and that may use the tunnel. */
+  readonly tunnel: TunnelDevices;
   /** Secret for the bootstrap server of the parent gateway. */
   readonly factorySecret: string;
   /** Authorities for download servers of images, as PEM. */
@@ -36,7 +39,7 @@ interface Settings {
  * @throws {PosternError} `configuration` when a file cannot be read or does not hold what it should
  */
 function settingsOf(config: GatewayConfig): Settings {
-  const { bootstrap, lwm2m, http, images, update, parent } = config;
+  const { bootstrap, lwm2m, http, images, update, parent, tunnel } = config;
   const pem = (file: string | undefined, key: string) =>
     file === undefined ? undefined : readPem(file, key);
   return {
@@ -51,6 +54,7 @@ function settingsOf(config: GatewayConfig): Settings {
         { client: device['client-auth'], server: device['server-auth'] },
       ]),
     ),
+    tunnel: { patterns: tunnel.devices, rate: tunnel['device-rate'] },
     factorySecret: parent?.['factory-secret'] ?? '',
     imageCa: pem(images.ca, 'images.ca'),
     signingKeys: images['signing-keys'].map((file) =>

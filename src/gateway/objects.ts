@@ -142,6 +142,13 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
     };
   }
 
+  /** Ends what servers started that have no account any more. */
+  endOf(isGone: (server: string) => boolean): void {
+    this.#fanOut.endOf(isGone);
+    this.#trigger.endOf(isGone);
+    this.images.endOf(isGone);
+  }
+
   /** Continues what was under way when the gateway stopped. */
   resume(): void {
     this.#fanOut.resume();

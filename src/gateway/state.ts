@@ -4,6 +4,7 @@ import type { Entropy } from '../base/entropy.ts';
 import { openDatabase } from '../base/open-database.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
+import { AccountsBranch } from '../mo/accounts-branch.ts';
 import { Accounts, accountsDescription } from '../mo/dm-acc.ts';
 import { gwConfig } from '../mo/gw-config.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
@@ -26,6 +27,8 @@ export interface GatewayState {
   readonly updates: UpdateRecords;
   readonly nodes: Nodes;
   readonly accounts: Accounts;
+  /** The branch of the accounts, for what follows when an account is deleted. */
+  readonly accountsBranch: AccountsBranch;
   readonly gwConfig: StoredBranch;
   /** Of LwM2M clients; none where LwM2M is not configured. */
   readonly registrations: Registrations | undefined;
@@ -42,6 +45,7 @@ export function openState(
   const nodes = new Nodes(database);
   const epoch = new Epoch(database, entropy);
   const outbox = new Outbox(database, config.limits.outbox, epoch);
+  const accountsBranch = new AccountsBranch('DMAcc', accountsDescription, nodes, { clock });
   return {
     database,
     inventory: new Inventory(database, config.limits.devices),
@@ -50,7 +54,8 @@ export function openState(
     outbox,
     updates: new UpdateRecords(database),
     nodes,
-    accounts: new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock })),
+    accounts: new Accounts(accountsBranch),
+    accountsBranch,
     gwConfig: new StoredBranch('GwConfig', gwConfig.root, nodes, {
       type: vocabulary.objects.GwConfig,
       clock,

@@ -21,8 +21,8 @@ export interface DeviceView {
   /** True when the device has an account for this server, so that this server can manage it directly. */
   readonly known: boolean;
   /**
-   * The gateway that the device is attached to. For a device that is not attached: the gateway its last package came
-   * through.
+   * The gateway that the device is attached to. For a device that is not attached: the gateway through which it has last
+   * proved itself.
    */
   readonly gateway: string | undefined;
   readonly attached: boolean;
@@ -49,7 +49,10 @@ const limits = { parties: 65_536, gateways: 65_536, depth: 5 } as const;
 export class Reachability {
   readonly #parties: Parties;
   readonly #unreachable: UnreachableDevices;
-  readonly #brokerGateways = new BoundedMap<string, string>(limits.parties);
+  /** Ways by which parties have proved themselves. */
+  readonly #proved = new BoundedMap<string, string>(limits.parties);
+  /** Ways that gateways above a party have told. */
+  readonly #told = new BoundedMap<string, string>(limits.parties);
   readonly #states = new BoundedMap<string, GatewayView>(limits.gateways);
 
   constructor(parties: Parties, unreachable: UnreachableDevices) {
@@ -57,20 +60,37 @@ export class Reachability {
     this.#unreachable = unreachable;
   }
 
-  /** Records that a device or a child gateway is reached through a broker gateway. */
-  learn(party: string, brokerGateway: string): void {
-    this.#brokerGateways.set(party, brokerGateway);
+  /** Records that a party has proved itself through a broker gateway. */
+  prove(party: string, brokerGateway: string): void {
+    this.#proved.set(party, brokerGateway);
   }
 
   /**
-   * Returns the broker gateway through which a gateway is reached: the one its last package came through, or else the one
-   * of its parent, as the durable associations tell after a restart. Without other knowledge this is the gateway itself.
+   * Records that a gateway has told that a party is reached through a broker gateway. This moves no party that has proved
+   * itself elsewhere, and no gateway that is connected to the broker itself.
+   */
+  learn(party: string, brokerGateway: string): void {
+    if (!this.isOnline(party)) this.#told.set(party, brokerGateway);
+  }
+
+  /** As `learn`, for a party of which no way is known. */
+  learnFirst(party: string, brokerGateway: string): void {
+    if (party !== brokerGateway && this.#wayOf(party) === undefined) this.learn(party, brokerGateway);
+  }
+
+  #wayOf(party: string): string | undefined {
+    return this.#proved.get(party) ?? this.#told.get(party);
+  }
+
+  /**
+   * Returns the broker gateway through which a gateway is reached: the one of `wayTo`, or else the one of
+   * its parent, as the durable associations tell after a restart. Without other knowledge this is the gateway itself.
    */
   brokerGatewayOf(gateway: string): string {
     let at = gateway;
     for (let depth = 0; depth < limits.depth; depth++) {
-      const heard = this.#brokerGateways.get(at);
-      if (heard !== undefined) return heard;
+      const way = this.#wayOf(at);
+      if (way !== undefined) return way;
       const parent = this.#states.has(at) ? undefined : this.#parties.gatewayOf(at);
       if (parent === undefined) return at;
       at = parent;
@@ -79,11 +99,11 @@ export class Reachability {
   }
 
   /**
-   * Returns the broker gateway through which a party is reached: the one its last package came through, or else the
-   * one of the gateway that the party is associated with. Undefined when neither is known.
+   * Returns the broker gateway through which a party is reached: the one through which it has last proved itself, or else
+   * the one of the gateway that the party is associated with. Undefined when neither is known.
    */
   wayTo(party: string): string | undefined {
-    const heard = this.#brokerGateways.get(party);
+    const heard = this.#wayOf(party);
     if (heard !== undefined) return heard;
     const gateway = this.#parties.gatewayOf(party);
     return gateway === undefined ? undefined : this.brokerGatewayOf(gateway);
@@ -123,15 +143,23 @@ export class Reachability {
   devices(): DeviceView[] {
     const attached = new Map(this.#parties.associations().map(({ device, gateway }) => [device, gateway]));
     const known = this.#parties.list().filter(({ kind }) => kind === 'device');
-    const reasonOf = this.#unreachable.reasons();
+    const told = this.#unreachable.reasons();
+    const reasonOf = (id: string) => told(id) ?? (attached.has(id) ? this.#offlineAbove(id) : undefined);
     const ids = new Set([...known.map(({ id }) => id), ...attached.keys()]);
     return [...ids].toSorted().map((id) => ({
       id,
       known: this.#parties.get(id) !== undefined,
-      gateway: attached.get(id) ?? this.#brokerGateways.get(id),
+      gateway: attached.get(id) ?? this.#wayOf(id),
       attached: attached.has(id),
       ...unreachableView(reasonOf(id)),
     }));
+  }
+
+  /** The reason why a device cannot be reached whose broker gateway has gone offline. A gateway without a state says nothing. */
+  #offlineAbove(device: string): Unreachable | undefined {
+    const gateway = this.wayTo(device);
+    const isOffline = gateway !== undefined && this.#states.get(gateway)?.online === false;
+    return isOffline ? { reason: `its gateway ${gateway} is offline` } : undefined;
   }
 }
 

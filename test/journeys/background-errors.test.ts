@@ -32,7 +32,6 @@ import type { Registration } from '../../src/gateway/store/registrations.ts';
 import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 import { Updater } from '../../src/gateway/update/updater.ts';
 import { Watchdog } from '../../src/gateway/update/watchdog.ts';
-import { HeadendApi } from '../../src/headend/api.ts';
 import type { Headend } from '../../src/headend/headend.ts';
 import type { Notifier } from '../../src/headend/notifier.ts';
 import { PendingDetaches } from '../../src/headend/pending-detaches.ts';
@@ -50,6 +49,7 @@ import { gatewayTopics } from '../../src/wire/tunnel/topics.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { imageRig } from '../gateway/modes/image-rig.ts';
 import { HandClock } from '../hand-clock.ts';
+import { authorization, startApi } from '../headend/api-client.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 import { serves } from './lying-server.ts';
@@ -124,14 +124,15 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
     const events = new EventRecorder();
     events.breakAt('api.failed');
     const headend = { devices: broken, gateways: () => [], settled: async () => {} } as unknown as Headend;
-    await using api = new HeadendApi(headend, events);
-    await api.start('127.0.0.1', 0);
+    await using api = await startApi(headend, events);
     const gaveUp = new AbortController();
-    const asked = fetch(`${api.url}/devices`, { signal: gaveUp.signal }).catch(() => {});
+    const asked = fetch(`${api.url}/devices`, { signal: gaveUp.signal, headers: authorization }).catch(
+      () => {},
+    );
     await named(events, 'api');
     gaveUp.abort();
     await asked;
-    assert.equal((await fetch(`${api.url}/gateways`)).status, 200);
+    assert.equal((await fetch(`${api.url}/gateways`, { headers: authorization })).status, 200);
   },
 
   // The client asks again when its bootstrap does not end.
@@ -478,16 +479,15 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
 
   'session-end': async () => {
     const events = new EventRecorder();
-    const limits = { proven: 1, unproven: 1, unprovenOfHost: 1, idle: 1000, silent: 0, unprovenSilent: 0 };
+    const limits = { sessions: 1, idle: 1000, silent: 0 };
     const clock = new HandClock();
     const table = new SessionTable<string>({ clock, events, limits, abandoned: broken });
-    const session = { outcome: undefined, recognises: () => false, abandon: async () => {} };
+    const session = { outcome: undefined, recognises: () => true, abandon: async () => {} };
     const begin = (key: string) =>
       table.find(
         {
           key,
-          sender: key,
-          host: key,
+          associations: [key],
           message: { header: { msgId: 1 } },
           seal: { body: Buffer.from(key) },
         } as never,

@@ -274,8 +274,11 @@ describe('presence of devices', limit, () => {
         if (log.includes('gateway.started')) started.resolve();
       });
       await started.promise;
-      const status = (await askGateway(socket, '/status')) as { coap: { port: number } };
-      return { child, coapPort: status.coap.port };
+      // The admin API is ready a moment after the gateway.
+      for (;;) {
+        const status = await askGateway(socket, '/status').catch(() => undefined);
+        if (status) return { child, coapPort: (status as { coap: { port: number } }).coap.port };
+      }
     };
     const lastSeen = async () =>
       ((await askGateway(socket, '/devices')) as { lastSeen: number }[])[0]!.lastSeen;

@@ -1,13 +1,14 @@
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, rmSync } from 'node:fs';
+import { chmodSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { checkPrivateFolder, makePrivateFolder, userFolder } from '../../base/private-folder.ts';
 import { readBounded } from '../../base/read-bounded.ts';
+import { safeJson } from '../../base/safe-text.ts';
 
 /** Functions that answer GET, by path. The result is sent as JSON. */
 export type Views = Readonly<Record<string, () => unknown>>;
@@ -19,11 +20,8 @@ const bodyLimit = 16 * 1024;
 /** Maximum bytes of an answer; enough for an inventory of 100,000 devices. */
 const answerLimit = 64 * 1024 * 1024;
 
-/** Default path of the socket, for the gateway and for `postern status`: in a folder of the user. */
-export function defaultSocket(): string {
-  const base = process.env.XDG_RUNTIME_DIR ?? tmpdir();
-  return join(base, `postern-${process.getuid?.() ?? 0}`, 'admin.sock');
-}
+/** Default path of the socket, for the gateway and for `postern status`: in the folder of the user. */
+export const defaultSocket = (): string => join(userFolder(), 'admin.sock');
 
 /**
  * The admin API: JSON over HTTP on a Unix socket. Only the user who runs the gateway can open the socket. An error is
@@ -32,33 +30,43 @@ export function defaultSocket(): string {
 export class AdminApi implements AsyncDisposable {
   readonly #server: Server;
   readonly #socket: string;
+  readonly #views: Views;
+  readonly #actions: Actions;
   readonly #events: Events;
 
   constructor(socket: string, events: Events, views: Views, actions: Actions = {}) {
     this.#socket = socket;
+    this.#views = views;
+    this.#actions = actions;
     this.#events = events;
     this.#server = createServer(
-      guarded(events, 'admin-api', async (incoming: IncomingMessage, response: ServerResponse) => {
-        let [status, text]: [number, string] = [200, ''];
-        try {
-          text = JSON.stringify((await answer(incoming, views, actions)) ?? {});
-        } catch (thrown) {
-          const { code, message, dmStatus } = asPosternError(thrown);
-          if (code === 'internal') failed(events, 'admin-api', thrown);
-          status = dmStatus < 600 ? dmStatus : 500;
-          text = JSON.stringify({ error: code, message });
-        }
-        response.writeHead(status, { 'content-type': 'application/json' });
-        response.end(text);
-      }),
+      guarded(events, 'admin-api', (incoming: IncomingMessage, response: ServerResponse) =>
+        this.serve(incoming, response),
+      ),
     );
+  }
+
+  /** Answers one request. */
+  async serve(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
+    let [status, text]: [number, string] = [200, ''];
+    try {
+      text = safeJson((await answer(incoming, this.#views, this.#actions)) ?? {});
+    } catch (thrown) {
+      const { code, message, dmStatus } = asPosternError(thrown);
+      if (code === 'internal') failed(this.#events, 'admin-api', thrown);
+      status = dmStatus < 600 ? dmStatus : 500;
+      text = safeJson({ error: code, message });
+    }
+    response.writeHead(status, { 'content-type': 'application/json' });
+    response.end(text);
   }
 
   /** @throws {PosternError} `configuration` when another gateway serves this socket, or the socket cannot be created */
   async start(): Promise<void> {
     await demandFree(this.#socket);
+    // Somebody else who made the folder could put another socket in place of this one.
+    makePrivateFolder(dirname(this.#socket), 'gateway.admin-socket');
     try {
-      mkdirSync(dirname(this.#socket), { recursive: true, mode: 0o700 });
       rmSync(this.#socket, { force: true });
       this.#server.listen(this.#socket);
       await once(this.#server, 'listening');
@@ -130,9 +138,12 @@ export async function demandFree(socket: string): Promise<void> {
 
 /**
  * Sends a request to the admin API of a running gateway: GET, or POST when there is a body. Returns the parsed answer.
- * @throws {PosternError} `unavailable` when no gateway runs there, or when it refuses
+ * @throws {PosternError} `unavailable` when no gateway runs there, or when it refuses; `configuration` when the folder of the
+ * default socket belongs to another user
  */
 export async function askGateway(socket: string, path: string, body?: unknown): Promise<unknown> {
+  // In the temporary folder somebody else may have made the folder of this user, and answer in place of the gateway.
+  if (dirname(socket) === userFolder()) checkPrivateFolder(userFolder(), '--socket');
   const outgoing = request({ socketPath: socket, path, method: body === undefined ? 'GET' : 'POST' });
   outgoing.end(body === undefined ? undefined : JSON.stringify(body));
   let status: number | undefined;

@@ -95,6 +95,11 @@ export class ParentLink implements Uplink {
     };
   }
 
+  /** What is above the parent is unknown here. A package that is too large there is answered with 4.13. */
+  get largestBody(): number {
+    return Number.POSITIVE_INFINITY;
+  }
+
   /** Whether an IP address is the parent's. */
   isParent(address: string): boolean {
     return address === this.#host;
@@ -134,12 +139,13 @@ export class ParentLink implements Uplink {
 
   async request(request: UpRequest): Promise<Envelope> {
     const { gatewayId, parentId } = this.#parts;
-    const { device = gatewayId, server, via } = request;
+    const { device = gatewayId, server, via, peer } = request;
     if (!this.#connected) throw new PosternError('unavailable', 'the parent gateway is not connected');
     const isDirect = server === parentId && request.device === undefined;
     const path = isDirect ? paths.sessions : `${paths.tunnel}/${server}`;
     const chain = via === undefined ? gatewayId : `${via}/${gatewayId}`;
     const query = isDirect ? [] : [`id=${device}`, ...(request.device === undefined ? [] : [`via=${chain}`])];
+    if (request.device !== undefined && peer !== undefined) query.push(`peer=${peer}`);
     const answer = await this.#window.run(device, request.body.length, () =>
       this.#send(path, query, request),
     );

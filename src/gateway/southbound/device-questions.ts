@@ -1,5 +1,5 @@
 import type { Clock } from '../../base/clock.ts';
-import { asPosternError, PosternError } from '../../base/errors.ts';
+import { asPosternError } from '../../base/errors.ts';
 import type { Remote } from '../../wire/coap/message.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { Arrivals } from './arrivals.ts';
@@ -34,6 +34,8 @@ export interface DeviceQuestionsParts {
  * shorter.
  */
 const patience = { ping: 10_000, duplicatePing: 2000, session: 10_000 } as const;
+/** Where no device is. */
+const nowhere: Remote = { address: '', port: 0, key: '' };
 /** Milliseconds after its last proven message, after which an answer to a ping is not enough. */
 const provenFor = 24 * 3_600_000;
 
@@ -63,22 +65,13 @@ export class DeviceQuestions {
     if (other !== undefined) return missing(isAtItsAddress(other));
     if (!locator.isInReach(known)) return noWayTo(known);
     const before = arrivals.lastOf(deviceId);
-    const answers = await this.#answers(known);
+    // A ping that could not be sent says nothing of the device.
+    const answers = await locator.answers(known, patience.ping).catch(() => undefined);
     if (arrivals.lastOf(deviceId) > before) return proven;
     if (answers === undefined) return unproven;
     if (!answers) return nothingAt(known);
     const isProofDue = record?.state === 'unreachable' || clock.now() - before >= provenFor;
     return isProofDue ? await this.#prove(deviceId, known) : unproven;
-  }
-
-  /** Whether somebody answers at an address. Undefined when the question could not be asked, which says nothing of the device. */
-  async #answers(known: DeviceAddress): Promise<boolean | undefined> {
-    try {
-      return await this.#parts.locator.answers(known, patience.ping);
-    } catch (thrown) {
-      if (thrown instanceof PosternError) return undefined;
-      throw thrown;
-    }
   }
 
   /**
@@ -96,6 +89,14 @@ export class DeviceQuestions {
     if (kind === 'unproven')
       throw new PosternError('full', `${deviceId} cannot be asked now whether it is elsewhere`);
     return kind === 'proven';
+  }
+
+  /** Whether a directly attached device proves itself where it is attached. One that comes over HTTP cannot be asked. */
+  async isThere(deviceId: string): Promise<boolean> {
+    const record = this.#parts.inventory.get(deviceId);
+    if (record?.address.startsWith('http')) return record.state === 'attached';
+    if (record?.protocol === 'LwM2M') return (await this.ask(deviceId)).kind !== 'missing';
+    return await this.livesElsewhere(deviceId, nowhere);
   }
 
   async #prove(deviceId: string, known: DeviceAddress): Promise<Finding> {

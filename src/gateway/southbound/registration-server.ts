@@ -156,8 +156,9 @@ export class RegistrationServer implements AsyncDisposable {
   #deregister(request: CoapRequest): Reply {
     const known = this.#at(request);
     if (!known) return unknown;
-    this.#parts.registrations.delete(known.deviceId);
+    // A client whose leave could not be stored is still registered, and repeats it.
     this.#parts.left(known.deviceId);
+    this.#parts.registrations.delete(known.deviceId);
     return reply(Code.Deleted);
   }
 

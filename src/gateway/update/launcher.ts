@@ -80,9 +80,11 @@ async function runProgram(
   { args, onReload }: LauncherParts,
   signal: AbortSignal,
 ): Promise<number> {
+  // Neither a signal nor the environment opens Node's debugger, which can run any code.
+  const { NODE_OPTIONS: _, ...environment } = process.env;
   const child = spawn(process.execPath, ['--disable-sigusr1', program, ...args], {
     stdio: 'inherit',
-    env: { ...process.env, [slotVariable]: slot },
+    env: { ...environment, [slotVariable]: slot },
   });
   const stop = () => child.kill('SIGTERM');
   signal.addEventListener('abort', stop, { once: true });

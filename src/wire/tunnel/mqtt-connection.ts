@@ -1,3 +1,4 @@
+import type { ClientRequest } from 'node:http';
 import { Socket } from 'node:net';
 import {
   type ClientSubscribeCallback,
@@ -7,6 +8,7 @@ import {
   type IDisconnectPacket,
   type IPublishPacket,
   type MqttClient,
+  type Packet,
 } from 'mqtt';
 import { guarded } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
@@ -14,10 +16,12 @@ import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { backoff } from '../../base/retry.ts';
+import { acceptForeignCodes } from './foreign-codes.ts';
 import { disconnectText, errorText, Reason, reasonText } from './mqtt-reasons.ts';
 import { endpointOf, type MqttSettings, tlsFiles } from './mqtt-settings.ts';
 import type { VersionEvidence } from './protocol-choice.ts';
 import { type Publication, packetBytes, packetOf } from './publication.ts';
+import { publishError } from './refused-message.ts';
 
 /** How the broker delivered a message. */
 export interface Delivered {
@@ -113,6 +117,8 @@ export class MqttConnection {
   readonly #client: MqttClient;
   /** Messages with QoS 1 that wait for their acknowledgement. */
   readonly #inFlight = new Set<{ readonly bytes: number; readonly fail: (reason: PosternError) => void }>();
+  /** Identifiers of messages of which the broker says that nobody subscribes to their topic, until their PUBACK is handled. */
+  readonly #unheard = new Set<number | undefined>();
   #batch: Buffer[] = [];
   #batchBytes = 0;
   /** Messages sent so far. */
@@ -147,8 +153,23 @@ export class MqttConnection {
         properties: { sessionExpiryInterval: sessionExpiry, receiveMaximum, maximumPacketSize },
       }),
     };
+    acceptForeignCodes();
     // The write cache holds all 16-bit numbers in encoded form. It costs megabytes, and a second on a small board.
-    const client = connect({ ...options, ...endpointOf(settings.url), writeCache: false });
+    const client = connect({
+      ...options,
+      ...endpointOf(settings.url),
+      writeCache: false,
+      // The stream of a WebSocket is no socket. The socket below it is known when its request is about to be sent.
+      wsOptions: {
+        finishRequest: (request: ClientRequest) => {
+          request.once(
+            'socket',
+            this.#callback((socket: Socket) => parts.opened?.(socket)),
+          );
+          request.end();
+        },
+      },
+    });
     this.#client = client;
     if (client.stream instanceof Socket) parts.opened?.(client.stream);
     client.stream.once(/^(mqtts|ssl):/.test(settings.url) ? 'secureConnect' : 'connect', () => {
@@ -164,6 +185,14 @@ export class MqttConnection {
       guarded(events, 'mqtt-message', (topic: string, payload: Buffer, packet: IPublishPacket) => {
         if (packet.qos === 0) this.#carry();
         parts.received(topic, payload, packet);
+      }),
+    );
+    // mqtt.js gives the reason code of a PUBACK to nobody unless it is an error.
+    client.on(
+      'packetreceive',
+      this.#callback((packet: Packet) => {
+        if (packet.cmd === 'puback' && packet.reasonCode === Reason.NoMatchingSubscribers)
+          this.#unheard.add(packet.messageId);
       }),
     );
     client.on(
@@ -214,7 +243,8 @@ export class MqttConnection {
   }
 
   /** Waits until the broker has acknowledged what was published, then says goodbye. */
-  finish(): void {
+  finish(reason?: string): void {
+    if (reason !== undefined) this.#because(reason);
     this.#flush();
     this.#isByPeer = false;
     if (this.#client.connected) this.#client.end();
@@ -222,17 +252,17 @@ export class MqttConnection {
   }
 
   /**
-   * Publishes with QoS 1. Resolves when the broker has acknowledged the message.
-   * @throws {PosternError} `unavailable` when the connection breaks or the broker refuses the message, `forbidden` when the
-   *   broker does not allow this client to publish on the topic
+   * Publishes with QoS 1. Resolves when the broker has acknowledged the message, with false when it says that nobody
+   * subscribes to the topic.
+   * @throws {PosternError} `unavailable` when the connection breaks, a `RefusedMessage` when the broker refuses the message
    */
-  async publish(publication: Publication): Promise<void> {
+  async publish(publication: Publication): Promise<boolean> {
     const { topic, payload, retain = false, expiry, responseTopic } = publication;
     const properties = {
       ...(expiry !== undefined && { messageExpiryInterval: expiry }),
       ...(responseTopic !== undefined && { responseTopic }),
     };
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { promise, resolve, reject } = Promise.withResolvers<boolean>();
     const message = { bytes: packetBytes(publication, this.#parts.version), fail: reject };
     this.#inFlight.add(message);
     this.#sent++;
@@ -240,11 +270,15 @@ export class MqttConnection {
       this.end(`the broker did not acknowledge a message in ${acknowledgeWithin / 1000} s`),
     );
     const version5 = this.#parts.version === 5;
-    this.#client.publish(topic, payload, { qos: 1, retain, ...(version5 && { properties }) }, (error) =>
-      error ? reject(publishError(topic, error)) : resolve(),
+    this.#client.publish(
+      topic,
+      payload,
+      { qos: 1, retain, ...(version5 && { properties }) },
+      (error, sent) =>
+        error ? reject(publishError(topic, error)) : resolve(!this.#unheard.delete(sent?.messageId)),
     );
     try {
-      await promise;
+      return await promise;
     } finally {
       overdue.cancel();
       this.#inFlight.delete(message);
@@ -352,18 +386,4 @@ export class MqttConnection {
       this.#client.end(true);
     }
   }
-}
-
-function publishError(topic: string, error: Error & { readonly code?: unknown }): PosternError {
-  if (error.code === Reason.NotAuthorized)
-    return new PosternError(
-      'forbidden',
-      `the broker does not allow to publish on ${topic}: ${reasonText(error.code)}`,
-    );
-  if (typeof error.code === 'number')
-    return new PosternError(
-      'unavailable',
-      `the broker refuses a message on ${topic}: ${reasonText(error.code)}`,
-    );
-  return new PosternError('unavailable', `MQTT publish failed: ${error.message}`, { cause: error });
 }

@@ -52,7 +52,11 @@ function gateway({ folder, database, boot }: ReturnType<typeof machine>, setting
   const branch = new FirmwareBranch({
     nodes: new Nodes(database as Database),
     clock,
-    begin: (order) => updater.begin(order),
+    runner: {
+      admit: (order) => updater.admit(order),
+      record: (order) => updater.record(order),
+      launch: (order) => updater.launch(order),
+    },
   });
   const updater: Updater = new Updater({
     slots: {
