@@ -1,5 +1,5 @@
 import type { Clock } from '../../base/clock.ts';
-import { asPosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Remote } from '../../wire/coap/message.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { Arrivals } from './arrivals.ts';
