@@ -2,6 +2,7 @@
 import { createSocket } from 'node:dgram';
 import { networkInterfaces } from 'node:os';
 import { createServer } from 'coap';
+import { Admission } from '../../src/base/admission.ts';
 import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { noEvents } from '../../src/base/events.ts';
@@ -13,6 +14,8 @@ import { Router } from '../../src/wire/coap/router.ts';
 
 const body = 'Nov 24 12:00:00';
 
+const unlimited = { rate: 1e9, burst: 1e9 };
+
 async function postern(): Promise<number> {
   const clock = new SystemClock();
   const network = new CoapNetwork({
@@ -22,6 +25,12 @@ async function postern(): Promise<number> {
     clock,
     entropy: systemEntropy,
     events: noEvents,
+    // One client asks as fast as it can, which no device may.
+    admission: new Admission({
+      clock,
+      events: noEvents,
+      limits: { proven: unlimited, allProven: unlimited },
+    }),
     listInterfaces: () => ({ lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4') }),
   });
   await network.start((local) => {

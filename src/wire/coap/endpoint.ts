@@ -104,6 +104,7 @@ export class CoapEndpoint {
   readonly #messageIds: MessageIds;
   readonly #serving: Serving;
   #sweep: Timer | undefined;
+  #lastRemote: Remote = { address: '', port: 0, key: remoteKey('', 0) };
   #stopped = false;
 
   constructor(parts: EndpointParts) {
@@ -212,14 +213,14 @@ export class CoapEndpoint {
   admits(datagram: Buffer, address: string, port: number, multicast = false): boolean {
     if (this.#stopped || port === 0) return false;
     if (multicast) return this.#entry.admitsMulticast(address);
-    const key = remoteKey(address, port);
+    const key = this.#keyOf(address, port);
     return this.#entry.admits(datagram, key, address, this.#peers.get(key));
   }
 
   /** Takes in a datagram that was admitted. */
   take(datagram: Buffer, address: string, port: number, multicast = false): void {
     if (this.#stopped) return;
-    const key = remoteKey(address, port);
+    const key = this.#keyOf(address, port);
     const known = this.#peers.get(key);
     const message = decode(datagram);
     if (message instanceof Malformed) {
@@ -334,6 +335,15 @@ export class CoapEndpoint {
     peer.credit = conversation - 1;
     peer.received(bytes);
     return peer;
+  }
+
+  /** The key of a remote. A datagram asks for it twice, and a string that is there has its hash already. */
+  #keyOf(address: string, port: number): string {
+    const last = this.#lastRemote;
+    if (last.port === port && last.address === address) return last.key;
+    const key = remoteKey(address, port);
+    this.#lastRemote = { address, port, key };
+    return key;
   }
 
   #peerOf(address: string, port: number): Peer {
