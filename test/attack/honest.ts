@@ -1,0 +1,96 @@
+// A process of honest devices at work: `node honest.ts GATEWAY COUNT SEED`. Four of five are OMA DM devices, the others LwM2M
+// clients. Prints `ready`, starts all on a line of input, prints `attached`, and then works: sessions, bootstraps, registrations.
+// Each piece of work is a line of JSON: what it was, how many milliseconds it took, and whether it succeeded.
+import { setTimeout as pause } from 'node:timers/promises';
+import { checkConfig } from '../../src/base/config.ts';
+import { seededEntropy } from '../../src/base/entropy.ts';
+import type { Events } from '../../src/base/events.ts';
+import { deviceConfigSchema } from '../../src/device/config.ts';
+import { Device } from '../../src/device/device.ts';
+import { LwM2mDevice } from '../../src/device/lwm2m-device.ts';
+import { succeeded } from '../../src/dm/client-session.ts';
+import { deviceId, secrets } from '../bench/crowd.ts';
+
+/** One piece of work of an honest device. */
+export interface Deed {
+  readonly deed: 'session' | 'bootstrap' | 'registration' | 'image';
+  /** 0 for an image: its time is that of the order. */
+  readonly milliseconds: number;
+  readonly ok: boolean;
+  readonly device: string;
+}
+
+/** Milliseconds between two pieces of work of one device, at least and at most. */
+const pauses = [400, 1600] as const;
+
+const [gateway = '', count = '1', seed = '1'] = process.argv.slice(2);
+const chance = seededEntropy(Number(seed));
+const isLwm2m = (at: number) => at % 5 === 4;
+const tell = (deed: Deed) => void process.stdout.write(`${JSON.stringify(deed)}\n`);
+
+/** A firmware update from an image of the gateway is a deed, too: the DM server orders it. */
+const eventsOf = (device: string): Events => ({
+  emit: (name) => {
+    if (name === 'device.updated' || name === 'device.update-failed')
+      tell({ deed: 'image', milliseconds: 0, ok: name === 'device.updated', device });
+  },
+});
+
+function newDevice(at: number): Device | LwM2mDevice {
+  const id = deviceId(at);
+  const config = checkConfig(
+    deviceConfigSchema,
+    {
+      device: { id, ...(!isLwm2m(at) && { 'factory-secret': secrets.factory(id), encoding: 'wbxml' }) },
+      network: { gateway, interface: '127.0.0.1' },
+      ...(isLwm2m(at) && { lwm2m: {} }),
+    },
+    'attack',
+  );
+  const surroundings = { events: eventsOf(id) };
+  return isLwm2m(at) ? new LwM2mDevice(config, surroundings) : new Device(config, surroundings);
+}
+
+const devices = Array.from({ length: Number(count) }, (_, at) => newDevice(at));
+
+/** Begins again without memory and at another port, as after a factory reset. */
+async function beginAnew(at: number): Promise<void> {
+  await devices[at]?.[Symbol.asyncDispose]();
+  const device = newDevice(at);
+  devices[at] = device;
+  await device.start();
+  await device.attached;
+}
+
+async function work(at: number): Promise<void> {
+  for (;;) {
+    await pause(pauses[0] + chance.uniform() * (pauses[1] - pauses[0]));
+    const device = devices[at]!;
+    const anew = chance.uniform() < 0.15;
+    const deed = anew ? 'bootstrap' : device instanceof Device ? 'session' : 'registration';
+    const began = performance.now();
+    let ok = true;
+    try {
+      if (anew) await beginAnew(at);
+      else if (device instanceof Device) ok = succeeded(await device.contactServer('gw-1'));
+      else await device.update();
+    } catch {
+      ok = false;
+    }
+    tell({ deed, milliseconds: performance.now() - began, ok, device: deviceId(at) });
+  }
+}
+
+if (import.meta.main) {
+  // The CoAP package of the reference device may repeat a message after its socket was closed.
+  process.on('uncaughtException', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ERR_SOCKET_DGRAM_NOT_RUNNING') throw error;
+  });
+  console.log('ready');
+  process.stdin.once('data', async () => {
+    await Promise.all(devices.map((device) => device.start()));
+    await Promise.all(devices.map((device) => device.attached));
+    console.log('attached');
+    for (const at of devices.keys()) void work(at);
+  });
+}

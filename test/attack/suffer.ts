@@ -1,0 +1,92 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { residentMegabytes } from '../bench/measure.ts';
+import type { Deed } from './honest.ts';
+import { attackedSite } from './site.ts';
+
+/** What an attack may do at most. */
+export const bars = { slower: 5, megabytes: 16, logged: 1e6 } as const;
+/** Below this p99 in milliseconds nobody waits, whatever the ratio to a quiet time. */
+const prompt = 100;
+
+export interface Outcome {
+  readonly name: string;
+  /** Share of the honest work that succeeded, from 0 to 1. */
+  readonly success: number;
+  /** Pieces of honest work during the attack. */
+  readonly work: number;
+  /** p99 of the honest work in milliseconds, before and during the attack. */
+  readonly quiet: number;
+  readonly busy: number;
+  /** `busy` as a multiple of `quiet`, or of 20 ms where `quiet` is less. */
+  readonly slower: number;
+  /** Growth of the gateway's memory in MB. */
+  readonly growth: number;
+  /** Bytes that the gateway logged during the attack. */
+  readonly logged: number;
+  /** Honest devices whose first piece of work after the attack failed, or never came. */
+  readonly lockedOut: number;
+  /** Whether the gateway's process ended. */
+  readonly died: boolean;
+}
+
+/** Milliseconds at p99. Work that failed counts as infinitely slow in `success` alone. */
+function p99(deeds: readonly Deed[]): number {
+  const sorted = deeds.map(({ milliseconds }) => milliseconds).sort((one, other) => one - other);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * 0.99))] ?? 0;
+}
+
+/** Lets one attack go on beside honest devices for some seconds. */
+export async function suffer(name: string, devices: number, seconds: number, seed: number): Promise<Outcome> {
+  await using site = await attackedSite(devices, seed);
+  const { gateway } = site;
+  let died = false;
+  gateway.once('exit', () => {
+    died = true;
+  });
+  // Warm-up, and then the quiet time.
+  await pause(3000);
+  site.deeds();
+  await pause(Math.min(10, seconds) * 1000);
+  const before = site.deeds();
+  const [memory, log] = [residentMegabytes(gateway), site.logged()];
+  let during: Deed[];
+  {
+    await using _attack = site.attack(name, seed);
+    await pause(seconds * 1000);
+    during = site.deeds();
+  }
+  const logged = site.logged() - log;
+  // Each device begins anew or has a session within some seconds.
+  const after = new Map<string, boolean>();
+  for (let waited = 0; waited < 20 && after.size < devices && !died; waited++) {
+    await pause(500);
+    for (const { device, ok } of site.deeds()) if (!after.get(device)) after.set(device, ok);
+  }
+  const growth = died ? Number.NaN : residentMegabytes(gateway) - memory;
+  const [quiet, busy] = [p99(before), p99(during)];
+  return {
+    name,
+    success: during.filter(({ ok }) => ok).length / Math.max(1, during.length),
+    work: during.length,
+    quiet,
+    busy,
+    slower: busy / Math.max(quiet, prompt / bars.slower),
+    growth,
+    logged,
+    lockedOut: devices - [...after.values()].filter(Boolean).length,
+    died,
+  };
+}
+
+/** What an attack did beyond the bars. Empty when the gateway withstood it. */
+export function verdict({ success, work, slower, growth, logged, lockedOut, died, busy }: Outcome): string[] {
+  return [
+    ...(died ? ['the gateway ended'] : []),
+    ...(work === 0 ? ['no honest work was done'] : []),
+    ...(success < 1 ? [`${((1 - success) * 100).toFixed(1)} % of honest work failed`] : []),
+    ...(slower > bars.slower ? [`p99 ${busy.toFixed(0)} ms, ${slower.toFixed(1)} times`] : []),
+    ...(growth > bars.megabytes ? [`memory grew by ${growth.toFixed(0)} MB`] : []),
+    ...(logged > bars.logged ? [`${(logged / 1e6).toFixed(1)} MB were logged`] : []),
+    ...(lockedOut > 0 ? [`${lockedOut} honest devices are locked out`] : []),
+  ];
+}
