@@ -11,6 +11,7 @@ import { Inventory } from '../../src/gateway/store/inventory.ts';
 import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 import { GatewayMode } from '../../src/mo/device-record.ts';
 import { startMosquitto } from '../peers/brokers.ts';
+import { selfSigned } from '../peers/certificates.ts';
 import { deviceId, secrets } from './crowd.ts';
 
 export interface IdleGateway extends AsyncDisposable {
@@ -53,14 +54,30 @@ async function attachedState(file: string, size: number): Promise<void> {
   await database.close();
 }
 
+export interface IdleOptions {
+  /** Attached before the start. */
+  readonly devices?: number;
+  /** Whether the broker is reached by TLS. */
+  readonly tls?: boolean;
+  /** Added to the environment of the process. */
+  readonly env?: NodeJS.ProcessEnv;
+}
+
 /**
  * A gateway that is connected to a broker and does nothing.
  * @param program arguments of Node that start it
- * @param devices attached before the start
  */
-export async function idleGateway(program: readonly string[], devices = 0): Promise<IdleGateway> {
+export async function idleGateway(
+  program: readonly string[],
+  { devices = 0, tls = false, env = {} }: IdleOptions = {},
+): Promise<IdleGateway> {
   const folder = mkdtempSync(join(tmpdir(), 'postern-idle-'));
-  const broker = await startMosquitto();
+  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
+  if (tls) selfSigned('localhost', { key, cert }, '-addext', 'subjectAltName=IP:127.0.0.1');
+  const broker = await startMosquitto([
+    'allow_anonymous true',
+    ...(tls ? [`certfile ${cert}`, `keyfile ${key}`, 'user root'] : []),
+  ]);
   const state = join(folder, 'state.db');
   if (devices > 0) await attachedState(state, devices);
   const file = join(folder, 'gateway.toml');
@@ -76,7 +93,8 @@ port = 0
 interfaces = ["lo"]
 insecure-plain-coap = true
 [mqtt]
-url = "${broker.url}"
+url = "${tls ? broker.url.replace('mqtt:', 'mqtts:') : broker.url}"
+${tls ? `ca = "${cert}"` : ''}
 [dm-server]
 id = "dm.example"
 client-secret = "${secrets.gatewayClient}"
@@ -87,6 +105,7 @@ ${known.map((id) => `[[bootstrap.device]]\nid = "${id}"\nfactory-secret = "${sec
   );
   const gateway = spawn(process.execPath, [...program, 'gateway', '--config', file], {
     stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, ...env },
   });
   const log = createInterface(gateway.stdout!);
   const connected = Promise.withResolvers<void>();

@@ -11,7 +11,7 @@ import { publish } from '../../build/figure-pages.ts';
 import { measured, today } from '../../build/figures.ts';
 import { prepareSnapshot } from '../../firmware-image/recipe/snapshot.ts';
 import { fleet } from './fleet.ts';
-import { idleGateway } from './idle-gateway.ts';
+import { type IdleOptions, idleGateway } from './idle-gateway.ts';
 import { machine, residentMegabytes } from './measure.ts';
 
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
@@ -44,8 +44,8 @@ async function bare(code: string): Promise<number> {
   return megabytes;
 }
 
-async function idle(program: readonly string[], devices = 0): Promise<number> {
-  await using gateway = await idleGateway(program, devices);
+async function idle(program: readonly string[], options: IdleOptions = {}): Promise<number> {
+  await using gateway = await idleGateway(program, options);
   await pause(rest);
   return residentMegabytes(gateway.process);
 }
@@ -66,6 +66,7 @@ const found = {
   node: [] as number[],
   parts: [] as number[],
   plain: [] as number[],
+  tls: [] as number[],
   snapshot: [] as number[],
   attached: [] as number[],
   rest: [] as number[],
@@ -74,8 +75,9 @@ for (let round = 1; round <= rounds; round++) {
   found.node.push(await bare(''));
   found.parts.push(await bare(parts));
   found.plain.push(await idle([bundle]));
-  found.snapshot.push(await idle(['--snapshot-blob', snapshot, bundle]));
-  found.rest.push(await idle([bundle], atRest));
+  found.tls.push(await idle([bundle], { tls: true }));
+  found.snapshot.push(await idle(['--snapshot-blob', snapshot, bundle], { env: { MALLOC_ARENA_MAX: '1' } }));
+  found.rest.push(await idle([bundle], { devices: atRest }));
   console.error(`round ${round} of ${rounds}`);
 }
 found.attached.push(await afterAttaches());
@@ -86,9 +88,10 @@ publish(
     title: 'Memory',
     date: today(),
     machine: machine(),
-    how: `\`npm run bench:memory\`: resident memory of one process on ${process.arch}, file-backed pages of Node included, in ${rounds} rounds. The gateway is connected to mosquitto, its state is on disk. From the snapshot it starts as the firmware does.`,
+    how: `\`npm run bench:memory\`: resident memory of one process on ${process.arch}, file-backed pages of Node included, in ${rounds} rounds. The gateway is connected to mosquitto, its state is on disk, and the broker is reached without TLS where nothing else is said. From the snapshot it starts as the firmware does, with one pool of memory.`,
     figures: {
       plain: measured('Gateway, idle', 'MB', found.plain, { atMost: 68 }),
+      tls: measured('Gateway, idle, broker with TLS', 'MB', found.tls),
       snapshot: measured('Gateway, idle, started from the snapshot', 'MB', found.snapshot, { atMost: 60 }),
       rest: measured(`Gateway, ${atRest.toLocaleString('en')} devices attached, at rest`, 'MB', found.rest, {
         atMost: 120,

@@ -73,6 +73,8 @@ process.on('uncaughtException', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'ERR_SOCKET_DGRAM_NOT_RUNNING') throw error;
 });
 console.log('ready');
+// A run that was broken off leaves nothing behind.
+process.stdin.once('end', () => process.exit());
 process.stdin.once('data', async () => {
   await Promise.all(devices.map((device) => device.start()));
   await Promise.all(devices.map((device) => device.attached));

@@ -38,7 +38,7 @@ const remembered = 16_384;
 export class AdaptationMode implements AsyncDisposable {
   readonly #parts: AdaptationModeParts;
   readonly #waiting: WaitingWork;
-  readonly #talking = new Map<string, Promise<void>>();
+  readonly #talking = new Map<string, Promise<unknown>>();
   readonly #heardAt = new BoundedMap<string, Monotonic>(remembered);
   readonly #stop = new AbortController();
   readonly #firmware: AdaptedFirmware;
@@ -95,10 +95,7 @@ export class AdaptationMode implements AsyncDisposable {
     const { clock, events } = this.#parts;
     const { signal } = this.#stop;
     const converse = () => this.#converse(deviceId, since);
-    const talking = persistently({ clock, events }, 'device-work', converse, signal).then(() => {
-      this.#talking.delete(deviceId);
-    });
-    this.#talking.set(deviceId, talking);
+    this.#talking.set(deviceId, persistently({ clock, events }, 'device-work', converse, signal));
   }
 
   /**
@@ -118,6 +115,8 @@ export class AdaptationMode implements AsyncDisposable {
         await work.return();
       }
     }
+    // At once: operations that are added from now on need another conversation.
+    this.#talking.delete(deviceId);
   }
 
   async #performAll(

@@ -22,7 +22,7 @@ interface Refused {
 export class AlertDeliveries {
   readonly #outbox: Outbox;
   readonly #clock: Clock;
-  /** Alerts that the server has and that a full disk keeps in the outbox: at most as many as the outbox holds. */
+  /** Alerts that the server has and that are still in the outbox: at most as many as the outbox holds. */
   readonly #told = new Set<number>();
   /** Alerts that were not accepted, by sequence number: at most as many as the outbox holds. */
   readonly #refused = new Map<number, Refused>();
@@ -42,7 +42,7 @@ export class AlertDeliveries {
 
   /** The alerts for a server that are due, the oldest first: as many as one session takes. */
   due(server: string | undefined): OutboxEntry[] {
-    for (const sequence of this.#told) if (!this.#remove(sequence)) break;
+    this.forgetDelivered();
     const waiting = this.#outbox.peek(alertsPerSession + this.#refused.size + this.#told.size, server);
     return waiting.filter(({ sequence }) => this.#isDue(sequence)).slice(0, alertsPerSession);
   }
@@ -55,10 +55,25 @@ export class AlertDeliveries {
       : servers.filter((server) => this.due(server).length > 0);
   }
 
-  /** The server has the alert. */
+  /** The server has the alert. It is not sent again, and leaves the outbox with `forgetDelivered`. */
   delivered({ sequence }: OutboxEntry): void {
     this.#refused.delete(sequence);
-    this.#remove(sequence);
+    this.#told.add(sequence);
+  }
+
+  /**
+   * Removes the delivered alerts from the outbox: those of a whole package together. Where the disk does not take it, they
+   * are removed later.
+   */
+  forgetDelivered(): void {
+    if (this.#told.size === 0) return;
+    try {
+      this.#outbox.removeAll(this.#told);
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+      return;
+    }
+    this.#told.clear();
   }
 
   /**
@@ -93,19 +108,6 @@ export class AlertDeliveries {
     const delay = Math.min(retry.cap, retry.first * 2 ** Math.min(count - 1, 20));
     this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay) });
     this.#arm();
-  }
-
-  /** False when the disk does not take it: the alert is not sent again, and is removed later. */
-  #remove(sequence: number): boolean {
-    try {
-      this.#outbox.remove(sequence);
-    } catch (thrown) {
-      if (asPosternError(thrown).code !== 'storage') throw thrown;
-      this.#told.add(sequence);
-      return false;
-    }
-    this.#told.delete(sequence);
-    return true;
   }
 
   #isDue(sequence: number): boolean {

@@ -285,6 +285,7 @@ export class DmClient implements AsyncDisposable {
       const outcome = await runClientSession(session, (message, seal) =>
         this.#exchange(serverId, message, seal),
       );
+      this.#deliveries.forgetDelivered();
       events.emit('dm.session-ended', {
         server: serverId,
         session: sessionId,
@@ -338,6 +339,7 @@ export class DmClient implements AsyncDisposable {
     const { upstream, mediaType, settled } = this.#parts;
     const body = encodeMessage(message, mediaType);
     const hmac = seal(body);
+    this.#deliveries.forgetDelivered();
     await settled();
     const answer = await upstream.request({
       server: serverId,

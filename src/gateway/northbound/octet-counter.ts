@@ -1,5 +1,4 @@
 import type { Socket } from 'node:net';
-import { TLSSocket } from 'node:tls';
 import type { Octets } from '../store/traffic.ts';
 
 /**
@@ -7,7 +6,7 @@ import type { Octets } from '../store/traffic.ts';
  * counts what TCP carries. Node does not document that handle, so without it the count inside TLS is used.
  */
 function carried(socket: Socket): Octets {
-  if (!(socket instanceof TLSSocket)) return { up: socket.bytesWritten, down: socket.bytesRead };
+  if (!('encrypted' in socket)) return { up: socket.bytesWritten, down: socket.bytesRead };
   const { _handle: handle } = socket as unknown as {
     _handle?: { _parent?: { bytesWritten?: number; bytesRead?: number } } | null;
   };

@@ -1,4 +1,4 @@
-import type { RemoteInfo, Socket } from 'node:dgram';
+import type { Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { networkInterfaces } from 'node:os';
 import { background, failed, guarded } from '../../base/background.ts';
@@ -10,6 +10,7 @@ import { sourceAddressTowards } from '../../base/source-address.ts';
 import { CoapEndpoint, type EndpointLimits } from '../../wire/coap/endpoint.ts';
 import type { Handler } from '../../wire/coap/message.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
+import { ArrivalQueue, type Receive } from './arrival-queue.ts';
 import {
   addressTowards,
   interfaceKey,
@@ -75,6 +76,7 @@ export class CoapNetwork implements AsyncDisposable {
   /** By interface and address. */
   readonly #bindings = new Map<string, Binding>();
   readonly #groups: MulticastGroups;
+  readonly #arrivals: ArrivalQueue;
   readonly #changed = new Set<() => void>();
   /** Reasons why addresses could not be bound, so that each is reported once. */
   readonly #failures = new Map<string, string>();
@@ -95,6 +97,7 @@ export class CoapNetwork implements AsyncDisposable {
   constructor(options: CoapNetworkOptions) {
     this.#options = options;
     this.#port = options.port;
+    this.#arrivals = new ArrivalQueue(options.clock);
     this.#groups = new MulticastGroups({
       events: options.events,
       received: (datagram, interfaceName) => this.#receiveByGroup(datagram, interfaceName),
@@ -177,6 +180,7 @@ export class CoapNetwork implements AsyncDisposable {
     const sockets = [...this.#bindings.values()].map(({ socket }) => socket);
     for (const { endpoint } of this.#bindings.values()) endpoint.stop();
     this.#bindings.clear();
+    this.#arrivals.stop();
     this.#groups.close();
     await Promise.all(
       sockets.map((socket) => {
@@ -287,12 +291,12 @@ export class CoapNetwork implements AsyncDisposable {
         ...(limits && { limits }),
       });
       const binding: Binding = { ...local, socket, endpoint };
-      socket.on(
-        'message',
-        guarded(events, 'coap-datagram', (datagram: Buffer, from: RemoteInfo) =>
-          endpoint.receive(datagram, from.address, from.port),
-        ),
+      const receive: Receive = guarded(
+        events,
+        'coap-datagram',
+        (octets: Buffer, from: string, fromPort: number) => endpoint.receive(octets, from, fromPort),
       );
+      socket.on('message', (octets, from) => this.#arrivals.take(receive, octets, from.address, from.port));
       socket.on('error', (error) => {
         events.emit('coap.socket-error', { address, reason: error.message });
         this.#release(binding);

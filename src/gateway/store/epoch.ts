@@ -85,6 +85,7 @@ const epochTable = (next: number): ReadableTable<{ readonly value: string; reado
     row.integer('first', 1, next);
     const value = row.text('value');
     if (!isEpoch(value)) throw new Error('value is not an epoch');
-    return { value, starts: row.integer('starts') };
+    // -1 in a copy: whichever start uses it begins a new epoch.
+    return { value, starts: row.integer('starts', -1) };
   },
 });

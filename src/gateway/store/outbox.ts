@@ -105,6 +105,13 @@ export class Outbox {
     this.#database.prepare('DELETE FROM outbox WHERE sequence = ?').run(sequence);
   }
 
+  /** Deletes such entries in one transaction. */
+  removeAll(sequences: Iterable<number>): void {
+    this.#database.transaction(() => {
+      for (const sequence of sequences) this.remove(sequence);
+    });
+  }
+
   /** Puts an entry that its DM server did not accept behind all others. Returns its new number. */
   requeue(sequence: number): number {
     return this.#database.transaction(() => {

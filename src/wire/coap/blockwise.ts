@@ -300,9 +300,10 @@ export class Blockwise {
 function fittingExponent(request: CoapRequest, response: Reply, wished: number): number {
   const largest = Math.min(wished, largestExponent);
   const overhead = overheadOf(request, response);
-  if (overhead + response.payload.length <= request.allowance) return largest;
+  const { allowance } = request;
+  if (overhead + response.payload.length <= allowance) return largest;
   const { token, options } = request.message;
-  const perBlock = Math.min(request.allowance, amplification * (4 + token.length + optionBytes(options)));
+  const perBlock = Math.min(allowance, amplification * (4 + token.length + optionBytes(options)));
   let exponent = largest;
   while (exponent > 0 && overhead + blockSize(exponent) > perBlock) exponent--;
   return exponent;

@@ -188,7 +188,8 @@ export class CoapEndpoint {
 
   /**
    * Sends a response as a message of its own: a notification (RFC 7641) or a separate response (RFC 7252 section
-   * 5.2.2). Returns its message ID and a promise for the outcome, which never rejects.
+   * 5.2.2). Returns its message ID and a promise for the outcome, which never rejects. After `stop` nothing is sent, and the
+   * outcome is `lost`.
    */
   notify(
     remote: Remote,
@@ -241,7 +242,10 @@ export class CoapEndpoint {
     failed(this.#events, work, thrown);
   }
 
-  /** Stops all timers, drops all state and rejects the requests that wait, with `unavailable`. */
+  /**
+   * Stops all timers, drops all state and rejects the requests that wait, with `unavailable`. Nothing is sent from then on,
+   * also for a request whose handler still works.
+   */
   stop(): void {
     this.#stopped = true;
     this.#sweep?.cancel();
@@ -268,8 +272,9 @@ export class CoapEndpoint {
     if (peer.idle) this.#peers.delete(peer.key);
   }
 
+  /** Sends nothing after `stop`: the socket may be closed, but work that began before may still end. */
   #send(datagram: Buffer, peer: Peer): void {
-    this.#sendDatagram(datagram, peer.port, peer.address);
+    if (!this.#stopped) this.#sendDatagram(datagram, peer.port, peer.address);
   }
 
   #refuseMalformed(
@@ -334,8 +339,8 @@ export class CoapEndpoint {
         this.#respond(exchange, message, refusal(Code.BadOption, `option ${critical}`));
       return;
     }
-    const allowance = this.#proven.has(peer.key) ? Number.POSITIVE_INFINITY : size * amplification;
-    this.#run(exchange, message, new CoapRequest(peer, message, multicast, message.payload, allowance));
+    const allowance = size * amplification;
+    this.#run(exchange, message, new CoapRequest(peer, message, multicast, message.payload, allowance, this));
   }
 
   #run(exchange: Exchange, message: CoapMessage, request: CoapRequest): void {

@@ -16,35 +16,54 @@ export interface Remote {
  */
 export const amplification = 3;
 
+/** Knows which peers receive at the address that they claim. */
+export interface ProvenPeers {
+  isProven(remote: Remote): boolean;
+}
+
 /** A request as a handler sees it: its body is reassembled, and its options are read on demand. */
 export class CoapRequest {
   readonly remote: Remote;
   readonly message: CoapMessage;
   readonly payload: Uint8Array;
   readonly multicast: boolean;
-  /** Most bytes of the response's datagram. `Infinity` for a peer that has proved its address. */
-  readonly allowance: number;
+  readonly #allowance: number;
+  readonly #peers: ProvenPeers | undefined;
   #query: readonly string[] | undefined;
   #path: string[] | undefined;
 
+  /**
+   * @param allowance most bytes of the response's datagram for a peer that has not proved its address
+   * @param peers none: no peer has proved its address
+   */
   constructor(
     remote: Remote,
     message: CoapMessage,
     multicast: boolean,
     payload: Uint8Array,
     allowance: number,
+    peers?: ProvenPeers,
   ) {
     this.remote = remote;
     this.message = message;
     this.multicast = multicast;
     this.payload = payload;
-    this.allowance = allowance;
+    this.#allowance = allowance;
+    this.#peers = peers;
+  }
+
+  /**
+   * Most bytes of the response's datagram. `Infinity` for a peer that has proved its address. A request may be the proof
+   * itself, so the value is read when the response is there.
+   */
+  get allowance(): number {
+    return this.#peers?.isProven(this.remote) ? Number.POSITIVE_INFINITY : this.#allowance;
   }
 
   /** The same request with its whole body. The allowance grows, since the bytes of all blocks count as the request. */
   withPayload(payload: Uint8Array): CoapRequest {
-    const allowance = Math.max(this.allowance, payload.length * amplification);
-    return new CoapRequest(this.remote, this.message, this.multicast, payload, allowance);
+    const allowance = Math.max(this.#allowance, payload.length * amplification);
+    return new CoapRequest(this.remote, this.message, this.multicast, payload, allowance, this.#peers);
   }
 
   /** Request code. */

@@ -33,6 +33,7 @@ export class Transmitter {
   readonly #send: (datagram: Buffer, peer: Peer) => void;
   readonly #idle: (peer: Peer) => void;
   readonly #timers = new Map<Peer, Timer>();
+  #stopped: PosternError | undefined;
 
   /** `idle` is called with a peer when no more confirmable messages to it wait or are on the wire. */
   constructor(
@@ -49,8 +50,15 @@ export class Transmitter {
     this.#idle = idle;
   }
 
-  /** Sends a message, or lets it wait behind the one on the wire. Settles it with `full` when too many wait. */
+  /**
+   * Sends a message, or lets it wait behind the one on the wire. Settles it with `full` when too many wait, and with
+   * `unavailable` after `stop`.
+   */
   submit(peer: Peer, transmission: Transmission): void {
+    if (this.#stopped) {
+      transmission.settled(this.#stopped);
+      return;
+    }
     if (peer.outbound.length > this.#parameters.waitingPerPeer) {
       transmission.settled(new PosternError('full', `too many messages wait for ${peer.key}`));
       return;
@@ -74,9 +82,11 @@ export class Transmitter {
     else if (place > 0) peer.outbound.splice(place, 1);
   }
 
-  /** Settles all messages with `unavailable`. */
+  /** Settles all messages with `unavailable`. Nothing is sent from then on. */
   stop(): void {
     const stopped = new PosternError('unavailable', 'the CoAP endpoint stopped');
+    // Set first: a message that is settled may be submitted again.
+    this.#stopped = stopped;
     for (const [peer, timer] of this.#timers) {
       timer.cancel();
       for (const transmission of peer.outbound.splice(0)) transmission.settled(stopped);

@@ -196,7 +196,7 @@ test('an alert that the server refuses once is told by a new number, since later
 
 test('an alert that has no form on the wire is set aside at once, and ends nothing', async () => {
   const { client, outbox, events, database } = rig();
-  database.prepare("UPDATE outbox SET body = 'no JSON' WHERE device_id = 'urn:dev:0'").run();
+  database.prepare("UPDATE outbox SET body = '{\"manufacturer\": 5}' WHERE device_id = 'urn:dev:0'").run();
   client.wake();
   const { fields } = await events.until('alert.set-aside');
   assert.equal(fields.device, 'urn:dev:0');

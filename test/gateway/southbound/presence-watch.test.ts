@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { failuresOf } from '../../../src/base/background.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
@@ -221,7 +222,7 @@ test('a device that was heard while it was asked is not missing', async () => {
   assert.equal(events.count('device.unreachable'), 0);
 });
 
-test('the watch continues after an error in a question or in a sweep, and reports each error once', async () => {
+test('the watch continues after an error in a question or in a sweep, and reports the first, tenth and hundredth of each error', async () => {
   let fail = true;
   const { pass, asked, events, inventory } = start([record('a'), record('bb')], {
     answer: (deviceId) => {
@@ -243,13 +244,19 @@ test('the watch continues after an error in a question or in a sweep, and report
   await pass(6 * hour);
   assert.ok(asked.length > before, 'the watch goes on');
   assert.equal(inventory.get('a')?.state, 'unreachable');
-  const reasons = events.all
+  const told = events.all
     .filter(({ name }) => name === 'background.failed')
-    .map(({ fields }) => fields.reason);
-  assert.deepEqual(reasons, ['broken', 'the sweep is broken'], 'each is told once');
+    .map(({ fields }) => [fields.work, fields.reason, fields.failures]);
+  const sweep = 'the sweep is broken';
+  assert.deepEqual(told, [
+    ['presence', 'broken', 1],
+    ['presence', sweep, 1],
+    ['presence', sweep, 10],
+    ['presence', sweep, 100],
+  ]);
 });
 
-test('if the disk is full, the watch continues, reports this once, and stores its findings when there is room', async () => {
+test('if the disk is full, the watch continues, reports this, and stores its findings when there is room', async () => {
   const { database, pass, watch, events, inventory, outbox } = start(
     [record('a'), record('bb'), record('ccc')],
     {
@@ -260,7 +267,10 @@ test('if the disk is full, the watch continues, reports this once, and stores it
   database.prepare(`PRAGMA max_page_count = ${pages}`).get();
   await pass(12 * hour);
   watch.heard('ccc', { address: '192.0.2.1', port: 1003 });
-  assert.equal(events.count('background.failed'), 1);
+  assert.deepEqual(
+    failuresOf(events).map(({ work }) => work),
+    ['presence'],
+  );
   assert.deepEqual([inventory.get('a')?.state, outbox.size], ['attached', 0], 'nothing is half done');
   database.prepare('PRAGMA max_page_count = 1000000').get();
   await pass(12 * hour);

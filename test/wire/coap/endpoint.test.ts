@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
+import { Blockwise } from '../../../src/wire/coap/blockwise.ts';
 import { noBytes, Type } from '../../../src/wire/coap/codec.ts';
 import { Code } from '../../../src/wire/coap/codes.ts';
 import { deduplicationDefaults } from '../../../src/wire/coap/deduplication.ts';
 import { refusal, reply } from '../../../src/wire/coap/message.ts';
 import { Option, text, uint } from '../../../src/wire/coap/options.ts';
+import { HandClock } from '../../hand-clock.ts';
 import { hello, messageOf, rig, turn } from './wire.ts';
 
 const get = { code: Code.GET, timeout: 100_000, options: [] };
@@ -286,6 +288,24 @@ describe('outgoing requests', () => {
     await assert.rejects(endpoint.request('a', 1, get), { code: 'unavailable' });
   });
 
+  test('a stopped endpoint sends nothing: neither the ACK of a request in work, nor a ping, nor a notification', async () => {
+    const slow = Promise.withResolvers<ReturnType<typeof reply>>();
+    const { endpoint, receive, sent, clock } = rig(() => slow.promise);
+    receive({ messageId: 7 });
+    endpoint.stop();
+    const remote = { address: 'a', port: 1, key: 'a:1' };
+    const fates = [true, false].map(
+      (confirmable) => endpoint.notify(remote, noBytes, reply(Code.Content), confirmable).fate,
+    );
+    assert.equal(await endpoint.ping('a', 1, 1000), false);
+    assert.equal((await Promise.all(fates))[0], 'lost');
+    clock.advance(1_000_000);
+    slow.resolve(reply(Code.Content));
+    await turn();
+    assert.deepEqual(sent, []);
+    assert.equal(clock.timers, 0);
+  });
+
   test('a ping is true after a Reset, and false after its timeout', async () => {
     const { endpoint, sent, receive, clock } = rig(hello);
     const alive = endpoint.ping('a', 1, 2000);
@@ -310,4 +330,20 @@ test('a response is limited to three times the request, and unlimited for a peer
   receive({ messageId: 2 });
   assert.deepEqual(allowances, [75, Number.POSITIVE_INFINITY]);
   assert.equal(messageOf({}).token.length, 0);
+});
+
+test('a request that proves the address of its peer gets its own response in large blocks', async () => {
+  for (const proves of [false, true]) {
+    const far = rig(
+      new Blockwise(async ({ remote }) => {
+        await Promise.resolve();
+        if (proves) far.endpoint.vouch(remote);
+        return reply(Code.Changed, { payload: Buffer.alloc(900, 'x') });
+      }, new HandClock()).handle,
+    );
+    far.receive({ messageId: 1, code: Code.POST, payload: Buffer.alloc(40) });
+    while (far.sent.length === 0) await Promise.resolve();
+    const datagram = far.sent[0]!.datagram;
+    assert.ok(proves ? datagram.length > 900 : datagram.length <= 3 * 45, `${datagram.length} bytes`);
+  }
 });
