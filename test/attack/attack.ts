@@ -4,7 +4,7 @@
 // records the figures.
 import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
-import { type Figure, single, today } from '../../build/figures.ts';
+import { type Figure, single, today, type Unit } from '../../build/figures.ts';
 import { machine } from '../bench/measure.ts';
 import { attacks } from './attacks.ts';
 import { bars, type Outcome, suffer, verdict } from './suffer.ts';
@@ -38,7 +38,7 @@ for (const name of names) {
 
 const figures: Record<string, Figure> = {};
 for (const { name, success, slower, growth, logged, lockedOut } of outcomes) {
-  const row = (key: string, what: string, unit: string, value: number, target = {}) => {
+  const row = (key: string, what: string, unit: Unit, value: number, target = {}) => {
     figures[`${name}-${key}`] = single(`${name}: ${what}`, unit, value, target);
   };
   row('success', 'honest work that succeeded', '%', 100 * success, { atLeast: 100 });

@@ -6,9 +6,9 @@ import { connect as connectTcp } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 import { connect as connectMqtt } from 'mqtt';
 import { type Entropy, seededEntropy } from '../../src/base/entropy.ts';
-import { decode, encode, Malformed, Type } from '../../src/wire/coap/codec.ts';
+import { type CoapOption, decode, encode, Malformed, Type } from '../../src/wire/coap/codec.ts';
 import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
-import { type CoapOption, Option, sorted, uint, uriOptions } from '../../src/wire/coap/options.ts';
+import { Option, sorted, uint, uriOptions } from '../../src/wire/coap/options.ts';
 import { deviceId } from '../bench/crowd.ts';
 
 /** What an attacker knows of the gateway. */
@@ -398,7 +398,7 @@ export const attacks: Readonly<Record<string, Attack>> = {
         if (heard.length > 200) heard.shift();
       });
       client.on('error', () => {});
-      await once(client, 'connect');
+      await new Promise<void>((resolve) => void client.once('connect', () => resolve()));
       await client.subscribeAsync('dm/+/down');
       await client.subscribeAsync('dm/+/up/#');
       await repeatedly(200, (round) => {
@@ -411,7 +411,7 @@ export const attacks: Readonly<Record<string, Attack>> = {
         const topic = round % 2 === 0 ? 'dm/gw-1/down' : `dm/gw-${1 + int(chance, 3)}/up`;
         client.publish(topic, payload, { qos: 0 });
         if (round % 100 === 0)
-          client.publish('dm/gw-2/state', chance.bytes(int(chance, devices)), { qos: 0 });
+          client.publish('dm/gw-2/state', Buffer.from(chance.bytes(int(chance, devices))), { qos: 0 });
       });
     },
   },

@@ -10,22 +10,13 @@ import { Device } from '../../src/device/device.ts';
 import { LwM2mDevice } from '../../src/device/lwm2m-device.ts';
 import { succeeded } from '../../src/dm/client-session.ts';
 import { deviceId, secrets } from '../bench/crowd.ts';
-
-/** One piece of work of an honest device. */
-export interface Deed {
-  readonly deed: 'session' | 'bootstrap' | 'registration' | 'image';
-  /** 0 for an image: its time is that of the order. */
-  readonly milliseconds: number;
-  readonly ok: boolean;
-  readonly device: string;
-}
+import { type Deed, isLwm2m } from './deed.ts';
 
 /** Milliseconds between two pieces of work of one device, at least and at most. */
 const pauses = [400, 1600] as const;
 
 const [gateway = '', count = '1', seed = '1'] = process.argv.slice(2);
 const chance = seededEntropy(Number(seed));
-const isLwm2m = (at: number) => at % 5 === 4;
 const tell = (deed: Deed) => void process.stdout.write(`${JSON.stringify(deed)}\n`);
 
 /** A firmware update from an image of the gateway is a deed, too: the DM server orders it. */
@@ -81,16 +72,14 @@ async function work(at: number): Promise<void> {
   }
 }
 
-if (import.meta.main) {
-  // The CoAP package of the reference device may repeat a message after its socket was closed.
-  process.on('uncaughtException', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ERR_SOCKET_DGRAM_NOT_RUNNING') throw error;
-  });
-  console.log('ready');
-  process.stdin.once('data', async () => {
-    await Promise.all(devices.map((device) => device.start()));
-    await Promise.all(devices.map((device) => device.attached));
-    console.log('attached');
-    for (const at of devices.keys()) void work(at);
-  });
-}
+// The CoAP package of the reference device may repeat a message after its socket was closed.
+process.on('uncaughtException', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'ERR_SOCKET_DGRAM_NOT_RUNNING') throw error;
+});
+console.log('ready');
+process.stdin.once('data', async () => {
+  await Promise.all(devices.map((device) => device.start()));
+  await Promise.all(devices.map((device) => device.attached));
+  console.log('attached');
+  for (const at of devices.keys()) void work(at);
+});

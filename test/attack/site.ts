@@ -13,7 +13,7 @@ import { deviceId, secrets } from '../bench/crowd.ts';
 import { Counter } from '../bench/fleet.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import type { Target } from './attacks.ts';
-import type { Deed } from './honest.ts';
+import { type Deed, isLwm2m } from './deed.ts';
 
 /** A port of TCP that is free now. */
 async function freePort(): Promise<number> {
@@ -86,7 +86,13 @@ url = "${broker.url}"
 id = "dm.example"
 client-secret = "${secrets.gatewayClient}"
 server-secret = "${secrets.gatewayServer}"
-${ids.map((id) => `[[bootstrap.device]]\nid = "${id}"\nfactory-secret = "${secrets.factory(id)}"\n`).join('')}`,
+${ids
+  .map((id, at) =>
+    isLwm2m(at)
+      ? `[[lwm2m.device]]\nid = "${id}"\n`
+      : `[[bootstrap.device]]\nid = "${id}"\nfactory-secret = "${secrets.factory(id)}"\n`,
+  )
+  .join('')}`,
   );
   const gateway = spawn(process.execPath, [program('../../dist/postern.mjs'), 'gateway', '--config', file], {
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -1,6 +1,8 @@
+import { randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
+import type { Headend } from '../../src/headend/headend.ts';
 import { residentMegabytes } from '../bench/measure.ts';
-import type { Deed } from './honest.ts';
+import type { Deed } from './deed.ts';
 import { attackedSite } from './site.ts';
 
 /** What an attack may do at most. */
@@ -12,8 +14,9 @@ export interface Outcome {
   readonly name: string;
   /** Share of the honest work that succeeded, from 0 to 1. */
   readonly success: number;
-  /** Pieces of honest work during the attack. */
+  /** Pieces of honest work during the attack, and of them updates from an image. */
   readonly work: number;
+  readonly updates: number;
   /** p99 of the honest work in milliseconds, before and during the attack. */
   readonly quiet: number;
   readonly busy: number;
@@ -29,9 +32,25 @@ export interface Outcome {
   readonly died: boolean;
 }
 
+const image = 'firmware';
+/** Bytes of the image that all devices load during an attack. */
+const imageBytes = 20_000;
+
+/** Orders an update of all OMA DM devices, from an image that the gateway has. */
+async function orderUpdate(headend: Headend): Promise<void> {
+  const item = (uri: string, data: string) =>
+    `<Item><Target><LocURI>${uri}</LocURI></Target>${data && `<Data>${data}</Data>`}</Item>`;
+  await headend.fanOut('gw-1', {
+    name: 'update',
+    targets: {},
+    command: `<Add><CmdID>1</CmdID>${item('./FwUpdate/PkgVersion', '2.0.0')}</Add><Replace><CmdID>2</CmdID>${item('./FwUpdate/DownloadAndUpdate/PkgURL', `gw-image:${image}`)}</Replace><Exec><CmdID>3</CmdID>${item('./FwUpdate/DownloadAndUpdate', '')}</Exec>`,
+  });
+}
+
 /** Milliseconds at p99. Work that failed counts as infinitely slow in `success` alone. */
 function p99(deeds: readonly Deed[]): number {
-  const sorted = deeds.map(({ milliseconds }) => milliseconds).sort((one, other) => one - other);
+  const timed = deeds.filter(({ deed }) => deed !== 'image');
+  const sorted = timed.map(({ milliseconds }) => milliseconds).sort((one, other) => one - other);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * 0.99))] ?? 0;
 }
 
@@ -43,6 +62,7 @@ export async function suffer(name: string, devices: number, seconds: number, see
   gateway.once('exit', () => {
     died = true;
   });
+  await site.headend.stageImage('gw-1', { name: image, data: randomBytes(imageBytes) });
   // Warm-up, and then the quiet time.
   await pause(3000);
   site.deeds();
@@ -52,6 +72,7 @@ export async function suffer(name: string, devices: number, seconds: number, see
   let during: Deed[];
   {
     await using _attack = site.attack(name, seed);
+    await orderUpdate(site.headend);
     await pause(seconds * 1000);
     during = site.deeds();
   }
@@ -68,6 +89,7 @@ export async function suffer(name: string, devices: number, seconds: number, see
     name,
     success: during.filter(({ ok }) => ok).length / Math.max(1, during.length),
     work: during.length,
+    updates: during.filter(({ deed }) => deed === 'image').length,
     quiet,
     busy,
     slower: busy / Math.max(quiet, prompt / bars.slower),
@@ -79,10 +101,21 @@ export async function suffer(name: string, devices: number, seconds: number, see
 }
 
 /** What an attack did beyond the bars. Empty when the gateway withstood it. */
-export function verdict({ success, work, slower, growth, logged, lockedOut, died, busy }: Outcome): string[] {
+export function verdict({
+  success,
+  work,
+  updates,
+  slower,
+  growth,
+  logged,
+  lockedOut,
+  died,
+  busy,
+}: Outcome): string[] {
   return [
     ...(died ? ['the gateway ended'] : []),
     ...(work === 0 ? ['no honest work was done'] : []),
+    ...(updates === 0 ? ['no device could load its image'] : []),
     ...(success < 1 ? [`${((1 - success) * 100).toFixed(1)} % of honest work failed`] : []),
     ...(slower > bars.slower ? [`p99 ${busy.toFixed(0)} ms, ${slower.toFixed(1)} times`] : []),
     ...(growth > bars.megabytes ? [`memory grew by ${growth.toFixed(0)} MB`] : []),
