@@ -1,4 +1,4 @@
-// Bundles each party to one file in dist/, and reports what each dependency weighs in it. Fails when the gateway exceeds its
+// Bundles each party to one file in dist/, with its bill of materials, and reports what each dependency weighs in it. Fails when the gateway exceeds its
 // budget. `--quiet` leaves the report to dist/size-report.txt; `--write` records the gateway's size.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -7,6 +7,7 @@ import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
 import { publish } from './figure-pages.ts';
 import { single, today } from './figures.ts';
+import { packagesIn, sbomOf } from './sbom.ts';
 
 const { values: flags } = parseArgs({ options: { quiet: { type: 'boolean' }, write: { type: 'boolean' } } });
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -141,6 +142,9 @@ for (const [name, commands] of Object.entries(bundles)) {
   const code = readFileSync(`${root}${outfile}`);
   const gzipped = gzipSync(code, { level: 9 }).length;
   const parts = weights(metafile.outputs[outfile]);
+  const packages = packagesIn(metafile.outputs[outfile].inputs, root);
+  const sbom = sbomOf({ file: `${name}.mjs`, version, code, packages });
+  writeFileSync(`${root}dist/${name}.cdx.json`, `${JSON.stringify(sbom, null, 2)}\n`);
   report.push(`${outfile}: ${kilobytes(code.length).trim()} minified, ${kilobytes(gzipped).trim()} gzipped`);
   for (const [part, bytes] of parts) report.push(`  ${kilobytes(bytes)}  ${part}`);
   if (name !== 'postern') continue;

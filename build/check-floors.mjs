@@ -20,6 +20,7 @@ const testOnly = [
   'fuzz',
   'journeys',
   'peers',
+  'faults',
   'powercut',
   'soak',
   'vectors',

@@ -8,9 +8,13 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const pinned = `${root}node_modules/.bin/node`;
+const hasPinned = existsSync(pinned);
+// Otherwise SIGUSR1 would open the inspector before the program can prevent it.
+const noInspector = '--disable-sigusr1';
+const options = hasPinned || process.allowedNodeEnvironmentFlags.has(noInspector) ? [noInspector] : [];
 const child = spawn(
-  existsSync(pinned) ? pinned : process.execPath,
-  [`${root}src/cli/main.ts`, ...process.argv.slice(2)],
+  hasPinned ? pinned : process.execPath,
+  [...options, `${root}src/cli/main.ts`, ...process.argv.slice(2)],
   {
     stdio: 'inherit',
   },

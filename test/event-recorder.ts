@@ -18,7 +18,13 @@ type Wanted<Name extends EventName> = {
 export class EventRecorder implements Events {
   /** In the order of their emission. */
   readonly all: Recorded[] = [];
+  readonly #broken = new Set<EventName>();
   readonly #waiting = new Set<{ fits: (event: Recorded) => boolean; resolve: (event: Recorded) => void }>();
+
+  /** Throws at the next event of each of these names, as an error of the program at that place would. */
+  breakAt(...names: readonly EventName[]): void {
+    for (const name of names) this.#broken.add(name);
+  }
 
   emit(name: EventName, fields: EventFields): void {
     const event = { severity: severityOf(name), name, fields };
@@ -29,6 +35,7 @@ export class EventRecorder implements Events {
         waiter.resolve(event);
       }
     if (process.env.POSTERN_TEST_LOG) console.error(event.severity, name, JSON.stringify(fields));
+    if (this.#broken.delete(name)) throw new Error(`broken at ${name}`);
   }
 
   count(name: EventName): number {
@@ -44,6 +51,11 @@ export class EventRecorder implements Events {
   /** The event after now. */
   async next<Name extends EventName>(name: Name, fields: Wanted<Name> = {}): Promise<Recorded> {
     return await this.#next(fitting(name, fields));
+  }
+
+  /** Resolves with the event after now, whatever it is. */
+  async nextOfAny(): Promise<Recorded> {
+    return await this.#next(() => true);
   }
 
   #next(fits: (event: Recorded) => boolean): Promise<Recorded> {

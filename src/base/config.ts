@@ -107,7 +107,8 @@ export const logSection = v.optional(
 const shown = (value: unknown): string => {
   if (value === undefined) return 'nothing';
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'a table';
-  return JSON.stringify(value);
+  // What is wrong may be the URL itself, so all before the last @ may be a password.
+  return JSON.stringify(value).replace(/(:\/\/).*@/s, '$1…@');
 };
 
 /** Error messages never show the values of these keys. */

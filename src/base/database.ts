@@ -44,6 +44,7 @@ export class Database implements AsyncDisposable {
   readonly #hasRoom: () => boolean;
   readonly #statements = new Map<string, StatementSync>();
   readonly #levels: Level[] = [];
+  #stepFailed: ((thrown: unknown) => void) | undefined;
   #fault: PosternError | undefined;
   #faultChanged: (fault: PosternError | undefined) => void = () => {};
 
@@ -112,7 +113,7 @@ export class Database implements AsyncDisposable {
       return result;
     }
     this.#written();
-    for (const follow of level.after) follow();
+    this.#runAll(level.after);
     return result;
   }
 
@@ -128,7 +129,15 @@ export class Database implements AsyncDisposable {
   afterCommit(follow: () => void): void {
     const level = this.#levels.at(-1);
     if (level) level.after.push(follow);
-    else follow();
+    else this.#runAll([follow]);
+  }
+
+  /**
+   * Calls the listener with what a step throws that follows a commit or takes memory back. It is no error of the
+   * transaction, and the other steps run all the same. Without a listener, the first error is thrown after them.
+   */
+  onStepFailed(listener: (thrown: unknown) => void): void {
+    this.#stepFailed = listener;
   }
 
   /** Whether everything committed so far survives a power cut. */
@@ -189,7 +198,7 @@ export class Database implements AsyncDisposable {
 
   #takeBack(depth: number, level: Level, thrown: unknown): unknown {
     this.#levels.length = Math.min(this.#levels.length, depth);
-    for (const undo of level.undo.toReversed()) undo();
+    this.#runAll(level.undo.toReversed());
     try {
       if (this.#sqlite.isTransaction)
         this.#sqlite.exec(depth === 0 ? 'ROLLBACK' : `ROLLBACK TO level${depth}; RELEASE level${depth}`);
@@ -197,6 +206,18 @@ export class Database implements AsyncDisposable {
       this.#fail(asStorageError(another));
     }
     return this.#fail(asStorageError(thrown));
+  }
+
+  #runAll(steps: readonly (() => void)[]): void {
+    const errors: unknown[] = [];
+    for (const step of steps)
+      try {
+        step();
+      } catch (thrown) {
+        if (this.#stepFailed) this.#stepFailed(thrown);
+        else errors.push(thrown);
+      }
+    if (errors.length > 0) throw errors[0];
   }
 
   #written(): void {

@@ -1,6 +1,7 @@
 import { closeSync, fdatasync, fstatSync, openSync } from 'node:fs';
+import { setImmediate as turn } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { Worker } from 'node:worker_threads';
+import { CheckpointThread } from './checkpoint-thread.ts';
 import { PosternError } from './errors.ts';
 
 const datasync = promisify(fdatasync);
@@ -12,18 +13,6 @@ const datasync = promisify(fdatasync);
  */
 export const logBytes = { growth: 8 * 1024 * 1024, atMost: 32 * 1024 * 1024 } as const;
 
-/** The part of `Durability` that runs in a thread of its own, since it waits for the disk several times. */
-const checkpointProgram = `
-  const { parentPort, workerData } = require('node:worker_threads');
-  const { DatabaseSync } = require('node:sqlite');
-  const database = new DatabaseSync(workerData.file);
-  try {
-    database.exec('PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA busy_timeout = 1000');
-    parentPort.postMessage(database.prepare('PRAGMA wal_checkpoint(' + workerData.mode + ')').get());
-  } finally {
-    database.close();
-  }`;
-
 /**
  * Makes committed transactions durable without stopping the event loop. A commit only hands its pages to the kernel. One
  * asynchronous fdatasync of the write-ahead log then makes all commits before it durable, and everything that promises
@@ -33,6 +22,7 @@ export class Durability {
   readonly #file: string;
   readonly #checkpointHere: () => void;
   readonly #isAlone: boolean;
+  readonly #thread: CheckpointThread;
   /** Length of the log when the last checkpoint began. 0 since the log began anew. */
   #checkpointed = 0;
   /** Checkpoints so far, in a thread and by the writing connection. */
@@ -55,6 +45,7 @@ export class Durability {
     this.#file = file;
     this.#checkpointHere = checkpointHere;
     this.#isAlone = isAlone;
+    this.#thread = new CheckpointThread(file);
   }
 
   committed(): void {
@@ -93,9 +84,12 @@ export class Durability {
   stop(): void {
     if (this.#log !== undefined) closeSync(this.#log);
     this.#log = undefined;
+    this.#thread.stop();
   }
 
   async #sync(): Promise<void> {
+    // What is committed in the same turn of the event loop shares the sync.
+    await turn();
     const covered = this.#committed;
     try {
       if (this.#mustCheckpoint) await this.#checkpoint('TRUNCATE');
@@ -138,14 +132,7 @@ export class Durability {
       this.#checkpointHere();
       return;
     }
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const worker = new Worker(checkpointProgram, { eval: true, workerData: { file: this.#file, mode } });
-    worker.once('message', ({ busy }: { busy: number }) => {
-      if (busy !== 0 && mode === 'TRUNCATE') reject(new Error('the write-ahead log is in use'));
-      else resolve();
-    });
-    worker.once('error', reject);
-    worker.once('exit', () => reject(new Error('the checkpoint ended early')));
-    await promise;
+    const isWhole = await this.#thread.checkpoint(mode);
+    if (!isWhole && mode === 'TRUNCATE') throw new Error('the write-ahead log is in use');
   }
 }

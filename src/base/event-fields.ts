@@ -76,22 +76,30 @@ type Fields<Needed extends Common, Optional extends Common, Own> = Flat<
 >;
 
 declare const fields: unique symbol;
-/** Carries the type of the fields, for the compiler alone: at run time an event is its severity. */
+/** Carries the type of the fields, for the compiler alone. */
 interface Carried<F> {
   readonly [fields]: F;
 }
 export type FieldsIn<Event extends Carried<unknown>> = Event[typeof fields];
 
+/** What an event is at run time: its severity, and whether a peer can cause it as often as the peer likes. */
+export interface EventFacts {
+  readonly severity: Severity;
+  readonly byPeer: boolean;
+}
+
 /** Declares events by the common fields that they need, those that they may have, and fields with types of their own. */
 const of =
-  (severity: Severity) =>
+  (severity: Severity, byPeer: boolean) =>
   <
     Needed extends Common = never,
     Optional extends Common = never,
     Own extends EventFields = Record<never, never>,
   >() =>
-    severity as Severity & Carried<Fields<Needed, Optional, Own>>;
-export const debug = of('debug');
-export const info = of('info');
-export const warn = of('warn');
-export const error = of('error');
+    ({ severity, byPeer }) as EventFacts & Carried<Fields<Needed, Optional, Own>>;
+/** `byPeer` declares an event that a peer can cause by what it sends. The log tells it once per cause and peer, then counts. */
+const both = (severity: Severity) => Object.assign(of(severity, false), { byPeer: of(severity, true) });
+export const debug = both('debug');
+export const info = both('info');
+export const warn = both('warn');
+export const error = both('error');

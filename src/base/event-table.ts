@@ -2,7 +2,7 @@ import { debug, error, type FieldsIn, info, type Severity, warn } from './event-
 
 /**
  * All events. Names and severities are an operator's interface, in log lines and in the counts of `postern status`. A name has one
- * meaning and one severity, whoever emits it.
+ * meaning and one severity, whoever emits it. `byPeer` marks each event that a peer can cause by what it sends.
  */
 export const eventTable = {
   // Adaptation mode: updates of LwM2M clients.
@@ -10,14 +10,15 @@ export const eventTable = {
   'adaptation.update-failed': warn<'device' | 'reason'>(),
 
   // Alerts: on their way out of the gateway's outbox, and as the DM server takes them.
+  'alert.attach-contested': warn<'device' | 'gateway', never, { holder: string }>(),
   'alert.command-fanout': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.delivered': info<'device' | 'alert' | 'sequence' | 'status' | 'server'>(),
   'alert.device-attach': info<'device' | 'gateway' | 'bootstrap', 'manufacturer' | 'model'>(),
   'alert.device-detach': info<'device' | 'gateway' | 'reason'>(),
   'alert.device-presence': info<'device' | 'gateway', 'reason', { state: string }>(),
   'alert.device-trigger': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
-  'alert.firmware-update': info<'party' | 'operation' | 'result', 'correlator'>(),
-  'alert.gateway-fault': warn<'gateway' | 'reason', never, { kind: string }>(),
+  'alert.firmware-update': info.byPeer<'party' | 'operation' | 'result', 'correlator'>(),
+  'alert.gateway-fault': warn.byPeer<'gateway' | 'reason', never, { kind: string }>(),
   'alert.image-operation': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.location-update': info<'device' | 'gateway' | 'address', 'before'>(),
   'alert.refused': warn<'device' | 'alert' | 'sequence' | 'status' | 'server'>(),
@@ -25,19 +26,22 @@ export const eventTable = {
   'alert.unanswered': warn<'server' | 'session' | 'alerts'>(),
 
   // The head-end's HTTP API.
-  'api.failed': error<'message', 'stack'>(),
+  'api.failed': error.byPeer<'message', 'stack'>(),
+  'api.insecure': warn<'security'>(),
   'api.listening': info<'url'>(),
+  'api.refused': warn.byPeer<'peer' | 'reason'>(),
+  'api.token-made': info<never, never, { file: string }>(),
 
   // Work that nobody waits for.
   'background.failed': error<'reason', 'stack', { work: string; failures: number }>(),
 
   // How devices get an account for a gateway.
   'bootstrap.assisted': info<'device' | 'gateway' | 'status' | 'instead'>(),
-  'bootstrap.assisted-failed': warn<'device' | 'gateway' | 'reason', 'status'>(),
-  'bootstrap.duplicate-id': warn<'device' | 'peer'>(),
-  'bootstrap.issued': info<'device' | 'peer'>(),
-  'bootstrap.refused': warn<'device' | 'peer' | 'reason'>(),
-  'bootstrap.stale-challenge': warn<'device' | 'peer'>(),
+  'bootstrap.assisted-failed': warn.byPeer<'device' | 'gateway' | 'reason', 'status'>(),
+  'bootstrap.duplicate-id': warn.byPeer<'device' | 'peer'>(),
+  'bootstrap.issued': info.byPeer<'device' | 'peer'>(),
+  'bootstrap.refused': warn.byPeer<'device' | 'peer' | 'reason'>(),
+  'bootstrap.stale-challenge': warn.byPeer<'device' | 'peer'>(),
 
   // The data budget of the uplink.
   'budget.restored': info<'traffic'>(),
@@ -45,15 +49,15 @@ export const eventTable = {
 
   // CoAP endpoints, their addresses and sockets.
   'coap.address-gone': info<'address' | 'interface'>(),
-  'coap.bad-option': debug<'option' | 'peer'>(),
+  'coap.bad-option': debug.byPeer<'option' | 'peer'>(),
   'coap.bind-failed': warn<'address' | 'port' | 'reason'>(),
-  'coap.handler-failed': error<'message', 'stack'>(),
+  'coap.handler-failed': error.byPeer<'message', 'stack'>(),
   'coap.insecure': warn<'security'>(),
   'coap.join-failed': debug<'group' | 'interface' | 'reason'>(),
   'coap.listening': info<'address' | 'port'>(),
-  'coap.malformed': debug<'reason' | 'peer'>(),
+  'coap.malformed': debug.byPeer<'reason' | 'peer'>(),
   'coap.no-interface': warn<'wanted'>(),
-  'coap.overload': warn<'working'>(),
+  'coap.overload': warn.byPeer<'working'>(),
   'coap.socket-error': warn<'address' | 'reason'>(),
 
   // A configuration that is read again.
@@ -64,13 +68,13 @@ export const eventTable = {
   // What becomes of a device: at the gateway, at the head-end, and as the reference device tells it.
   'device.account-dropped': warn<'device' | 'server'>(),
   'device.account-taken': info<'device' | 'gateway'>(),
-  'device.address-changed': info<'device' | 'address'>(),
+  'device.address-changed': info.byPeer<'device' | 'address'>(),
   'device.attach-done': info<'device' | 'gateway'>(),
   'device.attach-failed': warn<'device' | 'reason', 'retryInSeconds', { code: string }>(),
-  'device.attached': info<'device' | 'bootstrap', 'peer' | 'protocol' | 'via'>(),
+  'device.attached': info.byPeer<'device' | 'bootstrap', 'peer' | 'protocol' | 'via'>(),
   'device.bootstrapped': info<'device' | 'server'>(),
   'device.command': info<'device' | 'server' | 'command' | 'status', 'uri'>(),
-  'device.detached': info<'device' | 'reason', 'via'>(),
+  'device.detached': info.byPeer<'device' | 'reason', 'via'>(),
   'device.discovered': info<'device' | 'gateway' | 'resources'>(),
   'device.download-failed': warn<'device' | 'reason'>(),
   'device.downloaded': info<'device' | 'bytes'>(),
@@ -78,16 +82,16 @@ export const eventTable = {
   'device.expected': info<'device'>(),
   'device.let-go': info<'device' | 'gateway' | 'status'>(),
   'device.location-changed': info<'device' | 'address', never, { from: string }>(),
-  'device.moved': info<'device', never, { from: string }>(),
-  'device.notification-refused': warn<'device' | 'server'>(),
-  'device.notified': info<'device' | 'server' | 'session'>(),
-  'device.reached': info<'device', 'via'>(),
+  'device.moved': info.byPeer<'device', never, { from: string }>(),
+  'device.notification-refused': warn.byPeer<'device' | 'server'>(),
+  'device.notified': info.byPeer<'device' | 'server' | 'session'>(),
+  'device.reached': info.byPeer<'device', 'via'>(),
   'device.report-failed': warn<'device' | 'reason'>(),
   'device.restarts': info<'device' | 'reason'>(),
   'device.session-ended': info<'device' | 'server' | 'session' | 'status'>(),
-  'device.session-failed': warn<'device' | 'server' | 'reason'>(),
+  'device.session-failed': warn.byPeer<'device' | 'server' | 'reason'>(),
   'device.session-started': info<'device' | 'server' | 'session' | 'tunnelled'>(),
-  'device.unreachable': warn<'device' | 'reason', 'via'>(),
+  'device.unreachable': warn.byPeer<'device' | 'reason', 'via'>(),
   'device.update-failed': warn<'device' | 'result' | 'reason'>(),
   'device.updated': info<'device' | 'version', 'bytes'>(),
   'device.written': info<'device' | 'path'>(),
@@ -95,6 +99,7 @@ export const eventTable = {
   // DM sessions of the gateway with its DM servers.
   'dm.command': info<'server' | 'session' | 'command' | 'status', 'uri'>(),
   'dm.session-ended': info<'server' | 'session' | 'status'>(),
+  'dm.server-gone': info<'server'>(),
   'dm.session-failed': warn<'server' | 'session' | 'reason'>(),
   'dm.session-started': info<'server' | 'session' | 'alerts' | 'notified'>(),
 
@@ -104,18 +109,18 @@ export const eventTable = {
   'fanout.unreadable': warn<'name' | 'server' | 'reason'>(),
 
   // Gateways as a whole.
-  'gateway.new-epoch': warn<'gateway', never, { epoch: string }>(),
-  'gateway.problem': warn<'gateway' | 'reason'>(),
+  'gateway.new-epoch': warn.byPeer<'gateway', never, { epoch: string }>(),
+  'gateway.problem': warn.byPeer<'gateway' | 'reason'>(),
   'gateway.started': info<'gateway' | 'port' | 'devices' | 'rss' | 'free'>(),
-  'gateway.state': info<'gateway' | 'online'>(),
+  'gateway.state': info.byPeer<'gateway' | 'online'>(),
   'gateway.stopping': info<'gateway'>(),
 
   // Gateways behind gateways.
-  'hierarchy.package-refused': warn<'device', 'via'>(),
-  'hierarchy.refused': warn<'child' | 'reason'>(),
+  'hierarchy.package-refused': warn.byPeer<'device', 'via'>(),
+  'hierarchy.refused': warn.byPeer<'child' | 'reason'>(),
 
   // The HTTP binding.
-  'http.failed': error<'message', 'stack'>(),
+  'http.failed': error.byPeer<'message', 'stack'>(),
   'http.insecure': warn<'security'>(),
   'http.listening': info<'url'>(),
 
@@ -127,39 +132,39 @@ export const eventTable = {
   'image.ready': info<'image', 'bytes'>(),
 
   // LwM2M clients and their bootstrap server.
-  'lwm2m.bootstrap-failed': warn<'device' | 'peer' | 'reason'>(),
-  'lwm2m.bootstrapped': info<'device' | 'peer'>(),
+  'lwm2m.bootstrap-failed': warn.byPeer<'device' | 'peer' | 'reason'>(),
+  'lwm2m.bootstrapped': info.byPeer<'device' | 'peer'>(),
   'lwm2m.insecure': warn<'security'>(),
 
   // The MQTT binding.
   'mqtt.allowed': info<never, never, { access: string; topic: string }>(),
-  'mqtt.answer-lost': warn<'gateway' | 'reason'>(),
+  'mqtt.answer-lost': warn.byPeer<'gateway' | 'reason'>(),
   'mqtt.connect-failed': warn<'url' | 'reason' | 'retryInSeconds', never, { protocol: number }>(),
   'mqtt.connected': info<'url', never, { protocol: number }>(),
   'mqtt.disconnected': warn<'url' | 'reason' | 'retryInSeconds'>(),
-  'mqtt.malformed': warn<'reason', 'gateway'>(),
-  'mqtt.outcome-lost': warn<'reason'>(),
+  'mqtt.malformed': warn.byPeer<'reason', 'gateway'>(),
+  'mqtt.outcome-lost': warn.byPeer<'reason'>(),
   'mqtt.packet-limit': warn<'bytes', never, { limit: number }>(),
   'mqtt.refused': warn<'reason', never, { access: string; topic: string }>(),
   'mqtt.rival': warn<'reason', never, { client: string }>(),
   'mqtt.state-failed': warn<'reason'>(),
   'mqtt.unanswered': warn<'reason', never, { topic: string }>(),
-  'mqtt.unexpected-answer': debug<never, 'device' | 'server'>(),
+  'mqtt.unexpected-answer': debug.byPeer<never, 'device' | 'server'>(),
   'mqtt.version-refused': info<'url' | 'reason', never, { protocol: number; next: number }>(),
 
   // Package #0, by which a DM server asks for a session.
-  'notification.delivered': info<'device' | 'server', never, { code: string }>(),
-  'notification.failed': warn<'gateway' | 'reason'>(),
-  'notification.no-address': warn<'device' | 'server'>(),
-  'notification.refused': warn<'server'>(),
-  'notification.rejected': warn<'device' | 'server', never, { code: string }>(),
-  'notification.resync': warn<'device' | 'gateway'>(),
+  'notification.delivered': info.byPeer<'device' | 'server', never, { code: string }>(),
+  'notification.failed': warn.byPeer<'gateway' | 'reason'>(),
+  'notification.no-address': warn.byPeer<'device' | 'server'>(),
+  'notification.refused': warn.byPeer<'server'>(),
+  'notification.rejected': warn.byPeer<'device' | 'server', never, { code: string }>(),
+  'notification.resync': warn.byPeer<'device' | 'gateway'>(),
   'notification.sent': info<'device' | 'gateway'>(),
 
   // DM packages as they reach the head-end.
-  'package.failed': error<'gateway' | 'status' | 'reason', 'device'>(),
-  'package.for-another': debug<'gateway', 'server'>(),
-  'package.refused': warn<'gateway' | 'status' | 'reason', 'device'>(),
+  'package.failed': error.byPeer<'gateway' | 'status' | 'reason', 'device'>(),
+  'package.for-another': debug.byPeer<'gateway', 'server'>(),
+  'package.refused': warn.byPeer<'gateway' | 'status' | 'reason', 'device'>(),
 
   // The parent of a child gateway.
   'parent.bootstrapped': info<'parent'>(),
@@ -167,25 +172,28 @@ export const eventTable = {
   'parent.lost': warn<'parent'>(),
   'parent.unreachable': warn<'parent' | 'reason'>(),
 
+  // The process of a party.
+  'process.cannot-serve': error<'reason'>(),
+
   // Registrations of LwM2M clients.
-  'registration.duplicate': warn<'device' | 'peer'>(),
-  'registration.not-attached': warn<'device' | 'reason'>(),
-  'registration.proven': info<'device', 'manufacturer' | 'model' | 'firmware' | 'deviceType'>(),
-  'registration.refused': warn<'device' | 'peer'>(),
-  'registration.silent-device': warn<'device' | 'reason'>(),
-  'registration.taken': info<'device' | 'peer' | 'version'>(),
+  'registration.duplicate': warn.byPeer<'device' | 'peer'>(),
+  'registration.not-attached': warn.byPeer<'device' | 'reason'>(),
+  'registration.proven': info.byPeer<'device', 'manufacturer' | 'model' | 'firmware' | 'deviceType'>(),
+  'registration.refused': warn.byPeer<'device' | 'peer'>(),
+  'registration.silent-device': warn.byPeer<'device' | 'reason'>(),
+  'registration.taken': info.byPeer<'device' | 'peer' | 'version'>(),
 
   // The head-end in front of a DM server that speaks HTTP.
-  'relay.foreign-uri': warn<'origin'>(),
-  'relay.forwarded': debug<'device' | 'gateway' | 'up' | 'down'>(),
+  'relay.foreign-uri': warn.byPeer<'origin'>(),
+  'relay.forwarded': debug.byPeer<'device' | 'gateway' | 'up' | 'down'>(),
 
   // DM sessions of clients, at the gateway or the head-end as their DM server.
-  'session.alert': info<'device', never, { alert: number }>(),
-  'session.ended': info<'device' | 'session' | 'status', 'gateway' | 'peer' | 'reason'>(),
-  'session.failed': warn<'device' | 'status' | 'reason', 'session' | 'gateway' | 'peer'>(),
-  'session.stale-account': warn<'device' | 'peer'>(),
-  'session.started': info<'device' | 'session', 'gateway'>(),
-  'session.unknown-device': warn<'device' | 'peer'>(),
+  'session.alert': info.byPeer<'device', never, { alert: number }>(),
+  'session.ended': info.byPeer<'device' | 'session' | 'status', 'gateway' | 'peer' | 'reason'>(),
+  'session.failed': warn.byPeer<'device' | 'status' | 'reason', 'session' | 'gateway' | 'peer'>(),
+  'session.stale-account': warn.byPeer<'device' | 'peer'>(),
+  'session.started': info.byPeer<'device' | 'session', 'gateway'>(),
+  'session.unknown-device': warn.byPeer<'device' | 'peer'>(),
 
   // Slots of `postern launch`.
   'slot.ended': error<'slot', never, { code: number }>(),
@@ -205,10 +213,11 @@ export const eventTable = {
   'trigger.unreadable': warn<'name' | 'server' | 'reason'>(),
 
   // Packages between devices and DM servers that go through the gateway untouched.
-  'tunnel.failed': warn<'device' | 'server' | 'reason', never, { code: string }>(),
-  'tunnel.forwarded': debug<'device' | 'server' | 'up' | 'down'>(),
-  'tunnel.refused': warn<'device' | 'server' | 'status' | 'reason'>(),
-  'tunnel.unknown-server': warn<'server' | 'peer'>(),
+  'tunnel.device-refused': warn.byPeer<'device' | 'peer' | 'reason', never, { refused: number }>(),
+  'tunnel.failed': warn.byPeer<'device' | 'server' | 'reason', never, { code: string }>(),
+  'tunnel.forwarded': debug.byPeer<'device' | 'server' | 'up' | 'down'>(),
+  'tunnel.refused': warn.byPeer<'device' | 'server' | 'status' | 'reason'>(),
+  'tunnel.unknown-server': warn.byPeer<'server' | 'peer'>(),
 
   // Updates of the gateway itself.
   'update.download-broken': warn<'reason' | 'received'>(),
@@ -230,7 +239,10 @@ export const eventTable = {
 
 export type EventName = keyof typeof eventTable;
 
-export const severityOf = (name: EventName): Severity => eventTable[name];
+export const severityOf = (name: EventName): Severity => eventTable[name].severity;
+
+/** Whether a peer can cause this event as often as the peer likes. */
+export const isByPeer = (name: EventName): boolean => eventTable[name].byPeer;
 
 /** Fields of an event. */
 export type FieldsOf<Name extends EventName> = FieldsIn<(typeof eventTable)[Name]>;

@@ -1,8 +1,7 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 
 /**
  * Name of a node, or of a file, for a device, group or image: the first 16 hexadecimal digits of the SHA-256 of its
  * identifier. An identifier may contain any character, and every party that knows it can compute the name.
  */
-export const hashedName = (identifier: string): string =>
-  createHash('sha256').update(identifier).digest('hex').slice(0, 16);
+export const hashedName = (identifier: string): string => hash('sha256', identifier, 'hex').slice(0, 16);

@@ -7,7 +7,7 @@ import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
 import { copyOf, foldLog, openSound, partial } from './recover-state.ts';
 import { StateCopies } from './state-copies.ts';
-import { StateLock } from './state-lock.ts';
+import { actualFile, StateLock } from './state-lock.ts';
 import { checkParty, checkSound, forgetEpoch, pragma, type Schema } from './state-schema.ts';
 
 export type { Schema };
@@ -20,7 +20,8 @@ export type { Schema };
  * @throws {PosternError} `configuration` when the file cannot be used, is used by another process, is of a later version,
  * or belongs to another party
  */
-export function openDatabase(file: string, schema: Schema): Database {
+export function openDatabase(name: string, schema: Schema): Database {
+  const file = actualFile(name);
   let lock: StateLock | undefined;
   try {
     if (file === ':memory:') return new Database(openFile(file, schema).sqlite);

@@ -4,7 +4,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
 import { foldLog, partial, setAside, whyUnsound } from './recover-state.ts';
-import { StateLock } from './state-lock.ts';
+import { actualFile, StateLock } from './state-lock.ts';
 import { checkParty, forgetEpoch, isDamage, pragma, type Schema } from './state-schema.ts';
 
 /**
@@ -16,9 +16,10 @@ import { checkParty, forgetEpoch, isDamage, pragma, type Schema } from './state-
  */
 export function restoreState(
   backup: string,
-  file: string,
+  name: string,
   schemas: readonly Schema[],
 ): { party: string; aside?: string } {
+  const file = actualFile(name);
   let lock: StateLock | undefined;
   try {
     mkdirSync(dirname(file), { recursive: true });

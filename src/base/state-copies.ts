@@ -1,6 +1,7 @@
 import { existsSync, statfsSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { background } from './background.ts';
 import type { Clock, Timer } from './clock.ts';
 import { asPosternError, PosternError } from './errors.ts';
 import type { Events } from './events.ts';
@@ -87,11 +88,8 @@ export class StateCopies {
   start(clock: Clock, events: Events): void {
     const arm = (delay: number) => {
       this.#timer = clock.after(delay, () => {
-        if (this.#isDue(clock.wall()))
-          void this.#keep().catch((thrown) =>
-            events.emit('state.copy-failed', { reason: asPosternError(thrown).message }),
-          );
         arm(copyTimes.every);
+        void background(events, 'state', () => this.#keepIfDue(clock.wall(), events));
       });
     };
     arm(copyTimes.first);
@@ -113,6 +111,14 @@ export class StateCopies {
     if (!existsSync(latest)) return true;
     if (this.#copied !== undefined) return this.#copied !== this.#commits();
     return Math.abs(wall - statSync(latest).mtimeMs) >= copyTimes.every - copyTimes.first;
+  }
+
+  async #keepIfDue(wall: number, events: Events): Promise<void> {
+    try {
+      if (this.#isDue(wall)) await this.#keep();
+    } catch (thrown) {
+      events.emit('state.copy-failed', { reason: asPosternError(thrown).message });
+    }
   }
 
   async #keep(): Promise<void> {

@@ -1,6 +1,14 @@
-import { chmodSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
 import { isDamage, pragma } from './state-schema.ts';
+
+/**
+ * The file that a name leads to through symbolic links: the lock, the log and the copies stand beside the file itself, so two
+ * names of one file are one state. The name itself where there is no file yet.
+ */
+export function actualFile(name: string): string {
+  return existsSync(name) ? realpathSync(name) : name;
+}
 
 /** SQLITE_BUSY. */
 const busy = 5;

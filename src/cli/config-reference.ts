@@ -1,9 +1,9 @@
 // `npm run docs`: makes docs/configuration.md from the schemas that check configuration files.
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { deviceConfigSchema } from '../device/config.ts';
-import { gatewayConfigSchema } from '../gateway/config.ts';
-import { headendConfigSchema } from '../headend/config.ts';
+import { deviceConfigSchema, deviceReloads } from '../device/config.ts';
+import { gatewayConfigSchema, gatewayReloads } from '../gateway/config.ts';
+import { headendConfigSchema, headendReloads } from '../headend/config.ts';
 
 /** The parts of a valibot schema that this page needs. */
 interface Schema {
@@ -83,7 +83,7 @@ function sectionsOf(name: string, schema: Schema, repeated: boolean, description
   return [...(isShown ? [{ name, repeated, description, rows }] : []), ...below];
 }
 
-function partyText(title: string, command: string, schema: unknown): string {
+function partyText(title: string, command: string, schema: unknown, reloads: readonly string[]): string {
   const sections = sectionsOf('', schema as Schema, false).map(({ name, repeated, description, rows }) =>
     [
       `### \`${repeated ? `[[${name}]]` : `[${name}]`}\`${repeated ? ', any number of times' : ''}`,
@@ -93,7 +93,9 @@ function partyText(title: string, command: string, schema: unknown): string {
       ...rows.map((row) => `| \`${row.key}\` | ${row.kind} | ${row.standard} | ${row.description} |`),
     ].join('\n'),
   );
-  return [`## ${title}`, '', `For \`${command}\`.`, '', sections.join('\n\n')].join('\n');
+  const taken = reloads.map((key) => `\`${key}\``).join(', ');
+  const reload = `Taken over at SIGHUP: ${taken}. A change of any other key takes effect at the next start.`;
+  return [`## ${title}`, '', `For \`${command}\`.`, '', reload, '', sections.join('\n\n')].join('\n');
 }
 
 /** The whole page. */
@@ -103,11 +105,13 @@ export function configurationPage(): string {
     '',
     'Configuration files are TOML. An unknown key or a wrong value is an error: the program prints the file, the key, what it expected and what it found, and exits. With `--check` it only checks the file, and the files that the keys name: certificates, keys and bootstrap documents must be readable and valid, and a private key must belong to its certificate. `npm run docs` makes this page from the schemas that check the files.',
     '',
-    partyText('Gateway', 'postern gateway --config FILE', gatewayConfigSchema),
+    'SIGHUP lets a running party read its configuration again, and the files that it names, even if only the files have changed. The events `config.reloaded` and `config.restart-needed` say which keys were taken over and which need a restart; `postern status` shows the latter. A configuration that is wrong is refused with its reason (`config.refused`), and the one from before stays. A device that is no longer listed gets no new account; a device that is attached already keeps its account, unless the list itself holds its secrets (`http.device`).',
     '',
-    partyText('Head-end', 'postern headend --config FILE', headendConfigSchema),
+    partyText('Gateway', 'postern gateway --config FILE', gatewayConfigSchema, gatewayReloads),
     '',
-    partyText('Reference End Device', 'postern device --config FILE', deviceConfigSchema),
+    partyText('Head-end', 'postern headend --config FILE', headendConfigSchema, headendReloads),
+    '',
+    partyText('Reference End Device', 'postern device --config FILE', deviceConfigSchema, deviceReloads),
   ].join('\n')}\n`;
 }
 

@@ -1,3 +1,4 @@
+import { noEvents } from '../base/events.ts';
 import { Demo } from '../demo/demo.ts';
 import { AdminApi, defaultSocket } from '../gateway/console/admin-api.ts';
 import { type Command, stopped } from './runner.ts';
@@ -14,7 +15,7 @@ Each step of each party is one line.
   options: { once: { type: 'boolean' }, ipv6: { type: 'boolean' } },
   async run({ once, ipv6 }, stop) {
     await using show = new Demo(console.log, ipv6 ? 6 : undefined);
-    await using admin = new AdminApi(defaultSocket(), {
+    await using admin = new AdminApi(defaultSocket(), noEvents, {
       '/status': () => show.gateway.status(),
       '/devices': () => show.gateway.devices(),
     });

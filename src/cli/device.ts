@@ -1,12 +1,15 @@
+import { failed } from '../base/background.ts';
 import { SystemClock } from '../base/clock.ts';
 import { checkConfig, loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
+import { LiveConfig } from '../base/live-config.ts';
 import { LogEvents } from '../base/log.ts';
 import { Narrator } from '../demo/narrator.ts';
-import { deviceConfigSchema } from '../device/config.ts';
+import { deviceConfigSchema, deviceReloads } from '../device/config.ts';
 import { Device } from '../device/device.ts';
 import { LwM2mDevice } from '../device/lwm2m-device.ts';
 import { type Command, stopped, type Values } from './runner.ts';
+import { surviveErrors } from './service.ts';
 
 export const device: Command = {
   summary: 'Runs a reference End Device',
@@ -15,6 +18,9 @@ export const device: Command = {
 
 The device finds a gateway, is bootstrapped to it and attaches. Then it waits for requests of its DM server for sessions.
 As an LwM2M client, it registers and waits for requests of its gateway (adaptation mode).
+
+SIGINT or SIGTERM stops it in order; a second one ends it at once. SIGHUP reads the configuration file again: the log level is
+taken over, and the log says what needs a restart.
 
   --config FILE            configuration, TOML; all keys are in docs/configuration.md
   --id ID                  DevId, instead of a configuration file
@@ -34,20 +40,28 @@ As an LwM2M client, it registers and waits for requests of its gateway (adaptati
     readable: { type: 'boolean' },
     check: { type: 'boolean' },
   },
-  async run(values, stop) {
-    const config =
+  reloads: true,
+  async run(values, stop, _words, hangUps) {
+    const read = () =>
       values.config === undefined
         ? checkConfig(deviceConfigSchema, fromOptions(values), 'the command line')
         : loadConfig(deviceConfigSchema, String(values.config));
+    const config = read();
     if (values.check) {
       checkFiles(deviceConfigSchema, config, String(values.config ?? 'the command line'), new SystemClock());
       return console.log('the configuration is valid');
     }
-    const events = values.readable
-      ? new Narrator('device', console.log)
-      : new LogEvents(config.log.level, 'device');
+    const log = new LogEvents(config.log.level, 'device');
+    const events = values.readable ? new Narrator('device', console.log) : log;
+    log.onError = (thrown) => failed(events, 'log', thrown);
+    using _ = surviveErrors(events);
     await using running = config.lwm2m ? new LwM2mDevice(config, { events }) : new Device(config, { events });
     await running.start();
+    const live = new LiveConfig(config, events, (key) => deviceReloads.includes(key));
+    hangUps.on(() => {
+      live.reload(read, () => {});
+      log.level = live.current.log.level;
+    });
     await stopped(stop);
   },
 };

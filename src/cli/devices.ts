@@ -1,3 +1,4 @@
+import { inOneLine, safeJson } from '../base/safe-text.ts';
 import { askGateway, defaultSocket } from '../gateway/console/admin-api.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
 import type { Command } from './runner.ts';
@@ -14,18 +15,20 @@ export const devices: Command = {
   options: { socket: { type: 'string' }, json: { type: 'boolean' } },
   async run({ socket = defaultSocket(), json }) {
     const found = (await askGateway(String(socket), '/devices')) as DeviceRecord[];
-    if (json) return console.log(JSON.stringify(found, null, 2));
+    if (json) return console.log(safeJson(found, 2));
     if (found.length === 0) return console.log('no device has attached yet');
-    const rows = found.map((device) => [
-      device.deviceId,
-      device.state,
-      modes[device.mode] ?? String(device.mode),
-      origins[device.origin],
-      [device.manufacturer, device.model, device.firmware].filter((part) => part !== undefined).join(' '),
-      device.address,
-      new Date(device.lastSeen).toISOString(),
-      device.reason ?? '',
-    ]);
+    const rows = found.map((device) =>
+      [
+        device.deviceId,
+        device.state,
+        modes[device.mode] ?? String(device.mode),
+        origins[device.origin],
+        [device.manufacturer, device.model, device.firmware].filter((part) => part !== undefined).join(' '),
+        device.address,
+        new Date(device.lastSeen).toISOString(),
+        device.reason ?? '',
+      ].map(inOneLine),
+    );
     const table = [
       [
         'DEVICE',

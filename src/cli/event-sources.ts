@@ -25,7 +25,7 @@ export function commonFields(): ReadonlyMap<string, string> {
 /** Fields of each event, in the order of the table. */
 export function fieldsOfEvents(): ReadonlyMap<EventName, readonly EventField[]> {
   const types = commonFields();
-  const declarations = read('base/event-table.ts').matchAll(/^ {2}'([^']+)': \w+<([^>]+)>\(\),$/gm);
+  const declarations = read('base/event-table.ts').matchAll(/^ {2}'([^']+)': [\w.]+<([^>]+)>\(\),$/gm);
   const found = new Map<EventName, readonly EventField[]>();
   for (const [, name = '', parameters = ''] of declarations) {
     const [needed = '', optional = '', own = ''] = parameters.split(/,(?![^{]*\})/);

@@ -12,36 +12,59 @@ const smallHeap = [
   '--no-parallel-scavenge',
 ] as const;
 /**
+ * V8's compilers in each phase of a gateway. The code of the optimizing compilers alone takes 3 MB when it is first used, and a
+ * gateway that is idle needs no compiled code. While it starts, a function has to run ten times as often as usual until it is
+ * compiled: only a gateway with thousands of devices has such functions. When it is idle, nothing is compiled: the functions
+ * of Node's own timers would be, within minutes. Without Maglev, V8 takes the number for Turbofan to decide when it looks at a
+ * function again, so this number is the one that Maglev has later: otherwise a gateway that becomes busy is compiled late, which
+ * costs a tenth of its CPU. When it is busy, functions are compiled later than with V8's own numbers, 400
+ * and 3000: with those the compilers take a tenth of the CPU of a storm of 1,500 devices more than their code saves.
+ */
+const phases = {
+  start: [
+    '--invocation-count-for-maglev=4000',
+    '--invocation-count-for-maglev-osr=4000',
+    '--invocation-count-for-turbofan=30000',
+    '--invocation-count-for-osr=20000',
+    '--baseline-batch-compilation-threshold=1000000',
+  ],
+  idle: ['--no-maglev', '--no-turbofan', '--invocation-count-for-turbofan=1000'],
+  busy: [
+    '--maglev',
+    '--turbofan',
+    '--invocation-count-for-maglev=1000',
+    '--invocation-count-for-maglev-osr=100',
+    '--invocation-count-for-turbofan=10000',
+    '--invocation-count-for-osr=500',
+    '--baseline-batch-compilation-threshold=4096',
+  ],
+} as const;
+/**
+ * What makes a gateway busy: a number of events, those of some ten devices that attach, or so many milliseconds of CPU time of
+ * the main thread within a period. Work without events, as in the tunnel, shows as CPU time. An idle gateway takes a tenth of it.
+ */
+const busyAfter = { events: 100, cpu: 100, period: 5000 } as const;
+/**
  * The young generation of a busy gateway, in bytes: both halves. With the one of an idle gateway, an eighth of the CPU goes
  * into collections, since the objects of a session that waits are not young any more when it ends.
  */
 const busyYoungBytes = 8 * 1024 * 1024;
 /** Events between two looks at the size of the young generation: while it is small, and when it is large enough. */
 const looks = { small: 50, large: 1000 } as const;
-/**
- * How often a function runs before an optimizing compiler takes it, and how much code the baseline compiler takes at once:
- * in a gateway that is idle, and in one that is busy. An idle gateway needs no optimized code, and the code of the compilers
- * alone takes 6 MB when it is first used. With V8's own numbers, 400 and 3000, the compilers take a tenth of the CPU of a
- * storm of 1,500 devices more than their code saves.
- */
-const tiers = {
-  'invocation-count-for-maglev': { idle: 4000, busy: 1000 },
-  'invocation-count-for-maglev-osr': { idle: 4000, busy: 100 },
-  'invocation-count-for-turbofan': { idle: 30_000, busy: 10_000 },
-  'invocation-count-for-osr': { idle: 20_000, busy: 500 },
-  'baseline-batch-compilation-threshold': { idle: 1_000_000, busy: 4096 },
-} as const;
-/** Number of events after which a gateway counts as busy: those of some ten devices that attach. */
-const busyAfter = 100;
 
-const compile = (when: 'idle' | 'busy'): void => {
-  for (const [flag, count] of Object.entries(tiers)) setFlagsFromString(`--${flag}=${count[when]}`);
-};
+let phase: keyof typeof phases = 'start';
+
+/** A gateway that was busy once stays so. */
+function enter(next: keyof typeof phases): void {
+  if (phase === 'busy') return;
+  phase = next;
+  for (const flag of phases[next]) setFlagsFromString(flag);
+}
 
 /** Sets V8 up for a machine with little memory. To be called before anything else. */
 export function beFrugal(): void {
   for (const flag of smallHeap) setFlagsFromString(flag);
-  compile('idle');
+  enter('start');
 }
 
 /**
@@ -55,13 +78,25 @@ function growYoung(): number {
   return isSmall ? looks.small : looks.large;
 }
 
-/** Events that let the compilers begin as usual, and the young generation grow, when the gateway is busy. */
+/**
+ * Events that let the compilers begin, and the young generation grow, when the gateway is busy. The first period of CPU time
+ * does not count: the gateway starts in it.
+ */
 export function watchedForWork(inner: Events): Events {
   let count = 0;
-  let nextLook: number = busyAfter;
+  let nextLook: number = busyAfter.events;
+  let before: NodeJS.CpuUsage | undefined;
+  setInterval(() => {
+    const now = process.threadCpuUsage();
+    const used = before && now.user + now.system - before.user - before.system;
+    before = now;
+    if (used === undefined || used <= busyAfter.cpu * 1000) return;
+    enter('busy');
+    growYoung();
+  }, busyAfter.period).unref();
   return {
     emit: (name, fields) => {
-      if (++count === busyAfter) compile('busy');
+      if (++count === busyAfter.events) enter('busy');
       if (count >= nextLook) nextLook = count + growYoung();
       inner.emit(name, fields);
     },
@@ -69,11 +104,12 @@ export function watchedForWork(inner: Events): Events {
 }
 
 /**
- * Collects the garbage of the start once. Nothing else would for hours in a gateway that is idle. Node gives no other way to
- * ask for a collection without a flag on the command line.
+ * Ends the start: collects its garbage once, and stops the compilers unless there is much to do. Nothing else would collect for
+ * hours in a gateway that is idle. Node gives no other way to ask for a collection without a flag on the command line.
  */
 export function tidyUp(): void {
   setFlagsFromString('--expose-gc');
   (runInNewContext('gc') as (options: object) => void)({ type: 'major', flavor: 'last-resort' });
   setFlagsFromString('--no-expose-gc');
+  enter('idle');
 }

@@ -1,13 +1,15 @@
+import { failed } from '../base/background.ts';
 import { SystemClock } from '../base/clock.ts';
 import { loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
 import { LogEvents } from '../base/log.ts';
 import { gatewayConfigSchema } from '../gateway/config.ts';
-import { AdminApi, defaultSocket } from '../gateway/console/admin-api.ts';
+import { AdminApi, defaultSocket, demandFree } from '../gateway/console/admin-api.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { restartExitCode } from '../gateway/update/directory-slots.ts';
 import { beFrugal, tidyUp, watchedForWork } from './frugality.ts';
 import { type Command, stopped } from './runner.ts';
+import { surviveErrors } from './service.ts';
 
 /** Milliseconds after the start until its garbage is collected: the uplink is connected then. */
 const tidyAfter = 2000;
@@ -19,7 +21,9 @@ export const gateway: Command = {
   help: `Usage: postern gateway [--config FILE] [--check]
 
 Serves the devices of this network over CoAP, and connects to the DM server through an MQTT broker (5 or 3.1.1).
-The log goes to standard output, one JSON object per line. SIGINT or SIGTERM stops the gateway in order.
+The log goes to standard output, one JSON object per line. SIGINT or SIGTERM stops the gateway in order; a second one ends
+it at once. SIGHUP reads the configuration again: devices, credentials, certificates and the log level are taken over, and the
+log says what needs a restart. A configuration that is wrong is refused, and the one from before stays.
 
   --config FILE  configuration, TOML; by default ${defaultFile}
   --check        only checks the configuration, and the files that it names
@@ -50,30 +54,41 @@ A gateway behind another gateway has this table instead of [mqtt]:
 
 All keys are in docs/configuration.md.`,
   options: { config: { type: 'string' }, check: { type: 'boolean' } },
-  async run({ config: file = defaultFile, check }, stop) {
+  reloads: true,
+  async run({ config: file = defaultFile, check }, stop, _words, hangUps) {
     beFrugal();
-    const config = loadConfig(gatewayConfigSchema, String(file));
+    const read = () => loadConfig(gatewayConfigSchema, String(file));
+    const config = read();
     if (check) {
       checkFiles(gatewayConfigSchema, config, String(file), new SystemClock());
       return console.log(`${file} is valid`);
     }
+    const socket = config.gateway['admin-socket'] ?? defaultSocket();
     const restart = new AbortController();
+    const log = new LogEvents(config.log.level, 'gateway');
+    using survivor = surviveErrors(log);
     await using running = new Gateway(config, {
-      events: watchedForWork(new LogEvents(config.log.level, 'gateway')),
+      events: watchedForWork(log),
       restart: () => restart.abort(),
     });
+    log.onError = (thrown) => failed(running.events, 'log', thrown);
+    Object.assign(survivor, { events: running.events, complaint: () => running.complaint() });
     const views = {
       '/status': () => running.status(),
       '/devices': () => running.devices(),
       '/update': () => running.firmware.status(),
     };
-    await using admin = new AdminApi(config.gateway['admin-socket'] ?? defaultSocket(), views, {
+    await using admin = new AdminApi(socket, running.events, views, {
       '/update': (body) => running.firmware.install(body),
       '/backup': (body) => running.backUp((body as { target?: unknown } | null)?.target),
     });
-    // Devices are served first; the admin API can wait.
+    // Devices are served before the admin API. But nothing is begun when that could not be served.
+    await demandFree(socket);
     await running.start();
     await admin.start();
+    hangUps.on(() => {
+      log.level = running.reload(read).log.level;
+    });
     setTimeout(tidyUp, tidyAfter).unref();
     await stopped(AbortSignal.any([stop, restart.signal]));
     if (restart.signal.aborted) process.exitCode = restartExitCode;

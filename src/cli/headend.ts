@@ -1,17 +1,24 @@
+import { failed } from '../base/background.ts';
 import { SystemClock } from '../base/clock.ts';
 import { checkConfig, loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
 import { LogEvents } from '../base/log.ts';
 import { HeadendApi } from '../headend/api.ts';
-import { headendConfigSchema } from '../headend/config.ts';
+import { apiIdentity } from '../headend/api-identity.ts';
+import { ApiToken } from '../headend/api-token.ts';
+import { type HeadendConfig, headendConfigSchema } from '../headend/config.ts';
 import { Headend } from '../headend/headend.ts';
 import { type Command, stopped } from './runner.ts';
+import { surviveErrors } from './service.ts';
 
 export const headend: Command = {
   summary: 'Runs the reference DM server',
-  help: `Usage: postern headend --config FILE [--relay URL] [--check]
+  help: `Usage: postern headend --config FILE [--relay URL] [--token-file FILE] [--check | --new-token]
 
-Manages devices behind gateways, over an MQTT broker. It has an HTTP API:
+Manages devices behind gateways, over an MQTT broker. It has an HTTP API, and each request needs its token. The token is
+made at the first start and written to a file beside the state, such as headend.db.token, in the form of a header for curl:
 
   GET  /gateways, /devices     lists gateways and devices: online or not, and behind which gateway
   POST /devices/{id}/sessions  asks a device for a session, executes operations in it, and returns their results
@@ -22,12 +29,19 @@ Manages devices behind gateways, over an MQTT broker. It has an HTTP API:
   PUT  /policies/{device}      assigns a device to a gateway
   GET  /openapi.json           describes the whole API (OpenAPI)
 
-  curl -X POST http://127.0.0.1:8080/devices/urn:dev:1/sessions \\
-    -d '{"operations": [{"name": "Get", "uri": "./DevInfo/Mod"}]}'
+  curl -H @headend.db.token http://127.0.0.1:8080/devices
+  curl -H @headend.db.token http://127.0.0.1:8080/devices/urn:dev:1/sessions \\
+    --json '{"operations": [{"name": "Get", "uri": "./DevInfo/Mod"}]}'
 
-  --config FILE  configuration, TOML
-  --relay URL    relays packages of devices to this DM server over HTTP; overrides relay.url of the configuration
-  --check        only checks the configuration, and the files that it names
+SIGINT or SIGTERM stops it in order; a second one ends it at once. SIGHUP reads the configuration again: gateways, devices,
+assignments, the names and certificates for the broker and the API, and the log level are taken over, and the log says what
+needs a restart.
+
+  --config FILE      configuration, TOML
+  --relay URL        relays packages of devices to this DM server over HTTP; overrides relay.url of the configuration
+  --token-file FILE  file that a new token is written to; overrides api.token-file of the configuration
+  --check            only checks the configuration, and the files that it names
+  --new-token        only makes a new token; the one before is not accepted any more, by a head-end that runs either
 
 A minimal configuration:
 
@@ -46,24 +60,64 @@ All keys are in docs/configuration.md.`,
   options: {
     config: { type: 'string', default: 'headend.toml' },
     relay: { type: 'string' },
+    'token-file': { type: 'string' },
     check: { type: 'boolean' },
+    'new-token': { type: 'boolean' },
   },
-  async run({ config: file, relay, check }, stop) {
-    const loaded = loadConfig(headendConfigSchema, String(file));
-    const config =
-      relay === undefined
+  reloads: true,
+  async run({ config: file, relay, check, ...values }, stop, _words, hangUps) {
+    const read = () => {
+      const loaded = loadConfig(headendConfigSchema, String(file));
+      return relay === undefined
         ? loaded
         : checkConfig(headendConfigSchema, { ...loaded, relay: { ...loaded.relay, url: relay } }, '--relay');
+    };
+    const config = read();
     if (check) {
       checkFiles(headendConfigSchema, config, String(file), new SystemClock());
       return console.log(`${file} is valid`);
     }
+    const { state } = config.headend;
+    const token = new ApiToken({
+      state,
+      file: values['token-file'] === undefined ? config.api['token-file'] : String(values['token-file']),
+    });
+    if (values['new-token']) return renew(token, state);
     const events = new LogEvents(config.log.level, 'headend');
+    const tls = apiIdentity(config.api);
+    events.onError = (thrown) => failed(events, 'log', thrown);
+    using survivor = surviveErrors(events);
     await using running = new Headend(config, { events });
-    await using api = new HeadendApi(running, events);
-    await api.start(config.api.host, config.api.port);
-    events.emit('api.listening', { url: api.url });
+    survivor.complaint = () => running.complaint();
+    if (token.prepare()) running.events.emit('api.token-made', { file: token.file });
+    await using api = new HeadendApi({
+      ...{ headend: running, events: running.events, token, settings: config.api, tls },
+    });
+    await api.start();
+    running.events.emit('api.listening', { url: api.url });
     running.start();
+    hangUps.on(() => {
+      events.level = running.reload(read).log.level;
+      renewCertificate(api, config, running.events);
+    });
     await stopped(stop);
   },
 };
+
+/** Reads the certificate of the API again. One that cannot be read is told, and the one before stays. */
+function renewCertificate(api: HeadendApi, config: HeadendConfig, events: Events): void {
+  try {
+    const tls = apiIdentity(config.api);
+    if (tls) api.renew(tls);
+  } catch (thrown) {
+    events.emit('config.refused', { reason: asPosternError(thrown).message });
+  }
+}
+
+/** @throws {PosternError} `configuration` */
+function renew(token: ApiToken, state: string): void {
+  if (state === ':memory:')
+    throw new PosternError('configuration', 'headend.state is :memory:, so each start makes a new token');
+  token.renew();
+  console.log(`the new token is in ${token.file}; the one before is not accepted any more`);
+}

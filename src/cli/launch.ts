@@ -17,10 +17,18 @@ into slot A. The configuration needs
   directory = "/var/lib/postern/slots"
   authority = "/etc/postern/update-ca.pem"
 
+SIGINT, SIGTERM and SIGHUP are passed on to the gateway.
+
   --slots DIR    folder of the slots, the same as update.directory; by default /var/lib/postern/slots
   --config FILE  configuration of the gateway; by default /etc/postern/gateway.toml`,
   options: { slots: { type: 'string' }, config: { type: 'string' } },
-  async run({ slots = '/var/lib/postern/slots', config = '/etc/postern/gateway.toml' }, stop) {
+  reloads: true,
+  async run(
+    { slots = '/var/lib/postern/slots', config = '/etc/postern/gateway.toml' },
+    stop,
+    _words,
+    hangUps,
+  ) {
     await launchSlots(
       {
         directory: String(slots),
@@ -29,6 +37,7 @@ into slot A. The configuration needs
         clock: new SystemClock(),
         entropy: systemEntropy,
         events: new LogEvents('info', 'launcher'),
+        onReload: (reload) => hangUps.on(reload),
       },
       stop,
     );

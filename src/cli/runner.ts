@@ -1,5 +1,6 @@
 import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
 import { asPosternError } from '../base/errors.ts';
+import { forTerminal } from '../base/safe-text.ts';
 import { softwareVersion } from '../base/version.ts';
 
 export type Values = Readonly<Record<string, string | boolean | undefined>>;
@@ -13,13 +14,42 @@ export interface Command {
   readonly options: ParseArgsOptionsConfig;
   /** Number of words besides options; none by default. */
   readonly words?: number;
-  /** Runs until it has ended, or until the signal asks it to stop. */
-  run(values: Values, stop: AbortSignal, words: readonly string[]): Promise<void>;
+  /** SIGHUP lets it read its configuration again. Without this, SIGHUP ends it in order, as SIGTERM does. */
+  readonly reloads?: boolean;
+  /** Runs until it has ended, or until `stop` is aborted. */
+  run(values: Values, stop: AbortSignal, words: readonly string[], hangUps: HangUps): Promise<void>;
+}
+
+/** What SIGHUP does to a command that reloads. */
+export class HangUps {
+  #listener: (() => void) | undefined;
+  #isDue = false;
+
+  /** Calls the listener at each SIGHUP from now on, and at once when one came before. */
+  on(listener: () => void): void {
+    this.#listener = listener;
+    if (!this.#isDue) return;
+    this.#isDue = false;
+    listener();
+  }
+
+  /** To be called at SIGHUP. */
+  take(): void {
+    if (this.#listener) this.#listener();
+    else this.#isDue = true;
+  }
 }
 
 export type Commands = Readonly<Record<string, () => Promise<Command>>>;
 
 const exitCodes = { failed: 1, usage: 2 } as const;
+/**
+ * Milliseconds after the first signal to stop until another one ends the process at once. Ctrl-C in a terminal reaches all
+ * processes of a command at once, and npm and our own starter pass it on as well.
+ */
+const sameSignal = 300;
+/** Milliseconds that a process may take to end by itself after its command has ended. */
+const endWithin = 3000;
 
 async function overview(commands: Commands): Promise<string> {
   const lines = await Promise.all(
@@ -51,23 +81,39 @@ export async function runCli(commands: Commands, args: readonly string[]): Promi
   }
   if (values.help) return console.log(`${command.summary}\n\n${command.help}`);
   const stop = new AbortController();
+  const hangUps = new HangUps();
+  let stopSince = 0;
   // The first signal ends the command in order, the second at once.
-  const interrupt = () => (stop.signal.aborted ? process.exit(exitCodes.failed) : stop.abort());
-  process.on('SIGINT', interrupt);
-  process.on('SIGTERM', interrupt);
+  const interrupt = () => {
+    if (!stop.signal.aborted) {
+      stopSince = performance.now();
+      stop.abort();
+    } else if (performance.now() - stopSince > sameSignal) process.exit(exitCodes.failed);
+  };
+  const hangUp = () => (command.reloads ? hangUps.take() : interrupt());
+  const listeners = [
+    ['SIGINT', interrupt],
+    ['SIGTERM', interrupt],
+    ['SIGHUP', hangUp],
+    // Without a listener, Node opens its inspector: whoever may send a signal could then run code in this process.
+    ['SIGUSR1', () => {}],
+  ] as const;
+  for (const [signal, listener] of listeners) process.on(signal, listener);
   try {
-    await command.run(values, stop.signal, words);
+    await command.run(values, stop.signal, words, hangUps);
   } catch (thrown) {
     const { code, message, stack } = asPosternError(thrown);
     fail(exitCodes.failed, code === 'internal' ? (stack ?? message) : message);
   } finally {
-    process.off('SIGINT', interrupt);
-    process.off('SIGTERM', interrupt);
+    for (const [signal, listener] of listeners) process.off(signal, listener);
+    // Something that nobody waits for may still be open, such as a connection that is being made.
+    setTimeout(() => process.exit(), endWithin).unref();
   }
 }
 
 function fail(code: number, message: string): void {
-  console.error(`postern: ${message}`);
+  // A message may quote what a device or a gateway said.
+  console.error(`postern: ${forTerminal(message)}`);
   process.exitCode = code;
 }
 

@@ -1,3 +1,4 @@
+import { inOneLine, safeJson } from '../base/safe-text.ts';
 import { askGateway, defaultSocket } from '../gateway/console/admin-api.ts';
 import type { BudgetView, TrafficView } from '../gateway/northbound/data-budget.ts';
 import type { GatewayStatus } from '../gateway/status.ts';
@@ -16,7 +17,7 @@ ${common}`,
   options,
   async run({ socket = defaultSocket(), json }) {
     const found = (await askGateway(String(socket), '/status')) as GatewayStatus;
-    if (json) return console.log(JSON.stringify(found, null, 2));
+    if (json) return console.log(safeJson(found, 2));
     const {
       gateway,
       software,
@@ -67,7 +68,7 @@ ${common}`,
       ...Object.entries(counts).map(([name, count]) => [`  ${name}`, String(count)]),
     ];
     const width = Math.max(...rows.map(([name]) => name!.length));
-    for (const [name, value] of rows) console.log(`${name!.padEnd(width)}  ${value}`);
+    for (const [name, value] of rows) console.log(`${name!.padEnd(width)}  ${inOneLine(value!)}`);
   },
 };
 

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { PosternError } from '../base/errors.ts';
+import { inOneLine } from '../base/safe-text.ts';
 import { askGateway, defaultSocket } from '../gateway/console/admin-api.ts';
 import type { UpdateStatus } from '../gateway/update/updater.ts';
 import { FumoResult, FumoState } from '../mo/fumo.ts';
@@ -72,7 +73,7 @@ const progress = ({ state, received, total }: UpdateStatus): string => {
 
 const describe = ({ slot, version, good, trying, state, result, reason }: UpdateStatus): string =>
   [
-    `slot     ${slot} runs, version ${version}; ${good} is good${trying ? `, ${trying} is on trial` : ''}`,
+    `slot     ${slot} runs, version ${inOneLine(version)}; ${good} is good${trying ? `, ${trying} is on trial` : ''}`,
     `state    ${stateNames[state] ?? state}${result === undefined ? '' : `, result ${result}`}`,
-    ...(reason === undefined ? [] : [`reason   ${reason}`]),
+    ...(reason === undefined ? [] : [`reason   ${inOneLine(reason)}`]),
   ].join('\n');

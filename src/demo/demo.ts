@@ -11,6 +11,7 @@ import { systemEntropy } from '../base/entropy.ts';
 import type { EventFields } from '../base/event-fields.ts';
 import type { EventName } from '../base/event-table.ts';
 import type { Events } from '../base/events.ts';
+import { inOneLine } from '../base/safe-text.ts';
 import { uriHost } from '../base/uri-host.ts';
 import { deviceConfigSchema } from '../device/config.ts';
 import { Device } from '../device/device.ts';
@@ -19,6 +20,7 @@ import { placeOf } from '../dm/server-session.ts';
 import { gatewayConfigSchema } from '../gateway/config.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { HeadendApi } from '../headend/api.ts';
+import { ApiToken } from '../headend/api-token.ts';
 import { headendConfigSchema } from '../headend/config.ts';
 import { Headend } from '../headend/headend.ts';
 import { coapBase } from '../wire/coap/uri.ts';
@@ -150,8 +152,13 @@ export class Demo implements AsyncDisposable {
     this.#heading('Starting an MQTT broker, a DM server and a DM Gateway on the loopback interface');
     const broker = await this.#broker();
     this.#say('broker  ', `aedes listens at ${broker}`);
-    const { headend, url } = await this.#headend(broker, gatewaySecrets!, secondSecrets!, deviceSecrets!);
-    this.#say('server  ', `DM server ${serverId}; its API is at ${url}`);
+    const { headend, url, tokenFile } = await this.#headend(
+      broker,
+      gatewaySecrets!,
+      secondSecrets!,
+      deviceSecrets!,
+    );
+    this.#say('server  ', `DM server ${serverId}; its API is at ${url}, its token in ${tokenFile}`);
     const gateway = await this.#startGateway(broker, gatewaySecrets!);
     this.#say('gateway ', `DM Gateway ${gatewayId} serves devices at ${this.#coapBase(gateway)}`);
     await this.#happened.until('gateway.state');
@@ -207,12 +214,14 @@ export class Demo implements AsyncDisposable {
 
     this.#heading('Everything is running. Look around, from another terminal in this folder:');
     const [next = ''] = spare;
+    // The file has the token in the form of a header.
+    const curl = `curl -H @${tokenFile} ${url}`;
     const lines = [
       'npx postern status',
       'npx postern devices',
-      `curl ${url}/devices; curl ${url}/alerts; curl ${url}/openapi.json`,
-      `curl -X POST ${url}/devices/${assisted}/sessions -d '{"operations": [{"name": "Get", "uri": "./Settings/Label"}]}'`,
-      `curl -X POST ${url}/fanouts -d '{"gateway": "${gatewayId}", "name": "mine", "returnFormat": 0, "operations": [{"name": "Get", "uri": "./DevDetail/FwV"}]}'; sleep 1; curl ${url}/fanouts/${gatewayId}/mine`,
+      `${curl}/devices; ${curl}/alerts; ${curl}/openapi.json`,
+      `${curl}/devices/${assisted}/sessions --json '{"operations": [{"name": "Get", "uri": "./Settings/Label"}]}'`,
+      `${curl}/fanouts --json '{"gateway": "${gatewayId}", "name": "mine", "returnFormat": 0, "operations": [{"name": "Get", "uri": "./DevDetail/FwV"}]}'; sleep 1; ${curl}/fanouts/${gatewayId}/mine`,
       '',
       'Attach one more device:',
       `npx postern device --id ${next} --factory-secret ${factorySecret(next)} --gateway ${this.#coapBase(gateway)} --readable`,
@@ -237,7 +246,7 @@ export class Demo implements AsyncDisposable {
 
   #say(party: string, text: string): void {
     const seconds = ((performance.now() - this.#began) / 1000).toFixed(2).padStart(7);
-    this.#print(`${seconds}  ${party}  ${text}`);
+    this.#print(`${seconds}  ${party}  ${inOneLine(text)}`);
   }
 
   #narrator(party: 'gateway' | 'headend' | 'device', column?: string): Narrator {
@@ -273,11 +282,16 @@ export class Demo implements AsyncDisposable {
     );
     const events = this.#narrator('headend');
     const headend = this.#stack.use(new Headend(config, { events }));
-    const api = this.#stack.use(new HeadendApi(headend, events));
-    await api.start(this.#loopback, apiPort).catch(() => api.start(this.#loopback, 0));
+    const token = new ApiToken({ state: config.headend.state, file: join(this.#folder, 'api-token') });
+    token.prepare();
+    const api = this.#stack.use(
+      new HeadendApi({ headend, events: headend.events, token, settings: config.api }),
+    );
+    const at = (port: number) => api.start({ host: this.#loopback, port });
+    await at(apiPort).catch(() => at(0));
     headend.start();
     await this.#happened.until('mqtt.connected');
-    return { headend, url: api.url };
+    return { headend, url: api.url, tokenFile: token.file };
   }
 
   async #startGateway(broker: string, gatewaySecrets: object, id = gatewayId): Promise<Gateway> {

@@ -1,5 +1,6 @@
 import type { EventName, FieldsOf } from '../base/event-table.ts';
 import type { Events } from '../base/events.ts';
+import { inOneLine } from '../base/safe-text.ts';
 
 type Sentences = { readonly [Name in EventName]?: (fields: FieldsOf<Name>) => string };
 
@@ -140,7 +141,7 @@ export class Narrator implements Events {
     const sentence = party[name]?.(fields);
     if (sentence !== undefined) {
       const seconds = ((performance.now() - this.#began) / 1000).toFixed(2).padStart(7);
-      this.#print(`${seconds}  ${this.#column}  ${sentence}`);
+      this.#print(`${seconds}  ${this.#column}  ${inOneLine(sentence)}`);
     }
     this.#next?.emit(name, fields);
   }

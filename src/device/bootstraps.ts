@@ -95,17 +95,19 @@ export class Bootstraps {
    *   of its commands failed; `malformed`, `unsupportedFormat`
    */
   async #apply(document: Uint8Array, mediaType: string, security: string): Promise<DmAccount | undefined> {
-    const { config, accounts, receive } = this.#parts;
+    const { config, tree, accounts, receive } = this.#parts;
     const { 'factory-secret': network, pin } = config.device;
     verifyBootstrap(document, security, { network, pin });
     if (this.#applied.has(document))
       throw new PosternError('unauthorized', 'this bootstrap was applied before');
     const before = new Set(accounts.list().map(({ serverId }) => serverId));
-    if (isSupported(mediaType)) await this.#applyMessage(document, mediaType);
-    else if (mediaType === ProvisioningMediaType.Wbxml || mediaType === ProvisioningMediaType.Xml)
-      for (const account of provisionedAccounts(decodeProvisioning(document)))
-        receive(accountNodes('provisioned', account), byBootstrap);
-    else throw new PosternError('unsupportedFormat', `bootstraps of type ${mediaType} are not supported`);
+    await tree.atomically(async () => {
+      if (isSupported(mediaType)) await this.#applyMessage(document, mediaType);
+      else if (mediaType === ProvisioningMediaType.Wbxml || mediaType === ProvisioningMediaType.Xml)
+        for (const account of provisionedAccounts(decodeProvisioning(document)))
+          receive(accountNodes('provisioned', account), byBootstrap);
+      else throw new PosternError('unsupportedFormat', `bootstraps of type ${mediaType} are not supported`);
+    });
     this.#applied.add(document);
     return accounts.list().find(({ serverId }) => !before.has(serverId)) ?? accounts.list().at(-1);
   }

@@ -185,7 +185,13 @@ export class CoapStack implements AsyncDisposable {
       outgoing.setOption('Block1', Buffer.of(blockExponent));
     }
     const { promise, resolve, reject } = Promise.withResolvers<StackResponse>();
-    outgoing.on('response', (incoming: IncomingMessage) => resolve(read(incoming)));
+    outgoing.on('response', (incoming: IncomingMessage) => {
+      try {
+        resolve(read(incoming));
+      } catch (thrown) {
+        reject(thrown);
+      }
+    });
     outgoing.on('error', (cause: Error) =>
       reject(new PosternError('unavailable', `CoAP: ${cause.message}`, { cause })),
     );

@@ -7,7 +7,6 @@ import { openDatabase } from '../base/open-database.ts';
 import { backoff } from '../base/retry.ts';
 import { watchState } from '../base/watch-state.ts';
 import { type OutgoingAlert, type SessionOutcome, succeeded } from '../dm/client-session.ts';
-import { StoredBranch } from '../dm/stored-branch.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
 import type { ManagementTree } from '../dm/tree.ts';
 import { Accounts, accountsDescription, type DmAccount, readAccount } from '../mo/dm-acc.ts';
@@ -15,8 +14,9 @@ import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
 import { type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
 import { decodeNotification, sessionIdText } from '../wire/syncml/notification.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
+import { AccountBranch } from './account-branch.ts';
 import { Attachment } from './attachment.ts';
-import { Bootstraps, byBootstrap } from './bootstraps.ts';
+import { Bootstraps } from './bootstraps.ts';
 import { CoapStack, type Discovered, type StackAnswer, type StackIncoming } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
@@ -59,11 +59,11 @@ export class Device implements AsyncDisposable {
   readonly #sessions: ServerSessions;
   readonly #firmware: Firmware;
   readonly #vocabulary: Vocabulary;
-  /** ServerIDs of the servers that may change settings and update the firmware. */
-  readonly #managers = new Set<string>();
   readonly #stop = new AbortController();
   readonly #attached = Promise.withResolvers<void>();
   readonly #attachment: Attachment;
+  /** `detach` is under way: the device does not attach again. */
+  #isLeaving = false;
   #found: Discovered | undefined;
   #doubted: Monotonic | undefined;
   #running: Promise<unknown> | undefined;
@@ -80,7 +80,8 @@ export class Device implements AsyncDisposable {
     this.#database = openDatabase(config.device.state, deviceSchema);
     watchState(this.#database, config.device.state, clock, events);
     const nodes = new Nodes(this.#database);
-    this.#accounts = new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock }));
+    const branch = new AccountBranch('DMAcc', accountsDescription, nodes, { clock });
+    this.#accounts = new Accounts(branch);
     const { tree, firmware } = deviceTree({
       config,
       database: this.#database,
@@ -94,9 +95,9 @@ export class Device implements AsyncDisposable {
       },
     });
     this.#tree = tree;
+    branch.forget = (serverId) => tree.forgetServer(serverId);
     this.#firmware = firmware;
-    this.#takeFactoryAccount();
-    for (const account of this.#accounts.list()) if (isDirect(account)) this.#trust(account.serverId);
+    this.#database.transaction(() => this.#takeFactoryAccount());
     this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request), events);
     this.#sessions = new ServerSessions({
       deviceId: config.device.id,
@@ -109,7 +110,7 @@ export class Device implements AsyncDisposable {
       tunnelPlace: (serverId) => this.#tunnelPlace(serverId),
       forget: (serverId) => {
         this.#forget(serverId);
-        this.#attachment.again();
+        if (!this.#isLeaving) this.#attachment.again();
       },
     });
     this.#bootstraps = new Bootstraps({
@@ -178,7 +179,7 @@ export class Device implements AsyncDisposable {
     await this.#running;
     await this.#firmware.settled;
     await this.#sessions.idle;
-    this.#database.close();
+    await this.#database.close();
   }
 
   /**
@@ -221,8 +222,20 @@ export class Device implements AsyncDisposable {
   async detach(): Promise<void> {
     const account = this.#gatewayAccount();
     if (!account) throw new PosternError('notFound', `${this.id} is not attached to a gateway`);
-    await this.#sessions.run(account.serverId, undefined, [leavingAlert(this.#vocabulary, this.id)]);
-    this.#forget(account.serverId);
+    this.#isLeaving = true;
+    try {
+      const leaving = [leavingAlert(this.#vocabulary, this.id)];
+      const outcome = await this.#sessions.run(account.serverId, undefined, leaving);
+      // A gateway that could not store it would go on to believe that the device is there.
+      if (!succeeded(outcome))
+        throw new PosternError('unavailable', `the session ended with ${outcome.status}: ${outcome.reason}`);
+      this.#forget(account.serverId);
+    } catch (thrown) {
+      // The gateway does not know the device any more: an earlier try got as far as that.
+      if (this.#accounts.find(account.serverId)) throw thrown;
+    } finally {
+      this.#isLeaving = false;
+    }
   }
 
   /** The alert that the device has moved to another gateway (GwMO 8.4.1, figure 10). None if the settings forbid it. */
@@ -284,7 +297,7 @@ export class Device implements AsyncDisposable {
   /** Deletes the account for a server, when the gateway does not know this device any more or the device leaves it. */
   #forget(serverId: string): void {
     const name = this.#accounts.nodeName(serverId);
-    if (name !== undefined) this.#accounts.branch.delete([name]);
+    if (name !== undefined) this.#database.transaction(() => this.#accounts.branch.delete([name]));
     this.#events.emit('device.account-dropped', { device: this.id, server: serverId });
   }
 
@@ -343,16 +356,14 @@ export class Device implements AsyncDisposable {
 
   /** Lets a DM server of the device add accounts, which no gateway may do, and trusts it. */
   #trustWithAccounts(serverId: string): void {
-    this.#tree.setAcl(['Inbox'], `Add=${byBootstrap}+${serverId}`);
+    this.#tree.grant(['Inbox'], ['Add'], serverId);
     this.#trust(serverId);
   }
 
   /** Lets a server change settings and update the firmware. */
   #trust(serverId: string): void {
-    this.#managers.add(serverId);
-    const all = [...this.#managers].join('+');
-    this.#tree.setAcl(['Settings'], `Get=*&Replace=${all}`);
-    this.#tree.setAcl(['FwUpdate'], `Get=*&Add=${all}&Replace=${all}&Exec=${all}`);
+    this.#tree.grant(['Settings'], ['Replace'], serverId);
+    this.#tree.grant(['FwUpdate'], ['Add', 'Replace', 'Exec'], serverId);
   }
 
   /**
@@ -381,8 +392,8 @@ export class Device implements AsyncDisposable {
   #takeFactoryAccount(): void {
     const server = this.#config['dm-server'];
     if (!server) return;
-    this.#trustWithAccounts(server.id);
     if (this.#accounts.find(server.id)) return;
+    this.#trustWithAccounts(server.id);
     const name = this.#accounts.put({
       serverId: server.id,
       address: `urn:${server.id}`,

@@ -23,6 +23,9 @@ export interface FirmwareParts {
   readonly report: (serverId: string, alert: OutgoingAlert) => Promise<void>;
 }
 
+/** Node of the version of the running firmware. It is stored when a version is installed. */
+const versionNode = 'DevDetail/FwV';
+
 /**
  * Firmware update of the reference device (FUMO). It downloads over CoAP, only pretends to install, and reports the
  * result by a generic alert.
@@ -36,8 +39,20 @@ export class Firmware {
   constructor(parts: FirmwareParts) {
     this.#parts = parts;
     const { nodes, clock } = parts;
-    this.branch = new FirmwareBranch({ nodes, clock, begin: (order) => this.#begin(order) });
-    if (this.branch.state === FumoState.DoneWithoutData) this.#setVersion(this.branch.packageVersion ?? '');
+    this.branch = new FirmwareBranch({
+      nodes,
+      clock,
+      runner: {
+        admit: (order) => this.#admit(order),
+        // A package that is downloaded does not outlive the program, and so no operation does.
+        record: () => {},
+        launch: (order) => this.#launch(order),
+      },
+    });
+    const installed = [...nodes.load('DevDetail')].find(({ path }) => path === versionNode)?.value;
+    if (installed !== undefined) this.#showVersion(String(installed));
+    // Version 0.1.0 did not store it.
+    else if (this.branch.state === FumoState.DoneWithoutData) this.#showVersion(this.#packageVersion);
   }
 
   /** Resolves when no operation is running, its report included. */
@@ -45,10 +60,13 @@ export class Firmware {
     return this.#running ?? Promise.resolve();
   }
 
-  #begin(order: FirmwareOrder): void {
+  #admit({ operation }: FirmwareOrder): void {
     if (this.#running) throw new PosternError('conflict', 'another operation is running');
-    if (order.operation === 'Update' && !this.#package)
+    if (operation === 'Update' && !this.#package)
       throw new PosternError('malformed', 'no package was downloaded');
+  }
+
+  #launch(order: FirmwareOrder): void {
     const { events } = this.#parts;
     this.#running = background(events, 'device-firmware', () => this.#run(order)).then(() => {
       this.#running = undefined;
@@ -91,15 +109,21 @@ export class Firmware {
   #install(): void {
     const { events, deviceId } = this.#parts;
     this.branch.state = FumoState.Updating;
-    const version = this.branch.packageVersion ?? 'unknown';
+    const version = this.#packageVersion;
     const bytes = this.#package?.length ?? 0;
-    this.#package = undefined;
+    this.#parts.nodes.apply({ put: [{ path: versionNode, format: 'chr', value: version }] }, () => {});
+    this.#showVersion(version);
     this.branch.state = FumoState.DoneWithoutData;
-    this.#setVersion(version);
+    this.#package = undefined;
     events.emit('device.updated', { device: deviceId, version, bytes });
   }
 
-  #setVersion(version: string): void {
+  /** Servers need not say the version of a package. */
+  get #packageVersion(): string {
+    return this.branch.packageVersion ?? 'unknown';
+  }
+
+  #showVersion(version: string): void {
     this.#parts.detail.plant(['FwV'], { name: 'FwV', format: 'chr', value: version });
   }
 }

@@ -35,6 +35,17 @@ export const allows = (acl: Acl, right: Right, serverId: string): boolean => {
   return holders !== undefined && (holders.has('*') || holders.has(serverId));
 };
 
+/** The ACL with these rights of this server besides, as text. */
+export function withServer(acl: Acl, added: readonly Right[], serverId: string): string {
+  const wanted = new Map(added.map((right) => [right, new Set<string>([serverId])]));
+  return rights
+    .flatMap((right) => {
+      const holders = [...new Set([...(acl.get(right) ?? []), ...(wanted.get(right) ?? [])])];
+      return holders.length > 0 ? [`${right}=${holders.join('+')}`] : [];
+    })
+    .join('&');
+}
+
 /** The ACL without this server, as text. Empty when no server is left. */
 export function withoutServer(text: string, serverId: string): string {
   const left = [...parseAcl(text)].flatMap(([right, ids]) => {

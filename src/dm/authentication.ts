@@ -1,6 +1,7 @@
 import type { Entropy } from '../base/entropy.ts';
 import { basicCredential, md5Credential, messageMac, sameBytes } from '../wire/syncml/digest.ts';
 import type { Chal, Cred, Status, SyncHdr } from '../wire/syncml/message.ts';
+import type { Challenge } from './challenges.ts';
 import { formatHmac, parseHmac } from './hmac-header.ts';
 import { DmStatus } from './status.ts';
 
@@ -54,6 +55,28 @@ export interface Seal {
   readonly hmac?: string | undefined;
 }
 
+/** Least bytes of a nonce that nobody guesses. A shorter one is that of an account made by hand, before its first session. */
+const unguessable = 8;
+
+/**
+ * Whether a message is a guess when its proof is wrong. The first message of a session may have a nonce that is not good any
+ * more, so it is answered by a challenge before failures are counted. A wrong password needs no challenge.
+ * @param stored nonce that the proof should have
+ */
+export const isGuess = ({ cred, msgId }: SyncHdr, seal: Seal, stored: Uint8Array): boolean =>
+  (cred !== undefined || seal.hmac !== undefined) &&
+  (msgId > 1 || stored.length < unguessable || (cred !== undefined && schemeOf(cred.meta?.type) === 'basic'));
+
+/**
+ * The credential of a party that is locked out: only a proof by a nonce that no other party knows is good. So nobody can
+ * guess, and nobody can lock out a party that has kept its nonce.
+ */
+export const locked = ({ schemes, ...credential }: Credential): Credential => ({
+  ...credential,
+  schemes:
+    credential.nonce.length < unguessable ? [] : (schemes ?? ['md5']).filter((each) => each !== 'basic'),
+});
+
 const nonceBytes = 16;
 /**
  * Failed proofs of one side after which the session ends. There is a second attempt because the answer to the first one
@@ -74,7 +97,9 @@ export class SessionAuthentication {
   readonly #peerSchemes: readonly Scheme[];
   #ownScheme: Scheme;
   #ownNonce: Uint8Array;
-  #peerNonce: Uint8Array;
+  /** Nonces that a proof of the other side may have. */
+  #peerNonces: readonly Uint8Array[];
+  readonly #challenge: Challenge | undefined;
   #peerProved = false;
   /** The other side uses MAC, so a message without a MAC is refused. */
   #sealedOnly = false;
@@ -84,7 +109,8 @@ export class SessionAuthentication {
   /** Nonce for the next session from a side that had not proved itself. It is stored when that side does. */
   #unprovenNonce: Uint8Array | undefined;
 
-  constructor(account: Account, save: SaveNonces, entropy: Entropy) {
+  /** @param challenge nonces for a side that has not proved itself; random ones, of this session alone, when absent */
+  constructor(account: Account, save: SaveNonces, entropy: Entropy, challenge?: Challenge) {
     const { own, peer } = account;
     this.#account = account;
     this.#save = save;
@@ -93,7 +119,8 @@ export class SessionAuthentication {
     this.#peerSchemes = peer.schemes ?? ['md5'];
     this.#ownScheme = this.#ownSchemes[0] ?? 'md5';
     this.#ownNonce = own.nonce;
-    this.#peerNonce = peer.nonce;
+    this.#challenge = challenge;
+    this.#peerNonces = [peer.nonce, ...(challenge?.good ?? [])];
   }
 
   /** Whether the other side has proved itself: in this session, or with MAC in its last message. */
@@ -122,6 +149,8 @@ export class SessionAuthentication {
    */
   credential(): { cred?: Cred } {
     if (this.#ownAccepted || this.#ownScheme === 'mac') return {};
+    // A server does not send its password to anyone who asks for it.
+    if (this.#ownScheme === 'basic' && this.#challenge && !this.#peerProved) return {};
     const { name, secret } = this.#account.own;
     const data =
       this.#ownScheme === 'basic'
@@ -162,28 +191,30 @@ export class SessionAuthentication {
         if (own) this.#save({ own });
         return { status: DmStatus.Authenticated };
       }
-      this.#peerNonce = this.#entropy.bytes(nonceBytes);
-      this.#save({ peer: this.#peerNonce, ...(own && { own }) });
+      const peer = this.#entropy.bytes(nonceBytes);
+      this.#peerNonces = [peer];
+      this.#save({ peer, ...(own && { own }) });
       // With MAC each message has its own proof (section 5.4): the status is 200, with a nonce for the next message.
       if (scheme === 'mac') this.#sealedOnly = true;
       return {
         status: scheme === 'mac' ? DmStatus.Ok : DmStatus.Authenticated,
-        chal: this.#challenge(scheme),
+        chal: this.#chal(scheme),
       };
     }
     this.#peerProved = false;
     this.#peerFailures++;
-    this.#peerNonce = this.#entropy.bytes(nonceBytes);
+    this.#peerNonces = [this.#challenge?.nonce ?? this.#entropy.bytes(nonceBytes)];
     const tried = header.cred !== undefined || seal?.hmac !== undefined;
     return {
       status: tried ? DmStatus.InvalidCredentials : DmStatus.MissingCredentials,
-      chal: this.#challenge(this.#peerSchemes[0] ?? 'md5'),
+      chal: this.#chal(this.#peerSchemes[0] ?? 'md5'),
     };
   }
 
   /** Records that the challenge of `judge` is sent, so that the other side will know its next nonce. */
   tell(): void {
-    if (this.#peerProved) this.#save({ told: this.#peerNonce });
+    const [told] = this.#peerNonces;
+    if (this.#peerProved && told) this.#save({ told });
   }
 
   /** Takes the other side's status for this side's header. Returns whether the other side accepted it. */
@@ -213,21 +244,23 @@ export class SessionAuthentication {
     const { name, secret } = this.#account.peer;
     if (this.#peerSchemes.includes('mac') && seal?.hmac !== undefined) {
       const proof = parseHmac(seal.hmac);
-      const right =
-        proof?.name === name && sameBytes(proof.mac, messageMac(name, secret, this.#peerNonce, seal.body));
-      if (right) return 'mac';
+      const isRight = (nonce: Uint8Array) =>
+        proof !== undefined && sameBytes(proof.mac, messageMac(name, secret, nonce, seal.body));
+      if (proof?.name === name && this.#peerNonces.some(isRight)) return 'mac';
     }
     const scheme = cred && schemeOf(cred.meta?.type);
     if (!cred || !scheme || scheme === 'mac' || !this.#peerSchemes.includes(scheme)) return undefined;
     if (scheme === 'basic') return sameBytes(cred.data, basicCredential(name, secret)) ? scheme : undefined;
     if (source.locName !== undefined && source.locName !== name) return undefined;
-    return sameBytes(cred.data, md5Credential(name, secret, this.#peerNonce)) ? scheme : undefined;
+    return this.#peerNonces.some((nonce) => sameBytes(cred.data, md5Credential(name, secret, nonce)))
+      ? scheme
+      : undefined;
   }
 
-  #challenge(scheme: Scheme): Chal {
+  #chal(scheme: Scheme): Chal {
     const type = typeOf[scheme];
     return scheme === 'basic'
       ? { meta: { format: 'b64', type } }
-      : { meta: { format: 'b64', type, nextNonce: this.#peerNonce } };
+      : { meta: { format: 'b64', type, nextNonce: this.#peerNonces[0]! } };
   }
 }

@@ -3,7 +3,8 @@ import type { Alert, Command, CommandOf, Item, SyncmlMessage } from '../wire/syn
 import type { Seal } from './authentication.ts';
 import { type CommandOutcome, execute, isTreeCommand } from './commands.ts';
 import { nameOf, resultsOf } from './replies.ts';
-import { Session, type SessionOutcome, type SessionParts } from './session.ts';
+import { Session } from './session.ts';
+import type { SessionOutcome, SessionParts } from './session-parts.ts';
 import { AlertCode, DmStatus, isOk } from './status.ts';
 import type { ManagementTree } from './tree.ts';
 
@@ -187,4 +188,4 @@ export async function runClientSession(session: ClientSession, exchange: Exchang
 
 /** Whether the session ended with success. */
 export const succeeded = ({ status }: SessionOutcome): boolean => isOk(status);
-export type { SessionOutcome } from './session.ts';
+export type { SessionOutcome } from './session-parts.ts';

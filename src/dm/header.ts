@@ -26,13 +26,15 @@ export interface HeaderFields {
   readonly name: string;
   readonly sessionId: string;
   readonly version: ProtocolVersion;
+  /** Largest message that this side accepts in the session, in bytes. */
+  readonly maxMsgSize: number;
 }
 
-/** Builds the header of a message. `extra` holds the credential, where one is sent. */
+/** Builds the header of a message. `extra` holds the credential and the RespURI, where they are sent. */
 export function header(
-  { ends: { local, remote }, name, sessionId, version }: HeaderFields,
+  { ends: { local, remote }, name, sessionId, version, maxMsgSize }: HeaderFields,
   msgId: number,
-  extra: Pick<SyncHdr, 'cred'>,
+  extra: Pick<SyncHdr, 'cred' | 'respUri'>,
 ): SyncHdr {
   return {
     verDtd: dtdOf[version],
@@ -41,7 +43,7 @@ export function header(
     msgId,
     target: { locUri: remote },
     source: { locUri: local, locName: name },
-    meta: ownLimits,
+    meta: { ...ownLimits, maxMsgSize },
     ...extra,
   };
 }

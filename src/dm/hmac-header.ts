@@ -12,10 +12,15 @@ export interface MessageProof {
 export const formatHmac = ({ name, mac }: MessageProof): string =>
   `algorithm=MD5, username="${name}", mac=${mac}`;
 
+/** Characters of the header: a name of 255 and a MAC need half of them. The time to read it grows with their square. */
+const longest = 1024;
+
 /**
- * Reads the value of the header. Returns undefined for an algorithm other than MD5, and when name or MAC is missing.
+ * Reads the value of the header. Returns undefined for an algorithm other than MD5, and when name or MAC is missing, or the value
+ * is too long.
  */
 export function parseHmac(value: string): MessageProof | undefined {
+  if (value.length > longest) return undefined;
   const fields = new Map<string, string>();
   for (const [, key = '', quoted, plain] of value.matchAll(/([A-Za-z]+)\s*=\s*(?:"([^"]*)"|([^,\s]+))/g))
     fields.set(key.toLowerCase(), quoted ?? plain ?? '');

@@ -67,17 +67,16 @@ export class Jobs {
   /** The waiting jobs of a party as the work of one session. After a failed job the next one runs. */
   async *work(party: string): Work {
     for (let job = this.#take(party); job; job = this.#take(party)) {
-      let failure: PosternError | undefined = new PosternError(
-        'unavailable',
-        `the session with ${party} broke`,
-      );
+      let isDone = false;
+      let failure: PosternError | undefined;
       try {
         yield* job.work();
-        failure = undefined;
+        isDone = true;
       } catch (thrown) {
         failure = asPosternError(thrown);
       } finally {
-        job.settled(failure);
+        const broke = () => new PosternError('unavailable', `the session with ${party} broke`);
+        job.settled(isDone ? undefined : (failure ?? broke()));
       }
     }
   }

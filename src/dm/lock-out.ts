@@ -1,6 +1,5 @@
 import { BoundedMap } from '../base/bounded-map.ts';
 import { type Clock, type Monotonic, plus } from '../base/clock.ts';
-import { PosternError } from '../base/errors.ts';
 
 /** When a lock-out begins and how long it lasts. */
 export interface LockOutLimits {
@@ -36,11 +35,9 @@ export class LockOut {
     this.#failing = new BoundedMap(limits.peers);
   }
 
-  /** @throws {PosternError} `lockedOut` while this peer is locked out */
-  check(key: string): void {
-    const wait = (this.#failing.get(key)?.until ?? 0) - this.#clock.now();
-    if (wait > 0)
-      throw new PosternError('lockedOut', `too many failed proofs; try again in ${Math.ceil(wait / 1000)} s`);
+  /** Milliseconds for which this peer is still locked out; 0 or less when it is not. */
+  remaining(key: string): number {
+    return (this.#failing.get(key)?.until ?? 0) - this.#clock.now();
   }
 
   /** Counts a failure of this peer. Returns how many there were in a row. */

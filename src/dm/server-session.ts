@@ -4,7 +4,8 @@ import { isCompositeCommand } from '../wire/syncml/message.ts';
 import type { Seal } from './authentication.ts';
 import type { TreeCommandName } from './commands.ts';
 import { nameOf } from './replies.ts';
-import { Session, type SessionOutcome, type SessionParts } from './session.ts';
+import { Session } from './session.ts';
+import type { SessionOutcome, SessionParts } from './session-parts.ts';
 import { AlertCode, DmStatus } from './status.ts';
 
 /** A command on one node, for the client to execute. */
@@ -107,6 +108,11 @@ export class ServerSession extends Session {
     if (this.outcome) await this.#work?.return();
     if (!answer) throw asPosternError('a server always answers');
     return answer;
+  }
+
+  /** The answer to a message that does not prove its sender, for a session that is dropped afterwards. */
+  refuse(message: SyncmlMessage, seal: Seal): SyncmlMessage {
+    return this.challenge(message, seal);
   }
 
   /** Ends the session because the client did not come back. */

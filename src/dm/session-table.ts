@@ -10,40 +10,42 @@ import { DmStatus } from './status.ts';
 
 /** Bounds of a `SessionTable`. Times are in milliseconds. */
 export interface SessionTableLimits {
-  /** Sessions whose client has proved itself. */
-  readonly proven: number;
-  /** Sessions whose client has not: in all, and of one host. */
-  readonly unproven: number;
-  readonly unprovenOfHost: number;
-  /** A session ends when no proven message came for this time. One that was never proven ends this long after its start. */
+  /** Largest number of sessions. All of them are of clients that have proved themselves. */
+  readonly sessions: number;
+  /** A session ends when no proven message came for this time. */
   readonly idle: number;
-  /** At the bound, a session gives way that was silent for this time. One of a proven client gives way to another such. */
+  /** At the bound, a session gives way to another one when it was silent for this time. */
   readonly silent: number;
-  readonly unprovenSilent: number;
 }
 
 /** A message of a client, and where it came from. */
 export interface ArrivedMessage {
   /** Names the session: its client, its session ID, and the transport. */
   readonly key: string;
-  /** Sender by address. A message without a proof continues a session only if it has the sender of the session. */
-  readonly sender: string;
-  /** Part of the sender that shares the bound `unprovenOfHost`. */
-  readonly host: string;
+  /**
+   * Associations that the message belongs to: an address with its port, a connection, or a URI that only the client of the
+   * session knows. A message without a proof of its own continues a session only if they have one in common.
+   */
+  readonly associations: readonly string[];
   readonly message: SyncmlMessage;
   readonly seal: Seal;
 }
 
-interface Entry<Owner> {
+/** A session that was made for a message. */
+export interface BegunSession<Owner> {
   readonly session: ServerSession;
   readonly owner: Owner;
+  /** An association that the session has from now on, besides those of its last message. */
+  readonly association?: string | undefined;
+}
+
+interface Entry<Owner> extends BegunSession<Owner> {
   readonly key: string;
-  readonly host: string;
-  sender: string;
+  associations: readonly string[];
   /** The last message: its MsgID, and the digest of its octets. */
   msgId: number;
   digest: string;
-  /** When it began, or its last proven message came. */
+  /** When its last message came. */
   heard: Monotonic;
   idle: Timer;
 }
@@ -52,8 +54,11 @@ interface Entry<Owner> {
 export interface FoundSession<Owner> {
   readonly session: ServerSession;
   readonly owner: Owner;
-  /** `repeated` when this message has an answer already, which `session.receive` returns again. */
-  readonly place: 'new' | 'next' | 'repeated';
+  /**
+   * `repeated` when this message has an answer already, which `session.receive` returns again. `stranger` when nothing proves
+   * the message: the table does not keep the session, and the message gets the answer of `session.refuse`.
+   */
+  readonly place: 'new' | 'next' | 'repeated' | 'stranger';
 }
 
 export interface SessionTableParts<Owner> {
@@ -64,21 +69,18 @@ export interface SessionTableParts<Owner> {
   readonly abandoned: (owner: Owner, status: number, reason: string) => void;
 }
 
-/** Sessions of one key that no client has proved itself in. One more replaces the oldest. */
-const unprovenOfKey = 4;
-
 /**
- * The sessions of a DM server, by their clients and session IDs. A client may use the same session ID for ever, and may
- * lose its power in a session, so a message with MsgID 1 begins a new session beside the open one. The new session
- * replaces the open one when its client proves itself. Until then it changes nothing: a sender without a credential
- * cannot end, block or prolong the session of a client that has proved itself.
+ * The sessions of a DM server, by their clients and session IDs. A session begins with the first message that proves its
+ * client; the proof may answer a challenge (`Challenges`). Nothing is kept of a message that proves nothing, so it cannot take
+ * a place, and cannot end, block or prolong a session.
+ *
+ * A client may use the same session ID for ever, and may lose its power in a session. So a proof that does not continue the
+ * open session begins a new one in its place.
  */
 export class SessionTable<Owner> {
   readonly #parts: SessionTableParts<Owner>;
-  /** Sessions whose client has proved itself, the one that was heard longest ago first. */
-  readonly #proven = new Map<string, Entry<Owner>>();
-  /** The other sessions, the oldest first. */
-  readonly #unproven = new Set<Entry<Owner>>();
+  /** The session that was heard longest ago first. */
+  readonly #entries = new Map<string, Entry<Owner>>();
 
   constructor(parts: SessionTableParts<Owner>) {
     this.#parts = parts;
@@ -86,126 +88,76 @@ export class SessionTable<Owner> {
 
   /** All sessions. Those that have ended are kept for a while to answer repeated messages. */
   *values(): Generator<{ readonly session: ServerSession; readonly owner: Owner }> {
-    yield* this.#proven.values();
-    yield* this.#unproven;
+    yield* this.#entries.values();
   }
 
   /**
    * Returns the session of a message. Makes it by `begin` when the message belongs to none.
    * @throws {PosternError} `unavailable` when there are too many sessions
    */
-  find(arrived: ArrivedMessage, begin: () => { session: ServerSession; owner: Owner }): FoundSession<Owner> {
-    const { key, sender, host, message, seal } = arrived;
-    const { msgId } = message.header;
-    const digest = hash('sha256', seal.body, 'base64');
-    const repeated = this.#repeatedIn(arrived, digest);
-    if (repeated) return { ...repeated, place: 'repeated' };
-    const known = this.#continuedBy(arrived);
-    const heard = this.#parts.clock.now();
-    const entry = known ?? { key, sender, host, msgId, digest, heard, idle: { cancel() {} }, ...begin() };
-    const isProof = !entry.session.outcome && entry.session.recognises(message, seal);
-    if (isProof) entry.sender = sender;
-    const isProven = this.#proven.get(key) === entry;
-    if (!isProven && isProof) this.#prove(entry);
-    else if (isProven) this.#renew(entry);
-    else if (!known) this.#admit(entry);
-    entry.msgId = msgId;
-    entry.digest = digest;
-    return { ...entry, place: known ? 'next' : 'new' };
+  find(arrived: ArrivedMessage, begin: () => BegunSession<Owner>): FoundSession<Owner> {
+    const { key, associations, message, seal } = arrived;
+    const open = this.#entries.get(key);
+    if (open && isRepeated(open, arrived)) return { ...open, place: 'repeated' };
+    const isNext = open !== undefined && continues(open, arrived);
+    const begun = isNext ? open : begin();
+    if (!isNext && !begun.session.recognises(message, seal)) return { ...begun, place: 'stranger' };
+    const entry: Entry<Owner> = isNext
+      ? open
+      : { ...begun, key, associations, msgId: 0, digest: '', heard: this.#parts.clock.now(), idle: noTimer };
+    if (!isNext) this.#makeRoomFor(entry);
+    entry.associations =
+      entry.association === undefined ? associations : [...associations, entry.association];
+    entry.msgId = message.header.msgId;
+    entry.digest = digestOf(seal);
+    this.#renew(entry);
+    return { ...entry, place: isNext ? 'next' : 'new' };
   }
 
   /** Ends the sessions whose owner fits. Sessions that have ended are forgotten. */
   async end(fits: (owner: Owner) => boolean, status: number, reason: string): Promise<void> {
-    const ending = [...this.#proven.values(), ...this.#unproven].filter(({ owner }) => fits(owner));
+    const ending = [...this.#entries.values()].filter(({ owner }) => fits(owner));
     for (const entry of ending) this.#forget(entry);
     await Promise.all(ending.map((entry) => this.#abandon(entry, status, reason)));
   }
 
-  /** The session that has answered this very message. */
-  #repeatedIn({ key, sender, message }: ArrivedMessage, digest: string): Entry<Owner> | undefined {
-    const { msgId } = message.header;
-    const same = (entry: Entry<Owner>) =>
-      entry.key === key && entry.sender === sender && entry.msgId === msgId && entry.digest === digest;
-    const proven = this.#proven.get(key);
-    return proven && same(proven) ? proven : [...this.#unproven].find(same);
-  }
-
-  /** The session that this message is the next one of. */
-  #continuedBy({ key, sender, message, seal }: ArrivedMessage): Entry<Owner> | undefined {
-    const { msgId } = message.header;
-    const isNext = (entry: Entry<Owner>) => entry.key === key && entry.msgId === msgId - 1;
-    const proves = ({ session }: Entry<Owner>) => session.recognises(message, seal);
-    const proven = this.#proven.get(key);
-    const unproven = [...this.#unproven].filter(isNext);
-    if (proven && isNext(proven) && proves(proven)) return proven;
-    const proving = unproven.find(proves);
-    if (proving) return proving;
-    if (proven && isNext(proven) && proven.session.needsNoProof && proven.sender === sender) return proven;
-    return unproven.findLast((entry) => entry.sender === sender);
-  }
-
   /**
-   * Gives a session a place among those that are not proven.
+   * A new session takes the place of the earlier one of its key, or else a free place.
    * @throws {PosternError} `unavailable` when there is none
    */
-  #admit(entry: Entry<Owner>): void {
+  #makeRoomFor({ key }: Entry<Owner>): void {
     const { clock, limits } = this.#parts;
-    const ofKey = [...this.#unproven].filter(({ key }) => key === entry.key);
-    const ofHost = [...this.#unproven].filter(({ host }) => host === entry.host);
-    if (ofKey.length >= unprovenOfKey) this.#drop(ofKey[0]!);
-    else if (ofHost.length >= limits.unprovenOfHost) this.#makeRoom(ofHost, limits.unprovenSilent);
-    else if (this.#unproven.size >= limits.unproven) this.#makeRoom(this.#unproven, limits.unprovenSilent);
-    this.#unproven.add(entry);
-    entry.idle = clock.after(limits.idle, () => this.#expire(entry));
-  }
-
-  /**
-   * Gives a session a place among the proven ones, in which it replaces the earlier session of its key.
-   * @throws {PosternError} `unavailable` when there is none
-   */
-  #prove(entry: Entry<Owner>): void {
-    const { limits } = this.#parts;
-    const before = this.#proven.get(entry.key);
+    const before = this.#entries.get(key);
     if (before) this.#drop(before, DmStatus.SessionAborted, 'the client began the session anew');
-    else if (this.#proven.size >= limits.proven) this.#makeRoom(this.#proven.values(), limits.silent);
-    this.#unproven.delete(entry);
-    this.#renew(entry);
+    if (this.#entries.size < limits.sessions) return;
+    const now = clock.now();
+    const isOver = ({ session, heard }: Entry<Owner>) => session.outcome || now - heard >= limits.silent;
+    const over = this.#entries.values().find(isOver);
+    if (!over) throw new PosternError('unavailable', 'too many sessions; try again later');
+    this.#drop(over, DmStatus.DeviceFull, 'too many sessions');
   }
 
-  /** Makes a proven session the one that was heard last. One that has ended is not kept longer than it is. */
+  /** Makes a session the one that was heard last. One that has ended is not kept longer than it is. */
   #renew(entry: Entry<Owner>): void {
     const { clock, limits } = this.#parts;
     if (entry.session.outcome) return;
-    this.#proven.delete(entry.key);
-    this.#proven.set(entry.key, entry);
+    this.#entries.delete(entry.key);
+    this.#entries.set(entry.key, entry);
     entry.heard = clock.now();
     entry.idle.cancel();
-    entry.idle = clock.after(limits.idle, () => this.#expire(entry));
+    entry.idle = clock.after(limits.idle, () =>
+      this.#drop(entry, DmStatus.RequestTimeout, 'the device did not come back'),
+    );
   }
 
-  #makeRoom(entries: Iterable<Entry<Owner>>, silence: number): void {
-    const now = this.#parts.clock.now();
-    for (const entry of entries)
-      if (entry.session.outcome || now - entry.heard >= silence) {
-        this.#drop(entry);
-        return;
-      }
-    throw new PosternError('unavailable', 'too many sessions; try again later');
-  }
-
-  #expire(entry: Entry<Owner>): void {
-    this.#drop(entry, DmStatus.RequestTimeout, 'the device did not come back');
-  }
-
-  #drop(entry: Entry<Owner>, status: number = DmStatus.DeviceFull, reason = 'too many sessions'): void {
+  #drop(entry: Entry<Owner>, status: number, reason: string): void {
     this.#forget(entry);
     void this.#abandon(entry, status, reason);
   }
 
   #forget(entry: Entry<Owner>): void {
     entry.idle.cancel();
-    this.#unproven.delete(entry);
-    if (this.#proven.get(entry.key) === entry) this.#proven.delete(entry.key);
+    if (this.#entries.get(entry.key) === entry) this.#entries.delete(entry.key);
   }
 
   /** Never rejects: what fails in the end of the session's work becomes the reason. */
@@ -221,3 +173,24 @@ export class SessionTable<Owner> {
     });
   }
 }
+
+const noTimer: Timer = { cancel() {} };
+
+const digestOf = ({ body }: Seal): string => hash('sha256', body, 'base64');
+
+const isOf = (entry: Entry<unknown>, { associations }: ArrivedMessage): boolean =>
+  associations.some((association) => entry.associations.includes(association));
+
+/** Whether the session has answered this very message. */
+const isRepeated = (entry: Entry<unknown>, arrived: ArrivedMessage): boolean =>
+  entry.msgId === arrived.message.header.msgId &&
+  isOf(entry, arrived) &&
+  entry.digest === digestOf(arrived.seal);
+
+/** Whether this message is the next one of the session. */
+const continues = (entry: Entry<unknown>, arrived: ArrivedMessage): boolean => {
+  const { session, msgId } = entry;
+  const { message, seal } = arrived;
+  if (message.header.msgId !== msgId + 1) return false;
+  return session.recognises(message, seal) || (session.needsNoProof && isOf(entry, arrived));
+};

@@ -1,23 +1,17 @@
-import type { Entropy } from '../base/entropy.ts';
 import {
   type Alert,
+  type Chal,
   type Command,
   elementOf,
   type Item,
   itemsOf,
   type Status,
+  type SyncHdr,
   type SyncmlMessage,
 } from '../wire/syncml/message.ts';
 import { sizeInXml } from '../wire/syncml/size.ts';
-import { type Account, type SaveNonces, type Seal, SessionAuthentication } from './authentication.ts';
-import {
-  type Ends,
-  header,
-  isKnownVersion,
-  isProtocolVersion,
-  ownLimits,
-  type ProtocolVersion,
-} from './header.ts';
+import { type Seal, SessionAuthentication } from './authentication.ts';
+import { header, isKnownVersion, isProtocolVersion, ownLimits, type ProtocolVersion } from './header.ts';
 import { LargeObjectReceiver } from './large-object.ts';
 import { Outgoing, type Queued } from './outgoing.ts';
 import {
@@ -32,30 +26,16 @@ import {
   statusOf,
   unanswered,
 } from './replies.ts';
+import type { SessionOutcome, SessionParts } from './session-parts.ts';
 import { AlertCode, DmStatus, isOk } from './status.ts';
-
-/** How a session ended. `status` is 200, or the DM status of the failure. `reason` is for people. */
-export interface SessionOutcome {
-  readonly status: number;
-  readonly reason: string;
-}
-
-/** What one side needs for a session. */
-export interface SessionParts {
-  readonly ends: Ends;
-  readonly account: Account;
-  readonly saveNonces: SaveNonces;
-  readonly entropy: Entropy;
-  /** Hexadecimal. Package #0 gives it, or the client chooses it. */
-  readonly sessionId: string;
-  /** Protocol version of the first message, DM/1.2 when absent. A server answers in the version of the client. */
-  readonly version?: ProtocolVersion;
-}
 
 /**
  * Largest number of messages of one side in a session. A session that needs more is aborted: the peer must be faulty.
  */
 export const messageBound = 1024;
+
+/** Largest number of commands that are refused one by one in the answer to a side that has not proved itself. */
+const refusalBound = 16;
 
 /** Bytes of each message that stay free for alert 1222 and the XML declaration. */
 const spareBytes = 120;
@@ -82,7 +62,8 @@ export abstract class Session {
   /** Whether the package that is being received must be answered. */
   #requested = false;
   #answer: Promise<SyncmlMessage | undefined> = Promise.resolve(undefined);
-  #peerLimit: number = ownLimits.maxMsgSize;
+  readonly #ownLimit: number;
+  #peerLimit: number;
   #peerObjectLimit = Number.POSITIVE_INFINITY;
   #version: ProtocolVersion;
   /** Whether this side is sending its package, so that the last message of it may be marked Final. */
@@ -93,8 +74,12 @@ export abstract class Session {
   protected constructor(parts: SessionParts, begins: boolean) {
     this.#parts = parts;
     this.#ownTurn = begins;
+    this.#ownLimit = Math.min(parts.maxMsgSize ?? Number.POSITIVE_INFINITY, ownLimits.maxMsgSize);
+    this.#peerLimit = this.#ownLimit;
     this.#version = parts.version ?? 'DM/1.2';
-    this.#authentication = new SessionAuthentication(parts.account, parts.saveNonces, parts.entropy);
+    this.#msgId = Math.max(0, (parts.firstMsgId ?? 1) - 1);
+    const { account, saveNonces, entropy, challenge } = parts;
+    this.#authentication = new SessionAuthentication(account, saveNonces, entropy, challenge);
   }
 
   /** Undefined while the session goes on. */
@@ -237,14 +222,13 @@ export abstract class Session {
     // A side that asks for another credential need not prove itself yet. The last commands are sent again (section 9).
     if (refused && !this.#authentication.peerProved) return this.#message([], this.#lastBatch);
     const judged = this.#authentication.judge(head, seal);
-    const answered = [
-      statusOf(head.msgId, '0', 'SyncHdr', judged.status, {
-        targetRefs: [ends.local],
-        sourceRefs: [head.source.locUri],
-        ...(judged.chal && !this.#authentication.peerExhausted && { chal: judged.chal }),
-      }),
-    ];
-    if (!this.#authentication.peerProved) return this.#untrusted(message, judged.status, answered, statuses);
+    const answered = [this.#verdict(head, judged)];
+    if (!this.#authentication.peerProved) {
+      this.#held.push(...statuses.slice(0, messageBound));
+      if (this.#authentication.exhausted) this.end(judged.status, 'the other side did not prove itself');
+      if (this.#outcome && !this.lastWord) return undefined;
+      return this.#untrusted(message, judged.status, answered);
+    }
     if (refused) return this.#message(head.noResp ? [] : answered, this.#lastBatch);
     for (const status of [...this.#held.splice(0), ...statuses])
       this.#awaited.get(`${status.msgRef} ${status.cmdRef}`)?.(status.data);
@@ -262,27 +246,42 @@ export abstract class Session {
     return this.#message(head.noResp ? [] : answered);
   }
 
+  /**
+   * The answer to a message that proves nothing: statuses with a challenge. Nothing of the message is kept, so this is for a
+   * session that is dropped afterwards.
+   */
+  protected challenge(message: SyncmlMessage, seal: Seal): SyncmlMessage {
+    const { header: head } = message;
+    if (!isKnownVersion(message))
+      return this.#message([statusOf(head.msgId, '0', 'SyncHdr', DmStatus.UnsupportedVersion)]);
+    this.#heedHeader(message);
+    const judged = this.#authentication.judge(head, seal);
+    return this.#untrusted(message, judged.status, [this.#verdict(head, judged)]);
+  }
+
+  /** The Status for the other side's header. */
+  #verdict({ msgId, source }: SyncHdr, { status, chal }: { status: number; chal?: Chal }): Command {
+    return statusOf(msgId, '0', 'SyncHdr', status, {
+      targetRefs: [this.#parts.ends.local],
+      sourceRefs: [source.locUri],
+      ...(chal && !this.#authentication.peerExhausted && { chal }),
+    });
+  }
+
   #heedHeader({ header: { meta, respUri, verProto } }: SyncmlMessage): void {
     if (isProtocolVersion(verProto)) this.#version = verProto;
     if (meta?.maxMsgSize !== undefined && meta.maxMsgSize > 0)
-      this.#peerLimit = Math.min(meta.maxMsgSize, ownLimits.maxMsgSize);
+      this.#peerLimit = Math.min(meta.maxMsgSize, this.#ownLimit);
     if (meta?.maxObjSize !== undefined && meta.maxObjSize > 0) this.#peerObjectLimit = meta.maxObjSize;
     if (respUri !== undefined) this.#respUri = respUri;
   }
 
   /** Section 9: the answer to a side that has not proved itself has statuses only. */
-  #untrusted(
-    message: SyncmlMessage,
-    status: number,
-    answered: Command[],
-    statuses: readonly Status[],
-  ): SyncmlMessage | undefined {
+  #untrusted(message: SyncmlMessage, status: number, answered: Command[]): SyncmlMessage {
     const { header: head, commands } = message;
-    this.#held.push(...statuses.slice(0, messageBound));
-    if (this.#authentication.exhausted) this.end(status, 'the other side did not prove itself');
-    if (this.#outcome && !this.lastWord) return undefined;
     const refusals = commands
       .filter(({ name }) => !unanswered.has(name))
+      .slice(0, refusalBound)
       .map((command) => statusOf(head.msgId, command.cmdId, nameOf(command), status));
     this.#lastWasFinal = message.final;
     return this.#message(head.noResp ? [] : [...answered, ...refusals], []);
@@ -373,12 +372,18 @@ export abstract class Session {
   /** Builds the next message: `first`, then `batch`, or as much of the own package as fits. */
   #message(first: readonly Command[], batch?: readonly Queued[]): SyncmlMessage {
     const msgId = ++this.#msgId;
-    const { ends, sessionId } = this.#parts;
+    const { ends, sessionId, respUri } = this.#parts;
     const authentication = this.#authentication;
     const head = header(
-      { ends, name: authentication.ownName, sessionId, version: this.#version },
+      {
+        ends,
+        name: authentication.ownName,
+        sessionId,
+        version: this.#version,
+        maxMsgSize: this.#ownLimit,
+      },
       msgId,
-      authentication.credential(),
+      { ...authentication.credential(), ...(authentication.peerProved && respUri && { respUri }) },
     );
     const lead = first.map((command, at) => ({ ...command, cmdId: String(at + 1) }));
     const empty = elementOf({ header: head, commands: lead, final: true });

@@ -1,4 +1,4 @@
-import { type Acl, allows, parseAcl, type Right, withoutServer } from './acl.ts';
+import { type Acl, allows, parseAcl, type Right, withoutServer, withServer } from './acl.ts';
 import type { AclStore } from './node-store.ts';
 import { UndoableMap } from './undoable-map.ts';
 import { type NodePath, nodeUri } from './uri.ts';
@@ -25,6 +25,13 @@ export class TreeAcls {
   /** Whether this server has the right at this node, by its own ACL or an inherited one. */
   permits(path: NodePath, right: Right, serverId: string): boolean {
     return allows(this.#effective(path), right, serverId);
+  }
+
+  /** Adds rights of a server to the ACL that counts for a node. Writes nothing when the server has them. */
+  grant(path: NodePath, added: readonly Right[], serverId: string): void {
+    const acl = this.#effective(path);
+    if (!added.every((right) => allows(acl, right, serverId)))
+      this.set(path, withServer(acl, added, serverId));
   }
 
   /** Sets the node's own ACL. Without an ACL the node inherits. */

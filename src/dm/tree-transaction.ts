@@ -48,7 +48,19 @@ export class TreeTransaction {
       this.#depth--;
       throw thrown;
     }
-    if (--this.#depth === 0) for (const branch of this.#branches) branch.committed?.();
+    if (--this.#depth === 0) this.#follow();
+  }
+
+  /** What follows from a commit begins in each branch, also when it fails in another one: it is stored. */
+  #follow(): void {
+    const errors: unknown[] = [];
+    for (const branch of this.#branches)
+      try {
+        branch.committed?.();
+      } catch (thrown) {
+        errors.push(thrown);
+      }
+    if (errors.length > 0) throw errors[0];
   }
 
   /** Closes the innermost level and undoes its changes. */

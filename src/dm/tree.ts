@@ -97,6 +97,11 @@ export class ManagementTree {
     this.#acls.set(path, acl);
   }
 
+  /** Gives a server rights at a node, besides those that others have there. For the program itself. */
+  grant(path: NodePath, added: readonly Right[], serverId: string): void {
+    this.#acls.grant(path, added, serverId);
+  }
+
   /**
    * The node's own ACL as text. Empty when the node inherits (section 7.7.1.2).
    * @throws {DmError} 404, 405, 425

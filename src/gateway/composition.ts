@@ -1,9 +1,9 @@
-import { failed, guarded } from '../base/background.ts';
+import { failed } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
-import { onSetAside } from '../base/rows.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
@@ -19,6 +19,7 @@ import { Delegation } from './modes/delegation.ts';
 import { DeviceManagement } from './modes/device-management.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
+import { TunnelPolicy } from './modes/tunnel-policy.ts';
 import { DataBudget } from './northbound/data-budget.ts';
 import { DmClient } from './northbound/dm-client.ts';
 import { download } from './northbound/download.ts';
@@ -31,6 +32,7 @@ import { advertised, imageSettings, knowManualDevices } from './settings.ts';
 import { Arrivals } from './southbound/arrivals.ts';
 import { Associations } from './southbound/associations.ts';
 import { Children } from './southbound/children.ts';
+import { Claims } from './southbound/claims.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
 import { DeviceAddresses, rememberedDevices } from './southbound/device-addresses.ts';
 import { DeviceLocator } from './southbound/device-locator.ts';
@@ -83,18 +85,17 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const state = openState(config, vocabulary, clock, entropy);
   const { inventory, credentials, outbox, accounts } = state;
   const disk = new DiskRoom(config.limits['keep-free'] * 1024 * 1024);
-  watchState(state.database, config.gateway.state, clock, events);
+  // Servers of the configuration have their accounts again at the next start.
+  const configured = new Set([config['dm-server'].id, ownServer]);
+  const isServer = (serverId: string) =>
+    configured.has(serverId) || accounts.nodeName(serverId) !== undefined;
+  const reports = new Reports(outbox, ownServer, isServer);
+  watchState(state.database, config.gateway.state, clock, events, ({ table, rows, reason }) => {
+    const told = `${rows} rows of the table ${table} cannot be read: ${reason}`;
+    reports.fault(table, { kind: 'state', reason: told });
+  });
   if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
-  const signals = new DeviceSignals();
-  const reports = new Reports(outbox, ownServer);
-  onSetAside(
-    state.database,
-    guarded(events, 'state', (found) => {
-      events.emit('state.row-set-aside', found);
-      const reason = `${found.rows} rows of the table ${found.table} cannot be read: ${found.reason}`;
-      reports.fault(found.table, { kind: 'state', reason });
-    }),
-  );
+  const signals = new DeviceSignals(events);
   const network = new CoapNetwork({
     ...config.coap,
     ...machine,
@@ -117,8 +118,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     config,
     live,
     accounts,
+    join: (store) => associations.joinParent(store),
     locator,
     budget,
+    addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: state.epoch.value,
     ...machine,
   });
@@ -130,12 +133,22 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...state,
     ...machine,
     reported: () => reports.wake(),
+    leaving: (deviceId) => state.updates.deviceLeft(hashedName(deviceId)),
     gone: (deviceId) => signals.detached(deviceId),
   });
   const transparent = new TransparentMode({
     gatewayId,
     servers: config.tunnel.servers ?? [config['dm-server'].id],
     childOf: (deviceId) => locator.childOf(deviceId),
+    childAt: (from) => locator.childAt(from),
+    policy: new TunnelPolicy({
+      isKnown: (deviceId) =>
+        inventory.get(deviceId) !== undefined ||
+        credentials.get(deviceId) !== undefined ||
+        live.current.bootstrap.has(deviceId),
+      devices: () => live.current.tunnel,
+      ...machine,
+    }),
     towards: (...args) => network.towards(...args),
     upstream: uplink,
     addresses,
@@ -244,6 +257,23 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   budget.onReleased(() => dmClient.wake());
   reports.deliverBy(dmClient);
+  /** What a server started, and its rights, end with its account. */
+  const endOfServers = () => {
+    const gone = outbox.servers().filter((server) => server !== undefined && !isServer(server));
+    for (const server of gone) outbox.forget(server ?? '');
+    objects.endOf((server) => !isServer(server));
+  };
+  state.accountsBranch.listen({
+    lost: (server) => {
+      if (!configured.has(server)) tree.forgetServer(server);
+    },
+    gone: (server) => {
+      if (configured.has(server)) return;
+      events.emit('dm.server-gone', { server });
+      dmClient.forget(server);
+      endOfServers();
+    },
+  });
 
   // What comes down the uplink.
   const notified: UplinkListener['notified'] = async (deviceId, server, package0) => {
@@ -267,6 +297,16 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     vocabulary,
     allowed: { has: (deviceId) => live.current.childGateways.has(deviceId) },
     associations,
+    claims: new Claims({
+      inventory,
+      isThere: async ({ deviceId, via }) => {
+        const child = via?.split('/')[0];
+        return child === undefined
+          ? await questions.isThere(deviceId)
+          : await delegation.reaches(child, deviceId, gatewayId);
+      },
+      ...machine,
+    }),
     events,
     fanoutEnded: (...args) => delegation.reported(...args),
     faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
@@ -331,5 +371,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     firmware,
     dmClient,
     sessions,
+    endOfServers,
   };
 }

@@ -13,14 +13,14 @@ import {
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
+import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
 
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
 /** A stock client may have a short secret. */
 const anySecret = text;
 const deviceId = v.pipe(
   v.string(),
-  v.minLength(1, 'a device ID'),
-  v.maxLength(200, 'a device ID of at most 200 characters'),
+  v.check((id) => isDeviceId(id), deviceIdRule),
 );
 
 const gatewayTables = v.strictObject({
@@ -164,6 +164,14 @@ const gatewayTables = v.strictObject({
       timeout: described(
         v.optional(integerBetween(1, 300), 60),
         'Seconds to wait for an answer of the DM server',
+      ),
+      devices: described(
+        v.optional(v.array(text), ['*']),
+        'DevIds, or beginnings of DevIds followed by `*`, of devices that may use the tunnel although this gateway does not know them. Devices that it knows (attached, bootstrapped, expected, or listed in `bootstrap.device` or `http.device`) may always. By default any device, at `device-rate`',
+      ),
+      'device-rate': described(
+        v.optional(integerBetween(1, 1_000_000), 600),
+        'Packages per minute of all devices together that only match `devices`, until the DM server has accepted them. One network (/24 or /64) gets half of them',
       ),
     }),
     {},
@@ -329,6 +337,8 @@ export const gatewayReloads: readonly string[] = [
   'dm-server.client-auth',
   'dm-server.server-secret',
   'dm-server.server-auth',
+  'tunnel.devices',
+  'tunnel.device-rate',
   'bootstrap.device',
   'lwm2m.device',
   'images.ca',

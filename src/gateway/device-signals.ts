@@ -1,3 +1,5 @@
+import { guarded } from '../base/background.ts';
+import type { Events } from '../base/events.ts';
 import type { PeerAddress } from './southbound/device-addresses.ts';
 import type { Finding } from './southbound/presence.ts';
 
@@ -21,28 +23,38 @@ export interface DeviceListener {
  */
 export class DeviceSignals implements Required<DeviceListener> {
   readonly #listeners: DeviceListener[] = [];
+  readonly #events: Events;
+
+  constructor(events: Events) {
+    this.#events = events;
+  }
 
   add(...listeners: readonly DeviceListener[]): void {
     this.#listeners.push(...listeners);
   }
 
   heard(deviceId: string, from: PeerAddress | undefined): void {
-    for (const listener of this.#listeners) listener.heard?.(deviceId, from);
+    this.#tell((listener) => listener.heard?.(deviceId, from));
   }
 
   asked(deviceId: string): void {
-    for (const listener of this.#listeners) listener.asked?.(deviceId);
+    this.#tell((listener) => listener.asked?.(deviceId));
   }
 
   found(deviceId: string, finding: Finding): void {
-    for (const listener of this.#listeners) listener.found?.(deviceId, finding);
+    this.#tell((listener) => listener.found?.(deviceId, finding));
   }
 
   detached(deviceId: string): void {
-    for (const listener of this.#listeners) listener.detached?.(deviceId);
+    this.#tell((listener) => listener.detached?.(deviceId));
   }
 
   updateEnded(deviceId: string, correlator: string | undefined, result: number): void {
-    for (const listener of this.#listeners) listener.updateEnded?.(deviceId, correlator, result);
+    this.#tell((listener) => listener.updateEnded?.(deviceId, correlator, result));
+  }
+
+  /** Where one listener fails, the others hear all the same, and so does the device whose message was noticed. */
+  #tell(call: (listener: DeviceListener) => void): void {
+    for (const listener of this.#listeners) guarded(this.#events, 'device-work', call)(listener);
   }
 }

@@ -16,7 +16,6 @@ import type { Uplink } from './northbound/uplink.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { GatewayState } from './state.ts';
 import { gatewaySchema } from './store/schema.ts';
-import { UpdateRecords } from './store/update-record.ts';
 import { DirectorySlots, slotVariable } from './update/directory-slots.ts';
 import { BundleDownload } from './update/download-bundle.ts';
 import { probeCoap } from './update/probe.ts';
@@ -64,7 +63,11 @@ export class GatewayFirmware implements AsyncDisposable {
     this.branch = new FirmwareBranch({
       nodes: state.nodes,
       clock,
-      begin: (order) => this.#updater.begin(order),
+      runner: {
+        admit: (order) => this.#updater.admit(order),
+        record: (order) => this.#updater.record(order),
+        launch: (order) => this.#updater.launch(order),
+      },
     });
     const bound = () => network.addresses.map(({ address }) => address);
     const probe = () => probeCoap(bound(), network.port, clock);
@@ -72,7 +75,7 @@ export class GatewayFirmware implements AsyncDisposable {
     const check = () => (network.isOffline ? undefined : probe());
     this.#updater = new Updater({
       slots: this.#slots,
-      records: new UpdateRecords(state.database),
+      records: state.updates,
       branch: this.branch,
       bundle: new BundleDownload({
         file: this.#slots.bundleFile,

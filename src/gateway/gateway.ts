@@ -18,12 +18,20 @@ import { probeCoap } from './update/probe.ts';
 export class Gateway implements AsyncDisposable {
   readonly #parts: GatewayParts;
   readonly #config: LiveConfig<GatewayConfig>;
+  #isStarted = false;
   #disposed = false;
 
-  /** @throws {PosternError} `configuration`, as `composeGateway` */
-  constructor(config: GatewayConfig, surroundings: GatewaySurroundings) {
-    this.#parts = composeGateway(config, surroundings);
-    this.#config = new LiveConfig(config, this.#parts.events, isReloadable);
+  /**
+   * @param parts composed here when absent
+   * @throws {PosternError} `configuration`, as `composeGateway`
+   */
+  constructor(
+    config: GatewayConfig,
+    surroundings: GatewaySurroundings,
+    parts: GatewayParts = composeGateway(config, surroundings),
+  ) {
+    this.#parts = parts;
+    this.#config = new LiveConfig(config, parts.events, isReloadable);
   }
 
   /** Where the gateway and all its parts say what happens. */
@@ -57,17 +65,20 @@ export class Gateway implements AsyncDisposable {
   /** @throws {PosternError} `configuration` when the port is taken, or plain CoAP was not allowed */
   async start(): Promise<void> {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
-    const { presence, lwm2m, objects, firmware } = this.#parts;
+    const { presence, lwm2m, objects, firmware, endOfServers } = this.#parts;
     if (!config.coap['insecure-plain-coap'])
       throw new PosternError(
         'configuration',
         'coap.insecure-plain-coap: devices are served over plain CoAP only so far, which must be allowed by this key = true',
       );
+    this.#isStarted = true;
     events.emit('coap.insecure', { security: plainWarning });
     lwm2m?.start();
     presence.start();
     await network.start(compose);
     await http?.start();
+    // The gateway may have stopped before all of it was ended.
+    endOfServers();
     objects.resume();
     events.emit('gateway.started', {
       gateway: config.gateway.id,
@@ -90,6 +101,7 @@ export class Gateway implements AsyncDisposable {
     // From the last to the first. What waits for the uplink ends when the uplink does.
     stack.use(dmClient);
     stack.use(uplink);
+    stack.use(objects);
     if (firmware) stack.use(firmware);
     stack.use(presence);
     stack.use(network);
@@ -102,8 +114,8 @@ export class Gateway implements AsyncDisposable {
     });
     stack.defer(() => sessions.stop());
     // Campaigns stop before sockets and sessions do. Otherwise the stop would be the outcome of their devices.
-    stack.use(objects);
-    events.emit('gateway.stopping', { gateway: config.gateway.id });
+    stack.defer(() => objects.stop());
+    if (this.#isStarted) events.emit('gateway.stopping', { gateway: config.gateway.id });
   }
 
   /**

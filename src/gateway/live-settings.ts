@@ -2,9 +2,10 @@ import type { KeyObject } from 'node:crypto';
 import { createSecureContext } from 'node:tls';
 import { PosternError } from '../base/errors.ts';
 import { overwrite } from '../base/live-config.ts';
-import { type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
+import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-check.ts';
+import type { TunnelDevices } from './modes/tunnel-policy.ts';
 import { readPem } from './settings.ts';
 import type { DeviceSchemes } from './southbound/device-sessions.ts';
 import type { TlsIdentity } from './southbound/http-binding.ts';
@@ -19,6 +20,8 @@ interface Settings {
   readonly clients: ReadonlySet<string>;
   /** How devices with an account made by hand and the gateway prove themselves to each other. */
   readonly schemes: ReadonlyMap<string, DeviceSchemes>;
+  /** Devices that this gateway does not know and that may use the tunnel. */
+  readonly tunnel: TunnelDevices;
   /** Secret for the bootstrap server of the parent gateway. */
   readonly factorySecret: string;
   /** Authorities for download servers of images, as PEM. */
@@ -36,7 +39,7 @@ interface Settings {
  * @throws {PosternError} `configuration` when a file cannot be read or does not hold what it should
  */
 function settingsOf(config: GatewayConfig): Settings {
-  const { bootstrap, lwm2m, http, images, update, parent } = config;
+  const { bootstrap, lwm2m, http, images, update, parent, tunnel } = config;
   const pem = (file: string | undefined, key: string) =>
     file === undefined ? undefined : readPem(file, key);
   return {
@@ -51,6 +54,7 @@ function settingsOf(config: GatewayConfig): Settings {
         { client: device['client-auth'], server: device['server-auth'] },
       ]),
     ),
+    tunnel: { patterns: tunnel.devices, rate: tunnel['device-rate'] },
     factorySecret: parent?.['factory-secret'] ?? '',
     imageCa: pem(images.ca, 'images.ca'),
     signingKeys: images['signing-keys'].map((file) =>
@@ -78,12 +82,11 @@ function identityOf(certFile: string | undefined, keyFile: string | undefined): 
 export class LiveSettings {
   /** Always the same object. The link to the broker reads it at each connection. Empty without a broker. */
   readonly mqtt = {} as MqttSettings;
-  #current: Settings;
+  #current!: Settings;
 
   /** @throws {PosternError} `configuration`, as `prepare` */
   constructor(config: GatewayConfig) {
-    this.#current = settingsOf(config);
-    if (config.mqtt) overwrite(this.mqtt, mqttSettings(config.mqtt));
+    this.prepare(config)();
   }
 
   get current(): Settings {
@@ -96,9 +99,11 @@ export class LiveSettings {
    */
   prepare(config: GatewayConfig): () => void {
     const next = settingsOf(config);
+    const mqtt = config.mqtt && mqttSettings(config.mqtt);
+    if (mqtt) demandUsable(mqtt);
     return () => {
       this.#current = next;
-      if (config.mqtt) overwrite(this.mqtt, mqttSettings(config.mqtt));
+      if (mqtt) overwrite(this.mqtt, mqtt);
     };
   }
 }

@@ -142,6 +142,13 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
     };
   }
 
+  /** Ends what servers started that have no account any more. */
+  endOf(isGone: (server: string) => boolean): void {
+    this.#fanOut.endOf(isGone);
+    this.#trigger.endOf(isGone);
+    this.images.endOf(isGone);
+  }
+
   /** Continues what was under way when the gateway stopped. */
   resume(): void {
     this.#fanOut.resume();
@@ -149,12 +156,17 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
     this.images.resume();
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Stops campaigns and downloads. They continue after the next start. Images are still served. */
+  async stop(): Promise<void> {
     await using stack = new AsyncDisposableStack();
-    stack.use(this.#files);
     stack.use(this.images);
     stack.use(this.#trigger);
     stack.use(this.#fanOut);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+    this.#files[Symbol.dispose]();
   }
 
   /** Package #0 goes at once to a device that was asleep. */

@@ -54,9 +54,11 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
   const guard = new EchoGuard(clock, entropy);
   const bootstrapServer = new BootstrapServer({
     gatewayId,
-    secretsOf: (deviceId) => live.current.bootstrap.get(deviceId),
+    // No device is named like the gateway, whatever a list says that several gateways share.
+    secretsOf: (deviceId) => (deviceId === gatewayId ? undefined : live.current.bootstrap.get(deviceId)),
     credentials,
     guard,
+    clock,
     entropy,
     events,
     livesElsewhere: parts.livesElsewhere,

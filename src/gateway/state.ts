@@ -4,6 +4,7 @@ import type { Entropy } from '../base/entropy.ts';
 import { openDatabase } from '../base/open-database.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
+import { AccountsBranch } from '../mo/accounts-branch.ts';
 import { Accounts, accountsDescription } from '../mo/dm-acc.ts';
 import { gwConfig } from '../mo/gw-config.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
@@ -14,6 +15,7 @@ import { Inventory } from './store/inventory.ts';
 import { Outbox } from './store/outbox.ts';
 import { Registrations } from './store/registrations.ts';
 import { gatewaySchema } from './store/schema.ts';
+import { UpdateRecords } from './store/update-record.ts';
 
 /** The durable state of a gateway, in one file. */
 export interface GatewayState {
@@ -22,8 +24,11 @@ export interface GatewayState {
   readonly credentials: Credentials;
   readonly epoch: Epoch;
   readonly outbox: Outbox;
+  readonly updates: UpdateRecords;
   readonly nodes: Nodes;
   readonly accounts: Accounts;
+  /** The branch of the accounts, for what follows when an account is deleted. */
+  readonly accountsBranch: AccountsBranch;
   readonly gwConfig: StoredBranch;
   /** Of LwM2M clients; none where LwM2M is not configured. */
   readonly registrations: Registrations | undefined;
@@ -40,14 +45,17 @@ export function openState(
   const nodes = new Nodes(database);
   const epoch = new Epoch(database, entropy);
   const outbox = new Outbox(database, config.limits.outbox, epoch);
+  const accountsBranch = new AccountsBranch('DMAcc', accountsDescription, nodes, { clock });
   return {
     database,
     inventory: new Inventory(database, config.limits.devices),
     credentials: new Credentials(database, config.limits.devices),
     epoch,
     outbox,
+    updates: new UpdateRecords(database),
     nodes,
-    accounts: new Accounts(new StoredBranch('DMAcc', accountsDescription, nodes, { clock })),
+    accounts: new Accounts(accountsBranch),
+    accountsBranch,
     gwConfig: new StoredBranch('GwConfig', gwConfig.root, nodes, {
       type: vocabulary.objects.GwConfig,
       clock,

@@ -1,5 +1,6 @@
 import { transaction } from '../base/database.ts';
 import { PosternError } from '../base/errors.ts';
+import { publicUrl } from '../base/public-url.ts';
 import { softwareVersion } from '../base/version.ts';
 import { forgetfulNodes } from '../dm/node-store.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
@@ -100,7 +101,8 @@ export function knowServer(accounts: Accounts, config: GatewayConfig): void {
   accounts.put({
     ...known,
     serverId: server.id,
-    address: mqtt?.url ?? `urn:${server.id}`,
+    // DM servers read it, and the URL may have a password.
+    address: mqtt ? publicUrl(mqtt.url) : `urn:${server.id}`,
     own: {
       name: gateway.id,
       secret: server['client-secret'],

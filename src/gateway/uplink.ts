@@ -17,10 +17,14 @@ export interface GatewayUplinkParts {
   readonly config: GatewayConfig;
   readonly live: LiveSettings;
   readonly accounts: Accounts;
+  /** Runs what stores a new account at the parent, and has all devices reported to the parent, in one transaction. */
+  readonly join: (store: () => void) => void;
   readonly locator: DeviceLocator;
   /** Epoch of the gateway's alerts, which a broker's retained state tells. */
   readonly epoch: string;
   readonly budget: DataBudget;
+  /** IP address to which Package #0 for a device goes. */
+  readonly addressOf: (deviceId: string) => string | undefined;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -29,7 +33,7 @@ export interface GatewayUplinkParts {
 export interface GatewayUplink {
   readonly uplink: Uplink;
   /** The same for sessions of the gateway itself. It shows as disconnected while the data budget leaves no room for them. */
-  readonly reporting: Pick<Uplink, 'request' | 'connected'>;
+  readonly reporting: Pick<Uplink, 'request' | 'connected' | 'largestBody'>;
   /** The same, where the uplink is a parent gateway. It posts Package #0 to this gateway; a broker publishes it. */
   readonly parent?: ParentLink;
 }
@@ -39,7 +43,7 @@ export interface GatewayUplink {
  * @throws {PosternError} `configuration` when it names none
  */
 export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
-  const { config, live, accounts, locator, epoch, budget, ...surroundings } = parts;
+  const { config, live, accounts, join, locator, epoch, budget, addressOf, ...surroundings } = parts;
   const gatewayId = config.gateway.id;
   const timeout = config.tunnel.timeout * 1000;
   if (config.parent) {
@@ -53,6 +57,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
           return live.current.factorySecret;
         },
         accounts,
+        join,
         call: (...args) => locator.call(...args),
         sourceTowards: (address) => locator.sourceTowards(address),
         ...surroundings,
@@ -63,7 +68,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
   }
   if (!config.mqtt) throw new PosternError('configuration', 'mqtt: this table is needed');
   const settings = live.mqtt;
-  const traffic = new UplinkTraffic(budget, surroundings.clock);
+  const traffic = new UplinkTraffic(budget, surroundings.clock, addressOf);
   const upstream = new Upstream(
     { gatewayId, settings, softwareVersion, epoch, traffic, ...surroundings },
     timeout,
@@ -73,6 +78,9 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
     request: (...args: Parameters<Uplink['request']>) => uplink.request(...args),
     get connected() {
       return uplink.reports;
+    },
+    get largestBody() {
+      return uplink.largestBody;
     },
   };
   return { uplink, reporting };

@@ -1,3 +1,4 @@
+import { BoundedMap } from '../base/bounded-map.ts';
 import type { Database } from '../base/database.ts';
 import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -34,6 +35,9 @@ export interface AlertHandlerParts {
   readonly events: Events;
 }
 
+/** Devices of which a claim is remembered. The oldest claim is forgotten: the device must attach anew. */
+const claimLimit = 4096;
+
 const resultEvents = {
   CommandFanout: 'alert.command-fanout',
   DeviceTrigger: 'alert.device-trigger',
@@ -43,6 +47,8 @@ const resultEvents = {
 /** Handles the alerts that gateways and devices send in their sessions: GwMO's alerts and those of FUMO. */
 export class AlertHandler {
   readonly #parts: AlertHandlerParts;
+  /** Gateways whose parents told that a device is there, while it is attached elsewhere. */
+  readonly #claims = new BoundedMap<string, string>(claimLimit);
 
   constructor(parts: AlertHandlerParts) {
     this.#parts = parts;
@@ -88,15 +94,26 @@ export class AlertHandler {
     if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
     const brokerGateway = reachability.brokerGatewayOf(reporter);
+    // A device has proved itself to the gateway that reports it, unless that gateway only repeats what a child said.
+    const isProved = via === undefined;
+    const { bootstrap, manufacturer, model } = attach;
+    this.#parts.records.addAlert('DeviceAttach', gateway, deviceId, attach);
+    if (!isProved && this.#isHeldElsewhere(deviceId, gateway, brokerGateway)) {
+      const holder = parties.gatewayOf(deviceId) ?? '';
+      database.afterCommit(() => this.#claims.set(deviceId, gateway));
+      this.#emit('alert.attach-contested', { device: deviceId, gateway, holder });
+      return DmStatus.Ok;
+    }
     database.afterCommit(() => {
+      this.#claims.delete(deviceId);
       if (gateway !== brokerGateway) reachability.learn(gateway, brokerGateway);
-      if (deviceId !== brokerGateway) reachability.learn(deviceId, brokerGateway);
+      if (deviceId === brokerGateway) return;
+      if (isProved) reachability.prove(deviceId, brokerGateway);
+      else reachability.learn(deviceId, brokerGateway);
     });
     pendingDetaches.drop(gateway, deviceId);
     const before = parties.associate(deviceId, gateway);
     this.#parts.unreachableDevices.remove(deviceId);
-    const { bootstrap, manufacturer, model } = attach;
-    this.#parts.records.addAlert('DeviceAttach', gateway, deviceId, attach);
     this.#emit('alert.device-attach', {
       device: deviceId,
       gateway,
@@ -109,12 +126,45 @@ export class AlertHandler {
     return DmStatus.Ok;
   }
 
+  /**
+   * Whether a device is attached to a gateway elsewhere that has not said that it misses it. What a child gateway says does
+   * not take the device away from there. Within one broker gateway, that gateway has judged already.
+   */
+  #isHeldElsewhere(deviceId: string, gateway: string, brokerGateway: string): boolean {
+    const { parties, reachability, unreachableDevices } = this.#parts;
+    const holder = parties.gatewayOf(deviceId);
+    if (holder === undefined || holder === gateway) return false;
+    if (reachability.brokerGatewayOf(holder) === brokerGateway) return false;
+    return unreachableDevices.reasons()(deviceId) === undefined;
+  }
+
+  /** A device has proved itself to this server through a gateway. A claim of that gateway to the device holds now. */
+  proved(deviceId: string, gateway: string): void {
+    if (this.#claims.get(deviceId) === gateway) this.#pass(deviceId);
+  }
+
+  /** Associates a device with the gateway that claimed it, if one did. */
+  #pass(deviceId: string): void {
+    const { database, parties, pendingDetaches } = this.#parts;
+    const gateway = this.#claims.get(deviceId);
+    if (gateway === undefined) return;
+    this.#claims.delete(deviceId);
+    database.transaction(() => {
+      pendingDetaches.drop(gateway, deviceId);
+      const before = parties.associate(deviceId, gateway);
+      this.#parts.unreachableDevices.remove(deviceId);
+      if (before !== undefined && parties.get(before)) pendingDetaches.add(before, deviceId);
+    });
+  }
+
   #deviceDetached(reporter: string, alert: Alert): number {
     const { parties, unreachableDevices } = this.#parts;
     const { epoch, sequence, deviceId, reason, via } = readDeviceDetach(alert);
     if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
     parties.dissociate(deviceId, gateway);
+    if (this.#claims.get(deviceId) === gateway) this.#claims.delete(deviceId);
+    if (parties.gatewayOf(deviceId) === undefined) this.#pass(deviceId);
     if (parties.gatewayOf(deviceId) === undefined) unreachableDevices.remove(deviceId);
     this.#parts.records.addAlert('DeviceDetach', gateway, deviceId, { reason });
     this.#emit('alert.device-detach', { device: deviceId, gateway, reason });
@@ -126,8 +176,10 @@ export class AlertHandler {
     const { parties, unreachableDevices } = this.#parts;
     if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
     const gateway = nearestGateway(via) ?? reporter;
-    if (state === 'unreachable') unreachableDevices.add(deviceId, gateway, reason ?? '', lastSeen);
-    else if (parties.gatewayOf(deviceId) === gateway) unreachableDevices.remove(deviceId);
+    if (state === 'unreachable') {
+      unreachableDevices.add(deviceId, gateway, reason ?? '', lastSeen);
+      if (parties.gatewayOf(deviceId) === gateway) this.#pass(deviceId);
+    } else if (parties.gatewayOf(deviceId) === gateway) unreachableDevices.remove(deviceId);
     const body = { state, reason, lastSeen: new Date(lastSeen).toISOString() };
     this.#parts.records.addAlert('DevicePresence', gateway, deviceId, body);
     this.#emit('alert.device-presence', { device: deviceId, gateway, state, reason });

@@ -34,6 +34,13 @@ const partyRoutes: readonly Route[] = [
   }),
   route({
     method: 'GET',
+    path: '/counts',
+    summary: 'Counts the events of this server by name since its start (docs/events.md)',
+    status: 200,
+    handle: ({ events }) => Object.fromEntries(events.counts),
+  }),
+  route({
+    method: 'GET',
     path: '/gateways',
     summary: 'Lists gateways, and whether each is online',
     status: 200,

@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import {
   authSchemes,
   described,
+  fileOf,
   identifier,
   integerBetween,
   logSection,
@@ -10,7 +11,14 @@ import {
   secret,
   text,
 } from '../base/config.ts';
+import { isLoopbackHost } from '../base/loopback.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
+import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+
+const deviceId = v.pipe(
+  v.string(),
+  v.check((id) => isDeviceId(id), deviceIdRule),
+);
 
 /** Keys that a gateway and a device have in common. */
 const party = {
@@ -22,7 +30,47 @@ const party = {
   'server-auth': authSchemes('Schemes that this server may use. It begins with the first'),
 };
 
+const originRule = 'an origin such as https://ops.example, without a path';
 const httpUrl = v.pipe(v.string(), v.regex(/^https?:\/\/[^\s/]+/, 'a URL such as https://dm.example/dm'));
+
+const apiSection = v.pipe(
+  v.strictObject({
+    host: described(
+      v.optional(text, '127.0.0.1'),
+      'Address of the HTTP API. An address other than loopback needs TLS, or `insecure-plain-http`',
+    ),
+    port: described(v.optional(port, 8080), 'Port of the HTTP API; 0 means a free one'),
+    hosts: described(
+      v.optional(v.array(text), []),
+      'Names by which clients reach the API, besides `localhost` and its address. Requests for other names are refused',
+    ),
+    origins: described(
+      v.optional(v.array(v.pipe(v.string(), v.regex(/^https?:\/\/[^\s/]+$/, originRule))), []),
+      'Origins of web pages that may use the API, such as `https://ops.example`. Requests of other pages are refused',
+    ),
+    'token-file': described(
+      v.optional(text),
+      'File that a new token of the API is written to; by default beside the state file, with `.token` behind its name',
+    ),
+    'tls-cert': described(
+      v.optional(fileOf('certificate')),
+      'PEM file of the certificate; without it, HTTP without TLS',
+    ),
+    'tls-key': described(v.optional(fileOf('private-key')), 'PEM file of its key'),
+    'insecure-plain-http': described(
+      v.optional(v.boolean(), false),
+      'Serve HTTP without TLS at an address other than loopback. Anyone on the way can then read the token and all else',
+    ),
+  }),
+  v.check(
+    (api) => (api['tls-cert'] === undefined) === (api['tls-key'] === undefined),
+    'tls-cert and tls-key together',
+  ),
+  v.check(
+    (api) => isLoopbackHost(api.host) || api['tls-cert'] !== undefined || api['insecure-plain-http'],
+    'tls-cert and tls-key, or insecure-plain-http = true, for a host that is not loopback',
+  ),
+);
 
 /** Schema of the head-end's configuration file. docs/configuration.md is generated from it. */
 export const headendConfigSchema = v.strictObject({
@@ -45,16 +93,7 @@ export const headendConfigSchema = v.strictObject({
       'Seconds for a device to open a requested session',
     ),
   }),
-  api: v.optional(
-    v.strictObject({
-      host: described(
-        v.optional(text, '127.0.0.1'),
-        'Address of the HTTP API. The API has no authentication',
-      ),
-      port: described(v.optional(port, 8080), 'Port of the HTTP API; 0 means a free one'),
-    }),
-    {},
-  ),
+  api: v.optional(apiSection, {}),
   mqtt: mqttSection,
   relay: described(
     v.optional(
@@ -91,7 +130,7 @@ export const headendConfigSchema = v.strictObject({
     'Gateways of this server',
   ),
   device: described(
-    v.optional(v.array(v.strictObject({ id: described(text, 'DevId of the End Device'), ...party })), []),
+    v.optional(v.array(v.strictObject({ id: described(deviceId, 'DevId of the End Device'), ...party })), []),
     'End Devices with a factory account for this server',
   ),
   gwmo: gwmoSection,

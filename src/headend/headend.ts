@@ -1,14 +1,14 @@
 import { failed } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
-import type { Events } from '../base/events.ts';
+import { EventCounter, type Events } from '../base/events.ts';
 import { LiveConfig, overwrite } from '../base/live-config.ts';
 import { openDatabase } from '../base/open-database.ts';
 import { watchState } from '../base/watch-state.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Opening, Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
-import { mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
+import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { AlertHandler } from './alert-handler.ts';
 import { AlertSequences } from './alert-sequences.ts';
 import { type HeadendConfig, headendReloads } from './config.ts';
@@ -41,10 +41,17 @@ export class Headend implements AsyncDisposable {
   readonly #parts: HeadendParts;
   readonly #config: LiveConfig<HeadendConfig>;
 
-  /** @throws {PosternError} `configuration` when the state file cannot be used */
-  constructor(config: HeadendConfig, surroundings: HeadendSurroundings) {
-    this.#parts = compose(config, surroundings);
-    this.#config = new LiveConfig(config, this.#parts.events, (key) => headendReloads.includes(key));
+  /**
+   * @param parts composed here when absent
+   * @throws {PosternError} `configuration` when the state file cannot be used
+   */
+  constructor(
+    config: HeadendConfig,
+    surroundings: HeadendSurroundings,
+    parts: HeadendParts = composeHeadend(config, surroundings),
+  ) {
+    this.#parts = parts;
+    this.#config = new LiveConfig(config, parts.events, (key) => headendReloads.includes(key));
   }
 
   /**
@@ -54,9 +61,11 @@ export class Headend implements AsyncDisposable {
   reload(read: () => HeadendConfig): HeadendConfig {
     const { parties, settings } = this.#parts;
     this.#config.reload(read, (config) => {
+      const mqtt = mqttSettings(config.mqtt);
+      demandUsable(mqtt);
       parties.configure(config);
       overwrite(settings.policy, config.policy);
-      overwrite(settings.mqtt, mqttSettings(config.mqtt));
+      overwrite(settings.mqtt, mqtt);
     });
     return this.#config.current;
   }
@@ -65,6 +74,11 @@ export class Headend implements AsyncDisposable {
   complaint(): string | undefined {
     this.#parts.database.prepare('SELECT 1').get();
     return undefined;
+  }
+
+  /** Counts what it is told, and passes it on: the events of this head-end, and those of its API. */
+  get events(): EventCounter {
+    return this.#parts.events;
   }
 
   /** True while the connection to the broker is up. */
@@ -178,13 +192,20 @@ export class Headend implements AsyncDisposable {
   }
 }
 
-type HeadendParts = ReturnType<typeof compose>;
+/** The parts of a DM server, joined to each other. */
+export type HeadendParts = ReturnType<typeof composeHeadend>;
 
-/** Constructs the parts. Each part is given the parts that it uses, and is constructed after them. */
-function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
-  const { entropy = systemEntropy, events } = surroundings;
+/**
+ * Constructs the parts. Each part is given the parts that it uses, and is constructed after them. Nothing runs yet.
+ * @throws {PosternError} `configuration` when the state file cannot be used
+ */
+export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurroundings) {
+  const { entropy = systemEntropy } = surroundings;
+  const events = new EventCounter(surroundings.events);
   const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
   const { id: serverId, state, route, group, 'session-timeout': sessionTimeout } = config.headend;
+  const settings = { mqtt: mqttSettings(config.mqtt), policy: { ...config.policy } };
+  demandUsable(settings.mqtt);
   const database = openDatabase(state, headendSchema);
   watchState(database, state, clock, events);
   const vocabulary = vocabularyOf(config.gwmo);
@@ -194,7 +215,6 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const records = new Records(database, clock);
   const unreachableDevices = new UnreachableDevices(database, parties);
   const reachability = new Reachability(parties, unreachableDevices);
-  const settings = { mqtt: mqttSettings(config.mqtt), policy: { ...config.policy } };
   const base = {
     serverId,
     clock,
@@ -219,6 +239,12 @@ function compose(config: HeadendConfig, surroundings: HeadendSurroundings) {
   const sessions = new Sessions({
     ...base,
     work: sessionWork(policy, pendingDetaches, jobs),
+    proved: ({ party, gateway }, brokerGateway) => {
+      reachability.prove(party.id, brokerGateway);
+      // Only the first message after a restart of this server tells something: else alerts have told it.
+      if (gateway !== party.id) reachability.learnFirst(gateway, brokerGateway);
+      if (party.kind === 'device') alertHandler.proved(party.id, gateway);
+    },
     handleAlert: (context, alert) => alertHandler.handle(context, alert),
   });
   const relay =
@@ -268,10 +294,7 @@ const receiverOf = ({
   events,
 }: HeadendParts): DownlinkReceiver => ({
   answerPackage: async (up) => {
-    const { device, via } = up.envelope;
-    if (device !== undefined) reachability.learn(device, up.gateway);
-    if (via !== undefined) reachability.learn(via, up.gateway);
-    if (device !== undefined && relay) return await relay.forward(up);
+    if (up.envelope.device !== undefined && relay) return await relay.forward(up);
     const answer = await sessions.receive(up);
     await database.settled();
     return answer;

@@ -60,6 +60,17 @@ export function openApi(): object {
   return {
     openapi: '3.1.0',
     info: { title: 'Postern head-end', version: softwareVersion, license: { name: 'Apache-2.0' } },
+    components: {
+      securitySchemes: {
+        token: {
+          type: 'http',
+          scheme: 'bearer',
+          description:
+            'The token that the head-end made at its first start. `curl -H @FILE` takes it from its file, by default the state file with `.token` behind its name',
+        },
+      },
+    },
+    security: [{ token: [] }],
     paths: Object.fromEntries(
       [...paths].map(([path, own]) => [
         path,

@@ -1,3 +1,4 @@
+import { matchesDevice } from '../base/device-pattern.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Opening, Work } from '../dm/server-session.ts';
 import { type AssistedBootstrapParts, bootstrapToGateway } from './assisted-bootstrap.ts';
@@ -40,7 +41,7 @@ export class Policy {
     const { settings, records } = this.#parts;
     const assigned = records.assignment(device);
     if (assigned !== undefined) return assigned;
-    return settings.assign.find((rule) => matches(rule.device, device))?.gateway ?? cameThrough;
+    return settings.assign.find((rule) => matchesDevice(rule.device, device))?.gateway ?? cameThrough;
   }
 
   /**
@@ -62,7 +63,3 @@ export class Policy {
     }
   }
 }
-
-/** A pattern is a DevId, or the beginning of one followed by `*`. */
-const matches = (pattern: string, device: string): boolean =>
-  pattern.endsWith('*') ? device.startsWith(pattern.slice(0, -1)) : device === pattern;

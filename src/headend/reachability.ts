@@ -21,8 +21,8 @@ export interface DeviceView {
   /** True when the device has an account for this server, so that this server can manage it directly. */
   readonly known: boolean;
   /**
-   * The gateway that the device is attached to. For a device that is not attached: the gateway its last package came
-   * through.
+   * The gateway that the device is attached to. For a device that is not attached: the gateway through which it has last
+   * proved itself.
    */
   readonly gateway: string | undefined;
   readonly attached: boolean;
@@ -33,21 +33,26 @@ export interface DeviceView {
 }
 
 /**
- * Parties whose broker gateway is remembered, and gateways whose state is remembered. The oldest entry is dropped.
+ * Parties whose broker gateway is remembered, and gateways whose state is remembered: the oldest entry is dropped. Gateways
+ * above one another, as in the header of the tunnel (docs/bindings.md).
  */
-const limits = { parties: 65_536, gateways: 65_536 } as const;
+const limits = { parties: 65_536, gateways: 65_536, depth: 5 } as const;
 
 /**
  * Knows through which gateway each party is reached, and which gateways are online.
  *
  * A broker gateway is a gateway with its own connection to the MQTT broker. A device can be behind a child gateway
  * that has no connection of its own; Package #0 for both then goes to the broker gateway above the child gateway.
- * This state is not durable: after a restart it is learned again from packages and alerts.
+ * This state is not durable: after a restart it follows from the associations of the devices, until packages and alerts
+ * correct it.
  */
 export class Reachability {
   readonly #parties: Parties;
   readonly #unreachable: UnreachableDevices;
-  readonly #brokerGateways = new BoundedMap<string, string>(limits.parties);
+  /** Ways by which parties have proved themselves. */
+  readonly #proved = new BoundedMap<string, string>(limits.parties);
+  /** Ways that gateways above a party have told. */
+  readonly #told = new BoundedMap<string, string>(limits.parties);
   readonly #states = new BoundedMap<string, GatewayView>(limits.gateways);
 
   constructor(parties: Parties, unreachable: UnreachableDevices) {
@@ -55,25 +60,50 @@ export class Reachability {
     this.#unreachable = unreachable;
   }
 
-  /** Records that a device or a child gateway is reached through a broker gateway. */
-  learn(party: string, brokerGateway: string): void {
-    this.#brokerGateways.set(party, brokerGateway);
+  /** Records that a party has proved itself through a broker gateway. */
+  prove(party: string, brokerGateway: string): void {
+    this.#proved.set(party, brokerGateway);
   }
 
   /**
-   * Returns the broker gateway through which a gateway is reached. Without other knowledge this is the gateway
-   * itself.
+   * Records that a gateway has told that a party is reached through a broker gateway. This moves no party that has proved
+   * itself elsewhere, and no gateway that is connected to the broker itself.
+   */
+  learn(party: string, brokerGateway: string): void {
+    if (!this.isOnline(party)) this.#told.set(party, brokerGateway);
+  }
+
+  /** As `learn`, for a party of which no way is known. */
+  learnFirst(party: string, brokerGateway: string): void {
+    if (party !== brokerGateway && this.#wayOf(party) === undefined) this.learn(party, brokerGateway);
+  }
+
+  #wayOf(party: string): string | undefined {
+    return this.#proved.get(party) ?? this.#told.get(party);
+  }
+
+  /**
+   * Returns the broker gateway through which a gateway is reached: the one of `wayTo`, or else the one of
+   * its parent, as the durable associations tell after a restart. Without other knowledge this is the gateway itself.
    */
   brokerGatewayOf(gateway: string): string {
-    return this.#brokerGateways.get(gateway) ?? gateway;
+    let at = gateway;
+    for (let depth = 0; depth < limits.depth; depth++) {
+      const way = this.#wayOf(at);
+      if (way !== undefined) return way;
+      const parent = this.#states.has(at) ? undefined : this.#parties.gatewayOf(at);
+      if (parent === undefined) return at;
+      at = parent;
+    }
+    return at;
   }
 
   /**
-   * Returns the broker gateway through which a party is reached: the one its last package came through, or else the
-   * one of the gateway that the party is associated with. Undefined when neither is known.
+   * Returns the broker gateway through which a party is reached: the one through which it has last proved itself, or else
+   * the one of the gateway that the party is associated with. Undefined when neither is known.
    */
   wayTo(party: string): string | undefined {
-    const heard = this.#brokerGateways.get(party);
+    const heard = this.#wayOf(party);
     if (heard !== undefined) return heard;
     const gateway = this.#parties.gatewayOf(party);
     return gateway === undefined ? undefined : this.brokerGatewayOf(gateway);
@@ -113,15 +143,23 @@ export class Reachability {
   devices(): DeviceView[] {
     const attached = new Map(this.#parties.associations().map(({ device, gateway }) => [device, gateway]));
     const known = this.#parties.list().filter(({ kind }) => kind === 'device');
-    const reasonOf = this.#unreachable.reasons();
+    const told = this.#unreachable.reasons();
+    const reasonOf = (id: string) => told(id) ?? (attached.has(id) ? this.#offlineAbove(id) : undefined);
     const ids = new Set([...known.map(({ id }) => id), ...attached.keys()]);
     return [...ids].toSorted().map((id) => ({
       id,
       known: this.#parties.get(id) !== undefined,
-      gateway: attached.get(id) ?? this.#brokerGateways.get(id),
+      gateway: attached.get(id) ?? this.#wayOf(id),
       attached: attached.has(id),
       ...unreachableView(reasonOf(id)),
     }));
+  }
+
+  /** The reason why a device cannot be reached whose broker gateway has gone offline. A gateway without a state says nothing. */
+  #offlineAbove(device: string): Unreachable | undefined {
+    const gateway = this.wayTo(device);
+    const isOffline = gateway !== undefined && this.#states.get(gateway)?.online === false;
+    return isOffline ? { reason: `its gateway ${gateway} is offline` } : undefined;
   }
 }
 

@@ -2,13 +2,15 @@ import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { isGuess, locked } from '../dm/authentication.ts';
+import { Challenges } from '../dm/challenges.ts';
 import { hmacHeader } from '../dm/hmac-header.ts';
-import { LockOut } from '../dm/lock-out.ts';
+import { ProofGuard } from '../dm/proof-guard.ts';
 import { type Opening, ServerSession, type Work } from '../dm/server-session.ts';
-import { SessionTable } from '../dm/session-table.ts';
+import { type BegunSession, SessionTable } from '../dm/session-table.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import { decodeMessage, encodeMessage } from '../wire/syncml/codec.ts';
-import type { Alert } from '../wire/syncml/message.ts';
+import type { Alert, SyncmlMessage } from '../wire/syncml/message.ts';
 import type { DownPackage, UpPackage } from './downlink.ts';
 import type { Parties, Party } from './parties.ts';
 
@@ -30,29 +32,29 @@ export interface SessionsParts {
   readonly events: Events;
   /** What this server does in a session after the party has proved itself. */
   readonly work: (context: SessionContext, opening: Opening) => Work;
+  /** Called with each message of a party that has proved itself, and the broker gateway that it came through. */
+  readonly proved: (context: SessionContext, brokerGateway: string) => void;
   /** Handles an alert of the party and returns the alert's DM status. */
   readonly handleAlert: (context: SessionContext, alert: Alert) => number;
 }
 
 /** Bounds of the sessions; times in milliseconds. */
-const limits = {
-  proven: 4096,
-  unproven: 1024,
-  unprovenOfHost: 256,
-  idle: 120_000,
-  silent: 10_000,
-  unprovenSilent: 2000,
-} as const;
+const limits = { sessions: 4096, idle: 120_000, silent: 10_000 } as const;
+
+/** Failures in a row by one way that are told by an event. */
+const failuresTold = 3;
 
 /** The DM sessions of this server. A package of a party goes in, the answer comes out. */
 export class Sessions {
   readonly #parts: SessionsParts;
   readonly #table: SessionTable<SessionContext>;
-  readonly #lockOut: LockOut;
+  readonly #challenges: Challenges;
+  readonly #guard: ProofGuard;
 
   constructor(parts: SessionsParts) {
     this.#parts = parts;
-    this.#lockOut = new LockOut(parts.clock);
+    this.#challenges = new Challenges(parts.clock, parts.entropy);
+    this.#guard = new ProofGuard(parts.clock);
     this.#table = new SessionTable({
       clock: parts.clock,
       events: parts.events,
@@ -70,8 +72,9 @@ export class Sessions {
 
   /**
    * Passes a package of a party to its session, which begins with the first package, and returns the answer.
-   * @throws {PosternError} `unauthorized` for an unknown party, `forbidden` when the message names another source
-   * than the envelope, `lockedOut` after too many failed proofs, `malformed`, `unsupportedFormat`
+   * A party that is not known here is challenged like any other, so that nobody can find out which are known.
+   * @throws {PosternError} `forbidden` when the message names another source than the envelope, or the envelope names a
+   * device like its gateway; `lockedOut` after too many failed proofs, `malformed`, `unsupportedFormat`
    */
   async receive({ gateway: brokerGateway, envelope }: UpPackage): Promise<DownPackage> {
     // A device belongs to the gateway nearest to it, not to the gateway that is connected to the broker.
@@ -80,26 +83,38 @@ export class Sessions {
     const message = decodeMessage(body, contentType);
     const { sessionId, source } = message.header;
     const partyId = envelope.device ?? brokerGateway;
+    // Otherwise anyone behind a gateway could speak, and fail, in its name.
+    if (envelope.device === brokerGateway)
+      throw new PosternError('forbidden', `no device is named like its gateway ${brokerGateway}`);
     if (source.locUri !== partyId)
       throw new PosternError('forbidden', `a package of ${source.locUri} in the name of ${partyId}`);
-    const party = this.#parts.parties.get(partyId);
-    if (!party) throw new PosternError('unauthorized', `${partyId} is not known here`);
-    // The address proves nothing, but it keeps apart what anyone sends in the name of the party.
-    const sender = `${gateway} ${envelope.peer ?? ''}`;
-    const lockKey = `${sender} ${partyId}`;
-    this.#lockOut.check(lockKey);
+    const known = this.#parts.parties.get(partyId);
+    const party = known ?? this.#pretend(partyId);
+    // The address proves nothing, but it keeps apart what anyone sends in the name of the party. The gateway itself has none.
+    const sender = `${gateway} ${envelope.device === undefined ? '' : `from ${envelope.peer}`}`;
+    // A guesser has many ports.
+    const host = sender.replaceAll(/\|\d+/g, '');
+    const lock = this.#guard.lockOf(partyId, host);
     const seal = { body, hmac: headers?.[hmacHeader] };
     const { session, place } = this.#table.find(
-      { key: `${gateway} ${partyId} ${sessionId}`, sender, host: sender, message, seal },
-      () => this.#begin({ party, gateway, sessionId }),
+      { key: `${gateway} ${partyId} ${sessionId}`, associations: [sender], message, seal },
+      () => this.#begin({ party, gateway, sessionId }, message.header.msgId, lock !== undefined),
     );
+    if (place === 'stranger') {
+      if (lock) throw lock;
+      const { clientNonce } = this.#parts.parties.noncesOf(partyId);
+      if (isGuess(message.header, seal, clientNonce)) this.#failed(partyId, known, gateway, host, sessionId);
+      return sealed(session, session.refuse(message, seal), contentType);
+    }
     if (place === 'new')
       this.#parts.events.emit('session.started', { device: partyId, gateway, session: sessionId });
     const outcomeBefore = session.outcome;
     const answer = await session.receive(message, seal);
     const { outcome } = session;
-    if (session.authenticated && place !== 'repeated') this.#lockOut.succeeded(lockKey);
-    else if (outcome?.status === DmStatus.InvalidCredentials && !outcomeBefore) this.#lockOut.failed(lockKey);
+    if (session.authenticated && place !== 'repeated') {
+      this.#guard.succeeded(partyId, host);
+      this.#parts.proved({ party, gateway, sessionId }, brokerGateway);
+    }
     if (outcome && !outcomeBefore)
       this.#parts.events.emit(isOk(outcome.status) ? 'session.ended' : 'session.failed', {
         device: partyId,
@@ -108,9 +123,7 @@ export class Sessions {
         status: outcome.status,
         reason: outcome.reason,
       });
-    const coded = encodeMessage(answer, contentType);
-    const hmac = session.seal(coded);
-    return { contentType, body: coded, ...(hmac !== undefined && { headers: { [hmacHeader]: hmac } }) };
+    return sealed(session, answer, contentType);
   }
 
   /** Lists the sessions that have not ended. */
@@ -125,12 +138,44 @@ export class Sessions {
     await this.#table.end(() => true, DmStatus.SessionAborted, 'the server stops');
   }
 
-  #begin(context: SessionContext): { session: ServerSession; owner: SessionContext } {
+  /** Counts a wrong answer to a challenge. */
+  #failed(id: string, known: Party | undefined, gateway: string, host: string, session: string): void {
+    const failures = this.#guard.failed(id, host);
+    if (failures > failuresTold) return;
+    this.#parts.events.emit('session.failed', {
+      device: id,
+      gateway,
+      session,
+      status: DmStatus.InvalidCredentials,
+      reason: known ? 'the party did not prove itself' : 'this party has no account here',
+    });
+  }
+
+  /** What a party without an account here is measured by. */
+  #pretend(id: string): Party {
+    const { secret } = this.#challenges.pretence(id);
+    const md5 = ['md5'] as const;
+    return {
+      id,
+      kind: 'device',
+      clientSecret: secret,
+      serverSecret: secret,
+      clientSchemes: md5,
+      serverSchemes: md5,
+    };
+  }
+
+  /** @param isLocked only the proof counts that needs no challenge: no guess can be right by it */
+  #begin(context: SessionContext, firstMsgId: number, isLocked: boolean): BegunSession<SessionContext> {
     const { serverId, parties, entropy, work, handleAlert } = this.#parts;
-    const { party, sessionId } = context;
+    const { party, gateway, sessionId } = context;
+    const account = parties.account(serverId, party);
+    const challenge = this.#challenges.of(`${gateway} ${party.id} ${sessionId}`, account.peer.nonce);
     const session = new ServerSession({
       ends: { local: serverId, remote: party.id },
-      account: parties.account(serverId, party),
+      account: isLocked ? { ...account, peer: locked(account.peer) } : account,
+      challenge: isLocked || firstMsgId <= 1 ? { ...challenge, good: [] } : challenge,
+      firstMsgId,
       saveNonces: parties.nonceKeeper(party.id),
       entropy,
       sessionId,
@@ -139,4 +184,10 @@ export class Sessions {
     });
     return { session, owner: context };
   }
+}
+
+function sealed(session: ServerSession, answer: SyncmlMessage, contentType: string): DownPackage {
+  const body = encodeMessage(answer, contentType);
+  const hmac = session.seal(body);
+  return { contentType, body, ...(hmac !== undefined && { headers: { [hmacHeader]: hmac } }) };
 }

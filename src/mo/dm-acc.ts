@@ -233,6 +233,10 @@ function readCredential(
   };
 }
 
+/** Whether two accounts for one server have the same secrets: nonces of one are of use for the other only then. */
+const isSameSecret = (one: DmAccount, other: DmAccount): boolean =>
+  one.own.secret === other.own.secret && one.peer.secret === other.peer.secret;
+
 /** The accounts in a tree. An account is found by its ServerID, not by the name of its node. */
 export class Accounts {
   readonly branch: StoredBranch;
@@ -254,7 +258,9 @@ export class Accounts {
   /** The account for this server. */
   find(serverId: string): DmAccount | undefined {
     const name = this.nodeName(serverId);
-    return name === undefined ? undefined : (this.#unsaved.get(serverId) ?? this.#read(name));
+    const stored = name === undefined ? undefined : this.#read(name);
+    const unsaved = this.#unsaved.get(serverId);
+    return stored && unsaved && isSameSecret(stored, unsaved) ? unsaved : stored;
   }
 
   /** Name of the node that holds the account for this server. */

@@ -26,15 +26,24 @@ export interface FirmwareOrder {
   readonly correlator: string | undefined;
 }
 
+/** Does the operations. One runs at a time. */
+export interface FirmwareRunner {
+  /**
+   * Whether an operation may start now.
+   * @throws {PosternError} `conflict` while another one runs, `malformed` for an Update without a package
+   */
+  admit(order: FirmwareOrder): void;
+  /** Stores an admitted operation, as part of the transaction under way. */
+  record(order: FirmwareOrder): void;
+  /** Begins to work on a stored operation, which ends later. */
+  launch(order: FirmwareOrder): void;
+}
+
 /** What the branch is made of. */
 export interface FirmwareBranchParts {
   readonly nodes: NodeStore;
   readonly clock: Clock;
-  /**
-   * Starts an operation, which ends later.
-   * @throws {PosternError} `conflict` while another one runs, `malformed` for an Update without a package
-   */
-  readonly begin: (order: FirmwareOrder) => void;
+  readonly runner: FirmwareRunner;
 }
 
 /** The nodes of a new branch. */
@@ -45,10 +54,17 @@ const initial: readonly TndsNode[] = [
   { name: 'State', format: 'int', value: String(FumoState.Idle) },
 ];
 
-/** `./FwUpdate` (OMA FUMO 1.0): the nodes that a server writes and executes. `begin` of its parts does the work. */
+/**
+ * `./FwUpdate` (OMA FUMO 1.0): the nodes that a server writes and executes. An operation starts when all of the package is
+ * stored: an Exec inside an Atomic that fails starts nothing.
+ */
 export class FirmwareBranch implements TreeBranch {
   readonly #parts: FirmwareBranchParts;
   readonly #stored: StoredBranch;
+  /** What each open level of changes starts: one operation at most in all of them. */
+  readonly #levels: FirmwareOrder[][] = [];
+  /** The same of all levels, once it is stored. */
+  #final: FirmwareOrder[] = [];
 
   constructor(parts: FirmwareBranchParts) {
     this.#parts = parts;
@@ -89,14 +105,28 @@ export class FirmwareBranch implements TreeBranch {
 
   begin(): void {
     this.#stored.begin();
+    this.#levels.push([]);
   }
 
   commit(): void {
+    const level = this.#levels.pop() ?? [];
     this.#stored.commit();
+    const outer = this.#levels.at(-1);
+    if (outer) {
+      outer.push(...level);
+      return;
+    }
+    for (const order of level) this.#parts.runner.record(order);
+    this.#final = level;
+  }
+
+  committed(): void {
+    for (const order of this.#final.splice(0)) this.#parts.runner.launch(order);
   }
 
   rollback(): void {
     this.#stored.rollback();
+    this.#levels.pop();
   }
 
   /**
@@ -114,7 +144,17 @@ export class FirmwareBranch implements TreeBranch {
       throw new DmError(DmStatus.CommandNotAllowed, `${operation} cannot be executed`);
     const url = operation === 'Update' ? '' : (this.#stored.text(operation, 'PkgURL') ?? '');
     if (operation !== 'Update' && url === '') throw new PosternError('malformed', 'no PkgURL');
-    this.#parts.begin({ operation, url, server: serverId, correlator });
+    const { runner } = this.#parts;
+    const order = { operation, url, server: serverId, correlator };
+    if (this.#levels.some((level) => level.length > 0))
+      throw new PosternError('conflict', 'the same package starts another operation');
+    runner.admit(order);
+    const level = this.#levels.at(-1);
+    if (level) level.push(order);
+    else {
+      runner.record(order);
+      runner.launch(order);
+    }
     return DmStatus.AcceptedForProcessing;
   }
 }

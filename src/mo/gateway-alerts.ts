@@ -3,6 +3,7 @@ import { hashedName } from '../base/hashed-name.ts';
 import { forXml, presentable } from '../base/presentable.ts';
 import type { OutgoingAlert } from '../dm/client-session.ts';
 import { AlertCode } from '../dm/status.ts';
+import { isDeviceId } from '../wire/resources.ts';
 import type { DdfElement } from '../wire/syncml/ddf-builder.ts';
 import { parseDdf, textOf } from '../wire/syncml/ddf-xml.ts';
 import { escapeXml } from '../wire/syncml/escape-xml.ts';
@@ -234,7 +235,7 @@ export function readDeviceAttach({ modes, componentTypes }: Vocabulary, alert: A
   const deviceId = textOf(root, 'DeviceID');
   const mode = gatewayModes[modes.indexOf(Number(textOf(root, 'Mode')))];
   const bootstrap = textOf(root, 'Bootstrap');
-  if (!Number.isInteger(sequence) || !deviceId || mode === undefined)
+  if (!Number.isInteger(sequence) || !isDeviceId(deviceId) || mode === undefined)
     throw new PosternError('malformed', 'not a Device Attach Alert');
   const epoch = epochIn(root);
   const manufacturer = textOf(root, 'Man');

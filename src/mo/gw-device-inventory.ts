@@ -4,6 +4,7 @@ import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
 import { UndoableMap } from '../dm/undoable-map.ts';
 import type { NodePath } from '../dm/uri.ts';
+import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
 import { describe, interior, leaf, type ManagementObject, type NodeDescription } from '../wire/syncml/ddf.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import type { DeviceRecord, DeviceRecords, ExpectedDevice } from './device-record.ts';
@@ -336,8 +337,10 @@ function readExpected(root: TndsNode): ExpectedDevice {
       throw new PosternError('malformed', `an expected device must have a ${name}`);
     return found;
   };
+  const deviceId = String(value('DeviceID'));
+  if (!isDeviceId(deviceId)) throw new PosternError('malformed', deviceIdRule);
   return {
-    deviceId: String(value('DeviceID')),
+    deviceId,
     clientName: String(value('ClientName')),
     clientSecret: String(value('ClientSecret')),
     clientNonce: Buffer.from(value('ClientNonce')),

@@ -29,6 +29,16 @@ export const resourceTypes = {
 /** Most bytes of a device ID. With its name it fits in one Uri-Query option. */
 export const deviceIdBytes = 200;
 
-/** Whether the text is a device ID: 1 to `deviceIdBytes` bytes of UTF-8. */
+/** What `isDeviceId` demands, for people. */
+export const deviceIdRule = `a device ID (DevId) is needed: 1 to ${deviceIdBytes} bytes of UTF-8 without spaces and control characters`;
+
+/** Spaces, line separators, and characters of which nothing is seen: controls, formats, surrogates, those without a use. */
+const unfit = /[\p{Z}\p{C}]/u;
+
+/** Whether the text is a device ID; see `deviceIdRule`. */
 export const isDeviceId = (text: string | undefined): text is string =>
-  text !== undefined && text !== '' && Buffer.byteLength(text) <= deviceIdBytes && fitsXml(text);
+  text !== undefined &&
+  text !== '' &&
+  Buffer.byteLength(text) <= deviceIdBytes &&
+  !unfit.test(text) &&
+  fitsXml(text);

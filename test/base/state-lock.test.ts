@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { statSync } from 'node:fs';
+import { readdirSync, statSync, symlinkSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { openDatabase } from '../../src/base/open-database.ts';
@@ -42,6 +43,23 @@ describe('two programs on one state file', () => {
     await once(first, 'exit');
     assert.deepEqual(namesOf(file), ['a']);
     assert.equal(statSync(`${file}.lock`).mode & 0o777, 0o600);
+  });
+
+  test('a symbolic link to a state file is the same state', async (t) => {
+    const file = freshState(t);
+    const elsewhere = freshState(t);
+    openDatabase(file, schema).close();
+    symlinkSync(file, elsewhere);
+    {
+      await using database = openDatabase(elsewhere, schema);
+      assert.throws(() => openDatabase(file, schema), { message: /uses it$/ });
+      database.prepare("INSERT INTO thing (name) VALUES ('a')").run();
+      await database.settled();
+      await backUp(elsewhere, `${file}.backup`);
+    }
+    assert.equal(restoreState(`${file}.backup`, elsewhere, [schema]).aside, `${file}.replaced-1`);
+    assert.deepEqual([namesOf(file), namesOf(elsewhere)], [['a'], ['a']]);
+    assert.deepEqual(readdirSync(dirname(elsewhere)), ['state.db']);
   });
 
   test('a second opening in the same process is refused too, and the first keeps its lock', async (t) => {

@@ -6,12 +6,14 @@ import { connectAsync, type MqttClient } from 'mqtt';
 import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { noEvents } from '../../src/base/events.ts';
+import { statusOf } from '../../src/dm/replies.ts';
 import { CoapNetwork } from '../../src/gateway/southbound/coap-network.ts';
 import { Downlink } from '../../src/headend/downlink.ts';
 import { Blockwise } from '../../src/wire/coap/blockwise.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
 import { reply } from '../../src/wire/coap/message.ts';
 import { Router } from '../../src/wire/coap/router.ts';
+import { encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import {
   afterPause,
   envelopeBytes,
@@ -53,9 +55,24 @@ function headend(): void {
     entropy: systemEntropy,
     events: { emit: (name) => name === 'mqtt.connected' && console.log('ready') },
   });
-  const contentType = 'application/vnd.syncml.dm+xml';
+  const contentType = MediaType.Wbxml;
+  // The DM server accepts each device, so the gateway lets its packages through as they come.
+  const acceptance = (device: string) =>
+    encodeMessage(
+      {
+        header: {
+          ...{ verDtd: '1.2', verProto: 'DM/1.2', sessionId: '1', msgId: 1 },
+          ...{ target: { locUri: device }, source: { locUri: 'dm.example' } },
+        },
+        commands: [{ ...statusOf(1, '0', 'SyncHdr', 212), cmdId: '1' }],
+        final: true,
+      },
+      contentType,
+    );
+  const length = 128;
+  const answer = acceptance('d'.repeat(length + packageBytes - acceptance('d'.repeat(length)).length));
   downlink.start({
-    answerPackage: async () => ({ contentType, body }),
+    answerPackage: async () => ({ contentType, body: answer }),
     gatewayStateChanged: () => {},
   });
 }

@@ -98,6 +98,8 @@ url = "${broker}"
 id = "dm.example"
 client-secret = "${secrets.gatewayClient}"
 server-secret = "${secrets.gatewayServer}"
+[tunnel]
+device-rate = 1000000
 `,
   );
   const child = run([join(root, 'dist/postern.mjs'), 'gateway', '--config', file]);

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { noEvents } from '../../src/base/events.ts';
 import { AdminApi } from '../../src/gateway/console/admin-api.ts';
 import type { UpdateStatus } from '../../src/gateway/update/updater.ts';
 import { FumoResult, FumoState } from '../../src/mo/fumo.ts';
@@ -32,7 +33,7 @@ async function install(t: TestContext, ...statuses: readonly UpdateStatus[]) {
   const socket = join(folder, 'admin.sock');
   const left = [...statuses];
   const status = () => (left.length > 1 ? left.shift() : left[0]);
-  const admin = new AdminApi(socket, { '/update': status }, { '/update': () => installing });
+  const admin = new AdminApi(socket, noEvents, { '/update': status }, { '/update': () => installing });
   t.after(() => admin[Symbol.asyncDispose]());
   await admin.start();
   const child = spawn(process.execPath, [program, 'update', 'install', 'one.bundle', '--socket', socket]);

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
-import { describe, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { PosternError } from '../../src/base/errors.ts';
-import { fuzz } from './run.ts';
+import { Site } from '../journeys/site.ts';
+import { fuzzAdminApi, fuzzHeadendApi } from './apis.ts';
+import { fuzzEndpoint } from './endpoint.ts';
+import { fuzz, type Run } from './run.ts';
 import { targets } from './targets.ts';
 
 const seed = Number(process.env.FUZZ_SEED ?? Date.now() & 0x7fff_ffff);
@@ -16,6 +19,25 @@ describe(`a short run, seed ${seed}`, () => {
       assert.deepEqual(run.findings, []);
       assert.ok(run.accepted > 0 && run.accepted < run.inputs, 'some are read, and some are not');
     });
+});
+
+describe(`a short run of sequences and requests, seed ${seed}`, () => {
+  const check = (t: TestContext, { inputs: done, accepted, slowest, findings }: Run) => {
+    t.diagnostic(`${done} inputs, ${accepted} answered, slowest ${slowest.toFixed(1)} ms`);
+    assert.deepEqual(findings, []);
+    assert.ok(accepted > 0);
+  };
+  // Errors go out without the limit of three times the bytes that came in.
+  const todo = 'the rule of three for every answer';
+  test('datagrams of several peers to a whole CoAP endpoint', { todo }, async (t) =>
+    check(t, await fuzzEndpoint(seed, inputs, Number.POSITIVE_INFINITY)),
+  );
+  test('requests to the API of the head-end', async (t) =>
+    check(t, await fuzzHeadendApi(seed, inputs / 4, Number.POSITIVE_INFINITY)));
+  test('requests to the admin API', async (t) => {
+    await using site = new Site('mqtt://127.0.0.1:1');
+    check(t, await fuzzAdminApi(seed, inputs / 4, Number.POSITIVE_INFINITY, site));
+  });
 });
 
 test('the fuzzer reports foreign errors and slow inputs, and no PosternError', () => {

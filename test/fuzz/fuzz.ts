@@ -1,10 +1,15 @@
-// `npm run fuzz`: mutated inputs for every decoder of what a peer sends. `--inputs N` in all (10 million), `--minutes M` at most
-// (30), `--seed S`; `--write` records the figures. Exits with 1, and prints the inputs, when a decoder throws anything but a
-// PosternError, takes too long or takes too much memory.
+// `npm run fuzz`: mutated inputs for every decoder of what a peer sends; then sequences of datagrams for a whole CoAP endpoint,
+// and requests for both APIs, `--inputs` of each. `--inputs N` for all decoders together (10 million), `--minutes M` at most
+// (30 for the decoders, and 30 for each of the others), `--seed S`; `--write` records the figures. Exits with 1, and prints the
+// inputs, when a decoder throws anything but a PosternError, takes too long or takes too much memory, or an invariant of the
+// endpoint or of an API does not hold.
 import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { measured, single, today } from '../../build/figures.ts';
 import { machine } from '../bench/measure.ts';
+import { Site } from '../journeys/site.ts';
+import { fuzzAdminApi, fuzzHeadendApi } from './apis.ts';
+import { fuzzEndpoint } from './endpoint.ts';
 import { bounds, fuzz, heaviest } from './run.ts';
 import { targets } from './targets.ts';
 
@@ -44,6 +49,20 @@ for (const [at, target] of targets.entries()) {
   if (bytes > bounds.bytes) console.error(`  decoding takes more than ${bounds.bytes} bytes`);
   failed ||= findings.length > 0 || bytes > bounds.bytes;
 }
+await using site = new Site('mqtt://127.0.0.1:1');
+const players = {
+  'CoAP endpoint': fuzzEndpoint,
+  'head-end API': fuzzHeadendApi,
+  'admin API': (...run: Parameters<typeof fuzzEndpoint>) => fuzzAdminApi(...run, site),
+};
+for (const [name, play] of Object.entries(players)) {
+  const { inputs: done, accepted, findings } = await play(seed, inputs, performance.now() + minutes * 60_000);
+  all += done;
+  findingCount += findings.length;
+  failed ||= findings.length > 0;
+  console.log(`${name.padEnd(14)}${done} inputs, ${accepted} answered`);
+  for (const { what, input } of findings) console.error(`  ${what}: ${input}`);
+}
 console.log(`${all} inputs, ${failed ? 'with findings' : 'no findings'}`);
 publish(
   'fuzz',
@@ -53,8 +72,17 @@ publish(
     machine: machine(),
     how: `\`npm run fuzz -- --seed ${seed}\`: ${targets.map(({ name }) => name).join(', ')}.`,
     figures: {
-      inputs: single(`Mutated inputs of ${targets.length} decoders`, '', all),
-      findings: single(`Findings in ${targets.length} decoders`, '', findingCount, { atMost: 0 }),
+      inputs: single(
+        `Mutated inputs of ${targets.length} decoders, of a CoAP endpoint and of two APIs`,
+        '',
+        all,
+      ),
+      findings: single(
+        `Findings in ${targets.length} decoders, a CoAP endpoint and two APIs`,
+        '',
+        findingCount,
+        { atMost: 0 },
+      ),
       slowest: single('Slowest input', 'ms', Math.max(...runs.map((run) => run.slowest)), {
         atMost: bounds.milliseconds,
       }),

@@ -5,11 +5,10 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { openDatabase } from '../../src/base/open-database.ts';
 import { apiReference } from '../../src/cli/api-reference.ts';
-import { HeadendApi } from '../../src/headend/api.ts';
 import { headendSchema } from '../../src/headend/schema.ts';
-import { EventRecorder } from '../event-recorder.ts';
 import { Site } from '../journeys/site.ts';
 import { startAedes } from '../peers/brokers.ts';
+import { authorization, startApi } from './api-client.ts';
 
 const id = 'urn:dev:ops:1';
 const limit = { timeout: 60_000 };
@@ -21,8 +20,7 @@ test(
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend([id]);
-    await using api = new HeadendApi(headend, new EventRecorder());
-    await api.start('127.0.0.1', 0);
+    await using api = await startApi(headend);
     const gateway = await site.gateway([]);
     const device = site.device(id, gateway, { server: true, more: { encoding: 'cbor' } });
     await device.start();
@@ -32,6 +30,7 @@ test(
     const ask = async (path: string, body?: unknown, method = body === undefined ? 'GET' : 'POST') => {
       const response = await fetch(`${api.url}${path}`, {
         method,
+        headers: { ...authorization, 'content-type': 'application/json' },
         ...(method === 'POST' && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
       });
       return { status: response.status, body: (await response.json()) as Record<string, never> };

@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { openDatabase } from '../../src/base/open-database.ts';
-import { HeadendApi } from '../../src/headend/api.ts';
 import { Records, recordLimits } from '../../src/headend/records.ts';
 import { headendSchema } from '../../src/headend/schema.ts';
-import { EventRecorder } from '../event-recorder.ts';
 import { HandClock } from '../hand-clock.ts';
 import { Site, secrets } from '../journeys/site.ts';
 import { startAedes } from '../peers/brokers.ts';
+import { authorization, startApi } from './api-client.ts';
 
 const limit = { timeout: 60_000 };
 const ids = ['urn:dev:ops:1', 'urn:dev:ops:2'];
@@ -19,7 +18,11 @@ const party = (name: string) => ({
 
 /** Asks the API of a head-end. */
 const asker = (url: string) => async (method: string, path: string, body?: object) => {
-  const response = await fetch(`${url}${path}`, { method, ...(body && { body: JSON.stringify(body) }) });
+  const response = await fetch(`${url}${path}`, {
+    method,
+    headers: { ...authorization, ...(body && { 'content-type': 'application/json' }) },
+    ...(body && { body: JSON.stringify(body) }),
+  });
   return {
     status: response.status,
     body: (await response.json()) as Record<string, unknown>[] & Record<string, unknown>,
@@ -31,8 +34,7 @@ describe('orders by the HTTP API', limit, () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const headend = await site.headend(ids);
-    await using api = new HeadendApi(headend, new EventRecorder());
-    await api.start('127.0.0.1', 0);
+    await using api = await startApi(headend);
     const ask = asker(api.url);
     const gateway = await site.gateway([]);
     for (const id of ids) {
@@ -143,8 +145,7 @@ describe('orders by the HTTP API', limit, () => {
       gateway: [party('gw-1'), party('gw-2')],
       policy: { assign: [{ device: 'urn:dev:ops:2*', gateway: 'gw-2' }] },
     });
-    await using api = new HeadendApi(headend, new EventRecorder());
-    await api.start('127.0.0.1', 0);
+    await using api = await startApi(headend);
     const ask = asker(api.url);
     const through = await site.gateway([]);
     const belongs = await second.gateway([], { gateway: { id: 'gw-2', state: ':memory:' } });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { openDatabase } from '../../src/base/open-database.ts';
 import { Parties } from '../../src/headend/parties.ts';
+import { Reachability } from '../../src/headend/reachability.ts';
 import { headendSchema } from '../../src/headend/schema.ts';
 import { UnreachableDevices } from '../../src/headend/unreachable-devices.ts';
 import { freshState } from '../state-files.ts';
@@ -51,4 +52,26 @@ test('a device behind an unreachable gateway is unreachable; a loop of gateways 
     { reason },
     undefined,
   ]);
+});
+
+test('devices of a gateway that went offline show that; without a state, or for others, nothing is said', (t) => {
+  const database = openDatabase(':memory:', headendSchema);
+  t.after(() => database.close());
+  const parties = new Parties({ gateway: [], device: [] }, database);
+  const unreachable = new UnreachableDevices(database, parties);
+  const reachability = new Reachability(parties, unreachable);
+  for (const [device, gateway] of [
+    ['a', 'gw-1'],
+    ['b', 'gw-2'],
+    ['c', 'gw-1'],
+  ] as const)
+    parties.associate(device, gateway);
+  unreachable.add('c', 'gw-1', 'it is off', 7);
+  const reasons = () => reachability.devices().map((view) => view.unreachable);
+  assert.deepEqual(reasons(), [undefined, undefined, 'it is off'], 'no state was published yet');
+  const state = { software: '1', bootId: Buffer.alloc(8) };
+  reachability.setState('gw-1', { ...state, online: false });
+  assert.deepEqual(reasons(), ['its gateway gw-1 is offline', undefined, 'it is off']);
+  reachability.setState('gw-1', { ...state, online: true });
+  assert.deepEqual(reasons(), [undefined, undefined, 'it is off']);
 });

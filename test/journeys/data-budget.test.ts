@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -44,7 +46,39 @@ async function keepAlives(
   return minus(proxy.octets, before);
 }
 
+/** A TCP port of the loopback interface that nobody uses now. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
 describe('the link that costs money', limit, () => {
+  test('over a WebSocket the octets on the wire are counted as well', async () => {
+    const port = await freePort();
+    await using broker = await startMosquitto([
+      'allow_anonymous true',
+      `listener ${port} 127.0.0.1`,
+      'protocol websockets',
+    ]);
+    await using proxy = await CountingProxy.before(`mqtt://127.0.0.1:${port}`);
+    await using site = new Site(broker.url);
+    await site.headend([]);
+    const gateway = await site.gateway([id], { mqtt: { url: `ws://127.0.0.1:${proxy.port}` } });
+    const device = site.device(id, gateway, { factory: true });
+    await device.start();
+    await device.attached;
+    await site.gatewayEvents.until('alert.delivered', { device: id });
+    const { kinds, used } = gateway.status().budget!.day;
+    assert.ok(kinds.alerts.up > 0);
+    // What was passed may not have been read yet, and the other way round.
+    const onWire = proxy.up + proxy.down;
+    assert.ok(used > 2000 && Math.abs(onWire - used) < 500, `${used} of ${onWire} octets`);
+  });
+
   test('an idle day, an attach and a fan-out: each octet on the wire is counted, and has a kind', async (t) => {
     await using broker = await startMosquitto();
     await using proxy = await CountingProxy.before(broker.url);

@@ -3,10 +3,12 @@ import { describe, test } from 'node:test';
 import { hashedName } from '../../src/base/hashed-name.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import { startAedes } from '../peers/brokers.ts';
+import { freshState } from '../state-files.ts';
 import { Site, secrets } from './site.ts';
 
 const limit = { timeout: 60_000 };
 const id = 'urn:dev:deep:1';
+const look = '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevDetail/FwV</LocURI></Target></Item></Get>';
 const party = (name: string) => ({
   id: name,
   'client-secret': secrets.gatewayClient,
@@ -82,6 +84,62 @@ describe('gateways behind gateways (GwMO 1.1): three levels', limit, () => {
 
     await device.detach();
     await top.headendEvents.until('alert.device-detach', { device: id, gateway: 'gw-3', reason: 'left' });
+  });
+
+  test('after a restart of the DM server, a device behind two gateways is reached before anybody below has spoken', async (t) => {
+    await using broker = await startAedes();
+    await using middle = new Site(broker.url);
+    await using bottom = new Site(broker.url);
+    const settings = {
+      headend: { id: 'dm.example', state: freshState(t), 'session-timeout': 20 },
+      gateway: [party('gw-1'), party('gw-2'), party('gw-3')],
+    };
+    await using top = new Site(broker.url);
+    const first = await top.gateway(['gw-2']);
+    {
+      await using before = new Site(broker.url);
+      await before.headend([id], settings);
+      const second = await below(middle, first, 'gw-1', 'gw-2', ['gw-3']);
+      const third = await below(bottom, second, 'gw-2', 'gw-3', [id]);
+      const device = bottom.device(id, third, { factory: true, server: true });
+      await device.start();
+      await before.headendEvents.until('alert.device-attach', { device: id, gateway: 'gw-3' });
+    }
+    await using after = new Site(broker.url);
+    const headend = await after.headend([id], settings);
+    for (const who of [id, 'gw-3', 'gw-2']) {
+      const [answer] = await headend.manage(who, [{ name: 'Get', uri: './DevInfo/DevId' }]);
+      assert.equal(answer?.results[0]?.data, who);
+    }
+  });
+
+  test('a parent gateway that has lost its state learns from its child which devices are behind it', async (t) => {
+    await using broker = await startAedes();
+    await using server = new Site(broker.url);
+    await using middle = new Site(broker.url);
+    const headend = await server.headend([id], { gateway: [party('gw-1'), party('gw-2')] });
+    const start = (site: Site, port: number) =>
+      site.gateway(['gw-2'], {
+        gateway: { id: 'gw-1', state: freshState(t) },
+        coap: { port, leisure: 50, 'insecure-plain-coap': true },
+      });
+    let port: number;
+    {
+      await using before = new Site(broker.url);
+      const first = await start(before, 0);
+      port = first.coapPort;
+      const second = await below(middle, first, 'gw-1', 'gw-2', [id]);
+      const device = middle.device(id, second, { factory: true });
+      await device.start();
+      await before.gatewayEvents.until('device.attached', { device: id, via: 'gw-2' });
+    }
+    await using after = new Site(broker.url);
+    const attached = after.gatewayEvents.next('device.attached', { device: id, via: 'gw-2' });
+    await start(after, port);
+    await attached;
+    const { correlator } = await headend.fanOut('gw-1', { name: 'all', targets: {}, command: look });
+    await server.headendEvents.until('alert.command-fanout', { correlator });
+    assert.match(headend.fanouts()[0]?.result ?? '', /Total="1" Done="1" Failed="0" Pending="0"/);
   });
 
   // conforms: GW-22

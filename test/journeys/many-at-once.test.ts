@@ -101,6 +101,7 @@ describe('behind a child gateway', limit, () => {
       false,
     );
     await bottom.gatewayEvents.until('parent.connected');
+    await top.gatewayEvents.until('device.attached', { device: 'gw-2' });
     await load(child.coapPort, { count: 100, outstanding: 100 });
     for (let device = 0; device < 100; device++)
       assert.ok(headend.seen.has(`urn:dev:bench:${device}`), `device ${device}`);

@@ -8,6 +8,7 @@ import { describe, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { stringify } from 'smol-toml';
+import { noEvents } from '../../src/base/events.ts';
 import { hashedName } from '../../src/base/hashed-name.ts';
 import { openDatabase } from '../../src/base/open-database.ts';
 import { AdminApi, askGateway } from '../../src/gateway/console/admin-api.ts';
@@ -194,7 +195,7 @@ describe('presence of devices', limit, () => {
     assert.equal(headend.devices().find((each) => each.id === id)?.unreachable, fields.reason);
 
     // The operator sees it too.
-    await using admin = new AdminApi(socket, { '/devices': () => first.devices() });
+    await using admin = new AdminApi(socket, noEvents, { '/devices': () => first.devices() });
     await admin.start();
     const { stdout } = await promisify(execFile)(process.execPath, [main, 'devices', '--socket', socket]);
     assert.match(stdout, /LAST HEARD +UNREACHABLE BECAUSE/);
@@ -273,8 +274,11 @@ describe('presence of devices', limit, () => {
         if (log.includes('gateway.started')) started.resolve();
       });
       await started.promise;
-      const status = (await askGateway(socket, '/status')) as { coap: { port: number } };
-      return { child, coapPort: status.coap.port };
+      // The admin API is ready a moment after the gateway.
+      for (;;) {
+        const status = await askGateway(socket, '/status').catch(() => undefined);
+        if (status) return { child, coapPort: (status as { coap: { port: number } }).coap.port };
+      }
     };
     const lastSeen = async () =>
       ((await askGateway(socket, '/devices')) as { lastSeen: number }[])[0]!.lastSeen;

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, describe, test } from 'node:test';
 import type { Operation } from '../../src/dm/server-session.ts';
+import type { EventRecorder } from '../event-recorder.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { Site } from './site.ts';
 
@@ -24,6 +25,8 @@ const fanOut: readonly Operation[] = [
   { name: 'Exec', uri: `${order}/Start`, correlator: 'c-1' },
 ];
 const nowhere: Operation = { name: 'Get', uri: './Nowhere' };
+
+const label = command.replace('./DevInfo/Lang', './Settings/Label');
 
 interface Start {
   /** What the DM server does at the gateway before the restart. */
@@ -53,6 +56,67 @@ async function restarted({ operations = [], change = '' }: Start, brokerUrl: str
   const gateway = await site.gateway([], { gateway: { id: 'gw-1', state } });
   return { site, headend, gateway, state };
 }
+
+// conforms: GW-12
+test(
+  'a stop in the middle of a fan-out is the outcome of no device: each is done after the restart',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const ids = Array.from({ length: 80 }, (_, at) => `urn:dev:ops:${at}`);
+    const config = { id: 'gw-1', state: join(mkdtempSync(join(folder, 'gw-')), 'state.db') };
+    const coap = { leisure: 50, 'insecure-plain-coap': true };
+    let port = 0;
+    let stopped: EventRecorder;
+    {
+      await using before = new Site(broker.url);
+      const gateway = await before.gateway(ids, { gateway: config, coap: { ...coap, port: 0 } });
+      port = gateway.coapPort;
+      for (const id of ids) await site.device(id, gateway, { factory: true }).start();
+      await Promise.all(ids.map((device) => before.gatewayEvents.until('device.attached', { device })));
+      await headend.fanOut('gw-1', { name: 'stop', targets: { devices: ids }, command: label });
+      // The stop comes when the first device has its order, and sessions with 64 others are under way.
+      await site.deviceEvents.until('device.command', { command: 'Replace' });
+      stopped = before.gatewayEvents;
+    }
+    assert.equal(stopped.count('fanout.ended'), 0);
+    await site.gateway(ids, { gateway: config, coap: { ...coap, port } });
+    await site.headendEvents.until('alert.command-fanout', { gateway: 'gw-1' });
+    const [{ result } = { result: '' }] = headend.fanouts();
+    assert.match(result, /^<CampaignResult Total="80" Done="80" Failed="0" Pending="0">/);
+  },
+);
+
+test(
+  'a stop does not wait for a device that does not answer a trigger, and the trigger goes on after the restart',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([absent]);
+    const config = { id: 'gw-1', state: join(mkdtempSync(join(folder, 'gw-')), 'state.db') };
+    await using before = new Site(broker.url);
+    const gateway = await before.gateway([absent], { gateway: config });
+    {
+      await using device = before.device(absent, gateway, { factory: true });
+      await device.start();
+      await device.attached;
+    }
+    const trigger = { name: 't', targets: {}, devices: [absent], operations: [], deadline: 3600 };
+    await headend.trigger('gw-1', trigger);
+    await before.gatewayEvents.until('trigger.started');
+    const begun = performance.now();
+    await gateway[Symbol.asyncDispose]();
+    // A request to a silent device takes 45 s at least until it is given up (RFC 7252 section 4.8.2).
+    assert.ok(performance.now() - begun < 20_000);
+    assert.equal(before.gatewayEvents.count('trigger.ended'), 0);
+    using database = new DatabaseSync(config.state);
+    const target = database.prepare('SELECT state FROM campaign_target').get();
+    assert.equal(target?.state, 'pending');
+  },
+);
 
 describe('a gateway that is started again starts, whatever an order has left behind', limit, () => {
   const campaign = (more = '') =>

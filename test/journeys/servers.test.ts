@@ -88,4 +88,83 @@ describe('two DM servers, one gateway', limit, () => {
       [425, 425],
     );
   });
+
+  // conforms: GW-16
+  test('what a server started ends with its account: its fan-out, its rights, and what it was to hear', async () => {
+    await using broker = await startAedes();
+    await using first = new Site(broker.url);
+    await using second = new Site(broker.url);
+    const own = await first.headend([]);
+    const other = await second.headend([], {
+      headend: { id: 'other.example', state: ':memory:', 'session-timeout': 20 },
+    });
+    const gateway = await first.gateway(ids);
+    const [awake, asleep] = ids.map((id) => first.device(id, gateway, { factory: true }));
+    for (const device of [awake!, asleep!]) {
+      await device.start();
+      await device.attached;
+    }
+    await asleep![Symbol.asyncDispose]();
+    const account = accountNodes('other', {
+      serverId: 'other.example',
+      name: 'Other',
+      address: broker.url,
+      own: { name: 'gw-1', secret: secrets.gatewayClient, nonce: new Uint8Array() },
+      peer: { name: 'other.example', secret: secrets.gatewayServer, nonce: new Uint8Array() },
+    });
+    const acl = (places: string) =>
+      `Add=${places}&Delete=${places}&Exec=${places}&Get=${places}&Replace=${places}`;
+    const both = ['./GwFanout/Fanout', ...ids.map((id) => `./GwDeviceInventory/Records/${hashedName(id)}`)];
+    await own.manage('gw-1', [
+      {
+        name: 'Add',
+        uri: './Inbox',
+        format: 'xml',
+        type: TndsMediaType.Xml,
+        data: encodeTnds({ path: './Inbox', root: account }),
+      },
+      ...both.map((uri) => ({
+        name: 'Replace' as const,
+        uri: `${uri}?prop=ACL`,
+        data: acl('dm.example+other.example'),
+      })),
+    ]);
+    const order = {
+      name: 'mine',
+      targets: {},
+      returnFormat: 2,
+      command:
+        '<Replace><CmdID>1</CmdID><Item><Target><LocURI>./Settings/Label</LocURI></Target><Data>theirs</Data></Item></Replace>',
+    };
+    await other.fanOut('gw-1', order);
+    await first.gatewayEvents.until('fanout.started', { name: 'mine' });
+    const listed = await own.manage('gw-1', [{ name: 'Get', uri: './DMAcc' }]);
+    const names = String(listed[0]?.results[0]?.data).split('/');
+    const found = await own.manage(
+      'gw-1',
+      names.map((name) => ({ name: 'Get' as const, uri: `./DMAcc/${name}/ServerID` })),
+    );
+    const node = names[found.findIndex(({ results }) => results[0]?.data === 'other.example')];
+    const [deleted] = await own.manage('gw-1', [{ name: 'Delete', uri: `./DMAcc/${node}` }]);
+    assert.equal(deleted?.status, 200);
+    await first.gatewayEvents.until('dm.server-gone', { server: 'other.example' });
+    const state = await own.manage('gw-1', [
+      { name: 'Get', uri: './GwFanout/Fanout/mine/State' },
+      ...both.map((uri) => ({ name: 'Get' as const, uri: `${uri}?prop=ACL` })),
+    ]);
+    const [phase, ...acls] = state.map(({ results }) => String(results[0]?.data));
+    assert.equal(phase, '3', 'it is cancelled');
+    assert.deepEqual(
+      acls,
+      both.map(() => acl('dm.example')),
+    );
+    // The device that was asleep comes back, and gets nothing of it.
+    const back = first.device(ids[1] ?? '', gateway, { factory: true });
+    await back.start();
+    await back.attached;
+    assert.equal(back.value('Settings', 'Label'), 'not named yet');
+    assert.deepEqual(other.fanouts(), []);
+    assert.equal(gateway.status().outbox.undeliverable, 0);
+    await assert.rejects(other.manage('gw-1', [{ name: 'Get', uri: './DevInfo' }]), /no account|404/);
+  });
 });

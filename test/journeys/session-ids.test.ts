@@ -56,6 +56,40 @@ describe('over HTTP, a client with one session ID', limit, () => {
         assert.ok(again.executed.length > 0);
       });
 
+  for (const [what, habits] of [
+    ['one connection for a session', { ignoresRespUri: true, keepsConnection: true }],
+    ['a credential in each message', { ignoresRespUri: true, alwaysProves: true }],
+  ] as const)
+    test(`a client that ignores RespURI is served when it has ${what}`, async () => {
+      await using broker = await startAedes();
+      await using site = new Site(broker.url);
+      const gateway = await site.gateway([], http);
+      await using client = clientOf(gateway, habits);
+      for (let session = 0; session < 3; session++) {
+        const managed = gateway.manage(id, [{ name: 'Exec', uri: './Site/Restart' }], 20_000);
+        assert.equal(await client.session('5'), 200);
+        assert.equal((await managed)[0]?.status, 200);
+      }
+    });
+
+  test('a stranger on the same host sends the next message of its session: nothing of it is taken', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([], http);
+    await using client = clientOf(gateway);
+    await using other = clientOf(gateway);
+    const answers: (string | undefined)[] = [];
+    const between = async () => {
+      for (const msgId of [2, 3, 4, 5]) answers.push(await other.forge(msgId));
+    };
+    assert.equal(await client.session('5', '', { between }), 200);
+    assert.ok(
+      answers.every((status) => status === '407'),
+      answers.join(),
+    );
+    assert.equal(gateway.devices()[0]?.firmware, '7.1');
+  });
+
   test('someone else uses its session ID all the time: its sessions end well', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);

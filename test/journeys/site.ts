@@ -1,17 +1,17 @@
 import { networkInterfaces } from 'node:os';
 import { checkConfig } from '../../src/base/config.ts';
-import { deviceConfigSchema } from '../../src/device/config.ts';
+import { type DeviceConfig, deviceConfigSchema } from '../../src/device/config.ts';
 import { Device } from '../../src/device/device.ts';
 import { LwM2mDevice } from '../../src/device/lwm2m-device.ts';
 import type { GatewaySurroundings } from '../../src/gateway/composition.ts';
-import { gatewayConfigSchema } from '../../src/gateway/config.ts';
+import { type GatewayConfig, gatewayConfigSchema } from '../../src/gateway/config.ts';
 import { Gateway } from '../../src/gateway/gateway.ts';
 import type { ListInterfaces } from '../../src/gateway/southbound/interfaces.ts';
-import { headendConfigSchema } from '../../src/headend/config.ts';
+import { type HeadendConfig, headendConfigSchema } from '../../src/headend/config.ts';
 import { Headend } from '../../src/headend/headend.ts';
 import { EventRecorder } from '../event-recorder.ts';
 
-type Toml = Record<string, unknown>;
+export type Toml = Record<string, unknown>;
 
 /** Lists the loopback interface only, with its addresses of one family. */
 export function loopback(family: 'IPv4' | 'IPv6'): ListInterfaces {
@@ -26,6 +26,115 @@ export const secrets = {
   deviceServer: (id: string) => `server-secret-of-${id}`,
   factory: (id: string) => `factory-secret-of-${id}`,
 };
+
+/** The configuration of a DM server, `dm.example`. `changes` are tables to be replaced. */
+export const headendConfig = (
+  brokerUrl: string,
+  deviceIds: readonly string[],
+  changes: Toml = {},
+): HeadendConfig =>
+  checkConfig(
+    headendConfigSchema,
+    {
+      headend: { id: 'dm.example', state: ':memory:', 'session-timeout': 20 },
+      mqtt: { url: brokerUrl },
+      gateway: [
+        { id: 'gw-1', 'client-secret': secrets.gatewayClient, 'server-secret': secrets.gatewayServer },
+      ],
+      device: deviceIds.map((id) => ({
+        id,
+        'client-secret': secrets.deviceClient(id),
+        'server-secret': secrets.deviceServer(id),
+      })),
+      ...changes,
+    },
+    'test',
+  );
+
+/** The configuration of a gateway, `gw-1`. `changes` are tables to be replaced. */
+export const gatewayConfig = (
+  brokerUrl: string,
+  factoryIds: readonly string[],
+  changes: Toml = {},
+): GatewayConfig =>
+  checkConfig(
+    gatewayConfigSchema,
+    {
+      gateway: { id: 'gw-1', state: ':memory:' },
+      coap: { port: 0, leisure: 50, 'insecure-plain-coap': true },
+      mqtt: { url: brokerUrl },
+      'dm-server': {
+        id: 'dm.example',
+        'client-secret': secrets.gatewayClient,
+        'server-secret': secrets.gatewayServer,
+      },
+      bootstrap: {
+        device: factoryIds.map((id) => ({
+          id,
+          'factory-secret': secrets.factory(id),
+          gateway: id.startsWith('gw-'),
+        })),
+      },
+      ...changes,
+    },
+    'test',
+  );
+
+/** What an OMA DM device of a site is: see `Site.device`. */
+export interface DeviceKind {
+  readonly factory?: boolean;
+  readonly server?: boolean;
+  readonly multicast?: boolean;
+  readonly more?: Toml;
+  readonly top?: Toml;
+}
+
+/** The configuration of an OMA DM device. */
+export const deviceConfig = (
+  id: string,
+  gateway: Pick<Gateway, 'coapPort'>,
+  { factory, server, multicast, more, top }: DeviceKind = {},
+): DeviceConfig =>
+  checkConfig(
+    deviceConfigSchema,
+    {
+      device: {
+        id,
+        manufacturer: 'Maker & Sons',
+        ...(factory && { 'factory-secret': secrets.factory(id) }),
+        ...more,
+      },
+      network: multicast
+        ? { 'multicast-port': gateway.coapPort, interface: '127.0.0.1' }
+        : { gateway: `coap://127.0.0.1:${gateway.coapPort}`, interface: '127.0.0.1' },
+      ...(server && {
+        'dm-server': {
+          id: 'dm.example',
+          'client-secret': secrets.deviceClient(id),
+          'server-secret': secrets.deviceServer(id),
+        },
+      }),
+      ...top,
+    },
+    'test',
+  );
+
+/** The configuration of an LwM2M client. `more` are further keys of the table `device`. */
+export const clientConfig = (
+  id: string,
+  gateway: Pick<Gateway, 'coapPort'>,
+  lwm2m: Toml = {},
+  more: Toml = {},
+): DeviceConfig =>
+  checkConfig(
+    deviceConfigSchema,
+    {
+      device: { id, manufacturer: 'Maker & Sons', model: 'T1', ...more },
+      network: { gateway: `coap://127.0.0.1:${gateway.coapPort}`, interface: '127.0.0.1' },
+      lwm2m,
+    },
+    'test',
+  );
 
 /**
  * One gateway, its DM server and some devices, on sockets of the loopback interface. Everything that a site starts ends with
@@ -53,23 +162,7 @@ export class Site implements AsyncDisposable {
    * @param wait whether to wait for the connection
    */
   async headend(deviceIds: readonly string[], changes: Toml = {}, wait = true): Promise<Headend> {
-    const config = checkConfig(
-      headendConfigSchema,
-      {
-        headend: { id: 'dm.example', state: ':memory:', 'session-timeout': 20 },
-        mqtt: { url: this.#brokerUrl },
-        gateway: [
-          { id: 'gw-1', 'client-secret': secrets.gatewayClient, 'server-secret': secrets.gatewayServer },
-        ],
-        device: deviceIds.map((id) => ({
-          id,
-          'client-secret': secrets.deviceClient(id),
-          'server-secret': secrets.deviceServer(id),
-        })),
-        ...changes,
-      },
-      'test',
-    );
+    const config = headendConfig(this.#brokerUrl, deviceIds, changes);
     const headend = this.#stack.use(new Headend(config, { events: this.headendEvents }));
     headend.start();
     if (wait) await this.headendEvents.until('mqtt.connected');
@@ -89,28 +182,7 @@ export class Site implements AsyncDisposable {
     wait = true,
     surroundings: Partial<GatewaySurroundings> = {},
   ): Promise<Gateway> {
-    const config = checkConfig(
-      gatewayConfigSchema,
-      {
-        gateway: { id: 'gw-1', state: ':memory:' },
-        coap: { port: 0, leisure: 50, 'insecure-plain-coap': true },
-        mqtt: { url: this.#brokerUrl },
-        'dm-server': {
-          id: 'dm.example',
-          'client-secret': secrets.gatewayClient,
-          'server-secret': secrets.gatewayServer,
-        },
-        bootstrap: {
-          device: factoryIds.map((id) => ({
-            id,
-            'factory-secret': secrets.factory(id),
-            gateway: id.startsWith('gw-'),
-          })),
-        },
-        ...changes,
-      },
-      'test',
-    );
+    const config = gatewayConfig(this.#brokerUrl, factoryIds, changes);
     const gateway = this.#stack.use(
       new Gateway(config, { events: this.gatewayEvents, listInterfaces: loopback('IPv4'), ...surroundings }),
     );
@@ -124,48 +196,14 @@ export class Site implements AsyncDisposable {
    * @param how `factory`: it has a factory secret; `server`: it has an account for the DM server; `multicast`: it finds the
    *   gateway by multicast; `more` and `top`: further keys of the table `device` and further tables of the configuration
    */
-  device(
-    id: string,
-    gateway: Pick<Gateway, 'coapPort'>,
-    how: { factory?: boolean; server?: boolean; multicast?: boolean; more?: Toml; top?: Toml } = {},
-  ): Device {
-    const config = checkConfig(
-      deviceConfigSchema,
-      {
-        device: {
-          id,
-          manufacturer: 'Maker & Sons',
-          ...(how.factory && { 'factory-secret': secrets.factory(id) }),
-          ...how.more,
-        },
-        network: how.multicast
-          ? { 'multicast-port': gateway.coapPort, interface: '127.0.0.1' }
-          : { gateway: `coap://127.0.0.1:${gateway.coapPort}`, interface: '127.0.0.1' },
-        ...(how.server && {
-          'dm-server': {
-            id: 'dm.example',
-            'client-secret': secrets.deviceClient(id),
-            'server-secret': secrets.deviceServer(id),
-          },
-        }),
-        ...how.top,
-      },
-      'test',
-    );
+  device(id: string, gateway: Pick<Gateway, 'coapPort'>, how: DeviceKind = {}): Device {
+    const config = deviceConfig(id, gateway, how);
     return this.#stack.use(new Device(config, { events: this.deviceEvents }));
   }
 
   /** Makes an LwM2M client, which the test starts. `more` are further keys of the table `device`. */
   client(id: string, gateway: Pick<Gateway, 'coapPort'>, lwm2m: Toml = {}, more: Toml = {}): LwM2mDevice {
-    const config = checkConfig(
-      deviceConfigSchema,
-      {
-        device: { id, manufacturer: 'Maker & Sons', model: 'T1', ...more },
-        network: { gateway: `coap://127.0.0.1:${gateway.coapPort}`, interface: '127.0.0.1' },
-        lwm2m,
-      },
-      'test',
-    );
+    const config = clientConfig(id, gateway, lwm2m, more);
     return this.#stack.use(new LwM2mDevice(config, { events: this.deviceEvents }));
   }
 }

@@ -7,6 +7,7 @@ import { openDatabase } from '../../src/base/open-database.ts';
 import { restoreState } from '../../src/base/restore-state.ts';
 import type { Device } from '../../src/device/device.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
+import { failuresUntilForgotten } from '../../src/gateway/southbound/device-sessions.ts';
 import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 import type { Headend } from '../../src/headend/headend.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
@@ -141,6 +142,8 @@ describe('a gateway whose state is lost or taken back', { timeout: 120_000 }, ()
       life.site.headendEvents.next('alert.device-attach', { device: id }),
     );
     // Each speaks once by itself: the restored gateway does not know where they are.
+    for (let times = 1; times < failuresUntilForgotten; times++)
+      assert.equal((await other.contactServer('gw-1')).status, 401);
     await assert.rejects(other.contactServer('gw-1'), /4\.03/);
     await client.update().catch(() => {});
     await using stranger = await CoapPeer.open();

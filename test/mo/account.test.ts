@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { PosternError } from '../../src/base/errors.ts';
 import { MemoryNodes } from '../../src/dm/node-store.ts';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
 import {
@@ -49,6 +50,24 @@ test('accounts are found by ServerID, replaced in place, and survive a restart',
 });
 
 // conforms: OBJ-1
+test('nonces that a full disk did not take count until the account is another one', () => {
+  const stored = new MemoryNodes();
+  const branch = new StoredBranch('DMAcc', accountsDescription, stored);
+  const accounts = new Accounts(branch);
+  accounts.put(account);
+  const { apply } = stored;
+  stored.apply = () => {
+    throw new PosternError('storage', 'full');
+  };
+  accounts.nonceKeeper(account.serverId)({ own: Buffer.from([9]) });
+  stored.apply = apply;
+  assert.deepEqual(accounts.find(account.serverId)?.own.nonce, Buffer.from([9]));
+  branch.delete(['account1']);
+  const given = { ...account, own: { ...account.own, secret: 'another' } };
+  branch.plant(['given'], accountNodes('given', given));
+  assert.equal(accounts.find(account.serverId)?.own.secret, 'another');
+});
+
 test('secrets of an account cannot be read through the tree', () => {
   const branch = new StoredBranch('DMAcc', accountsDescription, new MemoryNodes());
   const name = new Accounts(branch).put(account);

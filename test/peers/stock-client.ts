@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { request as httpRequest } from 'node:http';
+import { Agent, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,6 +20,12 @@ export interface StockClientOptions {
   readonly mediaType: string;
   /** PEM text of the authority that must certify the server. */
   readonly ca?: string;
+  /** It sends a credential in each message. */
+  readonly alwaysProves?: boolean;
+  /** It sends all messages of a session to the URL of its account. */
+  readonly ignoresRespUri?: boolean;
+  /** It sends all messages over one connection. */
+  readonly keepsConnection?: boolean;
   /** Address of its end of the connections. */
   readonly localAddress?: string;
 }
@@ -61,6 +67,7 @@ export class StockClient implements AsyncDisposable {
   readonly types: string[] = [];
   /** Status of the server for the client's command 3, which is the report of a session. */
   reported = '';
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
   #clientNonce = Buffer.alloc(0);
   #serverNonce = Buffer.alloc(0);
 
@@ -74,6 +81,7 @@ export class StockClient implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#agent.destroy();
     rmSync(this.#folder, { recursive: true });
   }
 
@@ -87,6 +95,8 @@ export class StockClient implements AsyncDisposable {
     const { user, password, auth, deviceId, serverId, serverPassword } = this.#options;
     let authenticated = false;
     let serverProved = false;
+    /** Where the next message goes: RespURI, as the representation protocol wants it. */
+    let next = this.#options.url;
     const opening = () =>
       '<Alert><CmdID>1</CmdID><Data>1201</Data></Alert><Replace><CmdID>2</CmdID>' +
       [...this.nodes]
@@ -98,13 +108,16 @@ export class StockClient implements AsyncDisposable {
     for (let msgId = 1; msgId <= messages; msgId++) {
       const credential =
         auth === 'basic' ? b64(`${user}:${password}`) : digest(user, password, this.#clientNonce);
-      const cred = authenticated
-        ? ''
-        : `<Cred><Meta><Format xmlns="syncml:metinf">b64</Format><Type xmlns="syncml:metinf">syncml:auth-${auth}</Type></Meta><Data>${credential}</Data></Cred>`;
+      const cred =
+        authenticated && !this.#options.alwaysProves
+          ? ''
+          : `<Cred><Meta><Format xmlns="syncml:metinf">b64</Format><Type xmlns="syncml:metinf">syncml:auth-${auth}</Type></Meta><Data>${credential}</Data></Cred>`;
       const { status, text } = await this.#post(
         `<SyncML xmlns="SYNCML:SYNCML1.2"><SyncHdr><VerDTD>1.2</VerDTD><VerProto>DM/1.2</VerProto><SessionID>${sessionId}</SessionID><MsgID>${msgId}</MsgID><Target><LocURI>${serverId}</LocURI></Target><Source><LocURI>${deviceId}</LocURI><LocName>${user}</LocName></Source>${cred}<Meta><MaxMsgSize xmlns="syncml:metinf">16384</MaxMsgSize></Meta></SyncHdr><SyncBody>${body}<Final/></SyncBody></SyncML>`,
+        this.#options.ignoresRespUri ? this.#options.url : next,
       );
       await between?.();
+      next = /<RespURI>([^<]*)</.exec(text)?.[1] ?? next;
       if (status !== 200) return status;
       if (report !== '')
         this.reported = /<CmdRef>3<\/CmdRef>.*?<Data>(\d+)</s.exec(text)?.[1] ?? this.reported;
@@ -181,8 +194,8 @@ export class StockClient implements AsyncDisposable {
     return /<Cmd>SyncHdr<\/Cmd>.*?<Data>(\d+)</s.exec(text)?.[1];
   }
 
-  async #post(xml: string): Promise<{ status: number; text: string }> {
-    const { url, mediaType, ca, localAddress } = this.#options;
+  async #post(xml: string, url = this.#options.url): Promise<{ status: number; text: string }> {
+    const { mediaType, ca, localAddress, keepsConnection } = this.#options;
     const packed = mediaType.includes('wbxml') ? this.#pack(xml) : Buffer.from(`<?xml version="1.0"?>${xml}`);
     const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
     const send = url.startsWith('https:') ? httpsRequest : httpRequest;
@@ -193,7 +206,7 @@ export class StockClient implements AsyncDisposable {
         headers: { 'content-type': mediaType, 'content-length': packed.length },
         ...(ca !== undefined && { ca }),
         ...(localAddress !== undefined && { localAddress }),
-        agent: false,
+        agent: keepsConnection ? this.#agent : false,
       },
       (response) => {
         const chunks: Buffer[] = [];

@@ -1,11 +1,14 @@
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, rmSync } from 'node:fs';
-import { createServer, type IncomingMessage, request, type Server } from 'node:http';
+import { chmodSync, rmSync } from 'node:fs';
+import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import { checkPrivateFolder, makePrivateFolder, userFolder } from '../../base/private-folder.ts';
 import { readBounded } from '../../base/read-bounded.ts';
+import { safeJson } from '../../base/safe-text.ts';
 
 /** Functions that answer GET, by path. The result is sent as JSON. */
 export type Views = Readonly<Record<string, () => unknown>>;
@@ -17,11 +20,8 @@ const bodyLimit = 16 * 1024;
 /** Maximum bytes of an answer; enough for an inventory of 100,000 devices. */
 const answerLimit = 64 * 1024 * 1024;
 
-/** Default path of the socket, for the gateway and for `postern status`: in a folder of the user. */
-export function defaultSocket(): string {
-  const base = process.env.XDG_RUNTIME_DIR ?? tmpdir();
-  return join(base, `postern-${process.getuid?.() ?? 0}`, 'admin.sock');
-}
+/** Default path of the socket, for the gateway and for `postern status`: in the folder of the user. */
+export const defaultSocket = (): string => join(userFolder(), 'admin.sock');
 
 /**
  * The admin API: JSON over HTTP on a Unix socket. Only the user who runs the gateway can open the socket. An error is
@@ -30,35 +30,49 @@ export function defaultSocket(): string {
 export class AdminApi implements AsyncDisposable {
   readonly #server: Server;
   readonly #socket: string;
+  readonly #views: Views;
+  readonly #actions: Actions;
+  readonly #events: Events;
 
-  constructor(socket: string, views: Views, actions: Actions = {}) {
+  constructor(socket: string, events: Events, views: Views, actions: Actions = {}) {
     this.#socket = socket;
-    this.#server = createServer(async (incoming, response) => {
-      let [status, body]: [number, unknown] = [200, undefined];
-      try {
-        body = await answer(incoming, views, actions);
-      } catch (thrown) {
-        const { code, message, dmStatus } = asPosternError(thrown);
-        [status, body] = [dmStatus < 600 ? dmStatus : 500, { error: code, message }];
-      }
-      response.writeHead(status, { 'content-type': 'application/json' });
-      response.end(JSON.stringify(body ?? {}));
-    });
+    this.#views = views;
+    this.#actions = actions;
+    this.#events = events;
+    this.#server = createServer(
+      guarded(events, 'admin-api', (incoming: IncomingMessage, response: ServerResponse) =>
+        this.serve(incoming, response),
+      ),
+    );
+  }
+
+  /** Answers one request. */
+  async serve(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
+    let [status, text]: [number, string] = [200, ''];
+    try {
+      text = safeJson((await answer(incoming, this.#views, this.#actions)) ?? {});
+    } catch (thrown) {
+      const { code, message, dmStatus } = asPosternError(thrown);
+      if (code === 'internal') failed(this.#events, 'admin-api', thrown);
+      status = dmStatus < 600 ? dmStatus : 500;
+      text = safeJson({ error: code, message });
+    }
+    response.writeHead(status, { 'content-type': 'application/json' });
+    response.end(text);
   }
 
   /** @throws {PosternError} `configuration` when another gateway serves this socket, or the socket cannot be created */
   async start(): Promise<void> {
-    if (await isServed(this.#socket))
-      throw new PosternError(
-        'configuration',
-        `gateway.admin-socket: another gateway serves ${this.#socket}; give this one its own`,
-      );
+    await demandFree(this.#socket);
+    // Somebody else who made the folder could put another socket in place of this one.
+    makePrivateFolder(dirname(this.#socket), 'gateway.admin-socket');
     try {
-      mkdirSync(dirname(this.#socket), { recursive: true, mode: 0o700 });
       rmSync(this.#socket, { force: true });
       this.#server.listen(this.#socket);
       await once(this.#server, 'listening');
       chmodSync(this.#socket, 0o600);
+      // Such as no file descriptor for a connection.
+      this.#server.on('error', (error) => failed(this.#events, 'admin-api', error));
     } catch (cause) {
       throw new PosternError(
         'configuration',
@@ -100,22 +114,36 @@ async function answer(incoming: IncomingMessage, views: Views, actions: Actions)
   return view();
 }
 
-/** Whether a process accepts connections on this socket. */
-async function isServed(socket: string): Promise<boolean> {
+/** What connecting to a socket says when nobody has it: there is none, or its process has ended. */
+const free = ['ENOENT', 'ECONNREFUSED'];
+
+/**
+ * Checks that no process serves a socket. One that a process left behind when it was killed is free.
+ * @throws {PosternError} `configuration` when another gateway serves the socket, or it cannot be reached
+ */
+export async function demandFree(socket: string): Promise<void> {
   const probe = connect(socket);
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  probe.once('connect', () => resolve(true));
-  probe.once('error', () => resolve(false));
-  const served = await promise;
+  const { promise, resolve } = Promise.withResolvers<string | undefined>();
+  probe.once('connect', () => resolve(undefined));
+  probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+  const failure = await promise;
   probe.destroy();
-  return served;
+  if (failure !== undefined && free.includes(failure)) return;
+  const why = failure === undefined ? 'another gateway serves it' : `it cannot be reached (${failure})`;
+  throw new PosternError(
+    'configuration',
+    `gateway.admin-socket: ${socket}: ${why}; give this gateway a socket of its own`,
+  );
 }
 
 /**
  * Sends a request to the admin API of a running gateway: GET, or POST when there is a body. Returns the parsed answer.
- * @throws {PosternError} `unavailable` when no gateway runs there, or when it refuses
+ * @throws {PosternError} `unavailable` when no gateway runs there, or when it refuses; `configuration` when the folder of the
+ * default socket belongs to another user
  */
 export async function askGateway(socket: string, path: string, body?: unknown): Promise<unknown> {
+  // In the temporary folder somebody else may have made the folder of this user, and answer in place of the gateway.
+  if (dirname(socket) === userFolder()) checkPrivateFolder(userFolder(), '--socket');
   const outgoing = request({ socketPath: socket, path, method: body === undefined ? 'GET' : 'POST' });
   outgoing.end(body === undefined ? undefined : JSON.stringify(body));
   let status: number | undefined;

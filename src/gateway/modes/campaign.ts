@@ -1,11 +1,13 @@
 import { background, persistently } from '../../base/background.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
+import { unlessAborted } from '../../base/unless-aborted.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { type CampaignOrder, CampaignState } from '../../mo/campaign.ts';
 import type { CampaignRunner } from '../../mo/campaign-branch.ts';
-import { type CampaignSummary, type DeviceOutcome, summaryXml } from '../../mo/campaign-result.ts';
+import type { CampaignSummary, DeviceOutcome } from '../../mo/campaign-result.ts';
 import { campaignDefaults } from '../../mo/targets.ts';
-import type { CampaignRun, CampaignTarget } from '../store/campaigns.ts';
+import type { CampaignRun } from '../store/campaigns.ts';
+import { boundedResult, cancelled, noAccount, toOutcome, unknownOutcome } from './campaign-outcomes.ts';
 import {
   type Attempt,
   type AttemptOptions,
@@ -15,14 +17,8 @@ import {
 } from './campaign-parts.ts';
 import { type Running, takeLater, type Unit } from './running-campaign.ts';
 
-/**
- * Maximum number of devices or child gateways in progress per campaign, of running campaigns per kind, and of
- * characters in a result with details.
- */
-export const campaignLimits = { parallel: 64, running: 8, resultCharacters: 256 * 1024 } as const;
-
-/** Outcome of a device for which it is unknown whether it performed the order. */
-const unknownOutcome: Outcome = { status: DmStatus.CommandFailed, parts: [] };
+/** Maximum number of devices or child gateways in progress per campaign, and of running campaigns per kind. */
+export const campaignLimits = { parallel: 64, running: 8 } as const;
 
 /**
  * Performs one order on many devices and reports one result. Fan-outs and triggers are campaigns. The devices are
@@ -81,7 +77,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     const { events, kind } = this.#parts;
     const { name, devices, server } = order;
     events.emit(campaignEvents[kind].started, { name, devices: devices.length, server });
-    if (devices.length > 0) this.#run(order);
+    if (devices.length > 0) void this.#store(() => this.#run(order));
   }
 
   /** Cancels a campaign: devices not reached yet get the outcome 214. Returns 200, or 404 when it does not run. */
@@ -109,6 +105,17 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     takeLater(running);
     running.accepted.clear();
     this.#pump(running);
+  }
+
+  /** Ends the campaigns of servers that have no account any more. Nobody is there to hear of the result. */
+  endOf(isGone: (server: string) => boolean): void {
+    const { campaigns } = this.#parts;
+    for (const { name, server, state } of campaigns.runs()) {
+      if (state !== CampaignState.Running || !isGone(server)) continue;
+      this.#running.get(name)?.control.abort(noAccount);
+      this.abandon(name);
+      void this.#store(() => campaigns.cancel(name, cancelled.status, JSON.stringify(cancelled)));
+    }
   }
 
   /** To be called when a device was heard. Attempts that wait for it start now. */
@@ -234,6 +241,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
         order.deadline,
         () => void this.#store(() => this.#giveUp(running, DmStatus.RequestTimeout)),
       ),
+      control: new AbortController(),
       isEnding: false,
       finished: Promise.withResolvers(),
     };
@@ -284,9 +292,9 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
 
   /** Performs one unit of work and stores its outcome. */
   async #work(running: Running<O>, unit: Unit): Promise<void> {
-    const { campaigns, isRepeatable, attempt, delegate } = this.#parts;
+    const { campaigns, isRepeatable, attempt, delegate, mayActOn } = this.#parts;
     const { order } = running;
-    const { signal } = this.#stop;
+    const signal = AbortSignal.any([this.#stop.signal, running.control.signal]);
     const isRepeated = isRepeatable(order);
     const options: AttemptOptions = {
       signal,
@@ -304,9 +312,12 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       });
     let store: () => void;
     try {
-      if (unit.child === undefined) {
+      // The right may have been taken away since the start.
+      if (!unit.devices.every((device) => mayActOn(order.server, device)))
+        store = () => settle(() => ({ status: DmStatus.PermissionDenied, parts: [] }));
+      else if (unit.child === undefined) {
         const [device = ''] = unit.devices;
-        const attempted = await attempt(device, order, options);
+        const attempted = await unlessAborted(attempt(device, order, options), signal);
         store = () => this.#attempted(running, unit, device, attempted);
       } else {
         const outcomes = await delegate(unit.child, unit.devices, order, options);
@@ -384,15 +395,3 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     events.emit(campaignEvents[kind].ended, { name, done: summary.done, failed: summary.failed });
   }
 }
-
-/**
- * XML of the result. When it is too long for an alert, it has only counts; a DM server can read the details in the
- * tree.
- */
-function boundedResult(summary: CampaignSummary, returnFormat: number): string {
-  const result = summaryXml(summary, returnFormat);
-  return result.length <= campaignLimits.resultCharacters ? result : summaryXml(summary, 1);
-}
-
-const toOutcome = ({ device, state, outcome }: CampaignTarget): DeviceOutcome[] =>
-  state === 'ended' && outcome !== undefined ? [{ ...(JSON.parse(outcome) as Outcome), device }] : [];

@@ -22,6 +22,8 @@ export interface DelegationParts {
 
 /** Maximum number of devices in one fan-out of a child, so that it fits into one object. */
 const batchSize = 128;
+/** Milliseconds for the session of a device behind a child that is asked whether it is there, and for the whole order. */
+const presencePatience = { timeout: 20_000, deadline: 30_000 } as const;
 /** Milliseconds that a child may take beyond the order's own deadline. */
 const grace = 60_000;
 
@@ -55,6 +57,22 @@ export class Delegation {
     for (let at = 0; at < devices.length; at += batchSize)
       outcomes.push(...(await this.#batch(child, devices.slice(at, at + batchSize), order, begun, signal)));
     return outcomes;
+  }
+
+  /** Whether a child reaches a device behind it: whether the device answers it in a session. */
+  async reaches(child: string, deviceId: string, gatewayId: string): Promise<boolean> {
+    const order: FanoutOrder = {
+      name: 'presence',
+      server: gatewayId,
+      devices: [deviceId],
+      command: '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevInfo/DevId</LocURI></Target></Item></Get>',
+      operations: [{ name: 'Get', uri: './DevInfo/DevId' }],
+      returnFormat: ReturnFormat.Full,
+      ...presencePatience,
+    };
+    const signal = new AbortController().signal;
+    const [outcome] = await this.run(child, order.devices, order, { begun: () => {}, signal });
+    return outcome !== undefined && isOk(outcome.status);
   }
 
   /** Takes the result of a child's fan-out. Returns false when no batch with this correlator waits. */

@@ -272,6 +272,18 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     if (hash !== undefined && hash !== images.get(name)?.hash) files.drop(name, hash);
   }
 
+  /** Ends the downloads that servers ordered which have no account any more. */
+  endOf(isGone: (server: string) => boolean): void {
+    const { images } = this.#parts;
+    const gone = new PosternError('forbidden', 'the account of the server that ordered it was deleted');
+    for (const record of images.values())
+      if (record.state === ImageState.Coming && record.server !== undefined && isGone(record.server))
+        this.#safely(() => {
+          this.#abort(record.name);
+          images.put(afterFailure(record, this.#failure(record.name, gone)));
+        });
+  }
+
   /** Stops the download of an image, waiting or in progress. */
   #abort(name: string): void {
     this.#active.get(name)?.control.abort(new PosternError('conflict', 'the download was cancelled'));

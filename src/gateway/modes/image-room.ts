@@ -82,7 +82,10 @@ export class ImageRoom {
       .filter((image) => image.name !== name && image.hash !== undefined && !image.inline)
       .toSorted((a, b) => a.used - b.used);
     if (evictable.reduce((sum, { size = 0 }) => sum + size, 0) < bytes)
-      throw new PosternError('full', `${bytes} bytes too few are left for images`);
+      throw new PosternError(
+        'full',
+        `${bytes} bytes too few are left for images; remove images, also an earlier version of this one`,
+      );
     let freed = 0;
     for (const image of evictable) {
       if (freed >= bytes) return;

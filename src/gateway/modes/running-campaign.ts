@@ -20,6 +20,8 @@ export interface Running<O> {
   /** Number of units in progress. */
   active: number;
   deadline: Timer;
+  /** Ends the units in progress. */
+  readonly control: AbortController;
   /** The result is being stored. */
   isEnding: boolean;
   readonly finished: PromiseWithResolvers<void>;

@@ -3,19 +3,23 @@ import { PosternError } from '../../base/errors.ts';
 import type { FieldsOf } from '../../base/event-table.ts';
 import type { Events } from '../../base/events.ts';
 import { hmacHeader } from '../../dm/hmac-header.ts';
+import { DmStatus } from '../../dm/status.ts';
 import { call } from '../../wire/coap/blockwise-client.ts';
 import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
 import { ContentFormat, contentFormatOf, mediaTypeOf } from '../../wire/coap/content-formats.ts';
 import type { CoapEndpoint } from '../../wire/coap/endpoint.ts';
 import { type CoapRequest, type Reply, refusal, reply } from '../../wire/coap/message.ts';
 import { Option, optionValue, text } from '../../wire/coap/options.ts';
+import { remoteKey } from '../../wire/coap/peer.ts';
 import type { Resource } from '../../wire/coap/router.ts';
-import { isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
+import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
+import { decodeMessage, isSupported } from '../../wire/syncml/codec.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
 import type { Uplink } from '../northbound/uplink.ts';
 import { hierarchyDepth } from '../southbound/children.ts';
-import type { DeviceAddresses } from '../southbound/device-addresses.ts';
+import type { DeviceAddresses, PeerAddress } from '../southbound/device-addresses.ts';
 import type { TunnelAnswer, TunnelledPackage } from '../southbound/tunnelled.ts';
+import type { TunnelPolicy } from './tunnel-policy.ts';
 
 export interface TransparentParts {
   readonly gatewayId: string;
@@ -25,6 +29,9 @@ export interface TransparentParts {
   readonly servers: readonly string[];
   readonly upstream: Pick<Uplink, 'request'>;
   readonly addresses: DeviceAddresses;
+  readonly policy: TunnelPolicy;
+  /** The attached child gateway that has proved itself at this address. */
+  readonly childAt: (from: PeerAddress) => string | undefined;
   /** The CoAP endpoint to use for an address that was heard on a local address. */
   readonly towards: (address: string, heardOn?: string) => CoapEndpoint | undefined;
   /** Resolves when all that is stored so far is durable. */
@@ -37,6 +44,8 @@ export interface TransparentParts {
 const perDevice = 4;
 /** Milliseconds within which a device must answer Package #0. */
 const notificationTimeout = 20_000;
+/** Characters of the name of a sender behind a child gateway. */
+const peerLength = 128;
 /** Seconds after which a device may try again when the uplink is down. */
 const retryAfter = 30;
 /** Seconds after which a device may try again when too many of its packages wait. */
@@ -120,11 +129,9 @@ export class TransparentMode {
       contentType: mediaTypeOf(request.contentFormat ?? -1),
       body: request.payload,
       hmac: hmac && Buffer.from(hmac).toString(),
+      peer: request.parameter('peer'),
       address: request.remote.address,
-      accepted: (deviceId) => {
-        const { address, port } = request.remote;
-        this.#parts.addresses.heard(deviceId, { address, port, heardOn }, false);
-      },
+      from: { address: request.remote.address, port: request.remote.port, heardOn },
     });
     if (answer.kind === 'refused') {
       const { status, reason, retryAfter: maxAge } = answer;
@@ -143,13 +150,15 @@ export class TransparentMode {
    * @throws what the uplink throws, except `timeout`, `tooLarge`, `unavailable`, `overBudget` and `full`, which are refusals
    */
   async forward(up: TunnelledPackage): Promise<TunnelAnswer> {
-    const { gatewayId, servers, upstream, events } = this.#parts;
-    const { server, device, via, contentType, body, hmac, address, accepted } = up;
+    const { gatewayId, servers, upstream, events, policy } = this.#parts;
+    const { server, device, via, contentType, body, hmac, address, from } = up;
     if (!servers.includes(server)) {
       events.emit('tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
       return refused(404, 'no tunnel to this ServerID');
     }
-    if (!isDeviceId(device)) return refused(400, 'the device ID is missing: ?id=<DevId>');
+    if (!isDeviceId(device)) return refused(400, `?id=<DevId>: ${deviceIdRule}`);
+    // Otherwise anyone could speak to the DM server, and fail there, in the name of this gateway.
+    if (device === gatewayId) return refused(403, 'no device is named like this gateway');
     if (contentType === undefined || body.length === 0)
       return refused(415, 'the package must be a DM message in XML, WBXML or CBOR');
     const gateways = via?.split('/') ?? [];
@@ -157,17 +166,27 @@ export class TransparentMode {
       events.emit('hierarchy.package-refused', { device, via });
       return refused(508, 'the chain of gateways has a loop or is too long');
     }
+    const child = from && this.#parts.childAt(from);
+    if (via !== undefined && (child === undefined || gateways.at(-1) !== child)) {
+      events.emit('hierarchy.package-refused', { device, via });
+      // A child that has just bootstrapped, or has a new address, proves itself in a moment.
+      const reason = 'the way of a package is told by an attached child gateway alone';
+      return refused(503, reason, overloadRetryAfter);
+    }
+    const place = from ? remoteKey(from.address, from.port) : address;
+    const isFree = child !== undefined || this.#isProven(device, from) || policy.hasAccepted(device, place);
+    const refusal = isFree ? undefined : policy.refusalOf(device, address, body.length);
+    if (refusal) return refused(refusal.status, refusal.reason, refusal.retryAfter);
     const sender = `${address} ${device}`;
     const count = this.#inFlight.get(sender) ?? 0;
     if (count >= perDevice)
       return refused(503, 'too many packages of this device are under way', overloadRetryAfter);
     this.#inFlight.set(sender, count + 1);
-    accepted?.(device);
     try {
       const answer = await upstream.request({
         device,
         ...(via !== undefined && { via }),
-        peer: address,
+        peer: via === undefined || up.peer === undefined ? place : `${place} ${up.peer.slice(0, peerLength)}`,
         server,
         contentType,
         body,
@@ -179,6 +198,10 @@ export class TransparentMode {
         up: body.length,
         down: answer.body?.length ?? 0,
       });
+      if (!policy.hasAccepted(device, place) && isAcceptance(answer)) {
+        policy.accept(device, place);
+        if (from) this.#parts.addresses.heard(device, from, false);
+      }
       return this.#answered(device, server, answer);
     } catch (thrown) {
       return this.#failed(device, server, thrown);
@@ -187,6 +210,11 @@ export class TransparentMode {
       if (left > 0) this.#inFlight.set(sender, left);
       else this.#inFlight.delete(sender);
     }
+  }
+
+  /** Whether a device has proved itself to this gateway at this address. */
+  #isProven(device: string, from: PeerAddress | undefined): boolean {
+    return from !== undefined && this.#parts.addresses.deviceAt(from) === device;
   }
 
   #answered(device: string, server: string, answer: Envelope): TunnelAnswer {
@@ -229,6 +257,21 @@ const refused = (status: number, reason: string, retryAfter?: number): TunnelAns
   reason,
   ...(retryAfter !== undefined && { retryAfter }),
 });
+
+/** Whether a DM server has accepted the proof of a device: so says the Status of its answer for the device's header. */
+function isAcceptance({ kind, body, contentType = '' }: Envelope): boolean {
+  if (kind === EnvelopeKind.Error || !body || !isSupported(contentType)) return false;
+  try {
+    return decodeMessage(body, contentType).commands.some(
+      (command) =>
+        command.name === 'Status' &&
+        command.cmdRef === '0' &&
+        (command.data === DmStatus.Authenticated || command.data === DmStatus.Ok),
+    );
+  } catch {
+    return false;
+  }
+}
 
 /** The CoAP code for a DM status of the far end. */
 function coapOfStatus(status: number): number {

@@ -59,6 +59,10 @@ export class WaitingWork {
     const timer = this.#clock.after(timeout, () =>
       giveUp.abort(new PosternError('timeout', `no session with ${deviceId} began in ${timeout} ms`)),
     );
+    // Not AbortSignal.any: such a signal costs as much as a package, and there is one for each device of a fan-out.
+    const stop = () => giveUp.abort(signal?.reason);
+    signal?.addEventListener('abort', stop, { once: true });
+    if (signal?.aborted) stop();
     try {
       let outcomes: readonly OperationOutcome[] = [];
       const done = this.#jobs.perform(
@@ -68,13 +72,14 @@ export class WaitingWork {
           begun?.();
           outcomes = yield operations;
         },
-        signal ? AbortSignal.any([giveUp.signal, signal]) : giveUp.signal,
+        giveUp.signal,
       );
       ask().catch((thrown) => giveUp.abort(asPosternError(thrown)));
       await done;
       return outcomes;
     } finally {
       timer.cancel();
+      signal?.removeEventListener('abort', stop);
     }
   }
 }

@@ -1,18 +1,23 @@
+import { guarded } from '../../base/background.ts';
 import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
 import { asPosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
 import type { Outbox, OutboxEntry } from '../store/outbox.ts';
+import { alertsPerSession } from './alert-batches.ts';
 
-/** Largest number of alerts of one session. */
-const alertsPerSession = 1024;
 /** Milliseconds until an alert that was not accepted is sent again. They double with each attempt. */
 const retry = { first: 1000, cap: 300_000 } as const;
-/** Attempts after which an alert is set aside that its server refuses for good. */
+/** Attempts after which an alert is set aside that its server refuses for good, alone or with its whole package. */
 export const refusalsUntilAside = 5;
 
 interface Refused {
   readonly count: number;
   readonly notBefore: Monotonic;
+  /** The server may have the alert by this number. */
+  readonly keepsNumber: boolean;
+  /** The server refuses each package with this alert. So it gets a session of its own. */
+  readonly isAlone?: boolean;
 }
 
 /**
@@ -23,57 +28,85 @@ export class AlertDeliveries {
   readonly #outbox: Outbox;
   readonly #clock: Clock;
   /** Alerts that the server has and that are still in the outbox: at most as many as the outbox holds. */
-  readonly #told = new Set<number>();
+  readonly #told = new Map<number, () => void>();
   /** Alerts that were not accepted, by sequence number: at most as many as the outbox holds. */
   readonly #refused = new Map<number, Refused>();
+  /**
+   * Alerts that were not accepted and could not get a new number: at most as many as the outbox holds. They are not sent
+   * with the old one.
+   */
+  readonly #outdated = new Set<number>();
   readonly #wake: () => void;
+  readonly #forgetSoon: () => void;
   #timer: Timer | undefined;
 
-  /** @param wake called when an alert that waited by itself is due again */
-  constructor(outbox: Outbox, clock: Clock, wake: () => void) {
+  /**
+   * @param wake called when an alert that waited by itself is due again
+   * @param events gets failures of what nobody waits for
+   */
+  constructor(outbox: Outbox, clock: Clock, wake: () => void, events: Events) {
     this.#outbox = outbox;
     this.#clock = clock;
     this.#wake = wake;
+    this.#forgetSoon = guarded(events, 'alerts', () => this.forgetDelivered());
   }
 
   stop(): void {
     this.#timer?.cancel();
   }
 
-  /** The alerts for a server that are due, the oldest first: as many as one session takes. */
-  due(server: string | undefined): OutboxEntry[] {
+  /** The alerts for a server that are due, the oldest first: at most `count`, which are as many as one session takes. */
+  due(server: string | undefined, count = alertsPerSession): OutboxEntry[] {
     this.forgetDelivered();
-    const waiting = this.#outbox.peek(alertsPerSession + this.#refused.size + this.#told.size, server);
-    return waiting.filter(({ sequence }) => this.#isDue(sequence)).slice(0, alertsPerSession);
+    for (const sequence of this.#outdated) if (this.#isOver(sequence) && !this.#renumber(sequence)) break;
+    const apart = this.#refused.size + this.#told.size + this.#outdated.size;
+    const waiting = this.#outbox.peek(count + apart, server);
+    const due = waiting.filter(({ sequence }) => this.#isDue(sequence));
+    const together = due.filter((entry) => !this.isAlone(entry));
+    return (together.length > 0 ? together.slice(0, count) : due.slice(0, 1)).slice(0, count);
+  }
+
+  /** Whether an alert gets a session of its own. */
+  isAlone({ sequence }: OutboxEntry): boolean {
+    return this.#refused.get(sequence)?.isAlone === true;
   }
 
   /** ServerIDs of the recipients of alerts that are due. `undefined` stands for the gateway's own DM server. */
   servers(): (string | undefined)[] {
     const servers = this.#outbox.servers();
-    return this.#refused.size + this.#told.size === 0
+    return this.#refused.size + this.#told.size + this.#outdated.size === 0
       ? servers
       : servers.filter((server) => this.due(server).length > 0);
   }
 
-  /** The server has the alert. It is not sent again, and leaves the outbox with `forgetDelivered`. */
-  delivered({ sequence }: OutboxEntry): void {
+  /**
+   * The server has the alert. It is not sent again. The alerts of one package leave the outbox together.
+   * @param left called when it has left the outbox
+   */
+  delivered({ sequence }: OutboxEntry, left: () => void): void {
     this.#refused.delete(sequence);
-    this.#told.add(sequence);
+    this.#told.set(sequence, left);
+    if (this.#told.size === 1) queueMicrotask(this.#forgetSoon);
   }
 
   /**
-   * Removes the delivered alerts from the outbox: those of a whole package together. Where the disk does not take it, they
-   * are removed later.
+   * Removes the delivered alerts from the outbox. Where the disk does not take it, they are removed later. The server takes
+   * all lower numbers for repetitions from now on, so the alerts that it did not accept get higher ones first.
    */
   forgetDelivered(): void {
     if (this.#told.size === 0) return;
+    const highest = this.#told.keys().reduce((one, other) => Math.max(one, other));
+    for (const [waiting, { keepsNumber }] of [...this.#refused])
+      if (waiting < highest && !keepsNumber) this.#renumber(waiting);
     try {
-      this.#outbox.removeAll(this.#told);
+      this.#outbox.removeAll(this.#told.keys());
     } catch (thrown) {
       if (asPosternError(thrown).code !== 'storage') throw thrown;
       return;
     }
+    const followers = [...this.#told.values()];
     this.#told.clear();
+    for (const left of followers) left();
   }
 
   /**
@@ -88,14 +121,30 @@ export class AlertDeliveries {
       this.setAside(entry, `the server answered with ${status}, ${count} times`);
       return true;
     }
-    this.#refused.delete(entry.sequence);
-    this.#wait(this.#outbox.requeue(entry.sequence), count);
+    this.#wait(entry.sequence, { count, keepsNumber: false });
+    this.#renumber(entry.sequence);
+    return false;
+  }
+
+  /**
+   * The server refuses each package with this alert, or does not answer it, but answers others. The alert waits behind all
+   * others, with a new sequence number, and gets a session of its own. Returns true when it is set aside.
+   */
+  blamed(entry: OutboxEntry, reason: string): boolean {
+    const count = (this.#refused.get(entry.sequence)?.count ?? 0) + 1;
+    if (count >= refusalsUntilAside) {
+      this.setAside(entry, reason);
+      return true;
+    }
+    this.#wait(entry.sequence, { count, keepsNumber: false, isAlone: true });
+    this.#renumber(entry.sequence);
     return false;
   }
 
   /** The server said nothing of an alert. It may have it, so the alert keeps its number. */
   unanswered({ sequence }: OutboxEntry): void {
-    this.#wait(sequence, (this.#refused.get(sequence)?.count ?? 0) + 1);
+    const before = this.#refused.get(sequence);
+    this.#wait(sequence, { ...before, count: (before?.count ?? 0) + 1, keepsNumber: true });
   }
 
   /** The alert cannot be delivered. It leaves the queue, and is kept for people to see. */
@@ -104,14 +153,37 @@ export class AlertDeliveries {
     this.#refused.delete(sequence);
   }
 
-  #wait(sequence: number, count: number): void {
+  /** Gives a refused alert a new number, with which it waits on. False when the disk does not take it: it is done later. */
+  #renumber(sequence: number): boolean {
+    const waiting = this.#refused.get(sequence);
+    try {
+      const renumbered = this.#outbox.requeue(sequence);
+      this.#outdated.delete(sequence);
+      this.#refused.delete(sequence);
+      if (waiting && renumbered !== undefined) this.#refused.set(renumbered, waiting);
+      return true;
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+      this.#outdated.add(sequence);
+      this.#wait(sequence, { ...waiting, count: waiting?.count ?? 1, keepsNumber: false });
+      return false;
+    }
+  }
+
+  #wait(sequence: number, refused: Omit<Refused, 'notBefore'>): void {
+    const { count } = refused;
     const delay = Math.min(retry.cap, retry.first * 2 ** Math.min(count - 1, 20));
-    this.#refused.set(sequence, { count, notBefore: plus(this.#clock.now(), delay) });
+    this.#refused.set(sequence, { ...refused, notBefore: plus(this.#clock.now(), delay) });
     this.#arm();
   }
 
   #isDue(sequence: number): boolean {
-    if (this.#told.has(sequence)) return false;
+    if (this.#told.has(sequence) || this.#outdated.has(sequence)) return false;
+    return this.#isOver(sequence);
+  }
+
+  /** Whether an alert does not wait by itself any more. */
+  #isOver(sequence: number): boolean {
     const refused = this.#refused.get(sequence);
     return refused === undefined || refused.notBefore <= this.#clock.now();
   }

@@ -61,6 +61,9 @@ const starts = {
   month: (wall: number) => Date.UTC(new Date(wall).getUTCFullYear(), new Date(wall).getUTCMonth()),
 } as const;
 
+/** Packages that were under way when the period began make the count of the connection too small. */
+const atLeastZero = ({ up, down }: Octets): Octets => ({ up: Math.max(0, up), down: Math.max(0, down) });
+
 const sum = ({ octets }: TrafficPeriod): number =>
   trafficKinds.reduce((total, kind) => total + octets[kind].up + octets[kind].down, 0);
 
@@ -87,7 +90,7 @@ export class DataBudget implements AsyncDisposable {
       day: emptyPeriod(starts.day(wall)),
       month: emptyPeriod(starts.month(wall)),
     };
-    this.#periods = { ...(records.get() ?? fresh) };
+    this.#periods = { ...fresh, ...records.get() };
     this.#measured = clock.now();
     this.#written = this.#measured;
   }
@@ -161,7 +164,7 @@ export class DataBudget implements AsyncDisposable {
       return {
         ...(limit !== undefined && { limit }),
         used: sum(this.#periods[name]),
-        kinds: structuredClone(octets),
+        kinds: { ...structuredClone(octets), connection: atLeastZero(octets.connection) },
       };
     };
     return { day: viewOf('day'), month: viewOf('month'), short: [...this.#short] };

@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { guarded, persistently } from '../../base/background.ts';
 import { type Clock, type Monotonic, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
@@ -13,28 +14,18 @@ import {
   succeeded,
 } from '../../dm/client-session.ts';
 import { hmacHeader } from '../../dm/hmac-header.ts';
-import { isOk } from '../../dm/status.ts';
+import { DmStatus, isOk } from '../../dm/status.ts';
 import type { ManagementTree } from '../../dm/tree.ts';
 import type { Accounts } from '../../mo/dm-acc.ts';
-import { firmwareAlert } from '../../mo/firmware-branch.ts';
-import {
-  campaignAlert,
-  type DeviceAttach,
-  type DeviceDetach,
-  type DevicePresence,
-  deviceAttachAlert,
-  deviceDetachAlert,
-  devicePresenceAlert,
-  type GatewayFault,
-  gatewayFaultAlert,
-} from '../../mo/gateway-alerts.ts';
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
 import { decodeNotification, sessionIdText } from '../../wire/syncml/notification.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
 import type { Outbox, OutboxEntry, OutboxKind } from '../store/outbox.ts';
+import { AlertBatches } from './alert-batches.ts';
 import { AlertDeliveries } from './alert-deliveries.ts';
-import { type FirmwareUpdateBody, type ResultBody, resultAlerts } from './reports.ts';
+import { MessageLimit } from './message-limit.ts';
+import { alertOf, demandEncodable } from './outgoing-alerts.ts';
 import type { Uplink } from './uplink.ts';
 
 export interface DmClientParts {
@@ -47,7 +38,7 @@ export interface DmClientParts {
   readonly tree: ManagementTree;
   readonly outbox: Outbox;
   readonly vocabulary: Vocabulary;
-  readonly upstream: Pick<Uplink, 'request' | 'connected'>;
+  readonly upstream: Pick<Uplink, 'request' | 'connected' | 'largestBody'>;
   /** Resolves when what a message acknowledges is durable. */
   readonly settled: () => Promise<void>;
   readonly clock: Clock;
@@ -63,46 +54,10 @@ export interface DmClientParts {
 const gathering = { first: 250, cap: 15_000 } as const;
 /** Kinds of alerts that wait for this interval. */
 const gathered: readonly OutboxKind[] = ['device-attach', 'device-detach', 'device-presence'];
+/** Alerts that are made in one turn of the event loop. Devices are served between two turns. */
+const madeAtOnce = 32;
 /** Milliseconds between attempts after a failed session. */
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
-
-/** Makes the alert of an outbox entry. */
-function alertOf(
-  vocabulary: Vocabulary,
-  { kind, epoch, sequence, deviceId, body }: OutboxEntry,
-): Omit<OutgoingAlert, 'settled'> {
-  const parsed = JSON.parse(body) as object;
-  const fields = { ...parsed, ...(epoch !== undefined && { epoch }), sequence, deviceId };
-  if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
-  if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
-  if (kind === 'device-presence') return devicePresenceAlert(vocabulary, fields as DevicePresence);
-  if (kind === 'gateway-fault') return gatewayFaultAlert(vocabulary, fields as object as GatewayFault);
-  if (kind === 'firmware-update') {
-    const { operation, correlator, result } = parsed as FirmwareUpdateBody;
-    return firmwareAlert(operation, correlator, result);
-  }
-  const { uri, correlator, result } = parsed as ResultBody;
-  return campaignAlert(vocabulary.alerts[resultAlerts[kind]], uri, correlator, result);
-}
-
-/** @throws {PosternError} when the alert has no form in this coding, or is too large */
-function demandEncodable(
-  { code, items, correlator }: Omit<OutgoingAlert, 'settled'>,
-  mediaType: string,
-): void {
-  const command = {
-    name: 'Alert' as const,
-    cmdId: '1',
-    data: code,
-    items,
-    ...(correlator !== undefined && { correlator }),
-  };
-  const header = {
-    ...{ verDtd: '1.2', verProto: 'DM/1.2', sessionId: '1', msgId: 1 },
-    ...{ target: { locUri: '' }, source: { locUri: '' } },
-  };
-  encodeMessage({ header, commands: [command], final: true }, mediaType);
-}
 
 /**
  * The gateway as DM client of its DM servers. It runs one session at a time: when a server asks for it by Package #0, or
@@ -114,6 +69,8 @@ export class DmClient implements AsyncDisposable {
   readonly #parts: DmClientParts;
   readonly #stop = new AbortController();
   readonly #deliveries: AlertDeliveries;
+  readonly #messageLimit: MessageLimit;
+  readonly #batches = new AlertBatches();
   #running: Promise<void> | undefined;
   /** Session IDs that servers asked for by Package #0, by ServerID. Each of these servers has an account here. */
   readonly #asked = new Map<string, string>();
@@ -133,7 +90,8 @@ export class DmClient implements AsyncDisposable {
 
   constructor(parts: DmClientParts) {
     this.#parts = parts;
-    this.#deliveries = new AlertDeliveries(parts.outbox, parts.clock, () => this.wake());
+    this.#deliveries = new AlertDeliveries(parts.outbox, parts.clock, () => this.wake(), parts.events);
+    this.#messageLimit = new MessageLimit(parts.clock, () => parts.upstream.largestBody);
     this.#nextSessionId = 1 + Math.floor(parts.entropy.uniform() * 0x7fff);
   }
 
@@ -180,6 +138,12 @@ export class DmClient implements AsyncDisposable {
     this.wake();
   }
 
+  /** A server has no account any more. It is not contacted. */
+  forget(serverId: string): void {
+    this.#asked.delete(serverId);
+    this.#contacts.delete(serverId);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     this.#deliveries.stop();
@@ -200,7 +164,7 @@ export class DmClient implements AsyncDisposable {
   /** Runs sessions, one after the other, until there is nothing more to do. */
   async #work(): Promise<void> {
     const { entropy, events } = this.#parts;
-    const delays = backoff(retry, entropy);
+    let delays = backoff(retry, entropy);
     while (this.#isDue()) {
       await this.#gather();
       let failed = false;
@@ -212,10 +176,11 @@ export class DmClient implements AsyncDisposable {
         const reason = await this.#session(server, session, asked !== undefined);
         if (reason === undefined || this.#stop.signal.aborted) continue;
         failed = true;
-        if (isContact) this.#contacts.add(server);
+        if (isContact && this.#parts.accounts.find(server)) this.#contacts.add(server);
         events.emit('dm.session-failed', { server, session, reason });
       }
       if (failed) await this.#pause(delays.next().value, false);
+      else delays = backoff(retry, entropy);
     }
     this.#wanted = false;
   }
@@ -223,7 +188,7 @@ export class DmClient implements AsyncDisposable {
   /** Waits so that alerts gather; see `gathering`. Does not wait when there is something urgent. */
   async #gather(): Promise<void> {
     const { clock } = this.#parts;
-    if (this.#isUrgent()) return;
+    if (this.#isUrgent() || this.#batches.areReduced) return;
     const since = this.#lastAlerts === undefined ? gathering.cap : clock.now() - this.#lastAlerts;
     if (since >= gathering.cap) this.#gathering = 0;
     else if (since < this.#gathering) await this.#pause(this.#gathering - since, true);
@@ -260,9 +225,14 @@ export class DmClient implements AsyncDisposable {
     const isOwn = serverId === this.#parts.serverId;
     const account = accounts.find(serverId);
     if (!account) return `no account for ${serverId}`;
-    const due = this.#deliveries.due(isOwn ? undefined : serverId);
+    const due = this.#deliveries.due(isOwn ? undefined : serverId, this.#batches.size(serverId, notified));
     const unanswered = new Set<OutboxEntry>(due);
-    const alerts = due.flatMap((entry) => this.#alert(entry, serverId, () => unanswered.delete(entry)));
+    const maxMsgSize = this.#messageLimit.bytes;
+    const alerts: OutgoingAlert[] = [];
+    for (const [at, entry] of due.entries()) {
+      if (at % madeAtOnce === madeAtOnce - 1) await turn();
+      alerts.push(...this.#alert(entry, serverId, () => unanswered.delete(entry)));
+    }
     const session = new ClientSession({
       ends: { local: gatewayId, remote: serverId },
       account,
@@ -270,6 +240,7 @@ export class DmClient implements AsyncDisposable {
       tree,
       entropy,
       sessionId,
+      maxMsgSize,
       notified,
       alerts,
       executed: (command, uri, status) =>
@@ -291,15 +262,46 @@ export class DmClient implements AsyncDisposable {
         session: sessionId,
         status: outcome.status,
       });
-      if (!succeeded(outcome)) return outcome.reason;
+      if (!succeeded(outcome)) {
+        this.#failed(serverId, sessionId, notified, unanswered);
+        return outcome.reason;
+      }
+      const culprit = this.#batches.succeeded(serverId);
+      if (culprit) this.#blame(culprit, serverId);
       if (unanswered.size > 0) {
         events.emit('alert.unanswered', { server: serverId, session: sessionId, alerts: unanswered.size });
         for (const entry of unanswered) this.#deliveries.unanswered(entry);
       }
       return undefined;
     } catch (thrown) {
-      return asPosternError(thrown).message;
+      const { code, message } = asPosternError(thrown);
+      // The session begins again, with smaller messages.
+      const isSmaller = code === 'tooLarge' && this.#messageLimit.refused(maxMsgSize);
+      if (!isSmaller) this.#failed(serverId, sessionId, notified, unanswered);
+      else if (notified) this.#asked.set(serverId, sessionId);
+      return message;
     }
+  }
+
+  /** A session has failed. `alerts` are those that the server did not answer in it. */
+  #failed(server: string, session: string, notified: boolean, alerts: ReadonlySet<OutboxEntry>): void {
+    if (!this.#parts.upstream.connected) return;
+    const all = [...alerts];
+    this.#batches.failed(
+      server,
+      all,
+      all.some((entry) => this.#deliveries.isAlone(entry)),
+    );
+    // An alert may be the cause. The session that the server asked for begins again, without alerts.
+    if (notified && alerts.size > 0) this.#asked.set(server, session);
+  }
+
+  /** The server answers sessions, but none with this alert. */
+  #blame(entry: OutboxEntry, server: string): void {
+    const reason = 'the server refuses each package with this alert, or does not answer it';
+    const { kind: alert, deviceId: device, sequence } = entry;
+    if (this.#deliveries.blamed(entry, reason))
+      this.#parts.events.emit('alert.set-aside', { device, alert, sequence, server, reason });
   }
 
   /** The alert of an outbox entry. None when it cannot be encoded: the entry is set aside, and the others go on. */
@@ -313,8 +315,7 @@ export class DmClient implements AsyncDisposable {
       const settled = (status: number) => {
         answered();
         if (isOk(status)) {
-          this.#deliveries.delivered(entry);
-          events.emit('alert.delivered', { ...fields, status });
+          this.#deliveries.delivered(entry, () => events.emit('alert.delivered', { ...fields, status }));
           return;
         }
         events.emit('alert.refused', { ...fields, status });
@@ -362,4 +363,7 @@ export class DmClient implements AsyncDisposable {
 }
 
 const farError = ({ status, reason }: Envelope): PosternError =>
-  new PosternError('unavailable', `the far end answered ${status ?? 500}: ${reason ?? 'no reason given'}`);
+  new PosternError(
+    status === DmStatus.RequestEntityTooLarge ? 'tooLarge' : 'unavailable',
+    `the far end answered ${status ?? 500}: ${reason ?? 'no reason given'}`,
+  );

@@ -3,7 +3,7 @@ import { type IncomingMessage, request as requestPlain } from 'node:http';
 import { request as requestSecure } from 'node:https';
 import type { Socket } from 'node:net';
 import type { Clock } from '../../base/clock.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import { publicUrl } from '../../base/public-url.ts';
 import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 
@@ -143,7 +143,14 @@ async function askOnce(
     : requestPlain(url, options);
   // A connection can also fail when the response has been read or dropped.
   request.on('error', () => {});
-  if (connected) request.on('socket', connected);
+  if (connected)
+    request.on('socket', (socket) => {
+      try {
+        connected(socket);
+      } catch (thrown) {
+        request.destroy(asPosternError(thrown));
+      }
+    });
   const timer = clock.after(pace.time, () => request.destroy(silent()));
   request.end();
   try {

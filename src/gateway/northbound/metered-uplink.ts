@@ -8,26 +8,48 @@ import type { DataBudget, LimitedKind } from './data-budget.ts';
 import type { Download, DownloadRequest, download } from './download.ts';
 import type { Uplink, UplinkListener, UpRequest } from './uplink.ts';
 
-/** The two ends of a session: the device, undefined for the gateway itself, and the DM server. */
-type Ends = { readonly device?: string | undefined; readonly server?: string | undefined };
+/** The two ends of a session: the device, undefined for the gateway itself, and the DM server. And how a package came. */
+type Ends = {
+  readonly device?: string | undefined;
+  readonly server?: string | undefined;
+  readonly via?: string | undefined;
+  readonly peer?: string | undefined;
+};
 
-/** Milliseconds of silence after which packages no longer belong to what a DM server ordered, and number of such sessions. */
-const orders = { silence: 600_000, sessions: 4096 } as const;
+/**
+ * Milliseconds of silence after which packages no longer belong to what a DM server ordered, milliseconds after which they do
+ * not in any case, and number of such sessions.
+ */
+const orders = { silence: 600_000, longest: 3_600_000, sessions: 4096 } as const;
+
+interface Ordered {
+  /** When the DM server asked for the session. */
+  readonly since: Monotonic;
+  /** When the session was last heard. */
+  readonly heard: Monotonic;
+  /** IP address that Package #0 went to. */
+  readonly peer: string | undefined;
+}
 
 /**
  * Tells what the octets on the uplink are for. Packages that follow a Package #0 are orders. Others are alerts when they
  * are the gateway's own, and telemetry when a device began the session. The gateway cannot read packages of devices.
+ * So a stranger may name a device that a DM server has asked for a session. Such packages count as telemetry if they come from
+ * another address than that of Package #0, and all do after an hour.
  */
 export class UplinkTraffic {
   readonly #budget: DataBudget;
   readonly #clock: Clock;
-  /** When each session that a DM server asked for was last heard. */
-  readonly #ordered = new BoundedMap<string, Monotonic>(orders.sessions);
+  /** Sessions that a DM server asked for. */
+  readonly #ordered = new BoundedMap<string, Ordered>(orders.sessions);
+  readonly #addressOf: (device: string) => string | undefined;
   /** When a DM server last asked for a session with the gateway itself. */
   #asked: Monotonic | undefined;
 
-  constructor(budget: DataBudget, clock: Clock) {
+  /** @param addressOf IP address to which Package #0 for a device goes; undefined when it is not known */
+  constructor(budget: DataBudget, clock: Clock, addressOf: (device: string) => string | undefined) {
     this.#budget = budget;
+    this.#addressOf = addressOf;
     this.#clock = clock;
   }
 
@@ -42,23 +64,43 @@ export class UplinkTraffic {
   ordered(ends: Ends): () => void {
     const key = keyOf(ends);
     const [before, askedBefore] = [this.#ordered.get(key), this.#asked];
-    this.#ordered.set(key, this.#clock.now());
-    if (ends.device === undefined) this.#asked = this.#clock.now();
+    const now = this.#clock.now();
+    const { device } = ends;
+    const peer = device === undefined ? undefined : this.#addressOf(device);
+    this.#ordered.set(key, { since: now, heard: now, peer });
+    if (device === undefined) this.#asked = now;
     return () => {
       if (before === undefined) this.#ordered.delete(key);
+      else this.#ordered.set(key, before);
       this.#asked = askedBefore;
     };
   }
 
   kindOf(ends: Ends): LimitedKind {
-    if (this.#isRecent(this.#ordered.get(keyOf(ends)))) return 'orders';
+    if (this.#isOrdered(ends)) return 'orders';
     return ends.device === undefined ? 'alerts' : 'telemetry';
   }
 
-  /** Counts the octets of a package. A session of a device that a DM server asked for stays an order while it goes on. */
+  /** Counts the octets of a package. */
   moved(ends: Ends, octets: Octets, kind = this.kindOf(ends)): void {
-    if (kind === 'orders' && ends.device !== undefined && this.#ordered.has(keyOf(ends))) this.ordered(ends);
     this.#budget.book(kind, octets);
+  }
+
+  /** The DM server has answered a package. A session of a device that it asked for stays an order while that goes on. */
+  answered(ends: Ends): void {
+    const key = keyOf(ends);
+    const ordered = this.#ordered.get(key);
+    if (ordered && ends.device !== undefined && this.#isOrdered(ends))
+      this.#ordered.set(key, { ...ordered, heard: this.#clock.now() });
+  }
+
+  #isOrdered(ends: Ends): boolean {
+    const ordered = this.#ordered.get(keyOf(ends));
+    if (!ordered || !this.#isRecent(ordered.heard)) return false;
+    if (this.#clock.now() - ordered.since >= orders.longest) return false;
+    // Package #0 for a device behind a child gateway goes to the child.
+    const isComparable = ordered.peer !== undefined && ends.peer !== undefined && ends.via === undefined;
+    return !isComparable || ordered.peer === ends.peer;
   }
 
   #isRecent(time: Monotonic | undefined): boolean {
@@ -91,6 +133,10 @@ export class MeteredUplink implements Uplink {
 
   get description() {
     return this.#inner.description;
+  }
+
+  get largestBody(): number {
+    return this.#inner.largestBody;
   }
 
   /**

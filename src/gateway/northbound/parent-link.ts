@@ -26,6 +26,8 @@ export interface ParentLinkParts {
   /** Secret by which the parent's bootstrap server knows this gateway. */
   readonly factorySecret: string;
   readonly accounts: Accounts;
+  /** Runs what stores a new account at the parent, and has all devices reported to the parent, in one transaction. */
+  readonly join: (store: () => void) => void;
   /**
    * Sends a CoAP request from the endpoint that serves this gateway's devices, so the parent can reach it there too.
    */
@@ -93,6 +95,11 @@ export class ParentLink implements Uplink {
     };
   }
 
+  /** What is above the parent is unknown here. A package that is too large there is answered with 4.13. */
+  get largestBody(): number {
+    return Number.POSITIVE_INFINITY;
+  }
+
   /** Whether an IP address is the parent's. */
   isParent(address: string): boolean {
     return address === this.#host;
@@ -132,12 +139,13 @@ export class ParentLink implements Uplink {
 
   async request(request: UpRequest): Promise<Envelope> {
     const { gatewayId, parentId } = this.#parts;
-    const { device = gatewayId, server, via } = request;
+    const { device = gatewayId, server, via, peer } = request;
     if (!this.#connected) throw new PosternError('unavailable', 'the parent gateway is not connected');
     const isDirect = server === parentId && request.device === undefined;
     const path = isDirect ? paths.sessions : `${paths.tunnel}/${server}`;
     const chain = via === undefined ? gatewayId : `${via}/${gatewayId}`;
     const query = isDirect ? [] : [`id=${device}`, ...(request.device === undefined ? [] : [`via=${chain}`])];
+    if (request.device !== undefined && peer !== undefined) query.push(`peer=${peer}`);
     const answer = await this.#window.run(device, request.body.length, () =>
       this.#send(path, query, request),
     );
@@ -259,7 +267,7 @@ export class ParentLink implements Uplink {
         'configuration',
         `parent.id: the gateway there is ${account.serverId}, not ${parentId}`,
       );
-    accounts.put(account);
+    this.#parts.join(() => accounts.put(account));
     events.emit('parent.bootstrapped', { parent: parentId });
   }
 

@@ -1,5 +1,5 @@
 import { type Clock, type Monotonic, plus, type Timer } from '../../base/clock.ts';
-import type { PosternError } from '../../base/errors.ts';
+import { PosternError } from '../../base/errors.ts';
 import type { Envelope } from '../../wire/tunnel/envelope.ts';
 import type { Publication } from '../../wire/tunnel/publication.ts';
 import type { UpRequest } from './uplink.ts';
@@ -8,13 +8,18 @@ import type { UpRequest } from './uplink.ts';
 export interface PendingRequest {
   /** Correlation in hexadecimal. */
   readonly id: string;
+  /** Whose requests give way to those of others at the bound: the address of the device. Undefined for the gateway itself. */
+  readonly flow: string | undefined;
   /** Key of the session's route: device ID, ServerID, and the address of the device. */
   readonly session: string;
   readonly request: UpRequest;
-  readonly publication: Publication;
+  /** What is published. Its topic changes when the worker at the end of the route is gone. */
+  publication: Publication;
   readonly settle: (outcome: Envelope | PosternError) => void;
   /** The broker has acknowledged a repetition, so there is no further one. */
   isSure: boolean;
+  /** How often it was overdue. */
+  overdue: number;
   /** Octets that were sent for it. */
   up: number;
 }
@@ -25,6 +30,9 @@ interface Entry {
   /** When it is looked at next. */
   next: Monotonic;
 }
+
+/** Most requests that wait: of devices, and of the gateway itself. */
+const limits = { devices: 1024, own: 16 } as const;
 
 export interface PendingRequestsParts {
   readonly clock: Clock;
@@ -44,6 +52,8 @@ export interface PendingRequestsParts {
 export class PendingRequests implements Disposable {
   readonly #parts: PendingRequestsParts;
   readonly #entries = new Map<string, Entry>();
+  /** Correlations of the requests of each flow, the oldest first. */
+  readonly #flows = new Map<string | undefined, Set<string>>();
   /** Fires no later than the first entry is to be looked at. */
   #timer: Timer | undefined;
 
@@ -64,7 +74,31 @@ export class PendingRequests implements Disposable {
     return [...this.#entries.values()].map(({ pending }) => pending);
   }
 
+  /**
+   * Makes room for a request of this flow. At the bound, the address with the most requests loses its latest one, so that one
+   * host cannot keep out others. Requests of the gateway itself have places of their own.
+   * @throws {PosternError} `full` when it is this flow that has too many
+   */
+  demandRoom(flow: string | undefined): void {
+    const full = new PosternError('full', 'too many packages wait for the DM server');
+    const own = this.#flows.get(flow)?.size ?? 0;
+    if (flow === undefined) {
+      if (own >= limits.own) throw full;
+      return;
+    }
+    const ofGateway = this.#flows.get(undefined)?.size ?? 0;
+    if (this.size - ofGateway < limits.devices) return;
+    let longest: Set<string> = new Set();
+    for (const [each, ids] of this.#flows) if (each !== undefined && ids.size > longest.size) longest = ids;
+    const latest = [...longest].at(-1);
+    if (own >= longest.size - 1 || latest === undefined) throw full;
+    this.get(latest)?.settle(full);
+  }
+
   add(pending: PendingRequest): void {
+    const ids = this.#flows.get(pending.flow);
+    if (ids) ids.add(pending.id);
+    else this.#flows.set(pending.flow, new Set([pending.id]));
     const { clock, timeout, repeatAfter } = this.#parts;
     const now = clock.now();
     const next = plus(now, Math.min(repeatAfter, timeout));
@@ -74,6 +108,9 @@ export class PendingRequests implements Disposable {
 
   /** Returns false when the request is not there any more. */
   remove(id: string): boolean {
+    const flow = this.get(id)?.flow;
+    const ids = this.#flows.get(flow);
+    if (ids?.delete(id) && ids.size === 0) this.#flows.delete(flow);
     return this.#entries.delete(id);
   }
 
@@ -85,14 +122,19 @@ export class PendingRequests implements Disposable {
     const { clock, repeatAfter, overdue, expired } = this.#parts;
     const now = clock.now();
     this.#timer = undefined;
-    for (const entry of [...this.#entries.values()]) {
-      if (entry.next > now) continue;
-      entry.next = Math.min(plus(now, repeatAfter), entry.deadline) as Monotonic;
-      if (entry.deadline <= now) expired(entry.pending);
-      else overdue(entry.pending);
+    try {
+      for (const entry of [...this.#entries.values()]) {
+        if (entry.next > now) continue;
+        // Where looking at an entry fails, it is looked at again later, and the others are not affected.
+        entry.next = plus(now, repeatAfter);
+        if (entry.deadline <= now) expired(entry.pending);
+        else overdue(entry.pending);
+        entry.next = Math.min(entry.next, entry.deadline) as Monotonic;
+      }
+    } finally {
+      let first = Number.POSITIVE_INFINITY;
+      for (const { next } of this.#entries.values()) first = Math.min(first, next);
+      if (this.#entries.size > 0) this.#timer ??= clock.after(first - now, () => this.#look());
     }
-    let first = Number.POSITIVE_INFINITY;
-    for (const { next } of this.#entries.values()) first = Math.min(first, next);
-    if (this.#entries.size > 0) this.#timer ??= clock.after(first - now, () => this.#look());
   }
 }

@@ -1,3 +1,4 @@
+import { background } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import { asPosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
@@ -77,6 +78,11 @@ export class Presence {
     }
   }
 
+  /** As `announce`, without anybody who waits. */
+  #again(): void {
+    void background(this.#parts.events, 'uplink', () => this.announce());
+  }
+
   #missed(): void {
     const { topic, link } = this.#parts;
     if (!link().isWatching(topic)) return;
@@ -87,12 +93,12 @@ export class Presence {
   #repeat(): void {
     const { link, clock } = this.#parts;
     this.#timer?.cancel();
-    if (link().connected) this.#timer = clock.after(repeatAfter, () => void this.announce());
+    if (link().connected) this.#timer = clock.after(repeatAfter, () => this.#again());
   }
 
   /** Publishes the state again if its problem is over. */
   settled(): void {
-    if (this.#published !== this.#parts.link().rival) void this.announce();
+    if (this.#published !== this.#parts.link().rival) this.#again();
   }
 
   /** Stops to wait for the echo, because the connection has ended. */
@@ -116,7 +122,7 @@ export class Presence {
     } else if (this.#isSeen && (online || !this.#isEchoed)) {
       // States of earlier starts come before the first echo. Only the Last Will of one may be late.
       link().rivalled('another gateway publishes its state under this name');
-      if (this.#isEchoed && this.#published === undefined) void this.announce();
+      if (this.#isEchoed && this.#published === undefined) this.#again();
     }
   }
 }

@@ -38,12 +38,17 @@ export interface EndedOperation {
 export class Reports {
   readonly #outbox: Outbox;
   readonly #ownServer: string;
+  readonly #isServer: (serverId: string) => boolean;
   #client: { wake(): void } | undefined;
 
-  /** @param ownServer ServerID of the gateway's own DM server, which gets the alerts about devices */
-  constructor(outbox: Outbox, ownServer: string) {
+  /**
+   * @param ownServer ServerID of the gateway's own DM server, which gets the alerts about devices
+   * @param isServer whether a server has an account here; others hear nothing
+   */
+  constructor(outbox: Outbox, ownServer: string, isServer: (serverId: string) => boolean) {
     this.#outbox = outbox;
     this.#ownServer = ownServer;
+    this.#isServer = isServer;
   }
 
   /** Sets the client that delivers the entries of the outbox. */
@@ -59,6 +64,7 @@ export class Reports {
   /** Reports the result of an Exec to the DM server that sent the Exec. `uri`: see `ResultBody`. */
   result(kind: ResultKind, uri: string, ended: EndedOperation, result: string): void {
     const { name, server, correlator } = ended;
+    if (!this.#isServer(server)) return;
     const body: ResultBody = { uri, result, ...(correlator !== undefined && { correlator }) };
     this.#outbox.add(kind, name, JSON.stringify(body), this.#recipient(server));
     this.wake();
@@ -66,6 +72,7 @@ export class Reports {
 
   /** Reports the result of an update of the gateway itself to the DM server that ordered it. */
   firmwareUpdate(server: string, body: FirmwareUpdateBody): void {
+    if (!this.#isServer(server)) return;
     this.#outbox.add('firmware-update', body.operation, JSON.stringify(body), this.#recipient(server));
     this.wake();
   }

@@ -44,6 +44,8 @@ export interface UplinkDescription {
 export interface Uplink extends AsyncDisposable {
   readonly connected: boolean;
   readonly description: UplinkDescription;
+  /** Largest body of a package that the other side takes, in bytes, as far as it is known. Infinity: no limit is known. */
+  readonly largestBody: number;
   /** Starts to connect, and reconnects whenever the connection is lost. */
   start(listener: UplinkListener): void;
   /**

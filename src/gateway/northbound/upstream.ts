@@ -27,13 +27,17 @@ export interface UpstreamParts {
   readonly traffic?: UplinkTraffic;
 }
 
-/** Maximum number of requests that wait for an answer, of remembered routes, and of remembered notifications. */
-const limits = { pending: 1024, routes: 4096, notifications: 1024 } as const;
+/** Maximum number of remembered routes, and of remembered notifications. */
+const limits = { routes: 4096, notifications: 1024 } as const;
 /**
  * Milliseconds without an answer after which a request is sent again, with QoS 1 and the same correlation. The first time
  * it went with QoS 0, so it may be lost; so may its answer. The far end processes it once.
  */
 const repeatAfter = 5000;
+/** Bytes of a packet that stay free for its topics, its properties and the envelope of a package of the gateway itself. */
+const envelopeBytes = 1024;
+/** Repetitions without an answer, the last of which goes to all workers instead of the one at the end of the route. */
+const overdueUntilShared = 2;
 /** Requests in a row without an answer, after which the status says so. */
 const silentRequests = 3;
 
@@ -65,9 +69,7 @@ export class Upstream implements Uplink {
       clock: parts.clock,
       timeout,
       repeatAfter,
-      overdue: (pending) => {
-        if (!pending.isSure && this.connected) void this.#send(pending, false);
-      },
+      overdue: (pending) => this.#overdue(pending),
       expired: (pending) => this.#expired(pending),
     });
     const { state, down } = this.#topics;
@@ -115,6 +117,10 @@ export class Upstream implements Uplink {
     };
   }
 
+  get largestBody(): number {
+    return Math.max(0, this.#link.largestPacket - envelopeBytes);
+  }
+
   /** Number of requests that wait for an answer. */
   get pending(): number {
     return this.#pending.size;
@@ -146,8 +152,9 @@ export class Upstream implements Uplink {
   async request(request: UpRequest): Promise<Envelope> {
     const { entropy } = this.#parts;
     if (!this.#link.connected) throw new PosternError('unavailable', 'the MQTT broker is not connected');
-    if (this.#pending.size >= limits.pending)
-      throw new PosternError('full', 'too many packages wait for the DM server');
+    // By address: a stranger chooses the device that it names, but hardly its address.
+    const flow = request.device === undefined ? undefined : (request.peer ?? request.device);
+    this.#pending.demandRoom(flow);
     const correlation = entropy.bytes(12);
     const id = hexOf(correlation);
     const session = `${request.device ?? ''} ${request.server} ${request.peer ?? ''}`;
@@ -165,6 +172,7 @@ export class Upstream implements Uplink {
     const { promise, resolve, reject } = Promise.withResolvers<Envelope>();
     const pending: PendingRequest = {
       id,
+      flow,
       session,
       request,
       publication: {
@@ -172,10 +180,11 @@ export class Upstream implements Uplink {
         payload,
         expiry: timeToLive,
         responseTopic: this.#topics.down,
-        flow: session,
+        flow: flow ?? '',
         quick: true,
       },
       isSure: false,
+      overdue: 0,
       up: 0,
       settle: (outcome) => {
         if (!this.#pending.remove(id)) return;
@@ -187,25 +196,49 @@ export class Upstream implements Uplink {
     };
     this.#pending.add(pending);
     if (this.#link.post(pending.publication)) pending.up += packetSize(pending.publication);
-    else void this.#send(pending, true);
+    else this.#sendLater(pending, true);
     return promise;
+  }
+
+  /** As `#send`, without anybody who waits. */
+  #sendLater(pending: PendingRequest, isFirst: boolean): void {
+    void background(this.#parts.events, 'uplink', () => this.#send(pending, isFirst));
   }
 
   async #send(pending: PendingRequest, isFirst: boolean): Promise<void> {
     const { publication } = pending;
     try {
-      await this.#link.publish(isFirst ? publication : { ...publication, quick: false });
-      pending.isSure = !isFirst;
+      const isHeard = await this.#link.publish(isFirst ? publication : { ...publication, quick: false });
+      if (publication === pending.publication) pending.isSure = !isFirst;
       const up = packetSize(publication);
       // The answer may come before the acknowledgement of the broker: then it has booked what had been sent.
       if (this.#pending.get(pending.id)) pending.up += up;
       else this.#parts.traffic?.moved(pending.request, { up, down: 0 });
+      if (!isHeard) this.#leaveRoute(pending);
     } catch (thrown) {
       const error = asPosternError(thrown);
       if (error.code === 'forbidden') pending.settle(new PosternError('unavailable', error.message));
       // The request stays when the connection broke, or a repetition finds no room in the queue: it is sent again.
       else if (error.code !== 'unavailable' && (isFirst || error.code !== 'full')) pending.settle(error);
     }
+  }
+
+  #overdue(pending: PendingRequest): void {
+    if (!this.connected) return;
+    pending.overdue++;
+    if (pending.overdue >= overdueUntilShared && this.#leaveRoute(pending)) return;
+    if (!pending.isSure) this.#sendLater(pending, false);
+  }
+
+  /** The worker at the end of the route is gone: sends the package to any worker. Returns false when it went there already. */
+  #leaveRoute(pending: PendingRequest): boolean {
+    const topic = this.#topics.up;
+    if (pending.publication.topic === topic || !this.#pending.get(pending.id)) return false;
+    this.#routes.delete(pending.session);
+    pending.publication = { ...pending.publication, topic };
+    pending.isSure = false;
+    this.#sendLater(pending, false);
+    return true;
   }
 
   #expired(pending: PendingRequest): void {
@@ -222,8 +255,11 @@ export class Upstream implements Uplink {
 
   /** After each connect: publishes the state, and sends again what was not answered before the connection broke. */
   async #online(): Promise<void> {
-    for (const pending of this.#pending.all()) void this.#send(pending, false);
+    // The state first: one of the packages may be too large for the broker. Over MQTT 3.1.1 that is only noticed when the
+    // broker has acknowledged something else.
+    const unanswered = this.#pending.all();
     await this.#presence.announce();
+    for (const pending of unanswered) if (this.#pending.get(pending.id)) this.#sendLater(pending, false);
     this.#listener?.connected();
   }
 
@@ -257,6 +293,7 @@ export class Upstream implements Uplink {
       return;
     }
     this.#parts.traffic?.moved(pending.request, { up: pending.up, down: octets });
+    if (envelope.kind === EnvelopeKind.Response) this.#parts.traffic?.answered(pending.request);
     const { route } = envelope;
     if (route !== undefined && isTopicLevel(route)) this.#routes.set(pending.session, route);
     else this.#routes.delete(pending.session);

@@ -20,6 +20,8 @@ export interface AssociationsParts {
   readonly events: Events;
   /** Called when a report may have been added to the outbox. */
   readonly reported: () => void;
+  /** Called in the transaction that deletes the record of a device. */
+  readonly leaving: (deviceId: string) => void;
   /** Called when a device is no longer attached to this gateway. */
   readonly gone: (deviceId: string) => void;
 }
@@ -62,6 +64,15 @@ const switches = {
   'device-detach': 'DetachAlert',
   'device-presence': 'PresenceAlert',
 } as const;
+
+const attachBody = ({ mode, origin, via, isGateway, manufacturer, model }: DeviceRecord): AttachBody => ({
+  mode,
+  bootstrap: origin,
+  ...(via !== undefined && { via }),
+  ...(isGateway && { isGateway }),
+  ...(manufacturer !== undefined && { manufacturer }),
+  ...(model !== undefined && { model }),
+});
 
 /** Whether nothing but the time of the last message is different. */
 function isSame({ lastSeen: _, ...before }: DeviceRecord, { lastSeen, ...now }: DeviceRecord): boolean {
@@ -149,9 +160,8 @@ export class Associations {
    */
   attach({ credential, ...device }: AttachedDevice): void {
     const { database, inventory, credentials, clock, events, reported } = this.#parts;
-    const { deviceId, mode, origin, address, isGateway } = device;
+    const { deviceId, origin, address } = device;
     const identity = presentableIdentity(device);
-    const { manufacturer, model } = identity;
     const before = inventory.get(deviceId);
     const isProvenFirst = credential !== undefined && !credential.attached;
     const isNew = before === undefined || before.via !== undefined || isProvenFirst;
@@ -166,14 +176,7 @@ export class Associations {
       if (isProvenFirst) credentials.put({ ...credential, attached: true });
       inventory.put(record);
       if (isReached) this.#report('device-presence', deviceId, { state: 'attached', lastSeen });
-      if (isNew)
-        this.#report('device-attach', deviceId, {
-          mode,
-          bootstrap: origin,
-          ...(isGateway && { isGateway }),
-          ...(manufacturer !== undefined && { manufacturer }),
-          ...(model !== undefined && { model }),
-        });
+      if (isNew) this.#report('device-attach', deviceId, attachBody(record));
     });
     if (isReached) events.emit('device.reached', { device: deviceId });
     if (isNew)
@@ -187,16 +190,42 @@ export class Associations {
   }
 
   /**
+   * Runs what stores a new account at the parent gateway, and reports all devices to it, in one transaction. A parent that
+   * has lost its state knows none of them.
+   */
+  joinParent(store: () => void): void {
+    const { database, inventory, reported } = this.#parts;
+    transaction(database, () => {
+      store();
+      for (const record of inventory.values()) {
+        const { deviceId, state, reason, lastSeen, via } = record;
+        this.#report('device-attach', deviceId, attachBody(record));
+        if (state !== 'attached')
+          this.#report('device-presence', deviceId, {
+            state,
+            lastSeen,
+            ...(reason !== undefined && { reason }),
+            ...(via !== undefined && { via }),
+          });
+      }
+    });
+    reported();
+  }
+
+  /**
    * Removes a device, its credential and the devices behind it, and reports them as detached. Returns false when the
    * device was not attached.
    */
   detach(deviceId: string, reason: DetachReason): boolean {
+    const { database, inventory, reported } = this.#parts;
     const report = () => this.#report('device-detach', deviceId, { reason });
-    if (!this.#remove(deviceId, reason, report)) return false;
-    for (const { deviceId: below, via } of [...this.#parts.inventory.values()])
-      if (via?.split('/')[0] === deviceId) this.detachBehind(deviceId, below, reason);
-    this.#parts.reported();
-    return true;
+    return transaction(database, () => {
+      if (!this.#remove(deviceId, reason, report)) return false;
+      for (const { deviceId: below, via } of [...inventory.values()])
+        if (via?.split('/')[0] === deviceId) this.#removeBehind(below, via, reason);
+      database.afterCommit(reported);
+      return true;
+    });
   }
 
   /**
@@ -225,8 +254,7 @@ export class Associations {
     const isNew = inventory.get(deviceId)?.via !== path;
     transaction(database, () => {
       inventory.put(record);
-      const body = { mode, bootstrap, via: path, ...(isGateway && { isGateway }), ...described };
-      if (isNew) this.#report('device-attach', deviceId, body);
+      if (isNew) this.#report('device-attach', deviceId, attachBody(record));
     });
     if (!isNew) return;
     events.emit('device.attached', { device: deviceId, bootstrap, via: path });
@@ -238,15 +266,21 @@ export class Associations {
    * detached itself. Does nothing when the device is attached elsewhere by now.
    */
   detachBehind(child: string, deviceId: string, reason: DetachReason): void {
-    const { database, inventory, events, reported } = this.#parts;
+    const { database, inventory, reported } = this.#parts;
     const via = inventory.get(deviceId)?.via;
     if (via?.split('/')[0] !== child) return;
     transaction(database, () => {
-      inventory.delete(deviceId);
-      this.#report('device-detach', deviceId, { reason, via });
+      this.#removeBehind(deviceId, via, reason);
+      database.afterCommit(reported);
     });
-    events.emit('device.detached', { device: deviceId, reason, via });
-    reported();
+  }
+
+  #removeBehind(deviceId: string, via: string, reason: DetachReason): void {
+    const { database, inventory, events, leaving } = this.#parts;
+    inventory.delete(deviceId);
+    leaving(deviceId);
+    this.#report('device-detach', deviceId, { reason, via });
+    database.afterCommit(() => events.emit('device.detached', { device: deviceId, reason, via }));
   }
 
   /** Removes a device by order of the DM server, so no alert is sent. Joins the caller's transaction. */
@@ -264,11 +298,12 @@ export class Associations {
   }
 
   #remove(deviceId: string, reason: string, report: () => void): boolean {
-    const { database, inventory, credentials, events, gone } = this.#parts;
+    const { database, inventory, credentials, events, leaving, gone } = this.#parts;
     if (!inventory.get(deviceId)) return false;
     transaction(database, () => {
       inventory.delete(deviceId);
       credentials.delete(deviceId);
+      leaving(deviceId);
       report();
       database.afterCommit(() => {
         events.emit('device.detached', { device: deviceId, reason });

@@ -1,7 +1,9 @@
 import { BoundedMap } from '../../base/bounded-map.ts';
+import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { ProofGuard } from '../../dm/proof-guard.ts';
 import { accountNodes, type DmAccount } from '../../mo/dm-acc.ts';
 import { Code } from '../../wire/coap/codes.ts';
 import { ContentFormat, dmContentFormats, mediaTypeOf } from '../../wire/coap/content-formats.ts';
@@ -10,7 +12,7 @@ import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../..
 import { Option, text } from '../../wire/coap/options.ts';
 import type { Resource } from '../../wire/coap/router.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
-import { isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
+import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
 import { decodeProof, isProof } from '../../wire/syncml/bootstrap-proof.ts';
 import { type BootstrapSecrets, protectBootstrap } from '../../wire/syncml/bootstrap-security.ts';
 import { encodeMessage, isSupported, MediaType } from '../../wire/syncml/codec.ts';
@@ -28,6 +30,7 @@ export interface BootstrapServerParts {
   readonly secretsOf: (deviceId: string) => BootstrapSecrets | undefined;
   readonly credentials: Credentials;
   readonly guard: EchoGuard;
+  readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
   /** Whether an attached device with this ID answers at an address other than `remote`. */
@@ -55,7 +58,10 @@ export type BootstrapAnswer =
   /** `security` is `SEC=…; MAC=…`, the content type parameters of DM Bootstrap. */
   | { readonly kind: 'bootstrap'; readonly body: Uint8Array; readonly security: string };
 
-/** Used challenges that are remembered. A challenge expires before this many others can be used. */
+/**
+ * Used challenges that are remembered. A challenge expires before this many others can be used, since wrong proofs have a
+ * rate (`ProofGuard`).
+ */
 const usedChallenges = 4096;
 const secretBytes = 16;
 const nonceBytes = 16;
@@ -68,9 +74,14 @@ const nonceBytes = 16;
 export class BootstrapServer {
   readonly #parts: BootstrapServerParts;
   readonly #used = new BoundedMap<string, true>(usedChallenges);
+  readonly #guard: ProofGuard;
+  /** Secret in place of that of a device that is not known, so that the work does not tell which devices are known. */
+  readonly #noSecret: string;
 
   constructor(parts: BootstrapServerParts) {
     this.#parts = parts;
+    this.#guard = new ProofGuard(parts.clock);
+    this.#noSecret = Buffer.from(parts.entropy.bytes(secretBytes)).toString('base64url');
   }
 
   /** CoAP resource `/dm/bs`. */
@@ -107,29 +118,35 @@ export class BootstrapServer {
   }
 
   /**
-   * Returns a challenge, or, when the request answers a fresh challenge with the right proof, the bootstrap.
+   * Returns a challenge, or, when the request answers a fresh challenge with the right proof, the bootstrap. A challenge is
+   * good for one proof, right or wrong.
    * @throws {PosternError} `malformed` without a device ID or with a proof that cannot be decoded, `forbidden` for an
-   * unknown device or a wrong proof, `conflict` while a device with this ID answers at another address, `full`
+   * unknown device or a wrong proof, `lockedOut` after too many wrong proofs, `conflict` while a device with this ID answers at another address, `full`
    */
   async answer(request: BootstrapRequest): Promise<BootstrapAnswer> {
     const { guard, secretsOf, events, livesElsewhere } = this.#parts;
     const { deviceId, remote, mediaType, challenge: echo, proof: coded, address, proved } = request;
-    if (!isDeviceId(deviceId)) throw new PosternError('malformed', 'the device ID is missing: ?id=<DevId>');
+    if (!isDeviceId(deviceId)) throw new PosternError('malformed', `?id=<DevId>: ${deviceIdRule}`);
     if (!echo || !coded) return { kind: 'challenge', reason: 'prove your factory credential' };
     const challenge = Buffer.from(echo).toString('hex');
     if (!guard.isFresh(echo, remote) || this.#used.has(challenge)) {
       events.emit('bootstrap.stale-challenge', { device: deviceId, peer: remote.address });
       return { kind: 'challenge', reason: 'this challenge was used already or is too old' };
     }
+    // The challenge came to this address, so nobody fails in the name of another address.
+    const lock = this.#guard.lockOf(deviceId, remote.address);
+    if (lock) throw lock;
     const proof = decodeProof(coded);
+    this.#used.set(challenge, true);
     const secrets = secretsOf(deviceId);
     // An unknown device and a wrong proof get the same answer, so that nobody can find out which devices are known.
-    if (secrets?.network === undefined || !isProof(proof, secrets.network, echo, deviceId)) {
+    if (!isProof(proof, secrets?.network ?? this.#noSecret, echo, deviceId) || !secrets) {
       const reason = secrets === undefined ? 'unknown device' : 'wrong proof';
+      this.#guard.failed(deviceId, remote.address);
       events.emit('bootstrap.refused', { device: deviceId, peer: remote.address, reason });
       throw new PosternError('forbidden', 'no bootstrap for this device and proof');
     }
-    this.#used.set(challenge, true);
+    this.#guard.succeeded(deviceId, remote.address);
     proved?.();
     if (await livesElsewhere(deviceId, remote)) {
       events.emit('bootstrap.duplicate-id', { device: deviceId, peer: remote.address });

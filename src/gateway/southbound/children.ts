@@ -12,6 +12,7 @@ import {
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import type { Alert } from '../../wire/syncml/message.ts';
 import type { Associations } from './associations.ts';
+import type { Claims } from './claims.ts';
 
 export interface ChildrenParts {
   readonly gatewayId: string;
@@ -19,6 +20,8 @@ export interface ChildrenParts {
   /** IDs of the devices that the configuration allows to be DM Gateways. */
   readonly allowed: Pick<ReadonlySet<string>, 'has'>;
   readonly associations: Pick<Associations, 'attachBehind' | 'detachBehind' | 'presenceBehind'>;
+  /** Judges reports of devices that are attached elsewhere. */
+  readonly claims: Pick<Claims, 'judge'>;
   readonly events: Events;
   /** Called when a fan-out of a child gateway has ended. */
   readonly fanoutEnded: (correlator: string | undefined, result: string) => void;
@@ -50,13 +53,15 @@ export class Children {
    * gateway, or the alert is of a type that is not handled here.
    */
   alerted(child: string, alert: Alert): number | undefined {
-    const { vocabulary, associations, events, fanoutEnded, faulted } = this.#parts;
+    const { vocabulary, associations, claims, events, fanoutEnded, faulted } = this.#parts;
     if (!this.mayBeGateway(child)) return undefined;
     const { DeviceAttach, DeviceDetach, DevicePresence, CommandFanout, GatewayFault } = vocabulary.alerts;
     try {
       if (isAlertOf(alert, DeviceAttach)) {
         const { sequence: _, ...attach } = readDeviceAttach(vocabulary, alert);
-        associations.attachBehind(this.#path(child, attach.via, attach.deviceId), attach);
+        const path = this.#path(child, attach.via, attach.deviceId);
+        claims.judge(child, attach.deviceId);
+        associations.attachBehind(path, attach);
         return DmStatus.Ok;
       }
       if (isAlertOf(alert, DeviceDetach)) {

@@ -74,11 +74,14 @@ export class DeviceAddresses {
 
   /** Takes the addresses of the directly attached devices from the inventory, after a restart. */
   restore(records: Iterable<DeviceRecord>): void {
-    // The device heard last is the one that is at an address now.
+    // The device heard last is the one that is at an address now. One that was unreachable lost its address to another one,
+    // whatever a clock said that may have been wrong.
     const attached = [...records].filter(
       ({ via, address }) => via === undefined && address.startsWith('coap:'),
     );
-    for (const record of attached.toSorted((a, b) => a.lastSeen - b.lastSeen)) {
+    const isReached = ({ state }: DeviceRecord) => Number(state === 'attached');
+    const inOrder = attached.toSorted((a, b) => isReached(a) - isReached(b) || a.lastSeen - b.lastSeen);
+    for (const record of inOrder) {
       const where = placeOf(record);
       if (where) this.heard(record.deviceId, where, true);
     }

@@ -42,9 +42,14 @@ export class DeviceLocator {
     const via = inventory.get(deviceId)?.via;
     if (via !== undefined) return via.split('/')[0];
     const heard = addresses.get(deviceId);
-    const holder = heard && addresses.deviceAt(heard);
-    const isChild = holder !== undefined && holder !== deviceId && inventory.get(holder)?.isGateway;
-    return isChild ? holder : undefined;
+    const holder = heard && this.childAt(heard);
+    return holder === deviceId ? undefined : holder;
+  }
+
+  /** ID of the attached child gateway that has last proved its identity at this address. */
+  childAt(from: PeerAddress): string | undefined {
+    const holder = this.#parts.addresses.deviceAt(from);
+    return holder !== undefined && this.#parts.inventory.get(holder)?.isGateway ? holder : undefined;
   }
 
   /** Whether the device that last proved its identity at this address is attached. */

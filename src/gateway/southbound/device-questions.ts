@@ -34,6 +34,8 @@ export interface DeviceQuestionsParts {
  * shorter.
  */
 const patience = { ping: 10_000, duplicatePing: 2000, session: 10_000 } as const;
+/** Where no device is. */
+const nowhere: Remote = { address: '', port: 0, key: '' };
 /** Milliseconds after its last proven message, after which an answer to a ping is not enough. */
 const provenFor = 24 * 3_600_000;
 
@@ -63,8 +65,10 @@ export class DeviceQuestions {
     if (other !== undefined) return missing(isAtItsAddress(other));
     if (!locator.isInReach(known)) return noWayTo(known);
     const before = arrivals.lastOf(deviceId);
-    const answers = await locator.answers(known, patience.ping);
+    // A ping that could not be sent says nothing of the device.
+    const answers = await locator.answers(known, patience.ping).catch(() => undefined);
     if (arrivals.lastOf(deviceId) > before) return proven;
+    if (answers === undefined) return unproven;
     if (!answers) return nothingAt(known);
     const isProofDue = record?.state === 'unreachable' || clock.now() - before >= provenFor;
     return isProofDue ? await this.#prove(deviceId, known) : unproven;
@@ -79,6 +83,14 @@ export class DeviceQuestions {
     if (addresses.successorOf(deviceId) !== undefined) return false;
     if (!(await locator.answers(known, patience.duplicatePing))) return false;
     return (await this.#prove(deviceId, known)).kind === 'proven';
+  }
+
+  /** Whether a directly attached device proves itself where it is attached. One that comes over HTTP cannot be asked. */
+  async isThere(deviceId: string): Promise<boolean> {
+    const record = this.#parts.inventory.get(deviceId);
+    if (record?.address.startsWith('http')) return record.state === 'attached';
+    if (record?.protocol === 'LwM2M') return (await this.ask(deviceId)).kind !== 'missing';
+    return await this.livesElsewhere(deviceId, nowhere);
   }
 
   async #prove(deviceId: string, known: DeviceAddress): Promise<Finding> {

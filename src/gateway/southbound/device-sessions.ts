@@ -2,10 +2,11 @@ import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
-import type { Scheme } from '../../dm/authentication.ts';
-import { LockOut } from '../../dm/lock-out.ts';
+import { isGuess, locked, type Scheme } from '../../dm/authentication.ts';
+import { Challenges } from '../../dm/challenges.ts';
+import { ProofGuard } from '../../dm/proof-guard.ts';
 import { ServerSession, valueText, type Work } from '../../dm/server-session.ts';
-import { SessionTable } from '../../dm/session-table.ts';
+import { type BegunSession, SessionTable } from '../../dm/session-table.ts';
 import { DmStatus, isOk } from '../../dm/status.ts';
 import { GatewayMode } from '../../mo/device-record.ts';
 import { isAlertOf } from '../../mo/gateway-alerts.ts';
@@ -16,13 +17,14 @@ import { type CoapRequest, type Reply, reply } from '../../wire/coap/message.ts'
 import { Option, optionValue, text } from '../../wire/coap/options.ts';
 import type { Resource } from '../../wire/coap/router.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
-import { isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
+import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
-import type { Alert } from '../../wire/syncml/message.ts';
+import type { Alert, SyncHdr } from '../../wire/syncml/message.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import type { PeerAddress } from './device-addresses.ts';
+import { SessionNonces } from './session-nonces.ts';
 
 export interface DeviceSessionsParts {
   readonly gatewayId: string;
@@ -55,10 +57,15 @@ export interface ArrivedPackage {
   readonly hmac: string | undefined;
   /** The transport. Packages with the same device ID and session ID but different `way` are not mixed up. */
   readonly way: 'coap' | 'http';
-  /** The sender of all packages of a session, unless a package has a proof of its own. */
-  readonly sender: string;
+  /** See `ArrivedMessage`. */
+  readonly associations: readonly string[];
   /** Address of the sender as a URI. */
   readonly address: string;
+  /**
+   * The transport does not tie packages to each other. So the client gets a URI for the next packages of its session. Makes
+   * this URI of random text, which the packages then bring as an association.
+   */
+  readonly uriFor?: (random: string) => string;
   /** Where the device can be reached; absent over HTTP, which does not lead back to a device. */
   readonly from?: PeerAddress;
   /** ServerID of the gateway in the device's account, if it is not the gateway's own name. */
@@ -78,28 +85,23 @@ interface Owner {
   readonly deviceId: string;
   readonly sessionId: string;
   readonly address: string;
+  readonly nonces: SessionNonces;
 }
 
-/**
- * Bounds of the sessions; times in milliseconds. A session of a device that has proved itself gives way only to another
- * such session. A new device that cannot prove itself at once waits for a place of its own kind: otherwise many devices
- * at once would only evict each other.
- */
-export const sessionLimits = {
-  proven: 256,
-  unproven: 256,
-  unprovenOfHost: 64,
-  idle: 60_000,
-  silent: 10_000,
-  unprovenSilent: 2000,
-} as const;
+/** Bounds of the sessions; times in milliseconds. */
+export const sessionLimits = { sessions: 256, idle: 60_000, silent: 10_000 } as const;
 
 /**
- * Sessions in a row that a device fails by its credential until it is told that this gateway does not know it. A gateway whose
- * state went back in time has an older credential than the device. The device then gives up its account, and is bootstrapped
+ * Wrong answers to challenges in a row until a device is told that this gateway does not know it. A gateway whose state went
+ * back in time has an older credential than the device, or none. The device then gives up its account, and is bootstrapped
  * anew when it proves its factory secret.
  */
 export const failuresUntilForgotten = 3;
+/** Random bytes in the URI for the next packages of a session. */
+const uriBytes = 16;
+
+/** The association of packages that come to a URI that only the client of a session knows, by the random text in it. */
+export const uriAssociation = (random: string): string => `uri ${random}`;
 
 /**
  * The gateway as DM server of its devices (OMA DM 1.2): CoAP resource `/dm`, and the same over HTTP through `receive`.
@@ -107,11 +109,13 @@ export const failuresUntilForgotten = 3;
 export class DeviceSessions {
   readonly #parts: DeviceSessionsParts;
   readonly #table: SessionTable<Owner>;
-  readonly #lockOut: LockOut;
+  readonly #challenges: Challenges;
+  readonly #guard: ProofGuard;
 
   constructor(parts: DeviceSessionsParts) {
     this.#parts = parts;
-    this.#lockOut = new LockOut(parts.clock);
+    this.#challenges = new Challenges(parts.clock, parts.entropy);
+    this.#guard = new ProofGuard(parts.clock);
     this.#table = new SessionTable({
       clock: parts.clock,
       events: parts.events,
@@ -166,7 +170,7 @@ export class DeviceSessions {
       mediaType: mediaTypeOf(contentFormat) ?? '',
       hmac: hmac && Buffer.from(hmac).toString(),
       way: 'coap',
-      sender: remote.key,
+      associations: [`${remote.key} ${local.bound}`],
       address: coapUri(remote.address, remote.port),
       from: { address: remote.address, port: remote.port, heardOn: local.bound },
       proved: () => local.endpoint().vouch(remote),
@@ -181,47 +185,42 @@ export class DeviceSessions {
   /**
    * Takes a DM package from any transport. Returns the answer package in the same media type, with the value of its
    * `x-syncml-hmac` if the session uses HMAC.
-   * @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge`, `forbidden` for a device without an account
-   * here or whose credential was wrong in `failuresUntilForgotten` sessions, `lockedOut` after too many failed
-   * authentications, `unavailable` when there are too many sessions
+   * @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge`, `forbidden` for a device that gave a wrong answer to
+   * `failuresUntilForgotten` challenges, `lockedOut` after too many of them, `unavailable` when there are too many sessions
    */
   async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
-    const { body, mediaType, hmac, way, sender, address, from, proved } = arrived;
+    const { body, mediaType, hmac, way, associations, address, from, proved } = arrived;
     const message = decodeMessage(body, mediaType);
     const { source, sessionId } = message.header;
     const deviceId = source.locUri;
-    const credential = isDeviceId(deviceId) ? this.#parts.credentials.get(deviceId) : undefined;
-    if (!credential) {
-      this.#parts.events.emit('session.unknown-device', {
-        device: deviceId.slice(0, 200),
-        peer: address,
-      });
-      throw new PosternError(
-        'forbidden',
-        `no account here for this device; bootstrap it first at ${paths.bootstrap}`,
-      );
-    }
-    const host = new URL(address).hostname;
-    const lockKey = `${deviceId} ${host}`;
-    this.#lockOut.check(lockKey);
+    if (!isDeviceId(deviceId)) throw new PosternError('malformed', deviceIdRule);
+    // No device is named like the gateway, whatever a list says that several gateways share.
+    const isOwnName = deviceId === this.#parts.gatewayId;
+    const credential = isOwnName ? undefined : this.#parts.credentials.get(deviceId);
+    const host = from?.address ?? new URL(address).hostname.replace(/^\[|\]$/g, '');
+    const lock = this.#guard.lockOf(deviceId, host);
     const seal = { body, hmac };
-    const { session, place } = this.#table.find(
-      { key: `${way} ${deviceId} ${sessionId}`, sender, host, message, seal },
-      () => ({
-        session: this.#begin(credential, arrived, sessionId),
-        owner: { deviceId, sessionId, address },
-      }),
+    const { session, owner, place } = this.#table.find(
+      { key: `${way} ${deviceId} ${sessionId}`, associations, message, seal },
+      () => this.#begin(credential ?? this.#pretend(deviceId), arrived, message.header, lock !== undefined),
     );
+    if (place === 'stranger') {
+      if (lock) throw lock;
+      const stored = credential?.clientNonce ?? this.#pretend(deviceId).clientNonce;
+      if (isGuess(message.header, seal, stored)) this.#failed(deviceId, credential, host, sessionId);
+      const refusal = encodeMessage(session.refuse(message, seal), mediaType);
+      return { body: refusal, hmac: session.seal(refusal) };
+    }
     if (place === 'new') this.#parts.events.emit('session.started', { device: deviceId, session: sessionId });
     const wasOver = session.outcome !== undefined;
-    const answer = await session.receive(message, seal);
+    const answer = await session.receive(message, seal).finally(() => owner.nonces.store());
     if (session.authenticated && place !== 'repeated') {
-      this.#lockOut.succeeded(lockKey);
+      this.#guard.succeeded(deviceId, host);
       proved();
       this.#parts.proved(deviceId, from);
     }
     const { outcome } = session;
-    if (outcome && !wasOver) {
+    if (outcome && !wasOver)
       this.#parts.events.emit(isOk(outcome.status) ? 'session.ended' : 'session.failed', {
         device: deviceId,
         session: sessionId,
@@ -229,37 +228,81 @@ export class DeviceSessions {
         reason: outcome.reason,
         peer: address,
       });
-      if (outcome.status === DmStatus.InvalidCredentials) this.#refuse(credential, lockKey, address);
-    }
     const coded = encodeMessage(answer, mediaType);
     return { body: coded, hmac: session.seal(coded) };
   }
 
   /**
-   * Counts a session in which a device could not prove itself.
+   * Counts a wrong answer to a challenge.
    * @throws {PosternError} `forbidden` when the device shall give up its account. Only the sender of the wrong proof gets this
    * answer: nobody can have another device give up its account
    */
-  #refuse({ deviceId, origin }: GatewayCredential, lockKey: string, peer: string): void {
-    const failures = this.#lockOut.failed(lockKey);
+  #failed(
+    deviceId: string,
+    credential: GatewayCredential | undefined,
+    peer: string,
+    sessionId: string,
+  ): void {
+    const { events } = this.#parts;
+    const failures = this.#guard.failed(deviceId, peer);
+    if (failures < failuresUntilForgotten) {
+      const status = DmStatus.InvalidCredentials;
+      const reason = 'the device did not prove itself';
+      events.emit('session.failed', { device: deviceId, session: sessionId, status, reason, peer });
+      return;
+    }
     // An account that was configured by hand cannot be had anew.
-    if (failures < failuresUntilForgotten || origin === 'manual') return;
-    this.#parts.events.emit('session.stale-account', { device: deviceId, peer });
+    if (credential?.origin === 'manual') return;
+    if (failures === failuresUntilForgotten)
+      events.emit(credential ? 'session.stale-account' : 'session.unknown-device', {
+        device: deviceId,
+        peer,
+      });
     throw new PosternError(
       'forbidden',
-      `the account of this device is not the one of this gateway; bootstrap it anew at ${paths.bootstrap}`,
+      `this gateway has no such account of this device; bootstrap it anew at ${paths.bootstrap}`,
     );
   }
 
-  #begin(credential: GatewayCredential, arrived: ArrivedPackage, sessionId: string): ServerSession {
+  /** What a device that has no account here is measured by, so that the answers do not tell which devices have one. */
+  #pretend(deviceId: string): GatewayCredential {
+    const { secret, nonce } = this.#challenges.pretence(deviceId);
+    return {
+      deviceId,
+      clientName: deviceId,
+      clientSecret: secret,
+      clientNonce: nonce,
+      serverSecret: secret,
+      serverNonce: nonce,
+      origin: 'local',
+      attached: false,
+    };
+  }
+
+  /** @param isLocked only the proof counts that needs no challenge: no guess can be right by it */
+  #begin(
+    credential: GatewayCredential,
+    arrived: ArrivedPackage,
+    { sessionId, msgId }: SyncHdr,
+    isLocked: boolean,
+  ): BegunSession<Owner> {
     const { credentials, entropy, events, schemesOf, alerted, vocabulary } = this.#parts;
     const { deviceId } = credential;
-    const { serverId = this.#parts.gatewayId } = arrived;
+    const nonces = new SessionNonces(credentials, credential);
+    const { serverId = this.#parts.gatewayId, way, address, uriFor } = arrived;
     const schemes = schemesOf?.(deviceId);
+    const challenge = this.#challenges.of(`${way} ${deviceId} ${sessionId}`, credential.clientNonce);
+    const random = uriFor && Buffer.from(entropy.bytes(uriBytes)).toString('base64url');
+    const peer = {
+      name: credential.clientName,
+      secret: credential.clientSecret,
+      nonce: credential.clientNonce,
+      ...(schemes && { schemes: schemes.client }),
+    };
     let leaving = false;
     /** Whether a Device Detach Alert is about the sender. A child gateway sends them about its devices too. */
     const isOwn = (alert: Alert) => alert.items[0]?.source?.locUri === './DevInfo';
-    return new ServerSession({
+    const session = new ServerSession({
       ends: { local: serverId, remote: deviceId },
       account: {
         own: {
@@ -268,23 +311,17 @@ export class DeviceSessions {
           nonce: credential.serverNonce,
           ...(schemes && { schemes: schemes.server }),
         },
-        peer: {
-          name: credential.clientName,
-          secret: credential.clientSecret,
-          nonce: credential.clientNonce,
-          ...(schemes && { schemes: schemes.client }),
-        },
+        peer: isLocked ? locked(peer) : peer,
       },
-      saveNonces: ({ own, peer }) => {
-        const current = credentials.get(deviceId);
-        // A new bootstrap may have replaced the credential meanwhile. Its nonces must stay.
-        if (current?.clientSecret !== credential.clientSecret) return;
-        if (own || peer) credentials.keepNonces(deviceId, { serverNonce: own, clientNonce: peer });
-      },
+      challenge: isLocked || msgId <= 1 ? { ...challenge, good: [] } : challenge,
+      firstMsgId: msgId,
+      ...(uriFor && random !== undefined && { respUri: uriFor(random) }),
+      saveNonces: (changed) => nonces.change(changed),
       entropy,
       sessionId,
       // A device that leaves gets no operations.
-      work: ({ devInfo }) => (leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, arrived)),
+      work: ({ devInfo }) =>
+        leaving ? this.#goodbye(deviceId) : this.#greet(credential, devInfo, arrived, nonces),
       alerted: (alert) => {
         events.emit('session.alert', { device: deviceId, alert: alert.data });
         if (isAlertOf(alert, vocabulary.alerts.DeviceDetach) && isOwn(alert)) {
@@ -294,6 +331,11 @@ export class DeviceSessions {
         return alerted(deviceId, alert);
       },
     });
+    return {
+      session,
+      owner: { deviceId, sessionId, address, nonces },
+      association: random && uriAssociation(random),
+    };
   }
 
   // biome-ignore lint/correctness/useYield: a device that leaves gets no operations
@@ -309,6 +351,7 @@ export class DeviceSessions {
     { deviceId }: GatewayCredential,
     devInfo: Readonly<Record<string, string>>,
     { address, from }: ArrivedPackage,
+    nonces: SessionNonces,
   ): Work {
     const { mayBeGateway, vocabulary } = this.#parts;
     // A device that has the object GwConfig is a DM Gateway.
@@ -326,7 +369,8 @@ export class DeviceSessions {
     const [firmware, deviceType] = [found(outcome), found(kind)];
     this.#parts.attached({
       deviceId,
-      credential,
+      // What is written for the device takes the new nonces along.
+      credential: nonces.applied(credential),
       mode: GatewayMode.Transparent,
       origin: credential.origin,
       protocol: 'OMA-DM',

@@ -7,11 +7,13 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { createServer as createTlsServer, Server as TlsServer } from 'node:https';
-import { type AddressInfo, BlockList } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { isLoopbackHost } from '../../base/loopback.ts';
 import { readBounded } from '../../base/read-bounded.ts';
+import { requestUrl } from '../../base/request-url.ts';
 import { uriHost } from '../../base/uri-host.ts';
 import { hmacHeader } from '../../dm/hmac-header.ts';
 import type { EchoGuard } from '../../wire/coap/echo.ts';
@@ -19,7 +21,7 @@ import type { Remote } from '../../wire/coap/message.ts';
 import { decodeMessage, isSupported, MediaType } from '../../wire/syncml/codec.ts';
 import { messageLimits } from '../../wire/syncml/elements.ts';
 import type { BootstrapServer } from './bootstrap-server.ts';
-import type { DeviceSessions } from './device-sessions.ts';
+import { type DeviceSessions, uriAssociation } from './device-sessions.ts';
 import type { TunnelAnswer, TunnelledPackage } from './tunnelled.ts';
 
 export interface HttpSettings {
@@ -69,6 +71,12 @@ const minVersion = 'TLSv1.2';
 /** HTTP authentication scheme of the local bootstrap (docs/bindings.md). */
 const bootstrapScheme = 'Postern-Bootstrap';
 
+/** Parameter of the URI for the next packages of a session. */
+const sessionParameter = 's';
+
+/** Host and port in a request. */
+const isHost = /^[\w.:[\]-]{1,255}$/;
+
 /** HTTP status of error codes for which the DM status is not the right HTTP status. */
 const statusOf: Readonly<Partial<Record<ErrorCode, number>>> = {
   exists: 409,
@@ -108,7 +116,7 @@ export class HttpBinding implements AsyncDisposable {
   async start(): Promise<void> {
     const { settings, events, tls } = this.#parts;
     const { host, port, allowPlain } = settings;
-    if (!tls && !allowPlain && !isLoopback(host))
+    if (!tls && !allowPlain && !isLoopbackHost(host))
       throw new PosternError(
         'configuration',
         `http.host: ${host} is not loopback, so it needs http.tls-cert and http.tls-key, or http.insecure-plain-http = true`,
@@ -171,7 +179,7 @@ export class HttpBinding implements AsyncDisposable {
 
   async #route(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { path, bootstrapPath, tunnelPath } = this.#parts.settings;
-    const url = new URL(request.url ?? '/', 'http://gateway');
+    const url = requestUrl(request.url);
     const server = serverIn(url.pathname, tunnelPath);
     const handler =
       url.pathname === path
@@ -189,16 +197,18 @@ export class HttpBinding implements AsyncDisposable {
     await handler.call(this, { request, response, url, server: server ?? '' });
   }
 
-  async #session({ request, response }: Visit): Promise<void> {
+  async #session({ request, response, url }: Visit): Promise<void> {
     const mediaType = packageType(request);
     const address = remoteOf(request).address;
+    const known = url.searchParams.get(sessionParameter);
     const answer = await this.#parts.sessions.receive({
       body: await bodyOf(request),
       mediaType,
       hmac: hmacOf(request),
       way: 'http',
-      // Requests of one session may use several connections, so the port says nothing.
-      sender: address,
+      associations: [connectionOf(request.socket), ...(known === null ? [] : [uriAssociation(known)])],
+      // Requests of one session may use several connections.
+      uriFor: (random) => `${this.#uriOf(request)}?${sessionParameter}=${random}`,
       address: `http://${uriHost(address)}`,
       serverId: this.#parts.settings.serverId,
       proved: () => {},
@@ -230,9 +240,16 @@ export class HttpBinding implements AsyncDisposable {
     }
   }
 
+  /** URI of the sessions, as the client reaches this gateway. */
+  #uriOf({ headers }: IncomingMessage): string {
+    const { settings, tls } = this.#parts;
+    const { host = '' } = headers;
+    return `${tls ? 'https' : 'http'}://${isHost.test(host) ? host : new URL(this.url).host}${settings.path}`;
+  }
+
   /** Local bootstrap. Challenge and proof are in the headers of HTTP authentication (RFC 9110, section 11). */
   async #bootstrap({ request, response, url }: Visit): Promise<void> {
-    const { bootstrapServer, guard, settings, tls } = this.#parts;
+    const { bootstrapServer, guard } = this.#parts;
     const remote = remoteOf(request);
     const [accepted = MediaType.Wbxml] = (request.headers.accept ?? '').split(/[,;]/).filter(isSupported);
     const credentials = request.headers.authorization ?? '';
@@ -248,7 +265,7 @@ export class HttpBinding implements AsyncDisposable {
       mediaType: accepted,
       challenge: field('challenge'),
       proof: field('proof'),
-      address: `${tls ? 'https' : 'http'}://${request.headers.host ?? new URL(this.url).host}${settings.path}`,
+      address: this.#uriOf(request),
     });
     if (answer.kind === 'bootstrap') {
       await this.#parts.settled();
@@ -263,6 +280,15 @@ export class HttpBinding implements AsyncDisposable {
   }
 }
 
+/** Name of a connection, which nobody else can send on. */
+function connectionOf(socket: Socket): string {
+  const name = connections.get(socket) ?? `connection ${++connectionCount}`;
+  connections.set(socket, name);
+  return name;
+}
+const connections = new WeakMap<Socket, string>();
+let connectionCount = 0;
+
 /** One HTTP request. */
 interface Visit {
   readonly request: IncomingMessage;
@@ -270,13 +296,6 @@ interface Visit {
   readonly url: URL;
   /** ServerID in the path; empty for requests that are not for the tunnel. */
   readonly server: string;
-}
-
-function isLoopback(host: string): boolean {
-  const loopback = new BlockList();
-  loopback.addSubnet('127.0.0.0', 8);
-  loopback.addAddress('::1', 'ipv6');
-  return host === 'localhost' || loopback.check(host, host.includes(':') ? 'ipv6' : 'ipv4');
 }
 
 /** ServerID in the path of the tunnel; undefined for other paths. */

@@ -14,7 +14,7 @@ import { ObjectId } from '../../wire/lwm2m/objects.ts';
 import type { Path } from '../../wire/lwm2m/path.ts';
 import { queryOf } from '../../wire/lwm2m/registration.ts';
 import type { Entry, Value } from '../../wire/lwm2m/resource.ts';
-import { paths, resourceTypes } from '../../wire/resources.ts';
+import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import type { DeviceLocator } from './device-locator.ts';
 import { DeviceTasks } from './device-tasks.ts';
@@ -111,7 +111,7 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
    */
   #allowed({ query, remote }: CoapRequest): string {
     const deviceId = queryOf(query).get('ep');
-    if (!deviceId) throw new PosternError('malformed', 'the endpoint name is missing: ?ep=<name>');
+    if (!isDeviceId(deviceId)) throw new PosternError('malformed', `?ep=<endpoint name>: ${deviceIdRule}`);
     if (this.#parts.isAllowed(deviceId)) return deviceId;
     const fields = { device: deviceId.slice(0, 200), peer: remote.address };
     this.#parts.events.emit('bootstrap.refused', { ...fields, reason: 'unknown device' });

@@ -156,8 +156,9 @@ export class RegistrationServer implements AsyncDisposable {
   #deregister(request: CoapRequest): Reply {
     const known = this.#at(request);
     if (!known) return unknown;
-    this.#parts.registrations.delete(known.deviceId);
+    // A client whose leave could not be stored is still registered, and repeats it.
     this.#parts.left(known.deviceId);
+    this.#parts.registrations.delete(known.deviceId);
     return reply(Code.Deleted);
   }
 
@@ -179,6 +180,7 @@ export class RegistrationServer implements AsyncDisposable {
     const client = registrations.get(deviceId);
     if (!client || this.#probing.signal.aborted) return;
     let device: readonly Entry[] = [];
+    let isThere = true;
     try {
       device = await calls.read(client, [ObjectId.Device, 0], this.#probing.signal);
     } catch (thrown) {
@@ -186,14 +188,16 @@ export class RegistrationServer implements AsyncDisposable {
       if (this.#probing.signal.aborted) return;
       events.emit('registration.silent-device', { device: deviceId, reason: message });
       // An error answer proves just as well that the client is there.
-      if (code === 'timeout' || code === 'unavailable' || code === 'full') return;
+      isThere = code !== 'timeout' && code !== 'unavailable' && code !== 'full';
     }
-    // The client may have registered again or left in the meantime.
+    // The client may have left in the meantime.
     const current = registrations.get(deviceId);
-    if (!current || current.location !== client.location) return;
-    // The answer proves only the earlier address. If the client has moved since, ask it again.
-    if (current.address !== client.address || current.port !== client.port)
+    if (!current) return;
+    // The answer proves only the earlier address. If the client has moved or registered again since, ask it again.
+    const { location, address, port } = current;
+    if (location !== client.location || address !== client.address || port !== client.port)
       return await this.#ask(deviceId, remoteOf(current), local);
+    if (!isThere) return;
     local.endpoint().vouch(remote);
     try {
       attached({
@@ -201,7 +205,7 @@ export class RegistrationServer implements AsyncDisposable {
         mode: GatewayMode.Adaptation,
         origin: originOf(deviceId),
         protocol: 'LwM2M',
-        address: coapUri(current.address, current.port),
+        address: coapUri(address, port),
         ...(current.heardOn !== undefined && { heardOn: current.heardOn }),
         isGateway: false,
         objects: current.paths.map(pathText).join(' '),

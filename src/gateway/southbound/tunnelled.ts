@@ -1,3 +1,5 @@
+import type { PeerAddress } from './device-addresses.ts';
+
 /** A DM package of a device for a DM server, independent of the transport. */
 export interface TunnelledPackage {
   /** ServerID of the DM server. */
@@ -10,8 +12,10 @@ export interface TunnelledPackage {
   readonly hmac: string | undefined;
   /** IP address of the sender. */
   readonly address: string;
-  /** Called when the package is forwarded. */
-  readonly accepted?: (deviceId: string) => void;
+  /** Where the sender can be reached; absent over HTTP. */
+  readonly from?: PeerAddress;
+  /** Name of the sender behind the child gateway that has sent the package, by that gateway. */
+  readonly peer?: string | undefined;
 }
 
 /** The answer of the DM server, or the reason why there is none. */

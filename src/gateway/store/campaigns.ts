@@ -95,6 +95,18 @@ export class Campaigns {
     this.#setTarget.run(state, status ?? null, outcome ?? null, this.#kind, name, device);
   }
 
+  /** Cancels a campaign. Devices that have not ended get this outcome. */
+  cancel(name: string, status: number, outcome: string): void {
+    transaction(this.#database, () => {
+      this.setState(name, CampaignState.Cancelled);
+      this.#database
+        .prepare(
+          "UPDATE campaign_target SET state = 'ended', status = ?, outcome = ? WHERE kind = ? AND name = ? AND state <> 'ended'",
+        )
+        .run(status, outcome, this.#kind, name);
+    });
+  }
+
   /** Runs `work` in one transaction: either all its changes are stored, or none. */
   inTransaction(work: () => void): void {
     transaction(this.#database, work);

@@ -87,6 +87,7 @@ export class Credentials {
     const known = this.#known.get(deviceId);
     if (!known) return;
     const { serverNonce = known.serverNonce, clientNonce = known.clientNonce } = nonces;
+    if (isSame(serverNonce, known.serverNonce) && isSame(clientNonce, known.clientNonce)) return;
     this.#rememberForRollback(deviceId);
     try {
       this.#database
@@ -128,6 +129,8 @@ export class Credentials {
     this.#known.set(deviceId, { ...credential, clientNonce, serverNonce });
   }
 }
+
+const isSame = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
 
 const credentialTable: ReadableTable<GatewayCredential> = {
   table: 'credential',

@@ -133,9 +133,11 @@ export class Images {
 
   #onRollback(name: string): void {
     const before = this.#known.get(name);
+    const used = this.#used.get(name);
     this.#database.onRollback(() => {
       if (before) this.#known.set(name, before);
       else this.#known.delete(name);
+      if (used !== undefined) this.#used.set(name, used);
     });
   }
 }

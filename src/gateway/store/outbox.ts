@@ -69,7 +69,10 @@ export class Outbox {
     this.#database
       .prepare('INSERT INTO outbox (kind, device_id, body, server) VALUES (?, ?, ?, ?)')
       .run(kind, deviceId, body, server ?? null);
-    this.dropped += keepLatest(this.#database, 'outbox', this.limit);
+    const dropped = keepLatest(this.#database, 'outbox', this.limit);
+    this.#database.afterCommit(() => {
+      this.dropped += dropped;
+    });
   }
 
   /** ServerIDs of the recipients of all entries. `undefined` stands for the gateway's own DM server. */
@@ -105,6 +108,11 @@ export class Outbox {
     this.#database.prepare('DELETE FROM outbox WHERE sequence = ?').run(sequence);
   }
 
+  /** Deletes the entries for a server that has no account any more. */
+  forget(server: string): void {
+    this.#database.prepare('DELETE FROM outbox WHERE server = ?').run(server);
+  }
+
   /** Deletes such entries in one transaction. */
   removeAll(sequences: Iterable<number>): void {
     this.#database.transaction(() => {
@@ -112,17 +120,20 @@ export class Outbox {
     });
   }
 
-  /** Puts an entry that its DM server did not accept behind all others. Returns its new number. */
-  requeue(sequence: number): number {
+  /**
+   * Puts an entry that its DM server did not accept behind all others. Returns its new number, or undefined when the entry is
+   * not there any more.
+   */
+  requeue(sequence: number): number | undefined {
     return this.#database.transaction(() => {
       this.#epoch?.store();
-      const { lastInsertRowid } = this.#database
+      const { changes, lastInsertRowid } = this.#database
         .prepare(
           'INSERT INTO outbox (kind, device_id, body, server) SELECT kind, device_id, body, server FROM outbox WHERE sequence = ?',
         )
         .run(sequence);
       this.remove(sequence);
-      return Number(lastInsertRowid);
+      return Number(changes) === 0 ? undefined : Number(lastInsertRowid);
     });
   }
 

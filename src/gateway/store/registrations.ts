@@ -37,6 +37,8 @@ export interface Registration {
 export class Registrations {
   readonly #known: BoundedMap<string, Registration>;
   readonly #deviceAt = new Map<string, string>();
+  /** Clients whose rows were beyond the limit at the start: it was higher before. The rows are deleted by the next `put`. */
+  readonly #beyond: string[] = [];
   readonly #database: Database;
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
@@ -50,7 +52,7 @@ export class Registrations {
     this.#delete = database.prepare('DELETE FROM registration WHERE device_id = ?');
     this.#known = new BoundedMap(limit, (deviceId, { location }) => {
       this.#deviceAt.delete(location);
-      this.#delete.run(deviceId);
+      this.#beyond.push(deviceId);
     });
     for (const registration of readRows(database, registrationTable)) this.#keep(registration);
   }
@@ -68,11 +70,19 @@ export class Registrations {
     return this.#known.values();
   }
 
-  /** Adds or replaces the registration of a client. */
+  /** Adds or replaces the registration of a client. At the limit, the one that was stored longest ago is deleted. */
   put(registration: Registration): void {
-    this.#rememberForRollback(registration.deviceId);
-    this.#put.run(registration.deviceId, JSON.stringify(registration));
-    this.#keep(registration);
+    const { deviceId } = registration;
+    const [oldest] = this.#known.keys();
+    this.#database.transaction(() => {
+      for (const each of this.#beyond) this.#delete.run(each);
+      this.#database.afterCommit(() => this.#beyond.splice(0));
+      if (oldest !== undefined && this.#known.size >= this.#known.limit && !this.#known.has(deviceId))
+        this.delete(oldest);
+      this.#rememberForRollback(deviceId);
+      this.#put.run(deviceId, JSON.stringify(registration));
+      this.#keep(registration);
+    });
   }
 
   delete(deviceId: string): void {

@@ -31,7 +31,11 @@ export const emptyPeriod = (start: number): TrafficPeriod => ({
   ) as TrafficPeriod['octets'],
 });
 
-const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+/**
+ * A count may be negative: a package that is under way at midnight is counted as connection in one day, and for its kind in
+ * the next.
+ */
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value);
 const isPeriod = (value: unknown): value is TrafficPeriod => {
   const { start, elapsed, octets } = (value ?? {}) as Partial<TrafficPeriod>;
   return (
@@ -41,11 +45,19 @@ const isPeriod = (value: unknown): value is TrafficPeriod => {
   );
 };
 
-const period = v.custom<TrafficPeriod>(isPeriod);
-const trafficTable: ReadableTable<TrafficRecord> = {
+/** The month does not depend on whether the day can be read, and the other way round. */
+const periods = v.pipe(
+  v.object({ day: v.unknown(), month: v.unknown() }),
+  v.check(({ day, month }) => isPeriod(day) || isPeriod(month)),
+  v.transform(({ day, month }) => ({
+    ...(isPeriod(day) && { day }),
+    ...(isPeriod(month) && { month }),
+  })),
+);
+const trafficTable: ReadableTable<Partial<TrafficRecord>> = {
   table: 'traffic',
   key: ['number'],
-  read: (row) => row.json('body', v.object({ day: period, month: period })),
+  read: (row) => row.json('body', periods),
 };
 
 /** Durable counters of the uplink, in one row. */
@@ -56,8 +68,8 @@ export class TrafficRecords {
     this.#database = database;
   }
 
-  /** Undefined when nothing was counted yet, or the row cannot be read. */
-  get(): TrafficRecord | undefined {
+  /** Undefined when nothing was counted yet, or the row cannot be read. A period that cannot be read is absent. */
+  get(): Partial<TrafficRecord> | undefined {
     return readRows(this.#database, trafficTable)[0];
   }
 

@@ -47,6 +47,13 @@ export class UpdateRecords {
       .run(JSON.stringify(record));
   }
 
+  /** Notes that a device has left, so that the new version need not have it. Joins the caller's transaction. */
+  deviceLeft(name: string): void {
+    const record = this.get();
+    if (record?.attached?.includes(name))
+      this.put({ ...record, attached: record.attached.filter((each) => each !== name) });
+  }
+
   /** Deletes the record and runs `tell`, which reports the result, in the same transaction. */
   end(tell: () => void): void {
     transaction(this.#database, () => {

@@ -20,6 +20,8 @@ export interface LauncherParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
+  /** Takes what passes an order to reload on to the program that runs now. */
+  readonly onReload: (reload: () => void) => void;
 }
 
 /** Milliseconds between starts of a good slot that ends badly. */
@@ -47,7 +49,7 @@ export function chooseSlot(boot: BootStateCopies): { slot: SlotName; isTried: bo
  * @throws {PosternError} `configuration` when no slot has a program
  */
 export async function launch(parts: LauncherParts, signal: AbortSignal): Promise<void> {
-  const { directory, ownProgram, args, clock, entropy, events } = parts;
+  const { directory, ownProgram, clock, entropy, events } = parts;
   const first = programOf(directory, 'A');
   const boot = bootStateOf(directory);
   if (!existsSync(first) && !existsSync(programOf(directory, 'B'))) {
@@ -61,7 +63,7 @@ export async function launch(parts: LauncherParts, signal: AbortSignal): Promise
     if (!chosen) throw new PosternError('configuration', `no slot in ${directory} has a program`);
     events.emit('slot.starting', { slot: chosen, tried: isTried });
     const begun = clock.now();
-    const code = await runProgram(programOf(directory, chosen), chosen, args, signal);
+    const code = await runProgram(programOf(directory, chosen), chosen, parts, signal);
     if (code === 0 || signal.aborted) return;
     if (code === restartExitCode) continue;
     events.emit('slot.ended', { slot: chosen, code });
@@ -75,16 +77,22 @@ export async function launch(parts: LauncherParts, signal: AbortSignal): Promise
 async function runProgram(
   program: string,
   slot: SlotName,
-  args: readonly string[],
+  { args, onReload }: LauncherParts,
   signal: AbortSignal,
 ): Promise<number> {
-  const child = spawn(process.execPath, [program, ...args], {
+  // Neither a signal nor the environment opens Node's debugger, which can run any code.
+  const { NODE_OPTIONS: _, ...environment } = process.env;
+  const child = spawn(process.execPath, ['--disable-sigusr1', program, ...args], {
     stdio: 'inherit',
-    env: { ...process.env, [slotVariable]: slot },
+    env: { ...environment, [slotVariable]: slot },
   });
   const stop = () => child.kill('SIGTERM');
   signal.addEventListener('abort', stop, { once: true });
+  // A second signal ends this process at once. It must end the program too, for which it is the second signal as well.
+  process.on('exit', stop);
+  onReload(() => child.kill('SIGHUP'));
   const [code] = (await once(child, 'exit')) as [number | null];
   signal.removeEventListener('abort', stop);
+  process.off('exit', stop);
   return code ?? 1;
 }

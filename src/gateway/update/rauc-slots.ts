@@ -104,7 +104,14 @@ export class RaucSlots implements SlotDriver {
       onProgress?.(percent);
     };
     this.#send(verb, `${process.pid}-${number}`);
-    const watcher = watch(folder, look);
+    const watcher = watch(folder, () => {
+      try {
+        look();
+      } catch (thrown) {
+        reject(thrown);
+      }
+    });
+    watcher.on('error', reject);
     const timer = clock.after(answerTimeout, () =>
       reject(new FumoRefusal(FumoResult.Failed, `the agent did not answer ${verb}`)),
     );

@@ -62,6 +62,17 @@ export interface UpdateStatus {
   readonly reason: string | undefined;
 }
 
+/** An operation to start. Without `server` it was ordered at the gateway itself. */
+type UpdateOrder = Omit<FirmwareOrder, 'server'> & { readonly server?: string };
+
+const recordOf = ({ operation, url, server, correlator }: UpdateOrder): UpdateRecord => ({
+  operation,
+  url,
+  ...(server !== undefined && { server }),
+  ...(correlator !== undefined && { correlator }),
+  phase: operation === 'Update' ? 'installing' : 'downloading',
+});
+
 /**
  * Updates the gateway itself (OMA FUMO 1.0). It downloads a bundle, lets the slot driver verify it and write it to the
  * slot that does not run, and restarts into that slot. The new version is kept when it becomes healthy in time.
@@ -82,26 +93,36 @@ export class Updater implements AsyncDisposable {
   }
 
   /**
-   * Starts an operation. Without `server` it was ordered at the gateway itself.
-   * @throws {PosternError} `conflict` while another operation runs, `malformed` for an Update without a downloaded
-   * package, `storage`
+   * Starts an operation: `admit`, `record` and `launch`.
+   * @throws {PosternError} `conflict`, `malformed`, `storage`
    */
-  begin({ operation, url, server, correlator }: Omit<FirmwareOrder, 'server'> & { server?: string }): void {
-    const { records, slots, bundle } = this.#parts;
+  begin(order: UpdateOrder): void {
+    this.admit(order);
+    this.record(order);
+    this.launch(order);
+  }
+
+  /**
+   * Whether an operation may start now.
+   * @throws {PosternError} `conflict` while another operation runs, `malformed` for an Update without a downloaded package
+   */
+  admit({ operation }: UpdateOrder): void {
+    const { records, slots } = this.#parts;
     if (this.#running || records.get()) throw new PosternError('conflict', 'an update is under way');
-    const isThere = existsSync(slots.bundleFile);
-    if (operation === 'Update' && !isThere) throw new PosternError('malformed', 'no package is there');
-    const record: UpdateRecord = {
-      operation,
-      url,
-      ...(server !== undefined && { server }),
-      ...(correlator !== undefined && { correlator }),
-      phase: operation === 'Update' ? 'installing' : 'downloading',
-    };
-    records.put(record);
-    if (operation !== 'Update') bundle.drop();
+    if (operation === 'Update' && !existsSync(slots.bundleFile))
+      throw new PosternError('malformed', 'no package is there');
+  }
+
+  /** Stores an admitted operation, as part of the transaction under way. */
+  record(order: UpdateOrder): void {
+    this.#parts.records.put(recordOf(order));
+  }
+
+  /** Begins to work on a stored operation. */
+  launch(order: UpdateOrder): void {
+    if (order.operation !== 'Update') this.#parts.bundle.drop();
     this.#last = undefined;
-    this.#run(() => this.#advance(record));
+    this.#run(() => this.#advance(recordOf(order)));
   }
 
   status(): UpdateStatus {

@@ -55,6 +55,7 @@ export const blockwiseDefaults: BlockwiseLimits = {
 
 /** A request body that is arriving, or a response body that is being fetched. */
 interface Transfer {
+  readonly key: string;
   /** Key of the remote. */
   readonly peer: string;
   readonly chunks: Uint8Array[];
@@ -72,7 +73,7 @@ interface Transfer {
 
 /**
  * The transfers of one direction. A transfer without a new block for `idle` milliseconds is dropped. At the bound for
- * all peers the oldest transfer is dropped; at the bound for one peer a new transfer is refused.
+ * all peers the one that waits longest for a block is dropped; at the bound for one peer a new transfer is refused.
  */
 class Transfers {
   readonly #limits: BlockwiseLimits;
@@ -104,7 +105,7 @@ class Transfers {
     this.#expire();
     const count = this.#perPeer.get(peer) ?? 0;
     if (count >= this.#limits.transfersPerPeer) return undefined;
-    const transfer: Transfer = { peer, chunks: [], bytes: 0, expires: this.#deadline(), credit: 0 };
+    const transfer: Transfer = { key, peer, chunks: [], bytes: 0, expires: this.#deadline(), credit: 0 };
     this.#perPeer.set(peer, count + 1);
     this.#entries.set(key, transfer);
     return transfer;
@@ -116,6 +117,8 @@ class Transfers {
     transfer.chunks.push(chunk);
     transfer.bytes += chunk.length;
     transfer.expires = this.#deadline();
+    // The transfers stay in the order in which they expire.
+    this.#entries.set(transfer.key, transfer);
     this.#bytes += chunk.length;
     return true;
   }
@@ -133,7 +136,10 @@ class Transfers {
 
   #expire(): void {
     const now = this.#clock.now();
-    for (const [key, { expires }] of this.#entries.entries()) if (expires <= now) this.delete(key);
+    for (const [key, { expires }] of this.#entries.entries()) {
+      if (expires > now) return;
+      this.delete(key);
+    }
   }
 
   #forgotten(transfer: Transfer): void {

@@ -368,6 +368,7 @@ export class CoapEndpoint {
     const timer =
       message.type === Type.CON
         ? this.#clock.after(this.#limits.piggybackWithin, () => {
+            if (this.#stopped) return;
             acknowledged = true;
             this.#reply(exchange, encodeEmpty(Type.ACK, message.messageId));
           })

@@ -38,14 +38,16 @@ export function parseLinks(text: string): Link[] {
     if (match) at = pattern.lastIndex;
     return match;
   };
-  while (text.slice(at).trim() !== '') {
+  // White space at the end is looked at once, and not again behind each link.
+  const end = text.trimEnd().length;
+  while (at < end) {
     const link = take(linkAt);
     if (!link) throw bad(at);
     const attributes: Record<string, string | true> = {};
     for (let found = take(attributeAt); found; found = take(attributeAt))
       attributes[found[1]!] ??= found[2]?.replace(/\\(.)/g, '$1') ?? found[3] ?? true;
     links.push({ target: link[1]!, attributes });
-    if (text.slice(at).trim() !== '' && !take(commaAt)) throw bad(at);
+    if (at < end && !take(commaAt)) throw bad(at);
   }
   return links;
 }

@@ -82,7 +82,7 @@ export class Observable {
   /** Notifies all observers that the resource changed. */
   changed(): void {
     this.#sequence = (this.#sequence + 1) & 0xffffff;
-    for (const [key, observer] of this.#observers) this.#notify(key, observer);
+    for (const [key, observer] of this.#observers) void this.#notify(key, observer);
   }
 
   #register(key: string, request: CoapRequest): boolean {
@@ -106,7 +106,17 @@ export class Observable {
     return true;
   }
 
+  /** Notifies one observer. One that cannot be notified is dropped; it can register again. Never rejects. */
   async #notify(key: string, observer: Observer): Promise<void> {
+    try {
+      await this.#send(key, observer);
+    } catch (thrown) {
+      this.#observers.delete(key);
+      this.#endpoint.failed('observers', thrown);
+    }
+  }
+
+  async #send(key: string, observer: Observer): Promise<void> {
     if (observer.inFlight) {
       observer.stale = true;
       return;
@@ -114,15 +124,7 @@ export class Observable {
     const confirmable = observer.nextConfirmable <= this.#clock.now();
     if (confirmable) observer.nextConfirmable = plus(this.#clock.now(), this.#limits.confirmEvery);
     observer.inFlight = true;
-    let response: Awaited<ReturnType<Handler>>;
-    try {
-      response = await this.#represent(observer.request);
-    } catch (thrown) {
-      // It can register again, and then gets the error as the response to its GET.
-      this.#observers.delete(key);
-      this.#endpoint.failed('observers', thrown);
-      return;
-    }
+    const response = await this.#represent(observer.request);
     if (!response || !this.#observers.has(key)) return;
     const { messageId, fate } = this.#endpoint.notify(
       observer.remote,
@@ -136,7 +138,7 @@ export class Observable {
     if (delivery === 'reset' || delivery === 'lost') this.#observers.delete(key);
     else if (observer.stale) {
       observer.stale = false;
-      await this.#notify(key, observer);
+      await this.#send(key, observer);
     }
   }
 

@@ -9,6 +9,9 @@ export type Path = readonly number[];
 /** The largest ID; 65535 is reserved (section 7.3). */
 const largest = 65_534;
 
+/** Characters of a path as text. A base name is read again for each record below it, so a long one would cost much. */
+const longest = 64;
+
 /** The text form of a path, such as `/3/0/9`. */
 export const pathText = (path: Path): string => `/${path.join('/')}`;
 
@@ -17,6 +20,8 @@ export const pathText = (path: Path): string => `/${path.join('/')}`;
  * @throws {PosternError} `malformed`
  */
 export function parsePath(text: string): Path {
+  if (text.length > longest)
+    throw new PosternError('malformed', `an LwM2M path of more than ${longest} characters`);
   const parts = text.split('/').filter((part) => part !== '');
   const path = parts.map((part) => (/^\d{1,5}$/.test(part) ? Number(part) : Number.NaN));
   if (path.length > 4 || !path.every((id) => id <= largest))

@@ -1,5 +1,6 @@
 import { PosternError } from '../../base/errors.ts';
 import { parseLinks } from '../coap/link-format.ts';
+import { deviceIdRule, isDeviceId } from '../resources.ts';
 import { isBelow, type Path, parsePath } from './path.ts';
 
 /** The parameters of a registration (LwM2M core 1.1, section 6.2.1, and its CoAP binding, section 6.4.3). */
@@ -47,7 +48,7 @@ export const queryOf = (query: readonly string[]): ReadonlyMap<string, string> =
 export function readRegistration(query: readonly string[], payload: Uint8Array): RegistrationRequest {
   const given = queryOf(query);
   const endpoint = given.get('ep');
-  if (!endpoint) throw new PosternError('malformed', 'the query lacks ?ep=<endpoint name>');
+  if (!isDeviceId(endpoint)) throw new PosternError('malformed', `?ep=<endpoint name>: ${deviceIdRule}`);
   const version = given.get('lwm2m');
   if (version === undefined)
     throw new PosternError('malformed', 'the query lacks the version, such as ?lwm2m=1.1');

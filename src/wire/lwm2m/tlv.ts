@@ -25,14 +25,24 @@ export function decodeTlv(octets: Uint8Array, base: Path, typeOf: TypeOf): Entry
   return found;
 }
 
-function walk(octets: Uint8Array, base: Path, leaf: (path: Path, value: Uint8Array) => void): void {
+/** @param isInside whether the octets are the content of an object instance, which has no object instances */
+function walk(
+  octets: Uint8Array,
+  base: Path,
+  leaf: (path: Path, value: Uint8Array) => void,
+  isInside = false,
+): void {
   const [object = 0, instance = 0, resource = 0] = base;
   for (let at = 0; at < octets.length; ) {
     const { kind, id, value, next } = elementAt(octets, at);
     at = next;
     if (kind === Kind.ObjectInstance) {
-      if (base.length > 2) throw new PosternError('malformed', 'TLV: an object instance inside a resource');
-      walk(value, [object, id], leaf);
+      if (base.length > 2 || isInside)
+        throw new PosternError(
+          'malformed',
+          'TLV: an object instance inside a resource or an object instance',
+        );
+      walk(value, [object, id], leaf, true);
     } else if (kind === Kind.Resource) leaf([object, instance, id], value);
     else if (kind === Kind.MultipleResource) {
       if (base.length > 3) throw new PosternError('malformed', 'TLV: a resource inside a multiple resource');

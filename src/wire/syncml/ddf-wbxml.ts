@@ -24,10 +24,14 @@ const tokens = new Map(tags.map((tag, at) => [tag, firstToken + at]));
 function writeDdfTokens(writer: WbxmlWriter, { tag, children, text }: DdfElement): void {
   const token = tokens.get(tag);
   if (token === undefined) throw new PosternError('malformed', `<${tag}> is not an element of the DDF`);
-  writer.element(ddfPage, token, children.length > 0 || text !== '', () => {
-    if (children.length > 0) for (const child of children) writeDdfTokens(writer, child);
-    else writer.text(text);
-  });
+  if (children.length === 0 && text === '') {
+    writer.empty(ddfPage, token);
+    return;
+  }
+  writer.open(ddfPage, token);
+  if (children.length > 0) for (const child of children) writeDdfTokens(writer, child);
+  else writer.text(text);
+  writer.close();
 }
 
 /**

@@ -8,7 +8,9 @@ const ddfNamespace = 'syncml:dmddf1.2';
 /** Makes an element that holds elements. Children that are `undefined` are left out. */
 export const branch = (tag: string, ...children: readonly (DdfElement | undefined)[]): DdfElement => ({
   tag,
-  children: children.filter((child) => child !== undefined),
+  children: children.includes(undefined)
+    ? children.filter((child) => child !== undefined)
+    : (children as readonly DdfElement[]),
   text: '',
 });
 /** Makes an element that holds text. */

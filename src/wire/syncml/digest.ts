@@ -1,9 +1,9 @@
-import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
+import { createHmac, hash, timingSafeEqual } from 'node:crypto';
 
-const md5 = (...parts: (string | Uint8Array)[]): Buffer => {
-  const hash = createHash('md5');
-  for (const part of parts) hash.update(part);
-  return hash.digest();
+/** The hash of all parts together. One call of `hash` costs a third of an object of `createHash`. */
+const md5 = (...parts: readonly (string | Uint8Array)[]): Buffer => {
+  const octets = parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part));
+  return hash('md5', octets.length === 1 ? octets[0]! : Buffer.concat(octets), 'buffer');
 };
 
 /** Credential of syncml:auth-md5: B64(H(B64(H(name:secret)):nonce)) (OMA DM security 1.2.1, section 5.3). */

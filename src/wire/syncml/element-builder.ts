@@ -5,9 +5,11 @@ import { elements, messageLimits } from './elements.ts';
 
 interface Open {
   readonly name: ElementName;
-  readonly children: Element[];
+  /** None before the first. */
+  children: Element[] | undefined;
   text: string;
-  octets: Uint8Array[];
+  /** None before the first. */
+  octets: Uint8Array[] | undefined;
   size: number;
 }
 
@@ -40,7 +42,7 @@ export class ElementBuilder {
     }
     if (++this.#count > messageLimits.elements || this.#open.length >= messageLimits.depth)
       throw new PosternError('tooLarge', 'message too deep or of too many elements');
-    this.#open.push({ name, children: [], text: '', octets: [], size: 0 });
+    this.#open.push({ name, children: undefined, text: '', octets: undefined, size: 0 });
   }
 
   /**
@@ -50,7 +52,7 @@ export class ElementBuilder {
   text(characters: string): void {
     const top = this.#grow(characters.length);
     if (!top) return;
-    if (top.octets.length > 0) top.octets.push(Buffer.from(characters));
+    if (top.octets) top.octets.push(Buffer.from(characters));
     else top.text += characters;
   }
 
@@ -61,6 +63,7 @@ export class ElementBuilder {
   octets(octets: Uint8Array): void {
     const top = this.#grow(octets.length);
     if (!top) return;
+    top.octets ??= [];
     if (top.text !== '') top.octets.push(Buffer.from(top.text));
     top.text = '';
     top.octets.push(octets);
@@ -79,8 +82,10 @@ export class ElementBuilder {
     if (!top) throw new PosternError('malformed', 'the end of an element without an open element');
     const element = { name: top.name, content: contentOf(top) };
     const parent = this.#open.at(-1);
-    if (parent) parent.children.push(element);
-    else this.#root = element;
+    if (parent) {
+      parent.children ??= [];
+      parent.children.push(element);
+    } else this.#root = element;
   }
 
   /**
@@ -103,10 +108,10 @@ export class ElementBuilder {
 }
 
 function contentOf({ name, children, text, octets }: Open): Content {
-  const joined = octets.length === 0 ? undefined : octets.length === 1 ? octets[0]! : Buffer.concat(octets);
+  const joined = octets && (octets.length === 1 ? octets[0]! : Buffer.concat(octets));
   switch (elements[name].kind) {
     case 'container':
-      return children;
+      return children ?? [];
     case 'flag':
       return true;
     case 'bytes':

@@ -1,4 +1,5 @@
 import { PosternError } from '../../base/errors.ts';
+import { fitsXml } from '../../base/presentable.ts';
 
 const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
 
@@ -8,8 +9,11 @@ const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', 
  */
 export function escapeXml(value: string): string {
   // XML 1.0 cannot express most control characters, not even by a character reference.
-  const unfit = invalidXml(value);
-  if (unfit) throw new PosternError('malformed', `XML cannot express the character U+${unfit}`);
+  if (!fitsXml(value)) {
+    const unfit = invalidXml(value);
+    throw new PosternError('malformed', `XML cannot express the character U+${unfit}`);
+  }
+  if (!/[&<>"\r]/.test(value)) return value;
   return value.replace(/[&<>"]/g, (character) => entities[character]!).replaceAll('\r', '&#13;');
 }
 

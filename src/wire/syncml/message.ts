@@ -57,7 +57,8 @@ const binaryFormats = new Set(['b64', 'bin']);
  */
 function itemRead(item: Item, outer: Meta | undefined): Item {
   const { meta, data: value } = item;
-  const { format, type } = { ...outer, ...meta };
+  const format = meta?.format ?? outer?.format;
+  const type = meta?.type ?? outer?.type;
   if (format === undefined || !binaryFormats.has(format)) {
     if (isPacked(type))
       return typeof value === 'string' && !value.startsWith('<')

@@ -18,13 +18,20 @@ export function sizeInXml({ name, content }: Element, outerPage: number): number
         ? textInXml(content)
         : content instanceof Uint8Array
           ? Math.ceil(content.length / 3) * 4
-          : content.reduce((sum, child) => sum + sizeInXml(child, page), 0);
+          : sizeOfAll(content, page);
   return namespace + (inner === 0 ? name.length + '</>'.length : 2 * name.length + '<></>'.length + inner);
+}
+
+function sizeOfAll(elements: readonly Element[], page: number): number {
+  let sum = 0;
+  for (const each of elements) sum += sizeInXml(each, page);
+  return sum;
 }
 
 /** Bytes of a text in XML, after escaping. */
 export function textInXml(text: string): number {
   let bytes = Buffer.byteLength(text);
+  if (!/[&<>"\r]/.test(text)) return bytes;
   for (const [found] of text.matchAll(/[&<>"\r]/g)) bytes += escaped[found]! - 1;
   return bytes;
 }

@@ -86,7 +86,7 @@ export const many = <T>(shape: Shape<T>): Field<T, 'many'> => ({ shape, arity: '
 
 /** An element that holds named elements; those that the declaration does not name are ignored. */
 export function struct<F extends Fields>(name: ElementName, fields: F): Shape<Infer<F>> {
-  const entries = Object.entries(fields);
+  const entries = Object.entries(fields).map(([key, field]) => ({ key, ...field }));
   return {
     name,
     read: (content) => readFields(name, entries, content) as Infer<F>,
@@ -94,25 +94,43 @@ export function struct<F extends Fields>(name: ElementName, fields: F): Shape<In
   };
 }
 
-type Entries = readonly [string, Field<unknown, Arity>][];
+interface Entry extends Field<unknown, Arity> {
+  readonly key: string;
+}
 
-function readFields(name: ElementName, entries: Entries, content: Content): Record<string, unknown> {
+// Each message goes through the two functions below for each of its elements. They make no objects besides their results.
+
+function readFields(name: ElementName, entries: readonly Entry[], content: Content): Record<string, unknown> {
   if (!Array.isArray(content)) throw wrong(name, 'elements');
+  const elements = content as readonly Element[];
   const found: Record<string, unknown> = {};
-  for (const [key, { shape, arity }] of entries) {
-    const matching = (content as readonly Element[]).filter((element) => element.name === shape.name);
-    if (arity === 'many') found[key] = matching.map((element) => shape.read(element.content));
-    else if (matching.length > 1) throw new PosternError('malformed', `<${name}> holds two <${shape.name}>`);
-    else if (matching[0]) found[key] = shape.read(matching[0].content);
+  for (const { key, shape, arity } of entries) {
+    if (arity === 'many') {
+      const all: unknown[] = [];
+      for (const element of elements) if (element.name === shape.name) all.push(shape.read(element.content));
+      found[key] = all;
+      continue;
+    }
+    let only: Element | undefined;
+    for (const element of elements) {
+      if (element.name !== shape.name) continue;
+      if (only) throw new PosternError('malformed', `<${name}> holds two <${shape.name}>`);
+      only = element;
+    }
+    if (only) found[key] = shape.read(only.content);
     else if (arity === 'one') throw new PosternError('malformed', `<${name}> lacks <${shape.name}>`);
   }
   return found;
 }
 
-function writeFields(entries: Entries, value: Readonly<Record<string, unknown>>): Element[] {
-  return entries.flatMap(([key, { shape, arity }]) => {
+function writeFields(entries: readonly Entry[], value: Readonly<Record<string, unknown>>): Element[] {
+  const written: Element[] = [];
+  for (const { key, shape, arity } of entries) {
     const own = value[key];
-    const all = arity === 'many' ? (own as readonly unknown[]) : own === undefined ? [] : [own];
-    return all.map((each) => ({ name: shape.name, content: shape.write(each) }));
-  });
+    if (arity === 'many')
+      for (const each of own as readonly unknown[])
+        written.push({ name: shape.name, content: shape.write(each) });
+    else if (own !== undefined) written.push({ name: shape.name, content: shape.write(own) });
+  }
+  return written;
 }

@@ -48,6 +48,8 @@ const hasContent = 0x40;
 const tagMask = 0x3f;
 /** IANA's numbers of the character sets that are read as UTF-8: 0 is unknown, 3 is US-ASCII, 106 is UTF-8. */
 const utf8Charsets = new Set([0, 3, 106]);
+/** Bytes that a document takes from its string table in all. A table of one long string could be taken at each octet. */
+const tableBound = 256 * 1024;
 /** Most levels of nested elements, including elements that the handler skips. */
 const depthBound = 64;
 
@@ -69,6 +71,7 @@ class Reader {
   #tagPage = 0;
   #attributePage = 0;
   #table: Buffer = Buffer.alloc(0);
+  #taken = 0;
 
   constructor(document: Uint8Array, handler: WbxmlHandler) {
     this.#bytes = Buffer.from(document.buffer, document.byteOffset, document.length);
@@ -225,9 +228,13 @@ class Reader {
   }
 
   #tableString(at: number): string {
-    const end = this.#table.indexOf(0, at);
     if (at >= this.#table.length) throw malformed('an offset beyond the string table');
-    return text(this.#table, at, end < 0 ? this.#table.length : end);
+    const found = this.#table.indexOf(0, at);
+    const end = found < 0 ? this.#table.length : found;
+    this.#taken += end - at;
+    if (this.#taken > tableBound)
+      throw new PosternError('tooLarge', 'WBXML: too much text of the string table');
+    return text(this.#table, at, end);
   }
 
   #entity(): string {

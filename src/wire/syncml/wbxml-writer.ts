@@ -22,21 +22,24 @@ export class WbxmlWriter {
     this.#number(0);
   }
 
-  /**
-   * Writes an element.
-   * @param hasAny whether the element has content
-   * @param content writes the content; called only if there is any
-   */
-  element(page: number, token: number, hasAny: boolean, content: () => void): void {
+  /** Begins an element that has content. */
+  open(page: number, token: number): void {
+    this.empty(page, token | hasContent);
+  }
+
+  /** Ends the element that began last. */
+  close(): void {
+    this.#byte(0x01);
+  }
+
+  /** Writes an element without content. */
+  empty(page: number, token: number): void {
     if (page !== this.#page) {
       this.#byte(0x00);
       this.#byte(page);
       this.#page = page;
     }
-    this.#byte(hasAny ? token | hasContent : token);
-    if (!hasAny) return;
-    content();
-    this.#byte(0x01);
+    this.#byte(token);
   }
 
   /** Writes text as an inline string. It ends at its first NUL, so it must be text that XML can hold. */

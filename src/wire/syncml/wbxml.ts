@@ -34,17 +34,20 @@ export function encodeWbxml(root: Element): Uint8Array {
 
 function write(writer: WbxmlWriter, { name, content }: Element, packed: boolean): void {
   const { page, token } = elements[name];
-  writer.element(page, token, content !== true && content.length > 0, () => {
-    if (typeof content === 'string') writer.text(content);
-    else if (content instanceof Uint8Array)
-      if (packed) writer.octets(content);
-      else writer.text(Buffer.from(content).toString('base64'));
-    else {
-      const children = content as readonly Element[];
-      const isOpaque = name === 'Item' && isPacked(metaText(children, 'Type'));
-      for (const each of children) write(writer, each, isOpaque && each.name === 'Data');
-    }
-  });
+  if (content === true || content.length === 0) {
+    writer.empty(page, token);
+    return;
+  }
+  writer.open(page, token);
+  if (typeof content === 'string') writer.text(content);
+  else if (content instanceof Uint8Array)
+    if (packed) writer.octets(content);
+    else writer.text(Buffer.from(content).toString('base64'));
+  else {
+    const isOpaque = name === 'Item' && isPacked(metaText(content, 'Type'));
+    for (const each of content) write(writer, each, isOpaque && each.name === 'Data');
+  }
+  writer.close();
 }
 
 /** The text of Format or Type in the Meta among these elements. */
@@ -105,7 +108,16 @@ function withOctets(element: Element, outer: string | undefined): Element {
   }
   const children = element.content as readonly Element[];
   const inner = metaText(children, 'Format') ?? outer;
-  return { ...element, content: children.map((child) => withOctets(child, inner)) };
+  // Most elements have no such data, and stay as they are.
+  let changed: Element[] | undefined;
+  for (let at = 0; at < children.length; at++) {
+    const child = children[at]!;
+    const read = withOctets(child, inner);
+    if (read === child) continue;
+    changed ??= [...children];
+    changed[at] = read;
+  }
+  return changed ? { ...element, content: changed } : element;
 }
 
 function elementName({ page, token, literal }: WbxmlName): ElementName | undefined {

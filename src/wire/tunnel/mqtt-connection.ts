@@ -1,19 +1,26 @@
+import type { ClientRequest } from 'node:http';
 import { Socket } from 'node:net';
 import {
+  type ClientSubscribeCallback,
   connect,
   type IClientOptions,
   type IConnackPacket,
   type IDisconnectPacket,
+  type IPublishPacket,
   type MqttClient,
 } from 'mqtt';
+import { guarded } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
 import { backoff } from '../../base/retry.ts';
+import { acceptForeignCodes } from './foreign-codes.ts';
 import { disconnectText, errorText, Reason, reasonText } from './mqtt-reasons.ts';
 import { endpointOf, type MqttSettings, tlsFiles } from './mqtt-settings.ts';
 import type { VersionEvidence } from './protocol-choice.ts';
 import { type Publication, packetBytes, packetOf } from './publication.ts';
+import { publishError } from './refused-message.ts';
 
 /** How the broker delivered a message. */
 export interface Delivered {
@@ -46,6 +53,7 @@ export interface ConnectionParts {
   readonly carrier: Carrier;
   readonly clock: Clock;
   readonly entropy: Entropy;
+  readonly events: Events;
   /** Called for each message, possibly before `granted`. */
   readonly received: (topic: string, payload: Buffer, how: Delivered) => void;
   /** The broker accepted the connection. Publishing is possible. */
@@ -108,6 +116,8 @@ export class MqttConnection {
   readonly #client: MqttClient;
   /** Messages with QoS 1 that wait for their acknowledgement. */
   readonly #inFlight = new Set<{ readonly bytes: number; readonly fail: (reason: PosternError) => void }>();
+  /** Identifiers of messages of which the broker says that nobody subscribes to their topic, until their PUBACK is handled. */
+  readonly #unheard = new Set<number | undefined>();
   #batch: Buffer[] = [];
   #batchBytes = 0;
   /** Messages sent so far. */
@@ -142,28 +152,73 @@ export class MqttConnection {
         properties: { sessionExpiryInterval: sessionExpiry, receiveMaximum, maximumPacketSize },
       }),
     };
+    acceptForeignCodes();
     // The write cache holds all 16-bit numbers in encoded form. It costs megabytes, and a second on a small board.
-    const client = connect({ ...options, ...endpointOf(settings.url), writeCache: false });
+    const client = connect({
+      ...options,
+      ...endpointOf(settings.url),
+      writeCache: false,
+      // The stream of a WebSocket is no socket. The socket below it is known when its request is about to be sent.
+      wsOptions: {
+        finishRequest: (request: ClientRequest) => {
+          request.once('socket', (socket: Socket) => parts.opened?.(socket));
+          request.end();
+        },
+      },
+    });
     this.#client = client;
     if (client.stream instanceof Socket) parts.opened?.(client.stream);
     client.stream.once(/^(mqtts|ssl):/.test(settings.url) ? 'secureConnect' : 'connect', () => {
       this.#isReached = true;
     });
-    client.on('connect', (connack: IConnackPacket) => this.#accepted(connack));
-    client.on('message', (topic, payload, packet) => {
-      if (packet.qos === 0) this.#carry();
-      parts.received(topic, payload, packet);
+    const { events } = parts;
+    client.on(
+      'connect',
+      this.#callback((connack: IConnackPacket) => this.#accepted(connack)),
+    );
+    client.on(
+      'message',
+      guarded(events, 'mqtt-message', (topic: string, payload: Buffer, packet: IPublishPacket) => {
+        if (packet.qos === 0) this.#carry();
+        parts.received(topic, payload, packet);
+      }),
+    );
+    // mqtt.js gives the reason code of a PUBACK to nobody unless it is an error.
+    client.on('packetreceive', (packet) => {
+      if (packet.cmd === 'puback' && packet.reasonCode === Reason.NoMatchingSubscribers)
+        this.#unheard.add(packet.messageId);
     });
-    client.on('disconnect', (packet: IDisconnectPacket) => {
-      this.#because(disconnectText(packet, clientId), packet.reasonCode);
-      this.end();
+    client.on(
+      'disconnect',
+      this.#callback((packet: IDisconnectPacket) => {
+        this.#because(disconnectText(packet, clientId), packet.reasonCode);
+        this.end();
+      }),
+    );
+    client.on(
+      'error',
+      this.#callback((error: Error & { code?: unknown }) => {
+        if (!closing.includes(String(error.code))) this.#isByPeer = false;
+        this.#because(errorText(error), typeof error.code === 'number' ? error.code : undefined);
+        client.end(true);
+      }),
+    );
+    client.on(
+      'close',
+      guarded(events, 'mqtt-link', () => this.#closed()),
+    );
+  }
+
+  /** A callback of the client or its socket. When it fails, the connection ends, so that another one can be made. */
+  #callback<Args extends unknown[]>(callback: (...args: Args) => void): (...args: Args) => void {
+    return guarded(this.#parts.events, 'mqtt-link', (...args: Args) => {
+      try {
+        callback(...args);
+      } catch (thrown) {
+        this.end(asPosternError(thrown).message);
+        throw thrown;
+      }
     });
-    client.on('error', (error: Error & { code?: unknown }) => {
-      if (!closing.includes(String(error.code))) this.#isByPeer = false;
-      this.#because(errorText(error), typeof error.code === 'number' ? error.code : undefined);
-      client.end(true);
-    });
-    client.on('close', () => this.#closed());
   }
 
   /** Whether messages can be published. A kept session delivers messages before the subscriptions are granted. */
@@ -181,7 +236,8 @@ export class MqttConnection {
   }
 
   /** Waits until the broker has acknowledged what was published, then says goodbye. */
-  finish(): void {
+  finish(reason?: string): void {
+    if (reason !== undefined) this.#because(reason);
     this.#flush();
     this.#isByPeer = false;
     if (this.#client.connected) this.#client.end();
@@ -189,17 +245,17 @@ export class MqttConnection {
   }
 
   /**
-   * Publishes with QoS 1. Resolves when the broker has acknowledged the message.
-   * @throws {PosternError} `unavailable` when the connection breaks or the broker refuses the message, `forbidden` when the
-   *   broker does not allow this client to publish on the topic
+   * Publishes with QoS 1. Resolves when the broker has acknowledged the message, with false when it says that nobody
+   * subscribes to the topic.
+   * @throws {PosternError} `unavailable` when the connection breaks, a `RefusedMessage` when the broker refuses the message
    */
-  async publish(publication: Publication): Promise<void> {
+  async publish(publication: Publication): Promise<boolean> {
     const { topic, payload, retain = false, expiry, responseTopic } = publication;
     const properties = {
       ...(expiry !== undefined && { messageExpiryInterval: expiry }),
       ...(responseTopic !== undefined && { responseTopic }),
     };
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { promise, resolve, reject } = Promise.withResolvers<boolean>();
     const message = { bytes: packetBytes(publication, this.#parts.version), fail: reject };
     this.#inFlight.add(message);
     this.#sent++;
@@ -207,11 +263,15 @@ export class MqttConnection {
       this.end(`the broker did not acknowledge a message in ${acknowledgeWithin / 1000} s`),
     );
     const version5 = this.#parts.version === 5;
-    this.#client.publish(topic, payload, { qos: 1, retain, ...(version5 && { properties }) }, (error) =>
-      error ? reject(publishError(topic, error)) : resolve(),
+    this.#client.publish(
+      topic,
+      payload,
+      { qos: 1, retain, ...(version5 && { properties }) },
+      (error, sent) =>
+        error ? reject(publishError(topic, error)) : resolve(!this.#unheard.delete(sent?.messageId)),
     );
     try {
-      await promise;
+      return await promise;
     } finally {
       overdue.cancel();
       this.#inFlight.delete(message);
@@ -221,7 +281,7 @@ export class MqttConnection {
   /** Publishes with QoS 0. Messages of one turn of the event loop are written at once. */
   post(publication: Publication): void {
     this.#sent++;
-    if (this.#batch.length === 0) setImmediate(() => this.#flush());
+    if (this.#batch.length === 0) setImmediate(this.#callback(() => this.#flush()));
     const packet = packetOf(publication, this.#parts.version);
     this.#batch.push(packet);
     this.#batchBytes += packet.length;
@@ -248,7 +308,10 @@ export class MqttConnection {
     if (!this.isAccepted || stream.destroyed) return;
     if (stream.write(batch.length === 1 ? batch[0] : Buffer.concat(batch))) return;
     this.#parts.writable(false);
-    stream.once('drain', () => this.#parts.writable(true));
+    stream.once(
+      'drain',
+      this.#callback(() => this.#parts.writable(true)),
+    );
   }
 
   #accepted(connack: IConnackPacket): void {
@@ -259,16 +322,20 @@ export class MqttConnection {
     this.#parts.accepted(connack);
     const { watches, subscriptions, entropy } = this.#parts;
     if (watches.length > 0)
-      this.#client.subscribe([...watches], { qos: 1 }, (_error, _granted, packet) => {
-        for (const [at, filter] of watches.entries())
-          if (Number(packet?.granted[at] ?? 0x80) < 0x80) this.#parts.watching(filter);
-      });
+      this.#client.subscribe(
+        [...watches],
+        { qos: 1 },
+        this.#callback<Parameters<ClientSubscribeCallback>>((_error, _granted, packet) => {
+          for (const [at, filter] of watches.entries())
+            if (Number(packet?.granted[at] ?? 0x80) < 0x80) this.#parts.watching(filter);
+        }),
+      );
     this.#subscribe(subscriptions, backoff(resubscribe, entropy));
   }
 
   /** Subscribes. What the broker refuses is asked for again, because its rules may change while it runs. */
   #subscribe(filters: readonly string[], delays: Iterator<number, never>): void {
-    this.#client.subscribe([...filters], { qos: 1 }, (error, _granted, packet) => {
+    const answered: ClientSubscribeCallback = (error, _granted, packet) => {
       const codes = packet?.granted;
       if (!codes) {
         if (!this.#client.stream.destroyed) this.end(`MQTT subscribe failed: ${error?.message}`);
@@ -280,7 +347,8 @@ export class MqttConnection {
         this.#parts.subscribed(filter, codeOf(at) >= 0x80 ? reasonText(codeOf(at)) : undefined);
       if (refused.length === 0) this.#parts.granted();
       else this.#retry = this.#parts.clock.after(delays.next().value, () => this.#subscribe(refused, delays));
-    });
+    };
+    this.#client.subscribe([...filters], { qos: 1 }, this.#callback(answered));
   }
 
   /** The first reason is the cause. Later ones follow from it. */
@@ -296,30 +364,19 @@ export class MqttConnection {
     const isRefusal = this.#code === Reason.UnsupportedVersion || this.#code === Reason.UnacceptableVersion;
     const reason = this.#reason ?? 'the broker closed the connection';
     const unacknowledged = [...this.#inFlight].map(({ bytes }) => bytes);
-    this.#parts.ended({
-      reason,
-      code: this.#code,
-      isByPeer: this.#isByPeer,
-      refusesVersion: !this.#isAccepted && isRefusal,
-      isUnanswered: !this.#isAccepted && this.#isReached && this.#isByPeer,
-      unacknowledged,
-    });
-    const broke = new PosternError('unavailable', `the connection to the MQTT broker broke: ${reason}`);
-    for (const { fail } of this.#inFlight) fail(broke);
-    this.#client.end(true);
+    try {
+      this.#parts.ended({
+        reason,
+        code: this.#code,
+        isByPeer: this.#isByPeer,
+        refusesVersion: !this.#isAccepted && isRefusal,
+        isUnanswered: !this.#isAccepted && this.#isReached && this.#isByPeer,
+        unacknowledged,
+      });
+    } finally {
+      const broke = new PosternError('unavailable', `the connection to the MQTT broker broke: ${reason}`);
+      for (const { fail } of this.#inFlight) fail(broke);
+      this.#client.end(true);
+    }
   }
-}
-
-function publishError(topic: string, error: Error & { readonly code?: unknown }): PosternError {
-  if (error.code === Reason.NotAuthorized)
-    return new PosternError(
-      'forbidden',
-      `the broker does not allow to publish on ${topic}: ${reasonText(error.code)}`,
-    );
-  if (typeof error.code === 'number')
-    return new PosternError(
-      'unavailable',
-      `the broker refuses a message on ${topic}: ${reasonText(error.code)}`,
-    );
-  return new PosternError('unavailable', `MQTT publish failed: ${error.message}`, { cause: error });
 }

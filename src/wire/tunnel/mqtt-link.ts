@@ -21,6 +21,7 @@ import { PacketLimit } from './packet-limit.ts';
 import { ProtocolChoice } from './protocol-choice.ts';
 import { type Publication, packetBytes } from './publication.ts';
 import { type Access, Refusals } from './refusals.ts';
+import { RefusedMessage } from './refused-message.ts';
 
 /** What a link needs from its surroundings. */
 export interface MqttLinkParts {
@@ -61,6 +62,8 @@ const stableAfter = 180_000;
 const suspicious = 3;
 /** Milliseconds for an orderly disconnection. */
 const disconnectTimeout = 2000;
+/** Milliseconds after which a connection of MQTT 3.1.1 is replaced, where only closed connections spoke against MQTT 5. */
+const checkVersionAfter = 300_000;
 /** Publications of each QoS that wait for their turn: their number, and their bytes. */
 const queue = { waiting: 1024, bytes: 8 * 1024 * 1024 } as const;
 /** Topics that are remembered as allowed. */
@@ -86,6 +89,8 @@ export class MqttLink implements AsyncDisposable {
   /** Filters of `watches` that the broker granted on this connection. */
   readonly #watching = new Set<string>();
   #connection: MqttConnection | undefined;
+  /** Ends a connection that does not finish. */
+  #patience: Timer | undefined;
   #running: Promise<unknown> | undefined;
   #isConnected = false;
   #nextAttempt: Monotonic | undefined;
@@ -121,7 +126,8 @@ export class MqttLink implements AsyncDisposable {
   get problems(): readonly string[] {
     const isUp = this.#connection?.isAccepted === true;
     const failure = isUp || this.#failure === undefined ? [] : [this.#failure];
-    return [...failure, ...this.#refusals.texts, ...(this.#rival === undefined ? [] : [this.#rival])];
+    const others = [this.#limit.reason, this.#rival].filter((text) => text !== undefined);
+    return [...failure, ...this.#refusals.texts, ...others];
   }
 
   /** Why another client seems to use this client's name at the broker; undefined when there is no sign of it. */
@@ -133,6 +139,11 @@ export class MqttLink implements AsyncDisposable {
   get retryInSeconds(): number | undefined {
     const at = this.#nextAttempt;
     return at === undefined ? undefined : Math.max(0, Math.ceil((at - this.#parts.clock.now()) / 1000));
+  }
+
+  /** Largest packet that the broker takes, in bytes, as far as it is known. */
+  get largestPacket(): number {
+    return this.#limit.bytes;
   }
 
   /** Publications that wait for their turn. */
@@ -153,11 +164,17 @@ export class MqttLink implements AsyncDisposable {
   /** Waits until the broker has acknowledged what was published, then says goodbye: two seconds at most. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
-    const connection = this.#connection;
-    const patience = this.#parts.clock.after(disconnectTimeout, () => connection?.end());
-    connection?.finish();
+    this.#finish();
     await this.#running;
-    patience.cancel();
+    this.#patience?.cancel();
+  }
+
+  /** Waits until the broker has acknowledged what was published, then says goodbye: two seconds at most. */
+  #finish(reason?: string): void {
+    const connection = this.#connection;
+    this.#patience?.cancel();
+    this.#patience = this.#parts.clock.after(disconnectTimeout, () => connection?.end());
+    connection?.finish(reason);
   }
 
   /** Whether the broker granted a filter of `watches` on this connection. */
@@ -179,13 +196,14 @@ export class MqttLink implements AsyncDisposable {
   }
 
   /**
-   * Publishes a message. With QoS 1 it resolves when the broker has acknowledged the message. A `quick` message goes with
+   * Publishes a message. With QoS 1 it resolves when the broker has acknowledged the message, with false when the broker says
+   * that nobody subscribes to the topic (only over MQTT 5, and only some brokers). A `quick` message goes with
    * QoS 0 once the broker has acknowledged a message on the same topic, and one of this size, on the same connection. So
    * refusals and limits of the broker are noticed, although it never tells them for QoS 0.
    * @throws {PosternError} `unavailable` without a connection or when it breaks, `full` when too many messages wait,
-   *   `tooLarge` for a packet above the broker's limit, `forbidden` when the broker does not allow to publish on the topic
+   *   `tooLarge` for a packet above the broker's limit, `forbidden` when the broker refuses it
    */
-  async publish(publication: Publication): Promise<void> {
+  async publish(publication: Publication): Promise<boolean> {
     const connection = this.#connection;
     // Publishing is allowed from the CONNACK on, not only after the subscriptions are granted: a kept session delivers
     // messages at once, and the answers to them must go out.
@@ -194,9 +212,11 @@ export class MqttLink implements AsyncDisposable {
     const bytes = packetBytes(publication, this.protocol);
     if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
     const { topic, flow = topic } = publication;
-    if (this.#mayBeQuick(publication, bytes))
+    if (this.#mayBeQuick(publication, bytes)) {
       await this.#quick.run(flow, bytes, async () => connection.post(publication));
-    else await this.#acknowledged.run(flow, bytes, () => this.#send(connection, publication, bytes));
+      return true;
+    }
+    return await this.#acknowledged.run(flow, bytes, () => this.#send(connection, publication, bytes));
   }
 
   /** Sends a `quick` message at once with QoS 0. Returns false when it must be published by `publish`. */
@@ -212,19 +232,23 @@ export class MqttLink implements AsyncDisposable {
     return quick && bytes <= this.#limit.bytes && this.#allowed.has(topic) && this.#limit.isProven(bytes);
   }
 
-  async #send(connection: MqttConnection, publication: Publication, bytes: number): Promise<void> {
+  async #send(connection: MqttConnection, publication: Publication, bytes: number): Promise<boolean> {
     const { topic } = publication;
+    let isHeard: boolean;
+    // The limit may have been learned while the message waited for its turn.
+    if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
     try {
-      await connection.publish(publication);
+      isHeard = await connection.publish(publication);
     } catch (thrown) {
-      const { code, message } = asPosternError(thrown);
-      if (code === 'forbidden') this.#refusals.add('publish', topic, message);
+      if (thrown instanceof RefusedMessage && thrown.code === 'tooLarge') this.#refused(bytes);
+      else if (thrown instanceof RefusedMessage) this.#refusals.add('publish', topic, thrown.message);
       if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
       throw thrown;
     }
     this.#limit.acknowledged(bytes);
     this.#allowed.set(topic, true);
     this.#refusals.clear('publish', topic);
+    return isHeard;
   }
 
   #tooLarge(bytes: number): PosternError {
@@ -266,12 +290,13 @@ export class MqttLink implements AsyncDisposable {
   /** Makes one attempt to connect. Resolves when it has failed, or the connection has ended. */
   async #attempt(version: 4 | 5): Promise<{ ending: Ending; wasConnected: boolean; wasStable: boolean }> {
     const { watches = [], will, clock, events, ...parts } = this.#parts;
-    const { received, opened, connected, disconnected, settled } = parts;
+    const { opened, connected, disconnected, settled } = parts;
     const told = guarded(events, 'mqtt-link', (tell: (() => void) | undefined) => tell?.());
     const { promise, resolve } = Promise.withResolvers<Ending>();
     let wasConnected = false;
     let wasStable = false;
     let stable: Timer | undefined;
+    let check: Timer | undefined;
     try {
       this.#connection = new MqttConnection({
         ...parts,
@@ -279,7 +304,7 @@ export class MqttLink implements AsyncDisposable {
         watches,
         will,
         clock,
-        received: guarded(events, 'mqtt-message', received),
+        events,
         ...(opened && { opened: guarded(events, 'mqtt-link', opened) }),
         accepted: ({ properties }) => {
           this.#protocol.accepted();
@@ -293,6 +318,8 @@ export class MqttLink implements AsyncDisposable {
             this.#rival = undefined;
             told(settled);
           });
+          if (this.#protocol.isDoubtful)
+            check = clock.after(checkVersionAfter, () => this.#finish('MQTT 5 is tried again'));
         },
         watching: (filter) => this.#watching.add(filter),
         subscribed: (filter, refusal) => this.refused('subscribe', filter, refusal),
@@ -305,16 +332,21 @@ export class MqttLink implements AsyncDisposable {
         writable: (isWritable) => this.#quick.resize(isWritable ? Number.MAX_SAFE_INTEGER : 0),
         ended: (ending) => {
           stable?.cancel();
-          this.#learn(ending);
+          check?.cancel();
+          this.#patience?.cancel();
           this.#isConnected = false;
           const broke = new PosternError(
             'unavailable',
             `the connection to the MQTT broker broke: ${ending.reason}`,
           );
-          this.#acknowledged.refuseWaiting(broke);
-          this.#quick.refuseWaiting(broke);
-          if (wasConnected) told(disconnected);
-          resolve(ending);
+          try {
+            this.#acknowledged.refuseWaiting(broke);
+            this.#quick.refuseWaiting(broke);
+            if (wasConnected) told(disconnected);
+            this.#learn(ending);
+          } finally {
+            resolve(ending);
+          }
         },
       });
     } catch (thrown) {
@@ -327,10 +359,18 @@ export class MqttLink implements AsyncDisposable {
   /** Learns from the end of a connection: who ended it, and which packet may have been too large. */
   #learn({ code, reason, isByPeer, unacknowledged }: Ending): void {
     if (code === Reason.SessionTakenOver) this.rivalled(reason);
-    const isSure = code === Reason.PacketTooLarge;
-    if (unacknowledged.length === 0 || !(isByPeer || isSure)) return;
-    const bytes = Math.max(...unacknowledged);
-    const limit = this.#limit.suspect(bytes, isSure);
-    if (limit !== undefined) this.#parts.events.emit('mqtt.packet-limit', { bytes, limit });
+    const bytes = unacknowledged.length === 0 ? undefined : Math.max(...unacknowledged);
+    if (this.protocol === 4) this.#learned(bytes, this.#limit.ended(isByPeer ? bytes : undefined));
+    else if (code === Reason.PacketTooLarge && bytes !== undefined) this.#refused(bytes);
+  }
+
+  /** The broker refused a packet as too large. */
+  #refused(bytes: number): void {
+    this.#learned(bytes, this.#limit.refused(bytes));
+  }
+
+  #learned(bytes: number | undefined, limit: number | undefined): void {
+    if (bytes !== undefined && limit !== undefined)
+      this.#parts.events.emit('mqtt.packet-limit', { bytes, limit });
   }
 }

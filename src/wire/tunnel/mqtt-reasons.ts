@@ -4,10 +4,12 @@ import { presentable } from '../../base/presentable.ts';
 /** Reason codes of MQTT 5 (section 2.4) on which Postern decides, and the one of MQTT 3.1.1 for the same (section 3.2.2.3). */
 export const Reason = {
   UnacceptableVersion: 1,
+  NoMatchingSubscribers: 0x10,
   UnsupportedVersion: 0x84,
   NotAuthorized: 0x87,
   SessionTakenOver: 0x8e,
   PacketTooLarge: 0x95,
+  QuotaExceeded: 0x97,
 } as const;
 
 /** A reason code in words, with its number where MQTT 5 has it. */

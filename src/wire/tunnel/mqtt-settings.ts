@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import type { IClientOptions } from 'mqtt';
 import { PosternError } from '../../base/errors.ts';
 
@@ -63,6 +64,20 @@ export const tlsFiles = ({ ca, cert, key }: MqttSettings): IClientOptions => ({
   ...(cert !== undefined && { cert: read(cert, 'mqtt.cert') }),
   ...(key !== undefined && { key: read(key, 'mqtt.key') }),
 });
+
+/**
+ * Checks that the TLS files can be read and used.
+ * @throws {PosternError} `configuration`
+ */
+export function demandUsable(settings: MqttSettings): void {
+  const files = tlsFiles(settings);
+  if (Object.keys(files).length === 0) return;
+  try {
+    createSecureContext(files as SecureContextOptions);
+  } catch (cause) {
+    throw new PosternError('configuration', `mqtt.ca, mqtt.cert, mqtt.key: ${String(cause)}`, { cause });
+  }
+}
 
 function read(file: string, what: string): Buffer {
   try {

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { PosternError } from '../../../src/base/errors.ts';
+import { noEvents } from '../../../src/base/events.ts';
 import { AdminApi, askGateway } from '../../../src/gateway/console/admin-api.ts';
 
 async function admin(t: TestContext) {
@@ -17,6 +18,7 @@ async function admin(t: TestContext) {
   };
   const api = new AdminApi(
     socket,
+    noEvents,
     { '/status': () => ({ fine: true }), '/broken': refuse },
     { '/take': (body) => ({ taken: taken.push(body) }), '/refuse': refuse },
   );

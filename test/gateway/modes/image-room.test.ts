@@ -42,7 +42,7 @@ describe('images on a small disk', limit, () => {
     server.begin('large');
     const end = await server.outcome('large');
     assert.equal(end?.result, 501);
-    assert.match(end?.reason ?? '', /^\d+ bytes too few are left for images$/);
+    assert.match(end?.reason ?? '', /^\d+ bytes too few are left for images; remove images/);
     assert.equal(server.events.count('image.coming'), 0);
     server.begin('fits');
     assert.equal((await server.outcome('fits'))?.result, 200);

@@ -3,14 +3,27 @@ import { test } from 'node:test';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
 import { noEvents } from '../../../src/base/events.ts';
+import { statusOf } from '../../../src/dm/replies.ts';
 import { TransparentMode } from '../../../src/gateway/modes/transparent.ts';
+import { TunnelPolicy } from '../../../src/gateway/modes/tunnel-policy.ts';
+import type { UpRequest } from '../../../src/gateway/northbound/uplink.ts';
 import { DeviceAddresses } from '../../../src/gateway/southbound/device-addresses.ts';
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { CoapRequest, type Reply } from '../../../src/wire/coap/message.ts';
 import { Option, text, uint, uintOption } from '../../../src/wire/coap/options.ts';
+import { encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
 import type { Envelope } from '../../../src/wire/tunnel/envelope.ts';
+import { EventRecorder } from '../../event-recorder.ts';
+import { HandClock } from '../../hand-clock.ts';
 import { messageOf } from '../../wire/coap/wire.ts';
 
+const openPolicy = () =>
+  new TunnelPolicy({
+    isKnown: () => true,
+    devices: () => ({ patterns: ['*'], rate: 600 }),
+    clock: new HandClock(),
+    events: noEvents,
+  });
 const remote = { address: '192.0.2.7', port: 1, key: '192.0.2.7 1' };
 
 function ask(device: string, via?: string, from = remote): CoapRequest {
@@ -31,6 +44,8 @@ test('a fifth concurrent package of one device gets 5.03; other devices, and lat
     servers: ['dm.example'],
     upstream: { request: () => new Promise((resolve) => waiting.push(resolve)) },
     addresses: new DeviceAddresses(),
+    policy: openPolicy(),
+    childAt: () => 'b',
     towards: () => undefined,
     settled: async () => {},
     entropy: seededEntropy(1),
@@ -59,6 +74,8 @@ test('what the uplink refuses is 503 with the time to try again; a full queue wi
     servers: ['dm.example'],
     upstream: { request: () => Promise.reject(error) },
     addresses: new DeviceAddresses(),
+    policy: openPolicy(),
+    childAt: () => 'b',
     towards: () => undefined,
     settled: async () => {},
     entropy: seededEntropy(1),
@@ -97,6 +114,8 @@ test('Package #0 for a device that was never heard is refused as notFound', asyn
     servers: [],
     upstream: { request: () => Promise.reject(new Error('not asked')) },
     addresses: new DeviceAddresses(),
+    policy: openPolicy(),
+    childAt: () => 'b',
     towards: () => undefined,
     settled: async () => {},
     entropy: seededEntropy(1),
@@ -121,6 +140,8 @@ test('a package that already passed this gateway, or too many gateways, gets 5.0
       },
     },
     addresses: new DeviceAddresses(),
+    policy: openPolicy(),
+    childAt: () => 'b',
     towards: () => undefined,
     settled: async () => {},
     entropy: seededEntropy(1),
@@ -134,4 +155,80 @@ test('a package that already passed this gateway, or too many gateways, gets 5.0
   ] as const)
     assert.equal(codeText(((await post(ask('x', via))) as Reply).code), code);
   assert.deepEqual(vias, ['a/b']);
+});
+
+/** A gateway with the device `known` behind the child `gw-2`, and a DM server that answers with a Status for the header. */
+function tunnel(status: number) {
+  const sent: UpRequest[] = [];
+  const addresses = new DeviceAddresses();
+  const events = new EventRecorder();
+  const childAddress = { address: '192.0.2.20', port: 5683 };
+  const mode = new TransparentMode({
+    gatewayId: 'gw',
+    childOf: () => undefined,
+    childAt: ({ address }) => (address === childAddress.address ? 'gw-2' : undefined),
+    servers: ['dm.example'],
+    upstream: {
+      request: async (request) => {
+        sent.push(request);
+        const body = encodeMessage(
+          {
+            header: {
+              ...{ verDtd: '1.2', verProto: 'DM/1.2', sessionId: '1', msgId: 1 },
+              ...{ target: { locUri: 'x' }, source: { locUri: 'dm.example' } },
+            },
+            commands: [{ ...statusOf(1, '0', 'SyncHdr', status), cmdId: '1' }],
+            final: true,
+          },
+          MediaType.Xml,
+        );
+        return { kind: 1, correlation: Buffer.alloc(8), body, contentType: MediaType.Xml };
+      },
+    },
+    addresses,
+    policy: openPolicy(),
+    towards: () => undefined,
+    settled: async () => {},
+    entropy: seededEntropy(1),
+    events,
+  });
+  const post = async (device: string, via?: string, from = remote) =>
+    codeText(((await mode.resource().methods.POST!(ask(device, via, from))) as Reply).code);
+  return { post, sent, addresses, events, child: { ...childAddress, key: '192.0.2.20|5683' } };
+}
+
+test('a way by another gateway is told by that gateway alone: anyone else gets 5.03, and nothing goes up', async () => {
+  const { post, sent, child, addresses } = tunnel(212);
+  assert.equal(await post('any', 'gw-9'), '5.03');
+  assert.equal(await post('any', 'gw-2'), '5.03', 'not from the address of that child');
+  assert.equal(await post('any', 'gw-9', child), '5.03', 'a child does not speak for another gateway');
+  assert.deepEqual([sent.length, addresses.get('any')], [0, undefined]);
+  assert.equal(await post('any', 'gw-5/gw-2', child), '2.04');
+  assert.equal(sent[0]?.via, 'gw-5/gw-2');
+});
+
+test('a package in the name of the gateway itself gets 4.03, and so it cannot fail in its name', async () => {
+  const { post, sent } = tunnel(401);
+  for (let times = 0; times < 20; times++) assert.equal(await post('gw'), '4.03');
+  assert.equal(sent.length, 0);
+});
+
+test('the address of a package leads to the device only when the DM server has accepted its proof', async () => {
+  for (const [status, known] of [
+    [401, undefined],
+    [407, undefined],
+    [212, remote.address],
+    [200, remote.address],
+  ] as const) {
+    const { post, addresses } = tunnel(status);
+    assert.equal(await post('x'), '2.04');
+    assert.equal(addresses.get('x')?.address, known, String(status));
+  }
+});
+
+test('a device ID with a space or a control character gets 4.00 with a clear word', async () => {
+  const { post, sent } = tunnel(212);
+  for (const device of ['a b', 'a\u0007', 'a\u2028', 'a\u202e', ''])
+    assert.equal(await post(device), '4.00', device);
+  assert.equal(sent.length, 0);
 });

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { noEvents } from '../../../src/base/events.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import { AlertDeliveries } from '../../../src/gateway/northbound/alert-deliveries.ts';
 import { Outbox } from '../../../src/gateway/store/outbox.ts';
@@ -18,16 +19,18 @@ for (const failing of ['nothing', 'the first removal', 'the last removal', 'the 
     const database = openDatabase(file, gatewaySchema);
     const outbox = new Outbox(database, 100);
     for (let at = 0; at < 20; at++) outbox.add('device-attach', `urn:dev:${at}`, '{}');
-    const deliveries = new AlertDeliveries(outbox, new HandClock(), () => {});
+    const deliveries = new AlertDeliveries(outbox, new HandClock(), () => {}, noEvents);
     const due = deliveries.due(undefined);
-    for (const entry of due.slice(0, 10)) deliveries.delivered(entry);
+    /** What the outbox holds each time that an alert is said to have left it. */
+    const sizes: number[] = [];
+    for (const entry of due.slice(0, 10)) deliveries.delivered(entry, () => sizes.push(outbox.size));
     const before = disk.writes;
     // BEGIN, ten deletions, COMMIT.
     const skipped = { nothing: 100, 'the first removal': 1, 'the last removal': 10, 'the commit': 11 }[
       failing
     ];
     disk.failAfter(skipped);
-    deliveries.forgetDelivered();
+    await Promise.resolve();
     const isWhole = failing === 'nothing';
     if (isWhole) assert.equal(disk.writes - before, 12);
     assert.equal(outbox.size, isWhole ? 10 : 20);
@@ -40,6 +43,7 @@ for (const failing of ['nothing', 'the first removal', 'the last removal', 'the 
     disk.mend();
     deliveries.due(undefined);
     assert.equal(outbox.size, 10);
+    assert.deepEqual(sizes, Array(10).fill(10));
     deliveries.stop();
     await database.close();
     const again = openDatabase(file, gatewaySchema);
@@ -47,3 +51,58 @@ for (const failing of ['nothing', 'the first removal', 'the last removal', 'the 
     await again.close();
     rmSync(folder, { recursive: true });
   });
+
+test('a refused alert whose new number cannot be stored is not sent with the old one, which the server would take for a repetition', async (t) => {
+  using disk = new FailingDisk();
+  const database = openDatabase(':memory:', gatewaySchema);
+  t.after(() => database.close());
+  const clock = new HandClock();
+  const outbox = new Outbox(database, 10);
+  let woken = 0;
+  const deliveries: AlertDeliveries = new AlertDeliveries(
+    outbox,
+    clock,
+    () => {
+      woken++;
+      deliveries.servers();
+    },
+    noEvents,
+  );
+  t.after(() => deliveries.stop());
+  outbox.add('device-attach', 'first', '{}');
+  outbox.add('device-attach', 'second', '{}');
+  const [first, second] = deliveries.due(undefined);
+  disk.failAfter(0, { staysFull: true });
+  assert.equal(deliveries.refused(first!, 500), false);
+  assert.ok(disk.mend());
+  deliveries.delivered(second!, () => {});
+  const numbers = () => deliveries.due(undefined).map(({ sequence }) => sequence);
+  assert.deepEqual(numbers(), [], 'it waits');
+  clock.advance(1000);
+  assert.ok(woken > 0, 'the client is woken for it');
+  clock.advance(1000);
+  const [renumbered] = numbers();
+  assert.ok(renumbered! > second!.sequence, `${renumbered} is a number that the server does not know`);
+  assert.equal(outbox.size, 1);
+});
+
+test('an alert that waits after a refusal has a higher number than all that the server took meanwhile', async (t) => {
+  const database = openDatabase(':memory:', gatewaySchema);
+  t.after(() => database.close());
+  const clock = new HandClock();
+  const outbox = new Outbox(database, 10);
+  const deliveries = new AlertDeliveries(outbox, clock, () => {}, noEvents);
+  t.after(() => deliveries.stop());
+  outbox.add('device-attach', 'first', '{}');
+  const [first] = deliveries.due(undefined);
+  deliveries.refused(first!, 420);
+  outbox.add('device-attach', 'second', '{}');
+  const [second] = deliveries.due(undefined);
+  assert.equal(second?.deviceId, 'second');
+  deliveries.delivered(second!, () => {});
+  assert.deepEqual(deliveries.due(undefined), [], 'it waits on');
+  clock.advance(1000);
+  const [again] = deliveries.due(undefined);
+  assert.equal(again?.deviceId, 'first');
+  assert.ok(again!.sequence > second!.sequence, `${again?.sequence} is news to the server`);
+});

@@ -154,6 +154,42 @@ test('counters are written together, survive a restart, and a row that cannot be
   }
 });
 
+test('a package is under way at midnight, and a restart follows: the month is not forgotten, nor is the day', async () => {
+  await using wire = await line();
+  const { budget, clock, again } = budgetWith({ day: 100_000, month: 200_000 });
+  budget.follow(wire.socket, 'connection');
+  wire.send(150_000);
+  budget.sample();
+  clock.advance(day);
+  budget.sample();
+  // The answer comes in the new day. The package was sent in the old one.
+  budget.book('orders', { up: 20_000, down: 300 });
+  wire.send(278);
+  const { day: today, month } = budget.view();
+  assert.deepEqual([today.used, month.used], [278, 150_278]);
+  assert.deepEqual(today.kinds.connection, { up: 0, down: 0 }, 'people see no negative count');
+  await budget[Symbol.asyncDispose]();
+  const next = again();
+  assert.deepEqual([next.view().day.used, next.view().month.used], [278, 150_278]);
+  assert.deepEqual(next.view().short, ['images']);
+});
+
+test('a day that cannot be read does not take the month with it', async () => {
+  await using wire = await line();
+  const { budget, database, again } = budgetWith({});
+  budget.follow(wire.socket, 'connection');
+  wire.send(5000);
+  await budget[Symbol.asyncDispose]();
+  for (const [broken, expected] of [
+    ['day', [0, 5000]],
+    ['month', [0, 0]],
+  ] as const) {
+    database.prepare(`UPDATE traffic SET body = json_set(body, '$.${broken}.octets.images.up', 'x')`).run();
+    const { day: today, month } = again().view();
+    assert.deepEqual([today.used, month.used], expected);
+  }
+});
+
 test('a disk that takes no writes stops neither the counting nor the end', async () => {
   await using wire = await line();
   const { budget, database, records } = budgetWith({});

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { seededEntropy } from '../../../src/base/entropy.ts';
+import { PosternError } from '../../../src/base/errors.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import { MemoryAcls, MemoryNodes } from '../../../src/dm/node-store.ts';
 import { ServerSession } from '../../../src/dm/server-session.ts';
@@ -15,6 +16,8 @@ import { readDeviceAttach } from '../../../src/mo/gateway-alerts.ts';
 import { ownVocabulary } from '../../../src/mo/vocabulary.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
 import type { SyncmlMessage } from '../../../src/wire/syncml/message.ts';
+import { encodeNotification, resyncNonces, sessionIdText } from '../../../src/wire/syncml/notification.ts';
+import { type Envelope, EnvelopeKind } from '../../../src/wire/tunnel/envelope.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { turn } from '../../wire/coap/wire.ts';
@@ -25,6 +28,7 @@ const storm = 1000;
 function rig(
   onTheWay: (answer: SyncmlMessage) => SyncmlMessage = (answer) => answer,
   status: number | ((deviceId: string) => number) = 200,
+  refusal: (body: Buffer) => Envelope | undefined = () => undefined,
 ) {
   const database = openDatabase(':memory:', gatewaySchema);
   const outbox = new Outbox(database, 2000);
@@ -77,7 +81,10 @@ function rig(
     settled: async () => {},
     upstream: {
       connected: true,
+      largestBody: Number.POSITIVE_INFINITY,
       request: async ({ body }) => {
+        const refused = refusal(Buffer.from(body));
+        if (refused) return refused;
         const message = decodeMessage(body, MediaType.Wbxml);
         const { sessionId } = message.header;
         const session = sessions.get(sessionId) ?? serverOf(sessionId);
@@ -90,7 +97,13 @@ function rig(
     entropy: seededEntropy(1),
     events,
   });
-  return { client, outbox, sessions, heard, order, events, clock, numbers, database };
+  /** The server asks for a session. Returns its ID. */
+  const notify = (sessionId = 0x77): string => {
+    const notification = { uiMode: 1, serverInitiated: true, sessionId, serverId: 'dm.example' } as const;
+    client.notified(encodeNotification(notification, 'secret-s', resyncNonces[0]));
+    return sessionIdText(sessionId);
+  };
+  return { notify, client, outbox, sessions, heard, order, events, clock, numbers, database };
 }
 
 test('a thousand alerts at once are delivered in order and once each, in at most five sessions', async () => {
@@ -191,6 +204,88 @@ test('an alert that the server refuses once is told by a new number, since later
     numbers,
     'numbers rise with each attempt',
   );
+  await client[Symbol.asyncDispose]();
+});
+
+for (const [what, refuse] of [
+  [
+    'that refuses',
+    () => ({ kind: EnvelopeKind.Error, correlation: Buffer.alloc(8), status: 400, reason: 'what?' }),
+  ],
+  [
+    'that does not answer',
+    () => {
+      throw new PosternError('timeout', 'no answer');
+    },
+  ],
+] as const)
+  test(`a server ${what} each package with one alert: the others are delivered, it is set aside, and the server gets its sessions`, async () => {
+    const poison = 'urn:dev:500';
+    let refusals = 0;
+    const { client, outbox, heard, events, clock, database, notify } = rig(undefined, 200, (body) => {
+      if (!body.includes(poison)) return undefined;
+      refusals++;
+      return refuse();
+    });
+    client.wake();
+    await events.until('dm.session-failed');
+    const started = events.next('dm.session-started', { notified: true, alerts: 0 });
+    const asked = events.next('dm.session-ended', { session: notify(), status: 200 });
+    await Promise.race([
+      asked,
+      (async () => {
+        while (clock.now() < 60_000) {
+          for (let i = 0; i < 20; i++) await turn();
+          clock.advance(500);
+        }
+        assert.fail('the session that the server asked for did not come');
+      })(),
+    ]);
+    await started;
+    let seconds = 0;
+    for (; outbox.size > 1; seconds++) {
+      for (let i = 0; i < 20; i++) await turn();
+      clock.advance(1000);
+    }
+    assert.ok(seconds < 180, `${seconds} s until all others were delivered`);
+    assert.equal(heard.size, storm - 1);
+    while (outbox.undeliverable === 0) {
+      for (let i = 0; i < 20; i++) await turn();
+      clock.advance(1000);
+    }
+    const { fields } = await events.until('alert.set-aside');
+    assert.equal(fields.device, poison);
+    assert.match(String(fields.reason), /refuses each package with this alert/);
+    assert.equal(outbox.size, 0);
+    assert.ok(refusals <= 40, `${refusals} packages were refused`);
+    assert.equal(Math.max(...heard.values()), 1, 'no alert was delivered twice');
+    await client[Symbol.asyncDispose]();
+    await database.close();
+  });
+
+test('a server that is away for an hour: no alert is blamed or renumbered, and all come in order', async () => {
+  let isAway = true;
+  const { client, outbox, order, numbers, events, clock } = rig(undefined, 200, () => {
+    if (isAway) throw new PosternError('timeout', 'no answer');
+    return undefined;
+  });
+  const first = outbox.peek(1)[0]!.sequence;
+  client.wake();
+  for (let passed = 0; passed < 3600; passed++) {
+    for (let i = 0; i < 4; i++) await turn();
+    clock.advance(1000);
+  }
+  assert.ok(events.count('dm.session-failed') > 8);
+  isAway = false;
+  while (outbox.size > 0) {
+    for (let i = 0; i < 20; i++) await turn();
+    clock.advance(1000);
+  }
+  assert.deepEqual(
+    order,
+    Array.from({ length: storm }, (_, at) => `urn:dev:${at}`),
+  );
+  assert.deepEqual([numbers[0], numbers.at(-1), outbox.undeliverable], [first, first + storm - 1, 0]);
   await client[Symbol.asyncDispose]();
 });
 

@@ -38,13 +38,14 @@ export function headendAt(
   url: string,
   answerPackage = async (body: Uint8Array): Promise<DownPackage> => ({ body }),
   protocol: MqttSettings['protocol'] = 5,
+  route = 'worker-1',
 ) {
   const clock = new HandClock();
   const events = new EventRecorder();
   const states: { online: boolean; problem: string | undefined }[] = [];
   const downlink = new Downlink({
     serverId: 'dm.example',
-    route: 'worker-1',
+    route,
     settings: { url, protocol },
     clock,
     entropy: systemEntropy,

@@ -7,7 +7,7 @@ import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { withAccessRules } from '../../peers/access-rules.ts';
 import { startAedes, startMosquitto } from '../../peers/brokers.ts';
-import { startHostileBroker } from '../../peers/hostile-broker.ts';
+import { type Behaviour, type HostileClient, startHostileBroker } from '../../peers/hostile-broker.ts';
 import { headendAt, request, upstreamTo } from './upstream-rig.ts';
 
 const limit = { timeout: 30_000 };
@@ -41,6 +41,67 @@ test(
     assert.deepEqual([upstream.pending, upstream.description.waiting], [0, 0]);
     await upstream[Symbol.asyncDispose]();
     assert.equal(clock.timers, 0);
+  },
+);
+
+test(
+  'one host in the name of many devices: other hosts and the gateway itself have their places and their turn',
+  limit,
+  async () => {
+    const unacknowledged: { id: number; client: HostileClient }[] = [];
+    await using broker = await startHostileBroker({
+      connack: () => ({ code: 0, properties: { receiveMaximum: 10 } }),
+      published: ({ topic, messageId }, client) => {
+        if (topic === 'dm/gw-1/state') return true;
+        unacknowledged.push({ id: messageId!, client });
+        return false;
+      },
+    });
+    const one = upstreamTo(broker.url);
+    await using _ = one.upstream;
+    const { upstream, events } = one;
+    await events.until('mqtt.connected');
+    await acknowledged(one);
+    const from = (device: string, peer: string) => upstream.request({ ...request(device), peer });
+    const refused: number[] = [];
+    const strangers = Array.from({ length: 1100 }, (__, at) =>
+      from(`stranger-${at % 300}`, '10.6.6.6').catch(({ code, message }) => {
+        if (code !== 'full') return;
+        assert.match(message, /^too many (packages|messages) wait/);
+        refused.push(at);
+      }),
+    );
+    await turn();
+    assert.deepEqual(
+      refused,
+      Array.from({ length: 76 }, (__, at) => 1024 + at),
+    );
+    const others = [from('good', '10.0.0.5'), from('better', '10.0.0.6')];
+    const { device: __, ...mine } = request('');
+    const own = Array.from({ length: 16 }, () => upstream.request({ ...mine, body: Buffer.from('mine') }));
+    const all = Promise.allSettled([...others, ...own, ...strangers]);
+    await turn();
+    const gaveWay = refused.slice(76);
+    await assert.rejects(upstream.request(mine), { code: 'full' }, 'the places of the gateway are bounded');
+    const bodies = () =>
+      broker.publishes
+        .filter(({ topic }) => topic === 'dm/gw-1/up')
+        .map(({ payload }) => Buffer.from(decodeEnvelope(payload as Buffer).body!).toString());
+    while (bodies().length < 10) await turn();
+    while (bodies().length < 16) {
+      const next = unacknowledged.shift();
+      next?.client.send({ cmd: 'puback', messageId: next.id, reasonCode: 0 });
+      await turn();
+    }
+    const turns = bodies().slice(10, 16);
+    for (const body of ['package of good', 'package of better', 'mine'])
+      assert.ok(turns.includes(body), `${body} is among the next six`);
+    assert.ok(gaveWay.length >= 2 && Math.min(...gaveWay) > 950, `the latest of the stranger: ${gaveWay}`);
+    // Otherwise the link waits for acknowledgements before it ends.
+    unacknowledged[0]!.client.kick();
+    await events.until('mqtt.disconnected');
+    await upstream[Symbol.asyncDispose]();
+    await all;
   },
 );
 
@@ -111,6 +172,64 @@ describe('a package that is lost, or its answer', limit, () => {
     assert.deepEqual([worked, lost], [4, 1]);
   });
 
+  test('the worker of a session is gone: the package goes to another one after 10 s, and the next one at once', async () => {
+    await using broker = await startMosquitto();
+    const { upstream, clock, events } = upstreamTo(broker.url);
+    await using _ = upstream;
+    const gone = headendAt(broker.url);
+    await Promise.all([events.until('mqtt.connected'), gone.events.until('mqtt.connected')]);
+    for (let i = 0; i < 2; i++) await upstream.request(request('a'));
+    await gone.downlink[Symbol.asyncDispose]();
+    let worked = 0;
+    const other = headendAt(
+      broker.url,
+      async (body) => {
+        worked++;
+        return { body };
+      },
+      5,
+      'worker-2',
+    );
+    await using _other = other.downlink;
+    await other.events.until('mqtt.connected');
+    const answer = upstream.request(request('a'));
+    let isAnswered = false;
+    void answer.then(() => {
+      isAnswered = true;
+    });
+    clock.advance(5000);
+    await acknowledged({ upstream, clock, events });
+    assert.equal(isAnswered, false, 'the first repetition goes to the same worker, which may be slow');
+    clock.advance(5000);
+    assert.equal(Buffer.from((await answer).body!).toString(), 'package of a');
+    await upstream.request(request('a'));
+    await upstream.request(request('a'));
+    assert.equal(worked, 3);
+  });
+
+  test('a broker that says that nobody subscribes to the route (0x10): the package goes to another worker at once', async () => {
+    await using broker = await startHostileBroker();
+    const { upstream, events } = upstreamTo(broker.url);
+    await using _ = upstream;
+    const gone = headendAt(broker.url);
+    await Promise.all([events.until('mqtt.connected'), gone.events.until('mqtt.connected')]);
+    await upstream.request(request('a'));
+    await gone.downlink[Symbol.asyncDispose]();
+    const other = headendAt(broker.url, undefined, 5, 'worker-2');
+    await using _other = other.downlink;
+    await other.events.until('mqtt.connected');
+    broker.behaviour = {
+      published: ({ topic, messageId }, client) => {
+        if (topic !== 'dm/gw-1/up/worker-1') return true;
+        client.send({ cmd: 'puback', messageId: messageId!, reasonCode: 0x10 });
+        return false;
+      },
+    };
+    assert.equal(Buffer.from((await upstream.request(request('a'))).body!).toString(), 'package of a');
+    const topics = broker.publishes.map(({ topic }) => topic).filter((topic) => topic.includes('/up'));
+    assert.deepEqual(topics, ['dm/gw-1/up', 'dm/gw-1/up/worker-1', 'dm/gw-1/up']);
+  });
+
   test('a broker that restarts in between: 300 packages under way are all answered', async () => {
     await using broker = await startMosquitto();
     const { upstream, clock, events } = upstreamTo(broker.url);
@@ -158,6 +277,19 @@ describe('a package that is lost, or its answer', limit, () => {
     assert.equal(events.count('mqtt.unanswered'), 0, 'there was no connection to blame');
   });
 
+  test('a package above the limit of mosquitto is refused at once, and the uplink stays', async () => {
+    await using broker = await startMosquitto(['allow_anonymous true', 'message_size_limit 16384']);
+    const { upstream, events } = upstreamTo(broker.url);
+    await using _ = upstream;
+    const headend = headendAt(broker.url);
+    await using _headend = headend.downlink;
+    await Promise.all([events.until('mqtt.connected'), headend.events.until('mqtt.connected')]);
+    const large = { ...request('stranger'), body: Buffer.alloc(40_000) };
+    for (let i = 0; i < 3; i++) await assert.rejects(upstream.request(large), { code: 'tooLarge' });
+    await upstream.request(request('a'));
+    assert.deepEqual([upstream.pending, events.count('mqtt.disconnected')], [0, 0]);
+  });
+
   test('an answer that is too large for the broker becomes an error, and no silence', async () => {
     await using broker = await startMosquitto(['allow_anonymous true', 'max_packet_size 5000']);
     const { upstream, events } = upstreamTo(broker.url);
@@ -195,6 +327,63 @@ describe('what access rules refuse, as the gateway sees it', limit, () => {
     broker.reload();
     while (upstream.description.reason !== undefined) await upstream.request(request('a')).catch(() => {});
     assert.equal(events.count('mqtt.allowed'), 1);
+  });
+
+  /** Answers each package by this PUBACK. The state of the gateway is accepted. */
+  const refusing = (reasonCode: number): Behaviour => ({
+    published: ({ topic, messageId }, client) => {
+      if (topic === 'dm/gw-1/state') return true;
+      client.send({ cmd: 'puback', messageId: messageId!, reasonCode });
+      return false;
+    },
+  });
+
+  for (const [code, words] of [
+    [0x80, 'Unspecified error (0x80)'],
+    [0x83, 'Implementation specific error (0x83)'],
+    [0x90, 'Topic Name invalid (0x90)'],
+    [0x91, 'Packet identifier in use (0x91)'],
+    [0x96, 'Message rate too high (0x96)'],
+    [0x99, 'Payload format invalid (0x99)'],
+    [0xef, 'unknown reason (0xEF)'],
+  ] as const)
+    test(`PUBACK with ${words}: the package fails at once, with the reason in an event and the status`, async () => {
+      await using broker = await startHostileBroker(refusing(code));
+      const { upstream, events } = upstreamTo(broker.url);
+      await using _ = upstream;
+      await events.until('mqtt.connected');
+      for (let i = 0; i < 3; i++)
+        await assert.rejects(upstream.request(request('a')), {
+          code: 'unavailable',
+          message: `the broker refuses a message on dm/gw-1/up: ${words}`,
+        });
+      const sent = broker.publishes.filter(({ topic }) => topic === 'dm/gw-1/up');
+      assert.deepEqual([sent.length, upstream.pending, events.count('mqtt.refused')], [3, 0, 1]);
+      assert.ok(String(upstream.description.reason).endsWith(words));
+      assert.equal(events.count('mqtt.disconnected'), 0);
+      broker.behaviour = {};
+      const headend = headendAt(broker.url);
+      await using _headend = headend.downlink;
+      await headend.events.until('mqtt.connected');
+      await upstream.request(request('a'));
+      assert.deepEqual([upstream.description.reason, events.count('mqtt.allowed')], [undefined, 1]);
+    });
+
+  test('PUBACK with Quota exceeded: the package waits and goes again, and the status says why', async () => {
+    await using broker = await startHostileBroker(refusing(0x97));
+    const { upstream, clock, events } = upstreamTo(broker.url);
+    await using _ = upstream;
+    const headend = headendAt(broker.url);
+    await using _headend = headend.downlink;
+    await Promise.all([events.until('mqtt.connected'), headend.events.until('mqtt.connected')]);
+    const answer = upstream.request(request('a'));
+    await events.until('mqtt.refused');
+    assert.match(String(upstream.description.reason), /Quota exceeded \(0x97\)$/);
+    await acknowledged({ upstream, clock, events });
+    broker.behaviour = {};
+    clock.advance(5000);
+    assert.equal(Buffer.from((await answer).body!).toString(), 'package of a');
+    assert.equal(upstream.description.reason, undefined);
   });
 
   for (const protocol of [4, 5] as const)

@@ -10,6 +10,7 @@ import {
   type PresenceBody,
 } from '../../../src/gateway/southbound/associations.ts';
 import { Children } from '../../../src/gateway/southbound/children.ts';
+import { Claims } from '../../../src/gateway/southbound/claims.ts';
 import { shownRecords } from '../../../src/gateway/southbound/presence.ts';
 import { Credentials } from '../../../src/gateway/store/credentials.ts';
 import { Inventory } from '../../../src/gateway/store/inventory.ts';
@@ -20,6 +21,7 @@ import { gwConfig, gwConfigDefaults } from '../../../src/mo/gw-config.ts';
 import { ownVocabulary } from '../../../src/mo/vocabulary.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
+import { turn } from '../../wire/coap/wire.ts';
 
 function start() {
   const database = openDatabase(':memory:', gatewaySchema);
@@ -30,6 +32,7 @@ function start() {
   const inventory = new Inventory(database, 10);
   const config = new StoredBranch('GwConfig', gwConfig.root, new Nodes(database));
   for (const node of gwConfigDefaults) config.plant([node.name], node);
+  const leaving: string[] = [];
   const associations = new Associations({
     database,
     inventory,
@@ -39,6 +42,7 @@ function start() {
     clock,
     events,
     reported: () => {},
+    leaving: (deviceId) => void leaving.push(deviceId),
     gone: () => {},
   });
   const attach = (deviceId: string, more: Partial<AttachedDevice> = {}) => {
@@ -81,6 +85,7 @@ function start() {
   return {
     database,
     associations,
+    leaving,
     inventory,
     bodies,
     clock,
@@ -275,6 +280,7 @@ describe('devices behind a child gateway', () => {
       gatewayId: 'gw-1',
       vocabulary: ownVocabulary,
       associations,
+      claims: { judge: () => {} },
       events,
       fanoutEnded: () => {},
       faulted: () => {},
@@ -318,4 +324,104 @@ describe('devices behind a child gateway', () => {
     assert.equal(events.count('hierarchy.refused'), 6);
     assert.equal(children.alerted('gw-2', { name: 'Alert', cmdId: '1', data: 1226, items: [] }), undefined);
   });
+
+  /** Children of a gateway, whose devices answer the question whether they are there as `answers` says. */
+  function family() {
+    const it = start();
+    const asked: string[] = [];
+    const answers = new Map<string, PromiseWithResolvers<boolean>>();
+    const children = new Children({
+      allowed: new Set(['gw-2', 'gw-3']),
+      gatewayId: 'gw-1',
+      vocabulary: ownVocabulary,
+      associations: it.associations,
+      claims: new Claims({
+        inventory: it.inventory,
+        isThere: ({ deviceId }) => {
+          asked.push(deviceId);
+          const answer = Promise.withResolvers<boolean>();
+          answers.set(deviceId, answer);
+          return answer.promise;
+        },
+        clock: it.clock,
+        events: it.events,
+      }),
+      events: it.events,
+      fanoutEnded: () => {},
+      faulted: () => {},
+    });
+    const claim = (child: string, deviceId: string) =>
+      children.alerted(child, {
+        name: 'Alert',
+        cmdId: '1',
+        ...deviceAttachAlert(ownVocabulary, { sequence: 1, ...attached(deviceId) }),
+        data: 1226,
+      });
+    const answer = async (deviceId: string, isThere: boolean) => {
+      answers.get(deviceId)?.resolve(isThere);
+      await turn();
+    };
+    return { ...it, children, claim, answer, asked };
+  }
+
+  // conforms: GW-22
+  test('a child that lists a live device of its parent moves nothing: not its record, not its credential, not by a detach', async () => {
+    const { attach, inventory, credentials, associations, claim, answer, asked, clock } = family();
+    attach('proven');
+    const before = inventory.get('proven');
+    assert.equal(claim('gw-2', 'proven'), 503, 'it is asked first');
+    assert.equal(claim('gw-2', 'proven'), 503);
+    await answer('proven', true);
+    assert.equal(claim('gw-2', 'proven'), 409);
+    associations.detachBehind('gw-2', 'proven', 'left');
+    associations.presenceBehind('gw-2', { deviceId: 'proven', state: 'unreachable', lastSeen: 0 });
+    assert.deepEqual(inventory.get('proven'), before);
+    assert.ok(credentials.get('proven'));
+    assert.deepEqual(asked, ['proven'], 'one question, however often the child claims it');
+    clock.advance(60_000);
+    assert.equal(claim('gw-2', 'proven'), 503, 'later it is asked anew');
+    await answer('proven', false);
+    assert.equal(claim('gw-2', 'proven'), 200, 'it has moved behind the child');
+    assert.equal(inventory.get('proven')?.via, 'gw-2');
+  });
+
+  // conforms: GW-22
+  test('a child does not take the device of another child, unless that one does not reach it', async () => {
+    const { attach, inventory, claim, answer, associations } = family();
+    attach('gw-2', { isGateway: true });
+    assert.equal(claim('gw-2', 'deep'), 200);
+    assert.equal(claim('gw-3', 'deep'), 503);
+    await answer('deep', true);
+    assert.equal(claim('gw-3', 'deep'), 409);
+    associations.detachBehind('gw-3', 'deep', 'left');
+    assert.equal(inventory.get('deep')?.via, 'gw-2');
+    associations.missing('gw-2', 'it is off');
+    assert.equal(claim('gw-3', 'deep'), 200, 'the whole child is unreachable');
+  });
+
+  test('questions for claimed devices are bounded', () => {
+    const { attach, claim, asked } = family();
+    for (let number = 0; number < 10; number++) attach(`d${number}`);
+    for (let number = 0; number < 10; number++) assert.equal(claim('gw-2', `d${number}`), 503);
+    assert.equal(asked.length, 8);
+  });
+});
+
+test('a child gateway is detached with all devices behind it in one transaction: all leave, or none', () => {
+  const { associations, database, inventory, leaving, events, attach, kinds } = start();
+  attach('gw-2', { isGateway: true });
+  for (const deviceId of ['a', 'b'])
+    associations.attachBehind('gw-2', { deviceId, mode: 0, bootstrap: 'local' });
+  const before = kinds();
+  database
+    .prepare(
+      "CREATE TEMP TRIGGER stop BEFORE DELETE ON device WHEN old.device_id = 'b' BEGIN SELECT raise(ABORT, 'stop'); END",
+    )
+    .run();
+  assert.throws(() => associations.detach('gw-2', 'left'), /stop/);
+  assert.deepEqual([inventory.size, kinds(), events.count('device.detached')], [3, before, 0]);
+  database.prepare('DROP TRIGGER stop').run();
+  assert.equal(associations.detach('gw-2', 'left'), true);
+  assert.deepEqual([inventory.size, events.count('device.detached')], [0, 3]);
+  assert.deepEqual(leaving.slice(-3).toSorted(), ['a', 'b', 'gw-2']);
 });

@@ -52,6 +52,15 @@ test('of two records with the same address, the device heard last has the addres
   }
 });
 
+test('a device that was unreachable does not get the address of an attached one, whatever the clock said', () => {
+  const addresses = new DeviceAddresses();
+  // The clock stood in 1970 when the attached device was heard.
+  const lost = record('lost', { state: 'unreachable', reason: 'silent', lastSeen: 1_800_000_000_000 });
+  addresses.restore([record('there', { lastSeen: 5 }), lost]);
+  assert.equal(addresses.deviceAt(at(7)), 'there');
+  assert.deepEqual([addresses.successorOf('there'), addresses.successorOf('lost')], [undefined, 'there']);
+});
+
 test('after two devices swap their addresses, each has the address where it was heard last', () => {
   const addresses = new DeviceAddresses();
   assert.equal(addresses.heard('a', at(1), true), undefined);

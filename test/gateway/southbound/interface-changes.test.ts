@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { Lab, labSkip, type Machine, type Party } from '../../peers/lab.ts';
 import type { LabRoles } from '../../peers/lab-party.ts';
 
-const options = { timeout: 90_000, skip: labSkip };
+const options = { timeout: 170_000, skip: labSkip };
 
 type Network = Party<Awaited<ReturnType<LabRoles['network']>>>;
 type Asker = Party<Awaited<ReturnType<LabRoles['asker']>>>;

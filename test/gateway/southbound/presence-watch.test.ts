@@ -70,6 +70,7 @@ function start(records: readonly DeviceRecord[], setup: Setup = {}) {
     clock,
     events,
     reported: () => {},
+    leaving: () => {},
     gone: () => {},
   });
   const addresses = new DeviceAddresses();

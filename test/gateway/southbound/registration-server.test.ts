@@ -218,6 +218,25 @@ test('a client that moves during a read is read again at its new address', async
 });
 
 // conforms: GW-26
+for (const silent of [false, true])
+  test(`a client that registers again during a read is read again, also when the first read ${silent ? 'fails' : 'succeeds'}`, async () => {
+    let asked = 0;
+    const again: Promise<unknown>[] = [];
+    const rigged = rig((request) => {
+      asked++;
+      if (asked > 1) return described(request);
+      again.push(rigged.register('a'));
+      return silent ? new PosternError('timeout', 'no answer') : described(request);
+    });
+    await rigged.register('a');
+    await rigged.settle();
+    await Promise.all(again);
+    await rigged.settle();
+    assert.equal(asked, 2);
+    assert.ok(rigged.attached.has('a'));
+  });
+
+// conforms: GW-26
 test('a refused registration gets the code of its reason', async () => {
   const { ask, register, elsewhere, settle, attached, registrations } = rig(described, 2);
   assert.equal((await register('stranger')).code, '4.03');

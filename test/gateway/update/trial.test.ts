@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import type { Database } from '../../../src/base/database.ts';
+import { type Database, transaction } from '../../../src/base/database.ts';
 import { DiskRoom } from '../../../src/base/disk-room.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
@@ -52,7 +52,11 @@ function gateway({ folder, database, boot }: ReturnType<typeof machine>, setting
   const branch = new FirmwareBranch({
     nodes: new Nodes(database as Database),
     clock,
-    begin: (order) => updater.begin(order),
+    runner: {
+      admit: (order) => updater.admit(order),
+      record: (order) => updater.record(order),
+      launch: (order) => updater.launch(order),
+    },
   });
   const updater: Updater = new Updater({
     slots: {
@@ -286,6 +290,21 @@ describe('an update on a disk that takes no writes', { timeout: 30_000 }, () => 
     assert.equal(made.ended.at(-1)?.result, 410);
     assert.equal(new UpdateRecords(board.database).get(), undefined);
     await made.updater[Symbol.asyncDispose]();
+  });
+
+  test('a device that leaves during the trial is not missed, also after a power cut', async (t) => {
+    const board = machine(t);
+    const devices = ['d1', 'd2', 'd3'];
+    await (await installed(board, { devices })).updater[Symbol.asyncDispose]();
+    const first = gateway(board, { slot: 'B', devices, more: { probe: () => 'CoAP does not answer yet' } });
+    first.updater.start();
+    await first.events.until('update.not-healthy-yet');
+    transaction(board.database, () => new UpdateRecords(board.database).deviceLeft('d3'));
+    // The power is cut: the first start does not end in an orderly way.
+    const second = gateway(board, { slot: 'B', devices: ['d1', 'd2'] });
+    second.updater.start();
+    await until(second, () => second.ended.length > 0);
+    assert.deepEqual([second.ended[0]?.result, board.boot.read().good], [200, 'B']);
   });
 
   test('a boot state that cannot be written is written later', async (t) => {

@@ -10,7 +10,7 @@ const texts = (count: number) => Array.from({ length: count }, (_, at) => String
 const turn = () => new Promise(setImmediate);
 
 /** How many publications came to each outcome: `sent`, or the code of the error. */
-async function outcomes(all: readonly Promise<void>[]): Promise<Record<string, number>> {
+async function outcomes(all: readonly Promise<unknown>[]): Promise<Record<string, number>> {
   const counts: Record<string, number> = {};
   for (const one of await Promise.allSettled(all)) {
     const outcome = one.status === 'fulfilled' ? 'sent' : (one.reason as PosternError).code;

@@ -29,6 +29,24 @@ test('three connections in a row without a CONNACK are a refusal; another failur
   assert.equal(choice.next(), 4);
 });
 
+test('closed connections alone are checked by the next connection after one that was accepted', () => {
+  const clock = new HandClock();
+  const choice = new ProtocolChoice(clock, 'auto');
+  for (const evidence of [unanswered, unanswered, unanswered]) choice.failed(evidence);
+  assert.deepEqual([choice.next(), choice.isDoubtful], [4, false]);
+  choice.failed(other);
+  assert.equal(choice.next(), 4, 'nobody has accepted 3.1.1');
+  choice.accepted();
+  assert.deepEqual([choice.isDoubtful, choice.next()], [true, 5]);
+  assert.equal(choice.failed(other), false);
+  assert.equal(choice.failed(unanswered), true, 'one is enough now');
+  assert.equal(choice.next(), 4);
+  choice.accepted();
+  assert.deepEqual([choice.isDoubtful, choice.next()], [false, 4]);
+  clock.advance(3_600_000);
+  assert.equal(choice.next(), 5);
+});
+
 test('after an hour MQTT 5 is tried again, by the next connection', () => {
   const clock = new HandClock();
   const choice = new ProtocolChoice(clock, 'auto');

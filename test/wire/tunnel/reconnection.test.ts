@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { startAedes, startMosquitto } from '../../peers/brokers.ts';
 import { selfSigned } from '../../peers/certificates.ts';
+import { CountingProxy } from '../../peers/counting-proxy.ts';
 import { startHostileBroker } from '../../peers/hostile-broker.ts';
 import { linkTo } from './link-rig.ts';
 
@@ -205,7 +206,7 @@ describe('the MQTT version', limit, () => {
       assert.equal(await reconnect(), 5);
     });
 
-  test('a broker that closes without a CONNACK three times is taken for one that does not know MQTT 5', async () => {
+  test('a broker that closes without a CONNACK three times: 3.1.1, checked once after five minutes, then hourly', async () => {
     await using broker = await startHostileBroker({
       connack: ({ protocolVersion }) => (protocolVersion === 5 ? 'close' : { code: 0 }),
     });
@@ -216,10 +217,54 @@ describe('the MQTT version', limit, () => {
     await events.until('mqtt.version-refused');
     clock.advance(0);
     await events.until('mqtt.connected', { protocol: 4 });
-    assert.deepEqual(
-      broker.connects.map(({ protocolVersion }) => protocolVersion),
-      [5, 5, 5, 4],
-    );
+    const versions = () => broker.connects.map(({ protocolVersion }) => protocolVersion);
+    assert.deepEqual(versions(), [5, 5, 5, 4]);
+    clock.advance(5 * minutes - 1);
+    assert.equal(link.connected, true);
+    let ended = events.next('mqtt.disconnected', { reason: 'MQTT 5 is tried again' });
+    clock.advance(1);
+    await ended;
+    const refused = events.next('mqtt.version-refused');
+    clock.advance(clock.next!);
+    await refused;
+    let connected = events.next('mqtt.connected', { protocol: 4 });
+    clock.advance(0);
+    await connected;
+    assert.deepEqual(versions(), [5, 5, 5, 4, 5, 4], 'one more closed connection is enough');
+    clock.advance(59 * minutes);
+    assert.equal(link.connected, true, 'a connection that works is not ended again');
+    ended = events.next('mqtt.disconnected');
+    broker.behaviour = { ...broker.behaviour, published: (_packet, client) => client.kick() };
+    await assert.rejects(link.publish({ topic: 'x', payload: Buffer.from('x') }));
+    await ended;
+    broker.behaviour = {};
+    clock.advance(minutes);
+    connected = events.next('mqtt.connected', { protocol: 5 });
+    if (!link.connected && clock.next !== undefined) clock.advance(clock.next);
+    await connected;
+  });
+
+  test('a load balancer accepts and closes while the broker behind it restarts: MQTT 5 again after five minutes', async () => {
+    await using broker = await startMosquitto();
+    await using balancer = await CountingProxy.before(broker.url);
+    const { link, clock, events } = linkTo(`mqtt://127.0.0.1:${balancer.port}`, { protocol: 'auto' });
+    await using _ = link;
+    await events.until('mqtt.connected', { protocol: 5 });
+    await broker.stop();
+    await events.until('mqtt.disconnected');
+    while (events.count('mqtt.version-refused') === 0) await nextAttempt({ link, clock });
+    await broker.restart();
+    clock.advance(0);
+    await events.until('mqtt.connected', { protocol: 4 });
+    const ended = events.next('mqtt.disconnected');
+    const connected = events.next('mqtt.connected', { protocol: 5 });
+    clock.advance(5 * minutes);
+    await ended;
+    clock.advance(clock.next!);
+    await connected;
+    clock.advance(24 * 60 * minutes);
+    assert.equal(link.connected, true);
+    assert.equal(events.count('mqtt.disconnected'), 2);
   });
 
   test('aedes knows 3.1.1 alone, and no failure is reported for that', async () => {

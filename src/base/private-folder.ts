@@ -1,0 +1,52 @@
+import { lstatSync, mkdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PosternError } from './errors.ts';
+
+/** Folder of this user for what only this user may open: below XDG_RUNTIME_DIR, or below the temporary folder. */
+export const userFolder = (): string =>
+  join(process.env.XDG_RUNTIME_DIR || tmpdir(), `postern-${process.getuid?.() ?? 0}`);
+
+/**
+ * Makes a folder that only this user may open, mode 0700. A folder that exists is checked: it must be a folder of its own,
+ * not a link, of this user, and nobody else may write in it. In a folder like the temporary one another user could have made
+ * it before, to replace what is in it.
+ * @param what key of the configuration, for the error message
+ * @throws {PosternError} `configuration` when the folder cannot be made, or belongs to somebody else
+ */
+export function makePrivateFolder(path: string, what: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    throw new PosternError('configuration', `${what}: ${path} cannot be created: ${String(cause)}`, {
+      cause,
+    });
+  }
+  checkPrivateFolder(path, what);
+}
+
+/**
+ * Checks a folder as `makePrivateFolder` does. One that does not exist is fine.
+ * @throws {PosternError} `configuration`
+ */
+export function checkPrivateFolder(path: string, what: string): void {
+  const facts = lstatSync(path, { throwIfNoEntry: false });
+  if (!facts) return;
+  const complaint = complaintAbout(facts.isDirectory(), facts.uid, facts.mode);
+  if (complaint !== undefined)
+    throw new PosternError(
+      'configuration',
+      `${what}: ${path} ${complaint}; remove it, or name another folder`,
+    );
+}
+
+/** What is wrong with a folder, in words. Windows has no owners, and all files of a user are below folders of that user. */
+function complaintAbout(isFolder: boolean, owner: number, mode: number): string | undefined {
+  const user = process.getuid?.();
+  if (!isFolder) return 'is no folder';
+  if (user === undefined) return undefined;
+  // Root may write everywhere, so a folder of root is no worse than one of the user.
+  if (owner !== user && owner !== 0) return `belongs to another user (${owner})`;
+  if ((mode & 0o022) !== 0) return `can be written by other users (mode ${(mode & 0o777).toString(8)})`;
+  return undefined;
+}

@@ -1,0 +1,130 @@
+import { prefixOf } from '../../base/address-prefix.ts';
+import { BoundedMap } from '../../base/bounded-map.ts';
+import type { Clock, Monotonic } from '../../base/clock.ts';
+import { matchesDevice } from '../../base/device-pattern.ts';
+import type { Events } from '../../base/events.ts';
+import { type Rate, TokenBucket, TokenBuckets } from '../../base/token-buckets.ts';
+
+/** Which devices that the gateway does not know may use the tunnel. */
+export interface TunnelDevices {
+  /** DevIds, or beginnings of DevIds followed by `*`. */
+  readonly patterns: readonly string[];
+  /** Packages per minute of all these devices together. */
+  readonly rate: number;
+}
+
+export interface TunnelPolicyParts {
+  /** Whether the gateway knows a device: it has an account, a secret or a record of it, or expects it. */
+  readonly isKnown: (deviceId: string) => boolean;
+  readonly devices: () => TunnelDevices;
+  readonly clock: Clock;
+  readonly events: Events;
+}
+
+/** Packages of devices that the gateway knows, from where they have not proved themselves: of one name and address; of all. */
+const known = { one: { rate: 0.5, burst: 16 }, all: { rate: 20, burst: 256 } } as const;
+/** Largest package of a device from where it has not proved itself, in bytes. */
+export const unprovenPackageBytes = 16 * 1024;
+/** Names with their addresses, networks, and devices with where they were accepted, that are remembered. */
+const limits = { names: 4096, networks: 1024, accepted: 16_384 } as const;
+/** Milliseconds between two reports of one cause. */
+const reportEvery = 600_000;
+/** Seconds after which a device may try again. */
+const retryAfter = 30;
+
+const unknownDevice =
+  'this gateway does not know the device: list it in bootstrap.device or http.device, or let its DevId match tunnel.devices';
+const tooMany =
+  'too many packages of devices that have not proved themselves: list the device in bootstrap.device or http.device, or raise tunnel.device-rate';
+
+/** Why a package is not forwarded. `status` is a DM status; `retryAfter` is in seconds. */
+export interface TunnelRefusal {
+  readonly status: number;
+  readonly reason: string;
+  readonly retryAfter?: number;
+}
+
+interface Report {
+  at: Monotonic;
+  refused: number;
+}
+
+/**
+ * Which packages go through the tunnel. A device from where the DM server has accepted it, or where it has proved itself to
+ * the gateway, is free. Anyone may send packages in the name of a device from elsewhere, so these have a rate, and so do all
+ * devices together that the gateway does not know.
+ */
+export class TunnelPolicy {
+  readonly #parts: TunnelPolicyParts;
+  /** Where the DM server has accepted a device last. */
+  readonly #accepted = new BoundedMap<string, string>(limits.accepted);
+  readonly #names = new TokenBuckets(known.one, limits.names);
+  readonly #knownTotal: TokenBucket;
+  #strangers:
+    | { readonly rate: Rate; readonly total: TokenBucket; readonly networks: TokenBuckets }
+    | undefined;
+  readonly #reports = new Map<string, Report>();
+
+  constructor(parts: TunnelPolicyParts) {
+    this.#parts = parts;
+    this.#knownTotal = new TokenBucket(known.all, parts.clock.now());
+  }
+
+  /** Notes that the DM server has accepted a device at a place: address and port, over HTTP the address. */
+  accept(device: string, place: string): void {
+    this.#accepted.set(device, place);
+  }
+
+  /** Whether the DM server has accepted the device at this place. */
+  hasAccepted(device: string, place: string): boolean {
+    return this.#accepted.get(device) === place;
+  }
+
+  /** Why a package of a device that has not proved itself where the package comes from is refused; undefined when it is not. */
+  refusalOf(device: string, address: string, bytes: number): TunnelRefusal | undefined {
+    if (bytes > unprovenPackageBytes)
+      return { status: 413, reason: `more than ${unprovenPackageBytes} bytes before the device is accepted` };
+    const isKnown = this.#parts.isKnown(device);
+    const { patterns } = this.#parts.devices();
+    if (!isKnown && !patterns.some((pattern) => matchesDevice(pattern, device))) {
+      this.#report('name', device, address, unknownDevice);
+      return { status: 403, reason: unknownDevice };
+    }
+    if (isKnown ? this.#takeKnown(device, address) : this.#takeStranger(address)) return undefined;
+    this.#report('rate', device, address, tooMany);
+    return { status: 503, reason: tooMany, retryAfter };
+  }
+
+  #takeKnown(device: string, address: string): boolean {
+    const now = this.#parts.clock.now();
+    return (
+      this.#names.of(`${address} ${device}`, now).take(known.one, now) &&
+      this.#knownTotal.take(known.all, now)
+    );
+  }
+
+  #takeStranger(address: string): boolean {
+    const { rate: perMinute } = this.#parts.devices();
+    const now = this.#parts.clock.now();
+    const rate = { rate: perMinute / 60, burst: Math.max(1, perMinute) };
+    if (this.#strangers?.rate.burst !== rate.burst) {
+      const share = { rate: rate.rate / 2, burst: Math.ceil(rate.burst / 2) };
+      const networks = new TokenBuckets(share, limits.networks);
+      this.#strangers = { rate, total: new TokenBucket(rate, now), networks };
+    }
+    const { total, networks } = this.#strangers;
+    return networks.of(prefixOf(address), now).take(networks.rate, now) && total.take(rate, now);
+  }
+
+  /** Tells each cause once, and then how often it came, every ten minutes at most. */
+  #report(cause: string, device: string, peer: string, reason: string): void {
+    const now = this.#parts.clock.now();
+    const report = this.#reports.get(cause) ?? { at: Number.NEGATIVE_INFINITY as Monotonic, refused: 0 };
+    this.#reports.set(cause, report);
+    report.refused++;
+    if (now - report.at < reportEvery) return;
+    this.#parts.events.emit('tunnel.device-refused', { device, peer, reason, refused: report.refused });
+    report.at = now;
+    report.refused = 0;
+  }
+}

@@ -1,0 +1,55 @@
+import type { OutgoingAlert } from '../../dm/client-session.ts';
+import { firmwareAlert } from '../../mo/firmware-branch.ts';
+import {
+  campaignAlert,
+  type DeviceAttach,
+  type DeviceDetach,
+  type DevicePresence,
+  deviceAttachAlert,
+  deviceDetachAlert,
+  devicePresenceAlert,
+  type GatewayFault,
+  gatewayFaultAlert,
+} from '../../mo/gateway-alerts.ts';
+import type { Vocabulary } from '../../mo/vocabulary.ts';
+import { encodeMessage } from '../../wire/syncml/codec.ts';
+import type { OutboxEntry } from '../store/outbox.ts';
+import { type FirmwareUpdateBody, type ResultBody, resultAlerts } from './reports.ts';
+
+/** Makes the alert of an outbox entry. */
+export function alertOf(
+  vocabulary: Vocabulary,
+  { kind, epoch, sequence, deviceId, body }: OutboxEntry,
+): Omit<OutgoingAlert, 'settled'> {
+  const parsed = JSON.parse(body) as object;
+  const fields = { ...parsed, ...(epoch !== undefined && { epoch }), sequence, deviceId };
+  if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
+  if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
+  if (kind === 'device-presence') return devicePresenceAlert(vocabulary, fields as DevicePresence);
+  if (kind === 'gateway-fault') return gatewayFaultAlert(vocabulary, fields as object as GatewayFault);
+  if (kind === 'firmware-update') {
+    const { operation, correlator, result } = parsed as FirmwareUpdateBody;
+    return firmwareAlert(operation, correlator, result);
+  }
+  const { uri, correlator, result } = parsed as ResultBody;
+  return campaignAlert(vocabulary.alerts[resultAlerts[kind]], uri, correlator, result);
+}
+
+/** @throws {PosternError} when the alert has no form in this coding, or is too large */
+export function demandEncodable(
+  { code, items, correlator }: Omit<OutgoingAlert, 'settled'>,
+  mediaType: string,
+): void {
+  const command = {
+    name: 'Alert' as const,
+    cmdId: '1',
+    data: code,
+    items,
+    ...(correlator !== undefined && { correlator }),
+  };
+  const header = {
+    ...{ verDtd: '1.2', verProto: 'DM/1.2', sessionId: '1', msgId: 1 },
+    ...{ target: { locUri: '' }, source: { locUri: '' } },
+  };
+  encodeMessage({ header, commands: [command], final: true }, mediaType);
+}

@@ -1,0 +1,26 @@
+import { readFileSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
+import { PosternError } from '../base/errors.ts';
+import type { HeadendConfig } from './config.ts';
+
+/** Certificate and private key, PEM. */
+export interface ApiIdentity {
+  readonly cert: string | Buffer;
+  readonly key: string | Buffer;
+}
+
+/**
+ * Reads the certificate of the API and its key. Undefined when the configuration names none.
+ * @throws {PosternError} `configuration` when a file cannot be read, or does not hold what it should
+ */
+export function apiIdentity(api: HeadendConfig['api']): ApiIdentity | undefined {
+  const { 'tls-cert': certFile, 'tls-key': keyFile } = api;
+  if (certFile === undefined || keyFile === undefined) return undefined;
+  try {
+    const identity = { cert: readFileSync(certFile), key: readFileSync(keyFile) };
+    createSecureContext(identity);
+    return identity;
+  } catch (cause) {
+    throw new PosternError('configuration', `api.tls-cert, api.tls-key: ${String(cause)}`, { cause });
+  }
+}

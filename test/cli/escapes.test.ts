@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { forTerminal, inOneLine, safeJson } from '../../src/base/safe-text.ts';
+import { Narrator } from '../../src/demo/narrator.ts';
+
+const program = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+const limit = { timeout: 30_000 };
+/** Clears the screen, sets the title of the window, writes backwards, and begins a line of its own. */
+const nasty = 'x\u001b[2J\u001b]0;owned\u0007\u009b31m\u202etxt\u2028\r\nurn:dev:forged attached\ufeff';
+const shown =
+  'x\\u001b[2J\\u001b]0;owned\\u0007\\u009b31m\\u202etxt\\u2028\\u000d\\u000aurn:dev:forged attached\\ufeff';
+const plain = /^[\x20-\x7e\n]*$/;
+
+/** A gateway that says nasty things, without escaping them itself: it may be of another version. */
+async function gatewayFor(t: TestContext, answers: Record<string, unknown>): Promise<string> {
+  const folder = mkdtempSync(join(tmpdir(), 'postern-escapes-'));
+  const socket = join(folder, 'admin.sock');
+  const server = createServer((request, response) => {
+    const answer = answers[request.url ?? ''];
+    response.writeHead(answer === undefined ? 500 : 200);
+    response.end(JSON.stringify(answer ?? { error: 'internal', message: nasty }));
+  });
+  t.after(() => {
+    server.close();
+    rmSync(folder, { recursive: true });
+  });
+  await new Promise<void>((resolve) => server.listen(socket, resolve));
+  return socket;
+}
+
+const postern = async (...args: string[]) =>
+  await promisify(execFile)(process.execPath, [program, ...args]).catch((failed) => failed);
+
+test('postern devices shows the texts of devices escaped, in one line each', limit, async (t) => {
+  const device = {
+    deviceId: nasty,
+    state: 'attached',
+    mode: 0,
+    origin: 'local',
+    manufacturer: nasty,
+    model: nasty,
+    address: nasty,
+    lastSeen: 0,
+    reason: nasty,
+  };
+  const socket = await gatewayFor(t, { '/devices': [device] });
+  const { stdout } = await postern('devices', '--socket', socket);
+  assert.match(stdout, plain);
+  assert.equal(stdout.split('\n').length, 3, 'a heading, a device');
+  assert.ok(stdout.startsWith('DEVICE') && stdout.includes(`\n${shown} `), stdout);
+  const { stdout: json } = await postern('devices', '--json', '--socket', socket);
+  assert.match(json, plain);
+  assert.deepEqual(JSON.parse(json), [device], 'the escapes are those of JSON, so its value is the same');
+});
+
+test('an error of the gateway, and a wrong option, reach the terminal escaped', limit, async (t) => {
+  const socket = await gatewayFor(t, {});
+  for (const args of [
+    ['status', '--socket', socket],
+    ['devices', '--socket', socket],
+    ['update', '--socket', socket],
+    ['devices', `--${nasty}`],
+    ['gateway', '--config', nasty],
+  ]) {
+    const { stdout, stderr } = await postern(...args);
+    assert.match(stdout + stderr, plain);
+    assert.ok(stderr.length > 0);
+  }
+});
+
+test('the narrator of demo and device tells the texts of devices escaped', () => {
+  const lines: string[] = [];
+  new Narrator('gateway', (line) => void lines.push(line)).emit('device.detached', {
+    device: nasty,
+    reason: nasty,
+  });
+  assert.match(lines[0] ?? '', plain);
+  assert.match(lines[0] ?? '', /\\u001b\[2J/);
+});
+
+test('what is no command stays as it is', () => {
+  const text = 'Größe 漢字 😀 "quoted" \\ a\tb\nc';
+  assert.equal(forTerminal(text), text);
+  assert.equal(inOneLine('a\tb\nc'), 'a\\u0009b\\u000ac');
+  assert.deepEqual(JSON.parse(safeJson({ [nasty]: [nasty, '\ud800', text] })), {
+    [nasty]: [nasty, '\ud800', text],
+  });
+});

@@ -1,0 +1,222 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { checkConfig } from '../../src/base/config.ts';
+import { seededEntropy } from '../../src/base/entropy.ts';
+import { openDatabase } from '../../src/base/open-database.ts';
+import { AlertHandler } from '../../src/headend/alert-handler.ts';
+import { AlertSequences } from '../../src/headend/alert-sequences.ts';
+import { headendConfigSchema } from '../../src/headend/config.ts';
+import { Parties } from '../../src/headend/parties.ts';
+import type { PendingDetaches } from '../../src/headend/pending-detaches.ts';
+import { Reachability } from '../../src/headend/reachability.ts';
+import { Records } from '../../src/headend/records.ts';
+import { headendSchema } from '../../src/headend/schema.ts';
+import { type SessionContext, Sessions } from '../../src/headend/sessions.ts';
+import { UnreachableDevices } from '../../src/headend/unreachable-devices.ts';
+import { deviceAttachAlert, deviceDetachAlert, devicePresenceAlert } from '../../src/mo/gateway-alerts.ts';
+import { ownVocabulary } from '../../src/mo/vocabulary.ts';
+import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
+import type { SyncmlMessage } from '../../src/wire/syncml/message.ts';
+import { EnvelopeKind } from '../../src/wire/tunnel/envelope.ts';
+import { client, statusesOf } from '../dm/parties.ts';
+import { EventRecorder } from '../event-recorder.ts';
+import { HandClock } from '../hand-clock.ts';
+
+const id = 'urn:dev:1';
+const secrets = { 'client-secret': 'client-secret', 'server-secret': 'server-secret' };
+
+/** A head-end without a broker: its gateways `gw-1` and `gw-2`, and the child `gw-3`. */
+function rig() {
+  const config = checkConfig(
+    headendConfigSchema,
+    {
+      headend: { id: 'dm.example', state: ':memory:' },
+      mqtt: { url: 'mqtt://127.0.0.1:1' },
+      gateway: ['gw-1', 'gw-2', 'gw-3'].map((name) => ({ id: name, ...secrets })),
+      device: [{ id, ...secrets }],
+    },
+    'test',
+  );
+  const clock = new HandClock();
+  const events = new EventRecorder();
+  const database = openDatabase(':memory:', headendSchema);
+  const parties = new Parties(config, database);
+  const unreachableDevices = new UnreachableDevices(database, parties);
+  const reachability = new Reachability(parties, unreachableDevices);
+  const detached: string[] = [];
+  const pendingDetaches = {
+    drop: () => {},
+    add: (gateway: string, device: string) => detached.push(`${gateway} ${device}`),
+  } as unknown as PendingDetaches;
+  const handler = new AlertHandler({
+    ...{ database, parties, reachability, pendingDetaches, unreachableDevices, events },
+    sequences: new AlertSequences(database),
+    records: new Records(database, clock),
+    vocabulary: ownVocabulary,
+  });
+  const proofs: string[] = [];
+  const sessions = new Sessions({
+    ...{ serverId: 'dm.example', parties, clock, events },
+    entropy: seededEntropy(3),
+    work: async function* () {},
+    proved: ({ party, gateway }, broker) => {
+      proofs.push(`${party.id} ${gateway} ${broker}`);
+      reachability.prove(party.id, broker);
+      handler.proved(party.id, gateway);
+    },
+    handleAlert: () => 200,
+  });
+  let sequence = 0;
+  const report = (gateway: string, alert: (number: number) => object) => {
+    const context = { party: parties.get(gateway)!, gateway, sessionId: '1' } satisfies SessionContext;
+    return handler.handle(context, {
+      ...{ name: 'Alert' as const, cmdId: '1', data: 1226 },
+      ...(alert(++sequence) as { items: [] }),
+    });
+  };
+  const attach = (gateway: string, deviceId: string, via?: string) =>
+    report(gateway, (number) =>
+      deviceAttachAlert(ownVocabulary, {
+        ...{ sequence: number, deviceId, mode: 0 as const, bootstrap: 'local' as const },
+        ...(via !== undefined && { via }),
+      }),
+    );
+  const send = async (
+    message: SyncmlMessage,
+    gateway: string,
+    more: { device?: string; via?: string; peer?: string },
+  ) => {
+    const answer = await sessions.receive({
+      gateway,
+      envelope: {
+        ...{ kind: EnvelopeKind.Request, correlation: Buffer.alloc(8), server: 'dm.example' },
+        ...{ contentType: MediaType.Xml, body: encodeMessage(message, MediaType.Xml) },
+        ...more,
+      },
+    });
+    return decodeMessage(answer.body!, MediaType.Xml);
+  };
+  return { clock, events, parties, reachability, detached, report, attach, send, proofs, sessions };
+}
+
+const empty = { own: new Uint8Array(), peer: new Uint8Array() };
+const device = () => client({ ...empty }, { sessionId: '5' });
+const claim = (source: string, msgId = 1, cred?: string): SyncmlMessage => ({
+  header: {
+    ...{ verDtd: '1.2', verProto: 'DM/1.2', sessionId: '9', msgId },
+    ...{ target: { locUri: 'dm.example' }, source: { locUri: source } },
+    ...(cred !== undefined && { cred: { meta: { format: 'b64', type: 'syncml:auth-md5' }, data: cred } }),
+  },
+  commands: [{ name: 'Alert', cmdId: '1', data: 1201, items: [] }],
+  final: true,
+});
+
+describe('ways to parties', () => {
+  test('an anonymous package moves nothing: not its device, not the gateway that it names as its way', async () => {
+    const { reachability, send, proofs } = rig();
+    reachability.setState('gw-2', { online: true } as never);
+    await send(claim(id), 'gw-1', { device: id, via: 'gw-2', peer: '192.0.2.66|1' });
+    await send(claim('gw-2'), 'gw-1', { device: 'gw-2', peer: '192.0.2.66|1' });
+    assert.deepEqual(
+      [reachability.wayTo(id), reachability.brokerGatewayOf('gw-2'), proofs.length],
+      [undefined, 'gw-2', 0],
+    );
+  });
+
+  test('a device that proves itself is reached where it did so', async () => {
+    const { reachability, send } = rig();
+    const message = await send(device().start(), 'gw-1', { device: id, peer: '192.0.2.7|1' });
+    assert.ok(statusesOf(message).includes('SyncHdr 212'));
+    assert.equal(reachability.wayTo(id), 'gw-1');
+    await send(claim(id), 'gw-2', { device: id, peer: '192.0.2.66|1' });
+    assert.equal(reachability.wayTo(id), 'gw-1');
+  });
+
+  test('a hostile child that tells of another gateway behind it does not move that gateway', () => {
+    const { attach, reachability } = rig();
+    reachability.setState('gw-2', { online: true } as never);
+    attach('gw-1', 'x', 'gw-3/gw-2');
+    assert.equal(reachability.brokerGatewayOf('gw-2'), 'gw-2');
+    attach('gw-1', 'y', 'gw-3');
+    assert.equal(reachability.brokerGatewayOf('gw-3'), 'gw-1', 'a gateway without a connection of its own');
+  });
+});
+
+describe('associations', () => {
+  test('what a child tells does not take a device from another gateway; the own session of the device does', async () => {
+    const { attach, parties, detached, events, send } = rig();
+    attach('gw-2', id);
+    assert.equal(attach('gw-1', id, 'gw-3'), 200, 'the alert is taken, so it is not repeated for ever');
+    assert.deepEqual([parties.gatewayOf(id), detached], ['gw-2', []]);
+    assert.equal(events.count('alert.attach-contested'), 1);
+    await send(device().start(), 'gw-1', { device: id, via: 'gw-3', peer: '192.0.2.7|1' });
+    assert.deepEqual([parties.gatewayOf(id), detached], ['gw-3', [`gw-2 ${id}`]]);
+  });
+
+  test('the device passes when its gateway says that it is gone, or that it misses it', () => {
+    for (const leave of [
+      (number: number) =>
+        deviceDetachAlert(ownVocabulary, { sequence: number, deviceId: id, reason: 'left' }),
+      (number: number) =>
+        devicePresenceAlert(ownVocabulary, {
+          ...{ sequence: number, deviceId: id, state: 'unreachable', reason: 'off', lastSeen: 1 },
+        }),
+    ]) {
+      const { attach, parties, report } = rig();
+      attach('gw-2', id);
+      attach('gw-1', id, 'gw-3');
+      report('gw-2', leave);
+      assert.equal(parties.gatewayOf(id), 'gw-3');
+    }
+  });
+
+  test('a gateway to which the device has proved itself takes it at once', () => {
+    const { attach, parties, detached } = rig();
+    attach('gw-2', id);
+    attach('gw-1', id);
+    assert.deepEqual([parties.gatewayOf(id), detached], ['gw-1', [`gw-2 ${id}`]]);
+  });
+});
+
+describe('proofs', () => {
+  const wrong = 'AAAAAAAAAAAAAAAAAAAAAA==';
+
+  test('packages with bad credentials in the name of a gateway do not lock it out, and none is named like its own gateway', async () => {
+    const { send } = rig();
+    await assert.rejects(send(claim('gw-1'), 'gw-1', { device: 'gw-1', peer: '192.0.2.66|1' }), {
+      code: 'forbidden',
+    });
+    for (let times = 0; times < 50; times++)
+      for (const gateway of ['gw-1', 'gw-2'])
+        await send(claim('gw-2', 2, wrong), gateway, { device: 'gw-2', peer: `192.0.2.66|${times}` }).catch(
+          () => {},
+        );
+    const own = client(
+      { ...empty },
+      {
+        sessionId: '7',
+        ends: { local: 'gw-2', remote: 'dm.example' },
+        account: {
+          own: { name: 'gw-2', secret: 'client-secret', nonce: new Uint8Array() },
+          peer: { name: 'dm.example', secret: 'server-secret', nonce: new Uint8Array() },
+        },
+      },
+    );
+    const answer = await send(own.start(), 'gw-2', {});
+    assert.ok(statusesOf(answer).includes('SyncHdr 212'));
+  });
+
+  test('a party that is not known here is challenged like one that is', async () => {
+    const { send } = rig();
+    const shapes: unknown[] = [];
+    for (const source of [id, 'urn:dev:2']) {
+      const shape: unknown[] = [];
+      for (const message of [claim(source), claim(source, 2, wrong), claim(source, 77)]) {
+        const answer = await send(message, 'gw-1', { device: source, peer: '192.0.2.66|1' });
+        shape.push([statusesOf(answer), answer.header.cred?.data.length]);
+      }
+      shapes.push(shape);
+    }
+    assert.deepEqual(shapes[0], shapes[1]);
+  });
+});

@@ -1,0 +1,124 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { checkConfig } from '../../src/base/config.ts';
+import { type GatewayConfig, gatewayConfigSchema } from '../../src/gateway/config.ts';
+import { headendConfigSchema } from '../../src/headend/config.ts';
+import { startAedes } from '../peers/brokers.ts';
+import { Site, secrets } from './site.ts';
+
+const limit = { timeout: 60_000 };
+const [first, second] = ['urn:dev:ops:1', 'urn:dev:ops:2'];
+const manual = 'urn:dev:ops:manual';
+const clients = ['urn:dev:ops:c1', 'urn:dev:ops:c2'];
+
+/** The configuration of the gateway, with these devices. */
+function gatewayConfig(brokerUrl: string, changes: Record<string, unknown>): GatewayConfig {
+  return checkConfig(
+    gatewayConfigSchema,
+    {
+      gateway: { id: 'gw-1', state: ':memory:' },
+      coap: { port: 0, leisure: 50, 'insecure-plain-coap': true },
+      mqtt: { url: brokerUrl },
+      'dm-server': {
+        id: 'dm.example',
+        'client-secret': secrets.gatewayClient,
+        'server-secret': secrets.gatewayServer,
+      },
+      ...changes,
+    },
+    'test',
+  );
+}
+const factory = (...ids: readonly string[]) => ({
+  device: ids.map((id) => ({ id, 'factory-secret': secrets.factory(id) })),
+});
+const account = (id: string) => ({ id, 'client-secret': 'client secret', 'server-secret': 'server secret' });
+
+describe('a reload while a gateway runs', limit, () => {
+  test('a device that is added is bootstrapped, one that was removed is not, and attached ones stay', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const lwm2m = { 'insecure-no-security': true };
+    const devices = { lwm2m: { ...lwm2m, device: [{ id: clients[0] }] } };
+    const gateway = await site.gateway([first!], devices);
+    const start = async (id: string) => {
+      const device = site.device(id, gateway, { factory: true });
+      await device.start();
+      return device;
+    };
+    await (await start(first!)).attached;
+    const refused = await start(second!);
+    await site.gatewayEvents.until('bootstrap.refused', { device: second });
+    gateway.reload(() =>
+      gatewayConfig(broker.url, {
+        bootstrap: factory(second!),
+        lwm2m: { ...lwm2m, device: [{ id: clients[1] }] },
+      }),
+    );
+    await site.gatewayEvents.until('config.reloaded', { keys: 'bootstrap.device lwm2m.device' });
+    await refused.attached;
+    const [outcome] = await headend.manage('gw-1', [{ name: 'Get', uri: './GwDeviceInventory/Records' }]);
+    assert.equal(String(outcome?.results[0]?.data).split('/').length, 2, 'both are attached');
+    const client = site.client(clients[1]!, gateway);
+    await client.start();
+    await client.attached;
+    await site.client(clients[0]!, gateway).start();
+    await site.gatewayEvents.until('bootstrap.refused', { device: clients[0] });
+  });
+
+  test('accounts made by hand come and go, and the secrets of the DM server change', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const http = (...ids: readonly string[]) => ({
+      http: { port: 0, host: '127.0.0.1', device: ids.map(account) },
+    });
+    const gateway = await site.gateway([first!], http(manual));
+    const known = async (id: string) =>
+      (await gateway
+        .manage(id, [{ name: 'Get', uri: './DevInfo/Man' }], 1)
+        .catch(({ code }) => code)) as string;
+    assert.equal(await known(manual), 'timeout');
+    const other = 'urn:dev:ops:other';
+    const server = {
+      id: 'dm.example',
+      'client-secret': 'another client secret',
+      'server-secret': 'another server secret',
+    };
+    gateway.reload(() =>
+      gatewayConfig(broker.url, { ...http(other), bootstrap: factory(first!), 'dm-server': server }),
+    );
+    assert.deepEqual([await known(manual), await known(other)], ['notFound', 'timeout']);
+    headend.reload(() =>
+      checkConfig(
+        headendConfigSchema,
+        {
+          headend: { id: 'dm.example', state: ':memory:' },
+          mqtt: { url: broker.url },
+          gateway: [{ ...server, id: 'gw-1' }],
+        },
+        'test',
+      ),
+    );
+    const device = site.device(first!, gateway, { factory: true });
+    await device.start();
+    await site.headendEvents.until('alert.device-attach', { device: first });
+  });
+
+  test('a name and a password for the broker are used at the next connection', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([]);
+    gateway.reload(() =>
+      gatewayConfig(broker.url, { mqtt: { url: broker.url, username: 'gw', password: 'secret' } }),
+    );
+    const { fields } = await site.gatewayEvents.until('config.reloaded');
+    assert.equal(fields.keys, 'mqtt.username mqtt.password');
+    assert.equal(gateway.status().uplink.connected, true, 'the connection stays');
+    gateway.reload(() => gatewayConfig('mqtt://127.0.0.1:1', {}));
+    const needed = await site.gatewayEvents.until('config.restart-needed');
+    assert.equal(needed.fields.keys, 'mqtt.url');
+    assert.deepEqual(gateway.status().configuration.restartNeeded, ['mqtt.url']);
+  });
+});
