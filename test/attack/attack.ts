@@ -2,11 +2,13 @@
 // work succeeded, its time at p99 against a quiet time just before, growth of the gateway's memory, what it logged, and whether
 // each honest device still gets in afterwards. `--only NAME`, `--seconds N` (of each attack), `--devices N`, `--seed N`; `--write`
 // records the figures.
+import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { type Figure, single, today, type Unit } from '../../build/figures.ts';
 import { machine } from '../bench/measure.ts';
 import { attacks } from './attacks.ts';
+import { attackedSite } from './site.ts';
 import { bars, type Outcome, suffer, verdict } from './suffer.ts';
 
 const { values: flags } = parseArgs({
@@ -28,12 +30,18 @@ if (flags.only !== undefined && !attacks[flags.only])
   throw new Error(`there is no attack ${flags.only}: ${Object.keys(attacks).join(', ')}`);
 
 const names = flags.only === undefined ? Object.keys(attacks) : [flags.only];
+/** Milliseconds in which caches fill and compilers work, before the first attack. */
+const warmUp = 20_000;
 const outcomes: Outcome[] = [];
+await using site = await attackedSite(Number(flags.devices), Number(flags.seed));
+console.error(`${flags.devices} honest devices are at work, seed ${flags.seed}`);
+await pause(warmUp);
 for (const name of names) {
-  const outcome = await suffer(name, Number(flags.devices), Number(flags.seconds), Number(flags.seed));
+  const outcome = await suffer(site, name, Number(flags.seconds), Number(flags.seed));
   outcomes.push(outcome);
   const found = verdict(outcome);
   console.error(`${name}: ${found.length === 0 ? 'withstood' : found.join('; ')}`);
+  if (outcome.died) break;
 }
 
 const figures: Record<string, Figure> = {};

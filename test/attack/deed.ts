@@ -5,6 +5,8 @@ export interface Deed {
   readonly milliseconds: number;
   readonly ok: boolean;
   readonly device: string;
+  /** Why it failed. */
+  readonly reason?: string;
 }
 
 /** Whether the honest device of this number is an LwM2M client. */

@@ -60,15 +60,19 @@ async function work(at: number): Promise<void> {
     const anew = chance.uniform() < 0.15;
     const deed = anew ? 'bootstrap' : device instanceof Device ? 'session' : 'registration';
     const began = performance.now();
-    let ok = true;
+    let reason: string | undefined;
     try {
       if (anew) await beginAnew(at);
-      else if (device instanceof Device) ok = succeeded(await device.contactServer('gw-1'));
-      else await device.update();
-    } catch {
-      ok = false;
+      else if (device instanceof Device) {
+        const outcome = await device.contactServer('gw-1');
+        if (!succeeded(outcome)) reason = `${outcome.status}: ${outcome.reason}`;
+      } else await device.update();
+    } catch (thrown) {
+      reason = String(thrown);
     }
-    tell({ deed, milliseconds: performance.now() - began, ok, device: deviceId(at) });
+    const milliseconds = performance.now() - began;
+    const ok = reason === undefined;
+    tell({ deed, milliseconds, ok, device: deviceId(at), ...(reason !== undefined && { reason }) });
   }
 }
 

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -14,6 +15,10 @@ import { Counter } from '../bench/fleet.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import type { Target } from './attacks.ts';
 import { type Deed, isLwm2m } from './deed.ts';
+
+/** The image from which all devices update during each attack, and its bytes. */
+export const image = 'firmware';
+const imageBytes = 20_000;
 
 /** A port of TCP that is free now. */
 async function freePort(): Promise<number> {
@@ -119,6 +124,7 @@ ${ids
     else deeds.push(JSON.parse(line) as Deed);
   });
   await attached.promise;
+  await headend.stageImage('gw-1', { name: image, data: randomBytes(imageBytes) });
   return {
     target,
     gateway,
