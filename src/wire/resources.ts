@@ -29,8 +29,8 @@ export const resourceTypes = {
 /** Most bytes of a device ID. With its name it fits in one Uri-Query option. */
 export const deviceIdBytes = 200;
 
-/** What `isDeviceId` demands, for people. */
-export const deviceIdRule = `a device ID (DevId) is needed: 1 to ${deviceIdBytes} bytes of UTF-8 without spaces and control characters`;
+/** What `isDeviceId` demands, for people: after the word `expected`. */
+export const deviceIdRule = `a device ID (DevId) of 1 to ${deviceIdBytes} bytes of UTF-8, without spaces and control characters`;
 
 /** Spaces, line separators, and characters of which nothing is seen: controls, formats, surrogates, those without a use. */
 const unfit = /[\p{Z}\p{C}]/u;

@@ -126,7 +126,7 @@ describe('an invalid configuration', limit, () => {
     [
       'a wrong list item',
       `${good}[[bootstrap.device]]\nid = ""\nfactory-secret = "long enough"`,
-      /bootstrap\.device\[0\]\.id: expected a device ID, found ""/,
+      /bootstrap\.device\[0\]\.id: expected a device ID \(DevId\) of .*, found ""/,
     ],
     [
       'a secret that is too short, which the message does not repeat',

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -393,7 +393,10 @@ describe('SIGHUP reads the configuration again', { timeout: 120_000 }, () => {
   test('the head-end takes gateways and devices over, the device the log level', async () => {
     const headendFile = file('headend.toml', headendToml());
     const deviceFile = file('device.toml', deviceToml({ 'network.interface': '127.0.0.1' }));
-    await using headend = ServiceProcess.postern(['headend', '--config', headendFile]);
+    const tokenFile = path('token');
+    await using headend = ServiceProcess.postern([
+      ...['headend', '--config', headendFile, '--token-file', tokenFile],
+    ]);
     await using device = ServiceProcess.postern(['device', '--config', deviceFile]);
     const { url } = await headend.until('api.listening');
     await headend.until('mqtt.connect-failed');
@@ -403,7 +406,12 @@ describe('SIGHUP reads the configuration again', { timeout: 120_000 }, () => {
     reload(headend);
     assert.equal((await headend.until('config.reloaded')).keys, 'gateway');
     assert.equal((await headend.until('config.restart-needed')).keys, 'headend.session-timeout');
-    const gateways = (await (await fetch(`${url}/gateways`)).json()) as readonly { id: string }[];
+    const authorization = readFileSync(tokenFile, 'utf8')
+      .replace(/^Authorization: /, '')
+      .trim();
+    const gateways = (await (
+      await fetch(`${url}/gateways`, { headers: { authorization } })
+    ).json()) as readonly { id: string }[];
     assert.deepEqual(
       gateways.map(({ id }) => id),
       ['gw-7'],

@@ -156,7 +156,7 @@ export class TransparentMode {
       events.emit('tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
       return refused(404, 'no tunnel to this ServerID');
     }
-    if (!isDeviceId(device)) return refused(400, `?id=<DevId>: ${deviceIdRule}`);
+    if (!isDeviceId(device)) return refused(400, `?id=<DevId>: expected ${deviceIdRule}`);
     // Otherwise anyone could speak to the DM server, and fail there, in the name of this gateway.
     if (device === gatewayId) return refused(403, 'no device is named like this gateway');
     if (contentType === undefined || body.length === 0)

@@ -126,7 +126,7 @@ export class BootstrapServer {
   async answer(request: BootstrapRequest): Promise<BootstrapAnswer> {
     const { guard, secretsOf, events, livesElsewhere } = this.#parts;
     const { deviceId, remote, mediaType, challenge: echo, proof: coded, address, proved } = request;
-    if (!isDeviceId(deviceId)) throw new PosternError('malformed', `?id=<DevId>: ${deviceIdRule}`);
+    if (!isDeviceId(deviceId)) throw new PosternError('malformed', `?id=<DevId>: expected ${deviceIdRule}`);
     if (!echo || !coded) return { kind: 'challenge', reason: 'prove your factory credential' };
     const challenge = Buffer.from(echo).toString('hex');
     if (!guard.isFresh(echo, remote) || this.#used.has(challenge)) {

@@ -193,7 +193,7 @@ export class DeviceSessions {
     const message = decodeMessage(body, mediaType);
     const { source, sessionId } = message.header;
     const deviceId = source.locUri;
-    if (!isDeviceId(deviceId)) throw new PosternError('malformed', deviceIdRule);
+    if (!isDeviceId(deviceId)) throw new PosternError('malformed', `expected ${deviceIdRule}`);
     // No device is named like the gateway, whatever a list says that several gateways share.
     const isOwnName = deviceId === this.#parts.gatewayId;
     const credential = isOwnName ? undefined : this.#parts.credentials.get(deviceId);

@@ -111,7 +111,8 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
    */
   #allowed({ query, remote }: CoapRequest): string {
     const deviceId = queryOf(query).get('ep');
-    if (!isDeviceId(deviceId)) throw new PosternError('malformed', `?ep=<endpoint name>: ${deviceIdRule}`);
+    if (!isDeviceId(deviceId))
+      throw new PosternError('malformed', `?ep=<endpoint name>: expected ${deviceIdRule}`);
     if (this.#parts.isAllowed(deviceId)) return deviceId;
     const fields = { device: deviceId.slice(0, 200), peer: remote.address };
     this.#parts.events.emit('bootstrap.refused', { ...fields, reason: 'unknown device' });

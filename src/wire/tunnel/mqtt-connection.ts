@@ -8,6 +8,7 @@ import {
   type IDisconnectPacket,
   type IPublishPacket,
   type MqttClient,
+  type Packet,
 } from 'mqtt';
 import { guarded } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
@@ -161,7 +162,10 @@ export class MqttConnection {
       // The stream of a WebSocket is no socket. The socket below it is known when its request is about to be sent.
       wsOptions: {
         finishRequest: (request: ClientRequest) => {
-          request.once('socket', (socket: Socket) => parts.opened?.(socket));
+          request.once(
+            'socket',
+            this.#callback((socket: Socket) => parts.opened?.(socket)),
+          );
           request.end();
         },
       },
@@ -184,10 +188,13 @@ export class MqttConnection {
       }),
     );
     // mqtt.js gives the reason code of a PUBACK to nobody unless it is an error.
-    client.on('packetreceive', (packet) => {
-      if (packet.cmd === 'puback' && packet.reasonCode === Reason.NoMatchingSubscribers)
-        this.#unheard.add(packet.messageId);
-    });
+    client.on(
+      'packetreceive',
+      this.#callback((packet: Packet) => {
+        if (packet.cmd === 'puback' && packet.reasonCode === Reason.NoMatchingSubscribers)
+          this.#unheard.add(packet.messageId);
+      }),
+    );
     client.on(
       'disconnect',
       this.#callback((packet: IDisconnectPacket) => {
