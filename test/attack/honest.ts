@@ -20,10 +20,13 @@ const chance = seededEntropy(Number(seed));
 const tell = (deed: Deed) => void process.stdout.write(`${JSON.stringify(deed)}\n`);
 
 /** A firmware update from an image of the gateway is a deed, too: the DM server orders it. */
-const eventsOf = (device: string): Events => ({
-  emit: (name) => {
-    if (name === 'device.updated' || name === 'device.update-failed')
-      tell({ deed: 'image', milliseconds: 0, ok: name === 'device.updated', device });
+const eventsOf = (device: string, isPresent: () => boolean): Events => ({
+  emit: (name, fields) => {
+    // An update ends as failed when the device begins anew.
+    if (!isPresent() || (name !== 'device.updated' && name !== 'device.update-failed')) return;
+    const { reason } = fields as { reason?: string };
+    const ok = name === 'device.updated';
+    tell({ deed: 'image', milliseconds: 0, ok, device, ...(reason !== undefined && { reason }) });
   },
 });
 
@@ -38,17 +41,22 @@ function newDevice(at: number): Device | LwM2mDevice {
     },
     'attack',
   );
-  const surroundings = { events: eventsOf(id) };
-  return isLwm2m(at) ? new LwM2mDevice(config, surroundings) : new Device(config, surroundings);
+  const surroundings = { events: eventsOf(id, () => devices[at] === device) };
+  const device: Device | LwM2mDevice = isLwm2m(at)
+    ? new LwM2mDevice(config, surroundings)
+    : new Device(config, surroundings);
+  return device;
 }
 
-const devices = Array.from({ length: Number(count) }, (_, at) => newDevice(at));
+const devices: (Device | LwM2mDevice)[] = [];
+for (let at = 0; at < Number(count); at++) devices.push(newDevice(at));
 
 /** Begins again without memory and at another port, as after a factory reset. */
 async function beginAnew(at: number): Promise<void> {
-  await devices[at]?.[Symbol.asyncDispose]();
-  const device = newDevice(at);
-  devices[at] = device;
+  const before = devices[at];
+  devices.splice(at, 1, newDevice(at));
+  await before?.[Symbol.asyncDispose]();
+  const device = devices[at]!;
   await device.start();
   await device.attached;
 }

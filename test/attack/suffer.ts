@@ -39,6 +39,9 @@ let updates = 0;
 async function orderUpdate({ headend }: AttackedSite): Promise<void> {
   const item = (uri: string, data: string) =>
     `<Item><Target><LocURI>${uri}</LocURI></Target>${data && `<Data>${data}</Data>`}</Item>`;
+  // A gateway works on a bounded number of orders at a time, and this one may wait for a device that has begun anew.
+  if (updates > 0)
+    await headend.manage('gw-1', [{ name: 'Delete', uri: `./GwFanout/Fanout/update-${updates}` }]);
   await headend.fanOut('gw-1', {
     name: `update-${++updates}`,
     targets: {},
