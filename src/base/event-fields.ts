@@ -45,6 +45,7 @@ interface CommonFields {
   protocol: string;
   reason: string;
   received: number;
+  refused: number;
   resources: string;
   result: number;
   retryInSeconds: number;

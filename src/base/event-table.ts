@@ -9,6 +9,9 @@ export const eventTable = {
   'adaptation.update-ended': info<'device' | 'result'>(),
   'adaptation.update-failed': warn<'device' | 'reason'>(),
 
+  // Datagrams and requests from the private network that were not looked at.
+  'admission.refused': warn<'peer' | 'refused', never, { limit: string }>(),
+
   // Alerts: on their way out of the gateway's outbox, and as the DM server takes them.
   'alert.attach-contested': warn<'device' | 'gateway', never, { holder: string }>(),
   'alert.command-fanout': info<'gateway' | 'name' | 'bytes', 'correlator'>(),

@@ -1,4 +1,3 @@
-import { BoundedMap } from './bounded-map.ts';
 import type { Monotonic } from './clock.ts';
 
 /** How fast a bucket fills, and how much it holds. */
@@ -28,10 +27,10 @@ export class TokenBucket {
     return this.#tokens;
   }
 
-  /** Takes one token. Returns false when there is none. */
-  take(rate: Rate, now: Monotonic): boolean {
-    if (this.level(rate, now) < 1) return false;
-    this.#tokens--;
+  /** Takes one token, or a part of one. Returns false when there is not as much. */
+  take(rate: Rate, now: Monotonic, tokens = 1): boolean {
+    if (this.level(rate, now) < tokens) return false;
+    this.#tokens -= tokens;
     return true;
   }
 
@@ -41,24 +40,37 @@ export class TokenBucket {
   }
 }
 
-/** Token buckets by name. At the bound the bucket that was used longest ago is forgotten. It is full when it comes back. */
+/**
+ * Token buckets by name, in two generations: when the younger one is full, it becomes the older one, and what was not used since
+ * is forgotten. A forgotten bucket is full when it comes back. A flood of names so costs the same for each name, whatever the limit.
+ */
 export class TokenBuckets {
   readonly rate: Rate;
-  readonly #buckets: BoundedMap<string, TokenBucket>;
+  readonly #half: number;
+  #younger = new Map<string, TokenBucket>();
+  #older = new Map<string, TokenBucket>();
 
+  /** @param limit most buckets */
   constructor(rate: Rate, limit: number) {
     this.rate = rate;
-    this.#buckets = new BoundedMap(limit);
+    this.#half = Math.ceil(limit / 2);
   }
 
   get size(): number {
-    return this.#buckets.size;
+    return this.#younger.size + this.#older.size;
   }
 
-  /** The bucket of a name. It is valid until the bound is reached. */
+  /** The bucket of a name, for use at once. */
   of(name: string, now: Monotonic): TokenBucket {
-    const bucket = this.#buckets.get(name) ?? new TokenBucket(this.rate, now);
-    this.#buckets.set(name, bucket);
+    const known = this.#younger.get(name);
+    if (known) return known;
+    const bucket = this.#older.get(name) ?? new TokenBucket(this.rate, now);
+    this.#older.delete(name);
+    if (this.#younger.size >= this.#half) {
+      this.#older = this.#younger;
+      this.#younger = new Map();
+    }
+    this.#younger.set(name, bucket);
     return bucket;
   }
 }

@@ -1,3 +1,4 @@
+import { Admission } from '../base/admission.ts';
 import { failed } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { DiskRoom } from '../base/disk-room.ts';
@@ -7,6 +8,7 @@ import { hashedName } from '../base/hashed-name.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
+import { parseCoapUri } from '../wire/coap/uri.ts';
 import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
 import type { GatewayConfig } from './config.ts';
@@ -28,13 +30,13 @@ import { Reports } from './northbound/reports.ts';
 import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
 import { resourcesOf } from './resources.ts';
-import { advertised, imageSettings, knowManualDevices } from './settings.ts';
+import { admissionLimits, advertised, imageSettings, knowManualDevices } from './settings.ts';
 import { Arrivals } from './southbound/arrivals.ts';
 import { Associations } from './southbound/associations.ts';
 import { Children } from './southbound/children.ts';
 import { Claims } from './southbound/claims.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
-import { DeviceAddresses, rememberedDevices } from './southbound/device-addresses.ts';
+import { DeviceAddresses, provenAddresses, rememberedDevices } from './southbound/device-addresses.ts';
 import { DeviceLocator } from './southbound/device-locator.ts';
 import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
@@ -96,16 +98,24 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
   const signals = new DeviceSignals(events);
+  const remembered = Math.max(rememberedDevices, config.limits.devices);
+  const admission = new Admission({
+    ...machine,
+    limits: admissionLimits(config.admission),
+    known: remembered,
+  });
   const network = new CoapNetwork({
     ...config.coap,
     ...machine,
     advertise: advertised(config.coap.advertise),
     limits: { leisure: config.coap.leisure },
+    admission,
     ...(listInterfaces && { listInterfaces }),
   });
-  const remembered = Math.max(rememberedDevices, config.limits.devices);
   const addresses = new DeviceAddresses(remembered);
   addresses.restore(inventory.values());
+  for (const address of provenAddresses(inventory.values(), addresses)) admission.know(address);
+  if (config.parent) admission.know(parseCoapUri(config.parent.uri).host);
   const arrivals = new Arrivals(clock, remembered);
   const locator = new DeviceLocator({ network, addresses, ...state, entropy });
   const budget = new DataBudget({
@@ -343,6 +353,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
         (deviceId, package0) => notified(deviceId, decodeNotification(package0).serverId, package0),
       ),
     image: (name) => objects.images.ready(name),
+    admission,
     ...machine,
   });
   signals.add(presence, objects, proxy, ...(lwm2m ? [lwm2m] : []), {

@@ -1,3 +1,4 @@
+import type { Admission } from '../base/admission.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
@@ -36,6 +37,8 @@ export interface GatewayResourcesParts {
   readonly notifications: Resource | undefined;
   /** An image by its name, when it can be served. */
   readonly image: (name: string) => ServedImage | undefined;
+  /** The entry that CoAP and HTTP share. */
+  readonly admission: Admission;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -83,6 +86,7 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
       sessions,
       bootstrapServer,
       guard,
+      admission: parts.admission,
       forward: (up) => transparent.forward(up),
       settled: () => database.settled(),
       events,

@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
+import { type AdmissionLimits, admissionDefaults } from '../base/admission.ts';
 import { PosternError } from '../base/errors.ts';
+import type { Rate } from '../base/token-buckets.ts';
 import type { GatewayConfig } from './config.ts';
 import type { HttpSettings } from './southbound/http-binding.ts';
 import type { Credentials } from './store/credentials.ts';
@@ -36,6 +38,29 @@ export function knowManualDevices({ http }: GatewayConfig, credentials: Credenti
       ...account,
     });
   }
+}
+
+/** Limits of the entry. A burst grows with its rate. */
+export function admissionLimits(admission: GatewayConfig['admission']): Partial<AdmissionLimits> {
+  const { address, prefix, newcomers, regulars, known, allKnown, proven, allProven } = admissionDefaults;
+  const { multicastPrefix, allMulticast } = admissionDefaults;
+  const scaled = (rate: number, usual: Rate, base = usual): Rate => ({
+    rate: (rate * usual.rate) / base.rate,
+    burst: Math.max(1, (rate * usual.burst) / base.rate),
+  });
+  const { strangers, multicast } = admission;
+  return {
+    address: scaled(admission.address, address),
+    prefix: scaled(admission.prefix, prefix),
+    newcomers: scaled(strangers, newcomers),
+    regulars: scaled(strangers, regulars, newcomers),
+    known: scaled(admission.known, known),
+    allKnown: scaled(admission['all-known'], allKnown),
+    proven: scaled(admission.proven, proven),
+    allProven: scaled(admission.proven, allProven, proven),
+    multicastPrefix: scaled(multicast, multicastPrefix, allMulticast),
+    allMulticast: scaled(multicast, allMulticast),
+  };
 }
 
 /** `host:port` or `[address]:port`, apart. */

@@ -8,7 +8,7 @@ import { noEvents } from '../../src/base/events.ts';
 import { CoapNetwork } from '../../src/gateway/southbound/coap-network.ts';
 import { Blockwise } from '../../src/wire/coap/blockwise.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
-import { reply } from '../../src/wire/coap/message.ts';
+import { type CoapRequest, reply } from '../../src/wire/coap/message.ts';
 import { Router } from '../../src/wire/coap/router.ts';
 
 const body = 'Nov 24 12:00:00';
@@ -24,10 +24,16 @@ async function postern(): Promise<number> {
     events: noEvents,
     listInterfaces: () => ({ lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4') }),
   });
-  await network.start(() => {
+  await network.start((local) => {
     const time = {
       path: '/time',
-      methods: { GET: () => reply(Code.Content, { payload: body, contentFormat: 0 }) },
+      methods: {
+        GET: ({ remote }: CoapRequest) => {
+          // A real gateway vouches for an address once a session from there has proved itself.
+          if (!local.endpoint().isProven(remote)) local.endpoint().vouch(remote);
+          return reply(Code.Content, { payload: body, contentFormat: 0 });
+        },
+      },
     };
     return new Blockwise(new Router([time]).handle, clock).handle;
   });

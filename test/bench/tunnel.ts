@@ -92,6 +92,11 @@ admin-socket = "${join(folder, 'admin.sock')}"
 port = 0
 interfaces = ["lo"]
 insecure-plain-coap = true
+# The devices of the load have no account at the gateway and send without a pause. No device in the field does both.
+[admission]
+address = 1000
+prefix = 100000
+strangers = 1000000
 [mqtt]
 url = "${broker}"
 [dm-server]

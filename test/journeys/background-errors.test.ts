@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { connectAsync } from 'mqtt';
+import { Admission } from '../../src/base/admission.ts';
 import { type BackgroundWork, failed } from '../../src/base/background.ts';
 import { pause, SystemClock } from '../../src/base/clock.ts';
 import { seededEntropy } from '../../src/base/entropy.ts';
@@ -244,6 +245,7 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
       sessions: { receive: async () => broken() },
       bootstrapServer: { answer: broken },
       guard: undefined as never,
+      admission: new Admission({ clock: new SystemClock(), events }),
       forward: async () => broken(),
       settled: async () => {},
       events,

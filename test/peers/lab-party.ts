@@ -21,6 +21,7 @@ import type { FanoutRequest } from '../../src/headend/orders.ts';
 import { decode, encode, Malformed, noBytes, Type } from '../../src/wire/coap/codec.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
 import { reply } from '../../src/wire/coap/message.ts';
+import { Option, text } from '../../src/wire/coap/options.ts';
 
 type Toml = Record<string, unknown>;
 
@@ -154,7 +155,9 @@ export const roles = {
         socket.on('message', take);
         const timer = setTimeout(() => resolve(undefined), 2000);
         const get = { type: Type.NON, code: Code.GET, messageId, token: Buffer.of(messageId) };
-        socket.send(encode({ ...get, options: [], payload: noBytes }), 5683, host, (error) => {
+        // Long enough for an answer of three times its bytes.
+        const options = [text(Option.UriPath, 'which-address-is-this')];
+        socket.send(encode({ ...get, options, payload: noBytes }), 5683, host, (error) => {
           if (error) resolve(undefined);
         });
         const answer = await promise;

@@ -12,6 +12,7 @@ import { type CoapRequest, type Reply, refusal, reply } from '../../wire/coap/me
 import { Option, optionValue, text } from '../../wire/coap/options.ts';
 import { remoteKey } from '../../wire/coap/peer.ts';
 import type { Resource } from '../../wire/coap/router.ts';
+import { Workload } from '../../wire/coap/workload.ts';
 import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
 import { decodeMessage, isSupported } from '../../wire/syncml/codec.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
@@ -42,6 +43,11 @@ export interface TransparentParts {
 
 /** Maximum number of packages of one device, from one address, that wait for an answer. */
 const perDevice = 4;
+/**
+ * Maximum number of packages over CoAP that wait for an answer, as `Workload` divides it. Strangers and known addresses together
+ * leave room for proven devices in the uplink, and all of them leave room for other requests.
+ */
+const overCoap = 768;
 /** Milliseconds within which a device must answer Package #0. */
 const notificationTimeout = 20_000;
 /** Characters of the name of a sender behind a child gateway. */
@@ -60,6 +66,9 @@ export class TransparentMode {
   /** Number of packages that wait for an answer, by device and address: anyone may name a device in its package. */
   readonly #inFlight = new Map<string, number>();
 
+  /** Of all sockets together. */
+  readonly #workload = new Workload(overCoap);
+
   constructor(parts: TransparentParts) {
     this.#parts = parts;
   }
@@ -72,6 +81,7 @@ export class TransparentMode {
     return {
       path: paths.tunnel,
       subtree: true,
+      workload: this.#workload,
       links: () =>
         this.#parts.servers.map((server) => ({
           target: `${paths.tunnel}/${server}`,

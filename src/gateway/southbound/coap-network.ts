@@ -1,6 +1,7 @@
 import type { Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { networkInterfaces } from 'node:os';
+import { Admission } from '../../base/admission.ts';
 import { background, failed, guarded } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
@@ -53,6 +54,8 @@ export interface CoapNetworkOptions {
   /** Address and port at which devices reach this gateway, when they differ from the local ones (port forwarding). */
   readonly advertise?: { readonly address: string; readonly port: number } | undefined;
   readonly limits?: Partial<EndpointLimits>;
+  /** The entry that all endpoints share; one with the defaults if absent. */
+  readonly admission?: Admission;
   readonly listInterfaces?: ListInterfaces;
   readonly readKernel?: ReadKernelNetwork;
 }
@@ -76,6 +79,7 @@ export class CoapNetwork implements AsyncDisposable {
   /** By interface and address. */
   readonly #bindings = new Map<string, Binding>();
   readonly #groups: MulticastGroups;
+  readonly #admission: Admission;
   readonly #arrivals: ArrivalQueue;
   readonly #changed = new Set<() => void>();
   /** Reasons why addresses could not be bound, so that each is reported once. */
@@ -98,6 +102,7 @@ export class CoapNetwork implements AsyncDisposable {
     this.#options = options;
     this.#port = options.port;
     this.#arrivals = new ArrivalQueue(options.clock);
+    this.#admission = options.admission ?? new Admission({ clock: options.clock, events: options.events });
     this.#groups = new MulticastGroups({
       events: options.events,
       received: (datagram, interfaceName) => this.#receiveByGroup(datagram, interfaceName),
@@ -288,15 +293,23 @@ export class CoapNetwork implements AsyncDisposable {
             failed(events, 'coap-datagram', thrown);
           }
         },
+        admission: this.#admission,
         ...(limits && { limits }),
       });
       const binding: Binding = { ...local, socket, endpoint };
       const receive: Receive = guarded(
         events,
         'coap-datagram',
-        (octets: Buffer, from: string, fromPort: number) => endpoint.receive(octets, from, fromPort),
+        (octets: Buffer, from: string, fromPort: number) => endpoint.take(octets, from, fromPort),
       );
-      socket.on('message', (octets, from) => this.#arrivals.take(receive, octets, from.address, from.port));
+      socket.on(
+        'message',
+        guarded(events, 'coap-datagram', (octets: Buffer, from: { address: string; port: number }) => {
+          // What is not admitted must not wait in front of what is.
+          if (endpoint.admits(octets, from.address, from.port))
+            this.#arrivals.take(receive, octets, from.address, from.port);
+        }),
+      );
       socket.on('error', (error) => {
         events.emit('coap.socket-error', { address, reason: error.message });
         this.#release(binding);

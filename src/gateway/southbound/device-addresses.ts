@@ -1,4 +1,5 @@
 import { BoundedMap } from '../../base/bounded-map.ts';
+import { FairMap } from '../../base/fair-map.ts';
 import type { DeviceRecord } from '../../mo/device-record.ts';
 import { parseCoapUri } from '../../wire/coap/uri.ts';
 
@@ -25,21 +26,31 @@ export const rememberedDevices = 16_384;
 const key = ({ address, port }: PeerAddress): string => `${address} ${port}`;
 
 /**
- * Addresses from which devices were last heard. A claimed address never replaces a proven one. The proven ones are
- * durable in the inventory, so a restart forgets no attached device.
+ * Bounds of the devices that only claimed to be at an address. Anyone may claim any device, so these devices have a table of their
+ * own.
+ */
+export const claimedDevices = { entries: 4096, perAddress: 64, perPrefix: 1024 } as const;
+
+/**
+ * Addresses from which devices were last heard. A claimed address never replaces a proven one, of this device or of another. The
+ * proven ones are durable in the inventory, so a restart forgets no attached device.
  */
 export class DeviceAddresses {
-  readonly #known: BoundedMap<string, DeviceAddress>;
+  readonly #proven: BoundedMap<string, DeviceAddress>;
+  /** Claimed by a peer that is itself proven: a child gateway, for the devices behind it. */
+  readonly #behind: FairMap<DeviceAddress>;
+  readonly #claimed = new FairMap<DeviceAddress>(claimedDevices);
   readonly #provenAt: BoundedMap<string, string>;
 
   /** @param limit maximum number of remembered devices. The device heard longest ago is forgotten first */
   constructor(limit: number = rememberedDevices) {
-    this.#known = new BoundedMap(limit);
+    this.#proven = new BoundedMap(limit);
+    this.#behind = new FairMap({ entries: limit, perAddress: Math.ceil(limit / 2), perPrefix: limit });
     this.#provenAt = new BoundedMap(limit);
   }
 
   get(deviceId: string): DeviceAddress | undefined {
-    return this.#known.get(deviceId);
+    return this.#proven.get(deviceId) ?? this.#behind.get(deviceId) ?? this.#claimed.get(deviceId);
   }
 
   /**
@@ -48,16 +59,28 @@ export class DeviceAddresses {
    * @param proven whether the device proved its identity at this address; see `DeviceAddress`
    */
   heard(deviceId: string, { address, port, heardOn }: PeerAddress, proven: boolean): string | undefined {
-    const before = this.#known.get(deviceId);
-    if (!proven && before?.proven) return undefined;
+    const before = this.#proven.get(deviceId);
     const found = { address, port, heardOn, proven };
-    this.#known.set(deviceId, found);
-    if (!proven) return undefined;
+    if (!proven) {
+      if (!before) this.#claim(deviceId, found);
+      return undefined;
+    }
+    this.#proven.set(deviceId, found);
+    this.#behind.delete(deviceId);
+    this.#claimed.delete(deviceId);
     const other = this.#provenAt.get(key(found));
     // Another device may have proved its identity at the old address of this one since.
     if (before && this.deviceAt(before) === deviceId) this.#provenAt.delete(key(before));
     this.#provenAt.set(key(found), deviceId);
     return other === deviceId ? undefined : other;
+  }
+
+  #claim(deviceId: string, found: DeviceAddress): void {
+    const isBehind = this.deviceAt(found) !== undefined;
+    // A stranger's claim does not displace what a proven peer said.
+    if (!isBehind && this.#behind.has(deviceId)) return;
+    this.#claimed.delete(deviceId);
+    (isBehind ? this.#behind : this.#claimed).set(deviceId, found.address, found);
   }
 
   /** ID of the device that last proved its identity at this address and port. */
@@ -67,8 +90,8 @@ export class DeviceAddresses {
 
   /** The device that has proved its identity at the last address of this device since this device did. */
   successorOf(deviceId: string): string | undefined {
-    const known = this.#known.get(deviceId);
-    const holder = known?.proven ? this.deviceAt(known) : undefined;
+    const known = this.#proven.get(deviceId);
+    const holder = known && this.deviceAt(known);
     return holder === deviceId ? undefined : holder;
   }
 
@@ -97,5 +120,19 @@ function placeOf({ address: uri, heardOn }: DeviceRecord): PeerAddress | undefin
     return { address: zone === undefined ? host : `${host}%${zone}`, port, heardOn };
   } catch {
     return undefined;
+  }
+}
+
+/** The IP addresses where the directly attached devices of the inventory proved themselves last, over CoAP or HTTP. */
+export function* provenAddresses(
+  records: Iterable<DeviceRecord>,
+  addresses: Pick<DeviceAddresses, 'get'>,
+): Generator<string> {
+  for (const { deviceId, via, address } of records) {
+    if (via !== undefined) continue;
+    const known = addresses.get(deviceId);
+    if (known?.proven) yield known.address;
+    else if (address.startsWith('http') && URL.canParse(address))
+      yield new URL(address).hostname.replace(/^\[|\]$/g, '');
   }
 }

@@ -63,7 +63,10 @@ export class DeviceLocator {
     return this.#parts.network.towards(address, heardOn) !== undefined;
   }
 
-  /** Whether somebody answers a CoAP ping at this address within `timeout` milliseconds. It does not say who. */
+  /**
+   * Whether somebody answers a CoAP ping at this address within `timeout` milliseconds. It does not say who.
+   * @throws {PosternError} `full` or `unavailable` when the ping could not be sent, which says nothing of the peer
+   */
   async answers({ address, port, heardOn }: PeerAddress, timeout: number): Promise<boolean> {
     const endpoint = this.#parts.network.towards(address, heardOn);
     return (await endpoint?.ping(address, port, timeout)) ?? false;

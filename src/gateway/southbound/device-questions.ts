@@ -1,5 +1,5 @@
 import type { Clock } from '../../base/clock.ts';
-import { asPosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Remote } from '../../wire/coap/message.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { Arrivals } from './arrivals.ts';
@@ -74,7 +74,10 @@ export class DeviceQuestions {
     return isProofDue ? await this.#prove(deviceId, known) : unproven;
   }
 
-  /** Whether the attached OMA DM device with this ID is at an address other than `remote`, as only this device can show. */
+  /**
+   * Whether the attached OMA DM device with this ID is at an address other than `remote`, as only this device can show.
+   * @throws {PosternError} `full` or `unavailable` when the device could not be asked now. It then keeps its place
+   */
   async livesElsewhere(deviceId: string, remote: Remote): Promise<boolean> {
     const { inventory, addresses, locator } = this.#parts;
     const known = addresses.get(deviceId);
@@ -82,7 +85,10 @@ export class DeviceQuestions {
     if (known.address === remote.address && known.port === remote.port) return false;
     if (addresses.successorOf(deviceId) !== undefined) return false;
     if (!(await locator.answers(known, patience.duplicatePing))) return false;
-    return (await this.#prove(deviceId, known)).kind === 'proven';
+    const { kind } = await this.#prove(deviceId, known);
+    if (kind === 'unproven')
+      throw new PosternError('full', `${deviceId} cannot be asked now whether it is elsewhere`);
+    return kind === 'proven';
   }
 
   /** Whether a directly attached device proves itself where it is attached. One that comes over HTTP cannot be asked. */

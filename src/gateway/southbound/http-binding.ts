@@ -8,6 +8,7 @@ import {
 } from 'node:http';
 import { createServer as createTlsServer, Server as TlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
+import type { Admission } from '../../base/admission.ts';
 import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
@@ -22,6 +23,7 @@ import { decodeMessage, isSupported, MediaType } from '../../wire/syncml/codec.t
 import { messageLimits } from '../../wire/syncml/elements.ts';
 import type { BootstrapServer } from './bootstrap-server.ts';
 import { type DeviceSessions, uriAssociation } from './device-sessions.ts';
+import { addressOf, type ConnectionBounds, connectionDefaults, HttpConnections } from './http-connections.ts';
 import type { TunnelAnswer, TunnelledPackage } from './tunnelled.ts';
 
 export interface HttpSettings {
@@ -53,6 +55,11 @@ export interface HttpBindingParts {
   readonly sessions: Pick<DeviceSessions, 'receive'>;
   readonly bootstrapServer: Pick<BootstrapServer, 'answer'>;
   readonly guard: EchoGuard;
+  /** The entry that HTTP shares with CoAP. */
+  readonly admission: Admission;
+  /** Bounds of the connections. */
+  readonly connections?: ConnectionBounds;
+  readonly times?: typeof httpTimes;
   /** Sends a package to a DM server through the tunnel. */
   readonly forward: (up: TunnelledPackage) => Promise<TunnelAnswer>;
   /** Resolves when what the answer promises is durable. */
@@ -61,9 +68,21 @@ export interface HttpBindingParts {
 }
 
 /**
- * Maximum number of connections; milliseconds within which a request must arrive, and that a connection may be idle.
+ * Milliseconds within which the headers of a request must arrive, and the whole request; within which a TLS handshake must end;
+ * that a connection may be idle between two requests; that nothing may move on it in all; and between two checks of these times.
  */
-export const httpLimits = { connections: 256, request: 30_000, idle: 60_000 } as const;
+export const httpTimes = {
+  headers: 10_000,
+  request: 30_000,
+  handshake: 10_000,
+  idle: 60_000,
+  silence: 120_000,
+  check: 1000,
+};
+/** What a request takes of the admission of its address. A peer over TCP has not forged its address. */
+const requestTokens = 1 / 8;
+/** Seconds after which a request may come again for which there was no room. */
+const overloadRetryAfter = 5;
 
 /** Oldest version of TLS. */
 const minVersion = 'TLSv1.2';
@@ -126,10 +145,14 @@ export class HttpBinding implements AsyncDisposable {
         this.#serve(request, response),
       ),
     );
-    this.#server.maxConnections = httpLimits.connections;
-    this.#server.requestTimeout = httpLimits.request;
-    this.#server.headersTimeout = httpLimits.request;
-    this.#server.keepAliveTimeout = httpLimits.idle;
+    const { admission, connections = connectionDefaults, times = httpTimes } = this.#parts;
+    this.#server.timeout = times.silence;
+    const table = new HttpConnections(admission, connections);
+    // Before the handshake of TLS.
+    this.#server.on(
+      'connection',
+      guarded(events, 'http', (socket: Socket) => table.opened(socket)),
+    );
     try {
       this.#server.listen(port, host);
       await once(this.#server, 'listening');
@@ -156,7 +179,16 @@ export class HttpBinding implements AsyncDisposable {
 
   #create(listener: RequestListener): Server {
     const { tls } = this.#parts;
-    return tls ? createTlsServer({ ...tls, minVersion }, listener) : createServer(listener);
+    const { headers, request, idle, check, handshake } = this.#parts.times ?? httpTimes;
+    const times = {
+      headersTimeout: headers,
+      requestTimeout: request,
+      keepAliveTimeout: idle,
+      connectionsCheckingInterval: check,
+    };
+    return tls
+      ? createTlsServer({ ...tls, minVersion, handshakeTimeout: handshake, ...times }, listener)
+      : createServer(times, listener);
   }
 
   /** Uses another certificate for the connections that follow. Without effect on plain HTTP. */
@@ -166,12 +198,15 @@ export class HttpBinding implements AsyncDisposable {
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
+      if (!this.#parts.admission.admits(addressOf(request.socket), requestTokens))
+        throw new PosternError('full', 'too many requests');
       await this.#route(request, response);
     } catch (thrown) {
       const error = asPosternError(thrown);
       if (error.code === 'internal')
         this.#parts.events.emit('http.failed', { message: error.message, stack: error.stack });
-      if (error.retryAfter !== undefined) response.setHeader('retry-after', error.retryAfter);
+      const retryAfter = error.code === 'full' ? overloadRetryAfter : error.retryAfter;
+      if (retryAfter !== undefined) response.setHeader('retry-after', retryAfter);
       const status = statusOf[error.code] ?? error.dmStatus;
       refuse(response, status, error.code === 'internal' ? 'internal error' : error.message);
     }
@@ -211,7 +246,7 @@ export class HttpBinding implements AsyncDisposable {
       uriFor: (random) => `${this.#uriOf(request)}?${sessionParameter}=${random}`,
       address: `http://${uriHost(address)}`,
       serverId: this.#parts.settings.serverId,
-      proved: () => {},
+      proved: () => this.#proved(request),
     });
     await this.#parts.settled();
     send(response, answer.body, mediaType, answer.hmac);
@@ -240,6 +275,12 @@ export class HttpBinding implements AsyncDisposable {
     }
   }
 
+  #proved({ socket }: IncomingMessage): void {
+    const { admission } = this.#parts;
+    const address = addressOf(socket);
+    if (!admission.isKnown(address)) admission.proved(address);
+  }
+
   /** URI of the sessions, as the client reaches this gateway. */
   #uriOf({ headers }: IncomingMessage): string {
     const { settings, tls } = this.#parts;
@@ -266,6 +307,7 @@ export class HttpBinding implements AsyncDisposable {
       challenge: field('challenge'),
       proof: field('proof'),
       address: this.#uriOf(request),
+      proved: () => this.#proved(request),
     });
     if (answer.kind === 'bootstrap') {
       await this.#parts.settled();
@@ -311,7 +353,7 @@ function serverIn(pathname: string, tunnelPath: string): string | undefined {
 /** The sender of a request. Its key has no port, because a device may use a new connection for each request. */
 function remoteOf({ socket }: IncomingMessage): Remote {
   // A link-local address has a zone here, which a URI has no place for.
-  const address = (socket.remoteAddress ?? '').replace(/^::ffff:/, '').replace(/%.*$/, '');
+  const address = addressOf(socket).replace(/%.*$/, '');
   return { address, port: socket.remotePort ?? 0, key: `http ${address}` };
 }
 

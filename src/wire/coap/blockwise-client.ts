@@ -1,3 +1,4 @@
+import { plus } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Block } from './blockwise.ts';
@@ -37,6 +38,8 @@ export interface CoapAnswer {
 
 /** Most bytes of a response body that is fetched block by block. */
 const bodyLimit = 1024 * 1024;
+/** Milliseconds that all exchanges of a call may take together. A slow peer ends sooner by the timeout of one exchange. */
+const callLimit = 30 * 60_000;
 
 const blockOf = (message: CoapMessage, which: typeof Option.Block1): Block | undefined =>
   unpackBlock(uintOption(message.options, which));
@@ -45,7 +48,7 @@ const blockOf = (message: CoapMessage, which: typeof Option.Block1): Block | und
  * Sends one request and returns its response. The body of the request goes out in blocks by Block1, the body of the
  * response comes in by Block2 (RFC 7959). A request body of several blocks also gets a Request-Tag (RFC 9175).
  * Resolves with the response whatever its code, so the caller checks `code`.
- * @throws {PosternError} `timeout`, `unavailable` or `full` from the endpoint; `tooLarge` for a response body of more
+ * @throws {PosternError} `timeout`, also after half an hour in all, `unavailable` or `full` from the endpoint; `tooLarge` for a response body of more
  *   than 1 MiB; `malformed` when a response has a wrong block number, block size or critical option; `conflict` when
  *   the ETag changes between two blocks of the response
  */
@@ -60,14 +63,18 @@ export async function call(
   const head = [...uriOptions(request.path, request.query), ...(request.options ?? [])];
   if (request.contentFormat !== undefined) head.push(uint(Option.ContentFormat, request.contentFormat));
   if (request.accept !== undefined) head.push(uint(Option.Accept, request.accept));
-  const send = (extra: CoapOption[], body: Uint8Array) =>
-    endpoint.request(address, port, {
+  const deadline = plus(endpoint.now, callLimit);
+  const send = async (extra: CoapOption[], body: Uint8Array) => {
+    const left = deadline - endpoint.now;
+    if (left <= 0) throw new PosternError('timeout', `${address} does not come to an end`);
+    return await endpoint.request(address, port, {
       code: request.method,
       options: sorted([...head, ...extra]),
       payload: body,
-      timeout,
+      timeout: Math.min(timeout, left),
       ...(signal && { signal }),
     });
+  };
 
   if (payload.length <= blockSize(largestExponent)) return await collect(send, await send([], payload));
   head.push(opaque(Option.RequestTag, entropy.bytes(4)));

@@ -1,11 +1,10 @@
-import { BoundedMap } from '../../base/bounded-map.ts';
-import type { Clock, Monotonic } from '../../base/clock.ts';
-import { plus } from '../../base/clock.ts';
-import type { CoapOption } from './codec.ts';
+import type { Clock } from '../../base/clock.ts';
 import { Code } from './codes.ts';
 import type { CoapRequest, Handler, Reply } from './message.ts';
 import { amplification, isError, refusal, reply } from './message.ts';
 import { Option, sorted, uint, uintOption } from './options.ts';
+import { encodedLength } from './rule-of-three.ts';
+import { type BlockwiseLimits, blockwiseDefaults, Transfers } from './transfers.ts';
 
 /** The value of Block1 or Block2 (RFC 7959 section 2.2). */
 export interface Block {
@@ -31,135 +30,16 @@ export function unpackBlock(value: number | undefined): Block | undefined {
   return { number: Math.floor(value / 16), more: (value & 8) !== 0, exponent: value & 7 };
 }
 
-/** Bounds of the block-wise transfers of one endpoint. Request bodies and response bodies are counted separately. */
-export interface BlockwiseLimits {
-  /** Most bytes of one request body. */
-  readonly bodyBytes: number;
-  /** Most bodies in transfer at one time, of all peers. */
-  readonly transfers: number;
-  /** Most bodies in transfer at one time, of one peer. */
-  readonly transfersPerPeer: number;
-  /** Most bytes of all bodies in transfer together. */
-  readonly totalBytes: number;
-  /** Milliseconds without a new block after which a transfer is dropped. */
-  readonly idle: number;
-}
-
-export const blockwiseDefaults: BlockwiseLimits = {
-  bodyBytes: 64 * 1024,
-  transfers: 1024,
-  transfersPerPeer: 4,
-  totalBytes: 8 * 1024 * 1024,
-  idle: 60_000,
-};
-
-/** A request body that is arriving, or a response body that is being fetched. */
-interface Transfer {
-  readonly key: string;
-  /** Key of the remote. */
-  readonly peer: string;
-  readonly chunks: Uint8Array[];
-  /** Bytes of all chunks. */
-  bytes: number;
-  expires: Monotonic;
-  /** For a response body: the whole response. */
-  head?: Reply;
-  /**
-   * For a response body: how many bytes may still go out in blocks that are larger than the amplification limit allows
-   * for the request of that block alone. It starts with what the first request allowed.
-   */
-  credit: number;
-}
-
-/**
- * The transfers of one direction. A transfer without a new block for `idle` milliseconds is dropped. At the bound for
- * all peers the one that waits longest for a block is dropped; at the bound for one peer a new transfer is refused.
- */
-class Transfers {
-  readonly #limits: BlockwiseLimits;
-  readonly #clock: Clock;
-  readonly #perPeer = new Map<string, number>();
-  readonly #entries: BoundedMap<string, Transfer>;
-  #bytes = 0;
-
-  constructor(limits: BlockwiseLimits, clock: Clock) {
-    this.#limits = limits;
-    this.#clock = clock;
-    this.#entries = new BoundedMap(limits.transfers, (_, transfer) => this.#forgotten(transfer));
-  }
-
-  get size(): number {
-    return this.#entries.size;
-  }
-
-  get(key: string): Transfer | undefined {
-    const found = this.#entries.get(key);
-    if (!found || found.expires > this.#clock.now()) return found;
-    this.delete(key);
-    return undefined;
-  }
-
-  /** Starts a transfer and drops an earlier one with the same key. Returns `undefined` when the peer has too many. */
-  begin(key: string, peer: string): Transfer | undefined {
-    this.delete(key);
-    this.#expire();
-    const count = this.#perPeer.get(peer) ?? 0;
-    if (count >= this.#limits.transfersPerPeer) return undefined;
-    const transfer: Transfer = { key, peer, chunks: [], bytes: 0, expires: this.#deadline(), credit: 0 };
-    this.#perPeer.set(peer, count + 1);
-    this.#entries.set(key, transfer);
-    return transfer;
-  }
-
-  /** Returns false, and adds nothing, when the bound for the bytes of all transfers would be passed. */
-  append(transfer: Transfer, chunk: Uint8Array): boolean {
-    if (this.#bytes + chunk.length > this.#limits.totalBytes) return false;
-    transfer.chunks.push(chunk);
-    transfer.bytes += chunk.length;
-    transfer.expires = this.#deadline();
-    // The transfers stay in the order in which they expire.
-    this.#entries.set(transfer.key, transfer);
-    this.#bytes += chunk.length;
-    return true;
-  }
-
-  delete(key: string): void {
-    const found = this.#entries.get(key);
-    if (!found) return;
-    this.#entries.delete(key);
-    this.#forgotten(found);
-  }
-
-  #deadline(): Monotonic {
-    return plus(this.#clock.now(), this.#limits.idle);
-  }
-
-  #expire(): void {
-    const now = this.#clock.now();
-    for (const [key, { expires }] of this.#entries.entries()) {
-      if (expires > now) return;
-      this.delete(key);
-    }
-  }
-
-  #forgotten(transfer: Transfer): void {
-    this.#bytes -= transfer.bytes;
-    const left = (this.#perPeer.get(transfer.peer) ?? 1) - 1;
-    if (left > 0) this.#perPeer.set(transfer.peer, left);
-    else this.#perPeer.delete(transfer.peer);
-  }
-}
-
 /**
  * Key of a transfer: the remote, the method and the options, which distinguish two transfers of one peer (RFC 7959
- * section 2.5, RFC 9175 section 3.3). Block1, Block2, Size1 and Observe are left out, since they may differ between
- * the requests of one transfer.
+ * section 2.5, RFC 9175 section 3.3). Block1, Block2 and Observe are left out, since they may differ between the requests of
+ * one transfer, and so are the options that are NoCacheKey, such as Size1 and Echo (RFC 7252 sections 5.4.2 and 5.4.6).
  */
 function transferKey(request: CoapRequest): string {
   let key = `${request.remote.key} ${request.method}`;
   for (const { number, value } of request.message.options) {
     if (number === Option.Block1.number || number === Option.Block2.number) continue;
-    if (number === Option.Size1.number || number === Option.Observe.number) continue;
+    if (number === Option.Observe.number || (number & 0x1e) === 0x1c) continue;
     key += ` ${number}=${(value as Buffer).toString('latin1')}`;
   }
   return key;
@@ -187,7 +67,8 @@ export class Blockwise {
 
   /** Number of request bodies and response bodies in transfer. */
   get footprint() {
-    return { incoming: this.#incoming.size, outgoing: this.#outgoing.size };
+    const bytes = this.#incoming.bytes + this.#outgoing.bytes;
+    return { incoming: this.#incoming.size, outgoing: this.#outgoing.size, bytes };
   }
 
   /** The wrapped handler, to be given to an endpoint. */
@@ -216,7 +97,8 @@ export class Blockwise {
         options: [uint(Option.Size1, this.#limits.bodyBytes)],
       });
     }
-    const transfer = block.number === 0 ? this.#incoming.begin(key, remote.key) : this.#incoming.get(key);
+    const transfer =
+      block.number === 0 ? this.#incoming.begin(key, remote, request.standing) : this.#incoming.get(key);
     if (!transfer)
       return block.number === 0
         ? refusal(Code.ServiceUnavailable, 'too many transfers', { maxAge: 5 })
@@ -231,7 +113,7 @@ export class Blockwise {
     }
     if (block.more) return continued(block);
     this.#incoming.delete(key);
-    return this.#finish(request.withPayload(Buffer.concat(transfer.chunks)), block2, block);
+    return this.#finish(request.withPayload(transfer.buffer.subarray(0, transfer.bytes)), block2, block);
   }
 
   #finish(request: CoapRequest, block2: Block | undefined, block1: Block | undefined): ReturnType<Handler> {
@@ -258,12 +140,8 @@ export class Blockwise {
     if (echoed.payload.length <= blockSize(exponent) && !block2 && !echoed.content) return echoed;
     if (isError(echoed)) return { ...echoed, payload: echoed.payload.subarray(0, blockSize(exponent)) };
     if (echoed.payload.length > blockSize(exponent)) {
-      const transfer = this.#outgoing.begin(transferKey(request), request.remote.key);
-      const kept = transfer && this.#outgoing.append(transfer, echoed.payload);
-      if (transfer) {
-        transfer.head = response;
-        transfer.credit = request.allowance;
-      }
+      const transfer = this.#outgoing.begin(transferKey(request), request.remote, request.standing);
+      const kept = transfer && this.#outgoing.keep(transfer, response);
       // A response that cannot be kept can be made again for each later block, but only if the request has no effect.
       if (!kept && request.method !== Code.GET)
         return refusal(Code.ServiceUnavailable, 'too many transfers', { maxAge: 5 });
@@ -279,66 +157,76 @@ export class Blockwise {
         return refusal(Code.RequestEntityIncomplete, 'no response is kept for this request');
       const outcome = this.#handler(request);
       const pick = (response: Reply | undefined) =>
-        response && !isError(response) && !fits(request, response, block)
-          ? blockTooLarge()
-          : response && !isError(response)
-            ? (slice(response, block) ?? refusal(Code.BadRequest, 'no such block'))
-            : response;
+        response && !isError(response) ? blockOf(request, response, block) : response;
       return outcome instanceof Promise ? outcome.then(pick) : pick(outcome);
     }
     const { head: kept } = transfer;
-    const part = slice(kept, block);
-    if (!part) return refusal(Code.BadRequest, 'no such block');
-    if (!fits(request, kept, block)) {
-      if (transfer.credit < part.payload.length) return blockTooLarge();
-      transfer.credit -= part.payload.length;
-    }
+    const part = blockOf(request, kept, block);
+    if (isError(part)) return part;
     if ((block.number + 1) * blockSize(block.exponent) >= kept.payload.length) this.#outgoing.delete(key);
     return part;
   }
 }
 
 /**
- * The size exponent for the blocks of a response. It is the wished one when the whole response is within the request's
- * allowance. Otherwise it is the largest with which the response to a request for one block stays within the
- * amplification limit (RFC 9175 section 2.6).
+ * The size exponent for the blocks of a response. It is the largest, up to the wished one, with which all blocks stay within the
+ * amplification limit (RFC 9175 section 2.6): the request that is there and the later ones together earn at least what the
+ * blocks take. The smallest blocks are always tried.
  */
 function fittingExponent(request: CoapRequest, response: Reply, wished: number): number {
   const largest = Math.min(wished, largestExponent);
-  const overhead = overheadOf(request, response);
   const { allowance } = request;
-  if (overhead + response.payload.length <= allowance) return largest;
-  const { token, options } = request.message;
-  const perBlock = Math.min(allowance, amplification * (4 + token.length + optionBytes(options)));
+  if (allowance === Number.POSITIVE_INFINITY) return largest;
+  const overhead = overheadOf(request, response) + blockOptionBytes;
+  const bytes = response.content?.size ?? response.payload.length;
+  if (bytes <= blockSize(largest) && overhead + bytes <= allowance) return largest;
+  const earned = amplification * laterRequestBytes(request);
   let exponent = largest;
-  while (exponent > 0 && overhead + blockSize(exponent) > perBlock) exponent--;
+  for (; exponent > 0; exponent--) {
+    const each = overhead + blockSize(exponent);
+    const later = Math.ceil(bytes / blockSize(exponent)) - 1;
+    if (each <= allowance && each * (later + 1) <= allowance + later * earned) break;
+  }
   return exponent;
 }
 
-/** Bytes of a response's datagram without its payload. An upper estimate: 8 bytes stand for Block2 and Size2. */
+/** Most bytes of Block2 and Size2 in the first response. */
+const blockOptionBytes = 11;
+
+/** Bytes of a response's datagram without its payload. */
 const overheadOf = ({ message }: CoapRequest, { options }: Reply): number =>
-  4 + message.token.length + 8 + optionBytes(options);
+  4 + message.token.length + encodedLength(options) + 1;
 
 /**
- * Whether a block of this size is within the request's allowance. Blocks of the smallest size always are, since
- * otherwise a peer that has not proved its address could not fetch the body at all.
+ * Bytes of the request for a later block, at least: it has no payload and no options about one. A small Block2 takes two bytes.
  */
-const fits = (request: CoapRequest, response: Reply, { exponent }: Block): boolean =>
-  exponent === 0 ||
-  request.allowance === Number.POSITIVE_INFINITY ||
-  blockSize(exponent) + overheadOf(request, response) <= request.allowance + blockSlack;
+const laterRequestBytes = ({ message }: CoapRequest): number =>
+  4 +
+  message.token.length +
+  encodedLength(message.options.filter(({ number }) => !ofPayload.has(number))) +
+  2;
 
-/**
- * Bytes that a block may exceed the allowance by. The block size was chosen for an estimated request, and the actual
- * request for a later block may be a little smaller.
- */
-const blockSlack = 16;
+const ofPayload: ReadonlySet<number> = new Set([
+  Option.SyncmlHmac.number,
+  Option.BootstrapMac.number,
+  Option.Echo.number,
+  Option.ContentFormat.number,
+  Option.Block1.number,
+  Option.Block2.number,
+  Option.Size1.number,
+]);
 
-const blockTooLarge = (): Reply =>
-  refusal(Code.BadRequest, 'block too large for this request, use the block size of the first response');
-
-const optionBytes = (options: readonly CoapOption[]): number =>
-  options.reduce((sum, { value }) => sum + value.length + 2, 0);
+/** A later block of a response, or the error for a block that is not there or is too large for the peer. */
+function blockOf(request: CoapRequest, response: Reply, block: Block): Reply {
+  const part = slice(response, block);
+  if (!part) return refusal(Code.BadRequest, 'no such block');
+  // What is too large even in the smallest blocks is for the endpoint's exit, which asks for an Echo.
+  const isAllowed =
+    block.exponent === 0 || overheadOf(request, part) + part.payload.length <= request.allowance;
+  return isAllowed
+    ? part
+    : refusal(Code.BadRequest, 'block too large for this request, use the block size of the first response');
+}
 
 /** One block of a response, with its Block2 option. Returns `undefined` for a block beyond the end of the body. */
 function slice({ content, ...response }: Reply, { number, exponent }: Block): Reply | undefined {

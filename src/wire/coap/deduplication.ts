@@ -1,16 +1,19 @@
 import type { Monotonic } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
-import type { Exchange, Peer } from './peer.ts';
+import type { Exchange, ExchangeTable, Peer } from './peer.ts';
 
-/** Bounds of deduplication: by time, by count and by bytes. At a bound the oldest exchange is forgotten. */
+/**
+ * Bounds of deduplication: by time, by count and by bytes. At a bound the oldest exchange is forgotten. Count and bytes are those
+ * of proven peers; known addresses and strangers have half as much each, in tables of their own.
+ */
 export interface DeduplicationLimits {
   /** Milliseconds that a message ID is remembered: EXCHANGE_LIFETIME of RFC 7252 section 4.8.2. */
   readonly lifetime: number;
-  /** Most exchanges that are remembered, of all peers. */
+  /** Most exchanges that are remembered, of all proven peers. */
   readonly entries: number;
   /** Most exchanges that are remembered, of one peer. */
   readonly entriesPerPeer: number;
-  /** Most bytes of the replies that are kept, of all peers. */
+  /** Most bytes of the replies that are kept, of all proven peers. */
   readonly bytes: number;
 }
 
@@ -21,12 +24,19 @@ export const deduplicationDefaults: DeduplicationLimits = {
   bytes: 2 * 1024 * 1024,
 };
 
+/** The bounds for peers that have not proved themselves. */
+export const unprovenShare = (limits: DeduplicationLimits): DeduplicationLimits => ({
+  ...limits,
+  entries: Math.ceil(limits.entries / 2),
+  bytes: Math.ceil(limits.bytes / 2),
+});
+
 /**
  * The messages received lately and the replies to them (RFC 7252 section 4.5), bounded by time, count and bytes. All
  * exchanges have the same lifetime, so their order of arrival is also their order of expiry. Therefore no exchange needs
  * a timer of its own: a linked list in order of arrival is enough, and expired exchanges are dropped from its old end.
  */
-export class RecentExchanges {
+export class RecentExchanges implements ExchangeTable {
   readonly #limits: DeduplicationLimits;
   readonly #forgotten: (peer: Peer) => void;
   #oldest: Exchange | undefined;
@@ -59,6 +69,7 @@ export class RecentExchanges {
       peer,
       messageId,
       expires: plus(now, this.#limits.lifetime),
+      table: this,
       reply: undefined,
       older: this.#youngest,
       younger: undefined,
@@ -70,7 +81,7 @@ export class RecentExchanges {
     peer.exchanges.set(messageId, exchange);
     if (peer.exchanges.size > this.#limits.entriesPerPeer) {
       const [first] = peer.exchanges.values();
-      if (first) this.forget(first);
+      if (first) first.table.forget(first);
     }
     this.expire(now);
     while (this.#entries > this.#limits.entries && this.#oldest) this.forget(this.#oldest);
@@ -91,6 +102,7 @@ export class RecentExchanges {
     while (this.#oldest && this.#oldest.expires <= now) this.forget(this.#oldest);
   }
 
+  /** Drops one exchange. */
   forget(exchange: Exchange): void {
     const { older, younger, peer } = exchange;
     if (older) older.younger = younger;

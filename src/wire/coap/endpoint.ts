@@ -1,20 +1,24 @@
+import { Admission, conversation, Standing, standings } from '../../base/admission.ts';
 import { type BackgroundWork, failed } from '../../base/background.ts';
-import { BoundedMap } from '../../base/bounded-map.ts';
-import type { Clock, Timer } from '../../base/clock.ts';
+import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { asPosternError, PosternError } from '../../base/errors.ts';
+import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import type { CoapMessage } from './codec.ts';
-import { decode, encode, encodeEmpty, Malformed, noBytes, Type } from './codec.ts';
-import { Code, codeFromText, isRequestCode, isResponseCode } from './codes.ts';
+import { decode, encode, encodeEmpty, Malformed, Type } from './codec.ts';
+import { Code, isRequestCode, isResponseCode } from './codes.ts';
 import type { DeduplicationLimits } from './deduplication.ts';
-import { deduplicationDefaults, RecentExchanges } from './deduplication.ts';
+import { deduplicationDefaults, RecentExchanges, unprovenShare } from './deduplication.ts';
+import { Entry } from './entry.ts';
+import { Exit } from './exit.ts';
 import type { Handler, Remote, Reply } from './message.ts';
-import { amplification, CoapRequest, isError, refusal } from './message.ts';
+import { amplification, CoapRequest, refusal } from './message.ts';
 import { MessageIds } from './message-ids.ts';
-import { Option, uint, unacceptableOption } from './options.ts';
-import { type Exchange, Peer, remoteKey, type Transmission } from './peer.ts';
+import { unacceptableOption } from './options.ts';
+import { Peer, remoteKey, type Transmission } from './peer.ts';
 import { type OutgoingRequest, PendingRequests } from './pending-requests.ts';
+import { Pings } from './pings.ts';
+import { Serving } from './serving.ts';
 import type { TransmissionParameters } from './transmission.ts';
 import { Transmitter, transmissionDefaults } from './transmission.ts';
 
@@ -22,8 +26,13 @@ import { Transmitter, transmissionDefaults } from './transmission.ts';
 export interface EndpointLimits {
   readonly deduplication: DeduplicationLimits;
   readonly transmission: TransmissionParameters;
-  /** Most requests that are being handled at one time. Further requests get 5.03 with a Max-Age. */
+  /**
+   * Most requests of proven peers that are being handled at one time. Others have shares of their own (`Workload`). Further
+   * requests get 5.03 with a Max-Age. The same bounds hold for responses that are sent separately.
+   */
   readonly concurrentRequests: number;
+  /** Most responses to multicast requests that wait. */
+  readonly multicastResponses: number;
   /** Most requests of this endpoint that wait for a response at one time. */
   readonly pendingRequests: number;
   /** Milliseconds until a slow response is acknowledged first and sent separately (RFC 7252 section 5.2.2). */
@@ -38,6 +47,7 @@ export const endpointDefaults: EndpointLimits = {
   deduplication: deduplicationDefaults,
   transmission: transmissionDefaults,
   concurrentRequests: 1024,
+  multicastResponses: 1024,
   pendingRequests: 1024,
   piggybackWithin: 250,
   leisure: 5000,
@@ -55,6 +65,8 @@ export interface EndpointParts {
   readonly send: (datagram: Buffer, port: number, address: string) => void;
   /** Replaces single values of `endpointDefaults`. */
   readonly limits?: Partial<EndpointLimits>;
+  /** The entry that all endpoints of a gateway share; one of its own if absent. */
+  readonly admission?: Admission;
 }
 
 /**
@@ -63,8 +75,9 @@ export interface EndpointParts {
  */
 export type Delivery = 'sent' | 'acknowledged' | 'reset' | 'lost';
 
-/** Max-Age of the 5.03 response at overload: seconds after which the peer may try again. */
-const overloadMaxAge = 5;
+/** Answers that each transmission of an own message entitles its peer to: an ACK, a response, and repetitions of both. */
+const answersPerMessage = 4;
+const mostAnswersDue = 64;
 
 /**
  * One CoAP endpoint (RFC 7252) without a socket. Datagrams come in by `receive` and go out by `EndpointParts.send`. No
@@ -78,39 +91,65 @@ export class CoapEndpoint {
   readonly resetListeners = new Set<(remote: Remote, messageId: number) => void>();
   readonly #limits: EndpointLimits;
   readonly #clock: Clock;
-  readonly #entropy: Entropy;
   readonly #events: Events;
-  readonly #handler: Handler;
   readonly #sendDatagram: EndpointParts['send'];
   readonly #peers = new Map<string, Peer>();
-  readonly #recent: RecentExchanges;
+  /** By standing. */
+  readonly #recent: readonly RecentExchanges[];
+  readonly #entry: Entry;
+  readonly #exit: Exit;
+  readonly #pings: Pings;
   readonly #transmitter: Transmitter;
   readonly #requests: PendingRequests;
-  readonly #proven: BoundedMap<string, true>;
   readonly #messageIds: MessageIds;
-  readonly #leisurely = new Set<Timer>();
-  #working = 0;
+  readonly #serving: Serving;
   #sweep: Timer | undefined;
   #stopped = false;
 
   constructor(parts: EndpointParts) {
+    const { clock, events } = parts;
     this.#limits = { ...endpointDefaults, ...parts.limits };
     this.#clock = parts.clock;
-    this.#entropy = parts.entropy;
     this.#messageIds = new MessageIds(parts.entropy);
     this.#events = parts.events;
-    this.#handler = parts.handler;
     this.#sendDatagram = parts.send;
-    this.#proven = new BoundedMap(this.#limits.provenPeers);
+    this.#entry = new Entry(parts.admission ?? new Admission({ clock, events }), this.#limits.provenPeers);
     const forgetIdle = (peer: Peer) => this.#forgetIdle(peer);
-    this.#recent = new RecentExchanges(this.#limits.deduplication, forgetIdle);
+    const ask = (datagram: Buffer, peer: Peer) => {
+      peer.answersDue = Math.min(peer.answersDue + answersPerMessage, mostAnswersDue);
+      this.#send(datagram, peer);
+    };
+    const { deduplication } = this.#limits;
+    this.#recent = standings.map((standing) => {
+      const own = standing === Standing.Proven ? deduplication : unprovenShare(deduplication);
+      return new RecentExchanges(own, forgetIdle);
+    });
     this.#transmitter = new Transmitter(
       parts.clock,
       parts.entropy,
       this.#limits.transmission,
-      (datagram, peer) => this.#send(datagram, peer),
+      ask,
       forgetIdle,
     );
+    this.#pings = new Pings({
+      clock,
+      send: ask,
+      repeatAfter: this.#limits.transmission.ackTimeout,
+      limit: this.#limits.pendingRequests,
+      forgetIdle,
+    });
+    this.#exit = new Exit({
+      ...parts,
+      transmitter: this.#transmitter,
+      send: (datagram, remote) => this.#send(datagram, remote),
+      separateResponses: this.#limits.concurrentRequests,
+    });
+    this.#serving = new Serving({
+      ...parts,
+      limits: this.#limits,
+      exit: this.#exit,
+      messageIds: this.#messageIds,
+    });
     this.#requests = new PendingRequests({
       limit: this.#limits.pendingRequests,
       clock: parts.clock,
@@ -118,6 +157,11 @@ export class CoapEndpoint {
       transmitter: this.#transmitter,
       forgetIdle,
     });
+  }
+
+  /** The time by the endpoint's clock. */
+  get now(): Monotonic {
+    return this.#clock.now();
   }
 
   /** Whether `stop` was called. */
@@ -129,20 +173,31 @@ export class CoapEndpoint {
   get footprint() {
     return {
       peers: this.#peers.size,
-      exchanges: this.#recent.entries,
-      replyBytes: this.#recent.bytes,
+      exchanges: this.#recent.reduce((sum, { entries }) => sum + entries, 0),
+      replyBytes: this.#recent.reduce((sum, { bytes }) => sum + bytes, 0),
       pendingRequests: this.#requests.size,
-      working: this.#working,
+      working: this.#serving.working,
+      separateResponses: this.#exit.separateResponses,
+      multicastResponses: this.#serving.multicastResponses,
     };
   }
 
-  /** Records that the remote receives at the address it claims. Responses to it may then be of any size. */
+  /**
+   * Records that a device proved itself from this address and port. Responses to it may then be of any size, and its datagrams
+   * have a budget of their own.
+   */
   vouch(remote: Remote): void {
-    this.#proven.set(remote.key, true);
+    this.#entry.vouch(remote);
+    const peer = this.#peers.get(remote.key);
+    if (peer) peer.standing = Standing.Proven;
   }
 
   isProven(remote: Remote): boolean {
-    return this.#proven.has(remote.key);
+    return this.#entry.isProven(remote.key);
+  }
+
+  standingOf(remote: Remote): Standing {
+    return this.#entry.standingOf(remote);
   }
 
   /**
@@ -150,29 +205,47 @@ export class CoapEndpoint {
    * 0, to which nothing can be sent.
    */
   receive(datagram: Buffer, address: string, port: number, multicast = false): void {
-    if (this.#stopped || port === 0) return;
+    if (this.admits(datagram, address, port, multicast)) this.take(datagram, address, port, multicast);
+  }
+
+  /** Whether a datagram is looked at. It is then to be passed to `take`, where it may wait in between. */
+  admits(datagram: Buffer, address: string, port: number, multicast = false): boolean {
+    if (this.#stopped || port === 0) return false;
+    if (multicast) return this.#entry.admitsMulticast(address);
+    const key = remoteKey(address, port);
+    return this.#entry.admits(datagram, key, address, this.#peers.get(key));
+  }
+
+  /** Takes in a datagram that was admitted. */
+  take(datagram: Buffer, address: string, port: number, multicast = false): void {
+    if (this.#stopped) return;
+    const key = remoteKey(address, port);
+    const known = this.#peers.get(key);
     const message = decode(datagram);
     if (message instanceof Malformed) {
       this.#refuseMalformed(message, address, port, multicast);
       return;
     }
-    const key = remoteKey(address, port);
-    const known = this.#peers.get(key);
+    if (multicast) {
+      this.#receiveMulticast({ address, port, key }, message, datagram.length);
+      return;
+    }
+    known?.received(datagram.length);
     if (message.type === Type.ACK || message.type === Type.RST) {
       if (known) this.#receiveAnswer(known, message);
       else if (message.type === Type.RST) this.#reset({ address, port, key }, message.messageId);
       return;
     }
     if (isRequestCode(message.code)) {
-      this.#receiveRequest(known ?? this.#newPeer(address, port, key), message, datagram.length, multicast);
+      this.#receiveRequest(known ?? this.#admitted(address, port, key, datagram.length), message);
       return;
     }
-    if (isResponseCode(message.code) && known && !multicast) {
+    if (isResponseCode(message.code) && known) {
       this.#receiveSeparateResponse(known, message);
       return;
     }
     // An empty CON is a ping (section 4.3). Any other message here is a response that nothing waits for.
-    if (message.type === Type.CON && !multicast)
+    if (message.type === Type.CON)
       this.#sendDatagram(encodeEmpty(Type.RST, message.messageId), port, address);
   }
 
@@ -187,15 +260,16 @@ export class CoapEndpoint {
   }
 
   /**
-   * Sends a response as a message of its own: a notification (RFC 7641) or a separate response (RFC 7252 section
-   * 5.2.2). Returns its message ID and a promise for the outcome, which never rejects. After `stop` nothing is sent, and the
-   * outcome is `lost`.
+   * Sends a notification (RFC 7641). Returns its message ID and a promise for the outcome, which never rejects. After `stop`
+   * nothing is sent, and the outcome is `lost`.
+   * @param isRepeated whether a confirmable one is sent again until it is acknowledged
    */
   notify(
     remote: Remote,
     token: Uint8Array,
     response: Reply,
     confirmable: boolean,
+    isRepeated = true,
   ): { messageId: number; fate: Promise<Delivery> } {
     const peer = this.#peerOf(remote.address, remote.port);
     const messageId = peer.takeMessageId();
@@ -209,32 +283,23 @@ export class CoapEndpoint {
     const { promise: fate, resolve } = Promise.withResolvers<Delivery>();
     const settled: Transmission['settled'] = (outcome) =>
       resolve(outcome instanceof PosternError ? 'lost' : outcome);
-    this.#transmitter.submit(peer, { messageId, datagram, settled });
+    this.#transmitter.submit(peer, {
+      messageId,
+      datagram,
+      settled,
+      mayRepeat: () => isRepeated,
+    });
     return { messageId, fate };
   }
 
   /**
    * Resolves with whether an endpoint answers at this address within `timeout` milliseconds. Sends an empty confirmable
    * message, which every endpoint answers by a Reset (section 4.3).
+   * @throws {PosternError} `full` and `unavailable`, which say nothing of the peer (`Pings`)
    */
-  ping(address: string, port: number, timeout: number): Promise<boolean> {
-    const peer = this.#peerOf(address, port);
-    const messageId = peer.takeMessageId();
-    const { promise, resolve } = Promise.withResolvers<boolean>();
-    const transmission: Transmission = {
-      messageId,
-      datagram: encodeEmpty(Type.CON, messageId),
-      settled: (outcome) => {
-        timer.cancel();
-        resolve(!(outcome instanceof PosternError));
-      },
-    };
-    const timer = this.#clock.after(timeout, () => {
-      this.#transmitter.cancel(peer, transmission);
-      resolve(false);
-    });
-    this.#transmitter.submit(peer, transmission);
-    return promise;
+  async ping(address: string, port: number, timeout: number): Promise<boolean> {
+    if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
+    return await this.#pings.ping(this.#peerOf(address, port), timeout);
   }
 
   /** Counts an error for which no request waits. */
@@ -249,17 +314,25 @@ export class CoapEndpoint {
   stop(): void {
     this.#stopped = true;
     this.#sweep?.cancel();
-    for (const timer of this.#leisurely) timer.cancel();
-    this.#leisurely.clear();
+    this.#serving.stop();
     this.#transmitter.stop();
+    this.#pings.stop();
     this.#requests.stop();
-    this.#recent.clear();
+    for (const recent of this.#recent) recent.clear();
     this.#peers.clear();
   }
 
   #newPeer(address: string, port: number, key: string): Peer {
     const peer = new Peer({ address, port, key }, this.#messageIds);
     this.#peers.set(key, peer);
+    return peer;
+  }
+
+  /** A new peer, whose first datagram was admitted. */
+  #admitted(address: string, port: number, key: string, bytes: number): Peer {
+    const peer = this.#newPeer(address, port, key);
+    peer.credit = conversation - 1;
+    peer.received(bytes);
     return peer;
   }
 
@@ -273,8 +346,8 @@ export class CoapEndpoint {
   }
 
   /** Sends nothing after `stop`: the socket may be closed, but work that began before may still end. */
-  #send(datagram: Buffer, peer: Peer): void {
-    if (!this.#stopped) this.#sendDatagram(datagram, peer.port, peer.address);
+  #send(datagram: Buffer, { address, port }: Remote): void {
+    if (!this.#stopped) this.#sendDatagram(datagram, port, address);
   }
 
   #refuseMalformed(
@@ -290,7 +363,9 @@ export class CoapEndpoint {
 
   #receiveAnswer(peer: Peer, message: CoapMessage): void {
     const outcome = message.type === Type.ACK ? 'acknowledged' : 'reset';
-    const expected = this.#transmitter.settle(peer, message.messageId, outcome);
+    const expected =
+      this.#transmitter.settle(peer, message.messageId, outcome) ||
+      this.#pings.answered(peer, message.messageId);
     if (!expected && outcome === 'reset') this.#reset(peer, message.messageId);
     if (expected && isResponseCode(message.code)) this.#requests.answered(peer, message);
   }
@@ -309,147 +384,63 @@ export class CoapEndpoint {
     if (message.type === Type.CON) {
       const answer = encodeEmpty(wanted ? Type.ACK : Type.RST, message.messageId);
       // The exchange is opened before the request is settled: settling the last request would forget an idle peer.
-      if (wanted)
-        this.#recent.complete(this.#recent.open(peer, message.messageId, this.#clock.now()), answer);
+      if (wanted) {
+        const exchange = this.#recent[peer.standing]!.open(peer, message.messageId, this.#clock.now());
+        exchange.table.complete(exchange, answer);
+      }
       this.#armSweep();
       this.#send(answer, peer);
     }
     if (wanted) this.#requests.answered(peer, message);
   }
 
-  #receiveRequest(peer: Peer, message: CoapMessage, size: number, multicast: boolean): void {
+  #receiveRequest(peer: Peer, message: CoapMessage): void {
     const repeated = peer.exchanges.get(message.messageId);
     const now = this.#clock.now();
     if (repeated && repeated.expires > now) {
-      if (repeated.reply && message.type === Type.CON) this.#send(repeated.reply, peer);
+      if (repeated.reply && message.type === Type.CON) this.#exit.repeat(peer, repeated.reply);
       return;
     }
-    // A multicast request must not be confirmable (section 8.1).
-    if (multicast && message.type === Type.CON) {
-      this.#forgetIdle(peer);
-      return;
-    }
-    const exchange = this.#recent.open(peer, message.messageId, now);
+    peer.standing = this.#entry.standingOf(peer);
+    const exchange = this.#recent[peer.standing]!.open(peer, message.messageId, now);
     this.#armSweep();
-    const critical = unacceptableOption(message.options);
+    const critical = this.#refusedOption(peer, message);
     if (critical !== undefined) {
-      this.#events.emit('coap.bad-option', { option: critical, peer: peer.address });
       // Section 5.4.1: a confirmable request gets 4.02, a non-confirmable one is dropped.
       if (message.type === Type.CON)
-        this.#respond(exchange, message, refusal(Code.BadOption, `option ${critical}`));
+        this.#exit.respond(exchange, message, refusal(Code.BadOption, `option ${critical}`));
       return;
     }
-    const allowance = size * amplification;
-    this.#run(exchange, message, new CoapRequest(peer, message, multicast, message.payload, allowance, this));
-  }
-
-  #run(exchange: Exchange, message: CoapMessage, request: CoapRequest): void {
-    if (this.#working >= this.#limits.concurrentRequests) {
-      this.#events.emit('coap.overload', { working: this.#working });
-      this.#respond(exchange, message, {
-        code: Code.ServiceUnavailable,
-        options: [uint(Option.MaxAge, overloadMaxAge)],
-        payload: noBytes,
-      });
-      return;
+    const request = new CoapRequest(peer, message, false, message.payload, peer);
+    if (peer.room !== Number.POSITIVE_INFINITY) {
+      const { echo } = request;
+      if (echo && this.#exit.isFresh(echo, peer)) peer.isReachable = true;
     }
-    let outcome: ReturnType<Handler>;
-    try {
-      outcome = this.#handler(request);
-    } catch (thrown) {
-      outcome = this.#failure(thrown);
-    }
-    if (!(outcome instanceof Promise)) {
-      this.#answer(exchange, message, request, outcome, false);
-      return;
-    }
-    this.#working++;
-    let acknowledged = false;
-    const timer =
-      message.type === Type.CON
-        ? this.#clock.after(this.#limits.piggybackWithin, () => {
-            if (this.#stopped) return;
-            acknowledged = true;
-            this.#reply(exchange, encodeEmpty(Type.ACK, message.messageId));
-          })
-        : undefined;
-    outcome
-      .catch((thrown) => this.#failure(thrown))
-      .then((response) => {
-        this.#working--;
-        timer?.cancel();
-        if (!this.#stopped) this.#answer(exchange, message, request, response, acknowledged);
-      })
-      .catch((thrown) => this.failed('coap-response', thrown));
+    this.#serving.serve(exchange, message, request);
   }
 
-  #failure(thrown: unknown): Reply {
-    const error = asPosternError(thrown);
-    if (error.code === 'internal')
-      this.#events.emit('coap.handler-failed', { message: error.message, stack: error.stack });
-    const { retryAfter } = error;
-    return refusal(
-      codeFromText(error.coapCode),
-      error.code === 'internal' ? '' : error.message,
-      retryAfter === undefined ? {} : { maxAge: retryAfter },
-    );
+  /** Number of a critical option because of which a message is refused. */
+  #refusedOption({ address }: Remote, { options }: CoapMessage): number | undefined {
+    const critical = unacceptableOption(options);
+    if (critical !== undefined) this.#events.emit('coap.bad-option', { option: critical, peer: address });
+    return critical;
   }
 
-  #answer(
-    exchange: Exchange,
-    message: CoapMessage,
-    request: CoapRequest,
-    response: Reply | undefined,
-    acknowledged: boolean,
-  ): void {
-    if (request.multicast) {
-      if (response && !isError(response)) this.#answerAtLeisure(exchange, message, response);
-      return;
-    }
-    // Only a multicast request may go without a response.
-    const due = response ?? refusal(Code.InternalServerError, '');
-    if (acknowledged) this.notify(exchange.peer, message.token, due, true);
-    else this.#respond(exchange, message, due);
-  }
-
-  #answerAtLeisure(exchange: Exchange, message: CoapMessage, response: Reply): void {
-    if (this.#leisurely.size >= this.#limits.concurrentRequests) return;
-    const timer = this.#clock.after(this.#entropy.uniform() * this.#limits.leisure, () => {
-      this.#leisurely.delete(timer);
-      this.#respond(exchange, message, response);
-    });
-    this.#leisurely.add(timer);
-  }
-
-  /** Responds to a CON on its ACK, and to a NON by a NON (section 5.2). */
-  #respond(exchange: Exchange, message: CoapMessage, { code, options, payload }: Reply): void {
-    const confirmed = message.type === Type.CON;
-    this.#reply(
-      exchange,
-      encode({
-        type: confirmed ? Type.ACK : Type.NON,
-        code,
-        messageId: confirmed ? message.messageId : exchange.peer.takeMessageId(),
-        token: message.token,
-        options,
-        payload,
-      }),
-    );
-  }
-
-  #reply(exchange: Exchange, datagram: Buffer): void {
-    this.#recent.complete(exchange, datagram);
-    this.#send(datagram, exchange.peer);
+  #receiveMulticast(remote: Remote, message: CoapMessage, size: number): void {
+    if (message.type !== Type.NON || message.code !== Code.GET) return;
+    if (this.#refusedOption(remote, message) !== undefined) return;
+    this.#serving.multicast(remote, message, this.#entry.standingOf(remote), size * amplification);
   }
 
   /** Sets one timer, for the oldest exchange. It frees memory when no further messages arrive. */
   #armSweep(): void {
     if (this.#sweep) return;
-    const next = this.#recent.nextExpiry;
-    if (next === undefined) return;
+    const expiries = this.#recent.flatMap(({ nextExpiry }) => nextExpiry ?? []);
+    if (expiries.length === 0) return;
+    const next = Math.min(...expiries);
     this.#sweep = this.#clock.after(next - this.#clock.now() + sweepSlack, () => {
       this.#sweep = undefined;
-      this.#recent.expire(this.#clock.now());
+      for (const recent of this.#recent) recent.expire(this.#clock.now());
       this.#armSweep();
     });
   }

@@ -1,3 +1,4 @@
+import type { Standing } from '../../base/admission.ts';
 import type { CoapMessage, CoapOption } from './codec.ts';
 import { Code } from './codes.ts';
 import { Option, opaque, optionValue, sorted, textOptions, uint, uintOption } from './options.ts';
@@ -16,9 +17,11 @@ export interface Remote {
  */
 export const amplification = 3;
 
-/** Knows which peers receive at the address that they claim. */
-export interface ProvenPeers {
-  isProven(remote: Remote): boolean;
+/** What limits the responses to a peer. */
+export interface Account {
+  /** Bytes that may be sent to it now. `Infinity` for a peer that has proved its address. */
+  readonly room: number;
+  readonly standing: Standing;
 }
 
 /** A request as a handler sees it: its body is reassembled, and its options are read on demand. */
@@ -27,29 +30,22 @@ export class CoapRequest {
   readonly message: CoapMessage;
   readonly payload: Uint8Array;
   readonly multicast: boolean;
-  readonly #allowance: number;
-  readonly #peers: ProvenPeers | undefined;
+  readonly #account: Account;
   #query: readonly string[] | undefined;
   #path: string[] | undefined;
 
-  /**
-   * @param allowance most bytes of the response's datagram for a peer that has not proved its address
-   * @param peers none: no peer has proved its address
-   */
   constructor(
     remote: Remote,
     message: CoapMessage,
     multicast: boolean,
     payload: Uint8Array,
-    allowance: number,
-    peers?: ProvenPeers,
+    account: Account,
   ) {
     this.remote = remote;
     this.message = message;
     this.multicast = multicast;
     this.payload = payload;
-    this.#allowance = allowance;
-    this.#peers = peers;
+    this.#account = account;
   }
 
   /**
@@ -57,13 +53,17 @@ export class CoapRequest {
    * itself, so the value is read when the response is there.
    */
   get allowance(): number {
-    return this.#peers?.isProven(this.remote) ? Number.POSITIVE_INFINITY : this.#allowance;
+    return this.#account.room;
   }
 
-  /** The same request with its whole body. The allowance grows, since the bytes of all blocks count as the request. */
+  /** What is known of the sender. Like the allowance, it may change while the request is handled. */
+  get standing(): Standing {
+    return this.#account.standing;
+  }
+
+  /** The same request with its whole body. */
   withPayload(payload: Uint8Array): CoapRequest {
-    const allowance = Math.max(this.#allowance, payload.length * amplification);
-    return new CoapRequest(this.remote, this.message, this.multicast, payload, allowance, this.#peers);
+    return new CoapRequest(this.remote, this.message, this.multicast, payload, this.#account);
   }
 
   /** Request code. */

@@ -1,15 +1,22 @@
+import { Standing } from '../../base/admission.ts';
 import type { Clock, Monotonic } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
+import { FairMap } from '../../base/fair-map.ts';
 import type { CoapEndpoint } from './endpoint.ts';
 import type { CoapRequest, Handler, Remote } from './message.ts';
 import { Option, sorted, uint, uintOption } from './options.ts';
 
-/** Bounds of one observable resource. Beyond them a GET gets its response but is not registered. */
+/**
+ * Bounds of one observable resource. Beyond them a GET of a proven peer gets its response but is not registered. Peers that have
+ * not proved themselves have a table of their own, where the oldest gives way.
+ */
 export interface ObserveLimits {
-  /** Most observers of the resource. */
+  /** Most observers of the resource that are proven. */
   readonly observers: number;
   /** Most observers with the same remote. */
   readonly observersPerPeer: number;
+  /** Most others: in all, of one address, and of one prefix. */
+  readonly unproven: { readonly entries: number; readonly perAddress: number; readonly perPrefix: number };
   /**
    * Milliseconds between confirmable notifications, by which the server notices that an observer has left. At most
    * 24 hours (RFC 7641 section 4.5).
@@ -20,6 +27,7 @@ export interface ObserveLimits {
 export const observeDefaults: ObserveLimits = {
   observers: 1024,
   observersPerPeer: 8,
+  unproven: { entries: 256, perAddress: 16, perPrefix: 64 },
   confirmEvery: 3_600_000,
 };
 
@@ -42,7 +50,8 @@ export class Observable {
   readonly #limits: ObserveLimits;
   readonly #endpoint: CoapEndpoint;
   readonly #represent: Handler;
-  readonly #observers = new Map<string, Observer>();
+  readonly #proven = new Map<string, Observer>();
+  readonly #unproven: FairMap<Observer>;
   #sequence = 1;
 
   /** `represent` returns the current state of the resource as the response to a GET. */
@@ -56,12 +65,13 @@ export class Observable {
     this.#clock = clock;
     this.#represent = represent;
     this.#limits = limits;
+    this.#unproven = new FairMap(limits.unproven, (key, observer) => this.#promote(key, observer));
     endpoint.resetListeners.add((remote, messageId) => this.#reset(remote, messageId));
   }
 
   /** Number of observers. */
   get size(): number {
-    return this.#observers.size;
+    return this.#proven.size + this.#unproven.size;
   }
 
   /** Whether the endpoint has stopped, so that nobody can be notified any more. */
@@ -73,7 +83,7 @@ export class Observable {
   readonly handle: Handler = async (request) => {
     const wish = uintOption(request.message.options, Option.Observe);
     const key = `${request.remote.key} ${Buffer.from(request.message.token).toString('hex')}`;
-    if (wish === 1) this.#observers.delete(key);
+    if (wish === 1) this.#delete(key);
     const response = await this.#represent(request);
     if (wish !== 0 || request.multicast || !response || !this.#register(key, request)) return response;
     return { ...response, options: sorted([...response.options, uint(Option.Observe, this.#sequence)]) };
@@ -82,19 +92,15 @@ export class Observable {
   /** Notifies all observers that the resource changed. */
   changed(): void {
     this.#sequence = (this.#sequence + 1) & 0xffffff;
-    for (const [key, observer] of this.#observers) void this.#notify(key, observer);
+    for (const [key, observer] of this.#unproven.entries())
+      if (this.#promote(key, observer)) this.#unproven.delete(key);
+    for (const [key, observer] of this.#proven) void this.#notify(key, observer);
+    for (const [key, observer] of this.#unproven.entries()) void this.#notify(key, observer);
   }
 
   #register(key: string, request: CoapRequest): boolean {
-    const known = this.#observers.has(key);
-    const ofPeer = [...this.#observers.values()].filter(({ remote }) => remote.key === request.remote.key);
-    if (
-      !known &&
-      (this.#observers.size >= this.#limits.observers || ofPeer.length >= this.#limits.observersPerPeer)
-    )
-      return false;
-    const { remote, message } = request;
-    this.#observers.set(key, {
+    const { remote, message, standing } = request;
+    const observer: Observer = {
       remote: { address: remote.address, port: remote.port, key: remote.key },
       token: Buffer.from(message.token),
       request,
@@ -102,8 +108,38 @@ export class Observable {
       nextConfirmable: plus(this.#clock.now(), this.#limits.confirmEvery),
       inFlight: false,
       stale: false,
-    });
+    };
+    this.#unproven.delete(key);
+    if (standing === Standing.Proven) return this.#add(key, observer);
+    this.#unproven.set(key, remote.address, observer);
     return true;
+  }
+
+  /** Adds an observer whose peer is proven. Returns false when there is no room. */
+  #add(key: string, observer: Observer): boolean {
+    const { observers, observersPerPeer } = this.#limits;
+    if (!this.#proven.has(key)) {
+      if (this.#proven.size >= observers) return false;
+      let ofPeer = 0;
+      for (const { remote } of this.#proven.values()) if (remote.key === observer.remote.key) ofPeer++;
+      if (ofPeer >= observersPerPeer) return false;
+    }
+    this.#proven.set(key, observer);
+    return true;
+  }
+
+  /** Takes an observer over whose peer has proved itself since. Returns whether it is among the proven now. */
+  #promote(key: string, observer: Observer): boolean {
+    return this.#endpoint.isProven(observer.remote) && this.#add(key, observer);
+  }
+
+  #has(key: string): boolean {
+    return this.#proven.has(key) || this.#unproven.has(key);
+  }
+
+  #delete(key: string): void {
+    this.#proven.delete(key);
+    this.#unproven.delete(key);
   }
 
   /** Notifies one observer. One that cannot be notified is dropped; it can register again. Never rejects. */
@@ -111,7 +147,7 @@ export class Observable {
     try {
       await this.#send(key, observer);
     } catch (thrown) {
-      this.#observers.delete(key);
+      this.#delete(key);
       this.#endpoint.failed('observers', thrown);
     }
   }
@@ -121,21 +157,25 @@ export class Observable {
       observer.stale = true;
       return;
     }
-    const confirmable = observer.nextConfirmable <= this.#clock.now();
+    // An unproven observer gets one datagram for each change, and the next one only after it has acknowledged this one. Its
+    // address may be forged.
+    const isProven = this.#endpoint.isProven(observer.remote);
+    const confirmable = !isProven || observer.nextConfirmable <= this.#clock.now();
     if (confirmable) observer.nextConfirmable = plus(this.#clock.now(), this.#limits.confirmEvery);
     observer.inFlight = true;
     const response = await this.#represent(observer.request);
-    if (!response || !this.#observers.has(key)) return;
+    if (!response || !this.#has(key)) return;
     const { messageId, fate } = this.#endpoint.notify(
       observer.remote,
       observer.token,
       { ...response, options: sorted([...response.options, uint(Option.Observe, this.#sequence)]) },
       confirmable,
+      isProven,
     );
     observer.messageId = messageId;
     const delivery = await fate;
     observer.inFlight = false;
-    if (delivery === 'reset' || delivery === 'lost') this.#observers.delete(key);
+    if (delivery === 'reset' || delivery === 'lost') this.#delete(key);
     else if (observer.stale) {
       observer.stale = false;
       await this.#send(key, observer);
@@ -143,7 +183,8 @@ export class Observable {
   }
 
   #reset(remote: Remote, messageId: number): void {
-    for (const [key, observer] of this.#observers)
-      if (observer.remote.key === remote.key && observer.messageId === messageId) this.#observers.delete(key);
+    for (const observers of [this.#proven, this.#unproven])
+      for (const [key, observer] of observers.entries())
+        if (observer.remote.key === remote.key && observer.messageId === messageId) this.#delete(key);
   }
 }

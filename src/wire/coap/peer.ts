@@ -1,13 +1,22 @@
+import { Standing } from '../../base/admission.ts';
 import type { Monotonic } from '../../base/clock.ts';
 import type { PosternError } from '../../base/errors.ts';
-import type { Remote } from './message.ts';
+import { type Account, amplification, type Remote } from './message.ts';
 import type { MessageIds } from './message-ids.ts';
+
+/** Where exchanges are remembered. */
+export interface ExchangeTable {
+  complete(exchange: Exchange, reply: Buffer): void;
+  forget(exchange: Exchange): void;
+}
 
 /** A message that was received, and the reply to it. `older` and `younger` link all exchanges in order of arrival. */
 export interface Exchange {
   readonly peer: Peer;
   readonly messageId: number;
   readonly expires: Monotonic;
+  /** Where it is remembered. */
+  readonly table: ExchangeTable;
   /** Datagram that is sent again when the message is repeated. `undefined` while the handler works. */
   reply: Buffer | undefined;
   older: Exchange | undefined;
@@ -18,12 +27,14 @@ export interface Exchange {
 export interface Transmission {
   readonly messageId: number;
   readonly datagram: Buffer;
+  /** Asked before it is sent again. Without an answer it is given up when this is false; absent: it may always be. */
+  readonly mayRepeat?: () => boolean;
   /** Called once at the end, unless the transmission is cancelled. Errors are `timeout`, `full` and `unavailable`. */
   readonly settled: (outcome: 'acknowledged' | 'reset' | PosternError) => void;
 }
 
 /** State about one remote address and port. It is dropped when it is idle. */
-export class Peer implements Remote {
+export class Peer implements Remote, Account {
   readonly address: string;
   readonly port: number;
   readonly key: string;
@@ -33,6 +44,14 @@ export class Peer implements Remote {
   readonly outbound: Transmission[] = [];
   /** Number of requests to it that wait for their response. */
   awaited = 0;
+  standing: Standing = Standing.Stranger;
+  /** It has returned an Echo, so it receives at the address that it claims. */
+  isReachable = false;
+  /** Datagrams that are still admitted of the conversation that was admitted last. */
+  credit = 0;
+  /** Answers to own messages that are still admitted. */
+  answersDue = 0;
+  #earned = 0;
   readonly #messageIds: MessageIds;
 
   constructor(remote: Remote, messageIds: MessageIds) {
@@ -40,6 +59,24 @@ export class Peer implements Remote {
     this.port = remote.port;
     this.key = remote.key;
     this.#messageIds = messageIds;
+  }
+
+  /**
+   * Bytes that may be sent to it now. It is three times the bytes that it has sent, less what it got since, as long as its
+   * address may be forged (RFC 9175 section 2.6).
+   */
+  get room(): number {
+    return this.isReachable || this.standing === Standing.Proven ? Number.POSITIVE_INFINITY : this.#earned;
+  }
+
+  /** Counts a datagram from it. */
+  received(bytes: number): void {
+    this.#earned += amplification * bytes;
+  }
+
+  /** Counts a datagram to it that answers one of its own. */
+  answered(bytes: number): void {
+    this.#earned = Math.max(0, this.#earned - bytes);
   }
 
   /** Returns a message ID for the next message to it. */

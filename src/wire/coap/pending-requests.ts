@@ -50,7 +50,7 @@ export class PendingRequests {
   /**
    * Sends a confirmable request. Resolves with its response, whatever the code of the response.
    * @throws {PosternError} `timeout`; `unavailable` when the peer sends a Reset, the signal is aborted or the endpoint
-   *   is stopped; `full` when too many requests wait; `malformed` when the response has an unacceptable critical option
+   *   is stopped; `full` when too many requests wait, or others kept it from being sent; `malformed` when the response has an unacceptable critical option
    */
   send(peer: Peer, outgoing: OutgoingRequest): Promise<CoapMessage> {
     const { limit, clock, entropy, transmitter, forgetIdle } = this.#parts;
@@ -81,9 +81,15 @@ export class PendingRequests {
       },
     };
     const abort = () => settle(new PosternError('unavailable', 'the CoAP request was cancelled'));
-    const timer = clock.after(outgoing.timeout, () =>
-      settle(new PosternError('timeout', `no response from ${peer.key} in ${outgoing.timeout} ms`)),
-    );
+    const timer = clock.after(outgoing.timeout, () => {
+      // A request that was never sent says nothing of the peer.
+      const waited = peer.outbound.indexOf(transmission) > 0;
+      settle(
+        waited
+          ? new PosternError('full', `a request to ${peer.key} waited behind other messages`)
+          : new PosternError('timeout', `no response from ${peer.key} in ${outgoing.timeout} ms`),
+      );
+    });
     const settle = (outcome: CoapMessage | PosternError) => {
       if (!this.#byToken.delete(key)) return;
       peer.awaited--;

@@ -6,6 +6,7 @@ import { filterLinks, formatLinks, type Link } from './link-format.ts';
 import type { CoapRequest, Handler, Reply } from './message.ts';
 import { refusal, reply } from './message.ts';
 import { Option, opaqueOptions, optionValue } from './options.ts';
+import type { Workload } from './workload.ts';
 
 /** One resource, or a subtree of resources, that a router serves. */
 export interface Resource {
@@ -17,6 +18,8 @@ export interface Resource {
   readonly links?: () => readonly Link[];
   /** Handlers by method. Any other method gets 4.05. */
   readonly methods: Readonly<Partial<Record<'GET' | 'POST' | 'PUT' | 'DELETE', Handler>>>;
+  /** Bound of the requests of this resource that are in work at one time. Further requests get 5.03 with a Max-Age. */
+  readonly workload?: Workload;
   /** ETag of the current state, with which If-Match and ETag of a request are compared. */
   readonly etag?: (request: CoapRequest) => Uint8Array | undefined;
 }
@@ -55,7 +58,7 @@ export class Router {
     const name = methodNames.get(request.method);
     const handler = name && resource.methods[name];
     if (!handler) return refusal(Code.MethodNotAllowed, 'method not allowed here');
-    return conditional(request, resource) ?? handler(request);
+    return conditional(request, resource) ?? bounded(request, handler, resource.workload);
   };
 
   #core(resources: readonly Resource[]): Resource {
@@ -75,6 +78,23 @@ export class Router {
     };
     return { path: '/.well-known/core', methods: { GET: get } };
   }
+}
+
+/** Max-Age of a 5.03 in seconds. */
+const overloadMaxAge = 5;
+
+/** Handles a request if the resource has room for it. */
+function bounded(
+  request: CoapRequest,
+  handler: Handler,
+  workload: Workload | undefined,
+): ReturnType<Handler> {
+  if (!workload) return handler(request);
+  const { standing, remote } = request;
+  if (!workload.hasRoom(standing, remote.address))
+    return refusal(Code.ServiceUnavailable, 'too many requests', { maxAge: overloadMaxAge });
+  const outcome = handler(request);
+  return outcome instanceof Promise ? outcome.finally(workload.begin(standing, remote.address)) : outcome;
 }
 
 /**

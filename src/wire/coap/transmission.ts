@@ -103,7 +103,7 @@ export class Transmitter {
     this.#timers.set(
       peer,
       this.#clock.after(timeout, () => {
-        if (retransmissions < this.#parameters.maxRetransmit)
+        if (retransmissions < this.#parameters.maxRetransmit && (transmission.mayRepeat?.() ?? true))
           this.#attempt(peer, transmission, timeout * 2, retransmissions + 1);
         else this.#finish(peer, new PosternError('timeout', `no acknowledgement from ${peer.key}`));
       }),

@@ -15,7 +15,7 @@ import { encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
 import type { Envelope } from '../../../src/wire/tunnel/envelope.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
-import { messageOf } from '../../wire/coap/wire.ts';
+import { account, messageOf } from '../../wire/coap/wire.ts';
 
 const openPolicy = () =>
   new TunnelPolicy({
@@ -33,7 +33,7 @@ function ask(device: string, via?: string, from = remote): CoapRequest {
     text(Option.UriQuery, `id=${device}`),
     ...(via === undefined ? [] : [text(Option.UriQuery, `via=${via}`)]),
   ];
-  return new CoapRequest(from, messageOf({ code: Code.POST, options }), false, Buffer.from('x'), 1000);
+  return new CoapRequest(from, messageOf({ code: Code.POST, options }), false, Buffer.from('x'), account());
 }
 
 test('a fifth concurrent package of one device gets 5.03; other devices, and later packages, are not affected', async () => {

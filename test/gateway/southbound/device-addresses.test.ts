@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { DeviceAddresses } from '../../../src/gateway/southbound/device-addresses.ts';
+import { claimedDevices, DeviceAddresses } from '../../../src/gateway/southbound/device-addresses.ts';
 import type { DeviceRecord } from '../../../src/mo/device-record.ts';
 
 const record = (deviceId: string, more: Partial<DeviceRecord> = {}): DeviceRecord => ({
@@ -15,6 +15,38 @@ const record = (deviceId: string, more: Partial<DeviceRecord> = {}): DeviceRecor
   ...more,
 });
 const at = (port: number) => ({ address: '192.0.2.1', port, heardOn: '192.0.2.9' });
+
+test('16,500 claims of anyone push out neither a proven address nor, from one host, the claims of others', () => {
+  const addresses = new DeviceAddresses(100);
+  for (let device = 0; device < 100; device++) addresses.heard(`proven-${device}`, at(device), true);
+  addresses.heard('honest', { address: '198.51.100.1', port: 1 }, false);
+  for (let claim = 0; claim < 16_500; claim++)
+    addresses.heard(`claimed-${claim}`, { address: '203.0.113.9', port: claim + 1 }, false);
+  for (let device = 0; device < 100; device++)
+    assert.deepEqual(
+      [addresses.get(`proven-${device}`)?.proven, addresses.deviceAt(at(device))],
+      [true, `proven-${device}`],
+    );
+  assert.equal(addresses.get('honest')?.address, '198.51.100.1');
+  const claims = () =>
+    Array.from({ length: 16_500 }, (_, claim) => addresses.get(`claimed-${claim}`)).filter(Boolean).length;
+  assert.equal(claims(), claimedDevices.perAddress);
+  for (let claim = 0; claim < 16_500; claim++)
+    addresses.heard(`claimed-${claim}`, { address: `10.${claim >> 8}.${claim & 255}.1`, port: 1 }, false);
+  assert.equal(claims(), claimedDevices.entries);
+  assert.equal(addresses.get('proven-7')?.proven, true);
+});
+
+test('what a proven gateway says of the devices behind it stands against what strangers claim', () => {
+  const addresses = new DeviceAddresses();
+  addresses.heard('child', at(1), true);
+  for (let device = 0; device < 2000; device++) addresses.heard(`behind-${device}`, at(1), false);
+  for (let claim = 0; claim < 16_500; claim++)
+    addresses.heard(`behind-${claim}`, { address: '203.0.113.9', port: claim + 1 }, false);
+  for (let device = 0; device < 2000; device++) assert.equal(addresses.get(`behind-${device}`)?.port, 1);
+  addresses.heard('behind-7', at(9), true);
+  assert.deepEqual([addresses.get('behind-7')?.port, addresses.get('behind-7')?.proven], [9, true]);
+});
 
 test('addresses are restored from the inventory with their sockets, and with the zone of a link-local address', () => {
   const addresses = new DeviceAddresses();

@@ -21,7 +21,7 @@ import type { SyncmlMessage } from '../../../src/wire/syncml/message.ts';
 import { client, startNonces, statusesOf } from '../../dm/parties.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
-import { messageOf, rig } from '../../wire/coap/wire.ts';
+import { account, messageOf, rig } from '../../wire/coap/wire.ts';
 
 const gatewayId = 'dm.example';
 const deviceId = 'urn:dev:1';
@@ -67,7 +67,7 @@ function startSessions() {
     const remote = { address, port: from, key: `${address} ${from}` };
     const payload = encodeMessage(client(nonces, { sessionId }).start(), MediaType.Xml);
     const message = messageOf({ code: Code.POST, options: [uint(Option.ContentFormat, 65001)] });
-    const answer = (await post(new CoapRequest(remote, message, false, payload, 1e6))) as Reply;
+    const answer = (await post(new CoapRequest(remote, message, false, payload, account()))) as Reply;
     return decodeMessage(answer.payload, MediaType.Xml);
   };
   /** A message of anyone, over CoAP or HTTP. Returns the answer, or the error. */

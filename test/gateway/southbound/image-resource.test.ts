@@ -8,7 +8,7 @@ import { CoapRequest, type Reply } from '../../../src/wire/coap/message.ts';
 import { Option, opaque, optionValue, text, uint, uintOption } from '../../../src/wire/coap/options.ts';
 import { Router } from '../../../src/wire/coap/router.ts';
 import { HandClock } from '../../hand-clock.ts';
-import { messageOf } from '../../wire/coap/wire.ts';
+import { account, messageOf } from '../../wire/coap/wire.ts';
 
 const data = randomBytes(2500);
 const hash = 'ab'.repeat(32);
@@ -44,7 +44,7 @@ function rig() {
         uint(Option.Block2, block * 16 + 6),
       ],
     });
-    const request = new CoapRequest(remote, message, false, new Uint8Array(), Number.POSITIVE_INFINITY);
+    const request = new CoapRequest(remote, message, false, new Uint8Array(), account());
     return (await blockwise.handle(request)) as Reply;
   };
   return { get, reads, blockwise };
@@ -68,7 +68,7 @@ test('any block of an image is served by itself with the ETag of its version, an
   assert.deepEqual(optionValue(last.options, Option.ETag), etag);
   assert.equal(codeText((await get(0, { etag })).code), '2.03', 'who has it already is told so');
   assert.equal(codeText((await get(3)).code), '4.00');
-  assert.deepEqual(blockwise.footprint, { incoming: 0, outgoing: 0 });
+  assert.deepEqual(blockwise.footprint, { incoming: 0, outgoing: 0, bytes: 0 });
 });
 
 // conforms: GW-18

@@ -19,7 +19,7 @@ import { decodeContent, encodeContent } from '../../../src/wire/lwm2m/content.ts
 import { pathText } from '../../../src/wire/lwm2m/path.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
-import { messageOf, turn } from '../../wire/coap/wire.ts';
+import { account, messageOf, turn } from '../../wire/coap/wire.ts';
 
 type Answer = (request: CoapCall) => Partial<CoapAnswer> | PosternError;
 
@@ -101,7 +101,7 @@ function rig(answer: Answer, limit = 10) {
       messageOf({ code: method, options, payload: body }),
       false,
       body,
-      9999,
+      account(),
     );
     let answered: Reply | undefined;
     try {

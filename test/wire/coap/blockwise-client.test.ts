@@ -1,9 +1,15 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
+import { seededEntropy } from '../../../src/base/entropy.ts';
+import { packBlock } from '../../../src/wire/coap/blockwise.ts';
+import { call as fetchAll } from '../../../src/wire/coap/blockwise-client.ts';
+import { Type } from '../../../src/wire/coap/codec.ts';
 import { Code } from '../../../src/wire/coap/codes.ts';
+import { Option, uint } from '../../../src/wire/coap/options.ts';
 import { CoapPeer } from '../../peers/coap-peer.ts';
 import { type Asked, blockOf, lyingCoapServer, type Said } from '../../peers/lying-coap-server.ts';
+import { hello, rig, turn } from './wire.ts';
 
 const body = randomBytes(5000);
 
@@ -52,6 +58,7 @@ for (const [what, lie, code] of [
     'malformed',
   ],
   ['a part of a block', (said: Said) => ({ ...said, payload: randomBytes(1000) }), 'malformed'],
+  ['an empty block', (said: Said) => ({ ...said, payload: Buffer.alloc(0) }), 'malformed'],
   ['no block', ({ block: _, ...said }: Said) => said, 'malformed'],
 ] as const)
   test(`${what} in place of the next block is ${code}`, async (t) => {
@@ -70,3 +77,43 @@ for (const [what, block] of [
       { code: 'malformed' },
     );
   });
+
+test('a server that never ends is given up: at 1 MiB, and after half an hour however slow it is', async () => {
+  for (const [pause, code] of [
+    [0, 'tooLarge'],
+    [19_000, 'timeout'],
+  ] as const) {
+    const { endpoint, sent, receive, clock } = rig(hello);
+    const call = fetchAll(endpoint, seededEntropy(3), 'far', 1, {
+      method: Code.GET,
+      path: ['x'],
+      timeout: 20_000,
+    });
+    const outcome = assert.rejects(call, { code });
+    let isOver = false;
+    void outcome.finally(() => {
+      isOver = true;
+    });
+    let blocks = 0;
+    for (; !isOver; blocks++) {
+      const asked = sent.splice(0).at(-1)?.message;
+      clock.advance(pause);
+      if (asked)
+        receive(
+          {
+            type: Type.ACK,
+            code: Code.Content,
+            messageId: asked.messageId,
+            token: asked.token,
+            options: [uint(Option.Block2, packBlock({ number: blocks, more: true, exponent: 6 }))],
+            payload: Buffer.alloc(1024),
+          },
+          'far',
+        );
+      await turn();
+      assert.ok(blocks < 2000, 'the call does not end');
+    }
+    await outcome;
+    assert.ok(clock.now() < 31 * 60_000);
+  }
+});

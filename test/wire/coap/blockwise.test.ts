@@ -2,14 +2,15 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { seededEntropy } from '../../../src/base/entropy.ts';
-import { Blockwise, blockwiseDefaults, packBlock, unpackBlock } from '../../../src/wire/coap/blockwise.ts';
+import { Blockwise, packBlock, unpackBlock } from '../../../src/wire/coap/blockwise.ts';
 import { call } from '../../../src/wire/coap/blockwise-client.ts';
 import type { CoapMessage } from '../../../src/wire/coap/codec.ts';
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { CoapRequest, type Handler, type Reply, reply } from '../../../src/wire/coap/message.ts';
-import { Option, uint, uintOption } from '../../../src/wire/coap/options.ts';
+import { Option, text, uint, uintOption } from '../../../src/wire/coap/options.ts';
+import { blockwiseDefaults } from '../../../src/wire/coap/transfers.ts';
 import { HandClock } from '../../hand-clock.ts';
-import { messageOf, rig } from './wire.ts';
+import { account, messageOf, rig } from './wire.ts';
 
 const echoBody: Handler = ({ payload, method }) =>
   method === Code.GET
@@ -22,7 +23,9 @@ function server(handler: Handler = echoBody, limits = blockwiseDefaults) {
   const ask = (fields: Partial<CoapMessage>, peer = 'a', allowance = Number.POSITIVE_INFINITY): Reply => {
     const remote = { address: peer, port: 1, key: peer };
     const message = messageOf(fields);
-    return blockwise.handle(new CoapRequest(remote, message, false, message.payload, allowance)) as Reply;
+    return blockwise.handle(
+      new CoapRequest(remote, message, false, message.payload, account(allowance)),
+    ) as Reply;
   };
   const put = (number: number, more: boolean, payload: Buffer, exponent = 2, peer = 'a') =>
     ask(
@@ -51,7 +54,7 @@ describe('a request body in blocks', () => {
     assert.deepEqual(bodies, []);
     const last = put(2, false, Buffer.alloc(10));
     assert.deepEqual([nameOf(last), blockOf(last, Option.Block1)?.number, bodies], ['2.04', 2, [138]]);
-    assert.deepEqual(blockwise.footprint, { incoming: 0, outgoing: 0 });
+    assert.deepEqual(blockwise.footprint, { incoming: 0, outgoing: 0, bytes: 0 });
   });
 
   test('with a missing first or middle block is 4.08', () => {
@@ -87,7 +90,7 @@ describe('a request body in blocks', () => {
     const { ask, clock, blockwise } = server(echoBody, {
       ...blockwiseDefaults,
       transfersPerPeer: 2,
-      totalBytes: 200,
+      totalBytes: 3 * 1024,
     });
     const begin = (path: string, peer: string) =>
       nameOf(
@@ -153,16 +156,30 @@ describe('a response body in blocks', () => {
     assert.equal(nameOf(small), '2.04');
   });
 
-  test('is sent in large blocks as far as the size of the request body allows', () => {
-    const { ask } = server(() => reply(Code.Changed, { payload: 'y'.repeat(2000) }));
-    const post = (number: number, allowance: number) =>
-      ask(
-        { code: Code.POST, options: [uint(Option.Block2, packBlock({ number, more: false, exponent: 6 }))] },
-        'a',
-        allowance,
+  test('is sent in large blocks as far as the bytes of the request body allow, all blocks counted together', () => {
+    const sizes = (body: number) => {
+      const { handle } = new Blockwise(
+        () => reply(Code.Changed, { payload: 'y'.repeat(2000) }),
+        new HandClock(),
       );
-    assert.equal(post(0, 3000).payload.length, 1024);
-    assert.equal(post(1, 60).payload.length, 976);
+      const { receive, sent } = rig(handle);
+      const block2 = (number: number, exponent: number) => [
+        text(Option.UriPath, 'path'),
+        uint(Option.Block2, packBlock({ number, more: false, exponent })),
+      ];
+      receive({ code: Code.POST, options: block2(0, 6), payload: Buffer.alloc(body) });
+      const exponent = blockOf(sent[0]!.message as unknown as Reply, Option.Block2)!.exponent;
+      for (let number = 1; number * 2 ** (exponent + 4) < 2000; number++)
+        receive({ code: Code.POST, messageId: 1 + number, options: block2(number, exponent) });
+      return sent.map(({ message }) => message.payload.length);
+    };
+    assert.deepEqual(sizes(700), [1024, 976]);
+    for (const body of [40, 100, 600, 650, 700])
+      assert.equal(
+        sizes(body).reduce((sum, size) => sum + size, 0),
+        2000,
+        `${body} bytes`,
+      );
   });
 });
 

@@ -10,15 +10,16 @@ import { filterLinks, formatLinks, type Link, parseLinks } from '../../../src/wi
 import { CoapRequest, type Reply, reply } from '../../../src/wire/coap/message.ts';
 import { Observable, observeDefaults } from '../../../src/wire/coap/observe.ts';
 import { Option, text, uint, uintOption } from '../../../src/wire/coap/options.ts';
+import { remoteKey } from '../../../src/wire/coap/peer.ts';
 import { Router } from '../../../src/wire/coap/router.ts';
 import { coapUri, parseCoapUri } from '../../../src/wire/coap/uri.ts';
 import { HandClock } from '../../hand-clock.ts';
-import { messageOf, rig, turn } from './wire.ts';
+import { account, messageOf, rig, turn } from './wire.ts';
 
 const remote = { address: 'a', port: 1, key: 'a|1' };
 const request = (fields: Partial<CoapMessage>, multicast = false) => {
   const message = messageOf(fields);
-  return new CoapRequest(remote, message, multicast, message.payload, Number.POSITIVE_INFINITY);
+  return new CoapRequest(remote, message, multicast, message.payload, account());
 };
 const path = (...segments: string[]) => segments.map((segment) => text(Option.UriPath, segment));
 
@@ -173,6 +174,8 @@ describe('observe (RFC 7641)', () => {
       limits,
     );
     held.observable = observable;
+    for (const address of ['a', 'b', 'c'])
+      wire.endpoint.vouch({ address, port: 1, key: remoteKey(address, 1) });
     const become = async (next: string) => {
       state = next;
       observable.changed();

@@ -1,9 +1,10 @@
+import { Standing } from '../../../src/base/admission.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { noEvents } from '../../../src/base/events.ts';
 import { type CoapMessage, decode, encode, Malformed, noBytes, Type } from '../../../src/wire/coap/codec.ts';
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { CoapEndpoint, type EndpointLimits, endpointDefaults } from '../../../src/wire/coap/endpoint.ts';
-import { type Handler, reply } from '../../../src/wire/coap/message.ts';
+import { type Account, type Handler, reply } from '../../../src/wire/coap/message.ts';
 import { HandClock } from '../../hand-clock.ts';
 
 /** A message that an endpoint sent. */
@@ -42,6 +43,12 @@ export function rig(handler: Handler, limits: Partial<EndpointLimits> = {}) {
   const take = () => sent.splice(0).map(({ message }) => nameOf(message));
   return { clock, endpoint, sent, receive, take };
 }
+
+/** The account of a peer that may get this many bytes. */
+export const account = (
+  room: number = Number.POSITIVE_INFINITY,
+  standing: Standing = Standing.Proven,
+): Account => ({ room, standing });
 
 /** A message with these fields. By default a CON GET with message ID 1, without token, options and payload. */
 export const messageOf = (fields: Partial<CoapMessage>): CoapMessage => ({

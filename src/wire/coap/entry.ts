@@ -1,0 +1,65 @@
+import { type Admission, conversation, Standing } from '../../base/admission.ts';
+import { BoundedMap } from '../../base/bounded-map.ts';
+import type { TokenBucket } from '../../base/token-buckets.ts';
+import type { Remote } from './message.ts';
+import type { Peer } from './peer.ts';
+
+/**
+ * The entry of an endpoint: which datagrams are decoded. Proven peers, conversations that were admitted before, and answers to own
+ * messages have budgets of their own. Everything else needs a token of the `Admission`.
+ */
+export class Entry {
+  readonly #admission: Admission;
+  readonly #proven: BoundedMap<string, TokenBucket>;
+
+  /** @param provenPeers most peers that are remembered as proven */
+  constructor(admission: Admission, provenPeers: number) {
+    this.#admission = admission;
+    this.#proven = new BoundedMap(provenPeers);
+  }
+
+  /** Records that a device proved itself from this address and port. */
+  vouch({ key, address }: Remote): void {
+    const known = this.#proven.get(key);
+    if (!known) this.#admission.proved(address);
+    this.#proven.set(key, known ?? this.#admission.provenBucket());
+  }
+
+  isProven(key: string): boolean {
+    return this.#proven.has(key);
+  }
+
+  standingOf({ key, address }: Remote): Standing {
+    if (this.#proven.has(key)) return Standing.Proven;
+    return this.#admission.isKnown(address) ? Standing.Known : Standing.Stranger;
+  }
+
+  /**
+   * Whether a datagram is decoded.
+   * @param known the peer that sent it, if there is state about it
+   */
+  admits(datagram: Buffer, key: string, address: string, known: Peer | undefined): boolean {
+    const bucket = this.#proven.get(key);
+    if (bucket) return this.#admission.admitsProven(bucket, address);
+    if (known && known.answersDue > 0 && isAnswer(datagram)) {
+      known.answersDue--;
+      return true;
+    }
+    if (known && known.credit > 0) {
+      known.credit--;
+      return true;
+    }
+    const isAdmitted = this.#admission.admits(address);
+    if (isAdmitted && known) known.credit = conversation - 1;
+    return isAdmitted;
+  }
+
+  /** Whether a datagram that was sent to a group is decoded. */
+  admitsMulticast(address: string): boolean {
+    return this.#admission.admitsMulticast(address);
+  }
+}
+
+/** Whether a datagram says that it is an ACK, a Reset or a response. */
+const isAnswer = (datagram: Buffer): boolean =>
+  datagram.length >= 4 && ((datagram[0]! & 0x20) !== 0 || datagram[1]! >= 0x40);
