@@ -47,13 +47,13 @@ for (const name of names) {
 const figures: Record<string, Figure> = {};
 for (const { name, success, slower, growth, logged, lockedOut } of outcomes) {
   const row = (key: string, what: string, unit: Unit, value: number, target = {}) => {
-    figures[`${name}-${key}`] = single(`${name}: ${what}`, unit, value, target);
+    figures[`${name}/${key}`] = single(what, unit, value, target);
   };
-  row('success', 'honest work that succeeded', '%', 100 * success, { atLeast: 100 });
-  row('p99', 'honest work at p99 / the same before', 'times', slower, { atMost: bars.slower });
-  row('growth', 'growth of memory (RSS)', 'MB', growth, { atMost: bars.megabytes });
-  row('log', 'bytes logged', 'KB', logged / 1000, { atMost: bars.logged / 1000 });
-  row('locked-out', 'honest devices that do not get in afterwards', '', lockedOut, { atMost: 0 });
+  row('success', 'Honest work that succeeded', '%', 100 * success, { atLeast: 100 });
+  row('p99', 'Honest work at p99 / the same before', 'times', slower, { atMost: bars.slower });
+  row('growth', 'Growth of memory (RSS)', 'MB', growth, { atMost: bars.megabytes });
+  row('log', 'Logged', 'KB', logged / 1000, { atMost: bars.logged / 1000 });
+  row('locked-out', 'Honest devices locked out afterwards', '', lockedOut, { atMost: 0 });
 }
 publish(
   'attack',

@@ -5,7 +5,7 @@ import { type AttackedSite, image } from './site.ts';
 
 /** What an attack may do at most. */
 export const bars = { slower: 5, megabytes: 16, logged: 1e6 } as const;
-/** Milliseconds of honest work before each attack, to compare with. */
+/** Milliseconds of honest work before each attack at most, to compare with. */
 const quietTime = 5000;
 /** Below this p99 in milliseconds nobody waits, whatever the ratio to a quiet time. */
 const prompt = 100;
@@ -67,7 +67,7 @@ export async function suffer(
   const { devices } = target;
   const died = () => gateway.exitCode !== null || gateway.signalCode !== null;
   site.deeds();
-  await pause(quietTime);
+  await pause(Math.min(quietTime, seconds * 1000));
   const before = site.deeds();
   const [memory, log] = [residentMegabytes(gateway), site.logged()];
   let during: Deed[];
