@@ -21,6 +21,7 @@ const pageBlocks: Readonly<Record<string, readonly string[]>> = {
     'fuzz',
   ],
   'docs/firmware.md': ['image', 'board', 'firmware'],
+  'docs/security.md': ['attack'],
 };
 
 /** Figures that README shows, by run. Ratios against named peers come first. */
@@ -53,7 +54,26 @@ const columns = ['Figure', 'Value', 'Least to most', 'Target'] as const;
 /** A run as its page shows it: how and when it was measured, and all its figures. */
 export function runBlock({ date, machine, how, figures }: Run): string {
   const measured = machine === undefined ? `${date}.` : `${date}; ${machine}.`;
-  return [`${how} Measured: ${measured}`, '', table(columns, Object.values(figures).map(cells))].join('\n');
+  const isGrid = Object.keys(figures).every((key) => key.includes('/'));
+  const shownFigures = isGrid ? grid(figures) : table(columns, Object.values(figures).map(cells));
+  return [`${how} Measured: ${measured}`, '', shownFigures].join('\n');
+}
+
+/** Figures whose keys are `ROW/COLUMN`, a row each. The head of a column has its target, and a figure that misses it is bold. */
+function grid(figures: Readonly<Record<string, Figure>>): string {
+  const rows = Map.groupBy(Object.entries(figures), ([key]) => key.split('/')[0] ?? '');
+  const [first = []] = rows.values();
+  const target = ({ atMost, atLeast }: Figure) =>
+    atMost === undefined ? `at least ${atLeast}` : `at most ${atMost.toLocaleString('en')}`;
+  const head = first.map(([, figure]) => `${figure.what} (${target(figure)})`);
+  const cell = ([, figure]: [string, Figure]) => {
+    const text = `${shown(figure.value, figure)} ${figure.unit}`.trim();
+    return verdict(figure).endsWith('missed') ? `**${text}**` : text;
+  };
+  return table(
+    ['', ...head],
+    [...rows].map(([row, all]) => [row, ...all.map(cell)]),
+  );
 }
 
 /** The table "Figures" of README. */

@@ -1,0 +1,69 @@
+// `npm run attack`: honest devices work, and one attack after the other goes on beside them. For each: what share of the honest
+// work succeeded, its time at p99 against a quiet time just before, growth of the gateway's memory, what it logged, and whether
+// each honest device still gets in afterwards. `--only NAME`, `--seconds N` (of each attack), `--devices N`, `--seed N`; `--write`
+// records the figures.
+import { setTimeout as pause } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { publish } from '../../build/figure-pages.ts';
+import { type Figure, single, today, type Unit } from '../../build/figures.ts';
+import { machine } from '../bench/measure.ts';
+import { attacks } from './attacks.ts';
+import { attackedSite } from './site.ts';
+import { bars, type Outcome, suffer, verdict } from './suffer.ts';
+
+const { values: flags } = parseArgs({
+  options: {
+    only: { type: 'string' },
+    seconds: { type: 'string', default: '15' },
+    devices: { type: 'string', default: '100' },
+    seed: { type: 'string', default: '1' },
+    write: { type: 'boolean' },
+    help: { type: 'boolean' },
+  },
+});
+if (flags.help) {
+  console.log('npm run attack -- [--only NAME] [--seconds N] [--devices N] [--seed N] [--write]\n');
+  for (const [name, { what }] of Object.entries(attacks)) console.log(`${name.padEnd(20)} ${what}`);
+  process.exit(0);
+}
+if (flags.only !== undefined && !attacks[flags.only])
+  throw new Error(`there is no attack ${flags.only}: ${Object.keys(attacks).join(', ')}`);
+
+const names = flags.only === undefined ? Object.keys(attacks) : [flags.only];
+/** Milliseconds in which caches fill and compilers work, before the first attack. */
+const warmUp = 20_000;
+const outcomes: Outcome[] = [];
+await using site = await attackedSite(Number(flags.devices), Number(flags.seed));
+console.error(`${flags.devices} honest devices are at work, seed ${flags.seed}`);
+await pause(warmUp);
+for (const name of names) {
+  const outcome = await suffer(site, name, Number(flags.seconds), Number(flags.seed));
+  outcomes.push(outcome);
+  const found = verdict(outcome);
+  console.error(`${name}: ${found.length === 0 ? 'withstood' : found.join('; ')}`);
+  if (outcome.died) break;
+}
+
+const figures: Record<string, Figure> = {};
+for (const { name, success, slower, growth, logged, lockedOut } of outcomes) {
+  const row = (key: string, what: string, unit: Unit, value: number, target = {}) => {
+    figures[`${name}/${key}`] = single(what, unit, value, target);
+  };
+  row('success', 'Honest work that succeeded', '%', 100 * success, { atLeast: 100 });
+  row('p99', 'Honest work at p99 / the same before', 'times', slower, { atMost: bars.slower });
+  row('growth', 'Growth of memory (RSS)', 'MB', growth, { atMost: bars.megabytes });
+  row('log', 'Logged', 'KB', logged / 1000, { atMost: bars.logged / 1000 });
+  row('locked-out', 'Honest devices locked out afterwards', '', lockedOut, { atMost: 0 });
+}
+publish(
+  'attack',
+  {
+    title: 'Attacks',
+    date: today(),
+    machine: machine(),
+    how: `\`npm run attack\`: ${flags.devices} honest devices at work (sessions, bootstraps, LwM2M registrations), each attack for ${flags.seconds} s, seed ${flags.seed}. All are processes of one machine.`,
+    figures,
+  },
+  flags.write,
+);
+process.exitCode = outcomes.every((outcome) => verdict(outcome).length === 0) ? 0 : 1;
