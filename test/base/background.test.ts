@@ -233,6 +233,7 @@ describe('nothing runs in the background but by these functions', () => {
       'gateway/northbound/download.ts',
       'gateway/northbound/octet-counter.ts',
       'gateway/southbound/coap-network.ts',
+      'gateway/southbound/http-connections.ts',
       'gateway/southbound/multicast-groups.ts',
       'gateway/update/launcher.ts',
       'gateway/update/probe.ts',
