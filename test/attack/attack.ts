@@ -5,7 +5,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
-import { type Figure, single, today, type Unit } from '../../build/figures.ts';
+import { type Figure, readFigures, single, today, type Unit } from '../../build/figures.ts';
 import { machine } from '../bench/measure.ts';
 import { attacks } from './attacks.ts';
 import { attackedSite } from './site.ts';
@@ -44,7 +44,8 @@ for (const name of names) {
   if (outcome.died) break;
 }
 
-const figures: Record<string, Figure> = {};
+// The figures of one attack alone take the place of its earlier ones.
+const figures: Record<string, Figure> = flags.only === undefined ? {} : { ...readFigures().attack?.figures };
 for (const { name, success, slower, growth, logged, lockedOut } of outcomes) {
   const row = (key: string, what: string, unit: Unit, value: number, target = {}) => {
     figures[`${name}/${key}`] = single(what, unit, value, target);

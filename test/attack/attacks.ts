@@ -407,7 +407,7 @@ export const attacks: Readonly<Record<string, Attack>> = {
           original && round % 4 !== 0 ? original : chance.bytes(1 + int(chance, 400)),
         );
         if (round % 4 > 1) payload[int(chance, payload.length)] = int(chance, 256);
-        if (round % 40 === 0) payload.set(bignum(Math.max(0, payload.length - 8)));
+        if (round % 40 === 0 && payload.length > 8) payload.set(bignum(payload.length - 8));
         const topic = round % 2 === 0 ? 'dm/gw-1/down' : `dm/gw-${1 + int(chance, 3)}/up`;
         client.publish(topic, payload, { qos: 0 });
         if (round % 100 === 0)

@@ -141,6 +141,7 @@ ${ids
       const ended = once(attacker, 'exit');
       return {
         [Symbol.asyncDispose]: async () => {
+          if (attacker.exitCode !== null) throw new Error(`the attacker ended with ${attacker.exitCode}`);
           attacker.kill('SIGKILL');
           await ended;
         },
