@@ -22,6 +22,7 @@ const testOnly = [
   'peers',
   'faults',
   'powercut',
+  'attack',
   'soak',
   'vectors',
 ];
