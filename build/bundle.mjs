@@ -22,7 +22,7 @@ const budget = { minified: 760_000, gzipped: 250_000 };
 const strangers = ['aedes', 'coap', 'coap-packet'];
 
 const bundles = {
-  postern: ['gateway', 'launch', 'update', 'provision', 'status', 'devices', 'ddf'],
+  postern: ['gateway', 'launch', 'update', 'provision', 'backup', 'restore', 'status', 'devices', 'ddf'],
   'postern-headend': ['headend'],
   'postern-device': ['device'],
   'postern-demo': ['demo', 'gateway', 'status', 'devices', 'ddf', 'headend', 'device'],

@@ -3,7 +3,7 @@ import { SystemClock } from '../base/clock.ts';
 import { loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
 import { LogEvents } from '../base/log.ts';
-import { gatewayConfigSchema } from '../gateway/config.ts';
+import { demandAllowed, gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi, defaultSocket, demandFree } from '../gateway/console/admin-api.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { restartExitCode } from '../gateway/update/directory-slots.ts';
@@ -60,6 +60,7 @@ All keys are in docs/configuration.md.`,
     const read = () => loadConfig(gatewayConfigSchema, String(file));
     const config = read();
     if (check) {
+      demandAllowed(config);
       checkFiles(gatewayConfigSchema, config, String(file), new SystemClock());
       return console.log(`${file} is valid`);
     }

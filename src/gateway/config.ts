@@ -11,6 +11,8 @@ import {
   secret,
   text,
 } from '../base/config.ts';
+import { PosternError } from '../base/errors.ts';
+
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
 import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
@@ -357,6 +359,23 @@ export const gatewayConfigSchema = v.pipe(
 );
 
 export type GatewayConfig = v.InferOutput<typeof gatewayConfigSchema>;
+
+/**
+ * Refuses a configuration that serves devices without security and does not allow that by name.
+ * @throws {PosternError} `configuration`
+ */
+export function demandAllowed({ coap, lwm2m }: GatewayConfig): void {
+  if (!coap['insecure-plain-coap'])
+    throw new PosternError(
+      'configuration',
+      'coap.insecure-plain-coap: devices are served over plain CoAP only so far, which must be allowed by this key = true',
+    );
+  if (lwm2m && !lwm2m['insecure-no-security'])
+    throw new PosternError(
+      'configuration',
+      'lwm2m.insecure-no-security: LwM2M clients are served without security only so far, which must be allowed by this key = true',
+    );
+}
 
 /** Keys that are reloaded at SIGHUP. All others take effect at the next start. */
 export const gatewayReloads: readonly string[] = [

@@ -6,7 +6,7 @@ import { LiveConfig } from '../base/live-config.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
 import { composeGateway, type GatewayParts, type GatewaySurroundings } from './composition.ts';
-import { type GatewayConfig, gatewayReloads } from './config.ts';
+import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
 import type { GatewayFirmware } from './firmware.ts';
 import { knowManualDevices } from './settings.ts';
 import { shownRecords } from './southbound/presence.ts';
@@ -66,11 +66,7 @@ export class Gateway implements AsyncDisposable {
   async start(): Promise<void> {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
     const { presence, lwm2m, objects, firmware, endOfServers } = this.#parts;
-    if (!config.coap['insecure-plain-coap'])
-      throw new PosternError(
-        'configuration',
-        'coap.insecure-plain-coap: devices are served over plain CoAP only so far, which must be allowed by this key = true',
-      );
+    demandAllowed(config);
     this.#isStarted = true;
     events.emit('coap.insecure', { security: plainWarning });
     lwm2m?.start();
@@ -125,6 +121,7 @@ export class Gateway implements AsyncDisposable {
   reload(read: () => GatewayConfig): GatewayConfig {
     const { live, state, http } = this.#parts;
     this.#config.reload(read, (config) => {
+      demandAllowed(config);
       const apply = live.prepare(config);
       transaction(state.database, () => {
         knowManualDevices(config, state.credentials);

@@ -1,6 +1,5 @@
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
-import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import type { Remote } from '../wire/coap/message.ts';
 import type { Resource } from '../wire/coap/router.ts';
@@ -109,14 +108,8 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     });
   }
 
-  /** @throws {PosternError} `configuration` when clients without security were not allowed by name */
   start(): void {
-    const { settings, registrations, addresses, events, inventory } = this.#parts;
-    if (!settings['insecure-no-security'])
-      throw new PosternError(
-        'configuration',
-        'lwm2m.insecure-no-security: LwM2M clients are served without security only so far, which must be allowed by this key = true',
-      );
+    const { registrations, addresses, events, inventory } = this.#parts;
     events.emit('lwm2m.insecure', { security: lwm2mWarning });
     // The clients assume that they are still registered, and need not come soon. The address in a registration is newer
     // than the one in the inventory.

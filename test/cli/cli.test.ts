@@ -167,6 +167,24 @@ describe('an invalid configuration', limit, () => {
     assert.deepEqual([code, stdout.trim().endsWith('is valid')], [0, true]);
   });
 
+  test('--check refuses what the start refuses: devices without security, where that is not allowed by name', async () => {
+    const plain = good.replace(/.*insecure-plain-coap.*\n/, '');
+    const lwm2m = `${good}\n[[lwm2m.device]]\nid = "a"\n`;
+    for (const [text, key] of [
+      [plain, /coap\.insecure-plain-coap/],
+      [lwm2m, /lwm2m\.insecure-no-security/],
+    ] as const) {
+      const { code, stdout, stderr } = await postern(
+        'gateway',
+        '--check',
+        '--config',
+        file('bad.toml', text),
+      );
+      assert.deepEqual([code, stdout], [1, '']);
+      assert.match(stderr, key);
+    }
+  });
+
   test('--check reads the files that the configuration names', async () => {
     const named = good.replace('[mqtt]', '[mqtt]\nca = "/no/such/ca.pem"');
     const { code, stderr } = await postern('gateway', '--check', '--config', file('tls.toml', named));

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { chmodSync, rmSync } from 'node:fs';
+import { chmodSync, lstatSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -66,6 +66,13 @@ export class AdminApi implements AsyncDisposable {
     await demandFree(this.#socket);
     // Somebody else who made the folder could put another socket in place of this one.
     makePrivateFolder(dirname(this.#socket), 'gateway.admin-socket');
+    // A path that was mistyped costs no file.
+    const found = lstatSync(this.#socket, { throwIfNoEntry: false });
+    if (found && !found.isSocket())
+      throw new PosternError(
+        'configuration',
+        `gateway.admin-socket: ${this.#socket} is there already, and is no socket`,
+      );
     try {
       rmSync(this.#socket, { force: true });
       this.#server.listen(this.#socket);
@@ -114,6 +121,9 @@ async function answer(incoming: IncomingMessage, views: Views, actions: Actions)
   return view();
 }
 
+/** Milliseconds within which a gateway that is alive answers a question. */
+const answerWait = 10_000;
+
 /** What connecting to a socket says when nobody has it: there is none, or its process has ended. */
 const free = ['ENOENT', 'ECONNREFUSED'];
 
@@ -145,6 +155,9 @@ export async function askGateway(socket: string, path: string, body?: unknown): 
   // In the temporary folder somebody else may have made the folder of this user, and answer in place of the gateway.
   if (dirname(socket) === userFolder()) checkPrivateFolder(userFolder(), '--socket');
   const outgoing = request({ socketPath: socket, path, method: body === undefined ? 'GET' : 'POST' });
+  // A backup takes as long as the disk needs. Everything else is answered from memory.
+  if (body === undefined)
+    outgoing.setTimeout(answerWait, () => outgoing.destroy(new Error('no answer came in time')));
   outgoing.end(body === undefined ? undefined : JSON.stringify(body));
   let status: number | undefined;
   let answered: unknown;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -61,4 +61,17 @@ test('a body that is not JSON or too long is refused, and the next request is ac
   }
   await askGateway(socket, '/take', 1);
   assert.deepEqual(taken, [1]);
+});
+
+test('a file in the place of the socket stays, and the start fails', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'postern-admin-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, 'admin.sock');
+  writeFileSync(path, 'precious');
+  await using api = new AdminApi(path, noEvents, {}, {});
+  await assert.rejects(api.start(), {
+    code: 'configuration',
+    message: /is no socket|another gateway|reached/,
+  });
+  assert.equal(readFileSync(path, 'utf8'), 'precious');
 });
