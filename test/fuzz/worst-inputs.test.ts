@@ -14,8 +14,11 @@ const larger = 8;
 const unit = 64 * 1024;
 /** Milliseconds below which a time says nothing of growth: the clock of the CPU ticks in milliseconds. */
 const least = 4;
-/** Milliseconds for each 64 KB below which the largest input costs too little to ask for its growth: new memory is most of it. */
-const cheap = 1;
+/**
+ * Milliseconds for each 64 KB below which the largest input costs too little to ask for its growth. V8's JSON.parse takes this much
+ * for nested arrays once they do not fit into the young generation, and nothing that can be measured before.
+ */
+const cheap = 4;
 const attempts = 6;
 
 function decodeOnce({ decode }: WorstInputs, input: Buffer): void {
