@@ -201,6 +201,8 @@ describe('nothing runs in the background but by these functions', () => {
       // Writes the counts of repeated events; standard output does not throw, and the process does not wait for it.
       'base/log.ts',
       'base/standard-output.ts',
+      // Only ends a request of the command line.
+      'gateway/console/admin-api.ts',
       // By a guarded callback.
       'gateway/northbound/alert-deliveries.ts',
       // Passes datagrams to guarded callbacks.
