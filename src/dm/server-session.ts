@@ -160,10 +160,7 @@ export class ServerSession extends Session {
 
   protected override async packageEnded(): Promise<void> {
     try {
-      this.#work ??=
-        this.#opening === 'none'
-          ? nothing()
-          : this.#parts.work({ devInfo: this.#devInfo, notified: this.#opening === 'server' });
+      this.#work ??= this.#begin();
       const { value, done } = await this.#work.next(this.#records.map(outcomeOf));
       this.#records = [];
       this.#sent.clear();
@@ -176,6 +173,18 @@ export class ServerSession extends Session {
       this.end(error.dmStatus, error.message);
       this.push({ name: 'Alert', cmdId: '', data: AlertCode.SessionAbort, items: [] });
     }
+  }
+
+  /**
+   * Begins the work. A later message than the first one that opens no session goes on with one that this side does not know,
+   * such as one from before a restart. To end that well would leave the client believing that its session was done.
+   */
+  #begin(): Work {
+    if (this.#opening !== 'none')
+      return this.#parts.work({ devInfo: this.#devInfo, notified: this.#opening === 'server' });
+    if ((this.#parts.firstMsgId ?? 1) > 1)
+      throw new PosternError('notFound', 'the session is not known here; begin a new one');
+    return nothing();
   }
 
   async #alerted(alert: Alert): Promise<number> {

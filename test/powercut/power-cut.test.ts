@@ -21,7 +21,7 @@ import { type Leftovers, leftovers, Recording } from './recording.ts';
 
 /** Points at which the power is cut, and times that the process is killed: few in `npm test`, all in `npm run powercut`. */
 const cuts = Number(process.env.POSTERN_POWER_CUTS ?? 60);
-const kills = Number(process.env.POSTERN_KILLS ?? 1);
+const kills = Number(process.env.POSTERN_KILLS ?? 3);
 const seed = Number(process.env.POSTERN_SEED ?? 1 + Math.floor(Math.random() * 1e6));
 const devices = Array.from({ length: 10 }, (_, at) => `urn:dev:ops:${at}`);
 
