@@ -49,6 +49,19 @@ describe('authentication', () => {
     );
   });
 
+  test('a later message that opens no session, as after a restart of the server, does not end well on either side', async () => {
+    const { device, dm } = noncePair();
+    const [clientSide, serverSide] = [client(device), server(dm, { firstMsgId: 2 })];
+    const [first] = await converse(clientSide, serverSide, (message, from) =>
+      from === 'client'
+        ? { ...message, commands: message.commands.filter(({ name }) => name !== 'Alert') }
+        : message,
+    );
+    assert.equal(first?.commands.length, 1);
+    assert.equal(serverSide.outcome?.status, 404);
+    assert.notEqual(clientSide.outcome?.status, 200);
+  });
+
   // conforms: SEC-7
   test('two sides with different nonces agree again after one challenge in each direction', async () => {
     const { device, dm } = noncePair();
