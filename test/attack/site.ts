@@ -1,17 +1,16 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { checkConfig } from '../../src/base/config.ts';
-import { headendConfigSchema } from '../../src/headend/config.ts';
-import { Headend } from '../../src/headend/headend.ts';
-import { deviceId, secrets } from '../bench/crowd.ts';
-import { Counter } from '../bench/fleet.ts';
+import type { Headend } from '../../src/headend/headend.ts';
+import { deviceId } from '../bench/crowd.ts';
+import { Counter, startHeadend } from '../bench/fleet.ts';
+import { factoryDevices, writeGatewayFile } from '../bench/gateway-file.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import type { Target } from './attacks.ts';
 import { type Deed, isLwm2m } from './deed.ts';
@@ -50,54 +49,19 @@ export async function attackedSite(devices: number, seed: number): Promise<Attac
   const folder = mkdtempSync(join(tmpdir(), 'postern-attack-'));
   const broker = await startMosquitto(['allow_anonymous true', 'set_tcp_nodelay true']);
   const heard = new Counter();
-  const headend = new Headend(
-    checkConfig(
-      headendConfigSchema,
-      {
-        headend: { id: 'dm.example', state: ':memory:', 'session-timeout': 60 },
-        mqtt: { url: broker.url },
-        policy: { 'assisted-bootstrap': false },
-        gateway: [
-          { id: 'gw-1', 'client-secret': secrets.gatewayClient, 'server-secret': secrets.gatewayServer },
-        ],
-      },
-      'attack',
-    ),
-    { events: heard },
-  );
-  headend.start();
-  await heard.until('mqtt.connected', 1);
+  const headend = await startHeadend(broker.url, heard);
   const ids = Array.from({ length: devices }, (_, at) => deviceId(at));
   const http = await freePort();
-  const file = join(folder, 'gateway.toml');
-  writeFileSync(
-    file,
-    `[gateway]
-id = "gw-1"
-state = "${join(folder, 'state.db')}"
-admin-socket = "${join(folder, 'admin.sock')}"
-[coap]
-port = 0
-interfaces = ["lo"]
-insecure-plain-coap = true
-[lwm2m]
+  const clients = ids.filter((_, at) => isLwm2m(at)).map((id) => `[[lwm2m.device]]\nid = "${id}"\n`);
+  const file = writeGatewayFile(
+    folder,
+    broker.url,
+    `[lwm2m]
 insecure-no-security = true
-[http]
+${clients.join('')}[http]
 host = "127.0.0.1"
 port = ${http}
-[mqtt]
-url = "${broker.url}"
-[dm-server]
-id = "dm.example"
-client-secret = "${secrets.gatewayClient}"
-server-secret = "${secrets.gatewayServer}"
-${ids
-  .map((id, at) =>
-    isLwm2m(at)
-      ? `[[lwm2m.device]]\nid = "${id}"\n`
-      : `[[bootstrap.device]]\nid = "${id}"\nfactory-secret = "${secrets.factory(id)}"\n`,
-  )
-  .join('')}`,
+${factoryDevices(ids.filter((_, at) => !isLwm2m(at)))}`,
   );
   const gateway = spawn(process.execPath, [program('../../dist/postern.mjs'), 'gateway', '--config', file], {
     stdio: ['ignore', 'pipe', 'inherit'],

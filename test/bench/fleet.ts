@@ -2,7 +2,7 @@
 // broker, a head-end in this process, and processes of reference devices.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
@@ -14,6 +14,7 @@ import { headendConfigSchema } from '../../src/headend/config.ts';
 import { Headend } from '../../src/headend/headend.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import { deviceId, secrets } from './crowd.ts';
+import { factoryDevices, writeGatewayFile } from './gateway-file.ts';
 
 /** Devices that one process runs. */
 const perProcess = 1250;
@@ -56,6 +57,31 @@ export interface Fleet extends AsyncDisposable {
   attach(): Promise<void>;
 }
 
+/** Starts a DM server `dm.example` for the gateway `gw-1`, and waits for its broker. */
+export async function startHeadend(
+  broker: string,
+  heard: Counter,
+  device: readonly Readonly<Record<string, string>>[] = [],
+): Promise<Headend> {
+  const config = checkConfig(
+    headendConfigSchema,
+    {
+      headend: { id: 'dm.example', state: ':memory:', 'session-timeout': 60 },
+      mqtt: { url: broker },
+      policy: { 'assisted-bootstrap': false },
+      gateway: [
+        { id: 'gw-1', 'client-secret': secrets.gatewayClient, 'server-secret': secrets.gatewayServer },
+      ],
+      device,
+    },
+    'bench',
+  );
+  const headend = new Headend(config, { events: heard });
+  headend.start();
+  await heard.until('mqtt.connected', 1);
+  return headend;
+}
+
 /**
  * A gateway with its state on disk, a broker, a head-end, and processes of devices that wait for `attach`.
  * @param env added to the environment of the gateway's process
@@ -65,45 +91,14 @@ export async function fleet(size: number, withServer: boolean, env: NodeJS.Proce
   const broker = await startMosquitto(['allow_anonymous true', 'set_tcp_nodelay true']);
   const ids = Array.from({ length: size }, (_, at) => deviceId(at));
   const heard = new Counter();
-  const config = checkConfig(
-    headendConfigSchema,
-    {
-      headend: { id: 'dm.example', state: ':memory:', 'session-timeout': 60 },
-      mqtt: { url: broker.url },
-      policy: { 'assisted-bootstrap': false },
-      gateway: [
-        { id: 'gw-1', 'client-secret': secrets.gatewayClient, 'server-secret': secrets.gatewayServer },
-      ],
-      device: withServer
-        ? ids.map((id) => ({ id, 'client-secret': secrets.client(id), 'server-secret': secrets.server(id) }))
-        : [],
-    },
-    'bench',
+  const headend = await startHeadend(
+    broker.url,
+    heard,
+    withServer
+      ? ids.map((id) => ({ id, 'client-secret': secrets.client(id), 'server-secret': secrets.server(id) }))
+      : [],
   );
-  const headend = new Headend(config, { events: heard });
-  headend.start();
-  await heard.until('mqtt.connected', 1);
-  const file = join(folder, 'gateway.toml');
-  writeFileSync(
-    file,
-    `[gateway]
-id = "gw-1"
-state = "${join(folder, 'state.db')}"
-admin-socket = "${join(folder, 'admin.sock')}"
-[coap]
-port = 0
-interfaces = ["lo"]
-insecure-plain-coap = true
-[mqtt]
-url = "${broker.url}"
-[dm-server]
-id = "dm.example"
-client-secret = "${secrets.gatewayClient}"
-server-secret = "${secrets.gatewayServer}"
-[limits]
-devices = 10000
-${ids.map((id) => `[[bootstrap.device]]\nid = "${id}"\nfactory-secret = "${secrets.factory(id)}"\n`).join('')}`,
-  );
+  const file = writeGatewayFile(folder, broker.url, `[limits]\ndevices = 10000\n${factoryDevices(ids)}`);
   const gateway = spawn(process.execPath, [join(root, 'dist/postern.mjs'), 'gateway', '--config', file], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, ...env },

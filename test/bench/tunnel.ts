@@ -4,7 +4,7 @@
 // processes of their own and take turns within each round. `--quick` measures briefly; `--write` records the figures.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -13,7 +13,7 @@ import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { measured, today } from '../../build/figures.ts';
 import { startMosquitto } from '../peers/brokers.ts';
-import { secrets } from './crowd.ts';
+import { writeGatewayFile } from './gateway-file.ts';
 import { cpuSeconds, machine, ratios } from './measure.ts';
 import { type Latency, load, packageBytes, type Work } from './tunnel-load.ts';
 
@@ -81,28 +81,14 @@ async function tunnel(broker: string): Promise<Contender> {
   await start('headend', broker);
   const folder = mkdtempSync(join(tmpdir(), 'postern-bench-'));
   stack.defer(() => rmSync(folder, { recursive: true }));
-  const file = join(folder, 'gateway.toml');
-  writeFileSync(
-    file,
-    `[gateway]
-id = "gw-1"
-state = "${join(folder, 'state.db')}"
-admin-socket = "${join(folder, 'admin.sock')}"
-[coap]
-port = 0
-interfaces = ["lo"]
-insecure-plain-coap = true
-# The devices of the load have no account at the gateway and send without a pause. No device in the field does both.
+  const file = writeGatewayFile(
+    folder,
+    broker,
+    `# The devices of the load have no account at the gateway and send without a pause. No device in the field does both.
 [admission]
 address = 1000
 prefix = 100000
 strangers = 1000000
-[mqtt]
-url = "${broker}"
-[dm-server]
-id = "dm.example"
-client-secret = "${secrets.gatewayClient}"
-server-secret = "${secrets.gatewayServer}"
 [tunnel]
 device-rate = 1000000
 `,

@@ -3,7 +3,7 @@
 // or the bytes written for each change grow in the second half. `--write` records the figures, with their length.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -12,13 +12,11 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { single, today } from '../../build/figures.ts';
-import { checkConfig } from '../../src/base/config.ts';
 import { askGateway } from '../../src/gateway/console/admin-api.ts';
 import type { GatewayStatus } from '../../src/gateway/status.ts';
-import { headendConfigSchema } from '../../src/headend/config.ts';
-import { Headend } from '../../src/headend/headend.ts';
-import { deviceId, secrets } from '../bench/crowd.ts';
-import { Counter } from '../bench/fleet.ts';
+import { deviceId } from '../bench/crowd.ts';
+import { Counter, startHeadend } from '../bench/fleet.ts';
+import { factoryDevices, writeGatewayFile } from '../bench/gateway-file.ts';
 import { cpuSeconds, machine, residentMegabytes } from '../bench/measure.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import { onCollection, reportCollections } from './collections.ts';
@@ -48,44 +46,8 @@ const state = join(folder, 'state.db');
 const broker = await startMosquitto(['allow_anonymous true', 'set_tcp_nodelay true']);
 const ids = Array.from({ length: size }, (_, at) => deviceId(at));
 const heard = new Counter();
-const headend = new Headend(
-  checkConfig(
-    headendConfigSchema,
-    {
-      headend: { id: 'dm.example', state: ':memory:', 'session-timeout': 60 },
-      mqtt: { url: broker.url },
-      policy: { 'assisted-bootstrap': false },
-      gateway: [
-        { id: 'gw-1', 'client-secret': secrets.gatewayClient, 'server-secret': secrets.gatewayServer },
-      ],
-    },
-    'soak',
-  ),
-  { events: heard },
-);
-headend.start();
-await heard.until('mqtt.connected', 1);
-const file = join(folder, 'gateway.toml');
-writeFileSync(
-  file,
-  `[gateway]
-id = "gw-1"
-state = "${state}"
-admin-socket = "${join(folder, 'admin.sock')}"
-[coap]
-port = ${port}
-interfaces = ["lo"]
-insecure-plain-coap = true
-[mqtt]
-url = "${broker.url}"
-[dm-server]
-id = "dm.example"
-client-secret = "${secrets.gatewayClient}"
-server-secret = "${secrets.gatewayServer}"
-[limits]
-devices = 10000
-${ids.map((id) => `[[bootstrap.device]]\nid = "${id}"\nfactory-secret = "${secrets.factory(id)}"\n`).join('')}`,
-);
+const headend = await startHeadend(broker.url, heard);
+const file = writeGatewayFile(folder, broker.url, `[limits]\ndevices = 10000\n${factoryDevices(ids)}`, port);
 
 const samples = { rss: [] as Sample[], live: [] as Sample[], handles: [] as Sample[], store: [] as Sample[] };
 
