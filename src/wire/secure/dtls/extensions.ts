@@ -1,0 +1,99 @@
+import { Alert, DtlsFailure } from './alerts.ts';
+import { Reader, uint, uintVector, vector } from './bytes.ts';
+
+/** Numbers of the extensions that are understood. Others are ignored (RFC 5246 section 7.4.1.4). */
+const Extension = {
+  SupportedGroups: 10, // RFC 8422
+  EcPointFormats: 11, // RFC 8422
+  EncryptThenMac: 22, // RFC 7366
+  ExtendedMasterSecret: 23, // RFC 7627
+  RecordSizeLimit: 28, // RFC 8449
+  ConnectionId: 54, // RFC 9146
+  RenegotiationInfo: 0xff01, // RFC 5746
+} as const;
+
+/** The group that RFC 7925 section 4.4 requires. Points are not compressed. */
+export const secp256r1 = 23;
+const uncompressed = 0;
+
+/** Shortest limit that a peer may ask for (RFC 8449 section 4). */
+const leastLimit = 64;
+/** Longest connection ID of a peer that is used. It goes into each record. */
+const mostCid = 32;
+
+/** What a hello says in its extensions. Each is absent when it is not there. */
+export interface HelloExtensions {
+  readonly groups?: readonly number[];
+  readonly hasPointFormats?: boolean;
+  readonly encryptThenMac?: boolean;
+  readonly extendedMasterSecret?: boolean;
+  /** Most bytes of content that the sender takes in one record. */
+  readonly recordSizeLimit?: number;
+  /** The connection ID that the sender wants in records to it; empty for none. Absent as well when it is too long. */
+  readonly cid?: Buffer;
+  readonly renegotiationInfo?: Buffer;
+}
+
+/**
+ * Reads the extensions of a hello.
+ * @throws {DtlsFailure} `DecodeError`, or `IllegalParameter` when one comes twice or has a value that is not allowed
+ */
+export function readExtensions(reader: Reader): HelloExtensions {
+  if (reader.remaining === 0) return {};
+  const all = new Reader(reader.vector(2));
+  const seen = new Set<number>();
+  let found: HelloExtensions = {};
+  while (all.remaining > 0) {
+    const type = all.uint(2);
+    if (seen.has(type)) throw new DtlsFailure(Alert.IllegalParameter, 'an extension comes twice');
+    seen.add(type);
+    const body = new Reader(all.vector(2));
+    found = { ...found, ...readExtension(type, body) };
+  }
+  return found;
+}
+
+function readExtension(type: number, body: Reader): HelloExtensions {
+  switch (type) {
+    case Extension.SupportedGroups:
+      return { groups: new Reader(body.vector(2)).uints(2) };
+    case Extension.EcPointFormats:
+      return { hasPointFormats: body.vector(1).includes(uncompressed) };
+    case Extension.EncryptThenMac:
+      body.end();
+      return { encryptThenMac: true };
+    case Extension.ExtendedMasterSecret:
+      body.end();
+      return { extendedMasterSecret: true };
+    case Extension.RecordSizeLimit: {
+      const recordSizeLimit = body.uint(2);
+      if (recordSizeLimit < leastLimit)
+        throw new DtlsFailure(Alert.IllegalParameter, 'the record size limit is too low');
+      return { recordSizeLimit };
+    }
+    case Extension.ConnectionId: {
+      const cid = body.vector(1);
+      body.end();
+      return cid.length <= mostCid ? { cid: Buffer.from(cid) } : {};
+    }
+    case Extension.RenegotiationInfo:
+      return { renegotiationInfo: body.vector(1) };
+    default:
+      return {};
+  }
+}
+
+/** The bytes of extensions, with the length of all in front. Empty when there is none. */
+export function extensionBytes(said: HelloExtensions): Buffer {
+  const parts: Buffer[] = [];
+  const add = (type: number, body: Buffer) => parts.push(uint(type, 2), vector(2, body));
+  const nothing = Buffer.alloc(0);
+  if (said.groups) add(Extension.SupportedGroups, uintVector(2, 2, said.groups));
+  if (said.hasPointFormats) add(Extension.EcPointFormats, uintVector(1, 1, [uncompressed]));
+  if (said.encryptThenMac) add(Extension.EncryptThenMac, nothing);
+  if (said.extendedMasterSecret) add(Extension.ExtendedMasterSecret, nothing);
+  if (said.recordSizeLimit !== undefined) add(Extension.RecordSizeLimit, uint(said.recordSizeLimit, 2));
+  if (said.cid) add(Extension.ConnectionId, vector(1, said.cid));
+  if (said.renegotiationInfo) add(Extension.RenegotiationInfo, vector(1, said.renegotiationInfo));
+  return parts.length === 0 ? nothing : vector(2, ...parts);
+}

@@ -1,0 +1,310 @@
+import { createHash, timingSafeEqual } from 'node:crypto';
+import type { Clock, Monotonic, Timer } from '../../../base/clock.ts';
+import type { Entropy } from '../../../base/entropy.ts';
+import { Alert, alertBytes, DtlsFailure, fatal } from './alerts.ts';
+import { type Agreement, Association, protectedEpoch } from './association.ts';
+import { keyBlock, verifyData } from './key-schedule.ts';
+import {
+  type Fragment,
+  fragmentsOf,
+  type HandshakeMessage,
+  MessageType,
+  readFragments,
+  wholeMessage,
+} from './messages.ts';
+import { Reassembly } from './reassembly.ts';
+import { ContentType, type DtlsRecord, headerBytes, plainRecord } from './record.ts';
+import type { Session } from './sessions.ts';
+import type { TimerWheel } from './timer-wheel.ts';
+
+/** Times and sizes of a handshake. */
+export const handshakeLimits = {
+  /** Milliseconds until a flight is sent again (RFC 6347 section 4.2.4.1). They double with each further time. */
+  repeatAfter: 1000,
+  /** How often a flight is sent, all in all. With the times above, a handshake ends after a minute of silence. */
+  transmissions: 6,
+  /** Bytes of a datagram, which pass a path of IPv6 with room for what tunnels add (RFC 6347 section 4.1.1.1). */
+  datagram: 1200,
+  /** Protected records that wait for the keys. */
+  early: 2,
+} as const;
+
+/** What a handshake leads to. The session is there when it can be resumed. */
+export interface Established {
+  readonly association: Association;
+  readonly session: Session | undefined;
+  /** Sends the last flight again. Absent when the peer sent the last flight. */
+  readonly repeat: (() => void) | undefined;
+}
+
+/** What a handshake needs from its surroundings. */
+export interface HandshakeParts {
+  readonly remote: { readonly address: string; readonly port: number };
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly wheel: TimerWheel;
+  /** Sends one datagram to the remote. */
+  readonly send: (datagram: Buffer) => void;
+  /** Called once, when both ends have proved that they have the same keys. */
+  readonly done: (established: Established) => void;
+  /** Called once, when the handshake is over without success. `isSilent` says that the peer did not answer. */
+  readonly failed: (reason: string, isSilent: boolean) => void;
+  /** Gets the master secret in the format of NSS, for analysers of captures. */
+  readonly keyLog?: ((line: string) => void) | undefined;
+}
+
+/** What both ends know when they make the keys. */
+export interface KeyParts {
+  readonly master: Buffer;
+  readonly clientRandom: Buffer;
+  readonly serverRandom: Buffer;
+  readonly agreement: Omit<Agreement, 'keys'>;
+}
+
+/** A part of a flight: a message of epoch 0, ChangeCipherSpec, or the Finished message of epoch 1. */
+type FlightItem = HandshakeMessage | 'change-cipher-spec';
+
+/**
+ * What server and client do alike in a handshake (RFC 6347 section 4.2): flights, repetition, reassembly, transcript, Finished.
+ * Nothing of epoch 0 is authentic, so what does not fit is dropped where that is possible.
+ */
+export abstract class Handshake {
+  protected readonly parts: HandshakeParts;
+  /** Hash over all messages so far (RFC 5246 section 7.4.9). */
+  #transcript = createHash('sha256');
+  #inbox: Reassembly;
+  #flight: readonly FlightItem[] = [];
+  #early: DtlsRecord[] = [];
+  #plainSequence: number;
+  #messageSequence: number;
+  #timer: Timer | undefined;
+  /** No answer to the flight is expected. */
+  #isLast = false;
+  #sent = 0;
+  #sentAt: Monotonic | undefined;
+  #keys: KeyParts | undefined;
+  #association: Association | undefined;
+  #isOver = false;
+
+  /** @param first message_seq of the first message in each direction, and sequence number of the first record */
+  constructor(parts: HandshakeParts, first: { received: number; sent: number; record: number }) {
+    this.parts = parts;
+    this.#inbox = new Reassembly(first.received);
+    this.#messageSequence = first.sent;
+    this.#plainSequence = first.record;
+  }
+
+  /** The connection ID that this handshake gave to the peer, once there are keys. */
+  get ownCid(): number | undefined {
+    return this.#association?.agreement.ownCid;
+  }
+
+  /** Takes in a record of the remote. */
+  take(record: DtlsRecord): void {
+    if (this.#isOver) return;
+    this.#orFail(() => {
+      if (record.epoch === 0 && record.type !== ContentType.WithCid) this.#takePlain(record);
+      else if (record.epoch === protectedEpoch) this.#takeProtected(record);
+    });
+  }
+
+  /**
+   * Sends the last flight again, because the peer lacks it. Nothing is sent when that was done less than half of the first
+   * time-out ago, so that two ends never answer repetitions by repetitions without end.
+   */
+  repeat(): void {
+    const now = this.parts.clock.now();
+    if (this.#sentAt === undefined || now - this.#sentAt >= handshakeLimits.repeatAfter / 2) this.#transmit();
+  }
+
+  /** Ends the handshake without a word. */
+  stop(): void {
+    this.#isOver = true;
+    this.#timer?.cancel();
+  }
+
+  /** Handles the next message of the peer. @throws {DtlsFailure} when it does not fit */
+  protected abstract handle(message: HandshakeMessage): void;
+  /** Called when the peer's Finished is right. `complete` or a last flight follows. */
+  protected abstract finished(): void;
+  /** Whether an alert without protection is believed. */
+  protected abstract readonly heedsPlainAlerts: boolean;
+  /** A fragment of an earlier message came again. */
+  protected abstract repeated(fragment: Fragment): void;
+  /** Who sends the Finished that is expected. */
+  protected abstract readonly peer: 'client' | 'server';
+
+  /** Adds a message to the transcript. */
+  protected record(message: HandshakeMessage): void {
+    this.#transcript.update(wholeMessage(message));
+  }
+
+  /** The hash over all messages so far. */
+  protected get transcriptHash(): Buffer {
+    return this.#transcript.copy().digest();
+  }
+
+  /** The next message of an own flight, which is added to the transcript. */
+  protected message(type: number, body: Buffer = Buffer.alloc(0)): HandshakeMessage {
+    const message = { type, sequence: this.#messageSequence++, body };
+    this.record(message);
+    return message;
+  }
+
+  /** Forgets the transcript: a HelloVerifyRequest and what it answers are not in it (RFC 6347 section 4.2.1). */
+  protected restart(): void {
+    this.#transcript = createHash('sha256');
+  }
+
+  /** ChangeCipherSpec and Finished. The keys must be there. */
+  protected finish(): FlightItem[] {
+    const own = this.peer === 'client' ? 'server' : 'client';
+    const body = verifyData(this.#keys!.master, own, this.transcriptHash);
+    return ['change-cipher-spec', this.message(MessageType.Finished, body)];
+  }
+
+  /** Makes the keys of epoch 1, and takes in what waited for them. */
+  protected derive(keys: KeyParts): void {
+    const { master, clientRandom, serverRandom, agreement } = keys;
+    this.#keys = keys;
+    const block = keyBlock(agreement.suite, master, clientRandom, serverRandom);
+    this.#association = new Association(
+      { ...agreement, keys: block },
+      this.parts.remote,
+      this.parts.clock.now(),
+    );
+    const hex = (bytes: Buffer) => bytes.toString('hex');
+    this.parts.keyLog?.(`CLIENT_RANDOM ${hex(clientRandom)} ${hex(master)}`);
+  }
+
+  /**
+   * Sends a flight.
+   * @param isLast no answer is expected, so it is repeated only by `repeat`
+   */
+  protected sendFlight(flight: readonly FlightItem[], isLast = false): void {
+    this.#timer?.cancel();
+    this.#flight = flight;
+    this.#sent = 0;
+    this.#isLast = isLast;
+    this.#transmit();
+    if (!isLast) this.#arm(handshakeLimits.repeatAfter);
+  }
+
+  /** Ends the handshake with success. */
+  protected complete(session: Session | undefined): void {
+    this.stop();
+    const repeat = this.#isLast ? () => this.repeat() : undefined;
+    this.parts.done({ association: this.#association!, session, repeat });
+  }
+
+  #arm(delay: number): void {
+    this.#timer = this.parts.wheel.after(delay, () => {
+      if (this.#sent >= handshakeLimits.transmissions) {
+        this.stop();
+        this.parts.failed('the peer does not answer', true);
+        return;
+      }
+      this.#transmit();
+      this.#arm(delay * 2);
+    });
+  }
+
+  /** Sends the records of the flight, as many in a datagram as it holds. */
+  #transmit(): void {
+    const { datagram: most } = handshakeLimits;
+    let datagram: Buffer[] = [];
+    let length = 0;
+    const flush = () => {
+      if (length > 0) this.parts.send(Buffer.concat(datagram));
+      datagram = [];
+      length = 0;
+    };
+    for (const record of this.#flight.flatMap((item) => this.#recordsOf(item))) {
+      if (length + record.length > most) flush();
+      datagram.push(record);
+      length += record.length;
+    }
+    this.#sent++;
+    this.#sentAt = this.parts.clock.now();
+    flush();
+  }
+
+  #recordsOf(item: FlightItem): Buffer[] {
+    if (item === 'change-cipher-spec')
+      return [plainRecord(ContentType.ChangeCipherSpec, this.#plainSequence++, Buffer.from([1]))];
+    if (item.type === MessageType.Finished)
+      return [this.#association!.seal(ContentType.Handshake, wholeMessage(item), this.parts.entropy)];
+    return fragmentsOf(item, handshakeLimits.datagram - headerBytes).map((fragment) =>
+      plainRecord(ContentType.Handshake, this.#plainSequence++, fragment),
+    );
+  }
+
+  #takePlain({ type, fragment }: DtlsRecord): void {
+    // ChangeCipherSpec needs no handling: the epoch of a record says which keys it has.
+    if (type === ContentType.Alert && this.heedsPlainAlerts && fragment[0] === fatal)
+      this.#fail(`the peer sent alert ${fragment[1]}`);
+    if (type === ContentType.Handshake) this.#takeFragments(fragment, false);
+  }
+
+  #takeProtected(record: DtlsRecord): void {
+    if (!this.#association) {
+      // A copy, because the caller may use its buffer again.
+      if (this.#early.length < handshakeLimits.early)
+        this.#early.push({
+          ...record,
+          cid: record.cid && Buffer.from(record.cid),
+          fragment: Buffer.from(record.fragment),
+        });
+      return;
+    }
+    const content = this.#association.open(record, this.parts.clock.now());
+    if (!content) return;
+    if (content.type === ContentType.Handshake) this.#takeFragments(content.bytes, true);
+    else if (content.type === ContentType.Alert && content.bytes[0] === fatal)
+      this.#fail(`the peer sent alert ${content.bytes[1]}`);
+  }
+
+  /** Only Finished is protected, and it always is. */
+  #takeFragments(bytes: Buffer, isProtected: boolean): void {
+    for (const fragment of readFragments(bytes)) {
+      if ((fragment.type === MessageType.Finished) !== isProtected) continue;
+      if (fragment.sequence < this.#inbox.next) this.repeated(fragment);
+      else this.#inbox.add(fragment);
+    }
+    for (let message = this.#inbox.take(); message && !this.#isOver; message = this.#inbox.take()) {
+      if (message.type === MessageType.Finished) this.#takeFinished(message);
+      else this.handle(message);
+      if (this.#association)
+        for (const record of this.#early.splice(0)) if (!this.#isOver) this.#takeProtected(record);
+    }
+  }
+
+  #takeFinished(message: HandshakeMessage): void {
+    const right = verifyData(this.#keys!.master, this.peer, this.transcriptHash);
+    if (message.body.length !== right.length || !timingSafeEqual(message.body, right))
+      throw new DtlsFailure(Alert.DecryptError, 'Finished does not verify');
+    this.record(message);
+    this.finished();
+  }
+
+  #fail(reason: string): void {
+    this.stop();
+    this.parts.failed(reason, false);
+  }
+
+  /** Runs a step. An error of the peer ends the handshake, with an alert. */
+  #orFail(step: () => void): void {
+    try {
+      step();
+    } catch (thrown) {
+      if (!(thrown instanceof DtlsFailure)) throw thrown;
+      this.parts.send(plainRecord(ContentType.Alert, this.#plainSequence++, alertBytes(thrown.alert)));
+      this.#fail(thrown.message);
+    }
+  }
+
+  /** Runs the first step of the handshake. */
+  protected begin(step: () => void): void {
+    this.#orFail(step);
+  }
+}

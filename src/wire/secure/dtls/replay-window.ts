@@ -1,0 +1,57 @@
+/** Records below the highest number that are still told apart (RFC 6347 section 4.1.2.6). */
+const windowBits = 64;
+
+/** Which sequence numbers of an epoch were received (RFC 6347 section 4.1.2.6). */
+export class ReplayWindow {
+  #highest: number;
+  /** Bit `n` says that `highest - n` was received. Bits 0 to 31, and 32 to 63. */
+  #near: number;
+  #far: number;
+
+  /** @param highest the number up to which all count as received; -1 for none */
+  constructor(highest = -1) {
+    this.#highest = highest;
+    this.#near = -1;
+    this.#far = -1;
+  }
+
+  /** The highest number received. */
+  get highest(): number {
+    return this.#highest;
+  }
+
+  /** Whether a record with this number is new. It counts as received only after `accept`. */
+  isNew(sequence: number): boolean {
+    const behind = this.#highest - sequence;
+    if (behind < 0) return true;
+    if (behind >= windowBits) return false;
+    return ((behind < 32 ? this.#near >>> behind : this.#far >>> (behind - 32)) & 1) === 0;
+  }
+
+  /** Records that a record with this number has verified. Returns whether it is the highest so far. */
+  accept(sequence: number): boolean {
+    const ahead = sequence - this.#highest;
+    if (ahead > 0) {
+      this.#shift(ahead);
+      this.#highest = sequence;
+      this.#near |= 1;
+      return true;
+    }
+    if (-ahead < 32) this.#near |= 1 << -ahead;
+    else this.#far |= 1 << (-ahead - 32);
+    return false;
+  }
+
+  #shift(by: number): void {
+    if (by >= 64) {
+      this.#near = 0;
+      this.#far = 0;
+    } else if (by >= 32) {
+      this.#far = by === 32 ? this.#near : this.#near << (by - 32);
+      this.#near = 0;
+    } else {
+      this.#far = (this.#far << by) | (this.#near >>> (32 - by));
+      this.#near <<= by;
+    }
+  }
+}
