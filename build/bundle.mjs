@@ -14,10 +14,10 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
 
 /**
- * Most bytes of the gateway's bundle. A trivial program with coap, cbor-x and mqtt has 480 KB, 142 KB gzipped. It was 700 and
- * 220 KB before state became durable on slow and damaged disks, and peers were told apart by what they prove: that took 35 KB.
+ * Most bytes of the gateway's bundle. A trivial program with coap, cbor-x and mqtt has 480 KB, 142 KB gzipped. It was 760 and
+ * 250 KB before DTLS.
  */
-const budget = { minified: 760_000, gzipped: 250_000 };
+const budget = { minified: 850_000, gzipped: 270_000 };
 /** Packages of other parties, which must not be in the gateway's bundle. */
 const strangers = ['aedes', 'coap', 'coap-packet'];
 

@@ -24,6 +24,7 @@ interface CommonFields {
   free: number;
   gateway: string;
   group: string;
+  identity: string;
   image: string;
   instead: string;
   interface: string;

@@ -63,6 +63,11 @@ export const eventTable = {
   'coap.overload': warn.byPeer<'working'>(),
   'coap.socket-error': warn<'address' | 'reason'>(),
 
+  // Associations of DTLS.
+  'dtls.closed': info.byPeer<'identity' | 'peer' | 'reason'>(),
+  'dtls.opened': info.byPeer<'identity' | 'peer'>(),
+  'dtls.refused': warn.byPeer<'peer' | 'reason'>(),
+
   // A configuration that is read again.
   'config.refused': warn<'reason'>(),
   'config.reloaded': info<never, never, { keys: string }>(),

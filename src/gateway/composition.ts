@@ -9,6 +9,7 @@ import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import { parseCoapUri } from '../wire/coap/uri.ts';
+import { CoapTransport } from '../wire/secure/coap-transport.ts';
 import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
 import type { GatewayConfig } from './config.ts';
@@ -112,12 +113,39 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     admission,
     ...(listInterfaces && { listInterfaces }),
   });
+  const transport =
+    config.coaps &&
+    new CoapTransport({
+      keyOf: (identity) => live.current.deviceKeys.get(identity),
+      admission,
+      associations: remembered,
+      ...machine,
+    });
+  const secureNetwork =
+    config.coaps &&
+    transport &&
+    new CoapNetwork({
+      ...machine,
+      port: config.coaps.port,
+      interfaces: config.coap.interfaces,
+      multicast: false,
+      advertise: advertised(config.coaps.advertise),
+      admission,
+      transport,
+      ...(listInterfaces && { listInterfaces }),
+    });
   const addresses = new DeviceAddresses(remembered);
   addresses.restore(inventory.values());
   for (const address of provenAddresses(inventory.values(), addresses)) admission.know(address);
   if (config.parent) admission.know(parseCoapUri(config.parent.uri).host);
   const arrivals = new Arrivals(clock, remembered);
-  const locator = new DeviceLocator({ network, addresses, ...state, entropy });
+  const locator = new DeviceLocator({
+    network,
+    networkAt: (address, port) => (transport?.reaches(address, port) && secureNetwork) || network,
+    addresses,
+    ...state,
+    entropy,
+  });
   const budget = new DataBudget({
     limits: () => budgetLimits((node) => state.gwConfig.text(node)),
     records: new TrafficRecords(state.database),
@@ -367,6 +395,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     clock,
     events,
     network,
+    secureNetwork,
+    transport,
     compose,
     http,
     uplink,

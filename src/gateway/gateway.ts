@@ -48,6 +48,11 @@ export class Gateway implements AsyncDisposable {
     return this.#parts.network.port;
   }
 
+  /** UDP port of CoAP over DTLS, where it is on. */
+  get coapsPort(): number | undefined {
+    return this.#parts.secureNetwork?.port;
+  }
+
   /**
    * How the gateway itself is updated.
    * @throws {PosternError} `notAllowed` without slots
@@ -65,13 +70,14 @@ export class Gateway implements AsyncDisposable {
   /** @throws {PosternError} `configuration` when the port is taken, or plain CoAP was not allowed */
   async start(): Promise<void> {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
-    const { presence, lwm2m, objects, firmware, endOfServers } = this.#parts;
+    const { presence, lwm2m, objects, firmware, endOfServers, secureNetwork } = this.#parts;
     demandAllowed(config);
     this.#isStarted = true;
     events.emit('coap.insecure', { security: plainWarning });
     lwm2m?.start();
     presence.start();
     await network.start(compose);
+    await secureNetwork?.start(compose);
     await http?.start();
     // The gateway may have stopped before all of it was ended.
     endOfServers();
@@ -91,7 +97,7 @@ export class Gateway implements AsyncDisposable {
     if (this.#disposed) return;
     this.#disposed = true;
     const { config, state, events, network, http, uplink } = this.#parts;
-    const { presence, arrivals, lwm2m, objects, firmware, dmClient, sessions } = this.#parts;
+    const { presence, arrivals, lwm2m, objects, firmware, dmClient, sessions, secureNetwork } = this.#parts;
     await using stack = new AsyncDisposableStack();
     stack.defer(() => state.database.close());
     // From the last to the first. What waits for the uplink ends when the uplink does.
@@ -101,6 +107,7 @@ export class Gateway implements AsyncDisposable {
     if (firmware) stack.use(firmware);
     stack.use(presence);
     stack.use(network);
+    if (secureNetwork) stack.use(secureNetwork);
     if (lwm2m) stack.use(lwm2m);
     if (http) stack.use(http);
     // Without a network nobody answers. So nobody is asked any more before the network is closed.
@@ -119,7 +126,7 @@ export class Gateway implements AsyncDisposable {
    * the configuration is the same. Returns the configuration that holds now. What came of it is told by events.
    */
   reload(read: () => GatewayConfig): GatewayConfig {
-    const { live, state, http } = this.#parts;
+    const { live, state, http, transport } = this.#parts;
     this.#config.reload(read, (config) => {
       demandAllowed(config);
       const apply = live.prepare(config);
@@ -127,7 +134,11 @@ export class Gateway implements AsyncDisposable {
         knowManualDevices(config, state.credentials);
         knowServer(state.accounts, config);
       });
+      const former = live.current.deviceKeys;
       apply();
+      for (const [identity, key] of former)
+        if (Buffer.compare(key, live.current.deviceKeys.get(identity) ?? noKey) !== 0)
+          transport?.revoke(identity);
       if (live.current.http) http?.renew(live.current.http);
     });
     return this.#config.current;
@@ -178,6 +189,8 @@ export class Gateway implements AsyncDisposable {
     return await this.#parts.management.manage(deviceId, operations, { timeout });
   }
 }
+
+const noKey = new Uint8Array();
 
 /** A server without TLS cannot be given a certificate while it runs, and the other way round. */
 const isReloadable = (key: string, current: GatewayConfig, next: GatewayConfig): boolean =>

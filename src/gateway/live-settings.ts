@@ -6,7 +6,7 @@ import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mq
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-check.ts';
 import type { TunnelDevices } from './modes/tunnel-policy.ts';
-import { readPem } from './settings.ts';
+import { deviceKeys, readPem } from './settings.ts';
 import type { DeviceSchemes } from './southbound/device-sessions.ts';
 import type { TlsIdentity } from './southbound/http-binding.ts';
 
@@ -16,6 +16,8 @@ interface Settings {
   readonly bootstrap: ReadonlyMap<string, { readonly network: string; readonly pin: string | undefined }>;
   /** IDs of devices that may be DM Gateways. */
   readonly childGateways: ReadonlySet<string>;
+  /** Pre-shared keys for DTLS, by identity. */
+  readonly deviceKeys: ReadonlyMap<string, Uint8Array>;
   /** Endpoint names of LwM2M clients. */
   readonly clients: ReadonlySet<string>;
   /** How devices with an account made by hand and the gateway prove themselves to each other. */
@@ -47,6 +49,7 @@ function settingsOf(config: GatewayConfig): Settings {
       bootstrap.device.map(({ id, pin, 'factory-secret': network }) => [id, { network, pin }]),
     ),
     childGateways: new Set(bootstrap.device.filter(({ gateway }) => gateway).map(({ id }) => id)),
+    deviceKeys: deviceKeys(config),
     clients: new Set(lwm2m?.device.map(({ id }) => id)),
     schemes: new Map(
       http?.device.map((device) => [

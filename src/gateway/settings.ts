@@ -40,6 +40,15 @@ export function knowManualDevices({ http }: GatewayConfig, credentials: Credenti
   }
 }
 
+/** The pre-shared keys of devices, by identity. */
+export const deviceKeys = ({ coaps }: GatewayConfig): ReadonlyMap<string, Uint8Array> =>
+  new Map(
+    coaps?.device.map(({ identity, key }) => [
+      identity,
+      key.startsWith('hex:') ? Buffer.from(key.slice(4), 'hex') : Buffer.from(key),
+    ]),
+  );
+
 /** Limits of the entry. A burst grows with its rate. */
 export function admissionLimits(admission: GatewayConfig['admission']): Partial<AdmissionLimits> {
   const { address, prefix, newcomers, regulars, known, allKnown, proven, allProven } = admissionDefaults;

@@ -106,7 +106,7 @@ export class BootstrapServer {
       mediaType,
       challenge: echo,
       proof: payload.length === 0 ? undefined : payload,
-      address: coapUri(local.address, local.port, paths.sessions),
+      address: coapUri(local.address, local.port, paths.sessions, local.scheme),
       proved: () => local.endpoint().vouch(remote),
     });
     if (answer.kind === 'challenge') return this.#parts.guard.challenge(request, answer.reason);

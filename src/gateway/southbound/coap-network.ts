@@ -10,7 +10,8 @@ import type { Events } from '../../base/events.ts';
 import { sourceAddressTowards } from '../../base/source-address.ts';
 import { CoapEndpoint, type EndpointLimits } from '../../wire/coap/endpoint.ts';
 import type { Handler } from '../../wire/coap/message.ts';
-import { coapUri } from '../../wire/coap/uri.ts';
+import { type CoapScheme, coapUri } from '../../wire/coap/uri.ts';
+import type { CoapTransport } from '../../wire/secure/coap-transport.ts';
 import { ArrivalQueue, type Receive } from './arrival-queue.ts';
 import {
   addressTowards,
@@ -37,6 +38,7 @@ export interface LocalEndpoint {
   readonly port: number;
   /** Local IP address of the socket, with its zone. It is stored with the address of a device that was heard here. */
   readonly bound: string;
+  readonly scheme: CoapScheme;
   /** Usable from the first request on, but not yet while the handler is being made. */
   readonly endpoint: () => CoapEndpoint;
 }
@@ -56,6 +58,8 @@ export interface CoapNetworkOptions {
   readonly limits?: Partial<EndpointLimits>;
   /** The entry that all endpoints share; one with the defaults if absent. */
   readonly admission?: Admission;
+  /** What protects the datagrams; plain CoAP if absent. It is stopped with the network. */
+  readonly transport?: CoapTransport;
   readonly listInterfaces?: ListInterfaces;
   readonly readKernel?: ReadKernelNetwork;
 }
@@ -184,6 +188,7 @@ export class CoapNetwork implements AsyncDisposable {
     await this.#checking.catch(() => {});
     const sockets = [...this.#bindings.values()].map(({ socket }) => socket);
     for (const { endpoint } of this.#bindings.values()) endpoint.stop();
+    this.#options.transport?.stop();
     this.#bindings.clear();
     this.#arrivals.stop();
     this.#groups.close();
@@ -269,7 +274,7 @@ export class CoapNetwork implements AsyncDisposable {
   }
 
   async #bind(local: LocalAddress): Promise<void> {
-    const { clock, entropy, events, limits, advertise } = this.#options;
+    const { clock, entropy, events, limits, advertise, transport } = this.#options;
     const { family, address } = local;
     const socket = await boundSocket({ family, address, port: this.#port, recvBufferSize });
     this.#port = socket.address().port;
@@ -278,21 +283,24 @@ export class CoapNetwork implements AsyncDisposable {
         address: advertise?.address ?? address,
         port: advertise?.port ?? this.#port,
         bound: address,
+        scheme: transport ? 'coaps' : 'coap',
         endpoint: () => endpoint,
       });
+      const send = (datagram: Buffer, port: number, to: string) => {
+        try {
+          socket.send(datagram, port, to);
+        } catch (thrown) {
+          // The system refuses some datagrams at once, such as one to port 0. To the endpoint such a datagram is lost.
+          failed(events, 'coap-datagram', thrown);
+        }
+      };
       const endpoint: CoapEndpoint = new CoapEndpoint({
         clock,
         entropy,
         events,
         handler,
-        send: (datagram, port, to) => {
-          try {
-            socket.send(datagram, port, to);
-          } catch (thrown) {
-            // The system refuses some datagrams at once, such as one to port 0. To the endpoint such a datagram is lost.
-            failed(events, 'coap-datagram', thrown);
-          }
-        },
+        send: transport ? (datagram, _port, _to, key) => transport.send(datagram, key) : send,
+        ...(transport && { remoteOf: (from, fromPort) => transport.remoteOf(from, fromPort) }),
         admission: this.#admission,
         ...(limits && { limits }),
       });
@@ -302,12 +310,16 @@ export class CoapNetwork implements AsyncDisposable {
         'coap-datagram',
         (octets: Buffer, from: string, fromPort: number) => endpoint.take(octets, from, fromPort),
       );
+      const received = (octets: Buffer, from: string, fromPort: number) => {
+        // What is not admitted must not wait in front of what is.
+        if (endpoint.admits(octets, from, fromPort)) this.#arrivals.take(receive, octets, from, fromPort);
+      };
+      transport?.open(keyOf(local), { send, received, endpoint: () => endpoint });
       socket.on(
         'message',
         guarded(events, 'coap-datagram', (octets: Buffer, from: { address: string; port: number }) => {
-          // What is not admitted must not wait in front of what is.
-          if (endpoint.admits(octets, from.address, from.port))
-            this.#arrivals.take(receive, octets, from.address, from.port);
+          if (transport) transport.receive(octets, from.address, from.port, keyOf(local));
+          else received(octets, from.address, from.port);
         }),
       );
       socket.on('error', (error) => {
@@ -324,6 +336,7 @@ export class CoapNetwork implements AsyncDisposable {
   #release(binding: Binding): void {
     if (this.#bindings.get(keyOf(binding)) !== binding) return;
     this.#bindings.delete(keyOf(binding));
+    this.#options.transport?.shut(keyOf(binding));
     binding.endpoint.stop();
     binding.socket.close();
   }

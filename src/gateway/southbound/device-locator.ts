@@ -9,6 +9,8 @@ import type { DeviceAddresses, PeerAddress } from './device-addresses.ts';
 
 export interface DeviceLocatorParts {
   readonly network: CoapNetwork;
+  /** The network that reaches a device at this address and port: that of DTLS while it has an association with it. */
+  readonly networkAt: (address: string, port: number) => CoapNetwork;
   readonly addresses: DeviceAddresses;
   readonly inventory: Inventory;
   readonly database: Database;
@@ -59,8 +61,8 @@ export class DeviceLocator {
   }
 
   /** Whether a local address leads to this address. */
-  isInReach({ address, heardOn }: PeerAddress): boolean {
-    return this.#parts.network.towards(address, heardOn) !== undefined;
+  isInReach({ address, port, heardOn }: PeerAddress): boolean {
+    return this.#parts.networkAt(address, port).towards(address, heardOn) !== undefined;
   }
 
   /**
@@ -68,7 +70,7 @@ export class DeviceLocator {
    * @throws {PosternError} `full` or `unavailable` when the ping could not be sent, which says nothing of the peer
    */
   async answers({ address, port, heardOn }: PeerAddress, timeout: number): Promise<boolean> {
-    const endpoint = this.#parts.network.towards(address, heardOn);
+    const endpoint = this.#parts.networkAt(address, port).towards(address, heardOn);
     return (await endpoint?.ping(address, port, timeout)) ?? false;
   }
 
@@ -83,7 +85,7 @@ export class DeviceLocator {
    * @throws {PosternError} `unavailable` when no local address suits, else as `call` (wire/coap/blockwise-client.ts)
    */
   async call(address: string, port: number, request: CoapCall, heardOn?: string): Promise<CoapAnswer> {
-    const endpoint = this.#parts.network.towards(address, heardOn);
+    const endpoint = this.#parts.networkAt(address, port).towards(address, heardOn);
     // What the request may cause must not be forgotten by this gateway.
     await this.#parts.database.settled();
     if (!endpoint) throw new PosternError('unavailable', `no interface leads to ${address}`);

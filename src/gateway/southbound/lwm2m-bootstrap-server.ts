@@ -154,7 +154,7 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
   #security(local: LocalEndpoint, instance: number): readonly Entry[] {
     const none = new Uint8Array();
     return resourcesOf([ObjectId.Security, instance], {
-      0: coapUri(local.address, local.port),
+      0: coapUri(local.address, local.port, '', local.scheme),
       1: false,
       2: noSecurity,
       3: none,

@@ -93,14 +93,15 @@ export class RegistrationServer implements AsyncDisposable {
 
   /**
    * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedVersion`, `forbidden` for a name that is not
-   * configured, `conflict` when the name is in use elsewhere
+   * configured or is not what the client proved to be, `conflict` when the name is in use elsewhere
    */
   async #register(request: CoapRequest, local: LocalEndpoint): Promise<Reply> {
     const { isAllowed, isOther, livesElsewhere, registrations, entropy, events } = this.#parts;
     const { remote, payload, query } = request;
     const { endpoint, objects, ...rest } = readRegistration(query, payload);
     const peer = remote.address;
-    if (!isAllowed(endpoint)) {
+    const { identity = endpoint } = remote;
+    if (!isAllowed(endpoint) || identity !== endpoint) {
       events.emit('registration.refused', { device: endpoint.slice(0, 200), peer });
       throw new PosternError('forbidden', 'a client with this endpoint name may not register here');
     }

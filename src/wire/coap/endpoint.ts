@@ -61,8 +61,10 @@ export interface EndpointParts {
   readonly events: Events;
   /** Gets each new request. An error that it throws becomes a response with the error's CoAP code. */
   readonly handler: Handler;
-  /** Sends one datagram. */
-  readonly send: (datagram: Buffer, port: number, address: string) => void;
+  /** Sends one datagram. `key` is the remote's. */
+  readonly send: (datagram: Buffer, port: number, address: string, key: string) => void;
+  /** Who is at an address and port, for a transport that knows its peers by more than that. */
+  readonly remoteOf?: (address: string, port: number) => Remote;
   /** Replaces single values of `endpointDefaults`. */
   readonly limits?: Partial<EndpointLimits>;
   /** The entry that all endpoints of a gateway share; one of its own if absent. */
@@ -93,6 +95,7 @@ export class CoapEndpoint {
   readonly #clock: Clock;
   readonly #events: Events;
   readonly #sendDatagram: EndpointParts['send'];
+  readonly #remoteOf: (address: string, port: number) => Remote;
   readonly #peers = new Map<string, Peer>();
   /** By standing. */
   readonly #recent: readonly RecentExchanges[];
@@ -114,6 +117,7 @@ export class CoapEndpoint {
     this.#messageIds = new MessageIds(parts.entropy);
     this.#events = parts.events;
     this.#sendDatagram = parts.send;
+    this.#remoteOf = parts.remoteOf ?? ((address, port) => this.#addressed(address, port));
     this.#entry = new Entry(parts.admission ?? new Admission({ clock, events }), this.#limits.provenPeers);
     const forgetIdle = (peer: Peer) => this.#forgetIdle(peer);
     const ask = (datagram: Buffer, peer: Peer) => {
@@ -213,32 +217,33 @@ export class CoapEndpoint {
   admits(datagram: Buffer, address: string, port: number, multicast = false): boolean {
     if (this.#stopped || port === 0) return false;
     if (multicast) return this.#entry.admitsMulticast(address);
-    const key = this.#keyOf(address, port);
+    const { key } = this.#remoteOf(address, port);
     return this.#entry.admits(datagram, key, address, this.#peers.get(key));
   }
 
   /** Takes in a datagram that was admitted. */
   take(datagram: Buffer, address: string, port: number, multicast = false): void {
     if (this.#stopped) return;
-    const key = this.#keyOf(address, port);
+    const remote = this.#remoteOf(address, port);
+    const { key } = remote;
     const known = this.#peers.get(key);
     const message = decode(datagram);
     if (message instanceof Malformed) {
-      this.#refuseMalformed(message, address, port, multicast);
+      this.#refuseMalformed(message, remote, multicast);
       return;
     }
     if (multicast) {
-      this.#receiveMulticast({ address, port, key }, message, datagram.length);
+      this.#receiveMulticast(remote, message, datagram.length);
       return;
     }
     known?.received(datagram.length);
     if (message.type === Type.ACK || message.type === Type.RST) {
       if (known) this.#receiveAnswer(known, message);
-      else if (message.type === Type.RST) this.#reset({ address, port, key }, message.messageId);
+      else if (message.type === Type.RST) this.#reset(remote, message.messageId);
       return;
     }
     if (isRequestCode(message.code)) {
-      this.#receiveRequest(known ?? this.#admitted(address, port, key, datagram.length), message);
+      this.#receiveRequest(known ?? this.#admitted(remote, datagram.length), message);
       return;
     }
     if (isResponseCode(message.code) && known) {
@@ -246,8 +251,7 @@ export class CoapEndpoint {
       return;
     }
     // An empty CON is a ping (section 4.3). Any other message here is a response that nothing waits for.
-    if (message.type === Type.CON)
-      this.#sendDatagram(encodeEmpty(Type.RST, message.messageId), port, address);
+    if (message.type === Type.CON) this.#send(encodeEmpty(Type.RST, message.messageId), remote);
   }
 
   /**
@@ -257,7 +261,7 @@ export class CoapEndpoint {
    */
   async request(address: string, port: number, outgoing: OutgoingRequest): Promise<CoapMessage> {
     if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
-    return await this.#requests.send(this.#peerOf(address, port), outgoing);
+    return await this.#requests.send(this.#peerOf(this.#remoteOf(address, port)), outgoing);
   }
 
   /**
@@ -272,7 +276,7 @@ export class CoapEndpoint {
     confirmable: boolean,
     isRepeated = true,
   ): { messageId: number; fate: Promise<Delivery> } {
-    const peer = this.#peerOf(remote.address, remote.port);
+    const peer = this.#peerOf(remote);
     const messageId = peer.takeMessageId();
     const type = confirmable ? Type.CON : Type.NON;
     const datagram = encode({ ...response, type, messageId, token });
@@ -300,7 +304,7 @@ export class CoapEndpoint {
    */
   async ping(address: string, port: number, timeout: number): Promise<boolean> {
     if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
-    return await this.#pings.ping(this.#peerOf(address, port), timeout);
+    return await this.#pings.ping(this.#peerOf(this.#remoteOf(address, port)), timeout);
   }
 
   /** Counts an error for which no request waits. */
@@ -323,32 +327,30 @@ export class CoapEndpoint {
     this.#peers.clear();
   }
 
-  #newPeer(address: string, port: number, key: string): Peer {
-    const peer = new Peer({ address, port, key }, this.#messageIds);
-    this.#peers.set(key, peer);
+  #newPeer(remote: Remote): Peer {
+    const peer = new Peer(remote, this.#messageIds);
+    this.#peers.set(remote.key, peer);
     return peer;
   }
 
   /** A new peer, whose first datagram was admitted. */
-  #admitted(address: string, port: number, key: string, bytes: number): Peer {
-    const peer = this.#newPeer(address, port, key);
+  #admitted(remote: Remote, bytes: number): Peer {
+    const peer = this.#newPeer(remote);
     peer.credit = conversation - 1;
     peer.received(bytes);
     return peer;
   }
 
-  /** The key of a remote. A datagram asks for it twice, and a string that is there has its hash already. */
-  #keyOf(address: string, port: number): string {
+  /** A remote that is known by its address alone. A datagram asks for it twice, and a string that is there has its hash already. */
+  #addressed(address: string, port: number): Remote {
     const last = this.#lastRemote;
-    if (last.port === port && last.address === address) return last.key;
-    const key = remoteKey(address, port);
-    this.#lastRemote = { address, port, key };
-    return key;
+    if (last.port === port && last.address === address) return last;
+    this.#lastRemote = { address, port, key: remoteKey(address, port) };
+    return this.#lastRemote;
   }
 
-  #peerOf(address: string, port: number): Peer {
-    const key = remoteKey(address, port);
-    return this.#peers.get(key) ?? this.#newPeer(address, port, key);
+  #peerOf(remote: Remote): Peer {
+    return this.#peers.get(remote.key) ?? this.#newPeer(remote);
   }
 
   #forgetIdle(peer: Peer): void {
@@ -356,19 +358,14 @@ export class CoapEndpoint {
   }
 
   /** Sends nothing after `stop`: the socket may be closed, but work that began before may still end. */
-  #send(datagram: Buffer, { address, port }: Remote): void {
-    if (!this.#stopped) this.#sendDatagram(datagram, port, address);
+  #send(datagram: Buffer, { address, port, key }: Remote): void {
+    if (!this.#stopped) this.#sendDatagram(datagram, port, address, key);
   }
 
-  #refuseMalformed(
-    { reason, type, messageId }: Malformed,
-    address: string,
-    port: number,
-    multicast: boolean,
-  ) {
-    this.#events.emit('coap.malformed', { reason, peer: address });
+  #refuseMalformed({ reason, type, messageId }: Malformed, remote: Remote, multicast: boolean) {
+    this.#events.emit('coap.malformed', { reason, peer: remote.address });
     if (type === Type.CON && messageId !== undefined && !multicast)
-      this.#sendDatagram(encodeEmpty(Type.RST, messageId), port, address);
+      this.#send(encodeEmpty(Type.RST, messageId), remote);
   }
 
   #receiveAnswer(peer: Peer, message: CoapMessage): void {

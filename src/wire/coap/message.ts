@@ -7,8 +7,10 @@ import { Option, opaque, optionValue, sorted, textOptions, uint, uintOption } fr
 export interface Remote {
   readonly address: string;
   readonly port: number;
-  /** Unique per address and port. */
+  /** Unique per address and port, or per association of a secure transport. */
   readonly key: string;
+  /** Who the peer proved to be to a secure transport. */
+  readonly identity?: string | undefined;
 }
 
 /**

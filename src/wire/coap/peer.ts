@@ -38,6 +38,7 @@ export class Peer implements Remote, Account {
   readonly address: string;
   readonly port: number;
   readonly key: string;
+  readonly identity: string | undefined;
   /** Messages received from it lately, by message ID, in order of arrival. Used for deduplication. */
   readonly exchanges = new Map<number, Exchange>();
   /** Confirmable messages to it. The first is on the wire, the others wait (NSTART = 1, RFC 7252 section 4.7). */
@@ -58,6 +59,7 @@ export class Peer implements Remote, Account {
     this.address = remote.address;
     this.port = remote.port;
     this.key = remote.key;
+    this.identity = remote.identity;
     this.#messageIds = messageIds;
   }
 

@@ -4,13 +4,16 @@ import { uriHost } from '../../base/uri-host.ts';
 /** Default port of CoAP over UDP (RFC 7252 section 6.1). */
 export const coapPort = 5683;
 
+/** Of plain CoAP, and of CoAP over DTLS (RFC 7252 sections 6.1 and 6.2). */
+export type CoapScheme = 'coap' | 'coaps';
+
 /**
  * Makes a URI such as `coap://192.0.2.1:5683/dm` or `coap://[2001:db8::1]:5683/dm`. The zone of an IPv6 address is left
  * out, since it has no meaning on another host.
  */
-export function coapUri(address: string, port: number, path = ''): string {
+export function coapUri(address: string, port: number, path = '', scheme: CoapScheme = 'coap'): string {
   const plain = address.split('%')[0]!;
-  return `coap://${uriHost(plain)}:${port}${path}`;
+  return `${scheme}://${uriHost(plain)}:${port}${path}`;
 }
 
 /**

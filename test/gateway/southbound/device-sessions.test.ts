@@ -60,6 +60,7 @@ function startSessions() {
     address: '192.0.2.1',
     port: 5683,
     bound: '192.0.2.1',
+    scheme: 'coap',
     endpoint: () => endpoint,
   };
   const post = sessions.resource(local).methods.POST!;

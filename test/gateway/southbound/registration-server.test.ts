@@ -78,7 +78,13 @@ function rig(answer: Answer, limit = 10) {
     events,
   });
   const endpoint = { vouch: () => {} };
-  const local = { address: '192.0.2.1', port: 5683, bound: '192.0.2.1', endpoint: () => endpoint as never };
+  const local = {
+    address: '192.0.2.1',
+    port: 5683,
+    bound: '192.0.2.1',
+    scheme: 'coap' as const,
+    endpoint: () => endpoint as never,
+  };
   const router = new Router([...bootstrap.resources(local), ...server.resources(local)]);
   const ask = async (
     method: number,

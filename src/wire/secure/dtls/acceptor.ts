@@ -1,5 +1,6 @@
 import { FairMap } from '../../../base/fair-map.ts';
-import { remoteOf } from './association-table.ts';
+import type { Place } from './association.ts';
+import { keyOf } from './association-table.ts';
 import { Cookies } from './cookies.ts';
 import type { Established, Handshake } from './handshake.ts';
 import { helloVerifyBytes, splitCookie } from './hellos.ts';
@@ -22,7 +23,7 @@ export interface AcceptorParts {
   /** Whether a client at this address, which receives there, may begin a handshake. */
   readonly admits: (address: string) => boolean;
   readonly opened: (established: Established) => void;
-  readonly refused: (address: string, port: number, reason: string) => void;
+  readonly refused: (place: Place, reason: string) => void;
 }
 
 interface HalfOpen {
@@ -60,10 +61,10 @@ export class Acceptor {
   }
 
   /** Takes in a record of epoch 0. */
-  take(record: DtlsRecord, address: string, port: number): void {
+  take(record: DtlsRecord, place: Place): void {
     if (record.type === ContentType.Handshake && record.fragment[0] === MessageType.ClientHello)
-      this.#greet(record, address, port);
-    else this.at(remoteOf(address, port))?.take(record);
+      this.#greet(record, place);
+    else this.at(keyOf(place))?.take(record);
   }
 
   stop(): void {
@@ -71,24 +72,24 @@ export class Acceptor {
   }
 
   /** Answers a ClientHello. One in several fragments is ignored: to put it together takes state. */
-  #greet(record: DtlsRecord, address: string, port: number): void {
+  #greet(record: DtlsRecord, place: Place): void {
     const [fragment] = readFragments(record.fragment);
     if (!fragment || fragment.bytes.length !== fragment.length) return;
     const hello = { type: fragment.type, sequence: fragment.sequence, body: fragment.bytes };
     const split = splitCookie(hello.body);
     if (!split) return;
     const { cookie, rest } = split;
-    const remote = remoteOf(address, port);
+    const remote = keyOf(place);
     if (!this.#cookies.isValid(cookie, remote, rest)) {
       const answer = this.#verification(hello.sequence, this.#cookies.issue(remote, rest));
       const { send } = this.#parts.surroundings;
-      send(plainRecord(ContentType.Handshake, record.sequence, answer, dtls10), port, address);
+      send(plainRecord(ContentType.Handshake, record.sequence, answer, dtls10), place);
       return;
     }
     const running = this.#halfOpen.get(remote);
     if (running?.cookie.equals(cookie)) running.handshake.repeat();
-    else if (this.#parts.admits(address))
-      this.#begin(hello, record.sequence, Buffer.from(cookie), address, port);
+    else if (this.#parts.admits(place.address))
+      this.#begin(hello, record.sequence, Buffer.from(cookie), place);
   }
 
   /** A HelloVerifyRequest. Its message_seq is that of the ClientHello (RFC 6347 section 4.2.2). */
@@ -98,9 +99,9 @@ export class Acceptor {
     return fragmentBytes({ type, sequence, length: bytes.length, offset: 0, bytes });
   }
 
-  #begin(hello: HandshakeMessage, record: number, cookie: Buffer, address: string, port: number): void {
+  #begin(hello: HandshakeMessage, record: number, cookie: Buffer, place: Place): void {
     const { surroundings, opened, refused } = this.#parts;
-    const remote = remoteOf(address, port);
+    const remote = keyOf(place);
     this.#drop(remote);
     let isOver = false;
     const over = () => {
@@ -110,15 +111,15 @@ export class Acceptor {
     const handshake = new ServerHandshake(
       {
         ...surroundings,
-        remote: { address, port },
-        send: (datagram) => surroundings.send(datagram, port, address),
+        place,
+        send: (datagram) => surroundings.send(datagram, place),
         done: (established) => {
           over();
           opened(established);
         },
         failed: (reason) => {
           over();
-          refused(address, port, reason);
+          refused(place, reason);
         },
       },
       this.#settings,
@@ -126,7 +127,7 @@ export class Acceptor {
       { ...hello, body: Buffer.from(hello.body) },
       record,
     );
-    if (!isOver) this.#halfOpen.set(remote, address, { handshake, cookie });
+    if (!isOver) this.#halfOpen.set(remote, place.address, { handshake, cookie });
   }
 
   #drop(remote: string): void {

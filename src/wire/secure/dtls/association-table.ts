@@ -1,7 +1,7 @@
-import type { Association } from './association.ts';
+import type { Association, Place } from './association.ts';
 
 /** The key of an address and port. */
-export const remoteOf = (address: string, port: number): string => `${address}|${port}`;
+export const keyOf = ({ address, port }: Pick<Place, 'address' | 'port'>): string => `${address}|${port}`;
 
 /**
  * Called for an association that gives way to another one. `isReachable` is false when its peer's address is now that of the other
@@ -55,7 +55,7 @@ export class AssociationTable {
 
   add(association: Association): void {
     const { identity, isClient, ownCid } = association.agreement;
-    const remote = remoteOf(association.address, association.port);
+    const remote = keyOf(association.place);
     const there = this.#byAddress.get(remote);
     // Without a connection ID nothing that the other peer sends could be told to be its own any more.
     if (there && there.agreement.ownCid === undefined) this.#replace(there, remote);
@@ -80,7 +80,7 @@ export class AssociationTable {
 
   delete(association: Association): void {
     const { identity, ownCid } = association.agreement;
-    const remote = remoteOf(association.address, association.port);
+    const remote = keyOf(association.place);
     this.#all.delete(association);
     if (this.#byAddress.get(remote) === association) this.#byAddress.delete(remote);
     if (ownCid !== undefined && this.#byCid.get(ownCid) === association) this.#byCid.delete(ownCid);
@@ -89,7 +89,7 @@ export class AssociationTable {
 
   #replace(association: Association, by: string): void {
     this.delete(association);
-    const isReachable = remoteOf(association.address, association.port) !== by;
+    const isReachable = keyOf(association.place) !== by;
     this.#removed(association, 'it is replaced by a new one', isReachable);
   }
 }

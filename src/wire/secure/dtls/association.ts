@@ -36,6 +36,14 @@ export interface Agreement {
   readonly peerLimit: number;
 }
 
+/** Where a peer is. */
+export interface Place {
+  readonly address: string;
+  readonly port: number;
+  /** Which own socket hears it. Its values have a meaning for the owner of the sockets only. */
+  readonly local: string;
+}
+
 /** A record that was opened. */
 export interface Received extends Content {
   /** It has the highest sequence number so far. */
@@ -46,17 +54,15 @@ export interface Received extends Content {
 export class Association {
   readonly agreement: Agreement;
   /** Where the peer receives. */
-  address: string;
-  port: number;
+  place: Place;
   /** When a record of the peer verified last. */
   heard: Monotonic;
   readonly #window = new ReplayWindow();
   #sequence = 0;
 
-  constructor(agreement: Agreement, remote: { address: string; port: number }, now: Monotonic) {
+  constructor(agreement: Agreement, place: Place, now: Monotonic) {
     this.agreement = agreement;
-    this.address = remote.address;
-    this.port = remote.port;
+    this.place = place;
     this.heard = now;
   }
 

@@ -1,5 +1,6 @@
 import { PosternError } from '../../../base/errors.ts';
-import { remoteOf } from './association-table.ts';
+import type { Place } from './association.ts';
+import { keyOf } from './association-table.ts';
 import { ClientHandshake, type ClientSettings } from './client-handshake.ts';
 import type { Established, Handshake } from './handshake.ts';
 import type { Surroundings } from './surroundings.ts';
@@ -34,13 +35,12 @@ export class Connector {
    *   handshake with it runs, `full` when too many run, `unavailable` when the endpoint stops
    */
   connect(
-    address: string,
-    port: number,
+    place: Place,
     settings: ClientSettings,
     opened: (established: Established) => void,
   ): Promise<Established> {
     const { promise, resolve, reject } = Promise.withResolvers<Established>();
-    const remote = remoteOf(address, port);
+    const remote = keyOf(place);
     const obstacle = this.#obstacle(remote);
     if (obstacle) {
       reject(obstacle);
@@ -49,8 +49,8 @@ export class Connector {
     const handshake = new ClientHandshake(
       {
         ...this.#surroundings,
-        remote: { address, port },
-        send: (datagram) => this.#surroundings.send(datagram, port, address),
+        place,
+        send: (datagram) => this.#surroundings.send(datagram, place),
         done: (established) => {
           this.#running.delete(remote);
           opened(established);

@@ -4,8 +4,8 @@ import type { Entropy } from '../../../base/entropy.ts';
 import { PosternError } from '../../../base/errors.ts';
 import { Acceptor, type HalfOpenLimits } from './acceptor.ts';
 import { Alert, alertBytes, fatal, warning } from './alerts.ts';
-import { type Association, cidBytes, type Received } from './association.ts';
-import { AssociationTable, remoteOf } from './association-table.ts';
+import { type Association, cidBytes, type Place, type Received } from './association.ts';
+import { AssociationTable, keyOf } from './association-table.ts';
 import { Connector } from './connector.ts';
 import type { Established } from './handshake.ts';
 
@@ -41,7 +41,7 @@ export interface DtlsParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   /** Sends one datagram. */
-  readonly send: (datagram: Buffer, port: number, address: string) => void;
+  readonly send: (datagram: Buffer, place: Place) => void;
   /** Gets the content of each record of application data. */
   readonly received: (association: Association, content: Buffer) => void;
   /** Called when a handshake that a client began has succeeded. */
@@ -49,7 +49,7 @@ export interface DtlsParts {
   /** Called when an association has ended, unless it was closed from here. */
   readonly closed?: (association: Association, reason: string) => void;
   /** Called when a handshake that a client began has ended without success. */
-  readonly refused?: (address: string, port: number, reason: string) => void;
+  readonly refused?: (place: Place, reason: string) => void;
   /** Absent, the endpoint is a client only. */
   readonly server?: {
     /** The key of an identity; undefined when it is unknown. */
@@ -139,15 +139,15 @@ export class DtlsEndpoint {
 
   /** The association with the peer at this address and port. */
   at(address: string, port: number): Association | undefined {
-    return this.#associations.at(remoteOf(address, port));
+    return this.#associations.at(keyOf({ address, port }));
   }
 
-  /** Takes in one datagram. */
-  receive(datagram: Buffer, address: string, port: number): void {
+  /** Takes in one datagram that came from this place. */
+  receive(datagram: Buffer, place: Place): void {
     for (const record of recordsOf(datagram, cidBytes)) {
       if (this.#stopped) return;
-      if (record.epoch > 0) this.#receiveProtected(record, remoteOf(address, port));
-      else if (!record.cid) this.#receivePlain(record, address, port);
+      if (record.epoch > 0) this.#receiveProtected(record, keyOf(place));
+      else if (!record.cid) this.#receivePlain(record, place);
     }
   }
 
@@ -165,13 +165,12 @@ export class DtlsEndpoint {
    * Begins an association as client. Resolves when the server has proved that it has the same key.
    * @throws {PosternError} as `Connector.connect`
    */
-  async connect(address: string, port: number, credentials: ClientCredentials): Promise<Established> {
+  async connect(place: Place, credentials: ClientCredentials): Promise<Established> {
     const { suites = allSuites } = this.#parts;
     const { wantsCid = true, ...proof } = credentials;
     const cid = wantsCid ? this.#newCid() : undefined;
     return await this.#connector.connect(
-      address,
-      port,
+      place,
       { ...proof, suites, cid },
       // At once, since the server's first data may be in the same datagram.
       (established) => this.#adopt(established),
@@ -189,7 +188,9 @@ export class DtlsEndpoint {
   revoke(identity: string): void {
     this.#sessions.forget(identity);
     const association = this.#associations.of(identity);
-    if (association) this.close(association);
+    if (!association) return;
+    this.#sendRecord(association, ContentType.Alert, alertBytes(Alert.CloseNotify, warning));
+    this.#ended(association, 'what it was opened with is no longer valid');
   }
 
   /** Drops all state without a word, and rejects handshakes as client with `unavailable`. */
@@ -200,10 +201,10 @@ export class DtlsEndpoint {
     this.#connector.stop();
   }
 
-  #receivePlain(record: DtlsRecord, address: string, port: number): void {
-    const outgoing = this.#connector.at(remoteOf(address, port));
+  #receivePlain(record: DtlsRecord, place: Place): void {
+    const outgoing = this.#connector.at(keyOf(place));
     if (outgoing) outgoing.take(record);
-    else this.#acceptor?.take(record, address, port);
+    else this.#acceptor?.take(record, place);
   }
 
   #receiveProtected(record: DtlsRecord, remote: string): void {
@@ -260,8 +261,7 @@ export class DtlsEndpoint {
 
   #sendRecord(association: Association, type: number, content: Buffer): void {
     const { entropy, send } = this.#parts;
-    const { address, port } = association;
-    send(association.seal(type, content, entropy), port, address);
+    send(association.seal(type, content, entropy), association.place);
   }
 
   /** A random connection ID that no association has. */

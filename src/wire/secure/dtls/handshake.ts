@@ -2,7 +2,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import type { Clock, Monotonic, Timer } from '../../../base/clock.ts';
 import type { Entropy } from '../../../base/entropy.ts';
 import { Alert, alertBytes, DtlsFailure, fatal } from './alerts.ts';
-import { type Agreement, Association, protectedEpoch } from './association.ts';
+import { type Agreement, Association, type Place, protectedEpoch } from './association.ts';
 import { keyBlock, verifyData } from './key-schedule.ts';
 import {
   type Fragment,
@@ -39,11 +39,11 @@ export interface Established {
 
 /** What a handshake needs from its surroundings. */
 export interface HandshakeParts {
-  readonly remote: { readonly address: string; readonly port: number };
+  readonly place: Place;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly wheel: TimerWheel;
-  /** Sends one datagram to the remote. */
+  /** Sends one datagram to the peer. */
   readonly send: (datagram: Buffer) => void;
   /** Called once, when both ends have proved that they have the same keys. */
   readonly done: (established: Established) => void;
@@ -84,6 +84,8 @@ export abstract class Handshake {
   #sentAt: Monotonic | undefined;
   #keys: KeyParts | undefined;
   #association: Association | undefined;
+  /** A protected record did not verify: the peer has another key, or the record was changed on its way. */
+  #isUnverified = false;
   #isOver = false;
 
   /** @param first message_seq of the first message in each direction, and sequence number of the first record */
@@ -99,7 +101,7 @@ export abstract class Handshake {
     return this.#association?.agreement.ownCid;
   }
 
-  /** Takes in a record of the remote. */
+  /** Takes in a record of the peer. */
   take(record: DtlsRecord): void {
     if (this.#isOver) return;
     this.#orFail(() => {
@@ -170,7 +172,7 @@ export abstract class Handshake {
     const block = keyBlock(agreement.suite, master, clientRandom, serverRandom);
     this.#association = new Association(
       { ...agreement, keys: block },
-      this.parts.remote,
+      this.parts.place,
       this.parts.clock.now(),
     );
     const hex = (bytes: Buffer) => bytes.toString('hex');
@@ -201,7 +203,7 @@ export abstract class Handshake {
     this.#timer = this.parts.wheel.after(delay, () => {
       if (this.#sent >= handshakeLimits.transmissions) {
         this.stop();
-        this.parts.failed('the peer does not answer', true);
+        this.parts.failed(this.#isUnverified ? 'records do not verify' : 'the peer does not answer', true);
         return;
       }
       this.#transmit();
@@ -258,7 +260,10 @@ export abstract class Handshake {
       return;
     }
     const content = this.#association.open(record, this.parts.clock.now());
-    if (!content) return;
+    if (!content) {
+      this.#isUnverified = true;
+      return;
+    }
     if (content.type === ContentType.Handshake) this.#takeFragments(content.bytes, true);
     else if (content.type === ContentType.Alert && content.bytes[0] === fatal)
       this.#fail(`the peer sent alert ${content.bytes[1]}`);

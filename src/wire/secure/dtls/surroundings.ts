@@ -1,5 +1,6 @@
 import type { Clock } from '../../../base/clock.ts';
 import type { Entropy } from '../../../base/entropy.ts';
+import type { Place } from './association.ts';
 import type { TimerWheel } from './timer-wheel.ts';
 
 /** What all handshakes of an endpoint share. */
@@ -8,7 +9,7 @@ export interface Surroundings {
   readonly entropy: Entropy;
   readonly wheel: TimerWheel;
   /** Sends one datagram. */
-  readonly send: (datagram: Buffer, port: number, address: string) => void;
+  readonly send: (datagram: Buffer, place: Place) => void;
   /** Gets the master secret in the format of NSS, for analysers of captures. */
   readonly keyLog: ((line: string) => void) | undefined;
 }

@@ -196,15 +196,16 @@ describe('bounds', () => {
           return [];
         },
       });
-      void attacker.client.connect(serverAt.address, serverAt.port, { identity: 'x', key }).catch(() => {});
+      void attacker.client.connect(serverAt, { identity: 'x', key }).catch(() => {});
       const answer = pair.sent.findLast(({ from }) => from === 'server')!.bytes;
       attacker.inject('server', answer);
       attacker.client.stop();
     };
-    for (let count = 0; count < 60; count++) flood({ address: '192.0.2.66', port: 1000 + count });
+    for (let count = 0; count < 60; count++)
+      flood({ ...clientAt, address: '192.0.2.66', port: 1000 + count });
     assert.equal(pair.server.footprint.halfOpen, 10);
     for (let count = 0; count < 400; count++)
-      flood({ address: `198.51.${Math.floor(count / 100)}.${count % 100}`, port: 2000 + count });
+      flood({ ...clientAt, address: `198.51.${Math.floor(count / 100)}.${count % 100}`, port: 2000 + count });
     assert.equal(pair.server.footprint.halfOpen, 100);
     assert.ok(isOpen(await pair.connect()));
     pair.clock.advance(70_000);

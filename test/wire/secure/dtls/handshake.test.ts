@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { suites } from '../../../../src/wire/secure/dtls/suites.ts';
-import { isOpen, key, Pair, type Passing, type Path, serverAt } from './pair.ts';
+import { clientAt, isOpen, key, Pair, type Passing, type Path, serverAt } from './pair.ts';
 
 describe('a handshake in each cipher suite', () => {
   for (const suite of suites)
@@ -48,8 +48,8 @@ test('a cookie is of no use at another address, with another hello, or after two
   const halfOpen = () => pair.server.footprint.halfOpen;
   pair.clock.advance(1000);
   const answers = pair.sent.length;
-  pair.inject('client', second.bytes, { address: '192.0.2.3', port: 40_000 });
-  pair.inject('client', second.bytes, { address: '192.0.2.2', port: 40_001 });
+  pair.inject('client', second.bytes, { ...clientAt, address: '192.0.2.3', port: 40_000 });
+  pair.inject('client', second.bytes, { ...clientAt, address: '192.0.2.2', port: 40_001 });
   const other = Buffer.from(second.bytes);
   other[30]! ^= 1; // in the client's random
   pair.inject('client', other);
@@ -58,7 +58,7 @@ test('a cookie is of no use at another address, with another hello, or after two
   const fresh = new Pair({
     path: ({ from, bytes, index }) => (from === 'client' && index > 0 ? [] : [bytes]),
   });
-  fresh.client.connect(serverAt.address, serverAt.port, { identity: 'device', key }).catch(() => {});
+  fresh.client.connect(serverAt, { identity: 'device', key }).catch(() => {});
   fresh.settle();
   const greeting = fresh.sent.filter(({ from }) => from === 'client')[1]!;
   fresh.inject('client', greeting.bytes);

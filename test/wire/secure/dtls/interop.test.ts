@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { Code } from '../../../../src/wire/coap/codes.ts';
 import { suites } from '../../../../src/wire/secure/dtls/suites.ts';
+import { Foreign, freePort, without } from '../../../peers/foreign.ts';
 import { writeCapture } from './capture.ts';
-import { Foreign, freePort, without } from './foreign.ts';
 import { identity, key, SocketEnd } from './socket-end.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'postern-dtls-'));
@@ -168,7 +168,7 @@ describe('our client and servers of others', () => {
 
 /** Shakes hands with a server that may not yet listen: its port answers that nobody is there, which is no error of ours. */
 async function connected(client: SocketEnd, port: number) {
-  return await client.dtls.connect('127.0.0.1', port, { identity, key });
+  return await client.dtls.connect({ address: '127.0.0.1', port, local: '' }, { identity, key });
 }
 
 describe('tshark takes our records apart with the keys', { skip: without('tshark') }, () => {
@@ -178,7 +178,10 @@ describe('tshark takes our records apart with the keys', { skip: without('tshark
       test(`${suite.name}${wantsCid ? ' with connection IDs' : ''}`, async () => {
         await using server = await SocketEnd.open();
         await using client = await SocketEnd.open({ server: undefined as never, suites: [suite] });
-        await client.dtls.connect('127.0.0.1', server.port, { identity, key, wantsCid });
+        await client.dtls.connect(
+          { address: '127.0.0.1', port: server.port, local: '' },
+          { identity, key, wantsCid },
+        );
         await client.coap.request('127.0.0.1', server.port, {
           code: Code.GET,
           options: [],

@@ -21,8 +21,8 @@ export type Path = (passing: Passing) => readonly Buffer[];
 
 const straight: Path = ({ bytes }) => [bytes];
 
-export const serverAt = { address: '192.0.2.1', port: 5684 };
-export const clientAt = { address: '192.0.2.2', port: 40_000 };
+export const serverAt = { address: '192.0.2.1', port: 5684, local: '' };
+export const clientAt = { address: '192.0.2.2', port: 40_000, local: '' };
 export const key = Buffer.from('0123456789abcdef');
 
 export interface PairOptions {
@@ -64,7 +64,7 @@ export class Pair {
       },
       opened: ({ identity }) => this.told.push(`opened ${identity}`),
       closed: ({ identity }, reason) => this.told.push(`closed ${identity}: ${reason}`),
-      refused: (_address, _port, reason) => this.told.push(`refused: ${reason}`),
+      refused: (_place, reason) => this.told.push(`refused: ${reason}`),
       server: { keyOf: (identity) => keys[identity] },
       ...server,
     });
@@ -98,16 +98,14 @@ export class Pair {
     credentials: Partial<ClientCredentials> = {},
   ): Promise<Established | { readonly code: string; readonly message: string }> {
     let outcome: Established | { code: string; message: string } | undefined;
-    const done = this.client
-      .connect(serverAt.address, serverAt.port, { identity: 'device', key, ...credentials })
-      .then(
-        (established) => {
-          outcome = established;
-        },
-        (error) => {
-          outcome = error;
-        },
-      );
+    const done = this.client.connect(serverAt, { identity: 'device', key, ...credentials }).then(
+      (established) => {
+        outcome = established;
+      },
+      (error) => {
+        outcome = error;
+      },
+    );
     for (let step = 0; step < 1000 && !outcome; step++) {
       this.settle();
       await Promise.resolve();
@@ -137,8 +135,8 @@ export class Pair {
   #arrive(from: Passing['from'], bytes: Buffer, place: typeof clientAt): void {
     // A copy, because the buffer of a socket is used again.
     const copy = Buffer.from(bytes);
-    if (from === 'client') this.server.receive(copy, place.address, place.port);
-    else this.client.receive(copy, serverAt.address, serverAt.port);
+    if (from === 'client') this.server.receive(copy, place);
+    else this.client.receive(copy, serverAt);
     copy.fill(0xee);
   }
 }

@@ -31,14 +31,14 @@ export class SocketEnd implements AsyncDisposable {
     this.dtls = new DtlsEndpoint({
       clock,
       entropy: systemEntropy,
-      send: (bytes, port, address) => {
+      send: (bytes, { address, port }) => {
         this.captured.push({ from: own, to: { address, port }, bytes });
         socket.send(bytes, port, address);
       },
-      received: ({ address, port }, content) => this.coap.receive(content, address, port),
+      received: ({ place }, content) => this.coap.receive(content, place.address, place.port),
       opened: (association) => {
         this.associations.push(association);
-        const { address, port } = association;
+        const { address, port } = association.place;
         this.coap.vouch({ address, port, key: remoteKey(address, port) });
         this.#tell();
       },
@@ -61,7 +61,7 @@ export class SocketEnd implements AsyncDisposable {
     });
     socket.on('message', (bytes, { address, port }) => {
       this.captured.push({ from: { address, port }, to: own, bytes: Buffer.from(bytes) });
-      this.dtls.receive(bytes, address, port);
+      this.dtls.receive(bytes, { address, port, local: '' });
     });
   }
 

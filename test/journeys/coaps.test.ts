@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { ServiceProcess } from '../cli/service-process.ts';
+import { Foreign, without } from '../peers/foreign.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'postern-coaps-'));
+after(() => rmSync(folder, { recursive: true }));
+const file = join(folder, 'gateway.toml');
+
+/** Writes the configuration of a gateway with these keys of devices, by identity. */
+function configure(keys: Readonly<Record<string, string>>): void {
+  const devices = Object.entries(keys).map(
+    ([identity, key]) => `[[coaps.device]]\nidentity = "${identity}"\nkey = "${key}"\n`,
+  );
+  const plain = 'port = 0\ninterfaces = ["lo"]\nmulticast = false\ninsecure-plain-coap = true';
+  const server = 'id = "dm.example"\nclient-secret = "client-secret"\nserver-secret = "server-secret"';
+  const clients =
+    '[lwm2m]\ninsecure-no-security = true\n[[lwm2m.device]]\nid = "id"\n[[lwm2m.device]]\nid = "other"';
+  writeFileSync(
+    file,
+    `[gateway]\nid = "gw-1"\nstate = "${join(folder, 'state.db')}"\n[coap]\n${plain}\n[coaps]\nport = 0\n
+     ${devices.join('')}[mqtt]\nurl = "mqtt://127.0.0.1:1"\n[dm-server]\n${server}\n${clients}\n`,
+  );
+}
+
+async function started() {
+  const gateway = ServiceProcess.postern(['gateway', '--config', file]);
+  await gateway.until('gateway.started');
+  const [, secure] = gateway.lines.filter(
+    ({ event, address }) => event === 'coap.listening' && address === '127.0.0.1',
+  );
+  return { gateway, port: Number(secure?.port) };
+}
+
+for (const program of ['coap-client-openssl', 'coap-client-gnutls'])
+  describe(`a gateway process and ${program}`, { skip: without(program) }, () => {
+    const ask = async (port: number, path: string, user: string, key: string, ...more: string[]) => {
+      await using client = new Foreign(program, [
+        ...['-B', '3', '-v', '6', '-u', user, '-k', key, ...more],
+        `coaps://127.0.0.1:${port}${path}`,
+      ]);
+      return await client.ended();
+    };
+
+    test('a device with its key is served, and nobody else; a new key takes effect at once', async () => {
+      configure({ id: 'sesame-sesame-16', other: 'hex:6f746865722d6f746865722d6f7468' });
+      const { gateway, port } = await started();
+      await using _gateway = gateway;
+      assert.match(await ask(port, '/.well-known/core', 'id', 'sesame-sesame-16'), /<\/bs>|<\/rd>|<\/dm>/);
+      await gateway.until('dtls.opened', { identity: 'id', peer: '127.0.0.1' });
+      await gateway.until('dtls.closed', { identity: 'id' });
+      assert.match(await ask(port, '/.well-known/core', 'other', 'other-other-oth'), /<\/rd>/);
+      assert.doesNotMatch(await ask(port, '/.well-known/core', 'id', 'sesame-sesame-17'), /<\/rd>/);
+      assert.doesNotMatch(await ask(port, '/.well-known/core', 'nobody', 'sesame-sesame-16'), /<\/rd>/);
+
+      configure({ id: 'sesame-sesame-18' });
+      gateway.child.kill('SIGHUP');
+      await gateway.until('config.reloaded');
+      assert.doesNotMatch(await ask(port, '/.well-known/core', 'id', 'sesame-sesame-16'), /<\/rd>/);
+      assert.match(await ask(port, '/.well-known/core', 'id', 'sesame-sesame-18'), /<\/rd>/);
+      gateway.child.kill('SIGTERM');
+      assert.equal(await gateway.end(), 0);
+    });
+
+    test('an LwM2M client does not register under the name of another', async () => {
+      configure({ id: 'sesame-sesame-16' });
+      const { gateway, port } = await started();
+      await using _gateway = gateway;
+      const register = ['-m', 'post', '-t', '40', '-e', '</1/0>,</3/0>'];
+      const as = (name: string) =>
+        ask(port, `/rd?ep=${name}&lt=60&lwm2m=1.1&b=U`, 'id', 'sesame-sesame-16', ...register);
+      assert.match(await as('other'), /4\.03/);
+      await gateway.until('registration.refused', { device: 'other' });
+      assert.match(await as('id'), /2\.01/);
+      await gateway.until('registration.taken', { device: 'id' });
+    });
+  });
+
+test('a configuration with an identity twice, or a key that is not hexadecimal, is refused', () => {
+  const run = () => spawnSync(process.execPath, ['src/cli/main.ts', 'gateway', '--config', file]);
+  configure({ id: 'hex:0011' });
+  assert.match(run().stderr.toString(), /hexadecimal/);
+  configure({ id: 'hex:001122334455667788' });
+  writeFileSync(file, `[[coaps.device]]\nidentity = "id"\nkey = "sesame-sesame-16"\n`, { flag: 'a' });
+  assert.match(run().stderr.toString(), /coaps/);
+});
