@@ -65,6 +65,7 @@ export const eventTable = {
 
   // Associations of DTLS.
   'dtls.closed': info.byPeer<'identity' | 'peer' | 'reason'>(),
+  'dtls.moved': info.byPeer<'identity' | 'peer' | 'before'>(),
   'dtls.opened': info.byPeer<'identity' | 'peer'>(),
   'dtls.refused': warn.byPeer<'peer' | 'reason'>(),
 

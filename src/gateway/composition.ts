@@ -5,6 +5,7 @@ import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
+import { Sealing, sealingKey } from '../base/sealing.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
@@ -47,6 +48,7 @@ import { missing, nothingAt } from './southbound/presence.ts';
 import { PresenceWatch } from './southbound/presence-watch.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { openState } from './state.ts';
+import { DtlsAssociations } from './store/dtls-associations.ts';
 import { TrafficRecords } from './store/traffic.ts';
 import { gatewayBranches, gatewayTree, knowServer } from './tree.ts';
 import { uplinkOf } from './uplink.ts';
@@ -119,6 +121,16 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       keyOf: (identity) => live.current.deviceKeys.get(identity),
       admission,
       associations: remembered,
+      store: new DtlsAssociations(
+        state.database,
+        new Sealing(
+          config.gateway.state === ':memory:'
+            ? entropy.bytes(32)
+            : sealingKey(`${config.gateway.state}.key`, entropy),
+          entropy,
+        ),
+        state.epoch.isNew,
+      ),
       ...machine,
     });
   const secureNetwork =

@@ -77,6 +77,8 @@ export class Gateway implements AsyncDisposable {
     lwm2m?.start();
     presence.start();
     await network.start(compose);
+    // The run of the associations must not be counted again after a power cut.
+    if (secureNetwork) await state.database.settled();
     await secureNetwork?.start(compose);
     await http?.start();
     // The gateway may have stopped before all of it was ended.

@@ -1,18 +1,21 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { Code } from '../../src/wire/coap/codes.ts';
+import { Option, text } from '../../src/wire/coap/options.ts';
 import { ServiceProcess } from '../cli/service-process.ts';
 import { Foreign, without } from '../peers/foreign.ts';
+import { key, SocketEnd } from '../wire/secure/dtls/socket-end.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'postern-coaps-'));
 after(() => rmSync(folder, { recursive: true }));
 const file = join(folder, 'gateway.toml');
 
 /** Writes the configuration of a gateway with these keys of devices, by identity. */
-function configure(keys: Readonly<Record<string, string>>): void {
+function configure(keys: Readonly<Record<string, string>>, port = 0): void {
   const devices = Object.entries(keys).map(
     ([identity, key]) => `[[coaps.device]]\nidentity = "${identity}"\nkey = "${key}"\n`,
   );
@@ -22,7 +25,7 @@ function configure(keys: Readonly<Record<string, string>>): void {
     '[lwm2m]\ninsecure-no-security = true\n[[lwm2m.device]]\nid = "id"\n[[lwm2m.device]]\nid = "other"';
   writeFileSync(
     file,
-    `[gateway]\nid = "gw-1"\nstate = "${join(folder, 'state.db')}"\n[coap]\n${plain}\n[coaps]\nport = 0\n
+    `[gateway]\nid = "gw-1"\nstate = "${join(folder, 'state.db')}"\n[coap]\n${plain}\n[coaps]\nport = ${port}\n
      ${devices.join('')}[mqtt]\nurl = "mqtt://127.0.0.1:1"\n[dm-server]\n${server}\n${clients}\n`,
   );
 }
@@ -79,6 +82,36 @@ for (const program of ['coap-client-openssl', 'coap-client-gnutls'])
       await gateway.until('registration.taken', { device: 'id' });
     });
   });
+
+test('after kill -9 and a new start a device goes on in its association, without a handshake', async () => {
+  await using device = await SocketEnd.open({ server: undefined as never });
+  const settings = { id: `${key}` };
+  configure(settings);
+  const first = await started();
+  const { port } = first;
+  await device.dtls.connect({ address: '127.0.0.1', port, local: '' }, { identity: 'id', key });
+  const ask = () =>
+    device.coap.request('127.0.0.1', port, {
+      code: Code.GET,
+      options: [text(Option.UriPath, '.well-known'), text(Option.UriPath, 'core')],
+      payload: new Uint8Array(),
+      timeout: 20_000,
+    });
+  assert.equal((await ask()).code, Code.Content);
+  configure(settings, port);
+  for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
+    const { gateway } = signal === 'SIGKILL' ? first : await started();
+    gateway.child.kill(signal);
+    await gateway.end();
+    const { gateway: next } = await started();
+    await using _next = next;
+    assert.equal((await ask()).code, Code.Content, signal);
+    assert.ok(!next.lines.some(({ event }) => event === 'dtls.opened'), signal);
+    next.child.kill('SIGTERM');
+    await next.end();
+  }
+  assert.ok((statSync(join(folder, 'state.db.key')).mode & 0o077) === 0, 'nobody else reads the key');
+});
 
 test('a configuration with an identity twice, or a key that is not hexadecimal, is refused', () => {
   const run = () => spawnSync(process.execPath, ['src/cli/main.ts', 'gateway', '--config', file]);

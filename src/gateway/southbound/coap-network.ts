@@ -314,11 +314,11 @@ export class CoapNetwork implements AsyncDisposable {
         // What is not admitted must not wait in front of what is.
         if (endpoint.admits(octets, from, fromPort)) this.#arrivals.take(receive, octets, from, fromPort);
       };
-      transport?.open(keyOf(local), { send, received, endpoint: () => endpoint });
+      transport?.open(address, { send, received, endpoint });
       socket.on(
         'message',
         guarded(events, 'coap-datagram', (octets: Buffer, from: { address: string; port: number }) => {
-          if (transport) transport.receive(octets, from.address, from.port, keyOf(local));
+          if (transport) transport.receive(octets, from.address, from.port, address);
           else received(octets, from.address, from.port);
         }),
       );
@@ -336,7 +336,7 @@ export class CoapNetwork implements AsyncDisposable {
   #release(binding: Binding): void {
     if (this.#bindings.get(keyOf(binding)) !== binding) return;
     this.#bindings.delete(keyOf(binding));
-    this.#options.transport?.shut(keyOf(binding));
+    this.#options.transport?.shut(binding.address);
     binding.endpoint.stop();
     binding.socket.close();
   }

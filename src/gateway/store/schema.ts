@@ -55,5 +55,10 @@ export const gatewaySchema: Schema = {
     'CREATE TABLE device_presence (device_id TEXT PRIMARY KEY, reason TEXT, heard_on TEXT, serial TEXT) STRICT, WITHOUT ROWID;',
     'CREATE TABLE image_operation (name TEXT PRIMARY KEY, total INTEGER, reason TEXT) STRICT, WITHOUT ROWID;',
     setAsideTable,
+    `CREATE TABLE dtls_association (
+       identity TEXT PRIMARY KEY, run INTEGER NOT NULL, clean INTEGER NOT NULL, body TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE dtls_run (number INTEGER NOT NULL) STRICT;
+     INSERT INTO dtls_run VALUES (0);`,
   ],
 };

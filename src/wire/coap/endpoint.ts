@@ -237,6 +237,7 @@ export class CoapEndpoint {
       return;
     }
     known?.received(datagram.length);
+    known?.follow(remote);
     if (message.type === Type.ACK || message.type === Type.RST) {
       if (known) this.#receiveAnswer(known, message);
       else if (message.type === Type.RST) this.#reset(remote, message.messageId);

@@ -35,8 +35,8 @@ export interface Transmission {
 
 /** State about one remote address and port. It is dropped when it is idle. */
 export class Peer implements Remote, Account {
-  readonly address: string;
-  readonly port: number;
+  address: string;
+  port: number;
   readonly key: string;
   readonly identity: string | undefined;
   /** Messages received from it lately, by message ID, in order of arrival. Used for deduplication. */
@@ -69,6 +69,12 @@ export class Peer implements Remote, Account {
    */
   get room(): number {
     return this.isReachable || this.standing === Standing.Proven ? Number.POSITIVE_INFINITY : this.#earned;
+  }
+
+  /** It was heard at this address. With a secure transport the address may change. */
+  follow({ address, port }: Remote): void {
+    this.address = address;
+    this.port = port;
   }
 
   /** Counts a datagram from it. */

@@ -1,13 +1,40 @@
+import { createHmac } from 'node:crypto';
 import type { Admission } from '../../base/admission.ts';
-import { failed } from '../../base/background.ts';
+import { background, failed } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import type { Events } from '../../base/events.ts';
+import { Type } from '../coap/codec.ts';
 import type { CoapEndpoint } from '../coap/endpoint.ts';
 import type { Remote } from '../coap/message.ts';
 import { remoteKey } from '../coap/peer.ts';
-import type { Association, Place } from './dtls/association.ts';
+import { Association, type AssociationState } from './dtls/association.ts';
 import { DtlsEndpoint } from './dtls/endpoint.ts';
+
+/** Sequence numbers that an association may use after what is stored of it, in one run of the process. */
+export const reservedBlock = 1024;
+/** Milliseconds for the answer to a ping. It is shorter than the time after which a ping is sent again. */
+const probeTime = 1900;
+
+/** An association as it comes out of the store. */
+export interface StoredAssociation {
+  readonly state: AssociationState;
+  /** `credentialMark` of the key with which it was opened. */
+  readonly credential: string;
+  /** Nothing was received after it was stored. */
+  readonly isClean: boolean;
+}
+
+/** Where associations outlive the process. */
+export interface AssociationStore {
+  /** What was stored. To be called once in a run: it counts the blocks of sequence numbers that earlier runs may have used. */
+  load(): readonly StoredAssociation[];
+  /** Stores associations instead of earlier ones of the same identities. */
+  save(associations: readonly StoredAssociation[]): void;
+  remove(identity: string): void;
+  /** Resolves when what was saved survives a power cut. */
+  settled(): Promise<void>;
+}
 
 export interface CoapTransportParts {
   readonly clock: Clock;
@@ -19,6 +46,7 @@ export interface CoapTransportParts {
   readonly admission: Admission;
   /** Most associations. */
   readonly associations: number;
+  readonly store: AssociationStore;
 }
 
 /** What a socket of one local address gives to the transport. */
@@ -27,41 +55,45 @@ export interface SecureSocket {
   readonly send: (datagram: Buffer, port: number, address: string) => void;
   /** Gets the content of each record, which is a datagram of CoAP. */
   readonly received: (content: Buffer, address: string, port: number) => void;
-  /** The CoAP endpoint above the transport, once there is one. */
-  readonly endpoint: () => CoapEndpoint;
+  /** The CoAP endpoint above the transport. */
+  readonly endpoint: CoapEndpoint;
 }
 
 /**
  * DTLS between the sockets and the CoAP endpoints of a gateway (RFC 7252 section 9.1). All local addresses share their
  * associations. To CoAP a peer is its association: it keeps exchanges and observations when the address of the peer changes.
+ *
+ * A CoAP ping through an association shows two things: that the peer receives at a new address, and that the peer is there now
+ * and no record is repeated that an earlier run of this process has received.
  */
 export class CoapTransport {
-  readonly #events: Events;
+  readonly #parts: CoapTransportParts;
   readonly #dtls: DtlsEndpoint;
   /** By local address. */
   readonly #sockets = new Map<string, SecureSocket>();
-  readonly #remotes = new WeakMap<Association, Remote>();
+  readonly #remotes = new Map<Association, Remote>();
   readonly #byKey = new Map<string, Association>();
+  readonly #probing = new Set<Association>();
+  readonly #reserving = new Set<Association>();
   #opened = 0;
 
-  constructor({ keyOf, admission, associations, ...machine }: CoapTransportParts) {
-    const { events } = machine;
-    this.#events = events;
+  constructor(parts: CoapTransportParts) {
+    const { clock, entropy, events, keyOf, admission, associations, store } = parts;
+    this.#parts = parts;
     this.#dtls = new DtlsEndpoint({
-      ...machine,
+      clock,
+      entropy,
       send: (datagram, { address, port, local }) => this.#sockets.get(local)?.send(datagram, port, address),
-      received: ({ place }, content) =>
-        this.#sockets.get(place.local)?.received(content, place.address, place.port),
+      received: (association, content) => this.#received(association, content),
       opened: (association) => this.#welcome(association),
-      closed: (association, reason) => {
-        this.#forget(association);
-        const { address } = association.place;
-        events.emit('dtls.closed', { identity: association.identity, peer: address, reason });
-      },
+      moved: (association) => this.#probe(association),
+      runningOut: (association) => this.#reserve(association),
+      closed: (association, reason) => this.#forget(association, reason),
       refused: ({ address }, reason) => events.emit('dtls.refused', { peer: address, reason }),
       server: { keyOf, admits: (address) => admission.admits(address) },
       limits: { associations, sessions: associations },
     });
+    for (const stored of store.load()) this.#restore(stored);
   }
 
   /** How much state is kept. */
@@ -91,7 +123,7 @@ export class CoapTransport {
     try {
       this.#dtls.send(association, content);
     } catch (thrown) {
-      failed(this.#events, 'coap-datagram', thrown);
+      failed(this.#parts.events, 'coap-datagram', thrown);
     }
   }
 
@@ -112,24 +144,140 @@ export class CoapTransport {
     this.#dtls.revoke(identity);
   }
 
+  /** Stores all associations as they are, and ends without a word to the peers. */
   stop(): void {
+    const all = [...this.#dtls.associations];
     this.#dtls.stop();
     this.#sockets.clear();
+    try {
+      // A restored one that is still stale is stored as such.
+      this.#parts.store.save(
+        all.map((association) => this.#stored(association, association.used, !association.isStale)),
+      );
+    } catch (thrown) {
+      failed(this.#parts.events, 'state', thrown);
+    }
   }
 
-  /** Makes the association known to CoAP. Its handshake is the proof that the peer receives at its address. */
+  #received(association: Association, content: Buffer): void {
+    const socket = this.#socketOf(association);
+    const remote = this.#remotes.get(association);
+    if (!socket || !remote) return;
+    if (!socket.endpoint.isProven(remote)) socket.endpoint.vouch(remote);
+    if (association.isStale) {
+      this.#probe(association);
+      if (!isReset(content)) return;
+    }
+    socket.received(content, remote.address, remote.port);
+  }
+
+  #socketOf({ place, candidate }: Association): SecureSocket | undefined {
+    return this.#sockets.get(place.local) ?? (candidate && this.#sockets.get(candidate.place.local));
+  }
+
+  /** Pings the peer once. Its answer confirms its new place, and that a restored association is fresh. */
+  #probe(association: Association): void {
+    const socket = this.#socketOf(association);
+    const { candidate, place } = association;
+    if (!socket || this.#probing.has(association)) return;
+    this.#probing.add(association);
+    void background(this.#parts.events, 'coap-datagram', async () => {
+      // A ping that could not be sent says nothing. The next record leads to another one.
+      const isThere = await socket.endpoint.ping(place.address, place.port, probeTime).catch(() => false);
+      this.#probing.delete(association);
+      if (!isThere) return;
+      if (association.isStale) association.refresh();
+      if (candidate) this.#follow(association, candidate);
+    });
+  }
+
+  #follow(association: Association, candidate: NonNullable<Association['candidate']>): void {
+    const { address: former } = association.place;
+    this.#dtls.confirm(association, candidate);
+    const { address, port } = association.place;
+    const remote = this.#remotes.get(association);
+    if (!remote || association.place !== candidate.place) return;
+    this.#remotes.set(association, { ...remote, address, port });
+    this.#save(association, association.reserved - reservedBlock);
+    this.#parts.events.emit('dtls.moved', { identity: association.identity, peer: address, before: former });
+  }
+
   #welcome(association: Association): void {
+    association.reserved = reservedBlock;
+    this.#adopt(association);
+    this.#save(association, 0);
+    const { identity, place } = association;
+    this.#parts.events.emit('dtls.opened', { identity, peer: place.address });
+  }
+
+  /** Makes the association known to CoAP. */
+  #adopt(association: Association): void {
     const { place, identity } = association;
-    const { address, port }: Place = place;
+    const { address, port } = place;
     const remote = { address, port, key: `dtls ${this.#opened++}`, identity };
     this.#remotes.set(association, remote);
     this.#byKey.set(remote.key, association);
-    this.#sockets.get(place.local)?.endpoint().vouch(remote);
-    this.#events.emit('dtls.opened', { identity, peer: address });
   }
 
-  #forget(association: Association): void {
-    const remote = this.#remotes.get(association);
-    if (remote) this.#byKey.delete(remote.key);
+  #restore({ state, credential, isClean }: StoredAssociation): void {
+    const { identity, sent } = state;
+    const { clock, store, keyOf } = this.#parts;
+    const key = keyOf(identity);
+    if (!key || credentialMark(key) !== credential) {
+      store.remove(identity);
+      return;
+    }
+    const association = Association.restore(state, sent + reservedBlock, !isClean, clock.now());
+    this.#adopt(association);
+    this.#dtls.restore(association);
+  }
+
+  /** Reserves the next block. The numbers of the block are used when that is durable. */
+  #reserve(association: Association): void {
+    if (this.#reserving.has(association)) return;
+    this.#reserving.add(association);
+    void background(this.#parts.events, 'state', async () => {
+      try {
+        this.#parts.store.save([this.#stored(association, association.reserved, false)]);
+        await this.#parts.store.settled();
+        association.reserved += reservedBlock;
+      } finally {
+        this.#reserving.delete(association);
+      }
+    });
+  }
+
+  #save(association: Association, sent: number): void {
+    try {
+      this.#parts.store.save([this.#stored(association, sent, false)]);
+    } catch (thrown) {
+      // It lives until the process ends.
+      failed(this.#parts.events, 'state', thrown);
+    }
+  }
+
+  #stored(association: Association, sent: number, isClean: boolean): StoredAssociation {
+    const key = this.#parts.keyOf(association.identity);
+    return { state: association.state(sent), credential: key ? credentialMark(key) : '', isClean };
+  }
+
+  #forget(association: Association, reason: string): void {
+    const { identity, place } = association;
+    const { events, store } = this.#parts;
+    this.#byKey.delete(this.#remotes.get(association)?.key ?? '');
+    this.#remotes.delete(association);
+    try {
+      store.remove(identity);
+    } catch (thrown) {
+      failed(events, 'state', thrown);
+    }
+    events.emit('dtls.closed', { identity, peer: place.address, reason });
   }
 }
+
+/** Tells keys apart without giving them away. */
+const credentialMark = (key: Uint8Array): string =>
+  createHmac('sha256', key).update('postern association').digest('base64url').slice(0, 16);
+
+/** Whether a datagram is a Reset (RFC 7252 section 4.2). */
+const isReset = (content: Buffer): boolean => content.length === 4 && ((content[0]! >> 4) & 3) === Type.RST;

@@ -81,6 +81,8 @@ test('a new state has only the tables of a gateway, in the form of 0.1.0', (t) =
     'credential',
     'device',
     'device_presence',
+    'dtls_association',
+    'dtls_run',
     'epoch',
     'gateway_update',
     'image',

@@ -56,9 +56,6 @@ export class AssociationTable {
   add(association: Association): void {
     const { identity, isClient, ownCid } = association.agreement;
     const remote = keyOf(association.place);
-    const there = this.#byAddress.get(remote);
-    // Without a connection ID nothing that the other peer sends could be told to be its own any more.
-    if (there && there.agreement.ownCid === undefined) this.#replace(there, remote);
     const former = isClient ? undefined : this.#byIdentity.get(identity);
     if (former) this.#replace(former, remote);
     const [silent] = this.#all;
@@ -67,9 +64,17 @@ export class AssociationTable {
       this.#removed(silent, 'there are too many', true);
     }
     this.#all.add(association);
-    this.#byAddress.set(remote, association);
+    this.#claim(association);
     if (ownCid !== undefined) this.#byCid.set(ownCid, association);
     if (!isClient) this.#byIdentity.set(identity, association);
+  }
+
+  /** Records that the peer is at another place. */
+  move(association: Association, place: Place): void {
+    const former = keyOf(association.place);
+    if (this.#byAddress.get(former) === association) this.#byAddress.delete(former);
+    association.place = place;
+    this.#claim(association);
   }
 
   /** Records that the peer was heard. */
@@ -85,6 +90,14 @@ export class AssociationTable {
     if (this.#byAddress.get(remote) === association) this.#byAddress.delete(remote);
     if (ownCid !== undefined && this.#byCid.get(ownCid) === association) this.#byCid.delete(ownCid);
     if (this.#byIdentity.get(identity) === association) this.#byIdentity.delete(identity);
+  }
+
+  #claim(association: Association): void {
+    const remote = keyOf(association.place);
+    const there = this.#byAddress.get(remote);
+    // Without a connection ID nothing that the other peer sends could be told to be its own any more.
+    if (there && there.agreement.ownCid === undefined) this.#replace(there, remote);
+    this.#byAddress.set(remote, association);
   }
 
   #replace(association: Association, by: string): void {

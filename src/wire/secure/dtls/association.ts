@@ -44,6 +44,25 @@ export interface Place {
   readonly local: string;
 }
 
+/** What is stored of an association, so that it outlives the process. */
+export interface AssociationState extends Agreement {
+  readonly place: Place;
+  /** Sequence numbers below this one may have been used. */
+  readonly sent: number;
+  /** The highest sequence number that was received, or a lower one. */
+  readonly received: number;
+}
+
+/**
+ * Where the peer seems to be now: a record came from there that verifies and is newer than all before. As anyone can send a record
+ * on from elsewhere, this place counts only after it has been seen that the peer receives there (RFC 9146 section 6).
+ */
+export interface Candidate {
+  readonly place: Place;
+  /** Bytes that may be sent there until then: three times those that came from there. */
+  room: number;
+}
+
 /** A record that was opened. */
 export interface Received extends Content {
   /** It has the highest sequence number so far. */
@@ -57,13 +76,57 @@ export class Association {
   place: Place;
   /** When a record of the peer verified last. */
   heard: Monotonic;
-  readonly #window = new ReplayWindow();
+  /** Where the peer seems to be, if that is elsewhere. */
+  candidate: Candidate | undefined;
+  /** Sequence numbers from this one on must not be used yet. */
+  reserved = mostSequence + 1;
+  /**
+   * The association was restored, and records may have come after it was stored. They could be repeated now, so no record tells
+   * anything until it is known that the peer is there now.
+   */
+  isStale = false;
+  #window = new ReplayWindow();
   #sequence = 0;
 
   constructor(agreement: Agreement, place: Place, now: Monotonic) {
     this.agreement = agreement;
     this.place = place;
     this.heard = now;
+  }
+
+  /**
+   * Makes an association of what was stored. All numbers up to those that were stored count as used.
+   * @param reserved the first sequence number that must not be used yet
+   */
+  static restore(state: AssociationState, reserved: number, isStale: boolean, now: Monotonic): Association {
+    const { place, sent, received, ...agreement } = state;
+    const association = new Association(agreement, place, now);
+    association.#sequence = sent;
+    association.#window = new ReplayWindow(received);
+    association.reserved = reserved;
+    association.isStale = isStale;
+    return association;
+  }
+
+  /** What is to be stored, with all sequence numbers below `sent` reserved. */
+  state(sent: number): AssociationState {
+    return { ...this.agreement, place: this.place, sent, received: this.#window.highest };
+  }
+
+  /** The next sequence number. */
+  get used(): number {
+    return this.#sequence;
+  }
+
+  /** Sequence numbers that are left of the reserved ones. */
+  get left(): number {
+    return this.reserved - this.#sequence;
+  }
+
+  /** The peer has just answered: from now on only records after that answer count. */
+  refresh(): void {
+    this.#window.close();
+    this.isStale = false;
   }
 
   get identity(): string {
@@ -78,7 +141,7 @@ export class Association {
     const { peerCid, peerLimit, isClient } = this.agreement;
     if (bytes.length > peerLimit)
       throw new PosternError('tooLarge', `the peer takes at most ${peerLimit} bytes in a record`);
-    if (this.#sequence > mostSequence)
+    if (this.left <= 0)
       throw new PosternError('unavailable', 'the association has no further sequence number');
     const sequence = this.#sequence++;
     return protect(

@@ -4,13 +4,13 @@ import type { Entropy } from '../../../base/entropy.ts';
 import { PosternError } from '../../../base/errors.ts';
 import { Acceptor, type HalfOpenLimits } from './acceptor.ts';
 import { Alert, alertBytes, fatal, warning } from './alerts.ts';
-import { type Association, cidBytes, type Place, type Received } from './association.ts';
+import { type Association, type Candidate, cidBytes, type Place, type Received } from './association.ts';
 import { AssociationTable, keyOf } from './association-table.ts';
 import { Connector } from './connector.ts';
 import type { Established } from './handshake.ts';
 
 import { MessageType } from './messages.ts';
-import { ContentType, type DtlsRecord, recordsOf } from './record.ts';
+import { ContentType, type DtlsRecord, headerBytes, recordsOf } from './record.ts';
 import { type Session, Sessions } from './sessions.ts';
 import { suites as allSuites, type Suite } from './suites.ts';
 import type { Surroundings } from './surroundings.ts';
@@ -48,6 +48,13 @@ export interface DtlsParts {
   readonly opened?: (association: Association) => void;
   /** Called when an association has ended, unless it was closed from here. */
   readonly closed?: (association: Association, reason: string) => void;
+  /** Called before the sequence numbers of an association run out that are reserved, for each record until there are more. */
+  readonly runningOut?: (association: Association) => void;
+  /**
+   * Called for the newest record of a peer that came from elsewhere than those before. `confirm` is to follow when the peer is
+   * known to receive there.
+   */
+  readonly moved?: (association: Association) => void;
   /** Called when a handshake that a client began has ended without success. */
   readonly refused?: (place: Place, reason: string) => void;
   /** Absent, the endpoint is a client only. */
@@ -63,6 +70,11 @@ export interface DtlsParts {
   /** Gets master secrets in the format of NSS, for analysers of captures. */
   readonly keyLog?: (line: string) => void;
 }
+
+/** How many times the bytes that came from a new place may be sent to it, until the peer is known to receive there. */
+const amplification = 3;
+/** When so few reserved sequence numbers are left, more are reserved. */
+const reserveBelow = 512;
 
 /** What a client proves itself with. */
 export interface ClientCredentials {
@@ -146,7 +158,7 @@ export class DtlsEndpoint {
   receive(datagram: Buffer, place: Place): void {
     for (const record of recordsOf(datagram, cidBytes)) {
       if (this.#stopped) return;
-      if (record.epoch > 0) this.#receiveProtected(record, keyOf(place));
+      if (record.epoch > 0) this.#receiveProtected(record, place);
       else if (!record.cid) this.#receivePlain(record, place);
     }
   }
@@ -175,6 +187,23 @@ export class DtlsEndpoint {
       // At once, since the server's first data may be in the same datagram.
       (established) => this.#adopt(established),
     );
+  }
+
+  /** Takes in an association that was stored. */
+  restore(association: Association): void {
+    this.#associations.add(association);
+  }
+
+  /** All associations. */
+  get associations(): IterableIterator<Association> {
+    return this.#associations.values();
+  }
+
+  /** The peer receives at its candidate: it is there from now on. */
+  confirm(association: Association, candidate: Candidate): void {
+    if (association.candidate !== candidate) return;
+    association.candidate = undefined;
+    this.#associations.move(association, candidate.place);
   }
 
   /** Ends an association, and tells the peer so (RFC 5246 section 7.2.1). */
@@ -207,13 +236,30 @@ export class DtlsEndpoint {
     else this.#acceptor?.take(record, place);
   }
 
-  #receiveProtected(record: DtlsRecord, remote: string): void {
+  #receiveProtected(record: DtlsRecord, place: Place): void {
+    const remote = keyOf(place);
     const association = record.cid
       ? this.#associations.withCid(record.cid.readUIntBE(0, cidBytes))
       : this.#associations.at(remote);
     const received = association?.open(record, this.#parts.clock.now());
-    if (association && received) this.#deliver(association, received);
-    else (this.#connector.at(remote) ?? this.#acceptor?.at(remote))?.take(record);
+    if (association && received) {
+      if (received.isNewest)
+        this.#locate(association, place, record.fragment.length + headerBytes + cidBytes);
+      this.#deliver(association, received);
+    } else (this.#connector.at(remote) ?? this.#acceptor?.at(remote))?.take(record);
+  }
+
+  /** Notes where the newest record came from. Only one with a connection ID may come from elsewhere. */
+  #locate(association: Association, place: Place, bytes: number): void {
+    const { candidate } = association;
+    if (isSame(place, association.place)) {
+      association.candidate = undefined;
+      return;
+    }
+    const room = amplification * bytes;
+    if (candidate && isSame(place, candidate.place)) candidate.room += room;
+    else association.candidate = { place, room };
+    this.#parts.moved?.(association);
   }
 
   #deliver(association: Association, { type, bytes }: Received): void {
@@ -260,8 +306,14 @@ export class DtlsEndpoint {
   }
 
   #sendRecord(association: Association, type: number, content: Buffer): void {
-    const { entropy, send } = this.#parts;
-    send(association.seal(type, content, entropy), association.place);
+    const { entropy, send, runningOut } = this.#parts;
+    const { candidate, place } = association;
+    if (association.left <= reserveBelow) runningOut?.(association);
+    const record = association.seal(type, content, entropy);
+    if (candidate && record.length <= candidate.room) {
+      candidate.room -= record.length;
+      send(record, candidate.place);
+    } else send(record, place);
   }
 
   /** A random connection ID that no association has. */
@@ -272,3 +324,6 @@ export class DtlsEndpoint {
     }
   }
 }
+
+const isSame = (one: Place, other: Place): boolean =>
+  one.port === other.port && one.address === other.address && one.local === other.local;

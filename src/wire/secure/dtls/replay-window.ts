@@ -20,6 +20,12 @@ export class ReplayWindow {
     return this.#highest;
   }
 
+  /** Counts all numbers up to the highest as received. */
+  close(): void {
+    this.#near = -1;
+    this.#far = -1;
+  }
+
   /** Whether a record with this number is new. It counts as received only after `accept`. */
   isNew(sequence: number): boolean {
     const behind = this.#highest - sequence;

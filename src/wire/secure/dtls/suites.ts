@@ -37,6 +37,9 @@ export const suites: readonly Suite[] = [
   suite(0x00ae, 'TLS_PSK_WITH_AES_128_CBC_SHA256', 'psk', 'aes-128-cbc', 32), // RFC 5487
 ];
 
+/** The suite with this number. */
+export const suiteOf = (id: number): Suite | undefined => suites.find((each) => each.id === id);
+
 /** Whether the suite takes an AEAD. The others take CBC and a MAC. */
 export const isAead = ({ cipher }: Suite): boolean => cipher !== 'aes-128-cbc';
 

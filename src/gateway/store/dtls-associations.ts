@@ -1,0 +1,111 @@
+import type { Database } from '../../base/database.ts';
+import { asPosternError } from '../../base/errors.ts';
+import { type ReadableTable, type Row, readRows } from '../../base/rows.ts';
+import type { Sealing } from '../../base/sealing.ts';
+import type { AssociationStore, StoredAssociation } from '../../wire/secure/coap-transport.ts';
+import { reservedBlock } from '../../wire/secure/coap-transport.ts';
+import { suiteOf } from '../../wire/secure/dtls/suites.ts';
+
+/**
+ * Durable store of the DTLS associations with devices, one of each identity, sealed. A run of the gateway uses at most `reservedBlock`
+ * sequence numbers after those that a row says, until the row is stored again. So the rows need not be written at a start: each run
+ * since then counts for one block.
+ */
+export class DtlsAssociations implements AssociationStore {
+  readonly #database: Database;
+  readonly #sealing: Sealing;
+  readonly #isNew: boolean;
+  #run = 0;
+
+  /** @param isNew the state is new or went back in time: what it says of sequence numbers may be too low */
+  constructor(database: Database, sealing: Sealing, isNew: boolean) {
+    this.#database = database;
+    this.#sealing = sealing;
+    this.#isNew = isNew;
+  }
+
+  load(): readonly StoredAssociation[] {
+    const database = this.#database;
+    try {
+      return database.transaction(() => {
+        if (this.#isNew) database.prepare('DELETE FROM dtls_association').run();
+        database.prepare('UPDATE dtls_run SET number = number + 1').run();
+        this.#run = Number(database.prepare('SELECT number FROM dtls_run').get()?.number);
+        const rows = readRows(database, table);
+        // From now on records come that the rows do not know of.
+        database.prepare('UPDATE dtls_association SET clean = 0 WHERE clean = 1').run();
+        return rows.flatMap((row) => this.#read(row));
+      });
+    } catch (thrown) {
+      // A gateway starts on a full disk too. Its devices shake hands again, since nothing can be reserved.
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+      return [];
+    }
+  }
+
+  save(associations: readonly StoredAssociation[]): void {
+    const put = this.#database.prepare(
+      'INSERT OR REPLACE INTO dtls_association (identity, run, clean, body) VALUES (?, ?, ?, ?)',
+    );
+    this.#database.transaction(() => {
+      for (const { state, credential, isClean } of associations) {
+        const { suite, keys, peerCid, ...rest } = state;
+        const body = {
+          ...rest,
+          credential,
+          suite: suite.id,
+          keys: keys.toString('base64'),
+          peerCid: peerCid?.toString('base64'),
+        };
+        const sealed = this.#sealing.seal(Buffer.from(JSON.stringify(body)), state.identity);
+        put.run(state.identity, this.#run, isClean ? 1 : 0, sealed.toString('base64'));
+      }
+    });
+  }
+
+  remove(identity: string): void {
+    this.#database.prepare('DELETE FROM dtls_association WHERE identity = ?').run(identity);
+  }
+
+  settled(): Promise<void> {
+    return this.#database.settled();
+  }
+
+  /** Nothing for a row that another key has sealed: its device shakes hands again. */
+  #read({ identity, run, isClean, sealed }: Sealed): StoredAssociation[] {
+    const opened = this.#sealing.open(Buffer.from(sealed, 'base64'), identity);
+    if (!opened) {
+      this.remove(identity);
+      return [];
+    }
+    const { credential, suite, keys, peerCid, sent, ...rest } = JSON.parse(opened.toString());
+    const known = suiteOf(suite);
+    if (!known) return [];
+    const state = {
+      ...rest,
+      suite: known,
+      keys: Buffer.from(keys, 'base64'),
+      peerCid: peerCid === undefined ? undefined : Buffer.from(peerCid, 'base64'),
+      sent: sent + reservedBlock * (this.#run - run),
+    };
+    return [{ state, credential, isClean }];
+  }
+}
+
+interface Sealed {
+  readonly identity: string;
+  readonly run: number;
+  readonly isClean: boolean;
+  readonly sealed: string;
+}
+
+const table: ReadableTable<Sealed> = {
+  table: 'dtls_association',
+  key: ['identity'],
+  read: (row: Row) => ({
+    identity: row.text('identity'),
+    run: row.integer('run'),
+    isClean: row.integer('clean', 0, 1) === 1,
+    sealed: row.text('body'),
+  }),
+};

@@ -1,0 +1,365 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { Admission } from '../../../src/base/admission.ts';
+import type { Database } from '../../../src/base/database.ts';
+import { systemEntropy } from '../../../src/base/entropy.ts';
+import { PosternError } from '../../../src/base/errors.ts';
+import { openDatabase } from '../../../src/base/open-database.ts';
+import { Sealing } from '../../../src/base/sealing.ts';
+import { DtlsAssociations } from '../../../src/gateway/store/dtls-associations.ts';
+import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
+import { Code } from '../../../src/wire/coap/codes.ts';
+import { CoapEndpoint } from '../../../src/wire/coap/endpoint.ts';
+import { reply } from '../../../src/wire/coap/message.ts';
+import { type AssociationStore, CoapTransport } from '../../../src/wire/secure/coap-transport.ts';
+import { DtlsEndpoint } from '../../../src/wire/secure/dtls/endpoint.ts';
+import { EventRecorder } from '../../event-recorder.ts';
+import { HandClock } from '../../hand-clock.ts';
+
+interface Address {
+  readonly address: string;
+  readonly port: number;
+}
+const gatewayAt = { address: '192.0.2.1', port: 5684, local: '' };
+const local = '192.0.2.1';
+const key = Buffer.from('0123456789abcdef');
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+/** A gateway's transport with its state, and a device with CoAP over DTLS, in memory. The gateway can lose its power. */
+class Rig {
+  readonly clock = new HandClock();
+  readonly events = new EventRecorder();
+  readonly database: Database = openDatabase(':memory:', gatewaySchema);
+  readonly #sealing = new Sealing(systemEntropy.bytes(32), systemEntropy);
+  /** The keys that the gateway knows. */
+  keys: Record<string, Buffer> = { device: key };
+  isStateNew = false;
+  /** Replaces the store. */
+  wrap = (store: AssociationStore): AssociationStore => store;
+  transport!: CoapTransport;
+  endpoint!: CoapEndpoint;
+  /** Numbers of requests that the gateway handled. */
+  readonly handled: string[] = [];
+  /** All that was sent: by the gateway with the place that it was sent to, and by the device. */
+  readonly sent: { readonly to: Address; readonly bytes: Buffer }[] = [];
+  readonly asked: Buffer[] = [];
+  place: Address = { address: '192.0.2.2', port: 40_000 };
+  /** Whether what the device sends arrives. */
+  isCut = false;
+  readonly device: DtlsEndpoint;
+  readonly client: CoapEndpoint;
+  #queue: (() => void)[] = [];
+
+  constructor() {
+    const { clock } = this;
+    this.device = new DtlsEndpoint({
+      clock,
+      entropy: systemEntropy,
+      send: (bytes) => {
+        this.asked.push(bytes);
+        const { place } = this;
+        if (!this.isCut) this.#queue.push(() => this.deliver(bytes, place));
+      },
+      received: (_, content) => this.client.receive(content, gatewayAt.address, gatewayAt.port),
+    });
+    this.client = new CoapEndpoint({
+      clock,
+      entropy: systemEntropy,
+      events: this.events,
+      handler: () => reply(Code.Content, { payload: 'from the device' }),
+      send: (content) => this.device.send(this.device.at(gatewayAt.address, gatewayAt.port)!, content),
+    });
+    this.start();
+  }
+
+  /** A run of the gateway. The run before need not have stopped. */
+  start(): void {
+    const { clock, events, database } = this;
+    const admission = new Admission({ clock, events });
+    this.transport = new CoapTransport({
+      clock,
+      entropy: systemEntropy,
+      events,
+      keyOf: (identity) => this.keys[identity],
+      admission,
+      associations: 100,
+      store: this.wrap(new DtlsAssociations(database, this.#sealing, this.isStateNew)),
+    });
+    const { transport } = this;
+    this.endpoint = new CoapEndpoint({
+      clock,
+      entropy: systemEntropy,
+      events,
+      handler: ({ payload, remote }) => {
+        this.handled.push(Buffer.from(payload).toString());
+        return reply(Code.Content, { payload: `${remote.identity} at ${remote.address}` });
+      },
+      send: (content, _port, _address, to) => transport.send(content, to),
+      remoteOf: (address, port) => transport.remoteOf(address, port),
+      admission,
+    });
+    transport.open(local, {
+      endpoint: this.endpoint,
+      received: (content, address, port) => this.endpoint.receive(content, address, port),
+      send: (bytes, port, address) => {
+        if (transport !== this.transport) return;
+        const to = { address, port };
+        this.sent.push({ to, bytes });
+        const isHere = address === this.place.address && port === this.place.port;
+        if (isHere) this.#queue.push(() => this.device.receive(bytes, gatewayAt));
+      },
+    });
+  }
+
+  /** Brings a datagram to the gateway, as if it came from this place. */
+  deliver(bytes: Buffer, { address, port }: Address): void {
+    this.transport.receive(Buffer.from(bytes), address, port, local);
+  }
+
+  async settle(): Promise<void> {
+    for (let quiet = 0; quiet < 3; quiet++) {
+      for (let next = this.#queue.shift(); next; next = this.#queue.shift()) {
+        next();
+        quiet = 0;
+      }
+      await turn();
+    }
+  }
+
+  async connect(): Promise<void> {
+    const done = this.device.connect(gatewayAt, { identity: 'device', key });
+    await this.settle();
+    await done;
+  }
+
+  /** Sends a request, and returns its answer; undefined when none came within `seconds`. */
+  async ask(text: string, seconds = 0): Promise<string | undefined> {
+    let answer: string | undefined;
+    const outcome = this.client
+      .request(gatewayAt.address, gatewayAt.port, {
+        code: Code.POST,
+        options: [],
+        payload: Buffer.from(text),
+        timeout: 60_000,
+      })
+      .then(
+        ({ payload }) => {
+          answer = Buffer.from(payload).toString();
+        },
+        () => {},
+      );
+    await this.settle();
+    for (let tenth = 0; tenth < seconds * 10 && answer === undefined; tenth++) {
+      this.clock.advance(100);
+      await this.settle();
+    }
+    void outcome;
+    return answer;
+  }
+
+  /** A request of the gateway to the device. */
+  async askDevice(at: Address): Promise<string | undefined> {
+    let answer: string | undefined;
+    void this.endpoint
+      .request(at.address, at.port, { code: Code.GET, options: [], payload: new Uint8Array(), timeout: 1000 })
+      .then(
+        ({ payload }) => {
+          answer = Buffer.from(payload).toString();
+        },
+        () => {},
+      );
+    await this.settle();
+    return answer;
+  }
+
+  /** Sequence numbers of all protected records of the gateway, by the connection ID of the device. */
+  get numbers(): string[] {
+    return this.sent
+      .filter(({ bytes }) => bytes[0] === 25)
+      .map(({ bytes }) => `${bytes.toString('hex', 11, 17)} ${bytes.readUIntBE(5, 6)}`);
+  }
+}
+
+const assertUnique = (numbers: readonly string[]) => assert.equal(new Set(numbers).size, numbers.length);
+
+describe('a device that moves', () => {
+  test('is answered at once at its new address, and is asked there', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    assert.equal(await rig.ask('a'), 'device at 192.0.2.2');
+    const former = rig.place;
+    rig.place = { address: '198.51.100.7', port: 41_000 };
+    assert.equal(
+      await rig.ask('b'),
+      'device at 192.0.2.2',
+      'the first answer comes before the address is confirmed',
+    );
+    assert.equal(await rig.ask('c'), 'device at 198.51.100.7');
+    await rig.events.until('dtls.moved', { identity: 'device', peer: '198.51.100.7', before: '192.0.2.2' });
+    assert.equal(await rig.askDevice(rig.place), 'from the device');
+    assert.equal(await rig.askDevice(former), undefined);
+    assert.deepEqual(rig.handled, ['a', 'b', 'c']);
+  });
+
+  test('does not move when somebody sends its records on from elsewhere', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    await rig.ask('a');
+    const victim = { address: '203.0.113.5', port: 9 };
+    let stolen = 0;
+    for (let count = 0; count < 5; count++) {
+      rig.isCut = true;
+      await rig.ask(`stolen ${count}`);
+      const record = rig.asked.at(-1)!;
+      stolen += record.length;
+      rig.deliver(record, victim);
+      await rig.settle();
+      rig.isCut = false;
+    }
+    const received = rig.sent
+      .filter(({ to }) => to.address === victim.address)
+      .reduce((sum, { bytes }) => sum + bytes.length, 0);
+    assert.ok(received > 0 && received <= 3 * stolen, `${received} bytes for ${stolen}`);
+    rig.clock.advance(5000);
+    await rig.settle();
+    assert.equal(rig.events.all.filter(({ name }) => name === 'dtls.moved').length, 0);
+    assert.equal(await rig.ask('b', 10), 'device at 192.0.2.2');
+    assert.equal(await rig.askDevice(rig.place), 'from the device');
+  });
+
+  test('does not move by a repeated record, or by one that is older than others', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    rig.isCut = true;
+    await rig.ask('late');
+    const late = rig.asked.at(-1)!;
+    rig.isCut = false;
+    rig.clock.advance(10);
+    const before = rig.asked.length;
+    rig.client.stop();
+    const association = rig.device.at(gatewayAt.address, gatewayAt.port)!;
+    rig.device.send(association, Buffer.from('40000001', 'hex'));
+    await rig.settle();
+    const newest = rig.asked[before]!;
+    const sent = rig.sent.length;
+    const elsewhere = { address: '203.0.113.5', port: 9 };
+    rig.deliver(newest, elsewhere);
+    rig.deliver(late, elsewhere);
+    await rig.settle();
+    assert.equal(rig.sent.slice(sent).filter(({ to }) => to.address === elsewhere.address).length, 0);
+  });
+});
+
+describe('a gateway that starts again', () => {
+  const handshakes = (rig: Rig) => rig.events.all.filter(({ name }) => name === 'dtls.opened').length;
+
+  test('after a stop goes on at once; no sequence number is used twice', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    for (let run = 0; run < 5; run++) {
+      for (let count = 0; count < 20; count++)
+        assert.equal(await rig.ask(`${run} ${count}`), 'device at 192.0.2.2');
+      rig.transport.stop();
+      rig.start();
+      assert.equal(rig.transport.footprint.associations, 1);
+    }
+    assert.equal(handshakes(rig), 1);
+    assertUnique(rig.numbers);
+  });
+
+  test('after a power cut takes no record again that it took before, and serves the next repetition', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    for (let run = 0; run < 5; run++) {
+      for (let count = 0; count < 20; count++) await rig.ask(`${run} ${count}`);
+      rig.start();
+      const { handled } = rig;
+      const before = handled.length;
+      for (const record of rig.asked) rig.deliver(record, rig.place);
+      await rig.settle();
+      assert.equal(handled.length, before, 'nothing is handled again');
+      assert.equal(await rig.ask(`after ${run}`, 10), 'device at 192.0.2.2');
+      for (const record of rig.asked) rig.deliver(record, rig.place);
+      await rig.settle();
+      assert.deepEqual(handled.slice(before), [`after ${run}`]);
+    }
+    assert.equal(handshakes(rig), 1);
+    assertUnique(rig.numbers);
+  });
+
+  test('after a power cut finds a device that has moved meanwhile', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    await rig.ask('a');
+    rig.start();
+    rig.place = { address: '198.51.100.7', port: 41_000 };
+    assert.equal(await rig.ask('b', 10), 'device at 198.51.100.7');
+  });
+
+  test('numbers beyond the first blocks are reserved before they are used', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    for (let count = 0; count < 2500; count++) {
+      if (count % 1000 === 999) rig.start();
+      assert.equal(await rig.ask(`${count}`, 10), 'device at 192.0.2.2', `${count}`);
+    }
+    assert.equal(handshakes(rig), 1);
+    assertUnique(rig.numbers);
+  });
+
+  test('knows no association whose key was changed or removed, or when its state went back in time', async () => {
+    for (const change of [
+      (rig: Rig) => {
+        rig.keys = {};
+      },
+      (rig: Rig) => {
+        rig.keys = { device: Buffer.from('another key, 16.') };
+      },
+      (rig: Rig) => {
+        rig.isStateNew = true;
+      },
+    ]) {
+      const rig = new Rig();
+      await rig.connect();
+      rig.transport.stop();
+      change(rig);
+      rig.start();
+      assert.equal(rig.transport.footprint.associations, 0);
+      assert.equal(rig.database.prepare('SELECT count(*) AS n FROM dtls_association').get()?.n, 0);
+    }
+  });
+
+  test('has no key in clear in its state', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    const body = String(rig.database.prepare('SELECT body FROM dtls_association').get()?.body);
+    assert.doesNotMatch(Buffer.from(body, 'base64').toString('latin1'), /identity|keys|192\.0/);
+  });
+});
+
+test('when nothing can be stored, an association ends before it uses a number that is not reserved', async () => {
+  const rig = new Rig();
+  let isFull = false;
+  rig.wrap = (store) => ({
+    load: () => store.load(),
+    remove: (identity) => store.remove(identity),
+    settled: () => store.settled(),
+    save: (all) => {
+      if (isFull) throw new PosternError('storage', 'the disk is full');
+      store.save(all);
+    },
+  });
+  rig.start();
+  await rig.connect();
+  isFull = true;
+  let answers = 0;
+  for (let count = 0; count < 1100; count++) if ((await rig.ask(`${count}`)) !== undefined) answers++;
+  assert.ok(answers > 1000 && answers < 1024, `${answers}`);
+  await rig.events.until('background.failed', { work: 'state', reason: 'the disk is full' });
+  rig.start();
+  isFull = false;
+  // Requests without an answer wait in front of this one until they are given up.
+  const again = (await rig.ask('again', 61)) ?? (await rig.ask('and again', 61));
+  assert.equal(again, 'device at 192.0.2.2');
+  assertUnique(rig.numbers);
+});
