@@ -10,6 +10,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const pageBlocks: Readonly<Record<string, readonly string[]>> = {
   'docs/performance.md': [
     'coap',
+    'dtls',
     'codecs',
     'gateway',
     'tunnel',
@@ -27,6 +28,7 @@ const pageBlocks: Readonly<Record<string, readonly string[]>> = {
 /** Figures that README shows, by run. Ratios against named peers come first. */
 const summary: readonly (readonly [run: string, ...figures: string[]])[] = [
   ['coap', 'vs-package', 'vs-libcoap', 'growth'],
+  ['dtls', 'vs-libcoap', 'idle'],
   ['codecs', 'xml-vs-saxes', 'wbxml-vs-xml', 'cbor-vs-xml', 'wbxml-bytes', 'cbor-bytes', 'xml-bytes'],
   ['gateway', 'storm-cpu', 'storm-peak', 'fan-out-cpu', 'fan-out-vs-loop-cpu', 'fan-out-vs-loop-rate'],
   ['tunnel', 'cpu-tunnel-stock', 'vs-bare', 'alone-p50-tunnel-stock', 'alone-p50-mqtt-stock'],

@@ -21,6 +21,7 @@ const decimals = {
   min: 0,
   'devices/s': 0,
   'requests/s': 0,
+  'handshakes/s': 0,
 } as const;
 export type Unit = keyof typeof decimals;
 

@@ -221,13 +221,13 @@ export class CoapTransport {
 
   #restore({ state, credential, isClean }: StoredAssociation): void {
     const { identity, sent } = state;
-    const { clock, store, keyOf } = this.#parts;
+    const { store, keyOf } = this.#parts;
     const key = keyOf(identity);
     if (!key || credentialMark(key) !== credential) {
       store.remove(identity);
       return;
     }
-    const association = Association.restore(state, sent + reservedBlock, !isClean, clock.now());
+    const association = Association.restore(state, sent + reservedBlock, !isClean);
     this.#adopt(association);
     this.#dtls.restore(association);
   }

@@ -54,7 +54,7 @@ export class AssociationTable {
   }
 
   add(association: Association): void {
-    const { identity, isClient, ownCid } = association.agreement;
+    const { identity, isClient, ownCid } = association;
     const remote = keyOf(association.place);
     const former = isClient ? undefined : this.#byIdentity.get(identity);
     if (former) this.#replace(former, remote);
@@ -84,7 +84,7 @@ export class AssociationTable {
   }
 
   delete(association: Association): void {
-    const { identity, ownCid } = association.agreement;
+    const { identity, ownCid } = association;
     const remote = keyOf(association.place);
     this.#all.delete(association);
     if (this.#byAddress.get(remote) === association) this.#byAddress.delete(remote);
@@ -96,7 +96,7 @@ export class AssociationTable {
     const remote = keyOf(association.place);
     const there = this.#byAddress.get(remote);
     // Without a connection ID nothing that the other peer sends could be told to be its own any more.
-    if (there && there.agreement.ownCid === undefined) this.#replace(there, remote);
+    if (there && there.ownCid === undefined) this.#replace(there, remote);
     this.#byAddress.set(remote, association);
   }
 

@@ -1,10 +1,11 @@
-import type { Monotonic } from '../../../base/clock.ts';
 import type { Entropy } from '../../../base/entropy.ts';
 import { PosternError } from '../../../base/errors.ts';
+import { mostCid } from './extensions.ts';
 import { type Content, type DirectionKeys, protect, unprotect } from './protection.ts';
 import type { DtlsRecord } from './record.ts';
 import { ReplayWindow } from './replay-window.ts';
-import { keyBytes, type Suite, saltBytes } from './suites.ts';
+import { SecretPool } from './secret-pool.ts';
+import { isAead, keyBytes, type Suite, saltBytes } from './suites.ts';
 
 /** Bytes of the connection IDs that are given out here: enough for random ones, few enough for each record. */
 export const cidBytes = 6;
@@ -69,13 +70,18 @@ export interface Received extends Content {
   readonly isNewest: boolean;
 }
 
+/** Keys of both directions, at most those of CBC, and the connection ID of the peer. */
+const secrets = new SecretPool(96 + mostCid);
+
 /** An association after its handshake: it protects records and opens them. It has no timer and no socket. */
 export class Association {
-  readonly agreement: Agreement;
+  readonly suite: Suite;
+  readonly identity: string;
+  readonly isClient: boolean;
+  readonly ownCid: number | undefined;
+  readonly peerLimit: number;
   /** Where the peer receives. */
   place: Place;
-  /** When a record of the peer verified last. */
-  heard: Monotonic;
   /** Where the peer seems to be, if that is elsewhere. */
   candidate: Candidate | undefined;
   /** Sequence numbers from this one on must not be used yet. */
@@ -85,24 +91,32 @@ export class Association {
    * anything until it is known that the peer is there now.
    */
   isStale = false;
+  /** Where its keys are. -1 after `destroy`. */
+  #slot: number;
+  readonly #cidBytes: number;
   #window = new ReplayWindow();
   #sequence = 0;
 
-  constructor(agreement: Agreement, place: Place, now: Monotonic) {
-    this.agreement = agreement;
+  constructor({ keys, peerCid = noBytes, ...agreement }: Agreement, place: Place) {
+    this.suite = agreement.suite;
+    this.identity = agreement.identity;
+    this.isClient = agreement.isClient;
+    this.ownCid = agreement.ownCid;
+    this.peerLimit = agreement.peerLimit;
     this.place = place;
-    this.heard = now;
+    this.candidate = undefined;
+    this.#slot = secrets.keep(keys, peerCid);
+    this.#cidBytes = peerCid.length;
   }
 
   /**
    * Makes an association of what was stored. All numbers up to those that were stored count as used.
    * @param reserved the first sequence number that must not be used yet
    */
-  static restore(state: AssociationState, reserved: number, isStale: boolean, now: Monotonic): Association {
-    const { place, sent, received, ...agreement } = state;
-    const association = new Association(agreement, place, now);
-    association.#sequence = sent;
-    association.#window = new ReplayWindow(received);
+  static restore(state: AssociationState, reserved: number, isStale: boolean): Association {
+    const association = new Association(state, state.place);
+    association.#sequence = state.sent;
+    association.#window = new ReplayWindow(state.received);
     association.reserved = reserved;
     association.isStale = isStale;
     return association;
@@ -110,7 +124,11 @@ export class Association {
 
   /** What is to be stored, with all sequence numbers below `sent` reserved. */
   state(sent: number): AssociationState {
-    return { ...this.agreement, place: this.place, sent, received: this.#window.highest };
+    const { suite, identity, isClient, ownCid, peerLimit, place } = this;
+    const keys = Buffer.from(secrets.view(this.#slot, 0, keyBlockBytes(suite)));
+    const peerCid = this.#peerCid && Buffer.from(this.#peerCid);
+    const received = this.#window.highest;
+    return { suite, identity, isClient, ownCid, peerLimit, place, keys, peerCid, sent, received };
   }
 
   /** The next sequence number. */
@@ -129,56 +147,56 @@ export class Association {
     this.isStale = false;
   }
 
-  get identity(): string {
-    return this.agreement.identity;
-  }
-
   /**
    * A protected record for the peer.
    * @throws {PosternError} `tooLarge` for more bytes than the peer takes; `unavailable` when all numbers are used
    */
   seal(type: number, bytes: Buffer, entropy: Entropy): Buffer {
-    const { peerCid, peerLimit, isClient } = this.agreement;
-    if (bytes.length > peerLimit)
-      throw new PosternError('tooLarge', `the peer takes at most ${peerLimit} bytes in a record`);
-    if (this.left <= 0)
+    if (bytes.length > this.peerLimit)
+      throw new PosternError('tooLarge', `the peer takes at most ${this.peerLimit} bytes in a record`);
+    if (this.left <= 0 || this.#slot < 0)
       throw new PosternError('unavailable', 'the association has no further sequence number');
     const sequence = this.#sequence++;
-    return protect(
-      this.#keysOf(isClient),
-      { type, bytes, epoch: protectedEpoch, sequence, cid: peerCid },
-      entropy,
-    );
+    const outgoing = { type, bytes, epoch: protectedEpoch, sequence, cid: this.#peerCid };
+    return protect(this.#keysOf(this.isClient), outgoing, entropy);
   }
 
   /** Opens a record. Undefined when it is a repetition, does not verify or is not of this association. */
-  open(record: DtlsRecord, now: Monotonic): Received | undefined {
-    const { ownCid, isClient } = this.agreement;
-    if (record.epoch !== protectedEpoch || record.cid?.readUIntBE(0, cidBytes) !== ownCid) return undefined;
+  open(record: DtlsRecord): Received | undefined {
+    if (this.#slot < 0 || record.epoch !== protectedEpoch) return undefined;
+    if (record.cid?.readUIntBE(0, cidBytes) !== this.ownCid) return undefined;
     if (!this.#window.isNew(record.sequence)) return undefined;
-    const content = unprotect(this.#keysOf(!isClient), record);
-    if (!content) return undefined;
-    this.heard = now;
-    return { ...content, isNewest: this.#window.accept(record.sequence) };
+    const content = unprotect(this.#keysOf(!this.isClient), record);
+    return content && { ...content, isNewest: this.#window.accept(record.sequence) };
   }
 
   /** Overwrites the keys. The association is of no use then. */
   destroy(): void {
-    this.agreement.keys.fill(0);
+    if (this.#slot >= 0) secrets.release(this.#slot);
+    this.#slot = -1;
+  }
+
+  /** The connection ID in records to the peer. */
+  get #peerCid(): Buffer | undefined {
+    if (this.#cidBytes === 0) return undefined;
+    return secrets.view(this.#slot, keyBlockBytes(this.suite), this.#cidBytes);
   }
 
   #keysOf(client: boolean): DirectionKeys {
-    const { suite, keys } = this.agreement;
+    const { suite } = this;
     const salt = saltBytes(suite);
     const side = client ? 0 : 1;
     // MAC keys stand in front of the encryption keys, fixed parts of nonces behind them (RFC 5246 section 6.3).
-    const isMac = suite.cipher === 'aes-128-cbc';
+    const isMac = !isAead(suite);
     const keyAt = (isMac ? 2 * salt : 0) + side * keyBytes;
     const saltAt = (isMac ? 0 : 2 * keyBytes) + side * salt;
     return {
       suite,
-      key: keys.subarray(keyAt, keyAt + keyBytes),
-      salt: keys.subarray(saltAt, saltAt + salt),
+      key: secrets.view(this.#slot, keyAt, keyBytes),
+      salt: secrets.view(this.#slot, saltAt, salt),
     };
   }
 }
+
+const noBytes = Buffer.alloc(0);
+const keyBlockBytes = (suite: Suite): number => 2 * (keyBytes + saltBytes(suite));

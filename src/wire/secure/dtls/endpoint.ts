@@ -241,7 +241,7 @@ export class DtlsEndpoint {
     const association = record.cid
       ? this.#associations.withCid(record.cid.readUIntBE(0, cidBytes))
       : this.#associations.at(remote);
-    const received = association?.open(record, this.#parts.clock.now());
+    const received = association?.open(record);
     if (association && received) {
       if (received.isNewest)
         this.#locate(association, place, record.fragment.length + headerBytes + cidBytes);

@@ -19,7 +19,7 @@ const uncompressed = 0;
 /** Shortest limit that a peer may ask for (RFC 8449 section 4). */
 const leastLimit = 64;
 /** Longest connection ID of a peer that is used. It goes into each record. */
-const mostCid = 32;
+export const mostCid = 32;
 
 /** What a hello says in its extensions. Each is absent when it is not there. */
 export interface HelloExtensions {

@@ -98,7 +98,7 @@ export abstract class Handshake {
 
   /** The connection ID that this handshake gave to the peer, once there are keys. */
   get ownCid(): number | undefined {
-    return this.#association?.agreement.ownCid;
+    return this.#association?.ownCid;
   }
 
   /** Takes in a record of the peer. */
@@ -121,6 +121,11 @@ export abstract class Handshake {
 
   /** Ends the handshake without a word. */
   stop(): void {
+    this.#end();
+    this.#association?.destroy();
+  }
+
+  #end(): void {
     this.#isOver = true;
     this.#timer?.cancel();
   }
@@ -170,11 +175,7 @@ export abstract class Handshake {
     const { master, clientRandom, serverRandom, agreement } = keys;
     this.#keys = keys;
     const block = keyBlock(agreement.suite, master, clientRandom, serverRandom);
-    this.#association = new Association(
-      { ...agreement, keys: block },
-      this.parts.place,
-      this.parts.clock.now(),
-    );
+    this.#association = new Association({ ...agreement, keys: block }, this.parts.place);
     const hex = (bytes: Buffer) => bytes.toString('hex');
     this.parts.keyLog?.(`CLIENT_RANDOM ${hex(clientRandom)} ${hex(master)}`);
   }
@@ -194,7 +195,7 @@ export abstract class Handshake {
 
   /** Ends the handshake with success. */
   protected complete(session: Session | undefined): void {
-    this.stop();
+    this.#end();
     const repeat = this.#isLast ? () => this.repeat() : undefined;
     this.parts.done({ association: this.#association!, session, repeat });
   }
@@ -259,7 +260,7 @@ export abstract class Handshake {
         });
       return;
     }
-    const content = this.#association.open(record, this.parts.clock.now());
+    const content = this.#association.open(record);
     if (!content) {
       this.#isUnverified = true;
       return;

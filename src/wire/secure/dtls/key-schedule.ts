@@ -46,7 +46,7 @@ export const masterSecret = (
 
 /**
  * The keys of both directions in one piece, as the standard orders them: MAC keys, encryption keys, fixed parts of nonces, the
- * client's before the server's each (RFC 5246 section 6.3). It has its own memory, since it lives as long as the association.
+ * client's before the server's each (RFC 5246 section 6.3).
  */
 export function keyBlock(
   suite: Suite,
@@ -55,9 +55,7 @@ export function keyBlock(
   serverRandom: Uint8Array,
 ): Buffer {
   const length = 2 * (keyBytes + saltBytes(suite));
-  const block = Buffer.allocUnsafeSlow(length);
-  prf(master, 'key expansion', Buffer.concat([serverRandom, clientRandom]), length).copy(block);
-  return block;
+  return prf(master, 'key expansion', Buffer.concat([serverRandom, clientRandom]), length);
 }
 
 /** The contents of a Finished message (RFC 5246 section 7.4.9). */

@@ -1,4 +1,5 @@
 import { BoundedMap } from '../../../base/bounded-map.ts';
+import { SecretPool } from './secret-pool.ts';
 import type { Suite } from './suites.ts';
 
 /** What a handshake leaves, so that a later one can be short (RFC 5246 section 7.3). */
@@ -9,13 +10,24 @@ export interface Session {
   readonly master: Buffer;
 }
 
+/** Bytes of a master secret. */
+const masterBytes = 48;
+
+interface Held {
+  readonly id: string;
+  readonly suite: Suite;
+  /** Where the master secret is. */
+  readonly slot: number;
+}
+
 /**
  * Sessions that clients may resume, one of each identity. Only sessions with an extended master secret are here (RFC 7627 section
  * 5.3).
  */
 export class Sessions {
+  readonly #masters = new SecretPool(masterBytes);
   /** By identity, the one used longest ago first. */
-  readonly #sessions: BoundedMap<string, Session>;
+  readonly #sessions: BoundedMap<string, Held>;
   /** Identities by session ID. */
   readonly #ids = new Map<string, string>();
 
@@ -29,15 +41,19 @@ export class Sessions {
   }
 
   /** Remembers a session instead of an earlier one of its identity. */
-  set(session: Session): void {
-    if (this.#sessions.get(session.identity) !== session) this.forget(session.identity);
-    this.#ids.set(keyOf(session.id), session.identity);
-    this.#sessions.set(session.identity, session);
+  set({ id: bytes, identity, suite, master }: Session): void {
+    this.forget(identity);
+    const id = keyOf(bytes);
+    this.#ids.set(id, identity);
+    this.#sessions.set(identity, { id, suite, slot: this.#masters.keep(master) });
   }
 
   get(id: Buffer): Session | undefined {
     const identity = this.#ids.get(keyOf(id));
-    return identity === undefined ? undefined : this.#sessions.get(identity);
+    const held = identity === undefined ? undefined : this.#sessions.get(identity);
+    if (!held || identity === undefined) return undefined;
+    const master = Buffer.from(this.#masters.view(held.slot, 0, masterBytes));
+    return { id, identity, suite: held.suite, master };
   }
 
   /** Forgets the session of an identity, so that its next handshake takes its key. */
@@ -46,9 +62,9 @@ export class Sessions {
     if (session && this.#sessions.delete(identity)) this.#drop(session);
   }
 
-  #drop(session: Session): void {
-    this.#ids.delete(keyOf(session.id));
-    session.master.fill(0);
+  #drop({ id, slot }: Held): void {
+    this.#ids.delete(id);
+    this.#masters.release(slot);
   }
 }
 

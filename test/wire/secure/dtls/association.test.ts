@@ -90,7 +90,7 @@ test('close_notify ends both ends, and is answered once', async () => {
 test('a record size limit of the peer holds', async () => {
   const pair = await opened();
   const association = pair.atServerSide!;
-  assert.equal(association.agreement.peerLimit, 2 ** 14);
+  assert.equal(association.peerLimit, 2 ** 14);
   assert.throws(() => pair.server.send(association, Buffer.alloc(2 ** 14 + 1)), /16384/);
 });
 
@@ -103,7 +103,7 @@ describe('resumption', () => {
     const second = await pair.connect({ session: first.session });
     assert.ok(isOpen(second), JSON.stringify(second));
     assert.equal(pair.sent.length - long, long - 1);
-    assert.notEqual(second.association.agreement.ownCid, first.association.agreement.ownCid);
+    assert.notEqual(second.association.ownCid, first.association.ownCid);
     assert.ok(pair.talk('again'));
     assert.deepEqual(pair.server.footprint, {
       associations: 1,

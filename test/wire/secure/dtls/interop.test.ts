@@ -45,7 +45,7 @@ describe('our server and clients of others', () => {
         await using client = new Foreign(program, ['-u', identity, '-k', `${key}`, uri(server.port)]);
         assert.match(await client.ended(), /hello over DTLS/);
         assert.deepEqual(
-          server.associations.map(({ identity: name, agreement }) => [name, agreement.suite.name]),
+          server.associations.map(({ identity: name, suite }) => [name, suite.name]),
           [[identity, 'TLS_PSK_WITH_AES_128_CCM_8']],
         );
       });
@@ -74,7 +74,7 @@ describe('our server and clients of others', () => {
         await server.until(1);
         client.process.stdin.write(get);
         await client.prints(/hello over DTLS/);
-        assert.equal(server.associations[0]?.agreement.suite.name, suite);
+        assert.equal(server.associations[0]?.suite.name, suite);
         client.process.stdin.end();
         await server.until(1, 1);
         assert.deepEqual(server.closings, ['the peer closed it']);
@@ -113,7 +113,7 @@ describe('our server and clients of others', () => {
         const args = ['--udp', '-p', `${server.port}`, ...proof, '--priority', `${gnuTlsBase}:${priority}`];
         await using client = new Foreign('gnutls-cli', [...args, '127.0.0.1']);
         await server.until(1);
-        assert.equal(server.associations[0]?.agreement.suite.name, suite);
+        assert.equal(server.associations[0]?.suite.name, suite);
         // This version of the program ends after a handshake of ECDHE_PSK, before it reads or writes.
         if (priority.startsWith('+ECDHE')) return;
         client.process.stdin.write(get);
@@ -129,7 +129,7 @@ describe('our client and servers of others', () => {
     await using _server = new Foreign('coap-server-openssl', args);
     await using client = await openClient();
     const { association } = await connected(client, port);
-    assert.equal(association.agreement.suite.name, 'TLS_PSK_WITH_AES_128_CCM_8');
+    assert.equal(association.suite.name, 'TLS_PSK_WITH_AES_128_CCM_8');
     const answer = await client.coap.request('127.0.0.1', port, {
       code: Code.GET,
       options: [],
@@ -146,7 +146,7 @@ describe('our client and servers of others', () => {
       await using server = new Foreign('openssl', ['s_server', '-dtls1_2', '-nocert', ...args]);
       await using client = await openClient();
       const { association } = await connected(client, port);
-      assert.equal(association.agreement.suite.name, suite);
+      assert.equal(association.suite.name, suite);
       client.dtls.send(association, Buffer.from('said by us\n'));
       await server.prints(/said by us/);
     });
@@ -160,7 +160,7 @@ describe('our client and servers of others', () => {
       await using server = new Foreign('gnutls-serv', ['--udp', '--echo', ...args]);
       await using client = await openClient();
       const { association } = await connected(client, port);
-      assert.equal(association.agreement.suite.name, suite);
+      assert.equal(association.suite.name, suite);
       client.dtls.send(association, Buffer.from('said by us\n'));
       await server.prints(/said by us/);
     });

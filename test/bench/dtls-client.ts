@@ -1,0 +1,87 @@
+import { createSocket, type Socket } from 'node:dgram';
+import { once } from 'node:events';
+import { SystemClock } from '../../src/base/clock.ts';
+import { systemEntropy } from '../../src/base/entropy.ts';
+import type { Association } from '../../src/wire/secure/dtls/association.ts';
+import { DtlsEndpoint } from '../../src/wire/secure/dtls/endpoint.ts';
+import { suites } from '../../src/wire/secure/dtls/suites.ts';
+
+export const key = Buffer.from('sesame-sesame-16');
+/** TLS_PSK_WITH_AES_128_CCM_8 alone, as constrained devices have it. */
+const ccm8 = suites.slice(0, 1);
+
+/** A client of DTLS on a socket of its own. */
+export class BenchClient implements AsyncDisposable {
+  readonly #socket: Socket;
+  readonly #dtls: DtlsEndpoint;
+  #port: number;
+  #received: (content: Buffer) => void = () => {};
+
+  private constructor(socket: Socket, port: number) {
+    this.#socket = socket;
+    this.#port = port;
+    this.#dtls = new DtlsEndpoint({
+      clock: new SystemClock(),
+      entropy: systemEntropy,
+      suites: ccm8,
+      send: (datagram, place) => socket.send(datagram, place.port, place.address),
+      received: (_, content) => this.#received(content),
+    });
+    socket.on('message', (datagram) => this.#dtls.receive(datagram, this.#server));
+  }
+
+  static async open(port: number): Promise<BenchClient> {
+    const socket = createSocket({ type: 'udp4', recvBufferSize: 1 << 20 });
+    socket.bind(0, '127.0.0.1');
+    await once(socket, 'listening');
+    return new BenchClient(socket, port);
+  }
+
+  async connect(identity = 'bench'): Promise<Association> {
+    return (await this.#dtls.connect(this.#server, { identity, key, wantsCid: false })).association;
+  }
+
+  close(association: Association): void {
+    this.#dtls.close(association);
+  }
+
+  /** Sends `count` GETs of /time, `outstanding` at a time. Returns the seconds taken. A lost one is sent again after a second. */
+  async load(association: Association, count: number, outstanding: number): Promise<number> {
+    const waiting = new Map<number, Buffer>();
+    let sent = 0;
+    let answered = 0;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const send = () => {
+      const id = sent++ & 0xffff;
+      const datagram = Buffer.from([0x44, 0x01, 0, 0, 0x70, 0x73, 0, 0, 0xb4, 0x74, 0x69, 0x6d, 0x65]);
+      datagram.writeUInt16BE(id, 2);
+      datagram.writeUInt16BE(id, 6);
+      waiting.set(id, datagram);
+      this.#dtls.send(association, datagram);
+    };
+    this.#received = (content) => {
+      if (!waiting.delete(content.readUInt16BE(2))) return;
+      answered++;
+      if (sent < count) send();
+      else if (answered === count) resolve();
+    };
+    const again = setInterval(() => {
+      for (const datagram of waiting.values()) this.#dtls.send(association, datagram);
+    }, 1000);
+    const began = performance.now();
+    for (let each = 0; each < outstanding; each++) send();
+    await promise;
+    clearInterval(again);
+    return (performance.now() - began) / 1000;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#dtls.stop();
+    this.#socket.close();
+    await once(this.#socket, 'close');
+  }
+
+  get #server() {
+    return { address: '127.0.0.1', port: this.#port, local: '' };
+  }
+}
