@@ -3,6 +3,7 @@ import { describe, type TestContext, test } from 'node:test';
 import { PosternError } from '../../src/base/errors.ts';
 import { Site } from '../journeys/site.ts';
 import { fuzzAdminApi, fuzzHeadendApi } from './apis.ts';
+import { dtlsTargets, fuzzDtls } from './dtls.ts';
 import { fuzzEndpoint } from './endpoint.ts';
 import { fuzz, type Run } from './run.ts';
 import { targets } from './targets.ts';
@@ -12,7 +13,7 @@ const inputs = 20_000;
 
 // conforms: REP-18
 describe(`a short run, seed ${seed}`, () => {
-  for (const [at, target] of targets.entries())
+  for (const [at, target] of [...targets, ...dtlsTargets].entries())
     test(target.name, (t) => {
       const run = fuzz(target, seed + at, inputs, Number.POSITIVE_INFINITY);
       t.diagnostic(`${run.inputs} inputs, ${run.accepted} read, slowest ${run.slowest.toFixed(1)} ms`);
@@ -29,6 +30,8 @@ describe(`a short run of sequences and requests, seed ${seed}`, () => {
   };
   test('datagrams of several peers to a whole CoAP endpoint', async (t) =>
     check(t, await fuzzEndpoint(seed, inputs, Number.POSITIVE_INFINITY)));
+  test('datagrams of a DTLS client, copied, changed and repeated', async (t) =>
+    check(t, await fuzzDtls(seed, inputs, Number.POSITIVE_INFINITY)));
   test('requests to the API of the head-end', async (t) =>
     check(t, await fuzzHeadendApi(seed, inputs / 4, Number.POSITIVE_INFINITY)));
   test('requests to the admin API', async (t) => {

@@ -1,7 +1,7 @@
-// `npm run fuzz`: mutated inputs for every decoder of what a peer sends; then sequences of datagrams for a whole CoAP endpoint,
+// `npm run fuzz`: mutated inputs for every decoder of what a peer sends; then sequences of datagrams for a whole CoAP or DTLS endpoint,
 // and requests for both APIs, `--inputs` of each. `--inputs N` for all decoders together (10 million), `--minutes M` at most
 // (30 for the decoders, and 30 for each of the others), `--seed S`; `--write` records the figures. Exits with 1, and prints the
-// inputs, when a decoder throws anything but a PosternError, takes too long or takes too much memory, or an invariant of the
+// inputs, when a decoder throws anything but a PosternError, takes too long or takes too much memory, or an invariant of an
 // endpoint or of an API does not hold.
 import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
@@ -9,9 +9,10 @@ import { measured, single, today } from '../../build/figures.ts';
 import { machine } from '../bench/measure.ts';
 import { Site } from '../journeys/site.ts';
 import { fuzzAdminApi, fuzzHeadendApi } from './apis.ts';
+import { dtlsTargets, fuzzDtls } from './dtls.ts';
 import { fuzzEndpoint } from './endpoint.ts';
 import { bounds, fuzz, heaviest } from './run.ts';
-import { targets } from './targets.ts';
+import { targets as others } from './targets.ts';
 
 const { values } = parseArgs({
   options: {
@@ -21,6 +22,7 @@ const { values } = parseArgs({
     write: { type: 'boolean' },
   },
 });
+const targets = [...others, ...dtlsTargets];
 const inputs = Number(values.inputs ?? 10_000_000);
 const minutes = Number(values.minutes ?? 30);
 const seed = Number(values.seed ?? Date.now() & 0x7fff_ffff);
@@ -52,6 +54,7 @@ for (const [at, target] of targets.entries()) {
 await using site = new Site('mqtt://127.0.0.1:1');
 const players = {
   'CoAP endpoint': fuzzEndpoint,
+  'DTLS endpoint': fuzzDtls,
   'head-end API': fuzzHeadendApi,
   'admin API': (...run: Parameters<typeof fuzzEndpoint>) => fuzzAdminApi(...run, site),
 };
@@ -73,7 +76,7 @@ publish(
     how: `\`npm run fuzz -- --seed ${seed}\`: ${targets.map(({ name }) => name).join(', ')}.`,
     figures: {
       inputs: single(
-        `Mutated inputs of ${targets.length} decoders, of a CoAP endpoint and of two APIs`,
+        `Mutated inputs of ${targets.length} decoders, of a CoAP and a DTLS endpoint and of two APIs`,
         '',
         all,
       ),
