@@ -9,11 +9,17 @@ import { type Entropy, seededEntropy } from '../../src/base/entropy.ts';
 import { type CoapOption, decode, encode, Malformed, Type } from '../../src/wire/coap/codec.ts';
 import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
 import { Option, sorted, uint, uriOptions } from '../../src/wire/coap/options.ts';
+import { clientHelloBytes, readHelloVerify } from '../../src/wire/secure/dtls/hellos.ts';
+import { fragmentBytes, MessageType, readFragments } from '../../src/wire/secure/dtls/messages.ts';
+import { ContentType, dtls12, plainRecord, recordsOf } from '../../src/wire/secure/dtls/record.ts';
+import { suites } from '../../src/wire/secure/dtls/suites.ts';
 import { deviceId } from '../bench/crowd.ts';
 
 /** What an attacker knows of the gateway. */
 export interface Target {
   readonly coap: number;
+  /** UDP port of CoAP over DTLS. */
+  readonly coaps: number;
   readonly http: number;
   readonly broker: string;
   /** Honest devices. Their IDs are no secret. */
@@ -84,6 +90,16 @@ function firstMessage(device: string, session: string, message: number, body = '
 const xml = uint(Option.ContentFormat, ContentFormat.SyncmlXml);
 const guess = (digest: string): string =>
   `<Cred><Meta><Type xmlns="syncml:metinf">syncml:auth-md5</Type><Format xmlns="syncml:metinf">b64</Format></Meta><Data>${digest}</Data></Cred>`;
+
+/** A ClientHello of DTLS in a record. */
+function clientHello(random: Buffer, cookie: Buffer = Buffer.alloc(0)): Buffer {
+  const offered = suites.map(({ id }) => id);
+  const extensions = { extendedMasterSecret: true, cid: Buffer.alloc(0) };
+  const bytes = clientHelloBytes({ random, sessionId: Buffer.alloc(0), cookie, suites: offered, extensions });
+  const sequence = cookie.length > 0 ? 1 : 0;
+  const fragment = { type: MessageType.ClientHello, sequence, length: bytes.length, offset: 0, bytes };
+  return plainRecord(ContentType.Handshake, sequence, fragmentBytes(fragment));
+}
 
 /** A CBOR bignum of this many octets in a map (RFC 8949, section 3.4.3). */
 const bignum = (octets: number): Buffer =>
@@ -338,6 +354,49 @@ export const attacks: Readonly<Record<string, Attack>> = {
           host,
         );
         if (heard.length > 500) heard.length = 0;
+      });
+    },
+  },
+  'dtls-hellos': {
+    what: 'First ClientHellos of DTLS, none of which is followed by another, 3,000 a second from 1,000 addresses',
+    run: async ({ coaps }, chance) => {
+      const sockets = await strangers(1000);
+      await repeatedly(3000, (round) =>
+        sockets[round % sockets.length]!.send(clientHello(Buffer.from(chance.bytes(32))), coaps, host),
+      );
+    },
+  },
+  'dtls-half-open': {
+    what: 'Handshakes of DTLS that end after the cookie was returned, 1,000 a second from 200 addresses',
+    run: async ({ coaps }, chance) => {
+      const randoms = new Map<Socket, Buffer>();
+      const sockets = await strangers(200, (datagram, by) => {
+        const [record] = recordsOf(datagram, 0);
+        const [answer] = record ? readFragments(record.fragment) : [];
+        const random = randoms.get(by);
+        if (random && answer?.type === MessageType.HelloVerifyRequest)
+          by.send(clientHello(random, readHelloVerify(answer.bytes)), coaps, host);
+      });
+      await repeatedly(1000, (round) => {
+        const socket = sockets[round % sockets.length]!;
+        const random = Buffer.from(chance.bytes(32));
+        randoms.set(socket, random);
+        socket.send(clientHello(random), coaps, host);
+      });
+    },
+  },
+  'dtls-records': {
+    what: 'Records of DTLS that are made up, with any type, epoch, number and connection ID, 2,000 a second from 50 addresses',
+    run: async ({ coaps }, chance) => {
+      const sockets = await strangers(50);
+      const types = [20, 21, 22, 23, 25];
+      await repeatedly(2000, (round) => {
+        const record = Buffer.from(chance.bytes(60));
+        record[0] = types[round % types.length]!;
+        record.writeUInt16BE(dtls12, 1);
+        record.writeUInt16BE(round % 3, 3);
+        record.writeUInt16BE(record[0] === 25 ? 41 : 47, record[0] === 25 ? 17 : 11);
+        sockets[round % sockets.length]!.send(record, coaps, host);
       });
     },
   },

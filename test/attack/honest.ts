@@ -1,5 +1,5 @@
-// A process of honest devices at work: `node honest.ts GATEWAY COUNT SEED`. Four of five are OMA DM devices, the others LwM2M
-// clients. Prints `ready`, starts all on a line of input, prints `attached`, and then works: sessions, bootstraps, registrations.
+// A process of honest devices at work: `node honest.ts GATEWAY COUNT SEED COAPS-PORT`. Four of five are OMA DM devices, the others LwM2M
+// clients. Some more shake hands over DTLS and ask for something. Prints `ready`, starts all on a line of input, prints `attached`, and then works: sessions, bootstraps, registrations.
 // Each piece of work is a line of JSON: what it was, how many milliseconds it took, and whether it succeeded.
 import { setTimeout as pause } from 'node:timers/promises';
 import { checkConfig } from '../../src/base/config.ts';
@@ -10,12 +10,13 @@ import { Device } from '../../src/device/device.ts';
 import { LwM2mDevice } from '../../src/device/lwm2m-device.ts';
 import { succeeded } from '../../src/dm/client-session.ts';
 import { deviceId, secrets } from '../bench/crowd.ts';
-import { type Deed, isLwm2m } from './deed.ts';
+import { BenchClient } from '../bench/dtls-client.ts';
+import { type Deed, isLwm2m, protectedDevices } from './deed.ts';
 
 /** Milliseconds between two pieces of work of one device, at least and at most. */
 const pauses = [400, 1600] as const;
 
-const [gateway = '', count = '1', seed = '1'] = process.argv.slice(2);
+const [gateway = '', count = '1', seed = '1', coaps = '5684'] = process.argv.slice(2);
 const chance = seededEntropy(Number(seed));
 const tell = (deed: Deed) => void process.stdout.write(`${JSON.stringify(deed)}\n`);
 
@@ -84,6 +85,33 @@ async function work(at: number): Promise<void> {
   }
 }
 
+/** A device that comes over DTLS: from a port of its own each time, so that it is new to the gateway but for its address. */
+async function workProtected(identity: string): Promise<never> {
+  for (;;) {
+    await pause(pauses[0] + chance.uniform() * (pauses[1] - pauses[0]));
+    const began = performance.now();
+    let reason: string | undefined;
+    const client = await BenchClient.open(Number(coaps));
+    try {
+      const association = await client.connect(identity);
+      const late = pause(20_000, 'late', { ref: false });
+      if ((await Promise.race([client.load(association, 3, 1), late])) === 'late') reason = 'no answer';
+      client.close(association);
+    } catch (thrown) {
+      reason = String(thrown);
+    }
+    await client[Symbol.asyncDispose]();
+    const milliseconds = performance.now() - began;
+    tell({
+      deed: 'protected',
+      milliseconds,
+      ok: reason === undefined,
+      device: identity,
+      ...(reason !== undefined && { reason }),
+    });
+  }
+}
+
 // The CoAP package of the reference device may repeat a message after its socket was closed.
 process.on('uncaughtException', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'ERR_SOCKET_DGRAM_NOT_RUNNING') throw error;
@@ -94,4 +122,5 @@ process.stdin.once('data', async () => {
   await Promise.all(devices.map((device) => device.attached));
   console.log('attached');
   for (const at of devices.keys()) void work(at);
+  for (const identity of protectedDevices(devices.length)) void workProtected(identity);
 });

@@ -9,11 +9,13 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { Headend } from '../../src/headend/headend.ts';
 import { deviceId } from '../bench/crowd.ts';
+import { key } from '../bench/dtls-client.ts';
 import { Counter, startHeadend } from '../bench/fleet.ts';
 import { factoryDevices, writeGatewayFile } from '../bench/gateway-file.ts';
 import { startMosquitto } from '../peers/brokers.ts';
+import { freePort as freeUdpPort } from '../peers/foreign.ts';
 import type { Target } from './attacks.ts';
-import { type Deed, isLwm2m } from './deed.ts';
+import { type Deed, isLwm2m, protectedDevices } from './deed.ts';
 
 /** The image from which all devices update during each attack, and its bytes. */
 export const image = 'firmware';
@@ -52,13 +54,19 @@ export async function attackedSite(devices: number, seed: number): Promise<Attac
   const headend = await startHeadend(broker.url, heard);
   const ids = Array.from({ length: devices }, (_, at) => deviceId(at));
   const http = await freePort();
+  const coaps = await freeUdpPort();
+  const secure = protectedDevices(devices).map(
+    (identity) => `[[coaps.device]]\nidentity = "${identity}"\nkey = "${key}"\n`,
+  );
   const clients = ids.filter((_, at) => isLwm2m(at)).map((id) => `[[lwm2m.device]]\nid = "${id}"\n`);
   const file = writeGatewayFile(
     folder,
     broker.url,
     `[lwm2m]
 insecure-no-security = true
-${clients.join('')}[http]
+${clients.join('')}[coaps]
+port = ${coaps}
+${secure.join('')}[http]
 host = "127.0.0.1"
 port = ${http}
 ${factoryDevices(ids.filter((_, at) => !isLwm2m(at)))}`,
@@ -74,10 +82,10 @@ ${factoryDevices(ids.filter((_, at) => !isLwm2m(at)))}`,
     if (line.includes('"gateway.started"')) started.resolve((JSON.parse(line) as { port: number }).port);
   });
   const coap = await started.promise;
-  const target = { coap, http, broker: broker.url, devices };
+  const target = { coap, coaps, http, broker: broker.url, devices };
   const crowd = spawn(
     process.execPath,
-    [program('honest.ts'), `coap://127.0.0.1:${coap}`, String(devices), String(seed)],
+    [program('honest.ts'), `coap://127.0.0.1:${coap}`, String(devices), String(seed), String(coaps)],
     { stdio: ['pipe', 'pipe', 'inherit'] },
   );
   const deeds: Deed[] = [];

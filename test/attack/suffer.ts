@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { residentMegabytes } from '../bench/measure.ts';
-import type { Deed } from './deed.ts';
+import { type Deed, protectedDevices } from './deed.ts';
 import { type AttackedSite, image } from './site.ts';
 
 /** What an attack may do at most. */
@@ -64,7 +64,7 @@ export async function suffer(
   seed: number,
 ): Promise<Outcome> {
   const { gateway, target } = site;
-  const { devices } = target;
+  const devices = target.devices + protectedDevices(target.devices).length;
   const died = () => gateway.exitCode !== null || gateway.signalCode !== null;
   site.deeds();
   await pause(Math.min(quietTime, seconds * 1000));

@@ -15,6 +15,7 @@ export class BenchClient implements AsyncDisposable {
   readonly #socket: Socket;
   readonly #dtls: DtlsEndpoint;
   #port: number;
+  #again: NodeJS.Timeout | undefined;
   #received: (content: Buffer) => void = () => {};
 
   private constructor(socket: Socket, port: number) {
@@ -65,17 +66,18 @@ export class BenchClient implements AsyncDisposable {
       if (sent < count) send();
       else if (answered === count) resolve();
     };
-    const again = setInterval(() => {
+    this.#again = setInterval(() => {
       for (const datagram of waiting.values()) this.#dtls.send(association, datagram);
     }, 1000);
     const began = performance.now();
     for (let each = 0; each < outstanding; each++) send();
     await promise;
-    clearInterval(again);
+    clearInterval(this.#again);
     return (performance.now() - began) / 1000;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#again);
     this.#dtls.stop();
     this.#socket.close();
     await once(this.#socket, 'close');
