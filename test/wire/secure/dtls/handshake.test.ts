@@ -227,4 +227,6 @@ test('a server without answer is given up after a minute', async () => {
   assert.ok(Math.abs(pair.clock.now() - start - 64_000) < 2000, `${pair.clock.now() - start} ms`);
   assert.equal(pair.sent.length, 6);
   assert.equal(pair.client.footprint.outgoing, 0);
+  pair.clock.advance(1000);
+  assert.equal(pair.clock.timers, 0, 'no timer is left');
 });
