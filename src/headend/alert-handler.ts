@@ -4,6 +4,7 @@ import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { type FirmwareOperation, isFirmwareOperation } from '../mo/firmware-branch.ts';
+import { FumoResult } from '../mo/fumo.ts';
 import {
   isAlertOf,
   readDeviceAttach,
@@ -13,9 +14,11 @@ import {
   readLocationUpdate,
 } from '../mo/gateway-alerts.ts';
 import { FumoAlert } from '../mo/identifiers.ts';
+import { readImageResult } from '../mo/image-result.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { Alert } from '../wire/syncml/message.ts';
 import type { AlertSequences } from './alert-sequences.ts';
+import type { OrderBook, OrderEnd } from './order-book.ts';
 import type { Parties } from './parties.ts';
 import type { PendingDetaches } from './pending-detaches.ts';
 import type { Reachability } from './reachability.ts';
@@ -31,6 +34,7 @@ export interface AlertHandlerParts {
   readonly pendingDetaches: PendingDetaches;
   readonly unreachableDevices: UnreachableDevices;
   readonly records: Records;
+  readonly orders: OrderBook;
   readonly vocabulary: Vocabulary;
   readonly events: Events;
 }
@@ -199,7 +203,10 @@ export class AlertHandler {
   #isFirst(gateway: string, epoch: string | undefined, sequence: number): boolean {
     const { parties, sequences } = this.#parts;
     if (epoch === undefined) return parties.recordAlertSequence(gateway, sequence);
-    if (sequences.isNews(gateway, epoch)) this.#emit('gateway.new-epoch', { gateway, epoch });
+    if (sequences.isNews(gateway, epoch)) {
+      this.#parts.orders.lost(gateway);
+      this.#emit('gateway.new-epoch', { gateway, epoch });
+    }
     return sequences.record(gateway, epoch, sequence);
   }
 
@@ -207,6 +214,7 @@ export class AlertHandler {
     const name = item?.source?.locUri.split('/').at(-1) ?? '';
     const result = String(item?.data ?? '');
     this.#parts.records.putResult({ kind, gateway, name, correlator, result });
+    this.#parts.orders.resulted(kind, gateway, name, correlator, endOf(kind, result));
     this.#parts.records.addAlert(kind, gateway, undefined, { name, correlator });
     this.#emit(resultEvents[kind], { gateway, name, correlator, bytes: result.length });
     return DmStatus.Ok;
@@ -237,6 +245,15 @@ export class AlertHandler {
   readonly #emit: Events['emit'] = (...event) => {
     this.#parts.database.afterCommit(() => this.#parts.events.emit(...event));
   };
+}
+
+/** How an order ended, by its result. A campaign is done when all its devices have ended, however they did. */
+function endOf(kind: ResultKind, result: string): OrderEnd {
+  if (kind !== 'ImageOperation') return { state: 'done' };
+  const found = readImageResult(result);
+  if (!found) return { state: 'unknown', reason: 'the result of the gateway cannot be read' };
+  const { result: status, reason } = found;
+  return { state: status === FumoResult.Ok ? 'done' : 'failed', status, reason };
 }
 
 /**

@@ -185,6 +185,29 @@ export function imageOperations(
   ];
 }
 
+/** The operations that read what came of an image that was pushed: its state, result and reason. */
+export function imageQuestions(vocabulary: Vocabulary, name: string): Operation[] {
+  const uri = `${nodeAt(vocabulary, 'GwImageInventory', 'Images')}/${name}`;
+  return ['State', 'Result', 'Reason'].map((leaf) => ({
+    name: 'Get',
+    uri: `${uri}/${renamed(vocabulary.names, leaf)}`,
+  }));
+}
+
+/** The node of a fan-out, trigger or image on its gateway. */
+export function orderNode(
+  vocabulary: Vocabulary,
+  kind: 'CommandFanout' | 'DeviceTrigger' | 'ImageOperation',
+  name: string,
+): string {
+  const lists = {
+    CommandFanout: nodeAt(vocabulary, 'GwFanout', 'Fanout'),
+    DeviceTrigger: nodeAt(vocabulary, 'GwEdTrigger', 'Trigger'),
+    ImageOperation: nodeAt(vocabulary, 'GwImageInventory', 'Images'),
+  };
+  return `${lists[kind]}/${name}`;
+}
+
 /**
  * The operations that put a group into a gateway's Device Inventory. The first one deletes an earlier group of its
  * ID.

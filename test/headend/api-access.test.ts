@@ -32,7 +32,7 @@ import { selfSigned } from '../peers/certificates.ts';
 const limit = { timeout: 60_000 };
 const headend = {
   gateways: () => [],
-  manage: async () => [],
+  sessionOrders: { run: async () => ({ correlator: '', operations: [] }) },
   settled: async () => {},
 } as unknown as Headend;
 
@@ -214,10 +214,16 @@ describe('who may use the API of the head-end', limit, () => {
   });
 
   test('the API leaves loopback only with TLS or a key that says insecure', () => {
-    const refused = { code: 'configuration', message: /tls-cert and tls-key, or insecure-plain-http = true/ };
+    const refused = {
+      code: 'configuration',
+      message: /api: host is not loopback; it needs tls-cert and tls-key, or insecure/,
+    };
     for (const host of ['0.0.0.0', '::', '192.0.2.1', 'dm.example'])
       assert.throws(() => configured({ host }), refused, host);
-    assert.throws(() => configured({ 'tls-cert': 'x' }), /together/);
+    assert.throws(
+      () => configured({ 'tls-cert': 'x' }),
+      /api: tls-cert and tls-key belong together, and tls-key is missing/,
+    );
     for (const host of ['127.0.0.1', '127.0.0.2', '::1', 'localhost']) configured({ host });
     configured({ host: '0.0.0.0', 'insecure-plain-http': true });
     configured({ host: '0.0.0.0', 'tls-cert': 'x', 'tls-key': 'y' });

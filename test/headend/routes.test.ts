@@ -6,6 +6,7 @@ import { openDatabase } from '../../src/base/open-database.ts';
 import { AlertHandler } from '../../src/headend/alert-handler.ts';
 import { AlertSequences } from '../../src/headend/alert-sequences.ts';
 import { headendConfigSchema } from '../../src/headend/config.ts';
+import { OrderBook } from '../../src/headend/order-book.ts';
 import { Parties } from '../../src/headend/parties.ts';
 import type { PendingDetaches } from '../../src/headend/pending-detaches.ts';
 import { Reachability } from '../../src/headend/reachability.ts';
@@ -52,6 +53,7 @@ function rig() {
     ...{ database, parties, reachability, pendingDetaches, unreachableDevices, events },
     sequences: new AlertSequences(database),
     records: new Records(database, clock),
+    orders: new OrderBook(database, clock),
     vocabulary: ownVocabulary,
   });
   const proofs: string[] = [];

@@ -529,7 +529,8 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
     const clock = new HandClock();
     const after = clock.after.bind(clock);
     clock.after = broken;
-    const sessions = new TriggeredSessions(jobs, clock, events);
+    const database = openDatabase(':memory:', headendSchema);
+    const sessions = new TriggeredSessions({ jobs, clock, events, database });
     const trigger = { gateway: 'gw-1', name: 't', devices: [id], operations: [], deadline: 60 };
     sessions.begin(trigger);
     await named(events, 'trigger');
@@ -538,6 +539,21 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
     assert.equal(jobs.count(id), 1);
     sessions.stop();
   },
+
+  // What a gateway answered to an order is stored again.
+  order: () =>
+    onSite(async ({ site, headend }) => {
+      const { orders } = headend;
+      const taken = orders.end.bind(orders);
+      orders.end = () => {
+        orders.end = taken;
+        return broken();
+      };
+      await headend.stageImage('gw-1', { name: 'fw', data: Buffer.from('image') });
+      await named(site.headendEvents, 'order');
+      const stored = () => orders.get('ImageOperation', 'gw-1', 'fw')?.state === 'done';
+      while (!stored()) await pause(new SystemClock(), 20);
+    }),
 
   // What ends an update is stored again.
   update: async () => {
