@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import {
   authSchemes,
   described,
+  distinct,
   fileOf,
   identifier,
   integerBetween,
@@ -10,13 +11,15 @@ import {
   port,
   secret,
   text,
+  together,
 } from '../base/config.ts';
 import { PosternError } from '../base/errors.ts';
-
+import { isLoopbackHost } from '../base/loopback.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
 import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
 
+const advertiseRule = 'host:port, as in 192.0.2.1:5683 or [2001:db8::1]:5683';
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
 /** A stock client may have a short secret. */
 const anySecret = text;
@@ -56,7 +59,8 @@ const gatewayTables = v.strictObject({
         v.optional(
           v.pipe(
             v.string(),
-            v.regex(/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, 'host:port, as in 192.0.2.1:5683'),
+            v.regex(/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, advertiseRule),
+            v.check((value) => Number(/\d+$/.exec(value)?.[0]) <= 65_535, advertiseRule),
           ),
         ),
         'Host and port that devices are told. Needed behind a forwarded port, as with containers',
@@ -70,47 +74,65 @@ const gatewayTables = v.strictObject({
   ),
   http: described(
     v.optional(
-      v.strictObject({
-        host: described(v.optional(text, '127.0.0.1'), 'Address to listen at'),
-        port: described(v.optional(port, 8053), 'TCP port; 0 means a free one'),
-        path: described(v.optional(httpPath, '/dm'), 'Path for packages of sessions with the gateway'),
-        'bootstrap-path': described(v.optional(httpPath, '/dm/bs'), 'Path for local bootstrap'),
-        'tunnel-path': described(
-          v.optional(httpPath, '/dm/t'),
-          'Path for packages to a DM server; `/{ServerID}` follows it',
-        ),
-        'server-id': described(
-          v.optional(identifier),
-          "ServerID that these devices have for the gateway; by default the gateway's name",
-        ),
-        'tls-cert': described(
-          v.optional(fileOf('certificate')),
-          'PEM file of the certificate; without it, HTTP without TLS',
-        ),
-        'tls-key': described(v.optional(fileOf('private-key')), 'PEM file of its key'),
-        'insecure-plain-http': described(
-          v.optional(v.boolean(), false),
-          'Serve HTTP without TLS at an address other than loopback. Anyone on the way can then read all messages',
-        ),
-        device: described(
-          v.optional(
-            v.array(
-              v.strictObject({
-                id: described(deviceId, 'DevId of the End Device, as its packages name it'),
-                'client-name': described(v.optional(text), 'User name of the device; by default its DevId'),
-                'client-secret': described(anySecret, 'Password of the device'),
-                'client-auth': authSchemes(
-                  'Schemes that the device may use: `basic`, `md5`, `mac`. The gateway challenges with the first',
-                ),
-                'server-secret': described(anySecret, 'Password of the gateway towards this device'),
-                'server-auth': authSchemes('Schemes that the gateway may use'),
-              }),
-            ),
-            [],
+      v.pipe(
+        v.strictObject({
+          host: described(v.optional(text, '127.0.0.1'), 'Address to listen at'),
+          port: described(v.optional(port, 8053), 'TCP port; 0 means a free one'),
+          path: described(v.optional(httpPath, '/dm'), 'Path for packages of sessions with the gateway'),
+          'bootstrap-path': described(v.optional(httpPath, '/dm/bs'), 'Path for local bootstrap'),
+          'tunnel-path': described(
+            v.optional(httpPath, '/dm/t'),
+            'Path for packages to a DM server; `/{ServerID}` follows it',
           ),
-          'Devices with an account made by hand on both sides, such as stock OMA DM clients',
+          'server-id': described(
+            v.optional(identifier),
+            "ServerID that these devices have for the gateway; by default the gateway's name",
+          ),
+          'tls-cert': described(
+            v.optional(fileOf('certificate')),
+            'PEM file of the certificate; without it, HTTP without TLS',
+          ),
+          'tls-key': described(v.optional(fileOf('private-key')), 'PEM file of its key'),
+          'insecure-plain-http': described(
+            v.optional(v.boolean(), false),
+            'Serve HTTP without TLS at an address other than loopback. Anyone on the way can then read all messages',
+          ),
+          device: described(
+            v.optional(
+              v.pipe(
+                v.array(
+                  v.strictObject({
+                    id: described(deviceId, 'DevId of the End Device, as its packages name it'),
+                    'client-name': described(
+                      v.optional(text),
+                      'User name of the device; by default its DevId',
+                    ),
+                    'client-secret': described(anySecret, 'Password of the device'),
+                    'client-auth': authSchemes(
+                      'Schemes that the device may use: `basic`, `md5`, `mac`. The gateway challenges with the first',
+                    ),
+                    'server-secret': described(anySecret, 'Password of the gateway towards this device'),
+                    'server-auth': authSchemes('Schemes that the gateway may use'),
+                  }),
+                ),
+                distinct(),
+              ),
+              [],
+            ),
+            'Devices with an account made by hand on both sides, such as stock OMA DM clients',
+          ),
+        }),
+        together('tls-cert', 'tls-key'),
+        v.check(
+          (http) => new Set([http.path, http['bootstrap-path'], http['tunnel-path']]).size === 3,
+          'path, bootstrap-path and tunnel-path must differ from each other',
         ),
-      }),
+        v.check(
+          ({ host, ...http }) =>
+            isLoopbackHost(host) || http['tls-cert'] !== undefined || http['insecure-plain-http'],
+          'host is not loopback; it needs tls-cert and tls-key, or insecure-plain-http = true',
+        ),
+      ),
     ),
     'HTTP binding, for OMA DM clients without CoAP. Off without this table',
   ),
@@ -182,19 +204,22 @@ const gatewayTables = v.strictObject({
     v.strictObject({
       device: described(
         v.optional(
-          v.array(
-            v.strictObject({
-              id: described(deviceId, 'DevId of the End Device'),
-              'factory-secret': described(secret, 'Its factory secret'),
-              pin: described(
-                v.optional(text),
-                'A PIN that a person also enters at the device. The bootstrap is then protected by both',
-              ),
-              gateway: described(
-                v.optional(v.boolean(), false),
-                'The device may be a DM Gateway with its own devices (GwMO 1.1)',
-              ),
-            }),
+          v.pipe(
+            v.array(
+              v.strictObject({
+                id: described(deviceId, 'DevId of the End Device'),
+                'factory-secret': described(secret, 'Its factory secret'),
+                pin: described(
+                  v.optional(text),
+                  'A PIN that a person also enters at the device. The bootstrap is then protected by both',
+                ),
+                gateway: described(
+                  v.optional(v.boolean(), false),
+                  'The device may be a DM Gateway with its own devices (GwMO 1.1)',
+                ),
+              }),
+            ),
+            distinct(),
           ),
           [],
         ),
@@ -207,7 +232,10 @@ const gatewayTables = v.strictObject({
     v.optional(
       v.strictObject({
         device: described(
-          v.optional(v.array(v.strictObject({ id: described(deviceId, 'Endpoint name') })), []),
+          v.optional(
+            v.pipe(v.array(v.strictObject({ id: described(deviceId, 'Endpoint name') })), distinct()),
+            [],
+          ),
           'LwM2M clients that may bootstrap and register here',
         ),
         lifetime: described(
@@ -346,15 +374,15 @@ export const gatewayConfigSchema = v.pipe(
   gatewayTables,
   v.check(
     ({ mqtt, parent }) => (mqtt === undefined) !== (parent === undefined),
-    'exactly one of the tables mqtt and parent',
+    'one of the tables [mqtt] and [parent] is needed, and not both: a gateway reports to a broker or to a gateway above it',
   ),
   v.check(({ bootstrap, lwm2m }) => {
     const clients = new Set(lwm2m?.device.map(({ id }) => id));
     return !bootstrap.device.some(({ id }) => clients.has(id));
-  }, 'each device in bootstrap.device or in lwm2m.device, not in both'),
+  }, 'a device is both in [[bootstrap.device]] and in [[lwm2m.device]]; list each in one of them, not in both'),
   v.check(
     ({ update }) => update?.slots !== 'directory' || update.authority !== undefined,
-    'update.authority, because update.slots is "directory"',
+    'update.authority is missing; slots = "directory" needs it, such as authority = "/etc/postern/update-ca.pem"',
   ),
 );
 
