@@ -231,7 +231,7 @@ describe('nothing runs in the background but by these functions', () => {
       'base/standard-output.ts',
       // Catches everything, or only counts.
       'device/coap-stack.ts',
-      'gateway/console/admin-api.ts',
+      'gateway/console/admin-socket.ts',
       'gateway/northbound/download.ts',
       'gateway/northbound/octet-counter.ts',
       'gateway/southbound/coap-network.ts',
