@@ -114,6 +114,8 @@ export const eventTable = {
   // Gateways as a whole.
   'gateway.new-epoch': warn.byPeer<'gateway', never, { epoch: string }>(),
   'gateway.problem': warn.byPeer<'gateway' | 'reason'>(),
+  'gateway.socket-lost': warn<'reason', never, { socket: string }>(),
+  'gateway.socket-made': info<never, never, { socket: string }>(),
   'gateway.started': info<'gateway' | 'port' | 'devices' | 'rss' | 'free'>(),
   'gateway.state': info.byPeer<'gateway' | 'online'>(),
   'gateway.stopping': info<'gateway'>(),
@@ -177,6 +179,7 @@ export const eventTable = {
 
   // The process of a party.
   'process.cannot-serve': error<'reason'>(),
+  'process.start-failed': error<'reason'>(),
 
   // Registrations of LwM2M clients.
   'registration.duplicate': warn.byPeer<'device' | 'peer'>(),

@@ -1,10 +1,11 @@
-import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, renameSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { Database } from './database.ts';
 import { Durability, logBytes } from './durability.ts';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
+import { makeFolder } from './make-folder.ts';
 import { copyOf, foldLog, openSound, partial } from './recover-state.ts';
 import { StateCopies } from './state-copies.ts';
 import { actualFile, StateLock } from './state-lock.ts';
@@ -25,7 +26,7 @@ export function openDatabase(name: string, schema: Schema): Database {
   let lock: StateLock | undefined;
   try {
     if (file === ':memory:') return new Database(openFile(file, schema).sqlite);
-    mkdirSync(dirname(file), { recursive: true });
+    makeFolder(dirname(file));
     lock = new StateLock(file);
     const wasOurs = lock.party === schema.applicationId;
     const { opened, recovery } = openSound(file, schema, wasOurs, () => openFile(file, schema));

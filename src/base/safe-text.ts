@@ -15,6 +15,17 @@ export const forTerminal = (text: string): string => text.toWellFormed().replace
 /** A text as a terminal may show it in one line. */
 export const inOneLine = (text: string): string => forTerminal(text).replace(/[\t\n]/g, escaped);
 
+/**
+ * A text as a terminal may show it below each other: line breaks are kept, and each further line begins with `indent`, so that
+ * none of them looks like a line of the program.
+ */
+export const indented = (text: string, indent: string): string =>
+  text
+    .replace(/\r?\n$/, '')
+    .split(/\r?\n/)
+    .map(inOneLine)
+    .join(`\n${indent}`);
+
 /** JSON that a terminal may show. It has the same value: the characters are written as escapes inside the strings. */
 export const safeJson = (value: unknown, indent?: number): string =>
   forTerminal(JSON.stringify(value, null, indent));

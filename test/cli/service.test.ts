@@ -73,6 +73,13 @@ const start = (command: string, config: string, env?: NodeJS.ProcessEnv): Servic
 const startGateway = (settings: Settings = {}, more = ''): ServiceProcess =>
   start('gateway', gatewayToml(settings, more));
 
+/** Starts each party with a state file. */
+const partiesWithState: readonly (readonly [string, (state: string) => ServiceProcess])[] = [
+  ['gateway', (state) => startGateway({ 'gateway.state': state })],
+  ['headend', (state) => start('headend', headendToml({ 'headend.state': state }))],
+  ['device', (state) => start('device', deviceToml({ 'device.state': state }))],
+];
+
 async function listening(server: Server, ...where: [string] | [number, string]): Promise<AddressInfo> {
   server.listen(...(where as [string]));
   await once(server, 'listening');
@@ -121,9 +128,24 @@ describe('a start that fails ends with its reason and code 1', limit, () => {
       () => startGateway({ 'gateway.state': '/dev/null/state.db' }),
       /state/,
     ],
+    ...partiesWithState.map(
+      ([party, begin]) =>
+        [
+          `${party}: a state file where the kernel makes no folder`,
+          () => begin('/proc/none/state.db'),
+          /the state file \/proc\/none\/state\.db cannot be used: ENOENT/,
+        ] as const,
+    ),
+    [
+      'a configuration that is wrong',
+      () => start('gateway', '[gateway]\nid = 7\n'),
+      /gateway\.id: expected an identifier .*\n.*dm-server: the table \[dm-server\] is missing/,
+    ],
+    ['no configuration', () => ServiceProcess.postern(['headend', '--config', path('none')]), /no such file/],
     [
       'the head-end: a file for TLS',
-      () => start('headend', headendToml({ 'mqtt.ca': '/nowhere/ca.pem' })),
+      () =>
+        start('headend', headendToml({ 'mqtt.url': 'mqtts://127.0.0.1:1', 'mqtt.ca': '/nowhere/ca.pem' })),
       /mqtt\.ca/,
     ],
     [
@@ -138,6 +160,11 @@ describe('a start that fails ends with its reason and code 1', limit, () => {
       assert.equal(await failing.end(), 1);
       assert.match(failing.errors, reason);
       assert.doesNotMatch(failing.errors, /\n\s+at /, 'no stack');
+      const last = failing.lines.at(-1);
+      assert.equal(last?.event, 'process.start-failed');
+      assert.match(String(last?.reason), reason);
+      assert.equal(failing.errors, `postern: ${last?.reason}\n`);
+      assert.ok(!failing.lines.some((line) => line.event === 'gateway.stopping'));
     });
 
   test('a port that is taken: of CoAP, of HTTP, of the API of the head-end', async () => {
@@ -167,7 +194,7 @@ describe('a start that fails ends with its reason and code 1', limit, () => {
     assert.match(second.errors, /gateway\.admin-socket: .*admin\.sock: another gateway serves it/);
     assert.deepEqual(
       second.lines.map(({ event }) => event),
-      ['state.new-epoch'],
+      ['state.new-epoch', 'process.start-failed'],
     );
     first.child.kill('SIGKILL');
     await first.end();
