@@ -3,41 +3,36 @@
 // each honest device still gets in afterwards. `--only NAME`, `--seconds N` (of each attack), `--devices N`, `--seed N`; `--write`
 // records the figures.
 import { setTimeout as pause } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { type Figure, readFigures, single, today, type Unit } from '../../build/figures.ts';
 import { machine } from '../bench/measure.ts';
+import { measuring, optionsOf } from '../options.ts';
 import { attacks } from './attacks.ts';
 import { attackedSite } from './site.ts';
 import { bars, type Outcome, suffer, verdict } from './suffer.ts';
 
-const { values: flags } = parseArgs({
-  options: {
-    only: { type: 'string' },
-    seconds: { type: 'string', default: '15' },
-    devices: { type: 'string', default: '100' },
-    seed: { type: 'string', default: '1' },
-    write: { type: 'boolean' },
-    help: { type: 'boolean' },
+const flags = optionsOf(
+  'attack',
+  `Honest devices work, and one attack after the other goes on beside them:\n\n${Object.entries(attacks)
+    .map(([name, { what }]) => `  ${name.padEnd(20)} ${what}`)
+    .join('\n')}`,
+  {
+    only: { value: 'NAME', among: Object.keys(attacks), what: 'only this attack' },
+    seconds: { number: 15, what: 'seconds of each attack' },
+    devices: { number: 100, what: 'honest devices' },
+    seed: { number: 1, what: 'seed of the random choices' },
+    write: measuring.write,
   },
-});
-if (flags.help) {
-  console.log('npm run attack -- [--only NAME] [--seconds N] [--devices N] [--seed N] [--write]\n');
-  for (const [name, { what }] of Object.entries(attacks)) console.log(`${name.padEnd(20)} ${what}`);
-  process.exit(0);
-}
-if (flags.only !== undefined && !attacks[flags.only])
-  throw new Error(`there is no attack ${flags.only}: ${Object.keys(attacks).join(', ')}`);
-
+);
 const names = flags.only === undefined ? Object.keys(attacks) : [flags.only];
 /** Milliseconds in which caches fill and compilers work, before the first attack. */
 const warmUp = 20_000;
 const outcomes: Outcome[] = [];
-await using site = await attackedSite(Number(flags.devices), Number(flags.seed));
+await using site = await attackedSite(flags.devices, flags.seed);
 console.error(`${flags.devices} honest devices are at work, seed ${flags.seed}`);
 await pause(warmUp);
 for (const name of names) {
-  const outcome = await suffer(site, name, Number(flags.seconds), Number(flags.seed));
+  const outcome = await suffer(site, name, flags.seconds, flags.seed);
   outcomes.push(outcome);
   const found = verdict(outcome);
   console.error(`${name}: ${found.length === 0 ? 'withstood' : found.join('; ')}`);

@@ -6,12 +6,16 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { type Figure, measured, single, today } from '../../build/figures.ts';
+import { measuring, optionsOf } from '../options.ts';
 import { cpuSeconds, machine, ratios, residentMegabytes } from './measure.ts';
 
-const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
+const flags = optionsOf(
+  'bench:coap',
+  'Server CPU per confirmable GET of Postern, the coap package, libcoap and a bare echo.',
+  measuring,
+);
 const rounds = flags.quick ? 2 : 5;
 const perRound = flags.quick ? 20_000 : 100_000;
 const soakExchanges = flags.quick ? 100_000 : 1_000_000;

@@ -3,27 +3,28 @@
 // (30 for the decoders, and 30 for each of the others), `--seed S`; `--write` records the figures. Exits with 1, and prints the
 // inputs, when a decoder throws anything but a PosternError, takes too long or takes too much memory, or an invariant of the
 // endpoint or of an API does not hold.
-import { parseArgs } from 'node:util';
+
 import { publish } from '../../build/figure-pages.ts';
 import { measured, single, today } from '../../build/figures.ts';
 import { machine } from '../bench/measure.ts';
 import { Site } from '../journeys/site.ts';
+import { measuring, optionsOf } from '../options.ts';
 import { fuzzAdminApi, fuzzHeadendApi } from './apis.ts';
 import { fuzzEndpoint } from './endpoint.ts';
 import { bounds, fuzz, heaviest } from './run.ts';
 import { targets } from './targets.ts';
 
-const { values } = parseArgs({
-  options: {
-    inputs: { type: 'string' },
-    minutes: { type: 'string' },
-    seed: { type: 'string' },
-    write: { type: 'boolean' },
+const values = optionsOf(
+  'fuzz',
+  'Mutated inputs for every decoder, sequences of datagrams for a CoAP endpoint, and requests for both APIs.',
+  {
+    inputs: { number: 10_000_000, what: 'inputs of all decoders together' },
+    minutes: { number: 30, what: 'minutes at most: for the decoders, and for each of the others' },
+    seed: { number: 1 + (Date.now() & 0x7fff_fffe), what: 'seed of the random choices' },
+    write: measuring.write,
   },
-});
-const inputs = Number(values.inputs ?? 10_000_000);
-const minutes = Number(values.minutes ?? 30);
-const seed = Number(values.seed ?? Date.now() & 0x7fff_ffff);
+);
+const { inputs, minutes, seed } = values;
 /** Inputs of each decoder whose memory is measured. */
 const weighed = 300;
 console.log(`seed ${seed}, ${inputs} inputs, at most ${minutes} minutes`);
