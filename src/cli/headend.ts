@@ -24,6 +24,8 @@ made at the first start and written to a file beside the state, such as headend.
   POST /gateways/{id}/sessions the same for a gateway
   POST /fanouts, /triggers     starts a fan-out or a trigger on a gateway, for many devices
   POST /images                 puts an image into a gateway
+  GET  /fanouts/{gateway}/{name}, /triggers/…, /images/…  state and result of an order; DELETE removes it
+  GET  /orders                 lists all orders with their states
   GET  /alerts, /sessions      lists received alerts, and open sessions
   PUT  /policies/{device}      assigns a device to a gateway
   GET  /openapi.json           describes the whole API (OpenAPI)
