@@ -59,7 +59,7 @@ async function fanOut() {
     await measure(fanned, async () => {
       const ended = heard.until('alert.command-fanout', heard.count('alert.command-fanout') + 1);
       await headend.fanOut('gw-1', {
-        name: 'label',
+        name: `label-${round}`,
         targets: {},
         returnFormat: 3,
         command: `<Replace><CmdID>1</CmdID><Item><Target><LocURI>./Settings/Label</LocURI></Target><Data>${label}</Data></Item></Replace>`,

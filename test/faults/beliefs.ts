@@ -104,13 +104,17 @@ function probing<T>(database: Database, probe: () => T): T | undefined {
 
 /** What a DM server believes: its alert desk, records, results, associations, nonces, and the devices as it shows them. */
 export function headendBeliefs(parts: HeadendParts): Beliefs {
-  const { database, parties, records, reachability, sequences, serverId } = parts;
+  const { database, orders, parties, records, reachability, sequences, serverId } = parts;
   const counted = database.prepare('SELECT gateway, epoch, sequence FROM alert_epoch ORDER BY number').all();
   return {
     alerts: records.alerts(1000),
     results: (['CommandFanout', 'DeviceTrigger', 'ImageOperation'] as const).map((kind) =>
       records.results(kind),
     ),
+    // Of an order that is being sent a fresh start says that its outcome is unknown.
+    orders: orders
+      .latest(1000)
+      .filter(({ state, reason }) => state !== 'sending' && !reason?.startsWith('this server was restarted')),
     assignments: records.assignments(),
     associations: sorted(parties.associations(), ({ device }) => device),
     accounts: plain(parties.list().map((party) => parties.account(serverId, party))),
