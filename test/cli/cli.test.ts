@@ -191,7 +191,7 @@ describe('an invalid configuration', limit, () => {
   });
 
   test('--check reads the files that the configuration names', async () => {
-    const named = good.replace('[mqtt]', '[mqtt]\nca = "/no/such/ca.pem"');
+    const named = good.replace('mqtt://', 'mqtts://').replace('[mqtt]', '[mqtt]\nca = "/no/such/ca.pem"');
     const { code, stderr } = await postern('gateway', '--check', '--config', file('tls.toml', named));
     assert.equal(code, 1);
     assert.match(stderr, /tls\.toml: mqtt\.ca: \/no\/such\/ca\.pem cannot be read \(ENOENT\)/);
