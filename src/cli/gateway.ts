@@ -7,12 +7,9 @@ import { demandAllowed, gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi, defaultSocket, demandFree } from '../gateway/console/admin-api.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { restartExitCode } from '../gateway/update/directory-slots.ts';
-import { beFrugal, tidyUp, watchedForWork } from './frugality.ts';
+import { beFrugal, tidyUpWhenQuiet, watchedForWork } from './frugality.ts';
 import { type Command, stopped } from './runner.ts';
 import { surviveErrors } from './service.ts';
-
-/** Milliseconds after the start until its garbage is collected: the uplink is connected then. */
-const tidyAfter = 2000;
 
 const defaultFile = '/etc/postern/gateway.toml';
 
@@ -90,7 +87,7 @@ All keys are in docs/configuration.md.`,
     hangUps.on(() => {
       log.level = running.reload(read).log.level;
     });
-    setTimeout(tidyUp, tidyAfter).unref();
+    tidyUpWhenQuiet();
     await stopped(AbortSignal.any([stop, restart.signal]));
     if (restart.signal.aborted) process.exitCode = restartExitCode;
   },
