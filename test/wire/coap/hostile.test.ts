@@ -286,6 +286,25 @@ describe('observers', () => {
     await turn();
     assert.deepEqual([sent.length, observable.size], [1, 0]);
   });
+
+  // Found by the fuzzer: the account of the answers did not hold for notifications.
+  test('a stranger gets no notification beyond the rule of three; a proven peer gets each', async () => {
+    const { endpoint, observable, receive, sent } = observed();
+    endpoint.vouch(remoteOf('192.0.2.2'));
+    const short = { messageId: 7, options: [uint(Option.Observe, 0)] };
+    for (const from of ['192.0.2.1', '192.0.2.2']) receive(short, from);
+    await turn();
+    for (let change = 0; change < 3; change++) {
+      observable.changed();
+      await turn();
+    }
+    const got = (from: string) =>
+      sent.filter(({ address }) => address === from).map(({ datagram }) => datagram);
+    const bytes = got('192.0.2.1').reduce((sum, { length }) => sum + length, 0);
+    assert.ok(bytes <= 3 * encode(messageOf(short)).length, `${bytes} bytes`);
+    assert.deepEqual([got('192.0.2.1').length, got('192.0.2.2').length], [1, 4]);
+    assert.equal(observable.size, 1);
+  });
 });
 
 describe('the rule of three', () => {
