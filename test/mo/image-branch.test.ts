@@ -72,6 +72,21 @@ describe('a package that changes images', { timeout: 20_000 }, () => {
     assert.equal(images.used, 1000 * 1024, 'the room of what failed is free');
   });
 
+  test('is written once: a disk that refuses cannot make one of its commands fail and keep what it did', async (t) => {
+    const { tree } = gateway(t);
+    using disk = new FailingDisk();
+    await tree.atomically(async () => {
+      disk.failAfter(0, { staysFull: true });
+      const { writes } = disk;
+      await tree.atomically(async () => {
+        await tree.add(at('a', 'Version'), { format: 'chr', value: '2' }, server);
+      });
+      assert.equal(disk.writes, writes);
+      disk.mend();
+    });
+    assert.equal(tree.view(at('a', 'Version'))?.value, '2');
+  });
+
   test('and cannot be stored, does neither', async (t) => {
     const { tree, images, push, order, stateOf } = gateway(t);
     using disk = new FailingDisk();
