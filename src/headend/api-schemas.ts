@@ -99,6 +99,12 @@ export const imageBody = v.strictObject({
   ),
   hash: v.optional(v.pipe(v.string(), v.regex(/^[0-9a-fA-F]{64}$/, 'a SHA-256 in hexadecimal'))),
   signature: v.optional(v.string()),
+  dropEarlier: v.optional(
+    v.pipe(
+      v.boolean(),
+      v.description('Whether the earlier version of this image may be deleted when both do not fit'),
+    ),
+  ),
 });
 
 /** Body of a group. */
