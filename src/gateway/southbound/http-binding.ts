@@ -12,6 +12,7 @@ import type { Admission } from '../../base/admission.ts';
 import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { addressOf, type ConnectionBounds, HttpConnections } from '../../base/http-connections.ts';
 import { isLoopbackHost } from '../../base/loopback.ts';
 import { readBounded } from '../../base/read-bounded.ts';
 import { requestUrl } from '../../base/request-url.ts';
@@ -23,7 +24,6 @@ import { decodeMessage, isSupported, MediaType } from '../../wire/syncml/codec.t
 import { messageLimits } from '../../wire/syncml/elements.ts';
 import type { BootstrapServer } from './bootstrap-server.ts';
 import { type DeviceSessions, uriAssociation } from './device-sessions.ts';
-import { addressOf, type ConnectionBounds, connectionDefaults, HttpConnections } from './http-connections.ts';
 import type { TunnelAnswer, TunnelledPackage } from './tunnelled.ts';
 
 export interface HttpSettings {
@@ -66,6 +66,14 @@ export interface HttpBindingParts {
   readonly settled: () => Promise<void>;
   readonly events: Events;
 }
+
+/** Most open connections. */
+export const connectionDefaults: ConnectionBounds = {
+  total: 512,
+  strangers: 256,
+  perPrefix: 128,
+  perAddress: 32,
+};
 
 /**
  * Milliseconds within which the headers of a request must arrive, and the whole request; within which a TLS handshake must end;

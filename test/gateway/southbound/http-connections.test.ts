@@ -4,8 +4,7 @@ import { type TestContext, test } from 'node:test';
 import { Admission } from '../../../src/base/admission.ts';
 import { SystemClock } from '../../../src/base/clock.ts';
 import { systemEntropy } from '../../../src/base/entropy.ts';
-import { HttpBinding, httpTimes } from '../../../src/gateway/southbound/http-binding.ts';
-import { connectionDefaults } from '../../../src/gateway/southbound/http-connections.ts';
+import { connectionDefaults, HttpBinding, httpTimes } from '../../../src/gateway/southbound/http-binding.ts';
 import { EchoGuard } from '../../../src/wire/coap/echo.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 

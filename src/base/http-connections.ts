@@ -1,41 +1,41 @@
 import type { Socket } from 'node:net';
-import { prefixOf } from '../../base/address-prefix.ts';
-import type { Admission } from '../../base/admission.ts';
+import { prefixOf } from './address-prefix.ts';
 
 /** Most open connections. */
 export interface ConnectionBounds {
   /** Of all addresses. */
   readonly total: number;
-  /** Of all addresses where no device proved itself lately. The rest is for the others. */
+  /** Of all addresses that are not known. The rest is for the others. */
   readonly strangers: number;
   /** Of one prefix of such addresses. */
   readonly perPrefix: number;
-  /** Of one such address; four times as many of an address where a device proved itself lately. */
+  /** Of one such address; four times as many of a known one. */
   readonly perAddress: number;
 }
 
-export const connectionDefaults: ConnectionBounds = {
-  total: 512,
-  strangers: 256,
-  perPrefix: 128,
-  perAddress: 32,
-};
-
-/** How many more connections an address may have where a device proved itself lately. */
+/** How many more connections a known address may have. */
 const knownFactor = 4;
 
 /** Address of the other side of a connection, with its zone; an IPv4 address in its own form. */
 export const addressOf = ({ remoteAddress = '' }: Socket): string => remoteAddress.replace(/^::ffff:/, '');
 
-/** The open connections of the HTTP binding. One beyond a bound is closed at once, before anything is read from it. */
+/** Who connects. */
+export interface ConnectionJudge {
+  /** Whether somebody proved itself at this address lately. */
+  isKnown(address: string): boolean;
+  /** Called for a connection that is closed because there are too many. */
+  refusedConnection(address: string): void;
+}
+
+/** The open connections of an HTTP server. One beyond a bound is closed at once, before anything is read from it. */
 export class HttpConnections {
-  readonly #admission: Admission;
+  readonly #judge: ConnectionJudge;
   readonly #bounds: ConnectionBounds;
   /** By address, by prefix of strangers, of strangers, and of all. */
   readonly #counts = new Map<string, number>();
 
-  constructor(admission: Admission, bounds: ConnectionBounds) {
-    this.#admission = admission;
+  constructor(judge: ConnectionJudge, bounds: ConnectionBounds) {
+    this.#judge = judge;
     this.#bounds = bounds;
   }
 
@@ -43,14 +43,14 @@ export class HttpConnections {
   opened(socket: Socket): boolean {
     const { total, strangers, perPrefix, perAddress } = this.#bounds;
     const address = addressOf(socket);
-    const isKnown = this.#admission.isKnown(address);
+    const isKnown = this.#judge.isKnown(address);
     const bounds: [string, number][] = [
       ['', total],
       [address, isKnown ? knownFactor * perAddress : perAddress],
     ];
     if (!isKnown) bounds.push(['stranger', strangers], [`/${prefixOf(address)}`, perPrefix]);
     if (bounds.some(([name, most]) => (this.#counts.get(name) ?? 0) >= most)) {
-      this.#admission.refusedConnection(address);
+      this.#judge.refusedConnection(address);
       socket.destroy();
       return false;
     }
