@@ -33,6 +33,8 @@ export interface AlertHandlerParts {
   readonly records: Records;
   readonly vocabulary: Vocabulary;
   readonly events: Events;
+  /** Asks a device for a session through a broker gateway, so that it can prove itself there. */
+  readonly ask: (deviceId: string, brokerGateway: string) => void;
 }
 
 /** Devices of which a claim is remembered. The oldest claim is forgotten: the device must attach anew. */
@@ -47,7 +49,7 @@ const resultEvents = {
 /** Handles the alerts that gateways and devices send in their sessions: GwMO's alerts and those of FUMO. */
 export class AlertHandler {
   readonly #parts: AlertHandlerParts;
-  /** Gateways whose parents told that a device is there, while it is attached elsewhere. */
+  /** Gateways that claim a device, while it is attached elsewhere. */
   readonly #claims = new BoundedMap<string, string>(claimLimit);
 
   constructor(parts: AlertHandlerParts) {
@@ -92,16 +94,20 @@ export class AlertHandler {
     const { database, parties, reachability, pendingDetaches } = this.#parts;
     const { epoch, sequence, deviceId, via, ...attach } = readDeviceAttach(this.#parts.vocabulary, alert);
     if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
-    const gateway = nearestGateway(via) ?? reporter;
+    const gateway = this.#place(reporter, via);
+    if (gateway === undefined) return DmStatus.Ok;
     const brokerGateway = reachability.brokerGatewayOf(reporter);
-    // A device has proved itself to the gateway that reports it, unless that gateway only repeats what a child said.
-    const isProved = via === undefined;
+    // A party with an account here proves itself here. Another device has proved itself to the gateway that reports it, unless
+    // that gateway only repeats what a child said.
+    const isProved = via === undefined && parties.get(deviceId) === undefined;
     const { bootstrap, manufacturer, model } = attach;
     this.#parts.records.addAlert('DeviceAttach', gateway, deviceId, attach);
     if (!isProved && this.#isHeldElsewhere(deviceId, gateway, brokerGateway)) {
       const holder = parties.gatewayOf(deviceId) ?? '';
       database.afterCommit(() => this.#claims.set(deviceId, gateway));
       this.#emit('alert.attach-contested', { device: deviceId, gateway, holder });
+      if (parties.get(deviceId) && !reachability.hasOwnConnection(deviceId))
+        database.afterCommit(() => this.#parts.ask(deviceId, brokerGateway));
       return DmStatus.Ok;
     }
     database.afterCommit(() => {
@@ -127,15 +133,29 @@ export class AlertHandler {
   }
 
   /**
-   * Whether a device is attached to a gateway elsewhere that has not said that it misses it. What a child gateway says does
-   * not take the device away from there. Within one broker gateway, that gateway has judged already.
+   * Whether a device is attached to a gateway elsewhere that has not said that it misses it, or has proved itself elsewhere.
+   * What another gateway says does not take the device away from there. Within one broker gateway, that gateway has judged
+   * already. A gateway with a connection of its own is never taken away.
    */
   #isHeldElsewhere(deviceId: string, gateway: string, brokerGateway: string): boolean {
     const { parties, reachability, unreachableDevices } = this.#parts;
-    const holder = parties.gatewayOf(deviceId);
-    if (holder === undefined || holder === gateway) return false;
-    if (reachability.brokerGatewayOf(holder) === brokerGateway) return false;
-    return unreachableDevices.reasons()(deviceId) === undefined;
+    if (parties.gatewayOf(deviceId) === gateway || reachability.hasProved(deviceId, brokerGateway))
+      return false;
+    if (!reachability.isElsewhere(deviceId, brokerGateway)) return false;
+    return reachability.hasOwnConnection(deviceId) || unreachableDevices.reasons()(deviceId) === undefined;
+  }
+
+  /**
+   * The gateway that an alert speaks of: the one that reports, or the one behind it that is nearest to the device. Undefined,
+   * with an event, when that gateway is not behind the one that reports.
+   */
+  #place(reporter: string, via: string | undefined): string | undefined {
+    const { reachability } = this.#parts;
+    const gateway = nearestGateway(via) ?? reporter;
+    if (gateway === reporter || !reachability.isElsewhere(gateway, reachability.brokerGatewayOf(reporter)))
+      return gateway;
+    this.#emit('alert.foreign-gateway', { gateway, reporter });
+    return undefined;
   }
 
   /** A device has proved itself to this server through a gateway. A claim of that gateway to the device holds now. */
@@ -161,7 +181,8 @@ export class AlertHandler {
     const { parties, unreachableDevices } = this.#parts;
     const { epoch, sequence, deviceId, reason, via } = readDeviceDetach(alert);
     if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
-    const gateway = nearestGateway(via) ?? reporter;
+    const gateway = this.#place(reporter, via);
+    if (gateway === undefined) return DmStatus.Ok;
     parties.dissociate(deviceId, gateway);
     if (this.#claims.get(deviceId) === gateway) this.#claims.delete(deviceId);
     if (parties.gatewayOf(deviceId) === undefined) this.#pass(deviceId);
@@ -175,7 +196,8 @@ export class AlertHandler {
     const { epoch, sequence, deviceId, state, reason, lastSeen, via } = readDevicePresence(alert);
     const { parties, unreachableDevices } = this.#parts;
     if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
-    const gateway = nearestGateway(via) ?? reporter;
+    const gateway = this.#place(reporter, via);
+    if (gateway === undefined) return DmStatus.Ok;
     if (state === 'unreachable') {
       unreachableDevices.add(deviceId, gateway, reason ?? '', lastSeen);
       if (parties.gatewayOf(deviceId) === gateway) this.#pass(deviceId);
@@ -189,7 +211,8 @@ export class AlertHandler {
   #gatewayFault(reporter: string, alert: Alert): number {
     const { epoch, sequence, kind, reason, via } = readGatewayFault(alert);
     if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
-    const gateway = nearestGateway(via) ?? reporter;
+    const gateway = this.#place(reporter, via);
+    if (gateway === undefined) return DmStatus.Ok;
     this.#parts.records.addAlert('GatewayFault', gateway, undefined, { kind, reason });
     this.#emit('alert.gateway-fault', { gateway, kind, reason });
     return DmStatus.Ok;

@@ -30,6 +30,8 @@ export interface SessionsParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
+  /** Whether a gateway is connected to the broker itself, so that it is behind no other one. */
+  readonly hasOwnConnection: (gateway: string) => boolean;
   /** What this server does in a session after the party has proved itself. */
   readonly work: (context: SessionContext, opening: Opening) => Work;
   /** Called with each message of a party that has proved itself, and the broker gateway that it came through. */
@@ -79,6 +81,9 @@ export class Sessions {
   async receive({ gateway: brokerGateway, envelope }: UpPackage): Promise<DownPackage> {
     // A device belongs to the gateway nearest to it, not to the gateway that is connected to the broker.
     const gateway = envelope.via ?? brokerGateway;
+    // What a broker gateway says of a gateway elsewhere would move its routes and its sessions.
+    if (gateway !== brokerGateway && this.#parts.hasOwnConnection(gateway))
+      throw new PosternError('forbidden', `${gateway} is not behind ${brokerGateway}`);
     const { contentType = '', body = new Uint8Array(), headers } = envelope;
     const message = decodeMessage(body, contentType);
     const { sessionId, source } = message.header;
@@ -91,13 +96,13 @@ export class Sessions {
     const known = this.#parts.parties.get(partyId);
     const party = known ?? this.#pretend(partyId);
     // The address proves nothing, but it keeps apart what anyone sends in the name of the party. The gateway itself has none.
-    const sender = `${gateway} ${envelope.device === undefined ? '' : `from ${envelope.peer}`}`;
+    const sender = `${brokerGateway} ${gateway} ${envelope.device === undefined ? '' : `from ${envelope.peer}`}`;
     // A guesser has many ports.
     const host = sender.replaceAll(/\|\d+/g, '');
     const lock = this.#guard.lockOf(partyId, host);
     const seal = { body, hmac: headers?.[hmacHeader] };
     const { session, place } = this.#table.find(
-      { key: `${gateway} ${partyId} ${sessionId}`, associations: [sender], message, seal },
+      { key: `${brokerGateway} ${gateway} ${partyId} ${sessionId}`, associations: [sender], message, seal },
       () => this.#begin({ party, gateway, sessionId }, message.header.msgId, lock !== undefined),
     );
     if (place === 'stranger') {
