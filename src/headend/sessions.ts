@@ -5,7 +5,7 @@ import type { Events } from '../base/events.ts';
 import { isGuess, locked } from '../dm/authentication.ts';
 import { Challenges } from '../dm/challenges.ts';
 import { hmacHeader } from '../dm/hmac-header.ts';
-import { ProofGuard } from '../dm/proof-guard.ts';
+import { ProofGuard, type Way } from '../dm/proof-guard.ts';
 import { type Opening, ServerSession, type Work } from '../dm/server-session.ts';
 import { type BegunSession, SessionTable } from '../dm/session-table.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
@@ -98,8 +98,8 @@ export class Sessions {
     // The address proves nothing, but it keeps apart what anyone sends in the name of the party. The gateway itself has none.
     const sender = `${brokerGateway} ${gateway} ${envelope.device === undefined ? '' : `from ${envelope.peer}`}`;
     // A guesser has many ports.
-    const host = sender.replaceAll(/\|\d+/g, '');
-    const lock = this.#guard.lockOf(partyId, host);
+    const way = { entrance: brokerGateway, address: sender.replaceAll(/\|\d+/g, '') };
+    const lock = this.#guard.lockOf(partyId, way);
     const seal = { body, hmac: headers?.[hmacHeader] };
     const { session, place } = this.#table.find(
       { key: `${brokerGateway} ${gateway} ${partyId} ${sessionId}`, associations: [sender], message, seal },
@@ -108,7 +108,7 @@ export class Sessions {
     if (place === 'stranger') {
       if (lock) throw lock;
       const { clientNonce } = this.#parts.parties.noncesOf(partyId);
-      if (isGuess(message.header, seal, clientNonce)) this.#failed(partyId, known, gateway, host, sessionId);
+      if (isGuess(message.header, seal, clientNonce)) this.#failed(partyId, known, gateway, way, sessionId);
       return sealed(session, session.refuse(message, seal), contentType);
     }
     if (place === 'new')
@@ -117,7 +117,7 @@ export class Sessions {
     const answer = await session.receive(message, seal);
     const { outcome } = session;
     if (session.authenticated && place !== 'repeated') {
-      this.#guard.succeeded(partyId, host);
+      this.#guard.succeeded(partyId, way);
       this.#parts.proved({ party, gateway, sessionId }, brokerGateway);
     }
     if (outcome && !outcomeBefore)
@@ -144,8 +144,8 @@ export class Sessions {
   }
 
   /** Counts a wrong answer to a challenge. */
-  #failed(id: string, known: Party | undefined, gateway: string, host: string, session: string): void {
-    const failures = this.#guard.failed(id, host);
+  #failed(id: string, known: Party | undefined, gateway: string, way: Way, session: string): void {
+    const failures = this.#guard.failed(id, way);
     if (failures > failuresTold) return;
     this.#parts.events.emit('session.failed', {
       device: id,

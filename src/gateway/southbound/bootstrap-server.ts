@@ -134,7 +134,7 @@ export class BootstrapServer {
       return { kind: 'challenge', reason: 'this challenge was used already or is too old' };
     }
     // The challenge came to this address, so nobody fails in the name of another address.
-    const lock = this.#guard.lockOf(deviceId, remote.address);
+    const lock = this.#guard.lockOf(deviceId, remote);
     if (lock) throw lock;
     const proof = decodeProof(coded);
     this.#used.set(challenge, true);
@@ -142,11 +142,11 @@ export class BootstrapServer {
     // An unknown device and a wrong proof get the same answer, so that nobody can find out which devices are known.
     if (!isProof(proof, secrets?.network ?? this.#noSecret, echo, deviceId) || !secrets) {
       const reason = secrets === undefined ? 'unknown device' : 'wrong proof';
-      this.#guard.failed(deviceId, remote.address);
+      this.#guard.failed(deviceId, remote);
       events.emit('bootstrap.refused', { device: deviceId, peer: remote.address, reason });
       throw new PosternError('forbidden', 'no bootstrap for this device and proof');
     }
-    this.#guard.succeeded(deviceId, remote.address);
+    this.#guard.succeeded(deviceId, remote);
     proved?.();
     if (await livesElsewhere(deviceId, remote)) {
       events.emit('bootstrap.duplicate-id', { device: deviceId, peer: remote.address });

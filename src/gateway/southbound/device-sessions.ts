@@ -198,7 +198,7 @@ export class DeviceSessions {
     const isOwnName = deviceId === this.#parts.gatewayId;
     const credential = isOwnName ? undefined : this.#parts.credentials.get(deviceId);
     const host = from?.address ?? new URL(address).hostname.replace(/^\[|\]$/g, '');
-    const lock = this.#guard.lockOf(deviceId, host);
+    const lock = this.#guard.lockOf(deviceId, { address: host });
     const seal = { body, hmac };
     const { session, owner, place } = this.#table.find(
       { key: `${way} ${deviceId} ${sessionId}`, associations, message, seal },
@@ -215,7 +215,7 @@ export class DeviceSessions {
     const wasOver = session.outcome !== undefined;
     const answer = await session.receive(message, seal).finally(() => owner.nonces.store());
     if (session.authenticated && place !== 'repeated') {
-      this.#guard.succeeded(deviceId, host);
+      this.#guard.succeeded(deviceId, { address: host });
       proved();
       this.#parts.proved(deviceId, from);
     }
@@ -244,7 +244,7 @@ export class DeviceSessions {
     sessionId: string,
   ): void {
     const { events } = this.#parts;
-    const failures = this.#guard.failed(deviceId, peer);
+    const failures = this.#guard.failed(deviceId, { address: peer });
     if (failures < failuresUntilForgotten) {
       const status = DmStatus.InvalidCredentials;
       const reason = 'the device did not prove itself';
