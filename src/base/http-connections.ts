@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { prefixOf } from './address-prefix.ts';
 
@@ -16,6 +17,9 @@ export interface ConnectionBounds {
 /** How many more connections a known address may have. */
 const knownFactor = 4;
 
+/** Requests of one connection that wait for their answers. */
+const pipelined = 4;
+
 /** Address of the other side of a connection, with its zone; an IPv4 address in its own form. */
 export const addressOf = ({ remoteAddress = '' }: Socket): string => remoteAddress.replace(/^::ffff:/, '');
 
@@ -33,6 +37,8 @@ export class HttpConnections {
   readonly #bounds: ConnectionBounds;
   /** By address, by prefix of strangers, of strangers, and of all. */
   readonly #counts = new Map<string, number>();
+  /** Requests without an answer, by connection. */
+  readonly #waiting = new WeakMap<Socket, number>();
 
   constructor(judge: ConnectionJudge, bounds: ConnectionBounds) {
     this.#judge = judge;
@@ -62,6 +68,23 @@ export class HttpConnections {
         else this.#counts.delete(name);
       }
     });
+    return true;
+  }
+
+  /**
+   * Takes a request of a connection. A connection with too many unanswered requests is closed: the loop would be busy with all
+   * that one connection sends. Returns whether the request is to be answered.
+   */
+  begins(socket: Socket, response: ServerResponse): boolean {
+    const waiting = (this.#waiting.get(socket) ?? 0) + 1;
+    if (socket.destroyed) return false;
+    if (waiting > pipelined) {
+      this.#judge.refusedConnection(addressOf(socket));
+      socket.destroy();
+      return false;
+    }
+    this.#waiting.set(socket, waiting);
+    response.once('close', () => this.#waiting.set(socket, (this.#waiting.get(socket) ?? 1) - 1));
     return true;
   }
 }
