@@ -61,7 +61,8 @@ export class LargeObjectReceiver {
     const isNext = items.some((item) => this.#begun?.key === keyOf(name, item));
     const interrupted = isNext ? undefined : this.#begun?.first;
     if (interrupted) this.drop();
-    if (!this.#begun && !items.some(({ moreData }) => moreData)) return { command, statuses: [], interrupted };
+    if (!this.#begun && !items.some(({ moreData }) => moreData))
+      return { command, statuses: [], interrupted };
     const complete: Item[] = [];
     const statuses: { status: number; uri: string | undefined }[] = [];
     for (const item of items) {

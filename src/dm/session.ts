@@ -354,13 +354,7 @@ export abstract class Session {
     const { command: complete, statuses, interrupted } = this.#objects.assemble(command);
     if (interrupted) this.push(noEndOfData(interrupted));
     for (const { status, uri } of statuses)
-      this.status(
-        message,
-        command,
-        nameOf(command),
-        status,
-        uri === undefined ? {} : { targetRefs: [uri] },
-      );
+      this.status(message, command, nameOf(command), status, uri === undefined ? {} : { targetRefs: [uri] });
     return complete;
   }
 
