@@ -41,7 +41,12 @@ export interface SessionsParts {
 }
 
 /** Bounds of the sessions; times in milliseconds. */
-const limits = { sessions: 4096, idle: 120_000, silent: 10_000 } as const;
+const limits = {
+  sessions: 4096,
+  idle: 120_000,
+  silent: 10_000,
+  bytes: { share: 16 * 1024, pool: 64 * 1024 * 1024, keep: 300_000 },
+} as const;
 
 /** Failures in a row by one way that are told by an event. */
 const failuresTold = 3;
@@ -101,10 +106,12 @@ export class Sessions {
     const way = { entrance: brokerGateway, address: sender.replaceAll(/\|\d+/g, '') };
     const lock = this.#guard.lockOf(partyId, way);
     const seal = { body, hmac: headers?.[hmacHeader] };
-    const { session, place } = this.#table.find(
-      { key: `${brokerGateway} ${gateway} ${partyId} ${sessionId}`, associations: [sender], message, seal },
-      () => this.#begin({ party, gateway, sessionId }, message.header.msgId, lock !== undefined),
+    const key = `${brokerGateway} ${gateway} ${partyId} ${sessionId}`;
+    const arrival = { key, associations: [sender], message, seal };
+    const found = this.#table.find(arrival, () =>
+      this.#begin({ party, gateway, sessionId }, message.header.msgId, lock !== undefined),
     );
+    const { session, place } = found;
     if (place === 'stranger') {
       if (lock) throw lock;
       const { clientNonce } = this.#parts.parties.noncesOf(partyId);
@@ -114,7 +121,7 @@ export class Sessions {
     if (place === 'new')
       this.#parts.events.emit('session.started', { device: partyId, gateway, session: sessionId });
     const outcomeBefore = session.outcome;
-    const answer = await session.receive(message, seal);
+    const answer = await this.#table.receive(arrival, found);
     const { outcome } = session;
     if (session.authenticated && place !== 'repeated') {
       this.#guard.succeeded(partyId, way);

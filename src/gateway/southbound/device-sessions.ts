@@ -89,7 +89,12 @@ interface Owner {
 }
 
 /** Bounds of the sessions; times in milliseconds. */
-export const sessionLimits = { sessions: 256, idle: 60_000, silent: 10_000 } as const;
+export const sessionLimits = {
+  sessions: 256,
+  idle: 60_000,
+  silent: 10_000,
+  bytes: { share: 16 * 1024, pool: 16 * 1024 * 1024, keep: 300_000 },
+} as const;
 
 /**
  * Wrong answers to challenges in a row until a device is told that this gateway does not know it. A gateway whose state went
@@ -200,10 +205,11 @@ export class DeviceSessions {
     const host = from?.address ?? new URL(address).hostname.replace(/^\[|\]$/g, '');
     const lock = this.#guard.lockOf(deviceId, { address: host });
     const seal = { body, hmac };
-    const { session, owner, place } = this.#table.find(
-      { key: `${way} ${deviceId} ${sessionId}`, associations, message, seal },
-      () => this.#begin(credential ?? this.#pretend(deviceId), arrived, message.header, lock !== undefined),
+    const arrival = { key: `${way} ${deviceId} ${sessionId}`, associations, message, seal };
+    const found = this.#table.find(arrival, () =>
+      this.#begin(credential ?? this.#pretend(deviceId), arrived, message.header, lock !== undefined),
     );
+    const { session, owner, place } = found;
     if (place === 'stranger') {
       if (lock) throw lock;
       const stored = credential?.clientNonce ?? this.#pretend(deviceId).clientNonce;
@@ -213,7 +219,7 @@ export class DeviceSessions {
     }
     if (place === 'new') this.#parts.events.emit('session.started', { device: deviceId, session: sessionId });
     const wasOver = session.outcome !== undefined;
-    const answer = await session.receive(message, seal).finally(() => owner.nonces.store());
+    const answer = await this.#table.receive(arrival, found).finally(() => owner.nonces.store());
     if (session.authenticated && place !== 'repeated') {
       this.#guard.succeeded(deviceId, { address: host });
       proved();
