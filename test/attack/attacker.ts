@@ -38,8 +38,10 @@ export interface Attack {
   readonly from?: 'network' | 'inside';
   /** It needs network namespaces: on loopback nobody can forge the address of another one. */
   readonly needsNetwork?: true;
-  /** Whether the broker itself is hostile. Then only work that does without it can go on. */
-  readonly isBroker?: true;
+  /** It cuts the gateway off from its DM server. Meanwhile only work that does without this server can go on. */
+  readonly cutsOff?: true;
+  /** The DM server hangs meanwhile. */
+  readonly stopsServer?: true;
   readonly run: (target: Target, chance: Entropy) => Promise<void>;
 }
 
@@ -54,8 +56,10 @@ export const sourceOf = ({ sources }: Target, at: number): string =>
 export async function socketAt(address: string, port = 0): Promise<Socket> {
   const socket = createSocket({ type: address.includes(':') ? 'udp6' : 'udp4', ...literalLookup });
   socket.on('error', () => {});
+  // It may be bound at once.
+  const bound = once(socket, 'listening');
   socket.bind({ port, address, exclusive: true });
-  await once(socket, 'listening');
+  await bound;
   return socket;
 }
 
@@ -92,12 +96,26 @@ export async function sendOnce(
   socket.send(datagram, coap, to, () => socket.close());
 }
 
+/** What this attacker has done so far: datagrams, requests, messages or connections. */
+let acts = 0;
+export const acted = (): void => {
+  acts++;
+};
+
+/** Tells the program again and again how much was done. An attack that does nothing proves nothing. */
+export function tellActs(): void {
+  setInterval(() => process.stdout.write(`${acts}\n`), 200);
+}
+
 /** Runs `act` about `rate` times per second, for ever. */
 export async function repeatedly(rate: number, act: (round: number) => unknown): Promise<never> {
   const began = performance.now();
   for (let done = 0; ; ) {
     const due = ((performance.now() - began) / 1000) * rate;
-    for (; done < due; done++) await act(done);
+    for (; done < due; done++) {
+      await act(done);
+      acted();
+    }
     await pause(5);
   }
 }
