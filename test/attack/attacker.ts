@@ -1,4 +1,5 @@
 // What all attacks have in common: what an attacker knows, sockets at many addresses, and requests.
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -96,15 +97,21 @@ export async function sendOnce(
   socket.send(datagram, coap, to, () => socket.close());
 }
 
-/** What this attacker has done so far: datagrams, requests, messages or connections. */
-let acts = 0;
-export const acted = (): void => {
-  acts++;
-};
+/** The attack that is running, and what each has done so far: datagrams, requests, messages or connections. */
+const running = new AsyncLocalStorage<string>();
+const acts = new Map<string, number>();
 
-/** Tells the program again and again how much was done. An attack that does nothing proves nothing. */
-export function tellActs(): void {
-  setInterval(() => process.stdout.write(`${acts}\n`), 200);
+/** Counts what the running attack has done. An attack that does nothing proves nothing. */
+export function acted(): void {
+  const name = running.getStore()!;
+  acts.set(name, (acts.get(name) ?? 0) + 1);
+}
+
+/** Runs attacks at once, for ever. Tells the program again and again how much the one has done that did least. */
+export async function runAll(attacks: readonly (readonly [string, () => Promise<void>])[]): Promise<void> {
+  for (const [name] of attacks) acts.set(name, 0);
+  setInterval(() => process.stdout.write(`${Math.min(...acts.values())}\n`), 100);
+  await Promise.all(attacks.map(([name, run]) => running.run(name, run)));
 }
 
 /** Runs `act` about `rate` times per second, for ever. */

@@ -2,7 +2,7 @@
 // sends at most so many datagrams, requests or messages per second that the machine is not the victim.
 import { seededEntropy } from '../../src/base/entropy.ts';
 import { addressAttacks } from './address-attacks.ts';
-import { type Attack, type Target, tellActs } from './attacker.ts';
+import { type Attack, runAll, type Target } from './attacker.ts';
 import { brokerAttacks } from './broker-attacks.ts';
 import { coapAttacks } from './coap-attacks.ts';
 import { httpAttacks } from './http-attacks.ts';
@@ -38,7 +38,10 @@ export function groups(names: readonly string[]): string[][] {
 if (import.meta.main) {
   const [names = '', target = '{}', seed = '1'] = process.argv.slice(2);
   process.on('unhandledRejection', () => {});
-  tellActs();
   const chance = seededEntropy(Number(seed));
-  await Promise.all(names.split(',').map((name) => attacks[name]!.run(JSON.parse(target) as Target, chance)));
+  await runAll(
+    names
+      .split(',')
+      .map((name) => [name, () => attacks[name]!.run(JSON.parse(target) as Target, chance)] as const),
+  );
 }

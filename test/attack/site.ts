@@ -81,7 +81,9 @@ export interface AttackedSite extends AsyncDisposable {
 
 /** Attacks that go on. */
 export interface AttackRun extends AsyncDisposable {
-  /** What they did so far: datagrams, requests, messages or connections. */
+  /** Resolves when each of them has done something. */
+  readonly begun: Promise<void>;
+  /** What the one has done that did least: datagrams, requests, messages or connections. */
   acts(): number;
 }
 
@@ -182,15 +184,20 @@ ${factoryDevices([...ids.filter((_, at) => !isLwm2m(at)), ...strangers])}`;
         { stdio: ['ignore', 'pipe', 'inherit'] },
       );
       let acts = 0;
+      const begun = Promise.withResolvers<void>();
       createInterface(attacker.stdout!).on('line', (line) => {
         acts = Number(line);
+        if (acts > 0) begun.resolve();
       });
       const ended = once(attacker, 'exit');
+      attacker.once('exit', (code) => begun.reject(new Error(`the attacker ended with ${code}`)));
+      begun.promise.catch(() => {});
       const end = () => void attacker.kill('SIGKILL');
       process.once('exit', end);
       const hangs = names.some((name) => attacks[name]!.stopsServer);
       if (hangs) headend.child.kill('SIGSTOP');
       return {
+        begun: begun.promise,
         acts: () => acts,
         [Symbol.asyncDispose]: async () => {
           if (hangs) headend.child.kill('SIGCONT');

@@ -40,7 +40,7 @@ export interface Outcome {
   readonly notOnce: number;
   /** Whether a process of the gateway or of the head-end ended. */
   readonly died: boolean;
-  /** What the attackers did: datagrams, requests, messages or connections. */
+  /** What the attack has done that did least: datagrams, requests, messages or connections. */
   readonly acts: number;
 }
 
@@ -124,6 +124,7 @@ export async function suffer(site: AttackedSite, { names, time, quiet, seed }: S
   for (const atOnce of isCutOff ? names.map((name) => [name]) : [names]) {
     await using attack = site.attack(atOnce, seed);
     if (!isCutOff) await orderUpdate(site);
+    await attack.begun;
     await pause(time);
     acts.push(attack.acts());
   }
@@ -191,7 +192,6 @@ export async function suffer(site: AttackedSite, { names, time, quiet, seed }: S
 export function verdict(outcome: Outcome): string[] {
   const { success, reasons, work, updates, lost, slower, slowest, growth, logged, lockedOut } = outcome;
   return [
-    ...(outcome.acts === 0 ? ['the attack did nothing'] : []),
     ...(outcome.died ? ['a process ended'] : []),
     ...(work === 0 ? ['no honest work was done'] : []),
     ...(updates === 0 ? ['no device could load its image'] : []),
