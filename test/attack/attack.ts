@@ -37,6 +37,9 @@ const [devices, seed, time] = [Number(flags.devices), Number(flags.seed), 1000 *
 const code = await inOwnNetwork(devices);
 if (code !== undefined) process.exit(code);
 
+// Its processes end with it.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+
 /** Milliseconds in which caches fill and compilers work, before the first attack; of quiet time before each attack. */
 const [warmUp, quiet] = flags.short ? [0, 0] : [20_000, Math.min(5000, time)];
 const outcomes: Outcome[] = [];
@@ -72,7 +75,7 @@ function record(): void {
     row('p99', 'Honest work at p99 / the same before', 'times', slower, { atMost: bars.slower });
     row('growth', 'Growth of memory (RSS)', 'MB', growth, { atMost: bars.megabytes });
     row('log', 'Logged', 'KB', logged / 1000, { atMost: bars.logged / 1000 });
-    row('locked-out', 'Honest parties locked out afterwards', '', lockedOut, { atMost: 0 });
+    row('locked-out', 'Honest parties locked out afterwards', '', lockedOut.length, { atMost: 0 });
   }
   const where = networkSkip
     ? 'All are processes of one machine, on loopback.'

@@ -1,4 +1,5 @@
 // What all attacks have in common: what an attacker knows, sockets at many addresses, and requests.
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -38,8 +39,10 @@ export interface Attack {
   readonly from?: 'network' | 'inside';
   /** It needs network namespaces: on loopback nobody can forge the address of another one. */
   readonly needsNetwork?: true;
-  /** Whether the broker itself is hostile. Then only work that does without it can go on. */
-  readonly isBroker?: true;
+  /** It cuts the gateway off from its DM server. Meanwhile only work that does without this server can go on. */
+  readonly cutsOff?: true;
+  /** The DM server hangs meanwhile. */
+  readonly stopsServer?: true;
   readonly run: (target: Target, chance: Entropy) => Promise<void>;
 }
 
@@ -54,8 +57,10 @@ export const sourceOf = ({ sources }: Target, at: number): string =>
 export async function socketAt(address: string, port = 0): Promise<Socket> {
   const socket = createSocket({ type: address.includes(':') ? 'udp6' : 'udp4', ...literalLookup });
   socket.on('error', () => {});
+  // It may be bound at once.
+  const bound = once(socket, 'listening');
   socket.bind({ port, address, exclusive: true });
-  await once(socket, 'listening');
+  await bound;
   return socket;
 }
 
@@ -92,12 +97,32 @@ export async function sendOnce(
   socket.send(datagram, coap, to, () => socket.close());
 }
 
+/** The attack that is running, and what each has done so far: datagrams, requests, messages or connections. */
+const running = new AsyncLocalStorage<string>();
+const acts = new Map<string, number>();
+
+/** Counts what the running attack has done. An attack that does nothing proves nothing. */
+export function acted(): void {
+  const name = running.getStore()!;
+  acts.set(name, (acts.get(name) ?? 0) + 1);
+}
+
+/** Runs attacks at once, for ever. Tells the program again and again how much the one has done that did least. */
+export async function runAll(attacks: readonly (readonly [string, () => Promise<void>])[]): Promise<void> {
+  for (const [name] of attacks) acts.set(name, 0);
+  setInterval(() => process.stdout.write(`${Math.min(...acts.values())}\n`), 100);
+  await Promise.all(attacks.map(([name, run]) => running.run(name, run)));
+}
+
 /** Runs `act` about `rate` times per second, for ever. */
 export async function repeatedly(rate: number, act: (round: number) => unknown): Promise<never> {
   const began = performance.now();
   for (let done = 0; ; ) {
     const due = ((performance.now() - began) / 1000) * rate;
-    for (; done < due; done++) await act(done);
+    for (; done < due; done++) {
+      await act(done);
+      acted();
+    }
     await pause(5);
   }
 }

@@ -2,7 +2,7 @@
 // sends at most so many datagrams, requests or messages per second that the machine is not the victim.
 import { seededEntropy } from '../../src/base/entropy.ts';
 import { addressAttacks } from './address-attacks.ts';
-import type { Attack, Target } from './attacker.ts';
+import { type Attack, runAll, type Target } from './attacker.ts';
 import { brokerAttacks } from './broker-attacks.ts';
 import { coapAttacks } from './coap-attacks.ts';
 import { httpAttacks } from './http-attacks.ts';
@@ -21,13 +21,13 @@ export const attacks: Readonly<Record<string, Attack>> = {
 const groupSize = 6;
 
 /**
- * Puts attacks together that can go on at once: those from the same machine. Those by the broker come one after the other, with
- * one recovery after the last.
+ * Puts attacks together that can go on at once: those from the same machine. Those that cut the
+ * gateway off come one after the other, with one recovery after the last.
  */
 export function groups(names: readonly string[]): string[][] {
   const kind = (name: string) => {
-    const { from = 'network', isBroker, needsNetwork } = attacks[name]!;
-    return `${from} ${isBroker ?? false} ${needsNetwork ?? false}`;
+    const { from = 'network', cutsOff, needsNetwork = false } = attacks[name]!;
+    return cutsOff ? 'cut off' : `${from} ${needsNetwork}`;
   };
   return [...Map.groupBy(names, kind).values()].flatMap((alike) => {
     const count = Math.ceil(alike.length / groupSize);
@@ -39,5 +39,9 @@ if (import.meta.main) {
   const [names = '', target = '{}', seed = '1'] = process.argv.slice(2);
   process.on('unhandledRejection', () => {});
   const chance = seededEntropy(Number(seed));
-  await Promise.all(names.split(',').map((name) => attacks[name]!.run(JSON.parse(target) as Target, chance)));
+  await runAll(
+    names
+      .split(',')
+      .map((name) => [name, () => attacks[name]!.run(JSON.parse(target) as Target, chance)] as const),
+  );
 }

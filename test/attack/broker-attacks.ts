@@ -4,7 +4,7 @@ import { connect as connectMqtt, type MqttClient } from 'mqtt';
 import type { Entropy } from '../../src/base/entropy.ts';
 import { EnvelopeKind, encodeEnvelope } from '../../src/wire/tunnel/envelope.ts';
 import { deviceId } from '../bench/crowd.ts';
-import { type Attack, bignum, firstMessage, guess, int, repeatedly, type Target } from './attacker.ts';
+import { type Attack, acted, bignum, firstMessage, guess, int, repeatedly, type Target } from './attacker.ts';
 import type { GateMode } from './gate.ts';
 
 /** A client of the broker, which the broker lets do everything. */
@@ -20,6 +20,7 @@ async function hostile({ gate }: Target, modes: readonly GateMode[], millisecond
   const socket = connectTcp(gate, '127.0.0.1');
   for (let round = 0; ; round++) {
     socket.write(`${modes[round % modes.length]}\n`);
+    acted();
     await pause(milliseconds);
   }
 }
@@ -94,19 +95,19 @@ export const brokerAttacks: Readonly<Record<string, Attack>> = {
   'broker-kicks': {
     what: 'The broker ends each connection after CONNACK, then after SUBACK',
     from: 'inside',
-    isBroker: true,
+    cutsOff: true,
     run: (target) => hostile(target, ['kick-after-connack', 'kick-after-suback'], 1500),
   },
   'broker-silence': {
     what: 'The broker keeps connections open, takes new ones, and answers nothing',
     from: 'inside',
-    isBroker: true,
+    cutsOff: true,
     run: (target) => hostile(target, ['silent'], 60_000),
   },
   'broker-lies': {
     what: 'The broker delivers old envelopes again, broken ones, and packets that are not MQTT',
     from: 'inside',
-    isBroker: true,
+    cutsOff: true,
     run: (target) => hostile(target, ['replay', 'malformed', 'garbage'], 1000),
   },
 };

@@ -1,7 +1,8 @@
 /** One piece of work of an honest party. */
 export interface Deed {
   /**
-   * `session` and `registration`: with the gateway. `tunnel`: a session of a device with the DM server. `order`: a session that
+   * `session` and `registration`: with the gateway. `http`: a first message over HTTP, up to its
+   * challenge. `tunnel`: a session of a device with the DM server. `order`: a session that
    * an operator asks for at the head-end's API. `api`: a question of the operator there. `newcomer`: the first attachment of a
    * device.
    */
@@ -11,6 +12,7 @@ export interface Deed {
     | 'registration'
     | 'image'
     | 'discovery'
+    | 'http'
     | 'tunnel'
     | 'order'
     | 'api'
@@ -23,8 +25,8 @@ export interface Deed {
   readonly reason?: string;
 }
 
-/** Work that needs the broker between gateway and DM server. */
-export const needsBroker: ReadonlySet<Deed['deed']> = new Set(['image', 'tunnel', 'order']);
+/** Work that needs the DM server, and the broker before it. */
+export const needsServer: ReadonlySet<Deed['deed']> = new Set(['image', 'tunnel', 'order', 'api']);
 
 /** Whether the honest device of this number is an LwM2M client. */
 export const isLwm2m = (at: number): boolean => at % 5 === 4;

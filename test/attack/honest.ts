@@ -1,7 +1,9 @@
 // A process of honest devices at work: `node honest.ts CROWD`, with the JSON of a `Crowd`. Of five, three are OMA DM devices, one
 // has an account for the DM server besides, and one is an LwM2M client. Prints `ready`, starts all on a line of input, prints
-// `attached`, and then works: sessions, bootstraps, registrations, discovery. Each piece of work is a line of JSON: what it was,
+// `attached`, and then works: sessions, bootstraps, registrations, discovery, and questions over HTTP. Each piece of work is a line of JSON: what it was,
 // how many milliseconds it took, and whether it succeeded. A line `newcomer N` lets a further device attach.
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { SystemClock } from '../../src/base/clock.ts';
@@ -14,6 +16,7 @@ import { Device } from '../../src/device/device.ts';
 import { LwM2mDevice } from '../../src/device/lwm2m-device.ts';
 import { succeeded } from '../../src/dm/client-session.ts';
 import { deviceId, secrets } from '../bench/crowd.ts';
+import { firstMessage } from './attacker.ts';
 import { type Deed, discoverers, hasServer, isLwm2m, newcomerId } from './deed.ts';
 
 /** Honest devices, and where they are. */
@@ -22,8 +25,9 @@ export interface Crowd {
   readonly seed: number;
   /** The gateway's address for devices at IPv4 addresses, and for those at IPv6 ones. */
   readonly gateways: Readonly<Record<4 | 6, string>>;
-  /** The port of CoAP. */
+  /** The port of CoAP, and the URL of the HTTP binding. */
   readonly port: number;
+  readonly http: string;
   /** Addresses of the devices, which take turns. */
   readonly addresses: readonly string[];
   /** Milliseconds between two pieces of work of one device, at least and at most. */
@@ -33,8 +37,8 @@ export interface Crowd {
 const crowd = JSON.parse(process.argv[2] ?? '{}') as Crowd;
 const chance = seededEntropy(crowd.seed);
 const tell = (deed: Deed) => void process.stdout.write(`${JSON.stringify(deed)}\n`);
-/** The longest that discovery waits for an answer, in milliseconds: the leisure of 5 s, and a second. */
-const discoveryTimeout = 6000;
+/** The longest that discovery waits for an answer, in milliseconds: the leisure of 5 s, and time for a busy machine. */
+const discoveryTimeout = 8000;
 
 /** A firmware update from an image of the gateway is a deed, too: the DM server orders it. */
 const eventsOf = (device: string, isPresent: () => boolean): Events => ({
@@ -47,6 +51,8 @@ const eventsOf = (device: string, isPresent: () => boolean): Events => ({
   },
 });
 
+/** The HTTP binding is asked over IPv4. */
+const httpAddress = crowd.addresses.find((address) => !address.includes(':'))!;
 const addressOf = (at: number): string => crowd.addresses[at % crowd.addresses.length]!;
 
 /** Where a device is, and how it reaches the gateway. */
@@ -138,6 +144,23 @@ async function discover(at: number): Promise<void> {
   }
 }
 
+/** A device sends the first message of a session over HTTP, without a proof, and gets a challenge. */
+async function askOverHttp(at: number): Promise<void> {
+  for (;;) {
+    await pause(crowd.pauses[0] + chance.uniform() * (crowd.pauses[1] - crowd.pauses[0]));
+    await measured('http', `http-${at}`, async () => {
+      const type = { 'content-type': 'application/vnd.syncml.dm+xml' };
+      const options = { method: 'POST', headers: type, localAddress: httpAddress, timeout: 30_000 };
+      const outgoing = request(crowd.http, { ...options, agent: false });
+      outgoing.on('timeout', () => outgoing.destroy(new Error('no answer')));
+      outgoing.end(firstMessage(deviceId(at), '1', 1));
+      const [answer] = (await once(outgoing, 'response')) as [IncomingMessage];
+      const text = Buffer.concat(await answer.toArray()).toString();
+      if (!text.includes('<Chal>')) throw new Error(`${answer.statusCode}: ${text.slice(0, 100)}`);
+    });
+  }
+}
+
 /** A device that has never been here attaches. It stays, and does nothing. */
 async function newcomer(at: number): Promise<void> {
   const id = newcomerId(at);
@@ -161,7 +184,10 @@ async function begin(): Promise<void> {
   await Promise.all(devices.map((device) => device.attached));
   console.log('attached');
   for (const at of devices.keys()) void work(at);
-  for (let at = 0; at < discoverers; at++) void discover(at);
+  for (let at = 0; at < discoverers; at++) {
+    void discover(at);
+    void askOverHttp(at);
+  }
 }
 
 // The CoAP package of the reference device may repeat a message after its socket was closed.

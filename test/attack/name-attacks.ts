@@ -1,4 +1,6 @@
+import { decode, Malformed } from '../../src/wire/coap/codec.ts';
 import { Option, uint } from '../../src/wire/coap/options.ts';
+import { encodeProof } from '../../src/wire/syncml/bootstrap-proof.ts';
 import { deviceId } from '../bench/crowd.ts';
 import { type Attack, firstMessage, guess, int, repeatedly, request, Strangers, xml } from './attacker.ts';
 
@@ -30,6 +32,17 @@ export const nameAttacks: Readonly<Record<string, Attack>> = {
     what: 'Proofs that are guessed, in the names of honest devices, at /dm and /bs, 1,000 a second from 20 addresses',
     run: async (target, chance) => {
       const strangers = await Strangers.at(target, 20);
+      // A challenge of the bootstrap is answered with a proof that is guessed.
+      for (const [at, socket] of strangers.sockets.entries())
+        socket.on('message', (datagram) => {
+          const answer = decode(datagram);
+          if (answer instanceof Malformed) return;
+          const echo = answer.options.filter(({ number }) => number === Option.Echo.number);
+          if (echo.length === 0) return;
+          const query = [`id=${deviceId(int(chance, target.devices))}`];
+          const payload = encodeProof({ deviceNonce: chance.bytes(16), mac: chance.bytes(32) });
+          strangers.send(at, request({ path: 'dm/bs', query, options: echo, payload }));
+        });
       await repeatedly(1000, (round) => {
         const device = deviceId(int(chance, target.devices));
         const isBootstrap = round % 2 === 0;
@@ -38,8 +51,10 @@ export const nameAttacks: Readonly<Record<string, Attack>> = {
           request({
             path: isBootstrap ? 'dm/bs' : 'dm',
             query: isBootstrap ? [`id=${device}`] : [],
-            options: [xml],
-            payload: firstMessage(device, String(int(chance, 1e6)), 1, { credential: guess(chance) }),
+            options: isBootstrap ? [] : [xml],
+            ...(!isBootstrap && {
+              payload: firstMessage(device, String(int(chance, 1e6)), 1, { credential: guess(chance) }),
+            }),
           }),
         );
       });
@@ -77,6 +92,27 @@ export const nameAttacks: Readonly<Record<string, Attack>> = {
             query: [`id=${device}`],
             options: [xml],
             payload: firstMessage(device, '1', 1),
+          }),
+        );
+      });
+    },
+  },
+  'hung-server': {
+    what: 'Packages in the tunnel in the names of honest devices and of nobody, while the DM server hangs, 1,000 a second from 200 addresses',
+    cutsOff: true,
+    stopsServer: true,
+    run: async (target, chance) => {
+      const strangers = await Strangers.at(target, 200);
+      await repeatedly(1000, (round) => {
+        const at = int(chance, 100_000);
+        const device = round % 2 === 0 ? deviceId(at % target.devices) : `urn:dev:stranger:${at}`;
+        strangers.send(
+          round,
+          request({
+            path: 'dm/t/dm.example',
+            query: [`id=${device}`],
+            options: [xml],
+            payload: firstMessage(device, '1', 1, { server: 'dm.example' }),
           }),
         );
       });

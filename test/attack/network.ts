@@ -76,6 +76,7 @@ export async function inOwnNetwork(devices: number): Promise<number | undefined>
     stdio: 'inherit',
     env: { ...process.env, [variable]: JSON.stringify(made) },
   });
+  process.once('exit', () => void again.kill());
   const [code] = (await once(again, 'exit')) as [number | null];
   return code ?? 1;
 }

@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Operation } from '../../src/dm/server-session.ts';
 import { deviceId } from '../bench/crowd.ts';
@@ -24,19 +26,17 @@ export class Operator {
 
   /** @throws for an answer other than 2xx */
   async ask(method: string, path: string, body?: unknown): Promise<unknown> {
-    const answer = await fetch(`${this.#api}${path}`, {
+    // A connection for each request, as of curl: an attacker may have taken all places in between.
+    const outgoing = request(`${this.#api}${path}`, {
       method,
-      // A connection for each request, as of curl: an attacker may have taken all places in between.
-      headers: {
-        authorization: this.#token,
-        'content-type': 'application/json',
-        connection: 'close',
-      },
+      agent: false,
+      headers: { authorization: this.#token, 'content-type': 'application/json' },
       signal: AbortSignal.any([this.#stop.signal, AbortSignal.timeout(patience)]),
-      ...(body !== undefined && { body: JSON.stringify(body) }),
     });
-    const text = await answer.text();
-    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`);
+    outgoing.end(body === undefined ? undefined : JSON.stringify(body));
+    const [answer] = (await once(outgoing, 'response')) as [IncomingMessage];
+    const text = Buffer.concat(await answer.toArray()).toString();
+    if (answer.statusCode! >= 300) throw new Error(`${method} ${path}: ${answer.statusCode} ${text}`);
     return JSON.parse(text);
   }
 

@@ -22,7 +22,10 @@ export class PartyProcess implements AsyncDisposable {
     this.child = spawn(process.execPath, [program, command, '--config', file], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
+    const end = () => void this.child.kill('SIGKILL');
+    process.once('exit', end);
     this.child.once('exit', (code) => {
+      process.off('exit', end);
       for (const { reject } of this.#waiting.values()) reject(new Error(`the ${command} ended with ${code}`));
     });
     createInterface(this.child.stdout!).on('line', (line) => {

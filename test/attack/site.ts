@@ -76,7 +76,15 @@ export interface AttackedSite extends AsyncDisposable {
   /** Lets so many devices attach that have never been here. Returns their IDs. */
   newcomers(count: number): string[];
   /** Starts attacks from one machine. They end when the result is disposed of. */
-  attack(names: readonly string[], seed: number): AsyncDisposable;
+  attack(names: readonly string[], seed: number): AttackRun;
+}
+
+/** Attacks that go on. */
+export interface AttackRun extends AsyncDisposable {
+  /** Resolves when each of them has done something. */
+  readonly begun: Promise<void>;
+  /** What the one has done that did least: datagrams, requests, messages or connections. */
+  acts(): number;
 }
 
 export interface SiteOptions {
@@ -131,11 +139,14 @@ ${factoryDevices([...ids.filter((_, at) => !isLwm2m(at)), ...strangers])}`;
   const deeds: Deed[] = [];
   const crowdOptions: Crowd = {
     ...{ devices, seed, pauses, port: coap, addresses: network.deviceAddresses },
+    http: `http://${network.host}:${http}/dm`,
     gateways: { 4: port(network.host, coap), 6: port(network.host6 ?? network.host, coap) },
   };
   const honest = [program('honest.ts'), JSON.stringify(crowdOptions)];
   const crowd = spawn(...on('devices', process.execPath, honest), { stdio: ['pipe', 'pipe', 'inherit'] });
-  stack.defer(() => void crowd.kill('SIGKILL'));
+  const end = () => void crowd.kill('SIGKILL');
+  process.once('exit', end);
+  stack.defer(end);
   const attached = Promise.withResolvers<void>();
   createInterface(crowd.stdout!).on('line', (line) => {
     if (line === 'ready') crowd.stdin!.write('go\n');
@@ -170,15 +181,29 @@ ${factoryDevices([...ids.filter((_, at) => !isLwm2m(at)), ...strangers])}`;
       const isInside = names.some((name) => attacks[name]!.from === 'inside');
       const attacker = spawn(
         ...(isInside ? ([process.execPath, args] as const) : on('attacker', process.execPath, args)),
-        {
-          stdio: ['ignore', 'inherit', 'inherit'],
-        },
+        { stdio: ['ignore', 'pipe', 'inherit'] },
       );
+      let acts = 0;
+      const begun = Promise.withResolvers<void>();
+      createInterface(attacker.stdout!).on('line', (line) => {
+        acts = Number(line);
+        if (acts > 0) begun.resolve();
+      });
       const ended = once(attacker, 'exit');
+      attacker.once('exit', (code) => begun.reject(new Error(`the attacker ended with ${code}`)));
+      begun.promise.catch(() => {});
+      const end = () => void attacker.kill('SIGKILL');
+      process.once('exit', end);
+      const hangs = names.some((name) => attacks[name]!.stopsServer);
+      if (hangs) headend.child.kill('SIGSTOP');
       return {
+        begun: begun.promise,
+        acts: () => acts,
         [Symbol.asyncDispose]: async () => {
+          if (hangs) headend.child.kill('SIGCONT');
           if (attacker.exitCode !== null) throw new Error(`the attacker ended with ${attacker.exitCode}`);
-          attacker.kill('SIGKILL');
+          process.off('exit', end);
+          end();
           await ended;
         },
       };

@@ -1,16 +1,16 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { residentMegabytes } from '../bench/measure.ts';
 import { attacks } from './attacks.ts';
-import { type Deed, discoverers, hasServer, needsBroker } from './deed.ts';
+import { type Deed, discoverers, hasServer, needsServer } from './deed.ts';
 import { type AttackedSite, image } from './site.ts';
 
 /** What an attack may do at most. */
 export const bars = { slower: 5, megabytes: 16, logged: 1e6 } as const;
 /** Below this p99 in milliseconds nobody waits, whatever the ratio to a quiet time. */
 const prompt = 100;
-/** Milliseconds for honest parties to get in again after an attack; after one by the broker, which they connect to again. */
-const recovery = { others: 10_000, broker: 90_000 } as const;
-/** Devices that attach for the first time while the broker is hostile. */
+/** Milliseconds for honest parties to get in again after an attack; after one that cut off the DM server, until all is connected again. */
+const recovery = { others: 10_000, cutOff: 90_000 } as const;
+/** Devices that attach for the first time while the gateway is cut off. */
 const newcomersAtOnce = 5;
 /** Milliseconds of an attack within which each of those who look for the gateway must have found it. */
 const leisure = 8000;
@@ -34,12 +34,14 @@ export interface Outcome {
   readonly growth: number;
   /** Bytes that the gateway or the head-end logged during the attack, whichever is more. */
   readonly logged: number;
-  /** Honest parties whose first piece of work after the attack failed, or never came. */
-  readonly lockedOut: number;
+  /** Honest parties that did not succeed with a piece of work after the attack. */
+  readonly lockedOut: readonly string[];
   /** Devices that attached during the attack, and of which the DM server has not heard exactly once. */
   readonly notOnce: number;
   /** Whether a process of the gateway or of the head-end ended. */
   readonly died: boolean;
+  /** What the attack has done that did least: datagrams, requests, messages or connections. */
+  readonly acts: number;
 }
 
 let updates = 0;
@@ -57,8 +59,8 @@ async function orderUpdate({ operator }: AttackedSite): Promise<void> {
   });
 }
 
-/** Kinds of work whose time depends on others than the one who works: on an order, or on chance. */
-const untimed: ReadonlySet<Deed['deed']> = new Set(['image', 'discovery', 'newcomer']);
+/** Kinds of work whose time depends on what a device does just then, or on chance. */
+const untimed: ReadonlySet<Deed['deed']> = new Set(['image', 'order', 'discovery', 'newcomer']);
 
 /** Milliseconds at p99, by kind of work. */
 function p99(deeds: readonly Deed[]): Map<Deed['deed'], number> {
@@ -95,7 +97,7 @@ async function untilAll<T>(all: readonly T[], isDone: (one: T) => boolean, patie
 }
 
 export interface Sufferance {
-  /** Attacks that go on at once. Those by the broker come one after the other. */
+  /** Attacks that go on at once. Those that cut the gateway off come one after the other. */
   readonly names: readonly string[];
   /** Milliseconds of each attack, and of honest work before it to compare with. */
   readonly time: number;
@@ -106,7 +108,7 @@ export interface Sufferance {
 /** Lets one attack go on for some time beside honest parties that have been at work. */
 export async function suffer(site: AttackedSite, { names, time, quiet, seed }: Sufferance): Promise<Outcome> {
   const { gateway, headend, target, attachments } = site;
-  const isBroker = names.some((name) => attacks[name]!.isBroker);
+  const isCutOff = names.some((name) => attacks[name]!.cutsOff);
   const parties = [gateway, headend];
   const died = () => parties.some((party) => party.died);
   site.deeds();
@@ -117,11 +119,14 @@ export async function suffer(site: AttackedSite, { names, time, quiet, seed }: S
     parties.map(({ child }) => residentMegabytes(child)),
     parties.map(({ logged }) => logged),
   ];
-  const fresh = isBroker ? site.newcomers(newcomersAtOnce) : [];
-  for (const atOnce of isBroker ? names.map((name) => [name]) : [names]) {
-    await using _attack = site.attack(atOnce, seed);
-    if (!isBroker) await orderUpdate(site);
+  const acts: number[] = [];
+  const fresh = isCutOff ? site.newcomers(newcomersAtOnce) : [];
+  for (const atOnce of isCutOff ? names.map((name) => [name]) : [names]) {
+    await using attack = site.attack(atOnce, seed);
+    if (!isCutOff) await orderUpdate(site);
+    await attack.begun;
     await pause(time);
+    acts.push(attack.acts());
   }
   let during = site.deeds();
   const logged = parties.map((party, at) => party.logged - log[at]!);
@@ -130,8 +135,8 @@ export async function suffer(site: AttackedSite, { names, time, quiet, seed }: S
       .filter(hasServer)
       .map((at) => `urn:dev:bench:${at}`),
   );
-  // While the broker is hostile, only the work counts that does without it, of those that do nothing else.
-  if (isBroker) during = during.filter(({ deed, device }) => !needsBroker.has(deed) && !servers.has(device));
+  // Meanwhile only work counts that does without the DM server, of those that do nothing else.
+  if (isCutOff) during = during.filter(({ deed, device }) => !needsServer.has(deed) && !servers.has(device));
 
   const after: Deed[] = [];
   const again = (who: string, ...kinds: Deed['deed'][]) => {
@@ -140,16 +145,16 @@ export async function suffer(site: AttackedSite, { names, time, quiet, seed }: S
       ({ device, deed, ok }) => ok && device === who && (kinds.length === 0 || kinds.includes(deed)),
     );
   };
-  const patience = isBroker ? recovery.broker : recovery.others;
+  const patience = isCutOff ? recovery.cutOff : recovery.others;
   const everybody = ['operator', ...Array.from({ length: target.devices }, (_, at) => `urn:dev:bench:${at}`)];
   const lockedOut = died()
     ? everybody
     : await untilAll(
         everybody,
-        (who) => died() || (isBroker && servers.has(who) ? again(who, 'tunnel') : again(who)),
+        (who) => died() || (isCutOff && servers.has(who) ? again(who, 'tunnel') : again(who)),
         patience,
       );
-  if (isBroker && !died()) {
+  if (isCutOff && !died()) {
     await untilAll(fresh, (device) => attachments.has(device), patience);
     // Orders get to the gateway again, and it has had time to say once more what it has said.
     await orderUpdate(site);
@@ -169,16 +174,17 @@ export async function suffer(site: AttackedSite, { names, time, quiet, seed }: S
   return {
     name: names.join(),
     success: 1 - failures.length / Math.max(1, during.length),
-    reasons: [...new Set(failures.map(({ deed, reason }) => `${deed}: ${reason}`))],
+    reasons: [...new Set(failures.map(({ deed, device, reason }) => `${deed} of ${device}: ${reason}`))],
     work: during.length,
     updates: [...during, ...after].filter(({ deed, ok }) => deed === 'image' && ok).length,
     lost: time < leisure ? 0 : discoverers - found.size,
     ...slowest(before, during),
     growth: Math.max(...growth),
     logged: Math.max(...logged),
-    lockedOut: lockedOut.length,
+    lockedOut,
     notOnce: fresh.filter((device) => attachments.get(device) !== 1).length,
     died: died(),
+    acts: Math.min(...acts),
   };
 }
 
@@ -196,7 +202,7 @@ export function verdict(outcome: Outcome): string[] {
     ...(slower > bars.slower ? [`p99 of ${slowest}: ${slower.toFixed(1)} times`] : []),
     ...(growth > bars.megabytes ? [`memory grew by ${growth.toFixed(0)} MB`] : []),
     ...(logged > bars.logged ? [`${(logged / 1e6).toFixed(1)} MB were logged`] : []),
-    ...(lockedOut > 0 ? [`${lockedOut} honest parties are locked out`] : []),
+    ...(lockedOut.length > 0 ? [`locked out: ${lockedOut.slice(0, 5).join(' ')} (${lockedOut.length})`] : []),
     ...(outcome.notOnce > 0 ? [`the DM server has not heard once of ${outcome.notOnce} devices`] : []),
   ];
 }
