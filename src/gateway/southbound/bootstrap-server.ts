@@ -50,7 +50,7 @@ export interface BootstrapRequest {
   /** URI at which the device reaches the gateway; it goes into the account. */
   readonly address: string;
   /** Called when the proof is right. */
-  readonly proved?: () => void;
+  readonly proved?: (deviceId: string) => void;
 }
 
 export type BootstrapAnswer =
@@ -107,7 +107,7 @@ export class BootstrapServer {
       challenge: echo,
       proof: payload.length === 0 ? undefined : payload,
       address: coapUri(local.address, local.port, paths.sessions),
-      proved: () => local.endpoint().vouch(remote),
+      proved: (deviceId) => local.endpoint().vouch(remote, deviceId),
     });
     if (answer.kind === 'challenge') return this.#parts.guard.challenge(request, answer.reason);
     return reply(Code.Changed, {
@@ -147,7 +147,7 @@ export class BootstrapServer {
       throw new PosternError('forbidden', 'no bootstrap for this device and proof');
     }
     this.#guard.succeeded(deviceId, remote);
-    proved?.();
+    proved?.(deviceId);
     if (await livesElsewhere(deviceId, remote)) {
       events.emit('bootstrap.duplicate-id', { device: deviceId, peer: remote.address });
       throw new PosternError('conflict', 'a device with this ID is attached and answers elsewhere');

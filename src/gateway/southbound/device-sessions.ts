@@ -71,7 +71,7 @@ export interface ArrivedPackage {
   /** ServerID of the gateway in the device's account, if it is not the gateway's own name. */
   readonly serverId?: string;
   /** Called when the device is authenticated, by this package or an earlier one of the session. */
-  readonly proved: () => void;
+  readonly proved: (deviceId: string) => void;
 }
 
 /** Authentication schemes: of the device (`client`) and of the gateway (`server`). */
@@ -178,7 +178,7 @@ export class DeviceSessions {
       associations: [`${remote.key} ${local.bound}`],
       address: coapUri(remote.address, remote.port),
       from: { address: remote.address, port: remote.port, heardOn: local.bound },
-      proved: () => local.endpoint().vouch(remote),
+      proved: (deviceId) => local.endpoint().vouch(remote, deviceId),
     });
     return reply(Code.Changed, {
       payload: answer.body,
@@ -222,7 +222,7 @@ export class DeviceSessions {
     const answer = await this.#table.receive(arrival, found).finally(() => owner.nonces.store());
     if (session.authenticated && place !== 'repeated') {
       this.#guard.succeeded(deviceId, { address: host });
-      proved();
+      proved(deviceId);
       this.#parts.proved(deviceId, from);
     }
     const { outcome } = session;

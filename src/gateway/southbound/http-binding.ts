@@ -261,7 +261,7 @@ export class HttpBinding implements AsyncDisposable {
       uriFor: (random) => `${this.#uriOf(request)}?${sessionParameter}=${random}`,
       address: `http://${uriHost(address)}`,
       serverId: this.#parts.settings.serverId,
-      proved: () => this.#proved(request),
+      proved: (deviceId) => this.#proved(request, deviceId),
     });
     await this.#parts.settled();
     send(response, answer.body, mediaType, answer.hmac);
@@ -290,10 +290,10 @@ export class HttpBinding implements AsyncDisposable {
     }
   }
 
-  #proved({ socket }: IncomingMessage): void {
+  #proved({ socket }: IncomingMessage, deviceId: string): void {
     const { admission } = this.#parts;
     const address = addressOf(socket);
-    if (!admission.isKnown(address)) admission.proved(address);
+    if (!admission.isKnown(address)) admission.proved(address, deviceId);
   }
 
   /** URI of the sessions, as the client reaches this gateway. */
@@ -322,7 +322,7 @@ export class HttpBinding implements AsyncDisposable {
       challenge: field('challenge'),
       proof: field('proof'),
       address: this.#uriOf(request),
-      proved: () => this.#proved(request),
+      proved: (deviceId) => this.#proved(request, deviceId),
     });
     if (answer.kind === 'bootstrap') {
       await this.#parts.settled();

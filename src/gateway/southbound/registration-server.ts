@@ -199,7 +199,7 @@ export class RegistrationServer implements AsyncDisposable {
     if (location !== client.location || address !== client.address || port !== client.port)
       return await this.#ask(deviceId, remoteOf(current), local);
     if (!isThere) return;
-    local.endpoint().vouch(remote);
+    local.endpoint().vouch(remote, deviceId);
     const attach = () =>
       attached({
         deviceId,

@@ -186,9 +186,10 @@ export class CoapEndpoint {
   /**
    * Records that a device proved itself from this address and port. Responses to it may then be of any size, and its datagrams
    * have a budget of their own.
+   * @param party its name; each has a bounded number of places (`placesOfParty`)
    */
-  vouch(remote: Remote): void {
-    this.#entry.vouch(remote);
+  vouch(remote: Remote, party: string = remote.key): void {
+    this.#entry.vouch(remote, party);
     const peer = this.#peers.get(remote.key);
     if (peer) peer.standing = Standing.Proven;
   }

@@ -8,6 +8,7 @@ import { type CoapMessage, encode, noBytes, Type } from '../../../src/wire/coap/
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { EchoGuard } from '../../../src/wire/coap/echo.ts';
 import { endpointDefaults } from '../../../src/wire/coap/endpoint.ts';
+import { placesOfParty } from '../../../src/wire/coap/entry.ts';
 import { type Handler, refusal, reply } from '../../../src/wire/coap/message.ts';
 import { Observable, observeDefaults } from '../../../src/wire/coap/observe.ts';
 import { Option, opaque, optionValue, text, uint, uintOption } from '../../../src/wire/coap/options.ts';
@@ -46,6 +47,19 @@ describe('the entry', () => {
     take();
     for (let at = 1; at <= 20; at++) receive({ messageId: at }, '192.0.2.1', 1);
     assert.equal(take().length, 15);
+  });
+
+  test('a party that proves itself from ever new ports has few proven ones, and displaces no other party', () => {
+    const { endpoint } = rig(hello, { provenPeers: 100 });
+    endpoint.vouch(remoteOf('192.0.2.1', 5), 'honest');
+    for (let at = 0; at < 1000; at++) endpoint.vouch(remoteOf('192.0.2.66', 1000 + at), 'hostile');
+    assert.ok(endpoint.isProven(remoteOf('192.0.2.1', 5)));
+    const ports = Array.from({ length: 1000 }, (_, at) => 1000 + at);
+    const proven = ports.filter((port) => endpoint.isProven(remoteOf('192.0.2.66', port)));
+    assert.deepEqual(proven, ports.slice(-placesOfParty), 'the latest');
+    endpoint.vouch(remoteOf('192.0.2.66', proven[0]!), 'hostile');
+    endpoint.vouch(remoteOf('192.0.2.66', 9999), 'hostile');
+    assert.ok(endpoint.isProven(remoteOf('192.0.2.66', proven[0]!)), 'a place that is used stays');
   });
 
   test('garbage uses the budget of its address, and no other', () => {
@@ -106,6 +120,10 @@ describe('tables', () => {
     const one = rig(never);
     for (let at = 0; at < 60; at++) one.receive({}, '192.0.2.9', 1 + at);
     assert.equal(one.endpoint.footprint.working, 32, 'of one address');
+    const known = rig(never);
+    known.endpoint.vouch(remoteOf('192.0.2.8', 1));
+    for (let at = 0; at < 600; at++) known.receive({}, '192.0.2.8', 100 + at);
+    assert.equal(known.endpoint.footprint.working, 128, 'of one known address, by whoever forges it');
   });
 
   test('separate responses to strangers have a bound, beyond which they are sent once', async () => {
