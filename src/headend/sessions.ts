@@ -182,11 +182,12 @@ export class Sessions {
     const { serverId, parties, entropy, work, handleAlert } = this.#parts;
     const { party, gateway, sessionId } = context;
     const account = parties.account(serverId, party);
-    const challenge = this.#challenges.of(`${gateway} ${party.id} ${sessionId}`, account.peer.nonce);
+    const name = `${gateway} ${party.id} ${sessionId}`;
+    const challenge = this.#challenges.of(name, account.peer.nonce, !isLocked && firstMsgId > 1);
     const session = new ServerSession({
       ends: { local: serverId, remote: party.id },
       account: isLocked ? { ...account, peer: locked(account.peer) } : account,
-      challenge: isLocked || firstMsgId <= 1 ? { ...challenge, good: [] } : challenge,
+      challenge,
       firstMsgId,
       saveNonces: parties.nonceKeeper(party.id),
       entropy,
