@@ -5,7 +5,13 @@ import type { Events } from '../../base/events.ts';
 import { isGuess, locked, type Scheme } from '../../dm/authentication.ts';
 import { Challenges } from '../../dm/challenges.ts';
 import { ProofGuard } from '../../dm/proof-guard.ts';
-import { ServerSession, valueText, type Work } from '../../dm/server-session.ts';
+import {
+  type Operation,
+  type OperationOutcome,
+  ServerSession,
+  valueText,
+  type Work,
+} from '../../dm/server-session.ts';
 import { type BegunSession, SessionTable } from '../../dm/session-table.ts';
 import { DmStatus, isOk } from '../../dm/status.ts';
 import { GatewayMode } from '../../mo/device-record.ts';
@@ -24,6 +30,7 @@ import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import type { PeerAddress } from './device-addresses.ts';
+import { questionsFirst } from './questions-first.ts';
 import { SessionNonces } from './session-nonces.ts';
 
 export interface DeviceSessionsParts {
@@ -297,7 +304,8 @@ export class DeviceSessions {
     const nonces = new SessionNonces(credentials, credential);
     const { serverId = this.#parts.gatewayId, way, address, uriFor } = arrived;
     const schemes = schemesOf?.(deviceId);
-    const challenge = this.#challenges.of(`${way} ${deviceId} ${sessionId}`, credential.clientNonce);
+    const name = `${way} ${deviceId} ${sessionId}`;
+    const challenge = this.#challenges.of(name, credential.clientNonce, !isLocked && msgId > 1);
     const random = uriFor && Buffer.from(entropy.bytes(uriBytes)).toString('base64url');
     const peer = {
       name: credential.clientName,
@@ -319,7 +327,7 @@ export class DeviceSessions {
         },
         peer: isLocked ? locked(peer) : peer,
       },
-      challenge: isLocked || msgId <= 1 ? { ...challenge, good: [] } : challenge,
+      challenge,
       firstMsgId: msgId,
       ...(uriFor && random !== undefined && { respUri: uriFor(random) }),
       saveNonces: (changed) => nonces.change(changed),
@@ -351,44 +359,48 @@ export class DeviceSessions {
 
   /**
    * First operations in each session. The device's answer shows that it accepted the gateway's authentication. After
-   * that the device is attached, and waiting operations are performed.
+   * that the device is attached. Waiting operations are performed after that; for a device that was attached before, they
+   * begin in the same package, which saves an exchange. A device that does not accept the gateway executes nothing of it.
    */
-  async *#greet(
-    { deviceId }: GatewayCredential,
+  #greet(
+    { deviceId, attached: isKnown }: GatewayCredential,
     devInfo: Readonly<Record<string, string>>,
     { address, from }: ArrivedPackage,
     nonces: SessionNonces,
   ): Work {
-    const { mayBeGateway, vocabulary } = this.#parts;
+    const { mayBeGateway, vocabulary, work } = this.#parts;
+    const mayBe = mayBeGateway(deviceId);
     // A device that has the object GwConfig is a DM Gateway.
     const mode = { name: 'Get' as const, uri: nodeAt(vocabulary, 'GwConfig', 'Mode') };
-    const [outcome, kind, asGateway] = yield [
+    const questions: readonly Operation[] = [
       { name: 'Get', uri: './DevDetail/FwV' },
       { name: 'Get', uri: './DevDetail/DevTyp' },
-      ...(mayBeGateway(deviceId) ? [mode] : []),
+      ...(mayBe ? [mode] : []),
     ];
-    // A new bootstrap may have replaced the credential during the session, so it is read again.
-    const credential = this.#parts.credentials.get(deviceId);
-    if (!outcome || !credential || outcome.status === DmStatus.NotExecuted) return;
-    const found = (asked: typeof outcome | undefined) =>
-      asked && isOk(asked.status) ? asked.results[0]?.data : undefined;
-    const [firmware, deviceType] = [found(outcome), found(kind)];
-    this.#parts.attached({
-      deviceId,
-      // What is written for the device takes the new nonces along.
-      credential: nonces.applied(credential),
-      mode: GatewayMode.Transparent,
-      origin: credential.origin,
-      protocol: 'OMA-DM',
-      address,
-      ...(from?.heardOn !== undefined && { heardOn: from.heardOn }),
-      isGateway: isOk(asGateway?.status ?? DmStatus.NotFound),
-      ...(devInfo.Man !== undefined && { manufacturer: devInfo.Man }),
-      ...(devInfo.Mod !== undefined && { model: devInfo.Mod }),
-      ...(firmware !== undefined && { firmware: valueText(firmware) }),
-      ...(deviceType !== undefined && { deviceType: valueText(deviceType) }),
-    });
-    const { work } = this.#parts;
-    if (work) yield* work(deviceId);
+    const answered = ([outcome, kind, asGateway]: readonly OperationOutcome[]) => {
+      const found = (asked: OperationOutcome | undefined) =>
+        asked && isOk(asked.status) ? asked.results[0]?.data : undefined;
+      // A new bootstrap may have replaced the credential during the session, so it is read again.
+      const credential = this.#parts.credentials.get(deviceId);
+      if (!credential) return false;
+      const [firmware, deviceType] = [found(outcome), found(kind)];
+      this.#parts.attached({
+        deviceId,
+        // What is written for the device takes the new nonces along.
+        credential: nonces.applied(credential),
+        mode: GatewayMode.Transparent,
+        origin: credential.origin,
+        protocol: 'OMA-DM',
+        address,
+        ...(from?.heardOn !== undefined && { heardOn: from.heardOn }),
+        isGateway: isOk(asGateway?.status ?? DmStatus.NotFound),
+        ...(devInfo.Man !== undefined && { manufacturer: devInfo.Man }),
+        ...(devInfo.Mod !== undefined && { model: devInfo.Mod }),
+        ...(firmware !== undefined && { firmware: valueText(firmware) }),
+        ...(deviceType !== undefined && { deviceType: valueText(deviceType) }),
+      });
+      return true;
+    };
+    return questionsFirst({ questions, answered, work: () => work?.(deviceId), isTogether: isKnown });
   }
 }
