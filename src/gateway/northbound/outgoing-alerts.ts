@@ -35,11 +35,24 @@ export function alertOf(
   return campaignAlert(vocabulary.alerts[resultAlerts[kind]], uri, correlator, result);
 }
 
+/** Text that each coding can hold. */
+const plain = /^[\x20-\x7e]*$/;
+/** Characters of the data of an alert below which its size is no matter. */
+const plainLength = 4096;
+
 /** @throws {PosternError} when the alert has no form in this coding, or is too large */
 export function demandEncodable(
   { code, items, correlator }: Omit<OutgoingAlert, 'settled'>,
   mediaType: string,
 ): void {
+  // Nearly all alerts are a short text of ASCII. To encode each of them twice would cost more than the rest of an alert.
+  const [item] = items;
+  const texts = [item?.source?.locUri, item?.data, correlator].filter((text) => text !== undefined);
+  if (
+    items.length === 1 &&
+    texts.every((text) => typeof text === 'string' && text.length < plainLength && plain.test(text))
+  )
+    return;
   const command = {
     name: 'Alert' as const,
     cmdId: '1',

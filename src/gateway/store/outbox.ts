@@ -47,6 +47,8 @@ export class Outbox {
   readonly #epoch: Epoch | undefined;
   /** Alerts deleted at the limit since the start. */
   dropped = 0;
+  /** Kinds of which there was no entry, and none was added since. */
+  readonly #absent = new Set<OutboxKind>();
 
   /** @param epoch epoch of the numbers that are given from now on */
   constructor(database: Database, limit: number, epoch?: Epoch) {
@@ -65,6 +67,7 @@ export class Outbox {
   /** Adds an alert and deletes an earlier one of the same kind and device. Joins the caller's transaction, if any. */
   add(kind: OutboxKind, deviceId: string, body: string, server?: string): void {
     this.#epoch?.store();
+    this.#absent.delete(kind);
     this.#database.prepare('DELETE FROM outbox WHERE kind = ? AND device_id = ?').run(kind, deviceId);
     this.#database
       .prepare('INSERT INTO outbox (kind, device_id, body, server) VALUES (?, ?, ?, ?)')
@@ -85,11 +88,13 @@ export class Outbox {
 
   /** Whether an entry of any kind other than `kinds` waits. */
   hasOtherThan(kinds: readonly OutboxKind[]): boolean {
-    const others = outboxKinds.filter((kind) => !kinds.includes(kind));
-    return (
+    const others = outboxKinds.filter((kind) => !kinds.includes(kind) && !this.#absent.has(kind));
+    if (others.length === 0) return false;
+    const isThere =
       this.#database.prepare(`SELECT 1 FROM outbox WHERE kind IN ${sqlList(others)} LIMIT 1`).get() !==
-      undefined
-    );
+      undefined;
+    if (!isThere) for (const kind of others) this.#absent.add(kind);
+    return isThere;
   }
 
   /** The oldest `count` entries for one DM server, oldest first. Without `server`: for the gateway's own. */
