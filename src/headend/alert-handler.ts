@@ -3,6 +3,7 @@ import type { Database } from '../base/database.ts';
 import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
+import type { AlertNumber } from '../mo/alert-number.ts';
 import { type FirmwareOperation, isFirmwareOperation } from '../mo/firmware-branch.ts';
 import {
   isAlertOf,
@@ -51,6 +52,10 @@ export class AlertHandler {
   readonly #parts: AlertHandlerParts;
   /** Gateways that claim a device, while it is attached elsewhere. */
   readonly #claims = new BoundedMap<string, string>(claimLimit);
+  /** Sessions in which the disk did not take an alert. */
+  readonly #stalled = new WeakSet<SessionContext>();
+  /** Takes back that the number of the alert under way was judged to be new. */
+  #judged: (() => void) | undefined;
 
   constructor(parts: AlertHandlerParts) {
     this.#parts = parts;
@@ -59,14 +64,26 @@ export class AlertHandler {
   /**
    * Handles one alert as one unit: all that it says is stored, or nothing. Returns its DM status: 415 for a type that
    * this server does not know (OMA DM protocol 1.2.1, section 8.7), 403 for a type that this kind of party must not
-   * send, 400 for malformed data, 420 when the disk does not take it.
+   * send, 400 for malformed data, 420 when the disk does not take it. Then all later alerts of the session get 420 too: they
+   * come again in their order, so that no alert overtakes an earlier one of the same device. 418 for a number that this
+   * server knows from another run of the gateway, which the gateway has forgotten.
    */
   handle(context: SessionContext, alert: Alert): number {
+    if (this.#stalled.has(context)) return DmStatus.DeviceFull;
+    this.#judged = undefined;
     try {
       return this.#parts.database.transaction(() => this.#handle(context, alert));
     } catch (thrown) {
-      return asPosternError(thrown).dmStatus;
+      const { code, dmStatus } = asPosternError(thrown);
+      if (code === 'storage') this.#stalled.add(context);
+      this.#takeBack();
+      return dmStatus;
     }
+  }
+
+  /** The alert that was handled last is refused, so its number is not known. */
+  #takeBack(): void {
+    this.#judged?.();
   }
 
   #handle({ party, gateway: through }: SessionContext, alert: Alert): number {
@@ -92,8 +109,10 @@ export class AlertHandler {
 
   #deviceAttached(reporter: string, alert: Alert): number {
     const { database, parties, reachability, pendingDetaches } = this.#parts;
-    const { epoch, sequence, deviceId, via, ...attach } = readDeviceAttach(this.#parts.vocabulary, alert);
-    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
+    const found = readDeviceAttach(this.#parts.vocabulary, alert);
+    const known = this.#known(reporter, found);
+    if (known !== undefined) return known;
+    const { epoch: _, sequence: __, run: ___, deviceId, via, ...attach } = found;
     const gateway = this.#place(reporter, via);
     if (gateway === undefined) return DmStatus.Ok;
     const brokerGateway = reachability.brokerGatewayOf(reporter);
@@ -179,8 +198,10 @@ export class AlertHandler {
 
   #deviceDetached(reporter: string, alert: Alert): number {
     const { parties, unreachableDevices } = this.#parts;
-    const { epoch, sequence, deviceId, reason, via } = readDeviceDetach(alert);
-    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
+    const detach = readDeviceDetach(alert);
+    const known = this.#known(reporter, detach);
+    if (known !== undefined) return known;
+    const { deviceId, reason, via } = detach;
     const gateway = this.#place(reporter, via);
     if (gateway === undefined) return DmStatus.Ok;
     parties.dissociate(deviceId, gateway);
@@ -193,9 +214,11 @@ export class AlertHandler {
   }
 
   #devicePresence(reporter: string, alert: Alert): number {
-    const { epoch, sequence, deviceId, state, reason, lastSeen, via } = readDevicePresence(alert);
+    const presence = readDevicePresence(alert);
     const { parties, unreachableDevices } = this.#parts;
-    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
+    const known = this.#known(reporter, presence);
+    if (known !== undefined) return known;
+    const { deviceId, state, reason, lastSeen, via } = presence;
     const gateway = this.#place(reporter, via);
     if (gateway === undefined) return DmStatus.Ok;
     if (state === 'unreachable') {
@@ -209,8 +232,10 @@ export class AlertHandler {
   }
 
   #gatewayFault(reporter: string, alert: Alert): number {
-    const { epoch, sequence, kind, reason, via } = readGatewayFault(alert);
-    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
+    const fault = readGatewayFault(alert);
+    const known = this.#known(reporter, fault);
+    if (known !== undefined) return known;
+    const { kind, reason, via } = fault;
     const gateway = this.#place(reporter, via);
     if (gateway === undefined) return DmStatus.Ok;
     this.#parts.records.addAlert('GatewayFault', gateway, undefined, { kind, reason });
@@ -218,12 +243,15 @@ export class AlertHandler {
     return DmStatus.Ok;
   }
 
-  /** Records the number of an alert. False when the alert is a repetition. */
-  #isFirst(gateway: string, epoch: string | undefined, sequence: number): boolean {
+  /** Records the number of an alert. Returns the status of one that is not to be handled, undefined for a new one. */
+  #known(gateway: string, { epoch, sequence, run }: AlertNumber): number | undefined {
     const { parties, sequences } = this.#parts;
-    if (epoch === undefined) return parties.recordAlertSequence(gateway, sequence);
+    if (epoch === undefined) return parties.recordAlertSequence(gateway, sequence) ? undefined : DmStatus.Ok;
     if (sequences.isNews(gateway, epoch)) this.#emit('gateway.new-epoch', { gateway, epoch });
-    return sequences.record(gateway, epoch, sequence);
+    const verdict = sequences.record(gateway, epoch, sequence, run);
+    if (verdict === 'new') this.#judged = () => sequences.refused(gateway, epoch, sequence);
+    else return verdict === 'forgotten' ? DmStatus.AlreadyExists : DmStatus.Ok;
+    return undefined;
   }
 
   #recordResult(kind: ResultKind, gateway: string, { correlator, items: [item] }: Alert): number {

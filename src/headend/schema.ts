@@ -31,5 +31,7 @@ export const headendSchema: Schema = {
      ) STRICT;`,
     'CREATE TABLE unreachable (device TEXT PRIMARY KEY, reason TEXT NOT NULL, last_heard INTEGER NOT NULL) STRICT, WITHOUT ROWID;',
     setAsideTable,
+    // The run of the gateway in which the last number was given.
+    'ALTER TABLE alert_epoch ADD COLUMN run TEXT;',
   ],
 };

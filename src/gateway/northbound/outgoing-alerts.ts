@@ -19,14 +19,15 @@ import { type FirmwareUpdateBody, type ResultBody, resultAlerts } from './report
 /** Makes the alert of an outbox entry. */
 export function alertOf(
   vocabulary: Vocabulary,
-  { kind, epoch, sequence, deviceId, body }: OutboxEntry,
+  { kind, epoch, sequence, run, deviceId, body }: OutboxEntry,
 ): Omit<OutgoingAlert, 'settled'> {
   const parsed = JSON.parse(body) as object;
-  const fields = { ...parsed, ...(epoch !== undefined && { epoch }), sequence, deviceId };
+  // A body may hold the number that a child gateway gave.
+  const fields = { ...parsed, epoch, sequence, run, deviceId } as object;
   if (kind === 'device-attach') return deviceAttachAlert(vocabulary, fields as DeviceAttach);
   if (kind === 'device-detach') return deviceDetachAlert(vocabulary, fields as DeviceDetach);
   if (kind === 'device-presence') return devicePresenceAlert(vocabulary, fields as DevicePresence);
-  if (kind === 'gateway-fault') return gatewayFaultAlert(vocabulary, fields as object as GatewayFault);
+  if (kind === 'gateway-fault') return gatewayFaultAlert(vocabulary, fields as GatewayFault);
   if (kind === 'firmware-update') {
     const { operation, correlator, result } = parsed as FirmwareUpdateBody;
     return firmwareAlert(operation, correlator, result);
