@@ -153,6 +153,8 @@ async function askOverHttp(at: number): Promise<void> {
       const options = { method: 'POST', headers: type, localAddress: httpAddress, timeout: 30_000 };
       const outgoing = request(crowd.http, { ...options, agent: false });
       outgoing.on('timeout', () => outgoing.destroy(new Error('no answer')));
+      // After the beginning of the answer, its reader meets the error.
+      outgoing.on('error', () => {});
       outgoing.end(firstMessage(deviceId(at), '1', 1));
       const [answer] = (await once(outgoing, 'response')) as [IncomingMessage];
       const text = Buffer.concat(await answer.toArray()).toString();

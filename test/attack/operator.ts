@@ -33,6 +33,8 @@ export class Operator {
       headers: { authorization: this.#token, 'content-type': 'application/json' },
       signal: AbortSignal.any([this.#stop.signal, AbortSignal.timeout(patience)]),
     });
+    // After the beginning of the answer, its reader meets the error.
+    outgoing.on('error', () => {});
     outgoing.end(body === undefined ? undefined : JSON.stringify(body));
     const [answer] = (await once(outgoing, 'response')) as [IncomingMessage];
     const text = Buffer.concat(await answer.toArray()).toString();
