@@ -239,7 +239,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     ...base,
     pendingDetaches,
     unreachableDevices,
-    ask: (deviceId, brokerGateway) => void notifier.ask(deviceId, brokerGateway),
+    ask: (deviceId, brokerGateway) => notifier.ask(deviceId, brokerGateway),
   });
   const sessions = new Sessions({
     ...base,

@@ -63,10 +63,10 @@ export class Notifier {
     }
   }
 
-  /** Asks a party for a session, if it can be reached. Never rejects. */
-  async ask(partyId: string, brokerGateway: string): Promise<void> {
+  /** Asks a party for a session, if it can be reached. Does not wait. */
+  ask(partyId: string, brokerGateway: string): void {
     const { events } = this.#parts;
-    await background(events, 'notification', async () => {
+    void background(events, 'notification', async () => {
       try {
         await this.sendPackage0(partyId, brokerGateway);
       } catch (thrown) {

@@ -86,7 +86,7 @@ export class PendingDetaches {
 
   /** Does not wait. If it fails, the entries stay until the gateway opens a session for another reason. */
   #requestSession(gateway: string): void {
-    void this.#parts.notifier.ask(gateway, this.#brokerGatewayFor(gateway));
+    this.#parts.notifier.ask(gateway, this.#brokerGatewayFor(gateway));
   }
 
   #brokerGatewayFor(gateway: string): string {

@@ -30,7 +30,9 @@ export class HttpBodies {
 
   constructor(admission: Admission) {
     this.#admission = admission;
-    const giveWay = (_: string, socket: Socket) => void socket.destroy();
+    const giveWay = (_: string, socket: Socket) => {
+      socket.destroy();
+    };
     this.#known = new FairMap<Socket>(bodyBounds.known, giveWay);
     this.#strangers = new FairMap<Socket>(bodyBounds.strangers, giveWay);
   }

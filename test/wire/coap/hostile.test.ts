@@ -62,6 +62,33 @@ describe('the entry', () => {
     assert.ok(endpoint.isProven(remoteOf('192.0.2.66', proven[0]!)), 'a place that is used stays');
   });
 
+  test('a request that a peer asked for is repeated within three times its bytes, until the peer answers one', () => {
+    const { endpoint, receive, sent, clock } = rig(() => reply(Code.Changed));
+    const owed = { code: Code.GET, options: path('3', '0'), timeout: 60_000, isOwed: true };
+    receive({ options: path('bs'), code: Code.POST });
+    const [asked, first] = [7, sent.splice(0)];
+    endpoint.request('a', 1, owed).catch(() => {});
+    clock.advance(90_000);
+    const all = [...first, ...sent].reduce((bytes, { datagram }) => bytes + datagram.length, 0);
+    assert.ok(all <= 3 * asked, `${all} bytes for ${asked}`);
+    assert.equal(sent.splice(0).length, 1);
+    // With more bytes, as an honest client sends, there is room for repetitions.
+    receive({ options: path('bs'), code: Code.POST, payload: Buffer.alloc(60), messageId: 2 });
+    sent.splice(0);
+    endpoint.request('a', 1, owed).catch(() => {});
+    clock.advance(90_000);
+    assert.equal(sent.length, 5);
+    const { messageId, token } = sent[0]!.message;
+    sent.splice(0);
+    endpoint.request('a', 1, owed).catch(() => {});
+    const [again] = sent.splice(0);
+    receive({ ...again!.message, type: Type.ACK, code: Code.Content, options: [] });
+    assert.notDeepEqual([messageId, token], [again!.message.messageId, again!.message.token]);
+    endpoint.request('a', 1, owed).catch(() => {});
+    clock.advance(90_000);
+    assert.equal(sent.length, 5, 'the peer receives at its address');
+  });
+
   test('garbage uses the budget of its address, and no other', () => {
     const { endpoint, receive, take } = rig(hello);
     for (let at = 0; at < 1000; at++) endpoint.receive(Buffer.from('4f010001', 'hex'), '192.0.2.1', at + 1);
