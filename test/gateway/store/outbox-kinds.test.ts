@@ -16,7 +16,7 @@ test('whether an alert of another kind waits is right after each change of the o
   outbox.add('command-fanout', 'label', '{}');
   assert.equal(isUrgent(), true);
   const sequence = outbox.peek(10).find(({ kind }) => kind === 'command-fanout')!.sequence;
-  const renumbered = outbox.requeue(sequence)!;
+  const renumbered = outbox.requeue(sequence).get(sequence)!;
   assert.equal(isUrgent(), true);
   outbox.remove(renumbered);
   assert.deepEqual([isUrgent(), outbox.hasOtherThan([])], [false, true]);
