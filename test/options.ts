@@ -8,14 +8,16 @@ interface Option {
   readonly value?: string;
   /** The value is a number, and this one when the option is absent. */
   readonly number?: number;
-  /** Values that a text may have. */
+  /** Values that a text may have, or each of several that are separated by commas. */
   readonly among?: readonly string[];
+  /** The option may be given several times. */
+  readonly many?: true;
 }
 
 type ValueOf<O extends Option> = O extends { readonly number: number }
   ? number
   : O extends { readonly value: string }
-    ? string | undefined
+    ? (O extends { readonly many: true } ? readonly string[] : string) | undefined
     : boolean;
 
 /** Options that most measurements have. */
@@ -30,7 +32,10 @@ export class Usage {
 
   constructor(command: string, summary: string, options: Readonly<Record<string, Option>>) {
     const shown = Object.entries(options).map(([name, { value = '', number, what }]) => {
-      const standard = number === undefined ? '' : `; ${number} if absent`;
+      const standard =
+        number === undefined
+          ? ''
+          : `; ${number === Number.POSITIVE_INFINITY ? 'without limit' : number} if absent`;
       return [`--${name} ${number === undefined ? value : 'N'}`.trimEnd(), `${what}${standard}`] as const;
     });
     const width = Math.max(6, ...shown.map(([name]) => name.length));
@@ -64,9 +69,10 @@ export function optionsOf<const O extends Readonly<Record<string, Option>>>(
   const usage = new Usage(command, summary, options);
   const isText = ({ value, number }: Option) => value !== undefined || number !== undefined;
   const types = Object.entries(options).map(
-    ([name, option]) => [name, { type: isText(option) ? 'string' : 'boolean' }] as const,
+    ([name, option]) =>
+      [name, { type: isText(option) ? 'string' : 'boolean', multiple: option.many ?? false }] as const,
   );
-  let given: Readonly<Record<string, string | boolean | undefined>>;
+  let given: Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
   try {
     const known = { ...Object.fromEntries(types), help: { type: 'boolean' } } as const;
     given = parseArgs({ options: known }).values as typeof given;
@@ -78,8 +84,10 @@ export function optionsOf<const O extends Readonly<Record<string, Option>>>(
   const values = Object.entries<Option>(options).map(([name, option]) => {
     const value = given[name];
     if (option.number !== undefined) return [name, numberOf(usage, name, value ?? option.number)];
-    if (typeof value === 'string' && option.among && !option.among.includes(value))
-      return usage.wrong(`--${name} ${value}: expected one of ${option.among.join(', ')}`);
+    const texts = typeof value === 'string' ? value.split(',') : Array.isArray(value) ? value : [];
+    const strange = texts.find((text) => option.among?.includes(text) === false);
+    if (strange !== undefined)
+      return usage.wrong(`--${name} ${strange}: expected one of ${option.among?.join(', ')}`);
     return [name, isText(option) ? value : (value ?? false)];
   });
   return Object.fromEntries(values);
@@ -87,7 +95,7 @@ export function optionsOf<const O extends Readonly<Record<string, Option>>>(
 
 function numberOf(usage: Usage, name: string, value: unknown): number {
   const number = Number(value);
-  return Number.isFinite(number) && number > 0 && value !== ''
+  return number >= 0 && value !== ''
     ? number
-    : usage.wrong(`--${name} ${String(value)}: expected a number above 0`);
+    : usage.wrong(`--${name} ${String(value)}: expected a number of at least 0`);
 }

@@ -14,6 +14,7 @@ export const eventTable = {
 
   // Alerts: on their way out of the gateway's outbox, and as the DM server takes them.
   'alert.attach-contested': warn<'device' | 'gateway', never, { holder: string }>(),
+  'alert.foreign-gateway': warn<'gateway', never, { reporter: string }>(),
   'alert.command-fanout': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.delivered': info<'device' | 'alert' | 'sequence' | 'status' | 'server'>(),
   'alert.device-attach': info<'device' | 'gateway' | 'bootstrap', 'manufacturer' | 'model'>(),
@@ -211,6 +212,7 @@ export const eventTable = {
   'state.failing': error<'reason'>(),
   'state.new-epoch': info<never, never, { epoch: string }>(),
   'state.row-set-aside': error<'reason', never, { table: string; rows: number; row: string }>(),
+  'state.taken-back': warn<'server', never, { epoch: string }>(),
   'state.writable': info<never, never, { seconds: number }>(),
 
   // Triggers.

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { BoundedMap } from './bounded-map.ts';
 import type { Clock, Monotonic } from './clock.ts';
 import type { EventFields, Severity } from './event-fields.ts';
@@ -128,15 +128,15 @@ export class RepeatedEvents {
 function causeOf(name: EventName, severity: Severity, fields: EventFields): string {
   const peer = severity === 'info' ? '' : hostOf(String(fields.peer ?? ''));
   const parts = causeFields.map((field) => String(fields[field] ?? ''));
-  return createHash('sha256')
-    .update(JSON.stringify([name, peer, ...parts]))
-    .digest('base64');
+  return hash('sha256', JSON.stringify([name, peer, ...parts]), 'base64');
 }
 
-const kept = (fields: EventFields): string =>
-  JSON.stringify(fields, (_, value: unknown) =>
-    typeof value === 'string' ? value.slice(0, repetitionLimits.characters) : value,
-  );
+function kept(fields: EventFields): string {
+  const cut: Record<string, EventFields[string]> = {};
+  for (const [field, value] of Object.entries(fields))
+    cut[field] = typeof value === 'string' ? value.slice(0, repetitionLimits.characters) : value;
+  return JSON.stringify(cut);
+}
 
 /** `192.0.2.1` of `coap://192.0.2.1:5683/x`, `192.0.2.1:5683` and `192.0.2.1`. */
 const hostOf = (peer: string): string =>

@@ -8,12 +8,9 @@ import { AdminApi } from '../gateway/console/admin-api.ts';
 import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { restartExitCode } from '../gateway/update/directory-slots.ts';
-import { beFrugal, tidyUp, watchedForWork } from './frugality.ts';
+import { beFrugal, tidyUpWhenQuiet, watchedForWork } from './frugality.ts';
 import { type Command, type HangUps, stopped } from './runner.ts';
 import { runParty, surviveErrors } from './service.ts';
-
-/** Milliseconds after the start until its garbage is collected: the uplink is connected then. */
-const tidyAfter = 2000;
 
 const defaultFile = '/etc/postern/gateway.toml';
 
@@ -106,7 +103,7 @@ async function serve(
   hangUps.on(() => {
     log.level = running.reload(read).log.level;
   });
-  setTimeout(tidyUp, tidyAfter).unref();
+  tidyUpWhenQuiet();
   await stopped(AbortSignal.any([stop, restart.signal]));
   if (restart.signal.aborted) process.exitCode = restartExitCode;
 }

@@ -132,6 +132,12 @@ export const imageBody = v.strictObject({
       ),
     ),
   ),
+  dropEarlier: v.optional(
+    v.pipe(
+      v.boolean(),
+      v.description('Whether the earlier version of this image may be deleted when both do not fit'),
+    ),
+  ),
 });
 
 /** Body of a group. */

@@ -274,15 +274,21 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const sessionOrders = new SessionOrders({ ...base, sessionRequests });
   const pendingDetaches = new PendingDetaches({ ...base, notifier });
   const policy = new Policy({ ...base, settings: settings.policy, sessionRequests });
-  const alertHandler = new AlertHandler({ ...base, pendingDetaches, unreachableDevices });
+  const alertHandler = new AlertHandler({
+    ...base,
+    pendingDetaches,
+    unreachableDevices,
+    ask: (deviceId, brokerGateway) => notifier.ask(deviceId, brokerGateway),
+  });
   const sessions = new Sessions({
     ...base,
+    hasOwnConnection: (gateway) => reachability.hasOwnConnection(gateway),
     work: sessionWork(policy, pendingDetaches, jobs),
     proved: ({ party, gateway }, brokerGateway) => {
       reachability.prove(party.id, brokerGateway);
       // Only the first message after a restart of this server tells something: else alerts have told it.
       if (gateway !== party.id) reachability.learnFirst(gateway, brokerGateway);
-      if (party.kind === 'device') alertHandler.proved(party.id, gateway);
+      if (gateway !== party.id) alertHandler.proved(party.id, gateway);
     },
     handleAlert: (context, alert) => alertHandler.handle(context, alert),
   });

@@ -31,6 +31,8 @@ export const headendSchema: Schema = {
      ) STRICT;`,
     'CREATE TABLE unreachable (device TEXT PRIMARY KEY, reason TEXT NOT NULL, last_heard INTEGER NOT NULL) STRICT, WITHOUT ROWID;',
     setAsideTable,
+    // The run of the gateway in which the last number was given.
+    'ALTER TABLE alert_epoch ADD COLUMN run TEXT;',
     // Results of orders that an earlier version gave stay in operation_result alone.
     `CREATE TABLE accepted_order (
        number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, party TEXT NOT NULL, name TEXT NOT NULL,

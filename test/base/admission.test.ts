@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { Admission, type AdmissionLimits, admissionTable } from '../../src/base/admission.ts';
+import { Admission, type AdmissionLimits, admissionTable, partyProofs } from '../../src/base/admission.ts';
 import { HandClock } from '../hand-clock.ts';
 
 function entry(limits: Partial<AdmissionLimits> = {}) {
@@ -105,7 +105,10 @@ describe('the entry of the private network', () => {
       const proving: { at: number; due: number }[] = [];
       let served = 0;
       for (let now = 0; now < 60_000 && served < 5000; now += 10, clock.advance(10)) {
-        for (; proving[0] && proving[0].due <= now; served++) admission.proved(address(proving.shift()!.at));
+        for (; proving[0] && proving[0].due <= now; served++) {
+          const { at } = proving.shift()!;
+          admission.proved(address(at), `device ${at}`);
+        }
         for (const device of waiting.filter(({ due, tries }) => due === now && tries < 5)) {
           device.tries++;
           if (admission.admits(address(device.at))) proving.push({ at: device.at, due: now + 500 });
@@ -121,6 +124,30 @@ describe('the entry of the private network', () => {
     const address = (at: number) => `10.0.${at >> 8}.${at & 255}`;
     for (let at = 0; at < 5000; at++) admission.know(address(at));
     assert.equal(admitted(5000, address), 5000);
+  });
+
+  test('a device that proves itself everywhere makes few addresses known, and raises no limit of strangers', () => {
+    const { admission, admitted, clock } = entry();
+    admission.know('192.0.2.1');
+    const newcomer = (at: number) => `10.${at >> 16}.${(at >> 8) & 255}.${at & 255}`;
+    admitted(100_000, newcomer);
+    for (let at = 0; at < 30_000; at++) admission.proved(`127.0.${at >> 8}.${at & 255}`, 'one device');
+    assert.equal(admission.footprint.known, 1 + partyProofs.burst);
+    assert.ok(admission.isKnown('192.0.2.1'));
+    assert.ok(admitted(1000, (at) => newcomer(200_000 + at * 256)) <= 5 * partyProofs.burst);
+    clock.advance(60_000);
+    admission.proved('127.99.0.1', 'one device');
+    assert.ok(admission.isKnown('127.99.0.1'), 'a device may move');
+  });
+
+  test('known addresses that are forged do not shut out other known ones of their network', () => {
+    const { admission, admitted, clock } = entry();
+    for (let at = 0; at < 250; at++) admission.know(`192.0.2.${at}`);
+    for (let second = 0; second < 100; second++) {
+      admitted(20_000, (at) => `192.0.2.${at % 50}`);
+      clock.advance(1000);
+      assert.ok(admission.admits(`192.0.2.${100 + second}`), `second ${second}`);
+    }
   });
 
   test('its tables have bounds, and what is known is not displaced by strangers', () => {

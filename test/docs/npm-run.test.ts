@@ -42,8 +42,8 @@ describe('programs behind npm run', { timeout: 170_000, concurrency: 2 }, () => 
 
   test('a wrong value is refused in a line', () => {
     for (const [start, args, said] of [
-      [scripts.fuzz, ['--inputs', 'many'], /^--inputs many: expected a number above 0\n/],
-      ['node test/powercut/command.ts', ['--cuts=-1'], /^--cuts -1: expected a number above 0\n/],
+      [scripts.fuzz, ['--inputs', 'many'], /^--inputs many: expected a number of at least 0\n/],
+      ['node test/powercut/command.ts', ['--cuts=-1'], /^--cuts -1: expected a number of at least 0\n/],
       ['node test/attack/attack.ts', ['--only', 'x'], /^--only x: expected one of /],
       ['node test/faults/command.ts', ['here'], /^Unexpected argument 'here'/],
     ] as const) {

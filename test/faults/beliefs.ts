@@ -73,7 +73,8 @@ export function gatewayBeliefs(
     byLocation: [...(state.registrations?.values() ?? [])]
       .map(({ location }) => [location, state.registrations?.at(location)?.deviceId])
       .toSorted(),
-    outbox: state.outbox.peek(100),
+    // Each start is another run.
+    outbox: state.outbox.peek(100).map(({ run: _, ...entry }) => entry),
     epoch: isEpochStored(state) ? state.epoch.value : undefined,
     campaigns,
     update: new UpdateRecords(state.database).get() ?? null,

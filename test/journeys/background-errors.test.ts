@@ -479,10 +479,10 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
 
   'session-end': async () => {
     const events = new EventRecorder();
-    const limits = { sessions: 1, idle: 1000, silent: 0 };
+    const limits = { sessions: 1, idle: 1000, silent: 0, bytes: { share: 1, pool: 1, keep: 1 } };
     const clock = new HandClock();
     const table = new SessionTable<string>({ clock, events, limits, abandoned: broken });
-    const session = { outcome: undefined, recognises: () => true, abandon: async () => {} };
+    const session = { outcome: undefined, weight: 0, recognises: () => true, abandon: async () => {} };
     const begin = (key: string) =>
       table.find(
         {

@@ -16,6 +16,7 @@ import {
   type Outcome,
 } from './campaign-parts.ts';
 import { type Running, takeLater, type Unit } from './running-campaign.ts';
+import { StoredTogether } from './stored-together.ts';
 
 /** Maximum number of devices or child gateways in progress per campaign, and of running campaigns per kind. */
 export const campaignLimits = { parallel: 64, running: 8 } as const;
@@ -31,9 +32,11 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   readonly #parts: CampaignParts<O>;
   readonly #running = new Map<string, Running<O>>();
   readonly #stop = new AbortController();
+  readonly #outcomes: StoredTogether;
 
   constructor(parts: CampaignParts<O>) {
     this.#parts = parts;
+    this.#outcomes = new StoredTogether(parts.campaigns, (store) => this.#store(store));
   }
 
   /** Continues the campaigns that were running when the gateway stopped. */
@@ -330,7 +333,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       const status = asPosternError(thrown).dmStatus;
       store = () => settle(() => ({ status, parts: [] }));
     }
-    await this.#store(() => {
+    await this.#outcomes.store(() => {
       if (!this.#isAbandoned(running)) store();
     });
   }

@@ -19,7 +19,7 @@ export interface UpstreamParts {
   readonly settings: MqttSettings;
   readonly softwareVersion: string;
   /** Epoch of the gateway's alerts. */
-  readonly epoch?: string;
+  readonly epoch?: () => string;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;

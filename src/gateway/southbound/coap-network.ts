@@ -25,9 +25,6 @@ import { type ReadKernelNetwork, readKernelNetwork } from './kernel-network.ts';
 import { MulticastGroups } from './multicast-groups.ts';
 import { boundSocket, type Datagram, reasonOf } from './udp-socket.ts';
 
-/** Receive buffer of a socket in bytes, for bursts of datagrams. */
-const recvBufferSize = 4 * 1024 * 1024;
-
 /** Milliseconds between two checks of the network interfaces. */
 const watchEvery = 5000;
 
@@ -271,7 +268,7 @@ export class CoapNetwork implements AsyncDisposable {
   async #bind(local: LocalAddress): Promise<void> {
     const { clock, entropy, events, limits, advertise } = this.#options;
     const { family, address } = local;
-    const socket = await boundSocket({ family, address, port: this.#port, recvBufferSize });
+    const socket = await boundSocket({ family, address, port: this.#port });
     this.#port = socket.address().port;
     try {
       const handler = this.#compose!({

@@ -186,9 +186,10 @@ export class CoapEndpoint {
   /**
    * Records that a device proved itself from this address and port. Responses to it may then be of any size, and its datagrams
    * have a budget of their own.
+   * @param party its name; each has a bounded number of places (`placesOfParty`)
    */
-  vouch(remote: Remote): void {
-    this.#entry.vouch(remote);
+  vouch(remote: Remote, party: string = remote.key): void {
+    this.#entry.vouch(remote, party);
     const peer = this.#peers.get(remote.key);
     if (peer) peer.standing = Standing.Proven;
   }
@@ -262,7 +263,8 @@ export class CoapEndpoint {
 
   /**
    * Sends a notification (RFC 7641). Returns its message ID and a promise for the outcome, which never rejects. After `stop`
-   * nothing is sent, and the outcome is `lost`.
+   * nothing is sent, and the outcome is `lost`. To a peer that has not proved its address nothing is sent beyond the rule of
+   * three either.
    * @param isRepeated whether a confirmable one is sent again until it is acknowledged
    */
   notify(
@@ -276,6 +278,13 @@ export class CoapEndpoint {
     const messageId = peer.takeMessageId();
     const type = confirmable ? Type.CON : Type.NON;
     const datagram = encode({ ...response, type, messageId, token });
+    if (!this.isProven(remote)) {
+      if (datagram.length > peer.room) {
+        this.#forgetIdle(peer);
+        return { messageId, fate: Promise.resolve('lost') };
+      }
+      peer.answered(datagram.length);
+    }
     if (!confirmable) {
       this.#send(datagram, peer);
       this.#forgetIdle(peer);
