@@ -1,5 +1,6 @@
 import type { Monotonic } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
+import type { ExchangeIndex } from './exchange-index.ts';
 import type { Exchange, ExchangeTable, Peer } from './peer.ts';
 
 /**
@@ -38,6 +39,7 @@ export const unprovenShare = (limits: DeduplicationLimits): DeduplicationLimits 
  */
 export class RecentExchanges implements ExchangeTable {
   readonly #limits: DeduplicationLimits;
+  readonly #index: ExchangeIndex;
   readonly #forgotten: (peer: Peer) => void;
   #oldest: Exchange | undefined;
   #youngest: Exchange | undefined;
@@ -45,8 +47,9 @@ export class RecentExchanges implements ExchangeTable {
   #bytes = 0;
 
   /** `forgotten` is called with a peer when the last exchange of that peer is dropped. */
-  constructor(limits: DeduplicationLimits, forgotten: (peer: Peer) => void) {
+  constructor(limits: DeduplicationLimits, index: ExchangeIndex, forgotten: (peer: Peer) => void) {
     this.#limits = limits;
+    this.#index = index;
     this.#forgotten = forgotten;
   }
 
@@ -73,16 +76,17 @@ export class RecentExchanges implements ExchangeTable {
       reply: undefined,
       older: this.#youngest,
       younger: undefined,
+      earlier: undefined,
+      later: undefined,
+      next: undefined,
     };
     if (this.#youngest) this.#youngest.younger = exchange;
     else this.#oldest = exchange;
     this.#youngest = exchange;
     this.#entries++;
-    peer.exchanges.set(messageId, exchange);
-    if (peer.exchanges.size > this.#limits.entriesPerPeer) {
-      const [first] = peer.exchanges.values();
-      if (first) first.table.forget(first);
-    }
+    this.#index.add(exchange);
+    const first = peer.firstExchange;
+    if (peer.exchanges > this.#limits.entriesPerPeer) first?.table?.forget(first);
     this.expire(now);
     while (this.#entries > this.#limits.entries && this.#oldest) this.forget(this.#oldest);
     return exchange;
@@ -90,7 +94,7 @@ export class RecentExchanges implements ExchangeTable {
 
   /** Keeps the reply, to be sent again when the message is repeated. Does nothing if the exchange was dropped. */
   complete(exchange: Exchange, reply: Buffer): void {
-    if (exchange.peer.exchanges.get(exchange.messageId) !== exchange) return;
+    if (exchange.table !== this) return;
     this.#bytes += reply.length - (exchange.reply?.length ?? 0);
     exchange.reply = reply;
     while (this.#bytes > this.#limits.bytes && this.#oldest && this.#oldest !== exchange)
@@ -109,12 +113,14 @@ export class RecentExchanges implements ExchangeTable {
     else this.#oldest = younger;
     if (younger) younger.older = older;
     else this.#youngest = older;
+    // What is dropped must lead to nothing: once it is among the old objects, it would keep alive what came after it.
     exchange.older = undefined;
     exchange.younger = undefined;
+    exchange.table = undefined;
     this.#entries--;
     this.#bytes -= exchange.reply?.length ?? 0;
-    peer.exchanges.delete(exchange.messageId);
-    if (peer.exchanges.size === 0) this.#forgotten(peer);
+    this.#index.remove(exchange);
+    if (peer.exchanges === 0) this.#forgotten(peer);
   }
 
   clear(): void {

@@ -25,6 +25,11 @@ export class Entry {
     this.#proven.set(key, known ?? this.#admission.provenBucket());
   }
 
+  /** Number of peers that are remembered as proven. */
+  get provenPeers(): number {
+    return this.#proven.size;
+  }
+
   isProven(key: string): boolean {
     return this.#proven.has(key);
   }
@@ -38,7 +43,7 @@ export class Entry {
    * Whether a datagram is decoded.
    * @param known the peer that sent it, if there is state about it
    */
-  admits(datagram: Buffer, key: string, address: string, known: Peer | undefined): boolean {
+  admits(datagram: Buffer, { key, address }: Remote, known: Peer | undefined): boolean {
     const bucket = this.#proven.get(key);
     if (bucket) return this.#admission.admitsProven(bucket, address);
     if (known && known.answersDue > 0 && isAnswer(datagram)) {
