@@ -45,6 +45,8 @@ export class RecentExchanges implements ExchangeTable {
   #youngest: Exchange | undefined;
   #entries = 0;
   #bytes = 0;
+  /** Until then it is not necessary to look at the oldest exchange, whose memory is no longer in the cache. */
+  #noneExpiresBefore = 0 as Monotonic;
 
   /** `forgotten` is called with a peer when the last exchange of that peer is dropped. */
   constructor(limits: DeduplicationLimits, index: ExchangeIndex, forgotten: (peer: Peer) => void) {
@@ -74,6 +76,7 @@ export class RecentExchanges implements ExchangeTable {
       expires: plus(now, this.#limits.lifetime),
       table: this,
       reply: undefined,
+      replyBytes: 0,
       older: this.#youngest,
       younger: undefined,
       earlier: undefined,
@@ -87,7 +90,7 @@ export class RecentExchanges implements ExchangeTable {
     this.#index.add(exchange);
     const first = peer.firstExchange;
     if (peer.exchanges > this.#limits.entriesPerPeer) first?.table?.forget(first);
-    this.expire(now);
+    if (now >= this.#noneExpiresBefore) this.expire(now);
     while (this.#entries > this.#limits.entries && this.#oldest) this.forget(this.#oldest);
     return exchange;
   }
@@ -95,8 +98,9 @@ export class RecentExchanges implements ExchangeTable {
   /** Keeps the reply, to be sent again when the message is repeated. Does nothing if the exchange was dropped. */
   complete(exchange: Exchange, reply: Buffer): void {
     if (exchange.table !== this) return;
-    this.#bytes += reply.length - (exchange.reply?.length ?? 0);
+    this.#bytes += reply.length - exchange.replyBytes;
     exchange.reply = reply;
+    exchange.replyBytes = reply.length;
     while (this.#bytes > this.#limits.bytes && this.#oldest && this.#oldest !== exchange)
       this.forget(this.#oldest);
   }
@@ -104,6 +108,7 @@ export class RecentExchanges implements ExchangeTable {
   /** Drops all exchanges that have expired. */
   expire(now: Monotonic): void {
     while (this.#oldest && this.#oldest.expires <= now) this.forget(this.#oldest);
+    this.#noneExpiresBefore = this.#oldest?.expires ?? plus(now, this.#limits.lifetime);
   }
 
   /** Drops one exchange. */
@@ -118,7 +123,7 @@ export class RecentExchanges implements ExchangeTable {
     exchange.younger = undefined;
     exchange.table = undefined;
     this.#entries--;
-    this.#bytes -= exchange.reply?.length ?? 0;
+    this.#bytes -= exchange.replyBytes;
     this.#index.remove(exchange);
     if (peer.exchanges === 0) this.#forgotten(peer);
   }

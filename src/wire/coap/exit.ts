@@ -1,7 +1,7 @@
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
-import { type CoapMessage, encode, encodeEmpty, Type } from './codec.ts';
+import { type CoapMessage, encode, encodeEmpty, encodeParts, Type } from './codec.ts';
 import { Code } from './codes.ts';
 import { EchoGuard } from './echo.ts';
 import type { Remote, Reply } from './message.ts';
@@ -89,14 +89,11 @@ export class Exit {
     const { peer } = exchange;
     const isConfirmed = type === Type.CON;
     const datagram = this.#encoded(
-      {
-        type: isConfirmed ? Type.ACK : Type.NON,
-        messageId: isConfirmed ? messageId : peer.takeMessageId(),
-        token,
-      },
+      isConfirmed ? Type.ACK : Type.NON,
+      isConfirmed ? messageId : peer.takeMessageId(),
+      token,
       response,
       peer,
-      peer.room,
     );
     if (datagram) this.#reply(exchange, datagram);
   }
@@ -118,11 +115,11 @@ export class Exit {
    * the rule of three allows; at the bound, once and non-confirmable.
    */
   separate(peer: Peer, token: Uint8Array, response: Reply): void {
-    const { room, standing } = peer;
+    const { standing } = peer;
     const isConfirmable = this.#separate.hasRoom(standing, peer.address);
     const messageId = peer.takeMessageId();
-    const head = { type: isConfirmable ? Type.CON : Type.NON, messageId, token };
-    const datagram = this.#encoded(head, response, peer, room);
+    const type = isConfirmable ? Type.CON : Type.NON;
+    const datagram = this.#encoded(type, messageId, token, response, peer);
     if (!datagram) return;
     peer.answered(datagram.length);
     if (!isConfirmable) {
@@ -145,8 +142,8 @@ export class Exit {
    */
   notify(peer: Peer, token: Uint8Array, response: Reply, confirmable: boolean): Notification {
     const messageId = peer.takeMessageId();
-    const head = { type: confirmable ? Type.CON : Type.NON, messageId, token };
-    const datagram = this.#encoded(head, response, peer, peer.room);
+    const type = confirmable ? Type.CON : Type.NON;
+    const datagram = this.#encoded(type, messageId, token, response, peer);
     if (!datagram) return { messageId, fate: Promise.resolve('lost') };
     peer.answered(datagram.length);
     const { promise: fate, resolve } = Promise.withResolvers<Delivery>();
@@ -171,20 +168,21 @@ export class Exit {
     if (datagram.length <= room) this.#send(datagram, remote);
   }
 
-  /** A response within `room` bytes. Undefined when not even its header fits. */
+  /** A response within the room of its peer. Undefined when not even its header fits. */
   #encoded(
-    head: Pick<CoapMessage, 'type' | 'messageId' | 'token'>,
-    response: Reply,
-    remote: Remote,
-    room: number,
+    type: Type,
+    messageId: number,
+    token: Uint8Array,
+    { code, options, payload }: Reply,
+    peer: Peer,
   ): Buffer | undefined {
-    const { code, options, payload } = response;
-    const { type, messageId, token } = head;
-    const datagram = encode({ type, code, messageId, token, options, payload });
+    const datagram = encodeParts(type, code, messageId, token, options, payload);
+    const { room } = peer;
     if (datagram.length <= room) return datagram;
     const free = room - 4 - token.length;
     if (free < 0) return undefined;
-    return encode({ type, messageId, token, ...shortened(response, free, () => this.#guard.issue(remote)) });
+    const issue = () => this.#guard.issue(peer);
+    return encode({ type, messageId, token, ...shortened({ code, options, payload }, free, issue) });
   }
 
   #reply(exchange: Exchange, datagram: Buffer): void {

@@ -19,6 +19,8 @@ export interface Exchange {
   table: ExchangeTable | undefined;
   /** Datagram that is sent again when the message is repeated. `undefined` while the handler works. */
   reply: Buffer | undefined;
+  /** Bytes of `reply`, here because the reply itself is no longer in the cache when it is forgotten. */
+  replyBytes: number;
   /** Neighbours among the exchanges of its table, in order of arrival. */
   older: Exchange | undefined;
   younger: Exchange | undefined;
