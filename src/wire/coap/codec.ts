@@ -147,19 +147,19 @@ export function encodeParts(
   target[1] = code;
   target[2] = messageId >> 8;
   target[3] = messageId & 255;
-  let at = copy(token, target, 4);
+  let at = copyOctets(token, target, 4);
   previous = 0;
   for (const { number, value } of options) {
     const delta = number - previous;
     target[at++] = (nibble(delta) << 4) | nibble(value.length);
     at = writeExtended(target, at, delta);
     at = writeExtended(target, at, value.length);
-    at = copy(value, target, at);
+    at = copyOctets(value, target, at);
     previous = number;
   }
   if (payload.length > 0) {
     target[at++] = payloadMarker;
-    copy(payload, target, at);
+    copyOctets(payload, target, at);
   }
   return target;
 }
@@ -168,7 +168,7 @@ export function encodeParts(
 const worthACall = 32;
 
 /** Copies all bytes of `source` to `at`, and returns where they end. */
-function copy(source: Uint8Array, target: Buffer, at: number): number {
+export function copyOctets(source: Uint8Array, target: Buffer, at: number): number {
   const { length } = source;
   if (length >= worthACall) target.set(source, at);
   else for (let index = 0; index < length; index++) target[at + index] = source[index]!;

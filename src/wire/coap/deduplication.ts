@@ -1,6 +1,7 @@
 import type { Monotonic } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
 import type { ExchangeIndex } from './exchange-index.ts';
+import { KeptReplies } from './kept-replies.ts';
 import type { Exchange, ExchangeTable, Peer } from './peer.ts';
 
 /**
@@ -41,6 +42,7 @@ export class RecentExchanges implements ExchangeTable {
   readonly #limits: DeduplicationLimits;
   readonly #index: ExchangeIndex;
   readonly #forgotten: (peer: Peer) => void;
+  readonly #replies = new KeptReplies();
   #oldest: Exchange | undefined;
   #youngest: Exchange | undefined;
   #entries = 0;
@@ -95,14 +97,19 @@ export class RecentExchanges implements ExchangeTable {
     return exchange;
   }
 
-  /** Keeps the reply, to be sent again when the message is repeated. Does nothing if the exchange was dropped. */
+  /** Keeps the reply, to be sent again when the message is repeated. Does nothing if the exchange was dropped or has one. */
   complete(exchange: Exchange, reply: Buffer): void {
-    if (exchange.table !== this) return;
-    this.#bytes += reply.length - exchange.replyBytes;
-    exchange.reply = reply;
+    if (exchange.table !== this || exchange.reply !== undefined) return;
+    exchange.reply = this.#replies.keep(reply);
     exchange.replyBytes = reply.length;
+    this.#bytes += reply.length;
     while (this.#bytes > this.#limits.bytes && this.#oldest && this.#oldest !== exchange)
       this.forget(this.#oldest);
+  }
+
+  /** The reply, if it is there and still kept. */
+  replyOf({ table, reply, replyBytes }: Exchange): Buffer | undefined {
+    return table === this && reply !== undefined ? this.#replies.read(reply, replyBytes) : undefined;
   }
 
   /** Drops all exchanges that have expired. */
@@ -124,6 +131,8 @@ export class RecentExchanges implements ExchangeTable {
     exchange.table = undefined;
     this.#entries--;
     this.#bytes -= exchange.replyBytes;
+    if (exchange.reply !== undefined) this.#replies.drop(exchange.reply);
+    exchange.reply = undefined;
     this.#index.remove(exchange);
     if (peer.exchanges === 0) this.#forgotten(peer);
   }

@@ -1,12 +1,14 @@
 import { Standing } from '../../base/admission.ts';
 import type { Monotonic } from '../../base/clock.ts';
 import type { PosternError } from '../../base/errors.ts';
+import type { KeptReply } from './kept-replies.ts';
 import { type Account, amplification, type Remote } from './message.ts';
 import type { MessageIds } from './message-ids.ts';
 
 /** Where exchanges are remembered. */
 export interface ExchangeTable {
   complete(exchange: Exchange, reply: Buffer): void;
+  replyOf(exchange: Exchange): Buffer | undefined;
   forget(exchange: Exchange): void;
 }
 
@@ -17,9 +19,9 @@ export interface Exchange {
   readonly expires: Monotonic;
   /** Where it is remembered. Undefined when it was forgotten. */
   table: ExchangeTable | undefined;
-  /** Datagram that is sent again when the message is repeated. `undefined` while the handler works. */
-  reply: Buffer | undefined;
-  /** Bytes of `reply`, here because the reply itself is no longer in the cache when it is forgotten. */
+  /** The datagram that is sent again when the message is repeated. `undefined` while the handler works. */
+  reply: KeptReply | undefined;
+  /** Bytes of `reply`. */
   replyBytes: number;
   /** Neighbours among the exchanges of its table, in order of arrival. */
   older: Exchange | undefined;

@@ -88,7 +88,8 @@ export class Reception {
     }
     const now = clock.now();
     const repeated = exchanges.find(peer, messageId, now);
-    if (repeated?.reply) exit.repeat(peer, repeated.reply);
+    const reply = repeated?.table?.replyOf(repeated);
+    if (reply) exit.repeat(peer, reply);
     else if (requests.awaits(peer, message)) {
       // The exchange is opened before the request is settled: settling the last request would forget an idle peer.
       exit.acknowledge(exchanges.open(peer, messageId, now), messageId);
@@ -101,7 +102,8 @@ export class Reception {
     const now = clock.now();
     const repeated = exchanges.find(peer, message.messageId, now);
     if (repeated) {
-      if (repeated.reply && message.type === Type.CON) exit.repeat(peer, repeated.reply);
+      const reply = message.type === Type.CON ? repeated.table?.replyOf(repeated) : undefined;
+      if (reply) exit.repeat(peer, reply);
       return;
     }
     peer.standing = entry.standingOf(peer);

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import fc from 'fast-check';
 import { type Standing, standings } from '../../../src/base/admission.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
@@ -7,13 +9,14 @@ import { Type } from '../../../src/wire/coap/codec.ts';
 import { Code } from '../../../src/wire/coap/codes.ts';
 import { deduplicationDefaults, unprovenShare } from '../../../src/wire/coap/deduplication.ts';
 import { Exchanges } from '../../../src/wire/coap/exchanges.ts';
+import { KeptReplies } from '../../../src/wire/coap/kept-replies.ts';
 import { reply } from '../../../src/wire/coap/message.ts';
 import { MessageIds } from '../../../src/wire/coap/message-ids.ts';
 import { type Exchange, Peer } from '../../../src/wire/coap/peer.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { rig } from './wire.ts';
 
-const limits = { lifetime: 1000, entries: 12, entriesPerPeer: 4, bytes: 100 };
+const limits = { lifetime: 1000, entries: 12, entriesPerPeer: 4, bytes: 200 };
 
 /** Exchanges of this many peers. `idle` has the peers whose last exchange was dropped. */
 function remembered(peers: number, bounds = limits) {
@@ -31,7 +34,7 @@ function remembered(peers: number, bounds = limits) {
 
 /** What should be remembered: an array, searched from its end. */
 class Model {
-  kept: { exchange: Exchange; standing: Standing; bytes: number }[] = [];
+  kept: { exchange: Exchange; standing: Standing; bytes: number; fill: number }[] = [];
 
   find(peer: Peer, messageId: number, now: number): Exchange | undefined {
     return this.kept.findLast(
@@ -41,17 +44,17 @@ class Model {
 
   opened(exchange: Exchange, standing: Standing, now: number): void {
     const { entries } = standing === standings[0] ? limits : unprovenShare(limits);
-    this.kept.push({ exchange, standing, bytes: 0 });
+    this.kept.push({ exchange, standing, bytes: 0, fill: 0 });
     const ofPeer = this.kept.filter(({ exchange: { peer } }) => peer === exchange.peer);
     if (ofPeer.length > limits.entriesPerPeer) this.#drop(ofPeer[0]!);
     this.kept = this.kept.filter((one) => one.standing !== standing || one.exchange.expires > now);
     while (this.#of(standing).length > entries) this.#drop(this.#of(standing)[0]!);
   }
 
-  completed(exchange: Exchange, bytes: number): void {
+  completed(exchange: Exchange, bytes: number, fill: number): void {
     const one = this.kept.find((kept) => kept.exchange === exchange);
     if (!one) return;
-    one.bytes = bytes;
+    Object.assign(one, { bytes, fill });
     const most = (one.standing === standings[0] ? limits : unprovenShare(limits)).bytes;
     const sum = () => this.#of(one.standing).reduce((all, kept) => all + kept.bytes, 0);
     while (sum() > most && this.#of(one.standing)[0] !== one) this.#drop(this.#of(one.standing)[0]!);
@@ -73,12 +76,13 @@ describe('exchanges', () => {
       messageId: fc.nat(6),
       standing: fc.constantFrom(...standings),
       wait: fc.constantFrom(0, 0, 0, 100, 999, 1500),
-      bytes: fc.nat(45),
+      bytes: fc.nat(90),
     });
     fc.assert(
       fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
         const { clock, exchanges, peers, idle } = remembered(6);
         const model = new Model();
+        let replies = 0;
         for (const { peer: at, messageId, standing, wait, bytes } of steps) {
           clock.advance(wait);
           // The sweep comes when it comes. What has expired is not found in any case.
@@ -87,9 +91,9 @@ describe('exchanges', () => {
           const found = exchanges.find(peer, messageId, clock.now());
           assert.equal(found, model.find(peer, messageId, clock.now()));
           if (found) {
-            if (bytes > 20) {
-              found.table?.complete(found, Buffer.alloc(bytes));
-              model.completed(found, bytes);
+            if (bytes > 20 && found.reply === undefined) {
+              found.table?.complete(found, Buffer.alloc(bytes, ++replies));
+              model.completed(found, bytes, replies);
             }
           } else {
             peer.standing = standing;
@@ -100,7 +104,11 @@ describe('exchanges', () => {
             exchanges.bytes,
             model.kept.reduce((sum, one) => sum + one.bytes, 0),
           );
-          for (const { exchange } of model.kept) assert.ok(exchange.table);
+          for (const { exchange, bytes: length, fill } of model.kept)
+            assert.deepEqual(
+              exchange.table?.replyOf(exchange),
+              length > 0 ? Buffer.alloc(length, fill) : undefined,
+            );
           for (const one of peers) {
             const ofPeer = model.kept.filter(({ exchange }) => exchange.peer === one);
             assert.equal(one.exchanges, ofPeer.length);
@@ -124,7 +132,8 @@ describe('exchanges', () => {
       return exchanges.open(peer, at & 7, clock.now());
     });
     assert.equal(exchanges.size, 2 * entries);
-    opened.forEach((one, at) => assert.equal(exchanges.find(one.peer, at & 7, clock.now()), one));
+    for (const [at, one] of opened.entries())
+      assert.equal(exchanges.find(one.peer, at & 7, clock.now()), one);
     peers[0]!.standing = standings[0];
     exchanges.open(peers[0]!, 99, clock.now());
     opened[5]!.table!.forget(opened[5]!);
@@ -143,4 +152,32 @@ test('a message ID that is used again after its lifetime, before anything was sw
   clock.advance(deduplicationDefaults.lifetime + 1);
   for (let times = 0; times < 3; times++) receive({ messageId: 7, type: Type.CON });
   assert.deepEqual([calls, endpoint.footprint.exchanges], [2, 1]);
+});
+
+test('4096 short replies take 256 KB, whatever else is allocated meanwhile', () => {
+  const { exchanges, peers, clock } = remembered(deduplicationDefaults.entries, deduplicationDefaults);
+  const before = process.memoryUsage().arrayBuffers;
+  for (const peer of peers) {
+    peer.standing = standings[0];
+    const exchange = exchanges.open(peer, 1, clock.now());
+    exchange.table!.complete(exchange, Buffer.from('a reply'));
+    // As the handlers of a gateway do. Node cuts these buffers and the reply from the same piece of memory.
+    for (let at = 0; at < 8; at++) Buffer.allocUnsafe(2000);
+  }
+  setFlagsFromString('--expose-gc');
+  runInNewContext('gc')();
+  const megabytes = (process.memoryUsage().arrayBuffers - before) / 2 ** 20;
+  assert.equal(exchanges.bytes, 7 * deduplicationDefaults.entries);
+  assert.ok(megabytes < 1, `${megabytes} MB`);
+});
+
+test('replies come back as they were kept, in cells and in memory of their own', () => {
+  const replies = new KeptReplies();
+  const data = Array.from({ length: 3000 }, (_, at) => Buffer.alloc(1 + (at % 130), at));
+  const kept = data.map((reply) => replies.keep(reply));
+  for (const [at, reply] of data.entries()) assert.deepEqual(replies.read(kept[at]!, reply.length), reply);
+  const { cellBytes } = replies;
+  for (const one of kept) replies.drop(one);
+  for (const reply of data) replies.keep(reply);
+  assert.equal(replies.cellBytes, cellBytes, 'cells are used again');
 });
