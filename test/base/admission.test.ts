@@ -41,6 +41,36 @@ describe('the entry of the private network', () => {
     );
   });
 
+  test('all strangers together have 2048 at once, then 500 a second', () => {
+    const { admitted, clock } = entry();
+    const many = (at: number) => `10.${(at >> 8) & 255}.${at & 255}.1`;
+    assert.equal(admitted(5000, many), 2048);
+    clock.advance(1000);
+    assert.equal(
+      admitted(5000, (at) => many(at + 5000)),
+      500,
+    );
+  });
+
+  test('one known address has 1024 at once and all of them 8192; then 200 and 1000 a second', () => {
+    const { admission, admitted, clock } = entry();
+    const many = (at: number) => `10.${(at >> 8) & 255}.${at & 255}.1`;
+    for (let at = 0; at < 12_000; at++) admission.know(many(at));
+    assert.equal(
+      admitted(2000, () => many(0)),
+      1024,
+    );
+    clock.advance(1000);
+    assert.equal(
+      admitted(2000, () => many(0)),
+      200,
+    );
+    clock.advance(60_000);
+    assert.equal(admitted(12_000, many), 8192);
+    clock.advance(1000);
+    assert.equal(admitted(12_000, many), 1000);
+  });
+
   test('addresses that send on and on leave room for newcomers', () => {
     const { admitted, admission, clock } = entry();
     const flood = () => admitted(20_000, (at) => `10.${at % 100}.0.${at % 10}`);
@@ -80,6 +110,24 @@ describe('the entry of the private network', () => {
       admitted(100, () => '192.0.2.1'),
       64,
     );
+  });
+
+  test('multicast requests of one prefix: 2000 at once', () => {
+    const { admission } = entry();
+    const count = Array.from({ length: 5000 }, (_, at) =>
+      admission.admitsMulticast(`2001:db8::${at.toString(16)}`),
+    ).filter(Boolean).length;
+    assert.equal(count, 2000);
+  });
+
+  test('all proven peers together are held to 40,000 at once', () => {
+    const { admission } = entry();
+    const count = Array.from({ length: 5 }, () => admission.provenBucket()).reduce(
+      (sum, bucket) =>
+        sum + Array.from({ length: 9000 }, () => admission.admitsProven(bucket, 'a')).filter(Boolean).length,
+      0,
+    );
+    assert.equal(count, 40_000);
   });
 
   test('a proven peer is held to its rate', () => {
@@ -165,8 +213,13 @@ describe('the entry of the private network', () => {
     ] as const)
       assert.ok(size <= bound && size >= bound / 2, `${size} of ${bound}`);
     assert.deepEqual([known, admission.isKnown('192.0.2.1')], [1, true]);
-    for (let at = 0; at < 20_000; at++) admission.know(many(at));
-    assert.equal(admission.footprint.known, admissionTable.known);
+    for (let at = 0; at < 20_000; at++) {
+      admission.know(many(at));
+      admission.admits(many(at));
+    }
+    const { known: most, knownAddresses } = admission.footprint;
+    assert.deepEqual([most, admissionTable.known], [16_384, 16_384]);
+    assert.ok(knownAddresses <= 8192 && knownAddresses >= 4096, `${knownAddresses} buckets`);
   });
 
   test('what is refused is told once a minute, with the number', () => {

@@ -8,8 +8,9 @@ import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { sourceAddressTowards } from '../../base/source-address.ts';
-import { CoapEndpoint, type EndpointLimits } from '../../wire/coap/endpoint.ts';
-import type { Handler } from '../../wire/coap/message.ts';
+import { CoapEndpoint } from '../../wire/coap/endpoint.ts';
+import type { EndpointLimits } from '../../wire/coap/endpoint-limits.ts';
+import type { Handler, Remote } from '../../wire/coap/message.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
 import { ArrivalQueue, type Receive } from './arrival-queue.ts';
 import {
@@ -294,17 +295,15 @@ export class CoapNetwork implements AsyncDisposable {
         ...(limits && { limits }),
       });
       const binding: Binding = { ...local, socket, endpoint };
-      const receive: Receive = guarded(
-        events,
-        'coap-datagram',
-        (octets: Buffer, from: string, fromPort: number) => endpoint.take(octets, from, fromPort),
+      const receive: Receive = guarded(events, 'coap-datagram', (octets: Buffer, remote: Remote) =>
+        endpoint.take(octets, remote),
       );
       socket.on(
         'message',
         guarded(events, 'coap-datagram', (octets: Buffer, from: { address: string; port: number }) => {
           // What is not admitted must not wait in front of what is.
-          if (endpoint.admits(octets, from.address, from.port))
-            this.#arrivals.take(receive, octets, from.address, from.port);
+          const remote = endpoint.admits(octets, from.address, from.port);
+          if (remote) this.#arrivals.take(receive, octets, remote);
         }),
       );
       socket.on('error', (error) => {

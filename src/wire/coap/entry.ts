@@ -37,6 +37,11 @@ export class Entry {
     for (const place of places.slice(0, 1 - placesOfParty)) this.#proven.delete(place);
   }
 
+  /** Number of peers that are remembered as proven. */
+  get provenPeers(): number {
+    return this.#proven.size;
+  }
+
   isProven(key: string): boolean {
     return this.#proven.has(key);
   }
@@ -50,7 +55,7 @@ export class Entry {
    * Whether a datagram is decoded.
    * @param known the peer that sent it, if there is state about it
    */
-  admits(datagram: Buffer, key: string, address: string, known: Peer | undefined): boolean {
+  admits(datagram: Buffer, { key, address }: Remote, known: Peer | undefined): boolean {
     const bucket = this.#proven.get(key);
     if (bucket) return this.#admission.admitsProven(bucket, address);
     if (known && known.answersDue > 0 && isAnswer(datagram)) {

@@ -20,6 +20,7 @@ const nothing = {
   working: 0,
   separateResponses: 0,
   multicastResponses: 0,
+  provenPeers: 0,
 };
 
 describe('incoming requests', () => {

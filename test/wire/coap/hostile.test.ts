@@ -7,7 +7,7 @@ import { Blockwise, packBlock, unpackBlock } from '../../../src/wire/coap/blockw
 import { type CoapMessage, encode, noBytes, Type } from '../../../src/wire/coap/codec.ts';
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { EchoGuard } from '../../../src/wire/coap/echo.ts';
-import { endpointDefaults } from '../../../src/wire/coap/endpoint.ts';
+import { endpointDefaults } from '../../../src/wire/coap/endpoint-limits.ts';
 import { placesOfParty } from '../../../src/wire/coap/entry.ts';
 import { type Handler, refusal, reply } from '../../../src/wire/coap/message.ts';
 import { Observable, observeDefaults } from '../../../src/wire/coap/observe.ts';
