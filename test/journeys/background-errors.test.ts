@@ -33,7 +33,8 @@ import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 import { Updater } from '../../src/gateway/update/updater.ts';
 import { Watchdog } from '../../src/gateway/update/watchdog.ts';
 import type { Headend } from '../../src/headend/headend.ts';
-import type { Notifier } from '../../src/headend/notifier.ts';
+import { Notifier } from '../../src/headend/notifier.ts';
+import type { Parties } from '../../src/headend/parties.ts';
 import { PendingDetaches } from '../../src/headend/pending-detaches.ts';
 import type { Reachability } from '../../src/headend/reachability.ts';
 import { headendSchema } from '../../src/headend/schema.ts';
@@ -364,7 +365,12 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
       database,
       parties: undefined as never,
       reachability: { isOnline: () => true, wayTo: () => undefined } as unknown as Reachability,
-      notifier: { sendPackage0: async () => broken() } as unknown as Notifier,
+      // It knows no party, so no Package #0 can be made.
+      notifier: new Notifier({
+        ...{ serverId: 'dm.example', events, entropy: seededEntropy(1) },
+        parties: { get: () => undefined } as unknown as Parties,
+        downlink: undefined as never,
+      }),
       vocabulary: ownVocabulary,
       events,
     });
