@@ -203,7 +203,7 @@ export class Device implements AsyncDisposable {
     const isElsewhere = before !== undefined && !isSamePlace(before.address, found.base);
     if (server && this.#tunnelTo(found, server) && (!before || isElsewhere))
       await this.#sessions.run(server, undefined, isElsewhere ? this.#locationUpdate(before, found) : []);
-    if (!this.#accountFor(found)) await this.#bootstraps.ask(found);
+    if (!this.#accountFor(found)) await this.#bootstraps.ask(await this.#withBootstrapServer(found));
     const account = this.#accountFor(found);
     if (!account) throw new PosternError('unavailable', 'no account for the gateway yet');
     const outcome = await this.#sessions.run(account.serverId, undefined);
@@ -286,6 +286,14 @@ export class Device implements AsyncDisposable {
       resources: found.links.map(({ target }) => target).join(' '),
     });
     return found;
+  }
+
+  /** The same gateway, with the link to its bootstrap server if it was not asked for that before, and the device needs it. */
+  async #withBootstrapServer(found: Discovered): Promise<Discovered> {
+    if (this.#config.device['factory-secret'] === undefined || this.#accounts.list().every(isDirect))
+      return found;
+    const { links } = await this.#coap.linksOf(found.base, 'rt=oma.dm.bs', discoveryTimeout);
+    return { ...found, links: [...found.links, ...links] };
   }
 
   /** The account for a gateway, which is a server with a coap URI. */

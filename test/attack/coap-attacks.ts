@@ -25,7 +25,8 @@ const multicast = (rate: number): Attack => ({
       type: Type.NON,
       code: Method.GET,
       path: '.well-known/core',
-      query: ['rt=oma.dm*'],
+      // The answer to it is short enough for a peer that has proved nothing.
+      query: ['rt=oma.dm.bs'],
     } as const;
     await repeatedly(rate, (round) => strangers.send(round, request(question), '224.0.1.187'));
   },

@@ -19,7 +19,7 @@ async function dripping(target: Target, slowness: Slowness): Promise<never> {
     const socket = connect({ port, host, localAddress: sourceOf(target, at % addresses) });
     socket.on('error', () => {});
     socket.write(head);
-    acted();
+    socket.once('connect', acted);
     const drip = setInterval(() => socket.writable && socket.write('x'), 1000);
     socket.on('close', () => {
       clearInterval(drip);

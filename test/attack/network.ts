@@ -17,11 +17,14 @@ export interface Network {
   readonly deviceAddresses: readonly string[];
 }
 
+/** First two octets of addresses that everybody has on loopback. */
+export const loopbackSources = '127.66';
+
 const loopback: Network = {
   interface: 'lo',
   host: '127.0.0.1',
-  attacker: '127.66.0.1',
-  sources: '127.66',
+  attacker: `${loopbackSources}.0.1`,
+  sources: loopbackSources,
   deviceAddresses: ['127.0.0.1'],
 };
 /** The variable of the environment by which this program finds itself in a network of its own. */

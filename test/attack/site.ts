@@ -15,7 +15,7 @@ import { attacks } from './attacks.ts';
 import { type Deed, hasServer, isLwm2m, newcomerId, newcomers } from './deed.ts';
 import { Gate } from './gate.ts';
 import type { Crowd } from './honest.ts';
-import { network, on } from './network.ts';
+import { loopbackSources, network, on } from './network.ts';
 import { Operator } from './operator.ts';
 import { PartyProcess } from './party-process.ts';
 
@@ -177,8 +177,9 @@ ${factoryDevices([...ids.filter((_, at) => !isLwm2m(at)), ...strangers])}`;
         return newcomerId(at);
       }),
     attack: (names, number) => {
-      const args = [program('attacks.ts'), names.join(), JSON.stringify(target), String(number)];
       const isInside = names.some((name) => attacks[name]!.from === 'inside');
+      const seen = isInside ? { ...target, sources: loopbackSources } : target;
+      const args = [program('attacks.ts'), names.join(), JSON.stringify(seen), String(number)];
       const attacker = spawn(
         ...(isInside ? ([process.execPath, args] as const) : on('attacker', process.execPath, args)),
         { stdio: ['ignore', 'pipe', 'inherit'] },
