@@ -120,8 +120,13 @@ export class Downlink implements AsyncDisposable {
     );
     this.#notifications.set(id, resolve);
     try {
-      await this.#link.publish({ topic: gatewayTopics(gateway).down, payload, expiry: timeToLive });
-      const { kind, status, reason } = await promise;
+      // A broker that is slow to take the message does not prolong the time.
+      const published = this.#link.publish({
+        topic: gatewayTopics(gateway).down,
+        payload,
+        expiry: timeToLive,
+      });
+      const [{ kind, status, reason }] = await Promise.all([promise, published]);
       if (kind === EnvelopeKind.Error)
         throw new PosternError(
           status === 401 ? 'unauthorized' : 'unavailable',

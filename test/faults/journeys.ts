@@ -363,7 +363,7 @@ export const journeys: readonly Journey[] = [
           .filter(({ kind, body }) => kind === 'DevicePresence' && body.state === wanted).length;
       for (let round = 0; round < 40 && state('unreachable') === 0; round++) {
         await rig.clock.leap(60_000);
-        await Promise.race([rig.gatewayEvents.nextOfAny(), rig.headendEvents.nextOfAny(), rig.pause()]);
+        await rig.changed();
       }
       await rig.until('unreachable', () => state('unreachable') > 0);
       await quiet(rig, gateway);

@@ -77,7 +77,7 @@ const party = (id: string) => ({
  * that could not start, devices and gateways repeat what failed, and an operator gives an order again that was refused.
  */
 export class Rig implements AsyncDisposable {
-  readonly clock = new LeapClock(rate);
+  readonly clock = new LeapClock(rate, () => this.#note());
   readonly gatewayEvents = new EventRecorder();
   readonly headendEvents = new EventRecorder();
   readonly deviceEvents = new EventRecorder();
@@ -90,6 +90,7 @@ export class Rig implements AsyncDisposable {
   readonly startPlaces = new Map<string, number>();
   readonly #watched = new Map<string, Watched>();
   #copies = 0;
+  #next = Promise.withResolvers<void>();
 
   constructor(folder: string, brokerUrl: string) {
     this.#folder = folder;
@@ -114,6 +115,7 @@ export class Rig implements AsyncDisposable {
   watch(name: string, failAt: number | undefined, endsTransaction: boolean): Watched {
     const watching = watch(this.fileOf(name), failAt, endsTransaction);
     this.#watched.set(name, watching);
+    watching.onWrite = () => this.#note();
     watching.onFailed = () => {
       const compared = this.#compareSoon(name);
       compared.catch(() => {});
@@ -227,22 +229,28 @@ export class Rig implements AsyncDisposable {
     await running?.stop();
   }
 
-  /** A short real time, in which the sockets of the machine deliver what was sent. */
-  async pause(): Promise<void> {
-    await new Promise((resolve) => setTimeout(resolve, 50));
+  /** Something has happened: a write, or a timer. */
+  #note(): void {
+    this.#next.resolve();
+    this.#next = Promise.withResolvers();
   }
 
   /**
-   * Waits until a condition holds. It is looked at after each event of any party, and also without one: what a condition
-   * looks at may change a turn after the last event.
+   * Resolves behind the next event of any party, its next write, or the next timer: all that can change what a party believes.
+   * What follows from it may take some turns.
    */
-  async until(what: string, holds: () => boolean): Promise<void> {
+  async changed(): Promise<void> {
     const all = [this.gatewayEvents, this.headendEvents, this.deviceEvents];
+    await Promise.race([this.#next.promise, ...all.map((each) => each.nextOfAny())]);
+    for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  /** Waits until a condition holds. */
+  async until(what: string, holds: () => boolean): Promise<void> {
     const giveUp = Promise.withResolvers<never>();
     const timer = setTimeout(() => giveUp.reject(new Error(`it never came: ${what}`)), 10_000);
     try {
-      while (!holds())
-        await Promise.race([giveUp.promise, this.pause(), ...all.map((each) => each.nextOfAny())]);
+      while (!holds()) await Promise.race([giveUp.promise, this.changed()]);
     } finally {
       clearTimeout(timer);
     }
