@@ -55,7 +55,7 @@ describe('confirmable responses on their way', () => {
         endpoint.vouch(remoteOf(host(at)));
         receive({ token: Buffer.from('t') }, host(at), port);
         if (at % 256 !== 255 && at < concurrentRequests) continue;
-        clock.advance(300);
+        clock.advance(endpointDefaults.piggybackWithin);
         take();
         for (const settle of slow.splice(0)) settle();
         await turn();
