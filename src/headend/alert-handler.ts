@@ -1,7 +1,9 @@
 import { BoundedMap } from '../base/bounded-map.ts';
+import type { Clock } from '../base/clock.ts';
 import type { Database } from '../base/database.ts';
-import { asPosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { type Rate, TokenBuckets } from '../base/token-buckets.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import type { AlertNumber } from '../mo/alert-number.ts';
 import { type FirmwareOperation, isFirmwareOperation } from '../mo/firmware-branch.ts';
@@ -37,13 +39,21 @@ export interface AlertHandlerParts {
   readonly records: Records;
   readonly orders: OrderBook;
   readonly vocabulary: Vocabulary;
+  readonly clock: Clock;
   readonly events: Events;
+  /** In place of `newDevices`. */
+  readonly newDevices?: Rate;
   /** Asks a device for a session through a broker gateway, so that it can prove itself there. */
   readonly ask: (deviceId: string, brokerGateway: string) => void;
 }
 
 /** Devices of which a claim is remembered. The oldest claim is forgotten: the device must attach anew. */
 const claimLimit = 4096;
+
+/** Devices without an account here that one gateway may report as new: a gateway may invent devices. */
+const newDevices: Rate = { rate: 1, burst: 100_000 };
+/** Gateways with such a rate. */
+const reporters = 4096;
 
 const resultEvents = {
   CommandFanout: 'alert.command-fanout',
@@ -60,9 +70,11 @@ export class AlertHandler {
   readonly #stalled = new WeakSet<SessionContext>();
   /** Takes back that the number of the alert under way was judged to be new. */
   #judged: (() => void) | undefined;
+  readonly #newDevices: TokenBuckets;
 
   constructor(parts: AlertHandlerParts) {
     this.#parts = parts;
+    this.#newDevices = new TokenBuckets(parts.newDevices ?? newDevices, reporters);
   }
 
   /**
@@ -140,6 +152,7 @@ export class AlertHandler {
       if (isProved) reachability.prove(deviceId, brokerGateway);
       else reachability.learn(deviceId, brokerGateway);
     });
+    this.#demandRoom(reporter, deviceId);
     pendingDetaches.drop(gateway, deviceId);
     const before = parties.associate(deviceId, gateway);
     this.#parts.unreachableDevices.remove(deviceId);
@@ -153,6 +166,15 @@ export class AlertHandler {
     // Two gateways have the device attached now. The one that reported last is right. The other one must detach it.
     if (before !== undefined && parties.get(before)) pendingDetaches.add(before, deviceId);
     return DmStatus.Ok;
+  }
+
+  /** @throws {PosternError} `full` when the gateway reports too many devices that are not known here */
+  #demandRoom(reporter: string, deviceId: string): void {
+    const { parties, clock } = this.#parts;
+    if (parties.get(deviceId) || parties.gatewayOf(deviceId) !== undefined) return;
+    const now = clock.now();
+    if (!this.#newDevices.of(reporter, now).take(this.#newDevices.rate, now))
+      throw new PosternError('full', `${reporter} reports too many devices without an account`);
   }
 
   /**

@@ -31,6 +31,9 @@ import { HandClock } from '../hand-clock.ts';
 const id = 'urn:dev:1';
 const secrets = { 'client-secret': 'client-secret', 'server-secret': 'server-secret' };
 
+/** Instead of 100,000 devices. */
+const newDevices = { rate: 1, burst: 100 };
+
 /** A head-end without a broker: its gateways `gw-1` and `gw-2`, and the child `gw-3`. */
 function rig() {
   const config = checkConfig(
@@ -56,11 +59,12 @@ function rig() {
     add: (gateway: string, device: string) => detached.push(`${gateway} ${device}`),
   } as unknown as PendingDetaches;
   const handler = new AlertHandler({
-    ...{ database, parties, reachability, pendingDetaches, unreachableDevices, events },
+    ...{ database, parties, reachability, pendingDetaches, unreachableDevices, events, clock },
     sequences: new AlertSequences(database),
     records: new Records(database, clock),
     orders: new OrderBook(database, clock),
     vocabulary: ownVocabulary,
+    newDevices,
     ask: (device, gateway) => asked.push(`${device} ${gateway}`),
   });
   const proofs: string[] = [];
@@ -262,6 +266,29 @@ describe('associations', () => {
     assert.deepEqual([reachability.wayTo(id), reachability.brokerGatewayOf('gw-2')], ['gw-2', 'gw-2']);
     assert.equal(reachability.devices().find((each) => each.id === id)?.unreachable, undefined);
     assert.deepEqual([events.count('alert.foreign-gateway'), events.count('alert.gateway-fault')], [4, 0]);
+  });
+
+  test('a gateway that invents devices is refused at last, and no other gateway is', () => {
+    const { attach, parties, clock } = rig();
+    const before = parties.associations().length;
+    const statuses = new Map<number, number>();
+    for (let at = 0; at < newDevices.burst + 100; at++) {
+      const status = attach('gw-1', `invented:${at}`);
+      statuses.set(status, (statuses.get(status) ?? 0) + 1);
+    }
+    assert.deepEqual(
+      [...statuses],
+      [
+        [200, newDevices.burst],
+        [420, 100],
+      ],
+    );
+    assert.equal(parties.associations().length - before, newDevices.burst);
+    assert.equal(attach('gw-1', 'invented:5'), 200, 'one that is known');
+    assert.equal(attach('gw-1', id), 200, 'one with an account');
+    assert.equal(attach('gw-2', 'honest'), 200);
+    clock.advance(1000);
+    assert.equal(attach('gw-1', 'another'), 200);
   });
 
   test('a child gateway moves like a device: with its own session, for which it is asked', async () => {
