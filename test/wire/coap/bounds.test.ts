@@ -50,12 +50,14 @@ describe('confirmable responses on their way', () => {
       const slow: (() => void)[] = [];
       const handler: Handler = () =>
         new Promise((resolve) => slow.push(() => resolve(reply(Code.Content, { payload: 'x' }))));
-      const { endpoint, receive, clock, take } = rig(handler);
+      // Short, so that no response is given up meanwhile.
+      const piggybackWithin = 100;
+      const { endpoint, receive, clock, take } = rig(handler, { piggybackWithin });
       for (let at = 0; at < concurrentRequests + 1; at++) {
         endpoint.vouch(remoteOf(host(at)));
         receive({ token: Buffer.from('t') }, host(at), port);
         if (at % 256 !== 255 && at < concurrentRequests) continue;
-        clock.advance(endpointDefaults.piggybackWithin);
+        clock.advance(piggybackWithin);
         take();
         for (const settle of slow.splice(0)) settle();
         await turn();
