@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { deviceAddress } from '../bench/crowd.ts';
 import { Lab, labSkip } from '../peers/lab.ts';
 
 /** Where the parties of `npm run attack` are. */
@@ -17,6 +18,8 @@ export interface Network {
   readonly deviceAddresses: readonly string[];
 }
 
+/** Most addresses of honest devices. */
+const addresses = 200;
 /** First two octets of addresses that everybody has on loopback. */
 export const loopbackSources = '127.66';
 
@@ -25,7 +28,7 @@ const loopback: Network = {
   host: '127.0.0.1',
   attacker: `${loopbackSources}.0.1`,
   sources: loopbackSources,
-  deviceAddresses: ['127.0.0.1'],
+  deviceAddresses: Array.from({ length: addresses }, (_, at) => deviceAddress(at)),
 };
 /** The variable of the environment by which this program finds itself in a network of its own. */
 const variable = 'POSTERN_ATTACK_NETWORK';
@@ -54,7 +57,7 @@ export async function inOwnNetwork(devices: number): Promise<number | undefined>
   for (const port of ['port0', 'port1']) site.ip('link', 'set', port, 'master', 'lan0');
   site.up('lan0');
   site.address('lan0', '192.0.2.1/24', '2001:db8:1::1/64');
-  const deviceAddresses = Array.from({ length: Math.min(devices, 200) }, (_, at) =>
+  const deviceAddresses = Array.from({ length: Math.min(devices, addresses) }, (_, at) =>
     at % 2 === 0 ? `192.0.2.${10 + at}` : `2001:db8:1::${(10 + at).toString(16)}`,
   );
   for (const address of deviceAddresses)

@@ -9,7 +9,7 @@ export const bars = { slower: 5, megabytes: 16, logged: 1e6 } as const;
 /** Below this p99 in milliseconds nobody waits, whatever the ratio to a quiet time. */
 const prompt = 100;
 /** Milliseconds for honest parties to get in again after an attack; after one that cut off the DM server, until all is connected again. */
-const recovery = { others: 10_000, cutOff: 90_000 } as const;
+const recovery = { others: 30_000, cutOff: 90_000 } as const;
 /** Devices that attach for the first time while the gateway is cut off. */
 const newcomersAtOnce = 5;
 /** Milliseconds of an attack within which each of those who look for the gateway must have found it. */
