@@ -8,7 +8,7 @@ export interface ConnectionBounds {
   readonly total: number;
   /** Of all addresses that are not known. The rest is for the others. */
   readonly strangers: number;
-  /** Of one prefix of such addresses. */
+  /** Of one prefix of such addresses. As many are left for others by one prefix of known addresses. */
   readonly perPrefix: number;
   /** Of one such address; four times as many of a known one. */
   readonly perAddress: number;
@@ -54,7 +54,10 @@ export class HttpConnections {
       ['', total],
       [address, isKnown ? knownFactor * perAddress : perAddress],
     ];
-    if (!isKnown) bounds.push(['stranger', strangers], [`/${prefixOf(address)}`, perPrefix]);
+    const prefix = prefixOf(address);
+    // One party may have proved itself at many addresses of its /64.
+    if (isKnown) bounds.push([`known /${prefix}`, total - perPrefix]);
+    else bounds.push(['stranger', strangers], [`/${prefix}`, perPrefix]);
     if (bounds.some(([name, most]) => (this.#counts.get(name) ?? 0) >= most)) {
       this.#judge.refusedConnection(address);
       socket.destroy();

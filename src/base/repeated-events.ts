@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto';
+import { senderOf } from './address-prefix.ts';
 import { BoundedMap } from './bounded-map.ts';
 import type { Clock, Monotonic } from './clock.ts';
 import type { EventFields, Severity } from './event-fields.ts';
@@ -122,11 +123,12 @@ export class RepeatedEvents {
 }
 
 /**
- * A hash of what the event says of its cause. The port of a peer is left out, since a peer may use any number of ports. So
+ * A hash of what the event says of its cause. The port of a peer is left out, since a peer may use any number of ports, and of
+ * an IPv6 address all but the /64. So
  * is its whole address where the event is about a device that is known: anybody may send in its name, from any address.
  */
 function causeOf(name: EventName, severity: Severity, fields: EventFields): string {
-  const peer = severity === 'info' ? '' : hostOf(String(fields.peer ?? ''));
+  const peer = severity === 'info' ? '' : senderOf(hostOf(String(fields.peer ?? '')));
   const parts = causeFields.map((field) => String(fields[field] ?? ''));
   return hash('sha256', JSON.stringify([name, peer, ...parts]), 'base64');
 }
@@ -143,4 +145,5 @@ const hostOf = (peer: string): string =>
   peer
     .replace(/^[a-z+]+:\/\//, '')
     .replace(/\/.*$/, '')
-    .replace(/^(\[[^\]]*\]|[^:]+):\d+$/, '$1');
+    .replace(/^(\[[^\]]*\]|[^:]+):\d+$/, '$1')
+    .replace(/^\[|\]$/g, '');

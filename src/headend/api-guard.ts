@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import { senderOf } from '../base/address-prefix.ts';
 import { BoundedMap } from '../base/bounded-map.ts';
 import type { Clock } from '../base/clock.ts';
 import { PosternError } from '../base/errors.ts';
@@ -92,11 +93,11 @@ export class ApiGuard implements ConnectionJudge {
     const [, token] = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '') ?? [];
     const peer = peerOf(request);
     if (token !== undefined && this.#parts.token.accepts(token)) {
-      this.#wrong.succeeded(peer);
+      this.#wrong.succeeded(senderOf(peer));
       this.#known.set(peer, true);
       return;
     }
-    const wait = this.#wrong.remaining(peer);
+    const wait = this.#wrong.remaining(senderOf(peer));
     if (wait > 0)
       throw new PosternError('lockedOut', `too many wrong tokens; try again in ${Math.ceil(wait / 1000)} s`);
     if (token === undefined)
@@ -104,7 +105,7 @@ export class ApiGuard implements ConnectionJudge {
         'unauthorized',
         'a token is needed: curl -H @FILE, with the file of api.token-file',
       );
-    this.#wrong.failed(peer);
+    this.#wrong.failed(senderOf(peer));
     throw new PosternError('unauthorized', 'this is not the token');
   }
 }

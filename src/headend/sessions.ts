@@ -1,3 +1,4 @@
+import { senderOf } from '../base/address-prefix.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
@@ -102,8 +103,13 @@ export class Sessions {
     const party = known ?? this.#pretend(partyId);
     // The address proves nothing, but it keeps apart what anyone sends in the name of the party. The gateway itself has none.
     const sender = `${brokerGateway} ${gateway} ${envelope.device === undefined ? '' : `from ${envelope.peer}`}`;
-    // A guesser has many ports.
-    const way = { entrance: brokerGateway, address: sender.replaceAll(/\|\d+/g, '') };
+    // A guesser has many ports, and may have many addresses.
+    const [first = ''] = (envelope.peer ?? '').split(/[| ]/);
+    const way = {
+      entrance: brokerGateway,
+      address: sender.replaceAll(/\|\d+/g, ''),
+      sender: `${gateway} ${senderOf(first)}`,
+    };
     const lock = this.#guard.lockOf(partyId, way);
     const seal = { body, hmac: headers?.[hmacHeader] };
     const key = `${brokerGateway} ${gateway} ${partyId} ${sessionId}`;

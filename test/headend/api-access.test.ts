@@ -123,12 +123,16 @@ describe('who may use the API of the head-end', limit, () => {
     for (let n = 0; n <= guardLimits.free; n++) assert.throws(from('192.0.2.1'), { code: 'unauthorized' });
     assert.throws(from('192.0.2.1'), { code: 'lockedOut' });
     for (let n = 0; n < guardLimits.peers; n++)
-      assert.throws(from(`2001:db8::${n.toString(16)}`), { code: 'unauthorized' });
+      assert.throws(from(`2001:db8:${n.toString(16)}::1`), { code: 'unauthorized' });
     assert.throws(
       from('192.0.2.1'),
       { code: 'unauthorized' },
       'the one that failed longest ago is forgotten',
     );
+    for (let n = 0; n < 1000; n++)
+      assert.throws(from(`2001:db8:ffff:1::${n.toString(16)}`), {
+        code: n <= guardLimits.free ? 'unauthorized' : 'lockedOut',
+      });
   });
 
   test('a foreign name in Host is refused (DNS rebinding), a listed one is not', async () => {

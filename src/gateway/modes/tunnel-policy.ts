@@ -1,4 +1,4 @@
-import { prefixOf } from '../../base/address-prefix.ts';
+import { prefixOf, senderOf } from '../../base/address-prefix.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Clock, Monotonic } from '../../base/clock.ts';
 import { matchesDevice } from '../../base/device-pattern.ts';
@@ -108,7 +108,8 @@ export class TunnelPolicy {
   #takeKnown(device: string, address: string): boolean {
     const now = this.#parts.clock.now();
     return (
-      this.#names.of(`${address} ${device}`, now).take(known.one, now) && this.#knownTotal.take(address, now)
+      this.#names.of(`${address} ${device}`, now).take(known.one, now) &&
+      this.#knownTotal.take(senderOf(address), now)
     );
   }
 
@@ -127,9 +128,9 @@ export class TunnelPolicy {
     }
     const { total, networks } = this.#strangers;
     return (
-      total.has(address, now) &&
+      total.has(senderOf(address), now) &&
       networks.of(prefixOf(address), now).take(networks.rate, now) &&
-      total.take(address, now)
+      total.take(senderOf(address), now)
     );
   }
 

@@ -181,7 +181,7 @@ test('guesses have a rate: of one address, of one device from many addresses, an
   assert.equal(one, 6, 'one address');
   const device = await count(
     1000,
-    (at) => `10.0.${at >> 8}.${at % 256}`,
+    (at) => `10.${at >> 8}.${at % 256}.1`,
     () => deviceId,
   );
   assert.equal(one + device, guessRates.party.burst, 'one device');
@@ -189,7 +189,7 @@ test('guesses have a rate: of one address, of one device from many addresses, an
   assert.equal(
     await count(
       1000,
-      (at) => `10.1.${at >> 8}.${at % 256}`,
+      (at) => `11.${at >> 8}.${at % 256}.1`,
       () => deviceId,
     ),
     10,
@@ -197,7 +197,7 @@ test('guesses have a rate: of one address, of one device from many addresses, an
   );
   const all = await count(
     3000,
-    (at) => `10.2.${at >> 8}.${at % 256}`,
+    (at) => `12.${at >> 8}.${at % 256}.1`,
     (at) => `urn:dev:x${at}`,
   );
   assert.ok(one + device + 10 + all <= guessRates.total.burst + 200, 'all devices');
