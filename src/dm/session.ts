@@ -86,8 +86,8 @@ export abstract class Session {
     this.#peerLimit = this.#ownLimit;
     this.#version = parts.version ?? 'DM/1.2';
     this.#msgId = Math.max(0, (parts.firstMsgId ?? 1) - 1);
-    const { account, saveNonces, entropy, challenge } = parts;
-    this.#authentication = new SessionAuthentication(account, saveNonces, entropy, challenge);
+    const { account, saveNonces, entropy, challenge, asksEach } = parts;
+    this.#authentication = new SessionAuthentication(account, saveNonces, entropy, challenge, asksEach);
   }
 
   /** Undefined while the session goes on. */

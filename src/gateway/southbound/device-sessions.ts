@@ -329,7 +329,7 @@ export class DeviceSessions {
       },
       challenge,
       firstMsgId: msgId,
-      ...(uriFor && random !== undefined && { respUri: uriFor(random) }),
+      ...(uriFor && random !== undefined && { respUri: uriFor(random), asksEach: true }),
       saveNonces: (changed) => nonces.change(changed),
       entropy,
       sessionId,
