@@ -3,7 +3,8 @@ import type { Alert, Command, CommandOf, Item, SyncmlMessage } from '../wire/syn
 import type { Seal } from './authentication.ts';
 import { type CommandOutcome, execute, isTreeCommand } from './commands.ts';
 import { nameOf, resultsOf } from './replies.ts';
-import { Session, weightBound } from './session.ts';
+import { Session } from './session.ts';
+import { weightBound } from './session-bounds.ts';
 import type { SessionOutcome, SessionParts } from './session-parts.ts';
 import { AlertCode, DmStatus, isOk } from './status.ts';
 import type { ManagementTree } from './tree.ts';

@@ -25,27 +25,17 @@ import {
   statusOf,
   unanswered,
 } from './replies.ts';
+import {
+  baseWeight,
+  callbackWeight,
+  messageBound,
+  refusalBound,
+  spareBytes,
+  weightBound,
+} from './session-bounds.ts';
 import type { SessionOutcome, SessionParts } from './session-parts.ts';
 import { AlertCode, DmStatus, isOk } from './status.ts';
 import { weightOf } from './weight.ts';
-
-/**
- * Largest number of messages of one side in a session. A session that needs more is aborted: the peer must be faulty.
- */
-export const messageBound = 1024;
-
-/** Largest number of commands that are refused one by one in the answer to a side that has not proved itself. */
-const refusalBound = 16;
-
-/** Most bytes that a session may hold of the other side's package, and of its own. See `Session.weight`. */
-export const weightBound = 4 * 1024 * 1024;
-
-/** Bytes that a session takes that holds nothing, and that a callback takes. */
-const baseWeight = 2048;
-const callbackWeight = 200;
-
-/** Bytes of each message that stay free for alert 1222 and the XML declaration. */
-const spareBytes = 120;
 
 /**
  * What both sides of a DM session have in common (OMA DM protocol 1.2.1, sections 7 to 9): credentials in both

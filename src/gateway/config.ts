@@ -18,6 +18,7 @@ import { isLoopbackHost } from '../base/loopback.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
 import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+import { admissionSection } from './admission-config.ts';
 
 const advertiseRule = 'host:port, as in 192.0.2.1:5683 or [2001:db8::1]:5683';
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
@@ -329,42 +330,7 @@ const gatewayTables = v.strictObject({
     }),
     {},
   ),
-  admission: described(
-    v.optional(
-      v.strictObject({
-        address: described(
-          v.optional(integerBetween(1, 1_000_000), 1),
-          'Conversations per second of one address where no device proved itself lately; 64 times as many at once',
-        ),
-        prefix: described(
-          v.optional(integerBetween(1, 1_000_000), 100),
-          'The same of all such addresses of one /24 or /64; 10 times as many at once',
-        ),
-        strangers: described(
-          v.optional(integerBetween(1, 1_000_000), 500),
-          'The same of all such addresses together; 4 times as many at once. Addresses that used a quarter of what they may have at once share a tenth of it',
-        ),
-        known: described(
-          v.optional(integerBetween(1, 1_000_000), 200),
-          'Conversations per second of one address where a device proved itself lately; 5 times as many at once',
-        ),
-        'all-known': described(
-          v.optional(integerBetween(1, 1_000_000), 1000),
-          'The same of all such addresses together; 8 times as many at once',
-        ),
-        proven: described(
-          v.optional(integerBetween(1, 1_000_000), 10_000),
-          'Datagrams per second of one device that has proved itself at its address and port; 4 times as many of all',
-        ),
-        multicast: described(
-          v.optional(integerBetween(1, 1_000_000), 3000),
-          'Multicast requests per second of all addresses where no device proved itself lately',
-        ),
-      }),
-      {},
-    ),
-    'What is let in from the private network, before anything of it is parsed. A conversation is 16 datagrams of one address and port, or 8 HTTP requests. A device that proves itself puts back what it took, and more. What is not let in gets no answer over CoAP and 503 over HTTP',
-  ),
+  admission: admissionSection,
   gwmo: gwmoSection,
   log: logSection,
 });

@@ -4,7 +4,7 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { seededEntropy } from '../../src/base/entropy.ts';
 import { noEvents } from '../../src/base/events.ts';
-import { weightBound } from '../../src/dm/session.ts';
+import { weightBound } from '../../src/dm/session-bounds.ts';
 import { SessionTable, type SessionTableLimits } from '../../src/dm/session-table.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import type { Command, SyncmlMessage } from '../../src/wire/syncml/message.ts';

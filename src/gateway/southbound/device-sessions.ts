@@ -27,6 +27,7 @@ import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resou
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
 import type { Alert, SyncHdr } from '../../wire/syncml/message.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
+import type { ArrivedPackage } from './arrived-package.ts';
 import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import type { PeerAddress } from './device-addresses.ts';
@@ -54,31 +55,6 @@ export interface DeviceSessionsParts {
   readonly work?: (deviceId: string) => Work;
   /** Called when a device has authenticated: from this address over CoAP, without an address over HTTP. */
   readonly proved: (deviceId: string, from: PeerAddress | undefined) => void;
-}
-
-/** A DM package of a device, independent of the transport. */
-export interface ArrivedPackage {
-  readonly body: Uint8Array;
-  readonly mediaType: string;
-  /** Value of `x-syncml-hmac`. */
-  readonly hmac: string | undefined;
-  /** The transport. Packages with the same device ID and session ID but different `way` are not mixed up. */
-  readonly way: 'coap' | 'http';
-  /** See `ArrivedMessage`. */
-  readonly associations: readonly string[];
-  /** Address of the sender as a URI. */
-  readonly address: string;
-  /**
-   * The transport does not tie packages to each other. So the client gets a URI for the next packages of its session. Makes
-   * this URI of random text, which the packages then bring as an association.
-   */
-  readonly uriFor?: (random: string) => string;
-  /** Where the device can be reached; absent over HTTP, which does not lead back to a device. */
-  readonly from?: PeerAddress;
-  /** ServerID of the gateway in the device's account, if it is not the gateway's own name. */
-  readonly serverId?: string;
-  /** Called when the device is authenticated, by this package or an earlier one of the session. */
-  readonly proved: (deviceId: string) => void;
 }
 
 /** Authentication schemes: of the device (`client`) and of the gateway (`server`). */

@@ -16,13 +16,21 @@ import { addressOf, type ConnectionBounds, HttpConnections } from '../../base/ht
 import { isLoopbackHost } from '../../base/loopback.ts';
 import { requestUrl } from '../../base/request-url.ts';
 import { uriHost } from '../../base/uri-host.ts';
-import { hmacHeader } from '../../dm/hmac-header.ts';
 import type { EchoGuard } from '../../wire/coap/echo.ts';
-import type { Remote } from '../../wire/coap/message.ts';
-import { decodeMessage, isSupported, MediaType } from '../../wire/syncml/codec.ts';
+import { isSupported, MediaType } from '../../wire/syncml/codec.ts';
 import type { BootstrapServer } from './bootstrap-server.ts';
 import { type DeviceSessions, uriAssociation } from './device-sessions.ts';
 import { HttpBodies } from './http-bodies.ts';
+import {
+  connectionOf,
+  hmacOf,
+  packageType,
+  refuse,
+  remoteOf,
+  send,
+  serverIn,
+  sourceOf,
+} from './http-messages.ts';
 import type { TunnelAnswer, TunnelledPackage } from './tunnelled.ts';
 
 export interface HttpSettings {
@@ -337,15 +345,6 @@ export class HttpBinding implements AsyncDisposable {
   }
 }
 
-/** Name of a connection, which nobody else can send on. */
-function connectionOf(socket: Socket): string {
-  const name = connections.get(socket) ?? `connection ${++connectionCount}`;
-  connections.set(socket, name);
-  return name;
-}
-const connections = new WeakMap<Socket, string>();
-let connectionCount = 0;
-
 /** One HTTP request. */
 interface Visit {
   readonly request: IncomingMessage;
@@ -353,76 +352,4 @@ interface Visit {
   readonly url: URL;
   /** ServerID in the path; empty for requests that are not for the tunnel. */
   readonly server: string;
-}
-
-/** ServerID in the path of the tunnel; undefined for other paths. */
-function serverIn(pathname: string, tunnelPath: string): string | undefined {
-  if (!pathname.startsWith(`${tunnelPath}/`)) return undefined;
-  try {
-    return decodeURIComponent(pathname.slice(tunnelPath.length + 1));
-  } catch {
-    return undefined;
-  }
-}
-
-/** The sender of a request. Its key has no port, because a device may use a new connection for each request. */
-function remoteOf({ socket }: IncomingMessage): Remote {
-  // A link-local address has a zone here, which a URI has no place for.
-  const address = addressOf(socket).replace(/%.*$/, '');
-  return { address, port: socket.remotePort ?? 0, key: `http ${address}` };
-}
-
-/** @throws {PosternError} `unsupportedFormat` */
-function packageType({ headers }: IncomingMessage): string {
-  const [mediaType = ''] = (headers['content-type'] ?? '').toLowerCase().split(';');
-  const found = mediaType.trim();
-  if (!isSupported(found))
-    throw new PosternError(
-      'unsupportedFormat',
-      'the content type must be one of DM, such as application/vnd.syncml.dm+xml',
-    );
-  return found;
-}
-
-function hmacOf({ headers }: IncomingMessage): string | undefined {
-  const value = headers[hmacHeader];
-  return typeof value === 'string' ? value : undefined;
-}
-
-/**
- * Device ID in the package itself, for clients that cannot put it into the URL. Undefined for an unreadable package.
- */
-function sourceOf(body: Uint8Array, mediaType: string): string | undefined {
-  try {
-    return decodeMessage(body, mediaType).header.source.locUri;
-  } catch {
-    return undefined;
-  }
-}
-
-function send(
-  response: ServerResponse,
-  body: Uint8Array,
-  contentType: string,
-  hmac: string | undefined,
-): void {
-  response.writeHead(200, {
-    'content-type': contentType,
-    'content-length': body.length,
-    'cache-control': 'no-store',
-    ...(hmac !== undefined && { [hmacHeader]: hmac }),
-  });
-  response.end(body);
-}
-
-function refuse(response: ServerResponse, status: number, why: string): void {
-  if (response.headersSent) return;
-  const text = `${why}\n`;
-  response.writeHead(status, {
-    'content-type': 'text/plain; charset=utf-8',
-    'content-length': Buffer.byteLength(text),
-    // The rest of a body that was refused is not read.
-    ...(!response.req.complete && { connection: 'close' }),
-  });
-  response.end(text);
 }

@@ -3,9 +3,9 @@ import { describe, test } from 'node:test';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import { guessRates } from '../../../src/dm/proof-guard.ts';
+import type { ArrivedPackage } from '../../../src/gateway/southbound/arrived-package.ts';
 import type { LocalEndpoint } from '../../../src/gateway/southbound/coap-network.ts';
 import {
-  type ArrivedPackage,
   DeviceSessions,
   sessionLimits,
   uriAssociation,

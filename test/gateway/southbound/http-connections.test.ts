@@ -6,7 +6,7 @@ import { Admission } from '../../../src/base/admission.ts';
 import { SystemClock } from '../../../src/base/clock.ts';
 import { systemEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
-import type { ArrivedPackage } from '../../../src/gateway/southbound/device-sessions.ts';
+import type { ArrivedPackage } from '../../../src/gateway/southbound/arrived-package.ts';
 import { connectionDefaults, HttpBinding, httpTimes } from '../../../src/gateway/southbound/http-binding.ts';
 import { bodyBounds } from '../../../src/gateway/southbound/http-bodies.ts';
 import { EchoGuard } from '../../../src/wire/coap/echo.ts';
