@@ -65,7 +65,10 @@ const get = (uri: string): string =>
 /** Statuses of a device whose part of an order met the write that failed. 408: it could not go on with its session. */
 const honest = ['408', '420', '500', '503', '510', '514'];
 
-/** Sends an order until it is taken. The operator deletes one of which nobody knows whether the gateway has it. */
+/**
+ * Sends an order until it is taken. The operator deletes one of which nobody knows whether the gateway has it, and sees of one
+ * whose answer was lost that the gateway has it.
+ */
 async function ordered(
   headend: Headend,
   kind: 'CommandFanout' | 'DeviceTrigger',
@@ -73,8 +76,9 @@ async function ordered(
   send: () => Promise<unknown>,
 ): Promise<void> {
   await insist(async () => {
-    if (headend.orders.get(kind, 'gw-1', name)?.state === 'unknown')
-      await headend.deleteOrder(kind, 'gw-1', name);
+    const state = headend.orders.get(kind, 'gw-1', name)?.state;
+    if (state === 'running' || state === 'done') return;
+    if (state === 'unknown') await headend.deleteOrder(kind, 'gw-1', name);
     await send();
   });
 }

@@ -280,17 +280,15 @@ export class Rig implements AsyncDisposable {
 
   /**
    * The beliefs that have to be in the file. An epoch that could not be stored is stored with the first alert, and without
-   * the number of starts another one begins. Nonces that could not be stored count in memory: an overheard credential must
-   * not be good a second time.
+   * the number of starts another one begins. Nonces count in memory until they are written with the next sync, and when they
+   * could not be: an overheard credential must not be good a second time.
    */
-  #durable(beliefs: Beliefs, { epoch } = beliefs): Beliefs {
+  #durable(beliefs: Beliefs, isAtTheEnd: boolean, { epoch } = beliefs): Beliefs {
     const { credentials } = beliefs as { credentials?: readonly object[] };
     if (!credentials) return beliefs;
     const failed = this.#watched.values().find((each) => each.failed !== undefined)?.failed ?? '';
-    const unsaved = failed.startsWith('UPDATE credential SET server_nonce') && {
-      clientNonce: '',
-      serverNonce: '',
-    };
+    const areUnsaved = !isAtTheEnd || /^(BEGIN|COMMIT|UPDATE credential SET server_nonce)/.test(failed);
+    const unsaved = areUnsaved && { clientNonce: '', serverNonce: '' };
     return {
       ...beliefs,
       epoch: epoch !== undefined && !failed.startsWith('PRAGMA user_version') && beliefs.epoch,
@@ -301,10 +299,12 @@ export class Rig implements AsyncDisposable {
   /** Compares when what the failed write belongs to has ended: the message under way may have open levels of changes. */
   async #compareSoon(name: string): Promise<void> {
     for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
-    await this.#compare(name, 'right after the write that failed');
+    await this.#compare(name, false);
   }
 
-  async #compare(name: string, when = 'at the end'): Promise<void> {
+  /** @param isAtTheEnd of the journey, and not right after the write that failed */
+  async #compare(name: string, isAtTheEnd = true): Promise<void> {
+    const when = isAtTheEnd ? 'at the end' : 'right after the write that failed';
     for (let look = 1; ; look++) {
       const running = this.#running.get(name);
       // It could not start, or has been stopped.
@@ -315,8 +315,8 @@ export class Rig implements AsyncDisposable {
       const fresh = await running.fresh(copy);
       try {
         assert.deepEqual(
-          this.#durable(living),
-          this.#durable(fresh, living),
+          this.#durable(living, isAtTheEnd),
+          this.#durable(fresh, isAtTheEnd, living),
           `${when}, ${name} believes what is in its file`,
         );
         return;
