@@ -15,10 +15,15 @@ export class LeapClock implements Clock {
   #ahead = 0;
   #wallAhead = 0;
   readonly #waiting = new Set<Waiting>();
+  readonly #fired: () => void;
 
-  /** @param rate how many times faster than the machine's the clock runs */
-  constructor(rate = 1) {
+  /**
+   * @param rate how many times faster than the machine's the clock runs
+   * @param fired called after each timer
+   */
+  constructor(rate = 1, fired: () => void = () => {}) {
     this.#rate = rate;
+    this.#fired = fired;
   }
 
   now(): Monotonic {
@@ -70,6 +75,7 @@ export class LeapClock implements Clock {
   #fire(entry: Waiting): void {
     this.#drop(entry);
     entry.callback();
+    this.#fired();
   }
 
   #drop(entry: Waiting): void {

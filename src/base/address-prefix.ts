@@ -1,3 +1,5 @@
+import { isIPv6 } from 'node:net';
+
 /**
  * The network that an IP address is counted with: its /24 (IPv4) or its /64 (IPv6, with the zone). One host may have many
  * addresses in such a network. Any other text is its own prefix.
@@ -12,3 +14,10 @@ export function prefixOf(address: string): string {
   const gap = back === undefined ? [] : Array<string>(Math.max(0, 8 - head.length - tail.length)).fill('0');
   return `${[...head, ...gap, ...tail].slice(0, 4).join(':')}%${zone}`;
 }
+
+/**
+ * The sender that an IP address stands for: an IPv4 address itself, but the /64 of an IPv6 address (`prefixOf`), because one
+ * host may use any address in its /64. Any other text stands for itself.
+ */
+export const senderOf = (address: string): string =>
+  isIPv6(address.replace(/%.*$/, '')) ? prefixOf(address) : address;

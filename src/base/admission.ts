@@ -31,7 +31,7 @@ export interface AdmissionLimits {
   readonly regulars: Rate;
   /** Of one address where a device proved itself lately. */
   readonly known: Rate;
-  /** Of all such addresses together. */
+  /** Of all such addresses together, as long as they have three quarters of their burst. The others share a tenth of it. */
   readonly allKnown: Rate;
   /** Datagrams of one proven address and port. */
   readonly proven: Rate;
@@ -65,13 +65,18 @@ export const conversation = 16;
 const newcomerShare = 0.75;
 /** Tokens that a proof puts back: its own, and those of others that waited. A burst of honest devices so pays for itself. */
 const proofRefund = 5;
-/** Most addresses and prefixes with a token bucket. An entry has about 200 bytes. */
-export const admissionTable = { addresses: 8192, prefixes: 2048, known: 16_384 } as const;
+/**
+ * Proofs of one party at new places that count: that make the address known, and put tokens back. Otherwise one device with an
+ * account could make all of its network known in place of the addresses of others, and raise the limit of strangers.
+ */
+export const partyProofs: Rate = rate(1 / 60, 8);
+/** Most addresses, prefixes and parties with a token bucket. An entry has about 200 bytes. */
+export const admissionTable = { addresses: 8192, prefixes: 2048, known: 16_384, parties: 16_384 } as const;
 /** Milliseconds between two events about datagrams that were not admitted. */
 const tellEvery = 60_000;
 
 /** Which limit refused a datagram. */
-type Scope = 'address' | 'prefix' | 'total' | 'known' | 'proven' | 'multicast' | 'connections';
+type Scope = 'address' | 'prefix' | 'total' | 'proven' | 'multicast' | 'connections';
 
 export interface AdmissionParts {
   readonly clock: Clock;
@@ -95,11 +100,15 @@ export class Admission {
   readonly #addresses: TokenBuckets;
   readonly #prefixes: TokenBuckets;
   readonly #knownAddresses: TokenBuckets;
+  readonly #parties: TokenBuckets;
   readonly #multicastAddresses: TokenBuckets;
   readonly #multicastPrefixes: TokenBuckets;
   readonly #newcomers: TokenBucket;
   readonly #regulars: TokenBucket;
   readonly #allKnown: TokenBucket;
+  /** Of known addresses that have used a quarter of their burst. */
+  readonly #busyKnown: TokenBucket;
+  readonly #busyRate: Rate;
   readonly #allProven: TokenBucket;
   readonly #allMulticast: TokenBucket;
   #refused = 0;
@@ -111,7 +120,8 @@ export class Admission {
     this.#clock = clock;
     this.#events = events;
     this.#known = new BoundedMap(known);
-    const { addresses, prefixes } = admissionTable;
+    const { addresses, prefixes, parties } = admissionTable;
+    this.#parties = new TokenBuckets(partyProofs, parties);
     this.#addresses = new TokenBuckets(this.limits.address, addresses);
     this.#prefixes = new TokenBuckets(this.limits.prefix, prefixes);
     this.#knownAddresses = new TokenBuckets(this.limits.known, addresses);
@@ -121,6 +131,9 @@ export class Admission {
     this.#newcomers = total(this.limits.newcomers);
     this.#regulars = total(this.limits.regulars);
     this.#allKnown = total(this.limits.allKnown);
+    const { rate: all, burst } = this.limits.allKnown;
+    this.#busyRate = { rate: all / 10, burst: Math.ceil(burst / 10) };
+    this.#busyKnown = total(this.#busyRate);
     this.#allProven = total(this.limits.allProven);
     this.#allMulticast = total(this.limits.allMulticast);
   }
@@ -132,6 +145,7 @@ export class Admission {
       prefixes: this.#prefixes.size,
       known: this.#known.size,
       knownAddresses: this.#knownAddresses.size,
+      parties: this.#parties.size,
       multicastAddresses: this.#multicastAddresses.size,
       multicastPrefixes: this.#multicastPrefixes.size,
       refused: this.#refusedInAll,
@@ -148,10 +162,15 @@ export class Admission {
     this.#known.set(address, true);
   }
 
-  /** To be called when a device has proved itself at a new address and port. */
-  proved(address: string): void {
+  /**
+   * To be called when a device has proved itself at a new address and port.
+   * @param party its name
+   */
+  proved(address: string, party: string): void {
     const now = this.#clock.now();
-    this.know(address);
+    const counts = this.#parties.of(party, now).take(partyProofs, now);
+    if (counts || this.#known.has(address)) this.know(address);
+    if (!counts) return;
     const { known, allKnown, prefix, newcomers } = this.limits;
     this.#knownAddresses.of(address, now).give(proofRefund, known, now);
     this.#prefixes.of(prefixOf(address), now).give(proofRefund, prefix, now);
@@ -179,7 +198,8 @@ export class Admission {
    */
   admits(address: string, tokens = 1): boolean {
     const now = this.#clock.now();
-    if (this.#known.has(address)) return this.#admitsKnown(address, now, tokens);
+    // Known addresses can be forged as well. When they have used their budget up, they are admitted like others.
+    if (this.#known.has(address) && this.#admitsKnown(address, now, tokens)) return true;
     const { address: own, prefix, newcomers, regulars } = this.limits;
     const bucket = this.#addresses.of(address, now);
     const isNewcomer = bucket.level(own, now) > own.burst * newcomerShare;
@@ -195,7 +215,7 @@ export class Admission {
   /** Whether a multicast request is admitted. */
   admitsMulticast(address: string): boolean {
     const now = this.#clock.now();
-    if (this.#known.has(address)) return this.#admitsKnown(address, now);
+    if (this.#known.has(address) && this.#admitsKnown(address, now)) return true;
     const { multicast, multicastPrefix, allMulticast } = this.limits;
     return (
       (this.#multicastAddresses.of(address, now).take(multicast, now) &&
@@ -210,13 +230,15 @@ export class Admission {
     this.#refuse('connections', address);
   }
 
+  /** As for strangers, addresses that have used a quarter of their burst share a tenth of the total. */
   #admitsKnown(address: string, now: Monotonic, tokens = 1): boolean {
     const { known, allKnown } = this.limits;
-    return (
-      (this.#knownAddresses.of(address, now).take(known, now, tokens) &&
-        this.#allKnown.take(allKnown, now, tokens)) ||
-      this.#refuse('known', address)
-    );
+    const bucket = this.#knownAddresses.of(address, now);
+    const isNewcomer = bucket.level(known, now) > known.burst * newcomerShare;
+    if (!bucket.take(known, now, tokens)) return false;
+    return isNewcomer
+      ? this.#allKnown.take(allKnown, now, tokens)
+      : this.#busyKnown.take(this.#busyRate, now, tokens);
   }
 
   /** Counts what is not admitted, and tells it once a minute. */

@@ -30,6 +30,7 @@ export const works = [
   'mqtt-message',
   'notification',
   'observers',
+  'order',
   'package',
   'parent-link',
   'presence',

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { parse as parseToml, TomlError } from 'smol-toml';
 import * as v from 'valibot';
+import { complaintsOf } from './config-words.ts';
 import { PosternError } from './errors.ts';
 
 /** Adds a description to the schema of a configuration value. docs/configuration.md is made from these descriptions. */
@@ -17,16 +18,16 @@ export const text = v.pipe(v.string(), v.minLength(1, textRule), v.maxLength(255
 export type FileKind = 'authorities' | 'certificate' | 'private-key' | 'public-key' | 'any';
 /** Schema of the path of a file. `--check` reads the file and checks that it holds what the kind says (`checkFiles`). */
 export const fileOf = (kind: FileKind) => v.pipe(text, v.metadata({ file: kind }));
+const secretRule = 'a secret of 8 to 255 characters';
 /** Schema of a shared secret: 8 to 255 characters. */
-export const secret = v.pipe(
-  v.string(),
-  v.minLength(8, 'a secret of at least 8 characters'),
-  v.maxLength(255, 'a secret of at most 255 characters'),
-);
+export const secret = v.pipe(v.string(), v.minLength(8, secretRule), v.maxLength(255, secretRule));
 /** Schema of an identifier of a party: 1 to 64 letters, digits and `. _ : -`. */
 export const identifier = v.pipe(
   v.string(),
-  v.regex(/^[A-Za-z0-9._:-]{1,64}$/, 'an identifier: 1 to 64 of A-Z a-z 0-9 . _ : -'),
+  v.regex(
+    /^[A-Za-z0-9._:-]{1,64}$/,
+    'an identifier of 1 to 64 characters of A-Z a-z 0-9 . _ : - such as gw-1',
+  ),
 );
 /** Schema of an integer from `min` to `max`, both included. */
 export const integerBetween = (min: number, max: number) =>
@@ -41,7 +42,7 @@ export const port = integerBetween(0, 65535);
 /** A list of authentication schemes (OMA DM security 1.2.1, section 5.3), the preferred one first. */
 const schemes = v.pipe(
   v.array(v.picklist(['basic', 'md5', 'mac'], '"basic", "md5" or "mac"')),
-  v.minLength(1, 'at least one of "basic", "md5", "mac"'),
+  v.minLength(1, 'a list of at least one of "basic", "md5", "mac"'),
 );
 /** Schema of the authentication schemes that a party may use. The default is md5 alone. */
 export const authSchemes = (description: string) => described(v.optional(schemes, ['md5']), description);
@@ -61,8 +62,29 @@ const mqttUrl = v.pipe(
   v.check(isUrl, urlRule),
 );
 
-/** Schema of the table `mqtt`: how a party reaches its MQTT broker. */
-export const mqttSection = v.strictObject({
+const hasTls = (url: string): boolean => /^(mqtts|ssl|wss):/.test(url);
+
+/** Refuses one of two keys without the other one. */
+export const together = <T>(one: string & keyof T, other: string & keyof T) =>
+  v.check<T, (issue: v.CheckIssue<T>) => string>(
+    (table) => (table[one] === undefined) === (table[other] === undefined),
+    ({ input }) =>
+      `${one} and ${other} belong together, and ${input[one] === undefined ? one : other} is missing; set both, or none`,
+  );
+
+/** Refuses a list of tables in which two have the same `id`. */
+export const distinct = <T extends { readonly id: string }>() =>
+  v.check<T[], (issue: v.CheckIssue<T[]>) => string>(
+    (tables) => repeated(tables) === undefined,
+    ({ input }) => `the id ${JSON.stringify(repeated(input))} is there twice; each id may be there once`,
+  );
+
+function repeated(tables: readonly { readonly id: string }[]): string | undefined {
+  const ids = tables.map(({ id }) => id);
+  return ids.length === new Set(ids).size ? undefined : ids.find((id, at) => ids.indexOf(id) !== at);
+}
+
+const mqttTable = v.strictObject({
   url: described(mqttUrl, 'Address of the broker: `mqtt://host:1883`, or `mqtts://host:8883` with TLS'),
   protocol: described(
     v.optional(v.picklist(['auto', '3.1.1', '5'], '"auto", "3.1.1" or "5"'), 'auto'),
@@ -86,6 +108,33 @@ export const mqttSection = v.strictObject({
   ),
 });
 
+const tlsKeys = ['ca', 'cert', 'key'] as const;
+type MqttTable = v.InferOutput<typeof mqttTable>;
+
+/** URLs without TLS, and those that take their place with TLS. */
+const withTls: Readonly<Record<string, string>> = { 'mqtt:': 'mqtts', 'tcp:': 'ssl', 'ws:': 'wss' };
+
+function tlsWithout(mqtt: MqttTable): string {
+  const keys = tlsKeys.filter((key) => mqtt[key] !== undefined);
+  const { protocol } = new URL(mqtt.url);
+  const them = keys.length === 1 ? 'it' : 'them';
+  return `${keys.join(', ')}: only a URL with TLS uses ${them}, and url has ${protocol}//; write ${withTls[protocol]}:// in its place, or remove ${them}`;
+}
+
+/** Schema of the table `mqtt`: how a party reaches its MQTT broker. */
+export const mqttSection = v.pipe(
+  mqttTable,
+  together<MqttTable>('cert', 'key'),
+  v.check<MqttTable, (issue: v.CheckIssue<MqttTable>) => string>(
+    (mqtt) => hasTls(mqtt.url) || tlsKeys.every((key) => mqtt[key] === undefined),
+    ({ input }) => tlsWithout(input),
+  ),
+  v.check(
+    ({ username, password }) => password === undefined || username !== undefined,
+    'password is there without username; MQTT 3.1.1 needs both',
+  ),
+);
+
 /** Schema of the table `log`. */
 export const logSection = v.optional(
   v.strictObject({
@@ -103,42 +152,6 @@ export const logSection = v.optional(
   {},
 );
 
-/** A wrong value, or its kind, in an error message. */
-const shown = (value: unknown): string => {
-  if (value === undefined) return 'nothing';
-  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'a table';
-  // What is wrong may be the URL itself, so all before the last @ may be a password.
-  return JSON.stringify(value).replace(/(:\/\/).*@/s, '$1…@');
-};
-
-/** Error messages never show the values of these keys. */
-const secretKey = /secret|password/;
-
-/** The error message for one fault: `file: key: expected this, found that`. */
-function complaint(file: string, issue: v.BaseIssue<unknown>): string {
-  const keys = (issue.path ?? []).map(({ key }) => String(key));
-  const key = keys.reduce(
-    (joined, next) =>
-      /^\d+$/.test(next) ? `${joined}[${next}]` : joined === '' ? next : `${joined}.${next}`,
-    '',
-  );
-  const missing = issue.input === undefined;
-  if (issue.type === 'strict_object' && issue.expected === 'never') return `${file}: ${key}: unknown key`;
-  const known = issue.kind === 'validation' || issue.type === 'picklist';
-  const expected = known ? issue.message : (names[issue.expected ?? ''] ?? issue.expected ?? 'another value');
-  const found = secretKey.test(keys.at(-1) ?? '') && !missing ? 'another value' : shown(issue.input);
-  return `${file}: ${key || 'the file'}: expected ${expected}, found ${found}`;
-}
-
-/** Types in the words of the error messages, by valibot's names for them. */
-const names: Readonly<Record<string, string>> = {
-  string: 'a text',
-  number: 'a number',
-  boolean: 'true or false',
-  Object: 'a table',
-  Array: 'a list',
-};
-
 /**
  * Checks a parsed configuration against its schema. Returns it with the defaults filled in.
  * @param file name of the file, for the error messages
@@ -151,7 +164,12 @@ export function checkConfig<S extends v.GenericSchema>(
 ): v.InferOutput<S> {
   const result = v.safeParse(schema, value);
   if (result.success) return result.output;
-  throw new PosternError('configuration', result.issues.map((issue) => complaint(file, issue)).join('\n'));
+  throw new PosternError(
+    'configuration',
+    complaintsOf(schema, result.issues, 'the file')
+      .map((fault) => `${file}: ${fault}`)
+      .join('\n'),
+  );
 }
 
 /**

@@ -44,6 +44,8 @@ export class Database implements AsyncDisposable {
   readonly #hasRoom: () => boolean;
   readonly #statements = new Map<string, StatementSync>();
   readonly #levels: Level[] = [];
+  /** Writes that wait for the next sync: at most one of each store. */
+  readonly #putOff = new Set<() => void>();
   #stepFailed: ((thrown: unknown) => void) | undefined;
   #fault: PosternError | undefined;
   #faultChanged: (fault: PosternError | undefined) => void = () => {};
@@ -54,6 +56,7 @@ export class Database implements AsyncDisposable {
     this.#file = file;
     this.#durability = file?.durability;
     this.#hasRoom = file?.hasRoom ?? (() => true);
+    if (this.#durability) this.#durability.beforeSync = () => this.#writePutOff();
   }
 
   /** The file of the database: undefined for one in memory. */
@@ -140,6 +143,18 @@ export class Database implements AsyncDisposable {
     this.#stepFailed = listener;
   }
 
+  /**
+   * Runs `write` just before the next sync, in one transaction with all that was put off until then. `settled` waits for it. This
+   * is for what memory keeps whether the disk takes it or not. A write that the disk refuses is repeated before the next
+   * sync, and at the latest when the file is closed. Without a file it runs at once.
+   * @param write the same function each time, which writes all that is due
+   */
+  putOff(write: () => void): void {
+    this.#putOff.add(write);
+    if (this.#durability) this.#durability.committed();
+    else this.#writePutOff();
+  }
+
   /** Whether everything committed so far survives a power cut. */
   get isSettled(): boolean {
     return this.#durability?.isSettled ?? true;
@@ -169,9 +184,22 @@ export class Database implements AsyncDisposable {
     this.#file?.copies?.stop();
     const underWay = () => this.#durability?.underWay ?? this.#file?.copies?.underWay;
     for (let wait = underWay(); wait; wait = underWay()) await wait;
+    this.#writePutOff();
     this.#durability?.stop();
     this.#sqlite.close();
     this.#file?.lock.close();
+  }
+
+  #writePutOff(): void {
+    if (this.#putOff.size === 0) return;
+    try {
+      this.transaction(() => {
+        for (const write of this.#putOff) write();
+      });
+      this.#putOff.clear();
+    } catch (thrown) {
+      if (!(thrown instanceof PosternError && thrown.code === 'storage')) throw thrown;
+    }
   }
 
   /** A statement whose writes are noticed, and whose errors are told apart. */

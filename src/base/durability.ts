@@ -23,6 +23,8 @@ export class Durability {
   readonly #checkpointHere: () => void;
   readonly #isAlone: boolean;
   readonly #thread: CheckpointThread;
+  /** Called before each sync, to write what was put off until then. */
+  beforeSync: () => void = () => {};
   /** Length of the log when the last checkpoint began. 0 since the log began anew. */
   #checkpointed = 0;
   /** Checkpoints so far, in a thread and by the writing connection. */
@@ -48,6 +50,7 @@ export class Durability {
     this.#thread = new CheckpointThread(file);
   }
 
+  /** Something was committed, or will be by `beforeSync`. */
   committed(): void {
     this.#committed++;
   }
@@ -90,6 +93,7 @@ export class Durability {
   async #sync(): Promise<void> {
     // What is committed in the same turn of the event loop shares the sync.
     await turn();
+    this.beforeSync();
     const covered = this.#committed;
     try {
       if (this.#mustCheckpoint) await this.#checkpoint('TRUNCATE');

@@ -14,6 +14,7 @@ export const eventTable = {
 
   // Alerts: on their way out of the gateway's outbox, and as the DM server takes them.
   'alert.attach-contested': warn<'device' | 'gateway', never, { holder: string }>(),
+  'alert.foreign-gateway': warn<'gateway', never, { reporter: string }>(),
   'alert.command-fanout': info<'gateway' | 'name' | 'bytes', 'correlator'>(),
   'alert.delivered': info<'device' | 'alert' | 'sequence' | 'status' | 'server'>(),
   'alert.device-attach': info<'device' | 'gateway' | 'bootstrap', 'manufacturer' | 'model'>(),
@@ -120,6 +121,8 @@ export const eventTable = {
   // Gateways as a whole.
   'gateway.new-epoch': warn.byPeer<'gateway', never, { epoch: string }>(),
   'gateway.problem': warn.byPeer<'gateway' | 'reason'>(),
+  'gateway.socket-lost': warn<'reason', never, { socket: string }>(),
+  'gateway.socket-made': info<never, never, { socket: string }>(),
   'gateway.started': info<'gateway' | 'port' | 'devices' | 'rss' | 'free'>(),
   'gateway.state': info.byPeer<'gateway' | 'online'>(),
   'gateway.stopping': info<'gateway'>(),
@@ -183,6 +186,7 @@ export const eventTable = {
 
   // The process of a party.
   'process.cannot-serve': error<'reason'>(),
+  'process.start-failed': error<'reason'>(),
 
   // Registrations of LwM2M clients.
   'registration.duplicate': warn.byPeer<'device' | 'peer'>(),
@@ -214,6 +218,7 @@ export const eventTable = {
   'state.failing': error<'reason'>(),
   'state.new-epoch': info<never, never, { epoch: string }>(),
   'state.row-set-aside': error<'reason', never, { table: string; rows: number; row: string }>(),
+  'state.taken-back': warn<'server', never, { epoch: string }>(),
   'state.writable': info<never, never, { seconds: number }>(),
 
   // Triggers.

@@ -13,7 +13,8 @@ export type LogLevel = keyof typeof levels;
 
 /** Takes log lines, each with its line break. */
 export interface LogDestination {
-  write(line: string): void;
+  /** @param isUrgent whether the line must not wait for others */
+  write(line: string, isUrgent: boolean): void;
 }
 
 /** A clock whose timers keep no process alive. */
@@ -63,6 +64,6 @@ export class LogEvents implements Events {
   #write(name: EventName, fields: EventFields): void {
     const level = levels[severityOf(name)];
     const line = { level, time: new Date().toISOString(), party: this.#party, event: name, ...fields };
-    this.#destination.write(`${boundedJson(line)}\n`);
+    this.#destination.write(`${boundedJson(line)}\n`, level >= levels.warn);
   }
 }

@@ -1,11 +1,12 @@
-import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, renameSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { Database } from './database.ts';
 import { Durability, logBytes } from './durability.ts';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
-import { copyOf, foldLog, openSound, partial } from './recover-state.ts';
+import { makeFolder } from './make-folder.ts';
+import { copyOf, foldLog, isMarked, openSound, partial } from './recover-state.ts';
 import { StateCopies } from './state-copies.ts';
 import { actualFile, StateLock } from './state-lock.ts';
 import { checkParty, checkSound, forgetEpoch, pragma, type Schema } from './state-schema.ts';
@@ -25,7 +26,8 @@ export function openDatabase(name: string, schema: Schema): Database {
   let lock: StateLock | undefined;
   try {
     if (file === ':memory:') return new Database(openFile(file, schema).sqlite);
-    mkdirSync(dirname(file), { recursive: true });
+    makeFolder(dirname(file));
+    demandNoPipe(file);
     lock = new StateLock(file);
     const wasOurs = lock.party === schema.applicationId;
     const { opened, recovery } = openSound(file, schema, wasOurs, () => openFile(file, schema));
@@ -102,21 +104,43 @@ function create(file: string, schema: Schema): void {
  * false when the file cannot be read in this way: on a full disk there is no room for the index of the write-ahead log. The
  * index is then kept in memory, which wants the file for one connection alone.
  */
-function checkUntouched(file: string, schema: Schema): boolean {
+function checkUntouched(file: string, schema: Schema, isPlayedBack = false): boolean {
   try {
     using reader = new DatabaseSync(file, { readOnly: true });
     checkParty(reader, schema);
     checkSound(reader);
     return true;
   } catch (thrown) {
-    if ((thrown as { errcode?: number }).errcode !== noRoomForIndex) throw thrown;
+    const { errcode } = thrown as { errcode?: number };
+    if (errcode === hotJournal && !isPlayedBack && isMarked(file, schema)) {
+      playBack(file);
+      return checkUntouched(file, schema, true);
+    }
+    if (errcode !== noRoomForIndex) throw thrown;
     return false;
   }
+}
+
+/**
+ * Lets SQLite play a rollback journal back that stands beside the file. This program leaves none behind; a tool that was
+ * killed, or a file that was put there, would keep the party from starting. A journal that is none is deleted.
+ */
+function playBack(file: string): void {
+  using writer = new DatabaseSync(file);
+  writer.prepare('SELECT 1 FROM sqlite_schema').get();
+}
+
+/** What would make SQLite wait for ever. */
+function demandNoPipe(file: string): void {
+  for (const end of ['', '-journal', '-wal', '-shm', '.lock'])
+    if (statSync(file + end, { throwIfNoEntry: false })?.isFIFO()) throw new Error(`${file + end} is a pipe`);
 }
 
 /** Bytes that must be free before a full disk counts as writable again. */
 const roomWanted = 256 * 1024;
 
+/** SQLITE_READONLY_ROLLBACK. */
+const hotJournal = 8 | (3 << 8);
 /** SQLITE_IOERR_SHMSIZE. */
 const noRoomForIndex = 10 | (19 << 8);
 

@@ -1,7 +1,8 @@
-import { lstatSync, mkdirSync } from 'node:fs';
+import { lstatSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PosternError } from './errors.ts';
+import { makeFolder } from './make-folder.ts';
 
 /** Folder of this user for what only this user may open: below XDG_RUNTIME_DIR, or below the temporary folder. */
 export const userFolder = (): string =>
@@ -16,7 +17,7 @@ export const userFolder = (): string =>
  */
 export function makePrivateFolder(path: string, what: string): void {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeFolder(path, { mode: 0o700 });
   } catch (cause) {
     throw new PosternError('configuration', `${what}: ${path} cannot be created: ${String(cause)}`, {
       cause,

@@ -108,7 +108,7 @@ function demandPresent(file: string): void {
 }
 
 /** Whether the header of the file says that it is the state of this party. No connection to the file is open here. */
-const isMarked = (file: string, { applicationId }: Schema): boolean => {
+export const isMarked = (file: string, { applicationId }: Schema): boolean => {
   if (!existsSync(file)) return false;
   const header = Buffer.alloc(100);
   const opened = openSync(file, 'r');

@@ -1,4 +1,5 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
+import { senderOf } from './address-prefix.ts';
 import { BoundedMap } from './bounded-map.ts';
 import type { Clock, Monotonic } from './clock.ts';
 import type { EventFields, Severity } from './event-fields.ts';
@@ -122,25 +123,27 @@ export class RepeatedEvents {
 }
 
 /**
- * A hash of what the event says of its cause. The port of a peer is left out, since a peer may use any number of ports. So
+ * A hash of what the event says of its cause. The port of a peer is left out, since a peer may use any number of ports, and of
+ * an IPv6 address all but the /64. So
  * is its whole address where the event is about a device that is known: anybody may send in its name, from any address.
  */
 function causeOf(name: EventName, severity: Severity, fields: EventFields): string {
-  const peer = severity === 'info' ? '' : hostOf(String(fields.peer ?? ''));
+  const peer = severity === 'info' ? '' : senderOf(hostOf(String(fields.peer ?? '')));
   const parts = causeFields.map((field) => String(fields[field] ?? ''));
-  return createHash('sha256')
-    .update(JSON.stringify([name, peer, ...parts]))
-    .digest('base64');
+  return hash('sha256', JSON.stringify([name, peer, ...parts]), 'base64');
 }
 
-const kept = (fields: EventFields): string =>
-  JSON.stringify(fields, (_, value: unknown) =>
-    typeof value === 'string' ? value.slice(0, repetitionLimits.characters) : value,
-  );
+function kept(fields: EventFields): string {
+  const cut: Record<string, EventFields[string]> = {};
+  for (const [field, value] of Object.entries(fields))
+    cut[field] = typeof value === 'string' ? value.slice(0, repetitionLimits.characters) : value;
+  return JSON.stringify(cut);
+}
 
 /** `192.0.2.1` of `coap://192.0.2.1:5683/x`, `192.0.2.1:5683` and `192.0.2.1`. */
 const hostOf = (peer: string): string =>
   peer
     .replace(/^[a-z+]+:\/\//, '')
     .replace(/\/.*$/, '')
-    .replace(/^(\[[^\]]*\]|[^:]+):\d+$/, '$1');
+    .replace(/^(\[[^\]]*\]|[^:]+):\d+$/, '$1')
+    .replace(/^\[|\]$/g, '');

@@ -1,8 +1,9 @@
-import { chmodSync, copyFileSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, renameSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
+import { makeFolder } from './make-folder.ts';
 import { foldLog, partial, setAside, whyUnsound } from './recover-state.ts';
 import { actualFile, StateLock } from './state-lock.ts';
 import { checkParty, forgetEpoch, isDamage, pragma, type Schema } from './state-schema.ts';
@@ -22,7 +23,7 @@ export function restoreState(
   const file = actualFile(name);
   let lock: StateLock | undefined;
   try {
-    mkdirSync(dirname(file), { recursive: true });
+    makeFolder(dirname(file));
     lock = new StateLock(file);
     const schema = schemaOf(backup, schemas, lock.party);
     const why = whyUnsound(backup, schema);

@@ -1,7 +1,8 @@
 import { resolve } from 'node:path';
 import { PosternError } from '../base/errors.ts';
 import { backUp } from '../base/state-copies.ts';
-import { askGateway, defaultSocket } from '../gateway/console/admin-api.ts';
+import { askGateway } from '../gateway/console/admin-api.ts';
+import { defaultSocket } from '../gateway/console/admin-socket.ts';
 import type { Command } from './runner.ts';
 
 export const backup: Command = {

@@ -1,6 +1,7 @@
 import { noEvents } from '../base/events.ts';
 import { Demo } from '../demo/demo.ts';
-import { AdminApi, defaultSocket } from '../gateway/console/admin-api.ts';
+import { AdminApi } from '../gateway/console/admin-api.ts';
+import { ownSocket } from '../gateway/console/admin-socket.ts';
 import { type Command, stopped } from './runner.ts';
 
 export const demo: Command = {
@@ -15,7 +16,7 @@ Each step of each party is one line.
   options: { once: { type: 'boolean' }, ipv6: { type: 'boolean' } },
   async run({ once, ipv6 }, stop) {
     await using show = new Demo(console.log, ipv6 ? 6 : undefined);
-    await using admin = new AdminApi(defaultSocket(), noEvents, {
+    await using admin = new AdminApi(ownSocket(), noEvents, {
       '/status': () => show.gateway.status(),
       '/devices': () => show.gateway.devices(),
     });

@@ -9,7 +9,7 @@ import { deviceConfigSchema, deviceReloads } from '../device/config.ts';
 import { Device } from '../device/device.ts';
 import { LwM2mDevice } from '../device/lwm2m-device.ts';
 import { type Command, stopped, type Values } from './runner.ts';
-import { surviveErrors } from './service.ts';
+import { runParty, surviveErrors } from './service.ts';
 
 export const device: Command = {
   summary: 'Runs a reference End Device',
@@ -46,23 +46,30 @@ taken over, and the log says what needs a restart.
       values.config === undefined
         ? checkConfig(deviceConfigSchema, fromOptions(values), 'the command line')
         : loadConfig(deviceConfigSchema, String(values.config));
-    const config = read();
     if (values.check) {
-      checkFiles(deviceConfigSchema, config, String(values.config ?? 'the command line'), new SystemClock());
+      const file = String(values.config ?? 'the command line');
+      checkFiles(deviceConfigSchema, read(), file, new SystemClock());
       return console.log('the configuration is valid');
     }
-    const log = new LogEvents(config.log.level, 'device');
+    const log = new LogEvents('info', 'device');
     const events = values.readable ? new Narrator('device', console.log) : log;
     log.onError = (thrown) => failed(events, 'log', thrown);
-    using _ = surviveErrors(events);
-    await using running = config.lwm2m ? new LwM2mDevice(config, { events }) : new Device(config, { events });
-    await running.start();
-    const live = new LiveConfig(config, events, (key) => deviceReloads.includes(key));
-    hangUps.on(() => {
-      live.reload(read, () => {});
-      log.level = live.current.log.level;
+    await runParty(events, async (isRunning) => {
+      const config = read();
+      log.level = config.log.level;
+      using _ = surviveErrors(events);
+      await using running = config.lwm2m
+        ? new LwM2mDevice(config, { events })
+        : new Device(config, { events });
+      await running.start();
+      isRunning();
+      const live = new LiveConfig(config, events, (key) => deviceReloads.includes(key));
+      hangUps.on(() => {
+        live.reload(read, () => {});
+        log.level = live.current.log.level;
+      });
+      await stopped(stop);
     });
-    await stopped(stop);
   },
 };
 

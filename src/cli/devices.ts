@@ -1,5 +1,6 @@
 import { inOneLine, safeJson } from '../base/safe-text.ts';
-import { askGateway, defaultSocket } from '../gateway/console/admin-api.ts';
+import { askGateway } from '../gateway/console/admin-api.ts';
+import { defaultSocket } from '../gateway/console/admin-socket.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
 import type { Command } from './runner.ts';
 

@@ -49,6 +49,11 @@ const busyAfter = { events: 100, cpu: 100, period: 5000 } as const;
  * into collections, since the objects of a session that waits are not young any more when it ends.
  */
 const busyYoungBytes = 8 * 1024 * 1024;
+/**
+ * When the start has ended: the main thread used at most so many milliseconds of CPU time within a period, in milliseconds. The
+ * collection stops the loop for 30 to 120 ms here, and everything that came in the meantime waits for it.
+ */
+const quiet = { cpu: 50, period: 1000 } as const;
 /** Events between two looks at the size of the young generation: while it is small, and when it is large enough. */
 const looks = { small: 50, large: 1000 } as const;
 
@@ -112,4 +117,20 @@ export function tidyUp(): void {
   (runInNewContext('gc') as (options: object) => void)({ type: 'major', flavor: 'last-resort' });
   setFlagsFromString('--no-expose-gc');
   enter('idle');
+}
+
+/**
+ * Does `tidyUp` once, as soon as the gateway has nothing to do. A gateway that became busy before, as by all devices of a site
+ * that start with it, needs none: it collects by itself.
+ */
+export function tidyUpWhenQuiet(): void {
+  let before = process.threadCpuUsage();
+  const timer = setInterval(() => {
+    const now = process.threadCpuUsage();
+    const used = now.user + now.system - before.user - before.system;
+    before = now;
+    if (phase !== 'busy' && used > quiet.cpu * 1000) return;
+    clearInterval(timer);
+    if (phase !== 'busy') tidyUp();
+  }, quiet.period).unref();
 }

@@ -3,16 +3,14 @@ import { SystemClock } from '../base/clock.ts';
 import { loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
 import { LogEvents } from '../base/log.ts';
-import { demandAllowed, gatewayConfigSchema } from '../gateway/config.ts';
-import { AdminApi, defaultSocket, demandFree } from '../gateway/console/admin-api.ts';
+import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gateway/config.ts';
+import { AdminApi } from '../gateway/console/admin-api.ts';
+import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { restartExitCode } from '../gateway/update/directory-slots.ts';
-import { beFrugal, tidyUp, watchedForWork } from './frugality.ts';
-import { type Command, stopped } from './runner.ts';
-import { surviveErrors } from './service.ts';
-
-/** Milliseconds after the start until its garbage is collected: the uplink is connected then. */
-const tidyAfter = 2000;
+import { beFrugal, tidyUpWhenQuiet, watchedForWork } from './frugality.ts';
+import { type Command, type HangUps, stopped } from './runner.ts';
+import { runParty, surviveErrors } from './service.ts';
 
 const defaultFile = '/etc/postern/gateway.toml';
 
@@ -58,40 +56,54 @@ All keys are in docs/configuration.md.`,
   async run({ config: file = defaultFile, check }, stop, _words, hangUps) {
     beFrugal();
     const read = () => loadConfig(gatewayConfigSchema, String(file));
-    const config = read();
     if (check) {
+      const config = read();
       demandAllowed(config);
       checkFiles(gatewayConfigSchema, config, String(file), new SystemClock());
       return console.log(`${file} is valid`);
     }
-    const socket = config.gateway['admin-socket'] ?? defaultSocket();
-    const restart = new AbortController();
-    const log = new LogEvents(config.log.level, 'gateway');
-    using survivor = surviveErrors(log);
-    await using running = new Gateway(config, {
-      events: watchedForWork(log),
-      restart: () => restart.abort(),
-    });
-    log.onError = (thrown) => failed(running.events, 'log', thrown);
-    Object.assign(survivor, { events: running.events, complaint: () => running.complaint() });
-    const views = {
-      '/status': () => running.status(),
-      '/devices': () => running.devices(),
-      '/update': () => running.firmware.status(),
-    };
-    await using admin = new AdminApi(socket, running.events, views, {
-      '/update': (body) => running.firmware.install(body),
-      '/backup': (body) => running.backUp((body as { target?: unknown } | null)?.target),
-    });
-    // Devices are served before the admin API. But nothing is begun when that could not be served.
-    await demandFree(socket);
-    await running.start();
-    await admin.start();
-    hangUps.on(() => {
-      log.level = running.reload(read).log.level;
-    });
-    setTimeout(tidyUp, tidyAfter).unref();
-    await stopped(AbortSignal.any([stop, restart.signal]));
-    if (restart.signal.aborted) process.exitCode = restartExitCode;
+    const log = new LogEvents('info', 'gateway');
+    await runParty(log, async (running) => await serve(read, log, running, stop, hangUps));
   },
 };
+
+/** Runs the gateway until `stop`, or until an update restarts it. */
+async function serve(
+  read: () => GatewayConfig,
+  log: LogEvents,
+  isRunning: () => void,
+  stop: AbortSignal,
+  hangUps: HangUps,
+): Promise<void> {
+  const config = read();
+  log.level = config.log.level;
+  const socket = config.gateway['admin-socket'] ?? ownSocket();
+  const restart = new AbortController();
+  using survivor = surviveErrors(log);
+  await using running = new Gateway(config, {
+    events: watchedForWork(log),
+    restart: () => restart.abort(),
+  });
+  log.onError = (thrown) => failed(running.events, 'log', thrown);
+  Object.assign(survivor, { events: running.events, complaint: () => running.complaint() });
+  const views = {
+    '/status': () => running.status(),
+    '/devices': () => running.devices(),
+    '/update': () => running.firmware.status(),
+  };
+  await using admin = new AdminApi(socket, running.events, views, {
+    '/update': (body) => running.firmware.install(body),
+    '/backup': (body) => running.backUp((body as { target?: unknown } | null)?.target),
+  });
+  // Devices are served before the admin API. But nothing is begun when that could not be served.
+  await demandFree(socket);
+  await running.start();
+  await admin.start();
+  isRunning();
+  hangUps.on(() => {
+    log.level = running.reload(read).log.level;
+  });
+  tidyUpWhenQuiet();
+  await stopped(AbortSignal.any([stop, restart.signal]));
+  if (restart.signal.aborted) process.exitCode = restartExitCode;
+}

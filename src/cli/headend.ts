@@ -2,16 +2,15 @@ import { failed } from '../base/background.ts';
 import { SystemClock } from '../base/clock.ts';
 import { checkConfig, loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
-import { asPosternError, PosternError } from '../base/errors.ts';
-import type { Events } from '../base/events.ts';
+import { PosternError } from '../base/errors.ts';
 import { LogEvents } from '../base/log.ts';
 import { HeadendApi } from '../headend/api.ts';
 import { apiIdentity } from '../headend/api-identity.ts';
 import { ApiToken } from '../headend/api-token.ts';
 import { type HeadendConfig, headendConfigSchema } from '../headend/config.ts';
 import { Headend } from '../headend/headend.ts';
-import { type Command, stopped } from './runner.ts';
-import { surviveErrors } from './service.ts';
+import { type Command, type HangUps, stopped } from './runner.ts';
+import { runParty, surviveErrors } from './service.ts';
 
 export const headend: Command = {
   summary: 'Runs the reference DM server',
@@ -25,6 +24,8 @@ made at the first start and written to a file beside the state, such as headend.
   POST /gateways/{id}/sessions the same for a gateway
   POST /fanouts, /triggers     starts a fan-out or a trigger on a gateway, for many devices
   POST /images                 puts an image into a gateway
+  GET  /fanouts/{gateway}/{name}, /triggers/…, /images/…  state and result of an order; DELETE removes it
+  GET  /orders                 lists all orders with their states
   GET  /alerts, /sessions      lists received alerts, and open sessions
   PUT  /policies/{device}      assigns a device to a gateway
   GET  /openapi.json           describes the whole API (OpenAPI)
@@ -72,46 +73,61 @@ All keys are in docs/configuration.md.`,
         ? loaded
         : checkConfig(headendConfigSchema, { ...loaded, relay: { ...loaded.relay, url: relay } }, '--relay');
     };
-    const config = read();
     if (check) {
-      checkFiles(headendConfigSchema, config, String(file), new SystemClock());
+      checkFiles(headendConfigSchema, read(), String(file), new SystemClock());
       return console.log(`${file} is valid`);
     }
-    const { state } = config.headend;
-    const token = new ApiToken({
-      state,
-      file: values['token-file'] === undefined ? config.api['token-file'] : String(values['token-file']),
-    });
-    if (values['new-token']) return renew(token, state);
-    const events = new LogEvents(config.log.level, 'headend');
-    const tls = apiIdentity(config.api);
-    events.onError = (thrown) => failed(events, 'log', thrown);
-    using survivor = surviveErrors(events);
-    await using running = new Headend(config, { events });
-    survivor.complaint = () => running.complaint();
-    if (token.prepare()) running.events.emit('api.token-made', { file: token.file });
-    await using api = new HeadendApi({
-      ...{ headend: running, events: running.events, token, settings: config.api, tls },
-    });
-    await api.start();
-    running.events.emit('api.listening', { url: api.url });
-    running.start();
-    hangUps.on(() => {
-      events.level = running.reload(read).log.level;
-      renewCertificate(api, config, running.events);
-    });
-    await stopped(stop);
+    const tokenFor = (config: HeadendConfig) =>
+      new ApiToken({
+        state: config.headend.state,
+        file: values['token-file'] === undefined ? config.api['token-file'] : String(values['token-file']),
+      });
+    if (values['new-token']) {
+      const config = read();
+      return renew(tokenFor(config), config.headend.state);
+    }
+    const log = new LogEvents('info', 'headend');
+    await runParty(log, async (running) => await serve({ read, tokenFor, log }, running, stop, hangUps));
   },
 };
 
-/** Reads the certificate of the API again. One that cannot be read is told, and the one before stays. */
-function renewCertificate(api: HeadendApi, config: HeadendConfig, events: Events): void {
-  try {
-    const tls = apiIdentity(config.api);
-    if (tls) api.renew(tls);
-  } catch (thrown) {
-    events.emit('config.refused', { reason: asPosternError(thrown).message });
-  }
+interface ServeParts {
+  readonly read: () => HeadendConfig;
+  readonly tokenFor: (config: HeadendConfig) => ApiToken;
+  readonly log: LogEvents;
+}
+
+/** Runs the head-end and its API until `stop`. */
+async function serve(
+  { read, tokenFor, log }: ServeParts,
+  isRunning: () => void,
+  stop: AbortSignal,
+  hangUps: HangUps,
+): Promise<void> {
+  const config = read();
+  log.level = config.log.level;
+  const token = tokenFor(config);
+  const tls = apiIdentity(config.api);
+  log.onError = (thrown) => failed(log, 'log', thrown);
+  using survivor = surviveErrors(log);
+  await using running = new Headend(config, { events: log });
+  survivor.complaint = () => running.complaint();
+  if (token.prepare()) running.events.emit('api.token-made', { file: token.file });
+  await using api = new HeadendApi({
+    ...{ headend: running, events: running.events, token, settings: config.api, tls },
+  });
+  await api.start();
+  running.events.emit('api.listening', { url: api.url });
+  running.start();
+  isRunning();
+  hangUps.on(() => {
+    const current = running.reload(read, ({ api: settings }) => {
+      const renewed = apiIdentity(settings);
+      if (renewed) api.renew(renewed);
+    });
+    log.level = current.log.level;
+  });
+  await stopped(stop);
 }
 
 /** @throws {PosternError} `configuration` */

@@ -40,6 +40,32 @@ export class HangUps {
   }
 }
 
+/** The programs that `npm run build` makes, and the commands of each. The demo has those of the others for itself. */
+const programs: Readonly<Record<string, readonly string[]>> = {
+  'postern.mjs': [
+    'gateway',
+    'launch',
+    'update',
+    'provision',
+    'backup',
+    'restore',
+    'status',
+    'devices',
+    'ddf',
+  ],
+  'postern-headend.mjs': ['headend'],
+  'postern-device.mjs': ['device'],
+  'postern-demo.mjs': ['demo'],
+};
+
+/** Why there is no command of this name in this program. */
+function noCommand(name: string): string {
+  const other = Object.entries(programs).find(([, commands]) => commands.includes(name))?.[0];
+  return other === undefined
+    ? `there is no command '${name}'`
+    : `this program has no command '${name}'; that is in another one: node dist/${other} ${name}`;
+}
+
 export type Commands = Readonly<Record<string, () => Promise<Command>>>;
 
 const exitCodes = { failed: 1, usage: 2 } as const;
@@ -65,7 +91,7 @@ export async function runCli(commands: Commands, args: readonly string[]): Promi
   if (name === undefined || name === '--help' || name === 'help')
     return console.log(await overview(commands));
   const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
-  if (!load) return fail(exitCodes.usage, `there is no command '${name}'\n\n${await overview(commands)}`);
+  if (!load) return fail(exitCodes.usage, `${noCommand(name)}\n\n${await overview(commands)}`);
   const command = await load();
   let values: Values;
   let words: readonly string[];

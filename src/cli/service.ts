@@ -49,3 +49,19 @@ export function surviveErrors(events: Events): Survivor & Disposable {
     [Symbol.dispose]: () => void process.off('uncaughtException', listener),
   });
 }
+
+/**
+ * Runs a party. A failure before it calls `running` is the event `process.start-failed`, the last one of its log.
+ * @throws what `run` throws
+ */
+export async function runParty(events: Events, run: (running: () => void) => Promise<void>): Promise<void> {
+  let isRunning = false;
+  try {
+    await run(() => {
+      isRunning = true;
+    });
+  } catch (thrown) {
+    if (!isRunning) events.emit('process.start-failed', { reason: asPosternError(thrown).message });
+    throw thrown;
+  }
+}

@@ -1,5 +1,6 @@
-import { inOneLine, safeJson } from '../base/safe-text.ts';
-import { askGateway, defaultSocket } from '../gateway/console/admin-api.ts';
+import { indented, safeJson } from '../base/safe-text.ts';
+import { askGateway } from '../gateway/console/admin-api.ts';
+import { defaultSocket } from '../gateway/console/admin-socket.ts';
 import type { BudgetView, TrafficView } from '../gateway/northbound/data-budget.ts';
 import type { GatewayStatus } from '../gateway/status.ts';
 import type { Command } from './runner.ts';
@@ -68,7 +69,8 @@ ${common}`,
       ...Object.entries(counts).map(([name, count]) => [`  ${name}`, String(count)]),
     ];
     const width = Math.max(...rows.map(([name]) => name!.length));
-    for (const [name, value] of rows) console.log(`${name!.padEnd(width)}  ${inOneLine(value!)}`);
+    for (const [name, value] of rows)
+      console.log(`${name!.padEnd(width)}  ${indented(value!, `${' '.repeat(width)}  `)}`);
   },
 };
 

@@ -1,8 +1,9 @@
 import { resolve } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { PosternError } from '../base/errors.ts';
-import { inOneLine } from '../base/safe-text.ts';
-import { askGateway, defaultSocket } from '../gateway/console/admin-api.ts';
+import { indented, inOneLine } from '../base/safe-text.ts';
+import { askGateway } from '../gateway/console/admin-api.ts';
+import { defaultSocket } from '../gateway/console/admin-socket.ts';
 import type { UpdateStatus } from '../gateway/update/updater.ts';
 import { FumoResult, FumoState } from '../mo/fumo.ts';
 import type { Command } from './runner.ts';
@@ -75,5 +76,5 @@ const describe = ({ slot, version, good, trying, state, result, reason }: Update
   [
     `slot     ${slot} runs, version ${inOneLine(version)}; ${good} is good${trying ? `, ${trying} is on trial` : ''}`,
     `state    ${stateNames[state] ?? state}${result === undefined ? '' : `, result ${result}`}`,
-    ...(reason === undefined ? [] : [`reason   ${inOneLine(reason)}`]),
+    ...(reason === undefined ? [] : [`reason   ${indented(reason, ' '.repeat(9))}`]),
   ].join('\n');

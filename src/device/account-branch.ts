@@ -1,3 +1,4 @@
+import { isServerId } from '../dm/acl.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import type { NodePath } from '../dm/uri.ts';
 
@@ -13,6 +14,6 @@ export class AccountBranch extends StoredBranch {
     const [account = ''] = path;
     const serverId = path.length === 1 ? this.text(account, 'ServerID') : undefined;
     super.delete(path);
-    if (serverId !== undefined) this.forget(serverId);
+    if (serverId !== undefined && isServerId(serverId)) this.forget(serverId);
   }
 }

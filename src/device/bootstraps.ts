@@ -14,7 +14,8 @@ import { decodeMessage, isSupported } from '../wire/syncml/codec.ts';
 import { decodeProvisioning, ProvisioningMediaType } from '../wire/syncml/provisioning.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { AppliedBootstraps } from './applied-bootstraps.ts';
-import type { CoapStack, Discovered } from './coap-stack.ts';
+import type { Discovered } from './coap-messages.ts';
+import type { CoapStack } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 
 /**

@@ -3,11 +3,19 @@ import { failed, guarded } from '../base/background.ts';
 import { type Clock, pause } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import { type Events, noEvents } from '../base/events.ts';
-import { ContentFormat } from '../wire/coap/content-formats.ts';
-import { type Link, parseLinks } from '../wire/coap/link-format.ts';
+import { parseLinks } from '../wire/coap/link-format.ts';
 import { Option, writeUint } from '../wire/coap/options.ts';
 import { coapBase, coapUri, parseCoapUri } from '../wire/coap/uri.ts';
 import { Block2Body } from './block2-body.ts';
+import {
+  type Answering,
+  answer,
+  type Discovered,
+  linksIn,
+  read,
+  type StackRequest,
+  type StackResponse,
+} from './coap-messages.ts';
 import { CoapSockets } from './coap-sockets.ts';
 
 /** Size exponent of the blocks of a download (RFC 7959 section 2.2). */
@@ -22,74 +30,6 @@ const downloadAttempts = 5;
 const downloadVersions = 5;
 /** Most bytes of a response, and of a download. */
 const bodyLimits = { response: 1024 * 1024, download: 64 * 1024 * 1024 } as const;
-
-/** A request that the device sends. */
-export interface StackRequest {
-  readonly method: 'GET' | 'POST' | 'DELETE';
-  /** `coap://host:port`. */
-  readonly base: string;
-  /** With its first slash. */
-  readonly path: string;
-  /** Without the question mark; parts are separated by `&`. */
-  readonly query?: string;
-  /** Content-Format number of the payload. */
-  readonly contentFormat?: number;
-  /** Content-Format number that the response should have. */
-  readonly accept?: number;
-  /** Further options by number, for which the `coap` package has no names. */
-  readonly options?: Readonly<Record<number, Uint8Array>>;
-  readonly payload?: Uint8Array;
-  /** Milliseconds for the whole request, all blocks included. */
-  readonly timeout: number;
-  /** Value of Block2: the block to begin with. The `coap` package requests the blocks after it. */
-  readonly block2?: Uint8Array;
-  /** Where the body of the response is collected. By default a body of its own. */
-  readonly body?: Block2Body;
-}
-
-/** A response that the device gets. */
-export interface StackResponse {
-  /** Such as `2.04`. */
-  readonly code: string;
-  readonly payload: Uint8Array;
-  /** Content-Format number. */
-  readonly contentFormat: number | undefined;
-  /** Location-Path, such as `/rd/x`. Empty when there is none. */
-  readonly location: string;
-  /** Value of the first option with this number. */
-  option(number: number): Uint8Array | undefined;
-}
-
-/** A gateway that was found: its address and its resources. */
-export interface Discovered {
-  /** `coap://host:port`; a link-local host has its zone. */
-  readonly base: string;
-  readonly links: readonly Link[];
-}
-
-/** A request that the device gets. */
-export interface StackIncoming {
-  readonly method: string;
-  /** Path and query, such as `/dmn?id=…`. */
-  readonly url: string;
-  readonly payload: Uint8Array;
-  /** Content-Format number. */
-  readonly contentFormat: number | undefined;
-  /** Content-Format number. */
-  readonly accept: number | undefined;
-}
-
-/** A response that the device sends. */
-export interface StackAnswer {
-  /** Such as `2.04`. */
-  readonly code: string;
-  readonly payload?: Uint8Array;
-  /** Content-Format number. */
-  readonly contentFormat?: number;
-}
-
-/** Handles a request. An error that it throws becomes a response with the error's CoAP code. */
-export type Answering = (request: StackIncoming) => StackAnswer | Promise<StackAnswer>;
 
 /** Bytes of a request body beyond which it is sent in blocks. */
 const blockwiseFrom = 1024;
@@ -330,73 +270,4 @@ export class CoapStack implements AsyncDisposable {
       }
     }
   }
-}
-
-/** The gateway that an answer to a multicast comes from. Undefined for an answer of any other node. */
-function linksIn(incoming: IncomingMessage): Discovered | undefined {
-  const { payload, contentFormat, code } = read(incoming);
-  if (code !== '2.05' || contentFormat !== ContentFormat.LinkFormat) return undefined;
-  try {
-    const links = parseLinks(Buffer.from(payload).toString());
-    const { address, port } = incoming.rsinfo;
-    return links.length > 0 ? { base: coapBase(address, port), links } : undefined;
-  } catch {
-    // A node whose links cannot be read is not a gateway.
-    return undefined;
-  }
-}
-
-async function answer(
-  request: IncomingMessage,
-  response: OutgoingMessage,
-  answering: Answering,
-): Promise<void> {
-  try {
-    const { method, url, payload } = request;
-    const given = await answering({
-      method,
-      url,
-      payload,
-      contentFormat: formatIn(request, 'Content-Format'),
-      accept: formatIn(request, 'Accept'),
-    });
-    response.code = given.code;
-    if (given.contentFormat !== undefined)
-      response.setOption('Content-Format', writeUint(given.contentFormat));
-    response.end(given.payload && Buffer.from(given.payload));
-  } catch (thrown) {
-    response.code = asPosternError(thrown).coapCode;
-    response.end();
-  }
-}
-
-/** Content-Format numbers by the names that the `coap` package gives instead. Other formats it gives by number. */
-const formatNames: Readonly<Record<string, number>> = {
-  'text/plain': ContentFormat.TextPlain,
-  'application/link-format': ContentFormat.LinkFormat,
-  'application/octet-stream': ContentFormat.OctetStream,
-  'application/senml+json': ContentFormat.SenmlJson,
-  'application/senml+cbor': ContentFormat.SenmlCbor,
-  'application/vnd.oma.lwm2m+tlv': ContentFormat.LwM2mTlv,
-  'application/vnd.oma.lwm2m+json': ContentFormat.LwM2mJson,
-};
-
-function formatIn({ headers }: IncomingMessage, name: 'Accept' | 'Content-Format'): number | undefined {
-  const format = headers[name];
-  return typeof format === 'number' ? format : formatNames[String(format)];
-}
-
-function read(incoming: IncomingMessage): StackResponse {
-  const option = (number: number): Uint8Array | undefined => {
-    const found = incoming._packet.options?.find(({ name }) => String(name) === String(number));
-    return found?.value instanceof Buffer ? found.value : undefined;
-  };
-  const location = (incoming._packet.options ?? []).filter(({ name }) => name === 'Location-Path');
-  return {
-    code: incoming.code,
-    location: location.map(({ value }) => `/${value}`).join(''),
-    payload: incoming.payload,
-    contentFormat: formatIn(incoming, 'Content-Format'),
-    option,
-  };
 }

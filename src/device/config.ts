@@ -13,15 +13,12 @@ import {
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
 
-/** The reference End Device's configuration file. */
-export const deviceConfigSchema = v.strictObject({
+const deviceIdRule = 'a device ID of 1 to 200 characters such as urn:dev:ops:1';
+
+const deviceTables = v.strictObject({
   device: v.strictObject({
     id: described(
-      v.pipe(
-        v.string(),
-        v.minLength(1, 'a device ID'),
-        v.maxLength(200, 'a device ID of at most 200 characters'),
-      ),
+      v.pipe(v.string(), v.minLength(1, deviceIdRule), v.maxLength(200, deviceIdRule)),
       'DevInfo/DevId, a URN',
     ),
     manufacturer: described(v.optional(text, 'Postern'), 'DevInfo/Man'),
@@ -106,6 +103,24 @@ export const deviceConfigSchema = v.strictObject({
   gwmo: gwmoSection,
   log: logSection,
 });
+
+/** The reference End Device's configuration file. */
+export const deviceConfigSchema = v.pipe(
+  deviceTables,
+  v.check(
+    (config) => config.lwm2m === undefined || config['dm-server'] === undefined,
+    'the tables [lwm2m] and [dm-server] exclude each other: an LwM2M client has no account for a DM server',
+  ),
+  v.check(
+    (config) => config.lwm2m === undefined || config.bootstrap === undefined,
+    'the tables [lwm2m] and [bootstrap] exclude each other: an LwM2M client takes no OMA DM bootstrap document',
+  ),
+  v.check(
+    ({ lwm2m, device }) =>
+      lwm2m === undefined || (device['factory-secret'] === undefined && device.pin === undefined),
+    'device.factory-secret and device.pin are for OMA DM; an LwM2M client (table [lwm2m]) does not use them',
+  ),
+);
 
 export type DeviceConfig = v.InferOutput<typeof deviceConfigSchema>;
 

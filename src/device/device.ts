@@ -9,15 +9,16 @@ import { watchState } from '../base/watch-state.ts';
 import { type OutgoingAlert, type SessionOutcome, succeeded } from '../dm/client-session.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
 import type { ManagementTree } from '../dm/tree.ts';
-import { Accounts, accountsDescription, type DmAccount, readAccount } from '../mo/dm-acc.ts';
+import { Accounts, accountsDescription, type DmAccount } from '../mo/dm-acc.ts';
 import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
 import { type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
 import { decodeNotification, sessionIdText } from '../wire/syncml/notification.ts';
-import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { AccountBranch } from './account-branch.ts';
+import { AccountKeeper } from './account-keeper.ts';
 import { Attachment } from './attachment.ts';
 import { Bootstraps } from './bootstraps.ts';
-import { CoapStack, type Discovered, type StackAnswer, type StackIncoming } from './coap-stack.ts';
+import type { Discovered, StackAnswer, StackIncoming } from './coap-messages.ts';
+import { CoapStack } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
 import type { Firmware } from './firmware.ts';
@@ -30,9 +31,6 @@ export interface DeviceSurroundings {
   readonly clock?: Clock;
   readonly entropy?: Entropy;
 }
-
-/** Stands for the factory where an ACL expects a ServerID. ServerIDs have no slash. */
-const byFactory = '/factory';
 
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 /** Milliseconds. */
@@ -54,6 +52,7 @@ export class Device implements AsyncDisposable {
   readonly #database: ReturnType<typeof openDatabase>;
   readonly #tree: ManagementTree;
   readonly #accounts: Accounts;
+  readonly #keeper: AccountKeeper;
   readonly #coap: CoapStack;
   readonly #bootstraps: Bootstraps;
   readonly #sessions: ServerSessions;
@@ -87,7 +86,7 @@ export class Device implements AsyncDisposable {
       database: this.#database,
       accounts: this.#accounts,
       clock,
-      receive: (root, by) => this.#receiveAccount(root, by),
+      receive: (root, by) => this.#keeper.receive(root, by),
       update: {
         events,
         fetch: (uri) => this.#coap.download(uri),
@@ -97,7 +96,14 @@ export class Device implements AsyncDisposable {
     this.#tree = tree;
     branch.forget = (serverId) => tree.forgetServer(serverId);
     this.#firmware = firmware;
-    this.#database.transaction(() => this.#takeFactoryAccount());
+    this.#keeper = new AccountKeeper({
+      config,
+      accounts: this.#accounts,
+      tree,
+      database: this.#database,
+      events,
+    });
+    this.#database.transaction(() => this.#keeper.takeOfFactory());
     this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request), events);
     this.#sessions = new ServerSessions({
       deviceId: config.device.id,
@@ -109,7 +115,7 @@ export class Device implements AsyncDisposable {
       events,
       tunnelPlace: (serverId) => this.#tunnelPlace(serverId),
       forget: (serverId) => {
-        this.#forget(serverId);
+        this.#keeper.forget(serverId);
         if (!this.#isLeaving) this.#attachment.again();
       },
     });
@@ -121,7 +127,7 @@ export class Device implements AsyncDisposable {
       coap: this.#coap,
       entropy,
       events,
-      receive: (root, by) => this.#receiveAccount(root, by),
+      receive: (root, by) => this.#keeper.receive(root, by),
     });
     this.#attached.promise.catch(() => {});
     this.#attachment = new Attachment(
@@ -165,7 +171,7 @@ export class Device implements AsyncDisposable {
    */
   async start(): Promise<void> {
     const brought = await this.#bootstraps.applyBrought();
-    if (brought && !isDirect(brought)) this.#trustWithAccounts(brought.serverId);
+    if (brought && !isDirect(brought)) this.#keeper.trustWithAccounts(brought.serverId);
     await this.#coap.open();
     const parts = { clock: this.#clock, entropy: this.#entropy, events: this.#events };
     this.#running = persistently(parts, 'device', () => this.#attachment.run(), this.#stop.signal);
@@ -199,12 +205,12 @@ export class Device implements AsyncDisposable {
   async #attachOnce(): Promise<void> {
     const found = await this.#discover();
     const server = this.#accounts.list().find((account) => !isDirect(account))?.serverId;
-    const before = this.#gatewayAccount();
+    const before = this.#keeper.ofGateway();
     const isElsewhere = before !== undefined && !isSamePlace(before.address, found.base);
     if (server && this.#tunnelTo(found, server) && (!before || isElsewhere))
       await this.#sessions.run(server, undefined, isElsewhere ? this.#locationUpdate(before, found) : []);
-    if (!this.#accountFor(found)) await this.#bootstraps.ask(found);
-    const account = this.#accountFor(found);
+    if (!this.#keeper.at(found)) await this.#bootstraps.ask(await this.#withBootstrapServer(found));
+    const account = this.#keeper.at(found);
     if (!account) throw new PosternError('unavailable', 'no account for the gateway yet');
     const outcome = await this.#sessions.run(account.serverId, undefined);
     if (!succeeded(outcome))
@@ -220,7 +226,7 @@ export class Device implements AsyncDisposable {
    * @throws {PosternError} `notFound` without an account for a gateway, `full`, `timeout`, `unavailable`
    */
   async detach(): Promise<void> {
-    const account = this.#gatewayAccount();
+    const account = this.#keeper.ofGateway();
     if (!account) throw new PosternError('notFound', `${this.id} is not attached to a gateway`);
     this.#isLeaving = true;
     try {
@@ -229,7 +235,7 @@ export class Device implements AsyncDisposable {
       // A gateway that could not store it would go on to believe that the device is there.
       if (!succeeded(outcome))
         throw new PosternError('unavailable', `the session ended with ${outcome.status}: ${outcome.reason}`);
-      this.#forget(account.serverId);
+      this.#keeper.forget(account.serverId);
     } catch (thrown) {
       // The gateway does not know the device any more: an earlier try got as far as that.
       if (this.#accounts.find(account.serverId)) throw thrown;
@@ -261,21 +267,19 @@ export class Device implements AsyncDisposable {
     }
   }
 
-  /** The account for the gateway that was found. */
-  #accountFor({ base }: Discovered): DmAccount | undefined {
-    return this.#accounts.list().find((account) => isDirect(account) && isSamePlace(account.address, base));
-  }
-
   /**
-   * Finds a gateway and its resources. The multicast asks only for the one resource that the device needs, so that the
-   * responses are short. The gateway that is found is then asked for all its resources.
+   * Finds a gateway and its resources. Only the one resource is asked for that the device needs, so that the response is short
+   * enough for one datagram: a gateway sends more than three times what it got only to those that have proved themselves.
    */
   async #discover(): Promise<Discovered> {
     const { gateway, 'multicast-port': port } = this.#config.network;
-    const wanted = this.#config.device['factory-secret'] === undefined ? 'oma.dm.tunnel' : 'oma.dm.bs';
-    const base = gateway ?? (await this.#coap.discover(port, `rt=${wanted}`, discoveryTimeout))?.base;
+    const sought = this.#config.device['factory-secret'] === undefined ? 'oma.dm.tunnel' : 'oma.dm.bs';
+    const near = gateway === undefined && (await this.#coap.discover(port, `rt=${sought}`, discoveryTimeout));
+    const base = near ? near.base : gateway;
     if (base === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
-    const found = await this.#coap.linksOf(base, 'rt=oma.dm*', discoveryTimeout);
+    const needed = this.#accounts.list().every(isDirect) ? 'oma.dm.bs' : 'oma.dm.tunnel';
+    const isKnown = near && needed === sought;
+    const found = isKnown ? near : await this.#coap.linksOf(base, `rt=${needed}`, discoveryTimeout);
     this.#found = found;
     this.#events.emit('device.discovered', {
       device: this.id,
@@ -285,20 +289,16 @@ export class Device implements AsyncDisposable {
     return found;
   }
 
-  /** The account for a gateway, which is a server with a coap URI. */
-  #gatewayAccount(): DmAccount | undefined {
-    return this.#accounts.list().find(isDirect);
+  /** The same gateway, with the link to its bootstrap server if it was not asked for that before, and the device needs it. */
+  async #withBootstrapServer(found: Discovered): Promise<Discovered> {
+    if (this.#config.device['factory-secret'] === undefined || this.#accounts.list().every(isDirect))
+      return found;
+    const { links } = await this.#coap.linksOf(found.base, 'rt=oma.dm.bs', discoveryTimeout);
+    return { ...found, links: [...found.links, ...links] };
   }
 
   #tunnelTo(found: Discovered | undefined, serverId: string): boolean {
     return found?.links.some(({ target }) => target === `${tunnelPath}/${serverId}`) ?? false;
-  }
-
-  /** Deletes the account for a server, when the gateway does not know this device any more or the device leaves it. */
-  #forget(serverId: string): void {
-    const name = this.#accounts.nodeName(serverId);
-    if (name !== undefined) this.#database.transaction(() => this.#accounts.branch.delete([name]));
-    this.#events.emit('device.account-dropped', { device: this.id, server: serverId });
   }
 
   async #tunnelPlace(serverId: string) {
@@ -348,68 +348,9 @@ export class Device implements AsyncDisposable {
    */
   #doubt(serverId: string): void {
     const now = this.#clock.now();
-    const isGateway = this.#gatewayAccount()?.serverId === serverId;
+    const isGateway = this.#keeper.ofGateway()?.serverId === serverId;
     if (!isGateway || (this.#doubted !== undefined && now - this.#doubted < doubtEvery)) return;
     this.#doubted = now;
     this.#attachment.again();
-  }
-
-  /** Lets a DM server of the device add accounts, which no gateway may do, and trusts it. */
-  #trustWithAccounts(serverId: string): void {
-    this.#tree.grant(['Inbox'], ['Add'], serverId);
-    this.#trust(serverId);
-  }
-
-  /** Lets a server change settings and update the firmware. */
-  #trust(serverId: string): void {
-    this.#tree.grant(['Settings'], ['Replace'], serverId);
-    this.#tree.grant(['FwUpdate'], ['Add', 'Replace', 'Exec'], serverId);
-  }
-
-  /**
-   * Puts an account into the tree. It replaces an earlier account for the same server only if `by` may replace that one,
-   * which means that the same party gave both.
-   * @param by ServerID of the server that gave the account, or `byBootstrap`
-   * @throws {PosternError} `malformed`, `forbidden`
-   */
-  #receiveAccount(root: TndsNode, by: string): void {
-    const account = readAccount(root);
-    if (!URL.canParse(account.address))
-      throw new PosternError('malformed', 'the address of the account is not a URI');
-    const known = this.#accounts.nodeName(account.serverId);
-    if (known !== undefined && !this.#tree.permits(['DMAcc', known], 'Replace', by))
-      throw new PosternError(
-        'forbidden',
-        `another party gave the account for ${account.serverId}, so it cannot be replaced`,
-      );
-    const name = this.#accounts.put(account);
-    this.#tree.setAcl(['DMAcc', name], `Get=*&Replace=${by}&Delete=${by}`);
-    // A device that is bootstrapped to a gateway is managed by it (GwMO section 8.4), so the gateway is a trusted server.
-    if (isDirect(account)) this.#trust(account.serverId);
-  }
-
-  /** Puts the account of the configuration into the tree, unless there is one for this server already. */
-  #takeFactoryAccount(): void {
-    const server = this.#config['dm-server'];
-    if (!server) return;
-    if (this.#accounts.find(server.id)) return;
-    this.#trustWithAccounts(server.id);
-    const name = this.#accounts.put({
-      serverId: server.id,
-      address: `urn:${server.id}`,
-      own: {
-        name: this.id,
-        secret: server['client-secret'],
-        nonce: new Uint8Array(),
-        schemes: server['client-auth'],
-      },
-      peer: {
-        name: server.id,
-        secret: server['server-secret'],
-        nonce: new Uint8Array(),
-        schemes: server['server-auth'],
-      },
-    });
-    this.#tree.setAcl(['DMAcc', name], `Get=*&Replace=${byFactory}`);
   }
 }

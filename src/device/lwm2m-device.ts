@@ -18,7 +18,8 @@ import {
 import { type Path, parsePath, pathText } from '../wire/lwm2m/path.ts';
 import { instancesIn } from '../wire/lwm2m/tlv.ts';
 import { halfway, untilAttached, untilMoved } from './attachment.ts';
-import { CoapStack, type StackAnswer, type StackIncoming } from './coap-stack.ts';
+import type { StackAnswer, StackIncoming } from './coap-messages.ts';
+import { CoapStack } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import type { DeviceSurroundings } from './device.ts';
 import { LwM2mObjects } from './lwm2m-objects.ts';

@@ -8,6 +8,12 @@ export type Right = (typeof rights)[number];
 const isRight = (name: string): name is Right => (rights as readonly string[]).includes(name);
 
 /**
+ * Whether an ACL can name this server. A name with the separators of ACLs would give rights to others, `*` would be all servers,
+ * and names that begin with a slash are no servers: a device uses one for its bootstrap.
+ */
+export const isServerId = (name: string): boolean => /^[^+&=*/\p{C}][^+&=*\p{C}]{0,254}$/u.test(name);
+
+/**
  * An access control list (OMA DM tree and description 1.2.1, section 7.7.1): for each right the ServerIDs that hold it.
  * `*` stands for all servers.
  */

@@ -100,6 +100,7 @@ export class SessionAuthentication {
   /** Nonces that a proof of the other side may have. */
   #peerNonces: readonly Uint8Array[];
   readonly #challenge: Challenge | undefined;
+  readonly #asksEach: boolean;
   #peerProved = false;
   /** The other side uses MAC, so a message without a MAC is refused. */
   #sealedOnly = false;
@@ -109,8 +110,12 @@ export class SessionAuthentication {
   /** Nonce for the next session from a side that had not proved itself. It is stored when that side does. */
   #unprovenNonce: Uint8Array | undefined;
 
-  /** @param challenge nonces for a side that has not proved itself; random ones, of this session alone, when absent */
-  constructor(account: Account, save: SaveNonces, entropy: Entropy, challenge?: Challenge) {
+  /**
+   * @param challenge nonces for a side that has not proved itself; random ones, of this session alone, when absent
+   * @param asksEach whether the other side is asked for a proof in each message, whatever the scheme
+   */
+  constructor(account: Account, save: SaveNonces, entropy: Entropy, challenge?: Challenge, asksEach = false) {
+    this.#asksEach = asksEach;
     const { own, peer } = account;
     this.#account = account;
     this.#save = save;
@@ -182,24 +187,22 @@ export class SessionAuthentication {
    */
   judge(header: SyncHdr, seal: Seal | undefined): { status: number; chal?: Chal } {
     const scheme = this.#provedBy(header, seal);
-    if (scheme !== 'mac' && this.needsNoProof) return { status: DmStatus.Authenticated };
+    const isAsked = scheme === 'mac' || (this.#asksEach && scheme !== undefined);
+    if (!isAsked && this.needsNoProof) return { status: DmStatus.Authenticated };
     if (scheme !== undefined) {
       this.#peerProved = true;
       const own = this.#unprovenNonce;
       this.#unprovenNonce = undefined;
       if (scheme === 'basic') {
         if (own) this.#save({ own });
-        return { status: DmStatus.Authenticated };
+        return { status: isAsked ? DmStatus.Ok : DmStatus.Authenticated };
       }
       const peer = this.#entropy.bytes(nonceBytes);
       this.#peerNonces = [peer];
       this.#save({ peer, ...(own && { own }) });
-      // With MAC each message has its own proof (section 5.4): the status is 200, with a nonce for the next message.
+      // Where each message has its own proof (section 5.4), the status is 200, with a nonce for the next message.
       if (scheme === 'mac') this.#sealedOnly = true;
-      return {
-        status: scheme === 'mac' ? DmStatus.Ok : DmStatus.Authenticated,
-        chal: this.#chal(scheme),
-      };
+      return { status: isAsked ? DmStatus.Ok : DmStatus.Authenticated, chal: this.#chal(scheme) };
     }
     this.#peerProved = false;
     this.#peerFailures++;
@@ -221,7 +224,7 @@ export class SessionAuthentication {
   heed({ data, chal }: Pick<Status, 'data' | 'chal'>): boolean {
     const nonce = chal?.meta.nextNonce;
     if (data === DmStatus.Authenticated || data === DmStatus.Ok) {
-      const keeps = this.#ownScheme === 'mac' || (data === DmStatus.Authenticated && !this.#ownAccepted);
+      const keeps = this.#ownScheme === 'mac' || !this.#ownAccepted;
       if (nonce) this.#ownNonce = nonce;
       if (nonce && keeps && this.needsNoProof) this.#save({ own: nonce });
       else if (nonce && keeps) this.#unprovenNonce = nonce;

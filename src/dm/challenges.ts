@@ -29,15 +29,23 @@ export class Challenges {
   }
 
   /**
+   * The nonces are computed when they are read: a client whose first proof is right needs none of them.
    * @param session names client and session
    * @param stored nonce that the next proof of the client is to use
+   * @param isGood whether a proof may use the nonces of challenges that were sent lately
    */
-  of(session: string, stored: Uint8Array): Challenge {
+  of(session: string, stored: Uint8Array, isGood = true): Challenge {
     const now = Math.floor(this.#clock.now() / challengeLifetime);
-    const [nonce, before] = [now, now - 1].map((time) =>
-      this.#mac('challenge', `${time} ${session}`, stored).subarray(0, nonceBytes),
-    ) as [Buffer, Buffer];
-    return { nonce, good: [nonce, before] };
+    const nonceAt = (time: number) =>
+      this.#mac('challenge', `${time} ${session}`, stored).subarray(0, nonceBytes);
+    return {
+      get nonce() {
+        return nonceAt(now);
+      },
+      get good() {
+        return isGood ? [nonceAt(now), nonceAt(now - 1)] : [];
+      },
+    };
   }
 
   /**

@@ -4,9 +4,14 @@ import type { Seal } from './authentication.ts';
 import { type CommandOutcome, execute, isTreeCommand } from './commands.ts';
 import { nameOf, resultsOf } from './replies.ts';
 import { Session } from './session.ts';
+import { weightBound } from './session-bounds.ts';
 import type { SessionOutcome, SessionParts } from './session-parts.ts';
 import { AlertCode, DmStatus, isOk } from './status.ts';
 import type { ManagementTree } from './tree.ts';
+import { weightOfItem } from './weight.ts';
+
+/** Bytes up to which results wait to be sent. Beyond them a Get gets 413; the rest of what a session may hold is for statuses. */
+const resultBound = weightBound - 1024 * 1024;
 
 /** An alert that the client reports in a session. */
 export interface OutgoingAlert {
@@ -105,11 +110,15 @@ export class ClientSession extends Session {
 
   #answer({ command, items }: CommandOutcome, message: SyncmlMessage): void {
     const tooLarge = (item: Item) => Buffer.byteLength(item.data ?? '') > this.peerObjectLimit;
-    const checked = items.map((item) =>
-      Array.isArray(item.results) && item.results.some(tooLarge)
-        ? { uri: item.uri, status: DmStatus.RequestEntityTooLarge, results: [] }
-        : item,
-    );
+    let room = resultBound - this.weight;
+    const checked = items.map((item) => {
+      if (!Array.isArray(item.results)) return item;
+      const weight = item.results.reduce((sum, result) => sum + weightOfItem(result), 0);
+      if (weight > 0 && (weight > room || item.results.some(tooLarge)))
+        return { uri: item.uri, status: DmStatus.RequestEntityTooLarge, results: [] };
+      room -= weight;
+      return item;
+    });
     // One Status when all items have the same status, otherwise one for each (representation protocol, section 6.6.15).
     const same = checked.every(({ status }) => status === checked[0]?.status);
     for (const group of same ? [checked] : checked.map((one) => [one]))

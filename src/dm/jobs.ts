@@ -12,6 +12,16 @@ interface Job {
 /** Largest number of waiting jobs for one party. */
 const jobsPerParty = 64;
 
+/** Part of a session's work: does any number of operations, a package at a time, and returns their outcomes. */
+export async function* inPackages(
+  operations: readonly Operation[],
+): AsyncGenerator<readonly Operation[], readonly OperationOutcome[], readonly OperationOutcome[]> {
+  const outcomes: OperationOutcome[] = [];
+  for (let at = 0; at < operations.length; at += operationsPerPackage)
+    outcomes.push(...(yield operations.slice(at, at + operationsPerPackage)));
+  return outcomes;
+}
+
 /** Queues of jobs, one for each party. When a party opens a session, its jobs run in order. */
 export class Jobs {
   readonly #waiting = new Map<string, Job[]>();
@@ -35,8 +45,7 @@ export class Jobs {
     await this.perform(
       party,
       async function* () {
-        for (let at = 0; at < operations.length; at += operationsPerPackage)
-          outcomes.push(...(yield operations.slice(at, at + operationsPerPackage)));
+        outcomes.push(...(yield* inPackages(operations)));
       },
       signal,
     );

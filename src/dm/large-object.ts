@@ -1,4 +1,5 @@
-import type { Item } from '../wire/syncml/message.ts';
+import { type Command, type Item, itemsOf } from '../wire/syncml/message.ts';
+import { nameOf } from './replies.ts';
 import { DmStatus } from './status.ts';
 
 /**
@@ -8,6 +9,16 @@ export type Received =
   | { readonly kind: 'complete'; readonly item: Item }
   | { readonly kind: 'part' }
   | { readonly kind: 'wrong'; readonly status: number };
+
+/** What came of a command whose items may be chunks of a large object. */
+export interface Assembled {
+  /** The command with its complete items. Undefined while chunks are missing, and when the object is wrong. */
+  readonly command: Command | undefined;
+  /** Statuses of chunks and of wrong objects. */
+  readonly statuses: readonly { readonly status: number; readonly uri: string | undefined }[];
+  /** The first chunk of an object that another item has interrupted (section 7.3). */
+  readonly interrupted: Item | undefined;
+}
 
 /** An object of which some chunks have arrived. */
 interface Begun {
@@ -33,19 +44,37 @@ export class LargeObjectReceiver {
     this.#limit = limit;
   }
 
-  /** First chunk of the open object. */
-  get open(): Item | undefined {
-    return this.#begun?.first;
-  }
-
-  /** Whether this item is the next chunk of the open object. */
-  continues(command: string, item: Item): boolean {
-    return this.#begun?.key === keyOf(command, item);
+  /** Bytes of the open object that have arrived. */
+  get bytes(): number {
+    return this.#begun?.bytes ?? 0;
   }
 
   /** Discards the open object. */
   drop(): void {
     this.#begun = undefined;
+  }
+
+  /** Takes a received command. */
+  assemble(command: Command): Assembled {
+    const items = itemsOf(command);
+    const name = nameOf(command);
+    const isNext = items.some((item) => this.#begun?.key === keyOf(name, item));
+    const interrupted = isNext ? undefined : this.#begun?.first;
+    if (interrupted) this.drop();
+    if (!this.#begun && !items.some(({ moreData }) => moreData))
+      return { command, statuses: [], interrupted };
+    const complete: Item[] = [];
+    const statuses: { status: number; uri: string | undefined }[] = [];
+    for (const item of items) {
+      const received = this.take(name, item);
+      if (received.kind === 'complete') complete.push(received.item);
+      else {
+        const status = received.kind === 'part' ? DmStatus.ChunkAccepted : received.status;
+        statuses.push({ status, uri: item.target?.locUri });
+      }
+    }
+    const assembled = complete.length > 0 ? ({ ...command, items: complete } as Command) : undefined;
+    return { command: assembled, statuses, interrupted };
   }
 
   /** Takes a received item of a command. */

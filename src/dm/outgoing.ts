@@ -7,6 +7,7 @@ import {
   itemsOf,
 } from '../wire/syncml/message.ts';
 import { sizeInXml, textInXml } from '../wire/syncml/size.ts';
+import { weightOf } from './weight.ts';
 
 /** A command that waits to be sent. It gets its CmdID when it is put into a message. */
 export interface Queued {
@@ -33,9 +34,15 @@ export class Outgoing {
   #waiting: Queued[] = [];
   /** MsgID and CmdID of the last chunk that was put into a message, separated by a space. */
   #lastChunk = '';
+  #weight = 0;
 
   get isEmpty(): boolean {
     return this.#waiting.length === 0;
+  }
+
+  /** About how many bytes the commands take that wait. */
+  get weight(): number {
+    return this.#weight;
   }
 
   /** Queues a command. A Status goes before all other commands, because it answers the last received message. */
@@ -43,8 +50,7 @@ export class Outgoing {
     // Before the value is cut into chunks, because all chunks must be text or all must be octets.
     const queued = { ...rest, command: commandForXml(command) };
     const at = queued.command.name === 'Status' ? this.#waiting.findIndex(isNoStatus) : -1;
-    if (at < 0) this.#waiting.push(queued);
-    else this.#waiting.splice(at, 0, queued);
+    this.#insert(at < 0 ? this.#waiting.length : at, queued);
   }
 
   /** Queues commands of which each is made when the one before it has been put into a message. */
@@ -56,6 +62,18 @@ export class Outgoing {
   /** Drops all commands. */
   clear(): void {
     this.#waiting = [];
+    this.#weight = 0;
+  }
+
+  #insert(at: number, queued: Queued): void {
+    this.#waiting.splice(at, 0, queued);
+    this.#weight += weightOf(queued.command);
+  }
+
+  #shift(): Queued | undefined {
+    const first = this.#waiting.shift();
+    if (first) this.#weight -= weightOf(first.command);
+    return first;
   }
 
   /**
@@ -64,14 +82,14 @@ export class Outgoing {
    */
   dropRest(chunk = this.#lastChunk): void {
     if (chunk !== this.#lastChunk || !this.#waiting[0]?.rest) return;
-    this.#follow(this.#waiting.shift());
+    this.#follow(this.#shift());
   }
 
   /** Makes and queues the command that follows a finished one. */
   #follow(done: Queued | undefined): void {
     const next = done?.more?.next();
     if (done?.more && next && !next.done)
-      this.#waiting.unshift({ command: commandForXml(next.value), more: done.more });
+      this.#insert(0, { command: commandForXml(next.value), more: done.more });
   }
 
   /**
@@ -91,13 +109,13 @@ export class Outgoing {
       const parts = size > left ? cut(command, left - (size - dataBound(command)), next.rest) : undefined;
       // A command that is too large and cannot be cut goes into a message of its own. The other side decides about it.
       if (size > left && !parts && before + taken.length > 1) break;
-      this.#waiting.shift();
+      this.#shift();
       const sending = parts?.chunk ?? command;
       taken.push({ ...next, command: sending });
       next.sent?.(sending, msgId);
       if (parts) {
         this.#lastChunk = `${msgId} ${sending.cmdId}`;
-        this.#waiting.unshift({ ...next, command: parts.rest, rest: true });
+        this.#insert(0, { ...next, command: parts.rest, rest: true });
         break;
       }
       this.#follow(next);

@@ -20,6 +20,14 @@ export const nameOf = (command: Command): string =>
 export const abort: Alert = { name: 'Alert', cmdId: '', data: AlertCode.SessionAbort, items: [] };
 export const nextMessage: Alert = { name: 'Alert', cmdId: '', data: AlertCode.NextMessage, items: [] };
 
+/** Says that another item came before the end of a large object (OMA DM protocol 1.2.1, section 7.3). */
+export const noEndOfData = ({ target, source }: Item): Alert => ({
+  name: 'Alert',
+  cmdId: '',
+  data: AlertCode.NoEndOfData,
+  items: [{ ...(target && { target }), ...(source && { source }) }],
+});
+
 /** Whether a Status of a header asks for another credential. */
 export const isChallenge = ({ data }: Status): boolean =>
   data === DmStatus.InvalidCredentials || data === DmStatus.MissingCredentials;

@@ -7,6 +7,7 @@ import { nameOf } from './replies.ts';
 import { Session } from './session.ts';
 import type { SessionOutcome, SessionParts } from './session-parts.ts';
 import { AlertCode, DmStatus } from './status.ts';
+import { weightOfItem } from './weight.ts';
 
 /** A command on one node, for the client to execute. */
 export interface NodeOperation {
@@ -78,6 +79,9 @@ export interface ServerSessionParts extends SessionParts {
 /** Largest number of operations of one round. Work with more operations yields several rounds. */
 export const operationsPerPackage = 64;
 
+/** Leaves of DevInfo that are kept, and characters of each name and value. */
+const devInfoBounds = { leaves: 32, name: 64, value: 256 } as const;
+
 /** An operation that was sent, and what the client has answered so far. */
 interface Sending {
   readonly operation: Operation;
@@ -95,11 +99,17 @@ export class ServerSession extends Session {
   /** The same operations, and those within them, by MsgID and CmdID. */
   readonly #sent = new Map<string, Sending>();
   readonly #devInfo: { [name: string]: string } = {};
+  /** Bytes of the results of the last round. */
+  #resultWeight = 0;
   #opening: 'none' | 'client' | 'server' = 'none';
 
   constructor(parts: ServerSessionParts) {
     super(parts, false);
     this.#parts = parts;
+  }
+
+  override get weight(): number {
+    return super.weight + this.#resultWeight;
   }
 
   /** Takes a message of the client and returns the answer. Every message of a client is answered. */
@@ -119,6 +129,11 @@ export class ServerSession extends Session {
   async abandon(status: number, reason: string): Promise<void> {
     this.end(status, reason);
     await this.#work?.return();
+  }
+
+  protected override end(status: number, reason: string): void {
+    super.end(status, reason);
+    this.#forgetRound();
   }
 
   protected override get demandsVerdict(): boolean {
@@ -141,7 +156,7 @@ export class ServerSession extends Session {
       case 'Replace':
         for (const { source, data } of command.items)
           if (source?.locUri.startsWith('./DevInfo/') && data !== undefined)
-            this.#devInfo[source.locUri.slice('./DevInfo/'.length)] = valueText(data);
+            this.#learn(source.locUri.slice('./DevInfo/'.length), valueText(data));
         this.status(message, command, 'Replace', DmStatus.Ok);
         return;
       case 'Alert':
@@ -162,8 +177,7 @@ export class ServerSession extends Session {
     try {
       this.#work ??= this.#begin();
       const { value, done } = await this.#work.next(this.#records.map(outcomeOf));
-      this.#records = [];
-      this.#sent.clear();
+      this.#forgetRound();
       if (done || value.length === 0) this.end(DmStatus.Ok, 'done');
       else if (value.length > operationsPerPackage)
         throw new PosternError('tooLarge', `work of more than ${operationsPerPackage} operations at once`);
@@ -187,6 +201,20 @@ export class ServerSession extends Session {
     return nothing();
   }
 
+  #forgetRound(): void {
+    this.#records = [];
+    this.#resultWeight = 0;
+    this.#sent.clear();
+    this.forgetAwaited();
+  }
+
+  #learn(name: string, value: string): void {
+    const isNew = !Object.hasOwn(this.#devInfo, name);
+    if (name.length > devInfoBounds.name) return;
+    if (isNew && Object.keys(this.#devInfo).length >= devInfoBounds.leaves) return;
+    this.#devInfo[name] = value.slice(0, devInfoBounds.value);
+  }
+
   async #alerted(alert: Alert): Promise<number> {
     if (alert.data !== AlertCode.ServerInitiated && alert.data !== AlertCode.ClientInitiated)
       return await this.#parts.alerted(alert);
@@ -197,7 +225,9 @@ export class ServerSession extends Session {
   #takeResults({ msgRef, cmdRef, items }: Results): void {
     const exact = msgRef === undefined ? undefined : this.#sent.get(`${msgRef} ${cmdRef}`);
     const record = exact ?? [...this.#sent].find(([key]) => key.endsWith(` ${cmdRef}`))?.[1];
-    record?.results.push(...items);
+    if (!record) return;
+    record.results.push(...items);
+    for (const item of items) this.#resultWeight += weightOfItem(item);
   }
 
   #send(operations: readonly Operation[]): void {

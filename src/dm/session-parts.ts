@@ -25,6 +25,11 @@ export interface SessionParts {
   readonly firstMsgId?: number;
   /** Where a client that has proved itself is to send its next messages. */
   readonly respUri?: string;
+  /**
+   * Asks the client for a proof in each message (status 200 and not 212), for a transport that does not tie messages to each
+   * other. A message without a proof counts as before: its transport has to know where it belongs.
+   */
+  readonly asksEach?: boolean;
   /** Protocol version of the first message, DM/1.2 when absent. A server answers in the version of the client. */
   readonly version?: ProtocolVersion;
   /** Largest message in either direction, in bytes, where the way to the other side takes less than this engine. */

@@ -6,6 +6,7 @@ import type { Events } from '../base/events.ts';
 import type { SyncmlMessage } from '../wire/syncml/message.ts';
 import type { Seal } from './authentication.ts';
 import type { ServerSession } from './server-session.ts';
+import { type ByteLimits, type Holder, SessionBudget } from './session-budget.ts';
 import { DmStatus } from './status.ts';
 
 /** Bounds of a `SessionTable`. Times are in milliseconds. */
@@ -16,6 +17,8 @@ export interface SessionTableLimits {
   readonly idle: number;
   /** At the bound, a session gives way to another one when it was silent for this time. */
   readonly silent: number;
+  /** What all sessions together may hold. */
+  readonly bytes: ByteLimits;
 }
 
 /** A message of a client, and where it came from. */
@@ -39,7 +42,7 @@ export interface BegunSession<Owner> {
   readonly association?: string | undefined;
 }
 
-interface Entry<Owner> extends BegunSession<Owner> {
+interface Entry<Owner> extends BegunSession<Owner>, Holder {
   readonly key: string;
   associations: readonly string[];
   /** The last message: its MsgID, and the digest of its octets. */
@@ -48,6 +51,8 @@ interface Entry<Owner> extends BegunSession<Owner> {
   /** When its last message came. */
   heard: Monotonic;
   idle: Timer;
+  /** Bytes of its messages that are in work. */
+  inWork: number;
 }
 
 /** A session as its table has found it for a message. */
@@ -81,9 +86,16 @@ export class SessionTable<Owner> {
   readonly #parts: SessionTableParts<Owner>;
   /** The session that was heard longest ago first. */
   readonly #entries = new Map<string, Entry<Owner>>();
+  readonly #budget: SessionBudget<Entry<Owner>>;
 
   constructor(parts: SessionTableParts<Owner>) {
     this.#parts = parts;
+    this.#budget = new SessionBudget(parts.clock, parts.limits.bytes);
+  }
+
+  /** Bytes that sessions hold beyond their shares. */
+  get pooled(): number {
+    return this.#budget.used;
   }
 
   /** All sessions. Those that have ended are kept for a while to answer repeated messages. */
@@ -93,7 +105,7 @@ export class SessionTable<Owner> {
 
   /**
    * Returns the session of a message. Makes it by `begin` when the message belongs to none.
-   * @throws {PosternError} `unavailable` when there are too many sessions
+   * @throws {PosternError} `unavailable` when there are too many sessions, or when they hold too much; the session is as it was
    */
   find(arrived: ArrivedMessage, begin: () => BegunSession<Owner>): FoundSession<Owner> {
     const { key, associations, message, seal } = arrived;
@@ -104,14 +116,39 @@ export class SessionTable<Owner> {
     if (!isNext && !begun.session.recognises(message, seal)) return { ...begun, place: 'stranger' };
     const entry: Entry<Owner> = isNext
       ? open
-      : { ...begun, key, associations, msgId: 0, digest: '', heard: this.#parts.clock.now(), idle: noTimer };
+      : { ...begun, ...blank, key, associations, heard: this.#parts.clock.now() };
+    if (!this.#fits(entry, seal.body.length))
+      throw new PosternError('unavailable', 'the sessions hold too much; try again later');
     if (!isNext) this.#makeRoomFor(entry);
+    entry.inWork += seal.body.length;
+    this.#count(entry);
     entry.associations =
       entry.association === undefined ? associations : [...associations, entry.association];
     entry.msgId = message.header.msgId;
     entry.digest = digestOf(seal);
     this.#renew(entry);
     return { ...entry, place: isNext ? 'next' : 'new' };
+  }
+
+  /**
+   * Has the session answer a message that `find` has found it for, and counts what the session holds then. A session that holds
+   * more than there is room for ends with its answer.
+   */
+  async receive(
+    { key, message, seal }: ArrivedMessage,
+    { session, place }: FoundSession<Owner>,
+  ): Promise<SyncmlMessage> {
+    if (place === 'repeated') return await session.receive(message, seal);
+    try {
+      return await session.receive(message, seal);
+    } finally {
+      const entry = this.#entries.get(key);
+      if (entry?.session === session) {
+        entry.inWork -= seal.body.length;
+        if (!this.#fits(entry, 0)) this.#drop(entry, DmStatus.DeviceFull, 'the sessions hold too much');
+        else this.#count(entry);
+      }
+    }
   }
 
   /** Ends the sessions whose owner fits. Sessions that have ended are forgotten. */
@@ -137,6 +174,23 @@ export class SessionTable<Owner> {
     this.#drop(over, DmStatus.DeviceFull, 'too many sessions');
   }
 
+  /** Whether a session may hold this many bytes more than it does. Other sessions may have to end for it. */
+  #fits(entry: Entry<Owner>, more: number): boolean {
+    const { clock, limits } = this.#parts;
+    const now = clock.now();
+    const giving = this.#budget.roomFor(
+      entry,
+      entry.session.weight + entry.inWork + more,
+      ({ session, heard }) => session.outcome !== undefined || now - heard >= limits.silent,
+    );
+    for (const other of giving ?? []) this.#drop(other, DmStatus.DeviceFull, 'the sessions hold too much');
+    return giving !== undefined;
+  }
+
+  #count(entry: Entry<Owner>): void {
+    this.#budget.count(entry, entry.session.weight + entry.inWork);
+  }
+
   /** Makes a session the one that was heard last. One that has ended is not kept longer than it is. */
   #renew(entry: Entry<Owner>): void {
     const { clock, limits } = this.#parts;
@@ -157,6 +211,7 @@ export class SessionTable<Owner> {
 
   #forget(entry: Entry<Owner>): void {
     entry.idle.cancel();
+    this.#budget.count(entry, 0);
     if (this.#entries.get(entry.key) === entry) this.#entries.delete(entry.key);
   }
 
@@ -175,6 +230,7 @@ export class SessionTable<Owner> {
 }
 
 const noTimer: Timer = { cancel() {} };
+const blank = { msgId: 0, digest: '', idle: noTimer, inWork: 0, pooled: 0, pooledSince: undefined };
 
 const digestOf = ({ body }: Seal): string => hash('sha256', body, 'base64');
 

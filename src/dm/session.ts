@@ -3,8 +3,6 @@ import {
   type Chal,
   type Command,
   elementOf,
-  type Item,
-  itemsOf,
   type Status,
   type SyncHdr,
   type SyncmlMessage,
@@ -22,23 +20,22 @@ import {
   isRequest,
   nameOf,
   nextMessage,
+  noEndOfData,
   type StatusFields,
   statusOf,
   unanswered,
 } from './replies.ts';
+import {
+  baseWeight,
+  callbackWeight,
+  messageBound,
+  refusalBound,
+  spareBytes,
+  weightBound,
+} from './session-bounds.ts';
 import type { SessionOutcome, SessionParts } from './session-parts.ts';
 import { AlertCode, DmStatus, isOk } from './status.ts';
-
-/**
- * Largest number of messages of one side in a session. A session that needs more is aborted: the peer must be faulty.
- */
-export const messageBound = 1024;
-
-/** Largest number of commands that are refused one by one in the answer to a side that has not proved itself. */
-const refusalBound = 16;
-
-/** Bytes of each message that stay free for alert 1222 and the XML declaration. */
-const spareBytes = 120;
+import { weightOf } from './weight.ts';
 
 /**
  * What both sides of a DM session have in common (OMA DM protocol 1.2.1, sections 7 to 9): credentials in both
@@ -52,6 +49,7 @@ export abstract class Session {
   protected readonly outgoing = new Outgoing();
   /** Commands of the last message. They are sent again when the other side asks for another credential. */
   #lastBatch: readonly Queued[] = [];
+  #lastWeight = 0;
   #lastWasFinal = false;
   /** Callbacks for the statuses of sent commands, by MsgID and CmdID. */
   readonly #awaited = new Map<string, (status: number) => void>();
@@ -78,8 +76,8 @@ export abstract class Session {
     this.#peerLimit = this.#ownLimit;
     this.#version = parts.version ?? 'DM/1.2';
     this.#msgId = Math.max(0, (parts.firstMsgId ?? 1) - 1);
-    const { account, saveNonces, entropy, challenge } = parts;
-    this.#authentication = new SessionAuthentication(account, saveNonces, entropy, challenge);
+    const { account, saveNonces, entropy, challenge, asksEach } = parts;
+    this.#authentication = new SessionAuthentication(account, saveNonces, entropy, challenge, asksEach);
   }
 
   /** Undefined while the session goes on. */
@@ -90,6 +88,17 @@ export abstract class Session {
   /** Whether the other side has proved itself. */
   get authenticated(): boolean {
     return this.#authentication.peerProved;
+  }
+
+  /** About how many bytes it holds: an unfinished object, what waits to be sent, and the last message that was sent. */
+  get weight(): number {
+    return (
+      baseWeight +
+      this.#objects.bytes +
+      this.outgoing.weight +
+      this.#lastWeight +
+      (this.#awaited.size + this.#held.length) * callbackWeight
+    );
   }
 
   /** Whether a message has a correct proof of the other side. Changes nothing. */
@@ -141,6 +150,11 @@ export abstract class Session {
     if (!isOk(status)) this.outgoing.clear();
     this.#awaited.clear();
     this.#objects.drop();
+  }
+
+  /** Forgets what waits for statuses of commands that were sent. */
+  protected forgetAwaited(): void {
+    this.#awaited.clear();
   }
 
   /** Builds the first message of a session. */
@@ -234,6 +248,7 @@ export abstract class Session {
       this.#awaited.get(`${status.msgRef} ${status.cmdRef}`)?.(status.data);
     const isSending = !this.outgoing.isEmpty;
     await this.#performAll(message);
+    if (this.weight > weightBound) this.end(DmStatus.RequestEntityTooLarge, 'the session holds too much');
     if (this.#outcome) return this.#lastWords(answered);
     if (final) {
       this.#ownTurn = true;
@@ -326,36 +341,11 @@ export abstract class Session {
 
   /** The command with its large object assembled. Undefined while chunks are missing, and when the object is wrong. */
   #assemble(command: Command, message: SyncmlMessage): Command | undefined {
-    const items = itemsOf(command);
-    if (this.#objects.open && !items.some((item) => this.#objects.continues(nameOf(command), item))) {
-      // Another item arrived before the end of the open object (section 7.3).
-      const { target, source } = this.#objects.open;
-      this.#objects.drop();
-      this.push({
-        name: 'Alert',
-        cmdId: '',
-        data: AlertCode.NoEndOfData,
-        items: [{ ...(target && { target }), ...(source && { source }) }],
-      });
-    }
-    if (!this.#objects.open && !items.some(({ moreData }) => moreData)) return command;
-    const complete: Item[] = [];
-    for (const item of items) {
-      const received = this.#objects.take(nameOf(command), item);
-      if (received.kind === 'complete') complete.push(received.item);
-      else {
-        const uri = item.target?.locUri;
-        const status = received.kind === 'part' ? DmStatus.ChunkAccepted : received.status;
-        this.status(
-          message,
-          command,
-          nameOf(command),
-          status,
-          uri === undefined ? {} : { targetRefs: [uri] },
-        );
-      }
-    }
-    return complete.length > 0 ? ({ ...command, items: complete } as Command) : undefined;
+    const { command: complete, statuses, interrupted } = this.#objects.assemble(command);
+    if (interrupted) this.push(noEndOfData(interrupted));
+    for (const { status, uri } of statuses)
+      this.status(message, command, nameOf(command), status, uri === undefined ? {} : { targetRefs: [uri] });
+    return complete;
   }
 
   /** Answers a message with a MsgID below the last one. */
@@ -392,6 +382,7 @@ export abstract class Session {
     for (const queued of batch ?? []) from.push(queued);
     const queued = from.take(batch ? Number.POSITIVE_INFINITY : space, msgId, lead.length);
     this.#lastBatch = queued;
+    this.#lastWeight = queued.reduce((sum, { command }) => sum + weightOf(command), 0);
     const commands = [...lead, ...queued.map(({ command }) => command)];
     const isFinal = batch
       ? this.#lastWasFinal

@@ -34,10 +34,16 @@ export class TreeTransaction {
 
   /**
    * Closes the innermost level and keeps its changes. The outermost level stores all of them together. If they cannot be
-   * stored, all are undone, in memory too, and what the store threw is thrown.
+   * stored, all are undone, in memory too, and what the store threw is thrown. An inner level joins the one around it and
+   * stores nothing, so no disk can refuse it.
    */
   commit(): void {
     const open = [...this.#branches, this.#acls];
+    if (this.#depth > 1) {
+      for (const part of open) part.commit?.();
+      this.#depth--;
+      return;
+    }
     try {
       this.#durably(() => {
         for (let next = open.shift(); next; next = open.shift()) next.commit?.();

@@ -172,7 +172,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     locator,
     budget,
     addressOf: (deviceId) => addresses.get(deviceId)?.address,
-    epoch: state.epoch.value,
+    epoch: () => state.epoch.value,
     ...machine,
   });
   if (parent) network.onChange(() => parent.addressesChanged());

@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import {
   authSchemes,
   described,
+  distinct,
   fileOf,
   identifier,
   integerBetween,
@@ -10,24 +11,27 @@ import {
   port,
   secret,
   text,
+  together,
 } from '../base/config.ts';
 import { PosternError } from '../base/errors.ts';
-
+import { isLoopbackHost } from '../base/loopback.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
 import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+import { admissionSection } from './admission-config.ts';
 
+const advertiseRule = 'host:port, as in 192.0.2.1:5683 or [2001:db8::1]:5683';
+const hostAndPort = v.pipe(
+  v.string(),
+  v.regex(/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, advertiseRule),
+  v.check((value) => Number(/\d+$/.exec(value)?.[0]) <= 65_535, advertiseRule),
+);
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
 /** A stock client may have a short secret. */
 const anySecret = text;
 const deviceId = v.pipe(
   v.string(),
   v.check((id) => isDeviceId(id), deviceIdRule),
-);
-
-const hostAndPort = v.pipe(
-  v.string(),
-  v.regex(/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, 'host:port, as in 192.0.2.1:5683'),
 );
 
 const gatewayTables = v.strictObject({
@@ -100,47 +104,65 @@ const gatewayTables = v.strictObject({
   ),
   http: described(
     v.optional(
-      v.strictObject({
-        host: described(v.optional(text, '127.0.0.1'), 'Address to listen at'),
-        port: described(v.optional(port, 8053), 'TCP port; 0 means a free one'),
-        path: described(v.optional(httpPath, '/dm'), 'Path for packages of sessions with the gateway'),
-        'bootstrap-path': described(v.optional(httpPath, '/dm/bs'), 'Path for local bootstrap'),
-        'tunnel-path': described(
-          v.optional(httpPath, '/dm/t'),
-          'Path for packages to a DM server; `/{ServerID}` follows it',
-        ),
-        'server-id': described(
-          v.optional(identifier),
-          "ServerID that these devices have for the gateway; by default the gateway's name",
-        ),
-        'tls-cert': described(
-          v.optional(fileOf('certificate')),
-          'PEM file of the certificate; without it, HTTP without TLS',
-        ),
-        'tls-key': described(v.optional(fileOf('private-key')), 'PEM file of its key'),
-        'insecure-plain-http': described(
-          v.optional(v.boolean(), false),
-          'Serve HTTP without TLS at an address other than loopback. Anyone on the way can then read all messages',
-        ),
-        device: described(
-          v.optional(
-            v.array(
-              v.strictObject({
-                id: described(deviceId, 'DevId of the End Device, as its packages name it'),
-                'client-name': described(v.optional(text), 'User name of the device; by default its DevId'),
-                'client-secret': described(anySecret, 'Password of the device'),
-                'client-auth': authSchemes(
-                  'Schemes that the device may use: `basic`, `md5`, `mac`. The gateway challenges with the first',
-                ),
-                'server-secret': described(anySecret, 'Password of the gateway towards this device'),
-                'server-auth': authSchemes('Schemes that the gateway may use'),
-              }),
-            ),
-            [],
+      v.pipe(
+        v.strictObject({
+          host: described(v.optional(text, '127.0.0.1'), 'Address to listen at'),
+          port: described(v.optional(port, 8053), 'TCP port; 0 means a free one'),
+          path: described(v.optional(httpPath, '/dm'), 'Path for packages of sessions with the gateway'),
+          'bootstrap-path': described(v.optional(httpPath, '/dm/bs'), 'Path for local bootstrap'),
+          'tunnel-path': described(
+            v.optional(httpPath, '/dm/t'),
+            'Path for packages to a DM server; `/{ServerID}` follows it',
           ),
-          'Devices with an account made by hand on both sides, such as stock OMA DM clients',
+          'server-id': described(
+            v.optional(identifier),
+            "ServerID that these devices have for the gateway; by default the gateway's name",
+          ),
+          'tls-cert': described(
+            v.optional(fileOf('certificate')),
+            'PEM file of the certificate; without it, HTTP without TLS',
+          ),
+          'tls-key': described(v.optional(fileOf('private-key')), 'PEM file of its key'),
+          'insecure-plain-http': described(
+            v.optional(v.boolean(), false),
+            'Serve HTTP without TLS at an address other than loopback. Anyone on the way can then read all messages',
+          ),
+          device: described(
+            v.optional(
+              v.pipe(
+                v.array(
+                  v.strictObject({
+                    id: described(deviceId, 'DevId of the End Device, as its packages name it'),
+                    'client-name': described(
+                      v.optional(text),
+                      'User name of the device; by default its DevId',
+                    ),
+                    'client-secret': described(anySecret, 'Password of the device'),
+                    'client-auth': authSchemes(
+                      'Schemes that the device may use: `basic`, `md5`, `mac`. The gateway challenges with the first',
+                    ),
+                    'server-secret': described(anySecret, 'Password of the gateway towards this device'),
+                    'server-auth': authSchemes('Schemes that the gateway may use'),
+                  }),
+                ),
+                distinct(),
+              ),
+              [],
+            ),
+            'Devices with an account made by hand on both sides, such as stock OMA DM clients',
+          ),
+        }),
+        together('tls-cert', 'tls-key'),
+        v.check(
+          (http) => new Set([http.path, http['bootstrap-path'], http['tunnel-path']]).size === 3,
+          'path, bootstrap-path and tunnel-path must differ from each other',
         ),
-      }),
+        v.check(
+          ({ host, ...http }) =>
+            isLoopbackHost(host) || http['tls-cert'] !== undefined || http['insecure-plain-http'],
+          'host is not loopback; it needs tls-cert and tls-key, or insecure-plain-http = true',
+        ),
+      ),
     ),
     'HTTP binding, for OMA DM clients without CoAP. Off without this table',
   ),
@@ -212,19 +234,22 @@ const gatewayTables = v.strictObject({
     v.strictObject({
       device: described(
         v.optional(
-          v.array(
-            v.strictObject({
-              id: described(deviceId, 'DevId of the End Device'),
-              'factory-secret': described(secret, 'Its factory secret'),
-              pin: described(
-                v.optional(text),
-                'A PIN that a person also enters at the device. The bootstrap is then protected by both',
-              ),
-              gateway: described(
-                v.optional(v.boolean(), false),
-                'The device may be a DM Gateway with its own devices (GwMO 1.1)',
-              ),
-            }),
+          v.pipe(
+            v.array(
+              v.strictObject({
+                id: described(deviceId, 'DevId of the End Device'),
+                'factory-secret': described(secret, 'Its factory secret'),
+                pin: described(
+                  v.optional(text),
+                  'A PIN that a person also enters at the device. The bootstrap is then protected by both',
+                ),
+                gateway: described(
+                  v.optional(v.boolean(), false),
+                  'The device may be a DM Gateway with its own devices (GwMO 1.1)',
+                ),
+              }),
+            ),
+            distinct(),
           ),
           [],
         ),
@@ -237,7 +262,10 @@ const gatewayTables = v.strictObject({
     v.optional(
       v.strictObject({
         device: described(
-          v.optional(v.array(v.strictObject({ id: described(deviceId, 'Endpoint name') })), []),
+          v.optional(
+            v.pipe(v.array(v.strictObject({ id: described(deviceId, 'Endpoint name') })), distinct()),
+            [],
+          ),
           'LwM2M clients that may bootstrap and register here',
         ),
         lifetime: described(
@@ -331,42 +359,7 @@ const gatewayTables = v.strictObject({
     }),
     {},
   ),
-  admission: described(
-    v.optional(
-      v.strictObject({
-        address: described(
-          v.optional(integerBetween(1, 1_000_000), 1),
-          'Conversations per second of one address where no device proved itself lately; 64 times as many at once',
-        ),
-        prefix: described(
-          v.optional(integerBetween(1, 1_000_000), 100),
-          'The same of all such addresses of one /24 or /64; 10 times as many at once',
-        ),
-        strangers: described(
-          v.optional(integerBetween(1, 1_000_000), 500),
-          'The same of all such addresses together; 4 times as many at once. Addresses that used a quarter of what they may have at once share a tenth of it',
-        ),
-        known: described(
-          v.optional(integerBetween(1, 1_000_000), 200),
-          'Conversations per second of one address where a device proved itself lately; 5 times as many at once',
-        ),
-        'all-known': described(
-          v.optional(integerBetween(1, 1_000_000), 1000),
-          'The same of all such addresses together; 8 times as many at once',
-        ),
-        proven: described(
-          v.optional(integerBetween(1, 1_000_000), 10_000),
-          'Datagrams per second of one device that has proved itself at its address and port; 4 times as many of all',
-        ),
-        multicast: described(
-          v.optional(integerBetween(1, 1_000_000), 3000),
-          'Multicast requests per second of all addresses where no device proved itself lately',
-        ),
-      }),
-      {},
-    ),
-    'What is let in from the private network, before anything of it is parsed. A conversation is 16 datagrams of one address and port, or 8 HTTP requests. A device that proves itself puts back what it took, and more. What is not let in gets no answer over CoAP and 503 over HTTP',
-  ),
+  admission: admissionSection,
   gwmo: gwmoSection,
   log: logSection,
 });
@@ -378,7 +371,7 @@ export const gatewayConfigSchema = v.pipe(
   gatewayTables,
   v.check(
     ({ mqtt, parent }) => (mqtt === undefined) !== (parent === undefined),
-    'exactly one of the tables mqtt and parent',
+    'one of the tables [mqtt] and [parent] is needed, and not both: a gateway reports to a broker or to a gateway above it',
   ),
   v.check(({ coaps }) => {
     const identities = coaps?.device.map(({ identity }) => identity) ?? [];
@@ -391,10 +384,10 @@ export const gatewayConfigSchema = v.pipe(
   v.check(({ bootstrap, lwm2m }) => {
     const clients = new Set(lwm2m?.device.map(({ id }) => id));
     return !bootstrap.device.some(({ id }) => clients.has(id));
-  }, 'each device in bootstrap.device or in lwm2m.device, not in both'),
+  }, 'a device is both in [[bootstrap.device]] and in [[lwm2m.device]]; list each in one of them, not in both'),
   v.check(
     ({ update }) => update?.slots !== 'directory' || update.authority !== undefined,
-    'update.authority, because update.slots is "directory"',
+    'update.authority is missing; slots = "directory" needs it, such as authority = "/etc/postern/update-ca.pem"',
   ),
 );
 

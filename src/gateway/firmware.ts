@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import * as v from 'valibot';
 import type { Clock } from '../base/clock.ts';
@@ -6,6 +5,7 @@ import type { DiskRoom } from '../base/disk-room.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { dropCopies } from '../base/open-database.ts';
 import { FirmwareBranch } from '../mo/firmware-branch.ts';
 import type { GatewayConfig } from './config.ts';
@@ -59,7 +59,7 @@ export class GatewayFirmware implements AsyncDisposable {
   constructor(parts: GatewayFirmwareParts) {
     const { settings, live, state, network, uplink, reports, clock, entropy, events } = parts;
     this.#slots = slotsOf(parts);
-    mkdirSync(dirname(this.#slots.bundleFile), { recursive: true });
+    makeFolder(dirname(this.#slots.bundleFile));
     this.branch = new FirmwareBranch({
       nodes: state.nodes,
       clock,

@@ -72,7 +72,6 @@ export class Gateway implements AsyncDisposable {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
     const { presence, lwm2m, objects, firmware, endOfServers, secureNetwork } = this.#parts;
     demandAllowed(config);
-    this.#isStarted = true;
     events.emit('coap.insecure', { security: plainWarning });
     lwm2m?.start();
     presence.start();
@@ -91,6 +90,7 @@ export class Gateway implements AsyncDisposable {
       rss: memoryInUse().rss,
       free: freeMemory(),
     });
+    this.#isStarted = true;
     uplink.start(uplinkListener);
     firmware?.start();
   }

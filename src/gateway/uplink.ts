@@ -21,7 +21,7 @@ export interface GatewayUplinkParts {
   readonly join: (store: () => void) => void;
   readonly locator: DeviceLocator;
   /** Epoch of the gateway's alerts, which a broker's retained state tells. */
-  readonly epoch: string;
+  readonly epoch: () => string;
   readonly budget: DataBudget;
   /** IP address to which Package #0 for a device goes. */
   readonly addressOf: (deviceId: string) => string | undefined;

@@ -1,9 +1,13 @@
 import { BoundedMap } from '../base/bounded-map.ts';
+import type { Clock } from '../base/clock.ts';
 import type { Database } from '../base/database.ts';
-import { asPosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { type Rate, TokenBuckets } from '../base/token-buckets.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
+import type { AlertNumber } from '../mo/alert-number.ts';
 import { type FirmwareOperation, isFirmwareOperation } from '../mo/firmware-branch.ts';
+import { FumoResult } from '../mo/fumo.ts';
 import {
   isAlertOf,
   readDeviceAttach,
@@ -13,9 +17,11 @@ import {
   readLocationUpdate,
 } from '../mo/gateway-alerts.ts';
 import { FumoAlert } from '../mo/identifiers.ts';
+import { readImageResult } from '../mo/image-result.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { Alert } from '../wire/syncml/message.ts';
 import type { AlertSequences } from './alert-sequences.ts';
+import type { OrderBook, OrderEnd } from './order-book.ts';
 import type { Parties } from './parties.ts';
 import type { PendingDetaches } from './pending-detaches.ts';
 import type { Reachability } from './reachability.ts';
@@ -31,12 +37,23 @@ export interface AlertHandlerParts {
   readonly pendingDetaches: PendingDetaches;
   readonly unreachableDevices: UnreachableDevices;
   readonly records: Records;
+  readonly orders: OrderBook;
   readonly vocabulary: Vocabulary;
+  readonly clock: Clock;
   readonly events: Events;
+  /** In place of `newDevices`. */
+  readonly newDevices?: Rate;
+  /** Asks a device for a session through a broker gateway, so that it can prove itself there. */
+  readonly ask: (deviceId: string, brokerGateway: string) => void;
 }
 
 /** Devices of which a claim is remembered. The oldest claim is forgotten: the device must attach anew. */
 const claimLimit = 4096;
+
+/** Devices without an account here that one gateway may report as new: a gateway may invent devices. */
+const newDevices: Rate = { rate: 1, burst: 100_000 };
+/** Gateways with such a rate. */
+const reporters = 4096;
 
 const resultEvents = {
   CommandFanout: 'alert.command-fanout',
@@ -47,24 +64,42 @@ const resultEvents = {
 /** Handles the alerts that gateways and devices send in their sessions: GwMO's alerts and those of FUMO. */
 export class AlertHandler {
   readonly #parts: AlertHandlerParts;
-  /** Gateways whose parents told that a device is there, while it is attached elsewhere. */
+  /** Gateways that claim a device, while it is attached elsewhere. */
   readonly #claims = new BoundedMap<string, string>(claimLimit);
+  /** Sessions in which the disk did not take an alert. */
+  readonly #stalled = new WeakSet<SessionContext>();
+  /** Takes back that the number of the alert under way was judged to be new. */
+  #judged: (() => void) | undefined;
+  readonly #newDevices: TokenBuckets;
 
   constructor(parts: AlertHandlerParts) {
     this.#parts = parts;
+    this.#newDevices = new TokenBuckets(parts.newDevices ?? newDevices, reporters);
   }
 
   /**
    * Handles one alert as one unit: all that it says is stored, or nothing. Returns its DM status: 415 for a type that
    * this server does not know (OMA DM protocol 1.2.1, section 8.7), 403 for a type that this kind of party must not
-   * send, 400 for malformed data, 420 when the disk does not take it.
+   * send, 400 for malformed data, 420 when the disk does not take it. Then all later alerts of the session get 420 too: they
+   * come again in their order, so that no alert overtakes an earlier one of the same device. 418 for a number that this
+   * server knows from another run of the gateway, which the gateway has forgotten.
    */
   handle(context: SessionContext, alert: Alert): number {
+    if (this.#stalled.has(context)) return DmStatus.DeviceFull;
+    this.#judged = undefined;
     try {
       return this.#parts.database.transaction(() => this.#handle(context, alert));
     } catch (thrown) {
-      return asPosternError(thrown).dmStatus;
+      const { code, dmStatus } = asPosternError(thrown);
+      if (code === 'storage') this.#stalled.add(context);
+      this.#takeBack();
+      return dmStatus;
     }
+  }
+
+  /** The alert that was handled last is refused, so its number is not known. */
+  #takeBack(): void {
+    this.#judged?.();
   }
 
   #handle({ party, gateway: through }: SessionContext, alert: Alert): number {
@@ -90,18 +125,24 @@ export class AlertHandler {
 
   #deviceAttached(reporter: string, alert: Alert): number {
     const { database, parties, reachability, pendingDetaches } = this.#parts;
-    const { epoch, sequence, deviceId, via, ...attach } = readDeviceAttach(this.#parts.vocabulary, alert);
-    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
-    const gateway = nearestGateway(via) ?? reporter;
+    const found = readDeviceAttach(this.#parts.vocabulary, alert);
+    const known = this.#known(reporter, found);
+    if (known !== undefined) return known;
+    const { epoch: _, sequence: __, run: ___, deviceId, via, ...attach } = found;
+    const gateway = this.#place(reporter, via);
+    if (gateway === undefined) return DmStatus.Ok;
     const brokerGateway = reachability.brokerGatewayOf(reporter);
-    // A device has proved itself to the gateway that reports it, unless that gateway only repeats what a child said.
-    const isProved = via === undefined;
+    // A party with an account here proves itself here. Another device has proved itself to the gateway that reports it, unless
+    // that gateway only repeats what a child said.
+    const isProved = via === undefined && parties.get(deviceId) === undefined;
     const { bootstrap, manufacturer, model } = attach;
     this.#parts.records.addAlert('DeviceAttach', gateway, deviceId, attach);
     if (!isProved && this.#isHeldElsewhere(deviceId, gateway, brokerGateway)) {
       const holder = parties.gatewayOf(deviceId) ?? '';
       database.afterCommit(() => this.#claims.set(deviceId, gateway));
       this.#emit('alert.attach-contested', { device: deviceId, gateway, holder });
+      if (parties.get(deviceId) && !reachability.hasOwnConnection(deviceId))
+        database.afterCommit(() => this.#parts.ask(deviceId, brokerGateway));
       return DmStatus.Ok;
     }
     database.afterCommit(() => {
@@ -111,6 +152,7 @@ export class AlertHandler {
       if (isProved) reachability.prove(deviceId, brokerGateway);
       else reachability.learn(deviceId, brokerGateway);
     });
+    this.#demandRoom(reporter, deviceId);
     pendingDetaches.drop(gateway, deviceId);
     const before = parties.associate(deviceId, gateway);
     this.#parts.unreachableDevices.remove(deviceId);
@@ -126,16 +168,39 @@ export class AlertHandler {
     return DmStatus.Ok;
   }
 
+  /** @throws {PosternError} `full` when the gateway reports too many devices that are not known here */
+  #demandRoom(reporter: string, deviceId: string): void {
+    const { parties, clock } = this.#parts;
+    if (parties.get(deviceId) || parties.gatewayOf(deviceId) !== undefined) return;
+    const now = clock.now();
+    if (!this.#newDevices.of(reporter, now).take(this.#newDevices.rate, now))
+      throw new PosternError('full', `${reporter} reports too many devices without an account`);
+  }
+
   /**
-   * Whether a device is attached to a gateway elsewhere that has not said that it misses it. What a child gateway says does
-   * not take the device away from there. Within one broker gateway, that gateway has judged already.
+   * Whether a device is attached to a gateway elsewhere that has not said that it misses it, or has proved itself elsewhere.
+   * What another gateway says does not take the device away from there. Within one broker gateway, that gateway has judged
+   * already. A gateway with a connection of its own is never taken away.
    */
   #isHeldElsewhere(deviceId: string, gateway: string, brokerGateway: string): boolean {
     const { parties, reachability, unreachableDevices } = this.#parts;
-    const holder = parties.gatewayOf(deviceId);
-    if (holder === undefined || holder === gateway) return false;
-    if (reachability.brokerGatewayOf(holder) === brokerGateway) return false;
-    return unreachableDevices.reasons()(deviceId) === undefined;
+    if (parties.gatewayOf(deviceId) === gateway || reachability.hasProved(deviceId, brokerGateway))
+      return false;
+    if (!reachability.isElsewhere(deviceId, brokerGateway)) return false;
+    return reachability.hasOwnConnection(deviceId) || unreachableDevices.reasons()(deviceId) === undefined;
+  }
+
+  /**
+   * The gateway that an alert speaks of: the one that reports, or the one behind it that is nearest to the device. Undefined,
+   * with an event, when that gateway is not behind the one that reports.
+   */
+  #place(reporter: string, via: string | undefined): string | undefined {
+    const { reachability } = this.#parts;
+    const gateway = nearestGateway(via) ?? reporter;
+    if (gateway === reporter || !reachability.isElsewhere(gateway, reachability.brokerGatewayOf(reporter)))
+      return gateway;
+    this.#emit('alert.foreign-gateway', { gateway, reporter });
+    return undefined;
   }
 
   /** A device has proved itself to this server through a gateway. A claim of that gateway to the device holds now. */
@@ -159,9 +224,12 @@ export class AlertHandler {
 
   #deviceDetached(reporter: string, alert: Alert): number {
     const { parties, unreachableDevices } = this.#parts;
-    const { epoch, sequence, deviceId, reason, via } = readDeviceDetach(alert);
-    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
-    const gateway = nearestGateway(via) ?? reporter;
+    const detach = readDeviceDetach(alert);
+    const known = this.#known(reporter, detach);
+    if (known !== undefined) return known;
+    const { deviceId, reason, via } = detach;
+    const gateway = this.#place(reporter, via);
+    if (gateway === undefined) return DmStatus.Ok;
     parties.dissociate(deviceId, gateway);
     if (this.#claims.get(deviceId) === gateway) this.#claims.delete(deviceId);
     if (parties.gatewayOf(deviceId) === undefined) this.#pass(deviceId);
@@ -172,10 +240,13 @@ export class AlertHandler {
   }
 
   #devicePresence(reporter: string, alert: Alert): number {
-    const { epoch, sequence, deviceId, state, reason, lastSeen, via } = readDevicePresence(alert);
+    const presence = readDevicePresence(alert);
     const { parties, unreachableDevices } = this.#parts;
-    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
-    const gateway = nearestGateway(via) ?? reporter;
+    const known = this.#known(reporter, presence);
+    if (known !== undefined) return known;
+    const { deviceId, state, reason, lastSeen, via } = presence;
+    const gateway = this.#place(reporter, via);
+    if (gateway === undefined) return DmStatus.Ok;
     if (state === 'unreachable') {
       unreachableDevices.add(deviceId, gateway, reason ?? '', lastSeen);
       if (parties.gatewayOf(deviceId) === gateway) this.#pass(deviceId);
@@ -187,26 +258,36 @@ export class AlertHandler {
   }
 
   #gatewayFault(reporter: string, alert: Alert): number {
-    const { epoch, sequence, kind, reason, via } = readGatewayFault(alert);
-    if (!this.#isFirst(reporter, epoch, sequence)) return DmStatus.Ok;
-    const gateway = nearestGateway(via) ?? reporter;
+    const fault = readGatewayFault(alert);
+    const known = this.#known(reporter, fault);
+    if (known !== undefined) return known;
+    const { kind, reason, via } = fault;
+    const gateway = this.#place(reporter, via);
+    if (gateway === undefined) return DmStatus.Ok;
     this.#parts.records.addAlert('GatewayFault', gateway, undefined, { kind, reason });
     this.#emit('alert.gateway-fault', { gateway, kind, reason });
     return DmStatus.Ok;
   }
 
-  /** Records the number of an alert. False when the alert is a repetition. */
-  #isFirst(gateway: string, epoch: string | undefined, sequence: number): boolean {
+  /** Records the number of an alert. Returns the status of one that is not to be handled, undefined for a new one. */
+  #known(gateway: string, { epoch, sequence, run }: AlertNumber): number | undefined {
     const { parties, sequences } = this.#parts;
-    if (epoch === undefined) return parties.recordAlertSequence(gateway, sequence);
-    if (sequences.isNews(gateway, epoch)) this.#emit('gateway.new-epoch', { gateway, epoch });
-    return sequences.record(gateway, epoch, sequence);
+    if (epoch === undefined) return parties.recordAlertSequence(gateway, sequence) ? undefined : DmStatus.Ok;
+    if (sequences.isNews(gateway, epoch)) {
+      this.#parts.orders.lost(gateway);
+      this.#emit('gateway.new-epoch', { gateway, epoch });
+    }
+    const verdict = sequences.record(gateway, epoch, sequence, run);
+    if (verdict === 'new') this.#judged = () => sequences.refused(gateway, epoch, sequence);
+    else return verdict === 'forgotten' ? DmStatus.AlreadyExists : DmStatus.Ok;
+    return undefined;
   }
 
   #recordResult(kind: ResultKind, gateway: string, { correlator, items: [item] }: Alert): number {
     const name = item?.source?.locUri.split('/').at(-1) ?? '';
     const result = String(item?.data ?? '');
     this.#parts.records.putResult({ kind, gateway, name, correlator, result });
+    this.#parts.orders.resulted(kind, gateway, name, correlator, endOf(kind, result));
     this.#parts.records.addAlert(kind, gateway, undefined, { name, correlator });
     this.#emit(resultEvents[kind], { gateway, name, correlator, bytes: result.length });
     return DmStatus.Ok;
@@ -237,6 +318,15 @@ export class AlertHandler {
   readonly #emit: Events['emit'] = (...event) => {
     this.#parts.database.afterCommit(() => this.#parts.events.emit(...event));
   };
+}
+
+/** How an order ended, by its result. A campaign is done when all its devices have ended, however they did. */
+function endOf(kind: ResultKind, result: string): OrderEnd {
+  if (kind !== 'ImageOperation') return { state: 'done' };
+  const found = readImageResult(result);
+  if (!found) return { state: 'unknown', reason: 'the result of the gateway cannot be read' };
+  const { result: status, reason } = found;
+  return { state: status === FumoResult.Ok ? 'done' : 'failed', status, reason };
 }
 
 /**

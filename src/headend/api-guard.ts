@@ -1,13 +1,16 @@
 import type { IncomingMessage } from 'node:http';
+import { senderOf } from '../base/address-prefix.ts';
+import { BoundedMap } from '../base/bounded-map.ts';
 import type { Clock } from '../base/clock.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { addressOf, type ConnectionJudge } from '../base/http-connections.ts';
 import { uriHost } from '../base/uri-host.ts';
 import { LockOut } from '../dm/lock-out.ts';
 import type { ApiToken } from './api-token.ts';
 
-/** Wrong tokens of one address without a consequence, and addresses that are remembered. */
-export const guardLimits = { free: 5, first: 5000, cap: 3_600_000, peers: 1024 } as const;
+/** Wrong tokens of one address without a consequence, and addresses that are remembered: with wrong tokens, and with the right one. */
+export const guardLimits = { free: 5, first: 5000, cap: 3_600_000, peers: 1024, known: 256 } as const;
 
 export interface ApiGuardParts {
   readonly token: Pick<ApiToken, 'accepts'>;
@@ -26,10 +29,12 @@ export interface ApiGuardParts {
  * that it knows: a web page of a foreign name, which resolves to this address, is refused (DNS rebinding). It comes from no
  * web page, or from one that is listed. It has the token.
  */
-export class ApiGuard {
+export class ApiGuard implements ConnectionJudge {
   readonly #parts: ApiGuardParts;
   readonly #hosts: ReadonlySet<string>;
   readonly #wrong: LockOut;
+  /** Addresses where the token was shown lately. */
+  readonly #known = new BoundedMap<string, true>(guardLimits.known);
 
   constructor(parts: ApiGuardParts) {
     this.#parts = parts;
@@ -42,6 +47,16 @@ export class ApiGuard {
   /** Whether web pages of this origin may use the API. */
   allowsOrigin(origin: string): boolean {
     return this.#parts.origins.includes(origin);
+  }
+
+  /** Whether the token was shown at this address lately. */
+  isKnown(address: string): boolean {
+    return this.#known.has(address);
+  }
+
+  /** Tells of a connection that was closed because there are too many. */
+  refusedConnection(peer: string): void {
+    this.#parts.events.emit('api.refused', { peer, reason: 'too many connections' });
   }
 
   /** @throws {PosternError} `forbidden`, `unauthorized`, or `lockedOut` for a further wrong token of one address */
@@ -78,10 +93,11 @@ export class ApiGuard {
     const [, token] = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '') ?? [];
     const peer = peerOf(request);
     if (token !== undefined && this.#parts.token.accepts(token)) {
-      this.#wrong.succeeded(peer);
+      this.#wrong.succeeded(senderOf(peer));
+      this.#known.set(peer, true);
       return;
     }
-    const wait = this.#wrong.remaining(peer);
+    const wait = this.#wrong.remaining(senderOf(peer));
     if (wait > 0)
       throw new PosternError('lockedOut', `too many wrong tokens; try again in ${Math.ceil(wait / 1000)} s`);
     if (token === undefined)
@@ -89,7 +105,7 @@ export class ApiGuard {
         'unauthorized',
         'a token is needed: curl -H @FILE, with the file of api.token-file',
       );
-    this.#wrong.failed(peer);
+    this.#wrong.failed(senderOf(peer));
     throw new PosternError('unauthorized', 'this is not the token');
   }
 }
@@ -101,4 +117,4 @@ function hostIn(header: string | undefined): string | undefined {
   return username === '' && pathname === '/' ? hostname : undefined;
 }
 
-const peerOf = ({ socket }: IncomingMessage): string => (socket.remoteAddress ?? '').replace(/^::ffff:/, '');
+const peerOf = ({ socket }: IncomingMessage): string => addressOf(socket);

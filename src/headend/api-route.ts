@@ -1,9 +1,15 @@
 import * as v from 'valibot';
+import { complaintOf } from '../base/config-words.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Headend } from './headend.ts';
 
 /** Path, method and schemas of one function of the API. The OpenAPI document is made from these. */
-interface RouteDescription<Path extends string, Query extends v.GenericSchema, Body extends v.GenericSchema> {
+interface RouteDescription<
+  Path extends string,
+  Query extends v.GenericSchema,
+  Body extends v.GenericSchema,
+  Answer extends v.GenericSchema,
+> {
   readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE';
   /** Path with the names of its parameters in braces: `/devices/{id}/sessions`. */
   readonly path: Path;
@@ -14,10 +20,12 @@ interface RouteDescription<Path extends string, Query extends v.GenericSchema, B
   readonly body?: Body;
   /** HTTP status of success: 202 when a gateway goes on with the work after the answer. */
   readonly status: 200 | 202;
+  /** Schema of the JSON body of the answer. */
+  readonly answers: Answer;
 }
 
 /** One function of the API. */
-export interface Route extends RouteDescription<string, v.GenericSchema, v.GenericSchema> {
+export interface Route extends RouteDescription<string, v.GenericSchema, v.GenericSchema, v.GenericSchema> {
   /**
    * Checks the parts of a request by the route's schemas, calls the handler and returns its result, which becomes the
    * JSON body of the answer.
@@ -49,21 +57,26 @@ interface CheckedRequest<Path extends string, Query extends v.GenericSchema, Bod
 type Undeclared = v.UndefinedSchema<undefined>;
 
 /**
- * Declares a route. `handle` receives path parameters, query and body with the types that path and schemas declare.
+ * Declares a route. `handle` receives path parameters, query and body with the types that path and schemas declare, and
+ * returns a value of the type that `answers` declares.
  */
 export function route<
   const Path extends string,
   Query extends v.GenericSchema = Undeclared,
   Body extends v.GenericSchema = Undeclared,
+  Answer extends v.GenericSchema = v.GenericSchema,
 >(
-  declaration: RouteDescription<Path, Query, Body> & {
-    readonly handle: (headend: Headend, request: CheckedRequest<Path, Query, Body>) => unknown;
+  declaration: RouteDescription<Path, Query, Body, Answer> & {
+    readonly handle: (
+      headend: Headend,
+      request: CheckedRequest<Path, Query, Body>,
+    ) => NoInfer<v.InferInput<Answer>> | Promise<NoInfer<v.InferInput<Answer>>>;
   },
 ): Route;
 export function route({
   handle,
   ...description
-}: RouteDescription<string, v.GenericSchema, v.GenericSchema> & {
+}: RouteDescription<string, v.GenericSchema, v.GenericSchema, v.GenericSchema> & {
   readonly handle: (
     headend: Headend,
     request: { readonly parameters: Readonly<Record<string, string>>; query: unknown; body: unknown },
@@ -86,8 +99,7 @@ function checked<S extends v.GenericSchema>(schema: S, value: unknown): v.InferO
   const result = v.safeParse(schema, value);
   if (result.success) return result.output;
   const [issue] = result.issues;
-  const key = issue.path?.map(({ key: part }) => String(part)).join('.') ?? 'the body';
-  throw new PosternError('malformed', `${key}: ${issue.message}`);
+  throw new PosternError('malformed', complaintOf(schema, issue, 'the body'));
 }
 
 /**

@@ -1,10 +1,24 @@
-import type * as v from 'valibot';
+import * as v from 'valibot';
 import type { Operation } from '../dm/server-session.ts';
+import {
+  alertsAnswer,
+  assignmentAnswer,
+  assignmentsAnswer,
+  countsAnswer,
+  devicesAnswer,
+  gatewaysAnswer,
+  healthAnswer,
+  orderAnswer,
+  removedAnswer,
+  sessionAnswer,
+  sessionsAnswer,
+} from './api-answers.ts';
 import { operationRoutes } from './api-operation-routes.ts';
 import { type Route, route } from './api-route.ts';
 import { assignmentBody, pageQuery, sessionBody } from './api-schemas.ts';
-import { outcomeView } from './api-views.ts';
 import type { Headend } from './headend.ts';
+import { existing, orderView, stateOf } from './order-views.ts';
+import type { Party } from './parties.ts';
 
 /** The operations of a session whose request names none: they identify the device. */
 const identifyOperations: readonly Operation[] = [
@@ -18,9 +32,20 @@ interface SessionRequest {
 }
 
 /** Handles the request for a session with a gateway or a device. */
-async function manage(headend: Headend, { parameters: { id }, body }: SessionRequest) {
-  const outcomes = await headend.manage(id, body.operations ?? identifyOperations);
-  return { id, operations: outcomes.map(outcomeView) };
+const manage =
+  (kind: Party['kind']) =>
+  async (headend: Headend, { parameters: { id }, body }: SessionRequest) => ({
+    id,
+    ...(await headend.sessionOrders.run(kind, id, body.operations ?? identifyOperations)),
+  });
+
+/** An assignment, with the bootstrap that it asks for. */
+function assignmentView(headend: Headend, device: string) {
+  const { gateway, order } = existing(
+    headend.policy.bootstrapOf(device),
+    `assignment of ${device}: it stays with the gateway that it is heard through`,
+  );
+  return { device, gateway, ...(order && { bootstrap: stateOf(order) }) };
 }
 
 /** Gateways, devices, their sessions and their alerts. */
@@ -30,6 +55,7 @@ const partyRoutes: readonly Route[] = [
     path: '/healthz',
     summary: 'Whether the server is connected to its broker',
     status: 200,
+    answers: healthAnswer,
     handle: (headend) => ({ connected: headend.connected }),
   }),
   route({
@@ -37,6 +63,7 @@ const partyRoutes: readonly Route[] = [
     path: '/counts',
     summary: 'Counts the events of this server by name since its start (docs/events.md)',
     status: 200,
+    answers: countsAnswer,
     handle: ({ events }) => Object.fromEntries(events.counts),
   }),
   route({
@@ -44,6 +71,7 @@ const partyRoutes: readonly Route[] = [
     path: '/gateways',
     summary: 'Lists gateways, and whether each is online',
     status: 200,
+    answers: gatewaysAnswer,
     handle: (headend) => headend.gateways(),
   }),
   route({
@@ -52,13 +80,15 @@ const partyRoutes: readonly Route[] = [
     summary: 'Asks a gateway for a session and does operations in it; without operations, reads its DevInfo',
     body: sessionBody,
     status: 200,
-    handle: manage,
+    answers: sessionAnswer,
+    handle: manage('gateway'),
   }),
   route({
     method: 'GET',
     path: '/devices',
     summary: 'Lists devices, and the gateway that each is behind',
     status: 200,
+    answers: devicesAnswer,
     handle: (headend) => headend.devices(),
   }),
   route({
@@ -68,13 +98,15 @@ const partyRoutes: readonly Route[] = [
       'Asks a device for a session through its gateway and does operations in it; without operations, reads its DevInfo',
     body: sessionBody,
     status: 200,
-    handle: manage,
+    answers: sessionAnswer,
+    handle: manage('device'),
   }),
   route({
     method: 'GET',
     path: '/sessions',
-    summary: 'Lists the sessions that have not ended',
+    summary: 'Lists the DM sessions that have not ended',
     status: 200,
+    answers: sessionsAnswer,
     handle: (headend) => headend.sessions(),
   }),
   route({
@@ -83,7 +115,28 @@ const partyRoutes: readonly Route[] = [
     summary: 'Lists alerts of gateways and devices, the latest first; `before` selects the next page',
     query: pageQuery,
     status: 200,
+    answers: alertsAnswer,
     handle: (headend, { query: { limit, before } }) => headend.records.alerts(limit, before),
+  }),
+  route({
+    method: 'GET',
+    path: '/orders',
+    summary:
+      'Lists orders of all kinds with their states, the latest first; `before` selects the next page. The latest 1000 of each kind are kept',
+    query: pageQuery,
+    status: 200,
+    answers: v.array(orderAnswer),
+    handle: (headend, { query: { limit, before } }) =>
+      headend.orders.latest(limit, before).map((order) => orderView(headend, order)),
+  }),
+  route({
+    method: 'GET',
+    path: '/orders/{correlator}',
+    summary: 'One order of any kind, from its acceptance to its end',
+    status: 200,
+    answers: orderAnswer,
+    handle: (headend, { parameters: { correlator } }) =>
+      orderView(headend, existing(headend.orders.find(correlator), `order ${correlator}`)),
   }),
 ];
 
@@ -95,7 +148,8 @@ const policyRoutes: readonly Route[] = [
     summary:
       'Lists the devices that are assigned to a gateway; any other device stays with the gateway that it is heard through',
     status: 200,
-    handle: (headend) => headend.records.assignments(),
+    answers: assignmentsAnswer,
+    handle: (headend) => headend.records.assignments().map(({ device }) => assignmentView(headend, device)),
   }),
   route({
     method: 'PUT',
@@ -103,19 +157,29 @@ const policyRoutes: readonly Route[] = [
     summary: 'Assigns a device to a gateway; in its next session the device is bootstrapped to this gateway',
     body: assignmentBody,
     status: 200,
+    answers: assignmentAnswer,
     handle: (headend, { parameters: { device }, body: { gateway } }) => {
       headend.assign(device, gateway);
-      return { device, gateway };
+      return assignmentView(headend, device);
     },
+  }),
+  route({
+    method: 'GET',
+    path: '/policies/{device}',
+    summary: 'The assignment of a device, and the state of its bootstrap to that gateway',
+    status: 200,
+    answers: assignmentAnswer,
+    handle: (headend, { parameters: { device } }) => assignmentView(headend, device),
   }),
   route({
     method: 'DELETE',
     path: '/policies/{device}',
-    summary: 'Removes the assignment of a device',
+    summary: 'Removes the assignment of a device, if there is one',
     status: 200,
+    answers: removedAnswer,
     handle: (headend, { parameters: { device } }) => {
       headend.assign(device, undefined);
-      return { device };
+      return { removed: device };
     },
   }),
 ];

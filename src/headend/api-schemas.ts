@@ -1,10 +1,15 @@
 import * as v from 'valibot';
 
 const uri = v.pipe(v.string(), v.startsWith('./'), v.description('Node of the management tree'));
-const id = v.pipe(v.string(), v.minLength(1), v.maxLength(200));
+const id = v.pipe(
+  v.string(),
+  v.minLength(1, 'an ID of 1 to 200 characters'),
+  v.maxLength(200, 'an ID of 1 to 200 characters'),
+);
+const gateway = v.pipe(id, v.description('Name of the gateway, as in GET /gateways'));
 const name = v.pipe(
   v.string(),
-  v.regex(/^[\w.-]{1,64}$/, 'a name of letters, digits, _ . -'),
+  v.regex(/^[\w.-]{1,64}$/, 'a name of 1 to 64 letters, digits, _ . -'),
   v.description('Name of the node for it in the tree of the gateway'),
 );
 const whole = v.pipe(v.number(), v.integer(), v.minValue(1));
@@ -13,11 +18,15 @@ const whole = v.pipe(v.number(), v.integer(), v.minValue(1));
 const nodeOperation = v.strictObject({
   name: v.picklist(['Get', 'Add', 'Replace', 'Delete', 'Copy', 'Exec']),
   uri,
-  format: v.exactOptional(v.string()),
-  type: v.exactOptional(v.string()),
-  data: v.exactOptional(v.string()),
-  from: v.exactOptional(uri),
-  correlator: v.exactOptional(v.string()),
+  format: v.exactOptional(
+    v.pipe(v.string(), v.description('Format of data: chr (if absent), int, bool, bin, xml, node, …')),
+  ),
+  type: v.exactOptional(v.pipe(v.string(), v.description('Media type of data'))),
+  data: v.exactOptional(v.pipe(v.string(), v.description('Value to write, or argument of an Exec'))),
+  from: v.exactOptional(v.pipe(uri, v.description('Source of a Copy'))),
+  correlator: v.exactOptional(
+    v.pipe(v.string(), v.description('Of an Exec: repeated by the alert that reports its result')),
+  ),
 });
 
 /** A `UserInteraction`. */
@@ -59,9 +68,16 @@ const targets = {
 
 /** What fan-outs and triggers have in common. */
 const campaign = {
-  gateway: id,
+  gateway,
   name,
-  returnFormat: v.optional(v.picklist([0, 1, 2, 3])),
+  returnFormat: v.optional(
+    v.pipe(
+      v.picklist([0, 1, 2, 3]),
+      v.description(
+        'How detailed the result is. 0: all values of each device. 1: how often each outcome occurred. 2: also which devices. 3 (if absent): which devices, for failures only',
+      ),
+    ),
+  ),
   deadline: v.optional(v.pipe(whole, v.description('Seconds for the whole campaign; 3600 by default'))),
 };
 
@@ -88,27 +104,72 @@ export const triggerBody = v.strictObject({
 
 /** Body of an image. `data` is base64. */
 export const imageBody = v.strictObject({
-  gateway: id,
+  gateway,
   name,
-  version: v.optional(v.string()),
+  version: v.optional(v.pipe(v.string(), v.description('Version of the software'))),
   url: v.optional(
     v.pipe(v.string(), v.description('URL from which the gateway downloads it (HTTP or HTTPS)')),
   ),
   data: v.optional(
-    v.pipe(v.string(), v.base64('base64'), v.description('Instead of url: the image itself, as base64')),
+    v.pipe(
+      v.string(),
+      v.base64('the image as base64, as of `base64 -w0 FILE`'),
+      v.description('Instead of url: the image itself, as base64'),
+    ),
   ),
-  hash: v.optional(v.pipe(v.string(), v.regex(/^[0-9a-fA-F]{64}$/, 'a SHA-256 in hexadecimal'))),
-  signature: v.optional(v.string()),
+  hash: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^[0-9a-fA-F]{64}$/, 'a SHA-256 in hexadecimal: 64 digits'),
+      v.description('SHA-256 in hexadecimal. Computed here from data when absent'),
+    ),
+  ),
+  signature: v.optional(
+    v.pipe(
+      v.string(),
+      v.description(
+        'Base64 of a signature over the 32 octets of the SHA-256, for gateways with images.signing-keys',
+      ),
+    ),
+  ),
+  dropEarlier: v.optional(
+    v.pipe(
+      v.boolean(),
+      v.description('Whether the earlier version of this image may be deleted when both do not fit'),
+    ),
+  ),
 });
 
 /** Body of a group. */
-export const groupBody = v.strictObject({ gateway: id, devices: v.pipe(v.array(id), v.maxLength(10_000)) });
+export const groupBody = v.strictObject({
+  gateway,
+  devices: v.pipe(
+    v.array(id),
+    v.maxLength(10_000),
+    v.description('Members by DevId; all before are replaced'),
+  ),
+});
 
 /** Body of an assignment of a device to a gateway. */
-export const assignmentBody = v.strictObject({ gateway: id });
+export const assignmentBody = v.strictObject({ gateway });
 
 /** Query of a list that is read page by page, the latest entry first. */
 export const pageQuery = v.strictObject({
-  limit: v.optional(v.pipe(v.string(), v.regex(/^\d{1,4}$/, 'a number'), v.transform(Number)), '100'),
-  before: v.optional(v.pipe(v.string(), v.regex(/^\d{1,15}$/, 'a number'), v.transform(Number))),
+  limit: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^\d{1,4}$/, 'a number of at most 4 digits'),
+      v.transform(Number),
+      v.description('Entries of a page at most; 100 if absent'),
+    ),
+    '100',
+  ),
+  before: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^\d{1,15}$/, 'the number of an entry'),
+      v.transform(Number),
+      v.description('Only entries with a lower number: the number of the last entry of the page before'),
+    ),
+  ),
 });

@@ -1,11 +1,12 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer, Server as TlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { failed, guarded } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { type ConnectionBounds, HttpConnections } from '../base/http-connections.ts';
 import { isLoopbackHost } from '../base/loopback.ts';
 import { readBounded } from '../base/read-bounded.ts';
 import { requestUrl } from '../base/request-url.ts';
@@ -22,12 +23,13 @@ import { openApi } from './openapi.ts';
 
 /** Bytes of a body: an image of one megabyte in base64, and the JSON around it. */
 const bodyLimit = 1536 * 1024;
+/** Most open connections. An address is known when the token was shown there lately. */
+export const apiConnections: ConnectionBounds = { total: 64, strangers: 32, perPrefix: 24, perAddress: 8 };
 /**
- * Connections at a time; milliseconds for the headers, for a whole request, and of silence between requests. Node looks at
- * these times each `check` milliseconds.
+ * Milliseconds for the headers, for a whole request, and of silence between requests. Node looks at these times each `check`
+ * milliseconds.
  */
 export const apiLimits = {
-  connections: 64,
   headers: 10_000,
   request: 60_000,
   idle: 10_000,
@@ -74,7 +76,12 @@ export class HeadendApi implements AsyncDisposable {
     this.#server = tls
       ? createTlsServer({ ...options, ...tls, minVersion }, serve)
       : createServer(options, serve);
-    this.#server.maxConnections = limits.connections;
+    const connections = new HttpConnections(this.#guard, apiConnections);
+    // Before the handshake of TLS.
+    this.#server.on(
+      'connection',
+      guarded(events, 'api', (socket: Socket) => connections.opened(socket)),
+    );
   }
 
   /** Base URL of the API, with the port that is in use. Only after `start`. */

@@ -2,8 +2,8 @@ import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
-import type { Operation, OperationOutcome, Work } from '../dm/server-session.ts';
-import { isOk } from '../dm/status.ts';
+import type { Operation, OperationOutcome } from '../dm/server-session.ts';
+import { DmStatus, isOk } from '../dm/status.ts';
 import { accountNodes } from '../mo/dm-acc.ts';
 import { expectedNodes } from '../mo/gw-device-inventory.ts';
 import { nodeAt, renamed, renamedTree, type Vocabulary } from '../mo/vocabulary.ts';
@@ -28,6 +28,7 @@ const nonceBytes = 16;
  * credentials, gives them to the gateway, waits for the gateway's answer, and only then gives the device its account
  * for the gateway. So a device never has an account that the gateway does not know. A device is left as it is when
  * the gateway has reported it (`isAssociated`) and it has the account.
+ * Returns the DM status of the device for its account; 200 when it was left as it is.
  * @throws {PosternError} `unavailable` when the gateway refuses the credentials; otherwise as `SessionRequests.run`
  */
 export async function* bootstrapToGateway(
@@ -35,9 +36,9 @@ export async function* bootstrapToGateway(
   deviceId: string,
   gateway: string,
   isAssociated: boolean,
-): Work {
+): WorkPart<number> {
   const accounts = yield* readAccounts();
-  if (isAssociated && accounts.some(({ serverId }) => serverId === gateway)) return;
+  if (isAssociated && accounts.some(({ serverId }) => serverId === gateway)) return DmStatus.Ok;
   const secret = () => Buffer.from(entropy.bytes(secretBytes)).toString('base64url');
   const expected = {
     deviceId,
@@ -86,11 +87,12 @@ export async function* bootstrapToGateway(
   if (isOk(status)) {
     const instead = old.map(({ serverId }) => serverId).join(' ');
     events.emit('bootstrap.assisted', { device: deviceId, gateway, status, instead });
-    return;
+    return status;
   }
   const reason = `the device answered its account with ${status}`;
   events.emit('bootstrap.assisted-failed', { device: deviceId, gateway, status, reason });
   await sessionRequests.run(gateway, [{ name: 'Delete', uri }]);
+  return status;
 }
 
 /** Part of the work of a session: yields operations, receives their outcomes and returns a value. */

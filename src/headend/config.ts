@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import {
   authSchemes,
   described,
+  distinct,
   fileOf,
   identifier,
   integerBetween,
@@ -10,6 +11,7 @@ import {
   port,
   secret,
   text,
+  together,
 } from '../base/config.ts';
 import { isLoopbackHost } from '../base/loopback.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
@@ -62,18 +64,14 @@ const apiSection = v.pipe(
       'Serve HTTP without TLS at an address other than loopback. Anyone on the way can then read the token and all else',
     ),
   }),
-  v.check(
-    (api) => (api['tls-cert'] === undefined) === (api['tls-key'] === undefined),
-    'tls-cert and tls-key together',
-  ),
+  together('tls-cert', 'tls-key'),
   v.check(
     (api) => isLoopbackHost(api.host) || api['tls-cert'] !== undefined || api['insecure-plain-http'],
-    'tls-cert and tls-key, or insecure-plain-http = true, for a host that is not loopback',
+    'host is not loopback; it needs tls-cert and tls-key, or insecure-plain-http = true',
   ),
 );
 
-/** Schema of the head-end's configuration file. docs/configuration.md is generated from it. */
-export const headendConfigSchema = v.strictObject({
+const headendTables = v.strictObject({
   headend: v.strictObject({
     id: described(identifier, 'ServerID of this DM server'),
     state: described(
@@ -126,22 +124,54 @@ export const headendConfigSchema = v.strictObject({
     {},
   ),
   gateway: described(
-    v.optional(v.array(v.strictObject({ id: described(identifier, 'Name of the gateway'), ...party })), []),
+    v.optional(
+      v.pipe(
+        v.array(v.strictObject({ id: described(identifier, 'Name of the gateway'), ...party })),
+        distinct(),
+      ),
+      [],
+    ),
     'Gateways of this server',
   ),
   device: described(
-    v.optional(v.array(v.strictObject({ id: described(deviceId, 'DevId of the End Device'), ...party })), []),
+    v.optional(
+      v.pipe(
+        v.array(v.strictObject({ id: described(deviceId, 'DevId of the End Device'), ...party })),
+        distinct(),
+      ),
+      [],
+    ),
     'End Devices with a factory account for this server',
   ),
   gwmo: gwmoSection,
   log: logSection,
 });
 
+/** Schema of the head-end's configuration file. docs/configuration.md is generated from it. */
+export const headendConfigSchema = v.pipe(
+  headendTables,
+  v.check<HeadendTables, (issue: v.CheckIssue<HeadendTables>) => string>(
+    (config) => inBoth(config) === undefined,
+    ({ input }) =>
+      `${JSON.stringify(inBoth(input))} is both in [[gateway]] and in [[device]]; list it in one of them`,
+  ),
+);
+
+type HeadendTables = v.InferOutput<typeof headendTables>;
+
+/** The ID of a party that is listed as a gateway and as a device. */
+function inBoth({ gateway, device }: HeadendTables): string | undefined {
+  const gateways = new Set(gateway.map(({ id }) => id));
+  return device.find(({ id }) => gateways.has(id))?.id;
+}
+
 /** A configuration that was checked, with its defaults filled in. */
 export type HeadendConfig = v.InferOutput<typeof headendConfigSchema>;
 
 /** Keys that are reloaded at SIGHUP. All others take effect at the next start. */
 export const headendReloads: readonly string[] = [
+  'api.tls-cert',
+  'api.tls-key',
   'mqtt.username',
   'mqtt.password',
   'mqtt.ca',

@@ -1,5 +1,4 @@
 import { background, failed } from '../base/background.ts';
-import { BoundedMap } from '../base/bounded-map.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
@@ -9,6 +8,7 @@ import { decodeState, type GatewayState } from '../wire/tunnel/gateway-state.ts'
 import { MqttLink } from '../wire/tunnel/mqtt-link.ts';
 import type { MqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { gatewayTopics, headendCarrier, parseUpTopic } from '../wire/tunnel/topics.ts';
+import { PackageAnswers } from './package-answers.ts';
 
 /** A DM package from a party. */
 export interface UpPackage {
@@ -41,16 +41,22 @@ export interface DownlinkReceiver {
   readonly gatewayStateChanged: (gateway: string, state: GatewayState | undefined) => void;
 }
 
-/** Answers kept for duplicates of a package, and notifications whose outcome is awaited. */
-const limits = { answers: 4096, notifications: 1024 } as const;
+/** Notifications whose outcome is awaited. */
+const notificationLimit = 1024;
 /** Milliseconds that a gateway may take to deliver a notification and report the outcome. */
 const notificationTimeout = 30_000;
+
+/** How a message came: its QoS and its size. */
+interface Arrival {
+  readonly qos: number;
+  readonly bytes: number;
+}
 
 /** The head-end's side of the MQTT binding (docs/bindings.md): packages in, answers and notifications out. */
 export class Downlink implements AsyncDisposable {
   readonly #parts: DownlinkParts;
   readonly #link: MqttLink;
-  readonly #answers = new BoundedMap<string, Promise<Buffer>>(limits.answers);
+  readonly #answers = new PackageAnswers();
   readonly #notifications = new Map<string, (outcome: Envelope) => void>();
   #receiver: DownlinkReceiver | undefined;
 
@@ -94,7 +100,7 @@ export class Downlink implements AsyncDisposable {
    */
   async deliverNotification(gateway: string, device: string | undefined, body: Uint8Array): Promise<void> {
     const { clock, entropy, route, serverId } = this.#parts;
-    if (this.#notifications.size >= limits.notifications)
+    if (this.#notifications.size >= notificationLimit)
       throw new PosternError('full', 'too many notifications wait');
     const correlation = entropy.bytes(12);
     const id = hexOf(correlation);
@@ -114,8 +120,13 @@ export class Downlink implements AsyncDisposable {
     );
     this.#notifications.set(id, resolve);
     try {
-      await this.#link.publish({ topic: gatewayTopics(gateway).down, payload, expiry: timeToLive });
-      const { kind, status, reason } = await promise;
+      // A broker that is slow to take the message does not prolong the time.
+      const published = this.#link.publish({
+        topic: gatewayTopics(gateway).down,
+        payload,
+        expiry: timeToLive,
+      });
+      const [{ kind, status, reason }] = await Promise.all([promise, published]);
       if (kind === EnvelopeKind.Error)
         throw new PosternError(
           status === 401 ? 'unauthorized' : 'unavailable',
@@ -134,7 +145,11 @@ export class Downlink implements AsyncDisposable {
     try {
       if (place.what === 'state')
         receiver.gatewayStateChanged(place.gateway, payload.length === 0 ? undefined : decodeState(payload));
-      else this.#receiveEnvelope(receiver, place.gateway, decodeEnvelope(payload), qos);
+      else
+        this.#receiveEnvelope(receiver, place.gateway, decodeEnvelope(payload), {
+          qos,
+          bytes: payload.length,
+        });
     } catch (thrown) {
       const { code, message } = asPosternError(thrown);
       if (code === 'internal') failed(this.#parts.events, 'package', thrown);
@@ -142,7 +157,12 @@ export class Downlink implements AsyncDisposable {
     }
   }
 
-  #receiveEnvelope(receiver: DownlinkReceiver, gateway: string, envelope: Envelope, qos: number): void {
+  #receiveEnvelope(
+    receiver: DownlinkReceiver,
+    gateway: string,
+    envelope: Envelope,
+    { qos, bytes }: Arrival,
+  ): void {
     const { serverId, events } = this.#parts;
     // Several DM servers may share one broker.
     if (envelope.kind === EnvelopeKind.Request && envelope.server !== serverId) {
@@ -150,7 +170,9 @@ export class Downlink implements AsyncDisposable {
       return;
     }
     if (envelope.kind === EnvelopeKind.Request)
-      void background(events, 'package', () => this.#publishAnswer(receiver, gateway, envelope, qos));
+      void background(events, 'package', () =>
+        this.#publishAnswer(receiver, gateway, envelope, { qos, bytes }),
+      );
     else this.#notifications.get(hexOf(envelope.correlation))?.(envelope);
   }
 
@@ -163,15 +185,13 @@ export class Downlink implements AsyncDisposable {
     receiver: DownlinkReceiver,
     gateway: string,
     envelope: Envelope,
-    qos: number,
+    { qos, bytes }: Arrival,
   ): Promise<void> {
     const { events } = this.#parts;
     const key = `${gateway} ${hexOf(envelope.correlation)}`;
-    let answer = this.#answers.get(key);
-    if (!answer) {
-      answer = this.#makeAnswer(receiver, gateway, envelope);
-      this.#answers.set(key, answer);
-    }
+    const answer = this.#answers
+      .of(key, bytes, () => this.#makeAnswer(receiver, gateway, envelope))
+      .catch((thrown) => this.#refusal(gateway, envelope, thrown));
     const { timeToLive, correlation, device, server } = envelope;
     const publish = async (payload: Buffer) =>
       await this.#link.publish({
@@ -194,7 +214,7 @@ export class Downlink implements AsyncDisposable {
 
   async #makeAnswer(receiver: DownlinkReceiver, gateway: string, envelope: Envelope): Promise<Buffer> {
     const { correlation, device, server } = envelope;
-    const { route, events } = this.#parts;
+    const { route } = this.#parts;
     const context = contextOf({ correlation, device, server });
     try {
       return encodeEnvelope({
@@ -204,15 +224,19 @@ export class Downlink implements AsyncDisposable {
         ...(await receiver.answerPackage({ gateway, envelope })),
       });
     } catch (thrown) {
-      const { dmStatus, message, code } = asPosternError(thrown);
-      events.emit(code === 'internal' ? 'package.failed' : 'package.refused', {
-        gateway,
-        device,
-        status: dmStatus,
-        reason: message,
-      });
-      return this.#error(envelope, dmStatus, message);
+      return this.#refusal(gateway, envelope, thrown);
     }
+  }
+
+  #refusal(gateway: string, envelope: Envelope, thrown: unknown): Buffer {
+    const { dmStatus, message, code } = asPosternError(thrown);
+    this.#parts.events.emit(code === 'internal' ? 'package.failed' : 'package.refused', {
+      gateway,
+      device: envelope.device,
+      status: dmStatus,
+      reason: message,
+    });
+    return this.#error(envelope, dmStatus, message);
   }
 
   #error(context: Context, status: number, reason: string): Buffer {

@@ -1,9 +1,14 @@
+import { type PersistentParts, persistently } from '../base/background.ts';
+import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
-import { PosternError } from '../base/errors.ts';
-import { type Operation, placeOf } from '../dm/server-session.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import { inPackages } from '../dm/jobs.ts';
+import { type Operation, type OperationOutcome, placeOf, textOfResult } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
+import { FumoResult } from '../mo/fumo.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import type { Notifier } from './notifier.ts';
+import type { OrderBook, OrderEnd } from './order-book.ts';
 import {
   type FanoutRequest,
   fanoutOperations,
@@ -11,9 +16,13 @@ import {
   groupOperations,
   type ImageRequest,
   imageOperations,
+  imageQuestions,
+  orderNode,
   type TriggerRequest,
   triggerOperations,
 } from './orders.ts';
+import type { Parties } from './parties.ts';
+import type { Records, ResultKind } from './records.ts';
 import type { SessionRequests } from './session-requests.ts';
 import type { TriggeredSessions } from './triggered-sessions.ts';
 
@@ -34,77 +43,222 @@ export interface DeviceTriggerRequest extends Omit<TriggerRequest, 'notification
   readonly operations: readonly Operation[];
 }
 
-export interface GatewayOperationsParts {
+export interface GatewayOperationsParts extends PersistentParts {
+  readonly database: Database;
+  readonly parties: Parties;
   readonly notifier: Notifier;
   readonly sessionRequests: SessionRequests;
   readonly triggeredSessions: TriggeredSessions;
+  readonly orders: OrderBook;
+  readonly records: Records;
   readonly vocabulary: Vocabulary;
   readonly entropy: Entropy;
 }
 
-/** Seconds. */
-const defaultTriggerDeadline = 3600;
+/** Seconds after which a gateway ends a campaign, unless its order says otherwise. */
+const defaultDeadline = 3600;
+
+/** What is sent to a gateway for an order. */
+interface Sending {
+  readonly kind: ResultKind;
+  readonly gateway: string;
+  readonly name: string;
+  readonly seconds?: number | undefined;
+  readonly operations: (correlator: string) => readonly Operation[];
+  /** Operations of a second round, which ask for the result of an order without an Exec. */
+  readonly questions?: readonly Operation[];
+}
 
 /**
  * Sends fan-outs, triggers, images and groups to gateways: writes nodes of the GwMO objects in a session and executes
- * them.
+ * them. The order book has each of them, except groups, from before it is sent.
  */
 export class GatewayOperations {
   readonly #parts: GatewayOperationsParts;
+  readonly #stop = new AbortController();
 
   constructor(parts: GatewayOperationsParts) {
     this.#parts = parts;
   }
 
+  /** Gives up storing what came of orders. */
+  stop(): void {
+    this.#stop.abort();
+  }
+
   /** See `Headend.fanOut`. */
   async fanOut(gateway: string, request: FanoutRequest): Promise<StartedOperation> {
-    return await this.#send(gateway, request.name, (correlator) =>
-      fanoutOperations(this.#parts.vocabulary, request, correlator),
-    );
+    return await this.#order({
+      kind: 'CommandFanout',
+      gateway,
+      name: request.name,
+      seconds: request.deadline ?? defaultDeadline,
+      operations: (correlator) => fanoutOperations(this.#parts.vocabulary, request, correlator),
+    });
   }
 
   /** See `Headend.stageImage`. */
   async stageImage(gateway: string, request: ImageRequest): Promise<StartedOperation> {
-    return await this.#send(gateway, request.name, (correlator) =>
-      imageOperations(this.#parts.vocabulary, request, correlator),
-    );
+    const { vocabulary } = this.#parts;
+    return await this.#order({
+      kind: 'ImageOperation',
+      gateway,
+      name: request.name,
+      operations: (correlator) => imageOperations(vocabulary, request, correlator),
+      ...(request.url === undefined && { questions: imageQuestions(vocabulary, request.name) }),
+    });
   }
 
   /** See `Headend.putGroup`. */
   async putGroup(gateway: string, request: GroupRequest): Promise<StartedOperation> {
-    return await this.#send(gateway, request.id, () => groupOperations(this.#parts.vocabulary, request));
+    this.#demandGateway(gateway);
+    const outcomes: OperationOutcome[] = [];
+    const operations = groupOperations(this.#parts.vocabulary, request);
+    outcomes.push(...(await this.#parts.sessionRequests.run(gateway, operations)));
+    demandDone(gateway, outcomes);
+    return { gateway, name: request.id, correlator: this.#correlator(), status: statusOf(outcomes) };
   }
 
   /** See `Headend.trigger`. */
   async trigger(gateway: string, request: DeviceTriggerRequest): Promise<StartedOperation> {
-    const { devices, operations, deadline = defaultTriggerDeadline, ...campaign } = request;
+    const { devices, operations, deadline = defaultDeadline, ...campaign } = request;
     const { notifier, triggeredSessions, vocabulary } = this.#parts;
+    this.#demandGateway(gateway);
     const notifications = new Map(devices.map((device) => [device, notifier.durablePackage0(device)]));
-    const started = await this.#send(gateway, request.name, (correlator) =>
-      triggerOperations(vocabulary, { ...campaign, notifications, deadline }, correlator),
-    );
+    const started = await this.#order({
+      kind: 'DeviceTrigger',
+      gateway,
+      name: request.name,
+      seconds: deadline,
+      operations: (correlator) =>
+        triggerOperations(vocabulary, { ...campaign, notifications, deadline }, correlator),
+    });
     triggeredSessions.begin({ gateway, name: request.name, devices, operations, deadline });
     return started;
   }
 
-  /**
-   * Sends operations to a gateway. The first one deletes what an earlier order of this name left and may fail; all
-   * others must succeed.
-   */
-  async #send(
-    gateway: string,
-    name: string,
-    operationsFor: (correlator: string) => readonly Operation[],
-  ): Promise<StartedOperation> {
-    const { entropy, sessionRequests } = this.#parts;
-    const correlator = Buffer.from(entropy.bytes(8)).toString('hex');
-    const outcomes = await sessionRequests.run(gateway, operationsFor(correlator));
-    const failed = outcomes.slice(1).find(({ status }) => !isOk(status));
-    if (failed)
-      throw new PosternError(
-        failed.status === DmStatus.DeviceFull ? 'full' : 'conflict',
-        `${gateway} answered ${failed.operation.name} ${placeOf(failed.operation)} with ${failed.status}`,
-      );
-    return { gateway, name, correlator, status: outcomes.at(-1)?.status ?? DmStatus.Ok };
+  /** See `Headend.deleteOrder`. */
+  async delete(kind: ResultKind, gateway: string, name: string): Promise<void> {
+    const { database, orders, records, sessionRequests, triggeredSessions, vocabulary } = this.#parts;
+    this.#demandGateway(gateway);
+    const [outcome] = await sessionRequests.run(gateway, [
+      { name: 'Delete', uri: orderNode(vocabulary, kind, name) },
+    ]);
+    const { status = DmStatus.NotExecuted } = outcome ?? {};
+    if (!isOk(status) && status !== DmStatus.NotFound)
+      throw new PosternError('conflict', `${gateway} answered the Delete of ${name} with ${status}`);
+    if (kind === 'DeviceTrigger') triggeredSessions.drop(gateway, name);
+    database.transaction(() => {
+      orders.remove(kind, gateway, name);
+      records.removeResult(kind, gateway, name);
+    });
   }
+
+  /** @throws {PosternError} `notFound` with the names of the gateways */
+  #demandGateway(id: string): void {
+    const { parties } = this.#parts;
+    if (parties.isGateway(id)) return;
+    throw new PosternError('notFound', noGateway(parties, id));
+  }
+
+  #correlator(): string {
+    return Buffer.from(this.#parts.entropy.bytes(8)).toString('hex');
+  }
+
+  /**
+   * Enters an order into the book, sends it and stores what the gateway answered.
+   * @throws {PosternError} `notFound` for an unknown gateway, `conflict` when the name is taken or the gateway refused an
+   * operation; otherwise as `SessionRequests.perform`. An order that was accepted is in the book then too, with the reason.
+   */
+  async #order(sending: Sending): Promise<StartedOperation> {
+    const { kind, gateway, name, seconds } = sending;
+    const { orders, sessionRequests, database } = this.#parts;
+    this.#demandGateway(gateway);
+    // Whom nobody can reach gets no order.
+    sessionRequests.brokerGatewayFor(gateway);
+    const correlator = this.#correlator();
+    const number = orders.begin({ kind, party: gateway, name, correlator, seconds });
+    const progress = { isBegun: false };
+    try {
+      // After a power cut the name of what was sent is still taken.
+      await database.settled();
+      const { outcomes, answers } = await this.#send(sending, correlator, progress);
+      demandDone(gateway, outcomes);
+      const end = answers && imageEnd(answers);
+      this.#store(number, () => (end ? orders.end(number, end) : this.#taken(number, outcomes)));
+      return { gateway, name, correlator, status: statusOf(outcomes) };
+    } catch (thrown) {
+      const { dmStatus: status, message: reason, code } = asPosternError(thrown);
+      // What was not begun, or was refused, has no effect. Of what broke off nobody knows how far it came.
+      const state = progress.isBegun && code !== 'conflict' && code !== 'full' ? 'unknown' : 'failed';
+      this.#store(number, () => orders.end(number, { state, status, reason }));
+      throw thrown;
+    }
+  }
+
+  /** Sends an order in one session. Answers are the outcomes of its questions. */
+  async #send(
+    { gateway, operations, questions }: Sending,
+    correlator: string,
+    progress: { isBegun: boolean },
+  ) {
+    let outcomes: readonly OperationOutcome[] = [];
+    let answers: readonly OperationOutcome[] | undefined;
+    await this.#parts.sessionRequests.perform(gateway, async function* () {
+      progress.isBegun = true;
+      outcomes = yield* inPackages(operations(correlator));
+      if (questions) answers = yield* inPackages(questions);
+    });
+    return { outcomes, answers };
+  }
+
+  /** The gateway goes on with an order, or had nothing to do: then no alert follows. */
+  #taken(number: number, outcomes: readonly OperationOutcome[]): void {
+    const { orders } = this.#parts;
+    const status = statusOf(outcomes);
+    if (status === DmStatus.AcceptedForProcessing) orders.taken(number);
+    else orders.end(number, { state: 'done', status });
+  }
+
+  /** Stores what came of an order. The gateway has it already: an error of the disk does not undo that. */
+  #store(number: number, store: () => void): void {
+    const { orders } = this.#parts;
+    void persistently(this.#parts, 'order', store, this.#stop.signal).then(() => orders.sent(number));
+  }
+}
+
+/** Why there is no gateway of this name, and which there are. */
+export function noGateway(parties: Pick<Parties, 'get' | 'list'>, id: string): string {
+  const known = parties.list().flatMap((party) => (party.kind === 'gateway' ? [party.id] : []));
+  const shown = known.slice(0, 10).join(', ') + (known.length > 10 ? ` and ${known.length - 10} more` : '');
+  const what = parties.get(id)
+    ? `${id} is a device, not a gateway`
+    : `there is no gateway ${id} in the configuration of this server`;
+  return `${what}; its gateways are ${shown || 'none (table [[gateway]])'}`;
+}
+
+/**
+ * Checks the outcomes of an order. The first operation deletes what an earlier order of this name left and may fail; all
+ * others must succeed.
+ * @throws {PosternError} `full` or `conflict`
+ */
+function demandDone(gateway: string, outcomes: readonly OperationOutcome[]): void {
+  const failed = outcomes.slice(1).find(({ status }) => !isOk(status));
+  if (failed)
+    throw new PosternError(
+      failed.status === DmStatus.DeviceFull ? 'full' : 'conflict',
+      `${gateway} answered ${failed.operation.name} ${placeOf(failed.operation)} with ${failed.status}`,
+    );
+}
+
+const statusOf = (outcomes: readonly OperationOutcome[]): number => outcomes.at(-1)?.status ?? DmStatus.Ok;
+
+/** How a pushed image ended, by the answers to `imageQuestions`. */
+function imageEnd([, result, why]: readonly OperationOutcome[]): OrderEnd {
+  const text = (outcome?: OperationOutcome) => textOfResult(outcome?.results[0]?.data ?? '');
+  const status = Number(text(result));
+  if (result === undefined || !isOk(result.status) || !Number.isInteger(status))
+    return { state: 'unknown', reason: 'the gateway does not say what came of the image' };
+  const reason = text(why);
+  return { state: status === FumoResult.Ok ? 'done' : 'failed', status, ...(reason !== '' && { reason }) };
 }

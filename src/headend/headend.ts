@@ -15,14 +15,16 @@ import { type HeadendConfig, headendReloads } from './config.ts';
 import { Downlink, type DownlinkReceiver } from './downlink.ts';
 import { type DeviceTriggerRequest, GatewayOperations, type StartedOperation } from './gateway-operations.ts';
 import { Notifier } from './notifier.ts';
+import { OrderBook } from './order-book.ts';
 import type { FanoutRequest, GroupRequest, ImageRequest } from './orders.ts';
 import { Parties } from './parties.ts';
 import { PendingDetaches } from './pending-detaches.ts';
 import { Policy } from './policy.ts';
 import { type DeviceView, type GatewayView, Reachability } from './reachability.ts';
-import { Records, type ResultRecord } from './records.ts';
+import { Records, type ResultKind, type ResultRecord } from './records.ts';
 import { Relay } from './relay.ts';
 import { headendSchema } from './schema.ts';
+import { SessionOrders } from './session-orders.ts';
 import { SessionRequests } from './session-requests.ts';
 import { type SessionContext, Sessions } from './sessions.ts';
 import { type TriggeredDevice, TriggeredSessions } from './triggered-sessions.ts';
@@ -51,18 +53,20 @@ export class Headend implements AsyncDisposable {
     parts: HeadendParts = composeHeadend(config, surroundings),
   ) {
     this.#parts = parts;
-    this.#config = new LiveConfig(config, parts.events, (key) => headendReloads.includes(key));
+    this.#config = new LiveConfig(config, parts.events, isReloadable);
   }
 
   /**
    * Reads the configuration again, and puts in force what `headendReloads` lists. Returns the configuration that holds
    * now. What came of it is told by events.
+   * @param apply puts more of it in force, such as the certificate of the API, or throws and changes nothing
    */
-  reload(read: () => HeadendConfig): HeadendConfig {
+  reload(read: () => HeadendConfig, apply: (config: HeadendConfig) => void = () => {}): HeadendConfig {
     const { parties, settings } = this.#parts;
     this.#config.reload(read, (config) => {
       const mqtt = mqttSettings(config.mqtt);
       demandUsable(mqtt);
+      apply(config);
       parties.configure(config);
       overwrite(settings.policy, config.policy);
       overwrite(settings.mqtt, mqtt);
@@ -89,6 +93,21 @@ export class Headend implements AsyncDisposable {
   /** The stored alerts, results and assignments. */
   get records(): Records {
     return this.#parts.records;
+  }
+
+  /** All orders that were accepted, and what came of them. */
+  get orders(): OrderBook {
+    return this.#parts.orders;
+  }
+
+  /** The assignments of devices to gateways by the API, and the orders to manage devices in sessions. */
+  get policy(): Policy {
+    return this.#parts.policy;
+  }
+
+  /** Operations that were ordered for one session of a device or gateway each. */
+  get sessionOrders(): SessionOrders {
+    return this.#parts.sessionOrders;
   }
 
   /** Connects to the broker. Returns before the connection is up. */
@@ -149,8 +168,9 @@ export class Headend implements AsyncDisposable {
 
   /**
    * Starts a fan-out at a gateway: the gateway does the commands on many devices in sessions of its own (proxy mode).
-   * An earlier fan-out of the same name is replaced. The result arrives later by alert and is then in `records`.
-   * @throws {PosternError} `conflict` or `full` when the gateway refused an operation; otherwise as `manage`
+   * The result arrives later by alert and is then in `records`. `orders` has the state.
+   * @throws {PosternError} `conflict` when a fan-out of this name exists and did not fail; `conflict` or `full` when the
+   * gateway refused an operation; otherwise as `manage`
    */
   async fanOut(gateway: string, request: FanoutRequest): Promise<StartedOperation> {
     return await this.#parts.gatewayOperations.fanOut(gateway, request);
@@ -158,7 +178,8 @@ export class Headend implements AsyncDisposable {
 
   /**
    * Puts an image into a gateway's Image Inventory. An earlier image of the same name is replaced. When the image has
-   * a URL, the gateway starts its download; the result arrives later by alert and is then in `records`.
+   * a URL, the gateway starts its download; the result arrives later by alert and is then in `records`. `orders` has the
+   * state of both kinds of images.
    * @throws {PosternError} as `fanOut`
    */
   async stageImage(gateway: string, request: ImageRequest): Promise<StartedOperation> {
@@ -184,6 +205,15 @@ export class Headend implements AsyncDisposable {
   }
 
   /**
+   * Deletes a fan-out, trigger or image at its gateway, and forgets it here. One that runs is stopped; sessions with
+   * devices that are under way go on to their end.
+   * @throws {PosternError} as `manage`
+   */
+  async deleteOrder(kind: ResultKind, gateway: string, name: string): Promise<void> {
+    await this.#parts.gatewayOperations.delete(kind, gateway, name);
+  }
+
+  /**
    * Returns the sessions that a trigger requested, one per device. Undefined when the trigger is unknown or
    * forgotten.
    */
@@ -191,6 +221,12 @@ export class Headend implements AsyncDisposable {
     return this.#parts.triggeredSessions.of(gateway, name);
   }
 }
+
+/** An API without TLS cannot be given a certificate while it runs, and the other way round. */
+const isReloadable = (key: string, current: HeadendConfig, next: HeadendConfig): boolean =>
+  headendReloads.includes(key) &&
+  (!key.startsWith('api.tls-') ||
+    (current.api['tls-cert'] !== undefined && next.api['tls-cert'] !== undefined));
 
 /** The parts of a DM server, joined to each other. */
 export type HeadendParts = ReturnType<typeof composeHeadend>;
@@ -213,6 +249,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const parties = new Parties(config, database);
   const sequences = new AlertSequences(database);
   const records = new Records(database, clock);
+  const orders = new OrderBook(database, clock);
   const unreachableDevices = new UnreachableDevices(database, parties);
   const reachability = new Reachability(parties, unreachableDevices);
   const base = {
@@ -226,24 +263,32 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     parties,
     sequences,
     records,
+    orders,
     reachability,
   };
   const downlink = new Downlink({ ...base, route, group, settings: settings.mqtt });
   const notifier = new Notifier({ ...base, downlink });
   const sessionRequests = new SessionRequests({ ...base, notifier, sessionTimeout });
-  const triggeredSessions = new TriggeredSessions(jobs, clock, events);
+  const triggeredSessions = new TriggeredSessions(base);
   const gatewayOperations = new GatewayOperations({ ...base, notifier, sessionRequests, triggeredSessions });
+  const sessionOrders = new SessionOrders({ ...base, sessionRequests });
   const pendingDetaches = new PendingDetaches({ ...base, notifier });
   const policy = new Policy({ ...base, settings: settings.policy, sessionRequests });
-  const alertHandler = new AlertHandler({ ...base, pendingDetaches, unreachableDevices });
+  const alertHandler = new AlertHandler({
+    ...base,
+    pendingDetaches,
+    unreachableDevices,
+    ask: (deviceId, brokerGateway) => notifier.ask(deviceId, brokerGateway),
+  });
   const sessions = new Sessions({
     ...base,
+    hasOwnConnection: (gateway) => reachability.hasOwnConnection(gateway),
     work: sessionWork(policy, pendingDetaches, jobs),
     proved: ({ party, gateway }, brokerGateway) => {
       reachability.prove(party.id, brokerGateway);
       // Only the first message after a restart of this server tells something: else alerts have told it.
       if (gateway !== party.id) reachability.learnFirst(gateway, brokerGateway);
-      if (party.kind === 'device') alertHandler.proved(party.id, gateway);
+      if (gateway !== party.id) alertHandler.proved(party.id, gateway);
     },
     handleAlert: (context, alert) => alertHandler.handle(context, alert),
   });
@@ -253,6 +298,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   // The stack disposes of these from the last to the first.
   const stack = new AsyncDisposableStack();
   stack.defer(() => database.close());
+  stack.defer(() => gatewayOperations.stop());
   stack.use(downlink);
   stack.defer(() => sessions.stop());
   stack.defer(() => triggeredSessions.stop());
@@ -261,6 +307,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     settings,
     downlink,
     sessionRequests,
+    sessionOrders,
     triggeredSessions,
     gatewayOperations,
     pendingDetaches,
@@ -288,6 +335,7 @@ const receiverOf = ({
   reachability,
   parties,
   sequences,
+  orders,
   pendingDetaches,
   sessions,
   relay,
@@ -308,7 +356,9 @@ const receiverOf = ({
     if (online) pendingDetaches.gatewayOnline(gateway);
     events.emit('gateway.state', { gateway, online });
     const epoch = state?.epoch;
-    if (epoch !== undefined && parties.isGateway(gateway) && sequences.isNews(gateway, epoch))
+    if (epoch !== undefined && parties.isGateway(gateway) && sequences.isNews(gateway, epoch)) {
       events.emit('gateway.new-epoch', { gateway, epoch });
+      orders.lost(gateway);
+    }
   },
 });

@@ -1,3 +1,4 @@
+import { background } from '../base/background.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -60,6 +61,19 @@ export class Notifier {
       events.emit('notification.resync', { device: partyId, gateway: brokerGateway });
       await send(resyncNonces[0]);
     }
+  }
+
+  /** Asks a party for a session, if it can be reached. Does not wait. */
+  ask(partyId: string, brokerGateway: string): void {
+    const { events } = this.#parts;
+    void background(events, 'notification', async () => {
+      try {
+        await this.sendPackage0(partyId, brokerGateway);
+      } catch (thrown) {
+        const { message: reason } = asPosternError(thrown);
+        events.emit('notification.failed', { gateway: brokerGateway, reason });
+      }
+    });
   }
 
   #package0Maker(partyId: string): Package0Maker {

@@ -1,6 +1,7 @@
-import { toJsonSchema } from '@valibot/to-json-schema';
+import { toJsonSchema, toJsonSchemaDefs } from '@valibot/to-json-schema';
 import type * as v from 'valibot';
 import { softwareVersion } from '../base/version.ts';
+import { failureAnswer, outcomeAnswer } from './api-answers.ts';
 import type { Route } from './api-route.ts';
 import { routes } from './api-routes.ts';
 
@@ -10,22 +11,31 @@ const schemaOf = (schema: v.GenericSchema) => {
   return rest;
 };
 
+/** Schemas that other schemas refer to, by name. */
+const shared = { Outcome: outcomeAnswer, Failure: failureAnswer };
+
+/** JSON Schema of what the API answers. It refers to the shared schemas where they stand in the document. */
+function answerSchema(schema: v.GenericSchema): object {
+  const made = toJsonSchema(schema, { typeMode: 'input', errorMode: 'ignore', definitions: shared });
+  const { $schema: _, $defs: __, ...rest } = made;
+  return inPlace(rest);
+}
+
+const inPlace = <T extends object>(schema: T): T =>
+  JSON.parse(JSON.stringify(schema).replaceAll('"#/$defs/', '"#/components/schemas/')) as T;
+
+/** The shared schemas themselves. */
+const sharedSchemas = (): object =>
+  inPlace(toJsonSchemaDefs(shared, { typeMode: 'input', errorMode: 'ignore' }));
+
 /** The Response Object of every error. */
-const failure = {
-  description: 'What was wrong: the code to go by, and a line for a person',
-  content: {
-    'application/json': {
-      schema: {
-        type: 'object',
-        required: ['error', 'message'],
-        properties: { error: { type: 'string' }, message: { type: 'string' } },
-      },
-    },
-  },
-};
+const failure = () => ({
+  description: 'What was wrong',
+  content: { 'application/json': { schema: answerSchema(failureAnswer) } },
+});
 
 /** The OpenAPI Operation Object of a route. */
-function operation({ path, summary, body, query, status }: Route): object {
+function operation({ path, summary, body, query, status, answers }: Route): object {
   const inPath = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
     name,
     in: 'path',
@@ -46,10 +56,13 @@ function operation({ path, summary, body, query, status }: Route): object {
     }),
     responses: {
       [status]: {
-        description: status === 202 ? 'It is under way' : 'Done',
-        content: { 'application/json': { schema: {} } },
+        description:
+          status === 202
+            ? 'The gateway has taken it. A GET of the same path, with its name, has the state'
+            : 'Done',
+        content: { 'application/json': { schema: answerSchema(answers) } },
       },
-      default: failure,
+      default: failure(),
     },
   };
 }
@@ -61,6 +74,7 @@ export function openApi(): object {
     openapi: '3.1.0',
     info: { title: 'Postern head-end', version: softwareVersion, license: { name: 'Apache-2.0' } },
     components: {
+      schemas: sharedSchemas(),
       securitySchemes: {
         token: {
           type: 'http',

@@ -57,6 +57,8 @@ export interface ImageRequest {
   readonly hash?: string | undefined;
   /** Base64 of a signature over the 32 octets of the SHA-256. */
   readonly signature?: string | undefined;
+  /** Whether the gateway may delete the earlier version of this image when both do not fit. */
+  readonly dropEarlier?: boolean | undefined;
 }
 
 /** A group of devices for a gateway's Device Inventory. */
@@ -72,7 +74,11 @@ function nodesBelow(vocabulary: Vocabulary, base: string) {
     [base, ...path.map((name) => renamed(vocabulary.names, name))].join('/');
   return {
     /** Adds a leaf. No operation when it has no value. */
-    leaf: (path: readonly string[], data: string | Uint8Array | number | undefined, format = 'chr') =>
+    leaf: (
+      path: readonly string[],
+      data: string | Uint8Array | number | boolean | undefined,
+      format = 'chr',
+    ) =>
       data === undefined
         ? []
         : [
@@ -80,7 +86,7 @@ function nodesBelow(vocabulary: Vocabulary, base: string) {
               name: 'Add',
               uri: at(path),
               format,
-              data: typeof data === 'number' ? String(data) : data,
+              data: typeof data === 'number' || typeof data === 'boolean' ? String(data) : data,
             } satisfies NodeOperation,
           ],
     exec: (path: readonly string[], correlator: string): NodeOperation => ({
@@ -168,7 +174,7 @@ export function triggerOperations(
  */
 export function imageOperations(
   vocabulary: Vocabulary,
-  { name, version, url, data, hash, signature }: ImageRequest,
+  { name, version, url, data, hash, signature, dropEarlier }: ImageRequest,
   correlator: string,
 ): Operation[] {
   const uri = `${nodeAt(vocabulary, 'GwImageInventory', 'Images')}/${name}`;
@@ -179,10 +185,34 @@ export function imageOperations(
     ...nodes.leaf(['Version'], version),
     ...nodes.leaf(['Hash'], digest),
     ...nodes.leaf(['Signature'], signature),
+    ...nodes.leaf(['DropEarlier'], dropEarlier, 'bool'),
     ...nodes.leaf(['PkgURL'], url),
     ...nodes.leaf(['PkgData'], data, 'bin'),
     ...(url === undefined ? [] : [nodes.exec(['Operations', 'Download'], correlator)]),
   ];
+}
+
+/** The operations that read what came of an image that was pushed: its state, result and reason. */
+export function imageQuestions(vocabulary: Vocabulary, name: string): Operation[] {
+  const uri = `${nodeAt(vocabulary, 'GwImageInventory', 'Images')}/${name}`;
+  return ['State', 'Result', 'Reason'].map((leaf) => ({
+    name: 'Get',
+    uri: `${uri}/${renamed(vocabulary.names, leaf)}`,
+  }));
+}
+
+/** The node of a fan-out, trigger or image on its gateway. */
+export function orderNode(
+  vocabulary: Vocabulary,
+  kind: 'CommandFanout' | 'DeviceTrigger' | 'ImageOperation',
+  name: string,
+): string {
+  const lists = {
+    CommandFanout: nodeAt(vocabulary, 'GwFanout', 'Fanout'),
+    DeviceTrigger: nodeAt(vocabulary, 'GwEdTrigger', 'Trigger'),
+    ImageOperation: nodeAt(vocabulary, 'GwImageInventory', 'Images'),
+  };
+  return `${lists[kind]}/${name}`;
 }
 
 /**

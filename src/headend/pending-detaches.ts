@@ -1,6 +1,4 @@
-import { background } from '../base/background.ts';
 import type { Database } from '../base/database.ts';
-import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
 import type { Work } from '../dm/server-session.ts';
@@ -88,14 +86,7 @@ export class PendingDetaches {
 
   /** Does not wait. If it fails, the entries stay until the gateway opens a session for another reason. */
   #requestSession(gateway: string): void {
-    const { notifier, events } = this.#parts;
-    void background(events, 'notification', async () => {
-      try {
-        await notifier.sendPackage0(gateway, this.#brokerGatewayFor(gateway));
-      } catch (thrown) {
-        events.emit('notification.failed', { gateway, reason: asPosternError(thrown).message });
-      }
-    });
+    this.#parts.notifier.ask(gateway, this.#brokerGatewayFor(gateway));
   }
 
   #brokerGatewayFor(gateway: string): string {

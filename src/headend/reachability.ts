@@ -78,6 +78,34 @@ export class Reachability {
     if (party !== brokerGateway && this.#wayOf(party) === undefined) this.learn(party, brokerGateway);
   }
 
+  /** Whether a party has proved itself last through this broker gateway. */
+  hasProved(party: string, brokerGateway: string): boolean {
+    return this.#proved.get(party) === brokerGateway;
+  }
+
+  /**
+   * Whether a party is known to be reached otherwise than through this broker gateway: it has a connection to the broker
+   * itself, it has proved itself elsewhere, or it is associated with a gateway elsewhere. What a broker gateway says of it
+   * then counts for nothing.
+   */
+  isElsewhere(party: string, brokerGateway: string): boolean {
+    if (party === brokerGateway) return false;
+    if (this.hasOwnConnection(party)) return true;
+    const way = this.#proved.get(party) ?? this.#associatedWay(party);
+    return way !== undefined && way !== brokerGateway;
+  }
+
+  /** Whether a gateway is connected to the broker itself, or was. Only the gateway itself can publish its state. */
+  hasOwnConnection(gateway: string): boolean {
+    const state = this.#states.get(gateway);
+    return state?.online === true || state?.software !== undefined;
+  }
+
+  #associatedWay(party: string): string | undefined {
+    const gateway = this.#parties.gatewayOf(party);
+    return gateway === undefined ? undefined : this.brokerGatewayOf(gateway);
+  }
+
   #wayOf(party: string): string | undefined {
     return this.#proved.get(party) ?? this.#told.get(party);
   }
@@ -104,15 +132,15 @@ export class Reachability {
    */
   wayTo(party: string): string | undefined {
     const heard = this.#wayOf(party);
-    if (heard !== undefined) return heard;
-    const gateway = this.#parties.gatewayOf(party);
-    return gateway === undefined ? undefined : this.brokerGatewayOf(gateway);
+    return heard ?? this.#associatedWay(party);
   }
 
   /** Records the state that a gateway has published. `state` is undefined when the gateway has cleared it. */
   setState(gateway: string, state: GatewayState | undefined): void {
     // The Last Will carries no problem, and does not mean that the problem is over.
     const lasting = state?.online === false ? this.problemOf(gateway) : undefined;
+    // A gateway with a connection of its own is behind no other one, whatever that one has told.
+    if (state) this.#told.delete(gateway);
     this.#states.set(gateway, {
       id: gateway,
       online: state?.online ?? false,

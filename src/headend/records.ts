@@ -77,6 +77,13 @@ export class Records {
     keepLatest(this.#database, 'operation_result', recordLimits.results);
   }
 
+  /** Forgets the result of one node. */
+  removeResult(kind: ResultKind, gateway: string, name: string): void {
+    this.#database
+      .prepare('DELETE FROM operation_result WHERE kind = ? AND gateway = ? AND name = ?')
+      .run(kind, gateway, name);
+  }
+
   /** Lists the results of one kind, the latest last. */
   results(kind: ResultKind): ResultRecord[] {
     return readRows(this.#database, resultTable, 'WHERE kind = ? ORDER BY number', kind);

@@ -16,7 +16,7 @@ export interface RelayParts {
 }
 
 /** Sessions whose RespURI is remembered. The entry that was set longest ago is dropped. */
-const sessionLimit = 65_536;
+const sessionLimit = 16_384;
 
 /**
  * Passes packages of devices to a DM server that supports only HTTP, and passes the answers back. Neither is changed.

@@ -31,5 +31,18 @@ export const headendSchema: Schema = {
      ) STRICT;`,
     'CREATE TABLE unreachable (device TEXT PRIMARY KEY, reason TEXT NOT NULL, last_heard INTEGER NOT NULL) STRICT, WITHOUT ROWID;',
     setAsideTable,
+    // The run of the gateway in which the last number was given.
+    'ALTER TABLE alert_epoch ADD COLUMN run TEXT;',
+    // Results of orders that an earlier version gave stay in operation_result alone.
+    `CREATE TABLE accepted_order (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, party TEXT NOT NULL, name TEXT NOT NULL,
+       correlator TEXT NOT NULL, state TEXT NOT NULL, accepted INTEGER NOT NULL, due INTEGER, ended INTEGER, status INTEGER,
+       reason TEXT, operations TEXT, UNIQUE (kind, party, name)
+     ) STRICT;
+     CREATE INDEX order_correlator ON accepted_order (correlator);
+     CREATE TABLE triggered_session (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, gateway TEXT NOT NULL, name TEXT NOT NULL, device TEXT NOT NULL,
+       status INTEGER NOT NULL, operations TEXT NOT NULL, UNIQUE (gateway, name, device)
+     ) STRICT;`,
   ],
 };

@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
-import type { Jobs } from '../dm/jobs.ts';
-import type { Operation, OperationOutcome } from '../dm/server-session.ts';
+import { inPackages, type Jobs } from '../dm/jobs.ts';
+import type { Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import type { Notifier } from './notifier.ts';
 import type { Parties } from './parties.ts';
 import type { Reachability } from './reachability.ts';
@@ -27,27 +27,43 @@ export class SessionRequests {
   /**
    * Asks a device or gateway for a session by Package #0 and does operations in its next session. Returns one outcome
    * per operation, in their order.
-   * @throws {PosternError} `notFound` when the party has no account for this server or no known gateway leads to it;
-   * `timeout` after `sessionTimeout`; otherwise as `Notifier.sendPackage0` and `Jobs.run`
+   * @throws {PosternError} as `perform`
    */
   async run(partyId: string, operations: readonly Operation[]): Promise<readonly OperationOutcome[]> {
+    const outcomes: OperationOutcome[] = [];
+    await this.perform(partyId, async function* () {
+      outcomes.push(...(yield* inPackages(operations)));
+    });
+    return outcomes;
+  }
+
+  /**
+   * As `run`, for work of several rounds.
+   * @throws {PosternError} `notFound` when the party has no account for this server or no known gateway leads to it;
+   * `timeout` after `sessionTimeout`; otherwise as `Notifier.sendPackage0` and `Jobs.perform`
+   */
+  async perform(partyId: string, work: () => Work): Promise<void> {
     const { notifier, jobs, clock, sessionTimeout } = this.#parts;
-    const brokerGateway = this.#brokerGatewayFor(partyId);
+    const brokerGateway = this.brokerGatewayFor(partyId);
     const giveUp = new AbortController();
     const timer = clock.after(sessionTimeout * 1000, () =>
       giveUp.abort(new PosternError('timeout', `${partyId} opened no session in ${sessionTimeout} s`)),
     );
     try {
-      const outcomes = jobs.run(partyId, operations, giveUp.signal);
+      const done = jobs.perform(partyId, work, giveUp.signal);
       // The session may begin before the gateway reports that Package #0 is delivered. So delivery is not awaited here.
       notifier.sendPackage0(partyId, brokerGateway).catch((thrown) => giveUp.abort(asPosternError(thrown)));
-      return await outcomes;
+      await done;
     } finally {
       timer.cancel();
     }
   }
 
-  #brokerGatewayFor(partyId: string): string {
+  /**
+   * The broker gateway through which a party is reached.
+   * @throws {PosternError} `notFound` when the party has no account for this server or no known gateway leads to it
+   */
+  brokerGatewayFor(partyId: string): string {
     const { parties, reachability } = this.#parts;
     const party = parties.get(partyId);
     if (!party)

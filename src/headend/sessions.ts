@@ -1,3 +1,4 @@
+import { senderOf } from '../base/address-prefix.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
@@ -5,7 +6,7 @@ import type { Events } from '../base/events.ts';
 import { isGuess, locked } from '../dm/authentication.ts';
 import { Challenges } from '../dm/challenges.ts';
 import { hmacHeader } from '../dm/hmac-header.ts';
-import { ProofGuard } from '../dm/proof-guard.ts';
+import { ProofGuard, type Way } from '../dm/proof-guard.ts';
 import { type Opening, ServerSession, type Work } from '../dm/server-session.ts';
 import { type BegunSession, SessionTable } from '../dm/session-table.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
@@ -30,6 +31,8 @@ export interface SessionsParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
+  /** Whether a gateway is connected to the broker itself, so that it is behind no other one. */
+  readonly hasOwnConnection: (gateway: string) => boolean;
   /** What this server does in a session after the party has proved itself. */
   readonly work: (context: SessionContext, opening: Opening) => Work;
   /** Called with each message of a party that has proved itself, and the broker gateway that it came through. */
@@ -39,7 +42,12 @@ export interface SessionsParts {
 }
 
 /** Bounds of the sessions; times in milliseconds. */
-const limits = { sessions: 4096, idle: 120_000, silent: 10_000 } as const;
+const limits = {
+  sessions: 4096,
+  idle: 120_000,
+  silent: 10_000,
+  bytes: { share: 16 * 1024, pool: 64 * 1024 * 1024, keep: 300_000 },
+} as const;
 
 /** Failures in a row by one way that are told by an event. */
 const failuresTold = 3;
@@ -79,6 +87,9 @@ export class Sessions {
   async receive({ gateway: brokerGateway, envelope }: UpPackage): Promise<DownPackage> {
     // A device belongs to the gateway nearest to it, not to the gateway that is connected to the broker.
     const gateway = envelope.via ?? brokerGateway;
+    // What a broker gateway says of a gateway elsewhere would move its routes and its sessions.
+    if (gateway !== brokerGateway && this.#parts.hasOwnConnection(gateway))
+      throw new PosternError('forbidden', `${gateway} is not behind ${brokerGateway}`);
     const { contentType = '', body = new Uint8Array(), headers } = envelope;
     const message = decodeMessage(body, contentType);
     const { sessionId, source } = message.header;
@@ -91,28 +102,35 @@ export class Sessions {
     const known = this.#parts.parties.get(partyId);
     const party = known ?? this.#pretend(partyId);
     // The address proves nothing, but it keeps apart what anyone sends in the name of the party. The gateway itself has none.
-    const sender = `${gateway} ${envelope.device === undefined ? '' : `from ${envelope.peer}`}`;
-    // A guesser has many ports.
-    const host = sender.replaceAll(/\|\d+/g, '');
-    const lock = this.#guard.lockOf(partyId, host);
+    const sender = `${brokerGateway} ${gateway} ${envelope.device === undefined ? '' : `from ${envelope.peer}`}`;
+    // A guesser has many ports, and may have many addresses.
+    const [first = ''] = (envelope.peer ?? '').split(/[| ]/);
+    const way = {
+      entrance: brokerGateway,
+      address: sender.replaceAll(/\|\d+/g, ''),
+      sender: `${gateway} ${senderOf(first)}`,
+    };
+    const lock = this.#guard.lockOf(partyId, way);
     const seal = { body, hmac: headers?.[hmacHeader] };
-    const { session, place } = this.#table.find(
-      { key: `${gateway} ${partyId} ${sessionId}`, associations: [sender], message, seal },
-      () => this.#begin({ party, gateway, sessionId }, message.header.msgId, lock !== undefined),
+    const key = `${brokerGateway} ${gateway} ${partyId} ${sessionId}`;
+    const arrival = { key, associations: [sender], message, seal };
+    const found = this.#table.find(arrival, () =>
+      this.#begin({ party, gateway, sessionId }, message.header.msgId, lock !== undefined),
     );
+    const { session, place } = found;
     if (place === 'stranger') {
       if (lock) throw lock;
       const { clientNonce } = this.#parts.parties.noncesOf(partyId);
-      if (isGuess(message.header, seal, clientNonce)) this.#failed(partyId, known, gateway, host, sessionId);
+      if (isGuess(message.header, seal, clientNonce)) this.#failed(partyId, known, gateway, way, sessionId);
       return sealed(session, session.refuse(message, seal), contentType);
     }
     if (place === 'new')
       this.#parts.events.emit('session.started', { device: partyId, gateway, session: sessionId });
     const outcomeBefore = session.outcome;
-    const answer = await session.receive(message, seal);
+    const answer = await this.#table.receive(arrival, found);
     const { outcome } = session;
     if (session.authenticated && place !== 'repeated') {
-      this.#guard.succeeded(partyId, host);
+      this.#guard.succeeded(partyId, way);
       this.#parts.proved({ party, gateway, sessionId }, brokerGateway);
     }
     if (outcome && !outcomeBefore)
@@ -139,8 +157,8 @@ export class Sessions {
   }
 
   /** Counts a wrong answer to a challenge. */
-  #failed(id: string, known: Party | undefined, gateway: string, host: string, session: string): void {
-    const failures = this.#guard.failed(id, host);
+  #failed(id: string, known: Party | undefined, gateway: string, way: Way, session: string): void {
+    const failures = this.#guard.failed(id, way);
     if (failures > failuresTold) return;
     this.#parts.events.emit('session.failed', {
       device: id,
@@ -170,11 +188,12 @@ export class Sessions {
     const { serverId, parties, entropy, work, handleAlert } = this.#parts;
     const { party, gateway, sessionId } = context;
     const account = parties.account(serverId, party);
-    const challenge = this.#challenges.of(`${gateway} ${party.id} ${sessionId}`, account.peer.nonce);
+    const name = `${gateway} ${party.id} ${sessionId}`;
+    const challenge = this.#challenges.of(name, account.peer.nonce, !isLocked && firstMsgId > 1);
     const session = new ServerSession({
       ends: { local: serverId, remote: party.id },
       account: isLocked ? { ...account, peer: locked(account.peer) } : account,
-      challenge: isLocked || firstMsgId <= 1 ? { ...challenge, good: [] } : challenge,
+      challenge,
       firstMsgId,
       saveNonces: parties.nonceKeeper(party.id),
       entropy,

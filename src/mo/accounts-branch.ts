@@ -1,3 +1,4 @@
+import { isServerId } from '../dm/acl.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import type { NewNode } from '../dm/tree-branch.ts';
 import type { NodePath } from '../dm/uri.ts';
@@ -47,6 +48,7 @@ export class AccountsBranch extends StoredBranch {
 
   #servers(): Set<string> {
     const { children = [] } = this.view([]) ?? {};
-    return new Set(children.flatMap((name) => this.text(name, 'ServerID') ?? []));
+    const names = children.flatMap((name) => this.text(name, 'ServerID') ?? []);
+    return new Set(names.filter(isServerId));
   }
 }

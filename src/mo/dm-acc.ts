@@ -1,4 +1,5 @@
 import { asPosternError, PosternError } from '../base/errors.ts';
+import { isServerId } from '../dm/acl.ts';
 import {
   type Account,
   type Credential,
@@ -188,6 +189,8 @@ export function readAccount(root: TndsNode): DmAccount {
   const address = textOf(childOf(root, 'AppAddr')?.children?.[0], 'Addr');
   if (textOf(root, 'AppID') !== 'w7' || !serverId || !address)
     throw new PosternError('malformed', 'not a DM account: AppID w7, ServerID and an address are needed');
+  if (!isServerId(serverId))
+    throw new PosternError('malformed', 'not a DM account: an ACL cannot name this ServerID');
   const name = textOf(root, 'Name');
   const bootstrapNonce = textOf(root, 'Ext', 'BootstrapNonce');
   const notificationNonce = childOf(root, 'Ext', 'NotificationNonce')?.value;

@@ -8,7 +8,7 @@ import type { DdfElement } from '../wire/syncml/ddf-builder.ts';
 import { parseDdf, textOf } from '../wire/syncml/ddf-xml.ts';
 import { escapeXml } from '../wire/syncml/escape-xml.ts';
 import type { Alert } from '../wire/syncml/message.ts';
-import { isEpoch } from '../wire/tunnel/gateway-state.ts';
+import { type AlertNumber, numberFields, readNumber } from './alert-number.ts';
 import {
   type BootstrapOrigin,
   bootstrapOrigins,
@@ -26,14 +26,7 @@ import { nodeAt, type Vocabulary } from './vocabulary.ts';
 export type DetachReason = 'left' | 'expired' | 'moved';
 
 /** Content of the Device Attach Alert (GwMO section 8.4.2; the form of its data is ours, docs/bindings.md). */
-export interface DeviceAttach {
-  /**
-   * Changes when the gateway's state was lost or went back in time. Absent in alerts of version 0.1.0, which are an epoch of
-   * their own.
-   */
-  readonly epoch?: string;
-  /** Rises with each alert of an epoch. A number that was received before means the same event. */
-  readonly sequence: number;
+export interface DeviceAttach extends AlertNumber {
   readonly deviceId: string;
   readonly mode: GatewayMode;
   readonly bootstrap: BootstrapOrigin;
@@ -47,10 +40,8 @@ export interface DeviceAttach {
   readonly model?: string;
 }
 
-/** Content of the Device Detach Alert. `epoch`, `sequence` and `via` are as in `DeviceAttach`. */
-export interface DeviceDetach {
-  readonly epoch?: string;
-  readonly sequence: number;
+/** Content of the Device Detach Alert. `via` is as in `DeviceAttach`. */
+export interface DeviceDetach extends AlertNumber {
   readonly deviceId: string;
   readonly reason: DetachReason;
   readonly via?: string;
@@ -58,12 +49,9 @@ export interface DeviceDetach {
 
 /**
  * Content of the Device Presence Alert: whether the gateway can reach an attached device. The alert is Postern's own
- * (docs/gwmo.md), because GwMO has no state between attached and detached. `epoch`, `sequence` and `via` are as in
- * `DeviceAttach`.
+ * (docs/gwmo.md), because GwMO has no state between attached and detached. `via` is as in `DeviceAttach`.
  */
-export interface DevicePresence {
-  readonly epoch?: string;
-  readonly sequence: number;
+export interface DevicePresence extends AlertNumber {
   readonly deviceId: string;
   readonly state: DeviceState;
   /** Why the device is unreachable, as one line for a person. */
@@ -83,11 +71,9 @@ export interface LocationUpdate {
 
 /**
  * Content of the Gateway Fault Alert: a fault of the gateway itself that an operator must know. The alert is Postern's own.
- * `epoch`, `sequence` and `via` are as in `DeviceAttach`; the path in `via` ends with the gateway that has the fault.
+ * The path in `via` is as in `DeviceAttach`, and ends with the gateway that has the fault.
  */
-export interface GatewayFault {
-  readonly epoch?: string;
-  readonly sequence: number;
+export interface GatewayFault extends AlertNumber {
   /** What is at fault: `state` for rows of the state that could not be read. */
   readonly kind: string;
   /** For a person. */
@@ -98,11 +84,12 @@ export interface GatewayFault {
 type Fields = Readonly<Record<string, string | undefined>>;
 
 /** Writes the data of an alert, such as `<Name Seq="1"><Field>…</Field></Name>`. */
-function write(name: string, sequence: number | undefined, fields: Fields): string {
-  const inner = Object.entries(fields).map(([field, value]) =>
+function write(name: string, number: AlertNumber | undefined, fields: Fields): string {
+  const all = { ...(number && numberFields(number)), ...fields };
+  const inner = Object.entries(all).map(([field, value]) =>
     value === undefined ? '' : `<${field}>${escapeXml(forXml(value))}</${field}>`,
   );
-  return `<${name}${sequence === undefined ? '' : ` Seq="${sequence}"`}>${inner.join('')}</${name}>`;
+  return `<${name}${number === undefined ? '' : ` Seq="${number.sequence}"`}>${inner.join('')}</${name}>`;
 }
 
 function generic(type: string, locUri: string, data: string): Omit<OutgoingAlert, 'settled'> {
@@ -120,8 +107,7 @@ export const deviceAttachAlert = (vocabulary: Vocabulary, attach: DeviceAttach) 
   generic(
     vocabulary.alerts.DeviceAttach,
     recordUri(vocabulary, attach.deviceId),
-    write('DeviceAttach', attach.sequence, {
-      Epoch: attach.epoch,
+    write('DeviceAttach', attach, {
       DeviceID: attach.deviceId,
       Mode: String(vocabulary.modes[attach.mode]),
       ComponentType: attach.isGateway ? String(vocabulary.componentTypes[1]) : undefined,
@@ -137,8 +123,7 @@ export const deviceDetachAlert = (vocabulary: Vocabulary, detach: DeviceDetach) 
   generic(
     vocabulary.alerts.DeviceDetach,
     recordUri(vocabulary, detach.deviceId),
-    write('DeviceDetach', detach.sequence, {
-      Epoch: detach.epoch,
+    write('DeviceDetach', detach, {
       DeviceID: detach.deviceId,
       Gateway: detach.via,
       Reason: detach.reason,
@@ -150,8 +135,7 @@ export const devicePresenceAlert = (vocabulary: Vocabulary, presence: DevicePres
   generic(
     vocabulary.alerts.DevicePresence,
     recordUri(vocabulary, presence.deviceId),
-    write('DevicePresence', presence.sequence, {
-      Epoch: presence.epoch,
+    write('DevicePresence', presence, {
       DeviceID: presence.deviceId,
       Gateway: presence.via,
       State: presence.state,
@@ -188,8 +172,7 @@ export const gatewayFaultAlert = (vocabulary: Vocabulary, fault: GatewayFault) =
   generic(
     vocabulary.alerts.GatewayFault,
     './DevInfo',
-    write('GatewayFault', fault.sequence, {
-      Epoch: fault.epoch,
+    write('GatewayFault', fault, {
       Kind: fault.kind,
       Reason: fault.reason,
       Gateway: fault.via,
@@ -204,7 +187,7 @@ export const leavingAlert = (vocabulary: Vocabulary, deviceId: string) =>
   generic(
     vocabulary.alerts.DeviceDetach,
     './DevInfo',
-    write('DeviceDetach', 0, { DeviceID: deviceId, Reason: 'left' }),
+    write('DeviceDetach', { sequence: 0 }, { DeviceID: deviceId, Reason: 'left' }),
   );
 
 /** OMA DM 1.2.1 asks for a prefix before the type, but clients leave it out. Both forms are accepted. */
@@ -218,12 +201,11 @@ export const isAlertOf = ({ data, items }: Alert, type: string): boolean =>
  * Reads the data of an alert whose root element has this name.
  * @throws {PosternError} `malformed`
  */
-function read({ items }: Alert, name: string): { root: DdfElement; sequence: number } {
+function read({ items }: Alert, name: string): { root: DdfElement; sequence: string | undefined } {
   const text = String(items[0]?.data ?? '');
   const root = parseDdf(text);
-  const sequence = /^<\w+ Seq="(\d{1,15})">/.exec(text)?.[1];
   if (root.tag !== name) throw new PosternError('malformed', `no ${name} in the alert`);
-  return { root, sequence: Number(sequence ?? Number.NaN) };
+  return { root, sequence: /^<\w+ Seq="(\d{1,15})">/.exec(text)?.[1] };
 }
 
 /**
@@ -235,15 +217,13 @@ export function readDeviceAttach({ modes, componentTypes }: Vocabulary, alert: A
   const deviceId = textOf(root, 'DeviceID');
   const mode = gatewayModes[modes.indexOf(Number(textOf(root, 'Mode')))];
   const bootstrap = textOf(root, 'Bootstrap');
-  if (!Number.isInteger(sequence) || !isDeviceId(deviceId) || mode === undefined)
+  if (!isDeviceId(deviceId) || mode === undefined)
     throw new PosternError('malformed', 'not a Device Attach Alert');
-  const epoch = epochIn(root);
   const manufacturer = textOf(root, 'Man');
   const model = textOf(root, 'Mod');
   const via = textOf(root, 'Gateway');
   return {
-    ...(epoch !== undefined && { epoch }),
-    sequence,
+    ...readNumber(root, sequence),
     deviceId,
     mode,
     ...(Number(textOf(root, 'ComponentType') ?? componentTypes[0]) === componentTypes[1] && {
@@ -264,25 +244,14 @@ export function readDeviceDetach(alert: Alert): DeviceDetach {
   const { root, sequence } = read(alert, 'DeviceDetach');
   const deviceId = textOf(root, 'DeviceID');
   const reason = textOf(root, 'Reason');
-  if (!Number.isInteger(sequence) || !deviceId || !isReason(reason))
-    throw new PosternError('malformed', 'not a Device Detach Alert');
-  const epoch = epochIn(root);
+  if (!deviceId || !isReason(reason)) throw new PosternError('malformed', 'not a Device Detach Alert');
   const via = textOf(root, 'Gateway');
   return {
-    ...(epoch !== undefined && { epoch }),
-    sequence,
+    ...readNumber(root, sequence),
     deviceId,
     reason,
     ...(via !== undefined && { via }),
   };
-}
-
-/** @throws {PosternError} `malformed` */
-function epochIn(root: DdfElement): string | undefined {
-  const epoch = textOf(root, 'Epoch');
-  if (epoch !== undefined && !isEpoch(epoch))
-    throw new PosternError('malformed', 'an epoch has at most 32 letters and digits');
-  return epoch;
 }
 
 const isReason = (text: string | undefined): text is DetachReason =>
@@ -297,12 +266,9 @@ export function readGatewayFault(alert: Alert): GatewayFault {
   const kind = textOf(root, 'Kind');
   const reason = textOf(root, 'Reason');
   const via = textOf(root, 'Gateway');
-  if (!Number.isInteger(sequence) || !kind || !reason)
-    throw new PosternError('malformed', 'not a Gateway Fault Alert');
-  const epoch = epochIn(root);
+  if (!kind || !reason) throw new PosternError('malformed', 'not a Gateway Fault Alert');
   return {
-    ...(epoch !== undefined && { epoch }),
-    sequence,
+    ...readNumber(root, sequence),
     kind: presentable(kind, reasonBytes),
     reason: presentable(reason, reasonBytes),
     ...(via !== undefined && { via }),
@@ -318,14 +284,12 @@ export function readDevicePresence(alert: Alert): DevicePresence {
   const deviceId = textOf(root, 'DeviceID');
   const state = textOf(root, 'State');
   const lastSeen = Date.parse(textOf(root, 'LastSeen') ?? '');
-  if (!Number.isInteger(sequence) || !deviceId || !isState(state) || Number.isNaN(lastSeen))
+  if (!deviceId || !isState(state) || Number.isNaN(lastSeen))
     throw new PosternError('malformed', 'not a Device Presence Alert');
-  const epoch = epochIn(root);
   const reason = textOf(root, 'Reason');
   const via = textOf(root, 'Gateway');
   return {
-    ...(epoch !== undefined && { epoch }),
-    sequence,
+    ...readNumber(root, sequence),
     deviceId,
     state,
     lastSeen,

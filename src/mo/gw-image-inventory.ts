@@ -46,6 +46,12 @@ export const gwImageInventory: ManagementObject = {
             'Base64 of a signature over the 32 octets of the SHA-256',
             zeroOrOne,
           ),
+          DropEarlier: leaf(
+            'bool',
+            serverWritten,
+            'true: the earlier version may be deleted for a new one when both do not fit. Default false',
+            zeroOrOne,
+          ),
           Size: leaf('int', ['Get'], 'Size in bytes. 0 while it is unknown'),
           Received: leaf('int', ['Get'], 'Bytes received so far'),
           State: leaf(

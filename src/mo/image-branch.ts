@@ -15,6 +15,8 @@ export interface ImageOrder {
   readonly hash: string | undefined;
   /** Base64. */
   readonly signature: string | undefined;
+  /** Whether the earlier version may be deleted when both do not fit. False when absent. */
+  readonly dropsEarlier?: boolean;
 }
 
 /** The current state of an image. */
@@ -44,11 +46,12 @@ export interface ImageKeeper {
   readonly used: number;
   status(name: string): ImageStatus;
   /**
-   * Reserves room for an image that the server pushes, until `take` or `release`.
+   * Reserves room for an image that the server pushes, until `take` or `release`. No other image is deleted for it before
+   * `take`: the package may fail.
    * @param others names of images that the same package brings
    * @throws {PosternError} `full` when there is not enough room, `tooLarge` above the quota
    */
-  reserve(name: string, bytes: number, others: readonly string[]): void;
+  reserve(order: ImageOrder, bytes: number, others: readonly string[]): void;
   /** Gives the room back for which there was a `reserve`. */
   release(name: string): void;
   /** Stores an image that the server wrote as PkgData. The result is in the image's status. */
@@ -71,7 +74,13 @@ export interface ImageKeeper {
 /** Reads the order for an image from its nodes. */
 export function imageOrder(stored: StoredBranch, name: string): ImageOrder {
   const text = (leaf: string) => stored.text('Images', name, leaf);
-  return { name, url: text('PkgURL'), hash: text('Hash')?.toLowerCase(), signature: text('Signature') };
+  return {
+    name,
+    url: text('PkgURL'),
+    hash: text('Hash')?.toLowerCase(),
+    signature: text('Signature'),
+    dropsEarlier: text('DropEarlier') === 'true',
+  };
 }
 
 const live: ReadonlySet<string> = new Set(liveImageNodes);
@@ -212,7 +221,7 @@ export class ImageBranch implements TreeBranch {
     const [, name = ''] = path;
     if (!this.#stored.view(['Images', name])) throw new PosternError('notFound', `no image ${name}`);
     const data = typeof value === 'string' ? Buffer.from(value, 'base64') : value;
-    this.#keeper.reserve(name, data.length, this.#coming);
+    this.#keeper.reserve(imageOrder(this.#stored, name), data.length, this.#coming);
     // The node PkgData only says that the image was pushed. Its data goes into a file.
     this.#stored.add(path, { format: 'bin', value: '' });
     const level = this.#levels.at(-1);

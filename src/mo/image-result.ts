@@ -10,3 +10,24 @@ export const imageResultXml = (result: number, reason: string | undefined): stri
   reason === undefined
     ? `<ImageResult Code="${result}"/>`
     : `<ImageResult Code="${result}"><Reason>${escapeXml(forXml(reason))}</Reason></ImageResult>`;
+
+/** Reads what `imageResultXml` wrote. Undefined for another text. */
+export function readImageResult(
+  xml: string,
+): { readonly result: number; readonly reason?: string } | undefined {
+  const found = /^<ImageResult Code="(\d{1,9})"(?:\/>|><Reason>([^<]*)<\/Reason><\/ImageResult>)$/.exec(xml);
+  if (!found) return undefined;
+  const [, code, reason] = found;
+  return { result: Number(code), ...(reason !== undefined && { reason: unescapeXml(reason) }) };
+}
+
+const entities: Readonly<Record<string, string>> = {
+  lt: '<',
+  gt: '>',
+  quot: '"',
+  apos: "'",
+  amp: '&',
+  '#13': '\r',
+};
+const unescapeXml = (text: string): string =>
+  text.replace(/&(lt|gt|quot|apos|amp|#13);/g, (whole, name: string) => entities[name] ?? whole);

@@ -68,13 +68,23 @@ export const ownVocabulary: Vocabulary = {
   componentTypes: [0, 1],
 };
 
-const identifier = v.pipe(v.string(), v.minLength(1, 'an identifier'), v.maxLength(255));
-const nodeName = v.pipe(v.string(), v.regex(/^[\w.-]{1,64}$/, 'a node name of letters, digits, _ . -'));
+const identifierRule = 'an identifier of 1 to 255 characters such as urn:oma:mo:oma-gwmo-fanout:1.0';
+const identifier = v.pipe(v.string(), v.minLength(1, identifierRule), v.maxLength(255, identifierRule));
+const nodeName = v.pipe(
+  v.string(),
+  v.regex(/^[\w.-]{1,64}$/, 'a node name of 1 to 64 letters, digits, _ . -'),
+);
 const codes = (count: number) =>
   v.pipe(
-    v.array(v.pipe(v.number(), v.integer())),
-    v.length(count, `${count} codes`),
-    v.check((given) => new Set(given).size === given.length, 'codes that differ'),
+    v.array(v.pipe(v.number(), v.integer('a whole number'))),
+    v.length(
+      count,
+      `a list of ${count} codes such as [${Array.from({ length: count }, (_, at) => at).join(', ')}]`,
+    ),
+    v.check(
+      (given) => new Set(given).size === given.length,
+      `two codes are the same; each of the ${count} must differ from the others`,
+    ),
   );
 
 /** The table `gwmo` of a configuration file. */

@@ -1,70 +1,91 @@
-// `npm run attack`: honest devices work, and one attack after the other goes on beside them. For each: what share of the honest
-// work succeeded, its time at p99 against a quiet time just before, growth of the gateway's memory, what it logged, and whether
-// each honest device still gets in afterwards. `--only NAME`, `--seconds N` (of each attack), `--devices N`, `--seed N`; `--write`
-// records the figures.
+// `npm run attack`: honest parties work, and one attack after the other goes on beside them. For each: what share of the honest
+// work succeeded, its time at p99 against a quiet time just before, growth of memory, what was logged, and whether each honest
+// party still gets in afterwards. All run in network namespaces of their own where these can be made, else on loopback, and then
+// without the attacks that need more. `--only NAME,…`, `--seconds N` (of each attack), `--devices N`, `--seed N`; `--write` records the
+// figures. `--short` is for `npm test`: no quiet time, little pauses, several attacks at once, and each outcome as a line of JSON.
 import { setTimeout as pause } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { type Figure, readFigures, single, today, type Unit } from '../../build/figures.ts';
 import { machine } from '../bench/measure.ts';
-import { attacks } from './attacks.ts';
+import { measuring, optionsOf } from '../options.ts';
+import { attacks, groups } from './attacks.ts';
+import { inOwnNetwork, networkSkip } from './network.ts';
 import { attackedSite } from './site.ts';
 import { bars, type Outcome, suffer, verdict } from './suffer.ts';
 
-const { values: flags } = parseArgs({
-  options: {
-    only: { type: 'string' },
-    seconds: { type: 'string', default: '15' },
-    devices: { type: 'string', default: '100' },
-    seed: { type: 'string', default: '1' },
-    write: { type: 'boolean' },
-    help: { type: 'boolean' },
+const flags = optionsOf(
+  'attack',
+  `Honest parties work, and one attack after the other goes on beside them:\n\n${Object.entries(attacks)
+    .map(([name, { what }]) => `  ${name.padEnd(20)} ${what}`)
+    .join('\n')}`,
+  {
+    only: { value: 'NAME,…', among: Object.keys(attacks), what: 'only these attacks' },
+    seconds: { number: 15, what: 'seconds of each attack' },
+    devices: { number: 100, what: 'honest devices' },
+    seed: { number: 1, what: 'seed of the random choices' },
+    short: { what: 'several attacks at once, without pauses; each outcome is a line of JSON' },
+    write: measuring.write,
   },
-});
-if (flags.help) {
-  console.log('npm run attack -- [--only NAME] [--seconds N] [--devices N] [--seed N] [--write]\n');
-  for (const [name, { what }] of Object.entries(attacks)) console.log(`${name.padEnd(20)} ${what}`);
-  process.exit(0);
-}
-if (flags.only !== undefined && !attacks[flags.only])
-  throw new Error(`there is no attack ${flags.only}: ${Object.keys(attacks).join(', ')}`);
+);
+const names = flags.only?.split(',') ?? Object.keys(attacks);
+const { devices, seed } = flags;
+const time = 1000 * flags.seconds;
+const code = await inOwnNetwork(devices);
+if (code !== undefined) process.exit(code);
 
-const names = flags.only === undefined ? Object.keys(attacks) : [flags.only];
-/** Milliseconds in which caches fill and compilers work, before the first attack. */
-const warmUp = 20_000;
+// Its processes end with it.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+
+/** Milliseconds in which caches fill and compilers work, before the first attack; of quiet time before each attack. */
+const [warmUp, quiet] = flags.short ? [0, 0] : [20_000, Math.min(5000, time)];
 const outcomes: Outcome[] = [];
-await using site = await attackedSite(Number(flags.devices), Number(flags.seed));
-console.error(`${flags.devices} honest devices are at work, seed ${flags.seed}`);
+await using site = await attackedSite({ devices, seed, pauses: flags.short ? [50, 250] : [400, 1600] });
+console.error(`${devices} honest devices are at work, seed ${seed}`);
 await pause(warmUp);
-for (const name of names) {
-  const outcome = await suffer(site, name, Number(flags.seconds), Number(flags.seed));
+const left = networkSkip ? names.filter((name) => attacks[name]!.needsNetwork) : [];
+for (const atOnce of flags.short ? groups(names) : names.map((name) => [name])) {
+  if (atOnce.some((name) => left.includes(name))) {
+    if (flags.short) console.log(JSON.stringify({ name: atOnce.join(), skipped: networkSkip }));
+    console.error(`${atOnce}: left out: ${networkSkip}`);
+    continue;
+  }
+  const outcome = await suffer(site, { names: atOnce, time, quiet, seed });
   outcomes.push(outcome);
   const found = verdict(outcome);
-  console.error(`${name}: ${found.length === 0 ? 'withstood' : found.join('; ')}`);
+  if (flags.short) console.log(JSON.stringify(outcome));
+  else console.error(`${atOnce}: ${found.length === 0 ? 'withstood' : `fell: ${found.join('; ')}`}`);
   if (outcome.died) break;
 }
+if (!flags.short) record();
 
-// The figures of one attack alone take the place of its earlier ones.
-const figures: Record<string, Figure> = flags.only === undefined ? {} : { ...readFigures().attack?.figures };
-for (const { name, success, slower, growth, logged, lockedOut } of outcomes) {
-  const row = (key: string, what: string, unit: Unit, value: number, target = {}) => {
-    figures[`${name}/${key}`] = single(what, unit, value, target);
-  };
-  row('success', 'Honest work that succeeded', '%', 100 * success, { atLeast: 100 });
-  row('p99', 'Honest work at p99 / the same before', 'times', slower, { atMost: bars.slower });
-  row('growth', 'Growth of memory (RSS)', 'MB', growth, { atMost: bars.megabytes });
-  row('log', 'Logged', 'KB', logged / 1000, { atMost: bars.logged / 1000 });
-  row('locked-out', 'Honest devices locked out afterwards', '', lockedOut, { atMost: 0 });
+/** Publishes the figures. */
+function record(): void {
+  // The figures of single attacks take the place of their earlier ones.
+  const figures: Record<string, Figure> =
+    flags.only === undefined ? {} : { ...readFigures().attack?.figures };
+  for (const { name, success, slower, growth, logged, lockedOut } of outcomes) {
+    const row = (key: string, what: string, unit: Unit, value: number, target = {}) => {
+      figures[`${name}/${key}`] = single(what, unit, value, target);
+    };
+    row('success', 'Honest work that succeeded', '%', 100 * success, { atLeast: 100 });
+    row('p99', 'Honest work at p99 / the same before', 'times', slower, { atMost: bars.slower });
+    row('growth', 'Growth of memory (RSS)', 'MB', growth, { atMost: bars.megabytes });
+    row('log', 'Logged', 'KB', logged / 1000, { atMost: bars.logged / 1000 });
+    row('locked-out', 'Honest parties locked out afterwards', '', lockedOut.length, { atMost: 0 });
+  }
+  const where = networkSkip
+    ? 'All are processes of one machine, on loopback.'
+    : 'Gateway and head-end, honest devices, and the attacker are in network namespaces of their own, on one machine.';
+  publish(
+    'attack',
+    {
+      title: 'Attacks',
+      date: today(),
+      machine: machine(),
+      how: `\`npm run attack\`: ${devices} honest devices and an operator at work (sessions with gateway and DM server, bootstraps, LwM2M registrations, discovery, the API), each attack for ${flags.seconds} s, seed ${seed}. ${where} Memory and log are of the gateway or the head-end, whichever is more.`,
+      figures,
+    },
+    flags.write,
+  );
 }
-publish(
-  'attack',
-  {
-    title: 'Attacks',
-    date: today(),
-    machine: machine(),
-    how: `\`npm run attack\`: ${flags.devices} honest devices at work (sessions, bootstraps, LwM2M registrations), each attack for ${flags.seconds} s, seed ${flags.seed}. All are processes of one machine.`,
-    figures,
-  },
-  flags.write,
-);
 process.exitCode = outcomes.every((outcome) => verdict(outcome).length === 0) ? 0 : 1;

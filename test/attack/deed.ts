@@ -1,6 +1,23 @@
-/** One piece of work of an honest device. */
+/** One piece of work of an honest party. */
 export interface Deed {
-  readonly deed: 'session' | 'bootstrap' | 'registration' | 'image' | 'protected';
+  /**
+   * `session` and `registration`: with the gateway. `http`: a first message over HTTP, up to its
+   * challenge. `tunnel`: a session of a device with the DM server. `order`: a session that
+   * an operator asks for at the head-end's API. `protected`: a handshake over DTLS, and requests after it. `api`: a question of the operator there. `newcomer`: the first attachment of a
+   * device.
+   */
+  readonly deed:
+    | 'session'
+    | 'bootstrap'
+    | 'registration'
+    | 'image'
+    | 'discovery'
+    | 'protected'
+    | 'http'
+    | 'tunnel'
+    | 'order'
+    | 'api'
+    | 'newcomer';
   /** 0 for an image: its time is that of the order. */
   readonly milliseconds: number;
   readonly ok: boolean;
@@ -9,9 +26,20 @@ export interface Deed {
   readonly reason?: string;
 }
 
-/** How many devices beside the others speak CoAP over DTLS, and the identity of each. */
-export const protectedDevices = (devices: number): string[] =>
-  Array.from({ length: Math.max(2, Math.ceil(devices / 10)) }, (_, at) => `secure-${at}`);
+/** Work that needs the DM server, and the broker before it. */
+export const needsServer: ReadonlySet<Deed['deed']> = new Set(['image', 'tunnel', 'order', 'api']);
 
 /** Whether the honest device of this number is an LwM2M client. */
 export const isLwm2m = (at: number): boolean => at % 5 === 4;
+/** Whether the honest device of this number has an account for the DM server. It keeps its state. */
+export const hasServer = (at: number): boolean => at % 5 === 3;
+/** Honest devices that look for the gateway by multicast again and again. */
+export const discoverers = 10;
+
+/** Identities of honest devices that speak CoAP over DTLS. */
+export const protectedDevices: readonly string[] = Array.from({ length: 10 }, (_, at) => `secure-${at}`);
+
+/** ID of a device that attaches for the first time during an attack. */
+export const newcomerId = (at: number): string => `urn:dev:newcomer:${at}`;
+/** Newcomers that the gateway expects. */
+export const newcomers = 60;

@@ -1,24 +1,47 @@
-// A process of honest devices at work: `node honest.ts GATEWAY COUNT SEED COAPS-PORT`. Four of five are OMA DM devices, the others LwM2M
-// clients. Some more shake hands over DTLS and ask for something. Prints `ready`, starts all on a line of input, prints `attached`, and then works: sessions, bootstraps, registrations.
-// Each piece of work is a line of JSON: what it was, how many milliseconds it took, and whether it succeeded.
+// A process of honest devices at work: `node honest.ts CROWD`, with the JSON of a `Crowd`. Of five, three are OMA DM devices, one
+// has an account for the DM server besides, and one is an LwM2M client. Prints `ready`, starts all on a line of input, prints
+// `attached`, and then works: sessions, bootstraps, registrations, discovery, and questions over HTTP. Each piece of work is a line of JSON: what it was,
+// how many milliseconds it took, and whether it succeeded. A line `newcomer N` lets a further device attach.
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
+import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
+import { SystemClock } from '../../src/base/clock.ts';
 import { checkConfig } from '../../src/base/config.ts';
 import { seededEntropy } from '../../src/base/entropy.ts';
-import type { Events } from '../../src/base/events.ts';
+import { type Events, noEvents } from '../../src/base/events.ts';
+import { CoapStack } from '../../src/device/coap-stack.ts';
 import { deviceConfigSchema } from '../../src/device/config.ts';
 import { Device } from '../../src/device/device.ts';
 import { LwM2mDevice } from '../../src/device/lwm2m-device.ts';
 import { succeeded } from '../../src/dm/client-session.ts';
 import { deviceId, secrets } from '../bench/crowd.ts';
 import { BenchClient } from '../bench/dtls-client.ts';
-import { type Deed, isLwm2m, protectedDevices } from './deed.ts';
+import { firstMessage } from './attacker.ts';
+import { type Deed, discoverers, hasServer, isLwm2m, newcomerId, protectedDevices } from './deed.ts';
 
-/** Milliseconds between two pieces of work of one device, at least and at most. */
-const pauses = [400, 1600] as const;
+/** Honest devices, and where they are. */
+export interface Crowd {
+  readonly devices: number;
+  readonly seed: number;
+  /** The gateway's address for devices at IPv4 addresses, and for those at IPv6 ones. */
+  readonly gateways: Readonly<Record<4 | 6, string>>;
+  /** The port of CoAP, and the URL of the HTTP binding. */
+  readonly port: number;
+  readonly http: string;
+  /** Address and port of CoAP over DTLS, over IPv4. */
+  readonly coaps: { readonly host: string; readonly port: number };
+  /** Addresses of the devices, which take turns. */
+  readonly addresses: readonly string[];
+  /** Milliseconds between two pieces of work of one device, at least and at most. */
+  readonly pauses: readonly [number, number];
+}
 
-const [gateway = '', count = '1', seed = '1', coaps = '5684'] = process.argv.slice(2);
-const chance = seededEntropy(Number(seed));
+const crowd = JSON.parse(process.argv[2] ?? '{}') as Crowd;
+const chance = seededEntropy(crowd.seed);
 const tell = (deed: Deed) => void process.stdout.write(`${JSON.stringify(deed)}\n`);
+/** The longest that discovery waits for an answer, in milliseconds: the leisure of 5 s, and time for a busy machine. */
+const discoveryTimeout = 8000;
 
 /** A firmware update from an image of the gateway is a deed, too: the DM server orders it. */
 const eventsOf = (device: string, isPresent: () => boolean): Events => ({
@@ -31,14 +54,32 @@ const eventsOf = (device: string, isPresent: () => boolean): Events => ({
   },
 });
 
+/** The HTTP binding is asked over IPv4. */
+const httpAddress = crowd.addresses.find((address) => !address.includes(':'))!;
+const addresses4 = crowd.addresses.filter((address) => !address.includes(':'));
+const ipv4Of = (at: number): string => addresses4[at % addresses4.length]!;
+const addressOf = (at: number): string => crowd.addresses[at % crowd.addresses.length]!;
+
+/** Where a device is, and how it reaches the gateway. */
+function networkOf(at: number) {
+  const address = addressOf(at);
+  return { gateway: crowd.gateways[address.includes(':') ? 6 : 4], interface: address };
+}
+
 function newDevice(at: number): Device | LwM2mDevice {
   const id = deviceId(at);
+  const server = {
+    id: 'dm.example',
+    'client-secret': secrets.client(id),
+    'server-secret': secrets.server(id),
+  };
   const config = checkConfig(
     deviceConfigSchema,
     {
       device: { id, ...(!isLwm2m(at) && { 'factory-secret': secrets.factory(id), encoding: 'wbxml' }) },
-      network: { gateway, interface: '127.0.0.1' },
+      network: networkOf(at),
       ...(isLwm2m(at) && { lwm2m: {} }),
+      ...(hasServer(at) && { 'dm-server': server }),
     },
     'attack',
   );
@@ -50,7 +91,7 @@ function newDevice(at: number): Device | LwM2mDevice {
 }
 
 const devices: (Device | LwM2mDevice)[] = [];
-for (let at = 0; at < Number(count); at++) devices.push(newDevice(at));
+for (let at = 0; at < crowd.devices; at++) devices.push(newDevice(at));
 
 /** Begins again without memory and at another port, as after a factory reset. */
 async function beginAnew(at: number): Promise<void> {
@@ -62,65 +103,128 @@ async function beginAnew(at: number): Promise<void> {
   await device.attached;
 }
 
+async function session(device: Device, server: string): Promise<void> {
+  const outcome = await device.contactServer(server);
+  if (!succeeded(outcome)) throw new Error(`${outcome.status}: ${outcome.reason}`);
+}
+
+/** Does a piece of work, and tells what came of it. */
+async function measured(deed: Deed['deed'], device: string, work: () => Promise<unknown>): Promise<void> {
+  const began = performance.now();
+  let reason: string | undefined;
+  try {
+    await work();
+  } catch (thrown) {
+    reason = String(thrown);
+  }
+  const milliseconds = performance.now() - began;
+  const ok = reason === undefined;
+  tell({ deed, milliseconds, ok, device, ...(reason !== undefined && { reason }) });
+}
+
 async function work(at: number): Promise<void> {
+  const [least, most] = crowd.pauses;
   for (;;) {
-    await pause(pauses[0] + chance.uniform() * (pauses[1] - pauses[0]));
+    await pause(least + chance.uniform() * (most - least));
     const device = devices[at]!;
-    const anew = chance.uniform() < 0.15;
-    const deed = anew ? 'bootstrap' : device instanceof Device ? 'session' : 'registration';
-    const began = performance.now();
-    let reason: string | undefined;
-    try {
-      if (anew) await beginAnew(at);
-      else if (device instanceof Device) {
-        const outcome = await device.contactServer('gw-1');
-        if (!succeeded(outcome)) reason = `${outcome.status}: ${outcome.reason}`;
-      } else await device.update();
-    } catch (thrown) {
-      reason = String(thrown);
-    }
-    const milliseconds = performance.now() - began;
-    const ok = reason === undefined;
-    tell({ deed, milliseconds, ok, device: deviceId(at), ...(reason !== undefined && { reason }) });
+    const id = deviceId(at);
+    const lot = chance.uniform();
+    if (lot < 0.15 && !hasServer(at)) await measured('bootstrap', id, () => beginAnew(at));
+    else if (!(device instanceof Device)) await measured('registration', id, () => device.update());
+    else if (hasServer(at) && lot < 0.5) await measured('tunnel', id, () => session(device, 'dm.example'));
+    else await measured('session', id, () => session(device, 'gw-1'));
   }
 }
 
-/** A device that comes over DTLS: from a port of its own each time, so that it is new to the gateway but for its address. */
-async function workProtected(identity: string): Promise<never> {
+/** Looks for the gateway by multicast from the address of a device, again and again. */
+async function discover(at: number): Promise<void> {
+  // Loopback has one address for multicast.
+  const address = addressOf(at).startsWith('127.') ? '127.0.0.1' : addressOf(at);
+  const stack = new CoapStack(new SystemClock(), address, () => ({ code: '4.04' }));
+  await stack.open();
   for (;;) {
-    await pause(pauses[0] + chance.uniform() * (pauses[1] - pauses[0]));
-    const began = performance.now();
-    let reason: string | undefined;
-    const client = await BenchClient.open(Number(coaps));
-    try {
+    await measured('discovery', `discoverer-${at}`, async () => {
+      const found = await stack.discover(crowd.port, 'rt=oma.dm.bs', discoveryTimeout);
+      if (!found) throw new Error('no gateway answered');
+    });
+    await pause(crowd.pauses[0] * chance.uniform());
+  }
+}
+
+/** A device sends the first message of a session over HTTP, without a proof, and gets a challenge. */
+async function askOverHttp(at: number): Promise<void> {
+  for (;;) {
+    await pause(crowd.pauses[0] + chance.uniform() * (crowd.pauses[1] - crowd.pauses[0]));
+    await measured('http', `http-${at}`, async () => {
+      const type = { 'content-type': 'application/vnd.syncml.dm+xml' };
+      const options = { method: 'POST', headers: type, localAddress: httpAddress, timeout: 30_000 };
+      const outgoing = request(crowd.http, { ...options, agent: false });
+      outgoing.on('timeout', () => outgoing.destroy(new Error('no answer')));
+      // After the beginning of the answer, its reader meets the error.
+      outgoing.on('error', () => {});
+      outgoing.end(firstMessage(deviceId(at), '1', 1));
+      const [answer] = (await once(outgoing, 'response')) as [IncomingMessage];
+      const text = Buffer.concat(await answer.toArray()).toString();
+      if (!text.includes('<Chal>')) throw new Error(`${answer.statusCode}: ${text.slice(0, 100)}`);
+    });
+  }
+}
+
+/** A device that has never been here attaches. It stays, and does nothing. */
+async function newcomer(at: number): Promise<void> {
+  const id = newcomerId(at);
+  const config = checkConfig(
+    deviceConfigSchema,
+    {
+      device: { id, 'factory-secret': secrets.factory(id), encoding: 'wbxml' },
+      network: networkOf(at),
+    },
+    'attack',
+  );
+  const device = new Device(config, { events: noEvents });
+  await measured('newcomer', id, async () => {
+    await device.start();
+    await device.attached;
+  });
+}
+
+/** A device that shakes hands over DTLS again and again, from a port of its own each time. */
+async function workProtected(identity: string, at: number): Promise<void> {
+  for (;;) {
+    await pause(crowd.pauses[0] + chance.uniform() * (crowd.pauses[1] - crowd.pauses[0]));
+    const client = await BenchClient.open(crowd.coaps.port, crowd.coaps.host, ipv4Of(at));
+    await measured('protected', identity, async () => {
       const association = await client.connect(identity);
       const late = pause(20_000, 'late', { ref: false });
-      if ((await Promise.race([client.load(association, 3, 1), late])) === 'late') reason = 'no answer';
+      if ((await Promise.race([client.load(association, 3, 1), late])) === 'late')
+        throw new Error('no answer');
       client.close(association);
-    } catch (thrown) {
-      reason = String(thrown);
-    }
-    await client[Symbol.asyncDispose]();
-    const milliseconds = performance.now() - began;
-    tell({
-      deed: 'protected',
-      milliseconds,
-      ok: reason === undefined,
-      device: identity,
-      ...(reason !== undefined && { reason }),
     });
+    await client[Symbol.asyncDispose]();
+  }
+}
+
+async function begin(): Promise<void> {
+  await Promise.all(devices.map((device) => device.start()));
+  await Promise.all(devices.map((device) => device.attached));
+  console.log('attached');
+  for (const at of devices.keys()) void work(at);
+  for (const [at, identity] of protectedDevices.entries()) void workProtected(identity, at);
+  for (let at = 0; at < discoverers; at++) {
+    void discover(at);
+    void askOverHttp(at);
   }
 }
 
 // The CoAP package of the reference device may repeat a message after its socket was closed.
 process.on('uncaughtException', (error: NodeJS.ErrnoException) => {
+  // The program that reads has ended.
+  if (error.code === 'EPIPE') process.exit();
   if (error.code !== 'ERR_SOCKET_DGRAM_NOT_RUNNING') throw error;
 });
 console.log('ready');
-process.stdin.once('data', async () => {
-  await Promise.all(devices.map((device) => device.start()));
-  await Promise.all(devices.map((device) => device.attached));
-  console.log('attached');
-  for (const at of devices.keys()) void work(at);
-  for (const identity of protectedDevices(devices.length)) void workProtected(identity);
+createInterface(process.stdin).on('line', (line) => {
+  const [what, number] = line.split(' ');
+  if (what === 'newcomer') void newcomer(Number(number));
+  else void begin();
 });

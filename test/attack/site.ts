@@ -1,21 +1,25 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { Headend } from '../../src/headend/headend.ts';
-import { deviceId } from '../bench/crowd.ts';
+import { deviceId, secrets } from '../bench/crowd.ts';
 import { key } from '../bench/dtls-client.ts';
-import { Counter, startHeadend } from '../bench/fleet.ts';
 import { factoryDevices, writeGatewayFile } from '../bench/gateway-file.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import { freePort as freeUdpPort } from '../peers/foreign.ts';
-import type { Target } from './attacks.ts';
-import { type Deed, isLwm2m, protectedDevices } from './deed.ts';
+import type { Target } from './attacker.ts';
+import { attacks } from './attacks.ts';
+import { type Deed, hasServer, isLwm2m, newcomerId, newcomers, protectedDevices } from './deed.ts';
+import { Gate } from './gate.ts';
+import type { Crowd } from './honest.ts';
+import { loopbackSources, network, on } from './network.ts';
+import { Operator } from './operator.ts';
+import { PartyProcess } from './party-process.ts';
 
 /** The image from which all devices update during each attack, and its bytes. */
 export const image = 'firmware';
@@ -32,103 +36,188 @@ async function freePort(): Promise<number> {
 }
 
 const program = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+const port = (host: string, number: number): string =>
+  `coap://${host.includes(':') ? `[${host}]` : host}:${number}`;
 
-/** A gateway (the bundle) with honest devices at work. The DM server is in this process. */
-export interface AttackedSite extends AsyncDisposable {
-  readonly target: Target;
-  readonly gateway: ChildProcess;
-  readonly headend: Headend;
-  readonly heard: Counter;
-  /** Bytes that the gateway has logged. */
-  logged(): number;
-  /** What the honest devices did since the last call. */
-  deeds(): Deed[];
-  /** Starts an attack. Resolves with what ends it. */
-  attack(name: string, seed: number): AsyncDisposable;
+function writeHeadendFile(folder: string, broker: string, ids: readonly string[]): string {
+  const file = join(folder, 'headend.toml');
+  const devices = ids.map(
+    (id) =>
+      `[[device]]\nid = "${id}"\nclient-secret = "${secrets.client(id)}"\nserver-secret = "${secrets.server(id)}"\n`,
+  );
+  writeFileSync(
+    file,
+    `[headend]
+id = "dm.example"
+state = "${join(folder, 'headend.db')}"
+[api]
+port = 0
+[mqtt]
+url = "${broker}"
+[policy]
+assisted-bootstrap = false
+[[gateway]]
+id = "gw-1"
+client-secret = "${secrets.gatewayClient}"
+server-secret = "${secrets.gatewayServer}"
+${devices.join('')}`,
+  );
+  return file;
 }
 
-export async function attackedSite(devices: number, seed: number): Promise<AttackedSite> {
+/** A gateway and a head-end (the bundles) behind a broker, with honest devices and an operator at work. */
+export interface AttackedSite extends AsyncDisposable {
+  readonly target: Target;
+  readonly gateway: PartyProcess;
+  readonly headend: PartyProcess;
+  readonly operator: Operator;
+  /** How often the DM server has heard that a device is attached, by device. */
+  readonly attachments: ReadonlyMap<string, number>;
+  /** What the honest parties did since the last call. */
+  deeds(): Deed[];
+  /** Lets so many devices attach that have never been here. Returns their IDs. */
+  newcomers(count: number): string[];
+  /** Starts attacks from one machine. They end when the result is disposed of. */
+  attack(names: readonly string[], seed: number): AttackRun;
+}
+
+/** Attacks that go on. */
+export interface AttackRun extends AsyncDisposable {
+  /** Resolves when each of them has done something. */
+  readonly begun: Promise<void>;
+  /** What the one has done that did least: datagrams, requests, messages or connections. */
+  acts(): number;
+}
+
+export interface SiteOptions {
+  readonly devices: number;
+  readonly seed: number;
+  /** Milliseconds between two pieces of work of one party, at least and at most. */
+  readonly pauses: readonly [number, number];
+}
+
+export async function attackedSite({ devices, seed, pauses }: SiteOptions): Promise<AttackedSite> {
+  await using stack = new AsyncDisposableStack();
   const folder = mkdtempSync(join(tmpdir(), 'postern-attack-'));
-  const broker = await startMosquitto(['allow_anonymous true', 'set_tcp_nodelay true']);
-  const heard = new Counter();
-  const headend = await startHeadend(broker.url, heard);
+  stack.defer(() => rmSync(folder, { recursive: true }));
+  const broker = stack.use(await startMosquitto(['allow_anonymous true', 'set_tcp_nodelay true']));
+  const gate = stack.use(await Gate.before(broker.url));
   const ids = Array.from({ length: devices }, (_, at) => deviceId(at));
+  const headend = stack.use(
+    new PartyProcess(
+      'headend',
+      writeHeadendFile(
+        folder,
+        gate.url,
+        ids.filter((_, at) => hasServer(at)),
+      ),
+    ),
+  );
+  const connected = headend.next('mqtt.connected');
+  const { url: api } = (await headend.next('api.listening')) as unknown as { url: string };
+  await connected;
+  const attachments = new Map<string, number>();
+  headend.heard = ({ event, device }) => {
+    if (event === 'alert.device-attach')
+      attachments.set(String(device), (attachments.get(String(device)) ?? 0) + 1);
+  };
+  const operator = new Operator(api, readFileSync(join(folder, 'headend.db.token'), 'utf8'));
+  stack.defer(() => operator.stop());
+
   const http = await freePort();
-  const coaps = await freeUdpPort();
-  const secure = protectedDevices(devices).map(
+  const coaps = network.namespaces ? 5684 : await freeUdpPort();
+  const secure = protectedDevices.map(
     (identity) => `[[coaps.device]]\nidentity = "${identity}"\nkey = "${key}"\n`,
   );
   const clients = ids.filter((_, at) => isLwm2m(at)).map((id) => `[[lwm2m.device]]\nid = "${id}"\n`);
-  const file = writeGatewayFile(
-    folder,
-    broker.url,
-    `[lwm2m]
+  const strangers = Array.from({ length: newcomers }, (_, at) => newcomerId(at));
+  const more = `[lwm2m]
 insecure-no-security = true
 ${clients.join('')}[coaps]
 port = ${coaps}
 ${secure.join('')}[http]
-host = "127.0.0.1"
+host = "${network.host}"
 port = ${http}
-${factoryDevices(ids.filter((_, at) => !isLwm2m(at)))}`,
-  );
-  const gateway = spawn(process.execPath, [program('../../dist/postern.mjs'), 'gateway', '--config', file], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  let logged = 0;
-  const started = Promise.withResolvers<number>();
-  gateway.once('exit', (code) => started.reject(new Error(`the gateway ended with ${code}`)));
-  createInterface(gateway.stdout).on('line', (line) => {
-    logged += line.length + 1;
-    if (line.includes('"gateway.started"')) started.resolve((JSON.parse(line) as { port: number }).port);
-  });
-  const coap = await started.promise;
-  const target = { coap, coaps, http, broker: broker.url, devices };
-  const crowd = spawn(
-    process.execPath,
-    [program('honest.ts'), `coap://127.0.0.1:${coap}`, String(devices), String(seed), String(coaps)],
-    { stdio: ['pipe', 'pipe', 'inherit'] },
-  );
+insecure-plain-http = true
+${factoryDevices([...ids.filter((_, at) => !isLwm2m(at)), ...strangers])}`;
+  const file = writeGatewayFile(folder, gate.url, more, 0, network.interface);
+  const gateway = stack.use(new PartyProcess('gateway', file));
+  const { port: coap } = (await gateway.next('gateway.started')) as unknown as { port: number };
+
   const deeds: Deed[] = [];
+  const crowdOptions: Crowd = {
+    ...{ devices, seed, pauses, port: coap, addresses: network.deviceAddresses },
+    coaps: { host: network.host, port: coaps },
+    http: `http://${network.host}:${http}/dm`,
+    gateways: { 4: port(network.host, coap), 6: port(network.host6 ?? network.host, coap) },
+  };
+  const honest = [program('honest.ts'), JSON.stringify(crowdOptions)];
+  const crowd = spawn(...on('devices', process.execPath, honest), { stdio: ['pipe', 'pipe', 'inherit'] });
+  const end = () => void crowd.kill('SIGKILL');
+  process.once('exit', end);
+  stack.defer(end);
   const attached = Promise.withResolvers<void>();
-  createInterface(crowd.stdout).on('line', (line) => {
-    if (line === 'ready') crowd.stdin.write('go\n');
+  createInterface(crowd.stdout!).on('line', (line) => {
+    if (line === 'ready') crowd.stdin!.write('go\n');
     else if (line === 'attached') attached.resolve();
     else deeds.push(JSON.parse(line) as Deed);
   });
+  crowd.once('exit', (code) => attached.reject(new Error(`the honest devices ended with ${code}`)));
   await attached.promise;
-  await headend.stageImage('gw-1', { name: image, data: randomBytes(imageBytes) });
+  const data = randomBytes(imageBytes).toString('base64');
+  await operator.ask('POST', '/images', { gateway: 'gw-1', name: image, data });
+  operator.work(devices, pauses[0] / 4, (deed) => deeds.push(deed));
+
+  const target: Target = {
+    ...{ coap, coaps, http, api, devices },
+    ...{ broker: broker.url, gate: gate.port, multicast: network.attacker },
+    ...{ host: network.host, sources: network.sources, deviceAddresses: network.deviceAddresses },
+    ...(network.host6 !== undefined && { host6: network.host6 }),
+  };
+  let known = 0;
+  const parts = stack.move();
   return {
-    target,
-    gateway,
-    headend,
-    heard,
-    logged: () => logged,
+    ...{ target, gateway, headend, operator, attachments },
     deeds: () => deeds.splice(0),
-    attack: (name, number) => {
+    newcomers: (count) =>
+      Array.from({ length: count }, () => {
+        const at = known++ % newcomers;
+        crowd.stdin!.write(`newcomer ${at}\n`);
+        return newcomerId(at);
+      }),
+    attack: (names, number) => {
+      const isInside = names.some((name) => attacks[name]!.from === 'inside');
+      const seen = isInside ? { ...target, sources: loopbackSources } : target;
+      const args = [program('attacks.ts'), names.join(), JSON.stringify(seen), String(number)];
       const attacker = spawn(
-        process.execPath,
-        [program('attacks.ts'), name, JSON.stringify(target), String(number)],
-        { stdio: ['ignore', 'inherit', 'inherit'] },
+        ...(isInside ? ([process.execPath, args] as const) : on('attacker', process.execPath, args)),
+        { stdio: ['ignore', 'pipe', 'inherit'] },
       );
+      let acts = 0;
+      const begun = Promise.withResolvers<void>();
+      createInterface(attacker.stdout!).on('line', (line) => {
+        acts = Number(line);
+        if (acts > 0) begun.resolve();
+      });
       const ended = once(attacker, 'exit');
+      attacker.once('exit', (code) => begun.reject(new Error(`the attacker ended with ${code}`)));
+      begun.promise.catch(() => {});
+      const end = () => void attacker.kill('SIGKILL');
+      process.once('exit', end);
+      const hangs = names.some((name) => attacks[name]!.stopsServer);
+      if (hangs) headend.child.kill('SIGSTOP');
       return {
+        begun: begun.promise,
+        acts: () => acts,
         [Symbol.asyncDispose]: async () => {
+          if (hangs) headend.child.kill('SIGCONT');
           if (attacker.exitCode !== null) throw new Error(`the attacker ended with ${attacker.exitCode}`);
-          attacker.kill('SIGKILL');
+          process.off('exit', end);
+          end();
           await ended;
         },
       };
     },
-    [Symbol.asyncDispose]: async () => {
-      crowd.kill('SIGKILL');
-      const ended = once(gateway, 'exit');
-      if (gateway.exitCode === null && gateway.signalCode === null) {
-        gateway.kill();
-        await ended;
-      }
-      await headend[Symbol.asyncDispose]();
-      await broker[Symbol.asyncDispose]();
-      rmSync(folder, { recursive: true });
-    },
+    [Symbol.asyncDispose]: () => parts.disposeAsync(),
   };
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { Admission, type AdmissionLimits, admissionTable } from '../../src/base/admission.ts';
+import { Admission, type AdmissionLimits, admissionTable, partyProofs } from '../../src/base/admission.ts';
 import { HandClock } from '../hand-clock.ts';
 
 function entry(limits: Partial<AdmissionLimits> = {}) {
@@ -39,6 +39,36 @@ describe('the entry of the private network', () => {
       10,
       'another prefix is not affected',
     );
+  });
+
+  test('all strangers together have 2048 at once, then 500 a second', () => {
+    const { admitted, clock } = entry();
+    const many = (at: number) => `10.${(at >> 8) & 255}.${at & 255}.1`;
+    assert.equal(admitted(5000, many), 2048);
+    clock.advance(1000);
+    assert.equal(
+      admitted(5000, (at) => many(at + 5000)),
+      500,
+    );
+  });
+
+  test('one known address has 1024 at once and all of them 8192; then 200 and 1000 a second', () => {
+    const many = (at: number) => `10.${(at >> 8) & 255}.${at & 255}.1`;
+    const nothing = { rate: 0, burst: 0 };
+    const one = entry({ address: nothing, allKnown: { rate: 1e6, burst: 1e6 } });
+    one.admission.know(many(0));
+    for (const expected of [1024, 200, 200]) {
+      assert.equal(
+        one.admitted(2000, () => many(0)),
+        expected,
+      );
+      one.clock.advance(1000);
+    }
+    const { admission, admitted, clock } = entry({ address: nothing });
+    for (let at = 0; at < 12_000; at++) admission.know(many(at));
+    assert.equal(admitted(12_000, many), 8192);
+    clock.advance(1000);
+    assert.equal(admitted(12_000, many), 1000);
   });
 
   test('addresses that send on and on leave room for newcomers', () => {
@@ -82,6 +112,24 @@ describe('the entry of the private network', () => {
     );
   });
 
+  test('multicast requests of one prefix: 2000 at once', () => {
+    const { admission } = entry();
+    const count = Array.from({ length: 5000 }, (_, at) =>
+      admission.admitsMulticast(`2001:db8::${at.toString(16)}`),
+    ).filter(Boolean).length;
+    assert.equal(count, 2000);
+  });
+
+  test('all proven peers together are held to 40,000 at once', () => {
+    const { admission } = entry();
+    const count = Array.from({ length: 5 }, () => admission.provenBucket()).reduce(
+      (sum, bucket) =>
+        sum + Array.from({ length: 9000 }, () => admission.admitsProven(bucket, 'a')).filter(Boolean).length,
+      0,
+    );
+    assert.equal(count, 40_000);
+  });
+
   test('a proven peer is held to its rate', () => {
     const { admission, clock } = entry();
     const bucket = admission.provenBucket();
@@ -105,7 +153,10 @@ describe('the entry of the private network', () => {
       const proving: { at: number; due: number }[] = [];
       let served = 0;
       for (let now = 0; now < 60_000 && served < 5000; now += 10, clock.advance(10)) {
-        for (; proving[0] && proving[0].due <= now; served++) admission.proved(address(proving.shift()!.at));
+        for (; proving[0] && proving[0].due <= now; served++) {
+          const { at } = proving.shift()!;
+          admission.proved(address(at), `device ${at}`);
+        }
         for (const device of waiting.filter(({ due, tries }) => due === now && tries < 5)) {
           device.tries++;
           if (admission.admits(address(device.at))) proving.push({ at: device.at, due: now + 500 });
@@ -123,6 +174,30 @@ describe('the entry of the private network', () => {
     assert.equal(admitted(5000, address), 5000);
   });
 
+  test('a device that proves itself everywhere makes few addresses known, and raises no limit of strangers', () => {
+    const { admission, admitted, clock } = entry();
+    admission.know('192.0.2.1');
+    const newcomer = (at: number) => `10.${at >> 16}.${(at >> 8) & 255}.${at & 255}`;
+    admitted(100_000, newcomer);
+    for (let at = 0; at < 30_000; at++) admission.proved(`127.0.${at >> 8}.${at & 255}`, 'one device');
+    assert.equal(admission.footprint.known, 1 + partyProofs.burst);
+    assert.ok(admission.isKnown('192.0.2.1'));
+    assert.ok(admitted(1000, (at) => newcomer(200_000 + at * 256)) <= 5 * partyProofs.burst);
+    clock.advance(60_000);
+    admission.proved('127.99.0.1', 'one device');
+    assert.ok(admission.isKnown('127.99.0.1'), 'a device may move');
+  });
+
+  test('known addresses that are forged do not shut out other known ones of their network', () => {
+    const { admission, admitted, clock } = entry();
+    for (let at = 0; at < 250; at++) admission.know(`192.0.2.${at}`);
+    for (let second = 0; second < 100; second++) {
+      admitted(20_000, (at) => `192.0.2.${at % 50}`);
+      clock.advance(1000);
+      assert.ok(admission.admits(`192.0.2.${100 + second}`), `second ${second}`);
+    }
+  });
+
   test('its tables have bounds, and what is known is not displaced by strangers', () => {
     const { admission, admitted } = entry();
     admission.know('192.0.2.1');
@@ -138,8 +213,13 @@ describe('the entry of the private network', () => {
     ] as const)
       assert.ok(size <= bound && size >= bound / 2, `${size} of ${bound}`);
     assert.deepEqual([known, admission.isKnown('192.0.2.1')], [1, true]);
-    for (let at = 0; at < 20_000; at++) admission.know(many(at));
-    assert.equal(admission.footprint.known, admissionTable.known);
+    for (let at = 0; at < 20_000; at++) {
+      admission.know(many(at));
+      admission.admits(many(at));
+    }
+    const { known: most, knownAddresses } = admission.footprint;
+    assert.deepEqual([most, admissionTable.known], [16_384, 16_384]);
+    assert.ok(knownAddresses <= 8192 && knownAddresses >= 4096, `${knownAddresses} buckets`);
   });
 
   test('what is refused is told once a minute, with the number', () => {

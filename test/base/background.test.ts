@@ -227,15 +227,16 @@ describe('nothing runs in the background but by these functions', () => {
     assert.deepEqual(filesOf(other), [
       // The thread of a checkpoint: the callbacks settle a promise.
       'base/checkpoint-thread.ts',
+      // Only counts.
+      'base/http-connections.ts',
       // Flushes the log when the process ends, and catches everything.
       'base/standard-output.ts',
       // Catches everything, or only counts.
       'device/coap-stack.ts',
-      'gateway/console/admin-api.ts',
+      'gateway/console/admin-socket.ts',
       'gateway/northbound/download.ts',
       'gateway/northbound/octet-counter.ts',
       'gateway/southbound/coap-network.ts',
-      'gateway/southbound/http-connections.ts',
       'gateway/southbound/multicast-groups.ts',
       'gateway/update/launcher.ts',
       'gateway/update/probe.ts',

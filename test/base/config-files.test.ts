@@ -96,7 +96,11 @@ describe('--check reads what the configuration of a gateway names', () => {
       { images: { ca: file('key') } },
       /images\.ca: .*there is no certificate in it/,
     ],
-    ['a certificate as a key', { mqtt: { key: file('cert') } }, /mqtt\.key: .*it holds no private key/],
+    [
+      'a certificate as a key',
+      { mqtt: { cert: file('cert'), key: file('cert') } },
+      /mqtt\.key: .*it holds no private key/,
+    ],
     [
       'an empty file',
       { update: { slots: 'rauc', authority: file('empty', '') } },

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
 import {
   copyFileSync,
   existsSync,
@@ -119,6 +120,35 @@ test('a write-ahead log that a killed process left for another file is set aside
   assert.equal(recovery?.used, `${file} without its write-ahead log`);
   assert.ok(existsSync(`${file}.corrupt-1-wal`));
   assert.deepEqual(readFileSync(file), before, 'the log was not moved into the file');
+});
+
+test('a rollback journal beside the file keeps nobody from starting: one that is valid is played back, other octets are deleted', async (t) => {
+  for (const kind of ['random octets', 'a journal of a tool that was killed']) {
+    const file = freshState(t);
+    await add(file, 'a');
+    if (kind === 'random octets') writeFileSync(`${file}-journal`, seededEntropy(7).bytes(20_000));
+    else {
+      const tool = `const { DatabaseSync } = require('node:sqlite');
+        const database = new DatabaseSync(process.argv[1]);
+        database.exec("PRAGMA journal_mode = DELETE; PRAGMA cache_size = 1; BEGIN; UPDATE thing SET name = 'lost'");
+        database.exec("CREATE TABLE large (octets BLOB); INSERT INTO large VALUES (randomblob(3000000))");
+        process.kill(process.pid, 'SIGKILL');`;
+      assert.equal(spawnSync(process.execPath, ['-e', tool, file]).signal, 'SIGKILL');
+      assert.ok(statSync(`${file}-journal`).size > 0);
+    }
+    assert.deepEqual(await namesIn(file), { names: ['a'], recovery: undefined }, kind);
+    assert.equal(existsSync(`${file}-journal`), false);
+  }
+});
+
+test('a pipe in the place of a file is refused, and waited for by nobody', async (t) => {
+  for (const end of ['', '-journal', '.lock']) {
+    const file = freshState(t);
+    await add(file, 'a');
+    rmSync(file + end, { force: true });
+    execFileSync('mkfifo', [file + end]);
+    assert.throws(() => openDatabase(file, schema), /is a pipe$/);
+  }
 });
 
 test('at most two damaged files are kept', async (t) => {

@@ -8,6 +8,54 @@ import { fileURLToPath } from 'node:url';
 
 const source = (name: string) => fileURLToPath(new URL(`../../src/base/${name}`, import.meta.url));
 
+/** What a program ends by, after it has logged three lines one after the other, the last two of which wait. */
+const ends = {
+  'by itself': '',
+  'by process.exit': 'process.exit(0);',
+  'by an error that nobody catches': "setImmediate(() => { throw new Error('broken'); });",
+  'by a rejection that nobody catches': "Promise.reject(new Error('broken'));",
+  'by SIGTERM, as the commands take it':
+    "process.on('SIGTERM', () => process.exit(0)); setInterval(() => {}, 1000); process.kill(process.pid, 'SIGTERM');",
+  'by an error line and SIGKILL':
+    "log.emit('background.failed', { work: 'image', reason: 'r', failures: 1 }); setTimeout(() => process.kill(process.pid, 'SIGKILL'), 20); for (const end = performance.now() + 5; performance.now() < end; );",
+} as const;
+
+for (const [end, code] of Object.entries(ends))
+  test(`lines that wait to be written together are out when the process ends ${end}`, async () => {
+    const child = spawn(
+      process.execPath,
+      [
+        '--input-type=module',
+        '-e',
+        `import { LogEvents } from '${source('log.ts')}';
+         const log = new LogEvents('info', 'gateway');
+         for (const gateway of ['1', '2', '3']) log.emit('gateway.stopping', { gateway });
+         ${code}`,
+      ],
+      { stdio: ['ignore', 'pipe', 'ignore'] },
+    );
+    const lines: string[] = [];
+    createInterface({ input: child.stdout! }).on('line', (line) => lines.push(JSON.parse(line).gateway));
+    await once(child, 'close');
+    // A thread may still be at the first line when the exit writes the others.
+    assert.deepEqual(lines.slice(0, 3).toSorted(), ['1', '2', '3']);
+  });
+
+test('lines that wait are written after a while, though the program goes on and logs nothing more', async () => {
+  const code = `import { LogEvents } from '${source('log.ts')}';
+    const log = new LogEvents('info', 'gateway');
+    for (const gateway of ['1', '2', '3']) log.emit('gateway.stopping', { gateway });
+    setInterval(() => {}, 1000);`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', code], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
+  for (const gateway of ['1', '2', '3'])
+    assert.equal(JSON.parse(String((await lines.next()).value)).gateway, gateway);
+  child.kill('SIGKILL');
+  await once(child, 'close');
+});
+
 /** A program that logs `lines` events, tells on standard error what was lost, and ends by itself. */
 const program = (lines: number) => `
   import { LogEvents } from '${source('log.ts')}';

@@ -1,20 +1,14 @@
 // One server of the CoAP benchmark: `node coap-servers.ts KIND`. Prints its port, and serves until it is killed.
-import { createSocket } from 'node:dgram';
+import { createSocket, type SocketOptions } from 'node:dgram';
 import { networkInterfaces } from 'node:os';
 import { createServer } from 'coap';
 import { Admission } from '../../src/base/admission.ts';
 import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { noEvents } from '../../src/base/events.ts';
+import { literalLookup } from '../../src/base/source-address.ts';
 import { CoapNetwork } from '../../src/gateway/southbound/coap-network.ts';
-import { Blockwise } from '../../src/wire/coap/blockwise.ts';
-import { Code } from '../../src/wire/coap/codes.ts';
-import { type CoapRequest, reply } from '../../src/wire/coap/message.ts';
-import { Router } from '../../src/wire/coap/router.ts';
-
-const body = 'Nov 24 12:00:00';
-
-const unlimited = { rate: 1e9, burst: 1e9 };
+import { body, timeResource, unlimited } from './coap-resource.ts';
 
 async function postern(): Promise<number> {
   const clock = new SystemClock();
@@ -25,27 +19,10 @@ async function postern(): Promise<number> {
     clock,
     entropy: systemEntropy,
     events: noEvents,
-    // One client asks as fast as it can, which no device may.
-    admission: new Admission({
-      clock,
-      events: noEvents,
-      limits: { proven: unlimited, allProven: unlimited },
-    }),
+    admission: new Admission({ clock, events: noEvents, limits: unlimited }),
     listInterfaces: () => ({ lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4') }),
   });
-  await network.start((local) => {
-    const time = {
-      path: '/time',
-      methods: {
-        GET: ({ remote }: CoapRequest) => {
-          // A real gateway vouches for an address once a session from there has proved itself.
-          if (!local.endpoint().isProven(remote)) local.endpoint().vouch(remote);
-          return reply(Code.Content, { payload: body, contentFormat: 0 });
-        },
-      },
-    };
-    return new Blockwise(new Router([time]).handle, clock).handle;
-  });
+  await network.start(({ endpoint }) => timeResource(clock, endpoint));
   return network.port;
 }
 
@@ -61,8 +38,8 @@ async function coapPackage(): Promise<number> {
   return socket.address().port;
 }
 
-async function echo(): Promise<number> {
-  const socket = createSocket('udp4');
+async function echo(options: Partial<SocketOptions> = {}): Promise<number> {
+  const socket = createSocket({ type: 'udp4', ...options });
   socket.on('message', (datagram, { port, address }) => socket.send(datagram, port, address));
   const { promise, resolve } = Promise.withResolvers<void>();
   socket.bind(0, '127.0.0.1', () => resolve());
@@ -70,5 +47,5 @@ async function echo(): Promise<number> {
   return socket.address().port;
 }
 
-const kinds = { postern, coap: coapPackage, echo };
+const kinds = { postern, coap: coapPackage, echo, literal: () => echo(literalLookup) };
 console.log(await kinds[process.argv[2] as keyof typeof kinds]());

@@ -1,15 +1,15 @@
 // `npm run bench:codecs`: CPU per DM package, decoded and encoded in each coding, against the bare XML parser and against JSON
 // of the same content. `--quick` measures briefly; `--write` records the figures.
 import { readdirSync, readFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
 import { SaxesParser } from 'saxes';
 import { publish } from '../../build/figure-pages.ts';
 import { type Figure, measured, single, today } from '../../build/figures.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import type { SyncmlMessage } from '../../src/wire/syncml/message.ts';
+import { measuring, optionsOf } from '../options.ts';
 import { machine, ratios } from './measure.ts';
 
-const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
+const flags = optionsOf('bench:codecs', 'CPU per DM package, decoded and encoded in each coding.', measuring);
 const rounds = flags.quick ? 3 : 9;
 /** Milliseconds of one measurement. */
 const slice = flags.quick ? 100 : 400;

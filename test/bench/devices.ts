@@ -5,18 +5,19 @@ import { checkConfig } from '../../src/base/config.ts';
 import type { Events } from '../../src/base/events.ts';
 import { deviceConfigSchema } from '../../src/device/config.ts';
 import { Device } from '../../src/device/device.ts';
-import { deviceId, secrets } from './crowd.ts';
+import { deviceAddress, deviceId, secrets } from './crowd.ts';
 
 const [gateway = '', first = '0', count = '1', withServer] = process.argv.slice(2);
 const silent: Events = { emit: () => {} };
 
 const devices = Array.from({ length: Number(count) }, (_, at) => {
-  const id = deviceId(Number(first) + at);
+  const number = Number(first) + at;
+  const id = deviceId(number);
   const config = checkConfig(
     deviceConfigSchema,
     {
       device: { id, 'factory-secret': secrets.factory(id), encoding: 'wbxml' },
-      network: { gateway, interface: '127.0.0.1' },
+      network: { gateway, interface: deviceAddress(number) },
       ...(withServer && {
         'dm-server': {
           id: 'dm.example',

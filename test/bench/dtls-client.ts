@@ -2,7 +2,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
-import type { Association } from '../../src/wire/secure/dtls/association.ts';
+import type { Association, Place } from '../../src/wire/secure/dtls/association.ts';
 import { DtlsEndpoint } from '../../src/wire/secure/dtls/endpoint.ts';
 import { suites } from '../../src/wire/secure/dtls/suites.ts';
 
@@ -14,13 +14,13 @@ const ccm8 = suites.slice(0, 1);
 export class BenchClient implements AsyncDisposable {
   readonly #socket: Socket;
   readonly #dtls: DtlsEndpoint;
-  #port: number;
+  readonly #server: Place;
   #again: NodeJS.Timeout | undefined;
   #received: (content: Buffer) => void = () => {};
 
-  private constructor(socket: Socket, port: number) {
+  private constructor(socket: Socket, server: Place) {
     this.#socket = socket;
-    this.#port = port;
+    this.#server = server;
     this.#dtls = new DtlsEndpoint({
       clock: new SystemClock(),
       entropy: systemEntropy,
@@ -31,11 +31,11 @@ export class BenchClient implements AsyncDisposable {
     socket.on('message', (datagram) => this.#dtls.receive(datagram, this.#server));
   }
 
-  static async open(port: number): Promise<BenchClient> {
+  static async open(port: number, address = '127.0.0.1', from = '127.0.0.1'): Promise<BenchClient> {
     const socket = createSocket({ type: 'udp4', recvBufferSize: 1 << 20 });
-    socket.bind(0, '127.0.0.1');
+    socket.bind(0, from);
     await once(socket, 'listening');
-    return new BenchClient(socket, port);
+    return new BenchClient(socket, { address, port, local: '' });
   }
 
   async connect(identity = 'bench'): Promise<Association> {
@@ -81,9 +81,5 @@ export class BenchClient implements AsyncDisposable {
     this.#dtls.stop();
     this.#socket.close();
     await once(this.#socket, 'close');
-  }
-
-  get #server() {
-    return { address: '127.0.0.1', port: this.#port, local: '' };
   }
 }

@@ -5,14 +5,18 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { measured, single, today, type Unit } from '../../build/figures.ts';
+import { measuring, optionsOf } from '../options.ts';
 import { BenchClient, key } from './dtls-client.ts';
 import { idleAssociationBytes } from './dtls-memory.ts';
 import { cpuSeconds, machine, ratios } from './measure.ts';
 
-const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
+const flags = optionsOf(
+  'bench:dtls',
+  'Server CPU per protected request and per handshake, Postern and libcoap with OpenSSL; memory of an association.',
+  measuring,
+);
 const rounds = flags.quick ? 3 : 5;
 const perRound = flags.quick ? 10_000 : 50_000;
 const handshakesPerRound = flags.quick ? 300 : 1000;

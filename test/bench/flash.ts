@@ -8,14 +8,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { measured, today } from '../../build/figures.ts';
+import { measuring, optionsOf } from '../options.ts';
 import { slowSync } from '../peers/slow-sync.ts';
 import { fleet } from './fleet.ts';
 import { machine, ratios } from './measure.ts';
 
-const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
+const flags = optionsOf(
+  'bench:flash',
+  'An attach storm and a fan-out with syncs as slow as those of SD cards and eMMC, against the same without.',
+  measuring,
+);
 const devices = flags.quick ? 200 : 500;
 const rounds = flags.quick ? 1 : 3;
 /** Milliseconds added to each sync. */

@@ -7,10 +7,17 @@ export const factoryDevices = (ids: readonly string[]): string =>
   ids.map((id) => `[[bootstrap.device]]\nid = "${id}"\nfactory-secret = "${secrets.factory(id)}"\n`).join('');
 
 /**
- * Writes the configuration of a gateway `gw-1` on loopback, with its state in the folder. Returns its path.
+ * Writes the configuration of a gateway `gw-1`, with its state in the folder. Returns its path.
  * @param more further tables, as TOML
+ * @param served name of the interface that it serves: loopback if absent
  */
-export function writeGatewayFile(folder: string, broker: string, more: string, port = 0): string {
+export function writeGatewayFile(
+  folder: string,
+  broker: string,
+  more: string,
+  port = 0,
+  served = 'lo',
+): string {
   const file = join(folder, 'gateway.toml');
   writeFileSync(
     file,
@@ -20,7 +27,7 @@ state = "${join(folder, 'state.db')}"
 admin-socket = "${join(folder, 'admin.sock')}"
 [coap]
 port = ${port}
-interfaces = ["lo"]
+interfaces = ["${served}"]
 insecure-plain-coap = true
 [mqtt]
 url = "${broker}"

@@ -2,14 +2,19 @@
 // broker (mosquitto) and the devices are processes of their own; the head-end runs in this process. CPU per operation is the
 // first figure: it does not depend on how busy the devices keep the machine. `--quick` measures briefly; `--write` records the
 // figures.
-import { parseArgs } from 'node:util';
+
 import { publish } from '../../build/figure-pages.ts';
 import { measured, single, today } from '../../build/figures.ts';
+import { measuring, optionsOf } from '../options.ts';
 import { deviceId } from './crowd.ts';
 import { fleet } from './fleet.ts';
 import { cpuSeconds, machine, ratios, residentMegabytes } from './measure.ts';
 
-const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
+const flags = optionsOf(
+  'bench:gateway',
+  'An attach storm, and a fan-out against single transparent sessions.',
+  measuring,
+);
 const stormSize = flags.quick ? 500 : 5000;
 const fleetSize = flags.quick ? 200 : 1000;
 const rounds = flags.quick ? 2 : 3;
@@ -54,7 +59,7 @@ async function fanOut() {
     await measure(fanned, async () => {
       const ended = heard.until('alert.command-fanout', heard.count('alert.command-fanout') + 1);
       await headend.fanOut('gw-1', {
-        name: 'label',
+        name: `label-${round}`,
         targets: {},
         returnFormat: 3,
         command: `<Replace><CmdID>1</CmdID><Item><Target><LocURI>./Settings/Label</LocURI></Target><Data>${label}</Data></Item></Replace>`,

@@ -5,12 +5,12 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { type Figure, measured, single, today } from '../../build/figures.ts';
+import { measuring, optionsOf } from '../options.ts';
 import { cpuSeconds, machine, ratios, residentMegabytes } from './measure.ts';
 
-const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
+const flags = optionsOf('bench:images', 'Many devices load one image over CoAP.', measuring);
 const rounds = flags.quick ? 1 : 3;
 const imageBytes = 1024 * 1024;
 const blockBytes = 1024;

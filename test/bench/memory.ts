@@ -6,15 +6,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { measured, single, today } from '../../build/figures.ts';
 import { prepareSnapshot } from '../../firmware-image/recipe/snapshot.ts';
+import { measuring, optionsOf } from '../options.ts';
 import { fleet } from './fleet.ts';
 import { type IdleOptions, idleGateway } from './idle-gateway.ts';
 import { machine, residentMegabytes } from './measure.ts';
 
-const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
+const flags = optionsOf('bench:memory', 'Resident memory of the gateway, idle and after work.', measuring);
 const rounds = flags.quick ? 1 : 5;
 const stormSize = flags.quick ? 100 : 1000;
 const atRest = 10_000;

@@ -5,22 +5,30 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 
 const [port = '5683', every = '10'] = process.argv.slice(2);
-const socket = createSocket('udp4');
+/** One address may ask little as a stranger, so the pings come from many in turn. */
+const sockets = await Promise.all(
+  Array.from({ length: 32 }, async (_, at) => {
+    const socket = createSocket('udp4');
+    socket.bind(0, `127.2.0.${at + 1}`);
+    await once(socket, 'listening');
+    return socket;
+  }),
+);
 const sent = new Map<number, number>();
 const times: number[] = [];
 let messageId = 0;
 
-socket.bind(0, '127.0.0.1');
-await once(socket, 'listening');
 // The gateway answers an empty confirmable message with a Reset of the same message ID (RFC 7252, section 4.3).
-socket.on('message', (datagram) => {
-  const began = sent.get(datagram.readUInt16BE(2));
-  if (began !== undefined && sent.delete(datagram.readUInt16BE(2))) times.push(performance.now() - began);
-});
+for (const socket of sockets)
+  socket.on('message', (datagram) => {
+    const began = sent.get(datagram.readUInt16BE(2));
+    if (began !== undefined && sent.delete(datagram.readUInt16BE(2))) times.push(performance.now() - began);
+  });
 const timer = setInterval(() => {
   messageId = (messageId + 1) & 0xffff;
   sent.set(messageId, performance.now());
-  socket.send(Buffer.from([0x40, 0, messageId >> 8, messageId & 0xff]), Number(port), '127.0.0.1');
+  const ping = Buffer.from([0x40, 0, messageId >> 8, messageId & 0xff]);
+  sockets[messageId % sockets.length]!.send(ping, Number(port), '127.0.0.1');
 }, Number(every));
 console.log('ready');
 process.stdin.once('data', () => {
@@ -28,7 +36,7 @@ process.stdin.once('data', () => {
   setTimeout(() => {
     for (const began of sent.values()) times.push(performance.now() - began);
     console.log(JSON.stringify(times));
-    socket.close();
+    for (const socket of sockets) socket.close();
     process.stdin.destroy();
   }, 1000);
 });

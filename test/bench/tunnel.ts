@@ -9,15 +9,19 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { measured, today } from '../../build/figures.ts';
+import { measuring, optionsOf } from '../options.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import { writeGatewayFile } from './gateway-file.ts';
 import { cpuSeconds, machine, ratios } from './measure.ts';
 import { type Latency, load, packageBytes, type Work } from './tunnel-load.ts';
 
-const { values: flags } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } });
+const flags = optionsOf(
+  'bench:tunnel',
+  'A tunnelled DM package through gateway, broker and head-end, against a bare MQTT round trip.',
+  measuring,
+);
 const rounds = flags.quick ? 2 : 5;
 /** What is measured in one round: one device, a few that pause as devices do, and many without a pause. */
 const works = {

@@ -69,6 +69,23 @@ test('the bundle of the gateway runs by itself, and contains no CoAP package or 
   assert.doesNotMatch(own, / (aedes|coap)\n/);
 });
 
+test('a bundle that lacks a command names the one that has it', () => {
+  for (const [bundle, command, said] of [
+    [
+      'postern.mjs',
+      'headend',
+      /no command 'headend'; that is in another one: node dist\/postern-headend\.mjs headend/,
+    ],
+    ['postern.mjs', 'device', /node dist\/postern-device\.mjs device/],
+    ['postern-headend.mjs', 'status', /node dist\/postern\.mjs status/],
+    ['postern.mjs', 'nothing', /there is no command 'nothing'/],
+  ] as const) {
+    const { status, stderr } = node(`dist/${bundle}`, command);
+    assert.equal(status, 2);
+    assert.match(stderr, said);
+  }
+});
+
 test('two start-up snapshots of the gateway are equal, and commands run from one', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'postern-snapshot-'));
   t.after(() => rmSync(folder, { recursive: true }));

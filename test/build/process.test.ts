@@ -27,6 +27,7 @@ test('unit and board run the gateway as a user of its own, without a way to righ
   const service = read('firmware-image/postern.service');
   for (const line of [
     'DynamicUser=yes',
+    'User=postern',
     'CapabilityBoundingSet=',
     'NoNewPrivileges=yes',
     'UnsetEnvironment=NODE_OPTIONS',
@@ -35,6 +36,15 @@ test('unit and board run the gateway as a user of its own, without a way to righ
   const serve = read('firmware-image/rootfs/usr/lib/postern/serve');
   assert.match(serve, /su -s \/bin\/sh postern -c 'exec setpriv --nnp postern gateway /);
   assert.match(read('firmware-image/rootfs/etc/passwd'), /^postern:x:100:100:/m);
+});
+
+test('the unit reads the configuration where it is replaced, and has its socket where postern status looks', () => {
+  const service = read('firmware-image/postern.service');
+  assert.match(service, /^ExecStart=.* gateway --config \/etc\/postern\/gateway\.toml$/m);
+  assert.doesNotMatch(service, /^LoadCredential/m, 'a reload would see the copy of the start');
+  assert.match(service, /^ExecReload=\/bin\/kill -HUP \$MAINPID$/m);
+  const [, folder] = /^RuntimeDirectory=(\S+)$/m.exec(service) ?? [];
+  assert.match(read('src/gateway/console/admin-socket.ts'), new RegExp(`'/run/${folder}'`));
 });
 
 /** Arguments of Node in the lines that start a gateway. */

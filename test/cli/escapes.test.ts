@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { forTerminal, inOneLine, safeJson } from '../../src/base/safe-text.ts';
+import { forTerminal, indented, inOneLine, safeJson } from '../../src/base/safe-text.ts';
 import { Narrator } from '../../src/demo/narrator.ts';
 
 const program = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
@@ -83,6 +83,33 @@ test('the narrator of demo and device tells the texts of devices escaped', () =>
   });
   assert.match(lines[0] ?? '', plain);
   assert.match(lines[0] ?? '', /\\u001b\[2J/);
+});
+
+test('a text of several lines is shown below each other, and no line of it looks like one of the program', () => {
+  assert.equal(indented('one\ntwo\r\nthree\n', '   '), 'one\n   two\n   three');
+  const forged = indented(`x\nuplink  connected\u001b[2J`, '         ');
+  assert.equal(forged, 'x\n         uplink  connected\\u001b[2J');
+});
+
+test('postern status shows a refused configuration of several lines below each other', limit, async (t) => {
+  const numbers = { attached: 0, unreachable: 0, limit: 1, waiting: 0, dropped: 0, undeliverable: 0 };
+  const socket = await gatewayFor(t, {
+    '/status': {
+      ...{ gateway: 'gw-1', software: '0', sessions: 0, setAside: 0, failures: [], counts: {} },
+      uplink: { connected: true, url: 'mqtt://b', protocol: 'MQTT 5', waiting: 0 },
+      coap: { port: 1, addresses: [], security: 'none' },
+      ...{ devices: numbers, outbox: numbers, memory: { rss: 1, heap: 1 } },
+      images: { stored: 0, coming: 0, failed: 0, used: 0, quota: 1 },
+      configuration: { restartNeeded: [], refused: `F: a: unknown key\nF: b: ${nasty}` },
+    },
+  });
+  const { stdout } = await postern('status', '--socket', socket);
+  assert.match(stdout, plain);
+  assert.match(stdout, /^configuration {2}refused when it was read again: F: a: unknown key\n {15}F: b: x/m);
+  assert.ok(
+    !stdout.split('\n').some((line: string) => line.startsWith('urn:dev:forged')),
+    'no row is forged',
+  );
 });
 
 test('what is no command stays as it is', () => {

@@ -5,13 +5,13 @@ import { test } from 'node:test';
 const source = new URL('../../src/cli/frugality.ts', import.meta.url).href;
 
 /**
- * The functions that V8 compiles while a program runs. The program has `beFrugal`, `tidyUp`, `watchedForWork`, timers that it
- * moves by `mock`, and `burn`, which takes CPU time.
+ * Runs a program with a V8 flag and returns what it prints. The program has `beFrugal`, `tidyUp`, `tidyUpWhenQuiet`, `watchedForWork`,
+ * timers that it moves by `mock`, and `burn`, which takes CPU time.
  */
-function compiled(program: string): string[] {
+function output(flag: string, program: string): string {
   const code = `
     import { mock } from 'node:test';
-    import { beFrugal, tidyUp, watchedForWork } from ${JSON.stringify(source)};
+    import { beFrugal, tidyUp, tidyUpWhenQuiet, watchedForWork } from ${JSON.stringify(source)};
     mock.timers.enable({ apis: ['setInterval'] });
     const burn = (milliseconds) => {
       const from = process.threadCpuUsage();
@@ -22,13 +22,23 @@ function compiled(program: string): string[] {
     ${program}`;
   const { stdout, stderr, status } = spawnSync(
     process.execPath,
-    ['--trace-opt', '--no-warnings', '--input-type=module', '-e', code],
+    [flag, '--no-warnings', '--input-type=module', '-e', code],
     { encoding: 'utf8' },
   );
   assert.equal(status, 0, stderr);
-  const marked = [...stdout.matchAll(/\[marking \S+ <JSFunction (\w+)/g)].map(([, name = '']) => name);
+  return stdout;
+}
+
+/** Those of a program's functions that V8 compiles while it runs. */
+function compiled(program: string): string[] {
+  const marks = output('--trace-opt', program).matchAll(/\[marking \S+ <JSFunction (\w+)/g);
+  const marked = [...marks].map(([, name = '']) => name);
   return ['early', 'idle', 'byEvents', 'byCpu'].filter((name) => marked.includes(name));
 }
+
+/** How many collections of all garbage a program asked for. */
+const collections = (program: string): number =>
+  [...output('--trace-gc', program).matchAll(/Mark-Compact .*GC in old space requested/g)].length;
 
 /** Program text that runs a function of this name often. */
 const work = (name: string) =>
@@ -50,4 +60,20 @@ test('a hundred events make a gateway busy, and the end of its start does not ta
 test('CPU time after the start makes a gateway busy without events', () => {
   const program = `${watch} tidyUp(); mock.timers.tick(5000); burn(150); mock.timers.tick(5000); ${work('byCpu')}`;
   assert.deepEqual(compiled(program), ['byCpu']);
+});
+
+test('the garbage of the start is collected in the first second that is quiet, and once', () => {
+  const busySeconds = `for (let at = 0; at < 3; at++) { burn(100); mock.timers.tick(1000); }`;
+  assert.equal(collections(`tidyUpWhenQuiet(); ${busySeconds}`), 0);
+  const once = collections(`tidyUpWhenQuiet(); ${busySeconds} mock.timers.tick(1000);`);
+  assert.ok(once > 0);
+  assert.equal(
+    collections(`tidyUpWhenQuiet(); ${busySeconds} mock.timers.tick(1000); mock.timers.tick(9000);`),
+    once,
+  );
+});
+
+test('a gateway that became busy is not stopped by a collection of its start', () => {
+  const emit = `for (let i = 0; i < 100; i++) events.emit('device.attached', {});`;
+  assert.equal(collections(`${watch} tidyUpWhenQuiet(); ${emit} mock.timers.tick(9000);`), 0);
 });

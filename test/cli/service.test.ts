@@ -73,13 +73,29 @@ const start = (command: string, config: string, env?: NodeJS.ProcessEnv): Servic
 const startGateway = (settings: Settings = {}, more = ''): ServiceProcess =>
   start('gateway', gatewayToml(settings, more));
 
+/** Common name of the certificate that a TLS server shows. */
+async function certificateAt(port: number): Promise<string | undefined> {
+  const socket = connectTls({ port, host: '127.0.0.1', rejectUnauthorized: false });
+  await once(socket, 'secureConnect');
+  const { subject } = socket.getPeerCertificate();
+  socket.destroy();
+  return String(subject.CN);
+}
+
+/** Starts each party with a state file. */
+const partiesWithState: readonly (readonly [string, (state: string) => ServiceProcess])[] = [
+  ['gateway', (state) => startGateway({ 'gateway.state': state })],
+  ['headend', (state) => start('headend', headendToml({ 'headend.state': state }))],
+  ['device', (state) => start('device', deviceToml({ 'device.state': state }))],
+];
+
 async function listening(server: Server, ...where: [string] | [number, string]): Promise<AddressInfo> {
   server.listen(...(where as [string]));
   await once(server, 'listening');
   return server.address() as AddressInfo;
 }
 
-describe('a start that fails ends with its reason and code 1', limit, () => {
+describe('a start that fails ends with its reason and code 1', { timeout: 150_000 }, () => {
   const cases: readonly (readonly [string, () => Promise<ServiceProcess> | ServiceProcess, RegExp])[] = [
     [
       'a configuration that is not there',
@@ -121,9 +137,24 @@ describe('a start that fails ends with its reason and code 1', limit, () => {
       () => startGateway({ 'gateway.state': '/dev/null/state.db' }),
       /state/,
     ],
+    ...partiesWithState.map(
+      ([party, begin]) =>
+        [
+          `${party}: a state file where the kernel makes no folder`,
+          () => begin('/proc/none/state.db'),
+          /the state file \/proc\/none\/state\.db cannot be used: ENOENT/,
+        ] as const,
+    ),
+    [
+      'a configuration that is wrong',
+      () => start('gateway', '[gateway]\nid = 7\n'),
+      /gateway\.id: expected an identifier .*\n.*dm-server: the table \[dm-server\] is missing/,
+    ],
+    ['no configuration', () => ServiceProcess.postern(['headend', '--config', path('none')]), /no such file/],
     [
       'the head-end: a file for TLS',
-      () => start('headend', headendToml({ 'mqtt.ca': '/nowhere/ca.pem' })),
+      () =>
+        start('headend', headendToml({ 'mqtt.url': 'mqtts://127.0.0.1:1', 'mqtt.ca': '/nowhere/ca.pem' })),
       /mqtt\.ca/,
     ],
     [
@@ -138,6 +169,11 @@ describe('a start that fails ends with its reason and code 1', limit, () => {
       assert.equal(await failing.end(), 1);
       assert.match(failing.errors, reason);
       assert.doesNotMatch(failing.errors, /\n\s+at /, 'no stack');
+      const last = failing.lines.at(-1);
+      assert.equal(last?.event, 'process.start-failed');
+      assert.match(String(last?.reason), reason);
+      assert.equal(failing.errors, `postern: ${last?.reason}\n`);
+      assert.ok(!failing.lines.some((line) => line.event === 'gateway.stopping'));
     });
 
   test('a port that is taken: of CoAP, of HTTP, of the API of the head-end', async () => {
@@ -167,7 +203,7 @@ describe('a start that fails ends with its reason and code 1', limit, () => {
     assert.match(second.errors, /gateway\.admin-socket: .*admin\.sock: another gateway serves it/);
     assert.deepEqual(
       second.lines.map(({ event }) => event),
-      ['state.new-epoch'],
+      ['state.new-epoch', 'process.start-failed'],
     );
     first.child.kill('SIGKILL');
     await first.end();
@@ -341,16 +377,16 @@ describe('SIGHUP reads the configuration again', { timeout: 120_000 }, () => {
     writeFileSync(config, 'no = [TOML');
     let from = reload(gateway);
     assert.match(String((await gateway.until('config.refused', {}, from)).reason), /not valid TOML/);
-    write({ 'mqtt.ca': '/nowhere/ca.pem' });
+    write({ 'images.ca': '/nowhere/ca.pem' });
     from = reload(gateway);
-    assert.match(String((await gateway.until('config.refused', {}, from)).reason), /mqtt\.ca: \/nowhere/);
+    assert.match(String((await gateway.until('config.refused', {}, from)).reason), /images\.ca: \/nowhere/);
     await using status = ServiceProcess.postern(['status', '--socket', socket]);
     let text = '';
     status.child.stdout!.setEncoding('utf8').on('data', (part: string) => {
       text += part;
     });
     assert.equal(await status.end(), 0);
-    assert.match(text, /configuration +refused when it was read again: mqtt\.ca: \/nowhere/);
+    assert.match(text, /configuration +refused when it was read again: images\.ca: \/nowhere/);
     assert.match(text, /restart +needed for coap\.port/);
     // The log level comes last: no further event is to be seen.
     write({ 'log.level': 'error' });
@@ -372,13 +408,7 @@ describe('SIGHUP reads the configuration again', { timeout: 120_000 }, () => {
     const { url } = await gateway.until('http.listening');
     await gateway.until('gateway.started');
     const port = Number(new URL(String(url)).port);
-    const shown = async () => {
-      const socket = connectTls({ port, host: '127.0.0.1', rejectUnauthorized: false });
-      await once(socket, 'secureConnect');
-      const { subject } = socket.getPeerCertificate();
-      socket.destroy();
-      return subject.CN;
-    };
+    const shown = async () => await certificateAt(port);
     assert.equal(await shown(), 'old');
     selfSigned('new', { cert, key });
     reload(gateway);
@@ -388,6 +418,35 @@ describe('SIGHUP reads the configuration again', { timeout: 120_000 }, () => {
     reload(gateway);
     assert.match(String((await gateway.until('config.refused')).reason), /http\.tls-cert, http\.tls-key/);
     assert.equal(await shown(), 'new');
+  });
+
+  test('the certificate of the API is taken over, also under another path; TLS for an API without it needs a restart', async () => {
+    const [cert, key, other] = [path('cert.pem'), path('key.pem'), path('other.pem')];
+    selfSigned('old', { cert, key });
+    const tls = (file: string) => headendToml({ 'api.tls-cert': file, 'api.tls-key': key });
+    const config = file('headend.toml', tls(cert));
+    const args = ['headend', '--config', config, '--token-file', path('token')];
+    await using headend = ServiceProcess.postern(args);
+    const { url } = await headend.until('api.listening');
+    await headend.until('mqtt.connect-failed');
+    const port = Number(new URL(String(url)).port);
+    assert.equal(await certificateAt(port), 'old');
+    selfSigned('new', { cert: other, key });
+    writeFileSync(config, tls(other));
+    reload(headend);
+    assert.equal((await headend.until('config.reloaded')).keys, 'api.tls-cert');
+    assert.equal(await certificateAt(port), 'new');
+    let from = headend.lines.length;
+    writeFileSync(config, tls(path('none')));
+    reload(headend);
+    assert.match(String((await headend.until('config.refused', {}, from)).reason), /api\.tls-cert/);
+    assert.equal(await certificateAt(port), 'new');
+    from = headend.lines.length;
+    writeFileSync(config, headendToml());
+    reload(headend);
+    const { keys } = await headend.until('config.restart-needed', {}, from);
+    assert.equal(keys, 'api.tls-cert api.tls-key');
+    assert.equal(await certificateAt(port), 'new');
   });
 
   test('the head-end takes gateways and devices over, the device the log level', async () => {

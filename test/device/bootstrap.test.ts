@@ -84,6 +84,22 @@ function startDevice(bootstrap: object, more: object = {}) {
   return { device: new Device(config, { events }), events };
 }
 
+test(
+  'a device whose DM server does not bootstrap it asks the gateway itself, with its factory secret',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await site.headend([id], { policy: { 'assisted-bootstrap': false } });
+    const gateway = await site.gateway([id]);
+    const device = site.device(id, gateway, { factory: true, server: true });
+    await device.start();
+    await device.attached;
+    assert.deepEqual(device.servers.toSorted(), ['dm.example', 'gw-1']);
+    assert.equal(site.headendEvents.count('bootstrap.assisted'), 0);
+  },
+);
+
 describe('a bootstrap document in a file', limit, () => {
   // conforms: BOO-1, BOO-5
   for (const [what, document, mediaType] of [

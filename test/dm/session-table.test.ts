@@ -14,7 +14,12 @@ import { HandClock } from '../hand-clock.ts';
 import { turn } from '../wire/coap/wire.ts';
 import { client, clientAccount, noncePair, server, serverAccount, statusesOf } from './parties.ts';
 
-const limits: SessionTableLimits = { sessions: 3, idle: 60_000, silent: 10_000 };
+const limits: SessionTableLimits = {
+  sessions: 3,
+  idle: 60_000,
+  silent: 10_000,
+  bytes: { share: 16_384, pool: 1_048_576, keep: 300_000 },
+};
 /** The session ID that all sessions of the device have. */
 const sessionId = '5';
 const home = '192.0.2.7|5683';
@@ -26,7 +31,7 @@ const withSchemes = (account: Account, schemes: readonly Scheme[]): Account => (
 });
 
 /** A DM server with a table, and what goes into it. */
-function desk(schemes: readonly Scheme[] = ['md5']) {
+function desk(schemes: readonly Scheme[] = ['md5'], bounds = limits) {
   const clock = new HandClock();
   const { device, dm } = noncePair();
   const abandoned: string[] = [];
@@ -35,7 +40,7 @@ function desk(schemes: readonly Scheme[] = ['md5']) {
   const table = new SessionTable<string>({
     events: noEvents,
     clock,
-    limits,
+    limits: bounds,
     abandoned: (owner, status) => abandoned.push(`${owner} ${status}`),
   });
   let count = 0;
@@ -70,12 +75,10 @@ function desk(schemes: readonly Scheme[] = ['md5']) {
     const body = encodeMessage(message, MediaType.Cbor);
     const seal = { body, hmac: hmacOf?.seal(body) };
     const arrived = decodeMessage(body, MediaType.Cbor);
-    const { session, owner, place } = table.find(
-      { key, associations: [sender], message: arrived, seal },
-      begin(key, arrived.header.msgId),
-    );
-    const answer =
-      place === 'stranger' ? session.refuse(arrived, seal) : await session.receive(arrived, seal);
+    const arrival = { key, associations: [sender], message: arrived, seal };
+    const found = table.find(arrival, begin(key, arrived.header.msgId));
+    const { session, owner, place } = found;
+    const answer = place === 'stranger' ? session.refuse(arrived, seal) : await table.receive(arrival, found);
     const coded = encodeMessage(answer, MediaType.Cbor);
     return {
       answer: decodeMessage(coded, MediaType.Cbor),

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { runClientSession } from '../../src/dm/client-session.ts';
 import type { NodeOperation, Operation, OperationOutcome } from '../../src/dm/server-session.ts';
-import { messageBound } from '../../src/dm/session.ts';
+import { messageBound } from '../../src/dm/session-bounds.ts';
 import type { Alert } from '../../src/wire/syncml/message.ts';
 import {
   client,

@@ -73,7 +73,8 @@ export function gatewayBeliefs(
     byLocation: [...(state.registrations?.values() ?? [])]
       .map(({ location }) => [location, state.registrations?.at(location)?.deviceId])
       .toSorted(),
-    outbox: state.outbox.peek(100),
+    // Each start is another run.
+    outbox: state.outbox.peek(100).map(({ run: _, ...entry }) => entry),
     epoch: isEpochStored(state) ? state.epoch.value : undefined,
     campaigns,
     update: new UpdateRecords(state.database).get() ?? null,
@@ -104,13 +105,17 @@ function probing<T>(database: Database, probe: () => T): T | undefined {
 
 /** What a DM server believes: its alert desk, records, results, associations, nonces, and the devices as it shows them. */
 export function headendBeliefs(parts: HeadendParts): Beliefs {
-  const { database, parties, records, reachability, sequences, serverId } = parts;
+  const { database, orders, parties, records, reachability, sequences, serverId } = parts;
   const counted = database.prepare('SELECT gateway, epoch, sequence FROM alert_epoch ORDER BY number').all();
   return {
     alerts: records.alerts(1000),
     results: (['CommandFanout', 'DeviceTrigger', 'ImageOperation'] as const).map((kind) =>
       records.results(kind),
     ),
+    // Of an order that is being sent a fresh start says that its outcome is unknown.
+    orders: orders
+      .latest(1000)
+      .filter(({ state, reason }) => state !== 'sending' && !reason?.startsWith('this server was restarted')),
     assignments: records.assignments(),
     associations: sorted(parties.associations(), ({ device }) => device),
     accounts: plain(parties.list().map((party) => parties.account(serverId, party))),

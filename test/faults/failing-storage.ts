@@ -16,6 +16,8 @@ export interface Watched {
   endsTransaction: boolean;
   /** The place that failed. */
   failed: string | undefined;
+  /** Called at each place. */
+  onWrite: () => void;
   /** Called when a place has failed. */
   onFailed: () => void;
 }
@@ -27,7 +29,14 @@ const watched = new Map<string, Watched>();
  * @param failAt the place that fails, counted from 0
  */
 export function watch(path: string, failAt?: number, endsTransaction = false): Watched {
-  const found: Watched = { places: [], failAt, endsTransaction, failed: undefined, onFailed: () => {} };
+  const found: Watched = {
+    places: [],
+    failAt,
+    endsTransaction,
+    failed: undefined,
+    onWrite: () => {},
+    onFailed: () => {},
+  };
   watched.set(path, found);
   return found;
 }
@@ -51,6 +60,7 @@ function fails(file: string, place: string, database?: DatabaseSync): boolean {
   for (const [path, found] of watched) {
     if (isPaused || !file.startsWith(path)) continue;
     const at = found.places.push(place) - 1;
+    found.onWrite();
     if (at !== found.failAt) return false;
     found.failed = place;
     if (found.endsTransaction && database?.isTransaction) exec.call(database, 'ROLLBACK');

@@ -77,7 +77,7 @@ const party = (id: string) => ({
  * that could not start, devices and gateways repeat what failed, and an operator gives an order again that was refused.
  */
 export class Rig implements AsyncDisposable {
-  readonly clock = new LeapClock(rate);
+  readonly clock = new LeapClock(rate, () => this.#note());
   readonly gatewayEvents = new EventRecorder();
   readonly headendEvents = new EventRecorder();
   readonly deviceEvents = new EventRecorder();
@@ -90,6 +90,7 @@ export class Rig implements AsyncDisposable {
   readonly startPlaces = new Map<string, number>();
   readonly #watched = new Map<string, Watched>();
   #copies = 0;
+  #next = Promise.withResolvers<void>();
 
   constructor(folder: string, brokerUrl: string) {
     this.#folder = folder;
@@ -114,6 +115,7 @@ export class Rig implements AsyncDisposable {
   watch(name: string, failAt: number | undefined, endsTransaction: boolean): Watched {
     const watching = watch(this.fileOf(name), failAt, endsTransaction);
     this.#watched.set(name, watching);
+    watching.onWrite = () => this.#note();
     watching.onFailed = () => {
       const compared = this.#compareSoon(name);
       compared.catch(() => {});
@@ -227,22 +229,28 @@ export class Rig implements AsyncDisposable {
     await running?.stop();
   }
 
-  /** A short real time, in which the sockets of the machine deliver what was sent. */
-  async pause(): Promise<void> {
-    await new Promise((resolve) => setTimeout(resolve, 50));
+  /** Something has happened: a write, or a timer. */
+  #note(): void {
+    this.#next.resolve();
+    this.#next = Promise.withResolvers();
   }
 
   /**
-   * Waits until a condition holds. It is looked at after each event of any party, and also without one: what a condition
-   * looks at may change a turn after the last event.
+   * Resolves behind the next event of any party, its next write, or the next timer: all that can change what a party believes.
+   * What follows from it may take some turns.
    */
-  async until(what: string, holds: () => boolean): Promise<void> {
+  async changed(): Promise<void> {
     const all = [this.gatewayEvents, this.headendEvents, this.deviceEvents];
+    await Promise.race([this.#next.promise, ...all.map((each) => each.nextOfAny())]);
+    for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  /** Waits until a condition holds. */
+  async until(what: string, holds: () => boolean): Promise<void> {
     const giveUp = Promise.withResolvers<never>();
     const timer = setTimeout(() => giveUp.reject(new Error(`it never came: ${what}`)), 10_000);
     try {
-      while (!holds())
-        await Promise.race([giveUp.promise, this.pause(), ...all.map((each) => each.nextOfAny())]);
+      while (!holds()) await Promise.race([giveUp.promise, this.changed()]);
     } finally {
       clearTimeout(timer);
     }
@@ -272,17 +280,15 @@ export class Rig implements AsyncDisposable {
 
   /**
    * The beliefs that have to be in the file. An epoch that could not be stored is stored with the first alert, and without
-   * the number of starts another one begins. Nonces that could not be stored count in memory: an overheard credential must
-   * not be good a second time.
+   * the number of starts another one begins. Nonces count in memory until they are written with the next sync, and when they
+   * could not be: an overheard credential must not be good a second time.
    */
-  #durable(beliefs: Beliefs, { epoch } = beliefs): Beliefs {
+  #durable(beliefs: Beliefs, isAtTheEnd: boolean, { epoch } = beliefs): Beliefs {
     const { credentials } = beliefs as { credentials?: readonly object[] };
     if (!credentials) return beliefs;
     const failed = this.#watched.values().find((each) => each.failed !== undefined)?.failed ?? '';
-    const unsaved = failed.startsWith('UPDATE credential SET server_nonce') && {
-      clientNonce: '',
-      serverNonce: '',
-    };
+    const areUnsaved = !isAtTheEnd || /^(BEGIN|COMMIT|UPDATE credential SET server_nonce)/.test(failed);
+    const unsaved = areUnsaved && { clientNonce: '', serverNonce: '' };
     return {
       ...beliefs,
       epoch: epoch !== undefined && !failed.startsWith('PRAGMA user_version') && beliefs.epoch,
@@ -293,10 +299,12 @@ export class Rig implements AsyncDisposable {
   /** Compares when what the failed write belongs to has ended: the message under way may have open levels of changes. */
   async #compareSoon(name: string): Promise<void> {
     for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
-    await this.#compare(name, 'right after the write that failed');
+    await this.#compare(name, false);
   }
 
-  async #compare(name: string, when = 'at the end'): Promise<void> {
+  /** @param isAtTheEnd of the journey, and not right after the write that failed */
+  async #compare(name: string, isAtTheEnd = true): Promise<void> {
+    const when = isAtTheEnd ? 'at the end' : 'right after the write that failed';
     for (let look = 1; ; look++) {
       const running = this.#running.get(name);
       // It could not start, or has been stopped.
@@ -307,8 +315,8 @@ export class Rig implements AsyncDisposable {
       const fresh = await running.fresh(copy);
       try {
         assert.deepEqual(
-          this.#durable(living),
-          this.#durable(fresh, living),
+          this.#durable(living, isAtTheEnd),
+          this.#durable(fresh, isAtTheEnd, living),
           `${when}, ${name} believes what is in its file`,
         );
         return;

@@ -7,8 +7,8 @@ import { HeadendApi } from '../../src/headend/api.ts';
 import { routes } from '../../src/headend/api-routes.ts';
 import { headendConfigSchema } from '../../src/headend/config.ts';
 import { Headend } from '../../src/headend/headend.ts';
-import type { Site } from '../journeys/site.ts';
-import { Dice, mutate } from './mutate.ts';
+import { Site } from '../journeys/site.ts';
+import { type Dice, mutate } from './mutate.ts';
 import type { Finding, Run } from './run.ts';
 
 /** A request as a client may send it. */
@@ -65,9 +65,8 @@ async function fuzzApi(
   name: string,
   serve: Serve,
   make: (dice: Dice) => Made,
-  { seed, inputs, until }: { seed: number; inputs: number; until: number },
+  { dice, inputs, until }: { dice: Dice; inputs: number; until: number },
 ): Promise<Run> {
-  const dice = new Dice(seed);
   const findings: Finding[] = [];
   let accepted = 0;
   let slowest = 0;
@@ -133,7 +132,7 @@ function headendRequest(dice: Dice): Made {
 }
 
 /** The API of a whole head-end that has no broker. */
-export async function fuzzHeadendApi(seed: number, inputs: number, until: number): Promise<Run> {
+export async function fuzzHeadendApi(dice: Dice, inputs: number, until: number): Promise<Run> {
   const config = checkConfig(
     headendConfigSchema,
     {
@@ -156,7 +155,7 @@ export async function fuzzHeadendApi(seed: number, inputs: number, until: number
     settings: config.api,
   });
   const run = await fuzzApi('head-end API', (...each) => api.serve(...each), headendRequest, {
-    seed,
+    dice,
     inputs,
     until,
   });
@@ -187,7 +186,8 @@ function adminRequest(dice: Dice): Made {
 }
 
 /** The admin API of a whole gateway, with the views and actions of `postern gateway` that change no file. */
-export async function fuzzAdminApi(seed: number, inputs: number, until: number, site: Site): Promise<Run> {
+export async function fuzzAdminApi(dice: Dice, inputs: number, until: number): Promise<Run> {
+  await using site = new Site('mqtt://127.0.0.1:1');
   const gateway = await site.gateway([], {}, false);
   const failed: string[] = [];
   const emit = (name: EventName, fields: object) => {
@@ -203,7 +203,7 @@ export async function fuzzAdminApi(seed: number, inputs: number, until: number, 
     },
   );
   const run = await fuzzApi('admin API', (...each) => api.serve(...each), adminRequest, {
-    seed,
+    dice,
     inputs,
     until,
   });

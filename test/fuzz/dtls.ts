@@ -166,17 +166,18 @@ class Play {
  * nothing is thrown, that nothing is heard but what the client has said, and that once; that the client's association lives on and a
  * new handshake succeeds; that no more than three times the bytes go to others; and that all is bounded and ends.
  */
-export async function fuzzDtls(seed: number, inputs: number, until: number): Promise<Run> {
+export async function fuzzDtls(dice: Dice, inputs: number, until: number): Promise<Run> {
   const findings: Finding[] = [];
   let answered = 0;
   let done = 0;
-  for (let round = 0; done < inputs && performance.now() < until && findings.length < mostFindings; round++) {
-    const play = new Play(new Dice(seed + round));
+  while (done < inputs && performance.now() < until && findings.length < mostFindings) {
+    const seed = dice.roll(0x7fff_ffff);
+    const play = new Play(new Dice(seed));
     await play.run();
     done += stepsOfOne;
     answered += play.answers;
     for (const what of play.findings)
-      findings.push({ target: 'DTLS endpoint', what: `seed ${seed + round}: ${what}`, input: '' });
+      findings.push({ target: 'DTLS endpoint', what: `play ${seed}: ${what}`, input: '' });
   }
   return { inputs: done, accepted: answered, slowest: 0, findings };
 }

@@ -11,7 +11,7 @@ import { Option, text, uint } from '../../src/wire/coap/options.ts';
 import { remoteKey } from '../../src/wire/coap/peer.ts';
 import { Router } from '../../src/wire/coap/router.ts';
 import { HandClock } from '../hand-clock.ts';
-import { Dice, mutate } from './mutate.ts';
+import { type Dice, mutate } from './mutate.ts';
 import type { Finding, Run } from './run.ts';
 
 const addresses = ['192.0.2.1', '192.0.2.2', '198.51.100.1', '2001:db8::1', '2001:db8:1::1'];
@@ -240,8 +240,7 @@ class Play {
 }
 
 /** Feeds sequences of datagrams from several peers to whole endpoints. `inputs` counts datagrams and pauses. */
-export async function fuzzEndpoint(seed: number, inputs: number, until: number): Promise<Run> {
-  const dice = new Dice(seed);
+export async function fuzzEndpoint(dice: Dice, inputs: number, until: number): Promise<Run> {
   const findings: Finding[] = [];
   let done = 0;
   let accepted = 0;

@@ -1,104 +1,126 @@
-// `npm run fuzz`: mutated inputs for every decoder of what a peer sends; then sequences of datagrams for a whole CoAP or DTLS endpoint,
-// and requests for both APIs, `--inputs` of each. `--inputs N` for all decoders together (10 million), `--minutes M` at most
-// (30 for the decoders, and 30 for each of the others), `--seed S`; `--write` records the figures. Exits with 1, and prints the
-// inputs, when a decoder throws anything but a PosternError, takes too long or takes too much memory, or an invariant of an
+// `npm run fuzz`: mutated inputs for every decoder of what a peer sends; sequences of datagrams for a whole CoAP endpoint; requests
+// for both APIs. `--inputs N` of each (10 million), `--minutes M` at most for each (no bound), `--seed S`. `--target NAME` plays only
+// this one; it may stand several times. `--from N` goes on at input N: a run that was stopped is resumed, or several processes share a
+// row of inputs. Standard error has the progress. `--write` records the figures of a run of all. Exits with 1, and prints the
+// inputs, when a decoder throws anything but a PosternError, takes too long or takes too much memory, or an invariant of the
 // endpoint or of an API does not hold.
-import { parseArgs } from 'node:util';
+
 import { publish } from '../../build/figure-pages.ts';
 import { measured, single, today } from '../../build/figures.ts';
 import { machine } from '../bench/measure.ts';
-import { Site } from '../journeys/site.ts';
+import { measuring, optionsOf } from '../options.ts';
 import { fuzzAdminApi, fuzzHeadendApi } from './apis.ts';
+import { type Play, playChunks } from './chunks.ts';
 import { dtlsTargets, fuzzDtls } from './dtls.ts';
 import { fuzzEndpoint } from './endpoint.ts';
+import { Dice } from './mutate.ts';
 import { bounds, fuzz, heaviest } from './run.ts';
 import { targets as others } from './targets.ts';
 
-const { values } = parseArgs({
-  options: {
-    inputs: { type: 'string' },
-    minutes: { type: 'string' },
-    seed: { type: 'string' },
-    write: { type: 'boolean' },
-  },
-});
 const targets = [...others, ...dtlsTargets];
-const inputs = Number(values.inputs ?? 10_000_000);
-const minutes = Number(values.minutes ?? 30);
-const seed = Number(values.seed ?? Date.now() & 0x7fff_ffff);
+const plays: readonly Play[] = [
+  ...targets.map((target) => ({
+    name: target.name,
+    play: (...run: Parameters<Play['play']>) => fuzz(target, ...run),
+  })),
+  { name: 'CoAP endpoint', play: fuzzEndpoint },
+  { name: 'DTLS endpoint', play: fuzzDtls },
+  { name: 'head-end API', play: fuzzHeadendApi },
+  { name: 'admin API', play: fuzzAdminApi },
+];
+const values = optionsOf(
+  'fuzz',
+  'Mutated inputs for every decoder, sequences of datagrams for a CoAP and a DTLS endpoint, and requests for both APIs.',
+  {
+    target: {
+      value: 'NAME',
+      many: true,
+      among: plays.map(({ name }) => name),
+      what: 'only this one; may be repeated',
+    },
+    inputs: { number: 10_000_000, what: 'inputs of each' },
+    minutes: { number: Number.POSITIVE_INFINITY, what: 'minutes of each at most' },
+    seed: { number: 1 + (Date.now() & 0x7fff_fffe), what: 'seed of the random choices' },
+    from: { number: 0, what: 'number of the first input' },
+    write: measuring.write,
+  },
+);
+const { inputs, minutes, seed, from } = values;
 /** Inputs of each decoder whose memory is measured. */
 const weighed = 300;
-console.log(`seed ${seed}, ${inputs} inputs, at most ${minutes} minutes`);
-const end = performance.now() + minutes * 60_000;
-let failed = false;
+
+const chosen = plays.filter(({ name }) => !values.target || values.target.includes(name));
+if (values.write && values.target) {
+  console.error('--write wants all targets');
+  process.exit(2);
+}
+
+console.log(`seed ${seed}, ${inputs} inputs each from ${from} on`);
 let all = 0;
 let findingCount = 0;
-const runs: { read: number; slowest: number; heaviest: number }[] = [];
-for (const [at, target] of targets.entries()) {
-  const share = Math.ceil(inputs / targets.length);
-  const until = performance.now() + (end - performance.now()) / (targets.length - at);
+const slowests: number[] = [];
+const accepts: number[] = [];
+const weights: number[] = [];
+for (const each of chosen) {
   const began = performance.now();
-  const { inputs: done, accepted, slowest, findings } = fuzz(target, seed + at, share, until);
+  const until = began + minutes * 60_000;
+  const part = { seed, from, inputs, until };
+  const {
+    inputs: done,
+    accepted,
+    slowest,
+    findings,
+  } = await playChunks(each, part, (at, took) =>
+    console.error(`${each.name}: done up to ${at}, the last chunk in ${(took / 1000).toFixed(1)} s`),
+  );
   const seconds = (performance.now() - began) / 1000;
-  const bytes = heaviest(target, seed + at, weighed);
   all += done;
   findingCount += findings.length;
-  runs.push({ read: (100 * accepted) / done, slowest, heaviest: bytes / 1024 / 1024 });
+  const perMillion = (1e6 * seconds) / done;
   console.log(
-    `${target.name.padEnd(14)}${done} inputs in ${seconds.toFixed(1)} s, ${((100 * accepted) / done).toFixed(1)} % read, slowest ${slowest.toFixed(1)} ms, heaviest ${(bytes / 1024 / 1024).toFixed(1)} MB`,
+    `${each.name.padEnd(14)}${done} inputs in ${seconds.toFixed(1)} s (${perMillion.toFixed(0)} s per million), ${((100 * accepted) / done).toFixed(1)} % accepted, slowest ${slowest.toFixed(1)} ms`,
   );
   for (const { what, input } of findings) console.error(`  ${what}: ${input}`);
-  if (bytes > bounds.bytes) console.error(`  decoding takes more than ${bounds.bytes} bytes`);
-  failed ||= findings.length > 0 || bytes > bounds.bytes;
+  const decoder = targets.find(({ name }) => name === each.name);
+  if (!decoder) continue;
+  slowests.push(slowest);
+  accepts.push((100 * accepted) / done);
+  const bytes = heaviest(decoder, new Dice(seed), weighed);
+  weights.push(bytes / 1024 / 1024);
+  if (bytes > bounds.bytes) {
+    console.error(`  decoding takes ${bytes} bytes, more than ${bounds.bytes}`);
+    findingCount++;
+  }
 }
-await using site = new Site('mqtt://127.0.0.1:1');
-const players = {
-  'CoAP endpoint': fuzzEndpoint,
-  'DTLS endpoint': fuzzDtls,
-  'head-end API': fuzzHeadendApi,
-  'admin API': (...run: Parameters<typeof fuzzEndpoint>) => fuzzAdminApi(...run, site),
-};
-for (const [name, play] of Object.entries(players)) {
-  const { inputs: done, accepted, findings } = await play(seed, inputs, performance.now() + minutes * 60_000);
-  all += done;
-  findingCount += findings.length;
-  failed ||= findings.length > 0;
-  console.log(`${name.padEnd(14)}${done} inputs, ${accepted} answered`);
-  for (const { what, input } of findings) console.error(`  ${what}: ${input}`);
-}
-console.log(`${all} inputs, ${failed ? 'with findings' : 'no findings'}`);
-publish(
-  'fuzz',
-  {
-    title: 'Fuzzing',
-    date: today(),
-    machine: machine(),
-    how: `\`npm run fuzz -- --seed ${seed}\`: ${targets.map(({ name }) => name).join(', ')}.`,
-    figures: {
-      inputs: single(
-        `Mutated inputs of ${targets.length} decoders, of a CoAP and a DTLS endpoint and of two APIs`,
-        '',
-        all,
-      ),
-      findings: single(
-        `Findings in ${targets.length} decoders, a CoAP endpoint and two APIs`,
-        '',
-        findingCount,
-        { atMost: 0 },
-      ),
-      slowest: single('Slowest input', 'ms', Math.max(...runs.map((run) => run.slowest)), {
-        atMost: bounds.milliseconds,
-      }),
-      heaviest: single('Memory of the heaviest input', 'MB', Math.max(...runs.map((run) => run.heaviest)), {
-        atMost: bounds.bytes / 1024 / 1024,
-      }),
-      read: measured(
-        'Inputs that a decoder accepts',
-        '%',
-        runs.map((run) => run.read),
-      ),
+console.log(`${all} inputs, ${findingCount} findings`);
+const names = chosen.map(({ name }) => name).join(', ');
+if (values.write)
+  publish(
+    'fuzz',
+    {
+      title: 'Fuzzing',
+      date: today(),
+      machine: machine(),
+      how: `\`npm run fuzz -- --seed ${seed}\`: ${names}.`,
+      figures: {
+        inputs: single(
+          `Mutated inputs of ${targets.length} decoders, of a CoAP and a DTLS endpoint and of two APIs`,
+          '',
+          all,
+        ),
+        findings: single(
+          `Findings in ${targets.length} decoders, a CoAP and a DTLS endpoint and two APIs`,
+          '',
+          findingCount,
+          { atMost: 0 },
+        ),
+        slowest: single('Slowest input', 'ms', Math.max(...slowests), { atMost: bounds.milliseconds }),
+        heaviest: single('Memory of the heaviest input', 'MB', Math.max(...weights), {
+          atMost: bounds.bytes / 1024 / 1024,
+        }),
+        read: measured('Inputs that a decoder accepts', '%', accepts),
+      },
     },
-  },
-  values.write,
-);
-if (failed) process.exitCode = 1;
+    true,
+  );
+if (findingCount > 0) process.exitCode = 1;

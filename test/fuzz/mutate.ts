@@ -1,19 +1,28 @@
-/** A seeded source of numbers (xorshift32). The same seed gives the same numbers. */
+/**
+ * A seeded source of numbers (sfc32, with 128 bits of state). The same seed and stream give the same numbers, and different
+ * streams of one seed have nothing in common.
+ */
 export class Dice {
-  #state: number;
+  #a: number;
+  #b: number;
+  #c = 0;
+  #counter = 1;
 
-  constructor(seed: number) {
-    this.#state = seed | 0 || 1;
+  constructor(seed: number, stream = 0) {
+    this.#a = seed | 0;
+    this.#b = stream | 0;
+    // The first numbers of close seeds are alike.
+    for (let round = 0; round < 15; round++) this.roll(1);
   }
 
   /** A whole number from 0 to below `bound`. */
   roll(bound: number): number {
-    let state = this.#state;
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    this.#state = state;
-    return (state >>> 0) % bound;
+    const result = (this.#a + this.#b + this.#counter) | 0;
+    this.#counter = (this.#counter + 1) | 0;
+    this.#a = this.#b ^ (this.#b >>> 9);
+    this.#b = (this.#c + (this.#c << 3)) | 0;
+    this.#c = (((this.#c << 21) | (this.#c >>> 11)) + result) | 0;
+    return (result >>> 0) % bound;
   }
 }
 

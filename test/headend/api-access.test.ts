@@ -19,7 +19,7 @@ import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
 import { checkConfig } from '../../src/base/config.ts';
-import { apiLimits, HeadendApi } from '../../src/headend/api.ts';
+import { apiConnections, HeadendApi } from '../../src/headend/api.ts';
 import { ApiGuard, guardLimits } from '../../src/headend/api-guard.ts';
 import { apiIdentity } from '../../src/headend/api-identity.ts';
 import { ApiToken } from '../../src/headend/api-token.ts';
@@ -32,7 +32,7 @@ import { selfSigned } from '../peers/certificates.ts';
 const limit = { timeout: 60_000 };
 const headend = {
   gateways: () => [],
-  manage: async () => [],
+  sessionOrders: { run: async () => ({ correlator: '', operations: [] }) },
   settled: async () => {},
 } as unknown as Headend;
 
@@ -123,12 +123,16 @@ describe('who may use the API of the head-end', limit, () => {
     for (let n = 0; n <= guardLimits.free; n++) assert.throws(from('192.0.2.1'), { code: 'unauthorized' });
     assert.throws(from('192.0.2.1'), { code: 'lockedOut' });
     for (let n = 0; n < guardLimits.peers; n++)
-      assert.throws(from(`2001:db8::${n.toString(16)}`), { code: 'unauthorized' });
+      assert.throws(from(`2001:db8:${n.toString(16)}::1`), { code: 'unauthorized' });
     assert.throws(
       from('192.0.2.1'),
       { code: 'unauthorized' },
       'the one that failed longest ago is forgotten',
     );
+    for (let n = 0; n < 1000; n++)
+      assert.throws(from(`2001:db8:ffff:1::${n.toString(16)}`), {
+        code: n <= guardLimits.free ? 'unauthorized' : 'lockedOut',
+      });
   });
 
   test('a foreign name in Host is refused (DNS rebinding), a listed one is not', async () => {
@@ -176,7 +180,7 @@ describe('who may use the API of the head-end', limit, () => {
     assert.equal(await statusOf('Application/JSON; charset=utf-8', '{}'), 200);
   });
 
-  test('without the token no body is waited for, and connections are bounded', async () => {
+  test('without the token no body is waited for', async () => {
     await using running = await apiFor();
     const port = Number(new URL(running.api.url).port);
     const one = connect(port, '127.0.0.1');
@@ -186,12 +190,66 @@ describe('who may use the API of the head-end', limit, () => {
     const answer = Buffer.concat(await one.toArray()).toString();
     assert.match(answer, /^HTTP\/1\.1 401/);
     assert.match(answer, /connection: close/i);
-    const sockets = Array.from({ length: apiLimits.connections }, () => connect(port, '127.0.0.1'));
-    await Promise.all(sockets.map((socket) => once(socket, 'connect')));
-    const beyond = connect(port, '127.0.0.1');
-    beyond.on('error', () => {});
-    await once(beyond, 'close');
-    for (const socket of sockets) socket.destroy();
+  });
+
+  test('connections of one host, of one network and of many leave room where the token was shown', async (t) => {
+    await using running = await apiFor();
+    const port = Number(new URL(running.api.url).port);
+    /** Whether a request from this address is answered, be it with 401. */
+    const asks = async (localAddress: string, headers: Headers = {}) => {
+      const outgoing = request({ port, host: '127.0.0.1', localAddress, headers, agent: false });
+      outgoing.end();
+      try {
+        const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
+        response.resume();
+        await once(response, 'end');
+        return true;
+      } catch {
+        return false;
+      }
+    };
+    assert.ok(await asks('127.9.0.1', right), 'the operator is known from now on');
+    let open = 0;
+    const silent = async (count: number, address: (at: number) => string) => {
+      const before = open;
+      for (let at = 0; at < count; at++) {
+        const socket = connect({ port, host: '127.0.0.1', localAddress: address(at) });
+        t.after(() => socket.destroy());
+        socket.on('error', () => {});
+        socket.once('close', () => open--);
+        open++;
+        socket.resume();
+        await once(socket, 'connect');
+      }
+      // The server has decided about all that came before.
+      assert.ok(await asks('127.9.0.1'));
+      return open - before;
+    };
+    const { perAddress, perPrefix, strangers } = apiConnections;
+    assert.equal(await silent(perAddress + 5, () => '127.7.0.1'), perAddress);
+    assert.ok(await asks('127.7.0.2'), 'another host of its network');
+    assert.equal(await silent(perPrefix, (at) => `127.7.0.${2 + (at % 20)}`), perPrefix - perAddress);
+    assert.ok(await asks('127.8.0.1'), 'another network');
+    assert.equal(await silent(strangers, (at) => `127.6.${at}.1`), strangers - perPrefix);
+    assert.ok(await asks('127.9.0.1'), 'the operator');
+    assert.equal(await asks('127.5.0.1'), false, 'a further stranger');
+    assert.ok(running.events.count('api.refused') > 0);
+  });
+
+  test('the addresses where the token was shown are bounded', () => {
+    const guard = new ApiGuard({
+      ...{ token: { accepts: () => true }, host: '127.0.0.1', hosts: [], origins: [] },
+      ...{ clock: new HandClock(), events: new EventRecorder() },
+    });
+    const show = (remoteAddress: string) =>
+      guard.check({
+        headers: { host: 'localhost', authorization: 'Bearer right' },
+        socket: { remoteAddress, localAddress: '127.0.0.1' },
+      } as unknown as IncomingMessage);
+    show('192.0.2.1');
+    assert.ok(guard.isKnown('192.0.2.1'));
+    for (let n = 0; n < guardLimits.known; n++) show(`2001:db8::${n.toString(16)}`);
+    assert.equal(guard.isKnown('192.0.2.1'), false);
   });
 
   test('a client that sends its headers or its body slowly is closed, others are served meanwhile', async () => {
@@ -214,10 +272,16 @@ describe('who may use the API of the head-end', limit, () => {
   });
 
   test('the API leaves loopback only with TLS or a key that says insecure', () => {
-    const refused = { code: 'configuration', message: /tls-cert and tls-key, or insecure-plain-http = true/ };
+    const refused = {
+      code: 'configuration',
+      message: /api: host is not loopback; it needs tls-cert and tls-key, or insecure/,
+    };
     for (const host of ['0.0.0.0', '::', '192.0.2.1', 'dm.example'])
       assert.throws(() => configured({ host }), refused, host);
-    assert.throws(() => configured({ 'tls-cert': 'x' }), /together/);
+    assert.throws(
+      () => configured({ 'tls-cert': 'x' }),
+      /api: tls-cert and tls-key belong together, and tls-key is missing/,
+    );
     for (const host of ['127.0.0.1', '127.0.0.2', '::1', 'localhost']) configured({ host });
     configured({ host: '0.0.0.0', 'insecure-plain-http': true });
     configured({ host: '0.0.0.0', 'tls-cert': 'x', 'tls-key': 'y' });

@@ -78,7 +78,7 @@ test(
         `/devices/${id}/sessions`,
         { operations: [{ name: 'Dance', uri: './x' }] },
         400,
-        /operations\.0\.name/,
+        /operations\[0\]\.name: expected/,
       ],
       [`/devices/${id}/sessions`, { operations: [] }, 400, /operations/],
       [`/devices/${id}/sessions`, 'x'.repeat(1_600_000), 413, /more than/],

@@ -165,13 +165,16 @@ test('a new state has only the tables of a head-end: those of 0.1.0 in their for
   openDatabase(file, headendSchema).close();
   const { tables, version, applicationId } = shapeOf(file);
   assert.deepEqual(Object.keys(tables), [
+    'accepted_order',
     'alert_epoch',
     'assignment',
     'operation_result',
+    'order_correlator',
     'party',
     'pending_detach',
     'received_alert',
     'set_aside',
+    'triggered_session',
     'unreachable',
   ]);
   assert.deepEqual([version, applicationId], [headendSchema.steps.length, 0x50734845]);

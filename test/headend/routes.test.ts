@@ -6,6 +6,7 @@ import { openDatabase } from '../../src/base/open-database.ts';
 import { AlertHandler } from '../../src/headend/alert-handler.ts';
 import { AlertSequences } from '../../src/headend/alert-sequences.ts';
 import { headendConfigSchema } from '../../src/headend/config.ts';
+import { OrderBook } from '../../src/headend/order-book.ts';
 import { Parties } from '../../src/headend/parties.ts';
 import type { PendingDetaches } from '../../src/headend/pending-detaches.ts';
 import { Reachability } from '../../src/headend/reachability.ts';
@@ -13,7 +14,12 @@ import { Records } from '../../src/headend/records.ts';
 import { headendSchema } from '../../src/headend/schema.ts';
 import { type SessionContext, Sessions } from '../../src/headend/sessions.ts';
 import { UnreachableDevices } from '../../src/headend/unreachable-devices.ts';
-import { deviceAttachAlert, deviceDetachAlert, devicePresenceAlert } from '../../src/mo/gateway-alerts.ts';
+import {
+  deviceAttachAlert,
+  deviceDetachAlert,
+  devicePresenceAlert,
+  gatewayFaultAlert,
+} from '../../src/mo/gateway-alerts.ts';
 import { ownVocabulary } from '../../src/mo/vocabulary.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import type { SyncmlMessage } from '../../src/wire/syncml/message.ts';
@@ -24,6 +30,9 @@ import { HandClock } from '../hand-clock.ts';
 
 const id = 'urn:dev:1';
 const secrets = { 'client-secret': 'client-secret', 'server-secret': 'server-secret' };
+
+/** Instead of 100,000 devices. */
+const newDevices = { rate: 1, burst: 100 };
 
 /** A head-end without a broker: its gateways `gw-1` and `gw-2`, and the child `gw-3`. */
 function rig() {
@@ -44,17 +53,22 @@ function rig() {
   const unreachableDevices = new UnreachableDevices(database, parties);
   const reachability = new Reachability(parties, unreachableDevices);
   const detached: string[] = [];
+  const asked: string[] = [];
   const pendingDetaches = {
     drop: () => {},
     add: (gateway: string, device: string) => detached.push(`${gateway} ${device}`),
   } as unknown as PendingDetaches;
   const handler = new AlertHandler({
-    ...{ database, parties, reachability, pendingDetaches, unreachableDevices, events },
+    ...{ database, parties, reachability, pendingDetaches, unreachableDevices, events, clock },
     sequences: new AlertSequences(database),
     records: new Records(database, clock),
+    orders: new OrderBook(database, clock),
     vocabulary: ownVocabulary,
+    newDevices,
+    ask: (device, gateway) => asked.push(`${device} ${gateway}`),
   });
   const proofs: string[] = [];
+  const alerts: string[] = [];
   const sessions = new Sessions({
     ...{ serverId: 'dm.example', parties, clock, events },
     entropy: seededEntropy(3),
@@ -64,7 +78,8 @@ function rig() {
       reachability.prove(party.id, broker);
       handler.proved(party.id, gateway);
     },
-    handleAlert: () => 200,
+    handleAlert: (_, { items: [item] }) => alerts.push(String(item?.data)) && 200,
+    hasOwnConnection: (gateway) => reachability.hasOwnConnection(gateway),
   });
   let sequence = 0;
   const report = (gateway: string, alert: (number: number) => object) => {
@@ -96,11 +111,36 @@ function rig() {
     });
     return decodeMessage(answer.body!, MediaType.Xml);
   };
-  return { clock, events, parties, reachability, detached, report, attach, send, proofs, sessions };
+  return {
+    clock,
+    events,
+    parties,
+    reachability,
+    detached,
+    asked,
+    alerts,
+    report,
+    attach,
+    send,
+    proofs,
+    sessions,
+  };
 }
 
 const empty = { own: new Uint8Array(), peer: new Uint8Array() };
 const device = () => client({ ...empty }, { sessionId: '5' });
+const gateway = (name: string) =>
+  client(
+    { ...empty },
+    {
+      sessionId: '7',
+      ends: { local: name, remote: 'dm.example' },
+      account: {
+        own: { name, secret: 'client-secret', nonce: new Uint8Array() },
+        peer: { name: 'dm.example', secret: 'server-secret', nonce: new Uint8Array() },
+      },
+    },
+  );
 const claim = (source: string, msgId = 1, cred?: string): SyncmlMessage => ({
   header: {
     ...{ verDtd: '1.2', verProto: 'DM/1.2', sessionId: '9', msgId },
@@ -115,7 +155,10 @@ describe('ways to parties', () => {
   test('an anonymous package moves nothing: not its device, not the gateway that it names as its way', async () => {
     const { reachability, send, proofs } = rig();
     reachability.setState('gw-2', { online: true } as never);
-    await send(claim(id), 'gw-1', { device: id, via: 'gw-2', peer: '192.0.2.66|1' });
+    await assert.rejects(send(claim(id), 'gw-1', { device: id, via: 'gw-2', peer: '192.0.2.66|1' }), {
+      code: 'forbidden',
+    });
+    await send(claim(id), 'gw-1', { device: id, via: 'gw-3', peer: '192.0.2.66|1' });
     await send(claim('gw-2'), 'gw-1', { device: 'gw-2', peer: '192.0.2.66|1' });
     assert.deepEqual(
       [reachability.wayTo(id), reachability.brokerGatewayOf('gw-2'), proofs.length],
@@ -170,11 +213,122 @@ describe('associations', () => {
     }
   });
 
-  test('a gateway to which the device has proved itself takes it at once', () => {
-    const { attach, parties, detached } = rig();
+  test('a gateway that tells that it has a device gets it with the own session of the device, for which it is asked', async () => {
+    const { attach, parties, detached, asked, reachability, send } = rig();
     attach('gw-2', id);
     attach('gw-1', id);
+    assert.deepEqual([parties.gatewayOf(id), detached, asked], ['gw-2', [], [`${id} gw-1`]]);
+    await send(device().start(), 'gw-1', { device: id, peer: '192.0.2.7|1' });
     assert.deepEqual([parties.gatewayOf(id), detached], ['gw-1', [`gw-2 ${id}`]]);
+    assert.equal(reachability.wayTo(id), 'gw-1');
+  });
+
+  test('a device that has proved itself before its gateway tells of it passes at once, and so does one without an account', async () => {
+    const { attach, parties, detached, asked, send } = rig();
+    attach('gw-2', id);
+    await send(device().start(), 'gw-1', { device: id, peer: '192.0.2.7|1' });
+    attach('gw-1', id);
+    attach('gw-2', 'x');
+    attach('gw-1', 'x');
+    assert.deepEqual([parties.gatewayOf(id), parties.gatewayOf('x'), asked], ['gw-1', 'gw-1', []]);
+    assert.deepEqual(detached, [`gw-2 ${id}`, 'gw-2 x']);
+  });
+
+  test('a device that has proved itself and is attached nowhere is not taken by a gateway that tells of it', async () => {
+    const { attach, parties, reachability, send } = rig();
+    await send(device().start(), 'gw-2', { device: id, peer: '192.0.2.7|1' });
+    attach('gw-1', id);
+    assert.deepEqual([parties.gatewayOf(id), reachability.wayTo(id)], [undefined, 'gw-2']);
+  });
+
+  test('what a gateway says of a gateway that is not behind it changes nothing: attach, detach, presence, fault', () => {
+    const { attach, parties, reachability, report, events } = rig();
+    reachability.setState('gw-2', { online: true, software: '1' } as never);
+    attach('gw-2', id);
+    const lies = [
+      (number: number) =>
+        deviceDetachAlert(ownVocabulary, { sequence: number, deviceId: id, reason: 'left', via: 'gw-2' }),
+      (number: number) =>
+        devicePresenceAlert(ownVocabulary, {
+          ...{ sequence: number, deviceId: id, state: 'unreachable', reason: 'a lie', lastSeen: 1 },
+          via: 'gw-2',
+        }),
+      (number: number) =>
+        gatewayFaultAlert(ownVocabulary, { sequence: number, kind: 'state', reason: 'a lie', via: 'gw-2' }),
+    ];
+    for (const lie of lies) assert.equal(report('gw-1', lie), 200);
+    attach('gw-1', 'x', 'gw-2');
+    attach('gw-1', 'gw-2');
+    assert.deepEqual(
+      [parties.gatewayOf(id), parties.gatewayOf('x'), parties.gatewayOf('gw-2')],
+      ['gw-2', undefined, undefined],
+    );
+    assert.deepEqual([reachability.wayTo(id), reachability.brokerGatewayOf('gw-2')], ['gw-2', 'gw-2']);
+    assert.equal(reachability.devices().find((each) => each.id === id)?.unreachable, undefined);
+    assert.deepEqual([events.count('alert.foreign-gateway'), events.count('alert.gateway-fault')], [4, 0]);
+  });
+
+  test('a gateway that invents devices is refused at last, and no other gateway is', () => {
+    const { attach, parties, clock } = rig();
+    const before = parties.associations().length;
+    const statuses = new Map<number, number>();
+    for (let at = 0; at < newDevices.burst + 100; at++) {
+      const status = attach('gw-1', `invented:${at}`);
+      statuses.set(status, (statuses.get(status) ?? 0) + 1);
+    }
+    assert.deepEqual(
+      [...statuses],
+      [
+        [200, newDevices.burst],
+        [420, 100],
+      ],
+    );
+    assert.equal(parties.associations().length - before, newDevices.burst);
+    assert.equal(attach('gw-1', 'invented:5'), 200, 'one that is known');
+    assert.equal(attach('gw-1', id), 200, 'one with an account');
+    assert.equal(attach('gw-2', 'honest'), 200);
+    clock.advance(1000);
+    assert.equal(attach('gw-1', 'another'), 200);
+  });
+
+  test('a child gateway moves like a device: with its own session, for which it is asked', async () => {
+    const { attach, parties, asked, send } = rig();
+    attach('gw-1', 'gw-3');
+    attach('gw-2', 'gw-3');
+    assert.deepEqual([parties.gatewayOf('gw-3'), asked], ['gw-1', ['gw-3 gw-2']]);
+    await send(gateway('gw-3').start(), 'gw-2', { device: 'gw-3', peer: '192.0.2.7|1' });
+    assert.equal(parties.gatewayOf('gw-3'), 'gw-2');
+  });
+
+  test('what was told of a gateway ends when that gateway connects to the broker itself', () => {
+    const { attach, reachability } = rig();
+    attach('gw-1', 'x', 'gw-3');
+    assert.equal(reachability.brokerGatewayOf('gw-3'), 'gw-1');
+    reachability.setState('gw-3', { online: true, software: '1' } as never);
+    assert.equal(reachability.brokerGatewayOf('gw-3'), 'gw-3');
+  });
+});
+
+describe('sessions', () => {
+  test('a broker gateway cannot send a message into a session that runs through another one', async () => {
+    const { send, alerts, proofs, reachability } = rig();
+    const honest = device();
+    const peer = '192.0.2.7|5683';
+    const answer = await send(honest.start(), 'gw-1', { device: id, peer });
+    assert.ok(statusesOf(answer).includes('SyncHdr 212'));
+    const { sessionId, msgId } = honest.start().header;
+    const lie: SyncmlMessage = {
+      header: { ...claim(id).header, sessionId, msgId },
+      commands: [{ ...{ name: 'Alert', cmdId: '1', data: 1226 }, items: [{ data: 'a lie' }] }],
+      final: true,
+    };
+    for (const via of [undefined, 'gw-1'])
+      assert.ok(
+        statusesOf(await send(lie, 'gw-2', { device: id, peer, ...(via && { via }) })).includes(
+          'SyncHdr 407',
+        ),
+      );
+    assert.deepEqual([alerts, proofs.length, reachability.wayTo(id)], [[], 1, 'gw-1']);
   });
 });
 
@@ -191,17 +345,7 @@ describe('proofs', () => {
         await send(claim('gw-2', 2, wrong), gateway, { device: 'gw-2', peer: `192.0.2.66|${times}` }).catch(
           () => {},
         );
-    const own = client(
-      { ...empty },
-      {
-        sessionId: '7',
-        ends: { local: 'gw-2', remote: 'dm.example' },
-        account: {
-          own: { name: 'gw-2', secret: 'client-secret', nonce: new Uint8Array() },
-          peer: { name: 'dm.example', secret: 'server-secret', nonce: new Uint8Array() },
-        },
-      },
-    );
+    const own = gateway('gw-2');
     const answer = await send(own.start(), 'gw-2', {});
     assert.ok(statusesOf(answer).includes('SyncHdr 212'));
   });

@@ -33,7 +33,8 @@ import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 import { Updater } from '../../src/gateway/update/updater.ts';
 import { Watchdog } from '../../src/gateway/update/watchdog.ts';
 import type { Headend } from '../../src/headend/headend.ts';
-import type { Notifier } from '../../src/headend/notifier.ts';
+import { Notifier } from '../../src/headend/notifier.ts';
+import type { Parties } from '../../src/headend/parties.ts';
 import { PendingDetaches } from '../../src/headend/pending-detaches.ts';
 import type { Reachability } from '../../src/headend/reachability.ts';
 import { headendSchema } from '../../src/headend/schema.ts';
@@ -364,7 +365,12 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
       database,
       parties: undefined as never,
       reachability: { isOnline: () => true, wayTo: () => undefined } as unknown as Reachability,
-      notifier: { sendPackage0: async () => broken() } as unknown as Notifier,
+      // It knows no party, so no Package #0 can be made.
+      notifier: new Notifier({
+        ...{ serverId: 'dm.example', events, entropy: seededEntropy(1) },
+        parties: { get: () => undefined } as unknown as Parties,
+        downlink: undefined as never,
+      }),
       vocabulary: ownVocabulary,
       events,
     });
@@ -479,10 +485,10 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
 
   'session-end': async () => {
     const events = new EventRecorder();
-    const limits = { sessions: 1, idle: 1000, silent: 0 };
+    const limits = { sessions: 1, idle: 1000, silent: 0, bytes: { share: 1, pool: 1, keep: 1 } };
     const clock = new HandClock();
     const table = new SessionTable<string>({ clock, events, limits, abandoned: broken });
-    const session = { outcome: undefined, recognises: () => true, abandon: async () => {} };
+    const session = { outcome: undefined, weight: 0, recognises: () => true, abandon: async () => {} };
     const begin = (key: string) =>
       table.find(
         {
@@ -529,7 +535,8 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
     const clock = new HandClock();
     const after = clock.after.bind(clock);
     clock.after = broken;
-    const sessions = new TriggeredSessions(jobs, clock, events);
+    const database = openDatabase(':memory:', headendSchema);
+    const sessions = new TriggeredSessions({ jobs, clock, events, database });
     const trigger = { gateway: 'gw-1', name: 't', devices: [id], operations: [], deadline: 60 };
     sessions.begin(trigger);
     await named(events, 'trigger');
@@ -538,6 +545,21 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
     assert.equal(jobs.count(id), 1);
     sessions.stop();
   },
+
+  // What a gateway answered to an order is stored again.
+  order: () =>
+    onSite(async ({ site, headend }) => {
+      const { orders } = headend;
+      const taken = orders.end.bind(orders);
+      orders.end = () => {
+        orders.end = taken;
+        return broken();
+      };
+      await headend.stageImage('gw-1', { name: 'fw', data: Buffer.from('image') });
+      await named(site.headendEvents, 'order');
+      const stored = () => orders.get('ImageOperation', 'gw-1', 'fw')?.state === 'done';
+      while (!stored()) await pause(new SystemClock(), 20);
+    }),
 
   // What ends an update is stored again.
   update: async () => {

@@ -95,6 +95,29 @@ describe('journey 5: the gateway downloads an image once and gives it to many de
     );
   });
 
+  test('a large image is updated: refused beside the earlier version, with what to do, and then in its place', async () => {
+    const [earlier, next] = [randomBytes(700_000), randomBytes(700_000)];
+    await using files = await lyingServer(serves(earlier, '"v1"'), serves(next, '"v2"'));
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const gateway = await site.gateway([], { images: { quota: 1 } });
+    const stage = async (dropEarlier?: boolean) => {
+      const request = { name: 'fw', version: '2.0.0', url: files.url, dropEarlier };
+      const { correlator } = await headend.stageImage('gw-1', request);
+      await site.headendEvents.until('alert.image-operation', { correlator });
+      return headend.records.results('ImageOperation').at(-1)?.result;
+    };
+    assert.equal(await stage(), '<ImageResult Code="200"/>');
+    assert.match(
+      (await stage()) ?? '',
+      /^<ImageResult Code="501"><Reason>\d+ bytes too few are left beside the earlier version; set DropEarlier/,
+    );
+    assert.equal(gateway.status().images.stored, 1);
+    assert.equal(await stage(true), '<ImageResult Code="200"/>');
+    assert.deepEqual([gateway.status().images.stored, gateway.status().images.used], [1, next.length]);
+  });
+
   test('an image that is ordered again from a URL that fails: the server hears why, and devices get the one before', async () => {
     const file = randomBytes(50_000);
     const hash = createHash('sha256').update(file).digest('hex');

@@ -20,7 +20,10 @@ const stranger = '127.0.0.2';
 describe('over HTTP, a client with one session ID', limit, () => {
   const account = { deviceId: id, serverId: 'gw-1', user: id, password: 'pw', serverPassword: 'spw' };
   const http = {
-    http: { port: 0, device: [{ id, 'client-secret': 'pw', 'server-secret': 'spw' }] },
+    http: {
+      port: 0,
+      device: [{ id, 'client-secret': 'pw', 'server-secret': 'spw', 'client-auth': ['md5', 'basic'] }],
+    },
   };
   const clientOf = (gateway: Gateway, more: object = {}) =>
     new StockClient({
@@ -59,6 +62,8 @@ describe('over HTTP, a client with one session ID', limit, () => {
   for (const [what, habits] of [
     ['one connection for a session', { ignoresRespUri: true, keepsConnection: true }],
     ['a credential in each message', { ignoresRespUri: true, alwaysProves: true }],
+    ['the credentials that it is asked for, over a connection for each message', { ignoresRespUri: true }],
+    ['the same with basic', { ignoresRespUri: true, auth: 'basic' }],
   ] as const)
     test(`a client that ignores RespURI is served when it has ${what}`, async () => {
       await using broker = await startAedes();

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { rmSync } from 'node:fs';
+import { copyFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, type TestContext, test } from 'node:test';
@@ -187,6 +187,40 @@ describe('a gateway whose state is lost or taken back', { timeout: 120_000 }, ()
     await life.attach(second, state);
     await settled(life, headend);
     assert.equal(listed(headend, second), 2, 'the next one has a number of the lost time, in a new epoch');
+  });
+
+  test('taken back with its lock, as by a snapshot of the disk: the server notices, and lists what is new', async (t) => {
+    await using broker = await startAedes();
+    const life = await begin(t, broker);
+    const headend = await life.site.headend([]);
+    await life.start();
+    const states = [freshState(t), freshState(t)] as const;
+    await (await life.attach(first, states[0]))[Symbol.asyncDispose]();
+    await settled(life, headend);
+    await life.stop();
+    const files = [life.file, `${life.file}.lock`];
+    for (const file of files) copyFileSync(file, `${file}.snapshot`);
+    await life.start();
+    await (await life.attach(second, states[1]))[Symbol.asyncDispose]();
+    await settled(life, headend);
+    await life.stop();
+    for (const file of [...files, `${life.file}-wal`, `${life.file}-shm`]) rmSync(file, { force: true });
+    for (const file of files) copyFileSync(`${file}.snapshot`, file);
+    await life.start();
+    assert.equal(life.site.gatewayEvents.count('state.new-epoch'), 1, 'the lock shows no difference');
+    const noticed = life.site.gatewayEvents.until('state.taken-back', { server: 'dm.example' });
+    await life.attach(second, states[1]);
+    const epoch = String((await noticed).fields.epoch);
+    await settled(life, headend);
+    assert.equal(listed(headend, second), 2);
+    await life.site.headendEvents.until('gateway.new-epoch', { gateway: 'gw-1', epoch });
+    assert.equal(life.site.gatewayEvents.count('alert.refused'), 0, 'no alert is blamed');
+    await life.start();
+    const client = life.site.client(sensor, life.gateway);
+    const reported = life.site.headendEvents.next('alert.device-attach', { device: sensor });
+    await client.start();
+    await reported;
+    assert.equal(life.site.gatewayEvents.count('state.taken-back'), 1, 'said once');
   });
 
   test('rolled back to the version before: what it reports with numbers that the later version has used is listed', async (t) => {

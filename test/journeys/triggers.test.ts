@@ -49,7 +49,7 @@ describe(
       assert.deepEqual(
         headend
           .triggered('gw-1', 'morning')
-          ?.map(({ status, outcomes }) => [status, outcomes[1]?.results[0]?.data]),
+          ?.map(({ status, operations }) => [status, operations[1]?.results?.[0]?.data]),
         ids.map(() => [200, 'awake']),
       );
     });

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PosternError } from '../../src/base/errors.ts';
-import { MemoryNodes } from '../../src/dm/node-store.ts';
+import { MemoryAcls, MemoryNodes } from '../../src/dm/node-store.ts';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
+import { ManagementTree } from '../../src/dm/tree.ts';
+import { AccountsBranch } from '../../src/mo/accounts-branch.ts';
 import {
   Accounts,
   accountNodes,
@@ -33,6 +35,27 @@ test('an account without credentials is refused', () => {
   const root = accountNodes('x', account);
   const without = { ...root, children: root.children?.filter(({ name }) => name !== 'AppAuth') ?? [] };
   assert.throws(() => readAccount(without), { code: 'malformed' });
+});
+
+test('an account of a server that an ACL cannot name is refused, and takes no rights from others when it goes', async () => {
+  for (const serverId of ['*', 'a+dm.example', 'a&Exec=b', '/bootstrap', 'a\nb'])
+    assert.throws(
+      () => readAccount(accountNodes('x', { ...account, serverId })),
+      { code: 'malformed' },
+      serverId,
+    );
+  const branch = new AccountsBranch('DMAcc', accountsDescription, new MemoryNodes());
+  const accounts = new Accounts(branch);
+  accounts.put(account);
+  const tree = new ManagementTree(
+    { DMAcc: branch },
+    new MemoryAcls({ '.': 'Get=*&Replace=owner&Delete=owner' }),
+  );
+  branch.listen({ lost: (server) => tree.forgetServer(server), gone: () => {} });
+  const path = ['DMAcc', 'account1'];
+  await tree.replace([...path, 'ServerID'], { format: 'chr', value: '*' }, 'owner');
+  await tree.delete(path, 'owner');
+  assert.ok(tree.permits(['DMAcc'], 'Get', 'anyone'));
 });
 
 // conforms: SEC-8

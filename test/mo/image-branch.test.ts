@@ -11,6 +11,7 @@ import { gatewayConfigSchema } from '../../src/gateway/config.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { FailingDisk } from '../gateway/store/failing-disk.ts';
 import { HandClock } from '../hand-clock.ts';
+import { lyingServer, serves } from '../journeys/lying-server.ts';
 
 const server = 'dm.example';
 const at = (...path: string[]) => ['GwImageInventory', 'Images', ...path];
@@ -44,8 +45,8 @@ function gateway(t: TestContext) {
   const { images } = objects;
   const push = (name: string, data: Uint8Array) =>
     tree.add(at(name, 'PkgData'), { format: 'bin', value: data }, server);
-  const order = async (name: string) => {
-    await tree.add(at(name, 'PkgURL'), { format: 'chr', value: 'http://127.0.0.1:1/x' }, server);
+  const order = async (name: string, value = 'http://127.0.0.1:1/x') => {
+    await tree.add(at(name, 'PkgURL'), { format: 'chr', value }, server);
     return await tree.exec(at(name, 'Operations', 'Download'), { format: 'chr' }, 'c', server);
   };
   const stateOf = (name: string) => images.status(name).state;
@@ -71,6 +72,21 @@ describe('a package that changes images', { timeout: 20_000 }, () => {
     assert.equal(images.used, 1000 * 1024, 'the room of what failed is free');
   });
 
+  test('is written once: a disk that refuses cannot make one of its commands fail and keep what it did', async (t) => {
+    const { tree } = gateway(t);
+    using disk = new FailingDisk();
+    await tree.atomically(async () => {
+      disk.failAfter(0, { staysFull: true });
+      const { writes } = disk;
+      await tree.atomically(async () => {
+        await tree.add(at('a', 'Version'), { format: 'chr', value: '2' }, server);
+      });
+      assert.equal(disk.writes, writes);
+      disk.mend();
+    });
+    assert.equal(tree.view(at('a', 'Version'))?.value, '2');
+  });
+
   test('and cannot be stored, does neither', async (t) => {
     const { tree, images, push, order, stateOf } = gateway(t);
     using disk = new FailingDisk();
@@ -84,6 +100,41 @@ describe('a package that changes images', { timeout: 20_000 }, () => {
     assert.deepEqual([stateOf('a'), stateOf('b'), images.used], [0, 0, 0]);
     await tree.atomically(async () => await push('c', kilobytes(900)));
     assert.equal(stateOf('c'), 2);
+  });
+
+  test('and fails, evicts no image for the one that it brought', async (t) => {
+    const { tree, images, events, push, order, stateOf } = gateway(t);
+    const file = kilobytes(700);
+    await using files = await lyingServer(serves(file, '"v1"'));
+    await tree.atomically(async () => assert.equal(await order('a', files.url), 202));
+    await events.until('image.ready');
+    const fails = tree.atomically(async () => {
+      await push('b', kilobytes(800));
+      throw new Error('a later command fails');
+    });
+    await assert.rejects(fails, /a later command/);
+    assert.equal(stateOf('a'), 2);
+    assert.deepEqual(Buffer.from(images.ready('a')!.read(0, file.length)), file);
+    await tree.atomically(async () => await push('b', kilobytes(800)));
+    assert.deepEqual([stateOf('a'), stateOf('b')], [4, 2]);
+  });
+
+  test('pushes a version that does not fit beside the earlier one: refused, unless that one may go', async (t) => {
+    const { tree, images, push, stateOf } = gateway(t);
+    const [earlier, next] = [kilobytes(600), kilobytes(600)];
+    const replace = (value: Uint8Array) => tree.replace(at('a', 'PkgData'), { format: 'bin', value }, server);
+    await tree.atomically(async () => await push('a', earlier));
+    await assert.rejects(
+      async () => tree.atomically(async () => await replace(next)),
+      /beside the earlier version; set DropEarlier of this image, or remove the earlier version first/,
+    );
+    assert.deepEqual(Buffer.from(images.ready('a')!.read(0, earlier.length)), earlier);
+    await tree.atomically(async () => {
+      await tree.add(at('a', 'DropEarlier'), { format: 'bool', value: 'true' }, server);
+      await replace(next);
+    });
+    assert.deepEqual([stateOf('a'), images.used], [2, next.length]);
+    assert.deepEqual(Buffer.from(images.ready('a')!.read(0, next.length)), next);
   });
 
   test('replaces an image, and devices get the one before until there is another', async (t) => {

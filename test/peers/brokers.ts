@@ -93,6 +93,9 @@ export async function startMosquitto(
     [`listener ${port} 127.0.0.1`, 'log_dest stderr', 'connection_messages true', ...settings, ''].join('\n'),
   );
   let child: ChildProcess | undefined;
+  // A process that ends early does not dispose of its brokers.
+  const end = () => void child?.kill();
+  process.once('exit', end);
   const start = async () => {
     const started = spawn('mosquitto', ['-c', file], {
       stdio: ['ignore', 'ignore', 'pipe'],
@@ -120,6 +123,7 @@ export async function startMosquitto(
     reload: () => void child?.kill('SIGHUP'),
     [Symbol.asyncDispose]: async () => {
       await broker[Symbol.asyncDispose]();
+      process.off('exit', end);
       rmSync(folder, { recursive: true });
     },
   };

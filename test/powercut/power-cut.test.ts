@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { SystemClock } from '../../src/base/clock.ts';
 import { checkConfig } from '../../src/base/config.ts';
 import { seededEntropy, systemEntropy } from '../../src/base/entropy.ts';
+import { PosternError } from '../../src/base/errors.ts';
 import { countSetAside } from '../../src/base/rows.ts';
 import { gatewayConfigSchema } from '../../src/gateway/config.ts';
 import { type GatewayState, openState } from '../../src/gateway/state.ts';
@@ -18,6 +19,7 @@ import { Site } from '../journeys/site.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { GatewayProcess, gatewayToml, type Promised, work, writeConfig } from './load.ts';
 import { type Leftovers, leftovers, Recording } from './recording.ts';
+import { ServerMemory } from './server-memory.ts';
 
 /** Points at which the power is cut, and times that the process is killed: few in `npm test`, all in `npm run powercut`. */
 const cuts = Number(process.env.POSTERN_POWER_CUTS ?? 60);
@@ -103,6 +105,17 @@ describe(`the power is cut, seed ${seed}`, { timeout: 3_600_000 }, () => {
     const entropy = seededEntropy(seed);
     const log = join(folder, 'record');
     const promised: Promised[] = [];
+    // The server has no room for the first alert of some devices, and an error in that of others.
+    const refusedOnce = new Map<string, Error>([
+      [devices[2]!, new PosternError('storage', 'the disk of the server is full')],
+      [devices[5]!, new Error('an error of the server')],
+      [devices[8]!, new PosternError('storage', 'the disk of the server is full')],
+    ]);
+    using memory = new ServerMemory((device) => {
+      const error = refusedOnce.get(device);
+      refusedOnce.delete(device);
+      return error;
+    });
     {
       await using broker = await startAedes();
       const config = writeConfig(folder, broker.url, devices);
@@ -137,7 +150,9 @@ describe(`the power is cut, seed ${seed}`, { timeout: 3_600_000 }, () => {
       const found = opened.database.prepare('PRAGMA integrity_check').get();
       assert.equal(found?.integrity_check, 'ok', where);
       assert.equal(countSetAside(opened.database), 0, where);
-      assertKept(opened, promised, entries[count - 1]!.time, where);
+      const { time } = entries[count - 1]!;
+      assertKept(opened, promised, time, where);
+      assert.deepEqual(await memory.wrong(opened.outbox.peek(1000), 'gw-1', time), [], where);
       await opened.database.close();
       rmSync(state, { recursive: true, force: true });
     };
@@ -145,6 +160,13 @@ describe(`the power is cut, seed ${seed}`, { timeout: 3_600_000 }, () => {
     const made = 1 + entries.findIndex(({ kind, data }) => kind === 'R' && data.toString() === 'state.db');
     assert.ok(made > 0, 'the file gets its name when it is complete');
     for (let count = 1; count <= made + 5; count++) for (const left of leftovers) await check(0, count, left);
+    // Each point after an alert was refused, until the gateway has stored that: the server may have taken later ones.
+    assert.equal(memory.refusals.length, 3);
+    for (const refused of memory.refusals) {
+      const at = entries.findIndex(({ time }) => time >= refused);
+      for (let count = at + 1; count <= Math.min(at + 6, entries.length); count++)
+        for (const left of leftovers) await check(0, count, left);
+    }
     // All cuts but the first are spread over the whole of the record.
     for (let cut = 0; cut < cuts; cut++)
       await check(

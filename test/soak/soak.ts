@@ -9,7 +9,6 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { publish } from '../../build/figure-pages.ts';
 import { single, today } from '../../build/figures.ts';
 import { askGateway } from '../../src/gateway/console/admin-api.ts';
@@ -18,28 +17,31 @@ import { deviceId } from '../bench/crowd.ts';
 import { Counter, startHeadend } from '../bench/fleet.ts';
 import { factoryDevices, writeGatewayFile } from '../bench/gateway-file.ts';
 import { cpuSeconds, machine, residentMegabytes } from '../bench/measure.ts';
+import { measuring, optionsOf } from '../options.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import { onCollection, reportCollections } from './collections.ts';
 import { longEnough, partsOf, type Sample, slopeLimits, slopePerHour } from './slope.ts';
 
-const { values: flags } = parseArgs({
-  options: {
-    minutes: { type: 'string', default: '60' },
-    devices: { type: 'string', default: '2000' },
-    seed: { type: 'string', default: '1' },
-    port: { type: 'string', default: '25683' },
-    write: { type: 'boolean' },
+const flags = optionsOf(
+  'soak',
+  'A gateway with devices that come, go and move, while broker and gateway restart. Fails when memory, handles, store or bytes written grow in the second half.',
+  {
+    minutes: { number: 60, what: 'minutes of the whole' },
+    devices: { number: 2000, what: 'devices' },
+    seed: { number: 1, what: 'seed of the random choices' },
+    port: { number: 25_683, what: 'UDP port of the gateway' },
+    write: measuring.write,
   },
-});
-const minutes = Number(flags.minutes);
-const size = Number(flags.devices);
+);
+const minutes = flags.minutes;
+const size = flags.devices;
 /** Processes of devices, and changes of devices per second in each. */
 const crowds = { processes: 2, perSecond: 3 } as const;
 const sampleEvery = 10_000;
 /** Largest ratio of bytes written for a change, end to begin of what is measured; least share of changes that are done. */
 const limits = { bytesRatio: 1.3, done: 80 } as const;
 /** CoAP port of the gateway. It stays the same over restarts; two runs at once need two ports. */
-const port = Number(flags.port);
+const port = flags.port;
 
 const folder = mkdtempSync(join(tmpdir(), 'postern-soak-'));
 const state = join(folder, 'state.db');
@@ -81,7 +83,7 @@ await Promise.all(
   Array.from({ length: crowds.processes }, async (_, number) => {
     const share = Math.ceil(size / crowds.processes);
     const program = fileURLToPath(new URL('crowd.ts', import.meta.url));
-    const args = [number * share, Math.min(share, size - number * share), Number(flags.seed) + number];
+    const args = [number * share, Math.min(share, size - number * share), flags.seed + number];
     const child = spawn(
       process.execPath,
       [program, `coap://127.0.0.1:${port}`, ...args.map(String), String(crowds.perSecond)],

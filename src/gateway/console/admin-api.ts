@@ -1,14 +1,15 @@
 import { once } from 'node:events';
-import { chmodSync, lstatSync, rmSync } from 'node:fs';
+import { chmodSync, lstatSync, renameSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
-import { connect } from 'node:net';
-import { dirname, join } from 'node:path';
-import { failed, guarded } from '../../base/background.ts';
+import { dirname } from 'node:path';
+import { background, failed, guarded } from '../../base/background.ts';
+import { type Clock, SystemClock, type Timer } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { checkPrivateFolder, makePrivateFolder, userFolder } from '../../base/private-folder.ts';
 import { readBounded } from '../../base/read-bounded.ts';
 import { safeJson } from '../../base/safe-text.ts';
+import { demandFree, type FileIdentity, identityOf, leadsTo, removeOwn } from './admin-socket.ts';
 
 /** Functions that answer GET, by path. The result is sent as JSON. */
 export type Views = Readonly<Record<string, () => unknown>>;
@@ -20,30 +21,34 @@ const bodyLimit = 16 * 1024;
 /** Maximum bytes of an answer; enough for an inventory of 100,000 devices. */
 const answerLimit = 64 * 1024 * 1024;
 
-/** Default path of the socket, for the gateway and for `postern status`: in the folder of the user. */
-export const defaultSocket = (): string => join(userFolder(), 'admin.sock');
+/** Milliseconds between two looks whether the socket is still that of this gateway. */
+const lookEvery = 30_000;
 
 /**
  * The admin API: JSON over HTTP on a Unix socket. Only the user who runs the gateway can open the socket. An error is
- * answered with its DM status as HTTP status and the body `{ error, message }`.
+ * answered with its DM status as HTTP status and the body `{ error, message }`. A socket that is removed is made again.
  */
 export class AdminApi implements AsyncDisposable {
-  readonly #server: Server;
   readonly #socket: string;
   readonly #views: Views;
   readonly #actions: Actions;
   readonly #events: Events;
+  readonly #clock: Clock;
+  #server: Server | undefined;
+  /** The socket that this gateway made. */
+  #made: FileIdentity | undefined;
+  #look: Timer | undefined;
+  /** Whether the loss of the socket was told. */
+  #isLost = false;
+  #isStopped = false;
 
-  constructor(socket: string, events: Events, views: Views, actions: Actions = {}) {
+  /** @param clock the system's clock when absent */
+  constructor(socket: string, events: Events, views: Views, actions: Actions = {}, clock?: Clock) {
     this.#socket = socket;
     this.#views = views;
     this.#actions = actions;
     this.#events = events;
-    this.#server = createServer(
-      guarded(events, 'admin-api', (incoming: IncomingMessage, response: ServerResponse) =>
-        this.serve(incoming, response),
-      ),
-    );
+    this.#clock = clock ?? new SystemClock((thrown) => failed(events, 'timer', thrown));
   }
 
   /** Answers one request. */
@@ -63,6 +68,12 @@ export class AdminApi implements AsyncDisposable {
 
   /** @throws {PosternError} `configuration` when another gateway serves this socket, or the socket cannot be created */
   async start(): Promise<void> {
+    await this.#make();
+    this.#lookLater();
+  }
+
+  /** @throws {PosternError} `configuration` */
+  async #make(): Promise<void> {
     await demandFree(this.#socket);
     // Somebody else who made the folder could put another socket in place of this one.
     makePrivateFolder(dirname(this.#socket), 'gateway.admin-socket');
@@ -73,14 +84,26 @@ export class AdminApi implements AsyncDisposable {
         'configuration',
         `gateway.admin-socket: ${this.#socket} is there already, and is no socket`,
       );
+    // A server of Node removes the path that it listened at when it is closed, whatever is there by then. So it listens at
+    // another path, and the socket is renamed.
+    const fresh = `${this.#socket}.new`;
+    const server = createServer(
+      guarded(this.#events, 'admin-api', (incoming: IncomingMessage, response: ServerResponse) =>
+        this.serve(incoming, response),
+      ),
+    );
     try {
-      rmSync(this.#socket, { force: true });
-      this.#server.listen(this.#socket);
-      await once(this.#server, 'listening');
-      chmodSync(this.#socket, 0o600);
+      rmSync(fresh, { force: true });
+      server.listen(fresh);
+      await once(server, 'listening');
+      chmodSync(fresh, 0o600);
+      this.#made = identityOf(fresh);
+      renameSync(fresh, this.#socket);
       // Such as no file descriptor for a connection.
-      this.#server.on('error', (error) => failed(this.#events, 'admin-api', error));
+      server.on('error', (error) => failed(this.#events, 'admin-api', error));
+      this.#server = server;
     } catch (cause) {
+      server.close();
       throw new PosternError(
         'configuration',
         `gateway.admin-socket: ${this.#socket} cannot be created: ${String(cause)}`,
@@ -89,13 +112,59 @@ export class AdminApi implements AsyncDisposable {
     }
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#server.listening) return;
-    const closed = once(this.#server, 'close');
-    this.#server.close();
-    this.#server.closeAllConnections();
-    await closed;
+  #lookLater(): void {
+    if (this.#isStopped) return;
+    this.#look = this.#clock.after(
+      lookEvery,
+      () => void background(this.#events, 'admin-api', () => this.#mend()).then(() => this.#lookLater()),
+    );
   }
+
+  /** Makes the socket again when it is not there any more. Each loss is told once. */
+  async #mend(): Promise<void> {
+    const socket = this.#socket;
+    if (leadsTo(socket, this.#made)) return;
+    const isThere = identityOf(socket) !== undefined;
+    if (!this.#isLost) {
+      const reason = isThere ? 'something else is in its place' : 'it was removed';
+      this.#events.emit('gateway.socket-lost', { socket, reason });
+    }
+    this.#isLost = true;
+    const before = this.#server;
+    try {
+      await this.#make();
+    } catch (thrown) {
+      // It may be served by another process, or the folder cannot be made. It was told, and is tried again.
+      if (asPosternError(thrown).code === 'configuration') return;
+      throw thrown;
+    }
+    // A request that came over the socket before goes on to its end.
+    before?.close();
+    before?.closeIdleConnections();
+    if (this.#isStopped) return await this.#end();
+    this.#isLost = false;
+    this.#events.emit('gateway.socket-made', { socket });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isStopped = true;
+    this.#look?.cancel();
+    await this.#end();
+  }
+
+  async #end(): Promise<void> {
+    removeOwn(this.#socket, this.#made);
+    await closed(this.#server);
+  }
+}
+
+/** Closes a server with all its connections. */
+async function closed(server: Server | undefined): Promise<void> {
+  if (!server?.listening) return;
+  const end = once(server, 'close');
+  server.close();
+  server.closeAllConnections();
+  await end;
 }
 
 /**
@@ -124,28 +193,6 @@ async function answer(incoming: IncomingMessage, views: Views, actions: Actions)
 /** Milliseconds within which a gateway that is alive answers a question. */
 const answerWait = 10_000;
 
-/** What connecting to a socket says when nobody has it: there is none, or its process has ended. */
-const free = ['ENOENT', 'ECONNREFUSED'];
-
-/**
- * Checks that no process serves a socket. One that a process left behind when it was killed is free.
- * @throws {PosternError} `configuration` when another gateway serves the socket, or it cannot be reached
- */
-export async function demandFree(socket: string): Promise<void> {
-  const probe = connect(socket);
-  const { promise, resolve } = Promise.withResolvers<string | undefined>();
-  probe.once('connect', () => resolve(undefined));
-  probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
-  const failure = await promise;
-  probe.destroy();
-  if (failure !== undefined && free.includes(failure)) return;
-  const why = failure === undefined ? 'another gateway serves it' : `it cannot be reached (${failure})`;
-  throw new PosternError(
-    'configuration',
-    `gateway.admin-socket: ${socket}: ${why}; give this gateway a socket of its own`,
-  );
-}
-
 /**
  * Sends a request to the admin API of a running gateway: GET, or POST when there is a body. Returns the parsed answer.
  * @throws {PosternError} `unavailable` when no gateway runs there, or when it refuses; `configuration` when the folder of the
@@ -154,7 +201,11 @@ export async function demandFree(socket: string): Promise<void> {
 export async function askGateway(socket: string, path: string, body?: unknown): Promise<unknown> {
   // In the temporary folder somebody else may have made the folder of this user, and answer in place of the gateway.
   if (dirname(socket) === userFolder()) checkPrivateFolder(userFolder(), '--socket');
-  const outgoing = request({ socketPath: socket, path, method: body === undefined ? 'GET' : 'POST' });
+  const outgoing = request({
+    ...{ socketPath: socket, path, method: body === undefined ? 'GET' : 'POST' },
+    // A connection that was kept may lead to a gateway that is not there any more.
+    agent: false,
+  });
   // A backup takes as long as the disk needs. Everything else is answered from memory.
   if (body === undefined)
     outgoing.setTimeout(answerWait, () => outgoing.destroy(new Error('no answer came in time')));
@@ -168,7 +219,7 @@ export async function askGateway(socket: string, path: string, body?: unknown): 
   } catch (cause) {
     throw new PosternError(
       'unavailable',
-      `no gateway answers at ${socket}; start one (npm start, or postern gateway --config FILE), or name its socket by --socket`,
+      `no gateway answers at ${socket}; start one (npm start, or postern gateway --config FILE), or name its socket by --socket; a gateway of systemd is asked by root`,
       { cause },
     );
   }

@@ -78,6 +78,7 @@ export class AdaptationMode implements AsyncDisposable {
     if (!client) throw new PosternError('notFound', `${deviceId} is not registered here`);
     return await this.#waiting.perform(deviceId, operations, options, async () => {
       if (!client.queueMode || this.#isAwake(deviceId)) this.#talk(deviceId, this.#parts.clock.now());
+      else options.away?.();
     });
   };
 

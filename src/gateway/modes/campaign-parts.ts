@@ -21,7 +21,9 @@ export type Attempt =
 export interface AttemptOptions {
   /** To be called before the first operation may reach the device. */
   readonly begun: () => void;
-  /** Aborted when the gateway stops. */
+  /** To be called when the device does not answer and the attempt waits for it. Another device takes its turn. */
+  readonly away: () => void;
+  /** Aborted when the gateway stops, or the campaign ends before the device has begun. */
   readonly signal: AbortSignal;
   /** Number of earlier attempts at this device since the start of the gateway. */
   readonly attempts: number;

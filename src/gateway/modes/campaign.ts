@@ -15,7 +15,8 @@ import {
   campaignEvents,
   type Outcome,
 } from './campaign-parts.ts';
-import { type Running, takeLater, type Unit } from './running-campaign.ts';
+import { acceptedOf, dropAll, type Running, takeLater, type Unit, unitsOf } from './running-campaign.ts';
+import { StoredTogether } from './stored-together.ts';
 
 /** Maximum number of devices or child gateways in progress per campaign, and of running campaigns per kind. */
 export const campaignLimits = { parallel: 64, running: 8 } as const;
@@ -31,9 +32,11 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   readonly #parts: CampaignParts<O>;
   readonly #running = new Map<string, Running<O>>();
   readonly #stop = new AbortController();
+  readonly #outcomes: StoredTogether;
 
   constructor(parts: CampaignParts<O>) {
     this.#parts = parts;
+    this.#outcomes = new StoredTogether(parts.campaigns, (store) => this.#store(store));
   }
 
   /** Continues the campaigns that were running when the gateway stopped. */
@@ -101,9 +104,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     if (!running) return;
     this.#running.delete(name);
     running.deadline.cancel();
-    running.waiting.length = 0;
-    takeLater(running);
-    running.accepted.clear();
+    dropAll(running);
     this.#pump(running);
   }
 
@@ -160,13 +161,8 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   counts(name: string): Omit<CampaignSummary, 'outcomes'> {
     const { campaigns } = this.#parts;
     const { total, done, failed } = campaigns.counts(name);
-    return {
-      state: campaigns.run(name)?.state ?? CampaignState.Idle,
-      total,
-      done,
-      failed,
-      pending: total - done - failed,
-    };
+    const state = campaigns.run(name)?.state ?? CampaignState.Idle;
+    return { state, total, done, failed, pending: total - done - failed };
   }
 
   summary(name: string): CampaignSummary {
@@ -222,21 +218,13 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       for (const device of byRight.get(false) ?? [])
         this.#settle(name, device, { status: DmStatus.PermissionDenied, parts: [] });
     });
-    const units = [...Map.groupBy(byRight.get(true) ?? [], childOf)].flatMap(([child, devices]): Unit[] =>
-      child === undefined
-        ? devices.map((device) => ({ devices: [device], child, attempts: 0 }))
-        : [{ devices, child, attempts: 0 }],
-    );
     const running: Running<O> = {
       order,
-      waiting: units,
+      waiting: unitsOf(byRight.get(true) ?? [], childOf),
       later: new Map(),
-      accepted: new Map(
-        targets.flatMap(({ device, state, outcome }) =>
-          state === 'accepted' ? [[device, JSON.parse(outcome ?? '{}') as Outcome] as const] : [],
-        ),
-      ),
+      accepted: acceptedOf(targets),
       active: 0,
+      away: new Set(),
       deadline: clock.after(
         order.deadline,
         () => void this.#store(() => this.#giveUp(running, DmStatus.RequestTimeout)),
@@ -250,14 +238,19 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   }
 
   /**
-   * Ends a campaign early. Devices not reached yet get `status` as outcome. Devices in progress continue to their end.
+   * Ends a campaign early. Devices not reached yet, and those that do not answer, get `status` as outcome. Devices in progress
+   * continue to their end.
    * @param store what else is stored in the same transaction
    */
   #giveUp(running: Running<O>, status: number, store?: () => void): void {
     if (this.#isAbandoned(running)) return;
     const { name } = running.order;
     const { campaigns } = this.#parts;
-    const left = [...running.waiting, ...[...running.later.values()].map(({ unit }) => unit)];
+    const left = [
+      ...running.waiting,
+      ...[...running.later.values()].map(({ unit }) => unit),
+      ...running.away,
+    ];
     campaigns.inTransaction(() => {
       store?.();
       for (const { devices } of left)
@@ -265,9 +258,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       // For a device that accepted the order, 202 remains the outcome.
       for (const [device, outcome] of running.accepted) this.#settle(name, device, outcome);
     });
-    running.waiting.length = 0;
-    takeLater(running);
-    running.accepted.clear();
+    dropAll(running);
     this.#pump(running);
   }
 
@@ -278,14 +269,18 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       const unit = running.waiting.shift();
       if (!unit) break;
       running.active++;
-      const { events } = this.#parts;
-      void background(events, 'campaign', () => this.#work(running, unit), this.#stop.signal).then(() => {
-        running.active--;
+      void background(
+        this.#parts.events,
+        'campaign',
+        () => this.#work(running, unit),
+        this.#stop.signal,
+      ).then(() => {
+        if (!running.away.delete(unit)) running.active--;
         this.#pump(running);
       });
     }
-    const { waiting, later, accepted, active } = running;
-    if (active > 0) return;
+    const { waiting, later, accepted, active, away } = running;
+    if (active + away.size > 0) return;
     if (isStopped) running.finished.resolve();
     else if (waiting.length === 0 && later.size === 0 && accepted.size === 0) this.#finish(running);
   }
@@ -294,12 +289,20 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   async #work(running: Running<O>, unit: Unit): Promise<void> {
     const { campaigns, isRepeatable, attempt, delegate, mayActOn } = this.#parts;
     const { order } = running;
-    const signal = AbortSignal.any([this.#stop.signal, running.control.signal]);
+    unit.control = new AbortController();
+    const signal = AbortSignal.any([this.#stop.signal, running.control.signal, unit.control.signal]);
     const isRepeated = isRepeatable(order);
     const options: AttemptOptions = {
       signal,
       attempts: unit.attempts++,
+      away: () => {
+        if (signal.aborted || running.away.has(unit)) return;
+        running.away.add(unit);
+        running.active--;
+        this.#pump(running);
+      },
       begun: () => {
+        if (running.away.delete(unit)) running.active++;
         if (isRepeated || this.#isAbandoned(running)) return;
         campaigns.inTransaction(() => {
           for (const device of unit.devices) campaigns.setTarget(order.name, device, 'begun');
@@ -330,7 +333,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       const status = asPosternError(thrown).dmStatus;
       store = () => settle(() => ({ status, parts: [] }));
     }
-    await this.#store(() => {
+    await this.#outcomes.store(() => {
       if (!this.#isAbandoned(running)) store();
     });
   }

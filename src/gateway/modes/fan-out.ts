@@ -24,10 +24,10 @@ export async function fanOutTo(
   { manage, adapt }: FanOutParts,
   device: string,
   { name, operations, timeout }: FanoutOrder,
-  { begun, signal }: Pick<AttemptOptions, 'begun' | 'signal'>,
+  { begun, signal, away }: Pick<AttemptOptions, 'begun' | 'signal' | 'away'>,
 ): Promise<Attempt> {
   const adapted = withCorrelator(adapt(device, operations), name);
-  const outcome = outcomeOf(await manage(device, adapted, { timeout, begun, signal }));
+  const outcome = outcomeOf(await manage(device, adapted, { timeout, begun, signal, away }));
   // A device that answers 202 reports the result later by an alert with the correlator of the Exec (FUMO, section 8).
   const isAccepted = outcome.parts.some(({ status }) => status === DmStatus.AcceptedForProcessing);
   return { kind: isAccepted && outcome.status === DmStatus.Ok ? 'accepted' : 'ended', outcome };

@@ -171,9 +171,9 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     return hash === undefined ? undefined : files.path(name, hash);
   }
 
-  reserve(name: string, bytes: number, others: readonly string[]): void {
+  reserve({ name, dropsEarlier = false }: ImageOrder, bytes: number, others: readonly string[]): void {
     this.#room.admit(name, others);
-    this.#room.reserve(pushed(name), name, bytes, 0);
+    this.#room.promise(pushed(name), { name, bytes, dropsEarlier });
   }
 
   release(name: string): void {
@@ -189,6 +189,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     this.#safely(() => {
       try {
         checkImage(order, hash, signingKeys);
+        this.#room.make(pushed(name));
         files.put(name, hash, data);
         const { used } = before;
         const fields = { size: data.length, hash, inline: true, result: FumoResult.Ok };

@@ -85,7 +85,8 @@ async function load(
         };
         images.put({ ...record, ...version });
       },
-      reserve: (bytes, received) => room.reserve(name, name, bytes, received),
+      reserve: (bytes, received, next) =>
+        room.reserve(name, { name, bytes, received, next, dropsEarlier: order(name).dropsEarlier ?? false }),
       begun: (from, total, reason = misfit) =>
         events.emit('image.coming', { image: name, from, total, reason }),
       brokeOff: (received, reason) => events.emit('image.broke-off', { image: name, received, reason }),

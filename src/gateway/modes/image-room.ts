@@ -1,4 +1,4 @@
-import type { DiskRoom } from '../../base/disk-room.ts';
+import { credit, type DiskRoom } from '../../base/disk-room.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { ImageState } from '../../mo/gw-image-inventory.ts';
@@ -16,15 +16,30 @@ export interface ImageRoomParts {
   readonly events: Events;
 }
 
+/** A file that needs room. */
+export interface RoomNeed {
+  /** The image that the file is to become. */
+  readonly name: string;
+  /** Size of the file. A download server only announces it. */
+  readonly bytes: number;
+  /** Bytes of it that are on the disk. */
+  readonly received: number;
+  /** Bytes of it that are written next. */
+  readonly next: number;
+  /** Whether the stored version of this image may be deleted for the file. */
+  readonly dropsEarlier: boolean;
+}
+
 /**
  * The room for images: a quota, and what the disk has beyond the room that is kept for the state. Room is reserved before
- * bytes are written. When it is short, the downloaded image that was used longest ago is evicted first. A pushed image is
- * never evicted, because it cannot be downloaded again.
+ * bytes are written. When it is short, the downloaded image that was used longest ago is evicted first, as bytes come that
+ * need its room. A size that a server announces evicts nothing. A pushed image is evicted only for its own successor, and
+ * an earlier version only if the server allowed that: it is the last one to go.
  */
 export class ImageRoom {
   readonly #parts: ImageRoomParts;
-  /** Size of files that are being received, and how much of each is on the disk. Bounded by downloads and by pushes of a package. */
-  readonly #reserved = new Map<string, { readonly bytes: number; readonly received: number }>();
+  /** Files that are being received. Bounded by downloads and by pushes of a package. */
+  readonly #reserved = new Map<string, { readonly need: RoomNeed; readonly counted: number }>();
 
   constructor(parts: ImageRoomParts) {
     this.#parts = parts;
@@ -44,23 +59,40 @@ export class ImageRoom {
   }
 
   /**
-   * Reserves room for a file, and evicts downloaded images as needed. Nothing is evicted when that would not be enough.
+   * Reserves room for a download: evicts what the next bytes need. Nothing is evicted when the whole file could not be
+   * stored.
    * @param owner what the room is for; a second call replaces the first
-   * @param name the image whose stored version stays, since the file is to replace it
-   * @param bytes size of the file
-   * @param received bytes of it that are on the disk
    * @throws {PosternError} `full` when there is not enough room, `tooLarge` when the file is larger than the quota
    */
-  reserve(owner: string, name: string, bytes: number, received: number): void {
-    const { files, disk, quota } = this.#parts;
-    if (bytes > quota) throw new PosternError('tooLarge', `all images together may take ${quota} bytes`);
-    const rest = Math.max(0, bytes - received);
-    const isMore = bytes > (this.#reserved.get(owner)?.bytes ?? -1);
-    const excess = isMore ? files.bytes + this.#outstanding(owner) + rest - quota : 0;
-    const missing = rest - Math.max(0, disk.left(files.directory, diskOwner(owner)));
-    this.#evict(name, Math.max(excess, missing));
-    disk.reserve(diskOwner(owner), files.directory, rest);
-    this.#reserved.set(owner, { bytes, received });
+  reserve(owner: string, need: RoomNeed): void {
+    const { disk, files } = this.#parts;
+    const spare = this.#spare(owner);
+    const evictable = this.#check(need, spare);
+    const counted = credit(need.bytes, need.received, need.next);
+    if (need.next > 0) this.#evict(evictable, need.next - spare);
+    disk.reserve(diskOwner(owner), files.directory, need.next, counted);
+    this.#reserved.set(owner, { need, counted });
+  }
+
+  /**
+   * Promises room for a file that is in memory, and evicts nothing yet. `make` makes the room.
+   * @throws {PosternError} as `reserve`
+   */
+  promise(owner: string, { bytes, ...image }: Pick<RoomNeed, 'name' | 'bytes' | 'dropsEarlier'>): void {
+    const { disk, files } = this.#parts;
+    const need = { ...image, bytes, received: 0, next: bytes };
+    this.#check(need, this.#spare(owner));
+    disk.reserve(diskOwner(owner), files.directory, 0, bytes);
+    this.#reserved.set(owner, { need, counted: bytes });
+  }
+
+  /**
+   * Makes the room that was promised.
+   * @throws {PosternError} as `reserve`
+   */
+  make(owner: string): void {
+    const { need } = this.#reserved.get(owner) ?? {};
+    if (need) this.reserve(owner, need);
   }
 
   release(owner: string): void {
@@ -68,35 +100,50 @@ export class ImageRoom {
     this.#parts.disk.release(diskOwner(owner));
   }
 
-  /** Bytes that are reserved for other files and not yet on the disk. */
-  #outstanding(owner: string): number {
+  /** Bytes that may be written before something has to give way. Negative when there are more bytes than there may be. */
+  #spare(owner: string): number {
+    const { files, disk, quota } = this.#parts;
     const others = [...this.#reserved].filter(([each]) => each !== owner);
-    return others.reduce((sum, [, { bytes, received }]) => sum + Math.max(0, bytes - received), 0);
+    const kept = others.reduce((sum, [, { counted }]) => sum + counted, 0);
+    return Math.min(quota - files.bytes - kept, Math.max(0, disk.left(files.directory, diskOwner(owner))));
   }
 
-  #evict(name: string, bytes: number): void {
-    if (bytes <= 0) return;
+  /** Returns the images that may give way to a file, in their order, when that is enough for the whole file. */
+  #check({ name, bytes, received, dropsEarlier }: RoomNeed, spare: number): readonly ImageRecord[] {
+    const { images, quota } = this.#parts;
+    if (bytes > quota) throw new PosternError('tooLarge', `all images together may take ${quota} bytes`);
+    const rest = Math.max(0, bytes - received);
+    const stored = images.values().filter(({ hash }) => hash !== undefined);
+    const others = stored.filter((image) => image.name !== name && !image.inline);
+    const earlier = stored.filter((image) => image.name === name);
+    const evictable = others.toSorted((a, b) => a.used - b.used).concat(dropsEarlier ? earlier : []);
+    const missing = rest === 0 ? 0 : rest - spare - sizeOf(evictable);
+    if (missing <= 0) return evictable;
+    const isEarlierTooMuch = !dropsEarlier && missing <= sizeOf(earlier);
+    throw new PosternError(
+      'full',
+      isEarlierTooMuch
+        ? `${missing} bytes too few are left beside the earlier version; set DropEarlier of this image, or remove the earlier version first`
+        : `${missing} bytes too few are left for images; remove images, or give them more room`,
+    );
+  }
+
+  #evict(evictable: readonly ImageRecord[], bytes: number): void {
     const { images, files, events } = this.#parts;
-    const evictable = images
-      .values()
-      .filter((image) => image.name !== name && image.hash !== undefined && !image.inline)
-      .toSorted((a, b) => a.used - b.used);
-    if (evictable.reduce((sum, { size = 0 }) => sum + size, 0) < bytes)
-      throw new PosternError(
-        'full',
-        `${bytes} bytes too few are left for images; remove images, also an earlier version of this one`,
-      );
     let freed = 0;
     for (const image of evictable) {
       if (freed >= bytes) return;
-      const { hash = '', size = 0 } = image;
+      const { name, hash = '', size = 0 } = image;
       images.put(withoutBytes(image, ImageState.Evicted));
-      files.drop(image.name, hash);
+      files.drop(name, hash);
       freed += size;
-      events.emit('image.evicted', { image: image.name, bytes: size });
+      events.emit('image.evicted', { image: name, bytes: size });
     }
   }
 }
+
+const sizeOf = (images: readonly ImageRecord[]): number =>
+  images.reduce((sum, { size = 0 }) => sum + size, 0);
 
 /** The record of an image whose bytes are gone. A download that is under way goes on. */
 export function withoutBytes({ hash: _, ...record }: ImageRecord, state: number): ImageRecord {

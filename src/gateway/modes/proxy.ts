@@ -58,6 +58,7 @@ export class ProxyMode {
       throw new PosternError('notFound', `${deviceId} has no account for this gateway`);
     return await this.#waiting.perform(deviceId, operations, options, async () => {
       if (isReachable(deviceId)) await this.requestSession(deviceId);
+      else options.away?.();
     });
   };
 

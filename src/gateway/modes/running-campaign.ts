@@ -1,4 +1,6 @@
 import type { Timer } from '../../base/clock.ts';
+import { PosternError } from '../../base/errors.ts';
+import type { CampaignTarget } from '../store/campaigns.ts';
 import type { Outcome } from './campaign-parts.ts';
 
 /** Unit of work: one device, or all devices behind one child gateway. */
@@ -6,6 +8,8 @@ export interface Unit {
   readonly devices: readonly string[];
   readonly child: string | undefined;
   attempts: number;
+  /** Ends the attempt under way. */
+  control?: AbortController;
 }
 
 /** A running campaign. */
@@ -19,6 +23,8 @@ export interface Running<O> {
   readonly accepted: Map<string, Outcome>;
   /** Number of units in progress. */
   active: number;
+  /** Units in progress whose device does not answer. They wait for it, and do not count as `active`. */
+  readonly away: Set<Unit>;
   deadline: Timer;
   /** Ends the units in progress. */
   readonly control: AbortController;
@@ -26,6 +32,25 @@ export interface Running<O> {
   isEnding: boolean;
   readonly finished: PromiseWithResolvers<void>;
 }
+
+/** The units of work on devices: one for each that is attached here, and one for each child gateway. */
+export const unitsOf = (
+  devices: readonly string[],
+  childOf: (device: string) => string | undefined,
+): Unit[] =>
+  [...Map.groupBy(devices, childOf)].flatMap(([child, all]): Unit[] =>
+    child === undefined
+      ? all.map((device) => ({ devices: [device], child, attempts: 0 }))
+      : [{ devices: all, child, attempts: 0 }],
+  );
+
+/** The devices that accepted the order, with their outcomes so far. */
+export const acceptedOf = (targets: readonly CampaignTarget[]): Map<string, Outcome> =>
+  new Map(
+    targets.flatMap(({ device, state, outcome }) =>
+      state === 'accepted' ? [[device, JSON.parse(outcome ?? '{}') as Outcome] as const] : [],
+    ),
+  );
 
 /** Cancels all later attempts. Returns their units. */
 export function takeLater({ later }: Pick<Running<unknown>, 'later'>): Unit[] {
@@ -35,4 +60,13 @@ export function takeLater({ later }: Pick<Running<unknown>, 'later'>): Unit[] {
   });
   later.clear();
   return units;
+}
+
+/** Drops all units but those in progress whose device answers. */
+export function dropAll(running: Running<unknown>): void {
+  running.waiting.length = 0;
+  takeLater(running);
+  for (const { control } of running.away)
+    control?.abort(new PosternError('timeout', 'the campaign has ended'));
+  running.accepted.clear();
 }

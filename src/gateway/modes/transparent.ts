@@ -1,3 +1,4 @@
+import { prefixOf } from '../../base/address-prefix.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { FieldsOf } from '../../base/event-table.ts';
@@ -195,6 +196,7 @@ export class TransparentMode {
     try {
       const answer = await upstream.request({
         device,
+        flow: isFree ? flowOf(address, up.peer) : `/${prefixOf(address)}`,
         ...(via !== undefined && { via }),
         peer: via === undefined || up.peer === undefined ? place : `${place} ${up.peer.slice(0, peerLength)}`,
         server,
@@ -310,3 +312,11 @@ function coapOfStatus(status: number): number {
       return Code.BadGateway;
   }
 }
+
+/**
+ * Whose turn a package of a device takes that has proved itself: its address, and behind a child gateway also the address that
+ * the child heard. Ports are left out, because one host has many. All strangers of one /24 or /64 have one turn together: a
+ * stranger chooses the device that it names, and may have many addresses.
+ */
+const flowOf = (address: string, peer = ''): string =>
+  `${address} ${peer.slice(0, peerLength)}`.replaceAll(/\|\d+/g, '');

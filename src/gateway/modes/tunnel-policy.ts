@@ -1,9 +1,10 @@
-import { prefixOf } from '../../base/address-prefix.ts';
+import { prefixOf, senderOf } from '../../base/address-prefix.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Clock, Monotonic } from '../../base/clock.ts';
 import { matchesDevice } from '../../base/device-pattern.ts';
 import type { Events } from '../../base/events.ts';
-import { type Rate, TokenBucket, TokenBuckets } from '../../base/token-buckets.ts';
+import { FairBudget } from '../../base/fair-budget.ts';
+import { type Rate, TokenBuckets } from '../../base/token-buckets.ts';
 
 /** Which devices that the gateway does not know may use the tunnel. */
 export interface TunnelDevices {
@@ -21,12 +22,21 @@ export interface TunnelPolicyParts {
   readonly events: Events;
 }
 
-/** Packages of devices that the gateway knows, from where they have not proved themselves: of one name and address; of all. */
-const known = { one: { rate: 0.5, burst: 16 }, all: { rate: 20, burst: 256 } } as const;
+/**
+ * Packages of devices that the gateway knows, from where they have not proved themselves: of one name and address; of one
+ * address; of all.
+ */
+const known = {
+  one: { rate: 0.5, burst: 16 },
+  own: { rate: 1, burst: 16 },
+  all: { rate: 20, burst: 256 },
+} as const;
+/** Parts of the rate of unknown devices, and of its burst, that one address has, before it shares a tenth with others. */
+const addressShare = { rate: 1 / 20, burst: 1 / 10 } as const;
 /** Largest package of a device from where it has not proved itself, in bytes. */
 export const unprovenPackageBytes = 16 * 1024;
-/** Names with their addresses, networks, and devices with where they were accepted, that are remembered. */
-const limits = { names: 4096, networks: 1024, accepted: 16_384 } as const;
+/** Names with their addresses, addresses, networks, and devices with where they were accepted, that are remembered. */
+const limits = { names: 4096, addresses: 4096, networks: 1024, accepted: 16_384 } as const;
 /** Milliseconds between two reports of one cause. */
 const reportEvery = 600_000;
 /** Seconds after which a device may try again. */
@@ -52,22 +62,22 @@ interface Report {
 /**
  * Which packages go through the tunnel. A device from where the DM server has accepted it, or where it has proved itself to
  * the gateway, is free. Anyone may send packages in the name of a device from elsewhere, so these have a rate, and so do all
- * devices together that the gateway does not know.
+ * devices together that the gateway does not know. An address that sends many gets its share of a tenth of these rates.
  */
 export class TunnelPolicy {
   readonly #parts: TunnelPolicyParts;
   /** Where the DM server has accepted a device last. */
   readonly #accepted = new BoundedMap<string, string>(limits.accepted);
   readonly #names = new TokenBuckets(known.one, limits.names);
-  readonly #knownTotal: TokenBucket;
+  readonly #knownTotal: FairBudget;
   #strangers:
-    | { readonly rate: Rate; readonly total: TokenBucket; readonly networks: TokenBuckets }
+    | { readonly rate: Rate; readonly total: FairBudget; readonly networks: TokenBuckets }
     | undefined;
   readonly #reports = new Map<string, Report>();
 
   constructor(parts: TunnelPolicyParts) {
     this.#parts = parts;
-    this.#knownTotal = new TokenBucket(known.all, parts.clock.now());
+    this.#knownTotal = new FairBudget(known, limits.addresses, parts.clock.now());
   }
 
   /** Notes that the DM server has accepted a device at a place: address and port, over HTTP the address. */
@@ -99,7 +109,7 @@ export class TunnelPolicy {
     const now = this.#parts.clock.now();
     return (
       this.#names.of(`${address} ${device}`, now).take(known.one, now) &&
-      this.#knownTotal.take(known.all, now)
+      this.#knownTotal.take(senderOf(address), now)
     );
   }
 
@@ -110,10 +120,18 @@ export class TunnelPolicy {
     if (this.#strangers?.rate.burst !== rate.burst) {
       const share = { rate: rate.rate / 2, burst: Math.ceil(rate.burst / 2) };
       const networks = new TokenBuckets(share, limits.networks);
-      this.#strangers = { rate, total: new TokenBucket(rate, now), networks };
+      const own = {
+        rate: rate.rate * addressShare.rate,
+        burst: Math.ceil(rate.burst * addressShare.burst),
+      };
+      this.#strangers = { rate, total: new FairBudget({ own, all: rate }, limits.addresses, now), networks };
     }
     const { total, networks } = this.#strangers;
-    return networks.of(prefixOf(address), now).take(networks.rate, now) && total.take(rate, now);
+    return (
+      total.has(senderOf(address), now) &&
+      networks.of(prefixOf(address), now).take(networks.rate, now) &&
+      total.take(senderOf(address), now)
+    );
   }
 
   /** Tells each cause once, and then how often it came, every ten minutes at most. */

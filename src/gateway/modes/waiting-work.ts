@@ -10,6 +10,11 @@ export interface ManageOptions {
   readonly begun?: () => void;
   /** Gives up the work, with the signal's reason. */
   readonly signal?: AbortSignal;
+  /**
+   * Called when the device cannot be asked for a session, or does not answer. The work then waits for a session that the
+   * device opens itself. Without it, a device that does not answer ends the work at once.
+   */
+  readonly away?: () => void;
 }
 
 /** Performs operations on a device. Returns their outcomes in the same order. */
@@ -52,7 +57,7 @@ export class WaitingWork {
   async perform(
     deviceId: string,
     operations: readonly Operation[],
-    { timeout, begun, signal }: ManageOptions,
+    { timeout, begun, signal, away }: ManageOptions,
     ask: () => Promise<void>,
   ): Promise<readonly OperationOutcome[]> {
     const giveUp = new AbortController();
@@ -74,7 +79,11 @@ export class WaitingWork {
         },
         giveUp.signal,
       );
-      ask().catch((thrown) => giveUp.abort(asPosternError(thrown)));
+      ask().catch((thrown) => {
+        const reason = asPosternError(thrown);
+        if (away && reason.code === 'timeout') away();
+        else giveUp.abort(reason);
+      });
       await done;
       return outcomes;
     } finally {

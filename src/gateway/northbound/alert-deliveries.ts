@@ -3,7 +3,7 @@ import type { Clock, Monotonic, Timer } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
 import { asPosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
-import type { Outbox, OutboxEntry } from '../store/outbox.ts';
+import { deviceKinds, type Outbox, type OutboxEntry } from '../store/outbox.ts';
 import { alertsPerSession } from './alert-batches.ts';
 
 /** Milliseconds until an alert that was not accepted is sent again. They double with each attempt. */
@@ -61,9 +61,22 @@ export class AlertDeliveries {
     for (const sequence of this.#outdated) if (this.#isOver(sequence) && !this.#renumber(sequence)) break;
     const apart = this.#refused.size + this.#told.size + this.#outdated.size;
     const waiting = this.#outbox.peek(count + apart, server);
-    const due = waiting.filter(({ sequence }) => this.#isDue(sequence));
+    const due = this.#inOrder(waiting);
     const together = due.filter((entry) => !this.isAlone(entry));
     return (together.length > 0 ? together.slice(0, count) : due.slice(0, 1)).slice(0, count);
+  }
+
+  /** Those of some alerts that are due. An alert about a device does not overtake an earlier one that waits by itself. */
+  #inOrder(waiting: readonly OutboxEntry[]): OutboxEntry[] {
+    const held = new Set<string>();
+    return waiting.filter((entry) => {
+      const { sequence, kind, deviceId } = entry;
+      const isOfDevice = deviceKinds.includes(kind);
+      if (this.#told.has(sequence) || (isOfDevice && held.has(deviceId))) return false;
+      const isDue = this.#isDue(sequence);
+      if (isOfDevice && (!isDue || this.isAlone(entry))) held.add(deviceId);
+      return isDue;
+    });
   }
 
   /** Whether an alert gets a session of its own. */
@@ -141,6 +154,22 @@ export class AlertDeliveries {
     return false;
   }
 
+  /**
+   * The server knows the number of an alert from a run that the state has forgotten. The alert is due again, in a new epoch.
+   * Returns the epoch when it begins now; 'begun' when it has begun; undefined when the reason must be another one.
+   */
+  forgotten(entry: OutboxEntry): string | undefined {
+    if (entry.run === undefined) return undefined;
+    if (this.#outbox.isOutdated(entry)) return 'begun';
+    try {
+      return this.#outbox.renewEpoch();
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+      this.unanswered(entry);
+      return 'begun';
+    }
+  }
+
   /** The server said nothing of an alert. It may have it, so the alert keeps its number. */
   unanswered({ sequence }: OutboxEntry): void {
     const before = this.#refused.get(sequence);
@@ -153,17 +182,24 @@ export class AlertDeliveries {
     this.#refused.delete(sequence);
   }
 
-  /** Gives a refused alert a new number, with which it waits on. False when the disk does not take it: it is done later. */
+  /**
+   * Gives a refused alert a new number, with which it waits on, and then the later alerts about the same device. False when the
+   * disk does not take it: it is done later.
+   */
   #renumber(sequence: number): boolean {
-    const waiting = this.#refused.get(sequence);
     try {
-      const renumbered = this.#outbox.requeue(sequence);
+      for (const [before, after] of this.#outbox.requeue(sequence)) {
+        const waiting = this.#refused.get(before);
+        this.#outdated.delete(before);
+        this.#refused.delete(before);
+        if (waiting) this.#refused.set(after, waiting);
+      }
       this.#outdated.delete(sequence);
       this.#refused.delete(sequence);
-      if (waiting && renumbered !== undefined) this.#refused.set(renumbered, waiting);
       return true;
     } catch (thrown) {
       if (asPosternError(thrown).code !== 'storage') throw thrown;
+      const waiting = this.#refused.get(sequence);
       this.#outdated.add(sequence);
       this.#wait(sequence, { ...waiting, count: waiting?.count ?? 1, keepsNumber: false });
       return false;

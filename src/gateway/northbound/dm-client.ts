@@ -21,7 +21,7 @@ import type { Vocabulary } from '../../mo/vocabulary.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
 import { decodeNotification, sessionIdText } from '../../wire/syncml/notification.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
-import type { Outbox, OutboxEntry, OutboxKind } from '../store/outbox.ts';
+import { deviceKinds, type Outbox, type OutboxEntry } from '../store/outbox.ts';
 import { AlertBatches } from './alert-batches.ts';
 import { AlertDeliveries } from './alert-deliveries.ts';
 import { MessageLimit } from './message-limit.ts';
@@ -47,13 +47,11 @@ export interface DmClientParts {
 }
 
 /**
- * Milliseconds between sessions that only deliver alerts about devices. The first session starts at once. While alerts
+ * Milliseconds between sessions that only deliver alerts about devices (`deviceKinds`). The first session starts at once. While alerts
  * keep coming, the interval doubles from `first` to `cap`, so that many alerts need few sessions. After `cap` without
  * such a session, the interval starts again.
  */
 const gathering = { first: 250, cap: 15_000 } as const;
-/** Kinds of alerts that wait for this interval. */
-const gathered: readonly OutboxKind[] = ['device-attach', 'device-detach', 'device-presence'];
 /** Alerts that are made in one turn of the event loop. Devices are served between two turns. */
 const madeAtOnce = 32;
 /** Milliseconds between attempts after a failed session. */
@@ -198,7 +196,7 @@ export class DmClient implements AsyncDisposable {
 
   /** Whether a server asked for a session, or the outbox holds more than alerts about devices. */
   #isUrgent(): boolean {
-    return this.#isCalled || this.#parts.outbox.hasOtherThan(gathered);
+    return this.#isCalled || this.#parts.outbox.hasOtherThan(deviceKinds);
   }
 
   async #pause(delay: number, forAlerts: boolean): Promise<void> {
@@ -316,6 +314,11 @@ export class DmClient implements AsyncDisposable {
         answered();
         if (isOk(status)) {
           this.#deliveries.delivered(entry, () => events.emit('alert.delivered', { ...fields, status }));
+          return;
+        }
+        const epoch = status === DmStatus.AlreadyExists ? this.#deliveries.forgotten(entry) : undefined;
+        if (epoch !== undefined) {
+          if (epoch !== 'begun') events.emit('state.taken-back', { server, epoch });
           return;
         }
         events.emit('alert.refused', { ...fields, status });

@@ -27,12 +27,13 @@ export interface FileDownload {
   /** Stores the version that comes now. Its bytes are written only after that. */
   readonly keep: (version: FileVersion) => void;
   /**
-   * Makes sure that there is room for the whole file. Called with its size before the first byte is written, and before
-   * each chunk with the size that is certain by then.
+   * Makes sure that there is room for the whole file. Called with the announced size before the first byte is written, and
+   * before each chunk with the size that is certain by then.
    * @param received bytes of it that are on the disk
+   * @param next bytes of it that are written next
    * @throws {PosternError} `full`, `tooLarge`
    */
-  readonly reserve: (bytes: number, received: number) => void;
+  readonly reserve: (bytes: number, received: number, next: number) => void;
   /** An attempt begins to receive. `reason`: why it does not continue the attempt before. */
   readonly begun: (from: number, total: number | undefined, reason: string | undefined) => void;
   /** A chunk was written. */
@@ -113,7 +114,7 @@ class Receiver {
     const { validator, total } = this.#version;
     // The connection broke after the last byte.
     if (from > 0 && from === total) return this.#complete(from);
-    if (total !== undefined) reserve(total, part.bytes);
+    if (total !== undefined) reserve(total, part.bytes, 0);
     const isUsable = total === undefined || from < total;
     using connection = new Connection(signal);
     const found = await this.#parts.download({
@@ -122,7 +123,7 @@ class Receiver {
     });
     signal.throwIfAborted();
     this.#isJoined = found.from > 0;
-    reserve(found.total ?? 0, part.bytes);
+    reserve(found.total ?? 0, part.bytes, 0);
     if (found.from === 0 || found.total !== total) {
       this.#version = { validator: found.validator, total: found.total };
       this.#parts.keep(this.#version);
@@ -146,7 +147,7 @@ class Receiver {
       signal.throwIfAborted();
       if (total !== undefined && at + chunk.length > total)
         throw new PosternError('unavailable', 'the download server sent more than it announced');
-      this.#parts.reserve(Math.max(total ?? 0, at + chunk.length), at);
+      this.#parts.reserve(Math.max(total ?? 0, at + chunk.length), at, chunk.length);
       await write(file, chunk, at).catch(failed);
       at += chunk.length;
       this.#parts.wrote?.(at, total);

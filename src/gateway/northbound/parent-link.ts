@@ -146,7 +146,7 @@ export class ParentLink implements Uplink {
     const chain = via === undefined ? gatewayId : `${via}/${gatewayId}`;
     const query = isDirect ? [] : [`id=${device}`, ...(request.device === undefined ? [] : [`via=${chain}`])];
     if (request.device !== undefined && peer !== undefined) query.push(`peer=${peer}`);
-    const answer = await this.#window.run(device, request.body.length, () =>
+    const answer = await this.#window.run(request.flow ?? device, request.body.length, () =>
       this.#send(path, query, request),
     );
     return this.#envelope(request, answer);

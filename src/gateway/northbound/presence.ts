@@ -10,7 +10,7 @@ export interface PresenceParts {
   readonly topic: string;
   readonly softwareVersion: string;
   /** Epoch of the gateway's alerts. */
-  readonly epoch?: string | undefined;
+  readonly epoch?: (() => string) | undefined;
   /** New at each start of the gateway. */
   readonly bootId: Uint8Array;
   readonly link: () => Pick<
@@ -55,7 +55,7 @@ export class Presence {
       online,
       software,
       bootId,
-      ...(epoch !== undefined && { epoch }),
+      ...(epoch && { epoch: epoch() }),
       ...(problem !== undefined && { problem }),
     });
   }

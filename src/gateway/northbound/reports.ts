@@ -1,3 +1,4 @@
+import type { AlertNumber } from '../../mo/alert-number.ts';
 import type { FirmwareOperation } from '../../mo/firmware-branch.ts';
 import type { GatewayFault } from '../../mo/gateway-alerts.ts';
 import type { GatewayAlert } from '../../mo/vocabulary.ts';
@@ -81,7 +82,7 @@ export class Reports {
    * Reports a fault of this gateway or of a child to the gateway's own DM server.
    * @param subject what is at fault, such as the name of a table; only the latest fault of a subject is kept
    */
-  fault(subject: string, fault: Omit<GatewayFault, 'epoch' | 'sequence'>): void {
+  fault(subject: string, fault: Omit<GatewayFault, keyof AlertNumber>): void {
     this.#outbox.add('gateway-fault', `${fault.via ?? ''} ${subject}`.trim(), JSON.stringify(fault));
     this.wake();
   }

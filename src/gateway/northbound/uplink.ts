@@ -6,6 +6,8 @@ export interface UpRequest {
   readonly device?: string;
   /** Child gateways through which the package came, the one nearest to the device first, joined by `/`. */
   readonly via?: string;
+  /** Whose turn it takes among what waits. See `TransparentMode`. */
+  readonly flow?: string;
   /** IP address from which the package came; absent for a package of the gateway itself. */
   readonly peer?: string;
   /** ServerID of the DM server. */

@@ -19,7 +19,7 @@ export interface UpstreamParts {
   readonly settings: MqttSettings;
   readonly softwareVersion: string;
   /** Epoch of the gateway's alerts. */
-  readonly epoch?: string;
+  readonly epoch?: () => string;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -152,8 +152,7 @@ export class Upstream implements Uplink {
   async request(request: UpRequest): Promise<Envelope> {
     const { entropy } = this.#parts;
     if (!this.#link.connected) throw new PosternError('unavailable', 'the MQTT broker is not connected');
-    // By address: a stranger chooses the device that it names, but hardly its address.
-    const flow = request.device === undefined ? undefined : (request.peer ?? request.device);
+    const flow = request.device === undefined ? undefined : (request.flow ?? request.peer ?? request.device);
     this.#pending.demandRoom(flow);
     const correlation = entropy.bytes(12);
     const id = hexOf(correlation);

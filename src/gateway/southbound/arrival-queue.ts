@@ -1,13 +1,13 @@
 import type { Clock, Monotonic } from '../../base/clock.ts';
+import type { Remote } from '../../wire/coap/message.ts';
 
 /** Where a datagram goes: its endpoint. */
-export type Receive = (octets: Buffer, address: string, port: number) => void;
+export type Receive = (octets: Buffer, remote: Remote) => void;
 
 interface Waiting {
   readonly receive: Receive;
   readonly octets: Buffer;
-  readonly address: string;
-  readonly port: number;
+  readonly remote: Remote;
 }
 
 /** Milliseconds of one turn of the event loop after which further requests wait for the next turns. */
@@ -50,12 +50,12 @@ export class ArrivalQueue {
   }
 
   /** Takes a datagram from a socket, and passes it to `receive`: at once, or later. */
-  take(receive: Receive, octets: Buffer, address: string, port: number): void {
+  take(receive: Receive, octets: Buffer, remote: Remote): void {
     this.#arrived++;
     if (isRequest(octets) && this.#mustWait() && this.#hasRoomFor(octets)) {
-      this.#waiting.push({ receive, octets, address, port });
+      this.#waiting.push({ receive, octets, remote });
       this.#bytes += octets.length;
-    } else receive(octets, address, port);
+    } else receive(octets, remote);
   }
 
   /** Drops what waits. */
@@ -105,7 +105,7 @@ export class ArrivalQueue {
       this.#taken = 0;
     }
     this.#bytes -= next.octets.length;
-    next.receive(next.octets, next.address, next.port);
+    next.receive(next.octets, next.remote);
   }
 }
 

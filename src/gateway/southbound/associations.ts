@@ -3,6 +3,7 @@ import { type Database, transaction } from '../../base/database.ts';
 import type { Events } from '../../base/events.ts';
 import { presentable } from '../../base/presentable.ts';
 import type { StoredBranch } from '../../dm/stored-branch.ts';
+import type { AlertNumber } from '../../mo/alert-number.ts';
 import { type DeviceRecord, GatewayMode } from '../../mo/device-record.ts';
 import type { DetachReason, DeviceAttach, DeviceDetach, DevicePresence } from '../../mo/gateway-alerts.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
@@ -48,12 +49,12 @@ const presentableIdentity = (device: Identity): Identity =>
   );
 
 /** Body of an outbox entry of kind `device-attach`. */
-export type AttachBody = Omit<DeviceAttach, 'epoch' | 'sequence' | 'deviceId'>;
+export type AttachBody = Omit<DeviceAttach, keyof AlertNumber | 'deviceId'>;
 /** Body of an outbox entry of kind `device-detach`. */
 export type DetachBody = Pick<DeviceDetach, 'reason' | 'via'>;
 
 /** Body of an outbox entry of kind `device-presence`. */
-export type PresenceBody = Omit<DevicePresence, 'epoch' | 'sequence' | 'deviceId'>;
+export type PresenceBody = Omit<DevicePresence, keyof AlertNumber | 'deviceId'>;
 
 /** The address of a device, and the local address that it was heard on, as the record has them. */
 export type Whereabouts = Pick<DeviceRecord, 'address' | 'heardOn'>;
@@ -233,7 +234,7 @@ export class Associations {
    * @param path gateways on the way to the device, the child first, joined by `/`
    * @throws {PosternError} `full`
    */
-  attachBehind(path: string, attach: Omit<DeviceAttach, 'epoch' | 'sequence'>): void {
+  attachBehind(path: string, attach: Omit<DeviceAttach, keyof AlertNumber>): void {
     const { database, inventory, clock, events, reported } = this.#parts;
     const [child = ''] = path.split('/');
     const { deviceId, mode, bootstrap, isGateway = false } = attach;

@@ -50,7 +50,7 @@ export interface BootstrapRequest {
   /** URI at which the device reaches the gateway; it goes into the account. */
   readonly address: string;
   /** Called when the proof is right. */
-  readonly proved?: () => void;
+  readonly proved?: (deviceId: string) => void;
 }
 
 export type BootstrapAnswer =
@@ -107,7 +107,7 @@ export class BootstrapServer {
       challenge: echo,
       proof: payload.length === 0 ? undefined : payload,
       address: coapUri(local.address, local.port, paths.sessions, local.scheme),
-      proved: () => local.endpoint().vouch(remote),
+      proved: (deviceId) => local.endpoint().vouch(remote, deviceId),
     });
     if (answer.kind === 'challenge') return this.#parts.guard.challenge(request, answer.reason);
     return reply(Code.Changed, {
@@ -134,7 +134,7 @@ export class BootstrapServer {
       return { kind: 'challenge', reason: 'this challenge was used already or is too old' };
     }
     // The challenge came to this address, so nobody fails in the name of another address.
-    const lock = this.#guard.lockOf(deviceId, remote.address);
+    const lock = this.#guard.lockOf(deviceId, remote);
     if (lock) throw lock;
     const proof = decodeProof(coded);
     this.#used.set(challenge, true);
@@ -142,12 +142,12 @@ export class BootstrapServer {
     // An unknown device and a wrong proof get the same answer, so that nobody can find out which devices are known.
     if (!isProof(proof, secrets?.network ?? this.#noSecret, echo, deviceId) || !secrets) {
       const reason = secrets === undefined ? 'unknown device' : 'wrong proof';
-      this.#guard.failed(deviceId, remote.address);
+      this.#guard.failed(deviceId, remote);
       events.emit('bootstrap.refused', { device: deviceId, peer: remote.address, reason });
       throw new PosternError('forbidden', 'no bootstrap for this device and proof');
     }
-    this.#guard.succeeded(deviceId, remote.address);
-    proved?.();
+    this.#guard.succeeded(deviceId, remote);
+    proved?.(deviceId);
     if (await livesElsewhere(deviceId, remote)) {
       events.emit('bootstrap.duplicate-id', { device: deviceId, peer: remote.address });
       throw new PosternError('conflict', 'a device with this ID is attached and answers elsewhere');

@@ -1,6 +1,7 @@
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { DmStatus } from '../../dm/status.ts';
+import type { AlertNumber } from '../../mo/alert-number.ts';
 import {
   type GatewayFault,
   isAlertOf,
@@ -26,7 +27,7 @@ export interface ChildrenParts {
   /** Called when a fan-out of a child gateway has ended. */
   readonly fanoutEnded: (correlator: string | undefined, result: string) => void;
   /** Called with a fault of a child gateway, or of a gateway behind it. */
-  readonly faulted: (fault: Omit<GatewayFault, 'epoch' | 'sequence'>) => void;
+  readonly faulted: (fault: Omit<GatewayFault, keyof AlertNumber>) => void;
 }
 
 /** Maximum number of gateways in a chain below this one. */

@@ -8,8 +8,9 @@ import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { sourceAddressTowards } from '../../base/source-address.ts';
-import { CoapEndpoint, type EndpointLimits } from '../../wire/coap/endpoint.ts';
-import type { Handler } from '../../wire/coap/message.ts';
+import { CoapEndpoint } from '../../wire/coap/endpoint.ts';
+import type { EndpointLimits } from '../../wire/coap/endpoint-limits.ts';
+import type { Handler, Remote } from '../../wire/coap/message.ts';
 import { type CoapScheme, coapUri } from '../../wire/coap/uri.ts';
 import type { CoapTransport } from '../../wire/secure/coap-transport.ts';
 import { ArrivalQueue, type Receive } from './arrival-queue.ts';
@@ -25,9 +26,6 @@ import {
 import { type ReadKernelNetwork, readKernelNetwork } from './kernel-network.ts';
 import { MulticastGroups } from './multicast-groups.ts';
 import { boundSocket, type Datagram, reasonOf } from './udp-socket.ts';
-
-/** Receive buffer of a socket in bytes, for bursts of datagrams. */
-const recvBufferSize = 4 * 1024 * 1024;
 
 /** Milliseconds between two checks of the network interfaces. */
 const watchEvery = 5000;
@@ -276,7 +274,7 @@ export class CoapNetwork implements AsyncDisposable {
   async #bind(local: LocalAddress): Promise<void> {
     const { clock, entropy, events, limits, advertise, transport } = this.#options;
     const { family, address } = local;
-    const socket = await boundSocket({ family, address, port: this.#port, recvBufferSize });
+    const socket = await boundSocket({ family, address, port: this.#port });
     this.#port = socket.address().port;
     try {
       const handler = this.#compose!({
@@ -305,14 +303,13 @@ export class CoapNetwork implements AsyncDisposable {
         ...(limits && { limits }),
       });
       const binding: Binding = { ...local, socket, endpoint };
-      const receive: Receive = guarded(
-        events,
-        'coap-datagram',
-        (octets: Buffer, from: string, fromPort: number) => endpoint.take(octets, from, fromPort),
+      const receive: Receive = guarded(events, 'coap-datagram', (octets: Buffer, remote: Remote) =>
+        endpoint.take(octets, remote),
       );
       const received = (octets: Buffer, from: string, fromPort: number) => {
         // What is not admitted must not wait in front of what is.
-        if (endpoint.admits(octets, from, fromPort)) this.#arrivals.take(receive, octets, from, fromPort);
+        const remote = endpoint.admits(octets, from, fromPort);
+        if (remote) this.#arrivals.take(receive, octets, remote);
       };
       transport?.open(address, { send, received, endpoint });
       socket.on(

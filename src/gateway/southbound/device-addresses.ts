@@ -45,7 +45,8 @@ export class DeviceAddresses {
   /** @param limit maximum number of remembered devices. The device heard longest ago is forgotten first */
   constructor(limit: number = rememberedDevices) {
     this.#proven = new BoundedMap(limit);
-    this.#behind = new FairMap({ entries: limit, perAddress: Math.ceil(limit / 2), perPrefix: limit });
+    const half = Math.ceil(limit / 2);
+    this.#behind = new FairMap({ entries: limit, perAddress: half, perPrefix: Math.ceil(1.5 * half) });
     this.#provenAt = new BoundedMap(limit);
   }
 

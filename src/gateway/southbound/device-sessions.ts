@@ -5,7 +5,13 @@ import type { Events } from '../../base/events.ts';
 import { isGuess, locked, type Scheme } from '../../dm/authentication.ts';
 import { Challenges } from '../../dm/challenges.ts';
 import { ProofGuard } from '../../dm/proof-guard.ts';
-import { ServerSession, valueText, type Work } from '../../dm/server-session.ts';
+import {
+  type Operation,
+  type OperationOutcome,
+  ServerSession,
+  valueText,
+  type Work,
+} from '../../dm/server-session.ts';
 import { type BegunSession, SessionTable } from '../../dm/session-table.ts';
 import { DmStatus, isOk } from '../../dm/status.ts';
 import { GatewayMode } from '../../mo/device-record.ts';
@@ -21,9 +27,11 @@ import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resou
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
 import type { Alert, SyncHdr } from '../../wire/syncml/message.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
+import type { ArrivedPackage } from './arrived-package.ts';
 import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import type { PeerAddress } from './device-addresses.ts';
+import { questionsFirst } from './questions-first.ts';
 import { SessionNonces } from './session-nonces.ts';
 
 export interface DeviceSessionsParts {
@@ -49,31 +57,6 @@ export interface DeviceSessionsParts {
   readonly proved: (deviceId: string, from: PeerAddress | undefined) => void;
 }
 
-/** A DM package of a device, independent of the transport. */
-export interface ArrivedPackage {
-  readonly body: Uint8Array;
-  readonly mediaType: string;
-  /** Value of `x-syncml-hmac`. */
-  readonly hmac: string | undefined;
-  /** The transport. Packages with the same device ID and session ID but different `way` are not mixed up. */
-  readonly way: 'coap' | 'http';
-  /** See `ArrivedMessage`. */
-  readonly associations: readonly string[];
-  /** Address of the sender as a URI. */
-  readonly address: string;
-  /**
-   * The transport does not tie packages to each other. So the client gets a URI for the next packages of its session. Makes
-   * this URI of random text, which the packages then bring as an association.
-   */
-  readonly uriFor?: (random: string) => string;
-  /** Where the device can be reached; absent over HTTP, which does not lead back to a device. */
-  readonly from?: PeerAddress;
-  /** ServerID of the gateway in the device's account, if it is not the gateway's own name. */
-  readonly serverId?: string;
-  /** Called when the device is authenticated, by this package or an earlier one of the session. */
-  readonly proved: () => void;
-}
-
 /** Authentication schemes: of the device (`client`) and of the gateway (`server`). */
 export interface DeviceSchemes {
   readonly client: readonly Scheme[];
@@ -89,7 +72,12 @@ interface Owner {
 }
 
 /** Bounds of the sessions; times in milliseconds. */
-export const sessionLimits = { sessions: 256, idle: 60_000, silent: 10_000 } as const;
+export const sessionLimits = {
+  sessions: 256,
+  idle: 60_000,
+  silent: 10_000,
+  bytes: { share: 16 * 1024, pool: 16 * 1024 * 1024, keep: 300_000 },
+} as const;
 
 /**
  * Wrong answers to challenges in a row until a device is told that this gateway does not know it. A gateway whose state went
@@ -173,7 +161,7 @@ export class DeviceSessions {
       associations: [`${remote.key} ${local.bound}`],
       address: coapUri(remote.address, remote.port),
       from: { address: remote.address, port: remote.port, heardOn: local.bound },
-      proved: () => local.endpoint().vouch(remote),
+      proved: (deviceId) => local.endpoint().vouch(remote, deviceId),
     });
     return reply(Code.Changed, {
       payload: answer.body,
@@ -198,12 +186,13 @@ export class DeviceSessions {
     const isOwnName = deviceId === this.#parts.gatewayId;
     const credential = isOwnName ? undefined : this.#parts.credentials.get(deviceId);
     const host = from?.address ?? new URL(address).hostname.replace(/^\[|\]$/g, '');
-    const lock = this.#guard.lockOf(deviceId, host);
+    const lock = this.#guard.lockOf(deviceId, { address: host });
     const seal = { body, hmac };
-    const { session, owner, place } = this.#table.find(
-      { key: `${way} ${deviceId} ${sessionId}`, associations, message, seal },
-      () => this.#begin(credential ?? this.#pretend(deviceId), arrived, message.header, lock !== undefined),
+    const arrival = { key: `${way} ${deviceId} ${sessionId}`, associations, message, seal };
+    const found = this.#table.find(arrival, () =>
+      this.#begin(credential ?? this.#pretend(deviceId), arrived, message.header, lock !== undefined),
     );
+    const { session, owner, place } = found;
     if (place === 'stranger') {
       if (lock) throw lock;
       const stored = credential?.clientNonce ?? this.#pretend(deviceId).clientNonce;
@@ -213,10 +202,10 @@ export class DeviceSessions {
     }
     if (place === 'new') this.#parts.events.emit('session.started', { device: deviceId, session: sessionId });
     const wasOver = session.outcome !== undefined;
-    const answer = await session.receive(message, seal).finally(() => owner.nonces.store());
+    const answer = await this.#table.receive(arrival, found).finally(() => owner.nonces.store());
     if (session.authenticated && place !== 'repeated') {
-      this.#guard.succeeded(deviceId, host);
-      proved();
+      this.#guard.succeeded(deviceId, { address: host });
+      proved(deviceId);
       this.#parts.proved(deviceId, from);
     }
     const { outcome } = session;
@@ -244,7 +233,7 @@ export class DeviceSessions {
     sessionId: string,
   ): void {
     const { events } = this.#parts;
-    const failures = this.#guard.failed(deviceId, peer);
+    const failures = this.#guard.failed(deviceId, { address: peer });
     if (failures < failuresUntilForgotten) {
       const status = DmStatus.InvalidCredentials;
       const reason = 'the device did not prove itself';
@@ -291,7 +280,8 @@ export class DeviceSessions {
     const nonces = new SessionNonces(credentials, credential);
     const { serverId = this.#parts.gatewayId, way, address, uriFor } = arrived;
     const schemes = schemesOf?.(deviceId);
-    const challenge = this.#challenges.of(`${way} ${deviceId} ${sessionId}`, credential.clientNonce);
+    const name = `${way} ${deviceId} ${sessionId}`;
+    const challenge = this.#challenges.of(name, credential.clientNonce, !isLocked && msgId > 1);
     const random = uriFor && Buffer.from(entropy.bytes(uriBytes)).toString('base64url');
     const peer = {
       name: credential.clientName,
@@ -313,9 +303,9 @@ export class DeviceSessions {
         },
         peer: isLocked ? locked(peer) : peer,
       },
-      challenge: isLocked || msgId <= 1 ? { ...challenge, good: [] } : challenge,
+      challenge,
       firstMsgId: msgId,
-      ...(uriFor && random !== undefined && { respUri: uriFor(random) }),
+      ...(uriFor && random !== undefined && { respUri: uriFor(random), asksEach: true }),
       saveNonces: (changed) => nonces.change(changed),
       entropy,
       sessionId,
@@ -345,44 +335,48 @@ export class DeviceSessions {
 
   /**
    * First operations in each session. The device's answer shows that it accepted the gateway's authentication. After
-   * that the device is attached, and waiting operations are performed.
+   * that the device is attached. Waiting operations are performed after that; for a device that was attached before, they
+   * begin in the same package, which saves an exchange. A device that does not accept the gateway executes nothing of it.
    */
-  async *#greet(
-    { deviceId }: GatewayCredential,
+  #greet(
+    { deviceId, attached: isKnown }: GatewayCredential,
     devInfo: Readonly<Record<string, string>>,
     { address, from }: ArrivedPackage,
     nonces: SessionNonces,
   ): Work {
-    const { mayBeGateway, vocabulary } = this.#parts;
+    const { mayBeGateway, vocabulary, work } = this.#parts;
+    const mayBe = mayBeGateway(deviceId);
     // A device that has the object GwConfig is a DM Gateway.
     const mode = { name: 'Get' as const, uri: nodeAt(vocabulary, 'GwConfig', 'Mode') };
-    const [outcome, kind, asGateway] = yield [
+    const questions: readonly Operation[] = [
       { name: 'Get', uri: './DevDetail/FwV' },
       { name: 'Get', uri: './DevDetail/DevTyp' },
-      ...(mayBeGateway(deviceId) ? [mode] : []),
+      ...(mayBe ? [mode] : []),
     ];
-    // A new bootstrap may have replaced the credential during the session, so it is read again.
-    const credential = this.#parts.credentials.get(deviceId);
-    if (!outcome || !credential || outcome.status === DmStatus.NotExecuted) return;
-    const found = (asked: typeof outcome | undefined) =>
-      asked && isOk(asked.status) ? asked.results[0]?.data : undefined;
-    const [firmware, deviceType] = [found(outcome), found(kind)];
-    this.#parts.attached({
-      deviceId,
-      // What is written for the device takes the new nonces along.
-      credential: nonces.applied(credential),
-      mode: GatewayMode.Transparent,
-      origin: credential.origin,
-      protocol: 'OMA-DM',
-      address,
-      ...(from?.heardOn !== undefined && { heardOn: from.heardOn }),
-      isGateway: isOk(asGateway?.status ?? DmStatus.NotFound),
-      ...(devInfo.Man !== undefined && { manufacturer: devInfo.Man }),
-      ...(devInfo.Mod !== undefined && { model: devInfo.Mod }),
-      ...(firmware !== undefined && { firmware: valueText(firmware) }),
-      ...(deviceType !== undefined && { deviceType: valueText(deviceType) }),
-    });
-    const { work } = this.#parts;
-    if (work) yield* work(deviceId);
+    const answered = ([outcome, kind, asGateway]: readonly OperationOutcome[]) => {
+      const found = (asked: OperationOutcome | undefined) =>
+        asked && isOk(asked.status) ? asked.results[0]?.data : undefined;
+      // A new bootstrap may have replaced the credential during the session, so it is read again.
+      const credential = this.#parts.credentials.get(deviceId);
+      if (!credential) return false;
+      const [firmware, deviceType] = [found(outcome), found(kind)];
+      this.#parts.attached({
+        deviceId,
+        // What is written for the device takes the new nonces along.
+        credential: nonces.applied(credential),
+        mode: GatewayMode.Transparent,
+        origin: credential.origin,
+        protocol: 'OMA-DM',
+        address,
+        ...(from?.heardOn !== undefined && { heardOn: from.heardOn }),
+        isGateway: isOk(asGateway?.status ?? DmStatus.NotFound),
+        ...(devInfo.Man !== undefined && { manufacturer: devInfo.Man }),
+        ...(devInfo.Mod !== undefined && { model: devInfo.Mod }),
+        ...(firmware !== undefined && { firmware: valueText(firmware) }),
+        ...(deviceType !== undefined && { deviceType: valueText(deviceType) }),
+      });
+      return true;
+    };
+    return questionsFirst({ questions, answered, work: () => work?.(deviceId), isTogether: isKnown });
   }
 }

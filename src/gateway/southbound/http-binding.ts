@@ -12,18 +12,25 @@ import type { Admission } from '../../base/admission.ts';
 import { failed, guarded } from '../../base/background.ts';
 import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { addressOf, type ConnectionBounds, HttpConnections } from '../../base/http-connections.ts';
 import { isLoopbackHost } from '../../base/loopback.ts';
-import { readBounded } from '../../base/read-bounded.ts';
 import { requestUrl } from '../../base/request-url.ts';
 import { uriHost } from '../../base/uri-host.ts';
-import { hmacHeader } from '../../dm/hmac-header.ts';
 import type { EchoGuard } from '../../wire/coap/echo.ts';
-import type { Remote } from '../../wire/coap/message.ts';
-import { decodeMessage, isSupported, MediaType } from '../../wire/syncml/codec.ts';
-import { messageLimits } from '../../wire/syncml/elements.ts';
+import { isSupported, MediaType } from '../../wire/syncml/codec.ts';
 import type { BootstrapServer } from './bootstrap-server.ts';
 import { type DeviceSessions, uriAssociation } from './device-sessions.ts';
-import { addressOf, type ConnectionBounds, connectionDefaults, HttpConnections } from './http-connections.ts';
+import { HttpBodies } from './http-bodies.ts';
+import {
+  connectionOf,
+  hmacOf,
+  packageType,
+  refuse,
+  remoteOf,
+  send,
+  serverIn,
+  sourceOf,
+} from './http-messages.ts';
 import type { TunnelAnswer, TunnelledPackage } from './tunnelled.ts';
 
 export interface HttpSettings {
@@ -66,6 +73,14 @@ export interface HttpBindingParts {
   readonly settled: () => Promise<void>;
   readonly events: Events;
 }
+
+/** Most open connections. */
+export const connectionDefaults: ConnectionBounds = {
+  total: 512,
+  strangers: 256,
+  perPrefix: 128,
+  perAddress: 32,
+};
 
 /**
  * Milliseconds within which the headers of a request must arrive, and the whole request; within which a TLS handshake must end;
@@ -111,10 +126,14 @@ const statusOf: Readonly<Partial<Record<ErrorCode, number>>> = {
  */
 export class HttpBinding implements AsyncDisposable {
   readonly #parts: HttpBindingParts;
+  readonly #bodies: HttpBodies;
+  readonly #connections: HttpConnections;
   #server: Server | undefined;
 
   constructor(parts: HttpBindingParts) {
     this.#parts = parts;
+    this.#bodies = new HttpBodies(parts.admission);
+    this.#connections = new HttpConnections(parts.admission, parts.connections ?? connectionDefaults);
   }
 
   /** The TCP port; 0 before `start`. */
@@ -145,13 +164,12 @@ export class HttpBinding implements AsyncDisposable {
         this.#serve(request, response),
       ),
     );
-    const { admission, connections = connectionDefaults, times = httpTimes } = this.#parts;
+    const { times = httpTimes } = this.#parts;
     this.#server.timeout = times.silence;
-    const table = new HttpConnections(admission, connections);
     // Before the handshake of TLS.
     this.#server.on(
       'connection',
-      guarded(events, 'http', (socket: Socket) => table.opened(socket)),
+      guarded(events, 'http', (socket: Socket) => this.#connections.opened(socket)),
     );
     try {
       this.#server.listen(port, host);
@@ -197,9 +215,14 @@ export class HttpBinding implements AsyncDisposable {
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { socket } = request;
+    if (!this.#connections.begins(socket, response)) return;
     try {
-      if (!this.#parts.admission.admits(addressOf(request.socket), requestTokens))
+      if (!this.#parts.admission.admits(addressOf(socket), requestTokens)) {
+        // What the client has sent meanwhile would only be refused as well.
+        response.setHeader('connection', 'close');
         throw new PosternError('full', 'too many requests');
+      }
       await this.#route(request, response);
     } catch (thrown) {
       const error = asPosternError(thrown);
@@ -237,7 +260,7 @@ export class HttpBinding implements AsyncDisposable {
     const address = remoteOf(request).address;
     const known = url.searchParams.get(sessionParameter);
     const answer = await this.#parts.sessions.receive({
-      body: await bodyOf(request),
+      body: await this.#bodies.read(request),
       mediaType,
       hmac: hmacOf(request),
       way: 'http',
@@ -246,7 +269,7 @@ export class HttpBinding implements AsyncDisposable {
       uriFor: (random) => `${this.#uriOf(request)}?${sessionParameter}=${random}`,
       address: `http://${uriHost(address)}`,
       serverId: this.#parts.settings.serverId,
-      proved: () => this.#proved(request),
+      proved: (deviceId) => this.#proved(request, deviceId),
     });
     await this.#parts.settled();
     send(response, answer.body, mediaType, answer.hmac);
@@ -254,7 +277,7 @@ export class HttpBinding implements AsyncDisposable {
 
   async #tunnel({ request, response, url, server }: Visit): Promise<void> {
     const contentType = packageType(request);
-    const body = await bodyOf(request);
+    const body = await this.#bodies.read(request);
     const answer = await this.#parts.forward({
       server,
       device: url.searchParams.get('id') ?? sourceOf(body, contentType),
@@ -275,10 +298,10 @@ export class HttpBinding implements AsyncDisposable {
     }
   }
 
-  #proved({ socket }: IncomingMessage): void {
+  #proved({ socket }: IncomingMessage, deviceId: string): void {
     const { admission } = this.#parts;
     const address = addressOf(socket);
-    if (!admission.isKnown(address)) admission.proved(address);
+    if (!admission.isKnown(address)) admission.proved(address, deviceId);
   }
 
   /** URI of the sessions, as the client reaches this gateway. */
@@ -307,7 +330,7 @@ export class HttpBinding implements AsyncDisposable {
       challenge: field('challenge'),
       proof: field('proof'),
       address: this.#uriOf(request),
-      proved: () => this.#proved(request),
+      proved: (deviceId) => this.#proved(request, deviceId),
     });
     if (answer.kind === 'bootstrap') {
       await this.#parts.settled();
@@ -322,15 +345,6 @@ export class HttpBinding implements AsyncDisposable {
   }
 }
 
-/** Name of a connection, which nobody else can send on. */
-function connectionOf(socket: Socket): string {
-  const name = connections.get(socket) ?? `connection ${++connectionCount}`;
-  connections.set(socket, name);
-  return name;
-}
-const connections = new WeakMap<Socket, string>();
-let connectionCount = 0;
-
 /** One HTTP request. */
 interface Visit {
   readonly request: IncomingMessage;
@@ -338,80 +352,4 @@ interface Visit {
   readonly url: URL;
   /** ServerID in the path; empty for requests that are not for the tunnel. */
   readonly server: string;
-}
-
-/** ServerID in the path of the tunnel; undefined for other paths. */
-function serverIn(pathname: string, tunnelPath: string): string | undefined {
-  if (!pathname.startsWith(`${tunnelPath}/`)) return undefined;
-  try {
-    return decodeURIComponent(pathname.slice(tunnelPath.length + 1));
-  } catch {
-    return undefined;
-  }
-}
-
-/** The sender of a request. Its key has no port, because a device may use a new connection for each request. */
-function remoteOf({ socket }: IncomingMessage): Remote {
-  // A link-local address has a zone here, which a URI has no place for.
-  const address = addressOf(socket).replace(/%.*$/, '');
-  return { address, port: socket.remotePort ?? 0, key: `http ${address}` };
-}
-
-/** @throws {PosternError} `unsupportedFormat` */
-function packageType({ headers }: IncomingMessage): string {
-  const [mediaType = ''] = (headers['content-type'] ?? '').toLowerCase().split(';');
-  const found = mediaType.trim();
-  if (!isSupported(found))
-    throw new PosternError(
-      'unsupportedFormat',
-      'the content type must be one of DM, such as application/vnd.syncml.dm+xml',
-    );
-  return found;
-}
-
-function hmacOf({ headers }: IncomingMessage): string | undefined {
-  const value = headers[hmacHeader];
-  return typeof value === 'string' ? value : undefined;
-}
-
-/** @throws {PosternError} `tooLarge` */
-const bodyOf = (request: IncomingMessage): Promise<Uint8Array> =>
-  readBounded(request, messageLimits.bytes, 'a package');
-
-/**
- * Device ID in the package itself, for clients that cannot put it into the URL. Undefined for an unreadable package.
- */
-function sourceOf(body: Uint8Array, mediaType: string): string | undefined {
-  try {
-    return decodeMessage(body, mediaType).header.source.locUri;
-  } catch {
-    return undefined;
-  }
-}
-
-function send(
-  response: ServerResponse,
-  body: Uint8Array,
-  contentType: string,
-  hmac: string | undefined,
-): void {
-  response.writeHead(200, {
-    'content-type': contentType,
-    'content-length': body.length,
-    'cache-control': 'no-store',
-    ...(hmac !== undefined && { [hmacHeader]: hmac }),
-  });
-  response.end(body);
-}
-
-function refuse(response: ServerResponse, status: number, why: string): void {
-  if (response.headersSent) return;
-  const text = `${why}\n`;
-  response.writeHead(status, {
-    'content-type': 'text/plain; charset=utf-8',
-    'content-length': Buffer.byteLength(text),
-    // The rest of a body that is too large is not read.
-    ...(status === 413 && { connection: 'close' }),
-  });
-  response.end(text);
 }

@@ -130,7 +130,7 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     const heardOn = local.bound;
     const client = { deviceId, address, port, heardOn, version: '1.1', root: [], formats: [wanted] };
     const send = async (request: Omit<CoapCall, 'timeout' | 'signal'>): Promise<CoapAnswer> =>
-      await call(address, port, { ...request, timeout, signal }, heardOn);
+      await call(address, port, { ...request, timeout, signal, isOwed: true }, heardOn);
     try {
       const free = freeInstance(await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat }));
       // Deletes the accounts of all other servers. The client keeps its bootstrap server's account (section 6.1.6).

@@ -52,7 +52,7 @@ export class LwM2mCalls {
   /** Content format of the last write that each client accepted. */
   readonly #taken = new BoundedMap<string, number>(remembered);
 
-  /** @param guard absent for requests to a client that has just shown where it is */
+  /** @param guard absent for requests to a client that has just said where it is, and may have forged that */
   constructor(call: DeviceLocator['call'], guard?: LwM2mGuard) {
     this.#call = call;
     this.#guard = guard;
@@ -194,7 +194,8 @@ export class LwM2mCalls {
     this.#guard?.check(client);
     const { address, port, heardOn, root } = client;
     const { timeout = usualTimeout, ...rest } = request;
-    const call = { ...rest, path: [...root, ...path.map(String)], timeout };
+    const isOwed = this.#guard === undefined;
+    const call = { ...rest, path: [...root, ...path.map(String)], timeout, isOwed };
     return await this.#call(address, port, call, heardOn);
   }
 }

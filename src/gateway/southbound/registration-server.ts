@@ -1,3 +1,4 @@
+import { persistently } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
@@ -199,8 +200,8 @@ export class RegistrationServer implements AsyncDisposable {
     if (location !== client.location || address !== client.address || port !== client.port)
       return await this.#ask(deviceId, remoteOf(current), local);
     if (!isThere) return;
-    local.endpoint().vouch(remote);
-    try {
+    local.endpoint().vouch(remote, deviceId);
+    const attach = () =>
       attached({
         deviceId,
         mode: GatewayMode.Adaptation,
@@ -212,17 +213,42 @@ export class RegistrationServer implements AsyncDisposable {
         objects: current.paths.map(pathText).join(' '),
         ...describe(device),
       });
-    } catch (thrown) {
-      const { message } = asPosternError(thrown);
-      events.emit('registration.not-attached', { device: deviceId, reason: message });
-      registrations.delete(deviceId);
-      return;
-    }
+    if (!(await this.#attach(current, attach))) return;
+    const now = registrations.get(deviceId);
+    // It moved while the disk took no writes.
+    if (now && (now.address !== address || now.port !== port))
+      return await this.#ask(deviceId, remoteOf(now), local);
     heard(deviceId, current);
     const { serial: _, ...fields } = describe(device);
     events.emit('registration.proven', { device: deviceId, ...fields });
   }
+
+  /**
+   * Attaches a client. Repeats that while the disk does not take it: the client takes itself for registered, and would not be
+   * heard of before its lifetime ends. Returns false when the client is not attached: it may not be, or has left, or has
+   * registered again, or the gateway stops.
+   */
+  async #attach({ deviceId, location }: Registration, attach: () => void): Promise<boolean> {
+    const { registrations, events } = this.#parts;
+    let isAttached = false;
+    const store = () => {
+      if (registrations.get(deviceId)?.location !== location) return;
+      try {
+        attach();
+        isAttached = true;
+      } catch (thrown) {
+        if (isPassing(thrown)) throw thrown;
+        const { message } = asPosternError(thrown);
+        events.emit('registration.not-attached', { device: deviceId, reason: message });
+        registrations.delete(deviceId);
+      }
+    };
+    await persistently(this.#parts, 'registration', store, this.#probing.signal);
+    return isAttached;
+  }
 }
+
+const isPassing = (thrown: unknown): boolean => asPosternError(thrown).code === 'storage';
 
 const unknown: Reply = refusal(Code.NotFound, 'there is no such registration; register again');
 

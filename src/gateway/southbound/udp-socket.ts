@@ -14,9 +14,10 @@ export interface BoundSocketOptions {
   /** 0 takes a free one. */
   readonly port: number;
   readonly reuseAddr?: boolean;
-  /** Bytes of the receive buffer. The kernel's own limit may reduce it. */
-  readonly recvBufferSize?: number;
 }
+
+/** Bytes of the receive buffer of a socket, for bursts of datagrams. The kernel's own limit (`net.core.rmem_max`) may reduce it. */
+const recvBufferSize = 4 * 1024 * 1024;
 
 /**
  * A UDP socket of one family, bound to an address of literals.
@@ -26,6 +27,7 @@ export async function boundSocket({ family, address, port, ...rest }: BoundSocke
   const socket = createSocket({
     type: family === 6 ? 'udp6' : 'udp4',
     ipv6Only: family === 6,
+    recvBufferSize,
     ...literalLookup,
     ...rest,
   });

@@ -1,5 +1,5 @@
 import type { Database } from '../../base/database.ts';
-import { asPosternError, PosternError } from '../../base/errors.ts';
+import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
 import { type ReadableTable, readRows } from '../../base/rows.ts';
 import { type BootstrapOrigin, bootstrapOrigins, type ExpectedDevice } from '../../mo/device-record.ts';
@@ -22,6 +22,8 @@ export class Credentials {
   readonly #known = new Map<string, GatewayCredential>();
   /** Device IDs by node name (`hashedName`). */
   readonly #ids = new Map<string, string>();
+  /** Devices whose nonces are to be written. */
+  readonly #unwritten = new Set<string>();
 
   constructor(database: Database, limit: number) {
     this.limit = limit;
@@ -72,13 +74,14 @@ export class Credentials {
         origin,
         attached ? 1 : 0,
       );
+    this.#database.afterCommit(() => this.#unwritten.delete(deviceId));
     this.#keep(credential);
   }
 
   /**
-   * Stores the nonces that the next session begins with. Nothing happens without a credential. On a disk that takes no
-   * writes they are kept in memory alone: sessions that need nothing durable go on, and an overheard credential is not good a
-   * second time.
+   * Keeps the nonces that the next session begins with. Nothing happens without a credential. They are written before the next
+   * sync, those of all devices together. On a disk that takes no writes they are in memory alone for as long: sessions that
+   * need nothing durable go on, and an overheard credential is not good a second time.
    */
   keepNonces(
     deviceId: string,
@@ -89,15 +92,21 @@ export class Credentials {
     const { serverNonce = known.serverNonce, clientNonce = known.clientNonce } = nonces;
     if (isSame(serverNonce, known.serverNonce) && isSame(clientNonce, known.clientNonce)) return;
     this.#rememberForRollback(deviceId);
-    try {
-      this.#database
-        .prepare('UPDATE credential SET server_nonce = ?, client_nonce = ? WHERE device_id = ?')
-        .run(serverNonce, clientNonce, deviceId);
-    } catch (thrown) {
-      if (asPosternError(thrown).code !== 'storage') throw thrown;
-    }
     this.#keep({ ...known, serverNonce, clientNonce });
+    this.#unwritten.add(deviceId);
+    this.#database.putOff(this.#writeNonces);
   }
+
+  readonly #writeNonces = (): void => {
+    const statement = this.#database.prepare(
+      'UPDATE credential SET server_nonce = ?, client_nonce = ? WHERE device_id = ?',
+    );
+    for (const deviceId of this.#unwritten) {
+      const known = this.#known.get(deviceId);
+      if (known) statement.run(known.serverNonce, known.clientNonce, deviceId);
+    }
+    this.#database.afterCommit(() => this.#unwritten.clear());
+  };
 
   delete(deviceId: string): void {
     this.#rememberForRollback(deviceId);

@@ -2,6 +2,7 @@ import type { Database } from '../../base/database.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError } from '../../base/errors.ts';
 import { keepNumbersLow, type ReadableTable, readRows } from '../../base/rows.ts';
+import type { AlertRun } from '../../mo/alert-number.ts';
 import { isEpoch } from '../../wire/tunnel/gateway-state.ts';
 
 /**
@@ -10,26 +11,64 @@ import { isEpoch } from '../../wire/tunnel/gateway-state.ts';
  * a state does not know may have been used. Alerts that wait already keep the epoch in which they got their numbers.
  */
 export class Epoch {
-  readonly value: string;
   /** It begins with this start. */
   readonly isNew: boolean;
+  /** This start, as alerts tell it that get their numbers from now on. */
+  readonly run: AlertRun;
   readonly #database: Database;
+  readonly #entropy: Entropy;
+  #value: string;
+  /** The epoch holds for the numbers of this run alone. */
+  #isOfRun: boolean;
   #isStored = false;
 
   /** To be made once for each start of the gateway. */
   constructor(database: Database, entropy: Entropy) {
     this.#database = database;
+    this.#entropy = entropy;
     const starts = database.file?.lock.starts ?? 0;
     keepNumbersLow(database, 'outbox', 'sequence');
     const latest = readRows(database, epochTable(nextNumber(database)), 'ORDER BY first').at(-1);
     this.isNew = latest?.starts !== starts;
-    this.value = latest && !this.isNew ? latest.value : Buffer.from(entropy.bytes(8)).toString('hex');
+    this.#isOfRun = this.isNew;
+    this.#value = latest && !this.isNew ? latest.value : this.#random();
+    this.run = { id: this.#random(), start: nextNumber(database) - 1 };
     try {
       this.store();
     } catch (thrown) {
       // A gateway starts on a full disk too. Whatever adds an alert stores the epoch first.
       if (asPosternError(thrown).code !== 'storage') throw thrown;
     }
+  }
+
+  get value(): string {
+    return this.#value;
+  }
+
+  #random(): string {
+    return Buffer.from(this.#entropy.bytes(8)).toString('hex');
+  }
+
+  /**
+   * Begins a new epoch for the numbers of this run: a server knows them from another run, which this state has forgotten.
+   * Returns false when they have an epoch of their own already.
+   * @throws {PosternError} `storage`
+   */
+  renew(): boolean {
+    if (this.#isOfRun) return false;
+    const database = this.#database;
+    const value = this.#random();
+    database.transaction(() => {
+      this.store();
+      database
+        .prepare('INSERT OR REPLACE INTO epoch (first, value, starts) SELECT ?, ?, max(starts) FROM epoch')
+        .run(this.run.start + 1, value);
+      database.afterCommit(() => {
+        this.#value = value;
+        this.#isOfRun = true;
+      });
+    });
+    return true;
   }
 
   /**
@@ -42,7 +81,7 @@ export class Epoch {
     const lock = database.file?.lock;
     const next = (lock?.starts ?? 0) + 1;
     database.transaction(() => {
-      if (this.isNew) add(database, this.value);
+      if (this.isNew) add(database, this.#value);
       database.prepare('UPDATE epoch SET starts = ?').run(next);
       dropUnused(database);
       database.onRollback(() => {

@@ -4,7 +4,6 @@ import {
   createReadStream,
   existsSync,
   fsyncSync,
-  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
@@ -21,6 +20,7 @@ import { isDiskFull } from '../../base/disk-room.ts';
 import { syncFolder, syncLargeFile } from '../../base/durable.ts';
 import { PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
+import { makeFolder } from '../../base/make-folder.ts';
 import { PartFile } from './part-file.ts';
 
 /** Names of files that this module makes, or made before: of a whole image, or of a part. */
@@ -53,7 +53,7 @@ export class ImageFiles implements Disposable {
     this.#isTemporary = directory === undefined;
     try {
       this.directory = directory ?? mkdtempSync(join(tmpdir(), 'postern-images-'));
-      mkdirSync(this.directory, { recursive: true, mode: 0o700 });
+      makeFolder(this.directory, { mode: 0o700 });
     } catch (cause) {
       throw new PosternError('configuration', `images.directory: ${directory} cannot be used`, { cause });
     }

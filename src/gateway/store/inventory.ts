@@ -26,6 +26,8 @@ export class Inventory implements DeviceRecords {
   readonly limit: number;
   readonly #records = new Map<string, Kept>();
   readonly #ids = new Map<string, string>();
+  /** Numbers of devices behind child gateways. */
+  readonly #behind = new Map<string, number>();
   readonly #database: Database;
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
@@ -84,13 +86,24 @@ export class Inventory implements DeviceRecords {
     this.#drop(deviceId);
   }
 
+  /** Number of devices behind a child gateway. */
+  countBehind(child: string): number {
+    return this.#behind.get(child) ?? 0;
+  }
+
   /**
    * Adds or replaces the record of a device.
-   * @throws {PosternError} `full` when the device is new and the limit is reached
+   * @throws {PosternError} `full` when the device is new and the limit is reached: that of all devices, or that of one child
+   *   gateway, which may tell of devices that there are not
    */
   put(record: DeviceRecord): void {
-    if (!this.#records.has(record.deviceId) && this.#records.size >= this.limit)
+    const before = this.#records.get(record.deviceId);
+    if (!before && this.#records.size >= this.limit)
       throw new PosternError('full', `the limit of ${this.limit} devices in the inventory is reached`);
+    const child = childOf(record);
+    const most = Math.ceil(this.limit * childShare);
+    if (child !== undefined && childOf(before) !== child && this.countBehind(child) >= most)
+      throw new PosternError('full', `the limit of ${most} devices behind ${child} is reached`);
     this.#rememberForRollback(record.deviceId);
     this.#put.run(
       record.deviceId,
@@ -156,6 +169,7 @@ export class Inventory implements DeviceRecords {
   }
 
   #drop(deviceId: string): void {
+    this.#count(this.#records.get(deviceId), -1);
     this.#records.delete(deviceId);
     this.#ids.delete(hashedName(deviceId));
     this.#unwritten.delete(deviceId);
@@ -165,9 +179,25 @@ export class Inventory implements DeviceRecords {
     const { deviceId } = record;
     // The name of a node is a hash. It is computed once for each device.
     if (!this.#records.has(deviceId)) this.#ids.set(hashedName(deviceId), deviceId);
+    this.#count(this.#records.get(deviceId), -1);
+    this.#count(record, 1);
     this.#records.set(deviceId, { ...record });
   }
+
+  #count(record: DeviceRecord | undefined, by: number): void {
+    const child = childOf(record);
+    if (child === undefined) return;
+    const count = this.countBehind(child) + by;
+    if (count > 0) this.#behind.set(child, count);
+    else this.#behind.delete(child);
+  }
 }
+
+/** Part of all devices that may be behind one child gateway. */
+export const childShare = 0.75;
+
+/** The child gateway that a device is behind. */
+const childOf = (record: DeviceRecord | undefined): string | undefined => record?.via?.split('/')[0];
 
 const presenceTable: ReadableTable<readonly [string, Pick<DeviceRecord, 'reason' | 'heardOn' | 'serial'>]> = {
   table: 'device_presence',

@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { type Database, keepLatest } from '../../base/database.ts';
 import { keepNumbersLow, type ReadableTable, readRows } from '../../base/rows.ts';
+import type { AlertRun } from '../../mo/alert-number.ts';
 import type { Epoch } from './epoch.ts';
 
 /** Kinds of alerts. */
@@ -16,6 +17,9 @@ export const outboxKinds = [
 ] as const;
 export type OutboxKind = (typeof outboxKinds)[number];
 
+/** Kinds of alerts that say where a device is. */
+export const deviceKinds: readonly OutboxKind[] = ['device-attach', 'device-detach', 'device-presence'];
+
 const sqlList = (kinds: readonly OutboxKind[]): string => `(${kinds.map((kind) => `'${kind}'`).join()})`;
 
 /** Entries that are kept after they were set aside. */
@@ -27,6 +31,8 @@ export interface OutboxEntry {
   readonly sequence: number;
   /** Epoch in which the number was given; absent for entries of version 0.1.0. */
   readonly epoch?: string;
+  /** Absent when the number was given before this start. */
+  readonly run?: AlertRun;
   readonly kind: OutboxKind;
   /** Subject of the alert: a device ID, or the name of the operation that ended. */
   readonly deviceId: string;
@@ -47,6 +53,8 @@ export class Outbox {
   readonly #epoch: Epoch | undefined;
   /** Alerts deleted at the limit since the start. */
   dropped = 0;
+  /** Kinds of which there was no entry, and none was added since. */
+  readonly #absent = new Set<OutboxKind>();
 
   /** @param epoch epoch of the numbers that are given from now on */
   constructor(database: Database, limit: number, epoch?: Epoch) {
@@ -65,6 +73,7 @@ export class Outbox {
   /** Adds an alert and deletes an earlier one of the same kind and device. Joins the caller's transaction, if any. */
   add(kind: OutboxKind, deviceId: string, body: string, server?: string): void {
     this.#epoch?.store();
+    this.#absent.delete(kind);
     this.#database.prepare('DELETE FROM outbox WHERE kind = ? AND device_id = ?').run(kind, deviceId);
     this.#database
       .prepare('INSERT INTO outbox (kind, device_id, body, server) VALUES (?, ?, ?, ?)')
@@ -85,22 +94,40 @@ export class Outbox {
 
   /** Whether an entry of any kind other than `kinds` waits. */
   hasOtherThan(kinds: readonly OutboxKind[]): boolean {
-    const others = outboxKinds.filter((kind) => !kinds.includes(kind));
-    return (
+    const others = outboxKinds.filter((kind) => !kinds.includes(kind) && !this.#absent.has(kind));
+    if (others.length === 0) return false;
+    const isThere =
       this.#database.prepare(`SELECT 1 FROM outbox WHERE kind IN ${sqlList(others)} LIMIT 1`).get() !==
-      undefined
-    );
+      undefined;
+    if (!isThere) for (const kind of others) this.#absent.add(kind);
+    return isThere;
   }
 
   /** The oldest `count` entries for one DM server, oldest first. Without `server`: for the gateway's own. */
   peek(count: number, server?: string): OutboxEntry[] {
-    return readRows(
+    const found = readRows(
       this.#database,
       outboxTable,
       'WHERE server IS ? ORDER BY sequence LIMIT ?',
       server ?? null,
       count,
     );
+    const run = this.#epoch?.run;
+    return run ? found.map((each) => (each.sequence > run.start ? { ...each, run } : each)) : found;
+  }
+
+  /**
+   * The DM server knows the number of an entry from a run that this state has forgotten. All numbers of this run get a new
+   * epoch. Returns it, or undefined when they have one already.
+   * @throws {PosternError} `storage`
+   */
+  renewEpoch(): string | undefined {
+    return this.#epoch?.renew() ? this.#epoch.value : undefined;
+  }
+
+  /** Whether an entry has another epoch by now. */
+  isOutdated({ run, epoch }: OutboxEntry): boolean {
+    return run !== undefined && epoch !== this.#epoch?.value;
   }
 
   /** Deletes an entry that its DM server has acknowledged. */
@@ -121,20 +148,34 @@ export class Outbox {
   }
 
   /**
-   * Puts an entry that its DM server did not accept behind all others. Returns its new number, or undefined when the entry is
-   * not there any more.
+   * Puts an entry that its DM server did not accept behind all others, and behind it the later ones about the same device: a
+   * device that left must not seem to attach after that. Returns the new numbers by the old ones; none when the entry is not
+   * there any more.
    */
-  requeue(sequence: number): number | undefined {
+  requeue(sequence: number): ReadonlyMap<number, number> {
     return this.#database.transaction(() => {
       this.#epoch?.store();
-      const { changes, lastInsertRowid } = this.#database
+      const moved = this.#database
         .prepare(
-          'INSERT INTO outbox (kind, device_id, body, server) SELECT kind, device_id, body, server FROM outbox WHERE sequence = ?',
+          `SELECT sequence FROM outbox WHERE sequence = ?1 UNION SELECT later.sequence FROM outbox AS first JOIN outbox AS later
+           ON later.device_id = first.device_id AND later.server IS first.server AND later.sequence > first.sequence
+           WHERE first.sequence = ?1 AND first.kind IN ${sqlList(deviceKinds)} AND later.kind IN ${sqlList(deviceKinds)}
+           ORDER BY 1`,
         )
-        .run(sequence);
-      this.remove(sequence);
-      return Number(changes) === 0 ? undefined : Number(lastInsertRowid);
+        .all(sequence)
+        .map((row) => Number(row.sequence));
+      return new Map(moved.map((each) => [each, this.#requeueOne(each)]));
     });
+  }
+
+  #requeueOne(sequence: number): number {
+    const { lastInsertRowid } = this.#database
+      .prepare(
+        'INSERT INTO outbox (kind, device_id, body, server) SELECT kind, device_id, body, server FROM outbox WHERE sequence = ?',
+      )
+      .run(sequence);
+    this.remove(sequence);
+    return Number(lastInsertRowid);
   }
 
   /** Takes an entry out of the queue that cannot be delivered, and keeps it with the reason. The oldest of these go first. */

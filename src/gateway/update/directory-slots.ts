@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { type DiskRoom, isDiskFull } from '../../base/disk-room.ts';
 import { syncFile, syncFolder } from '../../base/durable.ts';
+import { makeFolder } from '../../base/make-folder.ts';
 import { softwareVersion } from '../../base/version.ts';
 import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 import { BootStateCopies, otherSlot, type SlotName } from './boot-state.ts';
@@ -57,7 +58,7 @@ export class DirectorySlots implements SlotDriver {
   constructor(parts: DirectorySlotsParts) {
     this.#parts = parts;
     this.current = parts.current;
-    mkdirSync(parts.directory, { recursive: true, mode: 0o700 });
+    makeFolder(parts.directory, { mode: 0o700 });
     this.boot = bootStateOf(parts.directory);
     this.bundleFile = join(parts.directory, 'update.bundle');
   }

@@ -2,7 +2,7 @@ import { linkSync, renameSync, rmSync, statSync } from 'node:fs';
 import { copyFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
-import { type DiskRoom, isDiskFull } from '../../base/disk-room.ts';
+import { credit, type DiskRoom, isDiskFull } from '../../base/disk-room.ts';
 import { syncFolder, syncLargeFile } from '../../base/durable.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
@@ -108,7 +108,7 @@ export class BundleDownload {
     return await downloadFile(
       {
         ...{ url, ca, download, part: this.#part, version, keep, clock, entropy },
-        reserve: (bytes, received) => this.#reserve(bytes, received),
+        reserve: (bytes, received, next) => this.#reserve(bytes, received, credit(bytes, received, next)),
         begun: (from, total, reason = misfit) => events.emit('update.downloading', { from, total, reason }),
         wrote: (received, total) => this.#wrote(received, total),
         brokeOff: (received, reason) => events.emit('update.download-broken', { reason, received }),
@@ -117,11 +117,14 @@ export class BundleDownload {
     );
   }
 
-  /** @throws {PosternError} `tooLarge`, `full` */
-  #reserve(bytes: number, received = 0): void {
+  /**
+   * @param counted bytes that are kept from others
+   * @throws {PosternError} `tooLarge`, `full`
+   */
+  #reserve(bytes: number, received = 0, counted = bytes): void {
     const { disk, file } = this.#parts;
     if (bytes > limits.bytes) throw new PosternError('tooLarge', `a bundle of ${bytes} bytes is too large`);
-    disk.reserve(room, dirname(file), Math.max(0, bytes - received));
+    disk.reserve(room, dirname(file), Math.max(0, bytes - received), counted);
   }
 
   #wrote(received: number, total: number | undefined): void {

@@ -1,11 +1,12 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
+import { copyFileSync, existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type Clock, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { makeFolder } from '../../base/make-folder.ts';
 import { backoff } from '../../base/retry.ts';
 import { type BootStateCopies, otherSlot, type SlotName } from './boot-state.ts';
 import { bootStateOf, programOf, restartExitCode, slotVariable } from './directory-slots.ts';
@@ -53,7 +54,7 @@ export async function launch(parts: LauncherParts, signal: AbortSignal): Promise
   const first = programOf(directory, 'A');
   const boot = bootStateOf(directory);
   if (!existsSync(first) && !existsSync(programOf(directory, 'B'))) {
-    mkdirSync(dirname(first), { recursive: true, mode: 0o700 });
+    makeFolder(dirname(first), { mode: 0o700 });
     copyFileSync(ownProgram, first);
   }
   let delays = backoff(retry, entropy);

@@ -2,7 +2,6 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import {
   copyFileSync,
   existsSync,
-  mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -13,6 +12,7 @@ import { join } from 'node:path';
 import { parse, stringify } from 'smol-toml';
 import { syncFile, syncFolder } from '../../base/durable.ts';
 import { PosternError } from '../../base/errors.ts';
+import { makeFolder } from '../../base/make-folder.ts';
 
 /** Result of the provisioning: name of the gateway, and ports that the firewall opens. */
 export interface Provisioned {
@@ -75,7 +75,7 @@ export function provision(
       'configuration',
       `put ${configFile} onto the partition CONFIG; ${configFile}.example is an example`,
     );
-  mkdirSync(config, { recursive: true, mode: 0o700 });
+  makeFolder(config, { mode: 0o700 });
   const tables = readTables(source);
   const made = makeIdentity(to, tables);
   const all = { ...tables, ...mergeTables(boardDefaults(to), tables) };
@@ -117,7 +117,7 @@ const mergeTables = (board: Readonly<Record<string, Table>>, given: Record<strin
  */
 function makeIdentity(to: string, tables: Record<string, Table>) {
   const folder = join(to, 'identity');
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolder(folder, { mode: 0o700 });
   const once = (name: string, make: () => string): string => {
     const file = join(folder, name);
     if (!existsSync(file)) writeDurably(file, make());

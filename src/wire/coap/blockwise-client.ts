@@ -27,6 +27,8 @@ export interface CoapCall {
   readonly timeout: number;
   /** Cancels the call. */
   readonly signal?: AbortSignal | undefined;
+  /** See `OutgoingRequest`. */
+  readonly isOwed?: boolean | undefined;
 }
 
 /** The response of a call. `payload` is the whole body; `code` and `options` are those of its first block. */
@@ -59,7 +61,7 @@ export async function call(
   port: number,
   request: CoapCall,
 ): Promise<CoapAnswer> {
-  const { payload = new Uint8Array(), timeout, signal } = request;
+  const { payload = new Uint8Array(), timeout, signal, isOwed } = request;
   const head = [...uriOptions(request.path, request.query), ...(request.options ?? [])];
   if (request.contentFormat !== undefined) head.push(uint(Option.ContentFormat, request.contentFormat));
   if (request.accept !== undefined) head.push(uint(Option.Accept, request.accept));
@@ -73,6 +75,7 @@ export async function call(
       payload: body,
       timeout: Math.min(timeout, left),
       ...(signal && { signal }),
+      ...(isOwed && { isOwed }),
     });
   };
 

@@ -1,3 +1,5 @@
+// The global is a getter of Node, which takes time for each datagram.
+import { Buffer } from 'node:buffer';
 import { Code } from './codes.ts';
 
 /** Message types, RFC 7252 section 3. */
@@ -57,43 +59,46 @@ export function decode(datagram: Buffer): CoapMessage | Malformed {
   const tokenLength = first & 15;
   const code = datagram[1]!;
   const messageId = (datagram[2]! << 8) | datagram[3]!;
-  const bad = (reason: string) => new Malformed(reason, type, messageId);
 
   if (code === Code.Empty) {
-    if (end !== 4 || tokenLength !== 0) return bad('empty message with content');
+    if (end !== 4 || tokenLength !== 0) return new Malformed('empty message with content', type, messageId);
     return { type, code, messageId, token: noBytes, options: noOptions, payload: noBytes };
   }
   const codeClass = code >> 5;
-  if (codeClass === 1 || codeClass > 5) return bad('reserved code class');
-  if (tokenLength > 8) return bad('reserved token length');
+  if (codeClass === 1 || codeClass > 5) return new Malformed('reserved code class', type, messageId);
+  if (tokenLength > 8) return new Malformed('reserved token length', type, messageId);
   let at = 4 + tokenLength;
-  if (at > end) return bad('cut off in the token');
+  if (at > end) return new Malformed('cut off in the token', type, messageId);
   const token = tokenLength === 0 ? noBytes : datagram.subarray(4, at);
 
-  const options: CoapOption[] = [];
+  let options: readonly CoapOption[] = noOptions;
+  let several: CoapOption[] | undefined;
   let number = 0;
   while (at < end) {
     const byte = datagram[at++]!;
     if (byte === payloadMarker) {
-      if (at === end) return bad('payload marker without payload');
+      if (at === end) return new Malformed('payload marker without payload', type, messageId);
       return { type, code, messageId, token, options, payload: datagram.subarray(at) };
     }
     let delta = byte >> 4;
     let length = byte & 15;
     if (delta >= 13) {
-      if (delta === 15) return bad('reserved option delta');
-      if (at + delta - 12 > end) return bad('cut off in an option');
+      if (delta === 15) return new Malformed('reserved option delta', type, messageId);
+      if (at + delta - 12 > end) return new Malformed('cut off in an option', type, messageId);
       delta = delta === 13 ? datagram[at++]! + 13 : ((datagram[at++]! << 8) | datagram[at++]!) + 269;
     }
     if (length >= 13) {
-      if (length === 15) return bad('reserved option length');
-      if (at + length - 12 > end) return bad('cut off in an option');
+      if (length === 15) return new Malformed('reserved option length', type, messageId);
+      if (at + length - 12 > end) return new Malformed('cut off in an option', type, messageId);
       length = length === 13 ? datagram[at++]! + 13 : ((datagram[at++]! << 8) | datagram[at++]!) + 269;
     }
     number += delta;
-    if (number > highestOption) return bad('option number overflow');
-    if (at + length > end) return bad('cut off in an option');
-    options.push({ number, value: length === 0 ? noBytes : datagram.subarray(at, at + length) });
+    if (number > highestOption) return new Malformed('option number overflow', type, messageId);
+    if (at + length > end) return new Malformed('cut off in an option', type, messageId);
+    const option = { number, value: length === 0 ? noBytes : datagram.subarray(at, at + length) };
+    // An empty array makes room for 17 when the first is pushed. Most messages have one option or two.
+    if (several) several.push(option);
+    else options = several = [option];
     at += length;
   }
   return { type, code, messageId, token, options, payload: noBytes };
@@ -117,8 +122,18 @@ function writeExtended(target: Buffer, at: number, value: number): number {
  * Writes one message (RFC 7252 section 3). The caller ensures that the token has at most 8 bytes and that the options
  * are in ascending order; neither is checked.
  */
-export function encode(message: CoapMessage): Buffer {
-  const { token, options, payload } = message;
+export const encode = ({ type, code, messageId, token, options, payload }: CoapMessage): Buffer =>
+  encodeParts(type, code, messageId, token, options, payload);
+
+/** The same for the parts of a message. */
+export function encodeParts(
+  type: Type,
+  code: number,
+  messageId: number,
+  token: Uint8Array,
+  options: readonly CoapOption[],
+  payload: Uint8Array,
+): Buffer {
   let length = 4 + token.length;
   let previous = 0;
   for (const { number, value } of options) {
@@ -128,27 +143,36 @@ export function encode(message: CoapMessage): Buffer {
   if (payload.length > 0) length += 1 + payload.length;
 
   const target = Buffer.allocUnsafe(length);
-  target[0] = (1 << 6) | (message.type << 4) | token.length;
-  target[1] = message.code;
-  target[2] = message.messageId >> 8;
-  target[3] = message.messageId & 255;
-  target.set(token, 4);
-  let at = 4 + token.length;
+  target[0] = (1 << 6) | (type << 4) | token.length;
+  target[1] = code;
+  target[2] = messageId >> 8;
+  target[3] = messageId & 255;
+  let at = copyOctets(token, target, 4);
   previous = 0;
   for (const { number, value } of options) {
     const delta = number - previous;
     target[at++] = (nibble(delta) << 4) | nibble(value.length);
     at = writeExtended(target, at, delta);
     at = writeExtended(target, at, value.length);
-    target.set(value, at);
-    at += value.length;
+    at = copyOctets(value, target, at);
     previous = number;
   }
   if (payload.length > 0) {
     target[at++] = payloadMarker;
-    target.set(payload, at);
+    copyOctets(payload, target, at);
   }
   return target;
+}
+
+/** Below this many bytes a loop takes less time than `set`. */
+const worthACall = 32;
+
+/** Copies all bytes of `source` to `at`, and returns where they end. */
+export function copyOctets(source: Uint8Array, target: Buffer, at: number): number {
+  const { length } = source;
+  if (length >= worthACall) target.set(source, at);
+  else for (let index = 0; index < length; index++) target[at + index] = source[index]!;
+  return at + length;
 }
 
 /** An empty ACK or RST. */

@@ -1,5 +1,7 @@
 import type { Monotonic } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
+import type { ExchangeIndex } from './exchange-index.ts';
+import { KeptReplies } from './kept-replies.ts';
 import type { Exchange, ExchangeTable, Peer } from './peer.ts';
 
 /**
@@ -38,15 +40,20 @@ export const unprovenShare = (limits: DeduplicationLimits): DeduplicationLimits 
  */
 export class RecentExchanges implements ExchangeTable {
   readonly #limits: DeduplicationLimits;
+  readonly #index: ExchangeIndex;
   readonly #forgotten: (peer: Peer) => void;
+  readonly #replies = new KeptReplies();
   #oldest: Exchange | undefined;
   #youngest: Exchange | undefined;
   #entries = 0;
   #bytes = 0;
+  /** Until then it is not necessary to look at the oldest exchange, whose memory is no longer in the cache. */
+  #noneExpiresBefore = 0 as Monotonic;
 
   /** `forgotten` is called with a peer when the last exchange of that peer is dropped. */
-  constructor(limits: DeduplicationLimits, forgotten: (peer: Peer) => void) {
+  constructor(limits: DeduplicationLimits, index: ExchangeIndex, forgotten: (peer: Peer) => void) {
     this.#limits = limits;
+    this.#index = index;
     this.#forgotten = forgotten;
   }
 
@@ -71,35 +78,44 @@ export class RecentExchanges implements ExchangeTable {
       expires: plus(now, this.#limits.lifetime),
       table: this,
       reply: undefined,
+      replyBytes: 0,
       older: this.#youngest,
       younger: undefined,
+      earlier: undefined,
+      later: undefined,
+      next: undefined,
     };
     if (this.#youngest) this.#youngest.younger = exchange;
     else this.#oldest = exchange;
     this.#youngest = exchange;
     this.#entries++;
-    peer.exchanges.set(messageId, exchange);
-    if (peer.exchanges.size > this.#limits.entriesPerPeer) {
-      const [first] = peer.exchanges.values();
-      if (first) first.table.forget(first);
-    }
-    this.expire(now);
+    this.#index.add(exchange);
+    const first = peer.firstExchange;
+    if (peer.exchanges > this.#limits.entriesPerPeer) first?.table?.forget(first);
+    if (now >= this.#noneExpiresBefore) this.expire(now);
     while (this.#entries > this.#limits.entries && this.#oldest) this.forget(this.#oldest);
     return exchange;
   }
 
-  /** Keeps the reply, to be sent again when the message is repeated. Does nothing if the exchange was dropped. */
+  /** Keeps the reply, to be sent again when the message is repeated. Does nothing if the exchange was dropped or has one. */
   complete(exchange: Exchange, reply: Buffer): void {
-    if (exchange.peer.exchanges.get(exchange.messageId) !== exchange) return;
-    this.#bytes += reply.length - (exchange.reply?.length ?? 0);
-    exchange.reply = reply;
+    if (exchange.table !== this || exchange.reply !== undefined) return;
+    exchange.reply = this.#replies.keep(reply);
+    exchange.replyBytes = reply.length;
+    this.#bytes += reply.length;
     while (this.#bytes > this.#limits.bytes && this.#oldest && this.#oldest !== exchange)
       this.forget(this.#oldest);
+  }
+
+  /** The reply, if it is there and still kept. */
+  replyOf({ table, reply, replyBytes }: Exchange): Buffer | undefined {
+    return table === this && reply !== undefined ? this.#replies.read(reply, replyBytes) : undefined;
   }
 
   /** Drops all exchanges that have expired. */
   expire(now: Monotonic): void {
     while (this.#oldest && this.#oldest.expires <= now) this.forget(this.#oldest);
+    this.#noneExpiresBefore = this.#oldest?.expires ?? plus(now, this.#limits.lifetime);
   }
 
   /** Drops one exchange. */
@@ -109,12 +125,16 @@ export class RecentExchanges implements ExchangeTable {
     else this.#oldest = younger;
     if (younger) younger.older = older;
     else this.#youngest = older;
+    // What is dropped must lead to nothing: once it is among the old objects, it would keep alive what came after it.
     exchange.older = undefined;
     exchange.younger = undefined;
+    exchange.table = undefined;
     this.#entries--;
-    this.#bytes -= exchange.reply?.length ?? 0;
-    peer.exchanges.delete(exchange.messageId);
-    if (peer.exchanges.size === 0) this.#forgotten(peer);
+    this.#bytes -= exchange.replyBytes;
+    if (exchange.reply !== undefined) this.#replies.drop(exchange.reply);
+    exchange.reply = undefined;
+    this.#index.remove(exchange);
+    if (peer.exchanges === 0) this.#forgotten(peer);
   }
 
   clear(): void {

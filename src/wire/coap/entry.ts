@@ -4,6 +4,9 @@ import type { TokenBucket } from '../../base/token-buckets.ts';
 import type { Remote } from './message.ts';
 import type { Peer } from './peer.ts';
 
+/** Addresses with their ports from which one party counts as proven at a time. */
+export const placesOfParty = 4;
+
 /**
  * The entry of an endpoint: which datagrams are decoded. Proven peers, conversations that were admitted before, and answers to own
  * messages have budgets of their own. Everything else needs a token of the `Admission`.
@@ -11,18 +14,32 @@ import type { Peer } from './peer.ts';
 export class Entry {
   readonly #admission: Admission;
   readonly #proven: BoundedMap<string, TokenBucket>;
+  /** Where each party proved itself, the latest last. */
+  readonly #places: BoundedMap<string, readonly string[]>;
 
   /** @param provenPeers most peers that are remembered as proven */
   constructor(admission: Admission, provenPeers: number) {
     this.#admission = admission;
     this.#proven = new BoundedMap(provenPeers);
+    this.#places = new BoundedMap(provenPeers);
   }
 
-  /** Records that a device proved itself from this address and port. */
-  vouch({ key, address }: Remote): void {
+  /**
+   * Records that a party proved itself from this address and port. Of one party the latest `placesOfParty` places count:
+   * otherwise one device could take the places of all others.
+   */
+  vouch({ key, address }: Remote, party: string): void {
     const known = this.#proven.get(key);
-    if (!known) this.#admission.proved(address);
+    if (!known) this.#admission.proved(address, party);
     this.#proven.set(key, known ?? this.#admission.provenBucket());
+    const places = (this.#places.get(party) ?? []).filter((place) => place !== key);
+    this.#places.set(party, [...places.slice(1 - placesOfParty), key]);
+    for (const place of places.slice(0, 1 - placesOfParty)) this.#proven.delete(place);
+  }
+
+  /** Number of peers that are remembered as proven. */
+  get provenPeers(): number {
+    return this.#proven.size;
   }
 
   isProven(key: string): boolean {
@@ -38,7 +55,7 @@ export class Entry {
    * Whether a datagram is decoded.
    * @param known the peer that sent it, if there is state about it
    */
-  admits(datagram: Buffer, key: string, address: string, known: Peer | undefined): boolean {
+  admits(datagram: Buffer, { key, address }: Remote, known: Peer | undefined): boolean {
     const bucket = this.#proven.get(key);
     if (bucket) return this.#admission.admitsProven(bucket, address);
     if (known && known.answersDue > 0 && isAnswer(datagram)) {

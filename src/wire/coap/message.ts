@@ -1,3 +1,4 @@
+import { Buffer } from 'node:buffer';
 import type { Standing } from '../../base/admission.ts';
 import type { CoapMessage, CoapOption } from './codec.ts';
 import { Code } from './codes.ts';
@@ -134,20 +135,24 @@ export interface ReplyFields {
 }
 
 const empty = new Uint8Array();
+const none: readonly CoapOption[] = Object.freeze([]);
+
+const joined = (options: readonly CoapOption[], option: CoapOption): readonly CoapOption[] =>
+  options.length === 0 ? [option] : [...options, option];
 
 /** Makes a response with its options in ascending order. */
 export function reply(code: number, fields: ReplyFields = {}): Reply {
-  const { payload = empty, content, contentFormat, maxAge, etag, options = [] } = fields;
-  const all = [...options];
-  if (etag !== undefined) all.push(opaque(Option.ETag, etag));
-  if (contentFormat !== undefined) all.push(uint(Option.ContentFormat, contentFormat));
-  if (maxAge !== undefined) all.push(uint(Option.MaxAge, maxAge));
-  return {
+  const { payload = empty, content, contentFormat, maxAge, etag, options = none } = fields;
+  let all = options;
+  if (etag !== undefined) all = joined(all, opaque(Option.ETag, etag));
+  if (contentFormat !== undefined) all = joined(all, uint(Option.ContentFormat, contentFormat));
+  if (maxAge !== undefined) all = joined(all, uint(Option.MaxAge, maxAge));
+  const body = {
     code,
     options: all.length > 1 ? sorted(all) : all,
     payload: typeof payload === 'string' ? Buffer.from(payload) : payload,
-    ...(content && { content }),
   };
+  return content ? { ...body, content } : body;
 }
 
 /** Makes an error response. `why` is its diagnostic payload (RFC 7252 section 5.5.2). */

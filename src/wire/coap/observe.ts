@@ -35,6 +35,8 @@ interface Observer {
   readonly remote: Remote;
   readonly token: Uint8Array;
   readonly request: CoapRequest;
+  /** To be called when the observer is dropped. Until then the endpoint keeps the account of its peer. */
+  readonly release: () => void;
   /** Message ID of the last notification, by which a Reset is matched. -1 before the first one. */
   messageId: number;
   nextConfirmable: Monotonic;
@@ -65,7 +67,9 @@ export class Observable {
     this.#clock = clock;
     this.#represent = represent;
     this.#limits = limits;
-    this.#unproven = new FairMap(limits.unproven, (key, observer) => this.#promote(key, observer));
+    this.#unproven = new FairMap(limits.unproven, (key, observer) => {
+      if (!this.#promote(key, observer)) observer.release();
+    });
     endpoint.resetListeners.add((remote, messageId) => this.#reset(remote, messageId));
   }
 
@@ -100,18 +104,22 @@ export class Observable {
 
   #register(key: string, request: CoapRequest): boolean {
     const { remote, message, standing } = request;
+    this.#delete(key);
     const observer: Observer = {
       remote: { address: remote.address, port: remote.port, key: remote.key },
       token: Buffer.from(message.token),
       request,
+      release: this.#endpoint.retain(remote),
       messageId: -1,
       nextConfirmable: plus(this.#clock.now(), this.#limits.confirmEvery),
       inFlight: false,
       stale: false,
     };
-    this.#unproven.delete(key);
-    if (standing === Standing.Proven) return this.#add(key, observer);
-    this.#unproven.set(key, remote.address, observer);
+    if (standing !== Standing.Proven) this.#unproven.set(key, remote.address, observer);
+    else if (!this.#add(key, observer)) {
+      observer.release();
+      return false;
+    }
     return true;
   }
 
@@ -138,8 +146,10 @@ export class Observable {
   }
 
   #delete(key: string): void {
-    this.#proven.delete(key);
-    this.#unproven.delete(key);
+    for (const observers of [this.#proven, this.#unproven]) {
+      observers.get(key)?.release();
+      observers.delete(key);
+    }
   }
 
   /** Notifies one observer. One that cannot be notified is dropped; it can register again. Never rejects. */
@@ -170,7 +180,6 @@ export class Observable {
       observer.token,
       { ...response, options: sorted([...response.options, uint(Option.Observe, this.#sequence)]) },
       confirmable,
-      isProven,
     );
     observer.messageId = messageId;
     const delivery = await fate;

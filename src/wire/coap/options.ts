@@ -90,10 +90,14 @@ export function uintOption(options: Options, which: OptionRule): number | undefi
 
 /** Values of all options of this kind, as UTF-8 text. */
 export function textOptions(options: Options, { number }: OptionRule): string[] {
-  const found: string[] = [];
-  for (const option of options)
-    if (option.number === number) found.push((option.value as Buffer).toString('utf8'));
-  return found;
+  let found: string[] | undefined;
+  for (const option of options) {
+    if (option.number !== number) continue;
+    const text = (option.value as Buffer).toString();
+    if (found) found.push(text);
+    else found = [text];
+  }
+  return found ?? [];
 }
 
 /** Values of all options of this kind, as bytes. */

@@ -1,26 +1,36 @@
 import { Standing } from '../../base/admission.ts';
 import type { Monotonic } from '../../base/clock.ts';
 import type { PosternError } from '../../base/errors.ts';
+import type { KeptReply } from './kept-replies.ts';
 import { type Account, amplification, type Remote } from './message.ts';
 import type { MessageIds } from './message-ids.ts';
 
 /** Where exchanges are remembered. */
 export interface ExchangeTable {
   complete(exchange: Exchange, reply: Buffer): void;
+  replyOf(exchange: Exchange): Buffer | undefined;
   forget(exchange: Exchange): void;
 }
 
-/** A message that was received, and the reply to it. `older` and `younger` link all exchanges in order of arrival. */
+/** A message that was received, and the reply to it. */
 export interface Exchange {
   readonly peer: Peer;
   readonly messageId: number;
   readonly expires: Monotonic;
-  /** Where it is remembered. */
-  readonly table: ExchangeTable;
-  /** Datagram that is sent again when the message is repeated. `undefined` while the handler works. */
-  reply: Buffer | undefined;
+  /** Where it is remembered. Undefined when it was forgotten. */
+  table: ExchangeTable | undefined;
+  /** The datagram that is sent again when the message is repeated. `undefined` while the handler works. */
+  reply: KeptReply | undefined;
+  /** Bytes of `reply`. */
+  replyBytes: number;
+  /** Neighbours among the exchanges of its table, in order of arrival. */
   older: Exchange | undefined;
   younger: Exchange | undefined;
+  /** Neighbours among the exchanges of its peer, in order of arrival. */
+  earlier: Exchange | undefined;
+  later: Exchange | undefined;
+  /** The next one in the same bucket of the `ExchangeIndex`. */
+  next: Exchange | undefined;
 }
 
 /** A confirmable message that waits or is on the wire, until its ACK, its Reset, or the end of retransmission. */
@@ -39,12 +49,18 @@ export class Peer implements Remote, Account {
   port: number;
   readonly key: string;
   readonly identity: string | undefined;
-  /** Messages received from it lately, by message ID, in order of arrival. Used for deduplication. */
-  readonly exchanges = new Map<number, Exchange>();
+  /** A number that no other peer of its endpoint has. */
+  readonly serial: number;
+  /** Messages received from it lately: their number, the first of them and the last. Used for deduplication. */
+  exchanges = 0;
+  firstExchange: Exchange | undefined;
+  lastExchange: Exchange | undefined;
   /** Confirmable messages to it. The first is on the wire, the others wait (NSTART = 1, RFC 7252 section 4.7). */
   readonly outbound: Transmission[] = [];
   /** Number of requests to it that wait for their response. */
   awaited = 0;
+  /** Number of those who send to it later, and need its account until then. */
+  retained = 0;
   standing: Standing = Standing.Stranger;
   /** It has returned an Echo, so it receives at the address that it claims. */
   isReachable = false;
@@ -55,7 +71,8 @@ export class Peer implements Remote, Account {
   #earned = 0;
   readonly #messageIds: MessageIds;
 
-  constructor(remote: Remote, messageIds: MessageIds) {
+  constructor(remote: Remote, serial: number, messageIds: MessageIds) {
+    this.serial = serial;
     this.address = remote.address;
     this.port = remote.port;
     this.key = remote.key;
@@ -92,9 +109,9 @@ export class Peer implements Remote, Account {
     return this.#messageIds.take(this.key);
   }
 
-  /** Whether no exchange is remembered, no message is on its way and no request waits. */
+  /** Whether no exchange is remembered, no message is on its way, no request waits and nobody will send to it. */
   get idle(): boolean {
-    return this.exchanges.size === 0 && this.outbound.length === 0 && this.awaited === 0;
+    return this.exchanges === 0 && this.outbound.length === 0 && this.awaited === 0 && this.retained === 0;
   }
 }
 

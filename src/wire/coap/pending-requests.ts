@@ -16,6 +16,11 @@ export interface OutgoingRequest {
   readonly timeout: number;
   /** Cancels the request. */
   readonly signal?: AbortSignal;
+  /**
+   * The peer asked for this request, and may have forged its address. So until the peer has answered one, the request is sent
+   * again only as often as the rule of three allows (`Account`).
+   */
+  readonly isOwed?: boolean;
 }
 
 /** What `PendingRequests` needs from its endpoint. */
@@ -74,6 +79,13 @@ export class PendingRequests {
     const transmission: Transmission = {
       messageId,
       datagram,
+      ...(outgoing.isOwed && {
+        mayRepeat: () => {
+          if (datagram.length > peer.room) return false;
+          peer.answered(datagram.length);
+          return true;
+        },
+      }),
       settled: (outcome) => {
         // An ACK alone settles nothing: the response may come separately.
         if (outcome === 'reset') settle(new PosternError('unavailable', `${peer.key} rejected the request`));
@@ -103,6 +115,7 @@ export class PendingRequests {
     peer.awaited++;
     this.#byToken.set(key, { peer, settle });
     outgoing.signal?.addEventListener('abort', abort, { once: true });
+    if (outgoing.isOwed) peer.answered(datagram.length);
     if (outgoing.signal?.aborted) abort();
     else transmitter.submit(peer, transmission);
     return promise;
@@ -117,6 +130,8 @@ export class PendingRequests {
   answered(peer: Peer, message: CoapMessage): void {
     const pending = this.#byToken.get(keyOf(message.token));
     if (pending?.peer !== peer) return;
+    // It has the token, so it receives there.
+    peer.isReachable = true;
     const unacceptable = unacceptableOption(message.options);
     pending.settle(
       unacceptable === undefined

@@ -6,6 +6,7 @@ import { filterLinks, formatLinks, type Link } from './link-format.ts';
 import type { CoapRequest, Handler, Reply } from './message.ts';
 import { refusal, reply } from './message.ts';
 import { Option, opaqueOptions, optionValue } from './options.ts';
+import { PathTree } from './path-tree.ts';
 import type { Workload } from './workload.ts';
 
 /** One resource, or a subtree of resources, that a router serves. */
@@ -33,32 +34,26 @@ const methodNames = new Map<number, keyof Resource['methods']>([
 
 /** Passes each request to the handler of its resource. Also serves `/.well-known/core` for its resources (RFC 6690). */
 export class Router {
-  readonly #exact = new Map<string, Resource>();
-  readonly #subtrees: Resource[] = [];
+  readonly #resources = new PathTree<Resource>();
 
   /** @throws {PosternError} `internal` when two resources have the same path */
   constructor(resources: readonly Resource[]) {
-    for (const resource of [this.#core(resources), ...resources]) {
-      const taken = resource.subtree ? this.#subtrees.some(({ path }) => path === resource.path) : false;
-      if (taken || this.#exact.has(resource.path))
+    for (const resource of [this.#core(resources), ...resources])
+      if (!this.#resources.add(resource.path, resource, resource.subtree ? 'below' : 'own'))
         throw new PosternError('internal', `two resources at ${resource.path}`);
-      if (resource.subtree) this.#subtrees.push(resource);
-      else this.#exact.set(resource.path, resource);
-    }
   }
 
   readonly handle: Handler = (request) => {
     const { options } = request.message;
     if (optionValue(options, Option.ProxyUri) || optionValue(options, Option.ProxyScheme))
       return refusal(Code.ProxyingNotSupported, 'this endpoint is not a proxy');
-    const path = `/${request.path.join('/')}`;
-    const resource =
-      this.#exact.get(path) ?? this.#subtrees.find((subtree) => path.startsWith(`${subtree.path}/`));
+    const resource = this.#resources.find(options);
     if (!resource) return refusal(Code.NotFound, 'no such resource');
     const name = methodNames.get(request.method);
     const handler = name && resource.methods[name];
     if (!handler) return refusal(Code.MethodNotAllowed, 'method not allowed here');
-    return conditional(request, resource) ?? bounded(request, handler, resource.workload);
+    const refused = hasConditions(options) ? conditional(request, resource) : undefined;
+    return refused ?? bounded(request, handler, resource.workload);
   };
 
   #core(resources: readonly Resource[]): Resource {
@@ -103,7 +98,6 @@ function bounded(
  */
 function conditional(request: CoapRequest, { etag }: Resource): Reply | undefined {
   const { options } = request.message;
-  if (!hasConditions(options)) return undefined;
   const current = etag?.(request);
   const isCurrent = (tag: Uint8Array) => current !== undefined && Buffer.compare(tag, current) === 0;
   const wanted = opaqueOptions(options, Option.IfMatch);
@@ -123,5 +117,7 @@ const conditions: ReadonlySet<number> = new Set([
   Option.ETag.number,
 ]);
 
-const hasConditions = (options: readonly CoapOption[]): boolean =>
-  options.some(({ number }) => conditions.has(number));
+function hasConditions(options: readonly CoapOption[]): boolean {
+  for (const { number } of options) if (conditions.has(number)) return true;
+  return false;
+}

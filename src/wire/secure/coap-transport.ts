@@ -163,7 +163,7 @@ export class CoapTransport {
     const socket = this.#socketOf(association);
     const remote = this.#remotes.get(association);
     if (!socket || !remote) return;
-    if (!socket.endpoint.isProven(remote)) socket.endpoint.vouch(remote);
+    if (!socket.endpoint.isProven(remote)) socket.endpoint.vouch(remote, association.identity);
     if (association.isStale) {
       this.#probe(association);
       if (!isReset(content)) return;

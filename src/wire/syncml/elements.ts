@@ -130,6 +130,9 @@ export const messageLimits = {
   value: 128 * 1024,
   /** Commands of one message, including those inside Atomic and Sequence. */
   commands: 1024,
+  /** Characters of a SessionID, and of a RespURI. Both are remembered beyond the message. */
+  sessionId: 64,
+  respUri: 2048,
 } as const;
 
 /**

@@ -276,6 +276,9 @@ function child(parent: ElementName, content: Content, name: ElementName): Elemen
 export function messageOf(root: Element): SyncmlMessage {
   if (root.name !== 'SyncML') throw new PosternError('malformed', `<${root.name}> is not a SyncML message`);
   const header = SyncHdr.read(child('SyncML', root.content, 'SyncHdr').content);
+  const { sessionId, respUri = '' } = header;
+  if (sessionId.length > messageLimits.sessionId || respUri.length > messageLimits.respUri)
+    throw new PosternError('tooLarge', 'the SessionID or the RespURI is too long');
   const body = child('SyncML', root.content, 'SyncBody').content as readonly Element[];
   const budget = { commands: messageLimits.commands };
   return {

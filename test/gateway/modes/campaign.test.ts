@@ -164,6 +164,61 @@ describe('a fan-out', () => {
   });
 });
 
+describe('devices that do not answer', () => {
+  /** A fan-out to more devices than may be in progress. The first ones do not answer. */
+  async function silent() {
+    const found = rig();
+    const { fanOut, calls } = found;
+    start(fanOut, order(many(100), { timeout: 7_200_000 }), undefined);
+    const away = calls.slice(0, campaignLimits.parallel);
+    for (const { options } of away) options.away?.();
+    await turn();
+    assert.equal(calls.length, 100, 'the others have their turn');
+    for (const { resolve } of calls.slice(campaignLimits.parallel)) resolve(200);
+    await turn();
+    return { ...found, away };
+  }
+  const result = async ({ results }: ReturnType<typeof rig>) => {
+    while (results.length === 0) await turn();
+    return results[0]?.[1] ?? '';
+  };
+
+  test('keep no other device waiting, and are counted when they come', async () => {
+    const found = await silent();
+    assert.equal(found.results.length, 0);
+    for (const { options, resolve } of found.away) {
+      options.begun?.();
+      resolve(200);
+    }
+    assert.match(await result(found), /Total="100" Done="100" Failed="0"/);
+  });
+
+  test('end at the deadline, but not those whose session has begun', async () => {
+    const found = await silent();
+    const [first] = found.away;
+    first?.options.begun?.();
+    found.clock.advance(3_600_000);
+    await turn();
+    assert.equal(found.results.length, 0, 'one is in progress');
+    assert.equal(found.away.filter(({ options }) => options.signal?.aborted).length, 63);
+    first?.resolve(200);
+    assert.match(await result(found), /Total="100" Done="37" Failed="63"/);
+  });
+
+  test('end with the cancellation, and nothing is done on them later', async () => {
+    const found = await silent();
+    assert.equal(found.fanOut.cancel('f'), 200);
+    assert.match(await result(found), /Total="100" Done="36" Failed="64" Pending="0"><Group Status="214"/);
+    assert.ok(found.away.every(({ options }) => options.signal?.aborted));
+  });
+
+  test('keep the gateway from no stop', async () => {
+    const found = await silent();
+    await found.fanOut[Symbol.asyncDispose]();
+    assert.equal(found.results.length, 0);
+  });
+});
+
 describe('the targets of a fan-out', () => {
   // conforms: GW-16
   test('a device on which the DM server has no right is not contacted and gets 425', async () => {

@@ -248,8 +248,14 @@ describe('bounds of the image cache', () => {
       [2, 2, 2],
     );
     assert.equal(events.count('image.evicted'), 1);
-    assert.throws(() => cache.reserve('more', 800, []), { code: 'full' });
-    assert.throws(() => cache.reserve('more', 1001, []), { code: 'tooLarge' });
+    assert.throws(
+      () => cache.reserve({ name: 'more', url: undefined, hash: undefined, signature: undefined }, 800, []),
+      { code: 'full' },
+    );
+    assert.throws(
+      () => cache.reserve({ name: 'more', url: undefined, hash: undefined, signature: undefined }, 1001, []),
+      { code: 'tooLarge' },
+    );
     assert.equal(cache.status('third').state, 2, 'nothing is evicted when that is not enough');
     await cache[Symbol.asyncDispose]();
   });

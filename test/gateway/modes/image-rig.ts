@@ -89,8 +89,8 @@ export async function imageRig(answers: readonly Answer[], settings: RigSettings
     orders,
     requests: server.requests,
     ends,
-    begin: (name = 'a', hash?: string, path = '') => {
-      const order = { name, url: server.url + path, hash, signature: undefined };
+    begin: (name = 'a', hash?: string, path = '', dropsEarlier = false) => {
+      const order = { name, url: server.url + path, hash, signature: undefined, dropsEarlier };
       orders.set(name, order);
       assert.equal(cache.admit(order, false, []), 202);
       begun.push(name);

@@ -55,10 +55,30 @@ test('packages of devices that only match have a rate together, of which one net
   assert.equal(events.count('tunnel.device-refused'), 1);
   clock.advance(10_000);
   assert.equal(
-    through(1000, name, () => '192.0.2.9'),
+    through(1000, name, (at) => `192.0.2.${at % 250}`),
     10,
     'ten seconds later ten more',
   );
+});
+
+test('one address gets a share of a rate, and leaves the rest to others: of unknown devices and of known ones', () => {
+  for (const [name, own, beyond] of [
+    ['urn:acme', 60, 60],
+    ['known', 16, 26],
+  ] as const) {
+    const { through, policy, clock } = rig(['urn:acme:*'], 600);
+    const device = (at: number) => `${name}:${at}`;
+    assert.equal(
+      through(1000, device, () => '192.0.2.66'),
+      own + beyond,
+      name,
+    );
+    for (let second = 0; second < 60; second++) {
+      clock.advance(1000);
+      through(100, device, (at) => `192.0.2.${60 + (at % 2)}`);
+      assert.equal(policy.refusalOf(device(5000 + second), `192.0.2.${100 + second}`, 100), undefined, name);
+    }
+  }
 });
 
 test('a flood in the names of strangers takes nothing from a known device, nor one in its own name from elsewhere', () => {

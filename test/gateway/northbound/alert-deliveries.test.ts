@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { noEvents } from '../../../src/base/events.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import { AlertDeliveries } from '../../../src/gateway/northbound/alert-deliveries.ts';
-import { Outbox } from '../../../src/gateway/store/outbox.ts';
+import { Outbox, type OutboxKind } from '../../../src/gateway/store/outbox.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { FailingDisk } from '../store/failing-disk.ts';
@@ -105,4 +105,53 @@ test('an alert that waits after a refusal has a higher number than all that the 
   const [again] = deliveries.due(undefined);
   assert.equal(again?.deviceId, 'first');
   assert.ok(again!.sequence > second!.sequence, `${again?.sequence} is news to the server`);
+});
+
+/** An outbox with alerts about devices, and what becomes of them. */
+function orderly(t: TestContext, ...alerts: readonly (readonly [OutboxKind, string])[]) {
+  const database = openDatabase(':memory:', gatewaySchema);
+  t.after(() => database.close());
+  const clock = new HandClock();
+  const outbox = new Outbox(database, 10);
+  const deliveries = new AlertDeliveries(outbox, clock, () => {}, noEvents);
+  t.after(() => deliveries.stop());
+  for (const [kind, device] of alerts) outbox.add(kind, device, '{}');
+  const due = () => deliveries.due(undefined);
+  const names = () => due().map(({ kind, deviceId }) => `${kind} ${deviceId}`);
+  return { clock, outbox, deliveries, due, names };
+}
+
+test('a device that left does not seem to attach after that, because the alert of its attachment was refused once', async (t) => {
+  const { clock, outbox, deliveries, due, names } = orderly(
+    t,
+    ['device-attach', 'a'],
+    ['device-attach', 'b'],
+  );
+  const [first, other] = due();
+  deliveries.refused(first!, 420);
+  outbox.add('device-detach', 'a', '{}');
+  outbox.add('image-operation', 'a', '{}');
+  assert.deepEqual(
+    names(),
+    ['device-attach b', 'image-operation a'],
+    'the detachment waits for the attachment',
+  );
+  deliveries.delivered(other!, () => {});
+  assert.deepEqual(names(), ['image-operation a']);
+  clock.advance(1000);
+  assert.deepEqual(
+    names().filter((name) => name.startsWith('device')),
+    ['device-attach a', 'device-detach a'],
+  );
+});
+
+test('of one package with both, the server refuses the attachment and takes the detachment: it gets both again, in their order', async (t) => {
+  const { clock, deliveries, due, names } = orderly(t, ['device-attach', 'a'], ['device-detach', 'a']);
+  const [attach, detach] = due();
+  deliveries.refused(attach!, 500);
+  deliveries.delivered(detach!, () => {});
+  assert.deepEqual(names(), []);
+  clock.advance(1000);
+  assert.deepEqual(names(), ['device-attach a', 'device-detach a']);
+  assert.ok(due().every(({ sequence }) => sequence > detach!.sequence));
 });

@@ -21,7 +21,8 @@ function rig(work: number) {
     handled.push(octets.readUInt16BE(2));
     if (octets.readUInt8(1) === Code.POST) clock.advance(work);
   };
-  return { queue, handled, take: (octets: Buffer) => queue.take(receive, octets, '192.0.2.1', 5683) };
+  const remote = { address: '192.0.2.1', port: 5683, key: '192.0.2.1|5683' };
+  return { queue, handled, take: (octets: Buffer) => queue.take(receive, octets, remote) };
 }
 
 /** The next turn of the event loop is over. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { Database } from '../../../src/base/database.ts';
+import { type Database, transaction } from '../../../src/base/database.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import { StoredBranch } from '../../../src/dm/stored-branch.ts';
 import { Nodes } from '../../../src/dm/stored-nodes.ts';
@@ -221,6 +221,28 @@ describe('devices behind a child gateway', () => {
       ['device-detach', 'gw-2', undefined],
       ['device-detach', 'deep', 'gw-2/gw-3'],
     ]);
+  });
+
+  test('a child that tells of ever more devices leaves room for those of this gateway and of other children', () => {
+    const { associations, inventory, attach, database } = start();
+    attach('gw-2');
+    const behind = (deviceId: string, child = 'gw-2') => associations.attachBehind(child, attached(deviceId));
+    for (let at = 0; at < 8; at++) behind(`invented:${at}`);
+    assert.throws(() => behind('invented:8'), { code: 'full' });
+    behind('invented:7');
+    attach('honest');
+    assert.ok(inventory.get('honest'));
+    associations.detachBehind('gw-2', 'invented:0', 'left');
+    assert.throws(() =>
+      transaction(database, () => {
+        behind('undone');
+        throw new Error('a write failed');
+      }),
+    );
+    behind('invented:8');
+    assert.throws(() => behind('invented:9'), { code: 'full' });
+    associations.detach('gw-2', 'left');
+    assert.equal(inventory.countBehind('gw-2'), 0);
   });
 
   test('a device that moved to a child stays in the inventory when the server detaches it from this gateway', () => {

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
 import { describe, test } from 'node:test';
+import { Admission } from '../../../src/base/admission.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { CoapNetwork } from '../../../src/gateway/southbound/coap-network.ts';
 import { boundSocket } from '../../../src/gateway/southbound/udp-socket.ts';
@@ -199,6 +202,40 @@ describe('a check of the interfaces that fails', () => {
     for (const address of ['127.0.0.1', '127.0.0.2'])
       (await boundSocket({ family: 4, address, port })).close();
   });
+});
+
+/** Bytes that the kernel keeps for a socket at most. */
+const socketBytes = Number(readFileSync('/proc/sys/net/core/rmem_max', 'utf8'));
+
+test('a burst of multicast requests that comes while the gateway is busy is kept by the kernel', {
+  skip: socketBytes < 4 * 1024 * 1024 && 'the kernel has less room for a socket here (net.core.rmem_max)',
+  timeout: 20_000,
+}, async (t) => {
+  const burst = 1000;
+  const events = new EventRecorder();
+  const options = machine(events, () => ({ lo: loopback }));
+  const admission = new Admission(options);
+  const network = new CoapNetwork({ ...options, interfaces: ['lo'], multicast: true, admission });
+  t.after(() => network[Symbol.asyncDispose]());
+  let heard = 0;
+  await network.start(() => () => {
+    heard++;
+    return reply(Code.Content);
+  });
+  // This process is busy until the other one has sent all.
+  const script = `
+    const socket = require('node:dgram').createSocket('udp4');
+    socket.bind(0, '127.0.0.1', () => {
+      socket.setMulticastInterface('127.0.0.1');
+      const send = (at) => {
+        if (at === ${burst}) return socket.close();
+        const question = Buffer.from([0x50, 1, at >> 8, at & 255]);
+        socket.send(question, ${network.port}, '224.0.1.187', () => send(at + 1));
+      };
+      send(0);
+    });`;
+  execFileSync(process.execPath, ['-e', script]);
+  await until(() => t.signal.aborted || heard + admission.footprint.refused === burst);
 });
 
 test('a datagram from port 0, to which nothing can be sent, is dropped', {

@@ -3,9 +3,9 @@ import { describe, test } from 'node:test';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import { guessRates } from '../../../src/dm/proof-guard.ts';
+import type { ArrivedPackage } from '../../../src/gateway/southbound/arrived-package.ts';
 import type { LocalEndpoint } from '../../../src/gateway/southbound/coap-network.ts';
 import {
-  type ArrivedPackage,
   DeviceSessions,
   sessionLimits,
   uriAssociation,
@@ -182,7 +182,7 @@ test('guesses have a rate: of one address, of one device from many addresses, an
   assert.equal(one, 6, 'one address');
   const device = await count(
     1000,
-    (at) => `10.0.${at >> 8}.${at % 256}`,
+    (at) => `10.${at >> 8}.${at % 256}.1`,
     () => deviceId,
   );
   assert.equal(one + device, guessRates.party.burst, 'one device');
@@ -190,7 +190,7 @@ test('guesses have a rate: of one address, of one device from many addresses, an
   assert.equal(
     await count(
       1000,
-      (at) => `10.1.${at >> 8}.${at % 256}`,
+      (at) => `11.${at >> 8}.${at % 256}.1`,
       () => deviceId,
     ),
     10,
@@ -198,7 +198,7 @@ test('guesses have a rate: of one address, of one device from many addresses, an
   );
   const all = await count(
     3000,
-    (at) => `10.2.${at >> 8}.${at % 256}`,
+    (at) => `12.${at >> 8}.${at % 256}.1`,
     (at) => `urn:dev:x${at}`,
   );
   assert.ok(one + device + 10 + all <= guessRates.total.burst + 200, 'all devices');
@@ -239,6 +239,68 @@ describe('over HTTP', () => {
     const from = { ...over('connection 3'), associations: ['connection 3', uriAssociation(random)] };
     await one.anyone(one.next, from);
     assert.equal(one.attached(), 1);
+  });
+
+  describe('a client that ignores RespURI and has a connection for each message', () => {
+    const statusOf = (message: SyncmlMessage) => statusesOf(message)[0] ?? '';
+
+    test('is asked for a proof in each message, and its session goes on by these', async () => {
+      const { anyone, device, next, attached } = await open();
+      assert.ok(next.header.cred, 'status 200 asks for it');
+      const second = await anyone(next, over('connection 2'));
+      assert.equal(statusOf(second.message), 'SyncHdr 200');
+      assert.equal(attached(), 1);
+      assert.equal(await device.receive(second.message), undefined);
+      assert.equal(device.outcome?.status, 200);
+    });
+
+    test('nobody takes its place: without a proof, with that of the first message, with that of a recorded one', async () => {
+      const it = startSessions();
+      const device = it.device('9', it.nonces);
+      const opening = device.start();
+      const first = await it.anyone(opening, over('connection 1'));
+      const next = (await device.receive(first.message))!;
+      const { cred: _, ...bare } = next.header;
+      const forgeries = [
+        bare,
+        { ...bare, cred: opening.header.cred },
+        { ...bare, msgId: 3, cred: opening.header.cred },
+      ];
+      for (const header of forgeries) {
+        const { message } = await it.anyone({ ...next, header } as SyncmlMessage, over('connection 2'));
+        assert.match(statusOf(message), /^SyncHdr 40[17]$/);
+      }
+      assert.equal(it.attached(), 0);
+      await it.anyone(next, over('connection 3'));
+      assert.equal(it.attached(), 1);
+    });
+
+    test('a replay of its second message is refused, and does not end its session', async () => {
+      const { anyone, device, next, attached } = await open();
+      const second = await anyone(next, over('connection 2'));
+      for (const connection of ['connection 3', 'connection 4']) {
+        const { message } = await anyone(next, over(connection));
+        assert.match(statusOf(message), /^SyncHdr 40[17]$/);
+      }
+      assert.equal(attached(), 1);
+      const again = await anyone(next, over('connection 2'));
+      assert.equal(statusOf(again.message), 'SyncHdr 200', 'its own repetition gets the answer again');
+      await device.receive(second.message);
+      assert.equal(device.outcome?.status, 200);
+    });
+
+    test('of two copies of its second message that arrive in one turn, one counts', async () => {
+      const { anyone, next, attached } = await open();
+      const arrive = (connection: string) =>
+        new Promise<Awaited<ReturnType<typeof anyone>>>((resolve, reject) => {
+          setImmediate(() => anyone(next, over(connection)).then(resolve, reject));
+        });
+      const both = await Promise.all([arrive('connection 2'), arrive('connection 3')]);
+      const statuses = both.map(({ message }) => statusOf(message)).toSorted();
+      assert.equal(statuses[0], 'SyncHdr 200');
+      assert.match(statuses[1] ?? '', /^SyncHdr 40[17]$/);
+      assert.equal(attached(), 1);
+    });
   });
 
   test('someone who has not proved himself gets no RespURI', async () => {

@@ -1,22 +1,30 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { Admission } from '../../../src/base/admission.ts';
 import { SystemClock } from '../../../src/base/clock.ts';
 import { systemEntropy } from '../../../src/base/entropy.ts';
-import { HttpBinding, httpTimes } from '../../../src/gateway/southbound/http-binding.ts';
-import { connectionDefaults } from '../../../src/gateway/southbound/http-connections.ts';
+import { PosternError } from '../../../src/base/errors.ts';
+import type { ArrivedPackage } from '../../../src/gateway/southbound/arrived-package.ts';
+import { connectionDefaults, HttpBinding, httpTimes } from '../../../src/gateway/southbound/http-binding.ts';
+import { bodyBounds } from '../../../src/gateway/southbound/http-bodies.ts';
 import { EchoGuard } from '../../../src/wire/coap/echo.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 
+const never = () => {
+  throw new Error('no request of this test gets so far');
+};
+
 /** An HTTP binding whose requests reach no session, and connections to it from any address of the loopback network. */
-async function listener(t: TestContext, times = httpTimes) {
+async function listener(
+  t: TestContext,
+  times = httpTimes,
+  receive: (arrived: ArrivedPackage) => Promise<never> = never,
+) {
   const events = new EventRecorder();
   const clock = new SystemClock();
   const admission = new Admission({ clock, events });
-  const never = () => {
-    throw new Error('no request of this test gets so far');
-  };
   const binding = new HttpBinding({
     settings: {
       host: '127.0.0.1',
@@ -27,7 +35,7 @@ async function listener(t: TestContext, times = httpTimes) {
       serverId: 'gw',
       allowPlain: true,
     },
-    sessions: { receive: never },
+    sessions: { receive },
     bootstrapServer: { answer: never },
     guard: new EchoGuard(clock, systemEntropy),
     forward: never,
@@ -65,7 +73,7 @@ async function listener(t: TestContext, times = httpTimes) {
     return status === undefined ? undefined : Number(status);
   };
   admission.know('127.0.0.9');
-  return { admission, events, slow, ask };
+  return { admission, events, slow, ask, port: binding.port };
 }
 const count = (kept: boolean[]) => kept.filter(Boolean).length;
 
@@ -104,4 +112,75 @@ test('requests of one host have a rate, beyond which they get 503', async (t) =>
   }
   assert.ok((statuses.get(503) ?? 0) > 0, JSON.stringify([...statuses]));
   assert.equal(await ask('127.0.0.9'), 405);
+});
+
+const post = (length: number) =>
+  `POST /dm HTTP/1.1\r\nhost: x\r\ncontent-type: application/vnd.syncml.dm+xml\r\ncontent-length: ${length}\r\n\r\n`;
+
+test('a connection that sends ahead of its answers is closed, and the loop goes on', async (t) => {
+  const { port, ask, events } = await listener(t, httpTimes, () => new Promise(() => {}));
+  const socket = connect({ host: '127.0.0.1', port, localAddress: '127.7.1.1' });
+  t.after(() => socket.destroy());
+  socket.on('error', () => {});
+  socket.write(`${post(1)}x`.repeat(2000));
+  await new Promise((resolve) => socket.once('close', resolve));
+  assert.equal(events.all.find(({ name }) => name === 'admission.refused')?.fields.limit, 'connections');
+  assert.equal(await ask('127.8.1.1'), 405);
+});
+
+test('a connection without budget gets one refusal and is closed', async (t) => {
+  const { port, admission } = await listener(t);
+  while (admission.admits('127.7.2.1', 1 / 8));
+  const socket = connect({ host: '127.0.0.1', port, localAddress: '127.7.2.1' });
+  let text = '';
+  socket.on('data', (octets) => {
+    text += octets;
+  });
+  socket.on('error', () => {});
+  socket.write(`${post(1)}x`);
+  await new Promise((resolve) => socket.once('close', resolve));
+  assert.deepEqual(text.match(/HTTP\/1\.1 \d+/g), ['HTTP/1.1 503']);
+});
+
+test('large packages of a stranger cost as much of its budget as over CoAP: 16 KiB each token', async (t) => {
+  let taken = 0;
+  const { port } = await listener(t, httpTimes, async ({ body }) => {
+    taken += body.length;
+    throw new PosternError('malformed', 'a test');
+  });
+  const size = 256 * 1024;
+  let isRefused = false;
+  for (let times = 0; times < 50 && !isRefused; times++) {
+    const socket = connect({ host: '127.0.0.1', port, localAddress: '127.7.3.1' });
+    t.after(() => socket.destroy());
+    socket.on('error', () => {});
+    socket.write(post(size));
+    socket.write(Buffer.alloc(size, 65));
+    const [answer] = (await once(socket, 'data')) as [Buffer];
+    isRefused = answer.toString().startsWith('HTTP/1.1 503');
+  }
+  assert.ok(isRefused);
+  assert.equal(taken, 4 * size, '15 tokens each, and an eighth for the request');
+});
+
+test('bodies that never end hold a bounded number of bytes: the one that began first gives way', async (t) => {
+  const { port, ask } = await listener(t);
+  const held = 250 * 1024;
+  const sockets: Socket[] = [];
+  let closed = 0;
+  const most = Math.floor(bodyBounds.strangers.bytes / held);
+  for (let at = 0; at < most + 10; at++) {
+    const socket = connect({ host: '127.0.0.1', port, localAddress: `127.9.${at}.1` });
+    t.after(() => socket.destroy());
+    sockets.push(socket);
+    socket.on('error', () => {});
+    const end = new Promise<void>((resolve) => socket.once('close', () => resolve(void closed++)));
+    socket.write(post(256 * 1024));
+    await new Promise((resolve) => socket.write(Buffer.alloc(held, 65), resolve));
+    // What comes behind it is answered when the server has read it.
+    await Promise.race([ask(`127.10.${at}.1`), end]);
+  }
+  await Promise.all(sockets.slice(0, 10).map((socket) => socket.closed || once(socket, 'close')));
+  assert.ok(closed >= 10, String(closed));
+  assert.equal(sockets.at(-1)?.closed, false);
 });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { asPosternError, PosternError } from '../../../src/base/errors.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
@@ -34,7 +34,8 @@ const device = encodeContent(
 const tlv = [uint(Option.ContentFormat, ContentFormat.LwM2mTlv)];
 const described: Answer = () => ({ code: Code.Content, options: tlv, payload: device });
 
-function rig(answer: Answer, limit = 10) {
+/** @param refuse throws when an attachment is refused */
+function rig(answer: Answer, limit = 10, refuse: () => void = () => {}) {
   const clock = new HandClock();
   const events = new EventRecorder();
   const attached = new Map<string, AttachedDevice>();
@@ -58,6 +59,7 @@ function rig(answer: Answer, limit = 10) {
     originOf: () => 'local',
     attached: (each) => {
       if (attached.size >= limit && !attached.has(each.deviceId)) throw new PosternError('full', 'full');
+      refuse();
       attached.set(each.deviceId, each);
     },
     left: (id) => {
@@ -179,6 +181,66 @@ test('a client that does not answer is not attached; one that answers with an er
   await garbage.register('a');
   await garbage.settle();
   assert.equal(garbage.attached.size, 1, 'it answers, if nothing that makes sense');
+});
+
+describe('a client that cannot be stored when it answers', () => {
+  /** A client that waits for the disk. */
+  async function waiting() {
+    let isFull = true;
+    const refuse = () => {
+      if (isFull) throw new PosternError('storage', 'the disk is full');
+    };
+    const found = rig(described, 10, refuse);
+    const { location } = await found.register('a');
+    await found.settle();
+    assert.equal(found.attached.size, 0);
+    /** Lets the next attempt come. */
+    const later = async () => {
+      found.clock.advance(100_000);
+      await found.settle();
+    };
+    const mend = async () => {
+      isFull = false;
+      await later();
+    };
+    return { ...found, location, later, mend };
+  }
+
+  test('stays registered, and is attached when the disk takes it', async () => {
+    const { ask, attached, events, location, later, mend, server } = await waiting();
+    await later();
+    assert.equal((await ask(Code.POST, location)).code, '2.04', 'it need not register again');
+    await mend();
+    assert.equal(attached.size, 1);
+    assert.equal(events.count('registration.not-attached'), 0);
+    await server[Symbol.asyncDispose]();
+  });
+
+  test('is not attached when it has left meanwhile', async () => {
+    const { ask, attached, registrations, location, mend, server } = await waiting();
+    assert.equal((await ask(Code.DELETE, location)).code, '2.02');
+    await mend();
+    assert.deepEqual([attached.size, registrations.get('a')], [0, undefined]);
+    await server[Symbol.asyncDispose]();
+  });
+
+  test('is asked again where it has moved to', async () => {
+    const { ask, attached, calls, location, mend, server } = await waiting();
+    await ask(Code.POST, location, [], { port: 9 });
+    await mend();
+    assert.equal(attached.get('a')?.address, 'coap://192.0.2.7:9');
+    assert.deepEqual(
+      calls.map(([to]) => to),
+      ['192.0.2.7 1', '192.0.2.7 9'],
+    );
+    await server[Symbol.asyncDispose]();
+  });
+
+  test('does not keep the gateway from its stop', async () => {
+    const { attached, server } = await waiting();
+    await server[Symbol.asyncDispose]();
+    assert.equal(attached.size, 0);
+  });
 });
 
 // conforms: GW-26

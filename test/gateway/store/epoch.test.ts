@@ -87,3 +87,39 @@ test('an epoch that cannot be stored is stored with the first alert after it', a
   }
   assert.equal((await life(file)).isNew, false);
 });
+
+test('a server that knows numbers of this run begins a new epoch for them, once; what waited before keeps its own', async (t) => {
+  const file = freshState(t);
+  const { epoch: before } = await life(file, 'a');
+  {
+    await using database = openDatabase(file, gatewaySchema);
+    const epoch = new Epoch(database, systemEntropy);
+    const outbox = new Outbox(database, 100, epoch);
+    outbox.add('device-attach', 'b', '{}');
+    const [, entry] = outbox.peek(10);
+    assert.deepEqual(entry?.run, { id: epoch.run.id, start: 1 });
+    assert.equal(outbox.isOutdated(entry!), false);
+    const value = outbox.renewEpoch();
+    assert.notEqual(value, undefined);
+    assert.equal(outbox.isOutdated(entry!), true);
+    assert.equal(outbox.renewEpoch(), undefined);
+    outbox.add('device-attach', 'c', '{}');
+    assert.deepEqual(
+      outbox.peek(10).map(({ epoch: of, run }) => [of, run?.id]),
+      [
+        [before, undefined],
+        [value, epoch.run.id],
+        [value, epoch.run.id],
+      ],
+    );
+  }
+  const later = await life(file);
+  assert.equal(later.isNew, false);
+  assert.deepEqual(new Set(later.waiting.map(({ of }) => of)).size, 2);
+  assert.equal(later.epoch, later.waiting.at(-1)?.of);
+});
+
+test('a first start has an epoch for its numbers alone', async (t) => {
+  await using database = openDatabase(freshState(t), gatewaySchema);
+  assert.equal(new Epoch(database, systemEntropy).renew(), false);
+});

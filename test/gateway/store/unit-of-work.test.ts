@@ -64,7 +64,7 @@ function beliefs({ state, tree }: GatewayParts) {
     names: state.inventory.names().toSorted(),
     credentials: state.credentials.list().toSorted(byId),
     registrations: [...(state.registrations?.values() ?? [])].toSorted(byId),
-    outbox: state.outbox.peek(100),
+    outbox: state.outbox.peek(100).map(({ run: _, ...entry }) => entry),
     nodes,
   };
 }

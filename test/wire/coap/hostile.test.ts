@@ -7,7 +7,8 @@ import { Blockwise, packBlock, unpackBlock } from '../../../src/wire/coap/blockw
 import { type CoapMessage, encode, noBytes, Type } from '../../../src/wire/coap/codec.ts';
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { EchoGuard } from '../../../src/wire/coap/echo.ts';
-import { endpointDefaults } from '../../../src/wire/coap/endpoint.ts';
+import { endpointDefaults } from '../../../src/wire/coap/endpoint-limits.ts';
+import { placesOfParty } from '../../../src/wire/coap/entry.ts';
 import { type Handler, refusal, reply } from '../../../src/wire/coap/message.ts';
 import { Observable, observeDefaults } from '../../../src/wire/coap/observe.ts';
 import { Option, opaque, optionValue, text, uint, uintOption } from '../../../src/wire/coap/options.ts';
@@ -46,6 +47,46 @@ describe('the entry', () => {
     take();
     for (let at = 1; at <= 20; at++) receive({ messageId: at }, '192.0.2.1', 1);
     assert.equal(take().length, 15);
+  });
+
+  test('a party that proves itself from ever new ports has few proven ones, and displaces no other party', () => {
+    const { endpoint } = rig(hello, { provenPeers: 100 });
+    endpoint.vouch(remoteOf('192.0.2.1', 5), 'honest');
+    for (let at = 0; at < 1000; at++) endpoint.vouch(remoteOf('192.0.2.66', 1000 + at), 'hostile');
+    assert.ok(endpoint.isProven(remoteOf('192.0.2.1', 5)));
+    const ports = Array.from({ length: 1000 }, (_, at) => 1000 + at);
+    const proven = ports.filter((port) => endpoint.isProven(remoteOf('192.0.2.66', port)));
+    assert.deepEqual(proven, ports.slice(-placesOfParty), 'the latest');
+    endpoint.vouch(remoteOf('192.0.2.66', proven[0]!), 'hostile');
+    endpoint.vouch(remoteOf('192.0.2.66', 9999), 'hostile');
+    assert.ok(endpoint.isProven(remoteOf('192.0.2.66', proven[0]!)), 'a place that is used stays');
+  });
+
+  test('a request that a peer asked for is repeated within three times its bytes, until the peer answers one', () => {
+    const { endpoint, receive, sent, clock } = rig(() => reply(Code.Changed));
+    const owed = { code: Code.GET, options: path('3', '0'), timeout: 60_000, isOwed: true };
+    receive({ options: path('bs'), code: Code.POST });
+    const [asked, first] = [7, sent.splice(0)];
+    endpoint.request('a', 1, owed).catch(() => {});
+    clock.advance(90_000);
+    const all = [...first, ...sent].reduce((bytes, { datagram }) => bytes + datagram.length, 0);
+    assert.ok(all <= 3 * asked, `${all} bytes for ${asked}`);
+    assert.equal(sent.splice(0).length, 1);
+    // With more bytes, as an honest client sends, there is room for repetitions.
+    receive({ options: path('bs'), code: Code.POST, payload: Buffer.alloc(60), messageId: 2 });
+    sent.splice(0);
+    endpoint.request('a', 1, owed).catch(() => {});
+    clock.advance(90_000);
+    assert.equal(sent.length, 5);
+    const { messageId, token } = sent[0]!.message;
+    sent.splice(0);
+    endpoint.request('a', 1, owed).catch(() => {});
+    const [again] = sent.splice(0);
+    receive({ ...again!.message, type: Type.ACK, code: Code.Content, options: [] });
+    assert.notDeepEqual([messageId, token], [again!.message.messageId, again!.message.token]);
+    endpoint.request('a', 1, owed).catch(() => {});
+    clock.advance(90_000);
+    assert.equal(sent.length, 5, 'the peer receives at its address');
   });
 
   test('garbage uses the budget of its address, and no other', () => {
@@ -106,6 +147,10 @@ describe('tables', () => {
     const one = rig(never);
     for (let at = 0; at < 60; at++) one.receive({}, '192.0.2.9', 1 + at);
     assert.equal(one.endpoint.footprint.working, 32, 'of one address');
+    const known = rig(never);
+    known.endpoint.vouch(remoteOf('192.0.2.8', 1));
+    for (let at = 0; at < 600; at++) known.receive({}, '192.0.2.8', 100 + at);
+    assert.equal(known.endpoint.footprint.working, 128, 'of one known address, by whoever forges it');
   });
 
   test('separate responses to strangers have a bound, beyond which they are sent once', async () => {
@@ -116,7 +161,7 @@ describe('tables', () => {
     );
     const round = async (from: number) => {
       for (let at = from; at < from + 8; at++) receive({ token: Buffer.from('abcd') }, stranger(at));
-      clock.advance(250);
+      clock.advance(endpointDefaults.piggybackWithin);
       for (const settle of slow.splice(0)) settle();
       await turn();
       return take().slice(-8);
@@ -286,6 +331,25 @@ describe('observers', () => {
     await turn();
     assert.deepEqual([sent.length, observable.size], [1, 0]);
   });
+
+  // Found by the fuzzer: the account of the answers did not hold for notifications.
+  test('a stranger gets no notification beyond the rule of three; a proven peer gets each', async () => {
+    const { endpoint, observable, receive, sent } = observed();
+    endpoint.vouch(remoteOf('192.0.2.2'));
+    const short = { messageId: 7, options: [uint(Option.Observe, 0)] };
+    for (const from of ['192.0.2.1', '192.0.2.2']) receive(short, from);
+    await turn();
+    for (let change = 0; change < 3; change++) {
+      observable.changed();
+      await turn();
+    }
+    const got = (from: string) =>
+      sent.filter(({ address }) => address === from).map(({ datagram }) => datagram);
+    const bytes = got('192.0.2.1').reduce((sum, { length }) => sum + length, 0);
+    assert.ok(bytes <= 3 * encode(messageOf(short)).length, `${bytes} bytes`);
+    assert.deepEqual([got('192.0.2.1').length, got('192.0.2.2').length], [1, 4]);
+    assert.equal(observable.size, 1);
+  });
 });
 
 describe('the rule of three', () => {
@@ -344,7 +408,7 @@ describe('the rule of three', () => {
     const { receive, sent, clock } = rig(() => slow.promise);
     const message = messageOf({ payload: Buffer.alloc(100) });
     receive(message, '192.0.2.1');
-    clock.advance(250);
+    clock.advance(endpointDefaults.piggybackWithin);
     slow.resolve(reply(Code.Content, { payload: 'x'.repeat(140) }));
     await turn();
     clock.advance(300_000);
@@ -367,7 +431,7 @@ describe('the rule of three', () => {
       { code: Code.POST, options: path('dm', 't', 'dm.example'), payload: Buffer.alloc(600) },
       '192.0.2.1',
     );
-    far.clock.advance(250);
+    far.clock.advance(endpointDefaults.piggybackWithin);
     while (far.sent.length < 2) await turn();
     const first = far.sent[1]!.message;
     far.receive({ type: Type.ACK, code: Code.Empty, messageId: first.messageId }, '192.0.2.1');

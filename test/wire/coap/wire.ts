@@ -3,7 +3,8 @@ import { seededEntropy } from '../../../src/base/entropy.ts';
 import { noEvents } from '../../../src/base/events.ts';
 import { type CoapMessage, decode, encode, Malformed, noBytes, Type } from '../../../src/wire/coap/codec.ts';
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
-import { CoapEndpoint, type EndpointLimits, endpointDefaults } from '../../../src/wire/coap/endpoint.ts';
+import { CoapEndpoint } from '../../../src/wire/coap/endpoint.ts';
+import { type EndpointLimits, endpointDefaults } from '../../../src/wire/coap/endpoint-limits.ts';
 import { type Account, type Handler, reply } from '../../../src/wire/coap/message.ts';
 import { HandClock } from '../../hand-clock.ts';
 

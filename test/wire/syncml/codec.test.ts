@@ -5,7 +5,7 @@ import { asPosternError, PosternError } from '../../../src/base/errors.ts';
 import { fitsXml } from '../../../src/base/presentable.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
 import { messageLimits } from '../../../src/wire/syncml/elements.ts';
-import { itemsOf, type SyncmlMessage } from '../../../src/wire/syncml/message.ts';
+import { itemsOf, type SyncHdr, type SyncmlMessage } from '../../../src/wire/syncml/message.ts';
 import { decodeTnds, encodeTnds } from '../../../src/wire/syncml/tnds.ts';
 import { firstPackage, message } from './messages.ts';
 
@@ -50,6 +50,16 @@ for (const coding of codings) {
           }
         }),
       );
+    });
+
+    test('a SessionID and a RespURI have a bound of their own, because they are remembered', () => {
+      const { sessionId, respUri } = messageLimits;
+      const withHeader = (more: Partial<SyncHdr>) =>
+        encodeMessage({ ...firstPackage, header: { ...firstPackage.header, ...more } }, coding);
+      const longest = { sessionId: 'A'.repeat(sessionId), respUri: 'u'.repeat(respUri) };
+      assert.equal(decodeMessage(withHeader(longest), coding).header.sessionId.length, sessionId);
+      for (const [name, value] of Object.entries(longest))
+        assert.throws(() => decodeMessage(withHeader({ [name]: `${value}x` }), coding), { code: 'tooLarge' });
     });
 
     test('a message above the bound of bytes is refused', () => {

@@ -1,0 +1,146 @@
+import type { IncomingMessage, OutgoingMessage } from 'coap';
+import { asPosternError } from '../base/errors.ts';
+import { ContentFormat } from '../wire/coap/content-formats.ts';
+import { type Link, parseLinks } from '../wire/coap/link-format.ts';
+import { writeUint } from '../wire/coap/options.ts';
+import { coapBase } from '../wire/coap/uri.ts';
+import type { Block2Body } from './block2-body.ts';
+
+/** A request that the device sends. */
+export interface StackRequest {
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  /** `coap://host:port`. */
+  readonly base: string;
+  /** With its first slash. */
+  readonly path: string;
+  /** Without the question mark; parts are separated by `&`. */
+  readonly query?: string;
+  /** Content-Format number of the payload. */
+  readonly contentFormat?: number;
+  /** Content-Format number that the response should have. */
+  readonly accept?: number;
+  /** Further options by number, for which the `coap` package has no names. */
+  readonly options?: Readonly<Record<number, Uint8Array>>;
+  readonly payload?: Uint8Array;
+  /** Milliseconds for the whole request, all blocks included. */
+  readonly timeout: number;
+  /** Value of Block2: the block to begin with. The `coap` package requests the blocks after it. */
+  readonly block2?: Uint8Array;
+  /** Where the body of the response is collected. By default a body of its own. */
+  readonly body?: Block2Body;
+}
+
+/** A response that the device gets. */
+export interface StackResponse {
+  /** Such as `2.04`. */
+  readonly code: string;
+  readonly payload: Uint8Array;
+  /** Content-Format number. */
+  readonly contentFormat: number | undefined;
+  /** Location-Path, such as `/rd/x`. Empty when there is none. */
+  readonly location: string;
+  /** Value of the first option with this number. */
+  option(number: number): Uint8Array | undefined;
+}
+
+/** A gateway that was found: its address and its resources. */
+export interface Discovered {
+  /** `coap://host:port`; a link-local host has its zone. */
+  readonly base: string;
+  readonly links: readonly Link[];
+}
+
+/** A request that the device gets. */
+export interface StackIncoming {
+  readonly method: string;
+  /** Path and query, such as `/dmn?id=…`. */
+  readonly url: string;
+  readonly payload: Uint8Array;
+  /** Content-Format number. */
+  readonly contentFormat: number | undefined;
+  /** Content-Format number. */
+  readonly accept: number | undefined;
+}
+
+/** A response that the device sends. */
+export interface StackAnswer {
+  /** Such as `2.04`. */
+  readonly code: string;
+  readonly payload?: Uint8Array;
+  /** Content-Format number. */
+  readonly contentFormat?: number;
+}
+
+/** Handles a request. An error that it throws becomes a response with the error's CoAP code. */
+export type Answering = (request: StackIncoming) => StackAnswer | Promise<StackAnswer>;
+
+/** The gateway that an answer to a multicast comes from. Undefined for an answer of any other node. */
+export function linksIn(incoming: IncomingMessage): Discovered | undefined {
+  const { payload, contentFormat, code } = read(incoming);
+  if (code !== '2.05' || contentFormat !== ContentFormat.LinkFormat) return undefined;
+  try {
+    const links = parseLinks(Buffer.from(payload).toString());
+    const { address, port } = incoming.rsinfo;
+    return links.length > 0 ? { base: coapBase(address, port), links } : undefined;
+  } catch {
+    // A node whose links cannot be read is not a gateway.
+    return undefined;
+  }
+}
+
+/** Has a request answered, and sends the answer. */
+export async function answer(
+  request: IncomingMessage,
+  response: OutgoingMessage,
+  answering: Answering,
+): Promise<void> {
+  try {
+    const { method, url, payload } = request;
+    const given = await answering({
+      method,
+      url,
+      payload,
+      contentFormat: formatIn(request, 'Content-Format'),
+      accept: formatIn(request, 'Accept'),
+    });
+    response.code = given.code;
+    if (given.contentFormat !== undefined)
+      response.setOption('Content-Format', writeUint(given.contentFormat));
+    response.end(given.payload && Buffer.from(given.payload));
+  } catch (thrown) {
+    response.code = asPosternError(thrown).coapCode;
+    response.end();
+  }
+}
+
+/** Content-Format numbers by the names that the `coap` package gives instead. Other formats it gives by number. */
+const formatNames: Readonly<Record<string, number>> = {
+  'text/plain': ContentFormat.TextPlain,
+  'application/link-format': ContentFormat.LinkFormat,
+  'application/octet-stream': ContentFormat.OctetStream,
+  'application/senml+json': ContentFormat.SenmlJson,
+  'application/senml+cbor': ContentFormat.SenmlCbor,
+  'application/vnd.oma.lwm2m+tlv': ContentFormat.LwM2mTlv,
+  'application/vnd.oma.lwm2m+json': ContentFormat.LwM2mJson,
+};
+
+function formatIn({ headers }: IncomingMessage, name: 'Accept' | 'Content-Format'): number | undefined {
+  const format = headers[name];
+  return typeof format === 'number' ? format : formatNames[String(format)];
+}
+
+/** What the device needs to know of a response. */
+export function read(incoming: IncomingMessage): StackResponse {
+  const option = (number: number): Uint8Array | undefined => {
+    const found = incoming._packet.options?.find(({ name }) => String(name) === String(number));
+    return found?.value instanceof Buffer ? found.value : undefined;
+  };
+  const location = (incoming._packet.options ?? []).filter(({ name }) => name === 'Location-Path');
+  return {
+    code: incoming.code,
+    location: location.map(({ value }) => `/${value}`).join(''),
+    payload: incoming.payload,
+    contentFormat: formatIn(incoming, 'Content-Format'),
+    option,
+  };
+}

@@ -1,0 +1,40 @@
+import * as v from 'valibot';
+import { described, integerBetween } from '../base/config.ts';
+
+/** The table `[admission]` of the gateway's configuration. */
+export const admissionSection = described(
+  v.optional(
+    v.strictObject({
+      address: described(
+        v.optional(integerBetween(1, 1_000_000), 1),
+        'Conversations per second of one address where no device proved itself lately; 64 times as many at once',
+      ),
+      prefix: described(
+        v.optional(integerBetween(1, 1_000_000), 100),
+        'The same of all such addresses of one /24 or /64; 10 times as many at once',
+      ),
+      strangers: described(
+        v.optional(integerBetween(1, 1_000_000), 500),
+        'The same of all such addresses together; 4 times as many at once. Addresses that used a quarter of what they may have at once share a tenth of it',
+      ),
+      known: described(
+        v.optional(integerBetween(1, 1_000_000), 200),
+        'Conversations per second of one address where a device proved itself lately; 5 times as many at once',
+      ),
+      'all-known': described(
+        v.optional(integerBetween(1, 1_000_000), 1000),
+        'The same of all such addresses together; 8 times as many at once',
+      ),
+      proven: described(
+        v.optional(integerBetween(1, 1_000_000), 10_000),
+        'Datagrams per second of one device that has proved itself at its address and port; 4 times as many of all',
+      ),
+      multicast: described(
+        v.optional(integerBetween(1, 1_000_000), 3000),
+        'Multicast requests per second of all addresses where no device proved itself lately',
+      ),
+    }),
+    {},
+  ),
+  'What is let in from the private network, before anything of it is parsed. A conversation is 16 datagrams of one address and port, or 8 HTTP requests. A device that proves itself puts back what it took, and more. What is not let in gets no answer over CoAP and 503 over HTTP',
+);

@@ -1,0 +1,134 @@
+import type { Clock } from '../../base/clock.ts';
+import type { Events } from '../../base/events.ts';
+import { type CoapMessage, decode, Malformed, Type } from './codec.ts';
+import { Code, isRequestCode, isResponseCode } from './codes.ts';
+import type { Entry } from './entry.ts';
+import type { Exchanges } from './exchanges.ts';
+import type { Exit } from './exit.ts';
+import { amplification, CoapRequest, type Remote, refusal } from './message.ts';
+import { unacceptableOption } from './options.ts';
+import type { Peer } from './peer.ts';
+import type { Peers } from './peers.ts';
+import type { PendingRequests } from './pending-requests.ts';
+import type { Pings } from './pings.ts';
+import type { Serving } from './serving.ts';
+import type { Transmitter } from './transmission.ts';
+
+export interface ReceptionParts {
+  readonly clock: Clock;
+  readonly events: Events;
+  readonly entry: Entry;
+  readonly exit: Exit;
+  readonly peers: Peers;
+  readonly exchanges: Exchanges;
+  readonly serving: Serving;
+  readonly transmitter: Transmitter;
+  readonly pings: Pings;
+  readonly requests: PendingRequests;
+  /** Gets each Reset that belongs to no confirmable message on the wire. */
+  readonly rejected: (remote: Remote, messageId: number) => void;
+}
+
+/** Reads the datagrams that were admitted, and passes each message to the part of the endpoint that it is for. */
+export class Reception {
+  readonly #parts: ReceptionParts;
+
+  constructor(parts: ReceptionParts) {
+    this.#parts = parts;
+  }
+
+  /** Takes in a datagram that was sent to this endpoint alone. */
+  take(datagram: Buffer, remote: Remote): void {
+    const { peers, exit } = this.#parts;
+    const known = peers.get(remote);
+    known?.received(datagram.length);
+    known?.follow(remote);
+    const message = decode(datagram);
+    if (message instanceof Malformed) {
+      this.#parts.events.emit('coap.malformed', { reason: message.reason, peer: remote.address });
+      if (message.type === Type.CON && message.messageId !== undefined)
+        exit.reset(known ?? remote, message.messageId);
+    } else if (message.type === Type.ACK || message.type === Type.RST) {
+      if (known) this.#takeAnswer(known, message);
+      else if (message.type === Type.RST) this.#parts.rejected(remote, message.messageId);
+    } else if (isRequestCode(message.code))
+      this.#takeRequest(known ?? peers.admitted(remote, datagram.length), message);
+    else if (isResponseCode(message.code) && known) this.#takeSeparateResponse(known, message);
+    // An empty CON is a ping (section 4.3). Any other message here is a response that nothing waits for.
+    else if (message.type === Type.CON) exit.reset(known ?? remote, message.messageId);
+  }
+
+  /** Takes in a datagram that was sent to a group. Only a NON GET is looked at (RFC 7252 section 8.1). */
+  takeMulticast(datagram: Buffer, remote: Remote): void {
+    const { entry, serving, events } = this.#parts;
+    const message = decode(datagram);
+    if (message instanceof Malformed) {
+      events.emit('coap.malformed', { reason: message.reason, peer: remote.address });
+      return;
+    }
+    if (message.type !== Type.NON || message.code !== Code.GET) return;
+    if (this.#refusedOption(remote, message) !== undefined) return;
+    serving.multicast(remote, message, entry.standingOf(remote), datagram.length * amplification);
+  }
+
+  #takeAnswer(peer: Peer, message: CoapMessage): void {
+    const { transmitter, pings, requests } = this.#parts;
+    const outcome = message.type === Type.ACK ? 'acknowledged' : 'reset';
+    const expected =
+      transmitter.settle(peer, message.messageId, outcome) || pings.answered(peer, message.messageId);
+    if (!expected && outcome === 'reset') this.#parts.rejected(peer, message.messageId);
+    if (expected && isResponseCode(message.code)) requests.answered(peer, message);
+  }
+
+  #takeSeparateResponse(peer: Peer, message: CoapMessage): void {
+    const { clock, exchanges, exit, requests } = this.#parts;
+    const { type, messageId } = message;
+    if (type !== Type.CON) {
+      requests.answered(peer, message);
+      return;
+    }
+    const now = clock.now();
+    const repeated = exchanges.find(peer, messageId, now);
+    const reply = repeated?.table?.replyOf(repeated);
+    if (reply) exit.repeat(peer, reply);
+    else if (requests.awaits(peer, message)) {
+      // The exchange is opened before the request is settled: settling the last request would forget an idle peer.
+      exit.acknowledge(exchanges.open(peer, messageId, now), messageId);
+      requests.answered(peer, message);
+    } else exit.reset(peer, messageId);
+  }
+
+  #takeRequest(peer: Peer, message: CoapMessage): void {
+    const { clock, entry, exchanges, exit, serving } = this.#parts;
+    const now = clock.now();
+    const repeated = exchanges.find(peer, message.messageId, now);
+    if (repeated) {
+      const reply = message.type === Type.CON ? repeated.table?.replyOf(repeated) : undefined;
+      if (reply) exit.repeat(peer, reply);
+      return;
+    }
+    peer.standing = entry.standingOf(peer);
+    const exchange = exchanges.open(peer, message.messageId, now);
+    const critical = this.#refusedOption(peer, message);
+    if (critical !== undefined) {
+      // Section 5.4.1: a confirmable request gets 4.02, a non-confirmable one is dropped.
+      if (message.type === Type.CON)
+        exit.respond(exchange, message, refusal(Code.BadOption, `option ${critical}`));
+      return;
+    }
+    const request = new CoapRequest(peer, message, false, message.payload, peer);
+    if (peer.room !== Number.POSITIVE_INFINITY) {
+      const { echo } = request;
+      if (echo && exit.isFresh(echo, peer)) peer.isReachable = true;
+    }
+    serving.serve(exchange, message, request);
+  }
+
+  /** Number of a critical option because of which a message is refused. */
+  #refusedOption({ address }: Remote, { options }: CoapMessage): number | undefined {
+    const critical = unacceptableOption(options);
+    if (critical !== undefined)
+      this.#parts.events.emit('coap.bad-option', { option: critical, peer: address });
+    return critical;
+  }
+}

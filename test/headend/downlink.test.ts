@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { seededEntropy } from '../../src/base/entropy.ts';
+import { Downlink } from '../../src/headend/downlink.ts';
+import { EventRecorder } from '../event-recorder.ts';
+import { HandClock } from '../hand-clock.ts';
+import { startHostileBroker } from '../peers/hostile-broker.ts';
+
+test('a notification that the broker does not take ends in its time, and nothing is left behind', {
+  timeout: 30_000,
+}, async () => {
+  await using broker = await startHostileBroker({ published: () => false });
+  const clock = new HandClock();
+  const events = new EventRecorder();
+  await using downlink = new Downlink({
+    group: undefined,
+    route: 'r1',
+    serverId: 'dm.example',
+    settings: { url: broker.url, protocol: 5 },
+    clock,
+    entropy: seededEntropy(1),
+    events,
+  });
+  downlink.start({
+    answerPackage: () => Promise.reject(new Error('none comes')),
+    gatewayStateChanged: () => {},
+  });
+  await events.until('mqtt.connected');
+  const unhandled: unknown[] = [];
+  const note = (reason: unknown) => void unhandled.push(reason);
+  process.on('unhandledRejection', note);
+  try {
+    const delivery = downlink.deliverNotification('gw-1', undefined, Buffer.of(1));
+    const failed = assert.rejects(delivery, { code: 'timeout' });
+    while (broker.publishes.length === 0) await turn();
+    clock.advance(30_000);
+    for (let i = 0; i < 10; i++) await turn();
+    await failed;
+    assert.deepEqual(unhandled, []);
+  } finally {
+    process.off('unhandledRejection', note);
+  }
+});
