@@ -401,7 +401,7 @@ export function demandAllowed({ coap, lwm2m }: GatewayConfig): void {
   if (!coap['insecure-plain-coap'])
     throw new PosternError(
       'configuration',
-      'coap.insecure-plain-coap: devices are served over plain CoAP only so far, which must be allowed by this key = true',
+      'coap.insecure-plain-coap: devices are served over plain CoAP as well, beside [coaps], which must be allowed by this key = true',
     );
   if (lwm2m && !lwm2m['insecure-no-security'])
     throw new PosternError(

@@ -25,7 +25,7 @@ function configure(keys: Readonly<Record<string, string>>, port = 0): void {
     '[lwm2m]\ninsecure-no-security = true\n[[lwm2m.device]]\nid = "id"\n[[lwm2m.device]]\nid = "other"';
   writeFileSync(
     file,
-    `[gateway]\nid = "gw-1"\nstate = "${join(folder, 'state.db')}"\n[coap]\n${plain}\n[coaps]\nport = ${port}\n
+    `[gateway]\nid = "gw-1"\nstate = "${join(folder, 'state.db')}"\nadmin-socket = "${join(folder, 'admin.sock')}"\n[coap]\n${plain}\n[coaps]\nport = ${port}\n
      ${devices.join('')}[mqtt]\nurl = "mqtt://127.0.0.1:1"\n[dm-server]\n${server}\n${clients}\n`,
   );
 }

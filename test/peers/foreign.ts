@@ -50,13 +50,28 @@ export class Foreign implements AsyncDisposable {
   }
 }
 
-/** A UDP port of the loopback interface that was free a moment ago. */
+/** A UDP port of the loopback interface that was free a moment ago, as was the port below it: libcoap takes both. */
 export async function freePort(): Promise<number> {
+  for (;;) {
+    await using upper = await bound(0);
+    await using lower = await bound(upper.port - 1);
+    if (lower.isBound) return upper.port;
+  }
+}
+
+async function bound(port: number) {
   const socket = createSocket('udp4');
-  socket.bind(0, '127.0.0.1');
-  await once(socket, 'listening');
-  const { port } = socket.address();
-  socket.close();
-  await once(socket, 'close');
-  return port;
+  socket.bind({ port, address: '127.0.0.1', exclusive: true });
+  const isBound = await Promise.race([
+    once(socket, 'listening').then(() => true),
+    once(socket, 'error').then(() => false),
+  ]);
+  return {
+    isBound,
+    port: isBound ? socket.address().port : port,
+    [Symbol.asyncDispose]: async () => {
+      socket.close();
+      await once(socket, 'close');
+    },
+  };
 }
