@@ -15,11 +15,13 @@ export class BenchClient implements AsyncDisposable {
   readonly #socket: Socket;
   readonly #dtls: DtlsEndpoint;
   readonly #server: Place;
+  readonly #wantsCid: boolean;
   #again: NodeJS.Timeout | undefined;
   #received: (content: Buffer) => void = () => {};
 
-  private constructor(socket: Socket, server: Place) {
+  private constructor(socket: Socket, server: Place, wantsCid: boolean) {
     this.#socket = socket;
+    this.#wantsCid = wantsCid;
     this.#server = server;
     this.#dtls = new DtlsEndpoint({
       clock: new SystemClock(),
@@ -31,15 +33,20 @@ export class BenchClient implements AsyncDisposable {
     socket.on('message', (datagram) => this.#dtls.receive(datagram, this.#server));
   }
 
-  static async open(port: number, address = '127.0.0.1', from = '127.0.0.1'): Promise<BenchClient> {
+  static async open(
+    port: number,
+    address = '127.0.0.1',
+    from = '127.0.0.1',
+    { wantsCid = false } = {},
+  ): Promise<BenchClient> {
     const socket = createSocket({ type: 'udp4', recvBufferSize: 1 << 20 });
     socket.bind(0, from);
     await once(socket, 'listening');
-    return new BenchClient(socket, { address, port, local: '' });
+    return new BenchClient(socket, { address, port, local: '' }, wantsCid);
   }
 
   async connect(identity = 'bench'): Promise<Association> {
-    return (await this.#dtls.connect(this.#server, { identity, key, wantsCid: false })).association;
+    return (await this.#dtls.connect(this.#server, { identity, key, wantsCid: this.#wantsCid })).association;
   }
 
   close(association: Association): void {
@@ -61,6 +68,11 @@ export class BenchClient implements AsyncDisposable {
       this.#dtls.send(association, datagram);
     };
     this.#received = (content) => {
+      // A ping, by which a gateway finds out whether a device is there, is answered by a Reset.
+      if (content.length === 4 && content[0] === 0x40 && content[1] === 0) {
+        this.#dtls.send(association, Buffer.from([0x70, 0, content[2]!, content[3]!]));
+        return;
+      }
       if (!waiting.delete(content.readUInt16BE(2))) return;
       answered++;
       if (sent < count) send();

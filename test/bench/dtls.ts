@@ -1,6 +1,6 @@
 // `npm run bench:dtls`: server CPU per protected confirmable GET and per handshake, of Postern and of libcoap with OpenSSL, and the
-// memory of an idle association. One load generator keeps 64 requests outstanding over loopback. The servers take turns within
-// each round, so ratios compare like with like. `--quick` measures briefly; `--write` records the figures.
+// memory of an idle association; then many devices that come to a gateway at once, with and without kept associations. One load
+// generator keeps 64 requests outstanding over loopback. The servers take turns within each round, so ratios compare like with like. `--quick` measures briefly; `--write` records the figures.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
@@ -10,6 +10,7 @@ import { measured, single, today, type Unit } from '../../build/figures.ts';
 import { measuring, optionsOf } from '../options.ts';
 import { BenchClient, key } from './dtls-client.ts';
 import { idleAssociationBytes } from './dtls-memory.ts';
+import { type Storm, storms } from './dtls-storm.ts';
 import { cpuSeconds, machine, ratios } from './measure.ts';
 
 const flags = optionsOf(
@@ -21,6 +22,8 @@ const rounds = flags.quick ? 3 : 5;
 const perRound = flags.quick ? 10_000 : 50_000;
 const handshakesPerRound = flags.quick ? 300 : 1000;
 const idle = 10_000;
+/** Devices that come at once. */
+const crowd = flags.quick ? 200 : 1000;
 
 interface Server {
   readonly name: string;
@@ -83,6 +86,12 @@ try {
     console.error(`round ${round} of ${rounds}`);
   }
   const [postern, libcoap] = servers;
+  const { handshakes, kept } = await storms(crowd);
+  const ofStorm = (name: string, what: string, { seconds, cpuSeconds: cpu, megabytes }: Storm) => ({
+    [`${name}-time`]: single(`${what}: time until each has an answer`, 's', seconds),
+    [`${name}-cpu`]: single(`${what}: CPU of the gateway`, 's', cpu),
+    [`${name}-memory`]: single(`${what}: memory (RSS) of the gateway afterwards`, 'MB', megabytes),
+  });
   const ofBoth = (name: string, what: string, unit: Unit, values: (server: Server) => number[]) => ({
     [`${name}-postern`]: measured(`${what}, ${postern.name}`, unit, values(postern)),
     [`${name}-libcoap`]: measured(`${what}, ${libcoap.name}`, unit, values(libcoap)),
@@ -115,10 +124,12 @@ try {
           'handshakes/s',
           (server) => server.handshakeRate,
         ),
-        idle: single(
+        ...ofStorm('storm', `${crowd.toLocaleString('en')} devices that shake hands at once`, handshakes),
+        ...ofStorm('kept', 'The same devices after kill -9 of the gateway, in kept associations', kept),
+        idle: measured(
           `Memory (RSS) of an idle association with a session, at ${idle.toLocaleString('en')}`,
           'KB',
-          idleAssociationBytes(idle) / 1000,
+          Array.from({ length: 3 }, () => idleAssociationBytes(idle) / 1000),
           { atMost: 1.5 },
         ),
       },

@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto';
 import type { Admission } from '../../base/admission.ts';
-import { background, failed } from '../../base/background.ts';
-import type { Clock } from '../../base/clock.ts';
+import { background, failed, guarded } from '../../base/background.ts';
+import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import type { Events } from '../../base/events.ts';
 import { Type } from '../coap/codec.ts';
@@ -13,6 +13,11 @@ import { DtlsEndpoint } from './dtls/endpoint.ts';
 
 /** Sequence numbers that an association may use after what is stored of it, in one run of the process. */
 export const reservedBlock = 1024;
+/**
+ * Milliseconds after which new associations are stored, all together. Those that ended before are never written: a device that comes
+ * and goes again and again wears no flash. After a power cut, those that were not stored yet shake hands again.
+ */
+const storeAfter = 5000;
 /** Milliseconds for the answer to a ping. It is shorter than the time after which a ping is sent again. */
 const probeTime = 1900;
 
@@ -75,6 +80,9 @@ export class CoapTransport {
   readonly #byKey = new Map<string, Association>();
   readonly #probing = new Set<Association>();
   readonly #reserving = new Set<Association>();
+  /** Those of which the store has nothing, or not the place. */
+  readonly #unstored = new Set<Association>();
+  #storing: Timer | undefined;
   #opened = 0;
 
   constructor(parts: CoapTransportParts) {
@@ -146,6 +154,7 @@ export class CoapTransport {
 
   /** Stores all associations as they are, and ends without a word to the peers. */
   stop(): void {
+    this.#storing?.cancel();
     const all = [...this.#dtls.associations];
     this.#dtls.stop();
     this.#sockets.clear();
@@ -198,14 +207,14 @@ export class CoapTransport {
     const remote = this.#remotes.get(association);
     if (!remote || association.place !== candidate.place) return;
     this.#remotes.set(association, { ...remote, address, port });
-    this.#save(association, association.reserved - reservedBlock);
+    this.#storeLater(association);
     this.#parts.events.emit('dtls.moved', { identity: association.identity, peer: address, before: former });
   }
 
   #welcome(association: Association): void {
     association.reserved = reservedBlock;
     this.#adopt(association);
-    this.#save(association, 0);
+    this.#storeLater(association);
     const { identity, place } = association;
     this.#parts.events.emit('dtls.opened', { identity, peer: place.address });
   }
@@ -239,6 +248,7 @@ export class CoapTransport {
     void background(this.#parts.events, 'state', async () => {
       try {
         this.#parts.store.save([this.#stored(association, association.reserved, false)]);
+        this.#unstored.delete(association);
         await this.#parts.store.settled();
         association.reserved += reservedBlock;
       } finally {
@@ -247,13 +257,19 @@ export class CoapTransport {
     });
   }
 
-  #save(association: Association, sent: number): void {
-    try {
-      this.#parts.store.save([this.#stored(association, sent, false)]);
-    } catch (thrown) {
-      // It lives until the process ends.
-      failed(this.#parts.events, 'state', thrown);
-    }
+  #storeLater(association: Association): void {
+    const { clock, events, store } = this.#parts;
+    this.#unstored.add(association);
+    this.#storing ??= clock.after(
+      storeAfter,
+      guarded(events, 'state', () => {
+        this.#storing = undefined;
+        const all = [...this.#unstored];
+        // Where nothing can be stored, they live until the process ends.
+        this.#unstored.clear();
+        store.save(all.map((each) => this.#stored(each, each.reserved - reservedBlock, false)));
+      }),
+    );
   }
 
   #stored(association: Association, sent: number, isClean: boolean): StoredAssociation {
@@ -266,6 +282,7 @@ export class CoapTransport {
     const { events, store } = this.#parts;
     this.#byKey.delete(this.#remotes.get(association)?.key ?? '');
     this.#remotes.delete(association);
+    this.#unstored.delete(association);
     try {
       store.remove(identity);
     } catch (thrown) {

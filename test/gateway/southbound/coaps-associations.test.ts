@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Admission } from '../../../src/base/admission.ts';
+import type { Clock } from '../../../src/base/clock.ts';
 import type { Database } from '../../../src/base/database.ts';
 import { systemEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
@@ -49,6 +50,7 @@ class Rig {
   readonly device: DtlsEndpoint;
   readonly client: CoapEndpoint;
   #queue: (() => void)[] = [];
+  #runs = 0;
 
   constructor() {
     const { clock } = this;
@@ -74,7 +76,14 @@ class Rig {
 
   /** A run of the gateway. The run before need not have stopped. */
   start(): void {
-    const { clock, events, database } = this;
+    const { events, database } = this;
+    const run = ++this.#runs;
+    // The timers of an earlier run are gone with it.
+    const clock: Clock = {
+      now: () => this.clock.now(),
+      wall: () => this.clock.wall(),
+      after: (delay, callback) => this.clock.after(delay, () => run === this.#runs && callback()),
+    };
     const admission = new Admission({ clock, events });
     this.transport = new CoapTransport({
       clock,
@@ -132,6 +141,8 @@ class Rig {
     const done = this.device.connect(gatewayAt, { identity: 'device', key });
     await this.settle();
     await done;
+    // It is stored now.
+    this.clock.advance(5000);
   }
 
   /** Sends a request, and returns its answer; undefined when none came within `seconds`. */
@@ -354,6 +365,38 @@ describe('a gateway that starts again', () => {
       assert.equal(rig.transport.footprint.associations, 0);
       assert.equal(rig.database.prepare('SELECT count(*) AS n FROM dtls_association').get()?.n, 0);
     }
+  });
+
+  test('knows none that began less than 5 s before the power cut; those that ended before are never written', async () => {
+    const rig = new Rig();
+    let writes = 0;
+    rig.wrap = (store) => ({
+      load: () => store.load(),
+      remove: (identity) => store.remove(identity),
+      settled: () => store.settled(),
+      save: (all) => {
+        writes += all.length;
+        store.save(all);
+      },
+    });
+    rig.start();
+    for (let times = 0; times < 10; times++) {
+      const done = rig.device.connect(gatewayAt, { identity: 'device', key });
+      await rig.settle();
+      rig.device.close((await done).association);
+      await rig.settle();
+    }
+    const done = rig.device.connect(gatewayAt, { identity: 'device', key });
+    await rig.settle();
+    await done;
+    rig.clock.advance(4000);
+    assert.equal(writes, 0);
+    rig.start();
+    assert.equal(rig.transport.footprint.associations, 0);
+    await rig.connect();
+    assert.equal(writes, 1);
+    rig.start();
+    assert.equal(rig.transport.footprint.associations, 1);
   });
 
   test('has no key in clear in its state', async () => {
