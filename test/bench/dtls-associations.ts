@@ -64,6 +64,8 @@ async function open(number: number): Promise<void> {
 
 async function resident(upTo: number, from: number): Promise<number> {
   for (let number = from; number < upTo; number++) await open(number);
+  // The transport stores what is new after 5 s, and remembers it until then.
+  await new Promise((resolve) => setTimeout(resolve, 5500));
   for (let turn = 0; turn < 5; turn++) {
     globalThis.gc?.({ type: 'major', execution: 'sync', flavor: 'last-resort' });
     await new Promise((resolve) => setTimeout(resolve, 100));

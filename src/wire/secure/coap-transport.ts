@@ -76,7 +76,6 @@ export class CoapTransport {
   readonly #dtls: DtlsEndpoint;
   /** By local address. */
   readonly #sockets = new Map<string, SecureSocket>();
-  readonly #remotes = new Map<Association, Remote>();
   readonly #byKey = new Map<string, Association>();
   readonly #probing = new Set<Association>();
   readonly #reserving = new Set<Association>();
@@ -138,8 +137,7 @@ export class CoapTransport {
   /** Who is at an address and port. */
   remoteOf(address: string, port: number): Remote {
     const association = this.#dtls.at(address, port);
-    const remote = association && this.#remotes.get(association);
-    return remote ?? { address, port, key: remoteKey(address, port) };
+    return remoteOf(association) ?? { address, port, key: remoteKey(address, port) };
   }
 
   /** Whether there is an association with the peer at this address and port. */
@@ -170,7 +168,7 @@ export class CoapTransport {
 
   #received(association: Association, content: Buffer): void {
     const socket = this.#socketOf(association);
-    const remote = this.#remotes.get(association);
+    const remote = remoteOf(association);
     if (!socket || !remote) return;
     if (!socket.endpoint.isProven(remote)) socket.endpoint.vouch(remote, association.identity);
     if (association.isStale) {
@@ -204,9 +202,9 @@ export class CoapTransport {
     const { address: former } = association.place;
     this.#dtls.confirm(association, candidate);
     const { address, port } = association.place;
-    const remote = this.#remotes.get(association);
+    const remote = remoteOf(association);
     if (!remote || association.place !== candidate.place) return;
-    this.#remotes.set(association, { ...remote, address, port });
+    association.owner = { ...remote, address, port } satisfies Remote;
     this.#storeLater(association);
     this.#parts.events.emit('dtls.moved', { identity: association.identity, peer: address, before: former });
   }
@@ -224,7 +222,7 @@ export class CoapTransport {
     const { place, identity } = association;
     const { address, port } = place;
     const remote = { address, port, key: `dtls ${this.#opened++}`, identity };
-    this.#remotes.set(association, remote);
+    association.owner = remote satisfies Remote;
     this.#byKey.set(remote.key, association);
   }
 
@@ -280,8 +278,8 @@ export class CoapTransport {
   #forget(association: Association, reason: string): void {
     const { identity, place } = association;
     const { events, store } = this.#parts;
-    this.#byKey.delete(this.#remotes.get(association)?.key ?? '');
-    this.#remotes.delete(association);
+    this.#byKey.delete(remoteOf(association)?.key ?? '');
+    association.owner = undefined;
     this.#unstored.delete(association);
     try {
       store.remove(identity);
@@ -291,6 +289,10 @@ export class CoapTransport {
     events.emit('dtls.closed', { identity, peer: place.address, reason });
   }
 }
+
+/** What CoAP knows of the peer of an association. */
+const remoteOf = (association: Association | undefined): Remote | undefined =>
+  association?.owner as Remote | undefined;
 
 /** Tells keys apart without giving them away. */
 const credentialMark = (key: Uint8Array): string =>

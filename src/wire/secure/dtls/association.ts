@@ -91,6 +91,8 @@ export class Association {
    * anything until it is known that the peer is there now.
    */
   isStale = false;
+  /** What the owner of the endpoint keeps of the association. */
+  owner: unknown;
   /** Where its keys are. -1 after `destroy`. */
   #slot: number;
   readonly #cidBytes: number;
@@ -105,6 +107,7 @@ export class Association {
     this.peerLimit = agreement.peerLimit;
     this.place = place;
     this.candidate = undefined;
+    this.owner = undefined;
     this.#slot = secrets.keep(keys, peerCid);
     this.#cidBytes = peerCid.length;
   }
