@@ -14,7 +14,11 @@ export interface EndpointLimits {
   readonly multicastResponses: number;
   /** Most requests of this endpoint that wait for a response at one time. */
   readonly pendingRequests: number;
-  /** Milliseconds until a slow response is acknowledged first and sent separately (RFC 7252 section 5.2.2). */
+  /**
+   * Milliseconds until a slow response is acknowledged first and sent separately (RFC 7252 section 5.2.2). A separate response
+   * costs three datagrams more, so it is for responses that come from far. A client repeats its request after 2 s at the
+   * earliest (section 4.8), which leaves time for the way.
+   */
   readonly piggybackWithin: number;
   /** Milliseconds within which a response to a multicast request goes out, at a random time (section 8.2). */
   readonly leisure: number;
@@ -28,7 +32,7 @@ export const endpointDefaults: EndpointLimits = {
   concurrentRequests: 1024,
   multicastResponses: 1024,
   pendingRequests: 1024,
-  piggybackWithin: 250,
+  piggybackWithin: 1000,
   leisure: 5000,
   provenPeers: 16_384,
 };

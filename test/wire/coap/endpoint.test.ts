@@ -5,6 +5,7 @@ import { Blockwise } from '../../../src/wire/coap/blockwise.ts';
 import { noBytes, Type } from '../../../src/wire/coap/codec.ts';
 import { Code } from '../../../src/wire/coap/codes.ts';
 import { deduplicationDefaults } from '../../../src/wire/coap/deduplication.ts';
+import { endpointDefaults } from '../../../src/wire/coap/endpoint-limits.ts';
 import { refusal, reply } from '../../../src/wire/coap/message.ts';
 import { Option, text, uint } from '../../../src/wire/coap/options.ts';
 import { HandClock } from '../../hand-clock.ts';
@@ -60,7 +61,7 @@ describe('incoming requests', () => {
     const { receive, clock, sent, take } = rig(() => slow.promise);
     receive({ messageId: 7, token: Buffer.from('t') });
     assert.deepEqual(take(), []);
-    clock.advance(250);
+    clock.advance(endpointDefaults.piggybackWithin);
     assert.deepEqual(take(), ['ACK 0.00']);
     receive({ messageId: 7, token: Buffer.from('t') });
     assert.deepEqual(take(), ['ACK 0.00'], 'the repeated request is acknowledged again');

@@ -161,7 +161,7 @@ describe('tables', () => {
     );
     const round = async (from: number) => {
       for (let at = from; at < from + 8; at++) receive({ token: Buffer.from('abcd') }, stranger(at));
-      clock.advance(250);
+      clock.advance(endpointDefaults.piggybackWithin);
       for (const settle of slow.splice(0)) settle();
       await turn();
       return take().slice(-8);
@@ -408,7 +408,7 @@ describe('the rule of three', () => {
     const { receive, sent, clock } = rig(() => slow.promise);
     const message = messageOf({ payload: Buffer.alloc(100) });
     receive(message, '192.0.2.1');
-    clock.advance(250);
+    clock.advance(endpointDefaults.piggybackWithin);
     slow.resolve(reply(Code.Content, { payload: 'x'.repeat(140) }));
     await turn();
     clock.advance(300_000);
@@ -431,7 +431,7 @@ describe('the rule of three', () => {
       { code: Code.POST, options: path('dm', 't', 'dm.example'), payload: Buffer.alloc(600) },
       '192.0.2.1',
     );
-    far.clock.advance(250);
+    far.clock.advance(endpointDefaults.piggybackWithin);
     while (far.sent.length < 2) await turn();
     const first = far.sent[1]!.message;
     far.receive({ type: Type.ACK, code: Code.Empty, messageId: first.messageId }, '192.0.2.1');
