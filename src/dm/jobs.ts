@@ -5,6 +5,8 @@ import { type Operation, type OperationOutcome, operationsPerPackage, type Work 
 interface Job {
   /** Runs in the session. It may yield any number of rounds of operations. */
   readonly work: () => AsyncGenerator<readonly Operation[], void, readonly OperationOutcome[]>;
+  /** Whether it waits until the party has answered in the session. See `Jobs.early`. */
+  readonly isLate: boolean;
   /** Called when the job has ended, with the reason when it failed. */
   readonly settled: (failure: PosternError | undefined) => void;
 }
@@ -52,12 +54,15 @@ export class Jobs {
     return outcomes;
   }
 
-  /** Queues work of several rounds. Resolves when it has ended, and fails as `run` does. */
-  async perform(party: string, work: Job['work'], signal?: AbortSignal): Promise<void> {
+  /**
+   * Queues work of several rounds. Resolves when it has ended, and fails as `run` does.
+   * @param isLate whether it waits until the party has answered in the session (`early`)
+   */
+  async perform(party: string, work: Job['work'], signal?: AbortSignal, isLate = false): Promise<void> {
     const queue = this.#waiting.get(party) ?? [];
     if (queue.length >= jobsPerParty) throw new PosternError('full', `too many jobs wait for ${party}`);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const job: Job = { work, settled: (failure) => (failure ? reject(failure) : resolve()) };
+    const job: Job = { work, isLate, settled: (failure) => (failure ? reject(failure) : resolve()) };
     queue.push(job);
     this.#waiting.set(party, queue);
     const giveUp = () => {
@@ -74,8 +79,17 @@ export class Jobs {
   }
 
   /** The waiting jobs of a party as the work of one session. After a failed job the next one runs. */
-  async *work(party: string): Work {
-    for (let job = this.#take(party); job; job = this.#take(party)) {
+  work(party: string): Work {
+    return this.#work(party, () => true);
+  }
+
+  /** The same up to the first job that waits until the party has answered. */
+  early(party: string): Work {
+    return this.#work(party, ({ isLate }) => !isLate);
+  }
+
+  async *#work(party: string, isWanted: (job: Job) => boolean): Work {
+    for (let job = this.#take(party, isWanted); job; job = this.#take(party, isWanted)) {
       let isDone = false;
       let failure: PosternError | undefined;
       try {
@@ -97,10 +111,12 @@ export class Jobs {
     for (const { settled } of queue) settled(reason);
   }
 
-  #take(party: string): Job | undefined {
+  #take(party: string, isWanted: (job: Job) => boolean): Job | undefined {
     const queue = this.#waiting.get(party);
-    const job = queue?.shift();
-    if (queue?.length === 0) this.#waiting.delete(party);
+    const job = queue?.[0];
+    if (!queue || !job || !isWanted(job)) return undefined;
+    queue.shift();
+    if (queue.length === 0) this.#waiting.delete(party);
     return job;
   }
 

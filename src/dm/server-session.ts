@@ -38,6 +38,12 @@ export interface Compound {
 
 export type Operation = NodeOperation | UserInteraction | Compound;
 
+/** Whether one of the operations is an Exec, which must not be done twice. */
+export const hasExec = (operations: readonly Operation[]): boolean =>
+  operations.some((operation) =>
+    'operations' in operation ? hasExec(operation.operations) : operation.name === 'Exec',
+  );
+
 /** What a client answered to an operation. */
 export interface OperationOutcome {
   readonly operation: Operation;

@@ -34,4 +34,6 @@ export interface SessionParts {
   readonly version?: ProtocolVersion;
   /** Largest message in either direction, in bytes, where the way to the other side takes less than this engine. */
   readonly maxMsgSize?: number;
+  /** Most bytes that the session may hold (`Session.weight`): `weightBound` when absent. */
+  readonly mostWeight?: number;
 }

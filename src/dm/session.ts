@@ -248,7 +248,8 @@ export abstract class Session {
       this.#awaited.get(`${status.msgRef} ${status.cmdRef}`)?.(status.data);
     const isSending = !this.outgoing.isEmpty;
     await this.#performAll(message);
-    if (this.weight > weightBound) this.end(DmStatus.RequestEntityTooLarge, 'the session holds too much');
+    if (this.weight > (this.#parts.mostWeight ?? weightBound))
+      this.end(DmStatus.RequestEntityTooLarge, 'the session holds too much');
     if (this.#outcome) return this.#lastWords(answered);
     if (final) {
       this.#ownTurn = true;

@@ -369,6 +369,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     schemesOf: (deviceId) => live.current.schemes.get(deviceId),
     mayBeGateway: (deviceId) => children.mayBeGateway(deviceId),
     work: (deviceId) => proxy.work(deviceId),
+    earlyWork: (deviceId) => proxy.earlyWork(deviceId),
     proved: (deviceId, from) => signals.heard(deviceId, from),
     attached: (device) => associations.attach(device),
     left: (deviceId) => associations.detach(deviceId, 'left'),

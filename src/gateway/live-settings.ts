@@ -2,11 +2,12 @@ import type { KeyObject } from 'node:crypto';
 import { createSecureContext } from 'node:tls';
 import { PosternError } from '../base/errors.ts';
 import { overwrite } from '../base/live-config.ts';
+import { readPem } from '../base/pem.ts';
 import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-check.ts';
 import type { TunnelDevices } from './modes/tunnel-policy.ts';
-import { deviceKeys, readPem } from './settings.ts';
+import { deviceKeys } from './settings.ts';
 import type { DeviceSchemes } from './southbound/device-sessions.ts';
 import type { TlsIdentity } from './southbound/http-binding.ts';
 

@@ -1,6 +1,4 @@
-import { readFileSync } from 'node:fs';
 import { type AdmissionLimits, admissionDefaults } from '../base/admission.ts';
-import { PosternError } from '../base/errors.ts';
 import type { Rate } from '../base/token-buckets.ts';
 import type { GatewayConfig } from './config.ts';
 import type { HttpSettings } from './southbound/http-binding.ts';
@@ -84,15 +82,6 @@ export function imageSettings({ gateway, images }: GatewayConfig) {
   const { state } = gateway;
   const directory = images.directory ?? (state === ':memory:' ? undefined : `${state}.images`);
   return { directory, quota: images.quota * 1024 * 1024, count: images.count };
-}
-
-/** @throws {PosternError} `configuration` */
-export function readPem(file: string, key: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (cause) {
-    throw new PosternError('configuration', `${key}: ${file} cannot be read`, { cause });
-  }
 }
 
 export function httpSettings(http: NonNullable<GatewayConfig['http']>, gatewayId: string): HttpSettings {

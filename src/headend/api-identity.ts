@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
 import { PosternError } from '../base/errors.ts';
+import { readPem } from '../base/pem.ts';
 import type { HeadendConfig } from './config.ts';
 
 /** Certificate and private key, PEM. */
@@ -16,8 +16,8 @@ export interface ApiIdentity {
 export function apiIdentity(api: HeadendConfig['api']): ApiIdentity | undefined {
   const { 'tls-cert': certFile, 'tls-key': keyFile } = api;
   if (certFile === undefined || keyFile === undefined) return undefined;
+  const identity = { cert: readPem(certFile, 'api.tls-cert'), key: readPem(keyFile, 'api.tls-key') };
   try {
-    const identity = { cert: readFileSync(certFile), key: readFileSync(keyFile) };
     createSecureContext(identity);
     return identity;
   } catch (cause) {

@@ -67,6 +67,10 @@ interface Sending {
   readonly operations: (correlator: string) => readonly Operation[];
   /** Operations of a second round, which ask for the result of an order without an Exec. */
   readonly questions?: readonly Operation[];
+  /** Called when the order is in the book, before it is sent. */
+  readonly accepted?: () => void;
+  /** Called when the gateway does not have it, for sure. */
+  readonly failed?: () => void;
 }
 
 /**
@@ -125,16 +129,17 @@ export class GatewayOperations {
     const { notifier, triggeredSessions, vocabulary } = this.#parts;
     this.#demandGateway(gateway);
     const notifications = new Map(devices.map((device) => [device, notifier.durablePackage0(device)]));
-    const started = await this.#order({
+    return await this.#order({
       kind: 'DeviceTrigger',
       gateway,
       name: request.name,
       seconds: deadline,
       operations: (correlator) =>
         triggerOperations(vocabulary, { ...campaign, notifications, deadline }, correlator),
+      // Before it is sent: the gateway may have it though its answer is lost, and then the devices come.
+      accepted: () => triggeredSessions.begin({ gateway, name: request.name, devices, operations, deadline }),
+      failed: () => triggeredSessions.drop(gateway, request.name),
     });
-    triggeredSessions.begin({ gateway, name: request.name, devices, operations, deadline });
-    return started;
   }
 
   /** See `Headend.deleteOrder`. */
@@ -179,6 +184,7 @@ export class GatewayOperations {
     const correlator = this.#correlator();
     const number = orders.begin({ kind, party: gateway, name, correlator, seconds });
     const progress = { isBegun: false };
+    sending.accepted?.();
     try {
       // After a power cut the name of what was sent is still taken.
       await database.settled();
@@ -191,6 +197,7 @@ export class GatewayOperations {
       const { dmStatus: status, message: reason, code } = asPosternError(thrown);
       // What was not begun, or was refused, has no effect. Of what broke off nobody knows how far it came.
       const state = progress.isBegun && code !== 'conflict' && code !== 'full' ? 'unknown' : 'failed';
+      if (state === 'failed') sending.failed?.();
       this.#store(number, () => orders.end(number, { state, status, reason }));
       throw thrown;
     }

@@ -41,6 +41,8 @@ export interface SessionsParts {
   readonly handleAlert: (context: SessionContext, alert: Alert) => number;
 }
 
+/** Most bytes of one session: the inventory of a gateway with 10,000 devices, read in one Get, takes 34 MiB. */
+export const bytesOfSession = 48 * 1024 * 1024;
 /** Bounds of the sessions; times in milliseconds. */
 const limits = {
   sessions: 4096,
@@ -198,6 +200,7 @@ export class Sessions {
       saveNonces: parties.nonceKeeper(party.id),
       entropy,
       sessionId,
+      mostWeight: bytesOfSession,
       work: (opening) => work(context, opening),
       alerted: (alert) => handleAlert(context, alert),
     });

@@ -63,13 +63,14 @@ function record(): void {
   // The figures of single attacks take the place of their earlier ones.
   const figures: Record<string, Figure> =
     flags.only === undefined ? {} : { ...readFigures().attack?.figures };
-  for (const { name, success, slower, growth, logged, lockedOut } of outcomes) {
+  for (const { name, success, slower, growth, headendGrowth, logged, lockedOut } of outcomes) {
     const row = (key: string, what: string, unit: Unit, value: number, target = {}) => {
       figures[`${name}/${key}`] = single(what, unit, value, target);
     };
     row('success', 'Honest work that succeeded', '%', 100 * success, { atLeast: 100 });
     row('p99', 'Honest work at p99 / the same before', 'times', slower, { atMost: bars.slower });
-    row('growth', 'Growth of memory (RSS)', 'MB', growth, { atMost: bars.megabytes });
+    row('growth', 'Growth of memory (RSS): gateway', 'MB', growth, { atMost: bars.megabytes });
+    row('headend', 'Head-end', 'MB', headendGrowth, { atMost: bars.headendMegabytes });
     row('log', 'Logged', 'KB', logged / 1000, { atMost: bars.logged / 1000 });
     row('locked-out', 'Honest parties locked out afterwards', '', lockedOut.length, { atMost: 0 });
   }
@@ -82,7 +83,7 @@ function record(): void {
       title: 'Attacks',
       date: today(),
       machine: machine(),
-      how: `\`npm run attack\`: ${devices} honest devices and an operator at work (sessions with gateway and DM server, bootstraps, LwM2M registrations, discovery, the API), each attack for ${flags.seconds} s, seed ${seed}. ${where} Memory and log are of the gateway or the head-end, whichever is more.`,
+      how: `\`npm run attack\`: ${devices} honest devices and an operator at work (sessions with gateway and DM server, bootstraps, LwM2M registrations, discovery, the API), each attack for ${flags.seconds} s, seed ${seed}. ${where} The log is that of the gateway or the head-end, whichever is more.`,
       figures,
     },
     flags.write,

@@ -4,8 +4,11 @@ import { attacks } from './attacks.ts';
 import { type Deed, discoverers, hasServer, needsServer } from './deed.ts';
 import { type AttackedSite, image } from './site.ts';
 
-/** What an attack may do at most. */
-export const bars = { slower: 5, megabytes: 16, logged: 1e6 } as const;
+/**
+ * What an attack may do at most. The tables of the head-end are larger: 32 MiB of packages in work, and 16 MiB of answers kept
+ * (docs/architecture.md, Bounds).
+ */
+export const bars = { slower: 5, megabytes: 16, headendMegabytes: 64, logged: 1e6 } as const;
 /** Below this p99 in milliseconds nobody waits, whatever the ratio to a quiet time. */
 const prompt = 100;
 /** Milliseconds for honest parties to get in again after an attack; after one that cut off the DM server, until all is connected again. */
@@ -30,8 +33,9 @@ export interface Outcome {
   readonly slower: number;
   /** Of which kind of work, and the two p99 in milliseconds. */
   readonly slowest: string;
-  /** Growth of memory in MB: of the gateway or the head-end, whichever is more. */
+  /** Growth of memory in MB, of the gateway and of the head-end. */
   readonly growth: number;
+  readonly headendGrowth: number;
   /** Bytes that the gateway or the head-end logged during the attack, whichever is more. */
   readonly logged: number;
   /** Honest parties that did not succeed with a piece of work after the attack. */
@@ -165,7 +169,7 @@ export async function suffer(site: AttackedSite, { names, time, quiet, seed }: S
     );
   }
   const growth = died()
-    ? [Number.NaN]
+    ? [Number.NaN, Number.NaN]
     : parties.map(({ child }, at) => residentMegabytes(child) - memory[at]!);
   const failures = during.filter(({ ok }) => !ok);
   const found = new Set(
@@ -179,7 +183,8 @@ export async function suffer(site: AttackedSite, { names, time, quiet, seed }: S
     updates: [...during, ...after].filter(({ deed, ok }) => deed === 'image' && ok).length,
     lost: time < leisure ? 0 : discoverers - found.size,
     ...slowest(before, during),
-    growth: Math.max(...growth),
+    growth: growth[0]!,
+    headendGrowth: growth[1]!,
     logged: Math.max(...logged),
     lockedOut,
     notOnce: fresh.filter((device) => attachments.get(device) !== 1).length,
@@ -200,7 +205,10 @@ export function verdict(outcome: Outcome): string[] {
       : []),
     ...(lost > 0 ? [`${lost} of ${discoverers} did not find the gateway`] : []),
     ...(slower > bars.slower ? [`p99 of ${slowest}: ${slower.toFixed(1)} times`] : []),
-    ...(growth > bars.megabytes ? [`memory grew by ${growth.toFixed(0)} MB`] : []),
+    ...(growth > bars.megabytes ? [`memory of the gateway grew by ${growth.toFixed(0)} MB`] : []),
+    ...(outcome.headendGrowth > bars.headendMegabytes
+      ? [`memory of the head-end grew by ${outcome.headendGrowth.toFixed(0)} MB`]
+      : []),
     ...(logged > bars.logged ? [`${(logged / 1e6).toFixed(1)} MB were logged`] : []),
     ...(lockedOut.length > 0 ? [`locked out: ${lockedOut.slice(0, 5).join(' ')} (${lockedOut.length})`] : []),
     ...(outcome.notOnce > 0 ? [`the DM server has not heard once of ${outcome.notOnce} devices`] : []),

@@ -8,6 +8,7 @@ import { StoredBranch } from '../../src/dm/stored-branch.ts';
 import { ManagementTree } from '../../src/dm/tree.ts';
 import { Inventory } from '../../src/gateway/store/inventory.ts';
 import { gatewaySchema } from '../../src/gateway/store/schema.ts';
+import { bytesOfSession } from '../../src/headend/sessions.ts';
 import { gwDeviceInventory, InventoryBranch, membersOf } from '../../src/mo/gw-device-inventory.ts';
 import { RenamedBranch } from '../../src/mo/renamed-branch.ts';
 import { ownVocabulary, type Vocabulary } from '../../src/mo/vocabulary.ts';
@@ -28,6 +29,7 @@ async function operate(tree: ManagementTree, operations: readonly Operation[], o
   const { device, dm } = noncePair();
   const outcomes: OperationOutcome[] = [];
   const serverSide = dmServer(dm, {
+    mostWeight: bytesOfSession,
     work: async function* () {
       outcomes.push(...(yield operations));
     },

@@ -1,4 +1,4 @@
-import { type Operation, type OperationOutcome, textOfResult } from '../../dm/server-session.ts';
+import { hasExec, type Operation, type OperationOutcome, textOfResult } from '../../dm/server-session.ts';
 import { DmStatus, isOk } from '../../dm/status.ts';
 import type { FanoutOrder } from '../../mo/fanout-order.ts';
 import type { Attempt, AttemptOptions, Outcome } from './campaign-parts.ts';
@@ -32,11 +32,6 @@ export async function fanOutTo(
   const isAccepted = outcome.parts.some(({ status }) => status === DmStatus.AcceptedForProcessing);
   return { kind: isAccepted && outcome.status === DmStatus.Ok ? 'accepted' : 'ended', outcome };
 }
-
-const hasExec = (operations: readonly Operation[]): boolean =>
-  operations.some((operation) =>
-    'operations' in operation ? hasExec(operation.operations) : operation.name === 'Exec',
-  );
 
 /** Gives each Exec without a correlator the name of the fan-out as correlator. */
 const withCorrelator = (operations: readonly Operation[], correlator: string): readonly Operation[] =>

@@ -41,6 +41,11 @@ export class ProxyMode {
     return this.#waiting.of(deviceId);
   }
 
+  /** Those of them that may begin before the device has answered. */
+  earlyWork(deviceId: string): Work {
+    return this.#waiting.early(deviceId);
+  }
+
   /** To be called when a device is no longer attached. Waiting operations fail with `notFound`. */
   detached(deviceId: string): void {
     this.#waiting.detached(deviceId);

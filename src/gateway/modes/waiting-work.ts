@@ -1,7 +1,7 @@
 import type { Clock } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import { Jobs } from '../../dm/jobs.ts';
-import type { Operation, OperationOutcome, Work } from '../../dm/server-session.ts';
+import { hasExec, type Operation, type OperationOutcome, type Work } from '../../dm/server-session.ts';
 
 export interface ManageOptions {
   /** Milliseconds within which the session must begin. */
@@ -36,6 +36,14 @@ export class WaitingWork {
   /** All waiting operations of a device, to be run in a session that has begun. */
   of(deviceId: string): Work {
     return this.#jobs.work(deviceId);
+  }
+
+  /**
+   * Those that may begin before the device has answered in its session. An Exec must not: it cannot be repeated, so it would be
+   * lost whenever that first package is.
+   */
+  early(deviceId: string): Work {
+    return this.#jobs.early(deviceId);
   }
 
   /** Whether operations wait for a device. */
@@ -78,6 +86,7 @@ export class WaitingWork {
           outcomes = yield operations;
         },
         giveUp.signal,
+        hasExec(operations),
       );
       ask().catch((thrown) => {
         const reason = asPosternError(thrown);

@@ -53,6 +53,8 @@ export interface DeviceSessionsParts {
   readonly schemesOf?: (deviceId: string) => DeviceSchemes | undefined;
   /** Operations to perform in the session after the device was attached. */
   readonly work?: (deviceId: string) => Work;
+  /** Those operations of `work` that may begin before a device has answered that was attached before. */
+  readonly earlyWork?: (deviceId: string) => Work;
   /** Called when a device has authenticated: from this address over CoAP, without an address over HTTP. */
   readonly proved: (deviceId: string, from: PeerAddress | undefined) => void;
 }
@@ -344,7 +346,7 @@ export class DeviceSessions {
     { address, from }: ArrivedPackage,
     nonces: SessionNonces,
   ): Work {
-    const { mayBeGateway, vocabulary, work } = this.#parts;
+    const { mayBeGateway, vocabulary, work, earlyWork } = this.#parts;
     const mayBe = mayBeGateway(deviceId);
     // A device that has the object GwConfig is a DM Gateway.
     const mode = { name: 'Get' as const, uri: nodeAt(vocabulary, 'GwConfig', 'Mode') };
@@ -377,6 +379,11 @@ export class DeviceSessions {
       });
       return true;
     };
-    return questionsFirst({ questions, answered, work: () => work?.(deviceId), isTogether: isKnown });
+    return questionsFirst({
+      questions,
+      answered,
+      work: () => work?.(deviceId),
+      early: isKnown ? earlyWork?.(deviceId) : undefined,
+    });
   }
 }

@@ -12,13 +12,12 @@ export interface QuestionsFirstParts {
   readonly answered: (answers: readonly OperationOutcome[]) => boolean;
   /** The work that follows; undefined when there is none. Asked again when it has ended, for what has come meanwhile. */
   readonly work: () => Work | undefined;
-  /** Whether the first operations of the work go in the package of the questions. */
-  readonly isTogether: boolean;
+  /** Work whose first operations go in the package of the questions. */
+  readonly early: Work | undefined;
 }
 
 /** Work that begins with questions to the device. Ends when the device does not execute the first one. */
-export async function* questionsFirst({ questions, answered, work, isTogether }: QuestionsFirstParts): Work {
-  const early = isTogether ? work() : undefined;
+export async function* questionsFirst({ questions, answered, work, early }: QuestionsFirstParts): Work {
   try {
     let round = await early?.next([]);
     const first = round?.value ?? [];

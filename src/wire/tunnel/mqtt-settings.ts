@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import type { IClientOptions } from 'mqtt';
 import { PosternError } from '../../base/errors.ts';
+import { readPem } from '../../base/pem.ts';
 
 /** How to reach and to trust an MQTT broker. */
 export interface MqttSettings {
@@ -60,9 +60,9 @@ export function endpointOf(url: string): IClientOptions {
  * @throws {PosternError} `configuration` when a file cannot be read
  */
 export const tlsFiles = ({ ca, cert, key }: MqttSettings): IClientOptions => ({
-  ...(ca !== undefined && { ca: read(ca, 'mqtt.ca') }),
-  ...(cert !== undefined && { cert: read(cert, 'mqtt.cert') }),
-  ...(key !== undefined && { key: read(key, 'mqtt.key') }),
+  ...(ca !== undefined && { ca: readPem(ca, 'mqtt.ca') }),
+  ...(cert !== undefined && { cert: readPem(cert, 'mqtt.cert') }),
+  ...(key !== undefined && { key: readPem(key, 'mqtt.key') }),
 });
 
 /**
@@ -76,14 +76,5 @@ export function demandUsable(settings: MqttSettings): void {
     createSecureContext(files as SecureContextOptions);
   } catch (cause) {
     throw new PosternError('configuration', `mqtt.ca, mqtt.cert, mqtt.key: ${String(cause)}`, { cause });
-  }
-}
-
-function read(file: string, what: string): Buffer {
-  try {
-    return readFileSync(file);
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new PosternError('configuration', `${what}: ${file} cannot be read (${code})`, { cause });
   }
 }

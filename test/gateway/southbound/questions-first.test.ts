@@ -18,7 +18,8 @@ const replace = (uri: string): Operation => ({ name: 'Replace', uri, data: 'x' }
 
 /** A session with a device that has orders waiting. `answered` gets what the questions brought. */
 function session(jobs: Jobs, isTogether = true, answered = (_: readonly OperationOutcome[]) => true) {
-  const work = questionsFirst({ questions, answered, work: () => jobs.work(device), isTogether });
+  const early = isTogether ? jobs.early(device) : undefined;
+  const work = questionsFirst({ questions, answered, work: () => jobs.work(device), early });
   let round: readonly Operation[] = [];
   return {
     /** Answers the last round, each operation with a status, and returns what the next one asks; undefined at the end. */
@@ -56,6 +57,54 @@ test('a device that is new gets no order before it has answered', async () => {
   assert.deepEqual(await next(), ['./a']);
   assert.equal(await next(), undefined);
   assert.deepEqual(statuses(await order), [200]);
+});
+
+test('an order with an Exec waits for the answers, and so do the orders behind it', async () => {
+  const jobs = new Jobs();
+  const isLate = true;
+  const done: string[] = [];
+  const order = (uri: string, isSuch: boolean) =>
+    jobs.perform(
+      device,
+      async function* () {
+        yield [replace(uri)];
+        done.push(uri);
+      },
+      undefined,
+      isSuch,
+    );
+  const orders = [order('./a', false), order('./exec', isLate), order('./b', false)];
+  const { next } = session(jobs);
+  assert.deepEqual(await next(), ['./DevDetail/FwV', './DevDetail/DevTyp', './a']);
+  assert.deepEqual(await next(), ['./exec']);
+  assert.deepEqual(await next(), ['./b']);
+  assert.equal(await next(), undefined);
+  await Promise.all(orders);
+  assert.deepEqual(done, ['./a', './exec', './b']);
+});
+
+test('a first package that is lost takes no order with an Exec along: it waits for the next session', async () => {
+  const jobs = new Jobs();
+  let begun = 0;
+  const order = jobs.perform(
+    device,
+    async function* () {
+      begun++;
+      yield [replace('./exec')];
+    },
+    undefined,
+    true,
+  );
+  const lost = session(jobs);
+  assert.equal((await lost.next())?.length, questions.length);
+  await lost.breaks();
+  assert.deepEqual([begun, jobs.count(device)], [0, 1]);
+  const { next } = session(jobs);
+  assert.equal((await next())?.length, questions.length);
+  assert.deepEqual(await next(), ['./exec']);
+  assert.equal(await next(), undefined);
+  await order;
+  assert.equal(begun, 1);
 });
 
 test('orders that do not fit beside the questions follow them', async () => {

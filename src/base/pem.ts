@@ -1,0 +1,21 @@
+import { readFileSync } from 'node:fs';
+import { PosternError } from './errors.ts';
+
+/**
+ * Reads a PEM file: certificates or a key. A file that is being replaced may be empty for a moment. TLS would take that for
+ * "none is configured": it would serve without a certificate, or trust the authorities of the machine.
+ * @param what key of the configuration, for the error message
+ * @throws {PosternError} `configuration` when the file cannot be read, or holds nothing in PEM
+ */
+export function readPem(file: string, what: string): string {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new PosternError('configuration', `${what}: ${file} cannot be read (${code})`, { cause });
+  }
+  if (!text.includes('-----BEGIN '))
+    throw new PosternError('configuration', `${what}: ${file} holds nothing in PEM`);
+  return text;
+}
