@@ -62,10 +62,11 @@ export async function freePort(): Promise<number> {
 async function bound(port: number) {
   const socket = createSocket('udp4');
   socket.bind({ port, address: '127.0.0.1', exclusive: true });
-  const isBound = await Promise.race([
-    once(socket, 'listening').then(() => true),
-    once(socket, 'error').then(() => false),
-  ]);
+  // It rejects with the error of the socket.
+  const isBound = await once(socket, 'listening').then(
+    () => true,
+    () => false,
+  );
   return {
     isBound,
     port: isBound ? socket.address().port : port,
