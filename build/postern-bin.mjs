@@ -8,17 +8,14 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const pinned = `${root}node_modules/.bin/node`;
-const hasPinned = existsSync(pinned);
-// Otherwise SIGUSR1 would open the inspector before the program can prevent it.
-const noInspector = '--disable-sigusr1';
-const options = hasPinned || process.allowedNodeEnvironmentFlags.has(noInspector) ? [noInspector] : [];
-const child = spawn(
-  hasPinned ? pinned : process.execPath,
-  [...options, `${root}src/cli/main.ts`, ...process.argv.slice(2)],
-  {
-    stdio: 'inherit',
-  },
-);
+if (!existsSync(pinned)) {
+  console.error(`postern: its packages are not installed; run first: npm --prefix ${root} install`);
+  process.exit(1);
+}
+// Without this option SIGUSR1 would open the inspector before the program can prevent it.
+const child = spawn(pinned, ['--disable-sigusr1', `${root}src/cli/main.ts`, ...process.argv.slice(2)], {
+  stdio: 'inherit',
+});
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGQUIT'])
   process.on(signal, () => child.kill(signal));
 child.on('error', ({ message }) => {

@@ -99,7 +99,8 @@ export function complaintOf(schema: unknown, issue: v.BaseIssue<unknown>, whole:
   if (issue.type === 'strict_object' && issue.expected === 'never')
     return `${key}: unknown key${hint(last, schemaAt(schema, keys.slice(0, -1)))}`;
   const schemaHere = schemaAt(schema, keys);
-  const wants = (schemaHere && wanted(schemaHere)) ?? names[issue.expected ?? ''] ?? issue.expected;
+  const wants =
+    (schemaHere && wanted(schemaHere)) ?? names[issue.expected ?? ''] ?? alternatives(issue.expected);
   if (issue.input === undefined && isTable(schemaHere)) return `${key}: the table [${key}] is missing`;
   if (issue.input === undefined) return `${key}: this key is missing; expected ${wants}`;
   // A rule for a table as a whole is a sentence of its own.
@@ -110,6 +111,12 @@ export function complaintOf(schema: unknown, issue: v.BaseIssue<unknown>, whole:
   const expected = issue.kind === 'validation' || issue.type === 'picklist' ? issue.message : wants;
   const found = secretKey.test(last) ? 'another value' : shown(issue.input);
   return `${key}: expected ${expected}, found ${found}`;
+}
+
+/** What valibot expects, in words: `(("a" | "b") | "c")` is one of "a", "b", "c". */
+function alternatives(expected: string | null): string | null {
+  if (!expected?.includes(' | ')) return expected;
+  return `one of ${expected.replace(/[()]/g, '').split(' | ').join(', ')}`;
 }
 
 /** What may be meant by an unknown key: the known one that is nearest, or all of a short list. */

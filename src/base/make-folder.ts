@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 
 /**
@@ -7,6 +7,8 @@ import { dirname } from 'node:path';
  * @throws the error of the file system
  */
 export function makeFolder(path: string, options: { readonly mode?: number } = {}): void {
+  // What stands in its place is said by the file system.
+  if (existsSync(path) && !statSync(path).isDirectory()) mkdirSync(path);
   const missing: string[] = [];
   for (let at = path; !existsSync(at); at = dirname(at)) {
     missing.unshift(at);

@@ -34,20 +34,21 @@ export function checkPrivateFolder(path: string, what: string): void {
   const facts = lstatSync(path, { throwIfNoEntry: false });
   if (!facts) return;
   const complaint = complaintAbout(facts.isDirectory(), facts.uid, facts.mode);
-  if (complaint !== undefined)
-    throw new PosternError(
-      'configuration',
-      `${what}: ${path} ${complaint}; remove it, or name another folder`,
-    );
+  if (complaint !== undefined) throw new PosternError('configuration', `${what}: ${path} ${complaint}`);
 }
 
-/** What is wrong with a folder, in words. Windows has no owners, and all files of a user are below folders of that user. */
+/** What is wrong with a folder and what helps, in words. Windows has no owners, and all files of a user are below folders of that user. */
 function complaintAbout(isFolder: boolean, owner: number, mode: number): string | undefined {
   const user = process.getuid?.();
-  if (!isFolder) return 'is no folder';
+  if (!isFolder) return 'is no folder; name another one';
   if (user === undefined) return undefined;
   // Root may write everywhere, so a folder of root is no worse than one of the user.
-  if (owner !== user && owner !== 0) return `belongs to another user (${owner})`;
-  if ((mode & 0o022) !== 0) return `can be written by other users (mode ${(mode & 0o777).toString(8)})`;
-  return undefined;
+  if (owner !== user && owner !== 0)
+    return `belongs to another user (${owner}); remove it, or name another folder`;
+  if ((mode & 0o022) === 0) return undefined;
+  const complaint = `can be written by other users (mode ${(mode & 0o7777).toString(8)})`;
+  // A folder like the temporary one is shared on purpose.
+  return (mode & 0o1000) === 0
+    ? `${complaint}; run chmod go-w on it, or name another folder`
+    : `${complaint}; name another folder, such as one of this user in it`;
 }

@@ -14,7 +14,7 @@ import { runParty, surviveErrors } from './service.ts';
 
 export const headend: Command = {
   summary: 'Runs the reference DM server',
-  help: `Usage: postern headend --config FILE [--relay URL] [--token-file FILE] [--check | --new-token]
+  help: `Usage: postern headend [--config FILE] [--relay URL] [--token-file FILE] [--check | --new-token]
 
 Manages devices behind gateways, over an MQTT broker. It has an HTTP API, and each request needs its token. The token is
 made at the first start and written to a file beside the state, such as headend.db.token, in the form of a header for curl:
@@ -38,7 +38,7 @@ SIGINT or SIGTERM stops it in order; a second one ends it at once. SIGHUP reads 
 assignments, the names and certificates for the broker and the API, and the log level are taken over, and the log says what
 needs a restart.
 
-  --config FILE      configuration, TOML
+  --config FILE      configuration, TOML; by default headend.toml in this folder
   --relay URL        relays packages of devices to this DM server over HTTP; overrides relay.url of the configuration
   --token-file FILE  file that a new token is written to; overrides api.token-file of the configuration
   --check            only checks the configuration, and the files that it names

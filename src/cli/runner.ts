@@ -69,6 +69,8 @@ function noCommand(name: string): string {
 export type Commands = Readonly<Record<string, () => Promise<Command>>>;
 
 const exitCodes = { failed: 1, usage: 2 } as const;
+/** Major version of Node from which on the programs run; `engines` of package.json. */
+const oldestNode = 24;
 /**
  * Milliseconds after the first signal to stop until another one ends the process at once. Ctrl-C in a terminal reaches all
  * processes of a command at once, and npm and our own starter pass it on as well.
@@ -86,6 +88,12 @@ async function overview(commands: Commands): Promise<string> {
 
 /** Runs the command that the arguments name. Sets the exit code of the process: 0, 1 for a failure, 2 for wrong usage. */
 export async function runCli(commands: Commands, args: readonly string[]): Promise<void> {
+  // An older Node lacks SQLite and more, and would fail later with words that do not say so.
+  if (Number.parseInt(process.versions.node, 10) < oldestNode)
+    return fail(
+      exitCodes.failed,
+      `Node ${oldestNode} or newer is needed; this is Node ${process.versions.node}, ${process.execPath}`,
+    );
   const [name, ...rest] = args;
   if (name === '--version') return console.log(softwareVersion);
   if (name === undefined || name === '--help' || name === 'help')

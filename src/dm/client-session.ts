@@ -88,9 +88,21 @@ export class ClientSession extends Session {
     return false;
   }
 
-  /** The changes of all commands of one message become durable together. */
-  protected override async performAll(work: () => Promise<void>): Promise<void> {
-    await this.#parts.tree.atomically(work);
+  /**
+   * The changes of all commands of one message become durable together. When the disk does not take them, all are taken back,
+   * and their statuses, which wait to be sent, say so.
+   */
+  protected override async performAll(work: () => Promise<void>, { header }: SyncmlMessage): Promise<void> {
+    let isDone = false;
+    try {
+      await this.#parts.tree.atomically(async () => {
+        await work();
+        isDone = true;
+      });
+    } catch (thrown) {
+      if (!isDone || asPosternError(thrown).code !== 'storage') throw thrown;
+      this.outgoing.refuse(header.msgId, DmStatus.DeviceFull);
+    }
   }
 
   protected override async perform(command: Command, message: SyncmlMessage): Promise<void> {

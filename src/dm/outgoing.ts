@@ -7,6 +7,7 @@ import {
   itemsOf,
 } from '../wire/syncml/message.ts';
 import { sizeInXml, textInXml } from '../wire/syncml/size.ts';
+import { DmStatus, isOk } from './status.ts';
 import { weightOf } from './weight.ts';
 
 /** A command that waits to be sent. It gets its CmdID when it is put into a message. */
@@ -21,6 +22,17 @@ export interface Queued {
   /** Makes the commands that follow this one, each when the one before it has been put into a message. */
   readonly more?: Iterator<Command>;
 }
+
+/** Commands whose success is a change. */
+const changing: ReadonlySet<string> = new Set([
+  'Add',
+  'Copy',
+  'Delete',
+  'Exec',
+  'Replace',
+  'Atomic',
+  'Sequence',
+]);
 
 /** Smallest chunk of a large object, in bytes. */
 const smallestChunk = 64;
@@ -63,6 +75,16 @@ export class Outgoing {
   clear(): void {
     this.#waiting = [];
     this.#weight = 0;
+  }
+
+  /** The commands of a received message have changed nothing after all: a Status of success becomes `status`. */
+  refuse(msgRef: number, status: number): void {
+    for (const [at, queued] of this.#waiting.entries()) {
+      const { command } = queued;
+      if (command.name !== 'Status' || command.msgRef !== msgRef || !changing.has(command.cmd)) continue;
+      if (isOk(command.data) && command.data !== DmStatus.ChunkAccepted)
+        this.#waiting[at] = { ...queued, command: { ...command, data: status } };
+    }
   }
 
   #insert(at: number, queued: Queued): void {

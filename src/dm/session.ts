@@ -138,7 +138,7 @@ export abstract class Session {
   /** Executes a command whose large object is complete, and puts the replies into `outgoing`. */
   protected abstract perform(command: Command, message: SyncmlMessage): Promise<void>;
   /** Runs `work`, which executes the commands of one message. A subclass may make their changes durable together. */
-  protected abstract performAll(work: () => Promise<void>): Promise<void>;
+  protected abstract performAll(work: () => Promise<void>, message: SyncmlMessage): Promise<void>;
   /** Called when the other side's package is complete. `requested` says whether it must be answered. */
   protected abstract packageEnded(requested: boolean): Promise<void>;
   /** Whether this side still sends an answer after the session has ended. */
@@ -319,7 +319,7 @@ export abstract class Session {
         const complete = this.#assemble(command, message);
         if (complete) await this.perform(complete, message);
       }
-    });
+    }, message);
   }
 
   /** Handles the alerts that control the session itself. Returns whether this was one of them. */

@@ -3,6 +3,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Database } from '../base/database.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { hashedName } from '../base/hashed-name.ts';
 import { type Rate, TokenBuckets } from '../base/token-buckets.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import type { AlertNumber } from '../mo/alert-number.ts';
@@ -222,18 +223,37 @@ export class AlertHandler {
     });
   }
 
-  #deviceDetached(reporter: string, alert: Alert): number {
+  /** Notes that a gateway has devices no more, by order of this server. It sends no alert of them. */
+  removed(gateway: string, names: ReadonlySet<string>): void {
+    const { database, parties } = this.#parts;
+    const gone = parties
+      .associations()
+      .filter((one) => one.gateway === gateway && names.has(hashedName(one.device)));
+    database.transaction(() => {
+      for (const { device } of gone) {
+        this.#left(device, gateway);
+        this.#emit('device.let-go', { device, gateway, status: DmStatus.Ok });
+      }
+    });
+  }
+
+  /** A device is not attached to this gateway any more. Joins the caller's transaction. */
+  #left(deviceId: string, gateway: string): void {
     const { parties, unreachableDevices } = this.#parts;
+    parties.dissociate(deviceId, gateway);
+    if (this.#claims.get(deviceId) === gateway) this.#claims.delete(deviceId);
+    if (parties.gatewayOf(deviceId) === undefined) this.#pass(deviceId);
+    if (parties.gatewayOf(deviceId) === undefined) unreachableDevices.remove(deviceId);
+  }
+
+  #deviceDetached(reporter: string, alert: Alert): number {
     const detach = readDeviceDetach(alert);
     const known = this.#known(reporter, detach);
     if (known !== undefined) return known;
     const { deviceId, reason, via } = detach;
     const gateway = this.#place(reporter, via);
     if (gateway === undefined) return DmStatus.Ok;
-    parties.dissociate(deviceId, gateway);
-    if (this.#claims.get(deviceId) === gateway) this.#claims.delete(deviceId);
-    if (parties.gatewayOf(deviceId) === undefined) this.#pass(deviceId);
-    if (parties.gatewayOf(deviceId) === undefined) unreachableDevices.remove(deviceId);
+    this.#left(deviceId, gateway);
     this.#parts.records.addAlert('DeviceDetach', gateway, deviceId, { reason });
     this.#emit('alert.device-detach', { device: deviceId, gateway, reason });
     return DmStatus.Ok;

@@ -7,7 +7,7 @@ import { openDatabase } from '../base/open-database.ts';
 import { watchState } from '../base/watch-state.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Opening, Operation, OperationOutcome, Work } from '../dm/server-session.ts';
-import { vocabularyOf } from '../mo/vocabulary.ts';
+import { nodeAt, vocabularyOf } from '../mo/vocabulary.ts';
 import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { AlertHandler } from './alert-handler.ts';
 import { AlertSequences } from './alert-sequences.ts';
@@ -23,6 +23,7 @@ import { Policy } from './policy.ts';
 import { type DeviceView, type GatewayView, Reachability } from './reachability.ts';
 import { Records, type ResultKind, type ResultRecord } from './records.ts';
 import { Relay } from './relay.ts';
+import { watchingRecords } from './removed-records.ts';
 import { headendSchema } from './schema.ts';
 import { SessionOrders } from './session-orders.ts';
 import { SessionRequests } from './session-requests.ts';
@@ -283,7 +284,11 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const sessions = new Sessions({
     ...base,
     hasOwnConnection: (gateway) => reachability.hasOwnConnection(gateway),
-    work: sessionWork(policy, pendingDetaches, jobs),
+    work: sessionWork(policy, pendingDetaches, jobs, (gateway) =>
+      watchingRecords(jobs.work(gateway), nodeAt(vocabulary, 'GwDeviceInventory', 'Records'), (names) =>
+        alertHandler.removed(gateway, names),
+      ),
+    ),
     proved: ({ party, gateway }, brokerGateway) => {
       reachability.prove(party.id, brokerGateway);
       // Only the first message after a restart of this server tells something: else alerts have told it.
@@ -319,12 +324,21 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
 }
 
 /** The work of a session: first what the server's own policy asks for, then the operations that were requested. */
-const sessionWork = (policy: Policy, pendingDetaches: PendingDetaches, jobs: Jobs) =>
+const sessionWork = (
+  policy: Policy,
+  pendingDetaches: PendingDetaches,
+  jobs: Jobs,
+  ordered: (gateway: string) => Work,
+) =>
   async function* (context: SessionContext, opening: Opening): Work {
     const { party } = context;
-    if (party.kind === 'device') yield* policy.bootstrap(context, opening);
-    else yield* pendingDetaches.work(party.id);
-    yield* jobs.work(party.id);
+    if (party.kind === 'device') {
+      yield* policy.bootstrap(context, opening);
+      yield* jobs.work(party.id);
+    } else {
+      yield* pendingDetaches.work(party.id);
+      yield* ordered(party.id);
+    }
   };
 
 /**

@@ -47,7 +47,12 @@ export class SessionRequests {
     const brokerGateway = this.brokerGatewayFor(partyId);
     const giveUp = new AbortController();
     const timer = clock.after(sessionTimeout * 1000, () =>
-      giveUp.abort(new PosternError('timeout', `${partyId} opened no session in ${sessionTimeout} s`)),
+      giveUp.abort(
+        new PosternError(
+          'timeout',
+          `${partyId} opened no session in ${sessionTimeout} s, or did not prove itself in it; session.failed in the log has more`,
+        ),
+      ),
     );
     try {
       const done = jobs.perform(partyId, work, giveUp.signal);

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import * as v from 'valibot';
 import { checkConfig } from '../../src/base/config.ts';
+import { complaintOf } from '../../src/base/config-words.ts';
 import { deviceConfigSchema } from '../../src/device/config.ts';
 import { gatewayConfigSchema } from '../../src/gateway/config.ts';
 import { headendConfigSchema } from '../../src/headend/config.ts';
@@ -174,4 +176,10 @@ describe('a complaint about a configuration says what is wrong, what is allowed,
     assert.equal(complaint('headend', { mqtt: { ...tls, url: 'wss://b' } }), 'none');
     assert.equal(complaint('device', { lwm2m: {} }), 'none');
   });
+});
+
+test('alternatives are a list, without the brackets and strokes of valibot', () => {
+  const schema = v.strictObject({ a: v.union([v.literal('x'), v.picklist(['y', 'z'])]) });
+  const { issues = [] } = v.safeParse(schema, { a: 'n' });
+  assert.equal(complaintOf(schema, issues[0]!, 'F'), 'a: expected one of "x", "y", "z", found "n"');
 });

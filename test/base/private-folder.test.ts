@@ -37,12 +37,16 @@ test('a folder that others may write in, a link and a file are refused', (t) => 
   const open = join(folder, 'open');
   mkdirSync(open);
   chmodSync(open, 0o777);
+  const shared = join(folder, 'shared');
+  mkdirSync(shared);
+  chmodSync(shared, 0o1777);
   const link = join(folder, 'link');
   symlinkSync(folder, link);
   const file = join(folder, 'file');
   writeFileSync(file, '');
   for (const [path, message] of [
-    [open, /gateway\.admin-socket: .*open can be written by other users \(mode 777\)/],
+    [open, /gateway\.admin-socket: .*open can be written by other users \(mode 777\); run chmod go-w on it/],
+    [shared, /shared can be written by other users \(mode 1777\); name another folder/],
     [link, /is no folder/],
     [file, /cannot be created|is no folder/],
   ] as const)

@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
 import { after, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { configurationPage } from '../../src/cli/config-reference.ts';
@@ -97,6 +98,19 @@ describe('help and usage', limit, () => {
     const wrong = await postern('ddf', '--mo', 'Nothing');
     assert.equal(wrong.code, 1);
     assert.match(wrong.stderr, /expected one of DevInfo, .*, found 'Nothing'/);
+  });
+
+  test('a Node that is too old is named, and nothing is begun', async () => {
+    const old =
+      "Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '22.9.0' } });";
+    const child = spawn(
+      process.execPath,
+      ['--import', `data:text/javascript,${old}`, join(root, 'src/cli/main.ts'), 'gateway'],
+      { stdio: ['ignore', 'ignore', 'pipe'] },
+    );
+    const [errors, [code]] = await Promise.all([text(child.stderr), once(child, 'close')]);
+    assert.equal(code, 1);
+    assert.match(errors, /^postern: Node 24 or newer is needed; this is Node 22\.9\.0, .*node\n$/);
   });
 
   test('status reports that no gateway is running', async () => {

@@ -1,10 +1,18 @@
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import { fileURLToPath } from 'node:url';
@@ -146,6 +154,11 @@ describe('a start that fails ends with its reason and code 1', { timeout: 150_00
         ] as const,
     ),
     [
+      'an admin socket whose path is too long for the kernel',
+      () => startGateway({ 'gateway.admin-socket': path(`${'a'.repeat(104)}.sock`) }),
+      /gateway\.admin-socket: .* a path of 103 bytes at most/,
+    ],
+    [
       'a configuration that is wrong',
       () => start('gateway', '[gateway]\nid = 7\n'),
       /gateway\.id: expected an identifier .*\n.*dm-server: the table \[dm-server\] is missing/,
@@ -186,7 +199,7 @@ describe('a start that fails ends with its reason and code 1', { timeout: 150_00
     await using http = startGateway({ 'http.port': taken, 'http.host': '127.0.0.1' });
     await using api = start('headend', headendToml({ 'api.port': taken }));
     assert.deepEqual([await coap.end(), await http.end(), await api.end()], [1, 1, 1]);
-    assert.match(coap.errors, new RegExp(`127\\.0\\.0\\.1 port ${port} is in use`));
+    assert.match(coap.errors, new RegExp(`127\\.0\\.0\\.1 port ${port} is in use; stop`));
     assert.match(http.errors, /http\.port: 127\.0\.0\.1:\d+ cannot be used: .*EADDRINUSE/);
     assert.match(api.errors, /api\.port: 127\.0\.0\.1:\d+ cannot be used: .*EADDRINUSE/);
     udp.close();
@@ -331,6 +344,15 @@ describe('signals that stop', limit, () => {
     assert.equal(await gateway.end(), 0);
     assert.equal(gateway.lines.at(-1)?.event, 'gateway.stopping');
   });
+});
+
+test('the starter of npx says what to do where npm has installed nothing', limit, async () => {
+  const bin = join(path('bare'), 'build/postern-bin.mjs');
+  mkdirSync(dirname(bin), { recursive: true });
+  copyFileSync(join(root, 'build/postern-bin.mjs'), bin);
+  await using bare = new ServiceProcess(process.execPath, [bin, 'status']);
+  assert.equal(await bare.end(), 1);
+  assert.match(bare.errors, /^postern: .* not installed; run first: npm --prefix .*bare\/ install\n$/);
 });
 
 test('SIGUSR1 opens no inspector', limit, async () => {

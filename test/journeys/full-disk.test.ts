@@ -42,6 +42,15 @@ describe('a gateway on a full disk', { skip, timeout: 120_000 }, () => {
       { name: 'Get', uri: './DevInfo/Man' },
     ]);
     assert.deepEqual([read?.status, written?.status], [200, 200]);
+    const [refusedWrite] = await headend.manage('gw-1', [
+      { name: 'Replace', uri: './GwConfig/AttachAlert', format: 'bool', data: 'false' },
+      { name: 'Get', uri: './GwConfig/AttachAlert' },
+    ]);
+    assert.equal(refusedWrite?.status, 420, 'the disk refuses when all is stored');
+    const [unchanged] = await headend.manage('gw-1', [{ name: 'Get', uri: './GwConfig/AttachAlert' }]);
+    assert.equal(unchanged?.results[0]?.data, 'true');
+    const image = { name: 'settings', version: '1', data: Buffer.from('x') };
+    await assert.rejects(headend.stageImage('gw-1', image), { dmStatus: 420 });
 
     await using peer = await CoapPeer.open();
     const refused = await peer.call(gateway.coapPort, {

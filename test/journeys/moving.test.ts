@@ -170,15 +170,21 @@ describe('detaching a device', limit, () => {
     await device.start();
     await device.attached;
     await site.gatewayEvents.until('alert.delivered', { device: id });
+    assert.deepEqual(
+      headend.devices().map(({ attached }) => attached),
+      [true],
+    );
     const [list] = await headend.manage('gw-1', [{ name: 'Get', uri: './GwDeviceInventory/Records' }]);
     const remove = { name: 'Delete', uri: `./GwDeviceInventory/Records/${list?.results[0]?.data}` } as const;
     const fails = { name: 'Replace', uri: './GwConfig/MaxEndDevices', data: '1' } as const;
     const [undone] = await headend.manage('gw-1', [{ name: 'Atomic', operations: [remove, fails] }]);
     assert.deepEqual([undone?.status, undone?.parts?.map(({ status }) => status)], [507, [216, 405]]);
     assert.equal(gateway.devices().length, 1, 'its record is restored');
+    assert.equal(headend.devices().length, 1, 'and the DM server knows it');
     const outcomes = await gateway.manage(id, [{ name: 'Get', uri: './DevInfo/Mod' }], 20_000);
     assert.equal(outcomes[0]?.status, 200, 'and so are its credentials');
     const [done] = await headend.manage('gw-1', [remove]);
     assert.deepEqual([done?.status, gateway.devices()], [200, []]);
+    assert.deepEqual(headend.devices(), [], 'the gateway sends no alert of it, and the DM server knows it');
   });
 });

@@ -66,7 +66,7 @@ async function shell(commands: string): Promise<string> {
     RUNTIME_DIRECTORY: at('run'),
     NO_PROXY: '*',
   };
-  const child = spawn('bash', ['-eu', '-c', commands], { cwd: folder, env });
+  const child = spawn('bash', ['--norc', '-eu', '-c', commands], { cwd: folder, env });
   let said = '';
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', (text) => {

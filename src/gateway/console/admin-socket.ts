@@ -51,11 +51,19 @@ export function removeOwn(path: string, identity: FileIdentity | undefined): voi
 /** What connecting to a socket says when nobody has it: there is none, or its process has ended. */
 const free = ['ENOENT', 'ECONNREFUSED'];
 
+/** Octets of the longest path of a socket on Linux, without the `.new` of one that is being made. */
+const longestPath = 103;
+
 /**
  * Checks that no process serves a socket. One that a process left behind when it was killed is free.
  * @throws {PosternError} `configuration` when another gateway serves the socket, or it cannot be reached
  */
 export async function demandFree(socket: string): Promise<void> {
+  if (Buffer.byteLength(socket) > longestPath)
+    throw new PosternError(
+      'configuration',
+      `gateway.admin-socket: ${socket}: a socket may have a path of ${longestPath} bytes at most`,
+    );
   const probe = connect(socket);
   const { promise, resolve } = Promise.withResolvers<string | undefined>();
   probe.once('connect', () => resolve(undefined));
@@ -63,9 +71,9 @@ export async function demandFree(socket: string): Promise<void> {
   const failure = await promise;
   probe.destroy();
   if (failure !== undefined && free.includes(failure)) return;
-  const why = failure === undefined ? 'another gateway serves it' : `it cannot be reached (${failure})`;
-  throw new PosternError(
-    'configuration',
-    `gateway.admin-socket: ${socket}: ${why}; give this gateway a socket of its own`,
-  );
+  const why =
+    failure === undefined
+      ? 'another gateway serves it; stop that one, or give this gateway a socket of its own'
+      : `it cannot be reached (${failure}); give this gateway a socket of its own`;
+  throw new PosternError('configuration', `gateway.admin-socket: ${socket}: ${why}`);
 }

@@ -267,7 +267,11 @@ export class CoapNetwork implements AsyncDisposable {
       // A port in use is an error of the configuration. Other errors may pass: a link-local address may not be ready
       // yet.
       if (strict && (cause as NodeJS.ErrnoException).code === 'EADDRINUSE')
-        throw new PosternError('configuration', `${local.address} port ${this.#port} is in use`, { cause });
+        throw new PosternError(
+          'configuration',
+          `coap.port: ${local.address} port ${this.#port} is in use; stop the other program, or choose another port`,
+          { cause },
+        );
     }
   }
 
