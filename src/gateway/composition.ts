@@ -196,6 +196,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
         inventory.get(deviceId) !== undefined ||
         credentials.get(deviceId) !== undefined ||
         live.current.bootstrap.has(deviceId),
+      knownDevices: () => Math.max(inventory.size, credentials.size, live.current.bootstrap.size),
       devices: () => live.current.tunnel,
       ...machine,
     }),

@@ -90,6 +90,7 @@ describe('guesses from 1,000 addresses of one /64', () => {
 test('packages in the names of known devices from 1,000 addresses of one /64 leave most to other networks', () => {
   const clock = new HandClock();
   const policy = new TunnelPolicy({
+    knownDevices: () => 1,
     isKnown: () => true,
     devices: () => ({ patterns: [], rate: 1 }),
     clock,

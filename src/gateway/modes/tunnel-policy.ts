@@ -17,6 +17,8 @@ export interface TunnelDevices {
 export interface TunnelPolicyParts {
   /** Whether the gateway knows a device: it has an account, a secret or a record of it, or expects it. */
   readonly isKnown: (deviceId: string) => boolean;
+  /** How many devices the gateway knows. */
+  readonly knownDevices: () => number;
   readonly devices: () => TunnelDevices;
   readonly clock: Clock;
   readonly events: Events;
@@ -24,13 +26,17 @@ export interface TunnelPolicyParts {
 
 /**
  * Packages of devices that the gateway knows, from where they have not proved themselves: of one name and address; of one
- * address; of all.
+ * address; of all. After a power cut all devices come at once, and each needs two packages until it is accepted, so the burst
+ * of all grows with their number (`burstOf`).
  */
 const known = {
   one: { rate: 0.5, burst: 16 },
   own: { rate: 1, burst: 16 },
   all: { rate: 20, burst: 256 },
 } as const;
+/** Packages of all known devices at once: two for each, in powers of two, so that the budget is seldom begun anew. */
+const burstOf = (devices: number): number =>
+  Math.max(known.all.burst, 2 ** Math.ceil(Math.log2(Math.max(1, 2 * devices))));
 /** Parts of the rate of unknown devices, and of its burst, that one address has, before it shares a tenth with others. */
 const addressShare = { rate: 1 / 20, burst: 1 / 10 } as const;
 /** Largest package of a device from where it has not proved itself, in bytes. */
@@ -69,7 +75,7 @@ export class TunnelPolicy {
   /** Where the DM server has accepted a device last. */
   readonly #accepted = new BoundedMap<string, string>(limits.accepted);
   readonly #names = new TokenBuckets(known.one, limits.names);
-  readonly #knownTotal: FairBudget;
+  #known: { readonly burst: number; readonly total: FairBudget } | undefined;
   #strangers:
     | { readonly rate: Rate; readonly total: FairBudget; readonly networks: TokenBuckets }
     | undefined;
@@ -77,7 +83,6 @@ export class TunnelPolicy {
 
   constructor(parts: TunnelPolicyParts) {
     this.#parts = parts;
-    this.#knownTotal = new FairBudget(known, limits.addresses, parts.clock.now());
   }
 
   /** Notes that the DM server has accepted a device at a place: address and port, over HTTP the address. */
@@ -107,9 +112,14 @@ export class TunnelPolicy {
 
   #takeKnown(device: string, address: string): boolean {
     const now = this.#parts.clock.now();
+    const burst = burstOf(this.#parts.knownDevices());
+    if (this.#known?.burst !== burst) {
+      const rates = { own: known.own, all: { ...known.all, burst } };
+      this.#known = { burst, total: new FairBudget(rates, limits.addresses, now) };
+    }
     return (
       this.#names.of(`${address} ${device}`, now).take(known.one, now) &&
-      this.#knownTotal.take(senderOf(address), now)
+      this.#known.total.take(senderOf(address), now)
     );
   }
 

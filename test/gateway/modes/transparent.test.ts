@@ -19,6 +19,7 @@ import { account, messageOf } from '../../wire/coap/wire.ts';
 
 const openPolicy = () =>
   new TunnelPolicy({
+    knownDevices: () => 1,
     isKnown: () => true,
     devices: () => ({ patterns: ['*'], rate: 600 }),
     clock: new HandClock(),

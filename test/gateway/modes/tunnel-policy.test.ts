@@ -6,11 +6,12 @@ import { HandClock } from '../../hand-clock.ts';
 
 const home = '192.0.2.7';
 
-function rig(patterns: readonly string[] = ['urn:acme:*'], rate = 60) {
+function rig(patterns: readonly string[] = ['urn:acme:*'], rate = 60, known = 1) {
   const clock = new HandClock();
   const events = new EventRecorder();
   const devices = { patterns, rate };
   const policy = new TunnelPolicy({
+    knownDevices: () => known,
     isKnown: (device) => device.startsWith('known'),
     devices: () => devices,
     clock,
@@ -114,4 +115,15 @@ test('where the DM server has accepted a device is remembered for this place alo
   assert.ok(policy.hasAccepted('known:1', `${home}|5683`));
   assert.ok(!policy.hasAccepted('known:1', `${home}|5684`));
   assert.ok(!policy.hasAccepted('known:2', `${home}|5683`));
+});
+
+test('5,000 known devices that start at once get through with the two packages that each needs; made-up copies are bounded', () => {
+  const { through, clock } = rig([], 60, 5000);
+  const device = (at: number) => `known:${at % 5000}`;
+  const address = (at: number) => `10.${(at % 5000) >> 8}.${at & 255}.${(at % 5000) & 127}`;
+  assert.equal(through(10_000, device, address), 10_000);
+  const forged = (at: number) => `172.16.${at >> 8}.${at & 255}`;
+  assert.ok(through(60_000, device, forged) <= 16_384 - 10_000);
+  clock.advance(10_000);
+  assert.ok(through(1000, device, forged) <= 250);
 });
