@@ -104,7 +104,8 @@ export function damage(file: string, entropy: Entropy): Damage {
   const isRowId = column.pk > 0 && column.type === 'INTEGER';
   const value =
     isForeign && !isRowId ? foreignValue(entropy, column) : otherValue(entropy, column, row[column.name]);
-  const where = key.map((name) => `${name} IS ?`).join(' AND ');
+  // A table of one row has no key.
+  const where = key.map((name) => `${name} IS ?`).join(' AND ') || 'TRUE';
   try {
     database
       .prepare(`UPDATE OR REPLACE ${table} SET ${column.name} = ? WHERE ${where}`)
