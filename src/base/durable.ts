@@ -1,5 +1,6 @@
-import { closeSync, fsyncSync, openSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, renameSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { dirname } from 'node:path';
 
 /** Flushes a small file to the disk. Returns when its content survives a power cut. */
 export function syncFile(path: string): void {
@@ -13,6 +14,14 @@ export function syncFile(path: string): void {
 
 /** Flushes a folder to the disk, so that created, renamed and deleted files in it survive a power cut. */
 export const syncFolder = syncFile;
+
+/** Replaces a small file, for its owner only, so that after a power cut it holds either the new or the old content. */
+export function writeDurably(file: string, content: string | Uint8Array): void {
+  writeFileSync(`${file}.new`, content, { mode: 0o600 });
+  syncFile(`${file}.new`);
+  renameSync(`${file}.new`, file);
+  syncFolder(dirname(file));
+}
 
 /**
  * Flushes a large file to the disk. Flash memory may take seconds for that, so this does not block: devices are served

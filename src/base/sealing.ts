@@ -1,5 +1,6 @@
 import { createCipheriv, createDecipheriv } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
+import { writeDurably } from './durable.ts';
 import type { Entropy } from './entropy.ts';
 import { PosternError } from './errors.ts';
 
@@ -55,12 +56,7 @@ export function sealingKey(file: string, entropy: Entropy): Uint8Array {
   }
   const key = entropy.bytes(keyBytes);
   try {
-    // Whole or not at all, also after a power cut.
-    const target = openSync(`${file}.new`, 'w', 0o600);
-    writeSync(target, key);
-    fsyncSync(target);
-    closeSync(target);
-    renameSync(`${file}.new`, file);
+    writeDurably(file, key);
   } catch (thrown) {
     throw asConfiguration(thrown, file);
   }

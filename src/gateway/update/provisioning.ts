@@ -1,16 +1,8 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
-import {
-  copyFileSync,
-  existsSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse, stringify } from 'smol-toml';
-import { syncFile, syncFolder } from '../../base/durable.ts';
+import { syncFile, syncFolder, writeDurably } from '../../base/durable.ts';
 import { PosternError } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
 
@@ -159,12 +151,4 @@ function firewall({ udp, tcp }: Pick<Provisioned, 'udp' | 'tcp'>): string {
   const open = (set: string, ports: readonly number[]) =>
     ports.map((port) => `add element inet postern ${set} { ${port} }\n`).join('');
   return open('open_udp', udp) + open('open_tcp', tcp);
-}
-
-/** Replaces a file so that after a power cut it holds either the new or the old content. */
-function writeDurably(file: string, text: string): void {
-  writeFileSync(`${file}.new`, text, { mode: 0o600 });
-  syncFile(`${file}.new`);
-  renameSync(`${file}.new`, file);
-  syncFolder(join(file, '..'));
 }
