@@ -108,6 +108,22 @@ const mqttTable = v.strictObject({
   ),
 });
 
+/**
+ * Keys of a table whose HTTP server has TLS, or is told by name to do without.
+ * @param readable what anyone on the way can read without TLS
+ */
+export const httpTls = (readable: string) => ({
+  'tls-cert': described(
+    v.optional(fileOf('certificate')),
+    'PEM file of the certificate; without it, HTTP without TLS',
+  ),
+  'tls-key': described(v.optional(fileOf('private-key')), 'PEM file of its key'),
+  'insecure-plain-http': described(
+    v.optional(v.boolean(), false),
+    `Serve HTTP without TLS at an address other than loopback. Anyone on the way can then read ${readable}`,
+  ),
+});
+
 const tlsKeys = ['ca', 'cert', 'key'] as const;
 type MqttTable = v.InferOutput<typeof mqttTable>;
 

@@ -57,6 +57,12 @@ const quiet = { cpu: 50, period: 1000 } as const;
 /** Events between two looks at the size of the young generation: while it is small, and when it is large enough. */
 const looks = { small: 50, large: 1000 } as const;
 
+/** Milliseconds of CPU time that the main thread has used. */
+function cpuTime(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1000;
+}
+
 let phase: keyof typeof phases = 'start';
 
 /** A gateway that was busy once stays so. */
@@ -90,12 +96,12 @@ function growYoung(): number {
 export function watchedForWork(inner: Events): Events {
   let count = 0;
   let nextLook: number = busyAfter.events;
-  let before: NodeJS.CpuUsage | undefined;
+  let before: number | undefined;
   setInterval(() => {
-    const now = process.threadCpuUsage();
-    const used = before && now.user + now.system - before.user - before.system;
+    const now = cpuTime();
+    const used = before === undefined ? 0 : now - before;
     before = now;
-    if (used === undefined || used <= busyAfter.cpu * 1000) return;
+    if (used <= busyAfter.cpu) return;
     enter('busy');
     growYoung();
   }, busyAfter.period).unref();
@@ -124,12 +130,12 @@ export function tidyUp(): void {
  * that start with it, needs none: it collects by itself.
  */
 export function tidyUpWhenQuiet(): void {
-  let before = process.threadCpuUsage();
+  let before = cpuTime();
   const timer = setInterval(() => {
-    const now = process.threadCpuUsage();
-    const used = now.user + now.system - before.user - before.system;
+    const now = cpuTime();
+    const used = now - before;
     before = now;
-    if (phase !== 'busy' && used > quiet.cpu * 1000) return;
+    if (phase !== 'busy' && used > quiet.cpu) return;
     clearInterval(timer);
     if (phase !== 'busy') tidyUp();
   }, quiet.period).unref();

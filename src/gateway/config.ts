@@ -4,6 +4,7 @@ import {
   described,
   distinct,
   fileOf,
+  httpTls,
   identifier,
   integerBetween,
   logSection,
@@ -118,15 +119,7 @@ const gatewayTables = v.strictObject({
             v.optional(identifier),
             "ServerID that these devices have for the gateway; by default the gateway's name",
           ),
-          'tls-cert': described(
-            v.optional(fileOf('certificate')),
-            'PEM file of the certificate; without it, HTTP without TLS',
-          ),
-          'tls-key': described(v.optional(fileOf('private-key')), 'PEM file of its key'),
-          'insecure-plain-http': described(
-            v.optional(v.boolean(), false),
-            'Serve HTTP without TLS at an address other than loopback. Anyone on the way can then read all messages',
-          ),
+          ...httpTls('all messages'),
           device: described(
             v.optional(
               v.pipe(

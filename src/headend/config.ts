@@ -3,7 +3,7 @@ import {
   authSchemes,
   described,
   distinct,
-  fileOf,
+  httpTls,
   identifier,
   integerBetween,
   logSection,
@@ -54,15 +54,7 @@ const apiSection = v.pipe(
       v.optional(text),
       'File that a new token of the API is written to; by default beside the state file, with `.token` behind its name',
     ),
-    'tls-cert': described(
-      v.optional(fileOf('certificate')),
-      'PEM file of the certificate; without it, HTTP without TLS',
-    ),
-    'tls-key': described(v.optional(fileOf('private-key')), 'PEM file of its key'),
-    'insecure-plain-http': described(
-      v.optional(v.boolean(), false),
-      'Serve HTTP without TLS at an address other than loopback. Anyone on the way can then read the token and all else',
-    ),
+    ...httpTls('the token and all else'),
   }),
   together('tls-cert', 'tls-key'),
   v.check(

@@ -116,9 +116,8 @@ export class GatewayOperations {
   /** See `Headend.putGroup`. */
   async putGroup(gateway: string, request: GroupRequest): Promise<StartedOperation> {
     this.#demandGateway(gateway);
-    const outcomes: OperationOutcome[] = [];
     const operations = groupOperations(this.#parts.vocabulary, request);
-    outcomes.push(...(await this.#parts.sessionRequests.run(gateway, operations)));
+    const outcomes = await this.#parts.sessionRequests.run(gateway, operations);
     demandDone(gateway, outcomes);
     return { gateway, name: request.id, correlator: this.#correlator(), status: statusOf(outcomes) };
   }

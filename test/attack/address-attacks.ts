@@ -1,3 +1,4 @@
+import type { Entropy } from '../../src/base/entropy.ts';
 import { encode, noBytes, Type } from '../../src/wire/coap/codec.ts';
 import { deviceId } from '../bench/crowd.ts';
 import {
@@ -9,8 +10,17 @@ import {
   request,
   sendOnce,
   sourceOf,
+  type Target,
   xml,
 } from './attacker.ts';
+
+/** A first message in the name of a device, and discovery, in turn. */
+function firstDatagram(target: Target, chance: Entropy, round: number): Buffer {
+  const device = deviceId(int(chance, target.devices));
+  return round % 2 === 0
+    ? request({ path: 'dm', options: [xml], payload: firstMessage(device, '1', 1) })
+    : request({ code: Method.GET, path: '.well-known/core' });
+}
 
 /** Attacks by the address that a datagram claims to come from. */
 export const addressAttacks: Readonly<Record<string, Attack>> = {
@@ -18,11 +28,7 @@ export const addressAttacks: Readonly<Record<string, Attack>> = {
     what: 'First messages and discovery, each from another one of 65,536 addresses, 1,000 a second',
     run: async (target, chance) => {
       await repeatedly(1000, async (round) => {
-        const device = deviceId(int(chance, target.devices));
-        const datagram =
-          round % 2 === 0
-            ? request({ path: 'dm', options: [xml], payload: firstMessage(device, '1', 1) })
-            : request({ code: Method.GET, path: '.well-known/core' });
+        const datagram = firstDatagram(target, chance, round);
         await sendOnce(target, sourceOf(target, int(chance, 65_536)), datagram, target.host);
       });
     },
@@ -32,11 +38,7 @@ export const addressAttacks: Readonly<Record<string, Attack>> = {
     needsNetwork: true,
     run: async (target, chance) => {
       await repeatedly(1000, async (round) => {
-        const device = deviceId(int(chance, target.devices));
-        const datagram =
-          round % 2 === 0
-            ? request({ path: 'dm', options: [xml], payload: firstMessage(device, '1', 1) })
-            : request({ code: Method.GET, path: '.well-known/core' });
+        const datagram = firstDatagram(target, chance, round);
         const network = `2001:db8:bad:${int(chance, 65_536).toString(16)}`;
         const host = 1 + int(chance, 65_535);
         await sendOnce(target, `${network}::${host.toString(16)}`, datagram, target.host6!);

@@ -4,6 +4,10 @@ import { encodeProof } from '../../src/wire/syncml/bootstrap-proof.ts';
 import { deviceId } from '../bench/crowd.ts';
 import { type Attack, firstMessage, guess, int, repeatedly, request, Strangers, xml } from './attacker.ts';
 
+/** A package for the DM server in the name of a device. */
+const tunnelled = (device: string, payload: Buffer, via: readonly string[] = []): Buffer =>
+  request({ path: 'dm/t/dm.example', query: [`id=${device}`, ...via], options: [xml], payload });
+
 /** Attacks in the names of others: devices, the gateway, and devices that do not exist. */
 export const nameAttacks: Readonly<Record<string, Attack>> = {
   'first-messages': {
@@ -69,12 +73,11 @@ export const nameAttacks: Readonly<Record<string, Attack>> = {
         const via = round % 3 === 1 ? ['via=gw-1'] : round % 3 === 2 ? ['via=gw-2'] : [];
         strangers.send(
           round,
-          request({
-            path: 'dm/t/dm.example',
-            query: [`id=${device}`, ...via],
-            options: [xml],
-            payload: firstMessage(device, String(int(chance, 1e6)), 1, { credential: guess(chance) }),
-          }),
+          tunnelled(
+            device,
+            firstMessage(device, String(int(chance, 1e6)), 1, { credential: guess(chance) }),
+            via,
+          ),
         );
       });
     },
@@ -85,15 +88,7 @@ export const nameAttacks: Readonly<Record<string, Attack>> = {
       const strangers = await Strangers.at(target, 200);
       await repeatedly(1000, (round) => {
         const device = `urn:dev:stranger:${int(chance, 100_000)}`;
-        strangers.send(
-          round,
-          request({
-            path: 'dm/t/dm.example',
-            query: [`id=${device}`],
-            options: [xml],
-            payload: firstMessage(device, '1', 1),
-          }),
-        );
+        strangers.send(round, tunnelled(device, firstMessage(device, '1', 1)));
       });
     },
   },
@@ -106,15 +101,7 @@ export const nameAttacks: Readonly<Record<string, Attack>> = {
       await repeatedly(1000, (round) => {
         const at = int(chance, 100_000);
         const device = round % 2 === 0 ? deviceId(at % target.devices) : `urn:dev:stranger:${at}`;
-        strangers.send(
-          round,
-          request({
-            path: 'dm/t/dm.example',
-            query: [`id=${device}`],
-            options: [xml],
-            payload: firstMessage(device, '1', 1, { server: 'dm.example' }),
-          }),
-        );
+        strangers.send(round, tunnelled(device, firstMessage(device, '1', 1, { server: 'dm.example' })));
       });
     },
   },
