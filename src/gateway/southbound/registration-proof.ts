@@ -1,20 +1,38 @@
 import { persistently } from '../../base/background.ts';
+import type { Clock } from '../../base/clock.ts';
 import { asPosternError } from '../../base/errors.ts';
-import { GatewayMode } from '../../mo/device-record.ts';
+import type { Events } from '../../base/events.ts';
+import { type BootstrapOrigin, GatewayMode } from '../../mo/device-record.ts';
 import type { Remote } from '../../wire/coap/message.ts';
 import { remoteKey } from '../../wire/coap/peer.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
 import { ObjectId } from '../../wire/lwm2m/objects.ts';
 import { pathText } from '../../wire/lwm2m/path.ts';
 import { type Entry, textOf } from '../../wire/lwm2m/resource.ts';
-import type { Registration } from '../store/registrations.ts';
+import type { Registration, Registrations } from '../store/registrations.ts';
+import type { AttachedDevice } from './associations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
+import type { PeerAddress } from './device-addresses.ts';
 import { DeviceTasks } from './device-tasks.ts';
+import type { LwM2mCalls } from './lwm2m-calls.ts';
 import type { PendingRegistrations } from './pending-registrations.ts';
-import type { RegistrationServerParts } from './registration-server.ts';
 
-export interface RegistrationProofParts extends RegistrationServerParts {
+export interface RegistrationProofParts {
+  readonly registrations: Registrations;
   readonly pending: PendingRegistrations;
+  readonly calls: LwM2mCalls;
+  /** Whether an attached client with this name is at an address other than `remote`. */
+  readonly livesElsewhere: (deviceId: string, remote: Remote) => Promise<boolean>;
+  readonly originOf: (deviceId: string) => BootstrapOrigin;
+  /** Called when a client has answered at the address from which it registered. May throw. */
+  readonly attached: (device: AttachedDevice) => void;
+  /**
+   * Called when an attached client was heard from this address: it used the path of its registration there, which only
+   * this client knows, or it answered there after that.
+   */
+  readonly heard: (deviceId: string, from: PeerAddress) => void;
+  readonly clock: Clock;
+  readonly events: Events;
 }
 
 /** Resources of the object Device that go into the inventory record of a client. */

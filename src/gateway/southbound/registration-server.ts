@@ -1,47 +1,27 @@
-import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
-import type { Events } from '../../base/events.ts';
-import type { BootstrapOrigin } from '../../mo/device-record.ts';
 import { Code } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
-import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../../wire/coap/message.ts';
+import { type CoapRequest, type Reply, refusal, reply } from '../../wire/coap/message.ts';
 import { Option, text } from '../../wire/coap/options.ts';
 import type { Resource } from '../../wire/coap/router.ts';
 import { queryOf, readLifetime, readObjects, readRegistration } from '../../wire/lwm2m/registration.ts';
 import { paths, resourceTypes } from '../../wire/resources.ts';
-import type { Registration, Registrations } from '../store/registrations.ts';
-import type { AttachedDevice } from './associations.ts';
+import type { Registration } from '../store/registrations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
-import type { PeerAddress } from './device-addresses.ts';
-import type { LwM2mCalls } from './lwm2m-calls.ts';
 import { PendingRegistrations } from './pending-registrations.ts';
-import { RegistrationProof } from './registration-proof.ts';
+import { RegistrationProof, type RegistrationProofParts } from './registration-proof.ts';
 
-export interface RegistrationServerParts {
-  readonly registrations: Registrations;
-  readonly calls: LwM2mCalls;
+export interface RegistrationServerParts extends Omit<RegistrationProofParts, 'pending'> {
   /** Whether a client with this endpoint name may register here. */
   readonly isAllowed: (deviceId: string) => boolean;
   /** Whether it is attached as an LwM2M client. */
   readonly isAttached: (deviceId: string) => boolean;
   /** Whether an OMA DM device with this name is attached. */
   readonly isOther: (deviceId: string) => boolean;
-  /** Whether an attached client with this name is at an address other than `remote`. */
-  readonly livesElsewhere: (deviceId: string, remote: Remote) => Promise<boolean>;
-  readonly originOf: (deviceId: string) => BootstrapOrigin;
-  /** Called when a client has answered at the address from which it registered. May throw. */
-  readonly attached: (device: AttachedDevice) => void;
   /** Called when a client has deregistered. */
   readonly left: (deviceId: string) => void;
-  /**
-   * Called when an attached client was heard from this address: it used the path of its registration there, which only
-   * this client knows, or it answered there after that.
-   */
-  readonly heard: (deviceId: string, from: PeerAddress) => void;
-  readonly clock: Clock;
   readonly entropy: Entropy;
-  readonly events: Events;
 }
 
 /** Random bytes in the path of a registration. Anyone who knows the path can change the registration. */
