@@ -21,6 +21,7 @@ export const works = [
   'device-coap',
   'device-firmware',
   'device-work',
+  'enrolment',
   'http',
   'image',
   'interfaces',

@@ -113,6 +113,17 @@ export const eventTable = {
   'dm.session-failed': warn<'server' | 'session' | 'reason'>(),
   'dm.session-started': info<'server' | 'session' | 'alerts' | 'notified'>(),
 
+  // Enrolment of a gateway at a head-end.
+  'enrolment.approved': info.byPeer<'gateway', never, { key: string; by: string }>(),
+  'enrolment.begun': info<'gateway' | 'url'>(),
+  'enrolment.code-used': warn.byPeer<'gateway' | 'reason', never, { key: string }>(),
+  'enrolment.done': info<'gateway' | 'server'>(),
+  'enrolment.failed': error<'gateway' | 'reason'>(),
+  'enrolment.refused': warn<'gateway' | 'reason'>(),
+  'enrolment.request-refused': warn.byPeer<'reason', 'gateway', { claim: string }>(),
+  'enrolment.requested': warn.byPeer<'gateway' | 'reason', never, { key: string; claim: string }>(),
+  'enrolment.waiting': info<'gateway' | 'reason'>(),
+
   // Fan-outs.
   'fanout.ended': info<'name' | 'done' | 'failed'>(),
   'fanout.started': info<'name' | 'devices' | 'server'>(),

@@ -1,11 +1,12 @@
 import { failed } from '../base/background.ts';
 import { SystemClock } from '../base/clock.ts';
-import { loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
+import { systemEntropy } from '../base/entropy.ts';
 import { LogEvents } from '../base/log.ts';
 import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
+import { enrolIfNeeded, loadGatewayConfig } from '../gateway/enrolled-config.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { restartExitCode } from '../gateway/update/directory-slots.ts';
 import { beFrugal, tidyUpWhenQuiet, watchedForWork } from './frugality.ts';
@@ -55,7 +56,7 @@ All keys are in docs/configuration.md.`,
   reloads: true,
   async run({ config: file = defaultFile, check }, stop, _words, hangUps) {
     beFrugal();
-    const read = () => loadConfig(gatewayConfigSchema, String(file));
+    const read = () => loadGatewayConfig(String(file));
     if (check) {
       const config = read();
       demandAllowed(config);
@@ -75,8 +76,8 @@ async function serve(
   stop: AbortSignal,
   hangUps: HangUps,
 ): Promise<void> {
-  const config = read();
-  log.level = config.log.level;
+  const config = await enrolled(read, log, stop);
+  if (stop.aborted) return;
   const socket = config.gateway['admin-socket'] ?? ownSocket();
   const restart = new AbortController();
   using survivor = surviveErrors(log);
@@ -106,4 +107,22 @@ async function serve(
   tidyUpWhenQuiet();
   await stopped(AbortSignal.any([stop, restart.signal]));
   if (restart.signal.aborted) process.exitCode = restartExitCode;
+}
+
+/** The configuration of this gateway, which is enrolled first where that is needed. It serves nobody meanwhile. */
+async function enrolled(
+  read: () => GatewayConfig,
+  log: LogEvents,
+  stop: AbortSignal,
+): Promise<GatewayConfig> {
+  const config = read();
+  log.level = config.log.level;
+  const clock = new SystemClock((thrown) => failed(log, 'timer', thrown));
+  try {
+    if (!(await enrolIfNeeded(config, { clock, entropy: systemEntropy, events: log }, stop))) return config;
+  } catch (thrown) {
+    if (!stop.aborted) throw thrown;
+    return config;
+  }
+  return read();
 }

@@ -13,6 +13,7 @@ import { PosternError } from '../base/errors.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { admissionSection } from './admission-config.ts';
 import { bootstrapSection, httpSection, lwm2mSection } from './device-config.ts';
+import { enrolmentSection } from './enrolment-config.ts';
 import { imagesSection, updateSection } from './image-config.ts';
 import { budgetSection, dmServerSection, parentSection, tunnelSection } from './uplink-config.ts';
 
@@ -93,6 +94,7 @@ const gatewayTables = v.strictObject({
   ),
   http: httpSection,
   mqtt: described(v.optional(mqttSection), 'The broker. A gateway has either this table or `parent`'),
+  enrolment: enrolmentSection,
   budget: budgetSection,
   parent: parentSection,
   'dm-server': dmServerSection,
@@ -135,6 +137,10 @@ export const gatewayConfigSchema = v.pipe(
   v.check(
     ({ mqtt, parent }) => (mqtt === undefined) !== (parent === undefined),
     'one of the tables [mqtt] and [parent] is needed, and not both: a gateway reports to a broker or to a gateway above it',
+  ),
+  v.check(
+    ({ enrolment, mqtt }) => enrolment === undefined || mqtt !== undefined,
+    'the table [enrolment] needs the table [mqtt]: a gateway behind another one enrols there by its factory secret',
   ),
   v.check(({ coaps }) => {
     const identities = coaps?.device.map(({ identity }) => identity) ?? [];

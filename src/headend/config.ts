@@ -16,6 +16,7 @@ import {
 import { isLoopbackHost } from '../base/loopback.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+import { headendEnrolmentSection } from './enrolment-config.ts';
 
 const deviceId = v.pipe(
   v.string(),
@@ -135,6 +136,7 @@ const headendTables = v.strictObject({
     ),
     'End Devices with a factory account for this server',
   ),
+  enrolment: headendEnrolmentSection,
   gwmo: gwmoSection,
   log: logSection,
 });
@@ -171,6 +173,9 @@ export const headendReloads: readonly string[] = [
   'mqtt.key',
   'policy.assisted-bootstrap',
   'policy.assign',
+  'enrolment.days',
+  'enrolment.allow',
+  'enrolment.policy',
   'gateway',
   'device',
   'log.level',

@@ -13,6 +13,7 @@ import { AlertHandler } from './alert-handler.ts';
 import { AlertSequences } from './alert-sequences.ts';
 import { type HeadendConfig, headendReloads } from './config.ts';
 import { Downlink, type DownlinkReceiver } from './downlink.ts';
+import { Enrolment } from './enrolment.ts';
 import { type DeviceTriggerRequest, GatewayOperations, type StartedOperation } from './gateway-operations.ts';
 import { Notifier } from './notifier.ts';
 import { OrderBook } from './order-book.ts';
@@ -71,6 +72,7 @@ export class Headend implements AsyncDisposable {
       parties.configure(config);
       overwrite(settings.policy, config.policy);
       overwrite(settings.mqtt, mqtt);
+      if (settings.enrolment && config.enrolment) overwrite(settings.enrolment, config.enrolment);
     });
     return this.#config.current;
   }
@@ -111,8 +113,14 @@ export class Headend implements AsyncDisposable {
     return this.#parts.sessionOrders;
   }
 
+  /** Enrols gateways. Undefined when the configuration does not say so. */
+  get enrolment(): Enrolment | undefined {
+    return this.#parts.enrolment;
+  }
+
   /** Connects to the broker. Returns before the connection is up. */
   start(): void {
+    this.#parts.enrolment?.start();
     this.#parts.downlink.start(receiverOf(this.#parts));
   }
 
@@ -241,7 +249,11 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const events = new EventCounter(surroundings.events);
   const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
   const { id: serverId, state, route, group, 'session-timeout': sessionTimeout } = config.headend;
-  const settings = { mqtt: mqttSettings(config.mqtt), policy: { ...config.policy } };
+  const settings = {
+    mqtt: mqttSettings(config.mqtt),
+    policy: { ...config.policy },
+    enrolment: config.enrolment && { ...config.enrolment },
+  };
   demandUsable(settings.mqtt);
   const database = openDatabase(state, headendSchema);
   watchState(database, state, clock, events);
@@ -297,6 +309,9 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     },
     handleAlert: (context, alert) => alertHandler.handle(context, alert),
   });
+  const enrolment =
+    settings.enrolment &&
+    new Enrolment({ ...base, route, group, state, mqtt: settings.mqtt, settings: settings.enrolment });
   const relay =
     config.relay && new Relay({ url: config.relay.url, timeout: config.relay.timeout * 1000, events });
 
@@ -304,6 +319,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const stack = new AsyncDisposableStack();
   stack.defer(() => database.close());
   stack.defer(() => gatewayOperations.stop());
+  if (enrolment) stack.use(enrolment);
   stack.use(downlink);
   stack.defer(() => sessions.stop());
   stack.defer(() => triggeredSessions.stop());
@@ -319,6 +335,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     policy,
     sessions,
     relay,
+    enrolment,
     stack,
   };
 }

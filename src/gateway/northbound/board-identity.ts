@@ -1,0 +1,150 @@
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  X509Certificate,
+} from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { writeDurably } from '../../base/durable.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
+import { makeFolder } from '../../base/make-folder.ts';
+import type { EnrolmentGrant } from '../../wire/tunnel/enrolment-message.ts';
+import { gatewayTopics } from '../../wire/tunnel/topics.ts';
+
+/** The DM account that a gateway got by enrolment. */
+export interface EnrolledAccount {
+  readonly gateway: string;
+  readonly server: string;
+  readonly clientSecret: string;
+  readonly serverSecret: string;
+}
+
+/**
+ * The identity of a board in its folder: key pair, certificate, DM account. All files have mode 0600 and are replaced as a
+ * whole. `enrolled.json` is written last: without it the board is not enrolled and asks again.
+ */
+export class BoardIdentity {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** PEM file of the private key. */
+  get keyFile(): string {
+    return join(this.#folder, 'gateway.key');
+  }
+
+  /** PEM file of the certificate, followed by those of its issuers. */
+  get certificateFile(): string {
+    return join(this.#folder, 'gateway.crt');
+  }
+
+  get #accountFile(): string {
+    return join(this.#folder, 'enrolled.json');
+  }
+
+  /**
+   * The key of the board. It is made at the first call, and never again while its file is there.
+   * @throws {PosternError} `configuration` when the file holds something else, `storage` when it cannot be written
+   */
+  key(): KeyObject {
+    const { keyFile } = this;
+    if (!existsSync(keyFile)) this.#makeKey();
+    try {
+      const key = createPrivateKey(readFileSync(keyFile));
+      if (key.asymmetricKeyDetails?.namedCurve === 'prime256v1') return key;
+    } catch (cause) {
+      throw new PosternError('configuration', `${keyFile} holds no private key that can be read`, { cause });
+    }
+    throw new PosternError('configuration', `${keyFile} holds no key of P-256`);
+  }
+
+  #makeKey(): void {
+    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    try {
+      makeFolder(this.#folder, { mode: 0o700 });
+      writeDurably(join(this.#folder, 'gateway.pub'), publicKey.export({ type: 'spki', format: 'pem' }));
+      // The private key comes last: while it is missing, both are made anew.
+      writeDurably(this.keyFile, privateKey.export({ type: 'pkcs8', format: 'pem' }));
+    } catch (cause) {
+      throw new PosternError('storage', `${this.#folder}: the key cannot be written: ${String(cause)}`, {
+        cause,
+      });
+    }
+  }
+
+  /**
+   * The account; undefined before enrolment.
+   * @throws {PosternError} `configuration` when the file cannot be read
+   */
+  account(): EnrolledAccount | undefined {
+    const file = this.#accountFile;
+    if (!existsSync(file)) return undefined;
+    try {
+      const { gateway, server, clientSecret, serverSecret } = JSON.parse(readFileSync(file, 'utf8'));
+      const all = [gateway, server, clientSecret, serverSecret];
+      if (all.every((one) => typeof one === 'string')) return { gateway, server, clientSecret, serverSecret };
+    } catch (cause) {
+      throw new PosternError('configuration', `${file}: ${asPosternError(cause).message}`, { cause });
+    }
+    throw new PosternError('configuration', `${file} holds no account`);
+  }
+
+  /**
+   * Checks and stores what the head-end grants. What is stored survives a power cut.
+   * @param gateway name that was asked for
+   * @throws {PosternError} `malformed` when it is not for this gateway and key, `storage`
+   */
+  store(grant: EnrolmentGrant, gateway: string): void {
+    const { server, clientSecret, serverSecret, chain, topics } = grant;
+    const { state, up, down } = gatewayTopics(gateway);
+    if (grant.gateway !== gateway)
+      throw new PosternError('malformed', `it is for the gateway ${grant.gateway}`);
+    if (topics.state !== state || topics.up !== up || topics.down !== down)
+      throw new PosternError('malformed', `its topics are not those of this version, such as ${topics.up}`);
+    const pem = this.#checked(chain, gateway);
+    try {
+      writeDurably(this.certificateFile, pem);
+      writeDurably(this.#accountFile, JSON.stringify({ gateway, server, clientSecret, serverSecret }));
+    } catch (cause) {
+      throw new PosternError('storage', `${this.#folder}: ${String(cause)}`, { cause });
+    }
+  }
+
+  /**
+   * The chain as PEM.
+   * @throws {PosternError} `malformed` when its first certificate is not for this name and key
+   */
+  #checked(chain: readonly Uint8Array[], gateway: string): string {
+    const [own, ...issuers] = chain.map(certificateOf);
+    if (!own?.checkPrivateKey(this.key()))
+      throw new PosternError('malformed', 'the certificate is not for the key of this board');
+    if (commonNameOf(own) !== gateway)
+      throw new PosternError('malformed', `the certificate is for another name than ${gateway}`);
+    return [own, ...issuers].map(String).join('');
+  }
+}
+
+/** @throws {PosternError} `malformed` */
+function certificateOf(der: Uint8Array): X509Certificate {
+  try {
+    return new X509Certificate(der);
+  } catch (cause) {
+    throw new PosternError('malformed', 'there is a certificate that cannot be read', { cause });
+  }
+}
+
+/** The common name of a certificate's subject, by which a broker knows its holder. Undefined when there is none. */
+export const commonNameOf = ({ subject }: X509Certificate): string | undefined =>
+  /^CN=(.*)$/m.exec(subject)?.[1];
+
+/** Names a key: the first 32 hexadecimal digits of the SHA-256 of its SubjectPublicKeyInfo. */
+export const keyId = (key: KeyObject): string =>
+  createHash('sha256')
+    .update(createPublicKey(key).export({ type: 'spki', format: 'der' }))
+    .digest('hex')
+    .slice(0, 32);
