@@ -5,8 +5,11 @@ import type { Recovery } from './recover-state.ts';
 import type { StateCopies } from './state-copies.ts';
 import type { StateLock } from './state-lock.ts';
 
-/** Primary result codes of SQLite that speak of the disk: no memory, read only, I/O, corrupt, full, cannot open, not a database. */
-const storageCodes: ReadonlySet<number> = new Set([7, 8, 10, 11, 13, 14, 26]);
+/**
+ * Primary result codes of SQLite that speak of the disk: busy, no memory, read only, I/O, corrupt, full, cannot open, not a
+ * database. Busy: the whole checkpoint that makes up for a failed sync has the file.
+ */
+const storageCodes: ReadonlySet<number> = new Set([5, 7, 8, 10, 11, 13, 14, 26]);
 
 /** An error of SQLite that is the disk's fault becomes `storage`. Others stay as they are. */
 function asStorageError(thrown: unknown): unknown {
@@ -47,6 +50,11 @@ export class Database implements AsyncDisposable {
   /** Writes that wait for the next sync: at most one of each store. */
   readonly #putOff = new Set<() => void>();
   #stepFailed: ((thrown: unknown) => void) | undefined;
+  /** The transaction under way has changed rows. */
+  #hasWritten = false;
+  /** A sync has failed, and none has succeeded since. */
+  #isSyncFailing = false;
+  #syncingAgain: Promise<void> | undefined;
   #fault: PosternError | undefined;
   #faultChanged: (fault: PosternError | undefined) => void = () => {};
 
@@ -56,7 +64,9 @@ export class Database implements AsyncDisposable {
     this.#file = file;
     this.#durability = file?.durability;
     this.#hasRoom = file?.hasRoom ?? (() => true);
-    if (this.#durability) this.#durability.beforeSync = () => this.#writePutOff();
+    if (!this.#durability) return;
+    this.#durability.beforeSync = () => this.#writePutOff();
+    this.#durability.afterSync = () => this.#synced();
   }
 
   /** The file of the database: undefined for one in memory. */
@@ -100,6 +110,7 @@ export class Database implements AsyncDisposable {
     const level: Level = { undo: undo ? [undo] : [], after: [] };
     let result: T;
     try {
+      if (depth === 0) this.#hasWritten = false;
       this.#sqlite.exec(depth === 0 ? 'BEGIN IMMEDIATE' : `SAVEPOINT level${depth}`);
       this.#levels.push(level);
       result = work();
@@ -115,7 +126,7 @@ export class Database implements AsyncDisposable {
       outer.after.push(...level.after);
       return result;
     }
-    this.#written();
+    if (this.#hasWritten) this.#written();
     this.#runAll(level.after);
     return result;
   }
@@ -151,7 +162,7 @@ export class Database implements AsyncDisposable {
    */
   putOff(write: () => void): void {
     this.#putOff.add(write);
-    if (this.#durability) this.#durability.committed();
+    if (this.#durability) this.#durability.putOff();
     else this.#writePutOff();
   }
 
@@ -170,7 +181,10 @@ export class Database implements AsyncDisposable {
     try {
       await this.#durability?.settled();
     } catch (thrown) {
+      const wasFailing = this.#isSyncFailing;
+      this.#isSyncFailing = true;
       this.#fail(thrown);
+      if (!wasFailing) this.#syncAgain();
       throw thrown;
     }
   }
@@ -208,9 +222,13 @@ export class Database implements AsyncDisposable {
     statement.run = ((...values: unknown[]) => {
       try {
         if (this.#levels.length > 0) this.#demandTransaction();
-        const changes = run(...values);
-        if (this.#levels.length === 0) this.#written();
-        return changes;
+        this.#demandSyncs();
+        const outcome = run(...values);
+        if (Number(outcome.changes) > 0) {
+          this.#hasWritten = true;
+          if (this.#levels.length === 0) this.#written();
+        }
+        return outcome;
       } catch (thrown) {
         throw this.#fail(asStorageError(thrown));
       }
@@ -222,6 +240,31 @@ export class Database implements AsyncDisposable {
   #demandTransaction(): void {
     if (!this.#sqlite.isTransaction)
       throw this.#fault ?? new PosternError('storage', 'the transaction has ended early');
+  }
+
+  /**
+   * A disk that takes writes and syncs none would let commits pile up, each of which is refused after it was made. So nothing is
+   * written until a sync succeeds; each attempt to write is the cause of another sync.
+   */
+  #demandSyncs(): void {
+    if (!this.#isSyncFailing || !this.#fault) return;
+    this.#syncAgain();
+    throw this.#fault;
+  }
+
+  /** One sync at a time, in the background. It covers commits that nobody waits for any more. */
+  #syncAgain(): void {
+    this.#syncingAgain ??= this.settled()
+      .catch(() => {})
+      .finally(() => {
+        this.#syncingAgain = undefined;
+      });
+  }
+
+  #synced(): void {
+    if (!this.#isSyncFailing) return;
+    this.#isSyncFailing = false;
+    this.#mended();
   }
 
   #takeBack(depth: number, level: Level, thrown: unknown): unknown {
@@ -250,6 +293,10 @@ export class Database implements AsyncDisposable {
 
   #written(): void {
     this.#durability?.committed();
+    if (!this.#isSyncFailing) this.#mended();
+  }
+
+  #mended(): void {
     // A full disk may still take a small write now and then. That is no reason to say that all is well.
     if (!this.#fault || !this.#hasRoom()) return;
     this.#fault = undefined;

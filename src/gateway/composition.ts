@@ -157,7 +157,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     towards: (...args) => network.towards(...args),
     upstream: uplink,
     addresses,
-    settled: () => state.database.settled(),
     ...machine,
   });
   const proxy = new ProxyMode({

@@ -68,15 +68,15 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
   });
   const compose: Compose = (local) => {
     const router = new Router([
-      bootstrapServer.resource(local),
-      sessions.resource(local),
+      durably(database, bootstrapServer.resource(local)),
+      durably(database, sessions.resource(local)),
       transparent.resource(local.bound),
       parts.uplinkStatus.resource(local),
       ...(parts.notifications ? [parts.notifications] : []),
-      ...(parts.lwm2m?.resources(local) ?? []),
+      ...(parts.lwm2m?.resources(local) ?? []).map((resource) => durably(database, resource)),
       imageResource(parts.image, ({ remote }) => locator.isAttachedAt(remote)),
     ]);
-    return new Blockwise(durably(router.handle, database), clock).handle;
+    return new Blockwise(router.handle, clock).handle;
   };
   const http =
     config.http &&
@@ -94,14 +94,21 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
   return { compose, http };
 }
 
-/** Responses leave when what they promise is durable. */
-function durably(handle: Handler, database: Database): Handler {
-  return (request) => {
-    const reply = handle(request);
-    if (!(reply instanceof Promise) && database.isSettled) return reply;
-    return Promise.resolve(reply).then(async (response) => {
-      await database.settled();
-      return response;
-    });
-  };
+/**
+ * Responses of the resource leave when what they promise is durable. Resources that promise nothing are served on a disk that
+ * takes no writes: discovery, the tunnel, images, and the state of the uplink.
+ */
+function durably(database: Database, resource: Resource): Resource {
+  const wait =
+    (handle: Handler): Handler =>
+    (request) => {
+      const reply = handle(request);
+      if (!(reply instanceof Promise) && database.isSettled) return reply;
+      return Promise.resolve(reply).then(async (response) => {
+        await database.settled();
+        return response;
+      });
+    };
+  const methods = Object.entries(resource.methods).map(([name, handle]) => [name, wait(handle)]);
+  return { ...resource, methods: Object.fromEntries(methods) };
 }

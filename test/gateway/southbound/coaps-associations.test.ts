@@ -95,6 +95,7 @@ class Rig {
       store: this.wrap(new DtlsAssociations(database, this.#sealing, this.isStateNew)),
     });
     const { transport } = this;
+    transport.restore();
     this.endpoint = new CoapEndpoint({
       clock,
       entropy: systemEntropy,
