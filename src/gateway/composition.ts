@@ -4,6 +4,7 @@ import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
+import type { SetAside } from '../base/rows.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
@@ -57,6 +58,8 @@ export interface GatewaySurroundings {
   readonly listInterfaces?: ListInterfaces;
   /** Ends this process so that it is started again by the boot state; for slots that are directories. */
   readonly restart?: () => void;
+  /** Ends this gateway and makes another one: what it has in memory is not what its disk holds. */
+  readonly startAgain?: () => void;
 }
 
 /** The parts of a gateway, joined to each other. */
@@ -91,10 +94,11 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const isServer = (serverId: string) =>
     configured.has(serverId) || accounts.nodeName(serverId) !== undefined;
   const reports = new Reports(outbox, ownServer, isServer);
-  watchState(state.database, config.gateway.state, clock, events, ({ table, rows, reason }) => {
+  const setAside = ({ table, rows, reason }: SetAside) => {
     const told = `${rows} rows of the table ${table} cannot be read: ${reason}`;
     reports.fault(table, { kind: 'state', reason: told });
-  });
+  };
+  watchState(state.database, config.gateway.state, clock, events, setAside, surroundings.startAgain);
   if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
   const signals = new DeviceSignals(events);
   const remembered = Math.max(rememberedDevices, config.limits.devices);

@@ -168,7 +168,11 @@ export class Gateway implements AsyncDisposable {
     if (typeof target !== 'string' || !isAbsolute(target))
       throw new PosternError('malformed', 'a body such as {"target": "/path/of/a/new/file"} is wanted');
     const copies = this.#parts.state.database.file?.copies;
-    if (!copies) throw new PosternError('notAllowed', 'the state is in memory, or was opened on a full disk');
+    if (!copies)
+      throw new PosternError(
+        'notAllowed',
+        'the state is in memory, or was opened on a full or read-only disk',
+      );
     await copies.backUp(target);
   }
 

@@ -4,6 +4,7 @@ import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
 import { Blockwise } from '../wire/coap/blockwise.ts';
+import { isSuccess } from '../wire/coap/codes.ts';
 import { EchoGuard } from '../wire/coap/echo.ts';
 import type { Handler } from '../wire/coap/message.ts';
 import { type Resource, Router } from '../wire/coap/router.ts';
@@ -95,8 +96,8 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
 }
 
 /**
- * Responses of the resource leave when what they promise is durable. Resources that promise nothing are served on a disk that
- * takes no writes: discovery, the tunnel, images, and the state of the uplink.
+ * Successful responses of the resource leave when what they promise is durable. What promises nothing is served on a disk that
+ * takes no writes: discovery, the tunnel, images, the state of the uplink, challenges, and other errors.
  */
 function durably(database: Database, resource: Resource): Resource {
   const wait =
@@ -105,7 +106,7 @@ function durably(database: Database, resource: Resource): Resource {
       const reply = handle(request);
       if (!(reply instanceof Promise) && database.isSettled) return reply;
       return Promise.resolve(reply).then(async (response) => {
-        await database.settled();
+        if (response && isSuccess(response.code)) await database.settled();
         return response;
       });
     };
