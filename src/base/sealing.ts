@@ -1,8 +1,7 @@
 import { createCipheriv, createDecipheriv } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readFileSync, renameSync } from 'node:fs';
 import { writeDurably } from './durable.ts';
 import type { Entropy } from './entropy.ts';
-import { PosternError } from './errors.ts';
 
 const keyBytes = 32;
 const nonceBytes = 12;
@@ -42,28 +41,58 @@ export class Sealing {
 }
 
 /**
- * The key of the platform for `Sealing`, from a file that only this user may read. The file is made where it is missing. Whoever
- * has a copy of the state file alone can then not read what is sealed in it.
- * @throws {PosternError} `configuration` when the file cannot be read or made, or holds something else
+ * The key for `Sealing`, in a file that only this user may read. The file is made where it is missing. Whoever has a copy of the
+ * state file alone can then not read what is sealed in it.
+ *
+ * No fault of this file keeps a program from its work: what was sealed by a lost key is lost, and all else is not. A file that holds
+ * no key is set aside. A key that the disk does not take is kept in memory, and written later by `keep`.
  */
-export function sealingKey(file: string, entropy: Entropy): Uint8Array {
-  try {
-    const key = readFileSync(file);
-    if (key.length !== keyBytes) throw new PosternError('configuration', `${file} does not hold a key`);
-    return key;
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT') throw asConfiguration(thrown, file);
+export class SealingKey {
+  readonly bytes: Uint8Array;
+  readonly #file: string | undefined;
+  readonly #told: (reason: string) => void;
+  #isKept = true;
+  #isTold = false;
+
+  /**
+   * @param file none: the key lives as long as the process
+   * @param told called with what is wrong with the file, once for each cause
+   */
+  constructor(file: string | undefined, entropy: Entropy, told: (reason: string) => void) {
+    this.#file = file;
+    this.#told = told;
+    const found = file === undefined ? undefined : this.#read(file);
+    this.bytes = found ?? entropy.bytes(keyBytes);
+    if (found || file === undefined) return;
+    this.#isKept = false;
+    this.keep();
   }
-  const key = entropy.bytes(keyBytes);
-  try {
-    writeDurably(file, key);
-  } catch (thrown) {
-    throw asConfiguration(thrown, file);
+
+  /** Writes the key where the disk has not taken it yet. */
+  keep(): void {
+    if (this.#isKept || this.#file === undefined) return;
+    try {
+      writeDurably(this.#file, this.bytes);
+      this.#isKept = true;
+    } catch (thrown) {
+      if (!this.#isTold) this.#told(`the key cannot be stored: ${messageOf(thrown)}`);
+      this.#isTold = true;
+    }
   }
-  return key;
+
+  #read(file: string): Uint8Array | undefined {
+    try {
+      const key = readFileSync(file);
+      if (key.length === keyBytes) return key;
+      const aside = `${file}.corrupt`;
+      this.#told(`the file holds ${key.length} bytes and no key of ${keyBytes}; it is set aside as ${aside}`);
+      renameSync(file, aside);
+    } catch (thrown) {
+      if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT')
+        this.#told(`the key cannot be read: ${messageOf(thrown)}`);
+    }
+    return undefined;
+  }
 }
 
-const asConfiguration = (thrown: unknown, file: string): PosternError =>
-  thrown instanceof PosternError
-    ? thrown
-    : new PosternError('configuration', `${file}: ${String(thrown)}`, { cause: thrown });
+const messageOf = (thrown: unknown): string => (thrown instanceof Error ? thrown.message : String(thrown));

@@ -2,7 +2,7 @@ import { Admission } from '../base/admission.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
-import { Sealing, sealingKey } from '../base/sealing.ts';
+import { Sealing, SealingKey } from '../base/sealing.ts';
 import { CoapTransport } from '../wire/secure/coap-transport.ts';
 import type { GatewayConfig } from './config.ts';
 import type { LiveSettings } from './live-settings.ts';
@@ -27,7 +27,6 @@ export interface NetworkSurroundings {
 /**
  * Makes the private network of a gateway: plain CoAP, CoAP over DTLS where the configuration has `[coaps]`, and the
  * admission that both share. No socket is open yet.
- * @throws {PosternError} `configuration` when the sealing key of the associations cannot be read or written
  */
 export function networksOf({
   config,
@@ -74,14 +73,21 @@ function secureTransport({
   admission,
   ...machine
 }: Omit<NetworkSurroundings, 'listInterfaces'> & { readonly admission: Admission }): CoapTransport {
-  const { entropy } = machine;
-  const file = config.gateway.state;
-  const key = file === ':memory:' ? entropy.bytes(32) : sealingKey(`${file}.key`, entropy);
+  const { entropy, events } = machine;
+  const { state: file } = config.gateway;
+  const keyFile = file === ':memory:' ? undefined : `${file}.key`;
+  const told = (reason: string) => events.emit('state.key-unusable', { file: keyFile ?? file, reason });
+  const key = new SealingKey(keyFile, entropy, told);
   return new CoapTransport({
     keyOf: (identity) => live.current.deviceKeys.get(identity),
     admission,
     associations: remembered,
-    store: new DtlsAssociations(state.database, new Sealing(key, entropy), state.epoch.isNew),
+    store: new DtlsAssociations(state.database, {
+      sealing: new Sealing(key.bytes, entropy),
+      isNew: state.epoch.isNew,
+      storing: () => key.keep(),
+      lost: (count) => told(`${count} associations were sealed by another key`),
+    }),
     ...machine,
   });
 }
