@@ -3,7 +3,7 @@ import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import { type ReadableTable, readRows } from '../base/rows.ts';
-import type { Sealing } from '../base/sealing.ts';
+import type { Sealer } from '../base/sealing.ts';
 import type { Issued } from './certificate-authority.ts';
 
 /**
@@ -50,11 +50,11 @@ const secretBytes = 24;
 /** The requests of boards. Durable and bounded. Secrets are sealed by a key that is not in the same file. */
 export class EnrolmentRecords {
   readonly #database: Database;
-  readonly #sealing: Sealing;
+  readonly #sealing: Sealer;
   readonly #clock: Clock;
   readonly #entropy: Entropy;
 
-  constructor(parts: { database: Database; sealing: Sealing; clock: Clock; entropy: Entropy }) {
+  constructor(parts: { database: Database; sealing: Sealer; clock: Clock; entropy: Entropy }) {
     this.#database = parts.database;
     this.#sealing = parts.sealing;
     this.#clock = parts.clock;

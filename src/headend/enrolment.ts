@@ -6,7 +6,7 @@ import type { Entropy } from '../base/entropy.ts';
 import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { readPem } from '../base/pem.ts';
-import { Sealing, sealingKey } from '../base/sealing.ts';
+import { keyFileOf, PlatformSealing, Sealing } from '../base/sealing.ts';
 import { type EnrolmentAnswer, encodeEnrolmentAnswer } from '../wire/tunnel/enrolment-message.ts';
 import { MqttLink } from '../wire/tunnel/mqtt-link.ts';
 import type { MqttSettings } from '../wire/tunnel/mqtt-settings.ts';
@@ -56,8 +56,14 @@ export class Enrolment implements AsyncDisposable {
   constructor(parts: EnrolmentParts) {
     const { serverId, route, group, state, mqtt, settings, clock, entropy, events } = parts;
     this.#parts = parts;
-    const key = state === ':memory:' ? entropy.bytes(32) : sealingKey(`${state}.key`, entropy);
-    this.#records = new EnrolmentRecords({ ...parts, sealing: new Sealing(key, entropy) });
+    const file = keyFileOf(state);
+    const sealing =
+      state === ':memory:'
+        ? new Sealing(entropy.bytes(32), entropy)
+        : new PlatformSealing({ file }, entropy, (reason) =>
+            events.emit('state.key-unusable', { file, reason }),
+          );
+    this.#records = new EnrolmentRecords({ ...parts, sealing });
     this.#codes = new EnrolmentCodes(parts);
     this.#desk = new EnrolmentDesk({
       ...parts,
