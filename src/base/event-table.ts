@@ -130,6 +130,7 @@ export const eventTable = {
   'fanout.unreadable': warn<'name' | 'server' | 'reason'>(),
 
   // Gateways as a whole.
+  'gateway.cloned': error.byPeer<'gateway' | 'reason'>(),
   'gateway.new-epoch': warn.byPeer<'gateway', never, { epoch: string }>(),
   'gateway.problem': warn.byPeer<'gateway' | 'reason'>(),
   'gateway.socket-lost': warn<'reason', never, { socket: string }>(),

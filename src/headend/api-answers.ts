@@ -127,6 +127,9 @@ export const gatewaysAnswer = v.array(
     ),
     software: v.optional(text('Version of its software, as it says itself')),
     problem: v.optional(text('What it says is wrong with its uplink. Absent when it says nothing')),
+    cloned: v.exactOptional(
+      time('When two boards were last seen under this name. Absent when they were not within an hour'),
+    ),
   }),
 );
 

@@ -5,6 +5,7 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../wire/tunnel/envelope.ts';
 import { decodeState, type GatewayState } from '../wire/tunnel/gateway-state.ts';
+import type { Delivered } from '../wire/tunnel/mqtt-connection.ts';
 import { MqttLink } from '../wire/tunnel/mqtt-link.ts';
 import type { MqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { gatewayTopics, headendCarrier, parseUpTopic } from '../wire/tunnel/topics.ts';
@@ -37,8 +38,11 @@ export interface DownlinkParts {
 export interface DownlinkReceiver {
   /** Answers a package. An error that it throws is sent back as an error envelope. */
   readonly answerPackage: (up: UpPackage) => Promise<DownPackage>;
-  /** Handles a gateway's state. `state` is undefined when the gateway has cleared it. */
-  readonly gatewayStateChanged: (gateway: string, state: GatewayState | undefined) => void;
+  /**
+   * Handles a gateway's state. `state` is undefined when the gateway has cleared it. `isNews`: the gateway has just published it;
+   * it is neither retained nor a repetition.
+   */
+  readonly gatewayStateChanged: (gateway: string, state: GatewayState | undefined, isNews: boolean) => void;
 }
 
 /** Notifications whose outcome is awaited. */
@@ -73,7 +77,7 @@ export class Downlink implements AsyncDisposable {
       // Gateways send at any time.
       carrier: { topic: headendCarrier, isNeeded: () => true },
       subscriptions: [firstPackages, `dm/+/up/${route}`, 'dm/+/state'],
-      received: (topic, payload, { qos }) => this.#receive(topic, payload, qos),
+      received: (topic, payload, how) => this.#receive(topic, payload, how),
     });
   }
 
@@ -138,13 +142,17 @@ export class Downlink implements AsyncDisposable {
     }
   }
 
-  #receive(topic: string, payload: Buffer, qos: number): void {
+  #receive(topic: string, payload: Buffer, { qos, retain, dup }: Delivered): void {
     const receiver = this.#receiver;
     const place = parseUpTopic(topic);
     if (!receiver || !place) return;
     try {
       if (place.what === 'state')
-        receiver.gatewayStateChanged(place.gateway, payload.length === 0 ? undefined : decodeState(payload));
+        receiver.gatewayStateChanged(
+          place.gateway,
+          payload.length === 0 ? undefined : decodeState(payload),
+          !retain && !dup,
+        );
       else
         this.#receiveEnvelope(receiver, place.gateway, decodeEnvelope(payload), {
           qos,

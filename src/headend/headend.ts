@@ -11,6 +11,7 @@ import { nodeAt, vocabularyOf } from '../mo/vocabulary.ts';
 import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { AlertHandler } from './alert-handler.ts';
 import { AlertSequences } from './alert-sequences.ts';
+import { CloneWatch } from './clone-watch.ts';
 import { type HeadendConfig, headendReloads } from './config.ts';
 import { Downlink, type DownlinkReceiver } from './downlink.ts';
 import { Enrolment } from './enrolment.ts';
@@ -146,7 +147,11 @@ export class Headend implements AsyncDisposable {
 
   /** Lists the gateways of the configuration first, in its order, then other gateways that have published a state. */
   gateways(): GatewayView[] {
-    return this.#parts.reachability.gateways();
+    const { reachability, clones } = this.#parts;
+    return reachability.gateways().map((gateway) => {
+      const at = clones.clonedAt(gateway.id);
+      return at === undefined ? gateway : { ...gateway, cloned: new Date(at).toISOString() };
+    });
   }
 
   /** Lists the devices of the configuration and all attached devices, sorted by DevId. */
@@ -279,6 +284,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     orders,
     reachability,
   };
+  const clones = new CloneWatch(base);
   const downlink = new Downlink({ ...base, route, group, settings: settings.mqtt });
   const notifier = new Notifier({ ...base, downlink });
   const sessionRequests = new SessionRequests({ ...base, notifier, sessionTimeout });
@@ -326,6 +332,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   return {
     ...base,
     settings,
+    clones,
     downlink,
     sessionRequests,
     sessionOrders,
@@ -370,6 +377,7 @@ const receiverOf = ({
   pendingDetaches,
   sessions,
   relay,
+  clones,
   events,
 }: HeadendParts): DownlinkReceiver => ({
   answerPackage: async (up) => {
@@ -378,7 +386,8 @@ const receiverOf = ({
     await database.settled();
     return answer;
   },
-  gatewayStateChanged: (gateway, state) => {
+  gatewayStateChanged: (gateway, state, isNews) => {
+    if (state && isNews) clones.heard(gateway, state);
     const online = state?.online ?? false;
     const known = reachability.problemOf(gateway);
     reachability.setState(gateway, state);

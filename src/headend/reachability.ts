@@ -12,6 +12,8 @@ export interface GatewayView {
   readonly software: string | undefined;
   /** What the gateway says is wrong with its uplink. Undefined when it reports nothing. */
   readonly problem: string | undefined;
+  /** When two boards were last seen under this name, ISO 8601. Present for an hour. */
+  readonly cloned?: string;
 }
 
 /** A device as the HTTP API shows it. */
