@@ -15,6 +15,7 @@ export const works = [
   'api',
   'bootstrap',
   'campaign',
+  'certificate',
   'coap-datagram',
   'coap-response',
   'device',

@@ -51,6 +51,14 @@ export const eventTable = {
   'budget.restored': info<'traffic'>(),
   'budget.short': warn<'traffic', never, { period: string; used: number; limit: number }>(),
 
+  // The certificate of an enrolled gateway at its broker.
+  'certificate.clock-behind': warn<'gateway' | 'reason'>(),
+  'certificate.expired': error<'gateway' | 'reason'>(),
+  'certificate.expiring': warn<'gateway' | 'reason'>(),
+  'certificate.refused': error<'gateway' | 'reason'>(),
+  'certificate.renewal-failed': warn<'gateway' | 'reason', never, { expires: string }>(),
+  'certificate.renewed': info<'gateway', never, { expires: string }>(),
+
   // CoAP endpoints, their addresses and sockets.
   'coap.address-gone': info<'address' | 'interface'>(),
   'coap.bad-option': debug.byPeer<'option' | 'peer'>(),

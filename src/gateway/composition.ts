@@ -128,7 +128,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...machine,
   });
   state.gwConfig.derive(['DataUsed'], () => JSON.stringify(budget.view()));
-  const { uplink, reporting, parent } = uplinkOf({
+  const { uplink, reporting, parent, certificate } = uplinkOf({
     config,
     live,
     accounts,
@@ -255,7 +255,9 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       ...(restart && { restart }),
       ...machine,
     });
-  tree.mount(gatewayBranches({ config, state, tree, vocabulary, objects: objects.branches, firmware }));
+  tree.mount(
+    gatewayBranches({ config, state, tree, vocabulary, objects: objects.branches, firmware, certificate }),
+  );
   knowServer(accounts, config);
   const dmClient = new DmClient({
     gatewayId,
@@ -387,6 +389,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     tree,
     objects,
     firmware,
+    certificate,
     dmClient,
     sessions,
     endOfServers,

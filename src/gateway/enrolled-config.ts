@@ -30,7 +30,7 @@ export function checkGatewayConfig(tables: unknown, file: string): GatewayConfig
   const account = identity.account();
   const mqtt = {
     ...(account && /^(mqtts|ssl|wss):/.test(String(given.mqtt?.url))
-      ? { cert: identity.certificateFile, key: identity.keyFile }
+      ? { cert: identity.connectingFile, key: identity.keyFile }
       : {}),
     ...given.mqtt,
   };
@@ -54,6 +54,13 @@ export function checkGatewayConfig(tables: unknown, file: string): GatewayConfig
  * @throws {PosternError} `configuration`
  */
 export const loadGatewayConfig = (file: string): GatewayConfig => checkGatewayConfig(readToml(file), file);
+
+/** The identity of an enrolled gateway. Undefined when its configuration does not say so, or another certificate is given. */
+export function enrolledIdentity(config: GatewayConfig): BoardIdentity | undefined {
+  if (!config.enrolment) return undefined;
+  const identity = new BoardIdentity(identityFolder(config));
+  return config.mqtt?.key === identity.keyFile ? identity : undefined;
+}
 
 const identityFolder = ({ enrolment, gateway }: Readonly<Record<string, Table | undefined>>): string =>
   String(

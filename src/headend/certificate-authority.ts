@@ -37,7 +37,7 @@ export interface Issued {
 }
 
 /** Milliseconds by which a certificate is valid before it was made: clocks differ. */
-const slack = 3_600_000;
+const slack = 86_400_000;
 const day = 86_400_000;
 
 /** Issues certificates of gateways. Requests and certificates are read and written by @peculiar/x509. */

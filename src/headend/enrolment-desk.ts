@@ -14,7 +14,7 @@ import {
 } from '../wire/tunnel/enrolment-message.ts';
 import { sealTo } from '../wire/tunnel/hpke.ts';
 import { gatewayTopics } from '../wire/tunnel/topics.ts';
-import type { CertificateAuthority, CheckedRequest } from './certificate-authority.ts';
+import type { CertificateAuthority, CheckedRequest, Issued } from './certificate-authority.ts';
 import type { EnrolmentCodes } from './enrolment-codes.ts';
 import type { EnrolmentConfig } from './enrolment-config.ts';
 import type { EnrolmentRecord, EnrolmentRecords } from './enrolment-records.ts';
@@ -255,7 +255,7 @@ export class EnrolmentDesk {
     const { records, database, serverId } = this.#parts;
     const { gateway, publicKey } = record;
     const secrets = records.secretsOf(record);
-    const chain = this.#isFresh(record) ? (record.chain ?? '') : await this.renew(record);
+    const chain = this.#isFresh(record) ? (record.chain ?? '') : await this.#issue(record);
     await database.settled();
     const grant = encodeEnrolmentGrant({
       gateway,
@@ -275,11 +275,15 @@ export class EnrolmentDesk {
     return end - this.#parts.clock.wall() > (end - validFromDate.getTime()) / 2;
   }
 
-  /** Issues another certificate for the key of a board, and stores it. Returns it with its issuers, in PEM. */
-  async renew({ key, gateway, publicKey }: EnrolmentRecord): Promise<string> {
-    const { authority, settings, records } = this.#parts;
-    const issued = await authority.issue(gateway, publicKey, settings.days);
-    records.issued(key, issued);
+  /** Issues another certificate for the key of a board. It is not stored. */
+  async issueAgain({ gateway, publicKey }: EnrolmentRecord): Promise<Issued> {
+    const { authority, settings } = this.#parts;
+    return await authority.issue(gateway, publicKey, settings.days);
+  }
+
+  async #issue(record: EnrolmentRecord): Promise<string> {
+    const issued = await this.issueAgain(record);
+    this.#parts.records.issued(record.key, issued);
     return issued.chain;
   }
 }

@@ -46,6 +46,8 @@ export interface AccountSecrets {
 /** Most records that wait: of one claim, and in all. And most records. */
 export const enrolmentLimits = { waitingOfClaim: 1000, waiting: 4000, all: 65_536 } as const;
 const secretBytes = 24;
+/** Part of the time of a certificate that is left when it is to be renewed. */
+const renewalDue = 1 / 3;
 
 /** The requests of boards. Durable and bounded. Secrets are sealed by a key that is not in the same file. */
 export class EnrolmentRecords {
@@ -74,6 +76,12 @@ export class EnrolmentRecords {
   /** All boards that have a name. */
   holders(): EnrolmentRecord[] {
     return readRows(this.#database, table, "WHERE state IN ('approved', 'issued')");
+  }
+
+  /** Boards whose certificates have less than a third of their time left. */
+  due(): EnrolmentRecord[] {
+    const where = "WHERE renew_at < ? AND state = 'issued' ORDER BY renew_at";
+    return readRows(this.#database, table, where, this.#now);
   }
 
   /** Lists records, the latest first: at most `limit`, and only numbers below `before`. */
@@ -131,7 +139,7 @@ export class EnrolmentRecords {
     const secrets = given ?? { clientSecret: secret(), serverSecret: secret() };
     this.#database
       .prepare(
-        "UPDATE enrolment SET state = 'approved', by = ?, reason = NULL, decided = ?, secrets = ?, chain = NULL WHERE key = ?",
+        "UPDATE enrolment SET state = 'approved', by = ?, reason = NULL, decided = ?, secrets = ?, chain = NULL, renew_at = NULL WHERE key = ?",
       )
       .run(by, this.#now, this.#sealing.seal(Buffer.from(JSON.stringify(secrets)), key), key);
   }
@@ -145,8 +153,8 @@ export class EnrolmentRecords {
   /** Stores the certificate of an approved record, or a later one. */
   issued(key: string, { chain, expires }: Issued): void {
     this.#database
-      .prepare("UPDATE enrolment SET state = 'issued', chain = ?, expires = ? WHERE key = ?")
-      .run(chain, Math.round(expires), key);
+      .prepare("UPDATE enrolment SET state = 'issued', chain = ?, expires = ?, renew_at = ? WHERE key = ?")
+      .run(chain, Math.round(expires), Math.round(expires - (expires - this.#now) * renewalDue), key);
   }
 
   /**

@@ -22,8 +22,9 @@ import type { EnrolmentConfig } from './enrolment-config.ts';
 import { EnrolmentDesk } from './enrolment-desk.ts';
 import { type EnrolmentRecord, EnrolmentRecords } from './enrolment-records.ts';
 import type { Parties } from './parties.ts';
+import { Renewals, type RenewalsParts } from './renewals.ts';
 
-export interface EnrolmentParts {
+export interface EnrolmentParts extends Pick<RenewalsParts, 'manage' | 'isOnline'> {
   readonly serverId: string;
   readonly route: string;
   readonly group?: string | undefined;
@@ -50,6 +51,7 @@ export class Enrolment implements AsyncDisposable {
   readonly #records: EnrolmentRecords;
   readonly #codes: EnrolmentCodes;
   readonly #desk: EnrolmentDesk;
+  readonly #renewals: Renewals;
   readonly #link: MqttLink;
 
   /** @throws {PosternError} `configuration` when the files of the authority or the sealing key cannot be used */
@@ -65,13 +67,15 @@ export class Enrolment implements AsyncDisposable {
           );
     this.#records = new EnrolmentRecords({ ...parts, sealing });
     this.#codes = new EnrolmentCodes(parts);
+    const authority = new CertificateAuthority(settings, parts);
     this.#desk = new EnrolmentDesk({
       ...parts,
       reserved: ownNames(serverId, mqtt),
-      authority: new CertificateAuthority(settings, parts),
+      authority,
       records: this.#records,
       codes: this.#codes,
     });
+    this.#renewals = new Renewals({ ...parts, records: this.#records, desk: this.#desk, authority });
     this.#link = new MqttLink({
       settings: mqtt,
       clientId: `${serverId}-${route}-enrol`,
@@ -92,11 +96,18 @@ export class Enrolment implements AsyncDisposable {
 
   /** Connects to the broker. Returns before the connection is up. */
   start(): void {
+    this.#renewals.start();
     this.#link.start();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#renewals[Symbol.dispose]();
     await this.#link[Symbol.asyncDispose]();
+  }
+
+  /** A gateway is online: its certificate is renewed if that is due. */
+  gatewayOnline(): void {
+    this.#renewals.lookSoon();
   }
 
   /** Lists the boards that have asked, the latest first: at most `limit`, and only numbers below `before`. */

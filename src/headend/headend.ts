@@ -317,7 +317,16 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   });
   const enrolment =
     settings.enrolment &&
-    new Enrolment({ ...base, route, group, state, mqtt: settings.mqtt, settings: settings.enrolment });
+    new Enrolment({
+      ...base,
+      route,
+      group,
+      state,
+      mqtt: settings.mqtt,
+      settings: settings.enrolment,
+      manage: (gateway, operations) => sessionRequests.run(gateway, operations),
+      isOnline: (gateway) => reachability.isOnline(reachability.brokerGatewayOf(gateway)),
+    });
   const relay =
     config.relay && new Relay({ url: config.relay.url, timeout: config.relay.timeout * 1000, events });
 
@@ -378,6 +387,7 @@ const receiverOf = ({
   sessions,
   relay,
   clones,
+  enrolment,
   events,
 }: HeadendParts): DownlinkReceiver => ({
   answerPackage: async (up) => {
@@ -394,6 +404,7 @@ const receiverOf = ({
     const reason = state?.problem;
     if (reason !== undefined && reason !== known) events.emit('gateway.problem', { gateway, reason });
     if (online) pendingDetaches.gatewayOnline(gateway);
+    if (online) enrolment?.gatewayOnline();
     events.emit('gateway.state', { gateway, online });
     const epoch = state?.epoch;
     if (epoch !== undefined && parties.isGateway(gateway) && sequences.isNews(gateway, epoch)) {

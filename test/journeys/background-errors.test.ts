@@ -159,6 +159,16 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
       await site.gatewayEvents.next('fanout.ended');
     }),
 
+  // The status goes on to tell.
+  certificate: async () => {
+    await using site = await EnrolmentSite.open();
+    const board = await site.lateBoard();
+    board.events.breakAt('certificate.expiring');
+    const gateway = site.use(await board.start());
+    await named(board.events, 'certificate');
+    assert.match(gateway.status().certificate?.problem ?? '', /was not renewed/);
+  },
+
   'coap-datagram': () =>
     onSite(async ({ site, gateway }) => {
       site.gatewayEvents.breakAt('coap.malformed');

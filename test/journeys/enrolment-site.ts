@@ -177,6 +177,17 @@ export class EnrolmentSite implements AsyncDisposable {
     while (this.headendEvents.count('mqtt.connected') < wanted) await this.headendEvents.nextOfAny();
   }
 
+  /** A board that was enrolled 16 days ago as `gw-1`, for 20 days. The head-end of that time is gone. */
+  async lateBoard(): Promise<Board> {
+    const clock = new LeapClock();
+    clock.moveWall(-16 * 86_400_000);
+    const headend = await this.headend({ days: 20, allow: [{ gateway: 'gw-1' }] }, {}, clock);
+    const board = this.board('gw-1');
+    await board.enrol();
+    await headend[Symbol.asyncDispose]();
+    return board;
+  }
+
   /** Disposes of something when the site ends. */
   use<T extends AsyncDisposable>(party: T): T {
     return this.#stack.use(party);

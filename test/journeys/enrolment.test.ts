@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { EnrolmentSite } from './enrolment-site.ts';
 
-const limit = { timeout: 60_000 };
+const limit = { timeout: 300_000 };
 
 describe('enrolment over a real broker with TLS', limit, () => {
   test('a board of the list is enrolled, starts, and has a session with its DM server', async () => {

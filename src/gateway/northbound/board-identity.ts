@@ -8,7 +8,7 @@ import {
 } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { writeDurably } from '../../base/durable.ts';
+import { replaceDurably, writeDurably } from '../../base/durable.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
 import type { EnrolmentGrant } from '../../wire/tunnel/enrolment-message.ts';
@@ -41,6 +41,16 @@ export class BoardIdentity {
   /** PEM file of the certificate, followed by those of its issuers. */
   get certificateFile(): string {
     return join(this.#folder, 'gateway.crt');
+  }
+
+  /** PEM file of a certificate that is tried at the broker. It is there only meanwhile. */
+  get nextFile(): string {
+    return join(this.#folder, 'gateway.crt.next');
+  }
+
+  /** PEM file of the certificate for the next connection: the one that is tried, if there is one. */
+  get connectingFile(): string {
+    return existsSync(this.nextFile) ? this.nextFile : this.certificateFile;
   }
 
   get #accountFile(): string {
@@ -110,6 +120,61 @@ export class BoardIdentity {
     try {
       writeDurably(this.certificateFile, pem);
       writeDurably(this.#accountFile, JSON.stringify({ gateway, server, clientSecret, serverSecret }));
+    } catch (cause) {
+      throw new PosternError('storage', `${this.#folder}: ${String(cause)}`, { cause });
+    }
+  }
+
+  /**
+   * Checks and stores a certificate that is to be tried at the broker.
+   * @param pem certificates, the own one first
+   * @throws {PosternError} `malformed` when it is not for this gateway and key, or ends before the one in use; `storage`
+   */
+  storeNext(pem: string, gateway: string): void {
+    const checked = this.checkNext(pem, gateway);
+    this.#demandStored(() => writeDurably(this.nextFile, checked));
+  }
+
+  /**
+   * Checks a certificate as `storeNext`, and returns it.
+   * @throws {PosternError} `malformed`
+   */
+  checkNext(pem: string, gateway: string): string {
+    const chain = (pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []).map(
+      (one) => certificateOf(Buffer.from(one)).raw,
+    );
+    const checked = this.#checked(chain, gateway);
+    if (new X509Certificate(checked).validToDate < this.certificate().validToDate)
+      throw new PosternError('malformed', 'the certificate ends before the one in use');
+    return checked;
+  }
+
+  /** The certificate that was tried is in use from now on. */
+  takeNext(): void {
+    this.#demandStored(() => replaceDurably(this.nextFile, this.certificateFile));
+  }
+
+  /** The certificate that was tried is set aside, for people to look at. */
+  dropNext(): void {
+    this.#demandStored(() => replaceDurably(this.nextFile, join(this.#folder, 'gateway.crt.refused')));
+  }
+
+  /**
+   * The certificate in use.
+   * @throws {PosternError} `malformed`
+   */
+  certificate(): X509Certificate {
+    return certificateOf(readFileSync(this.certificateFile));
+  }
+
+  /** The certificate in use and those of its issuers, PEM. */
+  chain(): string {
+    return readFileSync(this.certificateFile, 'utf8');
+  }
+
+  #demandStored(work: () => void): void {
+    try {
+      work();
     } catch (cause) {
       throw new PosternError('storage', `${this.#folder}: ${String(cause)}`, { cause });
     }
