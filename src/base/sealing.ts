@@ -1,8 +1,9 @@
 import { createCipheriv, createDecipheriv } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { writeDurably } from './durable.ts';
 import type { Entropy } from './entropy.ts';
-import { PosternError } from './errors.ts';
+import { asPosternError, PosternError } from './errors.ts';
+import { readNamedFile } from './named-file.ts';
 
 const keyBytes = 32;
 const nonceBytes = 12;
@@ -47,23 +48,24 @@ export class Sealing {
  * @throws {PosternError} `configuration` when the file cannot be read or made, or holds something else
  */
 export function sealingKey(file: string, entropy: Entropy): Uint8Array {
-  try {
-    const key = readFileSync(file);
+  if (existsSync(file)) {
+    const key = readKey(file);
     if (key.length !== keyBytes) throw new PosternError('configuration', `${file} does not hold a key`);
     return key;
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT') throw asConfiguration(thrown, file);
   }
   const key = entropy.bytes(keyBytes);
   try {
     writeDurably(file, key);
   } catch (thrown) {
-    throw asConfiguration(thrown, file);
+    throw new PosternError('configuration', `${file}: ${String(thrown)}`, { cause: thrown });
   }
   return key;
 }
 
-const asConfiguration = (thrown: unknown, file: string): PosternError =>
-  thrown instanceof PosternError
-    ? thrown
-    : new PosternError('configuration', `${file}: ${String(thrown)}`, { cause: thrown });
+function readKey(file: string): Buffer {
+  try {
+    return readNamedFile(file);
+  } catch (cause) {
+    throw new PosternError('configuration', `${file} ${asPosternError(cause).message}`, { cause });
+  }
+}

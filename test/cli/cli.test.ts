@@ -149,7 +149,7 @@ describe('an invalid configuration', limit, () => {
     [
       'a secret that is too short, which the message does not repeat',
       good.replace('"gateway-client-secret"', '"short"'),
-      /dm-server\.client-secret: expected a secret of 8 to 255 characters, found another value/,
+      /dm-server\.client-secret: expected a secret of 8 to 255 characters, found a text of 5 characters/,
     ],
   ];
   for (const [what, text, message] of cases)

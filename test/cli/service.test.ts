@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import {
@@ -30,6 +31,8 @@ const file = (name: string, text: string): string => {
   writeFileSync(made, text);
   return made;
 };
+const pipe = path('pipe');
+execFileSync('mkfifo', [pipe]);
 
 /** Values of a configuration, by `table.key`; strings are quoted. */
 type Settings = Readonly<Record<string, string | number | boolean | readonly string[]>>;
@@ -113,7 +116,53 @@ describe('a start that fails ends with its reason and code 1', { timeout: 150_00
     [
       'a configuration that is a folder',
       () => ServiceProcess.postern(['gateway', '--config', folder]),
-      /postern-service/,
+      /postern-service.*: is a folder, not a file; name a file in it/,
+    ],
+    [
+      'a configuration that is a pipe which nobody writes to',
+      () => ServiceProcess.postern(['gateway', '--config', pipe]),
+      /pipe: is a pipe, and nobody has written to it in 3 s/,
+    ],
+    ...(
+      [
+        [folder, /is a folder, not a file; name a file in it/],
+        [pipe, /is a pipe, not a file; write its content to a file, and name that/],
+      ] as const
+    ).flatMap(([odd, words]) => {
+      const said = (key: string) => new RegExp(`${key}.*${words.source}`);
+      const http = { 'http.port': 0, 'http.tls-cert': odd, 'http.tls-key': odd };
+      const api = { 'api.port': 0, 'api.tls-cert': odd, 'api.tls-key': odd };
+      const mqtt = { 'mqtt.url': 'mqtts://127.0.0.1:1', 'mqtt.ca': odd };
+      const what = odd === folder ? 'folder' : 'pipe';
+      return [
+        [`TLS to the broker: a ${what}`, () => startGateway(mqtt), said('mqtt.ca')],
+        [`the HTTP binding: a ${what}`, () => startGateway(http), said('http.tls-cert')],
+        [`authorities for images: a ${what}`, () => startGateway({ 'images.ca': odd }), said('images.ca')],
+        [
+          `keys for images: a ${what}`,
+          () => startGateway({ 'images.signing-keys': [odd] }),
+          said('images.signing-keys'),
+        ],
+        [`the API: a ${what}`, () => start('headend', headendToml(api)), said('api.tls-cert')],
+        ...partiesWithState.map(
+          ([party, begin]) =>
+            [`${party}: a ${what} as state`, () => begin(odd), said('the state file')] as const,
+        ),
+      ] as const;
+    }),
+    [
+      'a folder for a new token of the API',
+      () => start('headend', headendToml({ 'api.port': 0, 'api.token-file': folder })),
+      /api\.token-file: .*is a folder, not a file/,
+    ],
+    [
+      'a bootstrap document that is a pipe',
+      () =>
+        start(
+          'device',
+          deviceToml({ 'bootstrap.file': pipe, 'bootstrap.type': 'application/vnd.syncml.dm+wbxml' }),
+        ),
+      /bootstrap\.file: .*is a pipe, not a file/,
     ],
     [
       'a file for TLS to the broker that is not there',

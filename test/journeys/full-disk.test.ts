@@ -47,6 +47,16 @@ describe('a gateway on a full disk', { skip, timeout: 120_000 }, () => {
       { name: 'Get', uri: './GwConfig/AttachAlert' },
     ]);
     assert.equal(refusedWrite?.status, 420, 'the disk refuses when all is stored');
+    assert.deepEqual(
+      site.gatewayEvents.all
+        .filter(({ name, fields }) => name === 'dm.command' && fields.uri === './GwConfig/AttachAlert')
+        .map(({ fields: { command, status } }) => [command, status]),
+      [
+        ['Replace', 420],
+        ['Get', 200],
+      ],
+      'the log says what the server was told',
+    );
     const [unchanged] = await headend.manage('gw-1', [{ name: 'Get', uri: './GwConfig/AttachAlert' }]);
     assert.equal(unchanged?.results[0]?.data, 'true');
     const image = { name: 'settings', version: '1', data: Buffer.from('x') };
