@@ -12,6 +12,8 @@ export interface GatewayView {
   readonly software: string | undefined;
   /** What the gateway says is wrong with its uplink. Undefined when it reports nothing. */
   readonly problem: string | undefined;
+  /** Messages of it that were not looked at, because it sends too many. Absent when there were none. */
+  readonly refused?: number;
 }
 
 /** A device as the HTTP API shows it. */
