@@ -7,7 +7,7 @@ import { FairBudget } from '../base/fair-budget.ts';
  * For a rate of one gateway: seconds of it that may come at once; gateways whose rates may be used up at the same time; gateways
  * that are remembered, some 300 bytes each. Bytes of a message that cost one token.
  */
-export const budgetLimits = { burst: 10, gateways: 8, remembered: 4096, bytes: 16 * 1024 } as const;
+export const budgetLimits = { burst: 3, gateways: 6, remembered: 4096, bytes: 16 * 1024 } as const;
 
 /** Milliseconds until it is told again that messages of a gateway are refused. */
 const tellEvery = 60_000;

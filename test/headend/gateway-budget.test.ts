@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 import { connectAsync } from 'mqtt';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { Downlink } from '../../src/headend/downlink.ts';
@@ -148,14 +149,14 @@ test('2,000 messages at once by a hostile gateway, beside an honest one, at mosq
             body: Buffer.of(1),
           });
     hostile.client.publish(at % 5 === 0 ? 'dm/hostile/state' : 'dm/hostile/up', payload, { qos: 0 });
-    if (at % 10 === 0) assert.equal(await honest.ask(`${at}`), `${EnvelopeKind.Response} ${at}`);
+    if (at % 20 === 0) assert.equal(await honest.ask(`${at}`), `${EnvelopeKind.Response} ${at}`);
   }
   await events.until('gateway.over-rate');
   const most = burst * (1 + budgetLimits.gateways / 10);
-  assert.equal(worked.filter((gateway) => gateway === 'honest').length, 200);
+  assert.equal(worked.filter((gateway) => gateway === 'honest').length, 100);
   assert.ok(worked.filter((gateway) => gateway === 'hostile').length <= most);
   assert.equal(states >= kept + 1, true, `${states} states`);
-  while (downlink.refusedOf('hostile') < 2000 - most) await honest.ask('later');
+  while (downlink.refusedOf('hostile') < 2000 - most) await turn();
   assert.equal(downlink.refusedOf('honest'), 0);
   assert.deepEqual(
     events.all.filter(({ name }) => name === 'gateway.over-rate').map(({ fields }) => fields.gateway),
