@@ -114,19 +114,24 @@ describe('what the broker does not let a head-end do', { timeout: 120_000 }, () 
     assert.deepEqual(downlink.problems.toSorted(), [...reading, 'dm/+/down'].map(echo).toSorted());
   });
 
-  test('a message of a gateway shows that its topic can be read', async () => {
+  test('a message of a gateway shows that its topic can be read, the check of another worker does not', async () => {
     await using access = withAccessRules(
       'topic read dm/+/state',
+      'topic read dm/+/up',
       'topic write dm/+/down',
       'user gw-1',
       'topic readwrite dm/gw-1/#',
+      'topic write dm/~/#',
     );
     await using broker = await startMosquitto([...access.settings, 'set_tcp_nodelay true']);
     const { downlink, clock, events, states } = start(broker.url, 4);
     await using _ = downlink;
     await events.until('mqtt.connected');
     const state = encodeState({ online: true, software: '1', bootId: Buffer.alloc(8) });
-    await publish(broker.url.replace('//', '//gw-1@'), 'dm/gw-1/state', state);
+    const gateway = broker.url.replace('//', '//gw-1@');
+    // The check of another worker is not the echo of this one.
+    await publish(gateway, 'dm/~/up', Buffer.from('another one'));
+    await publish(gateway, 'dm/gw-1/state', state);
     while (states.length === 0) await turn();
     clock.advance(10_000);
     assert.deepEqual(
