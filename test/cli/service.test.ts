@@ -106,23 +106,28 @@ async function listening(server: Server, ...where: [string] | [number, string]):
   return server.address() as AddressInfo;
 }
 
-describe('a start that fails ends with its reason and code 1', { timeout: 150_000 }, () => {
-  const cases: readonly (readonly [string, () => Promise<ServiceProcess> | ServiceProcess, RegExp])[] = [
-    [
-      'a configuration that is not there',
-      () => ServiceProcess.postern(['gateway', '--config', path('none')]),
-      /none/,
-    ],
-    [
-      'a configuration that is a folder',
-      () => ServiceProcess.postern(['gateway', '--config', folder]),
-      /postern-service.*: is a folder, not a file; name a file in it/,
-    ],
-    [
-      'a configuration that is a pipe which nobody writes to',
-      () => ServiceProcess.postern(['gateway', '--config', pipe]),
-      /pipe: is a pipe, and nobody has written to it in 3 s/,
-    ],
+/** Asserts that a start ends with its reason, which is the last line of the log too. */
+async function assertFails(
+  begin: () => Promise<ServiceProcess> | ServiceProcess,
+  reason: RegExp,
+): Promise<void> {
+  await using failing = await begin();
+  assert.equal(await failing.end(), 1);
+  assert.match(failing.errors, reason);
+  assert.doesNotMatch(failing.errors, /\n\s+at /, 'no stack');
+  const last = failing.lines.at(-1);
+  assert.equal(last?.event, 'process.start-failed');
+  assert.match(String(last?.reason), reason);
+  assert.equal(failing.errors, `postern: ${last?.reason}\n`);
+  assert.ok(!failing.lines.some((line) => line.event === 'gateway.stopping'));
+}
+
+type Start = readonly [string, () => Promise<ServiceProcess> | ServiceProcess, RegExp];
+
+describe('a folder or a pipe in place of a file that the configuration names ends the start', {
+  timeout: 150_000,
+}, () => {
+  const cases: readonly Start[] = [
     ...(
       [
         [folder, /is a folder, not a file; name a file in it/],
@@ -163,6 +168,27 @@ describe('a start that fails ends with its reason and code 1', { timeout: 150_00
           deviceToml({ 'bootstrap.file': pipe, 'bootstrap.type': 'application/vnd.syncml.dm+wbxml' }),
         ),
       /bootstrap\.file: .*is a pipe, not a file/,
+    ],
+  ];
+  for (const [what, begin, reason] of cases) test(what, async () => await assertFails(begin, reason));
+});
+
+describe('a start that fails ends with its reason and code 1', { timeout: 150_000 }, () => {
+  const cases: readonly (readonly [string, () => Promise<ServiceProcess> | ServiceProcess, RegExp])[] = [
+    [
+      'a configuration that is not there',
+      () => ServiceProcess.postern(['gateway', '--config', path('none')]),
+      /none/,
+    ],
+    [
+      'a configuration that is a folder',
+      () => ServiceProcess.postern(['gateway', '--config', folder]),
+      /postern-service.*: is a folder, not a file; name a file in it/,
+    ],
+    [
+      'a configuration that is a pipe which nobody writes to',
+      () => ServiceProcess.postern(['gateway', '--config', pipe]),
+      /pipe: is a pipe, and nobody has written to it in 3 s/,
     ],
     [
       'a file for TLS to the broker that is not there',
@@ -225,18 +251,7 @@ describe('a start that fails ends with its reason and code 1', { timeout: 150_00
       /network\.interface: 192\.0\.2\.77 cannot be used/,
     ],
   ];
-  for (const [what, begin, reason] of cases)
-    test(what, async () => {
-      await using failing = await begin();
-      assert.equal(await failing.end(), 1);
-      assert.match(failing.errors, reason);
-      assert.doesNotMatch(failing.errors, /\n\s+at /, 'no stack');
-      const last = failing.lines.at(-1);
-      assert.equal(last?.event, 'process.start-failed');
-      assert.match(String(last?.reason), reason);
-      assert.equal(failing.errors, `postern: ${last?.reason}\n`);
-      assert.ok(!failing.lines.some((line) => line.event === 'gateway.stopping'));
-    });
+  for (const [what, begin, reason] of cases) test(what, async () => await assertFails(begin, reason));
 
   test('a port that is taken: of CoAP, of HTTP, of the API of the head-end', async () => {
     const udp = createSocket('udp4').bind(0, '127.0.0.1');

@@ -123,9 +123,9 @@ test('2,000 messages at once by a hostile gateway, beside an honest one, at mosq
   // Many states that the broker has kept cost no budget.
   const keeper = await connectAsync(broker.url, { protocolVersion: 5 });
   const state = encodeState({ online: true, software: '1', bootId: Buffer.alloc(8) });
-  const kept = 600;
+  const kept = 1500;
   for (let at = 0; at < kept; at++) keeper.publish(`dm/kept-${at}/state`, state, { qos: 0, retain: true });
-  for (let at = 0; at < kept; at++) keeper.publish('dm/hostile/state', state, { qos: 0, retain: true });
+  for (let at = 0; at < 300; at++) keeper.publish('dm/hostile/state', state, { qos: 0, retain: true });
   await keeper.publishAsync('dm/honest/state', state, { qos: 1, retain: true });
   downlink.start({
     answerPackage: async ({ gateway, envelope }) => {
