@@ -15,7 +15,7 @@ import { gwConfig, gwConfigDefaults } from '../../../src/mo/gw-config.ts';
 import { ownVocabulary } from '../../../src/mo/vocabulary.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
-import { freshState } from '../../state-files.ts';
+import { freshState, testSealing } from '../../state-files.ts';
 
 const limit = 40;
 const names = ['gw-2', 'gw-3', 'gw-4', 'gw-5', 'gw-6'];
@@ -26,7 +26,7 @@ function start(file = ':memory:') {
   const events = new EventRecorder();
   const outbox = new Outbox(database, limit);
   const inventory = new Inventory(database, 1000);
-  const credentials = new Credentials(database, 1000);
+  const credentials = new Credentials(database, 1000, testSealing);
   const config = new StoredBranch('GwConfig', gwConfig.root, new Nodes(database));
   for (const node of gwConfigDefaults) config.plant([node.name], node);
   const reports = new Reports(outbox, 'dm.example', () => true);
