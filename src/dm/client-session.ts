@@ -44,6 +44,9 @@ export class ClientSession extends Session {
   readonly #parts: ClientSessionParts;
   /** Commands of the message in work, of which `executed` is told when their changes are stored. */
   readonly #executed: [command: string, uri: string | undefined, status: number][] = [];
+  /** A command of the message under way has changed something. */
+  #isChanging = false;
+  #hasChanged = false;
 
   constructor(parts: ClientSessionParts) {
     super(parts, true);
@@ -78,6 +81,11 @@ export class ClientSession extends Session {
     return await this.exchange(message, seal);
   }
 
+  /** Whether commands of the server have changed something that is stored: the statuses of this session promise it. */
+  get hasChanged(): boolean {
+    return this.#hasChanged;
+  }
+
   /** Ends the session because the transport failed or no answer came. */
   abandon(status: number, reason: string): void {
     this.end(status, reason);
@@ -99,12 +107,14 @@ export class ClientSession extends Session {
     let isDone = false;
     let isStored = false;
     let refusal: number | undefined;
+    this.#isChanging = false;
     try {
       await this.#parts.tree.atomically(async () => {
         await work();
         isDone = true;
       });
       isStored = true;
+      this.#hasChanged ||= this.#isChanging;
     } catch (thrown) {
       if (!isDone || asPosternError(thrown).code !== 'storage') throw thrown;
       refusal = DmStatus.DeviceFull;
@@ -127,6 +137,7 @@ export class ClientSession extends Session {
     if (command.name === 'Results') return;
     for (const outcome of await execute({ tree, serverId: ends.remote, interact }, command)) {
       this.#answer(outcome, message);
+      this.#isChanging ||= command.name !== 'Get' && outcome.items.some(({ status }) => isOk(status));
       if (executed)
         for (const { uri, status } of outcome.items)
           this.#executed.push([nameOf(outcome.command), uri, status]);
