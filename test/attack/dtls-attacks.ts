@@ -1,12 +1,12 @@
 import { clientHelloBytes, readHelloVerify } from '../../src/wire/secure/dtls/hellos.ts';
 import { fragmentBytes, MessageType, readFragments } from '../../src/wire/secure/dtls/messages.ts';
 import { ContentType, dtls12, plainRecord, recordsOf } from '../../src/wire/secure/dtls/record.ts';
-import { suites } from '../../src/wire/secure/dtls/suites.ts';
+import { pskSuites } from '../../src/wire/secure/dtls/suites.ts';
 import { type Attack, repeatedly, Strangers } from './attacker.ts';
 
 /** A ClientHello of DTLS in a record. */
 function clientHello(random: Buffer, cookie: Buffer = Buffer.alloc(0)): Buffer {
-  const offered = suites.map(({ id }) => id);
+  const offered = pskSuites.map(({ id }) => id);
   const extensions = { extendedMasterSecret: true, cid: Buffer.alloc(0) };
   const bytes = clientHelloBytes({ random, sessionId: Buffer.alloc(0), cookie, suites: offered, extensions });
   const sequence = cookie.length > 0 ? 1 : 0;

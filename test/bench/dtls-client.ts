@@ -4,11 +4,11 @@ import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import type { Association, Place } from '../../src/wire/secure/dtls/association.ts';
 import { DtlsEndpoint } from '../../src/wire/secure/dtls/endpoint.ts';
-import { suites } from '../../src/wire/secure/dtls/suites.ts';
+import { pskSuites } from '../../src/wire/secure/dtls/suites.ts';
 
 export const key = Buffer.from('sesame-sesame-16');
 /** TLS_PSK_WITH_AES_128_CCM_8 alone, as constrained devices have it. */
-const ccm8 = suites.slice(0, 1);
+const ccm8 = pskSuites.slice(0, 1);
 
 /** A client of DTLS on a socket of its own. */
 export class BenchClient implements AsyncDisposable {

@@ -8,7 +8,7 @@ import { readClientShare, readServerShare } from '../../src/wire/secure/dtls/key
 import { readFragments } from '../../src/wire/secure/dtls/messages.ts';
 import { Reassembly } from '../../src/wire/secure/dtls/reassembly.ts';
 import { recordsOf } from '../../src/wire/secure/dtls/record.ts';
-import { suites } from '../../src/wire/secure/dtls/suites.ts';
+import { pskSuites } from '../../src/wire/secure/dtls/suites.ts';
 import { HandClock } from '../hand-clock.ts';
 import { Dice, mutate } from './mutate.ts';
 import type { Finding, Run } from './run.ts';
@@ -70,7 +70,7 @@ class Play {
     this.#client = new DtlsEndpoint({
       clock,
       entropy,
-      suites: [suites[dice.roll(suites.length)]!],
+      suites: [pskSuites[dice.roll(pskSuites.length)]!],
       received: (_, content) => {
         this.#echoed = content.toString();
       },

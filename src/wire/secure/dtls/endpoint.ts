@@ -6,6 +6,8 @@ import { Acceptor, type HalfOpenLimits } from './acceptor.ts';
 import { Alert, alertBytes, fatal, warning } from './alerts.ts';
 import { type Association, type Candidate, cidBytes, type Place, type Received } from './association.ts';
 import { AssociationTable, keyOf } from './association-table.ts';
+import type { Certificates } from './certificates.ts';
+import type { ServedCertificates } from './client-handshake.ts';
 import { Connector } from './connector.ts';
 import type { Established } from './handshake.ts';
 
@@ -61,6 +63,8 @@ export interface DtlsParts {
   readonly server?: {
     /** The key of an identity; undefined when it is unknown. */
     readonly keyOf: (identity: string) => Uint8Array | undefined;
+    /** What certificates and raw public keys need, as it is now. Absent or undefined, they are not served. */
+    readonly certificates?: () => Certificates | undefined;
     /** Whether a client at this address, which receives there, may begin a handshake. All may if absent. */
     readonly admits?: (address: string) => boolean;
   };
@@ -79,7 +83,9 @@ const reserveBelow = 512;
 /** What a client proves itself with. */
 export interface ClientCredentials {
   readonly identity: string;
-  readonly key: Uint8Array;
+  /** The pre-shared key. Absent with certificates. */
+  readonly key?: Uint8Array;
+  readonly certificates?: ServedCertificates;
   /** A session of an earlier handshake with the same server and identity. */
   readonly session?: Session | undefined;
   /** Whether the server is to use a connection ID in its records; true by default. */
@@ -123,6 +129,7 @@ export class DtlsEndpoint {
         surroundings,
         settings: {
           keyOf: server.keyOf,
+          certificates: server.certificates ?? (() => undefined),
           suites,
           sessions: this.#sessions,
           newCid: () => this.#newCid(),
@@ -178,7 +185,9 @@ export class DtlsEndpoint {
    * @throws {PosternError} as `Connector.connect`
    */
   async connect(place: Place, credentials: ClientCredentials): Promise<Established> {
-    const { suites = allSuites } = this.#parts;
+    const { suites: all = allSuites } = this.#parts;
+    const isCertified = credentials.certificates !== undefined;
+    const suites = all.filter(({ exchange }) => (exchange === 'ecdhe-ecdsa') === isCertified);
     const { wantsCid = true, ...proof } = credentials;
     const cid = wantsCid ? this.#newCid() : undefined;
     return await this.#connector.connect(

@@ -1,4 +1,4 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { createHash, type Sign, timingSafeEqual, type Verify } from 'node:crypto';
 import type { Clock, Monotonic, Timer } from '../../../base/clock.ts';
 import type { Entropy } from '../../../base/entropy.ts';
 import { Alert, alertBytes, DtlsFailure, fatal } from './alerts.ts';
@@ -72,6 +72,8 @@ export abstract class Handshake {
   protected readonly parts: HandshakeParts;
   /** Hash over all messages so far (RFC 5246 section 7.4.9). */
   #transcript = createHash('sha256');
+  /** Gets all messages as well, until a CertificateVerify signs them (RFC 5246 section 7.4.8). */
+  protected signature: Sign | Verify | undefined;
   #inbox: Reassembly;
   #flight: readonly FlightItem[] = [];
   #early: DtlsRecord[] = [];
@@ -143,7 +145,9 @@ export abstract class Handshake {
 
   /** Adds a message to the transcript. */
   protected record(message: HandshakeMessage): void {
-    this.#transcript.update(wholeMessage(message));
+    const bytes = wholeMessage(message);
+    this.#transcript.update(bytes);
+    this.signature?.update(bytes);
   }
 
   /** The hash over all messages so far. */
