@@ -119,6 +119,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     config.coaps &&
     new CoapTransport({
       keyOf: (identity) => live.current.deviceKeys.get(identity),
+      certificates: () => live.current.certificates,
       admission,
       associations: remembered,
       store: new DtlsAssociations(

@@ -20,13 +20,8 @@ import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
 import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
 import { admissionSection } from './admission-config.ts';
+import { coapsSection, hostAndPort } from './coaps-config.ts';
 
-const advertiseRule = 'host:port, as in 192.0.2.1:5683 or [2001:db8::1]:5683';
-const hostAndPort = v.pipe(
-  v.string(),
-  v.regex(/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, advertiseRule),
-  v.check((value) => Number(/\d+$/.exec(value)?.[0]) <= 65_535, advertiseRule),
-);
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
 /** A stock client may have a short secret. */
 const anySecret = text;
@@ -73,36 +68,7 @@ const gatewayTables = v.strictObject({
     }),
     {},
   ),
-  coaps: described(
-    v.optional(
-      v.strictObject({
-        port: described(v.optional(port, 5684), 'UDP port; 0 means a free one'),
-        advertise: described(
-          v.optional(hostAndPort),
-          'Host and port that devices are told, as `coap.advertise`',
-        ),
-        device: described(
-          v.optional(
-            v.array(
-              v.strictObject({
-                identity: described(
-                  v.pipe(text, v.maxBytes(128, 'an identity of at most 128 bytes')),
-                  'Identity of the pre-shared key, as the device sends it in its handshake (RFC 4279)',
-                ),
-                key: described(
-                  secret,
-                  'The pre-shared key: text, or bytes in hexadecimal digits behind `hex:`. Random, of 16 bytes or more',
-                ),
-              }),
-            ),
-            [],
-          ),
-          'Devices and their pre-shared keys. Each identity is of one device',
-        ),
-      }),
-    ),
-    'CoAP over DTLS 1.2 with pre-shared keys, on the interfaces of `coap`. Off without this table',
-  ),
+  coaps: coapsSection,
   http: described(
     v.optional(
       v.pipe(
@@ -357,22 +323,12 @@ const gatewayTables = v.strictObject({
   log: logSection,
 });
 
-const isHex = (digits: string): boolean => /^([0-9a-fA-F]{2}){8,}$/.test(digits);
-
 /** The gateway's configuration file: one schema for checking, defaults and the reference page. */
 export const gatewayConfigSchema = v.pipe(
   gatewayTables,
   v.check(
     ({ mqtt, parent }) => (mqtt === undefined) !== (parent === undefined),
     'one of the tables [mqtt] and [parent] is needed, and not both: a gateway reports to a broker or to a gateway above it',
-  ),
-  v.check(({ coaps }) => {
-    const identities = coaps?.device.map(({ identity }) => identity) ?? [];
-    return new Set(identities).size === identities.length;
-  }, 'each identity in coaps.device once'),
-  v.check(
-    ({ coaps }) => (coaps?.device ?? []).every(({ key }) => !key.startsWith('hex:') || isHex(key.slice(4))),
-    'pairs of hexadecimal digits behind hex: in coaps.device.key, at least 8 of them',
   ),
   v.check(({ bootstrap, lwm2m }) => {
     const clients = new Set(lwm2m?.device.map(({ id }) => id));
@@ -406,6 +362,10 @@ export function demandAllowed({ coap, lwm2m }: GatewayConfig): void {
 /** Keys that are reloaded at SIGHUP. All others take effect at the next start. */
 export const gatewayReloads: readonly string[] = [
   'coaps.device',
+  'coaps.certificate-file',
+  'coaps.key-file',
+  'coaps.ca-files',
+  'coaps.raw-key',
   'http.tls-cert',
   'http.tls-key',
   'http.device',

@@ -89,8 +89,7 @@ export function peerTrust(
   if (other) throw new Error(`the certificate of ${nameOf(other)} is not one of an authority`);
   const marks = new Map<string, string>();
   for (const [name, key] of rawKeys) {
-    const publicKey =
-      typeof key === 'string' ? createPublicKey(key) : createPublicKey({ key, format: 'der', type: 'spki' });
+    const publicKey = publicKeyOf(name, key);
     if (!isUsable(publicKey)) throw new Error(`the key of ${name} is not an elliptic curve key on P-256`);
     const mark = markOf(derOf(publicKey));
     if (marks.has(mark)) throw new Error(`${name} has the same key as ${marks.get(mark)}`);
@@ -103,6 +102,16 @@ export function peerTrust(
     rawKeys: marks,
     notBefore: Math.max(0, ...dated.map(({ validFromDate }) => validFromDate.getTime())),
   };
+}
+
+function publicKeyOf(name: string, key: string | Buffer): KeyObject {
+  try {
+    return typeof key === 'string'
+      ? createPublicKey(key)
+      : createPublicKey({ key, format: 'der', type: 'spki' });
+  } catch (cause) {
+    throw new Error(`the key of ${name} cannot be read`, { cause });
+  }
 }
 
 /** The subject of a certificate, in one line. */

@@ -80,7 +80,10 @@ function extensionsOf(options: CertificateOptions): Buffer[] {
 }
 
 const pemOf = (der: Buffer): string =>
-  `-----BEGIN CERTIFICATE-----\n${der.toString('base64').replace(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`;
+  `-----BEGIN CERTIFICATE-----\n${der
+    .toString('base64')
+    .match(/.{1,64}/g)!
+    .join('\n')}\n-----END CERTIFICATE-----\n`;
 
 /** Makes a certificate (RFC 5280 section 4.1). It is signed by itself without an issuer. */
 export function issue(options: CertificateOptions, issuer?: Pick<Issued, 'key' | 'subject'>): Issued {
