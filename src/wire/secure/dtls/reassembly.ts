@@ -32,6 +32,11 @@ export class Reassembly {
     return this.#next;
   }
 
+  /** Bytes of all messages that are not given yet. */
+  get bytes(): number {
+    return this.#total;
+  }
+
   add(fragment: Fragment): void {
     const { type, sequence, length, offset, bytes } = fragment;
     if (sequence < this.#next || sequence >= this.#next + reassemblyLimits.ahead) return;
