@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Certificates } from '../../../../src/wire/secure/dtls/certificates.ts';
 import { certificateSuites } from '../../../../src/wire/secure/dtls/suites.ts';
-import { authority, certificatesOf, issue } from './authority.ts';
+import { certificatesOf, issue } from './authority.ts';
 import {
   credentials,
   device,
@@ -149,7 +149,7 @@ describe('resumption and revocation', () => {
 
   for (const [name, later, wall] of [
     ['after its authority was removed', certificatesOf(serverOwn, { rawKeys: { x: serverOwn } }), undefined],
-    ['after it has expired', served, year(2100).getTime()],
+    ['after it has expired', served, Date.UTC(2100)],
   ] as const)
     test(`a session is not resumed ${name}`, async () => {
       let certificates: Certificates = served;
