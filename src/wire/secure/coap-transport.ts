@@ -11,7 +11,7 @@ import { remoteKey } from '../coap/peer.ts';
 import { Association, type AssociationState } from './dtls/association.ts';
 import { isStillTrusted } from './dtls/certificate-check.ts';
 import type { Certificates } from './dtls/certificates.ts';
-import { DtlsEndpoint } from './dtls/endpoint.ts';
+import { DtlsServer } from './dtls/server.ts';
 
 /** Sequence numbers that an association may use after what is stored of it, in one run of the process. */
 export const reservedBlock = 1024;
@@ -77,7 +77,7 @@ export interface SecureSocket {
  */
 export class CoapTransport {
   readonly #parts: CoapTransportParts;
-  readonly #dtls: DtlsEndpoint;
+  readonly #dtls: DtlsServer;
   /** By local address. */
   readonly #sockets = new Map<string, SecureSocket>();
   readonly #byKey = new Map<string, Association>();
@@ -91,7 +91,7 @@ export class CoapTransport {
   constructor(parts: CoapTransportParts) {
     const { clock, entropy, events, keyOf, certificates, admission, associations, store } = parts;
     this.#parts = parts;
-    this.#dtls = new DtlsEndpoint({
+    this.#dtls = new DtlsServer({
       clock,
       entropy,
       send: (datagram, { address, port, local }) => this.#sockets.get(local)?.send(datagram, port, address),
