@@ -48,7 +48,7 @@ const coapsTable = v.strictObject({
   ),
   'key-file': described(
     v.optional(fileOf('private-key')),
-    'PEM file of the private key of the gateway on the curve P-256, readable by its user alone. Its public key is the raw public key of the gateway (RFC 7250). Needed for devices with certificates or raw public keys',
+    'PEM file of the private key of the gateway (P-256), readable by its user alone. Its public key is the raw public key of the gateway (RFC 7250)',
   ),
   'ca-files': described(
     v.optional(v.array(fileOf('authorities')), []),
