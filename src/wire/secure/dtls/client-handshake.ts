@@ -30,7 +30,7 @@ import {
 import { clientPointBytes, clientShareBytes, EphemeralKey, readServerShare } from './key-exchange.ts';
 import { masterSecret, premasterOf } from './key-schedule.ts';
 import { type HandshakeMessage, MessageType } from './messages.ts';
-import { mostContent } from './server-handshake.ts';
+import { mostContent } from './server-choice.ts';
 import type { Session } from './sessions.ts';
 import { isAead, type Suite } from './suites.ts';
 

@@ -1,8 +1,7 @@
 import { createVerify, type Verify } from 'node:crypto';
 import { Alert, DtlsFailure } from './alerts.ts';
-import { cidOf } from './association.ts';
 import { Reader } from './bytes.ts';
-import { isStillTrusted, type Proven, proven } from './certificate-check.ts';
+import { type Proven, proven } from './certificate-check.ts';
 import {
   certificateBytes,
   certificateRequestBytes,
@@ -10,18 +9,9 @@ import {
   readSignature,
   signatureBytes,
 } from './certificate-messages.ts';
-import {
-  type Certificates,
-  entriesOf,
-  ownTypes,
-  type Presented,
-  presented,
-  signed,
-  trustedTypes,
-} from './certificates.ts';
-import { CertificateType, ecdsaSha256, type HelloExtensions, secp256r1 } from './extensions.ts';
+import { entriesOf, type Presented, presented, signed } from './certificates.ts';
 import { Handshake, type HandshakeParts } from './handshake.ts';
-import { type ClientHello, readClientHello, renegotiationSignal, serverHelloBytes } from './hellos.ts';
+import { readClientHello } from './hellos.ts';
 import {
   EphemeralKey,
   readClientPoint,
@@ -31,47 +21,14 @@ import {
 } from './key-exchange.ts';
 import { masterSecret, premasterOf } from './key-schedule.ts';
 import { type Fragment, type HandshakeMessage, MessageType } from './messages.ts';
-import type { Session, Sessions } from './sessions.ts';
-import { isAead, type Suite } from './suites.ts';
-
-/** Most bytes of content in one record, which is also what is taken here (RFC 5246 section 6.2.1, RFC 8449 section 4). */
-export const mostContent = 2 ** 14;
-
-/** What a server decides by. */
-export interface ServerSettings {
-  /** The key of an identity; undefined when it is unknown. It should take the same time in both cases. */
-  readonly keyOf: (identity: string) => Uint8Array | undefined;
-  /** What certificates and raw public keys need; undefined when there are none. */
-  readonly certificates: () => Certificates | undefined;
-  /** Suites that are accepted, the preferred one first. */
-  readonly suites: readonly Suite[];
-  readonly sessions: Sessions;
-  /** A new connection ID for records to this server. */
-  readonly newCid: () => number;
-  /** Stands for the key of an unknown identity. It must be random and secret. */
-  readonly noKey: Uint8Array;
-}
-
-/** Certificates, and their kinds that both ends know. */
-interface Certified {
-  readonly certificates: Certificates;
-  readonly clientType: number;
-  readonly serverType: number;
-}
-
-/** What was agreed on by the hellos. */
-interface Choice {
-  readonly hello: ClientHello;
-  readonly suite: Suite;
-  /** What a suite with certificates needs. */
-  readonly certified: Certified | undefined;
-  readonly serverRandom: Buffer;
-  readonly ownCid: number | undefined;
-  /** The session that is resumed. */
-  readonly resumed: Session | undefined;
-  /** The ID of the session, which the client may resume later; empty when it may not. */
-  readonly sessionId: Buffer;
-}
+import {
+  answerTo,
+  type Certified,
+  type Choice,
+  choose,
+  mostContent,
+  type ServerSettings,
+} from './server-choice.ts';
 
 /** The server's side of a handshake, from the ClientHello with its cookie on (RFC 5246 section 7.3, RFC 6347 section 4.2.4). */
 export class ServerHandshake extends Handshake {
@@ -122,12 +79,12 @@ export class ServerHandshake extends Handshake {
 
   #greet(message: HandshakeMessage): void {
     const hello = readClientHello(message.body);
-    const choice = this.#choose(hello);
+    const choice = choose(hello, this.#settings, this.parts);
     this.#choice = choice;
     const { suite, resumed, certified } = choice;
     if (certified && !resumed) this.signature = createVerify('sha256');
     this.record(message);
-    const first = this.message(MessageType.ServerHello, this.#helloBytes(choice));
+    const first = this.message(MessageType.ServerHello, answerTo(choice));
     if (resumed) {
       this.#identity = resumed.identity;
       this.#proven = resumed.proof === undefined ? undefined : { ...resumed, proof: resumed.proof };
@@ -162,88 +119,6 @@ export class ServerHandshake extends Handshake {
   #demand(type: number): void {
     if (type !== this.#expected)
       throw new DtlsFailure(Alert.UnexpectedMessage, `message ${type} is not expected`);
-  }
-
-  #choose(hello: ClientHello): Choice {
-    const { extensions, sessionId } = hello;
-    const { entropy } = this.parts;
-    const { sessions, suites, newCid } = this.#settings;
-    if (extensions.renegotiationInfo && extensions.renegotiationInfo.length > 0)
-      throw new DtlsFailure(Alert.HandshakeFailure, 'the client renegotiates');
-    const certified = this.#certified(extensions);
-    const common = {
-      hello,
-      serverRandom: Buffer.from(entropy.bytes(32)),
-      ownCid: extensions.cid ? newCid() : undefined,
-    };
-    const known = sessionId.length > 0 ? sessions.get(sessionId) : undefined;
-    // A client that no longer knows the extended master secret gets a whole handshake (RFC 7627 section 5.3).
-    if (known && extensions.extendedMasterSecret && this.#isCurrent(known) && isOffered(known.suite, hello))
-      return { ...common, suite: known.suite, certified: undefined, resumed: known, sessionId };
-    const fitting = suites.filter((each) => isOffered(each, hello));
-    const suite = fitting.find(({ exchange }) => exchange !== 'ecdhe-ecdsa' || certified);
-    if (!suite) throw this.#noSuite(fitting);
-    const isResumable = extensions.extendedMasterSecret === true;
-    return {
-      ...common,
-      suite,
-      certified: suite.exchange === 'ecdhe-ecdsa' ? certified : undefined,
-      resumed: undefined,
-      sessionId: isResumable ? Buffer.from(entropy.bytes(32)) : Buffer.alloc(0),
-    };
-  }
-
-  #noSuite(fitting: readonly Suite[]): DtlsFailure {
-    return fitting.length > 0 && this.#settings.certificates()
-      ? new DtlsFailure(Alert.UnsupportedCertificate, 'no kind of certificate suits both')
-      : new DtlsFailure(Alert.HandshakeFailure, 'no cipher suite suits both');
-  }
-
-  /** Whether what a session was opened with is still valid. Sessions of pre-shared keys end with their keys. */
-  #isCurrent({ identity, proof }: Session): boolean {
-    const { certificates } = this.#settings;
-    return (
-      proof === undefined ||
-      isStillTrusted({ identity, proof }, certificates()?.trust, this.parts.clock.wall())
-    );
-  }
-
-  /** Certificates, when each end has a kind of them that the other one takes. Without the extensions that is X.509. */
-  #certified({ clientTypes, serverTypes, signatureAlgorithms }: HelloExtensions): Certified | undefined {
-    const certificates = this.#settings.certificates();
-    if (!certificates || !signatureAlgorithms?.includes(ecdsaSha256)) return undefined;
-    const common = (offered: readonly number[] = [CertificateType.X509], known: readonly number[]) =>
-      offered.find((type) => known.includes(type));
-    const clientType = common(clientTypes, trustedTypes(certificates));
-    // A client with a raw public key often cannot check a certificate, although it offers to: both get the same kind if they can.
-    const known = ownTypes(certificates);
-    const same = common(
-      serverTypes,
-      known.filter((type) => type === clientType),
-    );
-    const serverType = same ?? common(serverTypes, known);
-    if (clientType === undefined || serverType === undefined) return undefined;
-    return { certificates, clientType, serverType };
-  }
-
-  #helloBytes({ hello, suite, certified, serverRandom, ownCid, sessionId }: Choice): Buffer {
-    const { extensions, suites } = hello;
-    const knowsRenegotiation = extensions.renegotiationInfo || suites.includes(renegotiationSignal);
-    return serverHelloBytes({
-      random: serverRandom,
-      sessionId,
-      suite: suite.id,
-      extensions: {
-        ...(suite.exchange !== 'psk' && extensions.hasPointFormats && { hasPointFormats: true }),
-        ...(certified && extensions.clientTypes && { clientTypes: [certified.clientType] }),
-        ...(certified && extensions.serverTypes && { serverTypes: [certified.serverType] }),
-        ...(!isAead(suite) && { encryptThenMac: true }),
-        ...(extensions.extendedMasterSecret && { extendedMasterSecret: true }),
-        ...(extensions.recordSizeLimit !== undefined && { recordSizeLimit: mostContent }),
-        ...(ownCid !== undefined && { cid: cidOf(ownCid) }),
-        ...(knowsRenegotiation && { renegotiationInfo: Buffer.alloc(0) }),
-      },
-    });
   }
 
   /**
@@ -314,14 +189,4 @@ export class ServerHandshake extends Handshake {
       },
     });
   }
-}
-
-/** Whether the client offers a suite and what the suite needs. CBC is taken only with encrypt-then-MAC. */
-function isOffered(suite: Suite, { suites, extensions }: ClientHello): boolean {
-  const { encryptThenMac, groups = [secp256r1], hasPointFormats = true } = extensions;
-  return (
-    suites.includes(suite.id) &&
-    (isAead(suite) || encryptThenMac === true) &&
-    (suite.exchange === 'psk' || (groups.includes(secp256r1) && hasPointFormats))
-  );
 }
