@@ -220,6 +220,21 @@ test('after kill -9 a device goes on as the one that it proved to be, and not wh
   assert.ok(!last.lines.some(({ event }) => event === 'dtls.opened'));
 });
 
+test('a clock before the dates of the certificates is told, and devices get in all the same', async () => {
+  const late = authority('Late root', { from: new Date('2040-01-01') });
+  const own = issue({ commonNames: ['localhost'], dnsNames: ['localhost'] }, late);
+  configure({ own, authorities: [file('late.pem', late.pem)] });
+  const { gateway, port } = await started();
+  await using _gateway = gateway;
+  await gateway.until('dtls.clock-unset', { least: '2040-01-01T00:00:00.000Z' });
+  await using client = await openClient();
+  await connect(client, port, issue({ commonNames: ['two'] }, late), false, late);
+  await ask(client, port);
+  await using expired = await openClient();
+  const old = issue({ commonNames: ['two'], until: new Date('2039-01-01') }, late);
+  await assert.rejects(connect(expired, port, old, false, late), /alert 45/);
+});
+
 describe('--check', () => {
   const check = () => {
     const { status, stderr } = spawnSync(process.execPath, [
