@@ -61,6 +61,7 @@ function copyState(from: string, to: string): void {
     using raw = new DatabaseSync(from);
     raw.exec(`VACUUM INTO '${to}'`);
     copyFileSync(`${from}.lock`, `${to}.lock`);
+    if (existsSync(`${from}.key`)) copyFileSync(`${from}.key`, `${to}.key`);
     const images = `${from}.images`;
     if (existsSync(images)) cpSync(images, `${to}.images`, { recursive: true });
   });
@@ -311,9 +312,9 @@ export class Rig implements AsyncDisposable {
       if (!running || !existsSync(running.file)) return;
       const copy = join(this.#folder, `copy-${++this.#copies}.db`);
       copyState(running.file, copy);
-      const living = running.beliefs();
-      const fresh = await running.fresh(copy);
       try {
+        const living = running.beliefs();
+        const fresh = await running.fresh(copy);
         assert.deepEqual(
           this.#durable(living, isAtTheEnd),
           this.#durable(fresh, isAtTheEnd, living),
