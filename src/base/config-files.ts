@@ -84,7 +84,12 @@ function checkContent(kind: FileKind, content: Buffer, now: number): void {
     .match(/-----BEGIN CERTIFICATE-----[^-]*(-----END CERTIFICATE-----|$)/g);
   if (!certificates) throw new PosternError('configuration', 'there is no certificate in it');
   for (const pem of certificates) {
-    const { subject, validFromDate, validToDate } = read(names.certificate, () => new X509Certificate(pem));
+    // A certificate whose names are all alternative ones has no subject.
+    const {
+      subject = '',
+      validFromDate,
+      validToDate,
+    } = read(names.certificate, () => new X509Certificate(pem));
     const name = subject.replaceAll('\n', ', ');
     if (validToDate.getTime() < now)
       throw new PosternError('configuration', `the certificate of ${name} expired on ${day(validToDate)}`);

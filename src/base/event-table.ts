@@ -65,6 +65,7 @@ export const eventTable = {
   'coap.socket-error': warn<'address' | 'reason'>(),
 
   // Associations of DTLS.
+  'dtls.clock-unset': warn<never, never, { time: string; least: string }>(),
   'dtls.closed': info.byPeer<'identity' | 'peer' | 'reason'>(),
   'dtls.moved': info.byPeer<'identity' | 'peer' | 'before'>(),
   'dtls.opened': info.byPeer<'identity' | 'peer'>(),

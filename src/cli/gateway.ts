@@ -7,6 +7,7 @@ import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gatew
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
 import { Gateway } from '../gateway/gateway.ts';
+import { LiveSettings } from '../gateway/live-settings.ts';
 import { restartExitCode } from '../gateway/update/directory-slots.ts';
 import { beFrugal, tidyUpWhenQuiet, watchedForWork } from './frugality.ts';
 import { type Command, type HangUps, stopped } from './runner.ts';
@@ -60,6 +61,8 @@ All keys are in docs/configuration.md.`,
       const config = read();
       demandAllowed(config);
       checkFiles(gatewayConfigSchema, config, String(file), new SystemClock());
+      // What does not fit together in files that can be read each.
+      new LiveSettings(config);
       return console.log(`${file} is valid`);
     }
     const log = new LogEvents('info', 'gateway');
