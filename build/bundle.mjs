@@ -8,7 +8,7 @@ import { build } from 'esbuild';
 import { publish } from './figure-pages.ts';
 import { single, today } from './figures.ts';
 import { packagesIn, sbomOf } from './sbom.ts';
-import { leaveProseOut } from './without-prose.mjs';
+import { leaveProseOut } from './without-prose.ts';
 
 const { values: flags } = parseArgs({ options: { quiet: { type: 'boolean' }, write: { type: 'boolean' } } });
 const root = fileURLToPath(new URL('..', import.meta.url));

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { withoutProse } from '../../build/without-prose.mjs';
+import { withoutProse } from '../../build/without-prose.ts';
 
 test('a schema takes the place of its explanation, in calls within calls and over lines', () => {
   const source = `const a = described(
