@@ -39,6 +39,8 @@ export interface StackResponse {
   readonly contentFormat: number | undefined;
   /** Location-Path, such as `/rd/x`. Empty when there is none. */
   readonly location: string;
+  /** Max-Age in seconds. In a 5.03 it says when to try again (RFC 7252 section 5.9.3.4). */
+  readonly maxAge: number | undefined;
   /** Value of the first option with this number. */
   option(number: number): Uint8Array | undefined;
 }
@@ -135,12 +137,14 @@ export function read(incoming: IncomingMessage): StackResponse {
     const found = incoming._packet.options?.find(({ name }) => String(name) === String(number));
     return found?.value instanceof Buffer ? found.value : undefined;
   };
+  const maxAge: unknown = incoming.headers['Max-Age'];
   const location = (incoming._packet.options ?? []).filter(({ name }) => name === 'Location-Path');
   return {
     code: incoming.code,
     location: location.map(({ value }) => `/${value}`).join(''),
     payload: incoming.payload,
     contentFormat: formatIn(incoming, 'Content-Format'),
+    maxAge: typeof maxAge === 'number' ? maxAge : undefined,
     option,
   };
 }
