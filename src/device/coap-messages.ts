@@ -50,6 +50,8 @@ export interface Discovered {
   /** `coap://host:port`; a link-local host has its zone. */
   readonly base: string;
   readonly links: readonly Link[];
+  /** A challenge of its bootstrap server that came with the links: an Echo (RFC 9175). */
+  readonly challenge?: Uint8Array | undefined;
 }
 
 /** A request that the device gets. */

@@ -300,8 +300,8 @@ export class Device implements AsyncDisposable {
   async #withBootstrapServer(found: Discovered): Promise<Discovered> {
     if (this.#config.device['factory-secret'] === undefined || this.#accounts.list().every(isDirect))
       return found;
-    const { links } = await this.#coap.linksOf(found.base, 'rt=oma.dm.bs', discoveryTimeout);
-    return { ...found, links: [...found.links, ...links] };
+    const { links, challenge } = await this.#coap.linksOf(found.base, 'rt=oma.dm.bs', discoveryTimeout);
+    return { ...found, links: [...found.links, ...links], challenge };
   }
 
   #tunnelTo(found: Discovered | undefined, serverId: string): boolean {
