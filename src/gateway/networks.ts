@@ -1,0 +1,83 @@
+import { Admission } from '../base/admission.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Entropy } from '../base/entropy.ts';
+import type { Events } from '../base/events.ts';
+import { CoapTransport } from '../wire/secure/coap-transport.ts';
+import type { GatewayConfig } from './config.ts';
+import type { LiveSettings } from './live-settings.ts';
+import { admissionLimits, advertised } from './settings.ts';
+import { CoapNetwork } from './southbound/coap-network.ts';
+import type { ListInterfaces } from './southbound/interfaces.ts';
+import type { GatewayState } from './state.ts';
+import { DtlsAssociations } from './store/dtls-associations.ts';
+
+export interface NetworkSurroundings {
+  readonly config: GatewayConfig;
+  readonly live: LiveSettings;
+  readonly state: GatewayState;
+  /** Number of peers that are remembered, attached or not. */
+  readonly remembered: number;
+  readonly listInterfaces: ListInterfaces | undefined;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+}
+
+/**
+ * Makes the private network of a gateway: plain CoAP, CoAP over DTLS where the configuration has `[coaps]`, and the
+ * admission that both share. No socket is open yet.
+ */
+export function networksOf({
+  config,
+  live,
+  state,
+  remembered,
+  listInterfaces,
+  ...machine
+}: NetworkSurroundings) {
+  const { coap, coaps } = config;
+  const admission = new Admission({
+    ...machine,
+    limits: admissionLimits(config.admission),
+    known: remembered,
+  });
+  const shared = { ...machine, admission, ...(listInterfaces && { listInterfaces }) };
+  const network = new CoapNetwork({
+    ...coap,
+    ...shared,
+    advertise: advertised(coap.advertise),
+    limits: { leisure: coap.leisure },
+  });
+  const transport = coaps && secureTransport({ live, state, remembered, admission, ...machine });
+  const secureNetwork =
+    coaps &&
+    transport &&
+    new CoapNetwork({
+      ...shared,
+      port: coaps.port,
+      interfaces: coap.interfaces,
+      multicast: false,
+      advertise: advertised(coaps.advertise),
+      transport,
+    });
+  return { admission, network, transport, secureNetwork };
+}
+
+/** DTLS with the keys of the configuration that holds now, and associations that survive a restart. */
+function secureTransport({
+  live,
+  state,
+  remembered,
+  admission,
+  ...machine
+}: Omit<NetworkSurroundings, 'listInterfaces' | 'config'> & {
+  readonly admission: Admission;
+}): CoapTransport {
+  return new CoapTransport({
+    keyOf: (identity) => live.current.deviceKeys.get(identity),
+    admission,
+    associations: remembered,
+    store: new DtlsAssociations(state.database, state.sealing, state.epoch.isNew),
+    ...machine,
+  });
+}
