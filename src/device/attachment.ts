@@ -16,7 +16,7 @@ export interface AttachmentParts {
 
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 /** Most seconds that a gateway can have a device wait. It may have room before. */
-const mostRetryAfter = 10;
+const mostRetryAfter = 5;
 /** Milliseconds between two looks at the own address. */
 const lookEvery = 5000;
 
