@@ -77,7 +77,15 @@ function secureTransport({
     keyOf: (identity) => live.current.deviceKeys.get(identity),
     admission,
     associations: remembered,
-    store: new DtlsAssociations(state.database, state.sealing, state.epoch.isNew),
+    store: new DtlsAssociations(state.database, {
+      sealing: state.sealing,
+      isNew: state.epoch.isNew,
+      lost: (count) =>
+        machine.events.emit('state.key-unusable', {
+          file: state.key,
+          reason: `${count} associations were sealed by another key`,
+        }),
+    }),
     ...machine,
   });
 }
