@@ -173,8 +173,8 @@ export class SessionTable<Owner> {
 
   /**
    * The session that gives its place to a new one. Undefined when a place is free.
-   * @throws {PosternError} `unavailable` when none does. To be tried again after half the time that makes a session silent: most
-   *   sessions end sooner
+   * @throws {PosternError} `unavailable` when none does. To be tried again after a fifth of the time that makes a session silent:
+   *   most sessions are shorter, and some hundred devices that start at once shall not wait longer than they need
    */
   #demandPlace(): Entry<Owner> | undefined {
     const { clock, limits } = this.#parts;
@@ -184,7 +184,7 @@ export class SessionTable<Owner> {
     const [silent] = this.#entries.values();
     if (silent && clock.now() - silent.heard >= limits.silent) return silent;
     throw new PosternError('unavailable', 'too many sessions; try again later', {
-      retryAfter: Math.ceil(limits.silent / 2000),
+      retryAfter: Math.ceil(limits.silent / 5000),
     });
   }
 

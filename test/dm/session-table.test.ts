@@ -393,7 +393,7 @@ describe('bounds', () => {
     for (let number = 0; number < limits.sessions; number++)
       assert.equal((await open(number)).status, 'SyncHdr 212');
     const made = it.made();
-    await assert.rejects(open(10), { code: 'unavailable', retryAfter: 5 });
+    await assert.rejects(open(10), { code: 'unavailable', retryAfter: 2 });
     assert.equal(it.made(), made, 'no session is made for a message that is refused');
     it.clock.advance(limits.silent);
     for (let number = 20; number < 40; number++) {
