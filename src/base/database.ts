@@ -261,7 +261,7 @@ export class Database implements AsyncDisposable {
     statement.run = ((...values: unknown[]) => {
       try {
         if (this.#levels.length > 0) this.#demandTransaction();
-        this.#demandSyncs();
+        this.#demandWritable();
         const outcome = run(...values);
         if (Number(outcome.changes) > 0) {
           this.#hasWritten = true;
@@ -285,7 +285,8 @@ export class Database implements AsyncDisposable {
    * A disk that takes writes and syncs none would let commits pile up, each of which is refused after it was made. So nothing is
    * written until a sync succeeds; each attempt to write is the cause of another sync.
    */
-  #demandSyncs(): void {
+  #demandWritable(): void {
+    if (this.isReadOnly) throw this.#fault ?? new PosternError('storage', 'the disk is read-only');
     if (!this.#isSyncFailing || !this.#fault) return;
     this.#syncAgain();
     throw this.#fault;

@@ -143,6 +143,46 @@ describe('a gateway on a read-only or failing disk', { timeout: 120_000 }, () =>
     assert.equal(written?.status, 200);
   });
 
+  test('with a DM server and a device that start on read-only disks too: what they have is shown, and they work when the disks take writes', {
+    skip: noDisk,
+  }, async () => {
+    using disk = SmallDisk.mount(16)!;
+    await using broker = await startAedes();
+    const folder = (name: string) => join(disk.folder, `${name}.db`);
+    const kind = { factory: true, server: true, more: { state: folder('device') } };
+    const server = { headend: { id: 'dm.example', state: folder('headend'), 'session-timeout': 20 } };
+    {
+      await using site = new Site(broker.url);
+      await site.headend([first], server);
+      const gateway = await site.gateway([first], { gateway: { id: 'gw-1', state: folder('gateway') } });
+      await site.device(first, gateway, kind).start();
+      await site.headendEvents.until('alert.device-attach', { device: first });
+      await site.gatewayEvents.until('alert.delivered');
+    }
+    disk.setReadOnly(true);
+    await using site = new Site(broker.url);
+    const headend = await site.headend([first], server);
+    const gateway = await site.gateway([first], { gateway: { id: 'gw-1', state: folder('gateway') } });
+    const device = site.device(first, gateway, kind);
+    await device.start();
+    assert.deepEqual(
+      headend.devices().map(({ id, attached }) => [id, attached]),
+      [[first, true]],
+    );
+    assert.deepEqual([...device.servers].sort(), ['dm.example', 'gw-1']);
+    // Each session of a DM server changes nonces that it must keep.
+    await site.headendEvents.until('package.refused', { status: 420 });
+    for (const events of [site.headendEvents, site.gatewayEvents, site.deviceEvents])
+      assert.equal(events.count('state.failing'), 1);
+    disk.setReadOnly(false);
+    for (const events of [site.headendEvents, site.gatewayEvents, site.deviceEvents])
+      await events.until('state.writable');
+    const [read] = await headend.manage('gw-1', [{ name: 'Get', uri: './DevInfo/DevId' }]);
+    assert.equal(read?.results[0]?.data, 'gw-1');
+    const [own] = await headend.manage(first, [{ name: 'Get', uri: './DevInfo/DevId' }]);
+    assert.equal(own?.results[0]?.data, first);
+  });
+
   test('whose syncs fail while its writes do not: nothing is promised, and nothing else stops', async (t) => {
     const state = freshState(t);
     await using broker = await startAedes();
