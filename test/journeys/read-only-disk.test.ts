@@ -2,12 +2,14 @@
 import '../faults/failing-storage.ts';
 
 import assert from 'node:assert/strict';
+import { copyFileSync, existsSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { GatewaySurroundings } from '../../src/gateway/composition.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import type { Headend } from '../../src/headend/headend.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
+import { ServiceProcess } from '../cli/service-process.ts';
 import { unwatch, watch } from '../faults/failing-storage.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
@@ -181,6 +183,46 @@ describe('a gateway on a read-only or failing disk', { timeout: 120_000 }, () =>
     assert.equal(read?.results[0]?.data, 'gw-1');
     const [own] = await headend.manage(first, [{ name: 'Get', uri: './DevInfo/DevId' }]);
     assert.equal(own?.results[0]?.data, first);
+  });
+
+  test('whose state is another one when the disk takes writes again starts again within its process', {
+    skip: noDisk,
+  }, async () => {
+    using disk = SmallDisk.mount(16)!;
+    const state = join(disk.folder, 'state.db');
+    const config = join(disk.folder, 'gateway.toml');
+    const file = `[gateway]
+id = "gw-1"
+state = "${state}"
+admin-socket = "${disk.folder}.sock"
+[coap]
+port = 0
+interfaces = ["lo"]
+insecure-plain-coap = true
+[mqtt]
+url = "mqtt://127.0.0.1:1"
+[dm-server]
+id = "dm.example"
+client-secret = "gateway-client-secret"
+server-secret = "gateway-server-secret"
+`;
+    writeFileSync(config, file);
+    {
+      await using first = ServiceProcess.postern(['gateway', '--config', config]);
+      await first.until('gateway.started');
+    }
+    disk.setReadOnly(true);
+    await using gateway = ServiceProcess.postern(['gateway', '--config', config]);
+    await gateway.until('state.failing', { reason: 'the disk of the state is read-only' });
+    await gateway.until('gateway.started');
+    disk.setReadOnly(false);
+    copyFileSync(state, `${state}.repaired`);
+    renameSync(`${state}.repaired`, state);
+    const { length } = gateway.lines;
+    await gateway.until('gateway.stopping', {}, length);
+    await gateway.until('gateway.started', {}, length);
+    assert.equal(gateway.child.exitCode, null);
+    assert.ok(existsSync(`${state}-wal`), 'the file itself is open');
   });
 
   test('whose syncs fail while its writes do not: nothing is promised, and nothing else stops', async (t) => {
