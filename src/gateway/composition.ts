@@ -1,4 +1,4 @@
-import { failed } from '../base/background.ts';
+import { failed, guarded } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
@@ -99,6 +99,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     reports.fault(table, { kind: 'state', reason: told });
   };
   watchState(state.database, config.gateway.state, clock, events, setAside, surroundings.startAgain);
+  const recovery = state.database.file?.recovery;
+  if (recovery) {
+    const { reason, used = 'a new, empty state', since = 'the first start' } = recovery;
+    const told = `the state was damaged (${reason}); used instead: ${used}, without what was stored after ${since}`;
+    guarded(events, 'state', () => reports.fault('recovery', { kind: 'state', reason: told }))();
+  }
   if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
   const signals = new DeviceSignals(events);
   const remembered = Math.max(rememberedDevices, config.limits.devices);

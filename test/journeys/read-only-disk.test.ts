@@ -9,22 +9,25 @@ import type { GatewaySurroundings } from '../../src/gateway/composition.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import type { Headend } from '../../src/headend/headend.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
+import { MediaType } from '../../src/wire/syncml/codec.ts';
 import { ServiceProcess } from '../cli/service-process.ts';
 import { unwatch, watch } from '../faults/failing-storage.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 import { SmallDisk } from '../peers/small-disk.ts';
+import { StockClient } from '../peers/stock-client.ts';
 import { freshState } from '../state-files.ts';
 import { Site } from './site.ts';
 
 const first = 'urn:dev:ops:1';
 const second = 'urn:dev:ops:2';
+const stock = 'urn:dev:ops:3';
 
 /** Starts a site whose gateway has its state in a file, with one attached device. */
-async function siteAt(url: string, state: string) {
+async function siteAt(url: string, state: string, more: object = {}) {
   const site = new Site(url);
   const headend = await site.headend([first, second]);
-  const tables = { gateway: { id: 'gw-1', state }, limits: { 'keep-free': 1 } };
+  const tables = { gateway: { id: 'gw-1', state }, limits: { 'keep-free': 1 }, ...more };
   const gateway = await site.gateway([first, second], tables);
   await site.device(first, gateway, { factory: true, server: true }).start();
   await site.headendEvents.until('alert.device-attach', { device: first });
@@ -228,8 +231,14 @@ server-secret = "gateway-server-secret"
   test('whose syncs fail while its writes do not: nothing is promised, and nothing else stops', async (t) => {
     const state = freshState(t);
     await using broker = await startAedes();
-    const { site, headend, gateway } = await siteAt(broker.url, state);
+    const account = { 'client-secret': 'pw', 'server-secret': 'spw', 'client-auth': ['basic'] };
+    const http = { port: 0, device: [{ id: stock, ...account }] };
+    const { site, headend, gateway } = await siteAt(broker.url, state, { http });
     await using _ = site;
+    await using client = new StockClient({
+      ...{ deviceId: stock, serverId: 'gw-1', user: stock, password: 'pw', serverPassword: 'spw' },
+      ...{ auth: 'basic', mediaType: MediaType.Xml, url: `${gateway.httpUrl}/dm` },
+    });
     const watched = watch(state);
     t.after(() => unwatch(state));
     watched.refuses = /^fdatasync$/;
@@ -239,6 +248,7 @@ server-secret = "gateway-server-secret"
     assert.match(String(fields.reason), /5\.03/);
     await site.gatewayEvents.until('state.failing');
     for (let round = 0; round < 3; round++) await assertServes(headend, gateway);
+    assert.deepEqual([await client.session(), client.retryAfter], [503, '30'], 'over HTTP');
     const [refused] = await headend.manage('gw-1', [
       { name: 'Replace', uri: './GwConfig/AttachAlert', format: 'bool', data: 'false' },
     ]);
@@ -250,5 +260,6 @@ server-secret = "gateway-server-secret"
     await site.headendEvents.until('alert.device-attach', { device: second });
     await site.gatewayEvents.until('state.writable');
     assert.equal(gateway.status().fault, undefined);
+    assert.equal(await client.session(), 200);
   });
 });
