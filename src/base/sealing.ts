@@ -1,14 +1,27 @@
+import { spawnSync } from 'node:child_process';
 import { createCipheriv, createDecipheriv } from 'node:crypto';
-import { readFileSync, renameSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { writeDurably } from './durable.ts';
 import type { Entropy } from './entropy.ts';
+import { asPosternError, PosternError } from './errors.ts';
 
 const keyBytes = 32;
 const nonceBytes = 12;
 const tagBytes = 16;
 
-/** Encrypts what is stored, by AES-256-GCM. The key is not in the file with what it encrypts. */
-export class Sealing {
+/** Encrypts what is stored. The key is not in the file with what it encrypts. */
+export interface Sealer {
+  /**
+   * @param name what the bytes belong to; they open only with the same name
+   * @throws {PosternError} `storage` when there is no key, and none can be stored
+   */
+  seal(bytes: Uint8Array, name: string): Buffer;
+  /** Undefined when the bytes were sealed by another key or for another name, or were changed. */
+  open(sealed: Uint8Array, name: string): Buffer | undefined;
+}
+
+/** Encrypts by AES-256-GCM. */
+export class Sealing implements Sealer {
   readonly #key: Uint8Array;
   readonly #entropy: Entropy;
 
@@ -18,14 +31,12 @@ export class Sealing {
     this.#entropy = entropy;
   }
 
-  /** @param name what the bytes belong to; they open only with the same name */
   seal(bytes: Uint8Array, name: string): Buffer {
     const nonce = this.#entropy.bytes(nonceBytes);
     const cipher = createCipheriv('aes-256-gcm', this.#key, nonce).setAAD(Buffer.from(name));
     return Buffer.concat([nonce, cipher.update(bytes), cipher.final(), cipher.getAuthTag()]);
   }
 
-  /** Undefined when the bytes were sealed by another key or for another name, or were changed. */
   open(sealed: Uint8Array, name: string): Buffer | undefined {
     const end = sealed.length - tagBytes;
     if (end < nonceBytes) return undefined;
@@ -40,59 +51,140 @@ export class Sealing {
   }
 }
 
+/** Where the key of the platform comes from: a file beside the state, or a command such as one that asks a TPM. */
+export type KeySource = { readonly file: string } | { readonly command: readonly string[] };
+
+/** Milliseconds and bytes of the output within which a key command must end. */
+const commandBounds = { timeout: 30_000, maxBuffer: 4096 } as const;
+
 /**
- * The key for `Sealing`, in a file that only this user may read. The file is made where it is missing. Whoever has a copy of the
- * state file alone can then not read what is sealed in it.
+ * Seals with the key of the platform. Whoever has a copy of the state file alone can then not read what is sealed in it.
  *
- * No fault of this file keeps a program from its work: what was sealed by a lost key is lost, and all else is not. A file that holds
- * no key is set aside. A key that the disk does not take is kept in memory, and written later by `keep`.
+ * No fault of the key file keeps a program from its start. A file that is missing is made when something is sealed for the first time.
+ * One that holds no key is set aside. One that cannot be read stays as it is: until it can, nothing is opened or sealed.
  */
-export class SealingKey {
-  readonly bytes: Uint8Array;
-  readonly #file: string | undefined;
-  readonly #told: (reason: string) => void;
-  #isKept = true;
-  #isTold = false;
+export class PlatformSealing implements Sealer {
+  readonly #source: KeySource;
+  readonly #entropy: Entropy;
+  #sealing: Sealing | undefined;
 
   /**
-   * @param file none: the key lives as long as the process
-   * @param told called with what is wrong with the file, once for each cause
+   * @param told called with what is wrong with the key file
+   * @throws {PosternError} `configuration` when the command gives no key
    */
-  constructor(file: string | undefined, entropy: Entropy, told: (reason: string) => void) {
-    this.#file = file;
-    this.#told = told;
-    const found = file === undefined ? undefined : this.#read(file);
-    this.bytes = found ?? entropy.bytes(keyBytes);
-    if (found || file === undefined) return;
-    this.#isKept = false;
-    this.keep();
-  }
-
-  /** Writes the key where the disk has not taken it yet. */
-  keep(): void {
-    if (this.#isKept || this.#file === undefined) return;
+  constructor(source: KeySource, entropy: Entropy, told: (reason: string) => void) {
+    this.#source = source;
+    this.#entropy = entropy;
     try {
-      writeDurably(this.#file, this.bytes);
-      this.#isKept = true;
+      const key = 'file' in source ? keyIn(source.file) : keyOf(source.command);
+      if (key) this.#sealing = new Sealing(key, entropy);
     } catch (thrown) {
-      if (!this.#isTold) this.#told(`the key cannot be stored: ${messageOf(thrown)}`);
-      this.#isTold = true;
+      const { code, message } = asPosternError(thrown);
+      if (code !== 'storage') throw thrown;
+      told(message);
     }
   }
 
-  #read(file: string): Uint8Array | undefined {
+  /** What says where the key is, for messages. */
+  get source(): string {
+    return 'file' in this.#source ? this.#source.file : this.#source.command.join(' ');
+  }
+
+  /** @throws {PosternError} `storage` when the key cannot be read, or there is none yet and it cannot be written */
+  seal(bytes: Uint8Array, name: string): Buffer {
+    this.#sealing ??= new Sealing(keyIn(this.source) ?? this.#newKey(), this.#entropy);
+    return this.#sealing.seal(bytes, name);
+  }
+
+  open(sealed: Uint8Array, name: string): Buffer | undefined {
+    return this.#sealing?.open(sealed, name);
+  }
+
+  #newKey(): Uint8Array {
+    const key = this.#entropy.bytes(keyBytes);
     try {
-      const key = readFileSync(file);
-      if (key.length === keyBytes) return key;
-      const aside = `${file}.corrupt`;
-      this.#told(`the file holds ${key.length} bytes and no key of ${keyBytes}; it is set aside as ${aside}`);
-      renameSync(file, aside);
-    } catch (thrown) {
-      if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT')
-        this.#told(`the key cannot be read: ${messageOf(thrown)}`);
+      writeDurably(this.source, key);
+    } catch (cause) {
+      // It may have its name already, and not survive a power cut.
+      rmSync(this.source, { force: true });
+      throw new PosternError('storage', `the key ${this.source} cannot be written: ${String(cause)}`, {
+        cause,
+      });
     }
-    return undefined;
+    return key;
   }
 }
 
-const messageOf = (thrown: unknown): string => (thrown instanceof Error ? thrown.message : String(thrown));
+/** The file of the key that belongs to a state file, or to a backup of one. */
+export const keyFileOf = (state: string): string => `${state}.key`;
+
+/**
+ * Copies the key of a state file beside a backup of it.
+ * @throws {PosternError} `notFound` when there is no such key, `conflict` when the backup has one, `storage`
+ */
+export function backUpKey(state: string, backup: string): void {
+  const [from, to] = [keyFileOf(state), keyFileOf(backup)];
+  if (existsSync(to)) throw new PosternError('conflict', `${to} exists already`);
+  const key = keyIn(from);
+  if (!key) throw new PosternError('notFound', `there is no key ${from}: nothing was sealed by it`);
+  try {
+    writeDurably(to, key);
+  } catch (cause) {
+    throw new PosternError('storage', `the key ${to} cannot be written: ${String(cause)}`, { cause });
+  }
+}
+
+/** Puts the key of a backup, if there is one, in the place of that of a state. The other key is kept beside. */
+export function restoreKey(backup: string, state: string): void {
+  const key = keyIn(keyFileOf(backup));
+  const to = keyFileOf(state);
+  const present = key && keyIn(to);
+  if (!key || present?.equals(key)) return;
+  if (present) renameSync(to, firstFree(`${to}.replaced`));
+  writeDurably(to, key);
+}
+
+function firstFree(name: string): string {
+  for (let at = 1; ; at++) if (!existsSync(`${name}-${at}`)) return `${name}-${at}`;
+}
+
+/**
+ * The key in a file. Undefined when there is no such file. A file that holds something else is set aside.
+ * @throws {PosternError} `storage`
+ */
+function keyIn(file: string): Buffer | undefined {
+  let key: Buffer;
+  try {
+    key = readFileSync(file);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new PosternError('storage', `the key ${file} cannot be read: ${String(cause)}`, { cause });
+  }
+  if (key.length === keyBytes) return key;
+  const aside = firstFree(`${file}.corrupt`);
+  const what = `the file holds ${key.length} bytes and no key of ${keyBytes}; it`;
+  try {
+    renameSync(file, aside);
+  } catch (cause) {
+    throw new PosternError('storage', `${what} cannot be set aside: ${String(cause)}`, { cause });
+  }
+  throw new PosternError('storage', `${what} is set aside as ${aside}`);
+}
+
+/** The key that a command prints: 32 bytes, or 64 hexadecimal digits. */
+function keyOf([program = '', ...args]: readonly string[]): Uint8Array {
+  const { error, status, stdout } = spawnSync(program, args, {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    ...commandBounds,
+  });
+  const why = error ? error.message : `it ended with ${status}`;
+  if (error || status !== 0)
+    throw new PosternError('configuration', `the key command ${program} gave no key: ${why}`);
+  const text = stdout.toString('latin1').trim();
+  if (/^[0-9a-fA-F]{64}$/.test(text)) return Buffer.from(text, 'hex');
+  if (stdout.length === keyBytes) return stdout;
+  throw new PosternError(
+    'configuration',
+    `the key command ${program} printed ${stdout.length} bytes; expected ${keyBytes} bytes, or ${2 * keyBytes} hexadecimal digits`,
+  );
+}

@@ -86,7 +86,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const live = new LiveSettings(config);
 
   // Ground: state, sockets, and where devices are.
-  const state = openState(config, vocabulary, clock, entropy);
+  const state = openState(config, vocabulary, machine);
   const { inventory, credentials, outbox, accounts } = state;
   const disk = new DiskRoom(config.limits['keep-free'] * 1024 * 1024);
   // Servers of the configuration have their accounts again at the next start.
@@ -100,10 +100,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   };
   watchState(state.database, config.gateway.state, clock, events, setAside, surroundings.startAgain);
   const recovery = state.database.file?.recovery;
-  if (recovery) {
-    const { reason, used = 'a new, empty state', since = 'the first start' } = recovery;
-    const told = `the state was damaged (${reason}); used instead: ${used}, without what was stored after ${since}`;
-    guarded(events, 'state', () => reports.fault('recovery', { kind: 'state', reason: told }))();
+  if (recovery) guarded(events, 'state', () => reports.recovered(recovery))();
+  const lost = credentials.lost + state.nodes.lost;
+  if (lost > 0) {
+    events.emit('state.sealed-lost', { rows: lost, key: state.key });
+    const reason = `${lost} secrets were encrypted by another key`;
+    guarded(events, 'state', () => reports.fault('sealed', { kind: 'state', reason }))();
   }
   if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
   const signals = new DeviceSignals(events);

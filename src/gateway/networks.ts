@@ -2,7 +2,6 @@ import { Admission } from '../base/admission.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
-import { Sealing, SealingKey } from '../base/sealing.ts';
 import { CoapTransport } from '../wire/secure/coap-transport.ts';
 import type { GatewayConfig } from './config.ts';
 import type { LiveSettings } from './live-settings.ts';
@@ -49,7 +48,7 @@ export function networksOf({
     advertise: advertised(coap.advertise),
     limits: { leisure: coap.leisure },
   });
-  const transport = coaps && secureTransport({ config, live, state, remembered, admission, ...machine });
+  const transport = coaps && secureTransport({ live, state, remembered, admission, ...machine });
   const secureNetwork =
     coaps &&
     transport &&
@@ -66,27 +65,26 @@ export function networksOf({
 
 /** DTLS with the keys of the configuration that holds now, and associations that survive a restart. */
 function secureTransport({
-  config,
   live,
   state,
   remembered,
   admission,
   ...machine
-}: Omit<NetworkSurroundings, 'listInterfaces'> & { readonly admission: Admission }): CoapTransport {
-  const { entropy, events } = machine;
-  const { state: file } = config.gateway;
-  const keyFile = file === ':memory:' ? undefined : `${file}.key`;
-  const told = (reason: string) => events.emit('state.key-unusable', { file: keyFile ?? file, reason });
-  const key = new SealingKey(keyFile, entropy, told);
+}: Omit<NetworkSurroundings, 'listInterfaces' | 'config'> & {
+  readonly admission: Admission;
+}): CoapTransport {
   return new CoapTransport({
     keyOf: (identity) => live.current.deviceKeys.get(identity),
     admission,
     associations: remembered,
     store: new DtlsAssociations(state.database, {
-      sealing: new Sealing(key.bytes, entropy),
+      sealing: state.sealing,
       isNew: state.epoch.isNew,
-      storing: () => key.keep(),
-      lost: (count) => told(`${count} associations were sealed by another key`),
+      lost: (count) =>
+        machine.events.emit('state.key-unusable', {
+          file: state.key,
+          reason: `${count} associations were sealed by another key`,
+        }),
     }),
     ...machine,
   });

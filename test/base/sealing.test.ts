@@ -2,11 +2,11 @@
 import '../faults/failing-storage.ts';
 
 import assert from 'node:assert/strict';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { systemEntropy } from '../../src/base/entropy.ts';
-import { Sealing, SealingKey } from '../../src/base/sealing.ts';
+import { PlatformSealing, Sealing } from '../../src/base/sealing.ts';
 import { unwatch, watch } from '../faults/failing-storage.ts';
 import { SmallDisk } from '../peers/small-disk.ts';
 import { freshState } from '../state-files.ts';
@@ -26,69 +26,106 @@ test('what is sealed opens with the same key and name only, and not when a bit w
   assert.notDeepEqual(sealing.seal(Buffer.from('secret'), 'device'), sealed);
 });
 
-/** The key of a file, and what was told of the file. */
-function keyOf(file: string) {
+/** Seals with the key of a file. `told` is what was said of the file. */
+function sealingOf(file: string) {
   const told: string[] = [];
-  const key = new SealingKey(file, systemEntropy, (reason) => told.push(reason));
-  return { key, told, bytes: Buffer.from(key.bytes) };
+  const sealing = new PlatformSealing({ file }, systemEntropy, (reason) => told.push(reason));
+  const seal = () => sealing.seal(Buffer.from('secret'), 'a');
+  const open = (sealed: Buffer) => sealing.open(sealed, 'a')?.toString();
+  return { told, seal, open };
 }
+const unwritten = { code: 'storage', message: /key .* cannot be written/ };
 
-test('the key is made once, for this user only; a file that holds none is set aside', (t) => {
+test('the key is made when it is first needed, for this user only, and used again', (t) => {
   const file = `${freshState(t)}.key`;
-  const first = keyOf(file);
+  const { seal, open, told } = sealingOf(file);
+  assert.equal(existsSync(file), false);
+  assert.equal(open(Buffer.alloc(64)), undefined);
+  const sealed = seal();
   assert.equal(statSync(file).mode & 0o777, 0o600);
-  assert.deepEqual([keyOf(file).bytes, first.told], [first.bytes, []]);
-  const cut = readFileSync(file).subarray(1);
-  writeFileSync(file, cut);
-  const second = keyOf(file);
-  assert.match(
-    second.told.join(),
-    /^the file holds 31 bytes and no key of 32; it is set aside as .*corrupt$/,
-  );
-  assert.notDeepEqual(second.bytes, first.bytes);
-  assert.deepEqual([keyOf(file).bytes, keyOf(file).told], [second.bytes, []]);
-  assert.deepEqual(readFileSync(`${file}.corrupt`), cut);
+  assert.equal(sealingOf(file).open(sealed), 'secret');
+  assert.deepEqual(told, []);
 });
 
-test('a key that the disk does not take, at any of its writes, is told once, used, and stored later', (t) => {
+test('a key that the disk does not take, at any of its writes, refuses what is to be sealed, until it does', (t) => {
   for (let at = 0; ; at++) {
     const file = `${freshState(t)}.key`;
     const watched = watch(dirname(file), at);
     try {
-      const { key, told, bytes } = keyOf(file);
+      const { seal } = sealingOf(file);
+      let sealed: Buffer | undefined;
+      try {
+        sealed = seal();
+      } catch (thrown) {
+        assert.match((thrown as Error).message, unwritten.message);
+      }
       if (watched.failed === undefined) {
+        assert.ok(sealed);
         assert.deepEqual(watched.places, ['write', 'fsync', 'rename', 'fsync'], 'file, name and folder');
         return;
       }
-      assert.match(told.join(), /^the key cannot be stored: E/, `${at}`);
-      watched.refuses = /./;
-      key.keep();
-      assert.equal(told.length, 1);
-      watched.refuses = undefined;
-      key.keep();
-      assert.deepEqual([keyOf(file).bytes, keyOf(file).told], [bytes, []]);
-      const places = watched.places.length;
-      key.keep();
-      assert.equal(watched.places.length, places, 'it is stored');
+      assert.equal(sealed, undefined, `${at}`);
+      const later = seal();
+      assert.equal(sealingOf(file).open(later), 'secret', 'what is sealed later opens after a restart');
     } finally {
       unwatch(dirname(file));
     }
   }
 });
 
-test('a key on a full disk, and on a read-only one', (t) => {
+test('on a full disk and on a read-only one a program starts, opens, and refuses to seal with a new key', (t) => {
   const disk = SmallDisk.mount(1);
   if (!disk) return t.skip('file systems cannot be mounted here');
   t.after(() => disk[Symbol.dispose]());
   const file = join(disk.folder, 'state.db.key');
   disk.fill();
-  const { key, told, bytes } = keyOf(file);
-  assert.match(told.join(), /^the key cannot be stored: ENOSPC/);
+  const { seal } = sealingOf(file);
+  assert.throws(seal, unwritten);
   disk.clear();
-  key.keep();
+  const sealed = seal();
   disk.setReadOnly(true);
-  assert.deepEqual([keyOf(file).bytes, keyOf(file).told], [bytes, []]);
-  const other = keyOf(`${file}.other`);
-  assert.match(other.told.join(), /^the key cannot be stored: EROFS/);
-  assert.equal(other.bytes.length, 32);
+  assert.equal(sealingOf(file).open(sealed), 'secret');
+  assert.throws(sealingOf(`${file}.other`).seal, unwritten);
+});
+
+test('a file that holds no key is set aside and told, and another key is made', (t) => {
+  for (const length of [0, 31, 33]) {
+    const file = `${freshState(t)}.key`;
+    writeFileSync(file, Buffer.alloc(length));
+    const { seal, open, told } = sealingOf(file);
+    assert.match(
+      told.join(),
+      new RegExp(`^the file holds ${length} bytes and no key of 32; it is set aside as .*corrupt-1$`),
+    );
+    assert.equal(readFileSync(`${file}.corrupt-1`).length, length);
+    assert.equal(open(seal()), 'secret');
+    assert.deepEqual(sealingOf(file).told, []);
+  }
+});
+
+test('a file that cannot be read stays as it is, and nothing is sealed by another key', (t) => {
+  const file = `${freshState(t)}.key`;
+  mkdirSync(file);
+  const { seal, open, told } = sealingOf(file);
+  assert.match(told.join(), /^the key .* cannot be read: /);
+  assert.throws(seal, { code: 'storage', message: /cannot be read/ });
+  assert.equal(open(Buffer.alloc(64)), undefined);
+  assert.equal(statSync(file).isDirectory(), true);
+});
+
+test('a command gives the key as bytes or as digits; one that fails or prints something else is refused', (t) => {
+  const file = `${freshState(t)}.key`;
+  const key = systemEntropy.bytes(32);
+  writeFileSync(file, key);
+  const sealed = new Sealing(key, systemEntropy).seal(Buffer.from('secret'), 'a');
+  const by = (...command: string[]) =>
+    new PlatformSealing({ command }, systemEntropy, (reason) => assert.fail(reason));
+  assert.equal(by('cat', file).open(sealed, 'a')?.toString(), 'secret');
+  assert.equal(by('echo', Buffer.from(key).toString('hex')).open(sealed, 'a')?.toString(), 'secret');
+  for (const [command, message] of [
+    [['echo', 'no key'], /printed 7 bytes/],
+    [['false'], /gave no key: it ended with 1/],
+    [['/there/is/none'], /gave no key: spawnSync .*ENOENT/],
+  ] as const)
+    assert.throws(() => by(...command), { code: 'configuration', message });
 });

@@ -1,17 +1,15 @@
 import type { Database } from '../../base/database.ts';
 import { asPosternError } from '../../base/errors.ts';
 import { type ReadableTable, type Row, readRows } from '../../base/rows.ts';
-import type { Sealing } from '../../base/sealing.ts';
+import type { Sealer } from '../../base/sealing.ts';
 import type { AssociationStore, StoredAssociation } from '../../wire/secure/coap-transport.ts';
 import { reservedBlock } from '../../wire/secure/coap-transport.ts';
 import { suiteOf } from '../../wire/secure/dtls/suites.ts';
 
 export interface DtlsAssociationsParts {
-  readonly sealing: Sealing;
+  readonly sealing: Sealer;
   /** The state is new or went back in time: what it says of sequence numbers may be too low. */
   readonly isNew: boolean;
-  /** Called before associations are stored. */
-  readonly storing: () => void;
   /** Called with the number of associations that another key has sealed. */
   readonly lost: (count: number) => void;
 }
@@ -54,7 +52,6 @@ export class DtlsAssociations implements AssociationStore {
   }
 
   save(associations: readonly StoredAssociation[]): void {
-    this.#parts.storing();
     const put = this.#database.prepare(
       'INSERT OR REPLACE INTO dtls_association (identity, run, clean, body) VALUES (?, ?, ?, ?)',
     );

@@ -7,7 +7,7 @@ import type { Database } from '../../../src/base/database.ts';
 import { systemEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
-import { Sealing, SealingKey } from '../../../src/base/sealing.ts';
+import { PlatformSealing, Sealing } from '../../../src/base/sealing.ts';
 import { DtlsAssociations } from '../../../src/gateway/store/dtls-associations.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { Code } from '../../../src/wire/coap/codes.ts';
@@ -90,7 +90,6 @@ class Rig {
     };
     const admission = new Admission({ clock, events });
     const told = (reason: string) => events.emit('state.key-unusable', { file: 'key', reason });
-    const sealingKey = new SealingKey(this.keyFile, systemEntropy, told);
     this.transport = new CoapTransport({
       clock,
       entropy: systemEntropy,
@@ -100,9 +99,11 @@ class Rig {
       associations: 100,
       store: this.wrap(
         new DtlsAssociations(database, {
-          sealing: this.keyFile === undefined ? this.#sealing : new Sealing(sealingKey.bytes, systemEntropy),
+          sealing:
+            this.keyFile === undefined
+              ? this.#sealing
+              : new PlatformSealing({ file: this.keyFile }, systemEntropy, told),
           isNew: this.isStateNew,
-          storing: () => sealingKey.keep(),
           lost: (count) => told(`${count} associations were sealed by another key`),
         }),
       ),
