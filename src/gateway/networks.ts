@@ -75,6 +75,7 @@ function secureTransport({
 }): CoapTransport {
   return new CoapTransport({
     keyOf: (identity) => live.current.deviceKeys.get(identity),
+    certificates: () => live.current.certificates,
     admission,
     associations: remembered,
     store: new DtlsAssociations(state.database, {
