@@ -19,7 +19,7 @@ const rule = (number: number, min: number, max: number, repeatable = false): Opt
 
 /**
  * The options that Postern understands: number, length bounds in bytes, and whether the option is repeatable.
- * Sources are RFC 7252 table 4, RFC 7641, RFC 7959 and RFC 9175. Numbers from 65000 are in the experimental range, see
+ * Sources are RFC 7252 table 4, RFC 7641, RFC 7959, RFC 8613 and RFC 9175. Numbers from 65000 are in the experimental range, see
  * docs/bindings.md.
  */
 export const Option = {
@@ -30,6 +30,8 @@ export const Option = {
   Observe: rule(6, 0, 3),
   UriPort: rule(7, 0, 2),
   LocationPath: rule(8, 0, 255, true),
+  /** RFC 8613. What it protects is opened before a handler sees it. */
+  Oscore: rule(9, 0, 255),
   UriPath: rule(11, 0, 255, true),
   ContentFormat: rule(12, 0, 2),
   MaxAge: rule(14, 0, 4),

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { prf } from '../../../../src/wire/secure/dtls/key-schedule.ts';
 import { fragmentsOf, readFragments } from '../../../../src/wire/secure/dtls/messages.ts';
 import { Reassembly, reassemblyLimits } from '../../../../src/wire/secure/dtls/reassembly.ts';
-import { ReplayWindow } from '../../../../src/wire/secure/dtls/replay-window.ts';
+import { ReplayWindow } from '../../../../src/wire/secure/replay-window.ts';
 import { SecretPool } from '../../../../src/wire/secure/dtls/secret-pool.ts';
 import { TimerWheel } from '../../../../src/wire/secure/dtls/timer-wheel.ts';
 import { HandClock } from '../../../hand-clock.ts';
