@@ -58,13 +58,15 @@ for (const known of Object.values(Option)) rules[known.number] = known;
 /**
  * Returns the number of the first critical option that is unknown, out of its length bounds, or repeated although it is
  * not repeatable (RFC 7252 sections 5.4.1, 5.4.3, 5.4.5). Elective options with the same faults are ignored.
+ * @param isOpened whether a message with the OSCORE option will be opened. Otherwise the option is unknown
  */
-export function unacceptableOption(options: readonly CoapOption[]): number | undefined {
+export function unacceptableOption(options: readonly CoapOption[], isOpened = false): number | undefined {
   let previous = -1;
   for (const { number, value } of options) {
     const known = rules[number];
     const wrong =
       known === undefined ||
+      (known === Option.Oscore && !isOpened) ||
       value.length < known.min ||
       value.length > known.max ||
       (number === previous && !known.repeatable);

@@ -125,7 +125,7 @@ export class Serving {
     try {
       return this.#parts.handler(request);
     } catch (thrown) {
-      return this.#failure(thrown);
+      return failureReply(thrown, this.#parts.events);
     }
   }
 
@@ -137,24 +137,12 @@ export class Serving {
   ): void {
     const done = this.#working.begin(standing, address);
     outcome
-      .catch((thrown) => this.#failure(thrown))
+      .catch((thrown) => failureReply(thrown, this.#parts.events))
       .then((response) => {
         done();
         answer(response);
       })
       .catch((thrown) => failed(this.#parts.events, 'coap-response', thrown));
-  }
-
-  #failure(thrown: unknown): Reply {
-    const error = asPosternError(thrown);
-    if (error.code === 'internal')
-      this.#parts.events.emit('coap.handler-failed', { message: error.message, stack: error.stack });
-    const { retryAfter } = error;
-    return refusal(
-      codeFromText(error.coapCode),
-      error.code === 'internal' ? '' : error.message,
-      retryAfter === undefined ? {} : { maxAge: retryAfter },
-    );
   }
 
   /** Whether a request may be handled now. */
@@ -171,3 +159,16 @@ export class Serving {
 
 /** Only a multicast request may go without a response. */
 const due = (response: Reply | undefined): Reply => response ?? refusal(Code.InternalServerError, '');
+
+/** The response to a request whose handler has thrown. An error of the program is told by an event, and not to the peer. */
+export function failureReply(thrown: unknown, events: Events): Reply {
+  const error = asPosternError(thrown);
+  if (error.code === 'internal')
+    events.emit('coap.handler-failed', { message: error.message, stack: error.stack });
+  const { retryAfter } = error;
+  return refusal(
+    codeFromText(error.coapCode),
+    error.code === 'internal' ? '' : error.message,
+    retryAfter === undefined ? {} : { maxAge: retryAfter },
+  );
+}

@@ -2,6 +2,7 @@ import { createHmac } from 'node:crypto';
 import { failed } from '../../../base/background.ts';
 import type { Clock } from '../../../base/clock.ts';
 import type { Events } from '../../../base/events.ts';
+import { noBytes } from '../../coap/codec.ts';
 import { Freshness } from './freshness.ts';
 import { OscoreKeys, type OscoreParameters } from './keys.ts';
 import { SenderSequence } from './sequence.ts';
@@ -44,14 +45,31 @@ export class OscoreContext {
   readonly sequence: SenderSequence;
   /** Where the peer sent its last request from. */
   place: ContextPlace | undefined;
+  /** The highest end of a reservation that was ever stored, whether it is durable yet or not. */
+  promised: number;
   /** It was taken away. Nothing is protected by it any more. */
   isRevoked = false;
   #keys: OscoreKeys | undefined;
 
-  constructor(identity: string, parameters: OscoreParameters, sequence: SenderSequence) {
+  /** @param start the first sequence number that may be used */
+  constructor(
+    identity: string,
+    parameters: OscoreParameters,
+    start: number,
+    store: (record: SenderRecord) => Promise<void>,
+  ) {
     this.identity = identity;
     this.parameters = parameters;
-    this.sequence = sequence;
+    this.promised = start;
+    this.sequence = new SenderSequence(start, async (end) => {
+      this.promised = end;
+      await store(this.record);
+    });
+  }
+
+  /** What is to be stored. */
+  get record(): SenderRecord {
+    return { reserved: this.promised, place: this.place };
   }
 
   /** Derived when they are needed first. */
@@ -78,6 +96,8 @@ export class OscoreContexts {
   /** By the Recipient ID. Contexts with the same one have different ID Contexts. */
   readonly #byKid = new Map<string, OscoreContext[]>();
   readonly #byPlace = new Map<string, OscoreContext>();
+  /** By the mark of the sender. */
+  readonly #byMark = new Map<string, OscoreContext>();
 
   constructor(parts: OscoreContextsParts) {
     this.#parts = parts;
@@ -93,29 +113,35 @@ export class OscoreContexts {
 
   /**
    * Adds a context. It replaces the one of the same identity, unless its parameters are the same.
-   * @returns false when another identity has the same Recipient ID and ID Context; then nothing changes
+   * @returns why it cannot be added; then nothing changes
    */
-  add(identity: string, parameters: OscoreParameters): boolean {
+  add(identity: string, parameters: OscoreParameters): string | undefined {
     const mark = markOf(parameters);
+    const { senderId, recipientId, idContext } = parameters;
     const former = this.#byIdentity.get(identity);
-    if (former && markOf(former.parameters) === mark && isSameId(former.parameters.recipientId, parameters.recipientId))
-      return true;
-    const kid = keyOf(parameters.recipientId);
+    if (former && this.#byMark.get(mark) === former && isSameId(former.parameters.recipientId, recipientId))
+      return undefined;
+    // Both would use the same nonces with the same key.
+    if (isSameId(senderId, recipientId)) return 'its sender ID is its recipient ID';
+    const twin = this.#byMark.get(mark);
+    if (twin && twin !== former) return `${twin.identity} has the same secret and sender ID`;
+    const kid = keyOf(recipientId);
     const others = (this.#byKid.get(kid) ?? []).filter((each) => each !== former);
-    if (others.some((each) => isSameId(each.parameters.idContext, parameters.idContext))) return false;
+    const double = others.find((each) => isSameId(each.parameters.idContext, idContext));
+    if (double) return `${double.identity} has the same recipient ID and ID context`;
     this.remove(identity);
     const { store } = this.#parts;
     const record = store.get(mark);
     const start = record && !store.isNew ? record.reserved : Math.max(record?.reserved ?? 0, this.#byClock());
-    const sequence = new SenderSequence(start, async (reserved) => {
-      store.put(mark, { reserved, place: context.place });
+    const context = new OscoreContext(identity, parameters, start, async (now) => {
+      store.put(mark, now);
       await store.settled();
     });
-    const context = new OscoreContext(identity, parameters, sequence);
     this.#byIdentity.set(identity, context);
+    this.#byMark.set(mark, context);
     this.#byKid.set(kid, [...others, context]);
     if (record?.place) this.#settle(context, record.place);
-    return true;
+    return undefined;
   }
 
   /** Takes a context away. What it protected is not opened any more. */
@@ -124,6 +150,7 @@ export class OscoreContexts {
     if (!context) return;
     context.isRevoked = true;
     this.#byIdentity.delete(identity);
+    this.#byMark.delete(markOf(context.parameters));
     const kid = keyOf(context.parameters.recipientId);
     const others = (this.#byKid.get(kid) ?? []).filter((each) => each !== context);
     if (others.length > 0) this.#byKid.set(kid, others);
@@ -150,8 +177,7 @@ export class OscoreContexts {
     if (before?.address === address && before.port === port && this.at(before) === context) return;
     this.#settle(context, { address, port });
     try {
-      const mark = markOf(context.parameters);
-      store.put(mark, { reserved: store.get(mark)?.reserved ?? 0, place: context.place });
+      store.put(markOf(context.parameters), context.record);
     } catch (thrown) {
       failed(events, 'state', thrown);
     }
@@ -166,4 +192,22 @@ export class OscoreContexts {
   #byClock(): number {
     return Math.max(0, Math.floor(this.#parts.clock.wall() / 1000) - firstSecond) * numbersPerSecond;
   }
+}
+
+const keyOf = (octets: Uint8Array): string => Buffer.from(octets).toString('hex');
+const placeKey = ({ address, port }: ContextPlace): string => `${address} ${port}`;
+
+const isSameId = (one: Uint8Array | undefined, other: Uint8Array | undefined): boolean =>
+  one && other ? Buffer.compare(one, other) === 0 : one === other;
+
+/**
+ * Names a sender without giving away its key. What has the same mark has the same Sender Key and Common IV, so it shares its sequence
+ * numbers, whatever its identity is called.
+ */
+function markOf({ masterSecret, masterSalt = noBytes, idContext, senderId }: OscoreParameters): string {
+  const parts = [masterSalt, idContext, senderId].map((part) => part && keyOf(part));
+  return createHmac('sha256', masterSecret)
+    .update(`postern sender ${JSON.stringify(parts)}`)
+    .digest('base64url')
+    .slice(0, 22);
 }
