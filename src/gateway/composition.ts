@@ -11,6 +11,7 @@ import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import { parseCoapUri } from '../wire/coap/uri.ts';
 import { CoapTransport } from '../wire/secure/coap-transport.ts';
+import { StoredSenders } from '../wire/secure/oscore/stored-senders.ts';
 import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
 import type { GatewayConfig } from './config.ts';
@@ -39,6 +40,7 @@ import { Children } from './southbound/children.ts';
 import { Claims } from './southbound/claims.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
 import { DeviceAddresses, provenAddresses, rememberedDevices } from './southbound/device-addresses.ts';
+import { DeviceContexts } from './southbound/device-contexts.ts';
 import { DeviceLocator } from './southbound/device-locator.ts';
 import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
@@ -49,6 +51,7 @@ import { PresenceWatch } from './southbound/presence-watch.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { openState } from './state.ts';
 import { DtlsAssociations } from './store/dtls-associations.ts';
+import { IssuedContexts } from './store/issued-contexts.ts';
 import { TrafficRecords } from './store/traffic.ts';
 import { gatewayBranches, gatewayTree, knowServer } from './tree.ts';
 import { uplinkOf } from './uplink.ts';
@@ -107,30 +110,40 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     limits: admissionLimits(config.admission),
     known: remembered,
   });
+  const stateFile = config.gateway.state;
+  const sealing =
+    config.coaps || config.oscore
+      ? new Sealing(
+          stateFile === ':memory:' ? entropy.bytes(32) : sealingKey(`${stateFile}.key`, entropy),
+          entropy,
+        )
+      : undefined;
+  const contexts =
+    config.oscore && sealing
+      ? new DeviceContexts({
+          configured: live.current.deviceContexts,
+          issued: new IssuedContexts(state.database, sealing, config.limits.devices),
+          senders: new StoredSenders(state.database, clock, state.epoch.isNew),
+          ...machine,
+        })
+      : undefined;
   const network = new CoapNetwork({
     ...config.coap,
     ...machine,
     advertise: advertised(config.coap.advertise),
     limits: { leisure: config.coap.leisure },
     admission,
+    protection: contexts?.protection,
     ...(listInterfaces && { listInterfaces }),
   });
   const transport =
     config.coaps &&
+    sealing &&
     new CoapTransport({
       keyOf: (identity) => live.current.deviceKeys.get(identity),
       admission,
       associations: remembered,
-      store: new DtlsAssociations(
-        state.database,
-        new Sealing(
-          config.gateway.state === ':memory:'
-            ? entropy.bytes(32)
-            : sealingKey(`${config.gateway.state}.key`, entropy),
-          entropy,
-        ),
-        state.epoch.isNew,
-      ),
+      store: new DtlsAssociations(state.database, sealing, state.epoch.isNew),
       ...machine,
     });
   const secureNetwork =
@@ -411,6 +424,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     network,
     secureNetwork,
     transport,
+    contexts,
     compose,
     http,
     uplink,

@@ -20,6 +20,7 @@ import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
 import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
 import { admissionSection } from './admission-config.ts';
+import { isHex, oscoreSection } from './oscore-config.ts';
 
 const advertiseRule = 'host:port, as in 192.0.2.1:5683 or [2001:db8::1]:5683';
 const hostAndPort = v.pipe(
@@ -103,6 +104,7 @@ const gatewayTables = v.strictObject({
     ),
     'CoAP over DTLS 1.2 with pre-shared keys, on the interfaces of `coap`. Off without this table',
   ),
+  oscore: oscoreSection,
   http: described(
     v.optional(
       v.pipe(
@@ -357,8 +359,6 @@ const gatewayTables = v.strictObject({
   log: logSection,
 });
 
-const isHex = (digits: string): boolean => /^([0-9a-fA-F]{2}){8,}$/.test(digits);
-
 /** The gateway's configuration file: one schema for checking, defaults and the reference page. */
 export const gatewayConfigSchema = v.pipe(
   gatewayTables,
@@ -406,6 +406,7 @@ export function demandAllowed({ coap, lwm2m }: GatewayConfig): void {
 /** Keys that are reloaded at SIGHUP. All others take effect at the next start. */
 export const gatewayReloads: readonly string[] = [
   'coaps.device',
+  'oscore.device',
   'http.tls-cert',
   'http.tls-key',
   'http.device',

@@ -1,6 +1,7 @@
 import type { Schema } from '../../base/open-database.ts';
 import { setAsideTable } from '../../base/rows.ts';
 import { nodeTables } from '../../dm/stored-nodes.ts';
+import { senderTable } from '../../wire/secure/oscore/stored-senders.ts';
 
 /** The tables in the state file of a gateway. */
 export const gatewaySchema: Schema = {
@@ -60,5 +61,7 @@ export const gatewaySchema: Schema = {
      ) STRICT, WITHOUT ROWID;
      CREATE TABLE dtls_run (number INTEGER NOT NULL) STRICT;
      INSERT INTO dtls_run VALUES (0);`,
+    `${senderTable}
+     CREATE TABLE oscore_context (identity TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
   ],
 };

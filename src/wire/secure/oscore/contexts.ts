@@ -26,12 +26,10 @@ export interface SenderStore {
   put(mark: string, record: SenderRecord): void;
   /** Resolves when what was put survives a power cut. */
   settled(): Promise<void>;
-  /** The state is new or went back in time: what it says of sequence numbers may be too low. */
-  readonly isNew: boolean;
 }
 
 export interface OscoreContextsParts {
-  readonly clock: Clock;
+  readonly clock: Pick<Clock, 'wall'>;
   readonly events: Events;
   readonly store: SenderStore;
 }
@@ -83,11 +81,15 @@ export class OscoreContext {
 const numbersPerSecond = 256;
 const firstSecond = Date.UTC(2026, 0, 1) / 1000;
 
+/** The number at which a sender begins of which nothing is known. */
+export const numbersByClock = (clock: Pick<Clock, 'wall'>): number =>
+  Math.max(0, Math.floor(clock.wall() / 1000) - firstSecond) * numbersPerSecond;
+
 /**
  * The security contexts of a party, by identity, by what a request says of its sender, and by the place of the peer. As many are kept as
  * the configuration and the bootstrap server have devices.
  *
- * When there is no record of a sender, or the state went back in time, its numbers begin at a number that the clock gives. So a
+ * When there is no record of a sender, its numbers begin at a number that the clock gives. So a
  * party that lost its state does not use a number again, as long as its clock is right and it has used less than 256 a second.
  */
 export class OscoreContexts {
@@ -111,35 +113,53 @@ export class OscoreContexts {
     return this.#byIdentity.get(identity);
   }
 
+  /** The marks of all senders. */
+  get marks(): ReadonlySet<string> {
+    return new Set(this.#byMark.keys());
+  }
+
+  /** Why a context cannot be added. Undefined when it can. */
+  conflict(
+    identity: string,
+    { senderId, recipientId, idContext, ...rest }: OscoreParameters,
+  ): string | undefined {
+    // Both would use the same nonces with the same key.
+    if (isSameId(senderId, recipientId)) return 'its sender ID is its recipient ID';
+    const twin = this.#byMark.get(markOf({ senderId, recipientId, idContext, ...rest }));
+    if (twin && twin.identity !== identity) return `${twin.identity} has the same secret and sender ID`;
+    const double = this.#byKid
+      .get(keyOf(recipientId))
+      ?.find((each) => each.identity !== identity && isSameId(each.parameters.idContext, idContext));
+    return double && `${double.identity} has the same recipient ID and ID context`;
+  }
+
   /**
    * Adds a context. It replaces the one of the same identity, unless its parameters are the same.
    * @returns why it cannot be added; then nothing changes
    */
   add(identity: string, parameters: OscoreParameters): string | undefined {
+    const why = this.conflict(identity, parameters);
+    if (why !== undefined) return why;
     const mark = markOf(parameters);
-    const { senderId, recipientId, idContext } = parameters;
     const former = this.#byIdentity.get(identity);
-    if (former && this.#byMark.get(mark) === former && isSameId(former.parameters.recipientId, recipientId))
+    if (
+      former &&
+      this.#byMark.get(mark) === former &&
+      isSameId(former.parameters.recipientId, parameters.recipientId)
+    )
       return undefined;
-    // Both would use the same nonces with the same key.
-    if (isSameId(senderId, recipientId)) return 'its sender ID is its recipient ID';
-    const twin = this.#byMark.get(mark);
-    if (twin && twin !== former) return `${twin.identity} has the same secret and sender ID`;
-    const kid = keyOf(recipientId);
-    const others = (this.#byKid.get(kid) ?? []).filter((each) => each !== former);
-    const double = others.find((each) => isSameId(each.parameters.idContext, idContext));
-    if (double) return `${double.identity} has the same recipient ID and ID context`;
     this.remove(identity);
-    const { store } = this.#parts;
+    const { clock, store } = this.#parts;
     const record = store.get(mark);
-    const start = record && !store.isNew ? record.reserved : Math.max(record?.reserved ?? 0, this.#byClock());
+    const start = record?.reserved ?? numbersByClock(clock);
     const context = new OscoreContext(identity, parameters, start, async (now) => {
       store.put(mark, now);
       await store.settled();
     });
     this.#byIdentity.set(identity, context);
     this.#byMark.set(mark, context);
-    this.#byKid.set(kid, [...others, context]);
+    const kid = keyOf(parameters.recipientId);
+    this.#byKid.set(kid, [...(this.#byKid.get(kid) ?? []), context]);
     if (record?.place) this.#settle(context, record.place);
     return undefined;
   }
@@ -187,10 +207,6 @@ export class OscoreContexts {
     if (context.place && this.at(context.place) === context) this.#byPlace.delete(placeKey(context.place));
     context.place = place;
     this.#byPlace.set(placeKey(place), context);
-  }
-
-  #byClock(): number {
-    return Math.max(0, Math.floor(this.#parts.clock.wall() / 1000) - firstSecond) * numbersPerSecond;
   }
 }
 

@@ -16,7 +16,6 @@ export const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 /** Keeps the reservations in memory. They outlive a `Party`, as those on a disk do. */
 export class MemorySenders implements SenderStore {
   readonly rows = new Map<string, SenderRecord>();
-  isNew = false;
   /** Thrown by each write, as from a full disk. */
   fault: Error | undefined;
   writes = 0;

@@ -1,0 +1,71 @@
+import type { Clock } from '../../../base/clock.ts';
+import type { Database } from '../../../base/database.ts';
+import { type ReadableTable, type Row, readRows } from '../../../base/rows.ts';
+import { numbersByClock, type SenderRecord, type SenderStore } from './contexts.ts';
+
+/** SQL for the reservations of sequence numbers: a step of the schema of each party with OSCORE. */
+export const senderTable = `CREATE TABLE oscore_sender (
+  mark TEXT PRIMARY KEY, reserved INTEGER NOT NULL, address TEXT, port INTEGER
+) STRICT, WITHOUT ROWID;`;
+
+/** Rows that are kept. Beyond them, those of no context are deleted: a context that comes back begins by the clock. */
+const mostSenders = 65_536;
+
+/** Durable store of the reservations of sequence numbers. A row never says less than it said before. */
+export class StoredSenders implements SenderStore {
+  readonly #database: Database;
+  readonly #known: Map<string, SenderRecord>;
+
+  /**
+   * @param isNew the state is new or went back in time: what it says of sequence numbers may be too low
+   * @throws {PosternError} `storage` when the state went back in time, and cannot be written
+   */
+  constructor(database: Database, clock: Pick<Clock, 'wall'>, isNew = false) {
+    this.#database = database;
+    if (isNew)
+      database.prepare('UPDATE oscore_sender SET reserved = max(reserved, ?)').run(numbersByClock(clock));
+    this.#known = new Map(readRows(database, table));
+  }
+
+  get(mark: string): SenderRecord | undefined {
+    return this.#known.get(mark);
+  }
+
+  put(mark: string, record: SenderRecord): void {
+    const { place } = record;
+    const reserved = Math.max(record.reserved, this.#known.get(mark)?.reserved ?? 0);
+    this.#database
+      .prepare(
+        `INSERT INTO oscore_sender (mark, reserved, address, port) VALUES (?, ?, ?, ?) ON CONFLICT (mark)
+         DO UPDATE SET reserved = excluded.reserved, address = excluded.address, port = excluded.port`,
+      )
+      .run(mark, reserved, place?.address ?? null, place?.port ?? null);
+    this.#known.set(mark, { reserved, place });
+  }
+
+  settled(): Promise<void> {
+    return this.#database.settled();
+  }
+
+  /** Deletes rows whose senders are not used, when there are too many. */
+  retain(used: ReadonlySet<string>): void {
+    if (this.#known.size <= mostSenders) return;
+    const unused = [...this.#known.keys()].filter((mark) => !used.has(mark));
+    this.#database.transaction(() => {
+      const drop = this.#database.prepare('DELETE FROM oscore_sender WHERE mark = ?');
+      for (const mark of unused) drop.run(mark);
+    });
+    for (const mark of unused) this.#known.delete(mark);
+  }
+}
+
+const table: ReadableTable<[string, SenderRecord]> = {
+  table: 'oscore_sender',
+  key: ['mark'],
+  read: (row: Row) => {
+    const { address } = row.optionalText('address');
+    const { port } = row.optionalInteger('port');
+    const place = address === undefined || port === undefined ? undefined : { address, port };
+    return [row.text('mark'), { reserved: row.integer('reserved'), place }];
+  },
+};
