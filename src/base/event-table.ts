@@ -71,6 +71,7 @@ export const eventTable = {
   'dtls.refused': warn.byPeer<'peer' | 'reason'>(),
   'oscore.proven': info.byPeer<'identity' | 'peer'>(),
   'oscore.refused': warn.byPeer<'peer' | 'reason'>(),
+  'oscore.unanswered': warn.byPeer<'peer' | 'reason'>(),
 
   // A configuration that is read again.
   'config.refused': warn<'reason'>(),

@@ -19,8 +19,9 @@ import { isLoopbackHost } from '../base/loopback.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
 import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+import { isKey } from '../wire/secure/oscore/config.ts';
 import { admissionSection } from './admission-config.ts';
-import { isHex, oscoreSection } from './oscore-config.ts';
+import { oscoreSection } from './oscore-config.ts';
 
 const advertiseRule = 'host:port, as in 192.0.2.1:5683 or [2001:db8::1]:5683';
 const hostAndPort = v.pipe(
@@ -371,7 +372,7 @@ export const gatewayConfigSchema = v.pipe(
     return new Set(identities).size === identities.length;
   }, 'each identity in coaps.device once'),
   v.check(
-    ({ coaps }) => (coaps?.device ?? []).every(({ key }) => !key.startsWith('hex:') || isHex(key.slice(4))),
+    ({ coaps }) => (coaps?.device ?? []).every(({ key }) => isKey(key)),
     'pairs of hexadecimal digits behind hex: in coaps.device.key, at least 8 of them',
   ),
   v.check(({ bootstrap, lwm2m }) => {

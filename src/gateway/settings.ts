@@ -3,6 +3,7 @@ import type { Wall } from '../base/clock.ts';
 import { PosternError } from '../base/errors.ts';
 import { noEvents } from '../base/events.ts';
 import type { Rate } from '../base/token-buckets.ts';
+import { keyOctets, parametersOf } from '../wire/secure/oscore/config.ts';
 import { OscoreContexts } from '../wire/secure/oscore/contexts.ts';
 import type { OscoreParameters } from '../wire/secure/oscore/keys.ts';
 import type { GatewayConfig } from './config.ts';
@@ -47,10 +48,6 @@ export function knowManualDevices({ http }: GatewayConfig, credentials: Credenti
 export const deviceKeys = ({ coaps }: GatewayConfig): ReadonlyMap<string, Uint8Array> =>
   new Map(coaps?.device.map(({ identity, key }) => [identity, keyOctets(key)]));
 
-/** A key is text, or hexadecimal digits behind `hex:`. */
-const keyOctets = (key: string): Buffer =>
-  key.startsWith('hex:') ? Buffer.from(key.slice(4), 'hex') : Buffer.from(key);
-
 /**
  * The security contexts of devices, by identity.
  * @throws {PosternError} `configuration` when two of them would use the same nonces, or could not be told apart
@@ -60,14 +57,7 @@ export function deviceContexts({ oscore }: GatewayConfig): ReadonlyMap<string, O
   const store = { get: () => undefined, put: () => {}, settled: async () => {} };
   const together = new OscoreContexts({ clock: { wall: () => 0 as Wall }, events: noEvents, store });
   for (const { identity, ...device } of oscore?.device ?? []) {
-    const { 'id-context': idContext } = device;
-    const parameters = {
-      masterSecret: keyOctets(device['master-secret']),
-      masterSalt: Buffer.from(device['master-salt'], 'hex'),
-      idContext: idContext === undefined ? undefined : Buffer.from(idContext, 'hex'),
-      senderId: Buffer.from(device['sender-id'], 'hex'),
-      recipientId: Buffer.from(device['recipient-id'], 'hex'),
-    };
+    const parameters = parametersOf(device);
     const why = together.add(identity, parameters);
     if (why !== undefined) throw new PosternError('configuration', `oscore.device: ${identity}: ${why}`);
     contexts.set(identity, parameters);

@@ -1,0 +1,51 @@
+import * as v from 'valibot';
+import { described, secret } from '../../../base/config.ts';
+import { mostIdBytes, type OscoreParameters } from './keys.ts';
+
+/** A key as octets. It is text, or hexadecimal digits behind `hex:`. */
+export const keyOctets = (key: string): Buffer =>
+  key.startsWith('hex:') ? Buffer.from(key.slice(4), 'hex') : Buffer.from(key);
+
+/** Whether a key is text, or pairs of hexadecimal digits behind `hex:`, at least 8 of them. */
+export const isKey = (key: string): boolean =>
+  !key.startsWith('hex:') || /^([0-9a-fA-F]{2}){8,}$/.test(key.slice(4));
+
+/** At most `most` octets in hexadecimal digits. */
+const hexOctets = (most: number) =>
+  v.pipe(
+    v.string(),
+    v.regex(/^([0-9a-fA-F]{2})*$/, 'pairs of hexadecimal digits'),
+    v.maxLength(2 * most, `at most ${most} bytes in hexadecimal digits`),
+  );
+
+/** The keys of a configuration that give a security context. */
+export const contextKeys = {
+  'master-secret': described(
+    v.pipe(secret, v.check(isKey, 'pairs of hexadecimal digits behind hex:, at least 8 of them')),
+    'The Master Secret: text, or bytes in hexadecimal digits behind `hex:`. Random, of 16 bytes or more',
+  ),
+  'master-salt': described(
+    v.optional(hexOctets(64), ''),
+    'The Master Salt in hexadecimal digits, if there is one',
+  ),
+  'id-context': described(v.optional(hexOctets(64)), 'The ID Context in hexadecimal digits, if there is one'),
+  'sender-id': described(
+    hexOctets(mostIdBytes),
+    'The own Sender ID in hexadecimal digits, at most 7 bytes. It may be empty',
+  ),
+  'recipient-id': described(
+    hexOctets(mostIdBytes),
+    'The Recipient ID, which is the Sender ID of the other side',
+  ),
+};
+
+const contextTable = v.object(contextKeys);
+
+/** The security context that a table of a configuration gives. */
+export const parametersOf = (table: v.InferOutput<typeof contextTable>): OscoreParameters => ({
+  masterSecret: keyOctets(table['master-secret']),
+  masterSalt: Buffer.from(table['master-salt'], 'hex'),
+  idContext: table['id-context'] === undefined ? undefined : Buffer.from(table['id-context'], 'hex'),
+  senderId: Buffer.from(table['sender-id'], 'hex'),
+  recipientId: Buffer.from(table['recipient-id'], 'hex'),
+});
