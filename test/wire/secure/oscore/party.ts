@@ -1,4 +1,4 @@
-import { systemEntropy } from '../../../../src/base/entropy.ts';
+import { type Entropy, systemEntropy } from '../../../../src/base/entropy.ts';
 import { CoapEndpoint } from '../../../../src/wire/coap/endpoint.ts';
 import { type Handler, reply } from '../../../../src/wire/coap/message.ts';
 import {
@@ -45,7 +45,14 @@ export class Wire {
   readonly sent: Datagram[] = [];
   /** What is done with a datagram; by default it arrives. */
   pass: (datagram: Datagram) => Buffer[] = ({ bytes }) => [bytes];
+  /** Gets what is sent to an address where no party is. */
+  astray: (bytes: Buffer, address: string) => void = () => {};
+  readonly entropy: Entropy;
   readonly #queue: (() => void)[] = [];
+
+  constructor(entropy: Entropy = systemEntropy) {
+    this.entropy = entropy;
+  }
 
   send(datagram: Datagram): void {
     this.sent.push(datagram);
@@ -93,19 +100,20 @@ export class Party {
   /** A run of the process. What only the memory of the run before held is gone. */
   start(): void {
     const { wire, events, senders } = this;
-    const { clock } = wire;
+    const { clock, entropy } = wire;
     this.contexts = new OscoreContexts({ clock, events, store: senders });
     for (const [identity, parameters] of Object.entries(this.#known)) this.contexts.add(identity, parameters);
     this.endpoint?.stop();
     this.endpoint = new CoapEndpoint({
       clock,
-      entropy: systemEntropy,
+      entropy,
       events,
       handler: (request) => this.handler(request),
-      protection: new Oscore({ contexts: this.contexts, clock, entropy: systemEntropy, events }),
+      protection: new Oscore({ contexts: this.contexts, clock, entropy, events }),
       send: (bytes, _port, address) => {
         const to = wire.parties.find((party) => party.address === address);
         if (to) wire.send({ from: this, to, bytes: Buffer.from(bytes) });
+        else wire.astray(bytes, address);
       },
     });
   }
@@ -130,8 +138,8 @@ export const ofGateway: OscoreParameters = {
 };
 
 /** A gateway and a device that share a context. The device knows where the gateway is. */
-export function pair() {
-  const wire = new Wire();
+export function pair(entropy?: Entropy) {
+  const wire = new Wire(entropy);
   const gateway = new Party(wire, '192.0.2.1', { device: ofGateway });
   const device = new Party(wire, '192.0.2.2', { gateway: ofDevice });
   device.find('gateway', gateway);
