@@ -12,8 +12,8 @@ export const oscoreSection = described(
             v.array(
               v.strictObject({
                 identity: described(
-                  v.pipe(text, v.maxBytes(128, 'an identity of at most 128 bytes')),
-                  'Who the device is to the gateway. For an LwM2M client its endpoint name',
+                  v.pipe(text, v.maxBytes(128, 'at most 128 bytes')),
+                  'Name of the device; of an LwM2M client its endpoint name',
                 ),
                 ...contextKeys,
               }),
@@ -25,9 +25,9 @@ export const oscoreSection = described(
           ),
           [],
         ),
-        'Devices and their security contexts. Each context is of one device',
+        'Devices and their security contexts, one each',
       ),
     }),
   ),
-  'OSCORE (RFC 8613) on the sockets of `coap`, with AES-CCM-16-64-128 and HKDF SHA-256. Off without this table',
+  'OSCORE (RFC 8613) on the sockets of `coap`. Off without this table',
 );

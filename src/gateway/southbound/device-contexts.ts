@@ -40,7 +40,6 @@ export class DeviceContexts {
     this.configure(configured);
     for (const [identity, parameters] of issued.load())
       if (!configured.has(identity)) this.#contexts.add(identity, parameters);
-    senders.retain(this.#contexts.marks);
   }
 
   /** Number of contexts. */

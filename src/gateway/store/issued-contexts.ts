@@ -1,21 +1,22 @@
-import * as v from 'valibot';
 import type { Database } from '../../base/database.ts';
 import { PosternError } from '../../base/errors.ts';
 import { type ReadableTable, type Row, readRows } from '../../base/rows.ts';
 import type { Sealing } from '../../base/sealing.ts';
 import type { OscoreParameters } from '../../wire/secure/oscore/keys.ts';
 
-const octets = v.pipe(
-  v.string(),
-  v.transform((text) => Buffer.from(text, 'base64')),
-);
-const body = v.object({
-  masterSecret: octets,
-  masterSalt: v.optional(octets),
-  idContext: v.optional(octets),
-  senderId: octets,
-  recipientId: octets,
-});
+/** The parts of a context in the order in which they are stored. */
+const parts = ['masterSecret', 'masterSalt', 'idContext', 'senderId', 'recipientId'] as const;
+
+function written(parameters: OscoreParameters): Buffer {
+  const texts = parts.map((part) => parameters[part] && Buffer.from(parameters[part]).toString('base64'));
+  return Buffer.from(JSON.stringify(texts));
+}
+
+function read(body: Buffer): OscoreParameters {
+  const texts: readonly (string | null)[] = JSON.parse(body.toString());
+  const octets = texts.map((each) => (each === null ? undefined : Buffer.from(each, 'base64')));
+  return Object.fromEntries(parts.map((part, at) => [part, octets[at]])) as unknown as OscoreParameters;
+}
 
 /** Durable store of the security contexts that this gateway has issued to devices, one of each identity, sealed. */
 export class IssuedContexts {
@@ -33,7 +34,7 @@ export class IssuedContexts {
     this.#loaded = readRows(database, table).flatMap(([identity, text]) => {
       const opened = sealing.open(Buffer.from(text, 'base64'), sealedName(identity));
       // One that another key has sealed is of no use. Its device has to bootstrap again.
-      return opened ? [[identity, v.parse(body, JSON.parse(opened.toString()))] as const] : [];
+      return opened ? [[identity, read(opened)] as const] : [];
     });
     this.#identities = new Set(this.#loaded.map(([identity]) => identity));
   }
@@ -51,13 +52,7 @@ export class IssuedContexts {
   put(identity: string, parameters: OscoreParameters): void {
     if (!this.#identities.has(identity) && this.#identities.size >= this.#limit)
       throw new PosternError('full', `the limit of ${this.#limit} devices with security contexts is reached`);
-    const text = Object.fromEntries(
-      Object.entries(parameters).map(([name, value]) => [
-        name,
-        value && Buffer.from(value).toString('base64'),
-      ]),
-    );
-    const sealed = this.#sealing.seal(Buffer.from(JSON.stringify(text)), sealedName(identity));
+    const sealed = this.#sealing.seal(written(parameters), sealedName(identity));
     this.#database
       .prepare('INSERT OR REPLACE INTO oscore_context (identity, body) VALUES (?, ?)')
       .run(identity, sealed.toString('base64'));

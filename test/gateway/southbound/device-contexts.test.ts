@@ -170,22 +170,23 @@ describe('stored sequence numbers', () => {
     await database.close();
   });
 
-  test('of senders that are not used are deleted only when there are too many', async () => {
+  test('are kept for 262,144 senders, those that were used last', async () => {
     const database = openDatabase(':memory:', gatewaySchema);
+    const put = (marks: number) => {
+      const row = database.prepare('INSERT INTO oscore_sender (mark, reserved) VALUES (?, 1)');
+      database.transaction(() => {
+        for (let mark = 0; mark < marks; mark++) row.run(`${marks} ${mark}`);
+      });
+    };
     const senders = new StoredSenders(database, clock);
-    senders.put('kept', { reserved: 1, place: undefined });
-    senders.put('other', { reserved: 1, place: undefined });
-    senders.retain(new Set(['kept']));
-    assert.ok(new StoredSenders(database, clock).get('other'));
-    database.transaction(() => {
-      for (let row = 0; row < 65_536; row++) senders.put(`row ${row}`, { reserved: 1, place: undefined });
-    });
-    senders.retain(new Set(['kept']));
+    senders.put('idle', { reserved: 1, place: undefined });
+    senders.put('busy', { reserved: 1, place: undefined });
+    put(262_142);
+    assert.ok(new StoredSenders(database, clock).get('idle'));
+    senders.put('another', { reserved: 1, place: undefined });
+    senders.put('busy', { reserved: 2, place: undefined });
     const after = new StoredSenders(database, clock);
-    assert.deepEqual(
-      [after.get('kept')?.reserved, after.get('other'), after.get('row 9')],
-      [1, undefined, undefined],
-    );
+    assert.deepEqual([after.get('busy')?.reserved, after.get('idle')], [2, undefined]);
     await database.close();
   });
 });

@@ -15,28 +15,19 @@ const hexOctets = (most: number) =>
   v.pipe(
     v.string(),
     v.regex(/^([0-9a-fA-F]{2})*$/, 'pairs of hexadecimal digits'),
-    v.maxLength(2 * most, `at most ${most} bytes in hexadecimal digits`),
+    v.maxLength(2 * most, `at most ${most} bytes`),
   );
 
 /** The keys of a configuration that give a security context. */
 export const contextKeys = {
   'master-secret': described(
-    v.pipe(secret, v.check(isKey, 'pairs of hexadecimal digits behind hex:, at least 8 of them')),
-    'The Master Secret: text, or bytes in hexadecimal digits behind `hex:`. Random, of 16 bytes or more',
+    v.pipe(secret, v.check(isKey, '8 or more pairs of hexadecimal digits behind hex:')),
+    'Master Secret: text, or hexadecimal digits behind `hex:`. Random, of 16 bytes or more',
   ),
-  'master-salt': described(
-    v.optional(hexOctets(64), ''),
-    'The Master Salt in hexadecimal digits, if there is one',
-  ),
-  'id-context': described(v.optional(hexOctets(64)), 'The ID Context in hexadecimal digits, if there is one'),
-  'sender-id': described(
-    hexOctets(mostIdBytes),
-    'The own Sender ID in hexadecimal digits, at most 7 bytes. It may be empty',
-  ),
-  'recipient-id': described(
-    hexOctets(mostIdBytes),
-    'The Recipient ID, which is the Sender ID of the other side',
-  ),
+  'master-salt': described(v.optional(hexOctets(64), ''), 'Master Salt in hexadecimal digits'),
+  'id-context': described(v.optional(hexOctets(64)), 'ID Context in hexadecimal digits'),
+  'sender-id': described(hexOctets(mostIdBytes), 'Own Sender ID in hexadecimal digits, of 0 to 7 bytes'),
+  'recipient-id': described(hexOctets(mostIdBytes), 'Sender ID of the other side'),
 };
 
 const contextTable = v.object(contextKeys);

@@ -113,11 +113,6 @@ export class OscoreContexts {
     return this.#byIdentity.get(identity);
   }
 
-  /** The marks of all senders. */
-  get marks(): ReadonlySet<string> {
-    return new Set(this.#byMark.keys());
-  }
-
   /** Why a context cannot be added. Undefined when it can. */
   conflict(
     identity: string,

@@ -1,4 +1,5 @@
 import { hkdfSync } from 'node:crypto';
+import { toCbor } from '../../../base/cbor.ts';
 import { opened, sealed } from '../aead.ts';
 import { mostPivBytes } from './option.ts';
 
@@ -27,52 +28,20 @@ export const mostIdBytes = nonceBytes - 1 - mostPivBytes;
 /** Identifier of AES-CCM-16-64-128 (RFC 8152 section 10.2). */
 const algorithm = 10;
 
-/** Heads of CBOR items (RFC 8949 section 3). */
-const head = { bytes: 0x40, text: 0x60, array: 0x80, none: 0xf6, oneByteLength: 24 } as const;
 const version = 1;
-
-/** A byte string of CBOR with at most 255 octets. */
-const byteString = (bytes: Uint8Array): Buffer =>
-  bytes.length < head.oneByteLength
-    ? Buffer.concat([Buffer.of(head.bytes + bytes.length), bytes])
-    : Buffer.concat([Buffer.of(head.bytes + head.oneByteLength, bytes.length), bytes]);
-
-const textString = (text: string): Buffer =>
-  Buffer.concat([Buffer.of(head.text + text.length), Buffer.from(text)]);
+const none = new Uint8Array();
 
 /** The array `info` of the key derivation (section 3.2.1). */
-export function derivationInfo(
+export const derivationInfo = (
   id: Uint8Array,
   idContext: Uint8Array | undefined,
   type: 'Key' | 'IV',
   length: number,
-): Buffer {
-  const context = idContext ? byteString(idContext) : Buffer.of(head.none);
-  return Buffer.concat([
-    Buffer.of(head.array + 5),
-    byteString(id),
-    context,
-    Buffer.of(algorithm),
-    textString(type),
-    Buffer.of(length),
-  ]);
-}
+): Buffer => toCbor([id, idContext ?? null, algorithm, type, length]);
 
 /** The data that is authenticated besides the content (section 5.4). No option is of class I, so it holds none. */
-export function authenticatedData({ kid, piv }: RequestBinding): Buffer {
-  const external = Buffer.concat([
-    Buffer.of(head.array + 5, version, head.array + 1, algorithm),
-    byteString(kid),
-    byteString(piv),
-    Buffer.of(head.bytes),
-  ]);
-  return Buffer.concat([
-    Buffer.of(head.array + 3),
-    textString('Encrypt0'),
-    Buffer.of(head.bytes),
-    byteString(external),
-  ]);
-}
+export const authenticatedData = ({ kid, piv }: RequestBinding): Buffer =>
+  toCbor(['Encrypt0', none, toCbor([version, [algorithm], kid, piv, none])]);
 
 /** The keys of a security context. */
 export class OscoreKeys {
@@ -82,7 +51,7 @@ export class OscoreKeys {
   readonly commonIv: Uint8Array;
 
   constructor(parameters: OscoreParameters) {
-    const { masterSecret, masterSalt = new Uint8Array(), idContext, senderId, recipientId } = parameters;
+    const { masterSecret, masterSalt = none, idContext, senderId, recipientId } = parameters;
     const derived = (id: Uint8Array, type: 'Key' | 'IV', length: number) =>
       Buffer.from(
         hkdfSync('sha256', masterSecret, masterSalt, derivationInfo(id, idContext, type, length), length),
@@ -90,7 +59,7 @@ export class OscoreKeys {
     this.parameters = parameters;
     this.senderKey = derived(senderId, 'Key', keyBytes);
     this.recipientKey = derived(recipientId, 'Key', keyBytes);
-    this.commonIv = derived(new Uint8Array(), 'IV', nonceBytes);
+    this.commonIv = derived(none, 'IV', nonceBytes);
   }
 
   /** The nonce of a Partial IV that the party with this ID has made (section 5.2). */

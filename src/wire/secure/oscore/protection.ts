@@ -93,14 +93,15 @@ export class Oscore implements Protection {
     if (!opened) return this.#refused(remote, Code.BadRequest, 'Decryption failed');
     const { options } = opened.content;
     const echo = optionValue(options, Option.Echo);
-    const challenged = { ...remote, key: `${remote.key} ${identity}` };
+    const { address, port, key } = remote;
+    const challenged = { address, port, key: `${key} ${identity}` };
     const isFirst = !freshness.isKnown;
     if (!freshness.accept(sequence, echo !== undefined && this.#guard.isFresh(echo, challenged))) {
       const fields = { options: [opaque(Option.Echo, this.#guard.issue(challenged))] };
       // The request may be repeated from an earlier run, so its nonce may have been used.
       return sealedByOwn(context, opened.request, refusal(Code.Unauthorized, '', fields));
     }
-    if (isFirst) events.emit('oscore.proven', { identity, peer: remote.address });
+    if (isFirst) events.emit('oscore.proven', { identity, peer: address });
     vouch(remote, identity);
     contexts.follow(context, remote);
     const seal = (reply: Reply) => sealed(context, opened.request, reply);
@@ -182,10 +183,14 @@ export class Oscore implements Protection {
 const isDivided = ({ message: { options } }: CoapRequest): boolean =>
   options.some(({ number }) => number === Option.Block1.number || number === Option.Block2.number);
 
-/** A response by the nonce of its request. A notification has a number of its own, the first one too. */
+/**
+ * A response by the nonce of its request. A notification has a number of its own, the first one too.
+ * @throws {PosternError} as `sealedByOwn`
+ */
 function sealed(context: OscoreContext, request: ProtectedRequest, reply: Reply): Reply | Promise<Reply> {
   if (reply.options.some(({ number }) => number === Option.Observe.number))
     return sealedByOwn(context, request, reply);
+  demandValid(context);
   return protectResponse(context.keys, request, undefined, reply);
 }
 
@@ -199,6 +204,6 @@ async function sealedByOwn(context: OscoreContext, request: ProtectedRequest, re
   return protectResponse(context.keys, request, piv, reply);
 }
 
-function demandValid({ isRevoked, identity }: OscoreContext): void {
-  if (isRevoked) throw new PosternError('unavailable', `the security context of ${identity} was taken away`);
+function demandValid({ isRevoked }: OscoreContext): void {
+  if (isRevoked) throw new PosternError('unavailable', 'the security context was taken away');
 }

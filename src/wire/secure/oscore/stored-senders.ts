@@ -1,15 +1,15 @@
 import type { Clock } from '../../../base/clock.ts';
-import type { Database } from '../../../base/database.ts';
+import { type Database, keepLatest } from '../../../base/database.ts';
 import { type ReadableTable, type Row, readRows } from '../../../base/rows.ts';
 import { numbersByClock, type SenderRecord, type SenderStore } from './contexts.ts';
 
 /** SQL for the reservations of sequence numbers: a step of the schema of each party with OSCORE. */
 export const senderTable = `CREATE TABLE oscore_sender (
-  mark TEXT PRIMARY KEY, reserved INTEGER NOT NULL, address TEXT, port INTEGER
-) STRICT, WITHOUT ROWID;`;
+  number INTEGER PRIMARY KEY AUTOINCREMENT, mark TEXT NOT NULL UNIQUE, reserved INTEGER NOT NULL, address TEXT, port INTEGER
+) STRICT;`;
 
-/** Rows that are kept. Beyond them, those of no context are deleted: a context that comes back begins by the clock. */
-const mostSenders = 65_536;
+/** Rows that are kept, those written last. A context that comes back after its row was deleted begins by the clock. */
+const mostSenders = 262_144;
 
 /** Durable store of the reservations of sequence numbers. A row never says less than it said before. */
 export class StoredSenders implements SenderStore {
@@ -24,6 +24,7 @@ export class StoredSenders implements SenderStore {
     this.#database = database;
     if (isNew)
       database.prepare('UPDATE oscore_sender SET reserved = max(reserved, ?)').run(numbersByClock(clock));
+    keepLatest(database, 'oscore_sender', mostSenders);
     this.#known = new Map(readRows(database, table));
   }
 
@@ -35,10 +36,7 @@ export class StoredSenders implements SenderStore {
     const { place } = record;
     const reserved = Math.max(record.reserved, this.#known.get(mark)?.reserved ?? 0);
     this.#database
-      .prepare(
-        `INSERT INTO oscore_sender (mark, reserved, address, port) VALUES (?, ?, ?, ?) ON CONFLICT (mark)
-         DO UPDATE SET reserved = excluded.reserved, address = excluded.address, port = excluded.port`,
-      )
+      .prepare('INSERT OR REPLACE INTO oscore_sender (mark, reserved, address, port) VALUES (?, ?, ?, ?)')
       .run(mark, reserved, place?.address ?? null, place?.port ?? null);
     this.#known.set(mark, { reserved, place });
   }
@@ -46,22 +44,11 @@ export class StoredSenders implements SenderStore {
   settled(): Promise<void> {
     return this.#database.settled();
   }
-
-  /** Deletes rows whose senders are not used, when there are too many. */
-  retain(used: ReadonlySet<string>): void {
-    if (this.#known.size <= mostSenders) return;
-    const unused = [...this.#known.keys()].filter((mark) => !used.has(mark));
-    this.#database.transaction(() => {
-      const drop = this.#database.prepare('DELETE FROM oscore_sender WHERE mark = ?');
-      for (const mark of unused) drop.run(mark);
-    });
-    for (const mark of unused) this.#known.delete(mark);
-  }
 }
 
 const table: ReadableTable<[string, SenderRecord]> = {
   table: 'oscore_sender',
-  key: ['mark'],
+  key: ['number'],
   read: (row: Row) => {
     const { address } = row.optionalText('address');
     const { port } = row.optionalInteger('port');

@@ -17,7 +17,12 @@ import { reply } from '../../../../src/wire/coap/message.ts';
 import { Observable } from '../../../../src/wire/coap/observe.ts';
 import { Option, opaque, optionValue, text, uint, uintOption } from '../../../../src/wire/coap/options.ts';
 import { OscoreKeys } from '../../../../src/wire/secure/oscore/keys.ts';
-import { headerOf, openResponse, protectRequest } from '../../../../src/wire/secure/oscore/messages.ts';
+import {
+  hasOscore,
+  headerOf,
+  openResponse,
+  protectRequest,
+} from '../../../../src/wire/secure/oscore/messages.ts';
 import { pivOf, readHeader, sequenceOf, writeHeader } from '../../../../src/wire/secure/oscore/option.ts';
 import { reservedBlock } from '../../../../src/wire/secure/oscore/sequence.ts';
 import { type Datagram, ofDevice, ofGateway, Party, pair, turn, type Wire } from './party.ts';
@@ -135,6 +140,30 @@ describe('requests and responses', () => {
         [9],
       );
   });
+});
+
+test('a block without protection from the same address does not get into a protected body', async () => {
+  const { wire, gateway, device } = pair();
+  await ask(device, gateway);
+  const heard: string[] = [];
+  gateway.handler = new Blockwise(({ payload }) => {
+    heard.push(textOf(payload));
+    return reply(Code.Changed);
+  }, wire.clock).handle;
+  const block = (number: number, more: boolean) => [
+    text(Option.UriPath, 'body'),
+    uint(Option.Block1, number * 16 + (more ? 8 : 0)),
+  ];
+  assert.equal(await ask(device, gateway, 'a'.repeat(16), block(0, true)), '2.31 ');
+  const forged = { type: Type.NON, code: Code.POST, messageId: 60_000, token: noBytes };
+  gateway.endpoint.receive(
+    encode({ ...forged, options: block(1, false), payload: Buffer.from('forged') }),
+    device.address,
+    5683,
+  );
+  assert.deepEqual(heard, []);
+  assert.equal(await ask(device, gateway, 'b', block(1, false)), '2.04 ');
+  assert.deepEqual(heard, [`${'a'.repeat(16)}b`]);
 });
 
 describe('a proxy', () => {
@@ -650,6 +679,25 @@ describe('contexts', () => {
     assert.equal(contexts.find(Buffer.of(44), undefined), undefined);
     contexts.remove('z');
     assert.equal(contexts.find(Buffer.of(44), undefined)?.identity, 'y');
+  });
+
+  test('a response that comes after its context was taken away says nothing', async () => {
+    const { wire, gateway, device } = pair();
+    await ask(device, gateway);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    gateway.handler = async () => {
+      await promise;
+      return reply(Code.Content, { payload: 'a secret' });
+    };
+    const answer = ask(device, gateway);
+    await answer;
+    gateway.contexts.remove('device');
+    wire.sent.length = 0;
+    resolve();
+    await wire.settle();
+    const [said] = wire.sent;
+    assert.ok(said && !hasOscore(read(said.bytes)));
+    assert.doesNotMatch(textOf(said.bytes), /secret/);
   });
 
   test('one that was taken away opens nothing, and requests to its peer are not protected by it', async () => {
