@@ -2,11 +2,11 @@ import type { Standing } from '../../base/admission.ts';
 import { failed } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { asPosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { type CoapMessage, noBytes, Type } from './codec.ts';
-import { Code, codeFromText } from './codes.ts';
+import { Code } from './codes.ts';
 import type { Exit } from './exit.ts';
+import { failureReply } from './failure-reply.ts';
 import { CoapRequest, type Handler, isError, type Remote, type Reply, refusal } from './message.ts';
 import type { MessageIds } from './message-ids.ts';
 import { MulticastAnswers } from './multicast-answers.ts';
@@ -159,16 +159,3 @@ export class Serving {
 
 /** Only a multicast request may go without a response. */
 const due = (response: Reply | undefined): Reply => response ?? refusal(Code.InternalServerError, '');
-
-/** The response to a request whose handler has thrown. An error of the program is told by an event, and not to the peer. */
-export function failureReply(thrown: unknown, events: Events): Reply {
-  const error = asPosternError(thrown);
-  if (error.code === 'internal')
-    events.emit('coap.handler-failed', { message: error.message, stack: error.stack });
-  const { retryAfter } = error;
-  return refusal(
-    codeFromText(error.coapCode),
-    error.code === 'internal' ? '' : error.message,
-    retryAfter === undefined ? {} : { maxAge: retryAfter },
-  );
-}

@@ -7,11 +7,11 @@ import { collect } from '../../coap/blockwise-client.ts';
 import { type CoapMessage, noBytes } from '../../coap/codec.ts';
 import { Code, codeText } from '../../coap/codes.ts';
 import { EchoGuard } from '../../coap/echo.ts';
+import { failureReply } from '../../coap/failure-reply.ts';
 import { type CoapRequest, type Handler, type Remote, type Reply, refusal } from '../../coap/message.ts';
 import { Option, opaque, optionValue, sorted, unacceptableOption } from '../../coap/options.ts';
 import type { OutgoingRequest } from '../../coap/pending-requests.ts';
 import type { Protection } from '../../coap/protection.ts';
-import { failureReply } from '../../coap/serving.ts';
 import type { OscoreContext, OscoreContexts } from './contexts.ts';
 import {
   hasOscore,
@@ -142,18 +142,20 @@ export class Oscore implements Protection {
     outgoing: OutgoingRequest,
     send: (outgoing: OutgoingRequest) => Promise<CoapMessage>,
   ): Promise<CoapMessage> {
-    const answer = await this.#askOnce(context, outgoing, send);
-    const echo = answer.code === Code.Unauthorized && optionValue(answer.options, Option.Echo);
+    const { answer, isOwn } = await this.#askOnce(context, outgoing, send);
+    // A resource that wants an Echo answers by the nonce of the request. That is for the caller.
+    const echo = isOwn && answer.code === Code.Unauthorized && optionValue(answer.options, Option.Echo);
     if (!echo) return answer;
     const options = sorted([...outgoing.options, opaque(Option.Echo, echo)]);
-    return await this.#askOnce(context, { ...outgoing, options }, send);
+    return (await this.#askOnce(context, { ...outgoing, options }, send)).answer;
   }
 
+  /** `isOwn` says that the response has a number of the peer. */
   async #askOnce(
     context: OscoreContext,
     outgoing: OutgoingRequest,
     send: (outgoing: OutgoingRequest) => Promise<CoapMessage>,
-  ): Promise<CoapMessage> {
+  ): Promise<{ answer: CoapMessage; isOwn: boolean }> {
     const piv = pivOf(await context.sequence.take());
     demandValid(context);
     const plain = { ...outgoing, payload: outgoing.payload ?? noBytes };
@@ -175,7 +177,7 @@ export class Oscore implements Protection {
     const critical = unacceptableOption(content.options);
     if (critical !== undefined)
       throw new PosternError('malformed', `response with critical option ${critical}`);
-    return { ...first, ...content };
+    return { answer: { ...first, ...content }, isOwn: headerOf(first)?.piv !== undefined };
   }
 }
 

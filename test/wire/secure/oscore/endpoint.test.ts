@@ -101,6 +101,19 @@ describe('requests and responses', () => {
     assert.equal(headerOf(read(separate.bytes))?.piv, undefined);
   });
 
+  test('an Echo that a resource wants is for the caller', async () => {
+    const { wire, gateway, device } = pair();
+    await ask(device, gateway);
+    let handled = 0;
+    gateway.handler = () => {
+      handled++;
+      return reply(Code.Unauthorized, { options: [opaque(Option.Echo, Buffer.alloc(18))] });
+    };
+    wire.sent.length = 0;
+    assert.equal(await ask(device, gateway), '4.01 ');
+    assert.equal(handled, 1);
+  });
+
   test('an error of the handler, and an option that is critical and unknown, are answered under protection', async () => {
     const { wire, gateway, device } = pair();
     gateway.handler = () => {
