@@ -14,7 +14,16 @@ import { startMosquitto } from '../peers/brokers.ts';
 import { freePort as freeUdpPort } from '../peers/foreign.ts';
 import type { Target } from './attacker.ts';
 import { attacks } from './attacks.ts';
-import { type Deed, hasServer, isLwm2m, newcomerId, newcomers, protectedDevices } from './deed.ts';
+import {
+  type Deed,
+  hasOscore,
+  hasServer,
+  isLwm2m,
+  newcomerId,
+  newcomers,
+  oscoreOf,
+  protectedDevices,
+} from './deed.ts';
 import { Gate } from './gate.ts';
 import type { Crowd } from './honest.ts';
 import { loopbackSources, network, on } from './network.ts';
@@ -130,12 +139,18 @@ export async function attackedSite({ devices, seed, pauses }: SiteOptions): Prom
     (identity) => `[[coaps.device]]\nidentity = "${identity}"\nkey = "${key}"\n`,
   );
   const clients = ids.filter((_, at) => isLwm2m(at)).map((id) => `[[lwm2m.device]]\nid = "${id}"\n`);
+  const contexts = ids.flatMap((id, at) => {
+    const { 'master-secret': secret, 'sender-id': recipient, 'recipient-id': sender } = oscoreOf(at);
+    const keys = `identity = "${id}"\nmaster-secret = "${secret}"\nsender-id = "${sender}"\nrecipient-id = "${recipient}"`;
+    return hasOscore(at) ? [`[[oscore.device]]\n${keys}\n`] : [];
+  });
   const strangers = Array.from({ length: newcomers }, (_, at) => newcomerId(at));
   const more = `[lwm2m]
 insecure-no-security = true
 ${clients.join('')}[coaps]
 port = ${coaps}
-${secure.join('')}[http]
+${secure.join('')}[oscore]
+${contexts.join('')}[http]
 host = "${network.host}"
 port = ${http}
 insecure-plain-http = true

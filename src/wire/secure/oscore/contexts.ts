@@ -83,7 +83,7 @@ const firstSecond = Date.UTC(2026, 0, 1) / 1000;
 
 /** The number at which a sender begins of which nothing is known. */
 export const numbersByClock = (clock: Pick<Clock, 'wall'>): number =>
-  Math.max(0, Math.floor(clock.wall() / 1000) - firstSecond) * numbersPerSecond;
+  Math.max(0, Math.floor((clock.wall() / 1000 - firstSecond) * numbersPerSecond));
 
 /**
  * The security contexts of a party, by identity, by what a request says of its sender, and by the place of the peer. As many are kept as
