@@ -1,17 +1,13 @@
-import { Admission } from '../base/admission.ts';
-import { failed } from '../base/background.ts';
+import { failed, guarded } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
-import { Sealing, sealingKey } from '../base/sealing.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import { parseCoapUri } from '../wire/coap/uri.ts';
-import { CoapTransport } from '../wire/secure/coap-transport.ts';
-import { StoredSenders } from '../wire/secure/oscore/stored-senders.ts';
 import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
 import type { GatewayConfig } from './config.ts';
@@ -25,6 +21,7 @@ import { DeviceManagement } from './modes/device-management.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
 import { TunnelPolicy } from './modes/tunnel-policy.ts';
+import { networksOf } from './networks.ts';
 import { DataBudget } from './northbound/data-budget.ts';
 import { DmClient } from './northbound/dm-client.ts';
 import { download } from './northbound/download.ts';
@@ -33,14 +30,12 @@ import { Reports } from './northbound/reports.ts';
 import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
 import { resourcesOf } from './resources.ts';
-import { admissionLimits, advertised, imageSettings, knowManualDevices } from './settings.ts';
+import { imageSettings, knowManualDevices } from './settings.ts';
 import { Arrivals } from './southbound/arrivals.ts';
 import { Associations } from './southbound/associations.ts';
 import { Children } from './southbound/children.ts';
 import { Claims } from './southbound/claims.ts';
-import { CoapNetwork } from './southbound/coap-network.ts';
 import { DeviceAddresses, provenAddresses, rememberedDevices } from './southbound/device-addresses.ts';
-import { DeviceContexts } from './southbound/device-contexts.ts';
 import { DeviceLocator } from './southbound/device-locator.ts';
 import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
@@ -50,8 +45,6 @@ import { missing, nothingAt } from './southbound/presence.ts';
 import { PresenceWatch } from './southbound/presence-watch.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { openState } from './state.ts';
-import { DtlsAssociations } from './store/dtls-associations.ts';
-import { IssuedContexts } from './store/issued-contexts.ts';
 import { TrafficRecords } from './store/traffic.ts';
 import { gatewayBranches, gatewayTree, knowServer } from './tree.ts';
 import { uplinkOf } from './uplink.ts';
@@ -102,63 +95,17 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     const told = `${rows} rows of the table ${table} cannot be read: ${reason}`;
     reports.fault(table, { kind: 'state', reason: told });
   });
+  const lost = credentials.lost + state.nodes.lost;
+  if (lost > 0) {
+    events.emit('state.sealed-lost', { rows: lost, key: state.key });
+    const reason = `${lost} secrets were encrypted by another key`;
+    guarded(events, 'state', () => reports.fault('sealed', { kind: 'state', reason }))();
+  }
   if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
   const signals = new DeviceSignals(events);
   const remembered = Math.max(rememberedDevices, config.limits.devices);
-  const admission = new Admission({
-    ...machine,
-    limits: admissionLimits(config.admission),
-    known: remembered,
-  });
-  const stateFile = config.gateway.state;
-  const sealing =
-    config.coaps || config.oscore
-      ? new Sealing(
-          stateFile === ':memory:' ? entropy.bytes(32) : sealingKey(`${stateFile}.key`, entropy),
-          entropy,
-        )
-      : undefined;
-  const contexts =
-    config.oscore && sealing
-      ? new DeviceContexts({
-          configured: live.current.deviceContexts,
-          issued: new IssuedContexts(state.database, sealing, config.limits.devices),
-          senders: new StoredSenders(state.database, clock, state.epoch.isNew),
-          ...machine,
-        })
-      : undefined;
-  const network = new CoapNetwork({
-    ...config.coap,
-    ...machine,
-    advertise: advertised(config.coap.advertise),
-    limits: { leisure: config.coap.leisure },
-    admission,
-    protection: contexts?.protection,
-    ...(listInterfaces && { listInterfaces }),
-  });
-  const transport =
-    config.coaps &&
-    sealing &&
-    new CoapTransport({
-      keyOf: (identity) => live.current.deviceKeys.get(identity),
-      admission,
-      associations: remembered,
-      store: new DtlsAssociations(state.database, sealing, state.epoch.isNew),
-      ...machine,
-    });
-  const secureNetwork =
-    config.coaps &&
-    transport &&
-    new CoapNetwork({
-      ...machine,
-      port: config.coaps.port,
-      interfaces: config.coap.interfaces,
-      multicast: false,
-      advertise: advertised(config.coaps.advertise),
-      admission,
-      transport,
-      ...(listInterfaces && { listInterfaces }),
-    });
+  const networks = networksOf({ config, live, state, remembered, listInterfaces, ...machine });
+  const { admission, network, transport, secureNetwork, contexts } = networks;
   const addresses = new DeviceAddresses(remembered);
   addresses.restore(inventory.values());
   for (const address of provenAddresses(inventory.values(), addresses)) admission.know(address);

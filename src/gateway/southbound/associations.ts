@@ -178,16 +178,18 @@ export class Associations {
       inventory.put(record);
       if (isReached) this.#report('device-presence', deviceId, { state: 'attached', lastSeen });
       if (isNew) this.#report('device-attach', deviceId, attachBody(record));
-    });
-    if (isReached) events.emit('device.reached', { device: deviceId });
-    if (isNew)
-      events.emit('device.attached', {
-        device: deviceId,
-        bootstrap: origin,
-        peer: address,
-        protocol: device.protocol,
+      database.afterCommit(() => {
+        if (isReached) events.emit('device.reached', { device: deviceId });
+        if (isNew)
+          events.emit('device.attached', {
+            device: deviceId,
+            bootstrap: origin,
+            peer: address,
+            protocol: device.protocol,
+          });
+        if (isNew || isReached) reported();
       });
-    if (isNew || isReached) reported();
+    });
   }
 
   /**

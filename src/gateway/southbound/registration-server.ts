@@ -1,76 +1,48 @@
-import { persistently } from '../../base/background.ts';
-import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { asPosternError, PosternError } from '../../base/errors.ts';
-import type { Events } from '../../base/events.ts';
-import { type BootstrapOrigin, GatewayMode } from '../../mo/device-record.ts';
+import { PosternError } from '../../base/errors.ts';
 import { Code } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
-import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../../wire/coap/message.ts';
+import { type CoapRequest, type Reply, refusal, reply } from '../../wire/coap/message.ts';
 import { Option, text } from '../../wire/coap/options.ts';
-import { remoteKey } from '../../wire/coap/peer.ts';
 import type { Resource } from '../../wire/coap/router.ts';
-import { coapUri } from '../../wire/coap/uri.ts';
-import { ObjectId } from '../../wire/lwm2m/objects.ts';
-import { pathText } from '../../wire/lwm2m/path.ts';
 import { queryOf, readLifetime, readObjects, readRegistration } from '../../wire/lwm2m/registration.ts';
-import { type Entry, textOf } from '../../wire/lwm2m/resource.ts';
 import { paths, resourceTypes } from '../../wire/resources.ts';
-import type { Registration, Registrations } from '../store/registrations.ts';
-import type { AttachedDevice } from './associations.ts';
+import type { Registration } from '../store/registrations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
-import type { PeerAddress } from './device-addresses.ts';
-import { DeviceTasks } from './device-tasks.ts';
-import type { LwM2mCalls } from './lwm2m-calls.ts';
+import { PendingRegistrations } from './pending-registrations.ts';
+import { RegistrationProof, type RegistrationProofParts } from './registration-proof.ts';
 
-export interface RegistrationServerParts {
-  readonly registrations: Registrations;
-  readonly calls: LwM2mCalls;
+export interface RegistrationServerParts extends Omit<RegistrationProofParts, 'pending'> {
   /** Whether a client with this endpoint name may register here. */
   readonly isAllowed: (deviceId: string) => boolean;
   /** Whether it is attached as an LwM2M client. */
   readonly isAttached: (deviceId: string) => boolean;
   /** Whether an OMA DM device with this name is attached. */
   readonly isOther: (deviceId: string) => boolean;
-  /** Whether an attached client with this name is at an address other than `remote`. */
-  readonly livesElsewhere: (deviceId: string, remote: Remote) => Promise<boolean>;
-  readonly originOf: (deviceId: string) => BootstrapOrigin;
-  /** Called when a client has answered at the address from which it registered. May throw. */
-  readonly attached: (device: AttachedDevice) => void;
   /** Called when a client has deregistered. */
   readonly left: (deviceId: string) => void;
-  /**
-   * Called when an attached client was heard from this address: it used the path of its registration there, which only
-   * this client knows, or it answered there after that.
-   */
-  readonly heard: (deviceId: string, from: PeerAddress) => void;
-  readonly clock: Clock;
   readonly entropy: Entropy;
-  readonly events: Events;
 }
 
 /** Random bytes in the path of a registration. Anyone who knows the path can change the registration. */
 const locationBytes = 9;
 
-/** Resources of the object Device that go into the inventory record of a client. */
-const described = { 0: 'manufacturer', 1: 'model', 2: 'serial', 3: 'firmware', 17: 'deviceType' } as const;
-
 /**
- * CoAP resource `/rd`: registrations of LwM2M clients (LwM2M core 1.1, section 6.2). After a registration the gateway
- * reads the object Device at the address from which the client registered. Only when the client answers is it attached,
- * so a forged source address attaches nothing.
+ * CoAP resource `/rd`: registrations of LwM2M clients (LwM2M core 1.1, section 6.2). A registration is pending until its client
+ * has answered (`RegistrationProof`). Meanwhile an earlier registration of the client stays valid.
  */
 export class RegistrationServer implements AsyncDisposable {
   readonly #parts: RegistrationServerParts;
-  readonly #probing: DeviceTasks;
+  readonly #pending = new PendingRegistrations();
+  readonly #proof: RegistrationProof;
 
   constructor(parts: RegistrationServerParts) {
     this.#parts = parts;
-    this.#probing = new DeviceTasks('registration', parts);
+    this.#proof = new RegistrationProof({ ...parts, pending: this.#pending });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#probing[Symbol.asyncDispose]();
+    await this.#proof[Symbol.asyncDispose]();
   }
 
   resources(local: LocalEndpoint): Resource[] {
@@ -94,7 +66,7 @@ export class RegistrationServer implements AsyncDisposable {
 
   /**
    * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedVersion`, `forbidden` for a name that is not
-   * configured or is not what the client proved to be, `conflict` when the name is in use elsewhere
+   * configured or is not what the client proved to be, `conflict` when the name is in use elsewhere, `storage`
    */
   async #register(request: CoapRequest, local: LocalEndpoint): Promise<Reply> {
     const { isAllowed, isOther, livesElsewhere, registrations, entropy, events } = this.#parts;
@@ -111,6 +83,7 @@ export class RegistrationServer implements AsyncDisposable {
       events.emit('registration.duplicate', { device: endpoint, peer });
       throw new PosternError('conflict', 'a client with this name is attached elsewhere');
     }
+    registrations.tryDisk();
     const location = Buffer.from(entropy.bytes(locationBytes)).toString('base64url');
     const registration: Registration = {
       deviceId: endpoint,
@@ -121,9 +94,9 @@ export class RegistrationServer implements AsyncDisposable {
       ...rest,
       ...objects,
     };
-    registrations.put(registration);
+    this.#pending.add(registration, registrations.get(endpoint)?.location, payload.length);
     events.emit('registration.taken', { device: endpoint, peer, version: rest.version });
-    this.#probe(endpoint, remote, local);
+    this.#proof.ask(location, remote, local);
     return reply(Code.Created, {
       options: [text(Option.LocationPath, 'rd'), text(Option.LocationPath, location)],
     });
@@ -131,8 +104,9 @@ export class RegistrationServer implements AsyncDisposable {
 
   /** @throws {PosternError} `malformed`, `tooLarge` */
   #update(request: CoapRequest, local: LocalEndpoint): Reply {
-    const known = this.#at(request);
-    if (!known) return unknown;
+    const found = this.#at(request);
+    if (!found) return unknown;
+    const { isPending, registration: known } = found;
     const { remote, query, payload } = request;
     const given = queryOf(query);
     const lifetime = readLifetime(given.get('lt')) ?? known.lifetime;
@@ -146,117 +120,43 @@ export class RegistrationServer implements AsyncDisposable {
       queueMode: given.has('Q') || (binding === undefined ? known.queueMode : binding.includes('Q')),
       ...(payload.length > 0 && keepFormats(readObjects(payload), known)),
     };
-    const { deviceId, address, port, heardOn } = known;
+    const { deviceId, location, address, port, heardOn } = known;
     const hasMoved = remote.address !== address || remote.port !== port || heardOn !== local.bound;
+    if (isPending) this.#pending.update(updated, payload.length);
     // An update without changes needs no write to the disk.
-    if (hasMoved || lifetime !== known.lifetime || payload.length > 0) this.#parts.registrations.put(updated);
-    if (!hasMoved) this.#parts.heard(deviceId, updated);
-    if (hasMoved || payload.length > 0) this.#probe(deviceId, remote, local);
+    else if (hasMoved || lifetime !== known.lifetime || payload.length > 0)
+      this.#parts.registrations.put(updated);
+    if (!isPending && !hasMoved) this.#parts.heard(deviceId, updated);
+    if (hasMoved || payload.length > 0) this.#proof.ask(location, remote, local);
     return reply(Code.Changed);
   }
 
   #deregister(request: CoapRequest): Reply {
-    const known = this.#at(request);
-    if (!known) return unknown;
-    // A client whose leave could not be stored is still registered, and repeats it.
-    this.#parts.left(known.deviceId);
-    this.#parts.registrations.delete(known.deviceId);
+    const found = this.#at(request);
+    if (!found) return unknown;
+    const { isPending, registration } = found;
+    if (isPending) this.#pending.end(registration.location);
+    else {
+      // A client whose leave could not be stored is still registered, and repeats it.
+      this.#parts.left(registration.deviceId);
+      this.#parts.registrations.delete(registration.deviceId);
+    }
     return reply(Code.Deleted);
   }
 
-  /** The registration of a request; undefined unless its client is attached or being asked. */
-  #at({ path }: CoapRequest): Registration | undefined {
-    const found = path.length === 2 ? this.#parts.registrations.at(path[1] ?? '') : undefined;
-    const isGood = found && (this.#parts.isAttached(found.deviceId) || this.#probing.has(found.deviceId));
-    return isGood ? found : undefined;
-  }
-
-  /** Asks the client after its request was answered. Does nothing while the client is being asked already. */
-  #probe(deviceId: string, remote: Remote, local: LocalEndpoint): void {
-    this.#probing.begin(deviceId, () => this.#ask(deviceId, remote, local));
-  }
-
-  /** Reads the object Device of a client and attaches the client when it answers. */
-  async #ask(deviceId: string, remote: Remote, local: LocalEndpoint): Promise<void> {
-    const { registrations, calls, attached, heard, originOf, events } = this.#parts;
-    const client = registrations.get(deviceId);
-    if (!client || this.#probing.signal.aborted) return;
-    let device: readonly Entry[] = [];
-    let isThere = true;
-    try {
-      device = await calls.read(client, [ObjectId.Device, 0], this.#probing.signal);
-    } catch (thrown) {
-      const { code, message } = asPosternError(thrown);
-      if (this.#probing.signal.aborted) return;
-      events.emit('registration.silent-device', { device: deviceId, reason: message });
-      // An error answer proves just as well that the client is there.
-      isThere = code !== 'timeout' && code !== 'unavailable' && code !== 'full';
-    }
-    // The client may have left in the meantime.
-    const current = registrations.get(deviceId);
-    if (!current) return;
-    // The answer proves only the earlier address. If the client has moved or registered again since, ask it again.
-    const { location, address, port } = current;
-    if (location !== client.location || address !== client.address || port !== client.port)
-      return await this.#ask(deviceId, remoteOf(current), local);
-    if (!isThere) return;
-    local.endpoint().vouch(remote, deviceId);
-    const attach = () =>
-      attached({
-        deviceId,
-        mode: GatewayMode.Adaptation,
-        origin: originOf(deviceId),
-        protocol: 'LwM2M',
-        address: coapUri(address, port),
-        ...(current.heardOn !== undefined && { heardOn: current.heardOn }),
-        isGateway: false,
-        objects: current.paths.map(pathText).join(' '),
-        ...describe(device),
-      });
-    if (!(await this.#attach(current, attach))) return;
-    const now = registrations.get(deviceId);
-    // It moved while the disk took no writes.
-    if (now && (now.address !== address || now.port !== port))
-      return await this.#ask(deviceId, remoteOf(now), local);
-    heard(deviceId, current);
-    const { serial: _, ...fields } = describe(device);
-    events.emit('registration.proven', { device: deviceId, ...fields });
-  }
-
-  /**
-   * Attaches a client. Repeats that while the disk does not take it: the client takes itself for registered, and would not be
-   * heard of before its lifetime ends. Returns false when the client is not attached: it may not be, or has left, or has
-   * registered again, or the gateway stops.
-   */
-  async #attach({ deviceId, location }: Registration, attach: () => void): Promise<boolean> {
-    const { registrations, events } = this.#parts;
-    let isAttached = false;
-    const store = () => {
-      if (registrations.get(deviceId)?.location !== location) return;
-      try {
-        attach();
-        isAttached = true;
-      } catch (thrown) {
-        if (isPassing(thrown)) throw thrown;
-        const { message } = asPosternError(thrown);
-        events.emit('registration.not-attached', { device: deviceId, reason: message });
-        registrations.delete(deviceId);
-      }
-    };
-    await persistently(this.#parts, 'registration', store, this.#probing.signal);
-    return isAttached;
+  /** The registration of a request: one that waits for the answer of its client, or that of an attached client. */
+  #at({ path }: CoapRequest): { registration: Registration; isPending: boolean } | undefined {
+    const [, location = ''] = path.length === 2 ? path : [];
+    const pending = this.#pending.at(location)?.registration;
+    if (pending) return { registration: pending, isPending: true };
+    const valid = this.#parts.registrations.at(location);
+    return valid && this.#parts.isAttached(valid.deviceId)
+      ? { registration: valid, isPending: false }
+      : undefined;
   }
 }
 
-const isPassing = (thrown: unknown): boolean => asPosternError(thrown).code === 'storage';
-
 const unknown: Reply = refusal(Code.NotFound, 'there is no such registration; register again');
-
-const remoteOf = ({ address, port }: Registration): Remote => ({
-  address,
-  port,
-  key: remoteKey(address, port),
-});
 
 /** An update may leave out content formats and root path. Then the registered ones stay valid. */
 const keepFormats = (objects: ReturnType<typeof readObjects>, known: Registration) => ({
@@ -264,14 +164,3 @@ const keepFormats = (objects: ReturnType<typeof readObjects>, known: Registratio
   ...(objects.formats.length > 0 && { formats: objects.formats }),
   root: objects.root.length > 0 ? objects.root : known.root,
 });
-
-function describe(
-  device: readonly Entry[],
-): Readonly<Partial<Record<(typeof described)[keyof typeof described], string>>> {
-  return Object.fromEntries(
-    Object.entries(described).flatMap(([id, name]) => {
-      const found = device.find(({ path }) => path.length === 3 && path[2] === Number(id));
-      return found ? [[name, String(textOf(found.value)).slice(0, 255)]] : [];
-    }),
-  );
-}

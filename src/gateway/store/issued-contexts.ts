@@ -1,7 +1,7 @@
 import type { Database } from '../../base/database.ts';
 import { PosternError } from '../../base/errors.ts';
 import { type ReadableTable, type Row, readRows } from '../../base/rows.ts';
-import type { Sealing } from '../../base/sealing.ts';
+import type { Sealer } from '../../base/sealing.ts';
 import type { OscoreParameters } from '../../wire/secure/oscore/keys.ts';
 
 /** The parts of a context in the order in which they are stored. */
@@ -21,13 +21,13 @@ function read(body: Buffer): OscoreParameters {
 /** Durable store of the security contexts that this gateway has issued to devices, one of each identity, sealed. */
 export class IssuedContexts {
   readonly #database: Database;
-  readonly #sealing: Sealing;
+  readonly #sealing: Sealer;
   readonly #limit: number;
   readonly #identities: Set<string>;
   readonly #loaded: (readonly [string, OscoreParameters])[];
 
   /** @param limit maximum number of devices */
-  constructor(database: Database, sealing: Sealing, limit: number) {
+  constructor(database: Database, sealing: Sealer, limit: number) {
     this.#database = database;
     this.#sealing = sealing;
     this.#limit = limit;

@@ -70,8 +70,11 @@ export class Registrations {
     return this.#known.values();
   }
 
-  /** Adds or replaces the registration of a client. At the limit, the one that was stored longest ago is deleted. */
-  put(registration: Registration): void {
+  /**
+   * Adds or replaces the registration of a client. At the limit, the one that was stored longest ago is deleted.
+   * @param also further work of the same transaction
+   */
+  put(registration: Registration, also: () => void = () => {}): void {
     const { deviceId } = registration;
     const [oldest] = this.#known.keys();
     this.#database.transaction(() => {
@@ -82,6 +85,19 @@ export class Registrations {
       this.#rememberForRollback(deviceId);
       this.#put.run(deviceId, JSON.stringify(registration));
       this.#keep(registration);
+      also();
+    });
+  }
+
+  /**
+   * Tries the disk when it has taken no writes lately. Does nothing otherwise.
+   * @throws {PosternError} `storage` when the disk still takes none
+   */
+  tryDisk(): void {
+    if (!this.#database.fault) return;
+    this.#database.transaction(() => {
+      this.#put.run('', '{}');
+      this.#delete.run('');
     });
   }
 

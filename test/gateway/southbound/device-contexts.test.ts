@@ -150,6 +150,17 @@ describe('stored sequence numbers', () => {
     await database.close();
   });
 
+  test('of a state that went back in time continue by the clock on a disk that takes no writes', async () => {
+    const database = openDatabase(':memory:', gatewaySchema);
+    await taken(new StoredSenders(database, clock));
+    database.prepare('PRAGMA query_only = 1').run();
+    const senders = new StoredSenders(database, wall, true);
+    await assert.rejects(taken(senders), { code: 'storage' });
+    database.prepare('PRAGMA query_only = 0').run();
+    assert.equal(await taken(senders), numbersByClock(wall));
+    await database.close();
+  });
+
   test('of a row that cannot be read are set aside, and continue by the clock', async () => {
     const database = openDatabase(':memory:', gatewaySchema);
     await taken(new StoredSenders(database, clock));

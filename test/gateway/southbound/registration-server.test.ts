@@ -34,8 +34,16 @@ const device = encodeContent(
 const tlv = [uint(Option.ContentFormat, ContentFormat.LwM2mTlv)];
 const described: Answer = () => ({ code: Code.Content, options: tlv, payload: device });
 
-/** @param refuse throws when an attachment is refused */
-function rig(answer: Answer, limit = 10, refuse: () => void = () => {}) {
+/**
+ * @param refuse throws when an attachment is refused
+ * @param network what the way to a client at this port takes; rejects when it loses the question
+ */
+function rig(
+  answer: Answer,
+  limit = 10,
+  refuse: () => void = () => {},
+  network: (port: number) => Promise<void> = async () => {},
+) {
   const clock = new HandClock();
   const events = new EventRecorder();
   const attached = new Map<string, AttachedDevice>();
@@ -45,6 +53,7 @@ function rig(answer: Answer, limit = 10, refuse: () => void = () => {}) {
   const registrations = new Registrations(openDatabase(':memory:', gatewaySchema), limit);
   const call = async (address: string, port: number, request: CoapCall): Promise<CoapAnswer> => {
     calls.push([`${address} ${port}`, request]);
+    await network(port);
     const given = answer(request);
     if (given instanceof PosternError) throw given;
     return { code: Code.Content, options: [], payload: new Uint8Array(), ...given };
@@ -303,6 +312,110 @@ for (const silent of [false, true])
     assert.equal(asked, 2);
     assert.ok(rigged.attached.has('a'));
   });
+
+/** A rig in which only clients at these ports answer. */
+function rigWithSilence(...answering: readonly number[]) {
+  const questions: (() => void)[] = [];
+  const rigged = rig(
+    described,
+    10,
+    () => {},
+    (port) =>
+      answering.includes(port)
+        ? Promise.resolve()
+        : new Promise((_, reject) => {
+            questions.push(() => reject(new PosternError('timeout', 'no answer')));
+          }),
+  );
+  const giveUp = async () => {
+    for (const question of questions.splice(0)) question();
+    await rigged.settle();
+  };
+  return { ...rigged, giveUp };
+}
+
+// conforms: GW-26
+test('a registration in the name of a client that sleeps changes nothing for it, unless its sender answers', async () => {
+  const { ask, register, settle, giveUp, attached, registrations, left } = rigWithSilence(1, 5);
+  const { location } = await register('a');
+  await settle();
+  const valid = registrations.get('a');
+  const forged = await register('a', { port: 66 });
+  await settle();
+  assert.equal(forged.code, '2.01');
+  assert.equal(registrations.get('a'), valid);
+  assert.equal((await ask(Code.POST, location)).code, '2.04');
+  assert.equal((await ask(Code.DELETE, forged.location)).code, '2.02', 'it takes back its own');
+  assert.deepEqual([left, attached.size], [[], 1]);
+  const another = await register('a', { port: 67 });
+  await settle();
+  await giveUp();
+  assert.equal((await ask(Code.POST, another.location)).code, '4.04');
+  assert.equal(registrations.get('a'), valid);
+
+  const moved = await register('a', { port: 5 });
+  await settle();
+  assert.equal(attached.get('a')?.address, 'coap://192.0.2.7:5', 'it answers');
+  assert.equal((await ask(Code.POST, location)).code, '4.04');
+  assert.equal((await ask(Code.POST, moved.location, [], { port: 5 })).code, '2.04');
+});
+
+// conforms: GW-26
+test('registrations in a name that wait for an answer do not delay the client that answers', async () => {
+  const { register, settle, giveUp, attached, registrations } = rigWithSilence(1);
+  for (let at = 0; at < 20; at++) {
+    await register('a', { port: 60 + at });
+    await settle();
+  }
+  await register('a');
+  for (let at = 0; at < 20; at++) await register('a', { port: 80 + at });
+  await settle();
+  assert.equal(attached.get('a')?.address, 'coap://192.0.2.7:1');
+  await giveUp();
+  assert.equal(registrations.get('a')?.port, 1);
+});
+
+// conforms: GW-26
+test('a client that answers late does not take the place of one that registered after it and is there', async () => {
+  let answer = () => {};
+  const { register, settle, attached, elsewhere, events } = rig(
+    described,
+    10,
+    () => {},
+    async (port) => {
+      if (port === 66) await new Promise<void>((resolve) => (answer = resolve));
+    },
+  );
+  await register('a', { port: 66 });
+  await settle();
+  await register('a', { port: 67 });
+  await settle();
+  assert.equal(attached.get('a')?.address, 'coap://192.0.2.7:67');
+  answer();
+  await settle();
+  assert.equal(attached.get('a')?.address, 'coap://192.0.2.7:67', 'the earlier registration is forgotten');
+
+  await register('b', { port: 1 });
+  await register('b', { port: 66 });
+  await settle();
+  assert.equal(attached.get('b')?.address, 'coap://192.0.2.7:1');
+  elsewhere.add('b');
+  answer();
+  await settle();
+  assert.equal(attached.get('b')?.address, 'coap://192.0.2.7:1');
+  assert.equal(events.count('registration.duplicate'), 1);
+});
+
+test('a registration is refused while the disk takes no writes, and taken when it does', async () => {
+  const { register, registrations } = rig(described);
+  const full = () => {
+    throw new PosternError('storage', 'the disk is full');
+  };
+  registrations.tryDisk = full;
+  assert.equal((await register('a')).code, '5.03');
+  Reflect.deleteProperty(registrations, 'tryDisk');
+  assert.equal((await register('a')).code, '2.01');
+});
 
 // conforms: GW-26
 test('a refused registration gets the code of its reason', async () => {

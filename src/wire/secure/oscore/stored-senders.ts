@@ -1,5 +1,6 @@
 import type { Clock } from '../../../base/clock.ts';
 import { type Database, keepLatest } from '../../../base/database.ts';
+import { asPosternError } from '../../../base/errors.ts';
 import { type ReadableTable, type Row, readRows } from '../../../base/rows.ts';
 import { numbersByClock, type SenderRecord, type SenderStore } from './contexts.ts';
 
@@ -18,14 +19,23 @@ export class StoredSenders implements SenderStore {
 
   /**
    * @param isNew the state is new or went back in time: what it says of sequence numbers may be too low
-   * @throws {PosternError} `storage` when the state went back in time, and cannot be written
    */
   constructor(database: Database, clock: Pick<Clock, 'wall'>, isNew = false) {
     this.#database = database;
-    if (isNew)
-      database.prepare('UPDATE oscore_sender SET reserved = max(reserved, ?)').run(numbersByClock(clock));
-    keepLatest(database, 'oscore_sender', mostSenders);
-    this.#known = new Map(readRows(database, table));
+    const least = isNew ? numbersByClock(clock) : 0;
+    try {
+      if (isNew) database.prepare('UPDATE oscore_sender SET reserved = max(reserved, ?)').run(least);
+      keepLatest(database, 'oscore_sender', mostSenders);
+    } catch (thrown) {
+      // A party starts on a full disk too. What is used then has to be written before.
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+    }
+    this.#known = new Map(
+      readRows(database, table).map(([mark, { reserved, place }]) => [
+        mark,
+        { reserved: Math.max(reserved, least), place },
+      ]),
+    );
   }
 
   get(mark: string): SenderRecord | undefined {

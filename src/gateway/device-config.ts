@@ -1,0 +1,132 @@
+import * as v from 'valibot';
+import {
+  authSchemes,
+  described,
+  distinct,
+  httpTls,
+  identifier,
+  integerBetween,
+  port,
+  secret,
+  text,
+  together,
+} from '../base/config.ts';
+import { isLoopbackHost } from '../base/loopback.ts';
+import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+
+const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
+/** A stock client may have a short secret. */
+const anySecret = text;
+const deviceId = v.pipe(
+  v.string(),
+  v.check((id) => isDeviceId(id), deviceIdRule),
+);
+
+/** The table `[http]` of the gateway's configuration, with the devices that have an account made by hand. */
+export const httpSection = described(
+  v.optional(
+    v.pipe(
+      v.strictObject({
+        host: described(v.optional(text, '127.0.0.1'), 'Address to listen at'),
+        port: described(v.optional(port, 8053), 'TCP port; 0 means a free one'),
+        path: described(v.optional(httpPath, '/dm'), 'Path for packages of sessions with the gateway'),
+        'bootstrap-path': described(v.optional(httpPath, '/dm/bs'), 'Path for local bootstrap'),
+        'tunnel-path': described(
+          v.optional(httpPath, '/dm/t'),
+          'Path for packages to a DM server; `/{ServerID}` follows it',
+        ),
+        'server-id': described(
+          v.optional(identifier),
+          "ServerID that these devices have for the gateway; by default the gateway's name",
+        ),
+        ...httpTls('all messages'),
+        device: described(
+          v.optional(
+            v.pipe(
+              v.array(
+                v.strictObject({
+                  id: described(deviceId, 'DevId of the End Device, as its packages name it'),
+                  'client-name': described(v.optional(text), 'User name of the device; by default its DevId'),
+                  'client-secret': described(anySecret, 'Password of the device'),
+                  'client-auth': authSchemes(
+                    'Schemes that the device may use: `basic`, `md5`, `mac`. The gateway challenges with the first',
+                  ),
+                  'server-secret': described(anySecret, 'Password of the gateway towards this device'),
+                  'server-auth': authSchemes('Schemes that the gateway may use'),
+                }),
+              ),
+              distinct(),
+            ),
+            [],
+          ),
+          'Devices with an account made by hand on both sides, such as stock OMA DM clients',
+        ),
+      }),
+      together('tls-cert', 'tls-key'),
+      v.check(
+        (http) => new Set([http.path, http['bootstrap-path'], http['tunnel-path']]).size === 3,
+        'path, bootstrap-path and tunnel-path must differ from each other',
+      ),
+      v.check(
+        ({ host, ...http }) =>
+          isLoopbackHost(host) || http['tls-cert'] !== undefined || http['insecure-plain-http'],
+        'host is not loopback; it needs tls-cert and tls-key, or insecure-plain-http = true',
+      ),
+    ),
+  ),
+  'HTTP binding, for OMA DM clients without CoAP. Off without this table',
+);
+
+/** The table `[bootstrap]`: devices that the local bootstrap server knows. */
+export const bootstrapSection = v.optional(
+  v.strictObject({
+    device: described(
+      v.optional(
+        v.pipe(
+          v.array(
+            v.strictObject({
+              id: described(deviceId, 'DevId of the End Device'),
+              'factory-secret': described(secret, 'Its factory secret'),
+              pin: described(
+                v.optional(text),
+                'A PIN that a person also enters at the device. The bootstrap is then protected by both',
+              ),
+              gateway: described(
+                v.optional(v.boolean(), false),
+                'The device may be a DM Gateway with its own devices (GwMO 1.1)',
+              ),
+            }),
+          ),
+          distinct(),
+        ),
+        [],
+      ),
+      'Devices that the local bootstrap server may bootstrap (GwMO 8.4.2)',
+    ),
+  }),
+  {},
+);
+
+/** The table `[lwm2m]`: clients of the adaptation mode. */
+export const lwm2mSection = described(
+  v.optional(
+    v.strictObject({
+      device: described(
+        v.optional(
+          v.pipe(v.array(v.strictObject({ id: described(deviceId, 'Endpoint name') })), distinct()),
+          [],
+        ),
+        'LwM2M clients that may bootstrap and register here',
+      ),
+      lifetime: described(
+        v.optional(integerBetween(60, 2_592_000), 3600),
+        'Lifetime of registrations in seconds, for clients that were bootstrapped here',
+      ),
+      'insecure-no-security': described(
+        v.optional(v.boolean(), false),
+        'Serve LwM2M clients without DTLS or OSCORE. Clients are then not authenticated: anyone who knows an endpoint name can take its place',
+      ),
+    }),
+  ),
+  'Adaptation mode, for devices that speak LwM2M instead of OMA DM. Off without this table',
+);

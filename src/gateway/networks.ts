@@ -1,0 +1,95 @@
+import { Admission } from '../base/admission.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Entropy } from '../base/entropy.ts';
+import type { Events } from '../base/events.ts';
+import { CoapTransport } from '../wire/secure/coap-transport.ts';
+import { StoredSenders } from '../wire/secure/oscore/stored-senders.ts';
+import type { GatewayConfig } from './config.ts';
+import type { LiveSettings } from './live-settings.ts';
+import { admissionLimits, advertised } from './settings.ts';
+import { CoapNetwork } from './southbound/coap-network.ts';
+import { DeviceContexts } from './southbound/device-contexts.ts';
+import type { ListInterfaces } from './southbound/interfaces.ts';
+import type { GatewayState } from './state.ts';
+import { DtlsAssociations } from './store/dtls-associations.ts';
+import { IssuedContexts } from './store/issued-contexts.ts';
+
+export interface NetworkSurroundings {
+  readonly config: GatewayConfig;
+  readonly live: LiveSettings;
+  readonly state: GatewayState;
+  /** Number of peers that are remembered, attached or not. */
+  readonly remembered: number;
+  readonly listInterfaces: ListInterfaces | undefined;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+}
+
+/**
+ * Makes the private network of a gateway: plain CoAP, with OSCORE where the configuration has `[oscore]`, CoAP over DTLS where it has
+ * `[coaps]`, and the admission that both share. No socket is open yet.
+ */
+export function networksOf({
+  config,
+  live,
+  state,
+  remembered,
+  listInterfaces,
+  ...machine
+}: NetworkSurroundings) {
+  const { coap, coaps, oscore } = config;
+  const admission = new Admission({
+    ...machine,
+    limits: admissionLimits(config.admission),
+    known: remembered,
+  });
+  const shared = { ...machine, admission, ...(listInterfaces && { listInterfaces }) };
+  const contexts =
+    oscore &&
+    new DeviceContexts({
+      ...machine,
+      configured: live.current.deviceContexts,
+      issued: new IssuedContexts(state.database, state.sealing, config.limits.devices),
+      senders: new StoredSenders(state.database, machine.clock, state.epoch.isNew),
+    });
+  const network = new CoapNetwork({
+    ...coap,
+    ...shared,
+    advertise: advertised(coap.advertise),
+    limits: { leisure: coap.leisure },
+    protection: contexts?.protection,
+  });
+  const transport = coaps && secureTransport({ live, state, remembered, admission, ...machine });
+  const secureNetwork =
+    coaps &&
+    transport &&
+    new CoapNetwork({
+      ...shared,
+      port: coaps.port,
+      interfaces: coap.interfaces,
+      multicast: false,
+      advertise: advertised(coaps.advertise),
+      transport,
+    });
+  return { admission, network, transport, secureNetwork, contexts };
+}
+
+/** DTLS with the keys of the configuration that holds now, and associations that survive a restart. */
+function secureTransport({
+  live,
+  state,
+  remembered,
+  admission,
+  ...machine
+}: Omit<NetworkSurroundings, 'listInterfaces' | 'config'> & {
+  readonly admission: Admission;
+}): CoapTransport {
+  return new CoapTransport({
+    keyOf: (identity) => live.current.deviceKeys.get(identity),
+    admission,
+    associations: remembered,
+    store: new DtlsAssociations(state.database, state.sealing, state.epoch.isNew),
+    ...machine,
+  });
+}
