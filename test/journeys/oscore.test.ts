@@ -211,6 +211,43 @@ test('a device with another secret, or with a name that is not its own, does not
 });
 
 test(
+  'a context that the configuration loses ends at once, and is back when the configuration has it again',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using nat = await Nat.open();
+    await using site = new Site(broker.url);
+    await using runs = new Runs(broker.url, nat, 'reloaded.db', {}, [id]);
+    await runs.next();
+    const { gatewayEvents } = runs.site;
+    const device = site.device(id, nat, { factory: true, top: { oscore: ofDevice('aa01') } });
+    await device.start();
+    await device.attached;
+    const reload = (...devices: Toml[]) => {
+      const { coap, ...tables } = gatewayTables('reloaded.db', runs.gateway.coapPort, {
+        oscore: { device: devices },
+      });
+      const advertise = nat.advertised;
+      runs.gateway.reload(() =>
+        gatewayConfig(broker.url, [id], { ...tables, coap: { ...(coap as Toml), advertise } }),
+      );
+    };
+    const status = async () => (await device.contactServer('gw-1')).status;
+    assert.equal(await status(), 200);
+    reload();
+    await gatewayEvents.until('config.reloaded');
+    assert.notEqual(await status().catch(({ code }) => code), 200);
+    await gatewayEvents.until('oscore.refused', { reason: 'Security context not found' });
+    // What cannot be together changes nothing.
+    reload(ofGateway('aa01'), ofGateway('aa01', 'another'));
+    await gatewayEvents.until('config.refused');
+    assert.notEqual(await status().catch(({ code }) => code), 200);
+    reload(ofGateway('aa01'));
+    assert.equal(await status(), 200);
+  },
+);
+
+test(
   'a state of the uplink is observed over OSCORE, with a notification for each change',
   limit,
   async () => {
