@@ -92,6 +92,10 @@ export function uintOption(options: Options, which: OptionRule): number | undefi
   return value && readUint(value);
 }
 
+/** Whether there is an option of this kind, whatever its value is. */
+export const hasOption = (options: Options, kind: Pick<OptionRule, 'number'>): boolean =>
+  options.some(({ number }) => number === kind.number);
+
 /** Values of all options of this kind, as UTF-8 text. */
 export function textOptions(options: Options, { number }: OptionRule): string[] {
   let found: string[] | undefined;

@@ -1,5 +1,5 @@
 import type { CoapOption } from '../../coap/codec.ts';
-import { Option, sorted, text, writeUint } from '../../coap/options.ts';
+import { hasOption, Option, sorted, text, writeUint } from '../../coap/options.ts';
 import { parseCoapUri } from '../../coap/uri.ts';
 
 /** RFC 8768. */
@@ -31,12 +31,11 @@ export interface SplitOptions {
  * @throws {PosternError} `malformed` for a Proxy-Uri that is not a coap URI
  */
 export function splitOptions(options: readonly CoapOption[]): SplitOptions {
-  const whole = options.some(({ number }) => number === Option.ProxyUri.number)
+  const whole = hasOption(options, Option.ProxyUri)
     ? sorted(
         options.flatMap((option) => (option.number === Option.ProxyUri.number ? apart(option) : [option])),
       )
     : options;
-  if (!whole.some(({ number }) => outer.has(number))) return { inner: whole, outer: [] };
   return {
     inner: whole.filter(({ number }) => !outer.has(number)),
     outer: whole.filter(({ number }) => outer.has(number)),

@@ -14,8 +14,7 @@ export const isKey = (key: string): boolean =>
 const hexOctets = (most: number) =>
   v.pipe(
     v.string(),
-    v.regex(/^([0-9a-fA-F]{2})*$/, 'pairs of hexadecimal digits'),
-    v.maxLength(2 * most, `at most ${most} bytes`),
+    v.regex(RegExp(`^([0-9a-fA-F]{2}){0,${most}}$`), `at most ${most} pairs of hexadecimal digits`),
   );
 
 /** The keys of a configuration that give a security context. */

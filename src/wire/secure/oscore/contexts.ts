@@ -114,18 +114,18 @@ export class OscoreContexts {
   }
 
   /** Why a context cannot be added. Undefined when it can. */
-  conflict(
-    identity: string,
-    { senderId, recipientId, idContext, ...rest }: OscoreParameters,
-  ): string | undefined {
+  conflict(identity: string, parameters: OscoreParameters): string | undefined {
+    const { senderId, recipientId, idContext } = parameters;
     // Both would use the same nonces with the same key.
     if (isSameId(senderId, recipientId)) return 'its sender ID is its recipient ID';
-    const twin = this.#byMark.get(markOf({ senderId, recipientId, idContext, ...rest }));
-    if (twin && twin.identity !== identity) return `${twin.identity} has the same secret and sender ID`;
-    const double = this.#byKid
-      .get(keyOf(recipientId))
-      ?.find((each) => each.identity !== identity && isSameId(each.parameters.idContext, idContext));
-    return double && `${double.identity} has the same recipient ID and ID context`;
+    const others = this.#byKid.get(keyOf(recipientId)) ?? [];
+    const twin = this.#byMark.get(markOf(parameters));
+    const other = [twin, ...others.filter((each) => isSameId(each.parameters.idContext, idContext))].find(
+      (each) => each && each.identity !== identity,
+    );
+    return (
+      other && `${other.identity} has the same secret and sender ID, or the same recipient ID and ID context`
+    );
   }
 
   /**

@@ -1,6 +1,6 @@
 import { type CoapOption, decode, encodeParts, Malformed, noBytes, Type } from '../../coap/codec.ts';
 import { Code, isRequestCode, isResponseCode } from '../../coap/codes.ts';
-import { Option, opaque, optionValue, sorted } from '../../coap/options.ts';
+import { hasOption, Option, opaque, optionValue, sorted } from '../../coap/options.ts';
 import { joinOptions, splitOptions } from './classes.ts';
 import type { OscoreKeys, RequestBinding } from './keys.ts';
 import { type OscoreHeader, readHeader, writeHeader } from './option.ts';
@@ -40,7 +40,7 @@ function readPlaintext(plaintext: Buffer): Content | undefined {
 
 /** Whether a message says that it is protected. */
 export const hasOscore = ({ options }: Pick<Content, 'options'>): boolean =>
-  options.some(({ number }) => number === Option.Oscore.number);
+  hasOption(options, Option.Oscore);
 
 /** The header of a protected message. Undefined when it cannot be read, or the message has no payload (section 2). */
 export function headerOf({ options, payload }: Content): OscoreHeader | undefined {
@@ -87,7 +87,7 @@ export function openRequest(keys: OscoreKeys, { kid, piv }: RequestBinding, mess
     // They outlive the datagram.
     kid: Buffer.from(kid),
     piv: Buffer.from(piv),
-    isObserve: message.options.some(isObserveOption),
+    isObserve: hasOption(message.options, Option.Observe),
   };
   const plaintext = keys.open(request, piv, message.payload);
   const content = plaintext && readPlaintext(plaintext);

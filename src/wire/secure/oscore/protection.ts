@@ -9,7 +9,7 @@ import { Code, codeText } from '../../coap/codes.ts';
 import { EchoGuard } from '../../coap/echo.ts';
 import { failureReply } from '../../coap/failure-reply.ts';
 import { type CoapRequest, type Handler, type Remote, type Reply, refusal } from '../../coap/message.ts';
-import { Option, opaque, optionValue, sorted, unacceptableOption } from '../../coap/options.ts';
+import { hasOption, Option, opaque, optionValue, sorted, unacceptableOption } from '../../coap/options.ts';
 import type { OutgoingRequest } from '../../coap/pending-requests.ts';
 import type { Protection } from '../../coap/protection.ts';
 import type { OscoreContext, OscoreContexts } from './contexts.ts';
@@ -171,7 +171,7 @@ export class Oscore implements Protection {
       send({ ...outgoing, ...message, options: sorted([...message.options, ...extra]), payload: noBytes });
     const { payload } = await collect(later, first, mostBytes);
     const content = openResponse(context.keys, request, { ...first, payload });
-    const isUnexpected = content?.options.some(({ number }) => number === Option.Observe.number);
+    const isUnexpected = content && hasOption(content.options, Option.Observe);
     if (!content || isUnexpected)
       throw new PosternError('malformed', `the response of ${identity} does not verify`);
     const critical = unacceptableOption(content.options);
@@ -183,15 +183,14 @@ export class Oscore implements Protection {
 
 /** Whether a proxy has divided a request, or wants a divided response. */
 const isDivided = ({ message: { options } }: CoapRequest): boolean =>
-  options.some(({ number }) => number === Option.Block1.number || number === Option.Block2.number);
+  hasOption(options, Option.Block1) || hasOption(options, Option.Block2);
 
 /**
  * A response by the nonce of its request. A notification has a number of its own, the first one too.
  * @throws {PosternError} as `sealedByOwn`
  */
 function sealed(context: OscoreContext, request: ProtectedRequest, reply: Reply): Reply | Promise<Reply> {
-  if (reply.options.some(({ number }) => number === Option.Observe.number))
-    return sealedByOwn(context, request, reply);
+  if (hasOption(reply.options, Option.Observe)) return sealedByOwn(context, request, reply);
   demandValid(context);
   return protectResponse(context.keys, request, undefined, reply);
 }
