@@ -72,7 +72,8 @@ export class CoapEndpoint {
     const ask = (datagram: Buffer, peer: Peer) => this.#exit.ask(datagram, peer);
     const handler = protection
       ? protection.around(parts.handler, (remote, identity) => {
-          if (!this.isProven(remote)) this.vouch(remote, identity);
+          const { address, port, key } = remote;
+          if (!this.isProven(remote)) this.vouch({ address, port, key, identity }, identity);
         })
       : parts.handler;
     const isProtected = protection !== undefined;
@@ -143,6 +144,7 @@ export class CoapEndpoint {
    */
   vouch(remote: Remote, party: string = remote.key): void {
     this.#entry.vouch(remote, party);
+    if (remote.identity === undefined) this.#protection?.leave(remote, party);
     const peer = this.#peers.get(remote);
     if (peer) peer.standing = Standing.Proven;
   }

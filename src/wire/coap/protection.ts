@@ -11,6 +11,11 @@ export interface Protection {
    */
   around(handler: Handler, vouch: (remote: Remote, identity: string) => void): Handler;
   /**
+   * A party has proved to be at this address and port, without protection. What is sent there is not protected any more, unless the
+   * party is the one that was there before.
+   */
+  leave(remote: Remote, party: string): void;
+  /**
    * Sends a request protected, and resolves with its opened response. Undefined when nothing protects what goes to this remote.
    * @param send sends a request as it is
    * @throws {PosternError} as `CoapEndpoint.request`; `malformed` for a response that does not verify, `unavailable` for an error that

@@ -187,14 +187,26 @@ export class OscoreContexts {
 
   /** Notes where the peer of a context is. It is stored, since own requests after a restart must be protected too. */
   follow(context: OscoreContext, { address, port }: ContextPlace): void {
-    const { store, events } = this.#parts;
     const before = context.place;
     if (before?.address === address && before.port === port && this.at(before) === context) return;
     this.#settle(context, { address, port });
+    this.#store(context);
+  }
+
+  /** Notes who is at this address and port. If that is another one, the former peer is nowhere. */
+  leave(place: ContextPlace, identity: string): void {
+    const context = this.at(place);
+    if (!context || context.identity === identity) return;
+    this.#byPlace.delete(placeKey(place));
+    context.place = undefined;
+    this.#store(context);
+  }
+
+  #store(context: OscoreContext): void {
     try {
-      store.put(markOf(context.parameters), context.record);
+      this.#parts.store.put(markOf(context.parameters), context.record);
     } catch (thrown) {
-      failed(events, 'state', thrown);
+      failed(this.#parts.events, 'state', thrown);
     }
   }
 

@@ -63,6 +63,10 @@ export class Oscore implements Protection {
     };
   }
 
+  leave(remote: Remote, party: string): void {
+    this.#parts.contexts.leave(remote, party);
+  }
+
   request(
     remote: Remote,
     outgoing: OutgoingRequest,

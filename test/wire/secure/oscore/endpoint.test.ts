@@ -484,6 +484,28 @@ describe('a restart', () => {
     assert.ok(numbers.length > 15);
   });
 
+  test('own requests to a place are not protected where another peer has proved to be there since, also after it', async () => {
+    const { wire, gateway, device } = pair();
+    await ask(device, gateway);
+    const remote = { address: device.address, port: 5683, key: `${device.address}|5683` };
+    const isProtected = async () => {
+      wire.sent.length = 0;
+      await ask(gateway, device);
+      return hasOscore(read(wire.sent[0]!.bytes));
+    };
+    assert.equal(await isProtected(), true);
+    gateway.endpoint.vouch(remote, 'device');
+    assert.equal(await isProtected(), true);
+    gateway.endpoint.vouch(remote, 'another device');
+    assert.equal(await isProtected(), false);
+    gateway.start();
+    assert.equal(await isProtected(), false);
+    await ask(device, gateway);
+    assert.equal(await isProtected(), true);
+    gateway.endpoint.vouch({ ...remote, identity: 'device' }, 'device');
+    assert.equal(await isProtected(), true);
+  });
+
   test('own requests to a peer are still protected after it', async () => {
     const { wire, gateway, device } = pair();
     await ask(device, gateway);
