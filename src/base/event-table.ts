@@ -65,6 +65,7 @@ export const eventTable = {
   'coap.socket-error': warn<'address' | 'reason'>(),
 
   // Associations of DTLS.
+  'dtls.clock-unset': warn<never, never, { time: string; least: string }>(),
   'dtls.closed': info.byPeer<'identity' | 'peer' | 'reason'>(),
   'dtls.moved': info.byPeer<'identity' | 'peer' | 'before'>(),
   'dtls.opened': info.byPeer<'identity' | 'peer'>(),
@@ -123,6 +124,7 @@ export const eventTable = {
 
   // Gateways as a whole.
   'gateway.new-epoch': warn.byPeer<'gateway', never, { epoch: string }>(),
+  'gateway.over-rate': warn.byPeer<'gateway' | 'refused', never, { limit: string }>(),
   'gateway.problem': warn.byPeer<'gateway' | 'reason'>(),
   'gateway.socket-lost': warn<'reason', never, { socket: string }>(),
   'gateway.socket-made': info<never, never, { socket: string }>(),
@@ -219,6 +221,7 @@ export const eventTable = {
   'state.copy-failed': error<'reason'>(),
   'state.corrupt': error<'reason', never, { file: string; aside: string; used: string; since: string }>(),
   'state.failing': error<'reason'>(),
+  'state.key-unusable': warn<'reason', never, { file: string }>(),
   'state.new-epoch': info<never, never, { epoch: string }>(),
   'state.row-set-aside': error<'reason', never, { table: string; rows: number; row: string }>(),
   'state.sealed-lost': error<never, never, { rows: number; key: string }>(),

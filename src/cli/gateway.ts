@@ -7,6 +7,7 @@ import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gatew
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
 import { Gateway } from '../gateway/gateway.ts';
+import { LiveSettings } from '../gateway/live-settings.ts';
 import { restartExitCode } from '../gateway/update/directory-slots.ts';
 import { beFrugal, tidyUpWhenQuiet, watchedForWork } from './frugality.ts';
 import { type Command, type HangUps, stopped } from './runner.ts';
@@ -23,7 +24,7 @@ The log goes to standard output, one JSON object per line. SIGINT or SIGTERM sto
 it at once. SIGHUP reads the configuration again: devices, credentials, certificates and the log level are taken over, and the
 log says what needs a restart. A configuration that is wrong is refused, and the one from before stays.
 
-  --config FILE  configuration, TOML; by default ${defaultFile}
+  --config FILE  configuration, TOML, or a pipe such as /dev/stdin; by default ${defaultFile}
   --check        only checks the configuration, and the files that it names
 
 A minimal configuration:
@@ -60,29 +61,35 @@ All keys are in docs/configuration.md.`,
       const config = read();
       demandAllowed(config);
       checkFiles(gatewayConfigSchema, config, String(file), new SystemClock());
+      // What does not fit together in files that can be read each.
+      new LiveSettings(config);
       return console.log(`${file} is valid`);
     }
     const log = new LogEvents('info', 'gateway');
-    await runParty(log, async (running) => await serve(read, log, running, stop, hangUps));
+    await runParty(log, async (running) => {
+      while (await serve(read, log, running, stop, hangUps));
+    });
   },
 };
 
-/** Runs the gateway until `stop`, or until an update restarts it. */
+/** Runs the gateway until `stop`, or until an update restarts it. Returns true when it is to be started again at once. */
 async function serve(
   read: () => GatewayConfig,
   log: LogEvents,
   isRunning: () => void,
   stop: AbortSignal,
   hangUps: HangUps,
-): Promise<void> {
+): Promise<boolean> {
   const config = read();
   log.level = config.log.level;
   const socket = config.gateway['admin-socket'] ?? ownSocket();
   const restart = new AbortController();
+  const again = new AbortController();
   using survivor = surviveErrors(log);
   await using running = new Gateway(config, {
     events: watchedForWork(log),
     restart: () => restart.abort(),
+    startAgain: () => again.abort(),
   });
   log.onError = (thrown) => failed(running.events, 'log', thrown);
   Object.assign(survivor, { events: running.events, complaint: () => running.complaint() });
@@ -104,6 +111,7 @@ async function serve(
     log.level = running.reload(read).log.level;
   });
   tidyUpWhenQuiet();
-  await stopped(AbortSignal.any([stop, restart.signal]));
+  await stopped(AbortSignal.any([stop, restart.signal, again.signal]));
   if (restart.signal.aborted) process.exitCode = restartExitCode;
+  return again.signal.aborted && !stop.aborted && !restart.signal.aborted;
 }

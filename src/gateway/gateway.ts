@@ -1,11 +1,12 @@
 import { isAbsolute } from 'node:path';
-import { transaction } from '../base/database.ts';
-import { PosternError } from '../base/errors.ts';
+import { type Database, transaction } from '../base/database.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { LiveConfig } from '../base/live-config.ts';
 import { backUpKey } from '../base/sealing.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
+import type { CoapTransport } from '../wire/secure/coap-transport.ts';
 import { composeGateway, type GatewayParts, type GatewaySurroundings } from './composition.ts';
 import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
 import type { GatewayFirmware } from './firmware.ts';
@@ -71,16 +72,16 @@ export class Gateway implements AsyncDisposable {
   /** @throws {PosternError} `configuration` when the port is taken, or plain CoAP was not allowed */
   async start(): Promise<void> {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
-    const { presence, lwm2m, objects, firmware, endOfServers, secureNetwork } = this.#parts;
+    const { presence, lwm2m, objects, firmware, endOfServers, transport, secureNetwork } = this.#parts;
     demandAllowed(config);
     events.emit('coap.insecure', { security: plainWarning });
     lwm2m?.start();
     presence.start();
     await network.start(compose);
-    // The run of the associations must not be counted again after a power cut.
-    if (secureNetwork) await state.database.settled();
+    if (transport) await restoreWhenDurable(transport, state.database);
     await secureNetwork?.start(compose);
     await http?.start();
+    this.#checkClock();
     // The gateway may have stopped before all of it was ended.
     endOfServers();
     objects.resume();
@@ -143,9 +144,20 @@ export class Gateway implements AsyncDisposable {
         if (Buffer.compare(key, live.current.deviceKeys.get(identity) ?? noKey) !== 0)
           transport?.revoke(identity);
       contexts?.configure(live.current.deviceContexts);
+      transport?.review();
+      this.#checkClock();
       if (live.current.http) http?.renew(live.current.http);
     });
     return this.#config.current;
+  }
+
+  /** Tells when the clock is wrong for sure, so that the dates of certificates are checked in part only. */
+  #checkClock(): void {
+    const { live, clock, events } = this.#parts;
+    const { trust } = live.current.certificates ?? {};
+    if (!trust || trust.authorities.size === 0 || clock.wall() >= trust.notBefore) return;
+    const [time, least] = [clock.wall(), trust.notBefore].map((each) => new Date(each).toISOString());
+    events.emit('dtls.clock-unset', { time: time!, least: least! });
   }
 
   /** Why the gateway cannot serve devices any more. Undefined when it can. */
@@ -171,7 +183,11 @@ export class Gateway implements AsyncDisposable {
     if (typeof target !== 'string' || !isAbsolute(target))
       throw new PosternError('malformed', 'a body such as {"target": "/path/of/a/new/file"} is wanted');
     const copies = this.#parts.state.database.file?.copies;
-    if (!copies) throw new PosternError('notAllowed', 'the state is in memory, or was opened on a full disk');
+    if (!copies)
+      throw new PosternError(
+        'notAllowed',
+        'the state is in memory, or was opened on a full or read-only disk',
+      );
     await copies.backUp(target);
     if (key === true) backUpKey(this.#parts.config.gateway.state, target);
   }
@@ -197,6 +213,17 @@ export class Gateway implements AsyncDisposable {
 }
 
 const noKey = new Uint8Array();
+
+/** On a disk that takes nothing, devices shake hands again: another start could not know of the records of this one. */
+async function restoreWhenDurable(transport: CoapTransport, database: Database): Promise<void> {
+  try {
+    await database.settled();
+  } catch (thrown) {
+    if (asPosternError(thrown).code !== 'storage') throw thrown;
+    return;
+  }
+  transport.restore();
+}
 
 /** A server without TLS cannot be given a certificate while it runs, and the other way round. */
 const isReloadable = (key: string, current: GatewayConfig, next: GatewayConfig): boolean =>

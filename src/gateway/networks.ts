@@ -87,9 +87,18 @@ function secureTransport({
 }): CoapTransport {
   return new CoapTransport({
     keyOf: (identity) => live.current.deviceKeys.get(identity),
+    certificates: () => live.current.certificates,
     admission,
     associations: remembered,
-    store: new DtlsAssociations(state.database, state.sealing, state.epoch.isNew),
+    store: new DtlsAssociations(state.database, {
+      sealing: state.sealing,
+      isNew: state.epoch.isNew,
+      lost: (count) =>
+        machine.events.emit('state.key-unusable', {
+          file: state.key,
+          reason: `${count} associations were sealed by another key`,
+        }),
+    }),
     ...machine,
   });
 }
