@@ -17,6 +17,7 @@ import {
   type StackResponse,
 } from './coap-messages.ts';
 import { CoapSockets } from './coap-sockets.ts';
+import type { ProtectedDatagrams } from './protected-datagrams.ts';
 
 /** Size exponent of the blocks of a download (RFC 7959 section 2.2). */
 const downloadExponent = 6;
@@ -47,8 +48,17 @@ export class CoapStack implements AsyncDisposable {
   readonly #events: Events;
   readonly #stop = new AbortController();
 
-  /** @param where IP address or name of the interface to use; undefined for all */
-  constructor(clock: Clock, where: string | undefined, answering: Answering, events: Events = noEvents) {
+  /**
+   * @param where IP address or name of the interface to use; undefined for all
+   * @param protection what protects the datagrams; nothing if absent
+   */
+  constructor(
+    clock: Clock,
+    where: string | undefined,
+    answering: Answering,
+    events: Events = noEvents,
+    protection?: ProtectedDatagrams,
+  ) {
     this.#clock = clock;
     this.#events = events;
     this.#sockets = new CoapSockets(where, {
@@ -56,6 +66,7 @@ export class CoapStack implements AsyncDisposable {
         answer(request, response, answering),
       ),
       failed: this.#failed,
+      under: protection && ((socket) => protection.under(socket)),
     });
   }
 

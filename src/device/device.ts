@@ -12,6 +12,7 @@ import type { ManagementTree } from '../dm/tree.ts';
 import { Accounts, accountsDescription, type DmAccount } from '../mo/dm-acc.ts';
 import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
 import { type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
+import { StoredSenders } from '../wire/secure/oscore/stored-senders.ts';
 import { decodeNotification, sessionIdText } from '../wire/syncml/notification.ts';
 import { AccountBranch } from './account-branch.ts';
 import { AccountKeeper } from './account-keeper.ts';
@@ -22,6 +23,7 @@ import { CoapStack } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
 import type { Firmware } from './firmware.ts';
+import { protectionOf } from './protected-datagrams.ts';
 import { deviceSchema } from './schema.ts';
 import { isDirect, isSamePlace, ServerSessions } from './server-sessions.ts';
 
@@ -106,7 +108,14 @@ export class Device implements AsyncDisposable {
       events,
     });
     this.#database.transaction(() => this.#keeper.takeOfFactory());
-    this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request), events);
+    const protection = protectionOf(config, {
+      clock,
+      entropy,
+      events,
+      senders: new StoredSenders(this.#database, clock),
+    });
+    const asked = (request: StackIncoming) => this.#asked(request);
+    this.#coap = new CoapStack(clock, config.network.interface, asked, events, protection);
     this.#sessions = new ServerSessions({
       deviceId: config.device.id,
       encoding: config.device.encoding,

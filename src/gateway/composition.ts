@@ -111,7 +111,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const signals = new DeviceSignals(events);
   const remembered = Math.max(rememberedDevices, config.limits.devices);
   const networks = networksOf({ config, live, state, remembered, listInterfaces, ...machine });
-  const { admission, network, transport, secureNetwork } = networks;
+  const { admission, network, transport, secureNetwork, contexts } = networks;
   const addresses = new DeviceAddresses(remembered);
   addresses.restore(inventory.values());
   for (const address of provenAddresses(inventory.values(), addresses)) admission.know(address);
@@ -381,6 +381,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     network,
     secureNetwork,
     transport,
+    contexts,
     compose,
     http,
     uplink,
