@@ -73,10 +73,14 @@ export const eventTable = {
   'coap.socket-error': warn<'address' | 'reason'>(),
 
   // Associations of DTLS.
+  'dtls.clock-unset': warn<never, never, { time: string; least: string }>(),
   'dtls.closed': info.byPeer<'identity' | 'peer' | 'reason'>(),
   'dtls.moved': info.byPeer<'identity' | 'peer' | 'before'>(),
   'dtls.opened': info.byPeer<'identity' | 'peer'>(),
   'dtls.refused': warn.byPeer<'peer' | 'reason'>(),
+  'oscore.proven': info.byPeer<'identity' | 'peer'>(),
+  'oscore.refused': warn.byPeer<'peer' | 'reason'>(),
+  'oscore.unanswered': warn.byPeer<'peer' | 'reason'>(),
 
   // A configuration that is read again.
   'config.refused': warn<'reason'>(),
@@ -140,6 +144,7 @@ export const eventTable = {
   // Gateways as a whole.
   'gateway.cloned': error.byPeer<'gateway' | 'reason'>(),
   'gateway.new-epoch': warn.byPeer<'gateway', never, { epoch: string }>(),
+  'gateway.over-rate': warn.byPeer<'gateway' | 'refused', never, { limit: string }>(),
   'gateway.problem': warn.byPeer<'gateway' | 'reason'>(),
   'gateway.socket-lost': warn<'reason', never, { socket: string }>(),
   'gateway.socket-made': info<never, never, { socket: string }>(),

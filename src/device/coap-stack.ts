@@ -17,6 +17,7 @@ import {
   type StackResponse,
 } from './coap-messages.ts';
 import { CoapSockets } from './coap-sockets.ts';
+import type { ProtectedDatagrams } from './protected-datagrams.ts';
 
 /** Size exponent of the blocks of a download (RFC 7959 section 2.2). */
 const downloadExponent = 6;
@@ -47,8 +48,17 @@ export class CoapStack implements AsyncDisposable {
   readonly #events: Events;
   readonly #stop = new AbortController();
 
-  /** @param where IP address or name of the interface to use; undefined for all */
-  constructor(clock: Clock, where: string | undefined, answering: Answering, events: Events = noEvents) {
+  /**
+   * @param where IP address or name of the interface to use; undefined for all
+   * @param protection what protects the datagrams; nothing if absent
+   */
+  constructor(
+    clock: Clock,
+    where: string | undefined,
+    answering: Answering,
+    events: Events = noEvents,
+    protection?: ProtectedDatagrams,
+  ) {
     this.#clock = clock;
     this.#events = events;
     this.#sockets = new CoapSockets(where, {
@@ -56,6 +66,7 @@ export class CoapStack implements AsyncDisposable {
         answer(request, response, answering),
       ),
       failed: this.#failed,
+      under: protection && ((socket) => protection.under(socket)),
     });
   }
 
@@ -210,7 +221,7 @@ export class CoapStack implements AsyncDisposable {
    * @throws {PosternError} `timeout`, `unavailable`, `malformed`
    */
   async linksOf(base: string, query: string, timeout: number): Promise<Discovered> {
-    const { code, payload } = await this.request({
+    const { code, payload, option } = await this.request({
       method: 'GET',
       base,
       path: '/.well-known/core',
@@ -218,7 +229,8 @@ export class CoapStack implements AsyncDisposable {
       timeout,
     });
     if (code !== '2.05') throw new PosternError('unavailable', `${base} answered discovery with ${code}`);
-    return { base, links: parseLinks(Buffer.from(payload).toString()) };
+    const challenge = option(Option.Echo.number);
+    return { base, links: parseLinks(Buffer.from(payload).toString()), challenge };
   }
 
   /**

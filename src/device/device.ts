@@ -12,6 +12,7 @@ import type { ManagementTree } from '../dm/tree.ts';
 import { Accounts, accountsDescription, type DmAccount } from '../mo/dm-acc.ts';
 import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
 import { type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
+import { StoredSenders } from '../wire/secure/oscore/stored-senders.ts';
 import { decodeNotification, sessionIdText } from '../wire/syncml/notification.ts';
 import { AccountBranch } from './account-branch.ts';
 import { AccountKeeper } from './account-keeper.ts';
@@ -22,6 +23,7 @@ import { CoapStack } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
 import type { Firmware } from './firmware.ts';
+import { protectionOf } from './protected-datagrams.ts';
 import { deviceSchema } from './schema.ts';
 import { isDirect, isSamePlace, ServerSessions } from './server-sessions.ts';
 
@@ -64,6 +66,8 @@ export class Device implements AsyncDisposable {
   /** `detach` is under way: the device does not attach again. */
   #isLeaving = false;
   #found: Discovered | undefined;
+  /** The gateway that was found has answered the last attempt to attach: not now. */
+  #isBusy = false;
   #doubted: Monotonic | undefined;
   #running: Promise<unknown> | undefined;
 
@@ -104,7 +108,14 @@ export class Device implements AsyncDisposable {
       events,
     });
     this.#database.transaction(() => this.#keeper.takeOfFactory());
-    this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request), events);
+    const protection = protectionOf(config, {
+      clock,
+      entropy,
+      events,
+      senders: new StoredSenders(this.#database, clock),
+    });
+    const asked = (request: StackIncoming) => this.#asked(request);
+    this.#coap = new CoapStack(clock, config.network.interface, asked, events, protection);
     this.#sessions = new ServerSessions({
       deviceId: config.device.id,
       encoding: config.device.encoding,
@@ -203,7 +214,9 @@ export class Device implements AsyncDisposable {
    * gateway (GwMO 8.4.1). If there is still no account for this gateway, the device asks the local bootstrap server.
    */
   async #attachOnce(): Promise<void> {
-    const found = await this.#discover();
+    // A gateway that was too busy is still where it was found.
+    const found = (this.#isBusy && this.#found) || (await this.#discover());
+    this.#isBusy = false;
     const server = this.#accounts.list().find((account) => !isDirect(account))?.serverId;
     const before = this.#keeper.ofGateway();
     const isElsewhere = before !== undefined && !isSamePlace(before.address, found.base);
@@ -212,7 +225,10 @@ export class Device implements AsyncDisposable {
     if (!this.#keeper.at(found)) await this.#bootstraps.ask(await this.#withBootstrapServer(found));
     const account = this.#keeper.at(found);
     if (!account) throw new PosternError('unavailable', 'no account for the gateway yet');
-    const outcome = await this.#sessions.run(account.serverId, undefined);
+    const outcome = await this.#sessions.run(account.serverId, undefined).catch((thrown) => {
+      this.#isBusy = asPosternError(thrown).retryAfter !== undefined;
+      throw thrown;
+    });
     if (!succeeded(outcome))
       throw new PosternError(
         'unavailable',
@@ -293,8 +309,8 @@ export class Device implements AsyncDisposable {
   async #withBootstrapServer(found: Discovered): Promise<Discovered> {
     if (this.#config.device['factory-secret'] === undefined || this.#accounts.list().every(isDirect))
       return found;
-    const { links } = await this.#coap.linksOf(found.base, 'rt=oma.dm.bs', discoveryTimeout);
-    return { ...found, links: [...found.links, ...links] };
+    const { links, challenge } = await this.#coap.linksOf(found.base, 'rt=oma.dm.bs', discoveryTimeout);
+    return { ...found, links: [...found.links, ...links], challenge };
   }
 
   #tunnelTo(found: Discovered | undefined, serverId: string): boolean {

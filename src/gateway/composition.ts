@@ -99,6 +99,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     reports.fault(table, { kind: 'state', reason: told });
   };
   watchState(state.database, config.gateway.state, clock, events, setAside, surroundings.startAgain);
+  const recovery = state.database.file?.recovery;
+  if (recovery) guarded(events, 'state', () => reports.recovered(recovery))();
   const lost = credentials.lost + state.nodes.lost;
   if (lost > 0) {
     events.emit('state.sealed-lost', { rows: lost, key: state.key });
@@ -109,7 +111,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const signals = new DeviceSignals(events);
   const remembered = Math.max(rememberedDevices, config.limits.devices);
   const networks = networksOf({ config, live, state, remembered, listInterfaces, ...machine });
-  const { admission, network, transport, secureNetwork } = networks;
+  const { admission, network, transport, secureNetwork, contexts } = networks;
   const addresses = new DeviceAddresses(remembered);
   addresses.restore(inventory.values());
   for (const address of provenAddresses(inventory.values(), addresses)) admission.know(address);
@@ -128,7 +130,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...machine,
   });
   state.gwConfig.derive(['DataUsed'], () => JSON.stringify(budget.view()));
-  const { uplink, reporting, parent, certificate } = uplinkOf({
+  const { uplink, reporting, parent, certificate, problemChanged } = uplinkOf({
     config,
     live,
     accounts,
@@ -137,8 +139,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     budget,
     addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: () => state.epoch.value,
+    problem: () => {
+      const { fault } = state.database;
+      return fault && `its state cannot be written: ${fault.message}`;
+    },
     ...machine,
   });
+  state.database.onFault(() => problemChanged?.());
   if (parent) network.onChange(() => parent.addressesChanged());
   const uplinkStatus = new UplinkStatus(clock, uplink);
 
@@ -376,6 +383,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     network,
     secureNetwork,
     transport,
+    contexts,
     compose,
     http,
     uplink,

@@ -6,23 +6,17 @@ import {
   logSection,
   mqttSection,
   port,
-  secret,
   text,
 } from '../base/config.ts';
 import { PosternError } from '../base/errors.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { admissionSection } from './admission-config.ts';
+import { coapsSection, hostAndPort } from './coaps-config.ts';
 import { bootstrapSection, httpSection, lwm2mSection } from './device-config.ts';
 import { enrolmentSection } from './enrolment-config.ts';
 import { imagesSection, updateSection } from './image-config.ts';
+import { oscoreSection } from './oscore-config.ts';
 import { budgetSection, dmServerSection, parentSection, tunnelSection } from './uplink-config.ts';
-
-const advertiseRule = 'host:port, as in 192.0.2.1:5683 or [2001:db8::1]:5683';
-const hostAndPort = v.pipe(
-  v.string(),
-  v.regex(/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, advertiseRule),
-  v.check((value) => Number(/\d+$/.exec(value)?.[0]) <= 65_535, advertiseRule),
-);
 
 const gatewayTables = v.strictObject({
   gateway: v.strictObject({
@@ -66,36 +60,8 @@ const gatewayTables = v.strictObject({
     }),
     {},
   ),
-  coaps: described(
-    v.optional(
-      v.strictObject({
-        port: described(v.optional(port, 5684), 'UDP port; 0 means a free one'),
-        advertise: described(
-          v.optional(hostAndPort),
-          'Host and port that devices are told, as `coap.advertise`',
-        ),
-        device: described(
-          v.optional(
-            v.array(
-              v.strictObject({
-                identity: described(
-                  v.pipe(text, v.maxBytes(128, 'an identity of at most 128 bytes')),
-                  'Identity of the pre-shared key, as the device sends it in its handshake (RFC 4279)',
-                ),
-                key: described(
-                  secret,
-                  'The pre-shared key: text, or bytes in hexadecimal digits behind `hex:`. Random, of 16 bytes or more',
-                ),
-              }),
-            ),
-            [],
-          ),
-          'Devices and their pre-shared keys. Each identity is of one device',
-        ),
-      }),
-    ),
-    'CoAP over DTLS 1.2 with pre-shared keys, on the interfaces of `coap`. Off without this table',
-  ),
+  coaps: coapsSection,
+  oscore: oscoreSection,
   http: httpSection,
   mqtt: described(v.optional(mqttSection), 'The broker. A gateway has either this table or `parent`'),
   enrolment: enrolmentSection,
@@ -119,7 +85,7 @@ const gatewayTables = v.strictObject({
       ),
       outbox: described(
         v.optional(integerBetween(1, 1_000_000), 10_000),
-        'Maximum number of alerts that wait for the DM server. Beyond it the oldest is dropped and counted',
+        'Maximum number of alerts that wait for the DM server. Beyond it the oldest is dropped and counted. One child gateway may take a quarter of it, all of them three quarters; their alerts beyond that are refused (420), and they keep them',
       ),
       'keep-free': described(
         v.optional(integerBetween(0, 65_536), 32),
@@ -133,8 +99,6 @@ const gatewayTables = v.strictObject({
   log: logSection,
 });
 
-const isHex = (digits: string): boolean => /^([0-9a-fA-F]{2}){8,}$/.test(digits);
-
 /** The gateway's configuration file: one schema for checking, defaults and the reference page. */
 export const gatewayConfigSchema = v.pipe(
   gatewayTables,
@@ -145,14 +109,6 @@ export const gatewayConfigSchema = v.pipe(
   v.check(
     ({ enrolment, mqtt }) => enrolment === undefined || mqtt !== undefined,
     'the table [enrolment] needs the table [mqtt]: a gateway behind another one enrols there by its factory secret',
-  ),
-  v.check(({ coaps }) => {
-    const identities = coaps?.device.map(({ identity }) => identity) ?? [];
-    return new Set(identities).size === identities.length;
-  }, 'each identity in coaps.device once'),
-  v.check(
-    ({ coaps }) => (coaps?.device ?? []).every(({ key }) => !key.startsWith('hex:') || isHex(key.slice(4))),
-    'pairs of hexadecimal digits behind hex: in coaps.device.key, at least 8 of them',
   ),
   v.check(({ bootstrap, lwm2m }) => {
     const clients = new Set(lwm2m?.device.map(({ id }) => id));
@@ -186,6 +142,11 @@ export function demandAllowed({ coap, lwm2m }: GatewayConfig): void {
 /** Keys that are reloaded at SIGHUP. All others take effect at the next start. */
 export const gatewayReloads: readonly string[] = [
   'coaps.device',
+  'oscore.device',
+  'coaps.certificate-file',
+  'coaps.key-file',
+  'coaps.ca-files',
+  'coaps.raw-key',
   'http.tls-cert',
   'http.tls-key',
   'http.device',

@@ -3,11 +3,14 @@ import { createSecureContext } from 'node:tls';
 import { PosternError } from '../base/errors.ts';
 import { overwrite } from '../base/live-config.ts';
 import { readPem } from '../base/pem.ts';
+import type { Certificates } from '../wire/secure/dtls/certificates.ts';
+import type { OscoreParameters } from '../wire/secure/oscore/keys.ts';
 import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
+import { coapsCertificates } from './coaps-certificates.ts';
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-check.ts';
 import type { TunnelDevices } from './modes/tunnel-policy.ts';
-import { deviceKeys } from './settings.ts';
+import { deviceContexts, deviceKeys } from './settings.ts';
 import type { DeviceSchemes } from './southbound/device-sessions.ts';
 import type { TlsIdentity } from './southbound/http-binding.ts';
 
@@ -19,6 +22,10 @@ interface Settings {
   readonly childGateways: ReadonlySet<string>;
   /** Pre-shared keys for DTLS, by identity. */
   readonly deviceKeys: ReadonlyMap<string, Uint8Array>;
+  /** Security contexts for OSCORE, by identity. */
+  readonly deviceContexts: ReadonlyMap<string, OscoreParameters>;
+  /** What certificates and raw public keys of DTLS need. */
+  readonly certificates: Certificates | undefined;
   /** Endpoint names of LwM2M clients. */
   readonly clients: ReadonlySet<string>;
   /** How devices with an account made by hand and the gateway prove themselves to each other. */
@@ -51,6 +58,8 @@ function settingsOf(config: GatewayConfig): Settings {
     ),
     childGateways: new Set(bootstrap.device.filter(({ gateway }) => gateway).map(({ id }) => id)),
     deviceKeys: deviceKeys(config),
+    deviceContexts: deviceContexts(config),
+    certificates: coapsCertificates(config),
     clients: new Set(lwm2m?.device.map(({ id }) => id)),
     schemes: new Map(
       http?.device.map((device) => [

@@ -1,5 +1,11 @@
 import { type AdmissionLimits, admissionDefaults } from '../base/admission.ts';
+import type { Wall } from '../base/clock.ts';
+import { PosternError } from '../base/errors.ts';
+import { noEvents } from '../base/events.ts';
 import type { Rate } from '../base/token-buckets.ts';
+import { keyOctets, parametersOf } from '../wire/secure/oscore/config.ts';
+import { OscoreContexts } from '../wire/secure/oscore/contexts.ts';
+import type { OscoreParameters } from '../wire/secure/oscore/keys.ts';
 import type { GatewayConfig } from './config.ts';
 import type { HttpSettings } from './southbound/http-binding.ts';
 import type { Credentials } from './store/credentials.ts';
@@ -40,12 +46,24 @@ export function knowManualDevices({ http }: GatewayConfig, credentials: Credenti
 
 /** The pre-shared keys of devices, by identity. */
 export const deviceKeys = ({ coaps }: GatewayConfig): ReadonlyMap<string, Uint8Array> =>
-  new Map(
-    coaps?.device.map(({ identity, key }) => [
-      identity,
-      key.startsWith('hex:') ? Buffer.from(key.slice(4), 'hex') : Buffer.from(key),
-    ]),
-  );
+  new Map(coaps?.device.map(({ identity, key }) => [identity, keyOctets(key)]));
+
+/**
+ * The security contexts of devices, by identity.
+ * @throws {PosternError} `configuration` when two of them would use the same nonces, or could not be told apart
+ */
+export function deviceContexts({ oscore }: GatewayConfig): ReadonlyMap<string, OscoreParameters> {
+  const contexts = new Map<string, OscoreParameters>();
+  const store = { get: () => undefined, put: () => {}, settled: async () => {} };
+  const together = new OscoreContexts({ clock: { wall: () => 0 as Wall }, events: noEvents, store });
+  for (const { identity, ...device } of oscore?.device ?? []) {
+    const parameters = parametersOf(device);
+    const why = together.add(identity, parameters);
+    if (why !== undefined) throw new PosternError('configuration', `oscore.device: ${identity}: ${why}`);
+    contexts.set(identity, parameters);
+  }
+  return contexts;
+}
 
 /** Limits of the entry. A burst grows with its rate. */
 export function admissionLimits(admission: GatewayConfig['admission']): Partial<AdmissionLimits> {

@@ -24,6 +24,8 @@ export interface GatewayUplinkParts {
   readonly locator: DeviceLocator;
   /** Epoch of the gateway's alerts, which a broker's retained state tells. */
   readonly epoch: () => string;
+  /** What else than the uplink is wrong with the gateway. */
+  readonly problem: () => string | undefined;
   readonly budget: DataBudget;
   /** IP address to which Package #0 for a device goes. */
   readonly addressOf: (deviceId: string) => string | undefined;
@@ -40,6 +42,8 @@ export interface GatewayUplink {
   readonly parent?: ParentLink;
   /** The certificate at the broker, where this gateway has it by enrolment. */
   readonly certificate?: CertificateKeeper;
+  /** To be called when `problem` has another answer. Absent where the uplink is a parent gateway. */
+  readonly problemChanged?: () => void;
 }
 
 /**
@@ -47,7 +51,7 @@ export interface GatewayUplink {
  * @throws {PosternError} `configuration` when it names none
  */
 export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
-  const { config, live, accounts, join, locator, epoch, budget, addressOf, ...surroundings } = parts;
+  const { config, live, accounts, join, locator, epoch, problem, budget, addressOf, ...surroundings } = parts;
   const gatewayId = config.gateway.id;
   const timeout = config.tunnel.timeout * 1000;
   if (config.parent) {
@@ -89,6 +93,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
       settings,
       softwareVersion,
       epoch,
+      problem,
       traffic,
       ...(certificate && {
         attempts: { connected: () => certificate.connected(), failed: () => certificate.failed() },
@@ -107,5 +112,10 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
       return uplink.largestBody;
     },
   };
-  return { uplink, reporting, ...(certificate && { certificate }) };
+  return {
+    uplink,
+    reporting,
+    problemChanged: () => upstream.problemChanged(),
+    ...(certificate && { certificate }),
+  };
 }

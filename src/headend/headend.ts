@@ -94,6 +94,11 @@ export class Headend implements AsyncDisposable {
     return this.#parts.downlink.connected;
   }
 
+  /** What is wrong with the connection to the broker: why there is none, and what the broker refuses. */
+  get problems(): readonly string[] {
+    return this.#parts.downlink.problems;
+  }
+
   /** The stored alerts, results and assignments. */
   get records(): Records {
     return this.#parts.records;
@@ -147,10 +152,15 @@ export class Headend implements AsyncDisposable {
 
   /** Lists the gateways of the configuration first, in its order, then other gateways that have published a state. */
   gateways(): GatewayView[] {
-    const { reachability, clones } = this.#parts;
+    const { reachability, downlink, clones } = this.#parts;
     return reachability.gateways().map((gateway) => {
+      const refused = downlink.refusedOf(gateway.id);
       const at = clones.clonedAt(gateway.id);
-      return at === undefined ? gateway : { ...gateway, cloned: new Date(at).toISOString() };
+      return {
+        ...gateway,
+        ...(refused > 0 && { refused }),
+        ...(at !== undefined && { cloned: new Date(at).toISOString() }),
+      };
     });
   }
 
@@ -253,7 +263,14 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const { entropy = systemEntropy } = surroundings;
   const events = new EventCounter(surroundings.events);
   const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
-  const { id: serverId, state, route, group, 'session-timeout': sessionTimeout } = config.headend;
+  const {
+    id: serverId,
+    state,
+    route,
+    group,
+    'session-timeout': sessionTimeout,
+    'gateway-rate': gatewayRate,
+  } = config.headend;
   const settings = {
     mqtt: mqttSettings(config.mqtt),
     policy: { ...config.policy },
@@ -285,7 +302,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     reachability,
   };
   const clones = new CloneWatch(base);
-  const downlink = new Downlink({ ...base, route, group, settings: settings.mqtt });
+  const downlink = new Downlink({ ...base, route, group, gatewayRate, settings: settings.mqtt });
   const notifier = new Notifier({ ...base, downlink });
   const sessionRequests = new SessionRequests({ ...base, notifier, sessionTimeout });
   const triggeredSessions = new TriggeredSessions(base);

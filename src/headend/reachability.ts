@@ -10,10 +10,12 @@ export interface GatewayView {
   readonly online: boolean | undefined;
   /** Version of the gateway's software, as the gateway reports it. */
   readonly software: string | undefined;
-  /** What the gateway says is wrong with its uplink. Undefined when it reports nothing. */
+  /** What the gateway says is wrong with its uplink or its state file. Undefined when it reports nothing. */
   readonly problem: string | undefined;
   /** When two boards were last seen under this name, ISO 8601. Present for an hour. */
   readonly cloned?: string;
+  /** Messages of it that were not looked at, because it sends too many. Absent when there were none. */
+  readonly refused?: number;
 }
 
 /** A device as the HTTP API shows it. */
@@ -151,7 +153,7 @@ export class Reachability {
     });
   }
 
-  /** What a gateway has last reported as wrong with its uplink. */
+  /** What a gateway has last reported as wrong. */
   problemOf(gateway: string): string | undefined {
     return this.#states.get(gateway)?.problem;
   }

@@ -1,3 +1,4 @@
+import type { Recovery } from '../../base/recover-state.ts';
 import type { AlertNumber } from '../../mo/alert-number.ts';
 import type { FirmwareOperation } from '../../mo/firmware-branch.ts';
 import type { GatewayFault } from '../../mo/gateway-alerts.ts';
@@ -81,10 +82,21 @@ export class Reports {
   /**
    * Reports a fault of this gateway or of a child to the gateway's own DM server.
    * @param subject what is at fault, such as the name of a table; only the latest fault of a subject is kept
+   * @throws {PosternError} `full` when too many alerts of the child wait
    */
   fault(subject: string, fault: Omit<GatewayFault, keyof AlertNumber>): void {
-    this.#outbox.add('gateway-fault', `${fault.via ?? ''} ${subject}`.trim(), JSON.stringify(fault));
+    const { via } = fault;
+    const child = via?.split('/')[0];
+    const from = child === undefined ? undefined : { child, mayRefuse: true };
+    const name = `${via ?? ''} ${subject}`.trim();
+    this.#outbox.add('gateway-fault', name, JSON.stringify(fault), undefined, from);
     this.wake();
+  }
+
+  /** Reports that the state was damaged or lost at this start. */
+  recovered({ reason, used = 'a new, empty state', since = 'the first start' }: Recovery): void {
+    const told = `the state was damaged (${reason}); used instead: ${used}, without what was stored after ${since}`;
+    this.fault('recovery', { kind: 'state', reason: told });
   }
 
   /** Outbox entries for the gateway's own DM server have no ServerID. */

@@ -1,6 +1,7 @@
 import type { Schema } from '../../base/open-database.ts';
 import { setAsideTable } from '../../base/rows.ts';
 import { nodeTables } from '../../dm/stored-nodes.ts';
+import { senderTable } from '../../wire/secure/oscore/stored-senders.ts';
 
 /** The tables in the state file of a gateway. */
 export const gatewaySchema: Schema = {
@@ -60,5 +61,13 @@ export const gatewaySchema: Schema = {
      ) STRICT, WITHOUT ROWID;
      CREATE TABLE dtls_run (number INTEGER NOT NULL) STRICT;
      INSERT INTO dtls_run VALUES (0);`,
+    // The child gateways that entries of the outbox came from. In a table of its own: 0.1.0 opens the one of the outbox.
+    `CREATE TABLE outbox_child (sequence INTEGER PRIMARY KEY, child TEXT NOT NULL, bytes INTEGER NOT NULL) STRICT;
+     CREATE INDEX outbox_share ON outbox_child (child, bytes);
+     CREATE TRIGGER outbox_gone AFTER DELETE ON outbox BEGIN
+       DELETE FROM outbox_child WHERE sequence = old.sequence;
+     END;`,
+    `${senderTable}
+     CREATE TABLE oscore_context (identity TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
   ],
 };

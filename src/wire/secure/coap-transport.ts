@@ -9,7 +9,9 @@ import type { CoapEndpoint } from '../coap/endpoint.ts';
 import type { Remote } from '../coap/message.ts';
 import { remoteKey } from '../coap/peer.ts';
 import { Association, type AssociationState } from './dtls/association.ts';
-import { DtlsEndpoint } from './dtls/endpoint.ts';
+import { isStillTrusted } from './dtls/certificate-check.ts';
+import type { Certificates } from './dtls/certificates.ts';
+import { DtlsServer } from './dtls/server.ts';
 
 /** Sequence numbers that an association may use after what is stored of it, in one run of the process. */
 export const reservedBlock = 1024;
@@ -24,7 +26,7 @@ const probeTime = 1900;
 /** An association as it comes out of the store. */
 export interface StoredAssociation {
   readonly state: AssociationState;
-  /** `credentialMark` of the key with which it was opened. */
+  /** `credentialMark` of the pre-shared key with which it was opened; empty with a certificate or a raw public key. */
   readonly credential: string;
   /** Nothing was received after it was stored. */
   readonly isClean: boolean;
@@ -47,6 +49,8 @@ export interface CoapTransportParts {
   readonly events: Events;
   /** The pre-shared key of an identity; undefined when it is unknown. */
   readonly keyOf: (identity: string) => Uint8Array | undefined;
+  /** What certificates and raw public keys need, as it is now; undefined where they are not served. */
+  readonly certificates?: () => Certificates | undefined;
   /** The entry that handshakes share with all other datagrams of strangers. */
   readonly admission: Admission;
   /** Most associations. */
@@ -73,7 +77,7 @@ export interface SecureSocket {
  */
 export class CoapTransport {
   readonly #parts: CoapTransportParts;
-  readonly #dtls: DtlsEndpoint;
+  readonly #dtls: DtlsServer;
   /** By local address. */
   readonly #sockets = new Map<string, SecureSocket>();
   readonly #byKey = new Map<string, Association>();
@@ -87,9 +91,9 @@ export class CoapTransport {
   #opened = 0;
 
   constructor(parts: CoapTransportParts) {
-    const { clock, entropy, events, keyOf, admission, associations, store } = parts;
+    const { clock, entropy, events, keyOf, certificates, admission, associations, store } = parts;
     this.#parts = parts;
-    this.#dtls = new DtlsEndpoint({
+    this.#dtls = new DtlsServer({
       clock,
       entropy,
       send: (datagram, { address, port, local }) => this.#sockets.get(local)?.send(datagram, port, address),
@@ -99,7 +103,11 @@ export class CoapTransport {
       runningOut: (association) => this.#reserve(association),
       closed: (association, reason) => this.#forget(association, reason),
       refused: ({ address }, reason) => events.emit('dtls.refused', { peer: address, reason }),
-      server: { keyOf, admits: (address) => admission.admits(address) },
+      server: {
+        keyOf,
+        ...(certificates && { certificates }),
+        admits: (address) => admission.admits(address),
+      },
       limits: { associations, sessions: associations },
     });
     this.#stored = store.load();
@@ -159,6 +167,15 @@ export class CoapTransport {
   /** Ends what an identity has. Its next handshake needs its key. */
   revoke(identity: string): void {
     this.#dtls.revoke(identity);
+  }
+
+  /**
+   * Ends the associations that were opened with a certificate or a raw public key which does not count any more: its authority or
+   * the key was removed, or it has expired.
+   */
+  review(): void {
+    for (const { identity, proof } of [...this.#dtls.associations])
+      if (proof !== undefined && !this.#isTrusted(identity, proof)) this.#dtls.revoke(identity);
   }
 
   /** Stores all associations as they are, and ends without a word to the peers. */
@@ -238,11 +255,11 @@ export class CoapTransport {
   }
 
   #restore({ state, credential, isClean }: StoredAssociation): void {
-    const { identity, sent } = state;
-    const { store, keyOf } = this.#parts;
-    const key = keyOf(identity);
-    if (!key || credentialMark(key) !== credential) {
-      store.remove(identity);
+    const { identity, proof, sent } = state;
+    const isValid =
+      proof === undefined ? credential === this.#credentialOf(identity) : this.#isTrusted(identity, proof);
+    if (!isValid) {
+      this.#parts.store.remove(identity);
       return;
     }
     const association = Association.restore(state, sent + reservedBlock, !isClean);
@@ -282,8 +299,19 @@ export class CoapTransport {
   }
 
   #record(association: Association, sent: number, isClean: boolean): StoredAssociation {
-    const key = this.#parts.keyOf(association.identity);
-    return { state: association.state(sent), credential: key ? credentialMark(key) : '', isClean };
+    const { identity, proof } = association;
+    const credential = proof === undefined ? (this.#credentialOf(identity) ?? '') : '';
+    return { state: association.state(sent), credential, isClean };
+  }
+
+  #credentialOf(identity: string): string | undefined {
+    const key = this.#parts.keyOf(identity);
+    return key && credentialMark(key);
+  }
+
+  #isTrusted(identity: string, proof: string): boolean {
+    const { certificates, clock } = this.#parts;
+    return isStillTrusted({ identity, proof }, certificates?.()?.trust, clock.wall());
   }
 
   #forget(association: Association, reason: string): void {
