@@ -38,13 +38,17 @@ A minimal configuration:
   insecure-plain-coap = true
 
   [mqtt]
-  url = "mqtt://broker.example:1883"
+  url = "mqtts://broker.example:8883"
+  ca = "/etc/postern/ca.pem"
+  cert = "/etc/postern/gw-1.pem"
+  key = "/etc/postern/gw-1.key"
 
   [dm-server]
   id = "dm.example"
   client-secret = "secret of the gateway"
   server-secret = "secret of the DM server"
 
+With a table [enrolment] the gateway gets cert, key and the secrets from its head-end at its first start (docs/operations.md).
 A gateway behind another gateway has this table instead of [mqtt]:
 
   [parent]
