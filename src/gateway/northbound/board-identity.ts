@@ -9,7 +9,7 @@ import {
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { replaceDurably, writeDurably } from '../../base/durable.ts';
-import { asPosternError, PosternError } from '../../base/errors.ts';
+import { PosternError } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
 import type { EnrolmentGrant } from '../../wire/tunnel/enrolment-message.ts';
 import { gatewayTopics } from '../../wire/tunnel/topics.ts';
@@ -64,27 +64,32 @@ export class BoardIdentity {
   key(): KeyObject {
     const { keyFile } = this;
     if (!existsSync(keyFile)) this.#makeKey();
+    return this.#read(keyFile, 'private key of P-256', (content) => {
+      const key = createPrivateKey(content);
+      return key.asymmetricKeyDetails?.namedCurve === 'prime256v1' ? key : undefined;
+    });
+  }
+
+  /** Reads a file. @throws {PosternError} `configuration` when it does not hold what it should */
+  #read<T>(file: string, what: string, parse: (content: Buffer) => T | undefined): T {
+    let found: T | undefined;
     try {
-      const key = createPrivateKey(readFileSync(keyFile));
-      if (key.asymmetricKeyDetails?.namedCurve === 'prime256v1') return key;
-    } catch (cause) {
-      throw new PosternError('configuration', `${keyFile} holds no private key that can be read`, { cause });
+      found = parse(readFileSync(file));
+    } catch {
+      // The message below says what is missing.
     }
-    throw new PosternError('configuration', `${keyFile} holds no key of P-256`);
+    if (found === undefined) throw new PosternError('configuration', `${file} holds no ${what}`);
+    return found;
   }
 
   #makeKey(): void {
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-    try {
+    this.#demandStored(() => {
       makeFolder(this.#folder, { mode: 0o700 });
       writeDurably(join(this.#folder, 'gateway.pub'), publicKey.export({ type: 'spki', format: 'pem' }));
       // The private key comes last: while it is missing, both are made anew.
       writeDurably(this.keyFile, privateKey.export({ type: 'pkcs8', format: 'pem' }));
-    } catch (cause) {
-      throw new PosternError('storage', `${this.#folder}: the key cannot be written: ${String(cause)}`, {
-        cause,
-      });
-    }
+    });
   }
 
   /**
@@ -94,14 +99,12 @@ export class BoardIdentity {
   account(): EnrolledAccount | undefined {
     const file = this.#accountFile;
     if (!existsSync(file)) return undefined;
-    try {
-      const { gateway, server, clientSecret, serverSecret } = JSON.parse(readFileSync(file, 'utf8'));
+    return this.#read(file, 'account', (content) => {
+      const { gateway, server, clientSecret, serverSecret } = JSON.parse(content.toString());
       const all = [gateway, server, clientSecret, serverSecret];
-      if (all.every((one) => typeof one === 'string')) return { gateway, server, clientSecret, serverSecret };
-    } catch (cause) {
-      throw new PosternError('configuration', `${file}: ${asPosternError(cause).message}`, { cause });
-    }
-    throw new PosternError('configuration', `${file} holds no account`);
+      const isWhole = all.every((one) => typeof one === 'string');
+      return isWhole ? { gateway, server, clientSecret, serverSecret } : undefined;
+    });
   }
 
   /**
@@ -112,17 +115,13 @@ export class BoardIdentity {
   store(grant: EnrolmentGrant, gateway: string): void {
     const { server, clientSecret, serverSecret, chain, topics } = grant;
     const { state, up, down } = gatewayTopics(gateway);
-    if (grant.gateway !== gateway)
-      throw new PosternError('malformed', `it is for the gateway ${grant.gateway}`);
-    if (topics.state !== state || topics.up !== up || topics.down !== down)
-      throw new PosternError('malformed', `its topics are not those of this version, such as ${topics.up}`);
+    if (grant.gateway !== gateway || topics.state !== state || topics.up !== up || topics.down !== down)
+      throw new PosternError('malformed', `it is for ${grant.gateway}, with other topics: ${topics.up}`);
     const pem = this.#checked(chain, gateway);
-    try {
+    this.#demandStored(() => {
       writeDurably(this.certificateFile, pem);
       writeDurably(this.#accountFile, JSON.stringify({ gateway, server, clientSecret, serverSecret }));
-    } catch (cause) {
-      throw new PosternError('storage', `${this.#folder}: ${String(cause)}`, { cause });
-    }
+    });
   }
 
   /**
@@ -186,10 +185,8 @@ export class BoardIdentity {
    */
   #checked(chain: readonly Uint8Array[], gateway: string): string {
     const [own, ...issuers] = chain.map(certificateOf);
-    if (!own?.checkPrivateKey(this.key()))
-      throw new PosternError('malformed', 'the certificate is not for the key of this board');
-    if (commonNameOf(own) !== gateway)
-      throw new PosternError('malformed', `the certificate is for another name than ${gateway}`);
+    if (!own?.checkPrivateKey(this.key()) || commonNameOf(own) !== gateway)
+      throw new PosternError('malformed', `the certificate is not for ${gateway} with the key of this board`);
     return [own, ...issuers].map(String).join('');
   }
 }

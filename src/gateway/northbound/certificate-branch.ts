@@ -5,7 +5,12 @@ import type { NodePath } from '../../dm/uri.ts';
 import { MoId } from '../../mo/identifiers.ts';
 import type { CertificateKeeper } from './certificate-keeper.ts';
 
-const leaves = ['Request', 'Chain', 'Expires', 'Problem'] as const;
+const leaves = {
+  Request: (keeper: CertificateKeeper) => keeper.request,
+  Chain: (keeper: CertificateKeeper) => keeper.chain,
+  Expires: (keeper: CertificateKeeper) => keeper.view().expires,
+  Problem: (keeper: CertificateKeeper) => keeper.view().problem ?? '',
+};
 
 /**
  * `./GwCertificate`: how a DM server renews the certificate of an enrolled gateway (docs/gwmo.md). A certificate that is
@@ -22,27 +27,18 @@ export class CertificateBranch implements TreeBranch {
   }
 
   view([leaf, ...more]: NodePath): NodeView | undefined {
+    const permanent = true;
     if (leaf === undefined)
-      return { format: 'node', type: MoId.GwCertificate, children: leaves, access: ['Get'], permanent: true };
-    if (more.length > 0) return undefined;
-    const value = this.#valueOf(leaf);
-    const access = leaf === 'Chain' ? (['Get', 'Replace'] as const) : (['Get'] as const);
-    return value === undefined ? undefined : { format: 'chr', value, access, permanent: true };
-  }
-
-  #valueOf(leaf: string): string | undefined {
-    switch (leaf) {
-      case 'Request':
-        return this.#keeper.request;
-      case 'Chain':
-        return this.#keeper.chain;
-      case 'Expires':
-        return this.#keeper.view().expires;
-      case 'Problem':
-        return this.#keeper.view().problem ?? '';
-      default:
-        return undefined;
-    }
+      return {
+        format: 'node',
+        type: MoId.GwCertificate,
+        children: Object.keys(leaves),
+        access: ['Get'],
+        permanent,
+      };
+    if (more.length > 0 || !Object.hasOwn(leaves, leaf)) return undefined;
+    const value = leaves[leaf as keyof typeof leaves](this.#keeper);
+    return { format: 'chr', value, access: leaf === 'Chain' ? ['Get', 'Replace'] : ['Get'], permanent };
   }
 
   /** @throws {PosternError} `malformed` when it is not for this gateway and key; `storage` */
@@ -51,8 +47,11 @@ export class CertificateBranch implements TreeBranch {
       throw new DmError(DmStatus.CommandNotAllowed, 'only a Chain can be written');
     const pem = typeof value === 'string' ? value : Buffer.from(value).toString();
     this.#keeper.check(pem);
-    if (this.#levels.length === 0) this.#apply(pem);
-    else this.#levels[this.#levels.length - 1] = pem;
+    if (this.#levels.length > 0) this.#levels[this.#levels.length - 1] = pem;
+    else {
+      this.#keeper.offer(pem);
+      this.#keeper.tryNext();
+    }
   }
 
   begin(): void {
@@ -77,10 +76,5 @@ export class CertificateBranch implements TreeBranch {
 
   rollback(): void {
     this.#levels.pop();
-  }
-
-  #apply(pem: string): void {
-    this.#keeper.offer(pem);
-    this.#keeper.tryNext();
   }
 }

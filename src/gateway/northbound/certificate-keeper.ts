@@ -2,7 +2,7 @@ import { guarded } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import { asPosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
-import { type BoardIdentity, keyId } from './board-identity.ts';
+import type { BoardIdentity } from './board-identity.ts';
 import { certificateRequest } from './certificate-request.ts';
 
 export interface CertificateKeeperParts {
@@ -20,8 +20,6 @@ export interface CertificateKeeperParts {
 export interface CertificateView {
   /** ISO 8601. */
   readonly expires: string;
-  /** ID of the key, as the head-end lists it. */
-  readonly key: string;
   /** What is wrong with the certificate or its renewal. */
   readonly problem?: string;
 }
@@ -82,7 +80,6 @@ export class CertificateKeeper {
     const problem = this.#refused ?? this.#lateness()?.reason;
     return {
       expires: identity.certificate().validToDate.toISOString(),
-      key: keyId(identity.key()),
       ...(problem !== undefined && { problem }),
     };
   }
