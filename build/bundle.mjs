@@ -20,7 +20,7 @@ const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
  */
 const budget = { minified: 850_000, gzipped: 270_000 };
 /** Packages of other parties, which must not be in the gateway's bundle. */
-const strangers = ['aedes', 'coap', 'coap-packet'];
+const strangers = ['aedes', 'coap', 'coap-packet', '@peculiar/x509'];
 
 const bundles = {
   postern: ['gateway', 'launch', 'update', 'provision', 'backup', 'restore', 'status', 'devices'],

@@ -86,9 +86,6 @@ export class CertificateAuthority {
     const [name] = names;
     if (name === undefined || names.length !== 1 || !isTopicLevel(name))
       throw new PosternError('malformed', 'the request has no common name that a gateway may have');
-    const { asymmetricKeyDetails } = createPublicKey({ key: publicKey, format: 'der', type: 'spki' });
-    if (asymmetricKeyDetails?.namedCurve !== 'prime256v1')
-      throw new PosternError('malformed', 'the key of the request is not on P-256');
     return { name, publicKey, key: createHash('sha256').update(publicKey).digest('hex').slice(0, 32) };
   }
 
@@ -132,18 +129,29 @@ export class CertificateAuthority {
 }
 
 /**
- * Reads a request and checks its signature.
+ * Reads a request, and checks its key and then its signature.
  * @throws {PosternError} `malformed`
  */
 async function readRequest(der: Uint8Array) {
+  const request = readable(() => new Pkcs10CertificateRequest(Buffer.from(der)));
+  const publicKey = readable(() => Buffer.from(request.publicKey.rawData));
+  const { asymmetricKeyDetails } = readable(() =>
+    createPublicKey({ key: publicKey, format: 'der', type: 'spki' }),
+  );
+  // Before the signature: to verify one by a large key of RSA takes long.
+  if (asymmetricKeyDetails?.namedCurve !== 'prime256v1')
+    throw new PosternError('malformed', 'the key of the request is not on P-256');
+  const isRight = await request.verify().catch(() => false);
+  if (!isRight) throw new PosternError('malformed', 'the signature of the request is wrong');
+  return { names: readable(() => request.subjectName.getField('CN')), publicKey };
+}
+
+function readable<T>(read: () => T): T {
   try {
-    const request = new Pkcs10CertificateRequest(Buffer.from(der));
-    if (await request.verify())
-      return { names: request.subjectName.getField('CN'), publicKey: Buffer.from(request.publicKey.rawData) };
+    return read();
   } catch (cause) {
     throw new PosternError('malformed', 'there is no certificate request that can be read', { cause });
   }
-  throw new PosternError('malformed', 'the signature of the request is wrong');
 }
 
 /** The algorithm by which a key of an authority signs, for WebCrypto. */
