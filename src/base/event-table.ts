@@ -121,6 +121,7 @@ export const eventTable = {
 
   // Gateways as a whole.
   'gateway.new-epoch': warn.byPeer<'gateway', never, { epoch: string }>(),
+  'gateway.over-rate': warn.byPeer<'gateway' | 'refused', never, { limit: string }>(),
   'gateway.problem': warn.byPeer<'gateway' | 'reason'>(),
   'gateway.socket-lost': warn<'reason', never, { socket: string }>(),
   'gateway.socket-made': info<never, never, { socket: string }>(),

@@ -24,7 +24,7 @@ The log goes to standard output, one JSON object per line. SIGINT or SIGTERM sto
 it at once. SIGHUP reads the configuration again: devices, credentials, certificates and the log level are taken over, and the
 log says what needs a restart. A configuration that is wrong is refused, and the one from before stays.
 
-  --config FILE  configuration, TOML; by default ${defaultFile}
+  --config FILE  configuration, TOML, or a pipe such as /dev/stdin; by default ${defaultFile}
   --check        only checks the configuration, and the files that it names
 
 A minimal configuration:

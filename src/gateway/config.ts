@@ -81,7 +81,7 @@ const gatewayTables = v.strictObject({
       ),
       outbox: described(
         v.optional(integerBetween(1, 1_000_000), 10_000),
-        'Maximum number of alerts that wait for the DM server. Beyond it the oldest is dropped and counted',
+        'Maximum number of alerts that wait for the DM server. Beyond it the oldest is dropped and counted. One child gateway may take a quarter of it, all of them three quarters; their alerts beyond that are refused (420), and they keep them',
       ),
       'keep-free': described(
         v.optional(integerBetween(0, 65_536), 32),

@@ -61,6 +61,10 @@ assisted-bootstrap = false
 id = "gw-1"
 client-secret = "${secrets.gatewayClient}"
 server-secret = "${secrets.gatewayServer}"
+[[gateway]]
+id = "gw-2"
+client-secret = "secret of another gateway"
+server-secret = "secret for another gateway"
 ${devices.join('')}`,
   );
   return file;
