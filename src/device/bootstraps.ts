@@ -75,14 +75,20 @@ export class Bootstraps {
         timeout,
         ...(payload && { payload }),
       });
-    const issued = await requestBootstrap(id, secret, entropy, async (options, payload) => {
-      const answer = await ask(options, payload);
-      return {
-        ...answer,
-        isSuccess: answer.code === '2.04',
-        description: `${answer.code}: ${Buffer.from(answer.payload).toString()}`,
-      };
-    });
+    const issued = await requestBootstrap(
+      id,
+      secret,
+      entropy,
+      async (options, payload) => {
+        const answer = await ask(options, payload);
+        return {
+          ...answer,
+          isSuccess: answer.code === '2.04',
+          description: `${answer.code}: ${Buffer.from(answer.payload).toString()}`,
+        };
+      },
+      found.challenge,
+    );
     const added = await this.#apply(issued.document, issued.mediaType, issued.security);
     if (added?.bootstrapNonce !== issued.nonce)
       throw new PosternError('unauthorized', 'the bootstrap does not repeat the nonce of this request');

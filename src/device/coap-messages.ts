@@ -39,6 +39,8 @@ export interface StackResponse {
   readonly contentFormat: number | undefined;
   /** Location-Path, such as `/rd/x`. Empty when there is none. */
   readonly location: string;
+  /** Max-Age in seconds. In a 5.03 it says when to try again (RFC 7252 section 5.9.3.4). */
+  readonly maxAge: number | undefined;
   /** Value of the first option with this number. */
   option(number: number): Uint8Array | undefined;
 }
@@ -48,6 +50,8 @@ export interface Discovered {
   /** `coap://host:port`; a link-local host has its zone. */
   readonly base: string;
   readonly links: readonly Link[];
+  /** A challenge of its bootstrap server that came with the links: an Echo (RFC 9175). */
+  readonly challenge?: Uint8Array | undefined;
 }
 
 /** A request that the device gets. */
@@ -135,12 +139,14 @@ export function read(incoming: IncomingMessage): StackResponse {
     const found = incoming._packet.options?.find(({ name }) => String(name) === String(number));
     return found?.value instanceof Buffer ? found.value : undefined;
   };
+  const maxAge: unknown = incoming.headers['Max-Age'];
   const location = (incoming._packet.options ?? []).filter(({ name }) => name === 'Location-Path');
   return {
     code: incoming.code,
     location: location.map(({ value }) => `/${value}`).join(''),
     payload: incoming.payload,
     contentFormat: formatIn(incoming, 'Content-Format'),
+    maxAge: typeof maxAge === 'number' ? maxAge : undefined,
     option,
   };
 }

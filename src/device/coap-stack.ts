@@ -210,7 +210,7 @@ export class CoapStack implements AsyncDisposable {
    * @throws {PosternError} `timeout`, `unavailable`, `malformed`
    */
   async linksOf(base: string, query: string, timeout: number): Promise<Discovered> {
-    const { code, payload } = await this.request({
+    const { code, payload, option } = await this.request({
       method: 'GET',
       base,
       path: '/.well-known/core',
@@ -218,7 +218,8 @@ export class CoapStack implements AsyncDisposable {
       timeout,
     });
     if (code !== '2.05') throw new PosternError('unavailable', `${base} answered discovery with ${code}`);
-    return { base, links: parseLinks(Buffer.from(payload).toString()) };
+    const challenge = option(Option.Echo.number);
+    return { base, links: parseLinks(Buffer.from(payload).toString()), challenge };
   }
 
   /**

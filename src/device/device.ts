@@ -64,6 +64,8 @@ export class Device implements AsyncDisposable {
   /** `detach` is under way: the device does not attach again. */
   #isLeaving = false;
   #found: Discovered | undefined;
+  /** The gateway that was found has answered the last attempt to attach: not now. */
+  #isBusy = false;
   #doubted: Monotonic | undefined;
   #running: Promise<unknown> | undefined;
 
@@ -203,7 +205,9 @@ export class Device implements AsyncDisposable {
    * gateway (GwMO 8.4.1). If there is still no account for this gateway, the device asks the local bootstrap server.
    */
   async #attachOnce(): Promise<void> {
-    const found = await this.#discover();
+    // A gateway that was too busy is still where it was found.
+    const found = (this.#isBusy && this.#found) || (await this.#discover());
+    this.#isBusy = false;
     const server = this.#accounts.list().find((account) => !isDirect(account))?.serverId;
     const before = this.#keeper.ofGateway();
     const isElsewhere = before !== undefined && !isSamePlace(before.address, found.base);
@@ -212,7 +216,10 @@ export class Device implements AsyncDisposable {
     if (!this.#keeper.at(found)) await this.#bootstraps.ask(await this.#withBootstrapServer(found));
     const account = this.#keeper.at(found);
     if (!account) throw new PosternError('unavailable', 'no account for the gateway yet');
-    const outcome = await this.#sessions.run(account.serverId, undefined);
+    const outcome = await this.#sessions.run(account.serverId, undefined).catch((thrown) => {
+      this.#isBusy = asPosternError(thrown).retryAfter !== undefined;
+      throw thrown;
+    });
     if (!succeeded(outcome))
       throw new PosternError(
         'unavailable',
@@ -293,8 +300,8 @@ export class Device implements AsyncDisposable {
   async #withBootstrapServer(found: Discovered): Promise<Discovered> {
     if (this.#config.device['factory-secret'] === undefined || this.#accounts.list().every(isDirect))
       return found;
-    const { links } = await this.#coap.linksOf(found.base, 'rt=oma.dm.bs', discoveryTimeout);
-    return { ...found, links: [...found.links, ...links] };
+    const { links, challenge } = await this.#coap.linksOf(found.base, 'rt=oma.dm.bs', discoveryTimeout);
+    return { ...found, links: [...found.links, ...links], challenge };
   }
 
   #tunnelTo(found: Discovered | undefined, serverId: string): boolean {
