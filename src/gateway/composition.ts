@@ -99,6 +99,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     reports.fault(table, { kind: 'state', reason: told });
   };
   watchState(state.database, config.gateway.state, clock, events, setAside, surroundings.startAgain);
+  const recovery = state.database.file?.recovery;
+  if (recovery) guarded(events, 'state', () => reports.recovered(recovery))();
   const lost = credentials.lost + state.nodes.lost;
   if (lost > 0) {
     events.emit('state.sealed-lost', { rows: lost, key: state.key });
