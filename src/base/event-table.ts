@@ -65,9 +65,9 @@ export const eventTable = {
   'coap.socket-error': warn<'address' | 'reason'>(),
 
   // Associations of DTLS.
-  'dtls.closed': info.byPeer<'identity' | 'peer' | 'reason'>(),
+  'dtls.closed': info.byPeer<'identity' | 'peer' | 'reason', 'device'>(),
   'dtls.moved': info.byPeer<'identity' | 'peer' | 'before'>(),
-  'dtls.opened': info.byPeer<'identity' | 'peer'>(),
+  'dtls.opened': info.byPeer<'identity' | 'peer', 'device'>(),
   'dtls.refused': warn.byPeer<'peer' | 'reason'>(),
 
   // A configuration that is read again.

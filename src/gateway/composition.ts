@@ -7,7 +7,7 @@ import { hashedName } from '../base/hashed-name.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
-import { parseCoapUri } from '../wire/coap/uri.ts';
+import { coapsPort, coapUri, parseCoapUri } from '../wire/coap/uri.ts';
 import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
 import type { GatewayConfig } from './config.ts';
@@ -30,7 +30,7 @@ import { Reports } from './northbound/reports.ts';
 import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
 import { resourcesOf } from './resources.ts';
-import { imageSettings, knowManualDevices } from './settings.ts';
+import { advertised, forgetUnlisted, imageSettings, knowManualDevices } from './settings.ts';
 import { Arrivals } from './southbound/arrivals.ts';
 import { Associations } from './southbound/associations.ts';
 import { Children } from './southbound/children.ts';
@@ -105,9 +105,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   for (const address of provenAddresses(inventory.values(), addresses)) admission.know(address);
   if (config.parent) admission.know(parseCoapUri(config.parent.uri).host);
   const arrivals = new Arrivals(clock, remembered);
+  const networkAt = (address: string, port: number) =>
+    (transport?.reaches(address, port) && secureNetwork) || network;
   const locator = new DeviceLocator({
     network,
-    networkAt: (address, port) => (transport?.reaches(address, port) && secureNetwork) || network,
+    secureNetwork,
+    networkAt,
     addresses,
     ...state,
     entropy,
@@ -154,7 +157,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       devices: () => live.current.tunnel,
       ...machine,
     }),
-    towards: (...args) => network.towards(...args),
+    towards: ({ address, port, heardOn }) => networkAt(address, port).towards(address, heardOn),
     upstream: uplink,
     addresses,
     settled: () => state.database.settled(),
@@ -317,6 +320,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
   });
   knowManualDevices(config, credentials);
+  /** Devices that are leaving just now: the answer to their goodbye is still to go. */
+  const leaving = new Set<string>();
   const sessions = new DeviceSessions({
     gatewayId,
     credentials,
@@ -327,10 +332,23 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     earlyWork: (deviceId) => proxy.earlyWork(deviceId),
     proved: (deviceId, from) => signals.heard(deviceId, from),
     attached: (device) => associations.attach(device),
-    left: (deviceId) => associations.detach(deviceId, 'left'),
+    left: (deviceId) => {
+      leaving.add(deviceId);
+      associations.detach(deviceId, 'left');
+      leaving.delete(deviceId);
+    },
     alerted: (deviceId, alert) => children.alerted(deviceId, alert) ?? objects.alerted(deviceId, alert),
     ...machine,
   });
+  credentials.keys.onEnded((identity, deviceId) => {
+    if (leaving.has(deviceId)) {
+      transport?.retire(identity);
+      return;
+    }
+    transport?.revoke(identity);
+    sessions.detached(deviceId);
+  });
+  forgetUnlisted(config, credentials);
   const { compose, http } = resourcesOf({
     config,
     live,
@@ -349,6 +367,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
         (deviceId, package0) => notified(deviceId, decodeNotification(package0).serverId, package0),
       ),
     image: (name) => objects.images.ready(name),
+    secureUri: ({ address }, path) =>
+      coapUri(
+        advertised(config.coaps?.advertise)?.address ?? address,
+        advertised(config.coaps?.advertise)?.port ?? secureNetwork?.port ?? coapsPort,
+        path,
+        'coaps',
+      ),
     admission,
     ...machine,
   });

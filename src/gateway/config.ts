@@ -11,6 +11,7 @@ import {
 } from '../base/config.ts';
 import { PosternError } from '../base/errors.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
+import { coapsPort } from '../wire/coap/uri.ts';
 import { admissionSection } from './admission-config.ts';
 import { bootstrapSection, httpSection, lwm2mSection } from './device-config.ts';
 import { imagesSection, updateSection } from './image-config.ts';
@@ -127,6 +128,12 @@ const gatewayTables = v.strictObject({
   log: logSection,
 });
 
+/** What is served over DTLS without a table `coaps`. */
+const usualCoaps = (coap: v.InferOutput<typeof gatewayTables>['coap']): CoapsSettings =>
+  coap['insecure-plain-coap'] ? undefined : { port: coap.port === 0 ? 0 : coapsPort, device: [] };
+
+type CoapsSettings = v.InferOutput<typeof gatewayTables>['coaps'];
+
 const isHex = (digits: string): boolean => /^([0-9a-fA-F]{2}){8,}$/.test(digits);
 
 /** The gateway's configuration file: one schema for checking, defaults and the reference page. */
@@ -152,6 +159,8 @@ export const gatewayConfigSchema = v.pipe(
     ({ update }) => update?.slots !== 'directory' || update.authority !== undefined,
     'update.authority is missing; slots = "directory" needs it, such as authority = "/etc/postern/update-ca.pem"',
   ),
+  // Where devices are not served without security, they are served over DTLS without a word about it.
+  v.transform(({ coaps, ...config }) => ({ ...config, coaps: coaps ?? usualCoaps(config.coap) })),
 );
 
 export type GatewayConfig = v.InferOutput<typeof gatewayConfigSchema>;
@@ -160,12 +169,7 @@ export type GatewayConfig = v.InferOutput<typeof gatewayConfigSchema>;
  * Refuses a configuration that serves devices without security and does not allow that by name.
  * @throws {PosternError} `configuration`
  */
-export function demandAllowed({ coap, lwm2m }: GatewayConfig): void {
-  if (!coap['insecure-plain-coap'])
-    throw new PosternError(
-      'configuration',
-      'coap.insecure-plain-coap: devices are served over plain CoAP as well, beside [coaps], which must be allowed by this key = true',
-    );
+export function demandAllowed({ lwm2m }: GatewayConfig): void {
   if (lwm2m && !lwm2m['insecure-no-security'])
     throw new PosternError(
       'configuration',

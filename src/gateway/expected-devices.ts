@@ -34,6 +34,7 @@ export function expectedDevices(
       events.emit('device.expected', { device: device.deviceId });
     },
     remove: (deviceId) => credentials.delete(deviceId),
-    addressFor: (deviceId) => locator.uriFor(deviceId, paths.sessions),
+    addressFor: (deviceId) =>
+      locator.uriFor(deviceId, paths.sessions, credentials.keys.of(deviceId).length > 0),
   };
 }

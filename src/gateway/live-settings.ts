@@ -3,6 +3,7 @@ import { createSecureContext } from 'node:tls';
 import { PosternError } from '../base/errors.ts';
 import { overwrite } from '../base/live-config.ts';
 import { readPem } from '../base/pem.ts';
+import { factoryIdentity } from '../wire/secure/transport-keys.ts';
 import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-check.ts';
@@ -10,6 +11,7 @@ import type { TunnelDevices } from './modes/tunnel-policy.ts';
 import { deviceKeys } from './settings.ts';
 import type { DeviceSchemes } from './southbound/device-sessions.ts';
 import type { TlsIdentity } from './southbound/http-binding.ts';
+import type { FactorySecrets } from './southbound/pre-shared-keys.ts';
 
 /** Settings that a reload replaces. The parts of the gateway look them up whenever they need them. */
 interface Settings {
@@ -19,6 +21,8 @@ interface Settings {
   readonly childGateways: ReadonlySet<string>;
   /** Pre-shared keys for DTLS, by identity. */
   readonly deviceKeys: ReadonlyMap<string, Uint8Array>;
+  /** Factory secrets by the identity of the key that they give for DTLS. */
+  readonly factorySecrets: FactorySecrets;
   /** Endpoint names of LwM2M clients. */
   readonly clients: ReadonlySet<string>;
   /** How devices with an account made by hand and the gateway prove themselves to each other. */
@@ -51,6 +55,12 @@ function settingsOf(config: GatewayConfig): Settings {
     ),
     childGateways: new Set(bootstrap.device.filter(({ gateway }) => gateway).map(({ id }) => id)),
     deviceKeys: deviceKeys(config),
+    factorySecrets: new Map(
+      bootstrap.device.map(({ id, 'factory-secret': secret }) => [
+        factoryIdentity(id),
+        { deviceId: id, secret },
+      ]),
+    ),
     clients: new Set(lwm2m?.device.map(({ id }) => id)),
     schemes: new Map(
       http?.device.map((device) => [

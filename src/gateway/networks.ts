@@ -9,6 +9,7 @@ import type { LiveSettings } from './live-settings.ts';
 import { admissionLimits, advertised } from './settings.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
+import { PreSharedKeys } from './southbound/pre-shared-keys.ts';
 import type { GatewayState } from './state.ts';
 import { DtlsAssociations } from './store/dtls-associations.ts';
 
@@ -77,8 +78,15 @@ function secureTransport({
   const { entropy } = machine;
   const file = config.gateway.state;
   const key = file === ':memory:' ? entropy.bytes(32) : sealingKey(`${file}.key`, entropy);
+  const keys = new PreSharedKeys({
+    configured: () => live.current.deviceKeys,
+    factory: () => live.current.factorySecrets,
+    issued: state.credentials.keys,
+  });
   return new CoapTransport({
-    keyOf: (identity) => live.current.deviceKeys.get(identity),
+    keyOf: (identity) => keys.keyOf(identity),
+    ownerOf: (identity) => keys.ownerOf(identity),
+    opened: (identity) => state.credentials.keys.used(identity),
     admission,
     associations: remembered,
     store: new DtlsAssociations(state.database, new Sealing(key, entropy), state.epoch.isNew),

@@ -38,6 +38,17 @@ export function knowManualDevices({ http }: GatewayConfig, credentials: Credenti
   }
 }
 
+/**
+ * Deletes the credentials of devices that the configuration no longer lists, where the local bootstrap gave them a key for DTLS:
+ * who takes a device from the list revokes it.
+ */
+export function forgetUnlisted({ bootstrap }: GatewayConfig, credentials: Credentials): void {
+  const listed = new Set(bootstrap.device.map(({ id }) => id));
+  for (const { deviceId, origin } of credentials.list())
+    if (origin === 'local' && !listed.has(deviceId) && credentials.keys.of(deviceId).length > 0)
+      credentials.delete(deviceId);
+}
+
 /** The pre-shared keys of devices, by identity. */
 export const deviceKeys = ({ coaps }: GatewayConfig): ReadonlyMap<string, Uint8Array> =>
   new Map(

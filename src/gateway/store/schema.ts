@@ -60,5 +60,8 @@ export const gatewaySchema: Schema = {
      ) STRICT, WITHOUT ROWID;
      CREATE TABLE dtls_run (number INTEGER NOT NULL) STRICT;
      INSERT INTO dtls_run VALUES (0);`,
+    `CREATE TABLE device_key (
+       identity TEXT PRIMARY KEY, device_id TEXT NOT NULL, serial INTEGER NOT NULL, secret TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;`,
   ],
 };
