@@ -79,6 +79,8 @@ export const eventTable = {
   'device.account-dropped': warn<'device' | 'server'>(),
   'device.account-taken': info<'device' | 'gateway'>(),
   'device.address-changed': info.byPeer<'device' | 'address'>(),
+  'device.association-ended': info<'device' | 'gateway'>(),
+  'device.association-opened': info<'device' | 'gateway'>(),
   'device.attach-done': info<'device' | 'gateway'>(),
   'device.attach-failed': warn<'device' | 'reason', 'retryInSeconds', { code: string }>(),
   'device.attached': info.byPeer<'device' | 'bootstrap', 'peer' | 'protocol' | 'via'>(),

@@ -22,6 +22,7 @@ import { CoapStack } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
 import type { Firmware } from './firmware.ts';
+import { GatewayKeys } from './gateway-keys.ts';
 import { deviceSchema } from './schema.ts';
 import { isDirect, isSamePlace, ServerSessions } from './server-sessions.ts';
 
@@ -104,7 +105,18 @@ export class Device implements AsyncDisposable {
       events,
     });
     this.#database.transaction(() => this.#keeper.takeOfFactory());
-    this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request), events);
+    const keys = new GatewayKeys({
+      config,
+      accounts: this.#accounts,
+      events,
+      forget: (serverId) => this.#keeper.forget(serverId),
+      // The gateway reaches the device through its association only.
+      lost: () => {
+        if (!this.#isLeaving) this.#attachment.again();
+      },
+    });
+    const where = config.network.interface;
+    this.#coap = new CoapStack(clock, where, (request) => this.#asked(request), events, keys);
     this.#sessions = new ServerSessions({
       deviceId: config.device.id,
       encoding: config.device.encoding,
@@ -206,7 +218,7 @@ export class Device implements AsyncDisposable {
     const found = await this.#discover();
     const server = this.#accounts.list().find((account) => !isDirect(account))?.serverId;
     const before = this.#keeper.ofGateway();
-    const isElsewhere = before !== undefined && !isSamePlace(before.address, found.base);
+    const isElsewhere = before !== undefined && !isSamePlace(before.address, found.secure ?? found.base);
     if (server && this.#tunnelTo(found, server) && (!before || isElsewhere))
       await this.#sessions.run(server, undefined, isElsewhere ? this.#locationUpdate(before, found) : []);
     if (!this.#keeper.at(found)) await this.#bootstraps.ask(await this.#withBootstrapServer(found));
@@ -279,11 +291,19 @@ export class Device implements AsyncDisposable {
     if (base === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
     const needed = this.#accounts.list().every(isDirect) ? 'oma.dm.bs' : 'oma.dm.tunnel';
     const isKnown = near && needed === sought;
-    const found = isKnown ? near : await this.#coap.linksOf(base, `rt=${needed}`, discoveryTimeout);
+    const { links, secure } = isKnown
+      ? near
+      : await this.#coap.linksOf(base, `rt=${needed}`, discoveryTimeout);
+    // The tunnel is served over plain CoAP too, so its link does not name the address over DTLS.
+    const other =
+      secure === undefined && needed === 'oma.dm.tunnel'
+        ? await this.#coap.linksOf(base, 'rt=oma.dm', discoveryTimeout)
+        : { secure };
+    const found = { base, links, ...(other.secure !== undefined && { secure: other.secure }) };
     this.#found = found;
     this.#events.emit('device.discovered', {
       device: this.id,
-      gateway: found.base,
+      gateway: found.secure ?? base,
       resources: found.links.map(({ target }) => target).join(' '),
     });
     return found;
@@ -303,7 +323,8 @@ export class Device implements AsyncDisposable {
 
   async #tunnelPlace(serverId: string) {
     const found = this.#found ?? (await this.#discover());
-    return { base: found.base, path: `${tunnelPath}/${serverId}`, query: `id=${this.id}` };
+    const base = (this.#keeper.at(found)?.transport && found.secure) ?? found.base;
+    return { base, path: `${tunnelPath}/${serverId}`, query: `id=${this.id}` };
   }
 
   /**

@@ -166,14 +166,14 @@ export const gatewayConfigSchema = v.pipe(
 export type GatewayConfig = v.InferOutput<typeof gatewayConfigSchema>;
 
 /**
- * Refuses a configuration that serves devices without security and does not allow that by name.
+ * Refuses a configuration by which LwM2M clients could not be served at all, or only without security that is not allowed by name.
  * @throws {PosternError} `configuration`
  */
-export function demandAllowed({ lwm2m }: GatewayConfig): void {
-  if (lwm2m && !lwm2m['insecure-no-security'])
+export function demandAllowed({ coaps, lwm2m }: GatewayConfig): void {
+  if (lwm2m && !coaps && !lwm2m['insecure-no-security'])
     throw new PosternError(
       'configuration',
-      'lwm2m.insecure-no-security: LwM2M clients are served without security only so far, which must be allowed by this key = true',
+      'lwm2m.insecure-no-security: without [coaps] LwM2M clients are served without security only, which must be allowed by this key = true',
     );
 }
 

@@ -76,7 +76,6 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
       transparent.resource(local.bound),
       parts.uplinkStatus.resource(local),
       ...(parts.notifications ? [parts.notifications] : []),
-      ...(parts.lwm2m?.resources(local) ?? []),
       imageResource(parts.image, ({ remote }) => locator.isAttachedAt(remote)),
     ];
     const allowed: AccessParts = {
@@ -84,7 +83,11 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
       isSecure: local.scheme === 'coaps',
       secureUri: (path) => parts.secureUri(local, path),
     };
-    const router = new Router(resources.map((resource) => restricted(resource, allowed)));
+    const forClients = { ...allowed, isPlainAllowed: config.lwm2m?.['insecure-no-security'] ?? false };
+    const router = new Router([
+      ...resources.map((resource) => restricted(resource, allowed)),
+      ...(parts.lwm2m?.resources(local) ?? []).map((resource) => restricted(resource, forClients)),
+    ]);
     return new Blockwise(durably(router.handle, database), clock).handle;
   };
   const http =

@@ -91,7 +91,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
       addresses: network.addresses.map(({ address }) => address),
       security: [
         coap['insecure-plain-coap'] ? plainWarning : secureWord,
-        ...(lwm2m ? [lwm2mWarning] : []),
+        ...(lwm2m?.['insecure-no-security'] ? [lwm2mWarning] : []),
       ].join('; '),
       ...(secureNetwork && { securePort: secureNetwork.port }),
     },

@@ -102,7 +102,7 @@ export interface ExpectedDevices {
   /** Removes a device, as part of the transaction under way. */
   remove(deviceId: string): void;
   /** URI by which this device reaches the gateway. */
-  addressFor(deviceId: string): string;
+  addressFor(device: ExpectedDevice): string;
 }
 
 /** The object that a server adds below `Expected` for a device. */
@@ -298,7 +298,7 @@ export class InventoryBranch implements TreeBranch {
     const { expected } = this.#parts;
     const change = this.#changes.get(`Expected/${name}`);
     const device = change === 'deleted' ? undefined : (change ?? expected.named(name));
-    return device && { DeviceID: device.deviceId, Address: expected.addressFor(device.deviceId) };
+    return device && { DeviceID: device.deviceId, Address: expected.addressFor(device) };
   }
 }
 
