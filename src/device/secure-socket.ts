@@ -23,9 +23,26 @@ export interface SecurePeer {
   readonly local: string | undefined;
 }
 
-/** What the package does not declare: its socket. */
+/** What the package does not declare: its socket, and the replay window of its records. */
 interface Underneath {
   readonly udp: Socket;
+  readonly recordLayer: { readonly currentReadEpoch: { readonly antiReplayWindow: ReplayWindow } };
+}
+
+interface ReplayWindow {
+  /** Highest number that was received. */
+  readonly ceiling: number;
+  mayReceive: (number: number) => boolean;
+}
+
+/**
+ * The package drops a record whose number is more than 64 above the highest one. RFC 6347 (section 4.1.2.6) takes it, and a gateway
+ * leaves out numbers when it starts again after a power cut: the device would be deaf until its next handshake.
+ */
+function takeGaps(association: dtls.Socket): void {
+  const window = (association as unknown as Underneath).recordLayer.currentReadEpoch.antiReplayWindow;
+  const { mayReceive } = window;
+  window.mayReceive = (number) => number > window.ceiling || mayReceive.call(window, number);
 }
 
 /** Binds to an address too. The package declares a number, and gives it to `bind` as it is. */
@@ -46,6 +63,7 @@ export class SecureSocket extends UdpSocket {
   /** @param association after its handshake */
   private constructor(peer: SecurePeer, association: dtls.Socket) {
     super({ type: typeOf(peer.host) });
+    takeGaps(association);
     this.#peer = peer;
     this.#dtls = association;
     const from: Omit<RemoteInfo, 'size'> = {
