@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { systemEntropy } from '../src/base/entropy.ts';
 import { openDatabase, type Schema } from '../src/base/open-database.ts';
+import { PlatformSealing, Sealing } from '../src/base/sealing.ts';
 import { releasedSteps } from './vectors/state/released-steps.ts';
 
 /** Schema versions before the one of the vectors. */
@@ -63,3 +65,10 @@ export function shapeOf(file: string) {
     tables: Object.fromEntries(rows.map(({ name, sql }) => [name, String(sql).replaceAll(/\s+/g, ' ')])),
   };
 }
+
+/** Opens the secrets in the state file of a gateway. */
+export const sealingOf = (file: string): PlatformSealing =>
+  new PlatformSealing({ file: `${file}.key` }, systemEntropy);
+
+/** For stores of a test alone. */
+export const testSealing = new Sealing(systemEntropy.bytes(32), systemEntropy);

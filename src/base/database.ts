@@ -270,6 +270,20 @@ export const transaction = <T>(database: Database, work: () => T, undo?: () => v
   database.transaction(work, undo);
 
 /**
+ * Runs `work` in a transaction that overwrites with zeros what it deletes or replaces in the file, instead of leaving it in free
+ * pages. Flash memory may still hold it.
+ * @throws {PosternError} as `Database.transaction`
+ */
+export function withoutTraces(database: Database, work: () => void): void {
+  database.prepare('PRAGMA secure_delete = ON').get();
+  try {
+    database.transaction(work);
+  } finally {
+    database.prepare('PRAGMA secure_delete = OFF').get();
+  }
+}
+
+/**
  * Keeps the newest `limit` rows of a table whose row IDs rise. Returns how many rows were deleted.
  * @param table a constant of the program: it becomes part of the SQL
  */

@@ -220,6 +220,7 @@ export const eventTable = {
   'state.failing': error<'reason'>(),
   'state.new-epoch': info<never, never, { epoch: string }>(),
   'state.row-set-aside': error<'reason', never, { table: string; rows: number; row: string }>(),
+  'state.sealed-lost': error<never, never, { rows: number; key: string }>(),
   'state.taken-back': warn<'server', never, { epoch: string }>(),
   'state.writable': info<never, never, { seconds: number }>(),
 

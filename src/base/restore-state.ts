@@ -5,11 +5,12 @@ import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
 import { makeFolder } from './make-folder.ts';
 import { foldLog, partial, setAside, whyUnsound } from './recover-state.ts';
+import { restoreKey } from './sealing.ts';
 import { actualFile, StateLock } from './state-lock.ts';
 import { checkParty, forgetEpoch, isDamage, pragma, type Schema } from './state-schema.ts';
 
 /**
- * Puts a backup in the place of a state file. The file that was there is kept beside. Returns the name of the party, and
+ * Puts a backup in the place of a state file, with its key where it has one. What was there is kept beside. Returns the name of the party, and
  * where the earlier file is.
  * @param schemas schemas of all parties whose backups may be restored
  * @throws {PosternError} `configuration` when the party runs, or the backup is damaged, of a later version, or of another
@@ -39,6 +40,7 @@ export function restoreState(
       forgetEpoch(copy);
     }
     syncFile(part);
+    restoreKey(backup, file);
     const aside = existsSync(file) || existsSync(`${file}-wal`) ? replace(file, schema) : undefined;
     renameSync(part, file);
     syncFolder(dirname(file));

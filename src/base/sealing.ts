@@ -1,5 +1,6 @@
+import { spawnSync } from 'node:child_process';
 import { createCipheriv, createDecipheriv } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync } from 'node:fs';
 import { writeDurably } from './durable.ts';
 import type { Entropy } from './entropy.ts';
 import { PosternError } from './errors.ts';
@@ -8,8 +9,19 @@ const keyBytes = 32;
 const nonceBytes = 12;
 const tagBytes = 16;
 
-/** Encrypts what is stored, by AES-256-GCM. The key is not in the file with what it encrypts. */
-export class Sealing {
+/** Encrypts what is stored. The key is not in the file with what it encrypts. */
+export interface Sealer {
+  /**
+   * @param name what the bytes belong to; they open only with the same name
+   * @throws {PosternError} `storage` when there is no key, and none can be stored
+   */
+  seal(bytes: Uint8Array, name: string): Buffer;
+  /** Undefined when the bytes were sealed by another key or for another name, or were changed. */
+  open(sealed: Uint8Array, name: string): Buffer | undefined;
+}
+
+/** Encrypts by AES-256-GCM. */
+export class Sealing implements Sealer {
   readonly #key: Uint8Array;
   readonly #entropy: Entropy;
 
@@ -19,14 +31,12 @@ export class Sealing {
     this.#entropy = entropy;
   }
 
-  /** @param name what the bytes belong to; they open only with the same name */
   seal(bytes: Uint8Array, name: string): Buffer {
     const nonce = this.#entropy.bytes(nonceBytes);
     const cipher = createCipheriv('aes-256-gcm', this.#key, nonce).setAAD(Buffer.from(name));
     return Buffer.concat([nonce, cipher.update(bytes), cipher.final(), cipher.getAuthTag()]);
   }
 
-  /** Undefined when the bytes were sealed by another key or for another name, or were changed. */
   open(sealed: Uint8Array, name: string): Buffer | undefined {
     const end = sealed.length - tagBytes;
     if (end < nonceBytes) return undefined;
@@ -41,29 +51,120 @@ export class Sealing {
   }
 }
 
+/** Where the key of the platform comes from: a file beside the state, or a command such as one that asks a TPM. */
+export type KeySource = { readonly file: string } | { readonly command: readonly string[] };
+
+/** Milliseconds and bytes of the output within which a key command must end. */
+const commandBounds = { timeout: 30_000, maxBuffer: 4096 } as const;
+
 /**
- * The key of the platform for `Sealing`, from a file that only this user may read. The file is made where it is missing. Whoever
- * has a copy of the state file alone can then not read what is sealed in it.
- * @throws {PosternError} `configuration` when the file cannot be read or made, or holds something else
+ * Seals with the key of the platform. Whoever has a copy of the state file alone can then not read what is sealed in it. A key file
+ * that is missing is made when something is sealed for the first time, so a party starts on a full disk too.
  */
-export function sealingKey(file: string, entropy: Entropy): Uint8Array {
-  try {
-    const key = readFileSync(file);
-    if (key.length !== keyBytes) throw new PosternError('configuration', `${file} does not hold a key`);
+export class PlatformSealing implements Sealer {
+  readonly #source: KeySource;
+  readonly #entropy: Entropy;
+  #sealing: Sealing | undefined;
+
+  /** @throws {PosternError} `configuration` when a file that is there cannot be read, or the command gives no key */
+  constructor(source: KeySource, entropy: Entropy) {
+    this.#source = source;
+    this.#entropy = entropy;
+    const key = 'file' in source ? keyIn(source.file) : keyOf(source.command);
+    if (key) this.#sealing = new Sealing(key, entropy);
+  }
+
+  /** What says where the key is, for messages. */
+  get source(): string {
+    return 'file' in this.#source ? this.#source.file : this.#source.command.join(' ');
+  }
+
+  /** @throws {PosternError} `storage` when there is no key yet and it cannot be written */
+  seal(bytes: Uint8Array, name: string): Buffer {
+    this.#sealing ??= new Sealing(this.#newKey(), this.#entropy);
+    return this.#sealing.seal(bytes, name);
+  }
+
+  open(sealed: Uint8Array, name: string): Buffer | undefined {
+    return this.#sealing?.open(sealed, name);
+  }
+
+  #newKey(): Uint8Array {
+    const key = this.#entropy.bytes(keyBytes);
+    try {
+      writeDurably(this.source, key);
+    } catch (cause) {
+      throw new PosternError('storage', `the key ${this.source} cannot be written: ${String(cause)}`, {
+        cause,
+      });
+    }
     return key;
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT') throw asConfiguration(thrown, file);
   }
-  const key = entropy.bytes(keyBytes);
-  try {
-    writeDurably(file, key);
-  } catch (thrown) {
-    throw asConfiguration(thrown, file);
-  }
-  return key;
 }
 
-const asConfiguration = (thrown: unknown, file: string): PosternError =>
-  thrown instanceof PosternError
-    ? thrown
-    : new PosternError('configuration', `${file}: ${String(thrown)}`, { cause: thrown });
+/** The file of the key that belongs to a state file, or to a backup of one. */
+export const keyFileOf = (state: string): string => `${state}.key`;
+
+/**
+ * Copies the key of a state file beside a backup of it.
+ * @throws {PosternError} `notFound` when there is no such key, `conflict` when the backup has one, `storage`
+ */
+export function backUpKey(state: string, backup: string): void {
+  const [from, to] = [keyFileOf(state), keyFileOf(backup)];
+  if (existsSync(to)) throw new PosternError('conflict', `${to} exists already`);
+  const key = keyIn(from);
+  if (!key) throw new PosternError('notFound', `there is no key ${from}: nothing was sealed by it`);
+  try {
+    writeDurably(to, key);
+  } catch (cause) {
+    throw new PosternError('storage', `the key ${to} cannot be written: ${String(cause)}`, { cause });
+  }
+}
+
+/** Puts the key of a backup, if there is one, in the place of that of a state. The other key is kept beside. */
+export function restoreKey(backup: string, state: string): void {
+  const key = keyIn(keyFileOf(backup));
+  const to = keyFileOf(state);
+  const present = key && keyIn(to);
+  if (!key || present?.equals(key)) return;
+  if (present) renameSync(to, firstFree(`${to}.replaced`));
+  writeDurably(to, key);
+}
+
+function firstFree(name: string): string {
+  for (let at = 1; ; at++) if (!existsSync(`${name}-${at}`)) return `${name}-${at}`;
+}
+
+/** The key in a file. Undefined when there is no such file. */
+function keyIn(file: string): Buffer | undefined {
+  let key: Buffer;
+  try {
+    key = readFileSync(file);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new PosternError('configuration', `the key ${file} cannot be read: ${String(cause)}`, { cause });
+  }
+  if (key.length === keyBytes) return key;
+  throw new PosternError(
+    'configuration',
+    `${file} holds ${key.length} bytes, and no key of ${keyBytes}. Put back the right file. Without one, delete this file: then all devices are bootstrapped anew`,
+  );
+}
+
+/** The key that a command prints: 32 bytes, or 64 hexadecimal digits. */
+function keyOf([program = '', ...args]: readonly string[]): Uint8Array {
+  const { error, status, stdout } = spawnSync(program, args, {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    ...commandBounds,
+  });
+  const why = error ? error.message : `it ended with ${status}`;
+  if (error || status !== 0)
+    throw new PosternError('configuration', `the key command ${program} gave no key: ${why}`);
+  const text = stdout.toString('latin1').trim();
+  if (/^[0-9a-fA-F]{64}$/.test(text)) return Buffer.from(text, 'hex');
+  if (stdout.length === keyBytes) return stdout;
+  throw new PosternError(
+    'configuration',
+    `the key command ${program} printed ${stdout.length} bytes; expected ${keyBytes} bytes, or ${2 * keyBytes} hexadecimal digits`,
+  );
+}

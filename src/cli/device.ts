@@ -1,7 +1,9 @@
+import { readFileSync } from 'node:fs';
 import { failed } from '../base/background.ts';
 import { SystemClock } from '../base/clock.ts';
 import { checkConfig, loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
+import { PosternError } from '../base/errors.ts';
 import { LiveConfig } from '../base/live-config.ts';
 import { LogEvents } from '../base/log.ts';
 import { Narrator } from '../demo/narrator.ts';
@@ -14,7 +16,7 @@ import { runParty, surviveErrors } from './service.ts';
 export const device: Command = {
   summary: 'Runs a reference End Device',
   help: `Usage: postern device --config FILE [--readable] [--check]
-       postern device --id ID [--factory-secret SECRET | --lwm2m] [--gateway URI] [--interface WHERE] [--readable]
+       postern device --id ID [--factory-secret-file FILE | --lwm2m] [--gateway URI] [--interface WHERE] [--readable]
 
 The device finds a gateway, is bootstrapped to it and attaches. Then it waits for requests of its DM server for sessions.
 As an LwM2M client, it registers and waits for requests of its gateway (adaptation mode).
@@ -22,18 +24,22 @@ As an LwM2M client, it registers and waits for requests of its gateway (adaptati
 SIGINT or SIGTERM stops it in order; a second one ends it at once. SIGHUP reads the configuration file again: the log level is
 taken over, and the log says what needs a restart.
 
-  --config FILE            configuration, TOML; all keys are in docs/configuration.md
-  --id ID                  DevId, instead of a configuration file
-  --factory-secret SECRET  secret for the local bootstrap server
-  --lwm2m                  runs as an LwM2M client; ID is its endpoint name
-  --gateway URI            address of the gateway, such as coap://192.0.2.1:5683; by default found by multicast
-  --interface WHERE        IP address or name of the interface to use; by default all
-  --readable               prints sentences instead of JSON
-  --check                  only checks the configuration, and the files that it names`,
+  --config FILE               configuration, TOML; all keys are in docs/configuration.md
+  --id ID                     DevId, instead of a configuration file
+  --factory-secret-file FILE  file with the secret for the local bootstrap server
+  --lwm2m                     runs as an LwM2M client; ID is its endpoint name
+  --gateway URI               address of the gateway, such as coap://192.0.2.1:5683; by default found by multicast
+  --interface WHERE           IP address or name of the interface to use; by default all
+  --readable                  prints sentences instead of JSON
+  --check                     only checks the configuration, and the files that it names
+
+Without --factory-secret-file, the environment variable POSTERN_FACTORY_SECRET has the secret, if there is one. It is no option,
+because the list of processes shows options to all users.`,
   options: {
     config: { type: 'string' },
     id: { type: 'string' },
     'factory-secret': { type: 'string' },
+    'factory-secret-file': { type: 'string' },
     lwm2m: { type: 'boolean' },
     gateway: { type: 'string' },
     interface: { type: 'string' },
@@ -73,7 +79,9 @@ taken over, and the log says what needs a restart.
   },
 };
 
-function fromOptions({ id, 'factory-secret': secret, lwm2m, gateway, interface: address }: Values): unknown {
+function fromOptions(values: Values): unknown {
+  const { id, lwm2m, gateway, interface: address } = values;
+  const secret = lwm2m ? undefined : factorySecret(values);
   return {
     device: { ...(id !== undefined && { id }), ...(secret !== undefined && { 'factory-secret': secret }) },
     ...(lwm2m && { lwm2m: {} }),
@@ -82,4 +90,19 @@ function fromOptions({ id, 'factory-secret': secret, lwm2m, gateway, interface: 
       ...(address !== undefined && { interface: address }),
     },
   };
+}
+
+/** @throws {PosternError} `configuration` */
+function factorySecret({ 'factory-secret': given, 'factory-secret-file': file }: Values): string | undefined {
+  if (given !== undefined)
+    throw new PosternError(
+      'configuration',
+      '--factory-secret would show the secret in the list of processes; use --factory-secret-file FILE, or the environment variable POSTERN_FACTORY_SECRET',
+    );
+  if (file === undefined) return process.env.POSTERN_FACTORY_SECRET;
+  try {
+    return readFileSync(String(file), 'utf8').replace(/\r?\n$/, '');
+  } catch (cause) {
+    throw new PosternError('configuration', `--factory-secret-file: ${(cause as Error).message}`, { cause });
+  }
 }

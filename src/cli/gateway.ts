@@ -93,7 +93,7 @@ async function serve(
   };
   await using admin = new AdminApi(socket, running.events, views, {
     '/update': (body) => running.firmware.install(body),
-    '/backup': (body) => running.backUp((body as { target?: unknown } | null)?.target),
+    '/backup': (body) => running.backUp(body),
   });
   // Devices are served before the admin API. But nothing is begun when that could not be served.
   await demandFree(socket);

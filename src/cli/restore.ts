@@ -10,7 +10,8 @@ export const restore: Command = {
   help: `Usage: postern restore FILE --state STATE
 
 Checks a copy that 'postern backup' made, and puts it in the place of the state file. The party must not run. The present
-state file is kept beside, as STATE.replaced-1.
+state file is kept beside, as STATE.replaced-1. If there is a key FILE.key, it becomes STATE.key. Without the key of the gateway
+that was backed up, devices are bootstrapped anew.
 
 What happened after the backup is not known afterwards. A device that was bootstrapped since then has another account than
 the gateway: after 3 sessions that fail, the gateway has it bootstrapped anew, if the device has a factory secret or its DM

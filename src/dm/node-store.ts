@@ -14,6 +14,8 @@ export interface StoredNode {
   readonly timeStamp?: string;
   /** Number of changes by commands, modulo 65536: the property VerNo. */
   readonly version?: number;
+  /** The value is a secret: it is stored sealed, where the store can do that. */
+  readonly secret?: boolean;
 }
 
 /** Nodes to write and nodes to delete. */
@@ -28,6 +30,8 @@ export interface NodeChanges {
 export interface NodeStore {
   /** The nodes of the branch with this name, each with a value that fits its format. */
   load(branch: string): Iterable<StoredNode>;
+  /** Seals the values of nodes that are stored in clear. */
+  seal?(nodes: readonly StoredNode[]): void;
   /** Removes a node that cannot be used, because its branch has no place for it. */
   setAside?(path: string, reason: string): void;
   /**

@@ -55,11 +55,18 @@ export class StoredBranch implements TreeBranch {
     this.#limit = nodes;
     this.#nodes.set(name, { path: name, format: 'node', ...(type !== undefined && { type }) });
     const stored = [...store.load(name)].toSorted((a, b) => (a.path < b.path ? -1 : 1));
+    const plain: StoredNode[] = [];
     for (const node of stored) {
       const wrong = this.#misplaced(node);
       if (wrong === undefined) this.#nodes.set(node.path, node);
       else store.setAside?.(node.path, wrong);
+      if (wrong === undefined && !node.secret && this.#isSecret(node)) plain.push({ ...node, secret: true });
     }
+    if (plain.length > 0) store.seal?.(plain);
+  }
+
+  #isSecret({ path, value }: StoredNode): boolean {
+    return value !== undefined && describe(this.#description, path.split('/').slice(1))?.secret === true;
   }
 
   /** Why a stored node cannot be part of the branch. Undefined when it can. */
@@ -261,7 +268,7 @@ export class StoredBranch implements TreeBranch {
     const remove: string[] = [];
     for (const key of keys) {
       const node = this.#nodes.get(key);
-      if (node) put.push(node);
+      if (node) put.push({ ...node, secret: this.#isSecret(node) });
       else remove.push(key);
     }
     this.#store.apply({ put, remove }, undo);

@@ -1,5 +1,7 @@
-import { type Database, transaction } from '../base/database.ts';
-import { type ReadableTable, readRows } from '../base/rows.ts';
+import { type Database, transaction, withoutTraces } from '../base/database.ts';
+import { asPosternError } from '../base/errors.ts';
+import { type ReadableTable, type Row, readRows } from '../base/rows.ts';
+import type { Sealer } from '../base/sealing.ts';
 import { type NodeFormat, nodeFormats } from '../wire/syncml/tnds.ts';
 import { parseAcl } from './acl.ts';
 import type { AclStore, NodeChanges, NodeStore, StoredNode } from './node-store.ts';
@@ -13,17 +15,44 @@ export const nodeTables = [
    ALTER TABLE node ADD COLUMN version INTEGER NOT NULL DEFAULT 0;`,
 ] as const;
 
+/** What the column `octets` says of a value. */
+const Kind = { text: 0, octets: 1, sealedText: 2, sealedOctets: 3 } as const;
+
 /** The nodes of a management tree, in a database. */
 export class Nodes implements NodeStore {
   readonly #database: Database;
+  readonly #sealing: Sealer | undefined;
+  readonly #table: ReadableTable<StoredNode | undefined>;
+  #lost = 0;
 
-  constructor(database: Database) {
+  /** @param sealing for the values of secret nodes; without it they are stored in clear */
+  constructor(database: Database, sealing?: Sealer) {
     this.#database = database;
+    this.#sealing = sealing;
+    this.#table = { ...nodeTable, read: (row) => this.#opened(readNode(row)) };
+  }
+
+  /** Nodes whose values another key has sealed. They are left out, and stay in the file. */
+  get lost(): number {
+    return this.#lost;
   }
 
   load(branch: string): StoredNode[] {
     const where = 'WHERE path = ? OR substr(path, 1, ?) = ?';
-    return readRows(this.#database, nodeTable, where, branch, branch.length + 1, `${branch}/`);
+    const found = readRows(this.#database, this.#table, where, branch, branch.length + 1, `${branch}/`);
+    return found.flatMap((node) => node ?? []);
+  }
+
+  seal(nodes: readonly StoredNode[]): void {
+    if (!this.#sealing) return;
+    try {
+      withoutTraces(this.#database, () => {
+        for (const node of nodes) this.#put(node);
+      });
+    } catch (thrown) {
+      // On a full disk that waits for the next start.
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+    }
   }
 
   setAside(path: string, reason: string): void {
@@ -40,25 +69,45 @@ export class Nodes implements NodeStore {
       () => {
         const drop = database.prepare('DELETE FROM node WHERE path = ?');
         for (const path of remove) drop.run(path);
-        const keep = database.prepare(
-          'INSERT OR REPLACE INTO node (path, format, type, value, octets, title, time_stamp, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
-        );
-        for (const { path, format, type = null, value, title = null, timeStamp = null, version = 0 } of put)
-          keep.run(
-            path,
-            format,
-            type,
-            value === undefined ? null : Buffer.from(value as string),
-            value instanceof Uint8Array ? 1 : 0,
-            title,
-            timeStamp,
-            version,
-          );
+        for (const node of put) this.#put(node);
       },
       undo,
     );
   }
+
+  #put(node: StoredNode): void {
+    const { path, format, type = null, value, title = null, timeStamp = null, version = 0, secret } = node;
+    const isOctets = value instanceof Uint8Array;
+    const plain = value === undefined ? null : Buffer.from(value as string);
+    const sealed = secret && plain ? this.#sealing?.seal(plain, sealName(path)) : undefined;
+    const kinds = sealed
+      ? ([Kind.sealedText, Kind.sealedOctets] as const)
+      : ([Kind.text, Kind.octets] as const);
+    this.#database
+      .prepare(
+        'INSERT OR REPLACE INTO node (path, format, type, value, octets, title, time_stamp, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
+      )
+      .run(path, format, type, sealed ?? plain, kinds[isOctets ? 1 : 0], title, timeStamp, version);
+  }
+
+  /** A node as it is used. Undefined when its value cannot be opened. */
+  #opened({ kind, ...node }: NodeRow): StoredNode | undefined {
+    const { path, format, value } = node;
+    const isSealed = kind === Kind.sealedText || kind === Kind.sealedOctets;
+    const plain = isSealed && value ? this.#sealing?.open(value, sealName(path)) : value;
+    if (isSealed && !plain) {
+      this.#lost++;
+      return undefined;
+    }
+    const isOctets = kind === Kind.octets || kind === Kind.sealedOctets;
+    const usable = plain && (isOctets ? plain : Buffer.from(plain).toString());
+    if (!fits(format, usable)) throw new Error(`value does not fit the format ${format}`);
+    const { value: _, ...rest } = node;
+    return { ...rest, ...(usable !== undefined && { value: usable }), ...(isSealed && { secret: true }) };
+  }
 }
+
+const sealName = (path: string): string => `node ${path}`;
 
 /** The ACLs of a management tree, in a database. */
 export class Acls implements AclStore {
@@ -90,25 +139,23 @@ export class Acls implements AclStore {
   }
 }
 
-const nodeTable: ReadableTable<StoredNode> = {
-  table: 'node',
-  key: ['path'],
-  read: (row) => {
-    const format = row.oneOf('format', nodeFormats);
-    const octets = row.optionalOctets('value');
-    const value = octets && (row.oneOf('octets', [0, 1]) === 1 ? octets : Buffer.from(octets).toString());
-    if (!fits(format, value)) throw new Error(`value does not fit the format ${format}`);
-    return {
-      path: row.text('path'),
-      format,
-      ...row.optionalText('type'),
-      ...(value !== undefined && { value }),
-      ...row.optionalText('title'),
-      ...row.optionalText('timeStamp', 'time_stamp'),
-      version: row.integer('version'),
-    };
-  },
+type NodeRow = Omit<StoredNode, 'value' | 'secret'> & {
+  readonly value: Uint8Array | undefined;
+  readonly kind: (typeof Kind)[keyof typeof Kind];
 };
+
+const nodeTable = { table: 'node', key: ['path'] } as const;
+
+const readNode = (row: Row): NodeRow => ({
+  path: row.text('path'),
+  format: row.oneOf('format', nodeFormats),
+  value: row.optionalOctets('value'),
+  kind: row.oneOf('octets', Object.values(Kind)),
+  ...row.optionalText('type'),
+  ...row.optionalText('title'),
+  ...row.optionalText('timeStamp', 'time_stamp'),
+  version: row.integer('version'),
+});
 
 /** Whether a node of this format can have this value. A value that is not there yet is an empty text. */
 function fits(format: NodeFormat, value: string | Uint8Array | undefined): boolean {

@@ -1,4 +1,4 @@
-import { failed } from '../base/background.ts';
+import { failed, guarded } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
@@ -95,6 +95,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     const told = `${rows} rows of the table ${table} cannot be read: ${reason}`;
     reports.fault(table, { kind: 'state', reason: told });
   });
+  const lost = credentials.lost + state.nodes.lost;
+  if (lost > 0) {
+    events.emit('state.sealed-lost', { rows: lost, key: state.key });
+    const reason = `${lost} secrets were encrypted by another key`;
+    guarded(events, 'state', () => reports.fault('sealed', { kind: 'state', reason }))();
+  }
   if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
   const signals = new DeviceSignals(events);
   const remembered = Math.max(rememberedDevices, config.limits.devices);

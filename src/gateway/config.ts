@@ -34,6 +34,10 @@ const gatewayTables = v.strictObject({
       v.optional(text, '/var/lib/postern/state.db'),
       'File for all durable state; `:memory:` keeps it until the end of the process',
     ),
+    'key-command': described(
+      v.optional(v.pipe(v.array(text), v.minLength(1))),
+      'Program and arguments that print the key by which secrets in the state are encrypted: 32 bytes, or 64 hexadecimal digits. For a TPM or secure element. By default the key is in the file `STATE.key`, which is made at the first start',
+    ),
     'admin-socket': described(
       v.optional(text),
       'Unix socket of the admin API, for `postern status`; by default below XDG_RUNTIME_DIR or the temporary folder',

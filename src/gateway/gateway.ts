@@ -3,6 +3,7 @@ import { transaction } from '../base/database.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { LiveConfig } from '../base/live-config.ts';
+import { backUpKey } from '../base/sealing.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
 import { composeGateway, type GatewayParts, type GatewaySurroundings } from './composition.ts';
@@ -164,15 +165,17 @@ export class Gateway implements AsyncDisposable {
 
   /**
    * Writes a consistent copy of the state.
-   * @param target absolute path of a file that does not exist
+   * @param order `target` is the absolute path of a file that does not exist; `key` is true for the key of its secrets beside it
    * @throws {PosternError} `malformed`, `conflict`, `storage`; `notAllowed` when the state cannot be copied now
    */
-  async backUp(target: unknown): Promise<void> {
+  async backUp(order: unknown): Promise<void> {
+    const { target, key } = { ...(order as { target?: unknown; key?: unknown } | null) };
     if (typeof target !== 'string' || !isAbsolute(target))
       throw new PosternError('malformed', 'a body such as {"target": "/path/of/a/new/file"} is wanted');
     const copies = this.#parts.state.database.file?.copies;
     if (!copies) throw new PosternError('notAllowed', 'the state is in memory, or was opened on a full disk');
     await copies.backUp(target);
+    if (key === true) backUpKey(this.#parts.config.gateway.state, target);
   }
 
   devices(): readonly DeviceRecord[] {

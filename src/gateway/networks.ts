@@ -2,7 +2,6 @@ import { Admission } from '../base/admission.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
-import { Sealing, sealingKey } from '../base/sealing.ts';
 import { CoapTransport } from '../wire/secure/coap-transport.ts';
 import type { GatewayConfig } from './config.ts';
 import type { LiveSettings } from './live-settings.ts';
@@ -28,7 +27,6 @@ export interface NetworkSurroundings {
 /**
  * Makes the private network of a gateway: plain CoAP, CoAP over DTLS where the configuration has `[coaps]`, and the
  * admission that both share. No socket is open yet.
- * @throws {PosternError} `configuration` when the sealing key of the associations cannot be read or written
  */
 export function networksOf({
   config,
@@ -51,7 +49,7 @@ export function networksOf({
     advertise: advertised(coap.advertise),
     limits: { leisure: coap.leisure },
   });
-  const transport = coaps && secureTransport({ config, live, state, remembered, admission, ...machine });
+  const transport = coaps && secureTransport({ live, state, remembered, admission, ...machine });
   const secureNetwork =
     coaps &&
     transport &&
@@ -68,16 +66,14 @@ export function networksOf({
 
 /** DTLS with the keys of the configuration that holds now, and associations that survive a restart. */
 function secureTransport({
-  config,
   live,
   state,
   remembered,
   admission,
   ...machine
-}: Omit<NetworkSurroundings, 'listInterfaces'> & { readonly admission: Admission }): CoapTransport {
-  const { entropy } = machine;
-  const file = config.gateway.state;
-  const key = file === ':memory:' ? entropy.bytes(32) : sealingKey(`${file}.key`, entropy);
+}: Omit<NetworkSurroundings, 'listInterfaces' | 'config'> & {
+  readonly admission: Admission;
+}): CoapTransport {
   const keys = new PreSharedKeys({
     configured: () => live.current.deviceKeys,
     factory: () => live.current.factorySecrets,
@@ -89,7 +85,7 @@ function secureTransport({
     opened: (identity) => state.credentials.keys.used(identity),
     admission,
     associations: remembered,
-    store: new DtlsAssociations(state.database, new Sealing(key, entropy), state.epoch.isNew),
+    store: new DtlsAssociations(state.database, state.sealing, state.epoch.isNew),
     ...machine,
   });
 }

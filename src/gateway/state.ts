@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { openDatabase } from '../base/open-database.ts';
+import { keyFileOf, PlatformSealing, type Sealer, Sealing } from '../base/sealing.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
 import { AccountsBranch } from '../mo/accounts-branch.ts';
@@ -26,6 +27,10 @@ export interface GatewayState {
   readonly outbox: Outbox;
   readonly updates: UpdateRecords;
   readonly nodes: Nodes;
+  /** Seals secrets in the file. */
+  readonly sealing: Sealer;
+  /** Where the key of `sealing` is, for messages. */
+  readonly key: string;
   readonly accounts: Accounts;
   /** The branch of the accounts, for what follows when an account is deleted. */
   readonly accountsBranch: AccountsBranch;
@@ -41,19 +46,25 @@ export function openState(
   clock: Clock,
   entropy: Entropy,
 ): GatewayState {
-  const database = openDatabase(config.gateway.state, gatewaySchema);
-  const nodes = new Nodes(database);
+  const { state, 'key-command': command } = config.gateway;
+  const source = command ? { command } : { file: keyFileOf(state) };
+  const platform = state === ':memory:' ? undefined : new PlatformSealing(source, entropy);
+  const sealing = platform ?? new Sealing(entropy.bytes(32), entropy);
+  const database = openDatabase(state, gatewaySchema);
+  const nodes = new Nodes(database, sealing);
   const epoch = new Epoch(database, entropy);
   const outbox = new Outbox(database, config.limits.outbox, epoch);
   const accountsBranch = new AccountsBranch('DMAcc', accountsDescription, nodes, { clock });
   return {
     database,
     inventory: new Inventory(database, config.limits.devices),
-    credentials: new Credentials(database, config.limits.devices),
+    credentials: new Credentials(database, config.limits.devices, sealing),
     epoch,
     outbox,
     updates: new UpdateRecords(database),
     nodes,
+    sealing,
+    key: platform?.source ?? '',
     accounts: new Accounts(accountsBranch),
     accountsBranch,
     gwConfig: new StoredBranch('GwConfig', gwConfig.root, nodes, {

@@ -12,6 +12,7 @@ import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 import { GatewayMode } from '../../src/mo/device-record.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import { selfSigned } from '../peers/certificates.ts';
+import { sealingOf } from '../state-files.ts';
 import { deviceId, secrets } from './crowd.ts';
 
 export interface IdleGateway extends AsyncDisposable {
@@ -21,7 +22,7 @@ export interface IdleGateway extends AsyncDisposable {
 /** A state file in which so many devices are attached. */
 async function attachedState(file: string, size: number): Promise<void> {
   const database = openDatabase(file, gatewaySchema);
-  const credentials = new Credentials(database, size);
+  const credentials = new Credentials(database, size, sealingOf(file));
   const inventory = new Inventory(database, size);
   transaction(database, () => {
     for (let at = 0; at < size; at++) {

@@ -186,6 +186,26 @@ describe('an invalid configuration', limit, () => {
     assert.deepEqual([code, stdout.trim().endsWith('is valid')], [0, true]);
   });
 
+  test('the factory secret of a device comes from a file or the environment, and is never an option', async () => {
+    const refused = await postern('device', '--id', 'x', '--factory-secret', 'a factory secret', '--check');
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /list of processes; use --factory-secret-file FILE/);
+    assert.doesNotMatch(refused.stderr, /a factory secret/);
+    const file = join(folder, 'secret.txt');
+    writeFileSync(file, 'short\n');
+    const short = await postern('device', '--id', 'x', '--factory-secret-file', file, '--check');
+    assert.match(short.stderr, /device\.factory-secret: expected a secret of 8 to 255 characters/);
+    writeFileSync(file, 'long enough\n');
+    const good = await postern('device', '--id', 'x', '--factory-secret-file', file, '--check');
+    assert.equal(good.code, 0, good.stderr);
+    const none = await postern('device', '--id', 'x', '--factory-secret-file', `${file}.gone`, '--check');
+    assert.match(none.stderr, /--factory-secret-file: .*no such file/);
+    process.env.POSTERN_FACTORY_SECRET = 'short';
+    const fromEnvironment = await postern('device', '--id', 'x', '--check');
+    delete process.env.POSTERN_FACTORY_SECRET;
+    assert.match(fromEnvironment.stderr, /device\.factory-secret: expected a secret/);
+  });
+
   test('--check refuses what the start refuses: devices without security, where that is not allowed by name', async () => {
     const plain = good.replace(/.*insecure-plain-coap.*\n/, '');
     const lwm2m = `${good}\n[[lwm2m.device]]\nid = "a"\n`;

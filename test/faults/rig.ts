@@ -61,6 +61,7 @@ function copyState(from: string, to: string): void {
     using raw = new DatabaseSync(from);
     raw.exec(`VACUUM INTO '${to}'`);
     copyFileSync(`${from}.lock`, `${to}.lock`);
+    if (existsSync(`${from}.key`)) copyFileSync(`${from}.key`, `${to}.key`);
     const images = `${from}.images`;
     if (existsSync(images)) cpSync(images, `${to}.images`, { recursive: true });
   });

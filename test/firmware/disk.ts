@@ -7,12 +7,13 @@ import { openDatabase } from '../../src/base/open-database.ts';
 import { Credentials } from '../../src/gateway/store/credentials.ts';
 import { Inventory } from '../../src/gateway/store/inventory.ts';
 import { gatewaySchema } from '../../src/gateway/store/schema.ts';
+import { sealingOf } from '../state-files.ts';
 
 /** Makes a gateway's state file with a thousand attached devices. */
 export function thousandDevices(file: string): void {
   const database = openDatabase(file, gatewaySchema);
   const inventory = new Inventory(database, 1000);
-  const credentials = new Credentials(database, 1000);
+  const credentials = new Credentials(database, 1000, sealingOf(file));
   transaction(database, () => {
     for (let number = 0; number < 1000; number++) {
       const deviceId = `urn:dev:ops:000000-${number}`;

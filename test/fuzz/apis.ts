@@ -199,7 +199,7 @@ export async function fuzzAdminApi(dice: Dice, inputs: number, until: number): P
     { '/status': () => gateway.status(), '/devices': () => gateway.devices() },
     {
       '/update': (body) => gateway.firmware.install(body),
-      '/backup': (body) => gateway.backUp((body as { target?: unknown } | null)?.target),
+      '/backup': (body) => gateway.backUp(body),
     },
   );
   const run = await fuzzApi('admin API', (...each) => api.serve(...each), adminRequest, {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -20,6 +20,7 @@ import { headendSchema } from '../../src/headend/schema.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
 import { HandClock } from '../hand-clock.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
+import { sealingOf } from '../state-files.ts';
 import { damage } from './damage.ts';
 import { Site } from './site.ts';
 
@@ -53,7 +54,7 @@ async function furnish(): Promise<{ gateway: string; device: string }> {
   }
   const database = openDatabase(gateway, gatewaySchema);
   const inventory = new Inventory(database, 100);
-  const credentials = new Credentials(database, 100);
+  const credentials = new Credentials(database, 100, sealingOf(gateway));
   const registrations = new Registrations(database, 100);
   const [registration] = registrations.values();
   for (const at of [1, 2, 3]) {
@@ -113,6 +114,7 @@ async function furnish(): Promise<{ gateway: string; device: string }> {
 function damaged(file: string, at: number): { file: string; what: string } {
   const copy = join(folder, `${basename(file)}-${at}.db`);
   cpSync(file, copy);
+  if (existsSync(`${file}.key`)) cpSync(`${file}.key`, `${copy}.key`);
   const entropy = seededEntropy(seed + at);
   // The first numbers of seeds that follow each other are alike.
   for (let skip = 0; skip < 10; skip++) entropy.uniform();

@@ -121,7 +121,9 @@ test('the commands of docs/operations.md print what the page shows', { timeout: 
   await shell('systemctl start postern');
   const [, port] = /"event":"gateway\.started".*?"port":(\d+)/.exec(log()) ?? [];
   for (const id of ids) {
-    const args = ['--id', id, '--factory-secret', `secret of ${id}`, '--gateway', `coap://127.0.0.1:${port}`];
+    writeFileSync(at('secret'), `secret of ${id}\n`);
+    const secret = ['--factory-secret-file', at('secret')];
+    const args = ['--id', id, ...secret, '--gateway', `coap://127.0.0.1:${port}`];
     stack.use(ServiceProcess.postern(['device', ...args, '--interface', '127.0.0.1']));
     await headend.until('alert.device-attach', { device: id });
   }

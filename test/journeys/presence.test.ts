@@ -18,6 +18,7 @@ import { LeapClock } from '../leap-clock.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 import { Nat } from '../peers/nat.ts';
+import { sealingOf } from '../state-files.ts';
 import { Site, secrets } from './site.ts';
 
 const limit = { timeout: 90_000 };
@@ -296,6 +297,6 @@ describe('presence of devices', limit, () => {
     await once(second.child, 'exit');
     const database = openDatabase(state, gatewaySchema);
     t.after(() => database.close());
-    assert.equal(new Credentials(database, 10).get(id)?.attached, true);
+    assert.equal(new Credentials(database, 10, sealingOf(state)).get(id)?.attached, true);
   });
 });

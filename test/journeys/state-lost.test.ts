@@ -111,6 +111,51 @@ describe('a gateway whose state is lost or taken back', { timeout: 120_000 }, ()
     assert.equal(life.site.gatewayEvents.count('state.new-epoch'), 2, 'a restart alone begins no epoch');
   });
 
+  test('its key is lost: it starts, says so here and upstream, and devices are bootstrapped anew', async (t) => {
+    await using broker = await startAedes();
+    const life = await begin(t, broker);
+    await life.site.headend([]);
+    await life.start();
+    const state = freshState(t);
+    const before = await life.attach(first, state);
+    await before[Symbol.asyncDispose]();
+    await life.stop();
+    rmSync(`${life.file}.key`);
+    await life.start();
+    const { fields } = await life.site.gatewayEvents.until('state.sealed-lost');
+    // The account of the DM server is lost as well. It is made again from the configuration.
+    assert.deepEqual([Number(fields.rows) > 1, fields.key], [true, `${life.file}.key`]);
+    await life.site.headendEvents.until('alert.gateway-fault', { gateway: 'gw-1' });
+    const anew = life.site.gatewayEvents.next('bootstrap.issued', { device: first });
+    await life.attach(first, state);
+    await anew;
+    await life.start();
+    assert.equal(life.site.gatewayEvents.count('state.sealed-lost'), 1, 'nothing is lost at the next start');
+  });
+
+  for (const withKey of [true, false])
+    test(`restored on another board ${withKey ? 'with its key: devices keep their accounts' : 'without its key: devices are bootstrapped anew'}`, async (t) => {
+      await using broker = await startAedes();
+      const life = await begin(t, broker);
+      await life.site.headend([]);
+      await life.start();
+      const state = freshState(t);
+      await (await life.attach(first, state))[Symbol.asyncDispose]();
+      const backup = `${life.file}.backup`;
+      await life.gateway.backUp({ target: backup, key: withKey });
+      await life.stop();
+      for (const end of ['', '-wal', '-shm', '.key']) rmSync(life.file + end, { force: true });
+      restoreState(backup, life.file, [gatewaySchema]);
+      await life.start();
+      assert.equal(life.site.gatewayEvents.count('state.sealed-lost'), withKey ? 0 : 1);
+      const issued = life.site.gatewayEvents.count('bootstrap.issued');
+      const device = life.site.device(first, life.gateway, { factory: true, more: { state } });
+      const proven = life.site.gatewayEvents.next('session.ended', { device: first, status: 200 });
+      await device.start();
+      await proven;
+      assert.equal(life.site.gatewayEvents.count('bootstrap.issued') - issued, withKey ? 0 : 1);
+    });
+
   test('restored: devices that were bootstrapped in between come back by themselves; so do LwM2M clients', async (t) => {
     await using broker = await startAedes();
     const life = await begin(t, broker);
@@ -119,7 +164,7 @@ describe('a gateway whose state is lost or taken back', { timeout: 120_000 }, ()
     const [stateOfFirst, stateOfSecond] = [freshState(t), freshState(t)];
     const bootstrapped = await life.attach(first, stateOfFirst);
     const backup = join(`${life.file}.backup`);
-    await life.gateway.backUp(backup);
+    await life.gateway.backUp({ target: backup });
     // The first device leaves and comes back with another account. The second one and the sensor are new.
     await bootstrapped.detach();
     await bootstrapped[Symbol.asyncDispose]();
@@ -171,7 +216,7 @@ describe('a gateway whose state is lost or taken back', { timeout: 120_000 }, ()
     await device.start();
     await life.site.gatewayEvents.until('device.attached', { device: first });
     const backup = `${life.file}.backup`;
-    await life.gateway.backUp(backup);
+    await life.gateway.backUp({ target: backup });
     const headend = await life.site.headend([]);
     await life.site.gatewayEvents.until('alert.delivered', { device: first });
     const state = freshState(t);

@@ -1,7 +1,9 @@
-import type { Database } from '../../base/database.ts';
-import { PosternError } from '../../base/errors.ts';
+import * as v from 'valibot';
+import { type Database, withoutTraces } from '../../base/database.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import { hashedName } from '../../base/hashed-name.ts';
 import { type ReadableTable, readRows } from '../../base/rows.ts';
+import type { Sealer } from '../../base/sealing.ts';
 import { type BootstrapOrigin, bootstrapOrigins, type ExpectedDevice } from '../../mo/device-record.ts';
 import { DeviceKeys } from './device-keys.ts';
 
@@ -27,12 +29,37 @@ export class Credentials {
   readonly #ids = new Map<string, string>();
   /** Devices whose nonces are to be written. */
   readonly #unwritten = new Set<string>();
+  readonly #sealing: Sealer;
+  /** Rows that another key has sealed. They stay as they are: their devices are bootstrapped anew, or the key comes back. */
+  readonly lost: number;
 
-  constructor(database: Database, limit: number) {
+  constructor(database: Database, limit: number, sealing: Sealer) {
     this.limit = limit;
     this.#database = database;
-    this.keys = new DeviceKeys(database);
-    for (const credential of readRows(database, credentialTable)) this.#keep(credential);
+    this.keys = new DeviceKeys(database, sealing);
+    this.#sealing = sealing;
+    let lost = 0;
+    const plain: GatewayCredential[] = [];
+    for (const row of readRows(database, credentialTable)) {
+      const isSealed = row.clientSecret.startsWith(sealMark);
+      const secrets = isSealed ? openSecrets(sealing, row) : row;
+      if (!isSealed) plain.push(row);
+      if (secrets) this.#keep({ ...row, ...secrets });
+      else lost++;
+    }
+    this.lost = lost;
+    if (plain.length > 0) this.#sealAll(plain);
+  }
+
+  /** Seals what an earlier version has stored in clear, and overwrites it. On a full disk that waits for the next start. */
+  #sealAll(credentials: readonly GatewayCredential[]): void {
+    try {
+      withoutTraces(this.#database, () => {
+        for (const credential of credentials) this.#insert(credential);
+      });
+    } catch (thrown) {
+      if (asPosternError(thrown).code !== 'storage') throw thrown;
+    }
   }
 
   get size(): number {
@@ -63,25 +90,39 @@ export class Credentials {
     if (!this.#known.has(deviceId) && this.#known.size >= this.limit)
       throw new PosternError('full', `the limit of ${this.limit} devices with credentials is reached`);
     this.#rememberForRollback(deviceId);
-    this.#database
-      .prepare(
-        `INSERT OR REPLACE INTO credential (device_id, client_name, client_secret, client_nonce, server_secret, server_nonce, origin, attached)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-      )
-      .run(
-        deviceId,
-        clientName,
-        clientSecret,
-        clientNonce,
-        serverSecret,
-        serverNonce,
-        origin,
-        attached ? 1 : 0,
-      );
+    const known = this.#known.get(deviceId);
+    if (known?.clientSecret === clientSecret && known.serverSecret === serverSecret)
+      this.#database
+        .prepare(
+          'UPDATE credential SET client_name = ?, client_nonce = ?, server_nonce = ?, origin = ?, attached = ? WHERE device_id = ?',
+        )
+        .run(clientName, clientNonce, serverNonce, origin, attached ? 1 : 0, deviceId);
+    else this.#insert(credential);
     this.#database.afterCommit(() => this.#unwritten.delete(deviceId));
     const { transport, ...rest } = credential;
     if (transport) this.keys.add(deviceId, transport);
     this.#keep(rest);
+  }
+
+  #insert(credential: GatewayCredential): void {
+    const { deviceId, clientName, clientSecret, clientNonce, serverSecret, serverNonce, origin, attached } =
+      credential;
+    const secrets = Buffer.from(JSON.stringify({ clientSecret, serverSecret }));
+    const sealed = this.#sealing.seal(secrets, sealName(deviceId));
+    this.#database
+      .prepare(
+        `INSERT OR REPLACE INTO credential (device_id, client_name, client_secret, client_nonce, server_secret, server_nonce, origin, attached)
+         VALUES (?, ?, ?, ?, '', ?, ?, ?)`,
+      )
+      .run(
+        deviceId,
+        clientName,
+        sealMark + sealed.toString('base64'),
+        clientNonce,
+        serverNonce,
+        origin,
+        attached ? 1 : 0,
+      );
   }
 
   /**
@@ -158,6 +199,26 @@ export class Credentials {
 }
 
 const isSame = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
+
+/**
+ * Both secrets are sealed together, and stored as base64 behind this mark, in the column of the client's secret. Without the mark an
+ * earlier version has stored them in clear. The mark is a control character, so that no secret looks like it.
+ */
+const sealMark = '\u0001';
+
+const sealName = (deviceId: string): string => `credential ${deviceId}`;
+
+/** The secrets of a row. Undefined when another key has sealed them. */
+function openSecrets(
+  sealing: Sealer,
+  { deviceId, clientSecret }: GatewayCredential,
+): Pick<GatewayCredential, 'clientSecret' | 'serverSecret'> | undefined {
+  const sealed = Buffer.from(clientSecret.slice(sealMark.length), 'base64');
+  const opened = sealing.open(sealed, sealName(deviceId));
+  return opened && v.parse(sealedSecrets, JSON.parse(opened.toString()));
+}
+
+const sealedSecrets = v.object({ clientSecret: v.string(), serverSecret: v.string() });
 
 const credentialTable: ReadableTable<GatewayCredential> = {
   table: 'credential',

@@ -1,6 +1,7 @@
 import type { Database } from '../../base/database.ts';
 import { PosternError } from '../../base/errors.ts';
 import { type ReadableTable, readRows } from '../../base/rows.ts';
+import type { Sealer } from '../../base/sealing.ts';
 import type { TransportKey } from '../../mo/device-record.ts';
 
 /** Keys of one device: the one that it uses, and the one that it was given last. */
@@ -19,14 +20,20 @@ interface DeviceKey extends TransportKey {
  */
 export class DeviceKeys {
   readonly #database: Database;
+  readonly #sealing: Sealer;
   readonly #byIdentity = new Map<string, DeviceKey>();
   readonly #byDevice = new Map<string, readonly DeviceKey[]>();
   #ended: (identity: string, deviceId: string) => void = () => {};
 
-  constructor(database: Database) {
+  constructor(database: Database, sealing: Sealer) {
     this.#database = database;
+    this.#sealing = sealing;
     const rows = readRows(database, keyTable).toSorted((a, b) => a.serial - b.serial);
-    for (const key of rows) this.#set(key.deviceId, [...this.of(key.deviceId), key]);
+    for (const row of rows) {
+      // What another key has sealed stays as it is: its device is bootstrapped anew, or the key comes back.
+      const key = sealing.open(Buffer.from(row.key, 'base64'), sealName(row.identity))?.toString();
+      if (key !== undefined) this.#set(row.deviceId, [...this.of(row.deviceId), { ...row, key }]);
+    }
   }
 
   /** Sets what is called when a key has ended for good. */
@@ -78,12 +85,15 @@ export class DeviceKeys {
     const before = this.of(deviceId);
     this.#database.onRollback(() => this.#set(deviceId, before));
     const put = this.#database.prepare(
-      'INSERT OR IGNORE INTO device_key (identity, device_id, serial, secret) VALUES (?, ?, ?, ?)',
+      'INSERT OR REPLACE INTO device_key (identity, device_id, serial, secret) VALUES (?, ?, ?, ?)',
     );
     const drop = this.#database.prepare('DELETE FROM device_key WHERE identity = ?');
     const gone = before.filter((key) => !keys.includes(key));
     for (const { identity } of gone) drop.run(identity);
-    for (const { identity, serial, key } of keys) put.run(identity, deviceId, serial, key);
+    for (const { identity, serial, key } of keys.filter((each) => !before.includes(each))) {
+      const sealed = this.#sealing.seal(Buffer.from(key), sealName(identity));
+      put.run(identity, deviceId, serial, sealed.toString('base64'));
+    }
     this.#set(deviceId, keys);
     this.#database.afterCommit(() => {
       for (const { identity } of gone) this.#ended(identity, deviceId);
@@ -97,6 +107,8 @@ export class DeviceKeys {
     else this.#byDevice.delete(deviceId);
   }
 }
+
+const sealName = (identity: string): string => `device key ${identity}`;
 
 const keyTable: ReadableTable<DeviceKey> = {
   table: 'device_key',

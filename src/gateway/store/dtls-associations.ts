@@ -1,7 +1,7 @@
 import type { Database } from '../../base/database.ts';
 import { asPosternError } from '../../base/errors.ts';
 import { type ReadableTable, type Row, readRows } from '../../base/rows.ts';
-import type { Sealing } from '../../base/sealing.ts';
+import type { Sealer } from '../../base/sealing.ts';
 import type { AssociationStore, StoredAssociation } from '../../wire/secure/coap-transport.ts';
 import { reservedBlock } from '../../wire/secure/coap-transport.ts';
 import { suiteOf } from '../../wire/secure/dtls/suites.ts';
@@ -13,12 +13,12 @@ import { suiteOf } from '../../wire/secure/dtls/suites.ts';
  */
 export class DtlsAssociations implements AssociationStore {
   readonly #database: Database;
-  readonly #sealing: Sealing;
+  readonly #sealing: Sealer;
   readonly #isNew: boolean;
   #run = 0;
 
   /** @param isNew the state is new or went back in time: what it says of sequence numbers may be too low */
-  constructor(database: Database, sealing: Sealing, isNew: boolean) {
+  constructor(database: Database, sealing: Sealer, isNew: boolean) {
     this.#database = database;
     this.#sealing = sealing;
     this.#isNew = isNew;

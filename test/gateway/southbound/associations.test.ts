@@ -21,6 +21,7 @@ import { gwConfig, gwConfigDefaults } from '../../../src/mo/gw-config.ts';
 import { ownVocabulary } from '../../../src/mo/vocabulary.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
+import { testSealing } from '../../state-files.ts';
 import { turn } from '../../wire/coap/wire.ts';
 
 function start() {
@@ -28,7 +29,7 @@ function start() {
   const clock = new HandClock();
   const events = new EventRecorder();
   const outbox = new Outbox(database, 10);
-  const credentials = new Credentials(database, 10);
+  const credentials = new Credentials(database, 10, testSealing);
   const inventory = new Inventory(database, 10);
   const config = new StoredBranch('GwConfig', gwConfig.root, new Nodes(database));
   for (const node of gwConfigDefaults) config.plant([node.name], node);

@@ -11,6 +11,7 @@ import { encodeProof, proofMac } from '../../../src/wire/syncml/bootstrap-proof.
 import { MediaType } from '../../../src/wire/syncml/codec.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
+import { testSealing } from '../../state-files.ts';
 
 const id = 'urn:dev:1';
 const secret = 'factory-secret';
@@ -22,7 +23,7 @@ function rig() {
   const server = new BootstrapServer({
     gatewayId: 'gw',
     secretsOf: (deviceId) => (deviceId === id ? { network: secret, pin: undefined } : undefined),
-    credentials: new Credentials(openDatabase(':memory:', gatewaySchema), 100),
+    credentials: new Credentials(openDatabase(':memory:', gatewaySchema), 100, testSealing),
     guard,
     clock,
     entropy: seededEntropy(2),

@@ -21,6 +21,7 @@ import type { SyncmlMessage } from '../../../src/wire/syncml/message.ts';
 import { client, startNonces, statusesOf } from '../../dm/parties.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
+import { testSealing } from '../../state-files.ts';
 import { account, messageOf, rig } from '../../wire/coap/wire.ts';
 
 const gatewayId = 'dm.example';
@@ -29,7 +30,7 @@ const deviceId = 'urn:dev:1';
 function startSessions() {
   const clock = new HandClock();
   const events = new EventRecorder();
-  const credentials = new Credentials(openDatabase(':memory:', gatewaySchema), 10);
+  const credentials = new Credentials(openDatabase(':memory:', gatewaySchema), 10, testSealing);
   const nonces = startNonces();
   credentials.put({
     deviceId,

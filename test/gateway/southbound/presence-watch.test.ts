@@ -26,6 +26,7 @@ import type { DeviceRecord } from '../../../src/mo/device-record.ts';
 import { gwConfig, gwConfigDefaults } from '../../../src/mo/gw-config.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
+import { testSealing } from '../../state-files.ts';
 import { turn } from '../../wire/coap/wire.ts';
 
 const minute = 60_000;
@@ -60,7 +61,7 @@ function start(records: readonly DeviceRecord[], setup: Setup = {}) {
   const config = new StoredBranch('GwConfig', gwConfig.root, new Nodes(database));
   for (const node of gwConfigDefaults) config.plant([node.name], node);
   const outbox = new Outbox(database, 20_000);
-  const credentials = new Credentials(database, 20_000);
+  const credentials = new Credentials(database, 20_000, testSealing);
   const associations = new Associations({
     database,
     inventory,

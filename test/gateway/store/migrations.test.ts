@@ -14,6 +14,7 @@ import {
   earlierVersions,
   freshState,
   shapeOf,
+  testSealing,
 } from '../../state-files.ts';
 
 /** Rows that every version of the schema had a place for. */
@@ -47,7 +48,7 @@ describe('the state of a gateway is migrated to the latest schema', () => {
           },
         ],
       );
-      assert.equal(new Credentials(database, 10).get('d')?.attached, true);
+      assert.equal(new Credentials(database, 10, testSealing).get('d')?.attached, true);
       assert.deepEqual(new Outbox(database, 10).peek(10), [
         { sequence: 1, kind: 'device-attach', deviceId: 'd', body: '{}' },
       ]);

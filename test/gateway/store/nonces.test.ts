@@ -7,6 +7,7 @@ import type { Database } from '../../../src/base/database.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import { Credentials, type GatewayCredential } from '../../../src/gateway/store/credentials.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
+import { sealingOf } from '../../state-files.ts';
 import { FailingDisk } from './failing-disk.ts';
 
 const ids = ['urn:dev:1', 'urn:dev:2', 'urn:dev:3'];
@@ -21,13 +22,13 @@ async function rig(work: (database: Database, credentials: Credentials, disk: Fa
   const folder = mkdtempSync(join(tmpdir(), 'postern-nonces-'));
   const file = join(folder, 'state.db');
   const database = openDatabase(file, gatewaySchema);
-  const credentials = new Credentials(database, 10);
+  const credentials = new Credentials(database, 10, sealingOf(file));
   for (const id of ids) credentials.put(credential(id));
   await database.settled();
   await work(database, credentials, disk);
   await database.close();
   const again = openDatabase(file, gatewaySchema);
-  const found = new Credentials(again, 10).list().map(noncesOf);
+  const found = new Credentials(again, 10, sealingOf(file)).list().map(noncesOf);
   await again.close();
   rmSync(folder, { recursive: true });
   return found;

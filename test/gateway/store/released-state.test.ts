@@ -10,7 +10,13 @@ import { Outbox } from '../../../src/gateway/store/outbox.ts';
 import { Registrations } from '../../../src/gateway/store/registrations.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { UpdateRecords } from '../../../src/gateway/store/update-record.ts';
-import { assertReleasedTables, releasedState, releasedVersion, shapeOf } from '../../state-files.ts';
+import {
+  assertReleasedTables,
+  releasedState,
+  releasedVersion,
+  shapeOf,
+  testSealing,
+} from '../../state-files.ts';
 
 /** Opens a copy of the released state as the gateway does, until the test ends. */
 function released(t: TestContext) {
@@ -93,7 +99,7 @@ describe('the state of a gateway of Postern 0.1.0', () => {
   });
 
   test('credentials of both kinds of bootstrap and of manual provisioning are read', (t) => {
-    const credentials = new Credentials(released(t), 100);
+    const credentials = new Credentials(released(t), 100, testSealing);
     assert.deepEqual(
       credentials.list().map(({ deviceId, origin, attached }) => [deviceId, origin, attached]),
       [

@@ -12,6 +12,7 @@ import { Inventory } from '../../../src/gateway/store/inventory.ts';
 import { Outbox } from '../../../src/gateway/store/outbox.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import type { DeviceRecord } from '../../../src/mo/device-record.ts';
+import { testSealing } from '../../state-files.ts';
 
 const record = (deviceId: string): DeviceRecord => ({
   deviceId,
@@ -44,7 +45,7 @@ test('all stores survive a restart, in a file that only its owner can read', (t)
   {
     const database = openDatabase(file, gatewaySchema);
     new Inventory(database, 2).put(record('a'));
-    new Credentials(database, 2).put(credential('a'));
+    new Credentials(database, 2, testSealing).put(credential('a'));
     new Outbox(database, 2).add('device-attach', 'a', '{}');
     new Nodes(database).apply(
       {
@@ -64,7 +65,7 @@ test('all stores survive a restart, in a file that only its owner can read', (t)
   const database = openDatabase(file, gatewaySchema);
   t.after(() => database.close());
   assert.deepEqual([...new Inventory(database, 2).values()], [record('a')]);
-  assert.deepEqual(new Credentials(database, 2).get('a'), credential('a'));
+  assert.deepEqual(new Credentials(database, 2, testSealing).get('a'), credential('a'));
   assert.deepEqual(new Outbox(database, 2).peek(9), [
     { sequence: 1, kind: 'device-attach', deviceId: 'a', body: '{}' },
   ]);
@@ -82,7 +83,7 @@ test('all stores survive a restart, in a file that only its owner can read', (t)
 test('full stores refuse new entries and keep existing ones', () => {
   const database = openDatabase(':memory:', gatewaySchema);
   const inventory = new Inventory(database, 1);
-  const credentials = new Credentials(database, 1);
+  const credentials = new Credentials(database, 1, testSealing);
   inventory.put(record('a'));
   credentials.put(credential('a'));
   assert.throws(() => inventory.put(record('b')), { code: 'full' });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -213,6 +213,7 @@ async function try_(entropy: Entropy, folder: string, round: number): Promise<nu
     const raw = new DatabaseSync(file);
     raw.exec(`VACUUM INTO '${copy}'`);
     raw.close();
+    if (existsSync(`${file}.key`)) copyFileSync(`${file}.key`, `${copy}.key`);
     const fresh = compose(copy);
     assert.deepEqual(
       beliefs(gateway),

@@ -9,7 +9,7 @@ import { Inventory } from '../../../src/gateway/store/inventory.ts';
 import { Outbox } from '../../../src/gateway/store/outbox.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { Site } from '../../journeys/site.ts';
-import { releasedState } from '../../state-files.ts';
+import { releasedState, testSealing } from '../../state-files.ts';
 
 /** Rows that are set aside, in the order in which the tables are read. */
 const found = [
@@ -46,7 +46,7 @@ test('a row with an unknown value is set aside and reported with its table, and 
   onSetAside(database, (rows) => told.push(rows));
   const outbox = new Outbox(database, 100);
   const inventory = new Inventory(database, 100);
-  const credentials = new Credentials(database, 100);
+  const credentials = new Credentials(database, 100, testSealing);
   assert.deepEqual([inventory.size, inventory.get('urn:dev:ops:1')], [6, undefined]);
   assert.deepEqual([credentials.size, credentials.get('urn:dev:ops:2')], [5, undefined]);
   assert.deepEqual([outbox.servers(), outbox.peek(100, 'other.example'), outbox.size], [[undefined], [], 6]);
