@@ -19,7 +19,7 @@ const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
  */
 const budget = { minified: 850_000, gzipped: 270_000 };
 /** Packages of other parties, which must not be in the gateway's bundle. */
-const strangers = ['aedes', 'coap', 'coap-packet'];
+const strangers = ['aedes', 'coap', 'coap-packet', 'node-dtls-client'];
 
 const bundles = {
   postern: ['gateway', 'launch', 'update', 'provision', 'backup', 'restore', 'status', 'devices', 'ddf'],
@@ -38,6 +38,7 @@ const bundles = {
  * - `debug` prints what mqtt does, for developers of mqtt. The replacement prints nothing.
  * - `cbor-extract` is a native library that speeds up cbor-x. No bundle has it, and cbor-x goes on without it.
  * - `bufferutil` is one that speeds up WebSockets. Without the replacement each start would search the disk for it.
+ * - `node-aead-crypto` is a native library for versions of Node without AES-CCM. node-dtls-client never asks for it here.
  * - `lru-cache` holds the topic aliases that a client of mqtt sends, and no party uses aliases. The replacement is an empty Map.
  */
 const leftOut = {
@@ -46,6 +47,7 @@ const leftOut = {
   debug:
     'module.exports = () => Object.assign(() => {}, { enabled: false, extend: module.exports }); module.exports.default = module.exports;',
   'cbor-extract': "throw new Error('cbor-extract is not in this bundle');",
+  'node-aead-crypto': "throw new Error('node-aead-crypto is not in this bundle');",
   bufferutil: "throw new Error('bufferutil is not in this bundle');",
   'lru-cache': 'exports.LRUCache = class extends Map { constructor() { super(); } };',
   'readable-stream': "module.exports = require('node:stream');",

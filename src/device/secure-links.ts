@@ -1,5 +1,6 @@
 import type { IncomingMessage, OutgoingMessage, Server } from 'coap';
 import { createServer } from 'coap';
+import { guarded } from '../base/background.ts';
 import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { parseCoapUri } from '../wire/coap/uri.ts';
@@ -94,16 +95,18 @@ export class SecureLinks implements AsyncDisposable {
     const server = createServer((request: IncomingMessage, response: OutgoingMessage) =>
       listener.request(request, response),
     );
-    agent.on('error', listener.failed);
-    server.on('error', listener.failed);
+    const { failed } = listener;
+    agent.on('error', failed);
+    server.on('error', failed);
     server.listen(socket);
     const link: OpenLink = { agent, server, socket, ended: socket.ended, source };
     const name = nameOf(base, identity);
-    socket.ended.addEventListener('abort', () => {
+    const dropped = guarded(events, 'device-coap', () => {
       if (this.#links.get(name) !== link) return;
       this.drop(base, identity);
       lost(base, identity);
     });
+    socket.ended.addEventListener('abort', dropped);
     this.#links.set(name, link);
     opened(base);
     return link;

@@ -61,7 +61,7 @@ export class SecureSocket extends UdpSocket {
   readonly #ended = new AbortController();
 
   /** @param association after its handshake */
-  private constructor(peer: SecurePeer, association: dtls.Socket) {
+  private constructor(peer: SecurePeer, association: dtls.Socket, events: Events) {
     super({ type: typeOf(peer.host) });
     takeGaps(association);
     this.#peer = peer;
@@ -71,11 +71,11 @@ export class SecureSocket extends UdpSocket {
       port: peer.port,
       family: isIPv6(bare(peer.host)) ? 'IPv6' : 'IPv4',
     };
-    association.on('message', (content: Buffer) =>
-      this.emit('message', content, { ...from, size: content.length }),
-    );
-    association.on('close', () => this.#ended.abort());
-    association.on('error', () => this.#ended.abort());
+    const pass = (content: Buffer) => this.emit('message', content, { ...from, size: content.length });
+    const end = () => this.#ended.abort();
+    association.on('message', guarded(events, 'device-coap', pass));
+    association.on('close', guarded(events, 'device-coap', end));
+    association.on('error', guarded(events, 'device-coap', end));
   }
 
   /**
@@ -87,7 +87,7 @@ export class SecureSocket extends UdpSocket {
     for (let tries = 0; tries < handshakes; tries++) {
       const attempt = new Attempt(peer, events);
       const association = await attempt.outcome;
-      if (association) return new SecureSocket(peer, association);
+      if (association) return new SecureSocket(peer, association, events);
       if (attempt.answers >= answersBeforeKeys) answered++;
     }
     throw answered === handshakes

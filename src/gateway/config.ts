@@ -61,7 +61,7 @@ const gatewayTables = v.strictObject({
       ),
       'insecure-plain-coap': described(
         v.optional(v.boolean(), false),
-        'Serve devices over CoAP without DTLS or OSCORE. Anyone on the private network can then read all messages, including bootstrapped secrets',
+        'Serve devices over CoAP without DTLS or OSCORE. Anyone on the private network can then read all messages, including bootstrapped secrets. If false, plain CoAP has discovery and the tunnel alone',
       ),
     }),
     {},
@@ -94,7 +94,7 @@ const gatewayTables = v.strictObject({
         ),
       }),
     ),
-    'CoAP over DTLS 1.2 with pre-shared keys, on the interfaces of `coap`. Off without this table',
+    'CoAP over DTLS 1.2 with pre-shared keys, on the interfaces of `coap`: factory secrets of `bootstrap.device`, keys that bootstraps issue, and those below. Without this table it is served at its default port, but off if `coap.insecure-plain-coap` is true',
   ),
   http: httpSection,
   mqtt: described(v.optional(mqttSection), 'The broker. A gateway has either this table or `parent`'),
