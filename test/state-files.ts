@@ -68,7 +68,9 @@ export function shapeOf(file: string) {
 
 /** Opens the secrets in the state file of a gateway. */
 export const sealingOf = (file: string): PlatformSealing =>
-  new PlatformSealing({ file: `${file}.key` }, systemEntropy);
+  new PlatformSealing({ file: `${file}.key` }, systemEntropy, (reason) => {
+    throw new Error(reason);
+  });
 
 /** For stores of a test alone. */
 export const testSealing = new Sealing(systemEntropy.bytes(32), systemEntropy);

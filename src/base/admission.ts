@@ -91,6 +91,11 @@ export interface AdmissionParts {
  * The entry of the private network: says of each datagram and each HTTP request whether it is looked at, before anything of it is
  * parsed. Strangers, known addresses, proven peers and multicast have budgets of their own. What is not admitted gets no
  * answer, so that it costs little; a client sends it again by itself.
+ *
+ * Addresses that ask much share a tenth, as the sources of a `FairBudget` do. It is not that class, because its limits are others: here
+ * an address with an empty bucket gets nothing, where a source of a `FairBudget` then shares the tenth; the line is at a quarter of
+ * the burst; and the budget of the prefix stands between that of the address and that of all. A common class would take all three as
+ * parameters, for each datagram.
  */
 export class Admission {
   readonly limits: AdmissionLimits;

@@ -1,12 +1,13 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import type { Durability } from './durability.ts';
 import { PosternError } from './errors.ts';
-import type { Recovery } from './recover-state.ts';
-import type { StateCopies } from './state-copies.ts';
-import type { StateLock } from './state-lock.ts';
+import type { Opened, StateFile } from './state-file.ts';
 
-/** Primary result codes of SQLite that speak of the disk: no memory, read only, I/O, corrupt, full, cannot open, not a database. */
-const storageCodes: ReadonlySet<number> = new Set([7, 8, 10, 11, 13, 14, 26]);
+/**
+ * Primary result codes of SQLite that speak of the disk: busy, no memory, read only, I/O, corrupt, full, cannot open, not a
+ * database. Busy: the whole checkpoint that makes up for a failed sync has the file.
+ */
+const storageCodes: ReadonlySet<number> = new Set([5, 7, 8, 10, 11, 13, 14, 26]);
 
 /** An error of SQLite that is the disk's fault becomes `storage`. Others stay as they are. */
 function asStorageError(thrown: unknown): unknown {
@@ -21,42 +22,89 @@ interface Level {
   readonly after: (() => void)[];
 }
 
-/** What belongs to a database that is a file. */
-export interface StateFile {
-  readonly durability: Durability;
-  /** Whether the disk has room again, after it was full. */
-  readonly hasRoom: () => boolean;
-  readonly lock: StateLock;
-  /** Copies of the file; undefined when the file cannot be copied. */
-  readonly copies: StateCopies | undefined;
-  /** What was done at the opening because the file was damaged or lost. */
-  readonly recovery: Recovery | undefined;
-}
+/** Methods of a statement that the program uses. */
+const statementMethods = ['run', 'get', 'all', 'iterate', 'setReadBigInts'] as const;
 
 /**
  * The database of a party: SQLite with one unit of work. What a transaction changes in memory goes back with it. What was
  * committed is durable when `settled` resolves.
  */
 export class Database implements AsyncDisposable {
-  readonly #sqlite: DatabaseSync;
-  readonly #file: StateFile | undefined;
-  readonly #durability: Durability | undefined;
-  readonly #hasRoom: () => boolean;
+  #sqlite: DatabaseSync;
+  #file: StateFile | undefined;
+  #durability: Durability | undefined;
+  #hasRoom: () => boolean = () => true;
   readonly #statements = new Map<string, StatementSync>();
   readonly #levels: Level[] = [];
   /** Writes that wait for the next sync: at most one of each store. */
   readonly #putOff = new Set<() => void>();
   #stepFailed: ((thrown: unknown) => void) | undefined;
+  /** The transaction under way has changed rows. */
+  #hasWritten = false;
+  /** A sync has failed, and none has succeeded since. */
+  #isSyncFailing = false;
+  #syncingAgain: Promise<void> | undefined;
   #fault: PosternError | undefined;
   #faultChanged: (fault: PosternError | undefined) => void = () => {};
+  #closing: () => void = () => {};
 
   /** @param file none for a database in memory */
   constructor(sqlite: DatabaseSync, file?: StateFile) {
     this.#sqlite = sqlite;
+    if (file) this.#use(file);
+    if (file?.reopen) this.#fault = new PosternError('storage', 'the disk of the state is read-only');
+  }
+
+  #use(file: StateFile): void {
     this.#file = file;
-    this.#durability = file?.durability;
-    this.#hasRoom = file?.hasRoom ?? (() => true);
-    if (this.#durability) this.#durability.beforeSync = () => this.#writePutOff();
+    this.#hasRoom = file.hasRoom;
+    this.#durability = file.durability;
+    if (!file.durability) return;
+    file.durability.beforeSync = () => this.#writePutOff();
+    file.durability.afterSync = () => this.#synced();
+  }
+
+  /** Whether the disk was read-only when the file was opened, and has not become writable since. */
+  get isReadOnly(): boolean {
+    return this.#file?.reopen !== undefined;
+  }
+
+  /**
+   * Goes over from the state of a read-only disk to the file itself when the disk takes writes again. Nothing was written
+   * meanwhile, so both are the same, and what memory mirrors stays right. Why that is not possible is the new `fault`.
+   */
+  reopen(): void {
+    if (this.#levels.length > 0) return;
+    try {
+      const opened = this.#file?.reopen?.();
+      if (opened) this.#goOver(opened);
+    } catch (thrown) {
+      const why = thrown instanceof Error ? thrown.message : String(thrown);
+      if (this.#fault?.message === why) return;
+      this.#fault = new PosternError('storage', why, { cause: thrown });
+      this.#faultChanged(this.#fault);
+    }
+  }
+
+  /** Whoever has prepared a statement keeps it: the statement does what one of the new connection does. */
+  #goOver({ sqlite, state }: Opened): void {
+    const prepared = [...this.#statements].map(
+      ([sql, statement]) => [statement, this.#watched(sqlite.prepare(sql))] as const,
+    );
+    for (const [statement, fresh] of prepared)
+      for (const method of statementMethods)
+        Object.assign(statement, { [method]: (fresh[method] as () => unknown).bind(fresh) });
+    this.#sqlite.close();
+    this.#file?.lock.close();
+    this.#sqlite = sqlite;
+    this.#use(state);
+    if (this.#putOff.size > 0) this.#durability?.putOff();
+    this.#mended();
+  }
+
+  /** Calls the listener when the file is to be closed. */
+  onClose(listener: () => void): void {
+    this.#closing = listener;
   }
 
   /** The file of the database: undefined for one in memory. */
@@ -100,6 +148,7 @@ export class Database implements AsyncDisposable {
     const level: Level = { undo: undo ? [undo] : [], after: [] };
     let result: T;
     try {
+      if (depth === 0) this.#hasWritten = false;
       this.#sqlite.exec(depth === 0 ? 'BEGIN IMMEDIATE' : `SAVEPOINT level${depth}`);
       this.#levels.push(level);
       result = work();
@@ -115,7 +164,7 @@ export class Database implements AsyncDisposable {
       outer.after.push(...level.after);
       return result;
     }
-    this.#written();
+    if (this.#hasWritten) this.#written();
     this.#runAll(level.after);
     return result;
   }
@@ -151,7 +200,7 @@ export class Database implements AsyncDisposable {
    */
   putOff(write: () => void): void {
     this.#putOff.add(write);
-    if (this.#durability) this.#durability.committed();
+    if (this.#durability) this.#durability.putOff();
     else this.#writePutOff();
   }
 
@@ -170,7 +219,10 @@ export class Database implements AsyncDisposable {
     try {
       await this.#durability?.settled();
     } catch (thrown) {
+      const wasFailing = this.#isSyncFailing;
+      this.#isSyncFailing = true;
       this.#fail(thrown);
+      if (!wasFailing) this.#syncAgain();
       throw thrown;
     }
   }
@@ -181,6 +233,7 @@ export class Database implements AsyncDisposable {
 
   /** Waits for what is under way, and closes the file: at once when nothing is. */
   async close(): Promise<void> {
+    this.#closing();
     this.#file?.copies?.stop();
     const underWay = () => this.#durability?.underWay ?? this.#file?.copies?.underWay;
     for (let wait = underWay(); wait; wait = underWay()) await wait;
@@ -208,9 +261,13 @@ export class Database implements AsyncDisposable {
     statement.run = ((...values: unknown[]) => {
       try {
         if (this.#levels.length > 0) this.#demandTransaction();
-        const changes = run(...values);
-        if (this.#levels.length === 0) this.#written();
-        return changes;
+        this.#demandSyncs();
+        const outcome = run(...values);
+        if (Number(outcome.changes) > 0) {
+          this.#hasWritten = true;
+          if (this.#levels.length === 0) this.#written();
+        }
+        return outcome;
       } catch (thrown) {
         throw this.#fail(asStorageError(thrown));
       }
@@ -222,6 +279,31 @@ export class Database implements AsyncDisposable {
   #demandTransaction(): void {
     if (!this.#sqlite.isTransaction)
       throw this.#fault ?? new PosternError('storage', 'the transaction has ended early');
+  }
+
+  /**
+   * A disk that takes writes and syncs none would let commits pile up, each of which is refused after it was made. So nothing is
+   * written until a sync succeeds; each attempt to write is the cause of another sync.
+   */
+  #demandSyncs(): void {
+    if (!this.#isSyncFailing || !this.#fault) return;
+    this.#syncAgain();
+    throw this.#fault;
+  }
+
+  /** One sync at a time, in the background. It covers commits that nobody waits for any more. */
+  #syncAgain(): void {
+    this.#syncingAgain ??= this.settled()
+      .catch(() => {})
+      .finally(() => {
+        this.#syncingAgain = undefined;
+      });
+  }
+
+  #synced(): void {
+    if (!this.#isSyncFailing) return;
+    this.#isSyncFailing = false;
+    this.#mended();
   }
 
   #takeBack(depth: number, level: Level, thrown: unknown): unknown {
@@ -250,6 +332,10 @@ export class Database implements AsyncDisposable {
 
   #written(): void {
     this.#durability?.committed();
+    if (!this.#isSyncFailing) this.#mended();
+  }
+
+  #mended(): void {
     // A full disk may still take a small write now and then. That is no reason to say that all is well.
     if (!this.#fault || !this.#hasRoom()) return;
     this.#fault = undefined;

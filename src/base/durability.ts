@@ -25,14 +25,18 @@ export class Durability {
   readonly #thread: CheckpointThread;
   /** Called before each sync, to write what was put off until then. */
   beforeSync: () => void = () => {};
+  /** Called when a sync has succeeded. */
+  afterSync: () => void = () => {};
   /** Length of the log when the last checkpoint began. 0 since the log began anew. */
   #checkpointed = 0;
   /** Checkpoints so far, in a thread and by the writing connection. */
   checkpoints = 0;
   #log: number | undefined;
-  /** Commits so far, and how many of them are durable. */
+  /** Commits and writes that were put off so far, and how many of them are durable. */
   #committed = 0;
   #durable = 0;
+  /** There are commits that no sync has covered. A write that was put off and that the disk refused leaves none. */
+  #isUnsynced = false;
   #syncing: Promise<void> | undefined;
   #checkpointing: Promise<void> | undefined;
   /** The kernel may have dropped pages that a failed sync did not write. Only a complete checkpoint makes up for that. */
@@ -50,12 +54,18 @@ export class Durability {
     this.#thread = new CheckpointThread(file);
   }
 
-  /** Something was committed, or will be by `beforeSync`. */
+  /** Something was committed. */
   committed(): void {
+    this.#committed++;
+    this.#isUnsynced = true;
+  }
+
+  /** Something was put off: `beforeSync` commits it, when the disk takes it. */
+  putOff(): void {
     this.#committed++;
   }
 
-  /** Number of transactions so far. */
+  /** Number of transactions so far, and of writes that were put off. */
   get commits(): number {
     return this.#committed;
   }
@@ -95,18 +105,25 @@ export class Durability {
     await turn();
     this.beforeSync();
     const covered = this.#committed;
+    if (!this.#isUnsynced) {
+      this.#durable = covered;
+      return;
+    }
+    this.#isUnsynced = false;
     try {
       if (this.#mustCheckpoint) await this.#checkpoint('TRUNCATE');
       // SQLite keeps no locks on this file, so it does not matter that the descriptor is closed again.
       this.#log ??= openSync(`${this.#file}-wal`, 'r');
       await datasync(this.#log);
     } catch (cause) {
+      this.#isUnsynced = true;
       this.#mustCheckpoint = true;
       const why = cause instanceof Error ? cause.message : String(cause);
       throw new PosternError('storage', `the state cannot be written to disk: ${why}`, { cause });
     }
     this.#mustCheckpoint = false;
     this.#durable = covered;
+    this.afterSync();
     const { size } = fstatSync(this.#log);
     // A log that begins anew is cut to its limit.
     if (size < this.#checkpointed) this.#checkpointed = 0;

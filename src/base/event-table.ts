@@ -218,6 +218,7 @@ export const eventTable = {
   'state.copy-failed': error<'reason'>(),
   'state.corrupt': error<'reason', never, { file: string; aside: string; used: string; since: string }>(),
   'state.failing': error<'reason'>(),
+  'state.key-unusable': warn<'reason', never, { file: string }>(),
   'state.new-epoch': info<never, never, { epoch: string }>(),
   'state.row-set-aside': error<'reason', never, { table: string; rows: number; row: string }>(),
   'state.sealed-lost': error<never, never, { rows: number; key: string }>(),

@@ -6,8 +6,10 @@ import { Durability, logBytes } from './durability.ts';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
 import { makeFolder } from './make-folder.ts';
+import { isReadOnlyDisk, OutdatedState, openCopy, stateMark } from './read-only-state.ts';
 import { copyOf, foldLog, isMarked, openSound, partial } from './recover-state.ts';
 import { StateCopies } from './state-copies.ts';
+import type { Opened } from './state-file.ts';
 import { actualFile, StateLock } from './state-lock.ts';
 import { checkParty, checkSound, forgetEpoch, pragma, type Schema } from './state-schema.ts';
 
@@ -16,19 +18,52 @@ export type { Schema };
 /**
  * Opens the file that holds all durable state of a party, and brings its tables up to date. A committed transaction
  * survives a power cut once `Database.settled` has resolved. No other process can open the file until the database is
- * closed. A damaged file is replaced by the last good state: see `Database.recovery`. The state of `:memory:` lives as long
- * as the process.
+ * closed. A damaged file is replaced by the last good state: see `Database.recovery`. On a read-only disk the state can be read
+ * and not written. The state of `:memory:` lives as long as the process.
  * @throws {PosternError} `configuration` when the file cannot be used, is used by another process, is of a later version,
  * or belongs to another party
  */
 export function openDatabase(name: string, schema: Schema): Database {
   const file = actualFile(name);
-  let lock: StateLock | undefined;
   try {
     if (file === ':memory:') return new Database(openFile(file, schema).sqlite);
-    makeFolder(dirname(file));
-    demandNoPipe(file);
-    lock = new StateLock(file);
+    if (isReadOnlyDisk(file)) return openToRead(file, schema);
+    const { sqlite, state } = openToWrite(file, schema);
+    return new Database(sqlite, state);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new PosternError('configuration', `the state file ${file} cannot be used: ${why}`, { cause });
+  }
+}
+
+/**
+ * Opens the state of a file on a read-only disk. What it holds can be read, all writes are refused, and the database goes over to
+ * the file itself when the disk takes writes again.
+ */
+function openToRead(file: string, schema: Schema): Database {
+  const lock = new StateLock(file, true);
+  try {
+    const mark = stateMark(file);
+    const { sqlite, recovery } = openCopy(file, schema, (copy) => openFile(copy, schema).sqlite);
+    const reopen = () => {
+      if (isReadOnlyDisk(file)) return undefined;
+      if (stateMark(file) !== mark)
+        throw new OutdatedState(`${file} is not what it was while its disk was read-only: a restart uses it`);
+      return openToWrite(file, schema);
+    };
+    return new Database(sqlite, { lock, hasRoom: () => true, recovery, reopen });
+  } catch (thrown) {
+    lock.close();
+    throw thrown;
+  }
+}
+
+/** Opens a state file with its lock, which is let go when that fails. */
+function openToWrite(file: string, schema: Schema): Opened {
+  makeFolder(dirname(file));
+  demandNoPipe(file);
+  const lock = new StateLock(file);
+  try {
     const wasOurs = lock.party === schema.applicationId;
     const { opened, recovery } = openSound(file, schema, wasOurs, () => openFile(file, schema));
     const { sqlite, ownsFile } = opened;
@@ -41,11 +76,10 @@ export function openDatabase(name: string, schema: Schema): Database {
     const durability = new Durability(file, checkpoint, ownsFile);
     // A file that this connection has for itself cannot be copied by another one.
     const copies = ownsFile ? undefined : new StateCopies(file, () => durability.commits);
-    return new Database(sqlite, { durability, hasRoom, lock, copies, recovery });
-  } catch (cause) {
-    lock?.close();
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new PosternError('configuration', `the state file ${file} cannot be used: ${why}`, { cause });
+    return { sqlite, state: { durability, hasRoom, lock, copies, recovery } };
+  } catch (thrown) {
+    lock.close();
+    throw thrown;
   }
 }
 

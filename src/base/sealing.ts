@@ -1,9 +1,9 @@
 import { spawnSync } from 'node:child_process';
 import { createCipheriv, createDecipheriv } from 'node:crypto';
-import { existsSync, readFileSync, renameSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { writeDurably } from './durable.ts';
 import type { Entropy } from './entropy.ts';
-import { PosternError } from './errors.ts';
+import { asPosternError, PosternError } from './errors.ts';
 
 const keyBytes = 32;
 const nonceBytes = 12;
@@ -58,20 +58,31 @@ export type KeySource = { readonly file: string } | { readonly command: readonly
 const commandBounds = { timeout: 30_000, maxBuffer: 4096 } as const;
 
 /**
- * Seals with the key of the platform. Whoever has a copy of the state file alone can then not read what is sealed in it. A key file
- * that is missing is made when something is sealed for the first time, so a party starts on a full disk too.
+ * Seals with the key of the platform. Whoever has a copy of the state file alone can then not read what is sealed in it.
+ *
+ * No fault of the key file keeps a program from its start. A file that is missing is made when something is sealed for the first time.
+ * One that holds no key is set aside. One that cannot be read stays as it is: until it can, nothing is opened or sealed.
  */
 export class PlatformSealing implements Sealer {
   readonly #source: KeySource;
   readonly #entropy: Entropy;
   #sealing: Sealing | undefined;
 
-  /** @throws {PosternError} `configuration` when a file that is there cannot be read, or the command gives no key */
-  constructor(source: KeySource, entropy: Entropy) {
+  /**
+   * @param told called with what is wrong with the key file
+   * @throws {PosternError} `configuration` when the command gives no key
+   */
+  constructor(source: KeySource, entropy: Entropy, told: (reason: string) => void) {
     this.#source = source;
     this.#entropy = entropy;
-    const key = 'file' in source ? keyIn(source.file) : keyOf(source.command);
-    if (key) this.#sealing = new Sealing(key, entropy);
+    try {
+      const key = 'file' in source ? keyIn(source.file) : keyOf(source.command);
+      if (key) this.#sealing = new Sealing(key, entropy);
+    } catch (thrown) {
+      const { code, message } = asPosternError(thrown);
+      if (code !== 'storage') throw thrown;
+      told(message);
+    }
   }
 
   /** What says where the key is, for messages. */
@@ -79,9 +90,9 @@ export class PlatformSealing implements Sealer {
     return 'file' in this.#source ? this.#source.file : this.#source.command.join(' ');
   }
 
-  /** @throws {PosternError} `storage` when there is no key yet and it cannot be written */
+  /** @throws {PosternError} `storage` when the key cannot be read, or there is none yet and it cannot be written */
   seal(bytes: Uint8Array, name: string): Buffer {
-    this.#sealing ??= new Sealing(this.#newKey(), this.#entropy);
+    this.#sealing ??= new Sealing(keyIn(this.source) ?? this.#newKey(), this.#entropy);
     return this.#sealing.seal(bytes, name);
   }
 
@@ -94,6 +105,8 @@ export class PlatformSealing implements Sealer {
     try {
       writeDurably(this.source, key);
     } catch (cause) {
+      // It may have its name already, and not survive a power cut.
+      rmSync(this.source, { force: true });
       throw new PosternError('storage', `the key ${this.source} cannot be written: ${String(cause)}`, {
         cause,
       });
@@ -135,20 +148,27 @@ function firstFree(name: string): string {
   for (let at = 1; ; at++) if (!existsSync(`${name}-${at}`)) return `${name}-${at}`;
 }
 
-/** The key in a file. Undefined when there is no such file. */
+/**
+ * The key in a file. Undefined when there is no such file. A file that holds something else is set aside.
+ * @throws {PosternError} `storage`
+ */
 function keyIn(file: string): Buffer | undefined {
   let key: Buffer;
   try {
     key = readFileSync(file);
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new PosternError('configuration', `the key ${file} cannot be read: ${String(cause)}`, { cause });
+    throw new PosternError('storage', `the key ${file} cannot be read: ${String(cause)}`, { cause });
   }
   if (key.length === keyBytes) return key;
-  throw new PosternError(
-    'configuration',
-    `${file} holds ${key.length} bytes, and no key of ${keyBytes}. Put back the right file. Without one, delete this file: then all devices are bootstrapped anew`,
-  );
+  const aside = firstFree(`${file}.corrupt`);
+  const what = `the file holds ${key.length} bytes and no key of ${keyBytes}; it`;
+  try {
+    renameSync(file, aside);
+  } catch (cause) {
+    throw new PosternError('storage', `${what} cannot be set aside: ${String(cause)}`, { cause });
+  }
+  throw new PosternError('storage', `${what} is set aside as ${aside}`);
 }
 
 /** The key that a command prints: 32 bytes, or 64 hexadecimal digits. */

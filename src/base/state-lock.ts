@@ -21,9 +21,17 @@ const busy = 5;
 export class StateLock {
   readonly #lock: DatabaseSync;
 
-  /** @throws {Error} when another gateway, head-end or device has the state; the message names its process */
-  constructor(stateFile: string) {
+  /**
+   * @param isReadOnly the disk is read-only: nobody else has the state now, but no lock is kept and no fact is remembered. An
+   *   open file would keep the operator from mounting the disk again
+   * @throws {Error} when another gateway, head-end or device has the state; the message names its process
+   */
+  constructor(stateFile: string, isReadOnly = false) {
     const file = `${stateFile}.lock`;
+    if (isReadOnly) {
+      this.#lock = copyOfLock(file);
+      return;
+    }
     try {
       this.#lock = take(file);
     } catch (thrown) {
@@ -76,6 +84,23 @@ function take(file: string): DatabaseSync {
     return lock;
   } catch (thrown) {
     lock.close();
+    if ((thrown as { errcode?: number }).errcode !== busy) throw thrown;
+    throw new Error(`${holderOf(file)} uses it`);
+  }
+}
+
+/** The facts of a lock that nobody holds, in memory. */
+function copyOfLock(file: string): DatabaseSync {
+  const copy = new DatabaseSync(':memory:');
+  if (!existsSync(file)) return copy;
+  try {
+    using lock = new DatabaseSync(file, { readOnly: true });
+    for (const name of ['application_id', 'user_version'] as const)
+      copy.exec(`PRAGMA ${name} = ${pragma(lock, name)}`);
+    return copy;
+  } catch (thrown) {
+    if (isDamage(thrown)) return copy;
+    copy.close();
     if ((thrown as { errcode?: number }).errcode !== busy) throw thrown;
     throw new Error(`${holderOf(file)} uses it`);
   }

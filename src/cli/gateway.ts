@@ -60,26 +60,30 @@ All keys are in docs/configuration.md.`,
       return console.log(`${file} is valid`);
     }
     const log = new LogEvents('info', 'gateway');
-    await runParty(log, async (running) => await serve(read, log, running, stop, hangUps));
+    await runParty(log, async (running) => {
+      while (await serve(read, log, running, stop, hangUps));
+    });
   },
 };
 
-/** Runs the gateway until `stop`, or until an update restarts it. */
+/** Runs the gateway until `stop`, or until an update restarts it. Returns true when it is to be started again at once. */
 async function serve(
   read: () => GatewayConfig,
   log: LogEvents,
   isRunning: () => void,
   stop: AbortSignal,
   hangUps: HangUps,
-): Promise<void> {
+): Promise<boolean> {
   const config = read();
   log.level = config.log.level;
   const socket = config.gateway['admin-socket'] ?? ownSocket();
   const restart = new AbortController();
+  const again = new AbortController();
   using survivor = surviveErrors(log);
   await using running = new Gateway(config, {
     events: watchedForWork(log),
     restart: () => restart.abort(),
+    startAgain: () => again.abort(),
   });
   log.onError = (thrown) => failed(running.events, 'log', thrown);
   Object.assign(survivor, { events: running.events, complaint: () => running.complaint() });
@@ -101,6 +105,7 @@ async function serve(
     log.level = running.reload(read).log.level;
   });
   tidyUpWhenQuiet();
-  await stopped(AbortSignal.any([stop, restart.signal]));
+  await stopped(AbortSignal.any([stop, restart.signal, again.signal]));
   if (restart.signal.aborted) process.exitCode = restartExitCode;
+  return again.signal.aborted && !stop.aborted && !restart.signal.aborted;
 }

@@ -41,6 +41,9 @@ export interface ClientSessionParts extends SessionParts {
  */
 export class ClientSession extends Session {
   readonly #parts: ClientSessionParts;
+  /** A command of the message under way has changed something. */
+  #isChanging = false;
+  #hasChanged = false;
 
   constructor(parts: ClientSessionParts) {
     super(parts, true);
@@ -75,6 +78,11 @@ export class ClientSession extends Session {
     return await this.exchange(message, seal);
   }
 
+  /** Whether commands of the server have changed something that is stored: the statuses of this session promise it. */
+  get hasChanged(): boolean {
+    return this.#hasChanged;
+  }
+
   /** Ends the session because the transport failed or no answer came. */
   abandon(status: number, reason: string): void {
     this.end(status, reason);
@@ -94,11 +102,13 @@ export class ClientSession extends Session {
    */
   protected override async performAll(work: () => Promise<void>, { header }: SyncmlMessage): Promise<void> {
     let isDone = false;
+    this.#isChanging = false;
     try {
       await this.#parts.tree.atomically(async () => {
         await work();
         isDone = true;
       });
+      this.#hasChanged ||= this.#isChanging;
     } catch (thrown) {
       if (!isDone || asPosternError(thrown).code !== 'storage') throw thrown;
       this.outgoing.refuse(header.msgId, DmStatus.DeviceFull);
@@ -111,6 +121,7 @@ export class ClientSession extends Session {
     if (command.name === 'Results') return;
     for (const outcome of await execute({ tree, serverId: ends.remote, interact }, command)) {
       this.#answer(outcome, message);
+      this.#isChanging ||= command.name !== 'Get' && outcome.items.some(({ status }) => isOk(status));
       for (const { uri, status } of outcome.items) executed?.(nameOf(outcome.command), uri, status);
     }
   }

@@ -4,6 +4,7 @@ import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
+import type { SetAside } from '../base/rows.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
@@ -57,6 +58,8 @@ export interface GatewaySurroundings {
   readonly listInterfaces?: ListInterfaces;
   /** Ends this process so that it is started again by the boot state; for slots that are directories. */
   readonly restart?: () => void;
+  /** Ends this gateway and makes another one: what it has in memory is not what its disk holds. */
+  readonly startAgain?: () => void;
 }
 
 /** The parts of a gateway, joined to each other. */
@@ -83,7 +86,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const live = new LiveSettings(config);
 
   // Ground: state, sockets, and where devices are.
-  const state = openState(config, vocabulary, clock, entropy);
+  const state = openState(config, vocabulary, machine);
   const { inventory, credentials, outbox, accounts } = state;
   const disk = new DiskRoom(config.limits['keep-free'] * 1024 * 1024);
   // Servers of the configuration have their accounts again at the next start.
@@ -91,10 +94,11 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const isServer = (serverId: string) =>
     configured.has(serverId) || accounts.nodeName(serverId) !== undefined;
   const reports = new Reports(outbox, ownServer, isServer);
-  watchState(state.database, config.gateway.state, clock, events, ({ table, rows, reason }) => {
+  const setAside = ({ table, rows, reason }: SetAside) => {
     const told = `${rows} rows of the table ${table} cannot be read: ${reason}`;
     reports.fault(table, { kind: 'state', reason: told });
-  });
+  };
+  watchState(state.database, config.gateway.state, clock, events, setAside, surroundings.startAgain);
   const lost = credentials.lost + state.nodes.lost;
   if (lost > 0) {
     events.emit('state.sealed-lost', { rows: lost, key: state.key });
@@ -166,7 +170,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     towards: ({ address, port, heardOn }) => networkAt(address, port).towards(address, heardOn),
     upstream: uplink,
     addresses,
-    settled: () => state.database.settled(),
     ...machine,
   });
   const proxy = new ProxyMode({

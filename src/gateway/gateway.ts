@@ -1,11 +1,12 @@
 import { isAbsolute } from 'node:path';
-import { transaction } from '../base/database.ts';
-import { PosternError } from '../base/errors.ts';
+import { type Database, transaction } from '../base/database.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { LiveConfig } from '../base/live-config.ts';
 import { backUpKey } from '../base/sealing.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
+import type { CoapTransport } from '../wire/secure/coap-transport.ts';
 import { composeGateway, type GatewayParts, type GatewaySurroundings } from './composition.ts';
 import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
 import type { GatewayFirmware } from './firmware.ts';
@@ -71,14 +72,13 @@ export class Gateway implements AsyncDisposable {
   /** @throws {PosternError} `configuration` when the port is taken, or plain CoAP was not allowed */
   async start(): Promise<void> {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
-    const { presence, lwm2m, objects, firmware, endOfServers, secureNetwork } = this.#parts;
+    const { presence, lwm2m, objects, firmware, endOfServers, transport, secureNetwork } = this.#parts;
     demandAllowed(config);
     if (config.coap['insecure-plain-coap']) events.emit('coap.insecure', { security: plainWarning });
     lwm2m?.start();
     presence.start();
     await network.start(compose);
-    // The run of the associations must not be counted again after a power cut.
-    if (secureNetwork) await state.database.settled();
+    if (transport) await restoreWhenDurable(transport, state.database);
     await secureNetwork?.start(compose);
     await http?.start();
     // The gateway may have stopped before all of it was ended.
@@ -173,7 +173,11 @@ export class Gateway implements AsyncDisposable {
     if (typeof target !== 'string' || !isAbsolute(target))
       throw new PosternError('malformed', 'a body such as {"target": "/path/of/a/new/file"} is wanted');
     const copies = this.#parts.state.database.file?.copies;
-    if (!copies) throw new PosternError('notAllowed', 'the state is in memory, or was opened on a full disk');
+    if (!copies)
+      throw new PosternError(
+        'notAllowed',
+        'the state is in memory, or was opened on a full or read-only disk',
+      );
     await copies.backUp(target);
     if (key === true) backUpKey(this.#parts.config.gateway.state, target);
   }
@@ -199,6 +203,17 @@ export class Gateway implements AsyncDisposable {
 }
 
 const noKey = new Uint8Array();
+
+/** On a disk that takes nothing, devices shake hands again: another start could not know of the records of this one. */
+async function restoreWhenDurable(transport: CoapTransport, database: Database): Promise<void> {
+  try {
+    await database.settled();
+  } catch (thrown) {
+    if (asPosternError(thrown).code !== 'storage') throw thrown;
+    return;
+  }
+  transport.restore();
+}
 
 /** A server without TLS cannot be given a certificate while it runs, and the other way round. */
 const isReloadable = (key: string, current: GatewayConfig, next: GatewayConfig): boolean =>

@@ -1,4 +1,5 @@
 import { Admission } from '../base/admission.ts';
+import { guarded } from '../base/background.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
@@ -82,10 +83,18 @@ function secureTransport({
   return new CoapTransport({
     keyOf: (identity) => keys.keyOf(identity),
     ownerOf: (identity) => keys.ownerOf(identity),
-    opened: (identity) => state.credentials.keys.used(identity),
+    opened: guarded(machine.events, 'state', (identity: string) => state.credentials.keys.used(identity)),
     admission,
     associations: remembered,
-    store: new DtlsAssociations(state.database, state.sealing, state.epoch.isNew),
+    store: new DtlsAssociations(state.database, {
+      sealing: state.sealing,
+      isNew: state.epoch.isNew,
+      lost: (count) =>
+        machine.events.emit('state.key-unusable', {
+          file: state.key,
+          reason: `${count} associations were sealed by another key`,
+        }),
+    }),
     ...machine,
   });
 }

@@ -4,6 +4,7 @@ import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
 import { Blockwise } from '../wire/coap/blockwise.ts';
+import { isSuccess } from '../wire/coap/codes.ts';
 import { EchoGuard } from '../wire/coap/echo.ts';
 import type { Handler } from '../wire/coap/message.ts';
 import { type Resource, Router } from '../wire/coap/router.ts';
@@ -71,8 +72,8 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
   });
   const compose: Compose = (local) => {
     const resources = [
-      bootstrapServer.resource(local),
-      sessions.resource(local),
+      durably(database, bootstrapServer.resource(local)),
+      durably(database, sessions.resource(local)),
       transparent.resource(local.bound),
       parts.uplinkStatus.resource(local),
       ...(parts.notifications ? [parts.notifications] : []),
@@ -86,9 +87,11 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
     const forClients = { ...allowed, isPlainAllowed: config.lwm2m?.['insecure-no-security'] ?? false };
     const router = new Router([
       ...resources.map((resource) => restricted(resource, allowed)),
-      ...(parts.lwm2m?.resources(local) ?? []).map((resource) => restricted(resource, forClients)),
+      ...(parts.lwm2m?.resources(local) ?? []).map((resource) =>
+        durably(database, restricted(resource, forClients)),
+      ),
     ]);
-    return new Blockwise(durably(router.handle, database), clock).handle;
+    return new Blockwise(router.handle, clock).handle;
   };
   const http =
     config.http &&
@@ -106,14 +109,21 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
   return { compose, http };
 }
 
-/** Responses leave when what they promise is durable. */
-function durably(handle: Handler, database: Database): Handler {
-  return (request) => {
-    const reply = handle(request);
-    if (!(reply instanceof Promise) && database.isSettled) return reply;
-    return Promise.resolve(reply).then(async (response) => {
-      await database.settled();
-      return response;
-    });
-  };
+/**
+ * Successful responses of the resource leave when what they promise is durable. What promises nothing is served on a disk that
+ * takes no writes: discovery, the tunnel, images, the state of the uplink, challenges, and other errors.
+ */
+function durably(database: Database, resource: Resource): Resource {
+  const wait =
+    (handle: Handler): Handler =>
+    (request) => {
+      const reply = handle(request);
+      if (!(reply instanceof Promise) && database.isSettled) return reply;
+      return Promise.resolve(reply).then(async (response) => {
+        if (response && isSuccess(response.code)) await database.settled();
+        return response;
+      });
+    };
+  const methods = Object.entries(resource.methods).map(([name, handle]) => [name, wait(handle)]);
+  return { ...resource, methods: Object.fromEntries(methods) };
 }

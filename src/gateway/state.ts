@@ -1,6 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
+import type { Events } from '../base/events.ts';
 import { openDatabase } from '../base/open-database.ts';
 import { keyFileOf, PlatformSealing, type Sealer, Sealing } from '../base/sealing.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
@@ -43,12 +44,16 @@ export interface GatewayState {
 export function openState(
   config: GatewayConfig,
   vocabulary: Vocabulary,
-  clock: Clock,
-  entropy: Entropy,
+  { clock, entropy, events }: { readonly clock: Clock; readonly entropy: Entropy; readonly events: Events },
 ): GatewayState {
   const { state, 'key-command': command } = config.gateway;
   const source = command ? { command } : { file: keyFileOf(state) };
-  const platform = state === ':memory:' ? undefined : new PlatformSealing(source, entropy);
+  const platform =
+    state === ':memory:'
+      ? undefined
+      : new PlatformSealing(source, entropy, (reason) =>
+          events.emit('state.key-unusable', { file: keyFileOf(state), reason }),
+        );
   const sealing = platform ?? new Sealing(entropy.bytes(32), entropy);
   const database = openDatabase(state, gatewaySchema);
   const nodes = new Nodes(database, sealing);

@@ -49,8 +49,9 @@ export class AlertSequences {
     const last = before?.get(epoch);
     const isOfRun = run !== undefined && sequence > run.start;
     if (last && isOfRun && last.run !== run.id && last.sequence > run.start) return 'forgotten';
-    if (last && sequence <= last.sequence)
-      return this.#wasRefused(gateway, epoch, sequence) ? 'new' : 'repeated';
+    // A refusal lets its number be new once, also where the refused alert left no trace in the table.
+    const wasRefused = this.#forgetRefusal(gateway, epoch, sequence);
+    if (last && sequence <= last.sequence) return wasRefused ? 'new' : 'repeated';
     const epochs = new Map(before).set(epoch, { sequence, ...(isOfRun && { run: run.id }) });
     this.#database.onRollback(() => {
       if (before) this.#gateways.set(gateway, before);
@@ -76,7 +77,8 @@ export class AlertSequences {
     this.#refused.set(keyOf(gateway, epoch, sequence), true);
   }
 
-  #wasRefused(gateway: string, epoch: string, sequence: number): boolean {
+  /** Returns whether the alert of this number was refused. */
+  #forgetRefusal(gateway: string, epoch: string, sequence: number): boolean {
     const key = keyOf(gateway, epoch, sequence);
     if (!this.#refused.get(key)) return false;
     this.#refused.delete(key);

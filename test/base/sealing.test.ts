@@ -1,10 +1,15 @@
+// Before all that it stands in front of.
+import '../faults/failing-storage.ts';
+
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { PlatformSealing, Sealing } from '../../src/base/sealing.ts';
+import { unwatch, watch } from '../faults/failing-storage.ts';
+import { SmallDisk } from '../peers/small-disk.ts';
+import { freshState } from '../state-files.ts';
 
 test('what is sealed opens with the same key and name only, and not when a bit was changed', () => {
   const sealing = new Sealing(systemEntropy.bytes(32), systemEntropy);
@@ -21,55 +26,100 @@ test('what is sealed opens with the same key and name only, and not when a bit w
   assert.notDeepEqual(sealing.seal(Buffer.from('secret'), 'device'), sealed);
 });
 
-/** A folder of this test, and a file for a key in it. */
-function keyFile(t: TestContext): string {
-  const folder = mkdtempSync(join(tmpdir(), 'postern-key-'));
-  t.after(() => rmSync(folder, { recursive: true }));
-  return join(folder, 'state.db.key');
+/** Seals with the key of a file. `told` is what was said of the file. */
+function sealingOf(file: string) {
+  const told: string[] = [];
+  const sealing = new PlatformSealing({ file }, systemEntropy, (reason) => told.push(reason));
+  const seal = () => sealing.seal(Buffer.from('secret'), 'a');
+  const open = (sealed: Buffer) => sealing.open(sealed, 'a')?.toString();
+  return { told, seal, open };
 }
+const unwritten = { code: 'storage', message: /key .* cannot be written/ };
 
 test('the key is made when it is first needed, for this user only, and used again', (t) => {
-  const file = keyFile(t);
-  const first = new PlatformSealing({ file }, systemEntropy);
+  const file = `${freshState(t)}.key`;
+  const { seal, open, told } = sealingOf(file);
   assert.equal(existsSync(file), false);
-  assert.equal(first.open(Buffer.alloc(64), 'a'), undefined);
-  const sealed = first.seal(Buffer.from('secret'), 'a');
+  assert.equal(open(Buffer.alloc(64)), undefined);
+  const sealed = seal();
   assert.equal(statSync(file).mode & 0o777, 0o600);
-  assert.equal(new PlatformSealing({ file }, systemEntropy).open(sealed, 'a')?.toString(), 'secret');
+  assert.equal(sealingOf(file).open(sealed), 'secret');
+  assert.deepEqual(told, []);
 });
 
-test('a key that cannot be written refuses what is to be sealed, until it can be', (t) => {
-  const folder = join(keyFile(t), 'not there yet');
-  const sealing = new PlatformSealing({ file: join(folder, 'key') }, systemEntropy);
-  assert.throws(() => sealing.seal(Buffer.of(1), 'a'), { code: 'storage', message: /key cannot be written/ });
-  mkdirSync(folder, { recursive: true });
-  assert.equal(sealing.open(sealing.seal(Buffer.of(1), 'a'), 'a')?.[0], 1);
-});
-
-test('a file that holds no key is refused, and stays as it is', (t) => {
-  const file = keyFile(t);
-  for (const content of [Buffer.alloc(0), Buffer.alloc(31), Buffer.alloc(33)]) {
-    writeFileSync(file, content);
-    assert.throws(() => new PlatformSealing({ file }, systemEntropy), {
-      code: 'configuration',
-      message: /holds \d+ bytes, and no key of 32/,
-    });
-    assert.deepEqual(readFileSync(file), content);
+test('a key that the disk does not take, at any of its writes, refuses what is to be sealed, until it does', (t) => {
+  for (let at = 0; ; at++) {
+    const file = `${freshState(t)}.key`;
+    const watched = watch(dirname(file), at);
+    try {
+      const { seal } = sealingOf(file);
+      let sealed: Buffer | undefined;
+      try {
+        sealed = seal();
+      } catch (thrown) {
+        assert.match((thrown as Error).message, unwritten.message);
+      }
+      if (watched.failed === undefined) {
+        assert.ok(sealed);
+        assert.deepEqual(watched.places, ['write', 'fsync', 'rename', 'fsync'], 'file, name and folder');
+        return;
+      }
+      assert.equal(sealed, undefined, `${at}`);
+      const later = seal();
+      assert.equal(sealingOf(file).open(later), 'secret', 'what is sealed later opens after a restart');
+    } finally {
+      unwatch(dirname(file));
+    }
   }
-  rmSync(file);
+});
+
+test('on a full disk and on a read-only one a program starts, opens, and refuses to seal with a new key', (t) => {
+  const disk = SmallDisk.mount(1);
+  if (!disk) return t.skip('file systems cannot be mounted here');
+  t.after(() => disk[Symbol.dispose]());
+  const file = join(disk.folder, 'state.db.key');
+  disk.fill();
+  const { seal } = sealingOf(file);
+  assert.throws(seal, unwritten);
+  disk.clear();
+  const sealed = seal();
+  disk.setReadOnly(true);
+  assert.equal(sealingOf(file).open(sealed), 'secret');
+  assert.throws(sealingOf(`${file}.other`).seal, unwritten);
+});
+
+test('a file that holds no key is set aside and told, and another key is made', (t) => {
+  for (const length of [0, 31, 33]) {
+    const file = `${freshState(t)}.key`;
+    writeFileSync(file, Buffer.alloc(length));
+    const { seal, open, told } = sealingOf(file);
+    assert.match(
+      told.join(),
+      new RegExp(`^the file holds ${length} bytes and no key of 32; it is set aside as .*corrupt-1$`),
+    );
+    assert.equal(readFileSync(`${file}.corrupt-1`).length, length);
+    assert.equal(open(seal()), 'secret');
+    assert.deepEqual(sealingOf(file).told, []);
+  }
+});
+
+test('a file that cannot be read stays as it is, and nothing is sealed by another key', (t) => {
+  const file = `${freshState(t)}.key`;
   mkdirSync(file);
-  assert.throws(() => new PlatformSealing({ file }, systemEntropy), {
-    code: 'configuration',
-    message: /cannot be read/,
-  });
+  const { seal, open, told } = sealingOf(file);
+  assert.match(told.join(), /^the key .* cannot be read: /);
+  assert.throws(seal, { code: 'storage', message: /cannot be read/ });
+  assert.equal(open(Buffer.alloc(64)), undefined);
+  assert.equal(statSync(file).isDirectory(), true);
 });
 
 test('a command gives the key as bytes or as digits; one that fails or prints something else is refused', (t) => {
-  const file = keyFile(t);
+  const file = `${freshState(t)}.key`;
   const key = systemEntropy.bytes(32);
   writeFileSync(file, key);
   const sealed = new Sealing(key, systemEntropy).seal(Buffer.from('secret'), 'a');
-  const by = (...command: string[]) => new PlatformSealing({ command }, systemEntropy);
+  const by = (...command: string[]) =>
+    new PlatformSealing({ command }, systemEntropy, (reason) => assert.fail(reason));
   assert.equal(by('cat', file).open(sealed, 'a')?.toString(), 'secret');
   assert.equal(by('echo', Buffer.from(key).toString('hex')).open(sealed, 'a')?.toString(), 'secret');
   for (const [command, message] of [

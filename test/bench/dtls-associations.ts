@@ -19,13 +19,24 @@ const limits = {
   known: plenty,
   allKnown: plenty,
 };
+/** Associations that the transport has stored. Until then it remembers them as new. */
+let stored = 0;
+let wakeUp = () => {};
 const admission = new Admission({ ...machine, limits });
 const transport = new CoapTransport({
   ...machine,
   admission,
   keyOf: () => key,
   associations: 2 * count,
-  store: { load: () => [], save: () => {}, remove: () => {}, settled: async () => {} },
+  store: {
+    load: () => [],
+    save: (all) => {
+      stored += all.length;
+      wakeUp();
+    },
+    remove: () => {},
+    settled: async () => {},
+  },
 });
 const endpoint = new CoapEndpoint({
   ...machine,
@@ -64,11 +75,14 @@ async function open(number: number): Promise<void> {
 
 async function resident(upTo: number, from: number): Promise<number> {
   for (let number = from; number < upTo; number++) await open(number);
-  // The transport stores what is new after 5 s, and remembers it until then.
-  await new Promise((resolve) => setTimeout(resolve, 5500));
+  while (stored < upTo)
+    await new Promise<void>((resolve) => {
+      wakeUp = resolve;
+    });
+  // What a collection frees may hold more that the next one frees.
   for (let turn = 0; turn < 5; turn++) {
     globalThis.gc?.({ type: 'major', execution: 'sync', flavor: 'last-resort' });
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await new Promise((resolve) => setImmediate(resolve));
   }
   return process.memoryUsage().rss;
 }

@@ -14,6 +14,8 @@ export interface Watched {
   failAt: number | undefined;
   /** Whether SQLite rolls the transaction back by itself when it finds the disk full. It may do so. */
   endsTransaction: boolean;
+  /** Places that fail each time, besides. */
+  refuses: RegExp | undefined;
   /** The place that failed. */
   failed: string | undefined;
   /** Called at each place. */
@@ -33,6 +35,7 @@ export function watch(path: string, failAt?: number, endsTransaction = false): W
     places: [],
     failAt,
     endsTransaction,
+    refuses: undefined,
     failed: undefined,
     onWrite: () => {},
     onFailed: () => {},
@@ -61,6 +64,7 @@ function fails(file: string, place: string, database?: DatabaseSync): boolean {
     if (isPaused || !file.startsWith(path)) continue;
     const at = found.places.push(place) - 1;
     found.onWrite();
+    if (found.refuses?.test(place)) return true;
     if (at !== found.failAt) return false;
     found.failed = place;
     if (found.endsTransaction && database?.isTransaction) exec.call(database, 'ROLLBACK');

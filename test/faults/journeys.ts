@@ -103,6 +103,9 @@ async function fanOut(
     assert.ok(status === '200' || honest.includes(status), xml);
 }
 
+/** CoAP over DTLS: the key that seals its associations is made at the first start. */
+const coaps = { port: 0, device: [{ identity: one, key: 'hex:00112233445566778899aabbccddeeff' }] };
+
 const lwm2m = (id: string) => ({ lwm2m: { device: [{ id }], 'insecure-no-security': true } });
 
 export const journeys: readonly Journey[] = [
@@ -111,7 +114,7 @@ export const journeys: readonly Journey[] = [
     parties: ['gw-1', 'headend', one],
     run: async (rig) => {
       const headend = await rig.headend();
-      const gateway = await rig.gateway('gw-1', [one]);
+      const gateway = await rig.gateway('gw-1', [one], { coaps });
       const device = await rig.device(one, gateway, { factory: true });
       await device.attached;
       await settled(rig, headend, gateway, 'DeviceAttach', one);
@@ -385,7 +388,7 @@ export const journeys: readonly Journey[] = [
     parties: ['gw-1', 'headend', one],
     run: async (rig) => {
       const headend = await rig.headend();
-      const gateway = await rig.gateway('gw-1', [one]);
+      const gateway = await rig.gateway('gw-1', [one], { coaps });
       const { coapPort } = gateway;
       await (await rig.device(one, gateway, { factory: true })).attached;
       await settled(rig, headend, gateway, 'DeviceAttach', one);
@@ -394,7 +397,7 @@ export const journeys: readonly Journey[] = [
       await rig.stop(one);
       const later = await rig.headend();
       const coap = { port: coapPort, leisure: 50, 'insecure-plain-coap': true };
-      const again = await rig.gateway('gw-1', [one], { coap });
+      const again = await rig.gateway('gw-1', [one], { coap, coaps });
       await (await rig.device(one, again, { factory: true })).attached;
       await fanOut(rig, later, 'again', get('./DevInfo/Man'), [one]);
       await quiet(rig, again);

@@ -312,9 +312,9 @@ export class Rig implements AsyncDisposable {
       if (!running || !existsSync(running.file)) return;
       const copy = join(this.#folder, `copy-${++this.#copies}.db`);
       copyState(running.file, copy);
-      const living = running.beliefs();
-      const fresh = await running.fresh(copy);
       try {
+        const living = running.beliefs();
+        const fresh = await running.fresh(copy);
         assert.deepEqual(
           this.#durable(living, isAtTheEnd),
           this.#durable(fresh, isAtTheEnd, living),

@@ -88,3 +88,19 @@ test('a number whose alert was refused is no repetition, and is taken once', asy
     ['new', 'repeated', 'repeated'],
   );
 });
+
+test('a number whose record was taken back by the disk and refused is new once, and a repetition then', async (t) => {
+  await using database = openDatabase(freshState(t), headendSchema);
+  const sequences = new AlertSequences(database);
+  const fails = () =>
+    database.transaction(() => {
+      sequences.record('gw-1', 'a', 1);
+      throw new Error('the disk');
+    });
+  assert.throws(fails, /the disk/);
+  sequences.refused('gw-1', 'a', 1);
+  assert.deepEqual(
+    [1, 1, 1].map((number) => sequences.record('gw-1', 'a', number)),
+    ['new', 'repeated', 'repeated'],
+  );
+});

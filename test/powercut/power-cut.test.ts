@@ -11,6 +11,7 @@ import { SystemClock } from '../../src/base/clock.ts';
 import { checkConfig } from '../../src/base/config.ts';
 import { seededEntropy, systemEntropy } from '../../src/base/entropy.ts';
 import { PosternError } from '../../src/base/errors.ts';
+import { noEvents } from '../../src/base/events.ts';
 import { countSetAside } from '../../src/base/rows.ts';
 import { gatewayConfigSchema } from '../../src/gateway/config.ts';
 import { type GatewayState, openState } from '../../src/gateway/state.ts';
@@ -51,7 +52,8 @@ async function freePort(): Promise<number> {
 /** Opens a rebuilt state by the real code. */
 function open(state: string): GatewayState {
   const config = checkConfig(gatewayConfigSchema, gatewayToml(state, 'mqtt://127.0.0.1:1', devices), 'test');
-  return openState(config, vocabularyOf(config.gwmo), new SystemClock(), systemEntropy);
+  const machine = { clock: new SystemClock(), entropy: systemEntropy, events: noEvents };
+  return openState(config, vocabularyOf(config.gwmo), machine);
 }
 
 /** What was promised before the power cut is there after it. */

@@ -36,8 +36,6 @@ export interface TransparentParts {
   readonly childAt: (from: PeerAddress) => string | undefined;
   /** The CoAP endpoint to use for an address that was heard on a local address. */
   readonly towards: (device: PeerAddress) => CoapEndpoint | undefined;
-  /** Resolves when all that is stored so far is durable. */
-  readonly settled: () => Promise<void>;
   readonly entropy: Entropy;
   readonly events: Events;
 }
@@ -98,7 +96,7 @@ export class TransparentMode {
    * `unauthorized` when it refuses the digest, `unavailable` for any other error answer
    */
   async deliver(device: string, server: string, body: Uint8Array): Promise<void> {
-    const { addresses, towards, entropy, events, childOf, settled } = this.#parts;
+    const { addresses, towards, entropy, events, childOf } = this.#parts;
     const child = childOf(device);
     const found = addresses.get(child ?? device);
     const endpoint = found && towards(found);
@@ -106,7 +104,6 @@ export class TransparentMode {
       events.emit('notification.no-address', { device, server });
       throw new PosternError('notFound', `no address of ${device} is known to this gateway`);
     }
-    await settled();
     const answer = await call(endpoint, entropy, found.address, found.port, {
       method: Code.POST,
       path: paths.notification,

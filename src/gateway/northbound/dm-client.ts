@@ -171,7 +171,7 @@ export class DmClient implements AsyncDisposable {
         this.#asked.delete(server);
         const isContact = this.#contacts.delete(server);
         const session = asked ?? this.#takeSessionId();
-        const reason = await this.#session(server, session, asked !== undefined);
+        const reason = await this.#session(server, session, asked !== undefined, isContact);
         if (reason === undefined || this.#stop.signal.aborted) continue;
         failed = true;
         if (isContact && this.#parts.accounts.find(server)) this.#contacts.add(server);
@@ -218,12 +218,21 @@ export class DmClient implements AsyncDisposable {
   }
 
   /** Runs one session. Returns why the session or an alert in it failed, or undefined on success. */
-  async #session(serverId: string, sessionId: string, notified: boolean): Promise<string | undefined> {
+  async #session(
+    serverId: string,
+    sessionId: string,
+    notified: boolean,
+    isContact: boolean,
+  ): Promise<string | undefined> {
     const { gatewayId, accounts, tree, entropy, events } = this.#parts;
     const isOwn = serverId === this.#parts.serverId;
     const account = accounts.find(serverId);
     if (!account) return `no account for ${serverId}`;
-    const due = this.#deliveries.due(isOwn ? undefined : serverId, this.#batches.size(serverId, notified));
+    // An alert leaves when its number is durable. Without that, the server can still read in a session that it asked for.
+    const fault = await this.#fault();
+    if (fault !== undefined && !notified && !isContact) return fault;
+    const most = fault === undefined ? this.#batches.size(serverId, notified) : 0;
+    const due = this.#deliveries.due(isOwn ? undefined : serverId, most);
     const unanswered = new Set<OutboxEntry>(due);
     const maxMsgSize = this.#messageLimit.bytes;
     const alerts: OutgoingAlert[] = [];
@@ -252,7 +261,7 @@ export class DmClient implements AsyncDisposable {
     });
     try {
       const outcome = await runClientSession(session, (message, seal) =>
-        this.#exchange(serverId, message, seal),
+        this.#exchange(serverId, () => alerts.length > 0 || session.hasChanged, message, seal),
       );
       this.#deliveries.forgetDelivered();
       events.emit('dm.session-ended', {
@@ -337,14 +346,20 @@ export class DmClient implements AsyncDisposable {
 
   /**
    * Sends a package and returns the answer package.
+   * @param promises whether the package promises something, which must be durable
    * @throws {PosternError} as `Uplink.request`; `unavailable` when the far end reports an error
    */
-  async #exchange(serverId: string, ...[message, seal]: Parameters<Exchange>): Promise<Incoming> {
-    const { upstream, mediaType, settled } = this.#parts;
+  async #exchange(
+    serverId: string,
+    promises: () => boolean,
+    ...[message, seal]: Parameters<Exchange>
+  ): Promise<Incoming> {
+    const { upstream, mediaType } = this.#parts;
     const body = encodeMessage(message, mediaType);
     const hmac = seal(body);
     this.#deliveries.forgetDelivered();
-    await settled();
+    const fault = await this.#fault();
+    if (fault !== undefined && promises()) throw new PosternError('storage', fault);
     const answer = await upstream.request({
       server: serverId,
       contentType: mediaType,
@@ -357,6 +372,18 @@ export class DmClient implements AsyncDisposable {
       message: decodeMessage(received, contentType),
       seal: { body: received, hmac: headers?.[hmacHeader] },
     };
+  }
+
+  /** Waits until all is durable. Returns why the disk does not take it. */
+  async #fault(): Promise<string | undefined> {
+    try {
+      await this.#parts.settled();
+      return undefined;
+    } catch (thrown) {
+      const { code, message } = asPosternError(thrown);
+      if (code !== 'storage') throw thrown;
+      return message;
+    }
   }
 
   #takeSessionId(): string {

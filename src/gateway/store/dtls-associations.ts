@@ -6,6 +6,14 @@ import type { AssociationStore, StoredAssociation } from '../../wire/secure/coap
 import { reservedBlock } from '../../wire/secure/coap-transport.ts';
 import { suiteOf } from '../../wire/secure/dtls/suites.ts';
 
+export interface DtlsAssociationsParts {
+  readonly sealing: Sealer;
+  /** The state is new or went back in time: what it says of sequence numbers may be too low. */
+  readonly isNew: boolean;
+  /** Called with the number of associations that another key has sealed. */
+  readonly lost: (count: number) => void;
+}
+
 /**
  * Durable store of the DTLS associations with devices, one of each identity, sealed. A run of the gateway uses at most `reservedBlock`
  * sequence numbers after those that a row says, until the row is stored again. So the rows need not be written at a start: each run
@@ -13,28 +21,28 @@ import { suiteOf } from '../../wire/secure/dtls/suites.ts';
  */
 export class DtlsAssociations implements AssociationStore {
   readonly #database: Database;
-  readonly #sealing: Sealer;
-  readonly #isNew: boolean;
+  readonly #parts: DtlsAssociationsParts;
   #run = 0;
 
-  /** @param isNew the state is new or went back in time: what it says of sequence numbers may be too low */
-  constructor(database: Database, sealing: Sealer, isNew: boolean) {
+  constructor(database: Database, parts: DtlsAssociationsParts) {
     this.#database = database;
-    this.#sealing = sealing;
-    this.#isNew = isNew;
+    this.#parts = parts;
   }
 
   load(): readonly StoredAssociation[] {
     const database = this.#database;
     try {
       return database.transaction(() => {
-        if (this.#isNew) database.prepare('DELETE FROM dtls_association').run();
+        if (this.#parts.isNew) database.prepare('DELETE FROM dtls_association').run();
         database.prepare('UPDATE dtls_run SET number = number + 1').run();
         this.#run = Number(database.prepare('SELECT number FROM dtls_run').get()?.number);
         const rows = readRows(database, table);
         // From now on records come that the rows do not know of.
         database.prepare('UPDATE dtls_association SET clean = 0 WHERE clean = 1').run();
-        return rows.flatMap((row) => this.#read(row));
+        const read = rows.map((row) => this.#read(row));
+        const lost = read.filter((each) => each === 'sealed').length;
+        if (lost > 0) this.#parts.lost(lost);
+        return read.filter((each) => each !== 'sealed' && each !== undefined);
       });
     } catch (thrown) {
       // A gateway starts on a full disk too. Its devices shake hands again, since nothing can be reserved.
@@ -57,7 +65,7 @@ export class DtlsAssociations implements AssociationStore {
           keys: keys.toString('base64'),
           peerCid: peerCid?.toString('base64'),
         };
-        const sealed = this.#sealing.seal(Buffer.from(JSON.stringify(body)), state.identity);
+        const sealed = this.#parts.sealing.seal(Buffer.from(JSON.stringify(body)), state.identity);
         put.run(state.identity, this.#run, isClean ? 1 : 0, sealed.toString('base64'));
       }
     });
@@ -71,16 +79,16 @@ export class DtlsAssociations implements AssociationStore {
     return this.#database.settled();
   }
 
-  /** Nothing for a row that another key has sealed: its device shakes hands again. */
-  #read({ identity, run, isClean, sealed }: Sealed): StoredAssociation[] {
-    const opened = this.#sealing.open(Buffer.from(sealed, 'base64'), identity);
+  /** `sealed` for a row that another key has sealed: its device shakes hands again. */
+  #read({ identity, run, isClean, sealed }: Sealed): StoredAssociation | 'sealed' | undefined {
+    const opened = this.#parts.sealing.open(Buffer.from(sealed, 'base64'), identity);
     if (!opened) {
       this.remove(identity);
-      return [];
+      return 'sealed';
     }
     const { credential, suite, keys, peerCid, sent, ...rest } = JSON.parse(opened.toString());
     const known = suiteOf(suite);
-    if (!known) return [];
+    if (!known) return undefined;
     const state = {
       ...rest,
       suite: known,
@@ -88,7 +96,7 @@ export class DtlsAssociations implements AssociationStore {
       peerCid: peerCid === undefined ? undefined : Buffer.from(peerCid, 'base64'),
       sent: sent + reservedBlock * (this.#run - run),
     };
-    return [{ state, credential, isClean }];
+    return { state, credential, isClean };
   }
 }
 

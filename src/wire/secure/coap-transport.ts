@@ -89,6 +89,8 @@ export class CoapTransport {
   readonly #unstored = new Set<Association>();
   /** By key: those that end with the next datagram to them. */
   readonly #retiring = new Map<string, { readonly end: () => void; readonly timer: Timer }>();
+  /** What the store had, until it is restored. */
+  #stored: readonly StoredAssociation[];
   #storing: Timer | undefined;
   #opened = 0;
 
@@ -108,7 +110,16 @@ export class CoapTransport {
       server: { keyOf, admits: (address) => admission.admits(address) },
       limits: { associations, sessions: associations },
     });
-    for (const stored of store.load()) this.#restore(stored);
+    this.#stored = store.load();
+  }
+
+  /**
+   * Takes up the associations of earlier runs. To be called once, when what `load` counted is durable: without that, another run
+   * could use the same sequence numbers.
+   */
+  restore(): void {
+    for (const stored of this.#stored) this.#restore(stored);
+    this.#stored = [];
   }
 
   /** How much state is kept. */
@@ -187,7 +198,7 @@ export class CoapTransport {
     try {
       // A restored one that is still stale is stored as such.
       this.#parts.store.save(
-        all.map((association) => this.#stored(association, association.used, !association.isStale)),
+        all.map((association) => this.#record(association, association.used, !association.isStale)),
       );
     } catch (thrown) {
       failed(this.#parts.events, 'state', thrown);
@@ -276,7 +287,7 @@ export class CoapTransport {
     this.#reserving.add(association);
     void background(this.#parts.events, 'state', async () => {
       try {
-        this.#parts.store.save([this.#stored(association, association.reserved, false)]);
+        this.#parts.store.save([this.#record(association, association.reserved, false)]);
         this.#unstored.delete(association);
         await this.#parts.store.settled();
         association.reserved += reservedBlock;
@@ -296,12 +307,12 @@ export class CoapTransport {
         const all = [...this.#unstored];
         // Where nothing can be stored, they live until the process ends.
         this.#unstored.clear();
-        store.save(all.map((each) => this.#stored(each, each.reserved - reservedBlock, false)));
+        store.save(all.map((each) => this.#record(each, each.reserved - reservedBlock, false)));
       }),
     );
   }
 
-  #stored(association: Association, sent: number, isClean: boolean): StoredAssociation {
+  #record(association: Association, sent: number, isClean: boolean): StoredAssociation {
     const key = this.#parts.keyOf(association.identity);
     return { state: association.state(sent), credential: key ? credentialMark(key) : '', isClean };
   }

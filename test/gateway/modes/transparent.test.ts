@@ -48,7 +48,6 @@ test('a fifth concurrent package of one device gets 5.03; other devices, and lat
     policy: openPolicy(),
     childAt: () => 'b',
     towards: () => undefined,
-    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });
@@ -78,7 +77,6 @@ test('what the uplink refuses is 503 with the time to try again; a full queue wi
     policy: openPolicy(),
     childAt: () => 'b',
     towards: () => undefined,
-    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });
@@ -118,7 +116,6 @@ test('Package #0 for a device that was never heard is refused as notFound', asyn
     policy: openPolicy(),
     childAt: () => 'b',
     towards: () => undefined,
-    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });
@@ -144,7 +141,6 @@ test('a package that already passed this gateway, or too many gateways, gets 5.0
     policy: openPolicy(),
     childAt: () => 'b',
     towards: () => undefined,
-    settled: async () => {},
     entropy: seededEntropy(1),
     events: noEvents,
   });
@@ -189,7 +185,6 @@ function tunnel(status: number) {
     addresses,
     policy: openPolicy(),
     towards: () => undefined,
-    settled: async () => {},
     entropy: seededEntropy(1),
     events,
   });

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { Admission } from '../../../src/base/admission.ts';
 import type { Clock } from '../../../src/base/clock.ts';
@@ -6,7 +7,7 @@ import type { Database } from '../../../src/base/database.ts';
 import { systemEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
-import { Sealing } from '../../../src/base/sealing.ts';
+import { PlatformSealing, Sealing } from '../../../src/base/sealing.ts';
 import { DtlsAssociations } from '../../../src/gateway/store/dtls-associations.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { Code } from '../../../src/wire/coap/codes.ts';
@@ -16,6 +17,7 @@ import { type AssociationStore, CoapTransport } from '../../../src/wire/secure/c
 import { DtlsEndpoint } from '../../../src/wire/secure/dtls/endpoint.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
+import { freshState } from '../../state-files.ts';
 
 interface Address {
   readonly address: string;
@@ -32,6 +34,8 @@ class Rig {
   readonly events = new EventRecorder();
   readonly database: Database = openDatabase(':memory:', gatewaySchema);
   readonly #sealing = new Sealing(systemEntropy.bytes(32), systemEntropy);
+  /** File of the sealing key; none: there is one that lives as long as the rig. */
+  keyFile: string | undefined;
   /** The keys that the gateway knows. */
   keys: Record<string, Buffer> = { device: key };
   isStateNew = false;
@@ -85,6 +89,7 @@ class Rig {
       after: (delay, callback) => this.clock.after(delay, () => run === this.#runs && callback()),
     };
     const admission = new Admission({ clock, events });
+    const told = (reason: string) => events.emit('state.key-unusable', { file: 'key', reason });
     this.transport = new CoapTransport({
       clock,
       entropy: systemEntropy,
@@ -92,9 +97,19 @@ class Rig {
       keyOf: (identity) => this.keys[identity],
       admission,
       associations: 100,
-      store: this.wrap(new DtlsAssociations(database, this.#sealing, this.isStateNew)),
+      store: this.wrap(
+        new DtlsAssociations(database, {
+          sealing:
+            this.keyFile === undefined
+              ? this.#sealing
+              : new PlatformSealing({ file: this.keyFile }, systemEntropy, told),
+          isNew: this.isStateNew,
+          lost: (count) => told(`${count} associations were sealed by another key`),
+        }),
+      ),
     });
     const { transport } = this;
+    transport.restore();
     this.endpoint = new CoapEndpoint({
       clock,
       entropy: systemEntropy,
@@ -432,4 +447,39 @@ test('when nothing can be stored, an association ends before it uses a number th
   const again = (await rig.ask('again', 61)) ?? (await rig.ask('and again', 61));
   assert.equal(again, 'device at 192.0.2.2');
   assertUnique(rig.numbers);
+});
+
+describe('the key that seals the associations', () => {
+  const faults: readonly (readonly [string, RegExp, (file: string) => void])[] = [
+    ['is lost', /^1 associations were sealed by another key$/, (file) => rmSync(file)],
+    ['is cut off', /^the file holds 31 bytes and no key/, (file) => truncateSync(file, 31)],
+    ['is empty', /^the file holds 0 bytes and no key/, (file) => truncateSync(file, 0)],
+    [
+      'is that of another board',
+      /^1 associations were sealed by another key$/,
+      (file) => writeFileSync(file, Buffer.alloc(32, 'other')),
+    ],
+  ];
+  for (const [fault, reason, harm] of faults)
+    test(`${fault}: it is told, and the device shakes hands again and goes on after the next start`, async (t) => {
+      const rig = new Rig();
+      rig.keyFile = `${freshState(t)}.key`;
+      rig.start();
+      await rig.connect();
+      rig.transport.stop();
+      harm(rig.keyFile);
+      assert.equal(rig.events.count('state.key-unusable'), 0);
+      rig.start();
+      assert.equal(rig.transport.footprint.associations, 0);
+      const told = rig.events.all.filter(({ name }) => name === 'state.key-unusable');
+      assert.match(String(told[0]?.fields.reason), reason);
+      await rig.connect();
+      assert.equal(await rig.ask('a'), 'device at 192.0.2.2');
+      rig.transport.stop();
+      const count = told.length;
+      rig.start();
+      assert.equal(rig.transport.footprint.associations, 1);
+      assert.equal(rig.events.count('state.key-unusable'), count, 'told once');
+      assert.equal(readFileSync(rig.keyFile).length, 32);
+    });
 });
