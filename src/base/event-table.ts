@@ -103,6 +103,7 @@ export const eventTable = {
   'device.session-ended': info<'device' | 'server' | 'session' | 'status'>(),
   'device.session-failed': warn.byPeer<'device' | 'server' | 'reason'>(),
   'device.session-started': info<'device' | 'server' | 'session' | 'tunnelled'>(),
+  'device.unlisted': info<'device'>(),
   'device.unreachable': warn.byPeer<'device' | 'reason', 'via'>(),
   'device.update-failed': warn<'device' | 'result' | 'reason'>(),
   'device.updated': info<'device' | 'version', 'bytes'>(),

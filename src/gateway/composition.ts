@@ -357,7 +357,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     transport?.revoke(identity);
     sessions.detached(deviceId);
   });
-  forgetUnlisted(config, credentials);
+  forgetUnlisted(config, credentials, events);
   const { compose, http } = resourcesOf({
     config,
     live,

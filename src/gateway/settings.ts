@@ -1,4 +1,5 @@
 import { type AdmissionLimits, admissionDefaults } from '../base/admission.ts';
+import type { Events } from '../base/events.ts';
 import type { Rate } from '../base/token-buckets.ts';
 import type { GatewayConfig } from './config.ts';
 import type { HttpSettings } from './southbound/http-binding.ts';
@@ -42,11 +43,13 @@ export function knowManualDevices({ http }: GatewayConfig, credentials: Credenti
  * Deletes the credentials of devices that the configuration no longer lists, where the local bootstrap gave them a key for DTLS:
  * who takes a device from the list revokes it.
  */
-export function forgetUnlisted({ bootstrap }: GatewayConfig, credentials: Credentials): void {
+export function forgetUnlisted({ bootstrap }: GatewayConfig, credentials: Credentials, events: Events): void {
   const listed = new Set(bootstrap.device.map(({ id }) => id));
-  for (const { deviceId, origin } of credentials.list())
-    if (origin === 'local' && !listed.has(deviceId) && credentials.keys.of(deviceId).length > 0)
-      credentials.delete(deviceId);
+  for (const { deviceId, origin } of credentials.list()) {
+    if (origin !== 'local' || listed.has(deviceId) || credentials.keys.of(deviceId).length === 0) continue;
+    credentials.delete(deviceId);
+    events.emit('device.unlisted', { device: deviceId });
+  }
 }
 
 /** The pre-shared keys of devices, by identity. */

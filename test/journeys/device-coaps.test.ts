@@ -63,6 +63,9 @@ for (const [origin, kind] of ways)
       const device = await attached(site.device(id, gateway, kind));
       const alert = await site.headendEvents.until('alert.device-attach', { device: id });
       assert.equal(alert.fields.bootstrap, origin);
+      const { security, securePort } = gateway.status().coap;
+      assert.deepEqual([security.split(';')[0], securePort], ['DTLS', gateway.coapsPort]);
+      assert.equal(site.gatewayEvents.count('coap.insecure'), 0);
       await site.deviceEvents.until('device.discovered', { gateway: address(gateway) });
       const { fields } = lastOpened(site);
       assert.match(String(fields.identity), /^gw:/);
@@ -202,14 +205,23 @@ test(
     const failed = site.deviceEvents.next('device.attach-failed', { device: id });
     gateway.reload(() => gatewayConfig(broker.url, [other], secure));
     await closed;
+    await site.gatewayEvents.until('device.unlisted', { device: id });
     assert.equal((await failed).fields.code, 'unauthorized');
     const [outcome] = await gateway.manage(other, [{ name: 'Get', uri: './DevInfo/DevId' }], 20_000);
     assert.equal(outcome?.status, 200);
   },
 );
 
-/** Between a client and a port of this machine. Loses the datagrams that `loses` says, by their number in each direction. */
-async function lossyRelay(t: TestContext, to: number, loses: (number: number) => boolean): Promise<number> {
+/**
+ * Between a client and a port of this machine. Loses the datagrams that `loses` says, by their number in each direction, and tells
+ * what comes down.
+ */
+async function relay(
+  t: TestContext,
+  to: number,
+  loses: (number: number) => boolean,
+  heard?: (octets: Buffer) => void,
+): Promise<number> {
   const [inner, outer] = [createSocket('udp4'), createSocket('udp4')];
   let client = 0;
   let [up, down] = [0, 0];
@@ -218,6 +230,7 @@ async function lossyRelay(t: TestContext, to: number, loses: (number: number) =>
     if (!loses(up++)) outer.send(octets, to, '127.0.0.1');
   });
   outer.on('message', (octets) => {
+    heard?.(octets);
     if (!loses(down++)) inner.send(octets, client, '127.0.0.1');
   });
   for (const socket of [inner, outer]) {
@@ -304,9 +317,43 @@ test('each lost datagram of handshake and bootstrap is made up for', limit, asyn
   await using site = new Site('mqtt://127.0.0.1:1');
   const gateway = await site.gateway([id], secure, false);
   // Of the first six in each direction, each second one.
-  const port = await lossyRelay(t, gateway.coapsPort!, (number) => number < 6 && number % 2 === 0);
+  const port = await relay(t, gateway.coapsPort!, (number) => number < 6 && number % 2 === 0);
   await using factory = await byFactory(port);
   const account = await bootstrapped(factory, port);
   await using end = await byAccount(port, account);
   assert.equal(await links(end, port), '2.05');
 });
+
+test(
+  'who reads the private network does not learn the key that the DM server gives a device',
+  limit,
+  async (t) => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await site.headend([id]);
+    const gateway = await site.gateway([], secure);
+    const heard: string[] = [];
+    const coapPort = await relay(
+      t,
+      gateway.coapPort,
+      () => false,
+      (octets) => heard.push(octets.toString('latin1')),
+    );
+    const device = await attached(site.device(id, { coapPort }, { server: true }));
+    const account = ['account1', 'account2'].find(
+      (name) => device.value('DMAcc', name, 'ServerID') === 'gw-1',
+    )!;
+    const credential = ['DMAcc', account, 'AppAuth', 'TRANSPORT'];
+    const isHeard = (text: unknown) => {
+      const all = heard.join('');
+      // A block may end within a text.
+      return Array.from({ length: String(text).length - 8 }, (_, at) => String(text).slice(at, at + 8)).some(
+        (part) => all.includes(part),
+      );
+    };
+    assert.ok(isHeard(device.value(...credential, 'AAuthName')));
+    const key = device.value(...credential, 'AAuthSecret');
+    assert.equal(String(key).length, 43);
+    assert.ok(!isHeard(key));
+  },
+);
