@@ -13,10 +13,12 @@ import { SecureSocket } from '../../src/device/secure-socket.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import { accountOf, requestBootstrap } from '../../src/mo/bootstrap-request.ts';
 import type { DmAccount } from '../../src/mo/dm-acc.ts';
+import { expectedNodes } from '../../src/mo/gw-device-inventory.ts';
 import { call } from '../../src/wire/coap/blockwise-client.ts';
 import { Code, codeText, isSuccess } from '../../src/wire/coap/codes.ts';
 import { Option, opaque, uintOption } from '../../src/wire/coap/options.ts';
 import { factoryIdentity, factoryKey } from '../../src/wire/secure/transport-keys.ts';
+import { encodeTnds, TndsMediaType } from '../../src/wire/syncml/tnds.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { SocketEnd } from '../wire/secure/dtls/socket-end.ts';
 import { type DeviceKind, gatewayConfig, Site, secrets } from './site.ts';
@@ -167,19 +169,77 @@ async function freePair(): Promise<number> {
   }
 }
 
-test('two devices at once, each by its own key', limit, async () => {
-  await using broker = await startAedes();
-  await using site = new Site(broker.url);
-  await site.headend([]);
-  const gateway = await site.gateway([id, other], secure);
-  await Promise.all(
-    [id, other].map((each) => attached(site.device(each, gateway, { factory: true, multicast: true }))),
-  );
-  for (const each of [id, other]) {
-    const [outcome] = await gateway.manage(each, [{ name: 'Get', uri: './DevInfo/DevId' }], 20_000);
-    assert.equal(outcome?.results[0]?.data, each);
-  }
-});
+for (const [origin, kind] of ways)
+  test(`two devices at once, each by its own key; bootstrap: ${origin}`, limit, async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await site.headend([id, other]);
+    const gateway = await site.gateway(kind.factory ? [id, other] : [], secure);
+    await Promise.all([id, other].map((each) => attached(site.device(each, gateway, kind))));
+    for (const each of [id, other]) {
+      const [outcome] = await gateway.manage(each, [{ name: 'Get', uri: './DevInfo/DevId' }], 20_000);
+      assert.equal(outcome?.results[0]?.data, each);
+    }
+  });
+
+test(
+  'a device that is given the coaps URI of its gateway uses no plain CoAP, also with an account',
+  limit,
+  async (t) => {
+    const more = { state: join(folderOf(t), 'device.db') };
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([id], secure);
+    const top = { network: { gateway: address(gateway), interface: '127.0.0.1' } };
+    const first = await attached(site.device(id, gateway, { factory: true, more, top }));
+    await first[Symbol.asyncDispose]();
+    await attached(site.device(id, gateway, { factory: true, more, top }));
+    assert.equal(site.gatewayEvents.count('bootstrap.issued'), 1);
+    const [outcome] = await gateway.manage(id, [{ name: 'Get', uri: './DevInfo/DevId' }], 20_000);
+    assert.equal(outcome?.status, 200);
+  },
+);
+
+test(
+  'a key that the DM server orders while a device is attached replaces the former one at its first use',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const gateway = await site.gateway([id], secure);
+    await attached(site.device(id, gateway, { factory: true, multicast: true }));
+    await site.headendEvents.until('alert.device-attach', { device: id });
+    const { identity } = lastOpened(site).fields;
+    const transport = { identity: 'gw:ordered', key: 'ordered-ordered-16' };
+    const nonce = new Uint8Array(16);
+    const root = expectedNodes({
+      deviceId: id,
+      clientName: id,
+      clientSecret: 'new-client-secret',
+      clientNonce: nonce,
+      serverSecret: 'new-server-secret',
+      serverNonce: nonce,
+      transport,
+    });
+    const uri = `./GwDeviceInventory/Expected/${hashedName(id)}`;
+    const data = encodeTnds({ root });
+    const [added, found] = await headend.manage('gw-1', [
+      { name: 'Add', uri, format: 'xml', type: TndsMediaType.Xml, data },
+      { name: 'Get', uri: `${uri}/Address` },
+    ]);
+    assert.deepEqual([added?.status, found?.results[0]?.data], [200, `${address(gateway)}/dm`]);
+    const isOpen = () =>
+      !site.gatewayEvents.all.some(
+        ({ name, fields }) => name === 'dtls.closed' && fields.identity === identity,
+      );
+    assert.ok(isOpen());
+    const port = gateway.coapsPort!;
+    await using end = await clientBy(port, transport.identity, Buffer.from(transport.key));
+    await site.gatewayEvents.until('dtls.closed', { identity: String(identity) });
+    assert.equal(await links(end, port), '2.05');
+  },
+);
 
 test('a device with a wrong factory secret gets no association and no account', limit, async () => {
   await using site = new Site('mqtt://127.0.0.1:1');
