@@ -8,6 +8,7 @@ import { build } from 'esbuild';
 import { publish } from './figure-pages.ts';
 import { single, today } from './figures.ts';
 import { packagesIn, sbomOf } from './sbom.ts';
+import { leaveProseOut } from './without-prose.ts';
 
 const { values: flags } = parseArgs({ options: { quiet: { type: 'boolean' }, write: { type: 'boolean' } } });
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -22,7 +23,7 @@ const budget = { minified: 850_000, gzipped: 270_000 };
 const strangers = ['aedes', 'coap', 'coap-packet', 'node-dtls-client'];
 
 const bundles = {
-  postern: ['gateway', 'launch', 'update', 'provision', 'backup', 'restore', 'status', 'devices', 'ddf'],
+  postern: ['gateway', 'launch', 'update', 'provision', 'backup', 'restore', 'status', 'devices'],
   'postern-headend': ['headend'],
   'postern-device': ['device'],
   'postern-demo': ['demo', 'gateway', 'status', 'devices', 'ddf', 'headend', 'device'],
@@ -39,8 +40,10 @@ const bundles = {
  * - `cbor-extract` is a native library that speeds up cbor-x. No bundle has it, and cbor-x goes on without it.
  * - `bufferutil` is one that speeds up WebSockets. Without the replacement each start would search the disk for it.
  * - `node-aead-crypto` is a native library for versions of Node without AES-CCM. node-dtls-client never asks for it here.
+ * - `websocket-server` is the part of ws that serves, and no party does; `permessage-deflate` compresses, which is switched off.
  * - `lru-cache` holds the topic aliases that a client of mqtt sends, and no party uses aliases. The replacement is an empty Map.
  */
+const uncompressed = "module.exports = { extensionName: 'permessage-deflate' };";
 const leftOut = {
   socks: "module.exports = new Proxy({}, { get() { throw new Error('SOCKS is not in this bundle'); } });",
   'worker-timers': 'module.exports = {};',
@@ -49,6 +52,9 @@ const leftOut = {
   'cbor-extract': "throw new Error('cbor-extract is not in this bundle');",
   'node-aead-crypto': "throw new Error('node-aead-crypto is not in this bundle');",
   bufferutil: "throw new Error('bufferutil is not in this bundle');",
+  './lib/websocket-server': 'module.exports = class {};',
+  './permessage-deflate': uncompressed,
+  './lib/permessage-deflate': uncompressed,
   'lru-cache': 'exports.LRUCache = class extends Map { constructor() { super(); } };',
   'readable-stream': "module.exports = require('node:stream');",
 };
@@ -100,14 +106,14 @@ const running = (commands) =>
   `runCli({ ${commands.map((name) => `${name}: async () => ${name}`).join(', ')} }, process.argv.slice(2))`;
 
 /** Options of esbuild that all bundles share. */
-const options = (name, lines) => ({
+const options = (name, lines, hasDdf) => ({
   stdin: { contents: lines.join('\n'), resolveDir: `${root}src`, sourcefile: `${name}.ts`, loader: 'ts' },
   absWorkingDir: root,
   bundle: true,
   minify: true,
   platform: 'node',
   target: 'node24',
-  plugins: [leaveOut, late],
+  plugins: [leaveOut, late, leaveProseOut(hasDdf ? ['described'] : ['described', 'leaf', 'interior'])],
   legalComments: 'linked',
   define: { 'process.env.POSTERN_VERSION': JSON.stringify(version) },
   logLevel: 'warning',
@@ -132,7 +138,7 @@ let gatewaySizes;
 for (const [name, commands] of Object.entries(bundles)) {
   const outfile = `dist/${name}.mjs`;
   const { metafile } = await build({
-    ...options(name, [...imports(commands), `await ${running(commands)};`]),
+    ...options(name, [...imports(commands), `await ${running(commands)};`], commands.includes('ddf')),
     outfile,
     format: 'esm',
     metafile: true,

@@ -1,8 +1,8 @@
 import { createPrivateKey, createPublicKey, X509Certificate } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import type { Clock } from './clock.ts';
 import type { FileKind } from './config.ts';
 import { asPosternError, PosternError } from './errors.ts';
+import { readNamedFile } from './named-file.ts';
 
 /** The parts of a valibot schema that lead to the files. */
 interface Schema {
@@ -57,9 +57,9 @@ function kindOf({ pipe = [] }: Schema): FileKind | undefined {
 function faultOf({ key, kind, path }: NamedFile, now: number): string | undefined {
   let content: Buffer;
   try {
-    content = readFileSync(path);
+    content = readNamedFile(path);
   } catch (thrown) {
-    return `${key}: ${path} cannot be read (${(thrown as NodeJS.ErrnoException).code})`;
+    return `${key}: ${path} ${asPosternError(thrown).message}`;
   }
   try {
     checkContent(kind, content, now);
@@ -84,7 +84,12 @@ function checkContent(kind: FileKind, content: Buffer, now: number): void {
     .match(/-----BEGIN CERTIFICATE-----[^-]*(-----END CERTIFICATE-----|$)/g);
   if (!certificates) throw new PosternError('configuration', 'there is no certificate in it');
   for (const pem of certificates) {
-    const { subject, validFromDate, validToDate } = read(names.certificate, () => new X509Certificate(pem));
+    // A certificate whose names are all alternative ones has no subject.
+    const {
+      subject = '',
+      validFromDate,
+      validToDate,
+    } = read(names.certificate, () => new X509Certificate(pem));
     const name = subject.replaceAll('\n', ', ');
     if (validToDate.getTime() < now)
       throw new PosternError('configuration', `the certificate of ${name} expired on ${day(validToDate)}`);
@@ -113,8 +118,8 @@ function pairFault(one: NamedFile, files: readonly NamedFile[]): string | undefi
   const partner = files.find(({ key, kind }) => kind === 'certificate' && key.startsWith(table));
   if (!partner) return undefined;
   try {
-    const certificate = new X509Certificate(readFileSync(partner.path));
-    if (certificate.checkPrivateKey(createPrivateKey(readFileSync(one.path)))) return undefined;
+    const certificate = new X509Certificate(readNamedFile(partner.path));
+    if (certificate.checkPrivateKey(createPrivateKey(readNamedFile(one.path)))) return undefined;
   } catch {
     // The certificate has a fault of its own.
     return undefined;

@@ -1,4 +1,4 @@
-import type * as v from 'valibot';
+import * as v from 'valibot';
 
 /** The parts of a valibot schema from which messages are made. */
 interface Schema {
@@ -7,6 +7,8 @@ interface Schema {
   readonly item?: Schema;
   readonly value?: Schema;
   readonly entries?: Readonly<Record<string, Schema>>;
+  readonly default?: unknown;
+  readonly options?: readonly unknown[];
   readonly message?: unknown;
   readonly pipe?: readonly Schema[];
 }
@@ -62,16 +64,72 @@ const secretKey = /secret|password|pin$/;
 /** Characters of a wrong value that a message shows. */
 const shownLimit = 80;
 
-/** A wrong value, or its kind. */
-function shown(value: unknown): string {
+/** The type of a value, in words. */
+function kindOf(value: unknown): string {
   if (value instanceof Date) return 'a date';
   if (Array.isArray(value)) return value.length === 0 ? 'an empty list' : 'a list';
   if (typeof value === 'object' && value !== null) return 'a table';
+  if (typeof value === 'boolean') return 'a boolean';
+  return typeof value === 'string' ? names.string! : names.number!;
+}
+
+/** What a message says of a value that it does not show. */
+const concealed = (value: unknown): string =>
+  typeof value === 'string' ? `a text of ${[...value].length} characters` : kindOf(value);
+
+/** A wrong value, or its kind. */
+function shown(value: unknown): string {
+  if (typeof value === 'object' && value !== null) return kindOf(value);
   // What is wrong may be the URL itself, so all before the last @ may be a password.
   const text = (JSON.stringify(value) ?? 'nothing').replace(/(:\/\/).*@/s, '$1…@');
   return text.length <= shownLimit
     ? text
     : `${text.slice(0, shownLimit)}… (${String(value).length} characters)`;
+}
+
+/** A value that a schema takes, as TOML: its default, the first of its alternatives, or what its rule names. */
+function exampleOf(schema: Schema): string {
+  const { options = [], item } = bare(schema);
+  const [given] = [schema.default, ...options].filter((one) => String(one ?? '') !== '');
+  if (given !== undefined && typeof given !== 'function') return JSON.stringify(given);
+  const rule = wanted(schema) ?? '';
+  const type = typeOf(schema);
+  if (type === 'number') return /from (-?\d+)/.exec(rule)?.[1] ?? '1';
+  if (type === 'boolean') return 'true';
+  if (type === 'array') return `[${item ? exampleOf(item) : ''}]`;
+  return JSON.stringify(/such as ([^\s,]+)/.exec(rule)?.[1] ?? '…');
+}
+
+/** The type of what a schema takes. */
+function typeOf(schema: Schema): string {
+  const { type } = bare(schema);
+  return type === 'picklist' ? 'string' : type;
+}
+
+/** The same value in other types: as a text, without its quotes, or in brackets. */
+function* otherTypes(value: unknown): Generator<readonly [unknown, string]> {
+  if (typeof value !== 'string') yield [String(value), 'write it in quotes'];
+  else if (value === 'true' || value === 'false') yield [value === 'true', 'write it without quotes'];
+  else if (/^-?\d+(\.\d+)?$/.test(value)) yield [Number(value), 'write it without quotes'];
+  yield [[value], 'write it in brackets'];
+}
+
+/**
+ * How to write a value that has another type than its key wants: the value itself in quotes, without quotes or in brackets, where
+ * that is enough, or else an example. Empty when the type is the right one.
+ */
+function advice(name: string, schema: Schema, value: unknown, isSecret: boolean): string {
+  const type = typeOf(schema);
+  if (type === (Array.isArray(value) ? 'array' : typeof value)) return '';
+  if (schema.entries || bare(schema).entries) return `; a table begins with the line [${name}]`;
+  if (!['string', 'number', 'boolean', 'array'].includes(type) || isTable(bare(schema).item)) return '';
+  const key = name.slice(name.lastIndexOf('.') + 1);
+  if (isSecret) return `; write a text in quotes: ${key} = "…"`;
+  if (typeof value !== 'object' && String(value).length <= shownLimit)
+    for (const [other, how] of otherTypes(value))
+      if (v.safeParse(schema as unknown as v.GenericSchema, other).success)
+        return `; ${how}: ${key} = ${JSON.stringify(other)}`;
+  return `; for example: ${key} = ${exampleOf(schema)}`;
 }
 
 /** `a.b[0].c` */
@@ -109,8 +167,15 @@ export function complaintOf(schema: unknown, issue: v.BaseIssue<unknown>, whole:
   if (issue.type === 'array' && schemaHere && isTable(bare(schemaHere).item))
     return `${key}: expected a list of tables, [[${key}]], found ${shown(issue.input)}`;
   const expected = issue.kind === 'validation' || issue.type === 'picklist' ? issue.message : wants;
-  const found = secretKey.test(last) ? 'another value' : shown(issue.input);
-  return `${key}: expected ${expected}, found ${found}`;
+  const isSecret = secretKey.test(last);
+  const found = isSecret ? concealed(issue.input) : shown(issue.input);
+  const isNamed = key !== whole && !/^\d+$/.test(last);
+  const how = isNamed && schemaHere ? advice(key, schemaHere, issue.input, isSecret) : '';
+  // The value alone does not tell everybody its type.
+  const wantedType = schemaHere && typeOf(schemaHere);
+  const isOther = wantedType !== typeof issue.input && names[wantedType ?? ''] !== undefined;
+  const type = isSecret || !isOther || typeof issue.input === 'object' ? '' : `, ${kindOf(issue.input)}`;
+  return `${key}: expected ${expected}, found ${found}${type}${how}`;
 }
 
 /** What valibot expects, in words: `(("a" | "b") | "c")` is one of "a", "b", "c". */

@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs';
 import { parse as parseToml, TomlError } from 'smol-toml';
 import * as v from 'valibot';
 import { complaintsOf } from './config-words.ts';
-import { PosternError } from './errors.ts';
+import { asPosternError, PosternError } from './errors.ts';
+import { readNamedFile } from './named-file.ts';
 
 /** Adds a description to the schema of a configuration value. docs/configuration.md is made from these descriptions. */
 export const described = <S extends v.GenericSchema>(schema: S, description: string) =>
@@ -189,20 +189,20 @@ export function checkConfig<S extends v.GenericSchema>(
 }
 
 /**
- * Reads a TOML file and checks it against a schema.
+ * Reads a TOML file, or a pipe such as /dev/stdin, and checks it against a schema.
  * @throws {PosternError} `configuration` when the file does not exist, is not TOML, or does not match the schema
  */
 export function loadConfig<S extends v.GenericSchema>(schema: S, file: string): v.InferOutput<S> {
   let value: unknown;
   try {
-    value = parseToml(readFileSync(file, 'utf8'));
+    value = parseToml(readNamedFile(file, { takesPipe: true }).toString());
   } catch (cause) {
     const why =
       cause instanceof TomlError
         ? `line ${cause.line}, column ${cause.column}: not valid TOML: ${cause.message.split('\n')[0]}`
-        : (cause as NodeJS.ErrnoException).code === 'ENOENT'
+        : /ENOENT/.test(asPosternError(cause).message)
           ? 'there is no such file'
-          : String(cause);
+          : asPosternError(cause).message;
     throw new PosternError('configuration', `${file}: ${why}`, { cause });
   }
   return checkConfig(schema, value, file);

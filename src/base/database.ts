@@ -45,7 +45,7 @@ export class Database implements AsyncDisposable {
   #isSyncFailing = false;
   #syncingAgain: Promise<void> | undefined;
   #fault: PosternError | undefined;
-  #faultChanged: (fault: PosternError | undefined) => void = () => {};
+  readonly #faultListeners: ((fault: PosternError | undefined) => void)[] = [];
   #closing: () => void = () => {};
 
   /** @param file none for a database in memory */
@@ -82,7 +82,7 @@ export class Database implements AsyncDisposable {
       const why = thrown instanceof Error ? thrown.message : String(thrown);
       if (this.#fault?.message === why) return;
       this.#fault = new PosternError('storage', why, { cause: thrown });
-      this.#faultChanged(this.#fault);
+      for (const listener of this.#faultListeners) listener(this.#fault);
     }
   }
 
@@ -117,9 +117,9 @@ export class Database implements AsyncDisposable {
     return this.#fault;
   }
 
-  /** Calls the listener once when writes begin to fail, and once when they work again. */
+  /** Calls each listener once when writes begin to fail, and once when they work again. */
   onFault(listener: (fault: PosternError | undefined) => void): void {
-    this.#faultChanged = listener;
+    this.#faultListeners.push(listener);
     if (this.#fault) listener(this.#fault);
   }
 
@@ -339,13 +339,13 @@ export class Database implements AsyncDisposable {
     // A full disk may still take a small write now and then. That is no reason to say that all is well.
     if (!this.#fault || !this.#hasRoom()) return;
     this.#fault = undefined;
-    this.#faultChanged(undefined);
+    for (const listener of this.#faultListeners) listener(undefined);
   }
 
   #fail(thrown: unknown): unknown {
     if (thrown instanceof PosternError && thrown.code === 'storage' && !this.#fault) {
       this.#fault = thrown;
-      this.#faultChanged(thrown);
+      for (const listener of this.#faultListeners) listener(thrown);
     }
     return thrown;
   }

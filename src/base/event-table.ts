@@ -65,6 +65,7 @@ export const eventTable = {
   'coap.socket-error': warn<'address' | 'reason'>(),
 
   // Associations of DTLS.
+  'dtls.clock-unset': warn<never, never, { time: string; least: string }>(),
   'dtls.closed': info.byPeer<'identity' | 'peer' | 'reason', 'device'>(),
   'dtls.moved': info.byPeer<'identity' | 'peer' | 'before'>(),
   'dtls.opened': info.byPeer<'identity' | 'peer', 'device'>(),
@@ -123,6 +124,7 @@ export const eventTable = {
 
   // Gateways as a whole.
   'gateway.new-epoch': warn.byPeer<'gateway', never, { epoch: string }>(),
+  'gateway.over-rate': warn.byPeer<'gateway' | 'refused', never, { limit: string }>(),
   'gateway.problem': warn.byPeer<'gateway' | 'reason'>(),
   'gateway.socket-lost': warn<'reason', never, { socket: string }>(),
   'gateway.socket-made': info<never, never, { socket: string }>(),

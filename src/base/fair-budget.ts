@@ -43,8 +43,14 @@ export class FairBudget {
 
   /** Takes one token. Returns false when there is none for this source. */
   take(source: string, now: Monotonic): boolean {
+    return this.lacking(source, now) === undefined;
+  }
+
+  /** Takes tokens. Returns what has run out when there are not as many: the rate of this source, or that of all. */
+  lacking(source: string, now: Monotonic, tokens = 1): keyof FairRates | undefined {
     const { own, all } = this.#rates;
-    const isWithin = this.#sources.of(source, now).take(own, now);
-    return isWithin ? this.#within.take(all, now) : this.#beyond.take(this.#beyondRate, now);
+    if (this.#sources.of(source, now).take(own, now, tokens))
+      return this.#within.take(all, now, tokens) ? undefined : 'all';
+    return this.#beyond.take(this.#beyondRate, now, tokens) ? undefined : 'own';
   }
 }

@@ -6,6 +6,7 @@ import { Durability, logBytes } from './durability.ts';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
 import { makeFolder } from './make-folder.ts';
+import { demandOf } from './named-file.ts';
 import { isReadOnlyDisk, OutdatedState, openCopy, stateMark } from './read-only-state.ts';
 import { copyOf, foldLog, isMarked, openSound, partial } from './recover-state.ts';
 import { StateCopies } from './state-copies.ts';
@@ -61,7 +62,7 @@ function openToRead(file: string, schema: Schema): Database {
 /** Opens a state file with its lock, which is let go when that fails. */
 function openToWrite(file: string, schema: Schema): Opened {
   makeFolder(dirname(file));
-  demandNoPipe(file);
+  demandFiles(file);
   const lock = new StateLock(file);
   try {
     const wasOurs = lock.party === schema.applicationId;
@@ -164,10 +165,13 @@ function playBack(file: string): void {
   writer.prepare('SELECT 1 FROM sqlite_schema').get();
 }
 
-/** What would make SQLite wait for ever. */
-function demandNoPipe(file: string): void {
-  for (const end of ['', '-journal', '-wal', '-shm', '.lock'])
-    if (statSync(file + end, { throwIfNoEntry: false })?.isFIFO()) throw new Error(`${file + end} is a pipe`);
+/** A pipe would make SQLite wait for ever. Of a folder or a device it would say no more than that it cannot open it. */
+function demandFiles(file: string): void {
+  for (const end of ['', '-journal', '-wal', '-shm', '.lock']) {
+    const facts = statSync(file + end, { throwIfNoEntry: false });
+    const reason = facts && demandOf(facts);
+    if (reason !== undefined) throw new Error(`${file + end} ${reason}`);
+  }
 }
 
 /** Bytes that must be free before a full disk counts as writable again. */

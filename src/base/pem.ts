@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { PosternError } from './errors.ts';
+import { asPosternError, PosternError } from './errors.ts';
+import { readNamedFile } from './named-file.ts';
 
 /**
  * Reads a PEM file: certificates or a key. A file that is being replaced may be empty for a moment. TLS would take that for
@@ -10,10 +10,9 @@ import { PosternError } from './errors.ts';
 export function readPem(file: string, what: string): string {
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readNamedFile(file).toString();
   } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new PosternError('configuration', `${what}: ${file} cannot be read (${code})`, { cause });
+    throw new PosternError('configuration', `${what}: ${file} ${asPosternError(cause).message}`, { cause });
   }
   if (!text.includes('-----BEGIN '))
     throw new PosternError('configuration', `${what}: ${file} holds nothing in PEM`);

@@ -1,9 +1,10 @@
 import { spawnSync } from 'node:child_process';
 import { createCipheriv, createDecipheriv } from 'node:crypto';
-import { existsSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, renameSync, rmSync } from 'node:fs';
 import { writeDurably } from './durable.ts';
 import type { Entropy } from './entropy.ts';
 import { asPosternError, PosternError } from './errors.ts';
+import { readNamedFile } from './named-file.ts';
 
 const keyBytes = 32;
 const nonceBytes = 12;
@@ -155,10 +156,11 @@ function firstFree(name: string): string {
 function keyIn(file: string): Buffer | undefined {
   let key: Buffer;
   try {
-    key = readFileSync(file);
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new PosternError('storage', `the key ${file} cannot be read: ${String(cause)}`, { cause });
+    key = readNamedFile(file);
+  } catch (thrown) {
+    const { cause, message } = asPosternError(thrown);
+    if ((cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT') return undefined;
+    throw new PosternError('storage', `the key ${file} ${message}`, { cause: thrown });
   }
   if (key.length === keyBytes) return key;
   const aside = firstFree(`${file}.corrupt`);

@@ -1,11 +1,11 @@
-import { readFileSync } from 'node:fs';
 import { failed } from '../base/background.ts';
 import { SystemClock } from '../base/clock.ts';
 import { checkConfig, loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
-import { PosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
 import { LiveConfig } from '../base/live-config.ts';
 import { LogEvents } from '../base/log.ts';
+import { readNamedFile } from '../base/named-file.ts';
 import { Narrator } from '../demo/narrator.ts';
 import { deviceConfigSchema, deviceReloads } from '../device/config.ts';
 import { Device } from '../device/device.ts';
@@ -102,8 +102,11 @@ function factorySecret({ 'factory-secret': given, 'factory-secret-file': file }:
     );
   if (file === undefined) return process.env.POSTERN_FACTORY_SECRET;
   try {
-    return readFileSync(String(file), 'utf8').replace(/\r?\n$/, '');
+    return readNamedFile(String(file), { takesPipe: true })
+      .toString()
+      .replace(/\r?\n$/, '');
   } catch (cause) {
-    throw new PosternError('configuration', `--factory-secret-file: ${(cause as Error).message}`, { cause });
+    const { message } = asPosternError(cause);
+    throw new PosternError('configuration', `--factory-secret-file: ${file} ${message}`, { cause });
   }
 }

@@ -7,6 +7,7 @@ import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gatew
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
 import { Gateway } from '../gateway/gateway.ts';
+import { LiveSettings } from '../gateway/live-settings.ts';
 import { restartExitCode } from '../gateway/update/directory-slots.ts';
 import { beFrugal, tidyUpWhenQuiet, watchedForWork } from './frugality.ts';
 import { type Command, type HangUps, stopped } from './runner.ts';
@@ -23,7 +24,7 @@ The log goes to standard output, one JSON object per line. SIGINT or SIGTERM sto
 it at once. SIGHUP reads the configuration again: devices, credentials, certificates and the log level are taken over, and the
 log says what needs a restart. A configuration that is wrong is refused, and the one from before stays.
 
-  --config FILE  configuration, TOML; by default ${defaultFile}
+  --config FILE  configuration, TOML, or a pipe such as /dev/stdin; by default ${defaultFile}
   --check        only checks the configuration, and the files that it names
 
 A minimal configuration:
@@ -57,6 +58,8 @@ All keys are in docs/configuration.md.`,
       const config = read();
       demandAllowed(config);
       checkFiles(gatewayConfigSchema, config, String(file), new SystemClock());
+      // What does not fit together in files that can be read each.
+      new LiveSettings(config);
       return console.log(`${file} is valid`);
     }
     const log = new LogEvents('info', 'gateway');

@@ -38,7 +38,7 @@ SIGINT or SIGTERM stops it in order; a second one ends it at once. SIGHUP reads 
 assignments, the names and certificates for the broker and the API, and the log level are taken over, and the log says what
 needs a restart.
 
-  --config FILE      configuration, TOML; by default headend.toml in this folder
+  --config FILE      configuration, TOML, or a pipe such as /dev/stdin; by default headend.toml in this folder
   --relay URL        relays packages of devices to this DM server over HTTP; overrides relay.url of the configuration
   --token-file FILE  file that a new token is written to; overrides api.token-file of the configuration
   --check            only checks the configuration, and the files that it names

@@ -49,7 +49,7 @@ ${common}`,
       ['devices', `${devices.attached} attached, ${devices.unreachable} unreachable; limit ${devices.limit}`],
       [
         'outbox',
-        `${outbox.waiting} alerts waiting, ${outbox.dropped} dropped, ${outbox.undeliverable} undeliverable; limit ${outbox.limit}`,
+        `${outbox.waiting} alerts waiting, ${outbox.dropped} dropped, ${outbox.undeliverable} undeliverable, ${outbox.refused} of child gateways refused; limit ${outbox.limit}`,
       ],
       ...(recovery === undefined
         ? []

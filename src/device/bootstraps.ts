@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs';
 import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { readNamedFile } from '../base/named-file.ts';
 import { execute } from '../dm/commands.ts';
 import { DmStatus } from '../dm/status.ts';
 import type { ManagementTree } from '../dm/tree.ts';
@@ -143,9 +143,10 @@ export class Bootstraps {
     if (!bootstrap) return undefined;
     let document: Uint8Array;
     try {
-      document = readFileSync(bootstrap.file);
+      document = readNamedFile(bootstrap.file);
     } catch (cause) {
-      throw new PosternError('configuration', `bootstrap.file: ${bootstrap.file} cannot be read`, { cause });
+      const { message } = asPosternError(cause);
+      throw new PosternError('configuration', `bootstrap.file: ${bootstrap.file} ${message}`, { cause });
     }
     const [mediaType = ''] = bootstrap.type.split(';');
     try {

@@ -2,6 +2,7 @@ import { asPosternError } from '../base/errors.ts';
 import type { Alert, Command, CommandOf, Item, SyncmlMessage } from '../wire/syncml/message.ts';
 import type { Seal } from './authentication.ts';
 import { type CommandOutcome, execute, isTreeCommand } from './commands.ts';
+import { statusAfterRefusal } from './outgoing.ts';
 import { nameOf, resultsOf } from './replies.ts';
 import { Session } from './session.ts';
 import { weightBound } from './session-bounds.ts';
@@ -29,7 +30,7 @@ export interface ClientSessionParts extends SessionParts {
   /** Whether Package #0 asked for this session. */
   readonly notified: boolean;
   readonly alerts?: readonly OutgoingAlert[];
-  /** Called for each executed command, for logs. */
+  /** Called for each executed command, for logs, when its changes are stored or taken back. */
   readonly executed?: (command: string, uri: string | undefined, status: number) => void;
   /** Answers a user interaction with a status. Absent on a device without a user. */
   readonly interact?: (alert: CommandOf<'Alert'>) => number;
@@ -41,6 +42,8 @@ export interface ClientSessionParts extends SessionParts {
  */
 export class ClientSession extends Session {
   readonly #parts: ClientSessionParts;
+  /** Commands of the message in work, of which `executed` is told when their changes are stored. */
+  readonly #executed: [command: string, uri: string | undefined, status: number][] = [];
   /** A command of the message under way has changed something. */
   #isChanging = false;
   #hasChanged = false;
@@ -102,16 +105,29 @@ export class ClientSession extends Session {
    */
   protected override async performAll(work: () => Promise<void>, { header }: SyncmlMessage): Promise<void> {
     let isDone = false;
+    let isStored = false;
+    let refusal: number | undefined;
     this.#isChanging = false;
     try {
       await this.#parts.tree.atomically(async () => {
         await work();
         isDone = true;
       });
+      isStored = true;
       this.#hasChanged ||= this.#isChanging;
     } catch (thrown) {
       if (!isDone || asPosternError(thrown).code !== 'storage') throw thrown;
-      this.outgoing.refuse(header.msgId, DmStatus.DeviceFull);
+      refusal = DmStatus.DeviceFull;
+      this.outgoing.refuse(header.msgId, refusal);
+    } finally {
+      // Only now is it known what came of them. When the session breaks off here, nothing was stored.
+      const broken = isStored ? undefined : (refusal ?? DmStatus.CommandFailed);
+      for (const [command, uri, status] of this.#executed.splice(0))
+        this.#parts.executed?.(
+          command,
+          uri,
+          broken === undefined ? status : statusAfterRefusal(command, status, broken),
+        );
     }
   }
 
@@ -122,7 +138,9 @@ export class ClientSession extends Session {
     for (const outcome of await execute({ tree, serverId: ends.remote, interact }, command)) {
       this.#answer(outcome, message);
       this.#isChanging ||= command.name !== 'Get' && outcome.items.some(({ status }) => isOk(status));
-      for (const { uri, status } of outcome.items) executed?.(nameOf(outcome.command), uri, status);
+      if (executed)
+        for (const { uri, status } of outcome.items)
+          this.#executed.push([nameOf(outcome.command), uri, status]);
     }
   }
 

@@ -34,6 +34,10 @@ const changing: ReadonlySet<string> = new Set([
   'Sequence',
 ]);
 
+/** Status of a command when nothing was changed after all: `refusal` in place of a success that is a change. */
+export const statusAfterRefusal = (command: string, status: number, refusal: number): number =>
+  changing.has(command) && isOk(status) && status !== DmStatus.ChunkAccepted ? refusal : status;
+
 /** Smallest chunk of a large object, in bytes. */
 const smallestChunk = 64;
 
@@ -81,9 +85,9 @@ export class Outgoing {
   refuse(msgRef: number, status: number): void {
     for (const [at, queued] of this.#waiting.entries()) {
       const { command } = queued;
-      if (command.name !== 'Status' || command.msgRef !== msgRef || !changing.has(command.cmd)) continue;
-      if (isOk(command.data) && command.data !== DmStatus.ChunkAccepted)
-        this.#waiting[at] = { ...queued, command: { ...command, data: status } };
+      if (command.name !== 'Status' || command.msgRef !== msgRef) continue;
+      const data = statusAfterRefusal(command.cmd, command.data, status);
+      this.#waiting[at] = { ...queued, command: { ...command, data } };
     }
   }
 

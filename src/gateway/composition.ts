@@ -131,7 +131,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...machine,
   });
   state.gwConfig.derive(['DataUsed'], () => JSON.stringify(budget.view()));
-  const { uplink, reporting, parent } = uplinkOf({
+  const { uplink, reporting, parent, problemChanged } = uplinkOf({
     config,
     live,
     accounts,
@@ -140,8 +140,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     budget,
     addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: () => state.epoch.value,
+    problem: () => {
+      const { fault } = state.database;
+      return fault && `its state cannot be written: ${fault.message}`;
+    },
     ...machine,
   });
+  state.database.onFault(() => problemChanged?.());
   if (parent) network.onChange(() => parent.addressesChanged());
   const uplinkStatus = new UplinkStatus(clock, uplink);
 

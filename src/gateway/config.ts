@@ -6,23 +6,16 @@ import {
   logSection,
   mqttSection,
   port,
-  secret,
   text,
 } from '../base/config.ts';
 import { PosternError } from '../base/errors.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { coapsPort } from '../wire/coap/uri.ts';
 import { admissionSection } from './admission-config.ts';
+import { coapsSection, hostAndPort } from './coaps-config.ts';
 import { bootstrapSection, httpSection, lwm2mSection } from './device-config.ts';
 import { imagesSection, updateSection } from './image-config.ts';
 import { budgetSection, dmServerSection, parentSection, tunnelSection } from './uplink-config.ts';
-
-const advertiseRule = 'host:port, as in 192.0.2.1:5683 or [2001:db8::1]:5683';
-const hostAndPort = v.pipe(
-  v.string(),
-  v.regex(/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, advertiseRule),
-  v.check((value) => Number(/\d+$/.exec(value)?.[0]) <= 65_535, advertiseRule),
-);
 
 const gatewayTables = v.strictObject({
   gateway: v.strictObject({
@@ -66,36 +59,7 @@ const gatewayTables = v.strictObject({
     }),
     {},
   ),
-  coaps: described(
-    v.optional(
-      v.strictObject({
-        port: described(v.optional(port, 5684), 'UDP port; 0 means a free one'),
-        advertise: described(
-          v.optional(hostAndPort),
-          'Host and port that devices are told, as `coap.advertise`',
-        ),
-        device: described(
-          v.optional(
-            v.array(
-              v.strictObject({
-                identity: described(
-                  v.pipe(text, v.maxBytes(128, 'an identity of at most 128 bytes')),
-                  'Identity of the pre-shared key, as the device sends it in its handshake (RFC 4279)',
-                ),
-                key: described(
-                  secret,
-                  'The pre-shared key: text, or bytes in hexadecimal digits behind `hex:`. Random, of 16 bytes or more',
-                ),
-              }),
-            ),
-            [],
-          ),
-          'Devices and their pre-shared keys. Each identity is of one device',
-        ),
-      }),
-    ),
-    'CoAP over DTLS 1.2 with pre-shared keys, on the interfaces of `coap`: factory secrets of `bootstrap.device`, keys that bootstraps issue, and those below. Without this table it is served at its default port, but off if `coap.insecure-plain-coap` is true',
-  ),
+  coaps: coapsSection,
   http: httpSection,
   mqtt: described(v.optional(mqttSection), 'The broker. A gateway has either this table or `parent`'),
   budget: budgetSection,
@@ -118,7 +82,7 @@ const gatewayTables = v.strictObject({
       ),
       outbox: described(
         v.optional(integerBetween(1, 1_000_000), 10_000),
-        'Maximum number of alerts that wait for the DM server. Beyond it the oldest is dropped and counted',
+        'Maximum number of alerts that wait for the DM server. Beyond it the oldest is dropped and counted. One child gateway may take a quarter of it, all of them three quarters; their alerts beyond that are refused (420), and they keep them',
       ),
       'keep-free': described(
         v.optional(integerBetween(0, 65_536), 32),
@@ -133,12 +97,8 @@ const gatewayTables = v.strictObject({
 });
 
 /** What is served over DTLS without a table `coaps`. */
-const usualCoaps = (coap: v.InferOutput<typeof gatewayTables>['coap']): CoapsSettings =>
-  coap['insecure-plain-coap'] ? undefined : { port: coap.port === 0 ? 0 : coapsPort, device: [] };
-
-type CoapsSettings = v.InferOutput<typeof gatewayTables>['coaps'];
-
-const isHex = (digits: string): boolean => /^([0-9a-fA-F]{2}){8,}$/.test(digits);
+const usualCoaps = (coap: v.InferOutput<typeof gatewayTables>['coap']) =>
+  coap['insecure-plain-coap'] ? undefined : v.parse(coapsSection, { port: coap.port === 0 ? 0 : coapsPort });
 
 /** The gateway's configuration file: one schema for checking, defaults and the reference page. */
 export const gatewayConfigSchema = v.pipe(
@@ -146,14 +106,6 @@ export const gatewayConfigSchema = v.pipe(
   v.check(
     ({ mqtt, parent }) => (mqtt === undefined) !== (parent === undefined),
     'one of the tables [mqtt] and [parent] is needed, and not both: a gateway reports to a broker or to a gateway above it',
-  ),
-  v.check(({ coaps }) => {
-    const identities = coaps?.device.map(({ identity }) => identity) ?? [];
-    return new Set(identities).size === identities.length;
-  }, 'each identity in coaps.device once'),
-  v.check(
-    ({ coaps }) => (coaps?.device ?? []).every(({ key }) => !key.startsWith('hex:') || isHex(key.slice(4))),
-    'pairs of hexadecimal digits behind hex: in coaps.device.key, at least 8 of them',
   ),
   v.check(({ bootstrap, lwm2m }) => {
     const clients = new Set(lwm2m?.device.map(({ id }) => id));
@@ -184,6 +136,10 @@ export function demandAllowed({ coaps, lwm2m }: GatewayConfig): void {
 /** Keys that are reloaded at SIGHUP. All others take effect at the next start. */
 export const gatewayReloads: readonly string[] = [
   'coaps.device',
+  'coaps.certificate-file',
+  'coaps.key-file',
+  'coaps.ca-files',
+  'coaps.raw-key',
   'http.tls-cert',
   'http.tls-key',
   'http.device',

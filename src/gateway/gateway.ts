@@ -81,6 +81,7 @@ export class Gateway implements AsyncDisposable {
     if (transport) await restoreWhenDurable(transport, state.database);
     await secureNetwork?.start(compose);
     await http?.start();
+    this.#checkClock();
     // The gateway may have stopped before all of it was ended.
     endOfServers();
     objects.resume();
@@ -145,9 +146,20 @@ export class Gateway implements AsyncDisposable {
           transport?.revoke(identity);
       for (const [identity, { secret }] of former.factorySecrets)
         if (live.current.factorySecrets.get(identity)?.secret !== secret) transport?.revoke(identity);
+      transport?.review();
+      this.#checkClock();
       if (live.current.http) http?.renew(live.current.http);
     });
     return this.#config.current;
+  }
+
+  /** Tells when the clock is wrong for sure, so that the dates of certificates are checked in part only. */
+  #checkClock(): void {
+    const { live, clock, events } = this.#parts;
+    const { trust } = live.current.certificates ?? {};
+    if (!trust || trust.authorities.size === 0 || clock.wall() >= trust.notBefore) return;
+    const [time, least] = [clock.wall(), trust.notBefore].map((each) => new Date(each).toISOString());
+    events.emit('dtls.clock-unset', { time: time!, least: least! });
   }
 
   /** Why the gateway cannot serve devices any more. Undefined when it can. */

@@ -3,8 +3,10 @@ import { createSecureContext } from 'node:tls';
 import { PosternError } from '../base/errors.ts';
 import { overwrite } from '../base/live-config.ts';
 import { readPem } from '../base/pem.ts';
+import type { Certificates } from '../wire/secure/dtls/certificates.ts';
 import { factoryIdentity } from '../wire/secure/transport-keys.ts';
 import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
+import { coapsCertificates } from './coaps-certificates.ts';
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-check.ts';
 import type { TunnelDevices } from './modes/tunnel-policy.ts';
@@ -23,6 +25,8 @@ interface Settings {
   readonly deviceKeys: ReadonlyMap<string, Uint8Array>;
   /** Factory secrets by the identity of the key that they give for DTLS. */
   readonly factorySecrets: FactorySecrets;
+  /** What certificates and raw public keys of DTLS need. */
+  readonly certificates: Certificates | undefined;
   /** Endpoint names of LwM2M clients. */
   readonly clients: ReadonlySet<string>;
   /** How devices with an account made by hand and the gateway prove themselves to each other. */
@@ -61,6 +65,7 @@ function settingsOf(config: GatewayConfig): Settings {
         { deviceId: id, secret },
       ]),
     ),
+    certificates: coapsCertificates(config),
     clients: new Set(lwm2m?.device.map(({ id }) => id)),
     schemes: new Map(
       http?.device.map((device) => [

@@ -82,8 +82,9 @@ function secureTransport({
   });
   return new CoapTransport({
     keyOf: (identity) => keys.keyOf(identity),
-    ownerOf: (identity) => keys.ownerOf(identity),
+    ownerOf: (identity, proof) => keys.ownerOf(identity, proof),
     opened: guarded(machine.events, 'state', (identity: string) => state.credentials.keys.used(identity)),
+    certificates: () => live.current.certificates,
     admission,
     associations: remembered,
     store: new DtlsAssociations(state.database, {

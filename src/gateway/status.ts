@@ -34,6 +34,8 @@ export interface GatewayStatus {
     readonly waiting: number;
     readonly limit: number;
     readonly dropped: number;
+    /** Alerts of child gateways that found no room in their share. The child keeps them and tries again. */
+    readonly refused: number;
     /** Alerts that cannot be delivered and are kept. */
     readonly undeliverable: number;
   };
@@ -105,6 +107,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
       waiting: outbox.size,
       limit: outbox.limit,
       dropped: outbox.dropped,
+      refused: outbox.refused,
       undeliverable: outbox.undeliverable,
     },
     ...(state.database.file?.recovery && { recovery: state.database.file.recovery }),

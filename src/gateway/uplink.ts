@@ -22,6 +22,8 @@ export interface GatewayUplinkParts {
   readonly locator: DeviceLocator;
   /** Epoch of the gateway's alerts, which a broker's retained state tells. */
   readonly epoch: () => string;
+  /** What else than the uplink is wrong with the gateway. */
+  readonly problem: () => string | undefined;
   readonly budget: DataBudget;
   /** IP address to which Package #0 for a device goes. */
   readonly addressOf: (deviceId: string) => string | undefined;
@@ -36,6 +38,8 @@ export interface GatewayUplink {
   readonly reporting: Pick<Uplink, 'request' | 'connected' | 'largestBody'>;
   /** The same, where the uplink is a parent gateway. It posts Package #0 to this gateway; a broker publishes it. */
   readonly parent?: ParentLink;
+  /** To be called when `problem` has another answer. Absent where the uplink is a parent gateway. */
+  readonly problemChanged?: () => void;
 }
 
 /**
@@ -43,7 +47,7 @@ export interface GatewayUplink {
  * @throws {PosternError} `configuration` when it names none
  */
 export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
-  const { config, live, accounts, join, locator, epoch, budget, addressOf, ...surroundings } = parts;
+  const { config, live, accounts, join, locator, epoch, problem, budget, addressOf, ...surroundings } = parts;
   const gatewayId = config.gateway.id;
   const timeout = config.tunnel.timeout * 1000;
   if (config.parent) {
@@ -70,7 +74,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
   const settings = live.mqtt;
   const traffic = new UplinkTraffic(budget, surroundings.clock, addressOf);
   const upstream = new Upstream(
-    { gatewayId, settings, softwareVersion, epoch, traffic, ...surroundings },
+    { gatewayId, settings, softwareVersion, epoch, problem, traffic, ...surroundings },
     timeout,
   );
   const uplink = new MeteredUplink(upstream, budget, traffic);
@@ -83,5 +87,5 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
       return uplink.largestBody;
     },
   };
-  return { uplink, reporting };
+  return { uplink, reporting, problemChanged: () => upstream.problemChanged() };
 }

@@ -112,6 +112,12 @@ export const orderAnswer = v.strictObject({
 
 export const healthAnswer = v.strictObject({
   connected: described(v.boolean(), 'Whether the connection to the broker is up'),
+  problems: v.exactOptional(
+    described(
+      v.array(v.string()),
+      'What is wrong with the connection, for a person: why there is none, or what the access rules of the broker refuse. Absent when nothing is',
+    ),
+  ),
 });
 
 export const countsAnswer = described(
@@ -126,7 +132,15 @@ export const gatewaysAnswer = v.array(
       described(v.boolean(), 'Whether it is connected to the broker. Absent until it has said so'),
     ),
     software: v.optional(text('Version of its software, as it says itself')),
-    problem: v.optional(text('What it says is wrong with its uplink. Absent when it says nothing')),
+    problem: v.optional(
+      text('What it says is wrong with its uplink or with its state file. Absent when it says nothing'),
+    ),
+    refused: v.exactOptional(
+      described(
+        v.number(),
+        'Messages of it that this server did not look at since its start, because it sends too many (`headend.gateway-rate`). Absent when there were none',
+      ),
+    ),
   }),
 );
 

@@ -56,7 +56,10 @@ const partyRoutes: readonly Route[] = [
     summary: 'Whether the server is connected to its broker',
     status: 200,
     answers: healthAnswer,
-    handle: (headend) => ({ connected: headend.connected }),
+    handle: ({ connected, problems }) => ({
+      connected,
+      ...(problems.length > 0 && { problems: [...problems] }),
+    }),
   }),
   route({
     method: 'GET',

@@ -11,7 +11,8 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
-import { PosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import { demandOf } from '../base/named-file.ts';
 import { makePrivateFolder, userFolder } from '../base/private-folder.ts';
 
 const tokenBytes = 32;
@@ -99,6 +100,9 @@ const hashOf = (token: string): Buffer => createHash('sha256').update(token).dig
 function writePrivate(file: string, text: string): void {
   const fresh = `${file}.new`;
   try {
+    const there = statSync(file, { throwIfNoEntry: false });
+    const reason = there && demandOf(there);
+    if (reason !== undefined) throw new PosternError('configuration', `it ${reason}`);
     rmSync(fresh, { force: true });
     // An existing file, or a link that somebody else has put here, is not written through.
     const descriptor = openSync(fresh, 'wx', 0o600);
@@ -110,7 +114,8 @@ function writePrivate(file: string, text: string): void {
     }
     renameSync(fresh, file);
   } catch (cause) {
-    throw new PosternError('configuration', `api.token-file: ${file} cannot be written: ${String(cause)}`, {
+    const { message } = asPosternError(cause);
+    throw new PosternError('configuration', `api.token-file: ${file} cannot be written: ${message}`, {
       cause,
     });
   }

@@ -5,10 +5,13 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../wire/tunnel/envelope.ts';
 import { decodeState, type GatewayState } from '../wire/tunnel/gateway-state.ts';
+import type { Delivered } from '../wire/tunnel/mqtt-connection.ts';
 import { MqttLink } from '../wire/tunnel/mqtt-link.ts';
 import type { MqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { gatewayTopics, headendCarrier, parseUpTopic } from '../wire/tunnel/topics.ts';
+import { GatewayBudget } from './gateway-budget.ts';
 import { PackageAnswers } from './package-answers.ts';
+import { TopicCheck } from './topic-check.ts';
 
 /** A DM package from a party. */
 export interface UpPackage {
@@ -28,6 +31,8 @@ export interface DownlinkParts {
   /** Group of workers that share the first packages of sessions, by a shared subscription. */
   readonly group?: string | undefined;
   readonly settings: MqttSettings;
+  /** Messages a second of one gateway that are looked at. See `GatewayBudget`. */
+  readonly gatewayRate: number;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -57,12 +62,16 @@ export class Downlink implements AsyncDisposable {
   readonly #parts: DownlinkParts;
   readonly #link: MqttLink;
   readonly #answers = new PackageAnswers();
+  readonly #budget: GatewayBudget;
+  readonly #check: TopicCheck;
   readonly #notifications = new Map<string, (outcome: Envelope) => void>();
   #receiver: DownlinkReceiver | undefined;
 
   constructor(parts: DownlinkParts) {
-    const { group, route, serverId, settings, clock, entropy, events } = parts;
+    const { group, route, serverId, settings, clock, entropy, events, gatewayRate } = parts;
     this.#parts = parts;
+    this.#budget = new GatewayBudget(gatewayRate, clock, events);
+    this.#check = new TopicCheck({ route, group, link: () => this.#link, clock, entropy, events });
     const firstPackages = group === undefined ? 'dm/+/up' : `$share/${group}/dm/+/up`;
     this.#link = new MqttLink({
       settings,
@@ -73,13 +82,21 @@ export class Downlink implements AsyncDisposable {
       // Gateways send at any time.
       carrier: { topic: headendCarrier, isNeeded: () => true },
       subscriptions: [firstPackages, `dm/+/up/${route}`, 'dm/+/state'],
-      received: (topic, payload, { qos }) => this.#receive(topic, payload, qos),
+      watches: [TopicCheck.watch],
+      received: (topic, payload, how) => this.#receive(topic, payload, how),
+      connected: () => this.#check.connected(),
+      disconnected: () => this.#check.disconnected(),
     });
   }
 
   /** True while the connection to the broker is up. */
   get connected(): boolean {
     return this.#link.connected;
+  }
+
+  /** What is wrong with the connection, in words. See `MqttLink.problems`. */
+  get problems(): readonly string[] {
+    return this.#link.problems;
   }
 
   /** Connects to the broker and passes what gateways publish to the receiver. Returns before the connection is up. */
@@ -138,10 +155,20 @@ export class Downlink implements AsyncDisposable {
     }
   }
 
-  #receive(topic: string, payload: Buffer, qos: number): void {
+  /** How many messages of a gateway were not looked at, because it sends too many. */
+  refusedOf(gateway: string): number {
+    return this.#budget.refusedOf(gateway);
+  }
+
+  #receive(topic: string, payload: Buffer, { qos, retain }: Delivered): void {
+    if (this.#check.takes(topic, payload)) return;
     const receiver = this.#receiver;
     const place = parseUpTopic(topic);
     if (!receiver || !place) return;
+    this.#check.heard(place);
+    // The broker keeps one state for each gateway, and sends all of them after a connect.
+    const isKeptState = retain && place.what === 'state';
+    if (!isKeptState && !this.#budget.admits(place.gateway, payload.length)) return;
     try {
       if (place.what === 'state')
         receiver.gatewayStateChanged(place.gateway, payload.length === 0 ? undefined : decodeState(payload));
@@ -173,7 +200,11 @@ export class Downlink implements AsyncDisposable {
       void background(events, 'package', () =>
         this.#publishAnswer(receiver, gateway, envelope, { qos, bytes }),
       );
-    else this.#notifications.get(hexOf(envelope.correlation))?.(envelope);
+    else {
+      const told = this.#notifications.get(hexOf(envelope.correlation));
+      if (told) this.#check.wasHeard();
+      told?.(envelope);
+    }
   }
 
   /**

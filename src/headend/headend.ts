@@ -91,6 +91,11 @@ export class Headend implements AsyncDisposable {
     return this.#parts.downlink.connected;
   }
 
+  /** What is wrong with the connection to the broker: why there is none, and what the broker refuses. */
+  get problems(): readonly string[] {
+    return this.#parts.downlink.problems;
+  }
+
   /** The stored alerts, results and assignments. */
   get records(): Records {
     return this.#parts.records;
@@ -138,7 +143,11 @@ export class Headend implements AsyncDisposable {
 
   /** Lists the gateways of the configuration first, in its order, then other gateways that have published a state. */
   gateways(): GatewayView[] {
-    return this.#parts.reachability.gateways();
+    const { reachability, downlink } = this.#parts;
+    return reachability.gateways().map((gateway) => {
+      const refused = downlink.refusedOf(gateway.id);
+      return refused === 0 ? gateway : { ...gateway, refused };
+    });
   }
 
   /** Lists the devices of the configuration and all attached devices, sorted by DevId. */
@@ -240,7 +249,14 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const { entropy = systemEntropy } = surroundings;
   const events = new EventCounter(surroundings.events);
   const { clock = new SystemClock((thrown) => failed(events, 'timer', thrown)) } = surroundings;
-  const { id: serverId, state, route, group, 'session-timeout': sessionTimeout } = config.headend;
+  const {
+    id: serverId,
+    state,
+    route,
+    group,
+    'session-timeout': sessionTimeout,
+    'gateway-rate': gatewayRate,
+  } = config.headend;
   const settings = { mqtt: mqttSettings(config.mqtt), policy: { ...config.policy } };
   demandUsable(settings.mqtt);
   const database = openDatabase(state, headendSchema);
@@ -267,7 +283,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     orders,
     reachability,
   };
-  const downlink = new Downlink({ ...base, route, group, settings: settings.mqtt });
+  const downlink = new Downlink({ ...base, route, group, gatewayRate, settings: settings.mqtt });
   const notifier = new Notifier({ ...base, downlink });
   const sessionRequests = new SessionRequests({ ...base, notifier, sessionTimeout });
   const triggeredSessions = new TriggeredSessions(base);

@@ -10,8 +10,10 @@ export interface GatewayView {
   readonly online: boolean | undefined;
   /** Version of the gateway's software, as the gateway reports it. */
   readonly software: string | undefined;
-  /** What the gateway says is wrong with its uplink. Undefined when it reports nothing. */
+  /** What the gateway says is wrong with its uplink or its state file. Undefined when it reports nothing. */
   readonly problem: string | undefined;
+  /** Messages of it that were not looked at, because it sends too many. Absent when there were none. */
+  readonly refused?: number;
 }
 
 /** A device as the HTTP API shows it. */
@@ -149,7 +151,7 @@ export class Reachability {
     });
   }
 
-  /** What a gateway has last reported as wrong with its uplink. */
+  /** What a gateway has last reported as wrong. */
   problemOf(gateway: string): string | undefined {
     return this.#states.get(gateway)?.problem;
   }

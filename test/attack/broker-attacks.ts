@@ -92,6 +92,30 @@ export const brokerAttacks: Readonly<Record<string, Attack>> = {
       });
     },
   },
+  'gateway-flood': {
+    what: 'A gateway sends 2,000 messages a second to the head-end: first messages of itself and of devices that there are not, states, garbage',
+    from: 'inside',
+    run: async ({ broker }, chance) => {
+      const client = await connected(broker, 'gw-2');
+      const server = 'dm.example';
+      await repeatedly(2000, (round) => {
+        const isDevice = round % 4 > 1;
+        const device = isDevice ? `urn:dev:ops:none-${int(chance, 1e6)}` : 'gw-2';
+        const session = int(chance, 0xffff).toString(16);
+        const package1 = encodeEnvelope({
+          kind: EnvelopeKind.Request,
+          correlation: chance.bytes(16),
+          ...(isDevice && { device, peer: peerOf(chance) }),
+          server,
+          contentType: 'application/vnd.syncml.dm+xml',
+          body: firstMessage(device, session, 1, { server, credential: guess(chance) }),
+        });
+        const isGarbage = round % 10 === 9;
+        const what = isGarbage && round % 20 === 9 ? 'state' : 'up';
+        client.publish(`dm/gw-2/${what}`, isGarbage ? Buffer.from(chance.bytes(300)) : package1, { qos: 0 });
+      });
+    },
+  },
   'broker-kicks': {
     what: 'The broker ends each connection after CONNACK, then after SUBACK',
     from: 'inside',

@@ -12,6 +12,7 @@ import { key } from '../bench/dtls-client.ts';
 import { factoryDevices, writeGatewayFile } from '../bench/gateway-file.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import { freePort as freeUdpPort } from '../peers/foreign.ts';
+import { authority, issue } from '../wire/secure/dtls/authority.ts';
 import type { Target } from './attacker.ts';
 import { attacks } from './attacks.ts';
 import { type Deed, hasServer, isLwm2m, newcomerId, newcomers, protectedDevices } from './deed.ts';
@@ -60,6 +61,10 @@ assisted-bootstrap = false
 id = "gw-1"
 client-secret = "${secrets.gatewayClient}"
 server-secret = "${secrets.gatewayServer}"
+[[gateway]]
+id = "gw-2"
+client-secret = "secret of another gateway"
+server-secret = "secret for another gateway"
 ${devices.join('')}`,
   );
   return file;
@@ -129,12 +134,14 @@ export async function attackedSite({ devices, seed, pauses }: SiteOptions): Prom
   const secure = protectedDevices.map(
     (identity) => `[[coaps.device]]\nidentity = "${identity}"\nkey = "${key}"\n`,
   );
+  const certificates = certificateKeys(folder);
   const clients = ids.filter((_, at) => isLwm2m(at)).map((id) => `[[lwm2m.device]]\nid = "${id}"\n`);
   const strangers = Array.from({ length: newcomers }, (_, at) => newcomerId(at));
   const more = `[lwm2m]
 insecure-no-security = true
 ${clients.join('')}[coaps]
 port = ${coaps}
+${certificates}
 ${secure.join('')}[http]
 host = "${network.host}"
 port = ${http}
@@ -220,4 +227,18 @@ ${factoryDevices([...ids.filter((_, at) => !isLwm2m(at)), ...strangers])}`;
     },
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   };
+}
+
+/** Makes a certificate of the gateway and an authority for devices. Returns the keys of the table `coaps` that name them. */
+function certificateKeys(folder: string): string {
+  const root = authority('Site');
+  const own = issue({ commonNames: ['gateway'] }, root);
+  const at = (name: string, pem: string) => {
+    const path = join(folder, name);
+    writeFileSync(path, pem, { mode: 0o600 });
+    return JSON.stringify(path);
+  };
+  return `certificate-file = ${at('coaps.pem', own.pem)}
+key-file = ${at('coaps.key', own.keyPem)}
+ca-files = [${at('devices.pem', root.pem)}]`;
 }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -20,6 +21,8 @@ const file = (name: string, content?: string | Buffer) => {
 };
 selfSigned('gw-1', { key: file('key'), cert: file('cert') });
 selfSigned('other', { key: file('other.key'), cert: file('other.cert') });
+const pipe = file('pipe');
+execFileSync('mkfifo', [pipe]);
 const { publicKey } = generateKeyPairSync('ed25519');
 file('public', publicKey.export({ format: 'pem', type: 'spki' }));
 const pem = readFileSync(file('cert'), 'utf8');
@@ -80,6 +83,29 @@ describe('--check reads what the configuration of a gateway names', () => {
     );
   });
 
+  for (const [what, odd, words] of [
+    ['a folder', folder, 'is a folder, not a file; name a file in it'],
+    ['a pipe', pipe, 'is a pipe, not a file; write its content to a file, and name that'],
+    ['a device', '/dev/zero', 'is a device or a socket, not a file; name a file'],
+  ] as const)
+    test(`${what} in place of each file is named by its key, and nothing waits for it`, () => {
+      const lines = faults({
+        mqtt: { ca: odd, cert: odd, key: odd },
+        http: { 'tls-cert': odd, 'tls-key': odd },
+        images: { ca: odd, 'signing-keys': [odd] },
+        update: { slots: 'directory', authority: odd, ca: odd },
+      });
+      const keys = ['mqtt.ca', 'mqtt.cert', 'mqtt.key', 'http.tls-cert', 'http.tls-key', 'images.ca'];
+      assert.deepEqual(
+        new Set(lines),
+        new Set(
+          [...keys, 'images.signing-keys[0]', 'update.authority', 'update.ca'].map(
+            (key) => `gateway.toml: ${key}: ${odd} ${words}`,
+          ),
+        ),
+      );
+    });
+
   for (const [what, tables, fault] of [
     [
       'half a certificate',
@@ -106,7 +132,7 @@ describe('--check reads what the configuration of a gateway names', () => {
       { update: { slots: 'rauc', authority: file('empty', '') } },
       /update\.authority: .*no certificate/,
     ],
-    ['a folder', { mqtt: { ca: folder } }, /mqtt\.ca: .*cannot be read \(EISDIR\)/],
+    ['a folder', { mqtt: { ca: folder } }, /mqtt\.ca: .* is a folder, not a file; name a file in it$/],
     ['no public key', { images: { 'signing-keys': [file('half')] } }, /signing-keys\[0\]: .*no public key/],
     [
       'the key of another certificate',

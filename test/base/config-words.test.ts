@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { parse as parseToml } from 'smol-toml';
 import * as v from 'valibot';
 import { checkConfig } from '../../src/base/config.ts';
 import { complaintOf } from '../../src/base/config-words.ts';
@@ -50,7 +51,72 @@ const cases: readonly (readonly [keyof typeof parties, Record<string, unknown>, 
     { parent: { id: 'p', 'factory-secret': 'long enough' } },
     'F: parent.uri: this key is missing; expected a URI such as coap://192.0.2.1:5683',
   ],
-  ['gateway', { coap: { port: 'x' } }, 'F: coap.port: expected a whole number from 0 to 65535, found "x"'],
+  [
+    'gateway',
+    { coap: { port: 'x' } },
+    'F: coap.port: expected a whole number from 0 to 65535, found "x", a text; for example: port = 5683',
+  ],
+  [
+    'gateway',
+    { coap: { port: '5683' } },
+    'F: coap.port: expected a whole number from 0 to 65535, found "5683", a text; write it without quotes: port = 5683',
+  ],
+  [
+    'gateway',
+    { coap: { port: {} } },
+    'F: coap.port: expected a whole number from 0 to 65535, found a table; for example: port = 5683',
+  ],
+  ['gateway', { coap: { port: 1.5 } }, 'F: coap.port: expected a whole number from 0 to 65535, found 1.5'],
+  [
+    'gateway',
+    { coap: { 'insecure-plain-coap': 'true' } },
+    'F: coap.insecure-plain-coap: expected true or false, found "true", a text; write it without quotes: insecure-plain-coap = true',
+  ],
+  [
+    'gateway',
+    { coap: { 'insecure-plain-coap': 1 } },
+    'F: coap.insecure-plain-coap: expected true or false, found 1, a number; for example: insecure-plain-coap = false',
+  ],
+  [
+    'gateway',
+    { coap: { interfaces: 'eth0' } },
+    'F: coap.interfaces: expected a list, found "eth0", a text; write it in brackets: interfaces = ["eth0"]',
+  ],
+  [
+    'gateway',
+    { coap: { interfaces: [5] } },
+    'F: coap.interfaces[0]: expected a text of 1 to 255 characters, found 5, a number',
+  ],
+  [
+    'gateway',
+    { gateway: { id: 5 } },
+    'F: gateway.id: expected an identifier of 1 to 64 characters of A-Z a-z 0-9 . _ : - such as gw-1, found 5, a number; write it in quotes: id = "5"',
+  ],
+  [
+    'gateway',
+    { gateway: { id: ['gw-1', 'gw-2'] } },
+    'F: gateway.id: expected an identifier of 1 to 64 characters of A-Z a-z 0-9 . _ : - such as gw-1, found a list; for example: id = "gw-1"',
+  ],
+  [
+    'headend',
+    { mqtt: { url: 'mqtts://b', protocol: 5 } },
+    'F: mqtt.protocol: expected "auto", "3.1.1" or "5", found 5, a number; write it in quotes: protocol = "5"',
+  ],
+  [
+    'headend',
+    { mqtt: { url: true } },
+    'F: mqtt.url: expected a URL such as mqtt://broker.example:1883 or mqtts://broker.example:8883, found true, a boolean; for example: url = "mqtt://broker.example:1883"',
+  ],
+  [
+    'device',
+    { log: 'info' },
+    'F: log: expected a table, found "info", a text; a table begins with the line [log]',
+  ],
+  [
+    'gateway',
+    { 'dm-server': { id: 'dm', ...both, 'client-secret': 12_345_678 } },
+    'F: dm-server.client-secret: expected a secret of 8 to 255 characters, found a number; write a text in quotes: client-secret = "…"',
+  ],
   [
     'gateway',
     { coap: { advertise: 'host:70000' } },
@@ -59,7 +125,7 @@ const cases: readonly (readonly [keyof typeof parties, Record<string, unknown>, 
   [
     'gateway',
     { 'dm-server': { id: 'dm', ...both, 'client-secret': 'short' } },
-    'F: dm-server.client-secret: expected a secret of 8 to 255 characters, found another value',
+    'F: dm-server.client-secret: expected a secret of 8 to 255 characters, found a text of 5 characters',
   ],
   [
     'gateway',
@@ -183,3 +249,29 @@ test('alternatives are a list, without the brackets and strokes of valibot', () 
   const { issues = [] } = v.safeParse(schema, { a: 'n' });
   assert.equal(complaintOf(schema, issues[0]!, 'F'), 'a: expected one of "x", "y", "z", found "n"');
 });
+
+test('an example that a complaint gives is one that the key takes', () => {
+  const wrongs: unknown[] = [true, 1, 'text', { a: 1 }, [[]], new Date(0)];
+  let examples = 0;
+  for (const { schema, base } of Object.values(parties))
+    for (const [table, value] of Object.entries(schemaOf(schema).entries ?? {}))
+      for (const [key, leaf] of Object.entries(schemaOf(value).entries ?? {}))
+        for (const wrong of wrongs) {
+          const given: Record<string, object> = { ...base };
+          const { issues } = v.safeParse(schema, { ...given, [table]: { ...given[table], [key]: wrong } });
+          const issue = issues?.find(({ path }) => path?.length === 2 && path[1]?.key === key);
+          const said = issue && complaintOf(schema, issue, 'F');
+          const example = said && /: ([\w-]+ = .*)$/.exec(said)?.[1];
+          if (!example || example.includes('…')) continue;
+          examples++;
+          const { success } = v.safeParse(leaf as v.GenericSchema, parseToml(example)[key]);
+          assert.ok(success, said);
+        }
+  assert.ok(examples > 100, `${examples} examples`);
+});
+
+/** The table inside `optional` and pipes. */
+function schemaOf(schema: unknown): { readonly entries?: Readonly<Record<string, unknown>> } {
+  const { wrapped, ...rest } = schema as { readonly wrapped?: unknown };
+  return wrapped ? schemaOf(wrapped) : rest;
+}

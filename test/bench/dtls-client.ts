@@ -3,12 +3,13 @@ import { once } from 'node:events';
 import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import type { Association, Place } from '../../src/wire/secure/dtls/association.ts';
+import type { ServedCertificates } from '../../src/wire/secure/dtls/client-handshake.ts';
 import { DtlsEndpoint } from '../../src/wire/secure/dtls/endpoint.ts';
-import { suites } from '../../src/wire/secure/dtls/suites.ts';
+import { certificateSuites, pskSuites } from '../../src/wire/secure/dtls/suites.ts';
 
 export const key = Buffer.from('sesame-sesame-16');
-/** TLS_PSK_WITH_AES_128_CCM_8 alone, as constrained devices have it. */
-const ccm8 = suites.slice(0, 1);
+/** One suite for each kind of credential, as constrained devices have it: both with AES-128-CCM-8. */
+const ccm8 = [pskSuites[0]!, certificateSuites[0]!];
 
 /** A client of DTLS on a socket of its own. */
 export class BenchClient implements AsyncDisposable {
@@ -47,6 +48,12 @@ export class BenchClient implements AsyncDisposable {
 
   async connect(identity = 'bench'): Promise<Association> {
     return (await this.#dtls.connect(this.#server, { identity, key, wantsCid: this.#wantsCid })).association;
+  }
+
+  /** Shakes hands with certificates in the place of the pre-shared key. */
+  async connectCertified(certificates: ServedCertificates): Promise<Association> {
+    const credentials = { identity: 'bench', certificates, wantsCid: this.#wantsCid };
+    return (await this.#dtls.connect(this.#server, credentials)).association;
   }
 
   close(association: Association): void {

@@ -1,4 +1,4 @@
-// The server of `npm run bench:dtls`: prints its port, and answers GET /time over DTLS.
+// The server of `npm run bench:dtls`: prints its port, and answers GET /time over DTLS. Its argument is a folder of certificates.
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { Admission } from '../../src/base/admission.ts';
@@ -9,6 +9,7 @@ import { Code } from '../../src/wire/coap/codes.ts';
 import { CoapEndpoint } from '../../src/wire/coap/endpoint.ts';
 import { reply } from '../../src/wire/coap/message.ts';
 import { CoapTransport } from '../../src/wire/secure/coap-transport.ts';
+import { benchServed } from './dtls-certificates.ts';
 import { key } from './dtls-client.ts';
 
 const machine = { clock: new SystemClock(), entropy: systemEntropy, events: noEvents };
@@ -26,10 +27,13 @@ const admission = new Admission({
     allProven: plenty,
   },
 });
+const [folder] = process.argv.slice(2);
+const certificates = folder === undefined ? undefined : benchServed(folder);
 const transport = new CoapTransport({
   ...machine,
   admission,
   keyOf: () => key,
+  certificates: () => certificates,
   associations: 10_000,
   store: { load: () => [], save: () => {}, remove: () => {}, settled: async () => {} },
 });

@@ -3,11 +3,15 @@
 // generator keeps 64 requests outstanding over loopback. The servers take turns within each round, so ratios compare like with like. `--quick` measures briefly; `--write` records the figures.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { publish } from '../../build/figure-pages.ts';
 import { measured, single, today, type Unit } from '../../build/figures.ts';
 import { measuring, optionsOf } from '../options.ts';
+import { benchFiles, makeBenchCertificates } from './dtls-certificates.ts';
 import { BenchClient, key } from './dtls-client.ts';
 import { idleAssociationBytes } from './dtls-memory.ts';
 import { type Storm, storms } from './dtls-storm.ts';
@@ -21,6 +25,7 @@ const flags = optionsOf(
 const rounds = flags.quick ? 3 : 5;
 const perRound = flags.quick ? 10_000 : 50_000;
 const handshakesPerRound = flags.quick ? 300 : 1000;
+const certifiedPerRound = flags.quick ? 100 : 500;
 const idle = 10_000;
 /** Devices that come at once. */
 const crowd = flags.quick ? 200 : 1000;
@@ -32,6 +37,8 @@ interface Server {
   /** CPU in µs per request and per handshake, requests and handshakes per second; of each round. */
   readonly cpu: number[];
   readonly handshakeCpu: number[];
+  /** CPU in µs per handshake with certificates at both ends. */
+  readonly certifiedCpu: number[];
   readonly rate: number[];
   readonly handshakeRate: number[];
 }
@@ -42,13 +49,14 @@ const serverOf = (name: string, child: ChildProcess, port: number): Server => ({
   port,
   cpu: [],
   handshakeCpu: [],
+  certifiedCpu: [],
   rate: [],
   handshakeRate: [],
 });
 
 async function startPostern(): Promise<Server> {
   const script = fileURLToPath(new URL('dtls-server.ts', import.meta.url));
-  const child = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [script, folder], { stdio: ['ignore', 'pipe', 'inherit'] });
   const [port] = await once(createInterface(child.stdout!), 'line');
   return serverOf('Postern', child, Number(port));
 }
@@ -56,6 +64,8 @@ async function startPostern(): Promise<Server> {
 async function startLibcoap(): Promise<Server> {
   const port = 20_000 + (process.pid % 20_000);
   const args = ['-A', '127.0.0.1', '-p', String(port), '-k', `${key}`];
+  const { certificate, key: keyFile, authority } = benchFiles(folder);
+  args.push('-c', certificate, '-j', keyFile, '-C', authority);
   const child = spawn('coap-server-openssl', args, { stdio: 'ignore' });
   await once(child, 'spawn');
   return serverOf('libcoap with OpenSSL', child, port + 1);
@@ -77,8 +87,14 @@ async function measure(server: Server): Promise<void> {
   const took = (performance.now() - began) / 1000;
   server.handshakeCpu.push(((cpuSeconds(server.child) - cpu) * 1e6) / handshakesPerRound);
   server.handshakeRate.push(handshakesPerRound / took);
+  const cpuOfPsk = cpuSeconds(server.child);
+  for (let each = 0; each < certifiedPerRound; each++)
+    client.close(await client.connectCertified(clientCertificates));
+  server.certifiedCpu.push(((cpuSeconds(server.child) - cpuOfPsk) * 1e6) / certifiedPerRound);
 }
 
+const folder = mkdtempSync(join(tmpdir(), 'postern-bench-'));
+const clientCertificates = makeBenchCertificates(folder);
 const servers = [await startPostern(), await startLibcoap()] as const;
 try {
   for (let round = 1; round <= rounds; round++) {
@@ -102,7 +118,7 @@ try {
       title: 'CoAP over DTLS',
       date: today(),
       machine: machine(),
-      how: `\`npm run bench:dtls\`: ${rounds} interleaved rounds of ${perRound.toLocaleString('en')} confirmable GETs and ${handshakesPerRound.toLocaleString('en')} handshakes for each server, TLS_PSK_WITH_AES_128_CCM_8, loopback. The handshakes come one after the other, each with a close.`,
+      how: `\`npm run bench:dtls\`: ${rounds} interleaved rounds of ${perRound.toLocaleString('en')} confirmable GETs and ${handshakesPerRound.toLocaleString('en')} handshakes for each server, TLS_PSK_WITH_AES_128_CCM_8, and ${certifiedPerRound.toLocaleString('en')} handshakes of TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8, loopback. The handshakes come one after the other, each with a close.`,
       figures: {
         'vs-libcoap': measured(
           'Server CPU per protected request, Postern / libcoap with OpenSSL',
@@ -115,8 +131,19 @@ try {
           'times',
           ratios(postern.handshakeCpu, libcoap.handshakeCpu),
         ),
+        'certified-vs-libcoap': measured(
+          'Server CPU per handshake with certificates at both ends, Postern / libcoap with OpenSSL',
+          'times',
+          ratios(postern.certifiedCpu, libcoap.certifiedCpu),
+        ),
         ...ofBoth('cpu', 'Server CPU per protected request', 'µs', ({ cpu }) => cpu),
         ...ofBoth('handshake-cpu', 'Server CPU per handshake', 'µs', ({ handshakeCpu }) => handshakeCpu),
+        ...ofBoth(
+          'certified-cpu',
+          'Server CPU per handshake with certificates at both ends',
+          'µs',
+          ({ certifiedCpu }) => certifiedCpu,
+        ),
         ...ofBoth('rate', 'Throughput', 'requests/s', ({ rate }) => rate),
         ...ofBoth(
           'handshake-rate',
@@ -138,4 +165,5 @@ try {
   );
 } finally {
   for (const { child } of servers) child.kill();
+  rmSync(folder, { recursive: true });
 }

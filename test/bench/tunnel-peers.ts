@@ -48,6 +48,7 @@ async function stub(): Promise<void> {
 /** The head-end's side of the MQTT binding, without a DM server behind it. */
 function headend(): void {
   const downlink = new Downlink({
+    gatewayRate: 1e6,
     serverId: 'dm.example',
     route: 'worker-1',
     settings: { url: broker, protocol: 'auto' },

@@ -92,7 +92,15 @@ test('a text of several lines is shown below each other, and no line of it looks
 });
 
 test('postern status shows a refused configuration of several lines below each other', limit, async (t) => {
-  const numbers = { attached: 0, unreachable: 0, limit: 1, waiting: 0, dropped: 0, undeliverable: 0 };
+  const numbers = {
+    attached: 0,
+    unreachable: 0,
+    limit: 1,
+    waiting: 0,
+    dropped: 0,
+    refused: 0,
+    undeliverable: 0,
+  };
   const socket = await gatewayFor(t, {
     '/status': {
       ...{ gateway: 'gw-1', software: '0', sessions: 0, setAside: 0, failures: [], counts: {} },

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import {
@@ -30,6 +31,8 @@ const file = (name: string, text: string): string => {
   writeFileSync(made, text);
   return made;
 };
+const pipe = path('pipe');
+execFileSync('mkfifo', [pipe]);
 
 /** Values of a configuration, by `table.key`; strings are quoted. */
 type Settings = Readonly<Record<string, string | number | boolean | readonly string[]>>;
@@ -103,6 +106,73 @@ async function listening(server: Server, ...where: [string] | [number, string]):
   return server.address() as AddressInfo;
 }
 
+/** Asserts that a start ends with its reason, which is the last line of the log too. */
+async function assertFails(
+  begin: () => Promise<ServiceProcess> | ServiceProcess,
+  reason: RegExp,
+): Promise<void> {
+  await using failing = await begin();
+  assert.equal(await failing.end(), 1);
+  assert.match(failing.errors, reason);
+  assert.doesNotMatch(failing.errors, /\n\s+at /, 'no stack');
+  const last = failing.lines.at(-1);
+  assert.equal(last?.event, 'process.start-failed');
+  assert.match(String(last?.reason), reason);
+  assert.equal(failing.errors, `postern: ${last?.reason}\n`);
+  assert.ok(!failing.lines.some((line) => line.event === 'gateway.stopping'));
+}
+
+type Start = readonly [string, () => Promise<ServiceProcess> | ServiceProcess, RegExp];
+
+describe('a folder or a pipe in place of a file that the configuration names ends the start', {
+  timeout: 150_000,
+}, () => {
+  const cases: readonly Start[] = [
+    ...(
+      [
+        [folder, /is a folder, not a file; name a file in it/],
+        [pipe, /is a pipe, not a file; write its content to a file, and name that/],
+      ] as const
+    ).flatMap(([odd, words]) => {
+      const said = (key: string) => new RegExp(`${key}.*${words.source}`);
+      const http = { 'http.port': 0, 'http.tls-cert': odd, 'http.tls-key': odd };
+      const api = { 'api.port': 0, 'api.tls-cert': odd, 'api.tls-key': odd };
+      const mqtt = { 'mqtt.url': 'mqtts://127.0.0.1:1', 'mqtt.ca': odd };
+      const what = odd === folder ? 'folder' : 'pipe';
+      return [
+        [`TLS to the broker: a ${what}`, () => startGateway(mqtt), said('mqtt.ca')],
+        [`the HTTP binding: a ${what}`, () => startGateway(http), said('http.tls-cert')],
+        [`authorities for images: a ${what}`, () => startGateway({ 'images.ca': odd }), said('images.ca')],
+        [
+          `keys for images: a ${what}`,
+          () => startGateway({ 'images.signing-keys': [odd] }),
+          said('images.signing-keys'),
+        ],
+        [`the API: a ${what}`, () => start('headend', headendToml(api)), said('api.tls-cert')],
+        ...partiesWithState.map(
+          ([party, begin]) =>
+            [`${party}: a ${what} as state`, () => begin(odd), said('the state file')] as const,
+        ),
+      ] as const;
+    }),
+    [
+      'a folder for a new token of the API',
+      () => start('headend', headendToml({ 'api.port': 0, 'api.token-file': folder })),
+      /api\.token-file: .*is a folder, not a file/,
+    ],
+    [
+      'a bootstrap document that is a pipe',
+      () =>
+        start(
+          'device',
+          deviceToml({ 'bootstrap.file': pipe, 'bootstrap.type': 'application/vnd.syncml.dm+wbxml' }),
+        ),
+      /bootstrap\.file: .*is a pipe, not a file/,
+    ],
+  ];
+  for (const [what, begin, reason] of cases) test(what, async () => await assertFails(begin, reason));
+});
+
 describe('a start that fails ends with its reason and code 1', { timeout: 150_000 }, () => {
   const cases: readonly (readonly [string, () => Promise<ServiceProcess> | ServiceProcess, RegExp])[] = [
     [
@@ -113,7 +183,12 @@ describe('a start that fails ends with its reason and code 1', { timeout: 150_00
     [
       'a configuration that is a folder',
       () => ServiceProcess.postern(['gateway', '--config', folder]),
-      /postern-service/,
+      /postern-service.*: is a folder, not a file; name a file in it/,
+    ],
+    [
+      'a configuration that is a pipe which nobody writes to',
+      () => ServiceProcess.postern(['gateway', '--config', pipe]),
+      /pipe: is a pipe, and nobody has written to it in 3 s/,
     ],
     [
       'a file for TLS to the broker that is not there',
@@ -176,18 +251,7 @@ describe('a start that fails ends with its reason and code 1', { timeout: 150_00
       /network\.interface: 192\.0\.2\.77 cannot be used/,
     ],
   ];
-  for (const [what, begin, reason] of cases)
-    test(what, async () => {
-      await using failing = await begin();
-      assert.equal(await failing.end(), 1);
-      assert.match(failing.errors, reason);
-      assert.doesNotMatch(failing.errors, /\n\s+at /, 'no stack');
-      const last = failing.lines.at(-1);
-      assert.equal(last?.event, 'process.start-failed');
-      assert.match(String(last?.reason), reason);
-      assert.equal(failing.errors, `postern: ${last?.reason}\n`);
-      assert.ok(!failing.lines.some((line) => line.event === 'gateway.stopping'));
-    });
+  for (const [what, begin, reason] of cases) test(what, async () => await assertFails(begin, reason));
 
   test('a port that is taken: of CoAP, of HTTP, of the API of the head-end', async () => {
     const udp = createSocket('udp4').bind(0, '127.0.0.1');

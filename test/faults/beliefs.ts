@@ -81,7 +81,7 @@ export function gatewayBeliefs(
     images: [...(tree.view(['GwImageInventory', 'Images'])?.children ?? [])]
       .toSorted()
       .map((name) => [objects.images.status(name), objects.images.ready(name)?.hash]),
-    status: { devices, outbox: { ...outbox, dropped: 0 }, images },
+    status: { devices, outbox: { ...outbox, dropped: 0, refused: 0 }, images },
     nodes: nodesOf(tree),
   };
 }

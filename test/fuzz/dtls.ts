@@ -2,19 +2,62 @@ import { seededEntropy } from '../../src/base/entropy.ts';
 import { PosternError } from '../../src/base/errors.ts';
 import { DtlsFailure } from '../../src/wire/secure/dtls/alerts.ts';
 import type { Place } from '../../src/wire/secure/dtls/association.ts';
+import { Reader } from '../../src/wire/secure/dtls/bytes.ts';
+import { proven } from '../../src/wire/secure/dtls/certificate-check.ts';
+import { factsOf } from '../../src/wire/secure/dtls/certificate-facts.ts';
+import {
+  certificateBytes,
+  certificateRequestBytes,
+  readCertificate,
+  readCertificateRequest,
+  readSignature,
+  readSignedShare,
+  signatureBytes,
+} from '../../src/wire/secure/dtls/certificate-messages.ts';
+import { presented } from '../../src/wire/secure/dtls/certificates.ts';
 import { DtlsEndpoint } from '../../src/wire/secure/dtls/endpoint.ts';
+import { CertificateType } from '../../src/wire/secure/dtls/extensions.ts';
 import { readClientHello, readHelloVerify, readServerHello } from '../../src/wire/secure/dtls/hellos.ts';
-import { readClientShare, readServerShare } from '../../src/wire/secure/dtls/key-exchange.ts';
+import {
+  readClientPoint,
+  readClientShare,
+  readServerShare,
+  shareBytes,
+} from '../../src/wire/secure/dtls/key-exchange.ts';
 import { readFragments } from '../../src/wire/secure/dtls/messages.ts';
 import { Reassembly } from '../../src/wire/secure/dtls/reassembly.ts';
 import { recordsOf } from '../../src/wire/secure/dtls/record.ts';
-import { suites } from '../../src/wire/secure/dtls/suites.ts';
+import { certificateSuites, pskSuites } from '../../src/wire/secure/dtls/suites.ts';
 import { HandClock } from '../hand-clock.ts';
+import { authority, certificatesOf, issue } from '../wire/secure/dtls/authority.ts';
 import { Dice, mutate } from './mutate.ts';
 import type { Finding, Run } from './run.ts';
 import type { Target } from './targets.ts';
 
 const key = Buffer.from('0123456789abcdef');
+const root = authority('Root');
+const middle = authority('Middle', {}, root);
+const serverOwn = issue({ dnsNames: ['server.example'] }, root);
+const honestOwn = issue({ commonNames: ['honest'], uris: ['urn:x:honest'] }, middle);
+const served = certificatesOf(serverOwn, { authorities: [root], rawKeys: { raw: honestOwn } });
+/** What the honest client proves itself with: a pre-shared key, a certificate, or a raw public key. */
+const credentials = [
+  { identity: 'honest', key },
+  {
+    identity: 'honest',
+    certificates: {
+      ...certificatesOf(honestOwn, { chain: [honestOwn, middle], authorities: [root] }),
+      serverName: 'server.example',
+    },
+  },
+  {
+    identity: 'honest',
+    certificates: {
+      ...certificatesOf(honestOwn, { chain: [], rawKeys: { server: serverOwn } }),
+      serverName: 'server',
+    },
+  },
+];
 const serverAt: Place = { address: '192.0.2.1', port: 5684, local: '' };
 const honestAt: Place = { address: '192.0.2.2', port: 40_000, local: '' };
 const limits = {
@@ -39,6 +82,7 @@ class Play {
   readonly #scratch = Buffer.alloc(2048);
   readonly #server: DtlsEndpoint;
   readonly #client: DtlsEndpoint;
+  readonly #credentials: (typeof credentials)[number];
   readonly #queue: (() => void)[] = [];
   /** What the honest client has said and the server has not yet heard, and all that it heard. */
   readonly #said = new Set<string>();
@@ -48,6 +92,8 @@ class Play {
 
   constructor(dice: Dice) {
     this.#dice = dice;
+    this.#credentials = credentials[dice.roll(credentials.length)]!;
+    const suites = this.#credentials.certificates ? certificateSuites : pskSuites;
     const clock = this.#clock;
     const entropy = seededEntropy(dice.roll(0x7fff_ffff));
     this.#server = new DtlsEndpoint({
@@ -65,7 +111,10 @@ class Play {
           this.#queue.push(() => this.#client.receive(datagram, serverAt));
         else this.#account(place).got += datagram.length;
       },
-      server: { keyOf: (identity) => (identity === 'honest' ? key : undefined) },
+      server: {
+        keyOf: (identity) => (identity === 'honest' ? key : undefined),
+        certificates: () => served,
+      },
     });
     this.#client = new DtlsEndpoint({
       clock,
@@ -126,7 +175,7 @@ class Play {
 
   async #connect(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#client.connect(serverAt, { identity: 'honest', key }).then(
+    this.#client.connect(serverAt, this.#credentials).then(
       () => resolve(),
       () => resolve(),
     );
@@ -211,6 +260,18 @@ const bodies = datagrams.flatMap((datagram) =>
 const bodyOf = (type: number): Buffer[] =>
   bodies.filter((each) => each.type === type).map(({ bytes }) => bytes);
 
+const certificateMessage = (chain: readonly Buffer[]) => certificateBytes(CertificateType.X509, chain);
+
+/** Reads and checks what a peer presents, as a server does. That it is not believed is no complaint about its form. */
+function checked(type: number, body: Buffer): void {
+  const entries = readCertificate(type, body);
+  try {
+    proven(presented(type, entries), served.trust, { role: 'client' }, Date.now());
+  } catch (thrown) {
+    if (!(thrown instanceof DtlsFailure)) throw thrown;
+  }
+}
+
 /** The decoders of DTLS. Those of messages also put fragments together. */
 export const dtlsTargets: readonly Target[] = [
   ofDtls(
@@ -237,6 +298,31 @@ export const dtlsTargets: readonly Target[] = [
       ...bodyOf(16),
       Buffer.from('00066465766963', 'hex'),
       Buffer.concat([Buffer.from('0000030017' + '41', 'hex'), Buffer.alloc(65, 4)]),
+    ],
+  ),
+  ofDtls('DTLS certificates of X.509', (input) => checked(CertificateType.X509, input), [
+    certificateMessage([honestOwn.der, middle.der]),
+    certificateMessage([serverOwn.der]),
+    certificateMessage([honestOwn.der]),
+  ]),
+  ofDtls('DTLS raw public keys', (input) => checked(CertificateType.RawPublicKey, input), [
+    certificateBytes(CertificateType.RawPublicKey, [served.own.publicKey]),
+    certificateBytes(CertificateType.RawPublicKey, [certificatesOf(honestOwn, { chain: [] }).own.publicKey]),
+  ]),
+  ofDtls('facts of certificates', factsOf, [honestOwn.der, middle.der, root.der, serverOwn.der]),
+  ofDtls(
+    'DTLS signed messages',
+    (input) => {
+      if (input[0] === 3) readSignedShare(input);
+      else if (input[0] === 4) readSignature(new Reader(input));
+      else if (input[0] === 65) readClientPoint(input);
+      else readCertificateRequest(input);
+    },
+    [
+      Buffer.concat([shareBytes(Buffer.alloc(65, 4)), signatureBytes(Buffer.alloc(70, 0x30))]),
+      signatureBytes(Buffer.alloc(71, 0x30)),
+      certificateRequestBytes(),
+      Buffer.concat([Buffer.from([65]), Buffer.alloc(65, 4)]),
     ],
   ),
 ];

@@ -17,6 +17,7 @@ test('a notification that the broker does not take ends in its time, and nothing
     group: undefined,
     route: 'r1',
     serverId: 'dm.example',
+    gatewayRate: 500,
     settings: { url: broker.url, protocol: 5 },
     clock,
     entropy: seededEntropy(1),

@@ -34,6 +34,9 @@ describe('a gateway on a full disk', { skip, timeout: 120_000 }, () => {
     assert.match(String(fields.reason), /5\.03|cannot be written/);
     await site.gatewayEvents.until('state.failing');
     assert.match(gateway.status().fault ?? '', /full/);
+    const told = await site.headendEvents.until('gateway.problem', { gateway: 'gw-1' });
+    assert.match(String(told.fields.reason), /^its state cannot be written: .*full/);
+    assert.equal(headend.gateways()[0]?.problem, told.fields.reason);
 
     const [throughTunnel] = await headend.manage(first, [{ name: 'Get', uri: './DevInfo/Man' }]);
     assert.equal(throughTunnel?.results[0]?.data, 'Maker & Sons');
@@ -47,6 +50,16 @@ describe('a gateway on a full disk', { skip, timeout: 120_000 }, () => {
       { name: 'Get', uri: './GwConfig/AttachAlert' },
     ]);
     assert.equal(refusedWrite?.status, 420, 'the disk refuses when all is stored');
+    assert.deepEqual(
+      site.gatewayEvents.all
+        .filter(({ name, fields }) => name === 'dm.command' && fields.uri === './GwConfig/AttachAlert')
+        .map(({ fields: { command, status } }) => [command, status]),
+      [
+        ['Replace', 420],
+        ['Get', 200],
+      ],
+      'the log says what the server was told',
+    );
     const [unchanged] = await headend.manage('gw-1', [{ name: 'Get', uri: './GwConfig/AttachAlert' }]);
     assert.equal(unchanged?.results[0]?.data, 'true');
     const image = { name: 'settings', version: '1', data: Buffer.from('x') };
@@ -64,6 +77,8 @@ describe('a gateway on a full disk', { skip, timeout: 120_000 }, () => {
     await site.headendEvents.until('alert.device-attach', { device: second });
     await site.gatewayEvents.until('state.writable');
     assert.equal(gateway.status().fault, undefined);
+    while (headend.gateways()[0]?.problem !== undefined) await site.headendEvents.next('gateway.state');
+    assert.equal(site.headendEvents.count('gateway.problem'), 1);
   });
 
   test('starts on a full disk, serves what needs no write, and writes again when there is room', async () => {

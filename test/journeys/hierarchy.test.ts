@@ -159,3 +159,40 @@ describe('gateways behind gateways (GwMO 1.1): three levels', limit, () => {
     assert.deepEqual(device.servers.toSorted(), ['dm.example', 'gw-2']);
   });
 });
+
+test(
+  'a child with more alerts than its share, while the uplink of its parent is down: the parent goes on, and none is lost',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using top = new Site(broker.url);
+    await using middle = new Site(broker.url);
+    const ids = Array.from({ length: 6 }, (_, at) => `urn:dev:many:${at}`);
+    await top.headend([], { gateway: [party('gw-1'), party('gw-2')] });
+    const first = await top.gateway(['gw-2', 'own'], { limits: { outbox: 12 } });
+    const second = await below(middle, first, 'gw-1', 'gw-2', ids);
+    await top.headendEvents.until('alert.device-attach', { device: 'gw-2' });
+    await top.gatewayEvents.until('alert.delivered', { device: 'gw-2' });
+    const down = top.gatewayEvents.next('mqtt.disconnected');
+    await broker.stop();
+    await down;
+    for (const device of ids) await middle.device(device, second, { factory: true }).start();
+    const refused = await middle.gatewayEvents.until('alert.refused', { status: 420 });
+    assert.equal(refused.fields.server, 'gw-1');
+    await top.device('own', first, { factory: true }).start();
+    await top.gatewayEvents.until('device.attached', { device: 'own' });
+    const { outbox } = first.status();
+    assert.deepEqual(
+      [outbox.waiting, outbox.dropped],
+      [4, 0],
+      'a quarter of 12 for the child, and the own alert',
+    );
+    assert.ok(outbox.refused > 0);
+    assert.equal(top.gatewayEvents.count('hierarchy.refused'), 1);
+    await broker.restart();
+    for (const device of [...ids, 'own']) await top.headendEvents.until('alert.device-attach', { device });
+    const attached = top.headendEvents.all.filter(({ name }) => name === 'alert.device-attach');
+    assert.equal(attached.length, ids.length + 2, 'each once');
+    assert.equal(first.status().outbox.dropped, 0);
+  },
+);

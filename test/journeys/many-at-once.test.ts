@@ -16,6 +16,7 @@ async function headendAt(url: string) {
   const events = new EventRecorder();
   const seen = new Set<string>();
   const downlink = new Downlink({
+    gatewayRate: 500,
     serverId: 'dm.example',
     route: 'worker-1',
     settings: { url, protocol: 'auto' },

@@ -1,9 +1,9 @@
-import { background } from '../../base/background.ts';
-import type { Clock, Timer } from '../../base/clock.ts';
+import type { Clock } from '../../base/clock.ts';
 import { asPosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { decodeState, encodeState } from '../../wire/tunnel/gateway-state.ts';
 import type { MqttLink } from '../../wire/tunnel/mqtt-link.ts';
+import { OwnEcho } from '../../wire/tunnel/own-echo.ts';
 
 export interface PresenceParts {
   /** Topic of the gateway's retained state. The gateway subscribes to it as well. */
@@ -11,30 +11,26 @@ export interface PresenceParts {
   readonly softwareVersion: string;
   /** Epoch of the gateway's alerts. */
   readonly epoch?: (() => string) | undefined;
+  /** What else than the uplink is wrong with the gateway, for people; undefined when nothing is. */
+  readonly problem?: (() => string | undefined) | undefined;
   /** New at each start of the gateway. */
   readonly bootId: Uint8Array;
   readonly link: () => Pick<
     MqttLink,
-    'connected' | 'publish' | 'refused' | 'rivalled' | 'rival' | 'isWatching'
+    'connected' | 'publish' | 'refused' | 'rivalled' | 'rival' | 'isGranted'
   >;
   readonly clock: Clock;
   readonly events: Events;
 }
 
-/** Milliseconds within which the broker must return the gateway's own state. */
-const echoWithin = 10_000;
-/** Milliseconds until the state is published again when the echo did not come. The broker's rules may have changed. */
-const repeatAfter = 60_000;
-
 /**
- * The gateway's retained state at the broker. The gateway subscribes to it, for two reasons. A broker that accepts a message
- * and drops it for its access rules says nothing over MQTT 3.1.1; the message does not come back. And the state of another
- * start under the same name shows that two gateways have this name.
+ * The gateway's retained state at the broker. The gateway subscribes to it, for two reasons. A broker that drops it
+ * for its access rules does not return it (`OwnEcho`). And the state of another start under the same name shows that two gateways
+ * have this name.
  */
 export class Presence {
   readonly #parts: PresenceParts;
-  /** Ends the wait for the echo, or the wait after it did not come. */
-  #timer: Timer | undefined;
+  readonly #echo: OwnEcho;
   /** The broker has returned the state of this start, on this or an earlier connection. */
   #isSeen = false;
   /** The broker has returned it on this connection. */
@@ -45,7 +41,17 @@ export class Presence {
   #failure: string | undefined;
 
   constructor(parts: PresenceParts) {
+    const { topic, link, clock, events } = parts;
     this.#parts = parts;
+    this.#echo = new OwnEcho({
+      about: topic,
+      filter: topic,
+      link,
+      publish: () => this.#publish(),
+      published: (failure) => this.#tell(failure),
+      clock,
+      events,
+    });
   }
 
   /** The encoded state. With `online` false also the Last Will. */
@@ -62,67 +68,56 @@ export class Presence {
 
   /** Publishes that the gateway is online, after each connect, and waits for the echo. */
   async announce(): Promise<void> {
-    const { topic, link, clock, events } = this.#parts;
-    const problem = link().rival;
-    this.#published = problem;
-    this.#timer?.cancel();
-    this.#timer = clock.after(echoWithin, () => this.#missed());
-    try {
-      await link().publish({ topic, payload: this.state(true, problem), retain: true });
-      this.#failure = undefined;
-    } catch (thrown) {
-      const { message: reason } = asPosternError(thrown);
-      if (reason !== this.#failure) events.emit('mqtt.state-failed', { reason });
-      this.#failure = reason;
-      this.#repeat();
-    }
+    await this.#echo.check();
   }
 
-  /** As `announce`, without anybody who waits. */
-  #again(): void {
-    void background(this.#parts.events, 'uplink', () => this.announce());
-  }
-
-  #missed(): void {
+  async #publish(): Promise<void> {
     const { topic, link } = this.#parts;
-    if (!link().isWatching(topic)) return;
-    link().refused('echo', topic, `its own message did not come back in ${echoWithin / 1000} s`);
-    this.#repeat();
+    const problem = this.#problem();
+    this.#published = problem;
+    await link().publish({ topic, payload: this.state(true, problem), retain: true });
   }
 
-  #repeat(): void {
-    const { link, clock } = this.#parts;
-    this.#timer?.cancel();
-    if (link().connected) this.#timer = clock.after(repeatAfter, () => this.#again());
+  /** What is wrong, in one line. A gateway of the same name is told first: it may be the one that the rest is about. */
+  #problem(): string | undefined {
+    const { link, problem } = this.#parts;
+    const all = [link().rival, problem?.()].filter((text) => text !== undefined);
+    return all.length === 0 ? undefined : all.join('; ');
   }
 
-  /** Publishes the state again if its problem is over. */
-  settled(): void {
-    if (this.#published !== this.#parts.link().rival) this.#again();
+  #tell(failure: unknown): void {
+    const reason = failure === undefined ? undefined : asPosternError(failure).message;
+    if (reason !== undefined && reason !== this.#failure)
+      this.#parts.events.emit('mqtt.state-failed', { reason });
+    this.#failure = reason;
+  }
+
+  /** Publishes the state again if its problem is another one by now, or is over. */
+  changed(): void {
+    if (this.#parts.link().connected && this.#published !== this.#problem()) this.#echo.again();
   }
 
   /** Stops to wait for the echo, because the connection has ended. */
   disconnected(): void {
-    this.#timer?.cancel();
+    this.#echo.disconnected();
     this.#isEchoed = false;
   }
 
   /** Takes a message on the gateway's own state topic. `isRetained`: it was published before this connection. */
   received(payload: Buffer, isRetained: boolean): void {
-    const { topic, bootId, link } = this.#parts;
+    const { bootId, link } = this.#parts;
     // An operator may clear a retained state by an empty message.
     if (payload.length === 0) return;
     const { bootId: sender, online } = decodeState(payload);
     if (Buffer.compare(sender, bootId) === 0) {
       if (!online || isRetained) return;
-      this.#timer?.cancel();
       this.#isSeen = true;
       this.#isEchoed = true;
-      link().refused('echo', topic, undefined);
+      this.#echo.seen();
     } else if (this.#isSeen && (online || !this.#isEchoed)) {
       // States of earlier starts come before the first echo. Only the Last Will of one may be late.
       link().rivalled('another gateway publishes its state under this name');
-      if (this.#isEchoed && this.#published === undefined) this.#again();
+      if (this.#isEchoed) this.changed();
     }
   }
 }

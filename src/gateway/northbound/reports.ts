@@ -81,9 +81,14 @@ export class Reports {
   /**
    * Reports a fault of this gateway or of a child to the gateway's own DM server.
    * @param subject what is at fault, such as the name of a table; only the latest fault of a subject is kept
+   * @throws {PosternError} `full` when too many alerts of the child wait
    */
   fault(subject: string, fault: Omit<GatewayFault, keyof AlertNumber>): void {
-    this.#outbox.add('gateway-fault', `${fault.via ?? ''} ${subject}`.trim(), JSON.stringify(fault));
+    const { via } = fault;
+    const child = via?.split('/')[0];
+    const from = child === undefined ? undefined : { child, mayRefuse: true };
+    const name = `${via ?? ''} ${subject}`.trim();
+    this.#outbox.add('gateway-fault', name, JSON.stringify(fault), undefined, from);
     this.wake();
   }
 

@@ -20,6 +20,8 @@ export interface UpstreamParts {
   readonly softwareVersion: string;
   /** Epoch of the gateway's alerts. */
   readonly epoch?: () => string;
+  /** What else than the uplink is wrong with the gateway; the DM server shows it to people. */
+  readonly problem?: () => string | undefined;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -73,11 +75,12 @@ export class Upstream implements Uplink {
       expired: (pending) => this.#expired(pending),
     });
     const { state, down } = this.#topics;
-    const { softwareVersion, epoch, traffic, clock, entropy, events } = parts;
+    const { softwareVersion, epoch, problem, traffic, clock, entropy, events } = parts;
     this.#presence = new Presence({
       topic: state,
       softwareVersion,
       epoch,
+      problem,
       bootId: entropy.bytes(8),
       link: () => this.#link,
       clock,
@@ -97,7 +100,7 @@ export class Upstream implements Uplink {
         this.#presence.disconnected();
         this.#listener?.disconnected();
       },
-      settled: () => this.#presence.settled(),
+      settled: () => this.#presence.changed(),
     });
   }
 
@@ -115,6 +118,11 @@ export class Upstream implements Uplink {
       ...(all.length > 0 && { reason: all.join('; ') }),
       ...(retryInSeconds !== undefined && { retryInSeconds }),
     };
+  }
+
+  /** Tells the DM server when what is wrong with the gateway has changed. */
+  problemChanged(): void {
+    this.#presence.changed();
   }
 
   get largestBody(): number {

@@ -6,7 +6,7 @@ import { paths } from '../../wire/resources.ts';
 /**
  * How the sender of a request has proved itself to the transport. `plain`: not at all, over CoAP without DTLS. `factory`: by the
  * key that its factory secret gives. `gateway`: by a key that a bootstrap issued. `configuration`: by a key of the
- * configuration. `none`: by a key that has ended meanwhile.
+ * configuration, or by a certificate. `none`: by a key that has ended meanwhile.
  */
 export const credentials = ['plain', 'factory', 'gateway', 'configuration', 'none'] as const;
 export type Credential = (typeof credentials)[number];

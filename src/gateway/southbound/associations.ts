@@ -8,7 +8,7 @@ import { type DeviceRecord, GatewayMode } from '../../mo/device-record.ts';
 import type { DetachReason, DeviceAttach, DeviceDetach, DevicePresence } from '../../mo/gateway-alerts.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import type { Inventory } from '../store/inventory.ts';
-import type { Outbox } from '../store/outbox.ts';
+import type { FromChild, Outbox } from '../store/outbox.ts';
 import { type PresenceEvent, presenceAfter } from './presence.ts';
 
 export interface AssociationsParts {
@@ -74,6 +74,12 @@ const attachBody = ({ mode, origin, via, isGateway, manufacturer, model }: Devic
   ...(manufacturer !== undefined && { manufacturer }),
   ...(model !== undefined && { model }),
 });
+
+/** The child gateway that reports a device on this path. Undefined for a device of this gateway itself. */
+const fromChild = (via: string | undefined): FromChild | undefined => {
+  const child = via?.split('/')[0];
+  return child === undefined ? undefined : { child, mayRefuse: true };
+};
 
 /** Whether nothing but the time of the last message is different. */
 function isSame({ lastSeen: _, ...before }: DeviceRecord, { lastSeen, ...now }: DeviceRecord): boolean {
@@ -145,7 +151,12 @@ export class Associations {
     if (!presence || (presence.state === record.state && presence.reason === before)) return false;
     transaction(database, () => {
       inventory.put({ ...rest, ...presence });
-      this.#report('device-presence', deviceId, { ...presence, lastSeen, ...(via !== undefined && { via }) });
+      this.#report(
+        'device-presence',
+        deviceId,
+        { ...presence, lastSeen, ...(via !== undefined && { via }) },
+        fromChild(via),
+      );
     });
     const fields = { device: deviceId, via };
     if (presence.reason === undefined) events.emit('device.reached', fields);
@@ -224,8 +235,10 @@ export class Associations {
     const report = () => this.#report('device-detach', deviceId, { reason });
     return transaction(database, () => {
       if (!this.#remove(deviceId, reason, report)) return false;
+      // What follows from the end of a child is this gateway's own report, and is not refused.
       for (const { deviceId: below, via } of [...inventory.values()])
-        if (via?.split('/')[0] === deviceId) this.#removeBehind(below, via, reason);
+        if (via?.split('/')[0] === deviceId)
+          this.#removeBehind(below, via, reason, { child: deviceId, mayRefuse: false });
       database.afterCommit(reported);
       return true;
     });
@@ -234,7 +247,7 @@ export class Associations {
   /**
    * Records a device that a child gateway reports (GwMO 1.1). The record replaces an earlier one of the same device.
    * @param path gateways on the way to the device, the child first, joined by `/`
-   * @throws {PosternError} `full`
+   * @throws {PosternError} `full`, also when too many alerts of the child wait
    */
   attachBehind(path: string, attach: Omit<DeviceAttach, keyof AlertNumber>): void {
     const { database, inventory, clock, events, reported } = this.#parts;
@@ -257,7 +270,7 @@ export class Associations {
     const isNew = inventory.get(deviceId)?.via !== path;
     transaction(database, () => {
       inventory.put(record);
-      if (isNew) this.#report('device-attach', deviceId, attachBody(record));
+      if (isNew) this.#report('device-attach', deviceId, attachBody(record), fromChild(path));
     });
     if (!isNew) return;
     events.emit('device.attached', { device: deviceId, bootstrap, via: path });
@@ -267,22 +280,23 @@ export class Associations {
   /**
    * Removes a device behind a child gateway and reports it as detached, because the child lost the device or was
    * detached itself. Does nothing when the device is attached elsewhere by now.
+   * @throws {PosternError} `full` when too many alerts of the child wait
    */
   detachBehind(child: string, deviceId: string, reason: DetachReason): void {
     const { database, inventory, reported } = this.#parts;
     const via = inventory.get(deviceId)?.via;
     if (via?.split('/')[0] !== child) return;
     transaction(database, () => {
-      this.#removeBehind(deviceId, via, reason);
+      this.#removeBehind(deviceId, via, reason, fromChild(via));
       database.afterCommit(reported);
     });
   }
 
-  #removeBehind(deviceId: string, via: string, reason: DetachReason): void {
+  #removeBehind(deviceId: string, via: string, reason: DetachReason, from: FromChild | undefined): void {
     const { database, inventory, events, leaving } = this.#parts;
     inventory.delete(deviceId);
     leaving(deviceId);
-    this.#report('device-detach', deviceId, { reason, via });
+    this.#report('device-detach', deviceId, { reason, via }, from);
     database.afterCommit(() => events.emit('device.detached', { device: deviceId, reason, via }));
   }
 
@@ -295,9 +309,15 @@ export class Associations {
   }
 
   /** Adds an alert to the outbox unless GwConfig turns it off. Joins the caller's transaction. */
-  #report(kind: keyof typeof switches, deviceId: string, body: AttachBody | DetachBody | PresenceBody): void {
+  #report(
+    kind: keyof typeof switches,
+    deviceId: string,
+    body: AttachBody | DetachBody | PresenceBody,
+    from?: FromChild,
+  ): void {
     const { gwConfig, outbox } = this.#parts;
-    if (gwConfig.text(switches[kind]) === 'true') outbox.add(kind, deviceId, JSON.stringify(body));
+    if (gwConfig.text(switches[kind]) === 'true')
+      outbox.add(kind, deviceId, JSON.stringify(body), undefined, from);
   }
 
   #remove(deviceId: string, reason: string, report: () => void): boolean {

@@ -39,6 +39,8 @@ export const hierarchyDepth = 4;
  */
 export class Children {
   readonly #parts: ChildrenParts;
+  /** Children for whose last alert there was no room: at most as many as the configuration allows. */
+  readonly #full = new Set<string>();
 
   constructor(parts: ChildrenParts) {
     this.#parts = parts;
@@ -54,8 +56,14 @@ export class Children {
    * gateway, or the alert is of a type that is not handled here.
    */
   alerted(child: string, alert: Alert): number | undefined {
-    const { vocabulary, associations, claims, events, fanoutEnded, faulted } = this.#parts;
     if (!this.mayBeGateway(child)) return undefined;
+    const status = this.#taken(child, alert);
+    if (status === DmStatus.Ok) this.#full.delete(child);
+    return status;
+  }
+
+  #taken(child: string, alert: Alert): number | undefined {
+    const { vocabulary, associations, claims, events, fanoutEnded, faulted } = this.#parts;
     const { DeviceAttach, DeviceDetach, DevicePresence, CommandFanout, GatewayFault } = vocabulary.alerts;
     try {
       if (isAlertOf(alert, DeviceAttach)) {
@@ -83,8 +91,11 @@ export class Children {
       fanoutEnded(alert.correlator, String(alert.items[0]?.data ?? ''));
       return DmStatus.Ok;
     } catch (thrown) {
-      const { message, dmStatus } = asPosternError(thrown);
-      events.emit('hierarchy.refused', { child, reason: message });
+      const { message, dmStatus, code } = asPosternError(thrown);
+      // A child at its bound sends the same alerts again and again.
+      if (code !== 'full' || !this.#full.has(child))
+        events.emit('hierarchy.refused', { child, reason: message });
+      if (code === 'full') this.#full.add(child);
       return dmStatus;
     }
   }

@@ -37,10 +37,16 @@ export class PreSharedKeys {
     );
   }
 
-  /** Whose key it is. `credential` decides what its owner may use. */
-  ownerOf(identity: string): Pick<Remote, 'identity'> & { readonly credential: Credential } {
+  /**
+   * Whose key it is. `credential` decides what its owner may use.
+   * @param proof of a certificate or a raw public key. Its name is that of a device, whatever pre-shared keys there are
+   */
+  ownerOf(
+    identity: string,
+    proof: string | undefined,
+  ): Pick<Remote, 'identity'> & { readonly credential: Credential } {
     const { configured, factory, issued } = this.#parts;
-    if (configured().has(identity)) return { identity, credential: 'configuration' };
+    if (proof !== undefined || configured().has(identity)) return { identity, credential: 'configuration' };
     const byFactory = factory().get(identity);
     if (byFactory) return { identity: byFactory.deviceId, credential: 'factory' };
     const byBootstrap = issued.at(identity);

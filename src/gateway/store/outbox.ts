@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { type Database, keepLatest } from '../../base/database.ts';
+import { PosternError } from '../../base/errors.ts';
 import { keepNumbersLow, type ReadableTable, readRows } from '../../base/rows.ts';
 import type { AlertRun } from '../../mo/alert-number.ts';
 import type { Epoch } from './epoch.ts';
@@ -24,6 +25,19 @@ const sqlList = (kinds: readonly OutboxKind[]): string => `(${kinds.map((kind) =
 
 /** Entries that are kept after they were set aside. */
 export const undeliverableLimit = 100;
+
+/**
+ * What the alerts of one child gateway, and those of all of them, may take of the outbox: parts of its limit, and bytes of
+ * bodies for each entry of that. The rest is for what this gateway itself has to say.
+ */
+export const childShare = { one: 0.25, all: 0.75, bytes: 512 } as const;
+
+/** The child gateway that an alert came from. */
+export interface FromChild {
+  readonly child: string;
+  /** The alert is refused when there is no room for another one of this child. Else it is added in any case. */
+  readonly mayRefuse: boolean;
+}
 
 /** An alert that waits for delivery to a DM server. */
 export interface OutboxEntry {
@@ -53,6 +67,8 @@ export class Outbox {
   readonly #epoch: Epoch | undefined;
   /** Alerts deleted at the limit since the start. */
   dropped = 0;
+  /** Alerts of child gateways that found no room, since the start. */
+  refused = 0;
   /** Kinds of which there was no entry, and none was added since. */
   readonly #absent = new Set<OutboxKind>();
 
@@ -70,18 +86,45 @@ export class Outbox {
     return Number(this.#database.prepare('SELECT count(*) AS n FROM outbox').get()?.n);
   }
 
-  /** Adds an alert and deletes an earlier one of the same kind and device. Joins the caller's transaction, if any. */
-  add(kind: OutboxKind, deviceId: string, body: string, server?: string): void {
+  /**
+   * Adds an alert and deletes an earlier one of the same kind and device. Joins the caller's transaction, if any.
+   * @throws {PosternError} `full` when there is no room for another alert of this child
+   */
+  add(kind: OutboxKind, deviceId: string, body: string, server?: string, from?: FromChild): void {
     this.#epoch?.store();
     this.#absent.delete(kind);
     this.#database.prepare('DELETE FROM outbox WHERE kind = ? AND device_id = ?').run(kind, deviceId);
-    this.#database
+    const bytes = Buffer.byteLength(body);
+    if (from?.mayRefuse) this.#demandRoom(from.child, bytes);
+    const { lastInsertRowid } = this.#database
       .prepare('INSERT INTO outbox (kind, device_id, body, server) VALUES (?, ?, ?, ?)')
       .run(kind, deviceId, body, server ?? null);
+    if (from)
+      this.#database
+        .prepare('INSERT INTO outbox_child VALUES (?, ?, ?)')
+        .run(lastInsertRowid, from.child, bytes);
     const dropped = keepLatest(this.#database, 'outbox', this.limit);
     this.#database.afterCommit(() => {
       this.dropped += dropped;
     });
+  }
+
+  #demandRoom(child: string, bytes: number): void {
+    const taken = (where: string, ...values: string[]) => {
+      const found = this.#database
+        .prepare(`SELECT count(*) AS entries, total(bytes) AS bytes FROM outbox_child WHERE ${where}`)
+        .get(...values);
+      return { entries: Number(found?.entries) + 1, bytes: Number(found?.bytes) + bytes };
+    };
+    const isBeyond = ({ entries, bytes: sum }: { entries: number; bytes: number }, share: number) => {
+      const limit = Math.max(1, Math.floor(this.limit * share));
+      return entries > limit || sum > limit * childShare.bytes;
+    };
+    const isFull =
+      isBeyond(taken('child = ?', child), childShare.one) || isBeyond(taken('true'), childShare.all);
+    if (!isFull) return;
+    this.refused++;
+    throw new PosternError('full', 'too many alerts of child gateways wait for the DM server');
   }
 
   /** ServerIDs of the recipients of all entries. `undefined` stands for the gateway's own DM server. */
@@ -174,6 +217,9 @@ export class Outbox {
         'INSERT INTO outbox (kind, device_id, body, server) SELECT kind, device_id, body, server FROM outbox WHERE sequence = ?',
       )
       .run(sequence);
+    this.#database
+      .prepare('INSERT INTO outbox_child SELECT ?, child, bytes FROM outbox_child WHERE sequence = ?')
+      .run(lastInsertRowid, sequence);
     this.remove(sequence);
     return Number(lastInsertRowid);
   }

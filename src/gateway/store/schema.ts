@@ -60,6 +60,12 @@ export const gatewaySchema: Schema = {
      ) STRICT, WITHOUT ROWID;
      CREATE TABLE dtls_run (number INTEGER NOT NULL) STRICT;
      INSERT INTO dtls_run VALUES (0);`,
+    // The child gateways that entries of the outbox came from. In a table of its own: 0.1.0 opens the one of the outbox.
+    `CREATE TABLE outbox_child (sequence INTEGER PRIMARY KEY, child TEXT NOT NULL, bytes INTEGER NOT NULL) STRICT;
+     CREATE INDEX outbox_share ON outbox_child (child, bytes);
+     CREATE TRIGGER outbox_gone AFTER DELETE ON outbox BEGIN
+       DELETE FROM outbox_child WHERE sequence = old.sequence;
+     END;`,
     `CREATE TABLE device_key (
        identity TEXT PRIMARY KEY, device_id TEXT NOT NULL, serial INTEGER NOT NULL, secret TEXT NOT NULL
      ) STRICT, WITHOUT ROWID;`,

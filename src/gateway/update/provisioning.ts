@@ -3,8 +3,9 @@ import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, writeFileS
 import { join } from 'node:path';
 import { parse, stringify } from 'smol-toml';
 import { syncFile, syncFolder, writeDurably } from '../../base/durable.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
+import { readNamedFile } from '../../base/named-file.ts';
 
 /** Result of the provisioning: name of the gateway, and ports that the firewall opens. */
 export interface Provisioned {
@@ -92,10 +93,11 @@ export function provision(
 
 function readTables(file: string): Record<string, Table> {
   try {
-    return parse(readFileSync(file, 'utf8')) as Record<string, Table>;
+    return parse(readNamedFile(file).toString()) as Record<string, Table>;
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new PosternError('configuration', `${file}: no TOML: ${why}`, { cause });
+    const { code, message } = asPosternError(cause);
+    const why = code === 'configuration' ? message : `no TOML: ${message}`;
+    throw new PosternError('configuration', `${file}: ${why}`, { cause });
   }
 }
 

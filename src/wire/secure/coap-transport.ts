@@ -9,7 +9,9 @@ import type { CoapEndpoint } from '../coap/endpoint.ts';
 import type { Remote } from '../coap/message.ts';
 import { remoteKey } from '../coap/peer.ts';
 import { Association, type AssociationState } from './dtls/association.ts';
-import { DtlsEndpoint } from './dtls/endpoint.ts';
+import { isStillTrusted } from './dtls/certificate-check.ts';
+import type { Certificates } from './dtls/certificates.ts';
+import { DtlsServer } from './dtls/server.ts';
 
 /** Sequence numbers that an association may use after what is stored of it, in one run of the process. */
 export const reservedBlock = 1024;
@@ -26,7 +28,7 @@ const probeTime = 1900;
 /** An association as it comes out of the store. */
 export interface StoredAssociation {
   readonly state: AssociationState;
-  /** `credentialMark` of the key with which it was opened. */
+  /** `credentialMark` of the pre-shared key with which it was opened; empty with a certificate or a raw public key. */
   readonly credential: string;
   /** Nothing was received after it was stored. */
   readonly isClean: boolean;
@@ -49,10 +51,15 @@ export interface CoapTransportParts {
   readonly events: Events;
   /** The pre-shared key of an identity; undefined when it is unknown. */
   readonly keyOf: (identity: string) => Uint8Array | undefined;
-  /** Whose key an identity names, and of what kind it is; by default the identity itself. */
-  readonly ownerOf?: (identity: string) => Pick<Remote, 'identity' | 'credential'>;
-  /** Called when an identity has opened an association. */
+  /**
+   * Whose key an identity names, and of what kind it is; by default the identity itself.
+   * @param proof of a certificate or a raw public key; undefined for a pre-shared key
+   */
+  readonly ownerOf?: (identity: string, proof: string | undefined) => Pick<Remote, 'identity' | 'credential'>;
+  /** Called when the pre-shared key of an identity has opened an association. */
   readonly opened?: (identity: string) => void;
+  /** What certificates and raw public keys need, as it is now; undefined where they are not served. */
+  readonly certificates?: () => Certificates | undefined;
   /** The entry that handshakes share with all other datagrams of strangers. */
   readonly admission: Admission;
   /** Most associations. */
@@ -79,7 +86,7 @@ export interface SecureSocket {
  */
 export class CoapTransport {
   readonly #parts: CoapTransportParts;
-  readonly #dtls: DtlsEndpoint;
+  readonly #dtls: DtlsServer;
   /** By local address. */
   readonly #sockets = new Map<string, SecureSocket>();
   readonly #byKey = new Map<string, Association>();
@@ -95,9 +102,9 @@ export class CoapTransport {
   #opened = 0;
 
   constructor(parts: CoapTransportParts) {
-    const { clock, entropy, events, keyOf, admission, associations, store } = parts;
+    const { clock, entropy, events, keyOf, certificates, admission, associations, store } = parts;
     this.#parts = parts;
-    this.#dtls = new DtlsEndpoint({
+    this.#dtls = new DtlsServer({
       clock,
       entropy,
       send: (datagram, { address, port, local }) => this.#sockets.get(local)?.send(datagram, port, address),
@@ -107,7 +114,11 @@ export class CoapTransport {
       runningOut: (association) => this.#reserve(association),
       closed: (association, reason) => this.#forget(association, reason),
       refused: ({ address }, reason) => events.emit('dtls.refused', { peer: address, reason }),
-      server: { keyOf, admits: (address) => admission.admits(address) },
+      server: {
+        keyOf,
+        ...(certificates && { certificates }),
+        admits: (address) => admission.admits(address),
+      },
       limits: { associations, sessions: associations },
     });
     this.#stored = store.load();
@@ -188,6 +199,15 @@ export class CoapTransport {
     this.#dtls.revoke(identity);
   }
 
+  /**
+   * Ends the associations that were opened with a certificate or a raw public key which does not count any more: its authority or
+   * the key was removed, or it has expired.
+   */
+  review(): void {
+    for (const { identity, proof } of [...this.#dtls.associations])
+      if (proof !== undefined && !this.#isTrusted(identity, proof)) this.#dtls.revoke(identity);
+  }
+
   /** Stores all associations as they are, and ends without a word to the peers. */
   stop(): void {
     this.#storing?.cancel();
@@ -255,25 +275,25 @@ export class CoapTransport {
     this.#storeLater(association);
     const { identity, place } = association;
     this.#parts.events.emit('dtls.opened', { identity, peer: place.address, ...deviceOf(association) });
-    this.#parts.opened?.(identity);
+    if (association.proof === undefined) this.#parts.opened?.(identity);
   }
 
   /** Makes the association known to CoAP. */
   #adopt(association: Association): void {
-    const { place, identity } = association;
+    const { place, identity, proof } = association;
     const { address, port } = place;
-    const owner = this.#parts.ownerOf?.(identity) ?? { identity };
+    const owner = this.#parts.ownerOf?.(identity, proof) ?? { identity };
     const remote = { address, port, key: `dtls ${this.#opened++}`, ...owner };
     association.owner = remote satisfies Remote;
     this.#byKey.set(remote.key, association);
   }
 
   #restore({ state, credential, isClean }: StoredAssociation): void {
-    const { identity, sent } = state;
-    const { store, keyOf } = this.#parts;
-    const key = keyOf(identity);
-    if (!key || credentialMark(key) !== credential) {
-      store.remove(identity);
+    const { identity, proof, sent } = state;
+    const isValid =
+      proof === undefined ? credential === this.#credentialOf(identity) : this.#isTrusted(identity, proof);
+    if (!isValid) {
+      this.#parts.store.remove(identity);
       return;
     }
     const association = Association.restore(state, sent + reservedBlock, !isClean);
@@ -313,8 +333,19 @@ export class CoapTransport {
   }
 
   #record(association: Association, sent: number, isClean: boolean): StoredAssociation {
-    const key = this.#parts.keyOf(association.identity);
-    return { state: association.state(sent), credential: key ? credentialMark(key) : '', isClean };
+    const { identity, proof } = association;
+    const credential = proof === undefined ? (this.#credentialOf(identity) ?? '') : '';
+    return { state: association.state(sent), credential, isClean };
+  }
+
+  #credentialOf(identity: string): string | undefined {
+    const key = this.#parts.keyOf(identity);
+    return key && credentialMark(key);
+  }
+
+  #isTrusted(identity: string, proof: string): boolean {
+    const { certificates, clock } = this.#parts;
+    return isStillTrusted({ identity, proof }, certificates?.()?.trust, clock.wall());
   }
 
   #forget(association: Association, reason: string): void {

@@ -12,7 +12,7 @@ export interface GatewayState {
   readonly bootId: Uint8Array;
   /** Epoch of the gateway's alerts; absent for gateways of version 0.1.0. */
   readonly epoch?: string;
-  /** What is wrong with the gateway's uplink: one line for a person. At most 255 characters. */
+  /** What is wrong with the gateway's uplink or state file: one line for a person. At most 255 characters. */
   readonly problem?: string;
 }
 

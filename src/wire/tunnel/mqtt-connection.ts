@@ -161,6 +161,8 @@ export class MqttConnection {
       writeCache: false,
       // The stream of a WebSocket is no socket. The socket below it is known when its request is about to be sent.
       wsOptions: {
+        // Packages are short, and many would have to be decompressed before they are bounded.
+        perMessageDeflate: false,
         finishRequest: (request: ClientRequest) => {
           request.once(
             'socket',

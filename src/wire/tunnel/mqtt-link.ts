@@ -177,9 +177,9 @@ export class MqttLink implements AsyncDisposable {
     connection?.finish(reason);
   }
 
-  /** Whether the broker granted a filter of `watches` on this connection. */
-  isWatching(filter: string): boolean {
-    return this.#watching.has(filter);
+  /** Whether the broker granted a filter on this connection. */
+  isGranted(filter: string): boolean {
+    return this.#watching.has(filter) || (this.#isConnected && this.#parts.subscriptions.includes(filter));
   }
 
   /** Takes note of what the broker's access rules seem to refuse. `reason` undefined: they allow it. */
@@ -241,7 +241,8 @@ export class MqttLink implements AsyncDisposable {
       isHeard = await connection.publish(publication);
     } catch (thrown) {
       if (thrown instanceof RefusedMessage && thrown.code === 'tooLarge') this.#refused(bytes);
-      else if (thrown instanceof RefusedMessage) this.#refusals.add('publish', topic, thrown.message);
+      else if (thrown instanceof RefusedMessage && publication.isTrial !== true)
+        this.#refusals.add('publish', topic, thrown.message);
       if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
       throw thrown;
     }

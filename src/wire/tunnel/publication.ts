@@ -11,6 +11,8 @@ export interface Publication {
    * The message may go with QoS 0, because the sender notices its loss and repeats it. Default false: QoS 1.
    */
   readonly quick?: boolean;
+  /** Nothing depends on the message. When the broker refuses it, that is no refusal to tell of. Default false. */
+  readonly isTrial?: boolean;
   /** Publications of different flows take turns when they must wait. By default, the topic is the flow. */
   readonly flow?: string;
 }

@@ -14,6 +14,9 @@ export const gatewayTopics = (gateway: string) => ({
 /** A topic to which nobody subscribes, for a head-end: `~` cannot be a gateway. See `Carrier`. */
 export const headendCarrier = 'dm/~';
 
+/** Topics of no gateway, by which a head-end checks that it may publish and read. See `OwnEcho`. */
+export const checkTopics = gatewayTopics('~');
+
 /**
  * Whether the text can be one level of a topic: 1 to 64 letters, digits, `.`, `_`, `:` and `-`. So it has no separators,
  * wildcards or control characters.

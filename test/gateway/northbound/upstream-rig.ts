@@ -44,6 +44,7 @@ export function headendAt(
   const events = new EventRecorder();
   const states: { online: boolean; problem: string | undefined }[] = [];
   const downlink = new Downlink({
+    gatewayRate: 500,
     serverId: 'dm.example',
     route,
     settings: { url, protocol },

@@ -23,7 +23,7 @@ const columns = ['plain', 'factory', 'gateway', 'configuration'] as const;
 /** Rows of the table in docs/security.md: resource, and a word for each column. */
 const documented = (): readonly (readonly [string, readonly string[]])[] => {
   const page = readFileSync('docs/security.md', 'utf8');
-  const [, section = ''] = page.split('### Which key opens which resource');
+  const [, section = ''] = page.split('\n## Which key opens which resource');
   return section
     .split(/\n#/)[0]!
     .split('\n')

@@ -28,7 +28,7 @@ function start() {
   const database = openDatabase(':memory:', gatewaySchema);
   const clock = new HandClock();
   const events = new EventRecorder();
-  const outbox = new Outbox(database, 10);
+  const outbox = new Outbox(database, 100);
   const credentials = new Credentials(database, 10, testSealing);
   const inventory = new Inventory(database, 10);
   const config = new StoredBranch('GwConfig', gwConfig.root, new Nodes(database));

@@ -6,7 +6,8 @@ import type { Established, Handshake } from './handshake.ts';
 import { helloVerifyBytes, splitCookie } from './hellos.ts';
 import { fragmentBytes, type HandshakeMessage, MessageType, readFragments } from './messages.ts';
 import { ContentType, type DtlsRecord, dtls10, plainRecord } from './record.ts';
-import { ServerHandshake, type ServerSettings } from './server-handshake.ts';
+import type { ServerSettings } from './server-choice.ts';
+import { ServerHandshake } from './server-handshake.ts';
 import type { Surroundings } from './surroundings.ts';
 
 /** Most handshakes that clients have begun: all in all, of one address, of one prefix. */

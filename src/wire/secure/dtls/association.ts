@@ -26,6 +26,8 @@ export interface Agreement {
   readonly suite: Suite;
   /** Who the peer proved to be, or for a client, as whom it proved itself. */
   readonly identity: string;
+  /** By what the peer proved its identity (`Proven.proof`); absent for a pre-shared key. */
+  readonly proof?: string | undefined;
   readonly isClient: boolean;
   /** Keys of both directions, as `keyBlock` gives them. */
   readonly keys: Buffer;
@@ -77,6 +79,7 @@ const secrets = new SecretPool(96 + mostCid);
 export class Association {
   readonly suite: Suite;
   readonly identity: string;
+  readonly proof: string | undefined;
   readonly isClient: boolean;
   readonly ownCid: number | undefined;
   readonly peerLimit: number;
@@ -102,6 +105,7 @@ export class Association {
   constructor({ keys, peerCid = noBytes, ...agreement }: Agreement, place: Place) {
     this.suite = agreement.suite;
     this.identity = agreement.identity;
+    this.proof = agreement.proof;
     this.isClient = agreement.isClient;
     this.ownCid = agreement.ownCid;
     this.peerLimit = agreement.peerLimit;
@@ -127,11 +131,11 @@ export class Association {
 
   /** What is to be stored, with all sequence numbers below `sent` reserved. */
   state(sent: number): AssociationState {
-    const { suite, identity, isClient, ownCid, peerLimit, place } = this;
+    const { suite, identity, proof, isClient, ownCid, peerLimit, place } = this;
     const keys = Buffer.from(secrets.view(this.#slot, 0, keyBlockBytes(suite)));
     const peerCid = this.#peerCid && Buffer.from(this.#peerCid);
     const received = this.#window.highest;
-    return { suite, identity, isClient, ownCid, peerLimit, place, keys, peerCid, sent, received };
+    return { suite, identity, proof, isClient, ownCid, peerLimit, place, keys, peerCid, sent, received };
   }
 
   /** The next sequence number. */

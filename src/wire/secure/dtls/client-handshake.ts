@@ -1,6 +1,24 @@
+import { createSign, type Sign } from 'node:crypto';
 import { Alert, DtlsFailure } from './alerts.ts';
 import { cidOf } from './association.ts';
-import { secp256r1 } from './extensions.ts';
+import { proven } from './certificate-check.ts';
+import {
+  certificateBytes,
+  readCertificate,
+  readCertificateRequest,
+  readSignedShare,
+  signatureBytes,
+} from './certificate-messages.ts';
+import {
+  type Certificates,
+  entriesOf,
+  isSigned,
+  ownTypes,
+  type Presented,
+  presented,
+  trustedTypes,
+} from './certificates.ts';
+import { CertificateType, ecdsaSha256, secp256r1 } from './extensions.ts';
 import { Handshake, type HandshakeParts } from './handshake.ts';
 import {
   type ClientHello,
@@ -9,17 +27,25 @@ import {
   readServerHello,
   type ServerHello,
 } from './hellos.ts';
-import { clientShareBytes, EphemeralKey, readServerShare } from './key-exchange.ts';
+import { clientPointBytes, clientShareBytes, EphemeralKey, readServerShare } from './key-exchange.ts';
 import { masterSecret, premasterOf } from './key-schedule.ts';
 import { type HandshakeMessage, MessageType } from './messages.ts';
-import { mostContent } from './server-handshake.ts';
+import { mostContent } from './server-choice.ts';
 import type { Session } from './sessions.ts';
 import { isAead, type Suite } from './suites.ts';
+
+/** What a client proves itself with, and whom it believes. */
+export interface ServedCertificates extends Certificates {
+  /** Host name or address of the server, which its certificate must have; or the name of its raw public key. */
+  readonly serverName: string;
+}
 
 /** What a client proves itself with. */
 export interface ClientSettings {
   readonly identity: string;
-  readonly key: Uint8Array;
+  /** The pre-shared key. Absent with certificates. */
+  readonly key?: Uint8Array | undefined;
+  readonly certificates?: ServedCertificates | undefined;
   /** Suites that are offered, the preferred one first. */
   readonly suites: readonly Suite[];
   /** A session of an earlier handshake with the same server and identity. */
@@ -37,12 +63,15 @@ export class ClientHandshake extends Handshake {
   #answer: ServerHello | undefined;
   #suite: Suite | undefined;
   #serverPoint: Buffer | undefined;
+  #presented: Presented | undefined;
+  #isAsked = false;
   #master: Buffer | undefined;
 
   constructor(parts: HandshakeParts, settings: ClientSettings) {
     super(parts, { received: 0, sent: 0, record: 0 });
     this.#settings = settings;
-    const { suites, session, cid } = settings;
+    const { suites, session, cid, certificates } = settings;
+    if (certificates) this.signature = createSign('sha256');
     const takesShares = suites.some(({ exchange }) => exchange !== 'psk');
     this.#hello = {
       random: Buffer.from(parts.entropy.bytes(32)),
@@ -51,6 +80,7 @@ export class ClientHandshake extends Handshake {
       suites: suites.map(({ id }) => id),
       extensions: {
         ...(takesShares && { groups: [secp256r1], hasPointFormats: true }),
+        ...(certificates && offerOf(certificates)),
         ...(suites.some((suite) => !isAead(suite)) && { encryptThenMac: true }),
         extendedMasterSecret: true,
         recordSizeLimit: mostContent,
@@ -66,14 +96,21 @@ export class ClientHandshake extends Handshake {
     if (type === MessageType.HelloVerifyRequest && !this.#answer) {
       this.#hello = { ...this.#hello, cookie: readHelloVerify(body) };
       this.restart();
+      if (this.#settings.certificates) this.signature = createSign('sha256');
       this.#greet();
       return;
     }
     this.record(message);
+    const isCertified = this.#isNegotiating && this.#suite?.exchange === 'ecdhe-ecdsa';
     if (type === MessageType.ServerHello && !this.#answer) this.#takeAnswer(body);
-    else if (type === MessageType.ServerKeyExchange && this.#isNegotiating)
-      this.#serverPoint = readServerShare(body, this.#suite!.exchange === 'ecdhe-psk');
-    else if (type === MessageType.ServerHelloDone && this.#isNegotiating) this.#sendKey();
+    else if (type === MessageType.Certificate && isCertified && !this.#presented)
+      this.#presented = presented(this.#serverType, readCertificate(this.#serverType, body));
+    else if (type === MessageType.ServerKeyExchange && this.#isNegotiating && !this.#serverPoint)
+      this.#takeShare(body, isCertified);
+    else if (type === MessageType.CertificateRequest && isCertified && this.#serverPoint) {
+      readCertificateRequest(body);
+      this.#isAsked = true;
+    } else if (type === MessageType.ServerHelloDone && this.#isNegotiating) this.#sendKey();
     else throw new DtlsFailure(Alert.UnexpectedMessage, `message ${type} is not expected`);
   }
 
@@ -119,21 +156,58 @@ export class ClientHandshake extends Handshake {
     this.#deriveFrom(Buffer.from(session.master));
   }
 
+  /** The kind of certificate that the server has. Without the extension that is X.509 (RFC 7250 section 4.2). */
+  get #serverType(): number {
+    return this.#answer?.extensions.serverTypes?.[0] ?? CertificateType.X509;
+  }
+
+  #takeShare(body: Buffer, isCertified: boolean): void {
+    if (!isCertified) {
+      this.#serverPoint = readServerShare(body, this.#suite!.exchange === 'ecdhe-psk');
+      return;
+    }
+    const { point, signed, signature } = readSignedShare(body);
+    const peer = this.#presented;
+    if (!peer) throw new DtlsFailure(Alert.UnexpectedMessage, 'the server sends no Certificate');
+    if (!isSigned(peer.publicKey, signature, this.#hello.random, this.#answer!.random, signed))
+      throw new DtlsFailure(Alert.DecryptError, 'the server does not have the key of its certificate');
+    const { trust, serverName: name } = this.#settings.certificates!;
+    proven(peer, trust, { role: 'server', name }, this.parts.clock.wall());
+    this.#serverPoint = point;
+  }
+
   #sendKey(): void {
-    const suite = this.#suite!;
-    const { identity, key } = this.#settings;
+    const { exchange } = this.#suite!;
+    const { identity, key, certificates } = this.#settings;
     const { random: serverRandom, extensions } = this.#answer!;
-    const share = suite.exchange === 'ecdhe-psk' ? new EphemeralKey() : undefined;
+    const share = exchange === 'psk' ? undefined : new EphemeralKey();
     if (share && !this.#serverPoint)
       throw new DtlsFailure(Alert.UnexpectedMessage, 'the server sends no ServerKeyExchange');
-    const body = clientShareBytes({ identity: Buffer.from(identity), point: share?.point });
-    const exchange = this.message(MessageType.ClientKeyExchange, body);
-    const premaster = premasterOf(key, share?.secretWith(this.#serverPoint!));
+    const asked = this.#isAsked ? certificates : undefined;
+    const flight = asked ? [this.#certificate(asked)] : [];
+    const secret = share?.secretWith(this.#serverPoint!);
+    const isCertified = exchange === 'ecdhe-ecdsa';
+    const body = isCertified
+      ? clientPointBytes(share!.point)
+      : clientShareBytes({ identity: Buffer.from(identity), point: share?.point });
+    flight.push(this.message(MessageType.ClientKeyExchange, body));
+    if (!isCertified && !key) throw new DtlsFailure(Alert.HandshakeFailure, 'there is no pre-shared key');
+    const premaster = isCertified ? secret! : premasterOf(key!, secret);
     const sessionHash = extensions.extendedMasterSecret ? this.transcriptHash : undefined;
     const clientRandom = this.#hello.random;
     this.#deriveFrom(masterSecret(premaster, { sessionHash, clientRandom, serverRandom }));
     premaster.fill(0);
-    this.sendFlight([exchange, ...this.finish()]);
+    if (asked) {
+      const signature = (this.signature as Sign).sign(asked.own.privateKey);
+      this.signature = undefined;
+      flight.push(this.message(MessageType.CertificateVerify, signatureBytes(signature)));
+    }
+    this.sendFlight([...flight, ...this.finish()]);
+  }
+
+  #certificate(certificates: Certificates): HandshakeMessage {
+    const type = this.#answer!.extensions.clientTypes?.[0] ?? CertificateType.X509;
+    return this.message(MessageType.Certificate, certificateBytes(type, entriesOf(certificates, type)));
   }
 
   #deriveFrom(master: Buffer): void {
@@ -155,4 +229,15 @@ export class ClientHandshake extends Handshake {
       },
     });
   }
+}
+
+/** Where X.509 alone is meant the extensions are left out (RFC 7250 section 4.1). */
+function offerOf(certificates: Certificates) {
+  const [clientTypes, serverTypes] = [ownTypes(certificates), trustedTypes(certificates)];
+  const isPlain = (types: readonly number[]) => types.length === 1 && types[0] === CertificateType.X509;
+  return {
+    signatureAlgorithms: [ecdsaSha256],
+    ...(!isPlain(clientTypes) && { clientTypes }),
+    ...(!isPlain(serverTypes) && { serverTypes }),
+  };
 }

@@ -5,12 +5,21 @@ import { Reader, uint, uintVector, vector } from './bytes.ts';
 const Extension = {
   SupportedGroups: 10, // RFC 8422
   EcPointFormats: 11, // RFC 8422
+  SignatureAlgorithms: 13, // RFC 5246 section 7.4.1.4.1
+  ClientCertificateType: 19, // RFC 7250
+  ServerCertificateType: 20, // RFC 7250
   EncryptThenMac: 22, // RFC 7366
   ExtendedMasterSecret: 23, // RFC 7627
   RecordSizeLimit: 28, // RFC 8449
   ConnectionId: 54, // RFC 9146
   RenegotiationInfo: 0xff01, // RFC 5746
 } as const;
+
+/** Kinds of certificates (RFC 7250 section 3). */
+export const CertificateType = { X509: 0, RawPublicKey: 2 } as const;
+
+/** The signature algorithm that RFC 7925 section 4.4 requires: ECDSA with SHA-256. */
+export const ecdsaSha256 = 0x0403;
 
 /** The group that RFC 7925 section 4.4 requires. Points are not compressed. */
 export const secp256r1 = 23;
@@ -25,6 +34,11 @@ export const mostCid = 32;
 export interface HelloExtensions {
   readonly groups?: readonly number[];
   readonly hasPointFormats?: boolean;
+  readonly signatureAlgorithms?: readonly number[];
+  /** Kinds of certificates of the client, the preferred one first. A ServerHello has one. */
+  readonly clientTypes?: readonly number[];
+  /** Kinds of certificates of the server, as `clientTypes`. */
+  readonly serverTypes?: readonly number[];
   readonly encryptThenMac?: boolean;
   readonly extendedMasterSecret?: boolean;
   /** Most bytes of content that the sender takes in one record. */
@@ -59,6 +73,12 @@ function readExtension(type: number, body: Reader): HelloExtensions {
       return { groups: new Reader(body.vector(2)).uints(2) };
     case Extension.EcPointFormats:
       return { hasPointFormats: body.vector(1).includes(uncompressed) };
+    case Extension.SignatureAlgorithms:
+      return { signatureAlgorithms: new Reader(body.vector(2)).uints(2) };
+    case Extension.ClientCertificateType:
+      return { clientTypes: readTypes(body) };
+    case Extension.ServerCertificateType:
+      return { serverTypes: readTypes(body) };
     case Extension.EncryptThenMac:
       body.end();
       return { encryptThenMac: true };
@@ -83,13 +103,22 @@ function readExtension(type: number, body: Reader): HelloExtensions {
   }
 }
 
-/** The bytes of extensions, with the length of all in front. Empty when there is none. */
-export function extensionBytes(said: HelloExtensions): Buffer {
+/** A list in a ClientHello, a single one in a ServerHello (RFC 7250 section 3). */
+const readTypes = (body: Reader): number[] =>
+  body.remaining === 1 ? [body.uint(1)] : new Reader(body.vector(1)).uints(1);
+
+/** The bytes of extensions, with the length of all in front. Empty when there is none. `isAnswer` is for a ServerHello. */
+export function extensionBytes(said: HelloExtensions, isAnswer = false): Buffer {
   const parts: Buffer[] = [];
   const add = (type: number, body: Buffer) => parts.push(uint(type, 2), vector(2, body));
   const nothing = Buffer.alloc(0);
+  const types = (all: readonly number[]) => (isAnswer ? Buffer.from(all) : uintVector(1, 1, all));
   if (said.groups) add(Extension.SupportedGroups, uintVector(2, 2, said.groups));
   if (said.hasPointFormats) add(Extension.EcPointFormats, uintVector(1, 1, [uncompressed]));
+  if (said.signatureAlgorithms)
+    add(Extension.SignatureAlgorithms, uintVector(2, 2, said.signatureAlgorithms));
+  if (said.clientTypes) add(Extension.ClientCertificateType, types(said.clientTypes));
+  if (said.serverTypes) add(Extension.ServerCertificateType, types(said.serverTypes));
   if (said.encryptThenMac) add(Extension.EncryptThenMac, nothing);
   if (said.extendedMasterSecret) add(Extension.ExtendedMasterSecret, nothing);
   if (said.recordSizeLimit !== undefined) add(Extension.RecordSizeLimit, uint(said.recordSizeLimit, 2));

@@ -1,33 +1,21 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
-import type { Clock, Monotonic, Timer } from '../../../base/clock.ts';
+import { createHash, type Sign, timingSafeEqual, type Verify } from 'node:crypto';
+import type { Clock } from '../../../base/clock.ts';
 import type { Entropy } from '../../../base/entropy.ts';
-import { Alert, alertBytes, DtlsFailure, fatal } from './alerts.ts';
+import { Alert, DtlsFailure, fatal } from './alerts.ts';
 import { type Agreement, Association, type Place, protectedEpoch } from './association.ts';
+import { type FlightItem, Flights, handshakeLimits } from './flights.ts';
 import { keyBlock, verifyData } from './key-schedule.ts';
 import {
   type Fragment,
-  fragmentsOf,
   type HandshakeMessage,
   MessageType,
   readFragments,
   wholeMessage,
 } from './messages.ts';
 import { Reassembly } from './reassembly.ts';
-import { ContentType, type DtlsRecord, headerBytes, plainRecord } from './record.ts';
+import { ContentType, type DtlsRecord } from './record.ts';
 import type { Session } from './sessions.ts';
 import type { TimerWheel } from './timer-wheel.ts';
-
-/** Times and sizes of a handshake. */
-export const handshakeLimits = {
-  /** Milliseconds until a flight is sent again (RFC 6347 section 4.2.4.1). They double with each further time. */
-  repeatAfter: 1000,
-  /** How often a flight is sent, all in all. With the times above, a handshake ends after a minute of silence. */
-  transmissions: 6,
-  /** Bytes of a datagram, which pass a path of IPv6 with room for what tunnels add (RFC 6347 section 4.1.1.1). */
-  datagram: 1200,
-  /** Protected records that wait for the keys. */
-  early: 2,
-} as const;
 
 /** What a handshake leads to. The session is there when it can be resumed. */
 export interface Established {
@@ -61,9 +49,6 @@ export interface KeyParts {
   readonly agreement: Omit<Agreement, 'keys'>;
 }
 
-/** A part of a flight: a message of epoch 0, ChangeCipherSpec, or the Finished message of epoch 1. */
-type FlightItem = HandshakeMessage | 'change-cipher-spec';
-
 /**
  * What server and client do alike in a handshake (RFC 6347 section 4.2): flights, repetition, reassembly, transcript, Finished.
  * Nothing of epoch 0 is authentic, so what does not fit is dropped where that is possible.
@@ -72,16 +57,12 @@ export abstract class Handshake {
   protected readonly parts: HandshakeParts;
   /** Hash over all messages so far (RFC 5246 section 7.4.9). */
   #transcript = createHash('sha256');
+  /** Gets all messages as well, until a CertificateVerify signs them (RFC 5246 section 7.4.8). */
+  protected signature: Sign | Verify | undefined;
   #inbox: Reassembly;
-  #flight: readonly FlightItem[] = [];
+  readonly #flights: Flights;
   #early: DtlsRecord[] = [];
-  #plainSequence: number;
   #messageSequence: number;
-  #timer: Timer | undefined;
-  /** No answer to the flight is expected. */
-  #isLast = false;
-  #sent = 0;
-  #sentAt: Monotonic | undefined;
   #keys: KeyParts | undefined;
   #association: Association | undefined;
   /** A protected record did not verify: the peer has another key, or the record was changed on its way. */
@@ -93,7 +74,15 @@ export abstract class Handshake {
     this.parts = parts;
     this.#inbox = new Reassembly(first.received);
     this.#messageSequence = first.sent;
-    this.#plainSequence = first.record;
+    this.#flights = new Flights(
+      parts,
+      first.record,
+      (content) => this.#association!.seal(ContentType.Handshake, content, parts.entropy),
+      () => {
+        this.stop();
+        parts.failed(this.#isUnverified ? 'records do not verify' : 'the peer does not answer', true);
+      },
+    );
   }
 
   /** The connection ID that this handshake gave to the peer, once there are keys. */
@@ -110,13 +99,9 @@ export abstract class Handshake {
     });
   }
 
-  /**
-   * Sends the last flight again, because the peer lacks it. Nothing is sent when that was done less than half of the first
-   * time-out ago, so that two ends never answer repetitions by repetitions without end.
-   */
+  /** Sends the last flight again, because the peer lacks it. */
   repeat(): void {
-    const now = this.parts.clock.now();
-    if (this.#sentAt === undefined || now - this.#sentAt >= handshakeLimits.repeatAfter / 2) this.#transmit();
+    this.#flights.repeat();
   }
 
   /** Ends the handshake without a word. */
@@ -127,7 +112,7 @@ export abstract class Handshake {
 
   #end(): void {
     this.#isOver = true;
-    this.#timer?.cancel();
+    this.#flights.stop();
   }
 
   /** Handles the next message of the peer. @throws {DtlsFailure} when it does not fit */
@@ -143,7 +128,9 @@ export abstract class Handshake {
 
   /** Adds a message to the transcript. */
   protected record(message: HandshakeMessage): void {
-    this.#transcript.update(wholeMessage(message));
+    const bytes = wholeMessage(message);
+    this.#transcript.update(bytes);
+    this.signature?.update(bytes);
   }
 
   /** The hash over all messages so far. */
@@ -185,61 +172,14 @@ export abstract class Handshake {
    * @param isLast no answer is expected, so it is repeated only by `repeat`
    */
   protected sendFlight(flight: readonly FlightItem[], isLast = false): void {
-    this.#timer?.cancel();
-    this.#flight = flight;
-    this.#sent = 0;
-    this.#isLast = isLast;
-    this.#transmit();
-    if (!isLast) this.#arm(handshakeLimits.repeatAfter);
+    this.#flights.send(flight, isLast);
   }
 
   /** Ends the handshake with success. */
   protected complete(session: Session | undefined): void {
     this.#end();
-    const repeat = this.#isLast ? () => this.repeat() : undefined;
+    const repeat = this.#flights.isLast ? () => this.repeat() : undefined;
     this.parts.done({ association: this.#association!, session, repeat });
-  }
-
-  #arm(delay: number): void {
-    this.#timer = this.parts.wheel.after(delay, () => {
-      if (this.#sent >= handshakeLimits.transmissions) {
-        this.stop();
-        this.parts.failed(this.#isUnverified ? 'records do not verify' : 'the peer does not answer', true);
-        return;
-      }
-      this.#transmit();
-      this.#arm(delay * 2);
-    });
-  }
-
-  /** Sends the records of the flight, as many in a datagram as it holds. */
-  #transmit(): void {
-    const { datagram: most } = handshakeLimits;
-    let datagram: Buffer[] = [];
-    let length = 0;
-    const flush = () => {
-      if (length > 0) this.parts.send(Buffer.concat(datagram));
-      datagram = [];
-      length = 0;
-    };
-    for (const record of this.#flight.flatMap((item) => this.#recordsOf(item))) {
-      if (length + record.length > most) flush();
-      datagram.push(record);
-      length += record.length;
-    }
-    this.#sent++;
-    this.#sentAt = this.parts.clock.now();
-    flush();
-  }
-
-  #recordsOf(item: FlightItem): Buffer[] {
-    if (item === 'change-cipher-spec')
-      return [plainRecord(ContentType.ChangeCipherSpec, this.#plainSequence++, Buffer.from([1]))];
-    if (item.type === MessageType.Finished)
-      return [this.#association!.seal(ContentType.Handshake, wholeMessage(item), this.parts.entropy)];
-    return fragmentsOf(item, handshakeLimits.datagram - headerBytes).map((fragment) =>
-      plainRecord(ContentType.Handshake, this.#plainSequence++, fragment),
-    );
   }
 
   #takePlain({ type, fragment }: DtlsRecord): void {
@@ -304,7 +244,7 @@ export abstract class Handshake {
       step();
     } catch (thrown) {
       if (!(thrown instanceof DtlsFailure)) throw thrown;
-      this.parts.send(plainRecord(ContentType.Alert, this.#plainSequence++, alertBytes(thrown.alert)));
+      this.#flights.alert(thrown.alert);
       this.#fail(thrown.message);
     }
   }

@@ -82,7 +82,7 @@ export const serverHelloBytes = ({ random, sessionId, suite, extensions }: Serve
     vector(1, sessionId),
     uint(suite, 2),
     uint(0, 1),
-    extensionBytes(extensions),
+    extensionBytes(extensions, true),
   ]);
 
 /** The body of a HelloVerifyRequest. Its version is that of DTLS 1.0 in any case (RFC 6347 section 4.2.1). */

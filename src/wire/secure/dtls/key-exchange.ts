@@ -27,9 +27,19 @@ export class EphemeralKey {
   }
 }
 
+/** A Diffie-Hellman share of the server: group and point (RFC 8422 section 5.4). */
+export const shareBytes = (point: Buffer): Buffer =>
+  Buffer.concat([uint(namedCurve, 1), uint(secp256r1, 2), vector(1, point)]);
+
+/** Reads a share of the server. @throws {DtlsFailure} */
+export function readShare(reader: Reader): Buffer {
+  if (reader.uint(1) !== namedCurve || reader.uint(2) !== secp256r1)
+    throw new DtlsFailure(Alert.IllegalParameter, 'the server takes a group that was not offered');
+  return reader.vector(1, 1);
+}
+
 /** The body of a ServerKeyExchange with a Diffie-Hellman share (RFC 5489 section 2). No identity hint is given. */
-export const serverShareBytes = (point: Buffer): Buffer =>
-  Buffer.concat([vector(2), uint(namedCurve, 1), uint(secp256r1, 2), vector(1, point)]);
+export const serverShareBytes = (point: Buffer): Buffer => Buffer.concat([vector(2), shareBytes(point)]);
 
 /**
  * Reads a ServerKeyExchange: a hint, which says nothing here (RFC 4279 section 5.2), and the server's point where the key exchange
@@ -39,12 +49,7 @@ export const serverShareBytes = (point: Buffer): Buffer =>
 export function readServerShare(body: Buffer, hasShare: boolean): Buffer | undefined {
   const reader = new Reader(body);
   reader.vector(2);
-  let point: Buffer | undefined;
-  if (hasShare) {
-    if (reader.uint(1) !== namedCurve || reader.uint(2) !== secp256r1)
-      throw new DtlsFailure(Alert.IllegalParameter, 'the server takes a group that was not offered');
-    point = reader.vector(1, 1);
-  }
+  const point = hasShare ? readShare(reader) : undefined;
   reader.end();
   return point;
 }
@@ -66,4 +71,15 @@ export function readClientShare(body: Buffer, hasShare: boolean): ClientShare {
   const point = hasShare ? reader.vector(1, 1) : undefined;
   reader.end();
   return { identity, point };
+}
+
+/** The body of a ClientKeyExchange without an identity (RFC 8422 section 5.7). */
+export const clientPointBytes = (point: Buffer): Buffer => vector(1, point);
+
+/** Reads a ClientKeyExchange without an identity. @throws {DtlsFailure} */
+export function readClientPoint(body: Buffer): Buffer {
+  const reader = new Reader(body);
+  const point = reader.vector(1, 1);
+  reader.end();
+  return point;
 }

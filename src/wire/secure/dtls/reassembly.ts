@@ -1,7 +1,10 @@
 import type { Fragment, HandshakeMessage } from './messages.ts';
 
-/** Most bytes of one message, messages that wait for earlier ones, and pieces of a message between gaps. */
-export const reassemblyLimits = { message: 8192, ahead: 8, pieces: 32 } as const;
+/**
+ * Most bytes of one message, which a chain of certificates may have; bytes of all messages that are not complete or wait for earlier
+ * ones; such messages; and pieces of a message between gaps.
+ */
+export const reassemblyLimits = { message: 8192, total: 12_288, ahead: 8, pieces: 32 } as const;
 
 interface Partial {
   readonly type: number;
@@ -17,6 +20,7 @@ interface Partial {
 export class Reassembly {
   #next: number;
   readonly #partials = new Map<number, Partial>();
+  #total = 0;
 
   /** @param next message_seq of the first message */
   constructor(next: number) {
@@ -28,16 +32,24 @@ export class Reassembly {
     return this.#next;
   }
 
+  /** Bytes of all messages that are not given yet. */
+  get bytes(): number {
+    return this.#total;
+  }
+
   add(fragment: Fragment): void {
     const { type, sequence, length, offset, bytes } = fragment;
     if (sequence < this.#next || sequence >= this.#next + reassemblyLimits.ahead) return;
     if (length > reassemblyLimits.message || offset + bytes.length > length) return;
-    const partial = this.#partials.get(sequence) ?? { type, body: Buffer.alloc(length), ranges: [] };
+    const known = this.#partials.get(sequence);
+    if (!known && this.#total + length > reassemblyLimits.total) return;
+    const partial = known ?? { type, body: Buffer.alloc(length), ranges: [] };
     if (partial.type !== type || partial.body.length !== length) return;
     const ranges = joined([...partial.ranges, [offset, offset + bytes.length]]);
     if (ranges.length > reassemblyLimits.pieces) return;
     bytes.copy(partial.body, offset);
     partial.ranges = ranges;
+    if (!known) this.#total += length;
     this.#partials.set(sequence, partial);
   }
 
@@ -48,6 +60,7 @@ export class Reassembly {
     const { type, body, ranges } = partial;
     if (ranges.length !== 1 || ranges[0]![1] - ranges[0]![0] !== body.length) return undefined;
     this.#partials.delete(this.#next);
+    this.#total -= body.length;
     return { type, sequence: this.#next++, body };
   }
 }

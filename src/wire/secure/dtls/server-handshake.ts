@@ -1,41 +1,34 @@
+import { createVerify, type Verify } from 'node:crypto';
 import { Alert, DtlsFailure } from './alerts.ts';
-import { cidOf } from './association.ts';
-import { secp256r1 } from './extensions.ts';
+import { Reader } from './bytes.ts';
+import { type Proven, proven } from './certificate-check.ts';
+import {
+  certificateBytes,
+  certificateRequestBytes,
+  readCertificate,
+  readSignature,
+  signatureBytes,
+} from './certificate-messages.ts';
+import { entriesOf, type Presented, presented, signed } from './certificates.ts';
 import { Handshake, type HandshakeParts } from './handshake.ts';
-import { type ClientHello, readClientHello, renegotiationSignal, serverHelloBytes } from './hellos.ts';
-import { EphemeralKey, readClientShare, serverShareBytes } from './key-exchange.ts';
+import { readClientHello } from './hellos.ts';
+import {
+  EphemeralKey,
+  readClientPoint,
+  readClientShare,
+  serverShareBytes,
+  shareBytes,
+} from './key-exchange.ts';
 import { masterSecret, premasterOf } from './key-schedule.ts';
 import { type Fragment, type HandshakeMessage, MessageType } from './messages.ts';
-import type { Session, Sessions } from './sessions.ts';
-import { isAead, type Suite } from './suites.ts';
-
-/** Most bytes of content in one record, which is also what is taken here (RFC 5246 section 6.2.1, RFC 8449 section 4). */
-export const mostContent = 2 ** 14;
-
-/** What a server decides by. */
-export interface ServerSettings {
-  /** The key of an identity; undefined when it is unknown. It should take the same time in both cases. */
-  readonly keyOf: (identity: string) => Uint8Array | undefined;
-  /** Suites that are accepted, the preferred one first. */
-  readonly suites: readonly Suite[];
-  readonly sessions: Sessions;
-  /** A new connection ID for records to this server. */
-  readonly newCid: () => number;
-  /** Stands for the key of an unknown identity. It must be random and secret. */
-  readonly noKey: Uint8Array;
-}
-
-/** What was agreed on by the hellos. */
-interface Choice {
-  readonly hello: ClientHello;
-  readonly suite: Suite;
-  readonly serverRandom: Buffer;
-  readonly ownCid: number | undefined;
-  /** The session that is resumed. */
-  readonly resumed: Session | undefined;
-  /** The ID of the session, which the client may resume later; empty when it may not. */
-  readonly sessionId: Buffer;
-}
+import {
+  answerTo,
+  type Certified,
+  type Choice,
+  choose,
+  mostContent,
+  type ServerSettings,
+} from './server-choice.ts';
 
 /** The server's side of a handshake, from the ClientHello with its cookie on (RFC 5246 section 7.3, RFC 6347 section 4.2.4). */
 export class ServerHandshake extends Handshake {
@@ -46,7 +39,10 @@ export class ServerHandshake extends Handshake {
   #share: EphemeralKey | undefined;
   #identity = '';
   #master: Buffer | undefined;
-  #isKeyed = false;
+  /** Type of the message that is to come next. */
+  #expected: number = MessageType.Finished;
+  #presented: Presented | undefined;
+  #proven: Proven | undefined;
 
   /** @param record sequence number of the record with the ClientHello, at which the server's begin (RFC 6347 section 4.2.1) */
   constructor(parts: HandshakeParts, settings: ServerSettings, hello: HandshakeMessage, record: number) {
@@ -56,10 +52,12 @@ export class ServerHandshake extends Handshake {
   }
 
   protected override handle(message: HandshakeMessage): void {
-    if (message.type !== MessageType.ClientKeyExchange || this.#isKeyed || this.#choice?.resumed)
-      throw new DtlsFailure(Alert.UnexpectedMessage, `message ${message.type} is not expected`);
+    this.#demand(message.type);
+    // What a CertificateVerify signs are the messages before it.
+    if (message.type === MessageType.CertificateVerify) this.#takeProof(message.body);
     this.record(message);
-    this.#takeKey(message.body);
+    if (message.type === MessageType.Certificate) this.#takeCertificate(message.body);
+    else if (message.type === MessageType.ClientKeyExchange) this.#takeKey(message.body);
   }
 
   protected override repeated({ type }: Fragment): void {
@@ -67,25 +65,29 @@ export class ServerHandshake extends Handshake {
   }
 
   protected override finished(): void {
+    this.#demand(MessageType.Finished);
     const { resumed, sessionId, suite } = this.#choice!;
     if (resumed) {
       this.complete(resumed);
       return;
     }
     this.sendFlight(this.finish(), true);
-    const session = { id: sessionId, identity: this.#identity, suite, master: this.#master! };
+    const proof = this.#proven?.proof;
+    const session = { id: sessionId, identity: this.#identity, proof, suite, master: this.#master! };
     this.complete(sessionId.length > 0 ? session : undefined);
   }
 
   #greet(message: HandshakeMessage): void {
-    this.record(message);
     const hello = readClientHello(message.body);
-    const choice = this.#choose(hello);
+    const choice = choose(hello, this.#settings, this.parts);
     this.#choice = choice;
-    const { suite, resumed } = choice;
-    const first = this.message(MessageType.ServerHello, this.#helloBytes(choice));
+    const { suite, resumed, certified } = choice;
+    if (certified && !resumed) this.signature = createVerify('sha256');
+    this.record(message);
+    const first = this.message(MessageType.ServerHello, answerTo(choice));
     if (resumed) {
       this.#identity = resumed.identity;
+      this.#proven = resumed.proof === undefined ? undefined : { ...resumed, proof: resumed.proof };
       this.#deriveFrom(Buffer.from(resumed.master));
       this.sendFlight([first, ...this.finish()]);
       return;
@@ -95,61 +97,28 @@ export class ServerHandshake extends Handshake {
       this.#share = new EphemeralKey();
       flight.push(this.message(MessageType.ServerKeyExchange, serverShareBytes(this.#share.point)));
     }
+    if (certified) flight.push(...this.#certificate(choice, certified));
+    this.#expected = certified ? MessageType.Certificate : MessageType.ClientKeyExchange;
     this.sendFlight([...flight, this.message(MessageType.ServerHelloDone)]);
   }
 
-  #choose(hello: ClientHello): Choice {
-    const { extensions, sessionId } = hello;
-    const { entropy } = this.parts;
-    const { sessions, suites, newCid } = this.#settings;
-    if (extensions.renegotiationInfo && extensions.renegotiationInfo.length > 0)
-      throw new DtlsFailure(Alert.HandshakeFailure, 'the client renegotiates');
-    const common = {
-      hello,
-      serverRandom: Buffer.from(entropy.bytes(32)),
-      ownCid: extensions.cid ? newCid() : undefined,
-    };
-    const known = sessionId.length > 0 ? sessions.get(sessionId) : undefined;
-    // A client that no longer knows the extended master secret gets a whole handshake (RFC 7627 section 5.3).
-    if (known && extensions.extendedMasterSecret && this.#fits(known.suite, hello))
-      return { ...common, suite: known.suite, resumed: known, sessionId };
-    const suite = suites.find((each) => this.#fits(each, hello));
-    if (!suite) throw new DtlsFailure(Alert.HandshakeFailure, 'no cipher suite suits both');
-    const isResumable = extensions.extendedMasterSecret === true;
-    return {
-      ...common,
-      suite,
-      resumed: undefined,
-      sessionId: isResumable ? Buffer.from(entropy.bytes(32)) : Buffer.alloc(0),
-    };
+  /** What a suite with certificates adds: certificate, signed share, and the request for the certificate of the client. */
+  #certificate({ hello, serverRandom }: Choice, { certificates, serverType }: Certified): HandshakeMessage[] {
+    const share = new EphemeralKey();
+    this.#share = share;
+    const params = shareBytes(share.point);
+    const signature = signed(certificates, hello.random, serverRandom, params);
+    const certificate = certificateBytes(serverType, entriesOf(certificates, serverType));
+    return [
+      this.message(MessageType.Certificate, certificate),
+      this.message(MessageType.ServerKeyExchange, Buffer.concat([params, signatureBytes(signature)])),
+      this.message(MessageType.CertificateRequest, certificateRequestBytes()),
+    ];
   }
 
-  /** Whether the client offers a suite and what the suite needs. CBC is taken only with encrypt-then-MAC. */
-  #fits(suite: Suite, { suites, extensions }: ClientHello): boolean {
-    const { encryptThenMac, groups = [secp256r1], hasPointFormats = true } = extensions;
-    return (
-      suites.includes(suite.id) &&
-      (isAead(suite) || encryptThenMac === true) &&
-      (suite.exchange === 'psk' || (groups.includes(secp256r1) && hasPointFormats))
-    );
-  }
-
-  #helloBytes({ hello, suite, serverRandom, ownCid, sessionId }: Choice): Buffer {
-    const { extensions, suites } = hello;
-    const knowsRenegotiation = extensions.renegotiationInfo || suites.includes(renegotiationSignal);
-    return serverHelloBytes({
-      random: serverRandom,
-      sessionId,
-      suite: suite.id,
-      extensions: {
-        ...(suite.exchange !== 'psk' && extensions.hasPointFormats && { hasPointFormats: true }),
-        ...(!isAead(suite) && { encryptThenMac: true }),
-        ...(extensions.extendedMasterSecret && { extendedMasterSecret: true }),
-        ...(extensions.recordSizeLimit !== undefined && { recordSizeLimit: mostContent }),
-        ...(ownCid !== undefined && { cid: cidOf(ownCid) }),
-        ...(knowsRenegotiation && { renegotiationInfo: Buffer.alloc(0) }),
-      },
-    });
+  #demand(type: number): void {
+    if (type !== this.#expected)
+      throw new DtlsFailure(Alert.UnexpectedMessage, `message ${type} is not expected`);
   }
 
   /**
@@ -157,21 +126,54 @@ export class ServerHandshake extends Handshake {
    * either: nobody learns which identities there are (RFC 4279 section 7.2).
    */
   #takeKey(body: Buffer): void {
-    const { hello, serverRandom } = this.#choice!;
+    const { hello, certified, serverRandom } = this.#choice!;
+    const premaster = certified ? this.#share!.secretWith(readClientPoint(body)) : this.#premasterOf(body);
+    const sessionHash = hello.extensions.extendedMasterSecret ? this.transcriptHash : undefined;
+    const master = masterSecret(premaster, { sessionHash, clientRandom: hello.random, serverRandom });
+    premaster.fill(0);
+    if (certified) {
+      // The keys come when it is known whose they are.
+      this.#master = master;
+      this.#expected = MessageType.CertificateVerify;
+    } else this.#deriveFrom(master);
+  }
+
+  #premasterOf(body: Buffer): Buffer {
     const { identity, point } = readClientShare(body, this.#share !== undefined);
     this.#identity = identity.toString();
     const key = this.#settings.keyOf(this.#identity) ?? this.#settings.noKey;
-    const premaster = premasterOf(key, point && this.#share!.secretWith(point));
-    const sessionHash = hello.extensions.extendedMasterSecret ? this.transcriptHash : undefined;
-    this.#deriveFrom(masterSecret(premaster, { sessionHash, clientRandom: hello.random, serverRandom }));
-    premaster.fill(0);
+    return premasterOf(key, point && this.#share!.secretWith(point));
+  }
+
+  #takeCertificate(body: Buffer): void {
+    const { clientType } = this.#choice!.certified!;
+    this.#presented = presented(clientType, readCertificate(clientType, body));
+    this.#expected = MessageType.ClientKeyExchange;
+  }
+
+  /**
+   * Takes the client's CertificateVerify, and only then looks whether its certificate is believed. One who presents the
+   * certificate of another learns nothing about it, and pays a signature for whatever is verified here.
+   */
+  #takeProof(body: Buffer): void {
+    const signature = readSignature(new Reader(body));
+    const { publicKey } = this.#presented!;
+    if (!(this.signature as Verify).verify(publicKey, signature))
+      throw new DtlsFailure(Alert.DecryptError, 'the client does not have the key of its certificate');
+    this.signature = undefined;
+    // As they are now: the configuration may have changed since the hello.
+    const trust = this.#settings.certificates()?.trust;
+    if (!trust) throw new DtlsFailure(Alert.HandshakeFailure, 'no certificates are taken any more');
+    this.#proven = proven(this.#presented!, trust, { role: 'client' }, this.parts.clock.wall());
+    this.#identity = this.#proven.identity;
+    this.#deriveFrom(this.#master!);
   }
 
   #deriveFrom(master: Buffer): void {
     const { hello, suite, serverRandom, ownCid } = this.#choice!;
     const { cid, recordSizeLimit = mostContent } = hello.extensions;
     this.#master = master;
-    this.#isKeyed = true;
+    this.#expected = MessageType.Finished;
     this.derive({
       master,
       clientRandom: hello.random,
@@ -179,6 +181,7 @@ export class ServerHandshake extends Handshake {
       agreement: {
         suite,
         identity: this.#identity,
+        proof: this.#proven?.proof,
         isClient: false,
         ownCid,
         peerCid: cid && cid.length > 0 ? cid : undefined,

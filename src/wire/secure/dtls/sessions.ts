@@ -6,6 +6,8 @@ import type { Suite } from './suites.ts';
 export interface Session {
   readonly id: Buffer;
   readonly identity: string;
+  /** By what the client proved its identity, as `Agreement.proof`. */
+  readonly proof?: string | undefined;
   readonly suite: Suite;
   readonly master: Buffer;
 }
@@ -16,6 +18,7 @@ const masterBytes = 48;
 interface Held {
   readonly id: string;
   readonly suite: Suite;
+  readonly proof: string | undefined;
   /** Where the master secret is. */
   readonly slot: number;
 }
@@ -41,11 +44,11 @@ export class Sessions {
   }
 
   /** Remembers a session instead of an earlier one of its identity. */
-  set({ id: bytes, identity, suite, master }: Session): void {
+  set({ id: bytes, identity, proof, suite, master }: Session): void {
     this.forget(identity);
     const id = keyOf(bytes);
     this.#ids.set(id, identity);
-    this.#sessions.set(identity, { id, suite, slot: this.#masters.keep(master) });
+    this.#sessions.set(identity, { id, suite, proof, slot: this.#masters.keep(master) });
   }
 
   get(id: Buffer): Session | undefined {
@@ -53,7 +56,7 @@ export class Sessions {
     const held = identity === undefined ? undefined : this.#sessions.get(identity);
     if (!held || identity === undefined) return undefined;
     const master = Buffer.from(this.#masters.view(held.slot, 0, masterBytes));
-    return { id, identity, suite: held.suite, master };
+    return { id, identity, proof: held.proof, suite: held.suite, master };
   }
 
   /** Forgets the session of an identity, so that its next handshake takes its key. */

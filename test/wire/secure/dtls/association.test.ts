@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { suites } from '../../../../src/wire/secure/dtls/suites.ts';
+import { pskSuites } from '../../../../src/wire/secure/dtls/suites.ts';
 import { clientAt, isOpen, key, Pair, type PairOptions, type Passing, serverAt } from './pair.ts';
 
 async function opened(options: PairOptions = {}, credentials = {}): Promise<Pair> {
@@ -11,7 +11,7 @@ async function opened(options: PairOptions = {}, credentials = {}): Promise<Pair
 }
 const lastOf = (pair: Pair, from: Passing['from']) => pair.sent.findLast((each) => each.from === from)!.bytes;
 
-for (const suite of [suites[0]!, suites.at(-1)!])
+for (const suite of [pskSuites[0]!, pskSuites.at(-1)!])
   for (const wantsCid of [true, false])
     describe(`records of ${suite.name}${wantsCid ? ' with connection IDs' : ''}`, () => {
       const options = { client: { suites: [suite] } };

@@ -1,10 +1,7 @@
 import { seededEntropy } from '../../../../src/base/entropy.ts';
 import type { Association } from '../../../../src/wire/secure/dtls/association.ts';
-import {
-  type ClientCredentials,
-  DtlsEndpoint,
-  type DtlsParts,
-} from '../../../../src/wire/secure/dtls/endpoint.ts';
+import { type ClientCredentials, DtlsEndpoint } from '../../../../src/wire/secure/dtls/endpoint.ts';
+import type { DtlsParts } from '../../../../src/wire/secure/dtls/endpoint-parts.ts';
 import type { Established } from '../../../../src/wire/secure/dtls/handshake.ts';
 import { HandClock } from '../../../hand-clock.ts';
 

@@ -6,7 +6,8 @@ import { CoapEndpoint } from '../../../../src/wire/coap/endpoint.ts';
 import { reply } from '../../../../src/wire/coap/message.ts';
 import { remoteKey } from '../../../../src/wire/coap/peer.ts';
 import type { Association } from '../../../../src/wire/secure/dtls/association.ts';
-import { DtlsEndpoint, type DtlsParts } from '../../../../src/wire/secure/dtls/endpoint.ts';
+import { DtlsEndpoint } from '../../../../src/wire/secure/dtls/endpoint.ts';
+import type { DtlsParts } from '../../../../src/wire/secure/dtls/endpoint-parts.ts';
 import { EventRecorder } from '../../../event-recorder.ts';
 import type { Captured } from './capture.ts';
 

@@ -1,0 +1,164 @@
+import type { X509Certificate } from 'node:crypto';
+import { isIP } from 'node:net';
+import { Alert, DtlsFailure } from './alerts.ts';
+import { type CertificateFacts, factsOf } from './certificate-facts.ts';
+import { keyMark, nameOf, type PeerTrust, type Presented } from './certificates.ts';
+
+/** Who a peer is, and by what it proved that. */
+export interface Proven {
+  readonly identity: string;
+  /** Says later whether that proof still counts (`isStillTrusted`). */
+  readonly proof: string;
+}
+
+/** Whom a peer must be. */
+export type Wanted =
+  /** A device, whose name its certificate tells. */
+  | { readonly role: 'client' }
+  /** The server with this host name or address, or the raw public key of this name. */
+  | { readonly role: 'server'; readonly name: string };
+
+const purposes = { client: '1.3.6.1.5.5.7.3.2', server: '1.3.6.1.5.5.7.3.1' } as const;
+const anyPurpose = '2.5.29.37.0';
+const KeyUsage = { Signature: 0x80, Certificates: 0x04 } as const;
+
+/** Longest name of a device in bytes, as that of a pre-shared key (RFC 4279 section 5.3). */
+const mostName = 128;
+/** Spaces, line separators, and characters of which nothing is seen. */
+const unfit = /[\p{Z}\p{C}\ufffd]/u;
+
+/**
+ * Checks what a peer presented, and says who the peer is. It must be asked only when the peer has proved to have the private key:
+ * then nobody learns by the certificate of another what is believed here.
+ * @param now milliseconds since 1970 by the machine's clock
+ * @throws {DtlsFailure} `CertificateUnknown`, `UnknownCa`, `CertificateExpired`, `UnsupportedCertificate`, `BadCertificate`
+ */
+export function proven(peer: Presented, trust: PeerTrust, wanted: Wanted, now: number): Proven {
+  const [own] = peer.chain;
+  if (!own) return provenByKey(peer, trust, wanted);
+  const authority = authorityOf(peer.chain, trust);
+  const [mark, anchor] = authority.anchor;
+  const path = [...peer.chain.slice(0, authority.below), anchor];
+  const facts = path.map(({ raw }) => factsOf(raw));
+  for (const [at, certificate] of path.entries()) {
+    checkUse(certificate, facts[at]!, at, wanted);
+    checkTime(certificate, trust, now);
+  }
+  const until = Math.min(...path.map(({ validToDate }) => validToDate.getTime()));
+  const identity = wanted.role === 'client' ? deviceName(facts[0]!) : hostName(own, wanted.name);
+  return { identity, proof: `x509 ${mark} ${until}` };
+}
+
+function provenByKey(peer: Presented, trust: PeerTrust, wanted: Wanted): Proven {
+  const mark = keyMark(peer);
+  const identity = trust.rawKeys.get(mark);
+  if (identity === undefined || (wanted.role === 'server' && identity !== wanted.name))
+    throw new DtlsFailure(Alert.CertificateUnknown, 'the raw public key is not known');
+  return { identity, proof: `raw ${mark}` };
+}
+
+/**
+ * The authority that a chain leads to, and how many certificates of the chain are below it. Signatures are verified from the
+ * authority down, so that no key of an unknown one is ever used.
+ */
+function authorityOf(
+  chain: readonly X509Certificate[],
+  { authorities }: PeerTrust,
+): { anchor: readonly [string, X509Certificate]; below: number } {
+  for (const [at, certificate] of chain.entries()) {
+    const anchor = [...authorities].find(
+      ([, each]) => certificate.checkIssued(each) && certificate.verify(each.publicKey),
+    );
+    if (anchor) {
+      verifyBelow(chain.slice(0, at + 1));
+      return { anchor, below: at + 1 };
+    }
+  }
+  throw new DtlsFailure(
+    Alert.UnknownCa,
+    `no configured authority has signed the certificate of ${presentable(nameOf(chain[0]!))}`,
+  );
+}
+
+function verifyBelow(chain: readonly X509Certificate[]): void {
+  for (let at = chain.length - 2; at >= 0; at--) {
+    const [certificate, issuer] = [chain[at]!, chain[at + 1]!];
+    if (!certificate.checkIssued(issuer) || !certificate.verify(issuer.publicKey))
+      throw new DtlsFailure(Alert.BadCertificate, 'a certificate of the chain is not signed by the next one');
+  }
+}
+
+/** @param at how many certificates of the path are below this one */
+function checkUse(
+  { ca, keyUsage: extended, signatureAlgorithm = '' }: X509Certificate,
+  { keyUsage, pathLength, hasUnknown }: CertificateFacts,
+  at: number,
+  { role }: Wanted,
+): void {
+  const fail = (what: string): never => {
+    throw new DtlsFailure(Alert.UnsupportedCertificate, what);
+  };
+  if (/md5|sha1/i.test(signatureAlgorithm)) fail('a certificate is signed with MD5 or SHA-1');
+  if (hasUnknown) fail('a certificate has a critical extension that is not supported');
+  if (extended && !extended.some((each) => each === purposes[role] || each === anyPurpose))
+    fail(`the extended key usage of a certificate does not allow a ${role}`);
+  const needed = at === 0 ? KeyUsage.Signature : KeyUsage.Certificates;
+  if (keyUsage !== undefined && (keyUsage & needed) === 0)
+    fail('the key usage of a certificate does not allow its use');
+  if (at > 0 && !ca) fail('a certificate above another one is not one of an authority');
+  if (pathLength !== undefined && at - 1 > pathLength)
+    fail('there are too many certificates below an authority');
+}
+
+/**
+ * Checks the dates of a certificate. A machine without a battery begins in 1970. A time before the beginning of the own certificate
+ * is known to be wrong: then it is at least that beginning, and a certificate that begins later is not refused for it.
+ */
+function checkTime(certificate: X509Certificate, trust: PeerTrust, now: number): void {
+  const { validFromDate, validToDate } = certificate;
+  const isRight = now >= trust.notBefore;
+  // A date that cannot be read is not a number, and passes no comparison.
+  if (!(Math.max(now, trust.notBefore) <= validToDate.getTime()))
+    throw new DtlsFailure(Alert.CertificateExpired, 'a certificate has expired');
+  if (isRight && !(now >= validFromDate.getTime()))
+    throw new DtlsFailure(Alert.CertificateExpired, 'a certificate is not valid yet');
+}
+
+/**
+ * The name of a device: the URN among its alternative names (RFC 7925 section 4.4.2, LwM2M core 1.1 section 7.3), else its common
+ * name.
+ */
+function deviceName({ uris, commonNames }: CertificateFacts): string {
+  const urns = uris.filter((uri) => /^urn:/i.test(uri));
+  const [name, ...more] = urns.length > 0 ? urns : commonNames;
+  if (name === undefined)
+    throw new DtlsFailure(Alert.BadCertificate, 'the certificate has no name of a device');
+  if (more.length > 0)
+    throw new DtlsFailure(Alert.BadCertificate, 'the certificate has more than one name of a device');
+  if (name === '' || unfit.test(name) || Buffer.byteLength(name) > mostName)
+    throw new DtlsFailure(Alert.BadCertificate, 'the name in the certificate is not fit for a device');
+  return name;
+}
+
+/** The name of a server, if its certificate has it (RFC 7252 section 9.1.3.3). */
+function hostName(certificate: X509Certificate, name: string): string {
+  const matches = isIP(name) ? certificate.checkIP(name) : certificate.checkHost(name);
+  if (matches === undefined)
+    throw new DtlsFailure(Alert.BadCertificate, 'the certificate is that of another server');
+  return name;
+}
+
+/** Whether a proof still counts: its authority or its key is still believed, and no certificate has expired. */
+export function isStillTrusted(
+  { identity, proof }: Proven,
+  trust: PeerTrust | undefined,
+  now: number,
+): boolean {
+  const [kind, mark = '', until] = proof.split(' ');
+  if (!trust) return false;
+  return kind === 'raw'
+    ? trust.rawKeys.get(mark) === identity
+    : trust.authorities.has(mark) && Math.max(now, trust.notBefore) <= Number(until);
+}
+
+const presentable = (text: string): string => text.replace(/[^ -~]/g, '?').slice(0, 100);
