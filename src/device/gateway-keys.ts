@@ -12,8 +12,8 @@ export interface GatewayKeysParts {
   readonly events: Events;
   /** Deletes the account for a gateway that does not take its key. */
   readonly forget: (serverId: string) => void;
-  /** Called when the gateway has ended the association of an account. */
-  readonly lost: (account: DmAccount) => void;
+  /** Called when the gateway has ended the association of an account, or does not take its key: the device must attach again. */
+  readonly lost: () => void;
 }
 
 /**
@@ -44,16 +44,17 @@ export class GatewayKeys implements StackSecurity {
   readonly lost = (base: string, identity: string): void => {
     const { config, events, lost } = this.#parts;
     events.emit('device.association-ended', { device: config.device.id, gateway: base });
-    const account = this.#accountWith(identity);
-    if (account) lost(account);
+    if (this.#accountWith(identity)) lost();
   };
 
   /** The gateway does not know the key any more. The device gives its account up if there is another way to get one. */
   readonly refused = (_base: string, identity: string): void => {
-    const { config, accounts, forget } = this.#parts;
+    const { config, accounts, forget, lost } = this.#parts;
     const account = this.#accountWith(identity);
     const hasOtherWay = config.device['factory-secret'] !== undefined || !accounts.list().every(isDirect);
-    if (account && hasOtherWay) forget(account.serverId);
+    if (!account || !hasOtherWay) return;
+    forget(account.serverId);
+    lost();
   };
 
   #accountWith(identity: string): DmAccount | undefined {

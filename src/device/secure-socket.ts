@@ -1,5 +1,6 @@
 import { type RemoteInfo, Socket } from 'node:dgram';
-import { isIPv6 } from 'node:net';
+import { lookup } from 'node:dns/promises';
+import { isIP, isIPv6 } from 'node:net';
 import { dtls } from 'node-dtls-client';
 import { guarded } from '../base/background.ts';
 import { PosternError } from '../base/errors.ts';
@@ -14,7 +15,7 @@ const answersBeforeKeys = 2;
 
 /** A gateway, and what opens an association with it. */
 export interface SecurePeer {
-  /** IP address, with its zone. */
+  /** Name, or IP address with its zone. */
   readonly host: string;
   readonly port: number;
   readonly identity: string;
@@ -80,9 +81,11 @@ export class SecureSocket extends UdpSocket {
 
   /**
    * Opens an association. Tries three times, because the package sends nothing twice.
-   * @throws {PosternError} `unauthorized` when the gateway answers and does not take the key; `timeout` when it is silent
+   * @throws {PosternError} `unauthorized` when the gateway answers and does not take the key; `timeout` when it is silent;
+   *   `unavailable` for a name without an address
    */
-  static async open(peer: SecurePeer, events: Events): Promise<SecureSocket> {
+  static async open(named: SecurePeer, events: Events): Promise<SecureSocket> {
+    const peer = { ...named, host: await addressOf(named.host) };
     let answered = 0;
     for (let tries = 0; tries < handshakes; tries++) {
       const attempt = new Attempt(peer, events);
@@ -170,6 +173,16 @@ class Attempt {
     socket.on('error', () => resolve(undefined));
     socket.once('close', () => resolve(undefined));
     this.outcome = promise;
+  }
+}
+
+/** The datagrams of a gateway are known by its address, so a name is looked up before. */
+async function addressOf(host: string): Promise<string> {
+  if (isIP(bare(host)) > 0) return host;
+  try {
+    return (await lookup(host, { order: 'ipv4first' })).address;
+  } catch (cause) {
+    throw new PosternError('unavailable', `${host} has no address`, { cause });
   }
 }
 

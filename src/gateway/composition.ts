@@ -2,6 +2,7 @@ import { failed, guarded } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
+import { asPosternError } from '../base/errors.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
 import type { SetAside } from '../base/rows.ts';
@@ -360,9 +361,15 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       return;
     }
     transport?.revoke(identity);
-    sessions.detached(deviceId);
+    sessions.detached(deviceId, 'the key that the device opened its association with has ended');
   });
-  forgetUnlisted(config, credentials, events);
+  try {
+    forgetUnlisted(config, credentials, events);
+  } catch (thrown) {
+    // A gateway starts on a disk that takes no writes. The devices are forgotten at the next start, or when it reads its configuration.
+    if (asPosternError(thrown).code !== 'storage') throw thrown;
+    failed(events, 'state', thrown);
+  }
   const { compose, http } = resourcesOf({
     config,
     live,

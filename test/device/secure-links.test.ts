@@ -46,6 +46,15 @@ describe('the associations of the reference device', limit, () => {
     assert.equal(gateway.associations.length, 1);
   });
 
+  test('a gateway may be given by its name', async () => {
+    await using gateway = await SocketEnd.open();
+    const { links } = linksTo(gateway.port);
+    await using _links = links;
+    await links.towards(`coaps://localhost:${gateway.port}`, { identity, key });
+    const nowhere = links.towards('coaps://nowhere.invalid:5684', { identity, key });
+    await assert.rejects(nowhere, { code: 'unavailable' });
+  });
+
   test('a changed own address leads to a new association', async () => {
     await using gateway = await SocketEnd.open();
     const { links, base, own } = linksTo(gateway.port);

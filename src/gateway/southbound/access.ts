@@ -63,7 +63,7 @@ export const mayUse = (path: string, credential: Credential, isPlainAllowed: boo
  * A resource that serves only those that `access` names. Its links name the address over DTLS to those that may not use it without.
  */
 export function restricted(resource: Resource, parts: AccessParts): Resource {
-  const { path, methods } = resource;
+  const { path, methods, etag } = resource;
   const { isPlainAllowed, isSecure, secureUri } = parts;
   const guarded = Object.fromEntries(
     Object.entries(methods).map(([method, handler]): [string, Handler] => [
@@ -79,6 +79,11 @@ export function restricted(resource: Resource, parts: AccessParts): Resource {
   return {
     ...resource,
     methods: guarded,
+    // Otherwise the answer to a condition would tell what the resource holds.
+    ...(etag && {
+      etag: (request: CoapRequest) =>
+        mayUse(path, credentialOf(request.remote), isPlainAllowed) ? etag(request) : undefined,
+    }),
     ...(links &&
       !isOpen && { links: () => links().map((link) => ({ ...link, target: secureUri(link.target) })) }),
   };

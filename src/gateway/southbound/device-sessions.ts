@@ -139,12 +139,8 @@ export class DeviceSessions {
   }
 
   /** Ends all sessions of a device that is no longer attached, whatever they are doing. */
-  detached(deviceId: string): void {
-    void this.#table.end(
-      (owner) => owner.deviceId === deviceId,
-      DmStatus.NotFound,
-      'the device was detached',
-    );
+  detached(deviceId: string, reason = 'the device was detached'): void {
+    void this.#table.end((owner) => owner.deviceId === deviceId, DmStatus.NotFound, reason);
   }
 
   /** Ends all sessions. */
