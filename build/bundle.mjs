@@ -31,8 +31,8 @@ const bundles = {
 
 /**
  * Modules of mqtt's dependencies that no party can reach, with the code that replaces them:
- * - `socks`, for SOCKS proxies, would be a tenth of the gateway's bundle, and no configuration here offers it. The
- *   replacement throws when it is used.
+ * - `./socks` of mqtt, for SOCKS proxies, would be a tenth of the gateway's bundle with the package behind it, and no configuration
+ *   here offers it. The replacement throws when it is used.
  * - `worker-timers` is imported when mqtt loads, but used in browsers only. The replacement is empty.
  * - `readable-stream` is a copy of Node's streams for other runtimes and early versions. The replacement is Node's own
  *   streams, which the package itself uses with READABLE_STREAM=disable.
@@ -40,21 +40,30 @@ const bundles = {
  * - `cbor-extract` is a native library that speeds up cbor-x. No bundle has it, and cbor-x goes on without it.
  * - `bufferutil` is one that speeds up WebSockets. Without the replacement each start would search the disk for it.
  * - `node-aead-crypto` is a native library for versions of Node without AES-CCM. node-dtls-client never asks for it here.
- * - `websocket-server` is the part of ws that serves, and no party does; `permessage-deflate` compresses, which is switched off.
+ * - `./wx` and `./ali` of mqtt connect the apps of two messengers. The replacement throws when it is used.
+ * - `./lib/websocket-server` and `./lib/subprotocol` of ws are for servers, and nothing here is one. `permessage-deflate`
+ *   compresses, which is switched off.
+ * - `process-nextick-args` is `process` itself where Node is not of 2015.
+ * - `../../package.json` is mqtt's own, of which it uses the version.
  * - `lru-cache` holds the topic aliases that a client of mqtt sends, and no party uses aliases. The replacement is an empty Map.
  */
 const uncompressed = "module.exports = { extensionName: 'permessage-deflate' };";
 const leftOut = {
-  socks: "module.exports = new Proxy({}, { get() { throw new Error('SOCKS is not in this bundle'); } });",
+  './socks': "module.exports = () => { throw new Error('SOCKS is not in this bundle'); };",
   'worker-timers': 'module.exports = {};',
   debug:
     'module.exports = () => Object.assign(() => {}, { enabled: false, extend: module.exports }); module.exports.default = module.exports;',
   'cbor-extract': "throw new Error('cbor-extract is not in this bundle');",
   'node-aead-crypto': "throw new Error('node-aead-crypto is not in this bundle');",
   bufferutil: "throw new Error('bufferutil is not in this bundle');",
-  './lib/websocket-server': 'module.exports = class {};',
   './permessage-deflate': uncompressed,
   './lib/permessage-deflate': uncompressed,
+  './wx': "throw new Error('wx is not in this bundle');",
+  './ali': "throw new Error('ali is not in this bundle');",
+  './lib/websocket-server': 'module.exports = undefined;',
+  './lib/subprotocol': 'module.exports = undefined;',
+  'process-nextick-args': 'module.exports = process;',
+  '../../package.json': 'exports.version = "bundled";',
   'lru-cache': 'exports.LRUCache = class extends Map { constructor() { super(); } };',
   'readable-stream': "module.exports = require('node:stream');",
 };
@@ -87,10 +96,10 @@ const leaveOut = {
   name: 'leave-out',
   setup(context) {
     context.onResolve(
-      { filter: new RegExp(`^(${Object.keys(leftOut).join('|')})$`) },
+      { filter: new RegExp(`^(${Object.keys(leftOut).map(RegExp.escape).join('|')})$`) },
       ({ path, importer }) =>
-        // The package coap keeps its exchanges in such a cache.
-        path === 'lru-cache' && !/node_modules\/mqtt\//.test(importer)
+        // The package coap keeps its exchanges in such a cache, and other packages have files of these names.
+        /^\.|^lru-cache$/.test(path) && !/node_modules\/(mqtt|ws)\//.test(importer)
           ? undefined
           : { path, namespace: 'left-out' },
     );

@@ -20,4 +20,4 @@ export function prefixOf(address: string): string {
  * host may use any address in its /64. Any other text stands for itself.
  */
 export const senderOf = (address: string): string =>
-  isIPv6(address.replace(/%.*$/, '')) ? prefixOf(address) : address;
+  address.includes(':') && isIPv6(address.replace(/%.*$/, '')) ? prefixOf(address) : address;

@@ -41,8 +41,8 @@ export class Database implements AsyncDisposable {
   #stepFailed: ((thrown: unknown) => void) | undefined;
   /** The transaction under way has changed rows. */
   #hasWritten = false;
-  /** A sync has failed, and none has succeeded since. */
-  #isSyncFailing = false;
+  /** Syncs that have failed since one succeeded. */
+  #failedSyncs = 0;
   #syncingAgain: Promise<void> | undefined;
   #fault: PosternError | undefined;
   readonly #faultListeners: ((fault: PosternError | undefined) => void)[] = [];
@@ -62,6 +62,9 @@ export class Database implements AsyncDisposable {
     if (!file.durability) return;
     file.durability.beforeSync = () => this.#writePutOff();
     file.durability.afterSync = () => this.#synced();
+    file.durability.syncFailed = () => {
+      this.#failedSyncs++;
+    };
   }
 
   /** Whether the disk was read-only when the file was opened, and has not become writable since. */
@@ -219,10 +222,8 @@ export class Database implements AsyncDisposable {
     try {
       await this.#durability?.settled();
     } catch (thrown) {
-      const wasFailing = this.#isSyncFailing;
-      this.#isSyncFailing = true;
       this.#fail(thrown);
-      if (!wasFailing) this.#syncAgain();
+      if (this.#failedSyncs === 1) this.#syncAgain();
       throw thrown;
     }
   }
@@ -261,7 +262,7 @@ export class Database implements AsyncDisposable {
     statement.run = ((...values: unknown[]) => {
       try {
         if (this.#levels.length > 0) this.#demandTransaction();
-        this.#demandSyncs();
+        this.#demandWritable();
         const outcome = run(...values);
         if (Number(outcome.changes) > 0) {
           this.#hasWritten = true;
@@ -282,11 +283,12 @@ export class Database implements AsyncDisposable {
   }
 
   /**
-   * A disk that takes writes and syncs none would let commits pile up, each of which is refused after it was made. So nothing is
-   * written until a sync succeeds; each attempt to write is the cause of another sync.
+   * A disk that takes writes and syncs none would let commits pile up, each of which is refused after it was made. So after a
+   * second sync has failed nothing is written until one succeeds; each attempt to write is the cause of another sync.
    */
-  #demandSyncs(): void {
-    if (!this.#isSyncFailing || !this.#fault) return;
+  #demandWritable(): void {
+    if (this.isReadOnly) throw this.#fault ?? new PosternError('storage', 'the disk is read-only');
+    if (this.#failedSyncs < 2 || !this.#fault) return;
     this.#syncAgain();
     throw this.#fault;
   }
@@ -301,8 +303,8 @@ export class Database implements AsyncDisposable {
   }
 
   #synced(): void {
-    if (!this.#isSyncFailing) return;
-    this.#isSyncFailing = false;
+    if (this.#failedSyncs === 0) return;
+    this.#failedSyncs = 0;
     this.#mended();
   }
 
@@ -332,7 +334,7 @@ export class Database implements AsyncDisposable {
 
   #written(): void {
     this.#durability?.committed();
-    if (!this.#isSyncFailing) this.#mended();
+    if (this.#failedSyncs === 0) this.#mended();
   }
 
   #mended(): void {

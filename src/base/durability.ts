@@ -27,6 +27,8 @@ export class Durability {
   beforeSync: () => void = () => {};
   /** Called when a sync has succeeded. */
   afterSync: () => void = () => {};
+  /** Called when a sync has failed. */
+  syncFailed: () => void = () => {};
   /** Length of the log when the last checkpoint began. 0 since the log began anew. */
   #checkpointed = 0;
   /** Checkpoints so far, in a thread and by the writing connection. */
@@ -118,6 +120,7 @@ export class Durability {
     } catch (cause) {
       this.#isUnsynced = true;
       this.#mustCheckpoint = true;
+      this.syncFailed();
       const why = cause instanceof Error ? cause.message : String(cause);
       throw new PosternError('storage', `the state cannot be written to disk: ${why}`, { cause });
     }

@@ -42,10 +42,17 @@ const errorTable = {
 export class PosternError extends Error {
   override readonly name = 'PosternError';
   readonly code: ErrorCode;
+  readonly #retryAfter: number | undefined;
 
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+  /** @param options `retryAfter`: see the getter; that of the code if absent */
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options?: { readonly cause?: unknown; readonly retryAfter?: number },
+  ) {
     super(message, options);
     this.code = code;
+    this.#retryAfter = options?.retryAfter;
   }
 
   get dmStatus(): number {
@@ -59,7 +66,7 @@ export class PosternError extends Error {
   /** Seconds after which the same request may succeed: Retry-After of HTTP, Max-Age of CoAP. Undefined when nobody knows. */
   get retryAfter(): number | undefined {
     const facts: ErrorFacts = errorTable[this.code];
-    return facts.retryAfter;
+    return this.#retryAfter ?? facts.retryAfter;
   }
 }
 

@@ -70,6 +70,9 @@ export const eventTable = {
   'dtls.moved': info.byPeer<'identity' | 'peer' | 'before'>(),
   'dtls.opened': info.byPeer<'identity' | 'peer', 'device'>(),
   'dtls.refused': warn.byPeer<'peer' | 'reason'>(),
+  'oscore.proven': info.byPeer<'identity' | 'peer'>(),
+  'oscore.refused': warn.byPeer<'peer' | 'reason'>(),
+  'oscore.unanswered': warn.byPeer<'peer' | 'reason'>(),
 
   // A configuration that is read again.
   'config.refused': warn<'reason'>(),

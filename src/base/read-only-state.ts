@@ -49,7 +49,7 @@ export const stateMark = (file: string): string =>
     .join();
 
 /**
- * Opens what a state file on a read-only disk holds, to be read. SQLite has to write beside a file with a write-ahead log before
+ * Opens what a state file on a read-only disk holds, to be read: `Database` refuses writes. SQLite has to write beside a file with a write-ahead log before
  * it can read it, so a copy is opened: committed changes in the log are seen, a migration is made in the copy, and a damaged
  * file is replaced by its last good copy, all as on a disk that can be written. The files of the copy are deleted at once and
  * live on until the database is closed.
@@ -80,7 +80,7 @@ export function openCopy(
     const { opened, recovery } = openSound(copy, schema, existsSync(file), () => open(copy));
     try {
       // One file without a log needs no other file once it is open.
-      opened.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = DELETE; PRAGMA query_only = ON');
+      opened.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = DELETE');
       if (!recovery) return { sqlite: opened };
       const { reason, used, since } = recovery;
       if (used === undefined) throw new Error(`the disk is read-only, and the state is damaged: ${reason}`);

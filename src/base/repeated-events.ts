@@ -129,14 +129,23 @@ export class RepeatedEvents {
  */
 function causeOf(name: EventName, severity: Severity, fields: EventFields): string {
   const peer = severity === 'info' ? '' : senderOf(hostOf(String(fields.peer ?? '')));
-  const parts = causeFields.map((field) => String(fields[field] ?? ''));
-  return hash('sha256', JSON.stringify([name, peer, ...parts]), 'base64');
+  let cause = `${name} ${peer.length} ${peer}`;
+  for (const field of causeFields) {
+    const value = fields[field];
+    if (value === undefined) continue;
+    const text = String(value);
+    // With its length, no text can pass for another field.
+    cause += ` ${field} ${text.length} ${text}`;
+  }
+  return hash('sha256', cause, 'base64');
 }
 
 function kept(fields: EventFields): string {
   const cut: Record<string, EventFields[string]> = {};
-  for (const [field, value] of Object.entries(fields))
+  for (const field in fields) {
+    const value = fields[field];
     cut[field] = typeof value === 'string' ? value.slice(0, repetitionLimits.characters) : value;
+  }
   return JSON.stringify(cut);
 }
 

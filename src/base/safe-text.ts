@@ -41,8 +41,10 @@ export const logTextLimits = { text: 512, stack: 4096 } as const;
 export function boundedJson(line: EventFields): string {
   // A replacer of JSON.stringify would make it three times as slow, and there are five lines for each device that attaches.
   const bounded: Record<string, EventFields[string]> = {};
-  for (const [key, value] of Object.entries(line))
+  for (const key in line) {
+    const value = line[key];
     bounded[key] = typeof value === 'string' ? boundedText(key, value) : value;
+  }
   return forTerminal(JSON.stringify(bounded));
 }
 

@@ -15,12 +15,15 @@ export interface AttachmentParts {
 }
 
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
+/** Most seconds that a gateway can have a device wait. It may have room before. */
+const mostRetryAfter = 5;
 /** Milliseconds between two looks at the own address. */
 const lookEvery = 5000;
 
 /**
- * Calls `attach` until it succeeds or the device stops, with growing delays in between. Each failure is an event with
- * its reason and the time until the next attempt. Never rejects.
+ * Calls `attach` until it succeeds or the device stops, with growing delays in between. A gateway that says when to try again
+ * is not asked before, and up to half as long after that, so that a crowd does not come back at once. Each failure is an event
+ * with its reason and the time until the next attempt. Never rejects.
  */
 export async function untilAttached(parts: AttachmentParts, attach: () => Promise<void>): Promise<void> {
   const { deviceId, clock, entropy, events, signal } = parts;
@@ -31,8 +34,9 @@ export async function untilAttached(parts: AttachmentParts, attach: () => Promis
       return;
     } catch (thrown) {
       if (signal.aborted) return;
-      const { code, message } = asPosternError(thrown);
-      const delay = delays.next().value;
+      const { code, message, retryAfter = 0 } = asPosternError(thrown);
+      const asked = Math.min(retryAfter, mostRetryAfter) * 1000 * (1 + entropy.uniform() / 2);
+      const delay = Math.max(delays.next().value, asked);
       events.emit('device.attach-failed', {
         device: deviceId,
         code,

@@ -77,14 +77,21 @@ export class Bootstraps {
         timeout,
         ...(payload && { payload }),
       });
-    const issued = await requestBootstrap(id, secret, entropy, async (options, payload) => {
-      const answer = await ask(options, payload);
-      return {
-        ...answer,
-        isSuccess: answer.code === '2.04',
-        description: `${answer.code}: ${Buffer.from(answer.payload).toString()}`,
-      };
-    }).finally(() => coap.release(base, factoryIdentity(id)));
+    const issued = await requestBootstrap(
+      id,
+      secret,
+      entropy,
+      async (options, payload) => {
+        const answer = await ask(options, payload);
+        return {
+          ...answer,
+          isSuccess: answer.code === '2.04',
+          description: `${answer.code}: ${Buffer.from(answer.payload).toString()}`,
+        };
+      },
+      // A challenge is for the address and port that asked for the links.
+      found.secure === undefined ? found.challenge : undefined,
+    ).finally(() => coap.release(base, factoryIdentity(id)));
     const added = await this.#apply(issued.document, issued.mediaType, issued.security);
     if (added?.bootstrapNonce !== issued.nonce)
       throw new PosternError('unauthorized', 'the bootstrap does not repeat the nonce of this request');

@@ -14,7 +14,8 @@ interface Watched {
 
 /**
  * The client of the package `coap`, with the checks that it lacks: it joins the blocks of a response without a look at
- * their numbers and ETags, and throws at a server that acknowledges a wrong block of a request.
+ * their numbers and ETags, throws at a server that acknowledges a wrong block of a request, and answers a repeated ACK by a
+ * Reset.
  */
 export class CheckedAgent extends Agent {
   /** By token. */
@@ -31,7 +32,11 @@ export class CheckedAgent extends Agent {
   }
 
   override _handle(packet: Packet, from: Address, at: Address): void {
-    const watched = this.#watched.get(hexOf(packet.token) ?? '');
+    const token = hexOf(packet.token) ?? '';
+    const isAwaited = this._msgIdToReq.has(packet.messageId) || this._tkToReq.has(token);
+    // An ACK that nothing waits for is ignored (RFC 7252 section 4.2). When a gateway is slow, each request is repeated.
+    if (packet.ack && !isAwaited) return;
+    const watched = this.#watched.get(token);
     try {
       if (watched && /^2/.test(packet.code) && packet.code !== '2.31' && !this.#check(packet, watched)) {
         this.#acknowledge(packet, from);

@@ -39,6 +39,8 @@ export interface StackResponse {
   readonly contentFormat: number | undefined;
   /** Location-Path, such as `/rd/x`. Empty when there is none. */
   readonly location: string;
+  /** Max-Age in seconds. In a 5.03 it says when to try again (RFC 7252 section 5.9.3.4). */
+  readonly maxAge: number | undefined;
   /** Value of the first option with this number. */
   option(number: number): Uint8Array | undefined;
 }
@@ -51,6 +53,8 @@ export interface Discovered {
   readonly secure?: string;
   /** With paths as targets. */
   readonly links: readonly Link[];
+  /** A challenge of its bootstrap server that came with the links: an Echo (RFC 9175). */
+  readonly challenge?: Uint8Array | undefined;
 }
 
 /** A request that the device gets. */
@@ -81,15 +85,20 @@ export type Answering = (request: StackIncoming) => StackAnswer | Promise<StackA
  * A gateway with these links. A gateway that serves little over plain CoAP gives the rest as coaps URIs. Such a URI has no zone; its
  * host is the base's when only the zone is missing.
  */
-export function discoveredAt(base: string, links: readonly Link[]): Discovered {
+export function discoveredAt(base: string, links: readonly Link[], challenge?: Uint8Array): Discovered {
   const origin = /^coaps:\/\/[^/]+/;
   const named = origin.test(base) ? base : links.flatMap(({ target }) => origin.exec(target) ?? [])[0];
   const paths = links.map((link) => ({ ...link, target: link.target.replace(origin, '') }));
-  if (named === undefined) return { base, links: paths };
+  if (named === undefined) return { base, links: paths, challenge };
   const { host } = parseCoapUri(base);
   const secure = parseCoapUri(named);
   const isSame = host.split('%')[0] === secure.host;
-  return { base, secure: coapBase(isSame ? host : secure.host, secure.port, 'coaps'), links: paths };
+  return {
+    base,
+    secure: coapBase(isSame ? host : secure.host, secure.port, 'coaps'),
+    links: paths,
+    challenge,
+  };
 }
 
 /** The gateway that an answer to a multicast comes from. Undefined for an answer of any other node. */
@@ -153,12 +162,14 @@ export function read(incoming: IncomingMessage): StackResponse {
     const found = incoming._packet.options?.find(({ name }) => String(name) === String(number));
     return found?.value instanceof Buffer ? found.value : undefined;
   };
+  const maxAge: unknown = incoming.headers['Max-Age'];
   const location = (incoming._packet.options ?? []).filter(({ name }) => name === 'Location-Path');
   return {
     code: incoming.code,
     location: location.map(({ value }) => `/${value}`).join(''),
     payload: incoming.payload,
     contentFormat: formatIn(incoming, 'Content-Format'),
+    maxAge: typeof maxAge === 'number' ? maxAge : undefined,
     option,
   };
 }

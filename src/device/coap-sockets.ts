@@ -35,6 +35,8 @@ export interface SocketListener {
   readonly request: (request: IncomingMessage, response: OutgoingMessage) => void;
   /** Takes an error for which no request waits. */
   readonly failed: (error: unknown) => void;
+  /** Puts something under a new socket; nothing if absent. */
+  readonly under?: ((socket: Socket) => void) | undefined;
 }
 
 const isLinkLocal = (address: string): boolean => /^fe[89ab].:/i.test(address);
@@ -153,8 +155,9 @@ export class CoapSockets implements AsyncDisposable {
       socket.close();
       throw cause;
     }
+    const { request, failed, under } = this.#listener;
+    under?.(socket);
     const agent = new CheckedAgent({ socket });
-    const { request, failed } = this.#listener;
     const server = createServer(request);
     agent.on('error', failed);
     server.on('error', failed);

@@ -18,6 +18,7 @@ import {
   type StackResponse,
 } from './coap-messages.ts';
 import { CoapSockets, type SocketListener } from './coap-sockets.ts';
+import type { ProtectedDatagrams } from './protected-datagrams.ts';
 import { SecureLinks, type SecureLinksParts } from './secure-links.ts';
 import type { SecurePeer } from './secure-socket.ts';
 
@@ -70,6 +71,7 @@ export class CoapStack implements AsyncDisposable {
 
   /**
    * @param where IP address or name of the interface to use; undefined for all
+   * @param protection what protects the datagrams; nothing if absent
    * @param security keys for CoAP over DTLS; without it there is none
    */
   constructor(
@@ -77,6 +79,7 @@ export class CoapStack implements AsyncDisposable {
     where: string | undefined,
     answering: Answering,
     events: Events = noEvents,
+    protection?: ProtectedDatagrams,
     security: StackSecurity = noSecurity,
   ) {
     this.#clock = clock;
@@ -87,6 +90,7 @@ export class CoapStack implements AsyncDisposable {
         answer(request, response, answering),
       ),
       failed: this.#failed,
+      under: protection && ((socket) => protection.under(socket)),
     };
     this.#sockets = new CoapSockets(where, listener);
     this.#links = new SecureLinks({
@@ -270,7 +274,7 @@ export class CoapStack implements AsyncDisposable {
    * @throws {PosternError} `timeout`, `unavailable`, `malformed`
    */
   async linksOf(base: string, query: string, timeout: number): Promise<Discovered> {
-    const { code, payload } = await this.request({
+    const { code, payload, option } = await this.request({
       method: 'GET',
       base,
       path: '/.well-known/core',
@@ -278,7 +282,7 @@ export class CoapStack implements AsyncDisposable {
       timeout,
     });
     if (code !== '2.05') throw new PosternError('unavailable', `${base} answered discovery with ${code}`);
-    return discoveredAt(base, parseLinks(Buffer.from(payload).toString()));
+    return discoveredAt(base, parseLinks(Buffer.from(payload).toString()), option(Option.Echo.number));
   }
 
   /**

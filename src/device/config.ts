@@ -12,6 +12,7 @@ import {
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
+import { contextKeys } from '../wire/secure/oscore/config.ts';
 
 const deviceIdRule = 'a device ID of 1 to 200 characters such as urn:dev:ops:1';
 
@@ -74,6 +75,10 @@ const deviceTables = v.strictObject({
       }),
     ),
     'A bootstrap document that is applied once, at the first start (OMA DM bootstrap, customized bootstrap)',
+  ),
+  oscore: described(
+    v.optional(v.strictObject(contextKeys)),
+    'The security context with the gateway (OSCORE, RFC 8613). With it all requests to the gateway are protected, and only protected requests are served. The search by multicast is not protected',
   ),
   lwm2m: described(
     v.optional(

@@ -12,6 +12,7 @@ import type { ManagementTree } from '../dm/tree.ts';
 import { Accounts, accountsDescription, type DmAccount } from '../mo/dm-acc.ts';
 import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
 import { type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
+import { StoredSenders } from '../wire/secure/oscore/stored-senders.ts';
 import { decodeNotification, sessionIdText } from '../wire/syncml/notification.ts';
 import { AccountBranch } from './account-branch.ts';
 import { AccountKeeper } from './account-keeper.ts';
@@ -23,6 +24,7 @@ import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
 import type { Firmware } from './firmware.ts';
 import { GatewayKeys } from './gateway-keys.ts';
+import { protectionOf } from './protected-datagrams.ts';
 import { deviceSchema } from './schema.ts';
 import { isDirect, isSamePlace, ServerSessions } from './server-sessions.ts';
 
@@ -65,6 +67,8 @@ export class Device implements AsyncDisposable {
   /** `detach` is under way: the device does not attach again. */
   #isLeaving = false;
   #found: Discovered | undefined;
+  /** The gateway that was found has answered the last attempt to attach: not now. */
+  #isBusy = false;
   #doubted: Monotonic | undefined;
   #running: Promise<unknown> | undefined;
 
@@ -115,8 +119,15 @@ export class Device implements AsyncDisposable {
         if (!this.#isLeaving) this.#attachment.again();
       },
     });
+    const protection = protectionOf(config, {
+      clock,
+      entropy,
+      events,
+      senders: new StoredSenders(this.#database, clock),
+    });
+    const asked = (request: StackIncoming) => this.#asked(request);
     const where = config.network.interface;
-    this.#coap = new CoapStack(clock, where, (request) => this.#asked(request), events, keys);
+    this.#coap = new CoapStack(clock, where, asked, events, protection, keys);
     this.#sessions = new ServerSessions({
       deviceId: config.device.id,
       encoding: config.device.encoding,
@@ -215,7 +226,9 @@ export class Device implements AsyncDisposable {
    * gateway (GwMO 8.4.1). If there is still no account for this gateway, the device asks the local bootstrap server.
    */
   async #attachOnce(): Promise<void> {
-    const found = await this.#discover();
+    // A gateway that was too busy is still where it was found.
+    const found = (this.#isBusy && this.#found) || (await this.#discover());
+    this.#isBusy = false;
     const server = this.#accounts.list().find((account) => !isDirect(account))?.serverId;
     const before = this.#keeper.ofGateway();
     const isElsewhere = before !== undefined && !isSamePlace(before.address, found.secure ?? found.base);
@@ -224,7 +237,10 @@ export class Device implements AsyncDisposable {
     if (!this.#keeper.at(found)) await this.#bootstraps.ask(await this.#withBootstrapServer(found));
     const account = this.#keeper.at(found);
     if (!account) throw new PosternError('unavailable', 'no account for the gateway yet');
-    const outcome = await this.#sessions.run(account.serverId, undefined);
+    const outcome = await this.#sessions.run(account.serverId, undefined).catch((thrown) => {
+      this.#isBusy = asPosternError(thrown).retryAfter !== undefined;
+      throw thrown;
+    });
     if (!succeeded(outcome))
       throw new PosternError(
         'unavailable',
@@ -291,15 +307,8 @@ export class Device implements AsyncDisposable {
     if (base === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
     const needed = this.#accounts.list().every(isDirect) ? 'oma.dm.bs' : 'oma.dm.tunnel';
     const isKnown = near && needed === sought;
-    const { links, secure } = isKnown
-      ? near
-      : await this.#coap.linksOf(base, `rt=${needed}`, discoveryTimeout);
-    // The tunnel is served over plain CoAP too, so its link does not name the address over DTLS.
-    const other =
-      secure === undefined && needed === 'oma.dm.tunnel'
-        ? await this.#coap.linksOf(base, 'rt=oma.dm', discoveryTimeout)
-        : { secure };
-    const found = { base, links, ...(other.secure !== undefined && { secure: other.secure }) };
+    const asked = isKnown ? near : await this.#coap.linksOf(base, `rt=${needed}`, discoveryTimeout);
+    const found = await this.#withSecure(asked, needed === 'oma.dm.tunnel');
     this.#found = found;
     this.#events.emit('device.discovered', {
       device: this.id,
@@ -309,12 +318,24 @@ export class Device implements AsyncDisposable {
     return found;
   }
 
+  /**
+   * The same gateway, with its base over DTLS. The link to its tunnel does not name that, since the tunnel is served over plain CoAP
+   * too. A device with OSCORE stays with plain CoAP.
+   */
+  async #withSecure({ secure, ...found }: Discovered, isTunnel: boolean): Promise<Discovered> {
+    if (this.#config.oscore) return found;
+    const named = isTunnel
+      ? (secure ?? (await this.#coap.linksOf(found.base, 'rt=oma.dm', discoveryTimeout)).secure)
+      : secure;
+    return named === undefined ? found : { ...found, secure: named };
+  }
+
   /** The same gateway, with the link to its bootstrap server if it was not asked for that before, and the device needs it. */
   async #withBootstrapServer(found: Discovered): Promise<Discovered> {
     if (this.#config.device['factory-secret'] === undefined || this.#accounts.list().every(isDirect))
       return found;
-    const { links } = await this.#coap.linksOf(found.base, 'rt=oma.dm.bs', discoveryTimeout);
-    return { ...found, links: [...found.links, ...links] };
+    const { links, challenge } = await this.#coap.linksOf(found.base, 'rt=oma.dm.bs', discoveryTimeout);
+    return { ...found, links: [...found.links, ...links], challenge };
   }
 
   #tunnelTo(found: Discovered | undefined, serverId: string): boolean {

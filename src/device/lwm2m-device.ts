@@ -23,6 +23,7 @@ import { CoapStack } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import type { DeviceSurroundings } from './device.ts';
 import { LwM2mObjects } from './lwm2m-objects.ts';
+import { protectionOf } from './protected-datagrams.ts';
 
 /** Milliseconds for one exchange, and for the gateway to finish a bootstrap. */
 const timeout = 20_000;
@@ -66,7 +67,9 @@ export class LwM2mDevice implements AsyncDisposable {
     this.#clock = clock;
     this.#entropy = entropy;
     this.#events = events;
-    this.#coap = new CoapStack(clock, config.network.interface, (request) => this.#asked(request), events);
+    const protection = protectionOf(config, { clock, entropy, events });
+    const { interface: where } = config.network;
+    this.#coap = new CoapStack(clock, where, (request) => this.#asked(request), events, protection);
     this.#attached.promise.catch(() => {});
     this.#furnish();
   }

@@ -1,6 +1,7 @@
 import type { Schema } from '../base/open-database.ts';
 import { setAsideTable } from '../base/rows.ts';
 import { nodeTables } from '../dm/stored-nodes.ts';
+import { senderTable } from '../wire/secure/oscore/stored-senders.ts';
 
 /** The tables of an End Device. The empty steps keep the version numbers equal to those in files of Postern 0.1.0. */
 export const deviceSchema: Schema = {
@@ -14,5 +15,6 @@ export const deviceSchema: Schema = {
     '',
     '',
     setAsideTable,
+    senderTable,
   ],
 };

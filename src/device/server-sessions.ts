@@ -116,7 +116,7 @@ export class ServerSessions {
     const outcome = await runClientSession(session, async (message, seal) => {
       const body = encodeMessage(message, mediaType);
       const hmac = seal(body);
-      const { code, payload, option } = await this.#parts.coap.request({
+      const { code, payload, maxAge, option } = await this.#parts.coap.request({
         method: 'POST',
         ...place,
         contentFormat: contentFormatOf(mediaType)!,
@@ -133,7 +133,10 @@ export class ServerSessions {
       }
       const why = `${place.path} answered ${code}: ${Buffer.from(payload).toString()}`;
       if (code === '4.03' && !tunnelled) this.#parts.forget(serverId);
-      throw new PosternError('unavailable', why);
+      // What a gateway says of its tunnel is about another party.
+      throw new PosternError('unavailable', why, {
+        ...(maxAge !== undefined && !tunnelled && { retryAfter: maxAge }),
+      });
     });
     this.#parts.events.emit('device.session-ended', {
       device: this.#parts.deviceId,

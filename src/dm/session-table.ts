@@ -86,6 +86,8 @@ export class SessionTable<Owner> {
   readonly #parts: SessionTableParts<Owner>;
   /** The session that was heard longest ago first. */
   readonly #entries = new Map<string, Entry<Owner>>();
+  /** Those of them that have ended, the first that ended first. */
+  readonly #ended = new Set<Entry<Owner>>();
   readonly #budget: SessionBudget<Entry<Owner>>;
 
   constructor(parts: SessionTableParts<Owner>) {
@@ -112,6 +114,8 @@ export class SessionTable<Owner> {
     const open = this.#entries.get(key);
     if (open && isRepeated(open, arrived)) return { ...open, place: 'repeated' };
     const isNext = open !== undefined && continues(open, arrived);
+    // Asked first: most messages of a crowd are refused here, and to make and prove a session takes far longer.
+    if (!open) this.#demandPlace();
     const begun = isNext ? open : begin();
     if (!isNext && !begun.session.recognises(message, seal)) return { ...begun, place: 'stranger' };
     const entry: Entry<Owner> = isNext
@@ -144,6 +148,7 @@ export class SessionTable<Owner> {
     } finally {
       const entry = this.#entries.get(key);
       if (entry?.session === session) {
+        if (session.outcome) this.#ended.add(entry);
         entry.inWork -= seal.body.length;
         if (!this.#fits(entry, 0)) this.#drop(entry, DmStatus.DeviceFull, 'the sessions hold too much');
         else this.#count(entry);
@@ -158,20 +163,29 @@ export class SessionTable<Owner> {
     await Promise.all(ending.map((entry) => this.#abandon(entry, status, reason)));
   }
 
-  /**
-   * A new session takes the place of the earlier one of its key, or else a free place.
-   * @throws {PosternError} `unavailable` when there is none
-   */
+  /** A new session takes the place of the earlier one of its key, or else a free place, which `#demandPlace` has found. */
   #makeRoomFor({ key }: Entry<Owner>): void {
-    const { clock, limits } = this.#parts;
     const before = this.#entries.get(key);
     if (before) this.#drop(before, DmStatus.SessionAborted, 'the client began the session anew');
-    if (this.#entries.size < limits.sessions) return;
-    const now = clock.now();
-    const isOver = ({ session, heard }: Entry<Owner>) => session.outcome || now - heard >= limits.silent;
-    const over = this.#entries.values().find(isOver);
-    if (!over) throw new PosternError('unavailable', 'too many sessions; try again later');
-    this.#drop(over, DmStatus.DeviceFull, 'too many sessions');
+    else if (this.#entries.size >= this.#parts.limits.sessions)
+      this.#drop(this.#demandPlace()!, DmStatus.DeviceFull, 'too many sessions');
+  }
+
+  /**
+   * The session that gives its place to a new one. Undefined when a place is free.
+   * @throws {PosternError} `unavailable` when none does. To be tried again after a fifth of the time that makes a session silent:
+   *   most sessions are shorter, and some hundred devices that start at once shall not wait longer than they need
+   */
+  #demandPlace(): Entry<Owner> | undefined {
+    const { clock, limits } = this.#parts;
+    if (this.#entries.size < limits.sessions) return undefined;
+    const [ended] = this.#ended;
+    if (ended) return ended;
+    const [silent] = this.#entries.values();
+    if (silent && clock.now() - silent.heard >= limits.silent) return silent;
+    throw new PosternError('unavailable', 'too many sessions; try again later', {
+      retryAfter: Math.ceil(limits.silent / 5000),
+    });
   }
 
   /** Whether a session may hold this many bytes more than it does. Other sessions may have to end for it. */
@@ -212,6 +226,7 @@ export class SessionTable<Owner> {
   #forget(entry: Entry<Owner>): void {
     entry.idle.cancel();
     this.#budget.count(entry, 0);
+    this.#ended.delete(entry);
     if (this.#entries.get(entry.key) === entry) this.#entries.delete(entry.key);
   }
 

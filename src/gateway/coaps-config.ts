@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { described, fileOf, port, secret, text } from '../base/config.ts';
+import { isKey } from '../wire/secure/oscore/config.ts';
 
 const advertiseRule = 'host:port, as in 192.0.2.1:5683 or [2001:db8::1]:5683';
 /** Schema of a host and a port, as a URI has them. */
@@ -8,8 +9,6 @@ export const hostAndPort = v.pipe(
   v.regex(/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, advertiseRule),
   v.check((value) => Number(/\d+$/.exec(value)?.[0]) <= 65_535, advertiseRule),
 );
-
-const isHex = (digits: string): boolean => /^([0-9a-fA-F]{2}){8,}$/.test(digits);
 
 const name = v.pipe(text, v.maxBytes(128, 'an identity of at most 128 bytes'));
 
@@ -74,7 +73,7 @@ export const coapsSection = described(
         'each identity in coaps.device once',
       ),
       v.check(
-        ({ device }) => device.every(({ key }) => !key.startsWith('hex:') || isHex(key.slice(4))),
+        ({ device }) => device.every(({ key }) => isKey(key)),
         'pairs of hexadecimal digits behind hex: in coaps.device.key, at least 8 of them',
       ),
       v.check(

@@ -2,14 +2,13 @@ import { failed, guarded } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
-import { asPosternError } from '../base/errors.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
 import type { SetAside } from '../base/rows.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
-import { coapsPort, coapUri, parseCoapUri } from '../wire/coap/uri.ts';
+import { parseCoapUri } from '../wire/coap/uri.ts';
 import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
 import type { GatewayConfig } from './config.ts';
@@ -32,7 +31,7 @@ import { Reports } from './northbound/reports.ts';
 import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
 import { resourcesOf } from './resources.ts';
-import { advertised, forgetUnlisted, imageSettings, knowManualDevices } from './settings.ts';
+import { forgetUnlisted, imageSettings, knowManualDevices } from './settings.ts';
 import { Arrivals } from './southbound/arrivals.ts';
 import { Associations } from './southbound/associations.ts';
 import { Children } from './southbound/children.ts';
@@ -42,6 +41,7 @@ import { DeviceLocator } from './southbound/device-locator.ts';
 import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
+import { KeyEnds } from './southbound/key-ends.ts';
 import { notificationResource } from './southbound/notification-resource.ts';
 import { missing, nothingAt } from './southbound/presence.ts';
 import { PresenceWatch } from './southbound/presence-watch.ts';
@@ -100,6 +100,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     reports.fault(table, { kind: 'state', reason: told });
   };
   watchState(state.database, config.gateway.state, clock, events, setAside, surroundings.startAgain);
+  const recovery = state.database.file?.recovery;
+  if (recovery) guarded(events, 'state', () => reports.recovered(recovery))();
   const lost = credentials.lost + state.nodes.lost;
   if (lost > 0) {
     events.emit('state.sealed-lost', { rows: lost, key: state.key });
@@ -110,18 +112,14 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const signals = new DeviceSignals(events);
   const remembered = Math.max(rememberedDevices, config.limits.devices);
   const networks = networksOf({ config, live, state, remembered, listInterfaces, ...machine });
-  const { admission, network, transport, secureNetwork } = networks;
+  const { admission, network, transport } = networks;
   const addresses = new DeviceAddresses(remembered);
   addresses.restore(inventory.values());
   for (const address of provenAddresses(inventory.values(), addresses)) admission.know(address);
   if (config.parent) admission.know(parseCoapUri(config.parent.uri).host);
   const arrivals = new Arrivals(clock, remembered);
-  const networkAt = (address: string, port: number) =>
-    (transport?.reaches(address, port) && secureNetwork) || network;
   const locator = new DeviceLocator({
-    network,
-    secureNetwork,
-    networkAt,
+    ...networks,
     addresses,
     ...state,
     entropy,
@@ -173,7 +171,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       devices: () => live.current.tunnel,
       ...machine,
     }),
-    towards: ({ address, port, heardOn }) => networkAt(address, port).towards(address, heardOn),
+    towards: ({ address, port, heardOn }) => networks.networkAt(address, port).towards(address, heardOn),
     upstream: uplink,
     addresses,
     ...machine,
@@ -335,8 +333,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
   });
   knowManualDevices(config, credentials);
-  /** Devices that are leaving just now: the answer to their goodbye is still to go. */
-  const leaving = new Set<string>();
   const sessions = new DeviceSessions({
     gatewayId,
     credentials,
@@ -347,29 +343,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     earlyWork: (deviceId) => proxy.earlyWork(deviceId),
     proved: (deviceId, from) => signals.heard(deviceId, from),
     attached: (device) => associations.attach(device),
-    left: (deviceId) => {
-      leaving.add(deviceId);
-      associations.detach(deviceId, 'left');
-      leaving.delete(deviceId);
-    },
+    left: (deviceId) => keyEnds.goodbye(deviceId, () => associations.detach(deviceId, 'left')),
     alerted: (deviceId, alert) => children.alerted(deviceId, alert) ?? objects.alerted(deviceId, alert),
     ...machine,
   });
-  credentials.keys.onEnded((identity, deviceId) => {
-    if (leaving.has(deviceId)) {
-      transport?.retire(identity);
-      return;
-    }
-    transport?.revoke(identity);
-    sessions.detached(deviceId, 'the key that the device opened its association with has ended');
-  });
-  try {
-    forgetUnlisted(config, credentials, events);
-  } catch (thrown) {
-    // A gateway starts on a disk that takes no writes. The devices are forgotten at the next start, or when it reads its configuration.
-    if (asPosternError(thrown).code !== 'storage') throw thrown;
-    failed(events, 'state', thrown);
-  }
+  const keyEnds = new KeyEnds({ keys: credentials.keys, transport, sessions });
+  forgetUnlisted(config, credentials, events, true);
   const { compose, http } = resourcesOf({
     config,
     live,
@@ -388,14 +367,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
         (deviceId, package0) => notified(deviceId, decodeNotification(package0).serverId, package0),
       ),
     image: (name) => objects.images.ready(name),
-    secureUri: ({ address }, path) =>
-      coapUri(
-        advertised(config.coaps?.advertise)?.address ?? address,
-        advertised(config.coaps?.advertise)?.port ?? secureNetwork?.port ?? coapsPort,
-        path,
-        'coaps',
-      ),
-    admission,
+    ...networks,
     ...machine,
   });
   signals.add(presence, objects, proxy, ...(lwm2m ? [lwm2m] : []), {
@@ -408,9 +380,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     state,
     clock,
     events,
-    network,
-    secureNetwork,
-    transport,
+    ...networks,
     compose,
     http,
     uplink,

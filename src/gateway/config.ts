@@ -15,6 +15,7 @@ import { admissionSection } from './admission-config.ts';
 import { coapsSection, hostAndPort } from './coaps-config.ts';
 import { bootstrapSection, httpSection, lwm2mSection } from './device-config.ts';
 import { imagesSection, updateSection } from './image-config.ts';
+import { oscoreSection } from './oscore-config.ts';
 import { budgetSection, dmServerSection, parentSection, tunnelSection } from './uplink-config.ts';
 
 const gatewayTables = v.strictObject({
@@ -60,6 +61,7 @@ const gatewayTables = v.strictObject({
     {},
   ),
   coaps: coapsSection,
+  oscore: oscoreSection,
   http: httpSection,
   mqtt: described(v.optional(mqttSection), 'The broker. A gateway has either this table or `parent`'),
   budget: budgetSection,
@@ -136,6 +138,7 @@ export function demandAllowed({ coaps, lwm2m }: GatewayConfig): void {
 /** Keys that are reloaded at SIGHUP. All others take effect at the next start. */
 export const gatewayReloads: readonly string[] = [
   'coaps.device',
+  'oscore.device',
   'coaps.certificate-file',
   'coaps.key-file',
   'coaps.ca-files',

@@ -130,7 +130,7 @@ export class Gateway implements AsyncDisposable {
    * the configuration is the same. Returns the configuration that holds now. What came of it is told by events.
    */
   reload(read: () => GatewayConfig): GatewayConfig {
-    const { live, state, http, transport } = this.#parts;
+    const { live, state, http, transport, contexts } = this.#parts;
     this.#config.reload(read, (config) => {
       demandAllowed(config);
       const apply = live.prepare(config);
@@ -146,6 +146,7 @@ export class Gateway implements AsyncDisposable {
           transport?.revoke(identity);
       for (const [identity, { secret }] of former.factorySecrets)
         if (live.current.factorySecrets.get(identity)?.secret !== secret) transport?.revoke(identity);
+      contexts?.configure(live.current.deviceContexts);
       transport?.review();
       this.#checkClock();
       if (live.current.http) http?.renew(live.current.http);

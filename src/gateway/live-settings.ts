@@ -4,13 +4,14 @@ import { PosternError } from '../base/errors.ts';
 import { overwrite } from '../base/live-config.ts';
 import { readPem } from '../base/pem.ts';
 import type { Certificates } from '../wire/secure/dtls/certificates.ts';
+import type { OscoreParameters } from '../wire/secure/oscore/keys.ts';
 import { factoryIdentity } from '../wire/secure/transport-keys.ts';
 import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { coapsCertificates } from './coaps-certificates.ts';
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-check.ts';
 import type { TunnelDevices } from './modes/tunnel-policy.ts';
-import { deviceKeys } from './settings.ts';
+import { deviceContexts, deviceKeys } from './settings.ts';
 import type { DeviceSchemes } from './southbound/device-sessions.ts';
 import type { TlsIdentity } from './southbound/http-binding.ts';
 import type { FactorySecrets } from './southbound/pre-shared-keys.ts';
@@ -25,6 +26,8 @@ interface Settings {
   readonly deviceKeys: ReadonlyMap<string, Uint8Array>;
   /** Factory secrets by the identity of the key that they give for DTLS. */
   readonly factorySecrets: FactorySecrets;
+  /** Security contexts for OSCORE, by identity. */
+  readonly deviceContexts: ReadonlyMap<string, OscoreParameters>;
   /** What certificates and raw public keys of DTLS need. */
   readonly certificates: Certificates | undefined;
   /** Endpoint names of LwM2M clients. */
@@ -65,6 +68,7 @@ function settingsOf(config: GatewayConfig): Settings {
         { deviceId: id, secret },
       ]),
     ),
+    deviceContexts: deviceContexts(config),
     certificates: coapsCertificates(config),
     clients: new Set(lwm2m?.device.map(({ id }) => id)),
     schemes: new Map(

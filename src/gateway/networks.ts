@@ -3,15 +3,19 @@ import { guarded } from '../base/background.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
+import { coapsPort, coapUri } from '../wire/coap/uri.ts';
 import { CoapTransport } from '../wire/secure/coap-transport.ts';
+import { StoredSenders } from '../wire/secure/oscore/stored-senders.ts';
 import type { GatewayConfig } from './config.ts';
 import type { LiveSettings } from './live-settings.ts';
 import { admissionLimits, advertised } from './settings.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
+import { DeviceContexts } from './southbound/device-contexts.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
 import { PreSharedKeys } from './southbound/pre-shared-keys.ts';
 import type { GatewayState } from './state.ts';
 import { DtlsAssociations } from './store/dtls-associations.ts';
+import { IssuedContexts } from './store/issued-contexts.ts';
 
 export interface NetworkSurroundings {
   readonly config: GatewayConfig;
@@ -26,8 +30,8 @@ export interface NetworkSurroundings {
 }
 
 /**
- * Makes the private network of a gateway: plain CoAP, CoAP over DTLS where the configuration has `[coaps]`, and the
- * admission that both share. No socket is open yet.
+ * Makes the private network of a gateway: plain CoAP, with OSCORE where the configuration has `[oscore]`, CoAP over DTLS where it has
+ * `[coaps]`, and the admission that both share. No socket is open yet.
  */
 export function networksOf({
   config,
@@ -37,18 +41,27 @@ export function networksOf({
   listInterfaces,
   ...machine
 }: NetworkSurroundings) {
-  const { coap, coaps } = config;
+  const { coap, coaps, oscore } = config;
   const admission = new Admission({
     ...machine,
     limits: admissionLimits(config.admission),
     known: remembered,
   });
   const shared = { ...machine, admission, ...(listInterfaces && { listInterfaces }) };
+  const contexts =
+    oscore &&
+    new DeviceContexts({
+      ...machine,
+      configured: live.current.deviceContexts,
+      issued: new IssuedContexts(state.database, state.sealing, config.limits.devices),
+      senders: new StoredSenders(state.database, machine.clock, state.epoch.isNew),
+    });
   const network = new CoapNetwork({
     ...coap,
     ...shared,
     advertise: advertised(coap.advertise),
     limits: { leisure: coap.leisure },
+    protection: contexts?.protection,
   });
   const transport = coaps && secureTransport({ live, state, remembered, admission, ...machine });
   const secureNetwork =
@@ -62,7 +75,14 @@ export function networksOf({
       advertise: advertised(coaps.advertise),
       transport,
     });
-  return { admission, network, transport, secureNetwork };
+  /** The network that reaches a device: that over DTLS where there is an association with it. */
+  const networkAt = (address: string, port: number): CoapNetwork =>
+    (transport?.reaches(address, port) && secureNetwork) || network;
+  const told = advertised(coaps?.advertise);
+  /** URI of a path over DTLS, at the address of a socket. */
+  const secureUri = ({ address }: { readonly address: string }, path: string): string =>
+    coapUri(told?.address ?? address, told?.port ?? secureNetwork?.port ?? coapsPort, path, 'coaps');
+  return { admission, network, transport, secureNetwork, contexts, networkAt, secureUri };
 }
 
 /** DTLS with the keys of the configuration that holds now, and associations that survive a restart. */

@@ -1,6 +1,12 @@
 import { type AdmissionLimits, admissionDefaults } from '../base/admission.ts';
-import type { Events } from '../base/events.ts';
+import { failed } from '../base/background.ts';
+import type { Wall } from '../base/clock.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import { type Events, noEvents } from '../base/events.ts';
 import type { Rate } from '../base/token-buckets.ts';
+import { keyOctets, parametersOf } from '../wire/secure/oscore/config.ts';
+import { OscoreContexts } from '../wire/secure/oscore/contexts.ts';
+import type { OscoreParameters } from '../wire/secure/oscore/keys.ts';
 import type { GatewayConfig } from './config.ts';
 import type { HttpSettings } from './southbound/http-binding.ts';
 import type { Credentials } from './store/credentials.ts';
@@ -42,24 +48,49 @@ export function knowManualDevices({ http }: GatewayConfig, credentials: Credenti
 /**
  * Deletes the credentials of devices that the configuration no longer lists, where the local bootstrap gave them a key for DTLS:
  * who takes a device from the list revokes it.
+ * @param isStart a gateway starts on a disk that takes no writes; it forgets the devices at its next start
+ * @throws {PosternError} `storage`, unless the gateway starts
  */
-export function forgetUnlisted({ bootstrap }: GatewayConfig, credentials: Credentials, events: Events): void {
+export function forgetUnlisted(
+  { bootstrap }: GatewayConfig,
+  credentials: Credentials,
+  events: Events,
+  isStart = false,
+): void {
   const listed = new Set(bootstrap.device.map(({ id }) => id));
   for (const { deviceId, origin } of credentials.list()) {
     if (origin !== 'local' || listed.has(deviceId) || credentials.keys.of(deviceId).length === 0) continue;
-    credentials.delete(deviceId);
+    try {
+      credentials.delete(deviceId);
+    } catch (thrown) {
+      if (!isStart || asPosternError(thrown).code !== 'storage') throw thrown;
+      failed(events, 'state', thrown);
+      return;
+    }
     events.emit('device.unlisted', { device: deviceId });
   }
 }
 
 /** The pre-shared keys of devices, by identity. */
 export const deviceKeys = ({ coaps }: GatewayConfig): ReadonlyMap<string, Uint8Array> =>
-  new Map(
-    coaps?.device.map(({ identity, key }) => [
-      identity,
-      key.startsWith('hex:') ? Buffer.from(key.slice(4), 'hex') : Buffer.from(key),
-    ]),
-  );
+  new Map(coaps?.device.map(({ identity, key }) => [identity, keyOctets(key)]));
+
+/**
+ * The security contexts of devices, by identity.
+ * @throws {PosternError} `configuration` when two of them would use the same nonces, or could not be told apart
+ */
+export function deviceContexts({ oscore }: GatewayConfig): ReadonlyMap<string, OscoreParameters> {
+  const contexts = new Map<string, OscoreParameters>();
+  const store = { get: () => undefined, put: () => {}, settled: async () => {} };
+  const together = new OscoreContexts({ clock: { wall: () => 0 as Wall }, events: noEvents, store });
+  for (const { identity, ...device } of oscore?.device ?? []) {
+    const parameters = parametersOf(device);
+    const why = together.add(identity, parameters);
+    if (why !== undefined) throw new PosternError('configuration', `oscore.device: ${identity}: ${why}`);
+    contexts.set(identity, parameters);
+  }
+  return contexts;
+}
 
 /** Limits of the entry. A burst grows with its rate. */
 export function admissionLimits(admission: GatewayConfig['admission']): Partial<AdmissionLimits> {

@@ -35,6 +35,7 @@ const nonceBytes = 16;
 /**
  * Asks a local bootstrap server for a bootstrap message (GwMO section 8.4.2). The device proves its factory secret by
  * the challenge of the server.
+ * @param offered a challenge of the server that came with its link, if any. When it is too old by now, the server gives another
  * @param post sends a POST to the server, with CoAP options by their numbers
  * @throws {PosternError} `unavailable` when the server gives no challenge, `unauthorized` when it refuses
  * @throws what `post` throws
@@ -44,12 +45,18 @@ export async function requestBootstrap(
   secret: string,
   entropy: Entropy,
   post: (options: Readonly<Record<number, Uint8Array>>, payload?: Uint8Array) => Promise<BootstrapAnswer>,
+  offered?: Uint8Array,
 ): Promise<IssuedBootstrap> {
-  const challenge = (await post({})).option(Option.Echo.number);
-  if (!challenge) throw new PosternError('unavailable', 'the bootstrap server gave no challenge');
   const deviceNonce = entropy.bytes(nonceBytes);
-  const proof = encodeProof({ deviceNonce, mac: proofMac(secret, challenge, deviceId, deviceNonce) });
-  const answer = await post({ [Option.Echo.number]: challenge }, proof);
+  const prove = async (challenge: Uint8Array | undefined) => {
+    if (!challenge) throw new PosternError('unavailable', 'the bootstrap server gave no challenge');
+    const proof = encodeProof({ deviceNonce, mac: proofMac(secret, challenge, deviceId, deviceNonce) });
+    return await post({ [Option.Echo.number]: challenge }, proof);
+  };
+  const challenge = (answer: BootstrapAnswer) => answer.option(Option.Echo.number);
+  const early = offered && (await prove(offered));
+  const another = early && !early.isSuccess && challenge(early);
+  const answer = early ? (another ? await prove(another) : early) : await prove(challenge(await post({})));
   if (!answer.isSuccess)
     throw new PosternError('unauthorized', `the bootstrap server answered ${answer.description}`);
   return {

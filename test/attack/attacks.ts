@@ -8,11 +8,13 @@ import { coapAttacks } from './coap-attacks.ts';
 import { dtlsAttacks } from './dtls-attacks.ts';
 import { httpAttacks } from './http-attacks.ts';
 import { nameAttacks } from './name-attacks.ts';
+import { oscoreAttacks } from './oscore-attacks.ts';
 
 /** All attacks by name, in the order in which they run. */
 export const attacks: Readonly<Record<string, Attack>> = {
   ...coapAttacks,
   ...dtlsAttacks,
+  ...oscoreAttacks,
   ...nameAttacks,
   ...addressAttacks,
   ...httpAttacks,

@@ -33,6 +33,14 @@ export const needsServer: ReadonlySet<Deed['deed']> = new Set(['image', 'tunnel'
 export const isLwm2m = (at: number): boolean => at % 5 === 4;
 /** Whether the honest device of this number has an account for the DM server. It keeps its state. */
 export const hasServer = (at: number): boolean => at % 5 === 3;
+/** Whether the honest device of this number speaks OSCORE. It has no account for the DM server, and forgets all at each bootstrap. */
+export const hasOscore = (at: number): boolean => at % 5 === 1;
+/** The security context of the honest device of this number, as the device has it. */
+export const oscoreOf = (at: number) => ({
+  'master-secret': `master-secret-of-device-${at}`,
+  'sender-id': `01${at.toString(16).padStart(4, '0')}`,
+  'recipient-id': '00',
+});
 /** Honest devices that look for the gateway by multicast again and again. */
 export const discoverers = 10;
 

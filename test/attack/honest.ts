@@ -18,7 +18,16 @@ import { succeeded } from '../../src/dm/client-session.ts';
 import { deviceId, secrets } from '../bench/crowd.ts';
 import { BenchClient } from '../bench/dtls-client.ts';
 import { firstMessage } from './attacker.ts';
-import { type Deed, discoverers, hasServer, isLwm2m, newcomerId, protectedDevices } from './deed.ts';
+import {
+  type Deed,
+  discoverers,
+  hasOscore,
+  hasServer,
+  isLwm2m,
+  newcomerId,
+  oscoreOf,
+  protectedDevices,
+} from './deed.ts';
 
 /** Honest devices, and where they are. */
 export interface Crowd {
@@ -79,6 +88,7 @@ function newDevice(at: number): Device | LwM2mDevice {
       device: { id, ...(!isLwm2m(at) && { 'factory-secret': secrets.factory(id), encoding: 'wbxml' }) },
       network: networkOf(at),
       ...(isLwm2m(at) && { lwm2m: {} }),
+      ...(hasOscore(at) && { oscore: oscoreOf(at) }),
       ...(hasServer(at) && { 'dm-server': server }),
     },
     'attack',

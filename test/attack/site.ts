@@ -15,7 +15,16 @@ import { freePort as freeUdpPort } from '../peers/foreign.ts';
 import { authority, issue } from '../wire/secure/dtls/authority.ts';
 import type { Target } from './attacker.ts';
 import { attacks } from './attacks.ts';
-import { type Deed, hasServer, isLwm2m, newcomerId, newcomers, protectedDevices } from './deed.ts';
+import {
+  type Deed,
+  hasOscore,
+  hasServer,
+  isLwm2m,
+  newcomerId,
+  newcomers,
+  oscoreOf,
+  protectedDevices,
+} from './deed.ts';
 import { Gate } from './gate.ts';
 import type { Crowd } from './honest.ts';
 import { loopbackSources, network, on } from './network.ts';
@@ -136,13 +145,19 @@ export async function attackedSite({ devices, seed, pauses }: SiteOptions): Prom
   );
   const certificates = certificateKeys(folder);
   const clients = ids.filter((_, at) => isLwm2m(at)).map((id) => `[[lwm2m.device]]\nid = "${id}"\n`);
+  const contexts = ids.flatMap((id, at) => {
+    const { 'master-secret': secret, 'sender-id': recipient, 'recipient-id': sender } = oscoreOf(at);
+    const keys = `identity = "${id}"\nmaster-secret = "${secret}"\nsender-id = "${sender}"\nrecipient-id = "${recipient}"`;
+    return hasOscore(at) ? [`[[oscore.device]]\n${keys}\n`] : [];
+  });
   const strangers = Array.from({ length: newcomers }, (_, at) => newcomerId(at));
   const more = `[lwm2m]
 insecure-no-security = true
 ${clients.join('')}[coaps]
 port = ${coaps}
 ${certificates}
-${secure.join('')}[http]
+${secure.join('')}[oscore]
+${contexts.join('')}[http]
 host = "${network.host}"
 port = ${http}
 insecure-plain-http = true

@@ -117,6 +117,21 @@ describe('a state file on a read-only disk', { skip, timeout: 60_000 }, () => {
     assert.deepEqual(namesOf(database), ['a', 'b']);
   });
 
+  test('is refused while another program has it that was running when the kernel made the disk read-only', async (t) => {
+    const small = SmallDisk.mountFragile(8);
+    if (!small) return t.skip('no file system can be mounted here in which an error can be made');
+    t.after(() => small[Symbol.dispose]());
+    const file = join(small.folder, 'state.db');
+    const other = await holder(file, 'a');
+    small.fail();
+    assert.throws(() => openDatabase(file, schema), {
+      message: new RegExp(`process ${other.pid} .*uses it$`),
+    });
+    await kill(other);
+    await using database = openDatabase(file, schema);
+    assert.deepEqual([namesOf(database), database.isReadOnly], [['a'], true]);
+  });
+
   test('that another program changed in between is not written, and the reason is told', async (t) => {
     const { small, file } = await disk(t);
     small.setReadOnly(true);

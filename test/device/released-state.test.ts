@@ -129,7 +129,7 @@ test('a new state has only the tables of a device, in the form of 0.1.0', (t) =>
   const file = freshState(t);
   openDatabase(file, deviceSchema).close();
   const { tables, version, applicationId } = shapeOf(file);
-  assert.deepEqual(Object.keys(tables), ['acl', 'applied_bootstrap', 'node', 'set_aside']);
+  assert.deepEqual(Object.keys(tables), ['acl', 'applied_bootstrap', 'node', 'oscore_sender', 'set_aside']);
   assert.deepEqual([version, applicationId], [deviceSchema.steps.length, 0x50734544]);
   assertReleasedTables(t, deviceSchema, file);
 });

@@ -91,7 +91,18 @@ function desk(schemes: readonly Scheme[] = ['md5'], bounds = limits) {
   /** The device as it is after power came back: with its stored nonces, or with none. */
   const powerUp = (nonces = device) =>
     client(nonces, { sessionId, account: withSchemes(clientAccount(nonces), schemes) });
-  return { clock, table, take, powerUp, device, dm, abandoned, done, broken: () => broken };
+  return {
+    clock,
+    table,
+    take,
+    powerUp,
+    device,
+    dm,
+    abandoned,
+    done,
+    made: () => count,
+    broken: () => broken,
+  };
 }
 
 interface Way {
@@ -381,7 +392,9 @@ describe('bounds', () => {
     };
     for (let number = 0; number < limits.sessions; number++)
       assert.equal((await open(number)).status, 'SyncHdr 212');
-    await assert.rejects(open(10), { code: 'unavailable' });
+    const made = it.made();
+    await assert.rejects(open(10), { code: 'unavailable', retryAfter: 2 });
+    assert.equal(it.made(), made, 'no session is made for a message that is refused');
     it.clock.advance(limits.silent);
     for (let number = 20; number < 40; number++) {
       await it.take(forged(1), { sender: `198.51.100.${number}|1`, key: keyOf(number) }).catch(() => {});

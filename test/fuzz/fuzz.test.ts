@@ -6,6 +6,7 @@ import { chunk, playChunks } from './chunks.ts';
 import { dtlsTargets, fuzzDtls } from './dtls.ts';
 import { fuzzEndpoint } from './endpoint.ts';
 import { Dice } from './mutate.ts';
+import { fuzzOscore, oscoreTargets } from './oscore.ts';
 import { fuzz, type Run } from './run.ts';
 import { targets } from './targets.ts';
 
@@ -14,7 +15,7 @@ const inputs = 20_000;
 
 // conforms: REP-18
 describe(`a short run, seed ${seed}`, () => {
-  for (const [at, target] of [...targets, ...dtlsTargets].entries())
+  for (const [at, target] of [...targets, ...dtlsTargets, ...oscoreTargets].entries())
     test(target.name, (t) => {
       const run = fuzz(target, new Dice(seed, at), inputs, Number.POSITIVE_INFINITY);
       t.diagnostic(`${run.inputs} inputs, ${run.accepted} read, slowest ${run.slowest.toFixed(1)} ms`);
@@ -33,6 +34,8 @@ describe(`a short run of sequences and requests, seed ${seed}`, () => {
     check(t, await fuzzEndpoint(new Dice(seed), inputs, Number.POSITIVE_INFINITY)));
   test('datagrams of a DTLS client, copied, changed and repeated', async (t) =>
     check(t, await fuzzDtls(new Dice(seed), inputs, Number.POSITIVE_INFINITY)));
+  test('datagrams of an OSCORE client, copied, changed and repeated, and restarts', async (t) =>
+    check(t, await fuzzOscore(new Dice(seed), inputs, Number.POSITIVE_INFINITY)));
   test('requests to the API of the head-end', async (t) =>
     check(t, await fuzzHeadendApi(new Dice(seed), inputs / 4, Number.POSITIVE_INFINITY)));
   test('requests to the admin API', async (t) =>

@@ -14,10 +14,11 @@ import { type Play, playChunks } from './chunks.ts';
 import { dtlsTargets, fuzzDtls } from './dtls.ts';
 import { fuzzEndpoint } from './endpoint.ts';
 import { Dice } from './mutate.ts';
+import { fuzzOscore, oscoreTargets } from './oscore.ts';
 import { bounds, fuzz, heaviest } from './run.ts';
 import { targets as others } from './targets.ts';
 
-const targets = [...others, ...dtlsTargets];
+const targets = [...others, ...dtlsTargets, ...oscoreTargets];
 const plays: readonly Play[] = [
   ...targets.map((target) => ({
     name: target.name,
@@ -25,12 +26,13 @@ const plays: readonly Play[] = [
   })),
   { name: 'CoAP endpoint', play: fuzzEndpoint },
   { name: 'DTLS endpoint', play: fuzzDtls },
+  { name: 'OSCORE endpoint', play: fuzzOscore },
   { name: 'head-end API', play: fuzzHeadendApi },
   { name: 'admin API', play: fuzzAdminApi },
 ];
 const values = optionsOf(
   'fuzz',
-  'Mutated inputs for every decoder, sequences of datagrams for a CoAP and a DTLS endpoint, and requests for both APIs.',
+  'Mutated inputs for every decoder, sequences of datagrams for a CoAP, a DTLS and an OSCORE endpoint, and requests for both APIs.',
   {
     target: {
       value: 'NAME',

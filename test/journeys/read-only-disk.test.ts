@@ -2,27 +2,32 @@
 import '../faults/failing-storage.ts';
 
 import assert from 'node:assert/strict';
+import { copyFileSync, existsSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { GatewaySurroundings } from '../../src/gateway/composition.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import type { Headend } from '../../src/headend/headend.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
+import { MediaType } from '../../src/wire/syncml/codec.ts';
+import { ServiceProcess } from '../cli/service-process.ts';
 import { unwatch, watch } from '../faults/failing-storage.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 import { SmallDisk } from '../peers/small-disk.ts';
+import { StockClient } from '../peers/stock-client.ts';
 import { freshState } from '../state-files.ts';
 import { Site } from './site.ts';
 
 const first = 'urn:dev:ops:1';
 const second = 'urn:dev:ops:2';
+const stock = 'urn:dev:ops:3';
 
 /** Starts a site whose gateway has its state in a file, with one attached device. */
-async function siteAt(url: string, state: string) {
+async function siteAt(url: string, state: string, more: object = {}) {
   const site = new Site(url);
   const headend = await site.headend([first, second]);
-  const tables = { gateway: { id: 'gw-1', state }, limits: { 'keep-free': 1 } };
+  const tables = { gateway: { id: 'gw-1', state }, limits: { 'keep-free': 1 }, ...more };
   const gateway = await site.gateway([first, second], tables);
   await site.device(first, gateway, { factory: true, server: true }).start();
   await site.headendEvents.until('alert.device-attach', { device: first });
@@ -78,8 +83,13 @@ describe('a gateway on a read-only or failing disk', { timeout: 120_000 }, () =>
     await using broker = await startAedes();
     const { site, headend, gateway, again } = await siteAt(broker.url, join(disk.folder, 'state.db'));
     await using _ = site;
+    // The last session of the gateway has made all durable.
+    await headend.manage('gw-1', [{ name: 'Get', uri: './DevInfo/DevId' }]);
     disk.fail();
     await assertServes(headend, gateway);
+    // Its nonces stay in memory. A write that the disk refused leaves nothing to wait for.
+    const [own] = await gateway.manage(first, [{ name: 'Get', uri: './DevInfo/DevId' }], 10_000);
+    assert.equal(own?.results[0]?.data, first);
     await assertRefuses(site, headend, gateway);
     await assertServes(headend, gateway);
     const devices = gateway.devices().map(({ deviceId }) => deviceId);
@@ -143,11 +153,97 @@ describe('a gateway on a read-only or failing disk', { timeout: 120_000 }, () =>
     assert.equal(written?.status, 200);
   });
 
+  test('with a DM server and a device that start on read-only disks too: what they have is shown, and they work when the disks take writes', {
+    skip: noDisk,
+  }, async () => {
+    using disk = SmallDisk.mount(16)!;
+    await using broker = await startAedes();
+    const folder = (name: string) => join(disk.folder, `${name}.db`);
+    const kind = { factory: true, server: true, more: { state: folder('device') } };
+    const server = { headend: { id: 'dm.example', state: folder('headend'), 'session-timeout': 20 } };
+    {
+      await using site = new Site(broker.url);
+      await site.headend([first], server);
+      const gateway = await site.gateway([first], { gateway: { id: 'gw-1', state: folder('gateway') } });
+      await site.device(first, gateway, kind).start();
+      await site.headendEvents.until('alert.device-attach', { device: first });
+      await site.gatewayEvents.until('alert.delivered');
+    }
+    disk.setReadOnly(true);
+    await using site = new Site(broker.url);
+    const headend = await site.headend([first], server);
+    const gateway = await site.gateway([first], { gateway: { id: 'gw-1', state: folder('gateway') } });
+    const device = site.device(first, gateway, kind);
+    await device.start();
+    assert.deepEqual(
+      headend.devices().map(({ id, attached }) => [id, attached]),
+      [[first, true]],
+    );
+    assert.deepEqual([...device.servers].sort(), ['dm.example', 'gw-1']);
+    // Each session of a DM server changes nonces that it must keep.
+    await site.headendEvents.until('package.refused', { status: 420 });
+    for (const events of [site.headendEvents, site.gatewayEvents, site.deviceEvents])
+      assert.equal(events.count('state.failing'), 1);
+    disk.setReadOnly(false);
+    for (const events of [site.headendEvents, site.gatewayEvents, site.deviceEvents])
+      await events.until('state.writable');
+    const [read] = await headend.manage('gw-1', [{ name: 'Get', uri: './DevInfo/DevId' }]);
+    assert.equal(read?.results[0]?.data, 'gw-1');
+    const [own] = await headend.manage(first, [{ name: 'Get', uri: './DevInfo/DevId' }]);
+    assert.equal(own?.results[0]?.data, first);
+  });
+
+  test('whose state is another one when the disk takes writes again starts again within its process', {
+    skip: noDisk,
+  }, async () => {
+    using disk = SmallDisk.mount(16)!;
+    const state = join(disk.folder, 'state.db');
+    const config = join(disk.folder, 'gateway.toml');
+    const file = `[gateway]
+id = "gw-1"
+state = "${state}"
+admin-socket = "${disk.folder}.sock"
+[coap]
+port = 0
+interfaces = ["lo"]
+insecure-plain-coap = true
+[mqtt]
+url = "mqtt://127.0.0.1:1"
+[dm-server]
+id = "dm.example"
+client-secret = "gateway-client-secret"
+server-secret = "gateway-server-secret"
+`;
+    writeFileSync(config, file);
+    {
+      await using first = ServiceProcess.postern(['gateway', '--config', config]);
+      await first.until('gateway.started');
+    }
+    disk.setReadOnly(true);
+    await using gateway = ServiceProcess.postern(['gateway', '--config', config]);
+    await gateway.until('state.failing', { reason: 'the disk of the state is read-only' });
+    await gateway.until('gateway.started');
+    disk.setReadOnly(false);
+    copyFileSync(state, `${state}.repaired`);
+    renameSync(`${state}.repaired`, state);
+    const { length } = gateway.lines;
+    await gateway.until('gateway.stopping', {}, length);
+    await gateway.until('gateway.started', {}, length);
+    assert.equal(gateway.child.exitCode, null);
+    assert.ok(existsSync(`${state}-wal`), 'the file itself is open');
+  });
+
   test('whose syncs fail while its writes do not: nothing is promised, and nothing else stops', async (t) => {
     const state = freshState(t);
     await using broker = await startAedes();
-    const { site, headend, gateway } = await siteAt(broker.url, state);
+    const account = { 'client-secret': 'pw', 'server-secret': 'spw', 'client-auth': ['basic'] };
+    const http = { port: 0, device: [{ id: stock, ...account }] };
+    const { site, headend, gateway } = await siteAt(broker.url, state, { http });
     await using _ = site;
+    await using client = new StockClient({
+      ...{ deviceId: stock, serverId: 'gw-1', user: stock, password: 'pw', serverPassword: 'spw' },
+      ...{ auth: 'basic', mediaType: MediaType.Xml, url: `${gateway.httpUrl}/dm` },
+    });
     const watched = watch(state);
     t.after(() => unwatch(state));
     watched.refuses = /^fdatasync$/;
@@ -157,6 +253,7 @@ describe('a gateway on a read-only or failing disk', { timeout: 120_000 }, () =>
     assert.match(String(fields.reason), /5\.03/);
     await site.gatewayEvents.until('state.failing');
     for (let round = 0; round < 3; round++) await assertServes(headend, gateway);
+    assert.deepEqual([await client.session(), client.retryAfter], [503, '30'], 'over HTTP');
     const [refused] = await headend.manage('gw-1', [
       { name: 'Replace', uri: './GwConfig/AttachAlert', format: 'bool', data: 'false' },
     ]);
@@ -168,5 +265,6 @@ describe('a gateway on a read-only or failing disk', { timeout: 120_000 }, () =>
     await site.headendEvents.until('alert.device-attach', { device: second });
     await site.gatewayEvents.until('state.writable');
     assert.equal(gateway.status().fault, undefined);
+    assert.equal(await client.session(), 200);
   });
 });

@@ -119,12 +119,13 @@ export const deviceConfig = (
     'test',
   );
 
-/** The configuration of an LwM2M client. `more` are further keys of the table `device`. */
+/** The configuration of an LwM2M client. `more` are further keys of the table `device`, `top` further tables. */
 export const clientConfig = (
   id: string,
   gateway: Pick<Gateway, 'coapPort'>,
   lwm2m: Toml = {},
   more: Toml = {},
+  top: Toml = {},
 ): DeviceConfig =>
   checkConfig(
     deviceConfigSchema,
@@ -132,6 +133,7 @@ export const clientConfig = (
       device: { id, manufacturer: 'Maker & Sons', model: 'T1', ...more },
       network: { gateway: `coap://127.0.0.1:${gateway.coapPort}`, interface: '127.0.0.1' },
       lwm2m,
+      ...top,
     },
     'test',
   );
@@ -201,9 +203,15 @@ export class Site implements AsyncDisposable {
     return this.#stack.use(new Device(config, { events: this.deviceEvents }));
   }
 
-  /** Makes an LwM2M client, which the test starts. `more` are further keys of the table `device`. */
-  client(id: string, gateway: Pick<Gateway, 'coapPort'>, lwm2m: Toml = {}, more: Toml = {}): LwM2mDevice {
-    const config = clientConfig(id, gateway, lwm2m, more);
+  /** Makes an LwM2M client, which the test starts. `more` are further keys of the table `device`, `top` further tables. */
+  client(
+    id: string,
+    gateway: Pick<Gateway, 'coapPort'>,
+    lwm2m: Toml = {},
+    more: Toml = {},
+    top: Toml = {},
+  ): LwM2mDevice {
+    const config = clientConfig(id, gateway, lwm2m, more, top);
     return this.#stack.use(new LwM2mDevice(config, { events: this.deviceEvents }));
   }
 }

@@ -102,6 +102,11 @@ describe('a gateway whose state is lost or taken back', { timeout: 120_000 }, ()
     assert.deepEqual([fields.reason, fields.used], ['the file is missing', 'a new, empty state']);
     assert.match(life.gateway.status().recovery?.reason ?? '', /missing/);
     await life.site.headendEvents.until('gateway.new-epoch', { gateway: 'gw-1' });
+    const fault = await life.site.headendEvents.until('alert.gateway-fault', {
+      gateway: 'gw-1',
+      kind: 'state',
+    });
+    assert.match(String(fault.fields.reason), /the file is missing.*a new, empty state/);
     await life.attach(first, state);
     await settled(life, headend);
     assert.equal(listed(headend, first), 2);

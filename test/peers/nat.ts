@@ -17,6 +17,8 @@ export class Nat implements AsyncDisposable {
   readonly #mappings = new Map<number, Mapping>();
   /** Ports of devices whose datagrams get lost, in both directions. */
   readonly lost = new Set<number>();
+  /** Sees each datagram before it is passed on. `isOutward` says that a device sent it. */
+  tap: (datagram: Buffer, isOutward: boolean) => void = () => {};
   #gateway = 0;
 
   private constructor(family: 4 | 6) {
@@ -82,6 +84,7 @@ export class Nat implements AsyncDisposable {
 
   #outward(datagram: Buffer, inside: number): void {
     const { outer } = this.#mappings.get(inside) ?? this.#map(inside);
+    this.tap(datagram, true);
     if (this.lost.has(inside)) return;
     outer.send(datagram, this.#gateway, this.#family === 6 ? '::1' : '127.0.0.1');
   }
@@ -92,6 +95,7 @@ export class Nat implements AsyncDisposable {
     const mapping: Mapping = { inside, outer };
     this.#mappings.set(inside, mapping);
     outer.on('message', (datagram) => {
+      this.tap(datagram, false);
       const owner = [...this.#mappings.values()].find((each) => each.outer === outer)?.inside;
       if (owner !== undefined && !this.lost.has(owner)) this.#inner.send(datagram, owner, '127.0.0.1');
     });

@@ -65,6 +65,8 @@ export class StockClient implements AsyncDisposable {
   readonly statuses: string[] = [];
   /** Content types of the server's responses. */
   readonly types: string[] = [];
+  /** Retry-After of the last response. */
+  retryAfter: string | undefined;
   /** Status of the server for the client's command 3, which is the report of a session. */
   reported = '';
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
@@ -215,6 +217,7 @@ export class StockClient implements AsyncDisposable {
           const body = Buffer.concat(chunks);
           const type = response.headers['content-type'] ?? '';
           this.types.push(type);
+          this.retryAfter = response.headers['retry-after'];
           const status = response.statusCode ?? 0;
           resolve({
             status,

@@ -59,7 +59,7 @@ export class AdminApi implements AsyncDisposable {
     } catch (thrown) {
       const { code, message, dmStatus } = asPosternError(thrown);
       if (code === 'internal') failed(this.#events, 'admin-api', thrown);
-      status = dmStatus < 600 ? dmStatus : 500;
+      status = code === 'storage' ? 503 : dmStatus < 600 ? dmStatus : 500;
       text = safeJson({ error: code, message });
     }
     response.writeHead(status, { 'content-type': 'application/json' });

@@ -1,3 +1,4 @@
+import type { Recovery } from '../../base/recover-state.ts';
 import type { AlertNumber } from '../../mo/alert-number.ts';
 import type { FirmwareOperation } from '../../mo/firmware-branch.ts';
 import type { GatewayFault } from '../../mo/gateway-alerts.ts';
@@ -90,6 +91,12 @@ export class Reports {
     const name = `${via ?? ''} ${subject}`.trim();
     this.#outbox.add('gateway-fault', name, JSON.stringify(fault), undefined, from);
     this.wake();
+  }
+
+  /** Reports that the state was damaged or lost at this start. */
+  recovered({ reason, used = 'a new, empty state', since = 'the first start' }: Recovery): void {
+    const told = `the state was damaged (${reason}); used instead: ${used}, without what was stored after ${since}`;
+    this.fault('recovery', { kind: 'state', reason: told });
   }
 
   /** Outbox entries for the gateway's own DM server have no ServerID. */

@@ -6,7 +6,7 @@ import { paths } from '../../wire/resources.ts';
 /**
  * How the sender of a request has proved itself to the transport. `plain`: not at all, over CoAP without DTLS. `factory`: by the
  * key that its factory secret gives. `gateway`: by a key that a bootstrap issued. `configuration`: by a key of the
- * configuration, or by a certificate. `none`: by a key that has ended meanwhile.
+ * configuration, by a certificate, or by a security context of OSCORE. `none`: by a key that has ended meanwhile.
  */
 export const credentials = ['plain', 'factory', 'gateway', 'configuration', 'none'] as const;
 export type Credential = (typeof credentials)[number];
@@ -51,6 +51,8 @@ export interface AccessParts {
 /** How the sender of a request has proved itself. */
 export const credentialOf = ({ identity, credential }: Remote): Credential => {
   if (identity === undefined) return 'plain';
+  // Only OSCORE says nothing of the kind of its contexts. They are of the configuration.
+  if (credential === undefined) return 'configuration';
   return credentials.find((each) => each === credential) ?? 'none';
 };
 
@@ -63,7 +65,8 @@ export const mayUse = (path: string, credential: Credential, isPlainAllowed: boo
  * A resource that serves only those that `access` names. Its links name the address over DTLS to those that may not use it without.
  */
 export function restricted(resource: Resource, parts: AccessParts): Resource {
-  const { path, methods, etag } = resource;
+  const { links, offer, ...rest } = resource;
+  const { path, methods, etag } = rest;
   const { isPlainAllowed, isSecure, secureUri } = parts;
   const guarded = Object.fromEntries(
     Object.entries(methods).map(([method, handler]): [string, Handler] => [
@@ -74,18 +77,20 @@ export function restricted(resource: Resource, parts: AccessParts): Resource {
           : refused(request, path, parts),
     ]),
   );
-  const { links } = resource;
   const isOpen = isSecure || mayUse(path, 'plain', isPlainAllowed);
   return {
-    ...resource,
+    ...rest,
     methods: guarded,
     // Otherwise the answer to a condition would tell what the resource holds.
     ...(etag && {
       etag: (request: CoapRequest) =>
         mayUse(path, credentialOf(request.remote), isPlainAllowed) ? etag(request) : undefined,
     }),
-    ...(links &&
-      !isOpen && { links: () => links().map((link) => ({ ...link, target: secureUri(link.target) })) }),
+    // An offer that comes with a link is for the address that asks, and for this socket.
+    ...(offer && isOpen && { offer }),
+    ...(links && {
+      links: isOpen ? links : () => links().map((link) => ({ ...link, target: secureUri(link.target) })),
+    }),
   };
 }
 

@@ -9,7 +9,7 @@ import { Code } from '../../wire/coap/codes.ts';
 import { ContentFormat, dmContentFormats, mediaTypeOf } from '../../wire/coap/content-formats.ts';
 import type { EchoGuard } from '../../wire/coap/echo.ts';
 import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../../wire/coap/message.ts';
-import { Option, text } from '../../wire/coap/options.ts';
+import { Option, opaque, text } from '../../wire/coap/options.ts';
 import type { Resource } from '../../wire/coap/router.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
 import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
@@ -92,6 +92,8 @@ export class BootstrapServer {
     return {
       path: paths.bootstrap,
       links: () => [{ target: paths.bootstrap, attributes }],
+      // A device that takes it proves itself at once, without asking for a challenge first.
+      offer: ({ remote }) => opaque(Option.Echo, this.#parts.guard.issue(remote)),
       methods: { POST: (request) => this.#overCoap(request, local) },
     };
   }

@@ -11,6 +11,7 @@ import { sourceAddressTowards } from '../../base/source-address.ts';
 import { CoapEndpoint } from '../../wire/coap/endpoint.ts';
 import type { EndpointLimits } from '../../wire/coap/endpoint-limits.ts';
 import type { Handler, Remote } from '../../wire/coap/message.ts';
+import type { Protection } from '../../wire/coap/protection.ts';
 import { type CoapScheme, coapUri } from '../../wire/coap/uri.ts';
 import type { CoapTransport } from '../../wire/secure/coap-transport.ts';
 import { ArrivalQueue, type Receive } from './arrival-queue.ts';
@@ -58,6 +59,8 @@ export interface CoapNetworkOptions {
   readonly admission?: Admission;
   /** What protects the datagrams; plain CoAP if absent. It is stopped with the network. */
   readonly transport?: CoapTransport;
+  /** What protects requests and responses; nothing if absent. */
+  readonly protection?: Protection | undefined;
   readonly listInterfaces?: ListInterfaces;
   readonly readKernel?: ReadKernelNetwork;
 }
@@ -277,7 +280,7 @@ export class CoapNetwork implements AsyncDisposable {
   }
 
   async #bind(local: LocalAddress): Promise<void> {
-    const { clock, entropy, events, limits, advertise, transport } = this.#options;
+    const { clock, entropy, events, limits, advertise, transport, protection } = this.#options;
     const { family, address } = local;
     const socket = await boundSocket({ family, address, port: this.#port });
     this.#port = socket.address().port;
@@ -305,6 +308,7 @@ export class CoapNetwork implements AsyncDisposable {
         send: transport ? (datagram, _port, _to, key) => transport.send(datagram, key) : send,
         ...(transport && { remoteOf: (from, fromPort) => transport.remoteOf(from, fromPort) }),
         admission: this.#admission,
+        protection,
         ...(limits && { limits }),
       });
       const binding: Binding = { ...local, socket, endpoint };

@@ -116,9 +116,13 @@ const statusOf: Readonly<Partial<Record<ErrorCode, number>>> = {
   exists: 409,
   full: 503,
   lockedOut: 429,
+  storage: 503,
   timeout: 504,
   unsupportedVersion: 400,
 };
+
+/** HTTP statuses of DM statuses that a tunnel refuses with, where they differ. 420: the disk of the server is full. */
+const tunnelStatus: Readonly<Record<number, number>> = { 407: 401, 408: 504, 420: 503 };
 
 /**
  * OMA DM's HTTP binding for devices that do not speak CoAP: sessions with the gateway, local bootstrap and tunnel. The
@@ -290,11 +294,7 @@ export class HttpBinding implements AsyncDisposable {
     else {
       if (answer.retryAfter !== undefined) response.setHeader('retry-after', answer.retryAfter);
       const { status } = answer;
-      refuse(
-        response,
-        status === 408 ? 504 : status === 407 ? 401 : status < 600 ? status : 502,
-        answer.reason,
-      );
+      refuse(response, tunnelStatus[status] ?? (status < 600 ? status : 502), answer.reason);
     }
   }
 

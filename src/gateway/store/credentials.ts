@@ -47,7 +47,7 @@ export class Credentials {
       if (secrets) this.#keep({ ...row, ...secrets });
       else lost++;
     }
-    this.lost = lost;
+    this.lost = lost + this.keys.lost;
     if (plain.length > 0) this.#sealAll(plain);
   }
 

@@ -21,6 +21,8 @@ interface DeviceKey extends TransportKey {
 export class DeviceKeys {
   readonly #database: Database;
   readonly #sealing: Sealer;
+  /** Rows that another key has sealed. */
+  readonly lost: number;
   readonly #byIdentity = new Map<string, DeviceKey>();
   readonly #byDevice = new Map<string, readonly DeviceKey[]>();
   #ended: (identity: string, deviceId: string) => void = () => {};
@@ -29,11 +31,14 @@ export class DeviceKeys {
     this.#database = database;
     this.#sealing = sealing;
     const rows = readRows(database, keyTable).toSorted((a, b) => a.serial - b.serial);
+    let lost = 0;
     for (const row of rows) {
       // What another key has sealed stays as it is: its device is bootstrapped anew, or the key comes back.
       const key = sealing.open(Buffer.from(row.key, 'base64'), sealName(row.identity))?.toString();
-      if (key !== undefined) this.#set(row.deviceId, [...this.of(row.deviceId), { ...row, key }]);
+      if (key === undefined) lost++;
+      else this.#set(row.deviceId, [...this.of(row.deviceId), { ...row, key }]);
     }
+    this.lost = lost;
   }
 
   /** Sets what is called when a key has ended for good. */

@@ -1,6 +1,7 @@
 import type { Schema } from '../../base/open-database.ts';
 import { setAsideTable } from '../../base/rows.ts';
 import { nodeTables } from '../../dm/stored-nodes.ts';
+import { senderTable } from '../../wire/secure/oscore/stored-senders.ts';
 
 /** The tables in the state file of a gateway. */
 export const gatewaySchema: Schema = {
@@ -66,6 +67,8 @@ export const gatewaySchema: Schema = {
      CREATE TRIGGER outbox_gone AFTER DELETE ON outbox BEGIN
        DELETE FROM outbox_child WHERE sequence = old.sequence;
      END;`,
+    `${senderTable}
+     CREATE TABLE oscore_context (identity TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
     `CREATE TABLE device_key (
        identity TEXT PRIMARY KEY, device_id TEXT NOT NULL, serial INTEGER NOT NULL, secret TEXT NOT NULL
      ) STRICT, WITHOUT ROWID;`,

@@ -110,7 +110,13 @@ async function upload(send: Send, payload: Uint8Array): Promise<CoapMessage> {
   }
 }
 
-async function collect(send: Send, first: CoapMessage): Promise<CoapAnswer> {
+/**
+ * Fetches the rest of a response whose first block is there.
+ * @param send sends the request again, with a Block2 option
+ * @param limit most bytes of the body
+ * @throws {PosternError} as `call`
+ */
+export async function collect(send: Send, first: CoapMessage, limit = bodyLimit): Promise<CoapAnswer> {
   const start = blockOf(first, Option.Block2);
   if (!start?.more || !isSuccess(first.code)) return first;
   const { number, exponent } = start;
@@ -138,7 +144,7 @@ async function collect(send: Send, first: CoapMessage): Promise<CoapAnswer> {
     if (got.more && next.payload.length !== blockSize(got.exponent))
       throw new PosternError('malformed', 'a block of the response is not whole');
     bytes += next.payload.length;
-    if (bytes > bodyLimit) throw new PosternError('tooLarge', `response of more than ${bodyLimit} bytes`);
+    if (bytes > limit) throw new PosternError('tooLarge', `response of more than ${limit} bytes`);
     chunks.push(next.payload);
     block = got;
   }

@@ -36,7 +36,9 @@ export function unpackBlock(value: number | undefined): Block | undefined {
  * one transfer, and so are the options that are NoCacheKey, such as Size1 and Echo (RFC 7252 sections 5.4.2 and 5.4.6).
  */
 function transferKey(request: CoapRequest): string {
-  let key = `${request.remote.key} ${request.method}`;
+  const { remote, method } = request;
+  // What is protected is not mixed with what somebody else sends from the same address.
+  let key = `${remote.key} ${remote.identity ?? ''} ${method}`;
   for (const { number, value } of request.message.options) {
     if (number === Option.Block1.number || number === Option.Block2.number) continue;
     if (number === Option.Observe.number || (number & 0x1e) === 0x1c) continue;

@@ -15,6 +15,7 @@ import type { Peer } from './peer.ts';
 import { Peers } from './peers.ts';
 import { type OutgoingRequest, PendingRequests } from './pending-requests.ts';
 import { Pings } from './pings.ts';
+import type { Protection } from './protection.ts';
 import { Reception } from './reception.ts';
 import { Serving } from './serving.ts';
 import { Transmitter } from './transmission.ts';
@@ -34,6 +35,8 @@ export interface EndpointParts {
   readonly limits?: Partial<EndpointLimits>;
   /** The entry that all endpoints of a gateway share; one of its own if absent. */
   readonly admission?: Admission;
+  /** What protects requests and responses; nothing if absent. */
+  readonly protection?: Protection | undefined;
 }
 
 /**
@@ -57,15 +60,24 @@ export class CoapEndpoint {
   readonly #serving: Serving;
   readonly #requests: PendingRequests;
   readonly #reception: Reception;
+  readonly #protection: Protection | undefined;
   #stopped = false;
 
   constructor(parts: EndpointParts) {
-    const { clock, entropy, events, handler } = parts;
+    const { clock, entropy, events, protection } = parts;
     const limits = { ...endpointDefaults, ...parts.limits };
     const { transmission, pendingRequests: limit } = limits;
     const messageIds = new MessageIds(entropy);
     const forgetIdle = (peer: Peer) => this.#peers.forgetIdle(peer);
     const ask = (datagram: Buffer, peer: Peer) => this.#exit.ask(datagram, peer);
+    const handler = protection
+      ? protection.around(parts.handler, (remote, identity) => {
+          const { address, port, key } = remote;
+          if (!this.isProven(remote)) this.vouch({ address, port, key, identity }, identity);
+        })
+      : parts.handler;
+    const isProtected = protection !== undefined;
+    this.#protection = protection;
     this.#clock = clock;
     this.#events = events;
     this.#entry = new Entry(parts.admission ?? new Admission({ clock, events }), limits.provenPeers);
@@ -82,7 +94,7 @@ export class CoapEndpoint {
       separateResponses: limits.concurrentRequests,
     });
     this.#serving = new Serving({ clock, entropy, events, handler, limits, exit: this.#exit, messageIds });
-    this.#requests = new PendingRequests({ limit, clock, entropy, transmitter, forgetIdle });
+    this.#requests = new PendingRequests({ limit, clock, entropy, transmitter, isProtected, forgetIdle });
     this.#reception = new Reception({
       clock,
       events,
@@ -94,6 +106,7 @@ export class CoapEndpoint {
       transmitter,
       pings: this.#pings,
       requests: this.#requests,
+      isProtected,
       rejected: (remote, messageId) => {
         for (const listener of this.resetListeners) listener(remote, messageId);
       },
@@ -131,6 +144,7 @@ export class CoapEndpoint {
    */
   vouch(remote: Remote, party: string = remote.key): void {
     this.#entry.vouch(remote, party);
+    if (remote.identity === undefined) this.#protection?.leave(remote, party);
     const peer = this.#peers.get(remote);
     if (peer) peer.standing = Standing.Proven;
   }
@@ -173,11 +187,16 @@ export class CoapEndpoint {
   /**
    * Sends a confirmable request. Resolves with its response, whatever the code of the response.
    * @throws {PosternError} `timeout`; `unavailable` when the peer sends a Reset, the signal is aborted or the endpoint
-   *   is stopped; `full` when too many requests wait; `malformed` when the response has an unacceptable critical option
+   *   is stopped; `full` when too many requests wait; `malformed` when the response has an unacceptable critical option; with a
+   *   protection also as `Protection.request`
    */
   async request(address: string, port: number, outgoing: OutgoingRequest): Promise<CoapMessage> {
-    if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
-    return await this.#requests.send(this.#peers.of(this.#peers.remoteOf(address, port)), outgoing);
+    const remote = this.#peers.remoteOf(address, port);
+    const send = async (message: OutgoingRequest) => {
+      if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
+      return await this.#requests.send(this.#peers.of(remote), message);
+    };
+    return await (this.#protection?.request(remote, outgoing, send) ?? send(outgoing));
   }
 
   /**

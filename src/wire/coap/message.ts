@@ -10,7 +10,7 @@ export interface Remote {
   readonly port: number;
   /** Unique per address and port, or per association of a secure transport. */
   readonly key: string;
-  /** Who the peer proved to be to a secure transport. */
+  /** Who the peer proved to be, to a secure transport or by the protection of its request. */
   readonly identity?: string | undefined;
   /** The kind of key by which it proved that, in the words of whoever gave out the keys. */
   readonly credential?: string | undefined;
@@ -29,12 +29,20 @@ export interface Account {
   readonly standing: Standing;
 }
 
+/**
+ * Protects a response.
+ * @throws {PosternError} when it cannot be protected. Then it must not be sent
+ */
+export type Seal = (reply: Reply) => Promise<Reply>;
+
 /** A request as a handler sees it: its body is reassembled, and its options are read on demand. */
 export class CoapRequest {
   readonly remote: Remote;
   readonly message: CoapMessage;
   readonly payload: Uint8Array;
   readonly multicast: boolean;
+  /** Protects a later response to this request, such as a notification. Absent where the request was not protected. */
+  readonly seal: Seal | undefined;
   readonly #account: Account;
   #query: readonly string[] | undefined;
   #path: string[] | undefined;
@@ -45,7 +53,9 @@ export class CoapRequest {
     multicast: boolean,
     payload: Uint8Array,
     account: Account,
+    seal?: Seal,
   ) {
+    this.seal = seal;
     this.remote = remote;
     this.message = message;
     this.multicast = multicast;
@@ -68,7 +78,20 @@ export class CoapRequest {
 
   /** The same request with its whole body. */
   withPayload(payload: Uint8Array): CoapRequest {
-    return new CoapRequest(this.remote, this.message, this.multicast, payload, this.#account);
+    return new CoapRequest(this.remote, this.message, this.multicast, payload, this.#account, this.seal);
+  }
+
+  /** What was inside of this request, from a peer that has proved who it is. */
+  opened(identity: string, message: CoapMessage, seal: Seal): CoapRequest {
+    const { address, port, key } = this.remote;
+    return new CoapRequest(
+      { address, port, key, identity },
+      message,
+      false,
+      message.payload,
+      this.#account,
+      seal,
+    );
   }
 
   /** Request code. */

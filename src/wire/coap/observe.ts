@@ -86,7 +86,8 @@ export class Observable {
   /** Handles a GET: registers the observer (Observe 0), deregisters it (Observe 1), or only returns the state. */
   readonly handle: Handler = async (request) => {
     const wish = uintOption(request.message.options, Option.Observe);
-    const key = `${request.remote.key} ${Buffer.from(request.message.token).toString('hex')}`;
+    const { key: peer, identity = '' } = request.remote;
+    const key = `${peer} ${identity} ${Buffer.from(request.message.token).toString('hex')}`;
     if (wish === 1) this.#delete(key);
     const response = await this.#represent(request);
     if (wish !== 0 || request.multicast || !response || !this.#register(key, request)) return response;
@@ -175,12 +176,13 @@ export class Observable {
     observer.inFlight = true;
     const response = await this.#represent(observer.request);
     if (!response || !this.#has(key)) return;
-    const { messageId, fate } = this.#endpoint.notify(
-      observer.remote,
-      observer.token,
-      { ...response, options: sorted([...response.options, uint(Option.Observe, this.#sequence)]) },
-      confirmable,
-    );
+    const notification = {
+      ...response,
+      options: sorted([...response.options, uint(Option.Observe, this.#sequence)]),
+    };
+    const sealed = observer.request.seal ? await observer.request.seal(notification) : notification;
+    if (!this.#has(key)) return;
+    const { messageId, fate } = this.#endpoint.notify(observer.remote, observer.token, sealed, confirmable);
     observer.messageId = messageId;
     const delivery = await fate;
     observer.inFlight = false;

@@ -19,7 +19,7 @@ const rule = (number: number, min: number, max: number, repeatable = false): Opt
 
 /**
  * The options that Postern understands: number, length bounds in bytes, and whether the option is repeatable.
- * Sources are RFC 7252 table 4, RFC 7641, RFC 7959 and RFC 9175. Numbers from 65000 are in the experimental range, see
+ * Sources are RFC 7252 table 4, RFC 7641, RFC 7959, RFC 8613 and RFC 9175. Numbers from 65000 are in the experimental range, see
  * docs/bindings.md.
  */
 export const Option = {
@@ -30,6 +30,8 @@ export const Option = {
   Observe: rule(6, 0, 3),
   UriPort: rule(7, 0, 2),
   LocationPath: rule(8, 0, 255, true),
+  /** RFC 8613. What it protects is opened before a handler sees it. */
+  Oscore: rule(9, 0, 255),
   UriPath: rule(11, 0, 255, true),
   ContentFormat: rule(12, 0, 2),
   MaxAge: rule(14, 0, 4),
@@ -56,13 +58,15 @@ for (const known of Object.values(Option)) rules[known.number] = known;
 /**
  * Returns the number of the first critical option that is unknown, out of its length bounds, or repeated although it is
  * not repeatable (RFC 7252 sections 5.4.1, 5.4.3, 5.4.5). Elective options with the same faults are ignored.
+ * @param isOpened whether a message with the OSCORE option will be opened. Otherwise the option is unknown
  */
-export function unacceptableOption(options: readonly CoapOption[]): number | undefined {
+export function unacceptableOption(options: readonly CoapOption[], isOpened = false): number | undefined {
   let previous = -1;
   for (const { number, value } of options) {
     const known = rules[number];
     const wrong =
       known === undefined ||
+      (known === Option.Oscore && !isOpened) ||
       value.length < known.min ||
       value.length > known.max ||
       (number === previous && !known.repeatable);
@@ -87,6 +91,10 @@ export function uintOption(options: Options, which: OptionRule): number | undefi
   const value = optionValue(options, which);
   return value && readUint(value);
 }
+
+/** Whether there is an option of this kind, whatever its value is. */
+export const hasOption = (options: Options, kind: Pick<OptionRule, 'number'>): boolean =>
+  options.some(({ number }) => number === kind.number);
 
 /** Values of all options of this kind, as UTF-8 text. */
 export function textOptions(options: Options, { number }: OptionRule): string[] {

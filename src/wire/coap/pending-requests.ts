@@ -30,6 +30,8 @@ export interface PendingRequestsParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly transmitter: Transmitter;
+  /** Whether protected messages are opened. */
+  readonly isProtected: boolean;
   /** Called when a peer may have become idle. It drops the peer if so. */
   readonly forgetIdle: (peer: Peer) => void;
 }
@@ -132,7 +134,7 @@ export class PendingRequests {
     if (pending?.peer !== peer) return;
     // It has the token, so it receives there.
     peer.isReachable = true;
-    const unacceptable = unacceptableOption(message.options);
+    const unacceptable = unacceptableOption(message.options, this.#parts.isProtected);
     pending.settle(
       unacceptable === undefined
         ? message

@@ -25,6 +25,8 @@ export interface ReceptionParts {
   readonly transmitter: Transmitter;
   readonly pings: Pings;
   readonly requests: PendingRequests;
+  /** Whether protected messages are opened. */
+  readonly isProtected: boolean;
   /** Gets each Reset that belongs to no confirmable message on the wire. */
   readonly rejected: (remote: Remote, messageId: number) => void;
 }
@@ -126,7 +128,7 @@ export class Reception {
 
   /** Number of a critical option because of which a message is refused. */
   #refusedOption({ address }: Remote, { options }: CoapMessage): number | undefined {
-    const critical = unacceptableOption(options);
+    const critical = unacceptableOption(options, this.#parts.isProtected);
     if (critical !== undefined)
       this.#parts.events.emit('coap.bad-option', { option: critical, peer: address });
     return critical;

@@ -17,6 +17,8 @@ export interface Resource {
   readonly subtree?: boolean;
   /** The links of the resource in `/.well-known/core`. Without it the resource is not listed there. */
   readonly links?: () => readonly Link[];
+  /** An option for a client that asks for the link of this resource alone, by unicast: what its first request needs. */
+  readonly offer?: (request: CoapRequest) => CoapOption;
   /** Handlers by method. Any other method gets 4.05. */
   readonly methods: Readonly<Partial<Record<'GET' | 'POST' | 'PUT' | 'DELETE', Handler>>>;
   /** Bound of the requests of this resource that are in work at one time. Further requests get 5.03 with a Max-Age. */
@@ -66,14 +68,27 @@ export class Router {
       );
       // A multicast request that matches no link gets no response (RFC 7252 section 8.2).
       if (request.multicast && links.length === 0) return undefined;
+      const payload = formatLinks(links);
+      const [only] = links.length === 1 && !request.multicast ? links : [];
+      const offered =
+        only && resources.find(({ path, offer }) => offer && path === only.target)?.offer?.(request);
       return reply(Code.Content, {
-        payload: formatLinks(links),
+        payload,
         contentFormat: ContentFormat.LinkFormat,
+        // What makes the response longer than one datagram of this peer would cost more than it saves.
+        ...(offered && sizeWith(request, payload, offered) <= request.allowance && { options: [offered] }),
       });
     };
     return { path: '/.well-known/core', methods: { GET: get } };
   }
 }
+
+/** Most bytes of a response with this payload and one more option: header, token, Content-Format, option, marker, payload. */
+const sizeWith = (
+  { message: { token } }: CoapRequest,
+  payload: string | Uint8Array,
+  { value }: CoapOption,
+): number => 4 + token.length + 3 + 5 + value.length + 1 + Buffer.byteLength(payload);
 
 /** Max-Age of a 5.03 in seconds. */
 const overloadMaxAge = 5;

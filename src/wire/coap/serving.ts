@@ -2,11 +2,11 @@ import type { Standing } from '../../base/admission.ts';
 import { failed } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { asPosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { type CoapMessage, noBytes, Type } from './codec.ts';
-import { Code, codeFromText } from './codes.ts';
+import { Code } from './codes.ts';
 import type { Exit } from './exit.ts';
+import { failureReply } from './failure-reply.ts';
 import { CoapRequest, type Handler, isError, type Remote, type Reply, refusal } from './message.ts';
 import type { MessageIds } from './message-ids.ts';
 import { MulticastAnswers } from './multicast-answers.ts';
@@ -125,7 +125,7 @@ export class Serving {
     try {
       return this.#parts.handler(request);
     } catch (thrown) {
-      return this.#failure(thrown);
+      return failureReply(thrown, this.#parts.events);
     }
   }
 
@@ -137,24 +137,12 @@ export class Serving {
   ): void {
     const done = this.#working.begin(standing, address);
     outcome
-      .catch((thrown) => this.#failure(thrown))
+      .catch((thrown) => failureReply(thrown, this.#parts.events))
       .then((response) => {
         done();
         answer(response);
       })
       .catch((thrown) => failed(this.#parts.events, 'coap-response', thrown));
-  }
-
-  #failure(thrown: unknown): Reply {
-    const error = asPosternError(thrown);
-    if (error.code === 'internal')
-      this.#parts.events.emit('coap.handler-failed', { message: error.message, stack: error.stack });
-    const { retryAfter } = error;
-    return refusal(
-      codeFromText(error.coapCode),
-      error.code === 'internal' ? '' : error.message,
-      retryAfter === undefined ? {} : { maxAge: retryAfter },
-    );
   }
 
   /** Whether a request may be handled now. */

@@ -117,7 +117,7 @@ export class CoapTransport {
       server: {
         keyOf,
         ...(certificates && { certificates }),
-        admits: (address) => admission.admits(address),
+        admits: (address, tokens) => admission.admits(address, tokens),
       },
       limits: { associations, sessions: associations },
     });

@@ -9,6 +9,16 @@ export interface DdfElement {
   readonly text: string;
 }
 
+/** Takes the elements of a document that is written, in their order. */
+export interface DdfWriter {
+  /** Begins an element that holds elements. */
+  open(tag: string): void;
+  /** An element that holds text, or nothing. */
+  leaf(tag: string, text: string): void;
+  /** Ends the element that began last. */
+  close(): void;
+}
+
 /** Bounds of one document. */
 export const ddfLimits = { depth: 40, elements: 8192, characters: 128 * 1024 } as const;
 

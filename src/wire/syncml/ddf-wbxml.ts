@@ -1,5 +1,5 @@
 import { PosternError } from '../../base/errors.ts';
-import { DdfBuilder, type DdfElement, ddfLimits } from './ddf-builder.ts';
+import { DdfBuilder, type DdfElement, type DdfWriter, ddfLimits } from './ddf-builder.ts';
 import { readWbxml, type WbxmlName } from './wbxml-reader.ts';
 import { WbxmlWriter } from './wbxml-writer.ts';
 
@@ -21,27 +21,41 @@ const tags = [
 const firstToken = 0x05;
 const tokens = new Map(tags.map((tag, at) => [tag, firstToken + at]));
 
-function writeDdfTokens(writer: WbxmlWriter, { tag, children, text }: DdfElement): void {
+function tokenOf(tag: string): number {
   const token = tokens.get(tag);
   if (token === undefined) throw new PosternError('malformed', `<${tag}> is not an element of the DDF`);
-  if (children.length === 0 && text === '') {
-    writer.empty(ddfPage, token);
-    return;
-  }
-  writer.open(ddfPage, token);
-  if (children.length > 0) for (const child of children) writeDdfTokens(writer, child);
-  else writer.text(text);
-  writer.close();
+  return token;
 }
 
 /**
- * Writes a document as WBXML, as in the media type `application/vnd.syncml.dmtnds+wbxml`.
- * @throws {PosternError} `malformed` for an element that the DDF does not have
+ * Writes a document as WBXML, as in the media type `application/vnd.syncml.dmtnds+wbxml`. Its methods throw `malformed` for an
+ * element that the DDF does not have.
  */
-export function encodeDdfWbxml(root: DdfElement): Uint8Array {
-  const writer = new WbxmlWriter(publicId);
-  writeDdfTokens(writer, root);
-  return writer.finish();
+export class DdfWbxmlWriter implements DdfWriter {
+  readonly #writer = new WbxmlWriter(publicId);
+
+  open(tag: string): void {
+    this.#writer.open(ddfPage, tokenOf(tag));
+  }
+
+  leaf(tag: string, text: string): void {
+    const token = tokenOf(tag);
+    if (text === '') {
+      this.#writer.empty(ddfPage, token);
+      return;
+    }
+    this.#writer.open(ddfPage, token);
+    this.#writer.text(text);
+    this.#writer.close();
+  }
+
+  close(): void {
+    this.#writer.close();
+  }
+
+  finish(): Uint8Array {
+    return this.#writer.finish();
+  }
 }
 
 /**

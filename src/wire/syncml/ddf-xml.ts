@@ -1,6 +1,6 @@
 import { SaxesParser } from 'saxes';
 import { PosternError } from '../../base/errors.ts';
-import { DdfBuilder, type DdfElement, ddfLimits } from './ddf-builder.ts';
+import { DdfBuilder, type DdfElement, type DdfWriter, ddfLimits } from './ddf-builder.ts';
 import { escapeXml } from './escape-xml.ts';
 
 const ddfNamespace = 'syncml:dmddf1.2';
@@ -25,6 +25,26 @@ export const writeDdf = (root: DdfElement): string => write(root, ` xmlns="${ddf
 function write({ tag, children, text }: DdfElement, attributes = ''): string {
   const inner = children.length > 0 ? children.map((child) => write(child)).join('') : escapeXml(text);
   return inner === '' ? `<${tag}${attributes}/>` : `<${tag}${attributes}>${inner}</${tag}>`;
+}
+
+/** Writes a document as `writeDdf`, without a tree of elements. `leaf` throws `malformed` for text that has no form in XML. */
+export class DdfXmlWriter implements DdfWriter {
+  readonly #open: string[] = [];
+  /** The document so far. */
+  text = '';
+
+  open(tag: string): void {
+    this.text += this.#open.length === 0 ? `<${tag} xmlns="${ddfNamespace}">` : `<${tag}>`;
+    this.#open.push(tag);
+  }
+
+  leaf(tag: string, text: string): void {
+    this.text += text === '' ? `<${tag}/>` : `<${tag}>${escapeXml(text)}</${tag}>`;
+  }
+
+  close(): void {
+    this.text += `</${this.#open.pop()}>`;
+  }
 }
 
 /**

@@ -4,7 +4,7 @@ import type { Content, Element, ElementName } from './elements.ts';
 import { elements, messageLimits } from './elements.ts';
 
 interface Open {
-  readonly name: ElementName;
+  name: ElementName;
   /** None before the first. */
   children: Element[] | undefined;
   text: string;
@@ -18,14 +18,16 @@ interface Open {
  * Elements that DM does not know are skipped with their content.
  */
 export class ElementBuilder {
+  /** The open elements, the outermost first; those after the first `#depth` are used again for the next ones. */
   readonly #open: Open[] = [];
+  #depth = 0;
   #skipping = 0;
   #count = 0;
   #root: Element | undefined;
 
   /** The open element. `undefined` while an element that DM does not know is skipped. */
   get current(): ElementName | undefined {
-    return this.#skipping > 0 ? undefined : this.#open.at(-1)?.name;
+    return this.#skipping > 0 ? undefined : this.#top?.name;
   }
 
   /**
@@ -36,13 +38,20 @@ export class ElementBuilder {
   open(name: ElementName | undefined): void {
     if (this.#root) throw new PosternError('malformed', 'a message must have one root element');
     if (this.#skipping > 0 || name === undefined) {
-      if (this.#open.length === 0) throw new PosternError('malformed', 'the root is not a SyncML element');
+      if (this.#depth === 0) throw new PosternError('malformed', 'the root is not a SyncML element');
       if (++this.#skipping > messageLimits.depth) throw new PosternError('tooLarge', 'message too deep');
       return;
     }
-    if (++this.#count > messageLimits.elements || this.#open.length >= messageLimits.depth)
+    if (++this.#count > messageLimits.elements || this.#depth >= messageLimits.depth)
       throw new PosternError('tooLarge', 'message too deep or of too many elements');
-    this.#open.push({ name, children: undefined, text: '', octets: undefined, size: 0 });
+    const used = this.#open[this.#depth++];
+    if (used) {
+      used.name = name;
+      used.children = undefined;
+      used.text = '';
+      used.octets = undefined;
+      used.size = 0;
+    } else this.#open.push({ name, children: undefined, text: '', octets: undefined, size: 0 });
   }
 
   /**
@@ -78,10 +87,11 @@ export class ElementBuilder {
       this.#skipping--;
       return;
     }
-    const top = this.#open.pop();
+    const top = this.#top;
     if (!top) throw new PosternError('malformed', 'the end of an element without an open element');
     const element = { name: top.name, content: contentOf(top) };
-    const parent = this.#open.at(-1);
+    this.#depth--;
+    const parent = this.#top;
     if (parent) {
       parent.children ??= [];
       parent.children.push(element);
@@ -93,12 +103,16 @@ export class ElementBuilder {
    * @throws {PosternError} `malformed` when the message is incomplete
    */
   finish(): Element {
-    if (!this.#root || this.#open.length > 0) throw new PosternError('malformed', 'incomplete message');
+    if (!this.#root || this.#depth > 0) throw new PosternError('malformed', 'incomplete message');
     return this.#root;
   }
 
+  get #top(): Open | undefined {
+    return this.#depth === 0 ? undefined : this.#open[this.#depth - 1];
+  }
+
   #grow(by: number): Open | undefined {
-    const top = this.#skipping > 0 ? undefined : this.#open.at(-1);
+    const top = this.#skipping > 0 ? undefined : this.#top;
     if (!top) return undefined;
     top.size += by;
     if (top.size > messageLimits.value)

@@ -1,9 +1,9 @@
 import { PosternError } from '../../base/errors.ts';
 import { fitsXml, forXml } from '../../base/presentable.ts';
 import { fromBase64 } from './base64.ts';
-import { type DdfElement, ddfLimits } from './ddf-builder.ts';
-import { decodeDdfWbxml, encodeDdfWbxml } from './ddf-wbxml.ts';
-import { branch, childOf, leafText, parseDdf, textOf, writeDdf } from './ddf-xml.ts';
+import { type DdfElement, type DdfWriter, ddfLimits } from './ddf-builder.ts';
+import { DdfWbxmlWriter, decodeDdfWbxml } from './ddf-wbxml.ts';
+import { childOf, DdfXmlWriter, parseDdf, textOf } from './ddf-xml.ts';
 import { utf8 } from './element-builder.ts';
 
 const formats = ['node', 'chr', 'int', 'bool', 'bin', 'xml', 'null', 'float', 'date', 'time'] as const;
@@ -56,41 +56,54 @@ export const isTndsType = (type: string | undefined): boolean =>
  * @throws {PosternError} `tooLarge`
  */
 export function encodeTnds(object: Tnds): string {
-  const text = writeDdf(treeOf(object));
+  const writer = new DdfXmlWriter();
+  writeTree(writer, object);
+  const { text } = writer;
   if (text.length > ddfLimits.characters) throw new PosternError('tooLarge', 'TNDS object too large');
   return text;
 }
 
 /** Writes a TNDS object as WBXML. */
-export const encodeTndsWbxml = (object: Tnds): Uint8Array => encodeDdfWbxml(treeOf(object));
+export function encodeTndsWbxml(object: Tnds): Uint8Array {
+  const writer = new DdfWbxmlWriter();
+  writeTree(writer, object);
+  return writer.finish();
+}
 
-const treeOf = ({ path, root }: Tnds): DdfElement =>
-  branch('MgmtTree', leafText('VerDTD', '1.2'), elementOf(root, path));
+// Each bootstrap writes an account. A tree of its elements would be a tenth of the memory that an attach takes.
 
-const maybe = (tag: string, text: string | undefined): DdfElement | undefined =>
-  text === undefined ? undefined : leafText(tag, text);
+function writeTree(writer: DdfWriter, { path, root }: Tnds): void {
+  writer.open('MgmtTree');
+  writer.leaf('VerDTD', '1.2');
+  writeNode(writer, root, path);
+  writer.close();
+}
 
-function elementOf(node: TndsNode, path?: string): DdfElement {
-  const { name, type, acl, title, children = [] } = node;
+function writeNode(writer: DdfWriter, node: TndsNode, path: string | undefined): void {
+  const { name, type, acl, title, children } = node;
   const isUnfit = typeof node.value === 'string' && !fitsXml(node.value);
   const value = isUnfit ? Buffer.from(node.value) : node.value;
   // A leaf whose text XML cannot hold is shown as its octets.
   const format = isUnfit ? 'bin' : node.format;
-  const kind = format === 'node' ? 'DDFName' : 'MIME';
-  return branch(
-    'Node',
-    leafText('NodeName', name),
-    maybe('Path', path),
-    branch(
-      'RTProperties',
-      maybe('ACL', acl === undefined ? undefined : forXml(acl)),
-      branch('Format', branch(format)),
-      maybe('Title', title === undefined ? undefined : forXml(title)),
-      type === undefined ? undefined : branch('Type', leafText(kind, type)),
-    ),
-    maybe('Value', value instanceof Uint8Array ? Buffer.from(value).toString('base64') : value),
-    ...children.map((child) => elementOf(child)),
-  );
+  writer.open('Node');
+  writer.leaf('NodeName', name);
+  if (path !== undefined) writer.leaf('Path', path);
+  writer.open('RTProperties');
+  if (acl !== undefined) writer.leaf('ACL', forXml(acl));
+  writer.open('Format');
+  writer.leaf(format, '');
+  writer.close();
+  if (title !== undefined) writer.leaf('Title', forXml(title));
+  if (type !== undefined) {
+    writer.open('Type');
+    writer.leaf(format === 'node' ? 'DDFName' : 'MIME', type);
+    writer.close();
+  }
+  writer.close();
+  if (value !== undefined)
+    writer.leaf('Value', typeof value === 'string' ? value : Buffer.from(value).toString('base64'));
+  if (children) for (const child of children) writeNode(writer, child, undefined);
+  writer.close();
 }
 
 /**

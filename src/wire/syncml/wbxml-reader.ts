@@ -180,7 +180,7 @@ class Reader {
   #name(code: number, page: number): WbxmlName {
     return code === token.literal
       ? { page, token: code, literal: this.#tableString(this.#number()) }
-      : { page, token: code };
+      : ((page < knownPages ? names[page * 256 + code] : undefined) ?? { page, token: code });
   }
 
   #inside(depth: number): void {
@@ -244,6 +244,13 @@ class Reader {
     return String.fromCodePoint(point);
   }
 }
+
+/** Code pages whose names are made once: those of SyncML, its meta information and the DDF. */
+const knownPages = 3;
+const names: readonly WbxmlName[] = Array.from({ length: knownPages * 256 }, (_, at) => ({
+  page: at >> 8,
+  token: at & 0xff,
+}));
 
 const replacement = '\ufffd';
 

@@ -23,8 +23,14 @@ function write({ name, content }: Element, outerPage: number): string {
         ? escapeXml(content)
         : content instanceof Uint8Array
           ? Buffer.from(content).toString('base64')
-          : content.map((each) => write(each, page)).join('');
+          : writeAll(content, page);
   return inner === '' ? `<${tag}/>` : `<${tag}>${inner}</${name}>`;
+}
+
+function writeAll(elements: readonly Element[], page: number): string {
+  let all = '';
+  for (const each of elements) all += write(each, page);
+  return all;
 }
 
 /**

@@ -3,13 +3,13 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
-import { type CoapMessage, Type } from '../../../src/wire/coap/codec.ts';
+import { type CoapMessage, encode, Type } from '../../../src/wire/coap/codec.ts';
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { EchoGuard } from '../../../src/wire/coap/echo.ts';
 import { filterLinks, formatLinks, type Link, parseLinks } from '../../../src/wire/coap/link-format.ts';
 import { CoapRequest, type Reply, reply } from '../../../src/wire/coap/message.ts';
 import { Observable, observeDefaults } from '../../../src/wire/coap/observe.ts';
-import { Option, text, uint, uintOption } from '../../../src/wire/coap/options.ts';
+import { Option, opaque, text, uint, uintOption } from '../../../src/wire/coap/options.ts';
 import { remoteKey } from '../../../src/wire/coap/peer.ts';
 import { Router } from '../../../src/wire/coap/router.ts';
 import { coapUri, parseCoapUri } from '../../../src/wire/coap/uri.ts';
@@ -69,6 +69,32 @@ describe('link format (RFC 6690)', () => {
       }),
     );
   });
+});
+
+test('what a resource offers goes with its link alone, by unicast, and only into one datagram', () => {
+  const offered = opaque(Option.Echo, Buffer.alloc(18));
+  const only = links[0]!;
+  const router = new Router([
+    { path: only.target, links: () => [only], offer: () => offered, methods: {} },
+    { path: '/dm', links: () => links.slice(1), methods: {} },
+  ]);
+  const ask = (query: string, room = Number.POSITIVE_INFINITY, multicast = false) => {
+    const message = messageOf({
+      code: Code.GET,
+      options: [...path('.well-known', 'core'), text(Option.UriQuery, query)],
+    });
+    const asked = new CoapRequest(remote, message, multicast, message.payload, { ...account(), room });
+    const answer = router.handle(asked) as Reply;
+    return { offers: answer.options.some(({ number }) => number === offered.number), answer };
+  };
+  const { offers, answer } = ask('rt=oma.dm.bs');
+  assert.ok(offers);
+  assert.equal(ask('rt=oma.dm*').offers, false, 'with other links');
+  assert.equal(ask('rt=oma.dm').offers, false, 'of another resource');
+  assert.equal(ask('rt=oma.dm.bs', undefined, true).offers, false, 'by multicast');
+  const size = encode({ ...answer, type: Type.ACK, messageId: 1, token: Buffer.alloc(0) }).length;
+  assert.equal(ask('rt=oma.dm.bs', size + 4).offers, true);
+  assert.equal(ask('rt=oma.dm.bs', size - 1).offers, false, 'without room');
 });
 
 describe('the router', () => {

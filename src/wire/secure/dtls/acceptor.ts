@@ -19,13 +19,19 @@ export interface HalfOpenLimits {
 
 export interface AcceptorParts {
   readonly surroundings: Surroundings;
-  readonly settings: Omit<ServerSettings, 'noKey'>;
+  readonly settings: Omit<ServerSettings, 'noKey' | 'mayCauseSignatures'>;
   readonly halfOpen: HalfOpenLimits;
-  /** Whether a client at this address, which receives there, may begin a handshake. */
-  readonly admits: (address: string) => boolean;
+  /** Whether a client at this address, which receives there, may begin a handshake. `tokens` are 1 if absent. */
+  readonly admits: (address: string, tokens?: number) => boolean;
   readonly opened: (established: Established) => void;
   readonly refused: (place: Place, reason: string) => void;
 }
+
+/**
+ * Tokens of the entry for a handshake with certificates, the one of each handshake included: it costs several times as much CPU as one
+ * with a pre-shared key.
+ */
+export const certifiedTokens = 4;
 
 interface HalfOpen {
   readonly handshake: Handshake;
@@ -46,7 +52,11 @@ export class Acceptor {
   constructor(parts: AcceptorParts) {
     const { clock, entropy } = parts.surroundings;
     this.#parts = parts;
-    this.#settings = { ...parts.settings, noKey: entropy.bytes(16) };
+    this.#settings = {
+      ...parts.settings,
+      noKey: entropy.bytes(16),
+      mayCauseSignatures: (address) => parts.admits(address, certifiedTokens - 1),
+    };
     this.#cookies = new Cookies(clock, entropy);
     this.#halfOpen = new FairMap(parts.halfOpen, (_, { handshake }) => handshake.stop());
   }
@@ -118,6 +128,7 @@ export class Acceptor {
           over();
           opened(established);
         },
+        dropped: over,
         failed: (reason) => {
           over();
           refused(place, reason);

@@ -1,9 +1,9 @@
 import type { Entropy } from '../../../base/entropy.ts';
 import { PosternError } from '../../../base/errors.ts';
+import { ReplayWindow } from '../replay-window.ts';
 import { mostCid } from './extensions.ts';
 import { type Content, type DirectionKeys, protect, unprotect } from './protection.ts';
 import type { DtlsRecord } from './record.ts';
-import { ReplayWindow } from './replay-window.ts';
 import { SecretPool } from './secret-pool.ts';
 import { isAead, keyBytes, type Suite, saltBytes } from './suites.ts';
 

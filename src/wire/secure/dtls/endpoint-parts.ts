@@ -54,7 +54,7 @@ export interface DtlsParts {
     /** What certificates and raw public keys need, as it is now. Absent or undefined, they are not served. */
     readonly certificates?: () => Certificates | undefined;
     /** Whether a client at this address, which receives there, may begin a handshake. All may if absent. */
-    readonly admits?: (address: string) => boolean;
+    readonly admits?: (address: string, tokens?: number) => boolean;
   };
   /** Suites that are accepted and offered, the preferred one first; all by default. */
   readonly suites?: readonly Suite[];

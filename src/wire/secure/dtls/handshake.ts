@@ -37,6 +37,8 @@ export interface HandshakeParts {
   readonly done: (established: Established) => void;
   /** Called once, when the handshake is over without success. `isSilent` says that the peer did not answer. */
   readonly failed: (reason: string, isSilent: boolean) => void;
+  /** Called once, when the handshake is over because the entry has no room for its work. */
+  readonly dropped?: () => void;
   /** Gets the master secret in the format of NSS, for analysers of captures. */
   readonly keyLog?: ((line: string) => void) | undefined;
 }
@@ -247,6 +249,12 @@ export abstract class Handshake {
       this.#flights.alert(thrown.alert);
       this.#fail(thrown.message);
     }
+  }
+
+  /** Ends the handshake without a word to anybody: the peer begins again by itself. */
+  protected drop(): void {
+    this.stop();
+    this.parts.dropped?.();
   }
 
   /** Runs the first step of the handshake. */

@@ -1,5 +1,6 @@
 import { createCipheriv, createDecipheriv, createHmac, timingSafeEqual } from 'node:crypto';
 import type { Entropy } from '../../../base/entropy.ts';
+import { opened, sealed } from '../aead.ts';
 import { ContentType, type DtlsRecord, dtls12, headerBytes, writeHeader } from './record.ts';
 import { isAead, type Suite } from './suites.ts';
 
@@ -103,11 +104,8 @@ function aeadSeal(
   nonce.set(salt);
   nonce.writeUInt16BE(header.epoch, 4);
   nonce.writeUIntBE(header.sequence, 6, 6);
-  const cipher = createCipheriv(suite.cipher as 'aes-128-ccm', key, nonce, { authTagLength: suite.tag });
-  cipher.setAAD(authenticated(header, inner.length), { plaintextLength: inner.length });
-  const encrypted = cipher.update(inner);
-  cipher.final();
-  return [nonce.subarray(4), encrypted, cipher.getAuthTag()];
+  const aead = { cipher: suite.cipher, key, nonce, tag: suite.tag };
+  return [nonce.subarray(4), ...sealed(aead, authenticated(header, inner.length), inner)];
 }
 
 function aeadOpen({ suite, key, salt }: DirectionKeys, record: DtlsRecord): Buffer | undefined {
@@ -117,12 +115,8 @@ function aeadOpen({ suite, key, salt }: DirectionKeys, record: DtlsRecord): Buff
   const nonce = Buffer.allocUnsafe(4 + nonceBytes);
   nonce.set(salt);
   fragment.copy(nonce, 4, 0, nonceBytes);
-  const decipher = createDecipheriv(suite.cipher as 'aes-128-ccm', key, nonce, { authTagLength: suite.tag });
-  decipher.setAuthTag(fragment.subarray(nonceBytes + length));
-  decipher.setAAD(authenticated(record, length), { plaintextLength: length });
-  const inner = decipher.update(fragment.subarray(nonceBytes, nonceBytes + length));
-  decipher.final();
-  return inner;
+  const aead = { cipher: suite.cipher, key, nonce, tag: suite.tag };
+  return opened(aead, authenticated(record, length), fragment.subarray(nonceBytes));
 }
 
 /** IV, ciphertext with padding, and the MAC over both (RFC 5246 section 6.2.3.2, RFC 7366 section 3). */

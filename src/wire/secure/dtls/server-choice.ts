@@ -17,6 +17,8 @@ export interface ServerSettings {
   readonly keyOf: (identity: string) => Uint8Array | undefined;
   /** What certificates and raw public keys need; undefined when there are none. */
   readonly certificates: () => Certificates | undefined;
+  /** Whether a client at this address may cause the signatures of a handshake with certificates. */
+  readonly mayCauseSignatures: (address: string) => boolean;
   /** Suites that are accepted, the preferred one first. */
   readonly suites: readonly Suite[];
   readonly sessions: Sessions;

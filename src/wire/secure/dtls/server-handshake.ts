@@ -82,7 +82,13 @@ export class ServerHandshake extends Handshake {
     const choice = choose(hello, this.#settings, this.parts);
     this.#choice = choice;
     const { suite, resumed, certified } = choice;
-    if (certified && !resumed) this.signature = createVerify('sha256');
+    if (certified) {
+      if (!this.#settings.mayCauseSignatures(this.parts.place.address)) {
+        this.drop();
+        return;
+      }
+      this.signature = createVerify('sha256');
+    }
     this.record(message);
     const first = this.message(MessageType.ServerHello, answerTo(choice));
     if (resumed) {

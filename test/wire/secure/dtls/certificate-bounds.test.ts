@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { certifiedTokens } from '../../../../src/wire/secure/dtls/acceptor.ts';
 import type { Certificates } from '../../../../src/wire/secure/dtls/certificates.ts';
 import { fragmentBytes, MessageType } from '../../../../src/wire/secure/dtls/messages.ts';
 import { Reassembly } from '../../../../src/wire/secure/dtls/reassembly.ts';
 import { plainRecord } from '../../../../src/wire/secure/dtls/record.ts';
 import { issue } from './authority.ts';
-import { credentials, pairOf, root, served, withDevice } from './certificate-pair.ts';
+import { credentials, deviceName, pairOf, root, served, withDevice } from './certificate-pair.ts';
 import { clientAt, isOpen, type Pair, serverAt } from './pair.ts';
 
 describe('order and bounds of messages', () => {
@@ -118,6 +119,43 @@ describe('order and bounds of messages', () => {
     pair.path = ({ bytes }) => [bytes];
     assert.ok(isOpen(await pair.connect(credentials(withDevice()))));
     assert.equal(uses, 1, 'once in a handshake');
+  });
+
+  test('a handshake with certificates takes four tokens of the entry, a short one takes one', async () => {
+    let tokens = 0;
+    let left = Number.POSITIVE_INFINITY;
+    const admits = (_address: string, count = 1) => {
+      tokens += count;
+      if (left < count) return false;
+      left -= count;
+      return true;
+    };
+    const pair = pairOf({
+      server: { server: { keyOf: () => undefined, certificates: () => served, admits } },
+    });
+    const first = await pair.connect(credentials(withDevice()));
+    assert.ok(isOpen(first));
+    assert.equal(tokens, certifiedTokens);
+    assert.ok(isOpen(await pair.connect({ ...credentials(withDevice()), session: first.session })));
+    assert.equal(tokens, certifiedTokens + 1);
+    for (left = 0; left < certifiedTokens; left++) {
+      const room = left;
+      const other = pairOf({
+        server: { server: { keyOf: () => undefined, certificates: () => served, admits } },
+      });
+      other.path = ({ from, index, bytes }) => {
+        // There is room again when the client repeats its hello for the second time.
+        if (from === 'client' && index === 3) left = certifiedTokens;
+        return [bytes];
+      };
+      assert.ok(isOpen(await other.connect(credentials(withDevice()))), `${room}`);
+      assert.deepEqual(
+        other.told,
+        [`opened ${deviceName}`],
+        'a client that must wait is no event of its own',
+      );
+      left = room;
+    }
   });
 });
 

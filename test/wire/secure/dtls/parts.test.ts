@@ -4,9 +4,9 @@ import fc from 'fast-check';
 import { prf } from '../../../../src/wire/secure/dtls/key-schedule.ts';
 import { fragmentsOf, readFragments } from '../../../../src/wire/secure/dtls/messages.ts';
 import { Reassembly, reassemblyLimits } from '../../../../src/wire/secure/dtls/reassembly.ts';
-import { ReplayWindow } from '../../../../src/wire/secure/dtls/replay-window.ts';
 import { SecretPool } from '../../../../src/wire/secure/dtls/secret-pool.ts';
 import { TimerWheel } from '../../../../src/wire/secure/dtls/timer-wheel.ts';
+import { ReplayWindow } from '../../../../src/wire/secure/replay-window.ts';
 import { HandClock } from '../../../hand-clock.ts';
 
 test('the PRF with SHA-256 gives what others give for the same input', () => {

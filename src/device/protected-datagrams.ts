@@ -1,0 +1,298 @@
+import type { Socket } from 'node:dgram';
+import { isIPv4, isIPv6 } from 'node:net';
+import { Standing } from '../base/admission.ts';
+import { background, guarded } from '../base/background.ts';
+import { BoundedMap } from '../base/bounded-map.ts';
+import type { Clock } from '../base/clock.ts';
+import { type Entropy, systemEntropy } from '../base/entropy.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import { type CoapMessage, decode, encode, encodeEmpty, Malformed, Type } from '../wire/coap/codec.ts';
+import { Code, isRequestCode } from '../wire/coap/codes.ts';
+import { CoapRequest, type Handler, type Remote, type Reply } from '../wire/coap/message.ts';
+import { remoteKey } from '../wire/coap/peer.ts';
+import { parametersOf } from '../wire/secure/oscore/config.ts';
+import { OscoreContexts, type SenderRecord, type SenderStore } from '../wire/secure/oscore/contexts.ts';
+import type { OscoreParameters } from '../wire/secure/oscore/keys.ts';
+import { hasOscore } from '../wire/secure/oscore/messages.ts';
+import { Oscore } from '../wire/secure/oscore/protection.ts';
+import type { DeviceConfig } from './config.ts';
+
+export interface ProtectionParts {
+  readonly clock: Clock;
+  readonly events: Events;
+  readonly entropy?: Entropy;
+  readonly parameters: OscoreParameters;
+  readonly senders: SenderStore;
+}
+
+/** A socket as the package `coap` uses it, below the protection. */
+interface Below {
+  /** Sends a datagram as it is. */
+  readonly send: (datagram: Buffer, to: Place) => void;
+  /** Hands a datagram to the package. */
+  readonly deliver: (datagram: Buffer, from: Place) => void;
+}
+
+interface Place {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** A request of the package that waits for its response. */
+interface Asked {
+  readonly messageId: number;
+  /** What is sent when the package repeats the request. */
+  sent: Buffer | undefined;
+  /** Takes the response that arrives. */
+  answered: ((message: CoapMessage) => void) | undefined;
+  /** The opened response, for one that is repeated. */
+  opened: Buffer | undefined;
+}
+
+/** A request of the gateway that the package answers. */
+interface Served {
+  /** What the package gets, also when the request is repeated. */
+  plain: Buffer | undefined;
+  /** Takes the response of the package. */
+  answered: ((reply: Reply) => void) | undefined;
+  readonly below: Below;
+  /** Type and message ID of this response. */
+  header: Pick<CoapMessage, 'type' | 'messageId'> | undefined;
+  sent: Buffer | undefined;
+}
+
+/** Requests in each direction that are remembered. The package has few at one time. */
+const remembered = 64;
+/** Milliseconds for a request, which the package itself gives up before. */
+const patience = 300_000;
+const peerName = 'gateway';
+
+/**
+ * OSCORE below the package `coap`, which knows nothing of it: the datagrams of the package are protected on their way out and opened
+ * on their way in. The package keeps its message IDs, tokens, repetitions and blocks. OSCORE itself is the same code as in the gateway.
+ */
+export class ProtectedDatagrams {
+  readonly #parts: ProtectionParts;
+  readonly #entropy: Entropy;
+  readonly #contexts: OscoreContexts;
+  readonly #oscore: Oscore;
+  readonly #handle: Handler;
+  /** By token. */
+  readonly #asked = new BoundedMap<string, Asked>(remembered);
+  /** By place and message ID, and the same by place and token. */
+  readonly #served = new BoundedMap<string, Served>(remembered);
+  readonly #servedByToken = new BoundedMap<string, Served>(remembered);
+  /** Message IDs that the package gave to requests that went out with another one. */
+  readonly #renamed = new BoundedMap<number, number>(remembered);
+
+  constructor(parts: ProtectionParts) {
+    const { entropy = systemEntropy, clock, events, senders: store } = parts;
+    this.#parts = parts;
+    this.#entropy = entropy;
+    this.#contexts = new OscoreContexts({ clock, events, store });
+    this.#contexts.add(peerName, parts.parameters);
+    this.#oscore = new Oscore({ contexts: this.#contexts, clock, entropy, events });
+    this.#handle = this.#oscore.around(
+      (request) => this.#handOver(request),
+      () => {},
+    );
+  }
+
+  /** Puts the protection under a socket. To be called before the package gets it. */
+  under(socket: Socket): void {
+    const { events } = this.#parts;
+    const send = socket.send.bind(socket) as (datagram: Buffer, port: number, address: string) => void;
+    const emit = socket.emit.bind(socket) as (name: string, ...rest: unknown[]) => boolean;
+    const below: Below = {
+      send: (datagram, { address, port }) => {
+        try {
+          send(datagram, port, address);
+        } catch {
+          // The socket was closed meanwhile. Datagrams may be lost.
+        }
+      },
+      deliver: (datagram, from) => emit('message', datagram, { ...from, size: datagram.length }),
+    };
+    const outgoing = guarded(events, 'device-coap', (datagram: Buffer, to: Place) =>
+      this.#leaves(datagram, to, below),
+    );
+    const incoming = guarded(events, 'device-coap', (datagram: Buffer, from: Place) =>
+      this.#arrives(datagram, from, below),
+    );
+    // The package also says offset and length, which are those of the whole datagram.
+    socket.send = ((datagram: Buffer, ...rest: unknown[]) => {
+      const [port, address] = (typeof rest[1] === 'number' ? rest.slice(2) : rest) as [number, string];
+      const sent = rest.at(-1);
+      outgoing(datagram, { address, port });
+      if (typeof sent === 'function') sent(null, datagram.length);
+    }) as Socket['send'];
+    socket.emit = ((name: string, ...rest: unknown[]) => {
+      if (name !== 'message') return emit(name, ...rest);
+      const [datagram, from] = rest as [Buffer, Place];
+      incoming(datagram, from);
+      return true;
+    }) as Socket['emit'];
+  }
+
+  #leaves(datagram: Buffer, to: Place, below: Below): void {
+    const message = decode(datagram);
+    if (message instanceof Malformed || message.code === Code.Empty || isGroup(to.address))
+      below.send(datagram, to);
+    else if (isRequestCode(message.code)) this.#ask(message, to, below);
+    else this.#answer(message, to, below);
+  }
+
+  #ask(message: CoapMessage, to: Place, below: Below): void {
+    const { type, messageId, token } = message;
+    const key = hexOf(token);
+    const known = this.#asked.get(key);
+    if (known?.messageId === messageId) {
+      if (known.sent) below.send(known.sent, to);
+      return;
+    }
+    const asked: Asked = { messageId, sent: undefined, answered: undefined, opened: undefined };
+    this.#asked.set(key, asked);
+    // The device speaks to its gateway alone, wherever that is.
+    this.#contexts.follow(this.#contexts.get(peerName)!, to);
+    const send = (outer: Pick<CoapMessage, 'code' | 'options'> & { readonly payload?: Uint8Array }) => {
+      // The second time it is another request, with an Echo. The package sees one.
+      const own = asked.sent ? this.#rename(messageId) : messageId;
+      asked.sent = encode({ type, messageId: own, token, payload: new Uint8Array(), ...outer });
+      below.send(asked.sent, to);
+      return new Promise<CoapMessage>((resolve) => {
+        asked.answered = resolve;
+      });
+    };
+    const { code, options, payload } = message;
+    const outgoing = { code, options, payload, timeout: patience };
+    const { events } = this.#parts;
+    void background(events, 'device-coap', async () => {
+      const response = await this.#oscore
+        .request(remoteOf(to), outgoing, send)
+        ?.catch((thrown) => asPosternError(thrown));
+      if (!response) return;
+      if (response instanceof PosternError) {
+        events.emit('oscore.unanswered', { peer: to.address, reason: response.message });
+        below.deliver(encodeEmpty(Type.RST, messageId), to);
+        return;
+      }
+      const { type: kind, messageId: from, code: said, options: all, payload: body } = response;
+      const own = kind === Type.ACK ? messageId : from;
+      asked.opened = encode({ type: kind, messageId: own, token, code: said, options: all, payload: body });
+      below.deliver(asked.opened, to);
+    });
+  }
+
+  /** Protects a response of the package. */
+  #answer({ type, messageId, token, code, options, payload }: CoapMessage, to: Place, below: Below): void {
+    const served = this.#servedByToken.get(`${keyOf(to)} ${hexOf(token)}`);
+    if (!served) return;
+    if (served.sent && served.header?.messageId === messageId) below.send(served.sent, to);
+    served.header ??= { type, messageId };
+    served.answered?.({ code, options, payload });
+    served.answered = undefined;
+  }
+
+  #arrives(datagram: Buffer, from: Place, below: Below): void {
+    const message = decode(datagram);
+    if (message instanceof Malformed) return;
+    const { type, messageId, code } = message;
+    if (code === Code.Empty)
+      below.deliver(encodeEmpty(type, this.#renamed.get(messageId) ?? messageId), from);
+    else if (isRequestCode(code)) this.#serve(message, from, below);
+    else this.#take(message, datagram, from, below);
+  }
+
+  /** Takes a response. One to a request that was not protected is for the search by multicast. */
+  #take(message: CoapMessage, datagram: Buffer, from: Place, below: Below): void {
+    const asked = this.#asked.get(hexOf(message.token));
+    if (!asked) below.deliver(datagram, from);
+    else if (asked.answered) {
+      const { answered } = asked;
+      asked.answered = undefined;
+      // What is read lives as long as the response does.
+      answered(decode(Buffer.from(datagram)) as CoapMessage);
+    } else if (asked.opened && message.type === Type.CON) below.deliver(asked.opened, from);
+  }
+
+  #serve(message: CoapMessage, from: Place, below: Below): void {
+    const { type, messageId, token } = message;
+    // Only what is protected is served.
+    if (!hasOscore(message)) return;
+    const key = `${keyOf(from)} ${messageId}`;
+    const known = this.#served.get(key);
+    if (known) {
+      if (known.plain) below.deliver(known.plain, from);
+      else if (known.sent) below.send(known.sent, from);
+      return;
+    }
+    const served: Served = {
+      below,
+      plain: undefined,
+      answered: undefined,
+      header: undefined,
+      sent: undefined,
+    };
+    this.#served.set(key, served);
+    const account = { room: Number.POSITIVE_INFINITY, standing: Standing.Proven };
+    const request = new CoapRequest(remoteOf(from), message, false, message.payload, account);
+    void background(this.#parts.events, 'device-coap', async () => {
+      const reply = await this.#handle(request);
+      if (!reply) return;
+      const direct = { type: type === Type.CON ? Type.ACK : Type.NON, messageId };
+      served.sent = encode({ ...(served.header ?? direct), token, ...reply });
+      below.send(served.sent, from);
+    });
+  }
+
+  /** Hands an opened request to the package, and waits for its response. */
+  #handOver({ message, payload, remote }: CoapRequest): Promise<Reply> | undefined {
+    const { type, messageId, token, code, options } = message;
+    const served = this.#served.get(`${remote.key} ${messageId}`);
+    if (!served) return undefined;
+    this.#servedByToken.set(`${remote.key} ${hexOf(token)}`, served);
+    served.plain = encode({ type, messageId, token, code, options, payload });
+    const { promise, resolve } = Promise.withResolvers<Reply>();
+    served.answered = resolve;
+    served.below.deliver(served.plain, remote);
+    return promise;
+  }
+
+  #rename(messageId: number): number {
+    const another = Buffer.from(this.#entropy.bytes(2)).readUInt16BE();
+    this.#renamed.set(another, messageId);
+    return another;
+  }
+}
+
+/** The protection that a configuration asks for. Without durable state, reservations last as long as the process. */
+export const protectionOf = (
+  { oscore }: DeviceConfig,
+  parts: Omit<ProtectionParts, 'parameters' | 'senders'> & { readonly senders?: SenderStore },
+): ProtectedDatagrams | undefined =>
+  oscore &&
+  new ProtectedDatagrams({ senders: new VolatileSenders(), ...parts, parameters: parametersOf(oscore) });
+
+/** Reservations of a device without durable state. Its numbers begin by the clock at each start. */
+export class VolatileSenders implements SenderStore {
+  readonly #known = new Map<string, SenderRecord>();
+
+  get(mark: string): SenderRecord | undefined {
+    return this.#known.get(mark);
+  }
+
+  put(mark: string, record: SenderRecord): void {
+    this.#known.set(mark, record);
+  }
+
+  async settled(): Promise<void> {}
+}
+
+const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
+const keyOf = ({ address, port }: Place): string => remoteKey(address, port);
+const remoteOf = (place: Place): Remote => ({ ...place, key: keyOf(place) });
+
+const isGroup = (address: string): boolean =>
+  (isIPv4(address) && Number(address.split('.')[0]) >= 224) ||
+  (isIPv6(address.replace(/%.*$/, '')) && /^ff/i.test(address));

@@ -1,0 +1,214 @@
+import type { Clock } from '../../../base/clock.ts';
+import type { Entropy } from '../../../base/entropy.ts';
+import { PosternError } from '../../../base/errors.ts';
+import type { Events } from '../../../base/events.ts';
+import { Blockwise } from '../../coap/blockwise.ts';
+import { collect } from '../../coap/blockwise-client.ts';
+import { type CoapMessage, noBytes } from '../../coap/codec.ts';
+import { Code, codeText } from '../../coap/codes.ts';
+import { EchoGuard } from '../../coap/echo.ts';
+import { failureReply } from '../../coap/failure-reply.ts';
+import { type CoapRequest, type Handler, type Remote, type Reply, refusal } from '../../coap/message.ts';
+import { hasOption, Option, opaque, optionValue, sorted, unacceptableOption } from '../../coap/options.ts';
+import type { OutgoingRequest } from '../../coap/pending-requests.ts';
+import type { Protection } from '../../coap/protection.ts';
+import type { OscoreContext, OscoreContexts } from './contexts.ts';
+import {
+  hasOscore,
+  headerOf,
+  openRequest,
+  openResponse,
+  type ProtectedRequest,
+  protectRequest,
+  protectResponse,
+} from './messages.ts';
+import { pivOf, sequenceOf } from './option.ts';
+
+export interface OscoreParts {
+  readonly contexts: OscoreContexts;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+}
+
+/** Most bytes of a protected message that a proxy has divided into blocks: MAX_UNFRAGMENTED_SIZE (RFC 8613 section 4.1.3.4.2). */
+const mostBytes = 4096;
+/** Bounds of the messages that proxies have divided. They are not verified before they are whole. */
+const outerLimits = {
+  bodyBytes: mostBytes,
+  transfers: 64,
+  transfersPerPeer: 2,
+  totalBytes: 128 * 1024,
+  idle: 60_000,
+} as const;
+
+/** OSCORE (RFC 8613) for the endpoints of one party: both roles, over all its security contexts. */
+export class Oscore implements Protection {
+  readonly #parts: OscoreParts;
+  readonly #guard: EchoGuard;
+
+  constructor(parts: OscoreParts) {
+    this.#parts = parts;
+    this.#guard = new EchoGuard(parts.clock, parts.entropy);
+  }
+
+  around(handler: Handler, vouch: (remote: Remote, identity: string) => void): Handler {
+    const whole: Handler = (request) => this.#serve(request, handler, vouch);
+    const outer = new Blockwise(whole, this.#parts.clock, outerLimits);
+    return (request) => {
+      if (!hasOscore(request.message)) return handler(request);
+      // Messages to groups need Group OSCORE.
+      if (request.multicast) return undefined;
+      return isDivided(request) ? outer.handle(request) : whole(request);
+    };
+  }
+
+  leave(remote: Remote, party: string): void {
+    this.#parts.contexts.leave(remote, party);
+  }
+
+  request(
+    remote: Remote,
+    outgoing: OutgoingRequest,
+    send: (outgoing: OutgoingRequest) => Promise<CoapMessage>,
+  ): Promise<CoapMessage> | undefined {
+    const context = this.#parts.contexts.at(remote);
+    return context && this.#ask(context, outgoing, send);
+  }
+
+  /** Opens a request, and has it handled (RFC 8613 section 8.2). */
+  #serve(
+    request: CoapRequest,
+    handler: Handler,
+    vouch: (remote: Remote, identity: string) => void,
+  ): ReturnType<Handler> {
+    const { contexts, events } = this.#parts;
+    const { message, payload, remote } = request;
+    const content = { ...message, payload };
+    const header = headerOf(content);
+    const { kid, piv } = header ?? {};
+    if (!kid || !piv) return this.#refused(remote, Code.BadOption, 'Failed to decode COSE');
+    const context = contexts.find(kid, header?.kidContext);
+    if (!context) return this.#refused(remote, Code.Unauthorized, 'Security context not found');
+    const { freshness, identity } = context;
+    const sequence = sequenceOf(piv);
+    if (!freshness.isNew(sequence)) return this.#refused(remote, Code.Unauthorized, 'Replay detected');
+    const opened = openRequest(context.keys, { kid, piv }, content);
+    if (!opened) return this.#refused(remote, Code.BadRequest, 'Decryption failed');
+    const { options } = opened.content;
+    const echo = optionValue(options, Option.Echo);
+    const { address, port, key } = remote;
+    const challenged = { address, port, key: `${key} ${identity}` };
+    const isFirst = !freshness.isKnown;
+    if (!freshness.accept(sequence, echo !== undefined && this.#guard.isFresh(echo, challenged))) {
+      const fields = { options: [opaque(Option.Echo, this.#guard.issue(challenged))] };
+      // The request may be repeated from an earlier run, so its nonce may have been used.
+      return sealedByOwn(context, opened.request, refusal(Code.Unauthorized, '', fields));
+    }
+    if (isFirst) events.emit('oscore.proven', { identity, peer: address });
+    vouch(remote, identity);
+    contexts.follow(context, remote);
+    const seal = (reply: Reply) => sealed(context, opened.request, reply);
+    const critical = unacceptableOption(options);
+    if (critical !== undefined) return seal(refusal(Code.BadOption, `option ${critical}`));
+    const inner = request.opened(identity, { ...message, ...opened.content }, (reply) =>
+      sealedByOwn(context, opened.request, reply),
+    );
+    return this.#handled(handler, inner, seal);
+  }
+
+  /** An error becomes a response before it is protected. */
+  #handled(
+    handler: Handler,
+    request: CoapRequest,
+    seal: (reply: Reply) => Reply | Promise<Reply>,
+  ): ReturnType<Handler> {
+    const { events } = this.#parts;
+    const due = (reply: Reply | undefined) => seal(reply ?? refusal(Code.InternalServerError, ''));
+    try {
+      const outcome = handler(request);
+      if (!(outcome instanceof Promise)) return due(outcome);
+      return outcome.catch((thrown) => failureReply(thrown, events)).then(due);
+    } catch (thrown) {
+      return seal(failureReply(thrown, events));
+    }
+  }
+
+  /** An error that is not protected, because nothing was opened. Nobody may keep it for the next request. */
+  #refused({ address }: Remote, code: number, reason: string): Reply {
+    this.#parts.events.emit('oscore.refused', { peer: address, reason });
+    return refusal(code, reason, { maxAge: 0 });
+  }
+
+  /** Sends a request (RFC 8613 section 8.1). A peer that has lost its replay window asks for an Echo once (appendix B.1.2). */
+  async #ask(
+    context: OscoreContext,
+    outgoing: OutgoingRequest,
+    send: (outgoing: OutgoingRequest) => Promise<CoapMessage>,
+  ): Promise<CoapMessage> {
+    const { answer, isOwn } = await this.#askOnce(context, outgoing, send);
+    // A resource that wants an Echo answers by the nonce of the request. That is for the caller.
+    const echo = isOwn && answer.code === Code.Unauthorized && optionValue(answer.options, Option.Echo);
+    if (!echo) return answer;
+    const options = sorted([...outgoing.options, opaque(Option.Echo, echo)]);
+    return (await this.#askOnce(context, { ...outgoing, options }, send)).answer;
+  }
+
+  /** `isOwn` says that the response has a number of the peer. */
+  async #askOnce(
+    context: OscoreContext,
+    outgoing: OutgoingRequest,
+    send: (outgoing: OutgoingRequest) => Promise<CoapMessage>,
+  ): Promise<{ answer: CoapMessage; isOwn: boolean }> {
+    const piv = pivOf(await context.sequence.take());
+    demandValid(context);
+    const plain = { ...outgoing, payload: outgoing.payload ?? noBytes };
+    const { request, message } = protectRequest(context.keys, piv, plain);
+    const first = await send({ ...outgoing, ...message });
+    const { identity } = context;
+    if (!hasOscore(first)) {
+      const said = `${identity} answered ${codeText(first.code)} without protection`;
+      throw new PosternError(first.code >= Code.BadRequest ? 'unavailable' : 'malformed', said);
+    }
+    // A proxy may have divided the response. The requests for the later parts have no payload.
+    const later = (extra: OutgoingRequest['options']) =>
+      send({ ...outgoing, ...message, options: sorted([...message.options, ...extra]), payload: noBytes });
+    const { payload } = await collect(later, first, mostBytes);
+    const content = openResponse(context.keys, request, { ...first, payload });
+    const isUnexpected = content && hasOption(content.options, Option.Observe);
+    if (!content || isUnexpected)
+      throw new PosternError('malformed', `the response of ${identity} does not verify`);
+    const critical = unacceptableOption(content.options);
+    if (critical !== undefined)
+      throw new PosternError('malformed', `response with critical option ${critical}`);
+    return { answer: { ...first, ...content }, isOwn: headerOf(first)?.piv !== undefined };
+  }
+}
+
+/** Whether a proxy has divided a request, or wants a divided response. */
+const isDivided = ({ message: { options } }: CoapRequest): boolean =>
+  hasOption(options, Option.Block1) || hasOption(options, Option.Block2);
+
+/**
+ * A response by the nonce of its request. A notification has a number of its own, the first one too.
+ * @throws {PosternError} as `sealedByOwn`
+ */
+function sealed(context: OscoreContext, request: ProtectedRequest, reply: Reply): Reply | Promise<Reply> {
+  if (hasOption(reply.options, Option.Observe)) return sealedByOwn(context, request, reply);
+  demandValid(context);
+  return protectResponse(context.keys, request, undefined, reply);
+}
+
+/**
+ * A response by a number of its own.
+ * @throws {PosternError} `unavailable` when the context was taken away; else as `SenderSequence.take`
+ */
+async function sealedByOwn(context: OscoreContext, request: ProtectedRequest, reply: Reply): Promise<Reply> {
+  const piv = pivOf(await context.sequence.take());
+  demandValid(context);
+  return protectResponse(context.keys, request, piv, reply);
+}
+
+function demandValid({ isRevoked }: OscoreContext): void {
+  if (isRevoked) throw new PosternError('unavailable', 'the security context was taken away');
+}
