@@ -20,6 +20,7 @@ import { Option, opaque, uintOption } from '../../src/wire/coap/options.ts';
 import { factoryIdentity, factoryKey } from '../../src/wire/secure/transport-keys.ts';
 import { encodeTnds, TndsMediaType } from '../../src/wire/syncml/tnds.ts';
 import { startAedes } from '../peers/brokers.ts';
+import { CoapPeer } from '../peers/coap-peer.ts';
 import { SocketEnd } from '../wire/secure/dtls/socket-end.ts';
 import { type DeviceKind, gatewayConfig, Site, secrets } from './site.ts';
 
@@ -417,3 +418,21 @@ test(
     assert.ok(!isHeard(key));
   },
 );
+
+test('a device with OSCORE is served where plain CoAP is not, and one without is not', limit, async () => {
+  await using broker = await startAedes();
+  await using site = new Site(broker.url);
+  const context = { 'master-secret': 'a-master-secret-of-32-characters', 'id-context': 'aa01' };
+  const gateway = await site.gateway([id], {
+    ...secure,
+    oscore: { device: [{ identity: id, ...context, 'sender-id': '00', 'recipient-id': '01' }] },
+  });
+  const top = { oscore: { ...context, 'sender-id': '01', 'recipient-id': '00' } };
+  await attached(site.device(id, gateway, { factory: true, top }));
+  assert.equal(site.gatewayEvents.count('dtls.opened'), 0);
+  const [outcome] = await gateway.manage(id, [{ name: 'Get', uri: './DevInfo/DevId' }], 20_000);
+  assert.equal(outcome?.status, 200);
+  await using peer = await CoapPeer.open();
+  const plain = await peer.call(gateway.coapPort, { method: Code.POST, path: ['dm'] });
+  assert.deepEqual([plain.name, plain.text], ['4.01', 'CoAP over DTLS only']);
+});
