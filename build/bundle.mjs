@@ -20,7 +20,7 @@ const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
  */
 const budget = { minified: 850_000, gzipped: 270_000 };
 /** Packages of other parties, which must not be in the gateway's bundle. */
-const strangers = ['aedes', 'coap', 'coap-packet'];
+const strangers = ['aedes', 'coap', 'coap-packet', 'node-dtls-client'];
 
 const bundles = {
   postern: ['gateway', 'launch', 'update', 'provision', 'backup', 'restore', 'status', 'devices'],
@@ -39,6 +39,7 @@ const bundles = {
  * - `debug` prints what mqtt does, for developers of mqtt. The replacement prints nothing.
  * - `cbor-extract` is a native library that speeds up cbor-x. No bundle has it, and cbor-x goes on without it.
  * - `bufferutil` is one that speeds up WebSockets. Without the replacement each start would search the disk for it.
+ * - `node-aead-crypto` is a native library for versions of Node without AES-CCM. node-dtls-client never asks for it here.
  * - `./wx` and `./ali` of mqtt connect the apps of two messengers. The replacement throws when it is used.
  * - `./lib/websocket-server` and `./lib/subprotocol` of ws are for servers, and nothing here is one. `permessage-deflate`
  *   compresses, which is switched off.
@@ -53,6 +54,7 @@ const leftOut = {
   debug:
     'module.exports = () => Object.assign(() => {}, { enabled: false, extend: module.exports }); module.exports.default = module.exports;',
   'cbor-extract': "throw new Error('cbor-extract is not in this bundle');",
+  'node-aead-crypto': "throw new Error('node-aead-crypto is not in this bundle');",
   bufferutil: "throw new Error('bufferutil is not in this bundle');",
   './permessage-deflate': uncompressed,
   './lib/permessage-deflate': uncompressed,

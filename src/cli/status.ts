@@ -41,7 +41,10 @@ ${common}`,
     const rows = [
       ['gateway', `${gateway}, Postern ${software}`],
       ['uplink', uplinkText(uplink)],
-      ['coap', `port ${coap.port} at ${coap.addresses.join(', ') || 'no address'}`],
+      [
+        'coap',
+        `port ${coap.port}${coap.securePort === undefined ? '' : `, over DTLS port ${coap.securePort}`} at ${coap.addresses.join(', ') || 'no address'}`,
+      ],
       ['security', coap.security],
       ['devices', `${devices.attached} attached, ${devices.unreachable} unreachable; limit ${devices.limit}`],
       [
