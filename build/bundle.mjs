@@ -20,7 +20,7 @@ const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
  */
 const budget = { minified: 850_000, gzipped: 270_000 };
 /** Packages of other parties, which must not be in the gateway's bundle. */
-const strangers = ['aedes', 'coap', 'coap-packet', '@peculiar/x509'];
+const strangers = ['aedes', 'coap', 'coap-packet', 'node-dtls-client', '@peculiar/x509'];
 
 const bundles = {
   postern: ['gateway', 'launch', 'update', 'provision', 'backup', 'restore', 'status', 'devices'],
@@ -39,9 +39,11 @@ const bundles = {
  * - `debug` prints what mqtt does, for developers of mqtt. The replacement prints nothing.
  * - `cbor-extract` is a native library that speeds up cbor-x. No bundle has it, and cbor-x goes on without it.
  * - `bufferutil` is one that speeds up WebSockets. Without the replacement each start would search the disk for it.
+ * - `node-aead-crypto` is a native library for versions of Node without AES-CCM. node-dtls-client never asks for it here.
  * - `./wx` and `./ali` of mqtt connect the apps of two messengers. The replacement throws when it is used.
  * - `./lib/websocket-server` and `./lib/subprotocol` of ws are for servers, and nothing here is one. `permessage-deflate`
  *   compresses, which is switched off.
+ * - `bl` is a stream of buffers, of which mqtt-packet uses the list alone.
  * - `process-nextick-args` is `process` itself where Node is not of 2015.
  * - `../../package.json` is mqtt's own, of which it uses the version.
  * - `lru-cache` holds the topic aliases that a client of mqtt sends, and no party uses aliases. The replacement is an empty Map.
@@ -53,6 +55,7 @@ const leftOut = {
   debug:
     'module.exports = () => Object.assign(() => {}, { enabled: false, extend: module.exports }); module.exports.default = module.exports;',
   'cbor-extract': "throw new Error('cbor-extract is not in this bundle');",
+  'node-aead-crypto': "throw new Error('node-aead-crypto is not in this bundle');",
   bufferutil: "throw new Error('bufferutil is not in this bundle');",
   './permessage-deflate': uncompressed,
   './lib/permessage-deflate': uncompressed,
@@ -60,6 +63,7 @@ const leftOut = {
   './ali': "throw new Error('ali is not in this bundle');",
   './lib/websocket-server': 'module.exports = undefined;',
   './lib/subprotocol': 'module.exports = undefined;',
+  bl: "module.exports = require('bl/BufferList');",
   'process-nextick-args': 'module.exports = process;',
   '../../package.json': 'exports.version = "bundled";',
   'lru-cache': 'exports.LRUCache = class extends Map { constructor() { super(); } };',
@@ -81,9 +85,9 @@ const late = {
       }),
     );
     context.onLoad({ filter: /.*/, namespace: 'late' }, ({ path }) => {
-      const names = JSON.stringify(Object.keys(process.getBuiltinModule(path)));
+      // esbuild copies what a module exports when it is required, and keeps its prototype.
       return {
-        contents: `for (const name of ${names}) Object.defineProperty(exports, name, { enumerable: true, get: () => process.getBuiltinModule('${path}')[name] });`,
+        contents: `module.exports = Object.create(new Proxy({}, { get: (_, name) => name === '__esModule' ? undefined : process.getBuiltinModule('${path}')[name] }));`,
       };
     });
   },
@@ -96,12 +100,15 @@ const leaveOut = {
     context.onResolve(
       { filter: new RegExp(`^(${Object.keys(leftOut).map(RegExp.escape).join('|')})$`) },
       ({ path, importer }) =>
-        // The package coap keeps its exchanges in such a cache, and other packages have files of these names.
-        /^\.|^lru-cache$/.test(path) && !/node_modules\/(mqtt|ws)\//.test(importer)
+        // The package coap has such a cache and such streams, and other packages have files of these names.
+        /^\.|^lru-cache$|^bl$/.test(path) && !/node_modules\/(mqtt|mqtt-packet|ws)\//.test(importer)
           ? undefined
           : { path, namespace: 'left-out' },
     );
-    context.onLoad({ filter: /.*/, namespace: 'left-out' }, ({ path }) => ({ contents: leftOut[path] }));
+    context.onLoad({ filter: /.*/, namespace: 'left-out' }, ({ path }) => ({
+      contents: leftOut[path],
+      resolveDir: root,
+    }));
   },
 };
 

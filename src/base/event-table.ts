@@ -74,9 +74,9 @@ export const eventTable = {
 
   // Associations of DTLS.
   'dtls.clock-unset': warn<never, never, { time: string; least: string }>(),
-  'dtls.closed': info.byPeer<'identity' | 'peer' | 'reason'>(),
+  'dtls.closed': info.byPeer<'identity' | 'peer' | 'reason', 'device'>(),
   'dtls.moved': info.byPeer<'identity' | 'peer' | 'before'>(),
-  'dtls.opened': info.byPeer<'identity' | 'peer'>(),
+  'dtls.opened': info.byPeer<'identity' | 'peer', 'device'>(),
   'dtls.refused': warn.byPeer<'peer' | 'reason'>(),
   'oscore.proven': info.byPeer<'identity' | 'peer'>(),
   'oscore.refused': warn.byPeer<'peer' | 'reason'>(),
@@ -91,6 +91,8 @@ export const eventTable = {
   'device.account-dropped': warn<'device' | 'server'>(),
   'device.account-taken': info<'device' | 'gateway'>(),
   'device.address-changed': info.byPeer<'device' | 'address'>(),
+  'device.association-ended': info<'device' | 'gateway'>(),
+  'device.association-opened': info<'device' | 'gateway'>(),
   'device.attach-done': info<'device' | 'gateway'>(),
   'device.attach-failed': warn<'device' | 'reason', 'retryInSeconds', { code: string }>(),
   'device.attached': info.byPeer<'device' | 'bootstrap', 'peer' | 'protocol' | 'via'>(),
@@ -113,6 +115,7 @@ export const eventTable = {
   'device.session-ended': info<'device' | 'server' | 'session' | 'status'>(),
   'device.session-failed': warn.byPeer<'device' | 'server' | 'reason'>(),
   'device.session-started': info<'device' | 'server' | 'session' | 'tunnelled'>(),
+  'device.unlisted': info<'device'>(),
   'device.unreachable': warn.byPeer<'device' | 'reason', 'via'>(),
   'device.update-failed': warn<'device' | 'result' | 'reason'>(),
   'device.updated': info<'device' | 'version', 'bytes'>(),

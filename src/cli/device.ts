@@ -28,7 +28,8 @@ taken over, and the log says what needs a restart.
   --id ID                     DevId, instead of a configuration file
   --factory-secret-file FILE  file with the secret for the local bootstrap server
   --lwm2m                     runs as an LwM2M client; ID is its endpoint name
-  --gateway URI               address of the gateway, such as coap://192.0.2.1:5683; by default found by multicast
+  --gateway URI               address of the gateway, such as coap://192.0.2.1:5683 or coaps://192.0.2.1:5684; by default
+                              found by multicast
   --interface WHERE           IP address or name of the interface to use; by default all
   --readable                  prints sentences instead of JSON
   --check                     only checks the configuration, and the files that it names

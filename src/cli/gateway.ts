@@ -20,7 +20,7 @@ export const gateway: Command = {
   summary: 'Runs a DM Gateway',
   help: `Usage: postern gateway [--config FILE] [--check]
 
-Serves the devices of this network over CoAP, and connects to the DM server through an MQTT broker (5 or 3.1.1).
+Serves the devices of this network over CoAP with DTLS, and connects to the DM server through an MQTT broker (5 or 3.1.1).
 The log goes to standard output, one JSON object per line. SIGINT or SIGTERM stops the gateway in order; a second one ends
 it at once. SIGHUP reads the configuration again: devices, credentials, certificates and the log level are taken over, and the
 log says what needs a restart. A configuration that is wrong is refused, and the one from before stays.
@@ -33,9 +33,6 @@ A minimal configuration:
   [gateway]
   id = "gw-1"
   state = "/var/lib/postern/state.db"
-
-  [coap]
-  insecure-plain-coap = true
 
   [mqtt]
   url = "mqtts://broker.example:8883"

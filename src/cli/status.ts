@@ -45,7 +45,10 @@ ${common}`,
       ...(certificate
         ? [['certificate', [`ends ${certificate.expires}`, certificate.problem].filter(Boolean).join('; ')]]
         : []),
-      ['coap', `port ${coap.port} at ${coap.addresses.join(', ') || 'no address'}`],
+      [
+        'coap',
+        `port ${coap.port}${coap.securePort === undefined ? '' : `, over DTLS port ${coap.securePort}`} at ${coap.addresses.join(', ') || 'no address'}`,
+      ],
       ['security', coap.security],
       ['devices', `${devices.attached} attached, ${devices.unreachable} unreachable; limit ${devices.limit}`],
       [

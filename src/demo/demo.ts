@@ -23,10 +23,9 @@ import { HeadendApi } from '../headend/api.ts';
 import { ApiToken } from '../headend/api-token.ts';
 import { headendConfigSchema } from '../headend/config.ts';
 import { Headend } from '../headend/headend.ts';
-import { coapBase } from '../wire/coap/uri.ts';
+import { coapBase, coapPort, coapsPort } from '../wire/coap/uri.ts';
 import { Narrator } from './narrator.ts';
 
-const coapPort = 5683;
 const apiPort = 8080;
 const serverId = 'dm.example';
 const gatewayId = 'gw-demo';
@@ -124,6 +123,11 @@ export class Demo implements AsyncDisposable {
     return coapBase(this.#loopback, gateway.coapPort);
   }
 
+  /** Where a gateway serves devices: over DTLS. */
+  #served(gateway: Gateway): string {
+    return coapBase(this.#loopback, gateway.coapsPort ?? 0, 'coaps');
+  }
+
   /** @throws before `run` has started the gateway */
   get gateway(): Gateway {
     if (!this.#gateway) throw new Error('the gateway is still starting');
@@ -160,7 +164,7 @@ export class Demo implements AsyncDisposable {
     );
     this.#say('server  ', `DM server ${serverId}; its API is at ${url}, its token in ${tokenFile}`);
     const gateway = await this.#startGateway(broker, gatewaySecrets!);
-    this.#say('gateway ', `DM Gateway ${gatewayId} serves devices at ${this.#coapBase(gateway)}`);
+    this.#say('gateway ', `DM Gateway ${gatewayId} serves devices at ${this.#served(gateway)}`);
     await this.#happened.until('gateway.state');
 
     this.#heading(
@@ -207,7 +211,7 @@ export class Demo implements AsyncDisposable {
     this.#heading('Journey 7: demo:3 moves to another network; its server assigns it to the gateway there');
     await this.#stopDevice(assisted);
     const second = await this.#startGateway(broker, secondSecrets!, otherGatewayId);
-    this.#say('gateway2', `DM Gateway ${otherGatewayId} serves devices at ${this.#coapBase(second)}`);
+    this.#say('gateway2', `DM Gateway ${otherGatewayId} serves devices at ${this.#served(second)}`);
     await this.#happened.until('gateway.state', undefined, otherGatewayId);
     await this.#attach(assisted, {}, { id: serverId, ...deviceSecrets }, second);
     await this.#happened.until('device.let-go', assisted);
@@ -224,7 +228,7 @@ export class Demo implements AsyncDisposable {
       `${curl}/fanouts --json '{"gateway": "${gatewayId}", "name": "mine", "returnFormat": 0, "operations": [{"name": "Get", "uri": "./DevDetail/FwV"}]}'; sleep 1; ${curl}/fanouts/${gatewayId}/mine`,
       '',
       'Attach one more device:',
-      `npx postern device --id ${next} --factory-secret ${factorySecret(next)} --gateway ${this.#coapBase(gateway)} --readable`,
+      `POSTERN_FACTORY_SECRET=${factorySecret(next)} npx postern device --id ${next} --gateway ${this.#coapBase(gateway)} --readable`,
       '',
       'Ctrl-C stops everything.',
     ];
@@ -296,15 +300,14 @@ export class Demo implements AsyncDisposable {
 
   async #startGateway(broker: string, gatewaySecrets: object, id = gatewayId): Promise<Gateway> {
     const isFirst = id === gatewayId;
+    const isUsual =
+      isFirst && (await isFree(coapPort, this.#family)) && (await isFree(coapsPort, this.#family));
     const config = checkConfig(
       gatewayConfigSchema,
       {
         gateway: { id, state: ':memory:' },
-        coap: {
-          port: isFirst && (await isFree(coapPort, this.#family)) ? coapPort : 0,
-          leisure: 300,
-          'insecure-plain-coap': true,
-        },
+        coap: { port: isUsual ? coapPort : 0, leisure: 300 },
+        coaps: { port: isUsual ? coapsPort : 0 },
         mqtt: { url: broker, protocol: '3.1.1' },
         'dm-server': { id: serverId, ...gatewaySecrets },
         bootstrap: {

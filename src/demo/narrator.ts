@@ -35,6 +35,8 @@ const sentences: Readonly<Record<keyof typeof columns, Sentences>> = {
       `${short(device)} opens DM session ${session} with ${server}${tunnelled ? ', through the tunnel' : ''}`,
     'device.command': ({ device, server, command, uri, status }) =>
       `${short(device)} executed ${command}${uri === undefined ? '' : ` ${uri}`} for ${server}: status ${status}`,
+    'device.association-opened': ({ device, gateway }) =>
+      `${short(device)} and ${gateway} have proved their key to each other; from now on all is encrypted`,
     'device.attach-done': ({ device, gateway }) => `${short(device)} is attached to ${gateway}`,
     'device.written': ({ device, path }) => `${short(device)} accepted a value for ${path}`,
     'device.executed': ({ device, path }) => `${short(device)} executed ${path}`,

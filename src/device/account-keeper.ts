@@ -3,6 +3,7 @@ import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import type { ManagementTree } from '../dm/tree.ts';
 import { type Accounts, type DmAccount, readAccount } from '../mo/dm-acc.ts';
+import { derivedKey } from '../wire/secure/transport-keys.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import type { Discovered } from './coap-messages.ts';
 import type { DeviceConfig } from './config.ts';
@@ -28,10 +29,10 @@ export class AccountKeeper {
   }
 
   /** The account for the gateway that was found. */
-  at({ base }: Discovered): DmAccount | undefined {
+  at({ base, secure = base }: Discovered): DmAccount | undefined {
     return this.#parts.accounts
       .list()
-      .find((account) => isDirect(account) && isSamePlace(account.address, base));
+      .find((account) => isDirect(account) && isSamePlace(account.address, secure));
   }
 
   /** The account for a gateway, which is a server with a coap URI. */
@@ -69,7 +70,7 @@ export class AccountKeeper {
    * @throws {PosternError} `malformed`, `forbidden`
    */
   receive(root: TndsNode, by: string): void {
-    const account = readAccount(root);
+    const account = this.#withKey(readAccount(root), by);
     if (!URL.canParse(account.address))
       throw new PosternError('malformed', 'the address of the account is not a URI');
     const known = this.#parts.accounts.nodeName(account.serverId);
@@ -82,6 +83,17 @@ export class AccountKeeper {
     this.#parts.tree.setAcl(['DMAcc', name], `Get=*&Replace=${by}&Delete=${by}`);
     // A device that is bootstrapped to a gateway is managed by it (GwMO section 8.4), so the gateway is a trusted server.
     if (isDirect(account)) this.#trust(account.serverId);
+  }
+
+  /** The account with its key for DTLS, which may have to be derived from the secret towards the server that gave the account. */
+  #withKey(account: DmAccount, by: string): DmAccount {
+    const { transport, ...rest } = account;
+    if (!transport || 'key' in transport) return account;
+    const { identity, salt } = transport;
+    const shared = this.#parts.accounts.find(by)?.own.secret;
+    return shared === undefined
+      ? rest
+      : { ...rest, transport: { identity, key: derivedKey(shared, salt, identity) } };
   }
 
   /** Puts the account of the configuration into the tree, unless there is one for this server already. */

@@ -9,6 +9,7 @@ import type { ManagementTree } from '../dm/tree.ts';
 import { requestBootstrap } from '../mo/bootstrap-request.ts';
 import { type Accounts, accountNodes, type DmAccount } from '../mo/dm-acc.ts';
 import { provisionedAccounts } from '../mo/provisioned-accounts.ts';
+import { factoryIdentity } from '../wire/secure/transport-keys.ts';
 import { verifyBootstrap } from '../wire/syncml/bootstrap-security.ts';
 import { decodeMessage, isSupported } from '../wire/syncml/codec.ts';
 import { decodeProvisioning, ProvisioningMediaType } from '../wire/syncml/provisioning.ts';
@@ -39,7 +40,7 @@ export interface BootstrapsParts {
 
 /** Milliseconds for one exchange with the bootstrap server. */
 const timeout = 20_000;
-const bootstrapPath = '/dm/bs';
+export const bootstrapPath = '/dm/bs';
 
 /** Gets the device its accounts: from the local bootstrap server, or from a document of the configuration. */
 export class Bootstraps {
@@ -65,10 +66,11 @@ export class Bootstraps {
         'unavailable',
         'no factory secret, or no bootstrap server on this gateway: the device waits for assisted bootstrap by its DM server',
       );
+    const base = found.secure ?? found.base;
     const ask = (options: Readonly<Record<number, Uint8Array>>, payload?: Uint8Array) =>
       coap.request({
         method: 'POST',
-        base: found.base,
+        base,
         path: bootstrapPath,
         query: `id=${id}`,
         options,
@@ -87,8 +89,9 @@ export class Bootstraps {
           description: `${answer.code}: ${Buffer.from(answer.payload).toString()}`,
         };
       },
-      found.challenge,
-    );
+      // A challenge is for the address and port that asked for the links.
+      found.secure === undefined ? found.challenge : undefined,
+    ).finally(() => coap.release(base, factoryIdentity(id)));
     const added = await this.#apply(issued.document, issued.mediaType, issued.security);
     if (added?.bootstrapNonce !== issued.nonce)
       throw new PosternError('unauthorized', 'the bootstrap does not repeat the nonce of this request');

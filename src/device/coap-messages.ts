@@ -3,7 +3,7 @@ import { asPosternError } from '../base/errors.ts';
 import { ContentFormat } from '../wire/coap/content-formats.ts';
 import { type Link, parseLinks } from '../wire/coap/link-format.ts';
 import { writeUint } from '../wire/coap/options.ts';
-import { coapBase } from '../wire/coap/uri.ts';
+import { coapBase, parseCoapUri } from '../wire/coap/uri.ts';
 import type { Block2Body } from './block2-body.ts';
 
 /** A request that the device sends. */
@@ -49,6 +49,9 @@ export interface StackResponse {
 export interface Discovered {
   /** `coap://host:port`; a link-local host has its zone. */
   readonly base: string;
+  /** `coaps://host:port` of the same gateway, where its links name it. */
+  readonly secure?: string;
+  /** With paths as targets. */
   readonly links: readonly Link[];
   /** A challenge of its bootstrap server that came with the links: an Echo (RFC 9175). */
   readonly challenge?: Uint8Array | undefined;
@@ -78,6 +81,26 @@ export interface StackAnswer {
 /** Handles a request. An error that it throws becomes a response with the error's CoAP code. */
 export type Answering = (request: StackIncoming) => StackAnswer | Promise<StackAnswer>;
 
+/**
+ * A gateway with these links. A gateway that serves little over plain CoAP gives the rest as coaps URIs. Such a URI has no zone; its
+ * host is the base's when only the zone is missing.
+ */
+export function discoveredAt(base: string, links: readonly Link[], challenge?: Uint8Array): Discovered {
+  const origin = /^coaps:\/\/[^/]+/;
+  const named = origin.test(base) ? base : links.flatMap(({ target }) => origin.exec(target) ?? [])[0];
+  const paths = links.map((link) => ({ ...link, target: link.target.replace(origin, '') }));
+  if (named === undefined) return { base, links: paths, challenge };
+  const { host } = parseCoapUri(base);
+  const secure = parseCoapUri(named);
+  const isSame = host.split('%')[0] === secure.host;
+  return {
+    base,
+    secure: coapBase(isSame ? host : secure.host, secure.port, 'coaps'),
+    links: paths,
+    challenge,
+  };
+}
+
 /** The gateway that an answer to a multicast comes from. Undefined for an answer of any other node. */
 export function linksIn(incoming: IncomingMessage): Discovered | undefined {
   const { payload, contentFormat, code } = read(incoming);
@@ -85,7 +108,7 @@ export function linksIn(incoming: IncomingMessage): Discovered | undefined {
   try {
     const links = parseLinks(Buffer.from(payload).toString());
     const { address, port } = incoming.rsinfo;
-    return links.length > 0 ? { base: coapBase(address, port), links } : undefined;
+    return links.length > 0 ? discoveredAt(coapBase(address, port), links) : undefined;
   } catch {
     // A node whose links cannot be read is not a gateway.
     return undefined;

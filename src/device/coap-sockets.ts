@@ -65,7 +65,7 @@ export class CoapSockets implements AsyncDisposable {
    * @throws {PosternError} `configuration` when no address can be used
    */
   async open(): Promise<void> {
-    const address = this.#address;
+    const address = this.address;
     const families = address === undefined ? ([4, 6] as const) : ([isIPv6(address) ? 6 : 4] as const);
     const failures: unknown[] = [];
     for (const family of families)
@@ -132,7 +132,7 @@ export class CoapSockets implements AsyncDisposable {
   }
 
   /** The configured address; undefined for all addresses, also of a named interface. */
-  get #address(): string | undefined {
+  get address(): string | undefined {
     const where = this.#interface;
     return where !== undefined && isIP(where.replace(/%.*$/, '')) > 0 ? where : undefined;
   }
@@ -179,7 +179,7 @@ export class CoapSockets implements AsyncDisposable {
         .filter((one) => one.family === `IPv${family}`)
         .map(({ address, internal }) => ({ name, address, internal })),
     );
-    const where = this.#address?.replace(/%.*$/, '');
+    const where = this.address?.replace(/%.*$/, '');
     const isAny = where === undefined || where === unspecified[4] || where === unspecified[6];
     const name = zoneOf(this.#interface ?? '') ?? (where === undefined ? this.#interface : undefined);
     const chosen = all.filter((one) => (isAny || one.address === where) && one.name === (name ?? one.name));

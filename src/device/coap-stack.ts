@@ -11,13 +11,16 @@ import {
   type Answering,
   answer,
   type Discovered,
+  discoveredAt,
   linksIn,
   read,
   type StackRequest,
   type StackResponse,
 } from './coap-messages.ts';
-import { CoapSockets } from './coap-sockets.ts';
+import { CoapSockets, type SocketListener } from './coap-sockets.ts';
 import type { ProtectedDatagrams } from './protected-datagrams.ts';
+import { SecureLinks, type SecureLinksParts } from './secure-links.ts';
+import type { SecurePeer } from './secure-socket.ts';
 
 /** Size exponent of the blocks of a download (RFC 7959 section 2.2). */
 const downloadExponent = 6;
@@ -37,6 +40,22 @@ const blockwiseFrom = 1024;
 /** Size exponent of these blocks: 512 bytes. */
 const blockExponent = 5;
 
+/** A pre-shared key and its identity. */
+export type StackKey = Pick<SecurePeer, 'identity' | 'key'>;
+
+/** Keys of the device for CoAP over DTLS, and what it does when associations come and go. */
+export interface StackSecurity extends Pick<SecureLinksParts, 'opened' | 'lost' | 'refused'> {
+  /** The key for a request to this base and path. */
+  readonly keyFor: (base: string, path: string) => StackKey | undefined;
+}
+
+const noSecurity: StackSecurity = {
+  keyFor: () => undefined,
+  opened: () => {},
+  lost: () => {},
+  refused: () => {},
+};
+
 /**
  * The CoAP client and server of the device, made from the `coap` package. Both use one socket of each family, so the
  * gateway can send requests to the address where it heard the device. It deliberately shares no message layer with the
@@ -45,12 +64,15 @@ const blockExponent = 5;
 export class CoapStack implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #sockets: CoapSockets;
+  readonly #links: SecureLinks;
+  readonly #security: StackSecurity;
   readonly #events: Events;
   readonly #stop = new AbortController();
 
   /**
    * @param where IP address or name of the interface to use; undefined for all
    * @param protection what protects the datagrams; nothing if absent
+   * @param security keys for CoAP over DTLS; without it there is none
    */
   constructor(
     clock: Clock,
@@ -58,15 +80,25 @@ export class CoapStack implements AsyncDisposable {
     answering: Answering,
     events: Events = noEvents,
     protection?: ProtectedDatagrams,
+    security: StackSecurity = noSecurity,
   ) {
     this.#clock = clock;
     this.#events = events;
-    this.#sockets = new CoapSockets(where, {
+    this.#security = security;
+    const listener: SocketListener = {
       request: guarded(events, 'device-coap', (request: IncomingMessage, response: OutgoingMessage) =>
         answer(request, response, answering),
       ),
       failed: this.#failed,
       under: protection && ((socket) => protection.under(socket)),
+    };
+    this.#sockets = new CoapSockets(where, listener);
+    this.#links = new SecureLinks({
+      ...security,
+      listener,
+      events,
+      local: this.#sockets.address,
+      sourceTowards: (host) => this.#sockets.sourceTowards(host)?.address,
     });
   }
 
@@ -94,6 +126,7 @@ export class CoapStack implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort(new PosternError('unavailable', 'the device stops'));
+    await this.#links[Symbol.asyncDispose]();
     await this.#sockets[Symbol.asyncDispose]();
   }
 
@@ -116,9 +149,12 @@ export class CoapStack implements AsyncDisposable {
     block2,
     body = new Block2Body(bodyLimits.response),
   }: StackRequest): Promise<StackResponse> {
-    const { host, port } = parseCoapUri(base);
+    const { host, port, scheme } = parseCoapUri(base);
     this.#stop.signal.throwIfAborted();
-    const { agent } = this.#sockets.towards(host);
+    const secured = scheme === 'coaps' ? this.#keyFor(base, path) : undefined;
+    const link = secured && (await this.#links.towards(base, secured));
+    this.#stop.signal.throwIfAborted();
+    const { agent } = link ?? this.#sockets.towards(host);
     const outgoing = agent.request({
       host,
       port,
@@ -152,6 +188,8 @@ export class CoapStack implements AsyncDisposable {
     const timer = this.#clock.after(timeout, () =>
       reject(new PosternError('timeout', `no answer from ${base}${path} in ${timeout} ms`)),
     );
+    const ended = () => reject(new PosternError('unavailable', `${base} has ended the association`));
+    link?.ended.addEventListener('abort', ended, { once: true });
     const stopped = () => reject(this.#stop.signal.reason);
     this.#stop.signal.addEventListener('abort', stopped, { once: true });
     if (this.#stop.signal.aborted) stopped();
@@ -159,11 +197,26 @@ export class CoapStack implements AsyncDisposable {
       return await promise;
     } catch (thrown) {
       if (!this.#stop.signal.aborted) agent.abort(outgoing);
+      // The gateway may have lost the association. The next request then has a new one.
+      if (secured && asPosternError(thrown).code === 'timeout') this.#links.drop(base, secured.identity);
       throw thrown;
     } finally {
       timer.cancel();
+      link?.ended.removeEventListener('abort', ended);
       this.#stop.signal.removeEventListener('abort', stopped);
     }
+  }
+
+  /** Ends the association that was opened with this key. */
+  release(base: string, identity: string): void {
+    this.#links.drop(base, identity);
+  }
+
+  /** @throws {PosternError} `unavailable` without a key */
+  #keyFor(base: string, path: string): StackKey {
+    const key = this.#security.keyFor(base, path);
+    if (!key) throw new PosternError('unavailable', `no key for an association with ${base}`);
+    return key;
   }
 
   /**
@@ -174,8 +227,8 @@ export class CoapStack implements AsyncDisposable {
    *   and again
    */
   async download(uri: string): Promise<Uint8Array> {
-    const { host, port, path, query } = parseCoapUri(uri);
-    const base = coapBase(host, port);
+    const { host, port, path, query, scheme } = parseCoapUri(uri);
+    const base = coapBase(host, port, scheme);
     let have = Buffer.alloc(0);
     let etag: string | undefined;
     let furthest = 0;
@@ -229,8 +282,7 @@ export class CoapStack implements AsyncDisposable {
       timeout,
     });
     if (code !== '2.05') throw new PosternError('unavailable', `${base} answered discovery with ${code}`);
-    const challenge = option(Option.Echo.number);
-    return { base, links: parseLinks(Buffer.from(payload).toString()), challenge };
+    return discoveredAt(base, parseLinks(Buffer.from(payload).toString()), option(Option.Echo.number));
   }
 
   /**

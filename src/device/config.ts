@@ -45,7 +45,15 @@ const deviceTables = v.strictObject({
   network: v.optional(
     v.strictObject({
       gateway: described(
-        v.optional(v.pipe(v.string(), v.check(isCoapUri, 'a URI such as coap://192.0.2.1:5683'))),
+        v.optional(
+          v.pipe(
+            v.string(),
+            v.check(
+              (uri) => isCoapUri(uri, ['coap', 'coaps']),
+              'a URI such as coap://192.0.2.1:5683 or coaps://192.0.2.1:5684',
+            ),
+          ),
+        ),
         'Address of the gateway. Without it, the device finds a gateway by multicast. A link-local address has its zone, as in `coap://[fe80::1%25eth0]`',
       ),
       'multicast-port': described(v.optional(port, 5683), 'Port for discovery'),

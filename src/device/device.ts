@@ -23,6 +23,7 @@ import { CoapStack } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import { deviceTree } from './device-tree.ts';
 import type { Firmware } from './firmware.ts';
+import { GatewayKeys } from './gateway-keys.ts';
 import { protectionOf } from './protected-datagrams.ts';
 import { deviceSchema } from './schema.ts';
 import { isDirect, isSamePlace, ServerSessions } from './server-sessions.ts';
@@ -108,6 +109,16 @@ export class Device implements AsyncDisposable {
       events,
     });
     this.#database.transaction(() => this.#keeper.takeOfFactory());
+    const keys = new GatewayKeys({
+      config,
+      accounts: this.#accounts,
+      events,
+      forget: (serverId) => this.#keeper.forget(serverId),
+      // The gateway reaches the device through its association only.
+      lost: () => {
+        if (!this.#isLeaving) this.#attachment.again();
+      },
+    });
     const protection = protectionOf(config, {
       clock,
       entropy,
@@ -115,7 +126,8 @@ export class Device implements AsyncDisposable {
       senders: new StoredSenders(this.#database, clock),
     });
     const asked = (request: StackIncoming) => this.#asked(request);
-    this.#coap = new CoapStack(clock, config.network.interface, asked, events, protection);
+    const where = config.network.interface;
+    this.#coap = new CoapStack(clock, where, asked, events, protection, keys);
     this.#sessions = new ServerSessions({
       deviceId: config.device.id,
       encoding: config.device.encoding,
@@ -219,7 +231,7 @@ export class Device implements AsyncDisposable {
     this.#isBusy = false;
     const server = this.#accounts.list().find((account) => !isDirect(account))?.serverId;
     const before = this.#keeper.ofGateway();
-    const isElsewhere = before !== undefined && !isSamePlace(before.address, found.base);
+    const isElsewhere = before !== undefined && !isSamePlace(before.address, found.secure ?? found.base);
     if (server && this.#tunnelTo(found, server) && (!before || isElsewhere))
       await this.#sessions.run(server, undefined, isElsewhere ? this.#locationUpdate(before, found) : []);
     if (!this.#keeper.at(found)) await this.#bootstraps.ask(await this.#withBootstrapServer(found));
@@ -295,14 +307,27 @@ export class Device implements AsyncDisposable {
     if (base === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
     const needed = this.#accounts.list().every(isDirect) ? 'oma.dm.bs' : 'oma.dm.tunnel';
     const isKnown = near && needed === sought;
-    const found = isKnown ? near : await this.#coap.linksOf(base, `rt=${needed}`, discoveryTimeout);
+    const asked = isKnown ? near : await this.#coap.linksOf(base, `rt=${needed}`, discoveryTimeout);
+    const found = await this.#withSecure(asked, needed === 'oma.dm.tunnel');
     this.#found = found;
     this.#events.emit('device.discovered', {
       device: this.id,
-      gateway: found.base,
+      gateway: found.secure ?? base,
       resources: found.links.map(({ target }) => target).join(' '),
     });
     return found;
+  }
+
+  /**
+   * The same gateway, with its base over DTLS. The link to its tunnel does not name that, since the tunnel is served over plain CoAP
+   * too. A device with OSCORE stays with plain CoAP.
+   */
+  async #withSecure({ secure, ...found }: Discovered, isTunnel: boolean): Promise<Discovered> {
+    if (this.#config.oscore) return found;
+    const named = isTunnel
+      ? (secure ?? (await this.#coap.linksOf(found.base, 'rt=oma.dm', discoveryTimeout)).secure)
+      : secure;
+    return named === undefined ? found : { ...found, secure: named };
   }
 
   /** The same gateway, with the link to its bootstrap server if it was not asked for that before, and the device needs it. */
@@ -319,7 +344,8 @@ export class Device implements AsyncDisposable {
 
   async #tunnelPlace(serverId: string) {
     const found = this.#found ?? (await this.#discover());
-    return { base: found.base, path: `${tunnelPath}/${serverId}`, query: `id=${this.id}` };
+    const base = (this.#keeper.at(found)?.transport && found.secure) ?? found.base;
+    return { base, path: `${tunnelPath}/${serverId}`, query: `id=${this.id}` };
   }
 
   /**

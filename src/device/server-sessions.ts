@@ -153,24 +153,24 @@ export class ServerSessions {
   }
 }
 
-/** Whether the server is a gateway, reached at its coap URI. Any other server is reached through the gateway's tunnel. */
-export const isDirect = ({ address }: DmAccount): boolean => address.startsWith('coap:');
+/** Whether the server is a gateway, reached at its coap or coaps URI. Any other server is reached through the gateway's tunnel. */
+export const isDirect = ({ address }: DmAccount): boolean => /^coaps?:/.test(address);
 
 /**
- * Splits a coap URI into `coap://host:port` and its path.
+ * Splits a coap or coaps URI into what is before its path, and the path.
  * @throws {PosternError} `malformed`
  */
 export function placeOf(address: string): { base: string; path: string } {
-  const { host, port, path } = parseCoapUri(address);
-  return { base: coapBase(host, port), path: `/${path.join('/')}` };
+  const { host, port, path, scheme } = parseCoapUri(address);
+  return { base: coapBase(host, port, scheme), path: `/${path.join('/')}` };
 }
 
 /**
- * Whether two coap URIs name the same host and port. A zone makes no difference: it is known on one machine only, so an
+ * Whether two coap URIs have the same scheme, host and port. A zone makes no difference: it is known on one machine only, so an
  * account has none.
  * @throws {PosternError} `malformed`
  */
 export function isSamePlace(one: string, other: string): boolean {
   const [a, b] = [parseCoapUri(one), parseCoapUri(other)];
-  return a.port === b.port && a.host.split('%')[0] === b.host.split('%')[0];
+  return a.scheme === b.scheme && a.port === b.port && a.host.split('%')[0] === b.host.split('%')[0];
 }

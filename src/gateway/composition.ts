@@ -31,7 +31,7 @@ import { Reports } from './northbound/reports.ts';
 import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
 import { resourcesOf } from './resources.ts';
-import { imageSettings, knowManualDevices } from './settings.ts';
+import { forgetUnlisted, imageSettings, knowManualDevices } from './settings.ts';
 import { Arrivals } from './southbound/arrivals.ts';
 import { Associations } from './southbound/associations.ts';
 import { Children } from './southbound/children.ts';
@@ -41,6 +41,7 @@ import { DeviceLocator } from './southbound/device-locator.ts';
 import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
+import { KeyEnds } from './southbound/key-ends.ts';
 import { notificationResource } from './southbound/notification-resource.ts';
 import { missing, nothingAt } from './southbound/presence.ts';
 import { PresenceWatch } from './southbound/presence-watch.ts';
@@ -111,15 +112,14 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const signals = new DeviceSignals(events);
   const remembered = Math.max(rememberedDevices, config.limits.devices);
   const networks = networksOf({ config, live, state, remembered, listInterfaces, ...machine });
-  const { admission, network, transport, secureNetwork, contexts } = networks;
+  const { admission, network, transport } = networks;
   const addresses = new DeviceAddresses(remembered);
   addresses.restore(inventory.values());
   for (const address of provenAddresses(inventory.values(), addresses)) admission.know(address);
   if (config.parent) admission.know(parseCoapUri(config.parent.uri).host);
   const arrivals = new Arrivals(clock, remembered);
   const locator = new DeviceLocator({
-    network,
-    networkAt: (address, port) => (transport?.reaches(address, port) && secureNetwork) || network,
+    ...networks,
     addresses,
     ...state,
     entropy,
@@ -171,7 +171,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       devices: () => live.current.tunnel,
       ...machine,
     }),
-    towards: (...args) => network.towards(...args),
+    towards: ({ address, port, heardOn }) => networks.networkAt(address, port).towards(address, heardOn),
     upstream: uplink,
     addresses,
     ...machine,
@@ -345,10 +345,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     earlyWork: (deviceId) => proxy.earlyWork(deviceId),
     proved: (deviceId, from) => signals.heard(deviceId, from),
     attached: (device) => associations.attach(device),
-    left: (deviceId) => associations.detach(deviceId, 'left'),
+    left: (deviceId) => keyEnds.goodbye(deviceId, () => associations.detach(deviceId, 'left')),
     alerted: (deviceId, alert) => children.alerted(deviceId, alert) ?? objects.alerted(deviceId, alert),
     ...machine,
   });
+  const keyEnds = new KeyEnds({ keys: credentials.keys, transport, sessions });
+  forgetUnlisted(config, credentials, events, true);
   const { compose, http } = resourcesOf({
     config,
     live,
@@ -367,7 +369,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
         (deviceId, package0) => notified(deviceId, decodeNotification(package0).serverId, package0),
       ),
     image: (name) => objects.images.ready(name),
-    admission,
+    ...networks,
     ...machine,
   });
   signals.add(presence, objects, proxy, ...(lwm2m ? [lwm2m] : []), {
@@ -380,10 +382,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     state,
     clock,
     events,
-    network,
-    secureNetwork,
-    transport,
-    contexts,
+    ...networks,
     compose,
     http,
     uplink,

@@ -10,6 +10,7 @@ import {
 } from '../base/config.ts';
 import { PosternError } from '../base/errors.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
+import { coapsPort } from '../wire/coap/uri.ts';
 import { admissionSection } from './admission-config.ts';
 import { coapsSection, hostAndPort } from './coaps-config.ts';
 import { bootstrapSection, httpSection, lwm2mSection } from './device-config.ts';
@@ -55,7 +56,7 @@ const gatewayTables = v.strictObject({
       ),
       'insecure-plain-coap': described(
         v.optional(v.boolean(), false),
-        'Serve devices over CoAP without DTLS or OSCORE. Anyone on the private network can then read all messages, including bootstrapped secrets',
+        'Serve devices over CoAP without DTLS or OSCORE. Anyone on the private network can then read all messages, including bootstrapped secrets. If false, plain CoAP has discovery and the tunnel alone',
       ),
     }),
     {},
@@ -99,6 +100,10 @@ const gatewayTables = v.strictObject({
   log: logSection,
 });
 
+/** What is served over DTLS without a table `coaps`. */
+const usualCoaps = (coap: v.InferOutput<typeof gatewayTables>['coap']) =>
+  coap['insecure-plain-coap'] ? undefined : v.parse(coapsSection, { port: coap.port === 0 ? 0 : coapsPort });
+
 /** The gateway's configuration file: one schema for checking, defaults and the reference page. */
 export const gatewayConfigSchema = v.pipe(
   gatewayTables,
@@ -118,24 +123,21 @@ export const gatewayConfigSchema = v.pipe(
     ({ update }) => update?.slots !== 'directory' || update.authority !== undefined,
     'update.authority is missing; slots = "directory" needs it, such as authority = "/etc/postern/update-ca.pem"',
   ),
+  // Where devices are not served without security, they are served over DTLS without a word about it.
+  v.transform(({ coaps, ...config }) => ({ ...config, coaps: coaps ?? usualCoaps(config.coap) })),
 );
 
 export type GatewayConfig = v.InferOutput<typeof gatewayConfigSchema>;
 
 /**
- * Refuses a configuration that serves devices without security and does not allow that by name.
+ * Refuses a configuration by which LwM2M clients could not be served at all, or only without security that is not allowed by name.
  * @throws {PosternError} `configuration`
  */
-export function demandAllowed({ coap, lwm2m }: GatewayConfig): void {
-  if (!coap['insecure-plain-coap'])
+export function demandAllowed({ coaps, lwm2m }: GatewayConfig): void {
+  if (lwm2m && !coaps && !lwm2m['insecure-no-security'])
     throw new PosternError(
       'configuration',
-      'coap.insecure-plain-coap: devices are served over plain CoAP as well, beside [coaps], which must be allowed by this key = true',
-    );
-  if (lwm2m && !lwm2m['insecure-no-security'])
-    throw new PosternError(
-      'configuration',
-      'lwm2m.insecure-no-security: LwM2M clients are served without security only so far, which must be allowed by this key = true',
+      'lwm2m.insecure-no-security: without [coaps] LwM2M clients are served without security only, which must be allowed by this key = true',
     );
 }
 

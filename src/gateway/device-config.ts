@@ -101,7 +101,7 @@ export const bootstrapSection = v.optional(
         ),
         [],
       ),
-      'Devices that the local bootstrap server may bootstrap (GwMO 8.4.2)',
+      'Devices that the local bootstrap server may bootstrap (GwMO 8.4.2). A device that was bootstrapped over DTLS and is no longer listed loses its credential',
     ),
   }),
   {},

@@ -34,6 +34,12 @@ export function expectedDevices(
       events.emit('device.expected', { device: device.deviceId });
     },
     remove: (deviceId) => credentials.delete(deviceId),
-    addressFor: (deviceId) => locator.uriFor(deviceId, paths.sessions),
+    // Of a device that is being added, nothing is stored yet.
+    addressFor: ({ deviceId, transport }) =>
+      locator.uriFor(
+        deviceId,
+        paths.sessions,
+        transport !== undefined || credentials.keys.of(deviceId).length > 0,
+      ),
   };
 }

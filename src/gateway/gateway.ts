@@ -10,7 +10,7 @@ import type { CoapTransport } from '../wire/secure/coap-transport.ts';
 import { composeGateway, type GatewayParts, type GatewaySurroundings } from './composition.ts';
 import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
 import type { GatewayFirmware } from './firmware.ts';
-import { knowManualDevices } from './settings.ts';
+import { forgetUnlisted, knowManualDevices } from './settings.ts';
 import { shownRecords } from './southbound/presence.ts';
 import { freeMemory, type GatewayStatus, memoryInUse, plainWarning, statusOf } from './status.ts';
 import { knowServer } from './tree.ts';
@@ -74,7 +74,7 @@ export class Gateway implements AsyncDisposable {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
     const { presence, lwm2m, objects, firmware, endOfServers, transport, secureNetwork } = this.#parts;
     demandAllowed(config);
-    events.emit('coap.insecure', { security: plainWarning });
+    if (config.coap['insecure-plain-coap']) events.emit('coap.insecure', { security: plainWarning });
     lwm2m?.start();
     presence.start();
     await network.start(compose);
@@ -139,13 +139,16 @@ export class Gateway implements AsyncDisposable {
       const apply = live.prepare(config);
       transaction(state.database, () => {
         knowManualDevices(config, state.credentials);
+        forgetUnlisted(config, state.credentials, this.events);
         knowServer(state.accounts, config);
       });
-      const former = live.current.deviceKeys;
+      const former = live.current;
       apply();
-      for (const [identity, key] of former)
+      for (const [identity, key] of former.deviceKeys)
         if (Buffer.compare(key, live.current.deviceKeys.get(identity) ?? noKey) !== 0)
           transport?.revoke(identity);
+      for (const [identity, { secret }] of former.factorySecrets)
+        if (live.current.factorySecrets.get(identity)?.secret !== secret) transport?.revoke(identity);
       contexts?.configure(live.current.deviceContexts);
       transport?.review();
       this.#checkClock();

@@ -109,8 +109,8 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
   }
 
   start(): void {
-    const { registrations, addresses, events, inventory } = this.#parts;
-    events.emit('lwm2m.insecure', { security: lwm2mWarning });
+    const { registrations, addresses, events, inventory, settings } = this.#parts;
+    if (settings['insecure-no-security']) events.emit('lwm2m.insecure', { security: lwm2mWarning });
     // The clients assume that they are still registered, and need not come soon. The address in a registration is newer
     // than the one in the inventory.
     for (const registration of registrations.values())

@@ -1,7 +1,9 @@
 import { Admission } from '../base/admission.ts';
+import { guarded } from '../base/background.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
+import { coapsPort, coapUri } from '../wire/coap/uri.ts';
 import { CoapTransport } from '../wire/secure/coap-transport.ts';
 import { StoredSenders } from '../wire/secure/oscore/stored-senders.ts';
 import type { GatewayConfig } from './config.ts';
@@ -10,6 +12,7 @@ import { admissionLimits, advertised } from './settings.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
 import { DeviceContexts } from './southbound/device-contexts.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
+import { PreSharedKeys } from './southbound/pre-shared-keys.ts';
 import type { GatewayState } from './state.ts';
 import { DtlsAssociations } from './store/dtls-associations.ts';
 import { IssuedContexts } from './store/issued-contexts.ts';
@@ -72,7 +75,14 @@ export function networksOf({
       advertise: advertised(coaps.advertise),
       transport,
     });
-  return { admission, network, transport, secureNetwork, contexts };
+  /** The network that reaches a device: that over DTLS where there is an association with it. */
+  const networkAt = (address: string, port: number): CoapNetwork =>
+    (transport?.reaches(address, port) && secureNetwork) || network;
+  const told = advertised(coaps?.advertise);
+  /** URI of a path over DTLS, at the address of a socket. */
+  const secureUri = ({ address }: { readonly address: string }, path: string): string =>
+    coapUri(told?.address ?? address, told?.port ?? secureNetwork?.port ?? coapsPort, path, 'coaps');
+  return { admission, network, transport, secureNetwork, contexts, networkAt, secureUri };
 }
 
 /** DTLS with the keys of the configuration that holds now, and associations that survive a restart. */
@@ -85,8 +95,15 @@ function secureTransport({
 }: Omit<NetworkSurroundings, 'listInterfaces' | 'config'> & {
   readonly admission: Admission;
 }): CoapTransport {
+  const keys = new PreSharedKeys({
+    configured: () => live.current.deviceKeys,
+    factory: () => live.current.factorySecrets,
+    issued: state.credentials.keys,
+  });
   return new CoapTransport({
-    keyOf: (identity) => live.current.deviceKeys.get(identity),
+    keyOf: (identity) => keys.keyOf(identity),
+    ownerOf: (identity, proof) => keys.ownerOf(identity, proof),
+    opened: guarded(machine.events, 'state', (identity: string) => state.credentials.keys.used(identity)),
     certificates: () => live.current.certificates,
     admission,
     associations: remembered,

@@ -13,8 +13,9 @@ import type { LiveSettings } from './live-settings.ts';
 import type { Lwm2mService } from './lwm2m-service.ts';
 import type { TransparentMode } from './modes/transparent.ts';
 import { httpSettings } from './settings.ts';
+import { type AccessParts, restricted } from './southbound/access.ts';
 import { BootstrapServer, type BootstrapServerParts } from './southbound/bootstrap-server.ts';
-import type { Compose } from './southbound/coap-network.ts';
+import type { Compose, LocalEndpoint } from './southbound/coap-network.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
 import { HttpBinding } from './southbound/http-binding.ts';
@@ -38,6 +39,8 @@ export interface GatewayResourcesParts {
   readonly notifications: Resource | undefined;
   /** An image by its name, when it can be served. */
   readonly image: (name: string) => ServedImage | undefined;
+  /** URI of a path over DTLS, at the address of a socket. */
+  readonly secureUri: (local: LocalEndpoint, path: string) => string;
   /** The entry that CoAP and HTTP share. */
   readonly admission: Admission;
   readonly clock: Clock;
@@ -68,14 +71,25 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
     livesElsewhere: parts.livesElsewhere,
   });
   const compose: Compose = (local) => {
-    const router = new Router([
+    const resources = [
       durably(database, bootstrapServer.resource(local)),
       durably(database, sessions.resource(local)),
       transparent.resource(local.bound),
       parts.uplinkStatus.resource(local),
       ...(parts.notifications ? [parts.notifications] : []),
-      ...(parts.lwm2m?.resources(local) ?? []).map((resource) => durably(database, resource)),
       imageResource(parts.image, ({ remote }) => locator.isAttachedAt(remote)),
+    ];
+    const allowed: AccessParts = {
+      isPlainAllowed: config.coap['insecure-plain-coap'],
+      isSecure: local.scheme === 'coaps',
+      secureUri: (path) => parts.secureUri(local, path),
+    };
+    const forClients = { ...allowed, isPlainAllowed: config.lwm2m?.['insecure-no-security'] ?? false };
+    const router = new Router([
+      ...resources.map((resource) => restricted(resource, allowed)),
+      ...(parts.lwm2m?.resources(local) ?? []).map((resource) =>
+        durably(database, restricted(resource, forClients)),
+      ),
     ]);
     return new Blockwise(router.handle, clock).handle;
   };

@@ -22,7 +22,13 @@ export interface GatewayStatus {
   readonly gateway: string;
   readonly software: string;
   readonly uplink: UplinkDescription & { readonly connected: boolean };
-  readonly coap: { readonly port: number; readonly addresses: readonly string[]; readonly security: string };
+  readonly coap: {
+    readonly port: number;
+    readonly addresses: readonly string[];
+    readonly security: string;
+    /** UDP port of CoAP over DTLS; absent where it is not served. */
+    readonly securePort?: number;
+  };
   /** `unreachable`: how many of the attached ones do not answer. */
   readonly devices: { readonly attached: number; readonly unreachable: number; readonly limit: number };
   readonly outbox: {
@@ -60,10 +66,13 @@ export interface GatewayStatus {
 export const plainWarning =
   'none: plain CoAP; anyone on the private network can read and change what is said';
 
+const secureWord = 'DTLS; over plain CoAP only discovery and the tunnel';
+
 export interface StatusParts {
   readonly config: GatewayConfig;
   readonly state: GatewayState;
   readonly network: CoapNetwork;
+  readonly secureNetwork: CoapNetwork | undefined;
   readonly uplink: Uplink;
   readonly certificate: CertificateKeeper | undefined;
   readonly budget: DataBudget;
@@ -74,10 +83,21 @@ export interface StatusParts {
 }
 
 export function statusOf(parts: StatusParts): GatewayStatus {
-  const { config, state, network, uplink, certificate, budget, sessions, objects, events, configuration } =
-    parts;
+  const {
+    config,
+    state,
+    network,
+    secureNetwork,
+    uplink,
+    certificate,
+    budget,
+    sessions,
+    objects,
+    events,
+    configuration,
+  } = parts;
   const { restartNeeded, refused } = configuration;
-  const { gateway, limits, lwm2m } = config;
+  const { coap, gateway, limits, lwm2m } = config;
   const { inventory, outbox } = state;
   return {
     gateway: gateway.id,
@@ -86,7 +106,11 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     coap: {
       port: network.port,
       addresses: network.addresses.map(({ address }) => address),
-      security: lwm2m ? `${plainWarning}; ${lwm2mWarning}` : plainWarning,
+      security: [
+        coap['insecure-plain-coap'] ? plainWarning : secureWord,
+        ...(lwm2m?.['insecure-no-security'] ? [lwm2mWarning] : []),
+      ].join('; '),
+      ...(secureNetwork && { securePort: secureNetwork.port }),
     },
     devices: {
       attached: inventory.size,

@@ -7,6 +7,7 @@ import { DmStatus, isOk } from '../dm/status.ts';
 import { accountNodes } from '../mo/dm-acc.ts';
 import { expectedNodes } from '../mo/gw-device-inventory.ts';
 import { nodeAt, renamed, renamedTree, type Vocabulary } from '../mo/vocabulary.ts';
+import { derivedKey, identityBytes, issuedIdentity, secretBytes } from '../wire/secure/transport-keys.ts';
 import { encodeTnds, TndsMediaType } from '../wire/syncml/tnds.ts';
 import type { Parties } from './parties.ts';
 import type { SessionRequests } from './session-requests.ts';
@@ -20,7 +21,6 @@ export interface AssistedBootstrapParts {
   readonly sessionRequests: SessionRequests;
 }
 
-const secretBytes = 16;
 const nonceBytes = 16;
 
 /**
@@ -40,6 +40,11 @@ export async function* bootstrapToGateway(
   const accounts = yield* readAccounts();
   if (isAssociated && accounts.some(({ serverId }) => serverId === gateway)) return DmStatus.Ok;
   const secret = () => Buffer.from(entropy.bytes(secretBytes)).toString('base64url');
+  const derived = {
+    identity: issuedIdentity(entropy.bytes(identityBytes)),
+    salt: entropy.bytes(secretBytes),
+  };
+  const shared = parties.get(deviceId)?.clientSecret;
   const expected = {
     deviceId,
     clientName: deviceId,
@@ -47,6 +52,9 @@ export async function* bootstrapToGateway(
     clientNonce: entropy.bytes(nonceBytes),
     serverSecret: secret(),
     serverNonce: entropy.bytes(nonceBytes),
+    ...(shared !== undefined && {
+      transport: { identity: derived.identity, key: derivedKey(shared, derived.salt, derived.identity) },
+    }),
   };
   const uri = `${nodeAt(vocabulary, 'GwDeviceInventory', 'Expected')}/${hashedName(deviceId)}`;
   const [removed, added, found] = await sessionRequests.run(gateway, [
@@ -73,6 +81,8 @@ export async function* bootstrapToGateway(
     address,
     own: { name: deviceId, secret: expected.clientSecret, nonce: expected.clientNonce },
     peer: { name: gateway, secret: expected.serverSecret, nonce: expected.serverNonce },
+    // The session with the device may be readable on its way, so the key itself is not sent.
+    ...(expected.transport && address.startsWith('coaps:') && { transport: derived }),
   });
   const addAccount: Operation = {
     name: 'Add',

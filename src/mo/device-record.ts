@@ -57,6 +57,14 @@ export interface DeviceRecord {
   readonly objects?: string;
 }
 
+/** What opens a DTLS association with the gateway (RFC 4279). */
+export interface TransportKey {
+  /** Identity of the pre-shared key: 1 to 128 printable characters of ASCII. */
+  readonly identity: string;
+  /** The key. Its octets are those of the text in UTF-8. */
+  readonly key: string;
+}
+
 /**
  * A device that the DM server bootstraps to this gateway, with the credentials that the gateway needs before it
  * attaches.
@@ -68,6 +76,8 @@ export interface ExpectedDevice {
   readonly clientNonce: Uint8Array;
   readonly serverSecret: string;
   readonly serverNonce: Uint8Array;
+  /** For CoAP over DTLS. Without it, the device reaches the gateway over plain CoAP or HTTP. */
+  readonly transport?: TransportKey;
 }
 
 /** The attached devices as management objects see them. The node of a record has the `hashedName` of the DevId. */

@@ -11,6 +11,7 @@ import type { StoredBranch } from '../dm/stored-branch.ts';
 import { interior, leaf, type ManagementObject, type NodeDescription } from '../wire/syncml/ddf.ts';
 import { isAuthentic, resyncNonces, type SignedNotification } from '../wire/syncml/notification.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
+import type { TransportKey } from './device-record.ts';
 import { MoId } from './identifiers.ts';
 import { serverCreated, serverWritten, zeroOrMore, zeroOrOne } from './occurrence-and-access.ts';
 
@@ -61,7 +62,7 @@ export const dmAcc: ManagementObject = {
             AAuthType: leaf(
               'chr',
               serverWritten,
-              'BASIC: syncml:auth-basic; DIGEST: syncml:auth-md5; HMAC: syncml:auth-MAC',
+              'BASIC: syncml:auth-basic; DIGEST: syncml:auth-md5; HMAC: syncml:auth-MAC; TRANSPORT: the pre-shared key for DTLS',
             ),
             AAuthName: leaf('chr', serverWritten, 'Name of the party that has the secret', zeroOrOne),
             AAuthSecret: leaf('chr', writeOnly, 'The secret', secret),
@@ -109,6 +110,14 @@ export interface DmAccount extends Account {
   readonly bootstrapNonce?: string;
   /** Last nonce that was sent to the server, when it is not `peer.nonce`. */
   readonly notificationNonce?: Uint8Array;
+  /** Key of the client for DTLS towards this server. */
+  readonly transport?: TransportKey | DerivedTransportKey;
+}
+
+/** A key that is not in the account: the client derives it by a salt from the secret that it shares with whoever gave the account. */
+export interface DerivedTransportKey {
+  readonly identity: string;
+  readonly salt: Uint8Array;
 }
 
 const text = (name: string, value: string): TndsNode => ({ name, format: 'chr', value });
@@ -135,9 +144,37 @@ const credentialNodes = (
     ],
   }));
 
+/** AAuthType of a credential for the transport. */
+const transportType = 'TRANSPORT';
+
+/** The credential of the client for the transport. A derived key has the salt in AAuthData, and no AAuthSecret. */
+const transportNode = (transport: TransportKey | DerivedTransportKey): TndsNode => ({
+  name: transportType,
+  format: 'node',
+  children: [
+    text('AAuthLevel', 'CLCRED'),
+    text('AAuthType', transportType),
+    text('AAuthName', transport.identity),
+    'key' in transport
+      ? text('AAuthSecret', transport.key)
+      : { name: 'AAuthData', format: 'bin', value: transport.salt },
+  ],
+});
+
+/** Reads what `transportNode` writes. */
+function readTransport(credentials: readonly TndsNode[]): DmAccount['transport'] {
+  const node = credentials.find((credential) => textOf(credential, 'AAuthType') === transportType);
+  const identity = textOf(node, 'AAuthName');
+  const key = textOf(node, 'AAuthSecret');
+  const salt = childOf(node, 'AAuthData')?.value;
+  if (!identity) return undefined;
+  if (key) return { identity, key };
+  return salt === undefined || salt.length === 0 ? undefined : { identity, salt: Buffer.from(salt) };
+}
+
 /** The account as a subtree named `nodeName`, as the DM Gateway Bootstrap carries it. */
 export function accountNodes(nodeName: string, account: DmAccount): TndsNode {
-  const { serverId, name, address, own, peer, bootstrapNonce, notificationNonce } = account;
+  const { serverId, name, address, own, peer, bootstrapNonce, notificationNonce, transport } = account;
   const extensions: TndsNode[] = [
     ...(bootstrapNonce === undefined ? [] : [text('BootstrapNonce', bootstrapNonce)]),
     ...(notificationNonce === undefined
@@ -163,7 +200,11 @@ export function accountNodes(nodeName: string, account: DmAccount): TndsNode {
       {
         name: 'AppAuth',
         format: 'node',
-        children: [...credentialNodes('CLCRED', own), ...credentialNodes('SRVCRED', peer)],
+        children: [
+          ...credentialNodes('CLCRED', own),
+          ...credentialNodes('SRVCRED', peer),
+          ...(transport ? [transportNode(transport)] : []),
+        ],
       },
       ...(extensions.length === 0 ? [] : [{ name: 'Ext', format: 'node' as const, children: extensions }]),
     ],
@@ -195,6 +236,7 @@ export function readAccount(root: TndsNode): DmAccount {
   const bootstrapNonce = textOf(root, 'Ext', 'BootstrapNonce');
   const notificationNonce = childOf(root, 'Ext', 'NotificationNonce')?.value;
   const credentials = childOf(root, 'AppAuth')?.children ?? [];
+  const transport = readTransport(credentials);
   return {
     serverId,
     address,
@@ -203,6 +245,7 @@ export function readAccount(root: TndsNode): DmAccount {
     ...(notificationNonce !== undefined && { notificationNonce: Buffer.from(notificationNonce) }),
     own: readCredential(credentials, 'CLCRED', '', textOf(root, 'AAuthPref')),
     peer: readCredential(credentials, 'SRVCRED', serverId),
+    ...(transport && { transport }),
   };
 }
 

@@ -5,6 +5,7 @@ import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
 import { UndoableMap } from '../dm/undoable-map.ts';
 import type { NodePath } from '../dm/uri.ts';
 import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+import { isIssuedIdentity } from '../wire/secure/transport-keys.ts';
 import { describe, interior, leaf, type ManagementObject, type NodeDescription } from '../wire/syncml/ddf.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import type { DeviceRecord, DeviceRecords, ExpectedDevice } from './device-record.ts';
@@ -82,7 +83,7 @@ export const gwDeviceInventory: ManagementObject = {
     }),
     Expected: interior(
       ['Get'],
-      'Devices that the server bootstraps to this gateway (8.4.1). Added as TNDS with DeviceID, ClientName, ClientSecret, ClientNonce, ServerSecret and ServerNonce. Secrets cannot be read',
+      'Devices that the server bootstraps to this gateway (8.4.1). Added as TNDS with DeviceID, ClientName, ClientSecret, ClientNonce, ServerSecret and ServerNonce, and with TransportName and TransportSecret for a device that uses DTLS. Secrets cannot be read',
       { '*': interior(['Add', 'Delete', 'Get'], 'A device', expected, zeroOrMore) },
     ),
   }),
@@ -101,7 +102,7 @@ export interface ExpectedDevices {
   /** Removes a device, as part of the transaction under way. */
   remove(deviceId: string): void;
   /** URI by which this device reaches the gateway. */
-  addressFor(deviceId: string): string;
+  addressFor(device: ExpectedDevice): string;
 }
 
 /** The object that a server adds below `Expected` for a device. */
@@ -115,6 +116,12 @@ export const expectedNodes = (device: ExpectedDevice): TndsNode => ({
     { name: 'ClientNonce', format: 'bin', value: device.clientNonce },
     { name: 'ServerSecret', format: 'chr', value: device.serverSecret },
     { name: 'ServerNonce', format: 'bin', value: device.serverNonce },
+    ...(device.transport
+      ? [
+          { name: 'TransportName', format: 'chr' as const, value: device.transport.identity },
+          { name: 'TransportSecret', format: 'chr' as const, value: device.transport.key },
+        ]
+      : []),
   ],
 });
 
@@ -291,7 +298,7 @@ export class InventoryBranch implements TreeBranch {
     const { expected } = this.#parts;
     const change = this.#changes.get(`Expected/${name}`);
     const device = change === 'deleted' ? undefined : (change ?? expected.named(name));
-    return device && { DeviceID: device.deviceId, Address: expected.addressFor(device.deviceId) };
+    return device && { DeviceID: device.deviceId, Address: expected.addressFor(device) };
   }
 }
 
@@ -346,5 +353,21 @@ function readExpected(root: TndsNode): ExpectedDevice {
     clientNonce: Buffer.from(value('ClientNonce')),
     serverSecret: String(value('ServerSecret')),
     serverNonce: Buffer.from(value('ServerNonce')),
+    ...readTransport(root),
   };
+}
+
+/** @throws {PosternError} `malformed` when there is one of the two leaves only, or the identity is not allowed */
+function readTransport(root: TndsNode): Pick<ExpectedDevice, 'transport'> {
+  const textAt = (name: string) => root.children?.find((child) => child.name === name)?.value;
+  const [identity, key] = [textAt('TransportName'), textAt('TransportSecret')].map((value) =>
+    value === undefined ? '' : String(value),
+  );
+  if (!identity && !key) return {};
+  if (!identity || !key || !isIssuedIdentity(identity))
+    throw new PosternError(
+      'malformed',
+      'TransportName is printable ASCII of at most 128 characters, does not begin with factory:, and has a TransportSecret',
+    );
+  return { transport: { identity, key } };
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { factoryIdentity, factoryKey } from '../../src/wire/secure/transport-keys.ts';
 import { decodeProof, encodeProof, isProof } from '../../src/wire/syncml/bootstrap-proof.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import { decodeEnvelope, encodeEnvelope } from '../../src/wire/tunnel/envelope.ts';
@@ -15,6 +16,12 @@ test('the proof in docs/bindings.md is valid, and encoding it gives the same byt
   const challenge = Buffer.from('000102030405060708090a0b0c0d0e0f1011', 'hex');
   assert.equal(isProof(proof, 'factory-secret', challenge, 'urn:dev:1'), true);
   assert.equal(encodeProof(proof).toString('hex'), example('proof').toString('hex'));
+});
+
+test('the identity and the key of the factory secret in docs/bindings.md are right', () => {
+  const [, identity, key] = /```psk\n(\S+)\n([0-9a-f]+)\n/.exec(page)!;
+  assert.equal(factoryIdentity('urn:dev:1'), identity);
+  assert.equal(factoryKey('factory-secret', 'urn:dev:1').toString('hex'), key);
 });
 
 test('the envelope in docs/bindings.md has the described content, and encoding it gives the same bytes', () => {

@@ -35,7 +35,7 @@ export interface TransparentParts {
   /** The attached child gateway that has proved itself at this address. */
   readonly childAt: (from: PeerAddress) => string | undefined;
   /** The CoAP endpoint to use for an address that was heard on a local address. */
-  readonly towards: (address: string, heardOn?: string) => CoapEndpoint | undefined;
+  readonly towards: (device: PeerAddress) => CoapEndpoint | undefined;
   readonly entropy: Entropy;
   readonly events: Events;
 }
@@ -99,7 +99,7 @@ export class TransparentMode {
     const { addresses, towards, entropy, events, childOf } = this.#parts;
     const child = childOf(device);
     const found = addresses.get(child ?? device);
-    const endpoint = found && towards(found.address, found.heardOn);
+    const endpoint = found && towards(found);
     if (!found || !endpoint) {
       events.emit('notification.no-address', { device, server });
       throw new PosternError('notFound', `no address of ${device} is known to this gateway`);
@@ -140,6 +140,7 @@ export class TransparentMode {
       peer: request.parameter('peer'),
       address: request.remote.address,
       from: { address: request.remote.address, port: request.remote.port, heardOn },
+      identity: request.remote.identity,
     });
     if (answer.kind === 'refused') {
       const { status, reason, retryAfter: maxAge } = answer;
@@ -159,7 +160,7 @@ export class TransparentMode {
    */
   async forward(up: TunnelledPackage): Promise<TunnelAnswer> {
     const { gatewayId, servers, upstream, events, policy } = this.#parts;
-    const { server, device, via, contentType, body, hmac, address, from } = up;
+    const { server, device, via, contentType, body, hmac, address, from, identity } = up;
     if (!servers.includes(server)) {
       events.emit('tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
       return refused(404, 'no tunnel to this ServerID');
@@ -170,6 +171,8 @@ export class TransparentMode {
     if (contentType === undefined || body.length === 0)
       return refused(415, 'the package must be a DM message in XML, WBXML or CBOR');
     const gateways = via?.split('/') ?? [];
+    if (identity !== undefined && identity !== (gateways.at(-1) ?? device))
+      return refused(403, 'a package belongs to the device whose key it comes by');
     if (gateways.includes(gatewayId) || gateways.length > hierarchyDepth) {
       events.emit('hierarchy.package-refused', { device, via });
       return refused(508, 'the chain of gateways has a loop or is too long');

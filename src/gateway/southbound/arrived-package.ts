@@ -12,6 +12,8 @@ export interface ArrivedPackage {
   readonly associations: readonly string[];
   /** Address of the sender as a URI. */
   readonly address: string;
+  /** Who the sender proved to be to the transport. */
+  readonly identity?: string | undefined;
   /**
    * The transport does not tie packages to each other. So the client gets a URI for the next packages of its session. Makes
    * this URI of random text, which the packages then bring as an association.

@@ -13,6 +13,7 @@ import { Option, opaque, text } from '../../wire/coap/options.ts';
 import type { Resource } from '../../wire/coap/router.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
 import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
+import { identityBytes, issuedIdentity, secretBytes } from '../../wire/secure/transport-keys.ts';
 import { decodeProof, isProof } from '../../wire/syncml/bootstrap-proof.ts';
 import { type BootstrapSecrets, protectBootstrap } from '../../wire/syncml/bootstrap-security.ts';
 import { encodeMessage, isSupported, MediaType } from '../../wire/syncml/codec.ts';
@@ -49,6 +50,8 @@ export interface BootstrapRequest {
   readonly proof?: Uint8Array | undefined;
   /** URI at which the device reaches the gateway; it goes into the account. */
   readonly address: string;
+  /** The request and its answer are encrypted, so the account has a key for DTLS. */
+  readonly isSecret?: boolean;
   /** Called when the proof is right. */
   readonly proved?: (deviceId: string) => void;
 }
@@ -63,7 +66,6 @@ export type BootstrapAnswer =
  * rate (`ProofGuard`).
  */
 const usedChallenges = 4096;
-const secretBytes = 16;
 const nonceBytes = 16;
 
 /**
@@ -109,6 +111,7 @@ export class BootstrapServer {
       challenge: echo,
       proof: payload.length === 0 ? undefined : payload,
       address: coapUri(local.address, local.port, paths.sessions, local.scheme),
+      isSecret: local.scheme === 'coaps',
       proved: (deviceId) => local.endpoint().vouch(remote, deviceId),
     });
     if (answer.kind === 'challenge') return this.#parts.guard.challenge(request, answer.reason);
@@ -127,8 +130,13 @@ export class BootstrapServer {
    */
   async answer(request: BootstrapRequest): Promise<BootstrapAnswer> {
     const { guard, secretsOf, events, livesElsewhere } = this.#parts;
-    const { deviceId, remote, mediaType, challenge: echo, proof: coded, address, proved } = request;
+    const { deviceId, remote, mediaType, challenge: echo, proof: coded, proved } = request;
     if (!isDeviceId(deviceId)) throw new PosternError('malformed', `?id=<DevId>: expected ${deviceIdRule}`);
+    if (remote.identity !== undefined && remote.identity !== deviceId) {
+      const reason = `the key of this association is that of ${remote.identity}`;
+      events.emit('bootstrap.refused', { device: deviceId, peer: remote.address, reason });
+      throw new PosternError('forbidden', 'no bootstrap for this device and proof');
+    }
     if (!echo || !coded) return { kind: 'challenge', reason: 'prove your factory credential' };
     const challenge = Buffer.from(echo).toString('hex');
     if (!guard.isFresh(echo, remote) || this.#used.has(challenge)) {
@@ -154,15 +162,23 @@ export class BootstrapServer {
       events.emit('bootstrap.duplicate-id', { device: deviceId, peer: remote.address });
       throw new PosternError('conflict', 'a device with this ID is attached and answers elsewhere');
     }
-    const account = this.#issue(deviceId, Buffer.from(proof.deviceNonce).toString('hex'), address);
+    const account = this.#issue(deviceId, Buffer.from(proof.deviceNonce).toString('hex'), request);
     const body = encodeMessage(bootstrapMessage(deviceId, account, mediaType), mediaType);
     events.emit('bootstrap.issued', { device: deviceId, peer: remote.address });
     return { kind: 'bootstrap', body, security: protectBootstrap(body, secrets) };
   }
 
-  #issue(deviceId: string, bootstrapNonce: string, address: string): DmAccount {
+  #issue(
+    deviceId: string,
+    bootstrapNonce: string,
+    { address, isSecret }: Pick<BootstrapRequest, 'address' | 'isSecret'>,
+  ): DmAccount {
     const { gatewayId, entropy, credentials } = this.#parts;
     const secret = () => Buffer.from(entropy.bytes(secretBytes)).toString('base64url');
+    const transport = isSecret && {
+      identity: issuedIdentity(entropy.bytes(identityBytes)),
+      key: secret(),
+    };
     const credential: GatewayCredential = {
       deviceId,
       clientName: deviceId,
@@ -172,8 +188,9 @@ export class BootstrapServer {
       serverNonce: entropy.bytes(nonceBytes),
       origin: 'local',
       attached: false,
+      ...(transport && { transport }),
     };
-    credentials.put(credential);
+    credentials.issue(credential);
     return {
       serverId: gatewayId,
       name: 'DM Gateway',
@@ -181,6 +198,7 @@ export class BootstrapServer {
       own: { name: deviceId, secret: credential.clientSecret, nonce: credential.clientNonce },
       peer: { name: gatewayId, secret: credential.serverSecret, nonce: credential.serverNonce },
       bootstrapNonce,
+      ...(transport && { transport }),
     };
   }
 }

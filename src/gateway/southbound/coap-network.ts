@@ -155,15 +155,16 @@ export class CoapNetwork implements AsyncDisposable {
    * @throws {PosternError} `unavailable` when no suitable address is bound
    */
   uriTowards(remote: string | undefined, path: string, heardOn?: string): string {
-    const { advertise } = this.#options;
-    if (advertise) return coapUri(advertise.address, advertise.port, path);
+    const { advertise, transport } = this.#options;
+    const scheme = transport ? 'coaps' : 'coap';
+    if (advertise) return coapUri(advertise.address, advertise.port, path, scheme);
     const bindings = [...this.#bindings.values()];
     const local =
       remote === undefined
         ? (bindings.find(({ address }) => !isLoopback(address)) ?? bindings[0])
         : this.#bindingTowards(remote, heardOn);
     if (!local) throw new PosternError('unavailable', 'the gateway has no address');
-    return coapUri(local.address, this.#port, path);
+    return coapUri(local.address, this.#port, path, scheme);
   }
 
   /** Calls `listener` after each change of the bound addresses. */

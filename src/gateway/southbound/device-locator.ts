@@ -9,6 +9,8 @@ import type { DeviceAddresses, PeerAddress } from './device-addresses.ts';
 
 export interface DeviceLocatorParts {
   readonly network: CoapNetwork;
+  /** The network over DTLS, where it is served. */
+  readonly secureNetwork: CoapNetwork | undefined;
   /** The network that reaches a device at this address and port: that of DTLS while it has an association with it. */
   readonly networkAt: (address: string, port: number) => CoapNetwork;
   readonly addresses: DeviceAddresses;
@@ -26,13 +28,15 @@ export class DeviceLocator {
   }
 
   /**
-   * URI of a path on this gateway, with the address at which a device reaches the gateway.
+   * URI of a path on this gateway, with the address at which a device reaches the gateway: over DTLS when the device has an
+   * association, and when it is to make one (`hasKey`) and DTLS is served.
    * @throws {PosternError} `unavailable` when no suitable local address is bound
    */
-  uriFor(deviceId: string, path: string): string {
-    const { network, addresses } = this.#parts;
+  uriFor(deviceId: string, path: string, hasKey = false): string {
+    const { network, secureNetwork, networkAt, addresses } = this.#parts;
     const heard = addresses.get(deviceId);
-    return network.uriTowards(heard?.address, path, heard?.heardOn);
+    const present = heard ? networkAt(heard.address, heard.port) : network;
+    return ((hasKey && secureNetwork) || present).uriTowards(heard?.address, path, heard?.heardOn);
   }
 
   /**

@@ -139,12 +139,8 @@ export class DeviceSessions {
   }
 
   /** Ends all sessions of a device that is no longer attached, whatever they are doing. */
-  detached(deviceId: string): void {
-    void this.#table.end(
-      (owner) => owner.deviceId === deviceId,
-      DmStatus.NotFound,
-      'the device was detached',
-    );
+  detached(deviceId: string, reason = 'the device was detached'): void {
+    void this.#table.end((owner) => owner.deviceId === deviceId, DmStatus.NotFound, reason);
   }
 
   /** Ends all sessions. */
@@ -162,6 +158,7 @@ export class DeviceSessions {
       way: 'coap',
       associations: [`${remote.key} ${local.bound}`],
       address: coapUri(remote.address, remote.port),
+      identity: remote.identity,
       from: { address: remote.address, port: remote.port, heardOn: local.bound },
       proved: (deviceId) => local.endpoint().vouch(remote, deviceId),
     });
@@ -179,11 +176,23 @@ export class DeviceSessions {
    * `failuresUntilForgotten` challenges, `lockedOut` after too many of them, `unavailable` when there are too many sessions
    */
   async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
-    const { body, mediaType, hmac, way, associations, address, from, proved } = arrived;
+    const { body, mediaType, hmac, way, associations, address, identity, from, proved } = arrived;
     const message = decodeMessage(body, mediaType);
     const { source, sessionId } = message.header;
     const deviceId = source.locUri;
     if (!isDeviceId(deviceId)) throw new PosternError('malformed', `expected ${deviceIdRule}`);
+    if (identity !== undefined && identity !== deviceId) {
+      const reason = `the key of this association is that of ${identity}`;
+      const status = DmStatus.Forbidden;
+      this.#parts.events.emit('session.failed', {
+        device: deviceId,
+        session: sessionId,
+        status,
+        reason,
+        peer: address,
+      });
+      throw new PosternError('forbidden', 'a session belongs to the device whose key it comes by');
+    }
     // No device is named like the gateway, whatever a list says that several gateways share.
     const isOwnName = deviceId === this.#parts.gatewayId;
     const credential = isOwnName ? undefined : this.#parts.credentials.get(deviceId);

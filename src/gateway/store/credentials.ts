@@ -5,6 +5,7 @@ import { hashedName } from '../../base/hashed-name.ts';
 import { type ReadableTable, readRows } from '../../base/rows.ts';
 import type { Sealer } from '../../base/sealing.ts';
 import { type BootstrapOrigin, bootstrapOrigins, type ExpectedDevice } from '../../mo/device-record.ts';
+import { DeviceKeys } from './device-keys.ts';
 
 /** The secrets and nonces by which one device and the gateway authenticate to each other. */
 export interface GatewayCredential extends ExpectedDevice {
@@ -20,6 +21,8 @@ export interface GatewayCredential extends ExpectedDevice {
 export class Credentials {
   /** Maximum number of devices. */
   readonly limit: number;
+  /** The keys of the devices for DTLS. They end with the credential. */
+  readonly keys: DeviceKeys;
   readonly #database: Database;
   readonly #known = new Map<string, GatewayCredential>();
   /** Device IDs by node name (`hashedName`). */
@@ -33,6 +36,7 @@ export class Credentials {
   constructor(database: Database, limit: number, sealing: Sealer) {
     this.limit = limit;
     this.#database = database;
+    this.keys = new DeviceKeys(database, sealing);
     this.#sealing = sealing;
     let lost = 0;
     const plain: GatewayCredential[] = [];
@@ -43,7 +47,7 @@ export class Credentials {
       if (secrets) this.#keep({ ...row, ...secrets });
       else lost++;
     }
-    this.lost = lost;
+    this.lost = lost + this.keys.lost;
     if (plain.length > 0) this.#sealAll(plain);
   }
 
@@ -77,8 +81,8 @@ export class Credentials {
   }
 
   /**
-   * Adds or replaces the credential of a device.
-   * @throws {PosternError} `full` when the device is new and the limit is reached
+   * Adds or replaces the credential of a device. A `transport` in it is one more key of the device.
+   * @throws {PosternError} `full` when the device is new and the limit is reached, `conflict` as `DeviceKeys.add`
    */
   put(credential: GatewayCredential): void {
     const { deviceId, clientName, clientSecret, clientNonce, serverSecret, serverNonce, origin, attached } =
@@ -95,7 +99,9 @@ export class Credentials {
         .run(clientName, clientNonce, serverNonce, origin, attached ? 1 : 0, deviceId);
     else this.#insert(credential);
     this.#database.afterCommit(() => this.#unwritten.delete(deviceId));
-    this.#keep(credential);
+    const { transport, ...rest } = credential;
+    if (transport) this.keys.add(deviceId, transport);
+    this.#keep(rest);
   }
 
   #insert(credential: GatewayCredential): void {
@@ -117,6 +123,17 @@ export class Credentials {
         origin,
         attached ? 1 : 0,
       );
+  }
+
+  /**
+   * Replaces the credential of a device by that of a new account. Keys for DTLS end if the new account has none.
+   * @throws as `put`
+   */
+  issue(credential: GatewayCredential): void {
+    this.#database.transaction(() => {
+      if (!credential.transport) this.keys.remove(credential.deviceId);
+      this.put(credential);
+    });
   }
 
   /**
@@ -152,6 +169,7 @@ export class Credentials {
   delete(deviceId: string): void {
     this.#rememberForRollback(deviceId);
     this.#database.prepare('DELETE FROM credential WHERE device_id = ?').run(deviceId);
+    this.keys.remove(deviceId);
     this.#drop(deviceId);
   }
 

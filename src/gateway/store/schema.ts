@@ -69,5 +69,8 @@ export const gatewaySchema: Schema = {
      END;`,
     `${senderTable}
      CREATE TABLE oscore_context (identity TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
+    `CREATE TABLE device_key (
+       identity TEXT PRIMARY KEY, device_id TEXT NOT NULL, serial INTEGER NOT NULL, secret TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;`,
   ],
 };

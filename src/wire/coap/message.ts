@@ -12,6 +12,8 @@ export interface Remote {
   readonly key: string;
   /** Who the peer proved to be, to a secure transport or by the protection of its request. */
   readonly identity?: string | undefined;
+  /** The kind of key by which it proved that, in the words of whoever gave out the keys. */
+  readonly credential?: string | undefined;
 }
 
 /**

@@ -49,6 +49,7 @@ export class Peer implements Remote, Account {
   port: number;
   readonly key: string;
   readonly identity: string | undefined;
+  readonly credential: string | undefined;
   /** A number that no other peer of its endpoint has. */
   readonly serial: number;
   /** Messages received from it lately: their number, the first of them and the last. Used for deduplication. */
@@ -77,6 +78,7 @@ export class Peer implements Remote, Account {
     this.port = remote.port;
     this.key = remote.key;
     this.identity = remote.identity;
+    this.credential = remote.credential;
     this.#messageIds = messageIds;
   }
 

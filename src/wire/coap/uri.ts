@@ -1,8 +1,9 @@
 import { PosternError } from '../../base/errors.ts';
 import { uriHost } from '../../base/uri-host.ts';
 
-/** Default port of CoAP over UDP (RFC 7252 section 6.1). */
+/** Default ports of CoAP over UDP and over DTLS (RFC 7252 sections 6.1 and 6.2). */
 export const coapPort = 5683;
+export const coapsPort = 5684;
 
 /** Of plain CoAP, and of CoAP over DTLS (RFC 7252 sections 6.1 and 6.2). */
 export type CoapScheme = 'coap' | 'coaps';
@@ -20,11 +21,12 @@ export function coapUri(address: string, port: number, path = '', scheme: CoapSc
  * Makes the part of a coap URI before its path, for use on this machine: an IPv6 zone is kept, as in
  * `coap://[fe80::1%25eth0]:5683` (RFC 6874).
  */
-export const coapBase = (host: string, port: number): string =>
-  `coap://${uriHost(host).replace('%', '%25')}:${port}`;
+export const coapBase = (host: string, port: number, scheme: CoapScheme = 'coap'): string =>
+  `${scheme}://${uriHost(host).replace('%', '%25')}:${port}`;
 
 /** The parts of a coap URI. */
 export interface CoapUri {
+  readonly scheme: CoapScheme;
   /** Host name or address. An IPv6 address is without brackets, and has its zone: `fe80::1%eth0`. */
   readonly host: string;
   readonly port: number;
@@ -35,23 +37,25 @@ export interface CoapUri {
 }
 
 /** The zone of an IPv6 address in a URI, which `URL` does not know. The percent sign may be encoded (RFC 6874) or not. */
-const zoneInUri = /^(coap:\/\/\[[0-9a-f:.]+)%(?:25)?([A-Za-z0-9._~-]+)\]/i;
+const zoneInUri = /^(coaps?:\/\/\[[0-9a-f:.]+)%(?:25)?([A-Za-z0-9._~-]+)\]/i;
 
 /**
- * Reads a coap URI (RFC 7252 section 6.1). The port defaults to 5683.
+ * Reads a coap or coaps URI (RFC 7252 sections 6.1 and 6.2). The port defaults to 5683 or 5684.
  * @throws {PosternError} `malformed`
  */
 export function parseCoapUri(text: string): CoapUri {
   const [, before, zone] = zoneInUri.exec(text) ?? [];
   const url = URL.parse(zone === undefined ? text : text.replace(zoneInUri, `${before}]`));
-  if (url?.protocol !== 'coap:' || url.hostname === '')
+  const isSecure = url?.protocol === 'coaps:';
+  if (!url || (url.protocol !== 'coap:' && !isSecure) || url.hostname === '')
     throw new PosternError('malformed', `'${text}' is not a coap URI such as coap://192.0.2.1:5683`);
   const segments = url.pathname.split('/').filter((segment) => segment !== '');
   const path = segments.map((segment) => decoded(segment, text));
   const address = url.hostname.replace(/^\[|\]$/g, '');
   return {
+    scheme: isSecure ? 'coaps' : 'coap',
     host: zone === undefined ? address : `${address}%${zone}`,
-    port: url.port === '' ? coapPort : Number(url.port),
+    port: url.port === '' ? (isSecure ? coapsPort : coapPort) : Number(url.port),
     path,
     ...(url.search !== '' && { query: url.search.slice(1) }),
   };
@@ -65,10 +69,11 @@ function decoded(segment: string, uri: string): string {
   }
 }
 
-/** Whether `parseCoapUri` reads a text. */
-export function isCoapUri(text: string): boolean {
+/** Whether `parseCoapUri` reads a text, and it is of one of these schemes. */
+export function isCoapUri(text: string, schemes: readonly CoapScheme[] = ['coap']): boolean {
   try {
-    return parseCoapUri(text).port > 0;
+    const { port, scheme } = parseCoapUri(text);
+    return port > 0 && schemes.includes(scheme);
   } catch {
     return false;
   }

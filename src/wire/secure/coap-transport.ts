@@ -20,6 +20,8 @@ export const reservedBlock = 1024;
  * and goes again and again wears no flash. After a power cut, those that were not stored yet shake hands again.
  */
 const storeAfter = 5000;
+/** Milliseconds in which an association that ends may still get an answer. */
+const farewell = 2000;
 /** Milliseconds for the answer to a ping. It is shorter than the time after which a ping is sent again. */
 const probeTime = 1900;
 
@@ -49,6 +51,13 @@ export interface CoapTransportParts {
   readonly events: Events;
   /** The pre-shared key of an identity; undefined when it is unknown. */
   readonly keyOf: (identity: string) => Uint8Array | undefined;
+  /**
+   * Whose key an identity names, and of what kind it is; by default the identity itself.
+   * @param proof of a certificate or a raw public key; undefined for a pre-shared key
+   */
+  readonly ownerOf?: (identity: string, proof: string | undefined) => Pick<Remote, 'identity' | 'credential'>;
+  /** Called when the pre-shared key of an identity has opened an association. */
+  readonly opened?: (identity: string) => void;
   /** What certificates and raw public keys need, as it is now; undefined where they are not served. */
   readonly certificates?: () => Certificates | undefined;
   /** The entry that handshakes share with all other datagrams of strangers. */
@@ -85,6 +94,8 @@ export class CoapTransport {
   readonly #reserving = new Set<Association>();
   /** Those of which the store has nothing, or not the place. */
   readonly #unstored = new Set<Association>();
+  /** By key: those that end with the next datagram to them. */
+  readonly #retiring = new Map<string, { readonly end: () => void; readonly timer: Timer }>();
   /** What the store had, until it is restored. */
   #stored: readonly StoredAssociation[];
   #storing: Timer | undefined;
@@ -148,6 +159,7 @@ export class CoapTransport {
     if (!association) return;
     try {
       this.#dtls.send(association, content);
+      this.#retiring.get(key)?.end();
     } catch (thrown) {
       failed(this.#parts.events, 'coap-datagram', thrown);
     }
@@ -162,6 +174,24 @@ export class CoapTransport {
   /** Whether there is an association with the peer at this address and port. */
   reaches(address: string, port: number): boolean {
     return this.#dtls.at(address, port) !== undefined;
+  }
+
+  /**
+   * Ends what an identity has, as `revoke`, after the next datagram to it, or after `farewell` milliseconds: it waits for the
+   * answer to what it asked.
+   */
+  retire(identity: string): void {
+    const key = [...this.#byKey].find(([, association]) => association.identity === identity)?.[0];
+    if (key === undefined) {
+      this.revoke(identity);
+      return;
+    }
+    const end = guarded(this.#parts.events, 'coap-datagram', () => {
+      this.#retiring.get(key)?.timer.cancel();
+      this.#retiring.delete(key);
+      this.revoke(identity);
+    });
+    this.#retiring.set(key, { end, timer: this.#parts.clock.after(farewell, end) });
   }
 
   /** Ends what an identity has. Its next handshake needs its key. */
@@ -181,6 +211,7 @@ export class CoapTransport {
   /** Stores all associations as they are, and ends without a word to the peers. */
   stop(): void {
     this.#storing?.cancel();
+    for (const { timer } of this.#retiring.values()) timer.cancel();
     const all = [...this.#dtls.associations];
     this.#dtls.stop();
     this.#sockets.clear();
@@ -198,7 +229,8 @@ export class CoapTransport {
     const socket = this.#socketOf(association);
     const remote = remoteOf(association);
     if (!socket || !remote) return;
-    if (!socket.endpoint.isProven(remote)) socket.endpoint.vouch(remote, association.identity);
+    if (!socket.endpoint.isProven(remote))
+      socket.endpoint.vouch(remote, remote.identity ?? association.identity);
     if (association.isStale) {
       this.#probe(association);
       if (!isReset(content)) return;
@@ -242,14 +274,16 @@ export class CoapTransport {
     this.#adopt(association);
     this.#storeLater(association);
     const { identity, place } = association;
-    this.#parts.events.emit('dtls.opened', { identity, peer: place.address });
+    this.#parts.events.emit('dtls.opened', { identity, peer: place.address, ...deviceOf(association) });
+    if (association.proof === undefined) this.#parts.opened?.(identity);
   }
 
   /** Makes the association known to CoAP. */
   #adopt(association: Association): void {
-    const { place, identity } = association;
+    const { place, identity, proof } = association;
     const { address, port } = place;
-    const remote = { address, port, key: `dtls ${this.#opened++}`, identity };
+    const owner = this.#parts.ownerOf?.(identity, proof) ?? { identity };
+    const remote = { address, port, key: `dtls ${this.#opened++}`, ...owner };
     association.owner = remote satisfies Remote;
     this.#byKey.set(remote.key, association);
   }
@@ -317,6 +351,7 @@ export class CoapTransport {
   #forget(association: Association, reason: string): void {
     const { identity, place } = association;
     const { events, store } = this.#parts;
+    const device = deviceOf(association);
     this.#byKey.delete(remoteOf(association)?.key ?? '');
     association.owner = undefined;
     this.#unstored.delete(association);
@@ -325,13 +360,19 @@ export class CoapTransport {
     } catch (thrown) {
       failed(events, 'state', thrown);
     }
-    events.emit('dtls.closed', { identity, peer: place.address, reason });
+    events.emit('dtls.closed', { identity, peer: place.address, reason, ...device });
   }
 }
 
 /** What CoAP knows of the peer of an association. */
 const remoteOf = (association: Association | undefined): Remote | undefined =>
   association?.owner as Remote | undefined;
+
+/** The device in an event about an association, where its name is not the identity. */
+function deviceOf(association: Association): { readonly device?: string } {
+  const device = remoteOf(association)?.identity;
+  return device === undefined || device === association.identity ? {} : { device };
+}
 
 /** Tells keys apart without giving them away. */
 const credentialMark = (key: Uint8Array): string =>

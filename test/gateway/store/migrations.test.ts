@@ -81,6 +81,7 @@ test('a new state has only the tables of a gateway, in the form of 0.1.0', (t) =
     'campaign_target',
     'credential',
     'device',
+    'device_key',
     'device_presence',
     'dtls_association',
     'dtls_run',

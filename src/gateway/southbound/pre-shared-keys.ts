@@ -1,0 +1,56 @@
+import type { Remote } from '../../wire/coap/message.ts';
+import { factoryKey } from '../../wire/secure/transport-keys.ts';
+import type { DeviceKeys } from '../store/device-keys.ts';
+import type { Credential } from './access.ts';
+
+/** A device and its factory secret, by the identity of the key that the secret gives. */
+export type FactorySecrets = ReadonlyMap<string, { readonly deviceId: string; readonly secret: string }>;
+
+export interface PreSharedKeysParts {
+  /** Keys of the configuration, by identity. */
+  readonly configured: () => ReadonlyMap<string, Uint8Array>;
+  readonly factory: () => FactorySecrets;
+  /** Keys that bootstraps have issued. */
+  readonly issued: DeviceKeys;
+}
+
+/** All pre-shared keys of devices for DTLS. The identity of a key says whose it is, and of which kind. */
+export class PreSharedKeys {
+  readonly #parts: PreSharedKeysParts;
+
+  constructor(parts: PreSharedKeysParts) {
+    this.#parts = parts;
+  }
+
+  /** Undefined for an unknown identity, which nobody is told apart from a wrong key. */
+  keyOf(identity: string): Uint8Array | undefined {
+    const { configured, factory, issued } = this.#parts;
+    const byConfiguration = configured().get(identity);
+    const byFactory = factory().get(identity);
+    const byBootstrap = issued.at(identity);
+    // A key of the same length is made for an identity that is unknown, so that the work is the same.
+    const derived = factoryKey(byFactory?.secret ?? '', byFactory?.deviceId ?? '');
+    return (
+      byConfiguration ??
+      (byFactory && derived) ??
+      (byBootstrap === undefined ? undefined : Buffer.from(byBootstrap.key))
+    );
+  }
+
+  /**
+   * Whose key it is. `credential` decides what its owner may use.
+   * @param proof of a certificate or a raw public key. Its name is that of a device, whatever pre-shared keys there are
+   */
+  ownerOf(
+    identity: string,
+    proof: string | undefined,
+  ): Pick<Remote, 'identity'> & { readonly credential: Credential } {
+    const { configured, factory, issued } = this.#parts;
+    if (proof !== undefined || configured().has(identity)) return { identity, credential: 'configuration' };
+    const byFactory = factory().get(identity);
+    if (byFactory) return { identity: byFactory.deviceId, credential: 'factory' };
+    const byBootstrap = issued.at(identity);
+    if (byBootstrap) return { identity: byBootstrap.deviceId, credential: 'gateway' };
+    return { identity, credential: 'none' };
+  }
+}
