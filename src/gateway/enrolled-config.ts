@@ -67,8 +67,11 @@ const identityFolder = ({ enrolment, gateway }: Readonly<Record<string, Table | 
     enrolment?.folder ?? join(dirname(String(gateway?.state ?? '/var/lib/postern/state.db')), 'identity'),
   );
 
+/** Milliseconds for which a gateway whose certificate has ended asks for another one before it starts without. */
+const askAgainFor = 60_000;
+
 /**
- * Enrols this gateway, if its configuration says so and it is not enrolled yet. Returns true when the configuration is to be
+ * Enrols this gateway, if its configuration says so and it is not enrolled yet, or its certificate has ended. Returns true when the configuration is to be
  * read again.
  * @throws {PosternError} `configuration`, `storage`; the reason of the signal when it is aborted
  */
@@ -80,7 +83,8 @@ export async function enrolIfNeeded(
   const { enrolment, mqtt, gateway, 'dm-server': dmServer } = config;
   if (!enrolment || !mqtt) return false;
   const identity = new BoardIdentity(identityFolder(config));
-  if (identity.account()) return false;
+  const isEnrolled = identity.account() !== undefined;
+  if (isEnrolled && machine.clock.wall() < identity.certificate().validToDate.getTime()) return false;
   const { cert, key, username, password, code, serial, url = mqtt.url } = enrolment;
   const { ca, protocol } = mqtt;
   const settings = mqttSettings({ url, protocol, ca, cert, key, username, password } as never);
@@ -96,8 +100,18 @@ export async function enrolIfNeeded(
     server: dmServer.id === notYet ? undefined : dmServer.id,
     ...machine,
   });
-  await asking.run(stop);
-  return true;
+  // Devices of an enrolled gateway do not wait for a head-end that may be away.
+  const enough = new AbortController();
+  const timer = isEnrolled ? machine.clock.after(askAgainFor, () => enough.abort()) : undefined;
+  try {
+    await asking.run(AbortSignal.any([stop, enough.signal]));
+    return true;
+  } catch (thrown) {
+    if (enough.signal.aborted && !stop.aborted) return false;
+    throw thrown;
+  } finally {
+    timer?.cancel();
+  }
 }
 
 /** @throws {PosternError} `configuration` */

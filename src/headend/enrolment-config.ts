@@ -54,7 +54,7 @@ export const headendEnrolmentSection = described(
       ),
     }),
   ),
-  'Enrolment of gateways: this server issues their certificates and DM accounts. Off without this table',
+  'Enrolment of gateways: this server issues their certificates and DM accounts. Off without this table. Workers of one group have a state each, so enrolled accounts are known to one worker only: use it with a single worker',
 );
 
 export type EnrolmentConfig = NonNullable<v.InferOutput<typeof headendEnrolmentSection>>;

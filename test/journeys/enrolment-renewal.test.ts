@@ -201,3 +201,26 @@ test('a certificate that has ended is an error in log and status', limit, async 
   await board.events.until('certificate.expired');
   assert.match(gateway.status().certificate?.problem ?? '', /has ended/);
 });
+
+test(
+  'a gateway that was off until its certificate ended asks by its claim at its start; without a head-end it starts all the same',
+  limit,
+  async () => {
+    await using site = await EnrolmentSite.open();
+    const late = await site.lateBoard();
+    const clock = new LeapClock();
+    clock.moveWall(5 * 86_400_000);
+    const board = site.board('gw-1', {}, late.folder, clock);
+    const alone = board.enrol();
+    await board.events.until('mqtt.connected');
+    await board.leap(60_000);
+    assert.equal(await alone, false);
+    const account = readFileSync(file(board, 'enrolled.json'), 'utf8');
+    const headend = await site.headend({ days });
+    assert.equal(await board.enrol(), true);
+    assert.equal(daysLeft(board), days);
+    assert.equal(readFileSync(file(board, 'enrolled.json'), 'utf8'), account, 'the account stays');
+    assert.equal(await board.enrol(), false);
+    assert.equal(headend.enrolment?.list(10).length, 1);
+  },
+);
