@@ -20,7 +20,7 @@ const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
  */
 const budget = { minified: 850_000, gzipped: 270_000 };
 /** Packages of other parties, which must not be in the gateway's bundle. */
-const strangers = ['aedes', 'coap', 'coap-packet', 'node-dtls-client'];
+const strangers = ['aedes', 'coap', 'coap-packet', 'node-dtls-client', '@peculiar/x509'];
 
 const bundles = {
   postern: ['gateway', 'launch', 'update', 'provision', 'backup', 'restore', 'status', 'devices'],
@@ -43,6 +43,7 @@ const bundles = {
  * - `./wx` and `./ali` of mqtt connect the apps of two messengers. The replacement throws when it is used.
  * - `./lib/websocket-server` and `./lib/subprotocol` of ws are for servers, and nothing here is one. `permessage-deflate`
  *   compresses, which is switched off.
+ * - `bl` is a stream of buffers, of which mqtt-packet uses the list alone.
  * - `process-nextick-args` is `process` itself where Node is not of 2015.
  * - `../../package.json` is mqtt's own, of which it uses the version.
  * - `lru-cache` holds the topic aliases that a client of mqtt sends, and no party uses aliases. The replacement is an empty Map.
@@ -62,6 +63,7 @@ const leftOut = {
   './ali': "throw new Error('ali is not in this bundle');",
   './lib/websocket-server': 'module.exports = undefined;',
   './lib/subprotocol': 'module.exports = undefined;',
+  bl: "module.exports = require('bl/BufferList');",
   'process-nextick-args': 'module.exports = process;',
   '../../package.json': 'exports.version = "bundled";',
   'lru-cache': 'exports.LRUCache = class extends Map { constructor() { super(); } };',
@@ -83,9 +85,9 @@ const late = {
       }),
     );
     context.onLoad({ filter: /.*/, namespace: 'late' }, ({ path }) => {
-      const names = JSON.stringify(Object.keys(process.getBuiltinModule(path)));
+      // esbuild copies what a module exports when it is required, and keeps its prototype.
       return {
-        contents: `for (const name of ${names}) Object.defineProperty(exports, name, { enumerable: true, get: () => process.getBuiltinModule('${path}')[name] });`,
+        contents: `module.exports = Object.create(new Proxy({}, { get: (_, name) => name === '__esModule' ? undefined : process.getBuiltinModule('${path}')[name] }));`,
       };
     });
   },
@@ -103,7 +105,10 @@ const leaveOut = {
           ? undefined
           : { path, namespace: 'left-out' },
     );
-    context.onLoad({ filter: /.*/, namespace: 'left-out' }, ({ path }) => ({ contents: leftOut[path] }));
+    context.onLoad({ filter: /.*/, namespace: 'left-out' }, ({ path }) => ({
+      contents: leftOut[path],
+      resolveDir: root,
+    }));
   },
 };
 

@@ -56,7 +56,8 @@ function isUrl(value: string): boolean {
     return false;
   }
 }
-const mqttUrl = v.pipe(
+/** Schema of the URL of an MQTT broker. */
+export const mqttUrl = v.pipe(
   v.string(),
   v.regex(/^(mqtt|mqtts|tcp|ssl|ws|wss):\/\/[^\s/]+/, urlRule),
   v.check(isUrl, urlRule),
@@ -192,10 +193,16 @@ export function checkConfig<S extends v.GenericSchema>(
  * Reads a TOML file, or a pipe such as /dev/stdin, and checks it against a schema.
  * @throws {PosternError} `configuration` when the file does not exist, is not TOML, or does not match the schema
  */
-export function loadConfig<S extends v.GenericSchema>(schema: S, file: string): v.InferOutput<S> {
-  let value: unknown;
+export const loadConfig = <S extends v.GenericSchema>(schema: S, file: string): v.InferOutput<S> =>
+  checkConfig(schema, readToml(file), file);
+
+/**
+ * Reads a TOML file.
+ * @throws {PosternError} `configuration` when the file does not exist or is not TOML
+ */
+export function readToml(file: string): Record<string, unknown> {
   try {
-    value = parseToml(readNamedFile(file, { takesPipe: true }).toString());
+    return parseToml(readNamedFile(file, { takesPipe: true }).toString());
   } catch (cause) {
     const why =
       cause instanceof TomlError
@@ -205,5 +212,4 @@ export function loadConfig<S extends v.GenericSchema>(schema: S, file: string): 
           : asPosternError(cause).message;
     throw new PosternError('configuration', `${file}: ${why}`, { cause });
   }
-  return checkConfig(schema, value, file);
 }

@@ -23,6 +23,12 @@ export function writeDurably(file: string, content: string | Uint8Array): void {
   syncFolder(dirname(file));
 }
 
+/** Gives a file another name in the same folder, in place of a file that has it, so that this survives a power cut. */
+export function replaceDurably(file: string, target: string): void {
+  renameSync(file, target);
+  syncFolder(dirname(target));
+}
+
 /**
  * Flushes a large file to the disk. Flash memory may take seconds for that, so this does not block: devices are served
  * meanwhile.

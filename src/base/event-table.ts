@@ -51,6 +51,14 @@ export const eventTable = {
   'budget.restored': info<'traffic'>(),
   'budget.short': warn<'traffic', never, { period: string; used: number; limit: number }>(),
 
+  // The certificate of an enrolled gateway at its broker.
+  'certificate.clock-behind': warn<'gateway' | 'reason'>(),
+  'certificate.expired': error<'gateway' | 'reason'>(),
+  'certificate.expiring': warn<'gateway' | 'reason'>(),
+  'certificate.refused': error<'gateway' | 'reason'>(),
+  'certificate.renewal-failed': warn<'gateway' | 'reason', never, { expires: string }>(),
+  'certificate.renewed': info<'gateway', never, { expires: string }>(),
+
   // CoAP endpoints, their addresses and sockets.
   'coap.address-gone': info<'address' | 'interface'>(),
   'coap.bad-option': debug.byPeer<'option' | 'peer'>(),
@@ -120,12 +128,24 @@ export const eventTable = {
   'dm.session-failed': warn<'server' | 'session' | 'reason'>(),
   'dm.session-started': info<'server' | 'session' | 'alerts' | 'notified'>(),
 
+  // Enrolment of a gateway at a head-end.
+  'enrolment.approved': info.byPeer<'gateway', never, { key: string; by: string }>(),
+  'enrolment.begun': info<'gateway' | 'url'>(),
+  'enrolment.code-used': warn.byPeer<'gateway' | 'reason', never, { key: string }>(),
+  'enrolment.done': info<'gateway' | 'server'>(),
+  'enrolment.failed': error<'gateway' | 'reason'>(),
+  'enrolment.refused': warn<'gateway' | 'reason'>(),
+  'enrolment.request-refused': warn.byPeer<'reason', 'gateway', { claim: string }>(),
+  'enrolment.requested': warn.byPeer<'gateway' | 'reason', never, { key: string; claim: string }>(),
+  'enrolment.waiting': info<'gateway' | 'reason'>(),
+
   // Fan-outs.
   'fanout.ended': info<'name' | 'done' | 'failed'>(),
   'fanout.started': info<'name' | 'devices' | 'server'>(),
   'fanout.unreadable': warn<'name' | 'server' | 'reason'>(),
 
   // Gateways as a whole.
+  'gateway.cloned': error.byPeer<'gateway' | 'reason'>(),
   'gateway.new-epoch': warn.byPeer<'gateway', never, { epoch: string }>(),
   'gateway.over-rate': warn.byPeer<'gateway' | 'refused', never, { limit: string }>(),
   'gateway.problem': warn.byPeer<'gateway' | 'reason'>(),

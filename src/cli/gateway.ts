@@ -1,11 +1,12 @@
 import { failed } from '../base/background.ts';
 import { SystemClock } from '../base/clock.ts';
-import { loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
+import { systemEntropy } from '../base/entropy.ts';
 import { LogEvents } from '../base/log.ts';
 import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
+import { enrolIfNeeded, loadGatewayConfig } from '../gateway/enrolled-config.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { LiveSettings } from '../gateway/live-settings.ts';
 import { restartExitCode } from '../gateway/update/directory-slots.ts';
@@ -34,13 +35,17 @@ A minimal configuration:
   state = "/var/lib/postern/state.db"
 
   [mqtt]
-  url = "mqtt://broker.example:1883"
+  url = "mqtts://broker.example:8883"
+  ca = "/etc/postern/ca.pem"
+  cert = "/etc/postern/gw-1.pem"
+  key = "/etc/postern/gw-1.key"
 
   [dm-server]
   id = "dm.example"
   client-secret = "secret of the gateway"
   server-secret = "secret of the DM server"
 
+With a table [enrolment] the gateway gets cert, key and the secrets from its head-end at its first start (docs/operations.md).
 A gateway behind another gateway has this table instead of [mqtt]:
 
   [parent]
@@ -53,7 +58,7 @@ All keys are in docs/configuration.md.`,
   reloads: true,
   async run({ config: file = defaultFile, check }, stop, _words, hangUps) {
     beFrugal();
-    const read = () => loadConfig(gatewayConfigSchema, String(file));
+    const read = () => loadGatewayConfig(String(file));
     if (check) {
       const config = read();
       demandAllowed(config);
@@ -77,8 +82,8 @@ async function serve(
   stop: AbortSignal,
   hangUps: HangUps,
 ): Promise<boolean> {
-  const config = read();
-  log.level = config.log.level;
+  const config = await enrolled(read, log, stop);
+  if (stop.aborted) return false;
   const socket = config.gateway['admin-socket'] ?? ownSocket();
   const restart = new AbortController();
   const again = new AbortController();
@@ -111,4 +116,22 @@ async function serve(
   await stopped(AbortSignal.any([stop, restart.signal, again.signal]));
   if (restart.signal.aborted) process.exitCode = restartExitCode;
   return again.signal.aborted && !stop.aborted && !restart.signal.aborted;
+}
+
+/** The configuration of this gateway, which is enrolled first where that is needed. It serves nobody meanwhile. */
+async function enrolled(
+  read: () => GatewayConfig,
+  log: LogEvents,
+  stop: AbortSignal,
+): Promise<GatewayConfig> {
+  const config = read();
+  log.level = config.log.level;
+  const clock = new SystemClock((thrown) => failed(log, 'timer', thrown));
+  try {
+    if (!(await enrolIfNeeded(config, { clock, entropy: systemEntropy, events: log }, stop))) return config;
+  } catch (thrown) {
+    if (!stop.aborted) throw thrown;
+    return config;
+  }
+  return read();
 }

@@ -28,6 +28,7 @@ made at the first start and written to a file beside the state, such as headend.
   GET  /orders                 lists all orders with their states
   GET  /alerts, /sessions      lists received alerts, and open sessions
   PUT  /policies/{device}      assigns a device to a gateway
+  GET  /enrolments             lists boards that ask for a certificate; POST /enrolments/{key}/approve, /refuse
   GET  /openapi.json           describes the whole API (OpenAPI)
 
   curl -H @headend.db.token http://127.0.0.1:8080/devices
@@ -50,7 +51,10 @@ A minimal configuration:
   id = "dm.example"
 
   [mqtt]
-  url = "mqtt://broker.example:1883"
+  url = "mqtts://broker.example:8883"
+  ca = "/etc/postern/ca.pem"
+  cert = "/etc/postern/dm.example.pem"
+  key = "/etc/postern/dm.example.key"
 
   [[gateway]]
   id = "gw-1"

@@ -1,6 +1,5 @@
-import { checkConfig } from '../base/config.ts';
 import { PosternError } from '../base/errors.ts';
-import { gatewayConfigSchema } from '../gateway/config.ts';
+import { checkGatewayConfig } from '../gateway/enrolled-config.ts';
 import { provision as provisionBoard } from '../gateway/update/provisioning.ts';
 import type { Command } from './runner.ts';
 
@@ -19,7 +18,7 @@ the operator.
     if (from === undefined || to === undefined)
       throw new PosternError('configuration', '--from and --to are both required');
     const { gatewayId, udp, tcp } = provisionBoard({ from: String(from), to: String(to) }, (config, file) =>
-      checkConfig(gatewayConfigSchema, config, file),
+      checkGatewayConfig(config, file),
     );
     const ports = [...udp.map((port) => `UDP ${port}`), ...tcp.map((port) => `TCP ${port}`)];
     console.log(`postern: this is ${gatewayId}; open ports: ${ports.join(', ')}`);

@@ -23,6 +23,7 @@ ${common}`,
       gateway,
       software,
       uplink,
+      certificate,
       coap,
       devices,
       outbox,
@@ -41,6 +42,9 @@ ${common}`,
     const rows = [
       ['gateway', `${gateway}, Postern ${software}`],
       ['uplink', uplinkText(uplink)],
+      ...(certificate
+        ? [['certificate', [`ends ${certificate.expires}`, certificate.problem].filter(Boolean).join('; ')]]
+        : []),
       [
         'coap',
         `port ${coap.port}${coap.securePort === undefined ? '' : `, over DTLS port ${coap.securePort}`} at ${coap.addresses.join(', ') || 'no address'}`,

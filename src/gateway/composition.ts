@@ -130,7 +130,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...machine,
   });
   state.gwConfig.derive(['DataUsed'], () => JSON.stringify(budget.view()));
-  const { uplink, reporting, parent, problemChanged } = uplinkOf({
+  const { uplink, reporting, parent, certificate, problemChanged } = uplinkOf({
     config,
     live,
     accounts,
@@ -262,7 +262,9 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       ...(restart && { restart }),
       ...machine,
     });
-  tree.mount(gatewayBranches({ config, state, tree, vocabulary, objects: objects.branches, firmware }));
+  tree.mount(
+    gatewayBranches({ config, state, tree, vocabulary, objects: objects.branches, firmware, certificate }),
+  );
   knowServer(accounts, config);
   const dmClient = new DmClient({
     gatewayId,
@@ -394,6 +396,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     tree,
     objects,
     firmware,
+    certificate,
     dmClient,
     sessions,
     endOfServers,

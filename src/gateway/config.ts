@@ -14,6 +14,7 @@ import { coapsPort } from '../wire/coap/uri.ts';
 import { admissionSection } from './admission-config.ts';
 import { coapsSection, hostAndPort } from './coaps-config.ts';
 import { bootstrapSection, httpSection, lwm2mSection } from './device-config.ts';
+import { enrolmentSection } from './enrolment-config.ts';
 import { imagesSection, updateSection } from './image-config.ts';
 import { oscoreSection } from './oscore-config.ts';
 import { budgetSection, dmServerSection, parentSection, tunnelSection } from './uplink-config.ts';
@@ -64,6 +65,7 @@ const gatewayTables = v.strictObject({
   oscore: oscoreSection,
   http: httpSection,
   mqtt: described(v.optional(mqttSection), 'The broker. A gateway has either this table or `parent`'),
+  enrolment: enrolmentSection,
   budget: budgetSection,
   parent: parentSection,
   'dm-server': dmServerSection,
@@ -108,6 +110,10 @@ export const gatewayConfigSchema = v.pipe(
   v.check(
     ({ mqtt, parent }) => (mqtt === undefined) !== (parent === undefined),
     'one of the tables [mqtt] and [parent] is needed, and not both: a gateway reports to a broker or to a gateway above it',
+  ),
+  v.check(
+    ({ enrolment, mqtt }) => enrolment === undefined || mqtt !== undefined,
+    'the table [enrolment] needs the table [mqtt]: a gateway behind another one enrols there by its factory secret',
   ),
   v.check(({ bootstrap, lwm2m }) => {
     const clients = new Set(lwm2m?.device.map(({ id }) => id));

@@ -95,13 +95,15 @@ export class Gateway implements AsyncDisposable {
     this.#isStarted = true;
     uplink.start(uplinkListener);
     firmware?.start();
+    this.#parts.certificate?.start();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
     const { config, state, events, network, http, uplink } = this.#parts;
-    const { presence, arrivals, lwm2m, objects, firmware, dmClient, sessions, secureNetwork } = this.#parts;
+    const { presence, arrivals, lwm2m, objects, firmware, dmClient, sessions, secureNetwork, certificate } =
+      this.#parts;
     await using stack = new AsyncDisposableStack();
     stack.defer(() => state.database.close());
     // From the last to the first. What waits for the uplink ends when the uplink does.
@@ -109,6 +111,7 @@ export class Gateway implements AsyncDisposable {
     stack.use(uplink);
     stack.use(objects);
     if (firmware) stack.use(firmware);
+    stack.defer(() => certificate?.stop());
     stack.use(presence);
     stack.use(network);
     if (secureNetwork) stack.use(secureNetwork);

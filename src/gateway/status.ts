@@ -8,6 +8,7 @@ import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from './config.ts';
 import { lwm2mWarning } from './lwm2m-service.ts';
 import type { ImageSummary } from './modes/image-cache.ts';
+import type { CertificateKeeper, CertificateView } from './northbound/certificate-keeper.ts';
 import type { BudgetView, DataBudget } from './northbound/data-budget.ts';
 import type { Uplink, UplinkDescription } from './northbound/uplink.ts';
 import type { GatewayObjects } from './objects.ts';
@@ -43,6 +44,8 @@ export interface GatewayStatus {
   readonly recovery?: Recovery;
   /** Why the state cannot be written; absent while it can. */
   readonly fault?: string;
+  /** Certificate at the broker, where this gateway has it by enrolment. */
+  readonly certificate?: CertificateView;
   readonly sessions: number;
   /** Bytes of images, and images by what they are at. `failed` counts those whose last operation failed. */
   readonly images: ImageSummary;
@@ -71,6 +74,7 @@ export interface StatusParts {
   readonly network: CoapNetwork;
   readonly secureNetwork: CoapNetwork | undefined;
   readonly uplink: Uplink;
+  readonly certificate: CertificateKeeper | undefined;
   readonly budget: DataBudget;
   readonly sessions: DeviceSessions;
   readonly objects: GatewayObjects;
@@ -79,8 +83,19 @@ export interface StatusParts {
 }
 
 export function statusOf(parts: StatusParts): GatewayStatus {
-  const { config, state, network, secureNetwork, uplink, budget, sessions, objects, events, configuration } =
-    parts;
+  const {
+    config,
+    state,
+    network,
+    secureNetwork,
+    uplink,
+    certificate,
+    budget,
+    sessions,
+    objects,
+    events,
+    configuration,
+  } = parts;
   const { restartNeeded, refused } = configuration;
   const { coap, gateway, limits, lwm2m } = config;
   const { inventory, outbox } = state;
@@ -112,6 +127,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     },
     ...(state.database.file?.recovery && { recovery: state.database.file.recovery }),
     ...(state.database.fault && { fault: state.database.fault.message }),
+    ...(certificate && { certificate: certificate.view() }),
     sessions: sessions.size,
     images: objects.images.summary,
     ...(config.mqtt && { budget: budget.view() }),

@@ -18,6 +18,8 @@ import { RenamedBranch } from '../mo/renamed-branch.ts';
 import { type GatewayObject, renamed, type Vocabulary } from '../mo/vocabulary.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import type { GatewayConfig } from './config.ts';
+import { CertificateBranch } from './northbound/certificate-branch.ts';
+import type { CertificateKeeper } from './northbound/certificate-keeper.ts';
 import type { GatewayState } from './state.ts';
 
 /**
@@ -38,12 +40,14 @@ export interface GatewayBranchesParts {
   /** The management objects of GwMO except GwConfig. */
   readonly objects: Readonly<Record<Exclude<GatewayObject, 'GwConfig'>, TreeBranch>>;
   /** How the gateway itself is updated, where it has slots. */
+  /** Certificate at the broker, where this gateway has it by enrolment. */
+  readonly certificate: CertificateKeeper | undefined;
   readonly firmware: { readonly branch: TreeBranch; readonly version: string } | undefined;
 }
 
 /** The branches of the gateway's own tree, by the names of their nodes. */
 export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<string, TreeBranch>> {
-  const { config, state, tree, vocabulary, objects, firmware } = parts;
+  const { config, state, tree, vocabulary, objects, firmware, certificate } = parts;
   const { gateway, limits } = config;
   const { accounts, gwConfig } = state;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
@@ -70,6 +74,7 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
     DMAcc: accounts.branch,
     Inbox: new Inbox({ [MoId.DmAcc]: (root, by) => receiveAccount(accounts, tree, root, by) }),
     ...(firmware && { FwUpdate: firmware.branch }),
+    ...(certificate && { GwCertificate: new CertificateBranch(certificate) }),
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
   };
 }

@@ -5,7 +5,9 @@ import type { Events } from '../base/events.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { Accounts } from '../mo/dm-acc.ts';
 import type { GatewayConfig } from './config.ts';
+import { enrolledIdentity } from './enrolled-config.ts';
 import type { LiveSettings } from './live-settings.ts';
+import { CertificateKeeper } from './northbound/certificate-keeper.ts';
 import type { DataBudget } from './northbound/data-budget.ts';
 import { MeteredUplink, UplinkTraffic } from './northbound/metered-uplink.ts';
 import { ParentLink } from './northbound/parent-link.ts';
@@ -38,6 +40,8 @@ export interface GatewayUplink {
   readonly reporting: Pick<Uplink, 'request' | 'connected' | 'largestBody'>;
   /** The same, where the uplink is a parent gateway. It posts Package #0 to this gateway; a broker publishes it. */
   readonly parent?: ParentLink;
+  /** The certificate at the broker, where this gateway has it by enrolment. */
+  readonly certificate?: CertificateKeeper;
   /** To be called when `problem` has another answer. Absent where the uplink is a parent gateway. */
   readonly problemChanged?: () => void;
 }
@@ -73,8 +77,29 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
   if (!config.mqtt) throw new PosternError('configuration', 'mqtt: this table is needed');
   const settings = live.mqtt;
   const traffic = new UplinkTraffic(budget, surroundings.clock, addressOf);
-  const upstream = new Upstream(
-    { gatewayId, settings, softwareVersion, epoch, problem, traffic, ...surroundings },
+  const identity = enrolledIdentity(config);
+  const certificate =
+    identity &&
+    new CertificateKeeper({
+      gatewayId,
+      identity,
+      settings: settings as { cert?: string },
+      reconnect: (reason) => upstream.reconnect(reason),
+      ...surroundings,
+    });
+  const upstream: Upstream = new Upstream(
+    {
+      gatewayId,
+      settings,
+      softwareVersion,
+      epoch,
+      problem,
+      traffic,
+      ...(certificate && {
+        attempts: { connected: () => certificate.connected(), failed: () => certificate.failed() },
+      }),
+      ...surroundings,
+    },
     timeout,
   );
   const uplink = new MeteredUplink(upstream, budget, traffic);
@@ -87,5 +112,10 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
       return uplink.largestBody;
     },
   };
-  return { uplink, reporting, problemChanged: () => upstream.problemChanged() };
+  return {
+    uplink,
+    reporting,
+    problemChanged: () => upstream.problemChanged(),
+    ...(certificate && { certificate }),
+  };
 }

@@ -135,6 +135,9 @@ export const gatewaysAnswer = v.array(
     problem: v.optional(
       text('What it says is wrong with its uplink or with its state file. Absent when it says nothing'),
     ),
+    cloned: v.exactOptional(
+      time('When two boards were last seen under this name. Absent when they were not within an hour'),
+    ),
     refused: v.exactOptional(
       described(
         v.number(),

@@ -13,6 +13,7 @@ import {
   sessionAnswer,
   sessionsAnswer,
 } from './api-answers.ts';
+import { enrolmentRoutes } from './api-enrolment-routes.ts';
 import { operationRoutes } from './api-operation-routes.ts';
 import { type Route, route } from './api-route.ts';
 import { assignmentBody, pageQuery, sessionBody } from './api-schemas.ts';
@@ -188,4 +189,9 @@ const policyRoutes: readonly Route[] = [
 ];
 
 /** The routes of the head-end's HTTP API. Bodies and answers are JSON. */
-export const routes: readonly Route[] = [...partyRoutes, ...operationRoutes, ...policyRoutes];
+export const routes: readonly Route[] = [
+  ...partyRoutes,
+  ...operationRoutes,
+  ...policyRoutes,
+  ...enrolmentRoutes,
+];

@@ -16,6 +16,7 @@ import {
 import { isLoopbackHost } from '../base/loopback.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+import { headendEnrolmentSection } from './enrolment-config.ts';
 
 const deviceId = v.pipe(
   v.string(),
@@ -139,6 +140,7 @@ const headendTables = v.strictObject({
     ),
     'End Devices with a factory account for this server',
   ),
+  enrolment: headendEnrolmentSection,
   gwmo: gwmoSection,
   log: logSection,
 });
@@ -175,6 +177,9 @@ export const headendReloads: readonly string[] = [
   'mqtt.key',
   'policy.assisted-bootstrap',
   'policy.assign',
+  'enrolment.days',
+  'enrolment.allow',
+  'enrolment.policy',
   'gateway',
   'device',
   'log.level',

@@ -42,8 +42,11 @@ export interface DownlinkParts {
 export interface DownlinkReceiver {
   /** Answers a package. An error that it throws is sent back as an error envelope. */
   readonly answerPackage: (up: UpPackage) => Promise<DownPackage>;
-  /** Handles a gateway's state. `state` is undefined when the gateway has cleared it. */
-  readonly gatewayStateChanged: (gateway: string, state: GatewayState | undefined) => void;
+  /**
+   * Handles a gateway's state. `state` is undefined when the gateway has cleared it. `isNews`: the gateway has just published it;
+   * it is neither retained nor a repetition.
+   */
+  readonly gatewayStateChanged: (gateway: string, state: GatewayState | undefined, isNews: boolean) => void;
 }
 
 /** Notifications whose outcome is awaited. */
@@ -160,7 +163,7 @@ export class Downlink implements AsyncDisposable {
     return this.#budget.refusedOf(gateway);
   }
 
-  #receive(topic: string, payload: Buffer, { qos, retain }: Delivered): void {
+  #receive(topic: string, payload: Buffer, { qos, retain, dup }: Delivered): void {
     if (this.#check.takes(topic, payload)) return;
     const receiver = this.#receiver;
     const place = parseUpTopic(topic);
@@ -171,7 +174,11 @@ export class Downlink implements AsyncDisposable {
     if (!isKeptState && !this.#budget.admits(place.gateway, payload.length)) return;
     try {
       if (place.what === 'state')
-        receiver.gatewayStateChanged(place.gateway, payload.length === 0 ? undefined : decodeState(payload));
+        receiver.gatewayStateChanged(
+          place.gateway,
+          payload.length === 0 ? undefined : decodeState(payload),
+          !retain && !dup,
+        );
       else
         this.#receiveEnvelope(receiver, place.gateway, decodeEnvelope(payload), {
           qos,

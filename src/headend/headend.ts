@@ -11,8 +11,10 @@ import { nodeAt, vocabularyOf } from '../mo/vocabulary.ts';
 import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { AlertHandler } from './alert-handler.ts';
 import { AlertSequences } from './alert-sequences.ts';
+import { CloneWatch } from './clone-watch.ts';
 import { type HeadendConfig, headendReloads } from './config.ts';
 import { Downlink, type DownlinkReceiver } from './downlink.ts';
+import { Enrolment } from './enrolment.ts';
 import { type DeviceTriggerRequest, GatewayOperations, type StartedOperation } from './gateway-operations.ts';
 import { Notifier } from './notifier.ts';
 import { OrderBook } from './order-book.ts';
@@ -71,6 +73,7 @@ export class Headend implements AsyncDisposable {
       parties.configure(config);
       overwrite(settings.policy, config.policy);
       overwrite(settings.mqtt, mqtt);
+      if (settings.enrolment && config.enrolment) overwrite(settings.enrolment, config.enrolment);
     });
     return this.#config.current;
   }
@@ -116,8 +119,14 @@ export class Headend implements AsyncDisposable {
     return this.#parts.sessionOrders;
   }
 
+  /** Enrols gateways. Undefined when the configuration does not say so. */
+  get enrolment(): Enrolment | undefined {
+    return this.#parts.enrolment;
+  }
+
   /** Connects to the broker. Returns before the connection is up. */
   start(): void {
+    this.#parts.enrolment?.start();
     this.#parts.downlink.start(receiverOf(this.#parts));
   }
 
@@ -143,10 +152,15 @@ export class Headend implements AsyncDisposable {
 
   /** Lists the gateways of the configuration first, in its order, then other gateways that have published a state. */
   gateways(): GatewayView[] {
-    const { reachability, downlink } = this.#parts;
+    const { reachability, downlink, clones } = this.#parts;
     return reachability.gateways().map((gateway) => {
       const refused = downlink.refusedOf(gateway.id);
-      return refused === 0 ? gateway : { ...gateway, refused };
+      const at = clones.clonedAt(gateway.id);
+      return {
+        ...gateway,
+        ...(refused > 0 && { refused }),
+        ...(at !== undefined && { cloned: new Date(at).toISOString() }),
+      };
     });
   }
 
@@ -257,7 +271,11 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     'session-timeout': sessionTimeout,
     'gateway-rate': gatewayRate,
   } = config.headend;
-  const settings = { mqtt: mqttSettings(config.mqtt), policy: { ...config.policy } };
+  const settings = {
+    mqtt: mqttSettings(config.mqtt),
+    policy: { ...config.policy },
+    enrolment: config.enrolment && { ...config.enrolment },
+  };
   demandUsable(settings.mqtt);
   const database = openDatabase(state, headendSchema);
   watchState(database, state, clock, events);
@@ -283,6 +301,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     orders,
     reachability,
   };
+  const clones = new CloneWatch(base);
   const downlink = new Downlink({ ...base, route, group, gatewayRate, settings: settings.mqtt });
   const notifier = new Notifier({ ...base, downlink });
   const sessionRequests = new SessionRequests({ ...base, notifier, sessionTimeout });
@@ -313,6 +332,18 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     },
     handleAlert: (context, alert) => alertHandler.handle(context, alert),
   });
+  const enrolment =
+    settings.enrolment &&
+    new Enrolment({
+      ...base,
+      route,
+      group,
+      state,
+      mqtt: settings.mqtt,
+      settings: settings.enrolment,
+      manage: (gateway, operations) => sessionRequests.run(gateway, operations),
+      isOnline: (gateway) => reachability.isOnline(reachability.brokerGatewayOf(gateway)),
+    });
   const relay =
     config.relay && new Relay({ url: config.relay.url, timeout: config.relay.timeout * 1000, events });
 
@@ -320,12 +351,14 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const stack = new AsyncDisposableStack();
   stack.defer(() => database.close());
   stack.defer(() => gatewayOperations.stop());
+  if (enrolment) stack.use(enrolment);
   stack.use(downlink);
   stack.defer(() => sessions.stop());
   stack.defer(() => triggeredSessions.stop());
   return {
     ...base,
     settings,
+    clones,
     downlink,
     sessionRequests,
     sessionOrders,
@@ -335,6 +368,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     policy,
     sessions,
     relay,
+    enrolment,
     stack,
   };
 }
@@ -369,6 +403,8 @@ const receiverOf = ({
   pendingDetaches,
   sessions,
   relay,
+  clones,
+  enrolment,
   events,
 }: HeadendParts): DownlinkReceiver => ({
   answerPackage: async (up) => {
@@ -377,13 +413,15 @@ const receiverOf = ({
     await database.settled();
     return answer;
   },
-  gatewayStateChanged: (gateway, state) => {
+  gatewayStateChanged: (gateway, state, isNews) => {
+    if (state && isNews) clones.heard(gateway, state);
     const online = state?.online ?? false;
     const known = reachability.problemOf(gateway);
     reachability.setState(gateway, state);
     const reason = state?.problem;
     if (reason !== undefined && reason !== known) events.emit('gateway.problem', { gateway, reason });
     if (online) pendingDetaches.gatewayOnline(gateway);
+    if (online) enrolment?.gatewayOnline();
     events.emit('gateway.state', { gateway, online });
     const epoch = state?.epoch;
     if (epoch !== undefined && parties.isGateway(gateway) && sequences.isNews(gateway, epoch)) {

@@ -2,8 +2,9 @@ import type { Database } from '../base/database.ts';
 import { type ReadableTable, readRows } from '../base/rows.ts';
 import type { Account, SaveNonces, Scheme } from '../dm/authentication.ts';
 import type { HeadendConfig } from './config.ts';
+import type { AccountSecrets } from './enrolment-records.ts';
 
-/** A gateway or device that has an account for this server, from the configuration. */
+/** A gateway or device that has an account for this server, from the configuration or by enrolment. */
 export interface Party {
   /** ServerID of a gateway, DevId of a device. */
   readonly id: string;
@@ -29,9 +30,15 @@ interface PartyState {
   alertSequence: number;
 }
 
-/** Parties of the configuration, and the durable state of all parties: nonces, associations, alert numbers. */
+/** Schemes of an account by enrolment, as those of a configuration that names none. */
+const enrolledSchemes = { clientSchemes: ['md5'], serverSchemes: ['md5'] } as const;
+
+/** Parties of the configuration and of enrolment, and the durable state of all parties: nonces, associations, alert numbers. */
 export class Parties {
   readonly #parties = new Map<string, Party>();
+  readonly #configured = new Map<string, Party>();
+  /** Gateways that have their account by enrolment. */
+  readonly #enrolled = new Map<string, Party>();
   readonly #states = new Map<string, PartyState>();
   readonly #database: Database;
 
@@ -44,6 +51,7 @@ export class Parties {
   /** Takes the parties of a configuration in place of those known so far. Their durable state stays. */
   configure(config: Pick<HeadendConfig, 'gateway' | 'device'>): void {
     this.#parties.clear();
+    this.#configured.clear();
     for (const kind of ['gateway', 'device'] as const)
       for (const entry of config[kind])
         this.#parties.set(entry.id, {
@@ -54,6 +62,23 @@ export class Parties {
           clientSchemes: entry['client-auth'],
           serverSchemes: entry['server-auth'],
         });
+    for (const [id, party] of this.#parties) this.#configured.set(id, party);
+    for (const [id, party] of this.#enrolled) if (!this.#parties.has(id)) this.#parties.set(id, party);
+  }
+
+  /** The secrets of a gateway that has its account by the configuration. Undefined for any other party. */
+  configured(id: string): AccountSecrets | undefined {
+    const party = this.#configured.get(id);
+    if (party?.kind !== 'gateway') return undefined;
+    const { clientSecret, serverSecret } = party;
+    return { clientSecret, serverSecret };
+  }
+
+  /** Gives a gateway an account. One that the configuration has for it comes before. */
+  enrol(id: string, { clientSecret, serverSecret }: AccountSecrets): void {
+    const party = { id, kind: 'gateway', clientSecret, serverSecret, ...enrolledSchemes } as const;
+    this.#enrolled.set(id, party);
+    if (!this.#configured.has(id)) this.#parties.set(id, party);
   }
 
   /** Returns the party of this ID. Undefined when it has no account for this server. */
@@ -61,12 +86,12 @@ export class Parties {
     return this.#parties.get(id);
   }
 
-  /** True when the ID is that of a gateway in the configuration. */
+  /** True when the ID is that of a gateway that has an account for this server. */
   isGateway(id: string): boolean {
     return this.#parties.get(id)?.kind === 'gateway';
   }
 
-  /** Lists all parties of the configuration, in its order: gateways, then devices. */
+  /** Lists the parties of the configuration, in its order: gateways, then devices; then those by enrolment. */
   list(): Party[] {
     return [...this.#parties.values()];
   }

@@ -12,6 +12,8 @@ export interface GatewayView {
   readonly software: string | undefined;
   /** What the gateway says is wrong with its uplink or its state file. Undefined when it reports nothing. */
   readonly problem: string | undefined;
+  /** When two boards were last seen under this name, ISO 8601. Present for an hour. */
+  readonly cloned?: string;
   /** Messages of it that were not looked at, because it sends too many. Absent when there were none. */
   readonly refused?: number;
 }

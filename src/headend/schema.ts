@@ -44,5 +44,15 @@ export const headendSchema: Schema = {
        number INTEGER PRIMARY KEY AUTOINCREMENT, gateway TEXT NOT NULL, name TEXT NOT NULL, device TEXT NOT NULL,
        status INTEGER NOT NULL, operations TEXT NOT NULL, UNIQUE (gateway, name, device)
      ) STRICT;`,
+    `CREATE TABLE enrolment (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, gateway TEXT NOT NULL, serial TEXT, claim TEXT NOT NULL,
+       state TEXT NOT NULL, by TEXT, reason TEXT, asked INTEGER NOT NULL, decided INTEGER, expires INTEGER, renew_at INTEGER,
+       public_key BLOB NOT NULL, chain TEXT, secrets BLOB
+     ) STRICT;
+     CREATE INDEX enrolment_gateway ON enrolment (gateway, state);
+     CREATE INDEX enrolment_renewal ON enrolment (renew_at);
+     CREATE TABLE enrolment_code (
+       hash TEXT PRIMARY KEY, gateway TEXT, expires INTEGER NOT NULL, used_by TEXT
+     ) STRICT, WITHOUT ROWID;`,
   ],
 };

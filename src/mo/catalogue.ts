@@ -3,6 +3,7 @@ import { devDetail } from './dev-detail.ts';
 import { devInfo } from './dev-info.ts';
 import { dmAcc } from './dm-acc.ts';
 import { fumo } from './fumo.ts';
+import { gwCertificate } from './gw-certificate.ts';
 import { gwConfig } from './gw-config.ts';
 import { gwDeviceInventory } from './gw-device-inventory.ts';
 import { gwEdTrigger } from './gw-ed-trigger.ts';
@@ -22,6 +23,7 @@ export const managementObjects: Readonly<Record<string, ManagementObject>> = {
   DevDetail: devDetail,
   DMAcc: dmAcc,
   Inbox: inbox,
+  GwCertificate: gwCertificate,
   GwConfig: gwConfig,
   GwDeviceInventory: gwDeviceInventory,
   GwEdTrigger: gwEdTrigger,

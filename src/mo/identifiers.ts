@@ -5,6 +5,8 @@ export const MoId = {
   DmAcc: 'urn:oma:mo:oma-dm-dmacc:1.0',
   Inbox: 'urn:oma:mo:oma-dm-inbox:1.0',
   Fumo: 'urn:oma:mo:oma-fumo:1.0',
+  /** Postern's own, and in no registry. */
+  GwCertificate: 'x-postern:mo:gw-certificate:1.0',
 } as const;
 
 /** Types of FUMO's generic alerts (OMA FUMO 1.0, section 8.1), by the operation that they report. */

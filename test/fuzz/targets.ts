@@ -9,6 +9,12 @@ import type { SyncmlMessage } from '../../src/wire/syncml/message.ts';
 import { decodeNotification, encodeNotification } from '../../src/wire/syncml/notification.ts';
 import { decodeProvisioning } from '../../src/wire/syncml/provisioning.ts';
 import { decodeTnds, encodeTnds, encodeTndsWbxml } from '../../src/wire/syncml/tnds.ts';
+import {
+  decodeEnrolmentAnswer,
+  decodeEnrolmentRequest,
+  encodeEnrolmentAnswer,
+  encodeEnrolmentRequest,
+} from '../../src/wire/tunnel/enrolment-message.ts';
 import { decodeEnvelope, EnvelopeKind, encodeEnvelope } from '../../src/wire/tunnel/envelope.ts';
 
 /** A decoder, and valid inputs that mutations start from. */
@@ -99,6 +105,26 @@ export const targets: readonly Target[] = [
     name: 'Envelope',
     decode: decodeEnvelope,
     corpus: [envelope],
+  },
+  {
+    name: 'Enrolment request',
+    decode: decodeEnrolmentRequest,
+    corpus: [
+      encodeEnrolmentRequest({
+        request: Buffer.from('3003020100', 'hex'),
+        code: 'c',
+        serial: 's',
+        server: 'd',
+      }),
+    ],
+  },
+  {
+    name: 'Enrolment answer',
+    decode: decodeEnrolmentAnswer,
+    corpus: [
+      encodeEnrolmentAnswer({ state: 'granted', sealed: Buffer.alloc(90) }),
+      encodeEnrolmentAnswer({ state: 'waiting', reason: 'a person must approve it', again: 60 }),
+    ],
   },
   ...[ContentFormat.LwM2mTlv, ContentFormat.SenmlCbor, ContentFormat.SenmlJson].map((format) => ({
     name: `LwM2M ${format}`,

@@ -22,6 +22,7 @@ import { decodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import { decodeNotification } from '../../src/wire/syncml/notification.ts';
 import { decodeProvisioning } from '../../src/wire/syncml/provisioning.ts';
 import { decodeTnds } from '../../src/wire/syncml/tnds.ts';
+import { decodeEnrolmentAnswer, decodeEnrolmentRequest } from '../../src/wire/tunnel/enrolment-message.ts';
 import { decodeEnvelope } from '../../src/wire/tunnel/envelope.ts';
 import { decodeState } from '../../src/wire/tunnel/gateway-state.ts';
 
@@ -234,6 +235,8 @@ export const worstInputs: readonly WorstInputs[] = [
   ofMessages('DM message, WBXML', MediaType.Wbxml, wbxmlInputs(wbxmlHead)),
   ofMessages('DM message, CBOR', MediaType.Cbor, cborInputs),
   { name: 'envelope', decode: decodeEnvelope, bound: 512 * kilo, inputs: cborInputs },
+  { name: 'enrolment request', decode: decodeEnrolmentRequest, bound: 16 * kilo, inputs: cborInputs },
+  { name: 'enrolment answer', decode: decodeEnrolmentAnswer, bound: 16 * kilo, inputs: cborInputs },
   { name: 'gateway state', decode: decodeState, bound: 64 * kilo, inputs: cborInputs },
   { name: 'bootstrap proof', decode: decodeProof, bound: 64 * kilo, inputs: cborInputs },
   ofContent('LwM2M SenML CBOR', ContentFormat.SenmlCbor, {

@@ -15,6 +15,7 @@ import { lyingServer, says } from '../journeys/lying-server.ts';
 import { Site, secrets } from '../journeys/site.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { asker, checkedOperations, describedOperations, startApi } from './api-client.ts';
+import { enrolByApi } from './enrolment-calls.ts';
 
 const limit = { timeout: 60_000 };
 const id = 'urn:dev:ops:1';
@@ -282,6 +283,7 @@ describe('the state of an order', limit, () => {
     assert.equal((await ask('POST', `/devices/${id}/sessions`, { operations })).status, 200);
     assert.equal((await ask('PUT', '/groups/g', { gateway: 'gw-1', devices: [id] })).status, 200);
     assert.equal((await ask('PUT', '/groups/g', { gateway: 'gw-9', devices: [] })).status, 404);
+    await enrolByApi();
     assert.deepEqual(
       describedOperations.filter((operation) => !checkedOperations.has(operation)),
       [],

@@ -53,6 +53,7 @@ import { HandClock } from '../hand-clock.ts';
 import { authorization, startApi } from '../headend/api-client.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
+import { EnrolmentSite } from './enrolment-site.ts';
 import { serves } from './lying-server.ts';
 import { loopback, Site, secrets } from './site.ts';
 
@@ -158,6 +159,16 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
       await site.gatewayEvents.next('fanout.ended');
     }),
 
+  // The status goes on to tell.
+  certificate: async () => {
+    await using site = await EnrolmentSite.open();
+    const board = await site.lateBoard();
+    board.events.breakAt('certificate.expiring');
+    const gateway = site.use(await board.start());
+    await named(board.events, 'certificate');
+    assert.match(gateway.status().certificate?.problem ?? '', /was not renewed/);
+  },
+
   'coap-datagram': () =>
     onSite(async ({ site, gateway }) => {
       site.gatewayEvents.breakAt('coap.malformed');
@@ -235,6 +246,21 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
     signals.heard(id, undefined);
     await named(events, 'device-work');
     assert.deepEqual(heard, [id], 'the other listener hears it');
+  },
+
+  // The board gets no answer, and asks again.
+  enrolment: async () => {
+    await using site = await EnrolmentSite.open();
+    site.headendEvents.breakAt('enrolment.requested');
+    await site.headend();
+    const board = site.board('gw-1');
+    const stop = new AbortController();
+    const enrolled = board.enrol(stop.signal);
+    await named(site.headendEvents, 'enrolment');
+    await board.leap(60_000);
+    await board.events.until('enrolment.waiting');
+    stop.abort();
+    await assert.rejects(enrolled);
   },
 
   http: async () => {

@@ -27,6 +27,8 @@ export interface UpstreamParts {
   readonly events: Events;
   /** Counts what is sent and received. */
   readonly traffic?: UplinkTraffic;
+  /** Told how each attempt to connect ended. */
+  readonly attempts?: { readonly connected: () => void; readonly failed: () => void };
 }
 
 /** Maximum number of remembered routes, and of remembered notifications. */
@@ -75,7 +77,7 @@ export class Upstream implements Uplink {
       expired: (pending) => this.#expired(pending),
     });
     const { state, down } = this.#topics;
-    const { softwareVersion, epoch, problem, traffic, clock, entropy, events } = parts;
+    const { softwareVersion, epoch, problem, traffic, attempts, clock, entropy, events } = parts;
     this.#presence = new Presence({
       topic: state,
       softwareVersion,
@@ -95,7 +97,11 @@ export class Upstream implements Uplink {
       will: { topic: state, payload: this.#presence.state(false) },
       received: (topic, payload, { retain }) => this.#receive(topic, payload, retain),
       ...(traffic && { opened: (socket) => traffic.connected(socket) }),
-      connected: () => void background(events, 'uplink', () => this.#online()),
+      connected: () => {
+        attempts?.connected();
+        void background(events, 'uplink', () => this.#online());
+      },
+      ...(attempts && { failed: attempts.failed }),
       disconnected: () => {
         this.#presence.disconnected();
         this.#listener?.disconnected();
@@ -134,6 +140,11 @@ export class Upstream implements Uplink {
     return this.#pending.size;
   }
 
+  /** Replaces the connection by another one, in order. Without a connection nothing happens. */
+  reconnect(reason: string): void {
+    this.#link.renew(reason);
+  }
+
   start(listener: UplinkListener): void {
     this.#listener = listener;
     this.#link.start();
@@ -159,7 +170,9 @@ export class Upstream implements Uplink {
    */
   async request(request: UpRequest): Promise<Envelope> {
     const { entropy } = this.#parts;
-    if (!this.#link.connected) throw new PosternError('unavailable', 'the MQTT broker is not connected');
+    // While the connection is only replaced, requests wait for the next one.
+    if (!this.#link.connected && !this.#link.isRenewing)
+      throw new PosternError('unavailable', 'the MQTT broker is not connected');
     const flow = request.device === undefined ? undefined : (request.flow ?? request.peer ?? request.device);
     this.#pending.demandRoom(flow);
     const correlation = entropy.bytes(12);

@@ -1,4 +1,4 @@
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse, stringify } from 'smol-toml';
@@ -6,6 +6,7 @@ import { syncFile, syncFolder, writeDurably } from '../../base/durable.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
 import { readNamedFile } from '../../base/named-file.ts';
+import { BoardIdentity } from '../northbound/board-identity.ts';
 
 /** Result of the provisioning: name of the gateway, and ports that the firewall opens. */
 export interface Provisioned {
@@ -21,6 +22,8 @@ const fileKeys: readonly (readonly [table: string, key: string])[] = [
   ['mqtt', 'ca'],
   ['mqtt', 'cert'],
   ['mqtt', 'key'],
+  ['enrolment', 'cert'],
+  ['enrolment', 'key'],
   ['http', 'tls-cert'],
   ['http', 'tls-key'],
   ['images', 'ca'],
@@ -42,7 +45,7 @@ const boardDefaults = (data: string): Readonly<Record<string, Table>> => ({
 
 /**
  * Takes over the configuration from the medium of a board:
- * - Makes the board's key pair; and its name and secrets, unless the configuration gives them.
+ * - Makes the board's key pair; and its name and secrets, unless the configuration gives them, or enrolment will.
  * - Stores the configuration, the files that came with it and the firewall rules in the board's own data folder.
  * - Writes `enrolment.json` to the medium. It holds what the operator's server must know of the board: name, public key,
  *   and the secrets if the board made them.
@@ -118,19 +121,17 @@ function makeIdentity(to: string, tables: Record<string, Table>) {
     return readFileSync(file, 'utf8').trim();
   };
   const secret = () => `${randomBytes(24).toString('base64url')}\n`;
-  const privateKey = () => {
-    const { privateKey: key, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-    writeDurably(join(folder, 'gateway.pub'), publicKey.export({ type: 'spki', format: 'pem' }) as string);
-    return key.export({ type: 'pkcs8', format: 'pem' }) as string;
-  };
-  once('gateway.key', privateKey);
+  new BoardIdentity(folder).key();
   const gateway: Table = { ...tables.gateway };
   const server: Table = { ...tables['dm-server'] };
   Object.assign(tables, { gateway, 'dm-server': server });
   gateway.id ??= once('id', () => `gw-${randomBytes(6).toString('hex')}\n`);
-  const isGiven = 'client-secret' in server && 'server-secret' in server;
-  server['client-secret'] ??= once('client-secret', secret);
-  server['server-secret'] ??= once('server-secret', secret);
+  const isGiven = tables.enrolment !== undefined || ('client-secret' in server && 'server-secret' in server);
+  if (tables.enrolment !== undefined) tables.enrolment = { folder, ...tables.enrolment };
+  else {
+    server['client-secret'] ??= once('client-secret', secret);
+    server['server-secret'] ??= once('server-secret', secret);
+  }
   const id = String(gateway.id);
   const enrolment = {
     id,

@@ -28,6 +28,8 @@ export interface Delivered {
   readonly qos: number;
   /** The message was published before this client subscribed. */
   readonly retain: boolean;
+  /** The broker may have delivered the message before. */
+  readonly dup: boolean;
 }
 
 /**

@@ -47,6 +47,8 @@ export interface MqttLinkParts {
   readonly opened?: (socket: Socket) => void;
   /** Called when a connection has been up for minutes. */
   readonly settled?: () => void;
+  /** Called when an attempt to connect has failed. */
+  readonly failed?: () => void;
 }
 
 const reconnect = { first: 500, cap: 60_000, jitter: 0.5 } as const;
@@ -93,6 +95,8 @@ export class MqttLink implements AsyncDisposable {
   #patience: Timer | undefined;
   #running: Promise<unknown> | undefined;
   #isConnected = false;
+  /** A connection ends because another one is wanted, and none has been made since. */
+  #isRenewing = false;
   #nextAttempt: Monotonic | undefined;
   /** Why there is no connection. */
   #failure: string | undefined;
@@ -110,6 +114,11 @@ export class MqttLink implements AsyncDisposable {
   /** Whether a connection is up and the broker has granted all subscriptions. */
   get connected(): boolean {
     return this.#isConnected;
+  }
+
+  /** True while the link connects again because `renew` was called. */
+  get isRenewing(): boolean {
+    return this.#isRenewing;
   }
 
   /** Where the broker is, without credentials. */
@@ -167,6 +176,13 @@ export class MqttLink implements AsyncDisposable {
     this.#finish();
     await this.#running;
     this.#patience?.cancel();
+  }
+
+  /** Ends the connection in order and makes another one at once, such as by another certificate. Without one nothing happens. */
+  renew(reason: string): void {
+    if (!this.#connection?.isAccepted) return;
+    this.#isRenewing = true;
+    this.#finish(reason);
   }
 
   /** Waits until the broker has acknowledged what was published, then says goodbye: two seconds at most. */
@@ -275,7 +291,9 @@ export class MqttLink implements AsyncDisposable {
       const reason = ending.reason + (kicks < suspicious ? '' : hint);
       const isOther = !wasConnected && this.#protocol.failed(ending);
       // MQTT 3.1.1 is tried at once when the broker does not know MQTT 5.
-      const delay = isOther && this.protocol === 4 ? 0 : delays.next().value;
+      if (!wasConnected) this.#isRenewing = false;
+      const isAtOnce = this.#isRenewing || (isOther && this.protocol === 4);
+      const delay = isAtOnce ? 0 : delays.next().value;
       const retryInSeconds = Math.round(delay / 1000);
       this.#failure = reason;
       if (isOther) events.emit('mqtt.version-refused', { url, protocol, reason, next: this.protocol });
@@ -291,7 +309,7 @@ export class MqttLink implements AsyncDisposable {
   /** Makes one attempt to connect. Resolves when it has failed, or the connection has ended. */
   async #attempt(version: 4 | 5): Promise<{ ending: Ending; wasConnected: boolean; wasStable: boolean }> {
     const { watches = [], will, clock, events, ...parts } = this.#parts;
-    const { opened, connected, disconnected, settled } = parts;
+    const { opened, connected, disconnected, settled, failed } = parts;
     const told = guarded(events, 'mqtt-link', (tell: (() => void) | undefined) => tell?.());
     const { promise, resolve } = Promise.withResolvers<Ending>();
     let wasConnected = false;
@@ -327,6 +345,7 @@ export class MqttLink implements AsyncDisposable {
         granted: () => {
           wasConnected = true;
           this.#isConnected = true;
+          this.#isRenewing = false;
           events.emit('mqtt.connected', { url: this.url, protocol: version });
           told(connected);
         },
@@ -343,7 +362,7 @@ export class MqttLink implements AsyncDisposable {
           try {
             this.#acknowledged.refuseWaiting(broke);
             this.#quick.refuseWaiting(broke);
-            if (wasConnected) told(disconnected);
+            told(wasConnected ? disconnected : failed);
             this.#learn(ending);
           } finally {
             resolve(ending);
@@ -352,6 +371,7 @@ export class MqttLink implements AsyncDisposable {
       });
     } catch (thrown) {
       const { message: reason } = asPosternError(thrown);
+      told(failed);
       resolve({ reason, isByPeer: false, refusesVersion: false, isUnanswered: false, unacknowledged: [] });
     }
     return { ending: await promise, wasConnected, wasStable };

@@ -38,3 +38,26 @@ export function parseUpTopic(topic: string): UpTopic | undefined {
   if (what === 'up') return { gateway, what, ...(route !== undefined && { route }) };
   return undefined;
 }
+
+/** Topic filter of the requests of gateways to be enrolled. */
+export const enrolmentRequests = 'enrol/+/+/up';
+
+/**
+ * The topics by which a gateway asks for its certificate (docs/bindings.md, Enrolment). A broker confines each client to its
+ * own: `pattern write enrol/%u/%c/up` and `pattern read enrol/%u/%c/down`.
+ * @param claim name of the claim certificate, or user name at the broker
+ * @param client client ID, which is the ID of the gateway's key
+ */
+export const enrolmentTopics = (claim: string, client: string) => ({
+  up: `enrol/${claim}/${client}/up`,
+  down: `enrol/${claim}/${client}/down`,
+});
+
+/** Reads a topic on which a gateway asks to be enrolled. Returns `undefined` for any other topic. */
+export function parseEnrolmentTopic(
+  topic: string,
+): { readonly claim: string; readonly client: string } | undefined {
+  const [root, claim, client, what, ...more] = topic.split('/');
+  if (root !== 'enrol' || what !== 'up' || more.length > 0 || !claim || !client) return undefined;
+  return isTopicLevel(claim) && isTopicLevel(client) ? { claim, client } : undefined;
+}

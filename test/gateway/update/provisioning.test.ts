@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { createPublicKey } from 'node:crypto';
+import { createPublicKey, X509Certificate } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
@@ -14,8 +14,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { checkConfig, loadConfig } from '../../../src/base/config.ts';
+import { systemEntropy } from '../../../src/base/entropy.ts';
 import { gatewayConfigSchema } from '../../../src/gateway/config.ts';
+import {
+  checkGatewayConfig,
+  enrolIfNeeded,
+  loadGatewayConfig,
+} from '../../../src/gateway/enrolled-config.ts';
 import { provision } from '../../../src/gateway/update/provisioning.ts';
+import { EventRecorder } from '../../event-recorder.ts';
+import { EnrolmentSite } from '../../journeys/enrolment-site.ts';
+import { LeapClock } from '../../leap-clock.ts';
 
 function board(t: TestContext, files: Readonly<Record<string, string>>) {
   const folder = mkdtempSync(join(tmpdir(), 'postern-board-'));
@@ -99,4 +108,44 @@ test('a wrong configuration is refused with the reason, and its file stays in pl
   assert.throws(empty.run, /put gateway\.toml onto the partition CONFIG/);
   const broken = board(t, { 'gateway.toml': '[gateway' });
   assert.throws(broken.run, /no TOML/);
+});
+
+test('a board that will enrol makes no secrets, keeps its claim on the data partition, and enrols with the key of the provisioning', async (t) => {
+  await using site = await EnrolmentSite.open();
+  const headend = await site.headend({ allow: [{ serial: 'SN-7' }] });
+  const toml = `
+[coap]
+port = 0
+insecure-plain-coap = true
+[mqtt]
+url = "${site.url}"
+ca = "broker.pem"
+[enrolment]
+cert = "claim.crt"
+key = "claim.key"
+serial = "SN-7"
+`;
+  const { from, to } = board(t, {
+    'gateway.toml': toml,
+    'broker.pem': readFileSync(site.ca, 'utf8'),
+    'claim.crt': readFileSync(site.claim.cert, 'utf8'),
+    'claim.key': readFileSync(site.claim.key, 'utf8'),
+  });
+  const { gatewayId } = provision({ from, to }, checkGatewayConfig);
+  assert.deepEqual(readdirSync(from), ['enrolment.json'], 'the claim does not stay on the medium');
+  const told = JSON.parse(readFileSync(join(from, 'enrolment.json'), 'utf8'));
+  assert.deepEqual(Object.keys(told), ['id', 'publicKey']);
+  assert.deepEqual(readdirSync(join(to, 'identity')).toSorted(), ['gateway.key', 'gateway.pub', 'id']);
+  const key = readFileSync(join(to, 'identity/gateway.key'), 'utf8');
+  const file = join(to, 'config/gateway.toml');
+  const machine = { clock: new LeapClock(), entropy: systemEntropy, events: new EventRecorder() };
+  assert.equal(await enrolIfNeeded(loadGatewayConfig(file), machine, new AbortController().signal), true);
+  assert.equal(readFileSync(join(to, 'identity/gateway.key'), 'utf8'), key);
+  const config = loadGatewayConfig(file);
+  assert.equal(config.mqtt?.key, join(to, 'identity/gateway.key'));
+  assert.equal(config['dm-server'].id, 'dm.example');
+  const [record] = headend.enrolment?.list(1) ?? [];
+  assert.deepEqual([record?.gateway, record?.by], [gatewayId, 'list']);
+  const { publicKey } = new X509Certificate(readFileSync(config.mqtt?.cert ?? ''));
+  assert.equal(publicKey.export({ type: 'spki', format: 'pem' }), told.publicKey);
 });

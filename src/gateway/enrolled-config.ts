@@ -1,0 +1,111 @@
+import { X509Certificate } from 'node:crypto';
+import { dirname, join } from 'node:path';
+import type { Clock } from '../base/clock.ts';
+import { checkConfig, readToml } from '../base/config.ts';
+import type { Entropy } from '../base/entropy.ts';
+import { PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import { readPem } from '../base/pem.ts';
+import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
+import { isTopicLevel } from '../wire/tunnel/topics.ts';
+import { type GatewayConfig, gatewayConfigSchema } from './config.ts';
+import { BoardIdentity, commonNameOf } from './northbound/board-identity.ts';
+import { Enrolment } from './northbound/enrolment.ts';
+
+type Table = Readonly<Record<string, unknown>>;
+
+/** Stands for the ServerID and the secrets that enrolment will give, so that a configuration can be checked before. */
+const notYet = 'not-yet-enrolled';
+
+/**
+ * Checks a configuration. What enrolment gives is filled in where the configuration leaves it out: certificate and key for the
+ * broker, and the DM account.
+ * @param file name of the file, for the error messages
+ * @throws {PosternError} `configuration`
+ */
+export function checkGatewayConfig(tables: unknown, file: string): GatewayConfig {
+  const given = tables as Readonly<Record<string, Table | undefined>>;
+  if (typeof given.enrolment !== 'object') return checkConfig(gatewayConfigSchema, tables, file);
+  const identity = new BoardIdentity(identityFolder(given));
+  const account = identity.account();
+  const mqtt = {
+    ...(account && /^(mqtts|ssl|wss):/.test(String(given.mqtt?.url))
+      ? { cert: identity.connectingFile, key: identity.keyFile }
+      : {}),
+    ...given.mqtt,
+  };
+  const server = {
+    id: account?.server ?? notYet,
+    'client-secret': account?.clientSecret ?? notYet,
+    'server-secret': account?.serverSecret ?? notYet,
+    ...given['dm-server'],
+  };
+  const config = checkConfig(gatewayConfigSchema, { ...given, mqtt, 'dm-server': server }, file);
+  if (account && account.gateway !== config.gateway.id)
+    throw new PosternError(
+      'configuration',
+      `${file}: gateway.id: this board is enrolled as ${account.gateway}, not as ${config.gateway.id}`,
+    );
+  return config;
+}
+
+/**
+ * Reads and checks a configuration file, as `checkGatewayConfig`.
+ * @throws {PosternError} `configuration`
+ */
+export const loadGatewayConfig = (file: string): GatewayConfig => checkGatewayConfig(readToml(file), file);
+
+/** The identity of an enrolled gateway. Undefined when its configuration does not say so, or another certificate is given. */
+export function enrolledIdentity(config: GatewayConfig): BoardIdentity | undefined {
+  if (!config.enrolment) return undefined;
+  const identity = new BoardIdentity(identityFolder(config));
+  return config.mqtt?.key === identity.keyFile ? identity : undefined;
+}
+
+const identityFolder = ({ enrolment, gateway }: Readonly<Record<string, Table | undefined>>): string =>
+  String(
+    enrolment?.folder ?? join(dirname(String(gateway?.state ?? '/var/lib/postern/state.db')), 'identity'),
+  );
+
+/**
+ * Enrols this gateway, if its configuration says so and it is not enrolled yet. Returns true when the configuration is to be
+ * read again.
+ * @throws {PosternError} `configuration`, `storage`; the reason of the signal when it is aborted
+ */
+export async function enrolIfNeeded(
+  config: GatewayConfig,
+  machine: { readonly clock: Clock; readonly entropy: Entropy; readonly events: Events },
+  stop: AbortSignal,
+): Promise<boolean> {
+  const { enrolment, mqtt, gateway, 'dm-server': dmServer } = config;
+  if (!enrolment || !mqtt) return false;
+  const identity = new BoardIdentity(identityFolder(config));
+  if (identity.account()) return false;
+  const { cert, key, username, password, code, serial, url = mqtt.url } = enrolment;
+  const { ca, protocol } = mqtt;
+  const settings = mqttSettings({ url, protocol, ca, cert, key, username, password } as never);
+  demandUsable(settings);
+  machine.events.emit('enrolment.begun', { gateway: gateway.id, url });
+  await using asking = new Enrolment({
+    gatewayId: gateway.id,
+    identity,
+    settings,
+    claim: username ?? claimOf(cert ?? ''),
+    code,
+    serial,
+    server: dmServer.id === notYet ? undefined : dmServer.id,
+    ...machine,
+  });
+  await asking.run(stop);
+  return true;
+}
+
+/** @throws {PosternError} `configuration` */
+function claimOf(file: string): string {
+  const name = commonNameOf(new X509Certificate(readPem(file, 'enrolment.cert')));
+  if (name !== undefined && isTopicLevel(name)) return name;
+  throw new PosternError(
+    'configuration',
+    `enrolment.cert: ${file}: the common name of a claim certificate has 1 to 64 of the characters A-Z a-z 0-9 . _ : -`,
+  );
+}

@@ -1,0 +1,212 @@
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  X509Certificate,
+} from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { replaceDurably, writeDurably } from '../../base/durable.ts';
+import { PosternError } from '../../base/errors.ts';
+import { makeFolder } from '../../base/make-folder.ts';
+import type { EnrolmentGrant } from '../../wire/tunnel/enrolment-message.ts';
+import { gatewayTopics } from '../../wire/tunnel/topics.ts';
+
+/** The DM account that a gateway got by enrolment. */
+export interface EnrolledAccount {
+  readonly gateway: string;
+  readonly server: string;
+  readonly clientSecret: string;
+  readonly serverSecret: string;
+}
+
+/**
+ * The identity of a board in its folder: key pair, certificate, DM account. All files have mode 0600 and are replaced as a
+ * whole. `enrolled.json` is written last: without it the board is not enrolled and asks again.
+ */
+export class BoardIdentity {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** PEM file of the private key. */
+  get keyFile(): string {
+    return join(this.#folder, 'gateway.key');
+  }
+
+  /** PEM file of the certificate, followed by those of its issuers. */
+  get certificateFile(): string {
+    return join(this.#folder, 'gateway.crt');
+  }
+
+  /** PEM file of a certificate that is tried at the broker. It is there only meanwhile. */
+  get nextFile(): string {
+    return join(this.#folder, 'gateway.crt.next');
+  }
+
+  /** PEM file of the certificate for the next connection: the one that is tried, if there is one. */
+  get connectingFile(): string {
+    return existsSync(this.nextFile) ? this.nextFile : this.certificateFile;
+  }
+
+  get #accountFile(): string {
+    return join(this.#folder, 'enrolled.json');
+  }
+
+  /**
+   * The key of the board. It is made at the first call, and never again while its file is there.
+   * @throws {PosternError} `configuration` when the file holds something else, `storage` when it cannot be written
+   */
+  key(): KeyObject {
+    const { keyFile } = this;
+    if (!existsSync(keyFile)) this.#makeKey();
+    return this.#read(keyFile, 'private key of P-256', (content) => {
+      const key = createPrivateKey(content);
+      return key.asymmetricKeyDetails?.namedCurve === 'prime256v1' ? key : undefined;
+    });
+  }
+
+  /** Reads a file. @throws {PosternError} `configuration` when it does not hold what it should */
+  #read<T>(file: string, what: string, parse: (content: Buffer) => T | undefined): T {
+    let found: T | undefined;
+    try {
+      found = parse(readFileSync(file));
+    } catch {
+      // The message below says what is missing.
+    }
+    if (found === undefined) throw new PosternError('configuration', `${file} holds no ${what}`);
+    return found;
+  }
+
+  #makeKey(): void {
+    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    this.#demandStored(() => {
+      makeFolder(this.#folder, { mode: 0o700 });
+      writeDurably(join(this.#folder, 'gateway.pub'), publicKey.export({ type: 'spki', format: 'pem' }));
+      // The private key comes last: while it is missing, both are made anew.
+      writeDurably(this.keyFile, privateKey.export({ type: 'pkcs8', format: 'pem' }));
+    });
+  }
+
+  /**
+   * The account; undefined before enrolment.
+   * @throws {PosternError} `configuration` when the file cannot be read
+   */
+  account(): EnrolledAccount | undefined {
+    const file = this.#accountFile;
+    if (!existsSync(file)) return undefined;
+    return this.#read(file, 'account', (content) => {
+      const { gateway, server, clientSecret, serverSecret } = JSON.parse(content.toString());
+      const all = [gateway, server, clientSecret, serverSecret];
+      const isWhole = all.every((one) => typeof one === 'string');
+      return isWhole ? { gateway, server, clientSecret, serverSecret } : undefined;
+    });
+  }
+
+  /**
+   * Checks and stores what the head-end grants. What is stored survives a power cut.
+   * @param gateway name that was asked for
+   * @throws {PosternError} `malformed` when it is not for this gateway and key, `storage`
+   */
+  store(grant: EnrolmentGrant, gateway: string): void {
+    const { server, clientSecret, serverSecret, chain, topics } = grant;
+    const { state, up, down } = gatewayTopics(gateway);
+    if (grant.gateway !== gateway || topics.state !== state || topics.up !== up || topics.down !== down)
+      throw new PosternError('malformed', `it is for ${grant.gateway}, with other topics: ${topics.up}`);
+    const pem = this.#checked(chain, gateway);
+    this.#demandStored(() => {
+      writeDurably(this.certificateFile, pem);
+      writeDurably(this.#accountFile, JSON.stringify({ gateway, server, clientSecret, serverSecret }));
+    });
+  }
+
+  /**
+   * Checks and stores a certificate that is to be tried at the broker.
+   * @param pem certificates, the own one first
+   * @throws {PosternError} `malformed` when it is not for this gateway and key, or ends before the one in use; `storage`
+   */
+  storeNext(pem: string, gateway: string): void {
+    const checked = this.checkNext(pem, gateway);
+    this.#demandStored(() => writeDurably(this.nextFile, checked));
+  }
+
+  /**
+   * Checks a certificate as `storeNext`, and returns it.
+   * @throws {PosternError} `malformed`
+   */
+  checkNext(pem: string, gateway: string): string {
+    const chain = (pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []).map(
+      (one) => certificateOf(Buffer.from(one)).raw,
+    );
+    const checked = this.#checked(chain, gateway);
+    if (new X509Certificate(checked).validToDate < this.certificate().validToDate)
+      throw new PosternError('malformed', 'the certificate ends before the one in use');
+    return checked;
+  }
+
+  /** The certificate that was tried is in use from now on. */
+  takeNext(): void {
+    this.#demandStored(() => replaceDurably(this.nextFile, this.certificateFile));
+  }
+
+  /** The certificate that was tried is set aside, for people to look at. */
+  dropNext(): void {
+    this.#demandStored(() => replaceDurably(this.nextFile, join(this.#folder, 'gateway.crt.refused')));
+  }
+
+  /**
+   * The certificate in use.
+   * @throws {PosternError} `malformed`
+   */
+  certificate(): X509Certificate {
+    return certificateOf(readFileSync(this.certificateFile));
+  }
+
+  /** The certificate in use and those of its issuers, PEM. */
+  chain(): string {
+    return readFileSync(this.certificateFile, 'utf8');
+  }
+
+  #demandStored(work: () => void): void {
+    try {
+      work();
+    } catch (cause) {
+      throw new PosternError('storage', `${this.#folder}: ${String(cause)}`, { cause });
+    }
+  }
+
+  /**
+   * The chain as PEM.
+   * @throws {PosternError} `malformed` when its first certificate is not for this name and key
+   */
+  #checked(chain: readonly Uint8Array[], gateway: string): string {
+    const [own, ...issuers] = chain.map(certificateOf);
+    if (!own?.checkPrivateKey(this.key()) || commonNameOf(own) !== gateway)
+      throw new PosternError('malformed', `the certificate is not for ${gateway} with the key of this board`);
+    return [own, ...issuers].map(String).join('');
+  }
+}
+
+/** @throws {PosternError} `malformed` */
+function certificateOf(der: Uint8Array): X509Certificate {
+  try {
+    return new X509Certificate(der);
+  } catch (cause) {
+    throw new PosternError('malformed', 'there is a certificate that cannot be read', { cause });
+  }
+}
+
+/** The common name of a certificate's subject, by which a broker knows its holder. Undefined when there is none. */
+export const commonNameOf = ({ subject }: X509Certificate): string | undefined =>
+  /^CN=(.*)$/m.exec(subject)?.[1];
+
+/** Names a key: the first 32 hexadecimal digits of the SHA-256 of its SubjectPublicKeyInfo. */
+export const keyId = (key: KeyObject): string =>
+  createHash('sha256')
+    .update(createPublicKey(key).export({ type: 'spki', format: 'der' }))
+    .digest('hex')
+    .slice(0, 32);

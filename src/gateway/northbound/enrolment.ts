@@ -1,0 +1,153 @@
+import { background } from '../../base/background.ts';
+import type { Clock, Timer } from '../../base/clock.ts';
+import type { Entropy } from '../../base/entropy.ts';
+import { asPosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
+import { backoff } from '../../base/retry.ts';
+import {
+  decodeEnrolmentAnswer,
+  decodeEnrolmentGrant,
+  encodeEnrolmentRequest,
+  grantInfo,
+} from '../../wire/tunnel/enrolment-message.ts';
+import { openSealed } from '../../wire/tunnel/hpke.ts';
+import { MqttLink } from '../../wire/tunnel/mqtt-link.ts';
+import type { MqttSettings } from '../../wire/tunnel/mqtt-settings.ts';
+import { enrolmentTopics } from '../../wire/tunnel/topics.ts';
+import { type BoardIdentity, keyId } from './board-identity.ts';
+import { certificateRequest } from './certificate-request.ts';
+
+export interface EnrolmentParts {
+  readonly gatewayId: string;
+  readonly identity: BoardIdentity;
+  /** The broker, and the claim certificate or the user name there. */
+  readonly settings: MqttSettings;
+  /** Name of the claim certificate, or user name at the broker. */
+  readonly claim: string;
+  /** One-time code. */
+  readonly code?: string | undefined;
+  /** Serial number of the board. */
+  readonly serial?: string | undefined;
+  /** ServerID of the DM server that is meant. */
+  readonly server?: string | undefined;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+}
+
+/** Milliseconds between requests that get no answer. */
+const unanswered = { first: 10_000, cap: 300_000, jitter: 0.5 } as const;
+/** Most seconds until a gateway asks again, whatever the answer says. */
+const longestWait = 3600;
+
+/**
+ * Asks a head-end for the certificate and the DM account of this gateway (docs/bindings.md, Enrolment), until it has both.
+ * Each request is the same for the head-end: it names the key, which stays. So a request may be repeated at any time, and an
+ * answer may be lost.
+ */
+export class Enrolment implements AsyncDisposable {
+  readonly #parts: EnrolmentParts;
+  readonly #topics: ReturnType<typeof enrolmentTopics>;
+  readonly #request: Buffer;
+  readonly #link: MqttLink;
+  readonly #enrolled = Promise.withResolvers<void>();
+  readonly #delays: Iterator<number, never>;
+  #timer: Timer | undefined;
+  /** What the head-end said last. The same is said once. */
+  #said: string | undefined;
+
+  /** @throws {PosternError} `configuration`, `storage` when there is no key and none can be made */
+  constructor(parts: EnrolmentParts) {
+    const { gatewayId, identity, settings, claim, code, serial, server, clock, entropy, events } = parts;
+    this.#parts = parts;
+    const key = identity.key();
+    this.#topics = enrolmentTopics(claim, keyId(key));
+    this.#request = encodeEnrolmentRequest({
+      request: certificateRequest(key, gatewayId),
+      ...(code !== undefined && { code }),
+      ...(serial !== undefined && { serial }),
+      ...(server !== undefined && { server }),
+    });
+    this.#delays = backoff(unanswered, entropy);
+    this.#link = new MqttLink({
+      settings,
+      clientId: keyId(key),
+      subscriptions: [this.#topics.down],
+      carrier: { topic: this.#topics.up, isNeeded: () => false },
+      clock,
+      entropy,
+      events,
+      connected: () => this.#ask(),
+      disconnected: () => this.#timer?.cancel(),
+      received: (_topic, payload) => this.#received(payload),
+    });
+  }
+
+  /**
+   * Resolves when this gateway is enrolled, and what it got survives a power cut.
+   * @throws the reason of the signal when it is aborted first
+   */
+  async run(stop: AbortSignal): Promise<void> {
+    stop.throwIfAborted();
+    const { promise, reject } = this.#enrolled;
+    const abort = () => reject(stop.reason);
+    stop.addEventListener('abort', abort, { once: true });
+    this.#link.start();
+    try {
+      await promise;
+    } finally {
+      stop.removeEventListener('abort', abort);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#timer?.cancel();
+    await this.#link[Symbol.asyncDispose]();
+  }
+
+  /** Publishes the request, and does it again when no answer comes. */
+  #ask(): void {
+    const { events } = this.#parts;
+    this.#askIn(this.#delays.next().value);
+    void background(events, 'enrolment', async () => {
+      const publication = { topic: this.#topics.up, payload: this.#request };
+      await this.#link
+        .publish(publication)
+        .catch((thrown) => this.#tell('waiting', asPosternError(thrown).message));
+    });
+  }
+
+  #askIn(delay: number): void {
+    this.#timer?.cancel();
+    this.#timer = this.#parts.clock.after(delay, () => this.#ask());
+  }
+
+  #received(payload: Buffer): void {
+    const { gatewayId: gateway, identity, events } = this.#parts;
+    try {
+      const answer = decodeEnrolmentAnswer(payload);
+      if (answer.state === 'granted') {
+        const grant = decodeEnrolmentGrant(openSealed(identity.key(), grantInfo, answer.sealed));
+        identity.store(grant, gateway);
+        this.#timer?.cancel();
+        events.emit('enrolment.done', { gateway, server: grant.server });
+        this.#enrolled.resolve();
+        return;
+      }
+      this.#tell(answer.state, answer.reason);
+      this.#askIn(Math.min(Math.max(answer.again, 1), longestWait) * 1000);
+    } catch (thrown) {
+      // It asks again: the next answer may be right, and the disk may take it.
+      this.#tell('failed', asPosternError(thrown).message);
+    }
+  }
+
+  #tell(state: 'waiting' | 'refused' | 'failed', reason: string): void {
+    if (this.#said === reason) return;
+    this.#said = reason;
+    const { events, gatewayId: gateway } = this.#parts;
+    if (state === 'waiting') events.emit('enrolment.waiting', { gateway, reason });
+    else if (state === 'refused') events.emit('enrolment.refused', { gateway, reason });
+    else events.emit('enrolment.failed', { gateway, reason });
+  }
+}

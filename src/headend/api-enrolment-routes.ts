@@ -1,0 +1,118 @@
+import * as v from 'valibot';
+import { described, identifier, integerBetween } from '../base/config.ts';
+import { PosternError } from '../base/errors.ts';
+import { type Route, route } from './api-route.ts';
+import { pageQuery } from './api-schemas.ts';
+import type { Enrolment } from './enrolment.ts';
+import { type EnrolmentRecord, enrolmentStates } from './enrolment-records.ts';
+import type { Headend } from './headend.ts';
+
+const text = (description: string) => described(v.string(), description);
+const time = (description: string) =>
+  described(v.pipe(v.string(), v.isoTimestamp()), `${description}, ISO 8601`);
+
+const enrolmentAnswer = v.strictObject({
+  number: described(v.number(), 'Rises with each board. `before` takes it'),
+  key: text('ID of the key of the board: the first 32 digits of the SHA-256 of its SubjectPublicKeyInfo'),
+  gateway: text('Name that the board asks for'),
+  serial: v.exactOptional(text('Serial number of the board, as it says itself')),
+  claim: text('Claim certificate or user name by which it asks, as the broker knows it'),
+  state: described(
+    v.picklist(enrolmentStates),
+    'waiting: a person decides. approved: it gets its certificate when it asks next. issued: the certificate was issued. refused: by a person. replaced: another board has the name now',
+  ),
+  by: v.exactOptional(text('What decided: code, list, policy or hand')),
+  reason: v.exactOptional(text('Why it waits, was refused or replaced, for a person')),
+  asked: time('When it asked first'),
+  decided: v.exactOptional(time('When it was approved or refused')),
+  expires: v.exactOptional(time('When its certificate ends')),
+});
+
+const codeBody = v.strictObject({
+  gateway: v.optional(
+    described(
+      identifier,
+      'The only name that the code is good for, also if another board has it. Absent: any free name',
+    ),
+  ),
+  hours: v.optional(described(integerBetween(1, 8760), 'Hours until the code ends; 168 if absent'), 168),
+});
+
+const codeAnswer = v.strictObject({
+  code: text('The code. It is shown this once, and only its hash is kept'),
+  gateway: v.exactOptional(text('The only name that the code is good for')),
+  expires: time('When the code ends'),
+});
+
+const refusalBody = v.strictObject({
+  reason: v.optional(
+    v.pipe(v.string(), v.minLength(1), v.maxLength(200), v.description('For the person at the board')),
+    'an operator has refused it',
+  ),
+});
+
+const iso = (at: number): string => new Date(at).toISOString();
+
+const view = ({ publicKey: _key, chain: _chain, secrets: _secrets, ...record }: EnrolmentRecord) => {
+  const { asked, decided, expires, ...rest } = record;
+  return {
+    ...rest,
+    asked: iso(asked),
+    ...(decided !== undefined && { decided: iso(decided) }),
+    ...(expires !== undefined && { expires: iso(expires) }),
+  };
+};
+
+/** @throws {PosternError} `notAllowed` without the table `enrolment` */
+function deskOf({ enrolment }: Headend): Enrolment {
+  if (!enrolment)
+    throw new PosternError(
+      'notAllowed',
+      'this server enrols no gateways: see the table enrolment of its configuration',
+    );
+  return enrolment;
+}
+
+/** Gateways that ask for their certificates. */
+export const enrolmentRoutes: readonly Route[] = [
+  route({
+    method: 'GET',
+    path: '/enrolments',
+    summary: 'Lists boards that have asked to be enrolled, the latest first; `before` selects the next page',
+    query: pageQuery,
+    status: 200,
+    answers: v.array(enrolmentAnswer),
+    handle: (headend, { query: { limit, before } }) => deskOf(headend).list(limit, before).map(view),
+  }),
+  route({
+    method: 'POST',
+    path: '/enrolments/{key}/approve',
+    summary:
+      'Approves a board: it gets a certificate and a DM account. Another board of the same name loses its account',
+    status: 200,
+    answers: enrolmentAnswer,
+    handle: async (headend, { parameters: { key } }) => view(await deskOf(headend).approve(key)),
+  }),
+  route({
+    method: 'POST',
+    path: '/enrolments/{key}/refuse',
+    summary: 'Refuses a board that waits. It may be approved later',
+    body: refusalBody,
+    status: 200,
+    answers: enrolmentAnswer,
+    handle: async (headend, { parameters: { key }, body: { reason } }) =>
+      view(await deskOf(headend).refuse(key, reason)),
+  }),
+  route({
+    method: 'POST',
+    path: '/enrolment-codes',
+    summary: 'Makes a one-time code, by which one board is enrolled without a person',
+    body: codeBody,
+    status: 200,
+    answers: codeAnswer,
+    handle: (headend, { body: { hours, gateway } }) => {
+      const { expires, ...code } = deskOf(headend).makeCode(hours, gateway);
+      return { ...code, expires: iso(expires) };
+    },
+  }),
+];

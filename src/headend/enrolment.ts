@@ -1,0 +1,185 @@
+import { X509Certificate } from 'node:crypto';
+import { background } from '../base/background.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Database } from '../base/database.ts';
+import type { Entropy } from '../base/entropy.ts';
+import { asPosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import { readPem } from '../base/pem.ts';
+import { keyFileOf, PlatformSealing, Sealing } from '../base/sealing.ts';
+import { type EnrolmentAnswer, encodeEnrolmentAnswer } from '../wire/tunnel/enrolment-message.ts';
+import { MqttLink } from '../wire/tunnel/mqtt-link.ts';
+import type { MqttSettings } from '../wire/tunnel/mqtt-settings.ts';
+import {
+  enrolmentRequests,
+  enrolmentTopics,
+  headendCarrier,
+  parseEnrolmentTopic,
+} from '../wire/tunnel/topics.ts';
+import { CertificateAuthority } from './certificate-authority.ts';
+import { EnrolmentCodes, type NewCode } from './enrolment-codes.ts';
+import type { EnrolmentConfig } from './enrolment-config.ts';
+import { EnrolmentDesk } from './enrolment-desk.ts';
+import { type EnrolmentRecord, EnrolmentRecords } from './enrolment-records.ts';
+import type { Parties } from './parties.ts';
+import { Renewals, type RenewalsParts } from './renewals.ts';
+
+export interface EnrolmentParts extends Pick<RenewalsParts, 'manage' | 'isOnline'> {
+  readonly serverId: string;
+  readonly route: string;
+  readonly group?: string | undefined;
+  /** State file, beside which the sealing key is. */
+  readonly state: string;
+  readonly mqtt: MqttSettings;
+  readonly settings: EnrolmentConfig;
+  readonly parties: Parties;
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly events: Events;
+}
+
+/** Seconds for which the broker keeps an answer for a board that is away. The board asks again. */
+const answerExpiry = 300;
+
+/**
+ * Enrols gateways over the broker. It has a connection of its own: a broker that forbids the topics of enrolment does not
+ * stop the management of gateways.
+ */
+export class Enrolment implements AsyncDisposable {
+  readonly #parts: EnrolmentParts;
+  readonly #records: EnrolmentRecords;
+  readonly #codes: EnrolmentCodes;
+  readonly #desk: EnrolmentDesk;
+  readonly #renewals: Renewals;
+  readonly #link: MqttLink;
+
+  /** @throws {PosternError} `configuration` when the files of the authority or the sealing key cannot be used */
+  constructor(parts: EnrolmentParts) {
+    const { serverId, route, group, state, mqtt, settings, clock, entropy, events } = parts;
+    this.#parts = parts;
+    const file = keyFileOf(state);
+    const sealing =
+      state === ':memory:'
+        ? new Sealing(entropy.bytes(32), entropy)
+        : new PlatformSealing({ file }, entropy, (reason) =>
+            events.emit('state.key-unusable', { file, reason }),
+          );
+    this.#records = new EnrolmentRecords({ ...parts, sealing });
+    this.#codes = new EnrolmentCodes(parts);
+    const authority = new CertificateAuthority(settings, parts);
+    this.#desk = new EnrolmentDesk({
+      ...parts,
+      reserved: ownNames(serverId, mqtt),
+      authority,
+      records: this.#records,
+      codes: this.#codes,
+    });
+    this.#renewals = new Renewals({ ...parts, records: this.#records, desk: this.#desk, authority });
+    this.#link = new MqttLink({
+      settings: mqtt,
+      clientId: `${serverId}-${route}-enrol`,
+      subscriptions: [group === undefined ? enrolmentRequests : `$share/${group}/${enrolmentRequests}`],
+      carrier: { topic: headendCarrier, isNeeded: () => false },
+      clock,
+      entropy,
+      events,
+      received: (topic, payload) =>
+        void background(events, 'enrolment', async () => await this.#received(topic, payload)),
+    });
+  }
+
+  /** True while boards can ask. */
+  get connected(): boolean {
+    return this.#link.connected;
+  }
+
+  /** Connects to the broker. Returns before the connection is up. */
+  start(): void {
+    this.#renewals.start();
+    this.#link.start();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#renewals[Symbol.dispose]();
+    await this.#link[Symbol.asyncDispose]();
+  }
+
+  /** A gateway is online: its certificate is renewed if that is due. */
+  gatewayOnline(): void {
+    this.#renewals.lookSoon();
+  }
+
+  /** Lists the boards that have asked, the latest first: at most `limit`, and only numbers below `before`. */
+  list(limit: number, before?: number): EnrolmentRecord[] {
+    return this.#records.latest(limit, before);
+  }
+
+  /**
+   * Makes a one-time code.
+   * @param gateway the only name that it is good for
+   * @throws {PosternError} `full`
+   */
+  makeCode(hours: number, gateway?: string): NewCode {
+    return this.#codes.make(hours, gateway);
+  }
+
+  /**
+   * Approves a board by hand.
+   * @throws {PosternError} `notFound`, `conflict`, `forbidden`
+   */
+  async approve(key: string): Promise<EnrolmentRecord> {
+    return this.#decided(key, await this.#desk.approve(key));
+  }
+
+  /**
+   * Refuses a board by hand. It may be approved later.
+   * @throws {PosternError} `notFound`, `conflict`
+   */
+  async refuse(key: string, reason: string): Promise<EnrolmentRecord> {
+    return this.#decided(key, await this.#desk.refuse(key, reason));
+  }
+
+  /** Tells a board at once, if it is there. Otherwise it hears when it asks again. */
+  #decided(key: string, answer: EnrolmentAnswer): EnrolmentRecord {
+    const record = this.#desk.record(key);
+    void background(
+      this.#parts.events,
+      'enrolment',
+      async () => await this.#publish(record.claim, key, answer),
+    );
+    return record;
+  }
+
+  async #received(topic: string, payload: Buffer): Promise<void> {
+    const place = parseEnrolmentTopic(topic);
+    if (!place) return;
+    const answer = await this.#desk.answer(place.claim, place.client, payload);
+    if (answer) await this.#publish(place.claim, place.client, answer);
+  }
+
+  async #publish(claim: string, client: string, answer: EnrolmentAnswer): Promise<void> {
+    const { down: topic } = enrolmentTopics(claim, client);
+    try {
+      await this.#link.publish({
+        topic,
+        payload: encodeEnrolmentAnswer(answer),
+        expiry: answerExpiry,
+        flow: client,
+      });
+    } catch (thrown) {
+      const reason = asPosternError(thrown).message;
+      this.#parts.events.emit('enrolment.request-refused', {
+        claim,
+        reason: `the answer was lost: ${reason}`,
+      });
+    }
+  }
+}
+
+/** Names by which the broker may know this server. A gateway of such a name could read and write everything. */
+function ownNames(serverId: string, { username, cert }: MqttSettings): string[] {
+  const certificate = cert === undefined ? undefined : new X509Certificate(readPem(cert, 'mqtt.cert'));
+  const name = certificate && /^CN=(.*)$/m.exec(certificate.subject)?.[1];
+  return [serverId, username, name].filter((one) => one !== undefined);
+}

@@ -1,0 +1,37 @@
+import assert from 'node:assert/strict';
+import { EnrolmentSite } from '../journeys/enrolment-site.ts';
+import { asker, startApi } from './api-client.ts';
+
+/** Enrols boards by the API: a list, an approval, a refusal, a code. The answers are checked against the OpenAPI document. */
+export async function enrolByApi(): Promise<void> {
+  await using site = await EnrolmentSite.open();
+  const headend = await site.headend();
+  await using api = await startApi(headend);
+  const ask = asker(api.url);
+  const stop = new AbortController();
+  const boards = ['gw-1', 'gw-2'].map((name) => site.board(name, { serial: `SN of ${name}` }));
+  const enrolled = boards.map((board) => board.enrol(stop.signal));
+  for (const board of boards) await board.events.until('enrolment.waiting');
+  const list = async () => (await ask('GET', '/enrolments?limit=10')).body;
+  const keyOf = async (gateway: string) => (await list()).find((one) => one.gateway === gateway)?.key;
+  const approved = await ask('POST', `/enrolments/${await keyOf('gw-1')}/approve`);
+  assert.deepEqual([approved.status, approved.body.state, approved.body.by], [200, 'issued', 'hand']);
+  assert.equal((await ask('POST', `/enrolments/${await keyOf('gw-1')}/approve`)).status, 409);
+  assert.equal((await ask('POST', `/enrolments/${await keyOf('gw-1')}/refuse`, {})).status, 409);
+  const refused = await ask('POST', `/enrolments/${await keyOf('gw-2')}/refuse`, { reason: 'stolen' });
+  assert.deepEqual([refused.body.state, refused.body.reason], ['refused', 'stolen']);
+  await boards[1]!.events.until('enrolment.refused', { reason: 'stolen' });
+  assert.equal((await ask('POST', '/enrolments/unknown/approve')).status, 404);
+  assert.equal((await ask('POST', '/enrolment-codes', { hours: 0 })).status, 400);
+  const { body: code } = await ask('POST', '/enrolment-codes', { gateway: 'gw-3', hours: 1 });
+  await site.board('gw-3', { code: code.code }).enrol();
+  assert.equal((await list()).find(({ gateway }) => gateway === 'gw-3')?.by, 'code');
+  const shown = JSON.stringify(await list());
+  assert.ok(
+    !/secret|chain|PRIVATE|CERTIFICATE/i.test(shown),
+    'the list shows neither secrets nor certificates',
+  );
+  await enrolled[0];
+  stop.abort();
+  await assert.rejects(enrolled[1]!);
+}
