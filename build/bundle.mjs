@@ -100,8 +100,8 @@ const leaveOut = {
     context.onResolve(
       { filter: new RegExp(`^(${Object.keys(leftOut).map(RegExp.escape).join('|')})$`) },
       ({ path, importer }) =>
-        // The package coap keeps its exchanges in such a cache, and other packages have files of these names.
-        /^\.|^lru-cache$/.test(path) && !/node_modules\/(mqtt|ws)\//.test(importer)
+        // The package coap has such a cache and such streams, and other packages have files of these names.
+        /^\.|^lru-cache$|^bl$/.test(path) && !/node_modules\/(mqtt|mqtt-packet|ws)\//.test(importer)
           ? undefined
           : { path, namespace: 'left-out' },
     );

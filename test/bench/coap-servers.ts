@@ -7,10 +7,11 @@ import { SystemClock } from '../../src/base/clock.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { noEvents } from '../../src/base/events.ts';
 import { literalLookup } from '../../src/base/source-address.ts';
+import { beFrugal, watchedForWork } from '../../src/cli/frugality.ts';
 import { CoapNetwork } from '../../src/gateway/southbound/coap-network.ts';
 import { body, timeResource, unlimited } from './coap-resource.ts';
 
-async function postern(): Promise<number> {
+async function postern(events = noEvents): Promise<number> {
   const clock = new SystemClock();
   const network = new CoapNetwork({
     port: 0,
@@ -18,12 +19,18 @@ async function postern(): Promise<number> {
     multicast: false,
     clock,
     entropy: systemEntropy,
-    events: noEvents,
-    admission: new Admission({ clock, events: noEvents, limits: unlimited }),
+    events,
+    admission: new Admission({ clock, events, limits: unlimited }),
     listInterfaces: () => ({ lo: (networkInterfaces().lo ?? []).filter(({ family }) => family === 'IPv4') }),
   });
   await network.start(({ endpoint }) => timeResource(clock, endpoint));
   return network.port;
+}
+
+/** Postern in a process whose memory is bounded as that of a gateway. */
+function gateway(): Promise<number> {
+  beFrugal();
+  return postern(watchedForWork(noEvents));
 }
 
 async function coapPackage(): Promise<number> {
@@ -47,5 +54,11 @@ async function echo(options: Partial<SocketOptions> = {}): Promise<number> {
   return socket.address().port;
 }
 
-const kinds = { postern, coap: coapPackage, echo, literal: () => echo(literalLookup) };
+const kinds = {
+  postern: () => postern(),
+  gateway,
+  coap: coapPackage,
+  echo,
+  literal: () => echo(literalLookup),
+};
 console.log(await kinds[process.argv[2] as keyof typeof kinds]());
