@@ -390,7 +390,7 @@ describe('the uplink', limit, () => {
     await online;
   });
 
-  test('a gateway does not start with a CoAP port in use, nor with plain CoAP that is not allowed explicitly', async () => {
+  test('a gateway does not start with a CoAP port in use, be it of plain CoAP or of DTLS', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([]);
@@ -398,7 +398,11 @@ describe('the uplink', limit, () => {
       site.gateway([], { coap: { port: gateway.coapPort, 'insecure-plain-coap': true } }),
       { code: 'configuration', message: /is in use/ },
     );
-    await assert.rejects(site.gateway([], { coap: { port: 0 } }), { message: /insecure-plain-coap/ });
+    const secure = await site.gateway([], { coap: { port: 0 } });
+    await assert.rejects(site.gateway([], { coap: { port: 0 }, coaps: { port: secure.coapsPort } }), {
+      code: 'configuration',
+      message: /coaps\.port: .*is in use/,
+    });
   });
 });
 

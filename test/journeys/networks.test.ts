@@ -195,7 +195,7 @@ describe('a site with IPv6 only', options, () => {
     t.after(() => rmSync(folder, { recursive: true }));
     const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
     const said = await machine.node(main, ['demo', '--once'], { XDG_RUNTIME_DIR: folder });
-    assert.match(said, /serves devices at coap:\/\/\[::1\]:5683/);
+    assert.match(said, /serves devices at coaps:\/\/\[::1\]:5684/);
     assert.match(said, /Everything is running/);
   });
 });

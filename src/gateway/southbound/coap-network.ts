@@ -258,7 +258,7 @@ export class CoapNetwork implements AsyncDisposable {
   }
 
   async #tryBind(local: LocalAddress, strict: boolean): Promise<void> {
-    const { events } = this.#options;
+    const { events, transport } = this.#options;
     try {
       await this.#bind(local);
       this.#failures.delete(keyOf(local));
@@ -273,7 +273,7 @@ export class CoapNetwork implements AsyncDisposable {
       if (strict && (cause as NodeJS.ErrnoException).code === 'EADDRINUSE')
         throw new PosternError(
           'configuration',
-          `coap.port: ${local.address} port ${this.#port} is in use; stop the other program, or choose another port`,
+          `${transport ? 'coaps' : 'coap'}.port: ${local.address} port ${this.#port} is in use; stop the other program, or choose another port`,
           { cause },
         );
     }
