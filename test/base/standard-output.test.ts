@@ -40,19 +40,23 @@ for (const [end, code] of Object.entries(ends))
   });
 
 test('an error is written at once, with the lines that wait, also when the process is killed then', async () => {
-  // No timer ever fires, so nothing else writes what waits.
+  // No timer ever fires and no time passes, so nothing else writes what waits.
   const code = `import { LogEvents } from '${source('log.ts')}';
-    setInterval(() => {}, 1000);
     globalThis.setTimeout = () => ({ unref: () => {} });
+    performance.now = () => 1000;
     const log = new LogEvents('info', 'gateway');
-    for (const gateway of ['1', '2', '3']) log.emit('gateway.stopping', { gateway });
-    log.emit('background.failed', { work: 'image', reason: 'r', failures: 1 });`;
+    log.emit('gateway.stopping', { gateway: '1' });
+    process.stdin.on('data', () => {
+      for (const gateway of ['2', '3']) log.emit('gateway.stopping', { gateway });
+      log.emit('background.failed', { work: 'image', reason: 'r', failures: 1 });
+    });`;
   const child = spawn(process.execPath, ['--input-type=module', '-e', code], {
-    stdio: ['ignore', 'pipe', 'ignore'],
+    stdio: ['pipe', 'pipe', 'ignore'],
   });
   const lines: string[] = [];
   createInterface({ input: child.stdout! }).on('line', (line) => {
     lines.push(JSON.parse(line).gateway ?? 'the error');
+    if (lines.length === 1) child.stdin!.write('go on');
     if (lines.length === 4) child.kill('SIGKILL');
   });
   await once(child, 'close');
