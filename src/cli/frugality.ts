@@ -54,6 +54,8 @@ const busyYoungBytes = 8 * 1024 * 1024;
  * collection stops the loop for 30 to 120 ms here, and everything that came in the meantime waits for it.
  */
 const quiet = { cpu: 50, period: 1000 } as const;
+/** Milliseconds between two looks at the size of the young generation of a server. */
+const youngLook = 250;
 /** Events between two looks at the size of the young generation: while it is small, and when it is large enough. */
 const looks = { small: 50, large: 1000 } as const;
 
@@ -87,6 +89,15 @@ function growYoung(): number {
   const isSmall = young !== undefined && young.space_size < busyYoungBytes;
   setFlagsFromString(`--semi-space-growth-factor=${isSmall ? 2 : 1}`);
   return isSmall ? looks.small : looks.large;
+}
+
+/**
+ * Bounds the young generation of a party that has the memory of a server. V8 lets it grow to 64 MB under load, which is then most
+ * of what a flood of messages takes.
+ */
+export function boundYoung(): void {
+  setFlagsFromString('--semi-space-growth-factor=1');
+  setInterval(growYoung, youngLook).unref();
 }
 
 /**

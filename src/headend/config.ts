@@ -84,7 +84,7 @@ const headendTables = v.strictObject({
       'Seconds for a device to open a requested session',
     ),
     'gateway-rate': described(
-      v.optional(integerBetween(1, 100_000), 300),
+      v.optional(integerBetween(1, 100_000), 1000),
       'Messages a second of one gateway that are looked at; three times as many at once. A message counts once for each 16 KiB. A gateway that sends more gets a small share of the rest, and repeats what was not answered',
     ),
   }),

@@ -8,7 +8,7 @@ import { type AttackedSite, image } from './site.ts';
  * What an attack may do at most. The tables of the head-end are larger: 32 MiB of packages in work, and 16 MiB of answers kept
  * (docs/architecture.md, Bounds).
  */
-export const bars = { slower: 5, megabytes: 16, headendMegabytes: 64, logged: 1e6 } as const;
+export const bars = { slower: 5, megabytes: 16, headendMegabytes: 32, logged: 1e6 } as const;
 /** Below this p99 in milliseconds nobody waits, whatever the ratio to a quiet time. */
 const prompt = 100;
 /** Milliseconds for honest parties to get in again after an attack; after one that cut off the DM server, until all is connected again. */
