@@ -267,11 +267,9 @@ describe('observe (RFC 7641)', () => {
 
 test('coap URIs are written and read; other URIs are refused', () => {
   assert.equal(coapUri('fe80::1%eth0', 5683, '/dm'), 'coap://[fe80::1]:5683/dm');
-  assert.deepEqual(parseCoapUri('coap://[2001:db8::1]/a/b%20c'), {
-    host: '2001:db8::1',
-    port: 5683,
-    path: ['a', 'b c'],
-  });
+  const parts = { host: '2001:db8::1', path: ['a', 'b c'] };
+  assert.deepEqual(parseCoapUri('coap://[2001:db8::1]/a/b%20c'), { scheme: 'coap', ...parts, port: 5683 });
+  assert.deepEqual(parseCoapUri('coaps://[2001:db8::1]/a/b%20c'), { scheme: 'coaps', ...parts, port: 5684 });
   assert.throws(() => parseCoapUri('http://x/'), { code: 'malformed' });
   assert.throws(() => parseCoapUri('nothing'), { code: 'malformed' });
 });
