@@ -1,10 +1,11 @@
 import { spawnSync } from 'node:child_process';
 import { createCipheriv, createDecipheriv } from 'node:crypto';
-import { existsSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { writeDurably } from './durable.ts';
 import type { Entropy } from './entropy.ts';
 import { asPosternError, PosternError } from './errors.ts';
 import { readNamedFile } from './named-file.ts';
+import { setAside } from './recover-state.ts';
 
 const keyBytes = 32;
 const nonceBytes = 12;
@@ -141,12 +142,8 @@ export function restoreKey(backup: string, state: string): void {
   const to = keyFileOf(state);
   const present = key && keyIn(to);
   if (!key || present?.equals(key)) return;
-  if (present) renameSync(to, firstFree(`${to}.replaced`));
+  if (present) setAside(to, 'replaced');
   writeDurably(to, key);
-}
-
-function firstFree(name: string): string {
-  for (let at = 1; ; at++) if (!existsSync(`${name}-${at}`)) return `${name}-${at}`;
 }
 
 /**
@@ -163,10 +160,10 @@ function keyIn(file: string): Buffer | undefined {
     throw new PosternError('storage', `the key ${file} ${message}`, { cause: thrown });
   }
   if (key.length === keyBytes) return key;
-  const aside = firstFree(`${file}.corrupt`);
   const what = `the file holds ${key.length} bytes and no key of ${keyBytes}; it`;
+  let aside: string;
   try {
-    renameSync(file, aside);
+    aside = setAside(file, 'corrupt');
   } catch (cause) {
     throw new PosternError('storage', `${what} cannot be set aside: ${String(cause)}`, { cause });
   }
