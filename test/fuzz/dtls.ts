@@ -31,7 +31,8 @@ import { certificateSuites, pskSuites } from '../../src/wire/secure/dtls/suites.
 import { HandClock } from '../hand-clock.ts';
 import { authority, certificatesOf, issue } from '../wire/secure/dtls/authority.ts';
 import { Dice, mutate } from './mutate.ts';
-import type { Finding, Run } from './run.ts';
+import { playBounds, runPlays } from './plays.ts';
+import type { Run } from './run.ts';
 import type { Target } from './targets.ts';
 
 const key = Buffer.from('0123456789abcdef');
@@ -67,9 +68,6 @@ const limits = {
   lingering: 4,
   halfOpen: { entries: 16, perAddress: 4, perPrefix: 8 },
 };
-/** Steps against one server. After them the honest client must still be served. */
-const stepsOfOne = 500;
-const mostFindings = 10;
 
 /** A server, and an honest client with an association, whose datagrams anyone can copy. */
 class Play {
@@ -133,7 +131,8 @@ class Play {
   async run(): Promise<void> {
     await this.#connect();
     if (!this.#talk('before')) this.findings.push('an honest client is not served before');
-    for (let step = 0; step < stepsOfOne && this.findings.length < mostFindings; step++) this.#step();
+    for (let step = 0; step < playBounds.inputs && this.findings.length < playBounds.findings; step++)
+      this.#step();
     if (!this.#talk('after')) this.findings.push('the association of an honest client was lost');
     await this.#connect();
     if (!this.#talk('again')) this.findings.push('an honest client does not get in again');
@@ -216,19 +215,7 @@ class Play {
  * new handshake succeeds; that no more than three times the bytes go to others; and that all is bounded and ends.
  */
 export async function fuzzDtls(dice: Dice, inputs: number, until: number): Promise<Run> {
-  const findings: Finding[] = [];
-  let answered = 0;
-  let done = 0;
-  while (done < inputs && performance.now() < until && findings.length < mostFindings) {
-    const seed = dice.roll(0x7fff_ffff);
-    const play = new Play(new Dice(seed));
-    await play.run();
-    done += stepsOfOne;
-    answered += play.answers;
-    for (const what of play.findings)
-      findings.push({ target: 'DTLS endpoint', what: `play ${seed}: ${what}`, input: '' });
-  }
-  return { inputs: done, accepted: answered, slowest: 0, findings };
+  return await runPlays('DTLS endpoint', (own) => new Play(own), dice, inputs, until);
 }
 
 /** A decoder whose complaint is a `DtlsFailure`. */

@@ -9,13 +9,11 @@ import { OscoreKeys } from '../../src/wire/secure/oscore/keys.ts';
 import { headerOf, openRequest, protectRequest } from '../../src/wire/secure/oscore/messages.ts';
 import { pivOf, readHeader, sequenceOf, writeHeader } from '../../src/wire/secure/oscore/option.ts';
 import { type Datagram, ofDevice, ofGateway, pair, turn } from '../wire/secure/oscore/party.ts';
-import { Dice, mutate } from './mutate.ts';
-import type { Finding, Run } from './run.ts';
+import { type Dice, mutate } from './mutate.ts';
+import { playBounds, runPlays } from './plays.ts';
+import type { Run } from './run.ts';
 import type { Target } from './targets.ts';
 
-/** Steps against one gateway. After them the honest device must still be served. */
-const stepsOfOne = 500;
-const mostFindings = 10;
 const remembered = 64;
 
 /** A gateway, and an honest device with a security context, whose datagrams anyone can copy. */
@@ -54,7 +52,8 @@ class Play {
 
   async run(): Promise<void> {
     await this.#talk('before');
-    for (let step = 0; step < stepsOfOne && this.findings.length < mostFindings; step++) await this.#step();
+    for (let step = 0; step < playBounds.inputs && this.findings.length < playBounds.findings; step++)
+      await this.#step();
     // What was made up at the message layer, which OSCORE does not protect, is forgotten by then.
     const { wire, gateway, device } = this.#parties;
     wire.clock.advance(600_000);
@@ -152,19 +151,7 @@ class Play {
  * all ends.
  */
 export async function fuzzOscore(dice: Dice, inputs: number, until: number): Promise<Run> {
-  const findings: Finding[] = [];
-  let answered = 0;
-  let done = 0;
-  while (done < inputs && performance.now() < until && findings.length < mostFindings) {
-    const seed = dice.roll(0x7fff_ffff);
-    const play = new Play(new Dice(seed));
-    await play.run();
-    done += stepsOfOne;
-    answered += play.answers;
-    for (const what of play.findings)
-      findings.push({ target: 'OSCORE endpoint', what: `play ${seed}: ${what}`, input: '' });
-  }
-  return { inputs: done, accepted: answered, slowest: 0, findings };
+  return await runPlays('OSCORE endpoint', (own) => new Play(own), dice, inputs, until);
 }
 
 const [device, gateway] = [new OscoreKeys(ofDevice), new OscoreKeys(ofGateway)];

@@ -14,7 +14,7 @@ import {
   withDevice,
   withRawKeys,
 } from './certificate-pair.ts';
-import { isOpen, type Passing, type Path } from './pair.ts';
+import { isOpen, once, pathFaults } from './pair.ts';
 
 describe('a handshake in each cipher suite', () => {
   for (const suite of certificateSuites)
@@ -47,22 +47,8 @@ describe('a path that loses, doubles, turns round and cuts', () => {
     'X.509': () => credentials(withDevice(long, [long, middle])),
     'raw keys': () => credentials(withRawKeys, 'gateway'),
   };
-  const once = (wanted: (passing: Passing) => boolean, change: Path): Path => {
-    let isDone = false;
-    return (passing) => {
-      if (isDone || !wanted(passing)) return [passing.bytes];
-      isDone = true;
-      return change(passing);
-    };
-  };
-  const faults: Readonly<Record<string, Path>> = {
-    lost: () => [],
-    doubled: ({ bytes }) => [bytes, bytes],
-    cut: ({ bytes }) => [bytes.subarray(0, bytes.length - 7)],
-    'cut to its first record': ({ bytes }) => [bytes.subarray(0, 13 + bytes.readUInt16BE(11))],
-  };
   for (const [kind, own] of Object.entries(ends))
-    for (const [name, fault] of Object.entries(faults))
+    for (const [name, fault] of Object.entries(pathFaults))
       for (const from of ['client', 'server'] as const)
         for (const index of [0, 1, 2, 3, 4])
           test(`${kind}: ${from}'s datagram ${index} is ${name}`, async () => {

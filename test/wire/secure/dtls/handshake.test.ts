@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { pskSuites } from '../../../../src/wire/secure/dtls/suites.ts';
-import { clientAt, isOpen, key, Pair, type Passing, type Path, serverAt } from './pair.ts';
+import { clientAt, isOpen, key, once, Pair, type Passing, type Path, pathFaults, serverAt } from './pair.ts';
 
 describe('a handshake in each cipher suite', () => {
   for (const suite of pskSuites)
@@ -72,21 +72,7 @@ test('a cookie is of no use at another address, with another hello, or after two
 
 describe('a path that loses, doubles, turns round and cuts', () => {
   const flights = [0, 1, 2, 3];
-  const once = (wanted: (passing: Passing) => boolean, change: Path): Path => {
-    let isDone = false;
-    return (passing) => {
-      if (isDone || !wanted(passing)) return [passing.bytes];
-      isDone = true;
-      return change(passing);
-    };
-  };
-  const faults: Readonly<Record<string, Path>> = {
-    lost: () => [],
-    doubled: ({ bytes }) => [bytes, bytes],
-    cut: ({ bytes }) => [bytes.subarray(0, bytes.length - 7)],
-    'cut to its first record': ({ bytes }) => [bytes.subarray(0, 13 + bytes.readUInt16BE(11))],
-  };
-  for (const [name, fault] of Object.entries(faults))
+  for (const [name, fault] of Object.entries(pathFaults))
     for (const from of ['client', 'server'] as const)
       for (const index of flights)
         test(`${from}'s datagram ${index} is ${name}`, async () => {

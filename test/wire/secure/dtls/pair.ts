@@ -16,6 +16,24 @@ export interface Passing {
 /** What the path does with a datagram: the datagrams that arrive instead, in order. */
 export type Path = (passing: Passing) => readonly Buffer[];
 
+/** A path that changes the first wanted datagram, and no other. */
+export const once = (wanted: (passing: Passing) => boolean, change: Path): Path => {
+  let isDone = false;
+  return (passing) => {
+    if (isDone || !wanted(passing)) return [passing.bytes];
+    isDone = true;
+    return change(passing);
+  };
+};
+
+/** What may happen to a datagram on its way. */
+export const pathFaults: Readonly<Record<string, Path>> = {
+  lost: () => [],
+  doubled: ({ bytes }) => [bytes, bytes],
+  cut: ({ bytes }) => [bytes.subarray(0, bytes.length - 7)],
+  'cut to its first record': ({ bytes }) => [bytes.subarray(0, 13 + bytes.readUInt16BE(11))],
+};
+
 const straight: Path = ({ bytes }) => [bytes];
 
 export const serverAt = { address: '192.0.2.1', port: 5684, local: '' };
