@@ -10,6 +10,7 @@ await runCli(
     backup: async () => (await import('./backup.ts')).backup,
     restore: async () => (await import('./restore.ts')).restore,
     status: async () => (await import('./status.ts')).status,
+    join: async () => (await import('./join.ts')).join,
     devices: async () => (await import('./devices.ts')).devices,
     ddf: async () => (await import('./ddf.ts')).ddf,
     headend: async () => (await import('./headend.ts')).headend,

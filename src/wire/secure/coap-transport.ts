@@ -55,7 +55,10 @@ export interface CoapTransportParts {
    * Whose key an identity names, and of what kind it is; by default the identity itself.
    * @param proof of a certificate or a raw public key; undefined for a pre-shared key
    */
-  readonly ownerOf?: (identity: string, proof: string | undefined) => Pick<Remote, 'identity' | 'credential'>;
+  readonly ownerOf?: (
+    identity: string,
+    proof: string | undefined,
+  ) => Pick<Remote, 'identity' | 'credential' | 'party'>;
   /** Called when the pre-shared key of an identity has opened an association. */
   readonly opened?: (identity: string) => void;
   /** What certificates and raw public keys need, as it is now; undefined where they are not served. */
@@ -194,6 +197,17 @@ export class CoapTransport {
     this.#retiring.set(key, { end, timer: this.#parts.clock.after(farewell, end) });
   }
 
+  /** Asks again whose an identity is, for the association that it has. */
+  renew(identity: string): void {
+    for (const association of this.#dtls.associations) {
+      const remote = remoteOf(association);
+      if (association.identity !== identity || !remote) continue;
+      const { address, port, key } = remote;
+      const owner = this.#parts.ownerOf?.(identity, association.proof) ?? { identity };
+      association.owner = { address, port, key, ...owner } satisfies Remote;
+    }
+  }
+
   /** Ends what an identity has. Its next handshake needs its key. */
   revoke(identity: string): void {
     this.#dtls.revoke(identity);
@@ -230,7 +244,7 @@ export class CoapTransport {
     const remote = remoteOf(association);
     if (!socket || !remote) return;
     if (!socket.endpoint.isProven(remote))
-      socket.endpoint.vouch(remote, remote.identity ?? association.identity);
+      socket.endpoint.vouch(remote, remote.party ?? remote.identity ?? association.identity);
     if (association.isStale) {
       this.#probe(association);
       if (!isReset(content)) return;
