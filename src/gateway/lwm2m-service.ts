@@ -97,7 +97,11 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       registrations,
       calls,
       isAllowed,
-      isJoined,
+      isJoined: (deviceId, remote) => {
+        const isIn = isJoined(deviceId, remote);
+        if (isIn) joins.settle(remote);
+        return isIn;
+      },
       isAttached,
       // A client that was behind a child gateway may come here; a device of OMA DM is another.
       isOther: (deviceId) => inventory.get(deviceId)?.protocol === 'OMA-DM',

@@ -158,6 +158,14 @@ export class Joins implements UnlistedKeys {
   }
 
   /**
+   * Gives the sender of a request the rights of a device that has joined, over the association that it has. Not while it gets an
+   * answer in blocks: their transfer belongs to who it was before.
+   */
+  settle({ identity, credential }: Remote): void {
+    if (credential === 'joining') this.#listener?.renew(identity!);
+  }
+
+  /**
    * Forgets the key of a device, and what it got by it. Returns false when it had none.
    * @throws {PosternError} `storage`
    */
@@ -201,7 +209,6 @@ export class Joins implements UnlistedKeys {
       database.afterCommit(() => {
         this.#candidates.delete(mark);
         events.emit('join.joined', { device: deviceId, peer: address, protocol, key: mark });
-        this.#listener?.renew(unlistedIdentity(mark));
         this.#window.took(deviceId);
       });
     });

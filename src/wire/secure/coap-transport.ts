@@ -99,6 +99,8 @@ export class CoapTransport {
   readonly #unstored = new Set<Association>();
   /** By key: those that end with the next datagram to them. */
   readonly #retiring = new Map<string, { readonly end: () => void; readonly timer: Timer }>();
+  /** Keys of peers that associations had before their last `renew`. */
+  readonly #formerKeys = new WeakMap<Association, string>();
   /** What the store had, until it is restored. */
   #stored: readonly StoredAssociation[];
   #storing: Timer | undefined;
@@ -197,14 +199,17 @@ export class CoapTransport {
     this.#retiring.set(key, { end, timer: this.#parts.clock.after(farewell, end) });
   }
 
-  /** Asks again whose an identity is, for the association that it has. */
+  /**
+   * Asks again whose an identity is, for the association that it has. To CoAP that is another peer from now on, because a peer never
+   * changes. What is under way with the former one goes on through the same association.
+   */
   renew(identity: string): void {
     for (const association of this.#dtls.associations) {
-      const remote = remoteOf(association);
-      if (association.identity !== identity || !remote) continue;
-      const { address, port, key } = remote;
-      const owner = this.#parts.ownerOf?.(identity, association.proof) ?? { identity };
-      association.owner = { address, port, key, ...owner } satisfies Remote;
+      const former = remoteOf(association);
+      if (association.identity !== identity || !former) continue;
+      this.#byKey.delete(this.#formerKeys.get(association) ?? '');
+      this.#formerKeys.set(association, former.key);
+      this.#adopt(association);
     }
   }
 
@@ -367,6 +372,7 @@ export class CoapTransport {
     const { events, store } = this.#parts;
     const device = deviceOf(association);
     this.#byKey.delete(remoteOf(association)?.key ?? '');
+    this.#byKey.delete(this.#formerKeys.get(association) ?? '');
     association.owner = undefined;
     this.#unstored.delete(association);
     try {
