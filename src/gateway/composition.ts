@@ -169,7 +169,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     reported: () => reports.wake(),
     leaving: (deviceId) => state.updates.deviceLeft(hashedName(deviceId)),
     gone: (deviceId) => signals.detached(deviceId),
-    removed: (deviceId) => void joins.forget(deviceId),
+    removed: (deviceId) => joins.forget(deviceId),
   });
   const transparent = new TransparentMode({
     gatewayId,

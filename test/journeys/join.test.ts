@@ -260,8 +260,9 @@ test(
     await device.end.until(0, 1);
     await other.end.until(0, 1);
     await assert.rejects(gateway.orderJoins({ forget: pump }), { code: 'notFound' });
-    await using again = await Joiner.open(gateway);
-    await assert.rejects(again.session(pump, account!));
+    await gateway.orderJoins({ close: true });
+    await using again = await Joiner.open(gateway, device.key);
+    assert.equal(await refused(again.connect(gatewayKey)), 'refused');
   },
 );
 

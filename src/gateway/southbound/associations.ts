@@ -26,7 +26,7 @@ export interface AssociationsParts {
   /** Called when a device is no longer attached to this gateway. */
   readonly gone: (deviceId: string) => void;
   /** Called in the transaction that removes a device by order of the DM server. */
-  readonly removed: (deviceId: string) => void;
+  readonly removed: (deviceId: string) => unknown;
 }
 
 /** A device that has authenticated, or whose presence was verified otherwise. */
