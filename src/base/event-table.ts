@@ -171,6 +171,13 @@ export const eventTable = {
   'image.failed': warn<'image' | 'result' | 'reason'>(),
   'image.ready': info<'image', 'bytes'>(),
 
+  // The join window, in which devices that no list has may join.
+  'join.closed': info<'reason' | 'devices'>(),
+  'join.forgotten': info<'device'>(),
+  'join.joined': warn<'device' | 'peer' | 'protocol', never, { key: string }>(),
+  'join.opened': warn<'devices', never, { minutes: number; by: string }>(),
+  'join.refused': warn.byPeer<'device' | 'peer' | 'reason'>(),
+
   // LwM2M clients and their bootstrap server.
   'lwm2m.bootstrap-failed': warn.byPeer<'device' | 'peer' | 'reason'>(),
   'lwm2m.bootstrapped': info.byPeer<'device' | 'peer'>(),

@@ -98,11 +98,13 @@ async function serve(
   const views = {
     '/status': () => running.status(),
     '/devices': () => running.devices(),
+    '/join': () => running.joins(),
     '/update': () => running.firmware.status(),
   };
   await using admin = new AdminApi(socket, running.events, views, {
     '/update': (body) => running.firmware.install(body),
     '/backup': (body) => running.backUp(body),
+    '/join': (body) => running.orderJoins(body),
   });
   // Devices are served before the admin API. But nothing is begun when that could not be served.
   await demandFree(socket);

@@ -41,6 +41,7 @@ import { DeviceLocator } from './southbound/device-locator.ts';
 import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
+import { Joins } from './southbound/joins.ts';
 import { KeyEnds } from './southbound/key-ends.ts';
 import { notificationResource } from './southbound/notification-resource.ts';
 import { missing, nothingAt } from './southbound/presence.ts';
@@ -111,7 +112,19 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
   const signals = new DeviceSignals(events);
   const remembered = Math.max(rememberedDevices, config.limits.devices);
-  const networks = networksOf({ config, live, state, remembered, listInterfaces, ...machine });
+  const isListed = (deviceId: string) => live.current.listed.has(deviceId);
+  const joins = new Joins({
+    ...state,
+    isListed,
+    isTaken: (deviceId) =>
+      deviceId === gatewayId ||
+      isListed(deviceId) ||
+      credentials.get(deviceId) !== undefined ||
+      inventory.get(deviceId) !== undefined,
+    canProve: () => live.current.certificates !== undefined,
+    ...machine,
+  });
+  const networks = networksOf({ config, live, state, joins, remembered, listInterfaces, ...machine });
   const { admission, network, transport } = networks;
   const addresses = new DeviceAddresses(remembered);
   addresses.restore(inventory.values());
@@ -156,6 +169,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     reported: () => reports.wake(),
     leaving: (deviceId) => state.updates.deviceLeft(hashedName(deviceId)),
     gone: (deviceId) => signals.detached(deviceId),
+    removed: (deviceId) => joins.forget(deviceId),
   });
   const transparent = new TransparentMode({
     gatewayId,
@@ -203,6 +217,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       arrivals,
       associations,
       signals,
+      joins,
       ...machine,
     });
   const questions = new DeviceQuestions({
@@ -263,7 +278,16 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       ...machine,
     });
   tree.mount(
-    gatewayBranches({ config, state, tree, vocabulary, objects: objects.branches, firmware, certificate }),
+    gatewayBranches({
+      config,
+      state,
+      tree,
+      vocabulary,
+      joins,
+      objects: objects.branches,
+      firmware,
+      certificate,
+    }),
   );
   knowServer(accounts, config);
   const dmClient = new DmClient({
@@ -354,6 +378,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const { compose, http } = resourcesOf({
     config,
     live,
+    joins,
     credentials,
     database: state.database,
     locator,
@@ -379,6 +404,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   return {
     config,
     live,
+    joins,
     state,
     clock,
     events,

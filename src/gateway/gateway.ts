@@ -11,6 +11,7 @@ import { composeGateway, type GatewayParts, type GatewaySurroundings } from './c
 import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
 import type { GatewayFirmware } from './firmware.ts';
 import { forgetUnlisted, knowManualDevices } from './settings.ts';
+import type { JoinView } from './southbound/joins.ts';
 import { shownRecords } from './southbound/presence.ts';
 import { freeMemory, type GatewayStatus, memoryInUse, plainWarning, statusOf } from './status.ts';
 import { knowServer } from './tree.ts';
@@ -102,8 +103,18 @@ export class Gateway implements AsyncDisposable {
     if (this.#disposed) return;
     this.#disposed = true;
     const { config, state, events, network, http, uplink } = this.#parts;
-    const { presence, arrivals, lwm2m, objects, firmware, dmClient, sessions, secureNetwork, certificate } =
-      this.#parts;
+    const {
+      presence,
+      arrivals,
+      lwm2m,
+      objects,
+      firmware,
+      dmClient,
+      sessions,
+      secureNetwork,
+      certificate,
+      joins,
+    } = this.#parts;
     await using stack = new AsyncDisposableStack();
     stack.defer(() => state.database.close());
     // From the last to the first. What waits for the uplink ends when the uplink does.
@@ -123,6 +134,7 @@ export class Gateway implements AsyncDisposable {
       arrivals.stop();
     });
     stack.defer(() => sessions.stop());
+    stack.defer(() => joins.stop());
     // Campaigns stop before sockets and sessions do. Otherwise the stop would be the outcome of their devices.
     stack.defer(() => objects.stop());
     if (this.#isStarted) events.emit('gateway.stopping', { gateway: config.gateway.id });
@@ -196,6 +208,27 @@ export class Gateway implements AsyncDisposable {
       );
     await copies.backUp(target);
     if (key === true) backUpKey(this.#parts.config.gateway.state, target);
+  }
+
+  /** The join window, and the devices that have joined. */
+  joins(): JoinView {
+    return this.#parts.joins.view;
+  }
+
+  /**
+   * Opens or closes the join window, or forgets a device that has joined.
+   * @param order `{ minutes, devices }`, `{ close: true }` or `{ forget: DevId }`
+   * @throws {PosternError} `malformed`, `notAllowed`, `notFound`, `storage`
+   */
+  async orderJoins(order: unknown): Promise<JoinView> {
+    const { joins, state } = this.#parts;
+    const { minutes, devices, close, forget } = { ...(order as Readonly<Record<string, unknown>> | null) };
+    if (typeof forget === 'string') {
+      if (!joins.forget(forget)) throw new PosternError('notFound', `${forget} has not joined`);
+      await state.database.settled();
+    } else if (close === true) joins.close();
+    else joins.open({ minutes: Number(minutes), devices: Number(devices) }, 'admin');
+    return joins.view;
   }
 
   devices(): readonly DeviceRecord[] {

@@ -20,6 +20,8 @@ import type { TndsNode } from '../wire/syncml/tnds.ts';
 import type { GatewayConfig } from './config.ts';
 import { CertificateBranch } from './northbound/certificate-branch.ts';
 import type { CertificateKeeper } from './northbound/certificate-keeper.ts';
+import { JoinBranch } from './southbound/join-branch.ts';
+import type { Joins } from './southbound/joins.ts';
 import type { GatewayState } from './state.ts';
 
 /**
@@ -37,6 +39,7 @@ export interface GatewayBranchesParts {
   readonly state: GatewayState;
   readonly tree: ManagementTree;
   readonly vocabulary: Vocabulary;
+  readonly joins: Joins;
   /** The management objects of GwMO except GwConfig. */
   readonly objects: Readonly<Record<Exclude<GatewayObject, 'GwConfig'>, TreeBranch>>;
   /** How the gateway itself is updated, where it has slots. */
@@ -47,7 +50,7 @@ export interface GatewayBranchesParts {
 
 /** The branches of the gateway's own tree, by the names of their nodes. */
 export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<string, TreeBranch>> {
-  const { config, state, tree, vocabulary, objects, firmware, certificate } = parts;
+  const { config, state, tree, vocabulary, joins, objects, firmware, certificate } = parts;
   const { gateway, limits } = config;
   const { accounts, gwConfig } = state;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
@@ -73,6 +76,7 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
     DevDetail: detail,
     DMAcc: accounts.branch,
     Inbox: new Inbox({ [MoId.DmAcc]: (root, by) => receiveAccount(accounts, tree, root, by) }),
+    GwJoin: new JoinBranch(joins),
     ...(firmware && { FwUpdate: firmware.branch }),
     ...(certificate && { GwCertificate: new CertificateBranch(certificate) }),
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
