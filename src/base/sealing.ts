@@ -68,7 +68,10 @@ const commandBounds = { timeout: 30_000, maxBuffer: 4096 } as const;
 export class PlatformSealing implements Sealer {
   readonly #source: KeySource;
   readonly #entropy: Entropy;
+  readonly #told: (reason: string) => void;
   #sealing: Sealing | undefined;
+  /** What was said last. The same is said once. */
+  #said: string | undefined;
 
   /**
    * @param told called with what is wrong with the key file
@@ -77,14 +80,22 @@ export class PlatformSealing implements Sealer {
   constructor(source: KeySource, entropy: Entropy, told: (reason: string) => void) {
     this.#source = source;
     this.#entropy = entropy;
+    this.#told = told;
     try {
       const key = 'file' in source ? keyIn(source.file) : keyOf(source.command);
       if (key) this.#sealing = new Sealing(key, entropy);
     } catch (thrown) {
-      const { code, message } = asPosternError(thrown);
-      if (code !== 'storage') throw thrown;
-      told(message);
+      this.#tell(thrown);
     }
+  }
+
+  /** Tells what is wrong with the key file. Other faults are thrown again. */
+  #tell(thrown: unknown): void {
+    const { code, message } = asPosternError(thrown);
+    if (code !== 'storage') throw thrown;
+    if (this.#said === message) return;
+    this.#said = message;
+    this.#told(message);
   }
 
   /** What says where the key is, for messages. */
@@ -94,7 +105,12 @@ export class PlatformSealing implements Sealer {
 
   /** @throws {PosternError} `storage` when the key cannot be read, or there is none yet and it cannot be written */
   seal(bytes: Uint8Array, name: string): Buffer {
-    this.#sealing ??= new Sealing(keyIn(this.source) ?? this.#newKey(), this.#entropy);
+    try {
+      this.#sealing ??= new Sealing(keyIn(this.source) ?? this.#newKey(), this.#entropy);
+    } catch (thrown) {
+      this.#tell(thrown);
+      throw thrown;
+    }
     return this.#sealing.seal(bytes, name);
   }
 

@@ -4,6 +4,7 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { LiveConfig } from '../base/live-config.ts';
 import { backUpKey } from '../base/sealing.ts';
+import { writeAtStart } from '../base/start-writes.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
 import type { CoapTransport } from '../wire/secure/coap-transport.ts';
@@ -83,7 +84,7 @@ export class Gateway implements AsyncDisposable {
     await http?.start();
     this.#checkClock();
     // The gateway may have stopped before all of it was ended.
-    endOfServers();
+    writeAtStart(state.database, events, endOfServers);
     objects.resume();
     events.emit('gateway.started', {
       gateway: config.gateway.id,
