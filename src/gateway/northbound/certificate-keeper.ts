@@ -42,6 +42,8 @@ export class CertificateKeeper {
   readonly #parts: CertificateKeeperParts;
   /** Attempts in a row that failed, with the certificate that is tried. */
   #failed = 0;
+  /** The broker took the certificate in use after attempts with the new one had failed: it is there, so the next attempt decides. */
+  #isLast = false;
   #timer: Timer | undefined;
   /** Why the last new certificate was not taken. */
   #refused: string | undefined;
@@ -110,6 +112,7 @@ export class CertificateKeeper {
   tryNext(): void {
     const { settings, identity, reconnect } = this.#parts;
     this.#failed = 0;
+    this.#isLast = false;
     this.#refused = undefined;
     settings.cert = identity.nextFile;
     reconnect('the certificate is renewed');
@@ -117,10 +120,19 @@ export class CertificateKeeper {
 
   /** A connection to the broker is up. */
   connected(): void {
-    const { settings, identity, events, gatewayId: gateway } = this.#parts;
+    const { settings, identity, events, gatewayId: gateway, reconnect } = this.#parts;
     const isNext = settings.cert === identity.nextFile;
     if (!isNext && this.#failed < tries) return;
+    if (!isNext && !this.#isLast) {
+      // The attempts before may have failed because there was no broker.
+      this.#isLast = true;
+      this.#failed = tries - 1;
+      settings.cert = identity.nextFile;
+      reconnect('the new certificate is tried once more');
+      return;
+    }
     this.#failed = 0;
+    this.#isLast = false;
     try {
       if (isNext) {
         identity.takeNext();
