@@ -3,7 +3,7 @@ import { type Database, transaction } from '../base/database.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { LiveConfig } from '../base/live-config.ts';
-import { backUpKey } from '../base/sealing.ts';
+import { backUpWithKey } from '../base/sealing.ts';
 import { writeAtStart } from '../base/start-writes.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
@@ -183,7 +183,7 @@ export class Gateway implements AsyncDisposable {
   /**
    * Writes a consistent copy of the state.
    * @param order `target` is the absolute path of a file that does not exist; `key` is true for the key of its secrets beside it
-   * @throws {PosternError} `malformed`, `conflict`, `storage`; `notAllowed` when the state cannot be copied now
+   * @throws {PosternError} `malformed`, `conflict`, `notFound`, `storage`; `notAllowed` when the state or its key cannot be copied
    */
   async backUp(order: unknown): Promise<void> {
     const { target, key } = { ...(order as { target?: unknown; key?: unknown } | null) };
@@ -195,8 +195,14 @@ export class Gateway implements AsyncDisposable {
         'notAllowed',
         'the state is in memory, or was opened on a full or read-only disk',
       );
-    await copies.backUp(target);
-    if (key === true) backUpKey(this.#parts.config.gateway.state, target);
+    if (key !== true) return await copies.backUp(target);
+    const { state, 'key-command': command } = this.#parts.config.gateway;
+    if (command)
+      throw new PosternError(
+        'notAllowed',
+        'the key comes from gateway.key-command, and cannot be copied; back up without --with-key',
+      );
+    await backUpWithKey(state, target, () => copies.backUp(target));
   }
 
   devices(): readonly DeviceRecord[] {
