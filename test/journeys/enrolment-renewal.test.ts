@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -251,6 +251,11 @@ test(
     await board.events.until('mqtt.connected');
     await board.leap(60_000);
     assert.equal(await alone, false);
+    const [claim, name] = [site.claim.cert, `${site.claim.cert}.away`];
+    renameSync(claim, name);
+    assert.equal(await board.enrol(), false, 'without its claim certificate it starts as well');
+    await board.events.until('enrolment.failed');
+    renameSync(name, claim);
     const account = readFileSync(file(board, 'enrolled.json'), 'utf8');
     const headend = await site.headend({ days });
     assert.equal(await board.enrol(), true);

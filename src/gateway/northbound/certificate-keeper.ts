@@ -18,7 +18,7 @@ export interface CertificateKeeperParts {
 
 /** The certificate of a gateway, for people and DM servers. */
 export interface CertificateView {
-  /** ISO 8601. */
+  /** ISO 8601; empty when the certificate is lost. */
   readonly expires: string;
   /** What is wrong with the certificate or its renewal. */
   readonly problem?: string;
@@ -79,11 +79,13 @@ export class CertificateKeeper {
 
   view(): CertificateView {
     const { identity } = this.#parts;
-    const problem = this.#refused ?? this.#lateness()?.reason;
-    return {
-      expires: identity.certificate().validToDate.toISOString(),
-      ...(problem !== undefined && { problem }),
-    };
+    try {
+      const problem = this.#refused ?? this.#lateness()?.reason;
+      const expires = identity.certificate().validToDate.toISOString();
+      return { expires, ...(problem !== undefined && { problem }) };
+    } catch (thrown) {
+      return { expires: '', problem: `the certificate is lost: ${asPosternError(thrown).message}` };
+    }
   }
 
   /**
