@@ -200,7 +200,7 @@ function keyIn(file: string, isOwn = true): Buffer | undefined {
   }
   if (key.length === keyBytes) return key;
   const what = `${isOwn ? 'the file' : file} holds ${key.length} bytes and no key of ${keyBytes}; it`;
-  if (!isOwn) throw new PosternError('storage', `${what} is left as it is`);
+  if (!isOwn) throw new PosternError('storage', `${what} is no backup`);
   let aside: string;
   try {
     aside = setAside(file, 'corrupt');

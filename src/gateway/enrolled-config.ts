@@ -70,10 +70,7 @@ export const loadGatewayConfig = (
  */
 export function demandEnrolled(config: GatewayConfig): GatewayConfig {
   if (config['dm-server'].id !== notYet) return config;
-  throw new PosternError(
-    'configuration',
-    'what enrolment gave this board is lost; a restart enrols it again',
-  );
+  throw new PosternError('configuration', 'a restart enrols this gateway again');
 }
 
 /** The identity of an enrolled gateway. Undefined when its configuration does not say so, or another certificate is given. */

@@ -197,11 +197,7 @@ export class Gateway implements AsyncDisposable {
       );
     if (key !== true) return await copies.backUp(target);
     const { state, 'key-command': command } = this.#parts.config.gateway;
-    if (command)
-      throw new PosternError(
-        'notAllowed',
-        'the key comes from gateway.key-command, and cannot be copied; back up without --with-key',
-      );
+    if (command) throw new PosternError('notAllowed', 'the key is that of gateway.key-command');
     await backUpWithKey(state, target, () => copies.backUp(target));
   }
 

@@ -296,7 +296,7 @@ describe('enrolment that is interrupted', limit, () => {
     rmSync(file);
     assert.throws(() => demandEnrolled(board.config), {
       code: 'configuration',
-      message: /a restart enrols it/,
+      message: /a restart enrols/,
     });
     mkdirSync(file);
     assert.throws(() => board.config, { code: 'configuration', message: /enrolled.json is a folder/ });

@@ -130,7 +130,7 @@ export class CertificateKeeper {
       this.#isLast = true;
       this.#failed = tries - 1;
       settings.cert = identity.nextFile;
-      reconnect('the new certificate is tried once more');
+      reconnect('the certificate is renewed');
       return;
     }
     this.#failed = 0;
