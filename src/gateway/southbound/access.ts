@@ -5,7 +5,7 @@ import { paths } from '../../wire/resources.ts';
 
 /**
  * How the sender of a request has proved itself to the transport. `plain`: not at all, over CoAP without DTLS. `factory`: by the
- * key that its factory secret gives. `gateway`: by a key that a bootstrap issued. `configuration`: by a key of the
+ * key that its factory secret gives, or that an LwM2M client has from the factory. `gateway`: by a key that a bootstrap issued. `configuration`: by a key of the
  * configuration, by a certificate, or by a security context of OSCORE. `none`: by a key that has ended meanwhile.
  */
 export const credentials = ['plain', 'factory', 'gateway', 'configuration', 'none'] as const;
@@ -25,9 +25,9 @@ export const access: Readonly<Record<string, readonly Credential[]>> = {
   [paths.sessions]: ['gateway', 'configuration'],
   [paths.tunnel]: ['plain', 'gateway', 'configuration'],
   [paths.images]: ['gateway', 'configuration'],
-  [paths.lwm2mBootstrap]: ['configuration'],
-  [paths.lwm2mBootstrapPack]: ['configuration'],
-  [paths.registrations]: ['configuration'],
+  [paths.lwm2mBootstrap]: ['factory', 'configuration'],
+  [paths.lwm2mBootstrapPack]: ['factory', 'configuration'],
+  [paths.registrations]: ['gateway', 'configuration'],
   // From the parent gateway, to which this one is a device. Its digest protects it.
   [notification]: ['plain', 'gateway', 'configuration'],
 };
