@@ -118,6 +118,10 @@ export const lwm2mSection = described(
             v.array(
               v.strictObject({
                 id: described(deviceId, 'Endpoint name'),
+                'factory-secret': described(
+                  v.optional(secret),
+                  'Its factory secret, from which it derives the key for its bootstrap as a device of `bootstrap.device` does',
+                ),
                 'bootstrap-identity': described(
                   v.optional(v.pipe(text, v.maxBytes(128, 'an identity of at most 128 bytes'))),
                   'Identity of its pre-shared key for the bootstrap; by default its endpoint name',
@@ -126,7 +130,7 @@ export const lwm2mSection = described(
                   v.optional(
                     v.pipe(secret, v.check(isKey, '8 or more pairs of hexadecimal digits behind hex:')),
                   ),
-                  'Its pre-shared key for the bootstrap, and for nothing else: text, or bytes in hexadecimal digits behind `hex:`. A client in `bootstrap.device` may use its factory secret instead',
+                  'Its pre-shared key for the bootstrap, and for nothing else: text, or bytes in hexadecimal digits behind `hex:`.',
                 ),
               }),
             ),

@@ -83,8 +83,8 @@ export function forgetUnlisted(
 export function factorySecrets({ bootstrap, lwm2m, coaps }: GatewayConfig): FactorySecrets {
   const secrets = new Map<string, FactorySecret>();
   const taken = new Set(coaps?.device.map(({ identity }) => identity));
-  for (const { id, 'factory-secret': secret } of bootstrap.device)
-    secrets.set(factoryIdentity(id), { deviceId: id, secret });
+  for (const { id, 'factory-secret': secret } of [...bootstrap.device, ...(lwm2m?.device ?? [])])
+    if (secret !== undefined) secrets.set(factoryIdentity(id), { deviceId: id, secret });
   for (const { id, 'bootstrap-identity': identity = id, 'bootstrap-key': secret } of lwm2m?.device ?? []) {
     if (secret === undefined) continue;
     if (secrets.has(identity) || taken.has(identity))
