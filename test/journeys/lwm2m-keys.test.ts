@@ -201,8 +201,8 @@ test(
     const { config } = after;
     gateway.reload(() => ({ ...config, lwm2m: { ...config.lwm2m!, device: [{ id: other }] } }));
     await after.events.until('device.unlisted', { device: id });
-    assert.equal(await opens(after.port, third), false);
-    assert.equal(await opens(after.port, factory), false);
+    assert.equal(after.keys.at(third.identity), undefined);
+    assert.equal(after.parts.live.current.factorySecrets.has(id), false);
   },
 );
 
