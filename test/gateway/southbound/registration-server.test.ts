@@ -518,3 +518,10 @@ test('a bootstrap that fails does not count; a Bootstrap-Pack has the whole acco
   assert.equal((await ask(Code.GET, '/bspack', ['ep=a'], { accept: 60 })).code, '4.06');
   assert.equal((await ask(Code.GET, '/bspack', ['ep=stranger'])).code, '4.03');
 });
+
+test('one bootstrap of a name at a time: at another address it is refused, a repetition is taken', async () => {
+  const { ask } = rig(described);
+  assert.equal((await ask(Code.POST, '/bs', ['ep=a'])).code, '2.04');
+  assert.equal((await ask(Code.POST, '/bs', ['ep=a'], { port: 2 })).code, '5.03');
+  assert.equal((await ask(Code.POST, '/bs', ['ep=a'])).code, '2.04');
+});
