@@ -48,6 +48,9 @@ const bundles = {
  * - `process-nextick-args` is `process` itself where Node is not of 2015.
  * - `../../package.json` is mqtt's own, of which it uses the version.
  * - `lru-cache` holds the topic aliases that a client of mqtt sends, and no party uses aliases. The replacement is an empty Map.
+ * - `../BufferedDuplex` of mqtt is a stream over the WebSocket of a browser. Nothing makes one here.
+ * - `rfdc/default` copies each packet with its payload for the store of unacknowledged packets, since a topic alias is taken out of the
+ *   copy. No party uses aliases. The replacement copies the packet alone.
  */
 const uncompressed = "module.exports = { extensionName: 'permessage-deflate' };";
 const leftOut = {
@@ -68,6 +71,8 @@ const leftOut = {
   'process-nextick-args': 'module.exports = process;',
   '../../package.json': 'exports.version = "bundled";',
   'lru-cache': 'exports.LRUCache = class extends Map { constructor() { super(); } };',
+  '../BufferedDuplex': 'module.exports = {};',
+  'rfdc/default': 'module.exports = (packet) => ({ ...packet });',
   'readable-stream': "module.exports = require('node:stream');",
 };
 /**

@@ -5,6 +5,7 @@ import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
 import type { SetAside } from '../base/rows.ts';
+import { writeAtStart } from '../base/start-writes.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
@@ -289,7 +290,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       certificate,
     }),
   );
-  knowServer(accounts, config);
+  knowServer(accounts, config, true);
   const dmClient = new DmClient({
     gatewayId,
     serverId: ownServer,
@@ -358,7 +359,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     fanoutEnded: (...args) => delegation.reported(...args),
     faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
   });
-  knowManualDevices(config, credentials);
+  writeAtStart(state.database, events, () => knowManualDevices(config, credentials));
   const sessions = new DeviceSessions({
     gatewayId,
     credentials,
@@ -374,7 +375,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...machine,
   });
   const keyEnds = new KeyEnds({ keys: credentials.keys, transport, sessions });
-  forgetUnlisted(config, credentials, events, true);
+  writeAtStart(state.database, events, () => forgetUnlisted(config, credentials, events));
   const { compose, http } = resourcesOf({
     config,
     live,

@@ -3,7 +3,8 @@ import { type Database, transaction } from '../base/database.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { LiveConfig } from '../base/live-config.ts';
-import { backUpKey } from '../base/sealing.ts';
+import { backUpWithKey } from '../base/sealing.ts';
+import { writeAtStart } from '../base/start-writes.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
 import type { CoapTransport } from '../wire/secure/coap-transport.ts';
@@ -84,7 +85,7 @@ export class Gateway implements AsyncDisposable {
     await http?.start();
     this.#checkClock();
     // The gateway may have stopped before all of it was ended.
-    endOfServers();
+    writeAtStart(state.database, events, endOfServers);
     objects.resume();
     events.emit('gateway.started', {
       gateway: config.gateway.id,
@@ -194,7 +195,7 @@ export class Gateway implements AsyncDisposable {
   /**
    * Writes a consistent copy of the state.
    * @param order `target` is the absolute path of a file that does not exist; `key` is true for the key of its secrets beside it
-   * @throws {PosternError} `malformed`, `conflict`, `storage`; `notAllowed` when the state cannot be copied now
+   * @throws {PosternError} `malformed`, `conflict`, `notFound`, `storage`; `notAllowed` when the state or its key cannot be copied
    */
   async backUp(order: unknown): Promise<void> {
     const { target, key } = { ...(order as { target?: unknown; key?: unknown } | null) };
@@ -206,8 +207,10 @@ export class Gateway implements AsyncDisposable {
         'notAllowed',
         'the state is in memory, or was opened on a full or read-only disk',
       );
-    await copies.backUp(target);
-    if (key === true) backUpKey(this.#parts.config.gateway.state, target);
+    if (key !== true) return await copies.backUp(target);
+    const { state, 'key-command': command } = this.#parts.config.gateway;
+    if (command) throw new PosternError('notAllowed', 'the key is that of gateway.key-command');
+    await backUpWithKey(state, target, () => copies.backUp(target));
   }
 
   /** The join window, and the devices that have joined. */

@@ -10,7 +10,7 @@ import type { TreeBranch } from '../dm/tree-branch.ts';
 import { managementObjects } from '../mo/catalogue.ts';
 import { devDetail, devDetailNodes } from '../mo/dev-detail.ts';
 import { devInfo, devInfoNodes } from '../mo/dev-info.ts';
-import { type Accounts, readAccount } from '../mo/dm-acc.ts';
+import { type Accounts, type DmAccount, readAccount } from '../mo/dm-acc.ts';
 import { gwConfigBudget, gwConfigDefaults, gwConfigFacts } from '../mo/gw-config.ts';
 import { MoId } from '../mo/identifiers.ts';
 import { Inbox } from '../mo/inbox.ts';
@@ -65,12 +65,13 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
       hardware: process.arch,
     }),
   );
-  for (const node of gwConfigFacts(vocabulary, limits.devices)) gwConfig.plant([node.name], node);
+  for (const node of gwConfigFacts(vocabulary, limits.devices)) gwConfig.plant([node.name], node, true);
   // A state file of an earlier version lacks the nodes that a later version added.
-  for (const node of gwConfigDefaults) if (!gwConfig.view([node.name])) gwConfig.plant([node.name], node);
+  for (const node of gwConfigDefaults)
+    if (!gwConfig.view([node.name])) gwConfig.plant([node.name], node, true);
   // What a DM server has set is kept. Its node has a version above 0.
   for (const node of gwConfigBudget(config.budget))
-    if ((gwConfig.view([node.name])?.version ?? 0) === 0) gwConfig.plant([node.name], node);
+    if ((gwConfig.view([node.name])?.version ?? 0) === 0) gwConfig.plant([node.name], node, true);
   return {
     DevInfo: info,
     DevDetail: detail,
@@ -103,11 +104,15 @@ function renamedObjects({ names }: Vocabulary, objects: Readonly<Record<string, 
   );
 }
 
-/** Puts the account that the configuration gives. Its nonces continue from the last session. */
-export function knowServer(accounts: Accounts, config: GatewayConfig): void {
+/**
+ * Puts the account that the configuration gives. Its nonces continue from the last session.
+ * @param isStart a gateway starts on a disk that takes no writes, too
+ * @throws {PosternError} `storage`, unless the gateway starts
+ */
+export function knowServer(accounts: Accounts, config: GatewayConfig, isStart = false): void {
   const { gateway, mqtt, 'dm-server': server } = config;
   const known = accounts.find(server.id);
-  accounts.put({
+  const account: DmAccount = {
     ...known,
     serverId: server.id,
     // DM servers read it, and the URL may have a password.
@@ -124,5 +129,6 @@ export function knowServer(accounts: Accounts, config: GatewayConfig): void {
       nonce: known?.peer.nonce ?? new Uint8Array(),
       schemes: server['server-auth'],
     },
-  });
+  };
+  accounts.put(account, isStart);
 }
