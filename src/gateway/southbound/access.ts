@@ -6,9 +6,10 @@ import { paths } from '../../wire/resources.ts';
 /**
  * How the sender of a request has proved itself to the transport. `plain`: not at all, over CoAP without DTLS. `factory`: by the
  * key that its factory secret gives. `gateway`: by a key that a bootstrap issued. `configuration`: by a key of the
- * configuration, by a certificate, or by a security context of OSCORE. `none`: by a key that has ended meanwhile.
+ * configuration, by a certificate, or by a security context of OSCORE. `none`: by a key that has ended meanwhile. `parent`: the parent gateway, in the association that this gateway
+ * has opened with it.
  */
-export const credentials = ['plain', 'factory', 'gateway', 'configuration', 'none'] as const;
+export const credentials = ['plain', 'factory', 'gateway', 'configuration', 'parent', 'none'] as const;
 export type Credential = (typeof credentials)[number];
 
 /** Path of the notifications that a parent gateway sends to this one. */
@@ -19,7 +20,7 @@ const notification = `/${paths.notification[0]}`;
  * what goes without any key; where the configuration allows plain CoAP by name (`coap.insecure-plain-coap`), `plain` may use all.
  */
 export const access: Readonly<Record<string, readonly Credential[]>> = {
-  '/.well-known/core': ['plain', 'factory', 'gateway', 'configuration'],
+  '/.well-known/core': ['plain', 'factory', 'gateway', 'configuration', 'parent'],
   [paths.status]: ['gateway', 'configuration'],
   [paths.bootstrap]: ['factory', 'configuration'],
   [paths.sessions]: ['gateway', 'configuration'],
@@ -28,8 +29,8 @@ export const access: Readonly<Record<string, readonly Credential[]>> = {
   [paths.lwm2mBootstrap]: ['configuration'],
   [paths.lwm2mBootstrapPack]: ['configuration'],
   [paths.registrations]: ['configuration'],
-  // From the parent gateway, to which this one is a device. Its digest protects it.
-  [notification]: ['plain', 'gateway', 'configuration'],
+  // To the parent this gateway is a device. `parent.insecure-plain-coap` allows plain CoAP here.
+  [notification]: ['parent'],
 };
 
 /** Resources that tell a device without a key where to go. */
