@@ -24,7 +24,7 @@ const below = (site: Site, parent: Gateway, parentId: string, gatewayId: string,
       mqtt: undefined,
       parent: {
         id: parentId,
-        uri: `coap://127.0.0.1:${parent.coapPort}`,
+        uri: `coaps://127.0.0.1:${parent.coapsPort}`,
         'factory-secret': secrets.factory(gatewayId),
       },
     },
@@ -118,16 +118,19 @@ describe('gateways behind gateways (GwMO 1.1): three levels', limit, () => {
     await using server = new Site(broker.url);
     await using middle = new Site(broker.url);
     const headend = await server.headend([id], { gateway: [party('gw-1'), party('gw-2')] });
-    const start = (site: Site, port: number) =>
+    const start = (site: Site, port: number, securePort = 0) =>
       site.gateway(['gw-2'], {
         gateway: { id: 'gw-1', state: freshState(t) },
         coap: { port, leisure: 50, 'insecure-plain-coap': true },
+        coaps: { port: securePort },
       });
     let port: number;
+    let securePort: number | undefined;
     {
       await using before = new Site(broker.url);
       const first = await start(before, 0);
       port = first.coapPort;
+      securePort = first.coapsPort;
       const second = await below(middle, first, 'gw-1', 'gw-2', [id]);
       const device = middle.device(id, second, { factory: true });
       await device.start();
@@ -135,7 +138,7 @@ describe('gateways behind gateways (GwMO 1.1): three levels', limit, () => {
     }
     await using after = new Site(broker.url);
     const attached = after.gatewayEvents.next('device.attached', { device: id, via: 'gw-2' });
-    await start(after, port);
+    await start(after, port, securePort);
     await attached;
     const { correlator } = await headend.fanOut('gw-1', { name: 'all', targets: {}, command: look });
     await server.headendEvents.until('alert.command-fanout', { correlator });

@@ -297,7 +297,7 @@ describe('an address that changes is followed', options, () => {
     const server = await startServer(top, '::1');
     await startGateway(top, 'gw-1', { mqtt: { url: await server.call('url') } });
     const second = await startGateway(child, 'gw-2', {
-      parent: { id: 'gw-1', uri: 'coap://[2001:db8::1]', 'factory-secret': secrets.factory('gw-2') },
+      parent: { id: 'gw-1', uri: 'coaps://[2001:db8::1]', 'factory-secret': secrets.factory('gw-2') },
     });
     await server.events.until('alert.device-attach', { device: 'gw-2' });
     const ask = async () => {
