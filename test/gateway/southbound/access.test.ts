@@ -18,7 +18,8 @@ import { SocketEnd } from '../../wire/secure/dtls/socket-end.ts';
 
 const id = 'urn:dev:ops:1';
 const other = 'urn:dev:ops:2';
-const columns = ['plain', 'factory', 'gateway', 'configuration'] as const;
+const keys = ['plain', 'factory', 'gateway', 'configuration'] as const;
+const columns = [...keys, 'parent'] as const;
 
 /** Rows of the table in docs/security.md: resource, and a word for each column. */
 const documented = (): readonly (readonly [string, readonly string[]])[] => {
@@ -108,7 +109,7 @@ test('each key opens what the table says, and plain CoAP tells where to go', {
     gateway: await overDtls(gateway, issued.identity, Buffer.from(issued.key)),
     configuration: await overDtls(gateway, id, Buffer.from(configured)),
   };
-  for (const credential of columns)
+  for (const credential of keys)
     for (const [path, { code, said }] of found[credential])
       assert.equal(
         !isDenied(said),
