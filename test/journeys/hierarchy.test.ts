@@ -8,6 +8,7 @@ import { Code } from '../../src/wire/coap/codes.ts';
 import { LeapClock } from '../leap-clock.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
+import { Nat } from '../peers/nat.ts';
 import { freshState } from '../state-files.ts';
 import { gatewayConfig, loopback, Site, secrets, type Toml } from './site.ts';
 
@@ -26,7 +27,7 @@ const party = (name: string) => ({
 /** Starts a gateway below another. It has a `Site` of its own, so that its events are separate. */
 const below = (
   site: Site,
-  parent: Gateway,
+  parent: Pick<Gateway, 'coapsPort'>,
   parentId: string,
   gatewayId: string,
   ids: readonly string[],
@@ -263,5 +264,27 @@ test(
     await lost;
     await again;
     await middle.gatewayEvents.next('parent.connected');
+  },
+);
+
+test(
+  'a child whose address changes keeps its association, and its parent reaches it at the new one',
+  limit,
+  async () => {
+    await using top = new Site(noBroker);
+    await using middle = new Site(noBroker);
+    await using nat = await Nat.open();
+    const first = await top.gateway(['gw-2'], { coap }, false);
+    nat.leadTo({ coapPort: first.coapsPort! });
+    const second = await below(middle, { coapsPort: nat.coapPort }, 'gw-1', 'gw-2', [id]);
+    await top.gatewayEvents.until('device.attached', { device: 'gw-2' });
+    const opened = top.gatewayEvents.count('dtls.opened');
+    nat.takeOver(nat.insidePorts[0]!, 1);
+    await middle.device(id, second, { factory: true }).start();
+    await top.gatewayEvents.until('dtls.moved');
+    await top.gatewayEvents.until('device.attached', { device: id, via: 'gw-2' });
+    const [answer] = await first.manage('gw-2', [{ name: 'Get', uri: './DevInfo/DevId' }], 10_000);
+    assert.equal(answer?.results[0]?.data, 'gw-2');
+    assert.equal(top.gatewayEvents.count('dtls.opened'), opened);
   },
 );
