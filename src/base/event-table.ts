@@ -217,6 +217,7 @@ export const eventTable = {
   // The parent of a child gateway.
   'parent.bootstrapped': info<'parent'>(),
   'parent.connected': info<'parent'>(),
+  'parent.insecure': warn<'parent'>(),
   'parent.lost': warn<'parent'>(),
   'parent.unreachable': warn<'parent' | 'reason'>(),
 

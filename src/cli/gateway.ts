@@ -50,7 +50,7 @@ A gateway behind another gateway has this table instead of [mqtt]:
 
   [parent]
   id = "gw-0"
-  uri = "coap://192.0.2.1:5683"
+  uri = "coaps://192.0.2.1:5684"
   factory-secret = "secret for the parent's bootstrap server"
 
 All keys are in docs/configuration.md.`,

@@ -90,5 +90,5 @@ export const coapsSection = described(
       ),
     ),
   ),
-  'CoAP over DTLS 1.2 on the interfaces of `coap`, for devices with pre-shared keys, certificates or raw public keys. The factory secrets of `bootstrap.device` and bootstraps give pre-shared keys too. Without this table it is served at its default port, but off if `coap.insecure-plain-coap` is true',
+  'CoAP over DTLS 1.2 on the interfaces of `coap`, for devices with pre-shared keys, certificates or raw public keys. The factory secrets of `bootstrap.device` and bootstraps give pre-shared keys too. Without this table it is served at its default port, but off if `coap.insecure-plain-coap` is true and `parent.uri` is not over DTLS',
 );

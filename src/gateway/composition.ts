@@ -150,6 +150,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     accounts,
     join: (store) => associations.joinParent(store),
     locator,
+    transport,
     budget,
     addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: () => state.epoch.value,
@@ -160,7 +161,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...machine,
   });
   state.database.onFault(() => problemChanged?.());
-  if (parent) network.onChange(() => parent.addressesChanged());
+  if (parent) (networks.secureNetwork ?? network).onChange(() => parent.addressesChanged());
+  transport?.onMoved((former, { identity, address, port }, heardOn) => {
+    // Where a device is heard by its key counts as much as where it proved itself in its session.
+    if (identity !== undefined && addresses.deviceAt(former) === identity)
+      signals.heard(identity, { address, port, heardOn });
+  });
   const uplinkStatus = new UplinkStatus(clock, uplink);
 
   // Devices: which are attached, and how each is reached.
@@ -393,7 +399,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     notifications:
       parent &&
       notificationResource(
-        ({ remote }) => parent.isParent(remote.address),
+        ({ remote }) => parent.isParent(remote),
         (deviceId, package0) => notified(deviceId, decodeNotification(package0).serverId, package0),
       ),
     image: (name) => objects.images.ready(name),

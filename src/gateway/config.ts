@@ -17,7 +17,13 @@ import { bootstrapSection, httpSection, lwm2mSection } from './device-config.ts'
 import { enrolmentSection } from './enrolment-config.ts';
 import { imagesSection, updateSection } from './image-config.ts';
 import { oscoreSection } from './oscore-config.ts';
-import { budgetSection, dmServerSection, parentSection, tunnelSection } from './uplink-config.ts';
+import {
+  budgetSection,
+  dmServerSection,
+  isSecureUri,
+  parentSection,
+  tunnelSection,
+} from './uplink-config.ts';
 
 const gatewayTables = v.strictObject({
   gateway: v.strictObject({
@@ -100,9 +106,11 @@ const gatewayTables = v.strictObject({
   log: logSection,
 });
 
-/** What is served over DTLS without a table `coaps`. */
-const usualCoaps = (coap: v.InferOutput<typeof gatewayTables>['coap']) =>
-  coap['insecure-plain-coap'] ? undefined : v.parse(coapsSection, { port: coap.port === 0 ? 0 : coapsPort });
+/** What is served over DTLS without a table `coaps`. A parent over DTLS is reached from there too. */
+const usualCoaps = ({ coap, parent }: Pick<v.InferOutput<typeof gatewayTables>, 'coap' | 'parent'>) =>
+  coap['insecure-plain-coap'] && !(parent && isSecureUri(parent.uri))
+    ? undefined
+    : v.parse(coapsSection, { port: coap.port === 0 ? 0 : coapsPort });
 
 /** The gateway's configuration file: one schema for checking, defaults and the reference page. */
 export const gatewayConfigSchema = v.pipe(
@@ -124,7 +132,7 @@ export const gatewayConfigSchema = v.pipe(
     'update.authority is missing; slots = "directory" needs it, such as authority = "/etc/postern/update-ca.pem"',
   ),
   // Where devices are not served without security, they are served over DTLS without a word about it.
-  v.transform(({ coaps, ...config }) => ({ ...config, coaps: coaps ?? usualCoaps(config.coap) })),
+  v.transform(({ coaps, ...config }) => ({ ...config, coaps: coaps ?? usualCoaps(config) })),
 );
 
 export type GatewayConfig = v.InferOutput<typeof gatewayConfigSchema>;

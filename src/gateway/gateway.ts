@@ -17,6 +17,7 @@ import { shownRecords } from './southbound/presence.ts';
 import { freeMemory, type GatewayStatus, memoryInUse, plainWarning, statusOf } from './status.ts';
 import { knowServer } from './tree.ts';
 import { probeCoap } from './update/probe.ts';
+import { isSecureUri } from './uplink-config.ts';
 
 /** A DM Gateway: a checked configuration in, a running gateway out. */
 export class Gateway implements AsyncDisposable {
@@ -77,6 +78,8 @@ export class Gateway implements AsyncDisposable {
     const { presence, lwm2m, objects, firmware, endOfServers, transport, secureNetwork } = this.#parts;
     demandAllowed(config);
     if (config.coap['insecure-plain-coap']) events.emit('coap.insecure', { security: plainWarning });
+    if (config.parent && !isSecureUri(config.parent.uri))
+      events.emit('parent.insecure', { parent: config.parent.id });
     lwm2m?.start();
     presence.start();
     await network.start(compose);

@@ -23,6 +23,7 @@ import { imageResource, type ServedImage } from './southbound/image-resource.ts'
 import type { Joins } from './southbound/joins.ts';
 import type { UplinkStatus } from './southbound/uplink-status.ts';
 import type { Credentials } from './store/credentials.ts';
+import { isSecureUri } from './uplink-config.ts';
 
 export interface GatewayResourcesParts {
   readonly config: GatewayConfig;
@@ -79,7 +80,6 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
       durably(database, sessions.resource(local)),
       transparent.resource(local.bound),
       parts.uplinkStatus.resource(local),
-      ...(parts.notifications ? [parts.notifications] : []),
       imageResource(parts.image, ({ remote }) => locator.isAttachedAt(remote)),
     ];
     const allowed: AccessParts = {
@@ -88,7 +88,12 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
       secureUri: (path) => parts.secureUri(local, path),
     };
     const forClients = { ...allowed, isPlainAllowed: config.lwm2m?.['insecure-no-security'] ?? false };
+    const forParent = {
+      ...allowed,
+      isPlainAllowed: config.parent !== undefined && !isSecureUri(config.parent.uri),
+    };
     const router = new Router([
+      ...(parts.notifications ? [restricted(parts.notifications, forParent)] : []),
       ...resources.map((resource) => restricted(resource, allowed)),
       ...(parts.lwm2m?.resources(local) ?? []).map((resource) =>
         durably(database, restricted(resource, forClients)),

@@ -1,6 +1,7 @@
+import { isIP } from 'node:net';
 import * as v from 'valibot';
 import { authSchemes, described, identifier, integerBetween, secret, text } from '../base/config.ts';
-import { isCoapUri } from '../wire/coap/uri.ts';
+import { isCoapUri, parseCoapUri } from '../wire/coap/uri.ts';
 
 /** The table `[budget]` of the gateway's configuration. */
 export const budgetSection = described(
@@ -20,17 +21,39 @@ export const budgetSection = described(
   'Data budget of the uplink, for a link that costs money: octets of TCP in both directions. As it runs short, images wait first (from 70 %), then telemetry (85 %), orders (95 %) and alerts. A DM server can replace both values (`./GwConfig`)',
 );
 
+/** Whether the parent is reached over DTLS. */
+export const isSecureUri = (uri: string): boolean => isCoapUri(uri, ['coaps']);
+
+/** A name would have no address in the answers of the parent, by which they are known. */
+const isParentUri = (uri: string): boolean =>
+  isCoapUri(uri, ['coap', 'coaps']) && isIP(parseCoapUri(uri).host.replace(/%.*$/, '')) > 0;
+
+const parentTable = v.strictObject({
+  id: described(identifier, 'Name of the parent gateway'),
+  uri: described(
+    v.pipe(v.string(), v.check(isParentUri, 'a URI with an IP address, such as coaps://192.0.2.1:5684')),
+    'Address of the parent gateway over DTLS. A link-local address has its zone, as in `coaps://[fe80::1%25eth0]:5684`',
+  ),
+  'factory-secret': described(
+    secret,
+    "Secret of this gateway for the parent's bootstrap server. It also gives the key for DTLS of the bootstrap; the account has the key for all else",
+  ),
+  'insecure-plain-coap': described(
+    v.optional(v.boolean(), false),
+    'Allow a URI with `coap:`: this gateway and its parent then speak without DTLS, and the parent needs `coap.insecure-plain-coap`. Anyone between them can read the secrets of the bootstrap, and speak for either',
+  ),
+});
+
 /** The table `[parent]`. */
 export const parentSection = described(
   v.optional(
-    v.strictObject({
-      id: described(identifier, 'Name of the parent gateway'),
-      uri: described(
-        v.pipe(v.string(), v.check(isCoapUri, 'a URI such as coap://192.0.2.1:5683')),
-        'Address of the parent gateway. A link-local address has its zone, as in `coap://[fe80::1%25eth0]:5683`',
+    v.pipe(
+      parentTable,
+      v.check(
+        (parent) => isSecureUri(parent.uri) || parent['insecure-plain-coap'],
+        'a uri that begins with coaps: in [parent], such as coaps://192.0.2.1:5684; or insecure-plain-coap = true beside it, which leaves the way to the parent without security',
       ),
-      'factory-secret': described(secret, "Secret of this gateway for the parent's bootstrap server"),
-    }),
+    ),
   ),
   'A gateway above this one, instead of a broker (GwMO 1.1). This gateway is a device of it and reports to it',
 );

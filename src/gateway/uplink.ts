@@ -4,6 +4,7 @@ import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { Accounts } from '../mo/dm-acc.ts';
+import type { CoapTransport } from '../wire/secure/coap-transport.ts';
 import type { GatewayConfig } from './config.ts';
 import { enrolledIdentity } from './enrolled-config.ts';
 import type { LiveSettings } from './live-settings.ts';
@@ -14,6 +15,7 @@ import { ParentLink } from './northbound/parent-link.ts';
 import type { Uplink } from './northbound/uplink.ts';
 import { Upstream } from './northbound/upstream.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
+import { isSecureUri } from './uplink-config.ts';
 
 export interface GatewayUplinkParts {
   readonly config: GatewayConfig;
@@ -22,6 +24,8 @@ export interface GatewayUplinkParts {
   /** Runs what stores a new account at the parent, and has all devices reported to the parent, in one transaction. */
   readonly join: (store: () => void) => void;
   readonly locator: DeviceLocator;
+  /** DTLS, where it is served. */
+  readonly transport: CoapTransport | undefined;
   /** Epoch of the gateway's alerts, which a broker's retained state tells. */
   readonly epoch: () => string;
   /** What else than the uplink is wrong with the gateway. */
@@ -51,7 +55,19 @@ export interface GatewayUplink {
  * @throws {PosternError} `configuration` when it names none
  */
 export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
-  const { config, live, accounts, join, locator, epoch, problem, budget, addressOf, ...surroundings } = parts;
+  const {
+    config,
+    live,
+    accounts,
+    join,
+    locator,
+    transport,
+    epoch,
+    problem,
+    budget,
+    addressOf,
+    ...surroundings
+  } = parts;
   const gatewayId = config.gateway.id;
   const timeout = config.tunnel.timeout * 1000;
   if (config.parent) {
@@ -67,7 +83,8 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
         accounts,
         join,
         call: (...args) => locator.call(...args),
-        sourceTowards: (address) => locator.sourceTowards(address),
+        transport,
+        sourceTowards: (address) => locator.sourceTowards(address, isSecureUri(uri)),
         ...surroundings,
       },
       timeout,

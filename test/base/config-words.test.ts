@@ -49,7 +49,7 @@ const cases: readonly (readonly [keyof typeof parties, Record<string, unknown>, 
   [
     'gateway',
     { parent: { id: 'p', 'factory-secret': 'long enough' } },
-    'F: parent.uri: this key is missing; expected a URI such as coap://192.0.2.1:5683',
+    'F: parent.uri: this key is missing; expected a URI with an IP address, such as coaps://192.0.2.1:5684',
   ],
   [
     'gateway',

@@ -332,7 +332,7 @@ export const journeys: readonly Journey[] = [
       const first = await rig.gateway('gw-1', ['gw-2']);
       const parent = {
         id: 'gw-1',
-        uri: `coap://127.0.0.1:${first.coapPort}`,
+        uri: `coaps://127.0.0.1:${first.coapsPort}`,
         'factory-secret': secrets.factory('gw-2'),
       };
       const second = await rig.gateway('gw-2', [one], { mqtt: undefined, parent });

@@ -333,7 +333,7 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
         mqtt: undefined,
         parent: {
           id: 'gw-1',
-          uri: `coap://127.0.0.1:${top.coapPort}`,
+          uri: `coaps://127.0.0.1:${top.coapsPort}`,
           'factory-secret': secrets.factory('gw-2'),
         },
         ...clients(id),

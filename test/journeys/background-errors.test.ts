@@ -462,7 +462,7 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
         mqtt: undefined,
         parent: {
           id: 'gw-1',
-          uri: `coap://127.0.0.1:${parent.coapPort}`,
+          uri: `coaps://127.0.0.1:${parent.coapsPort}`,
           'factory-secret': secrets.factory('gw-2'),
         },
       },

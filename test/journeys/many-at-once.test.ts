@@ -95,7 +95,7 @@ describe('behind a child gateway', limit, () => {
         mqtt: undefined,
         parent: {
           id: 'gw-1',
-          uri: `coap://127.0.0.1:${parent.coapPort}`,
+          uri: `coaps://127.0.0.1:${parent.coapsPort}`,
           'factory-secret': secrets.factory('gw-2'),
         },
       },

@@ -32,6 +32,7 @@ const startGateway = (machine: Machine, id: string, uplink: object, more: object
   machine.start('gateway', {
     gateway: { id, state: ':memory:' },
     coap: { leisure: 50, 'insecure-plain-coap': true },
+    coaps: {},
     'dm-server': { ...party('dm.example') },
     bootstrap: {
       device: [deviceId, 'gw-2'].map((one) => ({
@@ -93,7 +94,7 @@ describe('a site with IPv6 only', options, () => {
     for (const machine of [top, child, devices]) machine.ip('address', 'del', '127.0.0.1/8', 'dev', 'lo');
     const server = await startServer(top, '::1');
     await startGateway(top, 'gw-1', { mqtt: { url: await server.call('url') } });
-    const uri = `coap://[${top.linkLocal('lan0')}%25up0]:5683`;
+    const uri = `coaps://[${top.linkLocal('lan0')}%25up0]`;
     const second = await startGateway(child, 'gw-2', {
       parent: { id: 'gw-1', uri, 'factory-secret': secrets.factory('gw-2') },
     });
@@ -297,7 +298,7 @@ describe('an address that changes is followed', options, () => {
     const server = await startServer(top, '::1');
     await startGateway(top, 'gw-1', { mqtt: { url: await server.call('url') } });
     const second = await startGateway(child, 'gw-2', {
-      parent: { id: 'gw-1', uri: 'coap://[2001:db8::1]', 'factory-secret': secrets.factory('gw-2') },
+      parent: { id: 'gw-1', uri: 'coaps://[2001:db8::1]', 'factory-secret': secrets.factory('gw-2') },
     });
     await server.events.until('alert.device-attach', { device: 'gw-2' });
     const ask = async () => {

@@ -74,7 +74,7 @@ describe('a broker that takes 16 kB, and alerts of more than that', limit, () =>
         mqtt: undefined,
         parent: {
           id: 'gw-1',
-          uri: `coap://127.0.0.1:${parent.coapPort}`,
+          uri: `coaps://127.0.0.1:${parent.coapsPort}`,
           'factory-secret': secrets.factory('gw-2'),
         },
       },

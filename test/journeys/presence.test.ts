@@ -170,7 +170,7 @@ describe('presence of devices', limit, () => {
         mqtt: undefined,
         parent: {
           id: 'gw-1',
-          uri: `coap://127.0.0.1:${first.coapPort}`,
+          uri: `coaps://127.0.0.1:${first.coapsPort}`,
           'factory-secret': secrets.factory('gw-2'),
         },
       },

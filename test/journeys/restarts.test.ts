@@ -30,6 +30,7 @@ class Level implements AsyncDisposable {
   #site: Site;
   #gateway: Gateway | undefined;
   #port = 0;
+  #securePort: number | undefined = 0;
 
   constructor(name: string, above: Level | undefined, broker: string, folder: string, family: 4 | 6) {
     this.name = name;
@@ -64,12 +65,13 @@ class Level implements AsyncDisposable {
           'insecure-plain-coap': true,
           advertise: this.#nat.advertised,
         },
+        coaps: { port: this.#securePort },
         lwm2m: { device: [{ id: client(this.name) }], 'insecure-no-security': true },
         ...(above && {
           mqtt: undefined,
           parent: {
             id: above.name,
-            uri: `coap://${host}:${above.#port}`,
+            uri: `coaps://${host}:${above.#securePort}`,
             'factory-secret': secrets.factory(this.name),
           },
         }),
@@ -78,6 +80,7 @@ class Level implements AsyncDisposable {
       { listInterfaces: loopback(this.#family === 6 ? 'IPv6' : 'IPv4') },
     );
     this.#port = this.#gateway.coapPort;
+    this.#securePort = this.#gateway.coapsPort;
     this.#nat.leadTo(this.#gateway);
     await this.#site.gatewayEvents.until(above ? 'parent.connected' : 'mqtt.connected');
   }

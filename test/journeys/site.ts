@@ -62,6 +62,8 @@ export const gatewayConfig = (
     {
       gateway: { id: 'gw-1', state: ':memory:' },
       coap: { port: 0, leisure: 50, 'insecure-plain-coap': true },
+      // Child gateways come over DTLS.
+      ...(factoryIds.some((id) => id.startsWith('gw-')) && { coaps: { port: 0 } }),
       mqtt: { url: brokerUrl },
       'dm-server': {
         id: 'dm.example',

@@ -7,21 +7,28 @@ import { FairWindow } from '../../base/fair-window.ts';
 import { backoff } from '../../base/retry.ts';
 import { hmacHeader } from '../../dm/hmac-header.ts';
 import { accountOf, requestBootstrap } from '../../mo/bootstrap-request.ts';
-import type { Accounts } from '../../mo/dm-acc.ts';
+import type { Accounts, DmAccount } from '../../mo/dm-acc.ts';
 import type { CoapAnswer, CoapCall } from '../../wire/coap/blockwise-client.ts';
 import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
 import { contentFormatOf, mediaTypeOf } from '../../wire/coap/content-formats.ts';
+import type { Remote } from '../../wire/coap/message.ts';
 import { Option, opaque, optionValue, text, uintOption } from '../../wire/coap/options.ts';
 import { parseCoapUri } from '../../wire/coap/uri.ts';
 import { paths } from '../../wire/resources.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
+import {
+  hasKey,
+  ParentAssociation,
+  type ParentAssociationParts,
+  parentCredential,
+} from './parent-association.ts';
 import type { Uplink, UplinkListener, UpRequest } from './uplink.ts';
 
 export interface ParentLinkParts {
   readonly gatewayId: string;
   /** ServerID of the parent, which is its gateway name. */
   readonly parentId: string;
-  /** URI of the parent, such as `coap://192.0.2.1:5683`. */
+  /** URI of the parent, such as `coaps://192.0.2.1:5684`. */
   readonly uri: string;
   /** Secret by which the parent's bootstrap server knows this gateway. */
   readonly factorySecret: string;
@@ -31,7 +38,9 @@ export interface ParentLinkParts {
   /**
    * Sends a CoAP request from the endpoint that serves this gateway's devices, so the parent can reach it there too.
    */
-  readonly call: (address: string, port: number, call: CoapCall) => Promise<CoapAnswer>;
+  readonly call: (address: string, port: number, call: CoapCall, heardOn?: string) => Promise<CoapAnswer>;
+  /** DTLS, for a parent with a coaps URI. */
+  readonly transport: ParentAssociationParts['transport'] | undefined;
   /** The local address from which `call` sends to an address; undefined without a way there. */
   readonly sourceTowards: (address: string) => string | undefined;
   readonly clock: Clock;
@@ -43,6 +52,8 @@ export interface ParentLinkParts {
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 /** Milliseconds for each discovery and bootstrap exchange with the parent. */
 const directTimeout = 20_000;
+/** Reasons that are told once until the parent is connected. */
+const reasons = 16;
 /**
  * Packages on their way to the parent. The CoAP endpoint allows 16 requests to one peer; the rest is for other requests.
  * Further packages wait.
@@ -50,7 +61,7 @@ const directTimeout = 20_000;
 const flow = { width: 12, waiting: 1024, bytes: 8 * 1024 * 1024 } as const;
 
 /**
- * The uplink of a child DM Gateway (GwMO 1.1): its parent gateway, over CoAP. For the parent, this gateway is a device.
+ * The uplink of a child DM Gateway (GwMO 1.1): its parent gateway, over CoAP with DTLS, or over plain CoAP where that is allowed by name. For the parent, this gateway is a device.
  * It gets an account from the parent's bootstrap server, attaches by a session, and sends packages for other DM servers
  * through the parent's tunnel.
  */
@@ -63,8 +74,14 @@ export class ParentLink implements Uplink {
   #running: Promise<void> | undefined;
   readonly #window = new FairWindow(flow);
   #connected = false;
+  /** Undefined over plain CoAP. */
+  readonly #association: ParentAssociation | undefined;
   /** Why the parent was not reached. */
   #failure: string | undefined;
+  /** Reasons that were told since the parent was connected last. */
+  readonly #told = new Set<string>();
+  /** The parent did not take the key of the account the last time. A bootstrap is tried next, and the account stays until it succeeds. */
+  #isKeyRefused = false;
   #nextAttempt: Monotonic | undefined;
   /** The own address that the parent knows. */
   #source: string | undefined;
@@ -74,9 +91,20 @@ export class ParentLink implements Uplink {
   constructor(parts: ParentLinkParts, timeout: number) {
     this.#parts = parts;
     this.#timeout = timeout;
-    const { host, port } = parseCoapUri(parts.uri);
+    const { scheme, host, port } = parseCoapUri(parts.uri);
     this.#host = host;
     this.#port = port;
+    const { transport, gatewayId, parentId } = parts;
+    if (scheme === 'coaps' && transport)
+      this.#association = new ParentAssociation({
+        gatewayId,
+        parentId,
+        host,
+        port,
+        factorySecret: () => parts.factorySecret,
+        transport,
+        ended: () => this.#lost(),
+      });
   }
 
   get connected(): boolean {
@@ -88,7 +116,7 @@ export class ParentLink implements Uplink {
     const at = this.#nextAttempt;
     return {
       url,
-      protocol: 'CoAP',
+      protocol: this.#association ? 'CoAP over DTLS' : 'CoAP without security',
       waiting: this.#window.waiting + this.#window.running,
       ...(!this.#connected && this.#failure !== undefined && { reason: this.#failure }),
       ...(at !== undefined && { retryInSeconds: Math.max(0, Math.ceil((at - clock.now()) / 1000)) }),
@@ -100,9 +128,9 @@ export class ParentLink implements Uplink {
     return Number.POSITIVE_INFINITY;
   }
 
-  /** Whether an IP address is the parent's. */
-  isParent(address: string): boolean {
-    return address === this.#host;
+  /** Whether a request comes from the parent: by its key, or over plain CoAP from its address. */
+  isParent({ address, credential }: Remote): boolean {
+    return this.#association ? credential === parentCredential : address === this.#host;
   }
 
   start(listener: UplinkListener): void {
@@ -135,11 +163,13 @@ export class ParentLink implements Uplink {
     this.#stop.abort(stops);
     this.#window.refuseWaiting(stops);
     await this.#running;
+    this.#association?.close();
   }
 
   async request(request: UpRequest): Promise<Envelope> {
     const { gatewayId, parentId } = this.#parts;
     const { device = gatewayId, server, via, peer } = request;
+    if (this.#connected && this.#association?.isOpen(this.#account) === false) this.#lost();
     if (!this.#connected) throw new PosternError('unavailable', 'the parent gateway is not connected');
     const isDirect = server === parentId && request.device === undefined;
     const path = isDirect ? paths.sessions : `${paths.tunnel}/${server}`;
@@ -205,25 +235,36 @@ export class ParentLink implements Uplink {
 
   /** Tries to reach the parent until it succeeds. Bootstraps first when there is no account for the parent. */
   async #connect(): Promise<void> {
-    const { accounts, parentId, events, clock, entropy } = this.#parts;
+    const { parentId, events, clock, entropy } = this.#parts;
     const delays = backoff(retry, entropy);
     while (!this.#stop.signal.aborted) {
+      const account = this.#isKeyRefused ? undefined : this.#account;
+      this.#isKeyRefused = false;
       try {
         this.#source = this.#parts.sourceTowards(this.#host);
-        if (accounts.find(parentId)) await this.#greet();
-        else await this.#bootstrap();
+        await this.#association?.open(account, this.#source);
+        if (!account) await this.#bootstrap();
+        // From now on by the key of the account, which the parent did not see before.
+        await this.#association?.open(this.#account, this.#source);
+        if (account || this.#association) await this.#greet();
         // The address has changed meanwhile.
         if (this.#parts.sourceTowards(this.#host) !== this.#source) continue;
         this.#connected = true;
         this.#failure = undefined;
+        this.#told.clear();
         events.emit('parent.connected', { parent: parentId });
         void background(events, 'uplink', () => this.#listener?.connected());
         return;
       } catch (thrown) {
         if (this.#stop.signal.aborted) return;
-        const { message } = asPosternError(thrown);
-        if (message !== this.#failure)
+        const { message, code } = asPosternError(thrown);
+        this.#isKeyRefused = account !== undefined && code === 'forbidden';
+        // A parent that has lost the association is silent to what comes by it.
+        if (code === 'timeout') this.#association?.close();
+        if (!this.#told.has(message) && this.#told.size < reasons) {
+          this.#told.add(message);
           events.emit('parent.unreachable', { parent: parentId, reason: message });
+        }
         this.#failure = message;
         const delay = delays.next().value;
         this.#nextAttempt = plus(clock.now(), delay);
@@ -231,6 +272,12 @@ export class ParentLink implements Uplink {
         this.#nextAttempt = undefined;
       }
     }
+  }
+
+  /** The account at the parent. Over DTLS one without a key is none. */
+  get #account(): DmAccount | undefined {
+    const account = this.#parts.accounts.find(this.#parts.parentId);
+    return account && (!this.#association || hasKey(account)) ? account : undefined;
   }
 
   /** Checks by discovery that the parent answers. */
@@ -267,6 +314,8 @@ export class ParentLink implements Uplink {
         'configuration',
         `parent.id: the gateway there is ${account.serverId}, not ${parentId}`,
       );
+    if (this.#association && !hasKey(account))
+      throw new PosternError('configuration', 'the parent gives no key for DTLS with its account');
     this.#parts.join(() => accounts.put(account));
     events.emit('parent.bootstrapped', { parent: parentId });
   }
@@ -282,7 +331,15 @@ export class ParentLink implements Uplink {
   }
 
   async #call(call: CoapCall): Promise<CoapAnswer> {
-    return await this.#parts.call(this.#host, this.#port, { ...call, signal: this.#stop.signal });
+    // Nothing for the parent goes over plain CoAP because there is no association just now.
+    if (this.#association?.isThere === false)
+      throw new PosternError('timeout', 'the association with the parent has ended');
+    return await this.#parts.call(
+      this.#host,
+      this.#port,
+      { ...call, signal: this.#stop.signal },
+      this.#source,
+    );
   }
 }
 

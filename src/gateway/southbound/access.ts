@@ -7,8 +7,8 @@ import { paths } from '../../wire/resources.ts';
  * How the sender of a request has proved itself to the transport. `plain`: not at all, over CoAP without DTLS. `factory`: by the
  * key that its factory secret gives, or that an LwM2M client has from the factory. `gateway`: by a key that a bootstrap issued.
  * `configuration`: by a key of the configuration, by a certificate, or by a security context of OSCORE. `joining`: by a public key
- * that nobody has listed, while a join window is open. `pinned`: by the public key by which an OMA DM device has joined. `none`:
- * by a key that has ended meanwhile.
+ * that nobody has listed, while a join window is open. `pinned`: by the public key by which an OMA DM device has joined. `parent`:
+ * the parent gateway, in the association that this gateway has opened with it. `none`: by a key that has ended meanwhile.
  */
 export const credentials = [
   'plain',
@@ -17,6 +17,7 @@ export const credentials = [
   'configuration',
   'joining',
   'pinned',
+  'parent',
   'none',
 ] as const;
 export type Credential = (typeof credentials)[number];
@@ -29,7 +30,7 @@ const notification = `/${paths.notification[0]}`;
  * what goes without any key; where the configuration allows plain CoAP by name (`coap.insecure-plain-coap`), `plain` may use all.
  */
 export const access: Readonly<Record<string, readonly Credential[]>> = {
-  '/.well-known/core': ['plain', 'factory', 'gateway', 'configuration', 'joining', 'pinned'],
+  '/.well-known/core': ['plain', 'factory', 'gateway', 'configuration', 'joining', 'pinned', 'parent'],
   [paths.status]: ['gateway', 'configuration'],
   [paths.bootstrap]: ['factory', 'configuration', 'joining', 'pinned'],
   [paths.sessions]: ['gateway', 'configuration'],
@@ -38,8 +39,8 @@ export const access: Readonly<Record<string, readonly Credential[]>> = {
   [paths.lwm2mBootstrap]: ['factory', 'configuration', 'joining'],
   [paths.lwm2mBootstrapPack]: ['factory', 'configuration', 'joining'],
   [paths.registrations]: ['gateway', 'configuration', 'joining'],
-  // From the parent gateway, to which this one is a device. Its digest protects it.
-  [notification]: ['plain', 'gateway', 'configuration'],
+  // To the parent this gateway is a device. `parent.insecure-plain-coap` allows plain CoAP here.
+  [notification]: ['parent'],
 };
 
 /** Resources that tell a device without a key where to go. */

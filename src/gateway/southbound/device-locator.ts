@@ -78,9 +78,10 @@ export class DeviceLocator {
     return (await endpoint?.ping(address, port, timeout)) ?? false;
   }
 
-  /** The local address from which `call` sends to an address; undefined when none suits. */
-  sourceTowards(address: string): string | undefined {
-    return this.#parts.network.addressTowards(address);
+  /** The local address from which `call` sends to an address, over DTLS or not; undefined when none suits. */
+  sourceTowards(address: string, isSecure = false): string | undefined {
+    const { network, secureNetwork } = this.#parts;
+    return (isSecure ? secureNetwork : network)?.addressTowards(address);
   }
 
   /**

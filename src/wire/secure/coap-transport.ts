@@ -8,10 +8,11 @@ import { Type } from '../coap/codec.ts';
 import type { CoapEndpoint } from '../coap/endpoint.ts';
 import type { Remote } from '../coap/message.ts';
 import { remoteKey } from '../coap/peer.ts';
-import { Association, type AssociationState } from './dtls/association.ts';
+import { Association, type AssociationState, type Place } from './dtls/association.ts';
 import { isStillTrusted } from './dtls/certificate-check.ts';
 import type { Certificates } from './dtls/certificates.ts';
-import { DtlsServer } from './dtls/server.ts';
+import { DtlsEndpoint } from './dtls/endpoint.ts';
+import type { Session } from './dtls/sessions.ts';
 
 /** Sequence numbers that an association may use after what is stored of it, in one run of the process. */
 export const reservedBlock = 1024;
@@ -70,6 +71,19 @@ export interface CoapTransportParts {
   readonly store: AssociationStore;
 }
 
+/** Who the server of an own association is, and what opens the association. */
+export interface SecureServer {
+  readonly address: string;
+  readonly port: number;
+  /** Identity and pre-shared key of this end. */
+  readonly identity: string;
+  readonly key: Uint8Array;
+  /** Whom requests through the association come from. */
+  readonly owner: Pick<Remote, 'identity' | 'credential'>;
+  /** Called when the server has ended the association, or it gave way to others. */
+  readonly ended: (reason: string) => void;
+}
+
 /** What a socket of one local address gives to the transport. */
 export interface SecureSocket {
   /** Sends one datagram. */
@@ -89,7 +103,7 @@ export interface SecureSocket {
  */
 export class CoapTransport {
   readonly #parts: CoapTransportParts;
-  readonly #dtls: DtlsServer;
+  readonly #dtls: DtlsEndpoint;
   /** By local address. */
   readonly #sockets = new Map<string, SecureSocket>();
   readonly #byKey = new Map<string, Association>();
@@ -105,11 +119,16 @@ export class CoapTransport {
   #stored: readonly StoredAssociation[];
   #storing: Timer | undefined;
   #opened = 0;
+  /** The association that this end opened. A handshake makes it anew after a restart, so it is not stored. */
+  #client: { readonly server: SecureServer; readonly association: Association } | undefined;
+  /** Makes the next handshake with the same key short. */
+  #session: Session | undefined;
+  #moved: (former: Place, remote: Remote, local: string) => void = () => {};
 
   constructor(parts: CoapTransportParts) {
     const { clock, entropy, events, keyOf, certificates, admission, associations, store } = parts;
     this.#parts = parts;
-    this.#dtls = new DtlsServer({
+    this.#dtls = new DtlsEndpoint({
       clock,
       entropy,
       send: (datagram, { address, port, local }) => this.#sockets.get(local)?.send(datagram, port, address),
@@ -136,6 +155,52 @@ export class CoapTransport {
   restore(): void {
     for (const stored of this.#stored) this.#restore(stored);
     this.#stored = [];
+  }
+
+  /** Sets what is called when a peer has moved: after it has answered at its new place. */
+  onMoved(listener: (former: Place, remote: Remote, local: string) => void): void {
+    this.#moved = listener;
+  }
+
+  /**
+   * Opens an association with a server, in the place of the one that was opened before. The peer may be asked by its address, and
+   * may ask, as long as the association lives. There is one server at a time.
+   * @param local own address, which must have been opened
+   * @throws {PosternError} as `Connector.connect`; `forbidden` also when the server answers and does not take the key
+   */
+  async connect(server: SecureServer, local: string): Promise<void> {
+    const { address, port, identity, key, owner } = server;
+    this.disconnect();
+    const session = this.#session?.identity === identity ? this.#session : undefined;
+    // A session that does not lead to an association is not tried twice.
+    this.#session = undefined;
+    const made = await this.#dtls.connect({ address, port, local }, { identity, key, session });
+    const { association } = made;
+    this.#session = made.session;
+    this.#client = { server, association };
+    this.#own(association, owner);
+    this.#parts.events.emit('dtls.opened', { identity, peer: address, ...deviceOf(association) });
+  }
+
+  /** The identity with which this end has an association with a server at this address and port. */
+  connectedAs(address: string, port: number): string | undefined {
+    const association = this.#client?.association;
+    return association && this.#dtls.at(address, port) === association ? association.identity : undefined;
+  }
+
+  /** The own association leaves by another own address from now on. The server follows its connection ID. */
+  leaveBy(local: string): void {
+    const association = this.#client?.association;
+    if (association) association.place = { ...association.place, local };
+  }
+
+  /** Ends the own association, and tells the server so. */
+  disconnect(): void {
+    const association = this.#client?.association;
+    this.#client = undefined;
+    if (!association) return;
+    this.#dtls.close(association);
+    this.#forget(association, 'this end closed it');
   }
 
   /** How much state is kept. */
@@ -231,7 +296,7 @@ export class CoapTransport {
   stop(): void {
     this.#storing?.cancel();
     for (const { timer } of this.#retiring.values()) timer.cancel();
-    const all = [...this.#dtls.associations];
+    const all = [...this.#dtls.associations].filter(({ isClient }) => !isClient);
     this.#dtls.stop();
     this.#sockets.clear();
     try {
@@ -278,14 +343,19 @@ export class CoapTransport {
   }
 
   #follow(association: Association, candidate: NonNullable<Association['candidate']>): void {
-    const { address: former } = association.place;
+    const { place: former } = association;
     this.#dtls.confirm(association, candidate);
     const { address, port } = association.place;
     const remote = remoteOf(association);
     if (!remote || association.place !== candidate.place) return;
     association.owner = { ...remote, address, port } satisfies Remote;
     this.#storeLater(association);
-    this.#parts.events.emit('dtls.moved', { identity: association.identity, peer: address, before: former });
+    this.#parts.events.emit('dtls.moved', {
+      identity: association.identity,
+      peer: address,
+      before: former.address,
+    });
+    this.#moved(former, association.owner as Remote, association.place.local);
   }
 
   #welcome(association: Association): void {
@@ -299,9 +369,12 @@ export class CoapTransport {
 
   /** Makes the association known to CoAP. */
   #adopt(association: Association): void {
-    const { place, identity, proof } = association;
-    const { address, port } = place;
-    const owner = this.#parts.ownerOf?.(identity, proof) ?? { identity };
+    const { identity, proof } = association;
+    this.#own(association, this.#parts.ownerOf?.(identity, proof) ?? { identity });
+  }
+
+  #own(association: Association, owner: Pick<Remote, 'identity' | 'credential'>): void {
+    const { address, port } = association.place;
     const remote = { address, port, key: `dtls ${this.#opened++}`, ...owner };
     association.owner = remote satisfies Remote;
     this.#byKey.set(remote.key, association);
@@ -368,19 +441,22 @@ export class CoapTransport {
   }
 
   #forget(association: Association, reason: string): void {
-    const { identity, place } = association;
+    const { identity, place, isClient } = association;
     const { events, store } = this.#parts;
     const device = deviceOf(association);
+    const client = this.#client?.association === association ? this.#client : undefined;
+    if (client) this.#client = undefined;
     this.#byKey.delete(remoteOf(association)?.key ?? '');
     this.#byKey.delete(this.#formerKeys.get(association) ?? '');
     association.owner = undefined;
     this.#unstored.delete(association);
     try {
-      store.remove(identity);
+      if (!isClient) store.remove(identity);
     } catch (thrown) {
       failed(events, 'state', thrown);
     }
     events.emit('dtls.closed', { identity, peer: place.address, reason, ...device });
+    client?.server.ended(reason);
   }
 }
 

@@ -24,7 +24,8 @@ import { SocketEnd } from '../../wire/secure/dtls/socket-end.ts';
 
 const id = 'urn:dev:ops:1';
 const other = 'urn:dev:ops:2';
-const columns = ['plain', 'factory', 'gateway', 'configuration', 'joining', 'pinned'] as const;
+const keys = ['plain', 'factory', 'gateway', 'configuration'] as const;
+const columns = [...keys, 'joining', 'pinned', 'parent'] as const;
 
 /** Rows of the table in docs/security.md: resource, and a word for each column. */
 const documented = (): readonly (readonly [string, readonly string[]])[] => {
@@ -130,7 +131,7 @@ test('each key opens what the table says, and plain CoAP tells where to go', {
     gateway: await overDtls(gateway, issued.identity, Buffer.from(issued.key)),
     configuration: await overDtls(gateway, id, Buffer.from(configured)),
   };
-  for (const credential of columns)
+  for (const credential of keys)
     for (const [path, { code, said }] of found[credential])
       assert.equal(
         !isDenied(said),

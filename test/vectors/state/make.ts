@@ -147,7 +147,7 @@ writeFileSync(file('ca.pem'), '');
       mqtt: undefined,
       parent: {
         id: 'gw-1',
-        uri: `coap://127.0.0.1:${gateway.coapPort}`,
+        uri: `coaps://127.0.0.1:${gateway.coapsPort}`,
         'factory-secret': secrets.factory('gw-2'),
       },
     },

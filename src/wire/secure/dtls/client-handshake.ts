@@ -125,6 +125,11 @@ export class ClientHandshake extends Handshake {
     this.complete(sessionId.length > 0 && extensions.extendedMasterSecret ? session : undefined);
   }
 
+  /** A server that has answered, and does not take the Finished, has another key (RFC 4279 section 2). */
+  protected override get refusal(): string | undefined {
+    return this.#master === undefined ? undefined : 'the server does not take the key';
+  }
+
   get #isResumed(): boolean {
     const { sessionId } = this.#hello;
     return sessionId.length > 0 && this.#answer?.sessionId.equals(sessionId) === true;

@@ -83,9 +83,16 @@ export abstract class Handshake {
       (content) => this.#association!.seal(ContentType.Handshake, content, parts.entropy),
       () => {
         this.stop();
-        parts.failed(this.#isUnverified ? 'records do not verify' : 'the peer does not answer', true);
+        const { refusal } = this;
+        const silence = this.#isUnverified ? 'records do not verify' : 'the peer does not answer';
+        parts.failed(refusal ?? silence, refusal === undefined);
       },
     );
+  }
+
+  /** Why a peer that does not go on seems to refuse the handshake. Undefined where it is only silent. */
+  protected get refusal(): string | undefined {
+    return undefined;
   }
 
   /** The connection ID that this handshake gave to the peer, once there are keys. */

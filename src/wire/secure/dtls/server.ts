@@ -172,7 +172,8 @@ export class DtlsServer {
   /** Notes where the newest record came from. Only one with a connection ID may come from elsewhere. */
   #locate(association: Association, place: Place, bytes: number): void {
     const { candidate } = association;
-    if (isSame(place, association.place)) {
+    // A server has one place. What comes by another way does not move it.
+    if (association.isClient || isSame(place, association.place)) {
       association.candidate = undefined;
       return;
     }

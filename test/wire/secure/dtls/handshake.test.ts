@@ -181,7 +181,7 @@ describe('a wrong key and an unknown identity', () => {
     const wrong = await attempt({ identity: 'device', key: Buffer.from('0123456789abcdeX') });
     const unknown = await attempt({ identity: 'devicf', key });
     assert.deepEqual(unknown, wrong);
-    assert.equal((wrong.outcome as { code: string }).code, 'timeout');
+    assert.equal((wrong.outcome as { code: string }).code, 'forbidden');
     assert.equal(wrong.left.associations, 0);
   });
 
