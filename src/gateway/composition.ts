@@ -137,6 +137,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     join: (store) => associations.joinParent(store),
     locator,
     budget,
+    startAgain: surroundings.startAgain,
     addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: () => state.epoch.value,
     problem: () => {

@@ -27,6 +27,8 @@ export interface GatewayUplinkParts {
   /** What else than the uplink is wrong with the gateway. */
   readonly problem: () => string | undefined;
   readonly budget: DataBudget;
+  /** Ends this gateway and makes another one, which is to be enrolled. */
+  readonly startAgain?: (() => void) | undefined;
   /** IP address to which Package #0 for a device goes. */
   readonly addressOf: (deviceId: string) => string | undefined;
   readonly clock: Clock;
@@ -51,7 +53,19 @@ export interface GatewayUplink {
  * @throws {PosternError} `configuration` when it names none
  */
 export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
-  const { config, live, accounts, join, locator, epoch, problem, budget, addressOf, ...surroundings } = parts;
+  const {
+    config,
+    live,
+    accounts,
+    join,
+    locator,
+    epoch,
+    problem,
+    budget,
+    addressOf,
+    startAgain,
+    ...surroundings
+  } = parts;
   const gatewayId = config.gateway.id;
   const timeout = config.tunnel.timeout * 1000;
   if (config.parent) {
@@ -96,6 +110,9 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
       problem,
       traffic,
       ...(certificate && {
+        holder: (other: Buffer) => {
+          if (certificate.isReplacedBy(other)) startAgain?.();
+        },
         attempts: { connected: () => certificate.connected(), failed: () => certificate.failed() },
       }),
       ...surroundings,

@@ -139,9 +139,7 @@ export class BoardIdentity {
    * @throws {PosternError} `malformed`
    */
   checkNext(pem: string, gateway: string): string {
-    const chain = (pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []).map(
-      (one) => certificateOf(Buffer.from(one)).raw,
-    );
+    const chain = (pem.match(pemCertificate) ?? []).map((one) => certificateOf(Buffer.from(one)).raw);
     const checked = this.#checked(chain, gateway);
     if (new X509Certificate(checked).validToDate < this.certificate().validToDate)
       throw new PosternError('malformed', 'the certificate ends before the one in use');
@@ -171,6 +169,31 @@ export class BoardIdentity {
     return readFileSync(this.certificateFile, 'utf8');
   }
 
+  /**
+   * Whether a certificate shows that another board has the name of this one now: the authority of this board's certificate
+   * has issued it later, for the same name and another key.
+   * @throws {PosternError} `malformed`
+   */
+  isReplacedBy(der: Uint8Array, gateway: string): boolean {
+    const other = certificateOf(der);
+    const [own, issuer] = (this.chain().match(pemCertificate) ?? []).map((one) =>
+      certificateOf(Buffer.from(one)),
+    );
+    return (
+      own !== undefined &&
+      issuer !== undefined &&
+      other.verify(issuer.publicKey) &&
+      commonNameOf(other) === gateway &&
+      !other.checkPrivateKey(this.key()) &&
+      other.validFromDate >= own.validFromDate
+    );
+  }
+
+  /** Gives the account up: at the next start the board asks for another one. The key stays. */
+  giveUp(): void {
+    this.#demandStored(() => replaceDurably(this.#accountFile, join(this.#folder, 'enrolled.json.replaced')));
+  }
+
   #demandStored(work: () => void): void {
     try {
       work();
@@ -190,6 +213,8 @@ export class BoardIdentity {
     return [own, ...issuers].map(String).join('');
   }
 }
+
+const pemCertificate = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
 
 /** @throws {PosternError} `malformed` */
 function certificateOf(der: Uint8Array): X509Certificate {
