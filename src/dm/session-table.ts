@@ -89,6 +89,8 @@ export class SessionTable<Owner> {
   /** Those of them that have ended, the first that ended first. */
   readonly #ended = new Set<Entry<Owner>>();
   readonly #budget: SessionBudget<Entry<Owner>>;
+  /** Messages that were refused within the last second, for want of a place. */
+  #refused: { readonly since: Monotonic; count: number } | undefined;
 
   constructor(parts: SessionTableParts<Owner>) {
     this.#parts = parts;
@@ -173,8 +175,9 @@ export class SessionTable<Owner> {
 
   /**
    * The session that gives its place to a new one. Undefined when a place is free.
-   * @throws {PosternError} `unavailable` when none does. To be tried again after a fifth of the time that makes a session silent:
-   *   most sessions are shorter, and some hundred devices that start at once shall not wait longer than they need
+   * @throws {PosternError} `unavailable` when none does. To be tried again after a second, and one more for each time that the places
+   *   would have been taken by those who were refused within a second, up to half the time that makes a session silent. So a
+   *   crowd of hundreds waits no longer than it needs, and one of thousands does not come back all at once
    */
   #demandPlace(): Entry<Owner> | undefined {
     const { clock, limits } = this.#parts;
@@ -183,8 +186,12 @@ export class SessionTable<Owner> {
     if (ended) return ended;
     const [silent] = this.#entries.values();
     if (silent && clock.now() - silent.heard >= limits.silent) return silent;
+    const now = clock.now();
+    if (this.#refused === undefined || now - this.#refused.since >= 1000)
+      this.#refused = { since: now, count: 0 };
+    const crowds = Math.floor(this.#refused.count++ / limits.sessions);
     throw new PosternError('unavailable', 'too many sessions; try again later', {
-      retryAfter: Math.ceil(limits.silent / 5000),
+      retryAfter: Math.min(1 + crowds, Math.ceil(limits.silent / 2000)),
     });
   }
 

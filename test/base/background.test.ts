@@ -203,7 +203,8 @@ describe('nothing runs in the background but by these functions', () => {
       'base/standard-output.ts',
       // Only ends a request of the command line.
       'gateway/console/admin-api.ts',
-      // By a guarded callback.
+      // By guarded callbacks.
+      'gateway/modes/few-per-turn.ts',
       'gateway/northbound/alert-deliveries.ts',
       // Passes datagrams to guarded callbacks.
       'gateway/southbound/arrival-queue.ts',

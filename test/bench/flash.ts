@@ -22,6 +22,8 @@ const flags = optionsOf(
 );
 const devices = flags.quick ? 200 : 500;
 const rounds = flags.quick ? 1 : 3;
+/** Fan-outs one after the other: a single one is too short for a 99th percentile of the pings. */
+const fanOuts = 5;
 /** Milliseconds added to each sync. */
 const syncTime = 20;
 /** Milliseconds between two pings. */
@@ -45,7 +47,7 @@ async function pingWhile(port: number, work: () => Promise<void>): Promise<numbe
 const percentile = (values: readonly number[], share: number): number =>
   values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))] ?? 0;
 
-/** One gateway that attaches all devices and does a fan-out. */
+/** One gateway that attaches all devices and does the fan-outs. */
 async function run(folder: string, milliseconds: number) {
   const { env, counts } = slowSync(folder, milliseconds);
   await using crowd = await fleet(devices, false, env);
@@ -60,21 +62,21 @@ async function run(folder: string, milliseconds: number) {
   await heard.until('alert.device-attach', devices);
   const after = counts();
   const fanOutBegan = performance.now();
-  let fanOut = 0;
   const fanOutPings = await pingWhile(port, async () => {
-    const ended = heard.until('alert.command-fanout', 1);
-    await headend.fanOut('gw-1', {
-      name: 'label',
-      targets: {},
-      returnFormat: 3,
-      command:
-        '<Replace><CmdID>1</CmdID><Item><Target><LocURI>./Settings/Label</LocURI></Target><Data>x</Data></Item></Replace>',
-    });
-    await ended;
-    fanOut = (performance.now() - fanOutBegan) / 1000;
+    for (let number = 1; number <= fanOuts; number++) {
+      const ended = heard.until('alert.command-fanout', number);
+      await headend.fanOut('gw-1', {
+        name: `label-${number}`,
+        targets: {},
+        returnFormat: 3,
+        command: `<Replace><CmdID>1</CmdID><Item><Target><LocURI>./Settings/Label</LocURI></Target><Data>${number}</Data></Item></Replace>`,
+      });
+      await ended;
+    }
   });
-  const result = headend.fanouts().at(-1)?.result ?? '';
-  if (!result.includes(`Done="${devices}"`)) throw new Error(`the fan-out failed: ${result.slice(0, 500)}`);
+  const fanOut = (performance.now() - fanOutBegan) / 1000;
+  for (const { result = '' } of headend.fanouts())
+    if (!result.includes(`Done="${devices}"`)) throw new Error(`a fan-out failed: ${result.slice(0, 500)}`);
   return {
     attach,
     fanOut,
@@ -101,7 +103,7 @@ publish(
     title: 'Slow flash',
     date: today(),
     machine: machine(),
-    how: `\`npm run bench:flash\`: ${devices} blank devices start at once, then a fan-out goes to all of them, with ${syncTime} ms added to each fsync and fdatasync of the gateway, and without, in turn (${rounds} rounds). A CoAP ping every ${pingEvery} ms shows how long the loop of the gateway stands still.`,
+    how: `\`npm run bench:flash\`: ${devices} blank devices start at once, then ${fanOuts} fan-outs go to all of them, one after the other, with ${syncTime} ms added to each fsync and fdatasync of the gateway, and without, in turn (${rounds} rounds). A CoAP ping every ${pingEvery} ms shows how long the loop of the gateway stands still.`,
     figures: {
       'attach-ratio': measured(
         `Attach storm, with ${syncTime} ms per sync / without`,
@@ -110,7 +112,7 @@ publish(
         { atMost: 1.5 },
       ),
       'fan-out-ratio': measured(
-        `Fan-out, with ${syncTime} ms per sync / without`,
+        `Fan-outs, with ${syncTime} ms per sync / without`,
         'times',
         ratios(of(slow, 'fanOut'), of(fast, 'fanOut')),
         { atMost: 1.5 },

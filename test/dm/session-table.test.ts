@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { seededEntropy } from '../../src/base/entropy.ts';
+import { PosternError } from '../../src/base/errors.ts';
 import { noEvents } from '../../src/base/events.ts';
 import type { Account, Scheme, Seal } from '../../src/dm/authentication.ts';
 import { Challenges, challengeLifetime } from '../../src/dm/challenges.ts';
@@ -349,6 +350,30 @@ describe('bounds', () => {
     assert.equal(device.outcome?.status, 200);
   });
 
+  test('the more are refused within a second, the later they shall come again, and not all at once', async () => {
+    const it = desk();
+    const refusedFor = async (number: number) => {
+      try {
+        await it.take(it.powerUp().start(), { key: keyOf(number) });
+      } catch (thrown) {
+        return thrown instanceof PosternError ? thrown.retryAfter : undefined;
+      }
+      return undefined;
+    };
+    for (let number = 0; number < limits.sessions; number++) {
+      const device = it.powerUp();
+      const first = await it.take(device.start(), { key: keyOf(number) });
+      const next = await device.receive(first.answer, first.seal);
+      await it.take(next!, { key: keyOf(number) });
+    }
+    const waits: (number | undefined)[] = [];
+    for (let number = 0; number < 20; number++) waits.push(await refusedFor(100 + number));
+    // Three places: three may have them after a second, the next three after two.
+    assert.deepEqual(waits, [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, ...Array(8).fill(5)]);
+    it.clock.advance(1000);
+    assert.equal(await refusedFor(200), 1, 'another second');
+  });
+
   test('session IDs that are predicted, and opened ahead with any MsgID, do not shut out the device', async () => {
     for (const scheme of ['md5', 'basic', 'mac'] as const) {
       const it = desk([scheme]);
@@ -393,7 +418,7 @@ describe('bounds', () => {
     for (let number = 0; number < limits.sessions; number++)
       assert.equal((await open(number)).status, 'SyncHdr 212');
     const made = it.made();
-    await assert.rejects(open(10), { code: 'unavailable', retryAfter: 2 });
+    await assert.rejects(open(10), { code: 'unavailable', retryAfter: 1 });
     assert.equal(it.made(), made, 'no session is made for a message that is refused');
     it.clock.advance(limits.silent);
     for (let number = 20; number < 40; number++) {

@@ -9,6 +9,21 @@ export const cancelled: Outcome = { status: DmStatus.OperationCancelled, parts: 
 /** Outcome of a device for which it is unknown whether it performed the order. */
 export const unknownOutcome: Outcome = { status: DmStatus.CommandFailed, parts: [] };
 
+/** Outcome of a device on which the DM server has no right. */
+export const permissionDenied: Outcome = { status: DmStatus.PermissionDenied, parts: [] };
+
+/**
+ * Outcomes of the devices that have none yet, of a campaign whose order cannot be read any more. A device that accepted the order
+ * keeps what it said.
+ */
+export const outcomesOfUnread = (targets: readonly CampaignTarget[]): [device: string, outcome: Outcome][] =>
+  targets
+    .filter(({ state }) => state !== 'ended')
+    .map(({ device, state, outcome }) => {
+      if (state === 'pending') return [device, { status: DmStatus.NotExecuted, parts: [] }];
+      return [device, state === 'begun' ? unknownOutcome : (JSON.parse(outcome ?? '{}') as Outcome)];
+    });
+
 /** Why work on a device ends: its server has no account any more. */
 export const noAccount = new PosternError('forbidden', 'the server has no account any more');
 

@@ -7,19 +7,26 @@ import type { CampaignRunner } from '../../mo/campaign-branch.ts';
 import type { CampaignSummary, DeviceOutcome } from '../../mo/campaign-result.ts';
 import { campaignDefaults } from '../../mo/targets.ts';
 import type { CampaignRun } from '../store/campaigns.ts';
-import { boundedResult, cancelled, noAccount, toOutcome, unknownOutcome } from './campaign-outcomes.ts';
+import {
+  boundedResult,
+  cancelled,
+  noAccount,
+  outcomesOfUnread,
+  permissionDenied,
+  toOutcome,
+  unknownOutcome,
+} from './campaign-outcomes.ts';
 import {
   type Attempt,
   type AttemptOptions,
   type CampaignParts,
   campaignEvents,
+  campaignLimits,
   type Outcome,
 } from './campaign-parts.ts';
+import { FewPerTurn } from './few-per-turn.ts';
 import { acceptedOf, dropAll, type Running, takeLater, type Unit, unitsOf } from './running-campaign.ts';
 import { StoredTogether } from './stored-together.ts';
-
-/** Maximum number of devices or child gateways in progress per campaign, and of running campaigns per kind. */
-export const campaignLimits = { parallel: 64, running: 8 } as const;
 
 /**
  * Performs one order on many devices and reports one result. Fan-outs and triggers are campaigns. The devices are
@@ -33,9 +40,13 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   readonly #running = new Map<string, Running<O>>();
   readonly #stop = new AbortController();
   readonly #outcomes: StoredTogether;
+  readonly #beginning: FewPerTurn;
 
   constructor(parts: CampaignParts<O>) {
     this.#parts = parts;
+    this.#beginning = new FewPerTurn(parts.events, campaignLimits.perTurn, () => {
+      for (const running of this.#running.values()) if (running.waiting.length > 0) this.#pump(running);
+    });
     this.#outcomes = new StoredTogether(parts.campaigns, (store) => this.#store(store));
   }
 
@@ -194,14 +205,9 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
    */
   #endUnread({ name, server }: CampaignRun, reason: string): void {
     const { campaigns, events, kind } = this.#parts;
-    const left: Readonly<Record<string, Outcome>> = {
-      pending: { status: DmStatus.NotExecuted, parts: [] },
-      begun: unknownOutcome,
-    };
     campaigns.inTransaction(() => {
-      for (const { device, state, outcome } of campaigns.targets(name))
-        if (state !== 'ended')
-          this.#settle(name, device, left[state] ?? (JSON.parse(outcome ?? '{}') as Outcome));
+      for (const [device, outcome] of outcomesOfUnread(campaigns.targets(name)))
+        this.#settle(name, device, outcome);
       this.#end(name, campaignDefaults.returnFormat);
     });
     events.emit(campaignEvents[kind].unreadable, { name, server, reason });
@@ -209,18 +215,11 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
 
   /** Starts work on all pending devices of a campaign. */
   #run(order: O): void {
-    const { campaigns, clock, childOf, mayActOn } = this.#parts;
-    const { name, server } = order;
-    const targets = campaigns.targets(name);
-    const pending = targets.filter(({ state }) => state === 'pending').map(({ device }) => device);
-    const byRight = Map.groupBy(pending, (device) => mayActOn(server, device));
-    campaigns.inTransaction(() => {
-      for (const device of byRight.get(false) ?? [])
-        this.#settle(name, device, { status: DmStatus.PermissionDenied, parts: [] });
-    });
+    const { campaigns, clock, childOf } = this.#parts;
+    const targets = campaigns.targets(order.name);
     const running: Running<O> = {
       order,
-      waiting: unitsOf(byRight.get(true) ?? [], childOf),
+      waiting: unitsOf(targets, childOf),
       later: new Map(),
       accepted: acceptedOf(targets),
       active: 0,
@@ -233,7 +232,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       isEnding: false,
       finished: Promise.withResolvers(),
     };
-    this.#running.set(name, running);
+    this.#running.set(order.name, running);
     this.#pump(running);
   }
 
@@ -265,9 +264,9 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   /** Starts as many units as `campaignLimits.parallel` allows, and ends the campaign when none is left. */
   #pump(running: Running<O>): void {
     const isStopped = this.#stop.signal.aborted;
-    while (!isStopped && running.active < campaignLimits.parallel) {
-      const unit = running.waiting.shift();
-      if (!unit) break;
+    while (!isStopped && running.waiting.length > 0 && running.active < campaignLimits.parallel) {
+      if (!this.#beginning.take()) return;
+      const unit = running.waiting.shift()!;
       running.active++;
       void background(
         this.#parts.events,
@@ -289,6 +288,9 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   async #work(running: Running<O>, unit: Unit): Promise<void> {
     const { campaigns, isRepeatable, attempt, delegate, mayActOn } = this.#parts;
     const { order } = running;
+    // Asked when the unit begins, since the right may have been taken away after the start, and few at a time.
+    const denied = new Set(unit.devices.filter((device) => !mayActOn(order.server, device)));
+    const allowed = unit.devices.filter((device) => !denied.has(device));
     unit.control = new AbortController();
     const signal = AbortSignal.any([this.#stop.signal, running.control.signal, unit.control.signal]);
     const isRepeated = isRepeatable(order);
@@ -305,25 +307,23 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
         if (running.away.delete(unit)) running.active++;
         if (isRepeated || this.#isAbandoned(running)) return;
         campaigns.inTransaction(() => {
-          for (const device of unit.devices) campaigns.setTarget(order.name, device, 'begun');
+          for (const device of allowed) campaigns.setTarget(order.name, device, 'begun');
         });
       },
     };
     const settle = (outcomeOf: (device: string) => Outcome) =>
       campaigns.inTransaction(() => {
-        for (const device of unit.devices) this.#settle(order.name, device, outcomeOf(device));
+        for (const device of unit.devices)
+          this.#settle(order.name, device, denied.has(device) ? permissionDenied : outcomeOf(device));
       });
-    let store: () => void;
+    let store = () => settle(() => unknownOutcome);
     try {
-      // The right may have been taken away since the start.
-      if (!unit.devices.every((device) => mayActOn(order.server, device)))
-        store = () => settle(() => ({ status: DmStatus.PermissionDenied, parts: [] }));
-      else if (unit.child === undefined) {
-        const [device = ''] = unit.devices;
+      const [device] = allowed;
+      if (device !== undefined && unit.child === undefined) {
         const attempted = await unlessAborted(attempt(device, order, options), signal);
         store = () => this.#attempted(running, unit, device, attempted);
-      } else {
-        const outcomes = await delegate(unit.child, unit.devices, order, options);
+      } else if (device !== undefined && unit.child !== undefined) {
+        const outcomes = await delegate(unit.child, allowed, order, options);
         const said = new Map(outcomes.map(({ device, ...outcome }) => [device, outcome]));
         store = () => settle((device) => said.get(device) ?? unknownOutcome);
       }

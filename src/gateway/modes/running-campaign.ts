@@ -33,16 +33,18 @@ export interface Running<O> {
   readonly finished: PromiseWithResolvers<void>;
 }
 
-/** The units of work on devices: one for each that is attached here, and one for each child gateway. */
-export const unitsOf = (
-  devices: readonly string[],
+/** The units of work on pending devices: one for each that is attached here, and one for each child gateway. */
+export function unitsOf(
+  targets: readonly CampaignTarget[],
   childOf: (device: string) => string | undefined,
-): Unit[] =>
-  [...Map.groupBy(devices, childOf)].flatMap(([child, all]): Unit[] =>
+): Unit[] {
+  const pending = targets.filter(({ state }) => state === 'pending').map(({ device }) => device);
+  return [...Map.groupBy(pending, childOf)].flatMap(([child, devices]): Unit[] =>
     child === undefined
-      ? all.map((device) => ({ devices: [device], child, attempts: 0 }))
-      : [{ devices: all, child, attempts: 0 }],
+      ? devices.map((device) => ({ devices: [device], child, attempts: 0 }))
+      : [{ devices, child, attempts: 0 }],
   );
+}
 
 /** The devices that accepted the order, with their outcomes so far. */
 export const acceptedOf = (targets: readonly CampaignTarget[]): Map<string, Outcome> =>

@@ -3,7 +3,8 @@ import { describe, test } from 'node:test';
 import { PosternError } from '../../../src/base/errors.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import type { Operation, OperationOutcome } from '../../../src/dm/server-session.ts';
-import { Campaign, campaignLimits } from '../../../src/gateway/modes/campaign.ts';
+import { Campaign } from '../../../src/gateway/modes/campaign.ts';
+import { campaignLimits } from '../../../src/gateway/modes/campaign-parts.ts';
 import { fanOutTo, isRepeatable } from '../../../src/gateway/modes/fan-out.ts';
 import type { ManageOptions } from '../../../src/gateway/modes/waiting-work.ts';
 import { Campaigns } from '../../../src/gateway/store/campaigns.ts';
@@ -77,6 +78,11 @@ function rig(
   return { database, clock, events, calls, results, fanOut, delegated };
 }
 
+/** Waits until a fan-out has begun with so many devices. */
+async function begun(calls: readonly Call[], count: number): Promise<void> {
+  while (calls.length < count) await turn();
+}
+
 /** Starts a campaign as the tree does: admitted, stored, launched. */
 function start(fanOut: Campaign<FanoutOrder>, order: FanoutOrder, correlator: string | undefined): number {
   const status = fanOut.admit(order);
@@ -90,9 +96,11 @@ describe('a fan-out', () => {
   test('a fan-out to 1000 devices keeps its bound of parallel sessions and groups identical outcomes', async () => {
     const { fanOut, calls, results, clock } = rig();
     assert.equal(start(fanOut, order(many(1000)), 'c-1'), 202);
+    await begun(calls, campaignLimits.parallel);
+    for (let at = 0; at < 8; at++) await turn();
     let most = 0;
     for (let at = 0; at < 1000; at++) {
-      while (calls.length <= at) await turn();
+      await begun(calls, at + 1);
       most = Math.max(most, calls.length - at);
       calls[at]?.resolve(200);
     }
@@ -105,6 +113,19 @@ describe('a fan-out', () => {
       ],
     ]);
     assert.equal(clock.timers, 0);
+  });
+
+  test('one turn of the event loop begins with few devices, of all fan-outs together', async () => {
+    const { fanOut, calls } = rig();
+    start(fanOut, order(many(40)), undefined);
+    start(fanOut, order(many(40), { name: 'g' }), undefined);
+    let most = calls.length;
+    while (calls.length < 80) {
+      const before = calls.length;
+      await turn();
+      most = Math.max(most, calls.length - before);
+    }
+    assert.equal(most, campaignLimits.perTurn);
   });
 
   // conforms: GW-12
@@ -128,7 +149,7 @@ describe('a fan-out', () => {
   test('after a cancellation the remaining devices are not contacted and get 214', async () => {
     const { fanOut, calls, results } = rig();
     start(fanOut, order(many(campaignLimits.parallel + 4)), undefined);
-    await turn();
+    await begun(calls, campaignLimits.parallel);
     assert.equal(fanOut.cancel('f'), 200);
     for (const call of calls) call.resolve(200);
     while (results.length === 0) await turn();
@@ -145,7 +166,7 @@ describe('a fan-out', () => {
   test('at the deadline the result is reported, with 408 for a device that was not reached', async () => {
     const { fanOut, calls, clock, results } = rig();
     start(fanOut, order(many(campaignLimits.parallel + 1)), undefined);
-    await turn();
+    await begun(calls, campaignLimits.parallel);
     clock.advance(3_600_000);
     for (const call of calls) call.resolve(200);
     while (results.length === 0) await turn();
@@ -170,10 +191,11 @@ describe('devices that do not answer', () => {
     const found = rig();
     const { fanOut, calls } = found;
     start(fanOut, order(many(100), { timeout: 7_200_000 }), undefined);
+    await begun(calls, campaignLimits.parallel);
     const away = calls.slice(0, campaignLimits.parallel);
     for (const { options } of away) options.away?.();
-    await turn();
-    assert.equal(calls.length, 100, 'the others have their turn');
+    // The others have their turn.
+    await begun(calls, 100);
     for (const { resolve } of calls.slice(campaignLimits.parallel)) resolve(200);
     await turn();
     return { ...found, away };
@@ -232,6 +254,20 @@ describe('the targets of a fan-out', () => {
     calls[0]?.resolve(200);
     while (results.length === 0) await turn();
     assert.match(results[0]?.[1] ?? '', /<Group Status="425" Commands="" Count="1"><Device ID="b"\/>/);
+  });
+
+  // conforms: GW-16
+  test('of the devices behind a child gateway, those on which the DM server has no right are not delegated', async () => {
+    const { fanOut, results, delegated } = rig(
+      undefined,
+      undefined,
+      { x: 'gw-2', y: 'gw-2', z: 'gw-2' },
+      new Set(['dm.example y']),
+    );
+    start(fanOut, order(['x', 'y', 'z']), undefined);
+    while (results.length === 0) await turn();
+    assert.deepEqual(delegated, [['gw-2', ['x', 'z']]]);
+    assert.match(results[0]?.[1] ?? '', /<Group Status="425" Commands="" Count="1"><Device ID="y"\/>/);
   });
 
   test('devices behind a child gateway are delegated to it in one order; a device without an outcome gets 500', async () => {
