@@ -4,12 +4,14 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { checkConfig } from '../../src/base/config.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { openDatabase } from '../../src/base/open-database.ts';
 import { Sealing } from '../../src/base/sealing.ts';
 import { keyId } from '../../src/gateway/northbound/board-identity.ts';
 import { certificateRequest } from '../../src/gateway/northbound/certificate-request.ts';
 import { CertificateAuthority } from '../../src/headend/certificate-authority.ts';
+import { headendConfigSchema } from '../../src/headend/config.ts';
 import { codeLimit, EnrolmentCodes } from '../../src/headend/enrolment-codes.ts';
 import { EnrolmentDesk } from '../../src/headend/enrolment-desk.ts';
 import { EnrolmentRecords, enrolmentLimits } from '../../src/headend/enrolment-records.ts';
@@ -258,4 +260,13 @@ test('when the disk does not take a replacement, the order and the board before 
   assert.deepEqual(rig.replaced, []);
   rig.database.prepare('DROP TRIGGER full').run();
   assert.equal((await ask(rig, 'gw-1', second))?.state, 'granted');
+});
+
+test('a worker of a group enrols no gateways: the other workers would not know them', () => {
+  const config = {
+    headend: { id: 'dm.example', group: 'workers' },
+    mqtt: { url: 'mqtt://127.0.0.1:1' },
+    enrolment: files,
+  };
+  assert.throws(() => checkConfig(headendConfigSchema, config, 'test'), /headend\.group exclude each other/);
 });
