@@ -279,7 +279,7 @@ export class Database implements AsyncDisposable {
   /** A full or failing disk can end a transaction in its middle. Later statements would each be committed alone. */
   #demandTransaction(): void {
     if (!this.#sqlite.isTransaction)
-      throw this.#fault ?? new PosternError('storage', 'the transaction has ended early');
+      throw this.#fault ?? this.#fail(new PosternError('storage', 'the transaction has ended early'));
   }
 
   /**
@@ -317,7 +317,9 @@ export class Database implements AsyncDisposable {
     } catch (another) {
       this.#fail(asStorageError(another));
     }
-    return this.#fail(asStorageError(thrown));
+    // What the work itself threw, such as that a key cannot be written, says nothing of this disk.
+    const error = asStorageError(thrown);
+    return error === thrown ? thrown : this.#fail(error);
   }
 
   #runAll(steps: readonly (() => void)[]): void {

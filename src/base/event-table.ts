@@ -134,6 +134,7 @@ export const eventTable = {
   'enrolment.code-used': warn.byPeer<'gateway' | 'reason', never, { key: string }>(),
   'enrolment.done': info<'gateway' | 'server'>(),
   'enrolment.failed': error<'gateway' | 'reason'>(),
+  'enrolment.file-damaged': error<never, never, { file: string; aside: string }>(),
   'enrolment.refused': warn<'gateway' | 'reason'>(),
   'enrolment.request-refused': warn.byPeer<'reason', 'gateway', { claim: string }>(),
   'enrolment.requested': warn.byPeer<'gateway' | 'reason', never, { key: string; claim: string }>(),
@@ -173,6 +174,13 @@ export const eventTable = {
   'image.evicted': info<'image', 'bytes'>(),
   'image.failed': warn<'image' | 'result' | 'reason'>(),
   'image.ready': info<'image', 'bytes'>(),
+
+  // The join window, in which devices that no list has may join.
+  'join.closed': info<'reason' | 'devices'>(),
+  'join.forgotten': info<'device'>(),
+  'join.joined': warn<'device' | 'peer' | 'protocol', never, { key: string }>(),
+  'join.opened': warn<'devices', never, { minutes: number; by: string }>(),
+  'join.refused': warn.byPeer<'device' | 'peer' | 'reason'>(),
 
   // LwM2M clients and their bootstrap server.
   'lwm2m.bootstrap-failed': warn.byPeer<'device' | 'peer' | 'reason'>(),

@@ -207,8 +207,9 @@ function goBack(file: string, schema: Schema): void {
  * Deletes the copies that were made before migrations. Called when the running slot has proved itself, so that no
  * earlier program will need them.
  */
-export function dropCopies(file: string, { steps }: Schema): void {
-  if (file === ':memory:') return;
+export function dropCopies(name: string, { steps }: Schema): void {
+  if (name === ':memory:') return;
+  const file = actualFile(name);
   for (const at of steps.keys())
     for (const end of ['', partial]) rmSync(copyOf(file, at + 1) + end, { force: true });
 }

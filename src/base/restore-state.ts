@@ -5,7 +5,7 @@ import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
 import { makeFolder } from './make-folder.ts';
 import { foldLog, partial, setAside, whyUnsound } from './recover-state.ts';
-import { restoreKey } from './sealing.ts';
+import { keyFileOf, stageKey } from './sealing.ts';
 import { actualFile, StateLock } from './state-lock.ts';
 import { checkParty, forgetEpoch, isDamage, pragma, type Schema } from './state-schema.ts';
 
@@ -22,6 +22,7 @@ export function restoreState(
   schemas: readonly Schema[],
 ): { party: string; aside?: string } {
   const file = actualFile(name);
+  const part = file + partial;
   let lock: StateLock | undefined;
   try {
     makeFolder(dirname(file));
@@ -31,7 +32,6 @@ export function restoreState(
     if (why !== undefined) throw new Error(why);
     if (lock.party !== 0 && lock.party !== schema.applicationId)
       throw new Error(`it is the state of a ${schema.party}, and ${file} is that of another party`);
-    const part = file + partial;
     rmSync(part, { force: true });
     copyFileSync(backup, part);
     chmodSync(part, 0o600);
@@ -40,13 +40,15 @@ export function restoreState(
       forgetEpoch(copy);
     }
     syncFile(part);
-    restoreKey(backup, file);
+    const putKey = stageKey(backup, file);
     const aside = existsSync(file) || existsSync(`${file}-wal`) ? replace(file, schema) : undefined;
+    putKey();
     renameSync(part, file);
     syncFolder(dirname(file));
     lock.party = schema.applicationId;
     return { party: schema.party, ...(aside !== undefined && { aside }) };
   } catch (cause) {
+    if (lock) for (const each of [part, keyFileOf(file) + partial]) rmSync(each, { force: true });
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new PosternError('configuration', `${backup} cannot be restored to ${file}: ${reason}`, { cause });
   } finally {

@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
 import { createCipheriv, createDecipheriv } from 'node:crypto';
 import { existsSync, rmSync } from 'node:fs';
-import { writeDurably } from './durable.ts';
+import { replaceDurably, writeDurably } from './durable.ts';
 import type { Entropy } from './entropy.ts';
 import { asPosternError, PosternError } from './errors.ts';
 import { readNamedFile } from './named-file.ts';
-import { setAside } from './recover-state.ts';
+import { partial, setAside } from './recover-state.ts';
+import { actualFile } from './state-lock.ts';
 
 const keyBytes = 32;
 const nonceBytes = 12;
@@ -68,7 +69,10 @@ const commandBounds = { timeout: 30_000, maxBuffer: 4096 } as const;
 export class PlatformSealing implements Sealer {
   readonly #source: KeySource;
   readonly #entropy: Entropy;
+  readonly #told: (reason: string) => void;
   #sealing: Sealing | undefined;
+  /** What was said last. The same is said once. */
+  #said: string | undefined;
 
   /**
    * @param told called with what is wrong with the key file
@@ -77,14 +81,22 @@ export class PlatformSealing implements Sealer {
   constructor(source: KeySource, entropy: Entropy, told: (reason: string) => void) {
     this.#source = source;
     this.#entropy = entropy;
+    this.#told = told;
     try {
       const key = 'file' in source ? keyIn(source.file) : keyOf(source.command);
       if (key) this.#sealing = new Sealing(key, entropy);
     } catch (thrown) {
-      const { code, message } = asPosternError(thrown);
-      if (code !== 'storage') throw thrown;
-      told(message);
+      this.#tell(thrown);
     }
+  }
+
+  /** Tells what is wrong with the key file. Other faults are thrown again. */
+  #tell(thrown: unknown): void {
+    const { code, message } = asPosternError(thrown);
+    if (code !== 'storage') throw thrown;
+    if (this.#said === message) return;
+    this.#said = message;
+    this.#told(message);
   }
 
   /** What says where the key is, for messages. */
@@ -94,7 +106,12 @@ export class PlatformSealing implements Sealer {
 
   /** @throws {PosternError} `storage` when the key cannot be read, or there is none yet and it cannot be written */
   seal(bytes: Uint8Array, name: string): Buffer {
-    this.#sealing ??= new Sealing(keyIn(this.source) ?? this.#newKey(), this.#entropy);
+    try {
+      this.#sealing ??= new Sealing(keyIn(this.source) ?? this.#newKey(), this.#entropy);
+    } catch (thrown) {
+      this.#tell(thrown);
+      throw thrown;
+    }
     return this.#sealing.seal(bytes, name);
   }
 
@@ -117,40 +134,62 @@ export class PlatformSealing implements Sealer {
   }
 }
 
-/** The file of the key that belongs to a state file, or to a backup of one. */
-export const keyFileOf = (state: string): string => `${state}.key`;
+/** The file of the key that belongs to a state file, or to a backup of one: beside the file itself, where the name is a symbolic link. */
+export const keyFileOf = (state: string): string => `${actualFile(state)}.key`;
 
 /**
- * Copies the key of a state file beside a backup of it.
- * @throws {PosternError} `notFound` when there is no such key, `conflict` when the backup has one, `storage`
+ * Copies the key of a state file beside a backup that is to be made of it. It is copied first: without it there is no backup either.
+ * @param make makes the backup. When it fails, there is no copy of the key
+ * @throws {PosternError} `notFound` when there is no such key, `conflict` when the backup or its key exists, `storage`
  */
-export function backUpKey(state: string, backup: string): void {
+export async function backUpWithKey(state: string, backup: string, make: () => Promise<void>): Promise<void> {
   const [from, to] = [keyFileOf(state), keyFileOf(backup)];
-  if (existsSync(to)) throw new PosternError('conflict', `${to} exists already`);
+  for (const file of [backup, to])
+    if (existsSync(file)) throw new PosternError('conflict', `${file} exists already`);
   const key = keyIn(from);
   if (!key) throw new PosternError('notFound', `there is no key ${from}: nothing was sealed by it`);
   try {
     writeDurably(to, key);
+    await make();
   } catch (cause) {
+    rmSync(to, { force: true });
+    if (cause instanceof PosternError) throw cause;
     throw new PosternError('storage', `the key ${to} cannot be written: ${String(cause)}`, { cause });
   }
 }
 
-/** Puts the key of a backup, if there is one, in the place of that of a state. The other key is kept beside. */
-export function restoreKey(backup: string, state: string): void {
-  const key = keyIn(keyFileOf(backup));
+/**
+ * Writes the key of a backup, if there is one, beside that of a state, and returns what puts it in its place. So nothing has changed
+ * while something may still fail. Whatever was in that place is kept beside.
+ * @throws {PosternError} `storage` when the key of the backup cannot be read or is none
+ */
+export function stageKey(backup: string, state: string): () => void {
+  const key = keyIn(keyFileOf(backup), false);
   const to = keyFileOf(state);
-  const present = key && keyIn(to);
-  if (!key || present?.equals(key)) return;
-  if (present) setAside(to, 'replaced');
-  writeDurably(to, key);
+  if (!key || holds(to, key)) return () => {};
+  const part = to + partial;
+  writeDurably(part, key);
+  return () => {
+    if (existsSync(to)) setAside(to, 'replaced');
+    replaceDurably(part, to);
+  };
+}
+
+/** Whether a file is this key. A file that cannot be read is not. */
+function holds(file: string, key: Buffer): boolean {
+  try {
+    return readNamedFile(file).equals(key);
+  } catch {
+    return false;
+  }
 }
 
 /**
- * The key in a file. Undefined when there is no such file. A file that holds something else is set aside.
+ * The key in a file. Undefined when there is no such file.
+ * @param isOwn a file that holds something else is set aside. One of a backup stays
  * @throws {PosternError} `storage`
  */
-function keyIn(file: string): Buffer | undefined {
+function keyIn(file: string, isOwn = true): Buffer | undefined {
   let key: Buffer;
   try {
     key = readNamedFile(file);
@@ -160,7 +199,8 @@ function keyIn(file: string): Buffer | undefined {
     throw new PosternError('storage', `the key ${file} ${message}`, { cause: thrown });
   }
   if (key.length === keyBytes) return key;
-  const what = `the file holds ${key.length} bytes and no key of ${keyBytes}; it`;
+  const what = `${isOwn ? 'the file' : file} holds ${key.length} bytes and no key of ${keyBytes}; it`;
+  if (!isOwn) throw new PosternError('storage', `${what} is no backup`);
   let aside: string;
   try {
     aside = setAside(file, 'corrupt');

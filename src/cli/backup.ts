@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { PosternError } from '../base/errors.ts';
-import { backUpKey, keyFileOf } from '../base/sealing.ts';
+import { backUpWithKey, keyFileOf } from '../base/sealing.ts';
 import { backUp } from '../base/state-copies.ts';
 import { askGateway } from '../gateway/console/admin-api.ts';
 import { defaultSocket } from '../gateway/console/admin-socket.ts';
@@ -27,10 +27,8 @@ board, take the key along, and keep both files where nobody else gets them.
       throw new PosternError('malformed', "expected a file; see 'postern backup --help'");
     const target = resolve(file);
     if (state === undefined) await askGateway(String(socket), '/backup', { target, key });
-    else {
-      await backUp(String(state), target);
-      if (key) backUpKey(String(state), target);
-    }
+    else if (key) await backUpWithKey(String(state), target, () => backUp(String(state), target));
+    else await backUp(String(state), target);
     console.log(`the state is copied to ${target}${key ? `, and its key to ${keyFileOf(target)}` : ''}`);
   },
 };

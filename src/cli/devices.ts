@@ -5,7 +5,12 @@ import type { DeviceRecord } from '../mo/device-record.ts';
 import type { Command } from './runner.ts';
 
 const modes = ['transparent', 'proxy', 'adaptation'];
-const origins = { local: 'local bootstrap server', server: 'DM server', manual: 'manual setup' } as const;
+const origins = {
+  local: 'local bootstrap server',
+  server: 'DM server',
+  manual: 'manual setup',
+  joined: 'join window',
+} as const;
 
 export const devices: Command = {
   summary: 'Lists the End Devices of a running gateway',

@@ -6,7 +6,7 @@ import { LogEvents } from '../base/log.ts';
 import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
-import { enrolIfNeeded, loadGatewayConfig } from '../gateway/enrolled-config.ts';
+import { demandEnrolled, enrolIfNeeded, loadGatewayConfig } from '../gateway/enrolled-config.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { LiveSettings } from '../gateway/live-settings.ts';
 import { restartExitCode } from '../gateway/update/directory-slots.ts';
@@ -58,7 +58,8 @@ All keys are in docs/configuration.md.`,
   reloads: true,
   async run({ config: file = defaultFile, check }, stop, _words, hangUps) {
     beFrugal();
-    const read = () => loadGatewayConfig(String(file));
+    const read = (damaged?: (file: string, aside: string) => void) =>
+      loadGatewayConfig(String(file), damaged);
     if (check) {
       const config = read();
       demandAllowed(config);
@@ -76,7 +77,7 @@ All keys are in docs/configuration.md.`,
 
 /** Runs the gateway until `stop`, or until an update restarts it. Returns true when it is to be started again at once. */
 async function serve(
-  read: () => GatewayConfig,
+  read: (damaged?: (file: string, aside: string) => void) => GatewayConfig,
   log: LogEvents,
   isRunning: () => void,
   stop: AbortSignal,
@@ -98,11 +99,13 @@ async function serve(
   const views = {
     '/status': () => running.status(),
     '/devices': () => running.devices(),
+    '/join': () => running.joins(),
     '/update': () => running.firmware.status(),
   };
   await using admin = new AdminApi(socket, running.events, views, {
     '/update': (body) => running.firmware.install(body),
     '/backup': (body) => running.backUp(body),
+    '/join': (body) => running.orderJoins(body),
   });
   // Devices are served before the admin API. But nothing is begun when that could not be served.
   await demandFree(socket);
@@ -110,7 +113,7 @@ async function serve(
   await admin.start();
   isRunning();
   hangUps.on(() => {
-    log.level = running.reload(read).log.level;
+    log.level = running.reload(() => demandEnrolled(read())).log.level;
   });
   tidyUpWhenQuiet();
   await stopped(AbortSignal.any([stop, restart.signal, again.signal]));
@@ -120,11 +123,11 @@ async function serve(
 
 /** The configuration of this gateway, which is enrolled first where that is needed. It serves nobody meanwhile. */
 async function enrolled(
-  read: () => GatewayConfig,
+  read: (damaged?: (file: string, aside: string) => void) => GatewayConfig,
   log: LogEvents,
   stop: AbortSignal,
 ): Promise<GatewayConfig> {
-  const config = read();
+  const config = read((file, aside) => log.emit('enrolment.file-damaged', { file, aside }));
   log.level = config.log.level;
   const clock = new SystemClock((thrown) => failed(log, 'timer', thrown));
   try {

@@ -5,6 +5,7 @@ import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { openDatabase } from '../base/open-database.ts';
 import { backoff } from '../base/retry.ts';
+import { writeAtStart } from '../base/start-writes.ts';
 import { watchState } from '../base/watch-state.ts';
 import { type OutgoingAlert, type SessionOutcome, succeeded } from '../dm/client-session.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
@@ -108,7 +109,9 @@ export class Device implements AsyncDisposable {
       database: this.#database,
       events,
     });
-    this.#database.transaction(() => this.#keeper.takeOfFactory());
+    writeAtStart(this.#database, events, () =>
+      this.#database.transaction(() => this.#keeper.takeOfFactory()),
+    );
     const keys = new GatewayKeys({
       config,
       accounts: this.#accounts,

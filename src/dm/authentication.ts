@@ -1,4 +1,5 @@
 import type { Entropy } from '../base/entropy.ts';
+import { ownBytes } from '../base/own-bytes.ts';
 import { basicCredential, md5Credential, messageMac, sameBytes } from '../wire/syncml/digest.ts';
 import type { Chal, Cred, Status, SyncHdr } from '../wire/syncml/message.ts';
 import type { Challenge } from './challenges.ts';
@@ -222,7 +223,7 @@ export class SessionAuthentication {
 
   /** Takes the other side's status for this side's header. Returns whether the other side accepted it. */
   heed({ data, chal }: Pick<Status, 'data' | 'chal'>): boolean {
-    const nonce = chal?.meta.nextNonce;
+    const nonce = chal?.meta.nextNonce && ownBytes(chal.meta.nextNonce);
     if (data === DmStatus.Authenticated || data === DmStatus.Ok) {
       const keeps = this.#ownScheme === 'mac' || !this.#ownAccepted;
       if (nonce) this.#ownNonce = nonce;

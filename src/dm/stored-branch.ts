@@ -1,5 +1,5 @@
 import type { Clock } from '../base/clock.ts';
-import { PosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
 import type { AccessType, NodeDescription } from '../wire/syncml/ddf.ts';
 import { describe, isPermanent } from '../wire/syncml/ddf.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
@@ -36,6 +36,8 @@ export class StoredBranch implements TreeBranch {
   readonly #children = new Map<string, Set<string>>();
   /** How values that are not stored are computed, by node. */
   readonly #derived = new Map<string, () => string>();
+  /** Nodes that the disk did not take when they were planted. They are written with the next change of the branch. */
+  readonly #unwritten = new Set<string>();
   readonly #nodes = new UndoableMap<StoredNode>((key, node) => this.#index(key, node !== undefined));
 
   /**
@@ -161,10 +163,12 @@ export class StoredBranch implements TreeBranch {
   /**
    * Writes a subtree in one step, in place of the nodes that were there. For the program itself: rights are not
    * checked.
+   * @param isKept on a disk that takes no writes the nodes are in memory all the same, and are written with the next change. This
+   *   is for what a start writes
    * @throws {DmError} 404 when the description has no such node
-   * @throws {PosternError} `full`
+   * @throws {PosternError} `full`, and `storage` unless `isKept`
    */
-  plant(path: NodePath, subtree: TndsNode): void {
+  plant(path: NodePath, subtree: TndsNode, isKept = false): void {
     const root = this.#key(path);
     const put = flatten(root, subtree);
     for (const { path: key } of put)
@@ -179,7 +183,7 @@ export class StoredBranch implements TreeBranch {
       const kept = new Set(put.map(({ path: key }) => key));
       for (const key of present) if (!kept.has(key)) this.#nodes.set(key, undefined);
       for (const node of put) if (!isSame(this.#nodes.get(node.path), node)) this.#nodes.set(node.path, node);
-    });
+    }, isKept);
   }
 
   /**
@@ -251,7 +255,7 @@ export class StoredBranch implements TreeBranch {
   }
 
   /** Writes all that `work` changes, or nothing when it throws. */
-  #change(work: () => void): void {
+  #change(work: () => void, isKept = false): void {
     this.#nodes.begin();
     try {
       work();
@@ -259,19 +263,33 @@ export class StoredBranch implements TreeBranch {
       this.#nodes.rollback();
       throw thrown;
     }
-    this.#write(this.#nodes.commit());
+    this.#write(this.#nodes.commit(), isKept);
   }
 
-  #write({ keys, undo }: Committed): void {
+  #write({ keys, undo }: Committed, isKept = false): void {
     if (keys.length === 0) return;
+    const waiting = [...this.#unwritten];
     const put: StoredNode[] = [];
     const remove: string[] = [];
-    for (const key of keys) {
+    for (const key of new Set([...waiting, ...keys])) {
       const node = this.#nodes.get(key);
       if (node) put.push({ ...node, secret: this.#isSecret(node) });
       else remove.push(key);
     }
-    this.#store.apply({ put, remove }, undo);
+    this.#unwritten.clear();
+    try {
+      this.#store.apply({ put, remove }, () => {
+        if (!isKept) undo();
+        for (const key of waiting) this.#unwritten.add(key);
+      });
+    } catch (thrown) {
+      if (!isKept) throw thrown;
+      if (asPosternError(thrown).code !== 'storage') {
+        undo();
+        throw thrown;
+      }
+      for (const key of keys) this.#unwritten.add(key);
+    }
   }
 
   /** Adds a node to the children of its parent, or removes it. */

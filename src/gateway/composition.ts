@@ -5,6 +5,7 @@ import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
 import type { SetAside } from '../base/rows.ts';
+import { writeAtStart } from '../base/start-writes.ts';
 import { watchState } from '../base/watch-state.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
@@ -41,6 +42,7 @@ import { DeviceLocator } from './southbound/device-locator.ts';
 import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
+import { Joins } from './southbound/joins.ts';
 import { KeyEnds } from './southbound/key-ends.ts';
 import { notificationResource } from './southbound/notification-resource.ts';
 import { missing, nothingAt } from './southbound/presence.ts';
@@ -111,7 +113,19 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   if (state.epoch.isNew) events.emit('state.new-epoch', { epoch: state.epoch.value });
   const signals = new DeviceSignals(events);
   const remembered = Math.max(rememberedDevices, config.limits.devices);
-  const networks = networksOf({ config, live, state, remembered, listInterfaces, ...machine });
+  const isListed = (deviceId: string) => live.current.listed.has(deviceId);
+  const joins = new Joins({
+    ...state,
+    isListed,
+    isTaken: (deviceId) =>
+      deviceId === gatewayId ||
+      isListed(deviceId) ||
+      credentials.get(deviceId) !== undefined ||
+      inventory.get(deviceId) !== undefined,
+    canProve: () => live.current.certificates !== undefined,
+    ...machine,
+  });
+  const networks = networksOf({ config, live, state, joins, remembered, listInterfaces, ...machine });
   const { admission, network, transport } = networks;
   const addresses = new DeviceAddresses(remembered);
   addresses.restore(inventory.values());
@@ -157,6 +171,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     reported: () => reports.wake(),
     leaving: (deviceId) => state.updates.deviceLeft(hashedName(deviceId)),
     gone: (deviceId) => signals.detached(deviceId),
+    removed: (deviceId) => joins.forget(deviceId),
   });
   const transparent = new TransparentMode({
     gatewayId,
@@ -204,6 +219,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       arrivals,
       associations,
       signals,
+      joins,
       ...machine,
     });
   const questions = new DeviceQuestions({
@@ -264,9 +280,18 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       ...machine,
     });
   tree.mount(
-    gatewayBranches({ config, state, tree, vocabulary, objects: objects.branches, firmware, certificate }),
+    gatewayBranches({
+      config,
+      state,
+      tree,
+      vocabulary,
+      joins,
+      objects: objects.branches,
+      firmware,
+      certificate,
+    }),
   );
-  knowServer(accounts, config);
+  knowServer(accounts, config, true);
   const dmClient = new DmClient({
     gatewayId,
     serverId: ownServer,
@@ -335,7 +360,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     fanoutEnded: (...args) => delegation.reported(...args),
     faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
   });
-  knowManualDevices(config, credentials);
+  writeAtStart(state.database, events, () => knowManualDevices(config, credentials));
   const sessions = new DeviceSessions({
     gatewayId,
     credentials,
@@ -351,10 +376,11 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...machine,
   });
   const keyEnds = new KeyEnds({ keys: credentials.keys, transport, sessions });
-  forgetUnlisted(config, credentials, events, true);
+  writeAtStart(state.database, events, () => forgetUnlisted(config, credentials, events));
   const { compose, http } = resourcesOf({
     config,
     live,
+    joins,
     credentials,
     database: state.database,
     locator,
@@ -380,6 +406,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   return {
     config,
     live,
+    joins,
     state,
     clock,
     events,

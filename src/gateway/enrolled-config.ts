@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { checkConfig, readToml } from '../base/config.ts';
 import type { Entropy } from '../base/entropy.ts';
-import { PosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { readPem } from '../base/pem.ts';
 import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
@@ -21,12 +21,18 @@ const notYet = 'not-yet-enrolled';
  * Checks a configuration. What enrolment gives is filled in where the configuration leaves it out: certificate and key for the
  * broker, and the DM account.
  * @param file name of the file, for the error messages
+ * @param damaged for a start: what enrolment gave and is damaged is set aside, and this is called with it, so that the board is enrolled again
  * @throws {PosternError} `configuration`
  */
-export function checkGatewayConfig(tables: unknown, file: string): GatewayConfig {
+export function checkGatewayConfig(
+  tables: unknown,
+  file: string,
+  damaged?: (file: string, aside: string) => void,
+): GatewayConfig {
   const given = tables as Readonly<Record<string, Table | undefined>>;
   if (typeof given.enrolment !== 'object') return checkConfig(gatewayConfigSchema, tables, file);
   const identity = new BoardIdentity(identityFolder(given));
+  if (damaged) identity.mend(damaged);
   const account = identity.account();
   const mqtt = {
     ...(account && /^(mqtts|ssl|wss):/.test(String(given.mqtt?.url))
@@ -53,7 +59,19 @@ export function checkGatewayConfig(tables: unknown, file: string): GatewayConfig
  * Reads and checks a configuration file, as `checkGatewayConfig`.
  * @throws {PosternError} `configuration`
  */
-export const loadGatewayConfig = (file: string): GatewayConfig => checkGatewayConfig(readToml(file), file);
+export const loadGatewayConfig = (
+  file: string,
+  damaged?: (file: string, aside: string) => void,
+): GatewayConfig => checkGatewayConfig(readToml(file), file, damaged);
+
+/**
+ * A configuration for a gateway that runs: what enrolment gives must be there.
+ * @throws {PosternError} `configuration`
+ */
+export function demandEnrolled(config: GatewayConfig): GatewayConfig {
+  if (config['dm-server'].id !== notYet) return config;
+  throw new PosternError('configuration', 'a restart enrols this gateway again');
+}
 
 /** The identity of an enrolled gateway. Undefined when its configuration does not say so, or another certificate is given. */
 export function enrolledIdentity(config: GatewayConfig): BoardIdentity | undefined {
@@ -88,13 +106,22 @@ export async function enrolIfNeeded(
   const { cert, key, username, password, code, serial, url = mqtt.url } = enrolment;
   const { ca, protocol } = mqtt;
   const settings = mqttSettings({ url, protocol, ca, cert, key, username, password } as never);
-  demandUsable(settings);
+  let claim: string;
+  try {
+    demandUsable(settings);
+    claim = username ?? claimOf(cert ?? '');
+  } catch (thrown) {
+    // A claim certificate may be taken away when the board is enrolled. Its devices are served all the same.
+    if (!isEnrolled) throw thrown;
+    machine.events.emit('enrolment.failed', { gateway: gateway.id, reason: asPosternError(thrown).message });
+    return false;
+  }
   machine.events.emit('enrolment.begun', { gateway: gateway.id, url });
   await using asking = new Enrolment({
     gatewayId: gateway.id,
     identity,
     settings,
-    claim: username ?? claimOf(cert ?? ''),
+    claim,
     code,
     serial,
     server: dmServer.id === notYet ? undefined : dmServer.id,

@@ -3,7 +3,8 @@ import { type Database, transaction } from '../base/database.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { LiveConfig } from '../base/live-config.ts';
-import { backUpKey } from '../base/sealing.ts';
+import { backUpWithKey } from '../base/sealing.ts';
+import { writeAtStart } from '../base/start-writes.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
 import type { CoapTransport } from '../wire/secure/coap-transport.ts';
@@ -11,6 +12,7 @@ import { composeGateway, type GatewayParts, type GatewaySurroundings } from './c
 import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
 import type { GatewayFirmware } from './firmware.ts';
 import { forgetUnlisted, knowManualDevices } from './settings.ts';
+import type { JoinView } from './southbound/joins.ts';
 import { shownRecords } from './southbound/presence.ts';
 import { freeMemory, type GatewayStatus, memoryInUse, plainWarning, statusOf } from './status.ts';
 import { knowServer } from './tree.ts';
@@ -83,7 +85,7 @@ export class Gateway implements AsyncDisposable {
     await http?.start();
     this.#checkClock();
     // The gateway may have stopped before all of it was ended.
-    endOfServers();
+    writeAtStart(state.database, events, endOfServers);
     objects.resume();
     events.emit('gateway.started', {
       gateway: config.gateway.id,
@@ -102,8 +104,18 @@ export class Gateway implements AsyncDisposable {
     if (this.#disposed) return;
     this.#disposed = true;
     const { config, state, events, network, http, uplink } = this.#parts;
-    const { presence, arrivals, lwm2m, objects, firmware, dmClient, sessions, secureNetwork, certificate } =
-      this.#parts;
+    const {
+      presence,
+      arrivals,
+      lwm2m,
+      objects,
+      firmware,
+      dmClient,
+      sessions,
+      secureNetwork,
+      certificate,
+      joins,
+    } = this.#parts;
     await using stack = new AsyncDisposableStack();
     stack.defer(() => state.database.close());
     // From the last to the first. What waits for the uplink ends when the uplink does.
@@ -123,6 +135,7 @@ export class Gateway implements AsyncDisposable {
       arrivals.stop();
     });
     stack.defer(() => sessions.stop());
+    stack.defer(() => joins.stop());
     // Campaigns stop before sockets and sessions do. Otherwise the stop would be the outcome of their devices.
     stack.defer(() => objects.stop());
     if (this.#isStarted) events.emit('gateway.stopping', { gateway: config.gateway.id });
@@ -182,7 +195,7 @@ export class Gateway implements AsyncDisposable {
   /**
    * Writes a consistent copy of the state.
    * @param order `target` is the absolute path of a file that does not exist; `key` is true for the key of its secrets beside it
-   * @throws {PosternError} `malformed`, `conflict`, `storage`; `notAllowed` when the state cannot be copied now
+   * @throws {PosternError} `malformed`, `conflict`, `notFound`, `storage`; `notAllowed` when the state or its key cannot be copied
    */
   async backUp(order: unknown): Promise<void> {
     const { target, key } = { ...(order as { target?: unknown; key?: unknown } | null) };
@@ -194,8 +207,31 @@ export class Gateway implements AsyncDisposable {
         'notAllowed',
         'the state is in memory, or was opened on a full or read-only disk',
       );
-    await copies.backUp(target);
-    if (key === true) backUpKey(this.#parts.config.gateway.state, target);
+    if (key !== true) return await copies.backUp(target);
+    const { state, 'key-command': command } = this.#parts.config.gateway;
+    if (command) throw new PosternError('notAllowed', 'the key is that of gateway.key-command');
+    await backUpWithKey(state, target, () => copies.backUp(target));
+  }
+
+  /** The join window, and the devices that have joined. */
+  joins(): JoinView {
+    return this.#parts.joins.view;
+  }
+
+  /**
+   * Opens or closes the join window, or forgets a device that has joined.
+   * @param order `{ minutes, devices }`, `{ close: true }` or `{ forget: DevId }`
+   * @throws {PosternError} `malformed`, `notAllowed`, `notFound`, `storage`
+   */
+  async orderJoins(order: unknown): Promise<JoinView> {
+    const { joins, state } = this.#parts;
+    const { minutes, devices, close, forget } = { ...(order as Readonly<Record<string, unknown>> | null) };
+    if (typeof forget === 'string') {
+      if (!joins.forget(forget)) throw new PosternError('notFound', `${forget} has not joined`);
+      await state.database.settled();
+    } else if (close === true) joins.close();
+    else joins.open({ minutes: Number(minutes), devices: Number(devices) }, 'admin');
+    return joins.view;
   }
 
   devices(): readonly DeviceRecord[] {

@@ -30,6 +30,8 @@ interface Settings {
   readonly deviceContexts: ReadonlyMap<string, OscoreParameters>;
   /** What certificates and raw public keys of DTLS need. */
   readonly certificates: Certificates | undefined;
+  /** All names that the configuration has of devices. */
+  readonly listed: ReadonlySet<string>;
   /** Endpoint names of LwM2M clients. */
   readonly clients: ReadonlySet<string>;
   /** How devices with an account made by hand and the gateway prove themselves to each other. */
@@ -53,7 +55,7 @@ interface Settings {
  * @throws {PosternError} `configuration` when a file cannot be read or does not hold what it should
  */
 function settingsOf(config: GatewayConfig): Settings {
-  const { bootstrap, lwm2m, http, images, update, parent, tunnel } = config;
+  const { bootstrap, lwm2m, http, images, update, parent, tunnel, coaps, oscore } = config;
   const pem = (file: string | undefined, key: string) =>
     file === undefined ? undefined : readPem(file, key);
   return {
@@ -70,6 +72,14 @@ function settingsOf(config: GatewayConfig): Settings {
     ),
     deviceContexts: deviceContexts(config),
     certificates: coapsCertificates(config),
+    listed: new Set([
+      ...[bootstrap.device, lwm2m?.device ?? [], http?.device ?? []].flatMap((list) =>
+        list.map(({ id }) => id),
+      ),
+      ...[coaps?.device ?? [], coaps?.['raw-key'] ?? [], oscore?.device ?? []].flatMap((list) =>
+        list.map(({ identity }) => identity),
+      ),
+    ]),
     clients: new Set(lwm2m?.device.map(({ id }) => id)),
     schemes: new Map(
       http?.device.map((device) => [

@@ -15,6 +15,7 @@ import { ClientIdentity } from './southbound/client-identity.ts';
 import type { LocalEndpoint } from './southbound/coap-network.ts';
 import type { DeviceAddresses } from './southbound/device-addresses.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
+import type { Joins } from './southbound/joins.ts';
 import { LwM2mBootstrapServer } from './southbound/lwm2m-bootstrap-server.ts';
 import { LwM2mCalls } from './southbound/lwm2m-calls.ts';
 import { type Finding, missing } from './southbound/presence.ts';
@@ -33,6 +34,7 @@ export interface Lwm2mServiceParts {
   readonly arrivals: Arrivals;
   readonly associations: Associations;
   readonly signals: DeviceSignals;
+  readonly joins: Joins;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -56,8 +58,9 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
   constructor(parts: Lwm2mServiceParts) {
     this.#parts = parts;
     const { settings, live, registrations, inventory, addresses, locator, arrivals } = parts;
-    const { associations, signals, clock, entropy, events } = parts;
+    const { associations, signals, joins, clock, entropy, events } = parts;
     const isAllowed = (deviceId: string) => live.current.clients.has(deviceId);
+    const isJoined = (deviceId: string, remote: Remote) => joins.isJoined(deviceId, 'LwM2M', remote);
     const isAttached = (deviceId: string) => isAdapted(inventory, deviceId);
     const call: DeviceLocator['call'] = (...args) => locator.call(...args);
     const calls = new LwM2mCalls(call);
@@ -83,6 +86,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     });
     this.#bootstrapServer = new LwM2mBootstrapServer({
       isAllowed,
+      isJoined,
       call,
       calls,
       lifetime: settings.lifetime,
@@ -93,12 +97,21 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       registrations,
       calls,
       isAllowed,
+      isJoined: (deviceId, remote) => {
+        const isIn = isJoined(deviceId, remote);
+        if (isIn) joins.settle(remote);
+        return isIn;
+      },
       isAttached,
       // A client that was behind a child gateway may come here; a device of OMA DM is another.
       isOther: (deviceId) => inventory.get(deviceId)?.protocol === 'OMA-DM',
       livesElsewhere: (deviceId, remote) => this.#livesElsewhere(deviceId, remote),
       originOf: (deviceId) =>
-        this.#bootstrapServer.has(deviceId) ? 'local' : (inventory.get(deviceId)?.origin ?? 'manual'),
+        joins.has(deviceId, 'LwM2M')
+          ? 'joined'
+          : this.#bootstrapServer.has(deviceId)
+            ? 'local'
+            : (inventory.get(deviceId)?.origin ?? 'manual'),
       attached: (device) => associations.attach(device),
       left: (deviceId) => associations.detach(deviceId, 'left'),
       heard: (deviceId, from) => signals.heard(deviceId, from),

@@ -12,6 +12,7 @@ import { admissionLimits, advertised } from './settings.ts';
 import { CoapNetwork } from './southbound/coap-network.ts';
 import { DeviceContexts } from './southbound/device-contexts.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
+import type { Joins } from './southbound/joins.ts';
 import { PreSharedKeys } from './southbound/pre-shared-keys.ts';
 import type { GatewayState } from './state.ts';
 import { DtlsAssociations } from './store/dtls-associations.ts';
@@ -21,6 +22,7 @@ export interface NetworkSurroundings {
   readonly config: GatewayConfig;
   readonly live: LiveSettings;
   readonly state: GatewayState;
+  readonly joins: Joins;
   /** Number of peers that are remembered, attached or not. */
   readonly remembered: number;
   readonly listInterfaces: ListInterfaces | undefined;
@@ -37,6 +39,7 @@ export function networksOf({
   config,
   live,
   state,
+  joins,
   remembered,
   listInterfaces,
   ...machine
@@ -63,7 +66,7 @@ export function networksOf({
     limits: { leisure: coap.leisure },
     protection: contexts?.protection,
   });
-  const transport = coaps && secureTransport({ live, state, remembered, admission, ...machine });
+  const transport = coaps && secureTransport({ live, state, joins, remembered, admission, ...machine });
   const secureNetwork =
     coaps &&
     transport &&
@@ -89,6 +92,7 @@ export function networksOf({
 function secureTransport({
   live,
   state,
+  joins,
   remembered,
   admission,
   ...machine
@@ -100,11 +104,15 @@ function secureTransport({
     factory: () => live.current.factorySecrets,
     issued: state.credentials.keys,
   });
-  return new CoapTransport({
+  const certificates = () => {
+    const { own, trust } = live.current.certificates ?? {};
+    return own && trust && { own, trust: { ...trust, unlisted: joins } };
+  };
+  const transport = new CoapTransport({
     keyOf: (identity) => keys.keyOf(identity),
-    ownerOf: (identity, proof) => keys.ownerOf(identity, proof),
+    ownerOf: (identity, proof) => joins.ownerOf(identity, proof) ?? keys.ownerOf(identity, proof),
     opened: guarded(machine.events, 'state', (identity: string) => state.credentials.keys.used(identity)),
-    certificates: () => live.current.certificates,
+    certificates,
     admission,
     associations: remembered,
     store: new DtlsAssociations(state.database, {
@@ -118,4 +126,6 @@ function secureTransport({
     }),
     ...machine,
   });
+  joins.listen(transport);
+  return transport;
 }

@@ -20,12 +20,14 @@ import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
 import { HttpBinding } from './southbound/http-binding.ts';
 import { imageResource, type ServedImage } from './southbound/image-resource.ts';
+import type { Joins } from './southbound/joins.ts';
 import type { UplinkStatus } from './southbound/uplink-status.ts';
 import type { Credentials } from './store/credentials.ts';
 
 export interface GatewayResourcesParts {
   readonly config: GatewayConfig;
   readonly live: LiveSettings;
+  readonly joins: Joins;
   readonly credentials: Credentials;
   readonly database: Database;
   readonly locator: DeviceLocator;
@@ -69,6 +71,7 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
     entropy,
     events,
     livesElsewhere: parts.livesElsewhere,
+    isJoined: (deviceId, remote, store) => parts.joins.isJoined(deviceId, 'OMA-DM', remote, store),
   });
   const compose: Compose = (local) => {
     const resources = [

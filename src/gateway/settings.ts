@@ -1,7 +1,6 @@
 import { type AdmissionLimits, admissionDefaults } from '../base/admission.ts';
-import { failed } from '../base/background.ts';
 import type { Wall } from '../base/clock.ts';
-import { asPosternError, PosternError } from '../base/errors.ts';
+import { PosternError } from '../base/errors.ts';
 import { type Events, noEvents } from '../base/events.ts';
 import type { Rate } from '../base/token-buckets.ts';
 import { keyOctets, parametersOf } from '../wire/secure/oscore/config.ts';
@@ -48,25 +47,13 @@ export function knowManualDevices({ http }: GatewayConfig, credentials: Credenti
 /**
  * Deletes the credentials of devices that the configuration no longer lists, where the local bootstrap gave them a key for DTLS:
  * who takes a device from the list revokes it.
- * @param isStart a gateway starts on a disk that takes no writes; it forgets the devices at its next start
- * @throws {PosternError} `storage`, unless the gateway starts
+ * @throws {PosternError} `storage`
  */
-export function forgetUnlisted(
-  { bootstrap }: GatewayConfig,
-  credentials: Credentials,
-  events: Events,
-  isStart = false,
-): void {
+export function forgetUnlisted({ bootstrap }: GatewayConfig, credentials: Credentials, events: Events): void {
   const listed = new Set(bootstrap.device.map(({ id }) => id));
   for (const { deviceId, origin } of credentials.list()) {
     if (origin !== 'local' || listed.has(deviceId) || credentials.keys.of(deviceId).length === 0) continue;
-    try {
-      credentials.delete(deviceId);
-    } catch (thrown) {
-      if (!isStart || asPosternError(thrown).code !== 'storage') throw thrown;
-      failed(events, 'state', thrown);
-      return;
-    }
+    credentials.delete(deviceId);
     events.emit('device.unlisted', { device: deviceId });
   }
 }

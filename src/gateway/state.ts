@@ -15,6 +15,7 @@ import { Credentials } from './store/credentials.ts';
 import { Epoch } from './store/epoch.ts';
 import { Inventory } from './store/inventory.ts';
 import { Outbox } from './store/outbox.ts';
+import { Pins } from './store/pins.ts';
 import { Registrations } from './store/registrations.ts';
 import { gatewaySchema } from './store/schema.ts';
 import { UpdateRecords } from './store/update-record.ts';
@@ -24,6 +25,8 @@ export interface GatewayState {
   readonly database: Database;
   readonly inventory: Inventory;
   readonly credentials: Credentials;
+  /** Devices that joined. */
+  readonly pins: Pins;
   readonly epoch: Epoch;
   readonly outbox: Outbox;
   readonly updates: UpdateRecords;
@@ -64,6 +67,7 @@ export function openState(
     database,
     inventory: new Inventory(database, config.limits.devices),
     credentials: new Credentials(database, config.limits.devices, sealing),
+    pins: new Pins(database, config.limits.devices),
     epoch,
     outbox,
     updates: new UpdateRecords(database),

@@ -14,6 +14,7 @@ import type { Uplink, UplinkDescription } from './northbound/uplink.ts';
 import type { GatewayObjects } from './objects.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
+import type { Joins, JoinView } from './southbound/joins.ts';
 import { shownRecords } from './southbound/presence.ts';
 import type { GatewayState } from './state.ts';
 
@@ -46,6 +47,8 @@ export interface GatewayStatus {
   readonly fault?: string;
   /** Certificate at the broker, where this gateway has it by enrolment. */
   readonly certificate?: CertificateView;
+  /** The join window, while it is open. */
+  readonly join?: JoinView['window'];
   readonly sessions: number;
   /** Bytes of images, and images by what they are at. `failed` counts those whose last operation failed. */
   readonly images: ImageSummary;
@@ -78,6 +81,7 @@ export interface StatusParts {
   readonly budget: DataBudget;
   readonly sessions: DeviceSessions;
   readonly objects: GatewayObjects;
+  readonly joins: Joins;
   readonly events: EventCounter;
   readonly configuration: Pick<LiveConfig<GatewayConfig>, 'restartNeeded' | 'refused'>;
 }
@@ -93,6 +97,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     budget,
     sessions,
     objects,
+    joins,
     events,
     configuration,
   } = parts;
@@ -128,6 +133,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     ...(state.database.file?.recovery && { recovery: state.database.file.recovery }),
     ...(state.database.fault && { fault: state.database.fault.message }),
     ...(certificate && { certificate: certificate.view() }),
+    ...(joins.view.window && { join: joins.view.window }),
     sessions: sessions.size,
     images: objects.images.summary,
     ...(config.mqtt && { budget: budget.view() }),

@@ -10,7 +10,7 @@ import type { TreeBranch } from '../dm/tree-branch.ts';
 import { managementObjects } from '../mo/catalogue.ts';
 import { devDetail, devDetailNodes } from '../mo/dev-detail.ts';
 import { devInfo, devInfoNodes } from '../mo/dev-info.ts';
-import { type Accounts, readAccount } from '../mo/dm-acc.ts';
+import { type Accounts, type DmAccount, readAccount } from '../mo/dm-acc.ts';
 import { gwConfigBudget, gwConfigDefaults, gwConfigFacts } from '../mo/gw-config.ts';
 import { MoId } from '../mo/identifiers.ts';
 import { Inbox } from '../mo/inbox.ts';
@@ -20,6 +20,8 @@ import type { TndsNode } from '../wire/syncml/tnds.ts';
 import type { GatewayConfig } from './config.ts';
 import { CertificateBranch } from './northbound/certificate-branch.ts';
 import type { CertificateKeeper } from './northbound/certificate-keeper.ts';
+import { JoinBranch } from './southbound/join-branch.ts';
+import type { Joins } from './southbound/joins.ts';
 import type { GatewayState } from './state.ts';
 
 /**
@@ -37,6 +39,7 @@ export interface GatewayBranchesParts {
   readonly state: GatewayState;
   readonly tree: ManagementTree;
   readonly vocabulary: Vocabulary;
+  readonly joins: Joins;
   /** The management objects of GwMO except GwConfig. */
   readonly objects: Readonly<Record<Exclude<GatewayObject, 'GwConfig'>, TreeBranch>>;
   /** How the gateway itself is updated, where it has slots. */
@@ -47,7 +50,7 @@ export interface GatewayBranchesParts {
 
 /** The branches of the gateway's own tree, by the names of their nodes. */
 export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<string, TreeBranch>> {
-  const { config, state, tree, vocabulary, objects, firmware, certificate } = parts;
+  const { config, state, tree, vocabulary, joins, objects, firmware, certificate } = parts;
   const { gateway, limits } = config;
   const { accounts, gwConfig } = state;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
@@ -62,17 +65,19 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
       hardware: process.arch,
     }),
   );
-  for (const node of gwConfigFacts(vocabulary, limits.devices)) gwConfig.plant([node.name], node);
+  for (const node of gwConfigFacts(vocabulary, limits.devices)) gwConfig.plant([node.name], node, true);
   // A state file of an earlier version lacks the nodes that a later version added.
-  for (const node of gwConfigDefaults) if (!gwConfig.view([node.name])) gwConfig.plant([node.name], node);
+  for (const node of gwConfigDefaults)
+    if (!gwConfig.view([node.name])) gwConfig.plant([node.name], node, true);
   // What a DM server has set is kept. Its node has a version above 0.
   for (const node of gwConfigBudget(config.budget))
-    if ((gwConfig.view([node.name])?.version ?? 0) === 0) gwConfig.plant([node.name], node);
+    if ((gwConfig.view([node.name])?.version ?? 0) === 0) gwConfig.plant([node.name], node, true);
   return {
     DevInfo: info,
     DevDetail: detail,
     DMAcc: accounts.branch,
     Inbox: new Inbox({ [MoId.DmAcc]: (root, by) => receiveAccount(accounts, tree, root, by) }),
+    GwJoin: new JoinBranch(joins),
     ...(firmware && { FwUpdate: firmware.branch }),
     ...(certificate && { GwCertificate: new CertificateBranch(certificate) }),
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
@@ -99,11 +104,15 @@ function renamedObjects({ names }: Vocabulary, objects: Readonly<Record<string, 
   );
 }
 
-/** Puts the account that the configuration gives. Its nonces continue from the last session. */
-export function knowServer(accounts: Accounts, config: GatewayConfig): void {
+/**
+ * Puts the account that the configuration gives. Its nonces continue from the last session.
+ * @param isStart a gateway starts on a disk that takes no writes, too
+ * @throws {PosternError} `storage`, unless the gateway starts
+ */
+export function knowServer(accounts: Accounts, config: GatewayConfig, isStart = false): void {
   const { gateway, mqtt, 'dm-server': server } = config;
   const known = accounts.find(server.id);
-  accounts.put({
+  const account: DmAccount = {
     ...known,
     serverId: server.id,
     // DM servers read it, and the URL may have a password.
@@ -120,5 +129,6 @@ export function knowServer(accounts: Accounts, config: GatewayConfig): void {
       nonce: known?.peer.nonce ?? new Uint8Array(),
       schemes: server['server-auth'],
     },
-  });
+  };
+  accounts.put(account, isStart);
 }

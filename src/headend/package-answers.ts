@@ -1,4 +1,5 @@
 import { PosternError } from '../base/errors.ts';
+import { ownBytes } from '../base/own-bytes.ts';
 
 /** Packages in work with their bytes, and answers that are kept for duplicates with their bytes. */
 export const answerLimits = {
@@ -52,7 +53,7 @@ export class PackageAnswers {
   }
 
   #keep(key: string, answer: Buffer): void {
-    this.#kept.set(key, answer);
+    this.#kept.set(key, ownBytes(answer));
     this.#keptBytes += answer.length;
     for (const [oldest, { length }] of this.#kept) {
       if (this.#kept.size <= this.#limits.kept && this.#keptBytes <= this.#limits.keptBytes) break;

@@ -9,6 +9,7 @@ import { gwDeviceInventory } from './gw-device-inventory.ts';
 import { gwEdTrigger } from './gw-ed-trigger.ts';
 import { gwFanout } from './gw-fanout.ts';
 import { gwImageInventory } from './gw-image-inventory.ts';
+import { gwJoin } from './gw-join.ts';
 import { MoId } from './identifiers.ts';
 
 /** The Inbox has no children: an object that is added there goes to its own place in the tree. */
@@ -29,5 +30,6 @@ export const managementObjects: Readonly<Record<string, ManagementObject>> = {
   GwEdTrigger: gwEdTrigger,
   GwFanout: gwFanout,
   GwImageInventory: gwImageInventory,
+  GwJoin: gwJoin,
   FwUpdate: fumo,
 };

@@ -13,9 +13,10 @@ export type DeviceState = (typeof deviceStates)[number];
 
 /**
  * How a device got its account for the gateway: from the local bootstrap server (GwMO section 8.4.2), from the DM
- * server (section 8.4.1), or by configuration of both sides.
+ * server (section 8.4.1), by configuration of both sides, or from the local bootstrap server in a join window: nobody had
+ * listed the device, and its key was trusted at its first use.
  */
-export const bootstrapOrigins = ['local', 'server', 'manual'] as const;
+export const bootstrapOrigins = ['local', 'server', 'manual', 'joined'] as const;
 export type BootstrapOrigin = (typeof bootstrapOrigins)[number];
 
 /** Protocol that a device speaks. */

@@ -314,10 +314,13 @@ export class Accounts {
     return this.#nodeNames().find((name) => this.branch.text(name, 'ServerID') === serverId);
   }
 
-  /** Writes an account in place of the one for the same server. Returns the name of its node. */
-  put(account: DmAccount): string {
+  /**
+   * Writes an account in place of the one for the same server. Returns the name of its node.
+   * @param isKept as for `StoredBranch.plant`
+   */
+  put(account: DmAccount, isKept = false): string {
     const name = this.nodeName(account.serverId) ?? this.#freeName();
-    this.branch.plant([name], accountNodes(name, account));
+    this.branch.plant([name], accountNodes(name, account), isKept);
     this.#unsaved.delete(account.serverId);
     return name;
   }

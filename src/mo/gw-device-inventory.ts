@@ -19,7 +19,11 @@ const record = {
   Mode: leaf('int', ['Get'], '0: transparent, 1: proxy, 2: adaptation'),
   State: leaf('chr', ['Get'], 'attached, or unreachable: attached, but it does not answer'),
   Reason: leaf('chr', ['Get'], 'Why the device is unreachable, for a person', zeroOrOne),
-  Bootstrap: leaf('chr', ['Get'], 'How the device got its account: local (8.4.2), server (8.4.1) or manual'),
+  Bootstrap: leaf(
+    'chr',
+    ['Get'],
+    'How the device got its account: local (8.4.2), server (8.4.1), manual, or joined: its key was trusted at its first use',
+  ),
   Protocol: leaf('chr', ['Get'], 'Protocol of the device: OMA-DM or LwM2M'),
   Address: leaf('chr', ['Get'], 'Address from which the device was last heard, as a URI', zeroOrOne),
   LastSeen: leaf(

@@ -7,6 +7,7 @@ export const MoId = {
   Fumo: 'urn:oma:mo:oma-fumo:1.0',
   /** Postern's own, and in no registry. */
   GwCertificate: 'x-postern:mo:gw-certificate:1.0',
+  GwJoin: 'x-postern:mo:gw-join:1.0',
 } as const;
 
 /** Types of FUMO's generic alerts (OMA FUMO 1.0, section 8.1), by the operation that they report. */

@@ -37,7 +37,7 @@ if (code !== undefined) process.exit(code);
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
 
 /** Milliseconds in which caches fill and compilers work, before the first attack; of quiet time before each attack. */
-const [warmUp, quiet] = flags.short ? [0, 0] : [20_000, Math.min(5000, time)];
+const [warmUp, quiet] = flags.short ? [0, 0] : [60_000, Math.min(5000, time)];
 const outcomes: Outcome[] = [];
 await using site = await attackedSite({ devices, seed, pauses: flags.short ? [50, 250] : [400, 1600] });
 console.error(`${devices} honest devices are at work, seed ${seed}`);

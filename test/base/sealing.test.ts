@@ -2,11 +2,12 @@
 import '../faults/failing-storage.ts';
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { systemEntropy } from '../../src/base/entropy.ts';
-import { PlatformSealing, Sealing } from '../../src/base/sealing.ts';
+import { PosternError } from '../../src/base/errors.ts';
+import { backUpWithKey, keyFileOf, PlatformSealing, Sealing } from '../../src/base/sealing.ts';
 import { unwatch, watch } from '../faults/failing-storage.ts';
 import { SmallDisk } from '../peers/small-disk.ts';
 import { freshState } from '../state-files.ts';
@@ -85,7 +86,9 @@ test('on a full disk and on a read-only one a program starts, opens, and refuses
   const sealed = seal();
   disk.setReadOnly(true);
   assert.equal(sealingOf(file).open(sealed), 'secret');
-  assert.throws(sealingOf(`${file}.other`).seal, unwritten);
+  const other = sealingOf(`${file}.other`);
+  for (let time = 0; time < 3; time++) assert.throws(other.seal, unwritten);
+  assert.equal(other.told.length, 1, 'it is told once');
 });
 
 test('a file that holds no key is set aside and told, and another key is made', (t) => {
@@ -101,6 +104,34 @@ test('a file that holds no key is set aside and told, and another key is made', 
     assert.equal(open(seal()), 'secret');
     assert.deepEqual(sealingOf(file).told, []);
   }
+});
+
+test('the key is beside the state file itself, where its name is a symbolic link, and so in backups by both names', async (t) => {
+  const file = freshState(t);
+  writeFileSync(file, '');
+  const link = `${file}.link`;
+  symlinkSync(file, link);
+  assert.equal(keyFileOf(link), `${file}.key`);
+  sealingOf(keyFileOf(link)).seal();
+  for (const name of [file, link]) {
+    const backup = `${name}.backup`;
+    await backUpWithKey(name, backup, async () => writeFileSync(backup, ''));
+    assert.deepEqual(readFileSync(keyFileOf(backup)), readFileSync(`${file}.key`));
+  }
+});
+
+test('without a key, or when the backup fails, there is neither a backup nor a key of one', async (t) => {
+  const file = freshState(t);
+  const backup = `${file}.backup`;
+  const make = async () => writeFileSync(backup, '');
+  await assert.rejects(backUpWithKey(file, backup, make), { code: 'notFound' });
+  sealingOf(`${file}.key`).seal();
+  const full = async () => Promise.reject(new PosternError('storage', 'no room'));
+  await assert.rejects(backUpWithKey(file, backup, full), { code: 'storage', message: 'no room' });
+  assert.deepEqual([existsSync(backup), existsSync(`${backup}.key`)], [false, false]);
+  await backUpWithKey(file, backup, make);
+  await assert.rejects(backUpWithKey(file, backup, make), { code: 'conflict' });
+  assert.equal(existsSync(`${backup}.key`), true);
 });
 
 test('a file that cannot be read stays as it is, and nothing is sealed by another key', (t) => {

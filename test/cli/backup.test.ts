@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -83,6 +83,27 @@ server-secret = "gateway-server-secret"
     [restored.code, restored.said],
     [0, `the state of the gateway is restored; the one before is ${state}.replaced-1\n`],
   );
+  // The day on which a backup is needed: the key of the board is damaged.
+  const good = await postern('backup', `${backup}.keyed`, '--with-key', '--state', state);
+  assert.equal(good.code, 0, good.said);
+  const key = readFileSync(`${state}.key`);
+  writeFileSync(`${state}.key`, 'five!');
+  writeFileSync(`${backup}.key`, 'of the backup');
+  const wrong = await postern('restore', backup, '--state', state);
+  assert.deepEqual(
+    [wrong.code, /backup\.db\.key holds 13 bytes and no key/.test(wrong.said)],
+    [1, true],
+    wrong.said,
+  );
+  assert.equal(readFileSync(`${backup}.key`, 'utf8'), 'of the backup');
+  assert.deepEqual(
+    readdirSync(folder).filter((name) => name.endsWith('.part')),
+    [],
+  );
+  const healed = await postern('restore', `${backup}.keyed`, '--state', state);
+  assert.equal(healed.code, 0, healed.said);
+  assert.deepEqual(readFileSync(`${state}.key`), key);
+  assert.equal(readFileSync(`${state}.key.replaced-1`, 'utf8'), 'five!');
   const nothing = await postern('restore', join(folder, 'gateway.toml'), '--state', state);
   assert.equal(nothing.code, 1);
   assert.ok(existsSync(state), 'a restore that is refused changes nothing');

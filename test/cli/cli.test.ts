@@ -73,6 +73,7 @@ describe('help and usage', limit, () => {
       'restore',
       'status',
       'devices',
+      'join',
       'ddf',
       'headend',
       'device',
@@ -251,6 +252,9 @@ test(
     assert.deepEqual([status.gateway, status.uplink.connected], ['gw-cli', true]);
     assert.match((await postern('status')).stdout, /security\s+none: plain CoAP/);
     assert.match((await postern('devices')).stdout, /no device has attached yet/);
+    assert.match((await postern('join')).stdout, /^join window: closed/);
+    const opening = await postern('join', '--minutes', '1', '--devices', '1');
+    assert.match(`${opening.code} ${opening.stderr}`, /^1 .*set coaps\.key-file/);
     const second = await postern('gateway', '--config', file('gateway.toml', gatewayToml(broker.url)));
     assert.equal(second.code, 1);
     assert.match(second.stderr, /gateway\.admin-socket: .*admin\.sock: another gateway serves it/);

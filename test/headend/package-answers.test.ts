@@ -20,6 +20,14 @@ test('a package that comes again has the same answer, while it is in work and af
   assert.equal(made, 1);
 });
 
+test('an answer that is kept holds no more memory than its own bytes', async () => {
+  const answers = new PackageAnswers(limits);
+  const piece = Buffer.alloc(65_536);
+  await answers.of('a', 10, async () => piece.subarray(100, 150));
+  const kept = await answers.of('a', 10, answer(0));
+  assert.deepEqual([kept.length, kept.buffer.byteLength], [50, 50]);
+});
+
 test('packages in work have a bound in number and in bytes, and one that was refused is taken later', async () => {
   for (const [bytes, most] of [
     [1, 3],

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { systemEntropy } from '../../src/base/entropy.ts';
@@ -92,6 +94,40 @@ describe('renewal of the certificate over DM', { timeout: 300_000 }, () => {
     await board.events.until('certificate.renewed');
     assert.equal(daysLeft(board), days);
   });
+
+  for (const attempts of [3, 4])
+    test(`a broker that is away for ${attempts} attempts with a new certificate has not refused it`, async () => {
+      await using site = await EnrolmentSite.open();
+      const board = await site.lateBoard();
+      const identity = new BoardIdentity(join(board.folder, 'identity'));
+      const authority = new CertificateAuthority(site.authority, {
+        clock: new LeapClock(),
+        entropy: systemEntropy,
+      });
+      const { publicKey } = await authority.check(certificateRequest(identity.key(), 'gw-1'));
+      identity.storeNext((await authority.issue('gw-1', publicKey, days)).chain, 'gw-1');
+      await site.broker.stop();
+      let tried = 0;
+      const balancer = createServer((socket) => {
+        tried++;
+        socket.on('error', () => {}).destroy();
+      });
+      await once(balancer.listen(Number(new URL(site.broker.url).port), '127.0.0.1'), 'listening');
+      const running = board.start();
+      while (tried < attempts) await board.leap(1000);
+      balancer.close();
+      await once(balancer, 'close');
+      await site.broker.restart();
+      while (
+        (['certificate.renewed', 'certificate.refused'] as const).every(
+          (name) => board.events.count(name) === 0,
+        )
+      )
+        await board.leap(1000);
+      site.use(await running);
+      assert.equal(board.events.count('certificate.refused'), 0);
+      assert.equal(daysLeft(board), days);
+    });
 
   test('what is no certificate for this key and name is refused with 400, also inside an Atomic, and nothing changes', async () => {
     await using site = await EnrolmentSite.open();
@@ -215,6 +251,11 @@ test(
     await board.events.until('mqtt.connected');
     await board.leap(60_000);
     assert.equal(await alone, false);
+    const [claim, name] = [site.claim.cert, `${site.claim.cert}.away`];
+    renameSync(claim, name);
+    assert.equal(await board.enrol(), false, 'without its claim certificate it starts as well');
+    await board.events.until('enrolment.failed');
+    renameSync(name, claim);
     const account = readFileSync(file(board, 'enrolled.json'), 'utf8');
     const headend = await site.headend({ days });
     assert.equal(await board.enrol(), true);

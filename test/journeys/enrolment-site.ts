@@ -36,7 +36,9 @@ export class Board {
   }
 
   get config() {
-    return checkGatewayConfig(this.tables, 'test');
+    return checkGatewayConfig(this.tables, 'test', (file, aside) =>
+      this.events.emit('enrolment.file-damaged', { file, aside }),
+    );
   }
 
   /** Enrols the board. Resolves with true when it had to ask. */

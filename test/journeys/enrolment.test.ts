@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { demandEnrolled } from '../../src/gateway/enrolled-config.ts';
 import { EnrolmentSite } from './enrolment-site.ts';
 
 const limit = { timeout: 300_000 };
@@ -248,19 +249,67 @@ describe('enrolment that is interrupted', limit, () => {
     await enrolled;
   });
 
-  test('an account or a key that cannot be read is an error, and is not replaced', async () => {
+  for (const [name, damage] of [
+    ['enrolled.json', ''],
+    ['enrolled.json', '{"gateway": "gw-1"'],
+    ['gateway.crt', Buffer.alloc(900, 0xff)],
+    ['gateway.crt', 'lost'],
+    ['gateway.crt.next', 'x'],
+    ['gateway.key', ''],
+    ['gateway.key', 'lost'],
+  ] as const)
+    test(`a board whose ${name} is ${damage === 'lost' ? 'lost' : 'damaged'} (${damage.length}) is enrolled again`, async () => {
+      await using site = await EnrolmentSite.open();
+      const headend = await site.headend({ allow: [{ gateway: 'gw-1' }] });
+      const board = site.board('gw-1');
+      await board.enrol();
+      const file = join(board.folder, 'identity', name);
+      const account = readFileSync(join(board.folder, 'identity/enrolled.json'), 'utf8');
+      if (damage === 'lost') rmSync(file);
+      else writeFileSync(file, damage);
+      const again = site.board('gw-1', {}, board.folder);
+      const enrolling = again.enrol();
+      if (name === 'gateway.key') {
+        const { fields } = await site.headendEvents.until('enrolment.requested');
+        assert.match(fields.reason as string, /another board is enrolled as gw-1/);
+        await headend.enrolment!.approve(String(fields.key));
+      }
+      assert.equal(await enrolling, name !== 'gateway.crt.next');
+      const told = again.events.all.filter((event) => event.name === 'enrolment.file-damaged');
+      assert.deepEqual(
+        told.map(({ fields }) => fields),
+        damage === 'lost' ? [] : [{ file, aside: `${file}.corrupt-1` }],
+      );
+      if (damage !== 'lost') assert.deepEqual(readFileSync(`${file}.corrupt-1`), Buffer.from(damage));
+      const after = readFileSync(join(board.folder, 'identity/enrolled.json'), 'utf8');
+      if (name !== 'gateway.key') assert.equal(after, account, 'the account stays');
+      site.use(await again.start());
+    });
+
+  test('a file that cannot be read at all stays, and says so; a gateway that runs takes no configuration without its account', async () => {
     await using site = await EnrolmentSite.open();
     await site.headend({ allow: [{ gateway: 'gw-1' }] });
-    for (const [file, content] of [
-      ['enrolled.json', '{"gateway": "gw-1"'],
-      ['gateway.key', ''],
-    ] as const) {
-      const board = site.board('gw-1');
-      const damaged = join(board.folder, 'identity', file);
-      mkdirSync(join(board.folder, 'identity'));
-      writeFileSync(damaged, content);
-      await assert.rejects(board.enrol(), { code: 'configuration' });
-      assert.equal(readFileSync(damaged, 'utf8'), content);
-    }
+    const board = site.board('gw-1');
+    await board.enrol();
+    const file = join(board.folder, 'identity/enrolled.json');
+    demandEnrolled(board.config);
+    rmSync(file);
+    assert.throws(() => demandEnrolled(board.config), {
+      code: 'configuration',
+      message: /a restart enrols/,
+    });
+    mkdirSync(file);
+    assert.throws(() => board.config, { code: 'configuration', message: /enrolled.json is a folder/ });
+  });
+
+  test('a gateway that lost its certificate while it runs says so, and takes another one', async () => {
+    await using site = await EnrolmentSite.open();
+    const late = await site.lateBoard();
+    const gateway = site.use(await late.start());
+    rmSync(join(late.folder, 'identity/gateway.crt'));
+    assert.match(gateway.status().certificate?.problem ?? '', /certificate is lost/);
+    await site.headend({ days: 20 });
+    await late.events.until('certificate.renewed');
+    assert.equal(gateway.status().certificate?.problem, undefined);
   });
 });

@@ -1,11 +1,17 @@
 import assert from 'node:assert/strict';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { systemEntropy } from '../../src/base/entropy.ts';
+import { openDatabase } from '../../src/base/open-database.ts';
+import { PlatformSealing } from '../../src/base/sealing.ts';
+import { Credentials } from '../../src/gateway/store/credentials.ts';
+import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 import { SmallDisk } from '../peers/small-disk.ts';
-import { Site } from './site.ts';
+import { Site, secrets } from './site.ts';
 
 const probe = SmallDisk.mount(1);
 const skip = probe ? false : 'file systems cannot be mounted here';
@@ -106,5 +112,83 @@ describe('a gateway on a full disk', { skip, timeout: 120_000 }, () => {
     disk.clear();
     await site.device(second, gateway, { factory: true }).start();
     await site.headendEvents.until('alert.device-attach', { device: second });
+  });
+
+  test('starts on a full disk with another configuration than before, which holds; what must be stored is stored later', async () => {
+    using disk = SmallDisk.mount(4)!;
+    await using broker = await startAedes();
+    const gateway = { id: 'gw-1', state: join(disk.folder, 'state.db') };
+    const secret = 'a secret that the DM server does not know';
+    const server = {
+      id: 'dm.example',
+      'client-secret': secrets.gatewayClient,
+      'server-secret': secrets.gatewayServer,
+    };
+    {
+      await using site = new Site(broker.url);
+      await site.gateway([], { gateway, 'dm-server': { ...server, 'client-secret': secret } });
+    }
+    disk.fill();
+    const account = { id: second, 'client-secret': 'of the device', 'server-secret': 'of the gateway' };
+    const http = { port: 0, 'insecure-plain-http': true, device: [account] };
+    const changed = { gateway, http, 'dm-server': server, limits: { devices: 77 }, budget: { day: 5000 } };
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    await site.gateway([], changed);
+    const values = async () => {
+      const uris = ['./GwConfig/MaxEndDevices', './GwConfig/DataPerDay'];
+      const found = await headend.manage(
+        'gw-1',
+        uris.map((uri) => ({ name: 'Get', uri }) as const),
+      );
+      return found.map(({ results }) => results[0]?.data);
+    };
+    assert.deepEqual(await values(), ['77', '5000'], 'the DM server believes it by its new secret');
+    assert.ok(site.gatewayEvents.count('state.failing') > 0);
+    const known = async () => await headend.manage('gw-1', [{ name: 'Get', uri: './DMAcc' }]);
+    disk.clear();
+    while (site.gatewayEvents.count('state.writable') === 0) await known();
+    await site[Symbol.asyncDispose]();
+    const file = openDatabase(gateway.state, gatewaySchema);
+    const kept = new Credentials(
+      file,
+      10,
+      new PlatformSealing({ file: `${gateway.state}.key` }, systemEntropy, assert.fail),
+    );
+    assert.equal(kept.get(second)?.clientSecret, 'of the device');
+    await file.close();
+  });
+
+  test('starts without its key where another one cannot be written, and has an account for its DM server', async () => {
+    using disk = SmallDisk.mount(4)!;
+    await using broker = await startAedes();
+    const gateway = { id: 'gw-1', state: join(disk.folder, 'state.db') };
+    {
+      await using site = new Site(broker.url);
+      await site.gateway([], { gateway });
+    }
+    for (const prevent of [() => disk.fill(), () => mkdirSync(`${gateway.state}.key`)]) {
+      rmSync(`${gateway.state}.key`, { force: true });
+      prevent();
+      await using site = new Site(broker.url);
+      const headend = await site.headend([first]);
+      const running = await site.gateway([first], { gateway });
+      await site.gatewayEvents.until('state.sealed-lost');
+      const [read] = await headend.manage('gw-1', [{ name: 'Get', uri: './DevInfo/DevId' }]);
+      assert.equal(read?.results[0]?.data, 'gw-1');
+      disk.clear();
+      await site.device(first, running, { factory: true }).start();
+      if (prevent.toString().includes('fill')) {
+        await site.headendEvents.until('alert.device-attach', { device: first });
+        continue;
+      }
+      // A key that is unusable is not a disk that takes no writes.
+      await site.deviceEvents.until('device.attach-failed', { device: first });
+      await headend.manage('gw-1', [
+        { name: 'Replace', uri: './GwConfig/AttachAlert', format: 'bool', data: 'false' },
+      ]);
+      assert.equal(site.gatewayEvents.count('state.failing') + site.gatewayEvents.count('state.writable'), 0);
+      assert.equal(site.gatewayEvents.count('state.key-unusable'), 1);
+    }
   });
 });

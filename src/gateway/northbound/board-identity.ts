@@ -9,8 +9,10 @@ import {
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { replaceDurably, writeDurably } from '../../base/durable.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
+import { readNamedFile } from '../../base/named-file.ts';
+import { setAside } from '../../base/recover-state.ts';
 import type { EnrolmentGrant } from '../../wire/tunnel/enrolment-message.ts';
 import { gatewayTopics } from '../../wire/tunnel/topics.ts';
 
@@ -24,7 +26,7 @@ export interface EnrolledAccount {
 
 /**
  * The identity of a board in its folder: key pair, certificate, DM account. All files have mode 0600 and are replaced as a
- * whole. `enrolled.json` is written last: without it the board is not enrolled and asks again.
+ * whole. `enrolled.json` is written last: without it, or without one of the others, the board is not enrolled and asks again.
  */
 export class BoardIdentity {
   readonly #folder: string;
@@ -64,22 +66,43 @@ export class BoardIdentity {
   key(): KeyObject {
     const { keyFile } = this;
     if (!existsSync(keyFile)) this.#makeKey();
-    return this.#read(keyFile, 'private key of P-256', (content) => {
-      const key = createPrivateKey(content);
-      return key.asymmetricKeyDetails?.namedCurve === 'prime256v1' ? key : undefined;
-    });
+    return this.#read(keyFile, 'private key of P-256', keyOf);
   }
 
-  /** Reads a file. @throws {PosternError} `configuration` when it does not hold what it should */
+  /** Reads a file. @throws {PosternError} `configuration` when it cannot be read, or does not hold what it should */
   #read<T>(file: string, what: string, parse: (content: Buffer) => T | undefined): T {
-    let found: T | undefined;
+    let content: Buffer;
     try {
-      found = parse(readFileSync(file));
-    } catch {
-      // The message below says what is missing.
+      content = readNamedFile(file);
+    } catch (cause) {
+      throw new PosternError('configuration', `${file} ${asPosternError(cause).message}`, { cause });
     }
+    const found = orUndefined(() => parse(content));
     if (found === undefined) throw new PosternError('configuration', `${file} holds no ${what}`);
     return found;
+  }
+
+  /**
+   * Sets each file aside that is damaged, so that the board asks for what is missing. To be called before anything else is read. A file
+   * that cannot be read at all stays: it may be right.
+   * @param told called with the file, and with its new name
+   */
+  mend(told: (file: string, aside: string) => void): void {
+    const key = orUndefined(() => keyOf(readNamedFile(this.keyFile)));
+    const isOfKey = (content: Buffer) => {
+      const certificate = new X509Certificate(content);
+      return !key || certificate.checkPrivateKey(key) ? certificate : undefined;
+    };
+    const checks: readonly [string, (content: Buffer) => unknown][] = [
+      [this.keyFile, keyOf],
+      [this.certificateFile, isOfKey],
+      [this.nextFile, isOfKey],
+      [this.#accountFile, accountOf],
+    ];
+    for (const [file, parse] of checks) {
+      const content = orUndefined(() => readNamedFile(file));
+      if (content && orUndefined(() => parse(content)) === undefined) told(file, setAside(file, 'corrupt'));
+    }
   }
 
   #makeKey(): void {
@@ -93,18 +116,13 @@ export class BoardIdentity {
   }
 
   /**
-   * The account; undefined before enrolment.
+   * The account; undefined before enrolment, and when key or certificate are gone.
    * @throws {PosternError} `configuration` when the file cannot be read
    */
   account(): EnrolledAccount | undefined {
     const file = this.#accountFile;
-    if (!existsSync(file)) return undefined;
-    return this.#read(file, 'account', (content) => {
-      const { gateway, server, clientSecret, serverSecret } = JSON.parse(content.toString());
-      const all = [gateway, server, clientSecret, serverSecret];
-      const isWhole = all.every((one) => typeof one === 'string');
-      return isWhole ? { gateway, server, clientSecret, serverSecret } : undefined;
-    });
+    if (![file, this.keyFile, this.certificateFile].every((one) => existsSync(one))) return undefined;
+    return this.#read(file, 'account', accountOf);
   }
 
   /**
@@ -141,7 +159,9 @@ export class BoardIdentity {
   checkNext(pem: string, gateway: string): string {
     const chain = (pem.match(pemCertificate) ?? []).map((one) => certificateOf(Buffer.from(one)).raw);
     const checked = this.#checked(chain, gateway);
-    if (new X509Certificate(checked).validToDate < this.certificate().validToDate)
+    // Where the one in use is lost, any other one is better.
+    const present = orUndefined(() => this.certificate());
+    if (present && new X509Certificate(checked).validToDate < present.validToDate)
       throw new PosternError('malformed', 'the certificate ends before the one in use');
     return checked;
   }
@@ -164,9 +184,9 @@ export class BoardIdentity {
     return certificateOf(readFileSync(this.certificateFile));
   }
 
-  /** The certificate in use and those of its issuers, PEM. */
+  /** The certificate in use and those of its issuers, PEM. Empty when it is lost, so that another one can be written. */
   chain(): string {
-    return readFileSync(this.certificateFile, 'utf8');
+    return orUndefined(() => readFileSync(this.certificateFile, 'utf8')) ?? '';
   }
 
   /**
@@ -215,6 +235,26 @@ export class BoardIdentity {
 }
 
 const pemCertificate = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
+/** Undefined when it is no key of P-256. */
+function keyOf(content: Buffer): KeyObject | undefined {
+  const key = createPrivateKey(content);
+  return key.asymmetricKeyDetails?.namedCurve === 'prime256v1' ? key : undefined;
+}
+
+function accountOf(content: Buffer): EnrolledAccount | undefined {
+  const { gateway, server, clientSecret, serverSecret } = JSON.parse(content.toString());
+  const isWhole = [gateway, server, clientSecret, serverSecret].every((one) => typeof one === 'string');
+  return isWhole ? { gateway, server, clientSecret, serverSecret } : undefined;
+}
+
+/** Undefined in place of an error. */
+function orUndefined<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}
 
 /** @throws {PosternError} `malformed` */
 function certificateOf(der: Uint8Array): X509Certificate {

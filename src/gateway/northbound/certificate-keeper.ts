@@ -18,7 +18,7 @@ export interface CertificateKeeperParts {
 
 /** The certificate of a gateway, for people and DM servers. */
 export interface CertificateView {
-  /** ISO 8601. */
+  /** ISO 8601; empty when the certificate is lost. */
   readonly expires: string;
   /** What is wrong with the certificate or its renewal. */
   readonly problem?: string;
@@ -42,6 +42,8 @@ export class CertificateKeeper {
   readonly #parts: CertificateKeeperParts;
   /** Attempts in a row that failed, with the certificate that is tried. */
   #failed = 0;
+  /** The broker took the certificate in use after attempts with the new one had failed: it is there, so the next attempt decides. */
+  #isLast = false;
   #timer: Timer | undefined;
   /** Why the last new certificate was not taken. */
   #refused: string | undefined;
@@ -77,11 +79,13 @@ export class CertificateKeeper {
 
   view(): CertificateView {
     const { identity } = this.#parts;
-    const problem = this.#refused ?? this.#lateness()?.reason;
-    return {
-      expires: identity.certificate().validToDate.toISOString(),
-      ...(problem !== undefined && { problem }),
-    };
+    try {
+      const problem = this.#refused ?? this.#lateness()?.reason;
+      const expires = identity.certificate().validToDate.toISOString();
+      return { expires, ...(problem !== undefined && { problem }) };
+    } catch (thrown) {
+      return { expires: '', problem: `the certificate is lost: ${asPosternError(thrown).message}` };
+    }
   }
 
   /**
@@ -110,6 +114,7 @@ export class CertificateKeeper {
   tryNext(): void {
     const { settings, identity, reconnect } = this.#parts;
     this.#failed = 0;
+    this.#isLast = false;
     this.#refused = undefined;
     settings.cert = identity.nextFile;
     reconnect('the certificate is renewed');
@@ -126,10 +131,19 @@ export class CertificateKeeper {
 
   /** A connection to the broker is up. */
   connected(): void {
-    const { settings, identity, events, gatewayId: gateway } = this.#parts;
+    const { settings, identity, events, gatewayId: gateway, reconnect } = this.#parts;
     const isNext = settings.cert === identity.nextFile;
     if (!isNext && this.#failed < tries) return;
+    if (!isNext && !this.#isLast) {
+      // The attempts before may have failed because there was no broker.
+      this.#isLast = true;
+      this.#failed = tries - 1;
+      settings.cert = identity.nextFile;
+      reconnect('the certificate is renewed');
+      return;
+    }
     this.#failed = 0;
+    this.#isLast = false;
     try {
       if (isNext) {
         identity.takeNext();

@@ -4,6 +4,7 @@ import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { ownBytes } from '../../base/own-bytes.ts';
 import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../../wire/tunnel/envelope.ts';
 import { MqttLink } from '../../wire/tunnel/mqtt-link.ts';
 import type { MqttSettings } from '../../wire/tunnel/mqtt-settings.ts';
@@ -354,10 +355,11 @@ export class Upstream implements Uplink {
     };
     try {
       await this.#listener?.notified(device, server ?? '', body);
-      return encodeEnvelope({ kind: EnvelopeKind.Response, ...context });
+      return ownBytes(encodeEnvelope({ kind: EnvelopeKind.Response, ...context }));
     } catch (thrown) {
       const { dmStatus, message } = asPosternError(thrown);
-      return encodeEnvelope({ kind: EnvelopeKind.Error, ...context, status: dmStatus, reason: message });
+      const failure = { kind: EnvelopeKind.Error, ...context, status: dmStatus, reason: message };
+      return ownBytes(encodeEnvelope(failure));
     }
   }
 }

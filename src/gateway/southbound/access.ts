@@ -6,9 +6,18 @@ import { paths } from '../../wire/resources.ts';
 /**
  * How the sender of a request has proved itself to the transport. `plain`: not at all, over CoAP without DTLS. `factory`: by the
  * key that its factory secret gives. `gateway`: by a key that a bootstrap issued. `configuration`: by a key of the
- * configuration, by a certificate, or by a security context of OSCORE. `none`: by a key that has ended meanwhile.
+ * configuration, by a certificate, or by a security context of OSCORE. `joining`: by a public key that nobody has listed, while a
+ * join window is open. `pinned`: by the public key by which an OMA DM device has joined. `none`: by a key that has ended meanwhile.
  */
-export const credentials = ['plain', 'factory', 'gateway', 'configuration', 'none'] as const;
+export const credentials = [
+  'plain',
+  'factory',
+  'gateway',
+  'configuration',
+  'joining',
+  'pinned',
+  'none',
+] as const;
 export type Credential = (typeof credentials)[number];
 
 /** Path of the notifications that a parent gateway sends to this one. */
@@ -19,15 +28,15 @@ const notification = `/${paths.notification[0]}`;
  * what goes without any key; where the configuration allows plain CoAP by name (`coap.insecure-plain-coap`), `plain` may use all.
  */
 export const access: Readonly<Record<string, readonly Credential[]>> = {
-  '/.well-known/core': ['plain', 'factory', 'gateway', 'configuration'],
+  '/.well-known/core': ['plain', 'factory', 'gateway', 'configuration', 'joining', 'pinned'],
   [paths.status]: ['gateway', 'configuration'],
-  [paths.bootstrap]: ['factory', 'configuration'],
+  [paths.bootstrap]: ['factory', 'configuration', 'joining', 'pinned'],
   [paths.sessions]: ['gateway', 'configuration'],
   [paths.tunnel]: ['plain', 'gateway', 'configuration'],
   [paths.images]: ['gateway', 'configuration'],
-  [paths.lwm2mBootstrap]: ['configuration'],
-  [paths.lwm2mBootstrapPack]: ['configuration'],
-  [paths.registrations]: ['configuration'],
+  [paths.lwm2mBootstrap]: ['configuration', 'joining'],
+  [paths.lwm2mBootstrapPack]: ['configuration', 'joining'],
+  [paths.registrations]: ['configuration', 'joining'],
   // From the parent gateway, to which this one is a device. Its digest protects it.
   [notification]: ['plain', 'gateway', 'configuration'],
 };

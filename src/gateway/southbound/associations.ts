@@ -25,6 +25,8 @@ export interface AssociationsParts {
   readonly leaving: (deviceId: string) => void;
   /** Called when a device is no longer attached to this gateway. */
   readonly gone: (deviceId: string) => void;
+  /** Called in the transaction that removes a device by order of the DM server. */
+  readonly removed: (deviceId: string) => unknown;
 }
 
 /** A device that has authenticated, or whose presence was verified otherwise. */
@@ -302,7 +304,8 @@ export class Associations {
 
   /** Removes a device by order of the DM server, so no alert is sent. Joins the caller's transaction. */
   remove(deviceId: string): void {
-    const { inventory, credentials } = this.#parts;
+    const { inventory, credentials, removed } = this.#parts;
+    removed(deviceId);
     // When the device moved behind a child gateway, its record describes it there and stays. Only the credential goes.
     if (inventory.get(deviceId)?.via === undefined) this.#remove(deviceId, 'removed', () => {});
     else credentials.delete(deviceId);

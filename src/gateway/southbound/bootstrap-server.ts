@@ -36,6 +36,12 @@ export interface BootstrapServerParts {
   readonly events: Events;
   /** Whether an attached device with this ID answers at an address other than `remote`. */
   readonly livesElsewhere: (deviceId: string, remote: Remote) => Promise<boolean>;
+  /**
+   * Whether the sender of a request is a device of this name that has joined by its public key, or joins now. Runs `store` in the
+   * same transaction.
+   * @throws {PosternError} `forbidden`, `full`, `storage`
+   */
+  readonly isJoined: (deviceId: string, remote: Remote, store: () => void) => boolean;
 }
 
 /** Request of a device to be bootstrapped, independent of the transport. */
@@ -58,8 +64,11 @@ export interface BootstrapRequest {
 
 export type BootstrapAnswer =
   | { readonly kind: 'challenge'; readonly reason: string }
-  /** `security` is `SEC=…; MAC=…`, the content type parameters of DM Bootstrap. */
-  | { readonly kind: 'bootstrap'; readonly body: Uint8Array; readonly security: string };
+  /**
+   * `security` is `SEC=…; MAC=…`, the content type parameters of DM Bootstrap. Absent for a device that joined: the gateway shares
+   * no secret with it, and the association in which the device has proved its key protects the answer.
+   */
+  | { readonly kind: 'bootstrap'; readonly body: Uint8Array; readonly security?: string };
 
 /**
  * Used challenges that are remembered. A challenge expires before this many others can be used, since wrong proofs have a
@@ -118,7 +127,7 @@ export class BootstrapServer {
     return reply(Code.Changed, {
       payload: answer.body,
       contentFormat,
-      options: [text(Option.BootstrapMac, answer.security)],
+      ...(answer.security !== undefined && { options: [text(Option.BootstrapMac, answer.security)] }),
     });
   }
 
@@ -129,13 +138,18 @@ export class BootstrapServer {
    * unknown device or a wrong proof, `lockedOut` after too many wrong proofs, `conflict` while a device with this ID answers at another address, `full`
    */
   async answer(request: BootstrapRequest): Promise<BootstrapAnswer> {
-    const { guard, secretsOf, events, livesElsewhere } = this.#parts;
-    const { deviceId, remote, mediaType, challenge: echo, proof: coded, proved } = request;
+    const { guard, secretsOf, events } = this.#parts;
+    const { deviceId, remote, challenge: echo, proof: coded, proved } = request;
     if (!isDeviceId(deviceId)) throw new PosternError('malformed', `?id=<DevId>: expected ${deviceIdRule}`);
+    if (remote.credential === 'joining') return this.#toJoined(deviceId, request);
     if (remote.identity !== undefined && remote.identity !== deviceId) {
       const reason = `the key of this association is that of ${remote.identity}`;
       events.emit('bootstrap.refused', { device: deviceId, peer: remote.address, reason });
       throw new PosternError('forbidden', 'no bootstrap for this device and proof');
+    }
+    if (remote.credential === 'pinned') {
+      await this.#demandHere(deviceId, remote);
+      return this.#toJoined(deviceId, request);
     }
     if (!echo || !coded) return { kind: 'challenge', reason: 'prove your factory credential' };
     const challenge = Buffer.from(echo).toString('hex');
@@ -158,20 +172,43 @@ export class BootstrapServer {
     }
     this.#guard.succeeded(deviceId, remote);
     proved?.(deviceId);
-    if (await livesElsewhere(deviceId, remote)) {
-      events.emit('bootstrap.duplicate-id', { device: deviceId, peer: remote.address });
-      throw new PosternError('conflict', 'a device with this ID is attached and answers elsewhere');
-    }
-    const account = this.#issue(deviceId, Buffer.from(proof.deviceNonce).toString('hex'), request);
-    const body = encodeMessage(bootstrapMessage(deviceId, account, mediaType), mediaType);
-    events.emit('bootstrap.issued', { device: deviceId, peer: remote.address });
+    await this.#demandHere(deviceId, remote);
+    const nonce = Buffer.from(proof.deviceNonce).toString('hex');
+    const body = this.#bodyFor(this.#issue(deviceId, 'local', request, nonce), request);
     return { kind: 'bootstrap', body, security: protectBootstrap(body, secrets) };
+  }
+
+  /** @throws {PosternError} `conflict` */
+  async #demandHere(deviceId: string, remote: Remote): Promise<void> {
+    if (!(await this.#parts.livesElsewhere(deviceId, remote))) return;
+    this.#parts.events.emit('bootstrap.duplicate-id', { device: deviceId, peer: remote.address });
+    throw new PosternError('conflict', 'a device with this ID is attached and answers elsewhere');
+  }
+
+  /** The bootstrap of a device that has proved its public key. Key and account are stored together. */
+  #toJoined(deviceId: string, request: BootstrapRequest): BootstrapAnswer {
+    let account: DmAccount | undefined;
+    const store = () => {
+      account = this.#issue(deviceId, 'joined', request);
+    };
+    if (!this.#parts.isJoined(deviceId, request.remote, store) || !account)
+      throw new PosternError('forbidden', 'no bootstrap for this device and key');
+    request.proved?.(deviceId);
+    return { kind: 'bootstrap', body: this.#bodyFor(account, request) };
+  }
+
+  #bodyFor(account: DmAccount, { mediaType, remote }: BootstrapRequest): Uint8Array {
+    const deviceId = account.own.name;
+    const body = encodeMessage(bootstrapMessage(deviceId, account, mediaType), mediaType);
+    this.#parts.events.emit('bootstrap.issued', { device: deviceId, peer: remote.address });
+    return body;
   }
 
   #issue(
     deviceId: string,
-    bootstrapNonce: string,
+    origin: 'local' | 'joined',
     { address, isSecret }: Pick<BootstrapRequest, 'address' | 'isSecret'>,
+    bootstrapNonce?: string,
   ): DmAccount {
     const { gatewayId, entropy, credentials } = this.#parts;
     const secret = () => Buffer.from(entropy.bytes(secretBytes)).toString('base64url');
@@ -186,7 +223,7 @@ export class BootstrapServer {
       clientNonce: entropy.bytes(nonceBytes),
       serverSecret: secret(),
       serverNonce: entropy.bytes(nonceBytes),
-      origin: 'local',
+      origin,
       attached: false,
       ...(transport && { transport }),
     };
@@ -197,7 +234,7 @@ export class BootstrapServer {
       address,
       own: { name: deviceId, secret: credential.clientSecret, nonce: credential.clientNonce },
       peer: { name: gatewayId, secret: credential.serverSecret, nonce: credential.serverNonce },
-      bootstrapNonce,
+      ...(bootstrapNonce !== undefined && { bootstrapNonce }),
       ...(transport && { transport }),
     };
   }

@@ -23,6 +23,11 @@ import type { LwM2mCalls } from './lwm2m-calls.ts';
 export interface LwM2mBootstrapParts {
   /** Whether a client with this endpoint name may be bootstrapped. */
   readonly isAllowed: (deviceId: string) => boolean;
+  /**
+   * Whether the sender of a request is a client of this name that has joined, or joins now.
+   * @throws {PosternError} `forbidden`, `full`, `storage`
+   */
+  readonly isJoined: (deviceId: string, remote: Remote) => boolean;
   readonly call: DeviceLocator['call'];
   readonly calls: LwM2mCalls;
   /** Registration lifetime in seconds that is written to the client. */
@@ -113,7 +118,7 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     const deviceId = queryOf(query).get('ep');
     if (!isDeviceId(deviceId))
       throw new PosternError('malformed', `?ep=<endpoint name>: expected ${deviceIdRule}`);
-    if (this.#parts.isAllowed(deviceId)) return deviceId;
+    if (this.#parts.isAllowed(deviceId) || this.#parts.isJoined(deviceId, remote)) return deviceId;
     const fields = { device: deviceId.slice(0, 200), peer: remote.address };
     this.#parts.events.emit('bootstrap.refused', { ...fields, reason: 'unknown device' });
     throw new PosternError('forbidden', 'a client with this endpoint name is not bootstrapped here');

@@ -2,7 +2,7 @@ import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import { Code } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
-import { type CoapRequest, type Reply, refusal, reply } from '../../wire/coap/message.ts';
+import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../../wire/coap/message.ts';
 import { Option, text } from '../../wire/coap/options.ts';
 import type { Resource } from '../../wire/coap/router.ts';
 import { queryOf, readLifetime, readObjects, readRegistration } from '../../wire/lwm2m/registration.ts';
@@ -15,6 +15,11 @@ import { RegistrationProof, type RegistrationProofParts } from './registration-p
 export interface RegistrationServerParts extends Omit<RegistrationProofParts, 'pending'> {
   /** Whether a client with this endpoint name may register here. */
   readonly isAllowed: (deviceId: string) => boolean;
+  /**
+   * Whether the sender of a request is a client of this name that has joined, or joins now.
+   * @throws {PosternError} `forbidden`, `full`, `storage`
+   */
+  readonly isJoined: (deviceId: string, remote: Remote) => boolean;
   /** Whether it is attached as an LwM2M client. */
   readonly isAttached: (deviceId: string) => boolean;
   /** Whether an OMA DM device with this name is attached. */
@@ -69,12 +74,12 @@ export class RegistrationServer implements AsyncDisposable {
    * configured or is not what the client proved to be, `conflict` when the name is in use elsewhere, `storage`
    */
   async #register(request: CoapRequest, local: LocalEndpoint): Promise<Reply> {
-    const { isAllowed, isOther, livesElsewhere, registrations, entropy, events } = this.#parts;
+    const { isAllowed, isJoined, isOther, livesElsewhere, registrations, entropy, events } = this.#parts;
     const { remote, payload, query } = request;
     const { endpoint, objects, ...rest } = readRegistration(query, payload);
     const peer = remote.address;
     const { identity = endpoint } = remote;
-    if (!isAllowed(endpoint) || identity !== endpoint) {
+    if (!(isAllowed(endpoint) && identity === endpoint) && !isJoined(endpoint, remote)) {
       events.emit('registration.refused', { device: endpoint.slice(0, 200), peer });
       throw new PosternError('forbidden', 'a client with this endpoint name may not register here');
     }

@@ -72,5 +72,8 @@ export const gatewaySchema: Schema = {
     `CREATE TABLE device_key (
        identity TEXT PRIMARY KEY, device_id TEXT NOT NULL, serial INTEGER NOT NULL, secret TEXT NOT NULL
      ) STRICT, WITHOUT ROWID;`,
+    `CREATE TABLE pinned_key (
+       device_id TEXT PRIMARY KEY, mark TEXT NOT NULL UNIQUE, protocol TEXT NOT NULL, joined INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;`,
   ],
 };

@@ -1,4 +1,5 @@
 import { Buffer } from 'node:buffer';
+import { ownBytes } from '../../base/own-bytes.ts';
 import { copyOctets } from './codec.ts';
 
 /** Bytes of one cell. Most replies are that short. */
@@ -24,11 +25,7 @@ export class KeptReplies {
   }
 
   keep(reply: Buffer): KeptReply {
-    if (reply.length > cellBytes) {
-      const own = Buffer.allocUnsafeSlow(reply.length);
-      own.set(reply);
-      return own;
-    }
+    if (reply.length > cellBytes) return ownBytes(reply);
     if (this.#free.length === 0) this.#grow();
     const cell = this.#free.pop()!;
     copyOctets(reply, this.#cells, cell * cellBytes);

@@ -14,6 +14,8 @@ export interface Remote {
   readonly identity?: string | undefined;
   /** The kind of key by which it proved that, in the words of whoever gave out the keys. */
   readonly credential?: string | undefined;
+  /** As whom the peer is counted where its proofs are, instead of by its identity. */
+  readonly party?: string | undefined;
 }
 
 /**

@@ -2,6 +2,7 @@ import { Standing } from '../../base/admission.ts';
 import type { Clock, Monotonic } from '../../base/clock.ts';
 import { plus } from '../../base/clock.ts';
 import { FairMap } from '../../base/fair-map.ts';
+import { ownBytes } from '../../base/own-bytes.ts';
 import type { CoapEndpoint } from './endpoint.ts';
 import type { CoapRequest, Handler, Remote } from './message.ts';
 import { Option, sorted, uint, uintOption } from './options.ts';
@@ -108,7 +109,7 @@ export class Observable {
     this.#delete(key);
     const observer: Observer = {
       remote: { address: remote.address, port: remote.port, key: remote.key },
-      token: Buffer.from(message.token),
+      token: ownBytes(message.token),
       request,
       release: this.#endpoint.retain(remote),
       messageId: -1,

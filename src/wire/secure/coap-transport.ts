@@ -55,7 +55,10 @@ export interface CoapTransportParts {
    * Whose key an identity names, and of what kind it is; by default the identity itself.
    * @param proof of a certificate or a raw public key; undefined for a pre-shared key
    */
-  readonly ownerOf?: (identity: string, proof: string | undefined) => Pick<Remote, 'identity' | 'credential'>;
+  readonly ownerOf?: (
+    identity: string,
+    proof: string | undefined,
+  ) => Pick<Remote, 'identity' | 'credential' | 'party'>;
   /** Called when the pre-shared key of an identity has opened an association. */
   readonly opened?: (identity: string) => void;
   /** What certificates and raw public keys need, as it is now; undefined where they are not served. */
@@ -96,6 +99,8 @@ export class CoapTransport {
   readonly #unstored = new Set<Association>();
   /** By key: those that end with the next datagram to them. */
   readonly #retiring = new Map<string, { readonly end: () => void; readonly timer: Timer }>();
+  /** Keys of peers that associations had before their last `renew`. */
+  readonly #formerKeys = new WeakMap<Association, string>();
   /** What the store had, until it is restored. */
   #stored: readonly StoredAssociation[];
   #storing: Timer | undefined;
@@ -194,6 +199,20 @@ export class CoapTransport {
     this.#retiring.set(key, { end, timer: this.#parts.clock.after(farewell, end) });
   }
 
+  /**
+   * Asks again whose an identity is, for the association that it has. To CoAP that is another peer from now on, because a peer never
+   * changes. What is under way with the former one goes on through the same association.
+   */
+  renew(identity: string): void {
+    for (const association of this.#dtls.associations) {
+      const former = remoteOf(association);
+      if (association.identity !== identity || !former) continue;
+      this.#byKey.delete(this.#formerKeys.get(association) ?? '');
+      this.#formerKeys.set(association, former.key);
+      this.#adopt(association);
+    }
+  }
+
   /** Ends what an identity has. Its next handshake needs its key. */
   revoke(identity: string): void {
     this.#dtls.revoke(identity);
@@ -230,7 +249,7 @@ export class CoapTransport {
     const remote = remoteOf(association);
     if (!socket || !remote) return;
     if (!socket.endpoint.isProven(remote))
-      socket.endpoint.vouch(remote, remote.identity ?? association.identity);
+      socket.endpoint.vouch(remote, remote.party ?? remote.identity ?? association.identity);
     if (association.isStale) {
       this.#probe(association);
       if (!isReset(content)) return;
@@ -353,6 +372,7 @@ export class CoapTransport {
     const { events, store } = this.#parts;
     const device = deviceOf(association);
     this.#byKey.delete(remoteOf(association)?.key ?? '');
+    this.#byKey.delete(this.#formerKeys.get(association) ?? '');
     association.owner = undefined;
     this.#unstored.delete(association);
     try {

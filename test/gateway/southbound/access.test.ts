@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { createPublicKey } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { systemEntropy } from '../../../src/base/entropy.ts';
 import { composeGateway } from '../../../src/gateway/composition.ts';
@@ -9,16 +12,19 @@ import { type CoapCall, call } from '../../../src/wire/coap/blockwise-client.ts'
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { ContentFormat } from '../../../src/wire/coap/content-formats.ts';
 import { Option, text, uint } from '../../../src/wire/coap/options.ts';
+import { markOf } from '../../../src/wire/secure/dtls/certificates.ts';
 import { factoryIdentity, factoryKey } from '../../../src/wire/secure/transport-keys.ts';
 import { encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
 import { EventRecorder } from '../../event-recorder.ts';
+import { Joiner } from '../../journeys/joiner.ts';
 import { gatewayConfig, loopback, secrets } from '../../journeys/site.ts';
 import { CoapPeer } from '../../peers/coap-peer.ts';
+import { type Issued, issue } from '../../wire/secure/dtls/authority.ts';
 import { SocketEnd } from '../../wire/secure/dtls/socket-end.ts';
 
 const id = 'urn:dev:ops:1';
 const other = 'urn:dev:ops:2';
-const columns = ['plain', 'factory', 'gateway', 'configuration'] as const;
+const columns = ['plain', 'factory', 'gateway', 'configuration', 'joining', 'pinned'] as const;
 
 /** Rows of the table in docs/security.md: resource, and a word for each column. */
 const documented = (): readonly (readonly [string, readonly string[]])[] => {
@@ -88,21 +94,37 @@ const isDenied = (said: string): boolean =>
 
 test('each key opens what the table says, and plain CoAP tells where to go', {
   timeout: 60_000,
-}, async () => {
+}, async (t) => {
   const configured = 'sesame-sesame-16';
   const issued = { identity: 'gw:issued', key: 'issued-issued-16' };
+  const folder = mkdtempSync(join(tmpdir(), 'postern-access-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const own = issue({});
+  const keyFile = join(folder, 'gateway.key');
+  writeFileSync(keyFile, own.keyPem, { mode: 0o600 });
   const config = gatewayConfig('mqtt://127.0.0.1:1', [id], {
     coap: { port: 0, leisure: 50 },
-    coaps: { port: 0, device: [{ identity: id, key: configured }] },
+    coaps: { port: 0, 'key-file': keyFile, device: [{ identity: id, key: configured }] },
     lwm2m: { device: [{ id: 'client' }] },
   });
   const surroundings = { events: new EventRecorder(), listInterfaces: loopback('IPv4') };
   const parts = composeGateway(config, surroundings);
   parts.state.credentials.keys.add(id, issued);
+  const pinned = issue({});
+  const mark = markOf(createPublicKey(pinned.publicPem).export({ type: 'spki', format: 'der' }));
+  parts.state.pins.add({ deviceId: other, mark, protocol: 'OMA-DM', joined: 0 });
   await using gateway = new Gateway(config, surroundings, parts);
   await gateway.start();
   await using peer = await CoapPeer.open();
+  await gateway.orderJoins({ minutes: 1, devices: 1 });
+  const byKey = async (key: Issued) => {
+    await using joiner = await Joiner.open(gateway, key);
+    await joiner.connect(own);
+    return await answers((request) => joiner.ask(request));
+  };
   const found = {
+    joining: await byKey(issue({})),
+    pinned: await byKey(pinned),
     plain: await answers((request) => peer.call(gateway.coapPort, request)),
     factory: await overDtls(gateway, factoryIdentity(id), factoryKey(secrets.factory(id), id)),
     gateway: await overDtls(gateway, issued.identity, Buffer.from(issued.key)),

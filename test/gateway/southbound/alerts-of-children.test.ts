@@ -35,6 +35,7 @@ function start(file = ':memory:') {
     reported: () => {},
     leaving: () => {},
     gone: () => {},
+    removed: () => {},
   });
   const children = new Children({
     allowed: new Set(names),

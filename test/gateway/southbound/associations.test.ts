@@ -45,6 +45,7 @@ function start() {
     reported: () => {},
     leaving: (deviceId) => void leaving.push(deviceId),
     gone: () => {},
+    removed: () => {},
   });
   const attach = (deviceId: string, more: Partial<AttachedDevice> = {}) => {
     const credential = {

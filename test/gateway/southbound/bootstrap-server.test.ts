@@ -29,6 +29,7 @@ function rig() {
     entropy: seededEntropy(2),
     events: new EventRecorder(),
     livesElsewhere: async () => false,
+    isJoined: () => false,
   });
   const remoteOf = (address: string) => ({ address, port: 1, key: `${address}|1` });
   /** Answers a challenge with a secret. Returns what came of it. */

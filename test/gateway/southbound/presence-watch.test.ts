@@ -73,6 +73,7 @@ function start(records: readonly DeviceRecord[], setup: Setup = {}) {
     reported: () => {},
     leaving: () => {},
     gone: () => {},
+    removed: () => {},
   });
   const addresses = new DeviceAddresses();
   addresses.restore(inventory.values());

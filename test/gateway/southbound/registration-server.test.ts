@@ -62,6 +62,7 @@ function rig(
     registrations,
     calls: new LwM2mCalls(call),
     isAllowed: (id) => id !== 'stranger',
+    isJoined: () => false,
     isAttached: (id) => attached.has(id),
     isOther: (id) => id === 'dm',
     livesElsewhere: async (id) => elsewhere.has(id),
@@ -82,6 +83,7 @@ function rig(
   });
   const bootstrap = new LwM2mBootstrapServer({
     isAllowed: (id) => id !== 'stranger',
+    isJoined: () => false,
     call,
     calls: new LwM2mCalls(call),
     lifetime: 600,

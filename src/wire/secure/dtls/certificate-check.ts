@@ -2,7 +2,7 @@ import type { X509Certificate } from 'node:crypto';
 import { isIP } from 'node:net';
 import { Alert, DtlsFailure } from './alerts.ts';
 import { type CertificateFacts, factsOf } from './certificate-facts.ts';
-import { keyMark, nameOf, type PeerTrust, type Presented } from './certificates.ts';
+import { keyMark, nameOf, type PeerTrust, type Presented, unlistedIdentity } from './certificates.ts';
 
 /** Who a peer is, and by what it proved that. */
 export interface Proven {
@@ -37,6 +37,15 @@ export function proven(peer: Presented, trust: PeerTrust, wanted: Wanted, now: n
   const [own] = peer.chain;
   if (!own) return provenByKey(peer, trust, wanted);
   const authority = authorityOf(peer.chain, trust);
+  if (!authority) {
+    // Whatever it says of itself, it counts as its key alone.
+    const unlisted = provenUnlisted(peer, trust, wanted);
+    if (unlisted) return unlisted;
+    throw new DtlsFailure(
+      Alert.UnknownCa,
+      `no configured authority has signed the certificate of ${presentable(nameOf(own))}`,
+    );
+  }
   const [mark, anchor] = authority.anchor;
   const path = [...peer.chain.slice(0, authority.below), anchor];
   const facts = path.map(({ raw }) => factsOf(raw));
@@ -52,19 +61,27 @@ export function proven(peer: Presented, trust: PeerTrust, wanted: Wanted, now: n
 function provenByKey(peer: Presented, trust: PeerTrust, wanted: Wanted): Proven {
   const mark = keyMark(peer);
   const identity = trust.rawKeys.get(mark);
+  const unlisted = identity === undefined ? provenUnlisted(peer, trust, wanted) : undefined;
+  if (unlisted) return unlisted;
   if (identity === undefined || (wanted.role === 'server' && identity !== wanted.name))
     throw new DtlsFailure(Alert.CertificateUnknown, 'the raw public key is not known');
   return { identity, proof: `raw ${mark}` };
 }
 
+function provenUnlisted(peer: Presented, { unlisted }: PeerTrust, { role }: Wanted): Proven | undefined {
+  if (role !== 'client' || !unlisted) return undefined;
+  const mark = keyMark(peer);
+  return unlisted.admits(mark) ? { identity: unlistedIdentity(mark), proof: `raw ${mark}` } : undefined;
+}
+
 /**
- * The authority that a chain leads to, and how many certificates of the chain are below it. Signatures are verified from the
- * authority down, so that no key of an unknown one is ever used.
+ * The authority that a chain leads to, and how many certificates of the chain are below it; undefined for none. Signatures are
+ * verified from the authority down, so that no key of an unknown one is ever used.
  */
 function authorityOf(
   chain: readonly X509Certificate[],
   { authorities }: PeerTrust,
-): { anchor: readonly [string, X509Certificate]; below: number } {
+): { anchor: readonly [string, X509Certificate]; below: number } | undefined {
   for (const [at, certificate] of chain.entries()) {
     const anchor = [...authorities].find(
       ([, each]) => certificate.checkIssued(each) && certificate.verify(each.publicKey),
@@ -74,10 +91,7 @@ function authorityOf(
       return { anchor, below: at + 1 };
     }
   }
-  throw new DtlsFailure(
-    Alert.UnknownCa,
-    `no configured authority has signed the certificate of ${presentable(nameOf(chain[0]!))}`,
-  );
+  return undefined;
 }
 
 function verifyBelow(chain: readonly X509Certificate[]): void {
@@ -157,7 +171,8 @@ export function isStillTrusted(
   const [kind, mark = '', until] = proof.split(' ');
   if (!trust) return false;
   return kind === 'raw'
-    ? trust.rawKeys.get(mark) === identity
+    ? trust.rawKeys.get(mark) === identity ||
+        (identity === unlistedIdentity(mark) && (trust.unlisted?.holds(mark) ?? false))
     : trust.authorities.has(mark) && Math.max(now, trust.notBefore) <= Number(until);
 }
 

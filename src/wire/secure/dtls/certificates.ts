@@ -19,12 +19,27 @@ export interface OwnKey {
   readonly chain: readonly Buffer[];
 }
 
+/** Keys that are in no list: an end takes their holders by the key alone, and knows their names by other means. */
+export interface UnlistedKeys {
+  /** Whether such a key may be taken now. */
+  readonly isTaking: boolean;
+  /** Whether the holder of the key with this mark may open an association now. */
+  admits(mark: string): boolean;
+  /** Whether an association that the holder opened may go on. */
+  holds(mark: string): boolean;
+}
+
+/** The identity of the holder of an unlisted key. */
+export const unlistedIdentity = (mark: string): string => `key:${mark}`;
+
 /** Whom an end believes, besides holders of pre-shared keys. */
 export interface PeerTrust {
   /** Authorities, by the mark of their certificate (`markOf`). */
   readonly authorities: ReadonlyMap<string, X509Certificate>;
   /** Names of the holders of raw public keys, by the mark of the key. */
   readonly rawKeys: ReadonlyMap<string, string>;
+  /** Further keys of clients. */
+  readonly unlisted?: UnlistedKeys;
   /** Milliseconds since 1970 before which it cannot be now: the latest beginning of an own certificate or an authority's. */
   readonly notBefore: number;
 }
@@ -124,10 +139,13 @@ export const ownTypes = ({ own }: Certificates): number[] =>
     : [CertificateType.RawPublicKey];
 
 /** Kinds of certificates that an end believes, the preferred one first. */
-export const trustedTypes = ({ trust }: Certificates): number[] => [
-  ...(trust.authorities.size > 0 ? [CertificateType.X509] : []),
-  ...(trust.rawKeys.size > 0 ? [CertificateType.RawPublicKey] : []),
-];
+export function trustedTypes({ trust }: Certificates): number[] {
+  const isTaking = trust.unlisted?.isTaking ?? false;
+  return [
+    ...(trust.authorities.size > 0 || isTaking ? [CertificateType.X509] : []),
+    ...(trust.rawKeys.size > 0 || isTaking ? [CertificateType.RawPublicKey] : []),
+  ];
+}
 
 /** What an end sends in its Certificate message. */
 export const entriesOf = ({ own }: Certificates, type: number): readonly Buffer[] =>

@@ -1,3 +1,4 @@
+import { ownBytes } from '../../../base/own-bytes.ts';
 import { Alert, DtlsFailure } from './alerts.ts';
 import { Reader, uint, uintVector, vector } from './bytes.ts';
 
@@ -94,7 +95,7 @@ function readExtension(type: number, body: Reader): HelloExtensions {
     case Extension.ConnectionId: {
       const cid = body.vector(1);
       body.end();
-      return cid.length <= mostCid ? { cid: Buffer.from(cid) } : {};
+      return cid.length <= mostCid ? { cid: ownBytes(cid) } : {};
     }
     case Extension.RenegotiationInfo:
       return { renegotiationInfo: body.vector(1) };

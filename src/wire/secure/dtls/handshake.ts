@@ -1,6 +1,7 @@
 import { createHash, type Sign, timingSafeEqual, type Verify } from 'node:crypto';
 import type { Clock } from '../../../base/clock.ts';
 import type { Entropy } from '../../../base/entropy.ts';
+import { ownBytes } from '../../../base/own-bytes.ts';
 import { Alert, DtlsFailure, fatal } from './alerts.ts';
 import { type Agreement, Association, type Place, protectedEpoch } from './association.ts';
 import { type FlightItem, Flights, handshakeLimits } from './flights.ts';
@@ -197,7 +198,7 @@ export abstract class Handshake {
       if (this.#early.length < handshakeLimits.early)
         this.#early.push({
           ...record,
-          cid: record.cid && Buffer.from(record.cid),
+          cid: record.cid && ownBytes(record.cid),
           fragment: Buffer.from(record.fragment),
         });
       return;
