@@ -12,7 +12,7 @@ import {
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
-import { contextKeys } from '../wire/secure/oscore/config.ts';
+import { contextKeys, isKey } from '../wire/secure/oscore/config.ts';
 
 const deviceIdRule = 'a device ID of 1 to 200 characters such as urn:dev:ops:1';
 
@@ -95,6 +95,14 @@ const deviceTables = v.strictObject({
           v.optional(integerBetween(1, 31_536_000), 300),
           'Lifetime of its registration in seconds, unless a bootstrap gives another',
         ),
+        'bootstrap-identity': described(
+          v.optional(text),
+          'Identity of the pre-shared key for the bootstrap; by default the endpoint name',
+        ),
+        'bootstrap-key': described(
+          v.optional(v.pipe(secret, v.check(isKey, '8 or more pairs of hexadecimal digits behind hex:'))),
+          'Pre-shared key for the bootstrap over DTLS: text, or hexadecimal digits behind `hex:`. `device.factory-secret` gives one too',
+        ),
         'queue-mode': described(
           v.optional(v.boolean(), false),
           'Register in queue mode, as a client that sleeps',
@@ -133,9 +141,8 @@ export const deviceConfigSchema = v.pipe(
     'the tables [lwm2m] and [bootstrap] exclude each other: an LwM2M client takes no OMA DM bootstrap document',
   ),
   v.check(
-    ({ lwm2m, device }) =>
-      lwm2m === undefined || (device['factory-secret'] === undefined && device.pin === undefined),
-    'device.factory-secret and device.pin are for OMA DM; an LwM2M client (table [lwm2m]) does not use them',
+    ({ lwm2m, device }) => lwm2m === undefined || device.pin === undefined,
+    'device.pin is for OMA DM; an LwM2M client (table [lwm2m]) does not use it',
   ),
 );
 

@@ -5,7 +5,7 @@ import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { ContentFormat } from '../wire/coap/content-formats.ts';
-import { formatLinks } from '../wire/coap/link-format.ts';
+import { formatLinks, type Link } from '../wire/coap/link-format.ts';
 import { coapBase, parseCoapUri } from '../wire/coap/uri.ts';
 import { decodeContent, encodeContent } from '../wire/lwm2m/content.ts';
 import {
@@ -18,6 +18,7 @@ import {
 import { type Path, parsePath, pathText } from '../wire/lwm2m/path.ts';
 import { instancesIn } from '../wire/lwm2m/tlv.ts';
 import { halfway, untilAttached, untilMoved } from './attachment.ts';
+import { ClientKeys, serverAccount } from './client-keys.ts';
 import type { StackAnswer, StackIncoming } from './coap-messages.ts';
 import { CoapStack } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
@@ -46,6 +47,7 @@ export class LwM2mDevice implements AsyncDisposable {
   readonly #events: Events;
   readonly #coap: CoapStack;
   readonly #objects = new LwM2mObjects([light]);
+  readonly #keys: ClientKeys;
   readonly #stop = new AbortController();
   readonly #attached = Promise.withResolvers<void>();
   /** Present while the device is being bootstrapped. Resolves when the bootstrap server says that it has finished. */
@@ -69,7 +71,15 @@ export class LwM2mDevice implements AsyncDisposable {
     this.#events = events;
     const protection = protectionOf(config, { clock, entropy, events });
     const { interface: where } = config.network;
-    this.#coap = new CoapStack(clock, where, (request) => this.#asked(request), events, protection);
+    this.#keys = new ClientKeys({ config, objects: this.#objects, events });
+    this.#coap = new CoapStack(
+      clock,
+      where,
+      (request) => this.#asked(request),
+      events,
+      protection,
+      this.#keys,
+    );
     this.#attached.promise.catch(() => {});
     this.#furnish();
   }
@@ -149,8 +159,8 @@ export class LwM2mDevice implements AsyncDisposable {
     });
     this.#objects.onExecute([ObjectId.Device, 0, 4], () => this.#restart('the server executed Reboot'));
     // A bootstrap writes this instance. Without one it is there from the factory.
-    if (!this.#settings.bootstrap)
-      this.#objects.put([ObjectId.Server, 0], { [ServerResource.Lifetime]: this.#settings.lifetime });
+    if (this.#settings.bootstrap) this.#objects.put([ObjectId.Security, 0], { 1: true });
+    else this.#objects.put([ObjectId.Server, 0], { [ServerResource.Lifetime]: this.#settings.lifetime });
     this.#objects.onExecute([ObjectId.Server, 0, ServerResource.RegistrationUpdateTrigger], () =>
       this.#afterwards(() => this.update()),
     );
@@ -192,9 +202,10 @@ export class LwM2mDevice implements AsyncDisposable {
     const { gateway, 'multicast-port': port } = this.#config.network;
     const { bootstrap } = this.#settings;
     const wanted = bootstrap ? 'oma.lwm2m.bs' : 'core.rd';
-    const base = gateway ?? (await this.#coap.discover(port, `rt=${wanted}`, discoveryTimeout))?.base;
-    if (base === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
-    const { links } = await this.#coap.linksOf(base, `rt=${wanted}`, discoveryTimeout);
+    const found = gateway ?? (await this.#coap.discover(port, `rt=${wanted}`, discoveryTimeout))?.base;
+    if (found === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
+    const { links, secure } = await this.#coap.linksOf(found, `rt=${wanted}`, discoveryTimeout);
+    const base = secure ?? found;
     this.#events.emit('device.discovered', {
       device: this.id,
       gateway: base,
@@ -206,19 +217,25 @@ export class LwM2mDevice implements AsyncDisposable {
   /** Asks for a bootstrap (LwM2M core 1.1, section 6.1). Returns the address of the server, `coap://host:port`. */
   async #becomeBootstrapped(base: string): Promise<string> {
     this.#finished = Promise.withResolvers<void>();
+    const restore = this.#objects.saved([ObjectId.Security, ObjectId.Server]);
     try {
       await this.#awaitBootstrap(base, this.#finished.promise);
+      if (!serverAccount(this.#objects)) throw new PosternError('malformed', 'the bootstrap names no server');
+    } catch (thrown) {
+      // Without a Bootstrap-Finish the former account stays in force.
+      restore();
+      if (this.#stop.signal.aborted || !serverAccount(this.#objects)) throw thrown;
+      const { code, message: reason } = asPosternError(thrown);
+      this.#events.emit('device.attach-failed', { device: this.id, code, reason });
     } finally {
       this.#finished = undefined;
+      const { identity } = this.#keys.factory() ?? {};
+      if (identity !== undefined) this.#coap.release(base, identity);
     }
-    const account = this.#objects
-      .instances(ObjectId.Security)
-      .find(([, instance = 0]) => this.#objects.value(ObjectId.Security, instance, 1) === false);
-    const uri = account && this.#objects.value(...account, 0);
-    if (typeof uri !== 'string') throw new PosternError('malformed', 'the bootstrap names no server');
+    const { uri } = serverAccount(this.#objects)!;
     this.#events.emit('device.account-taken', { device: this.id, gateway: uri });
-    const { host, port } = parseCoapUri(uri);
-    return coapBase(host, port);
+    const { host, port, scheme } = parseCoapUri(uri);
+    return coapBase(host, port, scheme);
   }
 
   async #awaitBootstrap(base: string, finished: Promise<void>): Promise<void> {
@@ -272,7 +289,7 @@ export class LwM2mDevice implements AsyncDisposable {
       case 'DELETE':
         if (path.length > 0) this.#objects.delete(path);
         else if (!this.#finished) return { code: '4.05' };
-        else for (const object of [ObjectId.Security, ObjectId.Server]) this.#objects.forget([object]);
+        else this.#forgetAccounts();
         return { code: '2.02' };
       case 'POST':
         return this.#post(path, payload, contentFormat);
@@ -281,11 +298,30 @@ export class LwM2mDevice implements AsyncDisposable {
     }
   }
 
+  /** A bootstrap deletes all accounts but that for the bootstrap server itself (LwM2M core 1.1, section 6.1.7.3). */
+  #forgetAccounts(): void {
+    this.#objects.forget([ObjectId.Server]);
+    for (const path of this.#objects.instances(ObjectId.Security))
+      if (this.#objects.value(...path, 1) !== true) this.#objects.forget(path);
+  }
+
+  /** Answer to a Bootstrap-Discover (section 6.1.7.4): the account for the bootstrap server is the one without `ssid`. */
+  #accountLinks(): readonly Link[] {
+    return [ObjectId.Security, ObjectId.Server].flatMap((object) =>
+      this.#objects.instances(object).map((path) => {
+        const ssid = this.#objects.value(...path, object === ObjectId.Security ? 10 : 0);
+        return { target: pathText(path), attributes: ssid === undefined ? {} : { ssid: String(ssid) } };
+      }),
+    );
+  }
+
   #read(path: Path, accept = ContentFormat.SenmlCbor as number): StackAnswer {
     if (accept === ContentFormat.LinkFormat)
       return {
         code: '2.05',
-        payload: Buffer.from(formatLinks(path.length === 0 ? [] : this.#objects.discover(path))),
+        payload: Buffer.from(
+          formatLinks(path.length === 0 ? this.#accountLinks() : this.#objects.discover(path)),
+        ),
         contentFormat: accept,
       };
     const entries = this.#objects.read(path);

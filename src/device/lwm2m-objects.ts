@@ -133,6 +133,18 @@ export class LwM2mObjects {
     for (const [at, each] of this.#instances) if (isBelow(each, path)) this.#instances.delete(at);
   }
 
+  /** Returns a function that makes these objects what they are now. */
+  saved(objects: readonly number[]): () => void {
+    const isOf = ([object = -1]: Path) => objects.includes(object);
+    const values = [...this.#values].filter(([, { path }]) => isOf(path));
+    const instances = [...this.#instances].filter(([, path]) => isOf(path));
+    return () => {
+      for (const object of objects) this.forget([object]);
+      for (const [at, entry] of values) this.#values.set(at, entry);
+      for (const [at, path] of instances) this.#instances.set(at, path);
+    };
+  }
+
   /**
    * Executes a resource.
    * @throws {PosternError} `notFound`, `notAllowed`, and what the resource's function throws

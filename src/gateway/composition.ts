@@ -218,6 +218,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       locator,
       arrivals,
       associations,
+      keys: credentials.keys,
+      goodbye: (...args) => keyEnds.goodbye(...args),
       signals,
       joins,
       ...machine,

@@ -13,6 +13,7 @@ import {
 } from '../base/config.ts';
 import { isLoopbackHost } from '../base/loopback.ts';
 import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+import { isKey } from '../wire/secure/oscore/config.ts';
 
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
 /** A stock client may have a short secret. */
@@ -113,10 +114,31 @@ export const lwm2mSection = described(
     v.strictObject({
       device: described(
         v.optional(
-          v.pipe(v.array(v.strictObject({ id: described(deviceId, 'Endpoint name') })), distinct()),
+          v.pipe(
+            v.array(
+              v.strictObject({
+                id: described(deviceId, 'Endpoint name'),
+                'factory-secret': described(
+                  v.optional(secret),
+                  'Its factory secret, from which it derives the key for its bootstrap as a device of `bootstrap.device` does',
+                ),
+                'bootstrap-identity': described(
+                  v.optional(v.pipe(text, v.maxBytes(128, 'an identity of at most 128 bytes'))),
+                  'Identity of its pre-shared key for the bootstrap; by default its endpoint name',
+                ),
+                'bootstrap-key': described(
+                  v.optional(
+                    v.pipe(secret, v.check(isKey, '8 or more pairs of hexadecimal digits behind hex:')),
+                  ),
+                  'Its pre-shared key for the bootstrap, and for nothing else: text, or bytes in hexadecimal digits behind `hex:`.',
+                ),
+              }),
+            ),
+            distinct(),
+          ),
           [],
         ),
-        'LwM2M clients that may bootstrap and register here',
+        'LwM2M clients that may bootstrap and register here. A client that is no longer listed loses the key that a bootstrap gave it',
       ),
       lifetime: described(
         v.optional(integerBetween(60, 2_592_000), 3600),

@@ -160,8 +160,10 @@ export class Gateway implements AsyncDisposable {
       for (const [identity, key] of former.deviceKeys)
         if (Buffer.compare(key, live.current.deviceKeys.get(identity) ?? noKey) !== 0)
           transport?.revoke(identity);
-      for (const [identity, { secret }] of former.factorySecrets)
-        if (live.current.factorySecrets.get(identity)?.secret !== secret) transport?.revoke(identity);
+      for (const [identity, { deviceId, secret }] of former.factorySecrets) {
+        const now = live.current.factorySecrets.get(identity);
+        if (now?.secret !== secret || now.deviceId !== deviceId) transport?.revoke(identity);
+      }
       contexts?.configure(live.current.deviceContexts);
       transport?.review();
       this.#checkClock();

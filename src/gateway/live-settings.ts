@@ -5,13 +5,12 @@ import { overwrite } from '../base/live-config.ts';
 import { readPem } from '../base/pem.ts';
 import type { Certificates } from '../wire/secure/dtls/certificates.ts';
 import type { OscoreParameters } from '../wire/secure/oscore/keys.ts';
-import { factoryIdentity } from '../wire/secure/transport-keys.ts';
 import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { coapsCertificates } from './coaps-certificates.ts';
 import type { GatewayConfig } from './config.ts';
 import { readSigningKey } from './modes/image-check.ts';
 import type { TunnelDevices } from './modes/tunnel-policy.ts';
-import { deviceContexts, deviceKeys } from './settings.ts';
+import { deviceContexts, deviceKeys, factorySecrets } from './settings.ts';
 import type { DeviceSchemes } from './southbound/device-sessions.ts';
 import type { TlsIdentity } from './southbound/http-binding.ts';
 import type { FactorySecrets } from './southbound/pre-shared-keys.ts';
@@ -24,7 +23,7 @@ interface Settings {
   readonly childGateways: ReadonlySet<string>;
   /** Pre-shared keys for DTLS, by identity. */
   readonly deviceKeys: ReadonlyMap<string, Uint8Array>;
-  /** Factory secrets by the identity of the key that they give for DTLS. */
+  /** What devices have from the factory, by the identity of the key for DTLS. */
   readonly factorySecrets: FactorySecrets;
   /** Security contexts for OSCORE, by identity. */
   readonly deviceContexts: ReadonlyMap<string, OscoreParameters>;
@@ -64,12 +63,7 @@ function settingsOf(config: GatewayConfig): Settings {
     ),
     childGateways: new Set(bootstrap.device.filter(({ gateway }) => gateway).map(({ id }) => id)),
     deviceKeys: deviceKeys(config),
-    factorySecrets: new Map(
-      bootstrap.device.map(({ id, 'factory-secret': secret }) => [
-        factoryIdentity(id),
-        { deviceId: id, secret },
-      ]),
-    ),
+    factorySecrets: factorySecrets(config),
     deviceContexts: deviceContexts(config),
     certificates: coapsCertificates(config),
     listed: new Set([

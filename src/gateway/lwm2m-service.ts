@@ -21,6 +21,7 @@ import { LwM2mCalls } from './southbound/lwm2m-calls.ts';
 import { type Finding, missing } from './southbound/presence.ts';
 import { RegistrationServer } from './southbound/registration-server.ts';
 import type { GatewayState } from './state.ts';
+import type { DeviceKeys } from './store/device-keys.ts';
 import type { Inventory } from './store/inventory.ts';
 import type { Registrations } from './store/registrations.ts';
 
@@ -33,6 +34,9 @@ export interface Lwm2mServiceParts {
   readonly locator: DeviceLocator;
   readonly arrivals: Arrivals;
   readonly associations: Associations;
+  readonly keys: DeviceKeys;
+  /** Runs what detaches a client that leaves of its own will. */
+  readonly goodbye: (deviceId: string, detach: () => void) => void;
   readonly signals: DeviceSignals;
   readonly joins: Joins;
   readonly clock: Clock;
@@ -90,6 +94,8 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       call,
       calls,
       lifetime: settings.lifetime,
+      keys: parts.keys,
+      entropy,
       clock,
       events,
     });
@@ -113,7 +119,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
             ? 'local'
             : (inventory.get(deviceId)?.origin ?? 'manual'),
       attached: (device) => associations.attach(device),
-      left: (deviceId) => associations.detach(deviceId, 'left'),
+      left: (deviceId) => parts.goodbye(deviceId, () => associations.detach(deviceId, 'left')),
       heard: (deviceId, from) => signals.heard(deviceId, from),
       clock,
       entropy,

@@ -6,8 +6,10 @@ import type { Rate } from '../base/token-buckets.ts';
 import { keyOctets, parametersOf } from '../wire/secure/oscore/config.ts';
 import { OscoreContexts } from '../wire/secure/oscore/contexts.ts';
 import type { OscoreParameters } from '../wire/secure/oscore/keys.ts';
+import { factoryIdentity } from '../wire/secure/transport-keys.ts';
 import type { GatewayConfig } from './config.ts';
 import type { HttpSettings } from './southbound/http-binding.ts';
+import type { FactorySecret, FactorySecrets } from './southbound/pre-shared-keys.ts';
 import type { Credentials } from './store/credentials.ts';
 
 /**
@@ -45,17 +47,42 @@ export function knowManualDevices({ http }: GatewayConfig, credentials: Credenti
 }
 
 /**
- * Deletes the credentials of devices that the configuration no longer lists, where the local bootstrap gave them a key for DTLS:
- * who takes a device from the list revokes it.
+ * Deletes the credentials of devices that the configuration no longer lists, where the local bootstrap gave them a key for DTLS,
+ * and the keys of LwM2M clients that it no longer lists: who takes a device from the list revokes it.
  * @throws {PosternError} `storage`
  */
-export function forgetUnlisted({ bootstrap }: GatewayConfig, credentials: Credentials, events: Events): void {
+export function forgetUnlisted(
+  { bootstrap, lwm2m }: GatewayConfig,
+  credentials: Credentials,
+  events: Events,
+): void {
   const listed = new Set(bootstrap.device.map(({ id }) => id));
-  for (const { deviceId, origin } of credentials.list()) {
-    if (origin !== 'local' || listed.has(deviceId) || credentials.keys.of(deviceId).length === 0) continue;
+  const clients = new Set(lwm2m?.device.map(({ id }) => id));
+  for (const deviceId of credentials.keys.devices()) {
+    const origin = credentials.get(deviceId)?.origin;
+    // Only the key of an LwM2M client is without a credential.
+    if (origin === undefined ? clients.has(deviceId) : origin !== 'local' || listed.has(deviceId)) continue;
     credentials.delete(deviceId);
     events.emit('device.unlisted', { device: deviceId });
   }
+}
+
+/**
+ * What devices have from the factory, by the identity of its key: the secrets of `bootstrap.device` and `lwm2m.device`.
+ * @throws {PosternError} `configuration` when two devices have the same identity
+ */
+export function factorySecrets({ bootstrap, lwm2m, coaps }: GatewayConfig): FactorySecrets {
+  const secrets = new Map<string, FactorySecret>();
+  const taken = new Set(coaps?.device.map(({ identity }) => identity));
+  for (const { id, 'factory-secret': secret } of [...bootstrap.device, ...(lwm2m?.device ?? [])])
+    if (secret !== undefined) secrets.set(factoryIdentity(id), { deviceId: id, secret });
+  for (const { id, 'bootstrap-identity': identity = id, 'bootstrap-key': secret } of lwm2m?.device ?? []) {
+    if (secret === undefined) continue;
+    if (secrets.has(identity) || taken.has(identity))
+      throw new PosternError('configuration', `lwm2m.device: ${identity} is the identity of another key too`);
+    secrets.set(identity, { deviceId: id, secret, isKey: true });
+  }
+  return secrets;
 }
 
 /** The pre-shared keys of devices, by identity. */

@@ -215,8 +215,8 @@ const cases: readonly (readonly [keyof typeof parties, Record<string, unknown>, 
   ],
   [
     'device',
-    { lwm2m: {}, device: { id: 'urn:dev:1', 'factory-secret': 'long enough' } },
-    'F: device.factory-secret and device.pin are for OMA DM; an LwM2M client (table [lwm2m]) does not use them',
+    { lwm2m: {}, device: { id: 'urn:dev:1', pin: '1234' } },
+    'F: device.pin is for OMA DM; an LwM2M client (table [lwm2m]) does not use it',
   ],
   [
     'device',

@@ -5,9 +5,10 @@ import { paths } from '../../wire/resources.ts';
 
 /**
  * How the sender of a request has proved itself to the transport. `plain`: not at all, over CoAP without DTLS. `factory`: by the
- * key that its factory secret gives. `gateway`: by a key that a bootstrap issued. `configuration`: by a key of the
- * configuration, by a certificate, or by a security context of OSCORE. `joining`: by a public key that nobody has listed, while a
- * join window is open. `pinned`: by the public key by which an OMA DM device has joined. `none`: by a key that has ended meanwhile.
+ * key that its factory secret gives, or that an LwM2M client has from the factory. `gateway`: by a key that a bootstrap issued.
+ * `configuration`: by a key of the configuration, by a certificate, or by a security context of OSCORE. `joining`: by a public key
+ * that nobody has listed, while a join window is open. `pinned`: by the public key by which an OMA DM device has joined. `none`:
+ * by a key that has ended meanwhile.
  */
 export const credentials = [
   'plain',
@@ -34,9 +35,9 @@ export const access: Readonly<Record<string, readonly Credential[]>> = {
   [paths.sessions]: ['gateway', 'configuration'],
   [paths.tunnel]: ['plain', 'gateway', 'configuration'],
   [paths.images]: ['gateway', 'configuration'],
-  [paths.lwm2mBootstrap]: ['configuration', 'joining'],
-  [paths.lwm2mBootstrapPack]: ['configuration', 'joining'],
-  [paths.registrations]: ['configuration', 'joining'],
+  [paths.lwm2mBootstrap]: ['factory', 'configuration', 'joining'],
+  [paths.lwm2mBootstrapPack]: ['factory', 'configuration', 'joining'],
+  [paths.registrations]: ['gateway', 'configuration', 'joining'],
   // From the parent gateway, to which this one is a device. Its digest protects it.
   [notification]: ['plain', 'gateway', 'configuration'],
 };

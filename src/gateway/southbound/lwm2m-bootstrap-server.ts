@@ -1,5 +1,6 @@
 import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Clock } from '../../base/clock.ts';
+import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import type { CoapAnswer, CoapCall } from '../../wire/coap/blockwise-client.ts';
@@ -15,6 +16,8 @@ import type { Path } from '../../wire/lwm2m/path.ts';
 import { queryOf } from '../../wire/lwm2m/registration.ts';
 import type { Entry, Value } from '../../wire/lwm2m/resource.ts';
 import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
+import { identityBytes, issuedIdentity, secretBytes } from '../../wire/secure/transport-keys.ts';
+import type { DeviceKeys } from '../store/device-keys.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import type { DeviceLocator } from './device-locator.ts';
 import { DeviceTasks } from './device-tasks.ts';
@@ -32,14 +35,17 @@ export interface LwM2mBootstrapParts {
   readonly calls: LwM2mCalls;
   /** Registration lifetime in seconds that is written to the client. */
   readonly lifetime: number;
+  /** Keys for DTLS. */
+  readonly keys: DeviceKeys;
+  readonly entropy: Entropy;
   readonly clock: Clock;
   readonly events: Events;
 }
 
 /** Short Server ID of the gateway in a client. */
 const shortServerId = 1;
-/** Security Mode "NoSec" (LwM2M core 1.1, appendix E.1). */
-const noSecurity = 3;
+/** Security Modes "Pre-Shared Key" and "NoSec" (LwM2M core 1.1, appendix E.1). */
+const securityModes = { preShared: 0, none: 3 } as const;
 /** Milliseconds for each exchange. */
 const timeout = 20_000;
 /** Maximum number of bootstraps at the same time, and of clients remembered as bootstrapped here. */
@@ -54,6 +60,8 @@ const packFormats: readonly number[] = [ContentFormat.SenmlCbor, ContentFormat.S
 export class LwM2mBootstrapServer implements AsyncDisposable {
   readonly #parts: LwM2mBootstrapParts;
   readonly #tasks: DeviceTasks;
+  /** Where the clients in bootstrap are. */
+  readonly #places = new BoundedMap<string, string>(limits.atWork);
   readonly #bootstrapped = new BoundedMap<string, true>(limits.remembered);
 
   constructor(parts: LwM2mBootstrapParts) {
@@ -65,9 +73,9 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     await this.#tasks[Symbol.asyncDispose]();
   }
 
-  /** Whether a client was bootstrapped here since the start. */
+  /** Whether a client was bootstrapped here: since the start, or with a key that it still has. */
   has(deviceId: string): boolean {
-    return this.#bootstrapped.has(deviceId);
+    return this.#bootstrapped.has(deviceId) || this.#parts.keys.of(deviceId).length > 0;
   }
 
   resources(local: LocalEndpoint): Resource[] {
@@ -84,27 +92,32 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
 
   /**
    * Bootstrap-Request. The bootstrap itself starts after the answer.
-   * @throws {PosternError} `malformed`, `forbidden`, `unavailable` when too many bootstraps run
+   * @throws {PosternError} `malformed`, `forbidden`, `unavailable` when too many bootstraps run, or one of this client does at
+   *   another address
    */
   #requested(request: CoapRequest, local: LocalEndpoint): Reply {
     const deviceId = this.#allowed(request);
     if (this.#tasks.size >= limits.atWork && !this.#tasks.has(deviceId))
       throw new PosternError('unavailable', `${limits.atWork} bootstraps are running already`);
+    if (this.#tasks.has(deviceId) && this.#places.get(deviceId) !== request.remote.key)
+      throw new PosternError('unavailable', 'a bootstrap of this client runs at another address');
+    this.#places.set(deviceId, request.remote.key);
     const wanted = Number(queryOf(request.query).get('pct') ?? Number.NaN);
     this.#tasks.begin(deviceId, () => this.#bootstrap(deviceId, request.remote, local, wanted));
     return reply(Code.Changed);
   }
 
   /**
-   * Bootstrap-Pack-Request: the whole account in one answer.
-   * @throws {PosternError} `malformed`, `forbidden`
+   * Bootstrap-Pack-Request: the whole account in one answer. Nothing tells where the account of the bootstrap server is, so it is
+   * assumed at instance 0.
+   * @throws {PosternError} `malformed`, `forbidden`, `storage`
    */
   #pack(request: CoapRequest, local: LocalEndpoint): Reply {
     const deviceId = this.#allowed(request);
     const contentFormat = request.accept ?? ContentFormat.SenmlCbor;
     if (!packFormats.includes(contentFormat))
       return refusal(Code.NotAcceptable, `content formats of the pack: ${packFormats.join(' ')}`);
-    const entries = [...this.#security(local, 0), ...this.#server()];
+    const entries = [...this.#security(local, 1, this.#keyFor(deviceId, local)), ...this.#server()];
     this.#bootstrapped.set(deviceId, true);
     this.#parts.events.emit('lwm2m.bootstrapped', { device: deviceId, peer: request.remote.address });
     return reply(Code.Content, { payload: encodeContent(contentFormat, entries, []), contentFormat });
@@ -112,15 +125,23 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
 
   /**
    * Returns the endpoint name of a request.
-   * @throws {PosternError} `malformed` without a name, `forbidden` for a name that is not configured
+   * @throws {PosternError} `malformed` without a name, `forbidden` for a name that is not configured, or that is not the one of
+   *   the sender's key
    */
   #allowed({ query, remote }: CoapRequest): string {
-    const deviceId = queryOf(query).get('ep');
+    // A client that has proved its name may leave it out (LwM2M core 1.1, section 6.1.7.1).
+    const proved = remote.credential === 'joining' ? undefined : remote.identity;
+    const deviceId = queryOf(query).get('ep') ?? proved;
     if (!isDeviceId(deviceId))
       throw new PosternError('malformed', `?ep=<endpoint name>: expected ${deviceIdRule}`);
-    if (this.#parts.isAllowed(deviceId) || this.#parts.isJoined(deviceId, remote)) return deviceId;
+    const isOwn = remote.identity === undefined || remote.identity === deviceId;
+    if (isOwn && this.#parts.isAllowed(deviceId)) return deviceId;
+    if (this.#parts.isJoined(deviceId, remote)) return deviceId;
     const fields = { device: deviceId.slice(0, 200), peer: remote.address };
-    this.#parts.events.emit('bootstrap.refused', { ...fields, reason: 'unknown device' });
+    this.#parts.events.emit('bootstrap.refused', {
+      ...fields,
+      reason: isOwn ? 'unknown device' : `the key is that of ${remote.identity}`,
+    });
     throw new PosternError('forbidden', 'a client with this endpoint name is not bootstrapped here');
   }
 
@@ -138,10 +159,12 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
       await call(address, port, { ...request, timeout, signal, isOwed: true }, heardOn);
     try {
       const free = freeInstance(await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat }));
+      // Stored before the client loses its former account. The former key is valid until the client uses this one.
+      const key = this.#keyFor(deviceId, local);
       // Deletes the accounts of all other servers. The client keeps its bootstrap server's account (section 6.1.6).
       expectDone(deviceId, 'Delete', await send({ method: Code.DELETE, path: [] }));
       for (const [path, entries] of [
-        [[ObjectId.Security, free], this.#security(local, free)],
+        [[ObjectId.Security, free], this.#security(local, free, key)],
         [[ObjectId.Server, 0], this.#server()],
       ] as const)
         await calls.write(client, path, entries, { signal });
@@ -155,16 +178,28 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     }
   }
 
+  /**
+   * A new key of the client for DTLS. Undefined where the client is served without DTLS.
+   * @throws {PosternError} `storage`
+   */
+  #keyFor(deviceId: string, { scheme }: LocalEndpoint): Key | undefined {
+    if (scheme !== 'coaps') return undefined;
+    const { entropy, keys } = this.#parts;
+    const key = { identity: issuedIdentity(entropy.bytes(identityBytes)), key: entropy.bytes(secretBytes) };
+    keys.add(deviceId, key);
+    return key;
+  }
+
   /** Resources of the object Security. */
-  #security(local: LocalEndpoint, instance: number): readonly Entry[] {
+  #security(local: LocalEndpoint, instance: number, key: Key | undefined): readonly Entry[] {
     const none = new Uint8Array();
     return resourcesOf([ObjectId.Security, instance], {
       0: coapUri(local.address, local.port, '', local.scheme),
       1: false,
-      2: noSecurity,
-      3: none,
+      2: key ? securityModes.preShared : securityModes.none,
+      3: key ? Buffer.from(key.identity) : none,
       4: none,
-      5: none,
+      5: key?.key ?? none,
       10: shortServerId,
     });
   }
@@ -178,6 +213,11 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
       7: 'U',
     });
   }
+}
+
+interface Key {
+  readonly identity: string;
+  readonly key: Uint8Array;
 }
 
 const resourcesOf = (instance: Path, values: Readonly<Record<number, Value>>): readonly Entry[] =>

@@ -1,10 +1,19 @@
 import type { Remote } from '../../wire/coap/message.ts';
+import { keyOctets } from '../../wire/secure/oscore/config.ts';
 import { factoryKey } from '../../wire/secure/transport-keys.ts';
 import type { DeviceKeys } from '../store/device-keys.ts';
 import type { Credential } from './access.ts';
 
-/** A device and its factory secret, by the identity of the key that the secret gives. */
-export type FactorySecrets = ReadonlyMap<string, { readonly deviceId: string; readonly secret: string }>;
+/** What a device has from the factory. */
+export interface FactorySecret {
+  readonly deviceId: string;
+  readonly secret: string;
+  /** The secret is the key itself, as `keyOctets` reads it: that of an LwM2M client which derives nothing. */
+  readonly isKey?: boolean;
+}
+
+/** Factory secrets by the identity of the key that each gives. */
+export type FactorySecrets = ReadonlyMap<string, FactorySecret>;
 
 export interface PreSharedKeysParts {
   /** Keys of the configuration, by identity. */
@@ -32,8 +41,8 @@ export class PreSharedKeys {
     const derived = factoryKey(byFactory?.secret ?? '', byFactory?.deviceId ?? '');
     return (
       byConfiguration ??
-      (byFactory && derived) ??
-      (byBootstrap === undefined ? undefined : Buffer.from(byBootstrap.key))
+      (byFactory && (byFactory.isKey ? keyOctets(byFactory.secret) : derived)) ??
+      (byBootstrap && Buffer.from(byBootstrap.key))
     );
   }
 

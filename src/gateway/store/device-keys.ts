@@ -7,7 +7,8 @@ import type { TransportKey } from '../../mo/device-record.ts';
 /** Keys of one device: the one that it uses, and the one that it was given last. */
 const keysPerDevice = 2;
 
-interface DeviceKey extends TransportKey {
+interface DeviceKey extends Pick<TransportKey, 'identity'> {
+  readonly key: Uint8Array;
   readonly deviceId: string;
   /** Rises with each key of a device. */
   readonly serial: number;
@@ -34,7 +35,7 @@ export class DeviceKeys {
     let lost = 0;
     for (const row of rows) {
       // What another key has sealed stays as it is: its device is bootstrapped anew, or the key comes back.
-      const key = sealing.open(Buffer.from(row.key, 'base64'), sealName(row.identity))?.toString();
+      const key = sealing.open(Buffer.from(row.key, 'base64'), sealName(row.identity));
       if (key === undefined) lost++;
       else this.#set(row.deviceId, [...this.of(row.deviceId), { ...row, key }]);
     }
@@ -51,8 +52,13 @@ export class DeviceKeys {
   }
 
   /** The key of this identity, and whose it is. */
-  at(identity: string): { readonly deviceId: string; readonly key: string } | undefined {
+  at(identity: string): { readonly deviceId: string; readonly key: Uint8Array } | undefined {
     return this.#byIdentity.get(identity);
+  }
+
+  /** Devices that have keys. */
+  devices(): string[] {
+    return [...this.#byDevice.keys()];
   }
 
   /** Keys of a device that are valid, the newest last. */
@@ -61,15 +67,21 @@ export class DeviceKeys {
   }
 
   /**
-   * Gives a device a further key. Of the former ones only the one stays that it has used.
+   * Gives a device a further key: octets, or a text whose octets are its UTF-8. Of the former ones only the one stays that it has
+   * used.
    * @throws {PosternError} `conflict` when another key has this identity
    */
-  add(deviceId: string, { identity, key }: TransportKey): void {
+  add(deviceId: string, { identity, key }: { identity: string; key: string | Uint8Array }): void {
     if (this.#byIdentity.has(identity)) throw new PosternError('conflict', 'this identity is taken');
     const [used] = this.of(deviceId);
     const serial = (this.of(deviceId).at(-1)?.serial ?? 0) + 1;
     const kept = used ? [used] : [];
-    this.#change(deviceId, [...kept, { deviceId, identity, key, serial }].slice(-keysPerDevice));
+    this.#database.transaction(() =>
+      this.#change(
+        deviceId,
+        [...kept, { deviceId, identity, key: Buffer.from(key), serial }].slice(-keysPerDevice),
+      ),
+    );
   }
 
   /** Ends the former keys of the device that has opened an association with this one. Writes nothing when there are none. */
@@ -96,7 +108,7 @@ export class DeviceKeys {
     const gone = before.filter((key) => !keys.includes(key));
     for (const { identity } of gone) drop.run(identity);
     for (const { identity, serial, key } of keys.filter((each) => !before.includes(each))) {
-      const sealed = this.#sealing.seal(Buffer.from(key), sealName(identity));
+      const sealed = this.#sealing.seal(key, sealName(identity));
       put.run(identity, deviceId, serial, sealed.toString('base64'));
     }
     this.#set(deviceId, keys);
@@ -115,7 +127,7 @@ export class DeviceKeys {
 
 const sealName = (identity: string): string => `device key ${identity}`;
 
-const keyTable: ReadableTable<DeviceKey> = {
+const keyTable: ReadableTable<Omit<DeviceKey, 'key'> & { readonly key: string }> = {
   table: 'device_key',
   key: ['identity'],
   read: (row) => ({

@@ -3,10 +3,12 @@ import { describe, test } from 'node:test';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { asPosternError, PosternError } from '../../../src/base/errors.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
+import { Sealing } from '../../../src/base/sealing.ts';
 import type { AttachedDevice } from '../../../src/gateway/southbound/associations.ts';
 import { LwM2mBootstrapServer } from '../../../src/gateway/southbound/lwm2m-bootstrap-server.ts';
 import { LwM2mCalls } from '../../../src/gateway/southbound/lwm2m-calls.ts';
 import { RegistrationServer } from '../../../src/gateway/southbound/registration-server.ts';
+import { DeviceKeys } from '../../../src/gateway/store/device-keys.ts';
 import { Registrations } from '../../../src/gateway/store/registrations.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import type { CoapAnswer, CoapCall } from '../../../src/wire/coap/blockwise-client.ts';
@@ -87,6 +89,11 @@ function rig(
     call,
     calls: new LwM2mCalls(call),
     lifetime: 600,
+    keys: new DeviceKeys(
+      openDatabase(':memory:', gatewaySchema),
+      new Sealing(new Uint8Array(32), seededEntropy(1)),
+    ),
+    entropy: seededEntropy(1),
     clock,
     events,
   });
@@ -508,8 +515,15 @@ test('a bootstrap that fails does not count; a Bootstrap-Pack has the whole acco
   assert.equal(code, '2.05');
   const entries = decodeContent(ContentFormat.SenmlCbor, reply?.payload ?? new Uint8Array(), []);
   const at = (path: string) => entries.find((entry) => pathText(entry.path) === path)?.value;
-  assert.deepEqual([at('/0/0/0'), at('/1/0/1')], ['coap://192.0.2.1:5683', 600]);
+  assert.deepEqual([at('/0/1/0'), at('/1/0/1')], ['coap://192.0.2.1:5683', 600]);
   assert.equal(bootstrap.has('a'), true);
   assert.equal((await ask(Code.GET, '/bspack', ['ep=a'], { accept: 60 })).code, '4.06');
   assert.equal((await ask(Code.GET, '/bspack', ['ep=stranger'])).code, '4.03');
+});
+
+test('one bootstrap of a name at a time: at another address it is refused, a repetition is taken', async () => {
+  const { ask } = rig(described);
+  assert.equal((await ask(Code.POST, '/bs', ['ep=a'])).code, '2.04');
+  assert.equal((await ask(Code.POST, '/bs', ['ep=a'], { port: 2 })).code, '5.03');
+  assert.equal((await ask(Code.POST, '/bs', ['ep=a'])).code, '2.04');
 });

@@ -1,0 +1,259 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { promisify } from 'node:util';
+import { systemEntropy } from '../../src/base/entropy.ts';
+import { composeGateway } from '../../src/gateway/composition.ts';
+import { Gateway } from '../../src/gateway/gateway.ts';
+import { type CoapAnswer, type CoapCall, call } from '../../src/wire/coap/blockwise-client.ts';
+import { Code, codeText } from '../../src/wire/coap/codes.ts';
+import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
+import { decodeContent } from '../../src/wire/lwm2m/content.ts';
+import { factoryIdentity, factoryKey } from '../../src/wire/secure/transport-keys.ts';
+import { EventRecorder } from '../event-recorder.ts';
+import { startAedes } from '../peers/brokers.ts';
+import { SocketEnd } from '../wire/secure/dtls/socket-end.ts';
+import { gatewayConfig, loopback, Site, secrets } from './site.ts';
+
+const id = 'urn:dev:lwm2m:1';
+const other = 'urn:dev:lwm2m:2';
+const limit = { timeout: 120_000 };
+const factory = { identity: id, key: Buffer.from('0102030405060708090a0b0c0d0e0f10', 'hex') };
+const secure = {
+  coap: { port: 0, leisure: 50 },
+  lwm2m: {
+    device: [
+      { id, 'bootstrap-key': `hex:${factory.key.toString('hex')}` },
+      { id: other, 'bootstrap-key': 'another-another-' },
+    ],
+  },
+};
+const own = { 'bootstrap-key': `hex:${factory.key.toString('hex')}` };
+
+/** An LwM2M client that does what the test says: one association by one key. */
+class Party implements AsyncDisposable {
+  readonly end: SocketEnd;
+  readonly #port: number;
+
+  private constructor(end: SocketEnd, port: number) {
+    this.end = end;
+    this.#port = port;
+  }
+
+  static async open(port: number, key: { identity: string; key: Uint8Array }): Promise<Party> {
+    const end = await SocketEnd.open({ server: undefined as never });
+    await end.dtls.connect({ address: '127.0.0.1', port, local: '' }, key);
+    return new Party(end, port);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.end[Symbol.asyncDispose]();
+  }
+
+  async ask(method: number, path: string, query: string[] = [], more: Partial<CoapCall> = {}) {
+    const { code, payload }: CoapAnswer = await call(this.end.coap, systemEntropy, '127.0.0.1', this.#port, {
+      method,
+      path: path.split('/').slice(1),
+      query,
+      timeout: 20_000,
+      ...more,
+    });
+    return { code: codeText(code), payload };
+  }
+
+  /** The key of a Bootstrap-Pack. */
+  async pack(name = id): Promise<{ identity: string; key: Uint8Array; instance: number }> {
+    const { code, payload } = await this.ask(Code.GET, '/bspack', [`ep=${name}`]);
+    assert.equal(code, '2.05');
+    const entries = decodeContent(ContentFormat.SenmlCbor, payload, []);
+    const at = (resource: number) => entries.find(({ path }) => path[0] === 0 && path[2] === resource)!;
+    assert.equal(at(2).value, 0);
+    const instance = at(3).path[1]!;
+    return {
+      identity: Buffer.from(at(3).value as Uint8Array).toString(),
+      key: at(5).value as Uint8Array,
+      instance,
+    };
+  }
+
+  async register(name = id): Promise<string> {
+    return (await this.ask(Code.POST, '/rd', [`ep=${name}`, 'lwm2m=1.1', 'lt=300'])).code;
+  }
+}
+
+/** A gateway without an uplink, with its parts. */
+async function gatewayOf(changes: object = {}) {
+  const config = gatewayConfig('mqtt://127.0.0.1:1', [], { ...secure, ...changes });
+  const events = new EventRecorder();
+  const surroundings = { events, listInterfaces: loopback('IPv4') };
+  const parts = composeGateway(config, surroundings);
+  const gateway = new Gateway(config, surroundings, parts);
+  await gateway.start();
+  return { config, gateway, events, keys: parts.state.credentials.keys, port: gateway.coapsPort!, parts };
+}
+
+/** Whether this key opens an association. With one that is not valid nothing is answered for a minute. */
+const opens = async (port: number, key: { identity: string; key: Uint8Array }): Promise<boolean> => {
+  try {
+    await using _party = await Party.open(port, key);
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+test(
+  'a client with a key from the factory is bootstrapped over DTLS, registers by its own key, and loses it when it leaves',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    await site.headend([]);
+    const gateway = await site.gateway([], secure);
+    const client = site.client(id, gateway, own);
+    await client.start();
+    await client.attached;
+    const alert = await site.headendEvents.until('alert.device-attach', { device: id });
+    assert.equal(alert.fields.bootstrap, 'local');
+    const { fields } = site.gatewayEvents.all.findLast(({ name }) => name === 'dtls.opened')!;
+    assert.match(String(fields.identity), /^gw:/);
+    assert.equal(fields.device, id);
+    // The account of the bootstrap server is where it was, and the new one beside it.
+    assert.deepEqual(
+      [client.value('/0/0/1'), client.value('/0/1/1'), client.value('/0/1/2')],
+      [true, false, 0],
+    );
+    assert.equal((client.value('/0/1/5') as Uint8Array).length, 16);
+    await gateway.manage(id, [{ name: 'Get', uri: './3/0/0' }], 20_000);
+    await client.detach();
+    await site.gatewayEvents.until('dtls.closed', { identity: String(fields.identity) });
+  },
+);
+
+test('a factory secret gives an LwM2M client the key for its bootstrap', limit, async () => {
+  await using broker = await startAedes();
+  await using site = new Site(broker.url);
+  const gateway = await site.gateway([], {
+    ...secure,
+    lwm2m: { device: [{ id, 'factory-secret': secrets.factory(id) }] },
+  });
+  const client = site.client(id, gateway, {}, { 'factory-secret': secrets.factory(id) });
+  await client.start();
+  await client.attached;
+  assert.ok(
+    await opens(gateway.coapsPort!, {
+      identity: factoryIdentity(id),
+      key: factoryKey(secrets.factory(id), id),
+    }),
+  );
+});
+
+test(
+  'the factory key opens the bootstrap alone, the issued key the registration alone, each for its own name',
+  limit,
+  async () => {
+    const { gateway, events, port } = await gatewayOf();
+    await using _gateway = gateway;
+    await using blank = await Party.open(port, factory);
+    assert.equal(await blank.register(), '4.03');
+    assert.equal((await blank.ask(Code.POST, '/bs', [`ep=${other}`])).code, '4.03');
+    await events.until('bootstrap.refused', { device: other });
+    assert.equal((await blank.ask(Code.GET, '/bspack', [`ep=${other}`])).code, '4.03');
+    const issued = await blank.pack();
+    assert.equal(issued.instance, 1);
+    assert.equal(issued.key.length, 16);
+    await using client = await Party.open(port, issued);
+    assert.equal((await client.ask(Code.POST, '/bs', [`ep=${id}`])).code, '4.03');
+    assert.equal((await client.ask(Code.GET, '/bspack', [`ep=${id}`])).code, '4.03');
+    assert.equal(await client.register(other), '4.03');
+    assert.equal(await client.register(), '2.01');
+  },
+);
+
+test(
+  'a further bootstrap leaves the former key valid until the newer one is used, over a restart too',
+  limit,
+  async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'postern-lwm2m-keys-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const state = { gateway: { id: 'gw-1', state: join(folder, 'gw.db') } };
+    const packOf = async (port: number) => {
+      await using blank = await Party.open(port, factory);
+      return await blank.pack();
+    };
+    const before = await gatewayOf(state);
+    const first = await packOf(before.port);
+    assert.ok(await opens(before.port, first));
+    const second = await packOf(before.port);
+    // The answer with the second one was lost: the client asks again.
+    const third = await packOf(before.port);
+    assert.equal(before.keys.at(second.identity), undefined);
+    await before.gateway[Symbol.asyncDispose]();
+    const after = await gatewayOf(state);
+    await using gateway = after.gateway;
+    assert.ok(await opens(after.port, first));
+    assert.ok(await opens(after.port, third));
+    assert.equal(after.keys.at(first.identity), undefined);
+    const { config } = after;
+    gateway.reload(() => ({ ...config, lwm2m: { ...config.lwm2m!, device: [{ id: other }] } }));
+    await after.events.until('device.unlisted', { device: id });
+    assert.equal(after.keys.at(third.identity), undefined);
+    assert.equal(after.parts.live.current.factorySecrets.has(id), false);
+  },
+);
+
+test(
+  'a bootstrap that is not stored, or whose key its client does not use, takes no key away',
+  limit,
+  async () => {
+    const { gateway, events, parts, keys, port } = await gatewayOf();
+    await using _gateway = gateway;
+    const first = await (async () => {
+      await using blank = await Party.open(port, factory);
+      return await blank.pack();
+    })();
+    assert.ok(await opens(port, first));
+    const { database } = parts.state;
+    // A real fault of the store: the table takes no rows.
+    database
+      .prepare(`CREATE TRIGGER no_keys BEFORE INSERT ON device_key BEGIN SELECT RAISE(FAIL, 'no room'); END`)
+      .run();
+    await using blank = await Party.open(port, factory);
+    assert.match((await blank.ask(Code.GET, '/bspack', [`ep=${id}`])).code, /^5/);
+    assert.equal((await blank.ask(Code.POST, '/bs', [`ep=${id}`])).code, '2.04');
+    await events.until('lwm2m.bootstrap-failed', { device: id });
+    assert.deepEqual(
+      keys.of(id).map(({ identity }) => identity),
+      [first.identity],
+    );
+    database.prepare('DROP TRIGGER no_keys').run();
+    // This client takes every request, and does not use what it is given.
+    assert.equal((await blank.ask(Code.POST, '/bs', [`ep=${id}`])).code, '2.04');
+    await events.until('lwm2m.bootstrapped', { device: id });
+    assert.ok(await opens(port, first));
+  },
+);
+
+test('libcoap asks for a Bootstrap-Pack by its factory key', {
+  ...limit,
+  skip: !existsSync('/usr/bin/coap-client-openssl'),
+}, async () => {
+  const { gateway, events, port } = await gatewayOf({
+    lwm2m: { device: [{ id, 'bootstrap-identity': 'pump', 'bootstrap-key': 'sesame-sesame-16' }] },
+  });
+  await using _gateway = gateway;
+  const uri = `coaps://127.0.0.1:${port}/bspack?ep=${id}`;
+  const run = (key: string) =>
+    promisify(execFile)(
+      'coap-client-openssl',
+      ['-m', 'get', '-A', '112', '-B', '5', '-u', 'pump', '-k', key, uri],
+      { encoding: 'buffer' },
+    );
+  const { stdout } = await run('sesame-sesame-16');
+  const issued = /gw:[\w-]{16}/.exec(stdout.toString('latin1'));
+  assert.ok(issued, stdout.toString('latin1'));
+  await events.until('lwm2m.bootstrapped', { device: id });
+});
