@@ -147,9 +147,12 @@ export const eventTable = {
 
   // Gateways as a whole.
   'gateway.cloned': error.byPeer<'gateway' | 'reason'>(),
+  'gateway.given-up': error<'gateway' | 'reason'>(),
+  'gateway.handed-over': info<'gateway' | 'devices'>(),
   'gateway.new-epoch': warn.byPeer<'gateway', never, { epoch: string }>(),
   'gateway.over-rate': warn.byPeer<'gateway' | 'refused', never, { limit: string }>(),
   'gateway.problem': warn.byPeer<'gateway' | 'reason'>(),
+  'gateway.replaced': warn<'gateway' | 'devices'>(),
   'gateway.socket-lost': warn<'reason', never, { socket: string }>(),
   'gateway.socket-made': info<never, never, { socket: string }>(),
   'gateway.started': info<'gateway' | 'port' | 'devices' | 'rss' | 'free'>(),

@@ -75,9 +75,12 @@ export async function untilMoved(
   }
 }
 
-type AttachedParts = AttachmentParts & Pick<MoveWatch, 'address'>;
+type AttachedParts = AttachmentParts & Pick<MoveWatch, 'address'> & { readonly attachEvery: number };
 
-/** Keeps a device attached: attaches it again when its own address has changed, or when its gateway does not answer. */
+/**
+ * Keeps a device attached: attaches it again when its own address has changed, when its gateway does not answer, and after
+ * `attachEvery` milliseconds.
+ */
 export class Attachment {
   readonly #parts: AttachedParts;
   readonly #attach: () => Promise<void>;
@@ -95,7 +98,8 @@ export class Attachment {
       await untilAttached(this.#parts, this.#attach);
       this.#staying = new AbortController();
       const either = AbortSignal.any([signal, this.#staying.signal]);
-      await untilMoved({ ...this.#parts, signal: either }).catch(() => {});
+      const until = plus(this.#parts.clock.now(), this.#parts.attachEvery);
+      await untilMoved({ ...this.#parts, signal: either }, until).catch(() => {});
     }
   }
 

@@ -57,6 +57,10 @@ const deviceTables = v.strictObject({
         'Address of the gateway. Without it, the device finds a gateway by multicast. A link-local address has its zone, as in `coap://[fe80::1%25eth0]`',
       ),
       'multicast-port': described(v.optional(port, 5683), 'Port for discovery'),
+      'attach-every': described(
+        v.optional(integerBetween(10, 2_592_000), 86_400),
+        'Seconds after which an OMA DM device attaches again although nothing has changed. So it finds out that its gateway was replaced, and gets an account for the new one',
+      ),
       interface: described(
         v.optional(text),
         'IP address or name of the interface for the sockets and for multicast; by default all interfaces, over IPv4 and IPv6. Without an address here, the device follows a change of its own address',

@@ -163,6 +163,7 @@ export class Device implements AsyncDisposable {
         entropy,
         events,
         signal: this.#stop.signal,
+        attachEvery: config.network['attach-every'] * 1000,
         address: () => this.#found && this.#coap.addressTowards(this.#found.base),
       },
       async () => {

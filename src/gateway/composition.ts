@@ -152,6 +152,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     locator,
     transport,
     budget,
+    startAgain: surroundings.startAgain,
     addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: () => state.epoch.value,
     problem: () => {

@@ -31,6 +31,8 @@ export interface GatewayUplinkParts {
   /** What else than the uplink is wrong with the gateway. */
   readonly problem: () => string | undefined;
   readonly budget: DataBudget;
+  /** Ends this gateway and makes another one, which is to be enrolled. */
+  readonly startAgain?: (() => void) | undefined;
   /** IP address to which Package #0 for a device goes. */
   readonly addressOf: (deviceId: string) => string | undefined;
   readonly clock: Clock;
@@ -66,6 +68,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
     problem,
     budget,
     addressOf,
+    startAgain,
     ...surroundings
   } = parts;
   const gatewayId = config.gateway.id;
@@ -113,6 +116,9 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
       problem,
       traffic,
       ...(certificate && {
+        holder: (other: Buffer) => {
+          if (certificate.isReplacedBy(other)) startAgain?.();
+        },
         attempts: { connected: () => certificate.connected(), failed: () => certificate.failed() },
       }),
       ...surroundings,

@@ -21,7 +21,7 @@ const enrolmentAnswer = v.strictObject({
     v.picklist(enrolmentStates),
     'waiting: a person decides. approved: it gets its certificate when it asks next. issued: the certificate was issued. refused: by a person. replaced: another board has the name now',
   ),
-  by: v.exactOptional(text('What decided: code, list, policy or hand')),
+  by: v.exactOptional(text('What decided: code, replacement, list, policy or hand')),
   reason: v.exactOptional(text('Why it waits, was refused or replaced, for a person')),
   asked: time('When it asked first'),
   decided: v.exactOptional(time('When it was approved or refused')),
@@ -49,6 +49,22 @@ const refusalBody = v.strictObject({
     v.pipe(v.string(), v.minLength(1), v.maxLength(200), v.description('For the person at the board')),
     'an operator has refused it',
   ),
+});
+
+const replacementBody = v.strictObject({
+  hours: v.optional(described(integerBetween(1, 8760), 'Hours until the order ends; 24 if absent'), 24),
+  serial: v.optional(
+    described(
+      v.pipe(v.string(), v.minLength(1), v.maxLength(255)),
+      'Serial number that the new board must have',
+    ),
+  ),
+});
+
+const replacementAnswer = v.strictObject({
+  gateway: text('Name that the next board gets'),
+  serial: v.exactOptional(text('Serial number that the new board must have')),
+  expires: time('When the order ends'),
 });
 
 const iso = (at: number): string => new Date(at).toISOString();
@@ -102,6 +118,30 @@ export const enrolmentRoutes: readonly Route[] = [
     answers: enrolmentAnswer,
     handle: async (headend, { parameters: { key }, body: { reason } }) =>
       view(await deskOf(headend).refuse(key, reason)),
+  }),
+  route({
+    method: 'POST',
+    path: '/gateways/{gateway}/replacement',
+    summary:
+      'Orders that the next board which asks by this name replaces the board that is enrolled by it. The old board loses its account then',
+    body: replacementBody,
+    status: 200,
+    answers: replacementAnswer,
+    handle: (headend, { parameters: { gateway }, body: { hours, serial } }) => {
+      const { expires, ...order } = deskOf(headend).replace(gateway, hours, serial);
+      return { ...order, expires: iso(expires) };
+    },
+  }),
+  route({
+    method: 'DELETE',
+    path: '/gateways/{gateway}/replacement',
+    summary: 'Takes the order to replace a board back',
+    status: 200,
+    answers: v.strictObject({ removed: text('The gateway whose board stays') }),
+    handle: (headend, { parameters: { gateway } }) => {
+      deskOf(headend).keep(gateway);
+      return { removed: gateway };
+    },
   }),
   route({
     method: 'POST',

@@ -39,34 +39,11 @@ export async function* bootstrapToGateway(
 ): WorkPart<number> {
   const accounts = yield* readAccounts();
   if (isAssociated && accounts.some(({ serverId }) => serverId === gateway)) return DmStatus.Ok;
-  const secret = () => Buffer.from(entropy.bytes(secretBytes)).toString('base64url');
-  const derived = {
-    identity: issuedIdentity(entropy.bytes(identityBytes)),
-    salt: entropy.bytes(secretBytes),
-  };
-  const shared = parties.get(deviceId)?.clientSecret;
-  const expected = {
-    deviceId,
-    clientName: deviceId,
-    clientSecret: secret(),
-    clientNonce: entropy.bytes(nonceBytes),
-    serverSecret: secret(),
-    serverNonce: entropy.bytes(nonceBytes),
-    ...(shared !== undefined && {
-      transport: { identity: derived.identity, key: derivedKey(shared, derived.salt, derived.identity) },
-    }),
-  };
-  const uri = `${nodeAt(vocabulary, 'GwDeviceInventory', 'Expected')}/${hashedName(deviceId)}`;
+  const { uri, add, expected, derived } = expectationOf({ entropy, vocabulary, parties }, deviceId);
   const [removed, added, found] = await sessionRequests.run(gateway, [
     // An earlier attempt that was interrupted may have left this node.
     { name: 'Delete', uri },
-    {
-      name: 'Add',
-      uri,
-      format: 'xml',
-      type: TndsMediaType.Xml,
-      data: encodeTnds({ root: renamedTree(vocabulary, expectedNodes(expected)) }),
-    },
+    add,
     { name: 'Get', uri: `${uri}/${renamed(vocabulary.names, 'Address')}` },
   ]);
   const address = found?.results[0]?.data;
@@ -103,6 +80,39 @@ export async function* bootstrapToGateway(
   events.emit('bootstrap.assisted-failed', { device: deviceId, gateway, status, reason });
   await sessionRequests.run(gateway, [{ name: 'Delete', uri }]);
   return status;
+}
+
+/** Fresh credentials of a device for a gateway, and the command that gives them to the gateway. */
+export function expectationOf(
+  { entropy, vocabulary, parties }: Pick<AssistedBootstrapParts, 'entropy' | 'vocabulary' | 'parties'>,
+  deviceId: string,
+) {
+  const secret = () => Buffer.from(entropy.bytes(secretBytes)).toString('base64url');
+  const derived = {
+    identity: issuedIdentity(entropy.bytes(identityBytes)),
+    salt: entropy.bytes(secretBytes),
+  };
+  const shared = parties.get(deviceId)?.clientSecret;
+  const expected = {
+    deviceId,
+    clientName: deviceId,
+    clientSecret: secret(),
+    clientNonce: entropy.bytes(nonceBytes),
+    serverSecret: secret(),
+    serverNonce: entropy.bytes(nonceBytes),
+    ...(shared !== undefined && {
+      transport: { identity: derived.identity, key: derivedKey(shared, derived.salt, derived.identity) },
+    }),
+  };
+  const uri = `${nodeAt(vocabulary, 'GwDeviceInventory', 'Expected')}/${hashedName(deviceId)}`;
+  const add: Operation = {
+    name: 'Add',
+    uri,
+    format: 'xml',
+    type: TndsMediaType.Xml,
+    data: encodeTnds({ root: renamedTree(vocabulary, expectedNodes(expected)) }),
+  };
+  return { uri, add, expected, derived };
 }
 
 /** Part of the work of a session: yields operations, receives their outcomes and returns a value. */

@@ -44,6 +44,15 @@ export class CloneWatch {
     if (isBack && !wasCloned) this.#events.emit('gateway.cloned', { gateway, reason });
   }
 
+  /** A board that was replaced is there again, beside the one that has its name. */
+  returned(gateway: string, key: string): void {
+    const wasCloned = this.clonedAt(gateway) !== undefined;
+    const { known } = this.#gateways.get(gateway) ?? { known: [] };
+    this.#gateways.set(gateway, { known, seen: { at: this.#clock.now(), wall: this.#clock.wall() } });
+    const reason = `the board with the key ${key}, which was replaced, asks for the name again`;
+    if (!wasCloned) this.#events.emit('gateway.cloned', { gateway, reason });
+  }
+
   /** When two boards were last seen under a name. Undefined when they were not within an hour. */
   clonedAt(gateway: string): Wall | undefined {
     const seen = this.#gateways.get(gateway)?.seen;

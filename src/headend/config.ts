@@ -153,6 +153,10 @@ export const headendConfigSchema = v.pipe(
     ({ input }) =>
       `${JSON.stringify(inBoth(input))} is both in [[gateway]] and in [[device]]; list it in one of them`,
   ),
+  v.check(
+    ({ enrolment, headend }) => enrolment === undefined || headend.group === undefined,
+    'the table [enrolment] and the key headend.group exclude each other: each worker of a group has a state of its own, so the others would not know a gateway that one has enrolled',
+  ),
 );
 
 type HeadendTables = v.InferOutput<typeof headendTables>;

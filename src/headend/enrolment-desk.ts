@@ -19,6 +19,7 @@ import type { EnrolmentCodes } from './enrolment-codes.ts';
 import type { EnrolmentConfig } from './enrolment-config.ts';
 import type { EnrolmentRecord, EnrolmentRecords } from './enrolment-records.ts';
 import type { Parties } from './parties.ts';
+import type { Replacements } from './replacements.ts';
 
 export interface EnrolmentDeskParts {
   readonly serverId: string;
@@ -28,6 +29,11 @@ export interface EnrolmentDeskParts {
   readonly authority: CertificateAuthority;
   readonly records: EnrolmentRecords;
   readonly codes: EnrolmentCodes;
+  readonly replacements: Replacements;
+  /** Called in the transaction that gives the name of a board to another one. */
+  readonly replaced: (gateway: string) => void;
+  /** Called when a board that was replaced asks again. */
+  readonly returned: (gateway: string, key: string) => void;
   readonly parties: Parties;
   readonly database: Database;
   readonly clock: Clock;
@@ -155,6 +161,7 @@ export class EnrolmentDesk {
     if (known && known.gateway !== gateway && known.state !== 'waiting')
       throw new PosternError('forbidden', `this key is that of ${known.gateway}`);
     if (known?.state === 'approved' || known?.state === 'issued') return await this.#grant(known);
+    if (known?.state === 'replaced') this.#parts.returned(gateway, key);
     if (known?.state === 'refused' || known?.state === 'replaced')
       throw new PosternError('forbidden', known.reason ?? 'it was refused');
     this.#demandFree(gateway);
@@ -197,7 +204,7 @@ export class EnrolmentDesk {
         if (kind === 'conflict') events.emit('enrolment.code-used', { gateway, key, reason });
         throw thrown;
       }
-    if (taken !== undefined) return undefined;
+    if (taken !== undefined) return this.#parts.replacements.use(gateway, serial) ? 'replacement' : undefined;
     const fits = (wanted: string | undefined, value: string | undefined) =>
       wanted === undefined || wanted === value;
     const isListed = settings.allow.some(
@@ -213,7 +220,7 @@ export class EnrolmentDesk {
     return bucket.take(rate, clock.now()) ? 'policy' : undefined;
   }
 
-  /** Who has a name already, in words. Only a code for this name, or a person, gives it to another board. */
+  /** Who has a name already, in words. Only a code for this name, an order to replace it, or a person gives it to another board. */
   #holderOf(gateway: string, key: string): string | undefined {
     const holder = this.#parts.records.holder(gateway);
     if (holder && holder.key !== key) return `another board is enrolled as ${gateway}`;
@@ -232,9 +239,14 @@ export class EnrolmentDesk {
 
   /** In a transaction. A gateway with an account in the configuration keeps it. */
   #approve(record: EnrolmentRecord, by: string): void {
-    const { records, parties, events, database } = this.#parts;
+    const { records, parties, events, database, replacements, replaced } = this.#parts;
     const { gateway, key } = record;
+    const before = records.holder(gateway);
     records.approve(record, by, parties.configured(gateway));
+    if (before && before.key !== key) {
+      replacements.done(gateway);
+      replaced(gateway);
+    }
     database.afterCommit(() => {
       events.emit('enrolment.approved', { gateway, key, by });
       this.#know(this.record(key));
@@ -288,7 +300,8 @@ export class EnrolmentDesk {
   }
 }
 
-const certificatesIn = (pem: string): Uint8Array[] =>
+/** The certificates of a PEM text, in DER. */
+export const certificatesIn = (pem: string): Uint8Array[] =>
   (pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []).map(
     (one) => new X509Certificate(one).raw,
   );

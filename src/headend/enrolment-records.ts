@@ -78,6 +78,13 @@ export class EnrolmentRecords {
     return readRows(this.#database, table, "WHERE state IN ('approved', 'issued')");
   }
 
+  /** Whether a board had this name that another board has now. */
+  wasReplaced(gateway: string): boolean {
+    return (
+      readRows(this.#database, table, "WHERE gateway = ? AND state = 'replaced' LIMIT 1", gateway).length > 0
+    );
+  }
+
   /** Boards whose certificates have less than a third of their time left. */
   due(): EnrolmentRecord[] {
     const where = "WHERE renew_at < ? AND state = 'issued' ORDER BY renew_at";

@@ -13,16 +13,18 @@ import type { MqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import {
   enrolmentRequests,
   enrolmentTopics,
+  gatewayTopics,
   headendCarrier,
   parseEnrolmentTopic,
 } from '../wire/tunnel/topics.ts';
 import { CertificateAuthority } from './certificate-authority.ts';
 import { EnrolmentCodes, type NewCode } from './enrolment-codes.ts';
 import type { EnrolmentConfig } from './enrolment-config.ts';
-import { EnrolmentDesk } from './enrolment-desk.ts';
+import { certificatesIn, EnrolmentDesk } from './enrolment-desk.ts';
 import { type EnrolmentRecord, EnrolmentRecords } from './enrolment-records.ts';
 import type { Parties } from './parties.ts';
 import { Renewals, type RenewalsParts } from './renewals.ts';
+import { type Replacement, Replacements } from './replacements.ts';
 
 export interface EnrolmentParts extends Pick<RenewalsParts, 'manage' | 'isOnline'> {
   readonly serverId: string;
@@ -33,6 +35,10 @@ export interface EnrolmentParts extends Pick<RenewalsParts, 'manage' | 'isOnline
   readonly mqtt: MqttSettings;
   readonly settings: EnrolmentConfig;
   readonly parties: Parties;
+  /** Called in the transaction that gives the name of a board to another one. */
+  readonly replaced: (gateway: string) => void;
+  /** Called when a board that was replaced asks again. */
+  readonly returned: (gateway: string, key: string) => void;
   readonly database: Database;
   readonly clock: Clock;
   readonly entropy: Entropy;
@@ -50,6 +56,7 @@ export class Enrolment implements AsyncDisposable {
   readonly #parts: EnrolmentParts;
   readonly #records: EnrolmentRecords;
   readonly #codes: EnrolmentCodes;
+  readonly #replacements: Replacements;
   readonly #desk: EnrolmentDesk;
   readonly #renewals: Renewals;
   readonly #link: MqttLink;
@@ -67,6 +74,7 @@ export class Enrolment implements AsyncDisposable {
           );
     this.#records = new EnrolmentRecords({ ...parts, sealing });
     this.#codes = new EnrolmentCodes(parts);
+    this.#replacements = new Replacements({ ...parts, records: this.#records });
     const authority = new CertificateAuthority(settings, parts);
     this.#desk = new EnrolmentDesk({
       ...parts,
@@ -74,6 +82,7 @@ export class Enrolment implements AsyncDisposable {
       authority,
       records: this.#records,
       codes: this.#codes,
+      replacements: this.#replacements,
     });
     this.#renewals = new Renewals({ ...parts, records: this.#records, desk: this.#desk, authority });
     this.#link = new MqttLink({
@@ -105,9 +114,40 @@ export class Enrolment implements AsyncDisposable {
     await this.#link[Symbol.asyncDispose]();
   }
 
-  /** A gateway is online: its certificate is renewed if that is due. */
-  gatewayOnline(): void {
+  /**
+   * A gateway is online: its certificate is renewed if that is due. Where a board was replaced, both boards are told which
+   * one has the name.
+   */
+  gatewayOnline(gateway: string): void {
     this.#renewals.lookSoon();
+    const holder = this.#records.wasReplaced(gateway) ? this.#records.holder(gateway) : undefined;
+    const [payload] = certificatesIn(holder?.chain ?? '');
+    if (!payload) return;
+    const { holder: topic } = gatewayTopics(gateway);
+    void background(this.#parts.events, 'enrolment', async () => {
+      // The broker keeps it. If it is lost, the next start of a board brings it again.
+      await this.#link
+        .publish({ topic, payload: Buffer.from(payload), retain: true })
+        .catch((thrown) => this.#lost(gateway, thrown));
+    });
+  }
+
+  #lost(claim: string, thrown: unknown): void {
+    const { message } = asPosternError(thrown);
+    this.#parts.events.emit('enrolment.request-refused', { claim, reason: `a message was lost: ${message}` });
+  }
+
+  /**
+   * Orders that the next board which asks by the name of a gateway replaces its board.
+   * @throws {PosternError} `notFound` when no board is enrolled by this name
+   */
+  replace(gateway: string, hours: number, serial?: string): Replacement {
+    return this.#replacements.order(gateway, hours, serial);
+  }
+
+  /** Takes such an order back. @throws {PosternError} `notFound` */
+  keep(gateway: string): void {
+    this.#replacements.cancel(gateway);
   }
 
   /** Lists the boards that have asked, the latest first: at most `limit`, and only numbers below `before`. */
@@ -168,11 +208,7 @@ export class Enrolment implements AsyncDisposable {
         flow: client,
       });
     } catch (thrown) {
-      const reason = asPosternError(thrown).message;
-      this.#parts.events.emit('enrolment.request-refused', {
-        claim,
-        reason: `the answer was lost: ${reason}`,
-      });
+      this.#lost(claim, thrown);
     }
   }
 }

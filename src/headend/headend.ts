@@ -16,6 +16,7 @@ import { type HeadendConfig, headendReloads } from './config.ts';
 import { Downlink, type DownlinkReceiver } from './downlink.ts';
 import { Enrolment } from './enrolment.ts';
 import { type DeviceTriggerRequest, GatewayOperations, type StartedOperation } from './gateway-operations.ts';
+import { Handovers } from './handovers.ts';
 import { Notifier } from './notifier.ts';
 import { OrderBook } from './order-book.ts';
 import type { FanoutRequest, GroupRequest, ImageRequest } from './orders.ts';
@@ -309,6 +310,12 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const gatewayOperations = new GatewayOperations({ ...base, notifier, sessionRequests, triggeredSessions });
   const sessionOrders = new SessionOrders({ ...base, sessionRequests });
   const pendingDetaches = new PendingDetaches({ ...base, notifier });
+  const handovers = new Handovers({
+    ...base,
+    notifier,
+    unreachableDevices,
+    bootstraps: () => settings.policy['assisted-bootstrap'],
+  });
   const policy = new Policy({ ...base, settings: settings.policy, sessionRequests });
   const alertHandler = new AlertHandler({
     ...base,
@@ -319,7 +326,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const sessions = new Sessions({
     ...base,
     hasOwnConnection: (gateway) => reachability.hasOwnConnection(gateway),
-    work: sessionWork(policy, pendingDetaches, jobs, (gateway) =>
+    work: sessionWork(policy, pendingDetaches, handovers, jobs, (gateway) =>
       watchingRecords(jobs.work(gateway), nodeAt(vocabulary, 'GwDeviceInventory', 'Records'), (names) =>
         alertHandler.removed(gateway, names),
       ),
@@ -341,6 +348,8 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
       state,
       mqtt: settings.mqtt,
       settings: settings.enrolment,
+      replaced: (gateway) => handovers.replaced(gateway),
+      returned: (gateway, key) => clones.returned(gateway, key),
       manage: (gateway, operations) => sessionRequests.run(gateway, operations),
       isOnline: (gateway) => reachability.isOnline(reachability.brokerGatewayOf(gateway)),
     });
@@ -365,6 +374,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     triggeredSessions,
     gatewayOperations,
     pendingDetaches,
+    handovers,
     policy,
     sessions,
     relay,
@@ -377,6 +387,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
 const sessionWork = (
   policy: Policy,
   pendingDetaches: PendingDetaches,
+  handovers: Handovers,
   jobs: Jobs,
   ordered: (gateway: string) => Work,
 ) =>
@@ -387,6 +398,7 @@ const sessionWork = (
       yield* jobs.work(party.id);
     } else {
       yield* pendingDetaches.work(party.id);
+      yield* handovers.work(party.id);
       yield* ordered(party.id);
     }
   };
@@ -401,6 +413,7 @@ const receiverOf = ({
   sequences,
   orders,
   pendingDetaches,
+  handovers,
   sessions,
   relay,
   clones,
@@ -421,7 +434,8 @@ const receiverOf = ({
     const reason = state?.problem;
     if (reason !== undefined && reason !== known) events.emit('gateway.problem', { gateway, reason });
     if (online) pendingDetaches.gatewayOnline(gateway);
-    if (online) enrolment?.gatewayOnline();
+    if (online) handovers.gatewayOnline(gateway);
+    if (online) enrolment?.gatewayOnline(gateway);
     events.emit('gateway.state', { gateway, online });
     const epoch = state?.epoch;
     if (epoch !== undefined && parties.isGateway(gateway) && sequences.isNews(gateway, epoch)) {

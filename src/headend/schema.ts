@@ -54,5 +54,7 @@ export const headendSchema: Schema = {
      CREATE TABLE enrolment_code (
        hash TEXT PRIMARY KEY, gateway TEXT, expires INTEGER NOT NULL, used_by TEXT
      ) STRICT, WITHOUT ROWID;`,
+    `CREATE TABLE replacement (gateway TEXT PRIMARY KEY, serial TEXT, expires INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+     CREATE TABLE handover (gateway TEXT NOT NULL, device TEXT NOT NULL, PRIMARY KEY (gateway, device)) STRICT, WITHOUT ROWID;`,
   ],
 };

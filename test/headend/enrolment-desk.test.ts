@@ -4,16 +4,19 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { checkConfig } from '../../src/base/config.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
 import { openDatabase } from '../../src/base/open-database.ts';
 import { Sealing } from '../../src/base/sealing.ts';
 import { keyId } from '../../src/gateway/northbound/board-identity.ts';
 import { certificateRequest } from '../../src/gateway/northbound/certificate-request.ts';
 import { CertificateAuthority } from '../../src/headend/certificate-authority.ts';
+import { headendConfigSchema } from '../../src/headend/config.ts';
 import { codeLimit, EnrolmentCodes } from '../../src/headend/enrolment-codes.ts';
 import { EnrolmentDesk } from '../../src/headend/enrolment-desk.ts';
 import { EnrolmentRecords, enrolmentLimits } from '../../src/headend/enrolment-records.ts';
 import { Parties } from '../../src/headend/parties.ts';
+import { Replacements } from '../../src/headend/replacements.ts';
 import { headendSchema } from '../../src/headend/schema.ts';
 import {
   decodeEnrolmentGrant,
@@ -49,6 +52,9 @@ function desk(settings: object = {}, state = ':memory:', sealingKey = Buffer.all
   const parties = new Parties({ gateway: [], device: [device] } as never, database);
   const records = new EnrolmentRecords({ ...base, sealing: new Sealing(sealingKey, systemEntropy) });
   const codes = new EnrolmentCodes(base);
+  const replacements = new Replacements({ ...base, records });
+  const replaced: string[] = [];
+  const returned: string[] = [];
   const made = new EnrolmentDesk({
     ...base,
     serverId: 'dm.example',
@@ -57,9 +63,12 @@ function desk(settings: object = {}, state = ':memory:', sealingKey = Buffer.all
     authority: new CertificateAuthority(files, base),
     records,
     codes,
+    replacements,
+    replaced: (gateway) => replaced.push(gateway),
+    returned: (gateway) => returned.push(gateway),
     parties,
   });
-  return { desk: made, clock, events, codes, records, parties, database };
+  return { desk: made, clock, events, codes, records, parties, database, replacements, replaced, returned };
 }
 
 const newKey = () => generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey;
@@ -211,4 +220,53 @@ test('a certificate with less than half of its time is issued again when the boa
   rig.clock.advance(12 * 86_400_000);
   assert.equal((await ask(rig, 'gw-1', key))?.state, 'granted');
   assert.notEqual(rig.records.holder('gw-1')?.chain, before);
+});
+
+test('by an order to replace a board the first one that fits gets its name, once; the board before is void and reported', async () => {
+  const rig = desk({ allow: [{ gateway: 'gw-1' }] });
+  const [first, second, third] = [newKey(), newKey(), newKey()];
+  assert.throws(() => rig.replacements.order('gw-1', 1), { code: 'notFound' }, 'nobody has the name yet');
+  await ask(rig, 'gw-1', first);
+  const secret = rig.parties.get('gw-1')?.clientSecret;
+  rig.replacements.order('gw-1', 1, 'SN-2');
+  assert.equal((await ask(rig, 'gw-1', second, { serial: 'SN-1' }))?.state, 'waiting');
+  rig.clock.advance(3_700_000);
+  assert.equal((await ask(rig, 'gw-1', third, { serial: 'SN-2' }))?.state, 'waiting', 'the order has ended');
+  rig.replacements.order('gw-1', 1);
+  rig.replacements.cancel('gw-1');
+  assert.throws(() => rig.replacements.cancel('gw-1'), { code: 'notFound' });
+  assert.equal((await ask(rig, 'gw-1', second))?.state, 'waiting', 'the order was taken back');
+  rig.replacements.order('gw-1', 1);
+  const answers = await Promise.all([second, third].map((key) => ask(rig, 'gw-1', key)));
+  assert.deepEqual(answers.map((one) => one?.state).toSorted(), ['granted', 'waiting'], 'two at once');
+  assert.deepEqual([rig.records.holder('gw-1')?.by, rig.replaced], ['replacement', ['gw-1']]);
+  assert.notEqual(rig.parties.get('gw-1')?.clientSecret, secret);
+  assert.match(reasonOf(await ask(rig, 'gw-1', first)) ?? '', /has the name now/);
+  assert.deepEqual(rig.returned, ['gw-1']);
+});
+
+test('when the disk does not take a replacement, the order and the board before stay', async () => {
+  const rig = desk({ allow: [{ gateway: 'gw-1' }] });
+  const [first, second] = [newKey(), newKey()];
+  await ask(rig, 'gw-1', first);
+  rig.replacements.order('gw-1', 1);
+  rig.database
+    .prepare(
+      "CREATE TRIGGER full BEFORE UPDATE OF state ON enrolment WHEN new.state = 'replaced' BEGIN SELECT RAISE(ABORT, 'full'); END",
+    )
+    .run();
+  await assert.rejects(ask(rig, 'gw-1', second), /full/);
+  assert.equal(rig.records.holder('gw-1')?.key, keyId(first));
+  assert.deepEqual(rig.replaced, []);
+  rig.database.prepare('DROP TRIGGER full').run();
+  assert.equal((await ask(rig, 'gw-1', second))?.state, 'granted');
+});
+
+test('a worker of a group enrols no gateways: the other workers would not know them', () => {
+  const config = {
+    headend: { id: 'dm.example', group: 'workers' },
+    mqtt: { url: 'mqtt://127.0.0.1:1' },
+    enrolment: files,
+  };
+  assert.throws(() => checkConfig(headendConfigSchema, config, 'test'), /headend\.group exclude each other/);
 });

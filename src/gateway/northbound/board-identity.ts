@@ -157,9 +157,7 @@ export class BoardIdentity {
    * @throws {PosternError} `malformed`
    */
   checkNext(pem: string, gateway: string): string {
-    const chain = (pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []).map(
-      (one) => certificateOf(Buffer.from(one)).raw,
-    );
+    const chain = (pem.match(pemCertificate) ?? []).map((one) => certificateOf(Buffer.from(one)).raw);
     const checked = this.#checked(chain, gateway);
     // Where the one in use is lost, any other one is better.
     const present = orUndefined(() => this.certificate());
@@ -191,6 +189,31 @@ export class BoardIdentity {
     return orUndefined(() => readFileSync(this.certificateFile, 'utf8')) ?? '';
   }
 
+  /**
+   * Whether a certificate shows that another board has the name of this one now: the authority of this board's certificate
+   * has issued it later, for the same name and another key.
+   * @throws {PosternError} `malformed`
+   */
+  isReplacedBy(der: Uint8Array, gateway: string): boolean {
+    const other = certificateOf(der);
+    const [own, issuer] = (this.chain().match(pemCertificate) ?? []).map((one) =>
+      certificateOf(Buffer.from(one)),
+    );
+    return (
+      own !== undefined &&
+      issuer !== undefined &&
+      other.verify(issuer.publicKey) &&
+      commonNameOf(other) === gateway &&
+      !other.checkPrivateKey(this.key()) &&
+      other.validFromDate >= own.validFromDate
+    );
+  }
+
+  /** Gives the account up: at the next start the board asks for another one. The key stays. */
+  giveUp(): void {
+    this.#demandStored(() => replaceDurably(this.#accountFile, join(this.#folder, 'enrolled.json.replaced')));
+  }
+
   #demandStored(work: () => void): void {
     try {
       work();
@@ -211,6 +234,7 @@ export class BoardIdentity {
   }
 }
 
+const pemCertificate = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
 /** Undefined when it is no key of P-256. */
 function keyOf(content: Buffer): KeyObject | undefined {
   const key = createPrivateKey(content);

@@ -120,6 +120,15 @@ export class CertificateKeeper {
     reconnect('the certificate is renewed');
   }
 
+  /** The head-end has told which board has this name. Returns true when it is another one: this one must serve nobody. */
+  isReplacedBy(certificate: Buffer): boolean {
+    const { identity, gatewayId: gateway, events } = this.#parts;
+    if (!identity.isReplacedBy(certificate, gateway)) return false;
+    events.emit('gateway.given-up', { gateway, reason: 'another board has replaced this one' });
+    identity.giveUp();
+    return true;
+  }
+
   /** A connection to the broker is up. */
   connected(): void {
     const { settings, identity, events, gatewayId: gateway, reconnect } = this.#parts;

@@ -28,6 +28,8 @@ export interface UpstreamParts {
   readonly events: Events;
   /** Counts what is sent and received. */
   readonly traffic?: UplinkTraffic;
+  /** Takes the certificate of the board that has this name now. Only where this gateway is enrolled. */
+  readonly holder?: (certificate: Buffer) => void;
   /** Told how each attempt to connect ended. */
   readonly attempts?: { readonly connected: () => void; readonly failed: () => void };
 }
@@ -77,7 +79,7 @@ export class Upstream implements Uplink {
       overdue: (pending) => this.#overdue(pending),
       expired: (pending) => this.#expired(pending),
     });
-    const { state, down } = this.#topics;
+    const { state, down, holder } = this.#topics;
     const { softwareVersion, epoch, problem, traffic, attempts, clock, entropy, events } = parts;
     this.#presence = new Presence({
       topic: state,
@@ -93,7 +95,7 @@ export class Upstream implements Uplink {
       ...parts,
       clientId: parts.gatewayId,
       subscriptions: [down],
-      watches: [state],
+      watches: parts.holder ? [state, holder] : [state],
       carrier: { topic: this.#topics.none, isNeeded: () => this.#pending.size > 0 },
       will: { topic: state, payload: this.#presence.state(false) },
       received: (topic, payload, { retain }) => this.#receive(topic, payload, retain),
@@ -289,6 +291,10 @@ export class Upstream implements Uplink {
     try {
       if (topic === this.#topics.state) {
         this.#presence.received(payload, isRetained);
+        return;
+      }
+      if (topic === this.#topics.holder) {
+        this.#parts.holder?.(payload);
         return;
       }
       envelope = decodeEnvelope(payload);

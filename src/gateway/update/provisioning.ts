@@ -24,6 +24,9 @@ const fileKeys: readonly (readonly [table: string, key: string])[] = [
   ['mqtt', 'key'],
   ['enrolment', 'cert'],
   ['enrolment', 'key'],
+  ['coaps', 'certificate-file'],
+  ['coaps', 'key-file'],
+  ['coaps', 'ca-files'],
   ['http', 'tls-cert'],
   ['http', 'tls-key'],
   ['images', 'ca'],
@@ -62,7 +65,11 @@ export function provision(
   check: (
     config: unknown,
     file: string,
-  ) => { coap: { port: number }; http?: { host: string; port: number } | undefined },
+  ) => {
+    coap: { port: number };
+    coaps?: { port: number } | undefined;
+    http?: { host: string; port: number } | undefined;
+  },
 ): Provisioned {
   const source = join(from, configFile);
   const config = join(to, 'config');
@@ -76,13 +83,13 @@ export function provision(
   const made = makeIdentity(to, tables);
   const all = { ...tables, ...mergeTables(boardDefaults(to), tables) };
   for (const [table, key] of fileKeys) placeFile(all[table] as Table | undefined, key, from, config);
-  const { coap, http } = check(all, source);
+  const { coap, coaps, http } = check(all, source);
   for (const name of readdirSync(from).filter((one) => plainFiles.test(one))) {
     copyFileSync(join(from, name), join(config, name));
     syncFile(join(config, name));
   }
   writeDurably(join(config, configFile), stringify(all));
-  const udp = [coap.port];
+  const udp = [coap.port, ...(coaps ? [coaps.port] : [])];
   const tcp = http && !/^(127\.|::1|localhost)/.test(http.host) ? [http.port] : [];
   writeDurably(join(config, 'firewall.nft'), firewall({ udp, tcp }));
   writeDurably(join(to, 'hostname'), `${made.id}\n`);

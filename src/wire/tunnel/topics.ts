@@ -7,6 +7,8 @@ export const gatewayTopics = (gateway: string) => ({
   up: `dm/${gateway}/up`,
   upRoute: (route: string) => `dm/${gateway}/up/${route}`,
   down: `dm/${gateway}/down`,
+  /** Certificate of the board that has the name, in DER, retained. It is there when a board was replaced. */
+  holder: `dm/${gateway}/holder`,
   /** Nobody subscribes to it: `~` cannot be a route. See `Carrier`. */
   none: `dm/${gateway}/up/~`,
 });

@@ -13,6 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { parse } from 'smol-toml';
 import { checkConfig, loadConfig } from '../../../src/base/config.ts';
 import { systemEntropy } from '../../../src/base/entropy.ts';
 import { gatewayConfigSchema } from '../../../src/gateway/config.ts';
@@ -97,6 +98,16 @@ test('a configured name and configured secrets are used, and the secrets are not
     readFileSync(join(to, 'config/firewall.nft'), 'utf8'),
     'add element inet postern open_udp { 5683 }\nadd element inet postern open_tcp { 8053 }\n',
   );
+});
+
+test('where devices are served over DTLS, the firewall opens its port too; the shipped example is such a configuration', (t) => {
+  const secured = least.replace('insecure-plain-coap = true', '');
+  const { to, run } = board(t, { 'gateway.toml': `${secured}\n[coaps]\nport = 6684\n` });
+  assert.deepEqual(run().udp, [5683, 6684]);
+  assert.match(readFileSync(join(to, 'config/firewall.nft'), 'utf8'), /open_udp \{ 6684 \}/);
+  const example = readFileSync(new URL('../../../firmware-image/gateway.toml', import.meta.url), 'utf8');
+  const { coap, coaps } = checkGatewayConfig(parse(example), 'example');
+  assert.deepEqual([coap['insecure-plain-coap'], coaps?.port], [false, 5684]);
 });
 
 test('a wrong configuration is refused with the reason, and its file stays in place', (t) => {

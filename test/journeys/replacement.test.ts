@@ -1,0 +1,155 @@
+import assert from 'node:assert/strict';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { stringify } from 'smol-toml';
+import { Device } from '../../src/device/device.ts';
+import { ServiceProcess } from '../cli/service-process.ts';
+import { EventRecorder } from '../event-recorder.ts';
+import { EnrolmentSite } from './enrolment-site.ts';
+import { type DeviceKind, deviceConfig, secrets } from './site.ts';
+
+const local = [1, 2, 3].map((number) => `urn:dev:local:${number}`);
+const served = [1, 2, 3].map((number) => `urn:dev:served:${number}`);
+const all = [...local, ...served];
+const order = '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevInfo/DevId</LocURI></Target></Item></Get>';
+
+/** Two free ports, one above the other. */
+async function freePair(): Promise<number> {
+  for (;;) {
+    const [one, two] = [createSocket('udp4'), createSocket('udp4')];
+    try {
+      one.bind(0, '127.0.0.1');
+      await once(one, 'listening');
+      const { port } = one.address();
+      two.bind(port + 1, '127.0.0.1');
+      await once(two, 'listening');
+      return port;
+    } catch {
+      // The port above is taken.
+    } finally {
+      one.close();
+      two.close();
+    }
+  }
+}
+
+/** Starts a board as a process. Its files are in a folder of its own. */
+function start(site: EnrolmentSite, folder: string, port: number): ServiceProcess {
+  const file = join(folder, 'gateway.toml');
+  writeFileSync(
+    file,
+    stringify({
+      gateway: {
+        id: 'gw-1',
+        state: join(folder, 'state.db'),
+        'admin-socket': join(folder, 'admin.sock'),
+      },
+      coap: { port, interfaces: ['lo'], leisure: 50 },
+      coaps: { port: port + 1 },
+      mqtt: { url: site.url, ca: site.ca },
+      enrolment: site.claim,
+      bootstrap: { device: local.map((id) => ({ id, 'factory-secret': secrets.factory(id) })) },
+    }),
+  );
+  return ServiceProcess.postern(['gateway', '--config', file]);
+}
+
+test('a dead board is replaced without a visit to its devices, and does not fight when it comes back', {
+  timeout: 240_000,
+}, async () => {
+  await using site = await EnrolmentSite.open();
+  const headend = await site.headend(
+    { allow: [{ gateway: 'gw-1' }] },
+    {
+      device: served.map((id) => ({
+        id,
+        'client-secret': secrets.deviceClient(id),
+        'server-secret': secrets.deviceServer(id),
+      })),
+    },
+  );
+  const port = await freePair();
+  const folders = [1, 2, 3].map(() => mkdtempSync(join(site.folder, 'board-')));
+  const [first, second, kept] = folders as [string, string, string];
+
+  // The first board with its devices, over DTLS.
+  {
+    await using board = start(site, first, port);
+    await board.until('mqtt.connected');
+    await board.until('gateway.started');
+    const events = new EventRecorder();
+    for (const id of all) {
+      const kind: DeviceKind = local.includes(id) ? { factory: true } : { server: true };
+      const top = {
+        network: { gateway: `coap://127.0.0.1:${port}`, interface: '127.0.0.1', 'attach-every': 10 },
+      };
+      const config = deviceConfig(id, { coapPort: port }, { ...kind, top });
+      const device = site.use(new Device(config, { events }));
+      await device.start();
+      await device.attached;
+      await site.headendEvents.until('alert.device-attach', { device: id, gateway: 'gw-1' });
+    }
+    board.child.kill('SIGKILL');
+    await once(board.child, 'close');
+  }
+  for (const name of [
+    'state.db',
+    'state.db-wal',
+    'state.db-shm',
+    'state.db.key',
+    'identity',
+    'state.db.lock',
+  ])
+    if (existsSync(join(first, name))) cpSync(join(first, name), join(kept, name), { recursive: true });
+  rmSync(first, { recursive: true });
+
+  // Another board under its name: without the order it waits, by the order it is the one.
+  const mark = site.headendEvents.all.length;
+  const after = (name: string) => site.headendEvents.all.slice(mark).filter((event) => event.name === name);
+  await using board = start(site, second, port);
+  await board.until('enrolment.waiting', { reason: 'another board is enrolled as gw-1' });
+  headend.enrolment!.replace('gw-1', 1, 'SN-9');
+  board.child.kill('SIGTERM');
+  await once(board.child, 'close');
+  {
+    await using other = start(site, second, port);
+    await other.until('enrolment.waiting');
+    other.child.kill('SIGTERM');
+    await once(other.child, 'close');
+  }
+  headend.enrolment!.replace('gw-1', 1);
+  await using successor = start(site, second, port);
+  await successor.until('enrolment.done');
+  await successor.until('gateway.started');
+  const replaced = await site.headendEvents.until('gateway.replaced', { gateway: 'gw-1' });
+  assert.equal(replaced.fields.devices, all.length);
+  await site.headendEvents.until('gateway.handed-over', { gateway: 'gw-1', devices: served.length });
+  await site.headendEvents.until('gateway.new-epoch', { gateway: 'gw-1' });
+  while (after('alert.device-attach').length < all.length) await site.headendEvents.nextOfAny();
+  assert.deepEqual(
+    after('alert.device-attach')
+      .map(({ fields }) => [fields.device, fields.bootstrap])
+      .toSorted(),
+    all.map((id) => [id, local.includes(id) ? 'local' : 'server']).toSorted(),
+  );
+  const [outcome] = await headend.manage(served[0]!, [{ name: 'Get', uri: './DevInfo/DevId' }]);
+  assert.equal(outcome?.results[0]?.data, served[0]);
+  await headend.fanOut('gw-1', { name: 'all', command: order, targets: {}, returnFormat: 2 } as never);
+  await site.headendEvents.until('alert.command-fanout', { name: 'all' });
+  assert.match(headend.fanouts().at(-1)?.result ?? '', /Total="6" Done="6" Failed="0"/);
+
+  // The old board comes back with all its files.
+  await using old = start(site, kept, await freePair());
+  await old.until('gateway.given-up', { gateway: 'gw-1' });
+  await old.until('enrolment.refused');
+  await site.headendEvents.until('gateway.cloned', { gateway: 'gw-1' });
+  assert.ok(headend.gateways()[0]?.cloned);
+  const [again] = await headend.manage('gw-1', [{ name: 'Get', uri: './DevInfo/DevId' }]);
+  assert.equal(again?.status, 200);
+  assert.ok(!existsSync(join(kept, 'identity/enrolled.json')));
+  const states = headend.enrolment!.list(10).map(({ state, by }) => `${state} by ${by}`);
+  assert.deepEqual(states, ['issued by replacement', 'replaced by list']);
+});
