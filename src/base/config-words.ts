@@ -75,7 +75,9 @@ function kindOf(value: unknown): string {
 
 /** What a message says of a value that it does not show. */
 const concealed = (value: unknown): string =>
-  typeof value === 'string' ? `a text of ${[...value].length} characters` : kindOf(value);
+  typeof value === 'string'
+    ? `a text of ${[...value].length === 1 ? '1 character' : `${[...value].length} characters`}`
+    : kindOf(value);
 
 /** A wrong value, or its kind. */
 function shown(value: unknown): string {

@@ -206,9 +206,9 @@ export function readToml(file: string): Record<string, unknown> {
   } catch (cause) {
     const why =
       cause instanceof TomlError
-        ? `line ${cause.line}, column ${cause.column}: not valid TOML: ${cause.message.split('\n')[0]}`
+        ? `line ${cause.line}, column ${cause.column}: not valid TOML: ${cause.message.split('\n')[0]!.replace('Invalid TOML document: ', '')}`
         : /ENOENT/.test(asPosternError(cause).message)
-          ? 'there is no such file'
+          ? 'there is no such file (--config FILE names another one)'
           : asPosternError(cause).message;
     throw new PosternError('configuration', `${file}: ${why}`, { cause });
   }

@@ -145,7 +145,8 @@ export const keyFileOf = (state: string): string => `${actualFile(state)}.key`;
 export async function backUpWithKey(state: string, backup: string, make: () => Promise<void>): Promise<void> {
   const [from, to] = [keyFileOf(state), keyFileOf(backup)];
   for (const file of [backup, to])
-    if (existsSync(file)) throw new PosternError('conflict', `${file} exists already`);
+    if (existsSync(file))
+      throw new PosternError('conflict', `${file} exists already; take another name, or remove it`);
   const key = keyIn(from);
   if (!key) throw new PosternError('notFound', `there is no key ${from}: nothing was sealed by it`);
   try {

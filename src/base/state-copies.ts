@@ -53,7 +53,8 @@ async function runCopy(file: string, part: string, renames: readonly [string, st
  * @throws {PosternError} `conflict` when the target exists, `notFound` without a state, `storage`
  */
 export async function backUp(file: string, target: string): Promise<void> {
-  if (existsSync(target)) throw new PosternError('conflict', `${target} exists already`);
+  if (existsSync(target))
+    throw new PosternError('conflict', `${target} exists already; take another name, or remove it`);
   if (!existsSync(file)) throw new PosternError('notFound', `there is no state file ${file}`);
   const part = target + partial;
   try {

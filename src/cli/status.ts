@@ -1,3 +1,4 @@
+import type { Recovery } from '../base/recover-state.ts';
 import { indented, safeJson } from '../base/safe-text.ts';
 import { askGateway } from '../gateway/console/admin-api.ts';
 import { defaultSocket } from '../gateway/console/admin-socket.ts';
@@ -57,9 +58,7 @@ ${common}`,
         'outbox',
         `${outbox.waiting} alerts waiting, ${outbox.dropped} dropped, ${outbox.undeliverable} undeliverable, ${outbox.refused} of child gateways refused; limit ${outbox.limit}`,
       ],
-      ...(recovery === undefined
-        ? []
-        : [['recovery', `${recovery.reason}; uses ${recovery.used ?? 'a new state'}`]]),
+      ...(recovery === undefined ? [] : [['recovery', recoveryText(recovery)]]),
       ...(fault === undefined ? [] : [['state', `NOT WRITABLE: ${fault}`]]),
       ...(budget ? trafficRows(budget) : []),
       ['sessions', String(sessions)],
@@ -98,6 +97,10 @@ export function uplinkText(uplink: GatewayStatus['uplink']): string {
 const mebibytes = (bytes: number): number => Math.ceil(bytes / 1_048_576);
 const kilobytes = (octets: number): string => `${(octets / 1000).toFixed(1)} kB`;
 
+/** A state that could not be used at the start. */
+const recoveryText = ({ reason, aside, used }: Recovery): string =>
+  `the state could not be used (${reason})${aside === undefined ? '' : `, and is kept as ${aside}`}; the gateway began with ${used ?? 'an empty state'}; postern restore takes a backup back`;
+
 function trafficRows({ day, month, short }: BudgetView): string[][] {
   const row = (name: string, { used, limit, kinds }: TrafficView) => [
     name,
@@ -105,6 +108,7 @@ function trafficRows({ day, month, short }: BudgetView): string[][] {
       .map(([kind, { up, down }]) => `${kind} ${kilobytes(up)} up, ${kilobytes(down)} down`)
       .join('; ')}`,
   ];
-  const waiting = short.length === 0 ? [] : [['waiting', `${short.join(', ')}: the data budget runs short`]];
+  const waiting =
+    short.length === 0 ? [] : [['waiting', `${short.join(', ')}: wait for room in the data budget`]];
   return [row('today', day), row('month', month), ...waiting];
 }

@@ -155,10 +155,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     startAgain: surroundings.startAgain,
     addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: () => state.epoch.value,
-    problem: () => {
-      const { fault } = state.database;
-      return fault && `its state cannot be written: ${fault.message}`;
-    },
+    problem: () => state.database.fault?.message,
     ...machine,
   });
   state.database.onFault(() => problemChanged?.());

@@ -41,7 +41,7 @@ describe('a gateway on a full disk', { skip, timeout: 120_000 }, () => {
     await site.gatewayEvents.until('state.failing');
     assert.match(gateway.status().fault ?? '', /full/);
     const told = await site.headendEvents.until('gateway.problem', { gateway: 'gw-1' });
-    assert.match(String(told.fields.reason), /^its state cannot be written: .*full/);
+    assert.match(String(told.fields.reason), /^the state cannot be written: .*full/);
     assert.equal(headend.gateways()[0]?.problem, told.fields.reason);
 
     const [throughTunnel] = await headend.manage(first, [{ name: 'Get', uri: './DevInfo/Man' }]);

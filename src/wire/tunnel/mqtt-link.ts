@@ -258,7 +258,7 @@ export class MqttLink implements AsyncDisposable {
     } catch (thrown) {
       if (thrown instanceof RefusedMessage && thrown.code === 'tooLarge') this.#refused(bytes);
       else if (thrown instanceof RefusedMessage && publication.isTrial !== true)
-        this.#refusals.add('publish', topic, thrown.message);
+        this.#refusals.add('publish', topic, thrown.reason);
       if (bytes > this.#limit.bytes) throw this.#tooLarge(bytes);
       throw thrown;
     }

@@ -6,10 +6,14 @@ import { Reason, reasonText } from './mqtt-reasons.ts';
  * size. `unavailable`: the same message may be accepted later.
  */
 export class RefusedMessage extends PosternError {
+  /** What the broker said. */
+  readonly reason: string;
+
   constructor(topic: string, reasonCode: number) {
     const reason = reasonText(reasonCode);
     const what = reasonCode === Reason.NotAuthorized ? 'does not allow to publish' : 'refuses a message';
     super(refusalCodes[reasonCode] ?? 'forbidden', `the broker ${what} on ${topic}: ${reason}`);
+    this.reason = reason;
   }
 }
 
