@@ -32,6 +32,12 @@ export async function enrolByApi(): Promise<void> {
     'the list shows neither secrets nor certificates',
   );
   await enrolled[0];
+  const ofFirst = '/gateways/gw-1/replacement';
+  const { status, body: order } = await ask('POST', ofFirst, { hours: 2, serial: 'SN of the next one' });
+  assert.deepEqual([status, order.gateway, order.serial], [200, 'gw-1', 'SN of the next one']);
+  assert.equal((await ask('POST', ofFirst, { hours: 0 })).status, 400);
+  assert.equal((await ask('POST', '/gateways/gw-9/replacement', {})).status, 404);
+  assert.equal((await ask('DELETE', ofFirst)).body.removed, 'gw-1');
   stop.abort();
   await assert.rejects(enrolled[1]!);
 }
