@@ -2,6 +2,7 @@ import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
+import { freshSecrets } from '../dm/fresh-secrets.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import { accountNodes } from '../mo/dm-acc.ts';
@@ -20,8 +21,6 @@ export interface AssistedBootstrapParts {
   /** For sessions with the gateway, which run while the device's own session waits. */
   readonly sessionRequests: SessionRequests;
 }
-
-const nonceBytes = 16;
 
 /**
  * DM-Server-assisted gateway bootstrap (GwMO section 8.4.1), as work in the device's own session. It makes new
@@ -87,7 +86,6 @@ export function expectationOf(
   { entropy, vocabulary, parties }: Pick<AssistedBootstrapParts, 'entropy' | 'vocabulary' | 'parties'>,
   deviceId: string,
 ) {
-  const secret = () => Buffer.from(entropy.bytes(secretBytes)).toString('base64url');
   const derived = {
     identity: issuedIdentity(entropy.bytes(identityBytes)),
     salt: entropy.bytes(secretBytes),
@@ -96,10 +94,7 @@ export function expectationOf(
   const expected = {
     deviceId,
     clientName: deviceId,
-    clientSecret: secret(),
-    clientNonce: entropy.bytes(nonceBytes),
-    serverSecret: secret(),
-    serverNonce: entropy.bytes(nonceBytes),
+    ...freshSecrets(entropy),
     ...(shared !== undefined && {
       transport: { identity: derived.identity, key: derivedKey(shared, derived.salt, derived.identity) },
     }),

@@ -21,6 +21,7 @@ import { factoryIdentity, factoryKey } from '../../src/wire/secure/transport-key
 import { encodeTnds, TndsMediaType } from '../../src/wire/syncml/tnds.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
+import { freePair } from '../peers/free-pair.ts';
 import { SocketEnd } from '../wire/secure/dtls/socket-end.ts';
 import { type DeviceKind, gatewayConfig, Site, secrets } from './site.ts';
 
@@ -148,27 +149,6 @@ for (const [origin, kind] of ways)
   });
 
 const order = '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevInfo/Man</LocURI></Target></Item></Get>';
-
-/** A port that is free, as is the one above it. */
-async function freePair(): Promise<number> {
-  for (;;) {
-    const [one, two] = [createSocket('udp4'), createSocket('udp4')];
-    try {
-      one.bind(0, '127.0.0.1');
-      await once(one, 'listening');
-      const { port } = one.address();
-      if (port === 65_535) continue;
-      two.bind(port + 1, '127.0.0.1');
-      await once(two, 'listening');
-      return port;
-    } catch {
-      // The port above is taken.
-    } finally {
-      one.close();
-      two.close();
-    }
-  }
-}
 
 for (const [origin, kind] of ways)
   test(`two devices at once, each by its own key; bootstrap: ${origin}`, limit, async () => {

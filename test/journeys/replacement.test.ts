@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,6 +7,7 @@ import { stringify } from 'smol-toml';
 import { Device } from '../../src/device/device.ts';
 import { ServiceProcess } from '../cli/service-process.ts';
 import { EventRecorder } from '../event-recorder.ts';
+import { freePair } from '../peers/free-pair.ts';
 import { EnrolmentSite } from './enrolment-site.ts';
 import { type DeviceKind, deviceConfig, secrets } from './site.ts';
 
@@ -15,26 +15,6 @@ const local = [1, 2, 3].map((number) => `urn:dev:local:${number}`);
 const served = [1, 2, 3].map((number) => `urn:dev:served:${number}`);
 const all = [...local, ...served];
 const order = '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevInfo/DevId</LocURI></Target></Item></Get>';
-
-/** Two free ports, one above the other. */
-async function freePair(): Promise<number> {
-  for (;;) {
-    const [one, two] = [createSocket('udp4'), createSocket('udp4')];
-    try {
-      one.bind(0, '127.0.0.1');
-      await once(one, 'listening');
-      const { port } = one.address();
-      two.bind(port + 1, '127.0.0.1');
-      await once(two, 'listening');
-      return port;
-    } catch {
-      // The port above is taken.
-    } finally {
-      one.close();
-      two.close();
-    }
-  }
-}
 
 /** Starts a board as a process. Its files are in a folder of its own. */
 function start(site: EnrolmentSite, folder: string, port: number): ServiceProcess {

@@ -3,6 +3,7 @@ import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { freshSecrets } from '../../dm/fresh-secrets.ts';
 import { ProofGuard } from '../../dm/proof-guard.ts';
 import { accountNodes, type DmAccount } from '../../mo/dm-acc.ts';
 import { Code } from '../../wire/coap/codes.ts';
@@ -75,7 +76,6 @@ export type BootstrapAnswer =
  * rate (`ProofGuard`).
  */
 const usedChallenges = 4096;
-const nonceBytes = 16;
 
 /**
  * The local bootstrap server (GwMO section 8.4.2). A device that proves its factory secret gets an account for this
@@ -211,18 +211,14 @@ export class BootstrapServer {
     bootstrapNonce?: string,
   ): DmAccount {
     const { gatewayId, entropy, credentials } = this.#parts;
-    const secret = () => Buffer.from(entropy.bytes(secretBytes)).toString('base64url');
     const transport = isSecret && {
       identity: issuedIdentity(entropy.bytes(identityBytes)),
-      key: secret(),
+      key: Buffer.from(entropy.bytes(secretBytes)).toString('base64url'),
     };
     const credential: GatewayCredential = {
       deviceId,
       clientName: deviceId,
-      clientSecret: secret(),
-      clientNonce: entropy.bytes(nonceBytes),
-      serverSecret: secret(),
-      serverNonce: entropy.bytes(nonceBytes),
+      ...freshSecrets(entropy),
       origin,
       attached: false,
       ...(transport && { transport }),
