@@ -12,6 +12,8 @@ export function actualFile(name: string): string {
 
 /** SQLITE_BUSY. */
 const busy = 5;
+/** SQLITE_FULL. */
+const full = 13;
 
 /**
  * Keeps a state file for one process. The lock is a small database of its own beside the state, which this process keeps
@@ -78,7 +80,8 @@ function take(file: string): DatabaseSync {
   const lock = new DatabaseSync(file);
   try {
     // In this locking mode, the lock of the transaction stays after its end. All facts are in one sector: no journal needed.
-    lock.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE; COMMIT');
+    lock.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE');
+    endTransaction(lock);
     // Another user who could open the file could lock it. Nobody may open it in this process: closing it again would end the lock.
     chmodSync(file, 0o600);
     return lock;
@@ -86,6 +89,16 @@ function take(file: string): DatabaseSync {
     lock.close();
     if ((thrown as { errcode?: number }).errcode !== busy) throw thrown;
     throw new Error(`${holderOf(file)} uses it`);
+  }
+}
+
+/** The first transaction writes to an empty file. A full disk refuses that; the lock stays all the same. */
+function endTransaction(lock: DatabaseSync): void {
+  try {
+    lock.exec('COMMIT');
+  } catch (thrown) {
+    if ((thrown as { errcode?: number }).errcode !== full) throw thrown;
+    if (lock.isTransaction) lock.exec('ROLLBACK');
   }
 }
 
