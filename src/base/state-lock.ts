@@ -88,7 +88,7 @@ function take(file: string): DatabaseSync {
   } catch (thrown) {
     lock.close();
     if ((thrown as { errcode?: number }).errcode !== busy) throw thrown;
-    throw new Error(`${holderOf(file)} uses it`);
+    throw inUse(file);
   }
 }
 
@@ -115,23 +115,32 @@ function copyOfLock(file: string): DatabaseSync {
     if (isDamage(thrown)) return copy;
     copy.close();
     if ((thrown as { errcode?: number }).errcode !== busy) throw thrown;
-    throw new Error(`${holderOf(file)} uses it`);
+    throw inUse(file);
   }
 }
 
+const other = { name: 'another process' };
+
+/** Says who has the state, and what to do. */
+function inUse(file: string): Error {
+  const { name, pid } = holderOf(file);
+  const command = pid === undefined ? '' : ` (kill ${pid}, or systemctl stop where it is a service)`;
+  return new Error(`${name} uses it: stop that process first${command}, or use another state file`);
+}
+
 /** Names the process that has locked a file, as far as /proc tells it. */
-function holderOf(file: string): string {
+function holderOf(file: string): { name: string; pid?: string } {
   try {
     const { ino } = statSync(file);
     const isHolder = (line: string) => line.includes(' POSIX ') && line.split(/\s+/)[5]?.endsWith(`:${ino}`);
     const pid = readFileSync('/proc/locks', 'utf8').split('\n').find(isHolder)?.split(/\s+/)[4];
     // Processes of other containers have no number here.
-    if (!Number(pid)) return 'another process';
+    if (pid === undefined || !Number(pid)) return other;
     const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
     // Options may hold secrets.
     const command = words.slice(0, 3).filter((word) => word !== '' && !word.startsWith('-'));
-    return `process ${pid} (${command.join(' ')})`;
+    return { name: `process ${pid} (${command.join(' ')})`, pid };
   } catch {
-    return 'another process';
+    return other;
   }
 }

@@ -149,7 +149,6 @@ describe('a gateway on a full disk', { skip, timeout: 120_000 }, () => {
     await site.headendEvents.until('alert.device-detach', { device: 'urn:dev:ops:3', reason: 'left' });
     await site.headendEvents.until('alert.device-attach', { device: 'urn:dev:ops:5', gateway: 'gw-1' });
     assert.equal(gateway.status().fault, undefined);
-    assert.equal(gateway.devices().length, 7);
   });
 
   test('starts on a full disk with another configuration than before, which holds; what must be stored is stored later', async () => {
