@@ -115,13 +115,11 @@ export class DmClient implements AsyncDisposable {
 
   /**
    * Takes a Package #0 for the gateway itself.
-   * @throws {PosternError} `malformed`, `notFound` without an account for the server, `unauthorized` for a wrong digest
+   * @throws {PosternError} `malformed`, `unauthorized` for a wrong digest, or without an account
    */
   notified(body: Uint8Array): void {
     const notification = decodeNotification(body);
     const { accounts, events } = this.#parts;
-    if (!accounts.find(notification.serverId))
-      throw new PosternError('notFound', `no account for ${notification.serverId}`);
     if (!accounts.believes(notification)) {
       events.emit('notification.refused', { server: notification.serverId });
       throw new PosternError('unauthorized', 'the digest of Package #0 is wrong');

@@ -4,6 +4,7 @@ import type { Clock, Monotonic } from '../../base/clock.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import type { DeviceRecord } from '../../mo/device-record.ts';
+import { childIn } from '../rights/child-scope.ts';
 import type { Inventory } from '../store/inventory.ts';
 
 export interface ClaimsParts {
@@ -48,7 +49,7 @@ export class Claims {
   judge(child: string, deviceId: string): void {
     const { inventory, clock } = this.#parts;
     const record = inventory.get(deviceId);
-    const holder = record?.via?.split('/')[0];
+    const holder = childIn(record);
     if (!record || holder === child || record.state === 'unreachable') return;
     if (holder !== undefined && inventory.get(holder)?.state === 'unreachable') return;
     const known = this.#claims.get(deviceId);

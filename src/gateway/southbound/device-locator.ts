@@ -3,6 +3,7 @@ import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import { type CoapAnswer, type CoapCall, call } from '../../wire/coap/blockwise-client.ts';
 import type { Remote } from '../../wire/coap/message.ts';
+import { childIn } from '../rights/child-scope.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { CoapNetwork } from './coap-network.ts';
 import type { DeviceAddresses, PeerAddress } from './device-addresses.ts';
@@ -45,8 +46,8 @@ export class DeviceLocator {
    */
   childOf(deviceId: string): string | undefined {
     const { inventory, addresses } = this.#parts;
-    const via = inventory.get(deviceId)?.via;
-    if (via !== undefined) return via.split('/')[0];
+    const child = childIn(inventory.get(deviceId));
+    if (child !== undefined) return child;
     const heard = addresses.get(deviceId);
     const holder = heard && this.childAt(heard);
     return holder === deviceId ? undefined : holder;
