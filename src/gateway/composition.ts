@@ -197,6 +197,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     servers: config.tunnel.servers ?? [config['dm-server'].id],
     childOf: (deviceId) => locator.childOf(deviceId),
     childAt: (from) => locator.childAt(from),
+    isUnsure: (from) => locator.isUnsure(from),
     policy: new TunnelPolicy({
       isKnown: (deviceId) =>
         inventory.get(deviceId) !== undefined ||

@@ -150,7 +150,7 @@ export class AlertHandler {
       this.#claims.delete(deviceId);
       if (gateway !== brokerGateway) reachability.learn(gateway, brokerGateway);
       if (deviceId === brokerGateway) return;
-      if (isProved) reachability.prove(deviceId, brokerGateway);
+      if (isProved) reachability.report(deviceId, brokerGateway);
       else reachability.learn(deviceId, brokerGateway);
     });
     this.#demandRoom(reporter, deviceId);

@@ -133,6 +133,10 @@ export const countsAnswer = described(
 export const gatewaysAnswer = v.array(
   v.strictObject({
     id: gateway,
+    known: described(
+      v.boolean(),
+      'Whether it has an account for this server. One without an account has published a state, or sends too many messages (`refused`)',
+    ),
     online: v.optional(
       described(v.boolean(), 'Whether it is connected to the broker. Absent until it has said so'),
     ),

@@ -156,10 +156,10 @@ export class Headend implements AsyncDisposable {
     return this.#parts.reachability.problemOf(gateway);
   }
 
-  /** Lists the gateways of the configuration first, in its order, then other gateways that have published a state. */
+  /** Lists the gateways of the configuration first, in its order, then others that were heard. */
   gateways(): GatewayView[] {
     const { reachability, downlink, clones } = this.#parts;
-    return reachability.gateways().map((gateway) => {
+    return reachability.gateways(downlink.refusedGateways()).map((gateway) => {
       const refused = downlink.refusedOf(gateway.id);
       const at = clones.clonedAt(gateway.id);
       return {

@@ -9,7 +9,7 @@ import { call } from '../../wire/coap/blockwise-client.ts';
 import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
 import { ContentFormat, contentFormatOf, mediaTypeOf } from '../../wire/coap/content-formats.ts';
 import type { CoapEndpoint } from '../../wire/coap/endpoint.ts';
-import { type CoapRequest, type Reply, refusal, reply } from '../../wire/coap/message.ts';
+import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../../wire/coap/message.ts';
 import { Option, optionValue, text } from '../../wire/coap/options.ts';
 import { remoteKey } from '../../wire/coap/peer.ts';
 import type { Resource } from '../../wire/coap/router.ts';
@@ -34,6 +34,8 @@ export interface TransparentParts {
   readonly policy: TunnelPolicy;
   /** The attached child gateway that has proved itself at this address. */
   readonly childAt: (from: PeerAddress) => string | undefined;
+  /** Whether a request comes without DTLS from where a device has an association: its address may be forged. */
+  readonly isUnsure: (from: PeerAddress & Pick<Remote, 'identity'>) => boolean;
   /** The CoAP endpoint to use for an address that was heard on a local address. */
   readonly towards: (device: PeerAddress) => CoapEndpoint | undefined;
   readonly entropy: Entropy;
@@ -177,7 +179,8 @@ export class TransparentMode {
       events.emit('hierarchy.package-refused', { device, via });
       return refused(508, 'the chain of gateways has a loop or is too long');
     }
-    const child = from && this.#parts.childAt(from);
+    const isSure = from === undefined || !this.#parts.isUnsure({ ...from, identity });
+    const child = from && isSure ? this.#parts.childAt(from) : undefined;
     if (via !== undefined && (child === undefined || gateways.at(-1) !== child)) {
       events.emit('hierarchy.package-refused', { device, via });
       // A child that has just bootstrapped, or has a new address, proves itself in a moment.
@@ -185,7 +188,8 @@ export class TransparentMode {
       return refused(503, reason, overloadRetryAfter);
     }
     const place = from ? remoteKey(from.address, from.port) : address;
-    const isFree = child !== undefined || this.#isProven(device, from) || policy.hasAccepted(device, place);
+    const isFree =
+      isSure && (child !== undefined || this.#isProven(device, from) || policy.hasAccepted(device, place));
     const refusal = isFree ? undefined : policy.refusalOf(device, address, body.length);
     if (refusal) return refused(refusal.status, refusal.reason, refusal.retryAfter);
     const sender = `${address} ${device}`;
