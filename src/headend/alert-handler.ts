@@ -284,8 +284,12 @@ export class AlertHandler {
     const { kind, reason, via } = fault;
     const gateway = this.#place(reporter, via);
     if (gateway === undefined) return DmStatus.Ok;
-    this.#parts.records.addAlert('GatewayFault', gateway, undefined, { kind, reason });
-    this.#emit('alert.gateway-fault', { gateway, kind, reason });
+    const { records } = this.#parts;
+    // A gateway that starts says that it has none.
+    if (kind === 'problem-ended' && !records.problems().has(gateway)) return DmStatus.Ok;
+    records.addAlert('GatewayFault', gateway, undefined, { kind, reason });
+    if (kind === 'problem') this.#emit('gateway.problem', { gateway, reason });
+    else this.#emit('alert.gateway-fault', { gateway, kind, reason });
     return DmStatus.Ok;
   }
 

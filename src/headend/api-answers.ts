@@ -135,7 +135,7 @@ export const gatewaysAnswer = v.array(
     id: gateway,
     known: described(
       v.boolean(),
-      'Whether it has an account for this server. One without an account has published a state, or sends too many messages (`refused`)',
+      'Whether it has an account for this server. One without an account has published a state, sends too many messages (`refused`), or is a child gateway with a `problem`',
     ),
     online: v.optional(
       described(v.boolean(), 'Whether it is connected to the broker. Absent until it has said so'),
@@ -143,7 +143,7 @@ export const gatewaysAnswer = v.array(
     software: v.optional(text('Version of its software, as it says itself')),
     problem: v.optional(
       text(
-        'What it says is wrong with its uplink, its state file, its data budget or the download of an image. Absent when it says nothing',
+        'What it says is wrong with its uplink, its state file, its data budget or the download of an image; a child gateway says through its parent that its state cannot be written. Absent when it says nothing',
       ),
     ),
     cloned: v.exactOptional(

@@ -158,12 +158,15 @@ export class Headend implements AsyncDisposable {
 
   /** Lists the gateways of the configuration first, in its order, then others that were heard. */
   gateways(): GatewayView[] {
-    const { reachability, downlink, clones } = this.#parts;
-    return reachability.gateways(downlink.refusedGateways()).map((gateway) => {
+    const { reachability, downlink, clones, records } = this.#parts;
+    const problems = records.problems();
+    const others = [...problems.keys(), ...downlink.refusedGateways()];
+    return reachability.gateways(others).map((gateway) => {
       const refused = downlink.refusedOf(gateway.id);
       const at = clones.clonedAt(gateway.id);
       return {
         ...gateway,
+        problem: reachability.hasOwnConnection(gateway.id) ? gateway.problem : problems.get(gateway.id),
         ...(refused > 0 && { refused }),
         ...(at !== undefined && { cloned: new Date(at).toISOString() }),
       };
