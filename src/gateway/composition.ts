@@ -7,6 +7,7 @@ import { hashedName } from '../base/hashed-name.ts';
 import type { SetAside } from '../base/rows.ts';
 import { writeAtStart } from '../base/start-writes.ts';
 import { watchState } from '../base/watch-state.ts';
+import { isProblem } from '../mo/gateway-alerts.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import { parseCoapUri } from '../wire/coap/uri.ts';
@@ -178,7 +179,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     problem: () => problemText(state.database.fault?.message, budget.shortage, broken),
     ...machine,
   });
-  state.database.onFault(() => problemChanged?.());
   budget.onChanged(() => problemChanged?.());
   if (parent) (networks.secureNetwork ?? network).onChange(() => parent.addressesChanged());
   transport?.onMoved((former, { identity, address, port }, heardOn) => {
@@ -203,6 +203,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     scope,
     childOf: (deviceId) => locator.childOf(deviceId),
     childAt: (from) => locator.childAt(from),
+    isUnsure: (from) => locator.isUnsure(from),
     policy: tunnelPolicy,
     towards: ({ address, port, heardOn }) => networks.networkAt(address, port).towards(address, heardOn),
     upstream: uplink,
@@ -327,7 +328,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     vocabulary,
     upstream: reporting,
     settled: () => state.database.settled(),
+    ...(parent && { problem: () => state.database.fault?.message }),
     ...machine,
+  });
+  state.database.onFault(() => {
+    problemChanged?.();
+    if (parent) dmClient.contact(ownServer);
   });
   budget.onReleased(() => dmClient.wake());
   reports.deliverBy(dmClient);
@@ -386,7 +392,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     scope,
     events,
     fanoutEnded: (...args) => delegation.reported(...args),
-    faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
+    faulted: (fault) =>
+      reports.fault(isProblem(fault) ? 'problem' : `${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
   });
   writeAtStart(state.database, events, () => knowManualDevices(config, credentials));
   const sessions = new DeviceSessions({

@@ -9,7 +9,7 @@ import { call } from '../../wire/coap/blockwise-client.ts';
 import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
 import { ContentFormat, contentFormatOf, mediaTypeOf } from '../../wire/coap/content-formats.ts';
 import type { CoapEndpoint } from '../../wire/coap/endpoint.ts';
-import { type CoapRequest, type Reply, refusal, reply } from '../../wire/coap/message.ts';
+import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../../wire/coap/message.ts';
 import { Option, optionValue, text } from '../../wire/coap/options.ts';
 import { remoteKey } from '../../wire/coap/peer.ts';
 import type { Resource } from '../../wire/coap/router.ts';
@@ -35,6 +35,8 @@ export interface TransparentParts {
   readonly policy: TunnelPolicy;
   /** The attached child gateway that has proved itself at this address. */
   readonly childAt: (from: PeerAddress) => string | undefined;
+  /** Whether a request comes without DTLS from where a device has an association: its address may be forged. */
+  readonly isUnsure: (from: PeerAddress & Pick<Remote, 'identity'>) => boolean;
   /** The CoAP endpoint to use for an address that was heard on a local address. */
   readonly towards: (device: PeerAddress) => CoapEndpoint | undefined;
   readonly entropy: Entropy;
@@ -160,7 +162,7 @@ export class TransparentMode {
    * @throws what the uplink throws, except `timeout`, `tooLarge`, `unavailable`, `overBudget` and `full`, which are refusals
    */
   async forward(up: TunnelledPackage): Promise<TunnelAnswer> {
-    const { gatewayId, authorisation, scope, childAt, upstream, events, policy } = this.#parts;
+    const { gatewayId, authorisation, scope, childAt, isUnsure, upstream, events, policy } = this.#parts;
     const { server, device, via, contentType, body, hmac, address, from, identity } = up;
     if (!authorisation.may(server, 'get-packages')) {
       events.emit('tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
@@ -171,14 +173,16 @@ export class TransparentMode {
     if (device === gatewayId) return refused(403, 'no device is named like this gateway');
     if (contentType === undefined || body.length === 0)
       return refused(415, 'the package must be a DM message in XML, WBXML or CBOR');
-    const child = from && childAt(from);
+    const isSure = from === undefined || !isUnsure({ ...from, identity });
+    const child = from && isSure ? childAt(from) : undefined;
     const lie = scope.refusalOf({ device, via: via?.split('/'), identity, child });
     if (lie) {
       if (via !== undefined) events.emit('hierarchy.package-refused', { device, via });
       return refused(lie.status, lie.reason, lie.status === 503 ? overloadRetryAfter : undefined);
     }
     const place = from ? remoteKey(from.address, from.port) : address;
-    const isFree = via !== undefined || this.#isProven(device, from) || policy.hasAccepted(device, place);
+    const isFree =
+      isSure && (via !== undefined || this.#isProven(device, from) || policy.hasAccepted(device, place));
     const refusal = isFree ? undefined : policy.refusalOf(device, address, body.length);
     if (refusal) return refused(refusal.status, refusal.reason, refusal.retryAfter);
     const sender = `${address} ${device}`;

@@ -59,10 +59,19 @@ export class DeviceLocator {
     return holder !== undefined && this.#parts.inventory.get(holder)?.isGateway ? holder : undefined;
   }
 
-  /** Whether the device that last proved its identity at this address is attached. */
+  /**
+   * Whether a request comes without DTLS from an address and port where a device has an association. Anyone may forge these, and
+   * what the device has proved there counts for its records alone.
+   */
+  isUnsure({ address, port, identity }: Pick<Remote, 'address' | 'port' | 'identity'>): boolean {
+    const { network, networkAt } = this.#parts;
+    return identity === undefined && networkAt(address, port) !== network;
+  }
+
+  /** Whether a request comes from where an attached device has last proved its identity. */
   isAttachedAt(remote: Remote): boolean {
     const { inventory, addresses } = this.#parts;
-    return inventory.get(addresses.deviceAt(remote) ?? '') !== undefined;
+    return !this.isUnsure(remote) && inventory.get(addresses.deviceAt(remote) ?? '') !== undefined;
   }
 
   /** Whether a local address leads to this address. */
