@@ -696,9 +696,9 @@ describe('contexts', () => {
       contexts.add('x', { ...other, recipientId: Buffer.of(1), idContext: Buffer.of(5) }),
       undefined,
     );
-    assert.equal(contexts.find(Buffer.of(1), Buffer.of(5))?.identity, 'x');
+    assert.equal(contexts.find(Buffer.of(1), Buffer.of(5))?.name, 'x');
     assert.equal(contexts.find(Buffer.of(1), Buffer.of(6)), undefined);
-    assert.equal(contexts.find(Buffer.of(1), undefined)?.identity, 'device');
+    assert.equal(contexts.find(Buffer.of(1), undefined)?.name, 'device');
   });
 
   test('a peer may leave its ID Context out where its ID is the only one', () => {
@@ -709,11 +709,11 @@ describe('contexts', () => {
       idContext: Buffer.of(1),
     };
     assert.equal(contexts.add('y', parameters), undefined);
-    assert.equal(contexts.find(Buffer.of(44), undefined)?.identity, 'y');
+    assert.equal(contexts.find(Buffer.of(44), undefined)?.name, 'y');
     assert.equal(contexts.add('z', { ...parameters, idContext: Buffer.of(2) }), undefined);
     assert.equal(contexts.find(Buffer.of(44), undefined), undefined);
     contexts.remove('z');
-    assert.equal(contexts.find(Buffer.of(44), undefined)?.identity, 'y');
+    assert.equal(contexts.find(Buffer.of(44), undefined)?.name, 'y');
   });
 
   test('a response that comes after its context was taken away says nothing', async () => {
