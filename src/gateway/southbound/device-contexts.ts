@@ -49,7 +49,8 @@ export class DeviceContexts {
     const used = guarded(machine.events, 'state', (name: string) => keys.used(name));
     this.protection = new Oscore({ ...machine, contexts: this.#contexts, used });
     this.configure(configured);
-    for (const deviceId of keys.devices()) for (const { identity } of keys.of(deviceId)) this.#follow(identity);
+    for (const deviceId of keys.devices())
+      for (const { identity } of keys.of(deviceId)) this.#follow(identity);
     keys.onIssued((identity) => {
       const why = this.#follow(identity);
       if (why !== undefined) throw new PosternError('conflict', why);

@@ -150,12 +150,7 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     throw new PosternError('forbidden', 'a client with this endpoint name is not bootstrapped here');
   }
 
-  async #bootstrap(
-    deviceId: string,
-    remote: Remote,
-    local: LocalEndpoint,
-    wanted: number,
-  ): Promise<void> {
+  async #bootstrap(deviceId: string, remote: Remote, local: LocalEndpoint, wanted: number): Promise<void> {
     const { call, calls, events } = this.#parts;
     const { signal } = this.#tasks;
     const { address, port } = remote;
@@ -173,12 +168,12 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
       // Deletes the accounts of all other servers. The client keeps its bootstrap server's account (section 6.1.6).
       expectDone(deviceId, 'Delete', await send({ method: Code.DELETE, path: [] }));
       // A client may look for the context as soon as something links to it.
+      // No other party may read the key, wherever the client is by now.
       for (const [path, entries] of [
         [[ObjectId.Oscore, context], this.#oscore(context, key)],
         [[ObjectId.Security, free], this.#security(local, free, context, key)],
         [[ObjectId.Server, 0], this.#server()],
       ] as const)
-        // No other party may read the key, wherever the client is by now.
         if (entries.length > 0) await calls.write(client, path, entries, { signal, party });
       expectDone(deviceId, 'Finish', await send({ method: Code.POST, path: ['bs'] }));
       this.#bootstrapped.set(deviceId, true);
@@ -207,19 +202,12 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
   }
 
   /** Resources of the object Security. It links to the security context, where there is one. */
-  #security(
-    local: LocalEndpoint,
-    instance: number,
-    context: number,
-    key: Key | undefined,
-  ): readonly Entry[] {
+  #security(local: LocalEndpoint, instance: number, context: number, key: Key | undefined): readonly Entry[] {
     const none = new Uint8Array();
     const isOscore = key?.security === 'oscore';
     const preShared = isOscore ? undefined : key;
     return resourcesOf([ObjectId.Security, instance], {
-      0: isOscore
-        ? this.#parts.oscoreUri(local, '')
-        : coapUri(local.address, local.port, '', local.scheme),
+      0: isOscore ? this.#parts.oscoreUri(local, '') : coapUri(local.address, local.port, '', local.scheme),
       1: false,
       2: preShared ? securityModes.preShared : securityModes.none,
       3: preShared ? Buffer.from(preShared.identity) : none,

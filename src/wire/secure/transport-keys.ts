@@ -73,9 +73,7 @@ export const issuedContext = (identity: string, key: Uint8Array): OscoreParamete
  * device is the beginning of the SHA-256 of its DevId.
  */
 export const factoryContext = (secret: string, deviceId: string): OscoreParameters => ({
-  masterSecret: Buffer.from(
-    hkdfSync('sha256', secret, '', `postern factory oscore 1 ${deviceId}`, keyBytes),
-  ),
+  masterSecret: Buffer.from(hkdfSync('sha256', secret, '', `postern factory oscore 1 ${deviceId}`, keyBytes)),
   senderId: gatewayIds.factory,
   recipientId: hash('sha256', deviceId, 'buffer').subarray(0, mostIdBytes),
 });
