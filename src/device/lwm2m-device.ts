@@ -141,6 +141,8 @@ export class LwM2mDevice implements AsyncDisposable {
     if (!registration) return;
     const { code } = await this.#coap.request({ method: 'POST', ...registration, timeout });
     if (code === '4.04') await this.#register(registration.base);
+    else if (!code.startsWith('2.'))
+      throw new PosternError('unavailable', `the update was refused with ${code}`);
   }
 
   /** Sets the initial objects. */
@@ -206,7 +208,7 @@ export class LwM2mDevice implements AsyncDisposable {
     const found = gateway ?? (await this.#coap.discover(port, `rt=${wanted}`, discoveryTimeout))?.base;
     if (found === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
     const { links, secure } = await this.#coap.linksOf(found, `rt=${wanted}`, discoveryTimeout);
-    const isOscore = this.#config.device.security === 'oscore';
+    const isOscore = this.#config.oscore !== undefined || this.#config.device.security === 'oscore';
     const base = (!isOscore && secure) || found;
     this.#events.emit('device.discovered', {
       device: this.id,

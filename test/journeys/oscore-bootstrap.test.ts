@@ -6,7 +6,6 @@ import { describe, type TestContext, test } from 'node:test';
 import { hashedName } from '../../src/base/hashed-name.ts';
 import { composeGateway } from '../../src/gateway/composition.ts';
 import { Gateway } from '../../src/gateway/gateway.ts';
-import { Code } from '../../src/wire/coap/codes.ts';
 import { isForOscore } from '../../src/wire/secure/transport-keys.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { startAedes } from '../peers/brokers.ts';
@@ -16,7 +15,7 @@ import { type DeviceKind, gatewayConfig, loopback, Site, secrets, type Toml } fr
 
 const id = 'urn:dev:ops:1';
 const other = 'urn:dev:ops:2';
-const limit = { timeout: 12_000 };
+const limit = { timeout: 120_000 };
 const own = { 'factory-secret': secrets.factory(id), security: 'oscore' };
 const listed = (...ids: string[]) => ({
   device: ids.map((each) => ({
@@ -162,13 +161,13 @@ for (const [origin, kind, tables] of ways)
       await second.start();
       await second.attached;
       assert.deepEqual(watched.keysOf(), keys);
-      const byNumber = new Map<string, string>();
-      for (const [number, content] of seen.numbers()) {
-        // The bootstrap has a context of its own.
-        const key = `${number} ${content.length}`;
-        byNumber.set(key, content);
+      const contents = new Map<string, string>();
+      for (const [sender, content] of seen.senders()) {
+        // A request that is sent again is the same.
+        assert.equal(contents.get(sender) ?? content, content);
+        contents.set(sender, content);
       }
-      assert.ok(byNumber.size > 4);
+      assert.ok(contents.size > 4);
     });
 
     test('a device whose record the DM server deletes is shut out at once, and begins anew', async () => {
@@ -301,6 +300,7 @@ describe('an LwM2M client over OSCORE', limit, () => {
     const client = site.client(id, nat, {}, own);
     await client.start();
     await client.attached;
+    await watched.events.until('device.attached', { device: id });
     const first = watched.keysOf();
     await watched.next();
     // It registered before the restart, and renews that by the context of before.
@@ -330,10 +330,11 @@ describe('an LwM2M client over OSCORE', limit, () => {
     const client = site.client(id, nat, {}, own);
     await client.start();
     await client.attached;
+    await events.until('device.attached', { device: id });
     gateway.reload(() => watched.config({ lwm2m: listed(other) }));
     await events.until('device.unlisted', { device: id });
     assert.deepEqual(watched.keysOf(), []);
-    await assert.rejects(client.update());
+    await assert.rejects(client.update(), { code: 'unavailable' });
     await events.until('oscore.refused', { reason: 'Security context not found' });
   });
 });
@@ -352,7 +353,6 @@ test('a context that is good for the bootstrap alone opens nothing else', limit,
   const { fields } = await site.deviceEvents.until('device.attach-failed', { device: id });
   assert.match(String(fields.reason), /4\.03/);
   assert.equal(events.count('registration.taken'), 0);
-  assert.equal(Code.Forbidden, 0x83);
 });
 
 test('a configuration in which OSCORE is wanted and not served, or wanted of a child gateway, is refused', () => {

@@ -33,6 +33,13 @@ export function watch(nat: Nat) {
       passed
         .filter((message) => isRequestCode(message.code) && !hasOscore(message))
         .map(({ options }) => `/${textOptions(options, Option.UriPath).join('/')}`),
+    /** What each request holds, by the Sender ID and the number of its sender. */
+    senders: () =>
+      passed.flatMap((message): [string, string][] => {
+        const { kid, piv } = (hasOscore(message) && headerOf(message)) || {};
+        const sender = kid && piv && `${Buffer.from(kid).toString('hex')} ${sequenceOf(piv)}`;
+        return sender ? [[sender, Buffer.from(message.payload).toString('hex')]] : [];
+      }),
     /** What was protected by each own number, by its sender and number. */
     numbers: () =>
       passed.flatMap((message): [string, string][] => {
