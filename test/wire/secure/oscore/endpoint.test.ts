@@ -735,6 +735,37 @@ describe('contexts', () => {
     assert.doesNotMatch(textOf(said.bytes), /secret/);
   });
 
+  test('a response that was asked for before a peer left is still protected; nothing else is', async () => {
+    const { wire, gateway, device } = pair();
+    await ask(device, gateway);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    gateway.handler = async () => {
+      await promise;
+      return reply(Code.Content, { payload: 'goodbye' });
+    };
+    const answer = ask(device, gateway);
+    await wire.settle();
+    gateway.contexts.remove('device', true);
+    wire.sent.length = 0;
+    resolve();
+    await answer;
+    await wire.settle();
+    assert.ok(wire.sent.some(({ bytes }) => hasOscore(read(bytes))));
+    assert.equal(await ask(device, gateway), 'unavailable');
+  });
+
+  test('a request for one party alone is sent through a context of this party alone', async () => {
+    const { wire, gateway, device } = pair();
+    await ask(device, gateway);
+    const askFor = (party: string) =>
+      gateway.endpoint.request(device.address, 5683, { code: Code.GET, options: [], timeout: 1000, party });
+    const sent = wire.sent.length;
+    await assert.rejects(askFor('another'), { code: 'unavailable' });
+    gateway.contexts.remove('device');
+    await assert.rejects(askFor('device'), { code: 'unavailable' });
+    assert.equal(wire.sent.length, sent);
+  });
+
   test('one that was taken away opens nothing, and requests to its peer are not protected by it', async () => {
     const { gateway, device } = pair();
     await ask(device, gateway);
