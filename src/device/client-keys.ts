@@ -1,10 +1,13 @@
 import type { Events } from '../base/events.ts';
 import { ObjectId } from '../wire/lwm2m/objects.ts';
+import type { Value } from '../wire/lwm2m/resource.ts';
+import { linkOf } from '../wire/lwm2m/resource.ts';
 import { keyOctets } from '../wire/secure/oscore/config.ts';
 import { factoryIdentity, factoryKey } from '../wire/secure/transport-keys.ts';
 import type { StackKey, StackSecurity } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import type { LwM2mObjects } from './lwm2m-objects.ts';
+import { type DeviceContext, factoryContextOf } from './protected-datagrams.ts';
 import { isSamePlace } from './server-sessions.ts';
 
 export interface ClientKeysParts {
@@ -14,10 +17,18 @@ export interface ClientKeysParts {
 }
 
 /** Resources of the object Security (LwM2M core 1.1, appendix E.1). */
-const Resource = { Uri: 0, IsBootstrap: 1, Identity: 3, Key: 5 } as const;
+const Resource = { Uri: 0, IsBootstrap: 1, Identity: 3, Key: 5, Oscore: 17 } as const;
 
-/** The account for the LwM2M server: the address, and the key for DTLS where it has one. Undefined before a bootstrap. */
-export function serverAccount(objects: LwM2mObjects): { uri: string; key: StackKey | undefined } | undefined {
+/** The account for the LwM2M server. Undefined before a bootstrap. */
+export interface ServerAccount {
+  readonly uri: string;
+  /** For DTLS, where it has one. */
+  readonly key: StackKey | undefined;
+  /** For OSCORE, where it links to one. */
+  readonly context: DeviceContext | undefined;
+}
+
+export function serverAccount(objects: LwM2mObjects): ServerAccount | undefined {
   const [object, instance] =
     objects
       .instances(ObjectId.Security)
@@ -27,7 +38,23 @@ export function serverAccount(objects: LwM2mObjects): { uri: string; key: StackK
   const [uri, identity, key] = [at(Resource.Uri), at(Resource.Identity), at(Resource.Key)];
   if (typeof uri !== 'string') return undefined;
   const isKey = identity instanceof Uint8Array && key instanceof Uint8Array && key.length > 0;
-  return { uri, key: isKey ? { identity: Buffer.from(identity).toString(), key } : undefined };
+  return {
+    uri,
+    key: isKey ? { identity: Buffer.from(identity).toString(), key } : undefined,
+    context: contextAt(objects, at(Resource.Oscore)),
+  };
+}
+
+/** The security context that a link leads to (LwM2M core 1.1, appendix E.9). */
+function contextAt(objects: LwM2mObjects, link: Value | undefined): DeviceContext | undefined {
+  if (link === undefined) return undefined;
+  const [masterSecret, senderId, recipientId, , , masterSalt] = [0, 1, 2, 3, 4, 5].map((resource) => {
+    const value = objects.value(...linkOf(link), resource);
+    return value instanceof Uint8Array ? value : undefined;
+  });
+  if (!masterSecret || !senderId || !recipientId) return undefined;
+  const parameters = { masterSecret, senderId, recipientId, masterSalt };
+  return { name: 'gateway', identity: Buffer.from(senderId).toString(), parameters };
 }
 
 /** The keys of the reference LwM2M client: that of the factory for the bootstrap, that of the account for all else. */
@@ -42,6 +69,13 @@ export class ClientKeys implements StackSecurity {
     if (path === '/bs' || path === '/.well-known/core') return this.factory();
     const account = serverAccount(this.#parts.objects);
     return account && isSamePlace(account.uri, base) ? account.key : undefined;
+  };
+
+  /** The security context for a request, where the client uses OSCORE. Discovery goes without. */
+  readonly contextFor = (path: string): DeviceContext | undefined => {
+    if (path === '/.well-known/core') return undefined;
+    if (path === '/bs') return factoryContextOf(this.#parts.config);
+    return serverAccount(this.#parts.objects)?.context;
   };
 
   readonly opened = (gateway: string): void => this.#tell('device.association-opened', gateway);

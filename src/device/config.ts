@@ -33,6 +33,10 @@ const deviceTables = v.strictObject({
       v.optional(text),
       'A PIN that protects the bootstrap together with the factory secret, if the bootstrap server has one for this device',
     ),
+    security: described(
+      v.optional(v.picklist(['dtls', 'oscore'], '"dtls" or "oscore"'), 'dtls'),
+      'What protects its requests: DTLS, where the gateway serves it, or OSCORE. The factory secret gives a security context for the bootstrap, and the account another one for all else. The gateway, or the DM server, must have `oscore` for this device too',
+    ),
     state: described(
       v.optional(text, ':memory:'),
       'File for accounts and settings; `:memory:` keeps them until the end of the process',

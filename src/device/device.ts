@@ -126,6 +126,8 @@ export class Device implements AsyncDisposable {
       clock,
       entropy,
       events,
+      contextFor: keys.contextFor,
+      refused: (identity) => keys.refused('', identity),
       senders: new StoredSenders(this.#database, clock),
     });
     const asked = (request: StackIncoming) => this.#asked(request);
@@ -327,7 +329,7 @@ export class Device implements AsyncDisposable {
    * too. A device with OSCORE stays with plain CoAP.
    */
   async #withSecure({ secure, ...found }: Discovered, isTunnel: boolean): Promise<Discovered> {
-    if (this.#config.oscore) return found;
+    if (this.#config.oscore || this.#config.device.security === 'oscore') return found;
     const named = isTunnel
       ? (secure ?? (await this.#coap.linksOf(found.base, 'rt=oma.dm', discoveryTimeout)).secure)
       : secure;

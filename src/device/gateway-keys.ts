@@ -1,10 +1,21 @@
 import type { Events } from '../base/events.ts';
+import type { TransportKey } from '../mo/device-record.ts';
 import type { Accounts, DmAccount } from '../mo/dm-acc.ts';
-import { factoryIdentity, factoryKey } from '../wire/secure/transport-keys.ts';
+import { coapBase } from '../wire/coap/uri.ts';
+import {
+  factoryIdentity,
+  factoryKey,
+  isForOscore,
+  issuedContext,
+  ofDevice,
+} from '../wire/secure/transport-keys.ts';
 import { bootstrapPath } from './bootstraps.ts';
 import type { StackKey, StackSecurity } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
+import { type DeviceContext, factoryContextOf } from './protected-datagrams.ts';
 import { isDirect, isSamePlace } from './server-sessions.ts';
+
+const discoveryPath = '/.well-known/core';
 
 export interface GatewayKeysParts {
   readonly config: DeviceConfig;
@@ -28,13 +39,33 @@ export class GatewayKeys implements StackSecurity {
   }
 
   readonly keyFor = (base: string, path: string): StackKey | undefined => {
-    const own = this.#parts.accounts
-      .list()
-      .find((account) => isDirect(account) && isSamePlace(account.address, base))?.transport;
+    const own = this.#ownAt(base);
     if (path === bootstrapPath) return this.#factoryKey();
-    if (own && 'key' in own) return own;
-    return path === '/.well-known/core' ? this.#factoryKey() : undefined;
+    if (own && !isForOscore(own.identity)) return own;
+    return path === discoveryPath ? this.#factoryKey() : undefined;
   };
+
+  /** The security context for a request, where the device uses OSCORE. Discovery goes without: a new gateway knows no context. */
+  readonly contextFor = (
+    path: string,
+    { address, port }: { readonly address: string; readonly port: number },
+  ): DeviceContext | undefined => {
+    if (path === discoveryPath) return undefined;
+    if (path === bootstrapPath) return factoryContextOf(this.#parts.config);
+    const own = this.#ownAt(coapBase(address, port));
+    if (!own || !isForOscore(own.identity)) return undefined;
+    const { identity, key } = own;
+    return { name: 'gateway', identity, parameters: ofDevice(issuedContext(identity, Buffer.from(key))) };
+  };
+
+  /** The key in the account for the gateway at a place. */
+  #ownAt(base: string): TransportKey | undefined {
+    const { transport } =
+      this.#parts.accounts
+        .list()
+        .find((account) => isDirect(account) && isSamePlace(account.address, base)) ?? {};
+    return transport && 'key' in transport ? transport : undefined;
+  }
 
   readonly opened = (base: string): void => {
     const { config, events } = this.#parts;

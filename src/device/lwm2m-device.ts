@@ -69,9 +69,10 @@ export class LwM2mDevice implements AsyncDisposable {
     this.#clock = clock;
     this.#entropy = entropy;
     this.#events = events;
-    const protection = protectionOf(config, { clock, entropy, events });
     const { interface: where } = config.network;
     this.#keys = new ClientKeys({ config, objects: this.#objects, events });
+    const { contextFor } = this.#keys;
+    const protection = protectionOf(config, { clock, entropy, events, contextFor });
     this.#coap = new CoapStack(
       clock,
       where,
@@ -140,6 +141,8 @@ export class LwM2mDevice implements AsyncDisposable {
     if (!registration) return;
     const { code } = await this.#coap.request({ method: 'POST', ...registration, timeout });
     if (code === '4.04') await this.#register(registration.base);
+    else if (!code.startsWith('2.'))
+      throw new PosternError('unavailable', `the update was refused with ${code}`);
   }
 
   /** Sets the initial objects. */
@@ -205,7 +208,8 @@ export class LwM2mDevice implements AsyncDisposable {
     const found = gateway ?? (await this.#coap.discover(port, `rt=${wanted}`, discoveryTimeout))?.base;
     if (found === undefined) throw new PosternError('timeout', 'no gateway answered the multicast');
     const { links, secure } = await this.#coap.linksOf(found, `rt=${wanted}`, discoveryTimeout);
-    const base = secure ?? found;
+    const isOscore = this.#config.oscore !== undefined || this.#config.device.security === 'oscore';
+    const base = (!isOscore && secure) || found;
     this.#events.emit('device.discovered', {
       device: this.id,
       gateway: base,
@@ -217,7 +221,7 @@ export class LwM2mDevice implements AsyncDisposable {
   /** Asks for a bootstrap (LwM2M core 1.1, section 6.1). Returns the address of the server, `coap://host:port`. */
   async #becomeBootstrapped(base: string): Promise<string> {
     this.#finished = Promise.withResolvers<void>();
-    const restore = this.#objects.saved([ObjectId.Security, ObjectId.Server]);
+    const restore = this.#objects.saved([ObjectId.Security, ObjectId.Server, ObjectId.Oscore]);
     try {
       await this.#awaitBootstrap(base, this.#finished.promise);
       if (!serverAccount(this.#objects)) throw new PosternError('malformed', 'the bootstrap names no server');
@@ -301,15 +305,19 @@ export class LwM2mDevice implements AsyncDisposable {
   /** A bootstrap deletes all accounts but that for the bootstrap server itself (LwM2M core 1.1, section 6.1.7.3). */
   #forgetAccounts(): void {
     this.#objects.forget([ObjectId.Server]);
+    this.#objects.forget([ObjectId.Oscore]);
     for (const path of this.#objects.instances(ObjectId.Security))
       if (this.#objects.value(...path, 1) !== true) this.#objects.forget(path);
   }
 
   /** Answer to a Bootstrap-Discover (section 6.1.7.4): the account for the bootstrap server is the one without `ssid`. */
   #accountLinks(): readonly Link[] {
-    return [ObjectId.Security, ObjectId.Server].flatMap((object) =>
+    return [ObjectId.Security, ObjectId.Server, ObjectId.Oscore].flatMap((object) =>
       this.#objects.instances(object).map((path) => {
-        const ssid = this.#objects.value(...path, object === ObjectId.Security ? 10 : 0);
+        const ssid =
+          object === ObjectId.Oscore
+            ? undefined
+            : this.#objects.value(...path, object === ObjectId.Security ? 10 : 0);
         return { target: pathText(path), attributes: ssid === undefined ? {} : { ssid: String(ssid) } };
       }),
     );
@@ -336,7 +344,10 @@ export class LwM2mDevice implements AsyncDisposable {
     const entries = decodeContent(contentFormat, payload, path);
     const [object] = path;
     // Only a bootstrap server may write accounts, and only during a bootstrap.
-    const isAccount = object === ObjectId.Security || (object === ObjectId.Server && path.length < 3);
+    const isAccount =
+      object === ObjectId.Security ||
+      object === ObjectId.Oscore ||
+      (object === ObjectId.Server && path.length < 3);
     if (isAccount && !this.#finished)
       throw new PosternError('forbidden', 'accounts can be written by a bootstrap only');
     if (isAccount)

@@ -10,6 +10,8 @@ export type Execute = (argument: string) => void;
 const key = (path: Path): string => path.join('/');
 const notThere = (path: Path) => new PosternError('notFound', `${pathText(path)} does not exist`);
 const notAllowed = (path: Path) => new PosternError('notAllowed', `not allowed for ${pathText(path)}`);
+/** Objects that no LwM2M server may see. */
+const hidden: ReadonlySet<number> = new Set([ObjectId.Security, ObjectId.Oscore]);
 /** Most resource values, so that a server cannot fill the memory of the device. */
 const bound = 1024;
 
@@ -47,9 +49,9 @@ export class LwM2mObjects {
     return this.#values.get(key(path))?.value;
   }
 
-  /** Object instances that are listed in a registration: all but those of the object Security. */
+  /** Object instances that are listed in a registration: all but those of the objects Security and OSCORE. */
   get registered(): readonly Path[] {
-    return [...this.#instances.values()].filter(([object]) => object !== ObjectId.Security);
+    return [...this.#instances.values()].filter(([object = -1]) => !hidden.has(object));
   }
 
   /** Paths of the instances of an object. */
@@ -59,10 +61,10 @@ export class LwM2mObjects {
 
   /**
    * Reads all readable resources at a path and below.
-   * @throws {PosternError} `notFound`; `notAllowed` for the root, the object Security and resources that cannot be read
+   * @throws {PosternError} `notFound`; `notAllowed` for the root, the objects Security and OSCORE, and resources that cannot be read
    */
   read(path: Path): readonly Entry[] {
-    if (path.length === 0 || path[0] === ObjectId.Security) throw notAllowed(path);
+    if (path[0] === undefined || hidden.has(path[0])) throw notAllowed(path);
     if (this.#executables.has(key(path))) throw notAllowed(path);
     const found = [...this.#values.values()].filter((entry) => isBelow(entry.path, path));
     const readable = found.filter((entry) => describeResource(entry.path)?.operations !== 'W');

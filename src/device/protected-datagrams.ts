@@ -10,20 +10,34 @@ import type { Events } from '../base/events.ts';
 import { type CoapMessage, decode, encode, encodeEmpty, Malformed, Type } from '../wire/coap/codec.ts';
 import { Code, isRequestCode } from '../wire/coap/codes.ts';
 import { CoapRequest, type Handler, type Remote, type Reply } from '../wire/coap/message.ts';
+import { Option, textOptions } from '../wire/coap/options.ts';
 import { remoteKey } from '../wire/coap/peer.ts';
 import { parametersOf } from '../wire/secure/oscore/config.ts';
 import { OscoreContexts, type SenderRecord, type SenderStore } from '../wire/secure/oscore/contexts.ts';
 import type { OscoreParameters } from '../wire/secure/oscore/keys.ts';
 import { hasOscore } from '../wire/secure/oscore/messages.ts';
 import { Oscore } from '../wire/secure/oscore/protection.ts';
+import { factoryContext, factoryIdentity, ofDevice } from '../wire/secure/transport-keys.ts';
 import type { DeviceConfig } from './config.ts';
 
 export interface ProtectionParts {
   readonly clock: Clock;
   readonly events: Events;
   readonly entropy?: Entropy;
-  readonly parameters: OscoreParameters;
+  /** The context for a request to this path and place. Undefined where the request leaves without protection. */
+  readonly contextFor: (path: string, to: Place) => DeviceContext | undefined;
+  /** Called when the gateway does not know the context with this identity. Nothing proves that it was the gateway. */
+  readonly refused?: (identity: string) => void;
   readonly senders: SenderStore;
+}
+
+/** A security context of the device. */
+export interface DeviceContext {
+  /** It takes the place of the earlier context of this name. */
+  readonly name: string;
+  /** Identity of the key that gives it. */
+  readonly identity: string;
+  readonly parameters: OscoreParameters;
 }
 
 /** A socket as the package `coap` uses it, below the protection. */
@@ -42,6 +56,8 @@ interface Place {
 /** A request of the package that waits for its response. */
 interface Asked {
   readonly messageId: number;
+  /** That of the context. */
+  readonly identity: string;
   /** What is sent when the package repeats the request. */
   sent: Buffer | undefined;
   /** Takes the response that arrives. */
@@ -66,7 +82,8 @@ interface Served {
 const remembered = 64;
 /** Milliseconds for a request, which the package itself gives up before. */
 const patience = 300_000;
-const peerName = 'gateway';
+/** What a party says that does not know the context of a request (RFC 8613 section 8.2). */
+const unknownContext = 'Security context not found';
 
 /**
  * OSCORE below the package `coap`, which knows nothing of it: the datagrams of the package are protected on their way out and opened
@@ -91,7 +108,6 @@ export class ProtectedDatagrams {
     this.#parts = parts;
     this.#entropy = entropy;
     this.#contexts = new OscoreContexts({ clock, events, store });
-    this.#contexts.add(peerName, parts.parameters);
     this.#oscore = new Oscore({ contexts: this.#contexts, clock, entropy, events });
     this.#handle = this.#oscore.around(
       (request) => this.#handOver(request),
@@ -139,11 +155,22 @@ export class ProtectedDatagrams {
     const message = decode(datagram);
     if (message instanceof Malformed || message.code === Code.Empty || isGroup(to.address))
       below.send(datagram, to);
-    else if (isRequestCode(message.code)) this.#ask(message, to, below);
-    else this.#answer(message, to, below);
+    else if (isRequestCode(message.code)) {
+      const context = this.#contextFor(`/${textOptions(message.options, Option.UriPath).join('/')}`, to);
+      if (context) this.#ask(message, to, below, context);
+      else below.send(datagram, to);
+    } else this.#answer(message, to, below);
   }
 
-  #ask(message: CoapMessage, to: Place, below: Below): void {
+  /** The context for a path, known to OSCORE. */
+  #contextFor(path: string, to: Place): DeviceContext | undefined {
+    const found = this.#parts.contextFor(path, to);
+    const why = found && this.#contexts.add(found.name, found.parameters);
+    if (why !== undefined) throw new PosternError('conflict', why);
+    return found;
+  }
+
+  #ask(message: CoapMessage, to: Place, below: Below, { name, identity }: DeviceContext): void {
     const { type, messageId, token } = message;
     const key = hexOf(token);
     const known = this.#asked.get(key);
@@ -151,10 +178,10 @@ export class ProtectedDatagrams {
       if (known.sent) below.send(known.sent, to);
       return;
     }
-    const asked: Asked = { messageId, sent: undefined, answered: undefined, opened: undefined };
+    const asked: Asked = { messageId, identity, sent: undefined, answered: undefined, opened: undefined };
     this.#asked.set(key, asked);
     // The device speaks to its gateway alone, wherever that is.
-    this.#contexts.follow(this.#contexts.get(peerName)!, to);
+    this.#contexts.follow(this.#contexts.get(name)!, to);
     const send = (outer: Pick<CoapMessage, 'code' | 'options'> & { readonly payload?: Uint8Array }) => {
       // The second time it is another request, with an Echo. The package sees one.
       const own = asked.sent ? this.#rename(messageId) : messageId;
@@ -211,6 +238,9 @@ export class ProtectedDatagrams {
     else if (asked.answered) {
       const { answered } = asked;
       asked.answered = undefined;
+      const { code, payload } = message;
+      const isUnknown = code === Code.Unauthorized && Buffer.from(payload).toString() === unknownContext;
+      if (isUnknown && !hasOscore(message)) this.#parts.refused?.(asked.identity);
       // What is read lives as long as the response does.
       answered(decode(Buffer.from(datagram)) as CoapMessage);
     } else if (asked.opened && message.type === Type.CON) below.deliver(asked.opened, from);
@@ -220,6 +250,8 @@ export class ProtectedDatagrams {
     const { type, messageId, token } = message;
     // Only what is protected is served.
     if (!hasOscore(message)) return;
+    // After a restart the gateway may speak first.
+    this.#contextFor('/', from);
     const key = `${keyOf(from)} ${messageId}`;
     const known = this.#served.get(key);
     if (known) {
@@ -266,13 +298,28 @@ export class ProtectedDatagrams {
   }
 }
 
-/** The protection that a configuration asks for. Without durable state, reservations last as long as the process. */
-export const protectionOf = (
-  { oscore }: DeviceConfig,
-  parts: Omit<ProtectionParts, 'parameters' | 'senders'> & { readonly senders?: SenderStore },
-): ProtectedDatagrams | undefined =>
-  oscore &&
-  new ProtectedDatagrams({ senders: new VolatileSenders(), ...parts, parameters: parametersOf(oscore) });
+/**
+ * The protection that a configuration asks for: by the context of the configuration, else by those of `parts` where the device is to use
+ * OSCORE. Without durable state, reservations last as long as the process.
+ */
+export function protectionOf(
+  { oscore, device }: DeviceConfig,
+  parts: Omit<ProtectionParts, 'senders'> & { readonly senders?: SenderStore },
+): ProtectedDatagrams | undefined {
+  const senders = new VolatileSenders();
+  if (!oscore)
+    return device.security === 'oscore' ? new ProtectedDatagrams({ senders, ...parts }) : undefined;
+  const context = { name: 'gateway', identity: '', parameters: parametersOf(oscore) };
+  return new ProtectedDatagrams({ senders, ...parts, contextFor: () => context });
+}
+
+/** The context that the factory secret gives for the bootstrap. */
+export const factoryContextOf = ({ device }: DeviceConfig): DeviceContext | undefined => {
+  const { id, 'factory-secret': secret } = device;
+  if (secret === undefined) return undefined;
+  const parameters = ofDevice(factoryContext(secret, id));
+  return { name: 'factory', identity: factoryIdentity(id), parameters };
+};
 
 /** Reservations of a device without durable state. Its numbers begin by the clock at each start. */
 export class VolatileSenders implements SenderStore {

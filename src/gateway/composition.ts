@@ -237,6 +237,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       arrivals,
       associations,
       keys: credentials.keys,
+      oscoreUri: networks.oscoreUri,
       goodbye: (...args) => keyEnds.goodbye(...args),
       signals,
       joins,
@@ -269,7 +270,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const objects = new GatewayObjects({
     vocabulary,
     state,
-    expected: expectedDevices(credentials, locator, events),
+    expected: expectedDevices(credentials, locator, events, config.oscore !== undefined),
     associations,
     authorisation,
     locator,
@@ -395,7 +396,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     faulted: (fault) =>
       reports.fault(isProblem(fault) ? 'problem' : `${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
   });
-  writeAtStart(state.database, events, () => knowManualDevices(config, credentials));
   const sessions = new DeviceSessions({
     gatewayId,
     credentials,
@@ -410,7 +410,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     alerted: (deviceId, alert) => children.alerted(deviceId, alert) ?? objects.alerted(deviceId, alert),
     ...machine,
   });
-  const keyEnds = new KeyEnds({ keys: credentials.keys, transport, sessions });
+  const keyEnds = new KeyEnds({ keys: credentials.keys, transport, contexts: networks.contexts, sessions });
+  writeAtStart(state.database, events, () => knowManualDevices(config, credentials));
   writeAtStart(state.database, events, () => forgetUnlisted(config, credentials, events));
   const { compose, http } = resourcesOf({
     config,

@@ -13,7 +13,7 @@ import { gwmoSection } from '../mo/vocabulary.ts';
 import { coapsPort } from '../wire/coap/uri.ts';
 import { admissionSection } from './admission-config.ts';
 import { coapsSection, hostAndPort } from './coaps-config.ts';
-import { bootstrapSection, httpSection, lwm2mSection } from './device-config.ts';
+import { bootstrapSection, httpSection, lwm2mSection, oscoreDevices } from './device-config.ts';
 import { enrolmentSection } from './enrolment-config.ts';
 import { imagesSection, updateSection } from './image-config.ts';
 import { oscoreSection } from './oscore-config.ts';
@@ -128,6 +128,14 @@ export const gatewayConfigSchema = v.pipe(
     return !bootstrap.device.some(({ id }) => clients.has(id));
   }, 'a device is both in [[bootstrap.device]] and in [[lwm2m.device]]; list each in one of them, not in both'),
   v.check(
+    ({ oscore, ...config }) => oscore !== undefined || oscoreDevices(config).length === 0,
+    'a device has security = "oscore"; it needs the table [oscore], which may be empty',
+  ),
+  v.check(
+    ({ bootstrap }) => bootstrap.device.every(({ gateway, security }) => !gateway || security === 'dtls'),
+    'a device of bootstrap.device is a gateway and has security = "oscore"; a child gateway uses DTLS',
+  ),
+  v.check(
     ({ update }) => update?.slots !== 'directory' || update.authority !== undefined,
     'update.authority is missing; slots = "directory" needs it, such as authority = "/etc/postern/update-ca.pem"',
   ),
@@ -141,11 +149,11 @@ export type GatewayConfig = v.InferOutput<typeof gatewayConfigSchema>;
  * Refuses a configuration by which LwM2M clients could not be served at all, or only without security that is not allowed by name.
  * @throws {PosternError} `configuration`
  */
-export function demandAllowed({ coaps, lwm2m }: GatewayConfig): void {
-  if (lwm2m && !coaps && !lwm2m['insecure-no-security'])
+export function demandAllowed({ coaps, oscore, lwm2m }: GatewayConfig): void {
+  if (lwm2m && !coaps && !oscore && !lwm2m['insecure-no-security'])
     throw new PosternError(
       'configuration',
-      'lwm2m.insecure-no-security: without [coaps] LwM2M clients are served without security only, which must be allowed by this key = true',
+      'lwm2m.insecure-no-security: without [coaps] or [oscore] LwM2M clients are served without security only, which must be allowed by this key = true',
     );
 }
 

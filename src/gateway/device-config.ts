@@ -18,6 +18,11 @@ import { isKey } from '../wire/secure/oscore/config.ts';
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
 /** A stock client may have a short secret. */
 const anySecret = text;
+/** What protects a device that is bootstrapped. */
+const security = described(
+  v.optional(v.picklist(['dtls', 'oscore'], '"dtls" or "oscore"'), 'dtls'),
+  'What its account is for: DTLS, or OSCORE, which needs the table `oscore`. Its factory secret then gives a security context for the bootstrap too',
+);
 const deviceId = v.pipe(
   v.string(),
   v.check((id) => isDeviceId(id), deviceIdRule),
@@ -96,6 +101,7 @@ export const bootstrapSection = v.optional(
                 v.optional(v.boolean(), false),
                 'The device may be a DM Gateway with its own devices (GwMO 1.1)',
               ),
+              security,
             }),
           ),
           distinct(),
@@ -132,6 +138,7 @@ export const lwm2mSection = described(
                   ),
                   'Its pre-shared key for the bootstrap, and for nothing else: text, or bytes in hexadecimal digits behind `hex:`.',
                 ),
+                security,
               }),
             ),
             distinct(),
@@ -152,3 +159,20 @@ export const lwm2mSection = described(
   ),
   'Adaptation mode, for devices that speak LwM2M instead of OMA DM. Off without this table',
 );
+
+interface Listed {
+  readonly device: readonly {
+    readonly id: string;
+    readonly security: 'dtls' | 'oscore';
+    readonly 'factory-secret'?: string | undefined;
+  }[];
+}
+
+/** The devices of a configuration that are to use OSCORE. */
+export const oscoreDevices = (config: {
+  readonly bootstrap: Listed;
+  readonly lwm2m?: Listed | undefined;
+}): Listed['device'] =>
+  [...config.bootstrap.device, ...(config.lwm2m?.device ?? [])].filter(
+    ({ security }) => security === 'oscore',
+  );

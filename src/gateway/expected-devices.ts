@@ -3,6 +3,7 @@ import type { Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
 import type { ExpectedDevices } from '../mo/gw-device-inventory.ts';
 import { paths } from '../wire/resources.ts';
+import { isForOscore } from '../wire/secure/transport-keys.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { Credentials } from './store/credentials.ts';
 
@@ -11,6 +12,7 @@ export function expectedDevices(
   credentials: Credentials,
   locator: DeviceLocator,
   events: Events,
+  hasOscore: boolean,
 ): ExpectedDevices {
   return {
     names: () =>
@@ -30,6 +32,8 @@ export function expectedDevices(
         );
     },
     add: (device) => {
+      if (!hasOscore && isForOscore(device.transport?.identity ?? ''))
+        throw new PosternError('notAllowed', 'this gateway does not serve OSCORE');
       credentials.put({ ...device, origin: 'server', attached: false });
       events.emit('device.expected', { device: device.deviceId });
     },
@@ -39,7 +43,9 @@ export function expectedDevices(
       locator.uriFor(
         deviceId,
         paths.sessions,
-        transport !== undefined || credentials.keys.of(deviceId).length > 0,
+        [...credentials.keys.of(deviceId), ...(transport ? [transport] : [])].some(
+          ({ identity }) => !isForOscore(identity),
+        ),
       ),
   };
 }

@@ -4,13 +4,14 @@ import { PosternError } from '../base/errors.ts';
 import { overwrite } from '../base/live-config.ts';
 import { readPem } from '../base/pem.ts';
 import type { Certificates } from '../wire/secure/dtls/certificates.ts';
-import type { OscoreParameters } from '../wire/secure/oscore/keys.ts';
 import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { coapsCertificates } from './coaps-certificates.ts';
 import type { GatewayConfig } from './config.ts';
+import { oscoreDevices } from './device-config.ts';
 import { readSigningKey } from './modes/image-check.ts';
 import type { TunnelDevices } from './modes/tunnel-policy.ts';
 import { deviceContexts, deviceKeys, factorySecrets } from './settings.ts';
+import type { ConfiguredContext } from './southbound/device-contexts.ts';
 import type { DeviceSchemes } from './southbound/device-sessions.ts';
 import type { TlsIdentity } from './southbound/http-binding.ts';
 import type { FactorySecrets } from './southbound/pre-shared-keys.ts';
@@ -25,8 +26,10 @@ interface Settings {
   readonly deviceKeys: ReadonlyMap<string, Uint8Array>;
   /** What devices have from the factory, by the identity of the key for DTLS. */
   readonly factorySecrets: FactorySecrets;
-  /** Security contexts for OSCORE, by identity. */
-  readonly deviceContexts: ReadonlyMap<string, OscoreParameters>;
+  /** Security contexts for OSCORE, by name. */
+  readonly deviceContexts: ReadonlyMap<string, ConfiguredContext>;
+  /** IDs of the devices to which a bootstrap gives a security context in place of a key for DTLS. */
+  readonly oscoreDevices: ReadonlySet<string>;
   /** What certificates and raw public keys of DTLS need. */
   readonly certificates: Certificates | undefined;
   /** Names of devices that have a key in the configuration: for DTLS, or a security context of OSCORE. */
@@ -72,6 +75,7 @@ function settingsOf(config: GatewayConfig): Settings {
     deviceKeys: deviceKeys(config),
     factorySecrets: factorySecrets(config),
     deviceContexts: deviceContexts(config),
+    oscoreDevices: new Set(oscoreDevices(config).map(({ id }) => id)),
     certificates: coapsCertificates(config),
     listed: new Set([
       ...[bootstrap.device, lwm2m?.device ?? [], http?.device ?? []].flatMap((list) =>

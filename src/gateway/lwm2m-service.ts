@@ -16,7 +16,7 @@ import type { LocalEndpoint } from './southbound/coap-network.ts';
 import type { DeviceAddresses } from './southbound/device-addresses.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { Joins } from './southbound/joins.ts';
-import { LwM2mBootstrapServer } from './southbound/lwm2m-bootstrap-server.ts';
+import { type LwM2mBootstrapParts, LwM2mBootstrapServer } from './southbound/lwm2m-bootstrap-server.ts';
 import { LwM2mCalls } from './southbound/lwm2m-calls.ts';
 import { type Finding, missing } from './southbound/presence.ts';
 import { RegistrationServer } from './southbound/registration-server.ts';
@@ -35,6 +35,7 @@ export interface Lwm2mServiceParts {
   readonly arrivals: Arrivals;
   readonly associations: Associations;
   readonly keys: DeviceKeys;
+  readonly oscoreUri: LwM2mBootstrapParts['oscoreUri'];
   /** Runs what detaches a client that leaves of its own will. */
   readonly goodbye: (deviceId: string, detach: () => void) => void;
   readonly signals: DeviceSignals;
@@ -99,6 +100,8 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       calls,
       lifetime: settings.lifetime,
       keys: parts.keys,
+      isForOscore: (deviceId) => live.current.oscoreDevices.has(deviceId),
+      oscoreUri: parts.oscoreUri,
       entropy,
       clock,
       events,

@@ -16,7 +16,6 @@ import type { Joins } from './southbound/joins.ts';
 import { PreSharedKeys } from './southbound/pre-shared-keys.ts';
 import type { GatewayState } from './state.ts';
 import { DtlsAssociations } from './store/dtls-associations.ts';
-import { IssuedContexts } from './store/issued-contexts.ts';
 
 export interface NetworkSurroundings {
   readonly config: GatewayConfig;
@@ -51,18 +50,19 @@ export function networksOf({
     known: remembered,
   });
   const shared = { ...machine, admission, ...(listInterfaces && { listInterfaces }) };
+  const plainly = advertised(coap.advertise);
   const contexts =
     oscore &&
     new DeviceContexts({
       ...machine,
       configured: live.current.deviceContexts,
-      issued: new IssuedContexts(state.database, state.sealing, config.limits.devices),
+      keys: state.credentials.keys,
       senders: new StoredSenders(state.database, machine.clock, state.epoch.isNew),
     });
   const network = new CoapNetwork({
     ...coap,
     ...shared,
-    advertise: advertised(coap.advertise),
+    advertise: plainly,
     limits: { leisure: coap.leisure },
     protection: contexts?.protection,
   });
@@ -85,7 +85,10 @@ export function networksOf({
   /** URI of a path over DTLS, at the address of a socket. */
   const secureUri = ({ address }: { readonly address: string }, path: string): string =>
     coapUri(told?.address ?? address, told?.port ?? secureNetwork?.port ?? coapsPort, path, 'coaps');
-  return { admission, network, transport, secureNetwork, contexts, networkAt, secureUri };
+  /** URI of a path over CoAP that OSCORE protects, at the address of a socket. */
+  const oscoreUri = ({ address }: { readonly address: string }, path: string): string =>
+    coapUri(plainly?.address ?? address, plainly?.port ?? network.port, path);
+  return { admission, network, transport, secureNetwork, contexts, networkAt, secureUri, oscoreUri };
 }
 
 /** DTLS with the keys of the configuration that holds now, and associations that survive a restart. */

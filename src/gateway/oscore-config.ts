@@ -16,6 +16,10 @@ export const oscoreSection = described(
                   'Name of the device; of an LwM2M client its endpoint name',
                 ),
                 ...contextKeys,
+                'bootstrap-only': described(
+                  v.optional(v.boolean(), false),
+                  'The device has this context from the factory. It is good for the bootstrap alone, which gives the device another one',
+                ),
               }),
             ),
             v.check(

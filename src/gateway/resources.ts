@@ -44,6 +44,7 @@ export interface GatewayResourcesParts {
   readonly image: (name: string) => ServedImage | undefined;
   /** URI of a path over DTLS, at the address of a socket. */
   readonly secureUri: (local: LocalEndpoint, path: string) => string;
+  readonly oscoreUri: BootstrapServerParts['oscoreUri'];
   /** The entry that CoAP and HTTP share. */
   readonly admission: Admission;
   readonly clock: Clock;
@@ -66,6 +67,8 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
     gatewayId,
     // No device is named like the gateway, whatever a list says that several gateways share.
     secretsOf: (deviceId) => (deviceId === gatewayId ? undefined : live.current.bootstrap.get(deviceId)),
+    isForOscore: (deviceId) => live.current.oscoreDevices.has(deviceId),
+    oscoreUri: parts.oscoreUri,
     credentials,
     guard,
     clock,

@@ -5,9 +5,10 @@ import { type Events, noEvents } from '../base/events.ts';
 import type { Rate } from '../base/token-buckets.ts';
 import { keyOctets, parametersOf } from '../wire/secure/oscore/config.ts';
 import { OscoreContexts } from '../wire/secure/oscore/contexts.ts';
-import type { OscoreParameters } from '../wire/secure/oscore/keys.ts';
-import { factoryIdentity } from '../wire/secure/transport-keys.ts';
+import { factoryContext, factoryIdentity } from '../wire/secure/transport-keys.ts';
 import type { GatewayConfig } from './config.ts';
+import { oscoreDevices } from './device-config.ts';
+import type { ConfiguredContext } from './southbound/device-contexts.ts';
 import type { HttpSettings } from './southbound/http-binding.ts';
 import type { FactorySecret, FactorySecrets } from './southbound/pre-shared-keys.ts';
 import type { Credentials } from './store/credentials.ts';
@@ -90,19 +91,29 @@ export const deviceKeys = ({ coaps }: GatewayConfig): ReadonlyMap<string, Uint8A
   new Map(coaps?.device.map(({ identity, key }) => [identity, keyOctets(key)]));
 
 /**
- * The security contexts of devices, by identity.
+ * The security contexts of devices: those of `oscore.device`, and those that factory secrets give.
  * @throws {PosternError} `configuration` when two of them would use the same nonces, or could not be told apart
  */
-export function deviceContexts({ oscore }: GatewayConfig): ReadonlyMap<string, OscoreParameters> {
-  const contexts = new Map<string, OscoreParameters>();
+export function deviceContexts(config: GatewayConfig): ReadonlyMap<string, ConfiguredContext> {
+  const contexts = new Map<string, ConfiguredContext>();
   const store = { get: () => undefined, put: () => {}, settled: async () => {} };
   const together = new OscoreContexts({ clock: { wall: () => 0 as Wall }, events: noEvents, store });
-  for (const { identity, ...device } of oscore?.device ?? []) {
-    const parameters = parametersOf(device);
-    const why = together.add(identity, parameters);
-    if (why !== undefined) throw new PosternError('configuration', `oscore.device: ${identity}: ${why}`);
-    contexts.set(identity, parameters);
-  }
+  const add = (name: string, context: ConfiguredContext) => {
+    const why = together.add(name, context.parameters);
+    if (why !== undefined) throw new PosternError('configuration', `oscore.device: ${name}: ${why}`);
+    contexts.set(name, context);
+  };
+  for (const { identity, 'bootstrap-only': isFactory, ...device } of config.oscore?.device ?? [])
+    add(identity, {
+      parameters: parametersOf(device),
+      owner: { identity, ...(isFactory && { credential: 'factory' }) },
+    });
+  for (const { id, 'factory-secret': secret } of oscoreDevices(config))
+    if (secret !== undefined)
+      add(factoryIdentity(id), {
+        parameters: factoryContext(secret, id),
+        owner: { identity: id, credential: 'factory' },
+      });
   return contexts;
 }
 

@@ -8,7 +8,14 @@ import { DmStatus, isOk } from '../dm/status.ts';
 import { accountNodes } from '../mo/dm-acc.ts';
 import { expectedNodes } from '../mo/gw-device-inventory.ts';
 import { nodeAt, renamed, renamedTree, type Vocabulary } from '../mo/vocabulary.ts';
-import { derivedKey, identityBytes, issuedIdentity, secretBytes } from '../wire/secure/transport-keys.ts';
+import {
+  derivedKey,
+  identityBytes,
+  isForOscore,
+  issuedIdentity,
+  issuedOscoreIdentity,
+  secretBytes,
+} from '../wire/secure/transport-keys.ts';
 import { encodeTnds, TndsMediaType } from '../wire/syncml/tnds.ts';
 import type { Parties } from './parties.ts';
 import type { SessionRequests } from './session-requests.ts';
@@ -58,7 +65,8 @@ export async function* bootstrapToGateway(
     own: { name: deviceId, secret: expected.clientSecret, nonce: expected.clientNonce },
     peer: { name: gateway, secret: expected.serverSecret, nonce: expected.serverNonce },
     // The session with the device may be readable on its way, so the key itself is not sent.
-    ...(expected.transport && address.startsWith('coaps:') && { transport: derived }),
+    ...(expected.transport &&
+      (isForOscore(derived.identity) || address.startsWith('coaps:')) && { transport: derived }),
   });
   const addAccount: Operation = {
     name: 'Add',
@@ -86,11 +94,13 @@ export function expectationOf(
   { entropy, vocabulary, parties }: Pick<AssistedBootstrapParts, 'entropy' | 'vocabulary' | 'parties'>,
   deviceId: string,
 ) {
+  const party = parties.get(deviceId);
+  const issued = party?.isForOscore ? issuedOscoreIdentity : issuedIdentity;
   const derived = {
-    identity: issuedIdentity(entropy.bytes(identityBytes)),
+    identity: issued(entropy.bytes(identityBytes)),
     salt: entropy.bytes(secretBytes),
   };
-  const shared = parties.get(deviceId)?.clientSecret;
+  const shared = party?.clientSecret;
   const expected = {
     deviceId,
     clientName: deviceId,

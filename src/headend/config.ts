@@ -133,7 +133,16 @@ const headendTables = v.strictObject({
   device: described(
     v.optional(
       v.pipe(
-        v.array(v.strictObject({ id: described(deviceId, 'DevId of the End Device'), ...party })),
+        v.array(
+          v.strictObject({
+            id: described(deviceId, 'DevId of the End Device'),
+            ...party,
+            security: described(
+              v.optional(v.picklist(['dtls', 'oscore'], '"dtls" or "oscore"'), 'dtls'),
+              'What its accounts for gateways are for: DTLS, or OSCORE. Its gateway must serve that',
+            ),
+          }),
+        ),
         distinct(),
       ),
       [],

@@ -17,6 +17,8 @@ export interface Party {
   readonly clientSchemes: readonly Scheme[];
   /** Schemes that this server uses. It begins with the first. */
   readonly serverSchemes: readonly Scheme[];
+  /** Its accounts for gateways are for OSCORE in place of DTLS. */
+  readonly isForOscore?: boolean;
 }
 
 /**
@@ -61,6 +63,7 @@ export class Parties {
           serverSecret: entry['server-secret'],
           clientSchemes: entry['client-auth'],
           serverSchemes: entry['server-auth'],
+          isForOscore: 'security' in entry && entry.security === 'oscore',
         });
     for (const [id, party] of this.#parties) this.#configured.set(id, party);
     for (const [id, party] of this.#enrolled) if (!this.#parties.has(id)) this.#parties.set(id, party);

@@ -87,7 +87,7 @@ export const gwDeviceInventory: ManagementObject = {
     }),
     Expected: interior(
       ['Get'],
-      'Devices that the server bootstraps to this gateway (8.4.1). Added as TNDS with DeviceID, ClientName, ClientSecret, ClientNonce, ServerSecret and ServerNonce, and with TransportName and TransportSecret for a device that uses DTLS. Secrets cannot be read',
+      'Devices that the server bootstraps to this gateway (8.4.1). Added as TNDS with DeviceID, ClientName, ClientSecret, ClientNonce, ServerSecret and ServerNonce, and with TransportName and TransportSecret for a device that uses DTLS or OSCORE. Secrets cannot be read',
       { '*': interior(['Add', 'Delete', 'Get'], 'A device', expected, zeroOrMore) },
     ),
   }),

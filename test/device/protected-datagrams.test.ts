@@ -53,7 +53,7 @@ class Rig {
     const protection = new ProtectedDatagrams({
       clock,
       events: this.events,
-      parameters: ofDevice,
+      contextFor: () => ({ name: 'gateway', identity: '', parameters: ofDevice }),
       senders: new VolatileSenders(),
     });
     const answering = ({ url, payload }: { url: string; payload: Uint8Array }) => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { factoryIdentity, factoryKey } from '../../src/wire/secure/transport-keys.ts';
+import { factoryContext, factoryIdentity, factoryKey } from '../../src/wire/secure/transport-keys.ts';
 import { decodeProof, encodeProof, isProof } from '../../src/wire/syncml/bootstrap-proof.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import { decodeEnvelope, encodeEnvelope } from '../../src/wire/tunnel/envelope.ts';
@@ -22,6 +22,15 @@ test('the identity and the key of the factory secret in docs/bindings.md are rig
   const [, identity, key] = /```psk\n(\S+)\n([0-9a-f]+)\n/.exec(page)!;
   assert.equal(factoryIdentity('urn:dev:1'), identity);
   assert.equal(factoryKey('factory-secret', 'urn:dev:1').toString('hex'), key);
+});
+
+test('the context of the factory secret in docs/bindings.md is right', () => {
+  const [, secret, sender] = /```oscore\n([0-9a-f]+)\n([0-9a-f]+)\n/.exec(page)!;
+  const { masterSecret, recipientId } = factoryContext('factory-secret', 'urn:dev:1');
+  assert.deepEqual(
+    [masterSecret, recipientId].map((octets) => Buffer.from(octets).toString('hex')),
+    [secret, sender],
+  );
 });
 
 test('the envelope in docs/bindings.md has the described content, and encoding it gives the same bytes', () => {

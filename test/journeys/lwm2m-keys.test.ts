@@ -263,7 +263,10 @@ test(
     assert.ok(await opens(after.port, third));
     assert.equal(after.keys.at(first.identity), undefined);
     const { config } = after;
-    gateway.reload(() => ({ ...config, lwm2m: { ...config.lwm2m!, device: [{ id: other }] } }));
+    gateway.reload(() => ({
+      ...config,
+      lwm2m: { ...config.lwm2m!, device: [{ id: other, security: 'dtls' }] },
+    }));
     await after.events.until('device.unlisted', { device: id });
     assert.equal(after.keys.at(third.identity), undefined);
     assert.equal(after.parts.live.current.factorySecrets.has(id), false);

@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import { LiveSettings } from '../../src/gateway/live-settings.ts';
-import { type CoapMessage, decode, encode, Malformed, noBytes, Type } from '../../src/wire/coap/codec.ts';
-import { Code, codeText } from '../../src/wire/coap/codes.ts';
+import { encode, noBytes, Type } from '../../src/wire/coap/codec.ts';
+import { Code } from '../../src/wire/coap/codes.ts';
 import { Option, opaque, optionValue, sorted, uint, uriOptions } from '../../src/wire/coap/options.ts';
 import { OscoreKeys } from '../../src/wire/secure/oscore/keys.ts';
 import { hasOscore, headerOf, openResponse, protectRequest } from '../../src/wire/secure/oscore/messages.ts';
@@ -16,6 +16,7 @@ import { pivOf, sequenceOf } from '../../src/wire/secure/oscore/option.ts';
 import { ServiceProcess } from '../cli/service-process.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { Nat } from '../peers/nat.ts';
+import { read, watch } from './oscore-watch.ts';
 import { gatewayConfig, Site, type Toml } from './site.ts';
 
 const id = 'urn:dev:oscore:1';
@@ -45,42 +46,6 @@ const gatewayTables = (state: string, port: number, more: Toml = {}): Toml => ({
   oscore: { device: [ofGateway('aa01')] },
   ...more,
 });
-
-const read = (datagram: Buffer): CoapMessage => {
-  const message = decode(datagram);
-  assert.ok(!(message instanceof Malformed));
-  return message;
-};
-
-/** Keeps what passes a NAT, and says which messages with a code were not protected. */
-function watch(nat: Nat) {
-  const passed: CoapMessage[] = [];
-  const fromDevice = new Set<CoapMessage>();
-  nat.tap = (datagram, isOutward) => {
-    const message = read(Buffer.from(datagram));
-    passed.push(message);
-    if (isOutward) fromDevice.add(message);
-  };
-  return {
-    passed,
-    plain: () =>
-      passed
-        .filter((message) => message.code !== Code.Empty && !hasOscore(message))
-        .map(({ code }) => codeText(code)),
-    /** What was protected by each own number, by its sender and number. */
-    numbers: () =>
-      passed.flatMap((message): [string, string][] => {
-        const piv = hasOscore(message) ? headerOf(message)?.piv : undefined;
-        if (!piv) return [];
-        return [
-          [
-            `${fromDevice.has(message) ? 'device' : 'gateway'} ${sequenceOf(piv)}`,
-            Buffer.from(message.payload).toString('hex'),
-          ],
-        ];
-      }),
-  };
-}
 
 /** Gateways of one name that follow each other on the same port and state, behind a NAT that is watched. */
 class Runs implements AsyncDisposable {

@@ -14,13 +14,14 @@ import { Option, opaque, text } from '../../wire/coap/options.ts';
 import type { Resource } from '../../wire/coap/router.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
 import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
-import { identityBytes, issuedIdentity, secretBytes } from '../../wire/secure/transport-keys.ts';
+import { secretBytes } from '../../wire/secure/transport-keys.ts';
 import { decodeProof, isProof } from '../../wire/syncml/bootstrap-proof.ts';
 import { type BootstrapSecrets, protectBootstrap } from '../../wire/syncml/bootstrap-security.ts';
 import { encodeMessage, isSupported, MediaType } from '../../wire/syncml/codec.ts';
 import type { SyncmlMessage } from '../../wire/syncml/message.ts';
 import { encodeTnds, encodeTndsWbxml, TndsMediaType } from '../../wire/syncml/tnds.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
+import { type AccountSecurity, freshIdentity, securityOf } from './account-security.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 
 export interface BootstrapServerParts {
@@ -30,6 +31,10 @@ export interface BootstrapServerParts {
    * Factory secret (`network`) and optional PIN of a device; undefined when the device may not be bootstrapped here.
    */
   readonly secretsOf: (deviceId: string) => BootstrapSecrets | undefined;
+  /** Whether the account of a device is for OSCORE, also when the device is bootstrapped over DTLS. */
+  readonly isForOscore: (deviceId: string) => boolean;
+  /** URI of a path over CoAP that OSCORE protects, at the address of a socket. */
+  readonly oscoreUri: (local: LocalEndpoint, path: string) => string;
   readonly credentials: Credentials;
   readonly guard: EchoGuard;
   readonly clock: Clock;
@@ -57,8 +62,8 @@ export interface BootstrapRequest {
   readonly proof?: Uint8Array | undefined;
   /** URI at which the device reaches the gateway; it goes into the account. */
   readonly address: string;
-  /** The request and its answer are encrypted, so the account has a key for DTLS. */
-  readonly isSecret?: boolean;
+  /** What the account has a key for. Absent where request and answer are not encrypted. */
+  readonly security?: AccountSecurity | undefined;
   /** Called when the proof is right. */
   readonly proved?: (deviceId: string) => void;
 }
@@ -113,15 +118,20 @@ export class BootstrapServer {
     const mediaType = mediaTypeOf(contentFormat);
     if (mediaType === undefined || !isSupported(mediaType))
       return refusal(Code.NotAcceptable, `content formats of the bootstrap: ${dmContentFormats}`);
+    const deviceId = request.parameter('id');
+    const security = securityOf(local, remote, this.#parts.isForOscore(deviceId ?? ''));
     const answer = await this.answer({
-      deviceId: request.parameter('id'),
+      deviceId,
       remote,
       mediaType,
       challenge: echo,
       proof: payload.length === 0 ? undefined : payload,
-      address: coapUri(local.address, local.port, paths.sessions, local.scheme),
-      isSecret: local.scheme === 'coaps',
-      proved: (deviceId) => local.endpoint().vouch(remote, deviceId),
+      address:
+        security === 'oscore'
+          ? this.#parts.oscoreUri(local, paths.sessions)
+          : coapUri(local.address, local.port, paths.sessions, local.scheme),
+      security,
+      proved: (proven) => local.endpoint().vouch(remote, proven),
     });
     if (answer.kind === 'challenge') return this.#parts.guard.challenge(request, answer.reason);
     return reply(Code.Changed, {
@@ -207,12 +217,12 @@ export class BootstrapServer {
   #issue(
     deviceId: string,
     origin: 'local' | 'joined',
-    { address, isSecret }: Pick<BootstrapRequest, 'address' | 'isSecret'>,
+    { address, security }: Pick<BootstrapRequest, 'address' | 'security'>,
     bootstrapNonce?: string,
   ): DmAccount {
     const { gatewayId, entropy, credentials } = this.#parts;
-    const transport = isSecret && {
-      identity: issuedIdentity(entropy.bytes(identityBytes)),
+    const transport = security && {
+      identity: freshIdentity(security, entropy),
       key: Buffer.from(entropy.bytes(secretBytes)).toString('base64url'),
     };
     const credential: GatewayCredential = {

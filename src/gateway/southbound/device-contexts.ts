@@ -1,19 +1,29 @@
+import { guarded } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import type { Protection } from '../../wire/coap/protection.ts';
-import { OscoreContexts } from '../../wire/secure/oscore/contexts.ts';
+import { type ContextOwner, OscoreContexts } from '../../wire/secure/oscore/contexts.ts';
 import type { OscoreParameters } from '../../wire/secure/oscore/keys.ts';
 import { Oscore } from '../../wire/secure/oscore/protection.ts';
 import type { StoredSenders } from '../../wire/secure/oscore/stored-senders.ts';
-import type { IssuedContexts } from '../store/issued-contexts.ts';
+import { isForOscore, issuedContext } from '../../wire/secure/transport-keys.ts';
+import type { DeviceKeys } from '../store/device-keys.ts';
 
-type Configured = ReadonlyMap<string, OscoreParameters>;
+/** A security context of the configuration, and whose it is. */
+export interface ConfiguredContext {
+  readonly parameters: OscoreParameters;
+  readonly owner: ContextOwner;
+}
+
+type Configured = ReadonlyMap<string, ConfiguredContext>;
 
 export interface DeviceContextsParts {
+  /** By name. */
   readonly configured: Configured;
-  readonly issued: IssuedContexts;
+  /** Keys that bootstraps have issued. Those for OSCORE give contexts. */
+  readonly keys: DeviceKeys;
   readonly senders: StoredSenders;
   readonly clock: Clock;
   readonly entropy: Entropy;
@@ -21,25 +31,30 @@ export interface DeviceContextsParts {
 }
 
 /**
- * The OSCORE security contexts of a gateway with its devices: those of the configuration, and those that a bootstrap has issued. Where
- * both have one for an identity, that of the configuration counts.
+ * The OSCORE security contexts of a gateway with its devices: those of the configuration and of factory secrets, and those of the keys
+ * that bootstraps have issued. A context has the name that its key has, and lives as long as the key.
  */
 export class DeviceContexts {
   /** To be given to the CoAP endpoints. */
   readonly protection: Protection;
-  readonly #issued: IssuedContexts;
+  readonly #keys: DeviceKeys;
   readonly #contexts: OscoreContexts;
   #configured: Configured = new Map();
 
   /** @throws {PosternError} `configuration` when two contexts of the configuration cannot be together */
   constructor(parts: DeviceContextsParts) {
-    const { configured, issued, senders, ...machine } = parts;
-    this.#issued = issued;
+    const { configured, keys, senders, ...machine } = parts;
+    this.#keys = keys;
     this.#contexts = new OscoreContexts({ ...machine, store: senders });
-    this.protection = new Oscore({ ...machine, contexts: this.#contexts });
+    const used = guarded(machine.events, 'state', (name: string) => keys.used(name));
+    this.protection = new Oscore({ ...machine, contexts: this.#contexts, used });
     this.configure(configured);
-    for (const [identity, parameters] of issued.load())
-      if (!configured.has(identity)) this.#contexts.add(identity, parameters);
+    for (const deviceId of keys.devices())
+      for (const { identity } of keys.of(deviceId)) this.#follow(identity);
+    keys.onIssued((identity) => {
+      const why = this.#follow(identity);
+      if (why !== undefined) throw new PosternError('conflict', why);
+    });
   }
 
   /** Number of contexts. */
@@ -52,34 +67,31 @@ export class DeviceContexts {
    * @throws {PosternError} `configuration` when two contexts cannot be together
    */
   configure(configured: Configured): void {
-    for (const identity of this.#configured.keys())
-      if (!configured.has(identity)) this.#contexts.remove(identity);
+    for (const name of this.#configured.keys()) if (!configured.has(name)) this.#contexts.remove(name);
     this.#configured = configured;
-    for (const [identity, parameters] of configured) {
-      const why = this.#contexts.add(identity, parameters);
-      if (why !== undefined) throw new PosternError('configuration', `oscore.device: ${identity}: ${why}`);
+    for (const [name, { parameters, owner }] of configured) {
+      const why = this.#contexts.add(name, parameters, owner);
+      if (why !== undefined) throw new PosternError('configuration', `oscore.device: ${name}: ${why}`);
     }
   }
 
   /**
-   * Adds a context that a bootstrap gives to a device, or replaces the device's former one. The caller lets the device know only
-   * when the database is settled.
-   * @throws {PosternError} `conflict` when the context would share a nonce with another one, or the configuration has one for
-   *   this identity; `full`, `storage`
+   * Ends the context of a key that has ended.
+   * @param mayAnswer requests that came before still get their responses
    */
-  issue(identity: string, parameters: OscoreParameters): void {
-    if (this.#configured.has(identity))
-      throw new PosternError('conflict', `the configuration has a security context for ${identity}`);
-    const why = this.#contexts.conflict(identity, parameters);
-    if (why !== undefined) throw new PosternError('conflict', why);
-    this.#issued.put(identity, parameters);
-    this.#contexts.add(identity, parameters);
+  end(identity: string, mayAnswer: boolean): void {
+    if (isForOscore(identity)) this.#contexts.remove(identity, mayAnswer);
   }
 
-  /** Takes away a context that was issued, at once. @throws {PosternError} `storage` */
-  revoke(identity: string): void {
-    if (!this.#issued.has(identity)) return;
-    this.#issued.remove(identity);
-    if (!this.#configured.has(identity)) this.#contexts.remove(identity);
+  /** Adds the context of a key, or takes it away when the key was not stored. Returns why it cannot be added. */
+  #follow(identity: string): string | undefined {
+    if (!isForOscore(identity)) return undefined;
+    const key = this.#keys.at(identity);
+    if (!key) {
+      this.#contexts.remove(identity);
+      return undefined;
+    }
+    const owner = { identity: key.deviceId, credential: 'gateway' };
+    return this.#contexts.add(identity, issuedContext(identity, key.key), owner);
   }
 }

@@ -16,8 +16,9 @@ import type { Path } from '../../wire/lwm2m/path.ts';
 import { queryOf } from '../../wire/lwm2m/registration.ts';
 import type { Entry, Value } from '../../wire/lwm2m/resource.ts';
 import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
-import { identityBytes, issuedIdentity, secretBytes } from '../../wire/secure/transport-keys.ts';
+import { issuedContext, ofDevice, secretBytes } from '../../wire/secure/transport-keys.ts';
 import type { DeviceKeys } from '../store/device-keys.ts';
+import { type AccountSecurity, freshIdentity, securityOf } from './account-security.ts';
 import type { LocalEndpoint } from './coap-network.ts';
 import type { DeviceLocator } from './device-locator.ts';
 import { DeviceTasks } from './device-tasks.ts';
@@ -35,8 +36,11 @@ export interface LwM2mBootstrapParts {
   readonly calls: LwM2mCalls;
   /** Registration lifetime in seconds that is written to the client. */
   readonly lifetime: number;
-  /** Keys for DTLS. */
   readonly keys: DeviceKeys;
+  /** Whether a client is to use OSCORE, also when it is bootstrapped over DTLS. */
+  readonly isForOscore: (deviceId: string) => boolean;
+  /** URI of a path over CoAP that OSCORE protects, at the address of a socket. */
+  readonly oscoreUri: (local: LocalEndpoint, path: string) => string;
   readonly entropy: Entropy;
   readonly clock: Clock;
   readonly events: Events;
@@ -117,7 +121,8 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     const contentFormat = request.accept ?? ContentFormat.SenmlCbor;
     if (!packFormats.includes(contentFormat))
       return refusal(Code.NotAcceptable, `content formats of the pack: ${packFormats.join(' ')}`);
-    const entries = [...this.#security(local, 1, this.#keyFor(deviceId, local)), ...this.#server()];
+    const key = this.#keyFor(deviceId, local, request.remote);
+    const entries = [...this.#oscore(1, key), ...this.#security(local, 1, 1, key), ...this.#server()];
     this.#bootstrapped.set(deviceId, true);
     this.#parts.events.emit('lwm2m.bootstrapped', { device: deviceId, peer: request.remote.address });
     return reply(Code.Content, { payload: encodeContent(contentFormat, entries, []), contentFormat });
@@ -145,29 +150,31 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     throw new PosternError('forbidden', 'a client with this endpoint name is not bootstrapped here');
   }
 
-  async #bootstrap(
-    deviceId: string,
-    { address, port }: Remote,
-    local: LocalEndpoint,
-    wanted: number,
-  ): Promise<void> {
+  async #bootstrap(deviceId: string, remote: Remote, local: LocalEndpoint, wanted: number): Promise<void> {
     const { call, calls, events } = this.#parts;
     const { signal } = this.#tasks;
+    const { address, port } = remote;
     const heardOn = local.bound;
     const client = { deviceId, address, port, heardOn, version: '1.1', root: [], formats: [wanted] };
     const send = async (request: Omit<CoapCall, 'timeout' | 'signal'>): Promise<CoapAnswer> =>
       await call(address, port, { ...request, timeout, signal, isOwed: true }, heardOn);
     try {
-      const free = freeInstance(await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat }));
+      const found = await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat });
+      const free = freeInstance(found, ObjectId.Security);
+      const context = freeInstance(found, ObjectId.Oscore);
       // Stored before the client loses its former account. The former key is valid until the client uses this one.
-      const key = this.#keyFor(deviceId, local);
+      const key = this.#keyFor(deviceId, local, remote);
+      const party = key && deviceId;
       // Deletes the accounts of all other servers. The client keeps its bootstrap server's account (section 6.1.6).
       expectDone(deviceId, 'Delete', await send({ method: Code.DELETE, path: [] }));
+      // A client may look for the context as soon as something links to it.
+      // No other party may read the key, wherever the client is by now.
       for (const [path, entries] of [
-        [[ObjectId.Security, free], this.#security(local, free, key)],
+        [[ObjectId.Oscore, context], this.#oscore(context, key)],
+        [[ObjectId.Security, free], this.#security(local, free, context, key)],
         [[ObjectId.Server, 0], this.#server()],
       ] as const)
-        await calls.write(client, path, entries, { signal });
+        if (entries.length > 0) await calls.write(client, path, entries, { signal, party });
       expectDone(deviceId, 'Finish', await send({ method: Code.POST, path: ['bs'] }));
       this.#bootstrapped.set(deviceId, true);
       events.emit('lwm2m.bootstrapped', { device: deviceId, peer: address });
@@ -179,28 +186,49 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
   }
 
   /**
-   * A new key of the client for DTLS. Undefined where the client is served without DTLS.
-   * @throws {PosternError} `storage`
+   * A new key of the client. Undefined where its account has none (`securityOf`).
+   * @throws {PosternError} `storage`; `conflict` when the identity is taken
    */
-  #keyFor(deviceId: string, { scheme }: LocalEndpoint): Key | undefined {
-    if (scheme !== 'coaps') return undefined;
-    const { entropy, keys } = this.#parts;
-    const key = { identity: issuedIdentity(entropy.bytes(identityBytes)), key: entropy.bytes(secretBytes) };
-    keys.add(deviceId, key);
-    return key;
+  #keyFor(deviceId: string, local: LocalEndpoint, remote: Remote): Key | undefined {
+    const { entropy, keys, isForOscore } = this.#parts;
+    const security = securityOf(local, remote, isForOscore(deviceId));
+    if (!security) return undefined;
+    const octets = entropy.bytes(secretBytes);
+    // The specification wants a Master Secret that is text, though its type is opaque (LwM2M core 1.1, appendix E.9).
+    const key = security === 'oscore' ? Buffer.from(Buffer.from(octets).toString('base64url')) : octets;
+    const made = { security, identity: freshIdentity(security, entropy), key };
+    keys.add(deviceId, made);
+    return made;
   }
 
-  /** Resources of the object Security. */
-  #security(local: LocalEndpoint, instance: number, key: Key | undefined): readonly Entry[] {
+  /** Resources of the object Security. It links to the security context, where there is one. */
+  #security(local: LocalEndpoint, instance: number, context: number, key: Key | undefined): readonly Entry[] {
     const none = new Uint8Array();
+    const isOscore = key?.security === 'oscore';
+    const preShared = isOscore ? undefined : key;
     return resourcesOf([ObjectId.Security, instance], {
-      0: coapUri(local.address, local.port, '', local.scheme),
+      0: isOscore ? this.#parts.oscoreUri(local, '') : coapUri(local.address, local.port, '', local.scheme),
       1: false,
-      2: key ? securityModes.preShared : securityModes.none,
-      3: key ? Buffer.from(key.identity) : none,
+      2: preShared ? securityModes.preShared : securityModes.none,
+      3: preShared ? Buffer.from(preShared.identity) : none,
       4: none,
-      5: key?.key ?? none,
+      5: preShared?.key ?? none,
       10: shortServerId,
+      ...(isOscore && { 17: `${ObjectId.Oscore}:${context}` }),
+    });
+  }
+
+  /** Resources of the object OSCORE: the context as the client has it. None where the key is not for OSCORE. */
+  #oscore(instance: number, key: Key | undefined): readonly Entry[] {
+    if (key?.security !== 'oscore') return [];
+    const { masterSecret, senderId, recipientId } = ofDevice(issuedContext(key.identity, key.key));
+    return resourcesOf([ObjectId.Oscore, instance], {
+      0: masterSecret,
+      1: senderId,
+      2: recipientId,
+      3: algorithms.aead,
+      4: algorithms.hmac,
+      5: new Uint8Array(),
     });
   }
 
@@ -215,7 +243,11 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
   }
 }
 
+/** AES-CCM-16-64-128 and HMAC 256/256 in the registry of COSE (RFC 8152 sections 10.2 and 7.1). */
+const algorithms = { aead: 10, hmac: 5 } as const;
+
 interface Key {
+  readonly security: AccountSecurity;
   readonly identity: string;
   readonly key: Uint8Array;
 }
@@ -224,16 +256,16 @@ const resourcesOf = (instance: Path, values: Readonly<Record<number, Value>>): r
   Object.entries(values).map(([id, value]) => ({ path: [...instance, Number(id)], value }));
 
 /**
- * Chooses an instance ID of the object Security that does not overwrite the account of the bootstrap server. The answer
- * to Bootstrap-Discover shows that account as an instance without `ssid`. If the client gives no usable answer, the
- * account is assumed at instance 0, where it usually is.
+ * Chooses an instance ID of the object Security, or of the object OSCORE, that does not overwrite the account of the bootstrap
+ * server. The answer to Bootstrap-Discover shows that account as an instance without `ssid`. If the client gives no usable
+ * answer, the account is assumed at instance 0, where it usually is.
  */
-function freeInstance({ code, payload }: CoapAnswer): number {
+function freeInstance({ code, payload }: CoapAnswer, object: number): number {
   if (!isSuccess(code)) return 1;
   try {
     const taken = parseLinks(Buffer.from(payload).toString()).flatMap(({ target, attributes }) => {
-      const [, instance] = /^\/0\/(\d{1,5})$/.exec(target) ?? [];
-      return instance === undefined || attributes.ssid !== undefined ? [] : [Number(instance)];
+      const [, of, instance] = /^\/(\d{1,5})\/(\d{1,5})$/.exec(target) ?? [];
+      return Number(of) !== object || attributes.ssid !== undefined ? [] : [Number(instance)];
     });
     return [0, 1, 2, 3].find((instance) => !taken.includes(instance)) ?? 1;
   } catch {

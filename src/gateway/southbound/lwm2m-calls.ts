@@ -108,6 +108,7 @@ export class LwM2mCalls {
   /**
    * Writes `entries` at `path`: replaces what is there, or with `merge` updates only the given resources. If the client
    * refuses a content format with 4.15, the next one is tried.
+   * @param party as in `CoapCall`
    * @throws {PosternError} as the class says
    */
   async write(
@@ -118,7 +119,13 @@ export class LwM2mCalls {
       types,
       merge = false,
       signal,
-    }: { types?: TypeOf; merge?: boolean; signal?: AbortSignal | undefined } = {},
+      party,
+    }: {
+      types?: TypeOf;
+      merge?: boolean;
+      signal?: AbortSignal | undefined;
+      party?: string | undefined;
+    } = {},
   ): Promise<void> {
     const last = this.#taken.get(client.deviceId);
     const isOctets = entries[0]?.value instanceof Uint8Array;
@@ -138,6 +145,7 @@ export class LwM2mCalls {
         contentFormat: format,
         payload: encodeContent(format, entries, path, types),
         signal,
+        party,
       });
       try {
         checked(answer, client, path);

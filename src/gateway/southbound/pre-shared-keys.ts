@@ -1,6 +1,6 @@
 import type { Remote } from '../../wire/coap/message.ts';
 import { keyOctets } from '../../wire/secure/oscore/config.ts';
-import { factoryKey } from '../../wire/secure/transport-keys.ts';
+import { factoryKey, isForOscore } from '../../wire/secure/transport-keys.ts';
 import type { DeviceKeys } from '../store/device-keys.ts';
 import type { Credential } from './access.ts';
 
@@ -36,7 +36,8 @@ export class PreSharedKeys {
     const { configured, factory, issued } = this.#parts;
     const byConfiguration = configured().get(identity);
     const byFactory = factory().get(identity);
-    const byBootstrap = issued.at(identity);
+    // A key has one use.
+    const byBootstrap = isForOscore(identity) ? undefined : issued.at(identity);
     // A key of the same length is made for an identity that is unknown, so that the work is the same.
     const derived = factoryKey(byFactory?.secret ?? '', byFactory?.deviceId ?? '');
     return (

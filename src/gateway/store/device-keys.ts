@@ -15,7 +15,8 @@ interface DeviceKey extends Pick<TransportKey, 'identity'> {
 }
 
 /**
- * Durable store of the pre-shared keys with which devices with a gateway credential open DTLS associations. A new key does not end
+ * Durable store of the keys by which devices with a gateway credential prove themselves to the transport: pre-shared keys for DTLS, and
+ * Master Secrets of security contexts for OSCORE, told apart by their identities (`isForOscore`). A new key does not end
  * the former one: the device may be using it, and the answer with the new one may be lost. The first use of the newest key ends
  * the others. All are kept in memory too.
  */
@@ -27,6 +28,7 @@ export class DeviceKeys {
   readonly #byIdentity = new Map<string, DeviceKey>();
   readonly #byDevice = new Map<string, readonly DeviceKey[]>();
   #ended: (identity: string, deviceId: string) => void = () => {};
+  #issued: (identity: string) => void = () => {};
 
   constructor(database: Database, sealing: Sealer) {
     this.#database = database;
@@ -45,6 +47,14 @@ export class DeviceKeys {
   /** Sets what is called when a key has ended for good. */
   onEnded(listener: (identity: string, deviceId: string) => void): void {
     this.#ended = listener;
+  }
+
+  /**
+   * Sets what is called in the transaction that adds a key, after the key is at hand, and again without the key when the transaction is
+   * rolled back. When it throws, the key is not added.
+   */
+  onIssued(listener: (identity: string) => void): void {
+    this.#issued = listener;
   }
 
   get size(): number {
@@ -84,7 +94,7 @@ export class DeviceKeys {
     );
   }
 
-  /** Ends the former keys of the device that has opened an association with this one. Writes nothing when there are none. */
+  /** Ends the former keys of the device that has proved itself by this one. Writes nothing when there are none. */
   used(identity: string): void {
     const key = this.#byIdentity.get(identity);
     if (!key) return;
@@ -100,18 +110,23 @@ export class DeviceKeys {
 
   #change(deviceId: string, keys: readonly DeviceKey[]): void {
     const before = this.of(deviceId);
-    this.#database.onRollback(() => this.#set(deviceId, before));
+    const issued = keys.filter((each) => !before.includes(each));
+    this.#database.onRollback(() => {
+      this.#set(deviceId, before);
+      for (const { identity } of issued) this.#issued(identity);
+    });
     const put = this.#database.prepare(
       'INSERT OR REPLACE INTO device_key (identity, device_id, serial, secret) VALUES (?, ?, ?, ?)',
     );
     const drop = this.#database.prepare('DELETE FROM device_key WHERE identity = ?');
     const gone = before.filter((key) => !keys.includes(key));
     for (const { identity } of gone) drop.run(identity);
-    for (const { identity, serial, key } of keys.filter((each) => !before.includes(each))) {
+    for (const { identity, serial, key } of issued) {
       const sealed = this.#sealing.seal(key, sealName(identity));
       put.run(identity, deviceId, serial, sealed.toString('base64'));
     }
     this.#set(deviceId, keys);
+    for (const { identity } of issued) this.#issued(identity);
     this.#database.afterCommit(() => {
       for (const { identity } of gone) this.#ended(identity, deviceId);
     });

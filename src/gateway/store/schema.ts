@@ -67,8 +67,7 @@ export const gatewaySchema: Schema = {
      CREATE TRIGGER outbox_gone AFTER DELETE ON outbox BEGIN
        DELETE FROM outbox_child WHERE sequence = old.sequence;
      END;`,
-    `${senderTable}
-     CREATE TABLE oscore_context (identity TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;`,
+    senderTable,
     `CREATE TABLE device_key (
        identity TEXT PRIMARY KEY, device_id TEXT NOT NULL, serial INTEGER NOT NULL, secret TEXT NOT NULL
      ) STRICT, WITHOUT ROWID;`,

@@ -29,6 +29,8 @@ export interface CoapCall {
   readonly signal?: AbortSignal | undefined;
   /** See `OutgoingRequest`. */
   readonly isOwed?: boolean | undefined;
+  /** See `OutgoingRequest`. */
+  readonly party?: string | undefined;
 }
 
 /** The response of a call. `payload` is the whole body; `code` and `options` are those of its first block. */
@@ -61,7 +63,7 @@ export async function call(
   port: number,
   request: CoapCall,
 ): Promise<CoapAnswer> {
-  const { payload = new Uint8Array(), timeout, signal, isOwed } = request;
+  const { payload = new Uint8Array(), timeout, signal, isOwed, party } = request;
   const head = [...uriOptions(request.path, request.query), ...(request.options ?? [])];
   if (request.contentFormat !== undefined) head.push(uint(Option.ContentFormat, request.contentFormat));
   if (request.accept !== undefined) head.push(uint(Option.Accept, request.accept));
@@ -76,6 +78,7 @@ export async function call(
       timeout: Math.min(timeout, left),
       ...(signal && { signal }),
       ...(isOwed && { isOwed }),
+      ...(party !== undefined && { party }),
     });
   };
 

@@ -186,12 +186,15 @@ export class CoapEndpoint {
 
   /**
    * Sends a confirmable request. Resolves with its response, whatever the code of the response.
-   * @throws {PosternError} `timeout`; `unavailable` when the peer sends a Reset, the signal is aborted or the endpoint
-   *   is stopped; `full` when too many requests wait; `malformed` when the response has an unacceptable critical option; with a
+   * @throws {PosternError} `timeout`; `unavailable` when the peer sends a Reset, the signal is aborted, the endpoint
+   *   is stopped, or nothing protects what goes to `party`; `full` when too many requests wait; `malformed` when the response has an unacceptable critical option; with a
    *   protection also as `Protection.request`
    */
   async request(address: string, port: number, outgoing: OutgoingRequest): Promise<CoapMessage> {
     const remote = this.#peers.remoteOf(address, port);
+    const { party } = outgoing;
+    if (party !== undefined && (this.#protection?.partyAt(remote) ?? remote.identity) !== party)
+      throw new PosternError('unavailable', `nothing protects what goes to ${party}`);
     const send = async (message: OutgoingRequest) => {
       if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
       return await this.#requests.send(this.#peers.of(remote), message);

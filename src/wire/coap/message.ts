@@ -84,10 +84,10 @@ export class CoapRequest {
   }
 
   /** What was inside of this request, from a peer that has proved who it is. */
-  opened(identity: string, message: CoapMessage, seal: Seal): CoapRequest {
+  opened(owner: Pick<Remote, 'identity' | 'credential'>, message: CoapMessage, seal: Seal): CoapRequest {
     const { address, port, key } = this.remote;
     return new CoapRequest(
-      { address, port, key, identity },
+      { address, port, key, ...owner },
       message,
       false,
       message.payload,

@@ -21,6 +21,11 @@ export interface OutgoingRequest {
    * again only as often as the rule of three allows (`Account`).
    */
   readonly isOwed?: boolean;
+  /**
+   * The only party that may read the request, by the name that it has proved. Without protection towards this party nothing is
+   * sent.
+   */
+  readonly party?: string;
 }
 
 /** What `PendingRequests` needs from its endpoint. */

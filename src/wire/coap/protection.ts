@@ -15,6 +15,8 @@ export interface Protection {
    * party is the one that was there before.
    */
   leave(remote: Remote, party: string): void;
+  /** Who alone can read what is sent to this remote. Undefined when nothing protects that. */
+  partyAt(remote: Remote): string | undefined;
   /**
    * Sends a request protected, and resolves with its opened response. Undefined when nothing protects what goes to this remote.
    * @param send sends a request as it is

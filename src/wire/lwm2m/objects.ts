@@ -23,7 +23,7 @@ export interface ObjectDescription {
 }
 
 /** IDs of the objects that code here refers to by name. */
-export const ObjectId = { Security: 0, Server: 1, Device: 3, Firmware: 5 } as const;
+export const ObjectId = { Security: 0, Server: 1, Device: 3, Firmware: 5, Oscore: 21 } as const;
 
 /** Resource IDs of the object LwM2M Server (LwM2M core 1.1, appendix E.2). */
 export const ServerResource = { Lifetime: 1, RegistrationUpdateTrigger: 8 } as const;
@@ -64,6 +64,7 @@ export const objects: Readonly<Record<number, ObjectDescription>> = {
       10: one('Short Server ID', 'integer', ''),
       11: one('Client Hold Off Time', 'integer', ''),
       12: one('Bootstrap-Server Account Timeout', 'integer', ''),
+      17: one('OSCORE Security Mode', 'objlnk', ''),
     },
   },
   1: {
@@ -163,6 +164,17 @@ export const objects: Readonly<Record<number, ObjectDescription>> = {
       6: one('Start', 'none', 'E'),
       7: one('Stop', 'none', 'E'),
       8: one('Collection Period', 'integer', 'RW'),
+    },
+  },
+  21: {
+    name: 'OSCORE',
+    resources: {
+      0: one('OSCORE Master Secret', 'opaque', ''),
+      1: one('OSCORE Sender ID', 'opaque', ''),
+      2: one('OSCORE Recipient ID', 'opaque', ''),
+      3: one('OSCORE AEAD Algorithm', 'integer', ''),
+      4: one('OSCORE HMAC Algorithm', 'integer', ''),
+      5: one('OSCORE Master Salt', 'opaque', ''),
     },
   },
 };

@@ -1,5 +1,6 @@
-import { hkdfSync } from 'node:crypto';
+import { hash, hkdfSync } from 'node:crypto';
 import { hashedName } from '../../base/hashed-name.ts';
+import { mostIdBytes, type OscoreParameters } from './oscore/keys.ts';
 
 /** Beginning of the identities that stand for factory credentials. No key that is issued has such an identity. */
 export const factoryPrefix = 'factory:';
@@ -31,10 +32,55 @@ export const identityBytes = 12;
 /** Octets of a random key. */
 export const secretBytes = 16;
 
-/** A new identity for a key that is issued. It tells nobody on the network which device has the key. */
+/** A new identity for a key that is issued for DTLS. It tells nobody on the network which device has the key. */
 export const issuedIdentity = (random: Uint8Array): string =>
   `gw:${Buffer.from(random).toString('base64url')}`;
 
-/** Whether a text may be the identity of an issued key: printable ASCII, at most 128 bytes (RFC 4279 section 5.3). */
+/** Beginning of the identities of keys for OSCORE. The Sender ID of the device follows it: 7 characters. */
+const oscorePrefix = 'oscore:';
+
+/** A new identity for a key that is issued for OSCORE. */
+export const issuedOscoreIdentity = (random: Uint8Array): string =>
+  oscorePrefix + Buffer.from(random).toString('base64url').slice(0, 7);
+
+/** Whether an issued key is for OSCORE, by its identity. */
+export const isForOscore = (identity: string): boolean => identity.startsWith(oscorePrefix);
+
+/**
+ * Whether a text may be the identity of an issued key: printable ASCII, at most 128 bytes (RFC 4279 section 5.3); behind `oscore:` a
+ * Sender ID.
+ */
 export const isIssuedIdentity = (text: string): boolean =>
-  /^[!-~]{1,128}$/.test(text) && !text.startsWith(factoryPrefix);
+  isForOscore(text)
+    ? /^oscore:[\w-]{7}$/.test(text)
+    : /^[!-~]{1,128}$/.test(text) && !text.startsWith(factoryPrefix);
+
+/** Sender IDs of a gateway: in contexts that it issues, and in those of factory secrets. A device may have both contexts at once. */
+const gatewayIds = { issued: Buffer.from('gw'), factory: Buffer.from('bs') } as const;
+
+/**
+ * The security context of the gateway that an issued key for OSCORE gives. The key is the Master Secret, and the Master Salt is empty. All
+ * of it is printable ASCII, so it is the same for an LwM2M client that reads object 21 as texts.
+ */
+export const issuedContext = (identity: string, key: Uint8Array): OscoreParameters => ({
+  masterSecret: key,
+  senderId: gatewayIds.issued,
+  recipientId: Buffer.from(identity.slice(oscorePrefix.length)),
+});
+
+/**
+ * The security context of the gateway that a factory secret gives, for the bootstrap over OSCORE (docs/bindings.md). The Sender ID of the
+ * device is the beginning of the SHA-256 of its DevId.
+ */
+export const factoryContext = (secret: string, deviceId: string): OscoreParameters => ({
+  masterSecret: Buffer.from(hkdfSync('sha256', secret, '', `postern factory oscore 1 ${deviceId}`, keyBytes)),
+  senderId: gatewayIds.factory,
+  recipientId: hash('sha256', deviceId, 'buffer').subarray(0, mostIdBytes),
+});
+
+/** A context of the gateway as the device has it. */
+export const ofDevice = ({ senderId, recipientId, ...rest }: OscoreParameters): OscoreParameters => ({
+  ...rest,
+  senderId: recipientId,
+  recipientId: senderId,
+});

@@ -29,6 +29,8 @@ function rig() {
     entropy: seededEntropy(2),
     events: new EventRecorder(),
     livesElsewhere: async () => false,
+    isForOscore: () => false,
+    oscoreUri: () => '',
     isJoined: () => false,
   });
   const remoteOf = (address: string) => ({ address, port: 1, key: `${address}|1` });

@@ -8,11 +8,14 @@ import { systemEntropy } from '../../../src/base/entropy.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import { Sealing } from '../../../src/base/sealing.ts';
 import { DeviceContexts } from '../../../src/gateway/southbound/device-contexts.ts';
-import { IssuedContexts } from '../../../src/gateway/store/issued-contexts.ts';
+import { KeyEnds } from '../../../src/gateway/southbound/key-ends.ts';
+import { PreSharedKeys } from '../../../src/gateway/southbound/pre-shared-keys.ts';
+import { DeviceKeys } from '../../../src/gateway/store/device-keys.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { numbersByClock, OscoreContexts } from '../../../src/wire/secure/oscore/contexts.ts';
 import type { OscoreParameters } from '../../../src/wire/secure/oscore/keys.ts';
 import { StoredSenders } from '../../../src/wire/secure/oscore/stored-senders.ts';
+import { issuedContext } from '../../../src/wire/secure/transport-keys.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 
@@ -29,88 +32,134 @@ const context = (number: number): OscoreParameters => ({
   recipientId: Buffer.of(number),
 });
 
-/** The contexts of a gateway in a new run over this state. */
-function run(
-  database: Database,
-  configured: Record<string, OscoreParameters> = {},
-  isNew = false,
-  limit = 10,
-) {
-  return new DeviceContexts({
-    configured: new Map(Object.entries(configured)),
-    issued: new IssuedContexts(database, sealing, limit),
-    senders: new StoredSenders(database, clock, isNew),
+const name = (number: number) => `oscore:sender${number}`;
+const keyOf = (number: number) => ({ identity: name(number), key: `master secret ${number}` });
+
+/** The contexts of a gateway in a new run over this state, and the keys that they follow. */
+function run(database: Database, configured: Record<string, OscoreParameters> = {}, sealer = sealing) {
+  const keys = new DeviceKeys(database, sealer);
+  const contexts = new DeviceContexts({
+    configured: asConfigured(configured),
+    keys,
+    senders: new StoredSenders(database, clock, false),
     clock,
     entropy: systemEntropy,
     events: new EventRecorder(),
   });
+  new KeyEnds({ keys, transport: undefined, contexts, sessions: { detached: () => {} } });
+  return { keys, contexts };
 }
 
+const asConfigured = (contexts: Record<string, OscoreParameters>) =>
+  new Map(
+    Object.entries(contexts).map(([identity, parameters]) => [identity, { parameters, owner: { identity } }]),
+  );
+
+/** A commit that fails. */
+const failing = (database: Database, work: () => void) =>
+  assert.throws(
+    () =>
+      database.transaction(() => {
+        work();
+        throw new Error('no commit');
+      }),
+    /no commit/,
+  );
+
 describe('contexts that a bootstrap issues', () => {
-  test('are there after a restart, sealed, and gone when they are revoked', async () => {
+  test('are there after a restart, sealed, and gone when their key is', async () => {
     const file = join(folder, 'issued.db');
     const database = openDatabase(file, gatewaySchema);
     const first = run(database, { configured: context(1) });
-    const issued = { ...context(2), masterSalt: Buffer.of(1, 2), idContext: Buffer.of(3) };
-    first.issue('device', issued);
-    assert.equal(first.size, 2);
+    first.keys.add('device', keyOf(2));
+    assert.equal(first.contexts.size, 2);
     await database.settled();
-    assert.equal(run(database, { configured: context(1) }).size, 2);
-    const loaded = new IssuedContexts(database, sealing, 10).load();
-    assert.deepEqual(loaded, [['device', issued]]);
-    assert.ok(!readFileSync(file).includes('master secret'));
-    assert.ok(!readFileSync(`${file}-wal`).includes(Buffer.from('master secret 2').toString('base64')));
-    const second = run(database);
-    second.revoke('device');
-    assert.equal(second.size, 0);
-    assert.equal(run(database).size, 0);
+    const second = run(database, { configured: context(1) });
+    assert.equal(second.contexts.size, 2);
+    for (const bytes of [readFileSync(file), readFileSync(`${file}-wal`)]) {
+      assert.ok(!bytes.includes('master secret 2'));
+      assert.ok(!bytes.includes(Buffer.from('master secret 2').toString('base64')));
+    }
+    second.keys.remove('device');
+    assert.equal(second.contexts.size, 1);
+    assert.equal(run(database).contexts.size, 0);
     await database.close();
   });
 
   test('of another sealing key, or damaged, are left out', async () => {
     const database = openDatabase(':memory:', gatewaySchema);
-    run(database).issue('device', context(2));
-    const other = new Sealing(systemEntropy.bytes(32), systemEntropy);
-    assert.deepEqual(new IssuedContexts(database, other, 10).load(), []);
-    database.prepare("UPDATE oscore_context SET identity = 'another'").run();
-    assert.equal(run(database).size, 0);
+    run(database).keys.add('device', keyOf(2));
+    assert.equal(run(database, {}, new Sealing(systemEntropy.bytes(32), systemEntropy)).contexts.size, 0);
+    database.prepare("UPDATE device_key SET identity = 'oscore:another'").run();
+    assert.equal(run(database).contexts.size, 0);
     await database.close();
   });
 
-  test('are refused beyond the limit, where the configuration has one, and where they would share a nonce', async () => {
+  test('are two for a device until it uses the newer one', async () => {
     const database = openDatabase(':memory:', gatewaySchema);
-    const contexts = run(database, { configured: context(1) }, false, 1);
-    assert.throws(() => contexts.issue('configured', context(5)), { code: 'conflict' });
-    assert.throws(() => contexts.issue('x', { ...context(1), recipientId: Buffer.of(7) }), {
-      code: 'conflict',
-    });
-    contexts.issue('a', context(2));
-    contexts.issue('a', context(3));
-    assert.throws(() => contexts.issue('b', context(4)), { code: 'full' });
+    const { keys, contexts } = run(database);
+    keys.add('device', keyOf(1));
+    keys.add('device', keyOf(2));
+    // The answer with the second one was lost.
+    keys.add('device', keyOf(3));
+    assert.equal(contexts.size, 2);
+    keys.used(name(1));
+    assert.equal(contexts.size, 2);
+    keys.used(name(3));
+    assert.equal(contexts.size, 1);
+    assert.deepEqual(
+      keys.of('device').map(({ identity }) => identity),
+      [name(3)],
+    );
+    await database.close();
+  });
+
+  test('are what they were after a commit that failed', async () => {
+    const database = openDatabase(':memory:', gatewaySchema);
+    const { keys, contexts } = run(database);
+    failing(database, () => keys.add('device', keyOf(1)));
+    assert.equal(contexts.size, 0);
+    keys.add('device', keyOf(1));
+    failing(database, () => keys.add('device', keyOf(2)));
+    failing(database, () => keys.remove('device'));
+    assert.equal(contexts.size, 1);
+    keys.add('device', keyOf(2));
+    failing(database, () => keys.used(name(2)));
+    assert.equal(contexts.size, 2);
+    database.prepare('PRAGMA query_only = 1').run();
+    assert.throws(() => keys.add('device', keyOf(3)));
+    database.prepare('PRAGMA query_only = 0').run();
     assert.equal(contexts.size, 2);
     await database.close();
   });
 
-  test('that cannot be stored do not count', async () => {
+  test('that cannot be told from one of the configuration are not issued', async () => {
     const database = openDatabase(':memory:', gatewaySchema);
-    const contexts = run(database);
-    database.prepare('PRAGMA query_only = 1').run();
-    assert.throws(() => contexts.issue('a', context(2)));
-    assert.equal(contexts.size, 0);
-    database.prepare('PRAGMA query_only = 0').run();
+    const { senderId } = issuedContext(name(1), Buffer.of());
+    const twin = { masterSecret: Buffer.from('another'), senderId, recipientId: Buffer.from('sender1') };
+    const { keys, contexts } = run(database, { configured: twin });
+    assert.throws(() => keys.add('device', keyOf(1)), { code: 'conflict' });
+    assert.deepEqual([contexts.size, keys.size], [1, 0]);
+    await database.close();
+  });
+
+  test('are of keys for OSCORE alone, and these open no DTLS association', async () => {
+    const database = openDatabase(':memory:', gatewaySchema);
+    const { keys, contexts } = run(database);
+    keys.add('one', { identity: 'gw:identity', key: 'a key for DTLS' });
+    keys.add('two', keyOf(1));
+    assert.equal(contexts.size, 1);
+    const shared = new PreSharedKeys({ configured: () => new Map(), factory: () => new Map(), issued: keys });
+    assert.ok(shared.keyOf('gw:identity'));
+    assert.equal(shared.keyOf(name(1)), undefined);
     await database.close();
   });
 });
 
 test('a configuration that is read again adds contexts, and ends those that are gone', async () => {
   const database = openDatabase(':memory:', gatewaySchema);
-  const contexts = run(database, { a: context(1), b: context(2) });
-  contexts.configure(
-    new Map([
-      ['b', context(3)],
-      ['c', context(4)],
-    ]),
-  );
+  const { contexts } = run(database, { a: context(1), b: context(2) });
+  contexts.configure(asConfigured({ b: context(3), c: context(4) }));
   assert.equal(contexts.size, 2);
   contexts.configure(new Map());
   assert.equal(contexts.size, 0);

@@ -89,6 +89,8 @@ function rig(
     call,
     calls: new LwM2mCalls(call),
     lifetime: 600,
+    isForOscore: () => false,
+    oscoreUri: () => '',
     keys: new DeviceKeys(
       openDatabase(':memory:', gatewaySchema),
       new Sealing(new Uint8Array(32), seededEntropy(1)),

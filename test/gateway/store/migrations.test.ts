@@ -90,7 +90,6 @@ test('a new state has only the tables of a gateway, in the form of 0.1.0', (t) =
     'image',
     'image_operation',
     'node',
-    'oscore_context',
     'oscore_sender',
     'outbox',
     'outbox_child',

@@ -3,6 +3,7 @@ import { failed } from '../../../base/background.ts';
 import type { Clock } from '../../../base/clock.ts';
 import type { Events } from '../../../base/events.ts';
 import { noBytes } from '../../coap/codec.ts';
+import type { Remote } from '../../coap/message.ts';
 import { Freshness } from './freshness.ts';
 import { OscoreKeys, type OscoreParameters } from './keys.ts';
 import { SenderSequence } from './sequence.ts';
@@ -34,10 +35,16 @@ export interface OscoreContextsParts {
   readonly store: SenderStore;
 }
 
+/** Who the peer of a context is, and of which kind the context is. */
+export interface ContextOwner extends Pick<Remote, 'credential'> {
+  readonly identity: string;
+}
+
 /** The security context with one peer. */
 export class OscoreContext {
-  /** Who the peer is: the name of the credential. */
-  readonly identity: string;
+  /** Name of the context. A peer may have several contexts. */
+  readonly name: string;
+  readonly owner: ContextOwner;
   readonly parameters: OscoreParameters;
   readonly freshness = new Freshness();
   readonly sequence: SenderSequence;
@@ -47,16 +54,20 @@ export class OscoreContext {
   promised: number;
   /** It was taken away. Nothing is protected by it any more. */
   isRevoked = false;
+  /** Requests that came before it was taken away may still get their responses. */
+  mayAnswer = true;
   #keys: OscoreKeys | undefined;
 
   /** @param start the first sequence number that may be used */
   constructor(
-    identity: string,
+    name: string,
+    owner: ContextOwner,
     parameters: OscoreParameters,
     start: number,
     store: (record: SenderRecord) => Promise<void>,
   ) {
-    this.identity = identity;
+    this.name = name;
+    this.owner = owner;
     this.parameters = parameters;
     this.promised = start;
     this.sequence = new SenderSequence(start, async (end) => {
@@ -86,15 +97,15 @@ export const numbersByClock = (clock: Pick<Clock, 'wall'>): number =>
   Math.max(0, Math.floor((clock.wall() / 1000 - firstSecond) * numbersPerSecond));
 
 /**
- * The security contexts of a party, by identity, by what a request says of its sender, and by the place of the peer. As many are kept as
- * the configuration and the bootstrap server have devices.
+ * The security contexts of a party, by name, by what a request says of its sender, and by the place of the peer. As many are kept as
+ * the configuration and the bootstrap server have devices, and one more for a device whose context is being replaced.
  *
  * When there is no record of a sender, its numbers begin at a number that the clock gives. So a
  * party that lost its state does not use a number again, as long as its clock is right and it has used less than 256 a second.
  */
 export class OscoreContexts {
   readonly #parts: OscoreContextsParts;
-  readonly #byIdentity = new Map<string, OscoreContext>();
+  readonly #byName = new Map<string, OscoreContext>();
   /** By the Recipient ID. Contexts with the same one have different ID Contexts. */
   readonly #byKid = new Map<string, OscoreContext[]>();
   readonly #byPlace = new Map<string, OscoreContext>();
@@ -106,52 +117,57 @@ export class OscoreContexts {
   }
 
   get size(): number {
-    return this.#byIdentity.size;
+    return this.#byName.size;
   }
 
-  get(identity: string): OscoreContext | undefined {
-    return this.#byIdentity.get(identity);
+  get(name: string): OscoreContext | undefined {
+    return this.#byName.get(name);
   }
 
   /** Why a context cannot be added. Undefined when it can. */
-  conflict(identity: string, parameters: OscoreParameters): string | undefined {
+  conflict(name: string, parameters: OscoreParameters): string | undefined {
     const { senderId, recipientId, idContext } = parameters;
     // Both would use the same nonces with the same key.
     if (isSameId(senderId, recipientId)) return 'its sender ID is its recipient ID';
     const others = this.#byKid.get(keyOf(recipientId)) ?? [];
     const twin = this.#byMark.get(markOf(parameters));
     const other = [twin, ...others.filter((each) => isSameId(each.parameters.idContext, idContext))].find(
-      (each) => each && each.identity !== identity,
+      (each) => each && each.name !== name,
     );
     return (
-      other && `${other.identity} has the same secret and sender ID, or the same recipient ID and ID context`
+      other && `${other.name} has the same secret and sender ID, or the same recipient ID and ID context`
     );
   }
 
   /**
-   * Adds a context. It replaces the one of the same identity, unless its parameters are the same.
+   * Adds a context. It replaces the one of the same name, unless its parameters are the same.
    * @returns why it cannot be added; then nothing changes
    */
-  add(identity: string, parameters: OscoreParameters): string | undefined {
-    const why = this.conflict(identity, parameters);
+  add(
+    name: string,
+    parameters: OscoreParameters,
+    owner: ContextOwner = { identity: name },
+  ): string | undefined {
+    const why = this.conflict(name, parameters);
     if (why !== undefined) return why;
     const mark = markOf(parameters);
-    const former = this.#byIdentity.get(identity);
+    const former = this.#byName.get(name);
     if (
       former &&
+      former.owner.credential === owner.credential &&
       this.#byMark.get(mark) === former &&
       isSameId(former.parameters.recipientId, parameters.recipientId)
     )
       return undefined;
-    this.remove(identity);
+    this.remove(name);
     const { clock, store } = this.#parts;
     const record = store.get(mark);
     const start = record?.reserved ?? numbersByClock(clock);
-    const context = new OscoreContext(identity, parameters, start, async (now) => {
+    const context = new OscoreContext(name, owner, parameters, start, async (now) => {
       store.put(mark, now);
       await store.settled();
     });
-    this.#byIdentity.set(identity, context);
+    this.#byName.set(name, context);
     this.#byMark.set(mark, context);
     const kid = keyOf(parameters.recipientId);
     this.#byKid.set(kid, [...(this.#byKid.get(kid) ?? []), context]);
@@ -159,12 +175,16 @@ export class OscoreContexts {
     return undefined;
   }
 
-  /** Takes a context away. What it protected is not opened any more. */
-  remove(identity: string): void {
-    const context = this.#byIdentity.get(identity);
+  /**
+   * Takes a context away. What it protected is not opened any more.
+   * @param mayAnswer see `OscoreContext`
+   */
+  remove(name: string, mayAnswer = false): void {
+    const context = this.#byName.get(name);
     if (!context) return;
     context.isRevoked = true;
-    this.#byIdentity.delete(identity);
+    context.mayAnswer = mayAnswer;
+    this.#byName.delete(name);
     this.#byMark.delete(markOf(context.parameters));
     const kid = keyOf(context.parameters.recipientId);
     const others = (this.#byKid.get(kid) ?? []).filter((each) => each !== context);
@@ -196,7 +216,7 @@ export class OscoreContexts {
   /** Notes who is at this address and port. If that is another one, the former peer is nowhere. */
   leave(place: ContextPlace, identity: string): void {
     const context = this.at(place);
-    if (!context || context.identity === identity) return;
+    if (!context || context.owner.identity === identity) return;
     this.#byPlace.delete(placeKey(place));
     context.place = undefined;
     this.#store(context);

@@ -29,6 +29,8 @@ export interface OscoreParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
+  /** Called with the name of a context when a request in it has verified and is fresh. */
+  readonly used?: (name: string) => void;
 }
 
 /** Most bytes of a protected message that a proxy has divided into blocks: MAX_UNFRAGMENTED_SIZE (RFC 8613 section 4.1.3.4.2). */
@@ -67,6 +69,10 @@ export class Oscore implements Protection {
     this.#parts.contexts.leave(remote, party);
   }
 
+  partyAt(remote: Remote): string | undefined {
+    return this.#parts.contexts.at(remote)?.owner.identity;
+  }
+
   request(
     remote: Remote,
     outgoing: OutgoingRequest,
@@ -82,7 +88,7 @@ export class Oscore implements Protection {
     handler: Handler,
     vouch: (remote: Remote, identity: string) => void,
   ): ReturnType<Handler> {
-    const { contexts, events } = this.#parts;
+    const { contexts, events, used } = this.#parts;
     const { message, payload, remote } = request;
     const content = { ...message, payload };
     const header = headerOf(content);
@@ -90,7 +96,7 @@ export class Oscore implements Protection {
     if (!kid || !piv) return this.#refused(remote, Code.BadOption, 'Failed to decode COSE');
     const context = contexts.find(kid, header?.kidContext);
     if (!context) return this.#refused(remote, Code.Unauthorized, 'Security context not found');
-    const { freshness, identity } = context;
+    const { freshness, name, owner } = context;
     const sequence = sequenceOf(piv);
     if (!freshness.isNew(sequence)) return this.#refused(remote, Code.Unauthorized, 'Replay detected');
     const opened = openRequest(context.keys, { kid, piv }, content);
@@ -98,20 +104,21 @@ export class Oscore implements Protection {
     const { options } = opened.content;
     const echo = optionValue(options, Option.Echo);
     const { address, port, key } = remote;
-    const challenged = { address, port, key: `${key} ${identity}` };
+    const challenged = { address, port, key: `${key} ${name}` };
     const isFirst = !freshness.isKnown;
     if (!freshness.accept(sequence, echo !== undefined && this.#guard.isFresh(echo, challenged))) {
       const fields = { options: [opaque(Option.Echo, this.#guard.issue(challenged))] };
       // The request may be repeated from an earlier run, so its nonce may have been used.
       return sealedByOwn(context, opened.request, refusal(Code.Unauthorized, '', fields));
     }
-    if (isFirst) events.emit('oscore.proven', { identity, peer: address });
-    vouch(remote, identity);
+    if (isFirst) events.emit('oscore.proven', { identity: owner.identity, peer: address });
+    used?.(name);
+    vouch(remote, owner.identity);
     contexts.follow(context, remote);
     const seal = (reply: Reply) => sealed(context, opened.request, reply);
     const critical = unacceptableOption(options);
     if (critical !== undefined) return seal(refusal(Code.BadOption, `option ${critical}`));
-    const inner = request.opened(identity, { ...message, ...opened.content }, (reply) =>
+    const inner = request.opened(owner, { ...message, ...opened.content }, (reply) =>
       sealedByOwn(context, opened.request, reply),
     );
     return this.#handled(handler, inner, seal);
@@ -165,7 +172,7 @@ export class Oscore implements Protection {
     const plain = { ...outgoing, payload: outgoing.payload ?? noBytes };
     const { request, message } = protectRequest(context.keys, piv, plain);
     const first = await send({ ...outgoing, ...message });
-    const { identity } = context;
+    const { identity } = context.owner;
     if (!hasOscore(first)) {
       const said = `${identity} answered ${codeText(first.code)} without protection`;
       throw new PosternError(first.code >= Code.BadRequest ? 'unavailable' : 'malformed', said);
@@ -195,7 +202,7 @@ const isDivided = ({ message: { options } }: CoapRequest): boolean =>
  */
 function sealed(context: OscoreContext, request: ProtectedRequest, reply: Reply): Reply | Promise<Reply> {
   if (hasOption(reply.options, Option.Observe)) return sealedByOwn(context, request, reply);
-  demandValid(context);
+  if (!context.mayAnswer) demandValid(context);
   return protectResponse(context.keys, request, undefined, reply);
 }
 

@@ -696,9 +696,9 @@ describe('contexts', () => {
       contexts.add('x', { ...other, recipientId: Buffer.of(1), idContext: Buffer.of(5) }),
       undefined,
     );
-    assert.equal(contexts.find(Buffer.of(1), Buffer.of(5))?.identity, 'x');
+    assert.equal(contexts.find(Buffer.of(1), Buffer.of(5))?.name, 'x');
     assert.equal(contexts.find(Buffer.of(1), Buffer.of(6)), undefined);
-    assert.equal(contexts.find(Buffer.of(1), undefined)?.identity, 'device');
+    assert.equal(contexts.find(Buffer.of(1), undefined)?.name, 'device');
   });
 
   test('a peer may leave its ID Context out where its ID is the only one', () => {
@@ -709,11 +709,11 @@ describe('contexts', () => {
       idContext: Buffer.of(1),
     };
     assert.equal(contexts.add('y', parameters), undefined);
-    assert.equal(contexts.find(Buffer.of(44), undefined)?.identity, 'y');
+    assert.equal(contexts.find(Buffer.of(44), undefined)?.name, 'y');
     assert.equal(contexts.add('z', { ...parameters, idContext: Buffer.of(2) }), undefined);
     assert.equal(contexts.find(Buffer.of(44), undefined), undefined);
     contexts.remove('z');
-    assert.equal(contexts.find(Buffer.of(44), undefined)?.identity, 'y');
+    assert.equal(contexts.find(Buffer.of(44), undefined)?.name, 'y');
   });
 
   test('a response that comes after its context was taken away says nothing', async () => {
@@ -733,6 +733,37 @@ describe('contexts', () => {
     const [said] = wire.sent;
     assert.ok(said && !hasOscore(read(said.bytes)));
     assert.doesNotMatch(textOf(said.bytes), /secret/);
+  });
+
+  test('a response that was asked for before a peer left is still protected; nothing else is', async () => {
+    const { wire, gateway, device } = pair();
+    await ask(device, gateway);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    gateway.handler = async () => {
+      await promise;
+      return reply(Code.Content, { payload: 'goodbye' });
+    };
+    const answer = ask(device, gateway);
+    await wire.settle();
+    gateway.contexts.remove('device', true);
+    wire.sent.length = 0;
+    resolve();
+    await answer;
+    await wire.settle();
+    assert.ok(wire.sent.some(({ bytes }) => hasOscore(read(bytes))));
+    assert.equal(await ask(device, gateway), 'unavailable');
+  });
+
+  test('a request for one party alone is sent through a context of this party alone', async () => {
+    const { wire, gateway, device } = pair();
+    await ask(device, gateway);
+    const askFor = (party: string) =>
+      gateway.endpoint.request(device.address, 5683, { code: Code.GET, options: [], timeout: 1000, party });
+    const sent = wire.sent.length;
+    await assert.rejects(askFor('another'), { code: 'unavailable' });
+    gateway.contexts.remove('device');
+    await assert.rejects(askFor('device'), { code: 'unavailable' });
+    assert.equal(wire.sent.length, sent);
   });
 
   test('one that was taken away opens nothing, and requests to its peer are not protected by it', async () => {
