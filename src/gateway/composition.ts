@@ -14,6 +14,7 @@ import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
 import type { GatewayConfig } from './config.ts';
 import { DeviceSignals } from './device-signals.ts';
+import { identityFolder } from './enrolled-config.ts';
 import { expectedDevices } from './expected-devices.ts';
 import { GatewayFirmware } from './firmware.ts';
 import { LiveSettings } from './live-settings.ts';
@@ -25,9 +26,11 @@ import { TransparentMode } from './modes/transparent.ts';
 import { TunnelPolicy } from './modes/tunnel-policy.ts';
 import { networksOf } from './networks.ts';
 import { DataBudget } from './northbound/data-budget.ts';
+import { DepartureMarks } from './northbound/departure-marks.ts';
 import { DmClient } from './northbound/dm-client.ts';
 import { download } from './northbound/download.ts';
 import { meteredDownload } from './northbound/metered-uplink.ts';
+import { Ownership } from './northbound/ownership.ts';
 import { Reports } from './northbound/reports.ts';
 import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
@@ -153,11 +156,24 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     transport,
     budget,
     startAgain: surroundings.startAgain,
+    gone: () => ownership?.gone(),
     addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: () => state.epoch.value,
     problem: () => state.database.fault?.message,
     ...machine,
   });
+  const ownership: Ownership | undefined =
+    certificate &&
+    new Ownership({
+      gatewayId,
+      server: ownServer,
+      serial: config.enrolment?.serial,
+      claim: { ...config.mqtt!, ...config.enrolment, url: config.enrolment?.url ?? config.mqtt!.url },
+      marks: new DepartureMarks(identityFolder(config)),
+      failed: (reason) => reports.fault('transfer', { kind: 'transfer', reason }),
+      startAgain: surroundings.startAgain,
+      ...machine,
+    });
   state.database.onFault(() => problemChanged?.());
   if (parent) (networks.secureNetwork ?? network).onChange(() => parent.addressesChanged());
   transport?.onMoved((former, { identity, address, port }, heardOn) => {
@@ -294,6 +310,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       objects: objects.branches,
       firmware,
       certificate,
+      ownership,
     }),
   );
   knowServer(accounts, config, true);
@@ -430,6 +447,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     objects,
     firmware,
     certificate,
+    ownership,
+    reports,
     dmClient,
     sessions,
     endOfServers,

@@ -153,6 +153,12 @@ export class Sessions {
       .map(({ owner: { party, gateway, sessionId } }) => ({ party: party.id, gateway, session: sessionId }));
   }
 
+  /** Ends the open sessions of a party, which has no account any more. */
+  async endOf(party: string): Promise<void> {
+    const fits = (owner: SessionContext) => owner.party.id === party;
+    await this.#table.end(fits, DmStatus.SessionAborted, 'the party has no account any more');
+  }
+
   /** Ends all open sessions with status 514. */
   async stop(): Promise<void> {
     await this.#table.end(() => true, DmStatus.SessionAborted, 'the server stops');
