@@ -109,6 +109,7 @@ async function tell(
     coaps: undefined,
     bootstrap: { ...config.bootstrap, device: [] },
     images: { ...config.images, directory: undefined },
+    enrolment: { ...config.enrolment!, folder: identityFolder(config) },
     mqtt: { ...config.mqtt!, cert: identity.certificateFile, key: identity.keyFile },
     'dm-server': {
       ...config['dm-server'],

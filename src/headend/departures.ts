@@ -178,8 +178,8 @@ export class Departures {
         parties.dissociate(one.device, gateway);
         unreachableDevices.remove(one.device);
       }
-    for (const of of ['replacement', 'handover', 'pending_detach'])
-      database.prepare(`DELETE FROM ${of} WHERE gateway = ?`).run(gateway);
+    for (const rows of ['replacement', 'handover', 'pending_detach'])
+      database.prepare(`DELETE FROM ${rows} WHERE gateway = ?`).run(gateway);
     database.afterCommit(() => {
       parties.revoke(gateway);
       events.emit('gateway.departed', { gateway, by, order });

@@ -87,7 +87,7 @@ export class EnrolmentRecords {
   /** The latest board that had this name and is gone, if no other board has the name now. */
   gone(gateway: string): EnrolmentRecord | undefined {
     const where =
-      "WHERE gateway = ? AND state IN ('approved', 'issued', 'gone') ORDER BY state DESC, decided DESC LIMIT 1";
+      "WHERE gateway = ? AND state IN ('approved', 'issued', 'gone') ORDER BY state = 'gone', decided DESC LIMIT 1";
     const [found] = readRows(this.#database, table, where, gateway);
     return found?.state === 'gone' ? found : undefined;
   }

@@ -438,7 +438,8 @@ const receiverOf = ({
   events,
 }: HeadendParts): DownlinkReceiver => ({
   answerPackage: async (up) => {
-    if (enrolment?.isGone(up.gateway))
+    // The session in which it said so goes on to its end.
+    if (enrolment?.isGone(up.gateway) && !(up.envelope.device === undefined && sessions.knows(up.gateway)))
       throw new PosternError('forbidden', `${up.gateway} has left this server`);
     if (up.envelope.device !== undefined && relay) return await relay.forward(up);
     const answer = await sessions.receive(up);

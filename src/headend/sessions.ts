@@ -153,6 +153,11 @@ export class Sessions {
       .map(({ owner: { party, gateway, sessionId } }) => ({ party: party.id, gateway, session: sessionId }));
   }
 
+  /** Whether a party has a session that has not been forgotten yet. */
+  knows(party: string): boolean {
+    return this.#table.values().some(({ owner }) => owner.party.id === party);
+  }
+
   /** Ends the open sessions of a party, which has no account any more. */
   async endOf(party: string): Promise<void> {
     const fits = (owner: SessionContext) => owner.party.id === party;
