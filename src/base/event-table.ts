@@ -133,7 +133,6 @@ export const eventTable = {
   'departure.left': warn<'gateway'>(),
   'departure.refused': warn.byPeer<'server' | 'reason'>(),
   'departure.stalled': error<'gateway' | 'reason'>(),
-  'departure.transfer': info<'gateway' | 'server'>(),
   'departure.transfer-failed': error<'gateway' | 'reason'>(),
   'departure.transferred': warn<'gateway' | 'server'>(),
 

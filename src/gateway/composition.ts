@@ -14,7 +14,7 @@ import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
 import type { GatewayConfig } from './config.ts';
 import { DeviceSignals } from './device-signals.ts';
-import { identityFolder } from './enrolled-config.ts';
+import { configAtNext, enrolIfNeeded, identityFolder } from './enrolled-config.ts';
 import { expectedDevices } from './expected-devices.ts';
 import { GatewayFirmware } from './firmware.ts';
 import { LiveSettings } from './live-settings.ts';
@@ -162,14 +162,15 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     problem: () => state.database.fault?.message,
     ...machine,
   });
+  const marks = new DepartureMarks(identityFolder(config));
   const ownership: Ownership | undefined =
     certificate &&
     new Ownership({
       gatewayId,
       server: ownServer,
-      serial: config.enrolment?.serial,
-      claim: { ...config.mqtt!, ...config.enrolment, url: config.enrolment?.url ?? config.mqtt!.url },
-      marks: new DepartureMarks(identityFolder(config)),
+      enrol: (order, told, stop) =>
+        enrolIfNeeded(configAtNext(config, order, marks.next), { ...machine, events: told }, stop),
+      marks,
       failed: (reason) => reports.fault('transfer', { kind: 'transfer', reason }),
       startAgain: surroundings.startAgain,
       ...machine,

@@ -102,12 +102,10 @@ async function tell(
       if (name === 'alert.delivered' && fields.alert === 'gateway-fault') resolve();
     },
   };
-  const { http: _, lwm2m: __, oscore: ___, update: ____, ...rest } = config;
+  const { update: _, ...rest } = config;
   const quiet: GatewayConfig = {
     ...rest,
     gateway: { ...config.gateway, state: ':memory:' },
-    coaps: undefined,
-    bootstrap: { ...config.bootstrap, device: [] },
     images: { ...config.images, directory: undefined },
     enrolment: { ...config.enrolment!, folder: identityFolder(config) },
     mqtt: { ...config.mqtt!, cert: identity.certificateFile, key: identity.keyFile },

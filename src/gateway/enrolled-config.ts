@@ -8,6 +8,7 @@ import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { type GatewayConfig, gatewayConfigSchema } from './config.ts';
 import { BoardIdentity } from './northbound/board-identity.ts';
 import { claimOf, Enrolment } from './northbound/enrolment.ts';
+import type { TransferOrder } from './northbound/transfer-order.ts';
 
 type Table = Readonly<Record<string, unknown>>;
 
@@ -78,6 +79,28 @@ export function enrolledIdentity(config: GatewayConfig): BoardIdentity | undefin
   if (!config.enrolment) return undefined;
   const identity = new BoardIdentity(identityFolder(config));
   return config.mqtt?.key === identity.keyFile ? identity : undefined;
+}
+
+/** The configuration by which a gateway is enrolled at the next owner. Where the broker is the same, so may be the claim. */
+export function configAtNext(config: GatewayConfig, order: TransferOrder, folder: string): GatewayConfig {
+  const { server: id, code, url, ca, cert, username, password } = order;
+  const { enrolment, mqtt, 'dm-server': owner } = config;
+  const claim =
+    cert !== undefined
+      ? { cert: join(folder, 'claim.pem'), key: join(folder, 'claim.key') }
+      : username !== undefined
+        ? { username, password }
+        : enrolment;
+  const broker = {
+    url: url ?? enrolment?.url ?? mqtt!.url,
+    ca: ca === undefined ? mqtt!.ca : join(folder, 'ca.pem'),
+  };
+  return {
+    ...config,
+    enrolment: { ...claim, serial: enrolment?.serial, code, folder, url: broker.url },
+    mqtt: { ...mqtt!, ...broker },
+    'dm-server': { ...owner, id },
+  };
 }
 
 /** Folder of the identity of a board. */

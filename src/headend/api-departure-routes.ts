@@ -6,7 +6,7 @@ import { pageQuery } from './api-schemas.ts';
 import { type Departure, departureOrders, departureStates, type NextOwner } from './departures.ts';
 import type { Headend } from './headend.ts';
 
-const text = (description: string) => described(v.pipe(v.string(), v.minLength(1)), description);
+const text = (description: string) => described(v.string(), description);
 const short = (description: string) =>
   described(v.pipe(v.string(), v.minLength(1), v.maxLength(255)), description);
 const time = (description: string) =>
@@ -29,7 +29,7 @@ const transferBody = v.strictObject({
   by,
   server: described(identifier, 'ServerID of the next owner'),
   code: short('One-time code that the next owner made for this gateway'),
-  url: v.optional(text('Broker of the next owner; absent where it is the same')),
+  url: v.optional(short('Broker of the next owner; absent where it is the same')),
   ca: v.optional(text('Authorities for that broker, PEM')),
   cert: v.optional(text('Claim certificate at that broker, PEM')),
   key: v.optional(text('Key of the claim certificate, PEM')),

@@ -65,10 +65,10 @@ describe('a gateway passes to another owner', () => {
 
     const { code } = next.headend.enrolment!.makeCode(1, 'gw-1');
     former.enrolment!.leave('gw-1', 'ann', false, orderFor(next, code));
-    await first.until('departure.transfer', {}, first.lines.length);
+    await first.until('enrolment.begun', {}, first.lines.length);
     await board.kill();
     for (const step of [
-      'departure.transfer',
+      'enrolment.begun',
       'enrolment.done',
       'departure.begun',
       'alert.delivered',

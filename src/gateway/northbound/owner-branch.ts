@@ -1,8 +1,7 @@
 import { DmStatus } from '../../dm/status.ts';
 import type { NewNode, NodeView, TreeBranch } from '../../dm/tree-branch.ts';
 import type { NodePath } from '../../dm/uri.ts';
-import { gwOwner } from '../../mo/gw-owner.ts';
-import { describe } from '../../wire/syncml/ddf.ts';
+import { MoId } from '../../mo/identifiers.ts';
 import type { Ownership } from './ownership.ts';
 
 /** What is done when the order is stored. */
@@ -21,23 +20,22 @@ export class OwnerBranch implements TreeBranch {
     this.#ownership = ownership;
   }
 
-  view(path: NodePath): NodeView | undefined {
-    const description = describe(gwOwner.root, path);
-    if (!description) return undefined;
-    const { access, format } = description;
+  view([leaf, ...more]: NodePath): NodeView | undefined {
     const permanent = true;
-    const [leaf] = path;
     if (leaf === undefined)
       return {
         format: 'node',
-        type: gwOwner.id,
-        children: Object.keys(gwOwner.root.children ?? {}),
-        access,
+        type: MoId.GwOwner,
+        children: ['Server', 'Problem', 'Transfer', 'Decommission'],
+        access: ['Get'],
         permanent,
       };
+    if (more.length > 0) return undefined;
     const { server, problem } = this.#ownership;
-    const values: Readonly<Record<string, string>> = { Server: server, Problem: problem };
-    return { format, access, permanent, ...(leaf in values && { value: values[leaf]! }) };
+    if (leaf === 'Server' || leaf === 'Problem')
+      return { format: 'chr', value: leaf === 'Server' ? server : problem, access: ['Get'], permanent };
+    if (leaf === 'Transfer') return { format: 'chr', access: ['Exec'], permanent };
+    return leaf === 'Decommission' ? { format: 'null', access: ['Exec'], permanent } : undefined;
   }
 
   /** @throws {PosternError} `forbidden` for another server than the owner, `malformed`, `storage` */

@@ -1,37 +1,26 @@
 import { rmSync } from 'node:fs';
-import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { background } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
-import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { EventFields } from '../../base/event-fields.ts';
+import type { EventName } from '../../base/event-table.ts';
 import type { Events } from '../../base/events.ts';
-import { mqttSettings } from '../../wire/tunnel/mqtt-settings.ts';
-import { BoardIdentity } from './board-identity.ts';
 import type { DepartureMarks } from './departure-marks.ts';
-import { claimOf, Enrolment } from './enrolment.ts';
 import { readTransferOrder, stageTransfer, storedTransfer, type TransferOrder } from './transfer-order.ts';
-
-type Claim = {
-  readonly [Key in 'ca' | 'cert' | 'key' | 'username' | 'password']?: string | undefined;
-} & { readonly url: string };
 
 export interface OwnershipParts {
   readonly gatewayId: string;
   /** ServerID of the owner. */
   readonly server: string;
-  /** Serial number of the board. */
-  readonly serial: string | undefined;
-  /** The broker at which the owner enrols gateways, and the claim there. */
-  readonly claim: Claim;
+  /** Has the gateway enrolled as an order says, in the folder of the identity at the next owner. */
+  readonly enrol: (order: TransferOrder, events: Events, stop: AbortSignal) => Promise<unknown>;
   readonly marks: DepartureMarks;
   /** Tells the owner why a transfer has failed. */
   readonly failed: (reason: string) => void;
   /** Ends this gateway and makes another one, which goes on with the departure. */
   readonly startAgain: (() => void) | undefined;
   readonly clock: Clock;
-  readonly entropy: Entropy;
   readonly events: Events;
 }
 
@@ -122,48 +111,22 @@ export class Ownership {
 
   /** Has the gateway enrolled at the next owner. @throws {PosternError} when that cannot be done */
   async #pass(order: TransferOrder): Promise<void> {
-    const { gatewayId, serial, claim, marks, clock, entropy, events } = this.#parts;
-    const identity = new BoardIdentity(marks.next);
-    const file = (name: string) => join(marks.next, name);
-    const { url, cert, username, password, code, server } = order;
-    const { ca, ...own } = claim;
-    // Where the broker is the same, so is the claim.
-    const settings = mqttSettings({
-      ...(cert === undefined && username === undefined ? own : { username, password }),
-      ...(cert !== undefined && { cert: file('claim.pem'), key: file('claim.key') }),
-      url: url ?? own.url,
-      ca: url === undefined ? ca : order.ca && file('ca.pem'),
-      protocol: 'auto',
-    } as never);
+    const { enrol, clock, events } = this.#parts;
+    const { server } = order;
     const refusal = new AbortController();
+    const refuse = (code: 'timeout' | 'forbidden', reason: string) =>
+      refusal.abort(new PosternError(code, `${server}: ${reason}`));
     const late = clock.after(transferTime, () =>
-      refusal.abort(new PosternError('timeout', `${server} has not enrolled this gateway in a day`)),
+      refuse('timeout', 'it has not enrolled this gateway in a day'),
     );
-    events.emit('departure.transfer', { gateway: gatewayId, server });
+    const emit = (name: EventName, fields: EventFields) => {
+      events.emit(name, fields as never);
+      const reason = String(fields.reason);
+      if (name === 'enrolment.waiting' || name === 'enrolment.failed') this.problem = reason;
+      if (name === 'enrolment.refused') refuse('forbidden', reason);
+    };
     try {
-      if (!identity.account()) {
-        await using asking = new Enrolment({
-          gatewayId,
-          identity,
-          settings,
-          claim: settings.username ?? claimOf(settings.cert ?? ''),
-          code,
-          serial,
-          server,
-          clock,
-          entropy,
-          events: {
-            emit: (name, fields: EventFields) => {
-              events.emit(name, fields as never);
-              if (name === 'enrolment.waiting' || name === 'enrolment.failed')
-                this.problem = String(fields.reason);
-              if (name === 'enrolment.refused')
-                refusal.abort(new PosternError('forbidden', `${server}: ${String(fields.reason)}`));
-            },
-          },
-        });
-        await asking.run(AbortSignal.any([this.#stop.signal, refusal.signal]));
-      }
+      await enrol(order, { emit }, AbortSignal.any([this.#stop.signal, refusal.signal]));
     } finally {
       late.cancel();
     }

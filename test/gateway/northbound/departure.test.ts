@@ -13,7 +13,6 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
-import { systemEntropy } from '../../../src/base/entropy.ts';
 import { DepartureMarks } from '../../../src/gateway/northbound/departure-marks.ts';
 import { OwnerBranch } from '../../../src/gateway/northbound/owner-branch.ts';
 import { Ownership } from '../../../src/gateway/northbound/ownership.ts';
@@ -38,13 +37,11 @@ function branchOf(folder: string) {
   const ownership = new Ownership({
     gatewayId: 'gw-1',
     server: 'dm.example',
-    serial: undefined,
-    claim: { url: 'mqtt://127.0.0.1:1' },
+    enrol: () => Promise.reject(new Error('nobody is asked')),
     marks,
     failed: () => {},
     startAgain: () => starts.push(marks.state ?? 'none'),
     clock: new HandClock(),
-    entropy: systemEntropy,
     events,
   });
   return { branch: new OwnerBranch(ownership), ownership, marks, events, starts };
