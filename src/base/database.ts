@@ -52,7 +52,7 @@ export class Database implements AsyncDisposable {
   constructor(sqlite: DatabaseSync, file?: StateFile) {
     this.#sqlite = sqlite;
     if (file) this.#use(file);
-    if (file?.reopen) this.#fault = new PosternError('storage', 'the disk of the state is read-only');
+    if (file?.waiting) this.#fault = new PosternError('storage', file.waiting.reason);
   }
 
   #use(file: StateFile): void {
@@ -67,25 +67,24 @@ export class Database implements AsyncDisposable {
     };
   }
 
-  /** Whether the disk was read-only when the file was opened, and has not become writable since. */
+  /** Whether the disk took no writes when the file was opened, and has taken none since: what is open is a copy in memory. */
   get isReadOnly(): boolean {
-    return this.#file?.reopen !== undefined;
+    return this.#file?.waiting !== undefined;
   }
 
   /**
-   * Goes over from the state of a read-only disk to the file itself when the disk takes writes again. Nothing was written
+   * Goes over from a copy in memory to the file itself when the disk takes writes again. Nothing was written
    * meanwhile, so both are the same, and what memory mirrors stays right. Why that is not possible is the new `fault`.
    */
   reopen(): void {
     if (this.#levels.length > 0) return;
     try {
-      const opened = this.#file?.reopen?.();
+      const opened = this.#file?.waiting?.reopen();
       if (opened) this.#goOver(opened);
     } catch (thrown) {
       const why = thrown instanceof Error ? thrown.message : String(thrown);
       if (this.#fault?.message === why) return;
-      this.#fault = new PosternError('storage', why, { cause: thrown });
-      for (const listener of this.#faultListeners) listener(this.#fault);
+      this.#tell(new PosternError('storage', why, { cause: thrown }));
     }
   }
 
@@ -98,11 +97,18 @@ export class Database implements AsyncDisposable {
       for (const method of statementMethods)
         Object.assign(statement, { [method]: (fresh[method] as () => unknown).bind(fresh) });
     this.#sqlite.close();
-    this.#file?.lock.close();
+    if (this.#file?.lock !== state.lock) this.#file?.lock.close();
     this.#sqlite = sqlite;
     this.#use(state);
     if (this.#putOff.size > 0) this.#durability?.putOff();
-    this.#mended();
+    if (state.waiting) this.#tell(new PosternError('storage', state.waiting.reason));
+    else this.#mended();
+  }
+
+  /** Makes this the fault: undefined when all is well again. */
+  #tell(fault: PosternError | undefined): void {
+    this.#fault = fault;
+    for (const listener of this.#faultListeners) listener(fault);
   }
 
   /** Calls the listener when the file is to be closed. */
@@ -342,15 +348,11 @@ export class Database implements AsyncDisposable {
   #mended(): void {
     // A full disk may still take a small write now and then. That is no reason to say that all is well.
     if (!this.#fault || !this.#hasRoom()) return;
-    this.#fault = undefined;
-    for (const listener of this.#faultListeners) listener(undefined);
+    this.#tell(undefined);
   }
 
   #fail(thrown: unknown): unknown {
-    if (thrown instanceof PosternError && thrown.code === 'storage' && !this.#fault) {
-      this.#fault = thrown;
-      for (const listener of this.#faultListeners) listener(thrown);
-    }
+    if (thrown instanceof PosternError && thrown.code === 'storage' && !this.#fault) this.#tell(thrown);
     return thrown;
   }
 }

@@ -1,5 +1,5 @@
 import { closeSync, fsyncSync, openSync, renameSync, writeFileSync } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { open, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /** Flushes a small file to the disk. Returns when its content survives a power cut. */
@@ -40,4 +40,12 @@ export async function syncLargeFile(path: string): Promise<void> {
   } finally {
     await file.close();
   }
+}
+
+/** As `writeDurably`. The event loop goes on meanwhile. */
+export async function writeWithoutBlocking(file: string, content: string | Uint8Array): Promise<void> {
+  await writeFile(`${file}.new`, content, { mode: 0o600 });
+  await syncLargeFile(`${file}.new`);
+  await rename(`${file}.new`, file);
+  await syncLargeFile(dirname(file));
 }

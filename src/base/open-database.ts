@@ -2,6 +2,7 @@ import { chmodSync, existsSync, renameSync, rmSync, statfsSync, statSync, writeF
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { Database } from './database.ts';
+import { isDiskFull } from './disk-room.ts';
 import { Durability, logBytes } from './durability.ts';
 import { syncFile, syncFolder } from './durable.ts';
 import { PosternError } from './errors.ts';
@@ -10,7 +11,7 @@ import { demandOf } from './named-file.ts';
 import { isReadOnlyDisk, OutdatedState, openCopy, stateMark } from './read-only-state.ts';
 import { copyOf, foldLog, isMarked, openSound, partial } from './recover-state.ts';
 import { StateCopies } from './state-copies.ts';
-import type { Opened } from './state-file.ts';
+import type { Opened, WaitingFile } from './state-file.ts';
 import { actualFile, StateLock } from './state-lock.ts';
 import { checkParty, checkSound, forgetEpoch, pragma, type Schema } from './state-schema.ts';
 
@@ -19,8 +20,8 @@ export type { Schema };
 /**
  * Opens the file that holds all durable state of a party, and brings its tables up to date. A committed transaction
  * survives a power cut once `Database.settled` has resolved. No other process can open the file until the database is
- * closed. A damaged file is replaced by the last good state: see `Database.recovery`. On a read-only disk the state can be read
- * and not written. The state of `:memory:` lives as long as the process.
+ * closed. A damaged file is replaced by the last good state: see `Database.recovery`. On a read-only disk, and on one that has
+ * no room for a migration, the state can be read and not written. The state of `:memory:` lives as long as the process.
  * @throws {PosternError} `configuration` when the file cannot be used, is used by another process, is of a later version,
  * or belongs to another party
  */
@@ -45,14 +46,20 @@ function openToRead(file: string, schema: Schema): Database {
   const lock = new StateLock(file, true);
   try {
     const mark = stateMark(file);
-    const { sqlite, recovery } = openCopy(file, schema, (copy) => openFile(copy, schema).sqlite);
+    const { sqlite, recovery } = openCopy(
+      file,
+      schema,
+      'read-only',
+      (copy) => openFile(copy, schema, false).sqlite,
+    );
     const reopen = () => {
       if (isReadOnlyDisk(file)) return undefined;
       if (stateMark(file) !== mark)
         throw new OutdatedState(`${file} is not what it was while its disk was read-only: a restart uses it`);
       return openToWrite(file, schema);
     };
-    return new Database(sqlite, { lock, hasRoom: () => true, recovery, reopen });
+    const waiting = { reason: 'the disk of the state is read-only', reopen };
+    return new Database(sqlite, { lock, hasRoom: () => true, recovery, waiting });
   } catch (thrown) {
     lock.close();
     throw thrown;
@@ -66,26 +73,88 @@ function openToWrite(file: string, schema: Schema): Opened {
   const lock = new StateLock(file);
   try {
     const wasOurs = lock.party === schema.applicationId;
-    const { opened, recovery } = openSound(file, schema, wasOurs, () => openFile(file, schema));
-    const { sqlite, ownsFile } = opened;
+    const { opened, recovery } = openSound(file, schema, wasOurs, () => openOrCopy(file, schema));
     if (!wasOurs) lock.party = schema.applicationId;
-    const checkpoint = () => sqlite.exec('PRAGMA wal_checkpoint(PASSIVE)');
-    const hasRoom = () => {
-      const { bavail, bsize } = statfsSync(dirname(file));
-      return bavail * bsize >= roomWanted;
-    };
-    const durability = new Durability(file, checkpoint, ownsFile);
-    // A file that this connection has for itself cannot be copied by another one.
-    const copies = ownsFile ? undefined : new StateCopies(file, () => durability.commits);
-    return { sqlite, state: { durability, hasRoom, lock, copies, recovery } };
+    return stateOf(opened);
+
+    function stateOf({ sqlite, ownsFile, refusal }: OpenFile): Opened {
+      const hasRoom = () => isFree(file, roomWanted);
+      if (refusal !== undefined) {
+        const waiting = waitingFile(file, sqlite, refusal, () => stateOf(openFile(file, schema)));
+        return { sqlite, state: { hasRoom, lock, recovery, waiting } };
+      }
+      const checkpoint = () => sqlite.exec('PRAGMA wal_checkpoint(PASSIVE)');
+      const durability = new Durability(file, checkpoint, ownsFile);
+      // A file that this connection has for itself cannot be copied by another one.
+      const copies = ownsFile ? undefined : new StateCopies(file, () => durability.commits);
+      return { sqlite, state: { durability, hasRoom, lock, copies, recovery } };
+    }
   } catch (thrown) {
     lock.close();
     throw thrown;
   }
 }
 
-/** Opens the file and closes it again when that fails. `ownsFile`: no other connection can open it. */
-function openFile(file: string, schema: Schema): { sqlite: DatabaseSync; ownsFile: boolean } {
+/**
+ * A file that cannot be opened, because its disk refuses what has to be written first. The file is tried again when the disk has
+ * room for that. An attempt may write a copy of the whole state, so the pause between two attempts doubles.
+ */
+function waitingFile(file: string, copy: DatabaseSync, refusal: string, open: () => Opened): WaitingFile {
+  const needed = 2 * roomWanted + pragma(copy, 'page_count') * pragma(copy, 'page_size');
+  const reason = `the state cannot be migrated until ${Math.ceil(needed / 1e6)} MB are free on its disk: ${refusal}`;
+  let pause = 1;
+  let looks = 0;
+  const reopen = () => {
+    if (--looks > 0 || !isFree(file, needed)) return undefined;
+    pause = Math.min(2 * pause, pauseLimit);
+    looks = pause;
+    try {
+      return open();
+    } catch (thrown) {
+      if (isRefusal(file, thrown)) return undefined;
+      throw thrown;
+    }
+  };
+  return { reason, reopen };
+}
+
+interface OpenFile {
+  readonly sqlite: DatabaseSync;
+  /** No other connection can open the file. */
+  readonly ownsFile: boolean;
+  /** Why a copy in memory is open instead of the file. */
+  readonly refusal?: string;
+}
+
+/** Opens the file, or a copy in memory when the disk refuses what has to be written first, such as a migration. */
+function openOrCopy(file: string, schema: Schema): OpenFile {
+  try {
+    return openFile(file, schema);
+  } catch (thrown) {
+    if (!existsSync(file) || !isRefusal(file, thrown)) throw thrown;
+    const { sqlite } = openCopy(file, schema, 'full', (copy) => openFile(copy, schema, false).sqlite);
+    return { sqlite, ownsFile: false, refusal: (thrown as Error).message };
+  }
+}
+
+/** Whether a disk refuses to write a state file because the disk is full or failing. */
+function isRefusal(file: string, thrown: unknown): boolean {
+  const { code, errcode = 0 } = thrown as { code?: string; errcode?: number };
+  // A file that SQLite cannot create may be one too many.
+  if ((errcode & 0xff) === cannotOpen) return statfsSync(dirname(file)).ffree === 0;
+  return isDiskFull(thrown) || code === 'EIO' || refusals.has(errcode & 0xff);
+}
+
+function isFree(file: string, bytes: number): boolean {
+  const { bavail, bsize } = statfsSync(dirname(file));
+  return bavail * bsize >= bytes;
+}
+
+/**
+ * Opens the file and closes it again when that fails.
+ * @param keepsWayBack whether the state is copied before it is migrated
+ */
+function openFile(file: string, schema: Schema, keepsWayBack = true): OpenFile {
   const isFile = file !== ':memory:';
   if (isFile && !existsSync(file)) create(file, schema);
   const ownsFile = isFile && !checkUntouched(file, schema);
@@ -104,7 +173,7 @@ function openFile(file: string, schema: Schema): { sqlite: DatabaseSync; ownsFil
       'PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = ON',
     );
     sqlite.exec(`PRAGMA journal_size_limit = ${logBytes.growth}`);
-    migrate(sqlite, file, schema);
+    migrate(sqlite, schema, keepsWayBack && isFile ? file : undefined);
     return { sqlite, ownsFile };
   } catch (thrown) {
     sqlite.close();
@@ -124,7 +193,7 @@ function create(file: string, schema: Schema): void {
   writeFileSync(part, '', { mode: 0o600 });
   {
     using made = new DatabaseSync(part);
-    migrate(made, part, schema);
+    migrate(made, schema);
     // The mode is stored in the file. The last connection removes the log when it is closed.
     made.exec('PRAGMA journal_mode = WAL');
   }
@@ -181,6 +250,12 @@ const roomWanted = 256 * 1024;
 const hotJournal = 8 | (3 << 8);
 /** SQLITE_IOERR_SHMSIZE. */
 const noRoomForIndex = 10 | (19 << 8);
+/** SQLITE_IOERR and SQLITE_FULL. */
+const refusals: ReadonlySet<number> = new Set([10, 13]);
+/** SQLITE_CANTOPEN. */
+const cannotOpen = 14;
+/** Looks between two attempts to open a file that waits for room, at most. */
+const pauseLimit = 64;
 
 /**
  * Restores the copy that was made before a migration, when the file has been migrated by a later program. This is the
@@ -215,15 +290,15 @@ export function dropCopies(name: string, { steps }: Schema): void {
 }
 
 /**
- * Marks a new file as the state of this party, and runs the steps that the file lacks, all in one transaction. A file
- * with tables is copied first, for `goBack`.
+ * Marks a new file as the state of this party, and runs the steps that the file lacks, all in one transaction.
+ * @param file a file with tables is copied first, for `goBack`
  */
-function migrate(database: DatabaseSync, file: string, { applicationId, steps }: Schema): void {
+function migrate(database: DatabaseSync, { applicationId, steps }: Schema, file?: string): void {
   const version = pragma(database, 'user_version');
   if (version > steps.length)
     throw new Error(`the state is of version ${version}; this program knows ${steps.length}`);
   if (version === steps.length) return;
-  if (version > 0 && file !== ':memory:') keepCopy(database, copyOf(file, version));
+  if (version > 0 && file !== undefined) keepCopy(database, copyOf(file, version));
   database.exec('BEGIN IMMEDIATE');
   // If a step fails, the file is closed, which rolls back.
   if (version === 0) database.exec(`PRAGMA application_id = ${applicationId}`);
@@ -236,15 +311,20 @@ function migrate(database: DatabaseSync, file: string, { applicationId, steps }:
 function keepCopy(database: DatabaseSync, copy: string): void {
   const part = copy + partial;
   rmSync(part, { force: true });
-  // SQLite takes an empty file. One that SQLite makes could be read by other users.
-  writeFileSync(part, '', { mode: 0o600 });
-  database.prepare('VACUUM INTO ?').run(part);
-  {
-    using made = new DatabaseSync(part);
-    forgetEpoch(made);
+  try {
+    // SQLite takes an empty file. One that SQLite makes could be read by other users.
+    writeFileSync(part, '', { mode: 0o600 });
+    database.prepare('VACUUM INTO ?').run(part);
+    {
+      using made = new DatabaseSync(part);
+      forgetEpoch(made);
+    }
+    // VACUUM INTO does not sync what it writes.
+    syncFile(part);
+  } catch (thrown) {
+    rmSync(part, { force: true });
+    throw thrown;
   }
-  // VACUUM INTO does not sync what it writes.
-  syncFile(part);
   renameSync(part, copy);
   syncFolder(dirname(copy));
 }

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { createCipheriv, createDecipheriv } from 'node:crypto';
 import { existsSync, rmSync } from 'node:fs';
-import { replaceDurably, writeDurably } from './durable.ts';
+import { replaceDurably, writeDurably, writeWithoutBlocking } from './durable.ts';
 import type { Entropy } from './entropy.ts';
 import { asPosternError, PosternError } from './errors.ts';
 import { readNamedFile } from './named-file.ts';
@@ -150,7 +150,7 @@ export async function backUpWithKey(state: string, backup: string, make: () => P
   const key = keyIn(from);
   if (!key) throw new PosternError('notFound', `there is no key ${from}: nothing was sealed by it`);
   try {
-    writeDurably(to, key);
+    await writeWithoutBlocking(to, key);
     await make();
   } catch (cause) {
     rmSync(to, { force: true });

@@ -15,11 +15,19 @@ export interface StateFile {
   readonly copies?: StateCopies | undefined;
   /** What was done at the opening because the file was damaged or lost. */
   readonly recovery?: Recovery | undefined;
+  /** Present when a copy in memory is open, because the disk takes no writes. */
+  readonly waiting?: WaitingFile;
+}
+
+/** A state file that can be read and not written for now. */
+export interface WaitingFile {
+  /** Why the file itself is not open. */
+  readonly reason: string;
   /**
-   * On a read-only disk: opens the file itself. Returns undefined as long as the disk is read-only. Throws when the file cannot be
-   * used otherwise.
+   * Opens the file itself. Returns undefined as long as the disk takes no writes. Throws when the file cannot be used
+   * otherwise.
    */
-  readonly reopen?: () => Opened | undefined;
+  readonly reopen: () => Opened | undefined;
 }
 
 /** A state file that was opened to be written. */

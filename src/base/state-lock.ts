@@ -12,6 +12,8 @@ export function actualFile(name: string): string {
 
 /** SQLITE_BUSY. */
 const busy = 5;
+/** SQLITE_FULL. */
+const full = 13;
 
 /**
  * Keeps a state file for one process. The lock is a small database of its own beside the state, which this process keeps
@@ -78,14 +80,25 @@ function take(file: string): DatabaseSync {
   const lock = new DatabaseSync(file);
   try {
     // In this locking mode, the lock of the transaction stays after its end. All facts are in one sector: no journal needed.
-    lock.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE; COMMIT');
+    lock.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE');
+    endTransaction(lock);
     // Another user who could open the file could lock it. Nobody may open it in this process: closing it again would end the lock.
     chmodSync(file, 0o600);
     return lock;
   } catch (thrown) {
     lock.close();
     if ((thrown as { errcode?: number }).errcode !== busy) throw thrown;
-    throw new Error(`${holderOf(file)} uses it`);
+    throw inUse(file);
+  }
+}
+
+/** The first transaction writes to an empty file. A full disk refuses that; the lock stays all the same. */
+function endTransaction(lock: DatabaseSync): void {
+  try {
+    lock.exec('COMMIT');
+  } catch (thrown) {
+    if ((thrown as { errcode?: number }).errcode !== full) throw thrown;
+    if (lock.isTransaction) lock.exec('ROLLBACK');
   }
 }
 
@@ -102,23 +115,32 @@ function copyOfLock(file: string): DatabaseSync {
     if (isDamage(thrown)) return copy;
     copy.close();
     if ((thrown as { errcode?: number }).errcode !== busy) throw thrown;
-    throw new Error(`${holderOf(file)} uses it`);
+    throw inUse(file);
   }
 }
 
+const other = { name: 'another process' };
+
+/** Says who has the state, and what to do. */
+function inUse(file: string): Error {
+  const { name, pid } = holderOf(file);
+  const command = pid === undefined ? '' : ` (kill ${pid}, or systemctl stop where it is a service)`;
+  return new Error(`${name} uses it: stop that process first${command}, or use another state file`);
+}
+
 /** Names the process that has locked a file, as far as /proc tells it. */
-function holderOf(file: string): string {
+function holderOf(file: string): { name: string; pid?: string } {
   try {
     const { ino } = statSync(file);
     const isHolder = (line: string) => line.includes(' POSIX ') && line.split(/\s+/)[5]?.endsWith(`:${ino}`);
     const pid = readFileSync('/proc/locks', 'utf8').split('\n').find(isHolder)?.split(/\s+/)[4];
     // Processes of other containers have no number here.
-    if (!Number(pid)) return 'another process';
+    if (pid === undefined || !Number(pid)) return other;
     const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
     // Options may hold secrets.
     const command = words.slice(0, 3).filter((word) => word !== '' && !word.startsWith('-'));
-    return `process ${pid} (${command.join(' ')})`;
+    return { name: `process ${pid} (${command.join(' ')})`, pid };
   } catch {
-    return 'another process';
+    return other;
   }
 }

@@ -10,8 +10,10 @@ export interface Schema {
   readonly steps: readonly string[];
 }
 
-export const pragma = (database: DatabaseSync, name: 'application_id' | 'user_version'): number =>
-  Number(database.prepare(`PRAGMA ${name}`).get()?.[name]);
+export const pragma = (
+  database: DatabaseSync,
+  name: 'application_id' | 'user_version' | 'page_count' | 'page_size',
+): number => Number(database.prepare(`PRAGMA ${name}`).get()?.[name]);
 
 /**
  * Refuses the file of another party or program. Files of version 0.1.0 have no mark; they hold the tables of all parties

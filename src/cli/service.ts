@@ -51,7 +51,8 @@ export function surviveErrors(events: Events): Survivor & Disposable {
 }
 
 /**
- * Runs a party. A failure before it calls `running` is the event `process.start-failed`, the last one of its log.
+ * Runs a party. A failure before it calls `running` is the event `process.start-failed`, the last one of its log. On a terminal
+ * `runCli` alone tells the failure, in words.
  * @throws what `run` throws
  */
 export async function runParty(events: Events, run: (running: () => void) => Promise<void>): Promise<void> {
@@ -61,7 +62,9 @@ export async function runParty(events: Events, run: (running: () => void) => Pro
       isRunning = true;
     });
   } catch (thrown) {
-    if (!isRunning) events.emit('process.start-failed', { reason: asPosternError(thrown).message });
+    const isTerminal = process.stdout.isTTY && process.stderr.isTTY;
+    if (!isRunning && !isTerminal)
+      events.emit('process.start-failed', { reason: asPosternError(thrown).message });
     throw thrown;
   }
 }

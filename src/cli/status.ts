@@ -86,15 +86,16 @@ ${common}`,
   },
 };
 
-/** The uplink in one line: `NOT CONNECTED to mqtt://broker (MQTT 5): connect ECONNREFUSED; next attempt in 12 s`. */
+/** The uplink in one line, the worst first: `NOT CONNECTED to mqtt://broker (MQTT 5): connect ECONNREFUSED; next attempt in 12 s`. */
 export function uplinkText(uplink: GatewayStatus['uplink']): string {
-  const { connected, url, protocol, waiting, reason, retryInSeconds } = uplink;
+  const { connected, url, protocol, waiting, refused, reason, retryInSeconds } = uplink;
   const more = [
     reason,
     retryInSeconds !== undefined && `next attempt in ${retryInSeconds} s`,
     waiting > 0 && `${waiting} messages wait`,
   ].filter((part) => typeof part === 'string');
-  const state = `${connected ? 'connected' : 'NOT CONNECTED'} to ${url} (${protocol})`;
+  const word = !connected ? 'NOT CONNECTED to' : refused ? 'REFUSED by' : 'connected to';
+  const state = `${word} ${url} (${protocol})`;
   return more.length === 0 ? state : `${state}: ${more.join('; ')}`;
 }
 
@@ -105,12 +106,19 @@ const kilobytes = (octets: number): string => `${(octets / 1000).toFixed(1)} kB`
 const recoveryText = ({ reason, aside, used }: Recovery): string =>
   `the state could not be used (${reason})${aside === undefined ? '' : `, and is kept as ${aside}`}; the gateway began with ${used ?? 'an empty state'}; postern restore takes a backup back`;
 
-function trafficRows({ day, month, short }: BudgetView): string[][] {
+/** Characters of the longest kind of traffic. */
+const kindWidth = 10;
+
+/** What each kind has moved has a line of its own: all in one are too long for a terminal. */
+export function trafficRows({ day, month, short }: BudgetView): string[][] {
   const row = (name: string, { used, limit, kinds }: TrafficView) => [
     name,
-    `${kilobytes(used)}${limit === undefined ? '' : ` of ${kilobytes(limit)}`}: ${Object.entries(kinds)
-      .map(([kind, { up, down }]) => `${kind} ${kilobytes(up)} up, ${kilobytes(down)} down`)
-      .join('; ')}`,
+    [
+      `${kilobytes(used)}${limit === undefined ? '' : ` of ${kilobytes(limit)}`}`,
+      ...Object.entries(kinds).map(
+        ([kind, { up, down }]) => `${kind.padEnd(kindWidth)} ${kilobytes(up)} up, ${kilobytes(down)} down`,
+      ),
+    ].join('\n'),
   ];
   const waiting =
     short.length === 0 ? [] : [['waiting', `${short.join(', ')}: wait for room in the data budget`]];

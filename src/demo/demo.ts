@@ -154,6 +154,7 @@ export class Demo implements AsyncDisposable {
       'server-secret': fresh(),
     }));
     this.#heading('Starting an MQTT broker, a DM server and a DM Gateway on the loopback interface');
+    this.#print('    Devices are named without urn:dev: below: demo:1 is the device urn:dev:demo:1.');
     const broker = await this.#broker();
     this.#say('broker  ', `aedes listens at ${broker}`);
     const { headend, url, tokenFile } = await this.#headend(
@@ -223,9 +224,10 @@ export class Demo implements AsyncDisposable {
     const lines = [
       'npx postern status',
       'npx postern devices',
-      `${curl}/devices; ${curl}/alerts; ${curl}/openapi.json`,
+      ...['devices', 'alerts', 'openapi.json'].map((path) => `${curl}/${path}`),
       `${curl}/devices/${assisted}/sessions --json '{"operations": [{"name": "Get", "uri": "./Settings/Label"}]}'`,
-      `${curl}/fanouts --json '{"gateway": "${gatewayId}", "name": "mine", "returnFormat": 0, "operations": [{"name": "Get", "uri": "./DevDetail/FwV"}]}'; sleep 1; ${curl}/fanouts/${gatewayId}/mine`,
+      `${curl}/fanouts --json '{"gateway": "${gatewayId}", "name": "mine", "returnFormat": 0, "operations": [{"name": "Get", "uri": "./DevDetail/FwV"}]}'`,
+      `${curl}/fanouts/${gatewayId}/mine`,
       '',
       'Attach one more device:',
       `POSTERN_FACTORY_SECRET=${factorySecret(next)} npx postern device --id ${next} --gateway ${this.#coapBase(gateway)} --readable`,

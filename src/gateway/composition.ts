@@ -68,6 +68,19 @@ export interface GatewaySurroundings {
   readonly startAgain?: () => void;
 }
 
+/** What is wrong, in one line for a person: the state, the data budget, images that do not come. */
+function problemText(
+  fault: string | undefined,
+  shortage: string | undefined,
+  broken: ReadonlyMap<string, string>,
+): string | undefined {
+  const images = [...broken].map(
+    ([name, reason]) => `image ${name} does not come: ${reason}; tried again within 90 s`,
+  );
+  const all = [fault, shortage, ...images].filter((text) => text !== undefined);
+  return all.length === 0 ? undefined : all.join('; ');
+}
+
 /** The parts of a gateway, joined to each other. */
 export type GatewayParts = ReturnType<typeof composeGateway>;
 
@@ -146,6 +159,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     records: new TrafficRecords(state.database),
     ...machine,
   });
+  /** Why images do not come, by name. At most as many as there are images. */
+  const broken = new Map<string, string>();
   state.gwConfig.derive(['DataUsed'], () => JSON.stringify(budget.view()));
   const { uplink, reporting, parent, certificate, problemChanged } = uplinkOf({
     config,
@@ -159,7 +174,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     gone: () => ownership?.gone(),
     addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: () => state.epoch.value,
-    problem: () => state.database.fault?.message,
+    problem: () => problemText(state.database.fault?.message, budget.shortage, broken),
     ...machine,
   });
   const marks = new DepartureMarks(identityFolder(config));
@@ -176,6 +191,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       ...machine,
     });
   state.database.onFault(() => problemChanged?.());
+  budget.onChanged(() => problemChanged?.());
   if (parent) (networks.secureNetwork ?? network).onChange(() => parent.addressesChanged());
   transport?.onMoved((former, { identity, address, port }, heardOn) => {
     // Where a device is heard by its key counts as much as where it proved itself in its session.
@@ -282,6 +298,11 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     images: imageSettings(config),
     disk,
     download: meteredDownload(download, budget),
+    brokeOff: (name, reason) => {
+      if (reason === undefined) broken.delete(name);
+      else broken.set(name, reason);
+      problemChanged?.();
+    },
     live,
     ...machine,
   });

@@ -65,6 +65,8 @@ export interface GatewayObjectsParts {
   readonly live: LiveSettings;
   readonly disk: DiskRoom;
   readonly download: typeof download;
+  /** As in `ImageCacheParts`. */
+  readonly brokeOff: (name: string, reason: string | undefined) => void;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -223,7 +225,8 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
   }
 
   #imageCache(order: ImageCacheParts['order']): ImageCache {
-    const { state, images, live, disk, download, vocabulary, reports, clock, entropy, events } = this.#parts;
+    const { state, images, live, disk, download, brokeOff, vocabulary, reports, clock, entropy, events } =
+      this.#parts;
     const { quota, count } = images;
     return new ImageCache({
       quota,
@@ -238,6 +241,7 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
       files: this.#files,
       disk,
       download,
+      brokeOff,
       order,
       pathOf: imagePath,
       clock,

@@ -1,5 +1,6 @@
 import { freemem } from 'node:os';
 import { type BackgroundFailure, failuresOf } from '../base/background.ts';
+import { asPosternError } from '../base/errors.ts';
 import type { EventCounter } from '../base/events.ts';
 import type { LiveConfig } from '../base/live-config.ts';
 import type { Recovery } from '../base/recover-state.ts';
@@ -43,7 +44,7 @@ export interface GatewayStatus {
   };
   /** What was done because the state was damaged or lost at this start; absent when it was whole. */
   readonly recovery?: Recovery;
-  /** Why the state cannot be written; absent while it can. */
+  /** Why the state cannot be written, or not be read: then the counts that are read from it are 0. Absent while all is well. */
   readonly fault?: string;
   /** Certificate at the broker, where this gateway has it by enrolment. */
   readonly certificate?: CertificateView;
@@ -104,6 +105,18 @@ export function statusOf(parts: StatusParts): GatewayStatus {
   const { restartNeeded, refused } = configuration;
   const { coap, gateway, limits, lwm2m } = config;
   const { inventory, outbox } = state;
+  let { message: fault } = state.database.fault ?? {};
+  const counted = (count: () => number): number => {
+    try {
+      return count();
+    } catch (thrown) {
+      fault ??= `the state cannot be read: ${asPosternError(thrown).message}`;
+      return 0;
+    }
+  };
+  const waiting = counted(() => outbox.size);
+  const undeliverable = counted(() => outbox.undeliverable);
+  const setAside = counted(() => countSetAside(state.database));
   return {
     gateway: gateway.id,
     software: softwareVersion,
@@ -124,21 +137,21 @@ export function statusOf(parts: StatusParts): GatewayStatus {
       limit: limits.devices,
     },
     outbox: {
-      waiting: outbox.size,
+      waiting,
       limit: outbox.limit,
       dropped: outbox.dropped,
       refused: outbox.refused,
-      undeliverable: outbox.undeliverable,
+      undeliverable,
     },
     ...(state.database.file?.recovery && { recovery: state.database.file.recovery }),
-    ...(state.database.fault && { fault: state.database.fault.message }),
+    ...(fault !== undefined && { fault }),
     ...(certificate && { certificate: certificate.view() }),
     ...(joins.view.window && { join: joins.view.window }),
     sessions: sessions.size,
     images: objects.images.summary,
     ...(config.mqtt && { budget: budget.view() }),
     configuration: { restartNeeded, ...(refused !== undefined && { refused }) },
-    setAside: countSetAside(state.database),
+    setAside,
     failures: failuresOf(events),
     memory: memoryInUse(),
     counts: Object.fromEntries([...events.counts].toSorted()),

@@ -55,6 +55,11 @@ const orderFields = {
     dmStatus('DM status of the error or of the bootstrap; for an image the result code of FUMO'),
   ),
   reason: v.exactOptional(text('Why it failed or is unknown, for a person')),
+  problem: v.exactOptional(
+    text(
+      'While it is running: what its gateway says is wrong with it, such as a data budget that is used up or a download that fails. The order may wait for that',
+    ),
+  ),
 } as const;
 
 const result = described(
@@ -133,7 +138,9 @@ export const gatewaysAnswer = v.array(
     ),
     software: v.optional(text('Version of its software, as it says itself')),
     problem: v.optional(
-      text('What it says is wrong with its uplink or with its state file. Absent when it says nothing'),
+      text(
+        'What it says is wrong with its uplink, its state file, its data budget or the download of an image. Absent when it says nothing',
+      ),
     ),
     cloned: v.exactOptional(
       time('When two boards were last seen under this name. Absent when they were not within an hour'),

@@ -3,7 +3,7 @@ import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import { inPackages } from '../dm/jobs.ts';
-import { type Operation, type OperationOutcome, placeOf, textOfResult } from '../dm/server-session.ts';
+import { type Operation, type OperationOutcome, placeOf, valueText } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import { FumoResult } from '../mo/fumo.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
@@ -261,7 +261,7 @@ const statusOf = (outcomes: readonly OperationOutcome[]): number => outcomes.at(
 
 /** How a pushed image ended, by the answers to `imageQuestions`. */
 function imageEnd([, result, why]: readonly OperationOutcome[]): OrderEnd {
-  const text = (outcome?: OperationOutcome) => textOfResult(outcome?.results[0]?.data ?? '');
+  const text = (outcome?: OperationOutcome) => valueText(outcome?.results[0]?.data ?? '');
   const status = Number(text(result));
   if (result === undefined || !isOk(result.status) || !Number.isInteger(status))
     return { state: 'unknown', reason: 'the gateway does not say what came of the image' };

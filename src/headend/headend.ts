@@ -153,6 +153,11 @@ export class Headend implements AsyncDisposable {
     return this.#parts.sessions.list();
   }
 
+  /** What a gateway says is wrong with it. */
+  problemOf(gateway: string): string | undefined {
+    return this.#parts.reachability.problemOf(gateway);
+  }
+
   /** Lists the gateways of the configuration first, in its order, then other gateways that have published a state. */
   gateways(): GatewayView[] {
     const { reachability, downlink, clones } = this.#parts;

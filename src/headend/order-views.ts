@@ -28,6 +28,12 @@ function resultOf(headend: Headend, { kind, party, name, correlator }: Order): {
   return found?.correlator === correlator ? { result: found.result } : {};
 }
 
+/** While an order goes on: what its gateway says is wrong, which may be why the order waits. */
+function problemOf(headend: Headend, { state, party }: Order): { problem?: string } {
+  const problem = state === 'running' ? headend.problemOf(party) : undefined;
+  return problem === undefined ? {} : { problem };
+}
+
 /** An order of any kind. */
 export const orderView = (headend: Headend, order: Order) => {
   const { number, kind, party, name, operations } = order;
@@ -37,6 +43,7 @@ export const orderView = (headend: Headend, order: Order) => {
     party,
     name,
     ...stateOf(order),
+    ...problemOf(headend, order),
     ...resultOf(headend, order),
     ...(operations && { operations: [...operations] }),
   };
@@ -47,6 +54,7 @@ const gatewayOrderView = (headend: Headend, order: Order) => ({
   gateway: order.party,
   name: order.name,
   ...stateOf(order),
+  ...problemOf(headend, order),
   ...resultOf(headend, order),
 });
 

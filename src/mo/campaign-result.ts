@@ -5,6 +5,13 @@ import { isOk } from '../dm/status.ts';
 import { escapeXml } from '../wire/syncml/escape-xml.ts';
 import { ReturnFormat } from './campaign.ts';
 
+/** A value that a device gave. With the format `b64`, `data` is the base64 of octets; without, it is any text. */
+export interface CampaignValue {
+  readonly uri: string;
+  readonly data: string;
+  readonly format?: 'b64' | undefined;
+}
+
 /** Outcome of one device. */
 export interface DeviceOutcome {
   /** DevId. */
@@ -14,7 +21,7 @@ export interface DeviceOutcome {
   /** Outcomes of the commands, in their order. */
   readonly parts: readonly {
     readonly status: number;
-    readonly results: readonly { readonly uri: string; readonly data: string }[];
+    readonly results: readonly CampaignValue[];
   }[];
 }
 
@@ -60,9 +67,9 @@ function line({ device, parts }: DeviceOutcome, format: number): string {
   const results =
     format === ReturnFormat.Full
       ? parts.flatMap((part, at) =>
-          part.results.map(({ uri, data }) => {
+          part.results.map(({ uri, data, format: given }) => {
             const which = at === 0 ? '' : ` Command="${at}"`;
-            const at64 = fitsXml(data) ? '' : ' Format="b64"';
+            const at64 = given || !fitsXml(data) ? ' Format="b64"' : '';
             const value = fitsXml(data) ? escapeXml(data) : Buffer.from(data).toString('base64');
             return `<Result URI="${escapeXml(forXml(uri))}"${which}${at64}>${value}</Result>`;
           }),
@@ -91,7 +98,7 @@ export function readResult(xml: string): DeviceOutcome[] {
   bounded(xml.length, 'characters');
   const outcomes: DeviceOutcome[] = [];
   let group = { status: 0, parts: [] as number[] };
-  let results: { uri: string; data: string; part: number; isBase64: boolean }[] = [];
+  let results: { uri: string; data: string; part: number; format?: 'b64' }[] = [];
   let device = '';
   const parser = new SaxesParser({ xmlns: false, position: false });
   parser.on('error', ({ message }) => {
@@ -114,7 +121,7 @@ export function readResult(xml: string): DeviceOutcome[] {
         uri: attributes.URI ?? '',
         data: '',
         part: Number(attributes.Command ?? 0),
-        isBase64: attributes.Format === 'b64',
+        ...(attributes.Format === 'b64' && { format: 'b64' }),
       });
     }
   });
@@ -131,10 +138,7 @@ export function readResult(xml: string): DeviceOutcome[] {
       status: group.status,
       parts: group.parts.map((status, at) => ({
         status,
-        results: (byPart.get(at) ?? []).map(({ uri, data, isBase64 }) => ({
-          uri,
-          data: isBase64 ? Buffer.from(data, 'base64').toString() : data,
-        })),
+        results: (byPart.get(at) ?? []).map(({ part: _, ...value }) => value),
       })),
     });
   });

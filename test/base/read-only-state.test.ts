@@ -100,7 +100,7 @@ describe('a state file on a read-only disk', { skip, timeout: 60_000 }, () => {
     const { small, file } = await disk(t);
     const other = await holder(file, 'b');
     assert.throws(() => openDatabase(file, schema), {
-      message: new RegExp(`process ${other.pid} .*uses it$`),
+      message: new RegExp(`process ${other.pid} .*uses it: stop that process first`),
     });
     // Its files are open to be written, so the disk cannot become read-only before it ends.
     await kill(other);
@@ -125,7 +125,7 @@ describe('a state file on a read-only disk', { skip, timeout: 60_000 }, () => {
     const other = await holder(file, 'a');
     small.fail();
     assert.throws(() => openDatabase(file, schema), {
-      message: new RegExp(`process ${other.pid} .*uses it$`),
+      message: new RegExp(`process ${other.pid} .*uses it: stop that process first`),
     });
     await kill(other);
     await using database = openDatabase(file, schema);

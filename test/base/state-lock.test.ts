@@ -37,7 +37,7 @@ describe('two programs on one state file', () => {
     const first = await holder(t, file, 'a');
     assert.throws(() => openDatabase(file, schema), {
       code: 'configuration',
-      message: new RegExp(`process ${first.pid} \\(.*holding-open.* uses it$`),
+      message: new RegExp(`process ${first.pid} \\(.*holding-open.* uses it: stop that process first`),
     });
     first.kill('SIGKILL');
     await once(first, 'exit');
@@ -52,7 +52,7 @@ describe('two programs on one state file', () => {
     symlinkSync(file, elsewhere);
     {
       await using database = openDatabase(elsewhere, schema);
-      assert.throws(() => openDatabase(file, schema), { message: /uses it$/ });
+      assert.throws(() => openDatabase(file, schema), { message: /uses it: stop that process first/ });
       database.prepare("INSERT INTO thing (name) VALUES ('a')").run();
       await database.settled();
       await backUp(elsewhere, `${file}.backup`);

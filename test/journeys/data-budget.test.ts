@@ -165,6 +165,8 @@ describe('the link that costs money', limit, () => {
     await headend.stageImage('gw-1', { name: 'fw', version: '2', url: files.url });
     await site.gatewayEvents.until('budget.short', { traffic: 'images' });
     await site.gatewayEvents.until('image.broke-off');
+    const told = await site.headendEvents.until('gateway.problem', { gateway: 'gw-1' });
+    assert.match(String(told.fields.reason), /the data budget of the uplink leaves no room for .*images/);
     const large = { ...tunnelled, payload: randomBytes(900) };
     const answers = [await peer.call(gateway.coapPort, large), await peer.call(gateway.coapPort, large)];
     assert.deepEqual(
@@ -184,6 +186,7 @@ describe('the link that costs money', limit, () => {
     assert.notEqual((await peer.call(gateway.coapPort, large)).name, '5.03');
     await site.gatewayEvents.until('image.ready');
     assert.match(files.requests.at(-1) ?? '', /^bytes=[1-9]/, 'what was received before was kept');
+    while (headend.gateways()[0]?.problem !== undefined) await site.headendEvents.next('gateway.state');
   });
 
   test('what a server has set survives a restart, and so do the counters', async (t) => {

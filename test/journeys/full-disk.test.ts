@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { systemEntropy } from '../../src/base/entropy.ts';
@@ -11,6 +11,7 @@ import { Code } from '../../src/wire/coap/codes.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 import { SmallDisk } from '../peers/small-disk.ts';
+import { releasedState } from '../state-files.ts';
 import { Site, secrets } from './site.ts';
 
 const probe = SmallDisk.mount(1);
@@ -112,6 +113,42 @@ describe('a gateway on a full disk', { skip, timeout: 120_000 }, () => {
     disk.clear();
     await site.device(second, gateway, { factory: true }).start();
     await site.headendEvents.until('alert.device-attach', { device: second });
+  });
+
+  test('of version 0.1.0 is migrated when there is room: until then gateway, DM server and device show what they have', async (t) => {
+    using disk = SmallDisk.mount(4)!;
+    await using broker = await startAedes();
+    const file = (name: 'gateway' | 'headend' | 'device') => join(disk.folder, `${name}.db`);
+    for (const name of ['gateway', 'headend', 'device'] as const)
+      copyFileSync(releasedState(t, name), file(name));
+    disk.fill();
+    await using otherSite = new Site(broker.url);
+    await otherSite.headend([], { headend: { id: 'other.example', state: ':memory:' } });
+    await using site = new Site(broker.url);
+    const headend = await site.headend([], {
+      headend: { id: 'dm.example', state: file('headend'), 'session-timeout': 20 },
+    });
+    const gateway = await site.gateway([], {
+      gateway: { id: 'gw-1', state: file('gateway') },
+      lwm2m: { device: [{ id: 'urn:dev:lwm2m:1' }], 'insecure-no-security': true },
+    });
+    assert.match(gateway.status().fault ?? '', /^the state cannot be migrated until 1 MB are free/);
+    assert.equal(gateway.devices().length, 7);
+    assert.ok(headend.devices().length > 0);
+    const device = site.device(first, gateway, { more: { state: file('device') } });
+    await device.start();
+    await using peer = await CoapPeer.open();
+    const discovery = { method: Code.GET, path: ['.well-known', 'core'] };
+    assert.equal((await peer.call(gateway.coapPort, discovery)).name, '2.05');
+    const all = [site.gatewayEvents, site.headendEvents, site.deviceEvents];
+    for (const events of all) assert.equal(events.count('state.failing'), 1, 'it is said once');
+    disk.clear();
+    for (const events of all) await events.until('state.writable');
+    await headend.manage('gw-1', [{ name: 'Get', uri: './DevInfo/DevId' }]);
+    // Alerts that waited in the file of 0.1.0.
+    await site.headendEvents.until('alert.device-detach', { device: 'urn:dev:ops:3', reason: 'left' });
+    await site.headendEvents.until('alert.device-attach', { device: 'urn:dev:ops:5', gateway: 'gw-1' });
+    assert.equal(gateway.status().fault, undefined);
   });
 
   test('starts on a full disk with another configuration than before, which holds; what must be stored is stored later', async () => {

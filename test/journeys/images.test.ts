@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
+import { gatewayOrder } from '../../src/headend/order-views.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { fileServer } from './file-server.ts';
 import { lyingServer, says, serves } from './lying-server.ts';
@@ -10,6 +11,35 @@ const limit = { timeout: 60_000 };
 const ids = ['urn:dev:ops:1', 'urn:dev:ops:2', 'urn:dev:ops:3'];
 
 describe('journey 5: the gateway downloads an image once and gives it to many devices', limit, () => {
+  test('of a download that fails the DM server hears at once, once per cause, until it ends', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    await site.gateway([]);
+    const free = await fileServer(Buffer.alloc(0), []);
+    const { url } = free;
+    await free[Symbol.asyncDispose]();
+    const order = { name: 'fw', version: '2', url, hash: '0'.repeat(64) };
+    const { correlator } = await headend.stageImage('gw-1', order);
+    const { fields } = await site.headendEvents.until('gateway.problem', { gateway: 'gw-1' });
+    assert.match(
+      String(fields.reason),
+      /^image fw does not come: .*ECONNREFUSED.*; tried again within 90 s$/,
+    );
+    const found = headend.orders.get('ImageOperation', 'gw-1', 'fw');
+    assert.ok(found);
+    const { state, problem } = gatewayOrder(headend, 'ImageOperation', 'gw-1', 'fw') as {
+      state: string;
+      problem?: string;
+    };
+    assert.deepEqual([found.correlator, state, problem], [correlator, 'running', fields.reason]);
+    for (let times = site.gatewayEvents.count('image.broke-off'); times < 3; times++)
+      await site.gatewayEvents.next('image.broke-off');
+    assert.equal(site.headendEvents.count('gateway.problem'), 1);
+    await headend.manage('gw-1', [{ name: 'Delete', uri: './GwImageInventory/Images/fw' }]);
+    while (headend.gateways()[0]?.problem !== undefined) await site.headendEvents.next('gateway.state');
+  });
+
   // conforms: GW-18, GW-19
   test('a download that breaks off at 99 % is continued; three devices update from the image by one FUMO order', async () => {
     const file = randomBytes(200_000);

@@ -1,6 +1,6 @@
 /* Preloaded into a process (LD_PRELOAD), it makes each fsync and fdatasync take longer, as slow flash does, and counts syncs and
- * octets written to files. SLOW_SYNC_MS: milliseconds to add. SLOW_SYNC_COUNTS: a file that gets two 64-bit counters in the byte
- * order of the machine: syncs, and octets written. */
+ * octets written to files. SLOW_SYNC_MS: milliseconds to add. SLOW_SYNC_COUNTS: a file that gets three 64-bit counters in the byte
+ * order of the machine: syncs, octets written, and those of the syncs that the first thread of the process made. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static uint64_t own[2];
+static uint64_t own[3];
 static uint64_t *counts = own;
 static struct timespec delay;
 
@@ -33,6 +33,7 @@ __attribute__((constructor)) static void begin(void) {
 
 static void slow(void) {
   __atomic_add_fetch(&counts[0], 1, __ATOMIC_RELAXED);
+  if (gettid() == getpid()) __atomic_add_fetch(&counts[2], 1, __ATOMIC_RELAXED);
   if (delay.tv_sec || delay.tv_nsec) nanosleep(&delay, NULL);
 }
 

@@ -8,6 +8,8 @@ export interface SyncCounts {
   readonly syncs: number;
   /** Octets written to files. */
   readonly octets: number;
+  /** Syncs in the thread of the event loop, which stands still meanwhile. */
+  readonly standstills: number;
 }
 
 /**
@@ -27,7 +29,8 @@ export function slowSync(folder: string, milliseconds: number) {
     env: { LD_PRELOAD: shim, SLOW_SYNC_MS: String(milliseconds), SLOW_SYNC_COUNTS: counters },
     counts: (): SyncCounts => {
       const values = readFileSync(counters);
-      return { syncs: Number(values.readBigUInt64LE(0)), octets: Number(values.readBigUInt64LE(8)) };
+      const [syncs, octets, standstills] = [0, 8, 16].map((at) => Number(values.readBigUInt64LE(at)));
+      return { syncs: syncs!, octets: octets!, standstills: standstills! };
     },
   };
 }

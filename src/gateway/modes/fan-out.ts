@@ -51,6 +51,7 @@ function outcomeOf(outcomes: readonly OperationOutcome[]): Outcome {
       results: results.map(({ uri, data }) => ({
         uri,
         data: textOfResult(data),
+        ...(typeof data !== 'string' && { format: 'b64' as const }),
       })),
     })),
   };

@@ -30,6 +30,8 @@ export interface ImageCacheParts {
   /** Public keys. If there are any, each image must be signed by one of them. */
   readonly signingKeys: readonly KeyObject[];
   readonly download: typeof download;
+  /** Called when an attempt to download an image has failed; `reason` undefined: the download has ended. */
+  readonly brokeOff?: (name: string, reason: string | undefined) => void;
   /** Reads what the DM server currently orders for an image. */
   readonly order: (name: string) => ImageOrder;
   /** Path at which devices get an image over CoAP. */
@@ -334,6 +336,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       events.emit('image.ready', { image: name, bytes: end.size });
     } finally {
       this.#room.release(name);
+      this.#parts.brokeOff?.(name, undefined);
       // A part stays if the download goes on later.
       if (this.#record(name).state !== ImageState.Coming) this.#safely(() => files.part(name).drop());
     }

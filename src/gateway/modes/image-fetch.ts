@@ -20,6 +20,8 @@ export interface ImageFetchParts {
   readonly ca?: string | undefined;
   readonly signingKeys: readonly KeyObject[];
   readonly order: (name: string) => ImageOrder;
+  /** Called when an attempt has failed and the next one waits. */
+  readonly brokeOff?: ((name: string, reason: string) => void) | undefined;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -89,7 +91,10 @@ async function load(
         room.reserve(name, { name, bytes, received, next, dropsEarlier: order(name).dropsEarlier ?? false }),
       begun: (from, total, reason = misfit) =>
         events.emit('image.coming', { image: name, from, total, reason }),
-      brokeOff: (received, reason) => events.emit('image.broke-off', { image: name, received, reason }),
+      brokeOff: (received, reason) => {
+        events.emit('image.broke-off', { image: name, received, reason });
+        parts.brokeOff?.(name, reason);
+      },
     },
     signal,
   );

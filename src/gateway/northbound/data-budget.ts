@@ -77,6 +77,7 @@ export class DataBudget implements AsyncDisposable {
   readonly #periods: Record<'day' | 'month', TrafficPeriod>;
   readonly #short = new Set<LimitedKind>();
   readonly #listeners = new Set<() => void>();
+  #changed: () => void = () => {};
   #measured: Monotonic;
   #written: Monotonic;
   #unwritten = 0;
@@ -140,6 +141,18 @@ export class DataBudget implements AsyncDisposable {
       throw new PosternError('overBudget', `the data budget of the uplink leaves no room for ${kind}`);
   }
 
+  /** What waits, in words; undefined when nothing does. */
+  get shortage(): string | undefined {
+    return this.#short.size === 0
+      ? undefined
+      : `the data budget of the uplink leaves no room for ${[...this.#short].join(', ')}`;
+  }
+
+  /** Calls the listener when `shortage` has changed. */
+  onChanged(listener: () => void): void {
+    this.#changed = listener;
+  }
+
   /** Calls the listener when a kind may be sent again. */
   onReleased(listener: () => void): void {
     this.#listeners.add(listener);
@@ -201,6 +214,7 @@ export class DataBudget implements AsyncDisposable {
     if (limits.day === undefined && limits.month === undefined && this.#short.size === 0) return;
     const used = { day: sum(this.#periods.day), month: sum(this.#periods.month) };
     let isReleased = false;
+    const before = this.shortage;
     for (const kind of limitedKinds) {
       const period = (['day', 'month'] as const).find(
         (name) => used[name] >= (limits[name] ?? Number.POSITIVE_INFINITY) * shares[kind],
@@ -214,6 +228,7 @@ export class DataBudget implements AsyncDisposable {
         this.#parts.events.emit('budget.restored', { traffic: kind });
       }
     }
+    if (this.shortage !== before) this.#changed();
     if (isReleased) for (const listener of this.#listeners) listener();
   }
 

@@ -36,6 +36,8 @@ export interface UplinkDescription {
   readonly protocol: string;
   /** Messages that wait to be sent, or that the other side has not acknowledged. */
   readonly waiting: number;
+  /** The broker's access rules refuse something: `reason` says what. */
+  readonly refused?: boolean;
   /** What is wrong: why the uplink is not connected, or what the other side refuses. Absent when all is well. */
   readonly reason?: string;
   /** Seconds until the next attempt to connect. */

@@ -118,12 +118,13 @@ export class Upstream implements Uplink {
   }
 
   get description() {
-    const { url, protocol, problems, retryInSeconds, waiting, unacknowledged } = this.#link;
+    const { url, protocol, problems, isRefused, retryInSeconds, waiting, unacknowledged } = this.#link;
     const all = [...problems, ...(this.#unanswered < silentRequests ? [] : [this.#silence()])];
     return {
       url,
       protocol: protocol === 5 ? 'MQTT 5' : 'MQTT 3.1.1',
       waiting: waiting + unacknowledged,
+      ...(isRefused && { refused: true }),
       ...(all.length > 0 && { reason: all.join('; ') }),
       ...(retryInSeconds !== undefined && { retryInSeconds }),
     };

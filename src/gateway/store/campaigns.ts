@@ -154,7 +154,10 @@ const campaignTable: ReadableTable<CampaignRun> = {
 const outcomeBody = v.object({
   status: v.number(),
   parts: v.array(
-    v.object({ status: v.number(), results: v.array(v.object({ uri: v.string(), data: v.string() })) }),
+    v.object({
+      status: v.number(),
+      results: v.array(v.object({ uri: v.string(), data: v.string(), format: v.optional(v.literal('b64')) })),
+    }),
   ),
 });
 

@@ -3,7 +3,7 @@ import { copyFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { credit, type DiskRoom, isDiskFull } from '../../base/disk-room.ts';
-import { syncFolder, syncLargeFile } from '../../base/durable.ts';
+import { syncLargeFile } from '../../base/durable.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
@@ -171,6 +171,6 @@ export class BundleDownload {
     const { file } = this.#parts;
     await syncLargeFile(part);
     renameSync(part, file);
-    syncFolder(dirname(file));
+    await syncLargeFile(dirname(file));
   }
 }

@@ -131,6 +131,11 @@ export class MqttLink implements AsyncDisposable {
     return this.#protocol.current;
   }
 
+  /** Whether the broker's access rules refuse something. */
+  get isRefused(): boolean {
+    return this.#refusals.texts.length > 0;
+  }
+
   /** What is wrong, in words: why there is no connection, what the broker refuses, who else uses the name. */
   get problems(): readonly string[] {
     const isUp = this.#connection?.isAccepted === true;

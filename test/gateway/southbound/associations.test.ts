@@ -169,11 +169,17 @@ test('a message writes nothing to the database; a new address is written at once
   assert.equal(inventory.get('a')?.lastSeen, Number(first) + 5000, 'but it is known');
   associations.heard('a', { ...here, address: 'coap://192.0.2.2:7' });
   assert.deepEqual(stored(), [['coap://192.0.2.2:7', '192.0.2.9', Number(first) + 5000]]);
+  associations.heard('a', { address: 'coap://192.0.2.2:7', heardOn: '198.51.100.9' });
+  assert.deepEqual(
+    stored(),
+    [['coap://192.0.2.2:7', '198.51.100.9', Number(first) + 5000]],
+    'the socket too',
+  );
   clock.advance(5000);
   associations.heard('a', undefined);
   assert.equal(inventory.writeHeard(), true);
   assert.equal(inventory.writeHeard(), false, 'once');
-  assert.deepEqual(stored(), [['coap://192.0.2.2:7', '192.0.2.9', Number(first) + 10_000]]);
+  assert.deepEqual(stored(), [['coap://192.0.2.2:7', '198.51.100.9', Number(first) + 10_000]]);
 });
 
 test('if the disk is full, the record in memory stays unchanged; with room again the change is stored and reported', () => {
