@@ -58,6 +58,7 @@ async function departByApi(ask: ReturnType<typeof asker>): Promise<void> {
   assert.equal((await ask('POST', '/gateways/gw-1/transfer', { server: 'dm.next' })).status, 400);
   const passed = await ask('POST', '/gateways/gw-1/transfer', { server: 'dm.next', code: 'a-secret-code' });
   assert.deepEqual([passed.status, passed.body.order, passed.body.by], [202, 'transfer', 'api']);
+  assert.equal((await ask('DELETE', '/gateways/gw-1/transfer')).body.state, 'cancelled');
   const forced = await ask('POST', leave, { by: 'bob', force: true });
   assert.deepEqual([forced.status, forced.body.state], [202, 'done']);
   assert.equal((await ask('POST', leave, {})).status, 404);
