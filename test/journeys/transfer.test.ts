@@ -91,4 +91,24 @@ describe('a gateway passes to another owner', () => {
     assert.ok(!board.files.some((name) => /told|leaving|next|claim|order/.test(name)), board.files.join());
     assert.equal(former.enrolment!.list(1)[0]?.reason, 'passed to another owner by ann');
   });
+
+  test('without its devices and its state', limit, async () => {
+    await using site = await EnrolmentSite.open();
+    const former = await site.headend({ allow });
+    const next = await nextOwner();
+    await using _next = next.site;
+    await using board = await DepartingBoard.make(site);
+    const process = board.start();
+    await process.until('gateway.started');
+    const epoch = (await process.until('state.new-epoch')).epoch;
+    const { code } = next.headend.enrolment!.makeCode(1, 'gw-1');
+    former.enrolment!.leave('gw-1', 'ann', false, orderFor(next, code, false));
+    await process.until('departure.transferred', { server: 'dm.next' });
+    const begun = process.lines.findIndex((line) => line.event === 'departure.begun');
+    await process.until('gateway.started', { devices: 0 }, begun);
+    const [, , again] = process.lines.filter((line) => line.event === 'state.new-epoch');
+    assert.ok(again && again.epoch !== epoch);
+    await next.site.headendEvents.until('gateway.state', { gateway: 'gw-1', online: true });
+    assert.equal(await ownerBy(next.headend), 'dm.next');
+  });
 });
