@@ -216,6 +216,7 @@ export const eventTable = {
 
   // Package #0, by which a DM server asks for a session.
   'notification.delivered': info.byPeer<'device' | 'server', never, { code: string }>(),
+  'notification.denied': warn.byPeer<'server' | 'reason' | 'refused', 'device'>(),
   'notification.failed': warn.byPeer<'gateway' | 'reason'>(),
   'notification.no-address': warn.byPeer<'device' | 'server'>(),
   'notification.refused': warn.byPeer<'server'>(),

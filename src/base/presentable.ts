@@ -1,3 +1,5 @@
+import { ownText } from './own-bytes.ts';
+
 /** What XML 1.0 has no form for (section 2.2): most control characters, two non-characters, and halves of surrogate pairs. */
 const unfit = /[^\t\n\r\u0020-\ufffd\u{10000}-\u{10ffff}]/u;
 const everyUnfit = new RegExp(unfit, 'gu');
@@ -19,7 +21,7 @@ export const identityBytes = 128;
 export function presentable(text: string, bytes = identityBytes): string {
   // A string longer than its bound in code units is longer in bytes too, so a huge one is cut before it is looked at.
   const clean = forXml(text.slice(0, bytes)).replace(/[\t\n\r\u007f-\u009f\u2028\u2029]/g, '\ufffd');
-  if (Buffer.byteLength(clean) <= bytes) return clean;
+  if (Buffer.byteLength(clean) <= bytes) return ownText(clean);
   let size = 0;
   let end = 0;
   for (const character of clean) {
@@ -27,5 +29,5 @@ export function presentable(text: string, bytes = identityBytes): string {
     if (size > bytes) break;
     end += character.length;
   }
-  return clean.slice(0, end);
+  return ownText(clean.slice(0, end));
 }

@@ -1,4 +1,5 @@
 import { asPosternError, PosternError } from '../base/errors.ts';
+import { ownText } from '../base/own-bytes.ts';
 import type { Alert, Command, Item, Results, SyncmlMessage } from '../wire/syncml/message.ts';
 import { isCompositeCommand } from '../wire/syncml/message.ts';
 import type { Seal } from './authentication.ts';
@@ -218,7 +219,7 @@ export class ServerSession extends Session {
     const isNew = !Object.hasOwn(this.#devInfo, name);
     if (name.length > devInfoBounds.name) return;
     if (isNew && Object.keys(this.#devInfo).length >= devInfoBounds.leaves) return;
-    this.#devInfo[name] = value.slice(0, devInfoBounds.value);
+    this.#devInfo[name] = ownText(value.slice(0, devInfoBounds.value));
   }
 
   async #alerted(alert: Alert): Promise<number> {

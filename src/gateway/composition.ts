@@ -7,6 +7,7 @@ import { hashedName } from '../base/hashed-name.ts';
 import type { SetAside } from '../base/rows.ts';
 import { writeAtStart } from '../base/start-writes.ts';
 import { watchState } from '../base/watch-state.ts';
+import { isProblem } from '../mo/gateway-alerts.ts';
 import { budgetLimits } from '../mo/gw-config.ts';
 import { vocabularyOf } from '../mo/vocabulary.ts';
 import { parseCoapUri } from '../wire/coap/uri.ts';
@@ -17,13 +18,13 @@ import { DeviceSignals } from './device-signals.ts';
 import { configAtNext, enrolIfNeeded, identityFolder } from './enrolled-config.ts';
 import { expectedDevices } from './expected-devices.ts';
 import { GatewayFirmware } from './firmware.ts';
+import { rightsOf } from './gateway-rights.ts';
 import { LiveSettings } from './live-settings.ts';
 import { Lwm2mService, registrationOf } from './lwm2m-service.ts';
 import { Delegation } from './modes/delegation.ts';
 import { DeviceManagement } from './modes/device-management.ts';
 import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
-import { TunnelPolicy } from './modes/tunnel-policy.ts';
 import { networksOf } from './networks.ts';
 import { DataBudget } from './northbound/data-budget.ts';
 import { DepartureMarks } from './northbound/departure-marks.ts';
@@ -35,6 +36,7 @@ import { Reports } from './northbound/reports.ts';
 import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
 import { resourcesOf } from './resources.ts';
+import { childIn } from './rights/child-scope.ts';
 import { forgetUnlisted, imageSettings, knowManualDevices } from './settings.ts';
 import { Arrivals } from './southbound/arrivals.ts';
 import { Associations } from './southbound/associations.ts';
@@ -110,8 +112,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const disk = new DiskRoom(config.limits['keep-free'] * 1024 * 1024);
   // Servers of the configuration have their accounts again at the next start.
   const configured = new Set([config['dm-server'].id, ownServer]);
-  const isServer = (serverId: string) =>
-    configured.has(serverId) || accounts.nodeName(serverId) !== undefined;
+  const tree = gatewayTree(config, state);
+  const { authorisation, scope, tunnelPolicy } = rightsOf({
+    ...{ config, live, state, vocabulary, tree, configured, clock, events },
+    judge: (...args) => claims.judge(...args),
+  });
+  const isServer = (serverId: string) => authorisation.may(serverId, 'have-sessions');
   const reports = new Reports(outbox, ownServer, isServer);
   const setAside = ({ table, rows, reason }: SetAside) => {
     const told = `${rows} rows of the table ${table} cannot be read: ${reason}`;
@@ -190,7 +196,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       startAgain: surroundings.startAgain,
       ...machine,
     });
-  state.database.onFault(() => problemChanged?.());
   budget.onChanged(() => problemChanged?.());
   if (parent) (networks.secureNetwork ?? network).onChange(() => parent.addressesChanged());
   transport?.onMoved((former, { identity, address, port }, heardOn) => {
@@ -211,18 +216,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   const transparent = new TransparentMode({
     gatewayId,
-    servers: config.tunnel.servers ?? [config['dm-server'].id],
+    authorisation,
+    scope,
     childOf: (deviceId) => locator.childOf(deviceId),
     childAt: (from) => locator.childAt(from),
-    policy: new TunnelPolicy({
-      isKnown: (deviceId) =>
-        inventory.get(deviceId) !== undefined ||
-        credentials.get(deviceId) !== undefined ||
-        live.current.bootstrap.has(deviceId),
-      knownDevices: () => Math.max(inventory.size, credentials.size, live.current.bootstrap.size),
-      devices: () => live.current.tunnel,
-      ...machine,
-    }),
+    isUnsure: (from) => locator.isUnsure(from),
+    policy: tunnelPolicy,
     towards: ({ address, port, heardOn }) => networks.networkAt(address, port).towards(address, heardOn),
     upstream: uplink,
     addresses,
@@ -283,14 +282,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const management = new DeviceManagement({ inventory, transparent, proxy, adaptation: lwm2m });
   const delegation = new Delegation({ manage: proxy.manage, vocabulary, ...machine });
 
-  // The gateway's own management tree, and the client that reports to DM servers.
-  const tree = gatewayTree(config, state);
+  // The objects of the gateway's own management tree, and the client that reports to DM servers.
   const objects = new GatewayObjects({
     vocabulary,
     state,
     expected: expectedDevices(credentials, locator, events),
     associations,
-    tree,
+    authorisation,
     locator,
     management,
     delegation,
@@ -314,6 +312,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       stateFile: config.gateway.state,
       state,
       imageFile: (name) => objects.images.file(name),
+      authorisation,
       disk,
       network,
       uplink,
@@ -327,6 +326,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       config,
       state,
       tree,
+      authorisation,
       vocabulary,
       joins,
       objects: objects.branches,
@@ -346,7 +346,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     vocabulary,
     upstream: reporting,
     settled: () => state.database.settled(),
+    ...(parent && { problem: () => state.database.fault?.message }),
     ...machine,
+  });
+  state.database.onFault(() => {
+    problemChanged?.();
+    if (parent) dmClient.contact(ownServer);
   });
   budget.onReleased(() => dmClient.wake());
   reports.deliverBy(dmClient);
@@ -369,9 +374,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
 
   // What comes down the uplink.
-  const notified: UplinkListener['notified'] = async (deviceId, server, package0) => {
+  const notified: UplinkListener['notified'] = async (deviceId, _, package0) => {
+    // The digest of Package #0 is made with the name in it. What is said beside it proves nothing.
+    const { serverId } = decodeNotification(package0);
+    authorisation.demand(serverId, deviceId === undefined ? 'wake-gateway' : 'wake-device', deviceId);
     if (deviceId === undefined) dmClient.notified(package0);
-    else await management.deliver(deviceId, server, package0);
+    else await management.deliver(deviceId, serverId, package0);
   };
   const uplinkListener: UplinkListener = {
     notified,
@@ -385,24 +393,25 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   };
 
   // What devices see.
+  const claims = new Claims({
+    inventory,
+    isThere: async (record) => {
+      const child = childIn(record);
+      return child === undefined
+        ? await questions.isThere(record.deviceId)
+        : await delegation.reaches(child, record.deviceId, gatewayId);
+    },
+    ...machine,
+  });
   const children = new Children({
-    gatewayId,
     vocabulary,
     allowed: { has: (deviceId) => live.current.childGateways.has(deviceId) },
     associations,
-    claims: new Claims({
-      inventory,
-      isThere: async ({ deviceId, via }) => {
-        const child = via?.split('/')[0];
-        return child === undefined
-          ? await questions.isThere(deviceId)
-          : await delegation.reaches(child, deviceId, gatewayId);
-      },
-      ...machine,
-    }),
+    scope,
     events,
     fanoutEnded: (...args) => delegation.reported(...args),
-    faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
+    faulted: (fault) =>
+      reports.fault(isProblem(fault) ? 'problem' : `${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
   });
   writeAtStart(state.database, events, () => knowManualDevices(config, credentials));
   const sessions = new DeviceSessions({
@@ -437,7 +446,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       parent &&
       notificationResource(
         ({ remote }) => parent.isParent(remote),
-        (deviceId, package0) => notified(deviceId, decodeNotification(package0).serverId, package0),
+        (deviceId, package0) => notified(deviceId, '', package0),
       ),
     image: (name) => objects.images.ready(name),
     ...networks,

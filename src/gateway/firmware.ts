@@ -7,12 +7,16 @@ import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { makeFolder } from '../base/make-folder.ts';
 import { dropCopies } from '../base/open-database.ts';
+import { DmError } from '../dm/dm-error.ts';
+import { DmStatus } from '../dm/status.ts';
 import { FirmwareBranch } from '../mo/firmware-branch.ts';
+import { imageScheme } from '../mo/gw-image-inventory.ts';
 import type { GatewayConfig } from './config.ts';
 import type { LiveSettings } from './live-settings.ts';
 import type { download } from './northbound/download.ts';
 import type { Reports } from './northbound/reports.ts';
 import type { Uplink } from './northbound/uplink.ts';
+import type { Authorisation } from './rights/authorisation.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { GatewayState } from './state.ts';
 import { gatewaySchema } from './store/schema.ts';
@@ -33,6 +37,7 @@ export interface GatewayFirmwareParts {
   readonly state: GatewayState;
   /** File of an image of the Image Inventory, when it is ready. */
   readonly imageFile: (name: string) => string | undefined;
+  readonly authorisation: Pick<Authorisation, 'may'>;
   readonly disk: DiskRoom;
   readonly network: CoapNetwork;
   readonly uplink: Uplink;
@@ -64,7 +69,13 @@ export class GatewayFirmware implements AsyncDisposable {
       nodes: state.nodes,
       clock,
       runner: {
-        admit: (order) => this.#updater.admit(order),
+        admit: (order) => {
+          const { url, server } = order;
+          const image = url.startsWith(imageScheme) ? url.slice(imageScheme.length) : undefined;
+          if (image !== undefined && !parts.authorisation.may(server, 'use-image', image))
+            throw new DmError(DmStatus.PermissionDenied, `${server} may not use image ${image}`);
+          this.#updater.admit(order);
+        },
         record: (order) => this.#updater.record(order),
         launch: (order) => this.#updater.launch(order),
       },

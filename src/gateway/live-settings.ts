@@ -29,6 +29,8 @@ interface Settings {
   readonly deviceContexts: ReadonlyMap<string, OscoreParameters>;
   /** What certificates and raw public keys of DTLS need. */
   readonly certificates: Certificates | undefined;
+  /** Names of devices that have a key in the configuration: for DTLS, or a security context of OSCORE. */
+  readonly keyed: ReadonlySet<string>;
   /** All names that the configuration has of devices. */
   readonly listed: ReadonlySet<string>;
   /** Endpoint names of LwM2M clients. */
@@ -57,6 +59,11 @@ function settingsOf(config: GatewayConfig): Settings {
   const { bootstrap, lwm2m, http, images, update, parent, tunnel, coaps, oscore } = config;
   const pem = (file: string | undefined, key: string) =>
     file === undefined ? undefined : readPem(file, key);
+  const keyed = new Set(
+    [coaps?.device ?? [], coaps?.['raw-key'] ?? [], oscore?.device ?? []].flatMap((list) =>
+      list.map(({ identity }) => identity),
+    ),
+  );
   return {
     bootstrap: new Map(
       bootstrap.device.map(({ id, pin, 'factory-secret': network }) => [id, { network, pin }]),
@@ -70,10 +77,9 @@ function settingsOf(config: GatewayConfig): Settings {
       ...[bootstrap.device, lwm2m?.device ?? [], http?.device ?? []].flatMap((list) =>
         list.map(({ id }) => id),
       ),
-      ...[coaps?.device ?? [], coaps?.['raw-key'] ?? [], oscore?.device ?? []].flatMap((list) =>
-        list.map(({ identity }) => identity),
-      ),
+      ...keyed,
     ]),
+    keyed,
     clients: new Set(lwm2m?.device.map(({ id }) => id)),
     schemes: new Map(
       http?.device.map((device) => [

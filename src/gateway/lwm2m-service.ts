@@ -63,7 +63,11 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     this.#parts = parts;
     const { settings, live, registrations, inventory, addresses, locator, arrivals } = parts;
     const { associations, signals, joins, clock, entropy, events } = parts;
-    const isAllowed = (deviceId: string) => live.current.clients.has(deviceId);
+    // Who has a key is served by it alone. Otherwise anyone could take the place of such a client without one.
+    const isKeyed = (deviceId: string) =>
+      live.current.keyed.has(deviceId) || parts.keys.of(deviceId).length > 0;
+    const isAllowed = (deviceId: string, { identity }: Remote) =>
+      live.current.clients.has(deviceId) && (identity !== undefined || !isKeyed(deviceId));
     const isJoined = (deviceId: string, remote: Remote) => joins.isJoined(deviceId, 'LwM2M', remote);
     const isAttached = (deviceId: string) => isAdapted(inventory, deviceId);
     const call: DeviceLocator['call'] = (...args) => locator.call(...args);

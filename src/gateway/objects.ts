@@ -3,11 +3,10 @@ import type { DiskRoom } from '../base/disk-room.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { hashedName } from '../base/hashed-name.ts';
+import { DmError } from '../dm/dm-error.ts';
 import type { Operation } from '../dm/server-session.ts';
 import { AlertCode, DmStatus } from '../dm/status.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
-import type { ManagementTree } from '../dm/tree.ts';
 import type { TreeBranch } from '../dm/tree-branch.ts';
 import type { CampaignOrder } from '../mo/campaign.ts';
 import { CampaignBranch } from '../mo/campaign-branch.ts';
@@ -41,6 +40,8 @@ import { ImageCache, type ImageCacheParts } from './modes/image-cache.ts';
 import { triggerOne } from './modes/trigger.ts';
 import type { download } from './northbound/download.ts';
 import type { Reports, ResultKind } from './northbound/reports.ts';
+import type { Authorisation } from './rights/authorisation.ts';
+import { childIn } from './rights/child-scope.ts';
 import type { Associations } from './southbound/associations.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import { imagePath, versionPath } from './southbound/image-resource.ts';
@@ -55,8 +56,7 @@ export interface GatewayObjectsParts {
   readonly state: GatewayState;
   readonly expected: ExpectedDevices;
   readonly associations: Associations;
-  /** The gateway's own tree: its ACLs say which DM server may act on which device. */
-  readonly tree: ManagementTree;
+  readonly authorisation: Pick<Authorisation, 'may'>;
   readonly locator: DeviceLocator;
   readonly management: DeviceManagement;
   readonly delegation: Delegation;
@@ -87,26 +87,32 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
   constructor(parts: GatewayObjectsParts) {
     this.#parts = parts;
     this.#files = new ImageFiles(parts.images.directory);
-    const { vocabulary, expected, associations, management, delegation } = parts;
+    const { vocabulary, expected, associations, management, delegation, authorisation } = parts;
     const inventory = shownRecords(parts.state.inventory);
     const groups = this.#stored('GwDeviceInventory', gwDeviceInventory);
-    const choice: TargetChoice = {
+    const choice = (server: string): TargetChoice => ({
       records: () => inventory.values(),
       record: (deviceId) => inventory.get(deviceId),
-      members: (groupId) => membersOf(groups, groupId),
+      mayRead: ({ deviceId }) => authorisation.may(server, 'choose-device', deviceId),
+      members: (groupId) =>
+        membersOf(groups, groupId, (node) => authorisation.may(server, 'use-group', node)),
       leaves: (record) => recordLeaves(vocabulary, record),
-    };
+    });
     const imageNodes = this.#stored('GwImageInventory', gwImageInventory);
     this.images = this.#imageCache((name) => imageOrder(imageNodes, name));
 
     const fanoutNodes = this.#stored('GwFanout', gwFanout);
-    const fanoutOrder = (name: string, server: string) => readFanout(fanoutNodes, name, server, choice);
+    const fanoutOrder = (name: string, server: string) =>
+      readFanout(fanoutNodes, name, server, choice(server));
     this.#fanOut = this.#campaign<FanoutOrder>('fanout', 'command-fanout', {
       order: fanoutOrder,
       isRepeatable,
       attempt: (device, order, options) =>
         fanOutTo(
-          { manage: management.manage, adapt: (id, operations) => this.#withImages(id, operations) },
+          {
+            manage: management.manage,
+            adapt: (id, operations) => this.#withImages(id, operations, order.server),
+          },
           device,
           order,
           options,
@@ -114,7 +120,8 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
       delegate: (...args) => delegation.run(...args),
     });
     const triggerNodes = this.#stored('GwEdTrigger', gwEdTrigger);
-    const triggerOrder = (name: string, server: string) => readTrigger(triggerNodes, name, server, choice);
+    const triggerOrder = (name: string, server: string) =>
+      readTrigger(triggerNodes, name, server, choice(server));
     this.#trigger = this.#campaign<TriggerOrder>('trigger', 'device-trigger', {
       order: triggerOrder,
       // The same Package #0 twice is one session (OMA DM notification 1.2.1, section 6.2.2.10).
@@ -204,9 +211,8 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
     own: Pick<CampaignParts<O>, 'order' | 'isRepeatable' | 'attempt'> &
       Partial<Pick<CampaignParts<O>, 'delegate'>>,
   ): Campaign<O> {
-    const { state, vocabulary, tree, reports, clock, events } = this.#parts;
+    const { state, vocabulary, authorisation, reports, clock, events } = this.#parts;
     const { database, inventory } = state;
-    const records = nodeAt(vocabulary, 'GwDeviceInventory', 'Records').split('/').slice(1);
     const list = kind === 'fanout' ? ['GwFanout', 'Fanout'] : ['GwEdTrigger', 'Trigger'];
     const { delegate, ...rest } = own;
     return new Campaign<O>({
@@ -214,9 +220,9 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
       campaigns: new Campaigns(database, kind),
       clock,
       events,
-      // The device sees the gateway alone, so the gateway asks whether this server may: a right at the device's record.
-      mayActOn: (server, device) => tree.permits([...records, hashedName(device)], 'Exec', server),
-      childOf: (device) => (delegate ? inventory.get(device)?.via?.split('/')[0] : undefined),
+      // The device sees the gateway alone, so the gateway asks whether this server may.
+      mayActOn: (server, device) => authorisation.may(server, 'manage-device', device),
+      childOf: (device) => (delegate ? childIn(inventory.get(device)) : undefined),
       delegate: delegate ?? (async () => []),
       ended: (run, result) =>
         reports.result(alert, `${nodeAt(vocabulary, ...list)}/${run.name}`, run, result),
@@ -260,14 +266,17 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
   /**
    * `gw-image:NAME` as a value becomes the URI from which this device gets that image.
    * @throws {PosternError} `notFound` when it is not ready
+   * @throws {DmError} 425 when the server may not use it
    */
-  #withImages(deviceId: string, operations: readonly Operation[]): readonly Operation[] {
+  #withImages(deviceId: string, operations: readonly Operation[], server: string): readonly Operation[] {
     return operations.map((operation): Operation => {
       if ('operations' in operation)
-        return { ...operation, operations: this.#withImages(deviceId, operation.operations) };
+        return { ...operation, operations: this.#withImages(deviceId, operation.operations, server) };
       if (operation.name === 'Alert' || typeof operation.data !== 'string') return operation;
       if (!operation.data.startsWith(imageScheme)) return operation;
       const name = operation.data.slice(imageScheme.length);
+      if (!this.#parts.authorisation.may(server, 'use-image', name))
+        throw new DmError(DmStatus.PermissionDenied, `${server} may not use image ${name}`);
       const image = this.images.ready(name);
       if (!image) throw new PosternError('notFound', `image ${name} is not ready`);
       return { ...operation, data: this.#parts.locator.uriFor(deviceId, versionPath(name, image.hash)) };

@@ -22,6 +22,7 @@ import { CertificateBranch } from './northbound/certificate-branch.ts';
 import type { CertificateKeeper } from './northbound/certificate-keeper.ts';
 import { OwnerBranch } from './northbound/owner-branch.ts';
 import type { Ownership } from './northbound/ownership.ts';
+import type { Authorisation } from './rights/authorisation.ts';
 import { JoinBranch } from './southbound/join-branch.ts';
 import type { Joins } from './southbound/joins.ts';
 import type { GatewayState } from './state.ts';
@@ -40,6 +41,7 @@ export interface GatewayBranchesParts {
   readonly config: GatewayConfig;
   readonly state: GatewayState;
   readonly tree: ManagementTree;
+  readonly authorisation: Pick<Authorisation, 'may'>;
   readonly vocabulary: Vocabulary;
   readonly joins: Joins;
   /** The management objects of GwMO except GwConfig. */
@@ -54,7 +56,7 @@ export interface GatewayBranchesParts {
 
 /** The branches of the gateway's own tree, by the names of their nodes. */
 export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<string, TreeBranch>> {
-  const { config, state, tree, vocabulary, joins, objects, firmware, certificate, ownership } = parts;
+  const { config, state, vocabulary, joins, objects, firmware, certificate, ownership } = parts;
   const { gateway, limits } = config;
   const { accounts, gwConfig } = state;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
@@ -80,7 +82,7 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
     DevInfo: info,
     DevDetail: detail,
     DMAcc: accounts.branch,
-    Inbox: new Inbox({ [MoId.DmAcc]: (root, by) => receiveAccount(accounts, tree, root, by) }),
+    Inbox: new Inbox({ [MoId.DmAcc]: (root, by) => receiveAccount(accounts, parts, root, by) }),
     GwJoin: new JoinBranch(joins),
     ...(firmware && { FwUpdate: firmware.branch }),
     ...(certificate && { GwCertificate: new CertificateBranch(certificate) }),
@@ -90,10 +92,15 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
 }
 
 /** A DM server adds an account for another DM server. Only the server that added an account may replace it. */
-function receiveAccount(accounts: Accounts, tree: ManagementTree, root: TndsNode, by: string): void {
+function receiveAccount(
+  accounts: Accounts,
+  { tree, authorisation }: Pick<GatewayBranchesParts, 'tree' | 'authorisation'>,
+  root: TndsNode,
+  by: string,
+): void {
   const account = readAccount(root);
-  const known = accounts.nodeName(account.serverId);
-  if (known !== undefined && (account.serverId === by || !tree.permits(['DMAcc', known], 'Replace', by)))
+  const isKnown = accounts.nodeName(account.serverId) !== undefined;
+  if (isKnown && !authorisation.may(by, 'replace-account', account.serverId))
     throw new PosternError('forbidden', `the account for ${account.serverId} is not yours to replace`);
   const name = accounts.put(account);
   tree.setAcl(['DMAcc', name], `Get=*&Replace=${by}&Delete=${by}`);

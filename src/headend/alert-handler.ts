@@ -152,7 +152,7 @@ export class AlertHandler {
       this.#claims.delete(deviceId);
       if (gateway !== brokerGateway) reachability.learn(gateway, brokerGateway);
       if (deviceId === brokerGateway) return;
-      if (isProved) reachability.prove(deviceId, brokerGateway);
+      if (isProved) reachability.report(deviceId, brokerGateway);
       else reachability.learn(deviceId, brokerGateway);
     });
     this.#demandRoom(reporter, deviceId);
@@ -286,8 +286,12 @@ export class AlertHandler {
     const { kind, reason, via } = fault;
     const gateway = this.#place(reporter, via);
     if (gateway === undefined) return DmStatus.Ok;
-    this.#parts.records.addAlert('GatewayFault', gateway, undefined, { kind, reason });
-    this.#emit('alert.gateway-fault', { gateway, kind, reason });
+    const { records } = this.#parts;
+    // A gateway that starts says that it has none.
+    if (kind === 'problem-ended' && !records.problems().has(gateway)) return DmStatus.Ok;
+    records.addAlert('GatewayFault', gateway, undefined, { kind, reason });
+    if (kind === 'problem') this.#emit('gateway.problem', { gateway, reason });
+    else this.#emit('alert.gateway-fault', { gateway, kind, reason });
     if (via === undefined && departureKinds.includes(kind)) this.#parts.departed?.(gateway, kind, reason);
     return DmStatus.Ok;
   }

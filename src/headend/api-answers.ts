@@ -133,13 +133,17 @@ export const countsAnswer = described(
 export const gatewaysAnswer = v.array(
   v.strictObject({
     id: gateway,
+    known: described(
+      v.boolean(),
+      'Whether it has an account for this server. One without an account has published a state, sends too many messages (`refused`), or is a child gateway with a `problem`',
+    ),
     online: v.optional(
       described(v.boolean(), 'Whether it is connected to the broker. Absent until it has said so'),
     ),
     software: v.optional(text('Version of its software, as it says itself')),
     problem: v.optional(
       text(
-        'What it says is wrong with its uplink, its state file, its data budget or the download of an image. Absent when it says nothing',
+        'What it says is wrong with its uplink, its state file, its data budget or the download of an image; a child gateway says through its parent that its state cannot be written. Absent when it says nothing',
       ),
     ),
     cloned: v.exactOptional(

@@ -163,6 +163,11 @@ export class Downlink implements AsyncDisposable {
     return this.#budget.refusedOf(gateway);
   }
 
+  /** The gateways whose messages were not looked at. */
+  refusedGateways(): string[] {
+    return this.#budget.refusedGateways();
+  }
+
   #receive(topic: string, payload: Buffer, { qos, retain, dup }: Delivered): void {
     if (this.#check.takes(topic, payload)) return;
     const receiver = this.#receiver;

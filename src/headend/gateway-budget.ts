@@ -56,6 +56,11 @@ export class GatewayBudget {
     return false;
   }
 
+  /** The gateways whose messages were not looked at, with an account here or without. */
+  refusedGateways(): string[] {
+    return [...this.#refused.keys()];
+  }
+
   /** How many messages of a gateway were not looked at. */
   refusedOf(gateway: string): number {
     return this.#refused.get(gateway)?.count ?? 0;

@@ -158,14 +158,17 @@ export class Headend implements AsyncDisposable {
     return this.#parts.reachability.problemOf(gateway);
   }
 
-  /** Lists the gateways of the configuration first, in its order, then other gateways that have published a state. */
+  /** Lists the gateways of the configuration first, in its order, then others that were heard. */
   gateways(): GatewayView[] {
-    const { reachability, downlink, clones } = this.#parts;
-    return reachability.gateways().map((gateway) => {
+    const { reachability, downlink, clones, records } = this.#parts;
+    const problems = records.problems();
+    const others = [...problems.keys(), ...downlink.refusedGateways()];
+    return reachability.gateways(others).map((gateway) => {
       const refused = downlink.refusedOf(gateway.id);
       const at = clones.clonedAt(gateway.id);
       return {
         ...gateway,
+        problem: reachability.hasOwnConnection(gateway.id) ? gateway.problem : problems.get(gateway.id),
         ...(refused > 0 && { refused }),
         ...(at !== undefined && { cloned: new Date(at).toISOString() }),
       };

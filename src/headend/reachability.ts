@@ -6,6 +6,8 @@ import type { Unreachable, UnreachableDevices } from './unreachable-devices.ts';
 /** A gateway as the HTTP API shows it. */
 export interface GatewayView {
   readonly id: string;
+  /** Whether it has an account for this server. */
+  readonly known: boolean;
   /** Undefined until the gateway has published its state. */
   readonly online: boolean | undefined;
   /** Version of the gateway's software, as the gateway reports it. */
@@ -53,11 +55,13 @@ const limits = { parties: 65_536, gateways: 65_536, depth: 5 } as const;
 export class Reachability {
   readonly #parties: Parties;
   readonly #unreachable: UnreachableDevices;
-  /** Ways by which parties have proved themselves. */
+  /** Ways by which parties have proved themselves here: at most as many as have an account. */
   readonly #proved = new BoundedMap<string, string>(limits.parties);
+  /** Ways by which devices without an account have proved themselves to a gateway, which may have invented them. */
+  readonly #reported = new BoundedMap<string, string>(limits.parties);
   /** Ways that gateways above a party have told. */
   readonly #told = new BoundedMap<string, string>(limits.parties);
-  readonly #states = new BoundedMap<string, GatewayView>(limits.gateways);
+  readonly #states = new BoundedMap<string, Omit<GatewayView, 'known'>>(limits.gateways);
 
   constructor(parties: Parties, unreachable: UnreachableDevices) {
     this.#parties = parties;
@@ -67,6 +71,11 @@ export class Reachability {
   /** Records that a party has proved itself through a broker gateway. */
   prove(party: string, brokerGateway: string): void {
     this.#proved.set(party, brokerGateway);
+  }
+
+  /** Records that a device without an account has proved itself to a gateway, as that gateway says. */
+  report(device: string, brokerGateway: string): void {
+    this.#reported.set(device, brokerGateway);
   }
 
   /**
@@ -84,7 +93,7 @@ export class Reachability {
 
   /** Whether a party has proved itself last through this broker gateway. */
   hasProved(party: string, brokerGateway: string): boolean {
-    return this.#proved.get(party) === brokerGateway;
+    return this.#provedWay(party) === brokerGateway;
   }
 
   /**
@@ -95,7 +104,7 @@ export class Reachability {
   isElsewhere(party: string, brokerGateway: string): boolean {
     if (party === brokerGateway) return false;
     if (this.hasOwnConnection(party)) return true;
-    const way = this.#proved.get(party) ?? this.#associatedWay(party);
+    const way = this.#provedWay(party) ?? this.#associatedWay(party);
     return way !== undefined && way !== brokerGateway;
   }
 
@@ -105,13 +114,17 @@ export class Reachability {
     return state?.online === true || state?.software !== undefined;
   }
 
+  #provedWay(party: string): string | undefined {
+    return this.#proved.get(party) ?? this.#reported.get(party);
+  }
+
   #associatedWay(party: string): string | undefined {
     const gateway = this.#parties.gatewayOf(party);
     return gateway === undefined ? undefined : this.brokerGatewayOf(gateway);
   }
 
   #wayOf(party: string): string | undefined {
-    return this.#proved.get(party) ?? this.#told.get(party);
+    return this.#provedWay(party) ?? this.#told.get(party);
   }
 
   /**
@@ -163,12 +176,19 @@ export class Reachability {
     return this.#states.get(brokerGateway)?.online ?? false;
   }
 
-  /** Lists the gateways of the configuration first, in its order, then other gateways that have published a state. */
-  gateways(): GatewayView[] {
-    const configured = this.#parties.list().filter(({ kind }) => kind === 'gateway');
-    const unknown = { online: undefined, software: undefined, problem: undefined };
-    const unheard = configured.map(({ id }) => ({ id, ...unknown }));
-    return [...new Map([...unheard, ...this.#states.values()].map((view) => [view.id, view])).values()];
+  /**
+   * Lists the gateways of the configuration first, in its order, then other gateways that have published a state, then further
+   * ones.
+   * @param others names of gateways that were heard otherwise
+   */
+  gateways(others: readonly string[] = []): GatewayView[] {
+    const configured = this.#parties.list().flatMap(({ id, kind }) => (kind === 'gateway' ? [id] : []));
+    const ids = new Set([...configured, ...this.#states.keys(), ...others]);
+    const unheard = { online: undefined, software: undefined, problem: undefined };
+    return [...ids].map((id) => ({
+      ...(this.#states.get(id) ?? { id, ...unheard }),
+      known: this.#parties.isGateway(id),
+    }));
   }
 
   /** Lists the devices of the configuration and all attached devices, sorted by DevId. */

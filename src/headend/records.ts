@@ -67,6 +67,19 @@ export class Records {
     return readRows(this.#database, alertTable, where, before, limit);
   }
 
+  /** What is wrong with gateways that have told so by alerts: those without a connection to the broker. */
+  problems(): Map<string, string> {
+    const found = new Map<string, string>();
+    for (const { gateway, body } of readRows(
+      this.#database,
+      alertTable,
+      "WHERE kind = 'GatewayFault' ORDER BY number",
+    ))
+      if (body.kind === 'problem') found.set(gateway, String(body.reason));
+      else if (body.kind === 'problem-ended') found.delete(gateway);
+    return found;
+  }
+
   /** Stores a result with the current time. It takes the place of an earlier result of the same node. */
   putResult({ kind, gateway, name, correlator, result }: Omit<ResultRecord, 'at'>): void {
     this.#database

@@ -74,12 +74,19 @@ export interface LocationUpdate {
  * The path in `via` is as in `DeviceAttach`, and ends with the gateway that has the fault.
  */
 export interface GatewayFault extends AlertNumber {
-  /** What is at fault: `state` for rows of the state that could not be read. */
+  /**
+   * What is at fault: `state` for rows of the state that could not be read; `problem` for what lasts, until `problem-ended`. A
+   * child gateway tells its parent these two without a number, because its disk may be the problem.
+   */
   readonly kind: string;
   /** For a person. */
   readonly reason: string;
   readonly via?: string;
 }
+
+/** Whether a fault lasts, or has ended. The latest of a gateway counts. */
+export const isProblem = ({ kind }: Pick<GatewayFault, 'kind'>): boolean =>
+  kind === 'problem' || kind === 'problem-ended';
 
 type Fields = Readonly<Record<string, string | undefined>>;
 

@@ -306,9 +306,18 @@ export class InventoryBranch implements TreeBranch {
   }
 }
 
-/** DevIds of the members of the group with this GroupID. Undefined when there is no such group. */
-export function membersOf(groups: StoredBranch, groupId: string): readonly string[] | undefined {
-  const node = groups.names(['Groups']).find((name) => groups.text('Groups', name, 'GroupID') === groupId);
+/**
+ * DevIds of the members of the group with this GroupID. Undefined when there is no such group.
+ * @param mayUse whether a group counts, by the name of its node
+ */
+export function membersOf(
+  groups: StoredBranch,
+  groupId: string,
+  mayUse: (node: string) => boolean,
+): readonly string[] | undefined {
+  const node = groups
+    .names(['Groups'])
+    .find((name) => groups.text('Groups', name, 'GroupID') === groupId && mayUse(name));
   if (node === undefined) return undefined;
   const at = ['Groups', node, 'Members'];
   return groups.names(at).flatMap((name) => groups.text(...at, name, 'DeviceID') ?? []);

@@ -6,6 +6,8 @@ export interface TargetChoice {
   /** Records of the attached devices. */
   readonly records: () => Iterable<DeviceRecord>;
   readonly record: (deviceId: string) => DeviceRecord | undefined;
+  /** Whether the server that orders may read a record. Others are not chosen, and conditions do not hold for them. */
+  readonly mayRead: (record: DeviceRecord) => boolean;
   /** DevIds of the members of a group. Undefined when there is no such group. */
   readonly members: (groupId: string) => readonly string[] | undefined;
   /** Values of the leaves of a record, by name. */
@@ -14,7 +16,8 @@ export interface TargetChoice {
 
 /**
  * DevIds of the targets of a campaign at this moment, chosen by the node `Targets` below `at`. A device that is named
- * but not attached is a target as well: the result then says that it could not be reached.
+ * but not attached is a target as well: the result then says that it could not be reached. The result names the targets, so a server
+ * gets no names of devices that it may not read: it can only name them itself.
  */
 export function targetsOf(
   branch: StoredBranch,
@@ -32,8 +35,9 @@ export function targetsOf(
       (item) => [branch.text(...where, item, 'Path') ?? '', branch.text(...where, item, 'Value')] as const,
     );
   const holds = (record: DeviceRecord) => {
-    const leaves = conditions.length > 0 ? choice.leaves(record) : {};
-    return conditions.every(([path, value]) => leaves[path] === value);
+    if (conditions.length === 0) return true;
+    const leaves = choice.leaves(record);
+    return conditions.every(([path, value]) => leaves[path] === value) && choice.mayRead(record);
   };
   if (named.length > 0 || group !== undefined)
     return [...chosen].filter((deviceId) => {
@@ -42,7 +46,9 @@ export function targetsOf(
     });
   // A child gateway is not an End Device. It is a target only when it is named.
   return [...choice.records()]
-    .filter((record) => !record.isGateway && holds(record))
+    .filter(
+      (record) => !record.isGateway && holds(record) && (conditions.length > 0 || choice.mayRead(record)),
+    )
     .map(({ deviceId }) => deviceId);
 }
 

@@ -41,11 +41,11 @@ test('the API shows what the broker refuses, what a gateway says is wrong, and w
   const client = async (username: string) =>
     await connectAsync(broker.url, { protocolVersion: 5, username, clientId: username });
   const honest = await client('gw-1');
+  // It has no account here, and tells no state.
   const loud = await client('gw-2');
   const problem = 'its state cannot be written: the disk is full';
   const state = encodeState({ online: true, software: '1', bootId: Buffer.alloc(8), problem });
   await honest.publishAsync('dm/gw-1/state', state, { qos: 1, retain: true });
-  await loud.publishAsync('dm/gw-2/state', state, { qos: 1 });
   for (let at = 0; at < 200; at++) loud.publish('dm/gw-2/up', Buffer.from('x'), { qos: 0 });
   await site.headendEvents.until('gateway.problem', { gateway: 'gw-1' });
   await site.headendEvents.until('gateway.over-rate', { gateway: 'gw-2' });
@@ -56,8 +56,10 @@ test('the API shows what the broker refuses, what a gateway says is wrong, and w
   }
   assert.deepEqual(
     shown.find(({ id }) => id === 'gw-1'),
-    { id: 'gw-1', online: true, software: '1', problem },
+    { id: 'gw-1', known: true, online: true, software: '1', problem },
   );
+  const { refused: _, ...stranger } = shown.find(({ id }) => id === 'gw-2')!;
+  assert.deepEqual(stranger, { id: 'gw-2', known: false });
   assert.equal(site.headendEvents.count('gateway.over-rate'), 1);
   await honest.endAsync();
   await loud.endAsync();

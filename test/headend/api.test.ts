@@ -36,7 +36,9 @@ test(
       return { status: response.status, body: (await response.json()) as Record<string, never> };
     };
     assert.deepEqual((await ask('/devices')).body, [{ id, known: true, gateway: 'gw-1', attached: true }]);
-    assert.deepEqual((await ask('/gateways')).body, [{ id: 'gw-1', online: true, software: '0.1.0' }]);
+    assert.deepEqual((await ask('/gateways')).body, [
+      { id: 'gw-1', known: true, online: true, software: '0.1.0' },
+    ]);
     assert.deepEqual((await ask('/healthz')).body, { connected: true });
 
     const looked = await ask(`/devices/${id}/sessions`, '');

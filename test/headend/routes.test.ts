@@ -268,6 +268,17 @@ describe('associations', () => {
     assert.deepEqual([events.count('alert.foreign-gateway'), events.count('alert.gateway-fault')], [4, 0]);
   });
 
+  test('a gateway that invents as many devices as are remembered displaces the way to no party with an account', async () => {
+    const { attach, parties, reachability, send } = rig();
+    await send(device().start(), 'gw-2', { device: id, peer: '192.0.2.7|1' });
+    attach('gw-1', 'invented:0');
+    for (let at = 0; at < 65_536; at++) reachability.report(`invented:${at}`, 'gw-1');
+    assert.equal(reachability.wayTo('invented:0'), 'gw-1');
+    assert.equal(reachability.wayTo(id), 'gw-2');
+    attach('gw-1', id);
+    assert.deepEqual([parties.gatewayOf(id), reachability.wayTo(id)], [undefined, 'gw-2']);
+  });
+
   test('a gateway that invents devices is refused at last, and no other gateway is', () => {
     const { attach, parties, clock } = rig();
     const before = parties.associations().length;

@@ -88,6 +88,45 @@ describe('a gateway on a full disk', { skip, timeout: 120_000 }, () => {
     assert.equal(site.headendEvents.count('gateway.problem'), 1);
   });
 
+  test('a child gateway on a full disk tells its parent, and the head-end shows it until there is room', async () => {
+    using disk = SmallDisk.mount(4)!;
+    await using broker = await startAedes();
+    await using top = new Site(broker.url);
+    await using bottom = new Site(broker.url);
+    const headend = await top.headend([]);
+    const coap = { port: 0, leisure: 50 };
+    const parent = await top.gateway(['gw-2'], { coap }, true);
+    const child = await bottom.gateway(
+      [first],
+      {
+        gateway: { id: 'gw-2', state: join(disk.folder, 'state.db') },
+        coap,
+        mqtt: undefined,
+        parent: {
+          id: 'gw-1',
+          uri: `coaps://127.0.0.1:${parent.coapsPort}`,
+          'factory-secret': secrets.factory('gw-2'),
+        },
+      },
+      false,
+    );
+    await top.headendEvents.until('alert.device-attach', { device: 'gw-2' });
+    const shown = () => headend.gateways().find(({ id }) => id === 'gw-2');
+    assert.equal(shown()?.problem, undefined);
+
+    disk.fill();
+    await bottom.device(first, child, { factory: true }).start();
+    await bottom.gatewayEvents.until('state.failing');
+    const { fields } = await top.headendEvents.until('gateway.problem', { gateway: 'gw-2' });
+    assert.match(String(fields.reason), /^the state cannot be written: .*full/);
+    assert.deepEqual([shown()?.problem, shown()?.known], [fields.reason, false]);
+
+    disk.clear();
+    await top.headendEvents.until('alert.gateway-fault', { gateway: 'gw-2', kind: 'problem-ended' });
+    assert.equal(shown()?.problem, undefined);
+    assert.equal(top.headendEvents.count('gateway.problem'), 1);
+  });
+
   test('starts on a full disk, serves what needs no write, and writes again when there is room', async () => {
     using disk = SmallDisk.mount(4)!;
     await using broker = await startAedes();

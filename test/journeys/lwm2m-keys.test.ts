@@ -9,8 +9,10 @@ import { systemEntropy } from '../../src/base/entropy.ts';
 import { composeGateway } from '../../src/gateway/composition.ts';
 import { Gateway } from '../../src/gateway/gateway.ts';
 import { type CoapAnswer, type CoapCall, call } from '../../src/wire/coap/blockwise-client.ts';
+import { decode, encode, Malformed, Type } from '../../src/wire/coap/codec.ts';
 import { Code, codeText } from '../../src/wire/coap/codes.ts';
 import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
+import { Option, sorted, uint, uriOptions } from '../../src/wire/coap/options.ts';
 import { decodeContent } from '../../src/wire/lwm2m/content.ts';
 import { factoryIdentity, factoryKey } from '../../src/wire/secure/transport-keys.ts';
 import { EventRecorder } from '../event-recorder.ts';
@@ -84,6 +86,38 @@ class Party implements AsyncDisposable {
   }
 }
 
+/** Sends requests without DTLS from a socket. */
+class PlainPeer {
+  readonly #end: SocketEnd;
+  readonly #port: number;
+  static #messageId = 0;
+
+  constructor(end: SocketEnd, port: number) {
+    this.#end = end;
+    this.#port = port;
+  }
+
+  /** Code and payload of the answer, as text. */
+  async post(path: readonly string[], query: readonly string[], payload = new Uint8Array()): Promise<string> {
+    const messageId = ++PlainPeer.#messageId;
+    const format = payload.length > 0 ? [uint(Option.ContentFormat, ContentFormat.SyncmlXml)] : [];
+    const options = sorted([...uriOptions(path, query), ...format]);
+    const token = Buffer.from([messageId]);
+    this.#end.sendPlain(
+      encode({ type: Type.CON, code: Code.POST, messageId, token, options, payload }),
+      this.#port,
+    );
+    for (;;) {
+      for (const { from, bytes } of this.#end.captured) {
+        const answer = from.port === this.#port ? decode(bytes) : undefined;
+        if (answer && !(answer instanceof Malformed) && answer.code !== 0 && token.equals(answer.token))
+          return `${codeText(answer.code)} ${Buffer.from(answer.payload).toString()}`;
+      }
+      await this.#end.heard();
+    }
+  }
+}
+
 /** A gateway without an uplink, with its parts. */
 async function gatewayOf(changes: object = {}) {
   const config = gatewayConfig('mqtt://127.0.0.1:1', [], { ...secure, ...changes });
@@ -130,6 +164,37 @@ test(
     await gateway.manage(id, [{ name: 'Get', uri: './3/0/0' }], 20_000);
     await client.detach();
     await site.gatewayEvents.until('dtls.closed', { identity: String(fields.identity) });
+  },
+);
+
+test(
+  'without DTLS nobody registers in the name of a client that has a key, or has its room in the tunnel, also where both are served',
+  limit,
+  async () => {
+    const { gateway, events, port } = await gatewayOf({
+      lwm2m: { ...secure.lwm2m, 'insecure-no-security': true },
+    });
+    await using _gateway = gateway;
+    const plainPort = gateway.coapPort;
+    await using blank = await Party.open(port, factory);
+    const issued = await blank.pack();
+    await using stranger = await SocketEnd.open();
+    const plain = new PlainPeer(stranger, plainPort);
+    for (const path of [['rd'], ['bs']])
+      assert.match(await plain.post(path, [`ep=${id}`, 'lwm2m=1.1', 'lt=300']), /^4\.03/);
+    // The other client has asked for no key yet.
+    assert.match(await plain.post(['rd'], [`ep=${other}`, 'lwm2m=1.1', 'lt=300']), /^2\.01/);
+
+    await using client = await Party.open(port, issued);
+    assert.equal(await client.register(), '2.01');
+    await events.until('registration.proven', { device: id });
+    // From the address and port of the client: an attacker forges both.
+    const forger = new PlainPeer(client.end, plainPort);
+    const answers = [];
+    for (let times = 0; times < 17; times++)
+      answers.push(await forger.post(['dm', 't', 'dm.example'], [`id=${id}`], Buffer.from('x')));
+    assert.match(answers[15]!, /the uplink is down/);
+    assert.match(answers[16]!, /have not proved themselves/);
   },
 );
 

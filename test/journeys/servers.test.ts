@@ -70,7 +70,12 @@ describe('two DM servers, one gateway', limit, () => {
       seen.map(({ status, results }) => results[0]?.data ?? status),
       ['Maker & Sons', 425, 425],
     );
-    const started = await other.fanOut('gw-1', { name: 'mine', targets: {}, returnFormat: 2, command: look });
+    const started = await other.fanOut('gw-1', {
+      name: 'mine',
+      targets: { devices: ids },
+      returnFormat: 2,
+      command: look,
+    });
     await second.headendEvents.until('alert.command-fanout', { correlator: started.correlator });
     assert.match(
       other.fanouts()[0]?.result ?? '',

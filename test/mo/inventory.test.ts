@@ -119,10 +119,15 @@ describe('groups of the inventory', () => {
       outcomes.map(({ status }) => status),
       [200, 200, 200, 200, 200, 405],
     );
-    assert.deepEqual(membersOf(groups, 'north'), ['urn:dev:1']);
-    assert.equal(membersOf(groups, 'south'), undefined);
+    const all = () => true;
+    assert.deepEqual(membersOf(groups, 'north', all), ['urn:dev:1']);
+    assert.equal(
+      membersOf(groups, 'north', () => false),
+      undefined,
+    );
+    assert.equal(membersOf(groups, 'south', all), undefined);
     await operate(tree, [{ name: 'Delete', uri: at }]);
-    assert.equal(membersOf(groups, 'north'), undefined);
+    assert.equal(membersOf(groups, 'north', all), undefined);
   });
 });
 

@@ -3,6 +3,7 @@ import { BoundedMap } from '../../base/bounded-map.ts';
 import { type Clock, pause } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { ownText } from '../../base/own-bytes.ts';
 import { DmError } from '../../dm/dm-error.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { FumoResult, FumoState } from '../../mo/fumo.ts';
@@ -104,7 +105,7 @@ export class AdaptedFirmware {
     const isUrl = isOperation(first) && first !== 'Update' && second === 'PkgURL' && more.length === 0;
     if (!isUrl && !(first === 'PkgVersion' && second === undefined))
       throw new DmError(DmStatus.CommandNotAllowed, 'a server cannot set this node');
-    this.#set.set(`${client.deviceId} ${first}`, value.slice(0, 1024));
+    this.#set.set(`${client.deviceId} ${first}`, ownText(value.slice(0, 1024)));
   }
 
   /**

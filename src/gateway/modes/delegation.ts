@@ -34,7 +34,7 @@ const grace = 60_000;
  */
 export class Delegation {
   readonly #parts: DelegationParts;
-  /** Callbacks that take the result of a child's fan-out, by correlator. */
+  /** Callbacks that take the result of a child's fan-out, by child and correlator. */
   readonly #waiting = new Map<string, (result: string) => void>();
 
   constructor(parts: DelegationParts) {
@@ -75,9 +75,9 @@ export class Delegation {
     return outcome !== undefined && isOk(outcome.status);
   }
 
-  /** Takes the result of a child's fan-out. Returns false when no batch with this correlator waits. */
-  reported(correlator: string | undefined, result: string): boolean {
-    const settle = this.#waiting.get(correlator ?? '');
+  /** Takes the result of a child's fan-out. Returns false when no batch of this child with this correlator waits. */
+  reported(child: string, correlator: string | undefined, result: string): boolean {
+    const settle = this.#waiting.get(`${child} ${correlator}`);
     settle?.(result);
     return settle !== undefined;
   }
@@ -100,7 +100,7 @@ export class Delegation {
     const stopped = () => reject(signal.reason);
     signal.addEventListener('abort', stopped, { once: true });
     promise.catch(() => {});
-    this.#waiting.set(correlator, resolve);
+    this.#waiting.set(`${child} ${correlator}`, resolve);
     try {
       const started = await manage(
         child,
@@ -129,7 +129,7 @@ export class Delegation {
     } finally {
       timer.cancel();
       signal.removeEventListener('abort', stopped);
-      this.#waiting.delete(correlator);
+      this.#waiting.delete(`${child} ${correlator}`);
       // The result is here, so the child need not keep it.
       if (!signal.aborted) void background(events, 'campaign', () => this.#tidy(child, uri, signal));
     }

@@ -9,7 +9,7 @@ import { call } from '../../wire/coap/blockwise-client.ts';
 import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
 import { ContentFormat, contentFormatOf, mediaTypeOf } from '../../wire/coap/content-formats.ts';
 import type { CoapEndpoint } from '../../wire/coap/endpoint.ts';
-import { type CoapRequest, type Reply, refusal, reply } from '../../wire/coap/message.ts';
+import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../../wire/coap/message.ts';
 import { Option, optionValue, text } from '../../wire/coap/options.ts';
 import { remoteKey } from '../../wire/coap/peer.ts';
 import type { Resource } from '../../wire/coap/router.ts';
@@ -18,7 +18,8 @@ import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resou
 import { decodeMessage, isSupported } from '../../wire/syncml/codec.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
 import type { Uplink } from '../northbound/uplink.ts';
-import { hierarchyDepth } from '../southbound/children.ts';
+import type { Authorisation } from '../rights/authorisation.ts';
+import type { ChildScope } from '../rights/child-scope.ts';
 import type { DeviceAddresses, PeerAddress } from '../southbound/device-addresses.ts';
 import type { TunnelAnswer, TunnelledPackage } from '../southbound/tunnelled.ts';
 import type { TunnelPolicy } from './tunnel-policy.ts';
@@ -27,13 +28,15 @@ export interface TransparentParts {
   readonly gatewayId: string;
   /** ID of the child gateway that a device is behind; undefined when it is reached directly. */
   readonly childOf: (deviceId: string) => string | undefined;
-  /** ServerIDs that devices may reach through the tunnel. */
-  readonly servers: readonly string[];
+  readonly authorisation: Pick<Authorisation, 'may' | 'tunnelServers'>;
+  readonly scope: Pick<ChildScope, 'refusalOf'>;
   readonly upstream: Pick<Uplink, 'request'>;
   readonly addresses: DeviceAddresses;
   readonly policy: TunnelPolicy;
   /** The attached child gateway that has proved itself at this address. */
   readonly childAt: (from: PeerAddress) => string | undefined;
+  /** Whether a request comes without DTLS from where a device has an association: its address may be forged. */
+  readonly isUnsure: (from: PeerAddress & Pick<Remote, 'identity'>) => boolean;
   /** The CoAP endpoint to use for an address that was heard on a local address. */
   readonly towards: (device: PeerAddress) => CoapEndpoint | undefined;
   readonly entropy: Entropy;
@@ -82,7 +85,7 @@ export class TransparentMode {
       subtree: true,
       workload: this.#workload,
       links: () =>
-        this.#parts.servers.map((server) => ({
+        this.#parts.authorisation.tunnelServers.map((server) => ({
           target: `${paths.tunnel}/${server}`,
           attributes: { rt: resourceTypes.tunnel, title: server },
         })),
@@ -159,9 +162,9 @@ export class TransparentMode {
    * @throws what the uplink throws, except `timeout`, `tooLarge`, `unavailable`, `overBudget` and `full`, which are refusals
    */
   async forward(up: TunnelledPackage): Promise<TunnelAnswer> {
-    const { gatewayId, servers, upstream, events, policy } = this.#parts;
+    const { gatewayId, authorisation, scope, childAt, isUnsure, upstream, events, policy } = this.#parts;
     const { server, device, via, contentType, body, hmac, address, from, identity } = up;
-    if (!servers.includes(server)) {
+    if (!authorisation.may(server, 'get-packages')) {
       events.emit('tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
       return refused(404, 'no tunnel to this ServerID');
     }
@@ -170,22 +173,16 @@ export class TransparentMode {
     if (device === gatewayId) return refused(403, 'no device is named like this gateway');
     if (contentType === undefined || body.length === 0)
       return refused(415, 'the package must be a DM message in XML, WBXML or CBOR');
-    const gateways = via?.split('/') ?? [];
-    if (identity !== undefined && identity !== (gateways.at(-1) ?? device))
-      return refused(403, 'a package belongs to the device whose key it comes by');
-    if (gateways.includes(gatewayId) || gateways.length > hierarchyDepth) {
-      events.emit('hierarchy.package-refused', { device, via });
-      return refused(508, 'the chain of gateways has a loop or is too long');
-    }
-    const child = from && this.#parts.childAt(from);
-    if (via !== undefined && (child === undefined || gateways.at(-1) !== child)) {
-      events.emit('hierarchy.package-refused', { device, via });
-      // A child that has just bootstrapped, or has a new address, proves itself in a moment.
-      const reason = 'the way of a package is told by an attached child gateway alone';
-      return refused(503, reason, overloadRetryAfter);
+    const isSure = from === undefined || !isUnsure({ ...from, identity });
+    const child = from && isSure ? childAt(from) : undefined;
+    const lie = scope.refusalOf({ device, via: via?.split('/'), identity, child });
+    if (lie) {
+      if (via !== undefined) events.emit('hierarchy.package-refused', { device, via });
+      return refused(lie.status, lie.reason, lie.status === 503 ? overloadRetryAfter : undefined);
     }
     const place = from ? remoteKey(from.address, from.port) : address;
-    const isFree = child !== undefined || this.#isProven(device, from) || policy.hasAccepted(device, place);
+    const isFree =
+      isSure && (via !== undefined || this.#isProven(device, from) || policy.hasAccepted(device, place));
     const refusal = isFree ? undefined : policy.refusalOf(device, address, body.length);
     if (refusal) return refused(refusal.status, refusal.reason, refusal.retryAfter);
     const sender = `${address} ${device}`;

@@ -95,17 +95,24 @@ export class TunnelPolicy {
     return this.#accepted.get(device) === place;
   }
 
+  /** Whether a device may use the tunnel: the gateway knows it, or it is one of `tunnel.devices`. */
+  admits(device: string): boolean {
+    return (
+      this.#parts.isKnown(device) ||
+      this.#parts.devices().patterns.some((pattern) => matchesDevice(pattern, device))
+    );
+  }
+
   /** Why a package of a device that has not proved itself where the package comes from is refused; undefined when it is not. */
   refusalOf(device: string, address: string, bytes: number): TunnelRefusal | undefined {
     if (bytes > unprovenPackageBytes)
       return { status: 413, reason: `more than ${unprovenPackageBytes} bytes before the device is accepted` };
-    const isKnown = this.#parts.isKnown(device);
-    const { patterns } = this.#parts.devices();
-    if (!isKnown && !patterns.some((pattern) => matchesDevice(pattern, device))) {
+    if (!this.admits(device)) {
       this.#report('name', device, address, unknownDevice);
       return { status: 403, reason: unknownDevice };
     }
-    if (isKnown ? this.#takeKnown(device, address) : this.#takeStranger(address)) return undefined;
+    if (this.#parts.isKnown(device) ? this.#takeKnown(device, address) : this.#takeStranger(address))
+      return undefined;
     this.#report('rate', device, address, tooMany);
     return { status: 503, reason: tooMany, retryAfter };
   }

@@ -17,6 +17,7 @@ import { hmacHeader } from '../../dm/hmac-header.ts';
 import { DmStatus, isOk } from '../../dm/status.ts';
 import type { ManagementTree } from '../../dm/tree.ts';
 import type { Accounts } from '../../mo/dm-acc.ts';
+import { gatewayFaultAlert } from '../../mo/gateway-alerts.ts';
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
 import { decodeNotification, sessionIdText } from '../../wire/syncml/notification.ts';
@@ -41,6 +42,8 @@ export interface DmClientParts {
   readonly upstream: Pick<Uplink, 'request' | 'connected' | 'largestBody'>;
   /** Resolves when what a message acknowledges is durable. */
   readonly settled: () => Promise<void>;
+  /** What is wrong with this gateway, where no broker keeps its state. Its own server is told in the next session. */
+  readonly problem?: (() => string | undefined) | undefined;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -74,6 +77,8 @@ export class DmClient implements AsyncDisposable {
   readonly #asked = new Map<string, string>();
   /** Servers to be contacted even if there is nothing to report. */
   readonly #contacts = new Set<string>();
+  /** The problem that the own server knows of: not known after a start, undefined when there is none. */
+  #toldProblem: string | undefined | null = null;
   /** `wake` was called since the work was last finished. */
   #wanted = false;
   /** When the last round of sessions with gathered alerts began. */
@@ -115,13 +120,11 @@ export class DmClient implements AsyncDisposable {
 
   /**
    * Takes a Package #0 for the gateway itself.
-   * @throws {PosternError} `malformed`, `notFound` without an account for the server, `unauthorized` for a wrong digest
+   * @throws {PosternError} `malformed`, `unauthorized` for a wrong digest, or without an account
    */
   notified(body: Uint8Array): void {
     const notification = decodeNotification(body);
     const { accounts, events } = this.#parts;
-    if (!accounts.find(notification.serverId))
-      throw new PosternError('notFound', `no account for ${notification.serverId}`);
     if (!accounts.believes(notification)) {
       events.emit('notification.refused', { server: notification.serverId });
       throw new PosternError('unauthorized', 'the digest of Package #0 is wrong');
@@ -240,6 +243,9 @@ export class DmClient implements AsyncDisposable {
       if (at % madeAtOnce === madeAtOnce - 1) await turn();
       alerts.push(...this.#alert(entry, serverId, () => unanswered.delete(entry)));
     }
+    // They promise something. That the disk takes nothing promises nothing.
+    const numbered = alerts.length;
+    if (isOwn) alerts.push(...this.#problemAlert());
     const session = new ClientSession({
       ends: { local: gatewayId, remote: serverId },
       account,
@@ -261,7 +267,7 @@ export class DmClient implements AsyncDisposable {
     });
     try {
       const outcome = await runClientSession(session, (message, seal) =>
-        this.#exchange(serverId, () => alerts.length > 0 || session.hasChanged, message, seal),
+        this.#exchange(serverId, () => numbered > 0 || session.hasChanged, message, seal),
       );
       this.#deliveries.forgetDelivered();
       events.emit('dm.session-ended', {
@@ -301,6 +307,20 @@ export class DmClient implements AsyncDisposable {
     );
     // An alert may be the cause. The session that the server asked for begins again, without alerts.
     if (notified && alerts.size > 0) this.#asked.set(server, session);
+  }
+
+  /** The alert of a problem that has come or has ended. It is in no outbox: the disk may be the problem. */
+  #problemAlert(): OutgoingAlert[] {
+    const { problem: ask, vocabulary } = this.#parts;
+    if (!ask) return [];
+    const problem = ask();
+    if (problem === this.#toldProblem) return [];
+    const kind = problem === undefined ? 'problem-ended' : 'problem';
+    const alert = gatewayFaultAlert(vocabulary, { sequence: 0, kind, reason: problem ?? 'it has ended' });
+    const settled = (status: number) => {
+      if (isOk(status)) this.#toldProblem = problem;
+    };
+    return [{ ...alert, settled }];
   }
 
   /** The server answers sessions, but none with this alert. */

@@ -6,6 +6,7 @@ import type { StoredBranch } from '../../dm/stored-branch.ts';
 import type { AlertNumber } from '../../mo/alert-number.ts';
 import { type DeviceRecord, GatewayMode } from '../../mo/device-record.ts';
 import type { DetachReason, DeviceAttach, DeviceDetach, DevicePresence } from '../../mo/gateway-alerts.ts';
+import { childIn } from '../rights/child-scope.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { FromChild, Outbox } from '../store/outbox.ts';
@@ -79,7 +80,7 @@ const attachBody = ({ mode, origin, via, isGateway, manufacturer, model }: Devic
 
 /** The child gateway that reports a device on this path. Undefined for a device of this gateway itself. */
 const fromChild = (via: string | undefined): FromChild | undefined => {
-  const child = via?.split('/')[0];
+  const child = childIn(via === undefined ? undefined : { via });
   return child === undefined ? undefined : { child, mayRefuse: true };
 };
 
@@ -140,7 +141,7 @@ export class Associations {
     { deviceId, state, reason = '', lastSeen }: Omit<DevicePresence, 'sequence'>,
   ): void {
     const record = this.#parts.inventory.get(deviceId);
-    if (record?.via?.split('/')[0] !== child) return;
+    if (!record || childIn(record) !== child) return;
     const event: PresenceEvent = state === 'attached' ? { name: 'heard' } : { name: 'missing', reason };
     this.#change({ ...record, lastSeen }, event);
   }
@@ -213,7 +214,9 @@ export class Associations {
     const { database, inventory, reported } = this.#parts;
     transaction(database, () => {
       store();
-      for (const record of inventory.values()) {
+      // A parent takes what is behind a gateway only when it knows that gateway.
+      const depth = ({ via }: DeviceRecord): number => via?.split('/').length ?? 0;
+      for (const record of [...inventory.values()].toSorted((one, other) => depth(one) - depth(other))) {
         const { deviceId, state, reason, lastSeen, via } = record;
         this.#report('device-attach', deviceId, attachBody(record));
         if (state !== 'attached')
@@ -239,7 +242,7 @@ export class Associations {
       if (!this.#remove(deviceId, reason, report)) return false;
       // What follows from the end of a child is this gateway's own report, and is not refused.
       for (const { deviceId: below, via } of [...inventory.values()])
-        if (via?.split('/')[0] === deviceId)
+        if (via !== undefined && childIn({ via }) === deviceId)
           this.#removeBehind(below, via, reason, { child: deviceId, mayRefuse: false });
       database.afterCommit(reported);
       return true;
@@ -280,14 +283,14 @@ export class Associations {
   }
 
   /**
-   * Removes a device behind a child gateway and reports it as detached, because the child lost the device or was
-   * detached itself. Does nothing when the device is attached elsewhere by now.
+   * Removes a device behind a child gateway and reports it as detached, because the child has lost it. Does nothing when the device
+   * is attached elsewhere by now.
    * @throws {PosternError} `full` when too many alerts of the child wait
    */
   detachBehind(child: string, deviceId: string, reason: DetachReason): void {
     const { database, inventory, reported } = this.#parts;
     const via = inventory.get(deviceId)?.via;
-    if (via?.split('/')[0] !== child) return;
+    if (via === undefined || childIn({ via }) !== child) return;
     transaction(database, () => {
       this.#removeBehind(deviceId, via, reason, fromChild(via));
       database.afterCommit(reported);

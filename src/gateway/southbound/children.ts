@@ -1,4 +1,4 @@
-import { asPosternError, PosternError } from '../../base/errors.ts';
+import { asPosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { DmStatus } from '../../dm/status.ts';
 import type { AlertNumber } from '../../mo/alert-number.ts';
@@ -12,26 +12,22 @@ import {
 } from '../../mo/gateway-alerts.ts';
 import type { Vocabulary } from '../../mo/vocabulary.ts';
 import type { Alert } from '../../wire/syncml/message.ts';
+import type { ChildScope } from '../rights/child-scope.ts';
 import type { Associations } from './associations.ts';
-import type { Claims } from './claims.ts';
 
 export interface ChildrenParts {
-  readonly gatewayId: string;
   readonly vocabulary: Vocabulary;
   /** IDs of the devices that the configuration allows to be DM Gateways. */
   readonly allowed: Pick<ReadonlySet<string>, 'has'>;
   readonly associations: Pick<Associations, 'attachBehind' | 'detachBehind' | 'presenceBehind'>;
-  /** Judges reports of devices that are attached elsewhere. */
-  readonly claims: Pick<Claims, 'judge'>;
+  /** Judges what a child says, by what is attached behind it. */
+  readonly scope: Omit<ChildScope, 'refusalOf'>;
   readonly events: Events;
   /** Called when a fan-out of a child gateway has ended. */
-  readonly fanoutEnded: (correlator: string | undefined, result: string) => void;
+  readonly fanoutEnded: (child: string, correlator: string | undefined, result: string) => void;
   /** Called with a fault of a child gateway, or of a gateway behind it. */
   readonly faulted: (fault: Omit<GatewayFault, keyof AlertNumber>) => void;
 }
-
-/** Maximum number of gateways in a chain below this one. */
-export const hierarchyDepth = 4;
 
 /**
  * Takes the alerts of child gateways (GwMO 1.1). A device that a child reports becomes a device of this gateway,
@@ -63,14 +59,12 @@ export class Children {
   }
 
   #taken(child: string, alert: Alert): number | undefined {
-    const { vocabulary, associations, claims, events, fanoutEnded, faulted } = this.#parts;
+    const { vocabulary, associations, scope, events, fanoutEnded, faulted } = this.#parts;
     const { DeviceAttach, DeviceDetach, DevicePresence, CommandFanout, GatewayFault } = vocabulary.alerts;
     try {
       if (isAlertOf(alert, DeviceAttach)) {
         const { sequence: _, ...attach } = readDeviceAttach(vocabulary, alert);
-        const path = this.#path(child, attach.via, attach.deviceId);
-        claims.judge(child, attach.deviceId);
-        associations.attachBehind(path, attach);
+        associations.attachBehind(scope.pathOfReport(child, attach.via, attach.deviceId), attach);
         return DmStatus.Ok;
       }
       if (isAlertOf(alert, DeviceDetach)) {
@@ -84,11 +78,11 @@ export class Children {
       }
       if (isAlertOf(alert, GatewayFault)) {
         const { kind, reason, via } = readGatewayFault(alert);
-        faulted({ kind, reason, via: this.#path(child, via, '') });
+        faulted({ kind, reason, via: scope.pathOfFault(child, via) });
         return DmStatus.Ok;
       }
       if (!isAlertOf(alert, CommandFanout)) return undefined;
-      fanoutEnded(alert.correlator, String(alert.items[0]?.data ?? ''));
+      fanoutEnded(child, alert.correlator, String(alert.items[0]?.data ?? ''));
       return DmStatus.Ok;
     } catch (thrown) {
       const { message, dmStatus, code } = asPosternError(thrown);
@@ -98,22 +92,5 @@ export class Children {
       if (code === 'full') this.#full.add(child);
       return dmStatus;
     }
-  }
-
-  /**
-   * Path of gateways to a device, the child first, joined by `/`.
-   * @throws {PosternError} `forbidden` for a loop, or for more than `hierarchyDepth` gateways
-   */
-  #path(child: string, via: string | undefined, deviceId: string): string {
-    const path = via === undefined ? [child] : [child, ...via.split('/')];
-    const { gatewayId } = this.#parts;
-    if (deviceId === gatewayId || path.includes(gatewayId) || path.includes(deviceId))
-      throw new PosternError(
-        'forbidden',
-        `the chain of gateways has a loop: ${[gatewayId, ...path, deviceId].join(' > ')}`,
-      );
-    if (path.length > hierarchyDepth)
-      throw new PosternError('forbidden', `the chain of gateways is longer than ${hierarchyDepth}`);
-    return path.join('/');
   }
 }

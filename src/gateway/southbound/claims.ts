@@ -4,6 +4,7 @@ import type { Clock, Monotonic } from '../../base/clock.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import type { DeviceRecord } from '../../mo/device-record.ts';
+import { childIn } from '../rights/child-scope.ts';
 import type { Inventory } from '../store/inventory.ts';
 
 export interface ClaimsParts {
@@ -23,8 +24,8 @@ interface Claim {
 
 /** Devices of which a claim is remembered. The oldest is forgotten, and the device is asked once more. */
 const limit = 256;
-/** Devices that are asked at the same time. */
-const asked = 8;
+/** Devices that are asked at the same time: for one child; for all. */
+const asked = { perChild: 4, all: 16 } as const;
 /** Milliseconds that an answer counts. */
 const countsFor = 60_000;
 
@@ -35,7 +36,8 @@ const countsFor = 60_000;
 export class Claims {
   readonly #parts: ClaimsParts;
   readonly #claims = new BoundedMap<string, Claim>(limit);
-  #asking = 0;
+  /** The child of each question under way. */
+  readonly #asking: string[] = [];
 
   constructor(parts: ClaimsParts) {
     this.#parts = parts;
@@ -48,7 +50,7 @@ export class Claims {
   judge(child: string, deviceId: string): void {
     const { inventory, clock } = this.#parts;
     const record = inventory.get(deviceId);
-    const holder = record?.via?.split('/')[0];
+    const holder = childIn(record);
     if (!record || holder === child || record.state === 'unreachable') return;
     if (holder !== undefined && inventory.get(holder)?.state === 'unreachable') return;
     const known = this.#claims.get(deviceId);
@@ -67,17 +69,18 @@ export class Claims {
   }
 
   #ask(child: string, record: DeviceRecord): void {
-    if (this.#asking >= asked) return;
+    const ofChild = this.#asking.filter((each) => each === child).length;
+    if (ofChild >= asked.perChild || this.#asking.length >= asked.all) return;
     const { isThere, clock, events } = this.#parts;
     const claim: Claim = { child, isThere: undefined, at: clock.now() };
     this.#claims.set(record.deviceId, claim);
-    this.#asking++;
+    this.#asking.push(child);
     void background(events, 'presence', async () => {
       try {
         claim.isThere = await isThere(record).catch(() => true);
       } finally {
         claim.at = clock.now();
-        this.#asking--;
+        this.#asking.splice(this.#asking.indexOf(child), 1);
       }
     });
   }

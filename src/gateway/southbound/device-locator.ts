@@ -3,6 +3,7 @@ import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import { type CoapAnswer, type CoapCall, call } from '../../wire/coap/blockwise-client.ts';
 import type { Remote } from '../../wire/coap/message.ts';
+import { childIn } from '../rights/child-scope.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { CoapNetwork } from './coap-network.ts';
 import type { DeviceAddresses, PeerAddress } from './device-addresses.ts';
@@ -45,8 +46,8 @@ export class DeviceLocator {
    */
   childOf(deviceId: string): string | undefined {
     const { inventory, addresses } = this.#parts;
-    const via = inventory.get(deviceId)?.via;
-    if (via !== undefined) return via.split('/')[0];
+    const child = childIn(inventory.get(deviceId));
+    if (child !== undefined) return child;
     const heard = addresses.get(deviceId);
     const holder = heard && this.childAt(heard);
     return holder === deviceId ? undefined : holder;
@@ -58,10 +59,19 @@ export class DeviceLocator {
     return holder !== undefined && this.#parts.inventory.get(holder)?.isGateway ? holder : undefined;
   }
 
-  /** Whether the device that last proved its identity at this address is attached. */
+  /**
+   * Whether a request comes without DTLS from an address and port where a device has an association. Anyone may forge these, and
+   * what the device has proved there counts for its records alone.
+   */
+  isUnsure({ address, port, identity }: Pick<Remote, 'address' | 'port' | 'identity'>): boolean {
+    const { network, networkAt } = this.#parts;
+    return identity === undefined && networkAt(address, port) !== network;
+  }
+
+  /** Whether a request comes from where an attached device has last proved its identity. */
   isAttachedAt(remote: Remote): boolean {
     const { inventory, addresses } = this.#parts;
-    return inventory.get(addresses.deviceAt(remote) ?? '') !== undefined;
+    return !this.isUnsure(remote) && inventory.get(addresses.deviceAt(remote) ?? '') !== undefined;
   }
 
   /** Whether a local address leads to this address. */

@@ -24,8 +24,8 @@ import { DeviceTasks } from './device-tasks.ts';
 import type { LwM2mCalls } from './lwm2m-calls.ts';
 
 export interface LwM2mBootstrapParts {
-  /** Whether a client with this endpoint name may be bootstrapped. */
-  readonly isAllowed: (deviceId: string) => boolean;
+  /** Whether a client with this endpoint name may be bootstrapped, where the sender has no key or one of this name. */
+  readonly isAllowed: (deviceId: string, remote: Remote) => boolean;
   /**
    * Whether the sender of a request is a client of this name that has joined, or joins now.
    * @throws {PosternError} `forbidden`, `full`, `storage`
@@ -135,7 +135,7 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     if (!isDeviceId(deviceId))
       throw new PosternError('malformed', `?ep=<endpoint name>: expected ${deviceIdRule}`);
     const isOwn = remote.identity === undefined || remote.identity === deviceId;
-    if (isOwn && this.#parts.isAllowed(deviceId)) return deviceId;
+    if (isOwn && this.#parts.isAllowed(deviceId, remote)) return deviceId;
     if (this.#parts.isJoined(deviceId, remote)) return deviceId;
     const fields = { device: deviceId.slice(0, 200), peer: remote.address };
     this.#parts.events.emit('bootstrap.refused', {

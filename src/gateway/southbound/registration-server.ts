@@ -13,8 +13,8 @@ import { PendingRegistrations } from './pending-registrations.ts';
 import { RegistrationProof, type RegistrationProofParts } from './registration-proof.ts';
 
 export interface RegistrationServerParts extends Omit<RegistrationProofParts, 'pending'> {
-  /** Whether a client with this endpoint name may register here. */
-  readonly isAllowed: (deviceId: string) => boolean;
+  /** Whether a client with this endpoint name may register here, where the sender has no key or one of this name. */
+  readonly isAllowed: (deviceId: string, remote: Remote) => boolean;
   /**
    * Whether the sender of a request is a client of this name that has joined, or joins now.
    * @throws {PosternError} `forbidden`, `full`, `storage`
@@ -79,7 +79,7 @@ export class RegistrationServer implements AsyncDisposable {
     const { endpoint, objects, ...rest } = readRegistration(query, payload);
     const peer = remote.address;
     const { identity = endpoint } = remote;
-    if (!(isAllowed(endpoint) && identity === endpoint) && !isJoined(endpoint, remote)) {
+    if (!(isAllowed(endpoint, remote) && identity === endpoint) && !isJoined(endpoint, remote)) {
       events.emit('registration.refused', { device: endpoint.slice(0, 200), peer });
       throw new PosternError('forbidden', 'a client with this endpoint name may not register here');
     }

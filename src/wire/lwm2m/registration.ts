@@ -1,4 +1,5 @@
 import { PosternError } from '../../base/errors.ts';
+import { ownText } from '../../base/own-bytes.ts';
 import { parseLinks } from '../coap/link-format.ts';
 import { deviceIdRule, isDeviceId } from '../resources.ts';
 import { isBelow, type Path, parsePath } from './path.ts';
@@ -89,7 +90,9 @@ export function readObjects(payload: Uint8Array): RegisteredObjects {
   if (links.length > largestList) throw new PosternError('tooLarge', `more than ${largestList} links`);
   const isRoot = ({ rt }: Readonly<Record<string, string | true>>) => rt === 'oma.lwm2m';
   const rootLink = links.find(({ attributes }) => isRoot(attributes));
-  const root = (rootLink?.target ?? '').split('/').filter((segment) => segment !== '');
+  const root = ownText(rootLink?.target ?? '')
+    .split('/')
+    .filter((segment) => segment !== '');
   const { ct } = rootLink?.attributes ?? {};
   const paths = links.flatMap(({ target, attributes }): Path[] => {
     const segments = target.split('/').filter((segment) => segment !== '');

@@ -1,4 +1,5 @@
 import { PosternError } from '../../base/errors.ts';
+import { ownText } from '../../base/own-bytes.ts';
 import { isBase64 } from './base64.ts';
 import { utf8 } from './element-builder.ts';
 
@@ -81,7 +82,8 @@ export class DdfBuilder {
 
   /** Ends the open element. */
   close(): void {
-    this.#open.pop();
+    const ended = this.#open.pop();
+    if (ended) ended.text = ownText(ended.text);
   }
 
   /**

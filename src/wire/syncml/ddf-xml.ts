@@ -1,5 +1,6 @@
 import { SaxesParser } from 'saxes';
 import { PosternError } from '../../base/errors.ts';
+import { ownText } from '../../base/own-bytes.ts';
 import { DdfBuilder, type DdfElement, type DdfWriter, ddfLimits } from './ddf-builder.ts';
 import { escapeXml } from './escape-xml.ts';
 
@@ -73,5 +74,7 @@ export function parseDdf(document: string): DdfElement {
 export const childOf = (element: DdfElement | undefined, tag: string): DdfElement | undefined =>
   element?.children.find((child) => child.tag === tag);
 /** The text of the first child with this tag, without white space at its ends. */
-export const textOf = (element: DdfElement | undefined, tag: string): string | undefined =>
-  childOf(element, tag)?.text.trim();
+export function textOf(element: DdfElement | undefined, tag: string): string | undefined {
+  const text = childOf(element, tag)?.text;
+  return text === undefined ? undefined : ownText(text.trim());
+}

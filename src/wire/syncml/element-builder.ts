@@ -1,4 +1,5 @@
 import { PosternError } from '../../base/errors.ts';
+import { ownText } from '../../base/own-bytes.ts';
 import { fromBase64, isBase64 } from './base64.ts';
 import type { Content, Element, ElementName } from './elements.ts';
 import { elements, messageLimits } from './elements.ts';
@@ -24,6 +25,12 @@ export class ElementBuilder {
   #skipping = 0;
   #count = 0;
   #root: Element | undefined;
+  readonly #own: (text: string) => string;
+
+  /** @param own makes a text that is added independent of the document, where it is cut out of it */
+  constructor(own: (text: string) => string = (text) => text) {
+    this.#own = own;
+  }
 
   /** The open element. `undefined` while an element that DM does not know is skipped. */
   get current(): ElementName | undefined {
@@ -89,7 +96,7 @@ export class ElementBuilder {
     }
     const top = this.#top;
     if (!top) throw new PosternError('malformed', 'the end of an element without an open element');
-    const element = { name: top.name, content: contentOf(top) };
+    const element = { name: top.name, content: contentOf(top, this.#own) };
     this.#depth--;
     const parent = this.#top;
     if (parent) {
@@ -121,7 +128,7 @@ export class ElementBuilder {
   }
 }
 
-function contentOf({ name, children, text, octets }: Open): Content {
+function contentOf({ name, children, text, octets }: Open, own: (text: string) => string): Content {
   const joined = octets && (octets.length === 1 ? octets[0]! : Buffer.concat(octets));
   switch (elements[name].kind) {
     case 'container':
@@ -132,9 +139,14 @@ function contentOf({ name, children, text, octets }: Open): Content {
       if (joined) return octetsOf(joined);
       return fromBase64(text);
     case 'text':
-      if (name === 'Data') return joined ?? text;
-      return (joined ? utf8(joined) : text).trim();
+      if (name === 'Data') return joined ?? own(text);
+      return trimmed(joined ? utf8(joined) : text, own);
   }
+}
+
+function trimmed(text: string, own: (text: string) => string): string {
+  const inner = text.trim();
+  return inner.length === text.length ? own(text) : ownText(inner);
 }
 
 /**

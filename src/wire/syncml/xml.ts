@@ -1,5 +1,6 @@
 import { SaxesParser } from 'saxes';
 import { PosternError } from '../../base/errors.ts';
+import { ownText } from '../../base/own-bytes.ts';
 import { ElementBuilder, utf8 } from './element-builder.ts';
 import type { Element } from './elements.ts';
 import { elements, isElementName, messageLimits, namespaces } from './elements.ts';
@@ -42,7 +43,7 @@ export function decodeXml(coded: Uint8Array): Element {
   if (coded.length > messageLimits.bytes)
     throw new PosternError('tooLarge', `message of more than ${messageLimits.bytes} bytes`);
   const parser = new SaxesParser({ xmlns: false, position: false });
-  const builder = new ElementBuilder();
+  const builder = new ElementBuilder(ownText);
   let foreign = 0;
   const refuse = (why: string): never => {
     throw new PosternError('malformed', why);

@@ -6,9 +6,9 @@ import { PosternError } from '../../base/errors.ts';
 export interface GatewayState {
   /** False in the Last Will. */
   readonly online: boolean;
-  /** Version of the gateway's software. */
+  /** Version of the gateway's software: at most 255 characters. */
   readonly software: string;
-  /** Changes with each start of the gateway. */
+  /** Changes with each start of the gateway. At most 32 bytes. */
   readonly bootId: Uint8Array;
   /** Epoch of the gateway's alerts; absent for gateways of version 0.1.0. */
   readonly epoch?: string;
@@ -22,6 +22,8 @@ export const isEpoch = (text: unknown): text is string =>
 
 const version = 1;
 const problemLength = 255;
+const softwareLength = 255;
+const bootIdBytes = 32;
 
 /** Writes a gateway state as a CBOR map. */
 export const encodeState = ({ online, software, bootId, epoch, problem }: GatewayState): Buffer =>
@@ -47,6 +49,9 @@ export function decodeState(payload: Uint8Array): GatewayState {
   const [online, software, bootId, problem] = [map.get(2), map.get(3), map.get(4), map.get(6)];
   if (typeof online !== 'boolean' || typeof software !== 'string' || !(bootId instanceof Uint8Array))
     throw new PosternError('malformed', 'not a gateway state');
+  // Both are remembered.
+  if (software.length > softwareLength || bootId.length > bootIdBytes)
+    throw new PosternError('malformed', 'a gateway state with a version or boot ID that is too long');
   const epoch = map.get(5);
   const isProblem = typeof problem === 'string' && problem.length <= problemLength;
   return { online, software, bootId, ...(isEpoch(epoch) && { epoch }), ...(isProblem && { problem }) };

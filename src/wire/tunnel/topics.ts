@@ -42,7 +42,7 @@ export interface UpTopic {
 /** Reads a topic to which a gateway publishes. Returns `undefined` for any other topic. */
 export function parseUpTopic(topic: string): UpTopic | undefined {
   const [root, gateway, what, route, ...more] = topic.split('/');
-  if (root !== 'dm' || !gateway || more.length > 0) return undefined;
+  if (root !== 'dm' || gateway === undefined || !isTopicLevel(gateway) || more.length > 0) return undefined;
   if (what === 'state' && route === undefined) return { gateway, what };
   if (what === 'up') return { gateway, what, ...(route !== undefined && { route }) };
   return undefined;

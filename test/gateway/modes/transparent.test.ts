@@ -7,6 +7,7 @@ import { statusOf } from '../../../src/dm/replies.ts';
 import { TransparentMode } from '../../../src/gateway/modes/transparent.ts';
 import { TunnelPolicy } from '../../../src/gateway/modes/tunnel-policy.ts';
 import type { UpRequest } from '../../../src/gateway/northbound/uplink.ts';
+import { ChildScope } from '../../../src/gateway/rights/child-scope.ts';
 import { DeviceAddresses } from '../../../src/gateway/southbound/device-addresses.ts';
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { CoapRequest, type Reply } from '../../../src/wire/coap/message.ts';
@@ -25,6 +26,18 @@ const openPolicy = () =>
     clock: new HandClock(),
     events: noEvents,
   });
+/** Who may do what: a server in `tunnel.servers`, and these gateways behind children. */
+const rights = (behind: Readonly<Record<string, string>> = {}) => ({
+  authorisation: {
+    tunnelServers: ['dm.example'],
+    may: (server: string, act: string) => act === 'get-packages' && server === 'dm.example',
+  },
+  scope: new ChildScope({
+    gatewayId: 'gw',
+    recordOf: (id) => (behind[id] === undefined ? undefined : { via: behind[id], isGateway: true }),
+    judge: () => {},
+  }),
+});
 const remote = { address: '192.0.2.7', port: 1, key: '192.0.2.7 1' };
 
 function ask(device: string, via?: string, from = remote): CoapRequest {
@@ -42,11 +55,12 @@ test('a fifth concurrent package of one device gets 5.03; other devices, and lat
   const mode = new TransparentMode({
     gatewayId: 'gw',
     childOf: () => undefined,
-    servers: ['dm.example'],
+    ...rights(),
     upstream: { request: () => new Promise((resolve) => waiting.push(resolve)) },
     addresses: new DeviceAddresses(),
     policy: openPolicy(),
     childAt: () => 'b',
+    isUnsure: () => false,
     towards: () => undefined,
     entropy: seededEntropy(1),
     events: noEvents,
@@ -71,11 +85,12 @@ test('what the uplink refuses is 503 with the time to try again; a full queue wi
   const mode = new TransparentMode({
     gatewayId: 'gw',
     childOf: () => undefined,
-    servers: ['dm.example'],
+    ...rights(),
     upstream: { request: () => Promise.reject(error) },
     addresses: new DeviceAddresses(),
     policy: openPolicy(),
     childAt: () => 'b',
+    isUnsure: () => false,
     towards: () => undefined,
     entropy: seededEntropy(1),
     events: noEvents,
@@ -110,11 +125,12 @@ test('Package #0 for a device that was never heard is refused as notFound', asyn
   const mode = new TransparentMode({
     gatewayId: 'gw',
     childOf: () => undefined,
-    servers: [],
+    ...rights(),
     upstream: { request: () => Promise.reject(new Error('not asked')) },
     addresses: new DeviceAddresses(),
     policy: openPolicy(),
     childAt: () => 'b',
+    isUnsure: () => false,
     towards: () => undefined,
     entropy: seededEntropy(1),
     events: noEvents,
@@ -130,7 +146,7 @@ test('a package that already passed this gateway, or too many gateways, gets 5.0
   const mode = new TransparentMode({
     gatewayId: 'gw',
     childOf: () => undefined,
-    servers: ['dm.example'],
+    ...rights({ a: 'b' }),
     upstream: {
       request: async ({ via }) => {
         vias.push(via);
@@ -140,6 +156,7 @@ test('a package that already passed this gateway, or too many gateways, gets 5.0
     addresses: new DeviceAddresses(),
     policy: openPolicy(),
     childAt: () => 'b',
+    isUnsure: () => false,
     towards: () => undefined,
     entropy: seededEntropy(1),
     events: noEvents,
@@ -164,7 +181,8 @@ function tunnel(status: number) {
     gatewayId: 'gw',
     childOf: () => undefined,
     childAt: ({ address }) => (address === childAddress.address ? 'gw-2' : undefined),
-    servers: ['dm.example'],
+    isUnsure: () => false,
+    ...rights({ 'gw-5': 'gw-2' }),
     upstream: {
       request: async (request) => {
         sent.push(request);
@@ -199,6 +217,8 @@ test('a way by another gateway is told by that gateway alone: anyone else gets 5
   assert.equal(await post('any', 'gw-2'), '5.03', 'not from the address of that child');
   assert.equal(await post('any', 'gw-9', child), '5.03', 'a child does not speak for another gateway');
   assert.deepEqual([sent.length, addresses.get('any')], [0, undefined]);
+  assert.equal(await post('any', 'gw-6/gw-2', child), '5.03', 'nor for one that is not attached behind it');
+  assert.equal(sent.length, 0);
   assert.equal(await post('any', 'gw-5/gw-2', child), '2.04');
   assert.equal(sent[0]?.via, 'gw-5/gw-2');
 });

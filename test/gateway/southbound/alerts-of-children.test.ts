@@ -4,6 +4,7 @@ import { openDatabase } from '../../../src/base/open-database.ts';
 import { StoredBranch } from '../../../src/dm/stored-branch.ts';
 import { Nodes } from '../../../src/dm/stored-nodes.ts';
 import { Reports } from '../../../src/gateway/northbound/reports.ts';
+import { ChildScope } from '../../../src/gateway/rights/child-scope.ts';
 import { Associations } from '../../../src/gateway/southbound/associations.ts';
 import { Children } from '../../../src/gateway/southbound/children.ts';
 import { Credentials } from '../../../src/gateway/store/credentials.ts';
@@ -39,10 +40,9 @@ function start(file = ':memory:') {
   });
   const children = new Children({
     allowed: new Set(names),
-    gatewayId: 'gw-1',
     vocabulary: ownVocabulary,
     associations,
-    claims: { judge: () => {} },
+    scope: new ChildScope({ gatewayId: 'gw-1', recordOf: (id) => inventory.get(id), judge: () => {} }),
     events,
     fanoutEnded: () => {},
     faulted: (fault) => reports.fault(`${fault.kind} ${fault.reason.slice(0, 64)}`, fault),
@@ -103,7 +103,7 @@ describe('the alerts of a child gateway, while the uplink is down', () => {
 
   test('few large alerts count by their bytes', () => {
     const { outbox, attach, fault } = start();
-    const large = { manufacturer: 'M'.repeat(128), model: 'm'.repeat(128), via: 'x'.repeat(60) };
+    const large = { manufacturer: 'M'.repeat(128), model: 'm'.repeat(128) };
     let taken = 0;
     while (fault('gw-2', `${taken} ${'r'.repeat(2000)}`) === 200) taken++;
     assert.ok(taken > 0 && taken < limit * childShare.one, `${taken} faults`);

@@ -4,6 +4,7 @@ import { type Database, transaction } from '../../../src/base/database.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import { StoredBranch } from '../../../src/dm/stored-branch.ts';
 import { Nodes } from '../../../src/dm/stored-nodes.ts';
+import { ChildScope } from '../../../src/gateway/rights/child-scope.ts';
 import {
   Associations,
   type AttachedDevice,
@@ -307,10 +308,9 @@ describe('devices behind a child gateway', () => {
     const { associations, inventory, events } = start();
     const children = new Children({
       allowed: new Set(['gw-2', 'child']),
-      gatewayId: 'gw-1',
       vocabulary: ownVocabulary,
       associations,
-      claims: { judge: () => {} },
+      scope: new ChildScope({ gatewayId: 'gw-1', recordOf: (id) => inventory.get(id), judge: () => {} }),
       events,
       fanoutEnded: () => {},
       faulted: () => {},
@@ -325,6 +325,11 @@ describe('devices behind a child gateway', () => {
       }),
       data: 1226,
     });
+    assert.equal(children.alerted('gw-2', alert('a', 'gw-3')), 503, 'gw-3 is not attached behind it yet');
+    associations.attachBehind('gw-2', attached('gw-3', true));
+    associations.attachBehind('gw-2/gw-3', attached('gw-4', true));
+    assert.equal(children.alerted('gw-2', alert('a', 'gw-4')), 503, 'gw-4 is behind gw-3');
+    associations.attachBehind('gw-2/gw-3/gw-4', attached('gw-5', true));
     assert.equal(children.alerted('gw-2', alert('a', 'gw-3/gw-4/gw-5')), 200);
     const presence = (more: object) => ({
       name: 'Alert' as const,
@@ -350,8 +355,8 @@ describe('devices behind a child gateway', () => {
       ['c', 'gw-3/gw-4/gw-5/gw-6'],
     ] as const)
       assert.equal(children.alerted('gw-2', alert(deviceId, via)), 403, `${deviceId} ${via}`);
-    assert.equal(inventory.size, 1);
-    assert.equal(events.count('hierarchy.refused'), 6);
+    assert.equal(inventory.size, 4);
+    assert.equal(events.count('hierarchy.refused'), 8);
     assert.equal(children.alerted('gw-2', { name: 'Alert', cmdId: '1', data: 1226, items: [] }), undefined);
   });
 
@@ -360,21 +365,25 @@ describe('devices behind a child gateway', () => {
     const it = start();
     const asked: string[] = [];
     const answers = new Map<string, PromiseWithResolvers<boolean>>();
+    const claims = new Claims({
+      inventory: it.inventory,
+      isThere: ({ deviceId }) => {
+        asked.push(deviceId);
+        const answer = Promise.withResolvers<boolean>();
+        answers.set(deviceId, answer);
+        return answer.promise;
+      },
+      clock: it.clock,
+      events: it.events,
+    });
     const children = new Children({
       allowed: new Set(['gw-2', 'gw-3']),
-      gatewayId: 'gw-1',
       vocabulary: ownVocabulary,
       associations: it.associations,
-      claims: new Claims({
-        inventory: it.inventory,
-        isThere: ({ deviceId }) => {
-          asked.push(deviceId);
-          const answer = Promise.withResolvers<boolean>();
-          answers.set(deviceId, answer);
-          return answer.promise;
-        },
-        clock: it.clock,
-        events: it.events,
+      scope: new ChildScope({
+        gatewayId: 'gw-1',
+        recordOf: (deviceId) => it.inventory.get(deviceId),
+        judge: (...args) => claims.judge(...args),
       }),
       events: it.events,
       fanoutEnded: () => {},

@@ -4,7 +4,7 @@ import { Encoder } from 'cbor-x';
 import fc from 'fast-check';
 import { PosternError } from '../../../src/base/errors.ts';
 import { decodeEnvelope, type Envelope, encodeEnvelope } from '../../../src/wire/tunnel/envelope.ts';
-import { decodeState } from '../../../src/wire/tunnel/gateway-state.ts';
+import { decodeState, encodeState } from '../../../src/wire/tunnel/gateway-state.ts';
 import { parseUpTopic } from '../../../src/wire/tunnel/topics.ts';
 
 const bytes = (min: number, max: number) =>
@@ -56,6 +56,16 @@ test('any octets are read or refused by a PosternError', () => {
         }
     }),
   );
+});
+
+test('a gateway state with a version or a boot ID that is too long to be remembered is refused', () => {
+  const state = { online: true, software: 'x'.repeat(255), bootId: Buffer.alloc(32) };
+  assert.deepEqual(decodeState(encodeState(state)), state);
+  for (const more of [{ software: 'x'.repeat(256) }, { bootId: Buffer.alloc(33) }])
+    assert.throws(() => decodeState(encodeState({ ...state, ...more })), { code: 'malformed' });
+  for (const name of ['x'.repeat(65), 'a b', 'a\u0007', ''])
+    assert.equal(parseUpTopic(`dm/${name}/state`), undefined, name);
+  assert.equal(parseUpTopic(`dm/${'x'.repeat(64)}/state`)?.what, 'state');
 });
 
 describe('an envelope is refused', () => {

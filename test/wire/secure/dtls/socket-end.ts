@@ -77,6 +77,16 @@ export class SocketEnd implements AsyncDisposable {
     });
   }
 
+  /** Resolves with the next datagram. */
+  async heard(): Promise<void> {
+    await once(this.#socket, 'message');
+  }
+
+  /** Sends a datagram without DTLS, from the same address and port. */
+  sendPlain(datagram: Buffer, port: number): void {
+    this.#socket.send(datagram, port, '127.0.0.1');
+  }
+
   get port(): number {
     return this.#socket.address().port;
   }
