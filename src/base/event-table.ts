@@ -128,6 +128,14 @@ export const eventTable = {
   'dm.session-failed': warn<'server' | 'session' | 'reason'>(),
   'dm.session-started': info<'server' | 'session' | 'alerts' | 'notified'>(),
 
+  // The end of the relation between a gateway and its owner.
+  'departure.begun': warn<'gateway' | 'server'>(),
+  'departure.left': warn<'gateway'>(),
+  'departure.refused': warn.byPeer<'server' | 'reason'>(),
+  'departure.stalled': error<'gateway' | 'reason'>(),
+  'departure.transfer-failed': error<'gateway' | 'reason'>(),
+  'departure.transferred': warn<'gateway' | 'server'>(),
+
   // Enrolment of a gateway at a head-end.
   'enrolment.approved': info.byPeer<'gateway', never, { key: string; by: string }>(),
   'enrolment.begun': info<'gateway' | 'url'>(),
@@ -147,6 +155,9 @@ export const eventTable = {
 
   // Gateways as a whole.
   'gateway.cloned': error.byPeer<'gateway' | 'reason'>(),
+  'gateway.departed': warn<'gateway', never, { by: string; order: string }>(),
+  'gateway.departure-ordered': warn<'gateway', never, { by: string; order: string }>(),
+  'gateway.departure-refused': error<'gateway' | 'reason', never, { order: string }>(),
   'gateway.given-up': error<'gateway' | 'reason'>(),
   'gateway.handed-over': info<'gateway' | 'devices'>(),
   'gateway.new-epoch': warn.byPeer<'gateway', never, { epoch: string }>(),

@@ -6,6 +6,7 @@ import { LogEvents } from '../base/log.ts';
 import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
+import { departIfNeeded } from '../gateway/departure.ts';
 import { demandEnrolled, enrolIfNeeded, loadGatewayConfig } from '../gateway/enrolled-config.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { LiveSettings } from '../gateway/live-settings.ts';
@@ -13,6 +14,7 @@ import { restartExitCode } from '../gateway/update/directory-slots.ts';
 import { beFrugal, tidyUpWhenQuiet, watchedForWork } from './frugality.ts';
 import { type Command, type HangUps, stopped } from './runner.ts';
 import { runParty, surviveErrors } from './service.ts';
+import { Waiting } from './waiting.ts';
 
 const defaultFile = '/etc/postern/gateway.toml';
 
@@ -121,20 +123,27 @@ async function serve(
   return again.signal.aborted && !stop.aborted && !restart.signal.aborted;
 }
 
-/** The configuration of this gateway, which is enrolled first where that is needed. It serves nobody meanwhile. */
+/**
+ * The configuration of this gateway, which departs or is enrolled first where that is needed. It serves nobody meanwhile, and
+ * its admin socket says what it waits for.
+ */
 async function enrolled(
   read: (damaged?: (file: string, aside: string) => void) => GatewayConfig,
   log: LogEvents,
   stop: AbortSignal,
 ): Promise<GatewayConfig> {
-  const config = read((file, aside) => log.emit('enrolment.file-damaged', { file, aside }));
-  log.level = config.log.level;
   const clock = new SystemClock((thrown) => failed(log, 'timer', thrown));
-  try {
-    if (!(await enrolIfNeeded(config, { clock, entropy: systemEntropy, events: log }, stop))) return config;
-  } catch (thrown) {
-    if (!stop.aborted) throw thrown;
-    return config;
+  for (;;) {
+    const config = read((file, aside) => log.emit('enrolment.file-damaged', { file, aside }));
+    log.level = config.log.level;
+    try {
+      await using events = new Waiting(config, log);
+      const machine = { clock, entropy: systemEntropy, events };
+      if (await departIfNeeded(config, machine, stop)) continue;
+      return (await enrolIfNeeded(config, machine, stop)) ? read() : config;
+    } catch (thrown) {
+      if (!stop.aborted) throw thrown;
+      return config;
+    }
   }
-  return read();
 }

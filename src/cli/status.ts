@@ -1,5 +1,5 @@
 import type { Recovery } from '../base/recover-state.ts';
-import { indented, safeJson } from '../base/safe-text.ts';
+import { forTerminal, indented, safeJson } from '../base/safe-text.ts';
 import { askGateway } from '../gateway/console/admin-api.ts';
 import { defaultSocket } from '../gateway/console/admin-socket.ts';
 import type { BudgetView, TrafficView } from '../gateway/northbound/data-budget.ts';
@@ -20,6 +20,10 @@ ${common}`,
   async run({ socket = defaultSocket(), json }) {
     const found = (await askGateway(String(socket), '/status')) as GatewayStatus;
     if (json) return console.log(safeJson(found, 2));
+    if ('waiting' in found)
+      return console.log(
+        `gateway  ${found.gateway}, Postern ${found.software}\nSERVES NOBODY  ${forTerminal(String(found.waiting))}`,
+      );
     const {
       gateway,
       software,

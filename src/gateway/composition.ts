@@ -15,6 +15,7 @@ import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
 import type { GatewayConfig } from './config.ts';
 import { DeviceSignals } from './device-signals.ts';
+import { configAtNext, enrolIfNeeded, identityFolder } from './enrolled-config.ts';
 import { expectedDevices } from './expected-devices.ts';
 import { GatewayFirmware } from './firmware.ts';
 import { rightsOf } from './gateway-rights.ts';
@@ -26,9 +27,11 @@ import { ProxyMode } from './modes/proxy.ts';
 import { TransparentMode } from './modes/transparent.ts';
 import { networksOf } from './networks.ts';
 import { DataBudget } from './northbound/data-budget.ts';
+import { DepartureMarks } from './northbound/departure-marks.ts';
 import { DmClient } from './northbound/dm-client.ts';
 import { download } from './northbound/download.ts';
 import { meteredDownload } from './northbound/metered-uplink.ts';
+import { Ownership } from './northbound/ownership.ts';
 import { Reports } from './northbound/reports.ts';
 import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
@@ -174,11 +177,25 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     transport,
     budget,
     startAgain: surroundings.startAgain,
+    gone: () => ownership?.gone(),
     addressOf: (deviceId) => addresses.get(deviceId)?.address,
     epoch: () => state.epoch.value,
     problem: () => problemText(state.database.fault?.message, budget.shortage, broken),
     ...machine,
   });
+  const marks = new DepartureMarks(identityFolder(config));
+  const ownership: Ownership | undefined =
+    certificate &&
+    new Ownership({
+      gatewayId,
+      server: ownServer,
+      enrol: (order, told, stop) =>
+        enrolIfNeeded(configAtNext(config, order, marks.next), { ...machine, events: told }, stop),
+      marks,
+      failed: (reason) => reports.fault('transfer', { kind: 'transfer', reason }),
+      startAgain: surroundings.startAgain,
+      ...machine,
+    });
   budget.onChanged(() => problemChanged?.());
   if (parent) (networks.secureNetwork ?? network).onChange(() => parent.addressesChanged());
   transport?.onMoved((former, { identity, address, port }, heardOn) => {
@@ -316,6 +333,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       objects: objects.branches,
       firmware,
       certificate,
+      ownership,
     }),
   );
   knowServer(accounts, config, true);
@@ -461,6 +479,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     objects,
     firmware,
     certificate,
+    ownership,
+    reports,
     dmClient,
     sessions,
     endOfServers,

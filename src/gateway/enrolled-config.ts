@@ -1,16 +1,14 @@
-import { X509Certificate } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { checkConfig, readToml } from '../base/config.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { readPem } from '../base/pem.ts';
 import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
-import { isTopicLevel } from '../wire/tunnel/topics.ts';
 import { type GatewayConfig, gatewayConfigSchema } from './config.ts';
-import { BoardIdentity, commonNameOf } from './northbound/board-identity.ts';
-import { Enrolment } from './northbound/enrolment.ts';
+import { BoardIdentity } from './northbound/board-identity.ts';
+import { claimOf, Enrolment } from './northbound/enrolment.ts';
+import type { TransferOrder } from './northbound/transfer-order.ts';
 
 type Table = Readonly<Record<string, unknown>>;
 
@@ -34,17 +32,20 @@ export function checkGatewayConfig(
   const identity = new BoardIdentity(identityFolder(given));
   if (damaged) identity.mend(damaged);
   const account = identity.account();
+  // A gateway that was passed to this owner has the configuration of the one before.
+  const owner = account && identity.owner();
+  const broker = owner?.url === undefined ? given.mqtt : { url: owner.url, ca: owner.ca };
   const mqtt = {
-    ...(account && /^(mqtts|ssl|wss):/.test(String(given.mqtt?.url))
+    ...(account && /^(mqtts|ssl|wss):/.test(String(broker?.url))
       ? { cert: identity.connectingFile, key: identity.keyFile }
       : {}),
-    ...given.mqtt,
+    ...broker,
   };
   const server = {
     id: account?.server ?? notYet,
     'client-secret': account?.clientSecret ?? notYet,
     'server-secret': account?.serverSecret ?? notYet,
-    ...given['dm-server'],
+    ...(!owner && given['dm-server']),
   };
   const config = checkConfig(gatewayConfigSchema, { ...given, mqtt, 'dm-server': server }, file);
   if (account && account.gateway !== config.gateway.id)
@@ -80,7 +81,30 @@ export function enrolledIdentity(config: GatewayConfig): BoardIdentity | undefin
   return config.mqtt?.key === identity.keyFile ? identity : undefined;
 }
 
-const identityFolder = ({ enrolment, gateway }: Readonly<Record<string, Table | undefined>>): string =>
+/** The configuration by which a gateway is enrolled at the next owner. Where the broker is the same, so may be the claim. */
+export function configAtNext(config: GatewayConfig, order: TransferOrder, folder: string): GatewayConfig {
+  const { server: id, code, url, ca, cert, username, password } = order;
+  const { enrolment, mqtt, 'dm-server': owner } = config;
+  const claim =
+    cert !== undefined
+      ? { cert: join(folder, 'claim.pem'), key: join(folder, 'claim.key') }
+      : username !== undefined
+        ? { username, password }
+        : enrolment;
+  const broker = {
+    url: url ?? enrolment?.url ?? mqtt!.url,
+    ca: ca === undefined ? mqtt!.ca : join(folder, 'ca.pem'),
+  };
+  return {
+    ...config,
+    enrolment: { ...claim, serial: enrolment?.serial, code, folder, url: broker.url },
+    mqtt: { ...mqtt!, ...broker },
+    'dm-server': { ...owner, id },
+  };
+}
+
+/** Folder of the identity of a board. */
+export const identityFolder = ({ enrolment, gateway }: Readonly<Record<string, Table | undefined>>): string =>
   String(
     enrolment?.folder ?? join(dirname(String(gateway?.state ?? '/var/lib/postern/state.db')), 'identity'),
   );
@@ -139,14 +163,4 @@ export async function enrolIfNeeded(
   } finally {
     timer?.cancel();
   }
-}
-
-/** @throws {PosternError} `configuration` */
-function claimOf(file: string): string {
-  const name = commonNameOf(new X509Certificate(readPem(file, 'enrolment.cert')));
-  if (name !== undefined && isTopicLevel(name)) return name;
-  throw new PosternError(
-    'configuration',
-    `enrolment.cert: ${file}: the common name of a claim certificate has 1 to 64 of the characters A-Z a-z 0-9 . _ : -`,
-  );
 }

@@ -101,6 +101,7 @@ export class Gateway implements AsyncDisposable {
     uplink.start(uplinkListener);
     firmware?.start();
     this.#parts.certificate?.start();
+    this.#parts.ownership?.start();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -117,6 +118,7 @@ export class Gateway implements AsyncDisposable {
       sessions,
       secureNetwork,
       certificate,
+      ownership,
       joins,
     } = this.#parts;
     await using stack = new AsyncDisposableStack();
@@ -127,6 +129,7 @@ export class Gateway implements AsyncDisposable {
     stack.use(objects);
     if (firmware) stack.use(firmware);
     stack.defer(() => certificate?.stop());
+    stack.defer(() => ownership?.stop());
     stack.use(presence);
     stack.use(network);
     if (secureNetwork) stack.use(secureNetwork);

@@ -20,6 +20,8 @@ import type { TndsNode } from '../wire/syncml/tnds.ts';
 import type { GatewayConfig } from './config.ts';
 import { CertificateBranch } from './northbound/certificate-branch.ts';
 import type { CertificateKeeper } from './northbound/certificate-keeper.ts';
+import { OwnerBranch } from './northbound/owner-branch.ts';
+import type { Ownership } from './northbound/ownership.ts';
 import type { Authorisation } from './rights/authorisation.ts';
 import { JoinBranch } from './southbound/join-branch.ts';
 import type { Joins } from './southbound/joins.ts';
@@ -47,12 +49,14 @@ export interface GatewayBranchesParts {
   /** How the gateway itself is updated, where it has slots. */
   /** Certificate at the broker, where this gateway has it by enrolment. */
   readonly certificate: CertificateKeeper | undefined;
+  /** To whom this gateway belongs, where it has that certificate. */
+  readonly ownership: Ownership | undefined;
   readonly firmware: { readonly branch: TreeBranch; readonly version: string } | undefined;
 }
 
 /** The branches of the gateway's own tree, by the names of their nodes. */
 export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<string, TreeBranch>> {
-  const { config, state, vocabulary, joins, objects, firmware, certificate } = parts;
+  const { config, state, vocabulary, joins, objects, firmware, certificate, ownership } = parts;
   const { gateway, limits } = config;
   const { accounts, gwConfig } = state;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
@@ -82,6 +86,7 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
     GwJoin: new JoinBranch(joins),
     ...(firmware && { FwUpdate: firmware.branch }),
     ...(certificate && { GwCertificate: new CertificateBranch(certificate) }),
+    ...(ownership && { GwOwner: new OwnerBranch(ownership) }),
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
   };
 }

@@ -31,6 +31,8 @@ export interface GatewayUplinkParts {
   /** What else than the uplink is wrong with the gateway. */
   readonly problem: () => string | undefined;
   readonly budget: DataBudget;
+  /** The owner has ended its relation to this gateway. */
+  readonly gone: () => void;
   /** Ends this gateway and makes another one, which is to be enrolled. */
   readonly startAgain?: (() => void) | undefined;
   /** IP address to which Package #0 for a device goes. */
@@ -69,6 +71,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
     budget,
     addressOf,
     startAgain,
+    gone,
     ...surroundings
   } = parts;
   const gatewayId = config.gateway.id;
@@ -104,6 +107,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
       gatewayId,
       identity,
       settings: settings as { cert?: string },
+      gone,
       reconnect: (reason) => upstream.reconnect(reason),
       ...surroundings,
     });

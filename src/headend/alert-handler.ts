@@ -46,6 +46,8 @@ export interface AlertHandlerParts {
   readonly newDevices?: Rate;
   /** Asks a device for a session through a broker gateway, so that it can prove itself there. */
   readonly ask: (deviceId: string, brokerGateway: string) => void;
+  /** Called in the transaction of a gateway's report that it leaves, or that it could not be passed on. */
+  readonly departed?: (gateway: string, kind: string, reason: string) => void;
 }
 
 /** Devices of which a claim is remembered. The oldest claim is forgotten: the device must attach anew. */
@@ -290,6 +292,7 @@ export class AlertHandler {
     records.addAlert('GatewayFault', gateway, undefined, { kind, reason });
     if (kind === 'problem') this.#emit('gateway.problem', { gateway, reason });
     else this.#emit('alert.gateway-fault', { gateway, kind, reason });
+    if (via === undefined && departureKinds.includes(kind)) this.#parts.departed?.(gateway, kind, reason);
     return DmStatus.Ok;
   }
 
@@ -343,6 +346,9 @@ export class AlertHandler {
     this.#parts.database.afterCommit(() => this.#parts.events.emit(...event));
   };
 }
+
+/** Kinds of a gateway's report of itself that end an order to leave. */
+const departureKinds = ['decommissioned', 'transferred', 'transfer'];
 
 /** How an order ended, by its result. A campaign is done when all its devices have ended, however they did. */
 function endOf(kind: ResultKind, result: string): OrderEnd {

@@ -19,10 +19,10 @@ const enrolmentAnswer = v.strictObject({
   claim: text('Claim certificate or user name by which it asks, as the broker knows it'),
   state: described(
     v.picklist(enrolmentStates),
-    'waiting: a person decides. approved: it gets its certificate when it asks next. issued: the certificate was issued. refused: by a person. replaced: another board has the name now',
+    'waiting: a person decides. approved: it gets its certificate when it asks next. issued: the certificate was issued. refused: by a person. replaced: another board has the name now. gone: it was decommissioned or passed to another owner',
   ),
   by: v.exactOptional(text('What decided: code, replacement, list, policy or hand')),
-  reason: v.exactOptional(text('Why it waits, was refused or replaced, for a person')),
+  reason: v.exactOptional(text('Why it waits, was refused or replaced, or is gone, for a person')),
   asked: time('When it asked first'),
   decided: v.exactOptional(time('When it was approved or refused')),
   expires: v.exactOptional(time('When its certificate ends')),
@@ -79,8 +79,11 @@ const view = ({ publicKey: _key, chain: _chain, secrets: _secrets, ...record }: 
   };
 };
 
-/** @throws {PosternError} `notAllowed` without the table `enrolment` */
-function deskOf({ enrolment }: Headend): Enrolment {
+/**
+ * What enrols gateways.
+ * @throws {PosternError} `notAllowed` without the table `enrolment`
+ */
+export function deskOf({ enrolment }: Headend): Enrolment {
   if (!enrolment)
     throw new PosternError(
       'notAllowed',

@@ -13,6 +13,7 @@ import {
   sessionAnswer,
   sessionsAnswer,
 } from './api-answers.ts';
+import { departureRoutes } from './api-departure-routes.ts';
 import { enrolmentRoutes } from './api-enrolment-routes.ts';
 import { operationRoutes } from './api-operation-routes.ts';
 import { type Route, route } from './api-route.ts';
@@ -194,4 +195,5 @@ export const routes: readonly Route[] = [
   ...operationRoutes,
   ...policyRoutes,
   ...enrolmentRoutes,
+  ...departureRoutes,
 ];

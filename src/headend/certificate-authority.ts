@@ -93,8 +93,9 @@ export class CertificateAuthority {
    * Issues a certificate for TLS clients. It ends with that of the authority at the latest.
    * @param publicKey SubjectPublicKeyInfo in DER
    * @param days for which it is valid
+   * @param unit organizational unit in its subject
    */
-  async issue(name: string, publicKey: Uint8Array, days: number): Promise<Issued> {
+  async issue(name: string, publicKey: Uint8Array, days: number, unit?: string): Promise<Issued> {
     const algorithm = algorithmOf(this.#key);
     const signingKey = this.#key.toCryptoKey(algorithm, false, ['sign']);
     const now = this.#clock.wall();
@@ -109,7 +110,7 @@ export class CertificateAuthority {
     const authorityKey = authority.getExtension(SubjectKeyIdentifierExtension)?.keyId;
     const certificate = await X509CertificateGenerator.create({
       serialNumber: serial.toString('hex'),
-      subject: [{ CN: [name] }],
+      subject: [...(unit === undefined ? [] : [{ OU: [unit] }]), { CN: [name] }],
       issuer: authority.subjectName,
       notBefore: new Date(now - slack),
       notAfter: new Date(expires),

@@ -162,7 +162,7 @@ export class EnrolmentDesk {
       throw new PosternError('forbidden', `this key is that of ${known.gateway}`);
     if (known?.state === 'approved' || known?.state === 'issued') return await this.#grant(known);
     if (known?.state === 'replaced') this.#parts.returned(gateway, key);
-    if (known?.state === 'refused' || known?.state === 'replaced')
+    if (known?.state === 'refused' || known?.state === 'replaced' || known?.state === 'gone')
       throw new PosternError('forbidden', known.reason ?? 'it was refused');
     this.#demandFree(gateway);
     const request = {
@@ -220,10 +220,15 @@ export class EnrolmentDesk {
     return bucket.take(rate, clock.now()) ? 'policy' : undefined;
   }
 
-  /** Who has a name already, in words. Only a code for this name, an order to replace it, or a person gives it to another board. */
+  /**
+   * Who has a name already, in words. Only a code for this name, an order to replace it, or a person gives it to another board. The
+   * same holds for the name of a board that is gone.
+   */
   #holderOf(gateway: string, key: string): string | undefined {
     const holder = this.#parts.records.holder(gateway);
     if (holder && holder.key !== key) return `another board is enrolled as ${gateway}`;
+    const gone = this.#parts.records.gone(gateway);
+    if (gone) return `the board of ${gateway} was ${gone.reason}`;
     if (!holder && this.#parts.parties.get(gateway)) return `${gateway} has an account in the configuration`;
     return undefined;
   }

@@ -8,9 +8,9 @@ import type { Issued } from './certificate-authority.ts';
 
 /**
  * `waiting`: a person decides. `approved`: the certificate is about to be issued. `issued`: it was. `refused`: by a person.
- * `replaced`: another board has the name now.
+ * `replaced`: another board has the name now. `gone`: it was decommissioned or passed to another owner.
  */
-export const enrolmentStates = ['waiting', 'approved', 'issued', 'refused', 'replaced'] as const;
+export const enrolmentStates = ['waiting', 'approved', 'issued', 'refused', 'replaced', 'gone'] as const;
 export type EnrolmentState = (typeof enrolmentStates)[number];
 
 /** The request of a board, and what became of it. There is one for each key. */
@@ -78,11 +78,27 @@ export class EnrolmentRecords {
     return readRows(this.#database, table, "WHERE state IN ('approved', 'issued')");
   }
 
-  /** Whether a board had this name that another board has now. */
-  wasReplaced(gateway: string): boolean {
-    return (
-      readRows(this.#database, table, "WHERE gateway = ? AND state = 'replaced' LIMIT 1", gateway).length > 0
-    );
+  /** Whether a board had this name that has it no more. */
+  hadOther(gateway: string): boolean {
+    const where = "WHERE gateway = ? AND state IN ('replaced', 'gone') LIMIT 1";
+    return readRows(this.#database, table, where, gateway).length > 0;
+  }
+
+  /** The latest board that had this name and is gone, if no other board has the name now. */
+  gone(gateway: string): EnrolmentRecord | undefined {
+    const where =
+      "WHERE gateway = ? AND state IN ('approved', 'issued', 'gone') ORDER BY state = 'gone', decided DESC LIMIT 1";
+    const [found] = readRows(this.#database, table, where, gateway);
+    return found?.state === 'gone' ? found : undefined;
+  }
+
+  /** The board that has this name has it no more, and has no account. */
+  leave(gateway: string, reason: string): void {
+    this.#database
+      .prepare(
+        "UPDATE enrolment SET state = 'gone', reason = ?, decided = ?, secrets = NULL, renew_at = NULL WHERE gateway = ? AND state IN ('approved', 'issued')",
+      )
+      .run(reason, this.#now, gateway);
   }
 
   /** Boards whose certificates have less than a third of their time left. */
@@ -129,7 +145,7 @@ export class EnrolmentRecords {
     if (count('') < all) return;
     const { changes } = this.#database
       .prepare(
-        "DELETE FROM enrolment WHERE number = (SELECT min(number) FROM enrolment WHERE state IN ('refused', 'replaced'))",
+        "DELETE FROM enrolment WHERE number = (SELECT min(number) FROM enrolment WHERE state IN ('refused', 'replaced', 'gone'))",
       )
       .run();
     if (Number(changes) === 0) throw new PosternError('full', 'too many gateways are enrolled');

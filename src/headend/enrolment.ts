@@ -1,4 +1,4 @@
-import { X509Certificate } from 'node:crypto';
+import { generateKeyPairSync, X509Certificate } from 'node:crypto';
 import { background } from '../base/background.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Database } from '../base/database.ts';
@@ -14,10 +14,12 @@ import {
   enrolmentRequests,
   enrolmentTopics,
   gatewayTopics,
+  goneUnit,
   headendCarrier,
   parseEnrolmentTopic,
 } from '../wire/tunnel/topics.ts';
 import { CertificateAuthority } from './certificate-authority.ts';
+import { Departures, type DeparturesParts, type NextOwner } from './departures.ts';
 import { EnrolmentCodes, type NewCode } from './enrolment-codes.ts';
 import type { EnrolmentConfig } from './enrolment-config.ts';
 import { certificatesIn, EnrolmentDesk } from './enrolment-desk.ts';
@@ -26,7 +28,9 @@ import type { Parties } from './parties.ts';
 import { Renewals, type RenewalsParts } from './renewals.ts';
 import { type Replacement, Replacements } from './replacements.ts';
 
-export interface EnrolmentParts extends Pick<RenewalsParts, 'manage' | 'isOnline'> {
+export interface EnrolmentParts
+  extends Pick<RenewalsParts, 'manage' | 'isOnline'>,
+    Pick<DeparturesParts, 'unreachableDevices' | 'notifier'> {
   readonly serverId: string;
   readonly route: string;
   readonly group?: string | undefined;
@@ -37,6 +41,10 @@ export interface EnrolmentParts extends Pick<RenewalsParts, 'manage' | 'isOnline
   readonly parties: Parties;
   /** Called in the transaction that gives the name of a board to another one. */
   readonly replaced: (gateway: string) => void;
+  /** Called when a gateway has no account any more. */
+  readonly gone: (gateway: string) => void;
+  /** Called when the account of a gateway was taken away by force. */
+  readonly revoked: (gateway: string) => void;
   /** Called when a board that was replaced asks again. */
   readonly returned: (gateway: string, key: string) => void;
   readonly database: Database;
@@ -58,6 +66,9 @@ export class Enrolment implements AsyncDisposable {
   readonly #codes: EnrolmentCodes;
   readonly #replacements: Replacements;
   readonly #desk: EnrolmentDesk;
+  readonly #authority: CertificateAuthority;
+  /** Orders that gateways leave this server. */
+  readonly departures: Departures;
   readonly #renewals: Renewals;
   readonly #link: MqttLink;
 
@@ -76,6 +87,16 @@ export class Enrolment implements AsyncDisposable {
     this.#codes = new EnrolmentCodes(parts);
     this.#replacements = new Replacements({ ...parts, records: this.#records });
     const authority = new CertificateAuthority(settings, parts);
+    this.#authority = authority;
+    this.departures = new Departures({
+      ...parts,
+      sealing,
+      records: this.#records,
+      gone: (gateway) => {
+        parts.gone(gateway);
+        this.#tellHolder(gateway);
+      },
+    });
     this.#desk = new EnrolmentDesk({
       ...parts,
       reserved: ownNames(serverId, mqtt),
@@ -120,16 +141,53 @@ export class Enrolment implements AsyncDisposable {
    */
   gatewayOnline(gateway: string): void {
     this.#renewals.lookSoon();
-    const holder = this.#records.wasReplaced(gateway) ? this.#records.holder(gateway) : undefined;
-    const [payload] = certificatesIn(holder?.chain ?? '');
-    if (!payload) return;
+    this.departures.gatewayOnline(gateway);
+    if (this.#records.hadOther(gateway)) this.#tellHolder(gateway);
+  }
+
+  /** Whether a gateway has left this server, so that nothing of it is looked at. */
+  isGone(gateway: string): boolean {
+    return this.#parts.parties.get(gateway) === undefined && this.#records.gone(gateway) !== undefined;
+  }
+
+  /**
+   * Orders that a gateway leaves this server.
+   * @param by who orders it
+   * @param force ends its account at once
+   * @param next the next owner; absent when the gateway is decommissioned
+   * @throws {PosternError} as `Departures.order`
+   */
+  leave(gateway: string, by: string, force: boolean, next?: NextOwner): void {
+    const { database, isOnline, revoked } = this.#parts;
+    database.transaction(() => {
+      this.departures.order(gateway, by, next);
+      if (force) this.departures.revoke(gateway);
+    });
+    if (force) revoked(gateway);
+    else if (isOnline(gateway)) this.departures.gatewayOnline(gateway);
+  }
+
+  /** Tells the boards of a name which board has it: by its certificate, or by one for no board where the latest one is gone. */
+  #tellHolder(gateway: string): void {
     const { holder: topic } = gatewayTopics(gateway);
     void background(this.#parts.events, 'enrolment', async () => {
+      const gone = this.#records.gone(gateway);
+      const chain = gone ? await this.#certificateOfNobody(gone) : this.#records.holder(gateway)?.chain;
+      const [payload] = certificatesIn(chain ?? '');
+      if (!payload) return;
       // The broker keeps it. If it is lost, the next start of a board brings it again.
       await this.#link
         .publish({ topic, payload: Buffer.from(payload), retain: true })
         .catch((thrown) => this.#lost(gateway, thrown));
     });
+  }
+
+  /** A certificate by which a board learns that it is gone. Its key is thrown away. */
+  async #certificateOfNobody({ gateway, key }: EnrolmentRecord): Promise<string> {
+    const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    const spki = publicKey.export({ type: 'spki', format: 'der' });
+    const { days } = this.#parts.settings;
+    return (await this.#authority.issue(gateway, spki, days, goneUnit(key))).chain;
   }
 
   #lost(claim: string, thrown: unknown): void {

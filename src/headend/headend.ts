@@ -1,6 +1,7 @@
-import { failed } from '../base/background.ts';
+import { background, failed } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
+import { PosternError } from '../base/errors.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { LiveConfig, overwrite } from '../base/live-config.ts';
 import { openDatabase } from '../base/open-database.ts';
@@ -13,6 +14,7 @@ import { AlertHandler } from './alert-handler.ts';
 import { AlertSequences } from './alert-sequences.ts';
 import { CloneWatch } from './clone-watch.ts';
 import { type HeadendConfig, headendReloads } from './config.ts';
+import type { Departures } from './departures.ts';
 import { Downlink, type DownlinkReceiver } from './downlink.ts';
 import { Enrolment } from './enrolment.ts';
 import { type DeviceTriggerRequest, GatewayOperations, type StartedOperation } from './gateway-operations.ts';
@@ -330,14 +332,21 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     pendingDetaches,
     unreachableDevices,
     ask: (deviceId, brokerGateway) => notifier.ask(deviceId, brokerGateway),
+    departed: (...alert) => enrolment?.departures.alerted(...alert),
   });
   const sessions = new Sessions({
     ...base,
     hasOwnConnection: (gateway) => reachability.hasOwnConnection(gateway),
-    work: sessionWork(policy, pendingDetaches, handovers, jobs, (gateway) =>
-      watchingRecords(jobs.work(gateway), nodeAt(vocabulary, 'GwDeviceInventory', 'Records'), (names) =>
-        alertHandler.removed(gateway, names),
-      ),
+    work: sessionWork(
+      policy,
+      pendingDetaches,
+      handovers,
+      () => enrolment?.departures,
+      jobs,
+      (gateway) =>
+        watchingRecords(jobs.work(gateway), nodeAt(vocabulary, 'GwDeviceInventory', 'Records'), (names) =>
+          alertHandler.removed(gateway, names),
+        ),
     ),
     proved: ({ party, gateway }, brokerGateway) => {
       reachability.prove(party.id, brokerGateway);
@@ -347,7 +356,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     },
     handleAlert: (context, alert) => alertHandler.handle(context, alert),
   });
-  const enrolment =
+  const enrolment: Enrolment | undefined =
     settings.enrolment &&
     new Enrolment({
       ...base,
@@ -358,6 +367,12 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
       settings: settings.enrolment,
       replaced: (gateway) => handovers.replaced(gateway),
       returned: (gateway, key) => clones.returned(gateway, key),
+      unreachableDevices,
+      notifier,
+      gone: (gateway) => orders.lost(gateway),
+      revoked: (gateway) => {
+        void background(events, 'session-end', () => sessions.endOf(gateway));
+      },
       manage: (gateway, operations) => sessionRequests.run(gateway, operations),
       isOnline: (gateway) => reachability.isOnline(reachability.brokerGatewayOf(gateway)),
     });
@@ -396,6 +411,7 @@ const sessionWork = (
   policy: Policy,
   pendingDetaches: PendingDetaches,
   handovers: Handovers,
+  departures: () => Departures | undefined,
   jobs: Jobs,
   ordered: (gateway: string) => Work,
 ) =>
@@ -407,6 +423,7 @@ const sessionWork = (
     } else {
       yield* pendingDetaches.work(party.id);
       yield* handovers.work(party.id);
+      yield* departures()?.work(party.id) ?? [];
       yield* ordered(party.id);
     }
   };
@@ -429,6 +446,9 @@ const receiverOf = ({
   events,
 }: HeadendParts): DownlinkReceiver => ({
   answerPackage: async (up) => {
+    // The session in which it said so goes on to its end.
+    if (enrolment?.isGone(up.gateway) && !(up.envelope.device === undefined && sessions.knows(up.gateway)))
+      throw new PosternError('forbidden', `${up.gateway} has left this server`);
     if (up.envelope.device !== undefined && relay) return await relay.forward(up);
     const answer = await sessions.receive(up);
     await database.settled();

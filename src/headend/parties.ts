@@ -84,6 +84,12 @@ export class Parties {
     if (!this.#configured.has(id)) this.#parties.set(id, party);
   }
 
+  /** Takes away the account that a gateway has by enrolment. */
+  revoke(id: string): void {
+    this.#enrolled.delete(id);
+    if (!this.#configured.has(id)) this.#parties.delete(id);
+  }
+
   /** Returns the party of this ID. Undefined when it has no account for this server. */
   get(id: string): Party | undefined {
     return this.#parties.get(id);

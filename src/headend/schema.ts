@@ -56,5 +56,10 @@ export const headendSchema: Schema = {
      ) STRICT, WITHOUT ROWID;`,
     `CREATE TABLE replacement (gateway TEXT PRIMARY KEY, serial TEXT, expires INTEGER NOT NULL) STRICT, WITHOUT ROWID;
      CREATE TABLE handover (gateway TEXT NOT NULL, device TEXT NOT NULL, PRIMARY KEY (gateway, device)) STRICT, WITHOUT ROWID;`,
+    `CREATE TABLE departure (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, gateway TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL,
+       state TEXT NOT NULL, by TEXT NOT NULL, reason TEXT, next BLOB, ordered INTEGER NOT NULL, ended INTEGER
+     ) STRICT;
+     CREATE INDEX departure_gateway ON departure (gateway, state);`,
   ],
 };

@@ -153,6 +153,17 @@ export class Sessions {
       .map(({ owner: { party, gateway, sessionId } }) => ({ party: party.id, gateway, session: sessionId }));
   }
 
+  /** Whether a party has a session that has not been forgotten yet. */
+  knows(party: string): boolean {
+    return this.#table.values().some(({ owner }) => owner.party.id === party);
+  }
+
+  /** Ends the open sessions of a party, which has no account any more. */
+  async endOf(party: string): Promise<void> {
+    const fits = (owner: SessionContext) => owner.party.id === party;
+    await this.#table.end(fits, DmStatus.SessionAborted, 'the party has no account any more');
+  }
+
   /** Ends all open sessions with status 514. */
   async stop(): Promise<void> {
     await this.#table.end(() => true, DmStatus.SessionAborted, 'the server stops');

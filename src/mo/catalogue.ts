@@ -10,6 +10,7 @@ import { gwEdTrigger } from './gw-ed-trigger.ts';
 import { gwFanout } from './gw-fanout.ts';
 import { gwImageInventory } from './gw-image-inventory.ts';
 import { gwJoin } from './gw-join.ts';
+import { gwOwner } from './gw-owner.ts';
 import { MoId } from './identifiers.ts';
 
 /** The Inbox has no children: an object that is added there goes to its own place in the tree. */
@@ -31,5 +32,6 @@ export const managementObjects: Readonly<Record<string, ManagementObject>> = {
   GwFanout: gwFanout,
   GwImageInventory: gwImageInventory,
   GwJoin: gwJoin,
+  GwOwner: gwOwner,
   FwUpdate: fumo,
 };

@@ -38,6 +38,38 @@ export async function enrolByApi(): Promise<void> {
   assert.equal((await ask('POST', ofFirst, { hours: 0 })).status, 400);
   assert.equal((await ask('POST', '/gateways/gw-9/replacement', {})).status, 404);
   assert.equal((await ask('DELETE', ofFirst)).body.removed, 'gw-1');
+  await departByApi(ask);
   stop.abort();
   await assert.rejects(enrolled[1]!);
+}
+
+/** Orders that gateways leave: given, listed, taken back, by force. */
+async function departByApi(ask: ReturnType<typeof asker>): Promise<void> {
+  const leave = '/gateways/gw-1/decommission';
+  const given = await ask('POST', leave, { by: 'ann' });
+  assert.deepEqual(
+    [given.status, given.body.order, given.body.state, given.body.by],
+    [202, 'decommission', 'ordered', 'ann'],
+  );
+  assert.equal((await ask('DELETE', '/gateways/gw-1/transfer')).status, 404);
+  assert.equal((await ask('DELETE', leave)).body.state, 'cancelled');
+  assert.equal((await ask('DELETE', leave)).status, 404);
+  assert.equal((await ask('POST', '/gateways/gw-9/decommission', {})).status, 404);
+  assert.equal((await ask('POST', '/gateways/gw-1/transfer', { server: 'dm.next' })).status, 400);
+  const passed = await ask('POST', '/gateways/gw-1/transfer', { server: 'dm.next', code: 'a-secret-code' });
+  assert.deepEqual([passed.status, passed.body.order, passed.body.by], [202, 'transfer', 'api']);
+  assert.equal((await ask('DELETE', '/gateways/gw-1/transfer')).body.state, 'cancelled');
+  const forced = await ask('POST', leave, { by: 'bob', force: true });
+  assert.deepEqual([forced.status, forced.body.state], [202, 'done']);
+  assert.equal((await ask('POST', leave, {})).status, 404);
+  const { body: list } = await ask('GET', '/departures?limit=10');
+  assert.deepEqual(
+    list.map(({ order, state, by }: Record<string, unknown>) => [order, state, by]),
+    [
+      ['decommission', 'done', 'bob'],
+      ['transfer', 'cancelled', 'api'],
+      ['decommission', 'cancelled', 'ann'],
+    ],
+  );
+  assert.ok(!JSON.stringify(list).includes('a-secret-code'), 'the list shows no secrets');
 }

@@ -14,7 +14,7 @@ import { makeFolder } from '../../base/make-folder.ts';
 import { readNamedFile } from '../../base/named-file.ts';
 import { setAside } from '../../base/recover-state.ts';
 import type { EnrolmentGrant } from '../../wire/tunnel/enrolment-message.ts';
-import { gatewayTopics } from '../../wire/tunnel/topics.ts';
+import { gatewayTopics, goneUnit } from '../../wire/tunnel/topics.ts';
 
 /** The DM account that a gateway got by enrolment. */
 export interface EnrolledAccount {
@@ -207,6 +207,32 @@ export class BoardIdentity {
       !other.checkPrivateKey(this.key()) &&
       other.validFromDate >= own.validFromDate
     );
+  }
+
+  /**
+   * Whether a certificate shows that the owner has ended its relation to this board: the authority of this board's
+   * certificate has issued it for the same name, and its subject names the key of this board as one that is gone.
+   * @throws {PosternError} `malformed`
+   */
+  isGone(der: Uint8Array, gateway: string): boolean {
+    const other = certificateOf(der);
+    const [, issuer] = (this.chain().match(pemCertificate) ?? []).map((one) =>
+      certificateOf(Buffer.from(one)),
+    );
+    return (
+      issuer !== undefined &&
+      other.verify(issuer.publicKey) &&
+      commonNameOf(other) === gateway &&
+      other.subject.split('\n').includes(`OU=${goneUnit(keyId(this.key()))}`)
+    );
+  }
+
+  /** The broker of an owner to whom this gateway was passed. Undefined when the configuration has it. */
+  owner(): { readonly url?: string; readonly ca?: string } | undefined {
+    const file = join(this.#folder, 'owner.json');
+    if (!existsSync(file)) return undefined;
+    const { url, ca } = this.#read(file, 'owner', (content) => JSON.parse(content.toString()));
+    return { url, ...(ca && { ca: join(this.#folder, 'ca.pem') }) };
   }
 
   /** Gives the account up: at the next start the board asks for another one. The key stays. */

@@ -10,6 +10,8 @@ export interface CertificateKeeperParts {
   readonly identity: BoardIdentity;
   /** Settings of the broker, whose `cert` is read for each attempt to connect. */
   readonly settings: { cert?: string };
+  /** The owner has ended its relation to this board. */
+  readonly gone: () => void;
   /** Replaces the connection to the broker by another one. */
   readonly reconnect: (reason: string) => void;
   readonly clock: Clock;
@@ -123,6 +125,10 @@ export class CertificateKeeper {
   /** The head-end has told which board has this name. Returns true when it is another one: this one must serve nobody. */
   isReplacedBy(certificate: Buffer): boolean {
     const { identity, gatewayId: gateway, events } = this.#parts;
+    if (identity.isGone(certificate, gateway)) {
+      this.#parts.gone();
+      return true;
+    }
     if (!identity.isReplacedBy(certificate, gateway)) return false;
     events.emit('gateway.given-up', { gateway, reason: 'another board has replaced this one' });
     identity.giveUp();

@@ -1,8 +1,10 @@
+import { X509Certificate } from 'node:crypto';
 import { background } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { asPosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { readPem } from '../../base/pem.ts';
 import { backoff } from '../../base/retry.ts';
 import {
   decodeEnrolmentAnswer,
@@ -13,8 +15,8 @@ import {
 import { openSealed } from '../../wire/tunnel/hpke.ts';
 import { MqttLink } from '../../wire/tunnel/mqtt-link.ts';
 import type { MqttSettings } from '../../wire/tunnel/mqtt-settings.ts';
-import { enrolmentTopics } from '../../wire/tunnel/topics.ts';
-import { type BoardIdentity, keyId } from './board-identity.ts';
+import { enrolmentTopics, isTopicLevel } from '../../wire/tunnel/topics.ts';
+import { type BoardIdentity, commonNameOf, keyId } from './board-identity.ts';
 import { certificateRequest } from './certificate-request.ts';
 
 export interface EnrolmentParts {
@@ -128,6 +130,9 @@ export class Enrolment implements AsyncDisposable {
       const answer = decodeEnrolmentAnswer(payload);
       if (answer.state === 'granted') {
         const grant = decodeEnrolmentGrant(openSealed(identity.key(), grantInfo, answer.sealed));
+        const { server } = this.#parts;
+        if (server !== undefined && grant.server !== server)
+          throw new PosternError('malformed', `it is of ${grant.server}, not of ${server}`);
         identity.store(grant, gateway);
         this.#timer?.cancel();
         events.emit('enrolment.done', { gateway, server: grant.server });
@@ -150,4 +155,17 @@ export class Enrolment implements AsyncDisposable {
     else if (state === 'refused') events.emit('enrolment.refused', { gateway, reason });
     else events.emit('enrolment.failed', { gateway, reason });
   }
+}
+
+/**
+ * The name of a claim certificate, by which the broker knows who asks.
+ * @throws {PosternError} `configuration`
+ */
+export function claimOf(file: string): string {
+  const name = commonNameOf(new X509Certificate(readPem(file, 'enrolment.cert')));
+  if (name !== undefined && isTopicLevel(name)) return name;
+  throw new PosternError(
+    'configuration',
+    `enrolment.cert: ${file}: the common name of a claim certificate has 1 to 64 of the characters A-Z a-z 0-9 . _ : -`,
+  );
 }

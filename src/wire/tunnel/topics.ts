@@ -13,6 +13,13 @@ export const gatewayTopics = (gateway: string) => ({
   none: `dm/${gateway}/up/~`,
 });
 
+/**
+ * Organizational unit in a certificate on the topic `holder`, by which a head-end tells a board that it has no account any
+ * more. Nobody has the key of that certificate.
+ * @param key ID of the key of the board
+ */
+export const goneUnit = (key: string): string => `gone-${key}`;
+
 /** A topic to which nobody subscribes, for a head-end: `~` cannot be a gateway. See `Carrier`. */
 export const headendCarrier = 'dm/~';
 

@@ -1,0 +1,53 @@
+import { background } from '../base/background.ts';
+import type { EventFields } from '../base/event-fields.ts';
+import type { EventName } from '../base/event-table.ts';
+import type { Events } from '../base/events.ts';
+import { softwareVersion } from '../base/version.ts';
+import type { GatewayConfig } from '../gateway/config.ts';
+import { AdminApi } from '../gateway/console/admin-api.ts';
+import { ownSocket } from '../gateway/console/admin-socket.ts';
+
+/** What a gateway says that serves nobody yet, or not any more. */
+export interface WaitingStatus {
+  readonly gateway: string;
+  readonly software: string;
+  /** What it waits for, for a person. */
+  readonly waiting: string;
+}
+
+/**
+ * Answers `postern status` while a gateway is enrolled or departs. It passes the events of that on, and says the latest one. Its
+ * socket is made with the first event, so a gateway that need not wait has none.
+ */
+export class Waiting implements Events, AsyncDisposable {
+  readonly #config: GatewayConfig;
+  readonly #log: Events;
+  readonly #admin: AdminApi;
+  #waiting = '';
+  #started: Promise<unknown> | undefined;
+
+  constructor(config: GatewayConfig, log: Events) {
+    this.#config = config;
+    this.#log = log;
+    this.#admin = new AdminApi(config.gateway['admin-socket'] ?? ownSocket(), log, {
+      '/status': () => this.status,
+    });
+  }
+
+  get status(): WaitingStatus {
+    return { gateway: this.#config.gateway.id, software: softwareVersion, waiting: this.#waiting };
+  }
+
+  emit(name: EventName, fields: EventFields): void {
+    this.#log.emit(name, fields);
+    const [subject = '', what] = name.split('.');
+    if (subject !== 'enrolment' && subject !== 'departure') return;
+    this.#waiting = [`${subject} ${what}`, fields.reason].filter(Boolean).join(': ');
+    this.#started ??= background(this.#log, 'admin-api', () => this.#admin.start());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#started;
+    await this.#admin[Symbol.asyncDispose]();
+  }
+}

@@ -1,0 +1,144 @@
+import { rmSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
+import { background } from '../../base/background.ts';
+import type { Clock } from '../../base/clock.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
+import type { EventFields } from '../../base/event-fields.ts';
+import type { EventName } from '../../base/event-table.ts';
+import type { Events } from '../../base/events.ts';
+import type { DepartureMarks } from './departure-marks.ts';
+import { readTransferOrder, stageTransfer, storedTransfer, type TransferOrder } from './transfer-order.ts';
+
+export interface OwnershipParts {
+  readonly gatewayId: string;
+  /** ServerID of the owner. */
+  readonly server: string;
+  /** Has the gateway enrolled as an order says, in the folder of the identity at the next owner. */
+  readonly enrol: (order: TransferOrder, events: Events, stop: AbortSignal) => Promise<unknown>;
+  readonly marks: DepartureMarks;
+  /** Tells the owner why a transfer has failed. */
+  readonly failed: (reason: string) => void;
+  /** Ends this gateway and makes another one, which goes on with the departure. */
+  readonly startAgain: (() => void) | undefined;
+  readonly clock: Clock;
+  readonly events: Events;
+}
+
+/** Milliseconds within which the next owner must enrol the gateway. A restart of the gateway begins them anew. */
+const transferTime = 86_400_000;
+
+/**
+ * To whom an enrolled gateway belongs. The owner ends that by an order. A gateway that passes to another owner is enrolled
+ * there first, beside its present identity, and belongs to the present owner until then: so it has exactly one owner.
+ */
+export class Ownership {
+  readonly #parts: OwnershipParts;
+  /** Stops what waits for the next owner. */
+  #stop = new AbortController();
+  problem = '';
+
+  constructor(parts: OwnershipParts) {
+    this.#parts = parts;
+  }
+
+  /** ServerID of the owner. */
+  get server(): string {
+    return this.#parts.server;
+  }
+
+  /** Goes on with a transfer that has begun. */
+  start(): void {
+    const { marks, events } = this.#parts;
+    void background(events, 'enrolment', async () => {
+      try {
+        const order = storedTransfer(marks.next);
+        if (order && marks.state === undefined) await this.#pass(order);
+      } catch (thrown) {
+        if (!this.#stop.signal.aborted) this.#fail(asPosternError(thrown).message);
+      }
+    });
+  }
+
+  stop(): void {
+    this.#stop.abort();
+  }
+
+  /**
+   * Checks and stores an order.
+   * @param transfer data of an order to pass to another owner; undefined decommissions the gateway
+   * @returns `begin`: to be called when the order is final
+   * @throws {PosternError} `forbidden` when the server is not the owner, `malformed`, `storage`
+   */
+  order(transfer: string | undefined, by: string): { readonly begin: () => void } {
+    const { marks, events } = this.#parts;
+    if (by !== this.server) {
+      const reason = `this gateway belongs to ${this.server}`;
+      events.emit('departure.refused', { server: by, reason });
+      throw new PosternError('forbidden', reason);
+    }
+    marks.demandPossible();
+    if (transfer === undefined) return { begin: () => this.#leave(false) };
+    const order = readTransferOrder(transfer);
+    // The owner repeats an order when it lost the answer.
+    if (isDeepStrictEqual(order, storedTransfer(marks.next))) return { begin: () => {} };
+    const place = stageTransfer(order, marks.next);
+    return {
+      begin: () => {
+        if (marks.state !== undefined) return;
+        this.stop();
+        this.#stop = new AbortController();
+        place();
+        this.start();
+      },
+    };
+  }
+
+  /** The owner has ended its relation to this gateway, without an order to it. */
+  gone(): void {
+    // A gateway that is leaving hears by this that the owner knows.
+    if (this.#parts.marks.state !== undefined) this.#parts.startAgain?.();
+    else this.#leave(false);
+  }
+
+  #leave(isTransfer: boolean): void {
+    const { marks, events, gatewayId: gateway, startAgain } = this.#parts;
+    if (marks.state !== undefined) return;
+    this.stop();
+    marks.leave(isTransfer);
+    events.emit('departure.begun', { gateway, server: this.server });
+    startAgain?.();
+  }
+
+  /** Has the gateway enrolled at the next owner. @throws {PosternError} when that cannot be done */
+  async #pass(order: TransferOrder): Promise<void> {
+    const { enrol, clock, events } = this.#parts;
+    const { server } = order;
+    const refusal = new AbortController();
+    const refuse = (code: 'timeout' | 'forbidden', reason: string) =>
+      refusal.abort(new PosternError(code, `${server}: ${reason}`));
+    const late = clock.after(transferTime, () =>
+      refuse('timeout', 'it has not enrolled this gateway in a day'),
+    );
+    const emit = (name: EventName, fields: EventFields) => {
+      events.emit(name, fields as never);
+      const reason = String(fields.reason);
+      if (name === 'enrolment.waiting' || name === 'enrolment.failed') this.problem = reason;
+      if (name === 'enrolment.refused') refuse('forbidden', reason);
+    };
+    try {
+      await enrol(order, { emit }, AbortSignal.any([this.#stop.signal, refusal.signal]));
+    } finally {
+      late.cancel();
+    }
+    this.#leave(true);
+  }
+
+  /** The gateway stays with its owner. */
+  #fail(reason: string): void {
+    const { marks, gatewayId: gateway, events, failed } = this.#parts;
+    rmSync(marks.next, { recursive: true, force: true });
+    this.problem = reason;
+    events.emit('departure.transfer-failed', { gateway, reason });
+    failed(reason);
+  }
+}

@@ -1,0 +1,17 @@
+import { interior, leaf, type ManagementObject } from '../wire/syncml/ddf.ts';
+import { MoId } from './identifiers.ts';
+
+/** GwOwner: the end of the relation between an enrolled gateway and its owner. Postern's own (docs/gwmo.md). */
+export const gwOwner: ManagementObject = {
+  id: MoId.GwOwner,
+  root: interior(['Get'], 'To whom the gateway belongs', {
+    Server: leaf('chr', ['Get'], 'ServerID of the owner: the DM server that enrolled the gateway'),
+    Transfer: leaf('chr', ['Exec'], 'Passes the gateway to the owner that the data names; JSON'),
+    Problem: leaf('chr', ['Get'], 'What keeps a transfer from its end; empty when nothing does'),
+    Decommission: leaf(
+      'null',
+      ['Exec'],
+      'Ends the gateway: it revokes, wipes and tells, and serves nobody any more',
+    ),
+  }),
+};

@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, type TestContext, test } from 'node:test';
+import { DepartureMarks } from '../../../src/gateway/northbound/departure-marks.ts';
+import { OwnerBranch } from '../../../src/gateway/northbound/owner-branch.ts';
+import { Ownership } from '../../../src/gateway/northbound/ownership.ts';
+import { EventRecorder } from '../../event-recorder.ts';
+import { HandClock } from '../../hand-clock.ts';
+import { smallDisk } from '../../small-disk.ts';
+
+/** A folder with the identity of a board. */
+function identity(t: TestContext, parent = tmpdir()): string {
+  const folder = mkdtempSync(join(parent, 'postern-identity-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  for (const name of ['gateway.pub', 'gateway.key', 'gateway.crt'])
+    writeFileSync(join(folder, name), `old ${name}`);
+  writeFileSync(join(folder, 'enrolled.json'), JSON.stringify({ gateway: 'gw-1', server: 'dm.example' }));
+  return folder;
+}
+
+function branchOf(folder: string) {
+  const events = new EventRecorder();
+  const starts: string[] = [];
+  const marks = new DepartureMarks(folder);
+  const ownership = new Ownership({
+    gatewayId: 'gw-1',
+    server: 'dm.example',
+    enrol: () => Promise.reject(new Error('nobody is asked')),
+    marks,
+    failed: () => {},
+    startAgain: () => starts.push(marks.state ?? 'none'),
+    clock: new HandClock(),
+    events,
+  });
+  return { branch: new OwnerBranch(ownership), ownership, marks, events, starts };
+}
+
+const none = { format: 'null' } as const;
+
+describe('departure of a gateway', () => {
+  test('the owner alone may order it; it takes effect once, and not inside an Atomic that fails', (t) => {
+    const { branch, marks, events, starts } = branchOf(identity(t));
+    assert.throws(() => branch.exec(['Decommission'], none, undefined, 'dm.other'), {
+      code: 'forbidden',
+      message: 'this gateway belongs to dm.example',
+    });
+    assert.equal(events.count('departure.refused'), 1);
+    branch.begin();
+    branch.begin();
+    assert.equal(branch.exec(['Decommission'], none, undefined, 'dm.example'), 202);
+    branch.rollback();
+    branch.commit();
+    branch.committed();
+    assert.deepEqual([marks.state, starts], [undefined, []]);
+    for (const _ of [1, 2]) branch.exec(['Decommission'], none, undefined, 'dm.example');
+    assert.deepEqual([marks.state, starts], ['leaving', ['leaving']]);
+    assert.equal(events.count('departure.begun'), 1);
+    assert.deepEqual(marks.account(), { gateway: 'gw-1', server: 'dm.example' });
+  });
+
+  test('an order to pass it on that lies is refused', (t) => {
+    const { branch, marks } = branchOf(identity(t));
+    const good = { server: 'dm.next', code: 'c' };
+    for (const bad of [
+      '',
+      '[',
+      '[]',
+      '{}',
+      'null',
+      '7',
+      JSON.stringify({ ...good, code: 7 }),
+      JSON.stringify({ ...good, keep: 1 }),
+    ])
+      assert.throws(() => branch.exec(['Transfer'], { format: 'chr', value: bad }, undefined, 'dm.example'), {
+        code: 'malformed',
+      });
+    assert.deepEqual([marks.state, existsSync(marks.next)], [undefined, false]);
+  });
+
+  test('a full disk takes the order to end, and the end itself; a transfer is refused there', (t) => {
+    const disk = smallDisk(t, 1);
+    if (disk === undefined) return;
+    const folder = identity(t, disk);
+    const { branch, marks } = branchOf(folder);
+    try {
+      for (let at = 0; ; at++) writeFileSync(join(disk, `fill-${at}`), Buffer.alloc(4096));
+    } catch {}
+    const value = JSON.stringify({ server: 'dm.next', code: 'c', ca: 'x'.repeat(8192), url: 'mqtts://next' });
+    assert.throws(() => branch.exec(['Transfer'], { format: 'chr', value }, undefined, 'dm.example'), {
+      code: 'storage',
+    });
+    branch.exec(['Decommission'], none, undefined, 'dm.example');
+    assert.equal(marks.state, 'leaving');
+    marks.tell();
+    assert.throws(() => marks.end('code'), { code: 'storage' });
+    assert.equal(marks.state, 'told');
+    for (const name of readdirSync(disk)) if (name.startsWith('fill-')) rmSync(join(disk, name));
+    marks.end('code');
+    assert.deepEqual(readdirSync(folder), ['left']);
+  });
+
+  test('a power cut at any file of the next identity leads to that identity', (t) => {
+    const names = ['owner.json', 'ca.pem', 'gateway.pub', 'gateway.key', 'gateway.crt', 'enrolled.json'];
+    for (let moved = 0; moved <= names.length; moved++) {
+      const folder = identity(t);
+      mkdirSync(join(folder, 'next'));
+      for (const name of [...names, 'claim.key', 'order.json'])
+        writeFileSync(join(folder, 'next', name), `new ${name}`);
+      const marks = new DepartureMarks(folder);
+      marks.leave(true);
+      marks.tell();
+      for (const name of names.slice(0, moved)) renameSync(join(folder, 'next', name), join(folder, name));
+      const copy = `${folder}-copy`;
+      cpSync(folder, copy, { recursive: true });
+      t.after(() => rmSync(copy, { recursive: true, force: true }));
+      const again = new DepartureMarks(copy);
+      again.takeNext();
+      assert.equal(again.state, 'told');
+      assert.ok(again.isTransfer);
+      again.arrive();
+      assert.deepEqual(readdirSync(copy).toSorted(), names.toSorted(), `after ${moved} files`);
+      for (const name of names) assert.equal(readFileSync(join(copy, name), 'utf8'), `new ${name}`);
+    }
+  });
+
+  test('a board that belongs to nobody begins anew by another code than the one it has', (t) => {
+    const marks = new DepartureMarks(identity(t));
+    marks.leave();
+    marks.tell();
+    marks.end('old');
+    assert.equal(marks.state, 'left');
+    assert.deepEqual([marks.beginAnew(undefined), marks.beginAnew('old')], [false, false]);
+    assert.equal(marks.beginAnew('new'), true);
+    assert.equal(marks.state, undefined);
+  });
+});
