@@ -237,7 +237,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       arrivals,
       associations,
       keys: credentials.keys,
-      goodbye: (...args) => keyEnds.goodbye(...args),
       signals,
       joins,
       ...machine,
@@ -411,7 +410,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...machine,
   });
   const keyEnds = new KeyEnds({ keys: credentials.keys, transport, sessions });
-  writeAtStart(state.database, events, () => forgetUnlisted(config, credentials, events));
+  writeAtStart(state.database, events, () => forgetUnlisted(config, state, events));
   const { compose, http } = resourcesOf({
     config,
     live,

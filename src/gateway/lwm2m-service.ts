@@ -35,8 +35,6 @@ export interface Lwm2mServiceParts {
   readonly arrivals: Arrivals;
   readonly associations: Associations;
   readonly keys: DeviceKeys;
-  /** Runs what detaches a client that leaves of its own will. */
-  readonly goodbye: (deviceId: string, detach: () => void) => void;
   readonly signals: DeviceSignals;
   readonly joins: Joins;
   readonly clock: Clock;
@@ -99,6 +97,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       calls,
       lifetime: settings.lifetime,
       keys: parts.keys,
+      tryDisk: () => registrations.tryDisk(),
       entropy,
       clock,
       events,
@@ -123,7 +122,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
             ? 'local'
             : (inventory.get(deviceId)?.origin ?? 'manual'),
       attached: (device) => associations.attach(device),
-      left: (deviceId) => parts.goodbye(deviceId, () => associations.detach(deviceId, 'left')),
+      left: (deviceId) => associations.detach(deviceId, 'left'),
       heard: (deviceId, from) => signals.heard(deviceId, from),
       clock,
       entropy,

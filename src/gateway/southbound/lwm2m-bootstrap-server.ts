@@ -37,6 +37,8 @@ export interface LwM2mBootstrapParts {
   readonly lifetime: number;
   /** Keys for DTLS. */
   readonly keys: DeviceKeys;
+  /** @throws {PosternError} `storage` when the disk has taken no writes lately, and still takes none */
+  readonly tryDisk: () => void;
   readonly entropy: Entropy;
   readonly clock: Clock;
   readonly events: Events;
@@ -117,7 +119,9 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     const contentFormat = request.accept ?? ContentFormat.SenmlCbor;
     if (!packFormats.includes(contentFormat))
       return refusal(Code.NotAcceptable, `content formats of the pack: ${packFormats.join(' ')}`);
-    const entries = [...this.#security(local, 1, this.#keyFor(deviceId, local)), ...this.#server()];
+    const key = this.#newKey(local);
+    if (key) this.#parts.keys.add(deviceId, key);
+    const entries = [...this.#security(local, 1, key), ...this.#server()];
     this.#bootstrapped.set(deviceId, true);
     this.#parts.events.emit('lwm2m.bootstrapped', { device: deviceId, peer: request.remote.address });
     return reply(Code.Content, { payload: encodeContent(contentFormat, entries, []), contentFormat });
@@ -151,7 +155,7 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     local: LocalEndpoint,
     wanted: number,
   ): Promise<void> {
-    const { call, calls, events } = this.#parts;
+    const { call, calls, events, keys, tryDisk } = this.#parts;
     const { signal } = this.#tasks;
     const heardOn = local.bound;
     const client = { deviceId, address, port, heardOn, version: '1.1', root: [], formats: [wanted] };
@@ -159,8 +163,9 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
       await call(address, port, { ...request, timeout, signal, isOwed: true }, heardOn);
     try {
       const free = freeInstance(await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat }));
-      // Stored before the client loses its former account. The former key is valid until the client uses this one.
-      const key = this.#keyFor(deviceId, local);
+      // Before the client loses its former account.
+      tryDisk();
+      const key = this.#newKey(local);
       // Deletes the accounts of all other servers. The client keeps its bootstrap server's account (section 6.1.6).
       expectDone(deviceId, 'Delete', await send({ method: Code.DELETE, path: [] }));
       for (const [path, entries] of [
@@ -168,6 +173,9 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
         [[ObjectId.Server, 0], this.#server()],
       ] as const)
         await calls.write(client, path, entries, { signal });
+      // Without a Finish the client keeps its former account (section 6.1). So a bootstrap that is broken off takes no key away
+      // and gives none. After it, the former key is valid until the client uses this one: the answer to the Finish may be lost.
+      if (key) keys.add(deviceId, key);
       expectDone(deviceId, 'Finish', await send({ method: Code.POST, path: ['bs'] }));
       this.#bootstrapped.set(deviceId, true);
       events.emit('lwm2m.bootstrapped', { device: deviceId, peer: address });
@@ -178,16 +186,11 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     }
   }
 
-  /**
-   * A new key of the client for DTLS. Undefined where the client is served without DTLS.
-   * @throws {PosternError} `storage`
-   */
-  #keyFor(deviceId: string, { scheme }: LocalEndpoint): Key | undefined {
+  /** A new key for DTLS. Undefined where the client is served without DTLS. */
+  #newKey({ scheme }: LocalEndpoint): Key | undefined {
     if (scheme !== 'coaps') return undefined;
-    const { entropy, keys } = this.#parts;
-    const key = { identity: issuedIdentity(entropy.bytes(identityBytes)), key: entropy.bytes(secretBytes) };
-    keys.add(deviceId, key);
-    return key;
+    const { entropy } = this.#parts;
+    return { identity: issuedIdentity(entropy.bytes(identityBytes)), key: entropy.bytes(secretBytes) };
   }
 
   /** Resources of the object Security. */
