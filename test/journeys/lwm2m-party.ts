@@ -29,6 +29,25 @@ export const secure = {
   },
 };
 
+interface IssuedKey {
+  readonly identity: string;
+  readonly key: Uint8Array;
+  /** Instance of the object Security. */
+  readonly instance: number;
+}
+
+/** The key in a Bootstrap-Pack. */
+export function issuedKey(payload: Uint8Array): IssuedKey {
+  const entries = decodeContent(ContentFormat.SenmlCbor, payload, []);
+  const at = (resource: number) => entries.find(({ path }) => path[0] === 0 && path[2] === resource)!;
+  assert.equal(at(2).value, 0);
+  return {
+    identity: Buffer.from(at(3).value as Uint8Array).toString(),
+    key: at(5).value as Uint8Array,
+    instance: at(3).path[1]!,
+  };
+}
+
 /** An LwM2M client that does what the test says: one association by one key. */
 export class Party implements AsyncDisposable {
   readonly end: SocketEnd;
@@ -71,19 +90,11 @@ export class Party implements AsyncDisposable {
     };
   }
 
-  /** The key of a Bootstrap-Pack. */
-  async pack(name = id): Promise<{ identity: string; key: Uint8Array; instance: number }> {
+  /** Asks for a Bootstrap-Pack. Returns its key. */
+  async pack(name = id): Promise<IssuedKey> {
     const { code, payload } = await this.ask(Code.GET, '/bspack', [`ep=${name}`]);
     assert.equal(code, '2.05');
-    const entries = decodeContent(ContentFormat.SenmlCbor, payload, []);
-    const at = (resource: number) => entries.find(({ path }) => path[0] === 0 && path[2] === resource)!;
-    assert.equal(at(2).value, 0);
-    const instance = at(3).path[1]!;
-    return {
-      identity: Buffer.from(at(3).value as Uint8Array).toString(),
-      key: at(5).value as Uint8Array,
-      instance,
-    };
+    return issuedKey(payload);
   }
 
   async register(name = id): Promise<string> {
