@@ -86,6 +86,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
         accounts,
         join,
         call: (...args) => locator.call(...args),
+        answers: (address, port, timeout, heardOn) => locator.answers({ address, port, heardOn }, timeout),
         transport,
         sourceTowards: (address) => locator.sourceTowards(address, isSecureUri(uri)),
         ...surroundings,
