@@ -87,7 +87,7 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
         join,
         call: (...args) => locator.call(...args),
         answers: (address, port, timeout, heardOn) => locator.answers({ address, port, heardOn }, timeout),
-        transport,
+        transport: transport?.own,
         sourceTowards: (address) => locator.sourceTowards(address, isSecureUri(uri)),
         ...surroundings,
       },
