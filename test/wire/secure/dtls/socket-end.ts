@@ -93,11 +93,6 @@ export class SocketEnd implements AsyncDisposable {
     return this.#socket.address().port;
   }
 
-  /** Sends a datagram as it is to a port of this machine. */
-  inject(datagram: Buffer, port: number): void {
-    this.#socket.send(datagram, port, '127.0.0.1');
-  }
-
   /** Resolves when this many associations have been opened, and this many have ended. */
   async until(opened: number, closed = 0): Promise<void> {
     while (this.associations.length < opened || this.closings.length < closed) await this.#told.promise;
