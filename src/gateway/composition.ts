@@ -255,7 +255,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       associations,
       keys: credentials.keys,
       oscoreUri: networks.oscoreUri,
-      goodbye: (...args) => keyEnds.goodbye(...args),
       signals,
       joins,
       ...machine,
@@ -430,7 +429,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   const keyEnds = new KeyEnds({ keys: credentials.keys, transport, contexts: networks.contexts, sessions });
   writeAtStart(state.database, events, () => knowManualDevices(config, credentials));
-  writeAtStart(state.database, events, () => forgetUnlisted(config, credentials, events));
+  writeAtStart(state.database, events, () => forgetUnlisted(config, state, events));
   const { compose, http } = resourcesOf({
     config,
     live,

@@ -158,7 +158,7 @@ export class Gateway implements AsyncDisposable {
       const apply = live.prepare(config);
       transaction(state.database, () => {
         knowManualDevices(config, state.credentials);
-        forgetUnlisted(config, state.credentials, this.events);
+        forgetUnlisted(config, state, this.events);
         knowServer(state.accounts, config);
       });
       const former = live.current;

@@ -36,8 +36,6 @@ export interface Lwm2mServiceParts {
   readonly associations: Associations;
   readonly keys: DeviceKeys;
   readonly oscoreUri: LwM2mBootstrapParts['oscoreUri'];
-  /** Runs what detaches a client that leaves of its own will. */
-  readonly goodbye: (deviceId: string, detach: () => void) => void;
   readonly signals: DeviceSignals;
   readonly joins: Joins;
   readonly clock: Clock;
@@ -102,6 +100,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       keys: parts.keys,
       isForOscore: (deviceId) => live.current.oscoreDevices.has(deviceId),
       oscoreUri: parts.oscoreUri,
+      tryDisk: () => registrations.tryDisk(),
       entropy,
       clock,
       events,
@@ -126,7 +125,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
             ? 'local'
             : (inventory.get(deviceId)?.origin ?? 'manual'),
       attached: (device) => associations.attach(device),
-      left: (deviceId) => parts.goodbye(deviceId, () => associations.detach(deviceId, 'left')),
+      left: (deviceId) => associations.detach(deviceId, 'left'),
       heard: (deviceId, from) => signals.heard(deviceId, from),
       clock,
       entropy,

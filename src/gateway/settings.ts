@@ -11,6 +11,7 @@ import { oscoreDevices } from './device-config.ts';
 import type { ConfiguredContext } from './southbound/device-contexts.ts';
 import type { HttpSettings } from './southbound/http-binding.ts';
 import type { FactorySecret, FactorySecrets } from './southbound/pre-shared-keys.ts';
+import type { GatewayState } from './state.ts';
 import type { Credentials } from './store/credentials.ts';
 
 /**
@@ -49,12 +50,12 @@ export function knowManualDevices({ http }: GatewayConfig, credentials: Credenti
 
 /**
  * Deletes the credentials of devices that the configuration no longer lists, where the local bootstrap gave them a key for DTLS,
- * and the keys of LwM2M clients that it no longer lists: who takes a device from the list revokes it.
+ * and the keys of LwM2M clients that it no longer lists and that have not joined: who takes a device from the list revokes it.
  * @throws {PosternError} `storage`
  */
 export function forgetUnlisted(
   { bootstrap, lwm2m }: GatewayConfig,
-  credentials: Credentials,
+  { credentials, pins }: Pick<GatewayState, 'credentials' | 'pins'>,
   events: Events,
 ): void {
   const listed = new Set(bootstrap.device.map(({ id }) => id));
@@ -62,7 +63,8 @@ export function forgetUnlisted(
   for (const deviceId of credentials.keys.devices()) {
     const origin = credentials.get(deviceId)?.origin;
     // Only the key of an LwM2M client is without a credential.
-    if (origin === undefined ? clients.has(deviceId) : origin !== 'local' || listed.has(deviceId)) continue;
+    const isClient = clients.has(deviceId) || pins.get(deviceId)?.protocol === 'LwM2M';
+    if (origin === undefined ? isClient : origin !== 'local' || listed.has(deviceId)) continue;
     credentials.delete(deviceId);
     events.emit('device.unlisted', { device: deviceId });
   }

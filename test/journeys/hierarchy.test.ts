@@ -151,7 +151,7 @@ describe('gateways behind gateways (GwMO 1.1): three levels', limit, () => {
       const first = await start(before, 0);
       port = first.coapPort;
       securePort = first.coapsPort;
-      // It takes minutes until a child knows that silence means a parent with other keys.
+      // It takes half a minute until a child knows that silence means a parent with other keys.
       const second = await below(middle, first, 'gw-1', 'gw-2', [id], new LeapClock(20));
       const device = middle.device(id, second, { factory: true });
       await device.start();

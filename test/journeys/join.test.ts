@@ -11,6 +11,7 @@ import { LeapClock } from '../leap-clock.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { issue } from '../wire/secure/dtls/authority.ts';
 import { Joiner } from './joiner.ts';
+import { issuedKey, Party } from './lwm2m-party.ts';
 import { Site, type Toml } from './site.ts';
 
 const limit = { timeout: 60_000 };
@@ -96,6 +97,28 @@ describe('a device that no list has', limit, () => {
     await using later = await connected(gateway, client.key);
     assert.equal(await later.register('another'), '4.03');
     assert.equal(await later.register(pump), '2.01');
+  });
+
+  test('an LwM2M client keeps the key of its bootstrap over a restart, until it is forgotten', async (t) => {
+    const own = mkdtempSync(join(folder, 'client-'));
+    const tables = { lwm2m: {}, gateway: { id: 'gw-1', state: join(own, 'gw.db') } };
+    const site = nobody();
+    t.after(() => site[Symbol.asyncDispose]());
+    const before = await lone(site, tables);
+    await open(before);
+    const packed = await (async () => {
+      await using client = await connected(before);
+      const { name, payload } = await client.ask({ method: 1, path: ['bspack'], query: [`ep=${pump}`] });
+      assert.equal(name, '2.05');
+      return issuedKey(payload);
+    })();
+    await before[Symbol.asyncDispose]();
+    const gateway = await lone(site, tables);
+    await using party = await Party.open(gateway.coapsPort!, packed);
+    assert.equal(await party.register(pump), '2.01');
+    await gateway.orderJoins({ forget: pump });
+    const reason = 'what it was opened with is no longer valid';
+    await site.gatewayEvents.until('dtls.closed', { identity: packed.identity, reason });
   });
 
   test('finds no association without a window, and no window opens without a key of the gateway', async () => {

@@ -5,86 +5,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
-import { systemEntropy } from '../../src/base/entropy.ts';
-import { composeGateway } from '../../src/gateway/composition.ts';
-import { Gateway } from '../../src/gateway/gateway.ts';
-import { type CoapAnswer, type CoapCall, call } from '../../src/wire/coap/blockwise-client.ts';
 import { decode, encode, Malformed, Type } from '../../src/wire/coap/codec.ts';
 import { Code, codeText } from '../../src/wire/coap/codes.ts';
 import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
 import { Option, sorted, uint, uriOptions } from '../../src/wire/coap/options.ts';
-import { decodeContent } from '../../src/wire/lwm2m/content.ts';
 import { factoryIdentity, factoryKey } from '../../src/wire/secure/transport-keys.ts';
-import { EventRecorder } from '../event-recorder.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { SocketEnd } from '../wire/secure/dtls/socket-end.ts';
-import { gatewayConfig, loopback, Site, secrets } from './site.ts';
+import { factory, gatewayOf, id, opens, other, own, Party, secure } from './lwm2m-party.ts';
+import { Site, secrets } from './site.ts';
 
-const id = 'urn:dev:lwm2m:1';
-const other = 'urn:dev:lwm2m:2';
 const limit = { timeout: 120_000 };
-const factory = { identity: id, key: Buffer.from('0102030405060708090a0b0c0d0e0f10', 'hex') };
-const secure = {
-  coap: { port: 0, leisure: 50 },
-  lwm2m: {
-    device: [
-      { id, 'bootstrap-key': `hex:${factory.key.toString('hex')}` },
-      { id: other, 'bootstrap-key': 'another-another-' },
-    ],
-  },
-};
-const own = { 'bootstrap-key': `hex:${factory.key.toString('hex')}` };
-
-/** An LwM2M client that does what the test says: one association by one key. */
-class Party implements AsyncDisposable {
-  readonly end: SocketEnd;
-  readonly #port: number;
-
-  private constructor(end: SocketEnd, port: number) {
-    this.end = end;
-    this.#port = port;
-  }
-
-  static async open(port: number, key: { identity: string; key: Uint8Array }): Promise<Party> {
-    const end = await SocketEnd.open({ server: undefined as never });
-    await end.dtls.connect({ address: '127.0.0.1', port, local: '' }, key);
-    return new Party(end, port);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.end[Symbol.asyncDispose]();
-  }
-
-  async ask(method: number, path: string, query: string[] = [], more: Partial<CoapCall> = {}) {
-    const { code, payload }: CoapAnswer = await call(this.end.coap, systemEntropy, '127.0.0.1', this.#port, {
-      method,
-      path: path.split('/').slice(1),
-      query,
-      timeout: 20_000,
-      ...more,
-    });
-    return { code: codeText(code), payload };
-  }
-
-  /** The key of a Bootstrap-Pack. */
-  async pack(name = id): Promise<{ identity: string; key: Uint8Array; instance: number }> {
-    const { code, payload } = await this.ask(Code.GET, '/bspack', [`ep=${name}`]);
-    assert.equal(code, '2.05');
-    const entries = decodeContent(ContentFormat.SenmlCbor, payload, []);
-    const at = (resource: number) => entries.find(({ path }) => path[0] === 0 && path[2] === resource)!;
-    assert.equal(at(2).value, 0);
-    const instance = at(3).path[1]!;
-    return {
-      identity: Buffer.from(at(3).value as Uint8Array).toString(),
-      key: at(5).value as Uint8Array,
-      instance,
-    };
-  }
-
-  async register(name = id): Promise<string> {
-    return (await this.ask(Code.POST, '/rd', [`ep=${name}`, 'lwm2m=1.1', 'lt=300'])).code;
-  }
-}
 
 /** Sends requests without DTLS from a socket. */
 class PlainPeer {
@@ -118,29 +49,8 @@ class PlainPeer {
   }
 }
 
-/** A gateway without an uplink, with its parts. */
-async function gatewayOf(changes: object = {}) {
-  const config = gatewayConfig('mqtt://127.0.0.1:1', [], { ...secure, ...changes });
-  const events = new EventRecorder();
-  const surroundings = { events, listInterfaces: loopback('IPv4') };
-  const parts = composeGateway(config, surroundings);
-  const gateway = new Gateway(config, surroundings, parts);
-  await gateway.start();
-  return { config, gateway, events, keys: parts.state.credentials.keys, port: gateway.coapsPort!, parts };
-}
-
-/** Whether this key opens an association. With one that is not valid nothing is answered for a minute. */
-const opens = async (port: number, key: { identity: string; key: Uint8Array }): Promise<boolean> => {
-  try {
-    await using _party = await Party.open(port, key);
-    return true;
-  } catch {
-    return false;
-  }
-};
-
 test(
-  'a client with a key from the factory is bootstrapped over DTLS, registers by its own key, and loses it when it leaves',
+  'a client with a key from the factory is bootstrapped over DTLS, and registers by its own key',
   limit,
   async () => {
     await using broker = await startAedes();
@@ -163,7 +73,8 @@ test(
     assert.equal((client.value('/0/1/5') as Uint8Array).length, 16);
     await gateway.manage(id, [{ name: 'Get', uri: './3/0/0' }], 20_000);
     await client.detach();
-    await site.gatewayEvents.until('dtls.closed', { identity: String(fields.identity) });
+    await site.headendEvents.until('alert.device-detach', { device: id });
+    assert.equal(site.gatewayEvents.count('dtls.closed'), 1, 'the one by the key from the factory');
   },
 );
 
@@ -325,3 +236,54 @@ test('libcoap asks for a Bootstrap-Pack by its factory key', {
   assert.ok(issued, stdout.toString('latin1'));
   await events.until('lwm2m.bootstrapped', { device: id });
 });
+
+test(
+  'a client that deregisters keeps its key, over a restart too; an order to remove it, or its end in the list, revokes the key',
+  limit,
+  async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'postern-lwm2m-leave-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const state = { gateway: { id: 'gw-1', state: join(folder, 'gw.db') } };
+    const before = await gatewayOf(state);
+    const issued = await (async () => {
+      await using blank = await Party.open(before.port, factory);
+      return await blank.pack();
+    })();
+    {
+      await using client = await Party.open(before.port, issued);
+      // As at each planned stop of a client, or when the server disables it for a time (`/1/x/4`).
+      for (let times = 1; times <= 2; times++) {
+        const { code, location } = await client.ask(Code.POST, '/rd', [`ep=${id}`, 'lwm2m=1.1', 'lt=300']);
+        assert.equal(code, '2.01');
+        while (before.events.count('device.attached') < times) await before.events.nextOfAny();
+        assert.equal((await client.ask(Code.DELETE, location)).code, '2.02');
+        assert.equal(before.events.count('device.detached'), times);
+        assert.equal((await client.ask(Code.DELETE, location)).code, '4.04', 'the registration has ended');
+      }
+      assert.deepEqual(client.end.closings, []);
+    }
+    await before.gateway[Symbol.asyncDispose]();
+    const after = await gatewayOf(state);
+    await using gateway = after.gateway;
+    await using client = await Party.open(after.port, issued);
+    assert.equal(await client.register(), '2.01');
+    await after.events.until('device.attached', { device: id });
+    assert.equal(after.events.count('lwm2m.bootstrapped'), 0);
+    after.parts.associations.remove(id);
+    await client.end.until(0, 1);
+    assert.equal(after.keys.at(issued.identity), undefined);
+    // A client that has deregistered is locked out by the list alone, since there is no record of it.
+    const again = await (async () => {
+      await using blank = await Party.open(after.port, factory);
+      return await blank.pack();
+    })();
+    await using last = await Party.open(after.port, again);
+    const { config } = after;
+    gateway.reload(() => ({
+      ...config,
+      lwm2m: { ...config.lwm2m!, device: [{ id: other, security: 'dtls' }] },
+    }));
+    await last.end.until(0, 1);
+    assert.equal(after.keys.at(again.identity), undefined);
+  },
+);

@@ -5,15 +5,19 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { stringify } from 'smol-toml';
 import { Device } from '../../src/device/device.ts';
+import { LwM2mDevice } from '../../src/device/lwm2m-device.ts';
 import { ServiceProcess } from '../cli/service-process.ts';
 import { EventRecorder } from '../event-recorder.ts';
+import { LeapClock } from '../leap-clock.ts';
 import { freePair } from '../peers/free-pair.ts';
 import { EnrolmentSite } from './enrolment-site.ts';
-import { type DeviceKind, deviceConfig, secrets } from './site.ts';
+import { clientConfig, type DeviceKind, deviceConfig, secrets } from './site.ts';
 
 const local = [1, 2, 3].map((number) => `urn:dev:local:${number}`);
 const served = [1, 2, 3].map((number) => `urn:dev:served:${number}`);
-const all = [...local, ...served];
+const client = 'urn:dev:client:1';
+const clientKey = 'sesame-sesame-16';
+const all = [...local, ...served, client];
 const order = '<Get><CmdID>1</CmdID><Item><Target><LocURI>./DevInfo/DevId</LocURI></Target></Item></Get>';
 
 /** Starts a board as a process. Its files are in a folder of its own. */
@@ -31,6 +35,7 @@ function start(site: EnrolmentSite, folder: string, port: number): ServiceProces
       coaps: { port: port + 1 },
       mqtt: { url: site.url, ca: site.ca },
       enrolment: site.claim,
+      lwm2m: { lifetime: 60, device: [{ id: client, 'bootstrap-key': clientKey }] },
       bootstrap: { device: local.map((id) => ({ id, 'factory-secret': secrets.factory(id) })) },
     }),
   );
@@ -41,16 +46,18 @@ test('a dead board is replaced without a visit to its devices, and does not figh
   timeout: 240_000,
 }, async () => {
   await using site = await EnrolmentSite.open();
-  const headend = await site.headend(
-    { allow: [{ gateway: 'gw-1' }] },
-    {
-      device: served.map((id) => ({
-        id,
-        'client-secret': secrets.deviceClient(id),
-        'server-secret': secrets.deviceServer(id),
-      })),
-    },
-  );
+  const startHeadend = () =>
+    site.headend(
+      { allow: [{ gateway: 'gw-1' }] },
+      {
+        device: served.map((id) => ({
+          id,
+          'client-secret': secrets.deviceClient(id),
+          'server-secret': secrets.deviceServer(id),
+        })),
+      },
+    );
+  let headend = await startHeadend();
   const port = await freePair();
   const folders = [1, 2, 3].map(() => mkdtempSync(join(site.folder, 'board-')));
   const [first, second, kept] = folders as [string, string, string];
@@ -61,7 +68,18 @@ test('a dead board is replaced without a visit to its devices, and does not figh
     await board.until('mqtt.connected');
     await board.until('gateway.started');
     const events = new EventRecorder();
-    for (const id of all) {
+    const clock = new LeapClock(10);
+    site.use({ [Symbol.asyncDispose]: async () => clock.stop() });
+    const lwm2m = site.use(
+      new LwM2mDevice(clientConfig(client, { coapPort: port }, { 'bootstrap-key': clientKey }), {
+        events,
+        clock,
+      }),
+    );
+    await lwm2m.start();
+    await lwm2m.attached;
+    await site.headendEvents.until('alert.device-attach', { device: client, gateway: 'gw-1' });
+    for (const id of [...local, ...served]) {
       const kind: DeviceKind = local.includes(id) ? { factory: true } : { server: true };
       const top = {
         network: { gateway: `coap://127.0.0.1:${port}`, interface: '127.0.0.1', 'attach-every': 10 },
@@ -102,6 +120,11 @@ test('a dead board is replaced without a visit to its devices, and does not figh
   }
   headend.enrolment!.replace('gw-1', 1);
   await using successor = start(site, second, port);
+  // The head-end is restarted when it has approved the board, and before it hands anything over.
+  await site.headendEvents.until('gateway.replaced', { gateway: 'gw-1' });
+  await headend[Symbol.asyncDispose]();
+  assert.equal(site.headendEvents.count('gateway.handed-over'), 0);
+  headend = await startHeadend();
   await successor.until('enrolment.done');
   await successor.until('gateway.started');
   const replaced = await site.headendEvents.until('gateway.replaced', { gateway: 'gw-1' });
@@ -113,13 +136,15 @@ test('a dead board is replaced without a visit to its devices, and does not figh
     after('alert.device-attach')
       .map(({ fields }) => [fields.device, fields.bootstrap])
       .toSorted(),
-    all.map((id) => [id, local.includes(id) ? 'local' : 'server']).toSorted(),
+    all.map((id) => [id, served.includes(id) ? 'server' : 'local']).toSorted(),
   );
   const [outcome] = await headend.manage(served[0]!, [{ name: 'Get', uri: './DevInfo/DevId' }]);
   assert.equal(outcome?.results[0]?.data, served[0]);
+  // The client has asked for another bootstrap by its key from the factory.
+  await successor.until('lwm2m.bootstrapped', { device: client });
   await headend.fanOut('gw-1', { name: 'all', command: order, targets: {}, returnFormat: 2 } as never);
   await site.headendEvents.until('alert.command-fanout', { name: 'all' });
-  assert.match(headend.fanouts().at(-1)?.result ?? '', /Total="6" Done="6" Failed="0"/);
+  assert.match(headend.fanouts().at(-1)?.result ?? '', /Total="7" Done="7" Failed="0"/);
 
   // The old board comes back with all its files.
   await using old = start(site, kept, await freePair());

@@ -1,7 +1,7 @@
 import { PosternError } from '../../base/errors.ts';
 import type { DmAccount } from '../../mo/dm-acc.ts';
 import type { Remote } from '../../wire/coap/message.ts';
-import type { CoapTransport } from '../../wire/secure/coap-transport.ts';
+import type { OwnAssociation } from '../../wire/secure/own-association.ts';
 import { factoryIdentity, factoryKey } from '../../wire/secure/transport-keys.ts';
 
 /** What a request of the parent has as its `Remote.credential`. */
@@ -13,7 +13,7 @@ export interface ParentAssociationParts {
   readonly host: string;
   readonly port: number;
   readonly factorySecret: () => string;
-  readonly transport: Pick<CoapTransport, 'connect' | 'connectedAs' | 'leaveBy' | 'disconnect'>;
+  readonly transport: Pick<OwnAssociation, 'connect' | 'connectedAs' | 'leaveBy' | 'disconnect'>;
   /** Called when the parent has ended the association. */
   readonly ended: (reason: string) => void;
 }

@@ -1,4 +1,4 @@
-import { background, persistently } from '../../base/background.ts';
+import { background, guarded, persistently } from '../../base/background.ts';
 import { type Clock, type Monotonic, pause, plus } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, errorOfCoap, PosternError } from '../../base/errors.ts';
@@ -39,6 +39,8 @@ export interface ParentLinkParts {
    * Sends a CoAP request from the endpoint that serves this gateway's devices, so the parent can reach it there too.
    */
   readonly call: (address: string, port: number, call: CoapCall, heardOn?: string) => Promise<CoapAnswer>;
+  /** Whether the parent answers a CoAP ping within `timeout` milliseconds. */
+  readonly answers: (address: string, port: number, timeout: number, heardOn?: string) => Promise<boolean>;
   /** DTLS, for a parent with a coaps URI. */
   readonly transport: ParentAssociationParts['transport'] | undefined;
   /** The local address from which `call` sends to an address; undefined without a way there. */
@@ -50,8 +52,12 @@ export interface ParentLinkParts {
 
 /** Milliseconds between attempts to reach the parent. */
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
-/** Milliseconds for each discovery and bootstrap exchange with the parent. */
+/** Milliseconds for the bootstrap exchange with the parent. */
 const directTimeout = 20_000;
+/** Milliseconds for a sign of life of the parent: time enough for three transmissions. */
+const signTimeout = 7000;
+/** Milliseconds for which a request through the association waits, and waits again, before the parent is asked for a sign of life. */
+const doubtAfter = 4000;
 /** Reasons that are told once until the parent is connected. */
 const reasons = 16;
 /**
@@ -71,6 +77,8 @@ export class ParentLink implements Uplink {
   readonly #host: string;
   readonly #port: number;
   readonly #stop = new AbortController();
+  /** Aborted when the parent is lost. Another one follows. */
+  #gone = new AbortController();
   #running: Promise<void> | undefined;
   readonly #window = new FairWindow(flow);
   #connected = false;
@@ -186,6 +194,7 @@ export class ParentLink implements Uplink {
   async #send(path: string, query: readonly string[], { contentType, body, headers }: UpRequest) {
     const hmac = headers?.[hmacHeader];
     const contentFormat = contentFormatOf(contentType);
+    using _doubt = this.#doubting();
     try {
       return await this.#call({
         method: Code.POST,
@@ -200,6 +209,34 @@ export class ParentLink implements Uplink {
       if (asPosternError(thrown).code === 'timeout') this.#lost();
       throw thrown;
     }
+  }
+
+  /**
+   * Watches a request through the association. A parent that has lost the association is silent to everything that comes through
+   * it. A parent whose DM server is slow answers a ping. So one without an answer to either needs another handshake.
+   */
+  #doubting(): Disposable {
+    const { clock, events, answers } = this.#parts;
+    const association = this.#association;
+    if (!association) return { [Symbol.dispose]: () => {} };
+    const { signal } = this.#gone;
+    const ask = async () => {
+      // A ping that could not be sent says nothing.
+      const isThere = await answers(this.#host, this.#port, signTimeout, this.#source).catch(() => true);
+      if (isThere || signal.aborted) return;
+      association.close();
+      this.#lost();
+    };
+    const arm = () =>
+      clock.after(
+        doubtAfter,
+        guarded(events, 'parent-link', () => {
+          timer = arm();
+          void background(events, 'parent-link', ask);
+        }),
+      );
+    let timer = arm();
+    return { [Symbol.dispose]: () => timer.cancel() };
   }
 
   /**
@@ -284,7 +321,7 @@ export class ParentLink implements Uplink {
   async #greet(): Promise<void> {
     const query = [`href=${paths.sessions}`];
     const path = segments('/.well-known/core');
-    const { code } = await this.#call({ method: Code.GET, path, query, timeout: directTimeout });
+    const { code } = await this.#call({ method: Code.GET, path, query, timeout: signTimeout });
     if (!isSuccess(code)) throw new PosternError('unavailable', `the parent answered ${codeText(code)}`);
   }
 
@@ -324,7 +361,10 @@ export class ParentLink implements Uplink {
   #lost(): void {
     if (!this.#connected || this.#stop.signal.aborted) return;
     this.#connected = false;
-    this.#window.refuseWaiting(new PosternError('unavailable', 'the parent gateway does not answer'));
+    const silent = new PosternError('unavailable', 'the parent gateway does not answer');
+    this.#window.refuseWaiting(silent);
+    this.#gone.abort(silent);
+    this.#gone = new AbortController();
     this.#parts.events.emit('parent.lost', { parent: this.#parts.parentId });
     void background(this.#parts.events, 'uplink', () => this.#listener?.disconnected());
     this.#reconnect();
@@ -337,7 +377,7 @@ export class ParentLink implements Uplink {
     return await this.#parts.call(
       this.#host,
       this.#port,
-      { ...call, signal: this.#stop.signal },
+      { ...call, signal: AbortSignal.any([this.#stop.signal, this.#gone.signal]) },
       this.#source,
     );
   }

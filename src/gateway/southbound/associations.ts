@@ -233,7 +233,8 @@ export class Associations {
 
   /**
    * Removes a device, its credential and the devices behind it, and reports them as detached. Returns false when the
-   * device was not attached.
+   * device was not attached. An LwM2M client that leaves keeps its keys: a deregistration ends the registration alone (LwM2M core
+   * 1.1, section 6.2), and the client registers again by the account that it has.
    */
   detach(deviceId: string, reason: DetachReason): boolean {
     const { database, inventory, reported } = this.#parts;
@@ -328,10 +329,11 @@ export class Associations {
 
   #remove(deviceId: string, reason: string, report: () => void): boolean {
     const { database, inventory, credentials, events, leaving, gone } = this.#parts;
-    if (!inventory.get(deviceId)) return false;
+    const record = inventory.get(deviceId);
+    if (!record) return false;
     transaction(database, () => {
       inventory.delete(deviceId);
-      credentials.delete(deviceId);
+      if (reason !== 'left' || record.protocol !== 'LwM2M') credentials.delete(deviceId);
       leaving(deviceId);
       report();
       database.afterCommit(() => {

@@ -174,8 +174,10 @@ export class Joins implements UnlistedKeys {
     const pin = pins.get(deviceId);
     if (!pin) return false;
     transaction(database, () => {
+      // A client has keys alone, without a credential.
+      if (this.has(deviceId, 'LwM2M') || credentials.get(deviceId)?.origin === 'joined')
+        credentials.delete(deviceId);
       pins.delete(deviceId);
-      if (credentials.get(deviceId)?.origin === 'joined') credentials.delete(deviceId);
       database.afterCommit(() => {
         this.#listener?.revoke(unlistedIdentity(pin.mark));
         events.emit('join.forgotten', { device: deviceId });

@@ -41,6 +41,8 @@ export interface LwM2mBootstrapParts {
   readonly isForOscore: (deviceId: string) => boolean;
   /** URI of a path over CoAP that OSCORE protects, at the address of a socket. */
   readonly oscoreUri: (local: LocalEndpoint, path: string) => string;
+  /** @throws {PosternError} `storage` when the disk has taken no writes lately, and still takes none */
+  readonly tryDisk: () => void;
   readonly entropy: Entropy;
   readonly clock: Clock;
   readonly events: Events;
@@ -121,7 +123,8 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     const contentFormat = request.accept ?? ContentFormat.SenmlCbor;
     if (!packFormats.includes(contentFormat))
       return refusal(Code.NotAcceptable, `content formats of the pack: ${packFormats.join(' ')}`);
-    const key = this.#keyFor(deviceId, local, request.remote);
+    const key = this.#newKey(deviceId, local, request.remote);
+    if (key) this.#parts.keys.add(deviceId, key);
     const entries = [...this.#oscore(1, key), ...this.#security(local, 1, 1, key), ...this.#server()];
     this.#bootstrapped.set(deviceId, true);
     this.#parts.events.emit('lwm2m.bootstrapped', { device: deviceId, peer: request.remote.address });
@@ -151,7 +154,7 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
   }
 
   async #bootstrap(deviceId: string, remote: Remote, local: LocalEndpoint, wanted: number): Promise<void> {
-    const { call, calls, events } = this.#parts;
+    const { call, calls, events, keys, tryDisk } = this.#parts;
     const { signal } = this.#tasks;
     const { address, port } = remote;
     const heardOn = local.bound;
@@ -162,8 +165,9 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
       const found = await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat });
       const free = freeInstance(found, ObjectId.Security);
       const context = freeInstance(found, ObjectId.Oscore);
-      // Stored before the client loses its former account. The former key is valid until the client uses this one.
-      const key = this.#keyFor(deviceId, local, remote);
+      // Before the client loses its former account.
+      tryDisk();
+      const key = this.#newKey(deviceId, local, remote);
       const party = key && deviceId;
       // Deletes the accounts of all other servers. The client keeps its bootstrap server's account (section 6.1.6).
       expectDone(deviceId, 'Delete', await send({ method: Code.DELETE, path: [] }));
@@ -175,6 +179,9 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
         [[ObjectId.Server, 0], this.#server()],
       ] as const)
         if (entries.length > 0) await calls.write(client, path, entries, { signal, party });
+      // Without a Finish the client keeps its former account (section 6.1). So a bootstrap that is broken off takes no key away
+      // and gives none. After it, the former key is valid until the client uses this one: the answer to the Finish may be lost.
+      if (key) keys.add(deviceId, key);
       expectDone(deviceId, 'Finish', await send({ method: Code.POST, path: ['bs'] }));
       this.#bootstrapped.set(deviceId, true);
       events.emit('lwm2m.bootstrapped', { device: deviceId, peer: address });
@@ -185,20 +192,15 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     }
   }
 
-  /**
-   * A new key of the client. Undefined where its account has none (`securityOf`).
-   * @throws {PosternError} `storage`; `conflict` when the identity is taken
-   */
-  #keyFor(deviceId: string, local: LocalEndpoint, remote: Remote): Key | undefined {
-    const { entropy, keys, isForOscore } = this.#parts;
+  /** A new key for a client, which is not valid yet. Undefined where its account has none (`securityOf`). */
+  #newKey(deviceId: string, local: LocalEndpoint, remote: Remote): Key | undefined {
+    const { entropy, isForOscore } = this.#parts;
     const security = securityOf(local, remote, isForOscore(deviceId));
     if (!security) return undefined;
     const octets = entropy.bytes(secretBytes);
     // The specification wants a Master Secret that is text, though its type is opaque (LwM2M core 1.1, appendix E.9).
     const key = security === 'oscore' ? Buffer.from(Buffer.from(octets).toString('base64url')) : octets;
-    const made = { security, identity: freshIdentity(security, entropy), key };
-    keys.add(deviceId, made);
-    return made;
+    return { security, identity: freshIdentity(security, entropy), key };
   }
 
   /** Resources of the object Security. It links to the security context, where there is one. */

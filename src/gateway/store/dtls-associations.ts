@@ -2,8 +2,11 @@ import type { Database } from '../../base/database.ts';
 import { asPosternError } from '../../base/errors.ts';
 import { type ReadableTable, type Row, readRows } from '../../base/rows.ts';
 import type { Sealer } from '../../base/sealing.ts';
-import type { AssociationStore, StoredAssociation } from '../../wire/secure/coap-transport.ts';
-import { reservedBlock } from '../../wire/secure/coap-transport.ts';
+import {
+  type AssociationStore,
+  reservedBlock,
+  type StoredAssociation,
+} from '../../wire/secure/association-store.ts';
 import { suiteOf } from '../../wire/secure/dtls/suites.ts';
 
 export interface DtlsAssociationsParts {

@@ -1,4 +1,3 @@
-import { createHmac } from 'node:crypto';
 import type { Admission } from '../../base/admission.ts';
 import { background, failed, guarded } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
@@ -8,14 +7,19 @@ import { Type } from '../coap/codec.ts';
 import type { CoapEndpoint } from '../coap/endpoint.ts';
 import type { Remote } from '../coap/message.ts';
 import { remoteKey } from '../coap/peer.ts';
-import { Association, type AssociationState, type Place } from './dtls/association.ts';
+import { deviceOf, remoteOf } from './association-owner.ts';
+import {
+  type AssociationStore,
+  credentialMark,
+  reservedBlock,
+  type StoredAssociation,
+} from './association-store.ts';
+import { Association, type Place } from './dtls/association.ts';
 import { isStillTrusted } from './dtls/certificate-check.ts';
 import type { Certificates } from './dtls/certificates.ts';
 import { DtlsEndpoint } from './dtls/endpoint.ts';
-import type { Session } from './dtls/sessions.ts';
+import { OwnAssociation } from './own-association.ts';
 
-/** Sequence numbers that an association may use after what is stored of it, in one run of the process. */
-export const reservedBlock = 1024;
 /**
  * Milliseconds after which new associations are stored, all together. Those that ended before are never written: a device that comes
  * and goes again and again wears no flash. After a power cut, those that were not stored yet shake hands again.
@@ -25,26 +29,6 @@ const storeAfter = 5000;
 const farewell = 2000;
 /** Milliseconds for the answer to a ping. It is shorter than the time after which a ping is sent again. */
 const probeTime = 1900;
-
-/** An association as it comes out of the store. */
-export interface StoredAssociation {
-  readonly state: AssociationState;
-  /** `credentialMark` of the pre-shared key with which it was opened; empty with a certificate or a raw public key. */
-  readonly credential: string;
-  /** Nothing was received after it was stored. */
-  readonly isClean: boolean;
-}
-
-/** Where associations outlive the process. */
-export interface AssociationStore {
-  /** What was stored. To be called once in a run: it counts the blocks of sequence numbers that earlier runs may have used. */
-  load(): readonly StoredAssociation[];
-  /** Stores associations instead of earlier ones of the same identities. */
-  save(associations: readonly StoredAssociation[]): void;
-  remove(identity: string): void;
-  /** Resolves when what was saved survives a power cut. */
-  settled(): Promise<void>;
-}
 
 export interface CoapTransportParts {
   readonly clock: Clock;
@@ -71,19 +55,6 @@ export interface CoapTransportParts {
   readonly store: AssociationStore;
 }
 
-/** Who the server of an own association is, and what opens the association. */
-export interface SecureServer {
-  readonly address: string;
-  readonly port: number;
-  /** Identity and pre-shared key of this end. */
-  readonly identity: string;
-  readonly key: Uint8Array;
-  /** Whom requests through the association come from. */
-  readonly owner: Pick<Remote, 'identity' | 'credential'>;
-  /** Called when the server has ended the association, or it gave way to others. */
-  readonly ended: (reason: string) => void;
-}
-
 /** What a socket of one local address gives to the transport. */
 export interface SecureSocket {
   /** Sends one datagram. */
@@ -104,6 +75,8 @@ export interface SecureSocket {
 export class CoapTransport {
   readonly #parts: CoapTransportParts;
   readonly #dtls: DtlsEndpoint;
+  /** The association that this end opens. */
+  readonly own: OwnAssociation;
   /** By local address. */
   readonly #sockets = new Map<string, SecureSocket>();
   readonly #byKey = new Map<string, Association>();
@@ -119,10 +92,6 @@ export class CoapTransport {
   #stored: readonly StoredAssociation[];
   #storing: Timer | undefined;
   #opened = 0;
-  /** The association that this end opened. A handshake makes it anew after a restart, so it is not stored. */
-  #client: { readonly server: SecureServer; readonly association: Association } | undefined;
-  /** Makes the next handshake with the same key short. */
-  #session: Session | undefined;
   #moved: (former: Place, remote: Remote, local: string) => void = () => {};
 
   constructor(parts: CoapTransportParts) {
@@ -145,6 +114,15 @@ export class CoapTransport {
       },
       limits: { associations, sessions: associations },
     });
+    this.own = new OwnAssociation({
+      dtls: this.#dtls,
+      opened: (association, owner) => {
+        const { identity, place } = association;
+        this.#own(association, owner);
+        events.emit('dtls.opened', { identity, peer: place.address, ...deviceOf(association) });
+      },
+      forget: (association, reason) => this.#forget(association, reason),
+    });
     this.#stored = store.load();
   }
 
@@ -160,47 +138,6 @@ export class CoapTransport {
   /** Sets what is called when a peer has moved: after it has answered at its new place. */
   onMoved(listener: (former: Place, remote: Remote, local: string) => void): void {
     this.#moved = listener;
-  }
-
-  /**
-   * Opens an association with a server, in the place of the one that was opened before. The peer may be asked by its address, and
-   * may ask, as long as the association lives. There is one server at a time.
-   * @param local own address, which must have been opened
-   * @throws {PosternError} as `Connector.connect`; `forbidden` also when the server answers and does not take the key
-   */
-  async connect(server: SecureServer, local: string): Promise<void> {
-    const { address, port, identity, key, owner } = server;
-    this.disconnect();
-    const session = this.#session?.identity === identity ? this.#session : undefined;
-    // A session that does not lead to an association is not tried twice.
-    this.#session = undefined;
-    const made = await this.#dtls.connect({ address, port, local }, { identity, key, session });
-    const { association } = made;
-    this.#session = made.session;
-    this.#client = { server, association };
-    this.#own(association, owner);
-    this.#parts.events.emit('dtls.opened', { identity, peer: address, ...deviceOf(association) });
-  }
-
-  /** The identity with which this end has an association with a server at this address and port. */
-  connectedAs(address: string, port: number): string | undefined {
-    const association = this.#client?.association;
-    return association && this.#dtls.at(address, port) === association ? association.identity : undefined;
-  }
-
-  /** The own association leaves by another own address from now on. The server follows its connection ID. */
-  leaveBy(local: string): void {
-    const association = this.#client?.association;
-    if (association) association.place = { ...association.place, local };
-  }
-
-  /** Ends the own association, and tells the server so. */
-  disconnect(): void {
-    const association = this.#client?.association;
-    this.#client = undefined;
-    if (!association) return;
-    this.#dtls.close(association);
-    this.#forget(association, 'this end closed it');
   }
 
   /** How much state is kept. */
@@ -444,8 +381,7 @@ export class CoapTransport {
     const { identity, place, isClient } = association;
     const { events, store } = this.#parts;
     const device = deviceOf(association);
-    const client = this.#client?.association === association ? this.#client : undefined;
-    if (client) this.#client = undefined;
+    const ended = this.own.end(association);
     this.#byKey.delete(remoteOf(association)?.key ?? '');
     this.#byKey.delete(this.#formerKeys.get(association) ?? '');
     association.owner = undefined;
@@ -456,23 +392,9 @@ export class CoapTransport {
       failed(events, 'state', thrown);
     }
     events.emit('dtls.closed', { identity, peer: place.address, reason, ...device });
-    client?.server.ended(reason);
+    ended?.(reason);
   }
 }
-
-/** What CoAP knows of the peer of an association. */
-const remoteOf = (association: Association | undefined): Remote | undefined =>
-  association?.owner as Remote | undefined;
-
-/** The device in an event about an association, where its name is not the identity. */
-function deviceOf(association: Association): { readonly device?: string } {
-  const device = remoteOf(association)?.identity;
-  return device === undefined || device === association.identity ? {} : { device };
-}
-
-/** Tells keys apart without giving them away. */
-const credentialMark = (key: Uint8Array): string =>
-  createHmac('sha256', key).update('postern association').digest('base64url').slice(0, 16);
 
 /** Whether a datagram is a Reset (RFC 7252 section 4.2). */
 const isReset = (content: Buffer): boolean => content.length === 4 && ((content[0]! >> 4) & 3) === Type.RST;

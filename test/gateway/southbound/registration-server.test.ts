@@ -95,6 +95,7 @@ function rig(
       openDatabase(':memory:', gatewaySchema),
       new Sealing(new Uint8Array(32), seededEntropy(1)),
     ),
+    tryDisk: () => {},
     entropy: seededEntropy(1),
     clock,
     events,

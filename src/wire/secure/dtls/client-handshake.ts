@@ -19,6 +19,7 @@ import {
   trustedTypes,
 } from './certificates.ts';
 import { CertificateType, ecdsaSha256, secp256r1 } from './extensions.ts';
+import { handshakeLimits } from './flights.ts';
 import { Handshake, type HandshakeParts } from './handshake.ts';
 import {
   type ClientHello,
@@ -207,7 +208,7 @@ export class ClientHandshake extends Handshake {
       this.signature = undefined;
       flight.push(this.message(MessageType.CertificateVerify, signatureBytes(signature)));
     }
-    this.sendFlight([...flight, ...this.finish()]);
+    this.sendFlight([...flight, ...this.finish()], false, handshakeLimits.proofs);
   }
 
   #certificate(certificates: Certificates): HandshakeMessage {

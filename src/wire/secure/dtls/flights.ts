@@ -10,6 +10,11 @@ export const handshakeLimits = {
   repeatAfter: 1000,
   /** How often a flight is sent, all in all. With the times above, a handshake ends after a minute of silence. */
   transmissions: 6,
+  /**
+   * How often a client sends its Finished. The server has just answered, so after these 15 seconds its silence says that it does not
+   * take the key.
+   */
+  proofs: 4,
   /** Bytes of a datagram, which pass a path of IPv6 with room for what tunnels add (RFC 6347 section 4.1.1.1). */
   datagram: 1200,
   /** Protected records that wait for the keys. */
@@ -56,14 +61,17 @@ export class Flights {
     return this.#isLast;
   }
 
-  /** Sends a flight in the place of the one before. One that is the last is repeated only by `repeat`. */
-  send(flight: readonly FlightItem[], isLast: boolean): void {
+  /**
+   * Sends a flight in the place of the one before. One that is the last is repeated only by `repeat`.
+   * @param most how often it is sent, all in all
+   */
+  send(flight: readonly FlightItem[], isLast: boolean, most: number): void {
     this.stop();
     this.#flight = flight;
     this.#sent = 0;
     this.#isLast = isLast;
     this.#transmit();
-    if (!isLast) this.#arm(handshakeLimits.repeatAfter);
+    if (!isLast) this.#arm(handshakeLimits.repeatAfter, most);
   }
 
   /**
@@ -85,14 +93,14 @@ export class Flights {
     this.#timer?.cancel();
   }
 
-  #arm(delay: number): void {
+  #arm(delay: number, most: number): void {
     this.#timer = this.#parts.wheel.after(delay, () => {
-      if (this.#sent >= handshakeLimits.transmissions) {
+      if (this.#sent >= most) {
         this.#gaveUp();
         return;
       }
       this.#transmit();
-      this.#arm(delay * 2);
+      this.#arm(delay * 2, most);
     });
   }
 

@@ -181,8 +181,12 @@ export abstract class Handshake {
    * Sends a flight.
    * @param isLast no answer is expected, so it is repeated only by `repeat`
    */
-  protected sendFlight(flight: readonly FlightItem[], isLast = false): void {
-    this.#flights.send(flight, isLast);
+  protected sendFlight(
+    flight: readonly FlightItem[],
+    isLast = false,
+    most: number = handshakeLimits.transmissions,
+  ): void {
+    this.#flights.send(flight, isLast, most);
   }
 
   /** Ends the handshake with success. */

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { SystemClock } from '../../../../src/base/clock.ts';
 import { systemEntropy } from '../../../../src/base/entropy.ts';
 import { CoapEndpoint } from '../../../../src/wire/coap/endpoint.ts';
-import { reply } from '../../../../src/wire/coap/message.ts';
+import { type Handler, reply } from '../../../../src/wire/coap/message.ts';
 import { remoteKey } from '../../../../src/wire/coap/peer.ts';
 import type { Association } from '../../../../src/wire/secure/dtls/association.ts';
 import { DtlsEndpoint } from '../../../../src/wire/secure/dtls/endpoint.ts';
@@ -22,6 +22,8 @@ export class SocketEnd implements AsyncDisposable {
   readonly keyLog: string[] = [];
   readonly associations: Association[] = [];
   readonly closings: string[] = [];
+  /** Answers requests. */
+  handler: Handler = () => reply(0x45, { payload: 'hello over DTLS' });
   readonly #socket: Socket;
   #told = Promise.withResolvers<void>();
 
@@ -54,7 +56,7 @@ export class SocketEnd implements AsyncDisposable {
       clock,
       entropy: systemEntropy,
       events: new EventRecorder(),
-      handler: () => reply(0x45, { payload: 'hello over DTLS' }),
+      handler: (request) => this.handler(request),
       send: (content, port, address) => {
         const association = this.dtls.at(address, port);
         if (association) this.dtls.send(association, content);

@@ -1,0 +1,29 @@
+import { createHmac } from 'node:crypto';
+import type { AssociationState } from './dtls/association.ts';
+
+/** Sequence numbers that an association may use after what is stored of it, in one run of the process. */
+export const reservedBlock = 1024;
+
+/** An association as it comes out of the store. */
+export interface StoredAssociation {
+  readonly state: AssociationState;
+  /** `credentialMark` of the pre-shared key with which it was opened; empty with a certificate or a raw public key. */
+  readonly credential: string;
+  /** Nothing was received after it was stored. */
+  readonly isClean: boolean;
+}
+
+/** Where associations outlive the process. */
+export interface AssociationStore {
+  /** What was stored. To be called once in a run: it counts the blocks of sequence numbers that earlier runs may have used. */
+  load(): readonly StoredAssociation[];
+  /** Stores associations instead of earlier ones of the same identities. */
+  save(associations: readonly StoredAssociation[]): void;
+  remove(identity: string): void;
+  /** Resolves when what was saved survives a power cut. */
+  settled(): Promise<void>;
+}
+
+/** Tells keys apart without giving them away. */
+export const credentialMark = (key: Uint8Array): string =>
+  createHmac('sha256', key).update('postern association').digest('base64url').slice(0, 16);
