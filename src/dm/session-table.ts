@@ -91,6 +91,8 @@ export class SessionTable<Owner> {
   readonly #budget: SessionBudget<Entry<Owner>>;
   /** Messages that were refused within the last second, for want of a place. */
   #refused: { readonly since: Monotonic; count: number } | undefined;
+  /** Why there are no more sessions. */
+  #stopped: string | undefined;
 
   constructor(parts: SessionTableParts<Owner>) {
     this.#parts = parts;
@@ -109,9 +111,11 @@ export class SessionTable<Owner> {
 
   /**
    * Returns the session of a message. Makes it by `begin` when the message belongs to none.
-   * @throws {PosternError} `unavailable` when there are too many sessions, or when they hold too much; the session is as it was
+   * @throws {PosternError} `unavailable` when there are too many sessions, when they hold too much, or after `stop`; the session is as
+   *   it was
    */
   find(arrived: ArrivedMessage, begin: () => BegunSession<Owner>): FoundSession<Owner> {
+    if (this.#stopped !== undefined) throw new PosternError('unavailable', this.#stopped);
     const { key, associations, message, seal } = arrived;
     const open = this.#entries.get(key);
     if (open && isRepeated(open, arrived)) return { ...open, place: 'repeated' };
@@ -163,6 +167,12 @@ export class SessionTable<Owner> {
     const ending = [...this.#entries.values()].filter(({ owner }) => fits(owner));
     for (const entry of ending) this.#forget(entry);
     await Promise.all(ending.map((entry) => this.#abandon(entry, status, reason)));
+  }
+
+  /** Ends all sessions with 514. A message that comes later, while the rest of the process stops, begins none. */
+  async stop(reason: string): Promise<void> {
+    this.#stopped = reason;
+    await this.end(() => true, DmStatus.SessionAborted, reason);
   }
 
   /** A new session takes the place of the earlier one of its key, or else a free place, which `#demandPlace` has found. */

@@ -166,7 +166,7 @@ export class Sessions {
 
   /** Ends all open sessions with status 514. */
   async stop(): Promise<void> {
-    await this.#table.end(() => true, DmStatus.SessionAborted, 'the server stops');
+    await this.#table.stop('the server stops');
   }
 
   /** Counts a wrong answer to a challenge. */

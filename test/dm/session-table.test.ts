@@ -443,11 +443,12 @@ describe('bounds', () => {
     assert.deepEqual([[...it.table.values()].length, it.clock.timers], [0, 0]);
   });
 
-  test('every session ends, and no timer stays', async () => {
+  test('every session ends at a stop, a message that comes later begins none, and no timer stays', async () => {
     const it = desk();
     const device = it.powerUp();
     await it.take(device.start());
-    await it.table.end(() => true, 514, 'the server stops');
+    await it.table.stop('the server stops');
+    await assert.rejects(it.take(it.powerUp().start()), { code: 'unavailable', message: 'the server stops' });
     assert.deepEqual([[...it.table.values()].length, it.clock.timers], [0, 0]);
     assert.deepEqual(it.abandoned.toSorted(), ['device 1 514']);
   });

@@ -145,7 +145,7 @@ export class DeviceSessions {
 
   /** Ends all sessions. */
   async stop(): Promise<void> {
-    await this.#table.end(() => true, DmStatus.SessionAborted, 'the gateway stops');
+    await this.#table.stop('the gateway stops');
   }
 
   async #overCoap(request: CoapRequest, local: LocalEndpoint): Promise<Reply> {
