@@ -37,7 +37,7 @@ const summary: readonly (readonly [run: string, ...figures: string[]])[] = [
   ['board', 'answer'],
   ['image', 'update-bundle', 'packed-disk'],
   ['firmware', 'free-1000', 'idle-hour'],
-  ['fuzz', 'inputs', 'findings'],
+  ['fuzz', 'all/inputs', 'all/findings'],
 ];
 
 const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
@@ -65,9 +65,11 @@ export function runBlock({ date, machine, how, figures }: Run): string {
 function grid(figures: Readonly<Record<string, Figure>>): string {
   const rows = Map.groupBy(Object.entries(figures), ([key]) => key.split('/')[0] ?? '');
   const [first = []] = rows.values();
-  const target = ({ atMost, atLeast }: Figure) =>
-    atMost === undefined ? `at least ${atLeast}` : `at most ${atMost.toLocaleString('en')}`;
-  const head = first.map(([, figure]) => `${figure.what} (${target(figure)})`);
+  const target = ({ atMost, atLeast }: Figure) => {
+    if (atMost !== undefined) return ` (at most ${atMost.toLocaleString('en')})`;
+    return atLeast === undefined ? '' : ` (at least ${atLeast.toLocaleString('en')})`;
+  };
+  const head = first.map(([, figure]) => `${figure.what}${target(figure)}`);
   const cell = ([, figure]: [string, Figure]) => {
     const text = `${shown(figure.value, figure)} ${figure.unit}`.trim();
     return verdict(figure).endsWith('missed') ? `**${text}**` : text;
