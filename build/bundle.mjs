@@ -43,7 +43,8 @@ const bundles = {
  * - `node-aead-crypto` is a native library for versions of Node without AES-CCM. node-dtls-client never asks for it here.
  * - `./wx` and `./ali` of mqtt connect the apps of two messengers. The replacement throws when it is used.
  * - `./lib/websocket-server` and `./lib/subprotocol` of ws are for servers, and nothing here is one. `permessage-deflate`
- *   compresses, which is switched off.
+ *   compresses, which is switched off, and `./extension` reads what such extensions say. `./event-target` gives a WebSocket the
+ *   interface of browsers; mqtt uses it as a stream of Node.
  * - `bl` is a stream of buffers, of which mqtt-packet uses the list alone.
  * - `process-nextick-args` is `process` itself where Node is not of 2015.
  * - `../../package.json` is mqtt's own, of which it uses the version.
@@ -67,6 +68,9 @@ const leftOut = {
   './ali': "throw new Error('ali is not in this bundle');",
   './lib/websocket-server': 'module.exports = undefined;',
   './lib/subprotocol': 'module.exports = undefined;',
+  './extension': 'module.exports = {};',
+  './lib/extension': 'module.exports = {};',
+  './event-target': 'module.exports = { EventTarget: {} };',
   bl: "module.exports = require('bl/BufferList');",
   'process-nextick-args': 'module.exports = process;',
   '../../package.json': 'exports.version = "bundled";',

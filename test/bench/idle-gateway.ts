@@ -10,7 +10,7 @@ import { Credentials } from '../../src/gateway/store/credentials.ts';
 import { Inventory } from '../../src/gateway/store/inventory.ts';
 import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 import { GatewayMode } from '../../src/mo/device-record.ts';
-import { startMosquitto } from '../peers/brokers.ts';
+import { freePort, startMosquitto } from '../peers/brokers.ts';
 import { selfSigned } from '../peers/certificates.ts';
 import { sealingOf } from '../state-files.ts';
 import { deviceId, secrets } from './crowd.ts';
@@ -60,6 +60,8 @@ export interface IdleOptions {
   readonly devices?: number;
   /** Whether the broker is reached by TLS. */
   readonly tls?: boolean;
+  /** Whether the broker is reached over a WebSocket. */
+  readonly websocket?: boolean;
   /** Added to the environment of the process. */
   readonly env?: NodeJS.ProcessEnv;
 }
@@ -70,15 +72,19 @@ export interface IdleOptions {
  */
 export async function idleGateway(
   program: readonly string[],
-  { devices = 0, tls = false, env = {} }: IdleOptions = {},
+  { devices = 0, tls = false, websocket = false, env = {} }: IdleOptions = {},
 ): Promise<IdleGateway> {
   const folder = mkdtempSync(join(tmpdir(), 'postern-idle-'));
   const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
   if (tls) selfSigned('localhost', { key, cert }, '-addext', 'subjectAltName=IP:127.0.0.1');
+  const port = await freePort();
   const broker = await startMosquitto([
     'allow_anonymous true',
+    // A listener of its own: mosquitto does not start with one for WebSockets alone.
+    ...(websocket ? [`listener ${port} 127.0.0.1`, 'protocol websockets'] : []),
     ...(tls ? [`certfile ${cert}`, `keyfile ${key}`, 'user root'] : []),
   ]);
+  const scheme = `${websocket ? 'ws' : 'mqtt'}${tls ? 's' : ''}:`;
   const state = join(folder, 'state.db');
   if (devices > 0) await attachedState(state, devices);
   const file = join(folder, 'gateway.toml');
@@ -94,7 +100,7 @@ port = 0
 interfaces = ["lo"]
 insecure-plain-coap = true
 [mqtt]
-url = "${tls ? broker.url.replace('mqtt:', 'mqtts:') : broker.url}"
+url = "${websocket ? `${scheme}//127.0.0.1:${port}` : broker.url.replace('mqtt:', scheme)}"
 ${tls ? `ca = "${cert}"` : ''}
 [dm-server]
 id = "dm.example"

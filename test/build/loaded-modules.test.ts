@@ -25,3 +25,8 @@ test('an idle gateway with a broker without TLS loads neither TLS nor compressio
   const has = (name: string) => loaded.includes(`NativeModule ${name}`);
   assert.deepEqual(['sqlite', 'http', 'tls', 'zlib'].map(has), [true, true, false, false]);
 });
+
+for (const tls of [false, true])
+  test(`the bundle reaches a broker over a WebSocket ${tls ? 'with' : 'without'} TLS, without the parts that it leaves out`, async () => {
+    await using _gateway = await idleGateway([bundle], { websocket: true, tls });
+  });

@@ -1,13 +1,11 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { Code } from '../../src/wire/coap/codes.ts';
-import { startMosquitto } from '../peers/brokers.ts';
+import { freePort, startMosquitto } from '../peers/brokers.ts';
 import { selfSigned } from '../peers/certificates.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 import { CountingProxy } from '../peers/counting-proxy.ts';
@@ -44,16 +42,6 @@ async function keepAlives(
   const before = proxy.octets;
   await promise;
   return minus(proxy.octets, before);
-}
-
-/** A TCP port of the loopback interface that nobody uses now. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 describe('the link that costs money', limit, () => {

@@ -72,7 +72,8 @@ export async function startAedes(): Promise<Broker> {
   return brokerOf(`mqtt://127.0.0.1:${port}`, start, () => stop());
 }
 
-async function freePort(): Promise<number> {
+/** A TCP port of the loopback interface that nobody uses now. */
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const port = portOf(server);
