@@ -133,12 +133,15 @@ function causeOf(name: EventName, severity: Severity, fields: EventFields): stri
   for (const field of causeFields) {
     const value = fields[field];
     if (value === undefined) continue;
-    const text = String(value);
+    // Texts differ in numbers as well: `try again in 4 s`.
+    const text = isSentence(field) ? String(value).replace(/\d+/g, '0') : String(value);
     // With its length, no text can pass for another field.
     cause += ` ${field} ${text.length} ${text}`;
   }
   return hash('sha256', cause, 'base64');
 }
+
+const isSentence = (field: string): boolean => field === 'reason' || field === 'message';
 
 function kept(fields: EventFields): string {
   const cut: Record<string, EventFields[string]> = {};
