@@ -65,6 +65,9 @@ export function complaints({ subjects, fields, events }: Prose = readProse()): s
       .filter((name) => !Object.hasOwn(eventTable, name))
       .map((name) => `docs/events.toml explains ${name}, which is no event`),
     ...[...common.keys()].filter((name) => !used.has(name)).map((name) => `no event has the field ${name}`),
+    ...[...common.keys()]
+      .filter((name) => !fields[name])
+      .map((name) => `docs/events.toml does not say what the common field ${name} is`),
     ...Object.keys(fields)
       .filter((name) => !common.has(name))
       .map((name) => `docs/events.toml explains ${name}, which is no common field`),
