@@ -78,6 +78,14 @@ const tellEvery = 60_000;
 /** Which limit refused a datagram. */
 type Scope = 'address' | 'prefix' | 'total' | 'proven' | 'multicast' | 'connections';
 
+/** How many datagrams, requests and connections were not admitted, and what holds for the latest of them. */
+export interface Refusals {
+  readonly count: number;
+  readonly limit: Scope;
+  /** Its address. */
+  readonly peer: string;
+}
+
 export interface AdmissionParts {
   readonly clock: Clock;
   readonly events: Events;
@@ -118,6 +126,7 @@ export class Admission {
   readonly #allMulticast: TokenBucket;
   #refused = 0;
   #refusedInAll = 0;
+  #latest: Omit<Refusals, 'count'> | undefined;
   #toldAt = Number.NEGATIVE_INFINITY;
 
   constructor({ clock, events, limits, known = admissionTable.known }: AdmissionParts) {
@@ -155,6 +164,11 @@ export class Admission {
       multicastPrefixes: this.#multicastPrefixes.size,
       refused: this.#refusedInAll,
     };
+  }
+
+  /** What was not admitted since the start. Undefined when all was. */
+  get refusals(): Refusals | undefined {
+    return this.#latest && { count: this.#refusedInAll, ...this.#latest };
   }
 
   /** Whether a device proved itself at this address lately. */
@@ -250,6 +264,7 @@ export class Admission {
   #refuse(limit: Scope, peer: string): false {
     this.#refused++;
     this.#refusedInAll++;
+    this.#latest = { limit, peer };
     const now = this.#clock.now();
     if (now - this.#toldAt < tellEvery) return false;
     this.#toldAt = now;

@@ -11,6 +11,11 @@ export const described = <S extends v.GenericSchema>(schema: S, description: str
 const textRule = 'a text of 1 to 255 characters';
 /** Schema of a text of 1 to 255 characters. */
 export const text = v.pipe(v.string(), v.minLength(1, textRule), v.maxLength(255, textRule));
+/** Schema of a name, or of the beginning of names followed by `*` (`matchesDevice`). */
+export const namePattern = v.pipe(
+  v.string(),
+  v.regex(/^[^*]{0,254}.$/s, 'a name, or the beginning of names followed by *, of 1 to 255 characters'),
+);
 /**
  * What a file that a configuration names holds: PEM certificates of authorities, a PEM certificate of this party, its private
  * key, a PEM public key, or anything.

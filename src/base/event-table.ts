@@ -256,6 +256,7 @@ export const eventTable = {
   'session.alert': info.byPeer<'device', never, { alert: number }>(),
   'session.ended': info.byPeer<'device' | 'session' | 'status', 'gateway' | 'peer' | 'reason'>(),
   'session.failed': warn.byPeer<'device' | 'status' | 'reason', 'session' | 'gateway' | 'peer'>(),
+  'session.locked-out': warn.byPeer<'device' | 'peer' | 'reason'>(),
   'session.stale-account': warn.byPeer<'device' | 'peer'>(),
   'session.started': info.byPeer<'device' | 'session', 'gateway'>(),
   'session.unknown-device': warn.byPeer<'device' | 'peer'>(),

@@ -7,13 +7,14 @@ import type { EventName } from './event-table.ts';
 
 /**
  * Milliseconds in which the same cause and peer is told once. Causes and peers that are remembered, each as a hash, and
- * characters of each text that is kept for the count. Lines of one name: how many at once, and how many in a second after that. What any device may cause by a wrong message is a
+ * characters of each text that is kept for the count. Changes of a state (`online`) that are told within the time. Lines of one name: how many at once, and how many in a second after that. What any device may cause by a wrong message is a
  * warning; what happens to a device that is known here is an info, and there may be thousands of devices.
  */
 export const repetitionLimits = {
   window: 60_000,
   causes: 1024,
   characters: 128,
+  changes: 8,
   lines: { warn: { burst: 32, perSecond: 0.5 }, info: { burst: 2000, perSecond: 10 } },
 } as const;
 
@@ -29,8 +30,11 @@ export type TellRepetitions = (name: EventName, fields: EventFields) => void;
 interface Told {
   readonly name: EventName;
   /** Those of the line that was written, cut, as JSON. A text of its own keeps no message of a peer in memory. */
-  readonly fields: string;
+  fields: string;
   readonly until: Monotonic;
+  /** The latest state, of an event that tells one. Its changes that were written. */
+  online: EventFields[string];
+  changes: number;
   repeated: number;
 }
 
@@ -64,11 +68,22 @@ export class RepeatedEvents {
     this.#sweepLater();
     const key = causeOf(name, severity, fields);
     const told = this.#told.get(key);
+    const budget = this.#budgetOf(name, severity);
     if (told && told.until > this.#clock.now()) {
+      // The log tells the state that holds: a change is written, and a count has the latest.
+      const isChange = fields.online !== told.online;
+      if (isChange) {
+        told.online = fields.online;
+        told.fields = kept(fields);
+      }
+      if (isChange && told.changes < repetitionLimits.changes && budget.lines >= 1) {
+        told.changes++;
+        budget.lines--;
+        return true;
+      }
       told.repeated++;
       return false;
     }
-    const budget = this.#budgetOf(name, severity);
     if (budget.lines < 1) {
       budget.others++;
       return false;
@@ -76,7 +91,8 @@ export class RepeatedEvents {
     budget.lines--;
     if (told) this.#tellOf(told);
     const until = (this.#clock.now() + repetitionLimits.window) as Monotonic;
-    this.#told.set(key, { name, fields: kept(fields), until, repeated: 0 });
+    const { online } = fields;
+    this.#told.set(key, { name, fields: kept(fields), until, online, changes: 0, repeated: 0 });
     return true;
   }
 
@@ -133,12 +149,15 @@ function causeOf(name: EventName, severity: Severity, fields: EventFields): stri
   for (const field of causeFields) {
     const value = fields[field];
     if (value === undefined) continue;
-    const text = String(value);
+    // Texts differ in numbers as well: `try again in 4 s`.
+    const text = isSentence(field) ? String(value).replace(/\d+/g, '0') : String(value);
     // With its length, no text can pass for another field.
     cause += ` ${field} ${text.length} ${text}`;
   }
   return hash('sha256', cause, 'base64');
 }
+
+const isSentence = (field: string): boolean => field === 'reason' || field === 'message';
 
 function kept(fields: EventFields): string {
   const cut: Record<string, EventFields[string]> = {};

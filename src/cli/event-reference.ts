@@ -65,6 +65,9 @@ export function complaints({ subjects, fields, events }: Prose = readProse()): s
       .filter((name) => !Object.hasOwn(eventTable, name))
       .map((name) => `docs/events.toml explains ${name}, which is no event`),
     ...[...common.keys()].filter((name) => !used.has(name)).map((name) => `no event has the field ${name}`),
+    ...[...common.keys()]
+      .filter((name) => !fields[name])
+      .map((name) => `docs/events.toml does not say what the common field ${name} is`),
     ...Object.keys(fields)
       .filter((name) => !common.has(name))
       .map((name) => `docs/events.toml explains ${name}, which is no common field`),
@@ -97,7 +100,7 @@ const introduction = `Every part of Postern says what happens by events. A log l
 | warn | Something went wrong, or is not secured. Postern goes on by itself. |
 | error | Something went wrong that should not be possible, or that Postern cannot mend by itself. |
 
-Events that a peer can cause by what it sends are marked "caused by a peer". The log tells each of them once a minute for each cause and peer, and at most 32 at once and one in 2 s of one name (infos: 2000, and 10 in a second). What is left out is counted: a line with \`repeated\` follows within a minute, with the fields of the line that was written, or with \`others\` for all other causes and peers of this name. Texts in a line are cut at 512 characters. \`postern status\`, and \`GET /counts\` of the head-end, count every one.
+Events that a peer can cause by what it sends are marked "caused by a peer". The log tells each of them once a minute for each cause and peer, and at most 32 at once and one in 2 s of one name (infos: 2000, and 10 in a second). What is left out is counted: a line with \`repeated\` follows within a minute, with the fields of the line that was written and the latest state (\`online\`), or with \`others\` for all other causes and peers of this name. Texts in a line are cut at 512 characters. \`postern status\`, and \`GET /counts\` of the head-end, count every one.
 
 No event has a secret, a nonce or a payload. This page is made by \`npm run docs\` from [src/base/event-table.ts](../src/base/event-table.ts) and [events.toml](events.toml).`;
 

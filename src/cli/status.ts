@@ -43,6 +43,7 @@ ${common}`,
       setAside,
       failures,
       configuration,
+      refused: notAdmitted,
     } = found;
     const { restartNeeded, refused } = configuration;
     const rows = [
@@ -66,6 +67,14 @@ ${common}`,
       ...(fault === undefined ? [] : [['state', `NOT WRITABLE: ${fault}`]]),
       ...(budget ? trafficRows(budget) : []),
       ['sessions', String(sessions)],
+      ...(notAdmitted
+        ? [
+            [
+              'refused',
+              `${notAdmitted.count} from the private network; the latest from ${notAdmitted.peer}, limit ${notAdmitted.limit}`,
+            ],
+          ]
+        : []),
       [
         'images',
         `${images.stored} stored, ${images.coming} coming, ${images.failed} failed; ${mebibytes(images.used)} of ${mebibytes(images.quota)} MB`,

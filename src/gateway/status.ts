@@ -1,4 +1,5 @@
 import { freemem } from 'node:os';
+import type { Admission, Refusals } from '../base/admission.ts';
 import { type BackgroundFailure, failuresOf } from '../base/background.ts';
 import { asPosternError } from '../base/errors.ts';
 import type { EventCounter } from '../base/events.ts';
@@ -51,6 +52,8 @@ export interface GatewayStatus {
   /** The join window, while it is open. */
   readonly join?: JoinView['window'];
   readonly sessions: number;
+  /** What the private network sent beyond the limits of `[admission]` since the start, with the latest of it. Absent for nothing. */
+  readonly refused?: Refusals;
   /** Bytes of images, and images by what they are at. `failed` counts those whose last operation failed. */
   readonly images: ImageSummary;
   /** What the uplink has carried in this day and month. Absent where the uplink is a parent gateway. */
@@ -70,11 +73,14 @@ export interface GatewayStatus {
 export const plainWarning =
   'none: plain CoAP; anyone on the private network can read and change what is said';
 
+const httpWarning = 'HTTP without TLS; anyone on the way can read and change what is said';
+
 const secureWord = 'DTLS; over plain CoAP only discovery and the tunnel';
 
 export interface StatusParts {
   readonly config: GatewayConfig;
   readonly state: GatewayState;
+  readonly admission: Admission;
   readonly network: CoapNetwork;
   readonly secureNetwork: CoapNetwork | undefined;
   readonly uplink: Uplink;
@@ -91,6 +97,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
   const {
     config,
     state,
+    admission,
     network,
     secureNetwork,
     uplink,
@@ -103,7 +110,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     configuration,
   } = parts;
   const { restartNeeded, refused } = configuration;
-  const { coap, gateway, limits, lwm2m } = config;
+  const { coap, gateway, http, limits, lwm2m } = config;
   const { inventory, outbox } = state;
   let { message: fault } = state.database.fault ?? {};
   const counted = (count: () => number): number => {
@@ -127,6 +134,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
       security: [
         coap['insecure-plain-coap'] ? plainWarning : secureWord,
         ...(lwm2m?.['insecure-no-security'] ? [lwm2mWarning] : []),
+        ...(http?.['insecure-plain-http'] && http['tls-cert'] === undefined ? [httpWarning] : []),
       ].join('; '),
       ...(secureNetwork && { securePort: secureNetwork.port }),
     },
@@ -148,6 +156,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     ...(certificate && { certificate: certificate.view() }),
     ...(joins.view.window && { join: joins.view.window }),
     sessions: sessions.size,
+    ...(admission.refusals && { refused: admission.refusals }),
     images: objects.images.summary,
     ...(config.mqtt && { budget: budget.view() }),
     configuration: { restartNeeded, ...(refused !== undefined && { refused }) },

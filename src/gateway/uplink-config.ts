@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import * as v from 'valibot';
-import { authSchemes, described, identifier, integerBetween, secret, text } from '../base/config.ts';
+import { authSchemes, described, identifier, integerBetween, namePattern, secret } from '../base/config.ts';
 import { isCoapUri, parseCoapUri } from '../wire/coap/uri.ts';
 
 /** The table `[budget]` of the gateway's configuration. */
@@ -85,12 +85,12 @@ export const tunnelSection = v.optional(
       'Seconds to wait for an answer of the DM server',
     ),
     devices: described(
-      v.optional(v.array(text), ['*']),
-      'DevIds, or beginnings of DevIds followed by `*`, of devices that may use the tunnel although this gateway does not know them. Devices that it knows (attached, bootstrapped, expected, or listed in `bootstrap.device` or `http.device`) may always. By default any device, at `device-rate`',
+      v.optional(v.array(namePattern), ['*']),
+      'DevIds, or beginnings of DevIds followed by `*`, of devices that may use the tunnel although this gateway does not know them. Devices that it knows (attached, bootstrapped, expected, or listed in `bootstrap.device` or `http.device`) always may. A rate that is fixed bounds what comes in their names from where they have not proved themselves. By default any device, at `device-rate`',
     ),
     'device-rate': described(
       v.optional(integerBetween(1, 1_000_000), 600),
-      'Packages per minute of all devices together that only match `devices`, until the DM server has accepted them. One network (/24 or /64) gets half of them',
+      'Packages per minute of all devices together that only match `devices`, until the DM server has accepted them. One network (/24 or /64) gets half of them, one address a twentieth',
     ),
   }),
   {},

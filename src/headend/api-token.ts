@@ -2,6 +2,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import {
   closeSync,
   fsyncSync,
+  lstatSync,
   openSync,
   readFileSync,
   renameSync,
@@ -65,7 +66,7 @@ export class ApiToken {
     const token = Buffer.from(this.#entropy.bytes(tokenBytes)).toString('base64url');
     if (dirname(this.file) === userFolder()) makePrivateFolder(userFolder(), 'api.token-file');
     // A power cut between the two leaves a token without a hash, which the next start replaces.
-    writePrivate(this.file, `Authorization: Bearer ${token}\n`);
+    writePrivate(this.file, `Authorization: Bearer ${token}\n`, earlierToken);
     this.#hash = hashOf(token);
     if (this.#hashFile !== undefined) writePrivate(this.#hashFile, `${this.#hash.toString('hex')}\n`);
   }
@@ -93,16 +94,28 @@ export class ApiToken {
 
 const hashOf = (token: string): Buffer => createHash('sha256').update(token).digest();
 
+/** An earlier token, or nothing. A new token replaces no file that holds anything else: its name may be a mistake. */
+const earlierToken = /^(Authorization: Bearer .*\s*)?$/;
+/** Bytes of the largest file that may hold a token. */
+const largest = 256;
+
 /**
  * Writes a file that only this user can read. It is never there in part.
+ * @param former what a file at this path may hold, if not anything. A link is replaced, and what it leads to stays
  * @throws {PosternError} `configuration`
  */
-function writePrivate(file: string, text: string): void {
+function writePrivate(file: string, text: string, former?: RegExp): void {
   const fresh = `${file}.new`;
   try {
     const there = statSync(file, { throwIfNoEntry: false });
     const reason = there && demandOf(there);
     if (reason !== undefined) throw new PosternError('configuration', `it ${reason}`);
+    const isFile = lstatSync(file, { throwIfNoEntry: false })?.isFile();
+    if (former && isFile && (there!.size > largest || !former.test(readFileSync(file, 'latin1'))))
+      throw new PosternError(
+        'configuration',
+        'it holds something else; name another file, or remove this one',
+      );
     rmSync(fresh, { force: true });
     // An existing file, or a link that somebody else has put here, is not written through.
     const descriptor = openSync(fresh, 'wx', 0o600);

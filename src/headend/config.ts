@@ -8,6 +8,7 @@ import {
   integerBetween,
   logSection,
   mqttSection,
+  namePattern,
   port,
   secret,
   text,
@@ -33,8 +34,13 @@ const party = {
   'server-auth': authSchemes('Schemes that this server may use. It begins with the first'),
 };
 
+const hostRule = 'a host name or address without scheme and port, such as dm.example or [2001:db8::1]';
 const originRule = 'an origin such as https://ops.example, without a path';
 const httpUrl = v.pipe(v.string(), v.regex(/^https?:\/\/[^\s/]+/, 'a URL such as https://dm.example/dm'));
+
+/** Whether the header Host can name this host. */
+const isHost = (host: string): boolean =>
+  URL.canParse(`http://${host}/`) && new URL(`http://${host}/`).hostname === host.toLowerCase();
 
 const apiSection = v.pipe(
   v.strictObject({
@@ -44,7 +50,7 @@ const apiSection = v.pipe(
     ),
     port: described(v.optional(port, 8080), 'Port of the HTTP API; 0 means a free one'),
     hosts: described(
-      v.optional(v.array(text), []),
+      v.optional(v.array(v.pipe(v.string(), v.check(isHost, hostRule))), []),
       'Names by which clients reach the API, besides `localhost` and its address. Requests for other names are refused',
     ),
     origins: described(
@@ -109,7 +115,7 @@ const headendTables = v.strictObject({
         v.optional(
           v.array(
             v.strictObject({
-              device: described(text, 'DevId, or the beginning of DevIds followed by `*`'),
+              device: described(namePattern, 'DevId, or the beginning of DevIds followed by `*`'),
               gateway: described(identifier, 'Gateway of the device'),
             }),
           ),

@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { described, fileOf, identifier, integerBetween, text } from '../base/config.ts';
+import { described, fileOf, identifier, integerBetween, namePattern, text } from '../base/config.ts';
 
 const claim = described(
   v.optional(identifier),
@@ -43,7 +43,10 @@ export const headendEnrolmentSection = described(
         v.optional(
           v.array(
             v.strictObject({
-              gateway: described(text, 'Name of the gateway, or the beginning of names followed by `*`'),
+              gateway: described(
+                namePattern,
+                'Name of the gateway, or the beginning of names followed by `*`',
+              ),
               claim,
               rate: described(integerBetween(1, 100_000), 'Boards per hour that are approved at most'),
             }),

@@ -17,7 +17,10 @@ const flags = optionsOf(
   'attack',
   `Honest parties work, and one attack after the other goes on beside them:\n\n${Object.entries(attacks)
     .map(([name, { what }]) => `  ${name.padEnd(20)} ${what}`)
-    .join('\n')}`,
+    .join('\n')}
+
+An attack is withstood when all honest work succeeds, and time, memory, log and lock-outs keep their bars (docs/security.md).
+The machine must have nothing else to do: the bar of time falls first where it has.`,
   {
     only: { value: 'NAME,…', among: Object.keys(attacks), what: 'only these attacks' },
     seconds: { number: 15, what: 'seconds of each attack' },
@@ -60,9 +63,9 @@ if (!flags.short) record();
 
 /** Publishes the figures. */
 function record(): void {
-  // The figures of single attacks take the place of their earlier ones.
+  // Recorded, the figures of single attacks take the place of their earlier ones. Printed, they stand alone.
   const figures: Record<string, Figure> =
-    flags.only === undefined ? {} : { ...readFigures().attack?.figures };
+    flags.only !== undefined && flags.write ? { ...readFigures().attack?.figures } : {};
   for (const { name, success, slower, growth, headendGrowth, logged, lockedOut } of outcomes) {
     const row = (key: string, what: string, unit: Unit, value: number, target = {}) => {
       figures[`${name}/${key}`] = single(what, unit, value, target);

@@ -235,4 +235,13 @@ describe('the entry of the private network', () => {
       [1000],
     );
   });
+
+  test('what is refused is counted from the first one on, with the latest', () => {
+    const { admission, admitted } = entry();
+    assert.equal(admission.refusals, undefined);
+    admitted(1064, () => '192.0.2.1');
+    assert.deepEqual(admission.refusals, { count: 1000, limit: 'address', peer: '192.0.2.1' });
+    admission.refusedConnection('192.0.2.2');
+    assert.deepEqual(admission.refusals, { count: 1001, limit: 'connections', peer: '192.0.2.2' });
+  });
 });

@@ -38,6 +38,26 @@ const twice = [
 ];
 const cases: readonly (readonly [keyof typeof parties, Record<string, unknown>, string])[] = [
   ['gateway', { coap: { prot: 5 } }, 'F: coap.prot: unknown key; is port meant?'],
+  [
+    'gateway',
+    { tunnel: { devices: ['*', 'urn:*', 'urn:dev:1', 'urn:*:1'] } },
+    'F: tunnel.devices[3]: expected a name, or the beginning of names followed by *, of 1 to 255 characters, found "urn:*:1"',
+  ],
+  [
+    'gateway',
+    { tunnel: { devices: [''] } },
+    'F: tunnel.devices[0]: expected a name, or the beginning of names followed by *, of 1 to 255 characters, found ""',
+  ],
+  [
+    'headend',
+    { api: { hosts: ['dm.example', 'DM.example', '192.0.2.1', '[2001:db8::1]', 'dm.example:8443'] } },
+    'F: api.hosts[4]: expected a host name or address without scheme and port, such as dm.example or [2001:db8::1], found "dm.example:8443"',
+  ],
+  [
+    'headend',
+    { api: { hosts: ['https://dm.example'] } },
+    'F: api.hosts[0]: expected a host name or address without scheme and port, such as dm.example or [2001:db8::1], found "https://dm.example"',
+  ],
   ['gateway', { log: { colour: 1 } }, 'F: log.colour: unknown key; known are level'],
   ['gateway', { mqtt: [{ url: 'mqtt://b' }] }, 'F: mqtt: expected one table, [mqtt], found a list, [[mqtt]]'],
   [

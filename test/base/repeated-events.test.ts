@@ -51,6 +51,32 @@ test('a cause of one peer is told once, and how often it came after the time', (
   assert.equal(lines.length, 6);
 });
 
+test('reasons that differ in a number alone are one cause', () => {
+  const { lines, emit } = logFor();
+  const refuse = (reason: string, peer = '192.0.2.1') => emit('api.refused', { peer, reason });
+  for (let seconds = 60; seconds > 0; seconds--) refuse(`too many wrong tokens; try again in ${seconds} s`);
+  assert.equal(lines.length, 1);
+  refuse('this is not the token');
+  refuse('too many wrong tokens; try again in 60 s', '192.0.2.2');
+  assert.equal(lines.length, 3);
+});
+
+test('a gateway that comes back is told at once, and the count of one that comes and goes tells the latest state', () => {
+  const { clock, lines, emit } = logFor();
+  const state = (online: boolean) => emit('gateway.state', { gateway: 'gw-1', online });
+  const told = () => lines.splice(0).map(({ online, repeated }) => [online, repeated]);
+  for (const online of [true, false, true, true]) state(online);
+  assert.deepEqual(told(), [
+    [true, undefined],
+    [false, undefined],
+    [true, undefined],
+  ]);
+  for (let n = 0; n <= 1000; n++) state(n % 2 === 1);
+  assert.equal(told().length, repetitionLimits.changes - 2);
+  clock.advance(window);
+  assert.deepEqual(told(), [[false, 996]]);
+});
+
 test('2,000 refused datagrams a second from any number of addresses write less than 64 KB a minute', () => {
   const { clock, emit, bytes, lines } = logFor();
   const rate = 2000;

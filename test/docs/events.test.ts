@@ -16,9 +16,10 @@ test('every event is explained and emitted, and every explanation has an event',
 test('an event without explanation or advice, and an explanation without an event, are reported', () => {
   const prose = readProse();
   const { 'mqtt.malformed': _, ...rest } = prose.events;
+  const { working: _meaning, ...meanings } = prose.fields;
   const told = complaints({
     subjects: { ...prose.subjects, weather: 'Rain.' },
-    fields: { ...prose.fields, rain: 'how much' },
+    fields: { ...meanings, rain: 'how much' },
     events: {
       ...rest,
       'mqtt.disconnected': { means: 'The connection broke.', fields: { mood: 'how it feels' } },
@@ -27,8 +28,10 @@ test('an event without explanation or advice, and an explanation without an even
   });
   assert.deepEqual(told.toSorted(), [
     'docs/events.toml does not say what mqtt.malformed means',
+    'docs/events.toml does not say what the common field working is',
     'docs/events.toml does not say what to do about mqtt.disconnected',
     'docs/events.toml does not say what to do about mqtt.malformed',
+    'docs/events.toml does not say what working of coap.overload is',
     'docs/events.toml explains mood of mqtt.disconnected, which has no such field',
     'docs/events.toml explains mqtt.sunny, which is no event',
     'docs/events.toml explains rain, which is no common field',

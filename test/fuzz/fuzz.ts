@@ -34,7 +34,9 @@ const plays: readonly Play[] = [
 const goal = 10_000_000;
 const values = optionsOf(
   'fuzz',
-  'Mutated inputs for every decoder, sequences of datagrams for a CoAP, a DTLS and an OSCORE endpoint, and requests for both APIs.',
+  `Mutated inputs for every decoder, sequences of datagrams for a CoAP, a DTLS and an OSCORE endpoint, and requests for both APIs:
+
+  ${plays.map(({ name }) => name).join(', ')}`,
   {
     target: {
       value: 'NAME',

@@ -389,6 +389,33 @@ describe('the token', () => {
     assert.throws(() => nowhere.prepare(), { code: 'configuration', message: /api\.token-file/ });
   });
 
+  test('a file that holds anything but a token is not replaced', (t) => {
+    const folder = folderFor(t);
+    const state = join(folder, 'headend.db');
+    const before = new ApiToken({ state });
+    before.prepare();
+    const token = tokenIn(before.file);
+    for (const [name, content] of [
+      ['gateway.toml', '[gateway]\nid = "gw-1"\n'],
+      ['short', 'a'],
+      ['large', `Authorization: Bearer ${'x'.repeat(1000)}`],
+    ] as const) {
+      const file = join(folder, name);
+      writeFileSync(file, content);
+      assert.throws(() => new ApiToken({ state, file }).renew(), {
+        message: /holds something else; name another file/,
+      });
+      assert.equal(readFileSync(file, 'utf8'), content);
+      assert.ok(before.accepts(token), 'the token before holds on');
+    }
+    const empty = join(folder, 'empty');
+    writeFileSync(empty, '');
+    new ApiToken({ state, file: empty }).renew();
+    assert.ok(before.accepts(tokenIn(empty)));
+    new ApiToken({ state, file: empty }).renew();
+    assert.ok(before.accepts(tokenIn(empty)));
+  });
+
   test('curl takes the file as it is', limit, async (t) => {
     const token = new ApiToken({ state: join(folderFor(t), 'headend.db') });
     token.prepare();

@@ -217,6 +217,12 @@ export async function askGateway(socket: string, path: string, body?: unknown): 
     status = response.statusCode;
     answered = JSON.parse((await readBounded(response, answerLimit, 'an answer')).toString());
   } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'EACCES')
+      throw new PosternError(
+        'unavailable',
+        `${socket} is closed to this user; ask as the user of the gateway, or as root`,
+        { cause },
+      );
     throw new PosternError(
       'unavailable',
       `no gateway answers at ${socket}; start one (npm start, or postern gateway --config FILE), or name its socket by --socket; a gateway of systemd is asked by root`,

@@ -50,8 +50,10 @@ const retryAfter = 30;
 
 const unknownDevice =
   'this gateway does not know the device: list it in bootstrap.device or http.device, or let its DevId match tunnel.devices';
-const tooMany =
-  'too many packages of devices that have not proved themselves: list the device in bootstrap.device or http.device, or raise tunnel.device-rate';
+const tooMany = 'too many packages of devices that have not proved themselves';
+/** What helps, for the event. The answer says the same for all devices, so that it tells nobody which ones the gateway knows. */
+const tooManyKnown = `${tooMany}, in the names of devices that this gateway knows; they get through later`;
+const tooManyUnknown = `${tooMany}: list the device in bootstrap.device or http.device, or raise tunnel.device-rate`;
 
 /** Why a package is not forwarded. `status` is a DM status; `retryAfter` is in seconds. */
 export interface TunnelRefusal {
@@ -108,12 +110,12 @@ export class TunnelPolicy {
     if (bytes > unprovenPackageBytes)
       return { status: 413, reason: `more than ${unprovenPackageBytes} bytes before the device is accepted` };
     if (!this.admits(device)) {
-      this.#report('name', device, address, unknownDevice);
+      this.#report(unknownDevice, device, address);
       return { status: 403, reason: unknownDevice };
     }
-    if (this.#parts.isKnown(device) ? this.#takeKnown(device, address) : this.#takeStranger(address))
-      return undefined;
-    this.#report('rate', device, address, tooMany);
+    const isKnown = this.#parts.isKnown(device);
+    if (isKnown ? this.#takeKnown(device, address) : this.#takeStranger(address)) return undefined;
+    this.#report(isKnown ? tooManyKnown : tooManyUnknown, device, address);
     return { status: 503, reason: tooMany, retryAfter };
   }
 
@@ -151,11 +153,11 @@ export class TunnelPolicy {
     );
   }
 
-  /** Tells each cause once, and then how often it came, every ten minutes at most. */
-  #report(cause: string, device: string, peer: string, reason: string): void {
+  /** Tells each reason once, and then how often it came, every ten minutes at most. */
+  #report(reason: string, device: string, peer: string): void {
     const now = this.#parts.clock.now();
-    const report = this.#reports.get(cause) ?? { at: Number.NEGATIVE_INFINITY as Monotonic, refused: 0 };
-    this.#reports.set(cause, report);
+    const report = this.#reports.get(reason) ?? { at: Number.NEGATIVE_INFINITY as Monotonic, refused: 0 };
+    this.#reports.set(reason, report);
     report.refused++;
     if (now - report.at < reportEvery) return;
     this.#parts.events.emit('tunnel.device-refused', { device, peer, reason, refused: report.refused });

@@ -169,7 +169,10 @@ export class BootstrapServer {
     }
     // The challenge came to this address, so nobody fails in the name of another address.
     const lock = this.#guard.lockOf(deviceId, remote);
-    if (lock) throw lock;
+    if (lock) {
+      events.emit('bootstrap.refused', { device: deviceId, peer: remote.address, reason: lock.message });
+      throw lock;
+    }
     const proof = decodeProof(coded);
     this.#used.set(challenge, true);
     const secrets = secretsOf(deviceId);

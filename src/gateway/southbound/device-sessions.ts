@@ -205,7 +205,10 @@ export class DeviceSessions {
     );
     const { session, owner, place } = found;
     if (place === 'stranger') {
-      if (lock) throw lock;
+      if (lock) {
+        this.#parts.events.emit('session.locked-out', { device: deviceId, peer: host, reason: lock.message });
+        throw lock;
+      }
       const stored = credential?.clientNonce ?? this.#pretend(deviceId).clientNonce;
       if (isGuess(message.header, seal, stored)) this.#failed(deviceId, credential, host, sessionId);
       const refusal = encodeMessage(session.refuse(message, seal), mediaType);
@@ -245,14 +248,14 @@ export class DeviceSessions {
   ): void {
     const { events } = this.#parts;
     const failures = this.#guard.failed(deviceId, { address: peer });
-    if (failures < failuresUntilForgotten) {
+    // An account that was configured by hand cannot be had anew.
+    const isManual = credential?.origin === 'manual';
+    if (isManual || failures < failuresUntilForgotten) {
       const status = DmStatus.InvalidCredentials;
       const reason = 'the device did not prove itself';
       events.emit('session.failed', { device: deviceId, session: sessionId, status, reason, peer });
       return;
     }
-    // An account that was configured by hand cannot be had anew.
-    if (credential?.origin === 'manual') return;
     if (failures === failuresUntilForgotten)
       events.emit(credential ? 'session.stale-account' : 'session.unknown-device', {
         device: deviceId,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import {
+  chmodSync,
   existsSync,
   mkdtempSync,
   readdirSync,
@@ -12,7 +13,7 @@ import {
 } from 'node:fs';
 import { createServer, request } from 'node:http';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { PosternError } from '../../../src/base/errors.ts';
 import { noEvents } from '../../../src/base/events.ts';
@@ -48,6 +49,23 @@ test('GET reads, POST executes, and only the owner can open the socket', async (
   assert.deepEqual(await askGateway(socket, '/take', { url: 'x' }), { taken: 1 });
   assert.deepEqual(taken, [{ url: 'x' }]);
   assert.equal(statSync(socket).mode & 0o777, 0o600);
+});
+
+test('another user is told that the socket is closed to it, not that nobody answers', async (t) => {
+  const { socket } = await admin(t);
+  const nobody = 65_534;
+  const isRoot = process.getuid?.() === 0;
+  // Root may open any folder, and the owner only one that lets it in.
+  if (isRoot) process.seteuid?.(nobody);
+  else chmodSync(dirname(socket), 0);
+  try {
+    await assert.rejects(askGateway(socket, '/status'), {
+      message: `${socket} is closed to this user; ask as the user of the gateway, or as root`,
+    });
+  } finally {
+    if (isRoot) process.seteuid?.(0);
+    else chmodSync(dirname(socket), 0o700);
+  }
 });
 
 test('errors and unknown paths are answered with a message', async (t) => {

@@ -19,6 +19,7 @@ const deviceNonce = Buffer.alloc(16, 3);
 
 function rig() {
   const clock = new HandClock();
+  const events = new EventRecorder();
   const guard = new EchoGuard(clock, seededEntropy(1));
   const server = new BootstrapServer({
     gatewayId: 'gw',
@@ -27,7 +28,7 @@ function rig() {
     guard,
     clock,
     entropy: seededEntropy(2),
-    events: new EventRecorder(),
+    events,
     livesElsewhere: async () => false,
     isForOscore: () => false,
     oscoreUri: () => '',
@@ -53,7 +54,7 @@ function rig() {
     clock.advance(1);
     return guard.issue(remoteOf(address));
   };
-  return { clock, prove, challenge };
+  return { clock, events, prove, challenge };
 }
 
 test('a challenge is good for one proof: after a wrong one the right one needs another challenge', async () => {
@@ -65,12 +66,13 @@ test('a challenge is good for one proof: after a wrong one the right one needs a
 });
 
 test('thousands of guesses a second get a few looks, and the device at another address is bootstrapped all the same', async () => {
-  const { prove, challenge } = rig();
+  const { events, prove, challenge } = rig();
   let looked = 0;
   for (let number = 0; number < 5000; number++)
     if ((await prove(challenge('198.51.100.66'), `guess ${number}`, id, '198.51.100.66')) === 'forbidden')
       looked++;
   assert.equal(looked, 6, 'in five seconds');
+  assert.equal(events.count('bootstrap.refused'), 5000, 'those that nobody looked at are told as well');
   assert.equal(await prove(challenge(), secret), 'bootstrap');
 });
 

@@ -154,13 +154,26 @@ test('25 messages of 1000 Gets a second with a known ID and no secret leave noth
 });
 
 test('wrong proofs in the name of a device, from its own address, do not lock it out', async () => {
-  const { anyone, device, nonces, credentials } = startSessions();
+  const { anyone, device, nonces, credentials, events } = startSessions();
   credentials.keepNonces(deviceId, { clientNonce: Buffer.alloc(16, 7), serverNonce: undefined });
   nonces.own = Buffer.alloc(16, 7);
   for (let times = 0; times < 200; times++) await anyone(claim(2, deviceId, wrong)).catch(() => {});
   await assert.rejects(anyone(claim(2, deviceId, wrong)), { code: 'lockedOut' });
+  assert.deepEqual(events.all.find(({ name }) => name === 'session.locked-out')?.fields, {
+    device: deviceId,
+    peer: '192.0.2.7',
+    reason: 'too many failed proofs; try again in 5 s',
+  });
   const { message } = await anyone(device('5', nonces).start());
   assert.ok(statusesOf(message).includes('SyncHdr 212'), 'its nonce is known to nobody else');
+});
+
+test('each wrong proof for an account that was made by hand is told', async () => {
+  const { anyone, credentials, events } = startSessions();
+  credentials.put({ ...credentials.get(deviceId)!, origin: 'manual' });
+  for (let times = 0; times < 6; times++) await anyone(claim(2, deviceId, wrong));
+  assert.equal(events.count('session.failed'), 6);
+  assert.equal(events.count('session.stale-account'), 0);
 });
 
 test('guesses have a rate: of one address, of one device from many addresses, and of all devices together', async () => {
