@@ -1,4 +1,5 @@
 import { DmError } from '../../dm/dm-error.ts';
+import { OrderBranch } from '../../dm/order-branch.ts';
 import { DmStatus } from '../../dm/status.ts';
 import type { NewNode, NodeView, TreeBranch } from '../../dm/tree-branch.ts';
 import type { NodePath } from '../../dm/uri.ts';
@@ -12,17 +13,17 @@ const leaves = {
   Problem: (keeper: CertificateKeeper) => keeper.view().problem ?? '',
 };
 
-/**
- * `./GwCertificate`: how a DM server renews the certificate of an enrolled gateway (docs/gwmo.md). A certificate that is
- * written takes effect when its package is stored: one inside an Atomic that fails is not tried.
- */
-export class CertificateBranch implements TreeBranch {
+interface Order {
+  /** A chain of certificates in PEM. */
+  readonly chain?: string;
+}
+
+/** `./GwCertificate`: how a DM server renews the certificate of an enrolled gateway (docs/gwmo.md). */
+export class CertificateBranch extends OrderBranch<Order> implements TreeBranch {
   readonly #keeper: CertificateKeeper;
-  /** What each open level of changes writes. */
-  readonly #levels: (string | undefined)[] = [];
-  #final: string | undefined;
 
   constructor(keeper: CertificateKeeper) {
+    super();
     this.#keeper = keeper;
   }
 
@@ -45,36 +46,16 @@ export class CertificateBranch implements TreeBranch {
   replace([leaf]: NodePath, { value }: NewNode): void {
     if (leaf !== 'Chain' || value === undefined)
       throw new DmError(DmStatus.CommandNotAllowed, 'only a Chain can be written');
-    const pem = typeof value === 'string' ? value : Buffer.from(value).toString();
-    this.#keeper.check(pem);
-    if (this.#levels.length > 0) this.#levels[this.#levels.length - 1] = pem;
-    else {
-      this.#keeper.offer(pem);
-      this.#keeper.tryNext();
-    }
+    const chain = typeof value === 'string' ? value : Buffer.from(value).toString();
+    this.#keeper.check(chain);
+    this.order({ chain });
   }
 
-  begin(): void {
-    this.#levels.push(undefined);
+  protected override storing({ chain }: Order): void {
+    if (chain !== undefined) this.#keeper.offer(chain);
   }
 
-  commit(): void {
-    const written = this.#levels.pop();
-    if (written === undefined) return;
-    if (this.#levels.length > 0) this.#levels[this.#levels.length - 1] = written;
-    else {
-      this.#keeper.offer(written);
-      this.#final = written;
-    }
-  }
-
-  committed(): void {
-    if (this.#final === undefined) return;
-    this.#final = undefined;
-    this.#keeper.tryNext();
-  }
-
-  rollback(): void {
-    this.#levels.pop();
+  protected override ordered({ chain }: Order): void {
+    if (chain !== undefined) this.#keeper.tryNext();
   }
 }

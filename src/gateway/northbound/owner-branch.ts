@@ -1,22 +1,21 @@
+import { OrderBranch } from '../../dm/order-branch.ts';
 import { DmStatus } from '../../dm/status.ts';
 import type { NewNode, NodeView, TreeBranch } from '../../dm/tree-branch.ts';
 import type { NodePath } from '../../dm/uri.ts';
 import { MoId } from '../../mo/identifiers.ts';
 import type { Ownership } from './ownership.ts';
 
-/** What is done when the order is stored. */
-type Order = () => void;
+interface Order {
+  /** What is done when the order is stored. */
+  readonly begin?: () => void;
+}
 
-/**
- * `./GwOwner`: how the owner ends its relation to a gateway (docs/gwmo.md). An order takes effect when its package is stored:
- * an Exec inside an Atomic that fails ends nothing.
- */
-export class OwnerBranch implements TreeBranch {
+/** `./GwOwner`: how the owner ends its relation to a gateway (docs/gwmo.md). */
+export class OwnerBranch extends OrderBranch<Order> implements TreeBranch {
   readonly #ownership: Ownership;
-  readonly #levels: (Order | undefined)[] = [];
-  #final: Order | undefined;
 
   constructor(ownership: Ownership) {
+    super();
     this.#ownership = ownership;
   }
 
@@ -41,31 +40,11 @@ export class OwnerBranch implements TreeBranch {
   /** @throws {PosternError} `forbidden` for another server than the owner, `malformed`, `storage` */
   exec([leaf]: NodePath, { value }: NewNode, _: string | undefined, by: string): number {
     const { begin } = this.#ownership.order(leaf === 'Transfer' ? String(value ?? '') : undefined, by);
-    this.begin();
-    this.#levels[this.#levels.length - 1] = begin;
-    this.commit();
-    if (this.#levels.length === 0) this.committed();
+    this.order({ begin });
     return DmStatus.AcceptedForProcessing;
   }
 
-  begin(): void {
-    this.#levels.push(undefined);
-  }
-
-  commit(): void {
-    const order = this.#levels.pop();
-    if (!order) return;
-    if (this.#levels.length > 0) this.#levels[this.#levels.length - 1] = order;
-    else this.#final = order;
-  }
-
-  committed(): void {
-    const order = this.#final;
-    this.#final = undefined;
-    order?.();
-  }
-
-  rollback(): void {
-    this.#levels.pop();
+  protected override ordered({ begin }: Order): void {
+    begin?.();
   }
 }

@@ -1,4 +1,5 @@
 import { DmError } from '../../dm/dm-error.ts';
+import { OrderBranch } from '../../dm/order-branch.ts';
 import { DmStatus } from '../../dm/status.ts';
 import type { NewNode, NodeView, TreeBranch } from '../../dm/tree-branch.ts';
 import type { NodePath } from '../../dm/uri.ts';
@@ -19,17 +20,15 @@ interface Order {
 const limits = { Minutes: joinLimits.minutes, Devices: joinLimits.devices } as const;
 
 /**
- * `./GwJoin`: how a DM server opens and closes the join window (docs/gwmo.md). An order takes effect when its package is stored: an
- * Exec inside an Atomic that fails opens nothing. Minutes and devices are in memory: a restart forgets them, as it closes the window.
+ * `./GwJoin`: how a DM server opens and closes the join window (docs/gwmo.md). Minutes and devices are in
+ * memory: a restart forgets them, as it closes the window.
  */
-export class JoinBranch implements TreeBranch {
+export class JoinBranch extends OrderBranch<Order> implements TreeBranch {
   readonly #joins: Joins;
   #next = { Minutes: 10, Devices: 1 };
-  /** What each open level of changes orders. */
-  readonly #levels: Order[] = [];
-  #final: Order = {};
 
   constructor(joins: Joins) {
+    super();
     this.#joins = joins;
   }
 
@@ -53,7 +52,7 @@ export class JoinBranch implements TreeBranch {
 
   get #values(): Readonly<Record<string, string>> {
     const { window } = this.#joins.view;
-    const { Minutes, Devices } = Object.assign({ ...this.#next }, ...this.#levels);
+    const { Minutes, Devices } = Object.assign({ ...this.#next }, ...this.open);
     return {
       Minutes: String(Minutes),
       Devices: String(Devices),
@@ -68,41 +67,19 @@ export class JoinBranch implements TreeBranch {
     const number = Number(value);
     if (!/^\d{1,4}$/.test(String(value)) || number < 1 || number > most)
       throw new DmError(DmStatus.BadRequest, `${leaf} is a whole number of 1 to ${most}`);
-    this.#order({ [leaf]: number });
+    this.order({ [leaf]: number });
   }
 
   /** @throws {PosternError} `notAllowed` where no device can prove a public key */
   exec([leaf]: NodePath, _: NewNode, __: string | undefined, by: string): number {
     if (leaf === 'Open') this.#joins.demandPossible();
-    this.#order({ action: leaf === 'Open' ? 'Open' : 'Close', by });
+    this.order({ action: leaf === 'Open' ? 'Open' : 'Close', by });
     return DmStatus.Ok;
   }
 
-  #order(order: Order): void {
-    this.begin();
-    Object.assign(this.#levels.at(-1)!, order);
-    this.commit();
-    if (this.#levels.length === 0) this.committed();
-  }
-
-  begin(): void {
-    this.#levels.push({});
-  }
-
-  commit(): void {
-    const level = this.#levels.pop() ?? {};
-    Object.assign(this.#levels.at(-1) ?? this.#final, level);
-  }
-
-  committed(): void {
-    const { action, by = '', ...next } = this.#final;
-    this.#final = {};
+  protected override ordered({ action, by = '', ...next }: Order): void {
     this.#next = { ...this.#next, ...next };
     if (action === 'Open') this.#joins.open({ minutes: this.#next.Minutes, devices: this.#next.Devices }, by);
     else if (action === 'Close') this.#joins.close();
-  }
-
-  rollback(): void {
-    this.#levels.pop();
   }
 }
