@@ -44,7 +44,7 @@ export interface SessionsParts {
 /** Most bytes of one session: the inventory of a gateway with 10,000 devices, read in one Get, takes 34 MiB. */
 export const bytesOfSession = 48 * 1024 * 1024;
 /** Bounds of the sessions; times in milliseconds. */
-const limits = {
+export const sessionLimits = {
   sessions: 4096,
   idle: 120_000,
   silent: 10_000,
@@ -74,7 +74,7 @@ export class Sessions {
     this.#table = new SessionTable({
       clock: parts.clock,
       events: parts.events,
-      limits,
+      limits: sessionLimits,
       abandoned: ({ party, gateway, sessionId }, status, reason) =>
         parts.events.emit('session.failed', {
           device: party.id,

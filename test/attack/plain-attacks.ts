@@ -24,7 +24,7 @@ const empty = (type: Type, messageId: number): Buffer =>
 /** Plain datagrams in the name of a party, to all resources, and what may end or disturb its association. */
 function forged(target: Target, chance: Entropy, id: string): readonly (() => [Buffer, port: number])[] {
   const message = (credential = '') =>
-    firstMessage(id, String(int(chance, 1e6)), 1, { credential, server: 'dm.example' });
+    firstMessage(id, '1', 1 + int(chance, 2), { credential, server: 'dm.example' });
   const post =
     (path: string, query: readonly string[] = [], payload?: Buffer) =>
     () =>
