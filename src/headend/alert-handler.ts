@@ -54,7 +54,7 @@ export interface AlertHandlerParts {
 const claimLimit = 4096;
 
 /** Devices without an account here that one gateway may report as new: a gateway may invent devices. */
-const newDevices: Rate = { rate: 1, burst: 100_000 };
+export const newDevices: Rate = { rate: 1, burst: 100_000 };
 /** Gateways with such a rate. */
 const reporters = 4096;
 

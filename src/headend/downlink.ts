@@ -50,7 +50,7 @@ export interface DownlinkReceiver {
 }
 
 /** Notifications whose outcome is awaited. */
-const notificationLimit = 1024;
+export const notificationLimit = 1024;
 /** Milliseconds that a gateway may take to deliver a notification and report the outcome. */
 const notificationTimeout = 30_000;
 

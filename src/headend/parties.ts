@@ -115,11 +115,6 @@ export class Parties {
     };
   }
 
-  /** The nonces that the next session of a party begins with. Empty for a party that had none. */
-  noncesOf(id: string): { readonly clientNonce: Uint8Array; readonly serverNonce: Uint8Array } {
-    return this.#stateOf(id);
-  }
-
   /** Returns the function by which a session stores the nonces of a party. */
   nonceKeeper(id: string): SaveNonces {
     return ({ own, peer }) => {

@@ -12,11 +12,13 @@ export interface RelayParts {
   readonly url: string;
   /** Milliseconds that the DM server may take to answer a package. */
   readonly timeout: number;
+  /** Sessions whose RespURI is remembered; `sessionLimit` if absent. */
+  readonly sessions?: number;
   readonly events: Events;
 }
 
 /** Sessions whose RespURI is remembered. The entry that was set longest ago is dropped. */
-const sessionLimit = 16_384;
+export const sessionLimit = 16_384;
 
 /**
  * Passes packages of devices to a DM server that supports only HTTP, and passes the answers back. Neither is changed.
@@ -26,11 +28,12 @@ const sessionLimit = 16_384;
 export class Relay {
   readonly #parts: RelayParts;
   readonly #origin: string;
-  readonly #nextUrls = new BoundedMap<string, string>(sessionLimit);
+  readonly #nextUrls: BoundedMap<string, string>;
 
   constructor(parts: RelayParts) {
     this.#parts = parts;
     this.#origin = new URL(parts.url).origin;
+    this.#nextUrls = new BoundedMap(parts.sessions ?? sessionLimit);
   }
 
   /**

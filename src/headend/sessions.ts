@@ -3,7 +3,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { isGuess, locked } from '../dm/authentication.ts';
+import { type Account, isGuess, locked } from '../dm/authentication.ts';
 import { Challenges } from '../dm/challenges.ts';
 import { hmacHeader } from '../dm/hmac-header.ts';
 import { ProofGuard, type Way } from '../dm/proof-guard.ts';
@@ -11,7 +11,7 @@ import { type Opening, ServerSession, type Work } from '../dm/server-session.ts'
 import { type BegunSession, SessionTable } from '../dm/session-table.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
 import { decodeMessage, encodeMessage } from '../wire/syncml/codec.ts';
-import type { Alert, SyncmlMessage } from '../wire/syncml/message.ts';
+import type { Alert, SyncHdr, SyncmlMessage } from '../wire/syncml/message.ts';
 import type { DownPackage, UpPackage } from './downlink.ts';
 import type { Parties, Party } from './parties.ts';
 
@@ -44,12 +44,18 @@ export interface SessionsParts {
 /** Most bytes of one session: the inventory of a gateway with 10,000 devices, read in one Get, takes 34 MiB. */
 export const bytesOfSession = 48 * 1024 * 1024;
 /** Bounds of the sessions; times in milliseconds. */
-const limits = {
+export const sessionLimits = {
   sessions: 4096,
   idle: 120_000,
   silent: 10_000,
   bytes: { share: 16 * 1024, pool: 64 * 1024 * 1024, keep: 300_000 },
 } as const;
+
+/** A party, and the account by which its proof is measured. */
+interface Measure {
+  readonly party: Party;
+  readonly account: Account;
+}
 
 /** Failures in a row by one way that are told by an event. */
 const failuresTold = 3;
@@ -68,7 +74,7 @@ export class Sessions {
     this.#table = new SessionTable({
       clock: parts.clock,
       events: parts.events,
-      limits,
+      limits: sessionLimits,
       abandoned: ({ party, gateway, sessionId }, status, reason) =>
         parts.events.emit('session.failed', {
           device: party.id,
@@ -102,7 +108,6 @@ export class Sessions {
     if (source.locUri !== partyId)
       throw new PosternError('forbidden', `a package of ${source.locUri} in the name of ${partyId}`);
     const known = this.#parts.parties.get(partyId);
-    const party = known ?? this.#pretend(partyId);
     // The address proves nothing, but it keeps apart what anyone sends in the name of the party. The gateway itself has none.
     const sender = `${brokerGateway} ${gateway} ${envelope.device === undefined ? '' : `from ${envelope.peer}`}`;
     // A guesser has many ports, and may have many addresses.
@@ -116,14 +121,17 @@ export class Sessions {
     const seal = { body, hmac: headers?.[hmacHeader] };
     const key = `${brokerGateway} ${gateway} ${partyId} ${sessionId}`;
     const arrival = { key, associations: [sender], message, seal };
-    const found = this.#table.find(arrival, () =>
-      this.#begin({ party, gateway, sessionId }, message.header.msgId, lock !== undefined),
-    );
+    let measure: Measure | undefined;
+    const found = this.#table.find(arrival, () => {
+      measure = this.#measureOf(partyId, known);
+      return this.#begin(measure, gateway, message.header, lock !== undefined);
+    });
     const { session, place } = found;
+    const party = known ?? found.owner.party;
     if (place === 'stranger') {
       if (lock) throw lock;
-      const { clientNonce } = this.#parts.parties.noncesOf(partyId);
-      if (isGuess(message.header, seal, clientNonce)) this.#failed(partyId, known, gateway, way, sessionId);
+      if (measure && isGuess(message.header, seal, measure.account.peer.nonce))
+        this.#failed(partyId, known, gateway, way, sessionId);
       return sealed(session, session.refuse(message, seal), contentType);
     }
     if (place === 'new')
@@ -182,25 +190,29 @@ export class Sessions {
     });
   }
 
-  /** What a party without an account here is measured by. */
-  #pretend(id: string): Party {
-    const { secret } = this.#challenges.pretence(id);
-    const md5 = ['md5'] as const;
-    return {
-      id,
-      kind: 'device',
-      clientSecret: secret,
-      serverSecret: secret,
-      clientSchemes: md5,
-      serverSchemes: md5,
-    };
+  /**
+   * What the proof of a party is measured by. Neither the answers nor their time tell which parties have an account here, so a
+   * pretence is made for each party, and counts for one without an account.
+   */
+  #measureOf(id: string, known: Party | undefined): Measure {
+    const { serverId, parties } = this.#parts;
+    const { secret, nonce } = this.#challenges.pretence(id);
+    const schemes = { clientSchemes: ['md5'], serverSchemes: ['md5'] } as const;
+    const party = known ?? { id, kind: 'device', clientSecret: secret, serverSecret: secret, ...schemes };
+    const account = parties.account(serverId, party);
+    const { own, peer } = account;
+    return { party, account: known ? account : { own: { ...own, nonce }, peer: { ...peer, nonce } } };
   }
 
   /** @param isLocked only the proof counts that needs no challenge: no guess can be right by it */
-  #begin(context: SessionContext, firstMsgId: number, isLocked: boolean): BegunSession<SessionContext> {
+  #begin(
+    { party, account }: Measure,
+    gateway: string,
+    { sessionId, msgId: firstMsgId }: SyncHdr,
+    isLocked: boolean,
+  ): BegunSession<SessionContext> {
     const { serverId, parties, entropy, work, handleAlert } = this.#parts;
-    const { party, gateway, sessionId } = context;
-    const account = parties.account(serverId, party);
+    const context = { party, gateway, sessionId };
     const name = `${gateway} ${party.id} ${sessionId}`;
     const challenge = this.#challenges.of(name, account.peer.nonce, !isLocked && firstMsgId > 1);
     const session = new ServerSession({

@@ -32,7 +32,7 @@ interface Trigger {
 }
 
 /** Triggers whose sessions are remembered. The oldest is dropped, and its sessions are given up. */
-const triggerLimit = 64;
+export const triggerLimit = 64;
 
 export interface TriggeredSessionsParts {
   readonly jobs: Jobs;

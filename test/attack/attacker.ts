@@ -8,6 +8,7 @@ import { literalLookup } from '../../src/base/source-address.ts';
 import { type CoapOption, encode, Type } from '../../src/wire/coap/codec.ts';
 import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
 import { Option, sorted, uint, uriOptions } from '../../src/wire/coap/options.ts';
+import type { KeyedPlace } from './deed.ts';
 
 /** What an attacker knows of the site. */
 export interface Target {
@@ -32,6 +33,8 @@ export interface Target {
   readonly devices: number;
   /** Addresses of honest devices, in networks of their own. They are no secret either. */
   readonly deviceAddresses: readonly string[];
+  /** Places of honest parties with an association. Whoever reads the network knows them. */
+  readonly keyed: readonly KeyedPlace[];
 }
 
 export interface Attack {

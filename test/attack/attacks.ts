@@ -4,18 +4,22 @@ import { seededEntropy } from '../../src/base/entropy.ts';
 import { addressAttacks } from './address-attacks.ts';
 import { type Attack, runAll, type Target } from './attacker.ts';
 import { brokerAttacks } from './broker-attacks.ts';
+import { childAttacks } from './child-attacks.ts';
 import { coapAttacks } from './coap-attacks.ts';
 import { dtlsAttacks } from './dtls-attacks.ts';
 import { httpAttacks } from './http-attacks.ts';
 import { nameAttacks } from './name-attacks.ts';
 import { oscoreAttacks } from './oscore-attacks.ts';
+import { plainAttacks } from './plain-attacks.ts';
 
 /** All attacks by name, in the order in which they run. */
 export const attacks: Readonly<Record<string, Attack>> = {
   ...coapAttacks,
   ...dtlsAttacks,
+  ...plainAttacks,
   ...oscoreAttacks,
   ...nameAttacks,
+  ...childAttacks,
   ...addressAttacks,
   ...httpAttacks,
   ...brokerAttacks,

@@ -1,5 +1,5 @@
 // A process of honest devices at work: `node honest.ts CROWD`, with the JSON of a `Crowd`. Of five, three are OMA DM devices, one
-// has an account for the DM server besides, and one is an LwM2M client. Prints `ready`, starts all on a line of input, prints
+// has an account for the DM server besides, and one is an LwM2M client. Beside them are devices and child gateways with keys. Prints `ready`, starts all on a line of input, prints
 // `attached`, and then works: sessions, bootstraps, registrations, discovery, and questions over HTTP. Each piece of work is a line of JSON: what it was,
 // how many milliseconds it took, and whether it succeeded. A line `newcomer N` lets a further device attach.
 import { once } from 'node:events';
@@ -15,19 +15,29 @@ import { deviceConfigSchema } from '../../src/device/config.ts';
 import { Device } from '../../src/device/device.ts';
 import { LwM2mDevice } from '../../src/device/lwm2m-device.ts';
 import { succeeded } from '../../src/dm/client-session.ts';
+import { GatewayMode } from '../../src/mo/device-record.ts';
+import { deviceAttachAlert, deviceDetachAlert } from '../../src/mo/gateway-alerts.ts';
+import { ownVocabulary } from '../../src/mo/vocabulary.ts';
+import { Code, codeText, isSuccess } from '../../src/wire/coap/codes.ts';
 import { deviceId, secrets } from '../bench/crowd.ts';
-import { BenchClient } from '../bench/dtls-client.ts';
-import { firstMessage } from './attacker.ts';
+import { key } from '../bench/dtls-client.ts';
+import { firstMessage, xml } from './attacker.ts';
+import { ChildParty } from './child-party.ts';
 import {
+  behind,
   type Deed,
   discoverers,
   hasOscore,
   hasServer,
+  honestChildren,
   isLwm2m,
+  type KeyedPlace,
   newcomerId,
   oscoreOf,
   protectedDevices,
+  wandering,
 } from './deed.ts';
+import { KeyedParty } from './keyed-party.ts';
 
 /** Honest devices, and where they are. */
 export interface Crowd {
@@ -40,6 +50,7 @@ export interface Crowd {
   readonly http: string;
   /** Address and port of CoAP over DTLS, over IPv4. */
   readonly coaps: { readonly host: string; readonly port: number };
+  readonly keyed: readonly KeyedPlace[];
   /** Addresses of the devices, which take turns. */
   readonly addresses: readonly string[];
   /** Milliseconds between two pieces of work of one device, at least and at most. */
@@ -65,8 +76,6 @@ const eventsOf = (device: string, isPresent: () => boolean): Events => ({
 
 /** The HTTP binding is asked over IPv4. */
 const httpAddress = crowd.addresses.find((address) => !address.includes(':'))!;
-const addresses4 = crowd.addresses.filter((address) => !address.includes(':'));
-const ipv4Of = (at: number): string => addresses4[at % addresses4.length]!;
 const addressOf = (at: number): string => crowd.addresses[at % crowd.addresses.length]!;
 
 /** Where a device is, and how it reaches the gateway. */
@@ -198,28 +207,69 @@ async function newcomer(at: number): Promise<void> {
   });
 }
 
-/** A device that shakes hands over DTLS again and again, from a port of its own each time. */
-async function workProtected(identity: string, at: number): Promise<void> {
+const rest = () => pause(crowd.pauses[0] + chance.uniform() * (crowd.pauses[1] - crowd.pauses[0]));
+const placeOf = (id: string): KeyedPlace => crowd.keyed.find((place) => place.id === id)!;
+const time = { method: Code.GET, path: ['time'] };
+
+/**
+ * A device that shakes hands over DTLS again and again, from the same port, and sends a package through the tunnel. Its association
+ * is there while it rests.
+ */
+async function workProtected(identity: string): Promise<void> {
+  const party = await KeyedParty.open(crowd.coaps, placeOf(identity));
   for (;;) {
-    await pause(crowd.pauses[0] + chance.uniform() * (crowd.pauses[1] - crowd.pauses[0]));
-    const client = await BenchClient.open(crowd.coaps.port, crowd.coaps.host, ipv4Of(at));
+    await rest();
     await measured('protected', identity, async () => {
-      const association = await client.connect(identity);
-      const late = pause(20_000, 'late', { ref: false });
-      if ((await Promise.race([client.load(association, 3, 1), late])) === 'late')
-        throw new Error('no answer');
-      client.close(association);
+      await party.connect({ identity, key });
+      for (let count = 0; count < 3; count++) await party.ask(time);
     });
-    await client[Symbol.asyncDispose]();
+    await rest();
+    await measured('package', identity, async () => {
+      const { code, payload } = await party.ask({
+        method: Code.POST,
+        path: ['dm', 't', 'dm.example'],
+        query: [`id=${identity}`],
+        options: [xml],
+        payload: firstMessage(identity, '1', 1, { server: 'dm.example' }),
+      });
+      if (!isSuccess(code)) throw new Error(`${codeText(code)} ${Buffer.from(payload).toString()}`);
+    });
+  }
+}
+
+const behindChild = { mode: GatewayMode.Transparent, bootstrap: 'local' } as const;
+
+/** A child gateway that reports of one device that it is there, and of another that it comes and goes. */
+async function workAsChild(child: ChildParty): Promise<void> {
+  const attached = (deviceId: string, sequence: number) =>
+    deviceAttachAlert(ownVocabulary, { ...behindChild, sequence, deviceId });
+  const [stays, wanders] = [behind(child.id), wandering(child.id)];
+  for (let sequence = 1; ; sequence++) {
+    await measured('child', child.id, async () => {
+      const comesOrGoes =
+        sequence % 2 === 1
+          ? attached(wanders, sequence)
+          : deviceDetachAlert(ownVocabulary, { sequence, deviceId: wanders, reason: 'left' });
+      const statuses = await child.report([attached(stays, sequence), comesOrGoes]);
+      if (!statuses.every((status) => status === 200)) throw new Error(`statuses ${statuses}`);
+    });
+    await rest();
   }
 }
 
 async function begin(): Promise<void> {
   await Promise.all(devices.map((device) => device.start()));
-  await Promise.all(devices.map((device) => device.attached));
+  const children = await Promise.all(
+    honestChildren.map(async (id) => new ChildParty(id, await KeyedParty.open(crowd.coaps, placeOf(id)))),
+  );
+  await Promise.all([
+    ...devices.map((device) => device.attached),
+    ...children.map((child) => child.attach()),
+  ]);
   console.log('attached');
   for (const at of devices.keys()) void work(at);
-  for (const [at, identity] of protectedDevices.entries()) void workProtected(identity, at);
+  for (const identity of protectedDevices) void workProtected(identity);
+  for (const child of children) void workAsChild(child);
   for (let at = 0; at < discoverers; at++) {
     void discover(at);
     void askOverHttp(at);

@@ -19,7 +19,11 @@ import {
   type Deed,
   hasOscore,
   hasServer,
+  honestChildren,
+  hostileChild,
+  image,
   isLwm2m,
+  keyedPlaces,
   newcomerId,
   newcomers,
   oscoreOf,
@@ -31,9 +35,10 @@ import { loopbackSources, network, on } from './network.ts';
 import { Operator } from './operator.ts';
 import { PartyProcess } from './party-process.ts';
 
-/** The image from which all devices update during each attack, and its bytes. */
-export const image = 'firmware';
+/** Bytes of the image from which all devices update during each attack. */
 const imageBytes = 20_000;
+/** First port of the parties that speak CoAP over DTLS, where they have a network of their own. */
+const firstKeyedPort = 41_000;
 
 /** A port of TCP that is free now. */
 async function freePort(): Promise<number> {
@@ -150,6 +155,11 @@ export async function attackedSite({ devices, seed, pauses }: SiteOptions): Prom
     const keys = `identity = "${id}"\nmaster-secret = "${secret}"\nsender-id = "${sender}"\nrecipient-id = "${recipient}"`;
     return hasOscore(at) ? [`[[oscore.device]]\n${keys}\n`] : [];
   });
+  const children = [...honestChildren, hostileChild].map(
+    (id) => `[[bootstrap.device]]\nid = "${id}"\nfactory-secret = "${secrets.factory(id)}"\ngateway = true\n`,
+  );
+  const addresses4 = network.deviceAddresses.filter((address) => !address.includes(':'));
+  const keyed = keyedPlaces(addresses4, network.namespaces ? firstKeyedPort : 0);
   const strangers = Array.from({ length: newcomers }, (_, at) => newcomerId(at));
   const more = `[lwm2m]
 insecure-no-security = true
@@ -161,7 +171,7 @@ ${contexts.join('')}[http]
 host = "${network.host}"
 port = ${http}
 insecure-plain-http = true
-${factoryDevices([...ids.filter((_, at) => !isLwm2m(at)), ...strangers])}`;
+${children.join('')}${factoryDevices([...ids.filter((_, at) => !isLwm2m(at)), ...strangers])}`;
   const file = writeGatewayFile(folder, gate.url, more, 0, network.interface);
   const gateway = stack.use(new PartyProcess('gateway', file));
   const { port: coap } = (await gateway.next('gateway.started')) as unknown as { port: number };
@@ -170,6 +180,7 @@ ${factoryDevices([...ids.filter((_, at) => !isLwm2m(at)), ...strangers])}`;
   const crowdOptions: Crowd = {
     ...{ devices, seed, pauses, port: coap, addresses: network.deviceAddresses },
     coaps: { host: network.host, port: coaps },
+    keyed,
     http: `http://${network.host}:${http}/dm`,
     gateways: { 4: port(network.host, coap), 6: port(network.host6 ?? network.host, coap) },
   };
@@ -191,7 +202,7 @@ ${factoryDevices([...ids.filter((_, at) => !isLwm2m(at)), ...strangers])}`;
   operator.work(devices, pauses[0] / 4, (deed) => deeds.push(deed));
 
   const target: Target = {
-    ...{ coap, coaps, http, api, devices },
+    ...{ coap, coaps, http, api, devices, keyed },
     ...{ broker: broker.url, gate: gate.port, multicast: network.attacker },
     ...{ host: network.host, sources: network.sources, deviceAddresses: network.deviceAddresses },
     ...(network.host6 !== undefined && { host6: network.host6 }),

@@ -1,8 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { residentMegabytes } from '../bench/measure.ts';
 import { attacks } from './attacks.ts';
-import { type Deed, discoverers, hasServer, needsServer } from './deed.ts';
-import { type AttackedSite, image } from './site.ts';
+import { type Deed, discoverers, hasServer, image, needsServer } from './deed.ts';
+import type { AttackedSite } from './site.ts';
 
 /**
  * What an attack may do at most. The tables of the head-end are larger: 32 MiB of packages in work, and 16 MiB of answers kept

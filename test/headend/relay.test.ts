@@ -96,6 +96,24 @@ describe('the relay', limit, () => {
     assert.equal(events.count('relay.foreign-uri'), 1);
   });
 
+  test('remembers the RespURIs of a bounded number of sessions: the one set longest ago is dropped', async () => {
+    const paths: string[] = [];
+    await using server = await listen((request, response) => {
+      paths.push(request.url ?? '');
+      const header = { ...firstPackage.header, respUri: `/dm?sid=${paths.length}` };
+      response.writeHead(200, { 'content-type': MediaType.Xml });
+      response.end(encodeMessage({ ...firstPackage, header }, MediaType.Xml));
+    });
+    const relay = new Relay({ url: `${server.url}/dm`, timeout: 5000, events: noEvents, sessions: 8 });
+    const send = (sessionId: string, msgId: number) => {
+      const header = { ...firstPackage.header, sessionId, msgId };
+      return relay.forward(up(encodeMessage({ ...firstPackage, header }, MediaType.Xml)));
+    };
+    for (let number = 1; number <= 9; number++) await send(String(number), 1);
+    for (const sessionId of ['2', '9', '1']) await send(sessionId, 2);
+    assert.deepEqual(paths.slice(9), ['/dm?sid=2', '/dm?sid=9', '/dm'], 'the first of nine is forgotten');
+  });
+
   test('passes on a body that it cannot read', async () => {
     const heard: Buffer[] = [];
     await using server = await listen((request, response) => {

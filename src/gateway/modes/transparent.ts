@@ -180,12 +180,14 @@ export class TransparentMode {
       if (via !== undefined) events.emit('hierarchy.package-refused', { device, via });
       return refused(lie.status, lie.reason, lie.status === 503 ? overloadRetryAfter : undefined);
     }
-    const place = from ? remoteKey(from.address, from.port) : address;
+    // Without DTLS, from where a device has an association: what is the device's, its sessions with the DM server included, is apart.
+    const mark = isSure ? '' : ' plain';
+    const place = from ? remoteKey(from.address, from.port) + mark : address;
     const isFree =
       isSure && (via !== undefined || this.#isProven(device, from) || policy.hasAccepted(device, place));
     const refusal = isFree ? undefined : policy.refusalOf(device, address, body.length);
     if (refusal) return refused(refusal.status, refusal.reason, refusal.retryAfter);
-    const sender = `${address} ${device}`;
+    const sender = `${address}${mark} ${device}`;
     const count = this.#inFlight.get(sender) ?? 0;
     if (count >= perDevice)
       return refused(503, 'too many packages of this device are under way', overloadRetryAfter);

@@ -200,17 +200,19 @@ export class DeviceSessions {
     const lock = this.#guard.lockOf(deviceId, { address: host });
     const seal = { body, hmac };
     const arrival = { key: `${way} ${deviceId} ${sessionId}`, associations, message, seal };
-    const found = this.#table.find(arrival, () =>
-      this.#begin(credential ?? this.#pretend(deviceId), arrived, message.header, lock !== undefined),
-    );
+    let measure: GatewayCredential | undefined;
+    const found = this.#table.find(arrival, () => {
+      measure = this.#measureOf(deviceId, credential);
+      return this.#begin(measure, arrived, message.header, lock !== undefined);
+    });
     const { session, owner, place } = found;
     if (place === 'stranger') {
       if (lock) {
         this.#parts.events.emit('session.locked-out', { device: deviceId, peer: host, reason: lock.message });
         throw lock;
       }
-      const stored = credential?.clientNonce ?? this.#pretend(deviceId).clientNonce;
-      if (isGuess(message.header, seal, stored)) this.#failed(deviceId, credential, host, sessionId);
+      if (measure && isGuess(message.header, seal, measure.clientNonce))
+        this.#failed(deviceId, credential, host, sessionId);
       const refusal = encodeMessage(session.refuse(message, seal), mediaType);
       return { body: refusal, hmac: session.seal(refusal) };
     }
@@ -267,19 +269,24 @@ export class DeviceSessions {
     );
   }
 
-  /** What a device that has no account here is measured by, so that the answers do not tell which devices have one. */
-  #pretend(deviceId: string): GatewayCredential {
+  /**
+   * What the proof of a device is measured by. Neither the answers nor their time tell which devices have an account here, so a
+   * pretence is made for each device, and counts for one without an account.
+   */
+  #measureOf(deviceId: string, credential: GatewayCredential | undefined): GatewayCredential {
     const { secret, nonce } = this.#challenges.pretence(deviceId);
-    return {
-      deviceId,
-      clientName: deviceId,
-      clientSecret: secret,
-      clientNonce: nonce,
-      serverSecret: secret,
-      serverNonce: nonce,
-      origin: 'local',
-      attached: false,
-    };
+    return (
+      credential ?? {
+        deviceId,
+        clientName: deviceId,
+        clientSecret: secret,
+        clientNonce: nonce,
+        serverSecret: secret,
+        serverNonce: nonce,
+        origin: 'local',
+        attached: false,
+      }
+    );
   }
 
   /** @param isLocked only the proof counts that needs no challenge: no guess can be right by it */

@@ -7,12 +7,12 @@ import type { Registration } from '../store/registrations.ts';
  * A client answers within milliseconds, so the oldest entry is that of a client that does not answer. Names have no bound of
  * their own: whoever knows the name of a client could fill it.
  */
-export const pendingBounds: FairBounds = {
+export const pendingBounds = {
   entries: 4096,
   perAddress: 128,
   perPrefix: 2048,
   bytes: 4 * 1024 * 1024,
-};
+} as const satisfies FairBounds;
 
 /** A registration that proves nothing yet. */
 export interface Pending {

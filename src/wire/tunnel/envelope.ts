@@ -33,7 +33,10 @@ export interface Envelope {
   readonly route?: string;
   /** The child gateway nearest to the device, when the device is behind one. */
   readonly via?: string;
-  /** IP address from which the gateway heard the device, or the child gateway. No proof of who sent the package. */
+  /**
+   * IP address and port from which the gateway heard the device, or the child gateway. No proof of who sent the package. With the
+   * word `plain` behind it when a DTLS association has this place, and the package did not come through it.
+   */
   readonly peer?: string;
 }
 

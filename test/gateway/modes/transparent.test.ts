@@ -80,6 +80,41 @@ test('a fifth concurrent package of one device gets 5.03; other devices, and lat
   assert.equal(await codeOf(again), '2.04');
 });
 
+test('a package without DTLS in the name of a device takes neither its places nor part in its sessions', async () => {
+  const waiting: ((answer: Envelope) => void)[] = [];
+  const peers: (string | undefined)[] = [];
+  const mode = new TransparentMode({
+    gatewayId: 'gw',
+    childOf: () => undefined,
+    ...rights(),
+    upstream: {
+      request: ({ peer }) => {
+        peers.push(peer);
+        return new Promise((resolve) => waiting.push(resolve));
+      },
+    },
+    addresses: new DeviceAddresses(),
+    policy: openPolicy(),
+    childAt: () => undefined,
+    isUnsure: ({ identity }) => identity === undefined,
+    towards: () => undefined,
+    entropy: seededEntropy(1),
+    events: noEvents,
+  });
+  const post = mode.resource().methods.POST!;
+  const codeOf = async (outcome: ReturnType<typeof post>) => codeText(((await outcome) as Reply).code);
+  // An attacker forges address and port.
+  const forged = Array.from({ length: 4 }, () => post(ask('a')));
+  assert.equal(await codeOf(post(ask('a'))), '5.03');
+  const own = post(ask('a', undefined, { ...remote, identity: 'a' } as typeof remote));
+  const answer: Envelope = { kind: 1, correlation: Buffer.alloc(8), body: Buffer.from('y') };
+  for (const resolve of waiting) resolve(answer);
+  for (const outcome of [...forged, own]) assert.equal(await codeOf(outcome), '2.04');
+  // The DM server tells the senders of a session apart by the peer.
+  assert.equal(peers.at(-1), '192.0.2.7|1');
+  assert.deepEqual(new Set(peers), new Set(['192.0.2.7|1 plain', '192.0.2.7|1']));
+});
+
 test('what the uplink refuses is 503 with the time to try again; a full queue with its own reason', async () => {
   let error = new PosternError('full', 'too many packages wait for the DM server');
   const mode = new TransparentMode({

@@ -9,6 +9,7 @@ import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { EchoGuard } from '../../../src/wire/coap/echo.ts';
 import { encodeProof, proofMac } from '../../../src/wire/syncml/bootstrap-proof.ts';
 import { MediaType } from '../../../src/wire/syncml/codec.ts';
+import { costlyWork } from '../../costly-work.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { testSealing } from '../../state-files.ts';
@@ -93,6 +94,23 @@ test('a device that is not known fails like one that is', async () => {
       await prove(challenge(), 'a guess', 'urn:dev:stranger'),
       await prove(challenge(), 'a guess', id),
     );
+});
+
+test('a device that is not known costs the same work as one that is', async () => {
+  const { prove, challenge } = rig();
+  for (let times = 0; times < 10; times++) {
+    const work: unknown[] = [];
+    for (const deviceId of [id, 'urn:dev:stranger']) {
+      const [fresh, stale] = [challenge(), Buffer.alloc(16)];
+      work.push([
+        await costlyWork(() => prove(fresh, 'a guess', deviceId)),
+        await costlyWork(() => prove(fresh, 'a guess', deviceId)),
+        await costlyWork(() => prove(stale, 'a guess', deviceId)),
+      ]);
+    }
+    assert.deepEqual(work[1], work[0]);
+    assert.ok(JSON.stringify(work).includes('createHmac'), 'something was counted');
+  }
 });
 
 test('a device ID that cannot be shown is refused with a clear word', async () => {

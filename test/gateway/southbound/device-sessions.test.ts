@@ -18,6 +18,7 @@ import { CoapRequest, type Reply } from '../../../src/wire/coap/message.ts';
 import { Option, uint } from '../../../src/wire/coap/options.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
 import type { SyncmlMessage } from '../../../src/wire/syncml/message.ts';
+import { costlyWork } from '../../costly-work.ts';
 import { client, startNonces, statusesOf } from '../../dm/parties.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
@@ -135,6 +136,43 @@ test('a device that is not known is answered like one that is: same statuses, sa
     shapes.push(shape);
   }
   assert.deepEqual(shapes[0], shapes[1]);
+});
+
+test('a device that is not known costs the same work as one that is: hashes, MACs, reads of the state', async () => {
+  for (const way of ['coap', 'http'] as const) {
+    const { anyone, credentials } = startSessions();
+    credentials.keepNonces(deviceId, { clientNonce: Buffer.alloc(16, 7), serverNonce: Buffer.alloc(16, 8) });
+    const work: unknown[] = [];
+    for (const source of [deviceId, 'urn:dev:2', gatewayId]) {
+      const from = { way, ...(way === 'http' && { uriFor: (random: string) => `http://gw/dm?s=${random}` }) };
+      const ofSource: unknown[] = [];
+      for (const message of [
+        claim(1, source),
+        claim(1, source, wrong),
+        claim(1, source, wrong, 100),
+        // Wrong answers to challenges, until the device has to wait.
+        ...Array.from({ length: 8 }, () => claim(2, source, wrong)),
+        claim(900, source),
+      ]) {
+        const { result, calls } = await costlyWork(() =>
+          anyone(message, from).then(
+            ({ size }) => size,
+            ({ code }) => code,
+          ),
+        );
+        ofSource.push({ ...calls, result: source === gatewayId ? '' : result });
+      }
+      work.push(ofSource);
+    }
+    const [known, stranger, ownName] = work as [{ result: unknown }[], unknown, unknown];
+    assert.deepEqual(stranger, known, way);
+    assert.deepEqual(
+      ownName,
+      known.map((each) => ({ ...each, result: '' })),
+      'a device that is named like the gateway',
+    );
+    assert.ok(JSON.stringify(known).includes('createHmac'), 'something was counted');
+  }
 });
 
 test('25 messages of 1000 Gets a second with a known ID and no secret leave nothing: no session, no timer, no byte', async () => {

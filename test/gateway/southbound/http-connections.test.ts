@@ -114,6 +114,35 @@ test('requests of one host have a rate, beyond which they get 503', async (t) =>
   assert.equal(await ask('127.0.0.9'), 405);
 });
 
+test('each refusal by an error has the time after which the request may come again, if there is one', async (t) => {
+  let error: Error = new PosternError('storage', 'the disk is full');
+  const { port, admission } = await listener(t, httpTimes, () => Promise.reject(error));
+  const answer = async () => {
+    const { status, headers } = await fetch(`http://127.0.0.1:${port}/dm`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/vnd.syncml.dm+xml' },
+      body: 'x',
+    });
+    return [status, headers.get('retry-after')];
+  };
+  for (const [thrown, status, seconds] of [
+    [new PosternError('storage', 'the disk is full'), 503, '30'],
+    [new PosternError('overBudget', 'no octets are left'), 503, '3600'],
+    [new PosternError('full', 'too many wait'), 503, '5'],
+    [new PosternError('unavailable', 'no place', { retryAfter: 3 }), 503, '3'],
+    [new PosternError('unavailable', 'the gateway stops'), 503, null],
+    [new PosternError('lockedOut', 'too many failed proofs'), 429, null],
+    [new PosternError('forbidden', 'another device'), 403, null],
+    [new Error('a fault of the gateway'), 500, null],
+  ] as const) {
+    error = thrown;
+    assert.deepEqual(await answer(), [status, seconds], thrown.message);
+  }
+  // Before anything is read: no budget is left.
+  while (admission.admits('127.0.0.1', 1 / 8));
+  assert.deepEqual(await answer(), [503, '5']);
+});
+
 const post = (length: number) =>
   `POST /dm HTTP/1.1\r\nhost: x\r\ncontent-type: application/vnd.syncml.dm+xml\r\ncontent-length: ${length}\r\n\r\n`;
 
