@@ -186,7 +186,10 @@ test(
       parts.state.registrations!.delete(id);
       assert.match(await plainly(gateway, 'rd'), /^4\.03/);
       // Who takes a client from the list, or deletes its record, takes away what it had.
-      gateway.reload(() => ({ ...config, lwm2m: { ...config.lwm2m!, device: config.lwm2m!.device.filter((each) => each.id === other) } }));
+      gateway.reload(() => ({
+        ...config,
+        lwm2m: { ...config.lwm2m!, device: config.lwm2m!.device.filter((each) => each.id === other) },
+      }));
       gateway.reload(() => config);
       assert.match(await plainly(gateway, 'rd'), /^2\.01/);
       assert.match(await plainly(gateway, 'rd', other), /^4\.03/);
