@@ -9,7 +9,7 @@ import { apiIdentity } from '../headend/api-identity.ts';
 import { ApiToken } from '../headend/api-token.ts';
 import { type HeadendConfig, headendConfigSchema } from '../headend/config.ts';
 import { Headend } from '../headend/headend.ts';
-import { boundYoung } from './frugality.ts';
+import { boundGarbage } from './frugality.ts';
 import { type Command, type HangUps, stopped } from './runner.ts';
 import { runParty, surviveErrors } from './service.ts';
 
@@ -72,7 +72,7 @@ All keys are in docs/configuration.md.`,
   },
   reloads: true,
   async run({ config: file, relay, check, ...values }, stop, _words, hangUps) {
-    boundYoung();
+    boundGarbage();
     const read = () => {
       const loaded = loadConfig(headendConfigSchema, String(file));
       return relay === undefined

@@ -212,7 +212,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     reported: () => reports.wake(),
     leaving: (deviceId) => state.updates.deviceLeft(hashedName(deviceId)),
     gone: (deviceId) => signals.detached(deviceId),
-    removed: (deviceId) => joins.forget(deviceId),
+    removed: (deviceId) => {
+      joins.forget(deviceId);
+      state.registrations?.forget(deviceId);
+    },
   });
   const transparent = new TransparentMode({
     gatewayId,

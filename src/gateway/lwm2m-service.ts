@@ -62,9 +62,11 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     this.#parts = parts;
     const { settings, live, registrations, inventory, addresses, locator, arrivals } = parts;
     const { associations, signals, joins, clock, entropy, events } = parts;
-    // Who has a key is served by it alone. Otherwise anyone could take the place of such a client without one.
+    // Who has a key, or has proved its name once, is served by that alone. Otherwise anyone could take the place of such a client without one.
     const isKeyed = (deviceId: string) =>
-      live.current.keyed.has(deviceId) || parts.keys.of(deviceId).length > 0;
+      live.current.keyed.has(deviceId) ||
+      parts.keys.of(deviceId).length > 0 ||
+      registrations.proven.has(deviceId);
     const isAllowed = (deviceId: string, { identity }: Remote) =>
       live.current.clients.has(deviceId) && (identity !== undefined || !isKeyed(deviceId));
     const isJoined = (deviceId: string, remote: Remote) => joins.isJoined(deviceId, 'LwM2M', remote);

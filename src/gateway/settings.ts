@@ -50,12 +50,12 @@ export function knowManualDevices({ http }: GatewayConfig, credentials: Credenti
 
 /**
  * Deletes the credentials of devices that the configuration no longer lists, where the local bootstrap gave them a key for DTLS,
- * and the keys of LwM2M clients that it no longer lists and that have not joined: who takes a device from the list revokes it.
+ * and the keys and proofs of LwM2M clients that it no longer lists and that have not joined: who takes a device from the list revokes it.
  * @throws {PosternError} `storage`
  */
 export function forgetUnlisted(
   { bootstrap, lwm2m }: GatewayConfig,
-  { credentials, pins }: Pick<GatewayState, 'credentials' | 'pins'>,
+  { credentials, pins, registrations }: Pick<GatewayState, 'credentials' | 'pins' | 'registrations'>,
   events: Events,
 ): void {
   const listed = new Set(bootstrap.device.map(({ id }) => id));
@@ -68,6 +68,8 @@ export function forgetUnlisted(
     credentials.delete(deviceId);
     events.emit('device.unlisted', { device: deviceId });
   }
+  for (const deviceId of registrations?.proven ?? [])
+    if (!clients.has(deviceId)) registrations?.forget(deviceId);
 }
 
 /**

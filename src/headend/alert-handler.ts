@@ -139,7 +139,7 @@ export class AlertHandler {
     // that gateway only repeats what a child said.
     const isProved = via === undefined && parties.get(deviceId) === undefined;
     const { bootstrap, manufacturer, model } = attach;
-    this.#parts.records.addAlert('DeviceAttach', gateway, deviceId, attach);
+    this.#parts.records.addAlert('DeviceAttach', gateway, deviceId, attach, senderOf(reporter, via));
     if (!isProved && this.#isHeldElsewhere(deviceId, gateway, brokerGateway)) {
       const holder = parties.gatewayOf(deviceId) ?? '';
       database.afterCommit(() => this.#claims.set(deviceId, gateway));
@@ -256,7 +256,7 @@ export class AlertHandler {
     const gateway = this.#place(reporter, via);
     if (gateway === undefined) return DmStatus.Ok;
     this.#left(deviceId, gateway);
-    this.#parts.records.addAlert('DeviceDetach', gateway, deviceId, { reason });
+    this.#parts.records.addAlert('DeviceDetach', gateway, deviceId, { reason }, senderOf(reporter, via));
     this.#emit('alert.device-detach', { device: deviceId, gateway, reason });
     return DmStatus.Ok;
   }
@@ -274,7 +274,7 @@ export class AlertHandler {
       if (parties.gatewayOf(deviceId) === gateway) this.#pass(deviceId);
     } else if (parties.gatewayOf(deviceId) === gateway) unreachableDevices.remove(deviceId);
     const body = { state, reason, lastSeen: new Date(lastSeen).toISOString() };
-    this.#parts.records.addAlert('DevicePresence', gateway, deviceId, body);
+    this.#parts.records.addAlert('DevicePresence', gateway, deviceId, body, senderOf(reporter, via));
     this.#emit('alert.device-presence', { device: deviceId, gateway, state, reason });
     return DmStatus.Ok;
   }
@@ -288,8 +288,11 @@ export class AlertHandler {
     if (gateway === undefined) return DmStatus.Ok;
     const { records } = this.#parts;
     // A gateway that starts says that it has none.
-    if (kind === 'problem-ended' && !records.problems().has(gateway)) return DmStatus.Ok;
-    records.addAlert('GatewayFault', gateway, undefined, { kind, reason });
+    if (kind === 'problem-ended' && !records.hasProblem(gateway)) return DmStatus.Ok;
+    const sender = senderOf(reporter, via);
+    if (kind === 'problem' || kind === 'problem-ended')
+      records.putProblem(gateway, sender, kind === 'problem' ? reason : undefined);
+    records.addAlert('GatewayFault', gateway, undefined, { kind, reason }, sender);
     if (kind === 'problem') this.#emit('gateway.problem', { gateway, reason });
     else this.#emit('alert.gateway-fault', { gateway, kind, reason });
     if (via === undefined && departureKinds.includes(kind)) this.#parts.departed?.(gateway, kind, reason);
@@ -336,7 +339,7 @@ export class AlertHandler {
   /** Only records the move (GwMO 8.4.1, figure 10). `Policy.bootstrap` chooses the gateway in the same session. */
   #deviceMoved(deviceId: string, gateway: string, alert: Alert): number {
     const { address, gateway: before } = readLocationUpdate(alert);
-    this.#parts.records.addAlert('LocationUpdate', gateway, deviceId, { address, before });
+    this.#parts.records.addAlert('LocationUpdate', gateway, deviceId, { address, before }, deviceId);
     this.#emit('alert.location-update', { device: deviceId, gateway, address, before });
     return DmStatus.Ok;
   }
@@ -364,6 +367,10 @@ function endOf(kind: ResultKind, result: string): OrderEnd {
  * the nearest to the device last. Undefined without a path: the gateway that reports is then the nearest.
  */
 const nearestGateway = (via: string | undefined): string | undefined => via?.split('/').at(-1);
+
+/** Whose room an alert takes: that of the gateway that reports, and there that of the child that told it. */
+const senderOf = (reporter: string, via: string | undefined): string =>
+  via === undefined ? reporter : `${reporter}/${via.split('/')[0]}`;
 
 /** The FUMO operation whose result an alert reports, by the alert's type. Undefined for other alerts. */
 function firmwareOperation({ data, items: [item] }: Alert): FirmwareOperation | undefined {

@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import type { Clock } from '../base/clock.ts';
-import { type Database, keepLatest } from '../base/database.ts';
+import type { Database } from '../base/database.ts';
+import { FairRows } from '../base/fair-rows.ts';
 import { keepNumbersLow, type ReadableTable, readRows } from '../base/rows.ts';
 import type { GatewayAlert } from '../mo/vocabulary.ts';
 
@@ -39,26 +40,64 @@ export interface ResultRecord {
   readonly result: string;
 }
 
-/** Rows per table. The oldest alerts and results are deleted. An assignment beyond its limit is refused. */
-export const recordLimits = { alerts: 10_000, results: 1000, assignments: 100_000 } as const;
+/**
+ * Rows per table. Alerts, results and problems give way as `FairRows` says: first those of the gateway that has most. An assignment
+ * beyond its limit is refused.
+ */
+export const recordLimits = { alerts: 10_000, results: 1000, problems: 1000, assignments: 100_000 } as const;
+
+const alertSenders = `SELECT number, coalesce(sender, gateway) AS owner
+  FROM received_alert LEFT JOIN alert_sender USING (number)`;
 
 /** Alerts, operation results and gateway assignments, for the HTTP API and the policy. Durable and bounded. */
 export class Records {
   readonly #database: Database;
   readonly #clock: Clock;
+  readonly #alerts: FairRows;
+  readonly #results: FairRows;
+  readonly #problems: FairRows;
 
   constructor(database: Database, clock: Clock) {
     this.#database = database;
     this.#clock = clock;
-    for (const table of ['received_alert', 'operation_result']) keepNumbersLow(database, table, 'number');
+    for (const table of ['received_alert', 'operation_result', 'gateway_problem'])
+      keepNumbersLow(database, table, 'number');
+    const { alerts, results, problems } = recordLimits;
+    const ownersIn = (table: string, owner: string) => `SELECT number, ${owner} AS owner FROM ${table}`;
+    this.#alerts = new FairRows(database, 'received_alert', alerts, alertSenders);
+    this.#results = new FairRows(
+      database,
+      'operation_result',
+      results,
+      ownersIn('operation_result', 'gateway'),
+    );
+    this.#problems = new FairRows(
+      database,
+      'gateway_problem',
+      problems,
+      ownersIn('gateway_problem', 'sender'),
+    );
   }
 
-  /** Adds an alert with the current time. `body` must be serialisable as JSON. */
-  addAlert(kind: AlertKind, gateway: string, device: string | undefined, body: object): void {
-    this.#database
+  /**
+   * Adds an alert with the current time. `body` must be serialisable as JSON.
+   * @param sender the party that sent it, with an account here; and behind `/` the child that told it to this party
+   */
+  addAlert(
+    kind: AlertKind,
+    gateway: string,
+    device: string | undefined,
+    body: object,
+    sender: string = gateway,
+  ): void {
+    const { lastInsertRowid } = this.#database
       .prepare('INSERT INTO received_alert (at, kind, gateway, device, body) VALUES (?, ?, ?, ?, ?)')
       .run(Math.round(this.#clock.wall()), kind, gateway, device ?? null, JSON.stringify(body));
-    keepLatest(this.#database, 'received_alert', recordLimits.alerts);
+    if (sender !== gateway)
+      this.#database
+        .prepare('INSERT OR REPLACE INTO alert_sender (number, sender) VALUES (?, ?)')
+        .run(lastInsertRowid, sender);
+    this.#alerts.added();
   }
 
   /** Lists alerts, the latest first: at most `limit`, and only numbers below `before`. */
@@ -69,15 +108,28 @@ export class Records {
 
   /** What is wrong with gateways that have told so by alerts: those without a connection to the broker. */
   problems(): Map<string, string> {
-    const found = new Map<string, string>();
-    for (const { gateway, body } of readRows(
-      this.#database,
-      alertTable,
-      "WHERE kind = 'GatewayFault' ORDER BY number",
-    ))
-      if (body.kind === 'problem') found.set(gateway, String(body.reason));
-      else if (body.kind === 'problem-ended') found.delete(gateway);
-    return found;
+    return new Map(readRows(this.#database, problemTable));
+  }
+
+  /** Whether a gateway has told of a problem that is not over. */
+  hasProblem(gateway: string): boolean {
+    const found = this.#database.prepare('SELECT 1 FROM gateway_problem WHERE gateway = ?').get(gateway);
+    return found !== undefined;
+  }
+
+  /**
+   * Stores what is wrong with a gateway. `reason` undefined: nothing is any more.
+   * @param sender as of `addAlert`
+   */
+  putProblem(gateway: string, sender: string, reason: string | undefined): void {
+    if (reason === undefined) {
+      this.#database.prepare('DELETE FROM gateway_problem WHERE gateway = ?').run(gateway);
+      return;
+    }
+    this.#database
+      .prepare('INSERT OR REPLACE INTO gateway_problem (gateway, sender, reason) VALUES (?, ?, ?)')
+      .run(gateway, sender, reason);
+    this.#problems.added();
   }
 
   /** Stores a result with the current time. It takes the place of an earlier result of the same node. */
@@ -87,7 +139,7 @@ export class Records {
         'INSERT OR REPLACE INTO operation_result (at, kind, gateway, name, correlator, result) VALUES (?, ?, ?, ?, ?, ?)',
       )
       .run(Math.round(this.#clock.wall()), kind, gateway, name, correlator ?? null, result);
-    keepLatest(this.#database, 'operation_result', recordLimits.results);
+    this.#results.added();
   }
 
   /** Forgets the result of one node. */
@@ -148,6 +200,12 @@ const alertTable: ReadableTable<AlertRecord> = {
     device: row.optionalText('device').device,
     body: row.json('body', v.record(v.string(), v.unknown())),
   }),
+};
+
+const problemTable: ReadableTable<readonly [string, string]> = {
+  table: 'gateway_problem',
+  key: ['number'],
+  read: (row) => [row.text('gateway'), row.text('reason')],
 };
 
 const resultTable: ReadableTable<ResultRecord> = {

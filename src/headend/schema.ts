@@ -61,5 +61,13 @@ export const headendSchema: Schema = {
        state TEXT NOT NULL, by TEXT NOT NULL, reason TEXT, next BLOB, ordered INTEGER NOT NULL, ended INTEGER
      ) STRICT;
      CREATE INDEX departure_gateway ON departure (gateway, state);`,
+    // Who sent an alert, where its gateway does not say it. In a table of its own: 0.1.0 opens the one of the alerts.
+    `CREATE TABLE alert_sender (number INTEGER PRIMARY KEY, sender TEXT NOT NULL) STRICT;
+     CREATE TRIGGER alert_gone AFTER DELETE ON received_alert BEGIN
+       DELETE FROM alert_sender WHERE number = old.number;
+     END;
+     CREATE TABLE gateway_problem (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, gateway TEXT NOT NULL UNIQUE, sender TEXT NOT NULL, reason TEXT NOT NULL
+     ) STRICT;`,
   ],
 };

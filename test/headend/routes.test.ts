@@ -10,7 +10,7 @@ import { OrderBook } from '../../src/headend/order-book.ts';
 import { Parties } from '../../src/headend/parties.ts';
 import type { PendingDetaches } from '../../src/headend/pending-detaches.ts';
 import { Reachability } from '../../src/headend/reachability.ts';
-import { Records } from '../../src/headend/records.ts';
+import { Records, recordLimits } from '../../src/headend/records.ts';
 import { headendSchema } from '../../src/headend/schema.ts';
 import { type SessionContext, Sessions } from '../../src/headend/sessions.ts';
 import { UnreachableDevices } from '../../src/headend/unreachable-devices.ts';
@@ -52,6 +52,7 @@ function rig() {
   const parties = new Parties(config, database);
   const unreachableDevices = new UnreachableDevices(database, parties);
   const reachability = new Reachability(parties, unreachableDevices);
+  const records = new Records(database, clock);
   const detached: string[] = [];
   const asked: string[] = [];
   const pendingDetaches = {
@@ -61,7 +62,7 @@ function rig() {
   const handler = new AlertHandler({
     ...{ database, parties, reachability, pendingDetaches, unreachableDevices, events, clock },
     sequences: new AlertSequences(database),
-    records: new Records(database, clock),
+    records,
     orders: new OrderBook(database, clock),
     vocabulary: ownVocabulary,
     newDevices,
@@ -116,6 +117,7 @@ function rig() {
     events,
     parties,
     reachability,
+    records,
     detached,
     asked,
     alerts,
@@ -373,5 +375,85 @@ describe('proofs', () => {
       shapes.push(shape);
     }
     assert.deepEqual(shapes[0], shapes[1]);
+  });
+});
+
+describe('a gateway, or a child behind one, that reports without end', () => {
+  const presence = (deviceId: string, via?: string) => (sequence: number) =>
+    devicePresenceAlert(ownVocabulary, {
+      ...{ sequence, deviceId, state: 'unreachable', reason: 'off', lastSeen: 1 },
+      ...(via !== undefined && { via }),
+    });
+  const fault = (kind: 'problem' | 'problem-ended', via?: string) => (sequence: number) =>
+    gatewayFaultAlert(ownVocabulary, { sequence, kind, reason: 'full', ...(via !== undefined && { via }) });
+
+  test('displaces its own alerts, results and problems, and those of no other', () => {
+    const { report, records, attach } = rig();
+    attach('gw-2', 'x');
+    attach('gw-2', 'gw-3');
+    report('gw-2', presence('x'));
+    report('gw-2', fault('problem', 'gw-3'));
+    const result = { kind: 'CommandFanout', correlator: undefined, result: '' } as const;
+    records.putResult({ ...result, gateway: 'gw-2', name: 'honest' });
+    // Its own names, names of its children that it invents, and ever new gateways in trouble behind it.
+    const { alerts, results, problems } = recordLimits;
+    for (let at = 0; at < 1.1 * alerts; at++)
+      report('gw-1', presence(`y${at}`, at % 2 === 0 ? undefined : `child-${at}`));
+    for (let at = 0; at < 1.1 * problems; at++) report('gw-1', fault('problem', `child-${at}`));
+    for (let at = 0; at < 1.1 * results; at++)
+      records.putResult({ ...result, gateway: 'gw-1', name: `r${at}` });
+
+    const stored = records.alerts(alerts + 1);
+    assert.ok(stored.length <= alerts && stored.length > 0.95 * alerts, String(stored.length));
+    const honest = stored.filter(({ gateway }) => gateway === 'gw-2' || gateway === 'gw-3');
+    assert.deepEqual(
+      honest.map(({ kind }) => kind),
+      ['GatewayFault', 'DevicePresence', 'DeviceAttach', 'DeviceAttach'],
+    );
+    assert.equal(records.problems().get('gw-3'), 'full');
+    assert.ok(records.problems().size <= problems);
+    assert.equal(records.result('CommandFanout', 'gw-2', 'honest')?.name, 'honest');
+    assert.ok(records.results('CommandFanout').length <= results);
+    // The latest ones of the gateway are there.
+    assert.equal(records.results('CommandFanout').at(-1)?.name, `r${1.1 * results - 1}`);
+
+    report('gw-2', fault('problem-ended', 'gw-3'));
+    assert.equal(records.hasProblem('gw-3'), false);
+  });
+
+  test('displaces alerts of no other child of its parent', () => {
+    const { report, records, attach } = rig();
+    attach('gw-1', 'gw-3');
+    report('gw-1', presence('x', 'gw-3'));
+    for (let at = 0; at < 1.1 * recordLimits.alerts; at++)
+      report('gw-1', presence(`y${at}`, `hostile/invented-${at}`));
+    const kept = records.alerts(recordLimits.alerts).filter(({ device }) => device === 'x');
+    assert.equal(kept.length, 1);
+  });
+
+  test('a transaction that fails leaves the bound where it is', () => {
+    const database = openDatabase(':memory:', headendSchema);
+    const records = new Records(database, new HandClock());
+    const fill = (gateway: string, count: number) => {
+      for (let at = 0; at < count; at++) records.addAlert('DeviceDetach', gateway, 'x', {});
+    };
+    fill('gw-1', recordLimits.alerts);
+    for (let round = 0; round < 3; round++)
+      assert.throws(() =>
+        database.transaction(() => {
+          fill('gw-1', 100);
+          throw new Error('the disk takes no writes');
+        }),
+      );
+    fill('gw-1', 400);
+    assert.ok(records.alerts(2 * recordLimits.alerts).length <= recordLimits.alerts);
+    assert.equal(
+      database
+        .prepare(
+          'SELECT count(*) AS n FROM alert_sender WHERE number NOT IN (SELECT number FROM received_alert)',
+        )
+        .get()?.n,
+      0,
+    );
   });
 });

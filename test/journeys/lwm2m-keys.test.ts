@@ -1,21 +1,34 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
+import type { Gateway } from '../../src/gateway/gateway.ts';
 import { decode, encode, Malformed, Type } from '../../src/wire/coap/codec.ts';
 import { Code, codeText } from '../../src/wire/coap/codes.ts';
 import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
 import { Option, sorted, uint, uriOptions } from '../../src/wire/coap/options.ts';
 import { factoryIdentity, factoryKey } from '../../src/wire/secure/transport-keys.ts';
 import { startAedes } from '../peers/brokers.ts';
+import { authority, certificatesOf, type Issued, issue } from '../wire/secure/dtls/authority.ts';
 import { SocketEnd } from '../wire/secure/dtls/socket-end.ts';
 import { factory, gatewayOf, id, opens, other, own, Party, secure } from './lwm2m-party.ts';
 import { Site, secrets } from './site.ts';
 
 const limit = { timeout: 120_000 };
+const root = authority('Test root');
+const gatewayOwn = issue({ commonNames: ['localhost'], dnsNames: ['localhost'] }, root);
+
+/** What a client proves its name with that has a certificate and no other key. */
+const certified = (issued: Issued) => ({
+  identity: 'own',
+  certificates: {
+    ...certificatesOf(issued, { chain: [issued], authorities: [root] }),
+    serverName: 'localhost',
+  },
+});
 
 /** Sends requests without DTLS from a socket. */
 class PlainPeer {
@@ -106,6 +119,85 @@ test(
       answers.push(await forger.post(['dm', 't', 'dm.example'], [`id=${id}`], Buffer.from('x')));
     assert.match(answers[15]!, /the uplink is down/);
     assert.match(answers[16]!, /have not proved themselves/);
+  },
+);
+
+test(
+  'a client that has once proved its name by a certificate is served by a proof alone, while it sleeps, after it left, and over restarts',
+  limit,
+  async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'postern-lwm2m-proven-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const file = (name: string, content: string): string => {
+      writeFileSync(join(folder, name), content, { mode: 0o600 });
+      return join(folder, name);
+    };
+    const third = 'urn:dev:lwm2m:3';
+    const listed = (...ids: string[]) => ({
+      'insecure-no-security': true,
+      device: ids.map((each) => ({ id: each })),
+    });
+    const settings = {
+      gateway: { id: 'gw-1', state: join(folder, 'gw.db') },
+      coap: { port: 0, leisure: 50, 'insecure-plain-coap': true },
+      coaps: {
+        port: 0,
+        'certificate-file': file('own.pem', gatewayOwn.pem),
+        'key-file': file('own.key', gatewayOwn.keyPem),
+        'ca-files': [file('root.pem', root.pem)],
+      },
+      lwm2m: listed(id, other, third),
+    };
+    const keyOf = (name: string) => certified(issue({ uris: [name] }, root));
+    const [first, second] = [keyOf(id), keyOf(other)];
+    const plainly = async (gateway: Pick<Gateway, 'coapPort'>, path: 'rd' | 'bs', name = id) => {
+      await using stranger = await SocketEnd.open();
+      return await new PlainPeer(stranger, gateway.coapPort).post(
+        [path],
+        [`ep=${name}`, 'lwm2m=1.1', 'lt=300'],
+      );
+    };
+    {
+      const { gateway, events, port } = await gatewayOf(settings);
+      await using _gateway = gateway;
+      await using client = await Party.open(port, first);
+      assert.equal(await client.register(), '2.01');
+      await events.until('registration.proven', { device: id });
+      // One that took a name without a proof, and answers, does not keep it.
+      await using site = new Site('mqtt://127.0.0.1:1');
+      const squatter = site.client(other, gateway);
+      await squatter.start();
+      await events.until('registration.proven', { device: other });
+      await using owner = await Party.open(port, second);
+      const owned = events.next('registration.proven', { device: other });
+      assert.equal(await owner.register(other), '2.01');
+      await owned;
+    }
+    {
+      const { gateway, events, port, parts, config } = await gatewayOf(settings);
+      await using _gateway = gateway;
+      for (const path of ['rd', 'bs'] as const) assert.match(await plainly(gateway, path), /^4\.03/);
+      assert.match(await plainly(gateway, 'rd', other), /^4\.03/);
+      assert.match(await plainly(gateway, 'rd', third), /^2\.01/);
+      await using client = await Party.open(port, first);
+      assert.equal(await client.register(), '2.01');
+      await events.until('registration.proven', { device: id });
+      parts.associations.detach(id, 'left');
+      parts.state.registrations!.delete(id);
+      assert.match(await plainly(gateway, 'rd'), /^4\.03/);
+      // Who takes a client from the list, or deletes its record, takes away what it had.
+      gateway.reload(() => ({
+        ...config,
+        lwm2m: { ...config.lwm2m!, device: config.lwm2m!.device.filter((each) => each.id === other) },
+      }));
+      gateway.reload(() => config);
+      assert.match(await plainly(gateway, 'rd'), /^2\.01/);
+      assert.match(await plainly(gateway, 'rd', other), /^4\.03/);
+      parts.state.database.transaction(() => parts.associations.remove(other));
+    }
+    const { gateway } = await gatewayOf(settings);
+    await using _gateway = gateway;
+    assert.match(await plainly(gateway, 'rd', other), /^2\.01/);
   },
 );
 

@@ -58,7 +58,7 @@ export class Party implements AsyncDisposable {
     this.#port = port;
   }
 
-  static async open(port: number, key: { identity: string; key: Uint8Array }): Promise<Party> {
+  static async open(port: number, key: Parameters<SocketEnd['dtls']['connect']>[1]): Promise<Party> {
     const end = await SocketEnd.open({ server: undefined as never });
     await end.dtls.connect({ address: '127.0.0.1', port, local: '' }, key);
     return new Party(end, port);

@@ -8,7 +8,8 @@ import { after, test } from 'node:test';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import { LiveSettings } from '../../src/gateway/live-settings.ts';
 import { encode, noBytes, Type } from '../../src/wire/coap/codec.ts';
-import { Code } from '../../src/wire/coap/codes.ts';
+import { Code, codeText } from '../../src/wire/coap/codes.ts';
+import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
 import { Option, opaque, optionValue, sorted, uint, uriOptions } from '../../src/wire/coap/options.ts';
 import { OscoreKeys } from '../../src/wire/secure/oscore/keys.ts';
 import { hasOscore, headerOf, openResponse, protectRequest } from '../../src/wire/secure/oscore/messages.ts';
@@ -66,12 +67,13 @@ class Runs implements AsyncDisposable {
     this.#factory = factory;
   }
 
-  async next(): Promise<void> {
+  /** @param wait whether the broker can be reached */
+  async next(wait = true): Promise<void> {
     await this[Symbol.asyncDispose]();
     this.site = new Site(this.#broker);
     const tables = gatewayTables(this.#state, this.#port, this.#more);
     const coap = { ...(tables.coap as Toml), advertise: this.#nat.advertised };
-    this.gateway = await this.site.gateway(this.#factory, { ...tables, coap });
+    this.gateway = await this.site.gateway(this.#factory, { ...tables, coap }, wait);
     this.#port = this.gateway.coapPort;
     this.#nat.leadTo(this.gateway);
   }
@@ -174,6 +176,46 @@ test('a device with another secret, or with a name that is not its own, does not
   const honest = await start(other, { oscore: { ...ofDevice('aa02') } });
   assert.ok(honest);
 });
+
+test(
+  'without OSCORE nobody has the room of a device with a context in the tunnel, or its images, also after a restart',
+  limit,
+  async () => {
+    await using nat = await Nat.open();
+    await using runs = new Runs('mqtt://127.0.0.1:1', nat, 'forged.db', {}, [id]);
+    await runs.next(false);
+    await using site = new Site('mqtt://127.0.0.1:1');
+    const device = site.device(id, nat, { factory: true, top: { oscore: ofDevice('aa01') } });
+    await device.start();
+    await device.attached;
+    await runs.site.gatewayEvents.until('device.attached', { device: id });
+    let messageId = 60_000;
+    /** Code and payload of the answer to a request that the device has not sent. */
+    const forged = async (code: number, path: readonly string[], payload = noBytes): Promise<string> => {
+      const token = Buffer.of(0xfe, ++messageId & 0xff);
+      const format = payload.length > 0 ? [uint(Option.ContentFormat, ContentFormat.SyncmlXml)] : [];
+      const options = sorted([...uriOptions(path, [`id=${id}`]), ...format]);
+      const answered = new Promise<string>((resolve) => {
+        nat.tap = (datagram, isOutward) => {
+          const answer = isOutward ? undefined : read(Buffer.from(datagram));
+          if (answer && answer.code !== Code.Empty && token.equals(answer.token))
+            resolve(`${codeText(answer.code)} ${Buffer.from(answer.payload)}`);
+        };
+      });
+      nat.forge(encode({ type: Type.NON, code, messageId, token, options, payload }));
+      return await answered;
+    };
+    for (let restart = 0; restart < 2; restart++) {
+      const answers: string[] = [];
+      for (let times = 0; times < 17; times++)
+        answers.push(await forged(Code.POST, ['dm', 't', 'dm.example'], Buffer.from('x')));
+      assert.match(answers[15]!, /the uplink is down/);
+      assert.match(answers[16]!, /have not proved themselves/);
+      assert.match(await forged(Code.GET, ['img', 'none']), /^4\.01/);
+      await runs.next(false);
+    }
+  },
+);
 
 test(
   'a context that the configuration loses ends at once, and is back when the configuration has it again',

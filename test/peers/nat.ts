@@ -71,6 +71,11 @@ export class Nat implements AsyncDisposable {
     this.#mappings.set(heir, { inside: heir, outer: mapping.outer });
   }
 
+  /** Sends a datagram to the gateway from the address and port by which it sees a device, as a liar can who forges both. */
+  forge(datagram: Uint8Array, inside = this.insidePorts[0]!): void {
+    this.#mappings.get(inside)!.outer.send(datagram, this.#gateway, this.#family === 6 ? '::1' : '127.0.0.1');
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     const sockets = [this.#inner, ...[...this.#mappings.values()].map(({ outer }) => outer)];
     await Promise.all(

@@ -35,7 +35,7 @@ export interface TransparentParts {
   readonly policy: TunnelPolicy;
   /** The attached child gateway that has proved itself at this address. */
   readonly childAt: (from: PeerAddress) => string | undefined;
-  /** Whether a request comes without DTLS from where a device has an association: its address may be forged. */
+  /** Whether a request comes without security from where a device proves itself by DTLS or OSCORE: its address may be forged. */
   readonly isUnsure: (from: PeerAddress & Pick<Remote, 'identity'>) => boolean;
   /** The CoAP endpoint to use for an address that was heard on a local address. */
   readonly towards: (device: PeerAddress) => CoapEndpoint | undefined;

@@ -62,6 +62,11 @@ export class DeviceContexts {
     return this.#contexts.size;
   }
 
+  /** Whether there is a context with this device. */
+  has(identity: string): boolean {
+    return this.#contexts.get(identity) !== undefined;
+  }
+
   /**
    * Puts the contexts of a configuration in force. Those that it does not have any more end at once.
    * @throws {PosternError} `configuration` when two contexts cannot be together

@@ -7,6 +7,7 @@ import { childIn } from '../rights/child-scope.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { CoapNetwork } from './coap-network.ts';
 import type { DeviceAddresses, PeerAddress } from './device-addresses.ts';
+import type { DeviceContexts } from './device-contexts.ts';
 
 export interface DeviceLocatorParts {
   readonly network: CoapNetwork;
@@ -14,6 +15,8 @@ export interface DeviceLocatorParts {
   readonly secureNetwork: CoapNetwork | undefined;
   /** The network that reaches a device at this address and port: that of DTLS while it has an association with it. */
   readonly networkAt: (address: string, port: number) => CoapNetwork;
+  /** The security contexts of OSCORE, where it is served. */
+  readonly contexts: Pick<DeviceContexts, 'has'> | undefined;
   readonly addresses: DeviceAddresses;
   readonly inventory: Inventory;
   readonly database: Database;
@@ -60,12 +63,16 @@ export class DeviceLocator {
   }
 
   /**
-   * Whether a request comes without DTLS from an address and port where a device has an association. Anyone may forge these, and
-   * what the device has proved there counts for its records alone.
+   * Whether a request comes without security from an address and port where a device has an association of DTLS, or where a
+   * device with a context of OSCORE has proved itself. Anyone may forge these, and what the device has proved there counts for
+   * its records and requests alone.
    */
   isUnsure({ address, port, identity }: Pick<Remote, 'address' | 'port' | 'identity'>): boolean {
-    const { network, networkAt } = this.#parts;
-    return identity === undefined && networkAt(address, port) !== network;
+    const { network, networkAt, contexts, addresses } = this.#parts;
+    if (identity !== undefined) return false;
+    if (networkAt(address, port) !== network) return true;
+    const holder = addresses.deviceAt({ address, port });
+    return holder !== undefined && (contexts?.has(holder) ?? false);
   }
 
   /** Whether a request comes from where an attached device has last proved its identity. */

@@ -126,8 +126,11 @@ export class RegistrationProof implements AsyncDisposable {
     if (!waiting) return false;
     const { before, registration } = waiting;
     const { deviceId } = registration;
-    if (registrations.get(deviceId)?.location === before) return false;
-    if (!(await livesElsewhere(deviceId, remote))) return false;
+    const present = registrations.get(deviceId);
+    // A proof of the name counts more than the order in which the registrations came.
+    const isBeaten = !registration.proven && registrations.proven.has(deviceId);
+    const isFirst = present?.location === before || (registration.proven && !present?.proven);
+    if (!isBeaten && (isFirst || !(await livesElsewhere(deviceId, remote)))) return false;
     events.emit('registration.duplicate', { device: deviceId, peer: remote.address });
     return true;
   }

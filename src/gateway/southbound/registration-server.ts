@@ -79,12 +79,15 @@ export class RegistrationServer implements AsyncDisposable {
     const { endpoint, objects, ...rest } = readRegistration(query, payload);
     const peer = remote.address;
     const { identity = endpoint } = remote;
-    if (!(isAllowed(endpoint, remote) && identity === endpoint) && !isJoined(endpoint, remote)) {
+    const isListed = isAllowed(endpoint, remote) && identity === endpoint;
+    if (!isListed && !isJoined(endpoint, remote)) {
       events.emit('registration.refused', { device: endpoint.slice(0, 200), peer });
       throw new PosternError('forbidden', 'a client with this endpoint name may not register here');
     }
     if (isOther(endpoint)) throw new PosternError('conflict', 'an OMA DM device with this name is attached');
-    if (await livesElsewhere(endpoint, remote)) {
+    const proven = isListed && remote.identity !== undefined;
+    // Whoever took the name without a proof does not keep it from the client that proves it.
+    if (!(proven && !registrations.get(endpoint)?.proven) && (await livesElsewhere(endpoint, remote))) {
       events.emit('registration.duplicate', { device: endpoint, peer });
       throw new PosternError('conflict', 'a client with this name is attached elsewhere');
     }
@@ -98,6 +101,7 @@ export class RegistrationServer implements AsyncDisposable {
       heardOn: local.bound,
       ...rest,
       ...objects,
+      ...(proven && { proven }),
     };
     this.#pending.add(registration, registrations.get(endpoint)?.location, payload.length);
     events.emit('registration.taken', { device: endpoint, peer, version: rest.version });

@@ -28,17 +28,21 @@ export interface Registration {
   readonly paths: readonly (readonly number[])[];
   /** Content formats that the client announced. */
   readonly formats: readonly number[];
+  /** The client proved by a key or certificate that this name is its own when it registered. */
+  readonly proven?: boolean;
 }
 
 /**
  * Durable store of the registrations of LwM2M clients, one per client. Registrations survive a restart of the gateway,
- * because the clients assume that they are still valid.
+ * because the clients assume that they are still valid. Names whose clients have proved them once are remembered longer: until
+ * `forget`.
  */
 export class Registrations {
   readonly #known: BoundedMap<string, Registration>;
   readonly #deviceAt = new Map<string, string>();
   /** Clients whose rows were beyond the limit at the start: it was higher before. The rows are deleted by the next `put`. */
   readonly #beyond: string[] = [];
+  readonly #proven: Set<string>;
   readonly #database: Database;
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
@@ -55,6 +59,7 @@ export class Registrations {
       this.#beyond.push(deviceId);
     });
     for (const registration of readRows(database, registrationTable)) this.#keep(registration);
+    this.#proven = new Set(readRows(database, provenTable));
   }
 
   get(deviceId: string): Registration | undefined {
@@ -68,6 +73,26 @@ export class Registrations {
 
   values(): IterableIterator<Registration> {
     return this.#known.values();
+  }
+
+  /** Names whose clients have proved them: at most as many as the configuration lists. */
+  get proven(): ReadonlySet<string> {
+    return this.#proven;
+  }
+
+  /** Forgets that the client of this name has proved it. Joins the caller's transaction. @throws {PosternError} `storage` */
+  forget(deviceId: string): void {
+    if (!this.#proven.has(deviceId)) return;
+    this.#database.onRollback(() => this.#proven.add(deviceId));
+    this.#database.prepare('DELETE FROM proven_client WHERE device_id = ?').run(deviceId);
+    this.#proven.delete(deviceId);
+  }
+
+  #prove(deviceId: string): void {
+    if (this.#proven.has(deviceId)) return;
+    this.#database.onRollback(() => this.#proven.delete(deviceId));
+    this.#database.prepare('INSERT INTO proven_client (device_id) VALUES (?)').run(deviceId);
+    this.#proven.add(deviceId);
   }
 
   /**
@@ -85,6 +110,7 @@ export class Registrations {
       this.#rememberForRollback(deviceId);
       this.#put.run(deviceId, JSON.stringify(registration));
       this.#keep(registration);
+      if (registration.proven) this.#prove(deviceId);
       also();
     });
   }
@@ -149,7 +175,14 @@ const registrationBody = v.looseObject({
   root: v.array(v.string()),
   paths: v.array(v.array(integer)),
   formats: v.array(integer),
+  proven: v.exactOptional(v.boolean()),
 });
+
+const provenTable: ReadableTable<string> = {
+  table: 'proven_client',
+  key: ['device_id'],
+  read: (row) => row.text('device_id'),
+};
 
 const registrationTable: ReadableTable<Registration> = {
   table: 'registration',

@@ -74,5 +74,6 @@ export const gatewaySchema: Schema = {
     `CREATE TABLE pinned_key (
        device_id TEXT PRIMARY KEY, mark TEXT NOT NULL UNIQUE, protocol TEXT NOT NULL, joined INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;`,
+    'CREATE TABLE proven_client (device_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;',
   ],
 };

@@ -113,9 +113,19 @@ function rig(
     method: number,
     path: string,
     query: readonly string[] = [],
-    { payload = '', port = 1, accept }: { payload?: string; port?: number; accept?: number } = {},
+    {
+      payload = '',
+      port = 1,
+      accept,
+      identity,
+    }: { payload?: string; port?: number; accept?: number; identity?: string } = {},
   ): Promise<{ code: string; location: string; reply: Reply | undefined }> => {
-    const remote = { address: '192.0.2.7', port, key: `192.0.2.7 ${port}` };
+    const remote = {
+      address: '192.0.2.7',
+      port,
+      key: `192.0.2.7 ${port}`,
+      ...(identity !== undefined && { identity }),
+    };
     const options = [
       ...path
         .slice(1)
@@ -415,6 +425,27 @@ test('a client that answers late does not take the place of one that registered 
   answer();
   await settle();
   assert.equal(attached.get('b')?.address, 'coap://192.0.2.7:1');
+  assert.equal(events.count('registration.duplicate'), 1);
+});
+
+test('a client that answers late without a proof does not take the place of one that has proved its name and sleeps', async () => {
+  let answer = () => {};
+  const { register, settle, attached, registrations, events } = rig(
+    described,
+    10,
+    () => {},
+    async (port) => {
+      if (port === 66) await new Promise<void>((resolve) => (answer = resolve));
+    },
+  );
+  await register('a', { port: 1, identity: 'a' });
+  await register('a', { port: 66 });
+  await settle();
+  // What the client did since does not matter.
+  registrations.delete('a');
+  answer();
+  await settle();
+  assert.equal(attached.get('a')?.address, 'coap://192.0.2.7:1');
   assert.equal(events.count('registration.duplicate'), 1);
 });
 

@@ -97,6 +97,7 @@ test('a new state has only the tables of a gateway, in the form of 0.1.0', (t) =
     'outbox_share',
     'outbox_subject',
     'pinned_key',
+    'proven_client',
     'registration',
     'set_aside',
     'traffic',
