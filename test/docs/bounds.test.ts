@@ -200,7 +200,7 @@ const rows: readonly (readonly [row: string, ...says: string[]])[] = [
   ['Answers kept for packages', n(answerLimits.kept), size(answerLimits.keptBytes)],
   ['Notifications that wait for their outcome', n(notificationLimit)],
   ['Devices without an account that one gateway', n(newDevices.burst)],
-  ['Alerts kept; results kept', n(recordLimits.alerts), n(recordLimits.results)],
+  ['Alerts kept; results kept', n(recordLimits.alerts), n(recordLimits.results), n(recordLimits.problems)],
   ['Orders kept, of each kind', n(orderLimits.CommandFanout)],
   ['Triggers whose sessions are kept', n(triggerLimit)],
   ['Policies kept', n(recordLimits.assignments)],

@@ -170,6 +170,8 @@ test('a new state has only the tables of a head-end: those of 0.1.0 in their for
     'alert_gone',
     'alert_sender',
     'assignment',
+    'departure',
+    'departure_gateway',
     'enrolment',
     'enrolment_code',
     'enrolment_gateway',
