@@ -12,16 +12,12 @@ import {
 } from '../base/config.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
+import { deviceId } from '../wire/device-id.ts';
 import { contextKeys, isKey } from '../wire/secure/oscore/config.ts';
-
-const deviceIdRule = 'a device ID of 1 to 200 characters such as urn:dev:ops:1';
 
 const deviceTables = v.strictObject({
   device: v.strictObject({
-    id: described(
-      v.pipe(v.string(), v.minLength(1, deviceIdRule), v.maxLength(200, deviceIdRule)),
-      'DevInfo/DevId, a URN',
-    ),
+    id: described(deviceId, 'DevInfo/DevId, a URN such as urn:dev:ops:1'),
     manufacturer: described(v.optional(text, 'Postern'), 'DevInfo/Man'),
     model: described(v.optional(text, 'Reference End Device'), 'DevInfo/Mod'),
     firmware: described(v.optional(text, '1.0.0'), 'DevDetail/FwV'),

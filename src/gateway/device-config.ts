@@ -12,7 +12,7 @@ import {
   together,
 } from '../base/config.ts';
 import { isLoopbackHost } from '../base/loopback.ts';
-import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+import { deviceId } from '../wire/device-id.ts';
 import { isKey } from '../wire/secure/oscore/config.ts';
 
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
@@ -22,10 +22,6 @@ const anySecret = text;
 const security = described(
   v.optional(v.picklist(['dtls', 'oscore'], '"dtls" or "oscore"'), 'dtls'),
   'What its account is for: DTLS, or OSCORE, which needs the table `oscore`. Its factory secret then gives a security context for the bootstrap too',
-);
-const deviceId = v.pipe(
-  v.string(),
-  v.check((id) => isDeviceId(id), deviceIdRule),
 );
 
 /** The table `[http]` of the gateway's configuration, with the devices that have an account made by hand. */

@@ -16,13 +16,8 @@ import {
 } from '../base/config.ts';
 import { isLoopbackHost } from '../base/loopback.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
-import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
+import { deviceId } from '../wire/device-id.ts';
 import { headendEnrolmentSection } from './enrolment-config.ts';
-
-const deviceId = v.pipe(
-  v.string(),
-  v.check((id) => isDeviceId(id), deviceIdRule),
-);
 
 /** Keys that a gateway and a device have in common. */
 const party = {

@@ -39,6 +39,11 @@ const twice = [
 const cases: readonly (readonly [keyof typeof parties, Record<string, unknown>, string])[] = [
   ['gateway', { coap: { prot: 5 } }, 'F: coap.prot: unknown key; is port meant?'],
   [
+    'device',
+    { device: { id: 'urn:dev:ops 1' } },
+    'F: device.id: expected a device ID (DevId) of 1 to 200 bytes of UTF-8, without spaces and control characters, found "urn:dev:ops 1"',
+  ],
+  [
     'gateway',
     { tunnel: { devices: ['*', 'urn:*', 'urn:dev:1', 'urn:*:1'] } },
     'F: tunnel.devices[3]: expected a name, or the beginning of names followed by *, of 1 to 255 characters, found "urn:*:1"',
