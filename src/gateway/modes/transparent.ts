@@ -180,11 +180,12 @@ export class TransparentMode {
       if (via !== undefined) events.emit('hierarchy.package-refused', { device, via });
       return refused(lie.status, lie.reason, lie.status === 503 ? overloadRetryAfter : undefined);
     }
-    // Without DTLS, from where a device has an association: what is the device's, its sessions with the DM server included, is apart.
+    // Without security, from where a device has an association: what is the device's, its sessions with the DM server included, is apart.
     const mark = isSure ? '' : ' plain';
     const place = from ? remoteKey(from.address, from.port) + mark : address;
-    const isFree =
-      isSure && (via !== undefined || this.#isProven(device, from) || policy.hasAccepted(device, place));
+    // By a key the device has proved itself for this package, wherever it is.
+    const hasProof = via !== undefined || (identity !== undefined && policy.admits(device));
+    const isFree = isSure && (hasProof || this.#isProven(device, from) || policy.hasAccepted(device, place));
     const refusal = isFree ? undefined : policy.refusalOf(device, address, body.length);
     if (refusal) return refused(refusal.status, refusal.reason, refusal.retryAfter);
     const sender = `${address}${mark} ${device}`;

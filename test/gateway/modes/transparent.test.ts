@@ -207,7 +207,7 @@ test('a package that already passed this gateway, or too many gateways, gets 5.0
 });
 
 /** A gateway with the device `known` behind the child `gw-2`, and a DM server that answers with a Status for the header. */
-function tunnel(status: number) {
+function tunnel(status: number, policy = openPolicy()) {
   const sent: UpRequest[] = [];
   const addresses = new DeviceAddresses();
   const events = new EventRecorder();
@@ -236,7 +236,7 @@ function tunnel(status: number) {
       },
     },
     addresses,
-    policy: openPolicy(),
+    policy,
     towards: () => undefined,
     entropy: seededEntropy(1),
     events,
@@ -262,6 +262,24 @@ test('a package in the name of the gateway itself gets 4.03, and so it cannot fa
   const { post, sent } = tunnel(401);
   for (let times = 0; times < 20; times++) assert.equal(await post('gw'), '4.03');
   assert.equal(sent.length, 0);
+});
+
+test('a device that its key proves does not share the rate of strangers, and passes where the policy admits it', async () => {
+  const policy = new TunnelPolicy({
+    knownDevices: () => 0,
+    isKnown: () => false,
+    devices: () => ({ patterns: ['urn:a:*'], rate: 1 }),
+    clock: new HandClock(),
+    events: noEvents,
+  });
+  const { post } = tunnel(401, policy);
+  const codes: string[] = [];
+  for (let count = 0; count < 3; count++) codes.push(await post('urn:a:1'));
+  assert.equal(codes.at(-1), '5.03');
+  const withKey = (identity: string) => ({ ...remote, key: `dtls ${identity}`, identity });
+  for (let count = 0; count < 3; count++)
+    assert.equal(await post('urn:a:2', undefined, withKey('urn:a:2')), '2.04');
+  assert.equal(await post('urn:b:1', undefined, withKey('urn:b:1')), '4.03');
 });
 
 test('the address of a package leads to the device only when the DM server has accepted its proof', async () => {
