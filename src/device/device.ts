@@ -109,7 +109,7 @@ export class Device implements AsyncDisposable {
       database: this.#database,
       events,
     });
-    writeAtStart(this.#database, events, () =>
+    writeAtStart({ database: this.#database, clock, events }, () =>
       this.#database.transaction(() => this.#keeper.takeOfFactory()),
     );
     const keys = new GatewayKeys({

@@ -431,8 +431,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...machine,
   });
   const keyEnds = new KeyEnds({ keys: credentials.keys, transport, contexts: networks.contexts, sessions });
-  writeAtStart(state.database, events, () => knowManualDevices(config, credentials));
-  writeAtStart(state.database, events, () => forgetUnlisted(config, state, events));
+  writeAtStart({ database: state.database, ...machine }, () => {
+    knowManualDevices(config, credentials);
+    forgetUnlisted(config, state, events);
+  });
   const { compose, http } = resourcesOf({
     config,
     live,

@@ -75,7 +75,7 @@ export class Gateway implements AsyncDisposable {
   /** @throws {PosternError} `configuration` when the port is taken, or plain CoAP was not allowed */
   async start(): Promise<void> {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
-    const { presence, lwm2m, objects, firmware, endOfServers, transport, secureNetwork } = this.#parts;
+    const { clock, presence, lwm2m, objects, firmware, endOfServers, transport, secureNetwork } = this.#parts;
     demandAllowed(config);
     if (config.coap['insecure-plain-coap']) events.emit('coap.insecure', { security: plainWarning });
     if (config.parent && !isSecureUri(config.parent.uri))
@@ -88,7 +88,7 @@ export class Gateway implements AsyncDisposable {
     await http?.start();
     this.#checkClock();
     // The gateway may have stopped before all of it was ended.
-    writeAtStart(state.database, events, endOfServers);
+    writeAtStart({ database: state.database, clock, events }, endOfServers);
     objects.resume();
     events.emit('gateway.started', {
       gateway: config.gateway.id,

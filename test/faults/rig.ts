@@ -187,7 +187,8 @@ export class Rig implements AsyncDisposable {
   /** Starts an OMA DM device. It may be one that was stopped before. */
   async device(id: string, gateway: Pick<Gateway, 'coapPort'>, how: DeviceKind = {}): Promise<Device> {
     const file = this.fileOf(id);
-    const config = (state: string) => deviceConfig(id, gateway, { ...how, more: { ...how.more, state } });
+    const config = (state: string, server = how.server ?? false) =>
+      deviceConfig(id, gateway, { ...how, server, more: { ...how.more, state } });
     const { clock, deviceEvents: events } = this;
     return await this.#start(id, async () => {
       const [made, tree] = withTree(() => new Device(config(file), { events, clock }));
@@ -196,7 +197,8 @@ export class Rig implements AsyncDisposable {
         beliefs: () => unwatched(() => deviceBeliefs(tree)),
         fresh: async (state) => {
           const [again, found] = withTree(
-            () => new Device(config(state), { events: new EventRecorder(), clock: new HandClock() }),
+            // Without the account of the factory, which a start writes: the running device may still wait for the disk to take it.
+            () => new Device(config(state, false), { events: new EventRecorder(), clock: new HandClock() }),
           );
           const beliefs = deviceBeliefs(found);
           await again[Symbol.asyncDispose]();
