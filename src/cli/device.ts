@@ -16,7 +16,7 @@ import { runParty, surviveErrors } from './service.ts';
 export const device: Command = {
   summary: 'Runs a reference End Device',
   help: `Usage: postern device --config FILE [--readable] [--check]
-       postern device --id ID [--factory-secret-file FILE | --lwm2m] [--gateway URI] [--interface WHERE] [--readable]
+       postern device --id ID [--factory-secret-file FILE] [--lwm2m] [--gateway URI] [--interface WHERE] [--readable]
 
 The device finds a gateway, is bootstrapped to it and attaches. Then it waits for requests of its DM server for sessions.
 As an LwM2M client, it registers and waits for requests of its gateway (adaptation mode).
@@ -82,7 +82,7 @@ because the list of processes shows options to all users.`,
 
 function fromOptions(values: Values): unknown {
   const { id, lwm2m, gateway, interface: address } = values;
-  const secret = lwm2m ? undefined : factorySecret(values);
+  const secret = factorySecret(values);
   return {
     device: { ...(id !== undefined && { id }), ...(secret !== undefined && { 'factory-secret': secret }) },
     ...(lwm2m && { lwm2m: {} }),

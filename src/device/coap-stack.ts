@@ -215,7 +215,11 @@ export class CoapStack implements AsyncDisposable {
   /** @throws {PosternError} `unavailable` without a key */
   #keyFor(base: string, path: string): StackKey {
     const key = this.#security.keyFor(base, path);
-    if (!key) throw new PosternError('unavailable', `no key for an association with ${base}`);
+    if (!key)
+      throw new PosternError(
+        'unavailable',
+        `no key for an association with ${base}; device.factory-secret or --factory-secret-file gives one`,
+      );
     return key;
   }
 

@@ -196,6 +196,8 @@ describe('an invalid configuration', limit, () => {
     writeFileSync(file, 'short\n');
     const short = await postern('device', '--id', 'x', '--factory-secret-file', file, '--check');
     assert.match(short.stderr, /device\.factory-secret: expected a secret of 8 to 255 characters/);
+    const client = await postern('device', '--id', 'x', '--lwm2m', '--factory-secret-file', file, '--check');
+    assert.equal(client.stderr, short.stderr, 'an LwM2M client takes it too');
     writeFileSync(file, 'long enough\n');
     const good = await postern('device', '--id', 'x', '--factory-secret-file', file, '--check');
     assert.equal(good.code, 0, good.stderr);
