@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { connectAsync, type IPublishPacket, type MqttClient } from 'mqtt';
 import { Code } from '../../src/wire/coap/codes.ts';
+import { encodeNotification } from '../../src/wire/syncml/notification.ts';
 import { decodeEnvelope, encodeEnvelope } from '../../src/wire/tunnel/envelope.ts';
 import { encodeState } from '../../src/wire/tunnel/gateway-state.ts';
 import { startMosquitto } from '../peers/brokers.ts';
@@ -81,12 +82,17 @@ describe('over MQTT 5', limit, () => {
     const outcome = Promise.withResolvers<number | undefined>();
     server.client.on('message', (_topic, payload) => outcome.resolve(decodeEnvelope(payload).status));
     await server.client.subscribeAsync('dm/gw-1/up/me', { qos: 1 });
+    const package0 = encodeNotification(
+      { uiMode: 0, serverInitiated: true, sessionId: 7, serverId: 'dm.example' },
+      'any secret',
+      new Uint8Array(16),
+    );
     const notification = {
       kind: 2,
       correlation: Buffer.alloc(8, 7),
       device: id,
       server: 'dm.example',
-      body: Buffer.from('p'),
+      body: package0,
       route: 'me',
     } as const;
     await server.client.publishAsync('dm/gw-1/down', encodeEnvelope(notification), { qos: 1 });
