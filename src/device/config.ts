@@ -13,7 +13,7 @@ import {
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { isCoapUri } from '../wire/coap/uri.ts';
 import { deviceId } from '../wire/device-id.ts';
-import { contextKeys, isKey } from '../wire/secure/oscore/config.ts';
+import { contextKeys, deviceSecurity, isKey } from '../wire/secure/oscore/config.ts';
 
 const deviceTables = v.strictObject({
   device: v.strictObject({
@@ -30,7 +30,7 @@ const deviceTables = v.strictObject({
       'A PIN that protects the bootstrap together with the factory secret, if the bootstrap server has one for this device',
     ),
     security: described(
-      v.optional(v.picklist(['dtls', 'oscore'], '"dtls" or "oscore"'), 'dtls'),
+      deviceSecurity,
       'What protects its requests: DTLS, where the gateway serves it, or OSCORE. The factory secret gives a security context for the bootstrap, and the account another one for all else. The gateway, or the DM server, must have `oscore` for this device too',
     ),
     state: described(

@@ -13,14 +13,14 @@ import {
 } from '../base/config.ts';
 import { isLoopbackHost } from '../base/loopback.ts';
 import { deviceId } from '../wire/device-id.ts';
-import { isKey } from '../wire/secure/oscore/config.ts';
+import { deviceSecurity, isKey } from '../wire/secure/oscore/config.ts';
 
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
 /** A stock client may have a short secret. */
 const anySecret = text;
 /** What protects a device that is bootstrapped. */
 const security = described(
-  v.optional(v.picklist(['dtls', 'oscore'], '"dtls" or "oscore"'), 'dtls'),
+  deviceSecurity,
   'What its account is for: DTLS, or OSCORE, which needs the table `oscore`. Its factory secret then gives a security context for the bootstrap too',
 );
 

@@ -17,6 +17,7 @@ import {
 import { isLoopbackHost } from '../base/loopback.ts';
 import { gwmoSection } from '../mo/vocabulary.ts';
 import { deviceId } from '../wire/device-id.ts';
+import { deviceSecurity } from '../wire/secure/oscore/config.ts';
 import { headendEnrolmentSection } from './enrolment-config.ts';
 
 /** Keys that a gateway and a device have in common. */
@@ -139,7 +140,7 @@ const headendTables = v.strictObject({
             id: described(deviceId, 'DevId of the End Device'),
             ...party,
             security: described(
-              v.optional(v.picklist(['dtls', 'oscore'], '"dtls" or "oscore"'), 'dtls'),
+              deviceSecurity,
               'What its accounts for gateways are for: DTLS, or OSCORE. Its gateway must serve that',
             ),
           }),

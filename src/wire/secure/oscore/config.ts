@@ -10,6 +10,9 @@ export const keyOctets = (key: string): Buffer =>
 export const isKey = (key: string): boolean =>
   !key.startsWith('hex:') || /^([0-9a-fA-F]{2}){8,}$/.test(key.slice(4));
 
+/** What protects a device, as a key of a configuration. */
+export const deviceSecurity = v.optional(v.picklist(['dtls', 'oscore'], '"dtls" or "oscore"'), 'dtls');
+
 /** At most `most` octets in hexadecimal digits. */
 const hexOctets = (most: number) =>
   v.pipe(
