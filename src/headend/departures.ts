@@ -8,8 +8,7 @@ import type { Operation, Work } from '../dm/server-session.ts';
 import { isOk } from '../dm/status.ts';
 import type { EnrolmentRecords } from './enrolment-records.ts';
 import type { Notifier } from './notifier.ts';
-import type { Parties } from './parties.ts';
-import type { UnreachableDevices } from './unreachable-devices.ts';
+import { type ReleaseParts, releaseDevices } from './released-devices.ts';
 
 /**
  * `ordered`: the gateway has not accepted it. `accepted`: it has. `done`: the gateway has told its end, or was revoked.
@@ -41,12 +40,10 @@ export type NextOwner = Readonly<Record<string, string | boolean>> & {
   readonly code: string;
 };
 
-export interface DeparturesParts {
+export interface DeparturesParts extends ReleaseParts {
   readonly database: Database;
   readonly records: EnrolmentRecords;
   readonly sealing: Sealer;
-  readonly parties: Parties;
-  readonly unreachableDevices: UnreachableDevices;
   readonly notifier: Pick<Notifier, 'ask'>;
   /** Called when a gateway is gone: its board is to be told. */
   readonly gone: (gateway: string) => void;
@@ -77,8 +74,7 @@ export class Departures {
    */
   order(gateway: string, by: string, next?: NextOwner): Departure {
     const { database, records, sealing, parties, clock, events } = this.#parts;
-    const holder = records.holder(gateway);
-    if (!holder) throw new PosternError('notFound', `no board is enrolled as ${gateway}`);
+    const holder = records.demandHolder(gateway);
     if (parties.configured(gateway))
       throw new PosternError(
         'conflict',
@@ -167,17 +163,13 @@ export class Departures {
 
   /** Ends the account of a gateway at once. Joins the caller's transaction. */
   revoke(gateway: string): void {
-    const { database, records, parties, unreachableDevices, gone, events } = this.#parts;
+    const { database, records, parties, gone, events } = this.#parts;
     const open = this.#open(gateway);
     const { by = 'the gateway itself', order = 'decommission' } = open ?? {};
     if (!records.holder(gateway)) return;
     this.#end(gateway, 'done');
     records.leave(gateway, `${order === 'transfer' ? 'passed to another owner' : 'decommissioned'} by ${by}`);
-    for (const one of parties.associations())
-      if (one.gateway === gateway) {
-        parties.dissociate(one.device, gateway);
-        unreachableDevices.remove(one.device);
-      }
+    releaseDevices(gateway, this.#parts);
     for (const rows of ['replacement', 'handover', 'pending_detach'])
       database.prepare(`DELETE FROM ${rows} WHERE gateway = ?`).run(gateway);
     database.afterCommit(() => {

@@ -73,6 +73,13 @@ export class EnrolmentRecords {
     return readRows(this.#database, table, where, gateway)[0];
   }
 
+  /** As `holder`. @throws {PosternError} `notFound` when no board is enrolled by this name */
+  demandHolder(gateway: string): EnrolmentRecord {
+    const holder = this.holder(gateway);
+    if (!holder) throw new PosternError('notFound', `no board is enrolled as ${gateway}`);
+    return holder;
+  }
+
   /** All boards that have a name. */
   holders(): EnrolmentRecord[] {
     return readRows(this.#database, table, "WHERE state IN ('approved', 'issued')");

@@ -5,15 +5,12 @@ import type { Operation, Work } from '../dm/server-session.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
 import { expectationOf } from './assisted-bootstrap.ts';
 import type { Notifier } from './notifier.ts';
-import type { Parties } from './parties.ts';
-import type { UnreachableDevices } from './unreachable-devices.ts';
+import { type ReleaseParts, releaseDevices } from './released-devices.ts';
 
-export interface HandoversParts {
+export interface HandoversParts extends ReleaseParts {
   readonly database: Database;
   readonly entropy: Entropy;
   readonly vocabulary: Vocabulary;
-  readonly parties: Parties;
-  readonly unreachableDevices: UnreachableDevices;
   readonly notifier: Notifier;
   readonly events: Events;
   /** Whether this server bootstraps devices to gateways. */
@@ -38,16 +35,13 @@ export class Handovers {
 
   /** Another board has the name of this gateway now: no device is attached to it yet. Joins the caller's transaction. */
   replaced(gateway: string): void {
-    const { database, parties, unreachableDevices, events } = this.#parts;
-    const devices = parties.associations().filter((one) => one.gateway === gateway);
-    for (const { device } of devices) {
-      parties.dissociate(device, gateway);
-      unreachableDevices.remove(device);
+    const { database, parties, events } = this.#parts;
+    const devices = releaseDevices(gateway, this.#parts);
+    for (const device of devices)
       if (parties.get(device)?.kind === 'device')
         database
           .prepare('INSERT OR IGNORE INTO handover (gateway, device) VALUES (?, ?)')
           .run(gateway, device);
-    }
     database.afterCommit(() => events.emit('gateway.replaced', { gateway, devices: devices.length }));
   }
 

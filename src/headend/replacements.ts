@@ -18,12 +18,12 @@ const hour = 3_600_000;
 /** Orders to replace boards. Durable; one for each gateway that is enrolled. The first board that fits ends its order. */
 export class Replacements {
   readonly #database: Database;
-  readonly #records: Pick<EnrolmentRecords, 'holder'>;
+  readonly #records: Pick<EnrolmentRecords, 'demandHolder'>;
   readonly #clock: Clock;
 
   constructor(parts: {
     readonly database: Database;
-    readonly records: Pick<EnrolmentRecords, 'holder'>;
+    readonly records: Pick<EnrolmentRecords, 'demandHolder'>;
     readonly clock: Clock;
   }) {
     this.#database = parts.database;
@@ -36,8 +36,7 @@ export class Replacements {
    * @throws {PosternError} `notFound` when no board is enrolled by this name
    */
   order(gateway: string, hours: number, serial?: string): Replacement {
-    if (!this.#records.holder(gateway))
-      throw new PosternError('notFound', `no board is enrolled as ${gateway}`);
+    this.#records.demandHolder(gateway);
     const expires = Math.round(this.#clock.wall() + hours * hour);
     this.#database
       .prepare('INSERT OR REPLACE INTO replacement (gateway, serial, expires) VALUES (?, ?, ?)')
